@@ -1,0 +1,282 @@
+"""The whole configuration: one strict schema, read from one YAML file.
+
+An unknown key is an error with its path and a suggestion; every key has a default but the four that
+name a place (`config/node.yaml` shows them all). Imports no room.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cxr_node.domain import ResultKind
+from cxr_node.errors import ConfigError
+
+_ADDRESS = re.compile(r"(?P<ae_title>[^@]+)@(?P<host>\[[^\]]+\]|[^:\s]+):(?P<port>\d{1,5})")
+
+
+def _ae_title(value: str) -> str:
+    """PS3.5 6.2, VR AE: 1 to 16 characters of the default repertoire, no backslash, not only spaces."""
+    title = value.strip()
+    if not 1 <= len(title) <= 16 or "\\" in title or not all(" " <= char <= "~" for char in title):
+        raise ValueError(f"{value!r} is no AE title: 1 to 16 ASCII characters without backslash")
+    return title
+
+
+AETitle = Annotated[str, AfterValidator(_ae_title)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Section(BaseModel):
+    """A strict, frozen part of the configuration."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Tls(Section):
+    """Certificate and key to show, CA to believe; PEM files. Both sides are authenticated."""
+
+    certificate: Path
+    key: Path
+    ca: Path
+
+
+class Peer(Section):
+    """One that may call: its AE title, and the hosts it may call from (empty: any)."""
+
+    ae_title: AETitle
+    hosts: tuple[str, ...] = ()
+
+
+class Listen(Section):
+    """The Storage and Verification SCP."""
+
+    ae_title: AETitle = "CXR_NODE"
+    host: str = "127.0.0.1"
+    port: Port = 11112
+    tls: Tls | None = None
+    require_called_ae_title: bool = True
+    peers: tuple[Peer, ...] = ()
+    """Who may call; empty: everybody who can reach the port."""
+    max_associations: int = Field(default=32, ge=1, le=512)
+    max_pdu_bytes: int = Field(default=131072, ge=16384, le=1048576)
+    max_object_mib: int = Field(default=256, ge=1, le=4096)
+    idle_timeout_s: float = Field(default=60.0, gt=0)
+    """An association that says nothing for so long is aborted."""
+
+
+class Spool(Section):
+    """Where received objects, results and the ledger live."""
+
+    path: Path
+    min_free_mib: int = Field(default=1024, ge=0)
+    """Below this a C-STORE is answered 0xA700 before a byte is taken."""
+    retention_days: float = Field(default=30.0, ge=0)
+    """Objects and results of settled instances are deleted after this; their ledger rows stay."""
+
+
+class Model(Section):
+    """Which classifier."""
+
+    profile: str = "pneumonia-pediatric"
+    """A folder of the built-in weights, or the path of a profile folder."""
+    threads: int = Field(default=0, ge=0, le=256)
+    """Threads of one worker's inference; 0: all cores of the machine."""
+
+
+class AgePolicy(StrEnum):
+    """What an age outside the profile's population does."""
+
+    ENFORCE = "enforce"
+    WARN = "warn"
+    IGNORE = "ignore"
+
+
+class Admission(Section):
+    """Which radiographs may be judged."""
+
+    age_policy: AgePolicy = AgePolicy.ENFORCE
+    min_size_px: int = Field(default=128, ge=32)
+    max_pixels: int = Field(default=100_000_000, ge=1_000_000)
+    """Rows x Columns beyond which pixel data is not decoded."""
+
+
+class NormalHeatmap(StrEnum):
+    """What the heat map object of a NORMAL shows."""
+
+    BANNER = "banner"
+    MAP = "map"
+
+
+class Results(Section):
+    """What every result object says of its maker."""
+
+    manufacturer: str = "cxr_node project"
+    installation_id: str = "cxr-node"
+    """Serial number of this installation; part of every UID the node makes."""
+    normal_heatmap: NormalHeatmap = NormalHeatmap.BANNER
+    max_heatmap_px: int = Field(default=2048, ge=512, le=4096)
+    """Long side of the heat map picture."""
+
+
+class Address(Section):
+    """AE@host:port."""
+
+    ae_title: AETitle
+    host: str
+    port: Annotated[int, Field(ge=1, le=65535)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        match = _ADDRESS.fullmatch(value.strip())
+        if match is None:
+            raise ValueError(f"{value!r} is no DICOM address; write AE@host:port, for example ORTHANC@127.0.0.1:4242")
+        return {**match.groupdict(), "host": match["host"].strip("[]")}
+
+    def __str__(self) -> str:
+        return f"{self.ae_title}@{self.host}:{self.port}"
+
+
+class Destination(Section):
+    """A Storage SCP that gets results."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    address: Address
+    send: tuple[ResultKind, ...] = tuple(ResultKind)
+    tls: Tls | None = None
+    calling_ae_title: AETitle | None = None
+    """How the node calls itself; None: the AE title it listens with."""
+    timeout_s: float = Field(default=30.0, gt=0)
+    idle_close_s: float = Field(default=10.0, ge=0)
+    """An association without work is released after this."""
+
+
+class Delivery(Section):
+    """When a failed delivery is tried again."""
+
+    first_delay_s: float = Field(default=5.0, gt=0)
+    max_delay_s: float = Field(default=1800.0, gt=0)
+    max_age_h: float = Field(default=72.0, gt=0)
+
+
+class Work(Section):
+    """How jobs are handed out."""
+
+    lease_s: float = Field(default=120.0, gt=0)
+    max_attempts: int = Field(default=3, ge=1, le=10)
+
+
+class Config(Section):
+    """The whole configuration."""
+
+    listen: Listen = Listen()
+    spool: Spool
+    model: Model = Model()
+    admission: Admission = Admission()
+    results: Results = Results()
+    work: Work = Work()
+    delivery: Delivery = Delivery()
+    destinations: tuple[Destination, ...] = ()
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Config:
+        names = [destination.name for destination in self.destinations]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"two destinations are named {sorted(twice)[0]!r}; names must differ")
+        return self
+
+    @property
+    def answer_sha256(self) -> str:
+        """Digest of everything here that can change a result's content; part of every UID the node makes."""
+        parts = {"admission": self.admission, "results": self.results}
+        content = {name: part.model_dump(mode="json") for name, part in parts.items()}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def load(path: Path) -> Config:
+    """Read a configuration file.
+
+    Raises
+    ------
+    ConfigError : with one line per mistake, each naming the file and the key's path.
+    """
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: holds no mapping; see config/node.yaml for every key")
+    return parse(content, str(path))
+
+
+def parse(content: dict[str, Any], source: str = "configuration") -> Config:
+    """Check a configuration given as plain values.
+
+    Raises
+    ------
+    ConfigError : with one line per mistake.
+    """
+    try:
+        return Config.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError([f"{source}: {_mistake(item)}" for item in error.errors()]) from error
+
+
+def bundled(name: str) -> Path:
+    """Folder `weights` or `config` as shipped: inside the installed package, else beside it in a checkout."""
+    package = Path(__file__).parent
+    inside = package / name
+    return inside if inside.is_dir() else package.parent / name
+
+
+def profile_folder(name: str) -> Path:
+    """Folder of a profile: a path if it is one, else a built-in one.
+
+    Raises
+    ------
+    ConfigError : there is no such profile; names those there are.
+    """
+    for folder in (Path(name), bundled("weights") / name):
+        if (folder / "profile.yaml").is_file():
+            return folder
+    known = sorted(found.parent.name for found in bundled("weights").glob("*/profile.yaml"))
+    raise ConfigError(f"model.profile: no profile {name!r}; built in: {', '.join(known) or 'none'}")
+
+
+def _mistake(item: Any) -> str:
+    path = ".".join(str(part) for part in item["loc"]) or "the file"
+    if item["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(item["loc"][-1]), _keys_at(item["loc"][:-1]), n=1)
+        return f"{path}: unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
+    if item["type"] == "missing":
+        return f"{path}: is missing"
+    return f"{path}: {item['msg'].removeprefix('Value error, ')}"
+
+
+def _keys_at(location: tuple[int | str, ...]) -> list[str]:
+    """Keys allowed at a place of the schema, found by walking the fields' types."""
+    section: type[BaseModel] = Config
+    for part in (part for part in location if isinstance(part, str)):
+        if part not in section.model_fields:
+            return []
+        section = _section_of(section.model_fields[part].annotation) or section
+    return list(section.model_fields)
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in getattr(annotation, "__args__", ()) if (found := _section_of(part))), None)

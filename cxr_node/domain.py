@@ -1,0 +1,260 @@
+"""The nouns of the house and their units.
+
+Imports nothing of ours and knows no library but numpy: every room may speak these words.
+All values are frozen and valid once constructed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+Point = tuple[float, float]
+"""A place on the source pixel grid: (column, row), 1-based at pixel corners as SCOORD counts
+(PS3.3 C.18.6.1.1: the top left corner of the top left pixel is 0\\0; its centre 0.5\\0.5)."""
+
+
+class Verdict(StrEnum):
+    """What the node says of one radiograph. UNCERTAIN is a result; REJECTED means not analysed."""
+
+    PNEUMONIA = "PNEUMONIA"
+    NORMAL = "NORMAL"
+    UNCERTAIN = "UNCERTAIN"
+    REJECTED = "REJECTED"
+
+
+class Doubt(StrEnum):
+    """Why the classifier abstains."""
+
+    BETWEEN_THRESHOLDS = "between-thresholds"
+    VIEWS_DISAGREE = "views-disagree"
+    UNLIKE_TRAINING_DATA = "unlike-training-data"
+
+
+class Reason(StrEnum):
+    """Why an instance was not analysed: stable words for ledger, logs, status and tests."""
+
+    UNREADABLE_HEADER = "unreadable-header"
+    SOP_CLASS = "sop-class-not-supported"
+    MODALITY = "modality-not-radiography"
+    OWN_RESULT = "own-result"
+    DERIVED = "derived-or-secondary"
+    MULTI_FRAME = "multi-frame"
+    COLOR = "color"
+    NOT_CHEST = "not-a-chest"
+    NOT_FRONTAL = "view-not-frontal"
+    TOO_SMALL = "too-small"
+    TOO_LARGE = "too-large"
+    IDENTITY_EMPTY = "identity-empty"
+    IDENTITY_CONFLICT = "identity-conflict"
+    AGE_OUTSIDE_POPULATION = "age-outside-population"
+    NO_PIXELS = "no-pixel-data"
+    UNREADABLE_PIXELS = "unreadable-pixels"
+    IMPLAUSIBLE_PIXELS = "implausible-pixels"
+
+
+class View(StrEnum):
+    """Frontal projection as the header tells it; UNKNOWN where it does not."""
+
+    PA = "PA"
+    AP = "AP"
+    UNKNOWN = "unknown"
+
+
+class ResultKind(StrEnum):
+    """The result objects a destination may ask for."""
+
+    REPORT = "report"
+    MEASUREMENTS = "measurements"
+    HEATMAP = "heatmap"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Who sent an instance, and when it became ours (aware, UTC)."""
+
+    calling_ae_title: str
+    peer_host: str
+    received_at: datetime
+
+    def __post_init__(self) -> None:
+        if self.received_at.tzinfo is None:
+            raise ValueError("received_at must be an aware datetime")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceRef:
+    """What names one SOP Instance. The keys are one-way digests, never identifiers of a person."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    patient_key: str
+    """sha256 over study, PatientID and its issuer; "" where PatientID is empty."""
+    accession_key: str | None
+    """sha256 of the Accession Number; None where there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Precedent:
+    """What the ledger already knows of the study and the series that an instance claims to belong to."""
+
+    patient_key_of_study: str | None = None
+    study_instance_uid_of_series: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Radiograph:
+    """One frontal chest radiograph, ready for the eye or for a network.
+
+    Attributes
+    ----------
+    pixels : float32, shape (rows, cols), range [0, 1], larger means more attenuating (MONOCHROME2 sense)
+    pixel_aspect : height of a pixel over its width (1.0 for square pixels)
+    view : projection
+    remarks : plain sentences a reader must know (unknown age, no VOI window, ...), no patient data
+    pixel_sha256 : digest of the decoded stored values; the same for every lossless transfer syntax
+    """
+
+    pixels: NDArray[np.float32]
+    pixel_aspect: float
+    view: View
+    remarks: tuple[str, ...] = ()
+    pixel_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What the classifier measured.
+
+    Attributes
+    ----------
+    probability : calibrated probability per label, in [0, 1]
+    spread : largest difference of the calibrated probability between augmented views or members, in [0, 1]
+    distance : distance of the image's features from the training data; 1.0 is the 99th percentile of
+        held-out images of the training population
+    """
+
+    probability: Mapping[str, float]
+    spread: float
+    distance: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatingPoint:
+    """Where verdicts begin, as chosen on data that training never saw. Probabilities in [0, 1]."""
+
+    name: str
+    label: str
+    report_at: float
+    rule_out_below: float
+    max_spread: float
+    max_distance: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.rule_out_below <= self.report_at <= 1.0:
+            raise ValueError("0 <= rule_out_below <= report_at <= 1 must hold")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """The verdict, and the doubt where it is UNCERTAIN."""
+
+    verdict: Verdict
+    doubt: Doubt | None = None
+
+    def __post_init__(self) -> None:
+        if (self.verdict is Verdict.UNCERTAIN) != (self.doubt is not None):
+            raise ValueError("a doubt belongs to UNCERTAIN, and only to it")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heatmap:
+    """Where the network looked; not the outline of a lesion.
+
+    Attributes
+    ----------
+    weight : float32, shape (rows, cols) of the source grid, range [0, 1]
+    outline : closed polygon round the hottest region on the source grid, first point = last point;
+        empty where nothing stands out
+    label, layer : what was explained, and at which layer
+    """
+
+    weight: NDArray[np.float32]
+    outline: tuple[Point, ...]
+    label: str
+    layer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examination:
+    """What one look of the predictor yields: the prediction and its explanation."""
+
+    prediction: Prediction
+    heatmap: Heatmap
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelIdentity:
+    """Which classifier spoke, to the byte."""
+
+    profile: str
+    version: str
+    weights_sha256: str
+    config_sha256: str
+    operating_point: OperatingPoint
+    calibration: str
+    """One line: method and what it was fitted on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One radiograph's answer."""
+
+    prediction: Prediction
+    decision: Decision
+    heatmap: Heatmap
+    identity: ModelIdentity
+
+    @property
+    def probability(self) -> float:
+        """Calibrated probability of the operating point's label, in [0, 1]."""
+        return self.prediction.probability[self.identity.operating_point.label]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """One result object, as it is sent and kept."""
+
+    kind: ResultKind
+    sop_class_uid: str
+    sop_instance_uid: str
+    content: bytes
+    """DICOM Part 10 file, Explicit VR Little Endian."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """Not analysed, and why: a value, never an exception."""
+
+    reason: Reason
+    sentence: str
+    """For people; without patient data."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reported:
+    """Analysed: the finding and the objects that carry it."""
+
+    finding: Finding
+    artifacts: tuple[Artifact, ...] = field(repr=False)
+
+
+Outcome = Rejected | Reported

@@ -1,0 +1,55 @@
+"""Whose fault it is. Imports nothing of ours.
+
+A rejected radiograph is a value (`domain.Rejected`), not an exception. No message here ever carries
+patient data: it may end in a log line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class CxrNodeError(Exception):
+    """Root of all errors that this package raises on purpose."""
+
+
+class ConfigError(CxrNodeError):
+    """The operator's: the node refuses to start (exit 78), one line per mistake."""
+
+    def __init__(self, mistakes: str | Sequence[str]) -> None:
+        self.mistakes = [mistakes] if isinstance(mistakes, str) else list(mistakes)
+        super().__init__("\n".join(self.mistakes))
+
+
+class DataError(CxrNodeError):
+    """The user's training or evaluation data: one clear sentence, exit 2, before any work starts."""
+
+
+class InstanceError(CxrNodeError):
+    """This SOP Instance's: never retried by itself."""
+
+
+class UndecodableError(InstanceError):
+    """The pixel data cannot be turned into stored values."""
+
+
+class ModelError(CxrNodeError):
+    """Our profile's or runtime's: the job goes back, the worker stops, the operator is woken."""
+
+
+class ResourceError(CxrNodeError):
+    """This machine's: the job goes back with a delay; 0xA700 while receiving."""
+
+
+class DeliveryError(CxrNodeError):
+    """The destination's.
+
+    Attributes
+    ----------
+    permanent : True where a repeat cannot help (no common presentation context, refused SOP class):
+        the delivery is DEAD at once. False: it is tried again on schedule.
+    """
+
+    def __init__(self, message: str, *, permanent: bool) -> None:
+        self.permanent = permanent
+        super().__init__(message)

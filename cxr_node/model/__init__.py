@@ -1,0 +1,1 @@
+"""The serving room of the classifier: the only one, beside training, that knows torch."""

@@ -1,0 +1,25 @@
+"""From a prediction to a verdict: two thresholds, and three reasons to abstain.
+
+Knows no torch and no pixels. Thresholds come with the weights (`model.profile`); nothing here is tunable.
+"""
+
+from __future__ import annotations
+
+from cxr_node.domain import Decision, Doubt, OperatingPoint, Prediction, Verdict
+
+
+def decide(prediction: Prediction, point: OperatingPoint) -> Decision:
+    """Judge one prediction at an operating point.
+
+    The doubt about the image comes first: a probability says nothing of an image unlike those it was learned from.
+    """
+    probability = prediction.probability[point.label]
+    if prediction.distance > point.max_distance:
+        return Decision(verdict=Verdict.UNCERTAIN, doubt=Doubt.UNLIKE_TRAINING_DATA)
+    if prediction.spread > point.max_spread:
+        return Decision(verdict=Verdict.UNCERTAIN, doubt=Doubt.VIEWS_DISAGREE)
+    if probability >= point.report_at:
+        return Decision(verdict=Verdict.PNEUMONIA)
+    if probability < point.rule_out_below:
+        return Decision(verdict=Verdict.NORMAL)
+    return Decision(verdict=Verdict.UNCERTAIN, doubt=Doubt.BETWEEN_THRESHOLDS)

@@ -1,0 +1,84 @@
+"""How far an image's features lie from those of the training images.
+
+Knows no pixels and no network: features in, a number out. A Mahalanobis distance to the nearest class
+(Lee et al. 2018), on the leading axes of the within-class scatter, plus what those axes leave over
+(Ren et al. 2021 show that without it foreign images can look near).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+AXES = 64
+"""Leading axes kept; beyond them the scatter of a few thousand images is noise."""
+
+
+def fit(features: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Describe the training features.
+
+    Parameters
+    ----------
+    features : float32, shape (images, channels), pooled over the image
+    labels : int64, shape (images,), class of each image
+
+    Returns
+    -------
+    the tensors that weights.safetensors keeps under `distance.*`:
+        mean : (classes, channels), mean feature of each class
+        axes : (channels, axes), orthonormal leading axes of the within-class scatter
+        variance : (axes,), scatter along each
+        residual_variance : (1,), scatter of all that the axes leave over, summed over it
+        scale : (1,), divisor; 1 until `normalised` sets it
+    """
+    features = features.double()
+    classes = torch.unique(labels)
+    mean = torch.stack([features[labels == one].mean(0) for one in classes])
+    inner = features - mean[torch.searchsorted(classes, labels)]
+    kept = min(AXES, inner.shape[1] - 1, max(1, inner.shape[0] // 4))
+    scatter = inner.T @ inner / max(1, inner.shape[0] - len(classes))
+    variance, axes = torch.linalg.eigh(scatter)  # ascending
+    variance, axes = variance.flip(0), axes.flip(1)
+    stats = {
+        "mean": mean,
+        "axes": axes[:, :kept],
+        "variance": variance[:kept].clamp_min(1e-12),
+        "residual_variance": variance[kept:].sum().clamp_min(1e-12).reshape(1),
+        "scale": torch.ones(1),
+    }
+    return {name: value.float().contiguous() for name, value in stats.items()}
+
+
+def normalised(stats: Mapping[str, torch.Tensor], held_out: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Set the scale so that 1.0 is the 99th percentile over held-out images of the training population.
+
+    Parameters
+    ----------
+    stats : as `fit` returns them
+    held_out : float32, shape (images, channels), features of images that training never saw
+    """
+    unscaled = {**stats, "scale": torch.ones(1)}
+    return {**unscaled, "scale": torch.quantile(distance(held_out, unscaled), 0.99).reshape(1)}
+
+
+def distance(features: torch.Tensor, stats: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Measure each image's distance from the training images.
+
+    Parameters
+    ----------
+    features : float32, shape (batch, channels), pooled over the image
+    stats : the tensors of `fit`, without the prefix `distance.`
+
+    Returns
+    -------
+    float32, shape (batch,), 0 or larger; 1.0 is the 99th percentile of the training population
+    """
+    offset = features.float()[:, None, :] - stats["mean"].float()  # (batch, classes, channels)
+    along = offset @ stats["axes"].float()  # (batch, classes, axes)
+    residual = (offset.square().sum(-1) - along.square().sum(-1)).clamp_min(0.0)  # (batch, classes)
+    squared = (along.square() / stats["variance"].float()).sum(-1) + residual * along.shape[-1] / stats[
+        "residual_variance"
+    ].float()
+    nearest: torch.Tensor = (squared / along.shape[-1]).amin(dim=1).sqrt()  # (batch,)
+    return nearest / stats["scale"].float()

@@ -1,0 +1,191 @@
+"""A profile folder: weights, calibration and operating point that belong together, bound by their hashes.
+
+Knows no torch: `check` and `deliver` read profiles too. Layout of a folder:
+
+    profile.yaml         what it is, its network and input, whom it may judge, sha256 of the other files
+    weights.safetensors  `network.*` parameters and `distance.*` statistics of the training features
+    calibration.yaml     logit -> probability, thresholds; names the weights' sha256 it was fitted on
+    metrics.json, MODEL_CARD.md   written by `cxr-node evaluate` and `cxr-node calibrate`
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cxr_node.domain import OperatingPoint
+from cxr_node.errors import ModelError
+
+FORMAT = 1
+Schema = TypeVar("Schema", bound=BaseModel)
+BOUND_FILES = ("weights.safetensors", "calibration.yaml")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class InputSpec(_Strict):
+    """How a radiograph becomes the network's input; the same in training and in serving."""
+
+    size_px: int = Field(ge=32, le=2048)
+    """The network sees size_px x size_px, the aspect squashed as in the training images."""
+    border: float = Field(ge=0.0, lt=0.25)
+    """Share of rows and columns cut from each side before resizing (side markers live there)."""
+
+
+class NetworkSpec(_Strict):
+    """Which builder of `model.networks.ARCHITECTURES`, and its options."""
+
+    architecture: str
+    options: dict[str, Any] = {}
+
+
+class Population(_Strict):
+    """Whom the profile may judge: what its training data covered."""
+
+    age_years: tuple[float, float]
+    """Youngest and oldest age in completed years, both inclusive."""
+    description: str
+
+
+class ProfileFile(_Strict):
+    """profile.yaml."""
+
+    format: int
+    name: str
+    version: str
+    labels: list[str]
+    """One logit each, in this order."""
+    network: NetworkSpec
+    input: InputSpec
+    population: Population
+    sha256: dict[str, str]
+    licence: str
+    citation: str
+
+
+class OperatingPointFile(_Strict):
+    name: str
+    label: str
+    report_at: float
+    rule_out_below: float
+    max_spread: float
+    max_distance: float
+
+
+class CalibrationFile(_Strict):
+    """calibration.yaml: p = sigmoid(slope * logit + intercept) (Platt 1999)."""
+
+    weights_sha256: str
+    method: str
+    fitted_on: str
+    slope: float = Field(gt=0.0)
+    intercept: float
+    operating_point: OperatingPointFile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """A profile whose hashes were verified."""
+
+    folder: Path
+    name: str
+    version: str
+    labels: tuple[str, ...]
+    network: NetworkSpec
+    input: InputSpec
+    population: Population
+    slope: float
+    intercept: float
+    calibration: str
+    operating_point: OperatingPoint
+    weights_sha256: str
+
+    @property
+    def weights_path(self) -> Path:
+        return self.folder / "weights.safetensors"
+
+
+def load(folder: Path) -> Profile:
+    """Read and verify a profile folder.
+
+    Raises
+    ------
+    ModelError : a file is missing or malformed, or a hash does not match; the message names both hashes.
+    """
+    described = _read(folder / "profile.yaml", ProfileFile)
+    if described.format != FORMAT:
+        raise ModelError(f"{folder}/profile.yaml is of format {described.format}; this version reads format {FORMAT}")
+    found = {name: sha256(folder / name) for name in BOUND_FILES}
+    for name, is_ in found.items():
+        if is_ != (expected := described.sha256.get(name)):
+            raise ModelError(
+                f"{folder / name} is not the file that the profile was released with: sha256 is {is_}, "
+                f"profile.yaml says {expected}. Restore the profile folder or calibrate it anew."
+            )
+    calibrated = _read(folder / "calibration.yaml", CalibrationFile)
+    if calibrated.weights_sha256 != found["weights.safetensors"]:
+        raise ModelError(
+            f"{folder}/calibration.yaml was fitted on weights {calibrated.weights_sha256}, "
+            f"the folder holds {found['weights.safetensors']}. Run cxr-node calibrate."
+        )
+    point = OperatingPoint(**calibrated.operating_point.model_dump())
+    if point.label not in described.labels:
+        raise ModelError(f"{folder}: operating point is for {point.label!r}, the network answers {described.labels}")
+    return Profile(
+        folder=folder,
+        name=described.name,
+        version=described.version,
+        labels=tuple(described.labels),
+        network=described.network,
+        input=described.input,
+        population=described.population,
+        slope=calibrated.slope,
+        intercept=calibrated.intercept,
+        calibration=f"{calibrated.method}, fitted on {calibrated.fitted_on}",
+        operating_point=point,
+        weights_sha256=calibrated.weights_sha256,
+    )
+
+
+def write(folder: Path, described: ProfileFile, calibrated: CalibrationFile) -> None:
+    """Write profile.yaml and calibration.yaml beside existing weights, hashes filled in from the files."""
+    weights_sha256 = sha256(folder / "weights.safetensors")
+    calibrated = calibrated.model_copy(update={"weights_sha256": weights_sha256})
+    _dump(folder / "calibration.yaml", calibrated)
+    hashes = {name: sha256(folder / name) for name in BOUND_FILES}
+    _dump(folder / "profile.yaml", described.model_copy(update={"sha256": hashes}))
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file.
+
+    Raises
+    ------
+    ModelError : the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _read(path: Path, schema: type[Schema]) -> Schema:
+    try:
+        return schema.model_validate(yaml.safe_load(path.read_text("utf-8")))
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, ValidationError) as error:
+        raise ModelError(f"{path} is malformed: {error}") from error
+
+
+def _dump(path: Path, content: BaseModel) -> None:
+    text = yaml.safe_dump(content.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+    path.write_text(text, "utf-8")

@@ -1,0 +1,114 @@
+"""Table of contents: read, admit, decode, examine, decide, report - in that order.
+
+Part 10 bytes in, Outcome out. No I/O, no clock, no randomness: the same bytes, weights and configuration
+give the same UIDs and the same bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Protocol
+
+from cxr_node.config import Admission, Config, Results
+from cxr_node.dicom import admission, capture, header, measurements, pixels, report, result
+from cxr_node.domain import (
+    Artifact,
+    Examination,
+    Finding,
+    ModelIdentity,
+    Origin,
+    Outcome,
+    Precedent,
+    Radiograph,
+    Reason,
+    Rejected,
+    Reported,
+)
+from cxr_node.errors import UndecodableError
+from cxr_node.model.decision import decide
+from cxr_node.model.profile import Profile
+
+NO_PRECEDENT = Precedent()
+
+
+class Predictor(Protocol):
+    """What the pipeline needs of a classifier; `model.predictor` is the real one."""
+
+    @property
+    def profile(self) -> Profile: ...
+
+    def examine(self, radiograph: Radiograph) -> Examination:
+        """Predict and explain one radiograph."""
+        ...
+
+
+def process(
+    content: bytes, origin: Origin, predictor: Predictor, config: Config, precedent: Precedent = NO_PRECEDENT
+) -> Outcome:
+    """Judge one received SOP Instance.
+
+    Parameters
+    ----------
+    content : DICOM Part 10 file
+    origin : who sent it and when; the results' content time is `origin.received_at`
+    predictor : the classifier
+    config : only `admission` and `results` are read
+    precedent : what is already known of its study and series
+
+    Raises
+    ------
+    ModelError : the classifier failed; the instance is not to blame.
+    """
+    admitted = admit(content, predictor.profile, config.admission, precedent)
+    if isinstance(admitted, Rejected):
+        return admitted
+    source, radiograph = admitted
+    examination = predictor.examine(radiograph)
+    finding = conclude(examination, predictor.profile, config)
+    return Reported(finding=finding, artifacts=explain(source, radiograph, finding, origin, config.results))
+
+
+def admit(
+    content: bytes, profile: Profile, rules: Admission, precedent: Precedent
+) -> Rejected | tuple[header.Source, Radiograph]:
+    """Read the header, then the pixels, and refuse what must not be judged."""
+    source = header.read(content)
+    if isinstance(source, Rejected):
+        return source
+    refusal = admission.check_header(source, profile.population.age_years, rules, precedent)
+    if refusal is not None:
+        return refusal
+    try:
+        radiograph = pixels.decode(source, rules)
+    except UndecodableError as error:
+        return Rejected(reason=Reason.UNREADABLE_PIXELS, sentence=str(error))
+    remarks = admission.remarks(source, profile.population.age_years, rules) + radiograph.remarks
+    return admission.check_pixels(radiograph) or (source, replace(radiograph, remarks=remarks))
+
+
+def conclude(examination: Examination, profile: Profile, config: Config) -> Finding:
+    """Judge what the predictor saw at the profile's operating point."""
+    identity = ModelIdentity(
+        profile=profile.name,
+        version=profile.version,
+        weights_sha256=profile.weights_sha256,
+        config_sha256=config.answer_sha256,
+        operating_point=profile.operating_point,
+        calibration=profile.calibration,
+    )
+    return Finding(
+        prediction=examination.prediction,
+        decision=decide(examination.prediction, profile.operating_point),
+        heatmap=examination.heatmap,
+        identity=identity,
+    )
+
+
+def explain(
+    source: header.Source, radiograph: Radiograph, finding: Finding, origin: Origin, results: Results
+) -> tuple[Artifact, ...]:
+    """Make the result objects: the picture first, for the SRs point to it."""
+    context = result.Context(
+        source=source, radiograph=radiograph, finding=finding, origin=origin, settings=results
+    )
+    return (report.build(context), measurements.build(context), capture.build(context))

@@ -1,0 +1,1 @@
+"""Data, train, evaluate, calibrate: scripts read top to bottom; imported by nobody but the command line."""
