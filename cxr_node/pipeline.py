@@ -6,7 +6,7 @@ give the same UIDs and the same bytes.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from cxr_node.config import Admission, Config, Results
@@ -35,17 +35,28 @@ class Predictor(Protocol):
     """What the pipeline needs of a classifier; `model.predictor` is the real one."""
 
     @property
-    def profile(self) -> Profile: ...
+    def profile(self) -> Profile:
+        """Whose weights, population and operating point these are."""
+        ...
 
     def examine(self, radiograph: Radiograph) -> Examination:
         """Predict and explain one radiograph."""
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """An analysed radiograph, before it is put into result objects."""
+
+    source: header.Source
+    radiograph: Radiograph
+    finding: Finding
+
+
 def process(
     content: bytes, origin: Origin, predictor: Predictor, config: Config, precedent: Precedent = NO_PRECEDENT
 ) -> Outcome:
-    """Judge one received SOP Instance.
+    """Judge one received SOP Instance and make its result objects.
 
     Parameters
     ----------
@@ -59,13 +70,22 @@ def process(
     ------
     ModelError : the classifier failed; the instance is not to blame.
     """
+    judged = judge(content, predictor, config, precedent)
+    if isinstance(judged, Rejected):
+        return judged
+    return Reported(finding=judged.finding, artifacts=explain(judged, origin, config.results))
+
+
+def judge(
+    content: bytes, predictor: Predictor, config: Config, precedent: Precedent = NO_PRECEDENT
+) -> Judged | Rejected:
+    """Read, admit, decode, examine, decide."""
     admitted = admit(content, predictor.profile, config.admission, precedent)
     if isinstance(admitted, Rejected):
         return admitted
     source, radiograph = admitted
     examination = predictor.examine(radiograph)
-    finding = conclude(examination, predictor.profile, config)
-    return Reported(finding=finding, artifacts=explain(source, radiograph, finding, origin, config.results))
+    return Judged(source=source, radiograph=radiograph, finding=conclude(examination, predictor.profile, config))
 
 
 def admit(
@@ -104,11 +124,9 @@ def conclude(examination: Examination, profile: Profile, config: Config) -> Find
     )
 
 
-def explain(
-    source: header.Source, radiograph: Radiograph, finding: Finding, origin: Origin, results: Results
-) -> tuple[Artifact, ...]:
-    """Make the result objects: the picture first, for the SRs point to it."""
+def explain(judged: Judged, origin: Origin, results: Results) -> tuple[Artifact, ...]:
+    """Make the result objects; they name each other by UIDs that need no order of making."""
     context = result.Context(
-        source=source, radiograph=radiograph, finding=finding, origin=origin, settings=results
+        source=judged.source, radiograph=judged.radiograph, finding=judged.finding, origin=origin, settings=results
     )
     return (report.build(context), measurements.build(context), capture.build(context))

@@ -5,6 +5,7 @@ Knows no pixels' history, no thresholds and no files but the ImageNet initialisa
 
 from __future__ import annotations
 
+import pickle
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -109,5 +110,5 @@ def load_imagenet_trunk(network: Network, path: Path) -> None:
         network.trunk.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in trunk.items()})
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error
-    except Exception as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError) as error:
         raise ModelError(f"{path} does not hold the trunk of a mobilenet-v2") from error

@@ -71,6 +71,8 @@ class ProfileFile(_Strict):
 
 
 class OperatingPointFile(_Strict):
+    """domain.OperatingPoint as calibration.yaml writes it."""
+
     name: str
     label: str
     report_at: float
@@ -109,6 +111,7 @@ class Profile:
 
     @property
     def weights_path(self) -> Path:
+        """Where the verified weights lie."""
         return self.folder / "weights.safetensors"
 
 

@@ -1,0 +1,83 @@
+"""What an operator wants to know before the node starts: one line each, all of them even if one fails."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from cxr_node import config as configuration
+from cxr_node.config import Address, Config, Destination
+from cxr_node.dicom import decoders
+from cxr_node.errors import CxrNodeError, DeliveryError
+from cxr_node.model import profile
+from cxr_node.node import send
+
+_MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One thing that was looked at."""
+
+    ok: bool
+    subject: str
+    sentence: str
+
+
+def check(config: Config, source: str) -> Iterator[Line]:
+    """Look at configuration, weights, decoders, disk, port and destinations."""
+    yield Line(ok=True, subject="configuration", sentence=f"{source}: every key is known")
+    yield _try("weights", partial(_weights, config))
+    for syntax in decoders.transfer_syntaxes():
+        yield Line(ok=True, subject="transfer syntax", sentence=f"{syntax.name} ({syntax.uid})")
+    yield _try("spool", partial(_spool, config))
+    yield _try("port", partial(_port, config))
+    if not config.destinations:
+        yield Line(ok=False, subject="destinations", sentence="none configured: results would go nowhere")
+    for destination in config.destinations:
+        yield _try(f"destination {destination.name}", partial(_echo, config, destination))
+
+
+def _try(subject: str, look: Callable[[], str]) -> Line:
+    try:
+        return Line(ok=True, subject=subject, sentence=look())
+    except CxrNodeError as error:
+        return Line(ok=False, subject=subject, sentence=str(error))
+
+
+def _weights(config: Config) -> str:
+    loaded = profile.load(configuration.profile_folder(config.model.profile))
+    return f"{loaded.name} {loaded.version}, sha256 {loaded.weights_sha256[:12]}… as released"
+
+
+def _spool(config: Config) -> str:
+    path = config.spool.path
+    existing = next(parent for parent in (path, *path.parents) if parent.exists())
+    free_mib = shutil.disk_usage(existing).free // _MIB
+    if free_mib < config.spool.min_free_mib:
+        raise configuration.ConfigError(
+            f"{path}: {free_mib} MiB free, spool.min_free_mib asks for {config.spool.min_free_mib}: "
+            "every C-STORE would be answered 0xA700"
+        )
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise configuration.ConfigError(f"{path}: is not writable for this user")
+    return f"{path}: {free_mib} MiB free, accepting above {config.spool.min_free_mib} MiB"
+
+
+def _port(config: Config) -> str:
+    listen = config.listen
+    where = Address(ae_title=listen.ae_title, host=listen.host, port=listen.port or 11112)
+    try:
+        send.echo(where, listen.ae_title, timeout_s=2.0)
+    except DeliveryError:
+        send.bind_for_a_moment(listen.host, listen.port)
+        return f"{where} is free to listen on"
+    return f"{where} is already served, by this node or another"
+
+
+def _echo(config: Config, destination: Destination) -> str:
+    send.echo(destination.address, destination.calling_ae_title or config.listen.ae_title)
+    return f"{destination.address} answers the C-ECHO"

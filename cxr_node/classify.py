@@ -1,0 +1,120 @@
+"""Judge files without a network: DICOM files, or pictures wrapped as DX.
+
+The same pipeline as the node's; what it would have sent can be written to a folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cxr_node import pipeline
+from cxr_node.config import Config
+from cxr_node.dicom import wrap
+from cxr_node.domain import Artifact, Finding, Origin, Reason, Rejected, Verdict
+from cxr_node.errors import DataError, InstanceError
+
+_NOT_IMAGES = frozenset({".csv", ".html", ".json", ".md", ".txt", ".xml", ".yaml", ".yml"})
+"""Passed over when a folder is walked; anything else there is meant to be an image and gets an answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the node says of one file."""
+
+    path: Path
+    outcome: Finding | Rejected
+    artifacts: tuple[Artifact, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """PNEUMONIA, NORMAL, UNCERTAIN or REJECTED."""
+        return Verdict.REJECTED if isinstance(self.outcome, Rejected) else self.outcome.decision.verdict
+
+    @property
+    def reason(self) -> str | None:
+        """The coded reason of a REJECTED, the doubt of an UNCERTAIN, else None."""
+        if isinstance(self.outcome, Rejected):
+            return self.outcome.reason.value
+        doubt = self.outcome.decision.doubt
+        return doubt.value if doubt else None
+
+    def as_json(self, profile: str) -> dict[str, str | float | None]:
+        """One line of `cxr-node classify --json`; a contract that other programs build on."""
+        finding = self.outcome if isinstance(self.outcome, Finding) else None
+        return {
+            "path": str(self.path),
+            "verdict": self.verdict.value,
+            "probability": round(finding.probability, 6) if finding else None,
+            "reason": self.reason,
+            "sentence": self.outcome.sentence if isinstance(self.outcome, Rejected) else None,
+            "spread": round(finding.prediction.spread, 6) if finding else None,
+            "distance": round(finding.prediction.distance, 6) if finding else None,
+            "profile": profile,
+        }
+
+
+def files(paths: Sequence[Path]) -> list[Path]:
+    """Files to judge, folders walked in the order of their names.
+
+    Raises
+    ------
+    DataError : a path does not exist, or there is no file at all.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found += [file for file in sorted(path.rglob("*")) if _is_candidate(file, path)]
+        elif path.exists():
+            found.append(path)
+        else:
+            raise DataError(f"{path}: no such file or folder")
+    if not found:
+        raise DataError(f"{', '.join(map(str, paths))}: no image found")
+    return found
+
+
+def part10(path: Path) -> bytes:
+    """A file as the network would have brought it.
+
+    Raises
+    ------
+    InstanceError : it cannot be read, or is a picture that cannot be wrapped.
+    """
+    if path.suffix.lower() in wrap.PICTURE_SUFFIXES:
+        return wrap.wrap(path)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InstanceError(f"the file cannot be read ({error.strerror})") from error
+
+
+def judge(paths: Sequence[Path], predictor: pipeline.Predictor, config: Config, *, objects: bool) -> Iterator[Answer]:
+    """Answer for each file, in order; with its result objects where asked for.
+
+    The content time of the results is the file's modification time: the same file gives the same bytes.
+    """
+    for path in paths:
+        try:
+            content = part10(path)
+        except InstanceError as error:
+            yield Answer(path=path, outcome=Rejected(reason=Reason.UNREADABLE_PIXELS, sentence=str(error)))
+            continue
+        judged = pipeline.judge(content, predictor, config)
+        if isinstance(judged, Rejected):
+            yield Answer(path=path, outcome=judged)
+            continue
+        artifacts = pipeline.explain(judged, _origin(path), config.results) if objects else ()
+        yield Answer(path=path, outcome=judged.finding, artifacts=artifacts)
+
+
+def _origin(path: Path) -> Origin:
+    modified_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    return Origin(calling_ae_title="CLASSIFY", peer_host="localhost", received_at=modified_at)
+
+
+def _is_candidate(file: Path, root: Path) -> bool:
+    hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
+    return file.is_file() and not hidden and file.suffix.lower() not in _NOT_IMAGES

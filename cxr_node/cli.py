@@ -1,0 +1,270 @@
+"""The command line: thin. A room is imported only when its command needs it (torch costs a second).
+
+Exit codes: 0 well, 1 the command's work failed, 2 wrong use or data, 78 configuration (sysexits EX_CONFIG).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+
+from cxr_node import __version__, show
+from cxr_node import config as configuration
+from cxr_node.config import Config
+from cxr_node.errors import ConfigError, CxrNodeError, DataError
+
+if TYPE_CHECKING:
+    from cxr_node.pipeline import Predictor
+
+EX_CONFIG = 78
+
+app = typer.Typer(
+    help="A DICOM node for chest-radiograph AI: receives, judges, explains, reports. Research use only.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+err = Console(stderr=True, highlight=False)
+
+Params = ParamSpec("Params")
+Result = TypeVar("Result")
+
+ConfigFile = Annotated[
+    Path, typer.Option("--config", "-c", envvar="CXR_NODE_CONFIG", help="Configuration file (every key: config/node.yaml).")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")]
+DEFAULT_CONFIG = Path("/etc/cxr-node/node.yaml")
+
+
+def answers_errors(command: Callable[Params, Result]) -> Callable[Params, Result]:
+    """Say an expected error in its own words, one line each, and exit with its code; never a traceback."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Params.args, **kwargs: Params.kwargs) -> Result:
+        try:
+            return command(*args, **kwargs)
+        except CxrNodeError as error:
+            for line in str(error).splitlines():
+                err.print(f"cxr-node: {line}", markup=False)
+            code = EX_CONFIG if isinstance(error, ConfigError) else 2 if isinstance(error, DataError) else 1
+            raise typer.Exit(code) from error
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+
+    return wrapped
+
+
+def command(name: str | None = None) -> Callable[[Callable[Params, Result]], Callable[Params, Result]]:
+    """Register a command whose errors are answered."""
+
+    def register(function: Callable[Params, Result]) -> Callable[Params, Result]:
+        return app.command(name)(answers_errors(function))
+
+    return register
+
+
+def _load_predictor(config: Config) -> Predictor:
+    from cxr_node.model import predictor, profile
+
+    folder = configuration.profile_folder(config.model.profile)
+    return predictor.load_predictor(profile.load(folder), config.model.threads)
+
+
+@app.callback(invoke_without_command=True)
+def version(show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """A DICOM node for chest-radiograph AI. Research use only."""
+    if show_version:
+        out.print(f"cxr-node {__version__}")
+        raise typer.Exit
+
+
+@command()
+def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Run the whole node: receive, work and deliver as supervised processes."""
+    from cxr_node.node import service
+
+    configuration.load(config)
+    raise typer.Exit(service.supervise(config))
+
+
+@command()
+def receive(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Run the Storage SCP alone (as its systemd unit does)."""
+    from cxr_node.dicom import decoders, header
+    from cxr_node.node import receive as room
+
+    syntaxes = tuple(syntax.uid for syntax in decoders.transfer_syntaxes())
+    room.run(configuration.load(config), header.inspect, syntaxes)
+
+
+@command()
+def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Run one worker alone: claims received instances, judges them, stores their results."""
+    from cxr_node import pipeline
+    from cxr_node.node import work as room
+
+    settings = configuration.load(config)
+    room.run(settings, functools.partial(_load_predictor, settings), pipeline.process)
+
+
+@command()
+def deliver(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Run the delivery alone: sends results to their destinations, and clears what has been kept long enough."""
+    from cxr_node.node import deliver as room
+
+    room.run(configuration.load(config))
+
+
+@command()
+def demo(
+    paths: Annotated[list[Path] | None, typer.Argument(help="Radiographs; without any, built-in ones.")] = None,
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder for what came back.")] = Path("cxr-demo"),
+) -> None:
+    """Show the main job on real DICOM associations: a node and a small recording PACS on loopback."""
+    from cxr_node import demo as room
+
+    rows = room.run(paths or [], out_dir, err)
+    out.print(show.demo_table(rows))
+    out.print(f"Open {out_dir / 'index.html'}. Research use only.")
+
+
+@command()
+def check(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Look at configuration, weights, decoders, disk, port and destinations: one line each."""
+    from cxr_node import check as room
+
+    good = True
+    for line in room.check(configuration.load(config), str(config)):
+        good = good and line.ok
+        out.print(json.dumps(line.as_json()) if as_json else show.check_line(line))
+    raise typer.Exit(0 if good else EX_CONFIG)
+
+
+@command()
+def send(
+    paths: Annotated[list[Path], typer.Argument(help="DICOM files, PNG or JPEG pictures, or folders.")],
+    to: Annotated[str, typer.Option("--to", help="AE@host:port of a Storage SCP.")],
+    calling: Annotated[str, typer.Option(help="Calling AE title.")] = "CXR_SEND",
+) -> None:
+    """C-STORE files; a PNG or JPEG is wrapped as a DX image first."""
+    from cxr_node import classify
+    from cxr_node.node import send as room
+
+    address = configuration.address(to)
+    failures = show.sending(classify.files(paths), functools.partial(room.store, address=address, calling_ae_title=calling))
+    raise typer.Exit(1 if failures else 0)
+
+
+@command(name="classify")
+def classify_files(
+    paths: Annotated[list[Path], typer.Argument(help="DICOM files, PNG or JPEG pictures, or folders.")],
+    out_dir: Annotated[Path | None, typer.Option("--out", help="Write the result objects here.")] = None,
+    profile: Annotated[str, typer.Option(help="Built-in profile or profile folder.")] = "pneumonia-pediatric",
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="Rules of this configuration.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge files without a network: a table, or one JSON object a line."""
+    from cxr_node import classify
+
+    default = configuration.parse({"spool": {"path": "."}, "model": {"profile": profile}})
+    settings = configuration.load(config) if config else default
+    files = classify.files(paths)
+    predictor = _load_predictor(settings)
+    answers = classify.judge(files, predictor, settings, objects=out_dir is not None)
+    kept = []
+    for answer in show.progress(answers, len(files), "judging", quiet=as_json):
+        if out_dir is not None:
+            classify.write(answer, out_dir)
+        if as_json:
+            print(json.dumps(answer.as_json(predictor.profile.name)), flush=True)
+        else:
+            kept.append(answer)
+    if not as_json:
+        out.print(show.classify_table(kept))
+
+
+@command()
+def status(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Show the queue, the last results and the destinations."""
+    from cxr_node.node import ledger
+
+    settings = configuration.load(config)
+    seen = ledger.Ledger.open(settings.spool.path).status([to.name for to in settings.destinations])
+    out.print(json.dumps(show.plain(seen)) if as_json else show.status(seen))
+
+
+@command()
+def trace(
+    key: Annotated[str, typer.Argument(help="Study, Series or SOP Instance UID, or Accession Number.")],
+    config: ConfigFile = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what became of an image or a study: states, reasons, deliveries, and when."""
+    from cxr_node.dicom import header
+    from cxr_node.node import ledger
+
+    found = ledger.Ledger.open(configuration.load(config).spool.path).trace(key, header.accession_key(key))
+    if not found:
+        raise DataError(f"{key}: the ledger knows no such UID or Accession Number")
+    for history in found:
+        out.print(json.dumps(show.plain(history)) if as_json else show.history(history))
+
+
+@command()
+def retry(
+    uid: Annotated[str, typer.Argument(help="SOP Instance or Study Instance UID.")], config: ConfigFile = DEFAULT_CONFIG
+) -> None:
+    """Give DEAD images and deliveries another try."""
+    from cxr_node.node import ledger, wakeup
+
+    spool = configuration.load(config).spool.path
+    revived = ledger.Ledger.open(spool).retry(uid)
+    if not revived:
+        raise DataError(f"{uid}: nothing of it is DEAD")
+    for role in wakeup.ROLES:
+        wakeup.ring(spool, role)
+    out.print(f"{revived} back in the queue")
+
+
+@command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="Recipe, for example config/train/mobilenet-v2.yaml.")],
+    data: Annotated[Path, typer.Option("--data", help="Folder with manifest.csv, or with a folder per class.")],
+    out_dir: Annotated[Path, typer.Option("--out", help="Profile folder to write; resumes what it finds there.")],
+) -> None:
+    """Train, calibrate and write a profile folder."""
+    from cxr_node.training import train as room
+
+    room.run(recipe, data, out_dir)
+
+
+@command()
+def evaluate(
+    profile: Annotated[str, typer.Argument(help="Built-in profile or profile folder.")],
+    data: Annotated[Path, typer.Option("--data", help="Folder with manifest.csv, or with a folder per class.")],
+    as_json: AsJson = False,
+) -> None:
+    """Measure a profile on labelled images, every figure with its interval."""
+    from cxr_node.training import evaluate as room
+
+    figures: dict[str, Any] = room.run(configuration.profile_folder(profile), data)
+    out.print(json.dumps(figures) if as_json else show.figures(figures))
+
+
+@command()
+def calibrate(
+    profile: Annotated[str, typer.Argument(help="Profile folder whose calibration.yaml is fitted anew.")],
+    data: Annotated[Path, typer.Option("--data", help="Labelled images that training never saw.")],
+) -> None:
+    """Fit probabilities and thresholds on labelled images and bind them to the weights."""
+    from cxr_node.training import calibrate as room
+
+    room.run(configuration.profile_folder(profile), data)

@@ -1,0 +1,127 @@
+"""Where the network looked: Grad-CAM (Selvaraju et al. 2017) on the source pixel grid, and a region from it.
+
+Knows no file, no threshold of the classifier and no DICOM but how SCOORD counts pixels (PS3.3 C.18.6.1.1).
+"""
+
+from __future__ import annotations
+
+import contourpy
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from cxr_node.domain import Point
+from cxr_node.model.networks import Network
+
+REGION_CUT = 0.5
+"""A region is what reaches this share of the peak: full width at half maximum, the usual size of a blurred spot."""
+MAX_POINTS = 60
+"""Corners of an outline; a contour of a 7 x 7 map has fewer bends."""
+CONTOUR_SIZE_PX = 256
+"""Long side of the grid on which the contour is traced: the map itself has 7 to 32 cells a side."""
+SMALLEST_PEAK = 1e-6
+"""Activation, in logits per feature cell, below which there is nothing to show."""
+
+
+def activation(network: Network, feature_map: torch.Tensor, label: int) -> NDArray[np.float32]:
+    """Weigh the feature map by how much each channel raises one logit.
+
+    Only the head is differentiated: the gradient at the last feature map needs no pass back through the trunk.
+
+    Parameters
+    ----------
+    network : in evaluation mode
+    feature_map : float32, shape (1, channels, rows, cols), as `network.features` returns it
+    label : which logit to explain
+
+    Returns
+    -------
+    float32, shape (rows, cols) of the feature map, 0 or larger: ReLU(sum_k alpha_k A_k), where alpha_k is the
+    gradient of the logit averaged over the image (equations 1 and 2 of the paper)
+    """
+    with torch.enable_grad():
+        leaf = feature_map.detach().clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(network.head(leaf)[0, label], leaf)  # (1, channels, rows, cols)
+    alpha = gradient.mean(dim=(2, 3), keepdim=True)  # (1, channels, 1, 1)
+    weighted = (alpha * leaf.detach()).sum(dim=1).clamp_min(0.0)  # (1, rows, cols)
+    found: NDArray[np.float32] = weighted[0].float().cpu().numpy()
+    return found
+
+
+def on_source_grid(active: NDArray[np.float32], shape: tuple[int, int], border: float) -> NDArray[np.float32]:
+    """Spread an activation over the radiograph, bilinearly, and scale its peak to 1.
+
+    Parameters
+    ----------
+    active : float32, shape (cells, cells) of the feature map, 0 or larger
+    shape : rows and columns of the radiograph
+    border : share of rows and columns that preprocessing cut from each side, in [0, 0.25)
+
+    Returns
+    -------
+    float32, shape `shape`, range [0, 1]. All zeros where nothing raises the logit, and zeros on the border, which
+    the network never saw.
+    """
+    peak = float(active.max())
+    if peak < SMALLEST_PEAK:
+        return np.zeros(shape, dtype=np.float32)
+    down = _interpolation(shape[0], active.shape[0], border)  # (rows, cells)
+    across = _interpolation(shape[1], active.shape[1], border)  # (cols, cells)
+    weight = down @ (active / peak) @ across.T  # (rows, cols)
+    return np.clip(weight, 0.0, 1.0, dtype=np.float32)
+
+
+def outline(weight: NDArray[np.float32]) -> tuple[Point, ...]:
+    """Trace the region round the peak.
+
+    Parameters
+    ----------
+    weight : float32, shape (rows, cols), range [0, 1], smooth (it is sampled every so many pixels)
+
+    Returns
+    -------
+    closed polygon of 4 to `MAX_POINTS` corners, the first repeated at the end, within [0, cols] x [0, rows]; empty
+    where no place stands out, that is where the map is zero or nowhere below `REGION_CUT` of its peak
+    """
+    step = max(1, -(-max(weight.shape) // CONTOUR_SIZE_PX))
+    sampled = weight[step // 2 :: step, step // 2 :: step].astype(np.float64)
+    peak = float(sampled.max(initial=0.0))
+    cut = REGION_CUT * peak
+    if peak <= 0.0 or float(sampled.min()) >= cut:
+        return ()
+    regions, _ = ndimage.label(sampled >= cut)
+    around_peak = regions == regions.flat[np.argmax(sampled)]
+    alone = np.where(around_peak | (sampled < cut), sampled, 0.0)
+    framed = np.pad(alone, 1)  # a region that touches the edge closes there
+    lines = contourpy.contour_generator(z=framed, line_type=contourpy.LineType.Separate).lines(cut)
+    outermost = max((np.asarray(line) for line in lines), key=_area)  # the others go round holes
+    corners = _thinned(outermost) - 1.0
+    scaled = corners * step + step // 2 + 0.5  # sample index -> source index -> SCOORD, centres at 0.5
+    places = np.clip(scaled, 0.0, (weight.shape[1], weight.shape[0]))
+    return tuple((float(column), float(row)) for column, row in places)
+
+
+def _interpolation(size_px: int, cells: int, border: float) -> NDArray[np.float32]:
+    """Weights of the cells in each pixel, (size_px, cells): linear between cell centres, 0 on the border."""
+    seen = ((np.arange(size_px) + 0.5) / size_px - border) / (1.0 - 2.0 * border)  # in [0, 1] where the network saw
+    place = np.clip(seen * cells - 0.5, 0.0, cells - 1.0)
+    weights = np.clip(1.0 - np.abs(place[:, None] - np.arange(cells)), 0.0, 1.0)
+    weights[(seen < 0.0) | (seen > 1.0)] = 0.0
+    return weights.astype(np.float32)
+
+
+def _thinned(line: NDArray[np.float64]) -> NDArray[np.float64]:
+    """At most `MAX_POINTS` points, evenly along the closed line."""
+    if len(line) <= MAX_POINTS:
+        return line
+    along = np.concatenate(([0.0], np.cumsum(np.hypot(*np.diff(line, axis=0).T))))
+    places = np.linspace(0.0, along[-1], MAX_POINTS)
+    thin = np.column_stack([np.interp(places, along, line[:, axis]) for axis in (0, 1)])
+    thin[-1] = thin[0]
+    return thin
+
+
+def _area(line: NDArray[np.float64]) -> float:
+    column, row = line.T
+    return 0.5 * abs(float(column[:-1] @ row[1:] - column[1:] @ row[:-1]))

@@ -1,0 +1,109 @@
+"""What the processes write to stderr: one line per event, logfmt words, and never patient data.
+
+Our own lines carry ledger numbers and digests only. Foreign libraries may quote a dataset in a message, so of
+theirs only the place in the code is shown, but for sentences known to be harmless. The same holds for exceptions:
+the text of our own errors is shown (see `errors`), of others only the class and the frames.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import re
+import sys
+import threading
+import traceback
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import TextIO
+
+from cxr_node.errors import CxrNodeError
+
+_OURS = "cxr_node"
+_MAX_FRAMES = 12
+
+_HARMLESS = re.compile(
+    r"Association (Aborted|Accepted|Rejected|Released)"
+    r"|(Aborting|Releasing|Requesting|Accepting) Association"
+    r"|Association request failed: unable to connect to remote"
+    r"|TCP Initialisation Error: \[?(Errno|SSL)"
+    r"|TCP Initialisation Error: timed out"
+    r"|Connection closed (before the entire PDU was received|while waiting for DIMSE message)"
+    r"|DIMSE timeout reached while waiting for message response"
+    r"|No accepted presentation contexts"
+    r"|Network timeout reached|ACSE timeout reached"
+    r"|Unknown PDU type received|Unable to decode the received PDU data"
+)
+"""Beginnings of pynetdicom's own messages (3.0.4), which quote no dataset."""
+
+
+def configure(level: int = logging.INFO, stream: TextIO | None = None) -> None:
+    """Send every line of this process to stderr in one form; called once by each role's command."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(_OneLine())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger(_OURS).setLevel(level)
+    logging.captureWarnings(True)
+    sys.excepthook = _uncaught
+    threading.excepthook = lambda args: _uncaught(args.exc_type, args.exc_value, args.exc_traceback)
+    faulthandler.enable(all_threads=True)
+
+
+def describe(error: BaseException) -> str:
+    """An exception as one line without patient data: class, our own words if it is ours, frames.
+
+    The chain of causes is followed; messages of foreign exceptions are left out, for they may quote a dataset.
+    """
+    links: list[str] = []
+    link: BaseException | None = error
+    while link is not None and len(links) < 4:
+        words = f": {' '.join(str(link).split())}" if isinstance(link, CxrNodeError) else ""
+        links.append(f"{type(link).__name__}{words} [{_frames(link)}]")
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+    return " <- ".join(links)
+
+
+def _frames(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)[-_MAX_FRAMES:]
+    return " > ".join(f"{_place(frame.filename)}:{frame.lineno} {frame.name}" for frame in frames)
+
+
+def _place(filename: str) -> str:
+    """Last two parts of a path: enough to find the line, and nothing about the machine."""
+    return "/".join(filename.rsplit("/", 2)[-2:])
+
+
+def _uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt) or error is None:
+        return
+    logging.getLogger(_OURS).critical("uncaught %s", describe(error))
+
+
+class _OneLine(logging.Formatter):
+    """`2026-01-31T12:00:00Z INFO work event key=value`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        stamp = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        room = record.name.rsplit(".", 1)[-1] if _is_ours(record) else record.name
+        return f"{stamp} {record.levelname} {room} {_text(record)}"
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    return record.name == _OURS or record.name.startswith(f"{_OURS}.")
+
+
+def _text(record: logging.LogRecord) -> str:
+    if _is_ours(record):
+        error = record.exc_info[1] if record.exc_info else None
+        message = " ".join(record.getMessage().split())
+        return f"{message} {describe(error)}" if error is not None else message
+    if record.name == "py.warnings":
+        match = re.match(r"(?P<file>[^\n]*?):(?P<line>\d+): (?P<category>\w+):", record.getMessage())
+        place = f"{match['category']} at {_place(match['file'])}:{match['line']}" if match else "a warning"
+        return f"{place} (text withheld)"
+    message = record.getMessage()
+    if _HARMLESS.match(message):
+        return " ".join(message.split())
+    return f"{_place(record.pathname)}:{record.lineno} (text withheld)"

@@ -1,0 +1,1 @@
+"""Alembic's room: how the tables of `node.schema` came to be."""

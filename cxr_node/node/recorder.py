@@ -1,0 +1,65 @@
+"""A small recording PACS: a Storage SCP that keeps what it gets in one folder. For the demo and for tests.
+
+Not for hospitals: no ledger, no limits. It writes each object to a temporary name first, so that
+whoever looks at the folder sees whole objects only.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from types import TracebackType
+
+from pynetdicom import AE, evt
+from pynetdicom.events import Event
+from pynetdicom.presentation import AllStoragePresentationContexts
+
+from cxr_node.config import Address
+
+
+
+class Recorder:
+    """Context manager; listens on a free loopback port and counts what was stored, repeats included."""
+
+    def __init__(self, folder: Path, ae_title: str = "RECORDER") -> None:
+        self.folder = folder
+        self.ae_title = ae_title
+        self.stored: list[str] = []
+        """SOP Instance UIDs in the order of their arrival."""
+        self._arrived = threading.Condition()
+
+    def __enter__(self) -> Recorder:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        entity = AE(self.ae_title)
+        entity.supported_contexts = AllStoragePresentationContexts
+        entity.add_supported_context("1.2.840.10008.1.1")
+        entity.maximum_pdu_size = 131072
+        server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, self._store)])
+        assert server is not None  # block=False
+        self._server = server
+        self.address = Address(ae_title=self.ae_title, host="127.0.0.1", port=server.server_address[1])
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+
+    def wait(self, count: int, timeout_s: float) -> bool:
+        """Wait until so many objects have been stored; False when time is up."""
+        with self._arrived:
+            return self._arrived.wait_for(lambda: len(self.stored) >= count, timeout_s)
+
+    def path(self, sop_instance_uid: str) -> Path:
+        """Where an object is kept."""
+        return self.folder / f"{sop_instance_uid}.dcm"
+
+    def _store(self, event: Event) -> int:
+        uid = str(event.file_meta.MediaStorageSOPInstanceUID)
+        temporary = self.folder / f".{uid}.{threading.get_ident()}"
+        temporary.write_bytes(event.encoded_dataset())
+        temporary.replace(self.path(uid))
+        with self._arrived:
+            self.stored.append(uid)
+            self._arrived.notify_all()
+        return 0x0000

@@ -1,0 +1,145 @@
+"""The ledger's tables, as SQLAlchemy Core writes them for SQLite and for PostgreSQL.
+
+Knows no state machine (that is `ledger`) and no connection (that is `database`). A change here needs a
+migration in `node/migrations/versions`; a test compares both.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Instant(sa.types.TypeDecorator[datetime]):
+    """An aware UTC datetime kept as whole microseconds since 1970: sorts, and is the same in every engine.
+
+    Results repeat the receive time to the microsecond, so nothing may be rounded on the way.
+    """
+
+    impl = sa.BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Any) -> int | None:
+        """Python to database."""
+        return None if value is None else (value - _EPOCH) // timedelta(microseconds=1)
+
+    def process_result_value(self, value: int | None, dialect: Any) -> datetime | None:
+        """Database to Python."""
+        return None if value is None else _EPOCH + timedelta(microseconds=value)
+
+
+_UID = sa.String(64)
+_SHA256 = sa.String(64)
+_WORD = sa.String(64)
+# SQLite numbers rows by itself only where the key is declared INTEGER.
+_KEY = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _lease() -> tuple[sa.Column[Any], ...]:
+    """Who works on a row, until when, and how often it was tried.
+
+    `fence` counts the claims and is never reset: a settle with an older number changes nothing.
+    """
+    return (
+        sa.Column("attempts", sa.Integer, nullable=False, default=0),
+        sa.Column("fence", sa.Integer, nullable=False, default=0),
+        sa.Column("lease_owner", _WORD),
+        sa.Column("lease_until", Instant),
+        sa.Column("not_before", Instant, nullable=False),
+    )
+
+
+instances = sa.Table(
+    "instances",
+    metadata,
+    sa.Column("id", _KEY, primary_key=True),
+    sa.Column("sop_instance_uid", _UID, nullable=False),
+    sa.Column("content_sha256", _SHA256, nullable=False),
+    sa.Column("study_instance_uid", _UID, nullable=False),
+    sa.Column("series_instance_uid", _UID, nullable=False),
+    sa.Column("sop_class_uid", _UID, nullable=False),
+    sa.Column("transfer_syntax_uid", _UID, nullable=False),
+    sa.Column("patient_key", _SHA256, nullable=False),
+    sa.Column("accession_key", _SHA256),
+    sa.Column("calling_ae_title", sa.String(16), nullable=False),
+    sa.Column("peer_host", sa.String(64), nullable=False),
+    sa.Column("received_at", Instant, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("state", _WORD, nullable=False),
+    sa.Column("reason", _WORD),
+    sa.Column("sentence", sa.Text),
+    sa.Column("verdict", _WORD),
+    sa.Column("doubt", _WORD),
+    sa.Column("probability", sa.Double),
+    sa.Column("profile", sa.Text),
+    *_lease(),
+    sa.Column("updated_at", Instant, nullable=False),
+    sa.Column("purged_at", Instant),
+    sa.UniqueConstraint("sop_instance_uid", "content_sha256"),
+    sa.Index(None, "state", "id"),
+    sa.Index(None, "study_instance_uid"),
+    sa.Index(None, "series_instance_uid"),
+    sa.Index(None, "accession_key"),
+    sqlite_autoincrement=True,  # ids are never reused: a lower id was received earlier
+)
+
+artifacts = sa.Table(
+    "artifacts",
+    metadata,
+    sa.Column("id", _KEY, primary_key=True),
+    sa.Column("kind", _WORD, nullable=False),
+    sa.Column("sop_class_uid", _UID, nullable=False),
+    sa.Column("sop_instance_uid", _UID, nullable=False, unique=True),
+    sa.Column("content_sha256", _SHA256, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+# A radiograph that arrives again in another transfer syntax is another instance with the same results.
+instance_artifacts = sa.Table(
+    "instance_artifacts",
+    metadata,
+    sa.Column("instance_id", _KEY, sa.ForeignKey("instances.id"), primary_key=True),
+    sa.Column("artifact_id", _KEY, sa.ForeignKey("artifacts.id"), primary_key=True, index=True),
+)
+
+deliveries = sa.Table(
+    "deliveries",
+    metadata,
+    sa.Column("id", _KEY, primary_key=True),
+    sa.Column("artifact_id", _KEY, sa.ForeignKey("artifacts.id"), nullable=False),
+    sa.Column("destination", _WORD, nullable=False),
+    sa.Column("state", _WORD, nullable=False),
+    *_lease(),
+    sa.Column("last_status", sa.Integer),
+    sa.Column("last_error", sa.Text),
+    sa.Column("first_due_at", Instant, nullable=False),
+    sa.Column("delivered_at", Instant),
+    sa.UniqueConstraint("artifact_id", "destination"),
+    sa.Index(None, "destination", "state", "id"),
+    sqlite_autoincrement=True,
+)
+
+events = sa.Table(
+    "events",
+    metadata,
+    sa.Column("id", _KEY, primary_key=True),
+    sa.Column("instance_id", _KEY, sa.ForeignKey("instances.id"), nullable=False, index=True),
+    sa.Column("at", Instant, nullable=False),
+    sa.Column("what", _WORD, nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),
+    sqlite_autoincrement=True,
+)

@@ -1,0 +1,144 @@
+"""Storage and Verification SCU for people: `cxr-node send`, `check` and `demo`.
+
+The node's own results travel by `node.destinations`, which keeps associations open; this one sends files once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pynetdicom import AE, _config
+from pynetdicom.association import Association
+from pynetdicom.dsutils import split_dataset
+from pynetdicom.presentation import build_context
+
+from cxr_node.config import Address
+from cxr_node.errors import DeliveryError, InstanceError, ResourceError
+
+VERIFICATION = "1.2.840.10008.1.1"
+_MAX_PDU_BYTES = 131072
+_MAX_CONTEXTS = 128  # PS3.8 9.3.2.2: odd identifiers 1 to 255
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """What became of one file; `status` is the DIMSE status, None where the peer gave none."""
+
+    path: Path
+    status: int | None
+    sentence: str
+
+    @property
+    def ok(self) -> bool:
+        """Stored, perhaps with a warning (PS3.4 B.2.3: 0000, Bxxx)."""
+        return self.status is not None and (self.status == 0 or self.status & 0xF000 == 0xB000)
+
+
+def echo(address: Address, calling_ae_title: str, timeout_s: float = 5.0) -> None:
+    """C-ECHO.
+
+    Raises
+    ------
+    DeliveryError : the peer cannot be reached, refuses the association or does not answer.
+    """
+    with _association(address, calling_ae_title, {(VERIFICATION, "1.2.840.10008.1.2")}, timeout_s) as association:
+        answer = association.send_c_echo()
+        if answer.get("Status") != 0:
+            raise DeliveryError(f"{address} did not answer the C-ECHO", permanent=False)
+
+
+def bind_for_a_moment(host: str, port: int) -> None:
+    """Prove that a port can be listened on.
+
+    Raises
+    ------
+    ResourceError : it cannot, and why.
+    """
+    try:
+        with socket.create_server((host, port)):
+            pass
+    except OSError as error:
+        raise ResourceError(f"{host}:{port} cannot be listened on: {error.strerror}") from error
+
+
+def store(
+    paths: Sequence[Path],
+    address: Address,
+    calling_ae_title: str,
+    arrived: Callable[[Sent], None],
+    timeout_s: float = 60.0,
+) -> None:
+    """C-STORE files over one association, each in its own transfer syntax, and tell of each as it is answered.
+
+    Raises
+    ------
+    DeliveryError : the peer cannot be reached, refuses the association or breaks it.
+    """
+    kinds: dict[Path, tuple[str, str]] = {}
+    for path in paths:
+        try:
+            kinds[path] = _kind(path)
+        except InstanceError as error:
+            arrived(Sent(path=path, status=None, sentence=str(error)))
+    if not kinds:
+        return
+    with _association(address, calling_ae_title, set(kinds.values()), timeout_s) as association:
+        for path in kinds:
+            arrived(_store(association, path, address))
+
+
+def _store(association: Association, path: Path, address: Address) -> Sent:
+    if not association.is_established:
+        raise DeliveryError(f"{address} ended the association", permanent=False)
+    try:
+        answer = association.send_c_store(path)
+    except ValueError:
+        return Sent(path=path, status=None, sentence="the peer takes no such SOP class in this transfer syntax")
+    if "Status" not in answer:
+        raise DeliveryError(f"{address} did not answer a C-STORE", permanent=False)
+    status = int(answer.Status)
+    return Sent(path=path, status=status, sentence=str(answer.get("ErrorComment", "")) or f"status 0x{status:04X}")
+
+
+def _kind(path: Path) -> tuple[str, str]:
+    """SOP class and transfer syntax of a Part 10 file."""
+    try:
+        meta, _ = split_dataset(path)
+        return str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)
+    except OSError as error:
+        raise InstanceError(f"cannot be read ({error.strerror})") from error
+    except Exception as error:  # pydicom's parser raises whatever the bytes provoke
+        raise InstanceError("is no DICOM Part 10 file") from error
+
+
+@contextlib.contextmanager
+def _association(
+    address: Address, calling_ae_title: str, kinds: set[tuple[str, str]], timeout_s: float
+) -> Iterator[Association]:
+    _config.STORE_SEND_CHUNKED_DATASET = True  # from the file, as it is: no decoding, no second copy
+    entity = AE(calling_ae_title)
+    entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = timeout_s
+    contexts = [build_context(sop_class, syntax) for sop_class, syntax in sorted(kinds)][:_MAX_CONTEXTS]
+    association = entity.associate(
+        address.host, address.port, contexts=contexts, ae_title=address.ae_title, max_pdu=_MAX_PDU_BYTES
+    )
+    if not association.is_established:
+        raise DeliveryError(_refusal(association, address), permanent=False)
+    try:
+        yield association
+    finally:
+        if association.is_established:
+            association.release()
+
+
+def _refusal(association: Association, address: Address) -> str:
+    if association.is_rejected:
+        answer = association.acceptor.primitive
+        return f"{address} rejects the association: {getattr(answer, 'reason_str', '') or 'no reason given'}"
+    if association.is_aborted:
+        return f"{address} cannot be reached, or ended the association at once"
+    return f"{address} cannot be reached"

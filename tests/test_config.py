@@ -1,0 +1,94 @@
+"""Every mistake in a configuration is named with its path; the shipped files say the defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cxr_node import config
+from cxr_node.errors import ConfigError
+
+SPOOL = {"spool": {"path": "/var/lib/cxr-node"}}
+MISTAKES = {
+    "unknown section": ({**SPOOL, "destinatons": []}, "destinatons: unknown key; did you mean 'destinations'?"),
+    "key": ({"spool": {"path": "x", "retention_day": 1}}, "spool.retention_day: unknown key; did you mean 'retention_days'?"),
+    "unknown key in a list": (
+        {**SPOOL, "destinations": [{"name": "a", "address": "A@h:1", "sent": []}]},
+        "destinations.0.sent: unknown key; did you mean 'send'?",
+    ),
+    "missing": ({}, "spool: is missing"),
+    "long AE": ({**SPOOL, "listen": {"ae_title": "X" * 17}}, "listen.ae_title: 'XXXXXXXXXXXXXXXXX' is no AE title"),
+    "AE title with backslash": ({**SPOOL, "listen": {"ae_title": "A\\B"}}, "listen.ae_title:"),
+    "address without port": (
+        {**SPOOL, "destinations": [{"name": "a", "address": "ORTHANC@host"}]},
+        "write AE@host:port",
+    ),
+    "port too large": ({**SPOOL, "listen": {"port": 70000}}, "listen.port:"),
+    "no such result object": (
+        {**SPOOL, "destinations": [{"name": "a", "address": "A@h:1", "send": ["summary"]}]},
+        "destinations.0.send.0:",
+    ),
+    "two of one name": (
+        {**SPOOL, "destinations": [{"name": "a", "address": "A@h:1"}, {"name": "a", "address": "B@h:1"}]},
+        "two destinations are named 'a'",
+    ),
+    "negative retention": ({"spool": {"path": "x", "retention_days": -1}}, "spool.retention_days:"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "sentence"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_mistake_is_one_line_with_its_path(content: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        config.parse(content, "node.yaml")
+    assert any(sentence in line and line.startswith("node.yaml: ") for line in raised.value.mistakes)
+    assert all("\n" not in line for line in raised.value.mistakes)
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    with pytest.raises(ConfigError) as raised:
+        config.parse({"listen": {"prt": 1, "ae_title": ""}, "spol": {}})
+    assert len(raised.value.mistakes) == 4  # prt, ae_title, spol, and spool is missing
+
+
+def test_node_yaml_shows_every_key_with_its_default() -> None:
+    shipped = config.load(config.bundled("config") / "node.yaml")
+    pacs = {"name": "pacs", "address": "ORTHANC@127.0.0.1:4242"}
+    assert shipped == config.parse({"spool": {"path": "/var/lib/cxr-node"}, "destinations": [pacs]})
+    text = (config.bundled("config") / "node.yaml").read_text()
+    for section in (config.Listen, config.Spool, config.Model, config.Admission, config.Results, config.Destination):
+        for key in section.model_fields:
+            assert f"{key}:" in text, f"{key} is not shown in node.yaml"
+
+
+def test_the_issue_s_whole_configuration_is_whole(tmp_path: Path) -> None:
+    file = tmp_path / "node.yaml"
+    file.write_text(
+        "listen: {ae_title: CXR_NODE, host: 127.0.0.1, port: 11112}\n"
+        "spool: {path: /var/lib/cxr-node}\n"
+        "model: {profile: pneumonia-pediatric}\n"
+        "destinations:\n"
+        '  - {name: pacs, address: "ORTHANC@127.0.0.1:4242", send: [report, measurements, heatmap]}\n'
+    )
+    assert str(config.load(file).destinations[0].address) == "ORTHANC@127.0.0.1:4242"
+
+
+@pytest.mark.parametrize("text", ["a: [", "- a list", "\x00", ""])
+def test_what_is_no_configuration_is_one_sentence(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "node.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError):
+        config.load(file)
+
+
+def test_only_what_changes_an_answer_changes_the_digest() -> None:
+    plain = config.parse(SPOOL)
+    elsewhere = config.parse({"spool": {"path": "/other"}, "listen": {"port": 104}})
+    stricter = config.parse({**SPOOL, "admission": {"min_size_px": 256}})
+    assert plain.answer_sha256 == elsewhere.answer_sha256 != stricter.answer_sha256
+
+
+def test_ipv6_address() -> None:
+    parsed = config.parse({**SPOOL, "destinations": [{"name": "a", "address": "PACS@[::1]:104"}]})
+    assert parsed.destinations[0].address.host == "::1"
