@@ -11,7 +11,7 @@ from functools import partial
 from cxr_node import config as configuration
 from cxr_node.config import Address, Config, Destination
 from cxr_node.dicom import decoders
-from cxr_node.errors import CxrNodeError, DeliveryError
+from cxr_node.errors import ConfigError, CxrNodeError, DeliveryError
 from cxr_node.model import profile
 from cxr_node.node import send
 
@@ -25,6 +25,10 @@ class Line:
     ok: bool
     subject: str
     sentence: str
+
+    def as_json(self) -> dict[str, object]:
+        """One line of `cxr-node check --json`."""
+        return {"ok": self.ok, "subject": self.subject, "sentence": self.sentence}
 
 
 def check(config: Config, source: str) -> Iterator[Line]:
@@ -58,12 +62,12 @@ def _spool(config: Config) -> str:
     existing = next(parent for parent in (path, *path.parents) if parent.exists())
     free_mib = shutil.disk_usage(existing).free // _MIB
     if free_mib < config.spool.min_free_mib:
-        raise configuration.ConfigError(
+        raise ConfigError(
             f"{path}: {free_mib} MiB free, spool.min_free_mib asks for {config.spool.min_free_mib}: "
             "every C-STORE would be answered 0xA700"
         )
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise configuration.ConfigError(f"{path}: is not writable for this user")
+        raise ConfigError(f"{path}: is not writable for this user")
     return f"{path}: {free_mib} MiB free, accepting above {config.spool.min_free_mib} MiB"
 
 

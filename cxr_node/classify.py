@@ -91,6 +91,33 @@ def part10(path: Path) -> bytes:
         raise InstanceError(f"the file cannot be read ({error.strerror})") from error
 
 
+def dicom_files(paths: Sequence[Path], scratch: Path) -> list[Path]:
+    """The files as Part 10 files: pictures wrapped into `scratch`, DICOM files where they are.
+
+    Raises
+    ------
+    DataError : a picture cannot be wrapped.
+    """
+    found = []
+    for number, path in enumerate(paths):
+        if path.suffix.lower() in wrap.PICTURE_SUFFIXES:
+            wrapped = scratch / f"{number:06d}.dcm"
+            try:
+                wrapped.write_bytes(wrap.wrap(path))
+            except InstanceError as error:
+                raise DataError(f"{path}: {error}") from error
+            path = wrapped
+        found.append(path)
+    return found
+
+
+def write(answer: Answer, folder: Path) -> None:
+    """Write the result objects of one answer as <name>.<kind>.dcm."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for artifact in answer.artifacts:
+        (folder / f"{answer.path.stem}.{artifact.kind}.dcm").write_bytes(artifact.content)
+
+
 def judge(paths: Sequence[Path], predictor: pipeline.Predictor, config: Config, *, objects: bool) -> Iterator[Answer]:
     """Answer for each file, in order; with its result objects where asked for.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
@@ -21,6 +22,7 @@ from cxr_node.config import Config
 from cxr_node.errors import ConfigError, CxrNodeError, DataError
 
 if TYPE_CHECKING:
+    from cxr_node.node.ledger import Ledger
     from cxr_node.pipeline import Predictor
 
 EX_CONFIG = 78
@@ -38,7 +40,8 @@ Params = ParamSpec("Params")
 Result = TypeVar("Result")
 
 ConfigFile = Annotated[
-    Path, typer.Option("--config", "-c", envvar="CXR_NODE_CONFIG", help="Configuration file (every key: config/node.yaml).")
+    Path,
+    typer.Option("--config", "-c", envvar="CXR_NODE_CONFIG", help="Configuration file; every key: config/node.yaml."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")]
 DEFAULT_CONFIG = Path("/etc/cxr-node/node.yaml")
@@ -78,6 +81,14 @@ def _load_predictor(config: Config) -> Predictor:
     return predictor.load_predictor(profile.load(folder), config.model.threads)
 
 
+def _ledger(config: Config) -> Ledger:
+    from cxr_node.node.ledger import FILE_NAME, Ledger
+
+    if not (config.spool.path / FILE_NAME).exists():
+        raise ConfigError(f"{config.spool.path}: there is no ledger yet; has the node run with this configuration?")
+    return Ledger.open(config.spool.path)
+
+
 @app.callback(invoke_without_command=True)
 def version(show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     """A DICOM node for chest-radiograph AI. Research use only."""
@@ -89,10 +100,14 @@ def version(show_version: Annotated[bool, typer.Option("--version", help="Print 
 @command()
 def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Run the whole node: receive, work and deliver as supervised processes."""
-    from cxr_node.node import service
+    from cxr_node.node import journal, service
 
     configuration.load(config)
-    raise typer.Exit(service.supervise(config))
+    journal.configure()
+    start = (sys.executable, "-m", "cxr_node")
+    roles = ("receive", "work", "deliver")  # in the order of their stop
+    commands = [service.Command(name=role, argv=(*start, role, "--config", str(config))) for role in roles]
+    raise typer.Exit(service.supervise(commands, service.stop_event()))
 
 
 @command()
@@ -159,7 +174,9 @@ def send(
     from cxr_node.node import send as room
 
     address = configuration.address(to)
-    failures = show.sending(classify.files(paths), functools.partial(room.store, address=address, calling_ae_title=calling))
+    with tempfile.TemporaryDirectory(prefix="cxr-node-send-") as scratch:
+        files = classify.dicom_files(classify.files(paths), Path(scratch))
+        failures = show.sending(files, functools.partial(room.store, address=address, calling_ae_title=calling))
     raise typer.Exit(1 if failures else 0)
 
 
@@ -194,10 +211,10 @@ def classify_files(
 @command()
 def status(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Show the queue, the last results and the destinations."""
-    from cxr_node.node import ledger
+    from cxr_node.node import status as room
 
     settings = configuration.load(config)
-    seen = ledger.Ledger.open(settings.spool.path).status([to.name for to in settings.destinations])
+    seen = room.look(_ledger(settings), settings)
     out.print(json.dumps(show.plain(seen)) if as_json else show.status(seen))
 
 
@@ -209,13 +226,14 @@ def trace(
 ) -> None:
     """Tell what became of an image or a study: states, reasons, deliveries, and when."""
     from cxr_node.dicom import header
-    from cxr_node.node import ledger
+    from cxr_node.node import history
 
-    found = ledger.Ledger.open(configuration.load(config).spool.path).trace(key, header.accession_key(key))
+    ledger = _ledger(configuration.load(config))
+    found = history.trace(ledger, key) or history.trace(ledger, header.accession_key(key))
     if not found:
         raise DataError(f"{key}: the ledger knows no such UID or Accession Number")
-    for history in found:
-        out.print(json.dumps(show.plain(history)) if as_json else show.history(history))
+    for story in found:
+        out.print(json.dumps(show.plain(story)) if as_json else show.story(story))
 
 
 @command()
@@ -223,14 +241,14 @@ def retry(
     uid: Annotated[str, typer.Argument(help="SOP Instance or Study Instance UID.")], config: ConfigFile = DEFAULT_CONFIG
 ) -> None:
     """Give DEAD images and deliveries another try."""
-    from cxr_node.node import ledger, wakeup
+    from cxr_node.node import wakeup
 
-    spool = configuration.load(config).spool.path
-    revived = ledger.Ledger.open(spool).retry(uid)
+    settings = configuration.load(config)
+    revived = _ledger(settings).retry(uid)
     if not revived:
         raise DataError(f"{uid}: nothing of it is DEAD")
-    for role in wakeup.ROLES:
-        wakeup.ring(spool, role)
+    for role in wakeup.Role:
+        wakeup.ring(settings.spool.path, role)
     out.print(f"{revived} back in the queue")
 
 

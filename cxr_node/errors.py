@@ -48,8 +48,10 @@ class DeliveryError(CxrNodeError):
     ----------
     permanent : True where a repeat cannot help (no common presentation context, refused SOP class):
         the delivery is DEAD at once. False: it is tried again on schedule.
+    status : the DIMSE status that said so; None where none came.
     """
 
-    def __init__(self, message: str, *, permanent: bool) -> None:
+    def __init__(self, message: str, *, permanent: bool, status: int | None = None) -> None:
         self.permanent = permanent
+        self.status = status
         super().__init__(message)

@@ -112,7 +112,7 @@ def _acquisition() -> Dataset:
         PatientOrientation=["L", "F"],
         ImageLaterality="U",
         ViewPosition="PA",
-        ViewCodeSequence=[_code("399348003", "SCT", "Postero-anterior", ViewModifierCodeSequence=[])],
+        ViewCodeSequence=[_code("272479007", "SCT", "postero-anterior", ViewModifierCodeSequence=[])],
         PositionerType="NONE",
         KVP="66",
         ExposureTime="5",

@@ -20,6 +20,8 @@ MAX_POINTS = 60
 """Corners of an outline; a contour of a 7 x 7 map has fewer bends."""
 CONTOUR_SIZE_PX = 256
 """Long side of the grid on which the contour is traced: the map itself has 7 to 32 cells a side."""
+LEVELS = 256
+"""Steps of a cell's weight: coarser than what the number of threads moves (1e-5), so that it moves no byte."""
 SMALLEST_PEAK = 1e-6
 """Activation, in logits per feature cell, below which there is nothing to show."""
 
@@ -68,8 +70,10 @@ def on_source_grid(active: NDArray[np.float32], shape: tuple[int, int], border: 
         return np.zeros(shape, dtype=np.float32)
     down = _interpolation(shape[0], active.shape[0], border)  # (rows, cells)
     across = _interpolation(shape[1], active.shape[1], border)  # (cols, cells)
-    weight = down @ (active / peak) @ across.T  # (rows, cols)
-    return np.clip(weight, 0.0, 1.0, dtype=np.float32)
+    stepped = np.round(active / peak * LEVELS) / LEVELS  # (cells, cells)
+    weight = down @ stepped.astype(np.float32) @ across.T  # (rows, cols)
+    clipped: NDArray[np.float32] = np.clip(weight, 0.0, 1.0)
+    return clipped
 
 
 def outline(weight: NDArray[np.float32]) -> tuple[Point, ...]:
@@ -84,21 +88,22 @@ def outline(weight: NDArray[np.float32]) -> tuple[Point, ...]:
     closed polygon of 4 to `MAX_POINTS` corners, the first repeated at the end, within [0, cols] x [0, rows]; empty
     where no place stands out, that is where the map is zero or nowhere below `REGION_CUT` of its peak
     """
-    step = max(1, -(-max(weight.shape) // CONTOUR_SIZE_PX))
-    sampled = weight[step // 2 :: step, step // 2 :: step].astype(np.float64)
-    peak = float(sampled.max(initial=0.0))
-    cut = REGION_CUT * peak
-    if peak <= 0.0 or float(sampled.min()) >= cut:
+    top = np.unravel_index(int(np.argmax(weight)), weight.shape)
+    cut = REGION_CUT * float(weight[top])
+    step = [max(1, -(-size // CONTOUR_SIZE_PX)) for size in weight.shape]
+    first = [int(place) % each for place, each in zip(top, step, strict=True)]  # so that the peak is a sample
+    sampled = weight[first[0] :: step[0], first[1] :: step[1]]
+    if cut <= 0.0 or float(sampled.min()) >= cut:
         return ()
     regions, _ = ndimage.label(sampled >= cut)
-    around_peak = regions == regions.flat[np.argmax(sampled)]
+    around_peak = regions == regions[top[0] // step[0], top[1] // step[1]]
     alone = np.where(around_peak | (sampled < cut), sampled, 0.0)
     framed = np.pad(alone, 1)  # a region that touches the edge closes there
     lines = contourpy.contour_generator(z=framed, line_type=contourpy.LineType.Separate).lines(cut)
     outermost = max((np.asarray(line) for line in lines), key=_area)  # the others go round holes
-    corners = _thinned(outermost) - 1.0
-    scaled = corners * step + step // 2 + 0.5  # sample index -> source index -> SCOORD, centres at 0.5
-    places = np.clip(scaled, 0.0, (weight.shape[1], weight.shape[0]))
+    corners = _thinned(outermost) - 1.0  # (points, 2), column and row in samples
+    places = corners * step[::-1] + first[::-1] + 0.5  # in pixels as SCOORD counts them
+    places = np.clip(places, 0.0, weight.shape[::-1])
     return tuple((float(column), float(row)) for column, row in places)
 
 

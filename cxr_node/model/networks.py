@@ -60,10 +60,12 @@ class MobileNetV2(Network):
         nn.init.zeros_(self.classifier.bias)
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
+        """Repeat the image in three equal channels, as the ImageNet features expect, and pass it through the trunk."""
         feature_map: torch.Tensor = self.trunk(x.expand(-1, 3, -1, -1))  # (batch, 1280, size_px / 32, size_px / 32)
         return feature_map
 
     def head(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """Average over the image, drop some features while training, and classify."""
         logits: torch.Tensor = self.classifier(self.dropout(self.pooled(feature_map)))  # (batch, labels)
         return logits
 

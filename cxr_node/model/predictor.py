@@ -15,20 +15,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 
 from cxr_node.domain import Examination, Heatmap, Prediction, Radiograph, View
 from cxr_node.errors import ModelError
-from cxr_node.model import gradcam
+from cxr_node.model import gradcam, weights
 from cxr_node.model.distance import distance
-from cxr_node.model.networks import Network, build
+from cxr_node.model.networks import Network
 from cxr_node.model.preprocess import prepare, views
-from cxr_node.model.profile import Profile
-
-NETWORK, DISTANCE = "network.", "distance."
-"""Prefixes of the two kinds of tensors in weights.safetensors."""
-DISTANCE_TENSORS = frozenset({"mean", "axes", "variance", "residual_variance", "scale"})
+from cxr_node.model.profile import Profile, sha256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,52 +142,14 @@ def load_predictor(profile: Profile, threads: int = 0) -> TorchPredictor:
     ------
     ModelError : the weights are not those the profile was loaded with, do not fit its network, or do not work here
     """
+    if (found := sha256(profile.weights_path)) != profile.weights_sha256:
+        raise ModelError(f"{profile.weights_path} was changed: sha256 is {found}, expected {profile.weights_sha256}")
     torch.set_num_threads(threads or os.cpu_count() or 1)
     torch.backends.cudnn.allow_tf32 = False  # the calibration was fitted on float32
-    tensors = _read(profile)
-    predictor = TorchPredictor(profile, _network(profile, tensors), _statistics(profile, tensors))
+    network, stats = weights.load(profile.weights_path, profile.network, len(profile.labels))
+    predictor = TorchPredictor(profile, network, stats)
     predictor.examine(_test_image(profile.input.size_px))
     return predictor
-
-
-def _read(profile: Profile) -> dict[str, torch.Tensor]:
-    try:
-        content = profile.weights_path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{profile.weights_path} cannot be read: {error.strerror}") from error
-    if (found := hashlib.sha256(content).hexdigest()) != profile.weights_sha256:
-        raise ModelError(f"{profile.weights_path} was changed: sha256 is {found}, expected {profile.weights_sha256}")
-    try:
-        tensors: dict[str, torch.Tensor] = load_tensors(content)
-    except SafetensorError as error:
-        raise ModelError(f"{profile.weights_path} is no safetensors file: {error}") from error
-    if strange := sorted(name for name in tensors if not name.startswith((NETWORK, DISTANCE))):
-        raise ModelError(f"{profile.weights_path}: tensor {strange[0]!r} is neither {NETWORK}* nor {DISTANCE}*")
-    return tensors
-
-
-def _network(profile: Profile, tensors: Mapping[str, torch.Tensor]) -> Network:
-    network = build(profile.network, len(profile.labels))
-    try:
-        network.load_state_dict(_part(tensors, NETWORK), strict=True)
-    except RuntimeError as error:
-        raise ModelError(
-            f"{profile.weights_path} does not fit network {profile.network.architecture!r}: {error}"
-        ) from error
-    return network
-
-
-def _statistics(profile: Profile, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    stats = _part(tensors, DISTANCE)
-    if stats.keys() != DISTANCE_TENSORS:
-        raise ModelError(
-            f"{profile.weights_path}: {DISTANCE}* must be {sorted(DISTANCE_TENSORS)}, found {sorted(stats)}"
-        )
-    return stats
-
-
-def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _test_image(size_px: int) -> Radiograph:

@@ -18,6 +18,8 @@ from cxr_node.model.networks import Network, build
 from cxr_node.model.profile import NetworkSpec
 
 NETWORK, DISTANCE = "network.", "distance."
+STATISTICS = frozenset({"mean", "axes", "variance", "residual_variance", "scale"})
+"""What `model.distance.fit` yields."""
 
 
 def save(path: Path, network: Network, stats: Mapping[str, torch.Tensor]) -> None:
@@ -38,17 +40,22 @@ def load(path: Path, spec: NetworkSpec, labels: int) -> tuple[Network, dict[str,
 
     Raises
     ------
-    ModelError : the file cannot be read or does not fit the network
+    ModelError : the file cannot be read, does not fit the network, or holds anything else
     """
     network = build(spec, labels)
     try:
         tensors = load_file(path)
-        network.load_state_dict(_part(tensors, NETWORK))
+        network.load_state_dict(_part(tensors, NETWORK), strict=True)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path} cannot be read: {error}") from error
     except RuntimeError as error:
         raise ModelError(f"{path} does not fit network {spec.architecture!r}: {error}") from error
-    return network.eval(), _part(tensors, DISTANCE)
+    if strange := sorted(name for name in tensors if not name.startswith((NETWORK, DISTANCE))):
+        raise ModelError(f"{path}: tensor {strange[0]!r} is neither {NETWORK}* nor {DISTANCE}*")
+    stats = _part(tensors, DISTANCE)
+    if stats.keys() != STATISTICS:
+        raise ModelError(f"{path}: {DISTANCE}* must be {sorted(STATISTICS)}, found {sorted(stats)}")
+    return network.eval(), stats
 
 
 def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

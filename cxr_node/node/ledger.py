@@ -8,7 +8,7 @@ clock of the machine that claims; with several machines that must be the databas
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -16,110 +16,29 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cxr_node.domain import Finding, InstanceRef, Origin, Precedent, Rejected, ResultKind, Verdict
+from cxr_node.domain import Finding, InstanceRef, Origin, Rejected, ResultKind, Verdict
+from cxr_node.node.claims import FREE, claim, extend, held, note, pick
 from cxr_node.node.database import Database
-from cxr_node.node.schema import artifacts, deliveries, events, instance_artifacts, instances
+from cxr_node.node.jobs import Death, DeliveryJob, DeliveryState, InstanceState, Job, StoredArtifact
+from cxr_node.node.schema import artifacts, deliveries, instance_artifacts, instances
 
 FILE_NAME = "ledger.sqlite3"
 
-
-class InstanceState(StrEnum):
-    """Where a received instance is."""
-
-    RECEIVED = "RECEIVED"
-    REPORTED = "REPORTED"
-    DELIVERED = "DELIVERED"
-    REJECTED = "REJECTED"
-    DEAD = "DEAD"
-
-
-class DeliveryState(StrEnum):
-    """Where one result object is on its way to one destination."""
-
-    READY = "READY"
-    WAIT = "WAIT"
-    DELIVERED = "DELIVERED"
-    DEAD = "DEAD"
-
-
-class Death(StrEnum):
-    """Why an instance is DEAD: stable words for ledger, logs, status and tests."""
-
-    FAULT = "fault"
-    """Every attempt failed; the event holds what was seen last."""
-    SPOOL_CORRUPT = "spool-corrupt"
-    """Its bytes are not those that were acknowledged."""
-    UNDELIVERED = "undelivered"
-    """A destination did not take a result."""
-
-
-State = InstanceState | DeliveryState
-
-MOVES: Mapping[State, frozenset[State]] = {
+INSTANCE_MOVES: Mapping[InstanceState, frozenset[InstanceState]] = {
     InstanceState.RECEIVED: frozenset({InstanceState.REPORTED, InstanceState.REJECTED, InstanceState.DEAD}),
     InstanceState.REPORTED: frozenset({InstanceState.DELIVERED, InstanceState.DEAD}),
     InstanceState.DELIVERED: frozenset(),
     InstanceState.REJECTED: frozenset(),
-    InstanceState.DEAD: frozenset({InstanceState.RECEIVED, InstanceState.REPORTED}),
+    InstanceState.DEAD: frozenset({InstanceState.RECEIVED, InstanceState.REPORTED}),  # only by retry()
+}
+DELIVERY_MOVES: Mapping[DeliveryState, frozenset[DeliveryState]] = {
     DeliveryState.READY: frozenset({DeliveryState.WAIT, DeliveryState.DELIVERED, DeliveryState.DEAD}),
     DeliveryState.WAIT: frozenset({DeliveryState.WAIT, DeliveryState.DELIVERED, DeliveryState.DEAD}),
     DeliveryState.DELIVERED: frozenset(),
-    DeliveryState.DEAD: frozenset({DeliveryState.READY}),
+    DeliveryState.DEAD: frozenset({DeliveryState.READY}),  # only by retry()
 }
-"""All allowed moves. DEAD is left only by an operator's retry."""
 OPEN = (DeliveryState.READY, DeliveryState.WAIT)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """A lease on one row; settles only while nobody else has claimed the row since."""
-
-    row_id: int
-    owner: str
-    fence: int
-    attempts: int
-    """How often this was tried, this time included."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """One received instance to be judged."""
-
-    claim: Claim
-    ref: InstanceRef
-    origin: Origin
-    content_sha256: str
-
-    @property
-    def attempts(self) -> int:
-        """How often this was tried, this time included."""
-        return self.claim.attempts
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredArtifact:
-    """A result object whose bytes are safe in the spool."""
-
-    kind: ResultKind
-    sop_class_uid: str
-    sop_instance_uid: str
-    content_sha256: str
-    size_bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeliveryJob:
-    """One result object to be sent to one destination."""
-
-    claim: Claim
-    destination: str
-    artifact: StoredArtifact
-    first_due_at: datetime
-
-    @property
-    def attempts(self) -> int:
-        """How often this was tried, this time included."""
-        return self.claim.attempts
+SETTLED = (InstanceState.DELIVERED, InstanceState.REJECTED, InstanceState.DEAD)
 
 
 def utc_now() -> datetime:
@@ -128,112 +47,101 @@ def utc_now() -> datetime:
 
 
 class Ledger:
-    """The moves. Every method is one transaction; a method that returns has made its effect durable.
+    """The moves. Each method is one transaction: when it returns, its effect is durable.
 
-    Raises
-    ------
-    ResourceError : from every method, where the database does not answer or cannot write.
+    A settle returns False, and has changed nothing, where the lease was lost to another claim. Every method
+    raises ResourceError where the database does not answer or cannot write.
     """
 
     def __init__(self, database: Database, now: Callable[[], datetime] = utc_now) -> None:
         self.database = database
-        self._now = now
+        self.now = now
 
     @classmethod
     def open(cls, spool_path: Path, url: str | None = None, now: Callable[[], datetime] = utc_now) -> Ledger:
-        """Open the spool's own SQLite ledger, or the one at `url`, with its tables brought up to date."""
+        """Open the spool's own SQLite ledger, or the one at `url`; its tables are brought up to date."""
         run = spool_path / "run"
         run.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = spool_path / FILE_NAME
         if url is None:
-            file = spool_path / FILE_NAME
             file.touch(mode=0o600)
-            url = f"sqlite:///{file}"
-        return cls(Database.open(url, run / "migrate.lock"), now)
+        return cls(Database.open(url or f"sqlite:///{file}", run / "migrate.lock"), now)
 
     def close(self) -> None:
         """Give the connections back."""
         self.database.close()
 
-    def add(self, ref: InstanceRef, origin: Origin, *, content_sha256: str, size_bytes: int) -> bool:
-        """Take a received object in; False where exactly this object is known already."""
-        now = self._now()
-        values = {field: getattr(ref, field) for field in ref.__dataclass_fields__}
-        values |= {field: getattr(origin, field) for field in origin.__dataclass_fields__}
-        values |= {"content_sha256": content_sha256, "size_bytes": size_bytes}
-        values |= {"state": InstanceState.RECEIVED, "not_before": now, "updated_at": now}
-        same = (instances.c.sop_instance_uid == ref.sop_instance_uid, instances.c.content_sha256 == content_sha256)
+    def add(self, ref: InstanceRef, origin: Origin, content_sha256: str, size_bytes: int) -> bool:
+        """-> RECEIVED; False where exactly this object is known already."""
+        now = self.now()
+        row = asdict(ref) | asdict(origin) | {"content_sha256": content_sha256, "size_bytes": size_bytes}
+        row |= {"state": InstanceState.RECEIVED, "not_before": now, "updated_at": now}
+        known = sa.and_(
+            instances.c.sop_instance_uid == ref.sop_instance_uid, instances.c.content_sha256 == content_sha256
+        )
         with self.database.writing() as connection:
             try:
                 with connection.begin_nested():
-                    row_id = connection.execute(sa.insert(instances).values(values)).inserted_primary_key[0]
+                    row_id = connection.execute(sa.insert(instances).returning(instances.c.id), row).scalar_one()
             except sa.exc.IntegrityError:
-                # Its bytes are in the spool again: let retention find them, from today on.
-                again = sa.update(instances).where(*same, instances.c.purged_at.is_not(None))
-                connection.execute(again.values(purged_at=None, updated_at=now))
+                # Where retention had taken its bytes they are back now: count their days from today.
+                back = sa.update(instances).where(known, instances.c.purged_at.is_not(None))
+                connection.execute(back.values(purged_at=None, updated_at=now))
                 return False
-            _note(connection, [row_id], now, "received", f"from {origin.calling_ae_title} at {origin.peer_host}")
+            note(connection, [row_id], now, "received", f"from {origin.calling_ae_title} at {origin.peer_host}")
         return True
 
     def claim_instance(self, owner: str, lease_s: float) -> Job | None:
         """Lease the oldest instance that waits to be judged."""
-        waiting = sa.select(instances).where(instances.c.state == InstanceState.RECEIVED).order_by(instances.c.id)
+        waiting = instances.c.state == InstanceState.RECEIVED
         with self.database.writing() as connection:
-            row = self._claim(connection, instances, waiting, owner, lease_s)
-        if row is None:
+            claimed = claim(connection, instances, waiting, owner, lease_s, self.now())
+        if claimed is None:
             return None
-        return Job(
-            claim=_claim_of(row, owner),
-            ref=InstanceRef(**{field: row[field] for field in InstanceRef.__dataclass_fields__}),
-            origin=Origin(**{field: row[field] for field in Origin.__dataclass_fields__}),
-            content_sha256=row["content_sha256"],
-        )
+        row, lease = claimed
+        ref, origin = InstanceRef(**pick(InstanceRef, row)), Origin(**pick(Origin, row))
+        return Job(claim=lease, ref=ref, origin=origin, content_sha256=row["content_sha256"])
 
-    def precedent(self, job: Job) -> Precedent:
-        """What earlier instances of the same study and series say; the first one that names a patient counts.
-
-        An instance that was rejected counts too: whether it was judged yet must not change the answer.
-        """
-        earlier = instances.c.id < job.claim.row_id
-        study = sa.select(instances.c.patient_key).where(
-            earlier, instances.c.study_instance_uid == job.ref.study_instance_uid, instances.c.patient_key != ""
-        )
-        series = sa.select(instances.c.study_instance_uid).where(
-            earlier, instances.c.series_instance_uid == job.ref.series_instance_uid
-        )
-        with self.database.reading() as connection:
-            return Precedent(
-                patient_key_of_study=connection.execute(study.order_by(instances.c.id).limit(1)).scalar(),
-                study_instance_uid_of_series=connection.execute(series.order_by(instances.c.id).limit(1)).scalar(),
-            )
+    def claim_delivery(self, destination: str, owner: str, lease_s: float) -> DeliveryJob | None:
+        """Lease the oldest delivery that is due at a destination."""
+        waiting = sa.and_(deliveries.c.destination == destination, deliveries.c.state.in_(OPEN))
+        with self.database.writing() as connection:
+            claimed = claim(connection, deliveries, waiting, owner, lease_s, self.now())
+            if claimed is None:
+                return None
+            row, lease = claimed
+            found = connection.execute(sa.select(artifacts).where(artifacts.c.id == row["artifact_id"])).mappings()
+            artifact = pick(StoredArtifact, found.one())
+        artifact["kind"] = ResultKind(artifact["kind"])
+        stored = StoredArtifact(**artifact)
+        return DeliveryJob(claim=lease, destination=destination, artifact=stored, first_due_at=row["first_due_at"])
 
     def extend(self, job: Job | DeliveryJob, lease_s: float) -> bool:
         """Work takes longer; False where the lease is lost."""
         table = instances if isinstance(job, Job) else deliveries
-        until = self._now() + timedelta(seconds=lease_s)
         with self.database.writing() as connection:
-            held = sa.update(table).where(*_held(table, job.claim)).values(lease_until=until)
-            return connection.execute(held).rowcount == 1
+            return extend(connection, table, job.claim, self.now() + timedelta(seconds=lease_s))
 
     def release(self, job: Job, *, delay_s: float, detail: str, forgive: bool = False) -> bool:
         """Give an instance back for later; `forgive` where it was not to blame: the attempt does not count."""
-        now = self._now()
-        values = {"lease_owner": None, "lease_until": None, "not_before": now + timedelta(seconds=delay_s)}
+        now = self.now()
+        values = FREE | {"not_before": now + timedelta(seconds=delay_s), "attempts": job.attempts - int(forgive)}
         with self.database.writing() as connection:
-            held = sa.update(instances).where(*_held(instances, job.claim))
-            given = sa.case((instances.c.attempts > 0, instances.c.attempts - int(forgive)), else_=0)
-            if connection.execute(held.values(**values, attempts=given)).rowcount != 1:
+            if connection.execute(sa.update(instances).where(held(instances, job.claim)).values(values)).rowcount == 0:
                 return False
-            _note(connection, [job.claim.row_id], now, "released", detail)
+            note(connection, [job.claim.row_id], now, "released", detail)
         return True
 
     def settle_rejected(self, job: Job, rejected: Rejected) -> bool:
-        """RECEIVED -> REJECTED; False where the lease was lost: then nothing has changed."""
+        """RECEIVED -> REJECTED."""
         values = {"reason": rejected.reason, "sentence": rejected.sentence, "verdict": Verdict.REJECTED}
-        return self._settle_instance(job, InstanceState.REJECTED, values, f"{rejected.reason}: {rejected.sentence}")
+        with self.database.writing() as connection:
+            return self._settle(connection, job, InstanceState.REJECTED, values, rejected.sentence)
 
     def settle_dead(self, job: Job, death: Death, detail: str) -> bool:
-        """RECEIVED -> DEAD; False where the lease was lost: then nothing has changed."""
-        return self._settle_instance(job, InstanceState.DEAD, {"reason": death, "sentence": detail}, detail)
+        """RECEIVED -> DEAD."""
+        with self.database.writing() as connection:
+            return self._settle(connection, job, InstanceState.DEAD, {"reason": death, "sentence": detail}, detail)
 
     def settle_reported(
         self,
@@ -242,54 +150,150 @@ class Ledger:
         stored: Sequence[StoredArtifact],
         destinations: Mapping[str, Sequence[ResultKind]],
     ) -> bool:
-        """RECEIVED -> REPORTED with its results due at every destination that wants them, all or nothing.
+        """RECEIVED -> REPORTED, with its results due at every destination that wants them: all or nothing.
 
         A result whose SOP Instance UID is known keeps its first bytes and makes no new delivery: the same
-        radiograph came before in another transfer syntax. False where the lease was lost.
+        radiograph came before in another transfer syntax.
         """
-        decision, now = finding.decision, self._now()
-        values = {"verdict": decision.verdict, "doubt": decision.doubt, "probability": finding.probability}
-        values |= {"profile": f"{finding.identity.profile} {finding.identity.version}"}
+        decision, now = finding.decision, self.now()
+        values: dict[str, Any] = {
+            "verdict": decision.verdict,
+            "doubt": decision.doubt,
+            "probability": finding.probability,
+        }
+        values["profile"] = f"{finding.identity.profile} {finding.identity.version}"
+        detail = f"{decision.verdict} {finding.probability:.4f} {decision.doubt or ''}".rstrip()
         with self.database.writing() as connection:
-            if not self._move_instance(connection, job, InstanceState.REPORTED, values):
+            if not self._settle(connection, job, InstanceState.REPORTED, values, detail):
                 return False
-            _note(connection, [job.claim.row_id], now, "reported", f"{decision.verdict} {finding.probability:.4f}")
             for artifact in stored:
-                wanted = [name for name, kinds in destinations.items() if artifact.kind in kinds]
-                _attach(connection, job.claim.row_id, artifact, wanted, now)
+                wanted_by = [name for name, kinds in destinations.items() if artifact.kind in kinds]
+                _attach(connection, job.claim.row_id, artifact, wanted_by, now)
             _conclude(connection, [job.claim.row_id], now)
         return True
 
-    def claim_delivery(self, destination: str, owner: str, lease_s: float) -> DeliveryJob | None:
-        """Lease the oldest delivery that is due at a destination."""
-        open_here = sa.and_(deliveries.c.destination == destination, deliveries.c.state.in_(OPEN))
-        waiting = sa.select(deliveries).where(open_here).order_by(deliveries.c.id)
-        with self.database.writing() as connection:
-            row = self._claim(connection, deliveries, waiting, owner, lease_s)
-            if row is None:
-                return None
-            wanted = sa.select(artifacts).where(artifacts.c.id == row["artifact_id"])
-            artifact = connection.execute(wanted).mappings().one()
-        fields = {field: artifact[field] for field in StoredArtifact.__dataclass_fields__}
-        return DeliveryJob(
-            claim=_claim_of(row, owner),
-            destination=destination,
-            artifact=StoredArtifact(**fields | {"kind": ResultKind(fields["kind"])}),
-            first_due_at=row["first_due_at"],
-        )
-
     def settle_delivered(self, job: DeliveryJob, status: int) -> bool:
-        """-> DELIVERED; the last delivery of an instance settles the instance. False: the lease was lost."""
-        values = {"last_status": status, "last_error": None, "delivered_at": self._now()}
+        """-> DELIVERED; an instance's last delivery settles the instance too."""
+        values = {"last_status": status, "last_error": None, "delivered_at": self.now()}
         return self._settle_delivery(job, DeliveryState.DELIVERED, values, f"status 0x{status:04X}")
 
     def postpone(self, job: DeliveryJob, *, delay_s: float, status: int | None, detail: str) -> bool:
-        """-> WAIT until `delay_s` from now. False: the lease was lost."""
-        until = self._now() + timedelta(seconds=delay_s)
-        values = {"last_status": status, "last_error": detail, "not_before": until}
-        return self._settle_delivery(job, DeliveryState.WAIT, values, f"{detail}; again in {delay_s:.0f} s")
+        """-> WAIT, due again after `delay_s`."""
+        not_before = self.now() + timedelta(seconds=delay_s)
+        values = {"last_status": status, "last_error": detail, "not_before": not_before}
+        return self._settle_delivery(job, DeliveryState.WAIT, values, f"{detail}; again in {delay_s:.1f} s")
 
     def settle_delivery_dead(self, job: DeliveryJob, *, status: int | None, detail: str) -> bool:
-        """-> DEAD. False: the lease was lost."""
-        values = {"last_status": status, "last_error": detail}
-        return self._settle_delivery(job, DeliveryState.DEAD, values, detail)
+        """-> DEAD."""
+        return self._settle_delivery(job, DeliveryState.DEAD, {"last_status": status, "last_error": detail}, detail)
+
+    def retry(self, uid: str) -> int:
+        """Put DEAD instances and deliveries of an instance, series or study back; how many instances moved."""
+        now = self.now()
+        named = sa.or_(
+            instances.c.sop_instance_uid == uid,
+            instances.c.series_instance_uid == uid,
+            instances.c.study_instance_uid == uid,
+        )
+        dead = sa.select(instances.c.id).where(named, instances.c.state == InstanceState.DEAD)
+        with self.database.writing() as connection:
+            row_ids = list(connection.scalars(dead.order_by(instances.c.id).with_for_update()))
+            for row_id in row_ids:
+                _revive(connection, row_id, now)
+        return len(row_ids)
+
+    def mark_purged(self, instance_ids: Sequence[int]) -> None:
+        """Say that retention deletes the bytes of settled instances; their rows stay."""
+        gone = sa.and_(instances.c.id.in_(instance_ids), instances.c.state.in_(SETTLED))
+        with self.database.writing() as connection:
+            connection.execute(sa.update(instances).where(gone).values(purged_at=self.now()))
+
+    def _settle(
+        self, connection: sa.Connection, job: Job, to: InstanceState, values: dict[str, Any], detail: str
+    ) -> bool:
+        now = self.now()
+        allowed = sa.and_(held(instances, job.claim), instances.c.state.in_(_before(INSTANCE_MOVES, to)))
+        moved = sa.update(instances).where(allowed).values(FREE | values | {"state": to, "updated_at": now})
+        if connection.execute(moved).rowcount != 1:
+            return False
+        note(connection, [job.claim.row_id], now, to.lower(), detail)
+        return True
+
+    def _settle_delivery(self, job: DeliveryJob, to: DeliveryState, values: dict[str, Any], detail: str) -> bool:
+        now = self.now()
+        allowed = sa.and_(held(deliveries, job.claim), deliveries.c.state.in_(_before(DELIVERY_MOVES, to)))
+        with self.database.writing() as connection:
+            moved = sa.update(deliveries).where(allowed).values(FREE | values | {"state": to})
+            row = connection.execute(moved.returning(deliveries.c.artifact_id)).first()
+            if row is None:
+                return False
+            users = sa.select(instance_artifacts.c.instance_id).where(instance_artifacts.c.artifact_id == row[0])
+            instance_ids = list(connection.scalars(users.order_by(instance_artifacts.c.instance_id)))
+            note(
+                connection,
+                instance_ids,
+                now,
+                f"delivery-{to.lower()}",
+                f"{job.artifact.kind} to {job.destination}: {detail}",
+            )
+            _conclude(connection, instance_ids, now)
+        return True
+
+
+def _before(moves: Mapping[Any, frozenset[Any]], to: StrEnum) -> list[StrEnum]:
+    """Name the states from which `to` may be reached: the WHERE of every move."""
+    return [state for state, allowed in moves.items() if to in allowed]
+
+
+def _attach(
+    connection: sa.Connection, instance_id: int, stored: StoredArtifact, wanted_by: Sequence[str], now: datetime
+) -> None:
+    """Link a result to its instance; where it is new, make it due at the destinations."""
+    same = sa.select(artifacts.c.id).where(artifacts.c.sop_instance_uid == stored.sop_instance_uid)
+    artifact_id = connection.scalar(same)
+    if artifact_id is None:
+        artifact_id = connection.scalar(sa.insert(artifacts).returning(artifacts.c.id), asdict(stored))
+        due = {"artifact_id": artifact_id, "state": DeliveryState.READY, "not_before": now, "first_due_at": now}
+        if rows := [due | {"destination": name} for name in wanted_by]:
+            connection.execute(sa.insert(deliveries), rows)
+    connection.execute(sa.insert(instance_artifacts), {"instance_id": instance_id, "artifact_id": artifact_id})
+
+
+def _conclude(connection: sa.Connection, instance_ids: Sequence[int], now: datetime) -> None:
+    """REPORTED -> DELIVERED or DEAD for those instances of which no delivery is open any more.
+
+    The rows are locked first: of two deliveries that end at once, the second must see the first.
+    """
+    locked = sa.select(instances.c.id).where(instances.c.id.in_(instance_ids)).order_by(instances.c.id)
+    for instance_id in list(connection.scalars(locked.with_for_update())):
+        states = set(connection.scalars(sa.select(deliveries.c.state).where(_of_instance(instance_id))))
+        if states.intersection(OPEN):
+            continue
+        dead = DeliveryState.DEAD in states
+        to = InstanceState.DEAD if dead else InstanceState.DELIVERED
+        reported = sa.and_(instances.c.id == instance_id, instances.c.state == InstanceState.REPORTED)
+        values = {"state": to, "updated_at": now, "reason": Death.UNDELIVERED if dead else None}
+        if connection.execute(sa.update(instances).where(reported).values(values)).rowcount:
+            note(connection, [instance_id], now, to.lower(), "every destination has settled")
+
+
+def _revive(connection: sa.Connection, instance_id: int, now: datetime) -> None:
+    """DEAD -> REPORTED with its dead deliveries due again, or -> RECEIVED where it was never reported."""
+    again = FREE | {"attempts": 0, "not_before": now}
+    linked = sa.select(instance_artifacts.c.artifact_id).where(instance_artifacts.c.instance_id == instance_id)
+    reported = connection.scalar(linked.limit(1)) is not None
+    if reported:
+        dead = sa.and_(_of_instance(instance_id), deliveries.c.state == DeliveryState.DEAD)
+        due = again | {"state": DeliveryState.READY, "first_due_at": now}
+        connection.execute(sa.update(deliveries).where(dead).values(due))
+    to = InstanceState.REPORTED if reported else InstanceState.RECEIVED
+    values = again | {"state": to, "updated_at": now, "reason": None, "sentence": None, "purged_at": None}
+    connection.execute(sa.update(instances).where(instances.c.id == instance_id).values(values))
+    note(connection, [instance_id], now, "retried", f"by an operator, back to {to}")
+    _conclude(connection, [instance_id], now)
+
+
+def _of_instance(instance_id: int) -> sa.ColumnElement[bool]:
+    """Deliveries of an instance's results."""
+    linked = sa.select(instance_artifacts.c.artifact_id).where(instance_artifacts.c.instance_id == instance_id)
+    return deliveries.c.artifact_id.in_(linked)

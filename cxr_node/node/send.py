@@ -65,6 +65,12 @@ def bind_for_a_moment(host: str, port: int) -> None:
         raise ResourceError(f"{host}:{port} cannot be listened on: {error.strerror}") from error
 
 
+def free_port(host: str) -> int:
+    """Find a port that nobody listens on at this moment."""
+    with socket.create_server((host, 0)) as listening:
+        return int(listening.getsockname()[1])
+
+
 def store(
     paths: Sequence[Path],
     address: Address,

@@ -32,12 +32,14 @@ class Item:
     positive : whether the label is the one that the network answers
     kind : sublabel where the data has one, else the label
     group : images of one group (one child, or exact copies) stay in one part
+    digest : sha256 of the file
     """
 
     path: Path
     positive: bool
     kind: str
     group: str
+    digest: str
 
 
 def read(folder: Path, classes: Mapping[str, bool], *, label_column: str = "label") -> list[Item]:
@@ -99,6 +101,11 @@ def split(items: Sequence[Item], *, validation: float, calibration: float, seed:
         for place, group in enumerate(groups):
             part_of_group[group] = "validation" if place < ends[0] else "calibration" if place < ends[1] else "training"
     return {part: [item for item in items if part_of_group[item.group] == part] for part in PARTS}
+
+
+def fingerprint(items: Sequence[Item]) -> str:
+    """Name a set of images by their content, whatever their order and file names."""
+    return hashlib.sha256("".join(sorted(item.digest for item in items)).encode()).hexdigest()
 
 
 def load(item: Item) -> NDArray[np.float32]:
@@ -168,19 +175,20 @@ def _items(
     for row in rows:
         if not (folder / row["file"]).is_file():
             raise DataError(f"{folder / row['file']} is listed but does not exist")
-    groups = _groups(folder, rows)
+    digests = [hashlib.sha256((folder / row["file"]).read_bytes()).hexdigest() for row in rows]
     return [
         Item(
             path=folder / row["file"],
             positive=classes[row[label_column]],
             kind=row.get("sublabel") or row[label_column],
             group=group,
+            digest=digest,
         )
-        for row, group in zip(rows, groups, strict=True)
+        for row, digest, group in zip(rows, digests, _groups(rows, digests), strict=True)
     ]
 
 
-def _groups(folder: Path, rows: Sequence[Mapping[str, str]]) -> list[str]:
+def _groups(rows: Sequence[Mapping[str, str]], digests: Sequence[str]) -> list[str]:
     """Join rows of one child and rows of one picture.
 
     Patients are numbered anew in each sub-class, so a child is (patient, sublabel); copies of one picture may
@@ -194,8 +202,7 @@ def _groups(folder: Path, rows: Sequence[Mapping[str, str]]) -> list[str]:
         return name
 
     firsts = []
-    for row in rows:
-        digest = hashlib.sha256((folder / row["file"]).read_bytes()).hexdigest()
+    for row, digest in zip(rows, digests, strict=True):
         child = f"patient {row['patient']} {row.get('sublabel', '')}" if row.get("patient") else f"file {digest}"
         names = [child, f"file {digest}"]
         if row.get("exact_duplicate_group"):

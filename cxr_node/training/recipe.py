@@ -27,6 +27,8 @@ class ProfileSection(_Strict):
     population: Population
     licence: str
     citation: str
+    limits: list[str]
+    tried: list[str]
 
 
 class DataSection(_Strict):

@@ -8,27 +8,26 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as nnf
 import torch.nn.utils as nn_utils
 from numpy.typing import NDArray
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 
-from cxr_node.errors import ConfigError, DataError
-from cxr_node.model import distance, networks, weights
+from cxr_node.errors import ConfigError
+from cxr_node.model import networks
 from cxr_node.model.networks import Network
-from cxr_node.training import data, metrics, scores
+from cxr_node.training import data, folder, metrics, release, scores
 from cxr_node.training import recipe as recipes
 from cxr_node.training.augment import Augmenter
 from cxr_node.training.data import Item
+from cxr_node.training.progress import bar_of
 from cxr_node.training.recipe import Recipe
 
 CHECKPOINT = "checkpoint.pt"
@@ -68,18 +67,19 @@ def run(recipe_path: Path, data_folder: Path, out: Path, *, progress: bool = Tru
     """
     recipe = recipes.read(recipe_path)
     items = data.read(data_folder, {recipe.data.positive: True, recipe.data.negative: False})
-    parts = data.split(
-        items, validation=recipe.data.validation, calibration=recipe.data.calibration, seed=recipe.seed
-    )
+    parts = folder.deal(items, recipe)
     torch.set_num_threads(recipe.threads)
     out.mkdir(parents=True, exist_ok=True)
-    with _progress(progress) as bar:
+    with bar_of(progress) as bar:
         course = begin(recipe, recipe_path, out)
         reading = bar.add_task("read images", total=len(items))
-        images = data.load_all(parts["training"], recipe.data.source_px, lambda: bar.advance(reading))
-        watched = scores.prepared(parts["validation"], recipe.input, lambda: bar.advance(reading))
-        bar.remove_task(reading)
-        learn(recipe, course, (images, parts["training"]), (watched, parts["validation"]), out, bar)
+        images = {  # all of them now: a broken image must not stop the work after its longest hour
+            name: data.load_all(part, recipe.data.source_px, lambda: bar.advance(reading))
+            for name, part in parts.items()
+        }
+        watched = scores.prepared(parts["validation"], recipe.input)
+        learn(recipe, course, (images["training"], parts["training"]), (watched, parts["validation"]), out, bar)
+        release.release(out, recipe, course.network, (parts, data_folder.name), bar)
     return out
 
 
@@ -164,7 +164,7 @@ def _learn_batch(
         logits = course.network(batch.contiguous(memory_format=torch.channels_last))  # (batch, 1)
     loss = nnf.binary_cross_entropy_with_logits(logits.float(), target)
     course.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    torch.autograd.backward(loss)
     nn_utils.clip_grad_norm_(course.network.parameters(), schedule.clip_norm)
     course.optimizer.step()
     return float(loss.detach())
@@ -219,7 +219,7 @@ def _take_average(course: Course, recipe: Recipe) -> None:
 def _keep(course: Course, recipe: Recipe, out: Path) -> None:
     """Write the checkpoint beside the old one, then rename: a kill leaves one of them whole."""
     content = {
-        "recipe": recipe.model_dump_json(),
+        "recipe": _learning_part(recipe),
         "network": course.network.state_dict(),
         "optimizer": course.optimizer.state_dict(),
         "ema": course.ema,
@@ -228,12 +228,17 @@ def _keep(course: Course, recipe: Recipe, out: Path) -> None:
         "epoch": course.epoch,
     }
     torch.save(content, out / f"{CHECKPOINT}.part")
-    os.replace(out / f"{CHECKPOINT}.part", out / CHECKPOINT)
+    (out / f"{CHECKPOINT}.part").replace(out / CHECKPOINT)
+
+
+def _learning_part(recipe: Recipe) -> str:
+    """What decides the weights; names and thresholds may change after the last epoch."""
+    return recipe.model_dump_json(exclude={"profile", "operating", "threads"})
 
 
 def _restore(course: Course, recipe: Recipe, checkpoint: Path) -> None:
     content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    if content["recipe"] != recipe.model_dump_json():
+    if content["recipe"] != _learning_part(recipe):
         raise ConfigError(f"{checkpoint} belongs to another recipe; choose another --out, or remove it")
     course.network.load_state_dict(content["network"])
     course.optimizer.load_state_dict(content["optimizer"])
@@ -241,9 +246,7 @@ def _restore(course: Course, recipe: Recipe, checkpoint: Path) -> None:
     course.averaged, course.epoch = content["averaged"], content["epoch"]
 
 
-def _log(
-    out: Path, course: Course, loss: float, took_s: float, watched: tuple[torch.Tensor, Sequence[Item]]
-) -> None:
+def _log(out: Path, course: Course, loss: float, took_s: float, watched: tuple[torch.Tensor, Sequence[Item]]) -> None:
     """Append one line of curves: the averaged weights, measured on children that training never saw."""
     current = _copy(course.network)
     course.network.load_state_dict(course.average or course.ema)
@@ -259,8 +262,3 @@ def _log(
     }
     with (out / CURVES).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
-
-
-def _progress(shown: bool) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), disable=not shown)

@@ -1,0 +1,197 @@
+"""What a result takes over from its source, byte for byte.
+
+Text is never decoded: a name in an undeclared or unknown character set arrives as it was sent, under the same
+Specific Character Set. Only the attributes listed here pass; private ones and deep nests cannot. A date, time, age
+or code string that its VR forbids is left out, for the archive's validator would blame the result (PS3.5 6.2).
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping
+from typing import TypeAlias, Union
+
+from pydicom import Dataset, config
+from pydicom.charset import encode_string
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.multival import MultiValue
+from pydicom.tag import BaseTag
+from pydicom.valuerep import PersonName, validate_value
+
+Attributes: TypeAlias = Mapping[str, Union["Attributes", None]]
+"""DICOM keywords; those of a sequence with the attributes of its items."""
+
+_CODE: Attributes = dict.fromkeys(
+    ("CodeValue", "LongCodeValue", "URNCodeValue", "CodingSchemeDesignator", "CodingSchemeVersion", "CodeMeaning")
+)
+_HIERARCHIC_DESIGNATOR: Attributes = dict.fromkeys(
+    ("LocalNamespaceEntityID", "UniversalEntityID", "UniversalEntityIDType")
+)
+_ISSUER_QUALIFIERS: Attributes = {
+    "UniversalEntityID": None,
+    "UniversalEntityIDType": None,
+    "IdentifierTypeCode": None,
+    "AssigningFacilitySequence": _HIERARCHIC_DESIGNATOR,
+    "AssigningJurisdictionCodeSequence": _CODE,
+    "AssigningAgencyOrDepartmentCodeSequence": _CODE,
+}
+_PATIENT_ID: Attributes = {
+    "PatientID": None,
+    "IssuerOfPatientID": None,
+    "IssuerOfPatientIDQualifiersSequence": _ISSUER_QUALIFIERS,
+}
+_PATIENT_AND_STUDY: Attributes = {
+    **_PATIENT_ID,
+    "SpecificCharacterSet": None,
+    "TimezoneOffsetFromUTC": None,
+    "PatientName": None,
+    "PatientBirthDate": None,
+    "PatientSex": None,
+    "PatientAge": None,
+    "OtherPatientIDsSequence": {**_PATIENT_ID, "TypeOfPatientID": None},
+    "StudyID": None,
+    "StudyDate": None,
+    "StudyTime": None,
+    "StudyDescription": None,
+    "AccessionNumber": None,
+    "IssuerOfAccessionNumberSequence": _HIERARCHIC_DESIGNATOR,
+    "ReferringPhysicianName": None,
+}
+_PATIENT_AND_STUDY_TYPE_2 = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex",
+    "StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName",
+)  # fmt: skip
+_REQUEST: Attributes = {
+    "StudyInstanceUID": None,
+    "ReferencedStudySequence": dict.fromkeys(("ReferencedSOPClassUID", "ReferencedSOPInstanceUID")),
+    "AccessionNumber": None,
+    "IssuerOfAccessionNumberSequence": _HIERARCHIC_DESIGNATOR,
+    "RequestedProcedureID": None,
+    "RequestedProcedureDescription": None,
+    "RequestedProcedureCodeSequence": _CODE,
+    "ReasonForTheRequestedProcedure": None,
+}
+_REQUEST_TYPE_2 = (
+    "ReferencedStudySequence", "AccessionNumber", "PlacerOrderNumberImagingServiceRequest",
+    "FillerOrderNumberImagingServiceRequest", "RequestedProcedureID", "RequestedProcedureDescription",
+    "RequestedProcedureCodeSequence",
+)  # fmt: skip
+_EQUIPMENT: Attributes = dict.fromkeys(
+    ("Manufacturer", "InstitutionName", "StationName", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions")
+)
+_STRICT_VRS = frozenset({"AS", "CS", "DA", "TM", "UI"})
+_OFFSET = re.compile(r"[+-](0\d|1[0-4])[0-5]\d")
+
+
+def patient_and_study(source: Dataset) -> Dataset:
+    """Patient and study of the source; type 2 attributes are there even if empty (PS3.3 C.7.1.1, C.7.2.1)."""
+    return _with_empty(_carry(source, _PATIENT_AND_STUDY), _PATIENT_AND_STUDY_TYPE_2)
+
+
+def requests(source: Dataset, study_instance_uid: str) -> list[Dataset]:
+    """Items of Referenced Request Sequence (PS3.3 C.17.2), from the source's Request Attributes Sequence."""
+    items = list(_carry(source, {"RequestAttributesSequence": _REQUEST}).get("RequestAttributesSequence", ()))
+    for item in items:
+        if "StudyInstanceUID" not in item:
+            item.StudyInstanceUID = study_instance_uid
+        if "AccessionNumber" not in item:
+            item.update(_carry(source, {"AccessionNumber": None}))
+        _with_empty(item, _REQUEST_TYPE_2)
+    return items
+
+
+def acquisition_equipment(source: Dataset) -> Dataset | None:
+    """Who took the radiograph; None where the source names no manufacturer (type 1 in PS3.3 C.12.1)."""
+    equipment = _carry(source, _EQUIPMENT)
+    return equipment if "Manufacturer" in equipment else None
+
+
+def procedure_code(source: Dataset) -> Dataset | None:
+    """First coded procedure of the source, or None."""
+    carried = _carry(source, {"ProcedureCodeSequence": _CODE}).get("ProcedureCodeSequence", ())
+    needed = {"CodeValue", "CodingSchemeDesignator", "CodeMeaning"}
+    return next((code for code in carried if all(keyword in code for keyword in needed)), None)
+
+
+def patient_orientation(source: Dataset) -> Dataset:
+    """Patient Orientation (type 2C in PS3.3 C.7.6.1), empty where unknown."""
+    return _with_empty(_carry(source, {"PatientOrientation": None}), ("PatientOrientation",))
+
+
+def raw_text(source: Dataset, keyword: str) -> bytes:
+    """Bytes of a text attribute without padding; empty where it is missing."""
+    return _encoded(source, BaseTag(tag_for_keyword(keyword) or 0)).strip(b" \0")
+
+
+def keep_bytes(dataset: Dataset) -> None:
+    """Tell pydicom that raw elements here are already as they must be written."""
+    dataset.set_original_encoding(False, True, dataset._character_set)
+
+
+def _carry(source: Dataset, attributes: Attributes) -> Dataset:
+    """Copy what is there, not empty and valid; items that end up empty are left out."""
+    target = Dataset()
+    for keyword, nested in attributes.items():
+        tag = BaseTag(tag_for_keyword(keyword) or 0)
+        if tag not in source:
+            continue
+        if nested is None:
+            _carry_text(source, target, tag)
+        elif isinstance(found := source[tag].value, (list, MultiValue)) or source[tag].VR == "SQ":
+            items = [item for each in found or () if len(item := _carry(each, nested))]
+            if items:
+                target.add(DataElement(tag, "SQ", items))
+    keep_bytes(target)
+    return target
+
+
+def _carry_text(source: Dataset, target: Dataset, tag: BaseTag) -> None:
+    vr = dictionary_VR(tag)
+    value = _encoded(source, tag).rstrip(b" \0")
+    if not value or not _valid(tag, vr, value):
+        return
+    value += (b"\0" if vr == "UI" else b" ") * (len(value) % 2)
+    target[tag] = RawDataElement(tag, vr, len(value), value, 0, False, True, True)
+
+
+def _valid(tag: BaseTag, vr: str, value: bytes) -> bool:
+    if tag == tag_for_keyword("TimezoneOffsetFromUTC"):
+        return _OFFSET.fullmatch(value.decode("ascii", "replace")) is not None
+    if vr not in _STRICT_VRS or tag == tag_for_keyword("SpecificCharacterSet"):
+        return True
+    try:
+        for part in value.decode("ascii").split("\\"):
+            validate_value(vr, part.strip(" "), config.RAISE)
+    except ValueError:
+        return False
+    return True
+
+
+def _encoded(source: Dataset, tag: BaseTag) -> bytes:
+    """Value of a text element as it stood in the source, whether or not somebody has looked at it since."""
+    element = source.get_item(tag)
+    if element is None or element.value is None:
+        return b""
+    if isinstance(element.value, bytes):
+        return element.value
+    values = element.value if isinstance(element.value, (list, MultiValue)) else [element.value]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # unknown character sets are not our fault, and are carried
+        declared = source.original_character_set or source._character_set
+        encodings = [declared] if isinstance(declared, str) else list(declared)
+        return b"\\".join(_encode(value, encodings) for value in values)
+
+
+def _encode(value: object, encodings: list[str]) -> bytes:
+    if isinstance(value, PersonName):
+        return value.original_string if isinstance(value.original_string, bytes) else value.encode(encodings)
+    return encode_string(str(value), encodings)
+
+
+def _with_empty(dataset: Dataset, keywords: tuple[str, ...]) -> Dataset:
+    for keyword in keywords:
+        if keyword not in dataset:
+            setattr(dataset, keyword, [] if keyword.endswith("Sequence") else "")
+    return dataset

@@ -1,0 +1,271 @@
+"""What all result objects share: identity, header, references, and bytes.
+
+A result belongs to the patient, study and order of its source and says so in the source's own bytes: text values
+and the character set are carried without being decoded. Must not know what the single objects say
+(`report`, `measurements`, `capture`) nor read a clock.
+
+Clauses: PS3.3 C.7.1.1 Patient, C.7.2.1 General Study, C.7.5.1 General Equipment, C.12.1 SOP Common, C.17 SR;
+PS3.10 7.1 File Meta Information; IHE RAD AIR 6.5.3.1 Contributing Equipment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import uuid
+import warnings
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+
+from pydicom import Dataset, dcmwrite
+from pydicom.dataset import FileMetaDataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+from pydicom.uid import (
+    BasicTextSRStorage,
+    Comprehensive3DSRStorage,
+    ExplicitVRLittleEndian,
+    SecondaryCaptureImageStorage,
+)
+
+from cxr_node import __version__
+from cxr_node.config import NormalHeatmap, Results
+from cxr_node.dicom import carry
+from cxr_node.dicom.header import Source
+from cxr_node.dicom.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from cxr_node.dicom.wording import plain, series_description
+from cxr_node.domain import Artifact, Finding, Origin, Radiograph, ResultKind, Verdict
+
+PRODUCT = f"cxr_node {__version__}"
+_NAMESPACE = uuid.UUID("6f1b8d8e-92f4-5d3a-9a43-3c1f0b7e5a21")
+_LO_MAX_CHARS = 64
+_OFFSET = re.compile(rb"([+-])(\d\d)([0-5]\d) *")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What a kind of result is as a DICOM object. Each has a series of its own."""
+
+    sop_class_uid: str
+    series_number: int
+    modality: str
+
+
+SHAPES = {
+    ResultKind.REPORT: Shape(sop_class_uid=BasicTextSRStorage, series_number=9100, modality="SR"),
+    ResultKind.MEASUREMENTS: Shape(sop_class_uid=Comprehensive3DSRStorage, series_number=9101, modality="SR"),
+    ResultKind.HEATMAP: Shape(sop_class_uid=SecondaryCaptureImageStorage, series_number=9102, modality="OT"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """All that a result object is made of."""
+
+    source: Source
+    radiograph: Radiograph
+    finding: Finding
+    origin: Origin
+    settings: Results
+
+    @property
+    def manufacturer(self) -> str:
+        """Who made the algorithm: AIR 6.5.3.1 asks the same words everywhere."""
+        return plain(self.settings.manufacturer)[:_LO_MAX_CHARS]
+
+    @property
+    def model_name(self) -> str:
+        """Name of the algorithm."""
+        return plain(f"cxr_node {self.finding.identity.profile}")[:_LO_MAX_CHARS]
+
+    @property
+    def algorithm_version(self) -> str:
+        """Version of the profile, and of its weights to twelve digits."""
+        tail = f"+sha256:{self.finding.identity.weights_sha256[:12]}"
+        return plain(self.finding.identity.version)[: _LO_MAX_CHARS - len(tail)] + tail
+
+    @property
+    def serial_number(self) -> str:
+        """Name of this installation."""
+        return plain(self.settings.installation_id)[:_LO_MAX_CHARS]
+
+    @property
+    def device_uid(self) -> str:
+        """This algorithm on this installation; new weights are a new device (AIR)."""
+        return _uid("device", self.settings.installation_id, self.finding.identity.weights_sha256)
+
+    @property
+    def shows_map(self) -> bool:
+        """Whether the picture shows where the network looked."""
+        negative = self.finding.decision.verdict is Verdict.NORMAL
+        return not negative or self.settings.normal_heatmap is NormalHeatmap.MAP
+
+    @property
+    def moment(self) -> datetime:
+        """When the source was received, in the source's time zone; UTC where it names none."""
+        return self.origin.received_at.astimezone(_zone(self.source.dataset))
+
+    def instance_uid(self, kind: ResultKind) -> str:
+        """SOP Instance UID: the same for the same input, weights, configuration and program."""
+        return _uid("instance", *self._answer(), kind, SHAPES[kind].sop_class_uid)
+
+    def series_uid(self, kind: ResultKind) -> str:
+        """Series Instance UID: one instance a series, for OHIF shows only the first SR of a series."""
+        return _uid("series", self.source.ref.study_instance_uid, *self._answer(), kind)
+
+    def tracking_uid(self) -> str:
+        """Tracking Unique Identifier of the one finding."""
+        return _uid("tracking", *self._answer())
+
+    def _answer(self) -> tuple[str, ...]:
+        """Everything that the content depends on; what changes bytes changes UIDs."""
+        identity = self.finding.identity
+        return (
+            self.settings.installation_id,
+            self.source.ref.sop_instance_uid,
+            self.radiograph.pixel_sha256,
+            identity.weights_sha256,
+            identity.config_sha256,
+            hashlib.sha256(repr(identity).encode()).hexdigest(),
+            __version__,
+        )
+
+
+def start(context: Context, kind: ResultKind) -> Dataset:
+    """Header of one result object: everything but its content."""
+    shape, moment = SHAPES[kind], context.moment
+    dataset = carry.patient_and_study(context.source.dataset)
+    dataset.StudyInstanceUID = context.source.ref.study_instance_uid
+    dataset.SOPClassUID = shape.sop_class_uid
+    dataset.SOPInstanceUID = context.instance_uid(kind)
+    dataset.SeriesInstanceUID = context.series_uid(kind)
+    dataset.SeriesNumber = shape.series_number
+    dataset.SeriesDescription = series_description(kind, context.finding, shows_map=context.shows_map)
+    dataset.Modality = shape.modality
+    dataset.InstanceNumber = 1
+    dataset.ContentDate = moment.strftime("%Y%m%d")
+    dataset.ContentTime = moment.strftime("%H%M%S.%f")
+    dataset.Manufacturer = context.manufacturer
+    dataset.ManufacturerModelName = context.model_name
+    dataset.DeviceSerialNumber = context.serial_number
+    dataset.SoftwareVersions = [PRODUCT, context.algorithm_version]
+    dataset.ContentQualification = "RESEARCH"
+    dataset.ContributingEquipmentSequence = _equipment(context)
+    return dataset
+
+
+def start_report(context: Context, kind: ResultKind, content: Dataset) -> Dataset:
+    """Header and content tree of a structured report.
+
+    Never verified and always preliminary: no person has read it (PS3.3 C.17.2).
+    """
+    dataset = start(context, kind)
+    dataset.ReferencedPerformedProcedureStepSequence = []
+    dataset.PerformedProcedureCodeSequence = []
+    dataset.CompletionFlag = "COMPLETE"
+    dataset.VerificationFlag = "UNVERIFIED"
+    dataset.PreliminaryFlag = "PRELIMINARY"
+    requests = carry.requests(context.source.dataset, context.source.ref.study_instance_uid)
+    if requests:
+        dataset.ReferencedRequestSequence = requests
+    dataset.CurrentRequestedProcedureEvidenceSequence = [_evidence(context)]
+    dataset.update(content)
+    return dataset
+
+
+def coded(concept: Code) -> Dataset:
+    """Item of a code sequence (PS3.3 8.8)."""
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = concept.value, concept.scheme_designator, concept.meaning
+    return item
+
+
+def instance(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
+    """Item that refers to one SOP Instance (PS3.3 10.8)."""
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class_uid, sop_instance_uid
+    return item
+
+
+def finish(context: Context, kind: ResultKind, dataset: Dataset) -> Artifact:
+    """Encode a complete data set."""
+    return Artifact(
+        kind=kind,
+        sop_class_uid=SHAPES[kind].sop_class_uid,
+        sop_instance_uid=context.instance_uid(kind),
+        content=to_part10(dataset),
+    )
+
+
+def to_part10(dataset: Dataset) -> bytes:
+    """Part 10 file in Explicit VR Little Endian; the same data set gives the same bytes in every process."""
+    meta = FileMetaDataset()
+    meta.FileMetaInformationGroupLength = 0  # pydicom fills it in
+    meta.FileMetaInformationVersion = b"\0\1"
+    meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+    dataset.file_meta = meta
+    dataset.preamble = bytes(128)
+    carry.keep_bytes(dataset)
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # A character set unknown to pydicom is carried as it is; our own words are ASCII in any.
+        warnings.filterwarnings("ignore", message="Unknown encoding|Incorrect value for Specific Character Set")
+        dcmwrite(buffer, dataset, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def _equipment(context: Context) -> list[Dataset]:
+    """Contributing Equipment: who took the radiograph, and who judged it (AIR 6.5.3.1)."""
+    ours = Dataset()
+    ours.PurposeOfReferenceCodeSequence = [coded(codes.DCM.ProcessingEquipment)]
+    ours.Manufacturer = context.manufacturer
+    ours.ManufacturerModelName = context.model_name
+    ours.DeviceSerialNumber = context.serial_number
+    ours.SoftwareVersions = context.algorithm_version
+    ours.DeviceUID = context.device_uid
+    ours.ContributionDateTime = context.moment.strftime("%Y%m%d%H%M%S.%f%z")
+    acquisition = carry.acquisition_equipment(context.source.dataset)
+    if acquisition is None:
+        return [ours]
+    acquisition.PurposeOfReferenceCodeSequence = [coded(codes.DCM.AcquisitionEquipment)]
+    return [acquisition, ours]
+
+
+def _evidence(context: Context) -> Dataset:
+    """Source and picture, by series (PS3.3 C.17.2.1)."""
+    ref = context.source.ref
+    picture = SHAPES[ResultKind.HEATMAP].sop_class_uid, context.instance_uid(ResultKind.HEATMAP)
+    members = {
+        ref.series_instance_uid: instance(ref.sop_class_uid, ref.sop_instance_uid),
+        context.series_uid(ResultKind.HEATMAP): instance(*picture),
+    }
+    study = Dataset()
+    study.StudyInstanceUID = ref.study_instance_uid
+    study.ReferencedSeriesSequence = []
+    for series_instance_uid, member in members.items():
+        series = Dataset()
+        series.SeriesInstanceUID = series_instance_uid
+        series.ReferencedSOPSequence = [member]
+        study.ReferencedSeriesSequence.append(series)
+    return study
+
+
+def _zone(dataset: Dataset) -> timezone:
+    """Time zone that the source declares (PS3.3 C.12.1.1.8), else UTC."""
+    match = _OFFSET.fullmatch(carry.raw_text(dataset, "TimezoneOffsetFromUTC"))
+    if match is None:
+        return timezone.utc
+    offset = timedelta(hours=int(match[2]), minutes=int(match[3]))
+    if offset >= timedelta(hours=24):
+        return timezone.utc
+    return timezone(-offset if match[1] == b"-" else offset)
+
+
+def _uid(*parts: str) -> str:
+    """UID under the UUID root (PS3.5 B.2), a pure function of the parts."""
+    return f"2.25.{uuid.uuid5(_NAMESPACE, '|'.join(parts)).int}"

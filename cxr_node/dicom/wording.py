@@ -1,0 +1,194 @@
+"""Every sentence that a person reads in a result, and the rules that keep it from overstating.
+
+Knows no DICOM object and no pixels. Words are ASCII: the results keep the character set of their source, and
+ASCII means the same in all of them (PS3.3 C.12.1.1.2). Numbers are rounded so that they never cross a
+threshold: 84.96 % below a threshold of 85 % reads 84.9 or 84.96, never 85.0.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cxr_node.domain import Doubt, Finding, OperatingPoint, Radiograph, ResultKind, Verdict, View
+
+RESEARCH = "Research use only."
+LOOKED = "Where the network looked, not the outline of a lesion."
+_MAX_DIGITS = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Banner:
+    """The head of the picture: the verdict in a few words, and what it means."""
+
+    title: str
+    subtitle: str
+
+
+def plain(text: str) -> str:
+    """Fold to printable ASCII without backslash: accents fall off, what has no counterpart becomes a question mark."""
+    folded = unicodedata.normalize("NFKD", text).replace("\\", "/")
+    kept = (char for char in folded if not unicodedata.combining(char))
+    return "".join(char if " " <= char <= "~" else " " if char.isspace() else "?" for char in kept)
+
+
+def certainty(finding: Finding) -> float | None:
+    """Calibrated certainty of pneumonia in percent, (0, 100), or None where none may be stated.
+
+    The verdict rests on this number, or none is given: calibration does not hold for an image unlike the training
+    data, nor where repeated looks disagree, and a low number beside UNCERTAIN would read as negative.
+    """
+    if finding.decision.doubt not in (None, Doubt.BETWEEN_THRESHOLDS):
+        return None
+    return _rounded_percent(finding.probability, finding.identity.operating_point, digits=1)
+
+
+def threshold(probability: float) -> str:
+    """Format a threshold as percent with no more digits than it has, at most four: "85 %"."""
+    return f"{100 * probability:.4g} %"
+
+
+def summary(finding: Finding) -> str:
+    """Write the sentence that stands for the whole result, verdict first."""
+    point = finding.identity.operating_point
+    match finding.decision.verdict:
+        case Verdict.PNEUMONIA:
+            return (
+                f"AI: pneumonia SUSPECTED, certainty {_certainty_text(finding)} "
+                f"(report threshold {threshold(point.report_at)}). Unverified. "
+                f"Only pneumonia was assessed; other findings are not evaluated. {RESEARCH}"
+            )
+        case Verdict.NORMAL:
+            return (
+                f"AI: no pneumonia detected, certainty of pneumonia {_certainty_text(finding)} "
+                f"(rule-out threshold {threshold(point.rule_out_below)}). Unverified. "
+                f"Only pneumonia was assessed; this is not a statement that the radiograph is normal. {RESEARCH}"
+            )
+        case Verdict.UNCERTAIN:
+            cause = doubt_sentence(finding)
+            return f"AI: UNCERTAIN - the algorithm abstains; {cause}. Human reading required. {RESEARCH}"
+        case Verdict.REJECTED:
+            raise ValueError("a REJECTED radiograph has no finding")
+
+
+def doubt_sentence(finding: Finding) -> str:
+    """Say why the algorithm abstains, with the number that made it and its limit."""
+    prediction, point = finding.prediction, finding.identity.operating_point
+    match finding.decision.doubt:
+        case Doubt.BETWEEN_THRESHOLDS:
+            between = f"{threshold(point.rule_out_below)} and {threshold(point.report_at)}"
+            return f"certainty of pneumonia {_certainty_text(finding)} lies between {between}"
+        case Doubt.VIEWS_DISAGREE:
+            spread = _above(100 * prediction.spread, 100 * point.max_spread)
+            limit = f"limit {100 * point.max_spread:.4g}"
+            return f"repeated looks at this image disagree by {spread} percentage points ({limit})"
+        case Doubt.UNLIKE_TRAINING_DATA:
+            distance = _above(prediction.distance, point.max_distance)
+            return f"this image is unlike its training data (distance {distance}, limit {point.max_distance:.4g})"
+        case None:
+            raise ValueError("only UNCERTAIN has a doubt")
+
+
+def banner(finding: Finding) -> Banner:
+    """Write the head of the picture."""
+    if finding.decision.verdict is Verdict.PNEUMONIA:
+        return Banner(title="PNEUMONIA SUSPECTED", subtitle="Unverified. Only pneumonia was assessed.")
+    if finding.decision.verdict is Verdict.NORMAL:
+        return Banner(title="NO PNEUMONIA DETECTED", subtitle="Unverified. Not a statement that the image is normal.")
+    causes = {
+        Doubt.BETWEEN_THRESHOLDS: "between both thresholds",
+        Doubt.VIEWS_DISAGREE: "repeated looks disagree",
+        Doubt.UNLIKE_TRAINING_DATA: "unlike the training data",
+    }
+    cause = causes[finding.decision.doubt or Doubt.BETWEEN_THRESHOLDS]
+    return Banner(title="UNCERTAIN", subtitle=f"AI abstains: {cause}. Human reading required.")
+
+
+def certainty_line(finding: Finding) -> str:
+    """State the certainty, or that none is."""
+    if certainty(finding) is None:
+        return "Certainty of pneumonia: not stated."
+    return f"Certainty of pneumonia: {_certainty_text(finding)}"
+
+
+def thresholds_line(point: OperatingPoint) -> str:
+    """State both thresholds."""
+    return f"Rule-out below {threshold(point.rule_out_below)}, report from {threshold(point.report_at)}."
+
+
+def series_description(kind: ResultKind, finding: Finding, *, shows_map: bool) -> str:
+    """Name a series; verdict first, for lists cut after some 18 characters. LO: at most 64 characters."""
+    if kind is ResultKind.MEASUREMENTS:
+        return "AI measurements (research)"
+    words = {Verdict.PNEUMONIA: "PNEUMONIA", Verdict.NORMAL: "no pneumonia", Verdict.UNCERTAIN: "UNCERTAIN"}
+    parts = [f"AI: {words[finding.decision.verdict]}"]
+    if certainty(finding) is not None:
+        percent = _rounded_percent(finding.probability, finding.identity.operating_point, digits=0)
+        parts.append(f"{percent:g}%")
+    if kind is ResultKind.HEATMAP:
+        parts.append("Grad-CAM" if shows_map else "picture")
+    return " ".join([*parts, "(research)"])
+
+
+def report_findings(finding: Finding, radiograph: Radiograph, series_numbers: dict[ResultKind, int]) -> list[str]:
+    """Lines under Findings; short, for viewers do not wrap them."""
+    lines = [certainty_line(finding), thresholds_line(finding.identity.operating_point)]
+    if finding.decision.verdict is not Verdict.NORMAL:
+        lines.append(f"Heat map (Grad-CAM): series {series_numbers[ResultKind.HEATMAP]}.")
+        lines.append(LOOKED)
+    if finding.decision.verdict is Verdict.PNEUMONIA:
+        lines.append(f"Region, for machines: series {series_numbers[ResultKind.MEASUREMENTS]}.")
+    lines.append("Assessed: pneumonia. Not assessed: everything else.")
+    lines.append(view_line(radiograph.view))
+    return lines
+
+
+def report_conclusions(finding: Finding, radiograph: Radiograph, product: str) -> list[str]:
+    """Lines under Conclusions; viewers wrap these."""
+    identity = finding.identity
+    return [
+        f"{RESEARCH} Not a medical device. Unverified answer of an algorithm; read the source radiograph.",
+        *(plain(remark) for remark in radiograph.remarks),
+        f"Model {plain(identity.profile)} {plain(identity.version)}, weights {identity.weights_sha256[:12]}, {product}. "
+        f"Calibration: {plain(identity.calibration)}.",
+    ]
+
+
+def view_line(view: View) -> str:
+    """State the projection, and how sure that is."""
+    return "Projection: not stated in the header." if view is View.UNKNOWN else f"Projection: {view.value}."
+
+
+def _certainty_text(finding: Finding) -> str:
+    value = certainty(finding)
+    if value is None:
+        raise ValueError("no certainty may be stated")
+    return f"{value:.1f} %" if round(value, 1) == value else f"{value:g} %"
+
+
+def _rounded_percent(probability: float, point: OperatingPoint, digits: int) -> float:
+    """Round to the fewest digits that keep the number on its side of both thresholds, and off 0 and 100."""
+
+    def side(value: float) -> tuple[bool, bool]:
+        return value >= point.rule_out_below, value >= point.report_at
+
+    for more in range(digits, _MAX_DIGITS):
+        smallest = 10.0**-more
+        value = round(min(max(100 * probability, smallest), 100 - smallest), more)
+        if side(value / 100) == side(probability):
+            return value
+    return 100 * probability
+
+
+def _above(value: float, limit: float) -> str:
+    """Format a value that exceeds its limit so that it is seen to exceed it."""
+    return _shortest(value, lambda rounded: rounded > limit)
+
+
+def _shortest(value: float, holds: Callable[[float], bool]) -> str:
+    for digits in range(1, _MAX_DIGITS):
+        if math.isfinite(value) and holds(round(value, digits)):
+            return f"{value:.{digits}f}"
+    return f"{value:.{_MAX_DIGITS}g}"

@@ -1,0 +1,277 @@
+"""Storage SCU: sends result objects to one destination over one association that stays open while there is work.
+
+Knows no ledger and no schedule. Objects travel as they are stored: the bytes of the data set are read from the
+spool and never decoded, but for a peer that speaks Implicit VR only (PS3.4 B, PS3.5 10.1, PS3.7 9.1.1).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from pynetdicom import AE, _config, dsutils, evt
+from pynetdicom.association import Association
+from pynetdicom.events import Event
+from pynetdicom.presentation import PresentationContext, build_context
+
+from cxr_node.config import Destination, Tls
+from cxr_node.errors import ConfigError, DeliveryError
+from cxr_node.node.statuses import Fate, judge
+
+log = logging.getLogger(__name__)
+
+EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
+_BASIC_TEXT_SR, _COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.11", "1.2.840.10008.5.1.4.1.1.88.34"
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+_MAX_PDU_BYTES = 131072
+_SLOWEST_BYTES_PER_S = 65536  # half of what ADSL uploads: beyond, a peer is taken for dead
+_MAX_MESSAGE_ID = 65535  # PS3.7 E.1: US
+_REJECTED_PERMANENT = 1  # PS3.8 9.3.4, Result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parcel:
+    """One object to send: a Part 10 file in Explicit VR Little Endian whose hash was checked."""
+
+    path: Path
+    sop_class_uid: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """The destination took the object; `words` says what its status means."""
+
+    status: int
+    words: str
+
+
+class Link(Protocol):
+    """One destination of any kind."""
+
+    def send(self, parcel: Parcel) -> Receipt:
+        """Hand one object over.
+
+        Raises
+        ------
+        DeliveryError : it was not taken; says whether a repeat can help.
+        """
+        ...
+
+    def close(self) -> None:
+        """End what is open; the next `send` opens it again."""
+        ...
+
+
+def link(destination: Destination, calling_ae_title: str) -> Link:
+    """Make the link to a destination; nothing is opened yet.
+
+    Raises
+    ------
+    ConfigError : a certificate or key cannot be used.
+    """
+    match destination:
+        case Destination():
+            return StorageScu(destination, destination.calling_ae_title or calling_ae_title)
+
+
+class _BrokenError(DeliveryError):
+    """The association ended before an answer came: nobody knows whether the object arrived."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, permanent=False)
+
+
+class StorageScu:
+    """A Storage SCP as a destination. For one thread."""
+
+    def __init__(self, destination: Destination, calling_ae_title: str) -> None:
+        _config.STORE_SEND_CHUNKED_DATASET = True  # from the file, as it is
+        self._destination = destination
+        self._tls = _client_tls(destination.tls) if destination.tls else None
+        self._entity = AE(calling_ae_title)
+        self._entity.connection_timeout = self._entity.acse_timeout = destination.timeout_s
+        self._entity.network_timeout = None  # how long an idle association stays open is not pynetdicom's to say
+        self._association: Association | None = None
+        self._sop_classes = {_BASIC_TEXT_SR, _COMPREHENSIVE_3D_SR, _SECONDARY_CAPTURE}
+        self._message_id = 0
+        self._answers_to: int | None = None
+
+    def send(self, parcel: Parcel) -> Receipt:
+        """C-STORE one object. An association that died while it was idle costs a second try, not a delay."""
+        association = self._reusable(parcel.sop_class_uid)
+        if association is not None:
+            try:
+                return self._store(association, parcel)
+            except _BrokenError:
+                log.info("reopening destination=%s", self._destination.name)
+        return self._store(self._open(parcel.sop_class_uid), parcel)
+
+    def close(self) -> None:
+        """Release the association."""
+        association, self._association = self._association, None
+        if association is not None and association.is_established:
+            with _deadline(association, self._destination.timeout_s):
+                association.release()
+
+    def _reusable(self, sop_class_uid: str) -> Association | None:
+        association = self._association
+        if association is None or not association.is_established:
+            return None
+        if sop_class_uid not in self._sop_classes:  # a class that was never proposed: negotiate anew
+            self.close()
+            return None
+        return association
+
+    def _open(self, sop_class_uid: str) -> Association:
+        self._association = None
+        self._sop_classes.add(sop_class_uid)
+        address = self._destination.address
+        try:
+            association = self._entity.associate(
+                address.host,
+                address.port,
+                contexts=_contexts(self._sop_classes),
+                ae_title=address.ae_title,
+                max_pdu=_MAX_PDU_BYTES,
+                tls_args=(self._tls, address.host) if self._tls else None,
+                evt_handlers=[(evt.EVT_CONN_OPEN, self._tune), (evt.EVT_DIMSE_RECV, self._answered)],
+            )
+        except OSError as error:  # the host name has no address
+            raise DeliveryError(f"{address.host}: {error.strerror}", permanent=False) from error
+        if not association.is_established:
+            raise _refusal(association, self._destination)
+        self._association = association
+        return association
+
+    def _store(self, association: Association, parcel: Parcel) -> Receipt:
+        payload = _payload(association, parcel)
+        self._message_id = self._message_id % _MAX_MESSAGE_ID + 1
+        self._answers_to = None
+        limit_s = self._destination.timeout_s + parcel.size_bytes / _SLOWEST_BYTES_PER_S
+        association.dimse_timeout = 2 * limit_s  # the deadline comes first and ends even a stuck send()
+        with _deadline(association, limit_s) as passed:
+            try:
+                answer = association.send_c_store(payload, msg_id=self._message_id)
+            except RuntimeError as error:  # released by the peer a moment ago
+                raise _BrokenError("the association was ended by the destination") from error
+        status = answer.get("Status")
+        if status is None:
+            self._abort(association)
+            if passed.is_set():
+                raise DeliveryError(f"no answer within {limit_s:.0f} s", permanent=False)
+            raise _BrokenError("the association broke before an answer came")
+        if self._answers_to != self._message_id:
+            self._abort(association)
+            raise DeliveryError("the destination answered another message", permanent=False)
+        return _verdict(int(status))
+
+    def _abort(self, association: Association) -> None:
+        self._association = None
+        with _deadline(association, 1.0):
+            association.abort()
+
+    def _tune(self, event: Event) -> None:
+        """Send small PDUs at once (Nagle costs 40 ms each), and let no write block for ever."""
+        connection = _connection(event.assoc)
+        if connection is None:
+            return
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.settimeout(self._destination.timeout_s)
+
+    def _answered(self, event: Event) -> None:
+        self._answers_to = event.message.command_set.get("MessageIDBeingRespondedTo")
+
+
+def _contexts(sop_classes: set[str]) -> list[PresentationContext]:
+    """Explicit and Implicit VR in contexts of their own: the acceptor picks one syntax of each (PS3.8 9.3.2.2)."""
+    return [build_context(uid, syntax) for uid in sorted(sop_classes) for syntax in (EXPLICIT, IMPLICIT)]
+
+
+def _payload(association: Association, parcel: Parcel) -> Any:
+    """What pynetdicom shall send: the file itself, or its data set in Implicit VR where the peer knows only that."""
+    accepted = {
+        context.transfer_syntax[0]
+        for context in association.accepted_contexts
+        if context.abstract_syntax == parcel.sop_class_uid
+    }
+    if EXPLICIT in accepted:
+        return parcel.path
+    if IMPLICIT not in accepted:
+        raise DeliveryError(f"no presentation context for SOP Class {parcel.sop_class_uid}", permanent=True)
+    meta, offset = dsutils.split_dataset(parcel.path)
+    data_set = dsutils.decode(BytesIO(parcel.path.read_bytes()[offset:]), False, True)
+    data_set.file_meta = cast(Any, meta)
+    return data_set
+
+
+def _verdict(value: int) -> Receipt:
+    status = judge(value)
+    match status.fate:
+        case Fate.DELIVERED:
+            return Receipt(status=value, words=status.words)
+        case Fate.RETRY | Fate.REFUSED:
+            permanent = status.fate is Fate.REFUSED
+            raise DeliveryError(f"0x{value:04X}: {status.words}", permanent=permanent, status=value)
+
+
+def _refusal(association: Association, destination: Destination) -> DeliveryError:
+    """Why there is no association. A wrong AE title is put right by people: tried again on schedule, and visible."""
+    where = str(destination.address)
+    answer = association.acceptor.primitive
+    if association.is_rejected and answer is not None:
+        kind = "permanent" if answer.result == _REJECTED_PERMANENT else "transient"
+        return DeliveryError(f"{where}: association rejected ({kind}): {answer.reason_str}", permanent=False)
+    if answer is not None and answer.result == 0 and not association.accepted_contexts:
+        return DeliveryError(f"{where}: accepts none of our SOP Classes", permanent=True)
+    if answer is not None or association.is_aborted:
+        return DeliveryError(f"{where}: association aborted, or not answered", permanent=False)
+    return DeliveryError(f"{where}: no connection", permanent=False)
+
+
+@contextlib.contextmanager
+def _deadline(association: Association, limit_s: float) -> Iterator[threading.Event]:
+    """Cut the connection when time is up.
+
+    pynetdicom's own timeouts queue an abort behind the data that the peer does not read, and wait for it.
+    """
+    passed = threading.Event()
+
+    def cut() -> None:
+        passed.set()
+        if (connection := _connection(association)) is not None:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(limit_s, cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield passed
+    finally:
+        timer.cancel()
+
+
+def _connection(association: Association) -> socket.socket | None:
+    wrapper = association.dul.socket
+    return wrapper.socket if wrapper is not None else None
+
+
+def _client_tls(tls: Tls) -> ssl.SSLContext:
+    """TLS 1.2 or newer with AEAD ciphers, both sides authenticated (PS3.15 B.12: BCP 195)."""
+    try:
+        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(tls.ca))
+        context.load_cert_chain(tls.certificate, tls.key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"destinations.tls: {tls.certificate}, {tls.key} or {tls.ca} cannot be used") from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
+    return context

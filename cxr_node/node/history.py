@@ -1,0 +1,231 @@
+"""What the ledger tells: queues, counts, one instance's story, what came before, what is due, what is old.
+
+Reads only; every move is in `ledger`. Keys are UIDs and digests, never a patient's name or number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from cxr_node.domain import Precedent
+from cxr_node.node.claims import due_at, pick
+from cxr_node.node.jobs import DeliveryState, InstanceState, Job
+from cxr_node.node.ledger import OPEN, SETTLED, Ledger
+from cxr_node.node.schema import artifacts, deliveries, events, instance_artifacts, instances
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceRow:
+    """What the ledger knows of one instance."""
+
+    id: int
+    sop_instance_uid: str
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    content_sha256: str
+    calling_ae_title: str
+    peer_host: str
+    received_at: datetime
+    updated_at: datetime
+    size_bytes: int
+    state: InstanceState
+    reason: str | None
+    sentence: str | None
+    verdict: str | None
+    doubt: str | None
+    probability: float | None
+    profile: str | None
+    attempts: int
+    lease_owner: str | None
+    not_before: datetime
+    purged_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryRow:
+    """What the ledger knows of one result on its way to one destination."""
+
+    kind: str
+    sop_instance_uid: str
+    destination: str
+    state: DeliveryState
+    attempts: int
+    not_before: datetime
+    last_status: int | None
+    last_error: str | None
+    first_due_at: datetime
+    delivered_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One line of an instance's story."""
+
+    at: datetime
+    what: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Story:
+    """One instance from the wire to the archive."""
+
+    instance: InstanceRow
+    deliveries: tuple[DeliveryRow, ...]
+    events: tuple[Event, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expired:
+    """One settled instance whose bytes may go."""
+
+    instance_id: int
+    content_sha256: str
+    artifact_sha256s: tuple[str, ...]
+
+
+def precedent(ledger: Ledger, job: Job) -> Precedent:
+    """What earlier instances of the same study and series say; the first one that names a patient counts.
+
+    Rejected ones count too: whether another worker has judged an instance yet must not change the answer.
+    """
+    earlier = instances.c.id < job.claim.row_id
+    study = sa.select(instances.c.patient_key).where(
+        earlier, instances.c.study_instance_uid == job.ref.study_instance_uid, instances.c.patient_key != ""
+    )
+    series = sa.select(instances.c.study_instance_uid).where(
+        earlier, instances.c.series_instance_uid == job.ref.series_instance_uid
+    )
+    with ledger.database.reading() as connection:
+        return Precedent(
+            patient_key_of_study=connection.scalar(study.order_by(instances.c.id).limit(1)),
+            study_instance_uid_of_series=connection.scalar(series.order_by(instances.c.id).limit(1)),
+        )
+
+
+def next_instance_s(ledger: Ledger) -> float | None:
+    """Seconds until an instance may be claimed (0.0: now); None where none waits."""
+    return _next_s(ledger, instances, instances.c.state == InstanceState.RECEIVED)
+
+
+def next_delivery_s(ledger: Ledger, destination: str) -> float | None:
+    """Seconds until a delivery to a destination may be claimed (0.0: now); None where none waits."""
+    here = sa.and_(deliveries.c.destination == destination, deliveries.c.state.in_(OPEN))
+    return _next_s(ledger, deliveries, here)
+
+
+def counts(ledger: Ledger) -> dict[InstanceState, int]:
+    """Instances in each state."""
+    grouped = sa.select(instances.c.state, sa.func.count()).group_by(instances.c.state)
+    with ledger.database.reading() as connection:
+        found = {InstanceState(state): number for state, number in connection.execute(grouped)}
+    return {state: found.get(state, 0) for state in InstanceState}
+
+
+def queues(ledger: Ledger) -> dict[str, dict[DeliveryState, int]]:
+    """Deliveries in each state, by destination; destinations that the configuration forgot are still here."""
+    columns = (deliveries.c.destination, deliveries.c.state)
+    grouped = sa.select(*columns, sa.func.count()).group_by(*columns).order_by(deliveries.c.destination)
+    found: dict[str, dict[DeliveryState, int]] = {}
+    with ledger.database.reading() as connection:
+        for destination, state, number in connection.execute(grouped):
+            found.setdefault(destination, dict.fromkeys(DeliveryState, 0))[DeliveryState(state)] = number
+    return found
+
+
+def recent(ledger: Ledger, number: int) -> list[InstanceRow]:
+    """Return the instances that came last, newest first."""
+    newest = sa.select(instances).order_by(instances.c.id.desc()).limit(number)
+    with ledger.database.reading() as connection:
+        return [_instance(row) for row in connection.execute(newest).mappings()]
+
+
+def trace(ledger: Ledger, key: str) -> list[Story]:
+    """Tell the stories behind a SOP, series or study UID, a result's SOP Instance UID, or an accession key."""
+    of_result = (
+        sa.select(instance_artifacts.c.instance_id)
+        .join(artifacts, artifacts.c.id == instance_artifacts.c.artifact_id)
+        .where(artifacts.c.sop_instance_uid == key)
+    )
+    named = sa.or_(
+        instances.c.sop_instance_uid == key,
+        instances.c.series_instance_uid == key,
+        instances.c.study_instance_uid == key,
+        instances.c.accession_key == key,
+        instances.c.id.in_(of_result),
+    )
+    with ledger.database.reading() as connection:
+        rows = connection.execute(sa.select(instances).where(named).order_by(instances.c.id)).mappings().all()
+        return [_story(connection, row) for row in rows]
+
+
+def expired(ledger: Ledger, before: datetime, limit: int = 100) -> list[Expired]:
+    """Find settled instances untouched since `before` whose bytes are still in the spool, oldest first.
+
+    A result that a younger instance shares is not in the list.
+    """
+    old = sa.and_(instances.c.state.in_(SETTLED), instances.c.updated_at < before, instances.c.purged_at.is_(None))
+    wanted = sa.select(instances.c.id, instances.c.content_sha256).where(old).order_by(instances.c.id).limit(limit)
+    with ledger.database.reading() as connection:
+        return [
+            Expired(
+                instance_id=row.id, content_sha256=row.content_sha256, artifact_sha256s=_own(connection, row.id, before)
+            )
+            for row in connection.execute(wanted).all()
+        ]
+
+
+def _own(connection: sa.Connection, instance_id: int, before: datetime) -> tuple[str, ...]:
+    """Digests of the results that no instance shares which stays, or which goes later in the same run."""
+    mine, other = instance_artifacts.alias("mine"), instance_artifacts.alias("other")
+    shared = (
+        sa.select(sa.literal(1))
+        .select_from(other.join(instances, instances.c.id == other.c.instance_id))
+        .where(
+            other.c.artifact_id == artifacts.c.id,
+            other.c.instance_id != instance_id,
+            instances.c.purged_at.is_(None),
+            sa.or_(other.c.instance_id > instance_id, instances.c.updated_at >= before),
+        )
+    )
+    found = (
+        sa.select(artifacts.c.content_sha256)
+        .join(mine, mine.c.artifact_id == artifacts.c.id)
+        .where(mine.c.instance_id == instance_id, ~shared.exists())
+    )
+    return tuple(connection.scalars(found.order_by(artifacts.c.id)))
+
+
+def _next_s(ledger: Ledger, table: sa.Table, waiting: sa.ColumnElement[bool]) -> float | None:
+    with ledger.database.reading() as connection:
+        at = connection.scalar(sa.select(sa.func.min(due_at(table), type_=table.c.not_before.type)).where(waiting))
+    return None if at is None else max(0.0, (at - ledger.now()).total_seconds())
+
+
+def _story(connection: sa.Connection, row: sa.RowMapping) -> Story:
+    sent = (
+        sa.select(artifacts.c.kind, artifacts.c.sop_instance_uid, deliveries)
+        .join(instance_artifacts, instance_artifacts.c.artifact_id == artifacts.c.id)
+        .join(deliveries, deliveries.c.artifact_id == artifacts.c.id)
+        .where(instance_artifacts.c.instance_id == row["id"])
+        .order_by(deliveries.c.id)
+    )
+    told = sa.select(events).where(events.c.instance_id == row["id"]).order_by(events.c.id)
+    return Story(
+        instance=_instance(row),
+        deliveries=tuple(_delivery(found) for found in connection.execute(sent).mappings()),
+        events=tuple(Event(**pick(Event, found)) for found in connection.execute(told).mappings()),
+    )
+
+
+def _instance(row: sa.RowMapping) -> InstanceRow:
+    return InstanceRow(**pick(InstanceRow, row) | {"state": InstanceState(row["state"])})
+
+
+def _delivery(row: sa.RowMapping) -> DeliveryRow:
+    return DeliveryRow(**pick(DeliveryRow, row) | {"state": DeliveryState(row["state"])})

@@ -1,0 +1,95 @@
+"""The nouns of handing out work: states, what is leased, by whom, and what there is to do.
+
+Knows no table; `ledger` makes these values and takes them back, and alone says which state follows which.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from cxr_node.domain import InstanceRef, Origin, ResultKind
+
+
+class InstanceState(StrEnum):
+    """Where a received instance is."""
+
+    RECEIVED = "RECEIVED"
+    REPORTED = "REPORTED"
+    DELIVERED = "DELIVERED"
+    REJECTED = "REJECTED"
+    DEAD = "DEAD"
+
+
+class DeliveryState(StrEnum):
+    """Where one result object is on its way to one destination."""
+
+    READY = "READY"
+    WAIT = "WAIT"
+    DELIVERED = "DELIVERED"
+    DEAD = "DEAD"
+
+
+class Death(StrEnum):
+    """Why an instance is DEAD: stable words for ledger, logs, status and tests."""
+
+    FAULT = "fault"
+    """Every attempt failed; the sentence tells what was seen last."""
+    SPOOL_CORRUPT = "spool-corrupt"
+    """Its bytes are not those that were acknowledged."""
+    UNDELIVERED = "undelivered"
+    """A destination did not take a result."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A lease on one row; settles only while nobody else has claimed the row since."""
+
+    row_id: int
+    owner: str
+    fence: int
+    """Number of the claim on its row, never reset: a settle with an older one changes nothing."""
+    attempts: int
+    """How often this was tried, this time included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One received instance to be judged."""
+
+    claim: Claim
+    ref: InstanceRef
+    origin: Origin
+    content_sha256: str
+
+    @property
+    def attempts(self) -> int:
+        """How often this was tried, this time included."""
+        return self.claim.attempts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredArtifact:
+    """A result object whose bytes are safe in the spool."""
+
+    kind: ResultKind
+    sop_class_uid: str
+    sop_instance_uid: str
+    content_sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryJob:
+    """One result object to be sent to one destination."""
+
+    claim: Claim
+    destination: str
+    artifact: StoredArtifact
+    first_due_at: datetime
+
+    @property
+    def attempts(self) -> int:
+        """How often this was tried, this time included."""
+        return self.claim.attempts

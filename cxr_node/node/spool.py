@@ -1,0 +1,236 @@
+"""Bytes on disk that survive a power cut: received objects and result objects, named by their sha256.
+
+Knows no DICOM and no ledger. Layout below the spool folder, all of it readable by its owner only:
+
+    incoming/<random>.part      being written; the writer holds a lock on it as long as it lives
+    objects/ab/<sha256>.dcm     received; the file's time is the time of receipt
+    results/ab/<sha256>.dcm     made here
+    run/                        wake-up sockets and locks
+
+Names never come from outside: no UID of a peer is ever part of a path.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+
+from cxr_node.errors import InstanceError, ResourceError
+
+MIB = 1024 * 1024
+
+
+class Area(StrEnum):
+    """Where finished files live."""
+
+    OBJECTS = "objects"
+    RESULTS = "results"
+
+
+class SpoolCorruptError(InstanceError):
+    """The bytes in the spool are not those that were stored."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredFile:
+    """A file whose bytes and name are on stable storage."""
+
+    sha256: str
+    size_bytes: int
+
+
+class Part:
+    """A file that is being written; one thread at a time. It is stored whole or discarded, never half."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / f"{secrets.token_hex(16)}.part"
+        self.size_bytes = 0
+        self._digest = hashlib.sha256()
+        with _disk():
+            self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def write(self, content: bytes | memoryview) -> None:
+        """Append.
+
+        Raises
+        ------
+        ResourceError : the disk is full, gone or broken.
+        """
+        rest = memoryview(content)
+        self._digest.update(rest)
+        self.size_bytes += len(rest)
+        with _disk():
+            while rest:
+                rest = rest[os.write(self._file, rest) :]
+
+    def discard(self) -> None:
+        """Take the file away, if it was not stored."""
+        if self._file >= 0:
+            self.path.unlink(missing_ok=True)
+            self._close()
+
+    def store(self, folder: Path, modified_at: datetime | None = None) -> StoredFile:
+        """Make the bytes durable, then the name: fsync, rename, fsync of the folder.
+
+        A file of that name already there has the same bytes; its time is kept, its bytes are renewed.
+        """
+        stored = StoredFile(sha256=self._digest.hexdigest(), size_bytes=self.size_bytes)
+        target = _place(folder, stored.sha256)
+        with _disk():
+            _make_folder(target.parent)
+            with suppress(FileNotFoundError):
+                modified_ns = target.stat().st_mtime_ns
+                os.utime(self._file, ns=(modified_ns, modified_ns))
+                modified_at = None
+            if modified_at is not None:
+                os.utime(self._file, (modified_at.timestamp(), modified_at.timestamp()))
+            os.fsync(self._file)
+            self.path.rename(target)
+            self._close()
+            _sync_folder(target.parent)
+        return stored
+
+    def _close(self) -> None:
+        file, self._file = self._file, -1
+        os.close(file)
+
+
+class Spool:
+    """The folders of one node; any number of processes may share them.
+
+    Raises
+    ------
+    ResourceError : from every method, where the disk is full, gone or broken.
+    """
+
+    def __init__(self, path: Path, min_free_mib: int = 0) -> None:
+        self.path = path
+        self.min_free_bytes = min_free_mib * MIB
+        with _disk():
+            for folder in (path, *(path / name for name in ("incoming", Area.OBJECTS, Area.RESULTS, "run"))):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def free_bytes(self) -> int:
+        """Count the bytes that may still be written, those for the superuser left out."""
+        with _disk():
+            disk = os.statvfs(self.path)
+        return disk.f_bavail * disk.f_frsize
+
+    def has_room(self) -> bool:
+        """Tell whether the disk is above the watermark."""
+        return self.free_bytes() >= self.min_free_bytes
+
+    def begin(self) -> Part:
+        """Open a file to be written."""
+        return Part(self.path / "incoming")
+
+    def store_object(self, part: Part, received_at: datetime) -> StoredFile:
+        """Store a received object; its file keeps the time of the first receipt."""
+        return part.store(self.path / Area.OBJECTS, received_at)
+
+    def store_result(self, content: bytes) -> StoredFile:
+        """Store a result object."""
+        part = self.begin()
+        try:
+            part.write(content)
+            return part.store(self.path / Area.RESULTS)
+        finally:
+            part.discard()
+
+    def locate(self, area: Area, sha256: str) -> Path:
+        """Name the file of a digest; it need not exist."""
+        return _place(self.path / area, sha256)
+
+    def read(self, area: Area, sha256: str) -> bytes:
+        """Read a stored file and check every byte of it.
+
+        Raises
+        ------
+        SpoolCorruptError : the file is missing, truncated or changed.
+        """
+        try:
+            with _disk():
+                content = self.locate(area, sha256).read_bytes()
+        except FileNotFoundError as error:
+            raise SpoolCorruptError(f"{area}/{sha256[:12]} is missing in the spool") from error
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise SpoolCorruptError(f"{area}/{sha256[:12]} does not have the bytes that were stored")
+        return content
+
+    def delete(self, area: Area, sha256: str) -> None:
+        """Take a file away; one that is gone already is no error."""
+        with _disk():
+            self.locate(area, sha256).unlink(missing_ok=True)
+
+    def digests(self, area: Area) -> Iterator[str]:
+        """Walk over what is stored."""
+        for folder in sorted((self.path / area).iterdir()):
+            for file in sorted(folder.glob("*.dcm")):
+                yield file.stem
+
+    def sweep(self) -> int:
+        """Take away the unfinished files of writers that died; how many there were."""
+        swept = 0
+        with _disk():
+            for path in (self.path / "incoming").glob("*.part"):
+                swept += _remove_if_orphan(path)
+        return swept
+
+
+def _remove_if_orphan(path: Path) -> bool:
+    """A writer that lives holds the lock; the lock of a dead one is free."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink(missing_ok=True)
+        return True
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(file)
+
+
+def _place(folder: Path, sha256: str) -> Path:
+    if len(sha256) != 64 or not set(sha256) <= set("0123456789abcdef"):
+        raise ValueError("a file of the spool is named by a sha256")
+    return folder / sha256[:2] / f"{sha256}.dcm"
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder whose own name survives a power cut too."""
+    if not folder.is_dir():
+        folder.mkdir(mode=0o700, exist_ok=True)
+        _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+@contextmanager
+def _disk() -> Iterator[None]:
+    """Name the machine's faults; a missing file is for the caller to judge."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        cause = "full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
+        raise ResourceError(f"spool: {cause}") from error

@@ -1,0 +1,26 @@
+"""The demo's index page: what was sent, what came back, in one look."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jinja2 import Environment, PackageLoader, select_autoescape
+
+if TYPE_CHECKING:
+    from cxr_node.demo import Row
+
+_TEMPLATES = Environment(
+    loader=PackageLoader("cxr_node", "templates"), autoescape=select_autoescape(), trim_blocks=True, lstrip_blocks=True
+)
+
+
+def write(path: Path, rows: Sequence[Row]) -> None:
+    """Write the index page beside the radiographs' folders."""
+    path.write_text(_TEMPLATES.get_template("demo.html").render(rows=rows), "utf-8")
+
+
+def report(path: Path, fragment: str, title: str) -> None:
+    """Write one report as a page of its own; `fragment` is HTML made by `dicom.readable`."""
+    path.write_text(_TEMPLATES.get_template("report.html").render(fragment=fragment, title=title), "utf-8")

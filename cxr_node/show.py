@@ -1,0 +1,189 @@
+"""How answers look in a terminal: tables, lines and bars. Decides nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rich.console import Console, Group
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from cxr_node.domain import Verdict
+
+if TYPE_CHECKING:
+    from cxr_node.check import Line
+    from cxr_node.classify import Answer
+    from cxr_node.demo import Row
+    from cxr_node.node.history import InstanceRow, Story
+    from cxr_node.node.send import Sent
+    from cxr_node.node.status import Status
+
+Item = TypeVar("Item")
+
+SYMBOLS = {Verdict.PNEUMONIA: "▲", Verdict.NORMAL: "○", Verdict.UNCERTAIN: "?", Verdict.REJECTED: "✕"}
+STYLES = {Verdict.PNEUMONIA: "bold", Verdict.NORMAL: "", Verdict.UNCERTAIN: "cyan", Verdict.REJECTED: "yellow"}
+"""Never colour alone: the symbol and the word say it first."""
+
+
+def progress(items: Iterable[Item], total: int, what: str, *, quiet: bool = False) -> Iterator[Item]:
+    """Pass items on, with a bar on stderr where somebody looks."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
+        yield from bar.track(items, total=total, description=what)
+
+
+def verdict(word: str | None) -> Text:
+    """A verdict with its symbol; "-" where there is none yet."""
+    if word is None:
+        return Text("-")
+    known = Verdict(word)
+    return Text(f"{SYMBOLS[known]} {word}", STYLES[known])
+
+
+def certainty(probability: float | None) -> str:
+    """A calibrated probability in percent."""
+    return "-" if probability is None else f"{100.0 * probability:.1f} %"
+
+
+def demo_table(rows: Sequence[Row]) -> Table:
+    """Image, verdict, certainty, turnaround, objects."""
+    table = Table(title="what came back", title_justify="left")
+    for heading, side in (("image", "left"), ("verdict", "left"), ("certainty", "right"), ("turnaround", "right")):
+        table.add_column(heading, justify=side)  # type: ignore[arg-type]  # a literal in rich's signature
+    table.add_column("objects delivered")
+    for row in rows:
+        took = "-" if row.turnaround_ms is None else f"{row.turnaround_ms:.0f} ms"
+        said = verdict(row.verdict) if row.verdict in set(Verdict) else Text(row.verdict)
+        if row.reason:
+            said.append(f" ({row.reason})")
+        objects = ", ".join(name.removesuffix(".dcm") for name in row.objects) or "none"
+        table.add_row(row.name, said, certainty(row.probability), took, objects)
+    return table
+
+
+def classify_table(answers: Sequence[Answer]) -> Table:
+    """Path, verdict, certainty, reason."""
+    table = Table(caption="Research use only. Only pneumonia was assessed.", caption_justify="left")
+    for heading in ("file", "verdict", "certainty", "reason"):
+        table.add_column(heading, overflow="fold")
+    for answer in answers:
+        record = answer.as_json("")
+        probability = record["probability"]
+        shown = certainty(probability if isinstance(probability, float) else None)
+        why = " - ".join(str(word) for word in (answer.reason, record["sentence"]) if word)
+        table.add_row(str(answer.path), verdict(answer.verdict), shown, why)
+    return table
+
+
+def check_line(line: Line) -> Text:
+    """ok or FAIL, what was looked at, what was seen."""
+    mark = Text("ok   ", "green") if line.ok else Text("FAIL ", "bold red")
+    return mark + Text(f"{line.subject}: {line.sentence}")
+
+
+def sending(paths: Sequence[Path], store: Callable[[Sequence[Path], Callable[[Sent], None]], None]) -> int:
+    """Store files with a bar, tell of each that failed; returns how many did."""
+    console = Console(stderr=True, highlight=False)
+    failures = 0
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("sending", total=len(paths))
+
+        def arrived(sent: Sent) -> None:
+            nonlocal failures
+            bar.advance(task)
+            if not sent.ok:
+                failures += 1
+                console.print(f"{sent.path}: {sent.sentence}", style="yellow", markup=False)
+
+        store(paths, arrived)
+    console.print(f"{len(paths) - failures} of {len(paths)} stored")
+    return failures
+
+
+def status(seen: Status) -> Group:
+    """Queue, destinations, last results."""
+    queue = Table(title="instances", title_justify="left")
+    for state in seen.instances:
+        queue.add_column(state, justify="right")
+    queue.add_row(*(str(number) for number in seen.instances.values()))
+    places = Table("destination", "address", title="deliveries", title_justify="left")
+    for state in next(iter(seen.destinations.values()), {}):
+        places.add_column(state, justify="right")
+    for name, numbers in seen.destinations.items():
+        places.add_row(name, seen.addresses.get(name, "not configured"), *(str(number) for number in numbers.values()))
+    last = Table("received (UTC)", "from", "SOP Instance UID", "state", "verdict", "certainty", "reason")
+    last.title, last.title_justify = "last instances", "left"
+    for row in seen.recent:
+        last.add_row(_when(row.received_at), row.calling_ae_title, row.sop_instance_uid, *_answer(row))
+    return Group(queue, places, last)
+
+
+def story(told: Story) -> Group:
+    """One instance from the wire to the archive."""
+    row = told.instance
+    head = Table(show_header=False, box=None)
+    facts = {
+        "SOP Instance UID": row.sop_instance_uid,
+        "Study Instance UID": row.study_instance_uid,
+        "received": f"{_when(row.received_at)} UTC from {row.calling_ae_title} at {row.peer_host}",
+        "size": f"{row.size_bytes} bytes",
+        "state": row.state.value,
+        "verdict": f"{row.verdict or '-'} {certainty(row.probability)} {row.profile or ''}",
+        "reason": " - ".join(word for word in (row.reason, row.doubt, row.sentence) if word) or "-",
+    }
+    for name, value in facts.items():
+        head.add_row(name, Text(value))
+    sent = Table("object", "destination", "state", "attempts", "last status", "delivered (UTC)", "last error")
+    for one in told.deliveries:
+        status_word = "-" if one.last_status is None else f"0x{one.last_status:04X}"
+        done = _when(one.delivered_at) if one.delivered_at else "-"
+        line = (one.kind, one.destination, one.state.value, str(one.attempts), status_word, done, one.last_error or "")
+        sent.add_row(*line)
+    events = Table("when (UTC)", "what", "detail", box=None)
+    for event in told.events:
+        events.add_row(_when(event.at), event.what, Text(event.detail))
+    return Group(head, *([sent] if told.deliveries else []), events)
+
+
+def figures(measured: Mapping[str, Any]) -> Table:
+    """Name, value and interval of each figure that an evaluation returns."""
+    table = Table("figure", "value", "95 % interval")
+    for name, value in _flat(measured):
+        if isinstance(value, Mapping):
+            table.add_row(name, f"{value['value']:.4f}", f"{value['low']:.4f} to {value['high']:.4f}")
+        else:
+            table.add_row(name, f"{value:.4f}" if isinstance(value, float) else str(value), "")
+    return table
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses and times as what JSON can say."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def _answer(row: InstanceRow) -> tuple[str, Text, str, str]:
+    return row.state.value, verdict(row.verdict), certainty(row.probability), row.reason or row.doubt or ""
+
+
+def _when(at: datetime) -> str:
+    return at.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _flat(measured: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in measured.items():
+        if isinstance(value, Mapping) and not {"value", "low", "high"} <= set(value):
+            yield from _flat(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", value

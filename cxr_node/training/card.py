@@ -1,0 +1,117 @@
+"""MODEL_CARD.md, written from profile.yaml, calibration.yaml and metrics.json, never by hand.
+
+Knows no torch and measures nothing: what the three files do not say, the card does not say.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+NAME = "MODEL_CARD.md"
+Section = Mapping[str, Any]
+RATE_NAMES = {
+    "auc": "AUC",
+    "sensitivity_at_0.5": "Sensitivity, probability of 0.5 or more",
+    "specificity_at_0.5": "Specificity, probability below 0.5",
+    "answered": "Answered (not UNCERTAIN)",
+    "answered_of_positives": "Answered, of positives",
+    "answered_of_negatives": "Answered, of negatives",
+    "sensitivity_of_answered": "Sensitivity of the answers",
+    "specificity_of_answered": "Specificity of the answers",
+    "positive_predictive_value": "Positive predictive value",
+    "negative_predictive_value": "Negative predictive value",
+    "brier": "Brier score",
+    "log_loss": "Log loss (nats)",
+    "calibration_error": "Expected calibration error",
+}
+
+
+def write(folder: Path) -> None:
+    """Write the card of a profile folder whose three files exist."""
+    described = yaml.safe_load((folder / "profile.yaml").read_text("utf-8"))
+    calibrated = yaml.safe_load((folder / "calibration.yaml").read_text("utf-8"))
+    measured = json.loads((folder / "metrics.json").read_text("utf-8"))
+    sections = [
+        _head(described),
+        _training(measured),
+        _calibration(calibrated),
+        *[_evaluation(name, one) for name, one in measured.get("evaluations", {}).items()],
+        _list("Limits", measured["recipe"]["profile"]["limits"]),
+        _list("What was tried, and why it is so", measured["recipe"]["profile"]["tried"]),
+    ]
+    (folder / NAME).write_text("\n\n".join(sections) + "\n", "utf-8")
+
+
+def _head(described: Section) -> str:
+    youngest, oldest = described["population"]["age_years"]
+    rows = {
+        "Answers": ", ".join(described["labels"]),
+        "Network": f"{described['network']['architecture']}, {described['input']['size_px']} px, "
+        f"{described['input']['border']:.0%} of each side cut",
+        "Population": f"{youngest:g} to {oldest:g} years. {described['population']['description'].strip()}",
+        "Licence": described["licence"],
+        "Citation": described["citation"].strip(),
+        "Weights": f"sha256 `{described['sha256']['weights.safetensors']}`",
+    }
+    lines = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    return (
+        f"# {described['name']} {described['version']}\n\n"
+        "For research only: not a medical device, not for diagnosis. Written by `cxr-node train`, `calibrate` and "
+        f"`evaluate`; not edited by hand.\n\n| | |\n|---|---|\n{lines}"
+    )
+
+
+def _training(measured: Section) -> str:
+    training = measured["training"]
+    counts = "\n".join(
+        f"| {part} | {one['images']} | {one['positives']} | {one['patients']} |"
+        for part, one in training["parts"].items()
+    )
+    return (
+        f"## Data\n\nTrained on `{training['data']}` for {training['epochs']} epochs of "
+        f"{training['images_per_epoch']} images. No patient is in two parts; exact copies are one patient.\n\n"
+        f"| part | images | positive | patients |\n|---|---|---|---|\n{counts}"
+    )
+
+
+def _calibration(calibrated: Section) -> str:
+    point = calibrated["operating_point"]
+    return (
+        f"## Calibration and verdicts\n\n{calibrated['method']}; fitted on {calibrated['fitted_on']}.\n\n"
+        f"| verdict | when |\n|---|---|\n"
+        f"| {point['label']} | probability of {point['report_at']:.3f} or more |\n"
+        f"| NORMAL | probability below {point['rule_out_below']:.3f} |\n"
+        f"| UNCERTAIN | between; or views differ by more than {point['max_spread']:.3f}; "
+        f"or distance from the training data above {point['max_distance']:g} "
+        "(1 is the 99th percentile of its own population) |"
+    )
+
+
+def _evaluation(name: str, one: Section) -> str:
+    rates = "\n".join(f"| {RATE_NAMES[key]} | {_figure(value)} |" for key, value in one["rates"].items())
+    verdicts = "; ".join(
+        f"{truth}: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+        for truth, counts in one["verdicts"].items()
+        if counts
+    )
+    return (
+        f"## Measured: {name}\n\n{one['images']} images of {one['patients']} patients, {one['positives']} positive. "
+        f"95 % intervals, bootstrapped over patients.\n\n| | |\n|---|---|\n{rates}\n"
+        f"| Unlike the training data | {one['beyond_max_distance']:.1%} |\n\nVerdicts, {verdicts}."
+    )
+
+
+def _figure(value: list[float | None]) -> str:
+    point, low, high = value
+    if point is None:
+        return "not defined"
+    return f"{point:.3f}" if low is None or high is None else f"{point:.3f} ({low:.3f} to {high:.3f})"
+
+
+def _list(title: str, lines: list[str]) -> str:
+    return f"## {title}\n\n" + "\n".join(f"- {line.strip()}" for line in lines)

@@ -1,0 +1,119 @@
+"""A profile folder as training sees it: metrics.json, the recipe in it, and which images are held out.
+
+Knows no torch. What serving reads of the same folder is in `model.profile`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from cxr_node.errors import DataError, ModelError
+from cxr_node.model.profile import ProfileFile
+from cxr_node.training import data
+from cxr_node.training import recipe as recipes
+from cxr_node.training.data import Item
+from cxr_node.training.recipe import Recipe
+
+METRICS = "metrics.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labels:
+    """How a data set words its labels; the recipe's words where nothing is given."""
+
+    column: str = "label"
+    positive: str | None = None
+    negative: str | None = None
+
+
+RECIPE_LABELS = Labels()
+
+
+def recipe_of(folder: Path) -> Recipe:
+    """Read the recipe that a profile was trained with.
+
+    Raises
+    ------
+    ModelError : metrics.json is missing or holds none
+    """
+    content = section(folder, "recipe")
+    if not content:
+        raise ModelError(f"{folder / METRICS} holds no recipe: the folder was not written by cxr-node train")
+    return recipes.parse(content, str(folder / METRICS))
+
+
+def described_in(folder: Path) -> ProfileFile:
+    """Read profile.yaml without asking for a calibration that fits.
+
+    Raises
+    ------
+    ModelError : it is missing or malformed
+    """
+    try:
+        return ProfileFile.model_validate(yaml.safe_load((folder / "profile.yaml").read_text("utf-8")))
+    except (OSError, yaml.YAMLError, ValidationError) as error:
+        raise ModelError(f"{folder / 'profile.yaml'} cannot be read: {error}") from error
+
+
+def section(folder: Path, name: str) -> dict[str, Any]:
+    """Read one section of metrics.json; empty where there is none.
+
+    Raises
+    ------
+    ModelError : the file cannot be read
+    """
+    try:
+        found: dict[str, Any] = json.loads((folder / METRICS).read_text("utf-8")).get(name, {})
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder / METRICS} cannot be read: {error}") from error
+    return found
+
+
+def update_metrics(folder: Path, sections: dict[str, Any]) -> None:
+    """Replace sections of metrics.json, keeping the others."""
+    path = folder / METRICS
+    content = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    path.write_text(json.dumps(content | sections, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def deal(items: Sequence[Item], recipe: Recipe) -> dict[str, list[Item]]:
+    """Deal images to training, validation and calibration as the recipe says."""
+    shares = recipe.data
+    return data.split(items, validation=shares.validation, calibration=shares.calibration, seed=recipe.seed)
+
+
+def held_out(
+    folder: Path, data_folder: Path, part: str | None, *, default: str, labels: Labels = RECIPE_LABELS
+) -> tuple[list[Item], str]:
+    """List the images of `data_folder` that may be used on a profile, and name them.
+
+    Parameters
+    ----------
+    part : training, validation, calibration or all; None: `default` where the profile was trained on these very
+        images, else all of them. Figures on images that training saw would flatter.
+
+    Raises
+    ------
+    DataError : as `data.read`, or there is no such part
+    """
+    recipe = recipe_of(folder)
+    words = {labels.positive or recipe.data.positive: True, labels.negative or recipe.data.negative: False}
+    items = data.read(data_folder, words, label_column=labels.column)
+    own = data.fingerprint(items) == section(folder, "training").get("fingerprint")
+    chosen = part or (default if own else "all")
+    if chosen == "all":
+        return items, data_folder.name
+    if chosen not in data.PARTS:
+        raise DataError(f"there is no part {chosen!r}; parts are {', '.join(data.PARTS)}, all")
+    if not own:
+        raise DataError(f"{data_folder} is not what the profile was trained on, so it has no part {chosen!r}")
+    return deal(items, recipe)[chosen], f"{data_folder.name}, {chosen} part"

@@ -1,0 +1,93 @@
+"""From a trained network to a profile folder: statistics, weights, calibration, figures, card.
+
+Knows no optimizer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from rich.progress import Progress
+
+from cxr_node.model import distance, profile, weights
+from cxr_node.model.networks import Network
+from cxr_node.model.profile import FORMAT, ProfileFile
+from cxr_node.training import calibrate, card, data, evaluate, folder, scores
+from cxr_node.training.data import Item
+from cxr_node.training.recipe import Recipe
+
+Parts = Mapping[str, Sequence[Item]]
+
+
+def release(profile_folder: Path, recipe: Recipe, network: Network, dealt: tuple[Parts, str], bar: Progress) -> None:
+    """Write a profile folder that `model.profile.load` accepts.
+
+    Parameters
+    ----------
+    network : with its final weights
+    dealt : items of the three parts, and the data's name
+    """
+    parts, source = dealt
+    weights.save(profile_folder / "weights.safetensors", network, _statistics(recipe, network, parts, bar))
+    training = {
+        "data": source,
+        "fingerprint": data.fingerprint([item for items in parts.values() for item in items]),
+        "epochs": recipe.schedule.epochs,
+        "images_per_epoch": recipe.schedule.images_per_epoch,
+        "parts": {name: _counted(items) for name, items in parts.items()},
+        "curves": [json.loads(line) for line in (profile_folder / "curves.jsonl").read_text("utf-8").splitlines()],
+    }
+    folder.update_metrics(
+        profile_folder, {"recipe": recipe.model_dump(mode="json"), "training": training, "evaluations": {}}
+    )
+    described = described_by(recipe)
+    calibrate.calibrate(profile_folder, recipe, described, (parts["calibration"], f"{source}, calibration part"), bar)
+    loaded, measured = profile.load(profile_folder), {}
+    task = bar.add_task("evaluate", total=2 * len(parts["validation"]))
+    for corrupted in (False, True):
+        name = f"{source}, validation part" + (", corrupted" if corrupted else "")
+        measured[name] = evaluate.evaluate(
+            loaded, recipe, parts["validation"], corrupted=corrupted, on_image=lambda: bar.advance(task)
+        )
+    folder.update_metrics(profile_folder, {"evaluations": measured})
+    card.write(profile_folder)
+
+
+def described_by(recipe: Recipe) -> ProfileFile:
+    """What profile.yaml says, hashes aside."""
+    return ProfileFile(
+        format=FORMAT,
+        name=recipe.profile.name,
+        version=recipe.profile.version,
+        labels=[recipe.label],
+        network=recipe.network,
+        input=recipe.input,
+        population=recipe.profile.population,
+        sha256={},
+        licence=recipe.profile.licence,
+        citation=recipe.profile.citation,
+    )
+
+
+def _statistics(recipe: Recipe, network: Network, parts: Parts, bar: Progress) -> dict[str, torch.Tensor]:
+    """Describe the training features; 1.0 is the 99th percentile of the calibration part, which training never saw."""
+    seen, held_out = parts["training"], parts["calibration"]
+    task = bar.add_task("features", total=2 * (len(seen) + len(held_out)))
+
+    def features_of(items: Sequence[Item]) -> torch.Tensor:
+        inputs = scores.prepared(items, recipe.input, lambda: bar.advance(task))
+        return scores.features(network, inputs, lambda: bar.advance(task))
+
+    stats = distance.fit(features_of(seen), torch.tensor([int(item.positive) for item in seen]))
+    return distance.normalised(stats, features_of(held_out))
+
+
+def _counted(items: Sequence[Item]) -> dict[str, int]:
+    return {
+        "images": len(items),
+        "positives": sum(item.positive for item in items),
+        "patients": len({item.group for item in items}),
+    }

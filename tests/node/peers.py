@@ -1,0 +1,204 @@
+"""Destinations of every temper, on free loopback ports, and small result objects to send them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import socket
+import struct
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pydicom import Dataset, dcmwrite
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import AE, evt
+from pynetdicom.events import Event
+
+from cxr_node.config import Address, Destination
+from cxr_node.domain import ResultKind
+
+SOP_CLASS = {
+    ResultKind.REPORT: "1.2.840.10008.5.1.4.1.1.88.11",
+    ResultKind.MEASUREMENTS: "1.2.840.10008.5.1.4.1.1.88.34",
+    ResultKind.HEATMAP: "1.2.840.10008.5.1.4.1.1.7",
+}
+BOTH_SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+_ROOT = "1.2.826.0.1.3680043.8.498.78"
+
+
+def result_object(kind: ResultKind, number: int = 1, padding: int = 0) -> bytes:
+    """A Part 10 file in Explicit VR Little Endian; `padding` bytes of private data make it large."""
+    data_set = Dataset()
+    data_set.SpecificCharacterSet = "ISO_IR 192"
+    data_set.SOPClassUID = SOP_CLASS[kind]
+    data_set.SOPInstanceUID = f"{_ROOT}.{list(ResultKind).index(kind)}.{number}"
+    data_set.PatientName = "CANARY^TEST"
+    data_set.PatientID = f"CANARY-{number}"
+    data_set.StudyInstanceUID = f"{_ROOT}.9.{number}"
+    if padding:
+        data_set.private_block(0x0009, "CXR TESTS", create=True).add_new(0x01, "OB", bytes(padding))
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = UID(data_set.SOPClassUID)
+    meta.MediaStorageSOPInstanceUID = UID(data_set.SOPInstanceUID)
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data_set.file_meta = meta
+    file = io.BytesIO()
+    dcmwrite(file, data_set, enforce_file_format=True)
+    return file.getvalue()
+
+
+def destination(address: Address, name: str = "pacs", timeout_s: float = 2.0, **more: object) -> Destination:
+    """A configured destination that gives up early."""
+    return Destination.model_validate({"name": name, "address": address, "timeout_s": timeout_s, **more})
+
+
+def nobody() -> Address:
+    """An address where nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return Address(ae_title="NOBODY", host="127.0.0.1", port=probe.getsockname()[1])
+
+
+class Archive:
+    """A Storage SCP that remembers what came, as bytes, and answers what `answer` says (called with the count)."""
+
+    def __init__(self, answer: Callable[[int], int | None] = lambda _: 0x0000) -> None:
+        self.answer = answer
+        self.associations = 0
+        self.arrived = threading.Condition()
+        self.datasets: dict[str, list[bytes]] = {}
+        """Encoded data sets by SOP Instance UID, repeats included."""
+        self.syntaxes: Counter[str] = Counter()
+        self._count = 0
+
+    def __call__(self, event: Event) -> int | None:
+        """Handle one C-STORE; None aborts the association before any answer."""
+        with self.arrived:
+            self._count += 1
+            status = self.answer(self._count)
+            if status is None or status >> 12 in (0x0, 0xB):
+                uid = str(event.request.AffectedSOPInstanceUID)
+                self.datasets.setdefault(uid, []).append(event.request.DataSet.getvalue())
+                self.syntaxes[event.context.transfer_syntax] += 1
+            self.arrived.notify_all()
+        if status is None:
+            event.assoc.abort(block=False)
+            return 0x0000
+        return status
+
+    def wait(self, objects: int, timeout_s: float = 20.0) -> bool:
+        """Wait until so many different objects are there."""
+        with self.arrived:
+            return self.arrived.wait_for(lambda: len(self.datasets) >= objects, timeout_s)
+
+    def digests(self) -> dict[str, set[str]]:
+        """Different contents of each object: one each, if all is well."""
+        return {uid: {hashlib.sha256(one).hexdigest() for one in many} for uid, many in self.datasets.items()}
+
+
+@contextlib.contextmanager
+def listening(
+    archive: Archive,
+    *,
+    kinds: tuple[ResultKind, ...] = tuple(ResultKind),
+    syntaxes: tuple[str, ...] = BOTH_SYNTAXES,
+    ae_title: str = "PACS",
+    requires: str | None = None,
+    port: int = 0,
+) -> Iterator[Address]:
+    """Serve an archive; `requires` is the only calling AE title it lets in."""
+    entity = AE(ae_title)
+    for kind in kinds:
+        entity.add_supported_context(SOP_CLASS[kind], list(syntaxes))
+    entity.add_supported_context("1.2.840.10008.1.1")
+    entity.maximum_pdu_size = 131072
+    if requires is not None:
+        entity.require_calling_aet = [requires]
+
+    def count(_: Event) -> None:
+        archive.associations += 1
+
+    handlers = [(evt.EVT_C_STORE, archive), (evt.EVT_ACCEPTED, count)]
+    server = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)  # type: ignore[arg-type]
+    assert server is not None
+    try:
+        yield Address(ae_title=ae_title, host="127.0.0.1", port=server.server_address[1])
+    finally:
+        server.shutdown()
+
+
+@contextlib.contextmanager
+def raw_peer(behave: Callable[[socket.socket], None]) -> Iterator[Address]:
+    """A TCP listener that treats each connection as `behave` says, in a thread of its own."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    connections: list[socket.socket] = []
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            connections.append(connection)
+            threading.Thread(target=_quietly, args=(behave, connection), daemon=True).start()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield Address(ae_title="RAW", host="127.0.0.1", port=listener.getsockname()[1])
+    finally:
+        with contextlib.suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        for connection in connections:
+            connection.close()
+        thread.join(5)
+
+
+def _quietly(behave: Callable[[socket.socket], None], connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        behave(connection)
+
+
+def read_pdu(connection: socket.socket) -> bytes:
+    """One whole PDU (PS3.8 9.3.1)."""
+    header = _read(connection, 6)
+    return header + _read(connection, struct.unpack(">L", header[2:])[0])
+
+
+def accept_association(connection: socket.socket) -> None:
+    """Answer A-ASSOCIATE-RQ by accepting every first transfer syntax; then the caller goes its own way."""
+    request = read_pdu(connection)
+    items, contexts = request[74:], b""
+    while items:
+        kind, length = items[0], struct.unpack(">H", items[2:4])[0]
+        if kind == 0x20:  # presentation context
+            body = items[4 : 4 + length]
+            subs = body[4:]
+            while subs[0] != 0x40:
+                subs = subs[4 + struct.unpack(">H", subs[2:4])[0] :]
+            syntax = subs[: 4 + struct.unpack(">H", subs[2:4])[0]]
+            contexts += struct.pack(">BBH", 0x21, 0, 4 + len(syntax)) + bytes([body[0], 0, 0, 0]) + syntax
+        items = items[4 + length :]
+    name = b"1.2.840.10008.3.1.1.1"
+    application = struct.pack(">BBH", 0x10, 0, len(name)) + name
+    maximum = struct.pack(">BBHL", 0x51, 0, 4, 16384)
+    implementation = b"1.2.3.4"
+    maximum += struct.pack(">BBH", 0x52, 0, len(implementation)) + implementation
+    user = struct.pack(">BBH", 0x50, 0, len(maximum)) + maximum
+    body = request[6:74] + application + contexts + user
+    connection.sendall(struct.pack(">BBL", 0x02, 0, len(body)) + body)
+
+
+def _read(connection: socket.socket, length: int) -> bytes:
+    got = b""
+    while len(got) < length:
+        piece = connection.recv(length - len(got))
+        if not piece:
+            raise ConnectionError("closed")
+        got += piece
+    return got

@@ -1,0 +1,316 @@
+"""Storage SCU against peers that take, refuse, break, stall and lie."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom.dsutils import split_dataset
+
+from cxr_node.config import Address
+from cxr_node.domain import ResultKind
+from cxr_node.errors import DeliveryError
+from cxr_node.node.destinations import Link, Parcel, link
+from cxr_node.node.statuses import TABLE, Fate, judge
+from tests.node import peers
+
+Wrap = Callable[..., Parcel]
+Connect = Callable[..., Link]
+
+
+@pytest.fixture
+def wrap(tmp_path: Path) -> Wrap:
+    def build(kind: ResultKind = ResultKind.REPORT, number: int = 1, padding: int = 0) -> Parcel:
+        content = peers.result_object(kind, number, padding)
+        path = tmp_path / f"{kind}-{number}"
+        path.write_bytes(content)
+        return Parcel(path=path, sop_class_uid=peers.SOP_CLASS[kind], size_bytes=len(content))
+
+    return build
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    opened: list[Link] = []
+
+    def build(address: Address, **more: object) -> Link:
+        opened.append(link(peers.destination(address, **more), "CXR_NODE"))  # type: ignore[arg-type]
+        return opened[-1]
+
+    yield build
+    for each in opened:
+        each.close()
+
+
+def _data_set(parcel: Parcel) -> bytes:
+    _, offset = split_dataset(parcel.path)
+    return parcel.path.read_bytes()[offset:]
+
+
+def test_one_association_carries_all_objects_byte_for_byte(wrap: Wrap, connect: Connect) -> None:
+    archive = peers.Archive()
+    parcels = [wrap(kind, number) for number in (1, 2) for kind in ResultKind]
+    with peers.listening(archive) as address:
+        pacs = connect(address)
+        assert [pacs.send(parcel).status for parcel in parcels] == [0] * 6
+        pacs.close()
+    assert archive.associations == 1
+    assert [many for (many,) in archive.datasets.values()] == [_data_set(parcel) for parcel in parcels]
+    assert archive.syntaxes == {ExplicitVRLittleEndian: 6}
+
+
+def test_a_large_object_arrives_whole(wrap: Wrap, connect: Connect) -> None:
+    archive, parcel = peers.Archive(), wrap(ResultKind.HEATMAP, padding=9_000_000)
+    with peers.listening(archive) as address:
+        connect(address, timeout_s=20.0).send(parcel)
+    assert list(archive.datasets.values()) == [[_data_set(parcel)]]
+
+
+def test_a_peer_of_implicit_vr_only_gets_the_same_elements(wrap: Wrap, connect: Connect) -> None:
+    archive, parcel = peers.Archive(), wrap()
+    with peers.listening(archive, syntaxes=(ImplicitVRLittleEndian,)) as address:
+        assert connect(address).send(parcel).status == 0
+    assert archive.syntaxes == {ImplicitVRLittleEndian: 1}
+    ((sent,),) = archive.datasets.values()
+    received = parcel.path.with_suffix(".received")
+    received.write_bytes(sent)
+    assert dcmread(received, force=True) == dcmread(parcel.path)
+
+
+@pytest.mark.parametrize("status", [0x0000, 0xB000, 0xB006, 0xB007, 0xB123, 0x0111])
+def test_success_and_warnings_are_deliveries(wrap: Wrap, connect: Connect, status: int) -> None:
+    with peers.listening(peers.Archive(lambda _: status)) as address:
+        assert connect(address).send(wrap()).status == status
+
+
+@pytest.mark.parametrize("status", [0xA700, 0xA7FF, 0x0110, 0x0124, 0x0213, 0xFF00, 0x7777])
+def test_what_may_pass_is_temporary(wrap: Wrap, connect: Connect, status: int) -> None:
+    with peers.listening(peers.Archive(lambda _: status)) as address, pytest.raises(DeliveryError) as caught:
+        connect(address).send(wrap())
+    assert (caught.value.permanent, caught.value.status) == (False, status)
+
+
+@pytest.mark.parametrize("status", [0xA900, 0xA912, 0xC000, 0xC211, 0x0122, 0x0117, 0x0211])
+def test_what_cannot_pass_is_permanent(wrap: Wrap, connect: Connect, status: int) -> None:
+    with peers.listening(peers.Archive(lambda _: status)) as address, pytest.raises(DeliveryError) as caught:
+        connect(address).send(wrap())
+    assert (caught.value.permanent, caught.value.status) == (True, status)
+
+
+def test_a_refused_sop_class_is_permanent_and_spares_the_others(wrap: Wrap, connect: Connect) -> None:
+    archive = peers.Archive()
+    with peers.listening(archive, kinds=(ResultKind.HEATMAP,)) as address:
+        pacs = connect(address)
+        with pytest.raises(DeliveryError, match="no presentation context") as caught:
+            pacs.send(wrap(ResultKind.MEASUREMENTS))
+        assert caught.value.permanent
+        assert pacs.send(wrap(ResultKind.HEATMAP)).status == 0
+    assert archive.associations == 1
+
+
+def test_a_peer_that_takes_no_class_at_all_is_permanent(wrap: Wrap, connect: Connect) -> None:
+    with peers.listening(peers.Archive(), kinds=()) as address:
+        with pytest.raises(DeliveryError, match="accepts none of our SOP Classes") as caught:
+            connect(address).send(wrap())
+    assert caught.value.permanent
+
+
+def test_a_class_never_proposed_before_is_negotiated(wrap: Wrap, connect: Connect, tmp_path: Path) -> None:
+    """A new kind of result object needs no code in the sender."""
+    archive = peers.Archive()
+    enhanced_sr = "1.2.840.10008.5.1.4.1.1.88.22"
+    old = peers.result_object(ResultKind.REPORT, 5)
+    new = tmp_path / "enhanced"
+    short = peers.SOP_CLASS[ResultKind.REPORT].encode()
+    new.write_bytes(old.replace(short, enhanced_sr.encode()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(peers.SOP_CLASS, ResultKind.MEASUREMENTS, enhanced_sr)
+        with peers.listening(archive) as address:
+            pacs = connect(address)
+            pacs.send(wrap(ResultKind.REPORT))
+            pacs.send(Parcel(path=new, sop_class_uid=enhanced_sr, size_bytes=len(old)))
+    assert (len(archive.datasets), archive.associations) == (2, 2)
+
+
+def test_nobody_there_is_temporary(wrap: Wrap, connect: Connect) -> None:
+    with pytest.raises(DeliveryError, match="no connection") as caught:
+        connect(peers.nobody()).send(wrap())
+    assert not caught.value.permanent
+
+
+def test_an_unknown_host_is_temporary(wrap: Wrap, connect: Connect) -> None:
+    with pytest.raises(DeliveryError, match=r"pacs\.invalid") as caught:
+        connect(Address(ae_title="PACS", host="pacs.invalid", port=104)).send(wrap())
+    assert not caught.value.permanent
+
+
+def test_a_rejected_ae_title_is_temporary_and_named(wrap: Wrap, connect: Connect) -> None:
+    with peers.listening(peers.Archive(), requires="SOMEBODY") as address:
+        with pytest.raises(DeliveryError, match=r"rejected \(permanent\): Calling AE title not recogni[sz]ed") as caught:
+            connect(address).send(wrap())
+    assert not caught.value.permanent
+
+
+def test_an_abort_before_the_answer_is_temporary_and_the_next_send_recovers(wrap: Wrap, connect: Connect) -> None:
+    archive = peers.Archive(lambda count: None if count == 1 else 0x0000)
+    with peers.listening(archive) as address:
+        pacs = connect(address)
+        with pytest.raises(DeliveryError) as caught:
+            pacs.send(wrap())
+        assert not caught.value.permanent
+        assert pacs.send(wrap()).status == 0
+    ((first, second),) = archive.datasets.values()
+    assert first == second
+
+
+def test_an_association_that_broke_while_idle_costs_no_delivery(wrap: Wrap, connect: Connect) -> None:
+    archive = peers.Archive(lambda count: None if count == 2 else 0x0000)
+    with peers.listening(archive) as address:
+        pacs = connect(address)
+        assert pacs.send(wrap(number=1)).status == 0
+        assert pacs.send(wrap(number=2)).status == 0
+    assert archive.associations == 2
+    assert all(len(contents) == 1 for contents in archive.digests().values())
+
+
+def test_a_restarted_peer_is_found_again(wrap: Wrap, connect: Connect) -> None:
+    archive = peers.Archive()
+    with peers.listening(archive) as address:
+        pacs = connect(address)
+        pacs.send(wrap(number=1))
+    with peers.listening(archive, port=address.port):
+        pacs.send(wrap(number=2))
+    assert len(archive.datasets) == 2
+
+
+def _silent(connection: socket.socket) -> None:
+    while connection.recv(65536):
+        pass
+
+
+def _hang_up(connection: socket.socket) -> None:
+    connection.close()
+
+
+def _babble(connection: socket.socket) -> None:
+    connection.recv(65536)
+    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 10)
+
+
+@pytest.mark.parametrize("behave", [_silent, _hang_up, _babble])
+def test_a_peer_that_is_no_dicom_scp_is_temporary_and_soon_over(
+    wrap: Wrap, connect: Connect, behave: Callable[[socket.socket], None]
+) -> None:
+    with peers.raw_peer(behave) as address:
+        started = time.monotonic()
+        with pytest.raises(DeliveryError) as caught:
+            connect(address, timeout_s=0.5).send(wrap())
+    assert not caught.value.permanent
+    assert time.monotonic() - started < 5
+
+
+def test_a_peer_that_never_answers_is_cut_off(wrap: Wrap, connect: Connect) -> None:
+    def swallow(connection: socket.socket) -> None:
+        peers.accept_association(connection)
+        _silent(connection)
+
+    with peers.raw_peer(swallow) as address:
+        started = time.monotonic()
+        with pytest.raises(DeliveryError, match="no answer within") as caught:
+            connect(address, timeout_s=0.5).send(wrap())
+    assert not caught.value.permanent
+    assert time.monotonic() - started < 5
+
+
+def test_a_peer_that_never_reads_cannot_hold_the_sender(wrap: Wrap, connect: Connect) -> None:
+    """The kernel's buffers are full, the sender's write blocks: time is up all the same, and no thread stays."""
+    stop = threading.Event()
+
+    def deaf(connection: socket.socket) -> None:
+        peers.accept_association(connection)
+        stop.wait(60)
+
+    parcel = wrap(ResultKind.HEATMAP, padding=40_000_000)
+    small = Parcel(path=parcel.path, sop_class_uid=parcel.sop_class_uid, size_bytes=1)  # no time for its size
+    before = threading.active_count()
+    with peers.raw_peer(deaf) as address:
+        started = time.monotonic()
+        with pytest.raises(DeliveryError) as caught:
+            connect(address, timeout_s=1.0).send(small)
+        took_s = time.monotonic() - started
+        stop.set()
+    assert not caught.value.permanent
+    assert took_s < 8
+    deadline = time.monotonic() + 5
+    while threading.active_count() > before and time.monotonic() < deadline:
+        threading.Event().wait(0.05)
+    assert threading.active_count() <= before
+
+
+def test_small_pdus_are_sent_at_once(wrap: Wrap, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nagle's algorithm and delayed acknowledgements cost 40 ms per object; TCP_NODELAY is set on our socket."""
+    tuned: list[int] = []
+    genuine = socket.socket.settimeout
+
+    def spy(connection: socket.socket, value: float | None) -> None:
+        genuine(connection, value)
+        if value == 1.25:
+            tuned.append(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    monkeypatch.setattr(socket.socket, "settimeout", spy)
+    with peers.listening(peers.Archive()) as address:
+        connect(address, timeout_s=1.25).send(wrap())
+    assert 1 in tuned
+
+
+def test_every_status_row_can_be_reached() -> None:
+    assert [judge(row.value) for row in TABLE if judge(row.value) is not row and row.mask == 0xFFFF] == []
+    assert judge(0x0000).fate is Fate.DELIVERED
+    assert {judge(value).fate for value in range(0xA700, 0xA800)} == {Fate.RETRY}
+    assert {judge(value).fate for value in range(0xC000, 0xD000)} == {Fate.REFUSED}
+
+
+@pytest.mark.pacs
+def test_dcmtk_storescp_takes_all_three(wrap: Wrap, connect: Connect, tmp_path: Path) -> None:
+    program = shutil.which("storescp")
+    if program is None:
+        pytest.skip("storescp is missing: install the package dcmtk")
+    store = tmp_path / "store"
+    store.mkdir()
+    address = peers.nobody()
+    process = subprocess.Popen([program, "-od", store, "-pdu", "131072", "+B", str(address.port)], env={"TCP_NODELAY": "1"})
+    try:
+        _wait_for_port(address)
+        pacs = connect(address)
+        parcels = [wrap(kind) for kind in ResultKind]
+        assert [pacs.send(parcel).status for parcel in parcels] == [0, 0, 0]
+        pacs.close()
+    finally:
+        process.terminate()
+        process.wait(10)
+    stored = {dcmread(path).SOPInstanceUID: split_dataset(path)[1] and _data_set_of(path) for path in store.iterdir()}
+    assert stored == {dcmread(parcel.path).SOPInstanceUID: _data_set(parcel) for parcel in parcels}
+
+
+def _data_set_of(path: Path) -> bytes:
+    _, offset = split_dataset(path)
+    return path.read_bytes()[offset:]
+
+
+def _wait_for_port(address: Address) -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection((address.host, address.port), 1).close()
+            return
+        except OSError:
+            threading.Event().wait(0.02)
+    raise TimeoutError("storescp does not listen")
