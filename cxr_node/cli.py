@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import sys
 import tempfile
 from collections.abc import Callable
@@ -14,14 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 
 from cxr_node import __version__, show
 from cxr_node import config as configuration
-from cxr_node.config import Config
-from cxr_node.errors import ConfigError, CxrNodeError, DataError
+from cxr_node.config import Address, Config
+from cxr_node.errors import ConfigError, CxrNodeError, DataError, ModelError
 
 if TYPE_CHECKING:
+    from cxr_node.model.profile import Profile
     from cxr_node.node.ledger import Ledger
     from cxr_node.pipeline import Predictor
 
@@ -74,11 +77,27 @@ def command(name: str | None = None) -> Callable[[Callable[Params, Result]], Cal
     return register
 
 
-def _load_predictor(config: Config) -> Predictor:
-    from cxr_node.model import predictor, profile
+def _profile(config: Config) -> Profile:
+    """The configured profile; one that is not as it was released is the operator's to mend (exit 78)."""
+    from cxr_node.model import profile
 
-    folder = configuration.profile_folder(config.model.profile)
-    return predictor.load_predictor(profile.load(folder), config.model.threads)
+    try:
+        return profile.load(configuration.profile_folder(config.model.profile))
+    except ModelError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _load_predictor(config: Config) -> Predictor:
+    from cxr_node.model import predictor
+
+    return predictor.load_predictor(_profile(config), config.model.threads)
+
+
+def _address(text: str) -> Address:
+    try:
+        return Address.model_validate(text)
+    except ValidationError as error:
+        raise typer.BadParameter(f"{text!r}: write AE@host:port, for example CXR_NODE@127.0.0.1:11112") from error
 
 
 def _ledger(config: Config) -> Ledger:
@@ -92,6 +111,7 @@ def _ledger(config: Config) -> Ledger:
 @app.callback(invoke_without_command=True)
 def version(show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     """A DICOM node for chest-radiograph AI. Research use only."""
+    logging.basicConfig(level=logging.CRITICAL)  # libraries' own lines; the services set up their journal
     if show_version:
         out.print(f"cxr-node {__version__}")
         raise typer.Exit
@@ -102,7 +122,7 @@ def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Run the whole node: receive, work and deliver as supervised processes."""
     from cxr_node.node import journal, service
 
-    configuration.load(config)
+    _profile(configuration.load(config))
     journal.configure()
     start = (sys.executable, "-m", "cxr_node")
     roles = ("receive", "work", "deliver")  # in the order of their stop
@@ -114,28 +134,38 @@ def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
 def receive(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Run the Storage SCP alone (as its systemd unit does)."""
     from cxr_node.dicom import decoders, header
+    from cxr_node.node import journal, service
     from cxr_node.node import receive as room
 
+    settings = configuration.load(config)
+    journal.configure()
+    notifier = service.Notifier()
+    hooks = room.Hooks(stop=service.stop_event(), ready=lambda _: notifier.ready(), progress=notifier.progress)
     syntaxes = tuple(syntax.uid for syntax in decoders.transfer_syntaxes())
-    room.run(configuration.load(config), header.inspect, syntaxes)
+    room.serve(settings, header.inspect, syntaxes, hooks)
 
 
 @command()
 def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Run one worker alone: claims received instances, judges them, stores their results."""
     from cxr_node import pipeline
+    from cxr_node.node import journal, service
     from cxr_node.node import work as room
 
     settings = configuration.load(config)
-    room.run(settings, functools.partial(_load_predictor, settings), pipeline.process)
+    journal.configure()
+    room.run(settings, functools.partial(_load_predictor, settings), pipeline.process, service.stop_event())
 
 
 @command()
 def deliver(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Run the delivery alone: sends results to their destinations, and clears what has been kept long enough."""
     from cxr_node.node import deliver as room
+    from cxr_node.node import journal, service
 
-    room.run(configuration.load(config))
+    settings = configuration.load(config)
+    journal.configure()
+    room.run(settings, service.stop_event())
 
 
 @command()
@@ -173,7 +203,7 @@ def send(
     from cxr_node import classify
     from cxr_node.node import send as room
 
-    address = configuration.address(to)
+    address = _address(to)
     with tempfile.TemporaryDirectory(prefix="cxr-node-send-") as scratch:
         files = classify.dicom_files(classify.files(paths), Path(scratch))
         failures = show.sending(files, functools.partial(room.store, address=address, calling_ae_title=calling))

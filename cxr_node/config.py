@@ -123,7 +123,7 @@ class Results(Section):
     installation_id: str = "cxr-node"
     """Serial number of this installation; part of every UID the node makes."""
     normal_heatmap: NormalHeatmap = NormalHeatmap.BANNER
-    max_heatmap_px: int = Field(default=2048, ge=512, le=4096)
+    max_heatmap_px: int = Field(default=2048, ge=1024, le=4096)
     """Long side of the heat map picture."""
 
 

@@ -164,7 +164,7 @@ def _send(sources: Sequence[_Source], node: Address, bar: Progress) -> None:
         if not sent.ok:
             raise DemoError(f"the node refused {sent.path.name}: {sent.sentence}")
 
-    send.store([source.part10 for source in sources], node, "CXR_DEMO", arrived)
+    send.store([source.part10 for source in sources], arrived, node, "CXR_DEMO")
 
 
 def _settled(work: Path, uids: set[str], bar: Progress) -> dict[str, Story]:

@@ -113,8 +113,8 @@ def status(seen: Status) -> Group:
         queue.add_column(state, justify="right")
     queue.add_row(*(str(number) for number in seen.instances.values()))
     places = Table("destination", "address", title="deliveries", title_justify="left")
-    for state in next(iter(seen.destinations.values()), {}):
-        places.add_column(state, justify="right")
+    for heading in next(iter(seen.destinations.values()), {}):
+        places.add_column(heading, justify="right")
     for name, numbers in seen.destinations.items():
         places.add_row(name, seen.addresses.get(name, "not configured"), *(str(number) for number in numbers.values()))
     last = Table("received (UTC)", "from", "SOP Instance UID", "state", "verdict", "certainty", "reason")

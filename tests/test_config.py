@@ -13,7 +13,7 @@ from cxr_node.errors import ConfigError
 SPOOL = {"spool": {"path": "/var/lib/cxr-node"}}
 MISTAKES = {
     "unknown section": ({**SPOOL, "destinatons": []}, "destinatons: unknown key; did you mean 'destinations'?"),
-    "key": ({"spool": {"path": "x", "retention_day": 1}}, "spool.retention_day: unknown key; did you mean 'retention_days'?"),
+    "key": ({"spool": {"path": "x", "min_fre_mib": 1}}, "spool.min_fre_mib: unknown key; did you mean 'min_free_mib'?"),
     "unknown key in a list": (
         {**SPOOL, "destinations": [{"name": "a", "address": "A@h:1", "sent": []}]},
         "destinations.0.sent: unknown key; did you mean 'send'?",

@@ -79,7 +79,14 @@ _REQUEST_TYPE_2 = (
     "RequestedProcedureCodeSequence",
 )  # fmt: skip
 _EQUIPMENT: Attributes = dict.fromkeys(
-    ("Manufacturer", "InstitutionName", "StationName", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions")
+    (
+        "Manufacturer",
+        "InstitutionName",
+        "StationName",
+        "ManufacturerModelName",
+        "DeviceSerialNumber",
+        "SoftwareVersions",
+    )
 )
 _STRICT_VRS = frozenset({"AS", "CS", "DA", "TM", "UI"})
 _OFFSET = re.compile(r"[+-](0\d|1[0-4])[0-5]\d")

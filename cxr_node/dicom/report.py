@@ -8,21 +8,12 @@ Clauses: PS3.3 A.35.1 Basic Text SR IOD; PS3.16 TID 2000 Basic Diagnostic Imagin
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from highdicom.sr.enum import RelationshipTypeValues as Relation
-from highdicom.sr.value_types import (
-    CodeContentItem,
-    ContainerContentItem,
-    ContentItem,
-    ImageContentItem,
-    TextContentItem,
-    UIDRefContentItem,
-)
+from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
-from cxr_node.dicom import wording
+from cxr_node.dicom import content, wording
+from cxr_node.dicom.content import Relation
 from cxr_node.dicom.result import PRODUCT, SHAPES, Context, finish, start_report
 from cxr_node.domain import Artifact, ResultKind
 
@@ -35,50 +26,37 @@ def build(context: Context) -> Artifact:
     return finish(context, ResultKind.REPORT, start_report(context, ResultKind.REPORT, _content(context)))
 
 
-def _content(context: Context) -> ContainerContentItem:
+def _content(context: Context) -> Dataset:
     numbers = {kind: shape.series_number for kind, shape in SHAPES.items()}
-    findings = wording.report_findings(context.finding, context.radiograph, numbers)
+    findings = wording.report_findings(context.finding, context.radiograph, numbers, shows_map=context.shows_map)
     conclusions = wording.report_conclusions(context.finding, context.radiograph, PRODUCT)
-    root = ContainerContentItem(TITLE, is_content_continuous=False, template_id="2000")
-    root.ContentSequence = [
-        CodeContentItem(codes.DCM.LanguageOfContentItemAndDescendants, ENGLISH, Relation.HAS_CONCEPT_MOD),
+    children = [
+        content.code(Relation.HAS_CONCEPT_MOD, codes.DCM.LanguageOfContentItemAndDescendants, ENGLISH),
         *_observer(context),
-        _section(codes.DCM.Impressions, [_impression(context)]),
-        _section(codes.DCM.Findings, _texts(codes.DCM.Finding, findings)),
-        _section(codes.DCM.Conclusions, _texts(codes.DCM.Conclusion, conclusions)),
+        content.container(Relation.CONTAINS, codes.DCM.Impressions, [_impression(context)]),
+        content.container(Relation.CONTAINS, codes.DCM.Findings, _texts(codes.DCM.Finding, findings)),
+        content.container(Relation.CONTAINS, codes.DCM.Conclusions, _texts(codes.DCM.Conclusion, conclusions)),
     ]
-    return root
+    return content.root(TITLE, "2000", children)
 
 
-def _observer(context: Context) -> list[ContentItem]:
-    """TID 1002, the device: what it is, in words."""
+def _observer(context: Context) -> list[Dataset]:
+    """TID 1002 and 1004, the device: what it is, in words."""
     name = f"{PRODUCT}, {context.model_name} {context.algorithm_version}, {context.manufacturer}"
     return [
-        CodeContentItem(codes.DCM.ObserverType, codes.DCM.Device, Relation.HAS_OBS_CONTEXT),
-        UIDRefContentItem(codes.DCM.DeviceObserverUID, context.device_uid, Relation.HAS_OBS_CONTEXT),
-        TextContentItem(codes.DCM.DeviceObserverName, name, Relation.HAS_OBS_CONTEXT),
+        content.code(Relation.HAS_OBS_CONTEXT, codes.DCM.ObserverType, codes.DCM.Device),
+        content.uid_ref(Relation.HAS_OBS_CONTEXT, codes.DCM.DeviceObserverUID, context.device_uid),
+        content.text(Relation.HAS_OBS_CONTEXT, codes.DCM.DeviceObserverName, name),
     ]
 
 
-def _impression(context: Context) -> TextContentItem:
+def _impression(context: Context) -> Dataset:
     ref = context.source.ref
-    impression = TextContentItem(codes.DCM.Impression, wording.summary(context.finding), Relation.CONTAINS)
-    image = ImageContentItem(
-        codes.DCM.SourceImageForImageProcessingOperation,
-        ref.sop_class_uid,
-        ref.sop_instance_uid,
-        relationship_type=Relation.INFERRED_FROM,
-    )
-    del image.ConceptNameCodeSequence  # TID 2000 gives image references no purpose
+    impression = content.text(Relation.CONTAINS, codes.DCM.Impression, wording.summary(context.finding))
+    image = content.image(Relation.INFERRED_FROM, None, ref.sop_class_uid, ref.sop_instance_uid)
     impression.ContentSequence = [image]
     return impression
 
 
-def _texts(concept: Code, lines: Iterable[str]) -> list[TextContentItem]:
-    return [TextContentItem(concept, line, Relation.CONTAINS) for line in lines]
-
-
-def _section(concept: Code, items: Iterable[ContentItem]) -> ContainerContentItem:
-    section = ContainerContentItem(concept, is_content_continuous=False, relationship_type=Relation.CONTAINS)
-    section.ContentSequence = list(items)
-    return section
+def _texts(concept: Code, lines: list[str]) -> list[Dataset]:
+    return [content.text(Relation.CONTAINS, concept, line) for line in lines]

@@ -16,13 +16,13 @@ import re
 import uuid
 import warnings
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 
 from pydicom import Dataset, dcmwrite
 from pydicom.dataset import FileMetaDataset
 from pydicom.sr.codedict import codes
-from pydicom.sr.coding import Code
 from pydicom.uid import (
+    UID,
     BasicTextSRStorage,
     Comprehensive3DSRStorage,
     ExplicitVRLittleEndian,
@@ -32,8 +32,9 @@ from pydicom.uid import (
 from cxr_node import __version__
 from cxr_node.config import NormalHeatmap, Results
 from cxr_node.dicom import carry
+from cxr_node.dicom.content import coded, reference
 from cxr_node.dicom.header import Source
-from cxr_node.dicom.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from cxr_node.dicom.origin import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from cxr_node.dicom.wording import plain, series_description
 from cxr_node.domain import Artifact, Finding, Origin, Radiograph, ResultKind, Verdict
 
@@ -114,6 +115,7 @@ class Context:
         """Series Instance UID: one instance a series, for OHIF shows only the first SR of a series."""
         return _uid("series", self.source.ref.study_instance_uid, *self._answer(), kind)
 
+    @property
     def tracking_uid(self) -> str:
         """Tracking Unique Identifier of the one finding."""
         return _uid("tracking", *self._answer())
@@ -144,6 +146,7 @@ def start(context: Context, kind: ResultKind) -> Dataset:
     dataset.SeriesDescription = series_description(kind, context.finding, shows_map=context.shows_map)
     dataset.Modality = shape.modality
     dataset.InstanceNumber = 1
+    dataset.InstanceCreatorUID = IMPLEMENTATION_CLASS_UID
     dataset.ContentDate = moment.strftime("%Y%m%d")
     dataset.ContentTime = moment.strftime("%H%M%S.%f")
     dataset.Manufacturer = context.manufacturer
@@ -174,20 +177,6 @@ def start_report(context: Context, kind: ResultKind, content: Dataset) -> Datase
     return dataset
 
 
-def coded(concept: Code) -> Dataset:
-    """Item of a code sequence (PS3.3 8.8)."""
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = concept.value, concept.scheme_designator, concept.meaning
-    return item
-
-
-def instance(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
-    """Item that refers to one SOP Instance (PS3.3 10.8)."""
-    item = Dataset()
-    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class_uid, sop_instance_uid
-    return item
-
-
 def finish(context: Context, kind: ResultKind, dataset: Dataset) -> Artifact:
     """Encode a complete data set."""
     return Artifact(
@@ -206,7 +195,7 @@ def to_part10(dataset: Dataset) -> bytes:
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
     meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
     dataset.file_meta = meta
     dataset.preamble = bytes(128)
@@ -241,8 +230,8 @@ def _evidence(context: Context) -> Dataset:
     ref = context.source.ref
     picture = SHAPES[ResultKind.HEATMAP].sop_class_uid, context.instance_uid(ResultKind.HEATMAP)
     members = {
-        ref.series_instance_uid: instance(ref.sop_class_uid, ref.sop_instance_uid),
-        context.series_uid(ResultKind.HEATMAP): instance(*picture),
+        ref.series_instance_uid: reference(ref.sop_class_uid, ref.sop_instance_uid),
+        context.series_uid(ResultKind.HEATMAP): reference(*picture),
     }
     study = Dataset()
     study.StudyInstanceUID = ref.study_instance_uid
@@ -255,14 +244,14 @@ def _evidence(context: Context) -> Dataset:
     return study
 
 
-def _zone(dataset: Dataset) -> timezone:
+def _zone(dataset: Dataset) -> tzinfo:
     """Time zone that the source declares (PS3.3 C.12.1.1.8), else UTC."""
     match = _OFFSET.fullmatch(carry.raw_text(dataset, "TimezoneOffsetFromUTC"))
     if match is None:
-        return timezone.utc
+        return UTC
     offset = timedelta(hours=int(match[2]), minutes=int(match[3]))
     if offset >= timedelta(hours=24):
-        return timezone.utc
+        return UTC
     return timezone(-offset if match[1] == b"-" else offset)
 
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from cxr_node.domain import Doubt, Finding, OperatingPoint, Radiograph, ResultKind, Verdict, View
 
 RESEARCH = "Research use only."
 LOOKED = "Where the network looked, not the outline of a lesion."
+NO_MAP = "No heat map is shown for this verdict."
+FOOTER = "Research use only. Not a medical device."
 _MAX_DIGITS = 6
 
 
@@ -45,6 +47,14 @@ def certainty(finding: Finding) -> float | None:
     return _rounded_percent(finding.probability, finding.identity.operating_point, digits=1)
 
 
+def certainty_text(finding: Finding) -> str | None:
+    """Format the certainty, "93.4 %"; None where none may be stated."""
+    value = certainty(finding)
+    if value is None:
+        return None
+    return f"{value:.1f} %" if round(value, 1) == value else f"{value:g} %"
+
+
 def threshold(probability: float) -> str:
     """Format a threshold as percent with no more digits than it has, at most four: "85 %"."""
     return f"{100 * probability:.4g} %"
@@ -56,13 +66,13 @@ def summary(finding: Finding) -> str:
     match finding.decision.verdict:
         case Verdict.PNEUMONIA:
             return (
-                f"AI: pneumonia SUSPECTED, certainty {_certainty_text(finding)} "
+                f"AI: pneumonia SUSPECTED, certainty {certainty_text(finding)} "
                 f"(report threshold {threshold(point.report_at)}). Unverified. "
                 f"Only pneumonia was assessed; other findings are not evaluated. {RESEARCH}"
             )
         case Verdict.NORMAL:
             return (
-                f"AI: no pneumonia detected, certainty of pneumonia {_certainty_text(finding)} "
+                f"AI: no pneumonia detected, certainty of pneumonia {certainty_text(finding)} "
                 f"(rule-out threshold {threshold(point.rule_out_below)}). Unverified. "
                 f"Only pneumonia was assessed; this is not a statement that the radiograph is normal. {RESEARCH}"
             )
@@ -79,7 +89,7 @@ def doubt_sentence(finding: Finding) -> str:
     match finding.decision.doubt:
         case Doubt.BETWEEN_THRESHOLDS:
             between = f"{threshold(point.rule_out_below)} and {threshold(point.report_at)}"
-            return f"certainty of pneumonia {_certainty_text(finding)} lies between {between}"
+            return f"certainty of pneumonia {certainty_text(finding)} lies between {between}"
         case Doubt.VIEWS_DISAGREE:
             spread = _above(100 * prediction.spread, 100 * point.max_spread)
             limit = f"limit {100 * point.max_spread:.4g}"
@@ -108,9 +118,7 @@ def banner(finding: Finding) -> Banner:
 
 def certainty_line(finding: Finding) -> str:
     """State the certainty, or that none is."""
-    if certainty(finding) is None:
-        return "Certainty of pneumonia: not stated."
-    return f"Certainty of pneumonia: {_certainty_text(finding)}"
+    return f"Certainty of pneumonia: {certainty_text(finding) or 'not stated'}"
 
 
 def thresholds_line(point: OperatingPoint) -> str:
@@ -132,12 +140,14 @@ def series_description(kind: ResultKind, finding: Finding, *, shows_map: bool) -
     return " ".join([*parts, "(research)"])
 
 
-def report_findings(finding: Finding, radiograph: Radiograph, series_numbers: dict[ResultKind, int]) -> list[str]:
+def report_findings(
+    finding: Finding, radiograph: Radiograph, series_numbers: Mapping[ResultKind, int], *, shows_map: bool
+) -> list[str]:
     """Lines under Findings; short, for viewers do not wrap them."""
     lines = [certainty_line(finding), thresholds_line(finding.identity.operating_point)]
-    if finding.decision.verdict is not Verdict.NORMAL:
+    if shows_map:
         lines.append(f"Heat map (Grad-CAM): series {series_numbers[ResultKind.HEATMAP]}.")
-        lines.append(LOOKED)
+        lines.append("The map shows where the network looked, not the outline of a lesion.")
     if finding.decision.verdict is Verdict.PNEUMONIA:
         lines.append(f"Region, for machines: series {series_numbers[ResultKind.MEASUREMENTS]}.")
     lines.append("Assessed: pneumonia. Not assessed: everything else.")
@@ -151,21 +161,14 @@ def report_conclusions(finding: Finding, radiograph: Radiograph, product: str) -
     return [
         f"{RESEARCH} Not a medical device. Unverified answer of an algorithm; read the source radiograph.",
         *(plain(remark) for remark in radiograph.remarks),
-        f"Model {plain(identity.profile)} {plain(identity.version)}, weights {identity.weights_sha256[:12]}, {product}. "
-        f"Calibration: {plain(identity.calibration)}.",
+        plain(f"Model {identity.profile} {identity.version}, weights {identity.weights_sha256[:12]}, {product}."),
+        plain(f"Calibration: {identity.calibration}."),
     ]
 
 
 def view_line(view: View) -> str:
     """State the projection, and how sure that is."""
     return "Projection: not stated in the header." if view is View.UNKNOWN else f"Projection: {view.value}."
-
-
-def _certainty_text(finding: Finding) -> str:
-    value = certainty(finding)
-    if value is None:
-        raise ValueError("no certainty may be stated")
-    return f"{value:.1f} %" if round(value, 1) == value else f"{value:g} %"
 
 
 def _rounded_percent(probability: float, point: OperatingPoint, digits: int) -> float:

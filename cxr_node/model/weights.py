@@ -18,6 +18,8 @@ from cxr_node.model.networks import Network, build
 from cxr_node.model.profile import NetworkSpec
 
 NETWORK, DISTANCE = "network.", "distance."
+READABLE = 0o644
+"""safetensors writes for its owner alone; the node runs as another user than the one who trained."""
 STATISTICS = frozenset({"mean", "axes", "variance", "residual_variance", "scale"})
 """What `model.distance.fit` yields."""
 
@@ -27,6 +29,7 @@ def save(path: Path, network: Network, stats: Mapping[str, torch.Tensor]) -> Non
     tensors = {NETWORK + name: _stored(value) for name, value in network.state_dict().items()}
     tensors |= {DISTANCE + name: value.float().contiguous() for name, value in stats.items()}
     save_file(tensors, path)
+    path.chmod(READABLE)
 
 
 def load(path: Path, spec: NetworkSpec, labels: int) -> tuple[Network, dict[str, torch.Tensor]]:

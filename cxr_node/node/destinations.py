@@ -6,24 +6,20 @@ spool and never decoded, but for a peer that speaks Implicit VR only (PS3.4 B, P
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import socket
-import ssl
-import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from pynetdicom import AE, _config, dsutils, evt
+from pynetdicom import _config, dsutils, evt
 from pynetdicom.association import Association
 from pynetdicom.events import Event
 from pynetdicom.presentation import PresentationContext, build_context
 
-from cxr_node.config import Destination, Tls
-from cxr_node.errors import ConfigError, DeliveryError
+from cxr_node.config import Destination
+from cxr_node.errors import DeliveryError
+from cxr_node.node.association import Entity, bury, client_tls, deadline
 from cxr_node.node.statuses import Fate, judge
 
 log = logging.getLogger(__name__)
@@ -96,8 +92,8 @@ class StorageScu:
     def __init__(self, destination: Destination, calling_ae_title: str) -> None:
         _config.STORE_SEND_CHUNKED_DATASET = True  # from the file, as it is
         self._destination = destination
-        self._tls = _client_tls(destination.tls) if destination.tls else None
-        self._entity = AE(calling_ae_title)
+        self._tls = client_tls(destination.tls) if destination.tls else None
+        self._entity = Entity(calling_ae_title)
         self._entity.connection_timeout = self._entity.acse_timeout = destination.timeout_s
         self._entity.network_timeout = None  # how long an idle association stays open is not pynetdicom's to say
         self._association: Association | None = None
@@ -119,7 +115,7 @@ class StorageScu:
         """Release the association."""
         association, self._association = self._association, None
         if association is not None and association.is_established:
-            with _deadline(association, self._destination.timeout_s):
+            with deadline(association, self._destination.timeout_s):
                 association.release()
 
     def _reusable(self, sop_class_uid: str) -> Association | None:
@@ -143,11 +139,12 @@ class StorageScu:
                 ae_title=address.ae_title,
                 max_pdu=_MAX_PDU_BYTES,
                 tls_args=(self._tls, address.host) if self._tls else None,
-                evt_handlers=[(evt.EVT_CONN_OPEN, self._tune), (evt.EVT_DIMSE_RECV, self._answered)],
+                evt_handlers=[(evt.EVT_DIMSE_RECV, self._answered)],
             )
         except OSError as error:  # the host name has no address
             raise DeliveryError(f"{address.host}: {error.strerror}", permanent=False) from error
         if not association.is_established:
+            bury(association)
             raise _refusal(association, self._destination)
         self._association = association
         return association
@@ -158,7 +155,7 @@ class StorageScu:
         self._answers_to = None
         limit_s = self._destination.timeout_s + parcel.size_bytes / _SLOWEST_BYTES_PER_S
         association.dimse_timeout = 2 * limit_s  # the deadline comes first and ends even a stuck send()
-        with _deadline(association, limit_s) as passed:
+        with deadline(association, limit_s) as passed:
             try:
                 answer = association.send_c_store(payload, msg_id=self._message_id)
             except RuntimeError as error:  # released by the peer a moment ago
@@ -176,16 +173,9 @@ class StorageScu:
 
     def _abort(self, association: Association) -> None:
         self._association = None
-        with _deadline(association, 1.0):
+        with deadline(association, 1.0):
             association.abort()
-
-    def _tune(self, event: Event) -> None:
-        """Send small PDUs at once (Nagle costs 40 ms each), and let no write block for ever."""
-        connection = _connection(event.assoc)
-        if connection is None:
-            return
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.settimeout(self._destination.timeout_s)
+        bury(association)
 
     def _answered(self, event: Event) -> None:
         self._answers_to = event.message.command_set.get("MessageIDBeingRespondedTo")
@@ -232,46 +222,6 @@ def _refusal(association: Association, destination: Destination) -> DeliveryErro
         return DeliveryError(f"{where}: association rejected ({kind}): {answer.reason_str}", permanent=False)
     if answer is not None and answer.result == 0 and not association.accepted_contexts:
         return DeliveryError(f"{where}: accepts none of our SOP Classes", permanent=True)
-    if answer is not None or association.is_aborted:
+    if getattr(association.dul.socket, "connected", False):
         return DeliveryError(f"{where}: association aborted, or not answered", permanent=False)
     return DeliveryError(f"{where}: no connection", permanent=False)
-
-
-@contextlib.contextmanager
-def _deadline(association: Association, limit_s: float) -> Iterator[threading.Event]:
-    """Cut the connection when time is up.
-
-    pynetdicom's own timeouts queue an abort behind the data that the peer does not read, and wait for it.
-    """
-    passed = threading.Event()
-
-    def cut() -> None:
-        passed.set()
-        if (connection := _connection(association)) is not None:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-
-    timer = threading.Timer(limit_s, cut)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield passed
-    finally:
-        timer.cancel()
-
-
-def _connection(association: Association) -> socket.socket | None:
-    wrapper = association.dul.socket
-    return wrapper.socket if wrapper is not None else None
-
-
-def _client_tls(tls: Tls) -> ssl.SSLContext:
-    """TLS 1.2 or newer with AEAD ciphers, both sides authenticated (PS3.15 B.12: BCP 195)."""
-    try:
-        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(tls.ca))
-        context.load_cert_chain(tls.certificate, tls.key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"destinations.tls: {tls.certificate}, {tls.key} or {tls.ca} cannot be used") from error
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
-    return context

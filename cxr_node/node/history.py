@@ -5,6 +5,7 @@ Reads only; every move is in `ledger`. Keys are UIDs and digests, never a patien
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,6 +16,8 @@ from cxr_node.node.claims import due_at, pick
 from cxr_node.node.jobs import DeliveryState, InstanceState, Job
 from cxr_node.node.ledger import OPEN, SETTLED, Ledger
 from cxr_node.node.schema import artifacts, deliveries, events, instance_artifacts, instances
+
+_DIGEST = re.compile(r"[0-9a-f]{12,64}")  # log lines show the first 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +149,7 @@ def recent(ledger: Ledger, number: int) -> list[InstanceRow]:
 
 
 def trace(ledger: Ledger, key: str) -> list[Story]:
-    """Tell the stories behind a SOP, series or study UID, a result's SOP Instance UID, or an accession key."""
+    """Tell the stories behind a SOP, series or study UID, a result's SOP Instance UID, an accession key or a digest."""
     of_result = (
         sa.select(instance_artifacts.c.instance_id)
         .join(artifacts, artifacts.c.id == instance_artifacts.c.artifact_id)
@@ -157,6 +160,7 @@ def trace(ledger: Ledger, key: str) -> list[Story]:
         instances.c.series_instance_uid == key,
         instances.c.study_instance_uid == key,
         instances.c.accession_key == key,
+        instances.c.content_sha256.startswith(key, autoescape=True) if _DIGEST.fullmatch(key) else sa.false(),
         instances.c.id.in_(of_result),
     )
     with ledger.database.reading() as connection:

@@ -227,15 +227,9 @@ class Ledger:
             row = connection.execute(moved.returning(deliveries.c.artifact_id)).first()
             if row is None:
                 return False
-            users = sa.select(instance_artifacts.c.instance_id).where(instance_artifacts.c.artifact_id == row[0])
-            instance_ids = list(connection.scalars(users.order_by(instance_artifacts.c.instance_id)))
-            note(
-                connection,
-                instance_ids,
-                now,
-                f"delivery-{to.lower()}",
-                f"{job.artifact.kind} to {job.destination}: {detail}",
-            )
+            instance_ids = _lock_users(connection, row.artifact_id)
+            detail = f"{job.artifact.kind} to {job.destination}: {detail}"
+            note(connection, instance_ids, now, f"delivery-{to.lower()}", detail)
             _conclude(connection, instance_ids, now)
         return True
 
@@ -250,7 +244,7 @@ def _attach(
 ) -> None:
     """Link a result to its instance; where it is new, make it due at the destinations."""
     same = sa.select(artifacts.c.id).where(artifacts.c.sop_instance_uid == stored.sop_instance_uid)
-    artifact_id = connection.scalar(same)
+    artifact_id = connection.scalar(same.with_for_update())
     if artifact_id is None:
         artifact_id = connection.scalar(sa.insert(artifacts).returning(artifacts.c.id), asdict(stored))
         due = {"artifact_id": artifact_id, "state": DeliveryState.READY, "not_before": now, "first_due_at": now}
@@ -259,13 +253,20 @@ def _attach(
     connection.execute(sa.insert(instance_artifacts), {"instance_id": instance_id, "artifact_id": artifact_id})
 
 
-def _conclude(connection: sa.Connection, instance_ids: Sequence[int], now: datetime) -> None:
-    """REPORTED -> DELIVERED or DEAD for those instances of which no delivery is open any more.
+def _lock_users(connection: sa.Connection, artifact_id: int) -> list[int]:
+    """Name the instances of a result, and hold them: of two deliveries that end at once, the second must see the first.
 
-    The rows are locked first: of two deliveries that end at once, the second must see the first.
+    The result is held before: an instance that is just being linked to it must see this delivery's end.
     """
-    locked = sa.select(instances.c.id).where(instances.c.id.in_(instance_ids)).order_by(instances.c.id)
-    for instance_id in list(connection.scalars(locked.with_for_update())):
+    connection.execute(sa.select(artifacts.c.id).where(artifacts.c.id == artifact_id).with_for_update())
+    linked = sa.select(instance_artifacts.c.instance_id).where(instance_artifacts.c.artifact_id == artifact_id)
+    users = sa.select(instances.c.id).where(instances.c.id.in_(linked)).order_by(instances.c.id)
+    return list(connection.scalars(users.with_for_update()))
+
+
+def _conclude(connection: sa.Connection, instance_ids: Sequence[int], now: datetime) -> None:
+    """REPORTED -> DELIVERED or DEAD for those instances, held by the caller, of which no delivery is open any more."""
+    for instance_id in instance_ids:
         states = set(connection.scalars(sa.select(deliveries.c.state).where(_of_instance(instance_id))))
         if states.intersection(OPEN):
             continue

@@ -73,9 +73,9 @@ def free_port(host: str) -> int:
 
 def store(
     paths: Sequence[Path],
+    arrived: Callable[[Sent], None],
     address: Address,
     calling_ae_title: str,
-    arrived: Callable[[Sent], None],
     timeout_s: float = 60.0,
 ) -> None:
     """C-STORE files over one association, each in its own transfer syntax, and tell of each as it is answered.

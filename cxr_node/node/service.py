@@ -57,23 +57,27 @@ class Notifier:
     _REPEAT_S = 1.0
 
     def __init__(self) -> None:
-        self._systemd = SystemdNotifier()
+        self._systemd = SystemdNotifier() if os.environ.get("NOTIFY_SOCKET") else None
         self._fed_at = float("-inf")
 
     def ready(self) -> None:
         """The process does its work from now on."""
-        self._systemd.notify("READY=1")
+        self._say("READY=1")
 
     def progress(self) -> None:
         """The main loop has come round once more."""
         now = time.monotonic()
         if now - self._fed_at >= self._REPEAT_S:
             self._fed_at = now
-            self._systemd.notify("WATCHDOG=1")
+            self._say("WATCHDOG=1")
 
     def stopping(self) -> None:
         """The process has begun to stop."""
-        self._systemd.notify("STOPPING=1")
+        self._say("STOPPING=1")
+
+    def _say(self, state: str) -> None:
+        if self._systemd is not None:
+            self._systemd.notify(state)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -121,6 +121,8 @@ def load(item: Item) -> NDArray[np.float32]:
     """
     try:
         with Image.open(item.path) as image:
+            if image.mode.startswith("I"):  # 16 bits; convert("L") would cut all above 255
+                return np.asarray(image, dtype=np.float32) / 65535.0
             return np.asarray(image.convert("L"), dtype=np.float32) / 255.0
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise DataError(f"{item.path} is not a readable image") from error

@@ -101,6 +101,7 @@ def begin(recipe: Recipe, recipe_path: Path, out: Path) -> Course:
     )
     if (out / CHECKPOINT).is_file():
         _restore(course, recipe, out / CHECKPOINT)
+    _forget_after(out / CURVES, course.epoch)
     return course
 
 
@@ -130,8 +131,8 @@ def learn(
             bar.advance(task)
         course.epoch += 1
         _take_average(course, recipe)
-        _keep(course, recipe, out)
         _log(out, course, float(np.mean(losses)), time.monotonic() - begun, watched)
+        _keep(course, recipe, out)
     course.network.load_state_dict(course.average or course.ema)
 
 
@@ -244,6 +245,13 @@ def _restore(course: Course, recipe: Recipe, checkpoint: Path) -> None:
     course.optimizer.load_state_dict(content["optimizer"])
     course.ema, course.average = content["ema"], content["average"]
     course.averaged, course.epoch = content["averaged"], content["epoch"]
+
+
+def _forget_after(curves: Path, epoch: int) -> None:
+    """Drop the lines of epochs whose checkpoint was never finished: they come again."""
+    if curves.is_file():
+        lines = [line for line in curves.read_text("utf-8").splitlines() if json.loads(line)["epoch"] <= epoch]
+        curves.write_text("".join(f"{line}\n" for line in lines), "utf-8")
 
 
 def _log(out: Path, course: Course, loss: float, took_s: float, watched: tuple[torch.Tensor, Sequence[Item]]) -> None:

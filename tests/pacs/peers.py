@@ -163,16 +163,21 @@ class Node(Process):
         self.port = free_port()
         self.spool = folder / "spool"
         self.config = folder / "node.yaml"
-        content = {
+        self.content = {
             "listen": {"ae_title": self.ae_title, "host": "127.0.0.1", "port": self.port},
             "spool": {"path": str(self.spool), "min_free_mib": 16},
             "destinations": destinations,
             **sections,
         }
-        self.config.write_text(yaml.safe_dump(content))
         super().__init__([sys.executable, "-m", "cxr_node", "serve", "--config", str(self.config)], folder)
 
+    def with_destinations(self, destinations: list[dict[str, Any]]) -> Node:
+        """Tell the node where to deliver, before it starts: peers that know each other need that."""
+        self.content["destinations"] = destinations
+        return self
+
     def __enter__(self) -> Node:
+        self.config.write_text(yaml.safe_dump(self.content))
         self.start()
         wait_until(self._answers, 60, "the node does not start")
         return self
@@ -182,6 +187,17 @@ class Node(Process):
         done = run(sys.executable, "-m", "cxr_node", *command, "--config", self.config, "--json")
         assert done.returncode == 0, done.stderr
         return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def roles(self) -> dict[str, int]:
+        """Process identifiers of receive, work and deliver, by role, as far as they live at this moment."""
+        found: dict[str, int] = {}
+        for child in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split():
+            try:
+                words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            found |= {role: int(child) for role in ("receive", "work", "deliver") if role.encode() in words}
+        return found
 
     def _answers(self) -> bool:
         if self.process.poll() is not None:

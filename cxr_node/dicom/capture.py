@@ -1,0 +1,72 @@
+"""The picture as a DICOM object: Secondary Capture, RGB, uncompressed.
+
+The one result that every viewer shows. Raw RGB, for color in compressed captures fails in some; no Pixel Spacing and
+no View Position, for neither is true of it. Must not know how the picture is drawn (`picture`).
+
+Clauses: PS3.3 A.8.1 SC Image IOD, C.8.6.1 SC Equipment, C.7.6.1 General Image, C.12.4 Derivation.
+"""
+
+from __future__ import annotations
+
+from PIL import Image
+from pydicom import Dataset
+from pydicom.sr.codedict import codes
+
+from cxr_node.dicom import carry, picture
+from cxr_node.dicom.content import coded, reference
+from cxr_node.dicom.result import Context, finish, start
+from cxr_node.domain import Artifact, ResultKind
+
+_LOSSY = frozenset(f"1.2.840.10008.1.2.4.{tail}" for tail in ("50", "51", "81", "91", "93", "203"))
+"""Transfer syntaxes that may lose something; what they lost, the picture has lost too."""
+
+
+def build(context: Context) -> Artifact:
+    """Make the picture of one radiograph."""
+    drawn = picture.draw(
+        context.radiograph, context.finding, context.settings.max_heatmap_px, shows_map=context.shows_map
+    )
+    dataset = start(context, ResultKind.HEATMAP)
+    dataset.update(carry.patient_orientation(context.source.dataset))
+    dataset.BodyPartExamined = "CHEST"
+    dataset.ConversionType = "WSD"
+    dataset.ImageType = ["DERIVED", "SECONDARY"]
+    dataset.BurnedInAnnotation = "YES"
+    dataset.RecognizableVisualFeatures = "NO"
+    dataset.LossyImageCompression = _lossy(context)
+    _derive(dataset, context)
+    _fill(dataset, drawn)
+    return finish(context, ResultKind.HEATMAP, dataset)
+
+
+def _derive(dataset: Dataset, context: Context) -> None:
+    """Say of what it is made, and how."""
+    ref = context.source.ref
+    source = reference(ref.sop_class_uid, ref.sop_instance_uid)
+    source.PurposeOfReferenceCodeSequence = [coded(codes.DCM.SourceImageForImageProcessingOperation)]
+    dataset.SourceImageSequence = [source]
+    if context.shows_map:
+        layer = context.finding.heatmap.layer
+        dataset.DerivationDescription = f"Grad-CAM of {context.finding.heatmap.label} at {layer}, laid over the source"
+        dataset.DerivationCodeSequence = [coded(codes.DCM.GradientWeightedClassActivation)]
+    else:
+        dataset.DerivationDescription = "Source with the verdict of an algorithm written beside it"
+
+
+def _fill(dataset: Dataset, drawn: Image.Image) -> None:
+    """Image Pixel module (PS3.3 C.7.6.3)."""
+    dataset.SamplesPerPixel = 3
+    dataset.PhotometricInterpretation = "RGB"
+    dataset.PlanarConfiguration = 0
+    dataset.Columns, dataset.Rows = drawn.size
+    dataset.BitsAllocated = dataset.BitsStored = 8
+    dataset.HighBit = 7
+    dataset.PixelRepresentation = 0
+    stored = drawn.tobytes()
+    dataset.add_new("PixelData", "OB", stored + b"\0" * (len(stored) % 2))
+
+
+def _lossy(context: Context) -> str:
+    """Lossy Image Compression: "01" once lossy, whatever came after (PS3.3 C.7.6.1.1.5)."""
+    told = carry.raw_text(context.source.dataset, "LossyImageCompression") == b"01"
+    return "01" if told or context.source.ref.transfer_syntax_uid in _LOSSY else "00"

@@ -1,0 +1,235 @@
+"""Part 10 bytes or a file to a pydicom data set, within bounds, whatever the bytes are.
+
+Knows no attribute's meaning. PS3.10 7.1 (file meta information), PS3.5 7 (data set), A.4 (encapsulation).
+pydicom parses; what bounds it stands here: it may read only so many times, so many bytes and so deep, and pixel
+data is found beside it.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import BinaryIO, cast
+
+from pydicom import Dataset, config
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.filereader import read_partial
+from pydicom.multival import MultiValue
+
+from cxr_node.errors import InstanceError
+
+PARSER_FAULTS: tuple[type[Exception], ...] = (
+    ArithmeticError, AssertionError, AttributeError, BufferError, BytesLengthException, EOFError, InvalidDicomError,
+    LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError, Warning, struct.error,
+)  # fmt: skip
+"""What pydicom and the decoders raise on bytes they cannot read (RecursionError and NotImplementedError are
+RuntimeErrors, UnicodeError is a ValueError). A name that Python itself cannot find is a bug and not among them."""
+
+MAX_HEADER_BYTES = 8 * 1024 * 1024
+"""Of all attributes but pixel data and single huge ones; radiographs seen so far stay below 1 MiB."""
+MAX_HEADER_READS = 200_000
+"""About two per attribute: bounds time (some 0.5 s) and objects that a header of 8-byte attributes can cost."""
+MAX_DEPTH = 16
+"""Of sequences; CR, DX and SC need 4."""
+_HUGE_BYTES = 1024 * 1024
+"""An attribute longer than this is skipped: nothing that is read here is (a 16-bit VOI LUT takes 128 KiB)."""
+
+_PREFIX_END = 132  # PS3.10 7.1: preamble and prefix
+_UNDEFINED = 0xFFFFFFFF
+_ITEM, _SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
+_NUMBER_OF_FRAMES = 0x00280008
+_PIXEL_DATA = 0x7FE00010
+_PIXEL_TAGS = (0x7FE00008, 0x7FE00009, _PIXEL_DATA)  # float, double float, integer
+_TEXT = ("LO", "LT", "PN", "SH", "ST", "UC", "UT")
+_NOT_DECODED = "\ufffd"  # pydicom's mark for bytes that the character set does not have
+_LONG_VALUE_BYTES = 8  # a shorter read may fall short only at the end of the data set
+_CUT_ATTRIBUTE, _CUT_PIXELS = "it ends in the middle of an attribute", "it ends in the middle of the pixel data"
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Read without pydicom's complaints on stderr and in the log: they may quote values."""
+    log = logging.getLogger("pydicom")
+    was_disabled, log.disabled = log.disabled, True
+    try:
+        with warnings.catch_warnings(), config.disable_value_validation():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.disabled = was_disabled
+
+
+@contextmanager
+def foreign_faults() -> Iterator[None]:
+    """Parse quietly; whatever is raised becomes an `InstanceError`."""
+    try:
+        with quiet():
+            yield
+    except PARSER_FAULTS as error:
+        raise InstanceError(f"it is not encoded as DICOM ({type(error).__name__})") from error
+
+
+class _Bounded:
+    """What pydicom reads from: nothing beyond the end, and only so much of everything."""
+
+    def __init__(self, file: BinaryIO, size_bytes: int) -> None:
+        self._file, self._size_bytes = file, size_bytes
+        self._reads_left, self._bytes_left = MAX_HEADER_READS, MAX_HEADER_BYTES
+
+    def read(self, count: int = -1) -> bytes:
+        if count < 0:  # pydicom reads to the end only in order to inflate (FAULTS T7)
+            raise InstanceError("the deflated transfer syntax is not accepted")
+        if count > _LONG_VALUE_BYTES and count > self._size_bytes - self._file.tell():
+            raise InstanceError(_CUT_ATTRIBUTE)
+        self._reads_left -= 1
+        self._bytes_left -= count
+        if self._reads_left < 0 or self._bytes_left < 0:
+            raise InstanceError("its header is larger than that of any radiograph")
+        return self._file.read(count)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        target = offset if whence == 0 else offset + self._file.tell()
+        if not 0 <= target <= self._size_bytes:
+            raise InstanceError(_CUT_ATTRIBUTE)
+        return self._file.seek(target)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixelValue:
+    """Where the value of Pixel Data lies; encapsulated data ends before its sequence delimiter."""
+
+    vr: str
+    start: int
+    end: int
+    encapsulated: bool
+
+
+def parse(file: BinaryIO, size_bytes: int) -> tuple[Dataset, PixelValue | None]:
+    """Read everything before the pixel data, and find that in full.
+
+    Raises
+    ------
+    InstanceError : no Part 10 file, cut short, deflated, or beyond the bounds of this module.
+    """
+    if size_bytes < _PREFIX_END or file.read(_PREFIX_END)[-4:] != b"DICM":
+        raise InstanceError("the prefix DICM of a DICOM file is missing")
+    file.seek(0)
+    found: list[tuple[int, str, int, int]] = []
+
+    def at_pixels(tag: int, vr: str | None, length: int) -> bool:
+        if tag in _PIXEL_TAGS:
+            found.append((tag, vr or "OW", file.tell(), length))
+        return tag in _PIXEL_TAGS
+
+    dataset = read_partial(cast(BinaryIO, _Bounded(file, size_bytes)), at_pixels, defer_size=_HUGE_BYTES)
+    if not found or found[-1][0] != _PIXEL_DATA:
+        return dataset, None
+    _, vr, start, length = found[-1]
+    if length == _UNDEFINED:
+        end = _end_of_fragments(file, start, size_bytes)
+        return dataset, PixelValue(vr=vr, start=start, end=end, encapsulated=True)
+    if length > size_bytes - start:
+        raise InstanceError(_CUT_PIXELS)
+    return dataset, PixelValue(vr=vr, start=start, end=start + length, encapsulated=False)
+
+
+def _end_of_fragments(file: BinaryIO, start: int, size_bytes: int) -> int:
+    """Walk over the fragments of encapsulated pixel data by their lengths alone (PS3.5 A.4)."""
+    position = start
+    for _ in range(MAX_HEADER_READS):
+        file.seek(position)
+        tag, length = file.read(4), int.from_bytes(file.read(4), "little")
+        if tag == _SEQUENCE_END:
+            return position
+        if tag != _ITEM or length > size_bytes - position - 8:
+            break
+        position += 8 + length
+    raise InstanceError(_CUT_PIXELS)
+
+
+def raw_text(dataset: Dataset, tag: int) -> str:
+    """Raw value as text: no conversion, hence no complaint; bytes beyond ASCII stay themselves."""
+    element = dataset.get_item(tag, keep_deferred=True)
+    if element is None:
+        return ""
+    value = element.value if isinstance(element, RawDataElement) else str(element.value).encode()
+    return (value or b"").decode("ascii", "surrogateescape").strip(" \0")
+
+
+def raw_number(dataset: Dataset, tag: int, default: int) -> int:
+    """Raw value of a US, UL or IS attribute; `default` where it is absent or empty."""
+    element = dataset.get_item(tag, keep_deferred=True)
+    if not isinstance(element, RawDataElement) or not element.value:
+        return default
+    if element.VR in ("IS", "DS") or tag == _NUMBER_OF_FRAMES:
+        return int(element.value.strip(b" \0") or default)
+    size_bytes = 4 if element.VR in ("UL", "SL") else 2
+    return int.from_bytes(element.value[:size_bytes], "little" if element.is_little_endian else "big")
+
+
+def attach(dataset: Dataset, pixels: PixelValue, content: bytes) -> None:
+    """Put pixel data into the data set as it stands in the file."""
+    element = DataElement(_PIXEL_DATA, pixels.vr, content[pixels.start : pixels.end])
+    element.is_undefined_length = pixels.encapsulated
+    dataset[_PIXEL_DATA] = element
+
+
+def settle(dataset: Dataset) -> tuple[Dataset, frozenset[int]]:
+    """Convert every attribute now, so that nobody meets a broken one later; drop private ones and the broken.
+
+    Returns
+    -------
+    The data set, cut loose from the file, and the tags that were dropped because they could not be read.
+
+    Raises
+    ------
+    InstanceError : sequences are nested too deep.
+    """
+    unreadable: set[int] = set()
+    for part in (dataset.file_meta, dataset):
+        _convert(part, unreadable, 0)
+    plain = Dataset(dataset)
+    plain.file_meta = dataset.file_meta
+    implicit, little = dataset.original_encoding
+    plain.set_original_encoding(implicit, little, dataset.original_character_set)
+    return plain, frozenset(unreadable)
+
+
+def _convert(dataset: Dataset, unreadable: set[int], depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise InstanceError("its sequences are nested deeper than those of any radiograph")
+    for tag in list(dataset.keys()):
+        raw = dataset.get_item(tag, keep_deferred=True)
+        if tag.is_private:
+            del dataset[tag]
+            continue
+        if isinstance(raw, RawDataElement) and raw.value is None and raw.length:  # huge, skipped
+            del dataset[tag]
+            unreadable.add(int(tag))
+            continue
+        try:
+            element = dataset[tag]
+            text = str(element.value) if element.VR in _TEXT else ""  # a name is decoded when it is first read
+            if element.VR in ("DS", "IS") and _is_text(element.value):  # pydicom hands on what is no number
+                raise ValueError(element.VR)
+        except PARSER_FAULTS:
+            del dataset[tag]
+            unreadable.add(int(tag))
+            continue
+        if _NOT_DECODED in text and raw is not None:
+            dataset[tag] = raw  # its bytes are all that can be carried over into results
+        for item in element.value if element.VR == "SQ" else ():
+            _convert(item, unreadable, depth + 1)
+
+
+def _is_text(value: object) -> bool:
+    parts = value if isinstance(value, (list, MultiValue)) else (value,)
+    return any(isinstance(part, str) and part.strip() for part in parts)

@@ -1,0 +1,146 @@
+"""A source's pixel data to one `Radiograph`: float32, [0, 1], larger means more attenuating.
+
+Knows no rule of admission and no network. PS3.3 C.7.6.3 (image pixel), C.7.5.1.1.2 (padding), PS3.5 8.1.1 (unused
+bits); the gray scale is `grayscale`'s, the codecs are `decoders`'.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr_node.config import Admission
+from cxr_node.dicom import decoders
+from cxr_node.dicom.decoders import Layout
+from cxr_node.dicom.grayscale import Counts, Values, show
+from cxr_node.dicom.header import Source
+from cxr_node.domain import Radiograph
+from cxr_node.errors import UndecodableError
+
+MAX_DECODED_BYTES = 256 * 1024 * 1024
+"""Rows x Columns x Samples x Frames x bytes, checked before a decoder runs (FAULTS T8)."""
+MAX_BITS_STORED = 16
+
+_ASPECTS = (0.2, 5.0)
+"""Pixels flatter or taller than this are a mistake in the header."""
+_SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
+
+# Tags without which stored values have no meaning: where one of them is there but broken, nothing is guessed.
+_VITAL_TAGS = frozenset(
+    {
+        0x00280002, 0x00280004, 0x00280008, 0x00280010, 0x00280011, 0x00280100, 0x00280101, 0x00280103,
+        0x00281052, 0x00281053, 0x00283000, 0x20500020,
+    }
+)  # fmt: skip
+
+
+def decode(source: Source, rules: Admission) -> Radiograph:
+    """Decode a source's one gray frame.
+
+    Raises
+    ------
+    UndecodableError : the description of the pixel data is incomplete, contradictory (Bits Stored > Bits
+        Allocated, PS3.3 C.7.6.3.1.3) or beyond the limits, or the pixel data is missing or damaged.
+    """
+    layout = _layout(source, rules)
+    raw = decoders.decode(source.dataset.PixelData, source.ref.transfer_syntax_uid, layout)
+    patterns = _patterns(raw, layout, _shift(raw, layout, source))
+    stored = _stored_values(layout)
+    padding = _padding(source, stored, layout)
+    counts: Counts = np.bincount(patterns.ravel(), minlength=len(stored)).astype(np.int64)
+    counts[padding] = 0
+    shown = show(source, stored, counts)
+    shown.table[padding] = 0.0
+    return Radiograph(
+        pixels=shown.table.astype(np.float32)[patterns],  # (rows, columns)
+        pixel_aspect=_pixel_aspect(source),
+        view=source.view,
+        remarks=shown.remarks,
+        pixel_sha256=_digest(patterns, shown.table),
+    )
+
+
+def _layout(source: Source, rules: Admission) -> Layout:
+    if source.unreadable & _VITAL_TAGS:
+        raise UndecodableError("An attribute that gives the pixel data its meaning cannot be read.")
+    bits_allocated = source.integer("BitsAllocated")
+    layout = Layout(
+        rows=source.integer("Rows"),
+        columns=source.integer("Columns"),
+        bits_allocated=bits_allocated,
+        bits_stored=source.integer("BitsStored", bits_allocated),
+        signed=source.integer("PixelRepresentation") == 1,
+        photometric_interpretation=source.text("PhotometricInterpretation"),
+    )
+    samples, frames = source.integer("SamplesPerPixel", 1), source.integer("NumberOfFrames", 1)
+    values = layout.rows * layout.columns * max(samples, 1) * max(frames, 1)
+    if not source.dataset.get("PixelData"):
+        raise UndecodableError("There is no pixel data.")
+    if layout.rows < 1 or layout.columns < 1 or bits_allocated not in (8, 16, 32):
+        raise UndecodableError("Rows, Columns or Bits Allocated are missing or not possible.")
+    if not 1 <= layout.bits_stored <= min(bits_allocated, MAX_BITS_STORED):
+        raise UndecodableError("Bits Stored is more than Bits Allocated, or than 16.")
+    if layout.photometric_interpretation not in ("MONOCHROME1", "MONOCHROME2") or samples != 1 or frames > 1:
+        raise UndecodableError("The pixel data is no single gray frame.")
+    if values > rules.max_pixels or values * bits_allocated // 8 > MAX_DECODED_BYTES:
+        raise UndecodableError("The image is larger than may be decoded.")
+    return layout
+
+
+def _shift(raw: NDArray[Any], layout: Layout, source: Source) -> int:
+    """How many bits lie below the stored ones: none, unless High Bit says so and they are empty.
+
+    High Bit is Bits Stored - 1 by PS3.5 8.1.1. Old modalities aligned values to the left, and meant it; more often
+    another High Bit is a mistake, and then the low bits are full.
+    """
+    shift = source.integer("HighBit", layout.bits_stored - 1) + 1 - layout.bits_stored
+    if not 0 < shift <= layout.bits_allocated - layout.bits_stored:
+        return 0
+    return 0 if np.any(raw & ((1 << shift) - 1)) else shift
+
+
+def _patterns(raw: NDArray[Any], layout: Layout, shift: int) -> NDArray[Any]:
+    """Bits Stored of every pixel as uint8 or uint16; overlays and whatever else lies above are cut off."""
+    unsigned = raw.view(raw.dtype.str.replace("i", "u"))
+    mask = (1 << layout.bits_stored) - 1
+    patterns = (unsigned >> shift if shift else unsigned) & mask
+    return patterns.astype(np.uint8 if layout.bits_stored <= 8 else np.uint16, order="C", copy=False)
+
+
+def _stored_values(layout: Layout) -> Values:
+    """Stored value of every bit pattern, two's complement where Pixel Representation is 1."""
+    values = np.arange(1 << layout.bits_stored, dtype=np.float64)
+    if layout.signed:
+        values[len(values) // 2 :] -= len(values)
+    return values
+
+
+def _padding(source: Source, stored: Values, layout: Layout) -> NDArray[np.bool_]:
+    """Which stored values are padding: Pixel Padding Value, or all from it to Pixel Padding Range Limit."""
+    if not source.numbers("PixelPaddingValue"):
+        return np.zeros(len(stored), bool)
+    first = source.integer("PixelPaddingValue")
+    last = source.integer("PixelPaddingRangeLimit", first)
+    ends = [stored[end & ((1 << layout.bits_stored) - 1)] for end in (first, last)]  # either may be written US or SS
+    return np.asarray((stored >= min(ends)) & (stored <= max(ends)))
+
+
+def _pixel_aspect(source: Source) -> float:
+    """Height over width of a pixel: spacing of rows over that of columns, or Pixel Aspect Ratio (C.7.6.3.1.7)."""
+    for keyword in _SPACINGS:
+        pair = source.numbers(keyword)
+        if len(pair) == 2 and all(np.isfinite(pair)) and min(pair) > 0:
+            aspect = pair[0] / pair[1]
+            return aspect if _ASPECTS[0] <= aspect <= _ASPECTS[1] else 1.0
+    return 1.0
+
+
+def _digest(patterns: NDArray[Any], table: Values) -> str:
+    """Digest of size, stored values and what each of them looks like; the transfer syntax does not matter."""
+    digest = sha256(f"{patterns.shape} {patterns.dtype.itemsize}".encode())
+    digest.update(table.astype("<f8").tobytes())
+    digest.update(patterns.astype(patterns.dtype.newbyteorder("<"), copy=False).data)
+    return digest.hexdigest()

@@ -1,0 +1,111 @@
+"""One outgoing association that always ends: pynetdicom's, with sockets that are tuned, bounded and closed.
+
+pynetdicom 3.0.4 waits without limit where a peer stops reading, and may stop a thread without closing its
+socket. Some of its underscored methods are overridden here: its version is pinned, and tests/node/test_destinations
+notices a change. Knows no object and no schedule.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+
+from pynetdicom import AE
+from pynetdicom.association import Association
+from pynetdicom.transport import T_CONNECT, AddressInformation, AssociationSocket
+
+from cxr_node.config import Tls
+from cxr_node.errors import ConfigError
+
+_BURIAL_S = 2.0
+
+
+class Connection(AssociationSocket):
+    """pynetdicom's socket, whose writes do not block for ever and which is closed even if it never connected."""
+
+    connected = False
+
+    def connect(self, primitive: T_CONNECT) -> None:
+        """Connect, and keep the time limit that pynetdicom takes off."""
+        super().connect(primitive)
+        if self.socket is not None:
+            self.connected = True
+            self.socket.settimeout(self.assoc.connection_timeout)
+
+    def _create_socket(self, address: AddressInformation) -> socket.socket:
+        connection = super()._create_socket(address)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # Nagle's algorithm costs 40 ms an object
+        return connection
+
+    def _shutdown_socket(self) -> None:
+        connection = self.socket
+        super()._shutdown_socket()
+        if connection is not None:
+            connection.close()
+
+
+class Entity(AE):
+    """An application entity whose associations use `Connection`."""
+
+    def _create_socket(
+        self, assoc: Association, address: AddressInformation, tls_args: tuple[ssl.SSLContext, str] | None
+    ) -> AssociationSocket:
+        connection = Connection(assoc, address=address)
+        connection.tls_args = tls_args
+        return connection
+
+
+@contextlib.contextmanager
+def deadline(association: Association, limit_s: float) -> Iterator[threading.Event]:
+    """Cut the connection when time is up.
+
+    pynetdicom's own timeouts queue an abort behind the data that the peer does not read, and wait for it.
+    """
+    passed = threading.Event()
+
+    def cut() -> None:
+        passed.set()
+        hang_up(association)
+
+    timer = threading.Timer(limit_s, cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield passed
+    finally:
+        timer.cancel()
+
+
+def hang_up(association: Association) -> None:
+    """End the connection whatever state it is in; pynetdicom's threads end with it."""
+    if (connection := _socket_of(association)) is not None:
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+
+
+def bury(association: Association) -> None:
+    """Leave nothing of a failed association: 3.0.4 may stop its thread without closing the socket."""
+    hang_up(association)
+    association.dul.join(_BURIAL_S)
+    if not association.dul.is_alive() and (connection := _socket_of(association)) is not None:
+        connection.close()
+
+
+def _socket_of(association: Association) -> socket.socket | None:
+    wrapper = association.dul.socket
+    return wrapper.socket if wrapper is not None else None
+
+
+def client_tls(tls: Tls) -> ssl.SSLContext:
+    """TLS 1.2 or newer with AEAD ciphers, both sides authenticated (PS3.15 B.12: BCP 195)."""
+    try:
+        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(tls.ca))
+        context.load_cert_chain(tls.certificate, tls.key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"destinations.tls: {tls.certificate}, {tls.key} or {tls.ca} cannot be used") from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
+    return context

@@ -1,0 +1,128 @@
+"""Who may open an association: called and calling AE title, host, and how many at a time (PS3.8 9.3.4).
+
+Knows no message. A refusal is an A-ASSOCIATE-RJ with the reason the standard has for it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import cast
+
+from pynetdicom import evt
+from pynetdicom.acse import ACSE
+from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import A_ASSOCIATE
+from pynetdicom.presentation import PresentationContext, build_context
+
+from cxr_node.config import Listen, Peer
+
+log = logging.getLogger(__name__)
+
+
+class Rejection(Enum):
+    """Result, source and reason of an A-ASSOCIATE-RJ (PS3.8 Table 9-21)."""
+
+    CALLING_AE_TITLE = (1, 1, 3)
+    CALLED_AE_TITLE = (1, 1, 7)
+    LOCAL_LIMIT = (2, 3, 2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """What an A-ASSOCIATE-RQ says, and where it came from."""
+
+    called_ae_title: str
+    calling_ae_title: str
+    host: str
+
+
+def judge(call: Call, listen: Listen, established: int) -> Rejection | None:
+    """Say why a call is refused; None where it is welcome. `established` counts the other associations."""
+    if listen.require_called_ae_title and call.called_ae_title != listen.ae_title:
+        return Rejection.CALLED_AE_TITLE
+    if listen.peers and not any(_is(call, peer) for peer in listen.peers):
+        return Rejection.CALLING_AE_TITLE
+    if established >= listen.max_associations:
+        return Rejection.LOCAL_LIMIT
+    return None
+
+
+def prefer(
+    proposed: Sequence[PresentationContext], supported: Sequence[PresentationContext]
+) -> list[PresentationContext]:
+    """Order the supported transfer syntaxes as the caller proposes them.
+
+    Who proposes several in one context names first what the object is stored in; pynetdicom would choose by
+    our order, and some callers then fail because they cannot transcode.
+    """
+    wishes: dict[str, list[str]] = {}
+    for context in proposed:
+        wishes.setdefault(str(context.abstract_syntax), []).extend(map(str, context.transfer_syntax))
+    return [
+        build_context(str(context.abstract_syntax), sorted(map(str, context.transfer_syntax), key=_rank(wish)))
+        for context in supported
+        if (wish := wishes.get(str(context.abstract_syntax)))
+    ]
+
+
+def _rank(wish: Sequence[str]) -> Callable[[str], int]:
+    return lambda syntax: wish.index(syntax) if syntax in wish else len(wish)
+
+
+class GuardedAcse(ACSE):
+    """pynetdicom's negotiation, after our own rules; a fault in a rule ends the association, it opens nothing."""
+
+    def __init__(self, assoc: Association, listen: Listen, established: Callable[[], int]) -> None:
+        super().__init__(assoc)
+        self._listen = listen
+        self._established = established
+
+    def _negotiate_as_acceptor(self) -> None:
+        request = cast(A_ASSOCIATE, self.requestor.primitive)  # the reason this is called
+        call = Call(
+            called_ae_title=str(request.called_ae_title).strip(),
+            calling_ae_title=str(request.calling_ae_title).strip(),
+            host=str(self.requestor.address),
+        )
+        rejection = judge(call, self._listen, self._established())
+        if rejection is None:
+            self.acceptor.supported_contexts = prefer(
+                request.presentation_context_definition_list, self.acceptor.supported_contexts
+            )
+            super()._negotiate_as_acceptor()
+            return
+        log.warning("association rejected peer=%s ae=%r cause=%s", call.host, call.calling_ae_title, rejection.name)
+        self.send_reject(*rejection.value)
+        evt.trigger(self.assoc, evt.EVT_REJECTED, {})
+        self.assoc.is_rejected = True
+        self.assoc.kill()
+
+
+def _is(call: Call, peer: Peer) -> bool:
+    return call.calling_ae_title == peer.ae_title and (
+        not peer.hosts or any(_is_host(call.host, host) for host in peer.hosts)
+    )
+
+
+def _is_host(address: str, host: str) -> bool:
+    """Compare with an address, a network (10.1.0.0/16) or a name; a name that does not resolve is nobody's."""
+    caller = _plain(address)
+    try:
+        return caller in ipaddress.ip_network(host, strict=False)
+    except ValueError:
+        pass
+    try:
+        return any(caller == _plain(str(found[4][0])) for found in socket.getaddrinfo(host, None))
+    except OSError:
+        return False
+
+
+def _plain(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Read an address; one of IPv4 inside IPv6 (::ffff:10.0.0.1) is what it means."""
+    found = ipaddress.ip_address(address.split("%")[0])
+    return (found.ipv4_mapped or found) if isinstance(found, ipaddress.IPv6Address) else found

@@ -1,0 +1,287 @@
+"""C-STORE requests straight from the wire to a file: PDVs are written as they come, answered when all is safe.
+
+Replaces pynetdicom's DIMSE provider of an acceptor, which collects a data set in memory, or leaves its temporary
+file behind on an abort. Knows no ledger and no configuration: a `Receiver` opens the files and judges them.
+PS3.7 9.1.1 (C-STORE), 9.3.1 (its messages), E.1 (command elements); PS3.8 Annex E (PDVs).
+
+All of this runs on the association's reading thread: while an object is made safe nothing more is read, so a
+peer that sends without waiting is held back by TCP and not by memory.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from dataclasses import dataclass
+from enum import IntEnum
+from io import BytesIO
+from typing import Any, Protocol
+
+from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.dsutils import decode
+from pynetdicom.pdu_primitives import P_DATA
+
+from cxr_node.errors import CxrNodeError, InstanceError, ResourceError
+from cxr_node.node.spool import Part
+from cxr_node.node.transport import Provider
+
+log = logging.getLogger(__name__)
+
+SUCCESS = 0x0000
+OUT_OF_RESOURCES = 0xA700
+MISMATCH = 0xA900
+CANNOT_UNDERSTAND = 0xC000
+INVALID_INSTANCE = 0x0117
+
+MAX_COMMAND_BYTES = 16 * 1024
+_NO_DATA_SET = 0x0101
+_IS_COMMAND, _IS_LAST = 1, 2  # PS3.8 E.2, message control header
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+
+
+class CommandField(IntEnum):
+    """PS3.7 E.1-1, those that are obeyed here."""
+
+    C_STORE_RQ = 0x0001
+    C_ECHO_RQ = 0x0030
+    C_CANCEL_RQ = 0x0FFF
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreRequest:
+    """What a C-STORE-RQ says of the object that follows, and who says it."""
+
+    message_id: int
+    context_id: int
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    calling_ae_title: str
+    peer_host: str
+
+
+class RefusedError(CxrNodeError):
+    """An object is not taken; the status is the answer, the sentence is for the log."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        self.status = status
+        super().__init__(sentence)
+
+
+class ProtocolError(CxrNodeError):
+    """The peer does not keep to the protocol: the association is aborted."""
+
+
+class Receiver(Protocol):
+    """Who takes the objects."""
+
+    @property
+    def max_object_bytes(self) -> int:
+        """Longest data set that is taken."""
+        ...
+
+    def begin(self, request: StoreRequest) -> Part:
+        """Open a file for an object.
+
+        Raises
+        ------
+        RefusedError, ResourceError : it shall not come.
+        """
+        ...
+
+    def finish(self, request: StoreRequest, part: Part) -> None:
+        """Make a complete object safe; when this returns the node answers for it.
+
+        Raises
+        ------
+        RefusedError, InstanceError, ResourceError : it is not taken.
+        """
+        ...
+
+
+class StorageProvider(Provider):
+    """C-STORE and C-ECHO of one association."""
+
+    def __init__(self, assoc: Association, receiver: Receiver) -> None:
+        super().__init__(assoc)
+        self._receiver = receiver
+        self._command = bytearray()
+        self._request: StoreRequest | None = None
+        self._part: Part | None = None
+        self._refusal: RefusedError | None = None
+        self._received_bytes = 0
+        self._busy = False
+        self._last_at = time.monotonic()
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since the last message; 0 while one is on its way."""
+        return 0.0 if self._busy or self._request is not None else time.monotonic() - self._last_at
+
+    def discard(self) -> None:
+        """Drop what has not been received whole."""
+        part, self._part = self._part, None
+        if part is not None:
+            log.warning("object dropped peer=%s bytes=%d cause='the association ended'", self._peer, part.size_bytes)
+            part.discard()
+
+    def receive_primitive(self, primitive: P_DATA) -> None:
+        """Take the PDVs of one P-DATA-TF; what goes wrong ends this association and no other."""
+        self._busy = True
+        try:
+            for context_id, pdv in primitive.presentation_data_value_list:
+                self._take(context_id, memoryview(pdv))
+        except ProtocolError as error:
+            log.warning("association aborted peer=%s cause=%r", self._peer, str(error))
+            self.dul.event_queue.put("Evt19")  # PS3.8 9.2: invalid PDU, A-ABORT
+        except Exception:  # one association's fault, whatever it is, must not end the others
+            log.exception("association aborted peer=%s", self._peer)
+            self.dul.event_queue.put("Evt19")
+        finally:
+            self._busy = False
+            self._last_at = time.monotonic()
+
+    @property
+    def _peer(self) -> str:
+        return str(self.assoc.requestor.address)
+
+    def _take(self, context_id: int, pdv: memoryview) -> None:
+        is_command, is_last = pdv[0] & _IS_COMMAND, pdv[0] & _IS_LAST
+        if self._request is not None:
+            if is_command or context_id != self._request.context_id:
+                raise ProtocolError("another message inside a C-STORE")
+            self._take_data(self._request, pdv[1:])
+            if is_last:
+                self._answer(self._request)
+        elif not is_command:
+            raise ProtocolError("a data set without a command")
+        else:
+            self._command += pdv[1:]
+            if len(self._command) > MAX_COMMAND_BYTES:
+                raise ProtocolError("an endless command")
+            if is_last:
+                encoded, self._command = bytes(self._command), bytearray()
+                self._obey(context_id, encoded)
+
+    def _obey(self, context_id: int, encoded: bytes) -> None:
+        command = _decode_command(encoded)
+        match command.get("CommandField"):
+            case CommandField.C_STORE_RQ:
+                self._begin(self._read(context_id, command), has_data=command.get("CommandDataSetType") != _NO_DATA_SET)
+            case CommandField.C_ECHO_RQ:
+                echo = P_DATA()
+                pdv: Any = [
+                    context_id,
+                    bytes([_IS_COMMAND | _IS_LAST]) + encoded,
+                ]  # annotated as a tuple, checked as a list
+                echo.presentation_data_value_list = [pdv]
+                super().receive_primitive(echo)
+            case CommandField.C_CANCEL_RQ:
+                pass  # PS3.7 9.3.2.3: a C-CANCEL that comes too late is no error
+            case _:
+                raise ProtocolError("a command that is neither C-STORE nor C-ECHO")
+
+    def _read(self, context_id: int, command: dict[str, Any]) -> StoreRequest:
+        context = self.assoc._accepted_cx.get(context_id)
+        if context is None:
+            raise ProtocolError("a presentation context that was not accepted")
+        message_id = command.get("MessageID")
+        if not isinstance(message_id, int):
+            raise ProtocolError("a C-STORE without Message ID")
+        request = StoreRequest(
+            message_id=message_id,
+            context_id=context_id,
+            sop_class_uid=command.get("AffectedSOPClassUID") or "",
+            sop_instance_uid=command.get("AffectedSOPInstanceUID") or "",
+            transfer_syntax_uid=str(context.transfer_syntax[0]),
+            calling_ae_title=str(self.assoc.requestor.ae_title).strip(),
+            peer_host=str(self.assoc.requestor.address),
+        )
+        self._refusal = None
+        if request.sop_class_uid != str(context.abstract_syntax):
+            self._refusal = RefusedError(MISMATCH, "the SOP Class is not that of the presentation context")
+        elif not is_uid(request.sop_instance_uid):
+            self._refusal = RefusedError(INVALID_INSTANCE, "the SOP Instance UID is no UID")
+        return request
+
+    def _begin(self, request: StoreRequest, has_data: bool) -> None:
+        self._request, self._received_bytes = request, 0
+        if not has_data:
+            self._refusal = self._refusal or RefusedError(CANNOT_UNDERSTAND, "there is no data set")
+            self._answer(request)
+        elif self._refusal is None:
+            try:
+                self._part = self._receiver.begin(request)
+            except CxrNodeError as error:
+                self._refuse(error)
+
+    def _take_data(self, request: StoreRequest, content: memoryview) -> None:
+        """Write, or after a refusal read on so that the answer comes where the peer expects it."""
+        self._received_bytes += len(content)
+        limit = self._receiver.max_object_bytes
+        if self._received_bytes > 2 * limit:
+            raise ProtocolError("an endless object")
+        if self._part is None:
+            return
+        try:
+            if self._received_bytes > limit:
+                raise RefusedError(OUT_OF_RESOURCES, f"it is larger than {limit} bytes")
+            self._part.write(content)
+        except CxrNodeError as error:
+            self._refuse(error)
+
+    def _answer(self, request: StoreRequest) -> None:
+        part, self._part = self._part, None
+        if part is not None:
+            try:
+                self._receiver.finish(request, part)
+            except CxrNodeError as error:
+                self._refuse(error)
+            finally:
+                part.discard()
+        refusal, self._refusal, self._request = self._refusal, None, None
+        if refusal is not None:
+            log.warning(
+                "object refused peer=%s ae=%r bytes=%d status=0x%04X cause=%r",
+                *(request.peer_host, request.calling_ae_title, self._received_bytes, refusal.status, str(refusal)),
+            )
+        self._respond(request, SUCCESS if refusal is None else refusal.status)
+
+    def _refuse(self, error: CxrNodeError) -> None:
+        """Keep the first cause, and free what the object holds."""
+        part, self._part = self._part, None
+        if part is not None:
+            part.discard()
+        match error:
+            case RefusedError():
+                self._refusal = error
+            case ResourceError():
+                self._refusal = RefusedError(OUT_OF_RESOURCES, str(error))
+            case InstanceError():
+                self._refusal = RefusedError(CANNOT_UNDERSTAND, str(error))
+            case _:
+                raise error
+
+    def _respond(self, request: StoreRequest, status: int) -> None:
+        if not self.assoc.is_established:
+            return  # the peer has gone; it will send again
+        response = C_STORE()
+        response.MessageIDBeingRespondedTo = request.message_id
+        response.AffectedSOPClassUID = request.sop_class_uid if is_uid(request.sop_class_uid) else None
+        response.AffectedSOPInstanceUID = request.sop_instance_uid if is_uid(request.sop_instance_uid) else None
+        response.Status = status
+        self.send_msg(response, request.context_id)
+
+
+def is_uid(value: str) -> bool:
+    """PS3.5 9.1, but for leading zeros, which some devices write."""
+    return len(value) <= 64 and _UID.fullmatch(value) is not None
+
+
+def _decode_command(encoded: bytes) -> dict[str, Any]:
+    """Elements of a command set by keyword (PS3.7 6.3.1: Implicit VR Little Endian)."""
+    command = decode(BytesIO(encoded), is_implicit_vr=True, is_little_endian=True)
+    values = {element.keyword: element.value for element in command}
+    return {keyword: value if isinstance(value, int) else str(value) for keyword, value in values.items()}

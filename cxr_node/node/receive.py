@@ -1,0 +1,216 @@
+"""The Storage and Verification SCP: an object is acknowledged when its bytes and its ledger row are safe.
+
+Knows no pixel and no model; `inspect` reads headers and comes from the `dicom` room by way of `cli`.
+PS3.4 B (Storage), A (Verification); PS3.7 9.1.1 and 9.1.5.
+
+Offered are all Storage SOP Classes, not only those of radiographs: an archive that routes a whole study sees
+its job fail if one SR or one scanned letter in it is refused, and then sends nothing or everything again. What
+is no radiograph is taken, and the pipeline refuses it with a reason that `cxr-node trace` shows.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from socketserver import BaseServer
+from typing import Protocol
+
+from pynetdicom import _config, evt
+from pynetdicom.ae import ApplicationEntity
+from pynetdicom.association import Association
+from pynetdicom.presentation import AllStoragePresentationContexts, VerificationPresentationContexts
+
+from cxr_node.config import Config
+from cxr_node.domain import InstanceRef, Origin
+from cxr_node.errors import ConfigError, ResourceError
+from cxr_node.node.callers import GuardedAcse
+from cxr_node.node.filemeta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, file_meta
+from cxr_node.node.intake import MISMATCH, OUT_OF_RESOURCES, RefusedError, StorageProvider, StoreRequest
+from cxr_node.node.ledger import Ledger
+from cxr_node.node.spool import MIB, Part, Spool
+from cxr_node.node.tls import server_tls
+from cxr_node.node.transport import ARTIM_S, Gate, GuardedServer
+from cxr_node.node.wakeup import Role, ring
+
+log = logging.getLogger(__name__)
+
+GRACE_S = 15.0
+"""How long associations may go on after a stop, while they send."""
+IDLE_GRACE_S = 1.0
+"""An association that says nothing for so long after a stop is aborted."""
+SYNC_SLOTS = 4
+"""Concurrent fsyncs; more do not make a disk faster, but every one of them slower."""
+_TURN_S = 0.25
+
+
+class Inspected(Protocol):
+    """What a header check tells."""
+
+    @property
+    def ref(self) -> InstanceRef:
+        """Which SOP Instance it is."""
+        ...
+
+
+Inspect = Callable[[Path], Inspected]
+"""Checks the header of a Part 10 file; raises InstanceError where it cannot be read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """How the process that receives is run and watched."""
+
+    stop: threading.Event
+    ready: Callable[[int], None]
+    """Called with the port once it listens."""
+    progress: Callable[[], None] = lambda: None
+    """Called by the thread that accepts, about four times a second."""
+
+
+class SpoolReceiver:
+    """Takes objects into spool and ledger. Threads share it."""
+
+    def __init__(self, config: Config, inspect: Inspect, spool: Spool, ledger: Ledger) -> None:
+        self.max_object_bytes = config.listen.max_object_mib * MIB
+        self._inspect = inspect
+        self._spool = spool
+        self._ledger = ledger
+        self._sync_slots = threading.BoundedSemaphore(SYNC_SLOTS)
+
+    def begin(self, request: StoreRequest) -> Part:
+        """Open a file that begins with our own File Meta Information; below the watermark none is opened."""
+        if not self._spool.has_room():
+            raise RefusedError(OUT_OF_RESOURCES, "the disk is below its watermark")
+        part = self._spool.begin()
+        part.write(file_meta(request.sop_class_uid, request.sop_instance_uid, request.transfer_syntax_uid))
+        return part
+
+    def finish(self, request: StoreRequest, part: Part) -> None:
+        """Check the header, then make durable: file, name, ledger row. Only then the worker is woken."""
+        started = time.monotonic()
+        ref = self._inspect(part.path).ref
+        if ref.sop_instance_uid != request.sop_instance_uid or ref.sop_class_uid != request.sop_class_uid:
+            raise RefusedError(MISMATCH, "the data set is not the object that the command announced")
+        origin = Origin(
+            calling_ae_title=request.calling_ae_title, peer_host=request.peer_host, received_at=datetime.now(UTC)
+        )
+        with self._sync_slots:
+            stored = self._spool.store_object(part, origin.received_at)
+        is_new = self._ledger.add(ref, origin, stored.sha256, stored.size_bytes)
+        ring(self._spool.path, Role.WORK)
+        log.info(
+            "stored sha256=%s bytes=%d peer=%s ae=%r new=%s ms=%.0f",
+            *(stored.sha256[:12], stored.size_bytes, origin.peer_host, origin.calling_ae_title, is_new),
+            (time.monotonic() - started) * 1000,
+        )
+
+
+def serve(config: Config, inspect: Inspect, transfer_syntaxes: Sequence[str], hooks: Hooks) -> None:
+    """Listen until `hooks.stop` is set, then let associations finish.
+
+    Parameters
+    ----------
+    config : `listen` and `spool` are read
+    inspect : the header check
+    transfer_syntaxes : UIDs to accept, the preferred first
+    hooks : stop, ready, progress
+
+    Raises
+    ------
+    ConfigError : the address cannot be listened on, or TLS files cannot be used.
+    ResourceError : spool or ledger cannot be opened, or the listener died.
+    """
+    _config.LOG_HANDLER_LEVEL = "none"  # pynetdicom's own log of every message costs time and tells no more
+    spool = Spool(config.spool.path, config.spool.min_free_mib)
+    ledger = Ledger.open(config.spool.path)
+    try:
+        if swept := spool.sweep():
+            log.warning("swept unfinished files=%d", swept)
+        server = _listen(config, SpoolReceiver(config, inspect, spool, ledger), transfer_syntaxes)
+        server.on_turn = hooks.progress
+        _run(server, hooks)
+    finally:
+        ledger.close()
+
+
+def _listen(config: Config, receiver: SpoolReceiver, transfer_syntaxes: Sequence[str]) -> GuardedServer:
+    listen = config.listen
+    tls = server_tls(listen.tls) if listen.tls is not None else None
+    # Twice the associations, and some: calls that will be rejected must be heard, and one host leaves room for others.
+    gate = Gate(
+        make_acse=lambda association: GuardedAcse(association, listen, lambda: _established(server)),
+        make_provider=lambda association: StorageProvider(association, receiver),
+        max_connections=2 * listen.max_associations + 16,
+        max_connections_per_host=listen.max_associations + 8,
+        max_pdu_bytes=listen.max_pdu_bytes,
+    )
+    try:
+        server = GuardedServer(_entity(config, transfer_syntaxes), (listen.host, listen.port), gate, tls)
+    except OSError as error:
+        raise ConfigError(f"listen: {listen.host}:{listen.port} cannot be used: {error.strerror}") from error
+    server.bind(evt.EVT_C_ECHO, lambda _: 0x0000)
+    return server
+
+
+def _entity(config: Config, transfer_syntaxes: Sequence[str]) -> ApplicationEntity:
+    entity = ApplicationEntity(config.listen.ae_title)
+    entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    entity.maximum_pdu_size = config.listen.max_pdu_bytes
+    entity.maximum_associations = 2**31 - 1  # counted by `callers`, which leaves half-open ones out
+    entity.acse_timeout = ARTIM_S
+    entity.network_timeout = config.listen.idle_timeout_s
+    offered = list(transfer_syntaxes)
+    for context in (*VerificationPresentationContexts, *AllStoragePresentationContexts):
+        entity.add_supported_context(str(context.abstract_syntax), offered)
+    return entity
+
+
+def _run(server: GuardedServer, hooks: Hooks) -> None:
+    listener = threading.Thread(target=server.serve_forever, args=(_TURN_S,), name="listener", daemon=True)
+    listener.start()
+    port = int(server.server_address[1])
+    log.info("listening port=%d", port)
+    hooks.ready(port)
+    try:
+        while not hooks.stop.wait(_TURN_S):
+            if not listener.is_alive():
+                raise ResourceError("the listener died")
+    finally:
+        BaseServer.shutdown(server)  # the base class's own also forgets the server in a list it is not in
+        server.server_close()
+        _drain(server)
+
+
+def _drain(server: GuardedServer) -> None:
+    """Let who sends finish; abort who is silent, and after the grace everybody."""
+    deadline = time.monotonic() + GRACE_S
+    aborted: set[Association] = set()
+    while associations := server.associations:
+        now = time.monotonic()
+        for association, provider in associations.items():
+            if association not in aborted and (now >= deadline or provider.idle_s >= IDLE_GRACE_S):
+                aborted.add(association)
+                threading.Thread(target=_abort, args=(association,), daemon=True).start()
+        if now >= deadline + ARTIM_S:
+            log.error("associations left open=%d", len(associations))
+            break
+        time.sleep(0.02)
+    log.info("stopped listening aborted=%d", len(aborted))
+
+
+def _abort(association: Association) -> None:
+    """A-ABORT where there is an association, else close the connection."""
+    if association.is_established:
+        association.abort()
+    elif (connection := association.dul.socket) is not None and connection.socket is not None:
+        connection._shutdown_socket()
+
+
+def _established(server: GuardedServer) -> int:
+    return sum(association.is_established for association in server.associations)

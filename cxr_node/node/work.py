@@ -1,0 +1,196 @@
+"""Judging: lease an instance, process its bytes, store the results once, settle in one transaction.
+
+Knows no DICOM and no network: `process` and the predictor are handed in. Whatever happens between two lines
+here, the instance is judged again from the same bytes to the same result, and leaves the ledger once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from cxr_node.config import Config
+from cxr_node.domain import Artifact, Origin, Outcome, Precedent, Rejected, Reported
+from cxr_node.errors import InstanceError, ModelError, ResourceError
+from cxr_node.node import history
+from cxr_node.node.jobs import Death, Job, StoredArtifact
+from cxr_node.node.journal import describe
+from cxr_node.node.ledger import Ledger
+from cxr_node.node.service import Notifier
+from cxr_node.node.spool import Area, Spool, SpoolCorruptError
+from cxr_node.node.tenure import kept, office
+from cxr_node.node.wakeup import Bell, Role, ring
+
+log = logging.getLogger(__name__)
+
+P = TypeVar("P")
+Process = Callable[[bytes, Origin, P, Config, Precedent], Outcome]
+"""`pipeline.process`: the same arguments, the same bytes out."""
+
+_LOOK_AFTER_S = 30.0  # a ring that was lost costs at most this
+_NOTICE_STOP_S = 0.25
+_PAUSE_S = 5.0  # after a fault of this machine
+_RETRY_DELAY_S = 10.0  # after a fault that nobody knows; times the attempt
+_HUNG_AFTER_LEASES = 5
+_EXIT_HUNG = 70  # EX_SOFTWARE
+
+
+def run(
+    config: Config,
+    load_predictor: Callable[[], P],
+    process: Process[P],
+    stop: threading.Event,
+    notifier: Notifier | None = None,
+) -> None:
+    """Judge what is received until `stop` is set; the job in hand is finished first.
+
+    Raises
+    ------
+    ConfigError : the profile cannot be used.
+    ModelError : the classifier failed. The job is back in the queue; a new process may do better.
+    """
+    notifier = notifier or Notifier()
+    spool = Spool(config.spool.path)
+    ledger = Ledger.open(config.spool.path)
+    try:
+        predictor = load_predictor()
+        with Bell(config.spool.path, Role.WORK) as bell, office(ledger, config.spool.path, Role.WORK) as owner:
+            notifier.ready()
+            log.info("ready owner=%s", owner)
+            worker = Worker(config, ledger, spool, owner, predictor, process)
+            _loop(worker, bell, stop, notifier)
+            notifier.stopping()
+    finally:
+        ledger.close()
+
+
+def _loop(worker: Worker[P], bell: Bell, stop: threading.Event, notifier: Notifier) -> None:
+    while not stop.is_set():
+        notifier.progress()
+        try:
+            if worker.do_one():
+                continue
+            due_s = history.next_instance_s(worker.ledger)
+        except ResourceError as error:
+            log.error("paused pause_s=%.0f %s", _PAUSE_S, error)
+            stop.wait(_PAUSE_S)
+            continue
+        until = time.monotonic() + min(_LOOK_AFTER_S, _LOOK_AFTER_S if due_s is None else due_s)
+        while not stop.is_set() and (left_s := until - time.monotonic()) > 0:
+            if bell.wait(min(left_s, _NOTICE_STOP_S)):
+                break
+
+
+@dataclass(frozen=True, slots=True)
+class Worker(Generic[P]):
+    """One process's hands."""
+
+    config: Config
+    ledger: Ledger
+    spool: Spool
+    owner: str
+    predictor: P
+    process: Process[P]
+
+    def do_one(self) -> bool:
+        """Claim one instance and bring it to an end; False where none is due.
+
+        Raises
+        ------
+        ModelError : after the instance was given back.
+        ResourceError : after the instance was given back, if the ledger still took it.
+        """
+        job = self.ledger.claim_instance(self.owner, self.config.work.lease_s)
+        if job is None:
+            return False
+        started = time.monotonic()
+        ending = self._end(job)
+        log.info("%s instance=%d attempt=%d took_ms=%d", ending, job.claim.row_id, job.attempts, _ms(started))
+        return True
+
+    def _end(self, job: Job) -> str:
+        """Bring one claimed instance to an end, by whose fault it is; tell the end in one word."""
+        if job.attempts > self.config.work.max_attempts:  # each attempt took its worker with it
+            detail = f"{self.config.work.max_attempts} workers died of it"
+            return _settled(self.ledger.settle_dead(job, Death.FAULT, detail), "dead")
+        try:
+            with self._lease(job):
+                return self._judge(job)
+        except SpoolCorruptError as error:
+            return _settled(self.ledger.settle_dead(job, Death.SPOOL_CORRUPT, str(error)), "dead")
+        except InstanceError as error:
+            return _settled(self.ledger.settle_dead(job, Death.FAULT, str(error)), "dead")
+        except ModelError as error:
+            self._give_back(job, error, _PAUSE_S)
+            raise
+        except ResourceError as error:
+            self._give_back(job, error, _PAUSE_S)
+            raise
+        except Exception as error:
+            return self._blame(job, describe(error))
+
+    def _judge(self, job: Job) -> str:
+        content = self.spool.read(Area.OBJECTS, job.content_sha256)
+        precedent = history.precedent(self.ledger, job)
+        outcome = self.process(content, job.origin, self.predictor, self.config, precedent)
+        match outcome:
+            case Rejected():
+                return _settled(self.ledger.settle_rejected(job, outcome), f"rejected reason={outcome.reason}")
+            case Reported():
+                return self._report(job, outcome)
+
+    def _report(self, job: Job, reported: Reported) -> str:
+        """Results are durable before the ledger speaks of them, and due at the destinations when it does."""
+        wanted = {destination.name: destination.send for destination in self.config.destinations}
+        stored = [self._store(artifact) for artifact in reported.artifacts]
+        settled = self.ledger.settle_reported(job, reported.finding, stored, wanted)
+        ring(self.config.spool.path, Role.DELIVER)
+        return _settled(settled, "reported")
+
+    def _store(self, artifact: Artifact) -> StoredArtifact:
+        file = self.spool.store_result(artifact.content)
+        return StoredArtifact(
+            kind=artifact.kind,
+            sop_class_uid=artifact.sop_class_uid,
+            sop_instance_uid=artifact.sop_instance_uid,
+            content_sha256=file.sha256,
+            size_bytes=file.size_bytes,
+        )
+
+    def _blame(self, job: Job, detail: str) -> str:
+        """Nobody expected this: a bug. Tried again, for the machine may have hiccuped, then set aside."""
+        log.error("failed instance=%d attempt=%d %s", job.claim.row_id, job.attempts, detail)
+        if job.attempts >= self.config.work.max_attempts:
+            return _settled(self.ledger.settle_dead(job, Death.FAULT, detail), "dead")
+        return _settled(self.ledger.release(job, delay_s=_RETRY_DELAY_S * job.attempts, detail=detail), "released")
+
+    def _give_back(self, job: Job, error: Exception, delay_s: float) -> None:
+        try:
+            self.ledger.release(job, delay_s=delay_s, detail=describe(error), forgive=True)
+        except ResourceError as fault:  # then the lease runs out by itself
+            log.error("cannot give back instance=%d %s", job.claim.row_id, fault)
+
+    def _lease(self, job: Job) -> AbstractContextManager[None]:
+        lease_s = self.config.work.lease_s
+        return kept(self.ledger, job, lease_s, _HUNG_AFTER_LEASES * lease_s, _exit_hung)
+
+
+def _settled(held: bool, ending: str) -> str:
+    """Where the lease was lost, another worker's word counts."""
+    return ending if held else f"lost-lease after={ending}"
+
+
+def _exit_hung() -> None:
+    """C code cannot be interrupted: the process goes, the lease runs out, the attempt stays counted."""
+    log.critical("hung: the job in hand did not end")
+    os._exit(_EXIT_HUNG)
+
+
+def _ms(started: float) -> int:
+    return round(1000 * (time.monotonic() - started))

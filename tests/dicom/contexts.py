@@ -1,0 +1,76 @@
+"""Finished cases for the result objects: one radiograph, every verdict and every doubt."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+
+from cxr_node.config import Results
+from cxr_node.dicom import header
+from cxr_node.dicom.result import Context
+from cxr_node.domain import Finding, ModelIdentity, Origin, Radiograph, Rejected, View
+from cxr_node.model.decision import decide
+from tests import builders
+
+RECEIVED = datetime(2025, 1, 2, 22, 4, 5, 678901, tzinfo=UTC)
+CASES: dict[str, dict[str, float]] = {
+    "pneumonia": {"probability": 0.934},
+    "normal": {"probability": 0.031},
+    "between": {"probability": 0.52},
+    "views": {"probability": 0.03, "spread": 0.41},
+    "unlike": {"probability": 0.03, "distance": 1.43},
+}
+UNCERTAIN = ("between", "views", "unlike")
+
+
+def context(case: str = "pneumonia", dataset: Dataset | None = None, **settings: Any) -> Context:
+    """Judge a synthetic radiograph; `settings` are those of `results:` in the configuration."""
+    return of_bytes(builders.part10(builders.radiograph() if dataset is None else dataset), case, **settings)
+
+
+def of_bytes(content: bytes, case: str = "pneumonia", **settings: Any) -> Context:
+    source = header.read(content)
+    assert not isinstance(source, Rejected), source
+    radiograph = picture_of(builders.chest() / np.float32(4095))
+    return Context(
+        source=source,
+        radiograph=radiograph,
+        finding=finding(case, radiograph),
+        origin=Origin(calling_ae_title="MODALITY", peer_host="127.0.0.1", received_at=RECEIVED),
+        settings=Results(**settings),
+    )
+
+
+def finding(case: str, radiograph: Radiograph, **point: float) -> Finding:
+    predictor = builders.FixedPredictor(**CASES[case])
+    profile = predictor.profile
+    operating_point = replace(profile.operating_point, **point)
+    examination = predictor.examine(radiograph)
+    return Finding(
+        prediction=examination.prediction,
+        decision=decide(examination.prediction, operating_point),
+        heatmap=examination.heatmap,
+        identity=ModelIdentity(
+            profile="pneumonia-pediatric",
+            version="1.0.0",
+            weights_sha256=profile.weights_sha256,
+            config_sha256="ef" * 32,
+            operating_point=operating_point,
+            calibration=profile.calibration,
+        ),
+    )
+
+
+def picture_of(pixels: NDArray[Any], pixel_aspect: float = 1.0, remarks: tuple[str, ...] = ()) -> Radiograph:
+    return Radiograph(
+        pixels=np.ascontiguousarray(pixels, dtype=np.float32),
+        pixel_aspect=pixel_aspect,
+        view=View.PA,
+        pixel_sha256="cd" * 32,
+        remarks=remarks,
+    )

@@ -1,0 +1,182 @@
+"""The picture: true aspect, true colors, the region where it is, words that fit; and its DICOM attributes."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from pydicom import Dataset, dcmread
+
+from cxr_node.dicom import capture, picture
+from cxr_node.dicom.result import Context
+from cxr_node.domain import Verdict
+from tests import builders
+from tests.dicom.contexts import CASES, context, finding, picture_of
+
+FLAT = np.full((600, 500), 0.5, np.float32)
+
+
+def made(of: Context) -> Dataset:
+    return dcmread(io.BytesIO(capture.build(of).content))
+
+
+def drawn(case: str, pixels: NDArray[Any] = FLAT, max_px: int = 2048, *, shows_map: bool = True) -> NDArray[np.uint8]:
+    radiograph = picture_of(pixels)
+    return np.asarray(picture.draw(radiograph, finding(case, radiograph), max_px, shows_map=shows_map))
+
+
+def on_radiograph(image: NDArray[np.uint8], pixels: NDArray[Any], max_px: int = 2048) -> NDArray[np.uint8]:
+    left, top, width, height = picture.lay_out(picture_of(pixels), max_px).image
+    return image[top : top + height, left : left + width]
+
+
+def saturation(image: NDArray[np.uint8]) -> NDArray[np.int16]:
+    return np.ptp(image.astype(np.int16), axis=-1)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_object_is_a_plain_rgb_secondary_capture(case: str) -> None:
+    of = context(case)
+    dataset = made(of)
+    assert (dataset.PhotometricInterpretation, dataset.SamplesPerPixel, dataset.PlanarConfiguration) == ("RGB", 3, 0)
+    assert (dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation) == (8, 8, 7, 0)
+    size = dataset.Rows * dataset.Columns * 3
+    assert len(dataset.PixelData) == size + size % 2
+    assert (dataset.ConversionType, list(dataset.ImageType)) == ("WSD", ["DERIVED", "SECONDARY"])
+    assert (dataset.BurnedInAnnotation, dataset.RecognizableVisualFeatures) == ("YES", "NO")
+    assert dataset.SourceImageSequence[0].ReferencedSOPInstanceUID == of.source.ref.sop_instance_uid
+    assert dataset.SourceImageSequence[0].PurposeOfReferenceCodeSequence[0].CodeValue == "121322"
+    assert list(dataset.PatientOrientation) == ["L", "F"]
+    for absent in ("PixelSpacing", "ViewPosition", "Laterality", "ImageLaterality", "WindowCenter"):
+        assert absent not in dataset
+    assert ("DerivationCodeSequence" in dataset) == (case != "normal")
+
+
+@pytest.mark.parametrize(("told", "written"), [("01", "01"), ("00", "00"), (None, "00")])
+def test_what_was_lossy_stays_lossy(told: str | None, written: str) -> None:
+    assert made(context(dataset=builders.radiograph(LossyImageCompression=told))).LossyImageCompression == written
+
+
+@pytest.mark.parametrize(
+    "shape", [(224, 224), (512, 430), (3000, 3000), (3056, 2500), (1300, 2200), (900, 300), (128, 640)]
+)
+@pytest.mark.parametrize("pixel_aspect", [1.0, 1.25])
+@pytest.mark.parametrize("max_px", [1024, 2048])
+def test_the_radiograph_keeps_its_aspect_and_the_picture_its_limit(
+    shape: tuple[int, int], pixel_aspect: float, max_px: int
+) -> None:
+    radiograph = picture_of(np.zeros(shape), pixel_aspect=pixel_aspect)
+    layout = picture.lay_out(radiograph, max_px)
+    left, top, width, height = layout.image
+    assert height / width == pytest.approx(shape[0] * pixel_aspect / shape[1], rel=0.02)
+    assert max(layout.width, layout.height) <= max_px
+    assert max(layout.width, layout.height) >= min(1000, max_px - 20)
+    assert left >= 0
+    assert left + width <= layout.width
+    assert (top, top + height + layout.footer) == (layout.banner + layout.scale, layout.height)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("size", [(512, 420), (700, 1000), (2500, 2048), (900, 300)])
+def test_every_word_fits_without_being_cut(case: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    cut: list[str] = []
+    fit = picture.fit
+
+    def watched(text: str, size_px: int, width: int, *, bold: bool = False) -> Any:
+        fitted = fit(text, size_px, width, bold=bold)
+        if fitted[0] != text or fitted[1].getlength(text) > width:
+            cut.append(text)
+        return fitted
+
+    monkeypatch.setattr(picture, "fit", watched)
+    drawn(case, np.zeros(size, np.float32), max_px=2048)
+    drawn(case, np.zeros(size, np.float32), max_px=1024)
+    assert cut == []
+
+
+def test_words_that_cannot_fit_are_cut_and_say_so() -> None:
+    text, font = picture.fit("m" * 300, 20, 200)
+    assert text.endswith("...")
+    assert font.getlength(text) <= 200
+
+
+def test_banners_differ_in_lightness_and_none_is_red() -> None:
+    lightness = {verdict: np.dot(color, (0.299, 0.587, 0.114)) for verdict, (color, _) in picture.BANNERS.items()}
+    values = sorted(lightness.values())
+    assert min(np.diff(values)) > 15
+    for (red, green, blue), _ in picture.BANNERS.values():
+        assert not (red > 120 and green < red / 2 and blue < red / 2)
+    for verdict, (color, ink) in picture.BANNERS.items():
+        assert abs(lightness[verdict] - np.dot(ink, (0.299, 0.587, 0.114))) > 120, (verdict, color)
+
+
+@pytest.mark.parametrize(
+    ("case", "verdict"), [("pneumonia", Verdict.PNEUMONIA), ("normal", Verdict.NORMAL), ("views", Verdict.UNCERTAIN)]
+)
+def test_the_banner_is_the_verdict_s(case: str, verdict: Verdict) -> None:
+    assert tuple(drawn(case)[2, 2]) == picture.BANNERS[verdict][0]
+
+
+def test_symbols_tell_the_verdict_without_color() -> None:
+    shapes = []
+    for case in ("pneumonia", "normal", "between"):
+        image = drawn(case)
+        layout = picture.lay_out(picture_of(FLAT), 2048)
+        banner = image[: layout.banner, : layout.banner].astype(np.int16)
+        shapes.append(np.abs(banner - banner[1, 1]).max(axis=-1) > 60)  # ink, whatever its color
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        assert np.mean(shapes[i] != shapes[j]) > 0.1
+
+
+def test_the_map_colors_only_where_the_network_looked() -> None:
+    colored = saturation(on_radiograph(drawn("between"), FLAT)) > 8
+    rows, columns = colored.shape
+    hot = colored[int(0.62 * rows), int(0.32 * columns)]
+    assert hot
+    assert not colored[: rows // 4].any()
+    assert not colored[:, int(0.75 * columns) :].any()
+
+
+def test_without_a_map_the_radiograph_is_gray() -> None:
+    assert saturation(on_radiograph(drawn("normal", shows_map=False), FLAT)).max() == 0
+
+
+def test_normal_gets_a_map_only_where_the_site_wants_it() -> None:
+    plain, mapped = made(context("normal")), made(context("normal", normal_heatmap="map"))
+    assert plain.SeriesDescription == "AI: no pneumonia 3% picture (research)"
+    assert mapped.SeriesDescription == "AI: no pneumonia 3% Grad-CAM (research)"
+    assert plain.PixelData != mapped.PixelData
+
+
+def test_the_outline_is_drawn_where_the_measurements_have_it() -> None:
+    """White line on the polygon, for PNEUMONIA only: elsewhere the region of the measurements is a frame."""
+    radiograph = picture_of(FLAT)
+    judged = finding("pneumonia", radiograph)
+    with_outline = np.asarray(picture.draw(radiograph, judged, 2048, shows_map=True))
+    bare = replace(judged, heatmap=replace(judged.heatmap, outline=()))
+    changed = (with_outline != np.asarray(picture.draw(radiograph, bare, 2048, shows_map=True))).any(axis=-1)
+    left, top, width, height = picture.lay_out(radiograph, 2048).image
+    for x, y in judged.heatmap.outline:
+        column, row = round(left + x * width / 500), round(top + y * height / 600)
+        assert changed[row - 2 : row + 3, column - 2 : column + 3].any()
+    rows, columns = np.nonzero(changed)
+    outline = np.asarray(judged.heatmap.outline) * (width / 500, height / 600) + (left, top)
+    assert rows.min() >= outline[:, 1].min() - 8
+    assert columns.max() <= outline[:, 0].max() + 8
+    uncertain = finding("between", radiograph)
+    same = replace(uncertain, heatmap=replace(uncertain.heatmap, outline=()))
+    assert picture.draw(radiograph, uncertain, 2048, shows_map=True) == picture.draw(
+        radiograph, same, 2048, shows_map=True
+    )
+
+
+def test_gray_levels_are_the_radiograph_s() -> None:
+    ramp = np.tile(np.linspace(0, 1, 1024, dtype=np.float32), (1024, 1))
+    shown = on_radiograph(drawn("normal", ramp, shows_map=False), ramp)[..., 0]
+    expected = np.asarray(Image.fromarray(ramp * 255).resize((shown.shape[1], shown.shape[0])))
+    assert np.abs(shown[shown.shape[0] // 2].astype(float) - expected[shown.shape[0] // 2])[4:-4].max() <= 1.0

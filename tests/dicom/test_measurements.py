@@ -1,0 +1,199 @@
+"""The measurements for machines: rows, values, units and references, and what no field may be taken for."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from pydicom import Dataset, dcmread
+from pydicom.uid import Comprehensive3DSRStorage
+
+from cxr_node.dicom import measurements, wording
+from cxr_node.dicom.result import Context
+from cxr_node.domain import ResultKind
+from tests import builders
+from tests.dicom.contexts import CASES, UNCERTAIN, context
+
+PRESENT, ABSENT, UNDETERMINED = "52101004", "272519000", "373068000"
+PNEUMONIA = "233604007"
+
+
+def made(of: Context) -> Dataset:
+    return dcmread(io.BytesIO(measurements.build(of).content))
+
+
+def code(item: Dataset) -> str:
+    return str(item.ConceptNameCodeSequence[0].CodeValue) if "ConceptNameCodeSequence" in item else ""
+
+
+def walk(node: Dataset) -> Iterator[Dataset]:
+    for child in node.get("ContentSequence", ()):
+        yield child
+        yield from walk(child)
+
+
+def only(node: Dataset, value: str) -> Dataset:
+    """The one child with this concept."""
+    (found,) = (item for item in node.ContentSequence if code(item) == value)
+    return found
+
+
+def group(document: Dataset) -> Dataset:
+    return only(only(document, "126010"), "125007")
+
+
+def evaluations(document: Dataset) -> dict[str, str]:
+    container = only(document, "C0034375")
+    return {
+        code(item): item.ConceptCodeSequence[0].CodeValue if item.ValueType == "CODE" else item.TextValue
+        for item in container.ContentSequence
+    }
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_tree_is_tid_1500_with_one_tid_1410_group(case: str) -> None:
+    document = made(context(case))
+    assert document.SOPClassUID == Comprehensive3DSRStorage
+    assert code(document) == "126000"
+    assert document.ContentTemplateSequence[0].TemplateIdentifier == "1500"
+    assert [code(item) for item in document.ContentSequence] == [
+        "121049", "121005", "121012", "121013", "121014", "121015", "121016", "121058", "111028", "126010", "C0034375",
+    ]  # fmt: skip
+    assert group(document).ContentTemplateSequence[0].TemplateIdentifier == "1410"
+    containers = [document, *(item for item in walk(document) if item.ValueType == "CONTAINER")]
+    assert {item.ContinuityOfContent for item in containers} == {"SEPARATE"}
+
+
+@pytest.mark.parametrize(
+    ("case", "presence", "summary"),
+    [
+        ("pneumonia", PRESENT, "111242"),
+        ("normal", ABSENT, "111241"),
+        *((case, UNDETERMINED, None) for case in UNCERTAIN),
+    ],
+)
+def test_every_coded_field_alone_tells_the_verdict(case: str, presence: str, summary: str | None) -> None:
+    of = context(case)
+    document = made(of)
+    assert only(group(document), PNEUMONIA).ConceptCodeSequence[0].CodeValue == presence
+    findings = [item for item in group(document).ContentSequence if code(item) == "121071"]
+    assert [item.ConceptCodeSequence[0].CodeValue for item in findings] == [PNEUMONIA] * (presence == PRESENT)
+    told = evaluations(document)
+    assert told[PNEUMONIA] == presence
+    assert told.get("111017") == summary
+    assert told["121111"] == wording.summary(of.finding)
+
+
+@pytest.mark.parametrize(("case", "percent"), [("pneumonia", "93.4"), ("normal", "3.1"), ("between", "52")])
+def test_certainty_is_percent_of_pneumonia(case: str, percent: str) -> None:
+    number = only(group(made(context(case))), "111012")
+    assert number.MeasuredValueSequence[0].NumericValue == percent
+    unit = number.MeasuredValueSequence[0].MeasurementUnitsCodeSequence[0]
+    assert (unit.CodeValue, unit.CodingSchemeDesignator) == ("%", "UCUM")
+    (modifier,) = number.ContentSequence
+    assert (modifier.RelationshipType, code(modifier)) == ("HAS CONCEPT MOD", "121071")
+    assert modifier.ConceptCodeSequence[0].CodeValue == PNEUMONIA
+
+
+@pytest.mark.parametrize("case", ["views", "unlike"])
+def test_no_number_stands_where_none_may_be_stated(case: str) -> None:
+    document = made(context(case))
+    number = only(group(document), "111012")
+    assert len(number.MeasuredValueSequence) == 0
+    assert number.NumericValueQualifierCodeSequence[0].CodeValue == "114011"
+
+
+def points(document: Dataset) -> list[tuple[float, float]]:
+    region = only(group(document), "111030")
+    assert (region.ValueType, region.GraphicType) == ("SCOORD", "POLYLINE")
+    (image,) = region.ContentSequence
+    assert (image.RelationshipType, image.ValueType) == ("SELECTED FROM", "IMAGE")
+    data = list(region.GraphicData)
+    return list(zip(data[::2], data[1::2], strict=True))
+
+
+def test_the_region_of_pneumonia_is_the_outline() -> None:
+    of = context()
+    assert points(made(of)) == [pytest.approx(point, abs=1e-3) for point in of.finding.heatmap.outline]
+
+
+@pytest.mark.parametrize("case", ["normal", *UNCERTAIN])
+def test_the_region_of_anything_else_is_a_frame(case: str) -> None:
+    rows, columns = builders.chest().shape
+    frame = points(made(context(case)))
+    assert frame[0] == frame[-1]
+    assert {x for x, _ in frame} == {0.5, columns - 0.5}
+    assert {y for _, y in frame} == {0.5, rows - 0.5}
+
+
+def test_pneumonia_without_an_outline_still_has_a_region() -> None:
+    of = context()
+    of = replace(of, finding=replace(of.finding, heatmap=replace(of.finding.heatmap, outline=())))
+    assert len(points(made(of))) == 5
+
+
+@pytest.mark.parametrize(
+    ("case", "settings"), [("pneumonia", {}), ("normal", {"normal_heatmap": "map"}), ("views", {})]
+)
+def test_the_picture_illustrates_where_it_shows_a_map(case: str, settings: dict[str, str]) -> None:
+    of = context(case, **settings)
+    for purpose in ("121200", "130401"):
+        reference = only(group(made(of)), purpose).ReferencedSOPSequence[0]
+        assert reference.ReferencedSOPInstanceUID == of.instance_uid(ResultKind.HEATMAP)
+
+
+def test_a_picture_without_a_map_explains_nothing() -> None:
+    assert not {"121200", "130401"} & {code(item) for item in walk(made(context("normal")))}
+
+
+def test_the_algorithm_states_its_thresholds_and_hashes() -> None:
+    of = context()
+    parameters = [item.TextValue for item in walk(made(of)) if code(item) == "111002"]
+    assert parameters == [
+        "threshold.rule_out=0.15",
+        "threshold.report=0.85",
+        f"calibration={of.finding.identity.calibration}",
+        f"weights.sha256={of.finding.identity.weights_sha256}",
+        f"config.sha256={of.finding.identity.config_sha256}",
+    ]
+    tracking = only(group(made(of)), "112040")
+    assert of.tracking_uid == tracking.UID
+
+
+def test_the_procedure_is_the_source_s_if_it_is_coded() -> None:
+    procedure = Dataset()
+    procedure.CodeValue, procedure.CodingSchemeDesignator, procedure.CodeMeaning = (
+        "RPCHEST",
+        "99LOCAL",
+        "Thorax Röntgen",
+    )
+    coded = made(context(dataset=builders.radiograph(ProcedureCodeSequence=[procedure])))
+    assert only(coded, "121058").ConceptCodeSequence[0].CodeMeaning == "Thorax Röntgen"
+    assert only(made(context()), "121058").ConceptCodeSequence[0].CodeValue == "363679005"
+
+
+@pytest.mark.parametrize(("modality", "coded"), [("CR", "CR"), ("DX", "DX"), ("RG", "DX")])
+def test_the_image_library_knows_the_image(modality: str, coded: str) -> None:
+    document = made(context(dataset=builders.radiograph(Modality=modality)))
+    (image,) = only(only(document, "111028"), "126200").ContentSequence
+    assert only(image, "121139").ConceptCodeSequence[0].CodeValue == coded
+    rows, columns = builders.chest().shape
+    assert only(image, "110910").MeasuredValueSequence[0].NumericValue == rows
+    assert only(image, "110911").MeasuredValueSequence[0].NumericValue == columns
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_everything_referred_to_is_in_the_evidence(case: str) -> None:
+    document = made(context(case))
+    evidence = {
+        member.ReferencedSOPInstanceUID
+        for study in document.CurrentRequestedProcedureEvidenceSequence
+        for series in study.ReferencedSeriesSequence
+        for member in series.ReferencedSOPSequence
+    }
+    referred = {
+        item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID for item in walk(document) if item.ValueType == "IMAGE"
+    }
+    assert referred <= evidence

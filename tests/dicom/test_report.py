@@ -1,0 +1,96 @@
+"""The report for people: shape that viewers show, verdict first, nothing that reads as its opposite."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pytest
+from pydicom import Dataset, dcmread
+from pydicom.uid import BasicTextSRStorage
+
+from cxr_node.dicom import report, wording
+from cxr_node.dicom.result import Context
+from tests.dicom.contexts import CASES, UNCERTAIN, context
+
+
+def made(of: Context) -> Dataset:
+    return dcmread(io.BytesIO(report.build(of).content))
+
+
+def name(item: Dataset) -> str:
+    code = item.ConceptNameCodeSequence[0]
+    return f"{code.CodeValue} {code.CodingSchemeDesignator} {code.CodeMeaning}"
+
+
+def sections(document: Dataset) -> dict[str, list[Dataset]]:
+    return {
+        item.ConceptNameCodeSequence[0].CodeMeaning: list(item.ContentSequence)
+        for item in document.ContentSequence
+        if item.ValueType == "CONTAINER"
+    }
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_tree_is_tid_2000(case: str) -> None:
+    of = context(case)
+    document = made(of)
+    assert document.SOPClassUID == BasicTextSRStorage
+    assert (document.ValueType, document.ContinuityOfContent) == ("CONTAINER", "SEPARATE")
+    assert name(document) == "18748-4 LN Diagnostic Imaging Report"
+    assert document.ContentTemplateSequence[0].TemplateIdentifier == "2000"
+    assert [(item.RelationshipType, item.ValueType, name(item)) for item in document.ContentSequence] == [
+        ("HAS CONCEPT MOD", "CODE", "121049 DCM Language of Content Item and Descendants"),
+        ("HAS OBS CONTEXT", "CODE", "121005 DCM Observer Type"),
+        ("HAS OBS CONTEXT", "UIDREF", "121012 DCM Device Observer UID"),
+        ("HAS OBS CONTEXT", "TEXT", "121013 DCM Device Observer Name"),
+        ("CONTAINS", "CONTAINER", "121072 DCM Impressions"),
+        ("CONTAINS", "CONTAINER", "121070 DCM Findings"),
+        ("CONTAINS", "CONTAINER", "121076 DCM Conclusions"),
+    ]
+    for item in document.ContentSequence:
+        if item.ValueType == "CONTAINER":
+            assert item.ContinuityOfContent == "SEPARATE"  # viewers lose the headings of CONTINUOUS ones
+    assert of.device_uid == document.ContentSequence[2].UID
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_impression_is_the_summary_and_leads_to_the_image(case: str) -> None:
+    of = context(case)
+    (impression,) = sections(made(of))["Impressions"]
+    assert name(impression) == "121073 DCM Impression"
+    assert impression.TextValue == wording.summary(of.finding)
+    (image,) = impression.ContentSequence
+    assert (image.RelationshipType, image.ValueType) == ("INFERRED FROM", "IMAGE")
+    assert "ConceptNameCodeSequence" not in image
+    reference = image.ReferencedSOPSequence[0]
+    assert reference.ReferencedSOPInstanceUID == of.source.ref.sop_instance_uid
+    assert reference.ReferencedSOPClassUID == of.source.ref.sop_class_uid
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_findings_are_short_and_state_certainty_and_thresholds(case: str) -> None:
+    of = context(case)
+    lines = [item.TextValue for item in sections(made(of))["Findings"]]
+    assert lines[0] == wording.certainty_line(of.finding)
+    assert "15 %" in lines[1]
+    assert "85 %" in lines[1]
+    assert all(len(line) <= 80 for line in lines)  # viewers do not wrap them
+    assert any("not the outline of a lesion" in line for line in lines) == of.shows_map
+
+
+def test_conclusions_tell_limits_remarks_and_model() -> None:
+    of = context()
+    of = replace(of, radiograph=replace(of.radiograph, remarks=("The age is not known.",)))
+    lines = [item.TextValue for item in sections(made(of))["Conclusions"]]
+    assert lines[0].startswith("Research use only.")
+    assert "The age is not known." in lines
+    assert any(of.finding.identity.weights_sha256[:12] in line and "1.0.0" in line for line in lines)
+
+
+@pytest.mark.parametrize("case", UNCERTAIN)
+def test_no_line_of_an_uncertain_report_reads_as_negative(case: str) -> None:
+    document = made(context(case))
+    assert document.SeriesDescription.startswith("AI: UNCERTAIN")
+    for items in sections(document).values():
+        assert not any("no pneumonia" in item.TextValue.lower() for item in items)

@@ -1,0 +1,48 @@
+"""The distance is near 1 at the edge of the population, and grows outside it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cxr_node.model.distance import distance, fit, normalised
+
+
+@pytest.fixture(scope="module")
+def stats() -> dict[str, torch.Tensor]:
+    features, labels = population(600, seed=1)
+    return normalised(fit(features, labels), population(600, seed=2)[0])
+
+
+def population(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw two classes with a few strong and many weak directions of scatter."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 2
+    scatter = torch.cat([torch.full((10,), 3.0), torch.full((90,), 0.1)])
+    return torch.randn(count, 100, generator=generator) * scatter + labels[:, None] * 8.0, labels
+
+
+def test_one_is_the_99th_percentile_of_held_out_images(stats: dict[str, torch.Tensor]) -> None:
+    beyond = (distance(population(3000, seed=3)[0], stats) > 1.0).float().mean()
+    assert 0.002 < float(beyond) < 0.03
+
+
+def test_both_classes_are_near(stats: dict[str, torch.Tensor]) -> None:
+    features, labels = population(400, seed=4)
+    measured = distance(features, stats)
+    assert abs(float(measured[labels == 0].mean() - measured[labels == 1].mean())) < 0.1
+
+
+@pytest.mark.parametrize("strong", [True, False])
+def test_foreign_features_are_far_along_strong_and_weak_directions(
+    strong: bool, stats: dict[str, torch.Tensor]
+) -> None:
+    features, _ = population(50, seed=5)
+    shift = torch.zeros(100)
+    shift[slice(0, 10) if strong else slice(90, 100)] = 25.0 if strong else 2.0
+    assert float((distance(features + shift, stats) > 1.0).float().mean()) > 0.95
+
+
+def test_few_images_suffice() -> None:
+    features, labels = population(8, seed=6)
+    assert torch.isfinite(distance(features, fit(features, labels))).all()

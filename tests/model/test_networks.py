@@ -1,0 +1,70 @@
+"""Each architecture offers what Grad-CAM and the distance need, and refuses what it does not know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from cxr_node.errors import ModelError
+from cxr_node.model.networks import ARCHITECTURES, build, load_imagenet_trunk
+from cxr_node.model.profile import NetworkSpec
+
+
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+@pytest.mark.parametrize("labels", [1, 3])
+def test_forward_is_head_of_features(architecture: str, labels: int) -> None:
+    network = build(NetworkSpec(architecture=architecture), labels).eval()
+    x = torch.randn(2, 1, 64, 64)
+    with torch.inference_mode():
+        feature_map = network.features(x)
+        logits = network.head(feature_map)
+        assert feature_map.dim() == 4
+        assert len(feature_map) == 2
+        assert logits.shape == (2, labels)
+        torch.testing.assert_close(network(x), logits)
+        assert network.pooled(feature_map).shape == feature_map.shape[:2]
+    assert network.layer
+
+
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+def test_head_averages_so_that_its_gradient_is_flat(architecture: str) -> None:
+    network = build(NetworkSpec(architecture=architecture), 1).eval()
+    feature_map = network.features(torch.randn(1, 1, 64, 64)).detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(network.head(feature_map).sum(), feature_map)
+    torch.testing.assert_close(gradient, gradient[..., :1, :1].expand_as(gradient))
+    assert gradient.abs().sum() > 0
+
+
+def test_unknown_architecture_names_the_known_ones() -> None:
+    with pytest.raises(ModelError, match="'alexnet' is unknown; this version builds mobilenet-v2"):
+        build(NetworkSpec(architecture="alexnet"), 1)
+
+
+def test_unknown_option_is_an_error() -> None:
+    with pytest.raises(ModelError, match="do not fit architecture 'mobilenet-v2'"):
+        build(NetworkSpec(architecture="mobilenet-v2", options={"depth": 3}), 1)
+
+
+def test_imagenet_trunk_is_taken_over_in_fp32(tmp_path: Path) -> None:
+    source = build(NetworkSpec(architecture="mobilenet-v2"), 1)
+    stored = {f"features.{name}": value.half() for name, value in source.trunk.state_dict().items()}
+    torch.save(stored, tmp_path / "trunk.pt")
+    network = build(NetworkSpec(architecture="mobilenet-v2"), 1)
+    load_imagenet_trunk(network, tmp_path / "trunk.pt")
+    first = next(network.parameters())
+    assert first.dtype == torch.float32
+    torch.testing.assert_close(first, next(source.parameters()), atol=1e-3, rtol=1e-3)
+
+
+def test_foreign_trunk_is_refused(tmp_path: Path) -> None:
+    network = build(NetworkSpec(architecture="mobilenet-v2"), 1)
+    torch.save({"features.0.weight": torch.zeros(1)}, tmp_path / "other.pt")
+    (tmp_path / "garbage.pt").write_bytes(b"no torch file")
+    with pytest.raises(ModelError, match="does not hold the trunk"):
+        load_imagenet_trunk(network, tmp_path / "other.pt")
+    with pytest.raises(ModelError, match="does not hold the trunk"):
+        load_imagenet_trunk(network, tmp_path / "garbage.pt")
+    with pytest.raises(ModelError, match="cannot be read"):
+        load_imagenet_trunk(network, tmp_path / "missing.pt")

@@ -1,0 +1,92 @@
+"""One golden array pins the preprocessing that training and serving share."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from cxr_node.model.preprocess import VIEW_NAMES, prepare, standardise, views
+from cxr_node.model.profile import InputSpec
+
+SPEC = InputSpec(size_px=32, border=0.04)
+GOLDEN_GRID = [
+    [0.72044, 0.56513, 0.71652, 0.60055],
+    [0.70024, -1.10692, 0.55354, -0.80891],
+    [0.67442, -2.65928, 0.34294, -2.51633],
+    [0.72318, -0.65911, 0.76468, -0.25769],
+]
+"""Every eighth row and column."""
+GOLDEN_SUM_OF_CUBES = -1280.1356
+
+
+def drawn(rows: int, cols: int) -> NDArray[np.float32]:
+    """Draw a smooth picture that looks the same at any size: two dark lungs on a bright ground."""
+    y, x = ((np.arange(n) + 0.5) / n for n in (rows, cols))
+    lungs = sum(np.exp(-(((y[:, None] - 0.5) / 0.25) ** 2) - ((x[None] - c) / 0.12) ** 2) for c in (0.3, 0.7))
+    return np.asarray(0.8 - 0.6 * lungs + 0.1 * y[:, None] * x[None], dtype=np.float32)
+
+
+def test_golden_array() -> None:
+    prepared = prepare(drawn(150, 110), SPEC)
+    np.testing.assert_allclose(prepared[::8, ::8], GOLDEN_GRID, atol=2e-5)
+    assert float((prepared.astype(np.float64) ** 3).sum()) == pytest.approx(GOLDEN_SUM_OF_CUBES, abs=2e-2)
+
+
+def test_output_is_standardised() -> None:
+    prepared = prepare(drawn(300, 200), SPEC)
+    assert prepared.shape == (32, 32)
+    assert prepared.dtype == np.float32
+    assert float(prepared.mean()) == pytest.approx(0.0, abs=1e-5)
+    assert float(prepared.std()) == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("size", [(224, 224), (1200, 900), (3000, 2500)])
+def test_an_original_and_its_copy_give_the_same_input(size: tuple[int, int]) -> None:
+    np.testing.assert_allclose(prepare(drawn(*size), SPEC), prepare(drawn(448, 448), SPEC), atol=0.02)
+
+
+def test_fine_detail_is_averaged_not_sampled() -> None:
+    image = drawn(640, 640)
+    stripes = np.where(np.arange(640) % 2, 0.1, -0.1).astype(np.float32)
+    np.testing.assert_allclose(prepare(image + stripes, SPEC), prepare(image, SPEC), atol=0.02)
+
+
+def test_brightness_and_contrast_do_not_matter() -> None:
+    image = drawn(224, 224)
+    np.testing.assert_allclose(prepare(image * 0.3 + 0.2, SPEC), prepare(image, SPEC), atol=1e-3)
+
+
+def test_letters_do_not_set_the_scale() -> None:
+    image, lettered = drawn(224, 224), drawn(224, 224)
+    lettered[20:40, 20:30] = 5.0
+    difference = np.abs(prepare(lettered, SPEC) - prepare(image, SPEC))
+    assert float(np.median(difference)) < 0.1
+
+
+def test_border_is_cut() -> None:
+    framed = drawn(200, 200)  # 8 pixels are cut; the averaging filter reaches back over less than half of them
+    framed[:4], framed[-4:], framed[:, :4], framed[:, -4:] = 0.0, 1.0, 0.0, 1.0
+    np.testing.assert_array_equal(prepare(framed, SPEC), prepare(drawn(200, 200), SPEC))
+
+
+def test_constant_image_becomes_zeros() -> None:
+    prepared = prepare(np.full((200, 200), 0.5, np.float32), SPEC)
+    np.testing.assert_allclose(prepared, 0.0, atol=1e-2)
+
+
+def test_standardise_treats_each_image_alone() -> None:
+    batch = torch.from_numpy(np.stack([drawn(64, 64), drawn(64, 64) ** 2]))
+    both, alone = standardise(batch), standardise(batch[1:])
+    torch.testing.assert_close(both[1:], alone)
+
+
+def test_views_keep_the_image_first_and_change_the_others() -> None:
+    prepared = prepare(drawn(224, 224), SPEC)
+    shown = views(prepared)
+    assert shown.shape == (len(VIEW_NAMES), 1, 32, 32)
+    np.testing.assert_array_equal(shown[0, 0].numpy(), prepared)
+    for view in shown[1:, 0]:
+        assert 0.01 < float((view - shown[0, 0]).abs().mean()) < 0.5
+        assert float(view.mean()) == pytest.approx(0.0, abs=1e-4)

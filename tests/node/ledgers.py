@@ -1,0 +1,116 @@
+"""Ledgers to test: one clock that tests turn, every engine under the same contract, and ready-made rows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from cxr_node.domain import (
+    Decision,
+    Finding,
+    Heatmap,
+    InstanceRef,
+    ModelIdentity,
+    OperatingPoint,
+    Origin,
+    Prediction,
+    ResultKind,
+    Verdict,
+)
+from cxr_node.node.jobs import StoredArtifact
+from cxr_node.node.ledger import Ledger
+from cxr_node.node.schema import metadata
+
+POSTGRES = "CXR_NODE_TEST_POSTGRES"
+"""Names a variable that holds the URL of an empty PostgreSQL database the tests may fill and empty."""
+ALL = tuple(ResultKind)
+
+
+class Clock:
+    """A wall clock that stands still until it is told."""
+
+    def __init__(self) -> None:
+        self.time = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.time
+
+    def forward(self, seconds: float) -> None:
+        self.time += timedelta(seconds=seconds)
+
+
+@contextmanager
+def opened(engine: str, folder: Path, clock: Clock) -> Iterator[Ledger]:
+    """An empty ledger on that engine."""
+    url = None
+    if engine == "postgresql":
+        url = os.environ[POSTGRES]
+        _empty(url)
+    ledger = Ledger.open(folder, url, clock)
+    try:
+        yield ledger
+    finally:
+        ledger.close()
+
+
+def _empty(url: str) -> None:
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        metadata.drop_all(connection)
+        connection.execute(sa.text("DROP TABLE IF EXISTS alembic_version"))
+    engine.dispose()
+
+
+def digest(number: int) -> str:
+    return f"{number:064x}"
+
+
+def reference(number: int = 1, **overrides: str | None) -> InstanceRef:
+    """What names the instance of that number; each has its own study."""
+    fields: dict[str, str | None] = {
+        "study_instance_uid": f"1.2.{number}",
+        "series_instance_uid": f"1.2.{number}.1",
+        "sop_instance_uid": f"1.2.{number}.1.1",
+        "sop_class_uid": "1.2.840.10008.5.1.4.1.1.1.1",
+        "transfer_syntax_uid": "1.2.840.10008.1.2.1",
+        "patient_key": digest(1000 + number),
+        "accession_key": digest(2000 + number),
+    }
+    return InstanceRef(**(fields | overrides))  # type: ignore[arg-type]  # overrides keep each field's type
+
+
+def origin(clock: Clock) -> Origin:
+    return Origin(calling_ae_title="MODALITY", peer_host="10.0.0.7", received_at=clock())
+
+
+def finding() -> Finding:
+    point = OperatingPoint(
+        name="balanced", label="pneumonia", report_at=0.7, rule_out_below=0.2, max_spread=0.3, max_distance=2.0
+    )
+    return Finding(
+        prediction=Prediction(probability={"pneumonia": 0.875}, spread=0.01, distance=0.5),
+        decision=Decision(verdict=Verdict.PNEUMONIA),
+        heatmap=Heatmap(weight=None, outline=(), label="pneumonia", layer="last"),  # type: ignore[arg-type]  # not looked at
+        identity=ModelIdentity(
+            profile="test", version="1", weights_sha256="", config_sha256="", operating_point=point, calibration=""
+        ),
+    )
+
+
+def results(number: int = 1) -> list[StoredArtifact]:
+    """The three results of the instance of that number."""
+    return [
+        StoredArtifact(
+            kind=kind,
+            sop_class_uid="1.2.3",
+            sop_instance_uid=f"2.25.{number}.{place}",
+            content_sha256=digest(10 * number + place),
+            size_bytes=100,
+        )
+        for place, kind in enumerate(ResultKind)
+    ]

@@ -1,0 +1,74 @@
+"""Receivers to send to: in this process on a free port, or in one of their own that can be killed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cxr_node.config import Config, parse
+from cxr_node.dicom import header
+from cxr_node.node import receive
+from cxr_node.node.ledger import Ledger
+from cxr_node.node.spool import Spool
+
+SYNTAXES = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.70")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receiving:
+    """A receiver that runs, and what it wrote."""
+
+    port: int
+    spool: Spool
+    ledger: Ledger
+    stop: threading.Event
+    thread: threading.Thread
+
+    def parts(self) -> list[Path]:
+        """Unfinished files."""
+        return list((self.spool.path / "incoming").iterdir())
+
+
+def config(folder: Path, **listen: Any) -> Config:
+    return parse({"listen": {"port": 0, **listen}, "spool": {"path": str(folder), "min_free_mib": 1}})
+
+
+@contextmanager
+def receiving(
+    folder: Path, inspect: Callable[[Path], receive.Inspected] = header.inspect, **listen: Any
+) -> Iterator[Receiving]:
+    """Run a receiver in a thread; it is stopped, and must stop, at the end."""
+    stop, listening, ports = threading.Event(), threading.Event(), list[int]()
+
+    def ready(port: int) -> None:
+        ports.append(port)
+        listening.set()
+
+    def run() -> None:
+        try:
+            receive.serve(config(folder, **listen), inspect, SYNTAXES, receive.Hooks(stop=stop, ready=ready))
+        finally:
+            listening.set()
+
+    thread = threading.Thread(target=run, name="receiver")
+    thread.start()
+    assert listening.wait(30)
+    assert ports, "the receiver did not start"
+    ledger = Ledger.open(folder)
+    try:
+        yield Receiving(port=ports[0], spool=Spool(folder), ledger=ledger, stop=stop, thread=thread)
+    finally:
+        stop.set()
+        thread.join(60)
+        ledger.close()
+        assert not thread.is_alive()
+
+
+def run_process(folder: Path, told: Any) -> None:
+    """Run a receiver as the whole of a process that will be killed; `told.send(port)` when it listens."""
+    hooks = receive.Hooks(stop=threading.Event(), ready=told.send)
+    receive.serve(config(folder), header.inspect, SYNTAXES, hooks)

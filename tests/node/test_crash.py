@@ -1,0 +1,143 @@
+"""kill -9 at every state: after the restart every instance is delivered, each object once, the same bytes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from cxr_node.config import Config
+from cxr_node.domain import ResultKind
+from cxr_node.node.spool import Area, Spool
+from tests.node import peers, workplace
+
+WORKER_DIES = [
+    ("cxr_node.node.ledger:Ledger.claim_instance", "after"),  # leased, nothing done
+    ("cxr_node.node.history:precedent", "after"),  # bytes read
+    ("tests.node.workplace:judge", "after"),  # judged, nothing stored
+    ("cxr_node.node.spool:Part.store", "before"),  # half of a result written
+    ("cxr_node.node.spool:Spool.store_result", "after"),  # one of three results stored
+    ("cxr_node.node.ledger:Ledger.settle_reported", "before"),  # all stored, the ledger knows nothing
+    ("cxr_node.node.ledger:_attach", "before"),  # within the transaction
+    ("cxr_node.node.ledger:Ledger.settle_reported", "after"),  # settled, nobody rung
+]
+DELIVERY_DIES = [
+    ("cxr_node.node.ledger:Ledger.claim_delivery", "after"),  # leased, nothing sent
+    ("cxr_node.node.spool:Spool.read", "after"),  # about to connect
+    ("cxr_node.node.destinations:StorageScu._open", "after"),  # associated
+    ("cxr_node.node.destinations:StorageScu.send", "after"),  # taken by the destination, the ledger knows nothing
+    ("cxr_node.node.ledger:Ledger._settle_delivery", "before"),  # the same, one step later
+    ("cxr_node.node.ledger:_conclude", "before"),  # within the transaction
+    ("cxr_node.node.ledger:Ledger.settle_delivered", "after"),  # settled
+]
+
+
+def child(config: Config, role: str, *point: str) -> subprocess.Popen[bytes]:
+    file = config.spool.path / "node.json"
+    file.write_text(config.model_dump_json())
+    command = [sys.executable, "-m", "tests.node.crash_child", role, str(file), *point]
+    root = Path(__file__).parents[2]
+    return subprocess.Popen(command, cwd=root, stderr=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": str(root)})
+
+
+@contextmanager
+def running(config: Config, *roles: str) -> Iterator[None]:
+    children = [child(config, role) for role in roles]
+    try:
+        yield
+    finally:
+        for each in children:
+            each.terminate()
+        assert [each.wait(20) for each in children] == [0] * len(children)
+
+
+def all_delivered(config: Config, count: int) -> bool:
+    return workplace.eventually(lambda: workplace.states(config) == [("DELIVERED", None)] * count, 30)
+
+
+def check_archive(archive: peers.Archive, instances: int) -> None:
+    assert len(archive.datasets) == instances * len(ResultKind)
+    assert all(len(contents) == 1 for contents in archive.digests().values()), "an object changed between two sends"
+
+
+@pytest.mark.timeout(120)
+def test_a_worker_killed_at_every_state_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    archive = peers.Archive()
+    with peers.listening(archive) as address:
+        config = workplace.config(tmp_path / "spool", address, work={"max_attempts": 10})
+        workplace.receive(config, 1, 2)
+        for point in WORKER_DIES:
+            assert child(config, "work", *point).wait(30) == -signal.SIGKILL, f"never came to {point}"
+        with running(config, "work", "deliver"):
+            assert all_delivered(config, 2)
+    check_archive(archive, 2)
+    assert all(len(many) == 1 for many in archive.datasets.values()), "a result was sent twice"
+    assert len(list(Spool(config.spool.path).digests(Area.RESULTS))) == 6
+
+
+@pytest.mark.timeout(120)
+def test_a_delivery_killed_at_every_state_loses_nothing_and_repeats_the_same_bytes(tmp_path: Path) -> None:
+    archive = peers.Archive()
+    with peers.listening(archive) as address:
+        config = workplace.config(tmp_path / "spool", address)
+        workplace.receive(config, 1, 2, 3)
+        with running(config, "work"):
+            assert workplace.eventually(lambda: [row[0] for row in workplace.states(config)] == ["REPORTED"] * 3)
+        for point in DELIVERY_DIES:
+            assert child(config, "deliver", *point).wait(30) == -signal.SIGKILL, f"never came to {point}"
+        with running(config, "deliver"):
+            assert all_delivered(config, 3)
+    check_archive(archive, 3)
+    repeats = sum(len(many) - 1 for many in archive.datasets.values())
+    assert 1 <= repeats <= 3, "an object is repeated only where its answer was lost or not settled"
+
+
+@pytest.mark.timeout(120)
+def test_a_sender_killed_before_the_answer_sends_the_same_again(tmp_path: Path) -> None:
+    """The archive has kept the object when the sender dies: it must not become two."""
+    victims: list[subprocess.Popen[bytes]] = []
+
+    def kill_and_keep(count: int) -> int:
+        if count in (1, 3, 4) and victims:
+            victims[-1].kill()
+            victims[-1].wait()
+        return 0x0000
+
+    archive = peers.Archive(kill_and_keep)
+    with peers.listening(archive) as address:
+        config = workplace.config(tmp_path / "spool", address)
+        workplace.receive(config, 1)
+        with running(config, "work"):
+            assert workplace.eventually(lambda: [row[0] for row in workplace.states(config)] == ["REPORTED"])
+        for _ in range(3):
+            victims.append(child(config, "deliver"))
+            assert victims[-1].wait(30) == -signal.SIGKILL
+        with running(config, "deliver"):
+            assert all_delivered(config, 1)
+    check_archive(archive, 1)
+
+
+@pytest.mark.timeout(120)
+def test_both_killed_at_random_while_images_come_in(tmp_path: Path) -> None:
+    archive = peers.Archive()
+    with peers.listening(archive) as address:
+        config = workplace.config(tmp_path / "spool", address, work={"max_attempts": 10})
+        workplace.receive(config, 0)
+        for round_ in range(4):
+            children = [child(config, role) for role in ("work", "deliver")]
+            workplace.receive(config, *range(1 + round_ * 10, 11 + round_ * 10))
+            archive.wait(min(100, 8 + 25 * round_), 20)
+            for each in children:
+                each.kill()
+                each.wait()
+        with running(config, "work", "deliver"):
+            assert all_delivered(config, 41)
+    check_archive(archive, 41)
+    assert threading.active_count() < 10

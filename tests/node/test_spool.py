@@ -1,0 +1,158 @@
+"""What the spool promises of bytes on disk."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cxr_node.errors import ResourceError
+from cxr_node.node.spool import Area, Spool, SpoolCorruptError
+
+CONTENT = b"not a radiograph" * 1000
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / "spool")
+
+
+def receive(spool: Spool, content: bytes = CONTENT, received_at: datetime = NOON) -> str:
+    part = spool.begin()
+    for start in range(0, len(content), 1000):
+        part.write(content[start : start + 1000])
+    return spool.store_object(part, received_at).sha256
+
+
+def test_an_object_comes_back_as_it_came(spool: Spool) -> None:
+    assert receive(spool) == SHA256
+    assert spool.read(Area.OBJECTS, SHA256) == CONTENT
+    file = spool.locate(Area.OBJECTS, SHA256)
+    assert file == spool.path / "objects" / SHA256[:2] / f"{SHA256}.dcm"
+    assert file.stat().st_mtime == NOON.timestamp()
+    assert list(spool.digests(Area.OBJECTS)) == [SHA256]
+    assert not list((spool.path / "incoming").iterdir())
+
+
+def test_only_the_owner_may_look(spool: Spool) -> None:
+    receive(spool)
+    spool.store_result(CONTENT)
+    modes = {path: path.stat().st_mode & 0o777 for path in [spool.path, *spool.path.rglob("*")]}
+    assert all(mode == (0o700 if path.is_dir() else 0o600) for path, mode in modes.items())
+
+
+def test_the_first_receipt_counts(spool: Spool) -> None:
+    receive(spool)
+    receive(spool, received_at=datetime(2026, 3, 2, tzinfo=UTC))
+    assert spool.locate(Area.OBJECTS, SHA256).stat().st_mtime == NOON.timestamp()
+
+
+def test_a_repeat_heals_a_damaged_file(spool: Spool) -> None:
+    receive(spool)
+    spool.locate(Area.OBJECTS, SHA256).write_bytes(b"bit rot")
+    receive(spool)
+    assert spool.read(Area.OBJECTS, SHA256) == CONTENT
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: file.unlink(),
+        lambda file: file.write_bytes(b""),
+        lambda file: file.write_bytes(CONTENT[:-1]),
+        lambda file: file.write_bytes(CONTENT[:-1] + b"?"),
+    ],
+    ids=["missing", "empty", "truncated", "changed"],
+)
+def test_damage_is_noticed(spool: Spool, damage: Callable[[Path], Any]) -> None:
+    spool.store_result(CONTENT)
+    damage(spool.locate(Area.RESULTS, SHA256))
+    with pytest.raises(SpoolCorruptError):
+        spool.read(Area.RESULTS, SHA256)
+
+
+def test_the_name_is_durable_before_the_object_is_stored(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+    real_sync, real_rename = os.fsync, Path.rename
+
+    def sync(file: int) -> None:
+        steps.append(f"fsync {Path(os.readlink(f'/proc/self/fd/{file}')).suffix or 'folder'}")
+        real_sync(file)
+
+    def rename(source: Path, target: Path) -> Path:
+        steps.append("rename")
+        return real_rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(Path, "rename", rename)
+    receive(spool)
+    assert steps == ["fsync folder", "fsync .part", "rename", "fsync folder"]  # the first: a new folder's own name
+
+
+@pytest.mark.parametrize("failing", ["write", "fsync"])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EDQUOT])
+def test_a_full_or_broken_disk_leaves_nothing(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, failing: str, code: int
+) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, failing, fail)
+        with pytest.raises(ResourceError):
+            spool.store_result(CONTENT)
+    assert not [path for path in spool.path.rglob("*") if path.is_file()]
+
+
+def test_the_watermark(tmp_path: Path) -> None:
+    free_mib = Spool(tmp_path).free_bytes() // 2**20
+    assert Spool(tmp_path, min_free_mib=1).has_room()
+    assert not Spool(tmp_path, min_free_mib=free_mib * 2).has_room()
+
+
+def test_a_path_is_made_of_digests_only(spool: Spool) -> None:
+    for name in ("../../etc/passwd", "", "A" * 64, "1.2.840.10008"):
+        with pytest.raises(ValueError, match="sha256"):
+            spool.locate(Area.OBJECTS, name)
+
+
+def test_retention_may_delete_twice(spool: Spool) -> None:
+    receive(spool)
+    spool.delete(Area.OBJECTS, SHA256)
+    spool.delete(Area.OBJECTS, SHA256)
+    assert list(spool.digests(Area.OBJECTS)) == []
+
+
+def test_the_unfinished_files_of_the_dead_are_swept_and_those_of_the_living_are_not(spool: Spool) -> None:
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    writer = context.Process(target=_begin_and_wait, args=(spool.path, there))
+    writer.start()
+    theirs = here.recv()
+    mine = spool.begin()
+    assert spool.sweep() == 0
+    os.kill(writer.pid or 0, signal.SIGKILL)
+    writer.join()
+    assert spool.sweep() == 1
+    assert not theirs.exists()
+    mine.write(CONTENT)
+    assert spool.store_object(mine, NOON).sha256 == SHA256
+    here.close()
+    there.close()
+
+
+def _begin_and_wait(folder: Path, pipe: Any) -> None:
+    part = Spool(folder).begin()
+    part.write(b"half")
+    pipe.send(part.path)
+    pipe.recv()

@@ -1,0 +1,87 @@
+"""A spool with received instances, and a judge that needs no network: same bytes in, same results out."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cxr_node import config as configuration
+from cxr_node.config import Address, Config
+from cxr_node.domain import Artifact, Origin, Outcome, Precedent, Reason, Rejected, Reported, ResultKind
+from cxr_node.node.ledger import Ledger
+from cxr_node.node.spool import Spool
+from tests.node import ledgers, peers
+
+
+def config(path: Path, *addresses: Address, **sections: Any) -> Config:
+    """A configuration with destinations pacs0, pacs1, ... that are tried again at once."""
+    destinations = [
+        {"name": f"pacs{number}", "address": str(address), "timeout_s": 2.0} for number, address in enumerate(addresses)
+    ]
+    content = {
+        "spool": {"path": str(path), "min_free_mib": 0},
+        "delivery": {"first_delay_s": 0.05, "max_delay_s": 0.2},
+        "destinations": destinations,
+    }
+    return configuration.parse(content | sections)
+
+
+def receive(config_: Config, *numbers: int, content: bytes | None = None) -> None:
+    """Put instances into spool and ledger as the receiver does; the same number is the same instance."""
+    spool, ledger = Spool(config_.spool.path), Ledger.open(config_.spool.path)
+    try:
+        for number in numbers:
+            received_at = datetime.now(UTC)
+            part = spool.begin()
+            part.write(content or f"radiograph {number}".encode())
+            stored = spool.store_object(part, received_at)
+            origin = Origin(calling_ae_title="MODALITY", peer_host="10.0.0.7", received_at=received_at)
+            ledger.add(ledgers.reference(number), origin, stored.sha256, stored.size_bytes)
+    finally:
+        ledger.close()
+
+
+def judge(content: bytes, origin: Origin, predictor: object, config_: Config, precedent: Precedent) -> Outcome:
+    """`radiograph N` gets three results made of its bytes and its receipt; anything else is rejected."""
+    if not content.startswith(b"radiograph "):
+        return Rejected(reason=Reason.NOT_CHEST, sentence="This is no chest.")
+    number = int(content.removeprefix(b"radiograph ")) * 1_000_000 + origin.received_at.microsecond
+    return Reported(finding=ledgers.finding(), artifacts=tuple(artifact(kind, number) for kind in ResultKind))
+
+
+def artifact(kind: ResultKind, number: int) -> Artifact:
+    """One result object of that number."""
+    content = peers.result_object(kind, number)
+    uid = f"1.2.826.0.1.3680043.8.498.78.{list(ResultKind).index(kind)}.{number}"
+    return Artifact(kind=kind, sop_class_uid=peers.SOP_CLASS[kind], sop_instance_uid=uid, content=content)
+
+
+def states(config_: Config) -> list[tuple[str, str | None]]:
+    """State and reason of each instance, oldest first."""
+    from cxr_node.node import history
+
+    ledger = Ledger.open(config_.spool.path)
+    try:
+        return [(row.state.value, row.reason) for row in reversed(history.recent(ledger, 10_000))]
+    finally:
+        ledger.close()
+
+
+def eventually(holds: Callable[[], bool], timeout_s: float = 20.0) -> bool:
+    """Wait for something that another process or thread brings about."""
+    until = time.monotonic() + timeout_s
+    while not holds():
+        if time.monotonic() >= until:
+            return False
+        threading.Event().wait(0.02)
+    return True
+
+
+def digest(content: bytes) -> str:
+    """sha256, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,73 @@
+"""`cxr-node classify` without a network: folders walked, pictures wrapped, every file answered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydicom.uid import CTImageStorage
+
+from cxr_node import classify, config
+from cxr_node.domain import Verdict
+from cxr_node.errors import DataError
+from tests import builders
+
+CONFIG = config.parse({"spool": {"path": "."}})
+
+
+def folder_of_many(folder: Path) -> Path:
+    (folder / "b").mkdir(parents=True)
+    (folder / "a.dcm").write_bytes(builders.part10(builders.radiograph()))
+    (folder / "b" / "no-suffix").write_bytes(builders.part10(builders.radiograph(2)))
+    (folder / "b" / "ct.dcm").write_bytes(builders.part10(builders.radiograph(3, SOPClassUID=CTImageStorage)))
+    (folder / "b" / "garbage.dcm").write_bytes(b"\x00" * 128 + b"DICM" + b"garbage" * 9)
+    Image.fromarray(builders.chest(bits=8).astype(np.uint8)).save(folder / "c.png")
+    (folder / "manifest.csv").write_text("file,label\n")
+    (folder / ".hidden").write_text("")
+    return folder
+
+
+def test_a_folder_is_walked_and_every_image_is_answered(tmp_path: Path) -> None:
+    files = classify.files([folder_of_many(tmp_path / "data")])
+    assert [file.name for file in files] == ["a.dcm", "ct.dcm", "garbage.dcm", "no-suffix", "c.png"]
+    answers = {one.path.name: one for one in classify.judge(files, builders.FixedPredictor(), CONFIG, objects=False)}
+    assert answers["a.dcm"].verdict is answers["no-suffix"].verdict is answers["c.png"].verdict is Verdict.PNEUMONIA
+    assert answers["ct.dcm"].reason == "sop-class-not-supported"
+    assert answers["garbage.dcm"].verdict is Verdict.REJECTED
+
+
+def test_the_json_contract(tmp_path: Path) -> None:
+    (tmp_path / "a.dcm").write_bytes(builders.part10(builders.radiograph()))
+    (tmp_path / "b.dcm").write_bytes(b"rubbish")
+    predictor = builders.FixedPredictor(probability=0.5)
+    good, bad = (
+        one.as_json("test") for one in classify.judge(classify.files([tmp_path]), predictor, CONFIG, objects=False)
+    )
+    assert (good["verdict"], good["probability"], good["reason"]) == ("UNCERTAIN", 0.5, "between-thresholds")
+    assert (bad["verdict"], bad["probability"], bad["profile"]) == ("REJECTED", None, "test")
+    assert bad["reason"]
+    assert set(good) >= {"path", "verdict", "probability", "reason", "profile"}
+
+
+def test_the_same_file_gives_the_same_objects(tmp_path: Path) -> None:
+    file = tmp_path / "a.dcm"
+    file.write_bytes(builders.part10(builders.radiograph()))
+    (one,) = classify.judge([file], builders.FixedPredictor(), CONFIG, objects=True)
+    (two,) = classify.judge([file], builders.FixedPredictor(), CONFIG, objects=True)
+    assert one.artifacts == two.artifacts
+    assert len(one.artifacts) == 3
+    classify.write(one, tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "a.heatmap.dcm",
+        "a.measurements.dcm",
+        "a.report.dcm",
+    ]
+
+
+def test_what_does_not_exist_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        classify.files([tmp_path / "nowhere"])
+    with pytest.raises(DataError, match="no image found"):
+        classify.files([tmp_path])

@@ -1,0 +1,116 @@
+"""The command line as a user meets it: exit codes, one sentence for each mistake, and what is not imported."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from cxr_node.cli import app
+from cxr_node.node.recorder import Recorder
+from tests import builders
+
+RUNNER = CliRunner()
+COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
+
+
+def write_config(folder: Path, **sections: object) -> Path:
+    file = folder / "node.yaml"
+    file.write_text(yaml.safe_dump({"spool": {"path": str(folder / "spool"), "min_free_mib": 1}, **sections}))
+    return file
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_helps(command: str) -> None:
+    shown = RUNNER.invoke(app, [command, "--help"])
+    assert shown.exit_code == 0
+    assert "Usage" in shown.output
+
+
+@pytest.mark.parametrize("command", ["serve", "receive", "work", "deliver", "check", "status"])
+def test_a_wrong_configuration_is_one_line_and_exit_78(command: str, tmp_path: Path) -> None:
+    file = tmp_path / "node.yaml"
+    file.write_text("spool: {path: x}\nlisten: {prt: 1}\n")
+    shown = RUNNER.invoke(app, [command, "--config", str(file)])
+    assert shown.exit_code == 78
+    assert shown.output.replace("\n", "").count("listen.prt: unknown key; did you mean 'port'?") == 1
+    assert "Traceback" not in shown.output
+
+
+def test_serve_refuses_weights_that_were_changed(tmp_path: Path) -> None:
+    shown = RUNNER.invoke(app, ["serve", "--config", str(write_config(tmp_path, model={"profile": "nonesuch"}))])
+    assert shown.exit_code == 78
+    assert "no profile 'nonesuch'" in shown.output
+
+
+def test_status_without_a_ledger_says_what_is_missing(tmp_path: Path) -> None:
+    shown = RUNNER.invoke(app, ["status", "--config", str(write_config(tmp_path))])
+    assert shown.exit_code == 78
+    assert "no ledger yet" in shown.output.replace("\n", " ")
+
+
+def test_missing_files_are_exit_2() -> None:
+    assert RUNNER.invoke(app, ["classify", "/nonexistent"]).exit_code == 2
+    assert RUNNER.invoke(app, ["send", "/nonexistent", "--to", "A@127.0.0.1:1"]).exit_code == 2
+
+
+def test_a_wrong_address_is_one_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "a.dcm"
+    file.write_bytes(builders.part10(builders.radiograph()))
+    shown = RUNNER.invoke(app, ["send", str(file), "--to", "nowhere"])
+    assert shown.exit_code == 2
+    assert "AE@host:port" in shown.output
+
+
+def test_send_stores_dicom_and_says_what_failed(tmp_path: Path) -> None:
+    (tmp_path / "a.dcm").write_bytes(builders.part10(builders.radiograph()))
+    (tmp_path / "b.dcm").write_bytes(b"rubbish")
+    with Recorder(tmp_path / "pacs") as pacs:
+        shown = RUNNER.invoke(app, ["send", str(tmp_path / "a.dcm"), "--to", str(pacs.address)])
+        assert shown.exit_code == 0, shown.output
+        assert len(pacs.stored) == 1
+        shown = RUNNER.invoke(app, ["send", str(tmp_path / "b.dcm"), "--to", str(pacs.address)])
+        assert shown.exit_code == 1
+
+
+def test_check_says_one_line_each_and_its_exit_code(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "pacs") as pacs:
+        there = {"name": "there", "address": str(pacs.address)}
+        gone = {"name": "gone", "address": "GONE@127.0.0.1:1"}
+        listen = {"port": 0}
+        good = RUNNER.invoke(
+            app, ["check", "--json", "-c", str(write_config(tmp_path, destinations=[there], listen=listen))]
+        )
+        both = write_config(tmp_path, destinations=[there, gone], listen=listen)
+        bad = RUNNER.invoke(app, ["check", "--json", "-c", str(both)])
+    lines = [json.loads(line) for line in good.output.splitlines()]
+    assert good.exit_code == 0, good.output
+    subjects = [line["subject"] for line in lines]
+    assert subjects.count("transfer syntax") >= 10
+    assert {"configuration", "weights", "spool", "destination there"} <= set(subjects)
+    assert bad.exit_code == 78
+    failed = [line["subject"] for line in map(json.loads, bad.output.splitlines()) if not line["ok"]]
+    assert failed == ["destination gone"]
+
+
+@pytest.mark.parametrize("command", ["receive", "deliver", "status", "check"])
+def test_only_the_worker_imports_torch(command: str, tmp_path: Path) -> None:
+    """A crash of the classifier's runtime must not close the port to the PACS; torch costs 276 MiB and a second."""
+    program = (
+        "import sys, signal, threading, os\n"
+        "from cxr_node.cli import app\n"
+        "threading.Timer(4.0, os.kill, (os.getpid(), signal.SIGTERM)).start()\n"
+        "try: app()\n"
+        "except SystemExit: pass\n"
+        "print('torch' in sys.modules, flush=True)\n"
+        "os._exit(0)\n"
+    )
+    file = write_config(tmp_path, listen={"port": 0})
+    words = [sys.executable, "-c", program, command, "--config", str(file)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.strip().splitlines()[-1] == "False", done.stderr

@@ -1,0 +1,159 @@
+"""No child in two parts, and one clear sentence for every mistake in a data folder."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from cxr_node.errors import DataError
+from cxr_node.training import data
+from cxr_node.training.data import Item
+from tests.training import folders
+from tests.training.folders import CLASSES
+
+
+def split(items: list[Item], seed: int = 1) -> dict[str, list[Item]]:
+    return data.split(items, validation=0.2, calibration=0.2, seed=seed)
+
+
+def test_children_stay_in_one_part(tmp_path: Path) -> None:
+    rows = folders.children()
+    items = data.read(folders.manifest(tmp_path, rows), CLASSES)
+    child_of = {tmp_path / row["file"]: (row["patient"], row["sublabel"]) for row in rows}
+    parts = {name: {child_of[item.path] for item in part} for name, part in split(items).items()}
+    assert sum(len(children) for children in parts.values()) == len(set(child_of.values()))
+    assert sum(len(part) for part in split(items).values()) == len(items)
+
+
+def test_numbers_of_other_subclasses_are_other_children(tmp_path: Path) -> None:
+    items = data.read(folders.manifest(tmp_path, folders.children(count=4)), CLASSES)
+    assert len({item.group for item in items}) == 3 * 4
+
+
+def test_exact_copies_join_two_children(tmp_path: Path) -> None:
+    rows = folders.children(count=4, images=2)
+    rows[0]["exact_duplicate_group"] = rows[2]["exact_duplicate_group"] = "7"
+    items = data.read(folders.manifest(tmp_path, rows), CLASSES)
+    assert len({items[place].group for place in range(4)}) == 1
+    assert items[4].group != items[0].group
+
+
+def test_files_of_equal_content_join_without_being_told(tmp_path: Path) -> None:
+    folders.tree(tmp_path)
+    shutil.copy(tmp_path / "NORMAL" / "0.png", tmp_path / "NORMAL" / "copy.png")
+    group_of = {item.path.name: item.group for item in data.read(tmp_path, CLASSES) if not item.positive}
+    assert group_of["0.png"] == group_of["copy.png"] != group_of["1.png"]
+
+
+@settings(max_examples=50)
+@given(
+    sizes=st.lists(st.integers(1, 5), min_size=6, max_size=40),
+    seed=st.integers(0, 1000),
+)
+def test_every_deal_is_whole_disjoint_and_has_both_classes(sizes: list[int], seed: int) -> None:
+    items = [
+        Item(path=Path(f"{group}-{place}"), positive=bool(group % 2), kind="", group=str(group), digest="")
+        for group, size in enumerate(sizes)
+        for place in range(size)
+    ]
+    parts = split(items, seed)
+    groups = [{item.group for item in part} for part in parts.values()]
+    assert sum(len(one) for one in groups) == len(sizes)
+    assert sorted(item.path for part in parts.values() for item in part) == sorted(item.path for item in items)
+    for part in parts.values():
+        assert {item.positive for item in part} == {True, False}
+    assert parts == split(items, seed)
+
+
+def test_new_seed_is_a_new_deal(tmp_path: Path) -> None:
+    items = data.read(folders.tree(tmp_path), CLASSES)
+    assert split(items, seed=1) != split(items, seed=2)
+
+
+def test_folder_tree_is_read(tmp_path: Path) -> None:
+    items = data.read(folders.tree(tmp_path, each=4), CLASSES)
+    assert [item.positive for item in items].count(True) == 4
+    assert len(items) == 8
+    images = data.load_all(items, 24)
+    assert images.shape == (8, 24, 24)
+    assert images.dtype == np.uint8
+
+
+def test_16_bits_are_kept(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 32768], [65535, 256]], dtype=np.uint16)).save(tmp_path / "deep.png")
+    item = Item(path=tmp_path / "deep.png", positive=True, kind="", group="", digest="")
+    np.testing.assert_allclose(data.load(item), [[0.0, 0.5], [1.0, 0.0039]], atol=1e-4)
+
+
+def test_other_label_columns_may_hold_other_words(tmp_path: Path) -> None:
+    rows = [{"file": f"{n}.png", "finding": ("Opacity", "Clear", "Other")[n % 3]} for n in range(6)]
+    folders.manifest(tmp_path, rows)
+    items = data.read(tmp_path, {"Opacity": True, "Clear": False}, label_column="finding")
+    assert len(items) == 4
+
+
+def test_fingerprint_knows_content_not_names(tmp_path: Path) -> None:
+    folders.tree(tmp_path / "a", each=3)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    (tmp_path / "b" / "NORMAL" / "0.png").rename(tmp_path / "b" / "NORMAL" / "9.png")
+    same, other = data.read(tmp_path / "a", CLASSES), data.read(tmp_path / "b", CLASSES)
+    assert data.fingerprint(same) == data.fingerprint(other)
+    assert data.fingerprint(same[1:]) != data.fingerprint(same)
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere is not a folder$"):
+        data.read(tmp_path / "nowhere", CLASSES)
+
+
+def test_empty_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has no labelled image"):
+        data.read(tmp_path, CLASSES)
+
+
+def test_one_class_only(tmp_path: Path) -> None:
+    folders.tree(tmp_path)
+    shutil.rmtree(tmp_path / "NORMAL")
+    with pytest.raises(DataError, match="has no image with the label 'NORMAL'"):
+        data.read(tmp_path, CLASSES)
+
+
+def test_unknown_label(tmp_path: Path) -> None:
+    folders.tree(tmp_path)
+    folders.draw(tmp_path / "COVID" / "0.png", opacity=True, seed=1)
+    with pytest.raises(DataError, match="has the label 'COVID'; known are NORMAL, PNEUMONIA"):
+        data.read(tmp_path, CLASSES)
+
+
+def test_listed_file_is_missing(tmp_path: Path) -> None:
+    rows = folders.children(count=3)
+    folders.manifest(tmp_path, rows)
+    (tmp_path / rows[5]["file"]).unlink()
+    with pytest.raises(DataError, match=f"{rows[5]['file']} is listed but does not exist"):
+        data.read(tmp_path, CLASSES)
+
+
+def test_manifest_without_labels(tmp_path: Path) -> None:
+    folders.manifest(tmp_path, [{"file": "0.png", "class": "NORMAL"}])
+    with pytest.raises(DataError, match="has no column 'label'; it has file, class"):
+        data.read(tmp_path, CLASSES)
+
+
+def test_too_few_patients(tmp_path: Path) -> None:
+    items = data.read(folders.tree(tmp_path, each=2), CLASSES)
+    with pytest.raises(DataError, match="2 patients with the negative label are too few"):
+        split(items)
+
+
+def test_broken_image(tmp_path: Path) -> None:
+    folders.tree(tmp_path)
+    (tmp_path / "NORMAL" / "3.png").write_bytes(b"\x89PNG broken")
+    items = data.read(tmp_path, CLASSES)
+    with pytest.raises(DataError, match=r"NORMAL/3\.png is not a readable image"):
+        data.load_all(items, 32)

@@ -1,0 +1,79 @@
+"""A recipe is strict: one line per mistake, with the key's path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cxr_node.errors import ConfigError
+from cxr_node.training import recipe as recipes
+from tests.training import folders
+
+SHIPPED = sorted(folders.RECIPE.parent.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_shipped_recipes_are_read(path: Path) -> None:
+    assert recipes.read(path).label == "PNEUMONIA"
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_every_key_is_explained(path: Path) -> None:
+    """Each key of the sections that steer the training has a comment on its line."""
+    section, bare = "", []
+    for line in path.read_text("utf-8").splitlines():
+        if line and not line.startswith((" ", "#")):
+            section = line.split(":")[0]
+        elif section in {"input", "data", "schedule", "augment", "operating"} and line.strip() and "#" not in line:
+            bare.append(line.strip())
+    allowed = ("negative", "epochs", "batch", "weight_decay", "rotate_deg", "recompress_quality", "name")
+    assert [line for line in bare if not line.startswith(allowed)] == []
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "said"),
+    [
+        ("schedule", "lerning_rate", 0.1, "schedule.lerning_rate: Extra inputs"),
+        ("schedule", "epochs", 0, "schedule.epochs: Input should be greater than or equal to 1"),
+        ("augment", "marks", 1.5, "augment.marks: Input should be less than or equal to 1"),
+        ("input", "border", 0.4, "input.border: Input should be less than 0.25"),
+        ("operating", "prevalence", 0.0, "operating.prevalence: Input should be greater than 0"),
+    ],
+)
+def test_mistakes_are_named(section: str, key: str, value: object, said: str, tmp_path: Path) -> None:
+    path = folders.small_recipe(tmp_path)
+    content = yaml.safe_load(path.read_text("utf-8"))
+    content[section][key] = value
+    path.write_text(yaml.safe_dump(content), "utf-8")
+    with pytest.raises(ConfigError) as caught:
+        recipes.read(path)
+    (mistake,) = caught.value.mistakes
+    assert said in mistake
+    assert str(path) in mistake
+
+
+def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "empty.yaml"
+    path.write_text("seed: 1\n", "utf-8")
+    with pytest.raises(ConfigError) as caught:
+        recipes.read(path)
+    assert len(caught.value.mistakes) >= 8
+
+
+def test_something_must_be_left_to_train_on(tmp_path: Path) -> None:
+    path = folders.small_recipe(tmp_path)
+    content = yaml.safe_load(path.read_text("utf-8"))
+    content["data"] |= {"validation": 0.45, "calibration": 0.45}
+    path.write_text(yaml.safe_dump(content), "utf-8")
+    with pytest.raises(ConfigError, match="must leave at least a fifth"):
+        recipes.read(path)
+
+
+def test_missing_and_malformed_files(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        recipes.read(tmp_path / "missing.yaml")
+    (tmp_path / "broken.yaml").write_text("seed: [", "utf-8")
+    with pytest.raises(ConfigError, match="is not YAML"):
+        recipes.read(tmp_path / "broken.yaml")
