@@ -26,7 +26,7 @@ from cxr_node.config import Address, Admission
 from cxr_node.dicom import header, pixels, readable, wrap
 from cxr_node.domain import Rejected, ResultKind
 from cxr_node.errors import CxrNodeError, DeliveryError, InstanceError
-from cxr_node.node import history, send
+from cxr_node.node import history, send, wakeup
 from cxr_node.node.history import Story
 from cxr_node.node.jobs import DeliveryState, InstanceState
 from cxr_node.node.ledger import Ledger
@@ -132,7 +132,7 @@ def _node(work: Path, pacs: Address) -> Iterator[Address]:
         command = [sys.executable, "-m", "cxr_node", "serve", "--config", str(file)]
         process = subprocess.Popen(command, stdout=lines, stderr=lines)
     try:
-        _listening(process, node, log)
+        _listening(process, node, work / "spool", log)
         yield node
     finally:
         process.terminate()
@@ -143,17 +143,21 @@ def _node(work: Path, pacs: Address) -> Iterator[Address]:
             process.wait()
 
 
-def _listening(process: subprocess.Popen[bytes], node: Address, log: Path) -> None:
+def _listening(process: subprocess.Popen[bytes], node: Address, spool: Path, log: Path) -> None:
+    """Wait until the port answers and the worker has its weights: the times shown are of a node at work."""
     deadline = time.monotonic() + START_S
-    while True:
-        try:
-            send.echo(node, "CXR_DEMO")
-        except DeliveryError as error:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise DemoError(f"the node did not start; its last words:\n{_last_words(log)}") from error
-            time.sleep(0.1)
-        else:
-            return
+    while not (wakeup.listens(spool, wakeup.Role.WORK) and _answers(node)):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise DemoError(f"the node did not start; its last words:\n{_last_words(log)}")
+        time.sleep(0.1)
+
+
+def _answers(node: Address) -> bool:
+    try:
+        send.echo(node, "CXR_DEMO")
+    except DeliveryError:
+        return False
+    return True
 
 
 def _send(sources: Sequence[_Source], node: Address, bar: Progress) -> None:

@@ -29,6 +29,10 @@ class InstanceError(CxrNodeError):
     """This SOP Instance's: never retried by itself."""
 
 
+class ContradictionError(InstanceError):
+    """Its data set is not the object that it was announced as: 0xA900 while receiving."""
+
+
 class UndecodableError(InstanceError):
     """The pixel data cannot be turned into stored values."""
 

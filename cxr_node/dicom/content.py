@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 
 from pydicom import Dataset
-from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from cxr_node.domain import Point
@@ -84,16 +83,12 @@ def uid_ref(relation: Relation, name: Code, value: str) -> Dataset:
     return item
 
 
-def number(relation: Relation, name: Code, value: float | None, unit: Code) -> Dataset:
-    """NUM; None is an absent value, qualified as indeterminate (PS3.3 C.18.1, CID 42)."""
-    item = _item("NUM", relation, name)
-    item.MeasuredValueSequence = []
-    if value is None:
-        item.NumericValueQualifierCodeSequence = [coded(codes.DCM.ValueIndeterminate)]
-        return item
+def number(relation: Relation, name: Code, value: float, unit: Code) -> Dataset:
+    """NUM."""
     measured = Dataset()
     measured.NumericValue = f"{value:.10g}"
     measured.MeasurementUnitsCodeSequence = [coded(unit)]
+    item = _item("NUM", relation, name)
     item.MeasuredValueSequence = [measured]
     return item
 

@@ -7,7 +7,7 @@ not offered; deflated is not, for a megabyte of it can hold a gigabyte (FAULTS T
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
@@ -18,28 +18,33 @@ from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
 
 from cxr_node.dicom.part10 import foreign_faults
+from cxr_node.dicom.sandbox import Sandbox
 from cxr_node.errors import InstanceError, UndecodableError
 
 _NATIVE = "numpy"
 _GDCM_12_BIT = "gdcm-12-bit"
+_IN_PROCESS = frozenset({_NATIVE, "pydicom"})
+"""Decoders in Python and numpy; those in C and C++ run in the sandbox."""
+_SANDBOX = Sandbox()
 
 # Per syntax the decoders that were found right on 8- to 16-bit gray images, the preferred one first. Pillow is not
 # among them for JPEG 2000 (it loses the sign) and Extended (8 bits only); pydicom's own gdcm plugin declines
 # Extended with 12 bits, which GDCM decodes: `_decode_12_bit` asks it directly. pylibjpeg-rle ends the process on a
-# cut segment: its Rust panic is no `Exception`.
+# cut segment (its Rust panic is no `Exception`), pyjpegls reads on beyond the end of a cut codestream, and GDCM aborts
+# on some JPEG 2000 that openjpeg refuses.
 _DECODERS: dict[uid.UID, tuple[str, ...]] = {
     uid.ExplicitVRLittleEndian: (_NATIVE,),
     uid.ImplicitVRLittleEndian: (_NATIVE,),
     uid.ExplicitVRBigEndian: (_NATIVE,),
     uid.RLELossless: ("pydicom",),
-    uid.JPEGBaseline8Bit: ("gdcm", "pillow"),
+    uid.JPEGBaseline8Bit: ("pillow",),
     uid.JPEGExtended12Bit: (_GDCM_12_BIT,),
     uid.JPEGLossless: ("gdcm",),
     uid.JPEGLosslessSV1: ("gdcm",),
-    uid.JPEGLSLossless: ("pyjpegls", "gdcm"),
-    uid.JPEGLSNearLossless: ("pyjpegls", "gdcm"),
-    uid.JPEG2000Lossless: ("pylibjpeg", "gdcm"),
-    uid.JPEG2000: ("pylibjpeg", "gdcm"),
+    uid.JPEGLSLossless: ("gdcm",),
+    uid.JPEGLSNearLossless: ("gdcm",),
+    uid.JPEG2000Lossless: ("pylibjpeg",),
+    uid.JPEG2000: ("pylibjpeg",),
     uid.HTJ2KLossless: ("pylibjpeg",),
     uid.HTJ2KLosslessRPCL: ("pylibjpeg",),
     uid.HTJ2K: ("pylibjpeg",),
@@ -97,22 +102,43 @@ def decode(pixel_data: bytes, transfer_syntax_uid: str, layout: Layout) -> NDArr
     syntax = next((known for known in transfer_syntaxes() if known.uid == transfer_syntax_uid), None)
     if syntax is None:
         raise UndecodableError("The pixel data is in a transfer syntax that cannot be decoded here.")
-    faults = []
     try:
         with foreign_faults():
             if uid.UID(transfer_syntax_uid).is_encapsulated:
-                _check_size(get_frame(pixel_data, 0, number_of_frames=1), layout)
-            for name in syntax.decoders:
-                try:
-                    with foreign_faults():
-                        return _decoder(name)(pixel_data, transfer_syntax_uid, layout, name)
-                except InstanceError as error:
-                    faults.append(error)
+                _check_frame(get_frame(pixel_data, 0, number_of_frames=1), transfer_syntax_uid, layout)
+            if set(syntax.decoders) <= _IN_PROCESS:
+                return _decoder(syntax.decoders[0])(pixel_data, transfer_syntax_uid, layout, syntax.decoders[0])
     except UndecodableError:
         raise
     except InstanceError as error:
-        raise UndecodableError("The pixel data is damaged: its fragments cannot be told apart.") from error
-    raise UndecodableError(f"The pixel data is damaged: no decoder can read it ({syntax.name}).") from faults[0]
+        raise UndecodableError(f"The pixel data is damaged ({syntax.name}).") from error
+    return _decode_elsewhere(pixel_data, syntax, layout)
+
+
+def _decode_elsewhere(pixel_data: bytes, syntax: TransferSyntax, layout: Layout) -> NDArray[Any]:
+    sample = _sample(layout)
+    expected_bytes = layout.rows * layout.columns * sample.itemsize
+    request = {"syntax": syntax.uid, "layout": asdict(layout), "expected_bytes": expected_bytes}
+    for name in syntax.decoders:
+        found = _SANDBOX.ask({**request, "decoder": name}, pixel_data)
+        if found is not None and len(found) == expected_bytes:
+            return np.frombuffer(found, sample).reshape(layout.rows, layout.columns)
+    raise UndecodableError(f"The pixel data is damaged: it cannot be decoded ({syntax.name}).")
+
+
+def answer(request: dict[str, Any], pixel_data: bytes) -> bytes:
+    """Decode in the sandbox's child; no bytes where the decoder refuses."""
+    layout, name = Layout(**request["layout"]), request["decoder"]
+    try:
+        with foreign_faults():
+            array = _decoder(name)(pixel_data, request["syntax"], layout, name)
+            return array.astype(_sample(layout), copy=False).tobytes()
+    except InstanceError:
+        return b""
+
+
+def _sample(layout: Layout) -> np.dtype[Any]:
+    return np.dtype(f"<{'i' if layout.signed else 'u'}{layout.bits_allocated // 8}")
 
 
 _Decoder = Callable[[bytes, str, Layout, str], "NDArray[Any]"]
@@ -165,39 +191,55 @@ def _decode_12_bit(pixel_data: bytes, transfer_syntax_uid: str, layout: Layout, 
     bits = layout.bits_stored
     image.SetPixelFormat(gdcm.PixelFormat(1, layout.bits_allocated, bits, bits - 1, int(layout.signed)))
     buffer = image.GetBuffer().encode("utf-8", "surrogateescape")  # SWIG hands char* over as text
-    sample = np.dtype(f"<{'i' if layout.signed else 'u'}{layout.bits_allocated // 8}")
-    return np.frombuffer(buffer, sample).reshape(layout.rows, layout.columns)
+    return np.frombuffer(buffer, _sample(layout)).reshape(layout.rows, layout.columns)
 
 
-def _check_size(frame: bytes, layout: Layout) -> None:
-    """Compare the size in the codestream with the header's before a decoder allocates what it claims.
+def _check_frame(frame: bytes, syntax: str, layout: Layout) -> None:
+    """Compare the codestream's own header with the data set's before a decoder believes it.
+
+    A decoder allocates what the codestream claims, and GDCM ends the process on an empty one or on an impossible
+    precision.
 
     Raises
     ------
-    UndecodableError : they differ, or there is more than one sample a pixel.
+    UndecodableError : there is no header, or it tells of another image.
     """
-    found = _jpeg_2000_size(frame) if frame[:4] == b"\xff\x4f\xff\x51" else _jpeg_size(frame)
-    if found is not None and found != (layout.rows, layout.columns, 1):
+    if syntax == uid.RLELossless:  # all it says is where its segments begin
+        return
+    found = _jpeg_2000_header(frame) if syntax in uid.JPEG2000TransferSyntaxes + _HTJ2K else _jpeg_header(frame)
+    if found is None:
+        raise UndecodableError("The pixel data is damaged: its compressed image has no header.")
+    rows, columns, components, precision_bits = found
+    if (rows, columns, components) != (layout.rows, layout.columns, 1):
         raise UndecodableError("The size in the compressed pixel data differs from that in the header.")
+    if not 2 <= precision_bits <= min(layout.bits_allocated, 16):
+        raise UndecodableError("The bit depth in the compressed pixel data does not fit that in the header.")
 
 
-def _jpeg_2000_size(frame: bytes) -> tuple[int, int, int]:
-    """Rows, columns and components of the SIZ marker segment (ISO 15444-1 A.5.1)."""
-    x_end, y_end, x_start, y_start = (int.from_bytes(frame[at : at + 4], "big") for at in (8, 12, 16, 20))
-    return y_end - y_start, x_end - x_start, int.from_bytes(frame[40:42], "big")
+def _jpeg_2000_header(frame: bytes) -> tuple[int, int, int, int] | None:
+    """Rows, columns, components and precision of the SIZ marker segment (ISO 15444-1 A.5.1)."""
+    start = frame.find(b"\xff\x4f\xff\x51", 0, 512)  # some writers put the boxes of a JP2 file before it
+    if start < 0 or len(frame) < start + 43:
+        return None
+    x_end, y_end, x_start, y_start = (
+        int.from_bytes(frame[start + at : start + at + 4], "big") for at in (8, 12, 16, 20)
+    )
+    components = int.from_bytes(frame[start + 40 : start + 42], "big")
+    return y_end - y_start, x_end - x_start, components, (frame[start + 42] & 0x7F) + 1
 
 
-def _jpeg_size(frame: bytes) -> tuple[int, int, int] | None:
-    """Rows, columns and components of the frame header of JPEG or JPEG-LS (ISO 10918-1 B.2.2); None if not found."""
+def _jpeg_header(frame: bytes) -> tuple[int, int, int, int] | None:
+    """Rows, columns, components and precision of the frame header of JPEG or JPEG-LS (ISO 10918-1 B.2.2)."""
     position = 2
     while frame[:2] == b"\xff\xd8" and position + 10 <= len(frame) and frame[position] == 0xFF:
         marker = frame[position + 1]
         if marker in _FRAME_HEADERS:
             rows, columns = (int.from_bytes(frame[position + at : position + at + 2], "big") for at in (5, 7))
-            return rows, columns, frame[position + 9]
+            return rows, columns, frame[position + 9], frame[position + 4]
         position += 1 if marker == 0xFF else 2 + int.from_bytes(frame[position + 2 : position + 4], "big")
     return None
 
 
+_HTJ2K = [uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K]
 _FRAME_HEADERS = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
 """SOF0 to SOF15 without DHT, JPG and DAC; SOF55 of JPEG-LS."""

@@ -19,7 +19,7 @@ from pydicom.multival import MultiValue
 from cxr_node.dicom import projection
 from cxr_node.dicom.part10 import attach, foreign_faults, parse, quiet, raw_number, raw_text, settle
 from cxr_node.domain import InstanceRef, Reason, Rejected, View
-from cxr_node.errors import InstanceError, ResourceError
+from cxr_node.errors import ContradictionError, InstanceError, ResourceError
 
 MAX_PIXEL_BITS = 8 * 1024**3
 """Rows x Columns x Bits Allocated x Samples x Frames that a header may claim: 1 GiB, four times the largest object."""
@@ -162,7 +162,7 @@ def _reference(dataset: Dataset) -> InstanceRef:
     claimed = raw_text(meta, 0x00020002), raw_text(meta, 0x00020003)
     for named, is_ in zip(claimed, (ref.sop_class_uid, ref.sop_instance_uid), strict=True):
         if named and named != is_:
-            raise InstanceError("its file meta information contradicts its data set")
+            raise ContradictionError("its file meta information contradicts its data set")
     return ref
 
 

@@ -4,7 +4,7 @@ One TID 1410 group per analysed image, always with a region: viewers open it onl
 where the network looked, not the outline of a lesion; otherwise it is a frame round the image.
 
 Clauses: PS3.3 A.35.13 Comprehensive 3D SR IOD, C.18.6 Spatial Coordinates; PS3.16 TID 1500, 1600, 1602, 1410, 4019,
-1204, 1004, CID 240, CID 6047, CID 42; IHE RAD AIR 6.5.3.
+1204, 1004, CID 240, CID 6047; IHE RAD AIR 6.5.3.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def _group(context: Context) -> Dataset:
     source = _source_image(context, Relation.SELECTED_FROM)
     items += [
         *_algorithm(context),
-        _certainty(context),
+        *_certainty(context),
         content.code(Relation.CONTAINS, PNEUMONIA, PRESENCE[verdict]),
         content.polyline(Relation.CONTAINS, codes.DCM.ImageRegion, region(context), source),
     ]
@@ -151,12 +151,17 @@ def _algorithm(context: Context) -> list[Dataset]:
     ]
 
 
-def _certainty(context: Context) -> Dataset:
-    """Calibrated certainty in percent, said of pneumonia whatever the verdict; absent where none may be stated."""
+def _certainty(context: Context) -> list[Dataset]:
+    """Calibrated certainty in percent, said of pneumonia whatever the verdict; no row where none may be stated.
+
+    An absent value with a qualifier (CID 42) would say the same, but the validator of IHE counts it as an error.
+    """
     value = wording.certainty(context.finding)
+    if value is None:
+        return []
     item = content.number(Relation.CONTAINS, codes.DCM.CertaintyOfFinding, value, PERCENT)
     item.ContentSequence = [content.code(Relation.HAS_CONCEPT_MOD, codes.DCM.Finding, PNEUMONIA)]
-    return item
+    return [item]
 
 
 def _evaluations(context: Context) -> list[Dataset]:

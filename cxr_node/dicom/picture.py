@@ -34,8 +34,9 @@ BANNERS: dict[Verdict, tuple[Color, Color]] = {
 MIN_LONG_SIDE_PX = 1024
 """Smaller radiographs are enlarged to this, so that the words are sharp."""
 _NARROWEST = 0.72  # width over height of the radiograph's area; below it gets black margins
-_BANNER, _SCALE, _FOOTER = 0.150, 0.130, 0.150  # heights of the bands over the width
-_BODY = 0.026  # height of the text over the width: 13 px where the picture is shown 512 px wide
+_WIDEST = 1.1  # beyond it words stop growing with the width, down to four fifths
+_BANNER, _SCALE, _FOOTER = 0.150, 0.130, 0.150  # heights of the bands over the width of an upright picture
+_BODY = 0.026  # height of the text likewise: 13 px, or 11 in a broad picture, where that is shown 512 px wide
 _MARGIN = 0.03
 _MAP_FROM, _MAP_TO, _MAP_OPACITY = 0.2, 0.8, 0.6
 
@@ -50,16 +51,13 @@ class Layout:
     banner: int
     scale: int
     footer: int
+    body_px: int
+    """Size of the text."""
 
     @property
     def margin(self) -> int:
         """Free space at the sides."""
         return round(_MARGIN * self.width)
-
-    @property
-    def body_px(self) -> int:
-        """Size of the text."""
-        return max(9, round(_BODY * self.width))
 
 
 def draw(radiograph: Radiograph, finding: Finding, max_px: int, *, shows_map: bool) -> Image.Image:
@@ -96,11 +94,12 @@ def lay_out(radiograph: Radiograph, max_px: int) -> Layout:
     rows, columns = radiograph.pixels.shape
     true_width, true_height = float(columns), rows * radiograph.pixel_aspect
     wide = max(true_width, _NARROWEST * true_height)
-    extent = max(wide, true_height + (_BANNER + _SCALE + _FOOTER) * wide)
+    unit = min(wide, max(_WIDEST * true_height, 0.8 * wide))
+    extent = max(wide, true_height + (_BANNER + _SCALE + _FOOTER) * unit)
     scale = min(max_px, max(extent, min(MIN_LONG_SIDE_PX, max_px))) / extent
     width = max(1, int(wide * scale))
     image_width, image_height = max(1, int(true_width * scale)), max(1, int(true_height * scale))
-    banner, strip, footer = (int(share * width) for share in (_BANNER, _SCALE, _FOOTER))
+    banner, strip, footer = (int(share * unit * scale) for share in (_BANNER, _SCALE, _FOOTER))
     return Layout(
         width=width,
         height=banner + strip + image_height + footer,
@@ -108,6 +107,7 @@ def lay_out(radiograph: Radiograph, max_px: int) -> Layout:
         banner=banner,
         scale=strip,
         footer=footer,
+        body_px=max(9, round(_BODY * unit * scale)),
     )
 
 

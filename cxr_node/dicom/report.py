@@ -53,7 +53,9 @@ def _observer(context: Context) -> list[Dataset]:
 def _impression(context: Context) -> Dataset:
     ref = context.source.ref
     impression = content.text(Relation.CONTAINS, codes.DCM.Impression, wording.summary(context.finding))
-    image = content.image(Relation.INFERRED_FROM, None, ref.sop_class_uid, ref.sop_instance_uid)
+    image = content.image(
+        Relation.INFERRED_FROM, codes.DCM.SourceOfMeasurement, ref.sop_class_uid, ref.sop_instance_uid
+    )
     impression.ContentSequence = [image]
     return impression
 

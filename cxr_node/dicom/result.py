@@ -73,7 +73,7 @@ class Context:
     @property
     def manufacturer(self) -> str:
         """Who made the algorithm: AIR 6.5.3.1 asks the same words everywhere."""
-        return plain(self.settings.manufacturer)[:_LO_MAX_CHARS]
+        return plain(self.settings.manufacturer)[:_LO_MAX_CHARS] or "unknown"
 
     @property
     def model_name(self) -> str:
@@ -89,7 +89,7 @@ class Context:
     @property
     def serial_number(self) -> str:
         """Name of this installation."""
-        return plain(self.settings.installation_id)[:_LO_MAX_CHARS]
+        return plain(self.settings.installation_id)[:_LO_MAX_CHARS] or "unknown"
 
     @property
     def device_uid(self) -> str:

@@ -180,7 +180,7 @@ def _rounded_percent(probability: float, point: OperatingPoint, digits: int) -> 
     for more in range(digits, _MAX_DIGITS):
         smallest = 10.0**-more
         value = round(min(max(100 * probability, smallest), 100 - smallest), more)
-        if side(value / 100) == side(probability):
+        if side(round(value / 100, more + 2)) == side(probability):
             return value
     return 100 * probability
 

@@ -22,8 +22,9 @@ CONTOUR_SIZE_PX = 256
 """Long side of the grid on which the contour is traced: the map itself has 7 to 32 cells a side."""
 LEVELS = 256
 """Steps of a cell's weight: coarser than what the number of threads moves (1e-5), so that it moves no byte."""
-SMALLEST_PEAK = 1e-6
-"""Activation, in logits per feature cell, below which there is nothing to show."""
+SMALLEST_RISE = 1.0
+"""In logits: what an image as warm everywhere as at its peak would add. Below it nothing stands out. On 250
+radiographs, what was called NORMAL had at most 0.98 (median 0), what was called PNEUMONIA at least 4.4 (median 6)."""
 
 
 def activation(network: Network, feature_map: torch.Tensor, label: int) -> NDArray[np.float32]:
@@ -39,8 +40,8 @@ def activation(network: Network, feature_map: torch.Tensor, label: int) -> NDArr
 
     Returns
     -------
-    float32, shape (rows, cols) of the feature map, 0 or larger: ReLU(sum_k alpha_k A_k), where alpha_k is the
-    gradient of the logit averaged over the image (equations 1 and 2 of the paper)
+    float32, shape (rows, cols) of the feature map, 0 or larger, in logits per cell: ReLU(sum_k alpha_k A_k), where
+    alpha_k is the gradient of the logit averaged over the image (equations 1 and 2 of the paper)
     """
     with torch.enable_grad():
         leaf = feature_map.detach().clone().requires_grad_()
@@ -62,11 +63,11 @@ def on_source_grid(active: NDArray[np.float32], shape: tuple[int, int], border: 
 
     Returns
     -------
-    float32, shape `shape`, range [0, 1]. All zeros where nothing raises the logit, and zeros on the border, which
-    the network never saw.
+    float32, shape `shape`, range [0, 1]. All zeros where nothing raises the logit by `SMALLEST_RISE`, and zeros on
+    the border, which the network never saw.
     """
     peak = float(active.max())
-    if peak < SMALLEST_PEAK:
+    if peak * active.size < SMALLEST_RISE:
         return np.zeros(shape, dtype=np.float32)
     down = _interpolation(shape[0], active.shape[0], border)  # (rows, cells)
     across = _interpolation(shape[1], active.shape[1], border)  # (cols, cells)

@@ -8,19 +8,25 @@ notices a change. Knows no object and no schedule.
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from pynetdicom import AE
+from pynetdicom import AE, evt
 from pynetdicom.association import Association
+from pynetdicom.events import Event, EventHandlerType
+from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import T_CONNECT, AddressInformation, AssociationSocket
 
-from cxr_node.config import Tls
+from cxr_node.config import Address, Tls
 from cxr_node.errors import ConfigError
 
+_MAX_PDU_BYTES = 131072
+_LATE = 1.25  # pynetdicom's own limit comes first, and says why
 _BURIAL_S = 2.0
+_DIAGNOSIS_S = 2.0
 
 
 class Connection(AssociationSocket):
@@ -48,7 +54,45 @@ class Connection(AssociationSocket):
 
 
 class Entity(AE):
-    """An application entity whose associations use `Connection`."""
+    """An application entity that opens such associations."""
+
+    def __init__(self, ae_title: str, limit_s: float) -> None:
+        super().__init__(ae_title)
+        self._limit_s = limit_s
+        self.connection_timeout = self.acse_timeout = limit_s
+        self.network_timeout = None  # how long an idle association stays open is not pynetdicom's to say
+
+    def open(
+        self,
+        address: Address,
+        contexts: list[PresentationContext],
+        tls: ssl.SSLContext | None,
+        handlers: list[EventHandlerType],
+    ) -> Association:
+        """Request an association; ends in time even where the peer dribbles its answer byte by byte.
+
+        Raises
+        ------
+        OSError : the host name has no address.
+        """
+        timers: list[threading.Timer] = []
+
+        def connected(event: Event) -> None:
+            timers.append(_timer(_LATE * self._limit_s, functools.partial(hang_up, event.assoc)))
+
+        try:
+            return self.associate(
+                address.host,
+                address.port,
+                contexts=contexts,
+                ae_title=address.ae_title,
+                max_pdu=_MAX_PDU_BYTES,
+                tls_args=(tls, address.host) if tls else None,
+                evt_handlers=[(evt.EVT_CONN_OPEN, connected), *handlers],
+            )
+        finally:
+            for timer in timers:
+                timer.cancel()
 
     def _create_socket(
         self, assoc: Association, address: AddressInformation, tls_args: tuple[ssl.SSLContext, str] | None
@@ -70,13 +114,18 @@ def deadline(association: Association, limit_s: float) -> Iterator[threading.Eve
         passed.set()
         hang_up(association)
 
-    timer = threading.Timer(limit_s, cut)
-    timer.daemon = True
-    timer.start()
+    timer = _timer(limit_s, cut)
     try:
         yield passed
     finally:
         timer.cancel()
+
+
+def _timer(after_s: float, action: Callable[[], None]) -> threading.Timer:
+    timer = threading.Timer(after_s, action)
+    timer.daemon = True
+    timer.start()
+    return timer
 
 
 def hang_up(association: Association) -> None:
@@ -92,6 +141,15 @@ def bury(association: Association) -> None:
     association.dul.join(_BURIAL_S)
     if not association.dul.is_alive() and (connection := _socket_of(association)) is not None:
         connection.close()
+
+
+def diagnose(host: str, port: int, timeout_s: float) -> str:
+    """Say why no connection came about; pynetdicom tells only its log."""
+    try:
+        socket.create_connection((host, port), min(timeout_s, _DIAGNOSIS_S)).close()
+    except OSError as error:
+        return error.strerror or "timed out"
+    return "TLS failed, or the connection was lost"
 
 
 def _socket_of(association: Association) -> socket.socket | None:

@@ -14,12 +14,12 @@ from typing import Any, Protocol, cast
 
 from pynetdicom import _config, dsutils, evt
 from pynetdicom.association import Association
-from pynetdicom.events import Event
+from pynetdicom.events import Event, EventHandlerType
 from pynetdicom.presentation import PresentationContext, build_context
 
 from cxr_node.config import Destination
 from cxr_node.errors import DeliveryError
-from cxr_node.node.association import Entity, bury, client_tls, deadline
+from cxr_node.node.association import Entity, bury, client_tls, deadline, diagnose
 from cxr_node.node.statuses import Fate, judge
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
 _BASIC_TEXT_SR, _COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.11", "1.2.840.10008.5.1.4.1.1.88.34"
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
-_MAX_PDU_BYTES = 131072
 _SLOWEST_BYTES_PER_S = 65536  # half of what ADSL uploads: beyond, a peer is taken for dead
 _MAX_MESSAGE_ID = 65535  # PS3.7 E.1: US
 _REJECTED_PERMANENT = 1  # PS3.8 9.3.4, Result
@@ -93,9 +92,7 @@ class StorageScu:
         _config.STORE_SEND_CHUNKED_DATASET = True  # from the file, as it is
         self._destination = destination
         self._tls = client_tls(destination.tls) if destination.tls else None
-        self._entity = Entity(calling_ae_title)
-        self._entity.connection_timeout = self._entity.acse_timeout = destination.timeout_s
-        self._entity.network_timeout = None  # how long an idle association stays open is not pynetdicom's to say
+        self._entity = Entity(calling_ae_title, destination.timeout_s)
         self._association: Association | None = None
         self._sop_classes = {_BASIC_TEXT_SR, _COMPREHENSIVE_3D_SR, _SECONDARY_CAPTURE}
         self._message_id = 0
@@ -132,15 +129,8 @@ class StorageScu:
         self._sop_classes.add(sop_class_uid)
         address = self._destination.address
         try:
-            association = self._entity.associate(
-                address.host,
-                address.port,
-                contexts=_contexts(self._sop_classes),
-                ae_title=address.ae_title,
-                max_pdu=_MAX_PDU_BYTES,
-                tls_args=(self._tls, address.host) if self._tls else None,
-                evt_handlers=[(evt.EVT_DIMSE_RECV, self._answered)],
-            )
+            handlers: list[EventHandlerType] = [(evt.EVT_DIMSE_RECV, self._answered)]
+            association = self._entity.open(address, _contexts(self._sop_classes), self._tls, handlers)
         except OSError as error:  # the host name has no address
             raise DeliveryError(f"{address.host}: {error.strerror}", permanent=False) from error
         if not association.is_established:
@@ -215,7 +205,7 @@ def _verdict(value: int) -> Receipt:
 
 def _refusal(association: Association, destination: Destination) -> DeliveryError:
     """Why there is no association. A wrong AE title is put right by people: tried again on schedule, and visible."""
-    where = str(destination.address)
+    address, where = destination.address, str(destination.address)
     answer = association.acceptor.primitive
     if association.is_rejected and answer is not None:
         kind = "permanent" if answer.result == _REJECTED_PERMANENT else "transient"
@@ -224,4 +214,5 @@ def _refusal(association: Association, destination: Destination) -> DeliveryErro
         return DeliveryError(f"{where}: accepts none of our SOP Classes", permanent=True)
     if getattr(association.dul.socket, "connected", False):
         return DeliveryError(f"{where}: association aborted, or not answered", permanent=False)
-    return DeliveryError(f"{where}: no connection", permanent=False)
+    why = diagnose(address.host, address.port, destination.timeout_s)
+    return DeliveryError(f"{where}: no connection: {why}", permanent=False)

@@ -23,9 +23,9 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import decode
 from pynetdicom.pdu_primitives import P_DATA
 
-from cxr_node.errors import CxrNodeError, InstanceError, ResourceError
+from cxr_node.errors import ContradictionError, CxrNodeError, InstanceError, ResourceError
+from cxr_node.node.listener import Provider
 from cxr_node.node.spool import Part
-from cxr_node.node.transport import Provider
 
 log = logging.getLogger(__name__)
 
@@ -259,6 +259,8 @@ class StorageProvider(Provider):
                 self._refusal = error
             case ResourceError():
                 self._refusal = RefusedError(OUT_OF_RESOURCES, str(error))
+            case ContradictionError():
+                self._refusal = RefusedError(MISMATCH, str(error))
             case InstanceError():
                 self._refusal = RefusedError(CANNOT_UNDERSTAND, str(error))
             case _:

@@ -27,14 +27,15 @@ from pynetdicom.presentation import AllStoragePresentationContexts, Verification
 
 from cxr_node.config import Config
 from cxr_node.domain import InstanceRef, Origin
-from cxr_node.errors import ConfigError, ResourceError
+from cxr_node.errors import ConfigError, ContradictionError, ResourceError
 from cxr_node.node.callers import GuardedAcse
 from cxr_node.node.filemeta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, file_meta
-from cxr_node.node.intake import MISMATCH, OUT_OF_RESOURCES, RefusedError, StorageProvider, StoreRequest
+from cxr_node.node.intake import OUT_OF_RESOURCES, RefusedError, StorageProvider, StoreRequest
 from cxr_node.node.ledger import Ledger
+from cxr_node.node.listener import ARTIM_S, Gate, GuardedServer
 from cxr_node.node.spool import MIB, Part, Spool
 from cxr_node.node.tls import server_tls
-from cxr_node.node.transport import ARTIM_S, Gate, GuardedServer
+from cxr_node.node.transport import GuardedSocket
 from cxr_node.node.wakeup import Role, ring
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,8 @@ IDLE_GRACE_S = 1.0
 """An association that says nothing for so long after a stop is aborted."""
 SYNC_SLOTS = 4
 """Concurrent fsyncs; more do not make a disk faster, but every one of them slower."""
-_TURN_S = 0.25
+TURN_S = 0.25
+"""How often the listener looks for a stop."""
 
 
 class Inspected(Protocol):
@@ -95,7 +97,7 @@ class SpoolReceiver:
         started = time.monotonic()
         ref = self._inspect(part.path).ref
         if ref.sop_instance_uid != request.sop_instance_uid or ref.sop_class_uid != request.sop_class_uid:
-            raise RefusedError(MISMATCH, "the data set is not the object that the command announced")
+            raise ContradictionError("the data set is not the object that the command announced")
         origin = Origin(
             calling_ae_title=request.calling_ae_title, peer_host=request.peer_host, received_at=datetime.now(UTC)
         )
@@ -172,13 +174,13 @@ def _entity(config: Config, transfer_syntaxes: Sequence[str]) -> ApplicationEnti
 
 
 def _run(server: GuardedServer, hooks: Hooks) -> None:
-    listener = threading.Thread(target=server.serve_forever, args=(_TURN_S,), name="listener", daemon=True)
+    listener = threading.Thread(target=server.serve_forever, args=(TURN_S,), name="listener", daemon=True)
     listener.start()
     port = int(server.server_address[1])
     log.info("listening port=%d", port)
     hooks.ready(port)
     try:
-        while not hooks.stop.wait(_TURN_S):
+        while not hooks.stop.wait(TURN_S):
             if not listener.is_alive():
                 raise ResourceError("the listener died")
     finally:
@@ -208,8 +210,8 @@ def _abort(association: Association) -> None:
     """A-ABORT where there is an association, else close the connection."""
     if association.is_established:
         association.abort()
-    elif (connection := association.dul.socket) is not None and connection.socket is not None:
-        connection._shutdown_socket()
+    elif isinstance(association.dul.socket, GuardedSocket):
+        association.dul.socket.drop()
 
 
 def _established(server: GuardedServer) -> int:

@@ -1,38 +1,29 @@
-"""Guarded sockets below pynetdicom's acceptor: how many may connect, how long and how large a PDU may be.
+"""Guarded sockets below pynetdicom's acceptor: how long and how slow a PDU may be, and waiting without a poll.
 
-Knows no DIMSE message. pynetdicom 3.0.4 reads a PDU with no deadline and no limit, makes a thread for every
-connection and shakes hands on the thread that accepts. What is overridden
-here is internal to it: the version is pinned, and `tests/node/test_transport.py` holds each name we rely on.
-PS3.8 9.1 (transport), 9.3.1 (PDU length).
+Knows no DIMSE message. pynetdicom 3.0.4 reads a PDU with no deadline and no limit, and two threads of each
+association look for news a thousand times a second. What is overridden here is internal to it: the version is
+pinned, and `tests/node/test_transport.py` holds each name we rely on. PS3.8 9.1 (transport), 9.3.1 (PDU length).
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import queue
 import select
 import socket
 import ssl
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from pynetdicom.acse import ACSE
-from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
-from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.presentation import PresentationContext
-from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
+from pynetdicom.transport import AssociationSocket
 
 log = logging.getLogger(__name__)
 
-HANDSHAKE_S = 5.0
-"""From the connection to the end of the TLS handshake."""
-ARTIM_S = 5.0
-"""From the connection to its A-ASSOCIATE-RQ, and from a refusal to its end (PS3.8 9.1.5)."""
 SLOWEST_BYTES_PER_S = 32 * 1024
 PDU_GRACE_S = 5.0
 """A PDU that was begun must be complete after this and its length over the slowest rate."""
@@ -41,31 +32,77 @@ REQUEST_PDU_BYTES = 128 * 1024
 """Longest PDU before the association; 128 contexts with 40 transfer syntaxes each fit."""
 PDU_SLACK_BYTES = 1024
 """Some senders count the headers of the PDVs out of the length they were told."""
-BACKLOG = 128
+AFTER_ABORT_BYTES = 1024 * 1024
+"""What is read and forgotten while the peer has not closed (PS3.8 9.2, Sta13)."""
+WAIT_S = 0.2
+"""How long a thread waits for news before it looks at its timers."""
 
 
-class Provider(DIMSEServiceProvider):
-    """The DIMSE messages of one association, as far as the transport must end them."""
+class NotifyingQueue(queue.Queue[Any]):
+    """A queue that tells when something was put."""
 
-    @property
-    def idle_s(self) -> float:
-        """Seconds since the last message; 0 while one is on its way."""
-        raise NotImplementedError
+    def __init__(self, on_put: Callable[[], None]) -> None:
+        super().__init__()
+        self._on_put = on_put
 
-    def discard(self) -> None:
-        """Drop what has not been received whole."""
-        raise NotImplementedError
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        """As the base class, then tell."""
+        super().put(item, block, timeout)
+        self._on_put()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gate:
-    """What an association is made of and bound by."""
+class Wake:
+    """A descriptor to wait on that another thread makes readable."""
 
-    make_acse: Callable[[Association], ACSE]
-    make_provider: Callable[[Association], Provider]
-    max_connections: int
-    max_connections_per_host: int
-    max_pdu_bytes: int
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._file = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def fileno(self) -> int:
+        """For poll(); -1 once closed, which poll() ignores."""
+        return self._file
+
+    def set(self) -> None:
+        """Make it readable; after the end this does nothing."""
+        with self._lock:
+            if self._file >= 0:
+                os.eventfd_write(self._file, 1)
+
+    def clear(self) -> None:
+        """Make it unreadable."""
+        with self._lock, suppress(BlockingIOError):
+            if self._file >= 0:
+                os.eventfd_read(self._file)
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        with self._lock:
+            file, self._file = self._file, -1
+            if file >= 0:
+                os.close(file)
+
+
+class Checkpoint(threading.Event):
+    """The event that an association's thread passes on every turn: it waits there until there is news."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._news = threading.Event()
+
+    def tell(self) -> None:
+        """Let the thread take its next turn now."""
+        self._news.set()
+
+    def set(self) -> None:
+        """As the base class; that somebody opens the checkpoint is news."""
+        super().set()
+        self._news.set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for news, but not for long; then as the base class."""
+        self._news.wait(WAIT_S)
+        self._news.clear()
+        return super().wait(timeout)
 
 
 class GuardedSocket(AssociationSocket):
@@ -73,22 +110,38 @@ class GuardedSocket(AssociationSocket):
 
     def __init__(self, assoc: Association, client_socket: socket.socket, max_pdu_bytes: int) -> None:
         super().__init__(assoc, client_socket=client_socket)
+        self.wake = Wake()
+        """Set by who has something to send."""
         self._max_pdu_bytes = max_pdu_bytes
+        self._after_abort_bytes = 0
 
     @property
     def ready(self) -> bool:
-        """As the base class, by poll(): select() cannot watch descriptors beyond 1023."""
+        """As the base class, but it waits for the peer, or for something to send.
+
+        By poll(): select() cannot watch descriptors beyond 1023.
+        """
         connection = self.socket
         if connection is None or not self._is_connected:
             return False
+        if self._pending():
+            return True
         try:
             poll = select.poll()
             poll.register(connection, select.POLLIN)
-            found = bool(poll.poll(0))
+            poll.register(self.wake, select.POLLIN)
+            number = connection.fileno()
+            wait_s = WAIT_S if self.event_queue.empty() else 0.0
+            found = [file for file, _ in poll.poll(wait_s * 1000)]
         except (OSError, ValueError):
             self.event_queue.put("Evt17")
             return False
-        return found or (isinstance(connection, ssl.SSLSocket) and bool(connection.pending()))
+        self.wake.clear()
+        return number in found
+
+    def _pending(self) -> bool:
+        """Tell whether TLS has read more than was asked for."""
+        return isinstance(self.socket, ssl.SSLSocket) and bool(self.socket.pending())
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Read exactly `nr_bytes`, or fewer where the peer closed.
@@ -101,6 +154,10 @@ class GuardedSocket(AssociationSocket):
         longest = self._max_pdu_bytes + PDU_SLACK_BYTES if established else REQUEST_PDU_BYTES
         if nr_bytes > longest:
             self._refuse(f"a PDU of {nr_bytes} bytes; {longest} are allowed")
+        if self.assoc.dul.state_machine.current_state == "Sta13":
+            self._after_abort_bytes += nr_bytes
+            if self._after_abort_bytes > AFTER_ABORT_BYTES:
+                self._refuse("a peer that goes on after an abort")
         content = bytearray(nr_bytes)
         rest = memoryview(content)
         deadline = time.monotonic() + PDU_GRACE_S + nr_bytes / SLOWEST_BYTES_PER_S
@@ -132,148 +189,13 @@ class GuardedSocket(AssociationSocket):
                 self.socket.settimeout(SEND_TIMEOUT_S)
             super().send(bytestream)
 
+    def drop(self) -> None:
+        """Close the connection; who waits for its A-ASSOCIATE-RQ learns that none will come."""
+        self._shutdown_socket()
+        if not self.assoc.is_established:
+            self.assoc.dul.to_user_queue.put(cast(Any, None))  # what the queue's reader makes of a timeout
+
     def _refuse(self, what: str) -> int:
         log.warning("connection closed peer=%s cause=%r", self.assoc.requestor.address, what)
-        self._shutdown_socket()
+        self.drop()
         raise OSError(what)
-
-
-class GuardedHandler(RequestHandler):
-    """One connection, from the handshake to the last trace of it; runs in a thread of its own."""
-
-    server: GuardedServer
-
-    def handle(self) -> None:
-        """Run the association to its end."""
-        try:
-            self._prepare()
-        except OSError as error:  # ssl.SSLError is one
-            log.warning("connection closed peer=%s cause=%s", self.client_address[0], type(error).__name__)
-            return
-        association = self._create_association()
-        provider = association.dimse = self.server.gate.make_provider(association)
-        self.server.opened(association, provider)
-        try:
-            association.start()
-            association.join()
-            association.dul.kill_dul()  # it has ended already, unless the association died of a fault
-            association.dul.join()
-        finally:
-            provider.discard()
-            self.server.closed(association)
-
-    def finish(self) -> None:
-        """Close the connection, whatever came before."""
-        with suppress(OSError):
-            self.request.close()
-
-    def _prepare(self) -> None:
-        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.request.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        self.request.settimeout(HANDSHAKE_S)
-        if self.server.tls is not None:
-            self.request = self.server.tls.wrap_socket(self.request, server_side=True)
-
-    def _create_association(self) -> Association:
-        association = super()._create_association()
-        gate = self.server.gate
-        association.dul.daemon = True  # nobody's silence may keep the process from ending
-        association.dul.socket = None
-        association.dul.event_queue.get_nowait()  # the base class's socket has announced the connection
-        association.set_socket(GuardedSocket(association, self.request, gate.max_pdu_bytes))
-        association.acse = gate.make_acse(association)
-        return association
-
-
-class _Shared(list[PresentationContext]):
-    """Contexts that all associations read: copying 170 of them took 16 ms of each."""
-
-    def __deepcopy__(self, _: Any) -> _Shared:
-        return self
-
-
-class GuardedServer(ThreadedAssociationServer):
-    """A listener that counts before it makes a thread, and shakes hands after."""
-
-    request_queue_size = BACKLOG
-    daemon_threads = True
-    block_on_close = False
-
-    def __init__(self, ae: ApplicationEntity, address: tuple[str, int], gate: Gate, tls: ssl.SSLContext | None) -> None:
-        self.gate = gate
-        self.tls = tls
-        self.on_turn: Callable[[], None] = lambda: None
-        """Called again and again by the thread that accepts, as long as it does."""
-        self._lock = threading.Lock()
-        self._hosts: Counter[str] = Counter()
-        self._open: dict[Association, Provider] = {}
-        # The base class gets no TLS context: it would shake hands on the thread that accepts.
-        contexts = _Shared(ae.supported_contexts)
-        super().__init__(ae, address, ae.ae_title, contexts, ssl_context=None, request_handler=GuardedHandler)
-
-    @property
-    def associations(self) -> dict[Association, Provider]:
-        """Those that live."""
-        with self._lock:
-            return dict(self._open)
-
-    def opened(self, association: Association, provider: Provider) -> None:
-        """Count an association in."""
-        with self._lock:
-            self._open[association] = provider
-
-    def closed(self, association: Association) -> None:
-        """Count an association out."""
-        with self._lock:
-            self._open.pop(association, None)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Make a thread for a connection, unless there are enough."""
-        host = client_address[0]
-        if not self._admit(host):
-            log.warning("connection closed peer=%s cause='too many connections'", host)
-            self.shutdown_request(request)
-            return
-        thread = threading.Thread(target=self._run, args=(request, client_address), name=f"peer {host}", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:  # no more threads on this machine
-            self._leave(host)
-            self.shutdown_request(request)
-
-    def service_actions(self) -> None:
-        """Say that the listener has come round once more."""
-        super().service_actions()
-        self.on_turn()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log without the traceback that socketserver prints."""
-        log.error("connection ended by a fault peer=%s", client_address[0], exc_info=True)
-
-    def get_request(self) -> tuple[socket.socket, Any]:
-        """Accept; where the machine has no descriptor left, let others finish instead of spinning."""
-        try:
-            return super().get_request()
-        except OSError:
-            time.sleep(0.05)
-            raise
-
-    def _run(self, request: Any, client_address: Any) -> None:
-        try:
-            self.process_request_thread(request, client_address)
-        finally:
-            self._leave(client_address[0])
-
-    def _admit(self, host: str) -> bool:
-        with self._lock:
-            full = self._hosts.total() >= self.gate.max_connections
-            if full or self._hosts[host] >= self.gate.max_connections_per_host:
-                return False
-            self._hosts[host] += 1
-            return True
-
-    def _leave(self, host: str) -> None:
-        with self._lock:
-            self._hosts[host] -= 1
-            if self._hosts[host] <= 0:
-                del self._hosts[host]

@@ -70,6 +70,11 @@ class Bell:
         self.close()
 
 
+def listens(spool_path: Path, role: Role) -> bool:
+    """Tell whether a process of this role is ready for work (or died without tidying up)."""
+    return any((spool_path / "run").glob(f"{role}-*.sock"))
+
+
 def ring(spool_path: Path, role: Role) -> int:
     """Wake everybody of that role; how many heard it. Bells of dead processes are taken down."""
     folder = spool_path / "run"

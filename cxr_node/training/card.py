@@ -106,11 +106,8 @@ def _evaluation(name: str, one: Section) -> str:
     )
 
 
-def _figure(value: list[float | None]) -> str:
-    point, low, high = value
-    if point is None:
-        return "not defined"
-    return f"{point:.3f}" if low is None or high is None else f"{point:.3f} ({low:.3f} to {high:.3f})"
+def _figure(rate: Mapping[str, float]) -> str:
+    return f"{rate['value']:.3f} ({rate['low']:.3f} to {rate['high']:.3f})"
 
 
 def _list(title: str, lines: list[str]) -> str:

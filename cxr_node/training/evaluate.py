@@ -64,7 +64,7 @@ def run(
 
     Returns
     -------
-    figures, each rate with its 95 % interval as [value, low, high]
+    figures; each of `rates` as value, low and high of its 95 % interval, left out where it is not defined
 
     Raises
     ------
@@ -102,7 +102,7 @@ def evaluate(
         "images": len(items),
         "positives": int(outcomes.positive.sum()),
         "patients": len(set(outcomes.groups.tolist())),
-        "rates": {name: _with_interval(measure, outcomes) for name, measure in RATES.items()},
+        "rates": {name: rate for name, measure in RATES.items() if (rate := _with_interval(measure, outcomes))},
         "verdicts": _counts(outcomes),
         "doubts": dict(Counter(str(decision.doubt) for decision in decisions if decision.doubt is not None)),
         "distance_quantiles": [round(float(q), 3) for q in np.quantile(scored.distance, [0.05, 0.5, 0.95])],
@@ -156,7 +156,9 @@ RATES: Mapping[str, Callable[[Outcomes], float]] = {
 """Name -> figure. Predictive values hold for the data's own share of positives."""
 
 
-def _with_interval(measure: Callable[[Outcomes], float], outcomes: Outcomes) -> list[float | None]:
+def _with_interval(measure: Callable[[Outcomes], float], outcomes: Outcomes) -> dict[str, float] | None:
+    """Measure with the interval; None where the figure is not defined, as specificity without negatives."""
+
     def of(places: Places) -> float:
         return measure(
             Outcomes(
@@ -168,9 +170,10 @@ def _with_interval(measure: Callable[[Outcomes], float], outcomes: Outcomes) -> 
             )
         )
 
-    value = measure(outcomes)
-    figures = (value, *metrics.interval(of, outcomes.groups))
-    return [round(figure, 4) if np.isfinite(figure) else None for figure in figures]
+    figures = (measure(outcomes), *metrics.interval(of, outcomes.groups))
+    if not np.isfinite(figures).all():
+        return None
+    return {name: round(figure, 4) for name, figure in zip(("value", "low", "high"), figures, strict=True)}
 
 
 def _counts(outcomes: Outcomes) -> dict[str, dict[str, int]]:

@@ -46,7 +46,7 @@ class ScheduleSection(_Strict):
 
     epochs: int = Field(ge=1)
     images_per_epoch: int = Field(ge=1)
-    batch: int = Field(ge=2)
+    batch: int = Field(ge=2, multiple_of=2)
     learning_rate: float = Field(gt=0.0)
     head_factor: float = Field(gt=0.0)
     warmup: float = Field(ge=0.0, lt=1.0)

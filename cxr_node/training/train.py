@@ -37,10 +37,17 @@ State = dict[str, torch.Tensor]
 
 @dataclass(slots=True, kw_only=True)
 class Course:
-    """What changes while a network learns, and is kept at the end of every epoch."""
+    """What changes while a network learns, and is kept at the end of every epoch.
+
+    Attributes
+    ----------
+    bound_to : recipe and images that a checkpoint belongs to
+    ema, average : running average of the weights, and its average over the ends of the last epochs
+    """
 
     network: Network
     optimizer: torch.optim.Optimizer
+    bound_to: str
     ema: State
     average: State | None
     averaged: int
@@ -71,7 +78,7 @@ def run(recipe_path: Path, data_folder: Path, out: Path, *, progress: bool = Tru
     torch.set_num_threads(recipe.threads)
     out.mkdir(parents=True, exist_ok=True)
     with bar_of(progress) as bar:
-        course = begin(recipe, recipe_path, out)
+        course = begin(recipe, recipe_path, out, fingerprint=data.fingerprint(items))
         reading = bar.add_task("read images", total=len(items))
         images = {  # all of them now: a broken image must not stop the work after its longest hour
             name: data.load_all(part, recipe.data.source_px, lambda: bar.advance(reading))
@@ -83,7 +90,7 @@ def run(recipe_path: Path, data_folder: Path, out: Path, *, progress: bool = Tru
     return out
 
 
-def begin(recipe: Recipe, recipe_path: Path, out: Path) -> Course:
+def begin(recipe: Recipe, recipe_path: Path, out: Path, *, fingerprint: str) -> Course:
     """Build the network and its optimizer, or take up the checkpoint in `out`."""
     torch.manual_seed(recipe.seed)
     network = networks.build(recipe.network, labels=1)
@@ -97,10 +104,16 @@ def begin(recipe: Recipe, recipe_path: Path, out: Path) -> Course:
         networks.load_imagenet_trunk(network, initial)
     network.to(memory_format=torch.channels_last)
     course = Course(
-        network=network, optimizer=_optimizer(network, recipe), ema=_copy(network), average=None, averaged=0, epoch=0
+        network=network,
+        optimizer=_optimizer(network, recipe),
+        bound_to=f"{fingerprint} {_learning_part(recipe)}",
+        ema=_copy(network),
+        average=None,
+        averaged=0,
+        epoch=0,
     )
     if (out / CHECKPOINT).is_file():
-        _restore(course, recipe, out / CHECKPOINT)
+        _restore(course, out / CHECKPOINT)
     _forget_after(out / CURVES, course.epoch)
     return course
 
@@ -132,7 +145,7 @@ def learn(
         course.epoch += 1
         _take_average(course, recipe)
         _log(out, course, float(np.mean(losses)), time.monotonic() - begun, watched)
-        _keep(course, recipe, out)
+        _keep(course, out)
     course.network.load_state_dict(course.average or course.ema)
 
 
@@ -217,10 +230,10 @@ def _take_average(course: Course, recipe: Recipe) -> None:
     course.averaged += 1
 
 
-def _keep(course: Course, recipe: Recipe, out: Path) -> None:
+def _keep(course: Course, out: Path) -> None:
     """Write the checkpoint beside the old one, then rename: a kill leaves one of them whole."""
     content = {
-        "recipe": _learning_part(recipe),
+        "bound_to": course.bound_to,
         "network": course.network.state_dict(),
         "optimizer": course.optimizer.state_dict(),
         "ema": course.ema,
@@ -237,10 +250,12 @@ def _learning_part(recipe: Recipe) -> str:
     return recipe.model_dump_json(exclude={"profile", "operating", "threads"})
 
 
-def _restore(course: Course, recipe: Recipe, checkpoint: Path) -> None:
+def _restore(course: Course, checkpoint: Path) -> None:
     content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    if content["recipe"] != _learning_part(recipe):
-        raise ConfigError(f"{checkpoint} belongs to another recipe; choose another --out, or remove it")
+    if content.get("bound_to") != course.bound_to:
+        raise ConfigError(
+            f"{checkpoint} belongs to another recipe or to other images; choose another --out, or remove it"
+        )
     course.network.load_state_dict(content["network"])
     course.optimizer.load_state_dict(content["optimizer"])
     course.ema, course.average = content["ema"], content["average"]

@@ -349,3 +349,9 @@ def test_long_names_of_profiles_and_makers_still_fit(kind: ResultKind, case: str
     for keyword in ("Manufacturer", "ManufacturerModelName", "DeviceSerialNumber"):
         assert len(result[keyword].value) <= 64
     assert all(len(version) <= 64 for version in result.SoftwareVersions)
+
+
+@pytest.mark.parametrize("kind", ResultKind)
+def test_type_1_equipment_is_never_empty(kind: ResultKind) -> None:
+    result = made(kind, context(manufacturer="", installation_id=""))
+    assert (result.Manufacturer, result.DeviceSerialNumber) == ("unknown", "unknown")

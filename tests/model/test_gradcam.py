@@ -88,6 +88,14 @@ def test_nothing_that_raises_the_logit_is_an_empty_map_without_an_outline() -> N
     assert gradcam.outline(weight) == ()
 
 
+def test_a_breath_of_warmth_is_not_blown_up_to_a_finding() -> None:
+    faint = np.full((6, 6), 0.1, dtype=np.float32) * gradcam.SMALLEST_RISE / 36
+    faint[2, 2] *= 9.9
+    assert not gradcam.on_source_grid(faint, (50, 60), 0.05).any()
+    faint[2, 2] *= 1.1
+    assert gradcam.on_source_grid(faint, (50, 60), 0.05).max() == 1.0
+
+
 def test_a_map_that_is_warm_everywhere_points_nowhere() -> None:
     assert gradcam.outline(np.full((90, 80), 0.7, dtype=np.float32)) == ()
 

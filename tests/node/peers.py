@@ -6,16 +6,16 @@ import contextlib
 import hashlib
 import io
 import socket
+import ssl
 import struct
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from pydicom import Dataset, dcmwrite
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import AE, evt
+from pynetdicom import AE, dsutils, evt
 from pynetdicom.events import Event
 
 from cxr_node.config import Address, Destination
@@ -109,6 +109,7 @@ def listening(
     ae_title: str = "PACS",
     requires: str | None = None,
     port: int = 0,
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[Address]:
     """Serve an archive; `requires` is the only calling AE title it lets in."""
     entity = AE(ae_title)
@@ -123,7 +124,12 @@ def listening(
         archive.associations += 1
 
     handlers = [(evt.EVT_C_STORE, archive), (evt.EVT_ACCEPTED, count)]
-    server = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)  # type: ignore[arg-type]
+    server = entity.start_server(
+        ("127.0.0.1", port),
+        block=False,
+        ssl_context=tls,
+        evt_handlers=handlers,  # type: ignore[arg-type]  # handlers of two kinds in one list
+    )
     assert server is not None
     try:
         yield Address(ae_title=ae_title, host="127.0.0.1", port=server.server_address[1])
@@ -192,6 +198,35 @@ def accept_association(connection: socket.socket) -> None:
     user = struct.pack(">BBH", 0x50, 0, len(maximum)) + maximum
     body = request[6:74] + application + contexts + user
     connection.sendall(struct.pack(">BBL", 0x02, 0, len(body)) + body)
+
+
+def answer_store(connection: socket.socket, status: int, answers_to: int | None = None) -> None:
+    """Read one C-STORE-RQ with its data set and answer it, or claim to answer another message."""
+    command = b""
+    while True:
+        pdu = read_pdu(connection)
+        context, control, fragment = pdu[10], pdu[11], pdu[12:]
+        if control & 1:
+            command += fragment
+        elif control & 2:
+            break
+    request = dsutils.decode(io.BytesIO(command), True, True)
+    response = Dataset()
+    response.AffectedSOPClassUID = request.AffectedSOPClassUID
+    response.CommandField = 0x8001
+    response.MessageIDBeingRespondedTo = request.MessageID if answers_to is None else answers_to
+    response.CommandDataSetType = 0x0101
+    response.Status = status
+    response.AffectedSOPInstanceUID = request.AffectedSOPInstanceUID
+    body = dsutils.encode(response, True, True)
+    assert body is not None
+    length = Dataset()
+    length.CommandGroupLength = len(body)
+    prefix = dsutils.encode(length, True, True)
+    assert prefix is not None
+    value = bytes([context, 3]) + prefix + body
+    item = struct.pack(">L", len(value)) + value
+    connection.sendall(struct.pack(">BBL", 0x04, 0, len(item)) + item)
 
 
 def _read(connection: socket.socket, length: int) -> bytes:

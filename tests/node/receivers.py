@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from cxr_node.config import Config, parse
 from cxr_node.dicom import header
@@ -50,7 +51,8 @@ def receiving(
 
     def run() -> None:
         try:
-            receive.serve(config(folder, **listen), inspect, SYNTAXES, receive.Hooks(stop=stop, ready=ready))
+            with mock.patch.object(receive, "TURN_S", 0.02):  # a stop is seen at the next turn
+                receive.serve(config(folder, **listen), inspect, SYNTAXES, receive.Hooks(stop=stop, ready=ready))
         finally:
             listening.set()
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import multiprocessing
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,10 @@ import pytest
 from cxr_node.config import Config
 from cxr_node.domain import ResultKind
 from cxr_node.node.spool import Area, Spool
-from tests.node import peers, workplace
+from tests.node import crash_child, peers, workplace
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["tests.node.crash_child"])
 
 WORKER_DIES = [
     ("cxr_node.node.ledger:Ledger.claim_instance", "after"),  # leased, nothing done
@@ -39,12 +41,15 @@ DELIVERY_DIES = [
 ]
 
 
-def child(config: Config, role: str, *point: str) -> subprocess.Popen[bytes]:
-    file = config.spool.path / "node.json"
-    file.write_text(config.model_dump_json())
-    command = [sys.executable, "-m", "tests.node.crash_child", role, str(file), *point]
-    root = Path(__file__).parents[2]
-    return subprocess.Popen(command, cwd=root, stderr=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": str(root)})
+def child(config: Config, role: str, *point: str) -> BaseProcess:
+    process = FORKS.Process(target=crash_child.main, args=(role, config, *point))
+    process.start()
+    return process
+
+
+def exit_code(process: BaseProcess) -> int | None:
+    process.join(30)
+    return process.exitcode
 
 
 @contextmanager
@@ -55,7 +60,7 @@ def running(config: Config, *roles: str) -> Iterator[None]:
     finally:
         for each in children:
             each.terminate()
-        assert [each.wait(20) for each in children] == [0] * len(children)
+        assert [exit_code(each) for each in children] == [0] * len(children)
 
 
 def all_delivered(config: Config, count: int) -> bool:
@@ -74,7 +79,7 @@ def test_a_worker_killed_at_every_state_loses_and_doubles_nothing(tmp_path: Path
         config = workplace.config(tmp_path / "spool", address, work={"max_attempts": 10})
         workplace.receive(config, 1, 2)
         for point in WORKER_DIES:
-            assert child(config, "work", *point).wait(30) == -signal.SIGKILL, f"never came to {point}"
+            assert exit_code(child(config, "work", *point)) == -signal.SIGKILL, f"never came to {point}"
         with running(config, "work", "deliver"):
             assert all_delivered(config, 2)
     check_archive(archive, 2)
@@ -91,7 +96,7 @@ def test_a_delivery_killed_at_every_state_loses_nothing_and_repeats_the_same_byt
         with running(config, "work"):
             assert workplace.eventually(lambda: [row[0] for row in workplace.states(config)] == ["REPORTED"] * 3)
         for point in DELIVERY_DIES:
-            assert child(config, "deliver", *point).wait(30) == -signal.SIGKILL, f"never came to {point}"
+            assert exit_code(child(config, "deliver", *point)) == -signal.SIGKILL, f"never came to {point}"
         with running(config, "deliver"):
             assert all_delivered(config, 3)
     check_archive(archive, 3)
@@ -102,12 +107,11 @@ def test_a_delivery_killed_at_every_state_loses_nothing_and_repeats_the_same_byt
 @pytest.mark.timeout(120)
 def test_a_sender_killed_before_the_answer_sends_the_same_again(tmp_path: Path) -> None:
     """The archive has kept the object when the sender dies: it must not become two."""
-    victims: list[subprocess.Popen[bytes]] = []
+    victims: list[BaseProcess] = []
 
     def kill_and_keep(count: int) -> int:
         if count in (1, 3, 4) and victims:
             victims[-1].kill()
-            victims[-1].wait()
         return 0x0000
 
     archive = peers.Archive(kill_and_keep)
@@ -118,7 +122,7 @@ def test_a_sender_killed_before_the_answer_sends_the_same_again(tmp_path: Path) 
             assert workplace.eventually(lambda: [row[0] for row in workplace.states(config)] == ["REPORTED"])
         for _ in range(3):
             victims.append(child(config, "deliver"))
-            assert victims[-1].wait(30) == -signal.SIGKILL
+            assert exit_code(victims[-1]) == -signal.SIGKILL
         with running(config, "deliver"):
             assert all_delivered(config, 1)
     check_archive(archive, 1)
@@ -136,7 +140,7 @@ def test_both_killed_at_random_while_images_come_in(tmp_path: Path) -> None:
             archive.wait(min(100, 8 + 25 * round_), 20)
             for each in children:
                 each.kill()
-                each.wait()
+                each.join(30)
         with running(config, "work", "deliver"):
             assert all_delivered(config, 41)
     check_archive(archive, 41)

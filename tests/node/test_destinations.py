@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -17,7 +18,7 @@ from pynetdicom.dsutils import split_dataset
 
 from cxr_node.config import Address
 from cxr_node.domain import ResultKind
-from cxr_node.errors import DeliveryError
+from cxr_node.errors import ConfigError, DeliveryError
 from cxr_node.node.destinations import Link, Parcel, link
 from cxr_node.node.statuses import TABLE, Fate, judge
 from tests.node import peers
@@ -117,9 +118,9 @@ def test_a_refused_sop_class_is_permanent_and_spares_the_others(wrap: Wrap, conn
 
 
 def test_a_peer_that_takes_no_class_at_all_is_permanent(wrap: Wrap, connect: Connect) -> None:
-    with peers.listening(peers.Archive(), kinds=()) as address:
-        with pytest.raises(DeliveryError, match="accepts none of our SOP Classes") as caught:
-            connect(address).send(wrap())
+    refused = pytest.raises(DeliveryError, match="accepts none of our SOP Classes")
+    with peers.listening(peers.Archive(), kinds=()) as address, refused as caught:
+        connect(address).send(wrap())
     assert caught.value.permanent
 
 
@@ -141,7 +142,7 @@ def test_a_class_never_proposed_before_is_negotiated(wrap: Wrap, connect: Connec
 
 
 def test_nobody_there_is_temporary(wrap: Wrap, connect: Connect) -> None:
-    with pytest.raises(DeliveryError, match="no connection") as caught:
+    with pytest.raises(DeliveryError, match="no connection: Connection refused") as caught:
         connect(peers.nobody()).send(wrap())
     assert not caught.value.permanent
 
@@ -153,9 +154,9 @@ def test_an_unknown_host_is_temporary(wrap: Wrap, connect: Connect) -> None:
 
 
 def test_a_rejected_ae_title_is_temporary_and_named(wrap: Wrap, connect: Connect) -> None:
-    with peers.listening(peers.Archive(), requires="SOMEBODY") as address:
-        with pytest.raises(DeliveryError, match=r"rejected \(permanent\): Calling AE title not recogni[sz]ed") as caught:
-            connect(address).send(wrap())
+    refused = pytest.raises(DeliveryError, match=r"rejected \(permanent\): Calling AE title not recogni[sz]ed")
+    with peers.listening(peers.Archive(), requires="SOMEBODY") as address, refused as caught:
+        connect(address).send(wrap())
     assert not caught.value.permanent
 
 
@@ -217,6 +218,25 @@ def test_a_peer_that_is_no_dicom_scp_is_temporary_and_soon_over(
     assert time.monotonic() - started < 5
 
 
+@pytest.mark.parametrize(("answers_to", "taken"), [(None, True), (999, False)])
+def test_an_answer_to_another_message_is_no_receipt(
+    wrap: Wrap, connect: Connect, answers_to: int | None, taken: bool
+) -> None:
+    def answer(connection: socket.socket) -> None:
+        peers.accept_association(connection)
+        peers.answer_store(connection, 0x0000, answers_to)
+        _silent(connection)
+
+    with peers.raw_peer(answer) as address:
+        pacs = connect(address, timeout_s=1.0)
+        if taken:
+            assert pacs.send(wrap()).status == 0
+            return
+        with pytest.raises(DeliveryError, match="answered another message") as caught:
+            pacs.send(wrap())
+    assert not caught.value.permanent
+
+
 def test_a_peer_that_never_answers_is_cut_off(wrap: Wrap, connect: Connect) -> None:
     def swallow(connection: socket.socket) -> None:
         peers.accept_association(connection)
@@ -255,6 +275,46 @@ def test_a_peer_that_never_reads_cannot_hold_the_sender(wrap: Wrap, connect: Con
     assert threading.active_count() <= before
 
 
+def test_a_peer_that_reads_by_drops_is_cut_off(wrap: Wrap, connect: Connect) -> None:
+    """No single write blocks for long, so only a deadline over the whole object helps."""
+
+    def sip(connection: socket.socket) -> None:
+        peers.accept_association(connection)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        while connection.recv(4096):
+            threading.Event().wait(0.1)
+
+    parcel = wrap(ResultKind.HEATMAP, padding=40_000_000)
+    small = Parcel(path=parcel.path, sop_class_uid=parcel.sop_class_uid, size_bytes=1)
+    with peers.raw_peer(sip) as address:
+        started = time.monotonic()
+        with pytest.raises(DeliveryError) as caught:
+            connect(address, timeout_s=1.0).send(small)
+    assert not caught.value.permanent
+    assert time.monotonic() - started < 8
+
+
+@pytest.mark.parametrize("pause_s", [60.0, 0.2], ids=["stops", "dribbles"])
+def test_a_peer_that_answers_by_halves_is_cut_off(wrap: Wrap, connect: Connect, pause_s: float) -> None:
+    """The header of an A-ASSOCIATE-AC of 16 MiB, and then next to nothing of it."""
+    stop = threading.Event()
+
+    def dribble(connection: socket.socket) -> None:
+        peers.read_pdu(connection)
+        connection.sendall(b"\x02\x00\x01\x00\x00\x00")
+        while not stop.wait(pause_s):
+            connection.sendall(b"\0")
+
+    with peers.raw_peer(dribble) as address:
+        started = time.monotonic()
+        with pytest.raises(DeliveryError) as caught:
+            connect(address, timeout_s=0.5).send(wrap())
+        took_s = time.monotonic() - started
+        stop.set()
+    assert not caught.value.permanent
+    assert took_s < 5
+
+
 def test_small_pdus_are_sent_at_once(wrap: Wrap, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nagle's algorithm and delayed acknowledgements cost 40 ms per object; TCP_NODELAY is set on our socket."""
     tuned: list[int] = []
@@ -278,6 +338,69 @@ def test_every_status_row_can_be_reached() -> None:
     assert {judge(value).fate for value in range(0xC000, 0xD000)} == {Fate.REFUSED}
 
 
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CA, and a certificate for 127.0.0.1 under it; and a CA that nobody knows."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is missing: install the package openssl")
+    folder = tmp_path_factory.mktemp("tls")
+    for name in ("ca", "stranger"):
+        key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        made = ["-keyout", f"{name}.key", "-out", f"{name}.pem", "-subj", f"/CN={name}"]
+        _run(folder, openssl, "req", "-x509", *key, *made)
+    _run(folder, openssl, "req", *key, "-keyout", "node.key", "-out", "node.csr", "-subj", "/CN=node")
+    (folder / "names").write_text("subjectAltName=IP:127.0.0.1")
+    signed = ["-in", "node.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "names"]
+    _run(folder, openssl, "x509", "-req", *signed, "-out", "node.pem")
+    return folder
+
+
+def _run(folder: Path, *command: str) -> None:
+    subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=60)
+
+
+def _tls(folder: Path, ca: str = "ca.pem") -> dict[str, str]:
+    return {"certificate": str(folder / "node.pem"), "key": str(folder / "node.key"), "ca": str(folder / ca)}
+
+
+def _server_tls(folder: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "node.pem", folder / "node.key")
+    context.load_verify_locations(folder / "ca.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def test_tls_shows_our_certificate_and_checks_theirs(wrap: Wrap, connect: Connect, certificates: Path) -> None:
+    archive = peers.Archive()
+    with peers.listening(archive, tls=_server_tls(certificates)) as address:
+        assert connect(address, tls=_tls(certificates)).send(wrap()).status == 0
+    assert len(archive.datasets) == 1
+
+
+def test_an_archive_of_a_foreign_ca_gets_nothing(wrap: Wrap, connect: Connect, certificates: Path) -> None:
+    archive = peers.Archive()
+    refused = pytest.raises(DeliveryError, match="no connection: TLS failed")
+    with peers.listening(archive, tls=_server_tls(certificates)) as address, refused:
+        connect(address, tls=_tls(certificates, ca="stranger.pem")).send(wrap())
+    assert archive.datasets == {}
+
+
+def test_a_plain_archive_gets_nothing_where_tls_is_configured(wrap: Wrap, connect: Connect, certificates: Path) -> None:
+    archive = peers.Archive()
+    refused = pytest.raises(DeliveryError)
+    with peers.listening(archive) as address, refused as caught:
+        connect(address, timeout_s=1.0, tls=_tls(certificates)).send(wrap())
+    assert not caught.value.permanent
+    assert archive.datasets == {}
+
+
+def test_certificates_that_cannot_be_read_are_the_operators_fault(tmp_path: Path, connect: Connect) -> None:
+    with pytest.raises(ConfigError, match="cannot be used"):
+        connect(peers.nobody(), tls=_tls(tmp_path))
+
+
 @pytest.mark.pacs
 def test_dcmtk_storescp_takes_all_three(wrap: Wrap, connect: Connect, tmp_path: Path) -> None:
     program = shutil.which("storescp")
@@ -286,7 +409,9 @@ def test_dcmtk_storescp_takes_all_three(wrap: Wrap, connect: Connect, tmp_path: 
     store = tmp_path / "store"
     store.mkdir()
     address = peers.nobody()
-    process = subprocess.Popen([program, "-od", store, "-pdu", "131072", "+B", str(address.port)], env={"TCP_NODELAY": "1"})
+    process = subprocess.Popen(
+        [program, "-od", store, "-pdu", "131072", "+B", str(address.port)], env={"TCP_NODELAY": "1"}
+    )
     try:
         _wait_for_port(address)
         pacs = connect(address)

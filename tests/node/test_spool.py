@@ -86,7 +86,7 @@ def test_the_name_is_durable_before_the_object_is_stored(spool: Spool, monkeypat
     real_sync, real_rename = os.fsync, Path.rename
 
     def sync(file: int) -> None:
-        steps.append(f"fsync {Path(os.readlink(f'/proc/self/fd/{file}')).suffix or 'folder'}")
+        steps.append(f"fsync {Path(f'/proc/self/fd/{file}').readlink().suffix or 'folder'}")
         real_sync(file)
 
     def rename(source: Path, target: Path) -> Path:

@@ -125,9 +125,7 @@ def test_an_image_that_killed_every_worker_is_not_touched_again(config: Config, 
     assert workplace.states(config) == [("DEAD", "fault")]
 
 
-def test_no_patient_data_in_ledger_or_log(
-    config: Config, ledger: Ledger, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_no_patient_data_in_ledger_or_log(config: Config, ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
     workplace.receive(config, 1)
     with caplog.at_level(logging.DEBUG, "cxr_node"):
         hands(config, ledger, failing(ValueError("bad value CANARY^PATIENT"))).do_one()

@@ -105,10 +105,13 @@ class Wire:
     def store(self, uid: str | bytes, data_set: bytes, sop_class: str = DX) -> int | None:
         """Send one object; its status, or None where the association ended."""
         self.begin_store(uid, sop_class)
+        self.send_data(data_set)
+        return self.status()
+
+    def send_data(self, data_set: bytes) -> None:
         for start in range(0, max(len(data_set), 1), PDV_BYTES):
             part = data_set[start : start + PDV_BYTES]
             self.send(pdu(P_DATA, pdv(part, is_last=start + PDV_BYTES >= len(data_set))))
-        return self.status()
 
     def echo(self) -> int | None:
         request = command(0x0030, sop_class=VERIFICATION.encode(), has_data=False)

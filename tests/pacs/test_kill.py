@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -14,24 +15,45 @@ import pytest
 from cxr_node.node.recorder import Recorder
 from tests import builders
 from tests.pacs.peers import Node, need, run, wait_until
-from tests.pacs.test_routing import counts
+from tests.pacs.test_routing import counts, is_idle
 
 pytestmark = pytest.mark.pacs
 
 IMAGES = 200
 BATCH = 10
 SEED = 20240601
+LIFE_S = {"receive": 2.0, "work": 4.0, "deliver": 3.0}
+"""Mean time that a role lives on after it was seen at work; the worker loads its weights before that."""
+KILLS_EACH = 4
 
 
-def killer(node: Node, stop: threading.Event, killed: Counter[str]) -> None:
-    """SIGKILL one role after the other, at random moments; the supervisor starts it again."""
-    chance = random.Random(SEED)
-    while not stop.wait(chance.uniform(1.0, 4.0)):
-        roles = node.roles()
-        if roles:
-            role = chance.choice(sorted(roles))
-            os.kill(roles[role], signal.SIGKILL)
-            killed[role] += 1
+class Killer(threading.Thread):
+    """SIGKILLs every role again and again, at random moments of its work; the supervisor starts it anew."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__()
+        self.kills: Counter[str] = Counter()
+        self.done = threading.Event()
+        self._node = node
+        self._chance = random.Random(SEED)
+        self._due_at: dict[int, float] = {}
+
+    def run(self) -> None:
+        while not self.done.wait(0.05):
+            for role, process in self._node.roles().items():
+                self._visit(role, process)
+
+    def enough(self) -> bool:
+        return all(self.kills[role] >= KILLS_EACH for role in LIFE_S)
+
+    def _visit(self, role: str, process: int) -> None:
+        if process not in self._due_at:
+            if role == "receive" or any((self._node.spool / "run").glob(f"{role}-{process}-*.sock")):
+                self._due_at[process] = time.monotonic() + self._chance.expovariate(1 / LIFE_S[role])
+        elif time.monotonic() >= self._due_at[process]:
+            os.kill(process, signal.SIGKILL)
+            self._due_at[process] = float("inf")
+            self.kills[role] += 1
 
 
 def store_until_acknowledged(node: Node, files: list[Path]) -> int:
@@ -52,24 +74,23 @@ def test_two_hundred_images_survive_kills(tmp_path: Path) -> None:
         file = tmp_path / f"{number:03d}.dcm"
         file.write_bytes(builders.part10(builders.radiograph(number + 1)))
         files.append(file)
-    stop, killed = threading.Event(), Counter[str]()
     with Recorder(tmp_path / "pacs", "PACS") as pacs:
         destination = {"name": "pacs", "address": str(pacs.address)}
-        work, delivery = {"lease_s": 5}, {"first_delay_s": 0.2, "max_delay_s": 1}
+        work, delivery = {"lease_s": 10}, {"first_delay_s": 0.2, "max_delay_s": 1}
         with Node(tmp_path / "node", [destination], work=work, delivery=delivery) as node:
-            thread = threading.Thread(target=killer, args=(node, stop, killed))
-            thread.start()
+            killer = Killer(node)
+            killer.start()
             try:
                 tries = sum(store_until_acknowledged(node, files[at : at + BATCH]) for at in range(0, IMAGES, BATCH))
-                threading.Event().wait(20.0)
+                wait_until(lambda: killer.enough() or is_idle(node), 300, f"enough kills, not {killer.kills}")
             finally:
-                stop.set()
-                thread.join()
-            wait_until(lambda: counts(node)["DELIVERED"] == IMAGES, 240, f"all delivered, not {counts(node)}")
+                killer.done.set()
+                killer.join()
+            wait_until(lambda: counts(node)["DELIVERED"] == IMAGES, 240, "everything delivered")
             states = counts(node)
         kept = sorted(path.name for path in (tmp_path / "pacs").glob("*.dcm"))
         repeats = len(pacs.stored) - len(kept)
-    print(f"kills {dict(killed)}, batches sent {tries}, states {states}, objects {len(kept)}, repeats {repeats}")
-    assert killed.total() >= 6
+    print(f"kills {dict(killer.kills)}, batches sent {tries}, states {states}, objects {len(kept)}, repeats {repeats}")
+    assert all(killer.kills[role] for role in LIFE_S)
     assert {state: number for state, number in states.items() if number} == {"DELIVERED": IMAGES}
     assert len(kept) == 3 * IMAGES

@@ -98,6 +98,12 @@ def test_a_checkpoint_of_another_recipe_is_refused(profile_folder: Path, data_fo
         train.run(other, data_folder, profile_folder, progress=False)
 
 
+def test_a_checkpoint_of_other_images_is_refused(profile_folder: Path, tmp_path: Path) -> None:
+    other = folders.tree(tmp_path / "other", each=14)
+    with pytest.raises(ConfigError, match="or to other images"):
+        train.run(folders.small_recipe(tmp_path), other, profile_folder, progress=False)
+
+
 def test_a_missing_initialisation_is_named(data_folder: Path, tmp_path: Path) -> None:
     path = folders.small_recipe(tmp_path)
     content = yaml.safe_load(path.read_text("utf-8")) | {"initial_weights": "nowhere.pt"}
@@ -141,7 +147,7 @@ def test_evaluation_counts_every_image_and_brackets_every_rate(profile_folder: P
     measured = evaluate.run(profile_folder, data_folder, part="all", progress=False)
     assert sum(sum(counts.values()) for counts in measured["verdicts"].values()) == measured["images"] == 30
     for name in ("auc", "answered", "brier"):
-        value, low, high = measured["rates"][name]
-        assert low <= value <= high
+        rate = measured["rates"][name]
+        assert rate["low"] <= rate["value"] <= rate["high"]
     kept = json.loads((profile_folder / "metrics.json").read_text("utf-8"))["evaluations"]
     assert kept[data_folder.name] == measured

@@ -59,12 +59,19 @@ class Child:
 
 CHILDREN: Mapping[str, Child] = {
     "clear-1": Child(seed=1, turn_deg=0.8),
-    "clear-2": Child(seed=5, chest=0.95, heart=0.95, breath_cm=0.4, turn_deg=-1.2),
-    "clear-3": Child(seed=9, chest=1.04, heart=1.03, breath_cm=-0.2, turn_deg=0.3),
-    "opacity-1": Child(
-        seed=2, haze=0.12, turn_deg=-0.6, opacities=(Opacity(x=-4.4, y=10.6, width=2.6, height=2.4, fill=0.75),)
+    "clear-2": Child(seed=5, chest=0.97, heart=0.97, breath_cm=0.2, turn_deg=-1.2),
+    "clear-3": Child(seed=9, chest=1.04, turn_deg=0.3),
+    "opacity-1": Child(  # both lower lobes
+        seed=2,
+        haze=0.25,
+        vessels=1.4,
+        turn_deg=-0.6,
+        opacities=(
+            Opacity(x=-3.8, y=11.2, width=3.0, height=2.4, fill=0.8),
+            Opacity(x=3.8, y=11.0, width=2.4, height=2.6, fill=0.7),
+        ),
     ),
-    "opacity-2": Child(
+    "opacity-2": Child(  # patches in both lungs, shallow breath
         seed=14,
         chest=0.97,
         heart=1.05,
@@ -78,8 +85,15 @@ CHILDREN: Mapping[str, Child] = {
             Opacity(x=-3.4, y=11.6, width=1.8, height=1.6, fill=0.5, patchy=0.9),
         ),
     ),
-    "opacity-3": Child(
-        seed=23, haze=0.1, turn_deg=-1.0, opacities=(Opacity(x=-4.0, y=5.6, width=2.0, height=1.6, fill=0.55),)
+    "opacity-3": Child(  # the child of clear-1, fallen ill: faint, in both lungs
+        seed=1,
+        haze=0.18,
+        vessels=1.2,
+        turn_deg=0.8,
+        opacities=(
+            Opacity(x=-3.6, y=10.2, width=2.6, height=2.6, fill=0.62),
+            Opacity(x=3.8, y=11.4, width=2.3, height=2.2, fill=0.6),
+        ),
     ),
 }
 """The demo's six: three with clear lungs, three with opacities as pneumonia makes them."""

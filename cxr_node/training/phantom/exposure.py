@@ -16,7 +16,7 @@ MARGIN_PX = 32
 """Drawn around the film and cut off once the child lies turned on it."""
 SOFT_PER_CM, BONE_PER_CM = 0.19, 0.42
 """Linear attenuation of water and of a child's bone at some 60 keV, 1/cm (NIST tables: 0.206 and about 0.5)."""
-QUANTA = 5000
+QUANTA = 20000
 """Counted in a pixel that nothing shades; the grain of a film of low dose."""
 
 
@@ -46,7 +46,7 @@ def _counted(absorbed: Plane, child: Child) -> Plane:
 def _developed(counted: Plane) -> NDArray[np.uint8]:
     """Take the logarithm, lift edges and flatten the field as viewers' films are, spread over 8 bits."""
     shade = -np.log(np.clip(counted, 1e-4, None))
-    shade += 0.5 * (shade - soften(shade, 0.35)) + 0.25 * (shade - soften(shade, 2.0))
+    shade += 0.3 * (shade - soften(shade, 0.35)) + 0.6 * (shade - soften(shade, 2.0))
     low, high = np.quantile(shade, [0.02, 0.995])
-    grey: NDArray[np.uint8] = np.round(243.0 * np.clip((shade - low) / (high - low), 0.0, 1.0) ** 1.5).astype(np.uint8)
+    grey: NDArray[np.uint8] = np.round(243.0 * np.clip((shade - low) / (high - low), 0.0, 1.0) ** 1.3).astype(np.uint8)
     return grey

@@ -1,0 +1,89 @@
+"""What a codec does to its process costs one image: the parent lives, and the next image is decoded."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+from pydicom.uid import JPEG2000Lossless
+
+from cxr_node.dicom import decoders
+from cxr_node.dicom.sandbox import Sandbox
+from cxr_node.errors import ResourceError
+from tests.builders import chest, part10, radiograph
+from tests.dicom.test_decoders import decoded
+
+REQUEST = {"expected_bytes": 4}
+_READ = "import sys, os, time; sys.stdout.write('ready'); sys.stdout.flush(); sys.stdin.buffer.readline(); "
+
+
+@pytest.fixture
+def child(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
+    """A sandbox whose child runs the given Python."""
+    sandbox = Sandbox((sys.executable, "-c", request.param), timeout_s=5.0)
+    yield sandbox
+    sandbox.close()
+
+
+@pytest.mark.parametrize(
+    "child",
+    [
+        _READ + "os.abort()",
+        _READ + "sys.exit(0)",
+        _READ + "sys.stdout.buffer.write(bytes(3))",
+        _READ + "sys.stdout.buffer.write((1 << 60).to_bytes(8, 'little') + b'more than was asked for')",
+        _READ + "sys.stdout.buffer.write((0).to_bytes(8, 'little')); sys.stdout.flush(); time.sleep(9)",
+    ],
+    ids=["aborts", "leaves", "answers half", "answers too much", "refuses"],
+    indirect=True,
+)
+def test_a_child_that_fails_is_no_answer(child: Sandbox) -> None:
+    assert child.ask(REQUEST, b"image") is None
+
+
+@pytest.mark.parametrize(
+    "child", [_READ + "sys.stdout.write('x' * 12); sys.stdout.flush(); time.sleep(60)"], indirect=True
+)
+def test_an_answer_is_taken_as_bytes_and_no_more(child: Sandbox) -> None:
+    """The length that these twelve letters spell is absurd."""
+    assert child.ask(REQUEST, b"image") is None
+
+
+def test_a_child_that_hangs_is_ended_in_time() -> None:
+    sandbox = Sandbox((sys.executable, "-c", _READ + "time.sleep(600)"), timeout_s=1.0)
+    begun = time.monotonic()
+    assert sandbox.ask(REQUEST, b"image") is None
+    assert time.monotonic() - begun < 5
+    assert sandbox.pid is None
+
+
+@pytest.mark.parametrize("command", [("/nonexistent",), (sys.executable, "-c", "raise SystemExit(1)")])
+def test_a_machine_that_cannot_start_it_is_to_blame_not_the_image(command: tuple[str, ...]) -> None:
+    with pytest.raises(ResourceError):
+        Sandbox(command).ask(REQUEST, b"image")
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL])
+def test_the_image_after_a_killed_child_is_decoded(number: signal.Signals) -> None:
+    content = part10(radiograph(), JPEG2000Lossless)
+    assert (decoded(content) == chest()).all()
+    pid = decoders._SANDBOX.pid
+    assert pid is not None
+    os.kill(pid, number)
+    assert (decoded(content) == chest()).all()
+    assert decoders._SANDBOX.pid not in (None, pid)
+
+
+def test_signals_to_stop_are_left_to_the_parent() -> None:
+    content = part10(radiograph(), JPEG2000Lossless)
+    decoded(content)
+    pid = decoders._SANDBOX.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGTERM)
+    os.kill(pid, signal.SIGINT)
+    assert (decoded(content) == chest()).all()
+    assert decoders._SANDBOX.pid == pid

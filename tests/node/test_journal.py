@@ -1,0 +1,99 @@
+"""The log tells operators what happened, and nobody who it happened to."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+
+import pytest
+
+from cxr_node.errors import DeliveryError, InstanceError
+from cxr_node.node import journal
+
+CANARY = "DOE^CANARY"
+
+
+@pytest.fixture
+def stream() -> Iterator[io.StringIO]:
+    root = logging.getLogger()
+    ours = logging.getLogger("cxr_node")
+    before = (root.handlers[:], root.level, ours.level, sys.excepthook, threading.excepthook)
+    written = io.StringIO()
+    journal.configure(stream=written)
+    yield written
+    logging.captureWarnings(False)
+    root.handlers[:], root.level, ours.level, sys.excepthook, threading.excepthook = before
+
+
+def test_our_events_are_one_line_each(stream: io.StringIO) -> None:
+    logging.getLogger("cxr_node.node.work").info("reported instance=%d\nverdict=%s", 7, "NORMAL")
+    line, end = stream.getvalue().split("\n")
+    assert line.endswith("Z INFO work reported instance=7 verdict=NORMAL")
+    assert end == ""
+
+
+def test_pynetdicom_may_say_what_it_did_but_quote_nothing(stream: io.StringIO) -> None:
+    library = logging.getLogger("pynetdicom.transport")
+    library.error("TCP Initialisation Error: [Errno 111] Connection refused")
+    library.error(f"Unable to decode (0010,0010) {CANARY}")
+    library.info(f"(0010,0010) PN [{CANARY}]")
+    refused, withheld, end = stream.getvalue().split("\n")
+    assert "Connection refused" in refused
+    assert "node/test_journal.py" in withheld
+    assert "text withheld" in withheld
+    assert end == ""
+
+
+def test_exceptions_show_frames_and_only_our_own_words(stream: io.StringIO) -> None:
+    def deep() -> None:
+        raise ValueError(f"invalid value {CANARY}")
+
+    for logger in ("cxr_node.node.work", "pynetdicom.dul"):
+        try:
+            try:
+                deep()
+            except ValueError as error:
+                raise InstanceError("the header cannot be read") from error
+        except InstanceError:
+            logging.getLogger(logger).exception("failed")
+    told = stream.getvalue()
+    assert "InstanceError: the header cannot be read [" in told
+    assert "deep" in told
+    assert CANARY not in told
+
+
+def test_warnings_tell_their_place_only(stream: io.StringIO) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logging.captureWarnings(True)
+        warnings.warn(f"Invalid value for VR UI: {CANARY}", UserWarning, stacklevel=1)
+    assert "UserWarning at node/test_journal.py:" in stream.getvalue()
+    assert CANARY not in stream.getvalue()
+
+
+def test_an_exception_that_nobody_caught_is_told_the_same_way(stream: io.StringIO) -> None:
+    def fall() -> None:
+        raise KeyError(CANARY)
+
+    thread = threading.Thread(target=fall)
+    thread.start()
+    thread.join()
+    assert "CRITICAL" in stream.getvalue()
+    assert "uncaught KeyError [" in stream.getvalue()
+    assert CANARY not in stream.getvalue()
+
+
+def test_the_chain_of_causes_is_kept() -> None:
+    try:
+        try:
+            raise OSError(CANARY)
+        except OSError as error:
+            raise DeliveryError("no connection", permanent=False) from error
+    except DeliveryError as error:
+        told = journal.describe(error)
+    assert told.startswith("DeliveryError: no connection [")
+    assert "<- OSError [" in told

@@ -1,0 +1,197 @@
+"""Processes that are kept alive, ended in order, and never outlive their supervisor."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from cxr_node.node import service
+from cxr_node.node.service import Command, Notifier, supervise
+from tests.node import peers
+from tests.node.workplace import eventually
+
+
+def command(name: str, folder: Path, body: str, **more: float) -> Command:
+    """A small program that may append lines to `diary` with `say(...)`."""
+    script = folder / f"{name}.py"
+    script.write_text(
+        "import os, signal, sys, threading, time\n"
+        f"def say(word):\n    with open({str(folder / 'diary')!r}, 'a') as file: file.write(f'{name} {{word}}\\n')\n"
+        + textwrap.dedent(body)
+    )
+    return Command(name=name, argv=(sys.executable, "-I", str(script)), **more)
+
+
+def diary(folder: Path) -> list[str]:
+    path = folder / "diary"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+OBEDIENT = """
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    say("up")
+    stop.wait()
+    say("down")
+"""
+
+
+@contextmanager
+def supervised(*commands: Command) -> Iterator[list[int]]:
+    stop, status = threading.Event(), []
+    thread = threading.Thread(target=lambda: status.append(supervise(commands, stop)))
+    thread.start()
+    try:
+        yield status
+    finally:
+        stop.set()
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def test_roles_stop_one_after_the_other_in_order(tmp_path: Path) -> None:
+    with supervised(*(command(name, tmp_path, OBEDIENT) for name in ("receive", "work", "deliver"))) as status:
+        assert eventually(lambda: len(diary(tmp_path)) == 3)
+    assert status == [0]
+    assert diary(tmp_path)[3:] == ["receive down", "work down", "deliver down"]
+
+
+def test_who_dies_is_started_again_after_a_growing_delay(tmp_path: Path) -> None:
+    with supervised(command("work", tmp_path, "say(time.monotonic()); sys.exit(1)")):
+        assert eventually(lambda: len(diary(tmp_path)) >= 3, 30)
+    first, second, third = (float(line.split()[1]) for line in diary(tmp_path)[:3])
+    assert second - first >= 0.5
+    assert third - second >= 1.0
+
+
+def test_a_refused_configuration_ends_everything_with_its_own_status(tmp_path: Path) -> None:
+    healthy = command("receive", tmp_path, OBEDIENT)
+    wrong = command("work", tmp_path, "time.sleep(1); sys.exit(78)")
+    assert supervise([healthy, wrong], threading.Event()) == service.EXIT_CONFIG
+    assert diary(tmp_path) == ["receive up", "receive down"]
+
+
+def test_who_does_not_stop_is_killed_after_its_grace(tmp_path: Path) -> None:
+    deaf = command(
+        "work", tmp_path, "signal.signal(signal.SIGTERM, signal.SIG_IGN); say(os.getpid()); time.sleep(60)", grace_s=0.5
+    )
+    with supervised(deaf) as status:
+        assert eventually(lambda: len(diary(tmp_path)) == 1)
+        began = time.monotonic()
+    assert status == [0]
+    assert time.monotonic() - began < 10
+    assert not alive(int(diary(tmp_path)[0].split()[1]))
+
+
+def test_children_die_with_a_supervisor_that_was_killed(tmp_path: Path) -> None:
+    child = command("work", tmp_path, "say(os.getpid()); time.sleep(60)")
+    script = tmp_path / "supervisor.py"
+    script.write_text(
+        "import threading\nfrom cxr_node.node.service import Command, supervise\n"
+        f"supervise([Command(name='work', argv={child.argv!r})], threading.Event())\n"
+    )
+    root = str(Path(__file__).parents[2])
+    process = subprocess.Popen([sys.executable, str(script)], env=os.environ | {"PYTHONPATH": root})
+    try:
+        assert eventually(lambda: len(diary(tmp_path)) == 1)
+    finally:
+        process.kill()
+        process.wait()
+    pid = int(diary(tmp_path)[0].split()[1])
+    assert eventually(lambda: not alive(pid), 10)
+
+
+def alive(pid: int) -> bool:
+    """A zombie, which only waits to be reaped, is dead."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_set_the_event(number: signal.Signals) -> None:
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        stop = service.stop_event()
+        assert not stop.is_set()
+        signal.raise_signal(number)
+        assert stop.is_set()
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def test_the_service_manager_hears_of_progress_but_not_too_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(path))
+        manager.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(path))
+        notifier = Notifier()
+        notifier.ready()
+        for _ in range(100):
+            notifier.progress()
+        notifier.stopping()
+        assert [manager.recv(100) for _ in range(3)] == [b"READY=1", b"WATCHDOG=1", b"STOPPING=1"]
+        notifier._systemd.socket.close()  # type: ignore[union-attr]  # sdnotify leaves it to the collector
+
+
+def test_without_a_service_manager_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    notifier = Notifier()
+    notifier.ready()
+    notifier.progress()
+    notifier.stopping()
+
+
+@pytest.mark.parametrize("room", ["receive", "deliver"])
+def test_receiving_and_delivering_never_load_torch(room: str) -> None:
+    """torch costs 1.1 s and 276 MiB, and a crash in it must not close the port (measured; DESIGN 2)."""
+    code = (
+        f"import sys; import cxr_node.node.{room}, cxr_node.node.service, cxr_node.node.journal, cxr_node.cli\n"
+        "from cxr_node.dicom import decoders, header\n"  # what the command line hands to the receiver
+        "print(*sorted({'torch', 'torchvision', 'sklearn', 'scipy', 'matplotlib', 'highdicom'} & set(sys.modules)))"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr, done.stdout.split()) == (0, "", [])
+
+
+@pytest.mark.parametrize("role", ["receive", "deliver"])
+def test_a_role_says_when_it_is_ready_feeds_the_watchdog_and_obeys_sigterm(role: str, tmp_path: Path) -> None:
+    """As its systemd unit runs it."""
+    port, path = peers.nobody().port, tmp_path / "notify"
+    file = tmp_path / "node.yaml"
+    file.write_text(f"listen: {{port: {port}}}\nspool: {{path: {tmp_path / 'spool'}, min_free_mib: 0}}\n")
+    root = Path(__file__).parents[2]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(path))
+        manager.settimeout(60)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cxr_node", role, "--config", str(file)],
+            cwd=root,
+            env=os.environ | {"NOTIFY_SOCKET": str(path)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert {manager.recv(100) for _ in range(3)} == {b"READY=1", b"WATCHDOG=1"}
+        finally:
+            process.terminate()
+            _, told = process.communicate(timeout=60)
+    assert process.returncode == 0, told
+    assert all(line.split()[1] in {"INFO", "WARNING"} for line in told.splitlines()), told
