@@ -72,7 +72,7 @@ def run(paths: Sequence[Path], out: Path, console: Console) -> list[Row]:
     DemoError : the node did not start, or not every radiograph was settled in time.
     DataError : a path does not exist.
     """
-    images = classify.files(paths) if paths else sorted(BUILT_IN.glob("*.png"))
+    images = classify.files(paths) if paths else sorted(BUILT_IN.glob("*.jp*g"))
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="cxr-node-demo-") as scratch:
         work = Path(scratch)

@@ -17,6 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cxr_node.domain import Finding, InstanceRef, Origin, Rejected, ResultKind, Verdict
+from cxr_node.errors import ResourceError
 from cxr_node.node.claims import FREE, claim, extend, held, note, pick
 from cxr_node.node.database import Database
 from cxr_node.node.jobs import Death, DeliveryJob, DeliveryState, InstanceState, Job, StoredArtifact
@@ -60,12 +61,14 @@ class Ledger:
     @classmethod
     def open(cls, spool_path: Path, url: str | None = None, now: Callable[[], datetime] = utc_now) -> Ledger:
         """Open the spool's own SQLite ledger, or the one at `url`; its tables are brought up to date."""
-        run = spool_path / "run"
-        run.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = spool_path / FILE_NAME
-        if url is None:
-            file.touch(mode=0o600)
-        return cls(Database.open(url or f"sqlite:///{file}", run / "migrate.lock"), now)
+        try:
+            (spool_path / "run").mkdir(mode=0o700, parents=True, exist_ok=True)
+            if url is None:
+                file.touch(mode=0o600)
+        except OSError as error:
+            raise ResourceError(f"ledger: {spool_path}: {error.strerror}") from error
+        return cls(Database.open(url or f"sqlite:///{file}", spool_path / "run" / "migrate.lock"), now)
 
     def close(self) -> None:
         """Give the connections back."""

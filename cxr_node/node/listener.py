@@ -73,10 +73,7 @@ class GuardedHandler(RequestHandler):
             return
         association = self._create_association()
         provider = association.dimse = self.server.gate.make_provider(association)
-        checkpoint = association._reactor_checkpoint = Checkpoint()
-        checkpoint.set()
-        association.dul.to_user_queue = NotifyingQueue(checkpoint.tell)
-        provider.msg_queue = NotifyingQueue(checkpoint.tell)
+        self._end_polling(association)
         self.server.opened(association, provider)
         try:
             association.start()
@@ -110,9 +107,16 @@ class GuardedHandler(RequestHandler):
         association.dul.event_queue.get_nowait()  # the base class's socket has announced the connection
         self._connection = GuardedSocket(association, self.request, gate.max_pdu_bytes)
         association.set_socket(self._connection)
-        association.dul.to_provider_queue = NotifyingQueue(self._connection.wake.set)
         association.acse = gate.make_acse(association)
         return association
+
+    def _end_polling(self, association: Association) -> None:
+        """Let both threads of an association wait until the other, or the peer, has something for them."""
+        checkpoint = association._reactor_checkpoint = Checkpoint()
+        checkpoint.set()
+        association.dul.to_user_queue = NotifyingQueue(checkpoint.tell)
+        association.dimse.msg_queue = NotifyingQueue(checkpoint.tell)
+        association.dul.to_provider_queue = NotifyingQueue(self._connection.wake.set)
 
 
 class _Shared(list[PresentationContext]):

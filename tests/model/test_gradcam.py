@@ -93,7 +93,7 @@ def test_a_breath_of_warmth_is_not_blown_up_to_a_finding() -> None:
     faint[2, 2] *= 9.9
     assert not gradcam.on_source_grid(faint, (50, 60), 0.05).any()
     faint[2, 2] *= 1.1
-    assert gradcam.on_source_grid(faint, (50, 60), 0.05).max() == 1.0
+    assert gradcam.on_source_grid(faint, (50, 60), 0.05).max() > 0.9
 
 
 def test_a_map_that_is_warm_everywhere_points_nowhere() -> None:

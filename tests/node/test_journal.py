@@ -8,11 +8,16 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from pydicom.uid import ImplicitVRLittleEndian
 
 from cxr_node.errors import DeliveryError, InstanceError
-from cxr_node.node import journal
+from cxr_node.node import deliver, journal, work
+from cxr_node.node.ledger import Ledger
+from cxr_node.node.spool import Spool
+from tests.node import peers, workplace
 
 CANARY = "DOE^CANARY"
 
@@ -85,6 +90,30 @@ def test_an_exception_that_nobody_caught_is_told_the_same_way(stream: io.StringI
     assert "CRITICAL" in stream.getvalue()
     assert "uncaught KeyError [" in stream.getvalue()
     assert CANARY not in stream.getvalue()
+
+
+def test_a_whole_delivery_tells_nothing_of_the_patient(stream: io.StringIO, tmp_path: Path) -> None:
+    """With aborts, refusals and a re-encoding on the way, and every logger as talkative as it can be."""
+    logging.getLogger().setLevel(logging.DEBUG)
+    archive = peers.Archive(lambda count: {2: None, 4: 0xA700, 5: 0xC000}.get(count, 0x0000))
+    stop = threading.Event()
+    with peers.listening(archive, syntaxes=(ImplicitVRLittleEndian,)) as address:
+        config = workplace.config(tmp_path / "spool", address)
+        workplace.receive(config, 1, 2)
+        ledger = Ledger.open(config.spool.path)
+        worker = work.Worker(config, ledger, Spool(config.spool.path), "me", object(), workplace.judge)
+        assert worker.do_one()
+        assert worker.do_one()
+        ledger.close()
+        thread = threading.Thread(target=deliver.run, args=(config, stop))
+        thread.start()
+        settled = workplace.eventually(lambda: {row[0] for row in workplace.states(config)} == {"DELIVERED", "DEAD"})
+        stop.set()
+        thread.join(20)
+    assert settled
+    assert "dead destination=pacs0" in stream.getvalue()
+    assert "text withheld" in stream.getvalue(), "no library said anything: the test proves nothing"
+    assert "CANARY" not in stream.getvalue()
 
 
 def test_the_chain_of_causes_is_kept() -> None:

@@ -456,6 +456,12 @@ def test_a_locked_database_is_the_machines_fault(tmp_path: Path, clock: Clock, m
         assert add(ledger, clock)
 
 
+def test_a_folder_that_cannot_be_used_is_the_machines_fault(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ResourceError):
+        Ledger.open(tmp_path / "file" / "spool")
+
+
 def test_no_message_carries_a_value(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cxr_node.node.database.BUSY_TIMEOUT_S", 0.05)
     with opened("sqlite", tmp_path, clock) as ledger:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from cxr_node.errors import ConfigError, InstanceError, ModelError, ResourceErro
 from cxr_node.node import history, work
 from cxr_node.node.ledger import Ledger
 from cxr_node.node.spool import Area, Spool
+from cxr_node.node.tenure import kept, office
 from cxr_node.node.wakeup import Bell, Role, ring
 from tests.node import peers, workplace
 
@@ -103,8 +105,6 @@ def test_a_bug_is_tried_three_times_then_set_aside(config: Config, ledger: Ledge
     workplace.receive(config, 1)
     now = ledger.now
     late = [0.0]
-    from datetime import timedelta
-
     ledger.now = lambda: now() + timedelta(seconds=late[0])
     worker = hands(config, ledger, failing(ZeroDivisionError("CANARY^PATIENT")))
     for attempt in (1, 2, 3):
@@ -166,6 +166,16 @@ def test_a_long_job_keeps_its_lease(tmp_path: Path) -> None:
     assert workplace.states(config) == [("DELIVERED", None)]  # no destination wants anything
 
 
+def test_a_job_that_does_not_end_is_reported_and_loses_its_lease(config: Config, ledger: Ledger) -> None:
+    workplace.receive(config, 1)
+    job = ledger.claim_instance("me", 0.15)
+    assert job is not None
+    hung = threading.Event()
+    with kept(ledger, job, lease_s=0.15, hung_after_s=0.4, on_hung=hung.set):
+        assert hung.wait(10)
+        assert workplace.eventually(lambda: ledger.claim_instance("other", 60) is not None, 5)
+
+
 def test_a_worker_judges_what_comes_in_at_once_and_stops_when_told(config: Config) -> None:
     stop, ready = threading.Event(), threading.Event()
 
@@ -190,8 +200,6 @@ def test_a_worker_judges_what_comes_in_at_once_and_stops_when_told(config: Confi
 
 def test_a_successor_frees_what_a_killed_worker_held(config: Config, ledger: Ledger) -> None:
     """The name is a lock of the kernel's; who holds it knows that its last holder is dead."""
-    from cxr_node.node.tenure import office
-
     workplace.receive(config, 1)
     with office(ledger, config.spool.path, Role.WORK) as first:
         assert ledger.claim_instance(first, 3600) is not None

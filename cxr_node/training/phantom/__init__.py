@@ -1,7 +1,7 @@
 """Radiographs of nobody: a child's chest by formula, for the demo.
 
 Knows no network and no file but those it writes. No image went into these pictures: every shape is an ellipse, a
-capsule or a tube, every length in cm was chosen by eye after a child of about four years.
+capsule or a tube, every length in cm was chosen by eye for a child of about four years.
 
     child      who is drawn: sizes, breath, opacities
     canvas     the detector plane and the shapes on it
