@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,11 @@ BUSY_TIMEOUT_S = 15.0
 POOL_SIZE = 4
 """Connections of one process; SQLite has one writer at a time anyway."""
 _READ_ONLY = "cxr_node_read_only"
+
+
+def utc_now() -> datetime:
+    """Read this machine's wall clock; with several machines it must be the database's (FAULTS T24)."""
+    return datetime.now(UTC)
 
 
 class Database:

@@ -1,15 +1,14 @@
 """The truth about every instance and every delivery, and all moves between their states.
 
 Everything that affects a state lives here; `history` only reads. Knows no DICOM, no file and no socket.
-A row is the state, a settled claim is the transition, the events table is the memory. Times come from the
-clock of the machine that claims; with several machines that must be the database's clock (FAULTS T24).
+A row is the state, a settled claim is the transition, the events table is the memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import sqlalchemy as sa
 from cxr_node.domain import Finding, InstanceRef, Origin, Rejected, ResultKind, Verdict
 from cxr_node.errors import ResourceError
 from cxr_node.node.claims import FREE, claim, extend, held, note, pick
-from cxr_node.node.database import Database
+from cxr_node.node.database import Database, utc_now
 from cxr_node.node.jobs import Death, DeliveryJob, DeliveryState, InstanceState, Job, StoredArtifact
 from cxr_node.node.schema import artifacts, deliveries, instance_artifacts, instances
 
@@ -40,11 +39,6 @@ DELIVERY_MOVES: Mapping[DeliveryState, frozenset[DeliveryState]] = {
 }
 OPEN = (DeliveryState.READY, DeliveryState.WAIT)
 SETTLED = (InstanceState.DELIVERED, InstanceState.REJECTED, InstanceState.DEAD)
-
-
-def utc_now() -> datetime:
-    """Read the wall clock."""
-    return datetime.now(UTC)
 
 
 class Ledger:
@@ -79,16 +73,17 @@ class Ledger:
         now = self.now()
         row = asdict(ref) | asdict(origin) | {"content_sha256": content_sha256, "size_bytes": size_bytes}
         row |= {"state": InstanceState.RECEIVED, "not_before": now, "updated_at": now}
-        known = sa.and_(
-            instances.c.sop_instance_uid == ref.sop_instance_uid, instances.c.content_sha256 == content_sha256
-        )
         with self.database.writing() as connection:
             try:
                 with connection.begin_nested():
                     row_id = connection.execute(sa.insert(instances).returning(instances.c.id), row).scalar_one()
             except sa.exc.IntegrityError:
                 # Where retention had taken its bytes they are back now: count their days from today.
-                back = sa.update(instances).where(known, instances.c.purged_at.is_not(None))
+                same = (
+                    instances.c.sop_instance_uid == ref.sop_instance_uid,
+                    instances.c.content_sha256 == content_sha256,
+                )
+                back = sa.update(instances).where(*same, instances.c.purged_at.is_not(None))
                 connection.execute(back.values(purged_at=None, updated_at=now))
                 return False
             note(connection, [row_id], now, "received", f"from {origin.calling_ae_title} at {origin.peer_host}")

@@ -21,6 +21,7 @@ from pynetdicom.acse import ACSE
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.fsm import InvalidEventError, StateMachine
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
@@ -107,6 +108,7 @@ class GuardedHandler(RequestHandler):
         association.dul.event_queue.get_nowait()  # the base class's socket has announced the connection
         self._connection = GuardedSocket(association, self.request, gate.max_pdu_bytes)
         association.set_socket(self._connection)
+        association.dul.state_machine = _GuardedStateMachine(association.dul)
         association.acse = gate.make_acse(association)
         return association
 
@@ -117,6 +119,19 @@ class GuardedHandler(RequestHandler):
         association.dul.to_user_queue = NotifyingQueue(checkpoint.tell)
         association.dimse.msg_queue = NotifyingQueue(checkpoint.tell)
         association.dul.to_provider_queue = NotifyingQueue(self._connection.wake.set)
+
+
+class _GuardedStateMachine(StateMachine):
+    """PS3.8 9.2; an event that has no place in it ends its own connection, and nothing else."""
+
+    def do_action(self, event: str) -> None:
+        try:
+            super().do_action(event)
+        except InvalidEventError:  # our answer to a peer that has broken the protocol meanwhile
+            self.dul.kill_dul()  # the association's thread sees it, and the handler closes the connection
+        except Exception:  # one association's fault, whatever it is, must not end the others
+            log.exception("association ended peer=%s", self.dul.assoc.requestor.address)
+            self.dul.kill_dul()
 
 
 class _Shared(list[PresentationContext]):

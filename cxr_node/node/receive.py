@@ -127,7 +127,9 @@ def serve(config: Config, inspect: Inspect, transfer_syntaxes: Sequence[str], ho
     ConfigError : the address cannot be listened on, or TLS files cannot be used.
     ResourceError : spool or ledger cannot be opened, or the listener died.
     """
-    _config.LOG_HANDLER_LEVEL = "none"  # pynetdicom's own log of every message costs time and tells no more
+    # pynetdicom's own lines cost time, quote what peers send, and come by the thousand from a peer that sends garbage.
+    _config.LOG_HANDLER_LEVEL = "none"
+    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
     spool = Spool(config.spool.path, config.spool.min_free_mib)
     ledger = Ledger.open(config.spool.path)
     try:

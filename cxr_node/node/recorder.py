@@ -9,13 +9,14 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 from types import TracebackType
+from typing import cast
 
 from pynetdicom import AE, evt
 from pynetdicom.events import Event
 from pynetdicom.presentation import AllStoragePresentationContexts
+from pynetdicom.transport import ThreadedAssociationServer
 
 from cxr_node.config import Address
-
 
 
 class Recorder:
@@ -35,9 +36,8 @@ class Recorder:
         entity.add_supported_context("1.2.840.10008.1.1")
         entity.maximum_pdu_size = 131072
         server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, self._store)])
-        assert server is not None  # block=False
-        self._server = server
-        self.address = Address(ae_title=self.ae_title, host="127.0.0.1", port=server.server_address[1])
+        self._server = cast(ThreadedAssociationServer, server)  # None only where block=True
+        self.address = Address(ae_title=self.ae_title, host="127.0.0.1", port=self._server.server_address[1])
         return self
 
     def __exit__(

@@ -14,6 +14,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -28,6 +29,7 @@ from cxr_node.node.wakeup import Role
 log = logging.getLogger(__name__)
 
 _MAX_HOST_CHARS = 40  # a lease's owner has 64
+_SUSPECT_DELAY_S = 1.0
 
 
 @contextmanager
@@ -54,13 +56,18 @@ def office(ledger: Ledger, spool_path: Path, role: Role) -> Iterator[str]:
 
 
 def _free(ledger: Ledger, owner: str) -> int:
-    """Drop the leases of a dead owner; the attempts that died with it stay counted."""
+    """Drop the leases of a dead owner; the attempts that died with it stay counted.
+
+    An instance steps back for a moment: were it the first again, a worker that is killed again and again by
+    somebody else would spend all attempts on the same, innocent image.
+    """
+    later = ledger.now() + timedelta(seconds=_SUSPECT_DELAY_S)
+    freed_values = ((instances, FREE | {"not_before": later}), (deliveries, FREE))
     with ledger.database.writing() as connection:
-        freed = [
-            connection.execute(sa.update(table).where(table.c.lease_owner == owner).values(FREE)).rowcount
-            for table in (instances, deliveries)
-        ]
-    return sum(freed)
+        return sum(
+            connection.execute(sa.update(table).where(table.c.lease_owner == owner).values(values)).rowcount
+            for table, values in freed_values
+        )
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""An independent reader's view of the measurements: highdicom parses the tree and finds the group, region and number."""
+"""An independent reader: highdicom parses the measurements and finds the group, its region and its number."""
 
 from __future__ import annotations
 

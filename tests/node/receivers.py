@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
+
+from pynetdicom import _config
 
 from cxr_node.config import Config, parse
 from cxr_node.dicom import header
@@ -43,6 +46,7 @@ def receiving(
     folder: Path, inspect: Callable[[Path], receive.Inspected] = header.inspect, **listen: Any
 ) -> Iterator[Receiving]:
     """Run a receiver in a thread; it is stopped, and must stop, at the end."""
+    level = _config.LOG_HANDLER_LEVEL
     stop, listening, ports = threading.Event(), threading.Event(), list[int]()
 
     def ready(port: int) -> None:
@@ -67,6 +71,8 @@ def receiving(
         stop.set()
         thread.join(60)
         ledger.close()
+        _config.LOG_HANDLER_LEVEL = level  # a receiver sets both for its whole process
+        logging.getLogger("pynetdicom").setLevel(logging.NOTSET)
         assert not thread.is_alive()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import random
 import socket
 import ssl
 import struct
@@ -10,7 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pynetdicom
@@ -19,11 +20,12 @@ from pynetdicom import acse, association, dimse, dul, transport
 
 from cxr_node.config import Tls
 from cxr_node.errors import ConfigError
+from cxr_node.node import history
 from cxr_node.node import transport as guarded
 from cxr_node.node.tls import server_tls
 from tests.node import wire
 from tests.node.receivers import Receiving, receiving
-from tests.node.test_receive import assert_clean, eventually
+from tests.node.test_receive import assert_clean, eventually, instance
 from tests.node.wire import ASSOCIATE_AC, Wire
 
 
@@ -154,6 +156,47 @@ def test_a_trickle_is_cut_however_steady(node: Receiving) -> None:
                 time.sleep(0.02)
         assert time.monotonic() - started < 10
     assert_clean(node)
+
+
+def test_damaged_conversations_end_alone(node: Receiving) -> None:
+    """Bytes changed, left out and put in anywhere in a whole conversation; the same ones in every run."""
+    uid, data_set = instance()
+    store = wire.command(0x0001, sop_class=wire.DX.encode(), sop_instance=uid.encode())
+    whole = b"".join(
+        (
+            wire.associate_rq({1: (wire.DX, (wire.EXPLICIT,))}),
+            wire.pdu(wire.P_DATA, wire.pdv(store, is_command=True)),
+            wire.pdu(wire.P_DATA, wire.pdv(data_set[:3000], is_last=False)),
+            wire.pdu(wire.P_DATA, wire.pdv(data_set[3000:9000])),
+            wire.pdu(0x05, bytes(4)),
+        )
+    )
+    before, dice = threads(), random.Random(7)
+    for _ in range(100):
+        with Wire(node.port) as peer, suppress(OSError):
+            peer.send(_damaged(whole, dice))
+            peer.socket.shutdown(socket.SHUT_WR)
+            while peer.receive()[0]:
+                pass
+    assert eventually(lambda: threads() <= before)
+    assert history.recent(node.ledger, 10) == []  # it was cut short from the beginning
+    assert_clean(node)
+
+
+def _damaged(content: bytes, dice: random.Random) -> bytes:
+    damaged = bytearray(content)
+    for _ in range(dice.choice((1, 2, 5, 20))):
+        at = dice.randrange(min(len(damaged), dice.choice((250, 600, len(damaged)))))
+        match dice.randrange(4):
+            case 0:
+                damaged[at] = dice.randrange(256)
+            case 1:
+                del damaged[at : at + dice.randrange(1, 20)]
+            case 2:
+                damaged[at:at] = dice.randbytes(dice.randrange(1, 20))
+            case _:
+                damaged[at : at + 4] = dice.choice((b"\xff\xff\xff\xf0", bytes(4)))
+    return bytes(damaged)
 
 
 def test_silent_connections_do_not_keep_others_out(tmp_path: Path) -> None:
