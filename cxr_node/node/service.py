@@ -152,9 +152,7 @@ def _start(child: _Child) -> None:
     bind = partial(_die_with_parent, ctypes.CDLL(None).prctl, os.getpid())
     child.started_at = time.monotonic()
     # the terminal's Ctrl-C goes to the supervisor only: it knows the order of the stop
-    child.process = subprocess.Popen(
-        child.command.argv, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=bind
-    )
+    child.process = subprocess.Popen(child.command.argv, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=bind)
     log.info("started role=%s pid=%d", child.command.name, child.process.pid)
 
 
