@@ -15,6 +15,7 @@ from cxr_node.config import Config
 from cxr_node.domain import Outcome
 from cxr_node.errors import ConfigError, InstanceError, ModelError, ResourceError
 from cxr_node.node import history, work
+from cxr_node.node.database import utc_now
 from cxr_node.node.ledger import Ledger
 from cxr_node.node.spool import Area, Spool
 from cxr_node.node.tenure import kept, office
@@ -201,15 +202,20 @@ def test_a_worker_judges_what_comes_in_at_once_and_stops_when_told(config: Confi
 def test_a_successor_frees_what_a_killed_worker_held(config: Config, ledger: Ledger) -> None:
     """The name is a lock of the kernel's; who holds it knows that its last holder is dead."""
     workplace.receive(config, 1)
+    workplace.receive(config, 2)
     with office(ledger, config.spool.path, Role.WORK) as first:
-        assert ledger.claim_instance(first, 3600) is not None
+        assert (suspect := ledger.claim_instance(first, 3600)) is not None
         with office(ledger, config.spool.path, Role.WORK) as second:
             assert second != first
-            assert ledger.claim_instance(second, 3600) is None
+            assert (other := ledger.claim_instance(second, 0)) is not None
+            assert other.ref != suspect.ref
     with office(ledger, config.spool.path, Role.WORK) as successor:
         assert successor == first
         assert (job := ledger.claim_instance(successor, 3600)) is not None
-        assert job.attempts == 2
+        assert job.ref == other.ref, "the suspect steps back for a moment"
+        later = Ledger(ledger.database, now=lambda: utc_now() + timedelta(seconds=2))
+        assert (job := later.claim_instance(successor, 3600)) is not None
+        assert (job.ref, job.attempts) == (suspect.ref, 2)
 
 
 def test_a_profile_that_cannot_be_used_stops_the_worker_before_it_takes_a_job(config: Config) -> None:
