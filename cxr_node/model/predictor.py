@@ -33,12 +33,12 @@ class Sight:
     ----------
     logits : float32, shape (images, views, labels)
     feature_map : float32, shape (images, channels, rows, cols), of the plain view
-    pooled : float32, shape (images, channels), the feature map averaged over the image: what `distance` measures
+    signature : float32, shape (images, channels), of the plain view: what `distance` measures
     """
 
     logits: torch.Tensor
     feature_map: torch.Tensor
-    pooled: torch.Tensor
+    signature: torch.Tensor
 
 
 @torch.no_grad()
@@ -52,10 +52,10 @@ def look(network: Network, shown: torch.Tensor) -> Sight:
     """
     images, seen = shown.shape[:2]
     batch = shown.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-    feature_maps = network.features(batch)  # (images * views, channels, rows, cols)
+    early_maps = network.early(batch)  # (images * views, channels, rows, cols)
+    feature_maps = network.late(early_maps)
     logits = network.head(feature_maps).reshape(images, seen, -1)
-    plain = feature_maps[::seen]
-    return Sight(logits=logits, feature_map=plain, pooled=network.pooled(plain))
+    return Sight(logits=logits, feature_map=feature_maps[::seen], signature=network.signature(early_maps[::seen]))
 
 
 def calibrated(logits: torch.Tensor, slope: float, intercept: float) -> torch.Tensor:
@@ -116,7 +116,7 @@ class TorchPredictor:
         prediction = Prediction(
             probability={label: float(p) for label, p in zip(profile.labels, probability, strict=True)},
             spread=float(spread(by_view)[0, judged]),
-            distance=float(distance(sight.pooled, self._stats)[0]),
+            distance=float(distance(sight.signature, self._stats)[0]),
         )
         if not np.isfinite([*prediction.probability.values(), prediction.spread, prediction.distance]).all():
             raise ModelError(f"profile {profile.name}: the network's answer is no number")

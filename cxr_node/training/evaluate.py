@@ -30,7 +30,6 @@ from cxr_node.training.scores import Scores
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-Places = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +76,9 @@ def run(
         task = bar.add_task("evaluate", total=len(items))
         measured = evaluate(profile, recipe, items, corrupted=corrupted, on_image=lambda: bar.advance(task))
     known = folder.section(profile_folder, "evaluations")
+    if labels != RECIPE_LABELS:
+        words = (labels.positive or recipe.data.positive, labels.negative or recipe.data.negative)
+        name += f" ({labels.column}: {' against '.join(words)})"
     name += ", corrupted" if corrupted else ""
     folder.update_metrics(profile_folder, {"evaluations": known | {name: measured}})
     card.write(profile_folder)
@@ -102,7 +104,7 @@ def evaluate(
         "images": len(items),
         "positives": int(outcomes.positive.sum()),
         "patients": len(set(outcomes.groups.tolist())),
-        "rates": {name: rate for name, measure in RATES.items() if (rate := _with_interval(measure, outcomes))},
+        "rates": _rates(outcomes),
         "verdicts": _counts(outcomes),
         "doubts": dict(Counter(str(decision.doubt) for decision in decisions if decision.doubt is not None)),
         "distance_quantiles": [round(float(q), 3) for q in np.quantile(scored.distance, [0.05, 0.5, 0.95])],
@@ -130,50 +132,48 @@ def _changed(recipe: Recipe, items: Sequence[Item]) -> torch.Tensor:
     return scores.corrupted(data.load_all(items, recipe.data.source_px), augmenter, recipe.seed + 1_000)
 
 
-def _share(hit: Bools, among: Bools) -> float:
-    return float(hit[among].mean()) if among.any() else float("nan")
-
-
 def _verdict_is(outcomes: Outcomes, verdict: Verdict) -> Bools:
     return np.asarray(outcomes.verdict == str(verdict))
 
 
-RATES: Mapping[str, Callable[[Outcomes], float]] = {
-    "auc": lambda o: metrics.auc(o.positive, o.probability),
-    "sensitivity_at_0.5": lambda o: _share(o.probability >= 0.5, o.positive),
-    "specificity_at_0.5": lambda o: _share(o.probability < 0.5, ~o.positive),
-    "answered": lambda o: float(o.answered.mean()),
-    "answered_of_positives": lambda o: _share(o.answered, o.positive),
-    "answered_of_negatives": lambda o: _share(o.answered, ~o.positive),
-    "sensitivity_of_answered": lambda o: _share(_verdict_is(o, Verdict.PNEUMONIA), o.positive & o.answered),
-    "specificity_of_answered": lambda o: _share(_verdict_is(o, Verdict.NORMAL), ~o.positive & o.answered),
-    "positive_predictive_value": lambda o: _share(o.positive, _verdict_is(o, Verdict.PNEUMONIA)),
-    "negative_predictive_value": lambda o: _share(~o.positive, _verdict_is(o, Verdict.NORMAL)),
-    "brier": lambda o: metrics.brier(o.positive, o.probability),
-    "log_loss": lambda o: metrics.log_loss(o.positive, o.probability),
-    "calibration_error": lambda o: metrics.calibration_error(o.positive, o.probability),
+SHARES: Mapping[str, Callable[[Outcomes], tuple[Bools, Bools]]] = {
+    "sensitivity_at_0.5": lambda o: (o.probability >= 0.5, o.positive),
+    "specificity_at_0.5": lambda o: (o.probability < 0.5, ~o.positive),
+    "answered": lambda o: (o.answered, np.ones_like(o.answered)),
+    "answered_of_positives": lambda o: (o.answered, o.positive),
+    "answered_of_negatives": lambda o: (o.answered, ~o.positive),
+    "sensitivity_of_answered": lambda o: (_verdict_is(o, Verdict.PNEUMONIA), o.positive & o.answered),
+    "specificity_of_answered": lambda o: (_verdict_is(o, Verdict.NORMAL), ~o.positive & o.answered),
+    "positive_predictive_value": lambda o: (o.positive, _verdict_is(o, Verdict.PNEUMONIA)),
+    "negative_predictive_value": lambda o: (~o.positive, _verdict_is(o, Verdict.NORMAL)),
 }
-"""Name -> figure. Predictive values hold for the data's own share of positives."""
+"""Name -> which images count, among which. Predictive values hold for the data's own share of positives."""
+
+FIGURES: Mapping[str, Callable[[Bools, Floats], float]] = {
+    "auc": metrics.auc,
+    "brier": metrics.brier,
+    "log_loss": metrics.log_loss,
+    "calibration_error": metrics.calibration_error,
+}
 
 
-def _with_interval(measure: Callable[[Outcomes], float], outcomes: Outcomes) -> dict[str, float] | None:
-    """Measure with the interval; None where the figure is not defined, as specificity without negatives."""
+def _figure(figure: Callable[[Bools, Floats], float], outcomes: Outcomes) -> tuple[float, float, float]:
+    return metrics.measured(
+        lambda places: figure(outcomes.positive[places], outcomes.probability[places]), outcomes.groups
+    )
 
-    def of(places: Places) -> float:
-        return measure(
-            Outcomes(
-                positive=outcomes.positive[places],
-                groups=outcomes.groups[places],
-                probability=outcomes.probability[places],
-                verdict=outcomes.verdict[places],
-                answered=outcomes.answered[places],
-            )
-        )
 
-    figures = (measure(outcomes), *metrics.interval(of, outcomes.groups))
-    if not np.isfinite(figures).all():
-        return None
-    return {name: round(figure, 4) for name, figure in zip(("value", "low", "high"), figures, strict=True)}
+def _rates(outcomes: Outcomes) -> dict[str, dict[str, float]]:
+    """Measure all; left out is what is not defined, as specificity without negatives."""
+    rates = {name: _figure(figure, outcomes) for name, figure in FIGURES.items()}
+    for name, share in SHARES.items():
+        hit, among = share(outcomes)
+        rates[name] = metrics.share(hit[among], outcomes.groups[among])
+    return {
+        name: {part: round(value, 4) for part, value in zip(("value", "low", "high"), rate, strict=True)}
+        for name, rate in rates.items()
+        if np.isfinite(rate).all()
+    }
 
 
 def _counts(outcomes: Outcomes) -> dict[str, dict[str, int]]:

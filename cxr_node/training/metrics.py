@@ -49,6 +49,24 @@ def calibration_error(positive: Bools, probability: Floats, bins: int = 10) -> f
     return float(sum(gaps) / len(order))
 
 
+def measured(figure: Callable[[NDArray[np.int64]], float], groups: NDArray[np.str_]) -> tuple[float, float, float]:
+    """Figure over all images, and its 95 % interval: value, low, high."""
+    return figure(np.arange(len(groups))), *interval(figure, groups)
+
+
+def share(hit: Bools, groups: NDArray[np.str_]) -> tuple[float, float, float]:
+    """Share of hits and its 95 % interval: value, low, high; not numbers where there is no image.
+
+    Where all images or none are hits a bootstrap sees no doubt at all; the exact bound of Clopper and Pearson (1934)
+    stands in, with as many witnesses as there are groups.
+    """
+    if not len(hit):
+        return float("nan"), float("nan"), float("nan")
+    value, low, high = measured(lambda places: float(hit[places].mean()), groups)
+    possible = 0.025 ** (1.0 / len(np.unique(groups)))
+    return value, min(low, possible) if value == 1.0 else low, max(high, 1.0 - possible) if value == 0.0 else high
+
+
 def interval(
     measure: Callable[[NDArray[np.int64]], float], groups: NDArray[np.str_], *, draws: int = 1000, seed: int = 0
 ) -> tuple[float, float]:

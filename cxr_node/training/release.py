@@ -73,16 +73,16 @@ def described_by(recipe: Recipe) -> ProfileFile:
 
 
 def _statistics(recipe: Recipe, network: Network, parts: Parts, bar: Progress) -> dict[str, torch.Tensor]:
-    """Describe the training features; 1.0 is the 99th percentile of the calibration part, which training never saw."""
+    """Describe the training images; 1.0 is the 99th percentile of the calibration part, which training never saw."""
     seen, held_out = parts["training"], parts["calibration"]
-    task = bar.add_task("features", total=2 * (len(seen) + len(held_out)))
+    task = bar.add_task("signatures", total=2 * (len(seen) + len(held_out)))
 
-    def features_of(items: Sequence[Item]) -> torch.Tensor:
+    def signatures_of(items: Sequence[Item]) -> torch.Tensor:
         inputs = scores.prepared(items, recipe.input, lambda: bar.advance(task))
-        return scores.features(network, inputs, lambda: bar.advance(task))
+        return scores.signatures(network, inputs, lambda: bar.advance(task))
 
-    stats = distance.fit(features_of(seen), torch.tensor([int(item.positive) for item in seen]))
-    return distance.normalised(stats, features_of(held_out))
+    stats = distance.fit(signatures_of(seen), torch.tensor([int(item.positive) for item in seen]))
+    return distance.normalised(stats, signatures_of(held_out))
 
 
 def _counted(items: Sequence[Item]) -> dict[str, int]:

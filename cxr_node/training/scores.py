@@ -86,12 +86,12 @@ def logits(network: Network, inputs: torch.Tensor) -> Floats:
 
 
 @torch.inference_mode()
-def features(network: Network, inputs: torch.Tensor, on_image: Callable[[], None] = _silent) -> torch.Tensor:
-    """Pooled features: (images, 1, size_px, size_px) -> float32, shape (images, channels)."""
+def signatures(network: Network, inputs: torch.Tensor, on_image: Callable[[], None] = _silent) -> torch.Tensor:
+    """What `model.distance` measures: (images, 1, size_px, size_px) -> float32, shape (images, channels)."""
     network.eval()
     rows = []
     for chunk in torch.split(inputs, BATCH):
-        rows.append(network.pooled(network.features(chunk)))
+        rows.append(network.signature(network.early(chunk)))
         for _ in chunk:
             on_image()
     return torch.cat(rows)
@@ -116,6 +116,6 @@ def score(
     for image in inputs:
         sight = look(network, preprocess.views(image[0].numpy())[None])
         rows.append(sight.logits[0])
-        distances.append(float(distance.distance(sight.pooled, stats)[0]))
+        distances.append(float(distance.distance(sight.signature, stats)[0]))
         on_image()
     return Scores(logits=torch.stack(rows), distance=np.array(distances))

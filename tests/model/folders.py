@@ -53,9 +53,9 @@ def lively(labels: int = 1) -> networks.Network:
 def tensors() -> dict[str, torch.Tensor]:
     """What a weights file holds: a lively network, and statistics of noise in place of features."""
     network = lively()
-    features = torch.rand(200, 1280)
+    features = torch.rand(200, 320)
     labels = torch.arange(200) % 2
-    stats = distance.normalised(distance.fit(features, labels), torch.rand(50, 1280))
+    stats = distance.normalised(distance.fit(features, labels), torch.rand(50, 320))
     parts = {f"network.{name}": value for name, value in network.state_dict().items()}
     return parts | {f"distance.{name}": value for name, value in stats.items()}
 

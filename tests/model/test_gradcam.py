@@ -30,7 +30,7 @@ def plain_gradcam(network: networks.Network, image: torch.Tensor, label: int) ->
         output.retain_grad()
         seen.append(output)
 
-    hook = network.get_submodule("trunk").register_forward_hook(keep)
+    hook = network.get_submodule("trunk.18").register_forward_hook(keep)
     network(image)[0, label].backward()
     hook.remove()
     gradient = seen[0].grad

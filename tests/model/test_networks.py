@@ -25,6 +25,9 @@ def test_forward_is_head_of_features(architecture: str, labels: int) -> None:
         assert logits.shape == (2, labels)
         torch.testing.assert_close(network(x), logits)
         assert network.pooled(feature_map).shape == feature_map.shape[:2]
+        early_map = network.early(x)
+        torch.testing.assert_close(network.late(early_map), feature_map)
+        assert network.signature(early_map).shape == (2, 2 * early_map.shape[1])
     assert network.layer
 
 

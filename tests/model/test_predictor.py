@@ -57,13 +57,13 @@ def test_the_answer_is_what_the_parts_say(loaded: predictor.TorchPredictor) -> N
     shown = preprocess.views(preprocess.prepare(one.pixels, loaded.profile.input))
     with torch.no_grad():
         logits = network(shown)[:, 0]
-        pooled = network.pooled(network.features(shown[:1]))
+        signature = network.signature(network.early(shown[:1]))
     stats = {name.removeprefix("distance."): value for name, value in own.items() if name.startswith("distance.")}
     by_view = 1 / (1 + np.exp(-(1.5 * logits.numpy() - 0.25)))
     seen = loaded.examine(one).prediction
     assert seen.probability["pneumonia"] == pytest.approx(1 / (1 + np.exp(-(1.5 * logits.mean().item() - 0.25))), 1e-4)
     assert seen.spread == pytest.approx(np.ptp(by_view), abs=1e-4)
-    assert seen.distance == pytest.approx(distance.distance(pooled, stats).item(), rel=1e-4)
+    assert seen.distance == pytest.approx(distance.distance(signature, stats).item(), rel=1e-4)
 
 
 def test_different_radiographs_get_different_answers(loaded: predictor.TorchPredictor) -> None:
@@ -106,7 +106,7 @@ def test_calibration_and_serving_see_the_same_logits_in_any_batch(loaded: predic
     for position in range(3):
         alone = predictor.look(loaded._network, shown[position : position + 1])
         torch.testing.assert_close(alone.logits[0], together.logits[position], rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(alone.pooled[0], together.pooled[position], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(alone.signature[0], together.signature[position], rtol=1e-4, atol=1e-4)
 
 
 def test_weights_swapped_after_loading_are_refused_by_both_hashes(tmp_path: Path) -> None:

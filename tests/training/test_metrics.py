@@ -58,3 +58,14 @@ def test_interval_is_the_same_each_time() -> None:
     groups = np.array(["a", "b", "c", "c"])
     draws = [metrics.interval(lambda places: float(places.mean()), groups) for _ in range(2)]
     assert draws[0] == draws[1]
+
+
+def test_a_perfect_share_is_still_in_doubt() -> None:
+    children = np.arange(100).astype(str)
+    value, low, high = metrics.share(np.ones(100, dtype=bool), children)
+    assert (value, high) == (1.0, 1.0)
+    assert low == pytest.approx(0.9638, abs=1e-4)  # Clopper-Pearson for 100 of 100
+    assert metrics.share(np.zeros(100, dtype=bool), children)[2] == pytest.approx(0.0362, abs=1e-4)
+    one_child = metrics.share(np.ones(100, dtype=bool), np.repeat("a", 100))
+    assert one_child[1] == pytest.approx(0.025)
+    assert np.isnan(metrics.share(np.ones(0, dtype=bool), children[:0])).all()
