@@ -1,81 +1,29 @@
-"""The command line: thin. A room is imported only when its command needs it (torch costs a second).
-
-Exit codes: 0 well, 1 the command's work failed, 2 wrong use or data, 78 configuration (sysexits EX_CONFIG).
-"""
+"""The command line: thin. A room is imported only when its command needs it (torch costs a second)."""
 
 from __future__ import annotations
 
 import functools
-import json
-import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
 
-from cxr_node import __version__, show
+from cxr_node import cli_training, show
 from cxr_node import config as configuration
+from cxr_node.command import DEFAULT_CONFIG, EX_CONFIG, AsJson, ConfigFile, app, command, err, out, say_json
 from cxr_node.config import Address, Config
-from cxr_node.errors import ConfigError, CxrNodeError, DataError, ModelError
+from cxr_node.errors import ConfigError, DataError, ModelError
 
 if TYPE_CHECKING:
     from cxr_node.model.profile import Profile
     from cxr_node.node.ledger import Ledger
     from cxr_node.pipeline import Predictor
 
-EX_CONFIG = 78
-
-app = typer.Typer(
-    help="A DICOM node for chest-radiograph AI: receives, judges, explains, reports. Research use only.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-err = Console(stderr=True, highlight=False)
-
-Params = ParamSpec("Params")
-Result = TypeVar("Result")
-
-ConfigFile = Annotated[
-    Path,
-    typer.Option("--config", "-c", envvar="CXR_NODE_CONFIG", help="Configuration file; every key: config/node.yaml."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")]
-DEFAULT_CONFIG = Path("/etc/cxr-node/node.yaml")
-
-
-def answers_errors(command: Callable[Params, Result]) -> Callable[Params, Result]:
-    """Say an expected error in its own words, one line each, and exit with its code; never a traceback."""
-
-    @functools.wraps(command)
-    def wrapped(*args: Params.args, **kwargs: Params.kwargs) -> Result:
-        try:
-            return command(*args, **kwargs)
-        except CxrNodeError as error:
-            for line in str(error).splitlines():
-                err.print(f"cxr-node: {line}", markup=False)
-            code = EX_CONFIG if isinstance(error, ConfigError) else 2 if isinstance(error, DataError) else 1
-            raise typer.Exit(code) from error
-        except KeyboardInterrupt:
-            raise typer.Exit(130) from None
-
-    return wrapped
-
-
-def command(name: str | None = None) -> Callable[[Callable[Params, Result]], Callable[Params, Result]]:
-    """Register a command whose errors are answered."""
-
-    def register(function: Callable[Params, Result]) -> Callable[Params, Result]:
-        return app.command(name)(answers_errors(function))
-
-    return register
+__all__ = ["app", "cli_training"]
 
 
 def _profile(config: Config) -> Profile:
@@ -109,15 +57,6 @@ def _ledger(config: Config) -> Ledger:
     if not (config.spool.path / FILE_NAME).exists():
         raise ConfigError(f"{config.spool.path}: there is no ledger yet; has the node run with this configuration?")
     return Ledger.open(config.spool.path)
-
-
-@app.callback(invoke_without_command=True)
-def version(show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
-    """A DICOM node for chest-radiograph AI. Research use only."""
-    logging.basicConfig(level=logging.CRITICAL)  # libraries' own lines; the services set up their journal
-    if show_version:
-        out.print(f"cxr-node {__version__}")
-        raise typer.Exit
 
 
 @command()
@@ -192,7 +131,10 @@ def check(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     good = True
     for line in room.check(configuration.load(config), str(config)):
         good = good and line.ok
-        out.print(json.dumps(line.as_json()) if as_json else show.check_line(line))
+        if as_json:
+            say_json(line.as_json())
+        else:
+            out.print(show.check_line(line))
     raise typer.Exit(0 if good else EX_CONFIG)
 
 
@@ -234,7 +176,7 @@ def classify_files(
         if out_dir is not None:
             classify.write(answer, out_dir)
         if as_json:
-            print(json.dumps(answer.as_json(predictor.profile.name)), flush=True)
+            say_json(answer.as_json(predictor.profile.name))
         else:
             kept.append(answer)
     if not as_json:
@@ -248,7 +190,10 @@ def status(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None
 
     settings = configuration.load(config)
     seen = room.look(_ledger(settings), settings)
-    out.print(json.dumps(show.plain(seen)) if as_json else show.status(seen))
+    if as_json:
+        say_json(show.plain(seen))
+    else:
+        out.print(show.status(seen))
 
 
 @command()
@@ -266,7 +211,10 @@ def trace(
     if not found:
         raise DataError(f"{key}: the ledger knows no such UID or Accession Number")
     for story in found:
-        out.print(json.dumps(show.plain(story)) if as_json else show.story(story))
+        if as_json:
+            say_json(show.plain(story))
+        else:
+            out.print(show.story(story))
 
 
 @command()
@@ -283,39 +231,3 @@ def retry(
     for role in wakeup.Role:
         wakeup.ring(settings.spool.path, role)
     out.print(f"{revived} back in the queue")
-
-
-@command()
-def train(
-    recipe: Annotated[Path, typer.Argument(help="Recipe, for example config/train/mobilenet-v2.yaml.")],
-    data: Annotated[Path, typer.Option("--data", help="Folder with manifest.csv, or with a folder per class.")],
-    out_dir: Annotated[Path, typer.Option("--out", help="Profile folder to write; resumes what it finds there.")],
-) -> None:
-    """Train, calibrate and write a profile folder."""
-    from cxr_node.training import train as room
-
-    room.run(recipe, data, out_dir)
-
-
-@command()
-def evaluate(
-    profile: Annotated[str, typer.Argument(help="Built-in profile or profile folder.")],
-    data: Annotated[Path, typer.Option("--data", help="Folder with manifest.csv, or with a folder per class.")],
-    as_json: AsJson = False,
-) -> None:
-    """Measure a profile on labelled images, every figure with its interval."""
-    from cxr_node.training import evaluate as room
-
-    figures: dict[str, Any] = room.run(configuration.profile_folder(profile), data)
-    out.print(json.dumps(figures) if as_json else show.figures(figures))
-
-
-@command()
-def calibrate(
-    profile: Annotated[str, typer.Argument(help="Profile folder whose calibration.yaml is fitted anew.")],
-    data: Annotated[Path, typer.Option("--data", help="Labelled images that training never saw.")],
-) -> None:
-    """Fit probabilities and thresholds on labelled images and bind them to the weights."""
-    from cxr_node.training import calibrate as room
-
-    room.run(configuration.profile_folder(profile), data)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from socketserver import BaseServer
 from types import TracebackType
-from typing import cast
 
 from pynetdicom import AE, evt
 from pynetdicom.events import Event
@@ -17,6 +17,15 @@ from pynetdicom.presentation import AllStoragePresentationContexts
 from pynetdicom.transport import ThreadedAssociationServer
 
 from cxr_node.config import Address
+
+TURN_S = 0.02
+"""How often the server looks whether it shall stop; pynetdicom's own start_server looks twice a second."""
+
+
+def close(server: ThreadedAssociationServer) -> None:
+    """Stop a server made by `make_server`; pynetdicom's own shutdown wants one made by `start_server`."""
+    BaseServer.shutdown(server)
+    server.server_close()
 
 
 class Recorder:
@@ -35,15 +44,19 @@ class Recorder:
         entity.supported_contexts = AllStoragePresentationContexts
         entity.add_supported_context("1.2.840.10008.1.1")
         entity.maximum_pdu_size = 131072
-        server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, self._store)])
-        self._server = cast(ThreadedAssociationServer, server)  # None only where block=True
+        self._server = entity.make_server(
+            ("127.0.0.1", 0),
+            evt_handlers=[(evt.EVT_C_STORE, self._store)],
+            server_class=ThreadedAssociationServer,
+        )
+        threading.Thread(target=self._server.serve_forever, args=(TURN_S,), daemon=True).start()
         self.address = Address(ae_title=self.ae_title, host="127.0.0.1", port=self._server.server_address[1])
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.shutdown()
+        close(self._server)
 
     def wait(self, count: int, timeout_s: float) -> bool:
         """Wait until so many objects have been stored; False when time is up."""

@@ -17,9 +17,11 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, dsutils, evt
 from pynetdicom.events import Event
+from pynetdicom.transport import ThreadedAssociationServer
 
 from cxr_node.config import Address, Destination
 from cxr_node.domain import ResultKind
+from cxr_node.node.recorder import TURN_S, close
 
 SOP_CLASS = {
     ResultKind.REPORT: "1.2.840.10008.5.1.4.1.1.88.11",
@@ -124,17 +126,17 @@ def listening(
         archive.associations += 1
 
     handlers = [(evt.EVT_C_STORE, archive), (evt.EVT_ACCEPTED, count)]
-    server = entity.start_server(
+    server = entity.make_server(
         ("127.0.0.1", port),
-        block=False,
         ssl_context=tls,
         evt_handlers=handlers,  # type: ignore[arg-type]  # handlers of two kinds in one list
+        server_class=ThreadedAssociationServer,
     )
-    assert server is not None
+    threading.Thread(target=server.serve_forever, args=(TURN_S,), daemon=True).start()
     try:
         yield Address(ae_title=ae_title, host="127.0.0.1", port=server.server_address[1])
     finally:
-        server.shutdown()
+        close(server)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,71 @@
+"""The commands that make and measure a classifier; registered by `cli`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cxr_node import show
+from cxr_node.command import AsJson, command, out, say_json
+
+DATA = "Folder with manifest.csv, or with a folder per class."
+PART = "Which patients; by default those that training did not see."
+
+
+class Part(StrEnum):
+    """A part of the data that a profile was trained on."""
+
+    TRAINING = "training"
+    VALIDATION = "validation"
+    CALIBRATION = "calibration"
+    ALL = "all"
+
+
+@command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="Recipe, for example config/train/mobilenet-v2.yaml.")],
+    data: Annotated[Path, typer.Option("--data", help=DATA)],
+    out_dir: Annotated[Path, typer.Option("--out", help="Profile folder to write; resumes what it finds there.")],
+) -> None:
+    """Train, calibrate and measure; writes a profile folder."""
+    from cxr_node.training import train as room
+
+    out.print(f"profile written: {room.run(recipe, data, out_dir)}")
+
+
+@command()
+def evaluate(
+    profile: Annotated[Path, typer.Argument(help="Profile folder; its metrics.json and card are renewed.")],
+    data: Annotated[Path, typer.Option("--data", help=DATA)],
+    part: Annotated[Part | None, typer.Option(help=PART)] = None,
+    column: Annotated[str, typer.Option(help="Label column of manifest.csv.")] = "label",
+    positive: Annotated[str | None, typer.Option(help="The data's word for positive; else the recipe's.")] = None,
+    negative: Annotated[str | None, typer.Option(help="The data's word for negative; else the recipe's.")] = None,
+    corrupted: Annotated[bool, typer.Option("--corrupted", help="Change the images as in training.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a profile on labelled images, every figure with its interval."""
+    from cxr_node.training import evaluate as room
+    from cxr_node.training.folder import Labels
+
+    labels = Labels(column=column, positive=positive, negative=negative)
+    figures = room.run(profile, data, part=part, labels=labels, corrupted=corrupted, progress=not as_json)
+    if as_json:
+        say_json(figures)
+    else:
+        out.print(show.figures(figures))
+
+
+@command()
+def calibrate(
+    profile: Annotated[Path, typer.Argument(help="Profile folder whose calibration.yaml is fitted anew.")],
+    data: Annotated[Path, typer.Option("--data", help="Labelled images that training never saw.")],
+    part: Annotated[Part | None, typer.Option(help=PART)] = None,
+) -> None:
+    """Fit probabilities and thresholds on labelled images and bind them to the weights."""
+    from cxr_node.training import calibrate as room
+
+    out.print(show.figures(room.run(profile, data, part=part)))

@@ -1,0 +1,83 @@
+"""What all commands share: the app, common options, and how errors are answered.
+
+Exit codes: 0 well, 1 the command's work failed, 2 wrong use or data, 78 configuration (sysexits EX_CONFIG).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+
+from cxr_node import __version__
+from cxr_node.errors import ConfigError, CxrNodeError, DataError
+
+EX_CONFIG = 78
+
+app = typer.Typer(
+    help="A DICOM node for chest-radiograph AI: receives, judges, explains, reports. Research use only.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+err = Console(stderr=True, highlight=False)
+
+Params = ParamSpec("Params")
+Result = TypeVar("Result")
+
+ConfigFile = Annotated[
+    Path,
+    typer.Option("--config", "-c", envvar="CXR_NODE_CONFIG", help="Configuration file; every key: config/node.yaml."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")]
+DEFAULT_CONFIG = Path("/etc/cxr-node/node.yaml")
+"""Where the systemd units look."""
+
+
+def answers_errors(command: Callable[Params, Result]) -> Callable[Params, Result]:
+    """Say an expected error in its own words, one line each, and exit with its code; never a traceback."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Params.args, **kwargs: Params.kwargs) -> Result:
+        try:
+            return command(*args, **kwargs)
+        except CxrNodeError as error:
+            for line in str(error).splitlines():
+                err.print(f"cxr-node: {line}", markup=False)
+            code = EX_CONFIG if isinstance(error, ConfigError) else 2 if isinstance(error, DataError) else 1
+            raise typer.Exit(code) from error
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+
+    return wrapped
+
+
+def command(name: str | None = None) -> Callable[[Callable[Params, Result]], Callable[Params, Result]]:
+    """Register a command whose errors are answered."""
+
+    def register(function: Callable[Params, Result]) -> Callable[Params, Result]:
+        return app.command(name)(answers_errors(function))
+
+    return register
+
+
+def say_json(value: Any) -> None:
+    """One JSON object a line; past rich, which would wrap it and read brackets as markup."""
+    print(json.dumps(value), flush=True)
+
+
+@app.callback(invoke_without_command=True)
+def version(show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """A DICOM node for chest-radiograph AI. Research use only."""
+    logging.basicConfig(level=logging.CRITICAL)  # libraries' own lines; the services set up their journal
+    if show_version:
+        out.print(f"cxr-node {__version__}")
+        raise typer.Exit
