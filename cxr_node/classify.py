@@ -133,7 +133,7 @@ def judge(paths: Sequence[Path], predictor: pipeline.Predictor, config: Config, 
         if isinstance(judged, Rejected):
             yield Answer(path=path, outcome=judged)
             continue
-        artifacts = pipeline.explain(judged, _origin(path), config.results) if objects else ()
+        artifacts = pipeline.explain(judged, _origin(path), config) if objects else ()
         yield Answer(path=path, outcome=judged.finding, artifacts=artifacts)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import ValidationError
 
-from cxr_node import cli_training, show
+from cxr_node import cli_results, cli_training, show
 from cxr_node import config as configuration
 from cxr_node.command import DEFAULT_CONFIG, EX_CONFIG, AsJson, ConfigFile, app, command, err, out, say_json
 from cxr_node.config import Address, Config
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cxr_node.node.ledger import Ledger
     from cxr_node.pipeline import Predictor
 
-__all__ = ["app", "cli_training"]
+__all__ = ["app", "cli_results", "cli_training"]
 
 
 def _profile(config: Config) -> Profile:
@@ -136,6 +136,20 @@ def check(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
         else:
             out.print(show.check_line(line))
     raise typer.Exit(0 if good else EX_CONFIG)
+
+
+@command()
+def conformance(
+    out_file: Annotated[Path | None, typer.Option("--out", help="Write it here, not to the screen.")] = None,
+) -> None:
+    """Write the DICOM conformance statement and the IHE integration statement, from the code's own tables."""
+    from cxr_node import conformance as room
+
+    written = room.write()
+    if out_file is None:
+        print(written, end="")
+    else:
+        out_file.write_text(written, "utf-8")
 
 
 @command()

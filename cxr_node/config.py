@@ -31,6 +31,9 @@ def _ae_title(value: str) -> str:
     return title
 
 
+STANDARD_KINDS = (ResultKind.REPORT, ResultKind.MEASUREMENTS, ResultKind.HEATMAP)
+"""What a destination gets that asks for nothing else: sentences, codes, and a picture."""
+
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -153,7 +156,8 @@ class Destination(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     address: Address
-    send: tuple[ResultKind, ...] = tuple(ResultKind)
+    send: tuple[ResultKind, ...] = STANDARD_KINDS
+    """The others only where they apply: a key object for PNEUMONIA alone, and no region without an outline."""
     tls: Tls | None = None
     calling_ae_title: AETitle | None = None
     """How the node calls itself; None: the AE title it listens with."""
@@ -195,6 +199,12 @@ class Config(Section):
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"two destinations are named {sorted(twice)[0]!r}; names must differ")
         return self
+
+    @property
+    def kinds(self) -> frozenset[ResultKind]:
+        """What is worth making: all that some destination wants, the standard ones where there is none."""
+        wanted = [kind for destination in self.destinations for kind in destination.send]
+        return frozenset(wanted if self.destinations else STANDARD_KINDS)
 
     @property
     def answer_sha256(self) -> str:

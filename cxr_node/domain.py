@@ -72,6 +72,11 @@ class ResultKind(StrEnum):
     REPORT = "report"
     MEASUREMENTS = "measurements"
     HEATMAP = "heatmap"
+    PRESENTATION_STATE = "presentation-state"
+    SEGMENTATION = "segmentation"
+    FRAMES = "heatmap-frames"
+    KEY_OBJECT = "key-object"
+    PDF = "pdf"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,6 +243,13 @@ class Artifact:
     sop_instance_uid: str
     content: bytes
     """DICOM Part 10 file, Explicit VR Little Endian."""
+    alternatives: tuple[Artifact, ...] = field(default=(), repr=False)
+    """The same result in other SOP Classes: where a destination does not take this one's, the first that it takes."""
+
+    @property
+    def rungs(self) -> tuple[Artifact, ...]:
+        """This one and its alternatives, the first choice first."""
+        return (self, *self.alternatives)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

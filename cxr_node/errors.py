@@ -37,6 +37,14 @@ class UndecodableError(InstanceError):
     """The pixel data cannot be turned into stored values."""
 
 
+class UnsoundResultError(InstanceError):
+    """Our own check refuses what was made of it; nothing of it is stored or sent.
+
+    The bug is ours, but it is this instance's all the same: the same bytes give the same results, so a retry cannot
+    help, and a `ModelError`, which gives the job back and stops the worker, would let one odd header stop everybody.
+    """
+
+
 class ModelError(CxrNodeError):
     """Our profile's or runtime's: the job goes back, the worker stops, the operator is woken."""
 

@@ -6,11 +6,26 @@ give the same UIDs and the same bytes.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from cxr_node.config import Admission, Config, Results
-from cxr_node.dicom import admission, capture, header, measurements, pixels, report, result
+from cxr_node.config import Admission, Config
+from cxr_node.dicom import (
+    admission,
+    capture,
+    document,
+    frames,
+    header,
+    key_object,
+    measurements,
+    pixels,
+    presentation_state,
+    report,
+    result,
+    segmentation,
+    verify,
+)
 from cxr_node.domain import (
     Artifact,
     Examination,
@@ -23,12 +38,24 @@ from cxr_node.domain import (
     Reason,
     Rejected,
     Reported,
+    ResultKind,
 )
 from cxr_node.errors import UndecodableError
 from cxr_node.model.decision import decide
 from cxr_node.model.profile import Profile
 
 NO_PRECEDENT = Precedent()
+BUILDERS: Mapping[ResultKind, Callable[[result.Context], Artifact | None]] = {
+    ResultKind.REPORT: report.build,
+    ResultKind.MEASUREMENTS: measurements.build,
+    ResultKind.HEATMAP: capture.build,
+    ResultKind.PRESENTATION_STATE: presentation_state.build,
+    ResultKind.SEGMENTATION: segmentation.build,
+    ResultKind.FRAMES: frames.build,
+    ResultKind.KEY_OBJECT: key_object.build,
+    ResultKind.PDF: document.build,
+}
+"""Makers of the result objects, in the order in which they are made; None where one does not apply."""
 
 
 class Predictor(Protocol):
@@ -63,17 +90,18 @@ def process(
     content : DICOM Part 10 file
     origin : who sent it and when; the results' content time is `origin.received_at`
     predictor : the classifier
-    config : only `admission` and `results` are read
+    config : only `admission`, `results` and what the destinations want are read
     precedent : what is already known of its study and series
 
     Raises
     ------
     ModelError : the classifier failed; the instance is not to blame.
+    UnsoundResultError : the results break our own rules; a bug, and none of them is handed on.
     """
     judged = judge(content, predictor, config, precedent)
     if isinstance(judged, Rejected):
         return judged
-    return Reported(finding=judged.finding, artifacts=explain(judged, origin, config.results))
+    return Reported(finding=judged.finding, artifacts=explain(judged, origin, config))
 
 
 def judge(
@@ -124,9 +152,22 @@ def conclude(examination: Examination, profile: Profile, config: Config) -> Find
     )
 
 
-def explain(judged: Judged, origin: Origin, results: Results) -> tuple[Artifact, ...]:
-    """Make the result objects; they name each other by UIDs that need no order of making."""
+def explain(judged: Judged, origin: Origin, config: Config) -> tuple[Artifact, ...]:
+    """Make the result objects that somebody wants; they name each other by UIDs that need no order of making.
+
+    Raises
+    ------
+    UnsoundResultError : our own check refuses them; nothing of them may leave the house.
+    """
     context = result.Context(
-        source=judged.source, radiograph=judged.radiograph, finding=judged.finding, origin=origin, settings=results
+        source=judged.source,
+        radiograph=judged.radiograph,
+        finding=judged.finding,
+        origin=origin,
+        settings=config.results,
+        kinds=config.kinds,
     )
-    return (report.build(context), measurements.build(context), capture.build(context))
+    made = (build(context) for kind, build in BUILDERS.items() if kind in config.kinds)
+    artifacts = tuple(artifact for artifact in made if artifact is not None)
+    verify.require_sound(artifacts, context)
+    return artifacts

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
+_STORAGE = "1.2.840.10008.5.1.4.1.1."
+"""Root of the Storage SOP Classes; what follows tells them apart: 88.34, 88.33, 88.22."""
 SYMBOLS = {Verdict.PNEUMONIA: "▲", Verdict.NORMAL: "○", Verdict.UNCERTAIN: "?", Verdict.REJECTED: "✕"}
 STYLES = {Verdict.PNEUMONIA: "bold", Verdict.NORMAL: "", Verdict.UNCERTAIN: "cyan", Verdict.REJECTED: "yellow"}
 """Never colour alone: the symbol and the word say it first."""
@@ -56,7 +58,7 @@ def demo_table(rows: Sequence[Row]) -> Table:
     table = Table(title="what came back: report, measurements, heat map", title_justify="left")
     table.add_column("image")
     table.add_column("verdict")
-    for heading in ("certainty", "turnaround", "objects delivered"):
+    for heading in ("certainty of pneumonia", "turnaround", "objects delivered"):
         table.add_column(heading, justify="right")
     for row in rows:
         took = "-" if row.turnaround_ms is None else f"{row.turnaround_ms:.0f} ms"
@@ -143,7 +145,8 @@ def story(told: Story) -> Group:
     for one in told.deliveries:
         status_word = "-" if one.last_status is None else f"0x{one.last_status:04X}"
         done = _when(one.delivered_at) if one.delivered_at else "-"
-        line = (one.kind, one.destination, one.state.value, str(one.attempts), status_word, done, one.last_error or "")
+        kind = f"{one.kind} ({one.sop_class_uid.removeprefix(_STORAGE)})"
+        line = (kind, one.destination, one.state.value, str(one.attempts), status_word, done, one.last_error or "")
         sent.add_row(*line)
     events = Table("when (UTC)", "what", "detail", box=None)
     for event in told.events:

@@ -66,6 +66,24 @@ def test_the_same_file_gives_the_same_objects(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(("probability", "kinds"), [(0.97, {"pdf", "key-object", "segmentation"}), (0.03, {"pdf"})])
+def test_only_what_some_destination_wants_is_made(tmp_path: Path, probability: float, kinds: set[str]) -> None:
+    file = tmp_path / "a.dcm"
+    file.write_bytes(builders.part10(builders.radiograph()))
+    address = "PACS@127.0.0.1:104"
+    wanting = config.parse(
+        {
+            "spool": {"path": "."},
+            "destinations": [
+                {"name": "printer", "address": address, "send": ["pdf"]},
+                {"name": "archive", "address": address, "send": ["pdf", "key-object", "segmentation"]},
+            ],
+        }
+    )
+    (one,) = classify.judge([file], builders.FixedPredictor(probability=probability), wanting, objects=True)
+    assert {artifact.kind.value for artifact in one.artifacts} == kinds
+
+
 def test_what_does_not_exist_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         classify.files([tmp_path / "nowhere"])

@@ -26,17 +26,23 @@ def build(context: Context) -> Artifact:
     drawn = picture.draw(
         context.radiograph, context.finding, context.settings.max_heatmap_px, shows_map=context.shows_map
     )
-    dataset = start(context, ResultKind.HEATMAP)
+    dataset = describe(context, ResultKind.HEATMAP)
+    fill(dataset, drawn)
+    return finish(context, ResultKind.HEATMAP, dataset)
+
+
+def describe(context: Context, kind: ResultKind) -> Dataset:
+    """All that is said of a picture, without its pixels."""
+    dataset = start(context, kind)
     dataset.update(carry.patient_orientation(context.source.dataset))
     dataset.BodyPartExamined = "CHEST"
     dataset.ConversionType = "WSD"
     dataset.ImageType = ["DERIVED", "SECONDARY"]
     dataset.BurnedInAnnotation = "YES"
     dataset.RecognizableVisualFeatures = "NO"
-    dataset.LossyImageCompression = _lossy(context)
+    dataset.LossyImageCompression = lossy(context)
     _derive(dataset, context)
-    _fill(dataset, drawn)
-    return finish(context, ResultKind.HEATMAP, dataset)
+    return dataset
 
 
 def _derive(dataset: Dataset, context: Context) -> None:
@@ -53,20 +59,20 @@ def _derive(dataset: Dataset, context: Context) -> None:
         dataset.DerivationDescription = "Source with the verdict of an algorithm written beside it"
 
 
-def _fill(dataset: Dataset, drawn: Image.Image) -> None:
-    """Image Pixel module (PS3.3 C.7.6.3)."""
+def fill(dataset: Dataset, *frames: Image.Image) -> None:
+    """Image Pixel module (PS3.3 C.7.6.3); frames are of one size."""
     dataset.SamplesPerPixel = 3
     dataset.PhotometricInterpretation = "RGB"
     dataset.PlanarConfiguration = 0
-    dataset.Columns, dataset.Rows = drawn.size
+    dataset.Columns, dataset.Rows = frames[0].size
     dataset.BitsAllocated = dataset.BitsStored = 8
     dataset.HighBit = 7
     dataset.PixelRepresentation = 0
-    stored = drawn.tobytes()
+    stored = b"".join(frame.tobytes() for frame in frames)
     dataset.add_new("PixelData", "OB", stored + b"\0" * (len(stored) % 2))
 
 
-def _lossy(context: Context) -> str:
+def lossy(context: Context) -> str:
     """Lossy Image Compression: "01" once lossy, whatever came after (PS3.3 C.7.6.1.1.5)."""
     told = carry.raw_text(context.source.dataset, "LossyImageCompression") == b"01"
     return "01" if told or context.source.ref.transfer_syntax_uid in _LOSSY else "00"

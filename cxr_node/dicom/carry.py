@@ -42,7 +42,7 @@ _PATIENT_ID: Attributes = {
     "IssuerOfPatientID": None,
     "IssuerOfPatientIDQualifiersSequence": _ISSUER_QUALIFIERS,
 }
-_PATIENT_AND_STUDY: Attributes = {
+PATIENT_AND_STUDY: Attributes = {
     **_PATIENT_ID,
     "SpecificCharacterSet": None,
     "TimezoneOffsetFromUTC": None,
@@ -94,7 +94,7 @@ _OFFSET = re.compile(r"[+-](0\d|1[0-4])[0-5]\d")
 
 def patient_and_study(source: Dataset) -> Dataset:
     """Patient and study of the source; type 2 attributes are there even if empty (PS3.3 C.7.1.1, C.7.2.1)."""
-    return _with_empty(_carry(source, _PATIENT_AND_STUDY), _PATIENT_AND_STUDY_TYPE_2)
+    return _with_empty(_carry(source, PATIENT_AND_STUDY), _PATIENT_AND_STUDY_TYPE_2)
 
 
 def requests(source: Dataset, study_instance_uid: str) -> list[Dataset]:

@@ -71,7 +71,7 @@ def show(source: Source, stored: Values, counts: Counts) -> Shown:
 def _modality(source: Source, stored: Values) -> Values:
     """Rescale or look up (C.11.1); Rescale Slope 0 is no transformation, and ignored."""
     for item in source.dataset.get("ModalityLUTSequence") or ():
-        lut = _lut(item, source)
+        lut = read_lut(item, source)
         if lut is None:
             raise UndecodableError("The Modality LUT of the header cannot be read.")
         first, entries, _ = lut
@@ -97,7 +97,7 @@ def _voi(source: Source, values: Values, counts: Counts) -> tuple[Values, tuple[
 def _voi_lut(source: Source, values: Values) -> Values | None:
     """First item of VOI LUT Sequence (C.11.2.1.1), scaled by the bits of its entries; None if there is none."""
     for item in source.dataset.get("VOILUTSequence") or ():
-        lut = _lut(item, source)
+        lut = read_lut(item, source)
         if lut is None:
             return None
         first, entries, bits = lut
@@ -132,7 +132,7 @@ def _between(values: Values, low: float, high: float) -> Values:
     return np.clip((values - low) / (high - low), 0.0, 1.0)
 
 
-def _lut(item: Dataset, source: Source) -> tuple[int, Values, int] | None:
+def read_lut(item: Dataset, source: Source) -> tuple[int, Values, int] | None:
     """First value mapped, entries and bits of an entry (C.11.1.1.1); None where they do not fit together."""
     descriptor, data = item.get("LUTDescriptor"), item.get("LUTData")
     if descriptor is None or data is None or len(descriptor) != 3:

@@ -1,10 +1,13 @@
 """The measurements that a machine reads: Comprehensive 3D SR with one image region.
 
+The same tree is kept as Comprehensive SR and Enhanced SR too, for destinations that take nothing newer; those are
+outside IHE AIR.
+
 One TID 1410 group per analysed image, always with a region: viewers open it only so. The region of a PNEUMONIA is
 where the network looked, not the outline of a lesion; otherwise it is a frame round the image.
 
-Clauses: PS3.3 A.35.13 Comprehensive 3D SR IOD, C.18.6 Spatial Coordinates; PS3.16 TID 1500, 1600, 1602, 1410, 4019,
-1204, 1004, CID 240, CID 6047; IHE RAD AIR 6.5.3.
+Clauses: PS3.3 A.35.13 Comprehensive 3D SR IOD, A.35.3 Comprehensive SR IOD, A.35.2 Enhanced SR IOD, C.18.6 Spatial
+Coordinates; PS3.16 TID 1500, 1600, 1602, 1410, 4019, 1204, 1004, CID 240, CID 6047; IHE RAD AIR 6.5.3.
 """
 
 from __future__ import annotations
@@ -49,9 +52,8 @@ def region(context: Context) -> tuple[Point, ...]:
 
     The frame lies half a pixel inside, on the centres of the outermost pixels, so that viewers draw all of it.
     """
-    outline = context.finding.heatmap.outline
-    if context.finding.decision.verdict is Verdict.PNEUMONIA and outline:
-        return outline
+    if context.outline:
+        return context.outline
     rows, columns = context.radiograph.pixels.shape
     right, bottom = columns - 0.5, rows - 0.5
     return ((0.5, 0.5), (right, 0.5), (right, bottom), (0.5, bottom), (0.5, 0.5))
@@ -112,7 +114,7 @@ def _group(context: Context) -> Dataset:
     """TID 1410: the finding, its certainty, who says so, and the region that lets viewers show it."""
     verdict = context.finding.decision.verdict
     items = [
-        content.text(Relation.HAS_OBS_CONTEXT, codes.DCM.TrackingIdentifier, "cxr_node pneumonia 1"),
+        content.text(Relation.HAS_OBS_CONTEXT, codes.DCM.TrackingIdentifier, wording.TRACKING),
         content.uid_ref(Relation.HAS_OBS_CONTEXT, codes.DCM.TrackingUniqueIdentifier, context.tracking_uid),
     ]
     if verdict is Verdict.PNEUMONIA:
@@ -124,7 +126,7 @@ def _group(context: Context) -> Dataset:
         content.code(Relation.CONTAINS, PNEUMONIA, PRESENCE[verdict]),
         content.polyline(Relation.CONTAINS, codes.DCM.ImageRegion, region(context), source),
     ]
-    if context.shows_map:
+    if context.refers_to_map:
         items += [_picture(context, codes.DCM.IllustrationOfROI), _picture(context, codes.DCM.VisualExplanation)]
     return content.container(Relation.CONTAINS, codes.DCM.MeasurementGroup, items, template_id="1410")
 
@@ -133,8 +135,8 @@ def _algorithm(context: Context) -> list[Dataset]:
     """TID 4019; name, version and manufacturer as in Contributing Equipment (AIR table 6.5.3.1-1)."""
     identity, point = context.finding.identity, context.finding.identity.operating_point
     parameters = {
-        "threshold.rule_out": f"{point.rule_out_below:.6g}",
-        "threshold.report": f"{point.report_at:.6g}",
+        "threshold.rule_out": repr(point.rule_out_below),
+        "threshold.report": repr(point.report_at),
         "calibration": wording.plain(identity.calibration),
         "weights.sha256": identity.weights_sha256,
         "config.sha256": identity.config_sha256,

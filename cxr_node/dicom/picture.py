@@ -1,8 +1,10 @@
 """The picture for the reading room: radiograph, heat map, verdict, certainty, model and limits.
 
-Nothing is written over the radiograph: the words stand in bands above and below it. Meaning is never in color alone:
-the verdict is a word and a symbol. The map is viridis, perceptually uniform, safe for color-blind readers, and no red;
-it fades to nothing where the network did not look. Knows no DICOM object; burned in is no patient text.
+Nothing is written over the radiograph: the words stand in bands above and below it. The scale of certainty stands
+above the verdict, for OHIF lays its cine player over the top middle of every capture of Modality OT. Meaning is never
+in color alone: the verdict is a word and a symbol. The map is viridis, perceptually uniform, safe for color-blind
+readers, and no red; it fades to nothing where the network did not look. Knows no DICOM object; burned in is no patient
+text.
 """
 
 from __future__ import annotations
@@ -172,16 +174,20 @@ def _draw_outline(pen: ImageDraw.ImageDraw, heatmap: Heatmap, radiograph: Radiog
 
 
 def _draw_banner(pen: ImageDraw.ImageDraw, finding: Finding, layout: Layout) -> None:
-    """Symbol, verdict, certainty; below, what the verdict means."""
-    background, ink = BANNERS[finding.decision.verdict]
+    """Symbol, verdict, its certainty; below, what the verdict means.
+
+    A number stands beside PNEUMONIA only: beside the others it reads as certainty of what they say.
+    """
+    verdict = finding.decision.verdict
+    background, ink = BANNERS[verdict]
     words, number = wording.banner(finding), wording.certainty_text(finding)
-    pen.rectangle((0, 0, layout.width, layout.banner - 1), fill=background)
-    side = round(layout.banner * 0.66)
-    _draw_symbol(pen, finding.decision.verdict, (layout.margin, (layout.banner - side) // 2, side), ink)
+    top, side = layout.scale, round(layout.banner * 0.66)
+    pen.rectangle((0, top, layout.width, top + layout.banner - 1), fill=background)
+    _draw_symbol(pen, verdict, (layout.margin, top + (layout.banner - side) // 2, side), ink)
     left, right = layout.margin * 2 + side, layout.width - layout.margin
-    title_y, subtitle_y, title_px = (round(layout.banner * share) for share in (0.37, 0.77, 0.36))
-    title_right = right
-    if number is not None:
+    title_y, subtitle_y = (top + round(layout.banner * share) for share in (0.37, 0.77))
+    title_px, title_right = round(layout.banner * 0.36), right
+    if verdict is Verdict.PNEUMONIA and number is not None:
         font = _font(title_px, bold=True)
         pen.text((right, title_y), number, font=font, fill=ink, anchor="rm")
         title_right = right - layout.margin - round(font.getlength(number))
@@ -213,7 +219,7 @@ def _draw_scale(pen: ImageDraw.ImageDraw, finding: Finding, layout: Layout) -> N
     """Certainty from 0 to 100 % with both thresholds; no marker where no certainty may be stated."""
     point, value = finding.identity.operating_point, wording.certainty(finding)
     left, right = layout.margin, layout.width - layout.margin
-    title_y, middle, labels_y = (layout.banner + round(layout.scale * share) for share in (0.22, 0.52, 0.81))
+    title_y, middle, labels_y = (round(layout.scale * share) for share in (0.22, 0.52, 0.81))
     half = max(2, round(layout.scale * 0.06))
     title, font = fit(wording.certainty_line(finding), layout.body_px, right - left)
     pen.text((left, title_y), title, font=font, fill=WHITE, anchor="lm")

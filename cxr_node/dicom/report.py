@@ -27,12 +27,12 @@ def build(context: Context) -> Artifact:
 
 
 def _content(context: Context) -> Dataset:
-    numbers = {kind: shape.series_number for kind, shape in SHAPES.items()}
-    findings = wording.report_findings(context.finding, context.radiograph, numbers, shows_map=context.shows_map)
+    numbers = {kind: shape.series_number for kind, shape in SHAPES.items() if kind in context.kinds}
+    findings = wording.report_findings(context.finding, context.radiograph, numbers, shows_map=context.refers_to_map)
     conclusions = wording.report_conclusions(context.finding, context.radiograph, PRODUCT)
     children = [
         content.code(Relation.HAS_CONCEPT_MOD, codes.DCM.LanguageOfContentItemAndDescendants, ENGLISH),
-        *_observer(context),
+        *observer(context),
         content.container(Relation.CONTAINS, codes.DCM.Impressions, [_impression(context)]),
         content.container(Relation.CONTAINS, codes.DCM.Findings, _texts(codes.DCM.Finding, findings)),
         content.container(Relation.CONTAINS, codes.DCM.Conclusions, _texts(codes.DCM.Conclusion, conclusions)),
@@ -40,7 +40,7 @@ def _content(context: Context) -> Dataset:
     return content.root(TITLE, "2000", children)
 
 
-def _observer(context: Context) -> list[Dataset]:
+def observer(context: Context) -> list[Dataset]:
     """TID 1002 and 1004, the device: what it is, in words."""
     name = f"{PRODUCT}, {context.model_name} {context.algorithm_version}, {context.manufacturer}"
     return [

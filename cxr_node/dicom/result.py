@@ -11,32 +11,35 @@ PS3.10 7.1 File Meta Information; IHE RAD AIR 6.5.3.1 Contributing Equipment.
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 import uuid
-import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 
-from pydicom import Dataset, dcmwrite
-from pydicom.dataset import FileMetaDataset
+from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import (
-    UID,
     BasicTextSRStorage,
     Comprehensive3DSRStorage,
-    ExplicitVRLittleEndian,
+    ComprehensiveSRStorage,
+    EncapsulatedPDFStorage,
+    EnhancedSRStorage,
+    GrayscaleSoftcopyPresentationStateStorage,
+    KeyObjectSelectionDocumentStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
     SecondaryCaptureImageStorage,
+    SegmentationStorage,
 )
 
 from cxr_node import __version__
-from cxr_node.config import NormalHeatmap, Results
+from cxr_node.config import STANDARD_KINDS, NormalHeatmap, Results
 from cxr_node.dicom import carry
 from cxr_node.dicom.content import coded, reference
+from cxr_node.dicom.encode import to_part10
 from cxr_node.dicom.header import Source
-from cxr_node.dicom.origin import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from cxr_node.dicom.origin import IMPLEMENTATION_CLASS_UID
 from cxr_node.dicom.wording import plain, series_description
-from cxr_node.domain import Artifact, Finding, Origin, Radiograph, ResultKind, Verdict
+from cxr_node.domain import Artifact, Finding, Origin, Point, Radiograph, ResultKind, Verdict
 
 PRODUCT = f"cxr_node {__version__}"
 _NAMESPACE = uuid.UUID("6f1b8d8e-92f4-5d3a-9a43-3c1f0b7e5a21")
@@ -51,12 +54,28 @@ class Shape:
     sop_class_uid: str
     series_number: int
     modality: str
+    alternatives: tuple[str, ...] = ()
+    """SOP Classes that hold the same data set, for destinations that do not take the first one."""
 
 
 SHAPES = {
     ResultKind.REPORT: Shape(sop_class_uid=BasicTextSRStorage, series_number=9100, modality="SR"),
-    ResultKind.MEASUREMENTS: Shape(sop_class_uid=Comprehensive3DSRStorage, series_number=9101, modality="SR"),
+    ResultKind.MEASUREMENTS: Shape(
+        sop_class_uid=Comprehensive3DSRStorage,
+        series_number=9101,
+        modality="SR",
+        alternatives=(ComprehensiveSRStorage, EnhancedSRStorage),  # no SCOORD3D is used, so all three can say it
+    ),
     ResultKind.HEATMAP: Shape(sop_class_uid=SecondaryCaptureImageStorage, series_number=9102, modality="OT"),
+    ResultKind.PRESENTATION_STATE: Shape(
+        sop_class_uid=GrayscaleSoftcopyPresentationStateStorage, series_number=9103, modality="PR"
+    ),
+    ResultKind.SEGMENTATION: Shape(sop_class_uid=SegmentationStorage, series_number=9104, modality="SEG"),
+    ResultKind.FRAMES: Shape(
+        sop_class_uid=MultiFrameTrueColorSecondaryCaptureImageStorage, series_number=9105, modality="OT"
+    ),
+    ResultKind.KEY_OBJECT: Shape(sop_class_uid=KeyObjectSelectionDocumentStorage, series_number=9106, modality="KO"),
+    ResultKind.PDF: Shape(sop_class_uid=EncapsulatedPDFStorage, series_number=9107, modality="DOC"),
 }
 
 
@@ -69,16 +88,18 @@ class Context:
     finding: Finding
     origin: Origin
     settings: Results
+    kinds: frozenset[ResultKind] = frozenset(STANDARD_KINDS)
+    """What is made of it; an object refers to no sibling that is not."""
 
     @property
     def manufacturer(self) -> str:
         """Who made the algorithm: AIR 6.5.3.1 asks the same words everywhere."""
-        return plain(self.settings.manufacturer)[:_LO_MAX_CHARS] or "unknown"
+        return plain(self.settings.manufacturer)[:_LO_MAX_CHARS].strip() or "unknown"
 
     @property
     def model_name(self) -> str:
         """Name of the algorithm."""
-        return plain(f"cxr_node {self.finding.identity.profile}")[:_LO_MAX_CHARS]
+        return plain(f"cxr_node {self.finding.identity.profile}")[:_LO_MAX_CHARS].strip()
 
     @property
     def algorithm_version(self) -> str:
@@ -89,7 +110,7 @@ class Context:
     @property
     def serial_number(self) -> str:
         """Name of this installation."""
-        return plain(self.settings.installation_id)[:_LO_MAX_CHARS] or "unknown"
+        return plain(self.settings.installation_id)[:_LO_MAX_CHARS].strip() or "unknown"
 
     @property
     def device_uid(self) -> str:
@@ -103,13 +124,24 @@ class Context:
         return not negative or self.settings.normal_heatmap is NormalHeatmap.MAP
 
     @property
+    def refers_to_map(self) -> bool:
+        """Whether there is a picture with a map to point to."""
+        return self.shows_map and ResultKind.HEATMAP in self.kinds
+
+    @property
+    def outline(self) -> tuple[Point, ...]:
+        """Region of a PNEUMONIA; empty for every other verdict, and where nothing stands out."""
+        positive = self.finding.decision.verdict is Verdict.PNEUMONIA
+        return self.finding.heatmap.outline if positive else ()
+
+    @property
     def moment(self) -> datetime:
         """When the source was received, in the source's time zone; UTC where it names none."""
         return self.origin.received_at.astimezone(_zone(self.source.dataset))
 
-    def instance_uid(self, kind: ResultKind) -> str:
-        """SOP Instance UID: the same for the same input, weights, configuration and program."""
-        return _uid("instance", *self._answer(), kind, SHAPES[kind].sop_class_uid)
+    def instance_uid(self, kind: ResultKind, sop_class_uid: str | None = None) -> str:
+        """SOP Instance UID: the same for the same input, weights, configuration, program and SOP Class."""
+        return _uid("instance", *self._answer(), kind, sop_class_uid or SHAPES[kind].sop_class_uid)
 
     def series_uid(self, kind: ResultKind) -> str:
         """Series Instance UID: one instance a series, for OHIF shows only the first SR of a series."""
@@ -120,9 +152,15 @@ class Context:
         """Tracking Unique Identifier of the one finding."""
         return _uid("tracking", *self._answer())
 
+    @property
+    def dimension_uid(self) -> str:
+        """Dimension Organization UID of the one mask."""
+        return _uid("dimension", *self._answer())
+
     def _answer(self) -> tuple[str, ...]:
         """Everything that the content depends on; what changes bytes changes UIDs."""
         identity = self.finding.identity
+        missing = sorted(kind for kind in STANDARD_KINDS if kind not in self.kinds)  # others refer to those
         return (
             self.settings.installation_id,
             self.source.ref.sop_instance_uid,
@@ -131,6 +169,7 @@ class Context:
             identity.config_sha256,
             hashlib.sha256(repr(identity).encode()).hexdigest(),
             __version__,
+            *(f"without {kind}" for kind in missing),
         )
 
 
@@ -163,12 +202,18 @@ def start_report(context: Context, kind: ResultKind, content: Dataset) -> Datase
 
     Never verified and always preliminary: no person has read it (PS3.3 C.17.2).
     """
-    dataset = start(context, kind)
-    dataset.ReferencedPerformedProcedureStepSequence = []
+    dataset = start_document(context, kind, content)
     dataset.PerformedProcedureCodeSequence = []
     dataset.CompletionFlag = "COMPLETE"
     dataset.VerificationFlag = "UNVERIFIED"
     dataset.PreliminaryFlag = "PRELIMINARY"
+    return dataset
+
+
+def start_document(context: Context, kind: ResultKind, content: Dataset) -> Dataset:
+    """Header, order, evidence and content tree: what reports and key objects share (PS3.3 C.17.2, C.17.6.2)."""
+    dataset = start(context, kind)
+    dataset.ReferencedPerformedProcedureStepSequence = []
     requests = carry.requests(context.source.dataset, context.source.ref.study_instance_uid)
     if requests:
         dataset.ReferencedRequestSequence = requests
@@ -178,34 +223,21 @@ def start_report(context: Context, kind: ResultKind, content: Dataset) -> Datase
 
 
 def finish(context: Context, kind: ResultKind, dataset: Dataset) -> Artifact:
-    """Encode a complete data set."""
+    """Encode a complete data set, once for each SOP Class of its kind; a destination gets one of them."""
+    shape = SHAPES[kind]
+    below = tuple(_encoded(context, kind, dataset, sop_class_uid) for sop_class_uid in shape.alternatives)
+    return replace(_encoded(context, kind, dataset, shape.sop_class_uid), alternatives=below)
+
+
+def _encoded(context: Context, kind: ResultKind, dataset: Dataset, sop_class_uid: str) -> Artifact:
+    dataset.SOPClassUID = sop_class_uid
+    dataset.SOPInstanceUID = context.instance_uid(kind, sop_class_uid)
     return Artifact(
         kind=kind,
-        sop_class_uid=SHAPES[kind].sop_class_uid,
-        sop_instance_uid=context.instance_uid(kind),
+        sop_class_uid=sop_class_uid,
+        sop_instance_uid=dataset.SOPInstanceUID,
         content=to_part10(dataset),
     )
-
-
-def to_part10(dataset: Dataset) -> bytes:
-    """Part 10 file in Explicit VR Little Endian; the same data set gives the same bytes in every process."""
-    meta = FileMetaDataset()
-    meta.FileMetaInformationGroupLength = 0  # pydicom fills it in
-    meta.FileMetaInformationVersion = b"\0\1"
-    meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-    meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
-    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-    dataset.file_meta = meta
-    dataset.preamble = bytes(128)
-    carry.keep_bytes(dataset)
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        # A character set unknown to pydicom is carried as it is; our own words are ASCII in any.
-        warnings.filterwarnings("ignore", message="Unknown encoding|Incorrect value for Specific Character Set")
-        dcmwrite(buffer, dataset, enforce_file_format=True)
-    return buffer.getvalue()
 
 
 def _equipment(context: Context) -> list[Dataset]:
@@ -228,11 +260,10 @@ def _equipment(context: Context) -> list[Dataset]:
 def _evidence(context: Context) -> Dataset:
     """Source and picture, by series (PS3.3 C.17.2.1)."""
     ref = context.source.ref
-    picture = SHAPES[ResultKind.HEATMAP].sop_class_uid, context.instance_uid(ResultKind.HEATMAP)
-    members = {
-        ref.series_instance_uid: reference(ref.sop_class_uid, ref.sop_instance_uid),
-        context.series_uid(ResultKind.HEATMAP): reference(*picture),
-    }
+    members = {ref.series_instance_uid: reference(ref.sop_class_uid, ref.sop_instance_uid)}
+    if ResultKind.HEATMAP in context.kinds:
+        picture = SHAPES[ResultKind.HEATMAP].sop_class_uid, context.instance_uid(ResultKind.HEATMAP)
+        members[context.series_uid(ResultKind.HEATMAP)] = reference(*picture)
     study = Dataset()
     study.StudyInstanceUID = ref.study_instance_uid
     study.ReferencedSeriesSequence = []

@@ -16,9 +16,21 @@ from cxr_node.domain import Doubt, Finding, OperatingPoint, Radiograph, ResultKi
 
 RESEARCH = "Research use only."
 LOOKED = "Where the network looked, not the outline of a lesion."
+MAP_CAPTION = "Where the network looked: clear = little, yellow = most"
+REGION = "AI: where the network looked (research)"
+TRACKING = "cxr_node pneumonia 1"
+"""Tracking Identifier of the one finding, in every object that has its region."""
 NO_MAP = "No heat map is shown for this verdict."
 FOOTER = "Research use only. Not a medical device."
 _MAX_DIGITS = 6
+_PLAIN_SERIES = {
+    ResultKind.MEASUREMENTS: "measurements",
+    ResultKind.PRESENTATION_STATE: "region",
+    ResultKind.SEGMENTATION: "SEG",
+    ResultKind.KEY_OBJECT: "key image",
+    ResultKind.PDF: "report PDF",
+}
+"""Series that say no verdict by their name, and so can contradict none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +64,7 @@ def certainty_text(finding: Finding) -> str | None:
     value = certainty(finding)
     if value is None:
         return None
-    return f"{value:.1f} %" if round(value, 1) == value else f"{value:g} %"
+    return f"{value:.1f} %" if round(value, 1) == value else f"{value:.10g} %"
 
 
 def threshold(probability: float) -> str:
@@ -128,15 +140,17 @@ def thresholds_line(point: OperatingPoint) -> str:
 
 def series_description(kind: ResultKind, finding: Finding, *, shows_map: bool) -> str:
     """Name a series; verdict first, for lists cut after some 18 characters. LO: at most 64 characters."""
-    if kind is ResultKind.MEASUREMENTS:
-        return "AI measurements (research)"
+    if kind in _PLAIN_SERIES:
+        return f"AI {_PLAIN_SERIES[kind]} (research)"
     words = {Verdict.PNEUMONIA: "PNEUMONIA", Verdict.NORMAL: "no pneumonia", Verdict.UNCERTAIN: "UNCERTAIN"}
     parts = [f"AI: {words[finding.decision.verdict]}"]
     if certainty(finding) is not None:
         percent = _rounded_percent(finding.probability, finding.identity.operating_point, digits=0)
-        parts.append(f"{percent:g}%")
-    if kind is ResultKind.HEATMAP:
+        parts.append(f"{percent:.10g}%")
+    if kind in (ResultKind.HEATMAP, ResultKind.FRAMES):
         parts.append("Grad-CAM" if shows_map else "picture")
+    if kind is ResultKind.FRAMES:
+        parts.append("frames")
     return " ".join([*parts, "(research)"])
 
 
@@ -148,7 +162,7 @@ def report_findings(
     if shows_map:
         lines.append(f"Heat map (Grad-CAM): series {series_numbers[ResultKind.HEATMAP]}.")
         lines.append("The map shows where the network looked, not the outline of a lesion.")
-    if finding.decision.verdict is Verdict.PNEUMONIA:
+    if finding.decision.verdict is Verdict.PNEUMONIA and ResultKind.MEASUREMENTS in series_numbers:
         lines.append(f"Region, for machines: series {series_numbers[ResultKind.MEASUREMENTS]}.")
     lines.append("Assessed: pneumonia. Not assessed: everything else.")
     lines.append(view_line(radiograph.view))
@@ -157,13 +171,38 @@ def report_findings(
 
 def report_conclusions(finding: Finding, radiograph: Radiograph, product: str) -> list[str]:
     """Lines under Conclusions; viewers wrap these."""
-    identity = finding.identity
     return [
         f"{RESEARCH} Not a medical device. Unverified answer of an algorithm; read the source radiograph.",
         *(plain(remark) for remark in radiograph.remarks),
+        *model_lines(finding, product),
+    ]
+
+
+def model_lines(finding: Finding, product: str) -> list[str]:
+    """Name the model to the byte, and what its certainty rests on."""
+    identity = finding.identity
+    return [
         plain(f"Model {identity.profile} {identity.version}, weights {identity.weights_sha256[:12]}, {product}."),
         plain(f"Calibration: {identity.calibration}."),
     ]
+
+
+def page_limits(finding: Finding, radiograph: Radiograph) -> list[str]:
+    """What a reader of the printed page must not take it for, in the order of how much harm that would do."""
+    limits = [
+        f"{RESEARCH} Not a medical device. No physician has verified this page.",
+        "Only pneumonia was assessed. Every other finding is not evaluated, whatever the verdict.",
+    ]
+    match finding.decision.verdict:
+        case Verdict.PNEUMONIA:
+            limits.append(f"Suspected is not diagnosed. The map shows: {LOOKED[0].lower()}{LOOKED[1:]}")
+        case Verdict.NORMAL:
+            limits.append("Not a statement that the radiograph is normal or that the patient is well.")
+        case Verdict.UNCERTAIN | Verdict.REJECTED:
+            limits.append("UNCERTAIN is no answer: neither for nor against pneumonia. Human reading required.")
+    limits += [plain(remark) for remark in radiograph.remarks]
+    limits.append("Pictures on paper are not of diagnostic quality; read the radiograph itself.")
+    return limits
 
 
 def view_line(view: View) -> str:

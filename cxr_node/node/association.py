@@ -22,8 +22,10 @@ from pynetdicom.transport import T_CONNECT, AddressInformation, AssociationSocke
 
 from cxr_node.config import Address, Tls
 from cxr_node.errors import ConfigError
+from cxr_node.node.filemeta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from cxr_node.node.tls import CIPHERS
 
-_MAX_PDU_BYTES = 131072
+MAX_PDU_BYTES = 131072
 _LATE = 1.25  # pynetdicom's own limit comes first, and says why
 _BURIAL_S = 2.0
 _DIAGNOSIS_S = 2.0
@@ -58,6 +60,8 @@ class Entity(AE):
 
     def __init__(self, ae_title: str, limit_s: float) -> None:
         super().__init__(ae_title)
+        self.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+        self.implementation_version_name = IMPLEMENTATION_VERSION_NAME
         self._limit_s = limit_s
         self.connection_timeout = self.acse_timeout = limit_s
         self.network_timeout = None  # how long an idle association stays open is not pynetdicom's to say
@@ -86,7 +90,7 @@ class Entity(AE):
                 address.port,
                 contexts=contexts,
                 ae_title=address.ae_title,
-                max_pdu=_MAX_PDU_BYTES,
+                max_pdu=MAX_PDU_BYTES,
                 tls_args=(tls, address.host) if tls else None,
                 evt_handlers=[(evt.EVT_CONN_OPEN, connected), *handlers],
             )
@@ -165,5 +169,5 @@ def client_tls(tls: Tls) -> ssl.SSLContext:
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(f"destinations.tls: {tls.certificate}, {tls.key} or {tls.ca} cannot be used") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
+    context.set_ciphers(CIPHERS)
     return context

@@ -5,7 +5,7 @@ Knows which columns a lease has (`schema._lease`), but no state and no meaning o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any
@@ -67,6 +67,6 @@ def note(connection: sa.Connection, instance_ids: Sequence[int], now: datetime, 
         connection.execute(sa.insert(events), rows)
 
 
-def pick(noun: type[Any], row: sa.RowMapping) -> dict[str, Any]:
+def pick(noun: type[Any], row: Mapping[Any, Any]) -> dict[str, Any]:
     """Take from a row what a noun's fields are named after."""
     return {field.name: row[field.name] for field in fields(noun)}

@@ -7,6 +7,7 @@ spool and never decoded, but for a peer that speaks Implicit VR only (PS3.4 B, P
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -18,6 +19,7 @@ from pynetdicom.events import Event, EventHandlerType
 from pynetdicom.presentation import PresentationContext, build_context
 
 from cxr_node.config import Destination
+from cxr_node.domain import ResultKind
 from cxr_node.errors import DeliveryError
 from cxr_node.node.association import Entity, bury, client_tls, deadline, diagnose
 from cxr_node.node.statuses import Fate, judge
@@ -26,7 +28,18 @@ log = logging.getLogger(__name__)
 
 EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
 _BASIC_TEXT_SR, _COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.11", "1.2.840.10008.5.1.4.1.1.88.34"
+_COMPREHENSIVE_SR, _ENHANCED_SR = "1.2.840.10008.5.1.4.1.1.88.33", "1.2.840.10008.5.1.4.1.1.88.22"
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+SOP_CLASSES = (_BASIC_TEXT_SR, _COMPREHENSIVE_3D_SR, _COMPREHENSIVE_SR, _ENHANCED_SR, _SECONDARY_CAPTURE)
+"""Proposed in every association, so that one association serves all results of an image."""
+OPTIONAL_SOP_CLASSES = {
+    ResultKind.PRESENTATION_STATE: "1.2.840.10008.5.1.4.1.1.11.1",
+    ResultKind.SEGMENTATION: "1.2.840.10008.5.1.4.1.1.66.4",
+    ResultKind.FRAMES: "1.2.840.10008.5.1.4.1.1.7.4",
+    ResultKind.KEY_OBJECT: "1.2.840.10008.5.1.4.1.1.88.59",
+    ResultKind.PDF: "1.2.840.10008.5.1.4.1.1.104.1",
+}
+"""Proposed beside those to a destination that is sent such objects."""
 _SLOWEST_BYTES_PER_S = 65536  # half of what ADSL uploads: beyond, a peer is taken for dead
 _MAX_MESSAGE_ID = 65535  # PS3.7 E.1: US
 _REJECTED_PERMANENT = 1  # PS3.8 9.3.4, Result
@@ -34,7 +47,7 @@ _REJECTED_PERMANENT = 1  # PS3.8 9.3.4, Result
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parcel:
-    """One object to send: a Part 10 file in Explicit VR Little Endian whose hash was checked."""
+    """One object to send: a Part 10 file in Explicit VR Little Endian."""
 
     path: Path
     sop_class_uid: str
@@ -49,11 +62,20 @@ class Receipt:
     words: str
 
 
+Choose = Callable[[Sequence[Parcel]], Parcel]
+"""Which of the rungs that the destination takes goes to it; called right before the first byte leaves."""
+
+
+def first_of(taken: Sequence[Parcel]) -> Parcel:
+    """Choose the first rung that the destination takes."""
+    return taken[0]
+
+
 class Link(Protocol):
     """One destination of any kind."""
 
-    def send(self, parcel: Parcel) -> Receipt:
-        """Hand one object over.
+    def send(self, *rungs: Parcel, choose: Choose = first_of) -> Receipt:
+        """Hand one object over: of several rungs, which are the same in other SOP Classes, exactly one.
 
         Raises
         ------
@@ -94,19 +116,22 @@ class StorageScu:
         self._tls = client_tls(destination.tls) if destination.tls else None
         self._entity = Entity(calling_ae_title, destination.timeout_s)
         self._association: Association | None = None
-        self._sop_classes = {_BASIC_TEXT_SR, _COMPREHENSIVE_3D_SR, _SECONDARY_CAPTURE}
+        optional = {OPTIONAL_SOP_CLASSES[kind] for kind in destination.send if kind in OPTIONAL_SOP_CLASSES}
+        self._sop_classes = {*SOP_CLASSES, *optional}
         self._message_id = 0
         self._answers_to: int | None = None
 
-    def send(self, parcel: Parcel) -> Receipt:
+    def send(self, *rungs: Parcel, choose: Choose = first_of) -> Receipt:
         """C-STORE one object. An association that died while it was idle costs a second try, not a delay."""
-        association = self._reusable(parcel.sop_class_uid)
+        sop_classes = {parcel.sop_class_uid for parcel in rungs}
+        association = self._reusable(sop_classes)
         if association is not None:
             try:
-                return self._store(association, parcel)
+                return self._store(association, choose(_taken(association, rungs)))
             except _BrokenError:
                 log.info("reopening destination=%s", self._destination.name)
-        return self._store(self._open(parcel.sop_class_uid), parcel)
+        association = self._open(sop_classes)
+        return self._store(association, choose(_taken(association, rungs)))
 
     def close(self) -> None:
         """Release the association."""
@@ -115,18 +140,18 @@ class StorageScu:
             with deadline(association, self._destination.timeout_s):
                 association.release()
 
-    def _reusable(self, sop_class_uid: str) -> Association | None:
+    def _reusable(self, sop_classes: set[str]) -> Association | None:
         association = self._association
         if association is None or not association.is_established:
             return None
-        if sop_class_uid not in self._sop_classes:  # a class that was never proposed: negotiate anew
+        if not sop_classes <= self._sop_classes:  # a class that was never proposed: negotiate anew
             self.close()
             return None
         return association
 
-    def _open(self, sop_class_uid: str) -> Association:
+    def _open(self, sop_classes: set[str]) -> Association:
         self._association = None
-        self._sop_classes.add(sop_class_uid)
+        self._sop_classes |= sop_classes
         address = self._destination.address
         try:
             handlers: list[EventHandlerType] = [(evt.EVT_DIMSE_RECV, self._answered)]
@@ -171,22 +196,40 @@ class StorageScu:
         self._answers_to = event.message.command_set.get("MessageIDBeingRespondedTo")
 
 
+def proposed(sop_classes: Iterable[str] = SOP_CLASSES) -> list[tuple[str, str]]:
+    """Tell what is negotiated: SOP class and transfer syntax of every presentation context, in their order.
+
+    Explicit and Implicit VR in contexts of their own: the acceptor picks one syntax of each (PS3.8 9.3.2.2).
+    """
+    return [(uid, syntax) for uid in sorted(sop_classes) for syntax in (EXPLICIT, IMPLICIT)]
+
+
 def _contexts(sop_classes: set[str]) -> list[PresentationContext]:
-    """Explicit and Implicit VR in contexts of their own: the acceptor picks one syntax of each (PS3.8 9.3.2.2)."""
-    return [build_context(uid, syntax) for uid in sorted(sop_classes) for syntax in (EXPLICIT, IMPLICIT)]
+    return [build_context(uid, syntax) for uid, syntax in proposed(sop_classes)]
+
+
+def _taken(association: Association, rungs: Sequence[Parcel]) -> list[Parcel]:
+    """Rungs that have a presentation context, in their order. None is a fault that no repeat mends."""
+    if taken := [parcel for parcel in rungs if _syntaxes(association, parcel)]:
+        return taken
+    refused = " or ".join(parcel.sop_class_uid for parcel in rungs)
+    raise DeliveryError(f"no presentation context for SOP Class {refused}", permanent=True)
+
+
+def _syntaxes(association: Association, parcel: Parcel) -> set[str]:
+    """Transfer syntaxes of ours that the destination accepted for an object's SOP Class."""
+    accepted = {
+        str(context.transfer_syntax[0])
+        for context in association.accepted_contexts
+        if context.abstract_syntax == parcel.sop_class_uid
+    }
+    return accepted & {EXPLICIT, IMPLICIT}
 
 
 def _payload(association: Association, parcel: Parcel) -> Any:
     """What pynetdicom shall send: the file itself, or its data set in Implicit VR where the peer knows only that."""
-    accepted = {
-        context.transfer_syntax[0]
-        for context in association.accepted_contexts
-        if context.abstract_syntax == parcel.sop_class_uid
-    }
-    if EXPLICIT in accepted:
+    if EXPLICIT in _syntaxes(association, parcel):
         return parcel.path
-    if IMPLICIT not in accepted:
-        raise DeliveryError(f"no presentation context for SOP Class {parcel.sop_class_uid}", permanent=True)
     meta, offset = dsutils.split_dataset(parcel.path)
     data_set = dsutils.decode(BytesIO(parcel.path.read_bytes()[offset:]), False, True)
     data_set.file_meta = cast(Any, meta)

@@ -12,6 +12,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from cxr_node.domain import Precedent
+from cxr_node.node import results
 from cxr_node.node.claims import due_at, pick
 from cxr_node.node.jobs import DeliveryState, InstanceState, Job
 from cxr_node.node.ledger import OPEN, SETTLED, Ledger
@@ -54,7 +55,9 @@ class DeliveryRow:
     """What the ledger knows of one result on its way to one destination."""
 
     kind: str
+    sop_class_uid: str
     sop_instance_uid: str
+    """Of the rung that was chosen for the destination, where the result has several."""
     destination: str
     state: DeliveryState
     attempts: int
@@ -213,9 +216,9 @@ def _next_s(ledger: Ledger, table: sa.Table, waiting: sa.ColumnElement[bool]) ->
 
 def _story(connection: sa.Connection, row: sa.RowMapping) -> Story:
     sent = (
-        sa.select(artifacts.c.kind, artifacts.c.sop_instance_uid, deliveries)
-        .join(instance_artifacts, instance_artifacts.c.artifact_id == artifacts.c.id)
-        .join(deliveries, deliveries.c.artifact_id == artifacts.c.id)
+        sa.select(artifacts.c.kind, artifacts.c.sop_class_uid, artifacts.c.sop_instance_uid, deliveries)
+        .join_from(deliveries, instance_artifacts, instance_artifacts.c.artifact_id == deliveries.c.artifact_id)
+        .join(artifacts, artifacts.c.id == results.chosen())
         .where(instance_artifacts.c.instance_id == row["id"])
         .order_by(deliveries.c.id)
     )

@@ -78,6 +78,13 @@ class StoredArtifact:
     sop_instance_uid: str
     content_sha256: str
     size_bytes: int
+    alternatives: tuple[StoredArtifact, ...] = ()
+    """The same result in other SOP Classes: where a destination does not take this one's, the first that it takes."""
+
+    @property
+    def rungs(self) -> tuple[StoredArtifact, ...]:
+        """This one and its alternatives, the first choice first."""
+        return (self, *self.alternatives)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +94,8 @@ class DeliveryJob:
     claim: Claim
     destination: str
     artifact: StoredArtifact
+    rung: int
+    """Which of the artifact's rungs was chosen for the destination; 0, its first choice, while none was."""
     first_due_at: datetime
 
     @property

@@ -17,10 +17,11 @@ import sqlalchemy as sa
 
 from cxr_node.domain import Finding, InstanceRef, Origin, Rejected, ResultKind, Verdict
 from cxr_node.errors import ResourceError
+from cxr_node.node import results
 from cxr_node.node.claims import FREE, claim, extend, held, note, pick
 from cxr_node.node.database import Database, utc_now
 from cxr_node.node.jobs import Death, DeliveryJob, DeliveryState, InstanceState, Job, StoredArtifact
-from cxr_node.node.schema import artifacts, deliveries, instance_artifacts, instances
+from cxr_node.node.schema import deliveries, instance_artifacts, instances
 
 FILE_NAME = "ledger.sqlite3"
 
@@ -108,11 +109,14 @@ class Ledger:
             if claimed is None:
                 return None
             row, lease = claimed
-            found = connection.execute(sa.select(artifacts).where(artifacts.c.id == row["artifact_id"])).mappings()
-            artifact = pick(StoredArtifact, found.one())
-        artifact["kind"] = ResultKind(artifact["kind"])
-        stored = StoredArtifact(**artifact)
-        return DeliveryJob(claim=lease, destination=destination, artifact=stored, first_due_at=row["first_due_at"])
+            artifact = results.find(connection, row["artifact_id"])
+        return DeliveryJob(
+            claim=lease,
+            destination=destination,
+            artifact=artifact,
+            rung=row["rung"],
+            first_due_at=row["first_due_at"],
+        )
 
     def extend(self, job: Job | DeliveryJob, lease_s: float) -> bool:
         """Work takes longer; False where the lease is lost."""
@@ -170,6 +174,17 @@ class Ledger:
             _conclude(connection, [job.claim.row_id], now)
         return True
 
+    def choose(self, job: DeliveryJob, rung: int) -> bool:
+        """Remember which rung of a result goes to its destination, before its first byte leaves."""
+        detail = f"{job.artifact.kind} to {job.destination}: as SOP Class {job.artifact.rungs[rung].sop_class_uid}"
+        with self.database.writing() as connection:
+            chosen = sa.update(deliveries).where(held(deliveries, job.claim)).values(rung=rung)
+            row = connection.execute(chosen.returning(deliveries.c.artifact_id)).first()
+            if row is None:
+                return False
+            note(connection, results.lock_users(connection, row.artifact_id), self.now(), "delivery-rung", detail)
+        return True
+
     def settle_delivered(self, job: DeliveryJob, status: int) -> bool:
         """-> DELIVERED; an instance's last delivery settles the instance too."""
         values = {"last_status": status, "last_error": None, "delivered_at": self.now()}
@@ -225,7 +240,7 @@ class Ledger:
             row = connection.execute(moved.returning(deliveries.c.artifact_id)).first()
             if row is None:
                 return False
-            instance_ids = _lock_users(connection, row.artifact_id)
+            instance_ids = results.lock_users(connection, row.artifact_id)
             detail = f"{job.artifact.kind} to {job.destination}: {detail}"
             note(connection, instance_ids, now, f"delivery-{to.lower()}", detail)
             _conclude(connection, instance_ids, now)
@@ -241,25 +256,11 @@ def _attach(
     connection: sa.Connection, instance_id: int, stored: StoredArtifact, wanted_by: Sequence[str], now: datetime
 ) -> None:
     """Link a result to its instance; where it is new, make it due at the destinations."""
-    same = sa.select(artifacts.c.id).where(artifacts.c.sop_instance_uid == stored.sop_instance_uid)
-    artifact_id = connection.scalar(same.with_for_update())
-    if artifact_id is None:
-        artifact_id = connection.scalar(sa.insert(artifacts).returning(artifacts.c.id), asdict(stored))
-        due = {"artifact_id": artifact_id, "state": DeliveryState.READY, "not_before": now, "first_due_at": now}
-        if rows := [due | {"destination": name} for name in wanted_by]:
-            connection.execute(sa.insert(deliveries), rows)
-    connection.execute(sa.insert(instance_artifacts), {"instance_id": instance_id, "artifact_id": artifact_id})
-
-
-def _lock_users(connection: sa.Connection, artifact_id: int) -> list[int]:
-    """Name the instances of a result, and hold them: of two deliveries that end at once, the second must see the first.
-
-    The result is held before: an instance that is just being linked to it must see this delivery's end.
-    """
-    connection.execute(sa.select(artifacts.c.id).where(artifacts.c.id == artifact_id).with_for_update())
-    linked = sa.select(instance_artifacts.c.instance_id).where(instance_artifacts.c.artifact_id == artifact_id)
-    users = sa.select(instances.c.id).where(instances.c.id.in_(linked)).order_by(instances.c.id)
-    return list(connection.scalars(users.with_for_update()))
+    artifact_id = results.link(connection, instance_id, stored)
+    due = {"artifact_id": artifact_id, "state": DeliveryState.READY, "not_before": now, "first_due_at": now}
+    rows = [due | {"destination": name} for name in wanted_by]
+    if artifact_id is not None and rows:
+        connection.execute(sa.insert(deliveries), rows)
 
 
 def _conclude(connection: sa.Connection, instance_ids: Sequence[int], now: datetime) -> None:

@@ -112,6 +112,12 @@ class SpoolReceiver:
         )
 
 
+def supported(transfer_syntaxes: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Tell what is negotiated: UIDs of SOP classes, each with the transfer syntaxes that are accepted for it."""
+    contexts = (*VerificationPresentationContexts, *AllStoragePresentationContexts)
+    return {str(context.abstract_syntax): tuple(transfer_syntaxes) for context in contexts}
+
+
 def serve(config: Config, inspect: Inspect, transfer_syntaxes: Sequence[str], hooks: Hooks) -> None:
     """Listen until `hooks.stop` is set, then let associations finish.
 
@@ -169,9 +175,8 @@ def _entity(config: Config, transfer_syntaxes: Sequence[str]) -> ApplicationEnti
     entity.maximum_associations = 2**31 - 1  # counted by `callers`, which leaves half-open ones out
     entity.acse_timeout = ARTIM_S
     entity.network_timeout = config.listen.idle_timeout_s
-    offered = list(transfer_syntaxes)
-    for context in (*VerificationPresentationContexts, *AllStoragePresentationContexts):
-        entity.add_supported_context(str(context.abstract_syntax), offered)
+    for sop_class_uid, offered in supported(transfer_syntaxes).items():
+        entity.add_supported_context(sop_class_uid, list(offered))
     return entity
 
 

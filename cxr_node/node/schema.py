@@ -116,12 +116,22 @@ instance_artifacts = sa.Table(
     sa.Column("artifact_id", _KEY, sa.ForeignKey("artifacts.id"), primary_key=True, index=True),
 )
 
+# A result in several SOP Classes is one result: what is due is `artifact_id`, what goes may be an alternative.
+alternatives = sa.Table(
+    "alternatives",
+    metadata,
+    sa.Column("artifact_id", _KEY, sa.ForeignKey("artifacts.id"), primary_key=True),
+    sa.Column("rung", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("alternative_id", _KEY, sa.ForeignKey("artifacts.id"), nullable=False, unique=True),
+)
+
 deliveries = sa.Table(
     "deliveries",
     metadata,
     sa.Column("id", _KEY, primary_key=True),
     sa.Column("artifact_id", _KEY, sa.ForeignKey("artifacts.id"), nullable=False),
     sa.Column("destination", _WORD, nullable=False),
+    sa.Column("rung", sa.Integer, nullable=False, server_default="0"),
     sa.Column("state", _WORD, nullable=False),
     *_lease(),
     sa.Column("last_status", sa.Integer),

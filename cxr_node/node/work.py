@@ -154,6 +154,7 @@ class Worker(Generic[P]):
         return _settled(settled, "reported")
 
     def _store(self, artifact: Artifact) -> StoredArtifact:
+        alternatives = tuple(self._store(alternative) for alternative in artifact.alternatives)
         file = self.spool.store_result(artifact.content)
         return StoredArtifact(
             kind=artifact.kind,
@@ -161,6 +162,7 @@ class Worker(Generic[P]):
             sop_instance_uid=artifact.sop_instance_uid,
             content_sha256=file.sha256,
             size_bytes=file.size_bytes,
+            alternatives=alternatives,
         )
 
     def _blame(self, job: Job, detail: str) -> str:

@@ -13,7 +13,7 @@ from pydicom import Dataset
 from cxr_node.config import Results
 from cxr_node.dicom import header
 from cxr_node.dicom.result import Context
-from cxr_node.domain import Finding, ModelIdentity, Origin, Radiograph, Rejected, View
+from cxr_node.domain import Finding, ModelIdentity, Origin, Radiograph, Rejected, ResultKind, View
 from cxr_node.model.decision import decide
 from tests import builders
 
@@ -26,6 +26,14 @@ CASES: dict[str, dict[str, float]] = {
     "unlike": {"probability": 0.03, "distance": 1.43},
 }
 UNCERTAIN = ("between", "views", "unlike")
+APPLIES = {
+    ResultKind.PRESENTATION_STATE: ("pneumonia",),
+    ResultKind.SEGMENTATION: ("pneumonia",),
+    ResultKind.KEY_OBJECT: ("pneumonia",),
+    ResultKind.FRAMES: ("pneumonia", *UNCERTAIN),
+}
+"""Cases in which a kind is made; those not listed are made in all."""
+MADE = [(kind, case) for kind in ResultKind for case in APPLIES.get(kind, CASES)]
 
 
 def context(case: str = "pneumonia", dataset: Dataset | None = None, **settings: Any) -> Context:

@@ -119,7 +119,10 @@ def test_banners_differ_in_lightness_and_none_is_red() -> None:
     ("case", "verdict"), [("pneumonia", Verdict.PNEUMONIA), ("normal", Verdict.NORMAL), ("views", Verdict.UNCERTAIN)]
 )
 def test_the_banner_is_the_verdict_s(case: str, verdict: Verdict) -> None:
-    assert tuple(drawn(case)[2, 2]) == picture.BANNERS[verdict][0]
+    layout = picture.lay_out(picture_of(FLAT), 2048)
+    for row in (layout.scale, layout.scale + layout.banner - 1):
+        assert tuple(drawn(case)[row, 2]) == picture.BANNERS[verdict][0]
+    assert tuple(drawn(case)[layout.scale - 1, 2]) == picture.BLACK
 
 
 def test_symbols_tell_the_verdict_without_color() -> None:
@@ -127,7 +130,7 @@ def test_symbols_tell_the_verdict_without_color() -> None:
     for case in ("pneumonia", "normal", "between"):
         image = drawn(case)
         layout = picture.lay_out(picture_of(FLAT), 2048)
-        banner = image[: layout.banner, : layout.banner].astype(np.int16)
+        banner = image[layout.scale : layout.scale + layout.banner, : layout.banner].astype(np.int16)
         shapes.append(np.abs(banner - banner[1, 1]).max(axis=-1) > 60)  # ink, whatever its color
     for i, j in ((0, 1), (0, 2), (1, 2)):
         assert np.mean(shapes[i] != shapes[j]) > 0.1

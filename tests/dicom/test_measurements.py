@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import pytest
 from pydicom import Dataset, dcmread
-from pydicom.uid import Comprehensive3DSRStorage
+from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage
 
+from cxr_node import pipeline
 from cxr_node.dicom import measurements, wording
 from cxr_node.dicom.result import Context
 from cxr_node.domain import ResultKind
@@ -64,6 +65,33 @@ def test_the_tree_is_tid_1500_with_one_tid_1410_group(case: str) -> None:
     assert group(document).ContentTemplateSequence[0].TemplateIdentifier == "1410"
     containers = [document, *(item for item in walk(document) if item.ValueType == "CONTAINER")]
     assert {item.ContinuityOfContent for item in containers} == {"SEPARATE"}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_rung_says_the_same_under_a_uid_of_its_own(case: str) -> None:
+    of = context(case)
+    rungs = measurements.build(of).rungs
+    assert [one.sop_class_uid for one in rungs] == [Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage]
+    assert {one.kind for one in rungs} == {ResultKind.MEASUREMENTS}
+    documents = [dcmread(io.BytesIO(one.content)) for one in rungs]
+    for one, document in zip(rungs, documents, strict=True):
+        assert document.SOPClassUID == document.file_meta.MediaStorageSOPClassUID == one.sop_class_uid
+        assert document.SOPInstanceUID == document.file_meta.MediaStorageSOPInstanceUID == one.sop_instance_uid
+        assert one.sop_instance_uid == of.instance_uid(ResultKind.MEASUREMENTS, one.sop_class_uid)
+        del document.SOPClassUID, document.SOPInstanceUID
+    assert documents[0] == documents[1] == documents[2]
+    assert len({one.sop_instance_uid for one in rungs} | {of.instance_uid(ResultKind.MEASUREMENTS)}) == 3
+    assert measurements.build(context(case)).rungs == rungs
+
+
+@pytest.mark.parametrize("kind", sorted(set(ResultKind) - {ResultKind.MEASUREMENTS}))
+def test_no_sibling_refers_to_measurements_that_may_go_as_another_rung(kind: ResultKind) -> None:
+    of = replace(context(), kinds=frozenset(ResultKind))
+    sibling = pipeline.BUILDERS[kind](of)
+    assert sibling is not None
+    for one in measurements.build(of).rungs:
+        assert one.sop_instance_uid.encode() not in sibling.content
+    assert of.series_uid(ResultKind.MEASUREMENTS).encode() not in sibling.content
 
 
 @pytest.mark.parametrize(

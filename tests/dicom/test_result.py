@@ -7,7 +7,7 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -18,24 +18,22 @@ from pydicom import Dataset, Sequence, dcmread
 from pydicom.dataset import FileDataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from cxr_node.dicom import capture, measurements, report
+from cxr_node import pipeline
 from cxr_node.dicom.origin import IMPLEMENTATION_CLASS_UID, PRODUCT
 from cxr_node.dicom.result import SHAPES, Context
 from cxr_node.domain import Artifact, ResultKind
 from tests import builders
-from tests.dicom.contexts import CASES, context, of_bytes
+from tests.dicom.contexts import CASES, MADE, context, of_bytes
 
 ROOT = Path(__file__).parent.parent.parent
-BUILD: dict[ResultKind, Callable[[Context], Artifact]] = {
-    ResultKind.REPORT: report.build,
-    ResultKind.MEASUREMENTS: measurements.build,
-    ResultKind.HEATMAP: capture.build,
-}
+BUILD: Mapping[ResultKind, Callable[[Context], Artifact | None]] = pipeline.BUILDERS
 SRS = (ResultKind.REPORT, ResultKind.MEASUREMENTS)
 
 
 def made(kind: ResultKind, of: Context) -> FileDataset:
-    return dcmread(io.BytesIO(BUILD[kind](of).content))
+    artifact = BUILD[kind](of)
+    assert artifact is not None
+    return dcmread(io.BytesIO(artifact.content))
 
 
 def item(**attributes: Any) -> Dataset:
@@ -48,10 +46,15 @@ def item(**attributes: Any) -> Dataset:
 def digests() -> str:
     """Of every object of every case; run in other processes too."""
     whole = hashlib.sha256()
-    for case in CASES:
-        for build in BUILD.values():
-            whole.update(build(context(case)).content)
+    for kind, case in MADE:
+        whole.update(BUILD[kind](context(case)).content)
     return whole.hexdigest()
+
+
+@pytest.mark.parametrize("kind", ResultKind)
+@pytest.mark.parametrize("case", CASES)
+def test_what_does_not_apply_is_not_made(kind: ResultKind, case: str) -> None:
+    assert (BUILD[kind](context(case)) is not None) == ((kind, case) in MADE)
 
 
 def test_the_same_bytes_in_every_process() -> None:
@@ -84,7 +87,7 @@ def test_objects_have_uids_and_series_of_their_own() -> None:
     second = context(dataset=builders.radiograph(SOPInstanceUID="1.2.3.9"))  # same study, same series
     uids = {of.instance_uid(kind) for of in (first, second) for kind in ResultKind}
     series = {of.series_uid(kind) for of in (first, second) for kind in ResultKind}
-    assert len(uids) == len(series) == 6
+    assert len(uids) == len(series) == 2 * len(ResultKind)
     assert not uids & series
     assert all(len(uid) <= 64 and uid.startswith("2.25.") for uid in uids | series)
 
@@ -288,6 +291,18 @@ def test_srs_are_preliminary_unverified_and_name_all_evidence(kind: ResultKind) 
     assert named == {(ref.series_instance_uid, ref.sop_instance_uid), picture}
 
 
+@pytest.mark.parametrize("kind", SRS)
+def test_srs_refer_to_no_object_that_is_not_made(kind: ResultKind) -> None:
+    alone = replace(context(), kinds=frozenset({kind}))
+    for absent in (ResultKind.HEATMAP, *(other for other in SRS if other is not kind)):
+        content = BUILD[kind](alone).content
+        assert alone.instance_uid(absent).encode() not in content
+        assert str(SHAPES[absent].series_number).encode() not in content.split(b"Findings", 1)[-1]
+    assert alone.instance_uid(kind) != context().instance_uid(kind)
+    more = replace(context(), kinds=frozenset(ResultKind))
+    assert BUILD[kind](more) == BUILD[kind](context())  # who prints a page gets no second report
+
+
 @pytest.mark.parametrize(
     ("declared", "date", "time", "contributed"),
     [
@@ -302,7 +317,8 @@ def test_times_are_those_of_the_source_s_zone(
     kind: ResultKind, declared: str | None, date: str, time: str, contributed: str
 ) -> None:
     result = made(kind, context(dataset=builders.radiograph(TimezoneOffsetFromUTC=declared)))
-    assert (result.ContentDate, result.ContentTime) == (date, time)
+    made_at = "PresentationCreation" if kind is ResultKind.PRESENTATION_STATE else "Content"
+    assert (result[f"{made_at}Date"].value, result[f"{made_at}Time"].value) == (date, time)
     assert result.ContributingEquipmentSequence[-1].ContributionDateTime == contributed
     assert result.get("TimezoneOffsetFromUTC") == (None if declared == "+9999" else declared)
 
@@ -341,8 +357,7 @@ def walk(node: Dataset) -> list[Dataset]:
     return [*children, *(deeper for child in children for deeper in walk(child))]
 
 
-@pytest.mark.parametrize("kind", ResultKind)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("kind", "case"), MADE)
 def test_long_names_of_profiles_and_makers_still_fit(kind: ResultKind, case: str) -> None:
     of = _with_identity(context(case, manufacturer="m" * 200, installation_id="i" * 200), profile="p" * 200)
     result = made(kind, of)

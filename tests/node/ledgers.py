@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import sqlalchemy as sa
 
+from cxr_node.config import STANDARD_KINDS
 from cxr_node.domain import (
     Decision,
     Finding,
@@ -19,7 +21,6 @@ from cxr_node.domain import (
     OperatingPoint,
     Origin,
     Prediction,
-    ResultKind,
     Verdict,
 )
 from cxr_node.node.jobs import StoredArtifact
@@ -28,7 +29,7 @@ from cxr_node.node.schema import metadata
 
 POSTGRES = "CXR_NODE_TEST_POSTGRES"
 """Names a variable that holds the URL of an empty PostgreSQL database the tests may fill and empty."""
-ALL = tuple(ResultKind)
+ALL = STANDARD_KINDS
 
 
 class Clock:
@@ -49,8 +50,7 @@ def opened(engine: str, folder: Path, clock: Clock) -> Iterator[Ledger]:
     """An empty ledger on that engine."""
     url = None
     if engine == "postgresql":
-        url = os.environ[POSTGRES]
-        _empty(url)
+        url = emptied(os.environ[POSTGRES])
     ledger = Ledger.open(folder, url, clock)
     try:
         yield ledger
@@ -58,12 +58,14 @@ def opened(engine: str, folder: Path, clock: Clock) -> Iterator[Ledger]:
         ledger.close()
 
 
-def _empty(url: str) -> None:
+def emptied(url: str) -> str:
+    """Take all tables of ours out of a database."""
     engine = sa.create_engine(url)
     with engine.begin() as connection:
         metadata.drop_all(connection)
         connection.execute(sa.text("DROP TABLE IF EXISTS alembic_version"))
     engine.dispose()
+    return url
 
 
 def digest(number: int) -> str:
@@ -112,5 +114,21 @@ def results(number: int = 1) -> list[StoredArtifact]:
             content_sha256=digest(10 * number + place),
             size_bytes=100,
         )
-        for place, kind in enumerate(ResultKind)
+        for place, kind in enumerate(ALL)
     ]
+
+
+def ladder(number: int = 1) -> list[StoredArtifact]:
+    """The same, and two alternatives of the measurements."""
+    report, measurements, heatmap = results(number)
+    below = tuple(
+        StoredArtifact(
+            kind=measurements.kind,
+            sop_class_uid=f"1.2.3.{rung}",
+            sop_instance_uid=f"{measurements.sop_instance_uid}.{rung}",
+            content_sha256=digest(10 * number + 5 + rung),
+            size_bytes=100 + rung,
+        )
+        for rung in (1, 2)
+    )
+    return [report, replace(measurements, alternatives=below), heatmap]

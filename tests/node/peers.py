@@ -5,13 +5,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import shutil
 import socket
 import ssl
 import struct
+import subprocess
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import pytest
 from pydicom import Dataset, dcmwrite
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -19,7 +24,7 @@ from pynetdicom import AE, dsutils, evt
 from pynetdicom.events import Event
 from pynetdicom.transport import ThreadedAssociationServer
 
-from cxr_node.config import Address, Destination
+from cxr_node.config import STANDARD_KINDS, Address, Destination
 from cxr_node.domain import ResultKind
 from cxr_node.node.recorder import TURN_S, close
 
@@ -27,17 +32,40 @@ SOP_CLASS = {
     ResultKind.REPORT: "1.2.840.10008.5.1.4.1.1.88.11",
     ResultKind.MEASUREMENTS: "1.2.840.10008.5.1.4.1.1.88.34",
     ResultKind.HEATMAP: "1.2.840.10008.5.1.4.1.1.7",
+    ResultKind.PRESENTATION_STATE: "1.2.840.10008.5.1.4.1.1.11.1",
+    ResultKind.SEGMENTATION: "1.2.840.10008.5.1.4.1.1.66.4",
+    ResultKind.FRAMES: "1.2.840.10008.5.1.4.1.1.7.4",
+    ResultKind.KEY_OBJECT: "1.2.840.10008.5.1.4.1.1.88.59",
+    ResultKind.PDF: "1.2.840.10008.5.1.4.1.1.104.1",
 }
+LADDER = tuple(f"1.2.840.10008.5.1.4.1.1.88.{number}" for number in (34, 33, 22))
+"""SOP Classes of the measurements, the first choice first."""
+_PROFILE = """
+[[TransferSyntaxes]]
+[S]
+TransferSyntax1 = LittleEndianImplicit
+[[PresentationContexts]]
+[C]
+{contexts}
+[[Profiles]]
+[P]
+PresentationContexts = C
+"""
 BOTH_SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 _ROOT = "1.2.826.0.1.3680043.8.498.78"
 
 
-def result_object(kind: ResultKind, number: int = 1, padding: int = 0) -> bytes:
+def uid(kind: ResultKind, number: int = 1, rung: int = 0) -> str:
+    """SOP Instance UID of the result object of that kind and number; each rung has its own."""
+    return f"{_ROOT}.{list(ResultKind).index(kind)}.{number}" + (f".{rung}" if rung else "")
+
+
+def result_object(kind: ResultKind, number: int = 1, padding: int = 0, rung: int = 0) -> bytes:
     """A Part 10 file in Explicit VR Little Endian; `padding` bytes of private data make it large."""
     data_set = Dataset()
     data_set.SpecificCharacterSet = "ISO_IR 192"
-    data_set.SOPClassUID = SOP_CLASS[kind]
-    data_set.SOPInstanceUID = f"{_ROOT}.{list(ResultKind).index(kind)}.{number}"
+    data_set.SOPClassUID = LADDER[rung] if rung else SOP_CLASS[kind]
+    data_set.SOPInstanceUID = uid(kind, number, rung)
     data_set.PatientName = "CANARY^TEST"
     data_set.PatientID = f"CANARY-{number}"
     data_set.StudyInstanceUID = f"{_ROOT}.9.{number}"
@@ -75,6 +103,7 @@ class Archive:
         self.datasets: dict[str, list[bytes]] = {}
         """Encoded data sets by SOP Instance UID, repeats included."""
         self.syntaxes: Counter[str] = Counter()
+        self.sop_classes: Counter[str] = Counter()
         self._count = 0
 
     def __call__(self, event: Event) -> int | None:
@@ -86,6 +115,7 @@ class Archive:
                 uid = str(event.request.AffectedSOPInstanceUID)
                 self.datasets.setdefault(uid, []).append(event.request.DataSet.getvalue())
                 self.syntaxes[event.context.transfer_syntax] += 1
+                self.sop_classes[str(event.request.AffectedSOPClassUID)] += 1
             self.arrived.notify_all()
         if status is None:
             event.assoc.abort(block=False)
@@ -106,17 +136,21 @@ class Archive:
 def listening(
     archive: Archive,
     *,
-    kinds: tuple[ResultKind, ...] = tuple(ResultKind),
+    kinds: tuple[ResultKind, ...] = STANDARD_KINDS,
+    rungs: tuple[str, ...] | None = None,
     syntaxes: tuple[str, ...] = BOTH_SYNTAXES,
     ae_title: str = "PACS",
     requires: str | None = None,
     port: int = 0,
     tls: ssl.SSLContext | None = None,
 ) -> Iterator[Address]:
-    """Serve an archive; `requires` is the only calling AE title it lets in."""
+    """Serve an archive; `requires` is the only calling AE title it lets in, `rungs` its classes for measurements."""
     entity = AE(ae_title)
-    for kind in kinds:
-        entity.add_supported_context(SOP_CLASS[kind], list(syntaxes))
+    supported = {SOP_CLASS[kind] for kind in kinds}
+    if rungs is not None:
+        supported = supported - set(LADDER) | set(rungs)
+    for sop_class_uid in supported:
+        entity.add_supported_context(sop_class_uid, list(syntaxes))
     entity.add_supported_context("1.2.840.10008.1.1")
     entity.maximum_pdu_size = 131072
     if requires is not None:
@@ -137,6 +171,40 @@ def listening(
         yield Address(ae_title=ae_title, host="127.0.0.1", port=server.server_address[1])
     finally:
         close(server)
+
+
+@contextlib.contextmanager
+def storescp(store: Path, *sop_class_uids: str) -> Iterator[Address]:
+    """DCMTK's Storage SCP, which keeps what it takes in a folder: everything, or these SOP Classes in Implicit VR."""
+    program = shutil.which("storescp")
+    if program is None:
+        pytest.skip("storescp is missing: install the package dcmtk")
+    store.mkdir()
+    address = nobody()
+    command = [program, "-od", store, "-pdu", "131072", "+B", str(address.port)]
+    if sop_class_uids:
+        contexts = (f"PresentationContext{place} = {uid}\\S" for place, uid in enumerate(sop_class_uids, 1))
+        profile = store.with_suffix(".profile")
+        profile.write_text(_PROFILE.format(contexts="\n".join(contexts)))
+        command[1:1] = ["-xf", profile, "P"]
+    process = subprocess.Popen(command, env={"TCP_NODELAY": "1"})
+    try:
+        _wait_for_port(address)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _wait_for_port(address: Address) -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection((address.host, address.port), 1).close()
+            return
+        except OSError:
+            threading.Event().wait(0.02)
+    raise TimeoutError("storescp does not listen")
 
 
 @contextlib.contextmanager

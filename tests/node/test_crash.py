@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cxr_node.config import Config
-from cxr_node.domain import ResultKind
+from cxr_node.config import STANDARD_KINDS, Config
 from cxr_node.node.spool import Area, Spool
 from tests.node import crash_child, peers, workplace
 
@@ -32,7 +31,7 @@ WORKER_DIES = [
 ]
 DELIVERY_DIES = [
     ("cxr_node.node.ledger:Ledger.claim_delivery", "after"),  # leased, nothing sent
-    ("cxr_node.node.spool:Spool.read", "after"),  # about to connect
+    ("cxr_node.node.spool:Spool.read", "after"),  # associated, about to send
     ("cxr_node.node.destinations:StorageScu._open", "after"),  # associated
     ("cxr_node.node.destinations:StorageScu.send", "after"),  # taken by the destination, the ledger knows nothing
     ("cxr_node.node.ledger:Ledger._settle_delivery", "before"),  # the same, one step later
@@ -68,7 +67,7 @@ def all_delivered(config: Config, count: int) -> bool:
 
 
 def check_archive(archive: peers.Archive, instances: int) -> None:
-    assert len(archive.datasets) == instances * len(ResultKind)
+    assert len(archive.datasets) == instances * len(STANDARD_KINDS)
     assert all(len(contents) == 1 for contents in archive.digests().values()), "an object changed between two sends"
 
 
@@ -84,7 +83,7 @@ def test_a_worker_killed_at_every_state_loses_and_doubles_nothing(tmp_path: Path
             assert all_delivered(config, 2)
     check_archive(archive, 2)
     assert all(len(many) == 1 for many in archive.datasets.values()), "a result was sent twice"
-    assert len(list(Spool(config.spool.path).digests(Area.RESULTS))) == 6
+    assert len(list(Spool(config.spool.path).digests(Area.RESULTS))) == 2 * 5  # measurements in three SOP Classes
 
 
 @pytest.mark.timeout(120)
@@ -102,6 +101,29 @@ def test_a_delivery_killed_at_every_state_loses_nothing_and_repeats_the_same_byt
     check_archive(archive, 3)
     repeats = sum(len(many) - 1 for many in archive.datasets.values())
     assert 1 <= repeats <= 3, "an object is repeated only where its answer was lost or not settled"
+
+
+@pytest.mark.timeout(120)
+def test_a_delivery_killed_around_the_choice_of_a_rung_sends_no_other(tmp_path: Path) -> None:
+    """Killed while the archive takes the lowest rung, then it takes all: what was chosen stays chosen."""
+    old, new = peers.Archive(), peers.Archive()
+    points = [
+        ("cxr_node.node.ledger:Ledger.choose", "before"),  # nothing remembered, nothing sent
+        ("cxr_node.node.ledger:Ledger.choose", "after"),  # remembered, nothing sent
+        ("cxr_node.node.destinations:StorageScu.send", "after"),  # taken by the destination, the ledger knows nothing
+    ]
+    with peers.listening(old, rungs=peers.LADDER[2:]) as address:
+        wants = {"name": "pacs", "address": str(address), "send": ["measurements"], "timeout_s": 2.0}
+        config = workplace.config(tmp_path / "spool", destinations=[wants])
+        workplace.receive(config, 1)
+        with running(config, "work"):
+            assert workplace.eventually(lambda: [row[0] for row in workplace.states(config)] == ["REPORTED"])
+        for point in points:
+            assert exit_code(child(config, "deliver", *point)) == -signal.SIGKILL, f"never came to {point}"
+    with peers.listening(new, rungs=peers.LADDER, port=address.port), running(config, "deliver"):
+        assert all_delivered(config, 1)
+    assert old.sop_classes == new.sop_classes == {peers.LADDER[2]: 1}
+    assert old.digests() == new.digests()
 
 
 @pytest.mark.timeout(120)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,10 +11,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from cxr_node.config import Config, Delivery
+from cxr_node import show
+from cxr_node.config import Address, Config, Delivery
 from cxr_node.node import deliver, history, retention, work
-from cxr_node.node.jobs import DeliveryState
+from cxr_node.node.jobs import DeliveryJob, DeliveryState
 from cxr_node.node.ledger import Ledger
 from cxr_node.node.spool import Area, Spool
 from cxr_node.node.wakeup import Role, ring
@@ -153,6 +156,58 @@ def test_a_permanent_fault_is_dead_at_once_and_spares_the_rest(tmp_path: Path, l
     assert "no presentation context" in (dead.last_error or "")
 
 
+@pytest.mark.parametrize("rung", range(3))
+def test_measurements_go_as_the_first_rung_that_the_destination_takes(
+    tmp_path: Path, ledgers: Opened, rung: int
+) -> None:
+    archive = peers.Archive()
+    with peers.listening(archive, rungs=peers.LADDER[rung:]) as address:
+        config = workplace.config(tmp_path / "spool", address)
+        judged(config, 1)
+        with delivering(config):
+            assert settled(config, "DELIVERED")
+    assert len(archive.datasets) == 3
+    assert archive.sop_classes[peers.LADDER[rung]] == 1
+    (story,) = history.trace(ledgers(config), "1.2.1.1.1")
+    (row,) = [one for one in story.deliveries if one.kind == "measurements"]
+    assert (row.sop_class_uid, row.attempts) == (peers.LADDER[rung], 1)
+    assert row.sop_instance_uid in archive.datasets
+    told = [event.detail for event in story.events if event.what == "delivery-rung"]
+    assert told == ([f"measurements to pacs0: as SOP Class {peers.LADDER[rung]}"] if rung else [])
+    console = Console(file=io.StringIO(), width=200)
+    console.print(show.story(story))
+    assert f"measurements ({peers.LADDER[rung].removeprefix('1.2.840.10008.5.1.4.1.1.')})" in console.file.getvalue()
+    for place in range(3):  # each rung's UID leads to the story
+        uid = row.sop_instance_uid.removesuffix(f".{rung}") + (f".{place}" if place else "")
+        assert [one.instance.id for one in history.trace(ledgers(config), uid)] == [story.instance.id]
+
+
+def test_each_destination_gets_its_own_rung(tmp_path: Path) -> None:
+    new, old = peers.Archive(), peers.Archive()
+    with peers.listening(new) as one, peers.listening(old, rungs=peers.LADDER[1:], ae_title="OLD") as two:
+        config = workplace.config(tmp_path / "spool", one, two)
+        judged(config, 1, 2)
+        with delivering(config):
+            assert settled(config, "DELIVERED", 2)
+    assert (new.sop_classes[peers.LADDER[0]], old.sop_classes[peers.LADDER[1]]) == (2, 2)
+    assert (len(new.datasets), len(old.datasets)) == (6, 6)
+
+
+def test_a_destination_that_takes_no_rung_gets_the_rest(tmp_path: Path, ledgers: Opened) -> None:
+    archive = peers.Archive()
+    with peers.listening(archive, rungs=()) as address:
+        config = workplace.config(tmp_path / "spool", address)
+        judged(config, 1)
+        with delivering(config):
+            assert settled(config, "DEAD")
+    assert not set(peers.LADDER) & set(archive.sop_classes)
+    assert len(archive.datasets) == 2
+    (story,) = history.trace(ledgers(config), "1.2.1.1.1")
+    (dead,) = [row for row in story.deliveries if row.state is DeliveryState.DEAD]
+    assert (dead.kind, dead.attempts) == ("measurements", 1)
+    assert all(sop_class_uid in (dead.last_error or "") for sop_class_uid in peers.LADDER)
+
+
 def test_a_warning_is_a_delivery_and_its_status_is_kept(tmp_path: Path, ledgers: Opened) -> None:
     with peers.listening(peers.Archive(lambda _: 0xB000)) as address:
         config = workplace.config(tmp_path / "spool", address)
@@ -178,6 +233,62 @@ def courier(tmp_path: Path, ledgers: Opened) -> Iterator[Callable[[Config], deli
         each._link.close()
 
 
+def only_measurements(tmp_path: Path, address: Address) -> Config:
+    wants = {"name": "pacs", "address": str(address), "send": ["measurements"], "timeout_s": 2.0}
+    return workplace.config(tmp_path / "spool", destinations=[wants])
+
+
+@pytest.mark.parametrize(
+    ("then", "sent"),
+    [((0, 1, 2), 1), ((1, 2), 1), ((2,), 2), ((0,), 0)],
+    ids=["takes more now", "the same", "takes it no more", "takes only a better one"],
+)
+def test_a_rung_that_was_tried_stays_chosen_while_it_is_taken(
+    tmp_path: Path, courier: Callable[[Config], deliver.Courier], then: tuple[int, ...], sent: int
+) -> None:
+    """The answer was lost: where the archive kept the object, another rung would be a second one."""
+    kept, archive = peers.Archive(lambda _: None), peers.Archive()
+    with peers.listening(kept, rungs=peers.LADDER[1:]) as address:
+        config = only_measurements(tmp_path, address)
+        judged(config, 1)
+        before = courier(config)
+        assert before.do_one().deaf
+        before._link.close()
+    assert kept.sop_classes == {peers.LADDER[1]: 1}
+    with peers.listening(archive, rungs=tuple(peers.LADDER[rung] for rung in then), port=address.port):
+        with delivering(config):  # another process, after a restart
+            assert settled(config, "DELIVERED")
+        assert archive.sop_classes == {peers.LADDER[sent]: 1}
+        for _ in range(2):  # a rung once delivered is final
+            assert before.do_one().seconds > 0
+        assert before._home.ledger.retry("1.2.1.1.1") == 0
+    assert sum(archive.sop_classes.values()) == 1
+    (story,) = history.trace(before._home.ledger, "1.2.1.1.1")
+    assert [row.sop_class_uid for row in story.deliveries] == [peers.LADDER[sent]]
+
+
+def test_who_lost_the_lease_sends_no_other_rung(
+    tmp_path: Path, courier: Callable[[Config], deliver.Courier], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = peers.Archive()
+    with peers.listening(archive, rungs=peers.LADDER[1:]) as address:
+        config = only_measurements(tmp_path, address)
+        judged(config, 1)
+        slow = courier(config)
+        genuine = Ledger.choose
+
+        def overtaken(ledger: Ledger, job: DeliveryJob, rung: int) -> bool:
+            with ledger.database.writing() as connection:
+                connection.exec_driver_sql("UPDATE deliveries SET lease_until = 0")
+            assert ledger.claim_delivery("pacs", "other", 60) is not None
+            return genuine(ledger, job, rung)
+
+        monkeypatch.setattr(Ledger, "choose", overtaken)
+        slow.do_one()
+    assert archive.datasets == {}
+    assert workplace.states(config) == [("REPORTED", None)]
+
+
 def test_after_72_hours_a_delivery_is_dead_and_says_why(
     tmp_path: Path, courier: Callable[[Config], deliver.Courier]
 ) -> None:
@@ -195,16 +306,24 @@ def test_after_72_hours_a_delivery_is_dead_and_says_why(
     assert all("gave up after 72 h" in (row.last_error or "") for row in story.deliveries)
 
 
+def stored_as(spool: Spool, sop_class_uid: str) -> Path:
+    """The file of the one result object of that SOP Class."""
+    (digest,) = (one for one in spool.digests(Area.RESULTS) if sop_class_uid.encode() in spool.read(Area.RESULTS, one))
+    return spool.locate(Area.RESULTS, digest)
+
+
 @pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b"other"), lambda path: path.unlink()])
 def test_bytes_that_changed_in_the_spool_never_leave(
     tmp_path: Path, courier: Callable[[Config], deliver.Courier], damage: Callable[[Path], None]
 ) -> None:
+    """A rung that another destination would have got does not count: it is not about to leave."""
     archive = peers.Archive()
     with peers.listening(archive) as address:
         config = workplace.config(tmp_path / "spool", address)
         judged(config, 1)
-        spool = Spool(config.spool.path)
-        damage(spool.locate(Area.RESULTS, sorted(spool.digests(Area.RESULTS))[0]))
+        spoiled = (peers.SOP_CLASS[peers.ResultKind.REPORT], peers.LADDER[2])
+        for path in [stored_as(Spool(config.spool.path), sop_class_uid) for sop_class_uid in spoiled]:
+            damage(path)
         one = courier(config)
         for _ in range(3):
             one.do_one()
@@ -249,7 +368,7 @@ def test_retention_takes_bytes_of_settled_instances_only(tmp_path: Path, ledgers
     assert retention.sweep(ledger, spool, 30.0) == 1
     assert retention.sweep(ledger, spool, 30.0) == 0
     assert list(spool.digests(Area.OBJECTS)) == [workplace.digest(b"radiograph 2")]
-    assert len(list(spool.digests(Area.RESULTS))) == 3
+    assert len(list(spool.digests(Area.RESULTS))) == 5  # measurements in three SOP Classes
     assert workplace.states(config) == [("DELIVERED", None), ("REPORTED", None)]
 
 

@@ -8,7 +8,7 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.dsutils import split_dataset
 
-from cxr_node.config import Address
+from cxr_node.config import STANDARD_KINDS, Address
 from cxr_node.domain import ResultKind
 from cxr_node.errors import ConfigError, DeliveryError
 from cxr_node.node.destinations import Link, Parcel, link
@@ -29,11 +29,12 @@ Connect = Callable[..., Link]
 
 @pytest.fixture
 def wrap(tmp_path: Path) -> Wrap:
-    def build(kind: ResultKind = ResultKind.REPORT, number: int = 1, padding: int = 0) -> Parcel:
-        content = peers.result_object(kind, number, padding)
-        path = tmp_path / f"{kind}-{number}"
+    def build(kind: ResultKind = ResultKind.REPORT, number: int = 1, padding: int = 0, rung: int = 0) -> Parcel:
+        content = peers.result_object(kind, number, padding, rung)
+        path = tmp_path / f"{kind}-{number}-{rung}"
         path.write_bytes(content)
-        return Parcel(path=path, sop_class_uid=peers.SOP_CLASS[kind], size_bytes=len(content))
+        sop_class_uid = peers.LADDER[rung] if rung else peers.SOP_CLASS[kind]
+        return Parcel(path=path, sop_class_uid=sop_class_uid, size_bytes=len(content))
 
     return build
 
@@ -58,7 +59,7 @@ def _data_set(parcel: Parcel) -> bytes:
 
 def test_one_association_carries_all_objects_byte_for_byte(wrap: Wrap, connect: Connect) -> None:
     archive = peers.Archive()
-    parcels = [wrap(kind, number) for number in (1, 2) for kind in ResultKind]
+    parcels = [wrap(kind, number) for number in (1, 2) for kind in STANDARD_KINDS]
     with peers.listening(archive) as address:
         pacs = connect(address)
         assert [pacs.send(parcel).status for parcel in parcels] == [0] * 6
@@ -127,18 +128,85 @@ def test_a_peer_that_takes_no_class_at_all_is_permanent(wrap: Wrap, connect: Con
 def test_a_class_never_proposed_before_is_negotiated(wrap: Wrap, connect: Connect, tmp_path: Path) -> None:
     """A new kind of result object needs no code in the sender."""
     archive = peers.Archive()
-    enhanced_sr = "1.2.840.10008.5.1.4.1.1.88.22"
+    dose_sr = "1.2.840.10008.5.1.4.1.1.88.67"
     old = peers.result_object(ResultKind.REPORT, 5)
-    new = tmp_path / "enhanced"
+    new = tmp_path / "dose"
     short = peers.SOP_CLASS[ResultKind.REPORT].encode()
-    new.write_bytes(old.replace(short, enhanced_sr.encode()))
+    new.write_bytes(old.replace(short, dose_sr.encode()))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(peers.SOP_CLASS, ResultKind.MEASUREMENTS, enhanced_sr)
+        patch.setitem(peers.SOP_CLASS, ResultKind.MEASUREMENTS, dose_sr)
         with peers.listening(archive) as address:
             pacs = connect(address)
             pacs.send(wrap(ResultKind.REPORT))
-            pacs.send(Parcel(path=new, sop_class_uid=enhanced_sr, size_bytes=len(old)))
+            pacs.send(Parcel(path=new, sop_class_uid=dose_sr, size_bytes=len(old)))
     assert (len(archive.datasets), archive.associations) == (2, 2)
+
+
+def test_kinds_that_a_destination_is_sent_are_negotiated_at_once(wrap: Wrap, connect: Connect) -> None:
+    archive = peers.Archive()
+    parcels = [wrap(kind) for kind in ResultKind]
+    with peers.listening(archive, kinds=tuple(ResultKind)) as address:
+        pacs = connect(address, send=[kind.value for kind in ResultKind])
+        assert {pacs.send(parcel).status for parcel in parcels} == {0}
+    assert (len(archive.datasets), archive.associations) == (len(ResultKind), 1)
+
+
+def rungs_of(wrap: Wrap, number: int = 1) -> list[Parcel]:
+    return [wrap(ResultKind.MEASUREMENTS, number, rung=rung) for rung in range(len(peers.LADDER))]
+
+
+@pytest.mark.parametrize(
+    ("takes", "sent"), [(("34", "33"), "34"), (("33",), "33"), (("22",), "22"), (("22", "33"), "33")]
+)
+@pytest.mark.parametrize("syntaxes", [peers.BOTH_SYNTAXES, (ImplicitVRLittleEndian,)])
+def test_the_first_rung_that_is_negotiated_goes_and_no_other(
+    wrap: Wrap, connect: Connect, takes: tuple[str, ...], sent: str, syntaxes: tuple[str, ...]
+) -> None:
+    archive = peers.Archive()
+    accepted = tuple(uid for uid in peers.LADDER if uid.endswith(takes))
+    with peers.listening(archive, rungs=accepted, syntaxes=syntaxes) as address:
+        pacs = connect(address)
+        assert pacs.send(*rungs_of(wrap)).status == 0
+        assert pacs.send(wrap(ResultKind.HEATMAP)).status == 0
+        assert pacs.send(*rungs_of(wrap, 2)).status == 0
+    measured = f"1.2.840.10008.5.1.4.1.1.88.{sent}"
+    assert archive.sop_classes == {measured: 2, peers.SOP_CLASS[ResultKind.HEATMAP]: 1}
+    assert archive.associations == 1
+
+
+def test_no_rung_is_negotiated_is_permanent_and_spares_the_others(wrap: Wrap, connect: Connect) -> None:
+    archive = peers.Archive()
+    with peers.listening(archive, rungs=()) as address:
+        pacs = connect(address)
+        with pytest.raises(DeliveryError, match=r"no presentation context .*88\.34 or .*88\.33 or .*88\.22") as caught:
+            pacs.send(*rungs_of(wrap))
+        assert caught.value.permanent
+        assert pacs.send(wrap(ResultKind.REPORT)).status == 0
+    assert (len(archive.datasets), archive.associations) == (1, 1)
+
+
+def test_who_chooses_sees_what_the_destination_takes_before_a_byte_leaves(wrap: Wrap, connect: Connect) -> None:
+    archive, seen, rungs = peers.Archive(), [], rungs_of(wrap)
+
+    def choose(taken: Sequence[Parcel]) -> Parcel:
+        seen.append((list(taken), len(archive.datasets)))
+        return taken[-1]
+
+    with peers.listening(archive, rungs=(peers.LADDER[0], peers.LADDER[2])) as address:
+        connect(address).send(*rungs, choose=choose)
+    assert seen == [([rungs[0], rungs[2]], 0)]
+    assert archive.sop_classes == {peers.LADDER[2]: 1}
+
+
+def test_a_reopened_association_is_asked_anew_what_it_takes(wrap: Wrap, connect: Connect) -> None:
+    """The archive comes back with other presentation contexts while the first association is idle."""
+    before, after = peers.Archive(lambda count: None if count == 2 else 0x0000), peers.Archive()
+    with peers.listening(before) as address:
+        pacs = connect(address)
+        assert pacs.send(*rungs_of(wrap, 1)).status == 0
+    with peers.listening(after, rungs=peers.LADDER[2:], port=address.port):
+        assert pacs.send(*rungs_of(wrap, 2)).status == 0
+    assert after.sop_classes == {peers.LADDER[2]: 1}
 
 
 def test_nobody_there_is_temporary(wrap: Wrap, connect: Connect) -> None:
@@ -403,39 +471,43 @@ def test_certificates_that_cannot_be_read_are_the_operators_fault(tmp_path: Path
 
 @pytest.mark.pacs
 def test_dcmtk_storescp_takes_all_three(wrap: Wrap, connect: Connect, tmp_path: Path) -> None:
-    program = shutil.which("storescp")
-    if program is None:
-        pytest.skip("storescp is missing: install the package dcmtk")
     store = tmp_path / "store"
-    store.mkdir()
-    address = peers.nobody()
-    process = subprocess.Popen(
-        [program, "-od", store, "-pdu", "131072", "+B", str(address.port)], env={"TCP_NODELAY": "1"}
-    )
-    try:
-        _wait_for_port(address)
+    with peers.storescp(store) as address:
         pacs = connect(address)
-        parcels = [wrap(kind) for kind in ResultKind]
+        parcels = [wrap(kind) for kind in STANDARD_KINDS]
         assert [pacs.send(parcel).status for parcel in parcels] == [0, 0, 0]
         pacs.close()
-    finally:
-        process.terminate()
-        process.wait(10)
     stored = {dcmread(path).SOPInstanceUID: split_dataset(path)[1] and _data_set_of(path) for path in store.iterdir()}
     assert stored == {dcmread(parcel.path).SOPInstanceUID: _data_set(parcel) for parcel in parcels}
+
+
+@pytest.mark.pacs
+@pytest.mark.parametrize("rung", range(3))
+def test_dcmtk_storescp_of_few_classes_gets_the_rung_it_takes(
+    wrap: Wrap, connect: Connect, tmp_path: Path, rung: int
+) -> None:
+    store = tmp_path / "store"
+    with peers.storescp(store, peers.SOP_CLASS[ResultKind.REPORT], peers.LADDER[rung]) as address:
+        pacs = connect(address)
+        assert pacs.send(*rungs_of(wrap)).status == 0
+        pacs.close()
+    (stored,) = store.iterdir()
+    assert dcmread(stored).SOPInstanceUID == peers.uid(ResultKind.MEASUREMENTS, 1, rung)
+
+
+@pytest.mark.pacs
+def test_dcmtk_storescp_of_no_measurements_refuses_every_rung(wrap: Wrap, connect: Connect, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    with peers.storescp(store, peers.SOP_CLASS[ResultKind.REPORT]) as address:
+        pacs = connect(address)
+        with pytest.raises(DeliveryError) as caught:
+            pacs.send(*rungs_of(wrap))
+        assert caught.value.permanent
+        assert pacs.send(wrap(ResultKind.REPORT)).status == 0
+        pacs.close()
+    assert len(list(store.iterdir())) == 1
 
 
 def _data_set_of(path: Path) -> bytes:
     _, offset = split_dataset(path)
     return path.read_bytes()[offset:]
-
-
-def _wait_for_port(address: Address) -> None:
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            socket.create_connection((address.host, address.port), 1).close()
-            return
-        except OSError:
-            threading.Event().wait(0.02)
-    raise TimeoutError("storescp does not listen")

@@ -25,7 +25,7 @@ from cxr_node.node.database import HEAD, alembic_config
 from cxr_node.node.jobs import Death, DeliveryJob, DeliveryState, InstanceState, Job
 from cxr_node.node.ledger import DELIVERY_MOVES, FILE_NAME, INSTANCE_MOVES, OPEN, SETTLED, Ledger
 from cxr_node.node.schema import instances, metadata
-from tests.node.ledgers import ALL, POSTGRES, Clock, digest, finding, opened, origin, reference, results
+from tests.node.ledgers import ALL, POSTGRES, Clock, digest, finding, ladder, opened, origin, reference, results
 
 PACS = {"pacs": ALL}
 
@@ -287,6 +287,75 @@ def test_dead_deliveries_are_due_again_on_retry(ledger: Ledger, clock: Clock) ->
     assert (again.attempts, again.first_due_at) == (1, clock())
     ledger.settle_delivered(again, 0x0000)
     assert state(ledger) is InstanceState.DELIVERED
+
+
+def measured(ledger: Ledger, clock: Clock, destinations: tuple[str, ...] = ("pacs",)) -> DeliveryJob:
+    """Claim the delivery of measurements in three SOP Classes."""
+    assert add(ledger, clock)
+    wanted = dict.fromkeys(destinations, (ResultKind.MEASUREMENTS,))
+    assert ledger.settle_reported(claimed(ledger), finding(), ladder(), wanted)
+    return due(ledger)
+
+
+def test_a_result_in_several_classes_is_one_delivery(ledger: Ledger, clock: Clock) -> None:
+    job = measured(ledger, clock)
+    assert (job.artifact, job.rung) == (ladder()[1], 0)
+    assert [one.sop_class_uid for one in job.artifact.rungs] == ["1.2.3", "1.2.3.1", "1.2.3.2"]
+    assert ledger.claim_delivery("pacs", "other", 60.0) is None
+    assert ledger.settle_delivered(job, 0x0000)
+    (story,) = history.trace(ledger, "1.2.1.1.1")
+    assert story.instance.state is InstanceState.DELIVERED
+    assert [(row.sop_class_uid, row.sop_instance_uid) for row in story.deliveries] == [("1.2.3", "2.25.1.1")]
+
+
+def test_the_rung_that_was_chosen_is_remembered_and_shown(ledger: Ledger, clock: Clock) -> None:
+    job = measured(ledger, clock, ("pacs", "other"))
+    assert ledger.choose(job, 2)
+    assert ledger.postpone(job, delay_s=1, status=None, detail="no answer")
+    clock.forward(1)
+    again = due(ledger)
+    assert (again.rung, again.artifact) == (2, job.artifact)
+    assert ledger.settle_delivered(again, 0x0000)
+    assert ledger.settle_delivered(due(ledger, "other"), 0x0000)
+    (story,) = history.trace(ledger, "2.25.1.1.2")  # by the alternative's own UID
+    assert {row.destination: (row.sop_class_uid, row.sop_instance_uid) for row in story.deliveries} == {
+        "pacs": ("1.2.3.2", "2.25.1.1.2"),
+        "other": ("1.2.3", "2.25.1.1"),
+    }
+    assert [event.detail for event in story.events if event.what == "delivery-rung"] == [
+        "measurements to pacs: as SOP Class 1.2.3.2"
+    ]
+
+
+def test_who_lost_a_delivery_chooses_nothing(ledger: Ledger, clock: Clock) -> None:
+    slow = measured(ledger, clock)
+    clock.forward(61)
+    quick = due(ledger)
+    assert not ledger.choose(slow, 1)
+    assert ledger.settle_delivered(quick, 0x0000)
+    assert not ledger.choose(quick, 1)  # a rung once delivered is final
+    (story,) = history.trace(ledger, "1.2.1.1.1")
+    assert [row.sop_class_uid for row in story.deliveries] == ["1.2.3"]
+
+
+def test_a_reencoded_duplicate_shares_all_rungs(ledger: Ledger, clock: Clock) -> None:
+    job = measured(ledger, clock)
+    assert add(ledger, clock, content=77)
+    assert ledger.settle_reported(claimed(ledger), finding(), ladder(), {"pacs": (ResultKind.MEASUREMENTS,)})
+    assert ledger.choose(job, 1)
+    assert ledger.settle_delivered(job, 0x0000)
+    assert ledger.claim_delivery("pacs", "sender", 60.0) is None
+    stories = history.trace(ledger, "2.25.1.1.1")
+    assert [story.instance.state for story in stories] == [InstanceState.DELIVERED] * 2
+    assert [row.sop_class_uid for story in stories for row in story.deliveries] == ["1.2.3.1"] * 2
+
+
+def test_retention_takes_all_rungs(ledger: Ledger, clock: Clock) -> None:
+    assert ledger.settle_delivered(measured(ledger, clock), 0x0000)
+    clock.forward(1)
+    (old,) = history.expired(ledger, clock())
+    kept = {one.content_sha256 for result in ladder() for one in result.rungs}
+    assert (set(old.artifact_sha256s), len(kept)) == (kept, 5)
 
 
 def test_retry_leaves_what_is_not_dead(ledger: Ledger, clock: Clock) -> None:

@@ -6,12 +6,13 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from cxr_node import config as configuration
-from cxr_node.config import Address, Config
+from cxr_node.config import STANDARD_KINDS, Address, Config
 from cxr_node.domain import Artifact, Origin, Outcome, Precedent, Reason, Rejected, Reported, ResultKind
 from cxr_node.node.ledger import Ledger
 from cxr_node.node.spool import Spool
@@ -51,14 +52,22 @@ def judge(content: bytes, origin: Origin, predictor: object, config_: Config, pr
     if not content.startswith(b"radiograph "):
         return Rejected(reason=Reason.NOT_CHEST, sentence="This is no chest.")
     number = int(content.removeprefix(b"radiograph ")) * 1_000_000 + origin.received_at.microsecond
-    return Reported(finding=ledgers.finding(), artifacts=tuple(artifact(kind, number) for kind in ResultKind))
+    return Reported(finding=ledgers.finding(), artifacts=tuple(artifact(kind, number) for kind in STANDARD_KINDS))
 
 
 def artifact(kind: ResultKind, number: int) -> Artifact:
-    """One result object of that number."""
-    content = peers.result_object(kind, number)
-    uid = f"1.2.826.0.1.3680043.8.498.78.{list(ResultKind).index(kind)}.{number}"
-    return Artifact(kind=kind, sop_class_uid=peers.SOP_CLASS[kind], sop_instance_uid=uid, content=content)
+    """One result object of that number; measurements in all their SOP Classes."""
+    sop_classes = peers.LADDER if kind is ResultKind.MEASUREMENTS else (peers.SOP_CLASS[kind],)
+    first, *below = (
+        Artifact(
+            kind=kind,
+            sop_class_uid=sop_class_uid,
+            sop_instance_uid=peers.uid(kind, number, rung),
+            content=peers.result_object(kind, number, rung=rung),
+        )
+        for rung, sop_class_uid in enumerate(sop_classes)
+    )
+    return replace(first, alternatives=tuple(below))
 
 
 def states(config_: Config) -> list[tuple[str, str | None]]:

@@ -29,6 +29,7 @@ PACKAGES = {
     "dcmsend": "dcmtk",
     "dsrdump": "dcmtk",
     "dciodvfy": "dicom3tools",
+    "chromium": "chromium",
 }
 DICOMWEB_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}

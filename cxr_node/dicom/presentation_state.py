@@ -1,0 +1,155 @@
+"""The region drawn over the radiograph itself, for viewers that draw no SR: Grayscale Softcopy Presentation State.
+
+The gray scale is the source's own, as `grayscale` reads it: a presentation state replaces that of the header, so one
+that is left out would show the radiograph without its window. For PNEUMONIA with an outline only; of a frame round
+the image nobody has any use.
+
+Clauses: PS3.3 A.33.1 Grayscale Softcopy Presentation State IOD, C.10.4 Displayed Area, C.10.5 Graphic Annotation,
+C.10.7 Graphic Layer, C.11.1 Modality LUT, C.11.6 Softcopy Presentation LUT, C.11.8 Softcopy VOI LUT, C.11.10, C.11.11.
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+from pydicom import Dataset
+
+from cxr_node.dicom import wording
+from cxr_node.dicom.content import reference
+from cxr_node.dicom.grayscale import read_lut
+from cxr_node.dicom.header import Source
+from cxr_node.dicom.result import Context, finish, start
+from cxr_node.domain import Artifact, Point, ResultKind
+
+LABEL = LAYER = "AI_REGION"
+_WHITE = 0xFFFF
+_MAX_ASPECT_TERM = 1000
+
+
+def build(context: Context) -> Artifact | None:
+    """Draw the region of one radiograph; None where there is none."""
+    if not context.outline:
+        return None
+    dataset = start(context, ResultKind.PRESENTATION_STATE)
+    dataset.BodyPartExamined = "CHEST"
+    _identify(dataset, context)
+    _show_all_of_it(dataset, context)
+    _keep_gray_scale(dataset, context.source)
+    _annotate(dataset, context)
+    return finish(context, ResultKind.PRESENTATION_STATE, dataset)
+
+
+def _identify(dataset: Dataset, context: Context) -> None:
+    """Say what it is and of which image (C.11.10, C.11.11)."""
+    dataset.ContentLabel = LABEL
+    dataset.ContentDescription = wording.REGION
+    dataset.ContentCreatorName = ""  # no person made it
+    dataset.PresentationCreationDate = dataset.ContentDate
+    dataset.PresentationCreationTime = dataset.ContentTime
+    del dataset.ContentDate, dataset.ContentTime  # not of this IOD
+    series = Dataset()
+    series.SeriesInstanceUID = context.source.ref.series_instance_uid
+    series.ReferencedImageSequence = [_image(context)]
+    dataset.ReferencedSeriesSequence = [series]
+
+
+def _show_all_of_it(dataset: Dataset, context: Context) -> None:
+    """Displayed Area: the whole image, fitted; corners are pixels counted from 1."""
+    rows, columns = context.radiograph.pixels.shape
+    aspect = Fraction(context.radiograph.pixel_aspect).limit_denominator(_MAX_ASPECT_TERM)
+    area = Dataset()
+    area.DisplayedAreaTopLeftHandCorner = [1, 1]
+    area.DisplayedAreaBottomRightHandCorner = [columns, rows]
+    area.PresentationSizeMode = "SCALE TO FIT"
+    area.PresentationPixelAspectRatio = [aspect.numerator, aspect.denominator]
+    dataset.DisplayedAreaSelectionSequence = [area]
+
+
+def _keep_gray_scale(dataset: Dataset, source: Source) -> None:
+    """Modality LUT, VOI LUT and Presentation LUT of the source; the first of several, as the node itself read it."""
+    header = source.dataset
+    if rescaled := _lut_items(header, "ModalityLUTSequence", source):
+        rescaled[0].ModalityLUTType = header.ModalityLUTSequence[0].get("ModalityLUTType") or "US"
+        dataset.ModalityLUTSequence = rescaled
+    elif slope := _first(source, "RescaleSlope"):
+        dataset.RescaleIntercept, dataset.RescaleSlope = (
+            f"{value:.10g}" for value in (_first(source, "RescaleIntercept") or 0.0, slope)
+        )
+        dataset.RescaleType = source.text("RescaleType") or "US"
+    voi = Dataset()
+    center, width = _first(source, "WindowCenter"), _first(source, "WindowWidth")
+    if curve := _lut_items(header, "VOILUTSequence", source):
+        voi.VOILUTSequence = curve
+    elif center is not None and width is not None and width > 0:
+        voi.WindowCenter, voi.WindowWidth = f"{center:.10g}", f"{width:.10g}"
+        if function := source.text("VOILUTFunction"):
+            voi.VOILUTFunction = function
+    if len(voi):
+        dataset.SoftcopyVOILUTSequence = [voi]
+    inverse = "INVERSE" in source.text("PresentationLUTShape") or source.text("PhotometricInterpretation").endswith("1")
+    dataset.PresentationLUTShape = "INVERSE" if inverse else "IDENTITY"
+
+
+def _first(source: Source, keyword: str) -> float | None:
+    """First value of a number; None where there is none, or it is none."""
+    value = next(iter(source.numbers(keyword)), math.nan)
+    return value if math.isfinite(value) else None
+
+
+def _lut_items(header: Dataset, keyword: str, source: Source) -> list[Dataset]:
+    """First table of a sequence, written anew in our byte order (C.11.1.1); none where it cannot be read."""
+    found = next(iter(header.get(keyword) or ()), None)
+    lut = None if found is None else read_lut(found, source)
+    if lut is None:
+        return []
+    first, entries, bits = lut
+    count, kind = len(entries) & 0xFFFF, "SS" if first < 0 else "US"
+    item = Dataset()
+    item.add_new("LUTDescriptor", kind, [count - 0x10000 if kind == "SS" and count > 0x7FFF else count, first, bits])
+    item.add_new("LUTData", "OW", entries.astype("<u2").tobytes())
+    return [item]
+
+
+def _annotate(dataset: Dataset, context: Context) -> None:
+    """Put the outline on a layer of its own, with words that say what it is and what it is not."""
+    annotation = Dataset()
+    annotation.GraphicLayer = LAYER
+    annotation.ReferencedImageSequence = [_image(context)]
+    annotation.GraphicObjectSequence = [_polyline(context.outline)]
+    annotation.TextObjectSequence = [_words(context.outline)]
+    dataset.GraphicAnnotationSequence = [annotation]
+    layer = Dataset()
+    layer.GraphicLayer = LAYER
+    layer.GraphicLayerOrder = 1
+    layer.GraphicLayerRecommendedDisplayGrayscaleValue = _WHITE
+    layer.GraphicLayerDescription = wording.REGION
+    dataset.GraphicLayerSequence = [layer]
+
+
+def _polyline(outline: tuple[Point, ...]) -> Dataset:
+    """In units of PIXEL the places are those of SCOORD: 0\\0 is the corner of the first pixel (C.10.5.1.2)."""
+    graphic = Dataset()
+    graphic.GraphicAnnotationUnits = "PIXEL"
+    graphic.GraphicDimensions = 2
+    graphic.NumberOfGraphicPoints = len(outline)
+    graphic.GraphicData = [value for point in outline for value in point]
+    graphic.GraphicType = "POLYLINE"
+    graphic.GraphicFilled = "N"
+    return graphic
+
+
+def _words(outline: tuple[Point, ...]) -> Dataset:
+    """Anchored below the region."""
+    places = np.asarray(outline)
+    words = Dataset()
+    words.AnchorPointAnnotationUnits = "PIXEL"
+    words.UnformattedTextValue = f"{wording.LOOKED} {wording.RESEARCH}"
+    words.AnchorPoint = [float(places[:, 0].mean()), float(places[:, 1].max())]
+    words.AnchorPointVisibility = "N"
+    return words
+
+
+def _image(context: Context) -> Dataset:
+    return reference(context.source.ref.sop_class_uid, context.source.ref.sop_instance_uid)

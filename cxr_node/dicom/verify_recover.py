@@ -1,0 +1,273 @@
+"""One answer recovered from its result objects, for whoever has nothing but the files.
+
+Each fact is what most places state, so that the one place that says otherwise is blamed. Numbers come from codes
+where there are codes, else from the sentences that `wording` writes. Judges nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from cxr_node.dicom import verify_reading, wording
+from cxr_node.dicom.header import Source
+from cxr_node.dicom.verify_facts import Document, Facts, equipment, modality, procedure, software
+from cxr_node.dicom.verify_tree import Item, Plain, code, items, text, walk
+from cxr_node.domain import (
+    Decision,
+    Doubt,
+    Finding,
+    Heatmap,
+    ModelIdentity,
+    OperatingPoint,
+    Prediction,
+    Radiograph,
+    ResultKind,
+    Verdict,
+    View,
+)
+
+_CERTAINTY = re.compile(r"[Cc]ertainty(?: of pneumonia)?:? ([\d.e-]+) %")
+_THRESHOLDS = re.compile(r"Rule-out below ([\d.e-]+) %, report from ([\d.e-]+) %")
+_PERCENT = re.compile(r" ([\d.e-]+)% ")
+_SPREAD = re.compile(r"disagree by ([\d.e+]+) percentage points \(limit ([\d.e+-]+)\)")
+_DISTANCE = re.compile(r"unlike its training data \(distance ([\d.e+]+|inf|nan), limit ([\d.e+-]+)\)")
+_MODEL = re.compile(r"Model (.*) (\S+), weights ([0-9a-f]{12}), (cxr_node \S+)\.")
+_CALIBRATION = re.compile(r"Calibration: (.*)\.")
+_VIEW = re.compile(r"Projection: (PA|AP)\.")
+_SERIES = {
+    ResultKind.HEATMAP: re.compile(r"Heat map .*: series (\d+)\."),
+    ResultKind.MEASUREMENTS: re.compile(r"Region, for machines: series (\d+)\."),
+}
+_PARAMETERS, _CERTAINTY_OF_FINDING, _TRACKING_UID = "111002", "111012", "112040"
+_CONCLUSION = "121077"
+_SIZE = ("110910", "110911")  # Pixel Data Rows, Columns
+_SIZES = tuple(("NUM", concept) for concept in _SIZE)
+_ILLUSTRATIONS = frozenset({"121200", "130401"})
+_GRAD_CAM = "130403"
+_WIDEST = OperatingPoint(
+    name="recovered", label="pneumonia", report_at=1.0, rule_out_below=0.0, max_spread=1.0, max_distance=1.0
+)
+_THRESHOLDS_THAT_HOLD = {
+    Verdict.PNEUMONIA: (0.0, 0.0), Verdict.NORMAL: (1.0, 1.0), Verdict.UNCERTAIN: (0.0, 1.0),
+}  # fmt: skip
+_UNSEEN = np.empty((0, 0), np.float32)
+
+
+def recover(documents: list[Document], source: Source | None) -> Facts | None:
+    """Take what most places state; None where no field of any document states a verdict."""
+    verdict = _verdict(documents)
+    if verdict is None:
+        return None
+    texts = [str(item.value) for item in _walk(documents) if item.value_type == "TEXT"]
+    ours = [equipment(document.dataset) for document in documents]
+    model_name, version = _most(ours, "ManufacturerModelName"), _most(ours, "SoftwareVersions")
+    view = View(found[1]) if (found := _first(_VIEW, texts)) else View.UNKNOWN
+    picture = next((document for document in documents if document.kind is ResultKind.HEATMAP), None)
+    shows_map = _shows_map(documents, texts, picture)
+    size = (source.integer("Rows"), source.integer("Columns")) if source else _size(documents)
+    return Facts(
+        finding=_finding(verdict, documents, texts, _identity(verdict, documents, texts, (model_name, version))),
+        radiograph=Radiograph(
+            pixels=_UNSEEN, pixel_aspect=1.0, pixel_sha256="", view=source.view if source else view,
+            remarks=_remarks(documents),
+        ),
+        shows_map=shows_map,
+        refers_to_map=shows_map,
+        series_numbers=_series_numbers(documents, texts),
+        product=_common(software(document.dataset)[0] for document in documents),
+        manufacturer=_most(ours, "Manufacturer"),
+        model_name=model_name,
+        algorithm_version=version,
+        serial_number=_most(ours, "DeviceSerialNumber"),
+        device_uid=_most(ours, "DeviceUID"),
+        source=source_of(documents) if source is None else (source.ref.sop_class_uid, source.ref.sop_instance_uid),
+        picture=_picture(documents, picture),
+        knows_source=source is not None,
+        size_px=size,
+        modality=modality(source) if source else None,
+        procedure=procedure(source) if source else None,
+        region=None,
+        tracking_uid=_common(str(item.value) for item in _named(documents, _TRACKING_UID)) or None,
+        moment=_most(ours, "ContributionDateTime"),
+        is_exact=False,
+    )  # fmt: skip
+
+
+def source_of(documents: list[Document]) -> tuple[str, str]:
+    """SOP Class and Instance UID of the image that most references name as the source."""
+    found = []
+    for document in documents:
+        found += [item.value for item in walk(document.root) if item.value_type == "IMAGE" and _is_source(item)]
+        for each in items(document.dataset, "SourceImageSequence"):
+            found.append((text(each, "ReferencedSOPClassUID"), text(each, "ReferencedSOPInstanceUID")))
+    return Counter(found).most_common(1)[0][0] if found else ("", "")
+
+
+def _is_source(item: Item) -> bool:
+    return item.name[0] not in _ILLUSTRATIONS
+
+
+def _verdict(documents: list[Document]) -> Verdict | None:
+    votes: Counter[Verdict] = Counter()
+    for document in documents:
+        for reading in (*verify_reading.of_header(document.dataset), *verify_reading.of_content(document.root)):
+            if reading.is_statement and len(reading.says) == 1:
+                votes.update(reading.says)
+    return votes.most_common(1)[0][0] if votes else None
+
+
+def _identity(verdict: Verdict, documents: list[Document], texts: list[str], named: tuple[str, str]) -> ModelIdentity:
+    """From the coded parameters; what they do not give, from the report's lines."""
+    told = dict(
+        str(item.value).partition("=")[::2] for item in _named(documents, _PARAMETERS) if item.value_type == "TEXT"
+    )
+    model, calibration = _first(_MODEL, texts), _first(_CALIBRATION, texts)
+    model_name, version = named
+    limits = _first(_THRESHOLDS, texts)
+    low, high = _THRESHOLDS_THAT_HOLD[verdict]  # a picture alone tells none
+    if limits:
+        low, high = _fraction(limits[1]), _fraction(limits[2])
+    low = _number(told.get("threshold.rule_out", "")) or low
+    high = _number(told.get("threshold.report", "")) or high
+    low, high = sorted((min(max(low, 0.0), 1.0), min(max(high, 0.0), 1.0)))
+    return ModelIdentity(
+        profile=model[1] if model else model_name.removeprefix("cxr_node "),
+        version=model[2] if model else version.partition("+sha256:")[0],
+        weights_sha256=told.get("weights.sha256") or version.rpartition(":")[2],
+        config_sha256=told.get("config.sha256", ""),
+        operating_point=replace(_WIDEST, rule_out_below=low, report_at=high),
+        calibration=told.get("calibration") or (calibration[1] if calibration else ""),
+    )
+
+
+def _finding(verdict: Verdict, documents: list[Document], texts: list[str], identity: ModelIdentity) -> Finding:
+    """Rebuild the answer from its rounded numbers; of what rounds to them, what gives the same sentences."""
+    stated = [str(item.value[0]) for item in _named(documents, _CERTAINTY_OF_FINDING) if item.value_type == "NUM"]
+    stated += [found[1] for line in texts if (found := _CERTAINTY.search(line))]
+    if not texts:
+        titles = [text(document.dataset, "SeriesDescription") for document in documents]
+        stated = [found[1] for title in titles if (found := _PERCENT.search(title))]
+    spread, distance = _first(_SPREAD, texts), _first(_DISTANCE, texts)
+    bare = Finding(
+        prediction=Prediction(probability={"pneumonia": 0.5}, spread=0.0, distance=math.inf),
+        decision=Decision(verdict=verdict) if verdict is not Verdict.UNCERTAIN else Decision(
+            verdict=verdict, doubt=_doubt(texts, bool(stated))
+        ),
+        heatmap=Heatmap(weight=_UNSEEN, outline=(), label="pneumonia", layer=""),
+        identity=identity,
+    )  # fmt: skip
+    candidates = [bare]
+    if bare.decision.doubt is Doubt.VIEWS_DISAGREE and spread:
+        point = replace(identity.operating_point, max_spread=_fraction(spread[2]))
+        of_point = replace(bare, identity=replace(identity, operating_point=point))
+        candidates = [_with(of_point, spread=value / 100) for value in near(spread[1])]
+    elif bare.decision.doubt is Doubt.UNLIKE_TRAINING_DATA and distance:
+        point = replace(identity.operating_point, max_distance=_number(distance[2]) or 0.0)
+        of_point = replace(bare, identity=replace(identity, operating_point=point))
+        far = [math.inf] if distance[1] == "inf" else near(distance[1])
+        candidates = [_with(of_point, distance=value) for value in far]
+    elif stated:
+        most = _common(stated)
+        candidates = [_with(bare, probability={"pneumonia": round(value / 100, 12)}) for value in near(most)]
+        candidates.sort(key=lambda each: wording.certainty(each) != _number(most))  # stable: the number itself first
+        return candidates[0]
+    return next((each for each in candidates if wording.summary(each) in texts), candidates[0])
+
+
+def _with(finding: Finding, **changes: object) -> Finding:
+    return replace(finding, prediction=replace(finding.prediction, **changes))  # type: ignore[arg-type]  # by keyword
+
+
+def near(number: str) -> list[float]:
+    """Give the number, and others that round to it at its last digit: close to it, and at both ends."""
+    value = _number(number) or 0.0
+    half = 0.5 * 10.0 ** -len(number.partition(".")[2])
+    return [value, *(value + part * half for part in (-0.02, 0.02, -0.9, 0.9))]
+
+
+def _doubt(texts: list[str], is_stated: bool) -> Doubt:
+    if _first(_SPREAD, texts):
+        return Doubt.VIEWS_DISAGREE
+    if _first(_DISTANCE, texts) or not is_stated:
+        return Doubt.UNLIKE_TRAINING_DATA
+    return Doubt.BETWEEN_THRESHOLDS
+
+
+def _remarks(documents: list[Document]) -> tuple[str, ...]:
+    """Conclusions but the first and the last two: what only the source's header could tell."""
+    lines = [str(item.value) for item in _named(documents, _CONCLUSION)]
+    others = dict.fromkeys(line for line in lines[1:] if line != lines[0])
+    return tuple(line for line in others if not _MODEL.fullmatch(line) and not _CALIBRATION.fullmatch(line))
+
+
+def _size(documents: list[Document]) -> tuple[int, int] | None:
+    """Rows and columns of the source, as the image library has them."""
+    stated = {item.name[0]: str(item.value[0]) for item in _walk(documents) if item.key[1:3] in _SIZES}
+    rows, columns = (stated.get(concept, "") for concept in _SIZE)
+    return (int(rows), int(columns)) if rows.isdigit() and columns.isdigit() else None
+
+
+def _series_numbers(documents: list[Document], texts: list[str]) -> dict[ResultKind, int]:
+    """Of the objects that are here; of others, what the report says of them."""
+    numbers = {kind: int(found[1]) for kind, pattern in _SERIES.items() if (found := _first(pattern, texts))}
+    for document in documents:
+        number = text(document.dataset, "SeriesNumber").strip()
+        if document.kind is not None and number.isdigit():
+            numbers[document.kind] = int(number)
+    return {ResultKind.HEATMAP: 0} | numbers
+
+
+def _shows_map(documents: list[Document], texts: list[str], picture: Document | None) -> bool:
+    if picture is not None:
+        return code(picture.dataset, "DerivationCodeSequence")[0] == _GRAD_CAM
+    if any(item.name[0] in _ILLUSTRATIONS for item in _walk(documents)):
+        return True
+    return _first(_SERIES[ResultKind.HEATMAP], texts) is not None
+
+
+def _picture(documents: list[Document], picture: Document | None) -> tuple[str, str] | None:
+    if picture is not None:
+        return text(picture.dataset, "SOPClassUID"), text(picture.dataset, "SOPInstanceUID")
+    shown = [item.value for item in _walk(documents) if item.name[0] in _ILLUSTRATIONS]
+    return Counter(shown).most_common(1)[0][0] if shown else None
+
+
+def _walk(documents: list[Document]) -> Iterator[Item]:
+    for document in documents:
+        yield from walk(document.root)
+
+
+def _named(documents: list[Document], concept: str) -> list[Item]:
+    return [item for item in _walk(documents) if item.name[0] == concept]
+
+
+def _first(pattern: re.Pattern[str], texts: list[str]) -> re.Match[str] | None:
+    return next((found for line in texts if (found := pattern.search(line))), None)
+
+
+def _most(ours: list[Plain], keyword: str) -> str:
+    return _common(text(item, keyword) for item in ours)
+
+
+def _common(values: Iterable[str]) -> str:
+    """Return the value that stands most often; "" is no value."""
+    counted = Counter(value for value in values if value)
+    return counted.most_common(1)[0][0] if counted else ""
+
+
+def _number(value: str) -> float | None:
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _fraction(percent: str) -> float:
+    return round((_number(percent) or 0.0) / 100, 12)

@@ -1,0 +1,289 @@
+"""The rows that report and measurements must have, written down a second time and on purpose.
+
+A checker that used the builders' tables would find a builder's mistake right; so codes and order stand here again,
+as data, from PS3.16. Only the sentences come from `wording`, rebuilt from the coded answer.
+
+Clauses: PS3.16 TID 2000, 1002, 1204 (report); TID 1500, 1004, 1600, 1601, 1602, 1410, 4019 (measurements), CID 240,
+CID 6047; IHE RAD AIR table 6.5.3.1-1.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+
+from cxr_node.dicom import wording
+from cxr_node.dicom.content import Relation
+from cxr_node.dicom.verify_facts import Facts
+from cxr_node.dicom.verify_rules import Rule
+from cxr_node.dicom.verify_tree import Row, triple
+from cxr_node.domain import Point, ResultKind, Verdict
+
+PNEUMONIA = Code("233604007", "SCT", "Pneumonia")
+IMAGING_PROCEDURE = Code("363679005", "SCT", "Imaging procedure")
+PERCENT = Code("%", "UCUM", "Percent")
+PIXELS = Code("{pixels}", "UCUM", "Pixels")
+ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")
+EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
+REPORT_TITLE = Code("18748-4", "LN", "Diagnostic Imaging Report")
+MEASUREMENTS_TITLE = Code("126000", "DCM", "Imaging Measurement Report")
+LANGUAGES = {
+    ResultKind.REPORT: Code("en", "RFC5646", "English"),
+    ResultKind.MEASUREMENTS: Code("en-US", "RFC5646", "English (United States)"),
+}
+PRESENCE = {
+    Verdict.PNEUMONIA: Code("52101004", "SCT", "Present"),
+    Verdict.NORMAL: Code("272519000", "SCT", "Absent"),
+    Verdict.UNCERTAIN: Code("373068000", "SCT", "Undetermined"),
+}
+PROCESSING = {
+    Verdict.PNEUMONIA: Code("111242", "DCM", "All algorithms succeeded; with findings"),
+    Verdict.NORMAL: Code("111241", "DCM", "All algorithms succeeded; without findings"),
+}
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_POINT_TOLERANCE_PX = 0.01  # coordinates are stored as float32
+_MIN_POINTS = 4  # a triangle, closed
+
+
+def report(facts: Facts) -> Row:
+    """TID 2000 as the node writes it."""
+    lines = wording.report_findings(
+        facts.finding, facts.radiograph, facts.series_numbers, shows_map=facts.refers_to_map
+    )
+    remarks = wording.report_conclusions(facts.finding, facts.radiograph, facts.product)
+    name = f"{facts.product}, {facts.model_name} {facts.algorithm_version}, {facts.manufacturer}"
+    image = Row(
+        rule=Rule.SOURCE, relation=Relation.INFERRED_FROM, value_type="IMAGE", name=codes.DCM.SourceOfMeasurement,
+        value=facts.source,
+    )  # fmt: skip
+    impression = _text(Rule.SUMMARY, Relation.CONTAINS, codes.DCM.Impression, wording.summary(facts.finding), image)
+    return Row(
+        rule=Rule.TITLE, relation=None, value_type="CONTAINER", name=REPORT_TITLE, value="DCMR 2000",
+        rows=(
+            *_language_and_observer(facts, ResultKind.REPORT),
+            _text(Rule.OBSERVER, Relation.HAS_OBS_CONTEXT, codes.DCM.DeviceObserverName, name),
+            _section(codes.DCM.Impressions, impression),
+            _section(codes.DCM.Findings, *_lines(codes.DCM.Finding, lines)),
+            _section(codes.DCM.Conclusions, *_lines(codes.DCM.Conclusion, remarks)),
+        ),
+    )  # fmt: skip
+
+
+def measurements(facts: Facts) -> Row:
+    """TID 1500 as the node writes it."""
+    procedure = facts.procedure or triple(IMAGING_PROCEDURE)
+    observer = {
+        codes.DCM.DeviceObserverName: facts.serial_number,
+        codes.DCM.DeviceObserverManufacturer: facts.manufacturer,
+        codes.DCM.DeviceObserverModelName: facts.model_name,
+        codes.DCM.DeviceObserverSerialNumber: facts.serial_number,
+    }
+    return Row(
+        rule=Rule.TITLE, relation=None, value_type="CONTAINER", name=MEASUREMENTS_TITLE, value="DCMR 1500",
+        rows=(
+            *_language_and_observer(facts, ResultKind.MEASUREMENTS),
+            *(_text(Rule.OBSERVER, Relation.HAS_OBS_CONTEXT, name, value) for name, value in observer.items()),
+            _code(
+                Rule.PROCEDURE, Relation.HAS_CONCEPT_MOD, codes.DCM.ProcedureReported,
+                procedure if facts.knows_source else all,
+            ),
+            _section(codes.DCM.ImageLibrary, _section(codes.DCM.ImageLibraryGroup, _library_entry(facts))),
+            _section(codes.DCM.ImagingMeasurements, _group(facts)),
+            _section(EVALUATIONS, *_evaluations(facts)),
+        ),
+    )  # fmt: skip
+
+
+def _language_and_observer(facts: Facts, kind: ResultKind) -> tuple[Row, ...]:
+    language = codes.DCM.LanguageOfContentItemAndDescendants
+    return (
+        _code(Rule.LANGUAGE, Relation.HAS_CONCEPT_MOD, language, triple(LANGUAGES[kind])),
+        _code(Rule.OBSERVER, Relation.HAS_OBS_CONTEXT, codes.DCM.ObserverType, triple(Code("121007", "DCM", "Device"))),
+        _uid(Rule.OBSERVER, codes.DCM.DeviceObserverUID, facts.device_uid),
+    )
+
+
+def _library_entry(facts: Facts) -> Row:
+    """TID 1601 and 1602, of the one image."""
+    rows, columns = facts.size_px or (None, None)
+    context = Relation.HAS_ACQ_CONTEXT
+    kinds = (triple(codes.DCM.ComputedRadiography), triple(codes.DCM.DigitalRadiography))
+    return Row(
+        rule=Rule.SOURCE, relation=Relation.CONTAINS, value_type="IMAGE", name=None, value=facts.source,
+        rows=(
+            _code(Rule.LIBRARY, context, codes.DCM.Modality, facts.modality or (lambda value: value in kinds)),
+            _number(Rule.LIBRARY, context, codes.DCM.PixelDataRows, rows, PIXELS),
+            _number(Rule.LIBRARY, context, codes.DCM.PixelDataColumns, columns, PIXELS),
+        ),
+    )  # fmt: skip
+
+
+def _group(facts: Facts) -> Row:
+    """TID 1410 with one region: viewers open no group without."""
+    verdict = facts.finding.decision.verdict
+    source = Row(rule=Rule.SOURCE, relation=Relation.SELECTED_FROM, value_type="IMAGE", name=None, value=facts.source)
+    finding = [_code(Rule.FINDING, Relation.CONTAINS, codes.DCM.Finding, triple(PNEUMONIA))]
+    illustrations = [
+        Row(rule=Rule.ILLUSTRATION, relation=Relation.CONTAINS, value_type="IMAGE", name=name, value=facts.picture)
+        for name in (codes.DCM.IllustrationOfROI, codes.DCM.VisualExplanation)
+    ]
+    return Row(
+        rule=Rule.SECTION, relation=Relation.CONTAINS, value_type="CONTAINER", name=codes.DCM.MeasurementGroup,
+        value="DCMR 1410",
+        rows=(
+            _text(
+                Rule.TRACKING, Relation.HAS_OBS_CONTEXT, codes.DCM.TrackingIdentifier,
+                wording.TRACKING,
+            ),
+            _uid(Rule.TRACKING, codes.DCM.TrackingUniqueIdentifier, facts.tracking_uid),
+            *(finding if verdict is Verdict.PNEUMONIA else ()),
+            *_algorithm(facts),
+            *_certainty(facts),
+            _code(Rule.PRESENCE, Relation.CONTAINS, PNEUMONIA, triple(PRESENCE[verdict])),
+            Row(
+                rule=Rule.REGION, relation=Relation.CONTAINS, value_type="SCOORD", name=codes.DCM.ImageRegion,
+                value=_region(facts), rows=(source,),
+            ),
+            *(illustrations if facts.refers_to_map else ()),
+        ),
+    )  # fmt: skip
+
+
+def _algorithm(facts: Facts) -> list[Row]:
+    """TID 4019; name, version and manufacturer as in Contributing Equipment."""
+    identity, point = facts.finding.identity, facts.finding.identity.operating_point
+    words = [
+        (codes.DCM.AlgorithmName, facts.model_name),
+        (codes.DCM.AlgorithmVersion, facts.algorithm_version),
+        (codes.DCM.AlgorithmManufacturer, facts.manufacturer),
+    ]
+    parameters = [
+        (Rule.THRESHOLD, _threshold("threshold.rule_out", point.rule_out_below)),
+        (Rule.THRESHOLD, _threshold("threshold.report", point.report_at)),
+        (Rule.ALGORITHM, f"calibration={wording.plain(identity.calibration)}"),
+        (Rule.ALGORITHM, _digest("weights.sha256", identity.weights_sha256)),
+        (Rule.ALGORITHM, _digest("config.sha256", identity.config_sha256)),
+    ]
+    modifier = Relation.HAS_CONCEPT_MOD
+    return [
+        *(_text(Rule.ALGORITHM, modifier, name, value) for name, value in words),
+        *(_text(rule, modifier, codes.DCM.AlgorithmParameters, value) for rule, value in parameters),
+        _code(Rule.ALGORITHM, modifier, codes.DCM.AlgorithmFamily, triple(ARTIFICIAL_INTELLIGENCE)),
+    ]
+
+
+def _threshold(name: str, probability: float) -> Callable[[str], bool]:
+    """Accept "name=0.85", the number to six digits at least."""
+
+    def accepts(value: str) -> bool:
+        told, _, number = value.partition("=")
+        try:
+            return told == name and math.isclose(float(number), probability, rel_tol=1e-5, abs_tol=1e-9)
+        except ValueError:
+            return False
+
+    return accepts
+
+
+def _digest(name: str, sha256: str) -> Callable[[str], bool]:
+    """Accept "name=<this digest>", where that is one."""
+    return lambda value: value == f"{name}={sha256}" and _SHA256.fullmatch(sha256) is not None
+
+
+def _certainty(facts: Facts) -> list[Row]:
+    """Percent of pneumonia where the verdict rests on it; no row where calibration does not hold."""
+    value = wording.certainty(facts.finding)
+    if value is None:
+        return []
+    of_what = _code(Rule.CERTAINTY, Relation.HAS_CONCEPT_MOD, codes.DCM.Finding, triple(PNEUMONIA))
+    return [_number(Rule.CERTAINTY, Relation.CONTAINS, codes.DCM.CertaintyOfFinding, value, PERCENT, of_what)]
+
+
+def _evaluations(facts: Facts) -> list[Row]:
+    """TID 1500 row 12: what holds of the whole radiograph."""
+    verdict = facts.finding.decision.verdict
+    summary = codes.DCM.CADProcessingAndFindingsSummary
+    processing = [
+        _code(Rule.PROCESSING, Relation.CONTAINS, summary, triple(PROCESSING[v])) for v in PROCESSING if v is verdict
+    ]
+    return [
+        *processing,
+        _code(Rule.PRESENCE, Relation.CONTAINS, PNEUMONIA, triple(PRESENCE[verdict])),
+        _text(Rule.SUMMARY, Relation.CONTAINS, codes.DCM.Summary, wording.summary(facts.finding)),
+    ]
+
+
+def _region(facts: Facts) -> Callable[[Any], bool]:
+    """Accept a closed polyline on the image: the known region, or a frame unless the verdict is PNEUMONIA."""
+
+    def accepts(value: Any) -> bool:
+        graphic_type, told = value
+        try:
+            numbers = [float(number) for number in told]
+            points = list(zip(numbers[::2], numbers[1::2], strict=True))
+        except ValueError:
+            return False
+        if graphic_type != "POLYLINE" or len(points) < _MIN_POINTS or points[0] != points[-1]:
+            return False
+        if facts.region is not None:
+            return _same(points, list(facts.region))
+        is_frame = facts.size_px is None or _same(points, _frame(*facts.size_px))
+        return _lies_inside(points, facts.size_px) and (is_frame or facts.finding.decision.verdict is Verdict.PNEUMONIA)
+
+    return accepts
+
+
+def _frame(rows: int, columns: int) -> list[Point]:
+    right, bottom = columns - 0.5, rows - 0.5
+    return [(0.5, 0.5), (right, 0.5), (right, bottom), (0.5, bottom), (0.5, 0.5)]
+
+
+def _lies_inside(points: list[Point], size_px: tuple[int, int] | None) -> bool:
+    rows, columns = size_px or (math.inf, math.inf)
+    return all(0 <= x <= columns and 0 <= y <= rows for x, y in points)
+
+
+def _same(points: list[Point], others: list[Point]) -> bool:
+    if len(points) != len(others):
+        return False
+    pairs = zip(points, others, strict=True)
+    return all(abs(a - b) <= _POINT_TOLERANCE_PX for one, other in pairs for a, b in zip(one, other, strict=True))
+
+
+def _section(name: Code, *rows: Row) -> Row:
+    return Row(rule=Rule.SECTION, relation=Relation.CONTAINS, value_type="CONTAINER", name=name, rows=rows)
+
+
+def _lines(name: Code, lines: list[str]) -> list[Row]:
+    return [_text(Rule.REPORT_LINE, Relation.CONTAINS, name, line) for line in lines]
+
+
+def _text(rule: Rule, relation: Relation, name: Code, value: Any, *rows: Row) -> Row:
+    return Row(rule=rule, relation=relation, value_type="TEXT", name=name, value=value, rows=rows)
+
+
+def _code(rule: Rule, relation: Relation, name: Code, value: Any) -> Row:
+    return Row(rule=rule, relation=relation, value_type="CODE", name=name, value=value)
+
+
+def _uid(rule: Rule, name: Code, value: str | None) -> Row:
+    return Row(rule=rule, relation=Relation.HAS_OBS_CONTEXT, value_type="UIDREF", name=name, value=value)
+
+
+def _number(rule: Rule, relation: Relation, name: Code, value: float | None, unit: Code, *rows: Row) -> Row:
+    """NUM of this value, or of any where it is None; never without its unit."""
+
+    def accepts(told: Any) -> bool:
+        number, unit_told = told
+        try:
+            expected = float(number) if value is None else float(f"{value:.10g}")
+            return unit_told == triple(unit) and float(number) == expected
+        except ValueError:
+            return False
+
+    return Row(rule=rule, relation=relation, value_type="NUM", name=name, value=accepts, rows=rows)

@@ -1,0 +1,118 @@
+"""The region over the radiograph: where it is, what is written beside it, and a gray scale that is the source's."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom import Dataset, dcmread
+from pydicom.uid import ExplicitVRBigEndian
+
+from cxr_node.dicom import presentation_state, wording
+from cxr_node.dicom.result import Context
+from tests import builders
+from tests.dicom.contexts import CASES, context, of_bytes
+from tests.dicom.test_result import item
+
+
+def made(of: Context) -> Dataset:
+    artifact = presentation_state.build(of)
+    assert artifact is not None
+    return dcmread(io.BytesIO(artifact.content))
+
+
+def of_source(**overrides: Any) -> Dataset:
+    return made(context(dataset=builders.radiograph(**overrides)))
+
+
+def test_the_outline_is_that_of_the_measurements() -> None:
+    of = context()
+    (annotation,) = made(of).GraphicAnnotationSequence
+    (graphic,) = annotation.GraphicObjectSequence
+    assert (graphic.GraphicType, graphic.GraphicAnnotationUnits, graphic.GraphicFilled) == ("POLYLINE", "PIXEL", "N")
+    points = np.asarray(graphic.GraphicData).reshape(-1, 2)
+    assert graphic.NumberOfGraphicPoints == len(points)
+    assert points == pytest.approx(np.asarray(of.finding.heatmap.outline), rel=1e-6)
+
+
+def test_words_and_layer_say_what_it_is_not() -> None:
+    of = context()
+    dataset = made(of)
+    (annotation,) = dataset.GraphicAnnotationSequence
+    (words,) = annotation.TextObjectSequence
+    assert wording.LOOKED in words.UnformattedTextValue
+    assert "Research use only" in words.UnformattedTextValue
+    column, row = words.AnchorPoint
+    rows, columns = of.radiograph.pixels.shape
+    assert 0 <= column <= columns
+    assert 0 <= row <= rows
+    assert [layer.GraphicLayer for layer in dataset.GraphicLayerSequence] == [annotation.GraphicLayer]
+
+
+def test_it_belongs_to_the_one_radiograph_and_shows_all_of_it() -> None:
+    of = replace(context(), radiograph=replace(context().radiograph, pixel_aspect=1.25))
+    dataset = made(of)
+    (series,) = dataset.ReferencedSeriesSequence
+    assert series.SeriesInstanceUID == of.source.ref.series_instance_uid
+    assert series.ReferencedImageSequence[0].ReferencedSOPInstanceUID == of.source.ref.sop_instance_uid
+    (area,) = dataset.DisplayedAreaSelectionSequence
+    rows, columns = of.radiograph.pixels.shape
+    assert list(area.DisplayedAreaBottomRightHandCorner) == [columns, rows]
+    assert list(area.PresentationPixelAspectRatio) == [5, 4]  # a pixel's height to its width
+
+
+@pytest.mark.parametrize(("photometric", "shape"), [("MONOCHROME1", "INVERSE"), ("MONOCHROME2", "IDENTITY")])
+def test_the_gray_scale_is_kept(photometric: str, shape: str) -> None:
+    dataset = of_source(
+        PhotometricInterpretation=photometric,
+        PresentationLUTShape=None,
+        RescaleSlope="2",
+        RescaleIntercept="-7.5",
+        WindowCenter=["1000.5", "3"],
+        WindowWidth=["2000", "4"],
+        VOILUTFunction="SIGMOID",
+    )
+    assert (dataset.RescaleSlope, dataset.RescaleIntercept) == (2, -7.5)
+    (voi,) = dataset.SoftcopyVOILUTSequence
+    assert (voi.WindowCenter, voi.WindowWidth, voi.VOILUTFunction) == (1000.5, 2000, "SIGMOID")
+    assert dataset.PresentationLUTShape == shape
+
+
+def test_a_source_without_window_gets_none() -> None:
+    dataset = of_source(WindowCenter=None, WindowWidth=None, RescaleSlope=None, RescaleIntercept=None)
+    assert "SoftcopyVOILUTSequence" not in dataset
+    assert "RescaleSlope" not in dataset
+
+
+@pytest.mark.parametrize("syntax", [None, ExplicitVRBigEndian])
+@pytest.mark.parametrize(("first", "kind"), [(0, "US"), (-2048, "SS")])
+def test_tables_are_kept_in_our_byte_order(syntax: str | None, first: int, kind: str) -> None:
+    entries = (np.arange(4096) * 16).astype(">u2" if syntax else "<u2")
+    table = Dataset()
+    table.add_new("LUTDescriptor", kind, [4096, first, 16])
+    table.add_new("LUTData", "OW", entries.tobytes())
+    source = builders.radiograph(VOILUTSequence=[table], PixelRepresentation=int(first < 0))
+    dataset = made(of_bytes(builders.part10(source, syntax) if syntax else builders.part10(source)))
+    (voi,) = dataset.SoftcopyVOILUTSequence
+    (kept,) = voi.VOILUTSequence
+    assert list(kept.LUTDescriptor) == [4096, first, 16]
+    assert np.frombuffer(kept.LUTData, "<u2").tolist() == entries.tolist()
+    assert "WindowCenter" not in voi
+
+
+def test_a_modality_lut_comes_before_a_slope() -> None:
+    table = item(LUTDescriptor=[256, 0, 8], ModalityLUTType="OD")
+    table.add_new("LUTData", "OW", np.arange(256, dtype="<u2").tobytes())
+    dataset = of_source(ModalityLUTSequence=[table], RescaleSlope="2")
+    assert dataset.ModalityLUTSequence[0].ModalityLUTType == "OD"
+    assert "RescaleSlope" not in dataset
+
+
+def test_an_outline_of_nothing_and_other_verdicts_make_none() -> None:
+    of = context()
+    bare = replace(of, finding=replace(of.finding, heatmap=replace(of.finding.heatmap, outline=())))
+    assert presentation_state.build(bare) is None
+    assert [case for case in CASES if presentation_state.build(context(case))] == ["pneumonia"]

@@ -1,0 +1,32 @@
+"""Every kind of result object, made by the real node and taken by a real archive in series of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cxr_node.config import Address
+from cxr_node.dicom import wrap
+from cxr_node.dicom.result import SHAPES
+from cxr_node.domain import ResultKind
+from cxr_node.node import send
+from tests.pacs.peers import Node, Orthanc, wait_until
+
+pytestmark = pytest.mark.pacs
+
+PNEUMONIA = Path(__file__).parent.parent.parent / "cxr_node" / "demo_radiographs" / "opacity-1.jpg"
+
+
+def test_orthanc_takes_every_kind(tmp_path: Path) -> None:
+    source = tmp_path / "source.dcm"
+    source.write_bytes(wrap.wrap(PNEUMONIA, PatientAge="003Y", ViewPosition="AP"))
+    with Orthanc(tmp_path / "orthanc") as orthanc:
+        wanted = {"name": "pacs", "address": orthanc.address, "send": [kind.value for kind in ResultKind]}
+        with Node(tmp_path / "node", [wanted]) as node:
+            address = Address(ae_title=node.ae_title, host="127.0.0.1", port=node.port)
+            send.store([source], lambda sent: None, address, "TESTS")
+            wait_until(lambda: orthanc.count() == len(ResultKind), 60, "every kind in the archive")
+        series = [orthanc.get(f"/series/{one}")["MainDicomTags"] for one in orthanc.get("/series")]
+    stored = {int(one["SeriesNumber"]): one["Modality"] for one in series}
+    assert stored == {shape.series_number: shape.modality for shape in SHAPES.values()}

@@ -1,0 +1,53 @@
+"""One radiograph, four archives of different age: each gets the measurements in the best SOP Class that it takes."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+
+from cxr_node.domain import ResultKind
+from tests import builders
+from tests.node import peers
+from tests.pacs.peers import Node, need, run, wait_until
+
+pytestmark = pytest.mark.pacs
+
+REPORT = peers.SOP_CLASS[ResultKind.REPORT]
+TAKES = {
+    "new": (REPORT, *peers.LADDER),
+    "middle": (REPORT, *peers.LADDER[1:]),
+    "old": (REPORT, peers.LADDER[2]),
+    "none": (REPORT,),
+}
+
+
+def test_every_archive_gets_the_rung_it_takes_and_trace_tells_which(tmp_path: Path) -> None:
+    need("storescp", "storescu")
+    source = tmp_path / "source.dcm"
+    source.write_bytes(builders.part10(builders.radiograph()))
+    with ExitStack() as stack:
+        destinations = [
+            {
+                "name": name,
+                "address": str(stack.enter_context(peers.storescp(tmp_path / name, *taken))),
+                "send": ["report", "measurements"],
+            }
+            for name, taken in TAKES.items()
+        ]
+        node = stack.enter_context(Node(tmp_path / "node", destinations))
+        assert run("storescu", "-aec", node.ae_title, "127.0.0.1", node.port, source).returncode == 0
+        wait_until(lambda: node.json("status")[0]["instances"]["DEAD"] == 1, 90, "every destination has settled")
+        (story,) = node.json("trace", str(dcmread(source).SOPInstanceUID))
+    stored = {name: [dcmread(file) for file in (tmp_path / name).iterdir()] for name in TAKES}
+    for place, name in enumerate(("new", "middle", "old")):
+        assert {document.SOPClassUID for document in stored[name]} == {REPORT, peers.LADDER[place]}, name
+    assert [document.SOPClassUID for document in stored["none"]] == [REPORT]
+    delivered = {
+        (row["destination"], row["sop_instance_uid"]) for row in story["deliveries"] if row["state"] == "DELIVERED"
+    }
+    assert delivered == {(name, document.SOPInstanceUID) for name, kept in stored.items() for document in kept}
+    (dead,) = (row for row in story["deliveries"] if row["state"] == "DEAD")
+    assert (dead["destination"], dead["kind"], dead["attempts"]) == ("none", "measurements", 1)

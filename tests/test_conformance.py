@@ -1,0 +1,148 @@
+"""The conformance statement is what the code does: written anew it equals the page, and it leaves nothing out."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cxr_node import conformance
+from cxr_node.cli import app
+from cxr_node.dicom import decoders
+from cxr_node.domain import ResultKind
+from cxr_node.node import destinations, intake, receive, statuses
+from cxr_node.node.association import Entity
+from cxr_node.node.callers import Rejection
+from cxr_node.node.filemeta import IMPLEMENTATION_CLASS_UID
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "conformance.md"
+UID = re.compile(r"\b1\.2\.840\.10008(?:\.\d+)+\b")
+
+
+@pytest.fixture(scope="module")
+def written() -> str:
+    return conformance.write()
+
+
+def section(written: str, heading: str) -> str:
+    """From a heading to the next one of any level."""
+    start = written.index(f" {heading}\n")
+    end = written.find("\n#", start)
+    return written[start : end if end > 0 else None]
+
+
+def rows(written: str, heading: str) -> list[list[str]]:
+    """Cells of the table rows of a section."""
+    lines = section(written, heading).splitlines()
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("| ")]
+
+
+def test_the_committed_page_is_what_the_command_writes(tmp_path: Path) -> None:
+    """In a process of its own, far away in time zone and hash seed. To mend: `cxr-node conformance --out FILE`."""
+    file = tmp_path / "conformance.md"
+    command = [sys.executable, "-m", "cxr_node", "conformance", "--out", str(file)]
+    environment = {**os.environ, "TZ": "Asia/Tokyo", "PYTHONHASHSEED": "7"}
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True)
+    assert file.read_text("utf-8") == PAGE.read_text("utf-8"), f"run: cxr-node conformance --out {PAGE}"
+
+
+def test_the_command_writes_to_the_screen_too(written: str) -> None:
+    shown = CliRunner().invoke(app, ["conformance"])
+    assert (shown.exit_code, shown.output) == (0, written)
+
+
+def test_what_the_receiver_accepts_is_listed_and_nothing_else(written: str) -> None:
+    listed = set(UID.findall(section(written, "4.2.1.3 Association acceptance")))
+    syntaxes = [syntax.uid for syntax in decoders.transfer_syntaxes()]
+    assert listed == {*receive.supported(syntaxes), *syntaxes}
+
+
+def test_what_deliver_proposes_is_listed_and_nothing_else(written: str) -> None:
+    listed = set(UID.findall(section(written, "4.2.2.2 Association initiation")))
+    produced = {uid for uid in listed if uid.startswith("1.2.840.10008.5.1.4")}
+    assert set(destinations.SOP_CLASSES) <= produced
+    assert listed == {uid for pair in destinations.proposed(produced) for uid in pair}
+
+
+def test_every_kind_of_result_is_described(written: str) -> None:
+    described = {row[0] for row in rows(written, "8.1.1 Result objects")}
+    assert {kind.value for kind in ResultKind} <= described
+
+
+def test_every_status_that_the_receiver_can_answer_is_listed(written: str) -> None:
+    """A status is what `intake` names by a constant and puts into a response or a refusal."""
+    tree = ast.parse(Path(intake.__file__).read_text())
+    names = {
+        target.id
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, int)
+        for target in node.targets
+        if isinstance(target, ast.Name) and not target.id.startswith(("_", "MAX_"))
+    }
+    used = {
+        argument.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "RefusedError"
+        for argument in node.args[:1]
+        if isinstance(argument, ast.Name)
+    }
+    assert used | {"SUCCESS"} == names
+    listed = {row[0] for row in rows(written, "4.2.1.4 SOP specific conformance")}
+    assert {f"0x{getattr(intake, name):04X}" for name in names} <= listed
+
+
+def test_every_status_that_deliver_knows_is_listed_in_its_order(written: str) -> None:
+    listed = [row for row in rows(written, "4.2.2.3 SOP specific conformance") if row[0].startswith("0x")]
+    assert [row[1] for row in listed] == [row.words for row in statuses.TABLE]
+    for cells, row in zip(listed, statuses.TABLE, strict=True):
+        example = int(cells[0][2:].replace("x", "F"), 16)
+        assert statuses.judge(example) is row
+        assert ("settled" in cells[2], "DEAD" in cells[2]) == (
+            row.fate is statuses.Fate.DELIVERED,
+            row.fate is statuses.Fate.REFUSED,
+        )
+
+
+def test_every_rejection_is_explained(written: str) -> None:
+    explained = {row[0] for row in rows(written, "4.2.1.3 Association acceptance")}
+    assert {", ".join(map(str, rejection.value)) for rejection in Rejection} <= explained
+
+
+def test_deliver_introduces_itself_as_the_statement_says(written: str) -> None:
+    entity = Entity("CXR_NODE", 1.0)
+    assert entity.implementation_class_uid == IMPLEMENTATION_CLASS_UID
+    assert f"| Implementation Class UID | {IMPLEMENTATION_CLASS_UID} |" in section(
+        written, "4.2.2.1 Association policies"
+    )
+
+
+def test_uncertain_has_no_word_of_presence_or_absence(written: str) -> None:
+    """Where the statement tells values by verdict, it tells the right ones."""
+    told = [row for row in rows(written, "8.3 Coded terminology and templates") if "Absent" in row[4]]
+    assert len(told) == 2
+    for row in told:
+        values = {value.split(" for ")[1]: value for value in row[4].split("; ")}
+        assert "Present" in values["PNEUMONIA"]
+        assert "Absent" in values["NORMAL"]
+        assert "Undetermined" in values["UNCERTAIN, UNCERTAIN (no certainty)"]
+
+
+def test_the_integration_statement_answers_every_item(written: str) -> None:
+    items = {row[0].removesuffix(" †"): row for row in rows(written, "IHE integration statement")}
+    for number in range(1, 19):
+        item = items[f"AIR-{number}"]
+        assert item[2].startswith(("yes", "no", "only where", "RAD-18 only", "with PixelMed"))
+        assert len(item[3]) > 10
+
+
+@pytest.mark.parametrize("word", ["None", "Undefined", "dataclass", " at 0x"])
+def test_nothing_of_the_template_s_machinery_shows(written: str, word: str) -> None:
+    lines = [line for line in written.splitlines() if line != "None."]
+    assert not [line for line in lines if word in line and "(None" not in line]

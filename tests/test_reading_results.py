@@ -1,0 +1,53 @@
+"""The page for radiologists: it leaves out no verdict, doubt or reason, and its numbers are the built-in profile's."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cxr_node.dicom import wording
+from cxr_node.dicom.result import SHAPES
+from cxr_node.domain import Reason, Verdict
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "reading-results.md"
+MAX_PICTURE_KB = 250
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return PAGE.read_text()
+
+
+def test_every_word_of_the_node_is_explained(page: str) -> None:
+    for verdict in Verdict:
+        assert f"### {verdict}" in page
+    for reason in Reason:
+        assert f"`{reason}`" in page
+    for shape in SHAPES.values():
+        assert str(shape.series_number) in page
+    for doubt in ("between the thresholds", "repeated looks disagree", "unlike the training data"):
+        assert f"| {doubt} |" in page
+
+
+def test_its_thresholds_are_the_profile_s(page: str) -> None:
+    calibration = yaml.safe_load((ROOT / "weights" / "pneumonia-pediatric" / "calibration.yaml").read_text())
+    point = calibration["operating_point"]
+    low, high = wording.threshold(point["rule_out_below"]), wording.threshold(point["report_at"])
+    assert f"rules out below\n{low} and reports from {high}" in page
+    odds = point["report_at"] / (1 - point["report_at"]) * 5 / 95  # Bayes, from one half to 5 in 100
+    assert f"stands for about {100 * odds / (1 + odds):.0f} in 100" in page
+
+
+def test_its_pictures_are_there_and_small() -> None:
+    pages = (PAGE, ROOT / "README.md")
+    linked = {page: re.findall(r"!\[[^]]*\]\(([^)]+)\)", page.read_text()) for page in pages}
+    named = {(page.parent / link).resolve() for page, links in linked.items() for link in links}
+    seen = {path.name for path in named if path.name.startswith("viewer-")}
+    assert {f"viewer-{word}-heatmap.png" for word in ("pneumonia", "normal", "uncertain")} <= seen
+    for picture in named:
+        assert picture.is_file(), picture
+        assert not picture.name.startswith("viewer-") or picture.stat().st_size < MAX_PICTURE_KB * 1000
