@@ -102,12 +102,15 @@ def test_only_the_worker_imports_torch(tmp_path: Path) -> None:
     """A crash of the classifier's runtime must not close the port to the PACS; torch costs 276 MiB and a second."""
     program = (
         "import sys, signal, threading, os\n"
-        "from cxr_node.cli import app\n"
+        "def tell(*_):\n"
+        "    print('torch' in sys.modules, flush=True)\n"
+        "    os._exit(0)\n"
+        "signal.signal(signal.SIGTERM, tell)  # until the role has a handler of its own\n"
         "threading.Timer(4.0, os.kill, (os.getpid(), signal.SIGTERM)).start()\n"
+        "from cxr_node.cli import app\n"
         "try: app()\n"
         "except SystemExit: pass\n"
-        "print('torch' in sys.modules, flush=True)\n"
-        "os._exit(0)\n"
+        "tell()\n"
     )
     words = [sys.executable, "-c", program]
     config = ["--config", str(write_config(tmp_path, listen={"port": 0}))]
