@@ -102,7 +102,7 @@ class InstanceRef:
     sop_class_uid: str
     transfer_syntax_uid: str
     patient_key: str
-    """sha256 over study, PatientID and its issuer; "" where PatientID is empty."""
+    """sha256 over study and PatientID; "" where PatientID is empty."""
     accession_key: str | None
     """sha256 of the Accession Number; None where there is none."""
 

@@ -119,10 +119,11 @@ def status(seen: Status) -> Group:
         places.add_column(heading, justify="right")
     for name, numbers in seen.destinations.items():
         places.add_row(name, seen.addresses.get(name, "not configured"), *(str(number) for number in numbers.values()))
-    last = Table("received (UTC)", "from", "SOP Instance UID", "state", "verdict", "certainty", "reason")
-    last.title, last.title_justify = "last instances", "left"
+    last = Table("received (UTC), from", "state, verdict", title="last instances", title_justify="left")
+    last.add_column("SOP Instance UID", overflow="fold")
     for row in seen.recent:
-        last.add_row(_when(row.received_at), row.calling_ae_title, row.sop_instance_uid, *_answer(row))
+        came = f"{_when(row.received_at)}\n{row.calling_ae_title}"
+        last.add_row(came, _answer(row), row.sop_instance_uid)
     return Group(queue, places, last)
 
 
@@ -141,13 +142,12 @@ def story(told: Story) -> Group:
     }
     for name, value in facts.items():
         head.add_row(name, Text(value))
-    sent = Table("object", "destination", "state", "attempts", "last status", "delivered (UTC)", "last error")
+    sent = Table("object", "to", "state", "tries", "last answer", box=None)
     for one in told.deliveries:
         status_word = "-" if one.last_status is None else f"0x{one.last_status:04X}"
-        done = _when(one.delivered_at) if one.delivered_at else "-"
         kind = f"{one.kind} ({one.sop_class_uid.removeprefix(_STORAGE)})"
-        line = (kind, one.destination, one.state.value, str(one.attempts), status_word, done, one.last_error or "")
-        sent.add_row(*line)
+        answer = f"{status_word} {one.last_error or ''}"
+        sent.add_row(kind, one.destination, one.state.value, str(one.attempts), Text(answer))
     events = Table("when (UTC)", "what", "detail", box=None)
     for event in told.events:
         events.add_row(_when(event.at), event.what, Text(event.detail))
@@ -176,8 +176,10 @@ def plain(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime) else value
 
 
-def _answer(row: InstanceRow) -> tuple[str, Text, str, str]:
-    return row.state.value, verdict(row.verdict), certainty(row.probability), row.reason or row.doubt or ""
+def _answer(row: InstanceRow) -> Text:
+    why = row.reason or row.doubt
+    said = Text(f"{row.state.value}\n") + verdict(row.verdict)
+    return said.append(f" {certainty(row.probability)}").append(f"\n{why}" if why else "")
 
 
 def _when(at: datetime) -> str:

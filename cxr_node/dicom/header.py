@@ -167,11 +167,15 @@ def _reference(dataset: Dataset) -> InstanceRef:
 
 
 def _patient_key(dataset: Dataset) -> str:
-    """One study's patient as one digest; "" where there is no Patient ID, for nobody is guessed."""
+    """One study's patient as one digest; "" where there is no Patient ID, for nobody is guessed.
+
+    The issuer is left out: archives add it to some images of a study and not to others, and within one study the
+    same Patient ID of another issuer is not met.
+    """
     patient_id = raw_text(dataset, 0x00100020)
     if not patient_id:
         return ""
-    parts = (raw_text(dataset, 0x0020000D), patient_id, raw_text(dataset, 0x00100021))
+    parts = (raw_text(dataset, 0x0020000D), patient_id)
     return sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
 
 
