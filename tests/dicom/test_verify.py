@@ -181,7 +181,7 @@ def verify_builders() -> list[tuple[ResultKind, Callable[[Context], Any]]]:
     ("probability", "low", "high"), [(0.0253, 0.0254, 0.85), (0.845, 0.15, 0.8451), (0.935, 0.1, 0.9)]
 )
 def test_a_percent_rounded_twice_is_no_flaw(probability: float, low: float, high: float) -> None:
-    """Of files, the certainty is known to its last digit only; 2.53 % is 2.5 % there, and 3 % only where that may be."""
+    """Of files, the certainty is known to its last digit only: 2.5 % may be 2.53 %, where 3 % would cross a line."""
     CASES["rounded"] = {"probability": probability}
     try:
         of = context(**SMALL)
