@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from cxr_node.classify import files
 from cxr_node.command import AsJson, command, err, out, say_json
 from cxr_node.errors import DataError
 
@@ -36,10 +37,8 @@ def verify(
 
 
 def _contents(paths: list[Path]) -> Iterator[tuple[str, bytes]]:
-    for path in paths:
-        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-        for file in files:
-            try:
-                yield str(file), file.read_bytes()
-            except OSError as error:
-                raise DataError(f"{file}: cannot be read ({error.strerror})") from error
+    for file in files(paths):
+        try:
+            yield str(file), file.read_bytes()
+        except OSError as error:
+            raise DataError(f"{file}: cannot be read ({error.strerror})") from error

@@ -21,6 +21,7 @@ from tests import builders
 
 CONFIG = configuration.parse({"spool": {"path": "."}, "model": {"profile": "test"}})
 ORIGIN = Origin(calling_ae_title="MODALITY", peer_host="127.0.0.1", received_at=datetime(2025, 1, 2, tzinfo=UTC))
+RUNNER = CliRunner()
 SOURCE = builders.part10(builders.radiograph())
 
 
@@ -99,3 +100,19 @@ def test_all_kinds_of_results_pass() -> None:
         outcome = pipeline.process(SOURCE, ORIGIN, builders.FixedPredictor(probability=probability), config)
         assert isinstance(outcome, Reported)
         assert ResultKind.PDF in {artifact.kind for artifact in outcome.artifacts}
+
+
+def test_every_kind_of_several_radiographs_at_once_is_told_apart(tmp_path: Path) -> None:
+    """Objects without a content tree name their source in sequences of their own."""
+    everything = {"name": "a", "address": "A@h:1", "send": [*ResultKind]}
+    config = configuration.parse({"spool": {"path": "."}, "destinations": [everything]})
+    for number in (1, 2):
+        content = builders.part10(builders.radiograph(number))
+        (tmp_path / f"{number}.dcm").write_bytes(content)
+        outcome = pipeline.process(content, ORIGIN, builders.FixedPredictor(), config)
+        assert isinstance(outcome, Reported)
+        for artifact in outcome.artifacts:
+            (tmp_path / f"{number}.{artifact.kind}.dcm").write_bytes(artifact.content)
+    shown = RUNNER.invoke(app, ["verify", str(tmp_path)])
+    assert shown.exit_code == 0, shown.output
+    assert f"{2 * len(ResultKind)} results, 2 sources, 0 flaws" in shown.output

@@ -104,9 +104,18 @@ def source_of(documents: list[Document]) -> tuple[str, str]:
     found = []
     for document in documents:
         found += [item.value for item in walk(document.root) if item.value_type == "IMAGE" and _is_source(item)]
-        for each in items(document.dataset, "SourceImageSequence"):
+        for each in _named_sources(document.dataset):
             found.append((text(each, "ReferencedSOPClassUID"), text(each, "ReferencedSOPInstanceUID")))
     return Counter(found).most_common(1)[0][0] if found else ("", "")
+
+
+def _named_sources(dataset: Plain) -> Iterator[Plain]:
+    """References that objects without a content tree make to the image they were made from."""
+    yield from items(dataset, "SourceImageSequence")
+    yield from items(dataset, "SourceInstanceSequence")
+    for series in items(dataset, "ReferencedSeriesSequence"):
+        yield from items(series, "ReferencedImageSequence")
+        yield from items(series, "ReferencedInstanceSequence")
 
 
 def _is_source(item: Item) -> bool:
