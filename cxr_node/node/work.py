@@ -111,7 +111,8 @@ class Worker(Generic[P]):
             return False
         started = time.monotonic()
         ending = self._end(job)
-        log.info("%s instance=%d attempt=%d took_ms=%d", ending, job.claim.row_id, job.attempts, _ms(started))
+        level = logging.ERROR if ending == "dead" else logging.INFO  # somebody must look; `trace` tells why
+        log.log(level, "%s instance=%d attempt=%d took_ms=%d", ending, job.claim.row_id, job.attempts, _ms(started))
         return True
 
     def _end(self, job: Job) -> str:
