@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from cxr_node.classify import files
 from cxr_node.command import AsJson, command, err, out, say_json
 from cxr_node.errors import DataError
 
@@ -37,7 +36,9 @@ def verify(
 
 
 def _contents(paths: list[Path]) -> Iterator[tuple[str, bytes]]:
-    for file in files(paths):
+    from cxr_node import classify
+
+    for file in classify.files(paths):
         try:
             yield str(file), file.read_bytes()
         except OSError as error:
