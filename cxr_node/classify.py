@@ -76,15 +76,15 @@ def files(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def part10(path: Path) -> bytes:
-    """A file as the network would have brought it.
+def part10(path: Path, **attributes: str) -> bytes:
+    """A file as the network would have brought it; `attributes` are told of a picture, which has none of its own.
 
     Raises
     ------
     InstanceError : it cannot be read, or is a picture that cannot be wrapped.
     """
     if path.suffix.lower() in wrap.PICTURE_SUFFIXES:
-        return wrap.wrap(path)
+        return wrap.wrap(path, **attributes)
     try:
         return path.read_bytes()
     except OSError as error:

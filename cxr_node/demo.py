@@ -23,7 +23,7 @@ from rich.progress import Progress
 
 from cxr_node import classify, page
 from cxr_node.config import Address, Admission
-from cxr_node.dicom import header, pixels, readable, wrap
+from cxr_node.dicom import header, pixels, readable
 from cxr_node.domain import Rejected, ResultKind
 from cxr_node.errors import CxrNodeError, DeliveryError, InstanceError
 from cxr_node.node import history, send, wakeup
@@ -106,8 +106,7 @@ def _part10_files(images: Sequence[Path], folder: Path, console: Console) -> dic
         file = folder / f"{number:04d}.dcm"
         attributes = BUILT_IN_ATTRIBUTES if image.parent == BUILT_IN else {}
         try:
-            picture = image.suffix.lower() in wrap.PICTURE_SUFFIXES
-            file.write_bytes(wrap.wrap(image, **attributes) if picture else image.read_bytes())
+            file.write_bytes(classify.part10(image, **attributes))
             uid = header.inspect(file).ref.sop_instance_uid
             sources[uid] = _Source(name=f"{number:02d}-{image.stem}", image=image, part10=file)
         except (InstanceError, OSError) as error:
