@@ -2,7 +2,8 @@
 
 Knows no pixels and no network: features in, a number out. A Mahalanobis distance to the nearest class
 (Lee et al. 2018), on the leading axes of the within-class scatter, plus what those axes leave over
-(Ren et al. 2021 show that without it foreign images can look near).
+(Ren et al. 2021 show that without it foreign images can look near). Where a network has learned to know outsiders
+(Hendrycks et al. 2019), the larger of both counts: a mirrored chest has the features of a chest.
 """
 
 from __future__ import annotations
@@ -50,30 +51,53 @@ def fit(features: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]
     return {name: value.float().contiguous() for name, value in stats.items()}
 
 
-def normalised(stats: Mapping[str, torch.Tensor], held_out: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Set the scale so that 1.0 is the 99th percentile over held-out images of the training population.
+def normalised(
+    stats: Mapping[str, torch.Tensor], held_out: torch.Tensor, strangeness: torch.Tensor | None = None
+) -> dict[str, torch.Tensor]:
+    """Set the scales so that 1.0 is the 99th percentile over held-out images of the training population.
 
     Parameters
     ----------
     stats : as `fit` returns them
     held_out : float32, shape (images, channels), features of images that training never saw
+    strangeness : float32, shape (images,), `Network.strangeness` of the same images, where the network learned it
+
+    Returns
+    -------
+    the tensors of `fit`, and with `strangeness` also
+        learned : (2,), its median and 99th percentile
     """
     unscaled = {**stats, "scale": torch.ones(1)}
-    return {**unscaled, "scale": torch.quantile(distance(held_out, unscaled), 0.99).reshape(1)}
+    scaled = {**unscaled, "scale": torch.quantile(mahalanobis(held_out, unscaled), 0.99).reshape(1)}
+    if strangeness is not None:
+        scaled["learned"] = torch.quantile(strangeness.float(), torch.tensor([0.5, 0.99]))
+    return scaled
 
 
-def distance(features: torch.Tensor, stats: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def distance(
+    features: torch.Tensor, stats: Mapping[str, torch.Tensor], strangeness: torch.Tensor | None = None
+) -> torch.Tensor:
     """Measure each image's distance from the training images.
 
     Parameters
     ----------
     features : float32, shape (batch, channels), each image's `Network.signature`
-    stats : the tensors of `fit`, without the prefix `distance.`
+    stats : the tensors of `normalised`, without the prefix `distance.`
+    strangeness : float32, shape (batch,), each image's `Network.strangeness`; needed where `stats` has `learned`
 
     Returns
     -------
     float32, shape (batch,), 0 or larger; 1.0 is the 99th percentile of the training population
     """
+    measured = mahalanobis(features, stats)
+    if strangeness is None:
+        return measured
+    middle, end = stats["learned"].float()
+    return torch.maximum(measured, (strangeness.float() - middle) / (end - middle).clamp_min(1e-6))
+
+
+def mahalanobis(features: torch.Tensor, stats: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """`distance` without what the network itself has learned of outsiders."""
     offset = features.float()[:, None, :] - stats["mean"].float()  # (batch, classes, channels)
     along = offset @ stats["axes"].float()  # (batch, classes, axes)
     residual = (offset.square().sum(-1) - along.square().sum(-1)).clamp_min(0.0)  # (batch, classes)

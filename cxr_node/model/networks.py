@@ -24,9 +24,11 @@ class Network(nn.Module):
     Attributes
     ----------
     layer : name of the layer that yields the feature map, as reports cite it
+    learns_outsiders : whether `strangeness` answers
     """
 
     layer: str
+    learns_outsiders: bool = False
 
     @abstractmethod
     def early(self, x: torch.Tensor) -> torch.Tensor:
@@ -39,6 +41,19 @@ class Network(nn.Module):
     @abstractmethod
     def head(self, feature_map: torch.Tensor) -> torch.Tensor:
         """Average over the image and classify: (batch, channels, rows, cols) -> (batch, labels) logits."""
+
+    def strangeness(self, feature_map: torch.Tensor) -> torch.Tensor | None:
+        """Say how strange an image is: (batch, channels, rows, cols) -> (batch,) logits; None where not learned."""
+        return None
+
+    def evidence(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """Tell what each cell adds to each logit: -> (batch, labels, rows, cols); their mean is the logit, less bias.
+
+        Raises
+        ------
+        ModelError : the head is not one linear layer over the averaged map
+        """
+        raise ModelError(f"{type(self).__name__} has no linear head, so that its cells have no evidence of their own")
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """Compute the last feature map: (batch, 1, size_px, size_px) standardised -> (batch, channels, rows, cols)."""
@@ -64,22 +79,37 @@ class Network(nn.Module):
         return self.head(self.features(x))
 
 
+LAST_STAGE = 14
+"""Block of MobileNetV2 that halves the resolution for the last time."""
 MIDDLE = 17
 """Blocks of MobileNetV2 before the map that `signature` reads. Measured: earlier ones take scanners for strangers."""
 
 
 class MobileNetV2(Network):
-    """The trunk of MobileNetV2 (Sandler et al. 2018) with one linear layer over the averaged feature map."""
+    """The trunk of MobileNetV2 (Sandler et al. 2018) with one linear layer over the averaged feature map.
+
+    Parameters
+    ----------
+    labels : number of logits
+    dropout : share of pooled features dropped while training
+    stride : 32, or 16: the last stage keeps its resolution and looks at every other cell instead (Yu and Koltun
+        2016), so that the map has four times the cells, for 1.8 times the work
+    outsider : whether a second linear layer learns which images are no business of this network
+    """
 
     layer = "features.18"
 
-    def __init__(self, labels: int, *, dropout: float = 0.2) -> None:
+    def __init__(self, labels: int, *, dropout: float = 0.2, stride: int = 32, outsider: bool = False) -> None:
         super().__init__()
+        if stride not in (16, 32):
+            raise ValueError(f"stride must be 16 or 32, not {stride}")
         self.trunk = mobilenet_v2(weights=None).features
+        if stride == 16:
+            _keep_resolution(self.trunk)
         self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(1280, labels)
-        nn.init.normal_(self.classifier.weight, std=0.01)
-        nn.init.zeros_(self.classifier.bias)
+        self.classifier = _linear(1280, labels)
+        self.outsider = _linear(1280, 1) if outsider else None
+        self.learns_outsiders = outsider
 
     def early(self, x: torch.Tensor) -> torch.Tensor:
         """Repeat the image in three equal channels, as the ImageNet features expect, and pass 17 of 19 blocks."""
@@ -91,10 +121,38 @@ class MobileNetV2(Network):
         feature_map: torch.Tensor = self.trunk[MIDDLE:](early_map)  # (batch, 1280, size_px / 32, size_px / 32)
         return feature_map
 
+    def strangeness(self, feature_map: torch.Tensor) -> torch.Tensor | None:
+        """Say how strange an image is: -> (batch,) logits; None without the option `outsider`."""
+        if self.outsider is None:
+            return None
+        strange: torch.Tensor = self.outsider(self.dropout(self.pooled(feature_map)))  # (batch, 1)
+        return strange[:, 0]
+
+    def evidence(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """Weigh the map's channels as the linear layer does: -> (batch, labels, rows, cols)."""
+        return torch.einsum("nchw,lc->nlhw", feature_map, self.classifier.weight)
+
     def head(self, feature_map: torch.Tensor) -> torch.Tensor:
         """Average over the image, drop some features while training, and classify."""
         logits: torch.Tensor = self.classifier(self.dropout(self.pooled(feature_map)))  # (batch, labels)
         return logits
+
+
+def _linear(channels: int, outputs: int) -> nn.Linear:
+    layer = nn.Linear(channels, outputs)
+    nn.init.normal_(layer.weight, std=0.01)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _keep_resolution(trunk: nn.Sequential) -> None:
+    """Turn the last stride of 2 into a dilation of 2; the parameters keep their names, shapes and meaning."""
+    for place in range(LAST_STAGE, LAST_STAGE + 4):
+        for layer in trunk[place].modules():
+            if isinstance(layer, nn.Conv2d) and layer.groups > 1:
+                layer.stride = (1, 1)
+                if place > LAST_STAGE:
+                    layer.dilation = layer.padding = (2, 2)
 
 
 ARCHITECTURES: Mapping[str, Callable[..., Network]] = {

@@ -34,11 +34,13 @@ class Sight:
     logits : float32, shape (images, views, labels)
     feature_map : float32, shape (images, channels, rows, cols), of the plain view
     signature : float32, shape (images, channels), of the plain view: what `distance` measures
+    strangeness : float32, shape (images,), of the plain view, where the network has learned to know outsiders
     """
 
     logits: torch.Tensor
     feature_map: torch.Tensor
     signature: torch.Tensor
+    strangeness: torch.Tensor | None
 
 
 @torch.no_grad()
@@ -55,7 +57,13 @@ def look(network: Network, shown: torch.Tensor) -> Sight:
     early_maps = network.early(batch)  # (images * views, channels, rows, cols)
     feature_maps = network.late(early_maps)
     logits = network.head(feature_maps).reshape(images, seen, -1)
-    return Sight(logits=logits, feature_map=feature_maps[::seen], signature=network.signature(early_maps[::seen]))
+    plain = feature_maps[::seen]
+    return Sight(
+        logits=logits,
+        feature_map=plain,
+        signature=network.signature(early_maps[::seen]),
+        strangeness=network.strangeness(plain),
+    )
 
 
 def calibrated(logits: torch.Tensor, slope: float, intercept: float) -> torch.Tensor:
@@ -116,7 +124,7 @@ class TorchPredictor:
         prediction = Prediction(
             probability={label: float(p) for label, p in zip(profile.labels, probability, strict=True)},
             spread=float(spread(by_view)[0, judged]),
-            distance=float(distance(sight.signature, self._stats)[0]),
+            distance=float(distance(sight.signature, self._stats, sight.strangeness)[0]),
         )
         if not np.isfinite([*prediction.probability.values(), prediction.spread, prediction.distance]).all():
             raise ModelError(f"profile {profile.name}: the network's answer is no number")

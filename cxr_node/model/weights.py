@@ -22,6 +22,8 @@ READABLE = 0o644
 """safetensors writes for its owner alone; the node runs as another user than the one who trained."""
 STATISTICS = frozenset({"mean", "axes", "variance", "residual_variance", "scale"})
 """What `model.distance.fit` yields."""
+LEARNED = "learned"
+"""A further statistic, where the network has learned to know outsiders."""
 
 
 def save(path: Path, network: Network, stats: Mapping[str, torch.Tensor]) -> None:
@@ -56,8 +58,9 @@ def load(path: Path, spec: NetworkSpec, labels: int) -> tuple[Network, dict[str,
     if strange := sorted(name for name in tensors if not name.startswith((NETWORK, DISTANCE))):
         raise ModelError(f"{path}: tensor {strange[0]!r} is neither {NETWORK}* nor {DISTANCE}*")
     stats = _part(tensors, DISTANCE)
-    if stats.keys() != STATISTICS:
-        raise ModelError(f"{path}: {DISTANCE}* must be {sorted(STATISTICS)}, found {sorted(stats)}")
+    expected = STATISTICS | ({LEARNED} if network.learns_outsiders else frozenset())
+    if stats.keys() != expected:
+        raise ModelError(f"{path}: {DISTANCE}* must be {sorted(expected)}, found {sorted(stats)}")
     return network.eval(), stats
 
 

@@ -1,12 +1,14 @@
-"""One batch of training images, changed in every way that must not change the answer.
+"""One batch of training images, changed in every way that must not change the answer, and in one that must.
 
-Knows no labels: both classes pass through the same doors. What remains the same in a class's images after
-this is what the network may learn; scanner style, letters, sharpness and JPEG blocks should not be among it.
+Both classes pass through the same doors. What remains the same in a class's images after this is what the network
+may learn; scanner style, letters, sharpness, JPEG blocks and all that surrounds the chest should not be among it.
+The only door that knows labels draws an opacity into a normal lung and calls the image positive.
 """
 
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,16 +18,42 @@ from PIL import Image
 
 from cxr_node.model.preprocess import standardise
 from cxr_node.model.profile import InputSpec
-from cxr_node.training import stamps
+from cxr_node.training import opacity, stamps, style
 from cxr_node.training.recipe import AugmentSection
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+Bools = NDArray[np.bool_]
 
 BANK_SIZE = 600
 BOX_SIGMA_PX = 0.816
 """Standard deviation of a 3 x 3 mean; n of them in a row have sqrt(n) times as much."""
 
 
+CHEST = (0.07, 0.86, 0.06, 0.94)
+"""Top, bottom, left and right of the chest as shares of a squashed frontal radiograph: nothing outside is lung."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Changed images and what is known of them.
+
+    Attributes
+    ----------
+    inputs : float32, shape (batch, 1, size_px, size_px), standardised as `model.preprocess.prepare` does
+    positive : bool, shape (batch,); True also where an opacity was drawn into a normal lung
+    chest : float32, shape (batch, 1, size_px, size_px), 1 where the chest is
+    drawn : float32, shape (batch, 1, size_px, size_px), where an opacity was drawn; zeros in all other images
+    """
+
+    inputs: torch.Tensor
+    positive: NDArray[np.bool_]
+    chest: torch.Tensor
+    drawn: torch.Tensor
+
+
 class Augmenter:
-    """The doors, in order: marks, wipes, geometry, sharpness, tone, noise, recompression, standardisation.
+    """The doors, in order: opacities, surroundings, style, marks, wipes, geometry, sharpness, tone, noise, JPEG.
 
     All chance comes from the generator given to a call: the same generator state, the same batch.
     """
@@ -34,32 +62,75 @@ class Augmenter:
         self._section = section
         self._spec = spec
         self._stamps = stamps.bank(BANK_SIZE, source_px, np.random.default_rng(seed))
+        self._chest = _chest(source_px)
 
-    def __call__(self, images: NDArray[np.uint8], rng: np.random.Generator) -> torch.Tensor:
-        """Change a batch.
+    @property
+    def opacity(self) -> float:
+        """Share of negatives into which an opacity is drawn."""
+        return self._section.opacity
+
+    def __call__(self, images: Bytes, positive: Bools, rng: np.random.Generator, *, size_px: int = 0) -> Batch:
+        """Change a batch, opacities drawn into a share of its negatives.
 
         Parameters
         ----------
         images : uint8, shape (batch, source_px, source_px)
+        positive : bool, shape (batch,)
         rng : the only source of chance
-
-        Returns
-        -------
-        float32, shape (batch, 1, size_px, size_px), standardised as `model.preprocess.prepare` does
+        size_px : side of the result where it is not the profile's, as in the first epochs
         """
-        section = self._section
+        chosen = ~positive & (rng.random(len(images)) < self._section.opacity)
+        return self.changed(images, positive, (chosen, len(images)), rng, size_px=size_px)
+
+    def changed(
+        self, images: Bytes, positive: Bools, plan: tuple[Bools, int], rng: np.random.Generator, *, size_px: int = 0
+    ) -> Batch:
+        """Change a batch.
+
+        Parameters
+        ----------
+        plan : into which images opacities are drawn, and how many of the first images lend their surroundings and
+            style to all
+        """
+        section, spec = self._section, self._spec
+        spec = spec.model_copy(update={"size_px": size_px}) if size_px else spec
+        chosen, lenders = plan
         changed = images.astype(np.float32) / 255.0
+        drawn = np.zeros_like(changed)
+        for place in np.flatnonzero(chosen):
+            drawn[place] = opacity.paste(changed[place], rng)
+        changed = self._mixed_context(changed, lenders, rng)
         for image in changed:
             if rng.random() < section.marks:
                 stamps.paste(image, self._stamps, rng)
             if rng.random() < section.wipe:
                 _wipe(image, rng)
-        batch = _warped(torch.from_numpy(changed)[:, None], section, self._spec, rng)  # (B, 1, size_px, size_px)
-        batch = _sharpness(batch, section, rng)
+        chest = np.broadcast_to(self._chest, changed.shape)
+        layers = torch.from_numpy(np.stack([changed, chest, drawn], axis=1))  # (B, 3, source_px, source_px)
+        layers = _warped(layers, section, spec, rng)
+        batch = _sharpness(layers[:, :1], section, rng)
         batch = _tone(batch, section, rng)
         batch = _noise(batch, section, rng).clamp(0.0, 1.0)
         batch = _recompressed(batch, section, rng)
-        return standardise(batch[:, 0])[:, None]
+        inputs = standardise(batch[:, 0])[:, None]
+        return Batch(inputs=inputs, positive=positive | chosen, chest=layers[:, 1:2], drawn=layers[:, 2:])
+
+    def _mixed_context(self, images: Floats, lenders: int, rng: np.random.Generator) -> Floats:
+        """Give some images the surroundings, or the style, of another image of the batch, whatever its class."""
+        section, mixed = self._section, images.copy()
+        for place, partner in enumerate(rng.integers(lenders, size=len(images))):
+            if rng.random() < section.style:
+                mixed[place] = style.like(mixed[place], images[partner], float(rng.uniform(0.3, 1.0)))
+            if rng.random() < section.surround:
+                style.surround(mixed[place], images[partner], rng)
+        return mixed
+
+
+def _chest(size_px: int) -> NDArray[np.float32]:
+    chest = np.zeros((size_px, size_px), dtype=np.float32)
+    top, bottom, left, right = (round(edge * size_px) for edge in CHEST)
+    chest[top:bottom, left:right] = 1.0
+    return chest
 
 
 def _per_image(values: NDArray[np.float64]) -> torch.Tensor:
@@ -100,7 +171,7 @@ def _warped(batch: torch.Tensor, section: AugmentSection, spec: InputSpec, rng: 
     theta[:, 0, 0], theta[:, 0, 1] = np.cos(angle) * zoom * stretch * mirror, -np.sin(angle) * zoom / stretch
     theta[:, 1, 0], theta[:, 1, 1] = np.sin(angle) * zoom * stretch * mirror, np.cos(angle) * zoom / stretch
     theta[:, :, 2] = rng.uniform(-2.0 * section.shift, 2.0 * section.shift, (count, 2))
-    size = [count, 1, spec.size_px, spec.size_px]
+    size = [count, batch.shape[1], spec.size_px, spec.size_px]
     grid = nnf.affine_grid(torch.from_numpy(theta.astype(np.float32)), size, align_corners=False)
     outside = ("zeros", "border", "reflection")[int(rng.integers(3))]
     return nnf.grid_sample(batch, grid, mode="bilinear", padding_mode=outside, align_corners=False)

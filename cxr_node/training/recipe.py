@@ -56,12 +56,17 @@ class ScheduleSection(_Strict):
     mixup_alpha: float = Field(ge=0.0)
     ema_decay: float = Field(ge=0.0, lt=1.0)
     average_epochs: int = Field(ge=1)
+    small_epochs: int = Field(0, ge=0)
+    small_px: int = Field(160, ge=32)
     bfloat16: bool
 
 
 class AugmentSection(_Strict):
     """Shares (0 to 1) are of images; ranges are half-widths round "no change" unless said otherwise."""
 
+    opacity: float = Field(0.0, ge=0.0, le=1.0)
+    style: float = Field(0.0, ge=0.0, le=1.0)
+    surround: float = Field(0.0, ge=0.0, le=1.0)
     marks: float = Field(ge=0.0, le=1.0)
     wipe: float = Field(ge=0.0, le=1.0)
     mirror: float = Field(ge=0.0, le=1.0)
@@ -77,6 +82,27 @@ class AugmentSection(_Strict):
     noise: float = Field(ge=0.0, le=0.5)
     recompress: float = Field(ge=0.0, le=1.0)
     recompress_quality: tuple[int, int]
+
+
+class StrangersSection(_Strict):
+    """Unlabelled images of another population: rows of a manifest whose `column` holds `word`."""
+
+    folder: str
+    column: str
+    word: str
+
+
+class LessonsSection(_Strict):
+    """What is taught beside the labels; weights are of terms of the loss, counts are per batch."""
+
+    outsiders: int = Field(ge=1)
+    outsider_weight: float = Field(ge=0.0)
+    strangers: StrangersSection | None
+    pairs: int = Field(ge=0)
+    pair_weight: float = Field(ge=0.0)
+    pair_margin: float = Field(ge=0.0)
+    outside_weight: float = Field(ge=0.0)
+    drawn_weight: float = Field(ge=0.0)
 
 
 class OperatingSection(_Strict):
@@ -102,6 +128,7 @@ class Recipe(_Strict):
     data: DataSection
     schedule: ScheduleSection
     augment: AugmentSection
+    lessons: LessonsSection | None = None
     operating: OperatingSection
 
     @model_validator(mode="after")

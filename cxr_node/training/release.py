@@ -77,12 +77,12 @@ def _statistics(recipe: Recipe, network: Network, parts: Parts, bar: Progress) -
     seen, held_out = parts["training"], parts["calibration"]
     task = bar.add_task("signatures", total=2 * (len(seen) + len(held_out)))
 
-    def signatures_of(items: Sequence[Item]) -> torch.Tensor:
+    def signatures_of(items: Sequence[Item]) -> tuple[torch.Tensor, torch.Tensor | None]:
         inputs = scores.prepared(items, recipe.input, lambda: bar.advance(task))
         return scores.signatures(network, inputs, lambda: bar.advance(task))
 
-    stats = distance.fit(signatures_of(seen), torch.tensor([int(item.positive) for item in seen]))
-    return distance.normalised(stats, signatures_of(held_out))
+    stats = distance.fit(signatures_of(seen)[0], torch.tensor([int(item.positive) for item in seen]))
+    return distance.normalised(stats, *signatures_of(held_out))
 
 
 def _counted(items: Sequence[Item]) -> dict[str, int]:

@@ -75,7 +75,9 @@ def corrupted(images: NDArray[np.uint8], augmenter: Augmenter, seed: int) -> tor
     float32, shape (images, 1, size_px, size_px), standardised
     """
     rng = np.random.default_rng(seed)
-    return torch.cat([augmenter(images[start : start + BATCH], rng) for start in range(0, len(images), BATCH)])
+    nobody = np.ones(len(images), dtype=bool)  # positives get no opacity drawn
+    starts = range(0, len(images), BATCH)
+    return torch.cat([augmenter(images[s : s + BATCH], nobody[s : s + BATCH], rng).inputs for s in starts])
 
 
 @torch.inference_mode()
@@ -86,15 +88,29 @@ def logits(network: Network, inputs: torch.Tensor) -> Floats:
 
 
 @torch.inference_mode()
-def signatures(network: Network, inputs: torch.Tensor, on_image: Callable[[], None] = _silent) -> torch.Tensor:
-    """What `model.distance` measures: (images, 1, size_px, size_px) -> float32, shape (images, channels)."""
+def signatures(
+    network: Network, inputs: torch.Tensor, on_image: Callable[[], None] = _silent
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """What `model.distance` measures.
+
+    Parameters
+    ----------
+    inputs : float32, shape (images, 1, size_px, size_px), standardised
+
+    Returns
+    -------
+    signatures, float32, shape (images, channels); strangeness, float32, shape (images,), None where not learned
+    """
     network.eval()
-    rows = []
+    rows, strange = [], []
     for chunk in torch.split(inputs, BATCH):
-        rows.append(network.signature(network.early(chunk)))
+        early_map = network.early(chunk)
+        rows.append(network.signature(early_map))
+        learned = network.strangeness(network.late(early_map)) if network.learns_outsiders else None
+        strange += [] if learned is None else [learned]
         for _ in chunk:
             on_image()
-    return torch.cat(rows)
+    return torch.cat(rows), torch.cat(strange) if strange else None
 
 
 def score(
@@ -116,6 +132,6 @@ def score(
     for image in inputs:
         sight = look(network, preprocess.views(image[0].numpy())[None])
         rows.append(sight.logits[0])
-        distances.append(float(distance.distance(sight.signature, stats)[0]))
+        distances.append(float(distance.distance(sight.signature, stats, sight.strangeness)[0]))
         on_image()
     return Scores(logits=torch.stack(rows), distance=np.array(distances))

@@ -10,6 +10,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,10 +24,11 @@ from rich.progress import Progress
 from cxr_node.errors import ConfigError
 from cxr_node.model import networks
 from cxr_node.model.networks import Network
-from cxr_node.training import data, folder, metrics, release, scores
+from cxr_node.training import data, folder, lesson, metrics, release, scores
 from cxr_node.training import recipe as recipes
 from cxr_node.training.augment import Augmenter
 from cxr_node.training.data import Item
+from cxr_node.training.lesson import Lesson
 from cxr_node.training.progress import bar_of
 from cxr_node.training.recipe import Recipe
 
@@ -52,6 +54,7 @@ class Course:
     average: State | None
     averaged: int
     epoch: int
+    strangers: NDArray[np.uint8] | None = None
 
 
 def run(recipe_path: Path, data_folder: Path, out: Path, *, progress: bool = True) -> Path:
@@ -85,6 +88,10 @@ def run(recipe_path: Path, data_folder: Path, out: Path, *, progress: bool = Tru
             for name, part in parts.items()
         }
         watched = scores.prepared(parts["validation"], recipe.input)
+        strange = (
+            lesson.strangers(recipe.lessons, recipe_path.parent, recipe.data.source_px) if recipe.lessons else None
+        )
+        course.strangers = strange
         learn(recipe, course, (images["training"], parts["training"]), (watched, parts["validation"]), out, bar)
         release.release(out, recipe, course.network, (parts, data_folder.name), bar)
     return out
@@ -128,18 +135,15 @@ def learn(
 ) -> None:
     """Run the epochs that are left; the network ends with the averaged weights."""
     augmenter = Augmenter(recipe.augment, recipe.input, recipe.data.source_px, recipe.seed)
-    images, items = training
-    positive = np.array([item.positive for item in items])
     steps = math.ceil(recipe.schedule.images_per_epoch / recipe.schedule.batch)
     task = bar.add_task("train", total=recipe.schedule.epochs * steps, completed=course.epoch * steps)
     while course.epoch < recipe.schedule.epochs:
-        rng = np.random.default_rng([recipe.seed, course.epoch])
         torch.manual_seed(recipe.seed * 1_000_003 + course.epoch)
         begun, losses = time.monotonic(), []
-        for step, chosen in enumerate(_balanced(positive, recipe, rng)):
+        mixing = np.random.default_rng([recipe.seed, course.epoch, 1])
+        for step, given in enumerate(_ahead(_lessons(recipe, course, augmenter, training))):
             _set_rate(course.optimizer, recipe, (course.epoch * steps + step) / (recipe.schedule.epochs * steps))
-            batch = augmenter(images[chosen], rng)
-            losses.append(_learn_batch(course, recipe, batch, positive[chosen], rng))
+            losses.append(_learn_batch(course, recipe, given, mixing))
             _follow(course, recipe, course.epoch * steps + step)
             bar.advance(task)
         course.epoch += 1
@@ -163,20 +167,44 @@ def _drawn(places: NDArray[np.int64], count: int, rng: np.random.Generator) -> N
     return np.concatenate(rounds)[:count]
 
 
-def _learn_batch(
-    course: Course, recipe: Recipe, batch: torch.Tensor, positive: NDArray[np.bool_], rng: np.random.Generator
-) -> float:
+def _lessons(
+    recipe: Recipe, course: Course, augmenter: Augmenter, training: tuple[NDArray[np.uint8], Sequence[Item]]
+) -> Iterator[Lesson]:
+    """Make the batches of one epoch; all chance comes from (seed, epoch)."""
+    images, items = training
+    positive = np.array([item.positive for item in items])
+    rng = np.random.default_rng([recipe.seed, course.epoch])
     schedule = recipe.schedule
-    target = torch.from_numpy(positive.astype(np.float32))[:, None]  # (batch, 1)
-    target = target * (1.0 - schedule.label_smoothing) + schedule.label_smoothing / 2.0
+    size_px = schedule.small_px if course.epoch < schedule.small_epochs else recipe.input.size_px
+    for chosen in _balanced(positive, recipe, rng):
+        labelled = (images[chosen], positive[chosen])
+        yield lesson.give(recipe.lessons, augmenter, labelled, course.strangers, rng, size_px)
+
+
+def _ahead(lessons: Iterator[Lesson]) -> Iterator[Lesson]:
+    """Make the next batch while the network learns from this one."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        waiting = pool.submit(next, lessons, None)
+        while (given := waiting.result()) is not None:
+            waiting = pool.submit(next, lessons, None)
+            yield given
+
+
+def _learn_batch(course: Course, recipe: Recipe, given: Lesson, rng: np.random.Generator) -> float:
+    schedule, labelled = recipe.schedule, given.labelled
+    inputs, target = given.batch.inputs, torch.from_numpy(given.batch.positive[:labelled].astype(np.float32))[:, None]
+    target = target * (1.0 - schedule.label_smoothing) + schedule.label_smoothing / 2.0  # (labelled, 1)
     if schedule.mixup_alpha > 0.0:
         share = float(rng.beta(schedule.mixup_alpha, schedule.mixup_alpha))
-        partner = torch.from_numpy(rng.permutation(len(batch)))
-        batch, target = batch.lerp(batch[partner], share), target.lerp(target[partner], share)
+        partner = torch.from_numpy(rng.permutation(labelled))
+        inputs, target = inputs.lerp(inputs[partner], share), target.lerp(target[partner], share)
     course.network.train()
     with torch.autocast("cpu", torch.bfloat16, enabled=schedule.bfloat16):
-        logits = course.network(batch.contiguous(memory_format=torch.channels_last))  # (batch, 1)
+        feature_map = course.network.features(inputs.contiguous(memory_format=torch.channels_last))
+        logits = course.network.head(feature_map[:labelled])  # (labelled, 1)
     loss = nnf.binary_cross_entropy_with_logits(logits.float(), target)
+    if recipe.lessons is not None:
+        loss = loss + lesson.loss(recipe.lessons, course.network, feature_map.float(), given)
     course.optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(loss)
     nn_utils.clip_grad_norm_(course.network.parameters(), schedule.clip_norm)

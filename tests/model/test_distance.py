@@ -46,3 +46,15 @@ def test_foreign_features_are_far_along_strong_and_weak_directions(
 def test_few_images_suffice() -> None:
     features, labels = population(8, seed=6)
     assert torch.isfinite(distance(features, fit(features, labels))).all()
+
+
+def test_what_the_network_learned_of_outsiders_counts_where_it_is_larger() -> None:
+    features, labels = population(600, seed=1)
+    known = torch.linspace(-8.0, -2.0, 600)
+    stats = normalised(fit(features, labels), features, known)
+    near = features[:50]
+    plain = distance(near, {name: value for name, value in stats.items() if name != "learned"})
+    torch.testing.assert_close(distance(near, stats, torch.full((50,), -9.0)), plain)
+    strange = distance(near, stats, torch.full((50,), 3.0))
+    assert float(strange.min()) > 1.5
+    assert float((distance(features, stats, known) > 1.0).float().mean()) < 0.03

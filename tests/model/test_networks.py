@@ -40,6 +40,37 @@ def test_head_averages_so_that_its_gradient_is_flat(architecture: str) -> None:
     assert gradient.abs().sum() > 0
 
 
+def test_stride_16_gives_four_times_the_cells_from_the_same_parameters() -> None:
+    coarse = build(NetworkSpec(architecture="mobilenet-v2"), 1).eval()
+    fine = build(NetworkSpec(architecture="mobilenet-v2", options={"stride": 16}), 1).eval()
+    fine.load_state_dict(coarse.state_dict())
+    x = torch.randn(1, 1, 128, 128)
+    with torch.inference_mode():
+        few, many = coarse.features(x), fine.features(x)
+    assert (few.shape[-1], many.shape[-1]) == (4, 8)
+    torch.testing.assert_close(many[..., 2:-2:2, 2:-2:2], few[..., 1:-1, 1:-1], atol=1e-3, rtol=1e-2)
+
+
+def test_stride_that_does_not_exist_is_an_error() -> None:
+    with pytest.raises(ModelError, match="stride must be 16 or 32, not 8"):
+        build(NetworkSpec(architecture="mobilenet-v2", options={"stride": 8}), 1)
+
+
+def test_evidence_of_the_cells_adds_up_to_the_logit() -> None:
+    network = build(NetworkSpec(architecture="mobilenet-v2", options={"outsider": True}), 2).eval()
+    feature_map = torch.rand(3, 1280, 4, 4)
+    with torch.inference_mode():
+        evidence = network.evidence(feature_map)
+        torch.testing.assert_close(evidence.mean(dim=(2, 3)) + network.classifier.bias, network.head(feature_map))
+        assert network.strangeness(feature_map).shape == (3,)
+
+
+def test_strangeness_is_none_where_it_was_not_learned() -> None:
+    network = build(NetworkSpec(architecture="mobilenet-v2"), 1)
+    assert not network.learns_outsiders
+    assert network.strangeness(torch.rand(1, 1280, 2, 2)) is None
+
+
 def test_unknown_architecture_names_the_known_ones() -> None:
     with pytest.raises(ModelError, match="'alexnet' is unknown; this version builds mobilenet-v2"):
         build(NetworkSpec(architecture="alexnet"), 1)

@@ -15,6 +15,7 @@ from cxr_node.training.augment import Augmenter
 from cxr_node.training.recipe import AugmentSection
 from tests.training import folders
 
+NEGATIVE = np.zeros(16, dtype=bool)
 OFF = {name: 0 for name in AugmentSection.model_fields if name != "recompress_quality"}
 
 
@@ -32,7 +33,7 @@ def augmenter(tmp_path: Path, **options: float) -> Augmenter:
 
 
 def test_everything_off_is_preparation_alone(tmp_path: Path, images: NDArray[np.uint8]) -> None:
-    batch = augmenter(tmp_path)(images, np.random.default_rng(0))
+    batch = augmenter(tmp_path)(images, NEGATIVE, np.random.default_rng(0)).inputs
     assert batch.shape == (16, 1, 32, 32)
     spread, mean = torch.std_mean(batch, dim=(1, 2, 3))
     torch.testing.assert_close(mean, torch.zeros(16), atol=1e-4, rtol=0.0)
@@ -46,6 +47,9 @@ def test_everything_off_is_preparation_alone(tmp_path: Path, images: NDArray[np.
 @pytest.mark.parametrize(
     "door",
     [
+        {"opacity": 1.0},
+        {"style": 1.0},
+        {"surround": 1.0},
         {"marks": 1.0},
         {"wipe": 1.0},
         {"mirror": 1.0},
@@ -65,12 +69,30 @@ def test_everything_off_is_preparation_alone(tmp_path: Path, images: NDArray[np.
 def test_each_door_changes_images_and_its_generator_alone_decides(
     door: dict[str, float], tmp_path: Path, images: NDArray[np.uint8]
 ) -> None:
-    plain = augmenter(tmp_path)(images, np.random.default_rng(0))
-    one = augmenter(tmp_path, **door)(images, np.random.default_rng(3))
-    same = augmenter(tmp_path, **door)(images, np.random.default_rng(3))
+    plain = augmenter(tmp_path)(images, NEGATIVE, np.random.default_rng(0)).inputs
+    one = augmenter(tmp_path, **door)(images, NEGATIVE, np.random.default_rng(3)).inputs
+    same = augmenter(tmp_path, **door)(images, NEGATIVE, np.random.default_rng(3)).inputs
     assert float((one - plain).abs().max()) > 0.05
     assert torch.isfinite(one).all()
     torch.testing.assert_close(one, same, atol=0.0, rtol=0.0)
+
+
+def test_a_drawn_opacity_makes_a_negative_positive_and_is_known_in_place(
+    tmp_path: Path, images: NDArray[np.uint8]
+) -> None:
+    positive = np.arange(16) % 2 == 0
+    batch = augmenter(tmp_path, opacity=1.0)(images, positive, np.random.default_rng(0))
+    plain = augmenter(tmp_path)(images, positive, np.random.default_rng(0))
+    assert batch.positive.all()
+    assert (plain.positive == positive).all()
+    drawn = batch.drawn.flatten(1).amax(dim=1) > 0.3
+    assert (drawn.numpy() == ~positive).all()
+    assert (batch.chest.flatten(1).mean(dim=1) > 0.5).all()
+
+
+def test_a_smaller_size_is_the_same_picture(tmp_path: Path, images: NDArray[np.uint8]) -> None:
+    batch = augmenter(tmp_path)(images, NEGATIVE, np.random.default_rng(0), size_px=20)
+    assert batch.inputs.shape == batch.chest.shape == batch.drawn.shape == (16, 1, 20, 20)
 
 
 def test_stamps_are_opacities_of_many_shapes() -> None:

@@ -1,0 +1,121 @@
+"""What is taught beside the labels: outsiders, pairs of strangers, evidence in its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cxr_node.errors import DataError
+from cxr_node.model.networks import build
+from cxr_node.model.profile import NetworkSpec
+from cxr_node.training import lesson, opacity, outsiders, style
+from cxr_node.training.augment import Augmenter, Batch
+from cxr_node.training.lesson import Lesson
+from cxr_node.training.recipe import LessonsSection, StrangersSection
+from tests.training import folders
+
+SECTION = LessonsSection(
+    outsiders=5,
+    outsider_weight=1.0,
+    strangers=None,
+    pairs=2,
+    pair_weight=1.0,
+    pair_margin=1.0,
+    outside_weight=1.0,
+    drawn_weight=1.0,
+)
+
+
+def thorax(size_px: int = 96) -> np.ndarray:
+    """Draw two dark lungs: float32, shape (size_px, size_px), range [0, 1]."""
+    y, x = np.mgrid[:size_px, :size_px] / size_px
+    lungs = sum(0.6 * np.exp(-(((y - 0.45) / 0.3) ** 2) - ((x - c) / 0.15) ** 2) for c in (0.3, 0.7))
+    return (0.8 - lungs).astype(np.float32)
+
+
+def test_an_opacity_brightens_lung_and_nothing_else() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        image = thorax()
+        before = image.copy()
+        drawn = opacity.paste(image, rng)
+        assert 0.0 <= image.min() <= image.max() <= 1.0
+        assert drawn.max() == pytest.approx(1.0)
+        assert (image - before)[drawn > 0.5].mean() > 0.03
+        np.testing.assert_allclose(image[drawn < 1e-3], before[drawn < 1e-3], atol=2e-3)
+        assert drawn[-15:].max() < 0.05  # below the diaphragm
+
+
+def test_surroundings_are_the_others_and_the_chest_stays() -> None:
+    image, other = np.full((100, 100), 0.2, np.float32), np.full((100, 100), 0.9, np.float32)
+    style.surround(image, other, np.random.default_rng(1))
+    np.testing.assert_allclose(image[35:65, 35:65], 0.2)
+    np.testing.assert_allclose(image[0], 0.9, atol=0.71)
+    assert image[0].mean() > 0.5
+
+
+def test_style_moves_detail_and_grey_towards_the_other() -> None:
+    rng = np.random.default_rng(2)
+    sharp = (thorax() + rng.normal(0.0, 0.05, (96, 96))).clip(0, 1).astype(np.float32)
+    soft = (thorax() * 0.5).astype(np.float32)
+    changed = style.like(sharp, soft, 1.0)
+    assert np.abs(np.diff(changed)).mean() < np.abs(np.diff(sharp)).mean()
+    assert abs(changed.mean() - soft.mean()) < 0.02
+    np.testing.assert_allclose(style.like(sharp, soft, 0.0), sharp, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", sorted(outsiders.MAKERS))
+def test_each_outsider_is_another_picture_of_the_same_size(kind: str) -> None:
+    image = np.rint(thorax() * 255.0).astype(np.uint8)
+    image[:, :40] //= 2  # no symmetry
+    rng = np.random.default_rng(3)
+    for _ in range(10):
+        made = outsiders.MAKERS[kind](image, rng)
+        assert made.shape == image.shape
+        assert made.dtype == np.uint8
+        assert np.abs(made.astype(int) - image).mean() > 2.0
+
+
+def test_a_lesson_holds_labelled_images_then_pairs_then_outsiders(tmp_path: Path) -> None:
+    recipe = folders.recipe(tmp_path)
+    augmenter = Augmenter(recipe.augment, recipe.input, recipe.data.source_px, seed=1)
+    images = np.stack([np.rint(thorax(40) * 255.0).astype(np.uint8)] * 8)
+    given = lesson.give(SECTION, augmenter, (images, np.arange(8) < 4), images[:3], np.random.default_rng(0), 32)
+    assert (given.labelled, given.pairs) == (8, 2)
+    assert given.batch.inputs.shape == (8 + 2 * 2 + 5, 1, 32, 32)
+    drawn = given.batch.drawn.flatten(1).amax(dim=1) > 0.0
+    assert drawn.tolist() == [False] * 10 + [True] * 2 + [False] * 5
+
+
+def _lesson(inputs: torch.Tensor, drawn: torch.Tensor) -> Lesson:
+    chest = torch.zeros_like(inputs)
+    chest[..., 16:-16, 16:-16] = 1.0
+    batch = Batch(inputs=inputs, positive=np.zeros(len(inputs), dtype=bool), chest=chest, drawn=drawn)
+    return Lesson(batch=batch, labelled=len(inputs), pairs=0)
+
+
+def test_evidence_outside_the_chest_or_beside_the_opacity_costs() -> None:
+    network = build(NetworkSpec(architecture="mobilenet-v2", options={"outsider": False}), 1).eval()
+    torch.nn.init.ones_(network.classifier.weight)
+    drawn = torch.zeros(1, 1, 64, 64)
+    drawn[..., 32:48, 32:48] = 1.0
+    given = _lesson(torch.zeros(1, 1, 64, 64), drawn)
+    inside, beside, outside = (torch.zeros(1, 1280, 4, 4) for _ in range(3))
+    inside[..., 2, 2], beside[..., 1, 1], outside[..., 0, 0] = 0.01, 0.01, 0.01
+    with torch.no_grad():
+        costs = [float(lesson.loss(SECTION, network, one, given)) for one in (inside, beside, outside)]
+    assert costs[0] < costs[1] < costs[2]
+
+
+def test_strangers_are_the_rows_that_hold_the_word(tmp_path: Path) -> None:
+    rows = [{"file": f"{n}.png", "read_by": word} for n, word in enumerate(["", "Normal", ""])]
+    folders.manifest(tmp_path / "adults", rows)
+    named = StrangersSection(folder="adults", column="read_by", word="")
+    section = SECTION.model_copy(update={"strangers": named})
+    assert lesson.strangers(section, tmp_path, 32).shape == (2, 32, 32)
+    missing = section.model_copy(update={"strangers": named.model_copy(update={"word": "Lung Opacity"})})
+    with pytest.raises(DataError, match="no labelled image"):
+        lesson.strangers(missing, tmp_path, 32)
