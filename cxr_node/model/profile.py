@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cxr_node.domain import OperatingPoint
 from cxr_node.errors import ModelError
@@ -44,6 +44,9 @@ class NetworkSpec(_Strict):
 
     architecture: str
     options: dict[str, Any] = {}
+    classes: dict[str, bool] = {}
+    """Where the network answers a softmax over several classes: each one's name, and whether it counts as positive
+    for the judged label. The profile's labels are then the judged one and these (`model.classes`)."""
 
 
 class Population(_Strict):
@@ -68,6 +71,12 @@ class ProfileFile(_Strict):
     sha256: dict[str, str]
     licence: str
     citation: str
+
+    @model_validator(mode="after")
+    def _labels_name_the_classes(self) -> ProfileFile:
+        if self.network.classes and self.labels[1:] != list(self.network.classes):
+            raise ValueError("labels must be the judged label and then network.classes, in this order")
+        return self
 
 
 class OperatingPointFile(_Strict):
