@@ -19,7 +19,6 @@ from cxr_node.model.classes import OverClasses
 from cxr_node.model.network import Network as Network  # the name under which every room knows it
 from cxr_node.model.profile import NetworkSpec
 
-
 LAST_STAGE = 14
 """Block of MobileNetV2 that halves the resolution for the last time."""
 MIDDLE = 17

@@ -106,8 +106,11 @@ def held_out(
     DataError : as `data.read`, or there is no such part
     """
     recipe = recipe_of(folder)
-    words = {labels.positive or recipe.data.positive: True, labels.negative or recipe.data.negative: False}
-    items = data.read(data_folder, words, label_column=labels.column)
+    if labels == RECIPE_LABELS:
+        items = data.read(data_folder, recipe.words, label_column=recipe.data.column)
+    else:
+        words = {labels.positive or recipe.data.positive: True, labels.negative or recipe.data.negative: False}
+        items = data.read(data_folder, words, label_column=labels.column)
     own = data.fingerprint(items) == section(folder, "training").get("fingerprint")
     chosen = part or (default if own else "all")
     if chosen == "all":
