@@ -25,6 +25,8 @@ class ProfileSection(_Strict):
 
     name: str
     version: str
+    claimed: str = ""
+    """What its own authors reached, for comparison."""
     population: Population
     licence: str
     citation: str

@@ -68,7 +68,7 @@ def test_what_is_frozen_has_no_gradient(architecture: str) -> None:
 
     def learning(frozen: FrozenPart | None) -> set[str]:
         network.zero_grad(set_to_none=True)
-        torch.autograd.backward(schedule.answer(network, images, frozen).sum())
+        torch.autograd.backward(network.head(schedule.feature_map(network, images, frozen)).sum())
         return {name for name, value in network.named_parameters() if value.grad is not None}
 
     everything = {name for name, _ in network.named_parameters()}
