@@ -169,6 +169,9 @@ def _manifest_rows(manifest: Path, label_column: str) -> list[dict[str, str]]:
     for column in ("file", label_column):
         if column not in rows[0]:
             raise DataError(f"{manifest} has no column {column!r}; it has {', '.join(rows[0])}")
+    for number, row in enumerate(rows, start=2):
+        if not row["file"] or row[label_column] is None:
+            raise DataError(f"{manifest} has a row without a label or a file: row {number}")
     return rows
 
 
