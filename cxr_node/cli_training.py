@@ -11,7 +11,7 @@ import typer
 from cxr_node import show
 from cxr_node.command import AsJson, command, out, say_json
 
-DATA = "Folder with manifest.csv, or with a folder per class."
+DATA = "Folder with manifest.csv, or with a folder per class; PNG, JPEG or DICOM files."
 PART = "Which patients; by default those that training did not see."
 
 
@@ -26,7 +26,7 @@ class Part(StrEnum):
 
 @command()
 def train(
-    recipe: Annotated[Path, typer.Argument(help="Recipe, for example config/train/mobilenet-v2.yaml.")],
+    recipe: Annotated[Path, typer.Argument(help="Recipe, for example config/train/lungs.yaml.")],
     data: Annotated[Path, typer.Option("--data", help=DATA)],
     out_dir: Annotated[Path, typer.Option("--out", help="Profile folder to write; resumes what it finds there.")],
 ) -> None:

@@ -17,9 +17,10 @@ import typer
 from rich.console import Console
 
 from cxr_node import __version__
-from cxr_node.errors import ConfigError, CxrNodeError, DataError
+from cxr_node.errors import ConfigError, CxrNodeError, DataError, ForeignProfileError
 
 EX_CONFIG = 78
+_USERS = (DataError, ForeignProfileError)
 
 app = typer.Typer(
     help="A DICOM node for chest-radiograph AI: receives, judges, explains, reports. Research use only.",
@@ -52,7 +53,7 @@ def answers_errors(command: Callable[Params, Result]) -> Callable[Params, Result
         except CxrNodeError as error:
             for line in str(error).splitlines():
                 err.print(f"cxr-node: {line}", markup=False)
-            code = EX_CONFIG if isinstance(error, ConfigError) else 2 if isinstance(error, DataError) else 1
+            code = EX_CONFIG if isinstance(error, ConfigError) else 2 if isinstance(error, _USERS) else 1
             raise typer.Exit(code) from error
         except KeyboardInterrupt:
             raise typer.Exit(130) from None

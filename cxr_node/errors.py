@@ -49,6 +49,10 @@ class ModelError(CxrNodeError):
     """Our profile's or runtime's: the job goes back, the worker stops, the operator is woken."""
 
 
+class ForeignProfileError(ModelError):
+    """The profile was written by another version of this program: exit 2 where a user named it."""
+
+
 class ResourceError(CxrNodeError):
     """This machine's: the job goes back with a delay; 0xA700 while receiving."""
 

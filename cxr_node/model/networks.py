@@ -6,7 +6,6 @@ Knows no pixels' history, no thresholds and no files but the ImageNet initialisa
 from __future__ import annotations
 
 import zipfile
-from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -15,69 +14,10 @@ from torch import nn
 from torchvision.models import mobilenet_v2
 
 from cxr_node.errors import ModelError
+from cxr_node.model import ancestors
+from cxr_node.model.classes import OverClasses
+from cxr_node.model.network import Network as Network  # the name under which every room knows it
 from cxr_node.model.profile import NetworkSpec
-
-
-class Network(nn.Module):
-    """Two halves and a head: what Grad-CAM (the last feature map) and the distance (the middle one) need.
-
-    Attributes
-    ----------
-    layer : name of the layer that yields the feature map, as reports cite it
-    learns_outsiders : whether `strangeness` answers
-    """
-
-    layer: str
-    learns_outsiders: bool = False
-
-    @abstractmethod
-    def early(self, x: torch.Tensor) -> torch.Tensor:
-        """Compute the middle map: (batch, 1, size_px, size_px) standardised -> (batch, channels, rows, cols)."""
-
-    @abstractmethod
-    def late(self, early_map: torch.Tensor) -> torch.Tensor:
-        """Compute the last feature map from the middle one: -> (batch, channels, rows, cols)."""
-
-    @abstractmethod
-    def head(self, feature_map: torch.Tensor) -> torch.Tensor:
-        """Average over the image and classify: (batch, channels, rows, cols) -> (batch, labels) logits."""
-
-    def strangeness(self, feature_map: torch.Tensor) -> torch.Tensor | None:
-        """Say how strange an image is: (batch, channels, rows, cols) -> (batch,) logits; None where not learned."""
-        return None
-
-    def evidence(self, feature_map: torch.Tensor) -> torch.Tensor:
-        """Tell what each cell adds to each logit: -> (batch, labels, rows, cols); their mean is the logit, less bias.
-
-        Raises
-        ------
-        ModelError : the head is not one linear layer over the averaged map
-        """
-        raise ModelError(f"{type(self).__name__} has no linear head, so that its cells have no evidence of their own")
-
-    def features(self, x: torch.Tensor) -> torch.Tensor:
-        """Compute the last feature map: (batch, 1, size_px, size_px) standardised -> (batch, channels, rows, cols)."""
-        return self.late(self.early(x))
-
-    @staticmethod
-    def signature(early_map: torch.Tensor) -> torch.Tensor:
-        """Describe an image for `model.distance`: mean and spread of each channel of the middle map.
-
-        (batch, channels, rows, cols) -> (batch, 2 * channels). The last map has forgotten what does not matter
-        for the answer: measured at equal false alarms, it finds 45 % of adults foreign, this one 76 %.
-        """
-        spread, mean = torch.std_mean(early_map, dim=(2, 3), correction=0)
-        return torch.cat([mean, spread], dim=1)
-
-    @staticmethod
-    def pooled(feature_map: torch.Tensor) -> torch.Tensor:
-        """Average over the image: (batch, channels, rows, cols) -> (batch, channels)."""
-        return feature_map.mean(dim=(2, 3))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(batch, 1, size_px, size_px) -> (batch, labels) logits."""
-        return self.head(self.features(x))
-
 
 LAST_STAGE = 14
 """Block of MobileNetV2 that halves the resolution for the last time."""
@@ -95,11 +35,20 @@ class MobileNetV2(Network):
     stride : 32, or 16: the last stage keeps its resolution and looks at every other cell instead (Yu and Koltun
         2016), so that the map has four times the cells, for 1.8 times the work
     outsider : whether a second linear layer learns which images are no business of this network
+    hidden : units of a further layer before the last one, with a dropout of its own; None for none
     """
 
     layer = "features.18"
 
-    def __init__(self, labels: int, *, dropout: float = 0.2, stride: int = 32, outsider: bool = False) -> None:
+    def __init__(
+        self,
+        labels: int,
+        *,
+        dropout: float = 0.2,
+        stride: int = 32,
+        outsider: bool = False,
+        hidden: int | None = None,
+    ) -> None:
         super().__init__()
         if stride not in (16, 32):
             raise ValueError(f"stride must be 16 or 32, not {stride}")
@@ -107,7 +56,9 @@ class MobileNetV2(Network):
         if stride == 16:
             _keep_resolution(self.trunk)
         self.dropout = nn.Dropout(dropout)
-        self.classifier = _linear(1280, labels)
+        last = _linear(hidden or 1280, labels)
+        before = [nn.Linear(1280, hidden), nn.ReLU(), nn.Dropout(dropout)] if hidden else []
+        self.classifier = nn.Sequential(*before, last) if before else last
         self.outsider = _linear(1280, 1) if outsider else None
         self.learns_outsiders = outsider
 
@@ -130,6 +81,8 @@ class MobileNetV2(Network):
 
     def evidence(self, feature_map: torch.Tensor) -> torch.Tensor:
         """Weigh the map's channels as the linear layer does: -> (batch, labels, rows, cols)."""
+        if not isinstance(self.classifier, nn.Linear):
+            return super().evidence(feature_map)
         return torch.einsum("nchw,lc->nlhw", feature_map, self.classifier.weight)
 
     def head(self, feature_map: torch.Tensor) -> torch.Tensor:
@@ -157,6 +110,10 @@ def _keep_resolution(trunk: nn.Sequential) -> None:
 
 ARCHITECTURES: Mapping[str, Callable[..., Network]] = {
     "mobilenet-v2": MobileNetV2,
+    "simple-cnn": ancestors.SimpleCNN,
+    "densenet121": ancestors.DenseNet121,
+    "efficientnet-b0": ancestors.EfficientNetB0,
+    "resnet50": ancestors.ResNet50,
 }
 
 
@@ -166,7 +123,7 @@ def build(spec: NetworkSpec, labels: int) -> Network:
     Parameters
     ----------
     spec : architecture and its options
-    labels : number of logits
+    labels : number of logits; where the network has classes, one more than these
 
     Raises
     ------
@@ -177,7 +134,11 @@ def build(spec: NetworkSpec, labels: int) -> Network:
         known = ", ".join(sorted(ARCHITECTURES))
         raise ModelError(f"architecture {spec.architecture!r} is unknown; this version builds {known}")
     try:
-        return builder(labels, **spec.options)
+        if not spec.classes:
+            return builder(labels, **spec.options)
+        if labels != 1 + len(spec.classes):
+            raise ValueError(f"{len(spec.classes)} classes give {1 + len(spec.classes)} labels, not {labels}")
+        return OverClasses(builder(len(spec.classes), **spec.options), list(spec.classes.values()))
     except (TypeError, ValueError) as error:
         raise ModelError(f"options {spec.options} do not fit architecture {spec.architecture!r}: {error}") from error
 
@@ -189,6 +150,7 @@ def load_imagenet_trunk(network: Network, path: Path) -> None:
     ------
     ModelError : the network is another one, the file cannot be read, or it does not hold this trunk
     """
+    network = network.inner if isinstance(network, OverClasses) else network
     if not isinstance(network, MobileNetV2):
         raise ModelError(f"ImageNet weights exist for mobilenet-v2 only, not for {type(network).__name__}")
     try:

@@ -19,6 +19,7 @@ import torch
 from cxr_node.domain import Examination, Heatmap, Prediction, Radiograph, View
 from cxr_node.errors import ModelError
 from cxr_node.model import gradcam, weights
+from cxr_node.model.classes import divided
 from cxr_node.model.distance import distance
 from cxr_node.model.networks import Network
 from cxr_node.model.preprocess import prepare, views
@@ -119,7 +120,10 @@ class TorchPredictor:
     def _predict(self, sight: Sight) -> Prediction:
         profile = self._profile
         by_view = calibrated(sight.logits, profile.slope, profile.intercept)  # (1, views, labels)
-        probability = calibrated(image_logits(sight.logits), profile.slope, profile.intercept)[0]  # (labels,)
+        logits = image_logits(sight.logits)[0]  # (labels,)
+        probability = calibrated(logits, profile.slope, profile.intercept)  # (labels,)
+        if classes := profile.network.classes:
+            probability[1:] = divided(probability[0], logits[1:], list(classes.values()))
         judged = profile.labels.index(profile.operating_point.label)
         prediction = Prediction(
             probability={label: float(p) for label, p in zip(profile.labels, probability, strict=True)},

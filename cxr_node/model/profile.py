@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cxr_node.domain import OperatingPoint
-from cxr_node.errors import ModelError
+from cxr_node.errors import ForeignProfileError, ModelError
 
 FORMAT = 1
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -44,6 +44,9 @@ class NetworkSpec(_Strict):
 
     architecture: str
     options: dict[str, Any] = {}
+    classes: dict[str, bool] = {}
+    """Where the network answers a softmax over several classes: each one's name, and whether it counts as positive
+    for the judged label. The profile's labels are then the judged one and these (`model.classes`)."""
 
 
 class Population(_Strict):
@@ -68,6 +71,12 @@ class ProfileFile(_Strict):
     sha256: dict[str, str]
     licence: str
     citation: str
+
+    @model_validator(mode="after")
+    def _labels_name_the_classes(self) -> ProfileFile:
+        if self.network.classes and self.labels[1:] != list(self.network.classes):
+            raise ValueError("labels must be the judged label and then network.classes, in this order")
+        return self
 
 
 class OperatingPointFile(_Strict):
@@ -120,11 +129,10 @@ def load(folder: Path) -> Profile:
 
     Raises
     ------
+    ForeignProfileError : another version of this program wrote it
     ModelError : a file is missing or malformed, or a hash does not match; the message names both hashes.
     """
-    described = _read(folder / "profile.yaml", ProfileFile)
-    if described.format != FORMAT:
-        raise ModelError(f"{folder}/profile.yaml is of format {described.format}; this version reads format {FORMAT}")
+    described = described_in(folder)
     found = {name: sha256(folder / name) for name in BOUND_FILES}
     for name, is_ in found.items():
         if is_ != (expected := described.sha256.get(name)):
@@ -157,6 +165,21 @@ def load(folder: Path) -> Profile:
     )
 
 
+def described_in(folder: Path) -> ProfileFile:
+    """Read profile.yaml, without asking for weights or a calibration that fit.
+
+    Raises
+    ------
+    ForeignProfileError : another version of this program wrote it
+    ModelError : it is missing or malformed
+    """
+    content = _parsed(folder / "profile.yaml")
+    found = content.get("format") if isinstance(content, dict) else None
+    if isinstance(found, int) and found != FORMAT:  # first: another format may have other keys
+        raise ForeignProfileError(f"{folder}/profile.yaml is of format {found}; this version reads format {FORMAT}")
+    return _read(folder / "profile.yaml", ProfileFile)
+
+
 def write(folder: Path, described: ProfileFile, calibrated: CalibrationFile) -> None:
     """Write profile.yaml and calibration.yaml beside existing weights, hashes filled in from the files."""
     weights_sha256 = sha256(folder / "weights.safetensors")
@@ -181,12 +204,21 @@ def sha256(path: Path) -> str:
 
 
 def _read(path: Path, schema: type[Schema]) -> Schema:
+    content = _parsed(path)
     try:
-        return schema.model_validate(yaml.safe_load(path.read_text("utf-8")))
+        return schema.model_validate(content)
+    except ValidationError as error:
+        mistakes = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
+        raise ModelError(f"{path} is malformed: {mistakes}") from error
+
+
+def _parsed(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, ValidationError) as error:
-        raise ModelError(f"{path} is malformed: {error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path} is malformed: {' '.join(str(error).split())}") from error
 
 
 def _dump(path: Path, content: BaseModel) -> None:

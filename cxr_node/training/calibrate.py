@@ -52,7 +52,7 @@ def run(profile_folder: Path, data_folder: Path, *, part: str | None = None, pro
     DataError : the data cannot be calibrated on
     ModelError : the profile folder is not complete
     """
-    recipe, described = folder.recipe_of(profile_folder), folder.described_in(profile_folder)
+    recipe, described = folder.recipe_of(profile_folder), profiles.described_in(profile_folder)
     fitted_on = folder.held_out(profile_folder, data_folder, part, default="calibration")
     with bar_of(progress) as bar:
         return calibrate(profile_folder, recipe, described, fitted_on, bar)

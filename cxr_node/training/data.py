@@ -1,7 +1,8 @@
 """From a folder of radiographs to a training, a validation and a calibration part that share no patient.
 
 Knows no network. A folder holds `manifest.csv` (file, label, optionally patient, sublabel and
-exact_duplicate_group), or one folder per class. Whatever is wrong is said in one sentence, before any work starts.
+exact_duplicate_group), or one folder per class; files are PNG, JPEG or DICOM. Whatever is wrong is said in one
+sentence, before any work starts.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from cxr_node.errors import DataError
+from cxr_node.training import dicom_files
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
+STRICT_COLUMNS = frozenset({"label", "sublabel"})
 PARTS = ("training", "validation", "calibration")
 
 
@@ -29,7 +32,8 @@ class Item:
 
     Attributes
     ----------
-    positive : whether the label is the one that the network answers
+    positive : whether the label is the one that is judged
+    word : the label, as the data words it
     kind : sublabel where the data has one, else the label
     group : images of one group (one child, or exact copies) stay in one part
     digest : sha256 of the file
@@ -40,6 +44,7 @@ class Item:
     kind: str
     group: str
     digest: str
+    word: str = ""
 
 
 def read(folder: Path, classes: Mapping[str, bool], *, label_column: str = "label") -> list[Item]:
@@ -48,9 +53,9 @@ def read(folder: Path, classes: Mapping[str, bool], *, label_column: str = "labe
     Parameters
     ----------
     folder : holds manifest.csv, or one folder per class
-    classes : word -> whether it is the positive class
+    classes : word -> whether it is positive
     label_column : the manifest's column that holds these words. Rows with another word are an error in
-        "label" and are left out in any other column, which may hold more classes than two.
+        "label" and "sublabel" and are left out in any other column, which may hold more classes than two.
 
     Raises
     ------
@@ -59,17 +64,17 @@ def read(folder: Path, classes: Mapping[str, bool], *, label_column: str = "labe
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder")
     manifest = folder / "manifest.csv"
-    rows = _manifest_rows(manifest, label_column) if manifest.is_file() else _tree_rows(folder)
-    strict = label_column == "label"
+    rows = _manifest_rows(manifest, label_column) if manifest.is_file() else _tree_rows(folder, label_column)
+    strict = label_column in STRICT_COLUMNS
     unknown = sorted({row[label_column] for row in rows} - set(classes)) if strict else []
     if unknown:
         raise DataError(f"{folder} has the label {unknown[0]!r}; known are {', '.join(sorted(classes))}")
     rows = [row for row in rows if row[label_column] in classes]
     if not rows:
-        raise DataError(f"{folder} has no labelled image ({', '.join(sorted(SUFFIXES))} in a folder per class)")
+        raise DataError(f"{folder} has no labelled image (PNG, JPEG or DICOM: manifest.csv, or a folder per class)")
     for word in classes:
         if not any(row[label_column] == word for row in rows):
-            raise DataError(f"{folder} has no image with the label {word!r}; two classes are needed")
+            raise DataError(f"{folder} has no image with the label {word!r}; all of {', '.join(classes)} are needed")
     return _items(folder, rows, classes, label_column)
 
 
@@ -119,6 +124,8 @@ def load(item: Item) -> NDArray[np.float32]:
     ------
     DataError : the file is not an image
     """
+    if item.path.suffix.lower() not in SUFFIXES:
+        return dicom_files.load(item.path)
     try:
         with Image.open(item.path) as image:
             if image.mode.startswith("I"):  # 16 bits; convert("L") would cut all above 255
@@ -162,13 +169,22 @@ def _manifest_rows(manifest: Path, label_column: str) -> list[dict[str, str]]:
     for column in ("file", label_column):
         if column not in rows[0]:
             raise DataError(f"{manifest} has no column {column!r}; it has {', '.join(rows[0])}")
+    for number, row in enumerate(rows, start=2):
+        if not row["file"] or row[label_column] is None:
+            raise DataError(f"{manifest} has a row without a label or a file: row {number}")
     return rows
 
 
-def _tree_rows(folder: Path) -> list[dict[str, str]]:
-    files = sorted(path for path in folder.glob("*/**/*") if path.suffix.lower() in SUFFIXES)
+def _tree_rows(folder: Path, label_column: str) -> list[dict[str, str]]:
+    files = sorted(path for path in folder.glob("*/**/*") if _is_image(path))
     names = [path.relative_to(folder) for path in files]
-    return [{"file": str(name), "label": name.parts[0]} for name in names]
+    return [{"file": str(name), label_column: name.parts[0]} for name in names]
+
+
+def _is_image(path: Path) -> bool:
+    if path.name.startswith(".") or not path.is_file():
+        return False
+    return path.suffix.lower() in SUFFIXES or dicom_files.is_one(path)
 
 
 def _items(
@@ -177,25 +193,36 @@ def _items(
     for row in rows:
         if not (folder / row["file"]).is_file():
             raise DataError(f"{folder / row['file']} is listed but does not exist")
-    digests = [hashlib.sha256((folder / row["file"]).read_bytes()).hexdigest() for row in rows]
+    identities = [_identity(folder / row["file"], row) for row in rows]
     return [
         Item(
             path=folder / row["file"],
             positive=classes[row[label_column]],
+            word=row[label_column],
             kind=row.get("sublabel") or row[label_column],
             group=group,
             digest=digest,
         )
-        for row, digest, group in zip(rows, digests, _groups(rows, digests), strict=True)
+        for row, (digest, _), group in zip(rows, identities, _groups(rows, identities), strict=True)
     ]
 
 
-def _groups(rows: Sequence[Mapping[str, str]], digests: Sequence[str]) -> list[str]:
-    """Join rows of one child and rows of one picture.
+def _identity(path: Path, row: Mapping[str, str]) -> tuple[str, str]:
+    """Digest of a file, and its patient: as the manifest names it, else as a DICOM header does, else "".
 
-    Patients are numbered anew in each sub-class, so a child is (patient, sublabel); copies of one picture may
-    carry two children's names and then join both.
+    The patients of a manifest are numbered anew in each sub-class, so a child is (patient, sublabel).
     """
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    if row.get("patient"):
+        return digest, f"patient {row['patient']} {row.get('sublabel', '')}"
+    if path.suffix.lower() in SUFFIXES:
+        return digest, ""
+    return digest, f"dicom {dicom_files.patient(path, content)}"
+
+
+def _groups(rows: Sequence[Mapping[str, str]], identities: Sequence[tuple[str, str]]) -> list[str]:
+    """Join rows of one child and rows of one picture; copies of one picture may carry two children's names."""
     parent: dict[str, str] = {}
 
     def root(name: str) -> str:
@@ -204,8 +231,8 @@ def _groups(rows: Sequence[Mapping[str, str]], digests: Sequence[str]) -> list[s
         return name
 
     firsts = []
-    for row, digest in zip(rows, digests, strict=True):
-        child = f"patient {row['patient']} {row.get('sublabel', '')}" if row.get("patient") else f"file {digest}"
+    for row, (digest, patient) in zip(rows, identities, strict=True):
+        child = patient or f"file {digest}"
         names = [child, f"file {digest}"]
         if row.get("exact_duplicate_group"):
             names.append(f"copies {row['exact_duplicate_group']}")

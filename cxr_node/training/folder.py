@@ -11,11 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import ValidationError
-
-from cxr_node.errors import DataError, ModelError
-from cxr_node.model.profile import ProfileFile
+from cxr_node.errors import ConfigError, DataError, ForeignProfileError, ModelError
 from cxr_node.training import data
 from cxr_node.training import recipe as recipes
 from cxr_node.training.data import Item
@@ -41,25 +37,18 @@ def recipe_of(folder: Path) -> Recipe:
 
     Raises
     ------
+    ForeignProfileError : it is of another version of this program
     ModelError : metrics.json is missing or holds none
     """
     content = section(folder, "recipe")
     if not content:
         raise ModelError(f"{folder / METRICS} holds no recipe: the folder was not written by cxr-node train")
-    return recipes.parse(content, str(folder / METRICS))
-
-
-def described_in(folder: Path) -> ProfileFile:
-    """Read profile.yaml without asking for a calibration that fits.
-
-    Raises
-    ------
-    ModelError : it is missing or malformed
-    """
     try:
-        return ProfileFile.model_validate(yaml.safe_load((folder / "profile.yaml").read_text("utf-8")))
-    except (OSError, yaml.YAMLError, ValidationError) as error:
-        raise ModelError(f"{folder / 'profile.yaml'} cannot be read: {error}") from error
+        return recipes.parse(content, "recipe")
+    except ConfigError as error:  # no operator wrote this file
+        raise ForeignProfileError(
+            f"{folder / METRICS} holds a recipe of another version: {'; '.join(error.mistakes)}"
+        ) from error
 
 
 def section(folder: Path, name: str) -> dict[str, Any]:
@@ -106,8 +95,11 @@ def held_out(
     DataError : as `data.read`, or there is no such part
     """
     recipe = recipe_of(folder)
-    words = {labels.positive or recipe.data.positive: True, labels.negative or recipe.data.negative: False}
-    items = data.read(data_folder, words, label_column=labels.column)
+    if labels == RECIPE_LABELS:
+        items = data.read(data_folder, recipe.words, label_column=recipe.data.column)
+    else:
+        words = {labels.positive or recipe.data.positive: True, labels.negative or recipe.data.negative: False}
+        items = data.read(data_folder, words, label_column=labels.column)
     own = data.fingerprint(items) == section(folder, "training").get("fingerprint")
     chosen = part or (default if own else "all")
     if chosen == "all":

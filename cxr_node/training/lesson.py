@@ -95,7 +95,7 @@ def loss(section: LessonsSection, network: Network, feature_map: torch.Tensor, l
     total = section.outside_weight * _outside(evidence, lesson) + section.drawn_weight * _drawn(evidence, lesson)
     strange = network.strangeness(feature_map)
     if strange is not None:
-        outside_world = torch.zeros(len(strange))
+        outside_world = torch.zeros(len(strange), device=strange.device)
         outside_world[lesson.labelled :] = 1.0
         total = total + section.outsider_weight * nnf.binary_cross_entropy_with_logits(strange.float(), outside_world)
     if lesson.pairs:
@@ -109,7 +109,7 @@ def loss(section: LessonsSection, network: Network, feature_map: torch.Tensor, l
 def _outside(evidence: torch.Tensor, lesson: Lesson) -> torch.Tensor:
     """Evidence of either sign outside the chest, in logits per cell."""
     rows, cols = evidence.shape[-2:]
-    chest = nnf.adaptive_avg_pool2d(lesson.batch.chest, (rows, cols))[: lesson.labelled, 0]
+    chest = nnf.adaptive_avg_pool2d(lesson.batch.chest, (rows, cols))[: lesson.labelled, 0].to(evidence.device)
     beyond = (1.0 - chest) * evidence[: lesson.labelled].abs()
     return beyond.sum() / (1.0 - chest).sum().clamp_min(1.0)
 
@@ -117,7 +117,7 @@ def _outside(evidence: torch.Tensor, lesson: Lesson) -> torch.Tensor:
 def _drawn(evidence: torch.Tensor, lesson: Lesson) -> torch.Tensor:
     """Share of the positive evidence that misses the drawn opacity, as a negative log likelihood."""
     rows, cols = evidence.shape[-2:]
-    where = nnf.adaptive_max_pool2d(lesson.batch.drawn, (rows, cols))[:, 0] > 0.3  # (batch, rows, cols)
+    where = nnf.adaptive_max_pool2d(lesson.batch.drawn, (rows, cols))[:, 0].to(evidence.device) > 0.3
     taught = where.flatten(1).any(dim=1)
     if not bool(taught.any()):
         return evidence.new_zeros(())

@@ -8,6 +8,9 @@ from __future__ import annotations
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+ESTIMATED_OVER_S = 600.0
+"""The expected end is reckoned from the last minutes: a batch may take long, and epochs end with a measurement."""
+
 
 def bar_of(shown: bool) -> Progress:
     """Build a bar on standard error, so that standard output stays for results."""
@@ -18,5 +21,6 @@ def bar_of(shown: bool) -> Progress:
         TextColumn("left"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
+        speed_estimate_period=ESTIMATED_OVER_S,
         disable=not shown,
     )

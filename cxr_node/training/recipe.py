@@ -5,6 +5,7 @@ Knows no torch and opens no image.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ class ProfileSection(_Strict):
 
     name: str
     version: str
+    claimed: str = ""
+    """What its own authors reached, for comparison."""
     population: Population
     licence: str
     citation: str
@@ -31,14 +34,50 @@ class ProfileSection(_Strict):
     tried: list[str]
 
 
+class Balance(StrEnum):
+    """How classes of unequal size get an equal say."""
+
+    SAMPLING = "sampling"
+    WEIGHTS = "weights"
+    NONE = "none"
+
+
+class FrozenPart(StrEnum):
+    """What of a network is kept as it is while the rest learns."""
+
+    EARLY = "early"
+    TRUNK = "trunk"
+
+
+class Watch(StrEnum):
+    """The figure on the validation part by which anything is chosen during training."""
+
+    AUC = "auc"
+    LOG_LOSS = "log_loss"
+
+
 class DataSection(_Strict):
     """Which words in the data mean what, and how patients are dealt out."""
 
     positive: str
     negative: str
+    column: str = "label"
+    classes: dict[str, str] = {}
+    """Word in the column -> `positive` or `negative`, for a softmax over more than two classes; else empty."""
     source_px: int = Field(ge=32, le=1024)
     validation: float = Field(gt=0.0, lt=0.5)
     calibration: float = Field(gt=0.0, lt=0.5)
+
+    @model_validator(mode="after")
+    def _classes_have_two_sides(self) -> DataSection:
+        sides = {self.positive, self.negative}
+        if len(sides) < 2:
+            raise ValueError("positive and negative must be different words")
+        if self.classes and (len(self.classes) < 3 or set(self.classes.values()) != sides):
+            raise ValueError(f"classes must be three or more, each {self.positive} or {self.negative}, some of both")
+        if self.positive in self.classes:
+            raise ValueError(f"positive ({self.positive}) names several classes together and must not be one of them")
+        return self
 
 
 class ScheduleSection(_Strict):
@@ -59,6 +98,33 @@ class ScheduleSection(_Strict):
     small_epochs: int = Field(0, ge=0)
     small_px: int = Field(160, ge=32)
     bfloat16: bool
+    balance: Balance = Balance.SAMPLING
+    cutmix_alpha: float = Field(default=0.0, ge=0.0)
+    frozen_epochs: int = Field(default=0, ge=0)
+    frozen_part: FrozenPart = FrozenPart.TRUNK
+    watch: Watch = Watch.AUC
+    patience: int | None = Field(default=None, ge=1)
+    seeds: tuple[int, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_way_to_end(self) -> ScheduleSection:
+        if self.patience is not None and self.average_epochs > 1:
+            raise ValueError(
+                "patience keeps the best epoch, average_epochs the last ones: set one of them to null or 1"
+            )
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds must differ: two of the same are the same training")
+        return self
+
+
+class PretrainingSection(_Strict):
+    """Reconstruction of hidden parts of the training images, before any label is shown."""
+
+    epochs: int = Field(ge=1)
+    images_per_epoch: int = Field(ge=1)
+    learning_rate: float = Field(gt=0.0)
+    hidden: float = Field(gt=0.0, lt=1.0)
+    noise: float = Field(ge=0.0, le=2.0)
 
 
 class AugmentSection(_Strict):
@@ -126,6 +192,7 @@ class Recipe(_Strict):
     initial_weights: str | None
     input: InputSpec
     data: DataSection
+    pretraining: PretrainingSection | None = None
     schedule: ScheduleSection
     augment: AugmentSection
     lessons: LessonsSection | None = None
@@ -135,12 +202,33 @@ class Recipe(_Strict):
     def _shares_leave_training_data(self) -> Recipe:
         if self.data.validation + self.data.calibration >= 0.8:
             raise ValueError("data.validation + data.calibration must leave at least a fifth for training")
+        if self.network.classes:
+            raise ValueError("network.classes is for profiles; a recipe names them in data.classes")
         return self
 
     @property
     def label(self) -> str:
-        """The one label that the network answers."""
+        """The label that is judged."""
         return self.data.positive
+
+    @property
+    def words(self) -> dict[str, bool]:
+        """Word in the label column -> whether it counts as positive; one class each, in this order."""
+        data = self.data
+        return {word: side == data.positive for word, side in data.classes.items()} or {
+            data.negative: False,
+            data.positive: True,
+        }
+
+    @property
+    def labels(self) -> list[str]:
+        """What the network answers, one logit each: the judged label, then the classes where there are several."""
+        return [self.label, *self.data.classes]
+
+    @property
+    def network_spec(self) -> NetworkSpec:
+        """The network with the classes that it answers."""
+        return self.network.model_copy(update={"classes": self.words if self.data.classes else {}})
 
 
 def read(path: Path) -> Recipe:

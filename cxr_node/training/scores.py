@@ -16,7 +16,7 @@ from cxr_node.model import distance, preprocess
 from cxr_node.model.networks import Network
 from cxr_node.model.predictor import calibrated, image_logits, look, spread
 from cxr_node.model.profile import InputSpec
-from cxr_node.training import data
+from cxr_node.training import data, device
 from cxr_node.training.augment import Augmenter
 from cxr_node.training.data import Item
 
@@ -84,7 +84,8 @@ def corrupted(images: NDArray[np.uint8], augmenter: Augmenter, seed: int) -> tor
 def logits(network: Network, inputs: torch.Tensor) -> Floats:
     """Logit of each input, without views: (images, 1, size_px, size_px) -> float64, shape (images,)."""
     network.eval()
-    return np.asarray(torch.cat([network(chunk)[:, 0] for chunk in torch.split(inputs, BATCH)]).double().numpy())
+    rows = [network(device.placed(chunk, network))[:, 0] for chunk in torch.split(inputs, BATCH)]
+    return np.asarray(torch.cat(rows).double().cpu().numpy())
 
 
 @torch.inference_mode()

@@ -12,11 +12,35 @@ from cxr_node.training import recipe as recipes
 from tests.training import folders
 
 SHIPPED = sorted(folders.RECIPE.parent.glob("*.yaml"))
+ANCESTORS = [path for path in SHIPPED if path.stem != "lungs"]
+EXPLAINED = {"input", "data", "pretraining", "schedule", "augment", "operating"}
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_shipped_recipes_are_read(path: Path) -> None:
     assert recipes.read(path).label == "PNEUMONIA"
+
+
+@pytest.mark.parametrize("path", ANCESTORS, ids=lambda path: path.name)
+def test_every_key_is_written(path: Path) -> None:
+    """A reader of one file knows all that can be changed."""
+    content = yaml.safe_load(path.read_text("utf-8"))
+    written = recipes.read(path).model_dump(mode="json")
+    for section, value in written.items():
+        assert section in content
+        if isinstance(value, dict) and section != "network":
+            assert set(value) == set(content[section])
+
+
+def test_ancestors_are_compared_on_equal_terms() -> None:
+    read = [recipes.read(path) for path in ANCESTORS]
+    assert len(read) == 5
+    for one in read:
+        assert one.seed == 2
+        assert (one.data.validation, one.data.calibration, one.data.source_px) == (0.10, 0.15, 224)
+        assert one.operating == read[0].operating
+        assert one.augment == read[0].augment
+        assert one.schedule.epochs * one.schedule.images_per_epoch == 36_000
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
@@ -26,7 +50,7 @@ def test_every_key_is_explained(path: Path) -> None:
     for line in path.read_text("utf-8").splitlines():
         if line and not line.startswith((" ", "#")):
             section = line.split(":")[0]
-        elif section in {"input", "data", "schedule", "augment", "operating"} and line.strip() and "#" not in line:
+        elif section in EXPLAINED and line.strip() and "#" not in line:
             bare.append(line.strip())
     allowed = ("negative", "epochs", "batch", "weight_decay", "rotate_deg", "recompress_quality", "name")
     assert [line for line in bare if not line.startswith(allowed)] == []

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from cxr_node.errors import ConfigError, DataError, ModelError
 from cxr_node.model import profile as profiles
 from cxr_node.model import weights
-from cxr_node.training import calibrate, evaluate, train
+from cxr_node.training import calibrate, course, evaluate, train
 from tests.training import folders
 
 
@@ -75,14 +75,14 @@ def test_stopped_and_resumed_equals_uninterrupted(
     trained: Path, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe, out = folders.small_recipe(tmp_path), tmp_path / "resumed"
-    kept = train._keep
+    kept = course.keep
 
     def keep_and_stop(*arguments: object) -> None:
         kept(*arguments)  # type: ignore[arg-type] # passed through
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(train, "_keep", keep_and_stop)
+        patched.setattr(course, "keep", keep_and_stop)
         train.run(recipe, data_folder, out, progress=False)
     assert not (out / "profile.yaml").exists()
     train.run(recipe, data_folder, out, progress=False)
