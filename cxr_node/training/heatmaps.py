@@ -79,7 +79,8 @@ def measure(
     Returns
     -------
     JSON-able: "positives", "negatives", "followed", number of images; "cells", rows of a map; "rates", the figures of
-    `NAMES` as value, low, high, without what the images do not define; "curves", "shares" of pixels and, for each of
+    `NAMES` as value, low, high, without what the images do not define; "opacities", shape -> "images", and found,
+    found nearly and raised in the same way; "curves", "shares" of pixels and, for each of
     deletion, deletion_random, insertion and insertion_random, value, low, high at each share; "randomised", stage ->
     spearman and ssim -> value, low, high
 
@@ -92,15 +93,17 @@ def measure(
     negatives = _looked(sight, _drawn(items, False, rng), on_image)
     rates = pointing.in_chest(sight, positives)
     rates |= pointing.on_marks(sight, positives, rng, on_image)
-    rates |= pointing.on_opacities(sight, negatives, rng, on_image)
+    found, by_shape = pointing.on_opacities(sight, negatives, rng, on_image)
     followed = _followed(sight, positives)
     curves, areas = _curves(sight, followed, negatives, rng)
+    known = figures.known(rates | found | areas)
     return {
         "positives": len(positives.cases),
         "negatives": len(negatives.cases),
         "followed": len(followed.cases),
         "cells": len(positives.looks[0].active) if positives.looks else 0,
-        "rates": figures.known(rates | areas),
+        "rates": {name: known[name] for name in NAMES if name in known},
+        "opacities": by_shape,
         "curves": curves,
         "randomised": _randomised(sight, followed, rng, on_image),
     }

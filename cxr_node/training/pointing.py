@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -105,8 +106,8 @@ def on_marks(
 
 def on_opacities(
     sight: Sight, negatives: Looked, rng: np.random.Generator, on_image: Callable[[], None]
-) -> dict[str, Figure]:
-    """Whether the peak lies in an opacity that was put into a normal lung."""
+) -> tuple[dict[str, Figure], dict[str, dict[str, Any]]]:
+    """Whether the peak lies in an opacity that was put into a normal lung; of all, and by the opacity's shape."""
     groups, report_at = negatives.groups, sight.profile.operating_point.report_at
     changed = _each(negatives.cases, lambda case: pasted.opacity(case.pixels, case.chest, rng), on_image)
     looks = sight.looks(sight.prepared([one.pixels for one in changed]))
@@ -118,6 +119,13 @@ def on_opacities(
         float((one.place & case.chest.lungs).sum() / case.chest.lungs.sum())
         for one, case in zip(changed, negatives.cases, strict=True)
     ]
+    shapes = np.array([one.shape for one in changed])
+    by_shape: dict[str, dict[str, Any]] = {}
+    for shape in sorted(set(shapes.tolist())):
+        rows = shapes == shape
+        hits = {"found": found[rows], "found_nearly": nearly[rows], "raised": raised[rows]}
+        shares = {name: figures.share(hit, groups[rows]) for name, hit in hits.items()}
+        by_shape[shape] = {"images": int(rows.sum()), **shares}
     return {
         "opacity_raises": figures.share(raised, groups),
         "probability_moved_by_opacity": figures.mean(after - before, groups),
@@ -126,7 +134,7 @@ def on_opacities(
         "opacity_found_by_chance": figures.mean(by_chance, groups),
         "opacity_found_of_raised": figures.share(found[raised], groups[raised]),
         "opacity_found_nearly_of_raised": figures.share(nearly[raised], groups[raised]),
-    }
+    }, by_shape
 
 
 def _each(cases: Sequence[Case], change: Callable[[Case], Pasted], on_image: Callable[[], None]) -> list[Pasted]:

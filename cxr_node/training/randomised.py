@@ -43,23 +43,36 @@ def likeness(
     """
     own = [look.active for look in looks]
     found = {"other image": _compared(own, own[1:] + own[:1])}
+    layers = layers_behind(sight, inputs[:1])
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     for stage, share in STAGES.items():
-        shuffled = Sight(profile=sight.profile, network=shuffled_copy(sight.network, share, generator))
+        network = shuffled_copy(sight.network, layers[-max(1, round(share * len(layers))) :], generator)
+        shuffled = Sight(profile=sight.profile, network=network)
         found[stage] = _compared(own, [look.active for look in shuffled.looks(inputs)])
         for _ in own:
             on_image()
     return found
 
 
-def shuffled_copy(network: Network, share: float, generator: torch.Generator) -> Network:
-    """Copy a network and shuffle the weights of its last layers, each tensor within itself."""
+def layers_behind(sight: Sight, image: torch.Tensor) -> list[str]:
+    """Name the layers with weights that the judged logit depends on, first to last; (1, 1, size_px, size_px).
+
+    Others, as a second head that judges something else, would be shuffled in vain.
+    """
+    names = [name for name, layer in sight.network.named_modules() if _has_weights(layer)]
+    first = [next(sight.network.get_submodule(name).parameters(recurse=False)) for name in names]
+    with torch.enable_grad():
+        logit = sight.network(image.to(first[0].device))[0, sight.label]
+        found = torch.autograd.grad(logit, first, allow_unused=True)
+    return [name for name, gradient in zip(names, found, strict=True) if gradient is not None]
+
+
+def shuffled_copy(network: Network, layers: Sequence[str], generator: torch.Generator) -> Network:
+    """Copy a network and shuffle the weights of some layers, each tensor within itself."""
     changed = copy.deepcopy(network)
-    layers = [layer for layer in changed.modules() if _is_layer(layer)]
-    chosen = layers[len(layers) - max(1, round(share * len(layers))) :]
     with torch.no_grad():
-        for layer in chosen:
-            for values in layer.parameters(recurse=False):
+        for name in layers:
+            for values in changed.get_submodule(name).parameters(recurse=False):
                 order = torch.randperm(values.numel(), generator=generator).to(values.device)
                 values.copy_(values.flatten()[order].reshape(values.shape))
     return changed.eval()
@@ -88,7 +101,7 @@ def ssim(one: Floats, other: Floats) -> float:
     return float((similar / ((mean_a**2 + mean_b**2 + light) * (variance_a + variance_b + contrast))).mean())
 
 
-def _is_layer(module: nn.Module) -> bool:
+def _has_weights(module: nn.Module) -> bool:
     """Whether a module has weights of its own."""
     return next(module.parameters(recurse=False), None) is not None
 

@@ -134,6 +134,7 @@ def test_figures_are_named_bounded_and_fit_for_json(measured: dict[str, dict[str
     assert again == measured
     for figure in measured["rates"].values():
         assert -1.0 <= figure["low"] <= figure["value"] <= figure["high"] <= 1.0
+    assert sum(one["images"] for one in measured["opacities"].values()) == measured["negatives"]
     shares = measured["curves"]["shares"]
     for kind in ("deletion", "insertion", "deletion_random", "insertion_random"):
         assert len(measured["curves"][kind]["value"]) == len(shares)
@@ -165,10 +166,13 @@ def test_shuffled_weights_change_the_map(profile: Profile) -> None:
     assert (np.abs(found["all layers"]["ssim"]) < 0.99).all()
 
 
-def test_shuffling_keeps_the_original_and_every_value() -> None:
+def test_only_layers_behind_the_logit_are_shuffled_and_the_original_stays(profile: Profile) -> None:
     network = folders.lively()
+    network.other_head = nn.Linear(1280, 1)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    changed = randomised.shuffled_copy(network, 0.0, torch.Generator().manual_seed(0))
+    layers = randomised.layers_behind(Sight(profile=profile, network=network), torch.randn(1, 1, SIZE_PX, SIZE_PX))
+    assert layers[0] == "trunk.0.0" and layers[-1] == "classifier" and "other_head" not in layers
+    changed = randomised.shuffled_copy(network, layers[-1:], torch.Generator().manual_seed(0))
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
     moved = [name for name, tensor in changed.state_dict().items() if not torch.equal(before[name], tensor)]
     assert moved == ["classifier.weight"]
