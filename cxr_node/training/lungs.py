@@ -1,0 +1,214 @@
+"""Where the chest is on a frontal radiograph: a drawn thorax, moved and stretched until it lies on the picture.
+
+Knows no network, no label and no other image: opacified lungs must be found as well as clear ones, so shape and
+usual place decide where brightness does not. Thresholds alone lose a white lung; a drawn shape keeps it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+Floats = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+
+GRID = 48
+"""Side of the small picture on which the thorax is fitted; a rib is a pixel wide there and does not count."""
+AIR_BELOW = 0.12
+"""Grey value, as share of the picture's range, of what can be air beside the body; lungs are brighter mostly."""
+PARAMETERS = ("centre", "top", "bottom", "half_width", "tilt", "heart", "taper")
+"""Of a thorax: first shares of the picture's width and height, then radians, 1 for a small heart, and the exponent
+of the rib cage's bell (a small one is pointed)."""
+USUAL = np.array([0.505, 0.18, 0.88, 0.38, 0.0, 1.15, 2.0], dtype=np.float32)
+SPREAD = np.array([0.03, 0.06, 0.06, 0.04, 0.03, 0.20, 0.35], dtype=np.float32)
+LOWEST = np.array([0.38, -0.04, 0.60, 0.24, -0.12, 0.5, 1.6], dtype=np.float32)
+HIGHEST = np.array([0.62, 0.40, 1.08, 0.50, 0.12, 1.8, 3.4], dtype=np.float32)
+USUAL_RISE, SPREAD_RISE = 1.85, 0.25
+"""Height over half width. Means and spreads are those of 500 fits to training radiographs, rounded."""
+PULL = 0.0045
+"""What one standard deviation (squared) from the usual thorax costs, in correlation. By eye on 80 radiographs: with
+0.012 tall lungs lose their apices, with 0.003 white lower lobes are left out."""
+FIRST, ROUNDS, EACH = 3000, 4, 64
+"""Thoraces tried on every picture, then rounds of so many closer and closer to the best."""
+MARGIN, RIM = 0.10, 0.22
+"""Of the half width: how far the chest region reaches beyond the lungs, and how far the comparison does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chest:
+    """A thorax as it lies on one radiograph.
+
+    Attributes
+    ----------
+    lungs : shape (rows, cols), both lung fields, the part before the heart left out
+    region : shape (rows, cols), both lungs, all between them, and a margin
+    likeness : correlation of the drawn thorax with the picture, in [-1, 1]; clear lungs have about 0.7, white ones 0.5
+    """
+
+    lungs: Bools
+    region: Bools
+    likeness: float
+
+
+def find(pixels: Floats) -> Chest:
+    """Find the chest on one frontal radiograph; 12 ms, whatever its size.
+
+    Parameters
+    ----------
+    pixels : float32, shape (rows, cols), any range, larger means more attenuating (MONOCHROME2 sense)
+
+    Notes
+    -----
+    By eye, on 40 radiographs of both classes that the constants above were not chosen on: the region is right in 39,
+    that is it holds all but a tenth of both lungs and reaches no farther than a tenth of the width beyond them.
+    What goes wrong is the top of a lung that fills the whole picture.
+    """
+    place, likeness = _fitted(_evened(pixels))
+    lungs, region = masks(place, pixels.shape)
+    return Chest(lungs=lungs, region=region, likeness=likeness)
+
+
+def find_all(images: NDArray[np.uint8]) -> tuple[Bools, Bools]:
+    """Find the chest on many: uint8, (images, rows, cols) -> lungs and regions, each of the same shape."""
+    found = [find(image.astype(np.float32)) for image in images]
+    return np.array([one.lungs for one in found]), np.array([one.region for one in found])
+
+
+def masks(place: Floats, shape: tuple[int, ...]) -> tuple[Bools, Bools]:
+    """Draw lungs and chest region of a thorax with the given `PARAMETERS` on a picture of `shape`."""
+    u, v, rise = _own_coordinates(place[None], *shape)
+    lung = _depth(place[None], u, v, rise)[0] >= 0.0
+    region = _region_depth(place[None], u, v, rise)[0] >= -MARGIN
+    return lung, region
+
+
+def _evened(pixels: Floats) -> Floats:
+    """Shrink to (GRID, GRID); take out the slow changes of brightness and the air beside the body."""
+    image = Image.fromarray(np.ascontiguousarray(pixels, dtype=np.float32))
+    small = np.asarray(image.resize((GRID, GRID), Image.Resampling.BILINEAR), dtype=np.float32)
+    low, high = np.quantile(small, [0.02, 0.98])
+    small = np.clip((small - low) / max(float(high - low), 1e-6), 0.0, 1.0)
+    small = _without_air(small)
+    mean = ndimage.gaussian_filter(small, 0.2 * GRID, mode="nearest")
+    difference = small - mean
+    scale = np.sqrt(ndimage.gaussian_filter(np.square(difference), 0.25 * GRID, mode="nearest"))
+    evened: Floats = (difference / np.maximum(scale, 0.02)).clip(-2.5, 2.5).astype(np.float32)
+    return evened
+
+
+def _without_air(small: Floats) -> Floats:
+    """Fill what is black and reaches a side of the picture with the grey of the body: only lungs shall be dark."""
+    black, _ = ndimage.label(small < AIR_BELOW)
+    sides = np.unique(np.concatenate([black[:, 0], black[:, -1], black[0], black[-1]]))
+    air = np.isin(black, sides[sides > 0])
+    air = ndimage.binary_dilation(air, iterations=1)
+    if not air.any() or air.all():
+        return small
+    return np.where(air, np.quantile(small[~air], 0.6), small).astype(np.float32)
+
+
+def _own_coordinates(places: Floats, rows: int, cols: int) -> tuple[Floats, Floats, Floats]:
+    """Coordinates in the thorax: u from -1 to 1 between the walls, v from 0 at the apex to 1 at the lowest angle.
+
+    Returns u and v, each (places, rows, cols), and how many half widths the thorax is high, (places, 1, 1).
+    """
+    centre, top, bottom, half_width, tilt = (column[:, None, None] for column in places.T[:5])
+    x = ((np.arange(cols, dtype=np.float32) + 0.5) / cols)[None, None, :] - centre
+    y = ((np.arange(rows, dtype=np.float32) + 0.5) / rows)[None, :, None] - 0.5 * (top + bottom)
+    height = bottom - top
+    u = (x * np.cos(tilt) + y * np.sin(tilt)) / half_width
+    v = (y * np.cos(tilt) - x * np.sin(tilt)) / height + 0.5
+    return u, v, height / half_width
+
+
+def _wall(places: Floats, v: Floats) -> Floats:
+    """Half width of the rib cage at each height: a bell."""
+    above = np.clip((0.85 - v) / 0.9, 0.0, 1.0)
+    wall: Floats = np.sqrt(1.0 - above ** places[:, 6, None, None])
+    return wall
+
+
+def _base(u: Floats) -> Floats:
+    """Height of the diaphragm: two domes, lowest at the wall."""
+    return np.asarray(0.85 + 0.15 * np.clip((np.abs(u) - 0.45) / 0.55, 0.0, 1.5) ** 2, dtype=np.float32)
+
+
+def _depth(places: Floats, u: Floats, v: Floats, rise: Floats) -> Floats:
+    """How deep inside a lung, in half widths; negative outside."""
+    heart = places[:, 5, None, None]
+    bulge = np.clip((v - 0.35) / 0.4, 0.0, 1.0)
+    bulge = bulge * bulge * (3.0 - 2.0 * bulge)
+    middle = np.where(u > 0.0, 0.20 + 0.28 * heart * bulge, 0.20 + 0.08 * heart * bulge)
+    across = np.minimum(_wall(places, v) - np.abs(u), np.abs(u) - middle)
+    depth: Floats = np.minimum(across, (_base(u) - v) * rise)
+    return depth
+
+
+def _region_depth(places: Floats, u: Floats, v: Floats, rise: Floats) -> Floats:
+    """How deep inside the chest, both lungs and all between them, in half widths; negative outside."""
+    depth: Floats = np.minimum.reduce([_wall(places, v) - np.abs(u), (_base(u) - v) * rise, v * rise])
+    return depth
+
+
+def _drawn(places: Floats) -> tuple[Floats, Floats]:
+    """Draw thoraces as what their correlation with a picture needs.
+
+    Returns kernels, standardised brightness (low in the lungs) times weight, and weights of sum 1, each
+    (places, GRID * GRID). The weight reaches beyond the chest by a rim of wall, neck and belly.
+    """
+    u, v, rise = _own_coordinates(places, GRID, GRID)
+    bright = _step(-_depth(places, u, v, rise), 0.05).reshape(len(places), -1)
+    weight = _step(_region_depth(places, u, v, rise) + RIM, 0.04).reshape(len(places), -1)
+    weight /= weight.sum(1, keepdims=True)
+    offset = bright - (weight * bright).sum(1, keepdims=True)
+    spread = np.sqrt((weight * np.square(offset)).sum(1, keepdims=True))
+    return weight * offset / spread, weight
+
+
+def _step(depth: Floats, softness: float) -> Floats:
+    rise: Floats = 1.0 / (1.0 + np.exp(-depth / np.float32(softness)))
+    return rise
+
+
+@cache
+def _first() -> tuple[Floats, Floats, Floats]:
+    """Draw the shapes that every picture is first compared with; the same on every machine."""
+    rng = np.random.default_rng(0)
+    places = _within(USUAL + 1.5 * SPREAD * rng.standard_normal((FIRST, len(USUAL)), dtype=np.float32))
+    drawn = [_drawn(some) for some in np.array_split(places, 20)]  # all at once would take a gigabyte for a moment
+    return places, np.concatenate([kernel for kernel, _ in drawn]), np.concatenate([weight for _, weight in drawn])
+
+
+def _within(places: Floats) -> Floats:
+    """Keep thoraces within what a child can be."""
+    return np.clip(places, LOWEST, HIGHEST).astype(np.float32)
+
+
+def _fitted(small: Floats) -> tuple[Floats, float]:
+    """Search the place whose thorax is most like the picture; its parameters and its correlation."""
+    rng = np.random.default_rng(1)
+    place, likeness, score = _best(small, *_first())
+    for turn in range(ROUNDS):
+        step = SPREAD * np.float32(0.5 * 0.6**turn)
+        tried = _within(place + step * rng.standard_normal((EACH, len(USUAL)), dtype=np.float32))
+        found = _best(small, tried, *_drawn(tried))
+        if found[2] > score:
+            place, likeness, score = found
+    return place, likeness
+
+
+def _best(small: Floats, places: Floats, kernels: Floats, weights: Floats) -> tuple[Floats, float, float]:
+    """Choose the thorax that is most like the picture, less the pull to the usual one: place, likeness, score."""
+    seen = small.reshape(-1)
+    variance = weights @ np.square(seen) - np.square(weights @ seen)
+    likeness = kernels @ seen / np.sqrt(np.maximum(variance, 1e-6))
+    rise = (places[:, 2] - places[:, 1]) / places[:, 3]
+    far = np.square((places - USUAL) / SPREAD).sum(1) + np.square((rise - USUAL_RISE) / SPREAD_RISE)
+    score = likeness - np.float32(PULL) * far
+    best = int(score.argmax())
+    return places[best], float(likeness[best]), float(score[best])

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from cxr_node.model import profile as profiles
+from cxr_node.model import weights
+from cxr_node.model.networks import Network
+from cxr_node.model.profile import InputSpec, Profile
+from cxr_node.training import deletion, figures, heatmaps, pointing, randomised
+from cxr_node.training import folder as folders_
+from cxr_node.training.data import Item
+from cxr_node.training.sight import LARGEST_PX, Sight, case_of
+from tests.model import folders
+from tests.shared import shared
+from tests.training.test_lungs import SHIPPED, pixels_of
+
+LANDED = Path(__file__).parents[2] / "weights" / "pneumonia-pediatric"
+CELLS, SIZE_PX = 8, 64
+LEARNED = 40.0
+"""Logits that one white cell of a lung adds."""
+
+
+class Watcher(Network):
+    """Knows what it looks for: cells brighter than a healthy child's, in the lungs or where it is told to look."""
+
+    layer = "difference"
+
+    def __init__(self, usual: torch.Tensor, where: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("usual", usual)
+        self.register_buffer("where", where)
+        self.classifier = nn.Linear(2, 1)
+        with torch.no_grad():
+            self.classifier.weight.copy_(torch.tensor([[LEARNED, 0.0]]))
+            self.classifier.bias.fill_(-3.0)
+
+    def early(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.adaptive_avg_pool2d(x, CELLS)
+
+    def late(self, early_map: torch.Tensor) -> torch.Tensor:
+        whiter = (early_map - self.usual - 0.25).clamp_min(0.0) * self.where
+        return torch.cat([whiter, self.where.expand_as(whiter)], dim=1)
+
+    def head(self, feature_map: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.classifier(self.pooled(feature_map))
+        return logits
+
+
+@pytest.fixture(scope="module")
+def profile(tmp_path_factory: pytest.TempPathFactory) -> Profile:
+    loaded = profiles.load(folders.write(tmp_path_factory.mktemp("profile")))
+    point = replace(loaded.operating_point, report_at=0.6, rule_out_below=0.4)
+    return replace(
+        loaded, input=InputSpec(size_px=SIZE_PX, border=0.0), operating_point=point, slope=1.0, intercept=0.0
+    )
+
+
+@pytest.fixture(scope="module")
+def items(tmp_path_factory: pytest.TempPathFactory) -> list[Item]:
+    """One healthy drawn child and the same child ill, each some times with other grain: a chest, and nobody's."""
+    folder = tmp_path_factory.mktemp("drawn")
+    found = []
+    for name, positive in (("clear-1", False), ("opacity-3", True)):
+        pixels = pixels_of(SHIPPED / f"{name}.jpg")[::4, ::4]
+        for seed in range(6):
+            grain = np.random.default_rng(seed).normal(0.0, 0.01, pixels.shape)
+            path = folder / f"{name}-{seed}.png"
+            Image.fromarray(np.rint((pixels + grain).clip(0.0, 1.0) * 255.0).astype(np.uint8)).save(path)
+            found.append(Item(path=path, positive=positive, kind=name, group=f"{name} {seed}", digest=name))
+    return found
+
+
+def watcher(profile: Profile, items: list[Item], where: str) -> Watcher:
+    """A network that looks at the lungs only, or only at what lies outside the chest."""
+    case = case_of(next(item for item in items if not item.positive))
+    plain = Sight(profile=profile, network=folders.lively()).prepared([case.pixels])
+    place = case.chest.lungs if where == "lungs" else ~case.chest.region
+    share = nn.functional.adaptive_avg_pool2d(torch.from_numpy(place.astype(np.float32))[None, None], CELLS)
+    return Watcher(nn.functional.adaptive_avg_pool2d(plain, CELLS), (share > 0.6).float()).eval()
+
+
+@pytest.fixture(scope="module")
+def measured(profile: Profile, items: list[Item]) -> dict[str, dict[str, dict[str, float]]]:
+    return heatmaps.measure(profile, watcher(profile, items, "lungs"), items, np.random.default_rng(3))
+
+
+def value(measured: dict[str, dict[str, dict[str, float]]], name: str) -> float:
+    return measured["rates"][name]["value"]
+
+
+def test_a_network_that_looks_at_lungs_passes(measured: dict[str, dict[str, dict[str, float]]]) -> None:
+    assert value(measured, "shown") == 1.0
+    assert value(measured, "inside_chest") == 1.0
+    assert value(measured, "energy_in_chest") > 0.9 > value(measured, "energy_in_chest_by_chance")
+    assert value(measured, "energy_on_marks") < 0.1 * value(measured, "energy_on_marks_by_chance")
+    assert value(measured, "opacity_found_nearly") >= 0.8
+    assert (
+        value(measured, "opacity_found_nearly")
+        >= value(measured, "opacity_found")
+        > value(measured, "opacity_found_by_chance")
+    )
+    assert value(measured, "deletion_gain") > 0.02 and value(measured, "insertion_gain") > 0.02
+
+
+def test_a_network_that_looks_at_the_edges_does_not_pass(
+    profile: Profile, items: list[Item], measured: dict[str, dict[str, dict[str, float]]]
+) -> None:
+    framed = []  # all children lie on a bright sheet now: there is something to see at the edges
+    for item in items:
+        pixels = pixels_of(item.path)
+        pixels[:, : pixels.shape[1] // 10] = 1.0
+        path = item.path.with_name(f"framed-{item.path.name}")
+        Image.fromarray(np.rint(pixels * 255.0).astype(np.uint8)).save(path)
+        framed.append(replace(item, path=path))
+    edges = heatmaps.measure(profile, watcher(profile, items, "edges"), framed, np.random.default_rng(3))
+    assert value(edges, "inside_chest") == 0.0 == value(edges, "peak_in_chest")
+    assert value(edges, "energy_in_chest") < 0.3 < value(edges, "energy_in_chest_by_chance")
+    assert value(edges, "opacity_found_nearly") == 0.0 == value(edges, "opacity_raises")
+    assert value(edges, "energy_on_marks") > 4.0 * value(measured, "energy_on_marks")
+
+
+def test_figures_are_named_bounded_and_fit_for_json(measured: dict[str, dict[str, dict[str, float]]]) -> None:
+    assert set(measured["rates"]) <= set(heatmaps.NAMES)
+    assert {"inside_chest", "opacity_found", "deletion_gain"} <= set(measured["rates"])
+    again = json.loads(json.dumps(measured, allow_nan=False))
+    assert again == measured
+    for figure in measured["rates"].values():
+        assert -1.0 <= figure["low"] <= figure["value"] <= figure["high"] <= 1.0
+    assert sum(one["images"] for one in measured["opacities"].values()) == measured["negatives"]
+    shares = measured["curves"]["shares"]
+    for kind in ("deletion", "insertion", "deletion_random", "insertion_random"):
+        assert len(measured["curves"][kind]["value"]) == len(shares)
+    assert measured["curves"]["deletion"]["value"][0] == measured["curves"]["insertion"]["value"][-1]
+
+
+def test_same_chance_same_figures_and_all_steps_are_told(profile: Profile, items: list[Item]) -> None:
+    network, told = watcher(profile, items, "lungs"), []
+    one = heatmaps.measure(profile, network, items, np.random.default_rng(4), lambda: told.append(1))
+    assert len(told) == heatmaps.steps(items)
+    assert one == heatmaps.measure(profile, network, items, np.random.default_rng(4))
+
+
+@pytest.mark.parametrize("positive", [True, False])
+def test_one_class_alone_gives_what_it_can(profile: Profile, items: list[Item], positive: bool) -> None:
+    some = [item for item in items if item.positive is positive]
+    found = heatmaps.measure(profile, watcher(profile, items, "lungs"), some, np.random.default_rng(0))
+    assert ("inside_chest" in found["rates"]) is positive
+    assert ("opacity_found" in found["rates"]) is not positive
+    assert found["curves"] == {}
+
+
+def test_shuffled_weights_change_the_map(profile: Profile) -> None:
+    sight = Sight(profile=profile, network=folders.lively())
+    inputs = torch.randn(4, 1, SIZE_PX, SIZE_PX, generator=torch.Generator().manual_seed(1))
+    found = randomised.likeness(sight, inputs, sight.looks(inputs), np.random.default_rng(0), lambda: None)
+    assert set(found) == {"other image", *randomised.STAGES}
+    assert found["all layers"]["spearman"].mean() < 0.6
+    assert (np.abs(found["all layers"]["ssim"]) < 0.99).all()
+
+
+def test_only_layers_behind_the_logit_are_shuffled_and_the_original_stays(profile: Profile) -> None:
+    network = folders.lively()
+    network.other_head = nn.Linear(1280, 1)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    layers = randomised.layers_behind(Sight(profile=profile, network=network), torch.randn(1, 1, SIZE_PX, SIZE_PX))
+    assert layers[0] == "trunk.0.0" and layers[-1] == "classifier" and "other_head" not in layers
+    changed = randomised.shuffled_copy(network, layers[-1:], torch.Generator().manual_seed(0))
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    moved = [name for name, tensor in changed.state_dict().items() if not torch.equal(before[name], tensor)]
+    assert moved == ["classifier.weight"]
+    assert torch.equal(changed.get_parameter("classifier.weight").sort()[0], before["classifier.weight"].sort()[0])
+
+
+def test_likeness_of_maps() -> None:
+    ramp = np.arange(36, dtype=np.float32).reshape(6, 6)
+    assert randomised.spearman(ramp, ramp**2) == pytest.approx(1.0)
+    assert randomised.spearman(ramp, -ramp) == pytest.approx(-1.0)
+    assert randomised.spearman(ramp, np.zeros_like(ramp)) == 0.0
+    assert randomised.ssim(ramp, 3.0 * ramp) == pytest.approx(1.0)
+    assert randomised.ssim(ramp, ramp[::-1]) < 0.5
+
+
+def test_deletion_takes_the_warmest_first() -> None:
+    assert deletion.area(np.array([[1.0] * 9, [0.0] * 8 + [1.0]])) == pytest.approx([1.0, 1.0 / 16.0])
+    rank = deletion._rank(np.array([[0.0, 1.0], [0.0, 0.0]], dtype=np.float32), 8)
+    assert rank[0, :2, 6:].max() < 4 / 64 and rank.max() < 1.0 and len(rank.unique()) == 64
+    mixed = deletion._mixed(torch.ones(1, 8, 8), torch.zeros(1, 8, 8), rank)
+    assert mixed.sum(dim=(1, 2, 3)).tolist() == [8.0 * step for step in range(1, 8)]
+
+
+def test_intervals_are_of_patients() -> None:
+    groups = np.array(["one"] * 50 + ["two"] * 50)
+    hits = np.array([True] * 50 + [False] * 50)
+    assert figures.share(hits, groups) == {"value": 0.5, "low": 0.0, "high": 1.0}
+    alone = figures.share(hits, np.arange(100).astype(str))
+    assert alone["low"] == pytest.approx(0.4, abs=0.03) and alone["high"] == pytest.approx(0.6, abs=0.03)
+    assert figures.share(np.ones(20, dtype=np.bool_), np.arange(20).astype(str))["low"] == pytest.approx(
+        0.025 ** (1 / 20), abs=1e-4
+    )
+    assert figures.known({"none": figures.mean([], groups[:0])}) == {}
+
+
+def test_large_radiographs_are_made_smaller(tmp_path: Path) -> None:
+    path = tmp_path / "large.png"
+    Image.fromarray(np.tile(np.arange(0, 250, dtype=np.uint8), (1000, 3))).save(path)
+    case = case_of(Item(path=path, positive=True, kind="", group="", digest=""))
+    assert max(case.pixels.shape) == LARGEST_PX and case.pixels.shape[0] > case.pixels.shape[1]
+    assert case.chest.region.shape == case.pixels.shape
+
+
+@pytest.mark.shared
+def test_the_landed_profile_can_be_asked() -> None:
+    """The landed profile's maps, on a handful of radiographs: every figure is there; what they say is in its card."""
+    profile = profiles.load(LANDED)
+    items, _ = folders_.held_out(LANDED, shared("data", "kermany224"), None, default="validation")
+    few = [item for item in items if item.positive][:8] + [item for item in items if not item.positive][:8]
+    network, _ = weights.load(profile.weights_path, profile.network, len(profile.labels))
+    found = heatmaps.measure(profile, network, few, np.random.default_rng(0))
+    assert found["positives"] == found["negatives"] == 8
+    assert value(found, "energy_in_chest_by_chance") == pytest.approx(0.62, abs=0.15)
+    assert pointing.INSIDE == 0.8 and 0.0 <= value(found, "inside_chest") <= 1.0
