@@ -42,7 +42,9 @@ class Item:
     digest: str
 
 
-def read(folder: Path, classes: Mapping[str, bool], *, label_column: str = "label") -> list[Item]:
+def read(
+    folder: Path, classes: Mapping[str, bool], *, label_column: str = "label", manifest: Path | None = None
+) -> list[Item]:
     """List the labelled images of a folder.
 
     Parameters
@@ -51,6 +53,7 @@ def read(folder: Path, classes: Mapping[str, bool], *, label_column: str = "labe
     classes : word -> whether it is the positive class
     label_column : the manifest's column that holds these words. Rows with another word are an error in
         "label" and are left out in any other column, which may hold more classes than two.
+    manifest : CSV file to read instead of the folder's manifest.csv; its files are named from `folder`
 
     Raises
     ------
@@ -58,8 +61,8 @@ def read(folder: Path, classes: Mapping[str, bool], *, label_column: str = "labe
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder")
-    manifest = folder / "manifest.csv"
-    rows = _manifest_rows(manifest, label_column) if manifest.is_file() else _tree_rows(folder)
+    listed = manifest or folder / "manifest.csv"
+    rows = _manifest_rows(listed, label_column) if manifest or listed.is_file() else _tree_rows(folder)
     strict = label_column == "label"
     unknown = sorted({row[label_column] for row in rows} - set(classes)) if strict else []
     if unknown:

@@ -26,8 +26,9 @@ METRICS = "metrics.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labels:
-    """How a data set words its labels; the recipe's words where nothing is given."""
+    """Where a data set has its labels and how it words them; manifest.csv and the recipe's words by default."""
 
+    manifest: Path | None = None
     column: str = "label"
     positive: str | None = None
     negative: str | None = None
@@ -107,11 +108,11 @@ def held_out(
     """
     recipe = recipe_of(folder)
     words = {labels.positive or recipe.data.positive: True, labels.negative or recipe.data.negative: False}
-    items = data.read(data_folder, words, label_column=labels.column)
+    items = data.read(data_folder, words, label_column=labels.column, manifest=labels.manifest)
     own = data.fingerprint(items) == section(folder, "training").get("fingerprint")
     chosen = part or (default if own else "all")
     if chosen == "all":
-        return items, data_folder.name
+        return items, labels.manifest.name if labels.manifest else data_folder.name
     if chosen not in data.PARTS:
         raise DataError(f"there is no part {chosen!r}; parts are {', '.join(data.PARTS)}, all")
     if not own:

@@ -24,7 +24,7 @@ from rich.progress import Progress
 from cxr_node.errors import ConfigError
 from cxr_node.model import networks
 from cxr_node.model.networks import Network
-from cxr_node.training import data, folder, lesson, metrics, release, scores
+from cxr_node.training import calibrate, data, folder, lesson, metrics, release, scores
 from cxr_node.training import recipe as recipes
 from cxr_node.training.augment import Augmenter
 from cxr_node.training.data import Item
@@ -78,6 +78,7 @@ def run(recipe_path: Path, data_folder: Path, out: Path, *, progress: bool = Tru
     recipe = recipes.read(recipe_path)
     items = data.read(data_folder, {recipe.data.positive: True, recipe.data.negative: False})
     parts = folder.deal(items, recipe)
+    calibrate.foresee(recipe, parts["calibration"])
     torch.set_num_threads(recipe.threads)
     out.mkdir(parents=True, exist_ok=True)
     with bar_of(progress) as bar:
