@@ -62,10 +62,30 @@ def evaluate(
 @command()
 def calibrate(
     profile: Annotated[Path, typer.Argument(help="Profile folder whose calibration.yaml is fitted anew.")],
-    data: Annotated[Path, typer.Option("--data", help="Labelled images that training never saw.")],
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Labelled images that training never saw; else the folder of --labels."),
+    ] = None,
     part: Annotated[Part | None, typer.Option(help=PART)] = None,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help="CSV with file, label and, best, patient; files named from --data.")
+    ] = None,
+    ppv: Annotated[float | None, typer.Option(min=0.5, max=0.999, help="Positive predictive value to promise.")] = None,
+    npv: Annotated[float | None, typer.Option(min=0.5, max=0.999, help="Negative predictive value to promise.")] = None,
+    confidence: Annotated[
+        float | None, typer.Option(min=0.5, max=0.9999, help="Of both promises together; 0.95 by default.")
+    ] = None,
+    prevalence: Annotated[
+        float | None, typer.Option(min=0.001, max=0.999, help="Share of positives it is for; else the recipe's.")
+    ] = None,
 ) -> None:
     """Fit probabilities and thresholds on labelled images and bind them to the weights."""
+    from cxr_node.errors import DataError
     from cxr_node.training import calibrate as room
+    from cxr_node.training.folder import Labels
 
-    out.print(show.figures(room.run(profile, data, part=part)))
+    if data is None and labels is None:
+        raise DataError("there is nothing to calibrate on: give --data, --labels or both")
+    images = data or (labels.parent if labels else Path())
+    asked = room.Asked(ppv=ppv, npv=npv, confidence=confidence, prevalence=prevalence)
+    out.print(show.figures(room.run(profile, images, part=part, labels=Labels(manifest=labels), asked=asked)))

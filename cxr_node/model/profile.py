@@ -90,6 +90,21 @@ class OperatingPointFile(_Strict):
     max_distance: float
 
 
+class GuaranteeFile(_Strict):
+    """What the thresholds promise of patients drawn like those they were chosen on; shares in (0, 1)."""
+
+    ppv: float
+    """Of the patients called positive, at least this share is."""
+    npv: float
+    confidence: float
+    """Probability, over draws of the calibration patients, that both hold."""
+    prevalence: float
+    """Share of positives for which they hold."""
+    positive_patients: int
+    negative_patients: int
+    method: str
+
+
 class CalibrationFile(_Strict):
     """calibration.yaml: p = sigmoid(slope * logit + intercept) (Platt 1999)."""
 
@@ -99,6 +114,8 @@ class CalibrationFile(_Strict):
     slope: float = Field(gt=0.0)
     intercept: float
     operating_point: OperatingPointFile
+    guarantee: GuaranteeFile | None = None
+    """None: the thresholds were placed by a budget of abstentions, which promises nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -88,7 +88,19 @@ def _calibration(calibrated: Section) -> str:
         f"| NORMAL | probability below {point['rule_out_below']:.3f} |\n"
         f"| UNCERTAIN | between; or views differ by more than {point['max_spread']:.3f}; "
         f"or distance from the training data above {point['max_distance']:g} "
-        "(1 is the 99th percentile of its own population) |"
+        "(1 is the 99th percentile of its own population) |" + _guarantee(calibrated.get("guarantee"))
+    )
+
+
+def _guarantee(promised: Section | None) -> str:
+    if promised is None:
+        return ""
+    return (
+        f"\n\nPromise, for patients drawn like these at a prevalence of {promised['prevalence']:g}: positive "
+        f"predictive value of at least {promised['ppv']:g} and negative of at least {promised['npv']:g}, together "
+        f"with a confidence of {promised['confidence']:g} ({promised['method']}; {promised['positive_patients']} "
+        f"positive and {promised['negative_patients']} negative patients). Patients of another hospital are not drawn "
+        "like these."
     )
 
 

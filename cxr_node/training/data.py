@@ -47,7 +47,9 @@ class Item:
     word: str = ""
 
 
-def read(folder: Path, classes: Mapping[str, bool], *, label_column: str = "label") -> list[Item]:
+def read(
+    folder: Path, classes: Mapping[str, bool], *, label_column: str = "label", manifest: Path | None = None
+) -> list[Item]:
     """List the labelled images of a folder.
 
     Parameters
@@ -56,6 +58,7 @@ def read(folder: Path, classes: Mapping[str, bool], *, label_column: str = "labe
     classes : word -> whether it is positive
     label_column : the manifest's column that holds these words. Rows with another word are an error in
         "label" and "sublabel" and are left out in any other column, which may hold more classes than two.
+    manifest : CSV file to read instead of the folder's manifest.csv; its files are named from `folder`
 
     Raises
     ------
@@ -63,8 +66,8 @@ def read(folder: Path, classes: Mapping[str, bool], *, label_column: str = "labe
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder")
-    manifest = folder / "manifest.csv"
-    rows = _manifest_rows(manifest, label_column) if manifest.is_file() else _tree_rows(folder, label_column)
+    listed = manifest or folder / "manifest.csv"
+    rows = _manifest_rows(listed, label_column) if manifest or listed.is_file() else _tree_rows(folder, label_column)
     strict = label_column in STRICT_COLUMNS
     unknown = sorted({row[label_column] for row in rows} - set(classes)) if strict else []
     if unknown:

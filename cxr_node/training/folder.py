@@ -22,11 +22,17 @@ METRICS = "metrics.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labels:
-    """How a data set words its labels; the recipe's words where nothing is given."""
+    """Where a data set has its labels and how it words them; manifest.csv and the recipe's words by default."""
 
+    manifest: Path | None = None
     column: str = "label"
     positive: str | None = None
     negative: str | None = None
+
+    @property
+    def are_those_of_the_recipe(self) -> bool:
+        """Whether column and words are the recipe's, wherever the manifest is."""
+        return (self.column, self.positive, self.negative) == ("label", None, None)
 
 
 RECIPE_LABELS = Labels()
@@ -95,15 +101,15 @@ def held_out(
     DataError : as `data.read`, or there is no such part
     """
     recipe = recipe_of(folder)
-    if labels == RECIPE_LABELS:
-        items = data.read(data_folder, recipe.words, label_column=recipe.data.column)
+    if labels.are_those_of_the_recipe:
+        items = data.read(data_folder, recipe.words, label_column=recipe.data.column, manifest=labels.manifest)
     else:
         words = {labels.positive or recipe.data.positive: True, labels.negative or recipe.data.negative: False}
-        items = data.read(data_folder, words, label_column=labels.column)
+        items = data.read(data_folder, words, label_column=labels.column, manifest=labels.manifest)
     own = data.fingerprint(items) == section(folder, "training").get("fingerprint")
     chosen = part or (default if own else "all")
     if chosen == "all":
-        return items, data_folder.name
+        return items, labels.manifest.name if labels.manifest else data_folder.name
     if chosen not in data.PARTS:
         raise DataError(f"there is no part {chosen!r}; parts are {', '.join(data.PARTS)}, all")
     if not own:

@@ -171,15 +171,30 @@ class LessonsSection(_Strict):
     drawn_weight: float = Field(ge=0.0)
 
 
+class GuaranteeSection(_Strict):
+    """Predictive values that the thresholds must keep; see `training.guarantee`."""
+
+    ppv: float = Field(ge=0.5, lt=1.0)
+    npv: float = Field(ge=0.5, lt=1.0)
+    confidence: float = Field(ge=0.5, lt=1.0)
+
+
 class OperatingSection(_Strict):
-    """How probabilities are calibrated and where verdicts begin."""
+    """How probabilities are calibrated and where verdicts begin: by a budget of abstentions or by a guarantee."""
 
     name: str
     prevalence: float = Field(gt=0.0, lt=1.0)
     corrupted_copies: int = Field(ge=0)
-    abstain: float = Field(ge=0.0, lt=0.5)
+    abstain: float | None = Field(default=None, ge=0.0, lt=0.5)
+    guarantee: GuaranteeSection | None = None
     spread_quantile: float = Field(gt=0.5, le=1.0)
     max_distance: float = Field(gt=0.0)
+
+    @model_validator(mode="after")
+    def _one_way_to_thresholds(self) -> OperatingSection:
+        if (self.abstain is None) == (self.guarantee is None):
+            raise ValueError("give either abstain or guarantee")
+        return self
 
 
 class Recipe(_Strict):

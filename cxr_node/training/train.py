@@ -22,6 +22,7 @@ from cxr_node.errors import ConfigError, DataError
 from cxr_node.model import networks
 from cxr_node.model.networks import Network
 from cxr_node.training import (
+    calibrate,
     choice,
     course,
     data,
@@ -94,6 +95,7 @@ def run(recipe_path: Path, data_folder: Path, out: Path, *, progress: bool = Tru
     network = initial(recipe, recipe_path)
     bond = Bond(data.fingerprint(items), recipe)
     _require_own(out, bond)
+    calibrate.foresee(recipe, parts["calibration"])
     out.mkdir(parents=True, exist_ok=True)
     with bar_of(progress) as bar:
         material = prepare(recipe, recipe_path, parts, bar)

@@ -22,6 +22,10 @@ def drawn(count: int, seed: int, gap: float) -> tuple[np.ndarray, np.ndarray]:
     return positive, rng.normal(size=count) + gap * positive
 
 
+def patients(count: int) -> np.ndarray:
+    return np.arange(count).astype(str)
+
+
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 1000), gap=st.floats(-2.0, 20.0), prevalence=st.floats(0.05, 0.95))
 def test_order_never_changes(seed: int, gap: float, prevalence: float) -> None:
@@ -60,7 +64,8 @@ def test_thresholds_spend_the_budget_and_never_cross(gap: float, tmp_path: Path)
     positive, logit = drawn(1000, 2, gap)
     logits = torch.from_numpy(logit - gap / 2.0).float()[:, None, None].expand(-1, 4, 1)
     scored = Scores(logits=logits, distance=np.zeros(1000))
-    point = operating_point(recipe, positive, scored, slope=1.0, intercept=0.0)
+    point, promised = operating_point(recipe, positive, patients(1000), scored, slope=1.0, intercept=0.0)
+    assert promised is None
     probability = scored.probability(1.0, 0.0)
     assert point.rule_out_below <= 0.5 <= point.report_at
     assert (probability[positive] < point.report_at).mean() >= recipe.operating.abstain - 5e-3  # thresholds are rounded
@@ -75,6 +80,6 @@ def test_spread_limit_lets_most_images_through(tmp_path: Path) -> None:
     positive, logit = drawn(1000, 2, 3.0)
     noise = np.random.default_rng(5).normal(scale=0.3, size=(1000, 4))
     scored = Scores(logits=torch.from_numpy(logit[:, None] + noise).float()[..., None], distance=np.zeros(1000))
-    point = operating_point(recipe, positive, scored, slope=1.0, intercept=-1.5)
+    point, _ = operating_point(recipe, positive, patients(1000), scored, slope=1.0, intercept=-1.5)
     beyond = (scored.spread(1.0, -1.5) > point.max_spread).mean()
     assert beyond == pytest.approx(1.0 - recipe.operating.spread_quantile, abs=0.005)
