@@ -41,19 +41,33 @@ class Answer:
         doubt = self.outcome.decision.doubt
         return doubt.value if doubt else None
 
-    def as_json(self, profile: str) -> dict[str, str | float | None]:
-        """One line of `cxr-node classify --json`; a contract that other programs build on."""
+    def as_json(self, profile: str) -> dict[str, str | float | dict[str, float] | None]:
+        """One line of `cxr-node classify --json`; a contract that other programs build on.
+
+        A profile of several findings adds `scale` and `findings`; `probability` is null where the scale is `score`.
+        """
         finding = self.outcome if isinstance(self.outcome, Finding) else None
         return {
             "path": str(self.path),
             "verdict": self.verdict.value,
-            "probability": round(finding.probability, 6) if finding else None,
+            "probability": _rounded(finding.calibrated_probability) if finding else None,
             "reason": self.reason,
             "sentence": self.outcome.sentence if isinstance(self.outcome, Rejected) else None,
             "spread": round(finding.prediction.spread, 6) if finding else None,
-            "distance": round(finding.prediction.distance, 6) if finding else None,
+            "distance": _rounded(finding.prediction.distance) if finding else None,
             "profile": profile,
-        }
+        } | (_scores(finding) if finding and len(finding.prediction.probability) > 1 else {})
+
+
+def _scores(finding: Finding) -> dict[str, str | dict[str, float]]:
+    """Every finding's number, the highest first, and what the numbers are."""
+    ranked = sorted(finding.prediction.probability.items(), key=lambda item: -item[1])
+    scale = finding.identity.operating_point.scale
+    return {"scale": scale.value, "findings": {label: round(number, 6) for label, number in ranked}}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
 
 
 def files(paths: Sequence[Path]) -> list[Path]:
