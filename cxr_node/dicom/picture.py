@@ -180,7 +180,7 @@ def _draw_banner(pen: ImageDraw.ImageDraw, finding: Finding, layout: Layout) -> 
     """
     verdict = finding.decision.verdict
     background, ink = BANNERS[verdict]
-    words, number = wording.banner(finding), wording.certainty_text(finding)
+    words, number = wording.banner(finding), wording.number_text(finding)
     top, side = layout.scale, round(layout.banner * 0.66)
     pen.rectangle((0, top, layout.width, top + layout.banner - 1), fill=background)
     _draw_symbol(pen, verdict, (layout.margin, top + (layout.banner - side) // 2, side), ink)
@@ -217,7 +217,7 @@ def _draw_symbol(pen: ImageDraw.ImageDraw, verdict: Verdict, place: tuple[int, i
 
 def _draw_scale(pen: ImageDraw.ImageDraw, finding: Finding, layout: Layout) -> None:
     """Certainty from 0 to 100 % with both thresholds; no marker where no certainty may be stated."""
-    point, value = finding.identity.operating_point, wording.certainty(finding)
+    point, value = finding.identity.operating_point, wording.scale_percent(finding)
     left, right = layout.margin, layout.width - layout.margin
     title_y, middle, labels_y = (round(layout.scale * share) for share in (0.22, 0.52, 0.81))
     half = max(2, round(layout.scale * 0.06))
@@ -248,8 +248,8 @@ def _draw_threshold_labels(pen: ImageDraw.ImageDraw, point: OperatingPoint, layo
     """Each label at its tick, pushed to the sides where they would meet."""
     left, right = layout.margin, layout.width - layout.margin
     half = (right - left) // 2 - layout.margin // 2
-    low, low_font = fit(f"rule out below {wording.threshold(point.rule_out_below)}", layout.body_px, half)
-    high, high_font = fit(f"report from {wording.threshold(point.report_at)}", layout.body_px, half)
+    low, low_font = fit(f"rule out below {wording.threshold(point.rule_out_below, point.scale)}", layout.body_px, half)
+    high, high_font = fit(f"report from {wording.threshold(point.report_at, point.scale)}", layout.body_px, half)
     low_width, high_width = low_font.getlength(low), high_font.getlength(high)
     span = right - left
     low_x = max(left, left + point.rule_out_below * span - low_width / 2)

@@ -92,7 +92,7 @@ def test_an_image_of_the_networks_size_is_only_scaled() -> None:
 
 
 def test_larger_images_are_shrunk_as_scikit_image_does() -> None:
-    """Recorded from torchxrayvision 1.5.7 with scikit-image 0.26: XRayResizer(224)(XRayCenterCrop()(normalize(...)))."""
+    """Recorded from torchxrayvision 1.5.7, scikit-image 0.26: XRayResizer(224)(XRayCenterCrop()(normalize(...)))."""
     found = preprocess.prepare(picture(610, 500), SPEC)
     np.testing.assert_allclose(found[::74, ::74], RECORDED, atol=0.05)
     assert np.cbrt((found.astype(np.float64) ** 3).mean()) == pytest.approx(-131.20845, abs=0.05)

@@ -1,0 +1,81 @@
+"""The findings that a classifier may score beside the one it judges: their words and codes, and which stand highest.
+
+Knows no DICOM object and no sentence. A code is taken where PS3.16 has it, or where public vocabularies agree on it; a
+finding that has none of either gets one of our own (99CXRNODE), which claims nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydicom.sr.coding import Code
+
+from cxr_node.domain import Finding
+
+OWN_SCHEME = "99CXRNODE"
+"""Coding Scheme Designator of this project; 99 marks a local one (PS3.3 8.2)."""
+SCORED = Code("scored-finding", OWN_SCHEME, "Finding scored, not asserted")
+SCORE = Code("score", OWN_SCHEME, "Score, not a probability")
+NO_UNITS = Code("1", "UCUM", "no units")
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A finding in words, and as a code."""
+
+    words: str
+    code: Code
+
+
+_KNOWN: Mapping[str, Named] = {
+    # PS3.16
+    "infiltration": Named("infiltration", Code("112121", "DCM", "Infiltrate")),
+    "pneumothorax": Named("pneumothorax", Code("36118008", "SCT", "Pneumothorax")),
+    "edema": Named("pulmonary edema", Code("19242006", "SCT", "Pulmonary edema")),
+    "effusion": Named("pleural effusion", Code("60046008", "SCT", "Pleural effusion")),
+    "nodule": Named("nodule", Code("27925004", "SCT", "Nodule")),
+    "mass": Named("mass", Code("4147007", "SCT", "Mass")),
+    "lung lesion": Named("lung lesion", Code("52988006", "SCT", "Lesion")),
+    "lung opacity": Named("lung opacity", Code("112001", "DCM", "Opacity")),
+    # SNOMED CT as several public vocabularies have it
+    "pneumonia": Named("pneumonia", Code("233604007", "SCT", "Pneumonia")),
+    "atelectasis": Named("atelectasis", Code("46621007", "SCT", "Atelectasis")),
+    "consolidation": Named("consolidation", Code("95436008", "SCT", "Lung consolidation")),
+    "emphysema": Named("emphysema", Code("87433001", "SCT", "Pulmonary emphysema")),
+    "fibrosis": Named("pulmonary fibrosis", Code("51615001", "SCT", "Pulmonary fibrosis")),
+    "cardiomegaly": Named("cardiomegaly", Code("8186001", "SCT", "Cardiomegaly")),
+    "hernia": Named("hiatal hernia", Code("84089009", "SCT", "Hiatal hernia")),
+    "fracture": Named("fracture", Code("125605004", "SCT", "Fracture of bone")),
+    # No code that could be verified
+    "pleural thickening": Named("pleural thickening", Code("pleural-thick", OWN_SCHEME, "Pleural thickening")),
+    "enlarged cardiomediastinum": Named(
+        "enlarged cardiomediastinum", Code("wide-mediast", OWN_SCHEME, "Enlarged cardiomediastinum")
+    ),
+}
+_OF_CODE = {(named.code.value, named.code.scheme_designator): label for label, named in _KNOWN.items()}
+
+
+def named(label: str) -> Named:
+    """Words and code of a profile's label; of one that nobody knows, its own words and a code made of them."""
+    known = _KNOWN.get(_plain(label))
+    if known is not None:
+        return known
+    words = "".join(char if " " <= char <= "~" and char != "\\" else "?" for char in label)[:64].strip() or "?"
+    return Named(words, Code(f"l-{hashlib.sha256(label.encode()).hexdigest()[:12]}", OWN_SCHEME, words))
+
+
+def label_of(code_value: str, scheme: str, meaning: str) -> str:
+    """Label that has this code, in plain form; the meaning itself where nobody knows the code."""
+    return _OF_CODE.get((code_value, scheme), meaning)
+
+
+def ranked(finding: Finding) -> tuple[tuple[str, float], ...]:
+    """Labels with their numbers, the highest first; empty where the classifier answers one question only."""
+    answered = finding.prediction.probability
+    return tuple(sorted(answered.items(), key=lambda item: -item[1])) if len(answered) > 1 else ()
+
+
+def _plain(label: str) -> str:
+    return label.casefold().replace("_", " ")
