@@ -10,15 +10,20 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
-from cxr_node.domain import Finding
+from cxr_node.dicom.numbers import is_stated, rounded_percent, rounded_score
+from cxr_node.domain import Finding, Scale
 
 OWN_SCHEME = "99CXRNODE"
 """Coding Scheme Designator of this project; 99 marks a local one (PS3.3 8.2)."""
 SCORED = Code("scored-finding", OWN_SCHEME, "Finding scored, not asserted")
 SCORE = Code("score", OWN_SCHEME, "Score, not a probability")
 NO_UNITS = Code("1", "UCUM", "no units")
+PERCENT = Code("%", "UCUM", "Percent")
+TOP = 5
+"""So many of them are told to people; machines get all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +76,29 @@ def label_of(code_value: str, scheme: str, meaning: str) -> str:
     return _OF_CODE.get((code_value, scheme), meaning)
 
 
-def ranked(finding: Finding) -> tuple[tuple[str, float], ...]:
-    """Labels with their numbers, the highest first; empty where the classifier answers one question only."""
-    answered = finding.prediction.probability
-    return tuple(sorted(answered.items(), key=lambda item: -item[1])) if len(answered) > 1 else ()
+def listed(finding: Finding) -> tuple[tuple[str, float], ...]:
+    """Labels of a classifier of several findings with their numbers as people read them, the highest first.
+
+    Percent, or scores from 0 to 1. Empty where only one question is answered, or no number may be stated.
+    """
+    answered, point = finding.prediction.probability, finding.identity.operating_point
+    if len(answered) < 2 or not is_stated(finding):
+        return ()
+    ranked = sorted(answered.items(), key=lambda item: -item[1])
+    if point.scale is Scale.SCORE:
+        return tuple((label, rounded_score(value, point)) for label, value in ranked)
+    return tuple((label, rounded_percent(value, point, digits=1)) for label, value in ranked)
+
+
+def highest(finding: Finding) -> list[str]:
+    """Name the highest of several findings, each with its number."""
+    unit = "" if finding.identity.operating_point.scale is Scale.SCORE else " %"
+    return [f"{named(label).words} {value:.10g}{unit}" for label, value in listed(finding)[:TOP]]
+
+
+def number_of(scale: Scale) -> tuple[Code, Code]:
+    """Concept and unit under which a finding's number is coded."""
+    return (SCORE, NO_UNITS) if scale is Scale.SCORE else (codes.DCM.CertaintyOfFinding, PERCENT)
 
 
 def _plain(label: str) -> str:

@@ -8,9 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from cxr_node.domain import OperatingPoint
+from cxr_node.domain import Doubt, Finding, OperatingPoint
 
 _MAX_DIGITS = 6
+
+
+def is_stated(finding: Finding) -> bool:
+    """Whether any number may stand beside the verdict: not beside a doubt about the image itself."""
+    return finding.decision.doubt in (None, Doubt.BETWEEN_THRESHOLDS)
 
 
 def rounded_percent(probability: float, point: OperatingPoint, digits: int) -> float:

@@ -19,7 +19,7 @@ from fontTools.ttLib import TTFont
 from fpdf import FPDF, Align, XPos, YPos
 from PIL import Image
 
-from cxr_node.dicom import picture, wording
+from cxr_node.dicom import findings, picture, wording
 from cxr_node.domain import Finding, Radiograph, Verdict
 
 TITLE = "AI result of a chest radiograph (research)"
@@ -165,8 +165,7 @@ def _scale(pdf: FPDF, finding: Finding) -> None:
 
 def _images(pdf: FPDF, sheet: Sheet) -> None:
     """Put the radiograph as it came beside the one with the map; the first alone where no map is shown."""
-    layout = picture.lay_out(sheet.radiograph, _DRAWN_PX)
-    left, top, width, height = layout.image
+    left, top, width, height = picture.image_box(sheet.radiograph, sheet.finding, _DRAWN_PX)
     captions = ["Radiograph", *([wording.MAP_CAPTION] if sheet.shows_map else [])]
     shares = (_WIDTH_MM - _GAP_MM) / 2
     scale = min(shares / width, _IMAGES_MM / height)
@@ -188,7 +187,7 @@ def _text(pdf: FPDF, sheet: Sheet) -> None:
     _line(pdf, wording.summary(sheet.finding), style="B")
     heading = wording.score_heading(sheet.finding)
     if heading is not None:
-        _line(pdf, f"{heading} {', '.join(wording.highest(sheet.finding))}")
+        _line(pdf, f"{heading} {', '.join(findings.highest(sheet.finding))}")
     pdf.ln(1.5)
     for limit in wording.page_limits(sheet.finding, sheet.radiograph):
         _line(pdf, f"\u2022 {limit}")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cxr_node.dicom import findings
-from cxr_node.dicom.numbers import above, rounded_percent, rounded_score
+from cxr_node.dicom.numbers import above, is_stated, rounded_percent, rounded_score
 from cxr_node.domain import Doubt, Finding, OperatingPoint, Radiograph, ResultKind, Scale, Verdict, View
 
 RESEARCH = "Research use only."
@@ -24,8 +24,6 @@ NO_MAP = "No heat map is shown for this verdict."
 FOOTER = "Research use only. Not a medical device."
 SCORES = " Scores are no probabilities."
 UNMEASURED = "This model does not measure whether an image is unlike its training data: none is set apart for that."
-TOP = 5
-"""So many of the scored findings are told to people; machines get all of them."""
 _PLAIN_SERIES = {
     ResultKind.MEASUREMENTS: "measurements",
     ResultKind.PRESENTATION_STATE: "region",
@@ -68,11 +66,6 @@ def score(finding: Finding) -> float | None:
     if not is_stated(finding) or finding.identity.operating_point.scale is Scale.PROBABILITY:
         return None
     return rounded_score(finding.probability, finding.identity.operating_point)
-
-
-def is_stated(finding: Finding) -> bool:
-    """Whether any number may stand beside the verdict."""
-    return finding.decision.doubt in (None, Doubt.BETWEEN_THRESHOLDS)
 
 
 def number_text(finding: Finding) -> str | None:
@@ -135,9 +128,9 @@ def doubt_sentence(finding: Finding) -> str:
             limit = f"limit {100 * point.max_spread:.4g}"
             return f"repeated looks at this image disagree by {spread} percentage points ({limit})"
         case Doubt.UNLIKE_TRAINING_DATA:
-            limit = point.max_distance or 0.0
-            distance = "not known" if prediction.distance is None else above(prediction.distance, limit)
-            return f"this image is unlike its training data (distance {distance}, limit {limit:.4g})"
+            farthest = point.max_distance or 0.0
+            distance = "not known" if prediction.distance is None else above(prediction.distance, farthest)
+            return f"this image is unlike its training data (distance {distance}, limit {farthest:.4g})"
         case None:
             raise ValueError("only UNCERTAIN has a doubt")
 
@@ -180,20 +173,10 @@ def score_heading(finding: Finding) -> str | None:
     return f"Highest of {count} findings{middle}:"
 
 
-def highest(finding: Finding) -> list[str]:
-    """Name the highest of many findings with their numbers; none where no number may be stated."""
-    point = finding.identity.operating_point
-    return [
-        f"{findings.named(label).words} {finding_number(value, point)}"
-        for label, value in (findings.ranked(finding)[:TOP] if is_stated(finding) else ())
-    ]
-
-
-def finding_number(value: float, point: OperatingPoint) -> str:
-    """Format the number of any finding."""
-    if point.scale is Scale.SCORE:
-        return f"{rounded_score(value, point):.10g}"
-    return f"{rounded_percent(value, point, digits=1):.10g} %"
+def listing(finding: Finding) -> list[str]:
+    """Lines of a picture: what is listed, and the findings that stand highest, three and two; none for one finding."""
+    heading, names = score_heading(finding), findings.highest(finding)
+    return [] if heading is None else [heading, *(", ".join(part) for part in (names[:3], names[3:]) if part)]
 
 
 def series_description(kind: ResultKind, finding: Finding, *, shows_map: bool) -> str:
@@ -227,7 +210,7 @@ def report_findings(
         lines.append("Assessed: pneumonia. Not assessed: everything else.")
     else:
         lines += [f"{_scope(finding)}; other findings are {_others(finding)}.", heading]
-        lines += [f"{place}. {line}" for place, line in enumerate(highest(finding), 1)]
+        lines += [f"{place}. {line}" for place, line in enumerate(findings.highest(finding), 1)]
     lines.append(view_line(radiograph.view))
     return lines
 
