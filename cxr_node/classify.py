@@ -44,7 +44,8 @@ class Answer:
     def as_json(self, profile: str) -> dict[str, str | float | dict[str, float] | None]:
         """One line of `cxr-node classify --json`; a contract that other programs build on.
 
-        A profile of several findings adds `scale` and `findings`; `probability` is null where the scale is `score`.
+        A profile of several findings adds `judged`, `scale` and `findings`; where the scale is `score`, `probability`
+        is null.
         """
         finding = self.outcome if isinstance(self.outcome, Finding) else None
         return {
@@ -60,10 +61,11 @@ class Answer:
 
 
 def _scores(finding: Finding) -> dict[str, str | dict[str, float]]:
-    """Every finding's number, the highest first, and what the numbers are."""
+    """Every finding's number, the highest first, what the numbers are, and which of them was judged."""
     ranked = sorted(finding.prediction.probability.items(), key=lambda item: -item[1])
-    scale = finding.identity.operating_point.scale
-    return {"scale": scale.value, "findings": {label: round(number, 6) for label, number in ranked}}
+    point = finding.identity.operating_point
+    numbers = {label: round(number, 6) for label, number in ranked}
+    return {"judged": point.label, "scale": point.scale.value, "findings": numbers}
 
 
 def _rounded(value: float | None) -> float | None:
