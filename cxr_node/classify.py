@@ -56,7 +56,7 @@ class Answer:
             "sentence": self.outcome.sentence if isinstance(self.outcome, Rejected) else None,
             "spread": round(finding.prediction.spread, 6) if finding else None,
             "distance": _rounded(finding.prediction.distance) if finding else None,
-            "profile": profile,
+            "profile": finding.identity.profile if finding else profile,
         } | (_scores(finding) if finding and len(finding.prediction.probability) > 1 else {})
 
 
@@ -134,7 +134,7 @@ def write(answer: Answer, folder: Path) -> None:
         (folder / f"{answer.path.stem}.{artifact.kind}.dcm").write_bytes(artifact.content)
 
 
-def judge(paths: Sequence[Path], predictor: pipeline.Predictor, config: Config, *, objects: bool) -> Iterator[Answer]:
+def judge(paths: Sequence[Path], classifier: pipeline.Classifier, config: Config, *, objects: bool) -> Iterator[Answer]:
     """Answer for each file, in order; with its result objects where asked for.
 
     The content time of the results is the file's modification time: the same file gives the same bytes.
@@ -145,7 +145,7 @@ def judge(paths: Sequence[Path], predictor: pipeline.Predictor, config: Config, 
         except InstanceError as error:
             yield Answer(path=path, outcome=Rejected(reason=Reason.UNREADABLE_PIXELS, sentence=str(error)))
             continue
-        judged = pipeline.judge(content, predictor, config)
+        judged = pipeline.judge(content, classifier, config)
         if isinstance(judged, Rejected):
             yield Answer(path=path, outcome=judged)
             continue
