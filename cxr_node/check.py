@@ -34,7 +34,8 @@ class Line:
 def check(config: Config, source: str) -> Iterator[Line]:
     """Look at configuration, weights, decoders, disk, port and destinations."""
     yield Line(ok=True, subject="configuration", sentence=f"{source}: every key is known")
-    yield _try("weights", partial(_weights, config))
+    for name in (config.model.profile, *config.model.others):
+        yield _try("weights", partial(_weights, name))
     for syntax in decoders.transfer_syntaxes():
         yield Line(ok=True, subject="transfer syntax", sentence=f"{syntax.name} ({syntax.uid})")
     yield _try("spool", partial(_spool, config))
@@ -52,9 +53,11 @@ def _try(subject: str, look: Callable[[], str]) -> Line:
         return Line(ok=False, subject=subject, sentence=str(error))
 
 
-def _weights(config: Config) -> str:
-    loaded = profile.load(configuration.profile_folder(config.model.profile))
-    return f"{loaded.name} {loaded.version}, sha256 {loaded.weights_sha256[:12]}… as released"
+def _weights(name: str) -> str:
+    loaded = profile.load(configuration.profile_folder(name))
+    youngest, oldest = loaded.population.age_years
+    ages = f"for ages {youngest:g} to {oldest:g}"
+    return f"{loaded.name} {loaded.version} {ages}, sha256 {loaded.weights_sha256[:12]}… as released"
 
 
 def _spool(config: Config) -> str:

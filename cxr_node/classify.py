@@ -41,19 +41,35 @@ class Answer:
         doubt = self.outcome.decision.doubt
         return doubt.value if doubt else None
 
-    def as_json(self, profile: str) -> dict[str, str | float | None]:
-        """One line of `cxr-node classify --json`; a contract that other programs build on."""
+    def as_json(self, profile: str) -> dict[str, str | float | dict[str, float] | None]:
+        """One line of `cxr-node classify --json`; a contract that other programs build on.
+
+        A profile of several findings adds `judged`, `scale` and `findings`; where the scale is `score`, `probability`
+        is null.
+        """
         finding = self.outcome if isinstance(self.outcome, Finding) else None
         return {
             "path": str(self.path),
             "verdict": self.verdict.value,
-            "probability": round(finding.probability, 6) if finding else None,
+            "probability": _rounded(finding.calibrated_probability) if finding else None,
             "reason": self.reason,
             "sentence": self.outcome.sentence if isinstance(self.outcome, Rejected) else None,
             "spread": round(finding.prediction.spread, 6) if finding else None,
-            "distance": round(finding.prediction.distance, 6) if finding else None,
-            "profile": profile,
-        }
+            "distance": _rounded(finding.prediction.distance) if finding else None,
+            "profile": finding.identity.profile if finding else profile,
+        } | (_scores(finding) if finding and len(finding.prediction.probability) > 1 else {})
+
+
+def _scores(finding: Finding) -> dict[str, str | dict[str, float]]:
+    """Every finding's number, the highest first, what the numbers are, and which of them was judged."""
+    ranked = sorted(finding.prediction.probability.items(), key=lambda item: -item[1])
+    point = finding.identity.operating_point
+    numbers = {label: round(number, 6) for label, number in ranked}
+    return {"judged": point.label, "scale": point.scale.value, "findings": numbers}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
 
 
 def files(paths: Sequence[Path]) -> list[Path]:
@@ -118,7 +134,7 @@ def write(answer: Answer, folder: Path) -> None:
         (folder / f"{answer.path.stem}.{artifact.kind}.dcm").write_bytes(artifact.content)
 
 
-def judge(paths: Sequence[Path], predictor: pipeline.Predictor, config: Config, *, objects: bool) -> Iterator[Answer]:
+def judge(paths: Sequence[Path], classifier: pipeline.Classifier, config: Config, *, objects: bool) -> Iterator[Answer]:
     """Answer for each file, in order; with its result objects where asked for.
 
     The content time of the results is the file's modification time: the same file gives the same bytes.
@@ -129,7 +145,7 @@ def judge(paths: Sequence[Path], predictor: pipeline.Predictor, config: Config, 
         except InstanceError as error:
             yield Answer(path=path, outcome=Rejected(reason=Reason.UNREADABLE_PIXELS, sentence=str(error)))
             continue
-        judged = pipeline.judge(content, predictor, config)
+        judged = pipeline.judge(content, classifier, config)
         if isinstance(judged, Rejected):
             yield Answer(path=path, outcome=judged)
             continue

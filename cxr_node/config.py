@@ -91,6 +91,8 @@ class Model(Section):
 
     profile: str = "pneumonia-pediatric"
     """A folder of the built-in weights, or the path of a profile folder."""
+    others: tuple[str, ...] = ()
+    """Further profiles, for patients whose age `profile` does not cover: the first of them that does answers."""
     threads: int = Field(default=0, ge=0, le=256)
     """Threads of one worker's inference; 0: all cores of the machine."""
 

@@ -170,7 +170,7 @@ def _documents(config: Config, **attributes: str) -> dict[ResultKind, dict[str, 
         "PNEUMONIA": Stated(profile=of, probability=(point.report_at + 1) / 2),
         "NORMAL": Stated(profile=of, probability=point.rule_out_below / 2),
         "UNCERTAIN": Stated(profile=of, probability=between),
-        "UNCERTAIN (no certainty)": Stated(profile=of, probability=between, distance=2 * point.max_distance),
+        "UNCERTAIN (no certainty)": Stated(profile=of, probability=between, distance=2 * (point.max_distance or 1.0)),
     }
     content = wrap.wrap(SOURCE, **ATTRIBUTES, **attributes)
     found: dict[ResultKind, dict[str, Artifact]] = {}

@@ -66,6 +66,13 @@ class View(StrEnum):
     UNKNOWN = "unknown"
 
 
+class Scale(StrEnum):
+    """What the numbers of a prediction are. A SCORE orders images; how often it is right, nobody measured."""
+
+    PROBABILITY = "probability"
+    SCORE = "score"
+
+
 class ResultKind(StrEnum):
     """The result objects a destination may ask for."""
 
@@ -141,15 +148,15 @@ class Prediction:
 
     Attributes
     ----------
-    probability : calibrated probability per label, in [0, 1]
+    probability : calibrated probability per label, in [0, 1]; a score where the operating point's scale is SCORE
     spread : largest difference of the calibrated probability between augmented views or members, in [0, 1]
     distance : distance of the image's features from the training data; 1.0 is the 99th percentile of
-        held-out images of the training population
+        held-out images of the training population; None where the profile does not know its training images
     """
 
     probability: Mapping[str, float]
     spread: float
-    distance: float
+    distance: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +168,11 @@ class OperatingPoint:
     report_at: float
     rule_out_below: float
     max_spread: float
-    max_distance: float
+    max_distance: float | None
+    """None: the distance is not measured, and no image is found unlike the training data."""
+    scale: Scale = field(default=Scale.PROBABILITY, repr=False)
+    """What the thresholds are compared with. Not in `repr`: UIDs of results are digests of that, and those of
+    probabilities were given before there was another scale."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.rule_out_below <= self.report_at <= 1.0:
@@ -230,8 +241,13 @@ class Finding:
 
     @property
     def probability(self) -> float:
-        """Calibrated probability of the operating point's label, in [0, 1]."""
+        """Calibrated probability (or score) of the operating point's label, in [0, 1]."""
         return self.prediction.probability[self.identity.operating_point.label]
+
+    @property
+    def calibrated_probability(self) -> float | None:
+        """`probability` where it is one; None where it is a score, which must not be shown in percent."""
+        return self.probability if self.identity.operating_point.scale is Scale.PROBABILITY else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

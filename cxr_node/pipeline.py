@@ -6,6 +6,7 @@ give the same UIDs and the same bytes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -71,6 +72,34 @@ class Predictor(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """Several classifiers side by side, each for a population of its own.
+
+    The first one whose ages include the patient's answers; the first of all where the age is not known or nobody's,
+    for it is the admission rules that say what then happens.
+    """
+
+    predictors: tuple[Predictor, ...]
+
+    @property
+    def profile(self) -> Profile:
+        """The first one's."""
+        return self.predictors[0].profile
+
+    def for_age(self, age_years: float | None) -> Predictor:
+        """Choose who answers for a patient of this age."""
+
+        def covers(predictor: Predictor) -> bool:
+            youngest, oldest = predictor.profile.population.age_years
+            return age_years is not None and youngest <= math.floor(age_years) <= oldest
+
+        return next((each for each in self.predictors if covers(each)), self.predictors[0])
+
+
+Classifier = Predictor | Panel
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
     """An analysed radiograph, before it is put into result objects."""
@@ -81,7 +110,7 @@ class Judged:
 
 
 def process(
-    content: bytes, origin: Origin, predictor: Predictor, config: Config, precedent: Precedent = NO_PRECEDENT
+    content: bytes, origin: Origin, classifier: Classifier, config: Config, precedent: Precedent = NO_PRECEDENT
 ) -> Outcome:
     """Judge one received SOP Instance and make its result objects.
 
@@ -89,7 +118,7 @@ def process(
     ----------
     content : DICOM Part 10 file
     origin : who sent it and when; the results' content time is `origin.received_at`
-    predictor : the classifier
+    classifier : who answers, or several of whom the patient's age chooses one
     config : only `admission`, `results` and what the destinations want are read
     precedent : what is already known of its study and series
 
@@ -98,31 +127,29 @@ def process(
     ModelError : the classifier failed; the instance is not to blame.
     UnsoundResultError : the results break our own rules; a bug, and none of them is handed on.
     """
-    judged = judge(content, predictor, config, precedent)
+    judged = judge(content, classifier, config, precedent)
     if isinstance(judged, Rejected):
         return judged
     return Reported(finding=judged.finding, artifacts=explain(judged, origin, config))
 
 
 def judge(
-    content: bytes, predictor: Predictor, config: Config, precedent: Precedent = NO_PRECEDENT
+    content: bytes, classifier: Classifier, config: Config, precedent: Precedent = NO_PRECEDENT
 ) -> Judged | Rejected:
-    """Read, admit, decode, examine, decide."""
-    admitted = admit(content, predictor.profile, config.admission, precedent)
-    if isinstance(admitted, Rejected):
-        return admitted
-    source, radiograph = admitted
+    """Read, choose who answers, admit, decode, examine, decide."""
+    source = header.read(content)
+    if isinstance(source, Rejected):
+        return source
+    predictor = classifier.for_age(source.age_years) if isinstance(classifier, Panel) else classifier
+    radiograph = admit(source, predictor.profile, config.admission, precedent)
+    if isinstance(radiograph, Rejected):
+        return radiograph
     examination = predictor.examine(radiograph)
     return Judged(source=source, radiograph=radiograph, finding=conclude(examination, predictor.profile, config))
 
 
-def admit(
-    content: bytes, profile: Profile, rules: Admission, precedent: Precedent
-) -> Rejected | tuple[header.Source, Radiograph]:
-    """Read the header, then the pixels, and refuse what must not be judged."""
-    source = header.read(content)
-    if isinstance(source, Rejected):
-        return source
+def admit(source: header.Source, profile: Profile, rules: Admission, precedent: Precedent) -> Rejected | Radiograph:
+    """Check the header, then the pixels, and refuse what must not be judged."""
     refusal = admission.check_header(source, profile.population.age_years, rules, precedent)
     if refusal is not None:
         return refusal
@@ -131,7 +158,7 @@ def admit(
     except UndecodableError as error:
         return Rejected(reason=Reason.UNREADABLE_PIXELS, sentence=str(error))
     remarks = admission.remarks(source, profile.population.age_years, rules) + radiograph.remarks
-    return admission.check_pixels(radiograph) or (source, replace(radiograph, remarks=remarks))
+    return admission.check_pixels(radiograph) or replace(radiograph, remarks=remarks)
 
 
 def conclude(examination: Examination, profile: Profile, config: Config) -> Finding:

@@ -71,13 +71,15 @@ def demo_table(rows: Sequence[Row]) -> Table:
 
 def classify_table(answers: Sequence[Answer]) -> Table:
     """Path, verdict, certainty, reason."""
-    table = Table(caption="Research use only. Only pneumonia was assessed.", caption_justify="left")
+    table = Table(caption="Research use only. The verdict is about pneumonia only.", caption_justify="left")
     for heading in ("file", "verdict", "certainty", "reason"):
         table.add_column(heading, overflow="fold")
     for answer in answers:
         record = answer.as_json("")
-        probability = record["probability"]
+        probability, numbers = record["probability"], record.get("findings")
         shown = certainty(probability if isinstance(probability, float) else None)
+        if probability is None and isinstance(numbers, dict):
+            shown = f"score {numbers[str(record['judged'])]:.2f}"
         why = " - ".join(str(word) for word in (answer.reason, record["sentence"]) if word)
         table.add_row(str(answer.path), verdict(answer.verdict), shown, why)
     return table

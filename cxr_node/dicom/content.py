@@ -24,6 +24,7 @@ class Relation(StrEnum):
     HAS_ACQ_CONTEXT = "HAS ACQ CONTEXT"
     INFERRED_FROM = "INFERRED FROM"
     SELECTED_FROM = "SELECTED FROM"
+    HAS_PROPERTIES = "HAS PROPERTIES"
 
 
 def coded(concept: Code) -> Dataset:

@@ -22,7 +22,7 @@ def build(context: Context) -> Artifact | None:
         return None
     radiograph, finding, max_px = context.radiograph, context.finding, context.settings.max_heatmap_px
     mapped = picture.draw(radiograph, finding, max_px, shows_map=True)
-    left, top, width, height = picture.lay_out(radiograph, max_px).image
+    left, top, width, height = picture.image_box(radiograph, finding, max_px)
     box = (left, top, left + width, top + height)
     bare = mapped.copy()
     bare.paste(picture.draw(radiograph, finding, max_px, shows_map=False).crop(box), box)

@@ -16,7 +16,7 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
-from cxr_node.dicom import carry, content, wording
+from cxr_node.dicom import carry, content, findings, wording
 from cxr_node.dicom.content import Relation
 from cxr_node.dicom.result import SHAPES, Context, finish, start_report
 from cxr_node.domain import Artifact, Point, ResultKind, Verdict
@@ -27,7 +27,6 @@ PNEUMONIA = Code("233604007", "SCT", "Pneumonia")
 IMAGING_PROCEDURE = Code("363679005", "SCT", "Imaging procedure")
 """Of those tried, the one that validators with old and new tables of CID 100 accept."""
 QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
-PERCENT = Code("%", "UCUM", "Percent")
 PIXELS = Code("{pixels}", "UCUM", "Pixels")
 PRESENCE = {
     Verdict.PNEUMONIA: codes.SCT.Present,
@@ -157,11 +156,14 @@ def _certainty(context: Context) -> list[Dataset]:
     """Calibrated certainty in percent, said of pneumonia whatever the verdict; no row where none may be stated.
 
     An absent value with a qualifier (CID 42) would say the same, but the validator of IHE counts it as an error.
+    A score is no certainty, and has a concept of its own.
     """
-    value = wording.certainty(context.finding)
+    certainty, score = wording.certainty(context.finding), wording.score(context.finding)
+    value = certainty if score is None else score
     if value is None:
         return []
-    item = content.number(Relation.CONTAINS, codes.DCM.CertaintyOfFinding, value, PERCENT)
+    name, unit = findings.number_of(context.finding.identity.operating_point.scale)
+    item = content.number(Relation.CONTAINS, name, value, unit)
     item.ContentSequence = [content.code(Relation.HAS_CONCEPT_MOD, codes.DCM.Finding, PNEUMONIA)]
     return [item]
 
@@ -176,6 +178,21 @@ def _evaluations(context: Context) -> list[Dataset]:
     if verdict in PROCESSING:
         processing = codes.DCM.CADProcessingAndFindingsSummary
         items.insert(0, content.code(Relation.CONTAINS, processing, PROCESSING[verdict]))
+    return items + _scored(context)
+
+
+def _scored(context: Context) -> list[Dataset]:
+    """Every finding that was scored beside the judged one, the highest first; named, with its number, not asserted.
+
+    Codes alone would read as found, and a measurement group without a region breaks viewers: so one CODE each, under
+    a concept that says what it is not. None where no number may be stated.
+    """
+    name, unit = findings.number_of(context.finding.identity.operating_point.scale)
+    items = []
+    for label, value in findings.listed(context.finding):
+        item = content.code(Relation.CONTAINS, findings.SCORED, findings.named(label).code)
+        item.ContentSequence = [content.number(Relation.HAS_PROPERTIES, name, value, unit)]
+        items.append(item)
     return items
 
 

@@ -19,7 +19,7 @@ from fontTools.ttLib import TTFont
 from fpdf import FPDF, Align, XPos, YPos
 from PIL import Image
 
-from cxr_node.dicom import picture, wording
+from cxr_node.dicom import findings, picture, wording
 from cxr_node.domain import Finding, Radiograph, Verdict
 
 TITLE = "AI result of a chest radiograph (research)"
@@ -108,7 +108,7 @@ def _head(pdf: FPDF, sheet: Sheet) -> None:
 def _verdict(pdf: FPDF, finding: Finding) -> None:
     """Symbol, verdict, certainty on the verdict's color, in a frame that survives a gray printer."""
     background, ink = picture.BANNERS[finding.decision.verdict]
-    words, number = wording.banner(finding), wording.certainty_text(finding)
+    words, number = wording.banner(finding), wording.number_text(finding)
     top, height = pdf.get_y(), 19.0
     pdf.set_fill_color(*background)
     pdf.set_draw_color(_INK)
@@ -143,7 +143,7 @@ def _symbol(pdf: FPDF, verdict: Verdict, top: float, height: float) -> None:
 
 def _scale(pdf: FPDF, finding: Finding) -> None:
     """Certainty from 0 to 100 % with both thresholds; no marker where no certainty may be stated."""
-    point, value = finding.identity.operating_point, wording.certainty(finding)
+    point, value = finding.identity.operating_point, wording.scale_percent(finding)
     _line(pdf, f"{wording.certainty_line(finding)}. {wording.thresholds_line(point)}", style="B")
     top, height = pdf.get_y() + 3.0, 3.0
     bounds = (0.0, point.rule_out_below, point.report_at, 1.0)
@@ -165,8 +165,7 @@ def _scale(pdf: FPDF, finding: Finding) -> None:
 
 def _images(pdf: FPDF, sheet: Sheet) -> None:
     """Put the radiograph as it came beside the one with the map; the first alone where no map is shown."""
-    layout = picture.lay_out(sheet.radiograph, _DRAWN_PX)
-    left, top, width, height = layout.image
+    left, top, width, height = picture.image_box(sheet.radiograph, sheet.finding, _DRAWN_PX)
     captions = ["Radiograph", *([wording.MAP_CAPTION] if sheet.shows_map else [])]
     shares = (_WIDTH_MM - _GAP_MM) / 2
     scale = min(shares / width, _IMAGES_MM / height)
@@ -186,6 +185,9 @@ def _images(pdf: FPDF, sheet: Sheet) -> None:
 def _text(pdf: FPDF, sheet: Sheet) -> None:
     """Say the summary, the limits, then model and source in small print."""
     _line(pdf, wording.summary(sheet.finding), style="B")
+    heading = wording.score_heading(sheet.finding)
+    if heading is not None:
+        _line(pdf, f"{heading} {', '.join(findings.highest(sheet.finding))}")
     pdf.ln(1.5)
     for limit in wording.page_limits(sheet.finding, sheet.radiograph):
         _line(pdf, f"\u2022 {limit}")

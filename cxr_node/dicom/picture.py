@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from cxr_node.dicom import wording
+from cxr_node.dicom.lettering import fit as fit
+from cxr_node.dicom.lettering import font_of
 from cxr_node.domain import Finding, Heatmap, OperatingPoint, Radiograph, Verdict
 
 Color = tuple[int, int, int]
@@ -39,6 +40,7 @@ _NARROWEST = 0.72  # width over height of the radiograph's area; below it gets b
 _WIDEST = 1.1  # beyond it words stop growing with the width, down to four fifths
 _BANNER, _SCALE, _FOOTER = 0.150, 0.130, 0.150  # heights of the bands over the width of an upright picture
 _BODY = 0.026  # height of the text likewise: 13 px, or 11 in a broad picture, where that is shown 512 px wide
+_LIST_LINE = 0.048  # height of a line of the list of findings likewise
 _MARGIN = 0.03
 _MAP_FROM, _MAP_TO, _MAP_OPACITY = 0.2, 0.8, 0.6
 
@@ -53,6 +55,8 @@ class Layout:
     banner: int
     scale: int
     footer: int
+    listing: int
+    """Height of the list of scored findings between radiograph and footer; 0 where one finding was judged alone."""
     body_px: int
     """Size of the text."""
 
@@ -75,7 +79,8 @@ def draw(radiograph: Radiograph, finding: Finding, max_px: int, *, shows_map: bo
     -------
     Image of mode RGB.
     """
-    layout = lay_out(radiograph, max_px)
+    listing = wording.listing(finding)
+    layout = lay_out(radiograph, max_px, len(listing))
     picture = Image.new("RGB", (layout.width, layout.height), BLACK)
     left, top, width, height = layout.image
     shown = _gray(radiograph.pixels, (width, height)).convert("RGB")
@@ -87,28 +92,39 @@ def draw(radiograph: Radiograph, finding: Finding, max_px: int, *, shows_map: bo
         _draw_outline(pen, finding.heatmap, radiograph, layout)
     _draw_banner(pen, finding, layout)
     _draw_scale(pen, finding, layout)
+    _draw_listing(pen, listing, layout)
     _draw_footer(picture, finding, radiograph, layout, shows_map=shows_map)
     return picture
 
 
-def lay_out(radiograph: Radiograph, max_px: int) -> Layout:
-    """Fit radiograph and bands into `max_px`, with the radiograph's true aspect; small ones are enlarged."""
+def image_box(radiograph: Radiograph, finding: Finding, max_px: int) -> tuple[int, int, int, int]:
+    """Left, top, width and height of the radiograph in the picture that `draw` makes."""
+    return lay_out(radiograph, max_px, len(wording.listing(finding))).image
+
+
+def lay_out(radiograph: Radiograph, max_px: int, listed: int = 0) -> Layout:
+    """Fit radiograph and bands into `max_px`, with the radiograph's true aspect; small ones are enlarged.
+
+    `listed` : lines of the list of scored findings
+    """
     rows, columns = radiograph.pixels.shape
     true_width, true_height = float(columns), rows * radiograph.pixel_aspect
     wide = max(true_width, _NARROWEST * true_height)
     unit = min(wide, max(_WIDEST * true_height, 0.8 * wide))
-    extent = max(wide, true_height + (_BANNER + _SCALE + _FOOTER) * unit)
+    listing_share = _LIST_LINE * (listed + 0.5) if listed else 0.0
+    extent = max(wide, true_height + (_BANNER + _SCALE + listing_share + _FOOTER) * unit)
     scale = min(max_px, max(extent, min(MIN_LONG_SIDE_PX, max_px))) / extent
     width = max(1, int(wide * scale))
     image_width, image_height = max(1, int(true_width * scale)), max(1, int(true_height * scale))
-    banner, strip, footer = (int(share * unit * scale) for share in (_BANNER, _SCALE, _FOOTER))
+    banner, strip, listing, footer = (int(share * unit * scale) for share in (_BANNER, _SCALE, listing_share, _FOOTER))
     return Layout(
         width=width,
-        height=banner + strip + image_height + footer,
+        height=banner + strip + image_height + listing + footer,
         image=((width - image_width) // 2, banner + strip, image_width, image_height),
         banner=banner,
         scale=strip,
         footer=footer,
+        listing=listing,
         body_px=max(9, round(_BODY * unit * scale)),
     )
 
@@ -141,26 +157,6 @@ def _opacity() -> list[int]:
     return [round(255 * _MAP_OPACITY * value) for value in ramp * ramp * (3 - 2 * ramp)]
 
 
-@functools.cache
-def _font(size_px: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans as shipped with matplotlib: the same on every machine."""
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    path = Path(mpl.get_data_path()) / "fonts" / "ttf" / name
-    return ImageFont.truetype(path, size_px, layout_engine=ImageFont.Layout.BASIC)
-
-
-def fit(text: str, size_px: int, width: int, *, bold: bool = False) -> tuple[str, ImageFont.FreeTypeFont]:
-    """Shrink text down to three quarters of its size until it fits; then cut it."""
-    for smaller in range(size_px, max(8, size_px * 3 // 4) - 1, -1):
-        font = _font(smaller, bold=bold)
-        if font.getlength(text) <= width:
-            return text, font
-    cut = text
-    while cut and font.getlength(f"{cut}...") > width:
-        cut = cut[:-1]
-    return f"{cut.rstrip()}...", font
-
-
 def _draw_outline(pen: ImageDraw.ImageDraw, heatmap: Heatmap, radiograph: Radiograph, layout: Layout) -> None:
     """Draw the region of the measurements: white on black, seen on any gray and any map color."""
     rows, columns = radiograph.pixels.shape
@@ -180,7 +176,7 @@ def _draw_banner(pen: ImageDraw.ImageDraw, finding: Finding, layout: Layout) -> 
     """
     verdict = finding.decision.verdict
     background, ink = BANNERS[verdict]
-    words, number = wording.banner(finding), wording.certainty_text(finding)
+    words, number = wording.banner(finding), wording.number_text(finding)
     top, side = layout.scale, round(layout.banner * 0.66)
     pen.rectangle((0, top, layout.width, top + layout.banner - 1), fill=background)
     _draw_symbol(pen, verdict, (layout.margin, top + (layout.banner - side) // 2, side), ink)
@@ -188,7 +184,7 @@ def _draw_banner(pen: ImageDraw.ImageDraw, finding: Finding, layout: Layout) -> 
     title_y, subtitle_y = (top + round(layout.banner * share) for share in (0.37, 0.77))
     title_px, title_right = round(layout.banner * 0.36), right
     if verdict is Verdict.PNEUMONIA and number is not None:
-        font = _font(title_px, bold=True)
+        font = font_of(title_px, bold=True)
         pen.text((right, title_y), number, font=font, fill=ink, anchor="rm")
         title_right = right - layout.margin - round(font.getlength(number))
     title, font = fit(words.title, title_px, title_right - left, bold=True)
@@ -211,13 +207,13 @@ def _draw_symbol(pen: ImageDraw.ImageDraw, verdict: Verdict, place: tuple[int, i
         corners, middle_y = [(middle_x, top), (right, bottom), (left, bottom)], top + side * 0.64
     pen.polygon(corners, fill=ink)
     sign = "!" if verdict is Verdict.PNEUMONIA else "?"
-    font = _font(round(side * 0.56), bold=True)
+    font = font_of(round(side * 0.56), bold=True)
     pen.text((middle_x, middle_y), sign, font=font, fill=BANNERS[verdict][0], anchor="mm")
 
 
 def _draw_scale(pen: ImageDraw.ImageDraw, finding: Finding, layout: Layout) -> None:
     """Certainty from 0 to 100 % with both thresholds; no marker where no certainty may be stated."""
-    point, value = finding.identity.operating_point, wording.certainty(finding)
+    point, value = finding.identity.operating_point, wording.scale_percent(finding)
     left, right = layout.margin, layout.width - layout.margin
     title_y, middle, labels_y = (round(layout.scale * share) for share in (0.22, 0.52, 0.81))
     half = max(2, round(layout.scale * 0.06))
@@ -248,8 +244,8 @@ def _draw_threshold_labels(pen: ImageDraw.ImageDraw, point: OperatingPoint, layo
     """Each label at its tick, pushed to the sides where they would meet."""
     left, right = layout.margin, layout.width - layout.margin
     half = (right - left) // 2 - layout.margin // 2
-    low, low_font = fit(f"rule out below {wording.threshold(point.rule_out_below)}", layout.body_px, half)
-    high, high_font = fit(f"report from {wording.threshold(point.report_at)}", layout.body_px, half)
+    low, low_font = fit(f"rule out below {wording.threshold(point.rule_out_below, point.scale)}", layout.body_px, half)
+    high, high_font = fit(f"report from {wording.threshold(point.report_at, point.scale)}", layout.body_px, half)
     low_width, high_width = low_font.getlength(low), high_font.getlength(high)
     span = right - left
     low_x = max(left, left + point.rule_out_below * span - low_width / 2)
@@ -258,6 +254,14 @@ def _draw_threshold_labels(pen: ImageDraw.ImageDraw, point: OperatingPoint, layo
         low_x, high_x = float(left), right - high_width
     pen.text((low_x, y), low, font=low_font, fill=PALE, anchor="lm")
     pen.text((high_x, y), high, font=high_font, fill=PALE, anchor="lm")
+
+
+def _draw_listing(pen: ImageDraw.ImageDraw, lines: list[str], layout: Layout) -> None:
+    top = layout.height - layout.footer - layout.listing
+    for place, line in enumerate(lines):
+        middle = top + round(layout.listing * (place + 1) / (len(lines) + 0.5))
+        text, font = fit(line, layout.body_px, layout.width - 2 * layout.margin)
+        pen.text((layout.margin, middle), text, font=font, fill=WHITE if place else PALE, anchor="lm")
 
 
 def _draw_footer(
@@ -283,7 +287,7 @@ def _draw_footer(
 
 def _draw_color_bar(picture: Image.Image, layout: Layout, y: int) -> int:
     """Draw the colors as they look on a mid gray, from low to high; the x where text may begin."""
-    pen, font = ImageDraw.Draw(picture), _font(layout.body_px)
+    pen, font = ImageDraw.Draw(picture), font_of(layout.body_px)
     width, height = round(layout.width * 0.16), round(layout.body_px * 0.9)
     pen.text((layout.margin, y), "low", font=font, fill=PALE, anchor="lm")
     left = layout.margin + round(font.getlength("low ") * 1.1)

@@ -178,7 +178,9 @@ def _check_decision(facts: Facts, report: Report) -> None:
         (Verdict.NORMAL, None): probability < point.rule_out_below,
         (Verdict.UNCERTAIN, Doubt.BETWEEN_THRESHOLDS): point.rule_out_below <= probability < point.report_at,
         (Verdict.UNCERTAIN, Doubt.VIEWS_DISAGREE): exceeds(prediction.spread, point.max_spread),
-        (Verdict.UNCERTAIN, Doubt.UNLIKE_TRAINING_DATA): exceeds(prediction.distance, point.max_distance),
+        (Verdict.UNCERTAIN, Doubt.UNLIKE_TRAINING_DATA): prediction.distance is not None
+        and point.max_distance is not None
+        and exceeds(prediction.distance, point.max_distance),
     }
     if not holds[decision.verdict, decision.doubt]:
         report(Rule.DECISION, "")

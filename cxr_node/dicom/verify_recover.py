@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from cxr_node.dicom import verify_reading, wording
+from cxr_node.dicom import verify_reading, verify_recover_findings, wording
 from cxr_node.dicom.header import Source
 from cxr_node.dicom.verify_facts import Document, Facts, equipment, modality, procedure, software
 from cxr_node.dicom.verify_tree import Item, Plain, code, items, text, walk
@@ -28,12 +28,11 @@ from cxr_node.domain import (
     Prediction,
     Radiograph,
     ResultKind,
+    Scale,
     Verdict,
     View,
 )
 
-_CERTAINTY = re.compile(r"[Cc]ertainty(?: of pneumonia)?:? ([\d.e-]+) %")
-_THRESHOLDS = re.compile(r"Rule-out below ([\d.e-]+) %, report from ([\d.e-]+) %")
 _PERCENT = re.compile(r" ([\d.e-]+)% ")
 _SPREAD = re.compile(r"disagree by ([\d.e+]+) percentage points \(limit ([\d.e+-]+)\)")
 _DISTANCE = re.compile(r"unlike its training data \(distance ([\d.e+]+|inf|nan), limit ([\d.e+-]+)\)")
@@ -44,7 +43,7 @@ _SERIES = {
     ResultKind.HEATMAP: re.compile(r"Heat map .*: series (\d+)\."),
     ResultKind.MEASUREMENTS: re.compile(r"Region, for machines: series (\d+)\."),
 }
-_PARAMETERS, _CERTAINTY_OF_FINDING, _TRACKING_UID = "111002", "111012", "112040"
+_PARAMETERS, _TRACKING_UID = "111002", "112040"
 _CONCLUSION = "121077"
 _SIZE = ("110910", "110911")  # Pixel Data Rows, Columns
 _SIZES = tuple(("NUM", concept) for concept in _SIZE)
@@ -57,6 +56,7 @@ _THRESHOLDS_THAT_HOLD = {
     Verdict.PNEUMONIA: (0.0, 0.0), Verdict.NORMAL: (1.0, 1.0), Verdict.UNCERTAIN: (0.0, 1.0),
 }  # fmt: skip
 _UNSEEN = np.empty((0, 0), np.float32)
+_JUDGED = "pneumonia"
 
 
 def recover(documents: list[Document], source: Source | None) -> Facts | None:
@@ -138,10 +138,7 @@ def _identity(verdict: Verdict, documents: list[Document], texts: list[str], nam
     )
     model, calibration = _first(_MODEL, texts), _first(_CALIBRATION, texts)
     model_name, version = named
-    limits = _first(_THRESHOLDS, texts)
-    low, high = _THRESHOLDS_THAT_HOLD[verdict]  # a picture alone tells none
-    if limits:
-        low, high = _fraction(limits[1]), _fraction(limits[2])
+    low, high = verify_recover_findings.thresholds(texts) or _THRESHOLDS_THAT_HOLD[verdict]  # a picture alone
     low = _number(told.get("threshold.rule_out", "")) or low
     high = _number(told.get("threshold.report", "")) or high
     low, high = sorted((min(max(low, 0.0), 1.0), min(max(high, 0.0), 1.0)))
@@ -150,27 +147,35 @@ def _identity(verdict: Verdict, documents: list[Document], texts: list[str], nam
         version=model[2] if model else version.partition("+sha256:")[0],
         weights_sha256=told.get("weights.sha256") or version.rpartition(":")[2],
         config_sha256=told.get("config.sha256", ""),
-        operating_point=replace(_WIDEST, rule_out_below=low, report_at=high),
+        operating_point=replace(
+            _WIDEST,
+            rule_out_below=low,
+            report_at=high,
+            scale=verify_recover_findings.scale(documents, texts),
+            max_distance=None if wording.UNMEASURED in texts else _WIDEST.max_distance,
+        ),
         calibration=told.get("calibration") or (calibration[1] if calibration else ""),
     )
 
 
 def _finding(verdict: Verdict, documents: list[Document], texts: list[str], identity: ModelIdentity) -> Finding:
     """Rebuild the answer from its rounded numbers; of what rounds to them, what gives the same sentences."""
-    stated = [str(item.value[0]) for item in _named(documents, _CERTAINTY_OF_FINDING) if item.value_type == "NUM"]
-    stated += [found[1] for line in texts if (found := _CERTAINTY.search(line))]
+    is_score = identity.operating_point.scale is Scale.SCORE
+    stated = verify_recover_findings.stated(documents, texts, identity.operating_point.scale)
     if not texts:
         titles = [text(document.dataset, "SeriesDescription") for document in documents]
         stated = [found[1] for title in titles if (found := _PERCENT.search(title))]
     spread, distance = _first(_SPREAD, texts), _first(_DISTANCE, texts)
     bare = Finding(
-        prediction=Prediction(probability={"pneumonia": 0.5}, spread=0.0, distance=math.inf),
+        prediction=Prediction(probability={_JUDGED: 0.5}, spread=0.0, distance=math.inf),
         decision=Decision(verdict=verdict) if verdict is not Verdict.UNCERTAIN else Decision(
             verdict=verdict, doubt=_doubt(texts, bool(stated))
         ),
-        heatmap=Heatmap(weight=_UNSEEN, outline=(), label="pneumonia", layer=""),
+        heatmap=Heatmap(weight=_UNSEEN, outline=(), label=_JUDGED, layer=""),
         identity=identity,
     )  # fmt: skip
+    others = verify_recover_findings.others(documents, texts, identity.operating_point.scale)
+    bare = _with(bare, probability=others | {_JUDGED: others.get(_JUDGED, 0.5)})
     candidates = [bare]
     if bare.decision.doubt is Doubt.VIEWS_DISAGREE and spread:
         point = replace(identity.operating_point, max_spread=_fraction(spread[2]))
@@ -183,8 +188,10 @@ def _finding(verdict: Verdict, documents: list[Document], texts: list[str], iden
         candidates = [_with(of_point, distance=value) for value in far]
     elif stated:
         most = _common(stated)
-        candidates = [_with(bare, probability={"pneumonia": round(value / 100, 12)}) for value in near(most)]
-        candidates.sort(key=lambda each: wording.certainty(each) != _number(most))  # stable: the number itself first
+        values = [value if is_score else round(value / 100, 12) for value in near(most)]
+        candidates = [_with(bare, probability=others | {_JUDGED: value}) for value in values]
+        number = wording.score if is_score else wording.certainty
+        candidates.sort(key=lambda each: number(each) != _number(most))  # stable: the number itself first
         return candidates[0]
     return next((each for each in candidates if wording.summary(each) in texts), candidates[0])
 
@@ -212,7 +219,10 @@ def _remarks(documents: list[Document]) -> tuple[str, ...]:
     """Conclusions but the first and the last two: what only the source's header could tell."""
     lines = [str(item.value) for item in _named(documents, _CONCLUSION)]
     others = dict.fromkeys(line for line in lines[1:] if line != lines[0])
-    return tuple(line for line in others if not _MODEL.fullmatch(line) and not _CALIBRATION.fullmatch(line))
+    ours = (_MODEL, _CALIBRATION)
+    return tuple(
+        line for line in others if line != wording.UNMEASURED and not any(each.fullmatch(line) for each in ours)
+    )
 
 
 def _size(documents: list[Document]) -> tuple[int, int] | None:

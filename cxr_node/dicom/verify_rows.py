@@ -17,17 +17,20 @@ from typing import Any
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
-from cxr_node.dicom import wording
+from cxr_node.dicom import findings, verify_region, wording
 from cxr_node.dicom.content import Relation
 from cxr_node.dicom.verify_facts import Facts
 from cxr_node.dicom.verify_rules import Rule
 from cxr_node.dicom.verify_tree import Row, triple
-from cxr_node.domain import Point, ResultKind, Verdict
+from cxr_node.domain import ResultKind, Scale, Verdict
 
 PNEUMONIA = Code("233604007", "SCT", "Pneumonia")
 IMAGING_PROCEDURE = Code("363679005", "SCT", "Imaging procedure")
 PERCENT = Code("%", "UCUM", "Percent")
 PIXELS = Code("{pixels}", "UCUM", "Pixels")
+NO_UNITS = Code("1", "UCUM", "no units")
+SCORE = Code("score", "99CXRNODE", "Score, not a probability")
+SCORED = Code("scored-finding", "99CXRNODE", "Finding scored, not asserted")
 ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")
 EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
 REPORT_TITLE = Code("18748-4", "LN", "Diagnostic Imaging Report")
@@ -46,8 +49,6 @@ PROCESSING = {
     Verdict.NORMAL: Code("111241", "DCM", "All algorithms succeeded; without findings"),
 }
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_POINT_TOLERANCE_PX = 0.01  # coordinates are stored as float32
-_MIN_POINTS = 4  # a triangle, closed
 
 
 def report(facts: Facts) -> Row:
@@ -147,7 +148,7 @@ def _group(facts: Facts) -> Row:
             _code(Rule.PRESENCE, Relation.CONTAINS, PNEUMONIA, triple(PRESENCE[verdict])),
             Row(
                 rule=Rule.REGION, relation=Relation.CONTAINS, value_type="SCOORD", name=codes.DCM.ImageRegion,
-                value=_region(facts), rows=(source,),
+                value=verify_region.accepts(facts), rows=(source,),
             ),
             *(illustrations if facts.refers_to_map else ()),
         ),
@@ -197,11 +198,13 @@ def _digest(name: str, sha256: str) -> Callable[[str], bool]:
 
 def _certainty(facts: Facts) -> list[Row]:
     """Percent of pneumonia where the verdict rests on it; no row where calibration does not hold."""
-    value = wording.certainty(facts.finding)
-    if value is None:
-        return []
+    certainty, score = wording.certainty(facts.finding), wording.score(facts.finding)
     of_what = _code(Rule.CERTAINTY, Relation.HAS_CONCEPT_MOD, codes.DCM.Finding, triple(PNEUMONIA))
-    return [_number(Rule.CERTAINTY, Relation.CONTAINS, codes.DCM.CertaintyOfFinding, value, PERCENT, of_what)]
+    if score is not None:
+        return [_number(Rule.CERTAINTY, Relation.CONTAINS, SCORE, score, NO_UNITS, of_what)]
+    if certainty is None:
+        return []
+    return [_number(Rule.CERTAINTY, Relation.CONTAINS, codes.DCM.CertaintyOfFinding, certainty, PERCENT, of_what)]
 
 
 def _evaluations(facts: Facts) -> list[Row]:
@@ -215,44 +218,22 @@ def _evaluations(facts: Facts) -> list[Row]:
         *processing,
         _code(Rule.PRESENCE, Relation.CONTAINS, PNEUMONIA, triple(PRESENCE[verdict])),
         _text(Rule.SUMMARY, Relation.CONTAINS, codes.DCM.Summary, wording.summary(facts.finding)),
+        *_scored(facts),
     ]
 
 
-def _region(facts: Facts) -> Callable[[Any], bool]:
-    """Accept a closed polyline on the image: the known region, or a frame unless the verdict is PNEUMONIA."""
-
-    def accepts(value: Any) -> bool:
-        graphic_type, told = value
-        try:
-            numbers = [float(number) for number in told]
-            points = list(zip(numbers[::2], numbers[1::2], strict=True))
-        except ValueError:
-            return False
-        if graphic_type != "POLYLINE" or len(points) < _MIN_POINTS or points[0] != points[-1]:
-            return False
-        if facts.region is not None:
-            return _same(points, list(facts.region))
-        is_frame = facts.size_px is None or _same(points, _frame(*facts.size_px))
-        return _lies_inside(points, facts.size_px) and (is_frame or facts.finding.decision.verdict is Verdict.PNEUMONIA)
-
-    return accepts
-
-
-def _frame(rows: int, columns: int) -> list[Point]:
-    right, bottom = columns - 0.5, rows - 0.5
-    return [(0.5, 0.5), (right, 0.5), (right, bottom), (0.5, bottom), (0.5, 0.5)]
-
-
-def _lies_inside(points: list[Point], size_px: tuple[int, int] | None) -> bool:
-    rows, columns = size_px or (math.inf, math.inf)
-    return all(0 <= x <= columns and 0 <= y <= rows for x, y in points)
-
-
-def _same(points: list[Point], others: list[Point]) -> bool:
-    if len(points) != len(others):
-        return False
-    pairs = zip(points, others, strict=True)
-    return all(abs(a - b) <= _POINT_TOLERANCE_PX for one, other in pairs for a, b in zip(one, other, strict=True))
+def _scored(facts: Facts) -> list[Row]:
+    """Each scored finding with its number, under a concept that asserts nothing."""
+    is_score = facts.finding.identity.operating_point.scale is Scale.SCORE
+    name, unit = (SCORE, NO_UNITS) if is_score else (codes.DCM.CertaintyOfFinding, PERCENT)
+    return [
+        Row(
+            rule=Rule.SCORES, relation=Relation.CONTAINS, value_type="CODE", name=SCORED,
+            value=triple(findings.named(label).code),
+            rows=(_number(Rule.SCORES, Relation.HAS_PROPERTIES, name, value, unit),),
+        )
+        for label, value in findings.listed(facts.finding)
+    ]  # fmt: skip
 
 
 def _section(name: Code, *rows: Row) -> Row:

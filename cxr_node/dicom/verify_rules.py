@@ -52,6 +52,7 @@ class Rule(StrEnum):
     REGION = "region"
     ILLUSTRATION = "illustration"
     SUMMARY = "summary"
+    SCORES = "scores"
     REPORT_LINE = "report-line"
     # What is understood
     VERDICT = "verdict"
@@ -99,6 +100,7 @@ SENTENCES = {
     Rule.REGION: "A measurement group needs one closed region on its source image; viewers fail without.",
     Rule.ILLUSTRATION: "The references to the picture are missing, wrong, or made though it shows no map.",
     Rule.SUMMARY: "The sentence of the verdict is missing or not that of the coded answer.",
+    Rule.SCORES: "The scored findings are missing, not in the order of their numbers, or not coded as such.",
     Rule.REPORT_LINE: "A line of the report is missing or not that of the coded answer.",
     Rule.VERDICT: "The results of one image do not agree on a verdict, or state none.",
     Rule.DECISION: "The verdict is not what certainty and thresholds give.",

@@ -1,18 +1,18 @@
 """Every sentence that a person reads in a result, and the rules that keep it from overstating.
 
 Knows no DICOM object and no pixels. Words are ASCII: the results keep the character set of their source, and
-ASCII means the same in all of them (PS3.3 C.12.1.1.2). Numbers are rounded so that they never cross a
-threshold: 84.96 % below a threshold of 85 % reads 84.9 or 84.96, never 85.0.
+ASCII means the same in all of them (PS3.3 C.12.1.1.2). How numbers are rounded, `numbers` knows.
 """
 
 from __future__ import annotations
 
-import math
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cxr_node.domain import Doubt, Finding, OperatingPoint, Radiograph, ResultKind, Verdict, View
+from cxr_node.dicom import findings
+from cxr_node.dicom.numbers import above, is_stated, rounded_percent, rounded_score
+from cxr_node.domain import Doubt, Finding, OperatingPoint, Radiograph, ResultKind, Scale, Verdict, View
 
 RESEARCH = "Research use only."
 LOOKED = "Where the network looked, not the outline of a lesion."
@@ -22,7 +22,8 @@ TRACKING = "cxr_node pneumonia 1"
 """Tracking Identifier of the one finding, in every object that has its region."""
 NO_MAP = "No heat map is shown for this verdict."
 FOOTER = "Research use only. Not a medical device."
-_MAX_DIGITS = 6
+SCORES = " Scores are no probabilities."
+UNMEASURED = "This model does not measure whether an image is unlike its training data: none is set apart for that."
 _PLAIN_SERIES = {
     ResultKind.MEASUREMENTS: "measurements",
     ResultKind.PRESENTATION_STATE: "region",
@@ -52,11 +53,31 @@ def certainty(finding: Finding) -> float | None:
     """Calibrated certainty of pneumonia in percent, (0, 100), or None where none may be stated.
 
     The verdict rests on this number, or none is given: calibration does not hold for an image unlike the training
-    data, nor where repeated looks disagree, and a low number beside UNCERTAIN would read as negative.
+    data, nor where repeated looks disagree, and a low number beside UNCERTAIN would read as negative. Nor is a score
+    a certainty.
     """
-    if finding.decision.doubt not in (None, Doubt.BETWEEN_THRESHOLDS):
+    if not is_stated(finding) or finding.identity.operating_point.scale is Scale.SCORE:
         return None
-    return _rounded_percent(finding.probability, finding.identity.operating_point, digits=1)
+    return rounded_percent(finding.probability, finding.identity.operating_point, digits=1)
+
+
+def score(finding: Finding) -> float | None:
+    """Score of pneumonia, (0, 1), where the classifier gives scores, under the rules of `certainty`; else None."""
+    if not is_stated(finding) or finding.identity.operating_point.scale is Scale.PROBABILITY:
+        return None
+    return rounded_score(finding.probability, finding.identity.operating_point)
+
+
+def number_text(finding: Finding) -> str | None:
+    """Format certainty or score, whichever the classifier gives; None where none may be stated."""
+    value = score(finding)
+    return certainty_text(finding) if value is None else f"{value:.10g}"
+
+
+def scale_percent(finding: Finding) -> float | None:
+    """Where the marker stands between 0 and 100; None where none may."""
+    value = score(finding)
+    return certainty(finding) if value is None else 100 * value
 
 
 def certainty_text(finding: Finding) -> str | None:
@@ -67,9 +88,9 @@ def certainty_text(finding: Finding) -> str | None:
     return f"{value:.1f} %" if round(value, 1) == value else f"{value:.10g} %"
 
 
-def threshold(probability: float) -> str:
-    """Format a threshold as percent with no more digits than it has, at most four: "85 %"."""
-    return f"{100 * probability:.4g} %"
+def threshold(probability: float, scale: Scale = Scale.PROBABILITY) -> str:
+    """Format a threshold with no more digits than it has, at most four: "85 %", or of a score "0.85"."""
+    return f"{probability:.4g}" if scale is Scale.SCORE else f"{100 * probability:.4g} %"
 
 
 def summary(finding: Finding) -> str:
@@ -78,15 +99,15 @@ def summary(finding: Finding) -> str:
     match finding.decision.verdict:
         case Verdict.PNEUMONIA:
             return (
-                f"AI: pneumonia SUSPECTED, certainty {certainty_text(finding)} "
-                f"(report threshold {threshold(point.report_at)}). Unverified. "
-                f"Only pneumonia was assessed; other findings are not evaluated. {RESEARCH}"
+                f"AI: pneumonia SUSPECTED, {point_word(point)} {number_text(finding)} "
+                f"(report threshold {threshold(point.report_at, point.scale)}{_caution(point)}). Unverified. "
+                f"{_scope(finding)}; other findings are {_others(finding)}. {RESEARCH}"
             )
         case Verdict.NORMAL:
             return (
-                f"AI: no pneumonia detected, certainty of pneumonia {certainty_text(finding)} "
-                f"(rule-out threshold {threshold(point.rule_out_below)}). Unverified. "
-                f"Only pneumonia was assessed; this is not a statement that the radiograph is normal. {RESEARCH}"
+                f"AI: no pneumonia detected, {point_word(point)} of pneumonia {number_text(finding)} "
+                f"(rule-out threshold {threshold(point.rule_out_below, point.scale)}{_caution(point)}). Unverified. "
+                f"{_scope(finding)}; this is not a statement that the radiograph is normal. {RESEARCH}"
             )
         case Verdict.UNCERTAIN:
             cause = doubt_sentence(finding)
@@ -100,15 +121,16 @@ def doubt_sentence(finding: Finding) -> str:
     prediction, point = finding.prediction, finding.identity.operating_point
     match finding.decision.doubt:
         case Doubt.BETWEEN_THRESHOLDS:
-            between = f"{threshold(point.rule_out_below)} and {threshold(point.report_at)}"
-            return f"certainty of pneumonia {certainty_text(finding)} lies between {between}"
+            between = f"{threshold(point.rule_out_below, point.scale)} and {threshold(point.report_at, point.scale)}"
+            return f"{point_word(point)} of pneumonia {number_text(finding)} lies between {between}"
         case Doubt.VIEWS_DISAGREE:
-            spread = _above(100 * prediction.spread, 100 * point.max_spread)
+            spread = above(100 * prediction.spread, 100 * point.max_spread)
             limit = f"limit {100 * point.max_spread:.4g}"
             return f"repeated looks at this image disagree by {spread} percentage points ({limit})"
         case Doubt.UNLIKE_TRAINING_DATA:
-            distance = _above(prediction.distance, point.max_distance)
-            return f"this image is unlike its training data (distance {distance}, limit {point.max_distance:.4g})"
+            farthest = point.max_distance or 0.0
+            distance = "not known" if prediction.distance is None else above(prediction.distance, farthest)
+            return f"this image is unlike its training data (distance {distance}, limit {farthest:.4g})"
         case None:
             raise ValueError("only UNCERTAIN has a doubt")
 
@@ -116,7 +138,7 @@ def doubt_sentence(finding: Finding) -> str:
 def banner(finding: Finding) -> Banner:
     """Write the head of the picture."""
     if finding.decision.verdict is Verdict.PNEUMONIA:
-        return Banner(title="PNEUMONIA SUSPECTED", subtitle="Unverified. Only pneumonia was assessed.")
+        return Banner(title="PNEUMONIA SUSPECTED", subtitle=f"Unverified. {_scope(finding)}.")
     if finding.decision.verdict is Verdict.NORMAL:
         return Banner(title="NO PNEUMONIA DETECTED", subtitle="Unverified. Not a statement that the image is normal.")
     causes = {
@@ -129,13 +151,32 @@ def banner(finding: Finding) -> Banner:
 
 
 def certainty_line(finding: Finding) -> str:
-    """State the certainty, or that none is."""
-    return f"Certainty of pneumonia: {certainty_text(finding) or 'not stated'}"
+    """State the certainty or the score, or that none is."""
+    word = point_word(finding.identity.operating_point).capitalize()
+    return f"{word} of pneumonia: {number_text(finding) or 'not stated'}"
 
 
 def thresholds_line(point: OperatingPoint) -> str:
     """State both thresholds."""
-    return f"Rule-out below {threshold(point.rule_out_below)}, report from {threshold(point.report_at)}."
+    low, high = threshold(point.rule_out_below, point.scale), threshold(point.report_at, point.scale)
+    return f"Rule-out below {low}, report from {high}.{SCORES if point.scale is Scale.SCORE else ''}"
+
+
+def score_heading(finding: Finding) -> str | None:
+    """Introduce the highest of many findings; None where the classifier knows one finding only."""
+    count, point = len(finding.prediction.probability), finding.identity.operating_point
+    if count < 2:
+        return None
+    if not is_stated(finding):
+        return f"The other {count - 1} findings: not stated."
+    middle = " (0.5: the model's operating point of each)" if point.scale is Scale.SCORE else ""
+    return f"Highest of {count} findings{middle}:"
+
+
+def listing(finding: Finding) -> list[str]:
+    """Lines of a picture: what is listed, and the findings that stand highest, three and two; none for one finding."""
+    heading, names = score_heading(finding), findings.highest(finding)
+    return [] if heading is None else [heading, *(", ".join(part) for part in (names[:3], names[3:]) if part)]
 
 
 def series_description(kind: ResultKind, finding: Finding, *, shows_map: bool) -> str:
@@ -145,7 +186,7 @@ def series_description(kind: ResultKind, finding: Finding, *, shows_map: bool) -
     words = {Verdict.PNEUMONIA: "PNEUMONIA", Verdict.NORMAL: "no pneumonia", Verdict.UNCERTAIN: "UNCERTAIN"}
     parts = [f"AI: {words[finding.decision.verdict]}"]
     if certainty(finding) is not None:
-        percent = _rounded_percent(finding.probability, finding.identity.operating_point, digits=0)
+        percent = rounded_percent(finding.probability, finding.identity.operating_point, digits=0)
         parts.append(f"{percent:.10g}%")
     if kind in (ResultKind.HEATMAP, ResultKind.FRAMES):
         parts.append("Grad-CAM" if shows_map else "picture")
@@ -164,7 +205,12 @@ def report_findings(
         lines.append("The map shows where the network looked, not the outline of a lesion.")
     if finding.decision.verdict is Verdict.PNEUMONIA and ResultKind.MEASUREMENTS in series_numbers:
         lines.append(f"Region, for machines: series {series_numbers[ResultKind.MEASUREMENTS]}.")
-    lines.append("Assessed: pneumonia. Not assessed: everything else.")
+    heading = score_heading(finding)
+    if heading is None:
+        lines.append("Assessed: pneumonia. Not assessed: everything else.")
+    else:
+        lines += [f"{_scope(finding)}; other findings are {_others(finding)}.", heading]
+        lines += [f"{place}. {line}" for place, line in enumerate(findings.highest(finding), 1)]
     lines.append(view_line(radiograph.view))
     return lines
 
@@ -174,6 +220,7 @@ def report_conclusions(finding: Finding, radiograph: Radiograph, product: str) -
     return [
         f"{RESEARCH} Not a medical device. Unverified answer of an algorithm; read the source radiograph.",
         *(plain(remark) for remark in radiograph.remarks),
+        *([UNMEASURED] if finding.identity.operating_point.max_distance is None else []),
         *model_lines(finding, product),
     ]
 
@@ -191,7 +238,9 @@ def page_limits(finding: Finding, radiograph: Radiograph) -> list[str]:
     """What a reader of the printed page must not take it for, in the order of how much harm that would do."""
     limits = [
         f"{RESEARCH} Not a medical device. No physician has verified this page.",
-        "Only pneumonia was assessed. Every other finding is not evaluated, whatever the verdict.",
+        "Only pneumonia was assessed. Every other finding is not evaluated, whatever the verdict."
+        if score_heading(finding) is None
+        else f"{_scope(finding)}; other findings are {_others(finding)}, whatever the verdict.",
     ]
     match finding.decision.verdict:
         case Verdict.PNEUMONIA:
@@ -201,6 +250,8 @@ def page_limits(finding: Finding, radiograph: Radiograph) -> list[str]:
         case Verdict.UNCERTAIN | Verdict.REJECTED:
             limits.append("UNCERTAIN is no answer: neither for nor against pneumonia. Human reading required.")
     limits += [plain(remark) for remark in radiograph.remarks]
+    if finding.identity.operating_point.max_distance is None:
+        limits.append(UNMEASURED)
     limits.append("Pictures on paper are not of diagnostic quality; read the radiograph itself.")
     return limits
 
@@ -210,27 +261,19 @@ def view_line(view: View) -> str:
     return "Projection: not stated in the header." if view is View.UNKNOWN else f"Projection: {view.value}."
 
 
-def _rounded_percent(probability: float, point: OperatingPoint, digits: int) -> float:
-    """Round to the fewest digits that keep the number on its side of both thresholds, and off 0 and 100."""
-
-    def side(value: float) -> tuple[bool, bool]:
-        return value >= point.rule_out_below, value >= point.report_at
-
-    for more in range(digits, _MAX_DIGITS):
-        smallest = 10.0**-more
-        value = round(min(max(100 * probability, smallest), 100 - smallest), more)
-        if side(round(value / 100, more + 2)) == side(probability):
-            return value
-    return 100 * probability
+def point_word(point: OperatingPoint) -> str:
+    """Say what the numbers are."""
+    return "score" if point.scale is Scale.SCORE else "certainty"
 
 
-def _above(value: float, limit: float) -> str:
-    """Format a value that exceeds its limit so that it is seen to exceed it."""
-    return _shortest(value, lambda rounded: rounded > limit)
+def _caution(point: OperatingPoint) -> str:
+    return "; a score is no probability" if point.scale is Scale.SCORE else ""
 
 
-def _shortest(value: float, holds: Callable[[float], bool]) -> str:
-    for digits in range(1, _MAX_DIGITS):
-        if math.isfinite(value) and holds(round(value, digits)):
-            return f"{value:.{digits}f}"
-    return f"{value:.{_MAX_DIGITS}g}"
+def _scope(finding: Finding) -> str:
+    several = len(finding.prediction.probability) > 1
+    return "The verdict is about pneumonia only" if several else "Only pneumonia was assessed"
+
+
+def _others(finding: Finding) -> str:
+    return "scored, not asserted" if len(finding.prediction.probability) > 1 else "not evaluated"

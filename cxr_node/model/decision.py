@@ -12,9 +12,11 @@ def decide(prediction: Prediction, point: OperatingPoint) -> Decision:
     """Judge one prediction at an operating point.
 
     The doubt about the image comes first: a probability says nothing of an image unlike those it was learned from.
+    Where the profile does not know its training images, that doubt cannot be raised; its results say so. A limit
+    without a distance is a doubt: what was not measured was not found near.
     """
     probability = prediction.probability[point.label]
-    if prediction.distance > point.max_distance:
+    if point.max_distance is not None and (prediction.distance is None or prediction.distance > point.max_distance):
         return Decision(verdict=Verdict.UNCERTAIN, doubt=Doubt.UNLIKE_TRAINING_DATA)
     if prediction.spread > point.max_spread:
         return Decision(verdict=Verdict.UNCERTAIN, doubt=Doubt.VIEWS_DISAGREE)

@@ -52,14 +52,16 @@ def activation(network: Network, feature_map: torch.Tensor, label: int) -> NDArr
     return found
 
 
-def on_source_grid(active: NDArray[np.float32], shape: tuple[int, int], border: float) -> NDArray[np.float32]:
+def on_source_grid(
+    active: NDArray[np.float32], shape: tuple[int, int], border: float | tuple[float, float]
+) -> NDArray[np.float32]:
     """Spread an activation over the radiograph, bilinearly, and scale its peak to 1.
 
     Parameters
     ----------
     active : float32, shape (cells, cells) of the feature map, 0 or larger
     shape : rows and columns of the radiograph
-    border : share of rows and columns that preprocessing cut from each side, in [0, 0.25)
+    border : share that preprocessing cut from each side, of rows and of columns alike or of either, in [0, 0.5)
 
     Returns
     -------
@@ -69,8 +71,9 @@ def on_source_grid(active: NDArray[np.float32], shape: tuple[int, int], border: 
     peak = float(active.max())
     if peak * active.size < SMALLEST_RISE:
         return np.zeros(shape, dtype=np.float32)
-    down = _interpolation(shape[0], active.shape[0], border)  # (rows, cells)
-    across = _interpolation(shape[1], active.shape[1], border)  # (cols, cells)
+    of_rows, of_cols = border if isinstance(border, tuple) else (border, border)
+    down = _interpolation(shape[0], active.shape[0], of_rows)  # (rows, cells)
+    across = _interpolation(shape[1], active.shape[1], of_cols)  # (cols, cells)
     stepped = np.round(active / peak * LEVELS) / LEVELS  # (cells, cells)
     weight = down @ stepped.astype(np.float32) @ across.T  # (rows, cols)
     clipped: NDArray[np.float32] = np.clip(weight, 0.0, 1.0)

@@ -14,7 +14,7 @@ from torch import nn
 from torchvision.models import mobilenet_v2
 
 from cxr_node.errors import ModelError
-from cxr_node.model import ancestors
+from cxr_node.model import ancestors, torchxrayvision
 from cxr_node.model.classes import OverClasses
 from cxr_node.model.network import Network as Network  # the name under which every room knows it
 from cxr_node.model.profile import NetworkSpec
@@ -114,6 +114,7 @@ ARCHITECTURES: Mapping[str, Callable[..., Network]] = {
     "densenet121": ancestors.DenseNet121,
     "efficientnet-b0": ancestors.EfficientNetB0,
     "resnet50": ancestors.ResNet50,
+    torchxrayvision.ARCHITECTURE: torchxrayvision.XrvDenseNet121,
 }
 
 

@@ -22,8 +22,9 @@ from cxr_node.model import gradcam, weights
 from cxr_node.model.classes import divided
 from cxr_node.model.distance import distance
 from cxr_node.model.networks import Network
-from cxr_node.model.preprocess import prepare, views
+from cxr_node.model.preprocess import borders, prepare, views
 from cxr_node.model.profile import Profile, sha256
+from cxr_node.model.torchxrayvision import op_norm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +112,8 @@ class TorchPredictor:
         ModelError : the network failed or answered something that is no number
         """
         try:
-            shown = views(prepare(radiograph.pixels, self._profile.input))[None].to(self._device)
+            spec = self._profile.input
+            shown = views(prepare(radiograph.pixels, spec), spec.normalisation)[None].to(self._device)
             sight = look(self._network, shown)
             return Examination(prediction=self._predict(sight), heatmap=self._explain(sight, radiograph))
         except RuntimeError as error:  # torch's only word for shapes, memory and devices
@@ -119,26 +121,40 @@ class TorchPredictor:
 
     def _predict(self, sight: Sight) -> Prediction:
         profile = self._profile
-        by_view = calibrated(sight.logits, profile.slope, profile.intercept)  # (1, views, labels)
-        logits = image_logits(sight.logits)[0]  # (labels,)
-        probability = calibrated(logits, profile.slope, profile.intercept)  # (labels,)
-        if classes := profile.network.classes:
-            probability[1:] = divided(probability[0], logits[1:], list(classes.values()))
+        by_view, answer = self._numbers(sight.logits)  # (1, views, labels), (labels,)
         judged = profile.labels.index(profile.operating_point.label)
+        trained = profile.op_norm or (0.5,) * len(profile.labels)
+        answers = zip(profile.labels, answer.tolist(), trained, strict=True)
         prediction = Prediction(
-            probability={label: float(p) for label, p in zip(profile.labels, probability, strict=True)},
+            probability={label: number for label, number, at in answers if at is not None},
             spread=float(spread(by_view)[0, judged]),
-            distance=float(distance(sight.signature, self._stats, sight.strangeness)[0]),
+            distance=float(distance(sight.signature, self._stats, sight.strangeness)[0]) if self._stats else None,
         )
-        if not np.isfinite([*prediction.probability.values(), prediction.spread, prediction.distance]).all():
+        if not np.isfinite([*prediction.probability.values(), prediction.spread, prediction.distance or 0.0]).all():
             raise ModelError(f"profile {profile.name}: the network's answer is no number")
         return prediction
+
+    def _numbers(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Calibrate, or score as published: there the plain view alone answers, the others tell of doubt.
+
+        (1, views, labels) -> (1, views, labels), (labels,)
+        """
+        slope, intercept, thresholds = self._profile.slope, self._profile.intercept, self._profile.op_norm
+        by_view = calibrated(logits, slope, intercept)
+        if thresholds is None:
+            mean = image_logits(logits)[0]  # (labels,)
+            answer = calibrated(mean, slope, intercept)
+            if classes := self._profile.network.classes:
+                answer[1:] = divided(answer[0], mean[1:], list(classes.values()))
+            return by_view, answer
+        scores = op_norm(by_view, thresholds)
+        return scores, scores[0, 0]
 
     def _explain(self, sight: Sight, radiograph: Radiograph) -> Heatmap:
         label = self._profile.operating_point.label
         active = gradcam.activation(self._network, sight.feature_map, self._profile.labels.index(label))
         rows, cols = radiograph.pixels.shape
-        weight = gradcam.on_source_grid(active, (rows, cols), self._profile.input.border)
+        weight = gradcam.on_source_grid(active, (rows, cols), borders((rows, cols), self._profile.input))
         return Heatmap(weight=weight, outline=gradcam.outline(weight), label=label, layer=self._network.layer)
 
 
@@ -159,6 +175,8 @@ def load_predictor(profile: Profile, threads: int = 0) -> TorchPredictor:
     torch.set_num_threads(threads or os.cpu_count() or 1)
     torch.backends.cudnn.allow_tf32 = False  # the calibration was fitted on float32
     network, stats = weights.load(profile.weights_path, profile.network, len(profile.labels))
+    if (profile.operating_point.max_distance is None) is bool(stats):
+        raise ModelError(f"{profile.folder}: max_distance and the distance.* of the weights belong together")
     predictor = TorchPredictor(profile, network, stats)
     predictor.examine(_test_image(profile.input.size_px))
     return predictor

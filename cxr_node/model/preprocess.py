@@ -12,7 +12,8 @@ import torch.nn.functional as nnf
 from numpy.typing import NDArray
 from PIL import Image
 
-from cxr_node.model.profile import InputSpec
+from cxr_node.model import torchxrayvision
+from cxr_node.model.profile import InputSpec, Normalisation
 
 LOW_QUANTILE, HIGH_QUANTILE = 0.02, 0.98
 """Grey values beyond these are clipped: burned-in letters and direct radiation must not set the scale."""
@@ -23,7 +24,7 @@ VIEW_NAMES = ("plain", "closer", "blurred", "brighter")
 
 
 def prepare(pixels: NDArray[np.float32], spec: InputSpec) -> NDArray[np.float32]:
-    """Cut the border, average down to the network's grid, standardise.
+    """Cut the border, average down to the network's grid, standardise; or what TorchXRayVision's networks expect.
 
     Parameters
     ----------
@@ -32,14 +33,25 @@ def prepare(pixels: NDArray[np.float32], spec: InputSpec) -> NDArray[np.float32]
 
     Returns
     -------
-    float32, shape (size_px, size_px), mean 0, standard deviation 1 within the clipped grey values
+    float32, shape (size_px, size_px), mean 0, standard deviation 1 within the clipped grey values; range
+    [-1024, 1024] where the normalisation is XRV
 
     Notes
     -----
     Each output pixel is a triangle-weighted mean over the source area under it, so that an original of
     3,000 pixels and its small copy give nearly the same input. The aspect is squashed, as in the training images.
     """
+    if spec.normalisation is Normalisation.XRV:
+        return torchxrayvision.prepare(pixels, spec.size_px)
     return standardise(torch.from_numpy(cut_and_resize(pixels, spec))[None])[0].numpy()
+
+
+def borders(shape: tuple[int, ...], spec: InputSpec) -> tuple[float, float]:
+    """Share of the rows, and of the columns, that `prepare` leaves out on each side."""
+    if spec.normalisation is Normalisation.STANDARDISED:
+        return spec.border, spec.border
+    top, left, _ = torchxrayvision.square(shape)
+    return top / shape[0], left / shape[1]
 
 
 def cut_and_resize(pixels: NDArray[np.float32], spec: InputSpec) -> NDArray[np.float32]:
@@ -74,18 +86,23 @@ def standardise(images: torch.Tensor) -> torch.Tensor:
     return (clipped - centre) / spread.clamp_min(SMALLEST_SPREAD)
 
 
-def views(prepared: NDArray[np.float32]) -> torch.Tensor:
+def views(prepared: NDArray[np.float32], normalisation: Normalisation = Normalisation.STANDARDISED) -> torch.Tensor:
     """Show a prepared image in the ways that must not change its meaning; the first is the image itself.
 
     Parameters
     ----------
     prepared : float32, shape (size_px, size_px), as `prepare` returns it
+    normalisation : how it was prepared; the views are brought to the same range
 
     Returns
     -------
     float32, shape (len(VIEW_NAMES), 1, size_px, size_px)
     """
     plain = torch.from_numpy(prepared)[None, None]  # (1, 1, size_px, size_px)
+    if normalisation is Normalisation.XRV:
+        reach = torchxrayvision.REACH
+        brighter = ((plain / reach + 1.0) / 2.0) ** 0.8 * 2.0 * reach - reach
+        return torch.cat([plain, _closer(plain), _blurred(plain), brighter])
     shown = torch.cat([plain, _closer(plain), _blurred(plain), _brighter(plain)])
     return torch.cat([plain, standardise(shown[1:, 0])[:, None]])
 

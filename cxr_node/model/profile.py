@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from cxr_node.domain import OperatingPoint
+from cxr_node.domain import OperatingPoint, Scale
 from cxr_node.errors import ForeignProfileError, ModelError
 
 FORMAT = 1
@@ -30,6 +31,15 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Normalisation(StrEnum):
+    """How grey values reach the network."""
+
+    STANDARDISED = "standardised"
+    """Clipped to their central range, mean 0, standard deviation 1; the aspect squashed."""
+    XRV = "xrv"
+    """TorchXRayVision's: [-1024, 1024] over the whole range, the central square, no border cut."""
+
+
 class InputSpec(_Strict):
     """How a radiograph becomes the network's input; the same in training and in serving."""
 
@@ -37,6 +47,13 @@ class InputSpec(_Strict):
     """The network sees size_px x size_px, the aspect squashed as in the training images."""
     border: float = Field(ge=0.0, lt=0.25)
     """Share of rows and columns cut from each side before resizing (side markers live there)."""
+    normalisation: Normalisation = Normalisation.STANDARDISED
+
+    @model_validator(mode="after")
+    def _published_form_has_no_border(self) -> Self:
+        if self.normalisation is Normalisation.XRV and self.border:
+            raise ValueError("with normalisation xrv the border must be 0: the published networks saw whole squares")
+        return self
 
 
 class NetworkSpec(_Strict):
@@ -87,7 +104,8 @@ class OperatingPointFile(_Strict):
     report_at: float
     rule_out_below: float
     max_spread: float
-    max_distance: float
+    max_distance: float | None
+    """null: weights.safetensors holds no `distance.*`, and no image is found unlike the training data."""
 
 
 class GuaranteeFile(_Strict):
@@ -116,6 +134,9 @@ class CalibrationFile(_Strict):
     operating_point: OperatingPointFile
     guarantee: GuaranteeFile | None = None
     """None: the thresholds were placed by a budget of abstentions, which promises nothing."""
+    op_norm: list[float | None] | None = None
+    """TorchXRayVision's operating point of each label, which becomes 0.5; null for a label that was not trained.
+    Where it is given, the numbers are scores and no probabilities (`model.torchxrayvision.op_norm`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +155,7 @@ class Profile:
     calibration: str
     operating_point: OperatingPoint
     weights_sha256: str
+    op_norm: tuple[float | None, ...] | None = None
 
     @property
     def weights_path(self) -> Path:
@@ -163,9 +185,7 @@ def load(folder: Path) -> Profile:
             f"{folder}/calibration.yaml was fitted on weights {calibrated.weights_sha256}, "
             f"the folder holds {found['weights.safetensors']}. Run cxr-node calibrate."
         )
-    point = OperatingPoint(**calibrated.operating_point.model_dump())
-    if point.label not in described.labels:
-        raise ModelError(f"{folder}: operating point is for {point.label!r}, the network answers {described.labels}")
+    point = _operating_point(folder, described, calibrated)
     return Profile(
         folder=folder,
         name=described.name,
@@ -179,6 +199,7 @@ def load(folder: Path) -> Profile:
         calibration=f"{calibrated.method}, fitted on {calibrated.fitted_on}",
         operating_point=point,
         weights_sha256=calibrated.weights_sha256,
+        op_norm=tuple(calibrated.op_norm) if calibrated.op_norm is not None else None,
     )
 
 
@@ -195,6 +216,22 @@ def described_in(folder: Path) -> ProfileFile:
     if isinstance(found, int) and found != FORMAT:  # first: another format may have other keys
         raise ForeignProfileError(f"{folder}/profile.yaml is of format {found}; this version reads format {FORMAT}")
     return _read(folder / "profile.yaml", ProfileFile)
+
+
+def _operating_point(folder: Path, described: ProfileFile, calibrated: CalibrationFile) -> OperatingPoint:
+    """Take the operating point, where the network has a trained answer to judge by it."""
+    scale = Scale.PROBABILITY if calibrated.op_norm is None else Scale.SCORE
+    point = OperatingPoint(**calibrated.operating_point.model_dump(), scale=scale)
+    if point.label not in described.labels:
+        raise ModelError(f"{folder}: operating point is for {point.label!r}, the network answers {described.labels}")
+    if calibrated.op_norm is not None:
+        if len(calibrated.op_norm) != len(described.labels):
+            raise ModelError(
+                f"{folder}: op_norm has {len(calibrated.op_norm)} values for {len(described.labels)} labels"
+            )
+        if calibrated.op_norm[described.labels.index(point.label)] is None:
+            raise ModelError(f"{folder}: {point.label!r} is judged, but these weights were not trained for it")
+    return point
 
 
 def write(folder: Path, described: ProfileFile, calibrated: CalibrationFile) -> None:

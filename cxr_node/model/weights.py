@@ -1,7 +1,8 @@
 """weights.safetensors: the network's parameters and the training features' statistics, in one file.
 
-Knows no thresholds and no pixels. Keys: `network.<parameter>` (matrices as fp16, vectors as fp32) and
-`distance.<statistic>` (fp32, see `model.distance.fit`). Nothing is unpickled.
+Knows no thresholds and no pixels. Keys: `network.<parameter>` (matrices as fp16, or as they came; vectors as fp32) and
+`distance.<statistic>` (fp32, see `model.distance.fit`; none where the training images are not known). Nothing is
+unpickled.
 """
 
 from __future__ import annotations
@@ -26,9 +27,15 @@ LEARNED = "learned"
 """A further statistic, where the network has learned to know outsiders."""
 
 
-def save(path: Path, network: Network, stats: Mapping[str, torch.Tensor]) -> None:
-    """Write both; fp16 halves the file, and vectors stay fp32 because running variances leave its range."""
-    tensors = {NETWORK + name: _stored(value) for name, value in network.state_dict().items()}
+def save(path: Path, network: Network, stats: Mapping[str, torch.Tensor], *, exact: bool = False) -> None:
+    """Write both; fp16 halves the file, and vectors stay fp32 because running variances leave its range.
+
+    `exact` : matrices stay fp32 too, for weights whose answers were published
+    """
+    tensors = {
+        NETWORK + name: value.detach().cpu().contiguous() if exact else _stored(value)
+        for name, value in network.state_dict().items()
+    }
     tensors |= {DISTANCE + name: value.float().contiguous() for name, value in stats.items()}
     save_file(tensors, path)
     path.chmod(READABLE)
@@ -59,8 +66,8 @@ def load(path: Path, spec: NetworkSpec, labels: int) -> tuple[Network, dict[str,
         raise ModelError(f"{path}: tensor {strange[0]!r} is neither {NETWORK}* nor {DISTANCE}*")
     stats = _part(tensors, DISTANCE)
     expected = STATISTICS | ({LEARNED} if network.learns_outsiders else frozenset())
-    if stats.keys() != expected:
-        raise ModelError(f"{path}: {DISTANCE}* must be {sorted(expected)}, found {sorted(stats)}")
+    if stats and stats.keys() != expected:
+        raise ModelError(f"{path}: {DISTANCE}* must be {sorted(expected)} or nothing, found {sorted(stats)}")
     return network.eval(), stats
 
 

@@ -161,7 +161,7 @@ class Ledger:
         values: dict[str, Any] = {
             "verdict": decision.verdict,
             "doubt": decision.doubt,
-            "probability": finding.probability,
+            "probability": finding.calibrated_probability,
         }
         values["profile"] = f"{finding.identity.profile} {finding.identity.version}"
         detail = f"{decision.verdict} {finding.probability:.4f} {decision.doubt or ''}".rstrip()

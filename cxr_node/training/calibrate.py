@@ -265,7 +265,9 @@ def _measured(positive: Bools, clean: Scores, changed: Sequence[Scores], calibra
         return {
             "auc": round(metrics.auc(positive, probability), 4),
             "brier": round(metrics.brier(positive, probability), 4),
-            "beyond_max_distance": round(float((one.distance > calibrated.operating_point.max_distance).mean()), 4),
+            "beyond_max_distance": round(
+                float((one.distance > (calibrated.operating_point.max_distance or np.inf)).mean()), 4
+            ),
         }
 
     return {

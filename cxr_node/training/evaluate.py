@@ -108,7 +108,9 @@ def evaluate(
         "verdicts": _counts(outcomes),
         "doubts": dict(Counter(str(decision.doubt) for decision in decisions if decision.doubt is not None)),
         "distance_quantiles": [round(float(q), 3) for q in np.quantile(scored.distance, [0.05, 0.5, 0.95])],
-        "beyond_max_distance": round(float((scored.distance > profile.operating_point.max_distance).mean()), 4),
+        "beyond_max_distance": round(
+            float((scored.distance > (profile.operating_point.max_distance or np.inf)).mean()), 4
+        ),
     }
 
 

@@ -1,0 +1,85 @@
+"""Numbers and findings of one answer, recovered from its result objects; the rest is `verify_recover`'s.
+
+Judges nothing. Of several findings the coded ones count; where there are only sentences, the highest few are known,
+and how many there were.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from cxr_node.dicom import findings, wording
+from cxr_node.dicom.verify_facts import Document
+from cxr_node.dicom.verify_tree import Item, text, walk
+from cxr_node.domain import Scale
+
+_CERTAINTY = re.compile(r"[Cc]ertainty(?: of pneumonia)?:? ([\d.e-]+) %")
+_SCORE = re.compile(r"[Ss]core(?: of pneumonia)?:? (\d[\d.e-]*)")
+_THRESHOLDS = re.compile(r"Rule-out below ([\d.e-]+)( %)?, report from ([\d.e-]*\d)")
+_HIGHEST = re.compile(r"Highest of (\d+) findings\b.*:")
+_NOT_STATED = re.compile(r"The other (\d+) findings: not stated\.")
+_PLACE = re.compile(r"\d\. (.+) ([\d.e-]+)( %)?")
+_SCORES_SAID = (wording.SCORES.strip(), "a score is no probability")
+_CERTAINTY_OF_FINDING = "111012"
+
+
+def scale(documents: list[Document], texts: list[str]) -> Scale:
+    """Tell what the numbers are: scores where they are said or coded to be, or a picture's title has no percent."""
+    said = any(words in line for line in texts for words in _SCORES_SAID)
+    if not texts:
+        said = not any("%" in text(document.dataset, "SeriesDescription") for document in documents)
+    return Scale.SCORE if said or any(_numbers(documents, findings.SCORE.value)) else Scale.PROBABILITY
+
+
+def thresholds(texts: list[str]) -> tuple[float, float] | None:
+    """Both thresholds as the report's line has them, as fractions."""
+    found = next((match for line in texts if (match := _THRESHOLDS.search(line))), None)
+    if found is None:
+        return None
+    divisor = 100 if found[2] else 1
+    low, high = (_number(found[group]) for group in (1, 3))
+    return round(low / divisor, 12), round(high / divisor, 12)
+
+
+def stated(documents: list[Document], texts: list[str], of: Scale) -> list[str]:
+    """Every number of the judged finding: percent, or score."""
+    concept = findings.SCORE.value if of is Scale.SCORE else _CERTAINTY_OF_FINDING
+    pattern = _SCORE if of is Scale.SCORE else _CERTAINTY
+    coded = [str(item.value[0]) for item in _numbers(documents, concept) if item.relation == "CONTAINS"]
+    return coded + [found[1] for line in texts if (found := pattern.search(line))]
+
+
+def others(documents: list[Document], texts: list[str], of: Scale) -> dict[str, float]:
+    """Label and number of each of several findings, the highest first; empty where one was judged alone."""
+    divisor = 1 if of is Scale.SCORE else 100
+    coded = [item for item in _items(documents) if item.name[0] == findings.SCORED.value and item.value_type == "CODE"]
+    if coded:
+        return {findings.label_of(*item.value): _of_children(item) / divisor for item in coded}
+    lines = [found for line in texts if (found := _PLACE.fullmatch(line))]
+    known = {found[1]: _number(found[2]) / divisor for found in lines}
+    counts = [int(found[1]) for line in texts if (found := _HIGHEST.fullmatch(line))]
+    counts += [int(found[1]) + 1 for line in texts if (found := _NOT_STATED.fullmatch(line))]
+    missing = max(counts, default=0) - len(known.keys() | {"pneumonia"})
+    return known | {f"not listed {place}": 0.0 for place in range(missing)}
+
+
+def _of_children(item: Item) -> float:
+    values = [child.value[0] for child in item.children if child.value_type == "NUM"]
+    return _number(values[0]) if values else 0.0
+
+
+def _numbers(documents: list[Document], concept: str) -> Iterator[Item]:
+    return (item for item in _items(documents) if item.name[0] == concept and item.value_type == "NUM")
+
+
+def _items(documents: list[Document]) -> Iterator[Item]:
+    for document in documents:
+        yield from walk(document.root)
+
+
+def _number(value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        return 0.0

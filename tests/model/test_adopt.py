@@ -1,0 +1,205 @@
+"""Published weights become a profile folder that answers as their authors' package would; or one clear sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+from torch import nn
+
+from cxr_node.domain import Prediction, Radiograph, Scale, Verdict, View
+from cxr_node.errors import DataError, ModelError
+from cxr_node.model import adopt, preprocess, profile
+from cxr_node.model.decision import decide
+from cxr_node.model.predictor import TorchPredictor, load_predictor
+from cxr_node.model.torchxrayvision import LABELS, OP_THRESHOLDS
+from tests import builders
+from tests.model import xrv_states
+
+PUBLISHED = "nih-pc-chex-mimic_ch-google-openi-kaggle-densenet121-d121-tw-lr001-rot45-tr15-sc15-seed0-best.pt"
+ALL = "densenet121-res224-all"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A profile folder of random weights under the published name."""
+    place = tmp_path_factory.mktemp("xrv")
+    torch.save(xrv_states.state(), place / PUBLISHED)
+    adopt.run(place / PUBLISHED, place / "out", adopt.Choice())
+    return place / "out"
+
+
+@pytest.fixture(scope="module")
+def predictor(folder: Path) -> TorchPredictor:
+    return load_predictor(profile.load(folder), threads=1)
+
+
+def radiograph() -> Radiograph:
+    pixels = (builders.chest() / np.float32(4095)).astype(np.float32)
+    return Radiograph(pixels=pixels, pixel_aspect=1.0, view=View.PA, pixel_sha256="ab" * 32)
+
+
+def saved(path: Path, content: object) -> Path:
+    torch.save(content, path)
+    return path
+
+
+def test_the_folder_tells_what_it_is(folder: Path) -> None:
+    made = profile.load(folder)
+    assert made.name == f"torchxrayvision-{ALL}"
+    assert made.labels == LABELS
+    assert made.op_norm == pytest.approx(OP_THRESHOLDS[ALL])
+    assert made.population.age_years == (18, 120)
+    point = made.operating_point
+    assert (point.label, point.report_at, point.rule_out_below) == ("Pneumonia", 0.5, 0.5)
+    assert (point.max_distance, point.scale) == (None, Scale.SCORE)
+    described = profile.ProfileFile.model_validate(yaml.safe_load((folder / "profile.yaml").read_text()))
+    assert described.licence == "Apache-2.0"
+    assert "Cohen" in described.citation
+    card = (folder / "MODEL_CARD.md").read_text()
+    for word in ("no probabilities", "Apache-2.0", "Cohen", "adults", "Hernia (0.04289)", "not noticed"):
+        assert word in card
+
+
+def test_scores_are_those_of_the_published_network(predictor: TorchPredictor) -> None:
+    """All of it by the second reading: input, network, sigmoid, op-norm."""
+    answered = predictor.examine(radiograph()).prediction
+    image = torch.from_numpy(preprocess.prepare(radiograph().pixels, predictor.profile.input))[None, None]
+    sigmoids = torch.sigmoid(xrv_states.reference(xrv_states.state(), image))[0].tolist()
+    expected = {
+        label: p / (2 * t) if p < t else 1 - (1 - p) / (2 * (1 - t))
+        for label, p, t in zip(LABELS, sigmoids, OP_THRESHOLDS[ALL], strict=True)
+    }
+    assert answered.probability == pytest.approx(expected, abs=1e-5)
+    assert list(answered.probability) == list(LABELS)
+    assert answered.distance is None
+    assert 0 < answered.spread < 1
+
+
+def test_the_heat_map_lies_in_the_square_that_was_seen(predictor: TorchPredictor) -> None:
+    heatmap = predictor.examine(radiograph()).heatmap
+    assert heatmap.weight.shape == (320, 288)
+    assert (heatmap.label, heatmap.layer) == ("Pneumonia", "features.norm5")
+    assert not heatmap.weight[:16].any()
+    assert not heatmap.weight[-16:].any()
+
+
+def test_without_a_distance_only_thresholds_and_views_decide(folder: Path) -> None:
+    point = profile.load(folder).operating_point
+    for score, verdict in ((0.62, Verdict.PNEUMONIA), (0.5, Verdict.PNEUMONIA), (0.49, Verdict.NORMAL)):
+        seen = Prediction(probability={"Pneumonia": score}, spread=0.9, distance=None)
+        assert decide(seen, point).verdict is verdict
+
+
+def test_a_file_s_own_thresholds_are_used_and_untrained_findings_left_out(tmp_path: Path) -> None:
+    """As `torch.save(xrv.models.DenseNet(weights=...).state_dict())` writes them, here for the RSNA weights."""
+    stored = torch.tensor(OP_THRESHOLDS["densenet121-res224-rsna"])
+    save_file(xrv_states.state() | {"op_threshs": stored}, tmp_path / "state.safetensors")
+    choice = adopt.Choice(judge="pneumonia", rule_out_below=0.3, report_at=0.6, max_spread=0.4)
+    made = adopt.run(tmp_path / "state.safetensors", tmp_path / "out", choice)
+    assert made.name.endswith("-rsna")
+    point = made.operating_point
+    assert (point.rule_out_below, point.report_at, point.max_spread) == (0.3, 0.6, 0.4)
+    answered = load_predictor(made, threads=1).examine(radiograph()).prediction
+    assert set(answered.probability) == {"Pneumonia", "Lung Opacity"}
+
+
+def test_the_named_weights_stand_in_for_thresholds_that_the_file_lacks(tmp_path: Path) -> None:
+    file = saved(tmp_path / "state.pt", xrv_states.state())
+    with pytest.raises(DataError, match=r"--weights densenet121-res224-all"):
+        adopt.run(file, tmp_path / "out", adopt.Choice())
+    with pytest.raises(DataError, match="no such weights"):
+        adopt.run(file, tmp_path / "out", adopt.Choice(weights="all"))
+    made = adopt.run(file, tmp_path / "out", adopt.Choice(weights="densenet121-res224-pc"))
+    assert made.op_norm is not None
+    assert made.op_norm[14] is None
+
+
+def test_a_whole_model_is_not_unpickled_and_its_owner_is_told_how(tmp_path: Path) -> None:
+    for old in (False, True):
+        torch.save(nn.Sequential(nn.Linear(2, 2)), tmp_path / PUBLISHED, _use_new_zipfile_serialization=not old)
+        with pytest.raises(DataError) as refusal:
+            adopt.run(tmp_path / PUBLISHED, tmp_path / "out", adopt.Choice())
+        sentence, *lines = str(refusal.value).splitlines()
+        assert "would run code" in sentence
+        assert [line.split("(")[0].strip() for line in lines] == ["import torch, torchxrayvision", "torch.save"]
+        assert ".state.pt" in lines[1]
+    assert not (tmp_path / "out").exists()
+
+
+def without(name: str) -> Callable[[], object]:
+    return lambda: {key: value for key, value in xrv_states.state().items() if key != name}
+
+
+def changed(**tensors: torch.Tensor) -> Callable[[], object]:
+    return lambda: xrv_states.state() | {name.replace("__", "."): value for name, value in tensors.items()}
+
+
+BROKEN: dict[str, tuple[Callable[[], object], str]] = {
+    "no dict": (lambda: torch.zeros(3), "something else than a state dict"),
+    "nested": (lambda: {"state_dict": {}}, "something else than a state dict"),
+    "missing": (without("features.norm5.bias"), r"features\.norm5\.bias is missing"),
+    "three channels": (changed(features__conv0__weight=torch.zeros(64, 3, 7, 7)), r"\(64, 3, 7, 7\)"),
+    "two findings": (changed(classifier__weight=torch.zeros(2, 1024)), r"\(2, 1024\)"),
+    "foreign": (changed(head__weight=torch.zeros(2)), r"head\.weight is no parameter"),
+    "not a number": (changed(classifier__bias=torch.full((18,), torch.nan)), "no number"),
+    "thresholds": (changed(op_threshs=torch.full((18,), 1.5)), "18 numbers between 0 and 1"),
+    "not judged": (changed(op_threshs=torch.full((18,), torch.nan)), "not trained"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_what_does_not_fit_is_one_sentence(tmp_path: Path, case: str) -> None:
+    content, sentence = BROKEN[case]
+    with pytest.raises(DataError, match=sentence) as refusal:
+        adopt.run(saved(tmp_path / PUBLISHED, content()), tmp_path / "out", adopt.Choice())
+    assert len(str(refusal.value).splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights", b"\x80\x02}q\x00.", b"PK\x03\x04broken"])
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_what_is_no_file_of_tensors_is_one_sentence(tmp_path: Path, content: bytes, suffix: str) -> None:
+    (tmp_path / f"state.{suffix}").write_bytes(content)
+    with pytest.raises(DataError, match="state"):
+        adopt.run(tmp_path / f"state.{suffix}", tmp_path / "out", adopt.Choice(weights=ALL))
+    with pytest.raises(DataError, match="cannot be read"):
+        adopt.run(tmp_path / f"nowhere.{suffix}", tmp_path / "out", adopt.Choice())
+
+
+@pytest.mark.parametrize(
+    ("choice", "sentence"),
+    [
+        (adopt.Choice(judge="Effusion"), "about Pneumonia"),
+        (adopt.Choice(report_at=0.3), "--report-at"),
+        (adopt.Choice(max_spread=0.0), "--max-spread"),
+    ],
+)
+def test_a_choice_that_cannot_be_is_one_sentence(tmp_path: Path, choice: adopt.Choice, sentence: str) -> None:
+    file = saved(tmp_path / PUBLISHED, xrv_states.state())
+    with pytest.raises(DataError, match=sentence):
+        adopt.run(file, tmp_path / "out", choice)
+
+
+def test_a_profile_is_not_overwritten(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds a profile already"):
+        adopt.run(saved(tmp_path / PUBLISHED, xrv_states.state()), folder, adopt.Choice())
+
+
+def test_a_limit_without_statistics_does_not_start(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("weights.safetensors", "profile.yaml", "calibration.yaml"):
+        (copy / name).write_bytes((folder / name).read_bytes())
+    text = (copy / "calibration.yaml").read_text().replace("max_distance: null", "max_distance: 1.0")
+    (copy / "calibration.yaml").write_text(text)
+    described = (copy / "profile.yaml").read_text()
+    released, now = (profile.sha256(place / "calibration.yaml") for place in (folder, copy))
+    (copy / "profile.yaml").write_text(described.replace(released, now))
+    with pytest.raises(ModelError, match="belong together"):
+        load_predictor(profile.load(copy))
