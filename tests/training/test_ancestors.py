@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cxr_node import classify, config
 from cxr_node.domain import Radiograph, View
 from cxr_node.model import profile as profiles
 from cxr_node.model import weights
 from cxr_node.model.predictor import load_predictor
 from cxr_node.training import course, data, evaluate, train
 from cxr_node.training.folder import Labels
+from tests import builders
 from tests.training import folders
 
 ANCESTORS = ("simple-cnn", "densenet121", "efficientnet-b0", "resnet50", "mobilenet-v2")
@@ -73,5 +75,12 @@ def test_three_classes_are_measured_and_judged_as_one_question(trained: Path, ch
     image = next(item for item in data.read(children, folders.CLASSES) if item.positive)
     seen = predictor.examine(
         Radiograph(pixels=data.load(image), pixel_aspect=1.0, view=View.AP, pixel_sha256="")
-    ).prediction.probability
-    assert seen["bacteria"] + seen["virus"] == pytest.approx(seen["PNEUMONIA"])
+    ).prediction
+    assert seen.classes["bacteria"] + seen.classes["virus"] == pytest.approx(seen.probability["PNEUMONIA"])
+    file = tmp_path / "a.dcm"
+    file.write_bytes(builders.part10(builders.radiograph()))
+    (answer,) = classify.judge([file], predictor, config.parse({"spool": {"path": "."}}), objects=True)
+    assert answer.artifacts
+    told = answer.as_json("three")["classes"]
+    assert isinstance(told, dict)
+    assert list(told) == ["normal", "bacteria", "virus"]
