@@ -44,8 +44,8 @@ class Answer:
     def as_json(self, profile: str) -> dict[str, str | float | dict[str, float] | None]:
         """One line of `cxr-node classify --json`; a contract that other programs build on.
 
-        A profile of several findings adds `judged`, `scale` and `findings`; where the scale is `score`, `probability`
-        is null.
+        A profile of several classes adds `classes`. A profile of several findings adds `judged`, `scale` and
+        `findings`; where the scale is `score`, `probability` is null.
         """
         finding = self.outcome if isinstance(self.outcome, Finding) else None
         return {
@@ -57,7 +57,14 @@ class Answer:
             "spread": round(finding.prediction.spread, 6) if finding else None,
             "distance": _rounded(finding.prediction.distance) if finding else None,
             "profile": finding.identity.profile if finding else profile,
-        } | (_scores(finding) if finding and len(finding.prediction.probability) > 1 else {})
+        } | (_more(finding) if finding else {})
+
+
+def _more(finding: Finding) -> dict[str, str | dict[str, float]]:
+    """What only some profiles tell."""
+    classes = {label: round(share, 6) for label, share in finding.prediction.classes.items()}
+    several = len(finding.prediction.probability) > 1
+    return ({"classes": classes} if classes else {}) | (_scores(finding) if several else {})
 
 
 def _scores(finding: Finding) -> dict[str, str | dict[str, float]]:

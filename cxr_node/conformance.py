@@ -100,7 +100,7 @@ class Stated:
         corners = ((left, top), (right, top), (right, bottom), (left, bottom), (left, top))
         outline = tuple((float(column), float(row)) for column, row in corners)
         prediction = Prediction(
-            probability=dict.fromkeys(self.profile.labels, self.probability), spread=0.0, distance=self.distance
+            probability=dict.fromkeys(self.profile.answered, self.probability), spread=0.0, distance=self.distance
         )
         label = self.profile.operating_point.label
         return Examination(

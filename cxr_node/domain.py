@@ -152,11 +152,14 @@ class Prediction:
     spread : largest difference of the calibrated probability between augmented views or members, in [0, 1]
     distance : distance of the image's features from the training data; 1.0 is the 99th percentile of
         held-out images of the training population; None where the profile does not know its training images
+    classes : how the judged label's probability, and the rest, divide among the classes of a network that knows
+        several, in [0, 1]. Only their sums are calibrated, so no result object states them.
     """
 
     probability: Mapping[str, float]
     spread: float
     distance: float | None
+    classes: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -231,7 +231,7 @@ class FixedPredictor:
     def examine(self, radiograph: Radiograph) -> Examination:
         """Answer, whatever the radiograph shows."""
         prediction = Prediction(
-            probability=dict.fromkeys(self.profile.labels, self.probability),
+            probability=dict.fromkeys(self.profile.answered, self.probability),
             spread=self.spread,
             distance=self.distance,
         )

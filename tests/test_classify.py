@@ -10,8 +10,9 @@ from PIL import Image
 from pydicom.uid import CTImageStorage
 
 from cxr_node import classify, config
-from cxr_node.domain import Verdict
+from cxr_node.domain import ResultKind, Verdict
 from cxr_node.errors import DataError
+from cxr_node.model.profile import NetworkSpec
 from tests import builders
 
 CONFIG = config.parse({"spool": {"path": "."}})
@@ -82,6 +83,23 @@ def test_only_what_some_destination_wants_is_made(tmp_path: Path, probability: f
     )
     (one,) = classify.judge([file], builders.FixedPredictor(probability=probability), wanting, objects=True)
     assert {artifact.kind.value for artifact in one.artifacts} == kinds
+
+
+@pytest.mark.parametrize("probability", [0.97, 0.5, 0.03])
+def test_a_profile_of_several_classes_gives_every_object(tmp_path: Path, probability: float) -> None:
+    file = tmp_path / "a.dcm"
+    file.write_bytes(builders.part10(builders.radiograph()))
+    spec = NetworkSpec(architecture="fixed", classes={"normal": False, "bacteria": True, "virus": True})
+    several = builders.profile(labels=("pneumonia", "normal", "bacteria", "virus"), network=spec)
+    kinds = [kind.value for kind in ResultKind]
+    destination = {"name": "archive", "address": "PACS@127.0.0.1:104", "send": kinds}
+    wanting = config.parse({"spool": {"path": "."}, "destinations": [destination]})
+    predictors = [
+        builders.FixedPredictor(probability=probability, profile=one) for one in (several, builders.profile())
+    ]
+    answers = [next(classify.judge([file], predictor, wanting, objects=True)) for predictor in predictors]
+    assert answers[0].verdict is answers[1].verdict
+    assert [artifact.kind for artifact in answers[0].artifacts] == [artifact.kind for artifact in answers[1].artifacts]
 
 
 def test_what_does_not_exist_is_one_sentence(tmp_path: Path) -> None:

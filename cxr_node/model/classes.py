@@ -51,12 +51,12 @@ def _against_the_rest(scores: torch.Tensor, side: Sequence[bool]) -> torch.Tenso
     return torch.logsumexp(scores[:, chosen], dim=1) - torch.logsumexp(scores[:, ~chosen], dim=1)  # (batch,)
 
 
-def divided(judged: torch.Tensor, logits: torch.Tensor, positive: Sequence[bool]) -> torch.Tensor:
+def divided(judged: float, logits: torch.Tensor, positive: Sequence[bool]) -> torch.Tensor:
     """Divide a calibrated probability among the classes that it stands for, as the softmax does.
 
     Parameters
     ----------
-    judged : scalar, calibrated probability of the judged label
+    judged : calibrated probability of the judged label
     logits : shape (classes,), as `OverClasses` answers them
     positive : whether each class is one of the judged label
 
@@ -67,4 +67,4 @@ def divided(judged: torch.Tensor, logits: torch.Tensor, positive: Sequence[bool]
     softmax = torch.sigmoid(logits.double())
     chosen = torch.tensor(positive, device=logits.device)
     total = torch.where(chosen, softmax[chosen].sum(), softmax[~chosen].sum()).clamp_min(1e-300)
-    return softmax / total * torch.where(chosen, judged, 1.0 - judged)
+    return softmax / total * torch.where(chosen, judged, 1.0 - judged).to(softmax)

@@ -123,12 +123,13 @@ class TorchPredictor:
         profile = self._profile
         by_view, answer = self._numbers(sight.logits)  # (1, views, labels), (labels,)
         judged = profile.labels.index(profile.operating_point.label)
-        trained = profile.op_norm or (0.5,) * len(profile.labels)
-        answers = zip(profile.labels, answer.tolist(), trained, strict=True)
+        trained = profile.op_norm or (0.5,) * len(profile.answered)
+        answers = zip(profile.answered, answer[: len(profile.answered)].tolist(), trained, strict=True)
         prediction = Prediction(
             probability={label: number for label, number, at in answers if at is not None},
             spread=float(spread(by_view)[0, judged]),
             distance=float(distance(sight.signature, self._stats, sight.strangeness)[0]) if self._stats else None,
+            classes=self._classes(sight.logits, float(answer[judged])),
         )
         if not np.isfinite([*prediction.probability.values(), prediction.spread, prediction.distance or 0.0]).all():
             raise ModelError(f"profile {profile.name}: the network's answer is no number")
@@ -142,13 +143,17 @@ class TorchPredictor:
         slope, intercept, thresholds = self._profile.slope, self._profile.intercept, self._profile.op_norm
         by_view = calibrated(logits, slope, intercept)
         if thresholds is None:
-            mean = image_logits(logits)[0]  # (labels,)
-            answer = calibrated(mean, slope, intercept)
-            if classes := self._profile.network.classes:
-                answer[1:] = divided(answer[0], mean[1:], list(classes.values()))
-            return by_view, answer
+            return by_view, calibrated(image_logits(logits), slope, intercept)[0]
         scores = op_norm(by_view, thresholds)
         return scores, scores[0, 0]
+
+    def _classes(self, logits: torch.Tensor, judged: float) -> dict[str, float]:
+        """Divide the judged probability among the classes, where there are any; they are the last labels."""
+        classes = self._profile.network.classes
+        if not classes:
+            return {}
+        mean = image_logits(logits)[0, -len(classes) :]  # (classes,)
+        return dict(zip(classes, divided(judged, mean, list(classes.values())).tolist(), strict=True))
 
     def _explain(self, sight: Sight, radiograph: Radiograph) -> Heatmap:
         label = self._profile.operating_point.label

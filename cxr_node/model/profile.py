@@ -158,6 +158,11 @@ class Profile:
     op_norm: tuple[float | None, ...] | None = None
 
     @property
+    def answered(self) -> tuple[str, ...]:
+        """Labels with a number of their own: all but the classes that one of them is divided among."""
+        return tuple(label for label in self.labels if label not in self.network.classes)
+
+    @property
     def weights_path(self) -> Path:
         """Where the verified weights lie."""
         return self.folder / "weights.safetensors"

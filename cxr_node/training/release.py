@@ -32,13 +32,14 @@ def release(profile_folder: Path, recipe: Recipe, network: Network, dealt: tuple
     """
     parts, source = dealt
     weights.save(profile_folder / "weights.safetensors", network, _statistics(recipe, network, parts, bar))
+    curves = [json.loads(line) for line in (profile_folder / "curves.jsonl").read_text("utf-8").splitlines()]
     training = {
         "data": source,
         "fingerprint": data.fingerprint([item for items in parts.values() for item in items]),
-        "epochs": recipe.schedule.epochs,
+        "epochs": max(line["epoch"] for line in curves),  # fewer than planned where training stopped by itself
         "images_per_epoch": recipe.schedule.images_per_epoch,
         "parts": {name: _counted(items) for name, items in parts.items()},
-        "curves": [json.loads(line) for line in (profile_folder / "curves.jsonl").read_text("utf-8").splitlines()],
+        "curves": curves,
     }
     folder.update_metrics(
         profile_folder, {"recipe": recipe.model_dump(mode="json"), "training": training, "evaluations": {}}

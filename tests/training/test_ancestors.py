@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
+from cxr_node import classify, config
+from cxr_node.domain import Radiograph, View
 from cxr_node.model import profile as profiles
 from cxr_node.model import weights
-from cxr_node.training import train
+from cxr_node.model.predictor import load_predictor
+from cxr_node.training import course, data, evaluate, train
+from cxr_node.training.folder import Labels
+from tests import builders
 from tests.training import folders
 
 ANCESTORS = ("simple-cnn", "densenet121", "efficientnet-b0", "resnet50", "mobilenet-v2")
@@ -36,9 +42,17 @@ def one_epoch_of(ancestor: str, folder: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("ancestor", ANCESTORS)
-def test_a_recipe_ends_in_a_profile(ancestor: str, children: Path, tmp_path: Path) -> None:
-    folder = train.run(one_epoch_of(ancestor, tmp_path), children, tmp_path / ancestor, progress=False)
+@pytest.fixture(scope="module", params=ANCESTORS)
+def trained(request: pytest.FixtureRequest, children: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train each once; without checkpoints, which are half a gigabyte for the largest (test_options resumes)."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(course, "write", lambda *given: None)
+        return train.run(one_epoch_of(request.param, folder), children, folder / request.param, progress=False)
+
+
+def test_a_recipe_ends_in_a_profile(trained: Path) -> None:
+    folder, ancestor = trained, trained.name
     profile = profiles.load(folder)
     network, _ = weights.load(profile.weights_path, profile.network, len(profile.labels))
     assert not network.training
@@ -48,3 +62,25 @@ def test_a_recipe_ends_in_a_profile(ancestor: str, children: Path, tmp_path: Pat
     assert measured["choice"]["kept"] == [2]
     assert len(measured["training"]["curves"]) == 1
     assert (folder / "pretraining.jsonl").is_file() == (ancestor in {"densenet121", "efficientnet-b0", "resnet50"})
+
+
+@pytest.mark.parametrize("trained", ["efficientnet-b0"], indirect=True)
+def test_three_classes_are_measured_and_judged_as_one_question(trained: Path, children: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(trained, tmp_path / "profile"))
+    own = evaluate.run(folder, children, part="all", progress=False)
+    assert (own["images"], own["positives"]) == (12, 8)
+    words = Labels(positive="PNEUMONIA", negative="NORMAL")
+    assert evaluate.run(folder, children, part="all", labels=words, progress=False)["rates"] == own["rates"]
+    predictor = load_predictor(profiles.load(folder), threads=1)
+    image = next(item for item in data.read(children, folders.CLASSES) if item.positive)
+    seen = predictor.examine(
+        Radiograph(pixels=data.load(image), pixel_aspect=1.0, view=View.AP, pixel_sha256="")
+    ).prediction
+    assert seen.classes["bacteria"] + seen.classes["virus"] == pytest.approx(seen.probability["PNEUMONIA"])
+    file = tmp_path / "a.dcm"
+    file.write_bytes(builders.part10(builders.radiograph()))
+    (answer,) = classify.judge([file], predictor, config.parse({"spool": {"path": "."}}), objects=True)
+    assert answer.artifacts
+    told = answer.as_json("three")["classes"]
+    assert isinstance(told, dict)
+    assert list(told) == ["normal", "bacteria", "virus"]
