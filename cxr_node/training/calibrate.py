@@ -113,7 +113,7 @@ def compare(
     progress: bool = True,
 ) -> dict[str, Any]:
     """Compare Platt's way with others on the images that `run` would fit on, and change nothing; see `calibrators`."""
-    recipe, described = asked.of(folder.recipe_of(profile_folder)), folder.described_in(profile_folder)
+    recipe, described = asked.of(folder.recipe_of(profile_folder)), profiles.described_in(profile_folder)
     items, _ = folder.held_out(profile_folder, data_folder, part, default="calibration", labels=labels)
     with bar_of(progress) as bar:
         clean, changed = _scored(profile_folder, recipe, described, items, bar)
