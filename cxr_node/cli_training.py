@@ -78,6 +78,9 @@ def calibrate(
     prevalence: Annotated[
         float | None, typer.Option(min=0.001, max=0.999, help="Share of positives it is for; else the recipe's.")
     ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Change nothing; compare ways to calibrate, across patients.")
+    ] = False,
 ) -> None:
     """Fit probabilities and thresholds on labelled images and bind them to the weights."""
     from cxr_node.errors import DataError
@@ -88,4 +91,5 @@ def calibrate(
         raise DataError("there is nothing to calibrate on: give --data, --labels or both")
     images = data or (labels.parent if labels else Path())
     asked = room.Asked(ppv=ppv, npv=npv, confidence=confidence, prevalence=prevalence)
-    out.print(show.figures(room.run(profile, images, part=part, labels=Labels(manifest=labels), asked=asked)))
+    work = room.compare if compare else room.run
+    out.print(show.figures(work(profile, images, part=part, labels=Labels(manifest=labels), asked=asked)))

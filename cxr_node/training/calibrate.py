@@ -15,18 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.progress import Progress
-from scipy.optimize import minimize
 
 from cxr_node.errors import DataError
 from cxr_node.model import profile as profiles
 from cxr_node.model import weights
-from cxr_node.model.networks import Network
 from cxr_node.model.profile import CalibrationFile, GuaranteeFile, OperatingPointFile, ProfileFile
-from cxr_node.training import card, data, folder, guarantee, metrics, scores
+from cxr_node.training import calibrators, card, data, folder, guarantee, metrics, scores
 from cxr_node.training.augment import Augmenter
+from cxr_node.training.calibrators import Sample, platt
 from cxr_node.training.data import Item
 from cxr_node.training.folder import RECIPE_LABELS, Labels
 from cxr_node.training.guarantee import Patients, Wish
@@ -105,6 +103,23 @@ def run(
         return calibrate(profile_folder, recipe, described, fitted_on, bar)
 
 
+def compare(
+    profile_folder: Path,
+    data_folder: Path,
+    *,
+    part: str | None = None,
+    labels: Labels = RECIPE_LABELS,
+    asked: Asked = AS_RECIPE,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Compare Platt's way with others on the images that `run` would fit on, and change nothing; see `calibrators`."""
+    recipe, described = asked.of(folder.recipe_of(profile_folder)), profiles.described_in(profile_folder)
+    items, _ = folder.held_out(profile_folder, data_folder, part, default="calibration", labels=labels)
+    with bar_of(progress) as bar:
+        clean, changed = _scored(profile_folder, recipe, described, items, bar)
+    return calibrators.compare(_sample(items, clean, changed), recipe.operating.prevalence)
+
+
 def foresee(recipe: Recipe, items: Sequence[Item]) -> None:
     """Refuse, before any work, a promise that not even a faultless network could keep on so few patients.
 
@@ -131,9 +146,8 @@ def calibrate(
     positive = np.array([item.positive for item in items])
     if positive.all() or not positive.any():
         raise DataError(f"{source} has images of one class only; calibration needs both")
-    network, stats = weights.load(profile_folder / "weights.safetensors", described.network, len(described.labels))
-    clean, changed = _scored(network, stats, recipe, items, bar)
-    slope, intercept = _fitted(recipe, positive, clean, changed)
+    clean, changed = _scored(profile_folder, recipe, described, items, bar)
+    slope, intercept = platt(_sample(items, clean, changed), recipe.operating.prevalence)
     point, promised = operating_point(recipe, positive, _groups(items), clean, slope=slope, intercept=intercept)
     calibrated = CalibrationFile(
         weights_sha256="",
@@ -156,39 +170,16 @@ def _groups(items: Sequence[Item]) -> NDArray[np.str_]:
     return np.array([item.group for item in items])
 
 
-def _fitted(recipe: Recipe, positive: Bools, clean: Scores, changed: Sequence[Scores]) -> tuple[float, float]:
-    """Fit on the clean images and, with as much weight together, on their corrupted copies."""
-    logit = np.concatenate([one.logit() for one in (clean, *changed)])
-    weight = np.repeat([1.0] + [1.0 / max(1, len(changed))] * len(changed), len(positive))
-    every = np.tile(positive, 1 + len(changed))
-    return platt(logit, every, weight=weight, prevalence=recipe.operating.prevalence)
-
-
-def platt(logit: Floats, positive: Bools, *, weight: Floats, prevalence: float) -> tuple[float, float]:
-    """Fit p = sigmoid(slope * logit + intercept), with Platt's (1999) targets against certainty without evidence.
-
-    Parameters
-    ----------
-    logit, positive : shape (images,)
-    weight : shape (images,), weight of each image within its class
-    prevalence : share of positives that the probabilities are meant for
-
-    Returns
-    -------
-    slope (> 0, so that the order of images never changes), intercept
-    """
-    positives, negatives = float(positive.sum()), float((~positive).sum())
-    target = np.where(positive, (positives + 1.0) / (positives + 2.0), 1.0 / (negatives + 2.0))
-    share = np.where(
-        positive, prevalence * weight / weight[positive].sum(), (1.0 - prevalence) * weight / weight[~positive].sum()
+def _sample(items: Sequence[Item], clean: Scores, changed: Sequence[Scores]) -> Sample:
+    """The clean images and, with as much weight together, their corrupted copies."""
+    styles = 1 + len(changed)
+    return Sample(
+        logit=np.concatenate([one.logit() for one in (clean, *changed)]),
+        weight=np.repeat([1.0] + [1.0 / max(1, len(changed))] * len(changed), len(items)),
+        positive=np.tile([item.positive for item in items], styles),
+        clean=np.repeat([True] + [False] * len(changed), len(items)),
+        groups=np.tile(_groups(items), styles),
     )
-
-    def loss(parameters: Floats) -> float:
-        z = np.exp(parameters[0]) * logit + parameters[1]
-        return float((share * (np.logaddexp(0.0, z) - target * z)).sum())
-
-    fitted = minimize(loss, np.array([0.0, 0.0]), method="L-BFGS-B", bounds=[(-5.0, 5.0), (-50.0, 50.0)])
-    return float(np.exp(fitted.x[0])), float(fitted.x[1])
 
 
 def operating_point(
@@ -243,8 +234,9 @@ def _wish(recipe: Recipe) -> Wish | None:
 
 
 def _scored(
-    network: Network, stats: dict[str, torch.Tensor], recipe: Recipe, items: Sequence[Item], bar: Progress
+    profile_folder: Path, recipe: Recipe, described: ProfileFile, items: Sequence[Item], bar: Progress
 ) -> tuple[Scores, list[Scores]]:
+    network, stats = weights.load(profile_folder / "weights.safetensors", described.network, len(described.labels))
     copies = recipe.operating.corrupted_copies
     task = bar.add_task("calibrate", total=len(items) * (copies + 1))
     clean = scores.score(network, stats, scores.prepared(items, recipe.input), lambda: bar.advance(task))

@@ -110,6 +110,8 @@ def held_out(
     chosen = part or (default if own else "all")
     if chosen == "all":
         return items, labels.manifest.name if labels.manifest else data_folder.name
+    if own and labels.manifest:  # it may name patients in another way, and its parts would not be those of training
+        raise DataError(f"{labels.manifest} lists the images that the profile was trained on; leave it out")
     if chosen not in data.PARTS:
         raise DataError(f"there is no part {chosen!r}; parts are {', '.join(data.PARTS)}, all")
     if not own:

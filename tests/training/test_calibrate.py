@@ -10,8 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxr_node.training import metrics
-from cxr_node.training.calibrate import operating_point, platt
+from cxr_node.errors import DataError
+from cxr_node.training import calibrators, metrics
+from cxr_node.training.calibrate import Asked, operating_point
+from cxr_node.training.calibrators import Sample
+from cxr_node.training.recipe import GuaranteeSection, Recipe
 from cxr_node.training.scores import Scores
 from tests.training import folders
 
@@ -22,6 +25,15 @@ def drawn(count: int, seed: int, gap: float) -> tuple[np.ndarray, np.ndarray]:
     return positive, rng.normal(size=count) + gap * positive
 
 
+def platt(logit: np.ndarray, positive: np.ndarray, prevalence: float) -> tuple[float, float]:
+    return calibrators.platt(sample(logit, positive), prevalence)
+
+
+def sample(logit: np.ndarray, positive: np.ndarray) -> Sample:
+    every = np.ones(len(logit))
+    return Sample(logit=logit, weight=every, positive=positive, clean=every > 0, groups=patients(len(logit)))
+
+
 def patients(count: int) -> np.ndarray:
     return np.arange(count).astype(str)
 
@@ -30,7 +42,7 @@ def patients(count: int) -> np.ndarray:
 @given(seed=st.integers(0, 1000), gap=st.floats(-2.0, 20.0), prevalence=st.floats(0.05, 0.95))
 def test_order_never_changes(seed: int, gap: float, prevalence: float) -> None:
     positive, logit = drawn(40, seed, gap)
-    slope, intercept = platt(logit, positive, weight=np.ones(40), prevalence=prevalence)
+    slope, intercept = platt(logit, positive, prevalence=prevalence)
     assert slope > 0.0
     assert np.isfinite([slope, intercept]).all()
 
@@ -39,20 +51,20 @@ def test_probabilities_mean_what_they_say() -> None:
     rng = np.random.default_rng(3)
     logit = rng.normal(scale=3.0, size=6000)
     positive = rng.random(6000) < metrics.sigmoid(0.5 * logit)
-    slope, intercept = platt(logit, positive, weight=np.ones(6000), prevalence=float(positive.mean()))
+    slope, intercept = platt(logit, positive, prevalence=float(positive.mean()))
     assert slope == pytest.approx(0.5, abs=0.05)
     assert metrics.calibration_error(positive, metrics.sigmoid(slope * logit + intercept)) < 0.03
 
 
 def test_prevalence_moves_the_intercept_by_its_odds() -> None:
     positive, logit = drawn(2000, 1, 2.0)
-    fitted = [platt(logit, positive, weight=np.ones(2000), prevalence=share) for share in (0.5, 0.2)]
+    fitted = [platt(logit, positive, prevalence=share) for share in (0.5, 0.2)]
     assert fitted[1][1] - fitted[0][1] == pytest.approx(np.log(0.25), abs=0.15)
 
 
 def test_separable_classes_do_not_lead_to_certainty() -> None:
     positive, logit = drawn(60, 1, 50.0)
-    slope, intercept = platt(logit, positive, weight=np.ones(60), prevalence=0.5)
+    slope, intercept = platt(logit, positive, prevalence=0.5)
     probability = metrics.sigmoid(slope * logit + intercept)
     assert probability.max() < 0.995
     assert probability.min() > 0.005
@@ -83,3 +95,70 @@ def test_spread_limit_lets_most_images_through(tmp_path: Path) -> None:
     point, _ = operating_point(recipe, positive, patients(1000), scored, slope=1.0, intercept=-1.5)
     beyond = (scored.spread(1.0, -1.5) > point.max_spread).mean()
     assert beyond == pytest.approx(1.0 - recipe.operating.spread_quantile, abs=0.005)
+
+
+def test_the_promise_holds_with_fitted_probabilities_and_limits_too(tmp_path: Path) -> None:
+    """Slope, intercept and the limit of spread come from the same patients: over re-draws that breaks nothing."""
+    recipe = promising(folders.recipe(tmp_path), ppv=0.93, npv=0.95, prevalence=0.4)
+    rng, broken, made = np.random.default_rng(8), 0, 0
+    many_positive, many = views_of(60_000, rng)
+    for _ in range(60):
+        positive, scored = views_of(800, rng)
+        slope, intercept = platt(scored.logit(), positive, prevalence=0.4)
+        try:
+            point, promised = operating_point(recipe, positive, patients(800), scored, slope=slope, intercept=intercept)
+        except DataError:
+            continue
+        assert promised is not None
+        made += 1
+        answered = many.spread(slope, intercept) <= point.max_spread
+        probability = many.probability(slope, intercept)
+        said = {
+            True: answered & (probability >= point.report_at),
+            False: answered & (probability < point.rule_out_below),
+        }
+        values = []
+        for own, share in ((True, 0.4), (False, 0.6)):
+            right, wrong = (said[own][many_positive == one].mean() for one in (own, not own))
+            values.append(share * right / (share * right + (1.0 - share) * wrong))
+        broken += values[0] < 0.93 or values[1] < 0.95
+    assert made > 50
+    assert broken <= 0.05 * made
+
+
+def views_of(count: int, rng: np.random.Generator) -> tuple[np.ndarray, Scores]:
+    """Logits of four views that agree less where the class is less clear."""
+    positive = np.arange(count) % 2 == 0
+    logit = rng.normal(size=count) + 3.4 * (positive - 0.5)
+    views = logit[:, None] + rng.normal(scale=0.4, size=(count, 4))
+    return positive, Scores(logits=torch.from_numpy(views).float()[..., None], distance=np.zeros(count))
+
+
+def promising(recipe: Recipe, *, ppv: float, npv: float, prevalence: float) -> Recipe:
+    return Asked(ppv=ppv, npv=npv, prevalence=prevalence).of(recipe)
+
+
+def test_one_predictive_value_alone_is_no_wish(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="give --ppv and --npv"):
+        Asked(ppv=0.9).of(folders.recipe(tmp_path))
+
+
+def test_what_is_not_asked_stays_as_the_recipe_says(tmp_path: Path) -> None:
+    recipe = folders.recipe(tmp_path)
+    assert Asked().of(recipe) == recipe
+    promise = promising(recipe, ppv=0.9, npv=0.98, prevalence=0.3)
+    assert promise.operating.abstain is None
+    assert Asked(confidence=0.9).of(promise).operating.guarantee == GuaranteeSection(ppv=0.9, npv=0.98, confidence=0.9)
+
+
+@pytest.mark.parametrize("bend", [1.0, 2.0])
+def test_calibrators_are_compared_on_other_patients(bend: float) -> None:
+    """Where the truth bends as only the beta map can, it wins; where it does not, nothing beats Platt."""
+    rng = np.random.default_rng(2)
+    logit = rng.normal(scale=3.0, size=1000)
+    positive = rng.random(1000) < metrics.sigmoid(np.logaddexp(0.0, logit) ** bend - np.logaddexp(0.0, -logit))
+    compared = calibrators.compare(sample(logit, positive), float(positive.mean()))
+    assert set(compared) == {"platt", "temperature", "beta", "isotonic"}
+    better = {name: styles["clean"]["log_loss_beyond_platt"]["high"] < 0.0 for name, styles in compared.items()}
+    assert better["beta"] == (bend != 1.0)
+    assert all(styles["clean"]["calibration_error"] < 0.1 for styles in compared.values())

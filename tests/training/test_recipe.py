@@ -95,6 +95,17 @@ def test_something_must_be_left_to_train_on(tmp_path: Path) -> None:
         recipes.read(path)
 
 
+@pytest.mark.parametrize("ways", [{}, {"abstain": 0.1, "guarantee": {"ppv": 0.9, "npv": 0.9, "confidence": 0.95}}])
+def test_thresholds_are_placed_in_one_way(ways: dict[str, object], tmp_path: Path) -> None:
+    path = folders.small_recipe(tmp_path)
+    content = yaml.safe_load(path.read_text("utf-8"))
+    del content["operating"]["abstain"]
+    content["operating"] |= ways
+    path.write_text(yaml.safe_dump(content), "utf-8")
+    with pytest.raises(ConfigError, match=r"operating: .*give either abstain or guarantee"):
+        recipes.read(path)
+
+
 def test_missing_and_malformed_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         recipes.read(tmp_path / "missing.yaml")

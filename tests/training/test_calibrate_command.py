@@ -1,0 +1,130 @@
+"""`cxr-node calibrate`: a site's own labels, a promise kept or refused in one sentence, and nothing half done."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from typer.testing import CliRunner
+
+from cxr_node.cli import app
+from cxr_node.errors import DataError
+from cxr_node.model import profile as profiles
+from cxr_node.training import calibrate, train
+from cxr_node.training.data import Item
+from cxr_node.training.folder import Labels
+from cxr_node.training.recipe import Recipe
+from cxr_node.training.scores import Scores
+from tests.training import folders
+
+
+@pytest.fixture(scope="module")
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return folders.tree(tmp_path_factory.mktemp("data"), each=15)
+
+
+@pytest.fixture(scope="module")
+def trained(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    recipe = folders.small_recipe(folder, epochs=1, average_epochs=1)
+    return train.run(recipe, data_folder, folder / "small", progress=False)
+
+
+@pytest.fixture
+def profile_folder(trained: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "profile"))
+
+
+def labels_csv(path: Path, data_folder: Path, *, patients: bool = True) -> Path:
+    """The labels of a site's own images: two images a patient, listed beside them."""
+    rows = [
+        f"{file.relative_to(data_folder)},{file.parent.name}" + (f",{file.parent.name}{place // 2}" if patients else "")
+        for place, file in enumerate(sorted(data_folder.glob("*/*.png")))
+    ]
+    path.write_text("\n".join(["file,label" + (",patient" if patients else ""), *rows]) + "\n", "utf-8")
+    return path
+
+
+def test_a_site_calibrates_on_its_own_labels_with_a_promise(
+    profile_folder: Path, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sure(_folder: Path, _recipe: Recipe, _described: object, items: list[Item], _bar: object) -> object:
+        views = torch.tensor([4.0 if item.positive else -4.0 for item in items])[:, None, None].expand(-1, 4, 1)
+        return Scores(logits=views, distance=np.zeros(len(items))), []
+
+    monkeypatch.setattr(calibrate, "_scored", sure)
+    asked = ["--ppv", "0.6", "--npv", "0.6", "--confidence", "0.8", "--prevalence", "0.4"]
+    labels = labels_csv(tmp_path / "own.csv", data_folder)
+    said = CliRunner().invoke(
+        app,
+        ["calibrate", str(profile_folder), "--data", str(data_folder), "--labels", str(labels), "--part=all", *asked],
+    )
+    assert said.exit_code == 2, said.output
+    assert "on 8 positive and 8 negative patients: at least 12" in " ".join(said.stderr.split())
+    one_each = labels_csv(tmp_path / "own.csv", data_folder, patients=False)
+    measured = calibrate.run(
+        profile_folder,
+        data_folder,
+        part="all",
+        labels=Labels(manifest=one_each),
+        asked=calibrate.Asked(ppv=0.6, npv=0.6, confidence=0.8, prevalence=0.4),
+        progress=False,
+    )
+    promised = yaml.safe_load((profile_folder / "calibration.yaml").read_text("utf-8"))["guarantee"]
+    assert (promised["ppv"], promised["prevalence"], promised["positive_patients"]) == (0.6, 0.4, 15)
+    assert measured["guarantee"] == promised
+    assert "own.csv" in profiles.load(profile_folder).calibration
+    assert "positive predictive value of at least 0.6" in (profile_folder / "MODEL_CARD.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "give --data, --labels or both"),
+        (["--labels", "missing.csv"], "missing.csv"),
+        (["--data", "."], "no labelled image"),
+        (["--data", "{data}", "--ppv", "0.9"], "give --ppv and --npv"),
+        (["--data", "{data}", "--ppv", "0.9", "--npv", "0.9"], "patients of each class are needed"),
+    ],
+)
+def test_wrong_use_of_calibrate_changes_nothing(
+    options: list[str], said: str, profile_folder: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path.name: path.read_bytes() for path in profile_folder.iterdir()}
+    monkeypatch.chdir(profile_folder)
+    answer = CliRunner().invoke(
+        app, ["calibrate", str(profile_folder), *(one.format(data=data_folder) for one in options)]
+    )
+    assert answer.exit_code == 2, answer.output
+    assert said in " ".join(answer.stderr.split())
+    assert answer.stderr.count("cxr-node: ") == 1
+    assert {path.name: path.read_bytes() for path in profile_folder.iterdir()} == before
+
+
+def test_a_list_of_the_images_of_training_is_refused(profile_folder: Path, data_folder: Path, tmp_path: Path) -> None:
+    """Other patients in it would deal other parts, and training images would come among them."""
+    labels = Labels(manifest=labels_csv(tmp_path / "own.csv", data_folder))
+    with pytest.raises(DataError, match="leave it out"):
+        calibrate.run(profile_folder, data_folder, labels=labels, progress=False)
+
+
+def test_an_impossible_promise_is_refused_before_training(data_folder: Path, tmp_path: Path) -> None:
+    path = folders.small_recipe(tmp_path)
+    content = yaml.safe_load(path.read_text("utf-8"))
+    del content["operating"]["abstain"]
+    content["operating"]["guarantee"] = {"ppv": 0.9, "npv": 0.98, "confidence": 0.95}
+    path.write_text(yaml.safe_dump(content), "utf-8")
+    with pytest.raises(DataError, match="patients of each class are needed"):
+        train.run(path, data_folder, tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_comparing_calibrators_changes_nothing(profile_folder: Path, data_folder: Path) -> None:
+    before = {path.name: path.read_bytes() for path in profile_folder.iterdir()}
+    compared = calibrate.compare(profile_folder, data_folder, part="all", progress=False)
+    assert set(compared["isotonic"]) == {"clean", "corrupted"}
+    assert {path.name: path.read_bytes() for path in profile_folder.iterdir()} == before
