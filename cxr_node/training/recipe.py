@@ -217,6 +217,8 @@ class Recipe(_Strict):
     def _shares_leave_training_data(self) -> Recipe:
         if self.data.validation + self.data.calibration >= 0.8:
             raise ValueError("data.validation + data.calibration must leave at least a fifth for training")
+        if self.lessons is not None and self.schedule.mixup_alpha + self.schedule.cutmix_alpha > 0.0:
+            raise ValueError("lessons point at places of one image, mixup_alpha and cutmix_alpha mix two: choose")
         if self.network.classes:
             raise ValueError("network.classes is for profiles; a recipe names them in data.classes")
         return self

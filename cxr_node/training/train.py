@@ -18,7 +18,7 @@ import torch.nn.utils as nn_utils
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from cxr_node.errors import ConfigError, DataError
+from cxr_node.errors import ConfigError, DataError, ModelError
 from cxr_node.model import networks
 from cxr_node.model.networks import Network
 from cxr_node.training import (
@@ -121,6 +121,8 @@ def initial(recipe: Recipe, recipe_path: Path) -> Network:
                 "give its path, or null to start from random weights"
             )
         networks.load_imagenet_trunk(network, weights)
+    if recipe.lessons is not None:
+        _require_evidence(recipe, network, recipe_path)
     return network.to(where).to(memory_format=torch.channels_last)
 
 
@@ -261,6 +263,16 @@ def _watch(network: Network, state: State, material: Material) -> dict[Watch, fl
         Watch.AUC: metrics.auc(positive, logits),
         Watch.LOG_LOSS: -metrics.log_loss(positive, metrics.sigmoid(logits)),
     }
+
+
+def _require_evidence(recipe: Recipe, network: Network, recipe_path: Path) -> None:
+    """Refuse lessons that a network cannot learn before an hour goes into what it can."""
+    size_px = recipe.input.size_px
+    try:
+        with torch.no_grad():
+            network.evidence(network.eval().features(torch.zeros(1, 1, size_px, size_px)))
+    except ModelError as error:
+        raise ConfigError(f"{recipe_path}: lessons: {error}") from error
 
 
 def _require_every_class(training: Sequence[Item], recipe: Recipe) -> None:

@@ -157,3 +157,22 @@ def test_broken_image(tmp_path: Path) -> None:
     items = data.read(tmp_path, CLASSES)
     with pytest.raises(DataError, match=r"NORMAL/3\.png is not a readable image"):
         data.load_all(items, 32)
+
+
+def test_classes_of_another_column_change_no_deal(tmp_path: Path) -> None:
+    """Recipes of two classes and of three are compared on the same patients."""
+    folders.manifest(tmp_path, folders.children())
+    two = data.read(tmp_path, CLASSES)
+    three = data.read(tmp_path, {"normal": False, "bacteria": True, "virus": True}, label_column="sublabel")
+    assert data.fingerprint(two) == data.fingerprint(three)
+    for part, items in split(two).items():
+        assert {item.path for item in items} == {item.path for item in split(three)[part]}
+    assert {item.word for item in three} == {"normal", "bacteria", "virus"}
+
+
+def test_a_tree_may_have_a_folder_for_each_of_several_classes(tmp_path: Path) -> None:
+    for word in ("healthy", "pneumonia", "tuberculosis"):
+        folders.draw(tmp_path / word / "0.png", opacity=word != "healthy", seed=len(word))
+    sides = {"healthy": False, "pneumonia": True, "tuberculosis": False}
+    items = data.read(tmp_path, sides, label_column="sublabel")
+    assert {item.word: item.positive for item in items} == sides

@@ -22,6 +22,16 @@ from tests.training import folders
 
 PRETRAINING = {"epochs": 2, "images_per_epoch": 8, "learning_rate": 0.001, "hidden": 0.5, "noise": 0.1}
 CLASSES = {"column": "sublabel", "classes": {"normal": "NORMAL", "bacteria": "PNEUMONIA", "virus": "PNEUMONIA"}}
+LESSONS = {
+    "outsiders": 2,
+    "outsider_weight": 0.1,
+    "strangers": None,
+    "pairs": 0,
+    "pair_weight": 0.0,
+    "pair_margin": 0.0,
+    "outside_weight": 0.1,
+    "drawn_weight": 0.1,
+}
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "mixing": {"schedule": {"mixup_alpha": 0.4, "cutmix_alpha": 1.0, "balance": "weights"}},
@@ -194,6 +204,7 @@ def test_a_checkpoint_outlives_new_options_but_no_other_change(tmp_path: Path) -
         ({"data": {"classes": dict.fromkeys("abc", "NORMAL")}}, "classes must be three or more"),
         ({"data": {"classes": {"a": "NORMAL", "b": "NORMAL", "PNEUMONIA": "PNEUMONIA"}}}, "must not be one of them"),
         ({"network": {"classes": {"a": True}}}, "network.classes is for profiles"),
+        ({"schedule": {"mixup_alpha": 0.2}, "lessons": LESSONS}, "lessons point at places of one image"),
         ({"pretraining": {"epochs": 2}}, "pretraining.hidden: Field required"),
     ],
 )
@@ -201,6 +212,13 @@ def test_options_that_exclude_each_other_are_named(sections: dict[str, Any], sai
     with pytest.raises(ConfigError) as caught:
         recipes.read(recipe_with(tmp_path, sections))
     assert any(said in mistake for mistake in caught.value.mistakes)
+
+
+def test_lessons_that_a_network_cannot_learn_are_refused_at_once(children: Path, tmp_path: Path) -> None:
+    recipe = recipe_with(tmp_path, {"lessons": LESSONS})
+    with pytest.raises(ConfigError, match="lessons: SimpleCNN has no linear head"):
+        train.run(recipe, children, tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_bar_says_how_long_is_left() -> None:
