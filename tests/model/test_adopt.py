@@ -186,6 +186,13 @@ def test_a_choice_that_cannot_be_is_one_sentence(
         adopt.run(file, tmp_path / "out", choice)
 
 
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adopt, "_read", lambda file: xrv_states.state())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot be written"):
+        adopt.run(tmp_path / PUBLISHED, tmp_path / "file" / "out", adopt.Choice())
+
+
 def test_a_profile_is_not_overwritten(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds a profile already"):
         adopt.run(tmp_path / PUBLISHED, folder, adopt.Choice())
