@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from cxr_node.dicom.numbers import is_stated, rounded_score
@@ -21,7 +20,6 @@ OWN_SCHEME = "99CXRNODE"
 SCORED = Code("scored-finding", OWN_SCHEME, "Finding scored, not asserted")
 SCORE = Code("score", OWN_SCHEME, "Score, not a probability")
 NO_UNITS = Code("1", "UCUM", "no units")
-PERCENT = Code("%", "UCUM", "Percent")
 TOP = 5
 """So many of them are told to people; machines get all."""
 
@@ -95,11 +93,6 @@ def listed(finding: Finding) -> tuple[tuple[str, float], ...]:
 def highest(finding: Finding) -> list[str]:
     """Name the highest of several findings, each with its score."""
     return [f"{named(label).words} {value:.10g}" for label, value in listed(finding)[:TOP]]
-
-
-def number_of(scale: Scale) -> tuple[Code, Code]:
-    """Concept and unit under which the judged finding's number is coded."""
-    return (SCORE, NO_UNITS) if scale is Scale.SCORE else (codes.DCM.CertaintyOfFinding, PERCENT)
 
 
 def _plain(label: str) -> str:

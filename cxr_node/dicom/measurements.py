@@ -27,6 +27,7 @@ PNEUMONIA = Code("233604007", "SCT", "Pneumonia")
 IMAGING_PROCEDURE = Code("363679005", "SCT", "Imaging procedure")
 """Of those tried, the one that validators with old and new tables of CID 100 accept."""
 QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
+PERCENT = Code("%", "UCUM", "Percent")
 PIXELS = Code("{pixels}", "UCUM", "Pixels")
 PRESENCE = {
     Verdict.PNEUMONIA: codes.SCT.Present,
@@ -174,8 +175,10 @@ def _certainty(context: Context) -> list[Dataset]:
     value = certainty if score is None else score
     if value is None:
         return []
-    name, unit = findings.number_of(context.finding.identity.operating_point.scale)
-    item = content.number(Relation.CONTAINS, name, value, unit)
+    if score is None:
+        item = content.number(Relation.CONTAINS, codes.DCM.CertaintyOfFinding, value, PERCENT)
+    else:
+        item = content.number(Relation.CONTAINS, findings.SCORE, value, findings.NO_UNITS)
     item.ContentSequence = [content.code(Relation.HAS_CONCEPT_MOD, codes.DCM.Finding, PNEUMONIA)]
     return [item]
 
