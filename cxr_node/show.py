@@ -79,7 +79,7 @@ def classify_table(answers: Sequence[Answer]) -> Table:
         probability, numbers = record["probability"], record.get("findings")
         shown = certainty(probability if isinstance(probability, float) else None)
         if probability is None and isinstance(numbers, dict):
-            shown = f"score {numbers[str(record['judged'])]:.2f}"
+            shown = f"score {numbers[str(record['judged'])]:.4g}"
         why = " - ".join(str(word) for word in (answer.reason, record["sentence"]) if word)
         table.add_row(str(answer.path), verdict(answer.verdict), shown, why)
     return table

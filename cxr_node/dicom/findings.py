@@ -10,10 +10,9 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
-from cxr_node.dicom.numbers import is_stated, rounded_percent, rounded_score
+from cxr_node.dicom.numbers import is_stated, rounded_score
 from cxr_node.domain import Finding, Scale
 
 OWN_SCHEME = "99CXRNODE"
@@ -21,7 +20,6 @@ OWN_SCHEME = "99CXRNODE"
 SCORED = Code("scored-finding", OWN_SCHEME, "Finding scored, not asserted")
 SCORE = Code("score", OWN_SCHEME, "Score, not a probability")
 NO_UNITS = Code("1", "UCUM", "no units")
-PERCENT = Code("%", "UCUM", "Percent")
 TOP = 5
 """So many of them are told to people; machines get all."""
 
@@ -76,29 +74,25 @@ def label_of(code_value: str, scheme: str, meaning: str) -> str:
     return _OF_CODE.get((code_value, scheme), meaning)
 
 
-def listed(finding: Finding) -> tuple[tuple[str, float], ...]:
-    """Labels of a classifier of several findings with their numbers as people read them, the highest first.
+def are_scored(finding: Finding) -> bool:
+    """Whether the classifier scores other findings beside the judged one.
 
-    Percent, or scores from 0 to 1. Empty where only one question is answered, or no number may be stated.
+    Classes behind a judged label (bacterial, viral) are none: they are parts of its answer, and not calibrated alone.
     """
-    answered, point = finding.prediction.probability, finding.identity.operating_point
-    if len(answered) < 2 or not is_stated(finding):
+    return finding.identity.operating_point.scale is Scale.SCORE and len(finding.prediction.probability) > 1
+
+
+def listed(finding: Finding) -> tuple[tuple[str, float], ...]:
+    """Labels with their scores as people read them, the highest first; empty where no number may be stated."""
+    if not are_scored(finding) or not is_stated(finding):
         return ()
-    ranked = sorted(answered.items(), key=lambda item: -item[1])
-    if point.scale is Scale.SCORE:
-        return tuple((label, rounded_score(value, point)) for label, value in ranked)
-    return tuple((label, rounded_percent(value, point, digits=1)) for label, value in ranked)
+    ranked = sorted(finding.prediction.probability.items(), key=lambda item: -item[1])
+    return tuple((label, rounded_score(value, finding.identity.operating_point)) for label, value in ranked)
 
 
 def highest(finding: Finding) -> list[str]:
-    """Name the highest of several findings, each with its number."""
-    unit = "" if finding.identity.operating_point.scale is Scale.SCORE else " %"
-    return [f"{named(label).words} {value:.10g}{unit}" for label, value in listed(finding)[:TOP]]
-
-
-def number_of(scale: Scale) -> tuple[Code, Code]:
-    """Concept and unit under which a finding's number is coded."""
-    return (SCORE, NO_UNITS) if scale is Scale.SCORE else (codes.DCM.CertaintyOfFinding, PERCENT)
+    """Name the highest of several findings, each with its score."""
+    return [f"{named(label).words} {value:.10g}" for label, value in listed(finding)[:TOP]]
 
 
 def _plain(label: str) -> str:

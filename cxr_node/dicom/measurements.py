@@ -27,6 +27,7 @@ PNEUMONIA = Code("233604007", "SCT", "Pneumonia")
 IMAGING_PROCEDURE = Code("363679005", "SCT", "Imaging procedure")
 """Of those tried, the one that validators with old and new tables of CID 100 accept."""
 QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
+PERCENT = Code("%", "UCUM", "Percent")
 PIXELS = Code("{pixels}", "UCUM", "Pixels")
 PRESENCE = {
     Verdict.PNEUMONIA: codes.SCT.Present,
@@ -43,7 +44,10 @@ PROCESSING = {
 def build(context: Context) -> Artifact:
     """Make the measurements of one radiograph."""
     kind = ResultKind.MEASUREMENTS
-    return finish(context, kind, start_report(context, kind, _content(context)))
+    dataset = start_report(context, kind, _content(context))
+    if findings.listed(context.finding):  # then local codes are used
+        dataset.CodingSchemeIdentificationSequence = [_own_scheme()]
+    return finish(context, kind, dataset)
 
 
 def region(context: Context) -> tuple[Point, ...]:
@@ -69,6 +73,15 @@ def _content(context: Context) -> Dataset:
         content.container(Relation.CONTAINS, QUALITATIVE_EVALUATIONS, _evaluations(context)),
     ]
     return content.root(TITLE, "1500", children)
+
+
+def _own_scheme() -> Dataset:
+    """Say whose the local codes are (PS3.3 C.12.1.1.1)."""
+    item = Dataset()
+    item.CodingSchemeDesignator = findings.OWN_SCHEME
+    item.CodingSchemeName = "cxr_node local codes"
+    item.CodingSchemeResponsibleOrganization = "cxr_node project"
+    return item
 
 
 def _observer(context: Context) -> list[Dataset]:
@@ -162,8 +175,10 @@ def _certainty(context: Context) -> list[Dataset]:
     value = certainty if score is None else score
     if value is None:
         return []
-    name, unit = findings.number_of(context.finding.identity.operating_point.scale)
-    item = content.number(Relation.CONTAINS, name, value, unit)
+    if score is None:
+        item = content.number(Relation.CONTAINS, codes.DCM.CertaintyOfFinding, value, PERCENT)
+    else:
+        item = content.number(Relation.CONTAINS, findings.SCORE, value, findings.NO_UNITS)
     item.ContentSequence = [content.code(Relation.HAS_CONCEPT_MOD, codes.DCM.Finding, PNEUMONIA)]
     return [item]
 
@@ -187,11 +202,10 @@ def _scored(context: Context) -> list[Dataset]:
     Codes alone would read as found, and a measurement group without a region breaks viewers: so one CODE each, under
     a concept that says what it is not. None where no number may be stated.
     """
-    name, unit = findings.number_of(context.finding.identity.operating_point.scale)
     items = []
     for label, value in findings.listed(context.finding):
         item = content.code(Relation.CONTAINS, findings.SCORED, findings.named(label).code)
-        item.ContentSequence = [content.number(Relation.HAS_PROPERTIES, name, value, unit)]
+        item.ContentSequence = [content.number(Relation.HAS_PROPERTIES, findings.SCORE, value, findings.NO_UNITS)]
         items.append(item)
     return items
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from pydicom.sr.codedict import codes
 
-from cxr_node.dicom import carry, wording
+from cxr_node.dicom import carry, findings, wording
 from cxr_node.dicom.header import Source
 from cxr_node.dicom.origin import IMPLEMENTATION_CLASS_UID
 from cxr_node.dicom.verify_facts import Document, Facts, equipment, software
@@ -55,6 +55,10 @@ _DERIVATION = {
     False: re.compile(r"Source with the verdict of an algorithm written beside it"),
 }
 _NOT_IN_PICTURES = ("PixelSpacing", "ImagerPixelSpacing", "ViewPosition", "Laterality", "FrameOfReferenceUID")
+_OWN_SCHEME: Plain = {
+    "CodingSchemeDesignator": "99CXRNODE", "CodingSchemeName": "cxr_node local codes",
+    "CodingSchemeResponsibleOrganization": "cxr_node project",
+}  # fmt: skip
 _EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 _LOSSY = frozenset(f"1.2.840.10008.1.2.4.{tail}" for tail in ("50", "51", "81", "91", "93", "203"))
 _OUR_UID = re.compile(r"2\.25\.[1-9]\d{0,38}")  # PS3.5 B.2: a UUID as one number
@@ -79,6 +83,9 @@ def check(document: Document, facts: Facts, source: Source | None, report: Repor
         _check_picture(document, facts, source, report)
     else:
         _check_report(dataset, source, report)
+    own = [_OWN_SCHEME] if kind is ResultKind.MEASUREMENTS and findings.listed(facts.finding) else []
+    if items(dataset, "CodingSchemeIdentificationSequence") != own:
+        report(Rule.SCORES, "CodingSchemeIdentificationSequence")
 
 
 def check_identity(document: Document, source: Source | None, report: Report, *, is_fresh: bool) -> None:

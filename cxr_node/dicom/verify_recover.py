@@ -174,7 +174,7 @@ def _finding(verdict: Verdict, documents: list[Document], texts: list[str], iden
         heatmap=Heatmap(weight=_UNSEEN, outline=(), label=_JUDGED, layer=""),
         identity=identity,
     )  # fmt: skip
-    others = verify_recover_findings.others(documents, texts, identity.operating_point.scale)
+    others = verify_recover_findings.others(documents, texts)
     bare = _with(bare, probability=others | {_JUDGED: others.get(_JUDGED, 0.5)})
     candidates = [bare]
     if bare.decision.doubt is Doubt.VIEWS_DISAGREE and spread:

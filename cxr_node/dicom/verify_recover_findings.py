@@ -19,7 +19,7 @@ _SCORE = re.compile(r"[Ss]core(?: of pneumonia)?:? (\d[\d.e-]*)")
 _THRESHOLDS = re.compile(r"Rule-out below ([\d.e-]+)( %)?, report from ([\d.e-]*\d)")
 _HIGHEST = re.compile(r"Highest of (\d+) findings\b.*:")
 _NOT_STATED = re.compile(r"The other (\d+) findings: not stated\.")
-_PLACE = re.compile(r"\d\. (.+) ([\d.e-]+)( %)?")
+_PLACE = re.compile(r"\d\. (.+) ([\d.e-]+)")
 _SCORES_SAID = (wording.SCORES.strip(), "a score is no probability")
 _CERTAINTY_OF_FINDING = "111012"
 
@@ -50,14 +50,12 @@ def stated(documents: list[Document], texts: list[str], of: Scale) -> list[str]:
     return coded + [found[1] for line in texts if (found := pattern.search(line))]
 
 
-def others(documents: list[Document], texts: list[str], of: Scale) -> dict[str, float]:
-    """Label and number of each of several findings, the highest first; empty where one was judged alone."""
-    divisor = 1 if of is Scale.SCORE else 100
+def others(documents: list[Document], texts: list[str]) -> dict[str, float]:
+    """Label and score of each of several findings, the highest first; empty where one was judged alone."""
     coded = [item for item in _items(documents) if item.name[0] == findings.SCORED.value and item.value_type == "CODE"]
     if coded:
-        return {findings.label_of(*item.value): _of_children(item) / divisor for item in coded}
-    lines = [found for line in texts if (found := _PLACE.fullmatch(line))]
-    known = {found[1]: _number(found[2]) / divisor for found in lines}
+        return {findings.label_of(*item.value): _of_children(item) for item in coded}
+    known = {found[1]: _number(found[2]) for line in texts if (found := _PLACE.fullmatch(line))}
     counts = [int(found[1]) for line in texts if (found := _HIGHEST.fullmatch(line))]
     counts += [int(found[1]) + 1 for line in texts if (found := _NOT_STATED.fullmatch(line))]
     missing = max(counts, default=0) - len(known.keys() | {"pneumonia"})

@@ -22,7 +22,7 @@ from cxr_node.dicom.content import Relation
 from cxr_node.dicom.verify_facts import Facts
 from cxr_node.dicom.verify_rules import Rule
 from cxr_node.dicom.verify_tree import Row, triple
-from cxr_node.domain import ResultKind, Scale, Verdict
+from cxr_node.domain import ResultKind, Verdict
 
 PNEUMONIA = Code("233604007", "SCT", "Pneumonia")
 IMAGING_PROCEDURE = Code("363679005", "SCT", "Imaging procedure")
@@ -224,13 +224,11 @@ def _evaluations(facts: Facts) -> list[Row]:
 
 def _scored(facts: Facts) -> list[Row]:
     """Each scored finding with its number, under a concept that asserts nothing."""
-    is_score = facts.finding.identity.operating_point.scale is Scale.SCORE
-    name, unit = (SCORE, NO_UNITS) if is_score else (codes.DCM.CertaintyOfFinding, PERCENT)
     return [
         Row(
             rule=Rule.SCORES, relation=Relation.CONTAINS, value_type="CODE", name=SCORED,
             value=triple(findings.named(label).code),
-            rows=(_number(Rule.SCORES, Relation.HAS_PROPERTIES, name, value, unit),),
+            rows=(_number(Rule.SCORES, Relation.HAS_PROPERTIES, SCORE, value, NO_UNITS),),
         )
         for label, value in findings.listed(facts.finding)
     ]  # fmt: skip

@@ -163,14 +163,13 @@ def thresholds_line(point: OperatingPoint) -> str:
 
 
 def score_heading(finding: Finding) -> str | None:
-    """Introduce the highest of many findings; None where the classifier knows one finding only."""
-    count, point = len(finding.prediction.probability), finding.identity.operating_point
-    if count < 2:
+    """Introduce the highest of many scored findings; None where one finding is judged alone."""
+    count = len(finding.prediction.probability)
+    if not findings.are_scored(finding):
         return None
     if not is_stated(finding):
         return f"The other {count - 1} findings: not stated."
-    middle = " (0.5: the model's operating point of each)" if point.scale is Scale.SCORE else ""
-    return f"Highest of {count} findings{middle}:"
+    return f"Highest of {count} findings (0.5: the model's operating point of each):"
 
 
 def listing(finding: Finding) -> list[str]:
@@ -271,9 +270,8 @@ def _caution(point: OperatingPoint) -> str:
 
 
 def _scope(finding: Finding) -> str:
-    several = len(finding.prediction.probability) > 1
-    return "The verdict is about pneumonia only" if several else "Only pneumonia was assessed"
+    return "The verdict is about pneumonia only" if findings.are_scored(finding) else "Only pneumonia was assessed"
 
 
 def _others(finding: Finding) -> str:
-    return "scored, not asserted" if len(finding.prediction.probability) > 1 else "not evaluated"
+    return "scored, not asserted" if findings.are_scored(finding) else "not evaluated"

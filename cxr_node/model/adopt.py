@@ -69,7 +69,10 @@ def run(file: Path, out: Path, choice: Choice) -> profile.Profile:
     name, thresholds = _thresholds(file, stored, choice.weights)
     point = _operating_point(choice, thresholds)
     network = _network(file, state)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{out} cannot be written: {error.strerror}") from error
     weights.save(out / "weights.safetensors", network, {}, exact=True)
     described, calibrated = _described(name), _calibrated(name, thresholds, point)
     profile.write(out, described, calibrated)

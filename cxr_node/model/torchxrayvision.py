@@ -102,6 +102,10 @@ class XrvDenseNet121(Network):
         feature_map: torch.Tensor = torch.relu(self.trunk[-2:](early_map))  # (batch, 1024, size_px / 32, ...)
         return feature_map
 
+    def evidence(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """Weigh the map's channels as the linear layer does: -> (batch, labels, rows, cols)."""
+        return torch.einsum("nchw,lc->nlhw", feature_map, self.classifier.weight)
+
     def head(self, feature_map: torch.Tensor) -> torch.Tensor:
         """Average over the image and classify."""
         logits: torch.Tensor = self.classifier(self.pooled(feature_map))  # (batch, labels)

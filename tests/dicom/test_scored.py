@@ -149,10 +149,12 @@ def test_where_looks_disagree_no_finding_has_a_number() -> None:
     assert "Score of pneumonia: not stated" in lines
 
 
-def test_a_calibrated_classifier_of_several_findings_tells_percent() -> None:
+def test_classes_behind_one_calibrated_label_are_no_findings() -> None:
+    """Bacterial and viral are parts of the answer, not calibrated alone: results are those of one label."""
     of = scored("pneumonia", Scale.PROBABILITY)
-    assert "1. pleural effusion 71.3 %" in texts(made(of)[REPORT])
-    assert listed(dcmread(io.BytesIO(made(of)[MEASUREMENTS].content)))[0] == ("60046008", "SCT", 71.3, "%")
+    assert findings.listed(of.finding) == ()
+    assert "Only pneumonia was assessed" in wording.summary(of.finding)
+    assert listed(dcmread(io.BytesIO(made(of)[MEASUREMENTS].content))) == []
     assert verify.check_made(list(made(of).values()), of) == []
     assert verify.check_files([(str(kind), each.content) for kind, each in made(of).items()]).flaws == ()
 
@@ -192,6 +194,10 @@ def asserted(dataset: Dataset) -> None:
     name.CodeValue, name.CodingSchemeDesignator, name.CodeMeaning = "121071", "DCM", "Finding"
 
 
+def scheme_unsaid(dataset: Dataset) -> None:
+    del dataset.CodingSchemeIdentificationSequence
+
+
 def other_finding(dataset: Dataset) -> None:
     scored_item(dataset, 0).ConceptCodeSequence[0].CodeValue = "36118008"
 
@@ -219,6 +225,7 @@ BROKEN: list[tuple[ResultKind, Callable[[Dataset], None], Rule]] = [
     (MEASUREMENTS, left_out, Rule.SCORES),
     (MEASUREMENTS, asserted, Rule.ROW_UNEXPECTED),
     (MEASUREMENTS, other_finding, Rule.SCORES),
+    (MEASUREMENTS, scheme_unsaid, Rule.SCORES),
     (MEASUREMENTS, of_the_judged, Rule.CERTAINTY),
     (REPORT, line("1. pleural effusion 0.71", "1. pleural effusion 0.91"), Rule.REPORT_LINE),
     (REPORT, line("1. pleural effusion 0.71", "1. pneumothorax 0.71"), Rule.REPORT_LINE),

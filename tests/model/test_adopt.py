@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -132,32 +131,30 @@ def test_a_whole_model_is_not_unpickled_and_its_owner_is_told_how(tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
-def without(name: str) -> Callable[[], object]:
-    return lambda: {key: value for key, value in xrv_states.state().items() if key != name}
+@pytest.mark.parametrize("content", [torch.zeros(3), {"state_dict": {}}, [1, 2]])
+def test_what_is_no_state_dict_is_one_sentence(tmp_path: Path, content: object) -> None:
+    with pytest.raises(DataError, match="something else than a state dict"):
+        adopt.run(saved(tmp_path / PUBLISHED, content), tmp_path / "out", adopt.Choice())
 
 
-def changed(**tensors: torch.Tensor) -> Callable[[], object]:
-    return lambda: xrv_states.state() | {name.replace("__", "."): value for name, value in tensors.items()}
-
-
-BROKEN: dict[str, tuple[Callable[[], object], str]] = {
-    "no dict": (lambda: torch.zeros(3), "something else than a state dict"),
-    "nested": (lambda: {"state_dict": {}}, "something else than a state dict"),
-    "missing": (without("features.norm5.bias"), r"features\.norm5\.bias is missing"),
-    "three channels": (changed(features__conv0__weight=torch.zeros(64, 3, 7, 7)), r"\(64, 3, 7, 7\)"),
-    "two findings": (changed(classifier__weight=torch.zeros(2, 1024)), r"\(2, 1024\)"),
-    "foreign": (changed(head__weight=torch.zeros(2)), r"head\.weight is no parameter"),
-    "not a number": (changed(classifier__bias=torch.full((18,), torch.nan)), "no number"),
-    "thresholds": (changed(op_threshs=torch.full((18,), 1.5)), "18 numbers between 0 and 1"),
-    "not judged": (changed(op_threshs=torch.full((18,), torch.nan)), "not trained"),
+BROKEN: dict[str, tuple[dict[str, torch.Tensor | None], str]] = {
+    "missing": ({"features.norm5.bias": None}, r"features\.norm5\.bias is missing"),
+    "three channels": ({"features.conv0.weight": torch.zeros(64, 3, 7, 7)}, r"\(64, 3, 7, 7\)"),
+    "two findings": ({"classifier.weight": torch.zeros(2, 1024)}, r"\(2, 1024\)"),
+    "foreign": ({"head.weight": torch.zeros(2)}, r"head\.weight is no parameter"),
+    "not a number": ({"classifier.bias": torch.full((18,), torch.nan)}, "no number"),
+    "thresholds": ({"op_threshs": torch.full((18,), 1.5)}, "18 numbers between 0 and 1"),
+    "not judged": ({"op_threshs": torch.full((18,), torch.nan)}, "not trained"),
 }
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_what_does_not_fit_is_one_sentence(tmp_path: Path, case: str) -> None:
-    content, sentence = BROKEN[case]
+def test_what_does_not_fit_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+    changes, sentence = BROKEN[case]
+    state = {name: value for name, value in (xrv_states.state() | changes).items() if value is not None}
+    monkeypatch.setattr(adopt, "_read", lambda file: state)  # no 28 MB written and read for each mistake
     with pytest.raises(DataError, match=sentence) as refusal:
-        adopt.run(saved(tmp_path / PUBLISHED, content()), tmp_path / "out", adopt.Choice())
+        adopt.run(tmp_path / PUBLISHED, tmp_path / "out", adopt.Choice())
     assert len(str(refusal.value).splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
@@ -180,15 +177,25 @@ def test_what_is_no_file_of_tensors_is_one_sentence(tmp_path: Path, content: byt
         (adopt.Choice(max_spread=0.0), "--max-spread"),
     ],
 )
-def test_a_choice_that_cannot_be_is_one_sentence(tmp_path: Path, choice: adopt.Choice, sentence: str) -> None:
-    file = saved(tmp_path / PUBLISHED, xrv_states.state())
+def test_a_choice_that_cannot_be_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choice: adopt.Choice, sentence: str
+) -> None:
+    monkeypatch.setattr(adopt, "_read", lambda file: xrv_states.state())
+    file = tmp_path / PUBLISHED
     with pytest.raises(DataError, match=sentence):
         adopt.run(file, tmp_path / "out", choice)
 
 
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adopt, "_read", lambda file: xrv_states.state())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot be written"):
+        adopt.run(tmp_path / PUBLISHED, tmp_path / "file" / "out", adopt.Choice())
+
+
 def test_a_profile_is_not_overwritten(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds a profile already"):
-        adopt.run(saved(tmp_path / PUBLISHED, xrv_states.state()), folder, adopt.Choice())
+        adopt.run(tmp_path / PUBLISHED, folder, adopt.Choice())
 
 
 def test_a_limit_without_statistics_does_not_start(folder: Path, tmp_path: Path) -> None:
