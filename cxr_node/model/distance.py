@@ -15,6 +15,10 @@ import torch
 AXES = 16
 """Leading axes kept; with more of them, fewer adults were found foreign to children (76 % with 16, 67 % with 64)."""
 
+EDGE, LEARNED_EDGE = 0.99, 0.98
+"""Share of the population within a distance of 1. What the network learned stands nearer: at 0.99 it let 8 % of
+mirrored chests pass, which no feature statistic notices, at 0.98 some 3 %."""
+
 
 def fit(features: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
     """Describe the training features.
@@ -54,7 +58,7 @@ def fit(features: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]
 def normalised(
     stats: Mapping[str, torch.Tensor], held_out: torch.Tensor, strangeness: torch.Tensor | None = None
 ) -> dict[str, torch.Tensor]:
-    """Set the scales so that 1.0 is the 99th percentile over held-out images of the training population.
+    """Set the scales so that 1.0 stands at the edge of the training population, seen on held-out images of it.
 
     Parameters
     ----------
@@ -65,12 +69,12 @@ def normalised(
     Returns
     -------
     the tensors of `fit`, and with `strangeness` also
-        learned : (2,), its median and 99th percentile
+        learned : (2,), its median and its percentile `LEARNED_EDGE`
     """
     unscaled = {**stats, "scale": torch.ones(1)}
-    scaled = {**unscaled, "scale": torch.quantile(mahalanobis(held_out, unscaled), 0.99).reshape(1)}
+    scaled = {**unscaled, "scale": torch.quantile(mahalanobis(held_out, unscaled), EDGE).reshape(1)}
     if strangeness is not None:
-        scaled["learned"] = torch.quantile(strangeness.float(), torch.tensor([0.5, 0.99]))
+        scaled["learned"] = torch.quantile(strangeness.float(), torch.tensor([0.5, LEARNED_EDGE]))
     return scaled
 
 
@@ -87,7 +91,7 @@ def distance(
 
     Returns
     -------
-    float32, shape (batch,), 0 or larger; 1.0 is the 99th percentile of the training population
+    float32, shape (batch,), 0 or larger; beyond 1.0 lies one or two per cent of the training population
     """
     measured = mahalanobis(features, stats)
     if strangeness is None:

@@ -57,4 +57,4 @@ def test_what_the_network_learned_of_outsiders_counts_where_it_is_larger() -> No
     torch.testing.assert_close(distance(near, stats, torch.full((50,), -9.0)), plain)
     strange = distance(near, stats, torch.full((50,), 3.0))
     assert float(strange.min()) > 1.5
-    assert float((distance(features, stats, known) > 1.0).float().mean()) < 0.03
+    assert float((distance(features, stats, known) > 1.0).float().mean()) < 0.04
