@@ -6,7 +6,16 @@
     deletion    do the pixels under it carry the probability
     randomised  does it depend on what the network has learned
 
-Knows no training and no page. Intervals are bootstrapped over patients.
+Knows no training and no page. Intervals are bootstrapped over patients. What `measure` returns, where a figure is
+{"value", "low", "high"}:
+
+    positives, negatives, followed   number of images
+    cells        rows of a map
+    rates        NAMES -> figure, without what the images do not define
+    opacities    shape -> {"images", and the figures "found", "found_nearly", "raised"}
+    curves       "shares" of pixels; "deletion", "insertion", "deletion_random", "insertion_random" -> value, low and
+                 high at each share
+    randomised   stage -> {"spearman", "ssim"} -> figure
 """
 
 from __future__ import annotations
@@ -78,11 +87,7 @@ def measure(
 
     Returns
     -------
-    JSON-able: "positives", "negatives", "followed", number of images; "cells", rows of a map; "rates", the figures of
-    `NAMES` as value, low, high, without what the images do not define; "opacities", shape -> "images", and found,
-    found nearly and raised in the same way; "curves", "shares" of pixels and, for each of
-    deletion, deletion_random, insertion and insertion_random, value, low, high at each share; "randomised", stage ->
-    spearman and ssim -> value, low, high
+    JSON-able, as the head of this file tells
 
     Raises
     ------
