@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from cxr_node.training.sight import Look, Sight
 
-STEPS = 8
-"""Pictures of a curve after the first: an eighth of the pixels each."""
+STEPS = 6
+"""Pictures of a curve after the first: a sixth of the pixels each."""
 SHARES = np.linspace(0.0, 1.0, STEPS + 1)
 """Share of pixels deleted or inserted, at each point of a curve."""
 Floats = NDArray[np.float64]

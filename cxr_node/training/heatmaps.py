@@ -6,12 +6,23 @@
     deletion    do the pixels under it carry the probability
     randomised  does it depend on what the network has learned
 
-Knows no training and no page. Intervals are bootstrapped over patients.
+Knows no training and no page. Intervals are bootstrapped over patients. What `measure` returns, where a figure is
+{"value", "low", "high"}:
+
+    positives, negatives, followed   number of images
+    cells        rows of a map
+    rates        NAMES -> figure, without what the images do not define
+    opacities    shape -> {"images", and the figures "found", "found_nearly", "raised"}
+    curves       "shares" of pixels; "deletion", "insertion", "deletion_random", "insertion_random" -> value, low and
+                 high at each share
+    randomised   stage -> {"spearman", "ssim"} -> figure
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -28,7 +39,7 @@ from cxr_node.training.sight import Sight, case_of
 MOST_OF_A_CLASS = 50
 """Images of each class that are looked at, drawn by chance: intervals of 0.2 at most, in seconds."""
 MOST_FOLLOWED = 16
-"""Positive images for deletion and randomisation, which look at each of them some 30 times."""
+"""Positive images for deletion and randomisation, which look at each of them some 25 times."""
 NAMES = {
     "shown": "Positive images with a heat map",
     "energy_in_chest": "Share of the map's energy in the chest",
@@ -78,11 +89,7 @@ def measure(
 
     Returns
     -------
-    JSON-able: "positives", "negatives", "followed", number of images; "cells", rows of a map; "rates", the figures of
-    `NAMES` as value, low, high, without what the images do not define; "opacities", shape -> "images", and found,
-    found nearly and raised in the same way; "curves", "shares" of pixels and, for each of
-    deletion, deletion_random, insertion and insertion_random, value, low, high at each share; "randomised", stage ->
-    spearman and ssim -> value, low, high
+    JSON-able, as the head of this file tells
 
     Raises
     ------
@@ -123,9 +130,10 @@ def _drawn(items: Sequence[Item], positive: bool, rng: np.random.Generator) -> l
 
 def _looked(sight: Sight, items: Sequence[Item], on_image: Callable[[], None]) -> Looked:
     cases = []
-    for item in items:
-        cases.append(case_of(item))
-        on_image()
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for case in pool.map(case_of, items):
+            cases.append(case)
+            on_image()
     inputs = sight.prepared([case.pixels for case in cases])
     return Looked(cases=cases, inputs=inputs, looks=sight.looks(inputs))
 
@@ -133,7 +141,8 @@ def _looked(sight: Sight, items: Sequence[Item], on_image: Callable[[], None]) -
 def _followed(sight: Sight, positives: Looked) -> Looked:
     """Some positive images that have a map, spread evenly over them."""
     shown = [place for place, look in enumerate(positives.looks) if sight.shown(look, (16, 16)).any()]
-    return positives.taken(shown[:: -(-len(shown) // MOST_FOLLOWED) or 1])
+    places = np.linspace(0, len(shown) - 1, min(len(shown), MOST_FOLLOWED)).round().astype(int)
+    return positives.taken([shown[place] for place in places])
 
 
 def _healthy(followed: Looked, negatives: Looked) -> list[int]:
@@ -167,7 +176,7 @@ def _curves(
     rates = {kind.replace("tion", "tion_area"): figures.mean(values, groups) for kind, values in areas.items()}
     rates["deletion_gain"] = figures.mean(areas["deletion_random"] - areas["deletion"], groups)
     rates["insertion_gain"] = figures.mean(areas["insertion"] - areas["insertion_random"], groups)
-    curves: dict[str, Any] = {"shares": deletion.SHARES.tolist()}
+    curves: dict[str, Any] = {"shares": deletion.SHARES.round(4).tolist()}
     for kind, rows in found.items():
         points = [figures.mean(column, groups) for column in rows.T]
         curves[kind] = {part: [point[part] for point in points] for part in ("value", "low", "high")}
