@@ -11,7 +11,7 @@ import csv
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,8 @@ from cxr_node.training import dicom_files
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
 STRICT_COLUMNS = frozenset({"label", "sublabel"})
 PARTS = ("training", "validation", "calibration")
+TAG_COLUMNS = ("sublabel", "age", "sex", "view")
+"""Optional columns of manifest.csv by whose values an evaluation is split."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +39,7 @@ class Item:
     kind : sublabel where the data has one, else the label
     group : images of one group (one child, or exact copies) stay in one part
     digest : sha256 of the file
+    tags : what the data tell of `TAG_COLUMNS`; never what the network sees
     """
 
     path: Path
@@ -45,6 +48,7 @@ class Item:
     group: str
     digest: str
     word: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 def read(
@@ -205,6 +209,7 @@ def _items(
             kind=row.get("sublabel") or row[label_column],
             group=group,
             digest=digest,
+            tags={column: row[column] for column in TAG_COLUMNS if row.get(column)},
         )
         for row, (digest, _), group in zip(rows, identities, _groups(rows, identities), strict=True)
     ]
