@@ -17,6 +17,8 @@ from cxr_node.training.rates import Outcomes
 DRAWS = 300
 """Enough for a band that is looked at."""
 GRID = np.linspace(0.0, 1.0, 101)
+SLACK = 1e-9
+"""Against rounding, and against dividing by nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +45,9 @@ def precision_recall(outcomes: Outcomes) -> Curve:
 
     def at(hits: Floats, alarms: Floats) -> Floats:
         called = np.cumsum(hits + alarms)
-        precision = np.cumsum(hits) / np.maximum(called, 1e-9)
-        first = np.minimum(np.searchsorted(_shares(hits)[1:], GRID - 1e-9), len(hits) - 1)
-        return np.asarray(precision[first])
+        precision = np.cumsum(hits) / np.maximum(called, SLACK)
+        reached = np.searchsorted(_shares(hits)[1:], np.maximum(GRID - SLACK, SLACK))
+        return np.asarray(precision[np.minimum(reached, len(hits) - 1)])
 
     return _banded(outcomes.positive, outcomes.probability, outcomes, at)
 
@@ -55,8 +57,8 @@ def risk_coverage(outcomes: Outcomes) -> Curve:
 
     def at(errors: Floats, fine: Floats) -> Floats:
         answered = np.cumsum(errors + fine)
-        place = np.minimum(np.searchsorted(answered / answered[-1], GRID - 1e-9), len(answered) - 1)
-        return np.asarray(np.cumsum(errors)[place] / np.maximum(answered[place], 1e-9))
+        place = np.minimum(np.searchsorted(answered / answered[-1], np.maximum(GRID - SLACK, SLACK)), len(answered) - 1)
+        return np.asarray(np.cumsum(errors)[place] / np.maximum(answered[place], SLACK))
 
     certainty = np.maximum(outcomes.probability, 1.0 - outcomes.probability)
     return _banded(outcomes.called != outcomes.positive, certainty, outcomes, at)
@@ -89,4 +91,4 @@ def _banded(hit: Bools, score: Floats, outcomes: Outcomes, at: Callable[[Floats,
 
 def _shares(weights: Floats) -> Floats:
     """Cumulated shares, from 0."""
-    return np.concatenate(([0.0], np.cumsum(weights) / max(float(weights.sum()), 1e-9)))
+    return np.concatenate(([0.0], np.cumsum(weights) / max(float(weights.sum()), SLACK)))

@@ -38,12 +38,12 @@ def roc(named: Named) -> str:
     """Draw sensitivity against false alarms, with the point of the verdicts at 0.5."""
     with _drawn("ROC curve") as (axes, drawn):
         for (name, one), line in _lined(named):
-            _curve(axes, curves.roc(one), name, line)
+            _curve(axes, curves.roc(one), _many(named, name), line)
             false_alarms, sensitivity = one.called[~one.positive].mean(), one.called[one.positive].mean()
             axes.plot([false_alarms], [sensitivity], "o", color=line[0], label=_one(named, "at 0.5"))
         axes.plot([0, 1], [0, 1], ":", color=INK, linewidth=0.8)
         _named(axes, "false alarms among negatives (1 - specificity)", "found among positives (sensitivity)")
-        axes.legend(loc="lower right")
+        _legend(axes, "lower right")
     return drawn[0]
 
 
@@ -51,10 +51,10 @@ def precision_recall(named: Named) -> str:
     """Draw positive predictive value against sensitivity; what guessing would reach is dotted."""
     with _drawn("precision-recall curve") as (axes, drawn):
         for (name, one), line in _lined(named):
-            _curve(axes, curves.precision_recall(one), name, line)
+            _curve(axes, curves.precision_recall(one), _many(named, name), line)
             axes.axhline(float(one.positive.mean()), color=line[0], linestyle=":", linewidth=0.8)
         _named(axes, "found among positives (recall, sensitivity)", "positive among found (precision, PPV)")
-        axes.legend(loc="lower left")
+        _legend(axes, "lower left")
     return drawn[0]
 
 
@@ -66,9 +66,9 @@ def reliability(named: Named) -> str:
             curve, counts = curves.reliability(one)
             reach = np.abs(np.stack([curve.y - curve.low, curve.high - curve.y]))
             axes.errorbar(curve.x, curve.y, yerr=reach, fmt="none", ecolor=color, elinewidth=1.0)
-            axes.scatter(curve.x, curve.y, s=8.0 + 120.0 * counts / counts.sum(), color=color, label=name)
+            axes.scatter(curve.x, curve.y, s=8.0 + 120.0 * counts / counts.sum(), color=color, label=_many(named, name))
         _named(axes, "probability of pneumonia, as said", "share that has it (95 % interval)")
-        axes.legend(loc="upper left")
+        _legend(axes, "upper left")
     return drawn[0]
 
 
@@ -77,13 +77,13 @@ def risk_coverage(named: Named) -> str:
     with _drawn("risk-coverage curve") as (axes, drawn):
         for (name, one), line in _lined(named):
             curve = curves.risk_coverage(one)
-            _curve(axes, curve, name, line)
+            _curve(axes, curve, _many(named, name), line)
             if one.answered.any():
                 point = (one.answered.mean(), 1.0 - one.right[one.answered].mean())
                 axes.plot(*point, "o", color=line[0], label=_one(named, "as it answers"))
         _named(axes, "share of images answered, the surest first", "wrong among the answers")
         axes.set_ylim(bottom=0.0, top=None)
-        axes.legend(loc="upper left")
+        _legend(axes, "upper left")
     return drawn[0]
 
 
@@ -106,9 +106,13 @@ def certainty(outcomes: Outcomes, point: OperatingPoint) -> str:
         for threshold in (point.rule_out_below, point.report_at):
             axes.axvline(threshold, color=INK, linestyle="--", linewidth=1.0)
         axes.set_yscale("symlog", linthresh=10)
+        most = max(10.0, axes.get_ylim()[1])
+        ticks = [tick for tick in (0, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000) if tick <= most]
+        axes.set_yticks(ticks, [str(tick) for tick in ticks])
+        axes.minorticks_off()
         _named(axes, "probability of pneumonia (dashed: thresholds)", "images (logarithmic above 10)")
-        axes.set_ylim(bottom=0.0)
-        axes.legend(loc="upper center")
+        axes.set_ylim(0.0, 1.3 * most)
+        _legend(axes, "upper center")
     return drawn[0]
 
 
@@ -135,7 +139,7 @@ def lines(named: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_label:
         for (name, (x, y)), (color, dash) in zip(named.items(), LINES, strict=False):
             axes.plot(x, y, dash, color=color, label=name)
         _named(axes, x_label, y_label)
-        axes.legend()
+        _legend(axes, "best")
     return drawn[0]
 
 
@@ -173,7 +177,18 @@ def _one(named: Named, label: str) -> str | None:
     return label if len(named) == 1 else None
 
 
-def _curve(axes: Axes, curve: Curve, name: str, line: tuple[str, str]) -> None:
+def _many(named: Named, name: str) -> str | None:
+    """The name of a data set, where there are several."""
+    return name if len(named) > 1 else None
+
+
+def _legend(axes: Axes, place: Any) -> None:
+    """A legend, if anything has a name."""
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(loc=place)
+
+
+def _curve(axes: Axes, curve: Curve, name: str | None, line: tuple[str, str]) -> None:
     axes.fill_between(curve.x, curve.low, curve.high, color=line[0], alpha=0.2, linewidth=0.0)
     axes.plot(curve.x, curve.y, line[1], color=line[0], label=name)
 

@@ -90,7 +90,7 @@ def measure(judge: Judge, items: Sequence[Item], on_image: Callable[[], None]) -
     `largest`; `flips` from PNEUMONIA to NORMAL or back and `changes` of the verdict at all, as counts among
     `answers`; the same by variant
     """
-    with ThreadPoolExecutor(max_workers=2) as pool:
+    with ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         rows = list(pool.map(lambda item: _shown(item, judge), items))  # (variants + 1, 1, size_px, size_px) each
     scored = judge.score(torch.cat(rows), on_image)
     shape = (len(items), 1 + len(VARIANTS))

@@ -5,7 +5,8 @@ Knows no training. What is wrong with the data is said before anything is measur
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def run(profile_folder: Path, asked: Sequence[Asked], extras: Extras, *, progres
     if extras.page and not extras.page.parent.is_dir():
         raise DataError(f"{extras.page} cannot be written: there is no folder {extras.page.parent}")
     foreign = strangers.foreign(extras.strangers, 10 * extras.sample) if extras.strangers and extras.sample else []
-    with bar_of(progress) as bar:
+    with _single_threaded(), bar_of(progress) as bar:
         listed = _listed(profile_folder, recipe, profile, asked, bar)
         judge = Judge(profile)
         studies = {one.name: _studied(judge, one, bar) for one in listed}
@@ -107,6 +108,17 @@ def compared(first: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, di
         name: difference(Interval(**other["rates"][name]), Interval(**first["rates"][name])).as_json()
         for name in shared
     }
+
+
+@contextmanager
+def _single_threaded() -> Iterator[None]:
+    """Let torch work on one core a call: on small images two of them wait for each other longer than they work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _listed(
