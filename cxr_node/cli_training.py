@@ -12,7 +12,7 @@ import typer
 
 from cxr_node import show
 from cxr_node.command import AsJson, command, out, say_json
-from cxr_node.errors import ConfigError, DataError, ModelError
+from cxr_node.errors import DataError, ModelError
 
 DATA = "Folder with manifest.csv, or with a folder per class; PNG, JPEG or DICOM files."
 PART = "Which patients; by default those that training did not see."
@@ -23,7 +23,7 @@ def _wrong_use() -> Iterator[None]:
     """A profile folder that cannot be used is here what data are: given on the command line, so exit code 2."""
     try:
         yield
-    except (ModelError, ConfigError) as error:
+    except ModelError as error:
         raise DataError(str(error)) from error
 
 

@@ -64,6 +64,8 @@ def evaluation(measured: Section) -> Group:
         parts.append(_reencoding(measured["reencoding"]))
     if "outsiders" in measured:
         parts.append(_outsiders(measured["outsiders"]))
+    if "heatmaps" in measured:
+        parts.append(_heatmaps(measured["heatmaps"]))
     parts.append(Text("Research use only. Intervals: 95 %, bootstrapped over patients."))
     return Group(*parts)
 
@@ -144,4 +146,12 @@ def _outsiders(measured: Section) -> Table:
     table = Table("what", "images", "refused or UNCERTAIN", title="images it was not made for", title_justify="left")
     for name, one in {**measured["kinds"], "all": measured["all"]}.items():
         table.add_row(name, str(one["images"]), interval(one["refused"]))
+    return table
+
+
+def _heatmaps(measured: Section) -> Table:
+    """Figures by their keys: the page says each in a sentence."""
+    table = Table("heat maps", "value (95 % interval)", title="do the heat maps mean anything?", title_justify="left")
+    for name, rate in measured["rates"].items():
+        table.add_row(name.replace("_", " "), interval(rate))
     return table

@@ -31,6 +31,12 @@ SHOWN_RATES = (
     "brier",
 )
 """What a card needs; all others are in metrics.json."""
+HEATMAP_RATES = {
+    "inside_chest": "of positives inside the chest in",
+    "energy_on_marks": "energy on pasted letters and wires",
+    "opacity_found": "peak in an opacity drawn into a normal lung in",
+    "deletion_gain": "deletion curve below chance by",
+}
 
 
 def write(folder: Path) -> None:
@@ -159,6 +165,10 @@ def _under_stress(one: Section) -> Iterator[str]:
     if outsiders := one.get("outsiders"):
         kinds = "; ".join(f"{kind}: {_figure(figures['refused'])}" for kind, figures in outsiders["kinds"].items())
         yield f"Refused or UNCERTAIN of what it was not made for: {_figure(outsiders['all']['refused'])} ({kinds})."
+    rates = one.get("heatmaps", {}).get("rates", {})
+    told = [f"{said} {_figure(rates[name])}" for name, said in HEATMAP_RATES.items() if name in rates]
+    if told:
+        yield "Heat maps: " + "; ".join(told) + "."
 
 
 def _figure(rate: Mapping[str, float]) -> str:

@@ -82,6 +82,18 @@ GOALS = (
         name="share refused or UNCERTAIN",
         bar=0.95,
     ),
+    Goal(
+        place=("heatmaps", "rates", "inside_chest"),
+        question="Does it look into the chest?",
+        name="positives with their heat map inside the chest",
+        bar=0.90,
+    ),
+    Goal(
+        place=("heatmaps", "rates", "opacity_found"),
+        question="Does it look at the opacity?",
+        name="heat maps with their peak in an opacity drawn into a normal lung",
+        bar=0.80,
+    ),
 )
 
 

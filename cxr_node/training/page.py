@@ -21,7 +21,7 @@ from cxr_node.domain import Radiograph, View
 from cxr_node.errors import DataError
 from cxr_node.model.predictor import TorchPredictor
 from cxr_node.show_evaluation import RATE_NAMES, SUBGROUP_NAMES
-from cxr_node.training import data, plots
+from cxr_node.training import data, heatmaps, plots
 from cxr_node.training.evaluate import Judge, Study
 from cxr_node.training.goals import GOALS
 
@@ -77,6 +77,8 @@ def write(path: Path, judge: Judge, studies: Mapping[str, Study], measured: Mapp
         },
         histograms={name: plots.certainty(one, judge.profile.operating_point) for name, one in outcomes.items()},
         moves=plots.moves(measured["reencoding"], _bar("reencoding")) if "reencoding" in measured else None,
+        heatmap_names=heatmaps.NAMES,
+        deletion=_deletion(measured),
         mistakes={name: list(_mistakes(judge, study)) for name, study in studies.items()},
     )
     try:
@@ -87,6 +89,11 @@ def write(path: Path, judge: Judge, studies: Mapping[str, Study], measured: Mapp
 
 def _bar(section: str) -> float:
     return next(goal.bar for goal in GOALS if goal.place[0] == section)
+
+
+def _deletion(measured: Mapping[str, Any]) -> str | None:
+    curves = measured.get("heatmaps", {}).get("curves")
+    return plots.deletion(curves) if curves else None
 
 
 def _mistakes(judge: Judge, study: Study) -> Iterator[Mistake]:

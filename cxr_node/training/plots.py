@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -133,12 +133,16 @@ def moves(reencoding: Mapping[str, Any], bar: float) -> str:
     return drawn[0]
 
 
-def lines(named: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_label: str, y_label: str) -> str:
-    """Draw plain curves: name -> x, y."""
-    with _drawn(f"{y_label} against {x_label}") as (axes, drawn):
-        for (name, (x, y)), (color, dash) in zip(named.items(), LINES, strict=False):
-            axes.plot(x, y, dash, color=color, label=name)
-        _named(axes, x_label, y_label)
+def deletion(found: Mapping[str, Any]) -> str:
+    """Draw the probability while pixels are taken away, or put back, the hottest first; by chance is dotted."""
+    with _drawn("deletion and insertion curves") as (axes, drawn):
+        for (kind, name), line in zip((("deletion", "taken away"), ("insertion", "put back")), LINES, strict=True):
+            bands = {part: np.asarray(found[kind][part]) for part in ("value", "low", "high")}
+            curve = Curve(x=np.asarray(found["shares"]), y=bands["value"], low=bands["low"], high=bands["high"])
+            _curve(axes, curve, f"{name}, hottest first", line)
+            axes.plot(found["shares"], found[f"{kind}_random"]["value"], ":", color=line[0], label="in random order")
+        _named(axes, "share of the pixels", "mean probability of pneumonia")
+        axes.set_ylim(-0.02, 1.02)
         _legend(axes, "best")
     return drawn[0]
 

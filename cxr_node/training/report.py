@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.progress import Progress
 
 from cxr_node.errors import DataError
 from cxr_node.model import profile as profiles
 from cxr_node.model.profile import Profile
-from cxr_node.training import evaluate, folder, goals, page, reencode, scores, strangers
+from cxr_node.training import evaluate, folder, goals, heatmaps, page, reencode, scores, strangers
 from cxr_node.training.bootstrap import Interval, difference
 from cxr_node.training.data import Item
 from cxr_node.training.evaluate import Judge, Study
@@ -42,7 +43,8 @@ class Extras:
 
     Attributes
     ----------
-    sample : images of the first data set that are re-encoded, and made outsiders; 0: none
+    sample : images of the first data set that are re-encoded; twice as many are made outsiders, and asked where the
+        network looks; 0: none
     strangers : folder of images that the profile was not made for
     page : HTML file to write
     keep : whether the profile's metrics.json and card are renewed
@@ -154,8 +156,11 @@ def _stressed(
     few, more = evaluate.sampled(items, sample), evaluate.sampled(items, 2 * sample)
     encodings = bar.add_task("re-encode", total=len(few) * (1 + len(reencode.VARIANTS)))
     foreigners = bar.add_task("outsiders", total=len(more) * len(strangers.KINDS) + len(foreign))
+    maps = bar.add_task("heat maps", total=heatmaps.steps(more))
     others = {"foreign images": foreign} if foreign else {}
+    rng = np.random.default_rng(0)
     return {
         "reencoding": reencode.measure(judge, few, lambda: bar.advance(encodings)),
         "outsiders": strangers.measure(judge, more, others, lambda: bar.advance(foreigners)),
+        "heatmaps": heatmaps.measure(judge.profile, judge.network, more, rng, lambda: bar.advance(maps)),
     }
