@@ -63,7 +63,7 @@ def evaluate(
     external_negative: Annotated[str | None, typer.Option(help="The same of the second data set.")] = None,
     corrupted: Annotated[bool, typer.Option("--corrupted", help="Change the images as in training.")] = False,
     outsiders: Annotated[Path | None, typer.Option(help="Folder of images that it was not made for.")] = None,
-    sample: Annotated[int, typer.Option(min=0, help="Images that are re-encoded and disguised; 0: none.")] = 24,
+    sample: Annotated[int, typer.Option(min=0, help="Images that are re-encoded and disguised; 0: none.")] = 20,
     keep: Annotated[bool, typer.Option(help="Renew the profile's metrics.json and card.")] = True,
     as_json: AsJson = False,
 ) -> None:

@@ -39,6 +39,10 @@ class Interval:
         return bool(np.isfinite([self.value, self.low, self.high]).all())
 
 
+UNKNOWN = Interval(value=float("nan"), low=float("nan"), high=float("nan"))
+"""What the data do not define."""
+
+
 def weights(groups: NDArray[np.str_], *, draws: int = DRAWS, seed: int = 0) -> Floats:
     """Draw groups with replacement.
 
@@ -51,10 +55,9 @@ def weights(groups: NDArray[np.str_], *, draws: int = DRAWS, seed: int = 0) -> F
     float64, shape (1 + draws, images): the first row is all ones, each other one says how often an image was drawn
     """
     names, codes = np.unique(groups, return_inverse=True)
-    rng = np.random.default_rng(seed)
+    even = np.full(len(names), 1.0 / len(names))
     times = np.ones((1 + draws, len(names)))
-    for row in times[1:]:
-        row[:] = np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names))
+    times[1:] = np.random.default_rng(seed).multinomial(len(names), even, size=draws)
     return times[:, codes]
 
 
@@ -121,7 +124,7 @@ def bracket(rows: Floats, witnesses: int | None = None) -> Interval:
     """
     value, known = float(rows[0]), rows[1:][np.isfinite(rows[1:])]
     if not np.isfinite(value) or not len(known):
-        return Interval(value=float("nan"), low=float("nan"), high=float("nan"))
+        return UNKNOWN
     low, high = (float(bound) for bound in np.quantile(known, [TAIL, 1.0 - TAIL]))
     if witnesses:
         possible = TAIL ** (1.0 / witnesses)
@@ -133,8 +136,15 @@ def bracket(rows: Floats, witnesses: int | None = None) -> Interval:
 def share(hit: Bools, groups: NDArray[np.str_]) -> Interval:
     """Share of hits; not numbers where there is no image."""
     if not len(hit):
-        return bracket(np.full(2, np.nan))
+        return UNKNOWN
     return bracket(ratios(hit, np.ones_like(hit), weights(groups)), len(np.unique(groups)))
+
+
+def mean(values: Floats, groups: NDArray[np.str_]) -> Interval:
+    """Mean over images; not a number where there is none."""
+    if not len(values):
+        return UNKNOWN
+    return bracket(ratios(values, np.ones(len(values), dtype=np.bool_), weights(groups)))
 
 
 def difference(one: Interval, other: Interval) -> Interval:

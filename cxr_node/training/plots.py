@@ -143,7 +143,7 @@ def deletion(found: Mapping[str, Any]) -> str:
             axes.plot(found["shares"], found[f"{kind}_random"]["value"], ":", color=line[0], label="in random order")
         _named(axes, "share of the pixels", "mean probability of pneumonia")
         axes.set_ylim(-0.02, 1.02)
-        _legend(axes, "best")
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     return drawn[0]
 
 

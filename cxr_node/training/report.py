@@ -50,7 +50,7 @@ class Extras:
     keep : whether the profile's metrics.json and card are renewed
     """
 
-    sample: int = 24
+    sample: int = 20
     strangers: Path | None = None
     page: Path | None = None
     keep: bool = True
