@@ -56,6 +56,7 @@ def write(path: Path, judge: Judge, studies: Mapping[str, Study], measured: Mapp
     DataError : the file cannot be written
     """
     outcomes = {name: study.outcomes for name, study in studies.items()}
+    lettered = dict(zip(("A", "B"), outcomes.values(), strict=False))
     sets = [measured, *([measured["external"]] if "external" in measured else [])]
     content = page.render(
         "evaluation.html",
@@ -70,10 +71,10 @@ def write(path: Path, judge: Judge, studies: Mapping[str, Study], measured: Mapp
         marks=show_evaluation.MARKS,
         interval=show_evaluation.interval,
         curves={
-            "ROC": plots.roc(outcomes),
-            "Precision and recall": plots.precision_recall(outcomes),
-            "Reliability": plots.reliability(outcomes),
-            "Risk and coverage": plots.risk_coverage(outcomes),
+            "ROC": plots.roc(lettered),
+            "Precision and recall": plots.precision_recall(lettered),
+            "Reliability": plots.reliability(lettered),
+            "Risk and coverage": plots.risk_coverage(lettered),
         },
         histograms={name: plots.certainty(one, judge.profile.operating_point) for name, one in outcomes.items()},
         moves=plots.moves(measured["reencoding"], _bar("reencoding")) if "reencoding" in measured else None,
