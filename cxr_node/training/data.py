@@ -183,12 +183,13 @@ def _manifest_rows(manifest: Path, label_column: str) -> list[dict[str, str]]:
 
 
 def _tree_rows(folder: Path, label_column: str) -> list[dict[str, str]]:
-    files = sorted(path for path in folder.glob("*/**/*") if _is_image(path))
+    files = sorted(path for path in folder.glob("*/**/*") if is_image(path))
     names = [path.relative_to(folder) for path in files]
     return [{"file": str(name), label_column: name.parts[0]} for name in names]
 
 
-def _is_image(path: Path) -> bool:
+def is_image(path: Path) -> bool:
+    """Whether a file in a folder is one that `load` may read: PNG, JPEG or DICOM, and not hidden."""
     if path.name.startswith(".") or not path.is_file():
         return False
     return path.suffix.lower() in SUFFIXES or dicom_files.is_one(path)
@@ -209,10 +210,16 @@ def _items(
             kind=row.get("sublabel") or row[label_column],
             group=group,
             digest=digest,
-            tags={column: row[column] for column in TAG_COLUMNS if row.get(column)},
+            tags=_tags(folder / row["file"], row),
         )
         for row, (digest, _), group in zip(rows, identities, _groups(rows, identities), strict=True)
     ]
+
+
+def _tags(path: Path, row: Mapping[str, str]) -> dict[str, str]:
+    """What a DICOM header tells, and before it what the manifest does."""
+    told = {} if path.suffix.lower() in SUFFIXES else dicom_files.tags(path)
+    return told | {column: row[column] for column in TAG_COLUMNS if row.get(column)}
 
 
 def _identity(path: Path, row: Mapping[str, str]) -> tuple[str, str]:

@@ -21,7 +21,7 @@ from cxr_node.domain import Radiograph, Verdict, View
 from cxr_node.errors import DataError
 from cxr_node.model import preprocess
 from cxr_node.training import bootstrap, data
-from cxr_node.training.data import SUFFIXES, Item
+from cxr_node.training.data import Item
 from cxr_node.training.evaluate import Judge, decisions_of
 
 Pixels = NDArray[np.float32]
@@ -42,9 +42,9 @@ def foreign(folder: Path, count: int) -> list[Item]:
     ------
     DataError : no folder, or no image in it
     """
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES) if folder.is_dir() else []
+    files = sorted(path for path in folder.rglob("*") if data.is_image(path)) if folder.is_dir() else []
     if not files:
-        raise DataError(f"{folder} holds no image ({', '.join(sorted(SUFFIXES))})")
+        raise DataError(f"{folder} holds no image (PNG, JPEG or DICOM)")
     taken = [files[place] for place in np.linspace(0, len(files) - 1, min(count, len(files))).round().astype(int)]
     return [Item(path=path, positive=False, kind="foreign", group=str(path), digest="") for path in taken]
 
