@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -10,9 +12,19 @@ import typer
 
 from cxr_node import show
 from cxr_node.command import AsJson, command, out, say_json
+from cxr_node.errors import DataError, ModelError
 
 DATA = "Folder with manifest.csv, or with a folder per class; PNG, JPEG or DICOM files."
 PART = "Which patients; by default those that training did not see."
+
+
+@contextmanager
+def _wrong_use() -> Iterator[None]:
+    """A profile folder that cannot be used is here what data are: given on the command line, so exit code 2."""
+    try:
+        yield
+    except ModelError as error:
+        raise DataError(str(error)) from error
 
 
 class Part(StrEnum):
@@ -40,23 +52,40 @@ def train(
 def evaluate(
     profile: Annotated[Path, typer.Argument(help="Profile folder; its metrics.json and card are renewed.")],
     data: Annotated[Path, typer.Option("--data", help=DATA)],
+    external: Annotated[Path | None, typer.Option(help="A second data set, shown beside the first.")] = None,
+    page: Annotated[Path | None, typer.Option(help="HTML page to write: all figures, with plots.")] = None,
     part: Annotated[Part | None, typer.Option(help=PART)] = None,
     column: Annotated[str, typer.Option(help="Label column of manifest.csv.")] = "label",
     positive: Annotated[str | None, typer.Option(help="The data's word for positive; else the recipe's.")] = None,
     negative: Annotated[str | None, typer.Option(help="The data's word for negative; else the recipe's.")] = None,
+    external_column: Annotated[str, typer.Option(help="The same of the second data set.")] = "label",
+    external_positive: Annotated[str | None, typer.Option(help="The same of the second data set.")] = None,
+    external_negative: Annotated[str | None, typer.Option(help="The same of the second data set.")] = None,
     corrupted: Annotated[bool, typer.Option("--corrupted", help="Change the images as in training.")] = False,
+    outsiders: Annotated[Path | None, typer.Option(help="Folder of images that it was not made for.")] = None,
+    sample: Annotated[int, typer.Option(min=0, help="Images that are re-encoded and disguised; 0: none.")] = 20,
+    keep: Annotated[bool, typer.Option(help="Renew the profile's metrics.json and card.")] = True,
     as_json: AsJson = False,
 ) -> None:
     """Measure a profile on labelled images, every figure with its interval."""
-    from cxr_node.training import evaluate as room
+    from cxr_node import show_evaluation
+    from cxr_node.training import report
     from cxr_node.training.folder import Labels
 
     labels = Labels(column=column, positive=positive, negative=negative)
-    figures = room.run(profile, data, part=part, labels=labels, corrupted=corrupted, progress=not as_json)
+    asked = [report.Asked(data=data, part=part, labels=labels, corrupted=corrupted)]
+    if external:
+        labels = Labels(column=external_column, positive=external_positive, negative=external_negative)
+        asked.append(report.Asked(data=external, labels=labels, corrupted=corrupted))
+    extras = report.Extras(sample=sample, strangers=outsiders, page=page, keep=keep)
+    with _wrong_use():
+        measured = report.run(profile, asked, extras, progress=not as_json)
     if as_json:
-        say_json(figures)
+        say_json(measured)
     else:
-        out.print(show.figures(figures))
+        out.print(show_evaluation.evaluation(measured))
+        if page:
+            out.print(f"page written: {page}")
 
 
 @command()

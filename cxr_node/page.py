@@ -1,10 +1,10 @@
-"""The demo's index page: what was sent, what came back, in one look."""
+"""Pages of HTML from the templates: the demo's index page, reports, evaluations."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 
@@ -18,9 +18,14 @@ _TEMPLATES = Environment(
 
 def write(path: Path, rows: Sequence[Row]) -> None:
     """Write the index page beside the radiographs' folders."""
-    path.write_text(_TEMPLATES.get_template("demo.html").render(rows=rows), "utf-8")
+    path.write_text(render("demo.html", rows=rows), "utf-8")
 
 
 def report(path: Path, fragment: str, title: str) -> None:
     """Write one report as a page of its own; `fragment` is HTML made by `dicom.readable`."""
-    path.write_text(_TEMPLATES.get_template("report.html").render(fragment=fragment, title=title), "utf-8")
+    path.write_text(render("report.html", fragment=fragment, title=title), "utf-8")
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill one of the templates."""
+    return _TEMPLATES.get_template(template).render(**values)

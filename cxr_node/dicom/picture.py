@@ -83,9 +83,9 @@ def draw(radiograph: Radiograph, finding: Finding, max_px: int, *, shows_map: bo
     layout = lay_out(radiograph, max_px, len(listing))
     picture = Image.new("RGB", (layout.width, layout.height), BLACK)
     left, top, width, height = layout.image
-    shown = _gray(radiograph.pixels, (width, height)).convert("RGB")
+    shown = gray(radiograph.pixels, (width, height)).convert("RGB")
     if shows_map:
-        shown = _overlaid(shown, finding.heatmap.weight)
+        shown = overlaid(shown, finding.heatmap.weight)
     picture.paste(shown, (left, top))
     pen = ImageDraw.Draw(picture)
     if shows_map and finding.decision.verdict is Verdict.PNEUMONIA:
@@ -129,15 +129,15 @@ def lay_out(radiograph: Radiograph, max_px: int, listed: int = 0) -> Layout:
     )
 
 
-def _gray(values: NDArray[np.float32], size: tuple[int, int]) -> Image.Image:
+def gray(values: NDArray[np.float32], size: tuple[int, int]) -> Image.Image:
     """Resize an image in [0, 1] and turn it to 8 bits; resized first, so that no full-size copy is made."""
     resized = np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BICUBIC))  # bicubic may overshoot
     return Image.fromarray((np.clip(resized, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8))
 
 
-def _overlaid(shown: Image.Image, weight: NDArray[np.float32]) -> Image.Image:
+def overlaid(shown: Image.Image, weight: NDArray[np.float32]) -> Image.Image:
     """Lay the map over the radiograph, opaque only where the weight is high."""
-    levels = _gray(weight, shown.size)
+    levels = gray(weight, shown.size)
     colors = levels.copy()
     colors.putpalette(_viridis().tobytes())
     return Image.composite(colors.convert("RGB"), shown, levels.point(_opacity()))
@@ -292,6 +292,6 @@ def _draw_color_bar(picture: Image.Image, layout: Layout, y: int) -> int:
     pen.text((layout.margin, y), "low", font=font, fill=PALE, anchor="lm")
     left = layout.margin + round(font.getlength("low ") * 1.1)
     ramp = np.tile(np.linspace(0, 1, width, dtype=np.float32), (height, 1))
-    picture.paste(_overlaid(Image.new("RGB", (width, height), _BAR_GRAY), ramp), (left, y - height // 2))
+    picture.paste(overlaid(Image.new("RGB", (width, height), _BAR_GRAY), ramp), (left, y - height // 2))
     pen.text((left + width, y), " high", font=font, fill=PALE, anchor="lm")
     return left + width + round(font.getlength(" high  ")) + layout.margin // 2

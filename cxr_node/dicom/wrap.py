@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,17 @@ def wrap(path: Path, **attributes: str) -> bytes:
     return _part10(_dataset(pixels, hashlib.sha256(content).hexdigest(), attributes))
 
 
+def of_values(values: NDArray[np.uint8] | NDArray[np.uint16], **attributes: str | int | None) -> bytes:
+    """Part 10 file of stored values, to see how an image fares that comes with another header.
+
+    Parameters
+    ----------
+    values : shape (rows, cols), Bits Allocated from the type
+    attributes : DICOM attributes by keyword that differ from those of a wrapped picture; None leaves a value empty
+    """
+    return _part10(_dataset(values, hashlib.sha256(values.tobytes()).hexdigest(), attributes))
+
+
 def _gray(picture: Image.Image) -> NDArray[np.uint8] | NDArray[np.uint16]:
     if picture.mode in ("I;16", "I"):
         return np.asarray(picture).astype(np.uint16)
@@ -59,7 +71,9 @@ def _gray(picture: Image.Image) -> NDArray[np.uint8] | NDArray[np.uint16]:
     return np.asarray(picture.convert("L"))
 
 
-def _dataset(pixels: NDArray[np.uint8] | NDArray[np.uint16], digest: str, attributes: dict[str, str]) -> Dataset:
+def _dataset(
+    pixels: NDArray[np.uint8] | NDArray[np.uint16], digest: str, attributes: Mapping[str, str | int | None]
+) -> Dataset:
     bits = pixels.dtype.itemsize * 8
     dataset = Dataset()
     dataset.SpecificCharacterSet = "ISO_IR 192"

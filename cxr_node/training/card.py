@@ -6,28 +6,36 @@ Knows no torch and measures nothing: what the three files do not say, the card d
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from cxr_node.show_evaluation import RATE_NAMES
+
 NAME = "MODEL_CARD.md"
 Section = Mapping[str, Any]
-RATE_NAMES = {
-    "auc": "AUC",
-    "sensitivity_at_0.5": "Sensitivity, probability of 0.5 or more",
-    "specificity_at_0.5": "Specificity, probability below 0.5",
-    "answered": "Answered (not UNCERTAIN)",
-    "answered_of_positives": "Answered, of positives",
-    "answered_of_negatives": "Answered, of negatives",
-    "sensitivity_of_answered": "Sensitivity of the answers",
-    "specificity_of_answered": "Specificity of the answers",
-    "positive_predictive_value": "Positive predictive value",
-    "negative_predictive_value": "Negative predictive value",
-    "brier": "Brier score",
-    "log_loss": "Log loss (nats)",
-    "calibration_error": "Expected calibration error",
+SHOWN_RATES = (
+    "auc",
+    "balanced_accuracy_at_0.5",
+    "sensitivity_at_0.5",
+    "specificity_at_0.5",
+    "answered",
+    "accuracy_of_answered",
+    "sensitivity_of_answered",
+    "specificity_of_answered",
+    "positive_predictive_value",
+    "negative_predictive_value",
+    "calibration_error",
+    "brier",
+)
+"""What a card needs; all others are in metrics.json."""
+HEATMAP_RATES = {
+    "inside_chest": "of positives inside the chest in",
+    "energy_on_marks": "energy on pasted letters and wires",
+    "opacity_found": "peak in an opacity drawn into a normal lung in",
+    "deletion_gain": "deletion curve below chance by",
 }
 
 
@@ -40,6 +48,7 @@ def write(folder: Path) -> None:
         _head(described),
         _training(measured),
         _calibration(calibrated),
+        *([_predicted(measured["predicted"])] if measured.get("predicted") else []),
         *[_evaluation(name, one) for name, one in measured.get("evaluations", {}).items()],
         _list("Limits", measured["recipe"]["profile"]["limits"]),
         _list("What was tried, and why it is so", measured["recipe"]["profile"]["tried"]),
@@ -104,18 +113,62 @@ def _guarantee(promised: Section | None) -> str:
     )
 
 
+def _predicted(predicted: Section) -> str:
+    """Figures stated before anybody could measure them; and what came of them, where that is known."""
+    rows = "\n".join(
+        f"| {RATE_NAMES.get(name, name)} | {_figure(one)} "
+        f"| {_figure(one['measured']) if 'measured' in one else 'not yet'} | {one['how']} |"
+        for name, one in predicted.items()
+    )
+    return (
+        "## Predicted for data that nobody here has seen\n\nStated before they were measured, with 95 % intervals.\n\n"
+        f"| figure | predicted | measured since | how it was predicted |\n|---|---|---|---|\n{rows}"
+    )
+
+
 def _evaluation(name: str, one: Section) -> str:
-    rates = "\n".join(f"| {RATE_NAMES[key]} | {_figure(value)} |" for key, value in one["rates"].items())
+    rates = "\n".join(
+        f"| {RATE_NAMES[key]} | {_figure(one['rates'][key])} |" for key in SHOWN_RATES if key in one["rates"]
+    )
     verdicts = "; ".join(
         f"{truth}: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
         for truth, counts in one["verdicts"].items()
         if counts
     )
+    lines = [f"Verdicts, {verdicts}.", *_by_subgroup(one), *_under_stress(one)]
     return (
         f"## Measured: {name}\n\n{one['images']} images of {one['patients']} patients, {one['positives']} positive. "
         f"95 % intervals, bootstrapped over patients.\n\n| | |\n|---|---|\n{rates}\n"
-        f"| Unlike the training data | {one['beyond_max_distance']:.1%} |\n\nVerdicts, {verdicts}."
+        f"| unlike the training data | {one['beyond_max_distance']:.1%} |\n\n" + "\n\n".join(lines)
     )
+
+
+def _by_subgroup(one: Section) -> Iterator[str]:
+    """One line for each column: AUC where both classes are there, else what was answered rightly."""
+    for column, values in one.get("subgroups", {}).items():
+        said = [
+            f"{value} ({group['images']}): {label} {_figure(group['rates'][key])}"
+            for value, group in values.items()
+            for key, label in (("auc", "AUC"), ("accuracy_of_answered", "right answers"))
+            if key in group["rates"] and (key == "auc" or "auc" not in group["rates"])
+        ]
+        yield f"By {column}: " + "; ".join(said) + "."
+
+
+def _under_stress(one: Section) -> Iterator[str]:
+    if again := one.get("reencoding"):
+        yield (
+            f"Stored another way ({again['images']} images in {len(again['variants'])} ways): the probability moves "
+            f"by {_figure(again['move'])} at the 95th percentile, by {again['largest']:.3f} at most; "
+            f"{again['changes']} of {again['answers']} verdicts change, {again['flips']} to the opposite."
+        )
+    if outsiders := one.get("outsiders"):
+        kinds = "; ".join(f"{kind}: {_figure(figures['refused'])}" for kind, figures in outsiders["kinds"].items())
+        yield f"Refused or UNCERTAIN of what it was not made for: {_figure(outsiders['all']['refused'])} ({kinds})."
+    rates = one.get("heatmaps", {}).get("rates", {})
+    told = [f"{said} {_figure(rates[name])}" for name, said in HEATMAP_RATES.items() if name in rates]
+    if told:
+        yield "Heat maps: " + "; ".join(told) + "."
 
 
 def _figure(rate: Mapping[str, float]) -> str:

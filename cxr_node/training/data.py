@@ -11,7 +11,7 @@ import csv
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,8 @@ from cxr_node.training import dicom_files
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
 STRICT_COLUMNS = frozenset({"label", "sublabel"})
 PARTS = ("training", "validation", "calibration")
+TAG_COLUMNS = ("sublabel", "age", "sex", "view")
+"""Optional columns of manifest.csv by whose values an evaluation is split."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +39,7 @@ class Item:
     kind : sublabel where the data has one, else the label
     group : images of one group (one child, or exact copies) stay in one part
     digest : sha256 of the file
+    tags : what the data tell of `TAG_COLUMNS`; never what the network sees
     """
 
     path: Path
@@ -45,6 +48,7 @@ class Item:
     group: str
     digest: str
     word: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 def read(
@@ -179,12 +183,13 @@ def _manifest_rows(manifest: Path, label_column: str) -> list[dict[str, str]]:
 
 
 def _tree_rows(folder: Path, label_column: str) -> list[dict[str, str]]:
-    files = sorted(path for path in folder.glob("*/**/*") if _is_image(path))
+    files = sorted(path for path in folder.glob("*/**/*") if is_image(path))
     names = [path.relative_to(folder) for path in files]
     return [{"file": str(name), label_column: name.parts[0]} for name in names]
 
 
-def _is_image(path: Path) -> bool:
+def is_image(path: Path) -> bool:
+    """Whether a file in a folder is one that `load` may read: PNG, JPEG or DICOM, and not hidden."""
     if path.name.startswith(".") or not path.is_file():
         return False
     return path.suffix.lower() in SUFFIXES or dicom_files.is_one(path)
@@ -205,9 +210,16 @@ def _items(
             kind=row.get("sublabel") or row[label_column],
             group=group,
             digest=digest,
+            tags=_tags(folder / row["file"], row),
         )
         for row, (digest, _), group in zip(rows, identities, _groups(rows, identities), strict=True)
     ]
+
+
+def _tags(path: Path, row: Mapping[str, str]) -> dict[str, str]:
+    """What a DICOM header tells, and before it what the manifest does."""
+    told = {} if path.suffix.lower() in SUFFIXES else dicom_files.tags(path)
+    return told | {column: row[column] for column in TAG_COLUMNS if row.get(column)}
 
 
 def _identity(path: Path, row: Mapping[str, str]) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cxr_node.config import Admission
 from cxr_node.dicom import header, pixels
-from cxr_node.domain import Rejected
+from cxr_node.domain import Rejected, View
 from cxr_node.errors import DataError, InstanceError, ResourceError
 
 SUFFIXES = frozenset({".dcm", ".dicom"})
@@ -41,6 +41,20 @@ def patient(path: Path, content: bytes) -> str:
     source = _source(path, content)
     named = source.text("PatientID") or source.ref.study_instance_uid
     return sha256(named.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def tags(path: Path) -> dict[str, str]:
+    """Tell age (years), sex and view of a file as far as its header knows them.
+
+    Raises
+    ------
+    DataError : the file cannot be read
+    """
+    source = _source(path, path.read_bytes())
+    age = "" if source.age_years is None else f"{source.age_years:.1f}"
+    view = "" if source.view is View.UNKNOWN else str(source.view)
+    told = {"age": age, "sex": source.text("PatientSex"), "view": view}
+    return {name: value for name, value in told.items() if value}
 
 
 def load(path: Path) -> NDArray[np.float32]:

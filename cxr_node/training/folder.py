@@ -74,10 +74,18 @@ def section(folder: Path, name: str) -> dict[str, Any]:
 
 
 def update_metrics(folder: Path, sections: dict[str, Any]) -> None:
-    """Replace sections of metrics.json, keeping the others."""
+    """Replace sections of metrics.json, keeping the others.
+
+    Raises
+    ------
+    DataError : the folder cannot be written to
+    """
     path = folder / METRICS
     content = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    path.write_text(json.dumps(content | sections, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    try:
+        path.write_text(json.dumps(content | sections, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def deal(items: Sequence[Item], recipe: Recipe) -> dict[str, list[Item]]:

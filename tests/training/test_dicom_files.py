@@ -102,3 +102,13 @@ def test_a_training_from_dicom_files_ends_in_a_profile(tmp_path: Path) -> None:
     recipe = folders.small_recipe(tmp_path, epochs=1, average_epochs=1)
     out = train.run(recipe, tree(tmp_path / "data"), tmp_path / "out", progress=False)
     assert (out / "profile.yaml").is_file()
+
+
+def test_age_sex_and_view_of_the_header_split_an_evaluation(tmp_path: Path) -> None:
+    path = write(tmp_path / "NORMAL" / "a.dcm", number=1, PatientAge="030M", PatientSex="F", ViewPosition="AP")
+    assert dicom_files.tags(path) == {"age": "2.5", "sex": "F", "view": "AP"}
+    write(tmp_path / "PNEUMONIA" / "b.dcm", number=2, PatientAge="", PatientSex="", ViewPosition="PA")
+    normal, pneumonia = sorted(data.read(tmp_path, CLASSES), key=lambda item: item.positive)
+    assert normal.tags == dicom_files.tags(path)
+    assert pneumonia.tags["view"] == "PA"
+    assert "sex" not in pneumonia.tags

@@ -1,4 +1,4 @@
-"""Figures against those of a well-known library, and intervals that count children."""
+"""Figures against those of a well-known library."""
 
 from __future__ import annotations
 
@@ -39,33 +39,3 @@ def test_calibration_error_is_small_for_true_probabilities_and_large_for_boasts(
 
 def test_sigmoid_survives_any_logit() -> None:
     assert metrics.sigmoid(np.array([-1e9, 0.0, 1e9])).tolist() == pytest.approx([0.0, 0.5, 1.0])
-
-
-def test_interval_covers_the_mean_and_widens_with_fewer_children() -> None:
-    values = np.random.default_rng(1).normal(size=400)
-
-    def mean(places: np.ndarray) -> float:
-        return float(values[places].mean())
-
-    alone = metrics.interval(mean, np.arange(400).astype(str))
-    values = np.repeat(values[:40], 10)
-    together = metrics.interval(mean, np.repeat(np.arange(40), 10).astype(str))
-    assert alone[0] < 0.1 < alone[1] + 0.1
-    assert together[1] - together[0] > 2.0 * (alone[1] - alone[0])
-
-
-def test_interval_is_the_same_each_time() -> None:
-    groups = np.array(["a", "b", "c", "c"])
-    draws = [metrics.interval(lambda places: float(places.mean()), groups) for _ in range(2)]
-    assert draws[0] == draws[1]
-
-
-def test_a_perfect_share_is_still_in_doubt() -> None:
-    children = np.arange(100).astype(str)
-    value, low, high = metrics.share(np.ones(100, dtype=bool), children)
-    assert (value, high) == (1.0, 1.0)
-    assert low == pytest.approx(0.9638, abs=1e-4)  # Clopper-Pearson for 100 of 100
-    assert metrics.share(np.zeros(100, dtype=bool), children)[2] == pytest.approx(0.0362, abs=1e-4)
-    one_child = metrics.share(np.ones(100, dtype=bool), np.repeat("a", 100))
-    assert one_child[1] == pytest.approx(0.025)
-    assert np.isnan(metrics.share(np.ones(0, dtype=bool), children[:0])).all()

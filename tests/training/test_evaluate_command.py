@@ -1,0 +1,155 @@
+"""`cxr-node evaluate` as a user meets it: figures, page, two data sets, and one sentence for each mistake."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from cxr_node.cli import app
+from cxr_node.training import card
+from tests.training import folders
+
+
+@pytest.fixture(scope="module")
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rows = [row | {"age": str(1 + place % 2)} for place, row in enumerate(folders.children(count=4, images=2))]
+    return folders.manifest(tmp_path_factory.mktemp("data") / "hospital-a", rows)
+
+
+@pytest.fixture(scope="module")
+def other_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return folders.tree(tmp_path_factory.mktemp("data") / "hospital-b", each=5)
+
+
+@pytest.fixture
+def profile_folder(tmp_path: Path) -> Path:
+    return folders.profile(tmp_path)
+
+
+def evaluated(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["evaluate", *map(str, arguments)], env={"COLUMNS": "200"})
+
+
+def refused(*arguments: object) -> str:
+    """The one sentence of a command that must end with exit code 2."""
+    result = evaluated(*arguments)
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+    sentence = " ".join(result.output.split())
+    assert sentence.count("cxr-node:") == 1
+    return sentence
+
+
+def test_everything_at_once(profile_folder: Path, data_folder: Path, other_folder: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    options = ["--external", other_folder, "--outsiders", other_folder, "--sample", 2, "--page", page]
+    result = evaluated(profile_folder, "--data", data_folder, *options)
+    assert result.exit_code == 0, result.output
+    for word in ("can it be trusted?", "side by side", "by sublabel", "by age", "JPEG quality 30", "foreign images"):
+        assert word in result.output
+    kept = json.loads((profile_folder / "metrics.json").read_text("utf-8"))["evaluations"]
+    assert set(kept) == {"hospital-a", "hospital-b"}
+    assert (kept["hospital-a"]["reencoding"]["images"], kept["hospital-a"]["outsiders"]["all"]["images"]) == (2, 30)
+    assert "## Measured: hospital-b" in (profile_folder / card.NAME).read_text("utf-8")
+    check_page(page.read_text("utf-8"))
+
+
+def check_page(text: str) -> None:
+    assert "Research use only" in text
+    for title in ("ROC", "Reliability", "Worst errors", "stored another way", "not made for", "side by side"):
+        assert title in text
+    assert text.count("<svg") >= 7
+    assert not re.search(r"""(src|href|url\()=?["']?(?!data:|#)[a-z./]""", text.replace("xlink:href", "href"))
+    assert "#0101" not in text  # all stand-ins for colours were replaced
+
+
+def test_json_is_one_object_with_all_intervals(profile_folder: Path, data_folder: Path, other_folder: Path) -> None:
+    options = ["--external", other_folder, "--sample", 0, "--no-keep", "--json"]
+    result = evaluated(profile_folder, "--data", data_folder, *options)
+    assert result.exit_code == 0, result.output
+    measured = json.loads(result.stdout)
+    assert (measured["name"], measured["external"]["name"]) == ("hospital-a", "hospital-b")
+    for one in (*measured["rates"].values(), *measured["external"]["rates"].values(), *measured["compared"].values()):
+        assert one["low"] <= one["value"] <= one["high"]
+    auc = measured["external"]["rates"]["auc"]["value"] - measured["rates"]["auc"]["value"]
+    assert measured["compared"]["auc"]["value"] == pytest.approx(auc, abs=2e-4)
+    assert "evaluations" not in json.loads((profile_folder / "metrics.json").read_text("utf-8"))
+
+
+def test_the_same_folder_twice_differs_in_nothing(profile_folder: Path, data_folder: Path) -> None:
+    result = evaluated(profile_folder, "--data", data_folder, "--external", data_folder, "--sample", 0, "--json")
+    measured = json.loads(result.stdout)
+    assert measured["external"]["name"] == "hospital-a (external)"
+    assert all(one["value"] == 0.0 for one in measured["compared"].values())
+
+
+def test_a_folder_that_does_not_exist_or_is_empty(profile_folder: Path, tmp_path: Path) -> None:
+    assert "nowhere is not a folder" in refused(profile_folder, "--data", tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    assert "has no labelled image" in refused(profile_folder, "--data", tmp_path / "empty")
+
+
+def test_one_class_only(profile_folder: Path, data_folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(data_folder / "NORMAL", tmp_path / "one" / "NORMAL")).parent
+    assert "no image with the label 'PNEUMONIA'" in refused(profile_folder, "--data", copy)
+
+
+def test_a_label_outside_the_recipe(profile_folder: Path, other_folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(other_folder, tmp_path / "copy"))
+    shutil.copytree(copy / "NORMAL", copy / "TUBERCULOSIS")
+    assert "has the label 'TUBERCULOSIS'" in refused(profile_folder, "--data", copy)
+
+
+def test_a_broken_image(profile_folder: Path, data_folder: Path, other_folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(other_folder, tmp_path / "copy"))
+    (copy / "NORMAL" / "3.png").write_bytes(b"no picture")
+    assert "3.png is not a readable image" in refused(profile_folder, "--data", copy)
+    assert "3.png is not a readable image" in refused(profile_folder, "--data", data_folder, "--external", copy)
+
+
+def test_a_manifest_with_a_missing_file(profile_folder: Path, data_folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(data_folder, tmp_path / "copy"))
+    with (copy / "manifest.csv").open(newline="") as lines:
+        first = next(csv.DictReader(lines))["file"]
+    (copy / first).unlink()
+    assert "is listed but does not exist" in refused(profile_folder, "--data", copy)
+    assert "has no column 'diagnosis'" in refused(profile_folder, "--data", data_folder, "--column", "diagnosis")
+
+
+def test_a_profile_of_another_version_or_none_at_all(profile_folder: Path, data_folder: Path, tmp_path: Path) -> None:
+    described = profile_folder / "profile.yaml"
+    described.write_text(yaml.safe_dump(yaml.safe_load(described.read_text("utf-8")) | {"format": 7}), "utf-8")
+    assert "is of format 7; this version reads format 1" in refused(profile_folder, "--data", data_folder)
+    assert "cannot be read" in refused(tmp_path / "nowhere", "--data", data_folder)
+
+
+def test_changed_weights_name_both_hashes(profile_folder: Path, data_folder: Path) -> None:
+    path = profile_folder / "weights.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert len(re.findall(r"\b[0-9a-f]{64}\b", refused(profile_folder, "--data", data_folder))) == 2
+
+
+def test_a_page_that_cannot_be_written(profile_folder: Path, data_folder: Path, tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere" / "page.html"
+    assert "there is no folder" in refused(profile_folder, "--data", data_folder, "--page", nowhere)
+
+
+def test_predictions_stand_in_the_card(profile_folder: Path) -> None:
+    path = profile_folder / "metrics.json"
+    figure = {"value": 0.97, "low": 0.95, "high": 0.985}
+    predicted = {"auc": figure | {"how": "context swap"}, "brier": figure | {"how": "trial", "measured": figure}}
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"predicted": predicted}), "utf-8")
+    card.write(profile_folder)
+    written = (profile_folder / card.NAME).read_text("utf-8")
+    assert "## Predicted for data that nobody here has seen" in written
+    assert "| 0.970 (0.950 to 0.985) | not yet | context swap |" in written
+    assert "| Brier score | 0.970 (0.950 to 0.985) | 0.970 (0.950 to 0.985) | trial |" in written
