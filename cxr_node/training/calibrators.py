@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression, minimize
 
-from cxr_node.training import metrics
+from cxr_node.training import bootstrap, metrics
 
 FOLDS = 10
 ECE_BINS = 15
@@ -136,23 +136,16 @@ def compare(sample: Sample, prevalence: float) -> dict[str, Any]:
 
 def _figures(sample: Sample, prevalence: float, probability: Floats, by_platt: Floats) -> dict[str, Any]:
     share = sample.share(prevalence)
-    loss, of_platt = _loss(sample, probability), _loss(sample, by_platt)
+    loss, of_platt = (metrics.log_losses(sample.positive, one) for one in (probability, by_platt))
 
-    def excess(places: NDArray[np.int64]) -> float:
-        return float(np.average((loss - of_platt)[places], weights=share[places]))
-
-    value, low, high = metrics.measured(excess, sample.groups)
+    weight = bootstrap.weights(sample.groups) * share  # (1 + draws, images)
+    excess = bootstrap.bracket(weight @ (loss - of_platt) / weight.sum(axis=1))
     return {
         "log_loss": round(float(share @ loss), 4),
         "brier": round(float(share @ np.square(probability - sample.positive)), 4),
         "calibration_error": round(_calibration_error(sample.positive, probability, share), 4),
-        "log_loss_beyond_platt": {"value": round(value, 4), "low": round(low, 4), "high": round(high, 4)},
+        "log_loss_beyond_platt": excess.as_json(),
     }
-
-
-def _loss(sample: Sample, probability: Floats) -> Floats:
-    safe = np.clip(probability, 1e-12, 1.0 - 1e-12)
-    return -np.where(sample.positive, np.log(safe), np.log(1.0 - safe))
 
 
 def _calibration_error(positive: Bools, probability: Floats, share: Floats) -> float:
