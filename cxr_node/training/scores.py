@@ -16,7 +16,7 @@ from cxr_node.model import distance, preprocess
 from cxr_node.model.networks import Network
 from cxr_node.model.predictor import calibrated, image_logits, look, spread
 from cxr_node.model.profile import InputSpec
-from cxr_node.training import data, device
+from cxr_node.training import data, device, style
 from cxr_node.training.augment import Augmenter
 from cxr_node.training.data import Item
 
@@ -78,6 +78,31 @@ def corrupted(images: NDArray[np.uint8], augmenter: Augmenter, seed: int) -> tor
     nobody = np.ones(len(images), dtype=bool)  # positives get no opacity drawn
     starts = range(0, len(images), BATCH)
     return torch.cat([augmenter(images[s : s + BATCH], nobody[s : s + BATCH], rng).inputs for s in starts])
+
+
+def exchanged(images: NDArray[np.uint8], positive: NDArray[np.bool_], spec: InputSpec, seed: int) -> torch.Tensor:
+    """Give each image the surroundings and the style of one of the other class: what of the answer was context?
+
+    Letters, wards, devices and habits of exposure tell the class in one hospital's images (Zech et al. 2018), and a
+    held-out part of the same images cannot show it. Here all of them tell the wrong class.
+
+    Parameters
+    ----------
+    images : uint8, shape (images, source_px, source_px)
+    positive : bool, shape (images,), both classes
+
+    Returns
+    -------
+    float32, shape (images, 1, size_px, size_px), standardised
+    """
+    rng = np.random.default_rng(seed)
+    batch = torch.empty((len(images), 1, spec.size_px, spec.size_px))
+    for place, image in enumerate(images):
+        other = images[rng.choice(np.flatnonzero(positive != positive[place]))].astype(np.float32) / 255.0
+        changed = style.like(image.astype(np.float32) / 255.0, other, float(rng.uniform(0.3, 1.0)))
+        style.surround(changed, other, rng)
+        batch[place, 0] = torch.from_numpy(preprocess.prepare(changed, spec))
+    return batch
 
 
 @torch.inference_mode()
