@@ -155,8 +155,8 @@ def test_what_is_not_asked_stays_as_the_recipe_says(tmp_path: Path) -> None:
 def test_calibrators_are_compared_on_other_patients(bend: float) -> None:
     """Where the truth bends as only the beta map can, it wins; where it does not, nothing beats Platt."""
     rng = np.random.default_rng(2)
-    logit = rng.normal(scale=3.0, size=1000)
-    positive = rng.random(1000) < metrics.sigmoid(np.logaddexp(0.0, logit) ** bend - np.logaddexp(0.0, -logit))
+    logit = rng.normal(scale=3.0, size=3000)
+    positive = rng.random(3000) < metrics.sigmoid(np.logaddexp(0.0, logit) ** bend - np.logaddexp(0.0, -logit))
     compared = calibrators.compare(sample(logit, positive), float(positive.mean()))
     assert set(compared) == {"platt", "temperature", "beta", "isotonic"}
     better = {name: styles["clean"]["log_loss_beyond_platt"]["high"] < 0.0 for name, styles in compared.items()}
