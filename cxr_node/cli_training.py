@@ -36,6 +36,14 @@ class Part(StrEnum):
     ALL = "all"
 
 
+class Changed(StrEnum):
+    """`training.evaluate.Change`, known before torch is."""
+
+    NONE = "none"
+    CORRUPTED = "corrupted"
+    EXCHANGED = "exchanged"
+
+
 @command()
 def train(
     recipe: Annotated[Path, typer.Argument(help="Recipe, for example config/train/lungs.yaml.")],
@@ -61,7 +69,9 @@ def evaluate(
     external_column: Annotated[str, typer.Option(help="The same of the second data set.")] = "label",
     external_positive: Annotated[str | None, typer.Option(help="The same of the second data set.")] = None,
     external_negative: Annotated[str | None, typer.Option(help="The same of the second data set.")] = None,
-    corrupted: Annotated[bool, typer.Option("--corrupted", help="Change the images as in training.")] = False,
+    change: Annotated[Changed, typer.Option(help="Change the images: as in training, or with the other class.")] = (
+        Changed.NONE
+    ),
     outsiders: Annotated[Path | None, typer.Option(help="Folder of images that it was not made for.")] = None,
     sample: Annotated[int, typer.Option(min=0, help="Images that are re-encoded and disguised; 0: none.")] = 20,
     keep: Annotated[bool, typer.Option(help="Renew the profile's metrics.json and card.")] = True,
@@ -70,13 +80,14 @@ def evaluate(
     """Measure a profile on labelled images, every figure with its interval."""
     from cxr_node import show_evaluation
     from cxr_node.training import report
+    from cxr_node.training.evaluate import Change
     from cxr_node.training.folder import Labels
 
     labels = Labels(column=column, positive=positive, negative=negative)
-    asked = [report.Asked(data=data, part=part, labels=labels, corrupted=corrupted)]
+    asked = [report.Asked(data=data, part=part, labels=labels, change=Change(change))]
     if external:
         labels = Labels(column=external_column, positive=external_positive, negative=external_negative)
-        asked.append(report.Asked(data=external, labels=labels, corrupted=corrupted))
+        asked.append(report.Asked(data=external, labels=labels, change=Change(change)))
     extras = report.Extras(sample=sample, strangers=outsiders, page=page, keep=keep)
     with _wrong_use():
         measured = report.run(profile, asked, extras, progress=not as_json)

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 
 from cxr_node.domain import Decision, Prediction
-from cxr_node.model import profile as profiles
+from cxr_node.errors import DataError
 from cxr_node.model import weights
 from cxr_node.model.decision import decide
 from cxr_node.model.profile import Profile
@@ -27,10 +28,19 @@ from cxr_node.training.augment import Augmenter
 from cxr_node.training.bootstrap import Floats
 from cxr_node.training.data import Item
 from cxr_node.training.folder import RECIPE_LABELS, Labels
-from cxr_node.training.progress import bar_of
 from cxr_node.training.rates import Outcomes
 from cxr_node.training.recipe import Recipe
 from cxr_node.training.scores import Scores
+
+
+class Change(StrEnum):
+    """What is done to the images before they are judged, to see what the answers rest on."""
+
+    NONE = "none"
+    CORRUPTED = "corrupted"
+    """As in training: what another scanner's style may cost."""
+    EXCHANGED = "exchanged"
+    """Surroundings and style come from an image of the other class: what was read from them is wrong now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,48 +82,11 @@ class Judge:
         return scores.score(self.network, self.stats, inputs, on_image)
 
 
-def run(
-    profile_folder: Path,
-    data_folder: Path,
-    *,
-    part: str | None = None,
-    labels: Labels = RECIPE_LABELS,
-    corrupted: bool = False,
-    progress: bool = True,
-) -> dict[str, Any]:
-    """Measure a profile, keep the result in its metrics.json and renew its card.
-
-    Parameters
-    ----------
-    part : training, validation, calibration or all; None: the validation part of the data that the profile was
-        trained on, all images of any other
-    labels : the data's label column and words
-    corrupted : change the images as in training, to see what another scanner's style may cost
-
-    Returns
-    -------
-    figures; each of `rates` as value, low and high of its 95 % interval, left out where it is not defined
-
-    Raises
-    ------
-    DataError : the data cannot be evaluated on
-    ModelError : the profile is not complete, or its hashes do not match
-    """
-    profile, recipe = profiles.load(profile_folder), folder.recipe_of(profile_folder)
-    items, name = folder.held_out(profile_folder, data_folder, part, default="validation", labels=labels)
-    with bar_of(progress) as bar:
-        task = bar.add_task("evaluate", total=len(items))
-        measured = evaluate(profile, recipe, items, corrupted=corrupted, on_image=lambda: bar.advance(task))
-    keep(profile_folder, {named(name, recipe, labels, corrupted=corrupted): measured})
-    return measured
-
-
 def evaluate(
-    profile: Profile, recipe: Recipe, items: Sequence[Item], *, corrupted: bool, on_image: Callable[[], None]
+    profile: Profile, recipe: Recipe, items: Sequence[Item], change: Change, on_image: Callable[[], None]
 ) -> dict[str, Any]:
     """Score, decide and measure, without touching the profile folder."""
-    inputs = changed(recipe, items) if corrupted else scores.prepared(items, profile.input)
-    return study(Judge(profile), items, inputs, on_image).figures
+    return study(Judge(profile), items, prepared(recipe, items, change), on_image).figures
 
 
 def study(judge: Judge, items: Sequence[Item], inputs: torch.Tensor, on_image: Callable[[], None]) -> Study:
@@ -157,18 +130,35 @@ def decisions_of(profile: Profile, scored: Scores) -> list[Decision]:
     ]
 
 
-def changed(recipe: Recipe, items: Sequence[Item]) -> torch.Tensor:
-    """Decode images and change them as in training."""
-    augmenter = Augmenter(recipe.augment, recipe.input, recipe.data.source_px, recipe.seed)
-    return scores.corrupted(data.load_all(items, recipe.data.source_px), augmenter, recipe.seed + 1_000)
+def prepared(
+    recipe: Recipe, items: Sequence[Item], change: Change, on_image: Callable[[], None] = lambda: None
+) -> torch.Tensor:
+    """Decode, change and prepare images: float32, shape (images, 1, size_px, size_px).
+
+    Raises
+    ------
+    DataError : an image cannot be read, or images of one class only were to change places
+    """
+    if change is Change.NONE:
+        return scores.prepared(items, recipe.input, on_image)
+    images = data.load_all(items, recipe.data.source_px, on_image)
+    seed = recipe.seed + 1_000
+    if change is Change.CORRUPTED:
+        return scores.corrupted(
+            images, Augmenter(recipe.augment, recipe.input, recipe.data.source_px, recipe.seed), seed
+        )
+    positive = np.array([item.positive for item in items])
+    if positive.all() or not positive.any():
+        raise DataError("surroundings can be exchanged between two classes only; all these images are of one")
+    return scores.exchanged(images, positive, recipe.input, seed)
 
 
-def named(name: str, recipe: Recipe, labels: Labels, *, corrupted: bool) -> str:
+def named(name: str, recipe: Recipe, labels: Labels, change: Change) -> str:
     """Name an evaluation by its data, the words for its classes and what was done to the images."""
     if labels != RECIPE_LABELS:
         words = (labels.positive or recipe.data.positive, labels.negative or recipe.data.negative)
         name += f" ({labels.column}: {' against '.join(words)})"
-    return name + (", corrupted" if corrupted else "")
+    return name + ("" if change is Change.NONE else f", {change}")
 
 
 def keep(profile_folder: Path, measured: dict[str, dict[str, Any]]) -> None:

@@ -18,10 +18,10 @@ from rich.progress import Progress
 from cxr_node.errors import DataError
 from cxr_node.model import profile as profiles
 from cxr_node.model.profile import Profile
-from cxr_node.training import evaluate, folder, goals, heatmaps, page, reencode, scores, strangers
+from cxr_node.training import evaluate, folder, goals, heatmaps, page, reencode, strangers
 from cxr_node.training.bootstrap import Interval, difference
 from cxr_node.training.data import Item
-from cxr_node.training.evaluate import Judge, Study
+from cxr_node.training.evaluate import Change, Judge, Study
 from cxr_node.training.folder import RECIPE_LABELS, Labels
 from cxr_node.training.progress import bar_of
 from cxr_node.training.recipe import Recipe
@@ -29,12 +29,19 @@ from cxr_node.training.recipe import Recipe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """A data set to measure on; as in `evaluate.run`."""
+    """A data set to measure on.
+
+    Attributes
+    ----------
+    part : training, validation, calibration or all; None: the validation part of the data that the profile was
+        trained on, all images of any other
+    labels : the data's label column and words
+    """
 
     data: Path
     part: str | None = None
     labels: Labels = RECIPE_LABELS
-    corrupted: bool = False
+    change: Change = Change.NONE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,12 +140,8 @@ def _listed(
     task = bar.add_task("read", total=sum(len(items) for items, _ in found))
     listed: list[_Listed] = []
     for one, (items, name) in zip(asked, found, strict=True):
-        inputs = (
-            evaluate.changed(recipe, items)
-            if one.corrupted
-            else scores.prepared(items, profile.input, lambda: bar.advance(task))
-        )
-        name = evaluate.named(name, recipe, one.labels, corrupted=one.corrupted)
+        inputs = evaluate.prepared(recipe, items, one.change, lambda: bar.advance(task))
+        name = evaluate.named(name, recipe, one.labels, one.change)
         if any(name == before.name for before in listed):
             name += " (external)"
         listed.append(_Listed(name=name, items=items, inputs=inputs))

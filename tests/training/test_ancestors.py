@@ -14,8 +14,9 @@ from cxr_node.domain import Radiograph, View
 from cxr_node.model import profile as profiles
 from cxr_node.model import weights
 from cxr_node.model.predictor import load_predictor
-from cxr_node.training import course, data, evaluate, train
+from cxr_node.training import course, data, train
 from cxr_node.training.folder import Labels
+from cxr_node.training.report import Asked
 from tests import builders
 from tests.training import folders
 
@@ -67,10 +68,10 @@ def test_a_recipe_ends_in_a_profile(trained: Path) -> None:
 @pytest.mark.parametrize("trained", ["efficientnet-b0"], indirect=True)
 def test_three_classes_are_measured_and_judged_as_one_question(trained: Path, children: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(trained, tmp_path / "profile"))
-    own = evaluate.run(folder, children, part="all", progress=False)
+    own = folders.measured_on(folder, Asked(data=children, part="all"))
     assert (own["images"], own["positives"]) == (12, 8)
     words = Labels(positive="PNEUMONIA", negative="NORMAL")
-    assert evaluate.run(folder, children, part="all", labels=words, progress=False)["rates"] == own["rates"]
+    assert folders.measured_on(folder, Asked(data=children, part="all", labels=words))["rates"] == own["rates"]
     predictor = load_predictor(profiles.load(folder), threads=1)
     image = next(item for item in data.read(children, folders.CLASSES) if item.positive)
     seen = predictor.examine(

@@ -14,7 +14,9 @@ from safetensors.torch import load_file
 from cxr_node.errors import ConfigError, DataError, ModelError
 from cxr_node.model import profile as profiles
 from cxr_node.model import weights
-from cxr_node.training import calibrate, course, evaluate, train
+from cxr_node.training import calibrate, course, data, evaluate, folder, release, train
+from cxr_node.training.evaluate import Change
+from cxr_node.training.report import Asked
 from tests.training import folders
 
 
@@ -45,7 +47,7 @@ def test_a_training_ends_in_a_profile_that_loads(trained: Path) -> None:
     assert not network.training
     measured = json.loads((trained / "metrics.json").read_text("utf-8"))
     assert [line["epoch"] for line in measured["training"]["curves"]] == [1, 2]
-    assert len(measured["evaluations"]) == 2
+    assert len(measured["evaluations"]) == 3
 
 
 def test_parts_of_the_training_cover_all_images_once(trained: Path) -> None:
@@ -138,16 +140,32 @@ def test_own_data_is_used_only_where_training_did_not_see_it(
     assert calibrate.run(profile_folder, data_folder, progress=False)["images"] == 6
     elsewhere = folders.tree(tmp_path / "elsewhere", each=4)
     (elsewhere / "NORMAL" / "0.png").unlink()
-    assert evaluate.run(profile_folder, elsewhere, progress=False)["images"] == 7
+    assert folders.measured_on(profile_folder, Asked(data=elsewhere))["images"] == 7
     with pytest.raises(DataError, match="is not what the profile was trained on"):
-        evaluate.run(profile_folder, elsewhere, part="validation", progress=False)
+        folders.measured_on(profile_folder, Asked(data=elsewhere, part="validation"))
 
 
 def test_evaluation_counts_every_image_and_brackets_every_rate(profile_folder: Path, data_folder: Path) -> None:
-    measured = evaluate.run(profile_folder, data_folder, part="all", progress=False)
+    measured = folders.measured_on(profile_folder, Asked(data=data_folder, part="all"))
     assert sum(sum(counts.values()) for counts in measured["verdicts"].values()) == measured["images"] == 30
     for name in ("auc", "answered", "brier"):
         rate = measured["rates"][name]
         assert rate["low"] <= rate["value"] <= rate["high"]
     kept = json.loads((profile_folder / "metrics.json").read_text("utf-8"))["evaluations"]
-    assert kept[data_folder.name] == measured
+    assert kept[data_folder.name] == {key: value for key, value in measured.items() if key != "name"}
+
+
+def test_what_others_will_measure_is_said_beforehand(profile_folder: Path, data_folder: Path) -> None:
+    kept = json.loads((profile_folder / "metrics.json").read_text("utf-8"))
+    swapped = kept["evaluations"][f"{data_folder.name}, validation part, exchanged"]["rates"]
+    assert {name: figure["value"] for name, figure in kept["predicted"].items()} == {
+        name: swapped[name]["value"] for name in release.PREDICTED if name in swapped
+    }
+    assert "Predicted for data that nobody here has seen" in (profile_folder / "MODEL_CARD.md").read_text("utf-8")
+
+
+def test_surroundings_of_one_class_alone_cannot_change_places(profile_folder: Path, data_folder: Path) -> None:
+    recipe = folder.recipe_of(profile_folder)
+    items = [item for item in data.read(data_folder, recipe.words) if item.positive]
+    with pytest.raises(DataError, match="of one"):
+        evaluate.prepared(recipe, items, Change.EXCHANGED)
