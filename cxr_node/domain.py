@@ -150,7 +150,7 @@ class Prediction:
     ----------
     probability : calibrated probability per label, in [0, 1]; a score where the operating point's scale is SCORE
     spread : largest difference of the calibrated probability between augmented views or members, in [0, 1]
-    distance : distance of the image's features from the training data; 1.0 is the 99th percentile of
+    distance : distance of the image's features from the training data; 1.0 is the edge of
         held-out images of the training population; None where the profile does not know its training images
     classes : how the judged label's probability, and the rest, divide among the classes of a network that knows
         several, in [0, 1]. Only their sums are calibrated, so no result object states them.

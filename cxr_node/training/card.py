@@ -97,7 +97,7 @@ def _calibration(calibrated: Section) -> str:
         f"| NORMAL | probability below {point['rule_out_below']:.3f} |\n"
         f"| UNCERTAIN | between; or views differ by more than {point['max_spread']:.3f}; "
         f"or distance from the training data above {point['max_distance']:g} "
-        "(1 is the 99th percentile of its own population) |" + _guarantee(calibrated.get("guarantee"))
+        "(beyond 1 lie one or two per cent of its own population) |" + _guarantee(calibrated.get("guarantee"))
     )
 
 

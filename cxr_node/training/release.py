@@ -88,7 +88,7 @@ def described_by(recipe: Recipe) -> ProfileFile:
 
 
 def _statistics(recipe: Recipe, network: Network, parts: Parts, bar: Progress) -> dict[str, torch.Tensor]:
-    """Describe the training images; 1.0 is the 99th percentile of the calibration part, which training never saw."""
+    """Describe the training images; 1.0 is the edge of the calibration part, which training never saw."""
     seen, held_out = parts["training"], parts["calibration"]
     task = bar.add_task("signatures", total=2 * (len(seen) + len(held_out)))
 

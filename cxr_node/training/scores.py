@@ -35,7 +35,7 @@ class Scores:
     Attributes
     ----------
     logits : float32, shape (images, views, 1); the first view is the image itself
-    distance : float64, shape (images,); 1.0 is the 99th percentile of the training population
+    distance : float64, shape (images,); 1.0 is the edge of the training population
     """
 
     logits: torch.Tensor
