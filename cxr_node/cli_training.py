@@ -133,3 +133,21 @@ def calibrate(
     asked = room.Asked(ppv=ppv, npv=npv, confidence=confidence, prevalence=prevalence)
     work = room.compare if compare else room.run
     out.print(show.figures(work(profile, images, part=part, labels=Labels(manifest=labels), asked=asked)))
+
+
+@command()
+def compare(
+    profiles: Annotated[list[Path], typer.Argument(help="Profile folders; profile.yaml and metrics.json are read.")],
+    waiting: Annotated[list[Path] | None, typer.Option(help="A recipe not trained yet; may be given again.")] = None,
+    out_file: Annotated[Path | None, typer.Option("--out", help="Markdown file to write; else it is printed.")] = None,
+) -> None:
+    """Compare profiles that were trained on the same images; writes docs/models.md."""
+    from cxr_node.training import compare as room
+
+    with _wrong_use():
+        text = room.page(profiles, waiting or [])
+    if out_file is None:
+        out.print(text, markup=False, highlight=False, soft_wrap=True)
+    else:
+        out_file.write_text(text, "utf-8")
+        out.print(f"written: {out_file}")
