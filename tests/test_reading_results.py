@@ -55,9 +55,10 @@ def test_what_it_tells_of_heat_maps_and_outsiders_was_measured(page: str) -> Non
     mirrored = kinds["mirrored"]["verdicts"]
     assert f"on {mirrored['UNCERTAIN']} of {kinds['mirrored']['images']}\nmirrored ones" in page
     assert set(mirrored) == {"UNCERTAIN", "PNEUMONIA"}
-    adults = metrics["evaluations"]["nih320 (rsna_class: Lung Opacity against Normal)"]
-    uncertain = sum(verdicts.get("UNCERTAIN", 0) for verdicts in adults["verdicts"].values())
-    assert f"UNCERTAIN on {uncertain} of {adults['images']} adults" in page
+    limits = " ".join(metrics["recipe"]["profile"]["limits"])
+    share, adults = "98.6 % (96.6 to 100)", "207 adults"
+    assert share in limits and adults in limits
+    assert f"{share} of\n{adults}" in page
 
 
 def test_its_pictures_are_there_and_small() -> None:
