@@ -29,7 +29,10 @@ def test_every_radiograph_is_answered_with_its_objects(shown: tuple[list[demo.Ro
     rows, _ = shown
     assert len(rows) == 7  # six built in, one lateral; rubbish is said and left out
     *built_in, lateral = rows
-    assert {row.verdict for row in built_in} <= {"PNEUMONIA", "NORMAL", "UNCERTAIN"}
+    assert [row.verdict for row in built_in] == ["NORMAL"] * 3 + ["PNEUMONIA"] * 2 + ["UNCERTAIN"]
+    doubtful = built_in[-1]
+    assert doubtful.reason == "between-thresholds"
+    assert doubtful.probability is not None and 0.25 < doubtful.probability < 0.6  # far from both
     assert all(row.objects == ("report.dcm", "measurements.dcm", "heatmap.dcm") for row in built_in)
     assert all(row.turnaround_ms is not None and row.turnaround_ms > 0 for row in built_in)
     assert (lateral.verdict, lateral.reason, lateral.objects) == ("REJECTED", "view-not-frontal", ())

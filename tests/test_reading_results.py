@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -40,6 +41,24 @@ def test_its_thresholds_are_the_profile_s(page: str) -> None:
     assert f"rules out below\n{low} and reports from {high}" in page
     odds = point["report_at"] / (1 - point["report_at"]) * 5 / 95  # Bayes, from one half to 5 in 100
     assert f"stands for about {100 * odds / (1 + odds):.0f} in 100" in page
+
+
+def test_what_it_tells_of_heat_maps_and_outsiders_was_measured(page: str) -> None:
+    metrics = json.loads((ROOT / "weights" / "pneumonia-pediatric" / "metrics.json").read_text())
+    held_out = metrics["evaluations"]["kermany224, validation part"]
+    maps, kinds = held_out["heatmaps"], held_out["outsiders"]["kinds"]
+    assert f"{maps['cells']} x {maps['cells']} cells" in page
+    for name in ("inside_chest", "opacity_found"):
+        share, low, high = (round(100 * maps["rates"][name][part]) for part in ("value", "low", "high"))
+        assert f"{share} % ({low} to {high})" in page
+    assert maps["rates"]["peak_in_chest"]["value"] == 1.0
+    mirrored = kinds["mirrored"]["verdicts"]
+    assert f"on {mirrored['UNCERTAIN']} of {kinds['mirrored']['images']}\nmirrored ones" in page
+    assert set(mirrored) == {"UNCERTAIN", "PNEUMONIA"}
+    limits = " ".join(metrics["recipe"]["profile"]["limits"])
+    share, adults = "98.6 % (96.6 to 100)", "207 adults"
+    assert share in limits and adults in limits
+    assert f"{share} of\n{adults}" in page
 
 
 def test_its_pictures_are_there_and_small() -> None:

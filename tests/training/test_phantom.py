@@ -30,7 +30,7 @@ def test_six_are_shipped_and_nothing_else_is_in_them() -> None:
             assert not image.getexif() and "comment" not in image.info
 
 
-@pytest.mark.parametrize("name", ["opacity-1"])
+@pytest.mark.parametrize("name", ["opacity-1", "opacity-3"])
 def test_what_is_shipped_is_what_the_formula_draws(name: str) -> None:
     with Image.open(SHIPPED / f"{name}.jpg") as image:
         shipped = np.asarray(image, dtype=np.float32)
@@ -53,6 +53,13 @@ def test_an_opacity_takes_air_where_it_is_and_moves_nothing_else(plane: canvas.C
     assert (after <= before + 1e-9).all()
     assert after[away < 0.7].mean() < 0.5 * before[away < 0.7].mean()
     np.testing.assert_allclose(after[away > 6.0], before[away > 6.0], atol=1e-3)
+
+
+def test_the_doubtful_one_is_the_first_child_fallen_slightly_ill() -> None:
+    healthy, ill = child.CHILDREN["clear-1"], child.CHILDREN["opacity-3"]
+    assert replace(ill, haze=healthy.haze, vessels=healthy.vessels, opacities=()) == healthy
+    certain = [one.fill for name in ("opacity-1", "opacity-2") for one in child.CHILDREN[name].opacities]
+    assert max(one.fill for one in ill.opacities) < min(certain)
 
 
 def test_lungs_lie_between_the_walls_and_above_the_belly(plane: canvas.Canvas) -> None:

@@ -85,14 +85,14 @@ CHILDREN: Mapping[str, Child] = {
             Opacity(x=-3.4, y=11.6, width=1.8, height=1.6, fill=0.5, patchy=0.9),
         ),
     ),
-    "opacity-3": Child(  # the child of clear-1, fallen ill: faint, in both lungs
+    "opacity-3": Child(  # the child of clear-1, fallen slightly ill: faint, in both lungs
         seed=1,
-        haze=0.18,
-        vessels=1.2,
+        haze=0.1,
+        vessels=1.1,
         turn_deg=0.8,
         opacities=(
-            Opacity(x=-3.6, y=10.2, width=2.6, height=2.6, fill=0.62),
-            Opacity(x=3.8, y=11.4, width=2.3, height=2.2, fill=0.6),
+            Opacity(x=-3.6, y=10.2, width=2.6, height=2.6, fill=0.31),
+            Opacity(x=3.8, y=11.4, width=2.3, height=2.2, fill=0.3),
         ),
     ),
 }
