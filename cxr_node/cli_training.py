@@ -123,7 +123,6 @@ def calibrate(
     ] = False,
 ) -> None:
     """Fit probabilities and thresholds on labelled images and bind them to the weights."""
-    from cxr_node.errors import DataError
     from cxr_node.training import calibrate as room
     from cxr_node.training.folder import Labels
 
