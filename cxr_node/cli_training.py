@@ -50,7 +50,7 @@ def train(
     data: Annotated[Path, typer.Option("--data", help=DATA)],
     out_dir: Annotated[Path, typer.Option("--out", help="Profile folder to write; resumes what it finds there.")],
 ) -> None:
-    """Train, calibrate and measure; writes a profile folder."""
+    """Train, calibrate and measure a classifier on labelled images; writes a profile folder."""
     from cxr_node.training import train as room
 
     out.print(f"profile written: {room.run(recipe, data, out_dir)}")
@@ -60,20 +60,29 @@ def train(
 def evaluate(
     profile: Annotated[Path, typer.Argument(help="Profile folder; its metrics.json and card are renewed.")],
     data: Annotated[Path, typer.Option("--data", help=DATA)],
-    external: Annotated[Path | None, typer.Option(help="A second data set, shown beside the first.")] = None,
+    external: Annotated[
+        Path | None, typer.Option(help="Second data set, shown beside the first; its words: --external-...")
+    ] = None,
     page: Annotated[Path | None, typer.Option(help="HTML page to write: all figures, with plots.")] = None,
     part: Annotated[Part | None, typer.Option(help=PART)] = None,
     column: Annotated[str, typer.Option(help="Label column of manifest.csv.")] = "label",
     positive: Annotated[str | None, typer.Option(help="The data's word for positive; else the recipe's.")] = None,
     negative: Annotated[str | None, typer.Option(help="The data's word for negative; else the recipe's.")] = None,
-    external_column: Annotated[str, typer.Option(help="The same of the second data set.")] = "label",
-    external_positive: Annotated[str | None, typer.Option(help="The same of the second data set.")] = None,
-    external_negative: Annotated[str | None, typer.Option(help="The same of the second data set.")] = None,
-    change: Annotated[Changed, typer.Option(help="Change the images: as in training, or with the other class.")] = (
-        Changed.NONE
-    ),
-    outsiders: Annotated[Path | None, typer.Option(help="Folder of images that it was not made for.")] = None,
-    sample: Annotated[int, typer.Option(min=0, help="Images that are re-encoded and disguised; 0: none.")] = 20,
+    external_column: Annotated[str, typer.Option(help="--column of the second data set.")] = "label",
+    external_positive: Annotated[str | None, typer.Option(help="--positive of the second data set.")] = None,
+    external_negative: Annotated[str | None, typer.Option(help="--negative of the second data set.")] = None,
+    change: Annotated[
+        Changed,
+        typer.Option(
+            help="Change all images: corrupted as in training, or in the surroundings and style of the other class."
+        ),
+    ] = (Changed.NONE),
+    outsiders: Annotated[
+        Path | None, typer.Option(help="Folder of images that the profile was not made for: does it refuse them?")
+    ] = None,
+    sample: Annotated[
+        int, typer.Option(min=0, help="Images that are re-encoded; twice as many are disguised and mapped. 0: none.")
+    ] = 20,
     keep: Annotated[bool, typer.Option(help="Renew the profile's metrics.json and card.")] = True,
     as_json: AsJson = False,
 ) -> None:
@@ -113,17 +122,17 @@ def calibrate(
     ppv: Annotated[float | None, typer.Option(min=0.5, max=0.999, help="Positive predictive value to promise.")] = None,
     npv: Annotated[float | None, typer.Option(min=0.5, max=0.999, help="Negative predictive value to promise.")] = None,
     confidence: Annotated[
-        float | None, typer.Option(min=0.5, max=0.9999, help="Of both promises together; 0.95 by default.")
+        float | None, typer.Option(min=0.5, max=0.9999, help="Probability that both promises hold; 0.95 by default.")
     ] = None,
     prevalence: Annotated[
-        float | None, typer.Option(min=0.001, max=0.999, help="Share of positives it is for; else the recipe's.")
+        float | None,
+        typer.Option(min=0.001, max=0.999, help="Share of positives that the calibration is for; else the recipe's."),
     ] = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="Change nothing; compare ways to calibrate, across patients.")
     ] = False,
 ) -> None:
     """Fit probabilities and thresholds on labelled images and bind them to the weights."""
-    from cxr_node.errors import DataError
     from cxr_node.training import calibrate as room
     from cxr_node.training.folder import Labels
 

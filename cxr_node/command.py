@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
+import typer.core
 from rich.console import Console
 
 from cxr_node import __version__
@@ -22,7 +23,20 @@ from cxr_node.errors import ConfigError, CxrNodeError, DataError, ForeignProfile
 EX_CONFIG = 78
 _USERS = (DataError, ForeignProfileError)
 
+ORDER = (
+    *("demo", "check", "serve", "receive", "work", "deliver", "status", "trace", "retry"),
+    *("send", "classify", "verify", "conformance", "train", "evaluate", "calibrate", "import"),
+)
+"""Of the commands in --help: the node first, then files, then how its classifier is made."""
+
+
+class _InOrder(typer.core.TyperGroup):
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # typer's own context
+        return sorted(super().list_commands(ctx), key=ORDER.index)
+
+
 app = typer.Typer(
+    cls=_InOrder,
     help="A DICOM node for chest-radiograph AI: receives, judges, explains, reports. Research use only.",
     no_args_is_help=True,
     add_completion=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from cxr_node.cli import app
+from cxr_node.command import ORDER
 from tests.training import folders
 
 RUNNER = CliRunner()
@@ -141,9 +143,42 @@ def test_a_profile_of_another_version_is_one_sentence(command: str, part: str, t
     require_one_sentence(shown, said)
 
 
-def test_a_wrong_recipe_is_a_wrong_configuration(tmp_path: Path) -> None:
-    (tmp_path / "recipe.yaml").write_text("seed: [", "utf-8")
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"seed: [", "is not YAML"), (b"\xff\xfe\x80", "is not YAML"), (b"- seed", "is no recipe"), (b"", "is no recipe")],
+)
+def test_a_wrong_recipe_is_a_wrong_configuration(content: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_bytes(content)
     arguments = ["--data", str(tmp_path), "--out", str(tmp_path / "out")]
     shown = RUNNER.invoke(app, ["train", str(tmp_path / "recipe.yaml"), *arguments])
-    assert shown.exit_code == 78
-    assert "is not YAML" in shown.output.replace("\n", "")
+    require_one_sentence(shown, said, code=78)
+
+
+def test_an_output_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file", "utf-8")
+    require_one_sentence(train(folders.tree(tmp_path / "data"), tmp_path), "out cannot be written: File exists")
+
+
+def test_metrics_that_no_training_wrote_are_one_sentence(tmp_path: Path) -> None:
+    profile = folders.profile(tmp_path)
+    (profile / "metrics.json").write_text("[1]", "utf-8")
+    shown = RUNNER.invoke(app, ["evaluate", str(profile), "--data", str(tmp_path)])
+    require_one_sentence(shown, "was not written by cxr-node train")
+
+
+def test_weights_with_one_byte_changed_name_both_hashes(tmp_path: Path) -> None:
+    profile = folders.profile(tmp_path)
+    weights = profile / "weights.safetensors"
+    released = hashlib.sha256(weights.read_bytes()).hexdigest()
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
+    shown = RUNNER.invoke(app, ["evaluate", str(profile), "--data", str(folders.tree(tmp_path / "data"))])
+    require_one_sentence(shown, f"sha256 is {hashlib.sha256(weights.read_bytes()).hexdigest()}, ")
+    require_one_sentence(shown, f"profile.yaml says {released}")
+
+
+def test_help_lists_the_commands_in_the_order_of_use() -> None:
+    shown = RUNNER.invoke(app, ["--help"])
+    assert shown.exit_code == 0, shown.output
+    names = [line.strip("│ ").split(" ")[0] for line in shown.output.splitlines() if line.startswith("│ ")]
+    assert [name for name in names if name in ORDER] == list(ORDER)
+    assert {each.name or each.callback.__name__ for each in app.registered_commands} == set(ORDER)

@@ -98,6 +98,8 @@ def test_the_age_chooses_who_answers(age: str | None, name: str) -> None:
         (torch.nn.Linear(1, 1), "torch.save(torch.load("),
         ({"a": torch.zeros(1)}, "is missing"),
         (b"", "is no state dict"),
+        (b"junk", "is no state dict"),
+        (b"}q", "is no state dict"),
     ],
 )
 def test_bad_weights_are_one_sentence_and_exit_2(tmp_path: Path, content: object, words: str) -> None:

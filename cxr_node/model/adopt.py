@@ -7,6 +7,7 @@ numbers mean is `model.torchxrayvision`'s.
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,17 @@ _NEEDS_CODE = """{file} holds a whole pickled model: reading it would run code o
 where torchxrayvision is installed, two lines of Python turn it into a state dict, which is tensors only:
   import torch, torchxrayvision
   torch.save(torch.load({name!r}, map_location="cpu", weights_only=False).state_dict(), {target!r})"""
+_NOT_A_STATE = (
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    struct.error,
+    SafetensorError,
+)
+"""What torch's unpickler raises over bytes that nobody pickled, as they come."""
 _UnpicklingError: type[Exception] = torch.serialization.pickle.UnpicklingError  # type: ignore[attr-defined]  # by name
 
 
@@ -97,7 +109,7 @@ def _read(file: Path) -> Mapping[str, torch.Tensor]:
             raise DataError(f"{file} is no state dict that torch.save wrote") from error
         target = f"{file.name.partition('.')[0]}.state.pt"
         raise DataError(_NEEDS_CODE.format(file=file, name=str(file), target=target)) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, SafetensorError) as error:
+    except _NOT_A_STATE as error:
         raise DataError(f"{file} is no state dict that torch.save wrote") from error
     if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise DataError(f"{file} holds something else than a state dict, that is tensors by name")

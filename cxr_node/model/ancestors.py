@@ -12,15 +12,7 @@ import torch.nn.functional as nnf
 from torch import nn
 from torchvision.models import densenet121, efficientnet_b0, resnet50
 
-from cxr_node.model.network import Network
-
-
-def _last(units: int, labels: int) -> nn.Linear:
-    """Build the last layer so that an untrained network answers one half to everything."""
-    layer = nn.Linear(units, labels)
-    nn.init.normal_(layer.weight, std=0.01)
-    nn.init.zeros_(layer.bias)
-    return layer
+from cxr_node.model.network import Network, last_layer
 
 
 class SimpleCNN(Network):
@@ -38,7 +30,7 @@ class SimpleCNN(Network):
         self.first = nn.Sequential(nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
         self.second = nn.Sequential(nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
         self.classifier = nn.Sequential(
-            nn.Linear(64 * self.cells**2, hidden), nn.ReLU(), nn.Dropout(dropout), _last(hidden, labels)
+            nn.Linear(64 * self.cells**2, hidden), nn.ReLU(), nn.Dropout(dropout), last_layer(hidden, labels)
         )
 
     def early(self, x: torch.Tensor) -> torch.Tensor:
@@ -58,7 +50,18 @@ class SimpleCNN(Network):
         return logits
 
 
-class DenseNet121(Network):
+class _Averaged(Network):
+    """A network whose `classifier` reads the averaged feature map."""
+
+    classifier: nn.Sequential
+
+    def head(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """Average over the image and classify."""
+        logits: torch.Tensor = self.classifier(self.pooled(feature_map))  # (batch, labels)
+        return logits
+
+
+class DenseNet121(_Averaged):
     """DenseNet-121 (Huang et al. 2017), the network of CheXNet: one linear layer over the averaged feature map."""
 
     layer = "features.norm5"
@@ -68,7 +71,7 @@ class DenseNet121(Network):
     def __init__(self, labels: int, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.trunk = densenet121(weights=None).features
-        self.classifier = nn.Sequential(nn.Dropout(dropout), _last(1024, labels))
+        self.classifier = nn.Sequential(nn.Dropout(dropout), last_layer(1024, labels))
 
     def early(self, x: torch.Tensor) -> torch.Tensor:
         """Pass three of four dense blocks."""
@@ -80,13 +83,8 @@ class DenseNet121(Network):
         feature_map: torch.Tensor = nnf.relu(self.trunk[self.middle :](early_map))  # (batch, 1024, size_px / 32, ...)
         return feature_map
 
-    def head(self, feature_map: torch.Tensor) -> torch.Tensor:
-        """Average over the image and classify."""
-        logits: torch.Tensor = self.classifier(self.pooled(feature_map))  # (batch, labels)
-        return logits
 
-
-class EfficientNetB0(Network):
+class EfficientNetB0(_Averaged):
     """EfficientNet-B0 (Tan and Le 2019) with a head of batch normalisation, dropout and 256 units."""
 
     layer = "features.8"
@@ -101,7 +99,7 @@ class EfficientNetB0(Network):
             nn.Linear(1280, hidden),
             nn.ReLU(),
             nn.Dropout(dropout),
-            _last(hidden, labels),
+            last_layer(hidden, labels),
         )
 
     def early(self, x: torch.Tensor) -> torch.Tensor:
@@ -114,13 +112,8 @@ class EfficientNetB0(Network):
         feature_map: torch.Tensor = self.trunk[self.middle :](early_map)  # (batch, 1280, size_px / 32, size_px / 32)
         return feature_map
 
-    def head(self, feature_map: torch.Tensor) -> torch.Tensor:
-        """Average over the image and classify."""
-        logits: torch.Tensor = self.classifier(self.pooled(feature_map))  # (batch, labels)
-        return logits
 
-
-class ResNet50(Network):
+class ResNet50(_Averaged):
     """ResNet-50 (He et al. 2016) with a head of 2048, 512 and as many units as there are answers."""
 
     layer = "layer4"
@@ -132,7 +125,7 @@ class ResNet50(Network):
         self.middle = nn.Sequential(whole.layer1, whole.layer2, whole.layer3)
         self.last = whole.layer4
         self.classifier = nn.Sequential(
-            nn.Dropout(dropout), nn.Linear(2048, hidden), nn.ReLU(), nn.Dropout(dropout), _last(hidden, labels)
+            nn.Dropout(dropout), nn.Linear(2048, hidden), nn.ReLU(), nn.Dropout(dropout), last_layer(hidden, labels)
         )
 
     def early(self, x: torch.Tensor) -> torch.Tensor:
@@ -144,8 +137,3 @@ class ResNet50(Network):
         """Pass the last stage."""
         feature_map: torch.Tensor = self.last(early_map)  # (batch, 2048, size_px / 32, size_px / 32)
         return feature_map
-
-    def head(self, feature_map: torch.Tensor) -> torch.Tensor:
-        """Average over the image and classify."""
-        logits: torch.Tensor = self.classifier(self.pooled(feature_map))  # (batch, labels)
-        return logits

@@ -13,6 +13,14 @@ from torch import nn
 from cxr_node.errors import ModelError
 
 
+def last_layer(units: int, outputs: int) -> nn.Linear:
+    """Build the last layer so that an untrained network answers one half to everything."""
+    layer = nn.Linear(units, outputs)
+    nn.init.normal_(layer.weight, std=0.01)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 class Network(nn.Module):
     """Two halves and a head: what Grad-CAM (the last feature map) and the distance (the middle one) need.
 

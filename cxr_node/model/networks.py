@@ -17,6 +17,7 @@ from cxr_node.errors import ModelError
 from cxr_node.model import ancestors, torchxrayvision
 from cxr_node.model.classes import OverClasses
 from cxr_node.model.network import Network as Network  # the name under which every room knows it
+from cxr_node.model.network import last_layer
 from cxr_node.model.profile import NetworkSpec
 
 LAST_STAGE = 14
@@ -56,10 +57,10 @@ class MobileNetV2(Network):
         if stride == 16:
             _keep_resolution(self.trunk)
         self.dropout = nn.Dropout(dropout)
-        last = _linear(hidden or 1280, labels)
+        last = last_layer(hidden or 1280, labels)
         before = [nn.Linear(1280, hidden), nn.ReLU(), nn.Dropout(dropout)] if hidden else []
         self.classifier = nn.Sequential(*before, last) if before else last
-        self.outsider = _linear(1280, 1) if outsider else None
+        self.outsider = last_layer(1280, 1) if outsider else None
         self.learns_outsiders = outsider
 
     def early(self, x: torch.Tensor) -> torch.Tensor:
@@ -89,13 +90,6 @@ class MobileNetV2(Network):
         """Average over the image, drop some features while training, and classify."""
         logits: torch.Tensor = self.classifier(self.dropout(self.pooled(feature_map)))  # (batch, labels)
         return logits
-
-
-def _linear(channels: int, outputs: int) -> nn.Linear:
-    layer = nn.Linear(channels, outputs)
-    nn.init.normal_(layer.weight, std=0.01)
-    nn.init.zeros_(layer.bias)
-    return layer
 
 
 def _keep_resolution(trunk: nn.Sequential) -> None:

@@ -16,11 +16,9 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression, minimize
 
 from cxr_node.training import bootstrap, metrics
+from cxr_node.training.bootstrap import Bools, Floats
 
 FOLDS = 10
-ECE_BINS = 15
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 Fitted = Callable[[Floats], Floats]
 
 
@@ -137,21 +135,14 @@ def compare(sample: Sample, prevalence: float) -> dict[str, Any]:
 def _figures(sample: Sample, prevalence: float, probability: Floats, by_platt: Floats) -> dict[str, Any]:
     share = sample.share(prevalence)
     loss, of_platt = (metrics.log_losses(sample.positive, one) for one in (probability, by_platt))
-
     weight = bootstrap.weights(sample.groups) * share  # (1 + draws, images)
     excess = bootstrap.bracket(weight @ (loss - of_platt) / weight.sum(axis=1))
     return {
         "log_loss": round(float(share @ loss), 4),
         "brier": round(float(share @ np.square(probability - sample.positive)), 4),
-        "calibration_error": round(_calibration_error(sample.positive, probability, share), 4),
+        "calibration_error": round(metrics.calibration_error(sample.positive, probability, share), 4),
         "log_loss_beyond_platt": excess.as_json(),
     }
-
-
-def _calibration_error(positive: Bools, probability: Floats, share: Floats) -> float:
-    """Mean gap of probability and frequency over bins of equal width, every row by its weight."""
-    bins = np.minimum((probability * ECE_BINS).astype(np.int64), ECE_BINS - 1)
-    return float(np.abs(np.bincount(bins, weights=share * (positive - probability), minlength=ECE_BINS)).sum())
 
 
 def _target(sample: Sample) -> Floats:

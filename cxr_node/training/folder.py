@@ -65,12 +65,28 @@ def section(folder: Path, name: str) -> dict[str, Any]:
     ModelError : the file cannot be read
     """
     try:
-        found: dict[str, Any] = json.loads((folder / METRICS).read_text("utf-8")).get(name, {})
+        content = json.loads((folder / METRICS).read_text("utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder / METRICS} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{folder / METRICS} was not written by cxr-node train: it holds no sections")
+    found: dict[str, Any] = content.get(name, {})
     return found
+
+
+def make(folder: Path) -> None:
+    """Make a profile folder where there is none yet.
+
+    Raises
+    ------
+    DataError : the folder cannot be made
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be written: {error.strerror}") from error
 
 
 def update_metrics(folder: Path, sections: dict[str, Any]) -> None:
@@ -123,5 +139,5 @@ def held_out(
     if chosen not in data.PARTS:
         raise DataError(f"there is no part {chosen!r}; parts are {', '.join(data.PARTS)}, all")
     if not own:
-        raise DataError(f"{data_folder} is not what the profile was trained on, so it has no part {chosen!r}")
+        raise DataError(f"{data_folder} is not what the profile was trained on, so it has no part '{chosen}'")
     return deal(items, recipe)[chosen], f"{data_folder.name}, {chosen} part"

@@ -30,9 +30,9 @@ from numpy.typing import NDArray
 
 from cxr_node.model.networks import Network
 from cxr_node.model.profile import Profile
-from cxr_node.training import deletion, figures, pointing, randomised
+from cxr_node.training import bootstrap, deletion, pointing, randomised
+from cxr_node.training.bootstrap import Interval
 from cxr_node.training.data import Item
-from cxr_node.training.figures import Figure
 from cxr_node.training.pointing import INSIDE, Looked
 from cxr_node.training.sight import Sight, case_of
 
@@ -103,7 +103,7 @@ def measure(
     found, by_shape = pointing.on_opacities(sight, negatives, rng, on_image)
     followed = _followed(sight, positives)
     curves, areas = _curves(sight, followed, negatives, rng)
-    known = figures.known(rates | found | areas)
+    known = {name: one.as_json() for name, one in (rates | found | areas).items() if one.is_known()}
     return {
         "positives": len(positives.cases),
         "negatives": len(negatives.cases),
@@ -165,7 +165,7 @@ def _coarse(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 def _curves(
     sight: Sight, followed: Looked, negatives: Looked, rng: np.random.Generator
-) -> tuple[dict[str, Any], dict[str, Figure]]:
+) -> tuple[dict[str, Any], dict[str, Interval]]:
     """Curves of the probability, and the areas under them."""
     if not followed.looks or not negatives.looks:
         return {}, {}
@@ -173,25 +173,25 @@ def _curves(
     found = deletion.curves(sight, followed.inputs, followed.looks, healthy, rng)
     groups = followed.groups
     areas = {kind: deletion.area(curves) for kind, curves in found.items()}
-    rates = {kind.replace("tion", "tion_area"): figures.mean(values, groups) for kind, values in areas.items()}
-    rates["deletion_gain"] = figures.mean(areas["deletion_random"] - areas["deletion"], groups)
-    rates["insertion_gain"] = figures.mean(areas["insertion"] - areas["insertion_random"], groups)
+    rates = {kind.replace("tion", "tion_area"): bootstrap.mean(values, groups) for kind, values in areas.items()}
+    rates["deletion_gain"] = bootstrap.mean(areas["deletion_random"] - areas["deletion"], groups)
+    rates["insertion_gain"] = bootstrap.mean(areas["insertion"] - areas["insertion_random"], groups)
     curves: dict[str, Any] = {"shares": deletion.SHARES.round(4).tolist()}
     for kind, rows in found.items():
-        points = [figures.mean(column, groups) for column in rows.T]
+        points = [bootstrap.mean(column, groups).as_json() for column in rows.T]
         curves[kind] = {part: [point[part] for point in points] for part in ("value", "low", "high")}
     return curves, rates
 
 
 def _randomised(
     sight: Sight, followed: Looked, rng: np.random.Generator, on_image: Callable[[], None]
-) -> dict[str, dict[str, Figure]]:
+) -> dict[str, dict[str, dict[str, float]]]:
     """Likeness of maps to those of shuffled networks."""
     if not followed.looks:
         return {}
     found = randomised.likeness(sight, followed.inputs, followed.looks, rng, on_image)
     groups = followed.groups
     return {
-        stage: {name: figures.mean(values, groups) for name, values in compared.items()}
+        stage: {name: bootstrap.mean(values, groups).as_json() for name, values in compared.items()}
         for stage, compared in found.items()
     }

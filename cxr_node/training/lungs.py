@@ -73,12 +73,6 @@ def find(pixels: Floats) -> Chest:
     return Chest(lungs=lungs, region=region, likeness=likeness)
 
 
-def find_all(images: NDArray[np.uint8]) -> tuple[Bools, Bools]:
-    """Find the chest on many: uint8, (images, rows, cols) -> lungs and regions, each of the same shape."""
-    found = [find(image.astype(np.float32)) for image in images]
-    return np.array([one.lungs for one in found]), np.array([one.region for one in found])
-
-
 def masks(place: Floats, shape: tuple[int, ...]) -> tuple[Bools, Bools]:
     """Draw lungs and chest region of a thorax with the given `PARAMETERS` on a picture of `shape`."""
     u, v, rise = _own_coordinates(place[None], *shape)

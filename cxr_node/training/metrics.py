@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from cxr_node.training import bootstrap
-from cxr_node.training.bootstrap import BINS, Bools, Floats
+from cxr_node.training.bootstrap import Bools, Floats
 
 
 def sigmoid(logits: Floats) -> Floats:
@@ -37,6 +37,12 @@ def brier(positive: Bools, probability: Floats) -> float:
     return float(np.square(probability - positive).mean())
 
 
-def calibration_error(positive: Bools, probability: Floats, bins: int = BINS) -> float:
-    """Expected calibration error: mean gap of probability and frequency over bins of equal width."""
-    return float(bootstrap.calibration_errors(positive, probability, np.ones((1, len(positive))), bins)[0])
+def calibration_error(positive: Bools, probability: Floats, weight: Floats | None = None) -> float:
+    """Expected calibration error: mean gap of probability and frequency over bins of equal width.
+
+    Parameters
+    ----------
+    weight : of each image, any unit; None: all alike
+    """
+    rows = np.ones((1, len(positive))) if weight is None else weight[None]
+    return float(bootstrap.calibration_errors(positive, probability, rows)[0])

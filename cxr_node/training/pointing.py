@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from cxr_node.training import figures, pasted, stamps
-from cxr_node.training.figures import Figure
+from cxr_node.training import bootstrap, pasted, stamps
+from cxr_node.training.bootstrap import Interval
 from cxr_node.training.pasted import Pasted
 from cxr_node.training.sight import Case, Look, Sight
 
@@ -49,7 +49,7 @@ class Looked:
         )
 
 
-def in_chest(sight: Sight, positives: Looked) -> dict[str, Figure]:
+def in_chest(sight: Sight, positives: Looked) -> dict[str, Interval]:
     """Where the maps of positive images lie, of those that have one."""
     maps = [sight.shown(look, case.pixels.shape) for look, case in zip(positives.looks, positives.cases, strict=True)]
     shown = np.array([bool(weight.any()) for weight in maps], dtype=np.bool_)
@@ -68,19 +68,19 @@ def in_chest(sight: Sight, positives: Looked) -> dict[str, Figure]:
     report_at = sight.profile.operating_point.report_at
     reported = np.array([look.probability >= report_at for look in positives.looks], dtype=np.bool_)[shown]
     return {
-        "shown": figures.share(shown, positives.groups),
-        "energy_in_chest": figures.mean(energy, groups),
-        "energy_in_lungs": figures.mean([_energy(weight, chest.lungs) for weight, chest in kept], groups),
-        **{name: figures.mean(values, groups) for name, values in by_chance.items()},
-        "peak_in_chest": figures.share(peak, groups),
-        "inside_chest": figures.share(inside, groups),
-        "inside_chest_of_reported": figures.share(inside[reported], groups[reported]),
+        "shown": bootstrap.share(shown, positives.groups),
+        "energy_in_chest": bootstrap.mean(energy, groups),
+        "energy_in_lungs": bootstrap.mean(np.array([_energy(weight, chest.lungs) for weight, chest in kept]), groups),
+        **{name: bootstrap.mean(np.array(values), groups) for name, values in by_chance.items()},
+        "peak_in_chest": bootstrap.share(peak, groups),
+        "inside_chest": bootstrap.share(inside, groups),
+        "inside_chest_of_reported": bootstrap.share(inside[reported], groups[reported]),
     }
 
 
 def on_marks(
     sight: Sight, positives: Looked, rng: np.random.Generator, on_image: Callable[[], None]
-) -> dict[str, Figure]:
+) -> dict[str, Interval]:
     """What letters, cables and frames outside the chest do to maps and probabilities of positive images."""
     bank = stamps.bank(BANK_SIZE, max([max(case.pixels.shape) for case in positives.cases], default=64), rng)
     changed = _each(positives.cases, lambda case: pasted.marks(case.pixels, case.chest, bank, rng), on_image)
@@ -96,17 +96,17 @@ def on_marks(
             kept.append(place)
     table, groups = np.array(rows).reshape(-1, 4), positives.groups[kept]
     return {
-        "energy_on_marks": figures.mean(table[:, 1], groups),
-        "energy_on_marks_before": figures.mean(table[:, 0], groups),
-        "energy_on_marks_by_chance": figures.mean(table[:, 2], groups),
-        "peak_on_marks": figures.share(table[:, 3] > 0.0, groups),
-        "probability_moved_by_marks": figures.mean(moved, positives.groups),
+        "energy_on_marks": bootstrap.mean(table[:, 1], groups),
+        "energy_on_marks_before": bootstrap.mean(table[:, 0], groups),
+        "energy_on_marks_by_chance": bootstrap.mean(table[:, 2], groups),
+        "peak_on_marks": bootstrap.share(table[:, 3] > 0.0, groups),
+        "probability_moved_by_marks": bootstrap.mean(np.array(moved), positives.groups),
     }
 
 
 def on_opacities(
     sight: Sight, negatives: Looked, rng: np.random.Generator, on_image: Callable[[], None]
-) -> tuple[dict[str, Figure], dict[str, dict[str, Any]]]:
+) -> tuple[dict[str, Interval], dict[str, dict[str, Any]]]:
     """Whether the peak lies in an opacity that was put into a normal lung; of all, and by the opacity's shape."""
     groups, report_at = negatives.groups, sight.profile.operating_point.report_at
     changed = _each(negatives.cases, lambda case: pasted.opacity(case.pixels, case.chest, rng), on_image)
@@ -124,16 +124,16 @@ def on_opacities(
     for shape in sorted(set(shapes.tolist())):
         rows = shapes == shape
         hits = {"found": found[rows], "found_nearly": nearly[rows], "raised": raised[rows]}
-        shares = {name: figures.share(hit, groups[rows]) for name, hit in hits.items()}
+        shares = {name: bootstrap.share(hit, groups[rows]).as_json() for name, hit in hits.items()}
         by_shape[shape] = {"images": int(rows.sum()), **shares}
     return {
-        "opacity_raises": figures.share(raised, groups),
-        "probability_moved_by_opacity": figures.mean(after - before, groups),
-        "opacity_found": figures.share(found, groups),
-        "opacity_found_nearly": figures.share(nearly, groups),
-        "opacity_found_by_chance": figures.mean(by_chance, groups),
-        "opacity_found_of_raised": figures.share(found[raised], groups[raised]),
-        "opacity_found_nearly_of_raised": figures.share(nearly[raised], groups[raised]),
+        "opacity_raises": bootstrap.share(raised, groups),
+        "probability_moved_by_opacity": bootstrap.mean(after - before, groups),
+        "opacity_found": bootstrap.share(found, groups),
+        "opacity_found_nearly": bootstrap.share(nearly, groups),
+        "opacity_found_by_chance": bootstrap.mean(np.array(by_chance), groups),
+        "opacity_found_of_raised": bootstrap.share(found[raised], groups[raised]),
+        "opacity_found_nearly_of_raised": bootstrap.share(nearly[raised], groups[raised]),
     }, by_shape
 
 

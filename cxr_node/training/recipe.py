@@ -256,11 +256,14 @@ def read(path: Path) -> Recipe:
     ConfigError : the file cannot be read or a key is unknown, missing or out of range; one line per mistake
     """
     try:
-        return parse(yaml.safe_load(path.read_text("utf-8")), str(path))
+        content = yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} is no recipe: it holds no keys")
+    return parse(content, str(path))
 
 
 def parse(content: Any, source: str) -> Recipe:

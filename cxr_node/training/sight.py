@@ -82,11 +82,20 @@ class Sight:
 
     def probabilities(self, inputs: torch.Tensor) -> NDArray[np.float64]:
         """Judge prepared pictures: (pictures, 1, size_px, size_px) -> (pictures,), in [0, 1]."""
-        return np.array([one for part in _on_all_cores(self._judged, inputs) for one in part], dtype=np.float64)
+        judged = _on_all_cores(self._judged, torch.split(inputs, BATCH))
+        return np.array([one for part in judged for one in part], dtype=np.float64)
 
     def looks(self, inputs: torch.Tensor) -> list[Look]:
         """Judge and explain prepared pictures; one pass forward, and back through the head only."""
-        return [look for part in _on_all_cores(self._explained, inputs) for look in part]
+        return self.looks_at(self.maps(inputs))
+
+    def maps(self, inputs: torch.Tensor) -> list[torch.Tensor]:
+        """Last feature maps of prepared pictures: batches of shape (up to `BATCH`, channels, rows, cols)."""
+        return _on_all_cores(self._mapped, torch.split(inputs, BATCH))
+
+    def looks_at(self, maps: Sequence[torch.Tensor]) -> list[Look]:
+        """Judge and explain what `maps` returned: the head's work alone."""
+        return [look for part in _on_all_cores(self._explained, maps) for look in part]
 
     def shown(self, look: Look, shape: tuple[int, ...]) -> Floats:
         """Spread a map over a picture as the node shows it: `shape`, range [0, 1], zeros where nothing stands out."""
@@ -105,8 +114,11 @@ class Sight:
         return found
 
     @torch.no_grad()
-    def _explained(self, inputs: torch.Tensor) -> list[Look]:
-        maps = self.network.features(self._here(inputs))  # (batch, channels, cells, cells)
+    def _mapped(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.network.features(self._here(inputs))  # (batch, channels, cells, cells)
+
+    @torch.no_grad()
+    def _explained(self, maps: torch.Tensor) -> list[Look]:
         logits = self.network.head(maps)[:, self.label]
         judged = calibrated(logits, self.profile.slope, self.profile.intercept).tolist()
         return [
@@ -120,12 +132,10 @@ class Sight:
         return inputs.to(device).contiguous(memory_format=torch.channels_last)
 
 
-def _on_all_cores(ask: Callable[[torch.Tensor], Answer], inputs: torch.Tensor) -> list[Answer]:
-    """Ask in batches, one core each: cores that share a batch wait for each other on a busy machine, at every layer."""
-    if not len(inputs):
-        return []
+def _on_all_cores(ask: Callable[[torch.Tensor], Answer], batches: Sequence[torch.Tensor]) -> list[Answer]:
+    """Give each batch one core: cores that share a batch wait for each other on a busy machine, at every layer."""
     with ThreadPoolExecutor(os.cpu_count() or 1, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        return list(pool.map(ask, torch.split(inputs, BATCH)))
+        return list(pool.map(ask, [batch for batch in batches if len(batch)]))
 
 
 def case_of(item: Item) -> Case:

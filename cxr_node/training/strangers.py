@@ -2,6 +2,9 @@
 
 Knows no label. Refused is what the node's admission would not let through (`dicom.admission.check_pixels`) or what
 the profile calls UNCERTAIN; the age gate and other headers are not asked, for the pixels alone must be enough.
+Training makes outsiders too (`training.outsiders`), on purpose by other code: these here start from the source file
+and not from the small copy that was learned from, and their noise is of another kind, so that a mistake in the lesson
+is not also in the examination.
 """
 
 from __future__ import annotations

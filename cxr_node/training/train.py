@@ -86,7 +86,7 @@ def run(recipe_path: Path, data_folder: Path, out: Path, *, progress: bool = Tru
     Raises
     ------
     ConfigError : the recipe is wrong, or `out` holds a training of another recipe
-    DataError : the data cannot be trained on; said before any training starts
+    DataError : the data cannot be trained on, or `out` cannot be made; said before any training starts
     """
     recipe = recipes.read(recipe_path)
     items = data.read(data_folder, recipe.words, label_column=recipe.data.column)
@@ -96,7 +96,7 @@ def run(recipe_path: Path, data_folder: Path, out: Path, *, progress: bool = Tru
     bond = Bond(data.fingerprint(items), recipe)
     _require_own(out, bond)
     calibrate.foresee(recipe, parts["calibration"])
-    out.mkdir(parents=True, exist_ok=True)
+    folder.make(out)
     with bar_of(progress) as bar:
         material = prepare(recipe, recipe_path, parts, bar)
         pretrain.run(recipe, network, material.images, out, bond, bar)

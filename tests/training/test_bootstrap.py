@@ -95,6 +95,14 @@ def test_a_perfect_share_is_still_in_doubt() -> None:
     one_child = bootstrap.share(np.ones(100, dtype=bool), np.repeat("a", 100))
     assert one_child.low == pytest.approx(0.025)
     assert not bootstrap.share(np.ones(0, dtype=bool), children[:0]).is_known()
+    assert not bootstrap.mean(np.ones(0), children[:0]).is_known()
+
+
+def test_two_children_leave_everything_open_however_many_images_they_have() -> None:
+    hit = np.repeat([True, False], 50)
+    assert bootstrap.share(hit, np.repeat(["one", "other"], 50)).as_json() == {"value": 0.5, "low": 0.0, "high": 1.0}
+    alone = bootstrap.share(hit, np.arange(100).astype(str))
+    assert (alone.low, alone.high) == pytest.approx((0.4, 0.6), abs=0.03)
 
 
 def test_a_difference_is_as_unsure_as_both_together() -> None:
