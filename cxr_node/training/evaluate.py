@@ -6,10 +6,8 @@ Knows no training. Verdicts are made as in serving, by `model.decision`; what fi
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -61,25 +59,12 @@ class Judge:
         self.network, self.stats = weights.load(profile.weights_path, profile.network, len(profile.labels))
 
     def score(self, inputs: torch.Tensor, on_image: Callable[[], None]) -> Scores:
-        """Score float32, shape (images, 1, size_px, size_px), standardised.
-
-        A core takes its share of the images, instead of all cores one image together: beside a training, whose threads
-        keep the cores busy, those would wait for each other at every layer (measured: 1.4 s an image, not 0.1).
-        """
-        cores = max(1, min(os.cpu_count() or 1, len(inputs)))
-        with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            parts = list(pool.map(lambda part: self._scored(part, on_image), torch.tensor_split(inputs, cores)))
-        return Scores(
-            logits=torch.cat([part.logits for part in parts]),
-            distance=np.concatenate([part.distance for part in parts]),
-        )
+        """Score float32, shape (images, 1, size_px, size_px), standardised."""
+        return scores.score(self.network, self.stats, inputs, on_image)
 
     def probability(self, scored: Scores) -> Floats:
         """Calibrated probability, shape (images,), in [0, 1]."""
         return scored.probability(self.profile.slope, self.profile.intercept)
-
-    def _scored(self, inputs: torch.Tensor, on_image: Callable[[], None]) -> Scores:
-        return scores.score(self.network, self.stats, inputs, on_image)
 
 
 def evaluate(

@@ -5,7 +5,9 @@ Knows no thresholds. Every image goes through `model.preprocess` and `model.pred
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -142,7 +144,7 @@ def signatures(
 def score(
     network: Network,
     stats: Mapping[str, torch.Tensor],
-    inputs: Iterable[torch.Tensor],
+    inputs: torch.Tensor,
     on_image: Callable[[], None] = _silent,
 ) -> Scores:
     """Score prepared images in all their views.
@@ -151,13 +153,28 @@ def score(
     ----------
     network : its evaluation mode is switched on
     stats : as `model.distance.normalised` returns them
-    inputs : float32, shape (1, size_px, size_px) each, standardised
+    inputs : float32, shape (images, 1, size_px, size_px), standardised
+
+    Notes
+    -----
+    A core takes its share of the images, instead of all cores one image together: beside a training, whose threads
+    keep the cores busy, those would wait for each other at every layer (measured: 1.4 s an image, not 0.1).
     """
     network.eval()
-    rows, distances = [], []
+    cores = max(1, min(os.cpu_count() or 1, len(inputs)))
+    with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        parts = pool.map(lambda part: _scored(network, stats, part, on_image), torch.tensor_split(inputs, cores))
+        rows = [row for part in parts for row in part]
+    return Scores(logits=torch.stack([logits for logits, _ in rows]), distance=np.array([far for _, far in rows]))
+
+
+def _scored(
+    network: Network, stats: Mapping[str, torch.Tensor], inputs: torch.Tensor, on_image: Callable[[], None]
+) -> list[tuple[torch.Tensor, float]]:
+    """Logits of each image's views, shape (views, labels), and its distance."""
+    rows = []
     for image in inputs:
         sight = look(network, preprocess.views(image[0].numpy())[None])
-        rows.append(sight.logits[0])
-        distances.append(float(distance.distance(sight.signature, stats, sight.strangeness)[0]))
+        rows.append((sight.logits[0], float(distance.distance(sight.signature, stats, sight.strangeness)[0])))
         on_image()
-    return Scores(logits=torch.stack(rows), distance=np.array(distances))
+    return rows

@@ -96,7 +96,7 @@ def test_no_verdict_turns_into_its_opposite_when_the_image_is_stored_another_way
     found = reencode.measure(judge, evaluate.sampled(held_out, 4), _silent)
     assert found["answers"] == 4 * len(reencode.VARIANTS)
     assert found["flips"] == 0
-    assert found["move"]["value"] < 0.05
+    assert found["move"].value < 0.05
 
 
 @pytest.mark.shared
@@ -105,9 +105,9 @@ def test_heat_maps_of_positives_peak_inside_the_chest(judge: Judge, held_out: li
     looked = _looked(sight, [item for item in evaluate.sampled(held_out, 40) if item.positive])
     assert len(looked.looks) == 20 and looked.looks[0].active.shape == (12, 12)
     found = pointing.in_chest(sight, looked)
-    assert found["shown"]["value"] >= 0.9
-    assert found["peak_in_chest"]["value"] >= 0.85
-    assert found["energy_in_chest"]["value"] > found["energy_in_chest_by_chance"]["value"] + 0.2
+    assert found["shown"].value >= 0.9
+    assert found["peak_in_chest"].value >= 0.85
+    assert found["energy_in_chest"].value > found["energy_in_chest_by_chance"].value + 0.2
 
 
 @pytest.mark.shared
@@ -115,8 +115,8 @@ def test_heat_maps_peak_in_an_opacity_drawn_into_a_normal_lung(judge: Judge, hel
     sight = Sight(profile=judge.profile, network=judge.network.eval())
     looked = _looked(sight, [item for item in evaluate.sampled(held_out, 24) if not item.positive])
     found, _ = pointing.on_opacities(sight, looked, np.random.default_rng(0), _silent)
-    assert found["opacity_found"]["value"] >= 0.75
-    assert found["opacity_found_by_chance"]["value"] < 0.4
+    assert found["opacity_found"].value >= 0.75
+    assert found["opacity_found_by_chance"].value < 0.4
 
 
 def _looked(sight: Sight, items: list[Item]) -> Looked:
@@ -136,7 +136,7 @@ def _scores(profile: Profile, images: list[Path] | list[io.BytesIO]) -> Scores:
         with Image.open(one) as image:
             pixels = np.asarray(image.convert("L"), dtype=np.float32) / 255.0
         inputs.append(torch.from_numpy(preprocess.prepare(pixels, profile.input))[None])
-    return scores.score(network, stats, inputs)
+    return scores.score(network, stats, torch.stack(inputs))
 
 
 def _probability(profile: Profile, images: list[Path] | list[io.BytesIO]) -> np.ndarray:
