@@ -25,14 +25,14 @@ _USERS = (DataError, ForeignProfileError)
 
 ORDER = (
     *("demo", "check", "serve", "receive", "work", "deliver", "status", "trace", "retry"),
-    *("send", "classify", "verify", "conformance", "train", "evaluate", "calibrate", "import"),
+    *("send", "classify", "verify", "conformance", "train", "evaluate", "compare", "calibrate", "import"),
 )
 """Of the commands in --help: the node first, then files, then how its classifier is made."""
 
 
 class _InOrder(typer.core.TyperGroup):
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # typer's own context
-        return sorted(super().list_commands(ctx), key=ORDER.index)
+        return sorted(super().list_commands(ctx), key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
 
 
 app = typer.Typer(
