@@ -96,7 +96,7 @@ def test_no_verdict_turns_into_its_opposite_when_the_image_is_stored_another_way
     found = reencode.measure(judge, evaluate.sampled(held_out, 4), _silent)
     assert found["answers"] == 4 * len(reencode.VARIANTS)
     assert found["flips"] == 0
-    assert found["move"].value < 0.05
+    assert found["move"]["value"] < 0.05
 
 
 @pytest.mark.shared
