@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torchvision.models import mobilenet_v2
 
 from cxr_node.errors import DataError
 from cxr_node.model import networks
 from cxr_node.model import profile as profiles
-from cxr_node.model.networks import Network
 from cxr_node.model.profile import ProfileFile
 from cxr_node.training import folder
 
@@ -31,8 +31,8 @@ FIGURES = {
     "brier": "Brier score",
 }
 """Figure of `evaluate` -> column of the table."""
-RUNS = 15
-"""Timed forward passes; the median counts."""
+WARM_UP, RUNS = 5, 25
+"""Forward passes that do not count, and those that do."""
 
 OWN_TERMS = ", corrupted"
 """End of the names of evaluations that each recipe's own augmentation has changed: no equal terms."""
@@ -76,39 +76,49 @@ def page(profile_folders: Sequence[Path], waiting: Sequence[Path] = ()) -> str:
 
 
 def _size_and_speed(compared: Sequence[ProfileFile]) -> str:
-    plain = mobilenet_v2(weights=None)
-    reference_ms = _forward_ms(plain, torch.zeros(1, 3, 224, 224))
+    built = [networks.build(described.network, len(described.labels)) for described in compared]
+    timed = [(mobilenet_v2(weights=None), torch.zeros(1, 3, 224, 224))]
+    timed += [
+        (network, torch.zeros(1, 1, described.input.size_px, described.input.size_px))
+        for network, described in zip(built, compared, strict=True)
+    ]
+    reference_ms, *took_ms = _forward_ms(timed)
     rows = []
-    for described in compared:
-        network = networks.build(described.network, len(described.labels))
-        took_ms = _forward_ms(network, torch.zeros(1, 1, described.input.size_px, described.input.size_px))
+    for described, network, took in zip(compared, built, took_ms, strict=True):
         values = [value for value in network.state_dict().values() if value.is_floating_point()]
         size_mb = sum(value.numel() * (2 if value.dim() > 1 else 4) for value in values) / 1e6
         parameters = sum(value.numel() for value in network.parameters()) / 1e6
         rows.append(
             f"| {described.name} | {described.network.architecture} | {described.input.size_px} | {parameters:.1f} | "
-            f"{size_mb:.1f} | {took_ms:.0f} | {took_ms / reference_ms:.2f} |"
+            f"{size_mb:.1f} | {took:.0f} | {took / reference_ms:.2f} |"
         )
     return (
         "## Size and speed\n\n"
         f"One image in one view, float32, {torch.get_num_threads()} threads, torch {torch.__version__.split('+')[0]}; "
-        f"median of {RUNS} forward passes. The last column is a ratio to torchvision's MobileNetV2 at 224 px in the "
-        f"same run ({reference_ms:.0f} ms).\n\n"
+        f"median of {RUNS} forward passes, the networks in turn. The last column is a ratio to torchvision's "
+        f"MobileNetV2 at 224 px ({reference_ms:.0f} ms).\n\n"
         "| profile | network | px | parameters, millions | weights, MB | forward, ms | ratio |\n"
         "|---|---|---|---|---|---|---|\n" + "\n".join(rows)
     )
 
 
 @torch.inference_mode()
-def _forward_ms(network: Network | torch.nn.Module, x: torch.Tensor) -> float:
-    network.eval().to(memory_format=torch.channels_last)
-    x = x.contiguous(memory_format=torch.channels_last)
-    took = []
-    for _ in range(RUNS + 2):
-        begun = time.perf_counter()
-        network(x)
-        took.append(1e3 * (time.perf_counter() - begun))
-    return statistics.median(took[2:])
+def _forward_ms(timed: Sequence[tuple[nn.Module, torch.Tensor]]) -> list[float]:
+    """Time the networks in turn, so that what else the machine does falls on all of them alike."""
+    ready = [
+        (
+            network.eval().to(memory_format=torch.channels_last),
+            image.contiguous(memory_format=torch.channels_last),
+        )
+        for network, image in timed
+    ]
+    took: list[list[float]] = [[] for _ in ready]
+    for _ in range(WARM_UP + RUNS):
+        for times, (network, image) in zip(took, ready, strict=True):
+            begun = time.perf_counter()
+            network(image)
+            times.append(1e3 * (time.perf_counter() - begun))
+    return [statistics.median(times[WARM_UP:]) for times in took]
 
 
 def _measured(name: str, profile_folders: Sequence[Path]) -> str:
