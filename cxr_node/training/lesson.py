@@ -74,7 +74,7 @@ def give(
     images, positive = chosen
     pairs = min(section.pairs, len(strange))
     plain = strange[rng.choice(len(strange), size=pairs, replace=False)] if pairs else strange[:0]
-    others = outsiders.draw(images, strange[:0], section.outsiders, rng)
+    others = outsiders.draw(images, section.outsiders, rng)
     together = np.concatenate([images, plain, plain, others])
     draw = np.zeros(len(together), dtype=bool)
     draw[: len(images)] = ~positive & (rng.random(len(images)) < augmenter.opacity)

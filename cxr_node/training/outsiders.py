@@ -65,21 +65,17 @@ MAKERS: Mapping[str, Maker] = {
 """Kind -> how it is made from a training image."""
 
 
-def draw(images: Bytes, strangers: Bytes, count: int, rng: np.random.Generator) -> Bytes:
-    """Make outsiders: a third real strangers where there are any, the rest made, mirrored ones most often.
+def draw(images: Bytes, count: int, rng: np.random.Generator) -> Bytes:
+    """Make outsiders, mirrored ones most often: they are the hardest to tell.
 
     Parameters
     ----------
     images : uint8, shape (images, size_px, size_px), of the population
-    strangers : uint8, shape (strangers, size_px, size_px), of another population; may be empty
     count : how many
 
     Returns
     -------
     uint8, shape (count, size_px, size_px)
     """
-    real = round(count / 3.0 + rng.random() - 0.5) if len(strangers) else 0
-    made = [strangers[place] for place in rng.integers(len(strangers), size=real)] if real else []
-    kinds = rng.choice(["mirrored", "mirrored", "mirrored", "inverted", "turned", "part", "texture"], size=count - real)
-    made += [MAKERS[str(kind)](images[int(rng.integers(len(images)))], rng) for kind in kinds]
-    return np.stack(made)
+    kinds = rng.choice(["mirrored", "mirrored", "mirrored", "inverted", "turned", "part", "texture"], size=count)
+    return np.stack([MAKERS[str(kind)](images[int(rng.integers(len(images)))], rng) for kind in kinds])
