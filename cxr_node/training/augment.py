@@ -8,7 +8,9 @@ The only door that knows labels draws an opacity into a normal lung and calls th
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -61,7 +63,7 @@ class Augmenter:
     def __init__(self, section: AugmentSection, spec: InputSpec, source_px: int, seed: int) -> None:
         self._section = section
         self._spec = spec
-        self._stamps = stamps.bank(BANK_SIZE, source_px, np.random.default_rng(seed))
+        self._stamps = _stamps(source_px, seed)
         self._chest = _chest(source_px)
 
     @property
@@ -124,6 +126,12 @@ class Augmenter:
             if rng.random() < section.surround:
                 style.surround(mixed[place], images[partner], rng)
         return mixed
+
+
+@lru_cache(maxsize=2)
+def _stamps(size_px: int, seed: int) -> Sequence[stamps.Stamp]:
+    """Draw the stamps once: training, calibration and measurement use the same ones."""
+    return tuple(stamps.bank(BANK_SIZE, size_px, np.random.default_rng(seed)))
 
 
 def _chest(size_px: int) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ matplotlib carries, so that every machine draws the same.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -28,7 +29,7 @@ def bank(count: int, size_px: int, rng: np.random.Generator) -> list[Stamp]:
     return [makers[rng.integers(len(makers))](size_px, rng) for _ in range(count)]
 
 
-def paste(image: NDArray[np.float32], stamps: list[Stamp], rng: np.random.Generator) -> None:
+def paste(image: NDArray[np.float32], stamps: Sequence[Stamp], rng: np.random.Generator) -> None:
     """Lay one to five stamps over an image, in place; four of five lie near an edge, as real ones do.
 
     Parameters
