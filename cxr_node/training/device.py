@@ -5,9 +5,16 @@ Knows no recipe's contents and no network's form.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
 import torch
 
 from cxr_node.model.networks import Network
+
+Answer = TypeVar("Answer")
 
 
 def chosen(threads: int) -> torch.device:
@@ -26,3 +33,18 @@ def of(network: Network) -> torch.device:
 def placed(batch: torch.Tensor, network: Network) -> torch.Tensor:
     """Bring a batch of images to a network, in the order of memory that convolutions are fastest with."""
     return batch.to(of(network), memory_format=torch.channels_last)
+
+
+def cores() -> int:
+    """How many there are."""
+    return os.cpu_count() or 1
+
+
+def on_all_cores(ask: Callable[[torch.Tensor], Answer], batches: Sequence[torch.Tensor]) -> list[Answer]:
+    """Give each batch one core, instead of all cores one batch together; empty batches are left out.
+
+    Beside a training, whose threads keep the cores busy, cores that share a batch wait for each other at every layer
+    (measured: 1.4 s an image, not 0.1).
+    """
+    with ThreadPoolExecutor(cores(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        return list(pool.map(ask, [batch for batch in batches if len(batch)]))

@@ -5,11 +5,8 @@ Knows no opacity, no mark and no figure. The plain view only: heat maps are made
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +17,7 @@ from cxr_node.model import gradcam, preprocess
 from cxr_node.model.networks import Network
 from cxr_node.model.predictor import calibrated
 from cxr_node.model.profile import Profile
-from cxr_node.training import data, lungs
+from cxr_node.training import data, device, lungs
 from cxr_node.training.data import Item
 from cxr_node.training.lungs import Chest
 
@@ -28,7 +25,6 @@ BATCH = 8
 LARGEST_PX = 512
 """Long side from which a radiograph is made smaller first: a heat map has 36 to 144 cells."""
 Floats = NDArray[np.float32]
-Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +78,7 @@ class Sight:
 
     def probabilities(self, inputs: torch.Tensor) -> NDArray[np.float64]:
         """Judge prepared pictures: (pictures, 1, size_px, size_px) -> (pictures,), in [0, 1]."""
-        judged = _on_all_cores(self._judged, torch.split(inputs, BATCH))
+        judged = device.on_all_cores(self._judged, torch.split(inputs, BATCH))
         return np.array([one for part in judged for one in part], dtype=np.float64)
 
     def looks(self, inputs: torch.Tensor) -> list[Look]:
@@ -91,11 +87,11 @@ class Sight:
 
     def maps(self, inputs: torch.Tensor) -> list[torch.Tensor]:
         """Last feature maps of prepared pictures: batches of shape (up to `BATCH`, channels, rows, cols)."""
-        return _on_all_cores(self._mapped, torch.split(inputs, BATCH))
+        return device.on_all_cores(self._mapped, torch.split(inputs, BATCH))
 
     def looks_at(self, maps: Sequence[torch.Tensor]) -> list[Look]:
         """Judge and explain what `maps` returned: the head's work alone."""
-        return [look for part in _on_all_cores(self._explained, maps) for look in part]
+        return [look for part in device.on_all_cores(self._explained, maps) for look in part]
 
     def shown(self, look: Look, shape: tuple[int, ...]) -> Floats:
         """Spread a map over a picture as the node shows it: `shape`, range [0, 1], zeros where nothing stands out."""
@@ -109,13 +105,13 @@ class Sight:
 
     @torch.no_grad()
     def _judged(self, inputs: torch.Tensor) -> list[float]:
-        logits = self.network(self._here(inputs))[:, self.label]
+        logits = self.network(device.placed(inputs, self.network))[:, self.label]
         found: list[float] = calibrated(logits, self.profile.slope, self.profile.intercept).tolist()
         return found
 
     @torch.no_grad()
     def _mapped(self, inputs: torch.Tensor) -> torch.Tensor:
-        return self.network.features(self._here(inputs))  # (batch, channels, cells, cells)
+        return self.network.features(device.placed(inputs, self.network))  # (batch, channels, cells, cells)
 
     @torch.no_grad()
     def _explained(self, maps: torch.Tensor) -> list[Look]:
@@ -125,17 +121,6 @@ class Sight:
             Look(probability=probability, active=gradcam.activation(self.network, one[None], self.label))
             for probability, one in zip(judged, maps, strict=True)
         ]
-
-    def _here(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Bring inputs to where the network is."""
-        device = next(self.network.parameters()).device
-        return inputs.to(device).contiguous(memory_format=torch.channels_last)
-
-
-def _on_all_cores(ask: Callable[[torch.Tensor], Answer], batches: Sequence[torch.Tensor]) -> list[Answer]:
-    """Give each batch one core: cores that share a batch wait for each other on a busy machine, at every layer."""
-    with ThreadPoolExecutor(os.cpu_count() or 1, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        return list(pool.map(ask, [batch for batch in batches if len(batch)]))
 
 
 def case_of(item: Item) -> Case:
