@@ -177,13 +177,7 @@ def load(folder: Path) -> Profile:
     ModelError : a file is missing or malformed, or a hash does not match; the message names both hashes.
     """
     described = described_in(folder)
-    found = {name: sha256(folder / name) for name in BOUND_FILES}
-    for name, is_ in found.items():
-        if is_ != (expected := described.sha256.get(name)):
-            raise ModelError(
-                f"{folder / name} is not the file that the profile was released with: sha256 is {is_}, "
-                f"profile.yaml says {expected}. Restore the profile folder or calibrate it anew."
-            )
+    found = {name: as_released(folder, described, name) for name in BOUND_FILES}
     calibrated = _read(folder / "calibration.yaml", CalibrationFile)
     if calibrated.weights_sha256 != found["weights.safetensors"]:
         raise ModelError(
@@ -206,6 +200,22 @@ def load(folder: Path) -> Profile:
         weights_sha256=calibrated.weights_sha256,
         op_norm=tuple(calibrated.op_norm) if calibrated.op_norm is not None else None,
     )
+
+
+def as_released(folder: Path, described: ProfileFile, name: str) -> str:
+    """Take the sha256 of a file of the profile, which must be the one that profile.yaml names.
+
+    Raises
+    ------
+    ModelError : it is another, or the file cannot be read; the message names both
+    """
+    found = sha256(folder / name)
+    if found != (expected := described.sha256.get(name)):
+        raise ModelError(
+            f"{folder / name} is not the file that the profile was released with: sha256 is {found}, "
+            f"profile.yaml says {expected}. Restore the profile folder."
+        )
+    return found
 
 
 def described_in(folder: Path) -> ProfileFile:

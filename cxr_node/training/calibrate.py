@@ -94,9 +94,10 @@ def run(
     Raises
     ------
     DataError : the data cannot be calibrated on, or no threshold keeps what was asked; nothing is changed then
-    ModelError : the profile folder is not complete
+    ModelError : the profile folder is not complete, or its weights are not those it was released with
     """
     recipe, described = asked.of(folder.recipe_of(profile_folder)), profiles.described_in(profile_folder)
+    profiles.as_released(profile_folder, described, "weights.safetensors")  # a calibration vouches for its weights
     fitted_on = folder.held_out(profile_folder, data_folder, part, default="calibration", labels=labels)
     foresee(recipe, fitted_on[0])
     with bar_of(progress) as bar:

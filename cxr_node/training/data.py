@@ -66,11 +66,13 @@ def read(
 
     Raises
     ------
-    DataError : no folder, no image, a missing file, an unknown label, a class without images
+    DataError : no folder, no image, a missing file, an unknown label, a class without images, a column of no manifest
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder")
     listed = manifest or folder / "manifest.csv"
+    if label_column not in STRICT_COLUMNS and not listed.is_file():
+        raise DataError(f"{folder} has no manifest.csv, so no column {label_column!r}; its folders are the labels")
     rows = _manifest_rows(listed, label_column) if manifest or listed.is_file() else _tree_rows(folder, label_column)
     strict = label_column in STRICT_COLUMNS
     unknown = sorted({row[label_column] for row in rows} - set(classes)) if strict else []

@@ -12,7 +12,7 @@ import yaml
 from typer.testing import CliRunner
 
 from cxr_node.cli import app
-from cxr_node.errors import DataError
+from cxr_node.errors import DataError, ModelError
 from cxr_node.model import profile as profiles
 from cxr_node.training import calibrate, train
 from cxr_node.training.data import Item
@@ -110,6 +110,13 @@ def test_a_list_of_the_images_of_training_is_refused(profile_folder: Path, data_
     labels = Labels(manifest=labels_csv(tmp_path / "own.csv", data_folder))
     with pytest.raises(DataError, match="leave it out"):
         calibrate.run(profile_folder, data_folder, labels=labels, progress=False)
+
+
+def test_other_weights_are_not_calibrated(profile_folder: Path, data_folder: Path) -> None:
+    weights = profile_folder / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
+    with pytest.raises(ModelError, match=r"profile\.yaml says [0-9a-f]{64}"):
+        calibrate.run(profile_folder, data_folder, part="all", progress=False)
 
 
 def test_an_impossible_promise_is_refused_before_training(data_folder: Path, tmp_path: Path) -> None:

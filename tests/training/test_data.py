@@ -85,6 +85,11 @@ def test_folder_tree_is_read(tmp_path: Path) -> None:
     assert images.dtype == np.uint8
 
 
+def test_a_column_without_a_manifest_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no manifest\.csv, so no column 'finding'"):
+        data.read(folders.tree(tmp_path), CLASSES, label_column="finding")
+
+
 def test_16_bits_are_kept(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 32768], [65535, 256]], dtype=np.uint16)).save(tmp_path / "deep.png")
     item = Item(path=tmp_path / "deep.png", positive=True, kind="", group="", digest="")
