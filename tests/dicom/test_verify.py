@@ -147,7 +147,7 @@ def test_sound_results_where_some_kinds_are_not_made(case: str, kinds: set[Resul
     assert verify.check_files([*contents, ("source", SOURCES["DX"])]).flaws == ()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     numbers=st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted),
     probability=st.floats(0, 1),

@@ -50,14 +50,14 @@ def with_one_broken(case: str, act: object, kind: ResultKind) -> list[Artifact]:
     return [broken(each, act) if each.kind is kind else each for each in artifacts.values()]  # type: ignore[arg-type]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(broken_sets())
 def test_before_it_is_sent_any_change_anywhere_is_noticed(drawn: tuple[str, Mutation, ResultKind]) -> None:
     case, act, kind = drawn
     assert verify.check_made(with_one_broken(case, act, kind), results(case)[1]), str(act)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(broken_sets())
 def test_of_files_with_their_source_all_but_what_stands_in_one_place_is_noticed(
     drawn: tuple[str, Mutation, ResultKind],
@@ -99,7 +99,7 @@ def test_every_content_item_removed_doubled_or_moved_is_noticed(case: str, kind:
     assert verify.check_made(broken_set, results(case)[1])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     kind=st.sampled_from((ResultKind.REPORT, ResultKind.MEASUREMENTS)),
     place=st.floats(0, 1, exclude_max=True),
