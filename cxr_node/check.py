@@ -1,19 +1,26 @@
-"""What an operator wants to know before the node starts: one line each, all of them even if one fails."""
+"""The configuration and the world it names, before the node starts: one line each, all of them even if one fails.
+
+What the machine is capable of is for `doctor`.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from cxr_node import config as configuration
-from cxr_node.config import Address, Config, Destination
+from cxr_node import contradictions, permissions
+from cxr_node.config import Address, Config, Destination, Tls
 from cxr_node.dicom import decoders
 from cxr_node.errors import ConfigError, CxrNodeError, DeliveryError
 from cxr_node.model import profile
 from cxr_node.node import send
+from cxr_node.node.spool import OWN_NAMES
 
 _MIB = 1024 * 1024
 
@@ -25,15 +32,21 @@ class Line:
     ok: bool
     subject: str
     sentence: str
+    warning: bool = False
+    """Works, and an operator should know all the same."""
 
     def as_json(self) -> dict[str, object]:
         """One line of `cxr-node check --json`."""
-        return {"ok": self.ok, "subject": self.subject, "sentence": self.sentence}
+        return {"ok": self.ok, "warning": self.warning, "subject": self.subject, "sentence": self.sentence}
 
 
 def check(config: Config, source: str) -> Iterator[Line]:
     """Look at configuration, weights, decoders, disk, port and destinations."""
-    yield Line(ok=True, subject="configuration", sentence=f"{source}: every key is known")
+    yield Line(ok=True, subject="configuration", sentence=f"{source}: every key is known, and none holds a secret")
+    for sentence in _warnings(config):
+        yield Line(ok=True, warning=True, subject="configuration", sentence=sentence)
+    if keys := _tls(config):
+        yield _try("private keys", partial(_private_keys, keys))
     for name in (config.model.profile, *config.model.others):
         yield _try("weights", partial(_weights, name))
     for syntax in decoders.transfer_syntaxes():
@@ -44,6 +57,35 @@ def check(config: Config, source: str) -> Iterator[Line]:
         yield Line(ok=False, subject="destinations", sentence="none configured: results would go nowhere")
     for destination in config.destinations:
         yield _try(f"destination {destination.name}", partial(_echo, config, destination))
+
+
+def _warnings(config: Config) -> Iterator[str]:
+    yield from contradictions.doubtful(config)
+    for name in (config.model.profile, *config.model.others):
+        with suppress(ConfigError):  # no such profile: said where weights are looked at
+            folder = configuration.profile_folder(name)
+            if permissions.changeable(folder):
+                yield f"{folder}: this account may change the weights; let another own them"
+    if os.geteuid() == 0 and config.listen.port and config.listen.port < (first := _first_free_port()):
+        yield f"listen.port: {config.listen.port} is for the superuser; the systemd units listen from {first} on"
+    path = config.spool.path
+    if path.exists() and (free_mib := shutil.disk_usage(path).free // _MIB) < config.listen.max_object_mib:
+        yield f"listen.max_object_mib: {config.listen.max_object_mib} is more than {path} has free ({free_mib} MiB)"
+
+
+def _first_free_port() -> int:
+    """Lowest port that any account may listen on (ip(7))."""
+    return int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
+
+
+def _tls(config: Config) -> list[Tls]:
+    found = [config.listen.tls, *(destination.tls for destination in config.destinations)]
+    return [tls for tls in found if tls is not None]
+
+
+def _private_keys(found: Sequence[Tls]) -> str:
+    keys = {str(tls.located().key) for tls in found}
+    return f"{', '.join(sorted(keys))}: read by the owner only"
 
 
 def _try(subject: str, look: Callable[[], str]) -> Line:
@@ -69,9 +111,11 @@ def _spool(config: Config) -> str:
             f"{path}: {free_mib} MiB free, spool.min_free_mib asks for {config.spool.min_free_mib}: "
             "every C-STORE would be answered 0xA700"
         )
+    open_to_others = permissions.is_open(path, OWN_NAMES)
     if not os.access(existing, os.W_OK | os.X_OK):
         raise ConfigError(f"{path}: is not writable for this user")
-    return f"{path}: {free_mib} MiB free, accepting above {config.spool.min_free_mib} MiB"
+    closing = "; open to others now, the node closes it when it starts" if open_to_others else ""
+    return f"{path}: {free_mib} MiB free, accepting above {config.spool.min_free_mib} MiB{closing}"
 
 
 def _port(config: Config) -> str:

@@ -37,6 +37,16 @@ def _profiles(config: Config) -> list[Profile]:
         raise ConfigError(str(error)) from error
 
 
+def _settings(file: Path) -> Config:
+    """The configuration of a process that serves, whose journal is open and whose memory stays off the disk."""
+    from cxr_node.node import journal, service
+
+    settings = configuration.load(file)
+    journal.configure()
+    service.no_core_files()
+    return settings
+
+
 def _load_classifier(config: Config) -> Classifier:
     # Before torch is loaded: on busy cores, threads that spin while they wait made one image take 1.9 s, not 0.08 s.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -65,10 +75,9 @@ def _ledger(config: Config) -> Ledger:
 @command()
 def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Run the whole node: receive, work and deliver as supervised processes."""
-    from cxr_node.node import journal, service
+    from cxr_node.node import service
 
-    _profiles(configuration.load(config))
-    journal.configure()
+    _profiles(_settings(config))
     start = (sys.executable, "-m", "cxr_node")
     roles = ("receive", "work", "deliver")  # in the order of their stop
     commands = [service.Command(name=role, argv=(*start, role, "--config", str(config))) for role in roles]
@@ -79,11 +88,10 @@ def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
 def receive(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Run the Storage SCP alone (as its systemd unit does)."""
     from cxr_node.dicom import decoders, header
-    from cxr_node.node import journal, service
     from cxr_node.node import receive as room
+    from cxr_node.node import service
 
-    settings = configuration.load(config)
-    journal.configure()
+    settings = _settings(config)
     notifier = service.Notifier()
     hooks = room.Hooks(stop=service.stop_event(), ready=lambda _: notifier.ready(), progress=notifier.progress)
     syntaxes = tuple(syntax.uid for syntax in decoders.transfer_syntaxes())
@@ -94,11 +102,10 @@ def receive(config: ConfigFile = DEFAULT_CONFIG) -> None:
 def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Run one worker alone: claims received instances, judges them, stores their results."""
     from cxr_node import pipeline
-    from cxr_node.node import journal, service
+    from cxr_node.node import service
     from cxr_node.node import work as room
 
-    settings = configuration.load(config)
-    journal.configure()
+    settings = _settings(config)
     room.run(settings, functools.partial(_load_classifier, settings), pipeline.process, service.stop_event())
 
 
@@ -106,10 +113,9 @@ def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
 def deliver(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Run the delivery alone: sends results to their destinations, and clears what has been kept long enough."""
     from cxr_node.node import deliver as room
-    from cxr_node.node import journal, service
+    from cxr_node.node import service
 
-    settings = configuration.load(config)
-    journal.configure()
+    settings = _settings(config)
     room.run(settings, service.stop_event())
 
 

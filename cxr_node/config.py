@@ -6,7 +6,6 @@ name a place (`config/node.yaml` shows them all). Imports no room.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
@@ -17,6 +16,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from cxr_node import contradictions, credentials, mistakes, permissions
 from cxr_node.domain import ResultKind
 from cxr_node.errors import ConfigError
 
@@ -35,6 +35,8 @@ STANDARD_KINDS = (ResultKind.REPORT, ResultKind.MEASUREMENTS, ResultKind.HEATMAP
 """What a destination gets that asks for nothing else: sentences, codes, and a picture."""
 
 AETitle = Annotated[str, AfterValidator(_ae_title)]
+File = Annotated[Path, AfterValidator(credentials.well_formed)]
+"""A path, or `credential:NAME`; `credentials.place` tells where that is."""
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -47,9 +49,19 @@ class Section(BaseModel):
 class Tls(Section):
     """Certificate and key to show, CA to believe; PEM files. Both sides are authenticated."""
 
-    certificate: Path
-    key: Path
-    ca: Path
+    certificate: File
+    key: File
+    ca: File
+
+    def located(self) -> Tls:
+        """Name the files where they are: credentials looked up, the key closed to others.
+
+        Raises
+        ------
+        ConfigError : there is no such credential, or others may read the key.
+        """
+        certificate, ca = credentials.place(self.certificate), credentials.place(self.ca)
+        return Tls(certificate=certificate, key=permissions.private_key(self.key), ca=ca)
 
 
 class Peer(Section):
@@ -221,16 +233,18 @@ def load(path: Path) -> Config:
 
     Raises
     ------
-    ConfigError : with one line per mistake, each naming the file and the key's path.
+    ConfigError : with one line per mistake, each naming the file and the key's path; or everybody may change it.
     """
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
+        content = yaml.safe_load(permissions.unchanged_by_others(path).read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: holds no mapping; see config/node.yaml for every key")
+    if secrets := list(credentials.exposed(content)):
+        raise ConfigError([f"{path}: {sentence}" for sentence in secrets])
     return parse(content, str(path))
 
 
@@ -242,9 +256,12 @@ def parse(content: dict[str, Any], source: str = "configuration") -> Config:
     ConfigError : with one line per mistake.
     """
     try:
-        return Config.model_validate(content)
+        config = Config.model_validate(content)
     except ValidationError as error:
-        raise ConfigError([f"{source}: {_mistake(item)}" for item in error.errors()]) from error
+        raise ConfigError([f"{source}: {mistakes.sentence(item, Config)}" for item in error.errors()]) from error
+    if refused := list(contradictions.refused(config)):
+        raise ConfigError([f"{source}: {sentence}" for sentence in refused])
+    return config
 
 
 def bundled(name: str) -> Path:
@@ -266,29 +283,3 @@ def profile_folder(name: str) -> Path:
             return folder
     known = sorted(found.parent.name for found in bundled("weights").glob("*/profile.yaml"))
     raise ConfigError(f"model.profile: no profile {name!r}; built in: {', '.join(known) or 'none'}")
-
-
-def _mistake(item: Any) -> str:
-    path = ".".join(str(part) for part in item["loc"]) or "the file"
-    if item["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(item["loc"][-1]), _keys_at(item["loc"][:-1]), n=1)
-        return f"{path}: unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
-    if item["type"] == "missing":
-        return f"{path}: is missing"
-    return f"{path}: {item['msg'].removeprefix('Value error, ')}"
-
-
-def _keys_at(location: tuple[int | str, ...]) -> list[str]:
-    """Keys allowed at a place of the schema, found by walking the fields' types."""
-    section: type[BaseModel] = Config
-    for part in (part for part in location if isinstance(part, str)):
-        if part not in section.model_fields:
-            return []
-        section = _section_of(section.model_fields[part].annotation) or section
-    return list(section.model_fields)
-
-
-def _section_of(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for part in getattr(annotation, "__args__", ()) if (found := _section_of(part))), None)

@@ -86,8 +86,9 @@ def classify_table(answers: Sequence[Answer]) -> Table:
 
 
 def check_line(line: Line) -> Text:
-    """ok or FAIL, what was looked at, what was seen."""
-    mark = Text("ok   ", "green") if line.ok else Text("FAIL ", "bold red")
+    """ok, warn or FAIL, what was looked at, what was seen."""
+    good = Text("warn ", "yellow") if line.warning else Text("ok   ", "green")
+    mark = good if line.ok else Text("FAIL ", "bold red")
     return mark + Text(f"{line.subject}: {line.sentence}")
 
 

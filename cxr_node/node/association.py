@@ -163,6 +163,7 @@ def _socket_of(association: Association) -> socket.socket | None:
 
 def client_tls(tls: Tls) -> ssl.SSLContext:
     """TLS 1.2 or newer with AEAD ciphers, both sides authenticated (PS3.15 B.12: BCP 195)."""
+    tls = tls.located()
     try:
         context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(tls.ca))
         context.load_cert_chain(tls.certificate, tls.key)

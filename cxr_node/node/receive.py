@@ -25,6 +25,7 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.presentation import AllStoragePresentationContexts, VerificationPresentationContexts
 
+from cxr_node import contradictions
 from cxr_node.config import Config
 from cxr_node.domain import InstanceRef, Origin
 from cxr_node.errors import ConfigError, ContradictionError, ResourceError
@@ -136,6 +137,8 @@ def serve(config: Config, inspect: Inspect, transfer_syntaxes: Sequence[str], ho
     # pynetdicom's own lines cost time, quote what peers send, and come by the thousand from a peer that sends garbage.
     _config.LOG_HANDLER_LEVEL = "none"
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
+    for sentence in contradictions.doubtful(config):
+        log.warning("configuration %s", sentence)
     spool = Spool(config.spool.path, config.spool.min_free_mib)
     ledger = Ledger.open(config.spool.path)
     try:

@@ -24,6 +24,7 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
+from cxr_node import permissions
 from cxr_node.errors import InstanceError, ResourceError
 
 MIB = 1024 * 1024
@@ -34,6 +35,10 @@ class Area(StrEnum):
 
     OBJECTS = "objects"
     RESULTS = "results"
+
+
+OWN_NAMES = ("incoming", Area.OBJECTS, Area.RESULTS, "run")
+"""Folders of a spool."""
 
 
 class SpoolCorruptError(InstanceError):
@@ -110,6 +115,7 @@ class Spool:
 
     Raises
     ------
+    ConfigError : the folder is open to others and cannot be closed.
     ResourceError : from every method, where the disk is full, gone or broken.
     """
 
@@ -117,7 +123,8 @@ class Spool:
         self.path = path
         self.min_free_bytes = min_free_mib * MIB
         with _disk():
-            for folder in (path, *(path / name for name in ("incoming", Area.OBJECTS, Area.RESULTS, "run"))):
+            permissions.close(path, OWN_NAMES)
+            for folder in (path, *(path / name for name in OWN_NAMES)):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def free_bytes(self) -> int:

@@ -16,8 +16,9 @@ def server_tls(tls: Tls) -> ssl.SSLContext:
 
     Raises
     ------
-    ConfigError : a certificate or key cannot be used.
+    ConfigError : a certificate or key cannot be used, or others may read the key.
     """
+    tls = tls.located()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.verify_mode = ssl.CERT_REQUIRED

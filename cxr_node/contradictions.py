@@ -1,0 +1,104 @@
+"""Values that are each allowed and together wrong or dangerous. Imports no room, looks at nothing but the values.
+
+`refused` cannot work and stops the node (exit 78); `doubtful` works, but rarely as it was meant: `check` warns.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cxr_node.config import Address, Config, Listen
+
+SHORT_LEASE_S = 30.0
+"""A job is called hung after five leases; one damaged image alone may hold the decoders for two minutes."""
+SHORT_IDLE_S = 10.0
+"""Modalities pause so long between two images of one association, and archives before they answer."""
+SHORT_RETENTION_DAYS = 3.0
+"""A weekend: what is DEAD on Friday evening can be retried on Monday."""
+
+
+def refused(config: Config) -> Iterator[str]:
+    """Say what cannot work."""
+    for number, destination in enumerate(config.destinations):
+        if _is_ours(destination.address, config.listen):
+            yield (
+                f"destinations.{number}.address: {destination.address} is the node's own listener; "
+                "its results would come back to it"
+            )
+    delivery = config.delivery
+    if delivery.first_delay_s > delivery.max_delay_s:
+        yield f"delivery.first_delay_s: {delivery.first_delay_s:g} is more than max_delay_s, {delivery.max_delay_s:g}"
+    if delivery.first_delay_s >= delivery.max_age_h * 3600:
+        yield f"delivery.max_age_h: {delivery.max_age_h:g} ends before the first repeat of a failed delivery is due"
+
+
+def doubtful(config: Config) -> Iterator[str]:
+    """Say what works and is dangerous all the same."""
+    yield from _callers(config.listen)
+    yield from _times(config)
+    spool, listen = config.spool, config.listen
+    if spool.min_free_mib < listen.max_object_mib:
+        yield (
+            f"spool.min_free_mib: {spool.min_free_mib} leaves no room for one object of listen.max_object_mib "
+            f"({listen.max_object_mib}): the disk could fill to the last byte, the ledger with it; write 1024"
+        )
+    if config.work.max_attempts == 1:
+        yield "work.max_attempts: 1 sets an image aside (DEAD) when the power fails while it is judged; write 3"
+    addresses = Counter(str(destination.address) for destination in config.destinations)
+    for address in (address for address, number in addresses.items() if number > 1):
+        names = ", ".join(one.name for one in config.destinations if str(one.address) == address)
+        yield f"destinations: {names} are one archive, {address}: it would be sent the same object more than once"
+
+
+def _callers(listen: Listen) -> Iterator[str]:
+    if listen.tls is not None or _is_loopback(listen.host):
+        return
+    if not listen.peers:
+        yield (
+            f"listen.peers: is empty, and {listen.host} is reached from the network without TLS: everybody who "
+            "reaches the port may store; name who may call"
+        )
+    elif anywhere := [peer.ae_title for peer in listen.peers if not peer.hosts]:
+        yield f"listen.peers: {', '.join(anywhere)} may call from any host, and an AE title is no secret; name hosts"
+
+
+def _times(config: Config) -> Iterator[str]:
+    if config.work.lease_s < SHORT_LEASE_S:
+        yield (
+            f"work.lease_s: {config.work.lease_s:g} is shorter than a slow image may take: a worker is restarted "
+            f"after five leases, and the image set aside after that happened thrice; write 120, never below "
+            f"{SHORT_LEASE_S:g}"
+        )
+    if config.listen.idle_timeout_s < SHORT_IDLE_S:
+        yield (
+            f"listen.idle_timeout_s: {config.listen.idle_timeout_s:g} cuts off a modality that pauses between two "
+            "images; write 60"
+        )
+    if config.spool.retention_days < SHORT_RETENTION_DAYS:
+        yield (
+            f"spool.retention_days: after {config.spool.retention_days:g} days the bytes of an image that was set "
+            "aside (DEAD) are gone, and nobody can `cxr-node retry` it; write 3 or more"
+        )
+    if config.delivery.max_delay_s >= config.delivery.max_age_h * 3600:
+        yield "delivery.max_delay_s: is longer than max_age_h: a delivery could die while it waits for its next try"
+
+
+def _is_ours(address: Address, listen: Listen) -> bool:
+    if address.port != listen.port:
+        return False
+    return address.host == listen.host or (_is_loopback(address.host) and _takes_loopback(listen.host))
+
+
+def _takes_loopback(host: str) -> bool:
+    return _is_loopback(host) or host in ("0.0.0.0", "::", "")  # noqa: S104 - compared, not bound
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() in ("localhost", "localhost.localdomain", "ip6-localhost")

@@ -1,0 +1,108 @@
+"""Values that are wrong together stop the node; dangerous ones are warned of, each with what to write instead."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cxr_node import check, config, contradictions
+from cxr_node.errors import ConfigError
+from cxr_node.node import receive
+
+SPOOL = {"spool": {"path": "/var/lib/cxr-node"}}
+PACS = {"name": "a", "address": "A@10.0.0.5:104"}
+TLS = {"certificate": "node.pem", "key": "node.key", "ca": "ca.pem"}
+
+
+def to(address: str, **listen: object) -> dict[str, Any]:
+    return {"listen": {"port": 11112, **listen}, "destinations": [{"name": "a", "address": address}]}
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        to("CXR_NODE@127.0.0.1:11112"),
+        to("OTHER@localhost:11112"),
+        to("CXR_NODE@[::1]:11112", host="0.0.0.0"),
+        to("CXR_NODE@10.0.0.9:11112", host="10.0.0.9"),
+    ],
+)
+def test_the_node_s_own_listener_is_no_destination(sections: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"destinations\.0\.address: .* is the node's own listener"):
+        config.parse(SPOOL | sections)
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [to("A@127.0.0.1:4242"), to("A@10.0.0.5:11112", host="0.0.0.0"), to("A@127.0.0.1:11112", host="10.0.0.9")],
+)
+def test_another_listener_is_one(sections: dict[str, Any]) -> None:
+    assert len(config.parse(SPOOL | sections).destinations) == 1
+
+
+@pytest.mark.parametrize(
+    ("delivery", "sentence"),
+    [
+        ({"first_delay_s": 60, "max_delay_s": 30}, "first_delay_s: 60 is more than max_delay_s, 30"),
+        ({"first_delay_s": 1800, "max_age_h": 0.5}, "max_age_h: 0.5 ends before the first repeat"),
+    ],
+)
+def test_times_that_contradict_each_other_are_refused(delivery: dict[str, float], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        config.parse(SPOOL | {"delivery": delivery})
+
+
+DOUBTFUL: dict[str, dict[str, Any]] = {
+    "listen.peers: is empty, and 0.0.0.0": {"listen": {"host": "0.0.0.0"}},
+    "listen.peers: CT1 may call from any host": {
+        "listen": {"host": "::", "peers": [{"ae_title": "CT1"}, {"ae_title": "CT2", "hosts": ["10.0.0.1"]}]}
+    },
+    "work.lease_s: 10 is shorter": {"work": {"lease_s": 10}},
+    "work.max_attempts: 1 sets": {"work": {"max_attempts": 1}},
+    "spool.min_free_mib: 0 leaves no room": {"spool": {"path": "x", "min_free_mib": 0}},
+    "spool.min_free_mib: 1024 leaves no room": {"listen": {"max_object_mib": 2048}},
+    "spool.retention_days: after 0 days": {"spool": {"path": "x", "retention_days": 0}},
+    "listen.idle_timeout_s: 2 cuts off": {"listen": {"idle_timeout_s": 2}},
+    "delivery.max_delay_s: is longer": {"delivery": {"max_age_h": 0.4}},
+    "destinations: a, b are one archive": {"destinations": [PACS, PACS | {"name": "b"}]},
+}
+
+
+@pytest.mark.parametrize(("sentence", "sections"), DOUBTFUL.items(), ids=DOUBTFUL)
+def test_what_is_dangerous_is_warned_of(sentence: str, sections: dict[str, Any]) -> None:
+    (found,) = contradictions.doubtful(config.parse(SPOOL | sections))
+    assert found.startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {},
+        {"destinations": [PACS, PACS | {"name": "b", "address": "B@10.0.0.5:104"}]},
+        {"listen": {"host": "0.0.0.0", "peers": [{"ae_title": "CT1", "hosts": ["10.0.0.1"]}]}},
+        {"listen": {"host": "0.0.0.0", "tls": TLS}},
+    ],
+)
+def test_a_sound_configuration_is_not_warned_of(sections: dict[str, Any]) -> None:
+    assert list(contradictions.doubtful(config.parse(SPOOL | sections))) == []
+
+
+def test_check_warns_and_stays_content(tmp_path: Path) -> None:
+    settings = config.parse({"spool": {"path": str(tmp_path), "min_free_mib": 0}, "listen": {"port": 0}})
+    warned = [line for line in check.check(settings, "node.yaml") if line.warning]
+    assert any(line.sentence.startswith("spool.min_free_mib: 0") for line in warned)
+    assert all(line.ok and line.as_json()["warning"] for line in warned)
+
+
+def test_the_receiver_says_it_when_it_starts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = config.parse({"spool": {"path": str(tmp_path / "s"), "min_free_mib": 0}, "listen": {"port": 0}})
+    stop = threading.Event()
+    stop.set()
+    hooks = receive.Hooks(stop=stop, ready=lambda _: None)
+    with caplog.at_level(logging.WARNING, "cxr_node"):
+        receive.serve(settings, lambda _: None, ("1.2.840.10008.1.2",), hooks)  # type: ignore[arg-type,return-value]
+    assert any("configuration spool.min_free_mib: 0" in line for line in caplog.messages)
