@@ -37,14 +37,12 @@ def _profiles(config: Config) -> list[Profile]:
         raise ConfigError(str(error)) from error
 
 
-def _settings(file: Path) -> Config:
-    """The configuration of a process that serves, whose journal is open and whose memory stays off the disk."""
+def _begin() -> None:
+    """Open the journal of a process that serves, and keep its memory off the disk should it crash."""
     from cxr_node.node import journal, service
 
-    settings = configuration.load(file)
     journal.configure()
     service.no_core_files()
-    return settings
 
 
 def _load_classifier(config: Config) -> Classifier:
@@ -77,7 +75,8 @@ def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Run the whole node: receive, work and deliver as supervised processes."""
     from cxr_node.node import service
 
-    _profiles(_settings(config))
+    _profiles(configuration.load(config))
+    _begin()
     start = (sys.executable, "-m", "cxr_node")
     roles = ("receive", "work", "deliver")  # in the order of their stop
     commands = [service.Command(name=role, argv=(*start, role, "--config", str(config))) for role in roles]
@@ -91,7 +90,8 @@ def receive(config: ConfigFile = DEFAULT_CONFIG) -> None:
     from cxr_node.node import receive as room
     from cxr_node.node import service
 
-    settings = _settings(config)
+    settings = configuration.load(config)
+    _begin()
     notifier = service.Notifier()
     hooks = room.Hooks(stop=service.stop_event(), ready=lambda _: notifier.ready(), progress=notifier.progress)
     syntaxes = tuple(syntax.uid for syntax in decoders.transfer_syntaxes())
@@ -105,7 +105,8 @@ def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
     from cxr_node.node import service
     from cxr_node.node import work as room
 
-    settings = _settings(config)
+    settings = configuration.load(config)
+    _begin()
     room.run(settings, functools.partial(_load_classifier, settings), pipeline.process, service.stop_event())
 
 
@@ -115,7 +116,8 @@ def deliver(config: ConfigFile = DEFAULT_CONFIG) -> None:
     from cxr_node.node import deliver as room
     from cxr_node.node import service
 
-    settings = _settings(config)
+    settings = configuration.load(config)
+    _begin()
     room.run(settings, service.stop_event())
 
 
