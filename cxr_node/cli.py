@@ -136,7 +136,7 @@ def demo(
 
 @command()
 def check(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Look at configuration, weights, decoders, disk, port and destinations: one line each."""
+    """Look at configuration, secrets, weights, spool, port and destinations: one line each."""
     from cxr_node import check as room
 
     good = True
@@ -147,6 +147,26 @@ def check(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
         else:
             out.print(show.check_line(line))
     raise typer.Exit(0 if good else EX_CONFIG)
+
+
+@command()
+def doctor(
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", envvar="CXR_NODE_CONFIG", help="For its spool.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure this machine (disk, clock, decoders, limits, memory) and say what to change."""
+    from cxr_node import doctor as room
+
+    readings = []
+    for reading in room.examine(configuration.load(config) if config else None):
+        readings.append(reading)
+        if as_json:
+            say_json(reading.as_json())
+    if not as_json:
+        out.print(show.doctor_table(readings), show.doctor_line(readings))
+    raise typer.Exit(1 if room.stops(readings) else 0)
 
 
 @command()

@@ -24,7 +24,7 @@ EX_CONFIG = 78
 _USERS = (DataError, ForeignProfileError)
 
 ORDER = (
-    *("demo", "check", "serve", "receive", "work", "deliver", "status", "trace", "retry"),
+    *("demo", "doctor", "check", "serve", "receive", "work", "deliver", "status", "trace", "retry"),
     *("send", "classify", "verify", "conformance", "train", "evaluate", "compare", "calibrate", "import"),
 )
 """Of the commands in --help: the node first, then files, then how its classifier is made."""

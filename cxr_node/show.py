@@ -13,12 +13,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from cxr_node import diagnosis
 from cxr_node.domain import Verdict
 
 if TYPE_CHECKING:
     from cxr_node.check import Line
     from cxr_node.classify import Answer
     from cxr_node.demo import Row
+    from cxr_node.diagnosis import Reading
     from cxr_node.node.history import InstanceRow, Story
     from cxr_node.node.send import Sent
     from cxr_node.node.status import Status
@@ -90,6 +92,30 @@ def check_line(line: Line) -> Text:
     good = Text("warn ", "yellow") if line.warning else Text("ok   ", "green")
     mark = good if line.ok else Text("FAIL ", "bold red")
     return mark + Text(f"{line.subject}: {line.sentence}")
+
+
+def doctor_table(readings: Sequence[Reading]) -> Table:
+    """Verdict, what was measured, its figure, and below it what to do."""
+    styles = {diagnosis.Verdict.WELL: "green", diagnosis.Verdict.CHANGE: "yellow", diagnosis.Verdict.STOP: "bold red"}
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for reading in readings:
+        figure = Text(reading.figure)
+        if reading.advice:
+            figure.append(f"\ndo this: {reading.advice}", styles[reading.verdict])
+        table.add_row(Text(reading.verdict, styles[reading.verdict]), reading.subject, figure)
+    return table
+
+
+def doctor_line(readings: Sequence[Reading]) -> Text:
+    """The end of it in one sentence."""
+    stops, changes = (
+        sum(reading.verdict is wanted for reading in readings)
+        for wanted in (diagnosis.Verdict.STOP, diagnosis.Verdict.CHANGE)
+    )
+    rest = f"{changes} could be better" if changes else "nothing is to be changed"
+    if stops:
+        return Text(f"This machine cannot hold the node yet: {stops} to mend first, {rest}.", "bold red")
+    return Text(f"This machine can hold the node; {rest}.", "green")
 
 
 def sending(paths: Sequence[Path], store: Callable[[Sequence[Path], Callable[[Sent], None]], None]) -> int:

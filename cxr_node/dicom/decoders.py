@@ -49,6 +49,8 @@ _DECODERS: dict[uid.UID, tuple[str, ...]] = {
     uid.HTJ2KLosslessRPCL: ("pylibjpeg",),
     uid.HTJ2K: ("pylibjpeg",),
 }
+KNOWN = tuple(_DECODERS)
+"""The transfer syntaxes that a whole installation decodes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,262 @@
+"""What each figure of a machine means for the node: every verdict from injected figures, and one machine as it is."""
+
+from __future__ import annotations
+
+import configparser
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from cxr_node import config, diagnosis, diagnosis_disk, doctor, machine
+from cxr_node.cli import app
+from cxr_node.config import Listen, Spool
+from cxr_node.diagnosis import GIB, Reading, Verdict
+from cxr_node.dicom.samples import Trial
+from cxr_node.errors import ResourceError
+from cxr_node.machine import Clock, Confinement, Limits, Memory, Processor
+from cxr_node.node.disk import Disk, Traffic
+
+UNITS = Path(__file__).parent.parent / "systemd"
+DISK = Disk(
+    folder=Path("/var/lib/cxr-node"),
+    kind="ext4",
+    store_ms=(4.0,) * 47 + (20.0,) * 3,
+    free_bytes=400 * GIB,
+    free_inodes=10_000_000,
+    clock_ahead_s=0.001,
+    sqlite_version="3.51.3",
+    journal_mode="wal",
+)
+SPOOL = Spool(path=Path("/var/lib/cxr-node"))
+BUSY = Traffic(radiographs_per_day=500.0, bytes_each=20 * 1024**2, kept_bytes=50 * GIB)
+
+
+def only(readings: Iterable[Reading], subject: str) -> Reading:
+    (found,) = (reading for reading in readings if reading.subject == subject)
+    assert bool(found.advice) == (found.verdict is not Verdict.WELL)
+    assert len(found.advice) <= 160
+    return found
+
+
+def test_a_good_disk_is_well_in_all() -> None:
+    assert {reading.verdict for reading in diagnosis_disk.disk(DISK, SPOOL, trial=False)} == {Verdict.WELL}
+
+
+@pytest.mark.parametrize(
+    ("subject", "figures", "verdict", "word"),
+    [
+        ("file system", {"kind": "nfs4"}, Verdict.STOP, "over a network"),
+        ("file system", {"kind": "cifs"}, Verdict.STOP, "over a network"),
+        ("file system", {"kind": "fuse.sshfs"}, Verdict.STOP, "over a network"),
+        ("file system", {"kind": "tmpfs"}, Verdict.STOP, "power cut"),
+        ("file system", {"kind": "overlay"}, Verdict.CHANGE, "mount a volume"),
+        ("file system", {"kind": "9p"}, Verdict.CHANGE, "local disk"),
+        ("file system", {"kind": "xfs"}, Verdict.WELL, ""),
+        ("durable write", {"store_ms": (4.0,) * 40 + (80.0,) * 10}, Verdict.CHANGE, "slow answers"),
+        ("durable write", {"store_ms": (0.1,) * 50}, Verdict.CHANGE, "too fast to be true"),
+        ("durable write", {"store_ms": (6000.0,) * 50}, Verdict.STOP, "give up waiting"),
+        ("free space", {"free_bytes": GIB}, Verdict.STOP, "0xA700"),
+        ("free space", {"free_bytes": 10 * GIB}, Verdict.CHANGE, "larger disk"),
+        ("free space", {"traffic": BUSY}, Verdict.WELL, ""),
+        ("free space", {"traffic": BUSY, "free_bytes": 100 * GIB}, Verdict.CHANGE, "spool.retention_days: 12"),
+        ("inodes", {"free_inodes": 5000}, Verdict.CHANGE, "make the file system anew"),
+        ("inodes", {"free_inodes": 10}, Verdict.STOP, "make room"),
+        ("disk's clock", {"clock_ahead_s": -5.0}, Verdict.CHANGE, "synchronise"),
+        ("SQLite", {"journal_mode": "delete"}, Verdict.STOP, "local disk"),
+        ("SQLite", {"sqlite_version": "3.34.1"}, Verdict.STOP, "3.51.3"),
+        ("SQLite", {"sqlite_version": "3.51.2"}, Verdict.CHANGE, "3.51.3"),
+        ("SQLite", {"sqlite_version": "3.50.6"}, Verdict.CHANGE, "3.51.3"),
+        ("SQLite", {"sqlite_version": "3.50.7"}, Verdict.WELL, ""),
+        ("SQLite", {"sqlite_version": "3.53.0"}, Verdict.WELL, ""),
+    ],
+)
+def test_a_disk(subject: str, figures: dict[str, object], verdict: Verdict, word: str) -> None:
+    measured = replace(DISK, **figures)  # type: ignore[arg-type]  # fields by name, from the table above
+    found = only(diagnosis_disk.disk(measured, SPOOL, trial=False), subject)
+    assert (found.verdict, word in found.advice) == (verdict, True)
+
+
+def test_room_is_told_in_radiographs_and_in_days() -> None:
+    assumed = only(diagnosis_disk.disk(DISK, SPOOL, trial=False), "free space")
+    assert "17024 radiographs of 24 MiB" in assumed.figure  # (400 - 1) GiB / 24 MiB
+    measured = replace(DISK, free_bytes=100 * GIB, traffic=BUSY)
+    told = only(diagnosis_disk.disk(measured, SPOOL, trial=False), "free space")
+    assert "15 days of 500 radiographs, 20.0 MiB each" in told.figure  # (99 + 50) GiB / 9.77 GiB a day
+
+
+def test_a_disk_that_is_only_at_hand_is_no_verdict_on_the_spool_s() -> None:
+    found = only(diagnosis_disk.disk(replace(DISK, kind="tmpfs"), SPOOL, trial=True), "file system")
+    assert (found.verdict, "--config" in found.advice) == (Verdict.CHANGE, True)
+    inodes = [reading.subject for reading in diagnosis_disk.disk(replace(DISK, free_inodes=None), SPOOL, trial=True)]
+    assert "inodes" not in inodes
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict"),
+    [
+        (Clock(year=2026, synchronised=True, max_error_ms=20.0), Verdict.WELL),
+        (Clock(year=2026, synchronised=True, max_error_ms=None), Verdict.WELL),
+        (Clock(year=2026, synchronised=True, max_error_ms=4000.0), Verdict.CHANGE),
+        (Clock(year=2026, synchronised=False, max_error_ms=16000.0), Verdict.CHANGE),
+        (Clock(year=2026, synchronised=None, max_error_ms=None), Verdict.CHANGE),
+        (Clock(year=1970, synchronised=True, max_error_ms=1.0), Verdict.STOP),
+    ],
+)
+def test_a_clock(found: Clock, verdict: Verdict) -> None:
+    assert only([diagnosis.clock(found)], "clock").verdict is verdict
+
+
+@pytest.mark.parametrize(
+    ("found", "associations", "verdicts"),
+    [
+        (Limits(open_files=1024, threads=None), 32, (Verdict.WELL, Verdict.WELL)),
+        (Limits(open_files=1024, threads=256), 32, (Verdict.WELL, Verdict.CHANGE)),
+        (Limits(open_files=1024, threads=1200), 512, (Verdict.CHANGE, Verdict.CHANGE)),
+        (Limits(open_files=64, threads=64), 32, (Verdict.STOP, Verdict.STOP)),
+    ],
+)
+def test_limits(found: Limits, associations: int, verdicts: tuple[Verdict, Verdict]) -> None:
+    readings = list(diagnosis.limits(found, Listen(max_associations=associations), "the unit"))
+    assert (only(readings, "open files").verdict, only(readings, "threads").verdict) == verdicts
+
+
+@pytest.mark.parametrize(("associations", "enough"), [(32, True), (181, True), (182, False)])
+def test_the_receiver_s_unit_is_large_enough_for_what_it_says(associations: int, enough: bool) -> None:
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.read(UNITS / "cxr-node-receive.service")
+    service = unit["Service"]
+    given = Limits(open_files=int(service["LimitNOFILE"]), threads=int(service["TasksMax"]))
+    readings = diagnosis.limits(given, Listen(max_associations=associations), "the unit")
+    assert ({reading.verdict for reading in readings} == {Verdict.WELL}) == enough
+
+
+@pytest.mark.parametrize(
+    ("gib", "free_gib", "swaps", "verdicts"),
+    [
+        (8.0, 6.0, (), (Verdict.WELL, Verdict.WELL)),
+        (8.0, 6.0, ("/dev/dm-1", "/dev/zram0"), (Verdict.WELL, Verdict.WELL)),
+        (8.0, 1.0, ("/swapfile",), (Verdict.CHANGE, Verdict.CHANGE)),
+        (1.0, 1.0, ("/dev/sda2",), (Verdict.STOP, Verdict.CHANGE)),
+    ],
+)
+def test_memory(gib: float, free_gib: float, swaps: tuple[str, ...], verdicts: tuple[Verdict, Verdict]) -> None:
+    found = Memory(limit_bytes=int(gib * GIB), available_bytes=int(free_gib * GIB), swaps=swaps)
+    readings = list(diagnosis.memory(found))
+    assert (only(readings, "memory").verdict, only(readings, "swap").verdict) == verdicts
+
+
+@pytest.mark.parametrize(
+    ("cores", "features", "threads", "verdict"),
+    [
+        (4.0, {"avx2", "avx512f"}, 0, Verdict.WELL),
+        (4.0, {"asimd"}, 4, Verdict.WELL),
+        (4.0, {"avx2"}, 8, Verdict.CHANGE),
+        (4.0, {"sse2"}, 0, Verdict.CHANGE),
+        (0.5, {"avx2"}, 0, Verdict.CHANGE),
+    ],
+)
+def test_a_processor(cores: float, features: set[str], threads: int, verdict: Verdict) -> None:
+    found = Processor(cores=cores, features=frozenset(features))
+    assert only([diagnosis.processor(found, threads)], "processor").verdict is verdict
+
+
+CONFINED = Confinement(
+    core_pattern="core",
+    random=True,
+    unit="cxr-node-work.service",
+    no_new_privileges=True,
+    seccomp=True,
+    capabilities=0,
+)
+
+
+@pytest.mark.parametrize(
+    ("figures", "subject", "verdict"),
+    [
+        ({}, "core files", Verdict.WELL),
+        ({"core_pattern": "|/usr/lib/systemd/systemd-coredump %P"}, "core files", Verdict.WELL),
+        ({"core_pattern": "|/usr/share/apport/apport %p"}, "core files", Verdict.CHANGE),
+        ({"random": False}, "random numbers", Verdict.STOP),
+        ({}, "systemd", Verdict.WELL),
+        ({"unit": None, "seccomp": False}, "systemd", Verdict.WELL),
+        ({"no_new_privileges": False, "capabilities": 1}, "systemd", Verdict.CHANGE),
+    ],
+)
+def test_confinement(figures: dict[str, object], subject: str, verdict: Verdict) -> None:
+    found = replace(CONFINED, **figures)  # type: ignore[arg-type]  # fields by name, from the table above
+    assert only(diagnosis.confinement(found), subject).verdict is verdict
+
+
+def test_versions() -> None:
+    tested = {name: f"{version}.9" for name, version in diagnosis.TESTED.items()}
+    assert only(diagnosis.versions(tested), "libraries").verdict is Verdict.WELL
+    newer = list(diagnosis.versions(tested | {"torch": "9.9.0+cpu"}))
+    assert only(newer, "libraries").figure == f"torch 9.9.0+cpu (tested: {diagnosis.TESTED['torch']})"
+    assert [reading.verdict for reading in diagnosis.versions(tested | {"torch": None})] == [Verdict.STOP]
+
+
+def test_decoders() -> None:
+    right = Trial(uid="1", name="JPEG-LS", right=True, took_ms=2.0)
+    wrong = Trial(uid="2", name="JPEG 2000", right=False, took_ms=2.0)
+    good = list(diagnosis_disk.decoders([right], []))
+    assert [(reading.verdict, reading.figure[:1]) for reading in good] == [(Verdict.WELL, "1")]
+    bad = list(diagnosis_disk.decoders([wrong, right], ["RLE Lossless"]))
+    assert [reading.verdict for reading in bad] == [Verdict.STOP, Verdict.CHANGE, Verdict.WELL]
+    assert bad[0].figure.startswith("JPEG 2000")
+
+
+def test_what_cannot_be_measured_is_a_stop_and_not_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ResourceError("it is broken")
+
+    monkeypatch.setattr(doctor.disk, "measure", broken)
+    monkeypatch.setattr(doctor.samples, "trials", broken)
+    readings = list(doctor.examine(config.parse({"spool": {"path": str(tmp_path)}})))
+    assert doctor.stops(readings) == 2
+    assert only(readings, "spool").figure == only(readings, "decoders").figure == "it is broken"
+    assert only(readings, "libraries")
+
+
+def test_a_spool_that_this_account_cannot_write_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.os, "access", lambda *_: False)
+    found = only(doctor.examine(config.parse({"spool": {"path": str(tmp_path / "spool")}})), "spool")
+    assert (found.verdict, "sudo -u cxr-node" in found.advice) == (Verdict.STOP, True)
+
+
+@pytest.mark.parametrize(("stops", "code"), [(0, 0), (1, 1)])
+def test_the_exit_code_says_whether_the_node_can_live_here(
+    stops: int, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readings = [Reading(subject="clock", figure="well"), diagnosis.change("swap", "a", "b")]
+    readings += [diagnosis.stop("file system", "nfs4", "a local disk")] * stops
+    monkeypatch.setattr(doctor, "examine", lambda _: iter(readings))
+    shown = CliRunner().invoke(app, ["doctor"])
+    assert shown.exit_code == code
+    last = shown.output.strip().splitlines()[-1]
+    assert last == (
+        "This machine cannot hold the node yet: 1 to mend first, 1 could be better."
+        if stops
+        else "This machine can hold the node; 1 could be better."
+    )
+
+
+def test_this_machine_with_a_configuration_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real figures; what they are depends on the machine, that each is there does not."""
+    monkeypatch.setattr(machine, "unit_limits", lambda _: None)
+    file = tmp_path / "node.yaml"
+    file.write_text(yaml.safe_dump({"spool": {"path": str(tmp_path / "spool"), "min_free_mib": 1}}))
+    shown = CliRunner().invoke(app, ["doctor", "--json", "--config", str(file)])
+    found = {line["subject"]: line for line in map(json.loads, shown.output.splitlines())}
+    assert set(found) >= {
+        "file system", "durable write", "free space", "disk's clock", "SQLite", "clock", "decoders", "open files",
+        "threads", "memory", "swap", "processor", "core files", "random numbers", "systemd", "libraries",
+    }  # fmt: skip
+    assert found["decoders"]["verdict"] == "well"
+    assert found["durable write"]["figure"].startswith("50 x 1 MiB: p50 ")
+    assert shown.exit_code == int(any(line["verdict"] == "stop" for line in found.values()))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["node.yaml"]  # it cleaned up
