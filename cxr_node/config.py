@@ -13,10 +13,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from cxr_node import contradictions, credentials, mistakes, permissions
+from cxr_node import contradictions, credentials, mistakes, node_yaml, permissions
 from cxr_node.domain import ResultKind
 from cxr_node.errors import ConfigError
 
@@ -233,19 +232,9 @@ def load(path: Path) -> Config:
 
     Raises
     ------
-    ConfigError : with one line per mistake, each naming the file and the key's path; or everybody may change it.
+    ConfigError : with one line per mistake, each naming the file and the key's path.
     """
-    try:
-        content = yaml.safe_load(permissions.unchanged_by_others(path).read_text("utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: holds no mapping; see config/node.yaml for every key")
-    if secrets := list(credentials.exposed(content)):
-        raise ConfigError([f"{path}: {sentence}" for sentence in secrets])
-    return parse(content, str(path))
+    return parse(node_yaml.read(path), str(path))
 
 
 def parse(content: dict[str, Any], source: str = "configuration") -> Config:

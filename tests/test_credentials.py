@@ -43,6 +43,16 @@ def test_a_secret_in_the_configuration_is_refused_without_repeating_it(
     assert "MHcC" not in mistake
 
 
+def test_a_mistake_in_the_yaml_is_placed_without_repeating_the_lines_around_it(tmp_path: Path) -> None:
+    file = tmp_path / "node.yaml"
+    file.write_text("ledger:\n  password: hunter2 : hunter2\n")
+    with pytest.raises(ConfigError, match=r"is no YAML: line 2: mapping values are not allowed here$"):
+        config.load(file)
+    file.write_bytes(b"\xff\xfehunter2")
+    with pytest.raises(ConfigError, match=r"it is no UTF-8$"):
+        config.load(file)
+
+
 @pytest.mark.parametrize("text", ["https://example.org/path", "see http://[broken", "user@host:80", "a://b@c"])
 def test_what_only_looks_like_a_secret_is_none(text: str) -> None:
     assert list(credentials.exposed({"a": [text]})) == []
