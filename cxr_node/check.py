@@ -14,12 +14,12 @@ from functools import partial
 from pathlib import Path
 
 from cxr_node import config as configuration
-from cxr_node import contradictions, permissions
+from cxr_node import contradictions, diagnosis_disk, permissions
 from cxr_node.config import Address, Config, Destination, Tls
 from cxr_node.dicom import decoders
 from cxr_node.errors import ConfigError, CxrNodeError, DeliveryError
 from cxr_node.model import profile
-from cxr_node.node import send
+from cxr_node.node import disk, send
 from cxr_node.node.spool import OWN_NAMES
 
 _MIB = 1024 * 1024
@@ -111,6 +111,8 @@ def _spool(config: Config) -> str:
             f"{path}: {free_mib} MiB free, spool.min_free_mib asks for {config.spool.min_free_mib}: "
             "every C-STORE would be answered 0xA700"
         )
+    if diagnosis_disk.is_network(kind := disk.kind(existing)):
+        raise ConfigError(f"{path}: lies on another machine ({kind}); the ledger in it needs a local disk")
     open_to_others = permissions.is_open(path, OWN_NAMES)
     if not os.access(existing, os.W_OK | os.X_OK):
         raise ConfigError(f"{path}: is not writable for this user")

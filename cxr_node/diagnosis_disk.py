@@ -45,11 +45,16 @@ def disk(found: Disk, spool: Spool, *, trial: bool) -> Iterator[Reading]:
     yield _sqlite(found)
 
 
+def is_network(kind: str) -> bool:
+    """Whether a file system of that type lies on another machine: SQLite's WAL does not work there."""
+    return kind in _NETWORK or kind in ("fuse.sshfs", "fuse.glusterfs", "fuse.s3fs")
+
+
 def _kind(found: Disk, trial: bool) -> Reading:
     subject, figure = "file system", f"{found.kind} at {found.folder}"
     if trial:
         return change(subject, f"{figure}, only at hand", "give --config FILE: then the spool's own disk is measured")
-    if found.kind in _NETWORK or found.kind.startswith("fuse.ssh"):
+    if is_network(found.kind):
         return stop(subject, figure, "put spool.path on a local disk: SQLite's ledger does not work over a network")
     if found.kind in _MEMORY:
         return stop(subject, figure, "put spool.path on a disk: a power cut takes what was acknowledged")

@@ -98,6 +98,13 @@ def test_check_warns_and_stays_content(tmp_path: Path) -> None:
     assert all(line.ok and line.as_json()["warning"] for line in warned)
 
 
+def test_check_refuses_a_spool_on_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check.disk, "kind", lambda _: "nfs4")
+    settings = config.parse({"spool": {"path": str(tmp_path)}, "listen": {"port": 0}})
+    (line,) = (line for line in check.check(settings, "node.yaml") if line.subject == "spool")
+    assert (line.ok, "another machine (nfs4)" in line.sentence) == (False, True)
+
+
 def test_the_receiver_says_it_when_it_starts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     settings = config.parse({"spool": {"path": str(tmp_path / "s"), "min_free_mib": 0}, "listen": {"port": 0}})
     stop = threading.Event()
