@@ -18,8 +18,8 @@ THREADS_EACH = 3
 FILES_EACH = 3
 BASE_THREADS = 64
 BASE_FILES = 64
-MIN_FILES = 128
-"""With fewer not even the libraries and the ledger of one process can be opened safely."""
+FEWEST = 128
+"""Of files and of threads: with less the receiver cannot serve a handful of senders."""
 MIN_MEMORY_BYTES = 3 * GIB // 2
 GOOD_MEMORY_BYTES = 5 * GIB // 2
 FIRST_YEAR = 2025
@@ -102,7 +102,7 @@ def limits(found: Limits, listen: Listen, whose: str) -> Iterator[Reading]:
 def _limit(subject: str, most: int | None, need: int, why: str) -> Reading:
     figure = f"{'no limit' if most is None else most}, {need} needed {why}"
     key = {"open files": "LimitNOFILE", "threads": "TasksMax"}[subject]
-    if most is not None and most < MIN_FILES:
+    if most is not None and most < min(need, FEWEST):
         return stop(subject, figure, f"raise it: {key}={need} in the unit, ulimit in a shell")
     if most is not None and most < need:
         return change(subject, figure, f"{key}={need} in cxr-node-receive.service, or fewer listen.max_associations")
@@ -118,10 +118,9 @@ def memory(found: Memory) -> Iterator[Reading]:
         yield change("memory", figure, "free or add some: 3 GiB for the node, or large images end in the OOM killer")
     else:
         yield Reading(subject="memory", figure=figure)
-    plain = [name for name in found.swaps if not name.startswith(("/dev/dm-", "/dev/mapper/", "/dev/zram"))]
-    if plain:
-        advice = "encrypt it or swapoff: pixels of patients reach it; the systemd units never swap (MemorySwapMax=0)"
-        yield change("swap", ", ".join(plain), advice)
+    if found.readable_swaps:
+        advice = "encrypt it or swapoff: pixels of patients may reach it; under the systemd units they do not"
+        yield change("swap", f"{', '.join(found.readable_swaps)}, not seen to be encrypted", advice)
     else:
         yield Reading(subject="swap", figure=", ".join(found.swaps) or "none")
 
@@ -135,9 +134,7 @@ def processor(found: Processor, threads: int) -> Reading:
     if threads > found.cores:
         return change("processor", figure, f"model.threads: {int(found.cores) or 1}; more threads than cores wait")
     if not fast:
-        return change(
-            "processor", figure, "expect some four times the time for an image; a virtual machine may hide AVX2"
-        )
+        return change("processor", figure, "show it AVX2, which a virtual machine may hide: images take longer without")
     if found.cores < 2:
         return change("processor", figure, "give it two cores: the receiver waits while an image is judged")
     return Reading(subject="processor", figure=figure)

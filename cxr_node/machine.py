@@ -21,6 +21,7 @@ import psutil
 
 _PROC = Path("/proc")
 _CGROUPS = Path("/sys/fs/cgroup")
+_BLOCKS = Path("/sys/class/block")
 _STA_UNSYNC = 0x0040
 _TIME_ERROR = 5
 _UNLIMITED = 1 << 60
@@ -65,6 +66,8 @@ class Memory:
     available_bytes: int
     swaps: tuple[str, ...]
     """Devices and files that take what is swapped out."""
+    readable_swaps: tuple[str, ...] = ()
+    """Those that are neither in memory nor below dm-crypt; of a file nobody can tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +142,12 @@ def memory() -> Memory:
             available_bytes = min(available_bytes, max(0, most - (used or 0)))
     lines = _text(_PROC / "swaps").splitlines()[1:]
     swaps = tuple(line.split()[0] for line in lines if line.split())
-    return Memory(limit_bytes=limit_bytes, available_bytes=available_bytes, swaps=swaps)
+    return Memory(
+        limit_bytes=limit_bytes,
+        available_bytes=available_bytes,
+        swaps=swaps,
+        readable_swaps=tuple(name for name in swaps if not _unreadable(Path(name).resolve().name)),
+    )
 
 
 def processor() -> Processor:
@@ -179,6 +187,15 @@ def versions(names: Sequence[str]) -> dict[str, str | None]:
         except metadata.PackageNotFoundError:
             found[name] = None
     return found
+
+
+def _unreadable(device: str) -> bool:
+    """In compressed memory, or encrypted by the device mapper at some level below."""
+    folder = _BLOCKS / device
+    if device.startswith("zram") or _text(folder / "dm/uuid").startswith("CRYPT-"):
+        return True
+    below = sorted((folder / "slaves").iterdir()) if (folder / "slaves").is_dir() else []
+    return bool(below) and all(_unreadable(slave.name) for slave in below)
 
 
 def _unit() -> str | None:

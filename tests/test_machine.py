@@ -15,7 +15,8 @@ from cxr_node import machine
 @pytest.fixture
 def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine of files: /proc and the control groups."""
-    for name, folder in (("_PROC", tmp_path / "proc"), ("_CGROUPS", tmp_path / "cgroup")):
+    for name, place in (("_PROC", "proc"), ("_CGROUPS", "cgroup"), ("_BLOCKS", "block")):
+        folder = tmp_path / place
         (folder / "self").mkdir(parents=True)
         monkeypatch.setattr(machine, name, folder)
     return tmp_path
@@ -56,9 +57,16 @@ def test_without_control_groups_the_machine_counts(proc: Path) -> None:
 
 
 def test_swap_and_processor_are_named(proc: Path) -> None:
-    write(proc / "proc/swaps", "Filename\tType\tSize\n/dev/dm-1  partition 1 0 -2\n/swapfile file 1 0 -3\n")
+    """dm-1 is a logical volume on an encrypted disk, dm-2 one on a plain disk."""
+    names = ("/dev/dm-1", "/dev/dm-2", "/dev/zram0", "/swapfile")
+    write(proc / "proc/swaps", "Filename Type Size\n" + "".join(f"{name} partition 1 0 -2\n" for name in names))
+    write(proc / "block/dm-0/dm/uuid", "CRYPT-LUKS2-1")
+    write(proc / "block/dm-1/dm/uuid", "LVM-1")
+    (proc / "block/dm-1/slaves/dm-0").mkdir(parents=True)
+    (proc / "block/dm-2/slaves/sda2").mkdir(parents=True)
     write(proc / "proc/cpuinfo", "processor : 0\nflags\t\t: fpu avx2 avx512f\n")
-    assert machine.memory().swaps == ("/dev/dm-1", "/swapfile")
+    assert machine.memory().swaps == names
+    assert machine.memory().readable_swaps == ("/dev/dm-2", "/swapfile")
     assert machine.processor().features == {"fpu", "avx2", "avx512f"}
 
 
