@@ -33,6 +33,8 @@ def _ae_title(value: str) -> str:
 STANDARD_KINDS = (ResultKind.REPORT, ResultKind.MEASUREMENTS, ResultKind.HEATMAP)
 """What a destination gets that asks for nothing else: sentences, codes, and a picture."""
 
+MAX_DELAY_S = 3600.0
+"""Longest delay between two tries of a delivery; one that seems longer in the ledger was set by another clock."""
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 File = Annotated[Path, AfterValidator(credentials.well_formed)]
 """A path, or `credential:NAME`; `credentials.place` tells where that is."""
@@ -183,7 +185,7 @@ class Delivery(Section):
     """When a failed delivery is tried again."""
 
     first_delay_s: float = Field(default=5.0, gt=0)
-    max_delay_s: float = Field(default=1800.0, gt=0)
+    max_delay_s: float = Field(default=1800.0, gt=0, le=MAX_DELAY_S)
     max_age_h: float = Field(default=72.0, gt=0)
 
 

@@ -57,6 +57,10 @@ class ResourceError(CxrNodeError):
     """This machine's: the job goes back with a delay; 0xA700 while receiving."""
 
 
+class LedgerLostError(ResourceError):
+    """The ledger's file is damaged, or no longer the one that was opened: the process ends, its successor mends."""
+
+
 class DeliveryError(CxrNodeError):
     """The destination's.
 

@@ -27,14 +27,16 @@ def claim(
     lease_s: float,
     now: datetime,
 ) -> tuple[sa.RowMapping, Claim] | None:
-    """Lease the oldest of the waiting rows that is due and free.
+    """Lease the oldest of the waiting rows that is due and free; what was never tried comes first where that matters.
 
     The attempt is counted now: a job that kills its worker is counted too. SQLite holds the write lock
     here; PostgreSQL skips rows that another claim has locked.
     """
-    free = sa.or_(table.c.lease_until.is_(None), table.c.lease_until <= now)
-    due = sa.select(table).where(waiting, table.c.not_before <= now, free).order_by(table.c.id)
-    row = connection.execute(due.limit(1).with_for_update(skip_locked=True)).mappings().first()
+    free = sa.or_(table.c.lease_until.is_(None), _passed(table.c.lease_until, now, 2 * lease_s))
+    due = _passed(table.c.not_before, now, table.info["max_delay_s"])
+    order = (table.c.attempts, table.c.id) if table.info["suspects_last"] else (table.c.id,)
+    found = sa.select(table).where(waiting, due, free).order_by(*order)
+    row = connection.execute(found.limit(1).with_for_update(skip_locked=True)).mappings().first()
     if row is None:
         return None
     lease = Claim(row_id=row["id"], owner=owner, fence=row["fence"] + 1, attempts=row["attempts"] + 1)
@@ -42,6 +44,11 @@ def claim(
     taken |= {"fence": lease.fence, "attempts": lease.attempts}
     connection.execute(sa.update(table).where(table.c.id == lease.row_id).values(taken))
     return row, lease
+
+
+def _passed(at: sa.Column[Any], now: datetime, longest_s: float) -> sa.ColumnElement[bool]:
+    """True for a time that has come, and for one further away than any is ever set: the clock was put back since."""
+    return sa.or_(at <= now, at > now + timedelta(seconds=longest_s))
 
 
 def held(table: sa.Table, lease: Claim) -> sa.ColumnElement[bool]:

@@ -14,7 +14,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cxr_node.errors import ConfigError, ResourceError
+from cxr_node.errors import ConfigError, LedgerLostError, ResourceError
+from cxr_node.node import integrity
 
 HEAD = "0002"
 """The newest migration; a test compares it with the folder."""
@@ -36,10 +37,13 @@ class Database:
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
         self._reading = engine.execution_options(**{_READ_ONLY: True})
+        self._file = _file(engine.url)
+        self._opened: tuple[int, int] | None = None
+        self._lost = ""
 
     @classmethod
-    def open(cls, url: str, lock_path: Path) -> Database:
-        """Connect, and bring the tables up to date.
+    def open(cls, url: str, lock_path: Path, *, mend: bool = False) -> Database:
+        """Connect, and bring the tables up to date; `mend`: where the file is damaged, set it aside and begin anew.
 
         Raises
         ------
@@ -47,26 +51,67 @@ class Database:
         ConfigError : the database was written by a newer version of this package.
         """
         database = cls(_engine(sa.make_url(url)))
-        with _migration_lock(lock_path):
-            if database._revision() != HEAD:
+        with _start_lock(lock_path):
+            if mend and database._file is not None:
+                integrity.mend(database._file, utc_now())
+            if not _is_known(database._revision()):
                 database._migrate()
+            database._opened = database._identity()
         return database
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
         """One transaction that holds the write lock from its first statement (SQLite: BEGIN IMMEDIATE)."""
-        with _faults(), self.engine.begin() as connection:
+        with self._faults(), self.engine.begin() as connection:
             yield connection
+        self.require_whole()  # what went into a file that nobody will open again was not written
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """One consistent view that blocks nobody."""
-        with _faults(), self._reading.begin() as connection:
+        with self._faults(), self._reading.begin() as connection:
             yield connection
+
+    def require_whole(self) -> None:
+        """Fail where the file was found damaged, or where another process has set it aside and begun a new one.
+
+        Raises
+        ------
+        LedgerLostError : nothing that this process knows of its rows holds any more; it must end.
+        """
+        if not self._lost and self._opened is not None and self._identity() != self._opened:
+            self._lost = "ledger: its file was removed or replaced"
+        if self._lost:
+            raise LedgerLostError(self._lost)
 
     def close(self) -> None:
         """Give all connections back."""
         self.engine.dispose()
+
+    def _identity(self) -> tuple[int, int] | None:
+        """Which file stands under the ledger's name; None where there is none."""
+        try:
+            found = self._file.stat() if self._file is not None else None
+        except OSError:
+            return None
+        return (found.st_dev, found.st_ino) if found is not None else None
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        """Name the machine's faults; the driver's first line carries no values, its later ones may."""
+        try:
+            yield
+        except sa.exc.DBAPIError as error:
+            if isinstance(error, (sa.exc.ProgrammingError, sa.exc.IntegrityError)):
+                raise
+            first_line = (str(error.orig).splitlines() or [""])[0]
+            sentence = f"ledger: {type(error.orig).__name__}: {first_line}"
+            if integrity.tells_damage(error.orig):
+                self._lost = sentence
+                raise LedgerLostError(sentence) from error
+            raise ResourceError(sentence) from error
+        except sa.exc.TimeoutError as error:
+            raise ResourceError("ledger: no free database connection") from error
 
     def _revision(self) -> str | None:
         with self.reading() as connection:
@@ -121,26 +166,26 @@ def _begin_sqlite(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
 
+def _file(url: sa.URL) -> Path | None:
+    """Name the file of an SQLite database; None for a server's."""
+    return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
+
+
+def _is_known(revision: str | None) -> bool:
+    """Tell whether this code can work on tables of that revision: its own, or later ones of the same thousand.
+
+    Within a thousand migrations only add what older code may leave alone, so that a version can be taken back
+    while work is in flight (FAULTS T27); what takes away or changes begins the next thousand.
+    """
+    return revision is not None and (revision == HEAD or (revision > HEAD and revision[0] == HEAD[0]))
+
+
 @contextmanager
-def _migration_lock(path: Path) -> Iterator[None]:
-    """Three processes of one node start at once; one of them makes the tables."""
+def _start_lock(path: Path) -> Iterator[None]:
+    """Three processes of one node start at once; one of them mends the file or makes the tables."""
     try:
         with path.open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
     except OSError as error:
         raise ResourceError(f"ledger: {path.name}: {error.strerror}") from error
-
-
-@contextmanager
-def _faults() -> Iterator[None]:
-    """Name the machine's faults; the driver's first line carries no values, its later ones may."""
-    try:
-        yield
-    except sa.exc.DBAPIError as error:
-        if isinstance(error, (sa.exc.ProgrammingError, sa.exc.IntegrityError)):
-            raise
-        first_line = (str(error.orig).splitlines() or [""])[0]
-        raise ResourceError(f"ledger: {type(error.orig).__name__}: {first_line}") from error
-    except sa.exc.TimeoutError as error:
-        raise ResourceError("ledger: no free database connection") from error

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from cxr_node.config import Config, Delivery
-from cxr_node.errors import DeliveryError, ResourceError
+from cxr_node.errors import DeliveryError, LedgerLostError, ResourceError
 from cxr_node.node import history, retention
+from cxr_node.node.clock import ClockWatch
 from cxr_node.node.destinations import Link, Parcel, link
 from cxr_node.node.jobs import DeliveryJob, DeliveryState, StoredArtifact
 from cxr_node.node.journal import describe
@@ -47,7 +48,7 @@ def run(config: Config, stop: threading.Event, notifier: Notifier | None = None)
     ResourceError : a courier ended on its own; a new process may do better.
     """
     notifier = notifier or Notifier()
-    spool, ledger = Spool(config.spool.path), Ledger.open(config.spool.path)
+    spool, ledger = Spool(config.spool.path), Ledger.open(config.spool.path, mend=True)
     with ExitStack() as stack:
         stack.callback(ledger.close)
         owner = stack.enter_context(office(ledger, config.spool.path, Role.DELIVER))
@@ -71,22 +72,40 @@ def _watch(
     home: Home, pairs: list[tuple[Courier, threading.Thread]], stop: threading.Event, notifier: Notifier
 ) -> None:
     """Feed the watchdog while every courier moves, and let retention sweep now and then."""
-    sweep_at = time.monotonic()
+    sweep_at, clock = time.monotonic(), ClockWatch()
     while not stop.wait(_NOTICE_STOP_S):
         now = time.monotonic()
+        home.ledger.database.require_whole()
         if dead := [courier.name for courier, thread in pairs if not thread.is_alive()]:
             raise ResourceError(f"delivery to {', '.join(dead)} ended by itself")
         if all(now - courier.moved_at < _STUCK_AFTER_S for courier, _ in pairs):
             notifier.progress()
+        if _follow(clock, home):
+            sweep_at = now + _SWEEP_EVERY_S  # a clock that was just put forward must not delete anything
         if now >= sweep_at:
             sweep_at = now + _SWEEP_EVERY_S
             _sweep(home)
+
+
+def _follow(clock: ClockWatch, home: Home) -> float:
+    try:
+        step_s = clock.follow(home.ledger)
+    except LedgerLostError:
+        raise
+    except ResourceError as error:
+        log.error("clock stepped, deliveries not dated anew yet: %s", error)
+        return 0.0
+    if step_s:
+        log.warning("clock stepped by_s=%.1f", step_s)
+    return step_s
 
 
 def _sweep(home: Home) -> None:
     try:
         if swept := retention.sweep(home.ledger, home.spool, home.config.spool.retention_days):
             log.info("retention instances=%d", swept)
+    except LedgerLostError:
+        raise
     except ResourceError as error:
         log.error("retention put off: %s", error)
 
@@ -174,12 +193,16 @@ class Courier:
             try:
                 while not stop.is_set():
                     self._sleep(self._try_one(), bell, stop)
+            except LedgerLostError as error:  # `_watch` ends the process
+                log.error("ended destination=%s %s", self.name, error)
             finally:
                 self._link.close()
 
     def _try_one(self) -> Rest:
         try:
             return self.do_one()
+        except LedgerLostError:
+            raise
         except ResourceError as error:
             log.error("paused destination=%s pause_s=%.0f %s", self.name, _PAUSE_S, error)
             return Rest(_PAUSE_S, deaf=True)

@@ -7,7 +7,6 @@ A row is the state, a settled claim is the transition, the events table is the m
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -18,6 +17,7 @@ import sqlalchemy as sa
 from cxr_node.domain import Finding, InstanceRef, Origin, Rejected, ResultKind, Verdict
 from cxr_node.errors import ResourceError
 from cxr_node.node import results
+from cxr_node.node.arrivals import Arrival, arrive
 from cxr_node.node.claims import FREE, claim, extend, held, note, pick
 from cxr_node.node.database import Database, utc_now
 from cxr_node.node.jobs import Death, DeliveryJob, DeliveryState, InstanceState, Job, StoredArtifact
@@ -54,8 +54,13 @@ class Ledger:
         self.now = now
 
     @classmethod
-    def open(cls, spool_path: Path, url: str | None = None, now: Callable[[], datetime] = utc_now) -> Ledger:
-        """Open the spool's own SQLite ledger, or the one at `url`; its tables are brought up to date."""
+    def open(
+        cls, spool_path: Path, url: str | None = None, now: Callable[[], datetime] = utc_now, *, mend: bool = False
+    ) -> Ledger:
+        """Open the spool's own SQLite ledger, or the one at `url`; its tables are brought up to date.
+
+        `mend`, for those who work on it: a damaged file is set aside, and a new one begins.
+        """
         file = spool_path / FILE_NAME
         try:
             (spool_path / "run").mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -63,7 +68,8 @@ class Ledger:
                 file.touch(mode=0o600)
         except OSError as error:
             raise ResourceError(f"ledger: {spool_path}: {error.strerror}") from error
-        return cls(Database.open(url or f"sqlite:///{file}", spool_path / "run" / "migrate.lock"), now)
+        lock = spool_path / "run" / "migrate.lock"
+        return cls(Database.open(url or f"sqlite:///{file}", lock, mend=mend), now)
 
     def close(self) -> None:
         """Give the connections back."""
@@ -71,24 +77,8 @@ class Ledger:
 
     def add(self, ref: InstanceRef, origin: Origin, content_sha256: str, size_bytes: int) -> bool:
         """-> RECEIVED; False where exactly this object is known already."""
-        now = self.now()
-        row = asdict(ref) | asdict(origin) | {"content_sha256": content_sha256, "size_bytes": size_bytes}
-        row |= {"state": InstanceState.RECEIVED, "not_before": now, "updated_at": now}
         with self.database.writing() as connection:
-            try:
-                with connection.begin_nested():
-                    row_id = connection.execute(sa.insert(instances).returning(instances.c.id), row).scalar_one()
-            except sa.exc.IntegrityError:
-                # Where retention had taken its bytes they are back now: count their days from today.
-                same = (
-                    instances.c.sop_instance_uid == ref.sop_instance_uid,
-                    instances.c.content_sha256 == content_sha256,
-                )
-                back = sa.update(instances).where(*same, instances.c.purged_at.is_not(None))
-                connection.execute(back.values(purged_at=None, updated_at=now))
-                return False
-            note(connection, [row_id], now, "received", f"from {origin.calling_ae_title} at {origin.peer_host}")
-        return True
+            return arrive(connection, Arrival(ref, origin, content_sha256, size_bytes), self.now())
 
     def claim_instance(self, owner: str, lease_s: float) -> Job | None:
         """Lease the oldest instance that waits to be judged."""

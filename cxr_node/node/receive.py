@@ -29,11 +29,13 @@ from cxr_node import contradictions
 from cxr_node.config import Config
 from cxr_node.domain import InstanceRef, Origin
 from cxr_node.errors import ConfigError, ContradictionError, ResourceError
+from cxr_node.node.arrivals import Arrival, first_receipt
 from cxr_node.node.callers import GuardedAcse
 from cxr_node.node.filemeta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, file_meta
 from cxr_node.node.intake import OUT_OF_RESOURCES, RefusedError, StorageProvider, StoreRequest
 from cxr_node.node.ledger import Ledger
 from cxr_node.node.listener import ARTIM_S, Gate, GuardedServer
+from cxr_node.node.rebuild import discard_orphans, rebuild
 from cxr_node.node.spool import MIB, Part, Spool
 from cxr_node.node.tls import server_tls
 from cxr_node.node.transport import GuardedSocket
@@ -99,18 +101,28 @@ class SpoolReceiver:
         ref = self._inspect(part.path).ref
         if ref.sop_instance_uid != request.sop_instance_uid or ref.sop_class_uid != request.sop_class_uid:
             raise ContradictionError("the data set is not the object that the command announced")
-        origin = Origin(
-            calling_ae_title=request.calling_ae_title, peer_host=request.peer_host, received_at=datetime.now(UTC)
-        )
         with self._sync_slots:
-            stored = self._spool.store_object(part, origin.received_at)
+            stored = self._spool.store_object(part, datetime.now(UTC))
+        origin = Origin(
+            calling_ae_title=request.calling_ae_title,
+            peer_host=request.peer_host,
+            received_at=self._spool.received_at(stored.sha256),  # the first receipt's, where the file was there
+        )
         is_new = self._ledger.add(ref, origin, stored.sha256, stored.size_bytes)
+        if not is_new:
+            self._keep_date(Arrival(ref, origin, stored.sha256, stored.size_bytes))
         ring(self._spool.path, Role.WORK)
         log.info(
             "stored sha256=%s bytes=%d peer=%s ae=%r new=%s ms=%.0f",
             *(stored.sha256[:12], stored.size_bytes, origin.peer_host, origin.calling_ae_title, is_new),
             (time.monotonic() - started) * 1000,
         )
+
+    def _keep_date(self, arrival: Arrival) -> None:
+        """The file's time is all that a ledger made anew would know of the first receipt, which results repeat."""
+        first = first_receipt(self._ledger.database, arrival)
+        if first is not None and first != arrival.origin.received_at:
+            self._spool.date(arrival.content_sha256, first)
 
 
 def supported(transfer_syntaxes: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -140,15 +152,23 @@ def serve(config: Config, inspect: Inspect, transfer_syntaxes: Sequence[str], ho
     for sentence in contradictions.doubtful(config):
         log.warning("configuration %s", sentence)
     spool = Spool(config.spool.path, config.spool.min_free_mib)
-    ledger = Ledger.open(config.spool.path)
+    ledger = Ledger.open(config.spool.path, mend=True)
     try:
-        if swept := spool.sweep():
-            log.warning("swept unfinished files=%d", swept)
+        _tidy(spool, ledger, inspect, hooks.progress)
         server = _listen(config, SpoolReceiver(config, inspect, spool, ledger), transfer_syntaxes)
         server.on_turn = hooks.progress
-        _run(server, hooks)
+        _run(server, ledger, hooks)
     finally:
         ledger.close()
+
+
+def _tidy(spool: Spool, ledger: Ledger, inspect: Inspect, progress: Callable[[], None]) -> None:
+    """Put right what earlier processes left behind when they died, before anybody is heard."""
+    if swept := spool.sweep():
+        log.warning("swept unfinished files=%d", swept)
+    found = rebuild(ledger, spool, inspect, progress)
+    if not found.received and (orphans := discard_orphans(ledger, spool)):
+        log.warning("discarded results without an instance files=%d", orphans)
 
 
 def _listen(config: Config, receiver: SpoolReceiver, transfer_syntaxes: Sequence[str]) -> GuardedServer:
@@ -183,7 +203,7 @@ def _entity(config: Config, transfer_syntaxes: Sequence[str]) -> ApplicationEnti
     return entity
 
 
-def _run(server: GuardedServer, hooks: Hooks) -> None:
+def _run(server: GuardedServer, ledger: Ledger, hooks: Hooks) -> None:
     listener = threading.Thread(target=server.serve_forever, args=(TURN_S,), name="listener", daemon=True)
     listener.start()
     port = int(server.server_address[1])
@@ -193,6 +213,7 @@ def _run(server: GuardedServer, hooks: Hooks) -> None:
         while not hooks.stop.wait(TURN_S):
             if not listener.is_alive():
                 raise ResourceError("the listener died")
+            ledger.database.require_whole()
     finally:
         BaseServer.shutdown(server)  # the base class's own also forgets the server in a list it is not in
         server.server_close()

@@ -11,6 +11,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from cxr_node.config import MAX_DELAY_S
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -52,6 +54,8 @@ def _lease() -> tuple[sa.Column[Any], ...]:
     """Who works on a row, until when, and how often it was tried.
 
     `fence` counts the claims and is never reset: a settle with an older number changes nothing.
+    The table's `info` says two things more: the longest time that `not_before` is ever set ahead (a row that seems to
+    wait for longer is due: the clock was put back), and whether a row that took a worker with it goes last.
     """
     return (
         sa.Column("attempts", sa.Integer, nullable=False, default=0),
@@ -94,6 +98,7 @@ instances = sa.Table(
     sa.Index(None, "series_instance_uid"),
     sa.Index(None, "accession_key"),
     sqlite_autoincrement=True,  # ids are never reused: a lower id was received earlier
+    info={"max_delay_s": 600.0, "suspects_last": True},
 )
 
 artifacts = sa.Table(
@@ -141,6 +146,7 @@ deliveries = sa.Table(
     sa.UniqueConstraint("artifact_id", "destination"),
     sa.Index(None, "destination", "state", "id"),
     sqlite_autoincrement=True,
+    info={"max_delay_s": MAX_DELAY_S, "suspects_last": False},
 )
 
 events = sa.Table(

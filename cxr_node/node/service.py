@@ -61,21 +61,24 @@ class Notifier:
     """
 
     _REPEAT_S = 1.0
+    _START_USEC = 60_000_000
 
     def __init__(self) -> None:
         self._systemd = SystemdNotifier() if os.environ.get("NOTIFY_SOCKET") else None
         self._fed_at = float("-inf")
+        self._is_ready = False
 
     def ready(self) -> None:
         """The process does its work from now on."""
+        self._is_ready = True
         self._say("READY=1")
 
     def progress(self) -> None:
-        """The main loop has come round once more."""
+        """The main loop has come round once more; before `ready`, a long start goes on."""
         now = time.monotonic()
         if now - self._fed_at >= self._REPEAT_S:
             self._fed_at = now
-            self._say("WATCHDOG=1")
+            self._say("WATCHDOG=1" if self._is_ready else f"EXTEND_TIMEOUT_USEC={self._START_USEC}")
 
     def stopping(self) -> None:
         """The process has begun to stop."""

@@ -20,7 +20,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from cxr_node import permissions
 from cxr_node.errors import InstanceError, ResourceError
 
 MIB = 1024 * 1024
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Area(StrEnum):
@@ -98,7 +99,7 @@ class Part:
                 os.utime(self._file, ns=(modified_ns, modified_ns))
                 modified_at = None
             if modified_at is not None:
-                os.utime(self._file, (modified_at.timestamp(), modified_at.timestamp()))
+                os.utime(self._file, ns=_nanoseconds(modified_at))
             os.fsync(self._file)
             self.path.rename(target)
             self._close()
@@ -174,6 +175,35 @@ class Spool:
             raise SpoolCorruptError(f"{area}/{sha256[:12]} does not have the bytes that were stored")
         return content
 
+    def received_at(self, sha256: str) -> datetime:
+        """Tell when an object was received for the first time, to the microsecond, as its results repeat it.
+
+        Raises
+        ------
+        FileNotFoundError : it is not there.
+        """
+        with _disk():
+            modified_ns = self.locate(Area.OBJECTS, sha256).stat().st_mtime_ns
+        return _EPOCH + timedelta(microseconds=round(modified_ns / 1000))
+
+    def date(self, sha256: str, received_at: datetime) -> None:
+        """Give an object back the time of its first receipt: retention had taken it, and it came again."""
+        with _disk():
+            file = os.open(self.locate(Area.OBJECTS, sha256), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.utime(file, ns=_nanoseconds(received_at))
+                os.fsync(file)
+            finally:
+                os.close(file)
+
+    def written_before(self, area: Area, sha256: str, at_s: float) -> bool:
+        """Tell whether a file got its place before a time of this machine's clock (seconds since 1970)."""
+        try:
+            with _disk():
+                return self.locate(area, sha256).stat().st_ctime < at_s
+        except FileNotFoundError:
+            return False
+
     def delete(self, area: Area, sha256: str) -> None:
         """Take a file away; one that is gone already is no error."""
         with _disk():
@@ -214,6 +244,12 @@ def _place(folder: Path, sha256: str) -> Path:
     if len(sha256) != 64 or not set(sha256) <= set("0123456789abcdef"):
         raise ValueError("a file of the spool is named by a sha256")
     return folder / sha256[:2] / f"{sha256}.dcm"
+
+
+def _nanoseconds(at: datetime) -> tuple[int, int]:
+    """Times of access and change for a file; not by way of a float, which loses the last microsecond."""
+    since = (at - _EPOCH) // timedelta(microseconds=1) * 1000
+    return since, since
 
 
 def _make_folder(folder: Path) -> None:

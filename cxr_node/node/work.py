@@ -12,12 +12,12 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from cxr_node.config import Config
 from cxr_node.domain import Artifact, Origin, Outcome, Precedent, Rejected, Reported
-from cxr_node.errors import InstanceError, ModelError, ResourceError
+from cxr_node.errors import InstanceError, LedgerLostError, ModelError, ResourceError
 from cxr_node.node import history
 from cxr_node.node.jobs import Death, Job, StoredArtifact
 from cxr_node.node.journal import describe
@@ -54,10 +54,11 @@ def run(
     ------
     ConfigError : the profile cannot be used.
     ModelError : the classifier failed. The job is back in the queue; a new process may do better.
+    LedgerLostError : the ledger is damaged, or another process has begun a new one.
     """
     notifier = notifier or Notifier()
     spool = Spool(config.spool.path)
-    ledger = Ledger.open(config.spool.path)
+    ledger = Ledger.open(config.spool.path, mend=True)
     try:
         predictor = load_predictor()
         with Bell(config.spool.path, Role.WORK) as bell, office(ledger, config.spool.path, Role.WORK) as owner:
@@ -77,6 +78,8 @@ def _loop(worker: Worker[P], bell: Bell, stop: threading.Event, notifier: Notifi
             if worker.do_one():
                 continue
             due_s = history.next_instance_s(worker.ledger)
+        except LedgerLostError:
+            raise
         except ResourceError as error:
             log.error("paused pause_s=%.0f %s", _PAUSE_S, error)
             stop.wait(_PAUSE_S)
@@ -97,6 +100,8 @@ class Worker(Generic[P]):
     owner: str
     predictor: P
     process: Process[P]
+    owed: list[tuple[Job, str]] = field(default_factory=list)
+    """Jobs to be given back that the ledger did not take at the time, and why: their attempt must not count."""
 
     def do_one(self) -> bool:
         """Claim one instance and bring it to an end; False where none is due.
@@ -106,12 +111,13 @@ class Worker(Generic[P]):
         ModelError : after the instance was given back.
         ResourceError : after the instance was given back, if the ledger still took it.
         """
+        self._return_owed()
         job = self.ledger.claim_instance(self.owner, self.config.work.lease_s)
         if job is None:
             return False
         started = time.monotonic()
         ending = self._end(job)
-        level = logging.ERROR if ending == "dead" else logging.INFO  # somebody must look; `trace` tells why
+        level = logging.ERROR if ending.startswith("dead") else logging.INFO  # somebody must look; `trace` tells why
         log.log(level, "%s instance=%d attempt=%d took_ms=%d", ending, job.claim.row_id, job.attempts, _ms(started))
         return True
 
@@ -119,14 +125,14 @@ class Worker(Generic[P]):
         """Bring one claimed instance to an end, by whose fault it is; tell the end in one word."""
         if job.attempts > self.config.work.max_attempts:  # each attempt took its worker with it
             detail = f"{self.config.work.max_attempts} workers died of it"
-            return _settled(self.ledger.settle_dead(job, Death.FAULT, detail), "dead")
+            return self._dead(job, Death.FAULT, detail)
         try:
             with self._lease(job):
                 return self._judge(job)
         except SpoolCorruptError as error:
-            return _settled(self.ledger.settle_dead(job, Death.SPOOL_CORRUPT, str(error)), "dead")
+            return self._dead(job, Death.SPOOL_CORRUPT, str(error))
         except InstanceError as error:
-            return _settled(self.ledger.settle_dead(job, Death.FAULT, str(error)), "dead")
+            return self._dead(job, Death.FAULT, str(error))
         except ModelError as error:
             self._give_back(job, error, _PAUSE_S)
             raise
@@ -135,6 +141,9 @@ class Worker(Generic[P]):
             raise
         except Exception as error:
             return self._blame(job, describe(error))
+
+    def _dead(self, job: Job, death: Death, detail: str) -> str:
+        return _settled(self.ledger.settle_dead(job, death, detail), f"dead reason={death}")
 
     def _judge(self, job: Job) -> str:
         content = self.spool.read(Area.OBJECTS, job.content_sha256)
@@ -170,14 +179,21 @@ class Worker(Generic[P]):
         """Nobody expected this: a bug. Tried again, for the machine may have hiccuped, then set aside."""
         log.error("failed instance=%d attempt=%d %s", job.claim.row_id, job.attempts, detail)
         if job.attempts >= self.config.work.max_attempts:
-            return _settled(self.ledger.settle_dead(job, Death.FAULT, detail), "dead")
+            return self._dead(job, Death.FAULT, detail)
         return _settled(self.ledger.release(job, delay_s=_RETRY_DELAY_S * job.attempts, detail=detail), "released")
 
     def _give_back(self, job: Job, error: Exception, delay_s: float) -> None:
         try:
             self.ledger.release(job, delay_s=delay_s, detail=describe(error), forgive=True)
-        except ResourceError as fault:  # then the lease runs out by itself
-            log.error("cannot give back instance=%d %s", job.claim.row_id, fault)
+        except ResourceError as fault:  # else three outages of the ledger would make an innocent image DEAD
+            log.error("cannot give back now instance=%d %s", job.claim.row_id, fault)
+            self.owed.append((job, describe(error)))
+
+    def _return_owed(self) -> None:
+        while self.owed:
+            job, detail = self.owed[-1]
+            self.ledger.release(job, delay_s=0.0, detail=detail, forgive=True)
+            self.owed.pop()
 
     def _lease(self, job: Job) -> AbstractContextManager[None]:
         lease_s = self.config.work.lease_s

@@ -1,0 +1,59 @@
+"""A wall clock that is put forward or back must make nothing older than it is, and let nothing wait longer.
+
+Rows of the ledger hold wall-clock times, for they outlive processes; inside a process only the monotonic clock counts.
+So a step is seen as the difference of both, and what is on its way is dated by the new clock (FAULTS T24). A step
+while no delivery runs is not seen: then `claims` takes what would wait for longer than is ever set, and the time by
+which the clock was put forward counts as time that passed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+import sqlalchemy as sa
+
+from cxr_node.node.ledger import OPEN, Ledger
+from cxr_node.node.schema import deliveries
+
+TOLERANCE_S = 2.0
+"""Less is corrected by slewing, or not worth a transaction."""
+_MARGIN_S = 0.5
+
+
+class ClockWatch:
+    """Looks at both clocks; for one thread."""
+
+    def __init__(self, wall: Callable[[], float] = time.time, steady: Callable[[], float] = time.monotonic) -> None:
+        self._wall, self._steady = wall, steady
+        self._seen = wall(), steady()
+
+    def follow(self, ledger: Ledger) -> float:
+        """Date the open deliveries by the clock as it is now; by how many seconds it was put forward (0.0: it was not).
+
+        Raises
+        ------
+        ResourceError : the ledger cannot be written; the step is seen again at the next look.
+        """
+        wall, steady = self._wall(), self._steady()
+        passed_s = steady - self._seen[1]
+        step_s = wall - self._seen[0] - passed_s
+        if abs(step_s) > TOLERANCE_S:
+            _redate(ledger, step_s, passed_s)
+        else:
+            step_s = 0.0
+        self._seen = wall, steady
+        return step_s
+
+
+def _redate(ledger: Ledger, step_s: float, passed_s: float) -> None:
+    """Move what was due before the step with the clock; what became due since is right already."""
+    step, now = timedelta(seconds=step_s), ledger.now()
+    since = now - timedelta(seconds=passed_s + _MARGIN_S)
+    open_ = sa.and_(deliveries.c.state.in_(OPEN), deliveries.c.first_due_at.not_between(since, now))
+    rows = sa.select(deliveries.c.id, deliveries.c.first_due_at, deliveries.c.not_before).where(open_)
+    with ledger.database.writing() as connection:
+        for row in connection.execute(rows.with_for_update()).all():
+            moved = {"first_due_at": min(row.first_due_at + step, now), "not_before": row.not_before + step}
+            connection.execute(sa.update(deliveries).where(deliveries.c.id == row.id).values(moved))
