@@ -8,6 +8,8 @@ which the clock was put forward counts as time that passed.
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -17,17 +19,22 @@ import sqlalchemy as sa
 from cxr_node.node.ledger import OPEN, Ledger
 from cxr_node.node.schema import deliveries
 
+log = logging.getLogger(__name__)
+
 TOLERANCE_S = 2.0
 """Less is corrected by slewing, or not worth a transaction."""
 _MARGIN_S = 0.5
 
 
 class ClockWatch:
-    """Looks at both clocks; for one thread."""
+    """Looks at both clocks; threads may share it."""
 
     def __init__(self, wall: Callable[[], float] = time.time, steady: Callable[[], float] = time.monotonic) -> None:
         self._wall, self._steady = wall, steady
         self._seen = wall(), steady()
+        self._lock = threading.Lock()
+        self.steps = 0
+        """How many were seen; who finds a delivery too old looks whether it grew since the delivery was claimed."""
 
     def follow(self, ledger: Ledger) -> float:
         """Date the open deliveries by the clock as it is now; by how many seconds it was put forward (0.0: it was not).
@@ -36,22 +43,23 @@ class ClockWatch:
         ------
         ResourceError : the ledger cannot be written; the step is seen again at the next look.
         """
-        wall, steady = self._wall(), self._steady()
-        passed_s = steady - self._seen[1]
-        step_s = wall - self._seen[0] - passed_s
-        if abs(step_s) > TOLERANCE_S:
-            _redate(ledger, step_s, passed_s)
-        else:
-            step_s = 0.0
-        self._seen = wall, steady
-        return step_s
+        with self._lock:
+            wall, steady = self._wall(), self._steady()
+            passed_s = steady - self._seen[1]
+            step_s = wall - self._seen[0] - passed_s
+            if stepped := abs(step_s) > TOLERANCE_S:
+                _redate(ledger, step_s, passed_s)
+                self.steps += 1
+                log.warning("clock stepped by_s=%.1f", step_s)
+            self._seen = wall, steady
+            return step_s if stepped else 0.0
 
 
 def _redate(ledger: Ledger, step_s: float, passed_s: float) -> None:
     """Move what was due before the step with the clock; what became due since is right already."""
     step, now = timedelta(seconds=step_s), ledger.now()
     since = now - timedelta(seconds=passed_s + _MARGIN_S)
-    open_ = sa.and_(deliveries.c.state.in_(OPEN), deliveries.c.first_due_at.not_between(since, now))
+    open_ = sa.and_(deliveries.c.state.in_(OPEN), ~deliveries.c.first_due_at.between(since, now))
     rows = sa.select(deliveries.c.id, deliveries.c.first_due_at, deliveries.c.not_before).where(open_)
     with ledger.database.writing() as connection:
         for row in connection.execute(rows.with_for_update()).all():

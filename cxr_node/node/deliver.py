@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from cxr_node.config import Config, Delivery
@@ -72,7 +72,7 @@ def _watch(
     home: Home, pairs: list[tuple[Courier, threading.Thread]], stop: threading.Event, notifier: Notifier
 ) -> None:
     """Feed the watchdog while every courier moves, and let retention sweep now and then."""
-    sweep_at, clock = time.monotonic(), ClockWatch()
+    sweep_at = time.monotonic()
     while not stop.wait(_NOTICE_STOP_S):
         now = time.monotonic()
         home.ledger.database.require_whole()
@@ -80,24 +80,21 @@ def _watch(
             raise ResourceError(f"delivery to {', '.join(dead)} ended by itself")
         if all(now - courier.moved_at < _STUCK_AFTER_S for courier, _ in pairs):
             notifier.progress()
-        if _follow(clock, home):
+        if _stepped(home):
             sweep_at = now + _SWEEP_EVERY_S  # a clock that was just put forward must not delete anything
         if now >= sweep_at:
             sweep_at = now + _SWEEP_EVERY_S
             _sweep(home)
 
 
-def _follow(clock: ClockWatch, home: Home) -> float:
+def _stepped(home: Home) -> bool:
     try:
-        step_s = clock.follow(home.ledger)
+        return home.clock.follow(home.ledger) != 0.0
     except LedgerLostError:
         raise
     except ResourceError as error:
-        log.error("clock stepped, deliveries not dated anew yet: %s", error)
-        return 0.0
-    if step_s:
-        log.warning("clock stepped by_s=%.1f", step_s)
-    return step_s
+        log.error("clock stepped, deliveries are not dated anew yet: %s", error)
+        return False
 
 
 def _sweep(home: Home) -> None:
@@ -133,6 +130,7 @@ class Home:
     ledger: Ledger
     spool: Spool
     owner: str
+    clock: ClockWatch = field(default_factory=ClockWatch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +184,7 @@ class Courier:
         self._home = home
         self._link = link_
         self._idle_close_s = idle_close_s
+        self._steps = 0
 
     def run(self, stop: threading.Event) -> None:
         """Deliver until `stop` is set."""
@@ -230,6 +229,7 @@ class Courier:
         ResourceError : the ledger or the spool cannot be used now.
         """
         home = self._home
+        self._steps = home.clock.steps
         job = home.ledger.claim_delivery(self.name, home.owner, home.config.work.lease_s)
         if job is None:
             due_s = history.next_delivery_s(home.ledger, self.name)
@@ -263,8 +263,7 @@ class Courier:
     def _failed(self, job: DeliveryJob, error: DeliveryError) -> Rest:
         """Permanent or too old: DEAD. Else back to the queue; a destination without an answer is left alone."""
         delivery = self._home.config.delivery
-        age = self._home.ledger.now() - job.first_due_at
-        if error.permanent or age >= timedelta(hours=delivery.max_age_h):
+        if error.permanent or self._is_too_old(job):
             words = str(error) if error.permanent else f"gave up after {delivery.max_age_h:g} h: {error}"
             return self._dead(job, words, error.status)
         delay_s = backoff_s(delivery, job.attempts)
@@ -274,6 +273,14 @@ class Courier:
             *(self.name, job.claim.row_id, job.attempts, delay_s, error),
         )
         return Rest(min(delay_s, _MAX_PAUSE_S), deaf=True) if error.status is None else _GO_ON
+
+    def _is_too_old(self, job: DeliveryJob) -> bool:
+        """By a clock that did not step since the job was claimed; if it did, the next try will tell."""
+        home = self._home
+        if home.ledger.now() - job.first_due_at < timedelta(hours=home.config.delivery.max_age_h):
+            return False
+        home.clock.follow(home.ledger)
+        return home.clock.steps == self._steps
 
     def _dead(self, job: DeliveryJob, detail: str, status: int | None = None) -> Rest:
         self._home.ledger.settle_delivery_dead(job, status=status, detail=detail)
