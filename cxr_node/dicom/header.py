@@ -17,14 +17,15 @@ from pydicom import Dataset
 from pydicom.multival import MultiValue
 
 from cxr_node.dicom import projection
-from cxr_node.dicom.part10 import attach, foreign_faults, parse, quiet, raw_number, raw_text, settle
+from cxr_node.dicom.part10 import attach, foreign_faults, parse, quiet, raw_number, raw_text, require_whole, settle
 from cxr_node.domain import InstanceRef, Reason, Rejected, View
 from cxr_node.errors import ContradictionError, InstanceError, ResourceError
 
 MAX_PIXEL_BITS = 8 * 1024**3
 """Rows x Columns x Bits Allocated x Samples x Frames that a header may claim: 1 GiB, four times the largest object."""
 
-_UID = re.compile(r"[0-9.]{1,64}")
+_UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")
+"""PS3.5 9.1, but for leading zeros, which some devices write."""
 _AGE = re.compile(r"(\d{3})([DWMY])")
 _DATE = re.compile(r"\d{8}")
 _PER_YEAR = {"D": 365, "W": 365 / 7, "M": 12, "Y": 1}
@@ -128,7 +129,9 @@ def inspect(path: Path) -> Inspected:
     except OSError as error:
         raise ResourceError(f"a received file cannot be read: {error.strerror}") from error
     with file, foreign_faults():
-        dataset, _ = parse(file, path.stat().st_size)
+        size_bytes = path.stat().st_size
+        dataset, pixels = parse(file, size_bytes)
+        require_whole(file, size_bytes, dataset, pixels)
         inspected = Inspected(
             ref=_reference(dataset),
             rows=raw_number(dataset, 0x00280010, 0),

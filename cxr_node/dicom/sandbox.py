@@ -2,13 +2,15 @@
 
 Knows no codec and no image: a request is a line of JSON and bytes, an answer is bytes of the expected length or none.
 The child trusts its parent; the parent takes nothing from the child but pixels (FAULTS T8, T9: codecs abort,
-overrun, and loop on bytes that were made for it). The child ends when its standard input does, so it outlives nobody.
+overrun, and loop on bytes that were made for it). Memory, time and computing have limits here, and `confine` takes
+network, programs and files. The child ends when its standard input does, so it outlives nobody.
 """
 
 from __future__ import annotations
 
 import atexit
 import json
+import math
 import os
 import resource
 import select
@@ -144,15 +146,24 @@ def serve(answer: Callable[[dict[str, Any], bytes], bytes]) -> None:
     target.write(_READY)
     target.flush()
     while line := source.readline():
+        _allow_cpu_s(TIMEOUT_S)
         description = json.loads(line)
         found = answer(description, source.read(description["length"]))
         target.write(len(found).to_bytes(_LENGTH_BYTES, "little") + found)
         target.flush()
 
 
+def _allow_cpu_s(seconds: float) -> None:
+    """Set the end of one request's computing: where the parent has died, nobody's clock would end a loop."""
+    soft = math.ceil(time.process_time() + seconds)
+    resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+
+
 if __name__ == "__main__":
+    from cxr_node.dicom.confine import confine
     from cxr_node.dicom.decoders import answer
 
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold a patient's image
+    confine()
     serve(answer)

@@ -131,7 +131,9 @@ def test_patient_key_says_same_or_other_and_no_more() -> None:
 
 
 @pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"])
-@pytest.mark.parametrize("value", [None, "", "../../etc/x", "1.2.3\\1.2.4", "1." + "2" * 64, "1.2.a", "1.2.\x01"])
+@pytest.mark.parametrize(
+    "value", [None, "", "../../etc/x", "1.2.3\\1.2.4", "1." + "2" * 64, "1.2.a", "1.2.\x01", "..", "1..2", "1.2."]
+)
 @pytest.mark.filterwarnings("ignore:Invalid value:UserWarning", "ignore:The value length:UserWarning")
 def test_missing_and_ill_formed_uids_are_refused(keyword: str, value: str | None, tmp_path: Path) -> None:
     dataset = radiograph()
@@ -189,9 +191,51 @@ def test_deep_sequences_are_refused(depth: int, defined: bool, tmp_path: Path) -
     assert isinstance(rejected, Rejected)
     path = tmp_path / "object"
     path.write_bytes(with_front(nested))
-    if not defined and depth > 1000:  # a defined length is skipped without looking into it
-        with pytest.raises(InstanceError):
-            header.inspect(path)
+    with pytest.raises(InstanceError):
+        header.inspect(path)
+
+
+def test_a_sequence_of_the_usual_depth_is_taken(tmp_path: Path) -> None:
+    nested = b""
+    for _ in range(8):
+        nested = element(8, 0x1140, b"SQ", struct.pack("<HHI", 0xFFFE, 0xE000, len(nested)) + nested)
+    path = tmp_path / "object"
+    path.write_bytes(with_front(nested))
+    header.inspect(path)
+
+
+@pytest.mark.parametrize(
+    "syntax", [ExplicitVRLittleEndian, JPEGLSLossless, ImplicitVRLittleEndian], ids=lambda u: u.name
+)
+@pytest.mark.parametrize("garbage", [b"\xff\xfe" * 300, bytes(range(256)) * 3, part10(radiograph())[400:]])
+def test_garbage_after_the_pixel_data_is_no_success(syntax: str, garbage: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "object"
+    path.write_bytes(part10(radiograph(), syntax) + garbage)
+    with pytest.raises(InstanceError):
+        header.inspect(path)
+
+
+@pytest.mark.parametrize(
+    "trailer",
+    [b"", bytes(2048), element(0xFFFC, 0xFFFC, b"OB", bytes(600)), element(0xFFFA, 0xFFFA, b"SQ", b"")],
+    ids=["nothing", "zeros", "Data Set Trailing Padding", "Digital Signatures"],
+)
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, JPEGLSLossless], ids=lambda uid: uid.name)
+def test_what_may_follow_the_pixel_data(syntax: str, trailer: bytes, tmp_path: Path) -> None:
+    """PS3.3 C.12.1.1.3, PS3.10 7.2."""
+    path = tmp_path / "object"
+    path.write_bytes(part10(radiograph(), syntax) + trailer)
+    header.inspect(path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"no item at all, but words", struct.pack("<HHI", 0xFFFE, 0xE000, 9) + b"\xff" * 9]
+)
+def test_a_sequence_without_items_is_no_success(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "object"
+    path.write_bytes(with_front(element(8, 0x1140, b"SQ", content)))
+    with pytest.raises(InstanceError):
+        header.inspect(path)
 
 
 def test_endless_lengths_and_endless_headers_are_refused(tmp_path: Path) -> None:

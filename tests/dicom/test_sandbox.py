@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from pydicom.uid import JPEG2000Lossless
 
 from cxr_node.dicom import decoders
-from cxr_node.dicom.sandbox import Sandbox
+from cxr_node.dicom.sandbox import MAX_MEMORY_BYTES, Sandbox
 from cxr_node.errors import ResourceError
 from tests.builders import chest, part10, radiograph
 from tests.dicom.test_decoders import decoded
@@ -76,6 +79,58 @@ def test_the_image_after_a_killed_child_is_decoded(number: signal.Signals) -> No
     os.kill(pid, number)
     assert (decoded(content) == chest()).all()
     assert decoders._SANDBOX.pid not in (None, pid)
+
+
+_CONFINED = "from cxr_node.dicom.confine import confine; assert confine(); "
+_TRIES = {
+    "network": "import socket; socket.socket()",
+    "local socket": "import socket; socket.socket(socket.AF_UNIX)",
+    "program": "import os; os.execv('/bin/true', ['true'])",
+    "shell": "import subprocess; subprocess.run(['true'])",
+    "new file": "import sys; open(sys.argv[1] + '/new', 'w')",
+    "old file": "import sys; open(sys.argv[1] + '/old', 'r+')",
+    "removal": "import os, sys; os.unlink(sys.argv[1] + '/old')",
+    "name": "import os, sys; os.rename(sys.argv[1] + '/old', sys.argv[1] + '/other')",
+    "signal to the parent": "import os, signal; os.kill(os.getppid(), signal.SIGCONT)",
+}
+
+
+@pytest.mark.parametrize("attempt", _TRIES.values(), ids=_TRIES)
+def test_a_codec_reaches_no_network_and_no_program_and_changes_no_file(attempt: str, tmp_path: Path) -> None:
+    """What code of an attacker's could do in the child: each attempt fails there, and works without the filter."""
+    ended = []
+    for front in ("", _CONFINED):
+        (tmp_path / "old").write_text("kept")
+        command = [sys.executable, "-c", front + attempt, str(tmp_path)]
+        ended.append(subprocess.run(command, capture_output=True, text=True, check=False))
+    free, confined = ended
+    assert free.returncode == 0, free.stderr
+    assert confined.returncode != 0
+    assert "Operation not permitted" in confined.stderr
+
+
+def test_the_child_that_decodes_is_confined() -> None:
+    decoded(part10(radiograph(), JPEG2000Lossless))
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{decoders._SANDBOX.pid}/status").read_text().splitlines())
+    assert status["Seccomp"].strip() == "2", "no filter"
+    assert status["NoNewPrivs"].strip() == "1"
+    limits = Path(f"/proc/{decoders._SANDBOX.pid}/limits").read_text()
+    assert re.search(rf"Max address space +{MAX_MEMORY_BYTES} +{MAX_MEMORY_BYTES} ", limits)
+    assert re.search(r"Max core file size +0 +0 ", limits)
+    assert (found := re.search(r"Max cpu time +(\d+) ", limits))
+    assert 60 <= int(found[1]) < 120
+
+
+def test_a_child_that_computes_without_end_ends_even_where_its_parent_died() -> None:
+    program = (
+        "from cxr_node.dicom import sandbox; sandbox.TIMEOUT_S = 1.0\n"
+        "def answer(*_):\n    while True: pass\n"
+        "sandbox.serve(answer)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program], input=b'{"length": 0}\n', capture_output=True, timeout=30, check=False
+    )
+    assert found.returncode == -signal.SIGXCPU
 
 
 def test_signals_to_stop_are_left_to_the_parent() -> None:
