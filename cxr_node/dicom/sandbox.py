@@ -26,8 +26,9 @@ from cxr_node.errors import ResourceError
 
 TIMEOUT_S = 60.0
 """For one image; 9 megapixels of JPEG 2000 took 1.5 s on one core."""
-MAX_MEMORY_BYTES = 4 * 1024**3
-"""Address space of the child; the largest image is 256 MiB, codecs hold it some four times."""
+MAX_MEMORY_BYTES = 2 * 1024**3
+"""Address space of the child: 0.16 GiB, and 10 bytes for each pixel of JPEG 2000 (measured), so 1.2 GB for the 100
+million of `admission.max_pixels`. The worker's unit has 4 GiB for both."""
 _COMMAND = (sys.executable, "-m", "cxr_node.dicom.sandbox")
 _LENGTH_BYTES = 8
 _READY = b"ready"

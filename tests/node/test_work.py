@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import os
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +27,7 @@ from cxr_node.node.wakeup import Bell, Role, ring
 from tests.node import peers, workplace
 
 Judge = Callable[..., Outcome]
+FORKS = multiprocessing.get_context("forkserver")
 
 
 @pytest.fixture
@@ -124,6 +129,104 @@ def test_an_image_that_killed_every_worker_is_not_touched_again(config: Config, 
         assert job is not None
     hands(config, ledger, failing(AssertionError("judged"))).do_one()
     assert workplace.states(config) == [("DEAD", "fault")]
+
+
+def test_an_image_that_kills_its_worker_is_dead_after_three_and_costs_nobody_else(tmp_path: Path) -> None:
+    """SIGKILL, as by the kernel when memory is out (FAULTS T30): the attempt was counted before the work began."""
+    config = workplace.config(tmp_path / "spool")
+    workplace.receive(config, 1, content=b"poison")
+    workplace.receive(config, 2, 3)
+    deaths = 0
+    while workplace.states(config)[0][0] == "RECEIVED" and deaths < 6:
+        process = FORKS.Process(target=_work_until_poisoned, args=(config,))
+        process.start()
+        process.join(60)
+        deaths += process.exitcode == -signal.SIGKILL
+    assert deaths == 3
+    assert workplace.states(config) == [("DEAD", "fault"), ("DELIVERED", None), ("DELIVERED", None)]
+    ledger = Ledger.open(config.spool.path)
+    poison, *others = (history.trace(ledger, f"1.2.{number}")[0].instance for number in (1, 2, 3))
+    ledger.close()
+    assert poison.sentence == "3 workers died of it"
+    assert [row.attempts for row in others] == [1, 1]
+
+
+def _work_until_poisoned(config: Config) -> None:
+    def judge(content: bytes, *arguments: Any) -> Outcome:
+        if content == b"poison":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return workplace.judge(content, *arguments)
+
+    stop = threading.Event()
+    thread = threading.Thread(target=lambda: (_nothing_waits(config), stop.set()))
+    thread.start()
+    work.run(config, object, judge, stop)
+
+
+def _nothing_waits(config: Config) -> bool:
+    return workplace.eventually(lambda: "RECEIVED" not in {state for state, _ in workplace.states(config)}, 30)
+
+
+def test_a_suspect_goes_last(config: Config, ledger: Ledger) -> None:
+    """Ten poisoned images at the head of the queue must not hold up who came later."""
+    for number in (1, 2, 3):
+        workplace.receive(config, number)
+    assert ledger.claim_instance("dead", -1.0) is not None
+    order = [job.ref.sop_instance_uid for _ in range(3) if (job := ledger.claim_instance("me", 60.0))]
+    assert order == ["1.2.2.1.1", "1.2.3.1.1", "1.2.1.1.1"]
+
+
+def test_an_outage_of_the_ledger_never_counts_against_an_image(
+    config: Config, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job can be taken but not be given back: five times over, where three deaths make an image DEAD."""
+    workplace.receive(config, 1)
+    real = ledger.database.writing
+
+    def full() -> None:
+        raise ResourceError("ledger: OperationalError: database or disk is full")
+
+    def judge(*_: Any) -> Outcome:
+        monkeypatch.setattr(ledger.database, "writing", full)
+        raise ResourceError("spool: full")
+
+    worker = hands(config, ledger, judge)
+    for _ in range(5):
+        with pytest.raises(ResourceError, match="spool"):
+            worker.do_one()
+        with pytest.raises(ResourceError, match="disk is full"):
+            worker.do_one()  # still out: nothing is claimed
+        monkeypatch.setattr(ledger.database, "writing", real)
+    good = work.Worker(config, ledger, worker.spool, worker.owner, object(), workplace.judge, worker.owed)
+    assert good.do_one()
+    (row,) = history.recent(ledger, 1)
+    assert (row.state, row.attempts) == ("REPORTED", 1)
+
+
+def test_what_is_dead_is_told_at_error_level_with_its_reason(
+    config: Config, ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    workplace.receive(config, 1)
+    Spool(config.spool.path).locate(Area.OBJECTS, workplace.digest(b"radiograph 1")).unlink()
+    hands(config, ledger).do_one()
+    (record,) = (record for record in caplog.records if record.levelno == logging.ERROR)
+    assert "dead reason=spool-corrupt instance=1" in record.message
+
+
+def test_what_a_machine_that_died_for_good_held_is_taken_when_its_lease_ends(config: Config, ledger: Ledger) -> None:
+    """Nobody frees it, for its name is another machine's; the sleeping worker wakes when the lease is over (T29)."""
+    workplace.receive(config, 1)
+    assert ledger.claim_instance("elsewhere/work-0", 1.5) is not None
+    stop = threading.Event()
+    thread = threading.Thread(target=work.run, args=(config, object, workplace.judge, stop))
+    begun = time.monotonic()
+    thread.start()
+    try:
+        assert workplace.eventually(lambda: workplace.states(config) == [("REPORTED", None)], 10)
+    finally:
+        stop.set()
+        thread.join(10)
+    assert 1.0 < time.monotonic() - begun < 6.0
 
 
 def test_no_patient_data_in_ledger_or_log(config: Config, ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
