@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import multiprocessing
 import os
+import signal
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +19,9 @@ from cxr_node.node import history
 from cxr_node.node.database import Database, _engine, alembic_config
 from cxr_node.node.jobs import DeliveryJob, DeliveryState, InstanceState
 from cxr_node.node.ledger import FILE_NAME, Ledger
-from tests.node.ledgers import POSTGRES, Clock, digest, emptied, finding, ladder, reference
+from tests.node.ledgers import POSTGRES, Clock, digest, emptied, finding, ladder, origin, reference
 
+FORKS = multiprocessing.get_context("forkserver")
 ENGINES = ["sqlite", "postgresql"] if POSTGRES in os.environ else ["sqlite"]
 KINDS = ("report", "measurements", "heatmap")
 WORKER, SENDER = "old/work-0", "old/deliver-0"
@@ -150,3 +155,77 @@ def test_a_migration_that_breaks_leaves_the_first_ledger_whole(tmp_path: Path, m
     ledger = Ledger.open(tmp_path, address, clock)
     _all_is_as_it_was(ledger)
     ledger.close()
+
+
+KILLED_AT = ["alembic.op.create_table", "alembic.op.add_column", "alembic.command.upgrade"]
+
+
+@pytest.mark.parametrize("place", KILLED_AT)
+def test_killed_in_the_middle_of_a_migration_the_next_process_goes_on(tmp_path: Path, place: str) -> None:
+    """SIGKILL right after a step, before the commit (FAULTS T27)."""
+    clock, address = Clock(), url("sqlite", tmp_path)
+    first_version(address, clock)
+    process = FORKS.Process(target=_migrate_and_die, args=(tmp_path, place))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    ledger = Ledger.open(tmp_path, address, clock, mend=True)
+    try:
+        _all_is_as_it_was(ledger)
+        _the_rest_is_judged_and_delivered(ledger, clock)
+    finally:
+        ledger.close()
+    assert not list(tmp_path.glob("*damaged*"))
+
+
+def _migrate_and_die(folder: Path, place: str) -> None:
+    module_name, _, name = place.rpartition(".")
+    module: Any = importlib.import_module(module_name)
+    genuine = getattr(module, name)
+
+    def dying(*arguments: Any, **keywords: Any) -> None:
+        genuine(*arguments, **keywords)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(module, name, dying)
+    Ledger.open(folder)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_version_before_can_write_into_the_tables_of_this_one(tmp_path: Path, engine: str) -> None:
+    """A version is taken back while work is in flight: its INSERTs name none of the columns that came since."""
+    clock, address = Clock(), url(engine, tmp_path)
+    ledger = Ledger.open(tmp_path, address, clock)
+    try:
+        with ledger.database.writing() as connection:
+            insert(connection, "instances", instance(clock, 1, "RECEIVED"))
+            insert(connection, "instances", instance(clock, 2, "REPORTED", verdict="NORMAL", probability=0.1))
+            artifact = {"id": 20, "kind": "report", "sop_class_uid": "1.2.3", "size_bytes": 100}
+            insert(connection, "artifacts", artifact | {"sop_instance_uid": "2.25.2.0", "content_sha256": digest(20)})
+            insert(connection, "instance_artifacts", {"instance_id": 2, "artifact_id": 20})
+            insert(connection, "deliveries", delivery(clock, 20, "READY"))
+            event = {"instance_id": 1, "at": micros(clock), "what": "received", "detail": "from OLD at 10.0.0.7"}
+            insert(connection, "events", event)
+        job = ledger.claim_instance("new", 60.0)
+        assert job is not None
+        assert ledger.settle_reported(job, finding(), ladder(), {"pacs": tuple(ResultKind)})
+        assert all(ledger.settle_delivered(due(ledger), 0x0000) for _ in range(4))
+        assert history.counts(ledger)[InstanceState.DELIVERED] == 2
+    finally:
+        ledger.close()
+
+
+def test_a_version_that_was_taken_back_works_on_what_the_newer_one_added(tmp_path: Path) -> None:
+    """Within a thousand, migrations only add; the next thousand is refused (`test_ledger`)."""
+    clock, address = Clock(), url("sqlite", tmp_path)
+    Ledger.open(tmp_path, address, clock).close()
+    with sqlite3.connect(tmp_path / FILE_NAME) as file:
+        file.execute("ALTER TABLE deliveries ADD COLUMN of_a_later_version TEXT")
+        file.execute("UPDATE alembic_version SET version_num = '0999'")
+    file.close()
+    ledger = Ledger.open(tmp_path, address, clock)
+    assert ledger.add(reference(1), origin(clock), digest(1), 4711)
+    ledger.close()
+    with sqlite3.connect(tmp_path / FILE_NAME) as file:
+        assert file.execute("SELECT version_num FROM alembic_version").fetchall() == [("0999",)]
+    file.close()
