@@ -525,6 +525,35 @@ def test_a_locked_database_is_the_machines_fault(tmp_path: Path, clock: Clock, m
         assert add(ledger, clock)
 
 
+@pytest.mark.parametrize(
+    ("pragma", "back", "said"),
+    [
+        ("max_page_count=1", "max_page_count=1000000", "database or disk is full"),
+        ("query_only=ON", "query_only=OFF", "readonly database"),
+    ],
+)
+def test_a_full_and_a_read_only_database_are_the_machines_fault(
+    tmp_path: Path, clock: Clock, pragma: str, back: str, said: str
+) -> None:
+    """And they pass: the file is not taken for damaged, and the first row after it goes in."""
+    with opened("sqlite", tmp_path, clock) as ledger:
+
+        def tell(words: str) -> None:
+            with ledger.database.reading() as connection:
+                connection.exec_driver_sql(f"PRAGMA {words}")
+
+        job = reported(ledger, clock, 1) and due(ledger)
+        tell(pragma)
+        with pytest.raises(ResourceError, match=said):
+            for number in range(2, 1000):  # until the pages at hand are full
+                add(ledger, clock, number)
+        history.counts(ledger)
+        tell(back)
+        ledger.database.require_whole()
+        assert add(ledger, clock, 1000)
+        assert ledger.settle_delivered(job, 0x0000)
+
+
 def test_a_folder_that_cannot_be_used_is_the_machines_fault(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ResourceError):

@@ -12,6 +12,7 @@ import re
 import shutil
 import signal
 import socket
+import sqlite3
 import struct
 import subprocess
 import threading
@@ -29,7 +30,7 @@ from pynetdicom.sop_class import BasicTextSRStorage, DigitalXRayImageStorageForP
 from cxr_node.errors import ConfigError, ResourceError
 from cxr_node.node import history
 from cxr_node.node.jobs import InstanceState
-from cxr_node.node.ledger import Ledger
+from cxr_node.node.ledger import FILE_NAME, Ledger
 from cxr_node.node.spool import Area, Spool
 from cxr_node.node.wakeup import Bell, Role
 from tests import builders
@@ -299,6 +300,21 @@ def test_without_a_ledger_row_there_is_no_success(node: Receiving, monkeypatch: 
         assert stored(node) == []
         assert peer.store(uid, data_set) == 0x0000
     assert_clean(node)
+
+
+def test_a_locked_ledger_is_out_of_resources_until_it_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cxr_node.node.database.BUSY_TIMEOUT_S", 0.2)
+    uid, data_set = instance()
+    with receiving(tmp_path / "spool") as node, Wire(node.port) as peer:
+        peer.associate()
+        other = sqlite3.connect(node.spool.path / FILE_NAME, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        assert peer.store(uid, data_set) == 0xA700
+        assert stored(node) == []
+        other.execute("ROLLBACK")
+        other.close()
+        assert peer.store(uid, data_set) == 0x0000
+        assert len(stored(node)) == 1
 
 
 def test_a_fault_of_ours_ends_one_association_only(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from cxr_node.domain import Outcome
 from cxr_node.errors import ConfigError, InstanceError, ModelError, ResourceError
 from cxr_node.node import history, work
 from cxr_node.node.database import utc_now
-from cxr_node.node.ledger import Ledger
+from cxr_node.node.ledger import FILE_NAME, Ledger
 from cxr_node.node.spool import Area, Spool
 from cxr_node.node.tenure import kept, office
 from cxr_node.node.wakeup import Bell, Role, ring
@@ -300,6 +301,30 @@ def test_a_worker_judges_what_comes_in_at_once_and_stops_when_told(config: Confi
         thread.join(10)
     assert not thread.is_alive()
     assert not list((config.spool.path / "run").glob("*.sock"))
+
+
+def test_a_worker_waits_for_a_locked_ledger_and_goes_on_alone(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process holds the write lock for longer than a transaction waits (FAULTS T19)."""
+    monkeypatch.setattr("cxr_node.node.database.BUSY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(work, "_PAUSE_S", 0.1)
+    stop = threading.Event()
+    thread = threading.Thread(target=work.run, args=(config, object, workplace.judge, stop))
+    thread.start()
+    assert workplace.eventually(lambda: ring(config.spool.path, Role.WORK) == 1)
+    other = sqlite3.connect(config.spool.path / FILE_NAME, isolation_level=None)
+    try:
+        workplace.receive(config, 1)
+        other.execute("BEGIN IMMEDIATE")
+        ring(config.spool.path, Role.WORK)
+        threading.Event().wait(1.5)
+        assert thread.is_alive()
+        assert workplace.states(config) == [("RECEIVED", None)]
+        other.execute("ROLLBACK")
+        assert workplace.eventually(lambda: workplace.states(config) == [("REPORTED", None)], 5.0)
+    finally:
+        other.close()
+        stop.set()
+        thread.join(10)
 
 
 def test_a_successor_frees_what_a_killed_worker_held(config: Config, ledger: Ledger) -> None:
