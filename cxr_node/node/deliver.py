@@ -10,7 +10,6 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -19,12 +18,13 @@ from cxr_node.config import Config, Delivery
 from cxr_node.errors import DeliveryError, LedgerLostError, ResourceError
 from cxr_node.node import history, retention
 from cxr_node.node.clock import ClockWatch
-from cxr_node.node.destinations import Link, Parcel, link
-from cxr_node.node.jobs import DeliveryJob, DeliveryState, StoredArtifact
+from cxr_node.node.destinations import Link, link
+from cxr_node.node.jobs import DeliveryJob, DeliveryState
 from cxr_node.node.journal import describe
+from cxr_node.node.ladder import Ladder
 from cxr_node.node.ledger import Ledger
 from cxr_node.node.service import Notifier
-from cxr_node.node.spool import Area, Spool, SpoolCorruptError
+from cxr_node.node.spool import Spool, SpoolCorruptError
 from cxr_node.node.tenure import kept, office
 from cxr_node.node.wakeup import Bell, Role
 
@@ -142,36 +142,6 @@ class Rest:
 
 
 _GO_ON = Rest(0.0)
-
-
-class Ladder:
-    """The rungs of one delivery: one of them goes, and the ledger knows which before its first byte leaves.
-
-    What was chosen once stays chosen while the destination takes it, whatever else it takes by now: after an
-    answer that was lost, another rung would be a second object in the archive.
-    """
-
-    def __init__(self, home: Home, job: DeliveryJob) -> None:
-        self.parcels = tuple(_parcel(home.spool, stored) for stored in job.artifact.rungs)
-        self._home = home
-        self._job = job
-        self._rung = job.rung
-
-    def choose(self, taken: Sequence[Parcel]) -> Parcel:
-        """Name the rung that goes, of those that the destination takes; every byte of it was checked."""
-        known = self.parcels[self._rung]
-        parcel = known if known in taken else taken[0]
-        rung = self.parcels.index(parcel)
-        self._home.spool.read(Area.RESULTS, self._job.artifact.rungs[rung].content_sha256)
-        if rung != self._rung and not self._home.ledger.choose(self._job, rung):
-            raise DeliveryError("another process took this delivery over", permanent=False)
-        self._rung = rung
-        return parcel
-
-
-def _parcel(spool: Spool, stored: StoredArtifact) -> Parcel:
-    path = spool.locate(Area.RESULTS, stored.content_sha256)
-    return Parcel(path=path, sop_class_uid=stored.sop_class_uid, size_bytes=stored.size_bytes)
 
 
 class Courier:

@@ -4,7 +4,7 @@ Knows no DICOM and no ledger. Layout below the spool folder, all of it readable 
 
     incoming/<random>.part      being written; the writer holds a lock on it as long as it lives
     objects/ab/<sha256>.dcm     received; the file's time is the time of receipt
-    results/ab/<sha256>.dcm     made here
+    results/ab/<sha256>.dcm     made here; beside it <sha256>.<digest>.note, what a rebuilt ledger must not forget
     run/                        wake-up sockets and locks
 
 Names never come from outside: no UID of a peer is ever part of a path.
@@ -100,11 +100,16 @@ class Part:
                 modified_at = None
             if modified_at is not None:
                 os.utime(self._file, ns=_nanoseconds(modified_at))
+            self.settle(target)
+        return stored
+
+    def settle(self, target: Path) -> None:
+        """Make the bytes durable under a name."""
+        with _disk():
             os.fsync(self._file)
             self.path.rename(target)
             self._close()
             _sync_folder(target.parent)
-        return stored
 
     def _close(self) -> None:
         file, self._file = self._file, -1
@@ -178,9 +183,7 @@ class Spool:
     def received_at(self, sha256: str) -> datetime:
         """Tell when an object was received for the first time, to the microsecond, as its results repeat it.
 
-        Raises
-        ------
-        FileNotFoundError : it is not there.
+        Raises FileNotFoundError where it is not there.
         """
         with _disk():
             modified_ns = self.locate(Area.OBJECTS, sha256).stat().st_mtime_ns
@@ -204,16 +207,40 @@ class Spool:
         except FileNotFoundError:
             return False
 
+    def note(self, sha256: str, about: str, words: str) -> None:
+        """Write something down beside a result, so that it outlives the ledger; it goes when the result goes."""
+        part = self.begin()
+        try:
+            part.write(words.encode())
+            part.settle(self._note(sha256, about))
+        finally:
+            part.discard()
+
+    def noted(self, sha256: str, about: str) -> str:
+        """Read what was written down; "" where nothing was."""
+        try:
+            with _disk():
+                return self._note(sha256, about).read_text()
+        except FileNotFoundError:
+            return ""
+
     def delete(self, area: Area, sha256: str) -> None:
-        """Take a file away; one that is gone already is no error."""
+        """Take a file away with the notes on it; one that is gone already is no error."""
+        path = self.locate(area, sha256)
         with _disk():
-            self.locate(area, sha256).unlink(missing_ok=True)
+            for note in path.parent.glob(f"{sha256}.*.note"):
+                note.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
     def digests(self, area: Area) -> Iterator[str]:
         """Walk over what is stored."""
         for folder in sorted((self.path / area).iterdir()):
             for file in sorted(folder.glob("*.dcm")):
                 yield file.stem
+
+    def _note(self, sha256: str, about: str) -> Path:
+        name = hashlib.sha256(about.encode()).hexdigest()[:16]  # of any length and any character
+        return self.locate(Area.RESULTS, sha256).with_suffix(f".{name}.note")
 
     def sweep(self) -> int:
         """Take away the unfinished files of writers that died; how many there were."""

@@ -120,6 +120,28 @@ def test_what_stood_in_a_lost_log_only_is_received_again(tmp_path: Path) -> None
     assert len(archive.datasets) == 4 * len(STANDARD_KINDS)
 
 
+@pytest.mark.timeout(120)
+def test_the_rung_that_went_is_the_rung_that_goes_again(tmp_path: Path) -> None:
+    """The archive takes more SOP Classes by now; another rung would be a second object in it."""
+    old, new = peers.Archive(), peers.Archive()
+    with peers.listening(old, rungs=peers.LADDER[2:]) as address:
+        config = workplace.config(tmp_path / "spool", address)
+        workplace.receive(config, 1)
+        with running(config, "work", "deliver"):
+            assert all_delivered(config, 1)
+    lose_all(config.spool.path / FILE_NAME)
+    assert mended(config).received == 1
+    with peers.listening(new, rungs=peers.LADDER) as address:
+        config = workplace.config(tmp_path / "spool", address)
+        with running(config, "work", "deliver"):
+            assert all_delivered(config, 1)
+    assert new.digests() == old.digests()
+    ledger = Ledger.open(config.spool.path)
+    (story,) = history.trace(ledger, "1.2.1.1.1")
+    ledger.close()
+    assert peers.LADDER[2] in {row.sop_class_uid for row in story.deliveries}
+
+
 def test_real_objects_keep_their_identity_and_their_time(tmp_path: Path) -> None:
     """Through the receiver, twice: what it knew of each image is there again, but for who sent it."""
     folder = tmp_path / "spool"

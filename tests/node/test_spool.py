@@ -126,6 +126,20 @@ def test_a_path_is_made_of_digests_only(spool: Spool) -> None:
             spool.locate(Area.OBJECTS, name)
 
 
+def test_a_note_on_a_result_goes_with_it(spool: Spool) -> None:
+    digest = spool.store_result(CONTENT).sha256
+    assert spool.noted(digest, "pacs") == ""
+    spool.note(digest, "pacs", "1")
+    spool.note(digest, "../other", "2")
+    spool.note(digest, "pacs", "3")
+    assert (spool.noted(digest, "pacs"), spool.noted(digest, "../other")) == ("3", "2")
+    assert list(spool.digests(Area.RESULTS)) == [digest]
+    spool.store_result(CONTENT)  # the same bytes again
+    assert spool.noted(digest, "pacs") == "3"
+    spool.delete(Area.RESULTS, digest)
+    assert not [path for path in spool.path.rglob("*") if path.is_file()]
+
+
 def test_retention_may_delete_twice(spool: Spool) -> None:
     receive(spool)
     spool.delete(Area.OBJECTS, SHA256)
