@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import ValidationError
 
-from cxr_node import cli_import, cli_results, cli_training, show
+from cxr_node import cli_import, cli_rebuild, cli_results, cli_training, show
 from cxr_node import config as configuration
 from cxr_node.command import DEFAULT_CONFIG, EX_CONFIG, AsJson, ConfigFile, app, command, err, out, say_json
 from cxr_node.config import Address, Config
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cxr_node.node.ledger import Ledger
     from cxr_node.pipeline import Classifier
 
-__all__ = ["app", "cli_import", "cli_results", "cli_training"]
+__all__ = ["app", "cli_import", "cli_rebuild", "cli_results", "cli_training"]
 
 
 def _profiles(config: Config) -> list[Profile]:

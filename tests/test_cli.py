@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ import yaml
 from typer.testing import CliRunner
 
 from cxr_node.cli import app
+from cxr_node.node.ledger import FILE_NAME
 from cxr_node.node.recorder import Recorder
+from cxr_node.node.spool import Spool
 from tests import builders
 
 RUNNER = CliRunner()
@@ -52,6 +55,31 @@ def test_status_without_a_ledger_says_what_is_missing(tmp_path: Path) -> None:
     shown = RUNNER.invoke(app, ["status", "--config", str(write_config(tmp_path))])
     assert shown.exit_code == 78
     assert "no ledger yet" in shown.output.replace("\n", " ")
+
+
+def test_rebuild_receives_again_what_the_spool_has(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    none = RUNNER.invoke(app, ["rebuild", "--config", str(config)])
+    assert none.exit_code == 78
+    assert "no spool yet" in none.output.replace("\n", " ")
+    spool = Spool(tmp_path / "spool")
+    damaged = spool.begin()
+    damaged.write(b"no DICOM at all")
+    spool.store_object(damaged, datetime.now(UTC))
+    for number in (1, 2):
+        part = spool.begin()
+        part.write(builders.part10(builders.radiograph(number)))
+        spool.store_object(part, datetime.now(UTC))
+    (tmp_path / "spool" / FILE_NAME).write_bytes(b"no database either")
+    for received in (2, 0):
+        shown = RUNNER.invoke(app, ["rebuild", "--config", str(config)])
+        assert shown.exit_code == 1
+        assert f"3 objects in the spool, {received} of them received again" in shown.output
+        assert "1 objects are damaged beyond their header" in shown.output.replace("\n", " ")
+    (aside,) = (tmp_path / "spool").glob(f"{FILE_NAME}.damaged-*")
+    assert aside.read_bytes() == b"no database either"
+    state = RUNNER.invoke(app, ["status", "--json", "--config", str(config)])
+    assert json.loads(state.output)["instances"]["RECEIVED"] == 2
 
 
 def test_missing_files_are_exit_2() -> None:
