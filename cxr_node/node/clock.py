@@ -27,11 +27,11 @@ _MARGIN_S = 0.5
 
 
 class ClockWatch:
-    """Looks at both clocks; threads may share it."""
+    """Looks at both clocks, from its first look on; threads may share it."""
 
-    def __init__(self, wall: Callable[[], float] = time.time, steady: Callable[[], float] = time.monotonic) -> None:
-        self._wall, self._steady = wall, steady
-        self._seen = wall(), steady()
+    def __init__(self, steady: Callable[[], float] = time.monotonic) -> None:
+        self._steady = steady
+        self._seen: tuple[float, float] | None = None
         self._lock = threading.Lock()
         self.steps = 0
         """How many were seen; who finds a delivery too old looks whether it grew since the delivery was claimed."""
@@ -44,9 +44,10 @@ class ClockWatch:
         ResourceError : the ledger cannot be written; the step is seen again at the next look.
         """
         with self._lock:
-            wall, steady = self._wall(), self._steady()
-            passed_s = steady - self._seen[1]
-            step_s = wall - self._seen[0] - passed_s
+            wall, steady = ledger.now().timestamp(), self._steady()
+            seen_wall, seen_steady = self._seen or (wall, steady)
+            passed_s = steady - seen_steady
+            step_s = wall - seen_wall - passed_s
             if stepped := abs(step_s) > TOLERANCE_S:
                 _redate(ledger, step_s, passed_s)
                 self.steps += 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -37,8 +36,11 @@ class Clocks:
         self.wall.forward(seconds)
         self.steady_s += seconds
 
-    def watch(self) -> ClockWatch:
-        return ClockWatch(lambda: self.wall().timestamp(), lambda: self.steady_s)
+    def watch(self, ledger: Ledger) -> ClockWatch:
+        """One that has looked already."""
+        watch = ClockWatch(lambda: self.steady_s)
+        assert watch.follow(ledger) == 0.0
+        return watch
 
 
 @pytest.fixture
@@ -129,7 +131,7 @@ def waiting(ledger: Ledger, clock: Clock) -> list[DeliveryJob]:
 def test_a_delivery_is_as_old_and_as_far_from_due_as_before(ledger: Ledger, clock: Clock, step_s: float) -> None:
     waiting(ledger, clock)
     clocks = Clocks(clock)
-    watch = clocks.watch()
+    watch = clocks.watch(ledger)
     clocks.passes(0.25)
     assert watch.follow(ledger) == 0.0
     clocks.passes(0.25)
@@ -146,7 +148,7 @@ def test_a_delivery_is_as_old_and_as_far_from_due_as_before(ledger: Ledger, cloc
 @pytest.mark.parametrize("step_s", STEPS)
 def test_what_became_due_since_the_step_is_dated_right_already(ledger: Ledger, clock: Clock, step_s: float) -> None:
     clocks = Clocks(clock)
-    watch = clocks.watch()
+    watch = clocks.watch(ledger)
     clocks.passes(0.1)
     clock.forward(step_s)
     clocks.passes(0.1)
@@ -158,7 +160,7 @@ def test_what_became_due_since_the_step_is_dated_right_already(ledger: Ledger, c
 def test_a_clock_that_is_slewed_is_left_alone(ledger: Ledger, clock: Clock) -> None:
     waiting(ledger, clock)
     clocks = Clocks(clock)
-    watch = clocks.watch()
+    watch = clocks.watch(ledger)
     for _ in range(100):
         clocks.passes(0.25)
         clock.forward(0.25 * 0.0005)  # adjtime(3): 500 parts per million
@@ -169,7 +171,7 @@ def test_a_step_that_could_not_be_written_is_seen_again(
     ledger: Ledger, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clocks = Clocks(clock)
-    watch = clocks.watch()
+    watch = clocks.watch(ledger)
     clock.forward(DAY)
 
     def full() -> None:
@@ -197,7 +199,6 @@ def test_no_delivery_dies_early_or_stalls_in_a_living_process(
         )
         workplace.receive(config, 1)
         shift = [0.0]
-        monkeypatch.setattr(ClockWatch.__init__, "__defaults__", (lambda: time.time() + shift[0], time.monotonic))
         genuine = Ledger.open
 
         def stepped(*arguments: object, **keywords: object) -> Ledger:

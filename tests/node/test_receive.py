@@ -88,7 +88,7 @@ def test_an_object_is_safe_when_it_is_acknowledged(node: Receiving) -> None:
     assert wire.data_set_of(content) == data_set
     assert (row.sop_instance_uid, row.state, row.size_bytes) == (uid, InstanceState.RECEIVED, len(content))
     assert (row.calling_ae_title, row.peer_host) == ("MODALITY", "127.0.0.1")
-    assert node.spool.locate(Area.OBJECTS, row.content_sha256).stat().st_mtime == row.received_at.timestamp()
+    assert node.spool.received_at(row.content_sha256) == row.received_at
 
 
 def test_the_same_object_from_many_at_once_is_one(node: Receiving) -> None:
