@@ -57,8 +57,11 @@ class ResourceError(CxrNodeError):
     """This machine's: the job goes back with a delay; 0xA700 while receiving."""
 
 
-class LedgerLostError(ResourceError):
-    """The ledger's file is damaged, or no longer the one that was opened: the process ends, its successor mends."""
+class LedgerLostError(CxrNodeError):
+    """The ledger's file is damaged, or no longer the one that was opened: the process ends, its successor mends.
+
+    No `ResourceError`, for waiting cannot help; 0xA700 while receiving.
+    """
 
 
 class DeliveryError(CxrNodeError):

@@ -90,8 +90,6 @@ def _watch(
 def _stepped(home: Home) -> bool:
     try:
         return home.clock.follow(home.ledger) != 0.0
-    except LedgerLostError:
-        raise
     except ResourceError as error:
         log.error("clock stepped, deliveries are not dated anew yet: %s", error)
         return False
@@ -101,8 +99,6 @@ def _sweep(home: Home) -> None:
     try:
         if swept := retention.sweep(home.ledger, home.spool, home.config.spool.retention_days):
             log.info("retention instances=%d", swept)
-    except LedgerLostError:
-        raise
     except ResourceError as error:
         log.error("retention put off: %s", error)
 
@@ -170,8 +166,6 @@ class Courier:
     def _try_one(self) -> Rest:
         try:
             return self.do_one()
-        except LedgerLostError:
-            raise
         except ResourceError as error:
             log.error("paused destination=%s pause_s=%.0f %s", self.name, _PAUSE_S, error)
             return Rest(_PAUSE_S, deaf=True)
@@ -211,7 +205,7 @@ class Courier:
             return self._failed(job, error)
         except SpoolCorruptError as error:
             return self._dead(job, str(error))
-        except ResourceError:
+        except (ResourceError, LedgerLostError):
             raise
         except Exception as error:
             log.error("failed destination=%s %s", self.name, describe(error))

@@ -23,7 +23,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import decode
 from pynetdicom.pdu_primitives import P_DATA
 
-from cxr_node.errors import ContradictionError, CxrNodeError, InstanceError, ResourceError
+from cxr_node.errors import ContradictionError, CxrNodeError, InstanceError, LedgerLostError, ResourceError
 from cxr_node.node.listener import Provider
 from cxr_node.node.spool import Part
 
@@ -257,7 +257,7 @@ class StorageProvider(Provider):
         match error:
             case RefusedError():
                 self._refusal = error
-            case ResourceError():
+            case ResourceError() | LedgerLostError():
                 self._refusal = RefusedError(OUT_OF_RESOURCES, str(error))
             case ContradictionError():
                 self._refusal = RefusedError(MISMATCH, str(error))

@@ -46,7 +46,7 @@ class Ledger:
     """The moves. Each method is one transaction: when it returns, its effect is durable.
 
     A settle returns False, and has changed nothing, where the lease was lost to another claim. Every method
-    raises ResourceError where the database does not answer or cannot write.
+    raises ResourceError where the database does not answer or cannot write, LedgerLostError where its file is lost.
     """
 
     def __init__(self, database: Database, now: Callable[[], datetime] = utc_now) -> None:

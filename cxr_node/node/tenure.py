@@ -19,7 +19,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from cxr_node.errors import ResourceError
+from cxr_node.errors import LedgerLostError, ResourceError
 from cxr_node.node.claims import FREE
 from cxr_node.node.jobs import DeliveryJob, Job
 from cxr_node.node.ledger import Ledger
@@ -90,6 +90,8 @@ def kept(
                     return
             except ResourceError as error:  # the lease still has two thirds of its time
                 log.warning("cannot extend lease: %s", error)
+            except LedgerLostError:
+                return  # who settles is told
 
     thread = threading.Thread(target=extend, name=f"lease-{job.claim.row_id}", daemon=True)
     thread.start()

@@ -78,8 +78,6 @@ def _loop(worker: Worker[P], bell: Bell, stop: threading.Event, notifier: Notifi
             if worker.do_one():
                 continue
             due_s = history.next_instance_s(worker.ledger)
-        except LedgerLostError:
-            raise
         except ResourceError as error:
             log.error("paused pause_s=%.0f %s", _PAUSE_S, error)
             stop.wait(_PAUSE_S)
@@ -138,6 +136,8 @@ class Worker(Generic[P]):
             raise
         except ResourceError as error:
             self._give_back(job, error, _PAUSE_S)
+            raise
+        except LedgerLostError:
             raise
         except Exception as error:
             return self._blame(job, describe(error))
