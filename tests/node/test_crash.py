@@ -35,7 +35,7 @@ DELIVERY_DIES = [
     ("cxr_node.node.destinations:StorageScu._open", "after"),  # associated
     ("cxr_node.node.destinations:StorageScu.send", "after"),  # taken by the destination, the ledger knows nothing
     ("cxr_node.node.ledger:Ledger._settle_delivery", "before"),  # the same, one step later
-    ("cxr_node.node.ledger:_conclude", "before"),  # within the transaction
+    ("cxr_node.node.ledger:conclude", "before"),  # within the transaction
     ("cxr_node.node.ledger:Ledger.settle_delivered", "after"),  # settled
 ]
 

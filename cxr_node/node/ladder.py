@@ -1,0 +1,44 @@
+"""Which rung of a result goes to a destination, known to the ledger before its first byte leaves.
+
+Knows no association and no schedule: `destinations` asks which of the rungs that are taken shall go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cxr_node.errors import DeliveryError
+from cxr_node.node.destinations import Parcel
+from cxr_node.node.jobs import DeliveryJob, StoredArtifact
+from cxr_node.node.rounds import Home
+from cxr_node.node.spool import Area, Spool
+
+
+class Ladder:
+    """The rungs of one delivery: one of them goes, and the ledger knows which before its first byte leaves.
+
+    What was chosen once stays chosen while the destination takes it, whatever else it takes by now: after an
+    answer that was lost, another rung would be a second object in the archive.
+    """
+
+    def __init__(self, home: Home, job: DeliveryJob) -> None:
+        self.parcels = tuple(_parcel(home.spool, stored) for stored in job.artifact.rungs)
+        self._home = home
+        self._job = job
+        self._rung = job.rung
+
+    def choose(self, taken: Sequence[Parcel]) -> Parcel:
+        """Name the rung that goes, of those that the destination takes; every byte of it was checked."""
+        known = self.parcels[self._rung]
+        parcel = known if known in taken else taken[0]
+        rung = self.parcels.index(parcel)
+        self._home.spool.read(Area.RESULTS, self._job.artifact.rungs[rung].content_sha256)
+        if rung != self._rung and not self._home.ledger.choose(self._job, rung):
+            raise DeliveryError("another process took this delivery over", permanent=False)
+        self._rung = rung
+        return parcel
+
+
+def _parcel(spool: Spool, stored: StoredArtifact) -> Parcel:
+    path = spool.locate(Area.RESULTS, stored.content_sha256)
+    return Parcel(path=path, sop_class_uid=stored.sop_class_uid, size_bytes=stored.size_bytes)
