@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from cxr_node.demo import Row
     from cxr_node.diagnosis import Reading
     from cxr_node.node.history import DeliveryRow, InstanceRow, Story
-    from cxr_node.node.jobs import PromiseState
     from cxr_node.node.send import Sent
     from cxr_node.node.status import Status
 
@@ -147,16 +146,17 @@ def status(seen: Status) -> Group:
     places = Table("destination", "address", title="deliveries", title_justify="left")
     for heading in next(iter(seen.destinations.values()), {}):
         places.add_column(heading, justify="right")
-    places.add_column("accepted, not committed")
     for name, numbers in seen.destinations.items():
-        cells = [seen.addresses.get(name, "not configured"), *(str(number) for number in numbers.values())]
-        places.add_row(name, *cells, _open_promises(seen.uncommitted.get(name, {})))
+        places.add_row(name, seen.addresses.get(name, "not configured"), *(str(number) for number in numbers.values()))
+    promised = Table("destination", "objects", title="accepted, not committed", title_justify="left")
+    for name, waiting in seen.uncommitted.items():
+        promised.add_row(name, ", ".join(f"{number} {state}" for state, number in sorted(waiting.items())))
     last = Table("received (UTC), from", "state, verdict", title="last instances", title_justify="left")
     last.add_column("SOP Instance UID", overflow="fold")
     for row in seen.recent:
         came = f"{_when(row.received_at)}\n{row.calling_ae_title}"
         last.add_row(came, _answer(row), row.sop_instance_uid)
-    return Group(queue, places, last)
+    return Group(queue, places, *([promised] if seen.uncommitted else []), last)
 
 
 def story(told: Story) -> Group:
@@ -175,17 +175,20 @@ def story(told: Story) -> Group:
     }
     for name, value in facts.items():
         head.add_row(name, Text(value))
-    sent = Table("object", "to", "state", "tries", "accepted", "committed", "seen again", "last answer", box=None)
+    sent = Table("object", "to", "state", "tries", "last answer", box=None)
+    held = Table("object", "at", "accepted (UTC)", "committed (UTC)", "seen again (UTC)", box=None)
     for one in told.deliveries:
         status_word = "-" if one.last_status is None else f"0x{one.last_status:04X}"
         kind = f"{one.kind} ({one.sop_class_uid.removeprefix(_STORAGE)})"
         answer = f"{status_word} {one.last_error or ''}"
-        steps = (_maybe_when(one.delivered_at), _promise(one), _maybe_when(one.seen_again_at))
-        sent.add_row(kind, one.destination, one.state.value, str(one.attempts), *steps, Text(answer))
+        sent.add_row(kind, one.destination, one.state.value, str(one.attempts), Text(answer))
+        if one.delivered_at is not None:
+            back = "-" if one.seen_again_at is None else _when(one.seen_again_at)
+            held.add_row(kind, one.destination, _when(one.delivered_at), _promise(one), back)
     events = Table("when (UTC)", "what", "detail", box=None)
     for event in told.events:
         events.add_row(_when(event.at), event.what, Text(event.detail))
-    return Group(head, *([sent] if told.deliveries else []), events)
+    return Group(head, *(table for table in (sent, held) if table.row_count), events)
 
 
 def figures(measured: Mapping[str, Any]) -> Table:
@@ -216,10 +219,6 @@ def _answer(row: InstanceRow) -> Text:
     return said.append(f" {certainty(row.probability)}").append(f"\n{why}" if why else "")
 
 
-def _open_promises(numbers: Mapping[PromiseState, int]) -> str:
-    return ", ".join(f"{number} {state}" for state, number in sorted(numbers.items())) or "-"
-
-
 def _promise(row: DeliveryRow) -> Text:
     """When, and in which transaction; else where it stands, and why."""
     if row.commitment is None:
@@ -227,10 +226,6 @@ def _promise(row: DeliveryRow) -> Text:
     if row.committed_at is not None:
         return Text(f"{_when(row.committed_at)}\n{row.transaction_uid}")
     return Text(f"{row.commitment.value}, asked {row.asks} times\n{row.commitment_detail or ''}".rstrip())
-
-
-def _maybe_when(at: datetime | None) -> str:
-    return "-" if at is None else _when(at)
 
 
 def _when(at: datetime) -> str:

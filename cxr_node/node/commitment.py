@@ -32,9 +32,9 @@ SUCCESS = 0x0000
 NO_SUCH_EVENT_TYPE = 0x0113
 INVALID_ARGUMENT = 0x0115
 RESOURCE_LIMITATION = 0x0213
-PROCESSING_FAILURE = 0x0110
+DEFAULT_REASON = 0x0110
+"""Processing failure, for an item that gives no Failure Reason."""
 NEVER = {
-    0x0112: "no such SOP Instance",
     0x0118: "no such SOP Class",
     0x0122: "SOP Class not supported",
     0x0123: "no such action",
@@ -135,7 +135,7 @@ def read(event_type: int | None, information: Any) -> Report:
 
 def _reason(item: Any) -> int:
     reason = item.get("FailureReason")
-    return reason if isinstance(reason, int) else PROCESSING_FAILURE
+    return reason if isinstance(reason, int) else DEFAULT_REASON
 
 
 def _judge(status: int) -> None:

@@ -36,8 +36,7 @@ CANNOT_UNDERSTAND = 0xC000
 INVALID_INSTANCE = 0x0117
 
 MAX_COMMAND_BYTES = 16 * 1024
-NO_DATA_SET = 0x0101
-"""Command Data Set Type of a message that ends with its command (PS3.7 E.1)."""
+_NO_DATA_SET = 0x0101
 _IS_COMMAND, _IS_LAST = 1, 2  # PS3.8 E.2, message control header
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
@@ -171,13 +170,10 @@ class StorageProvider(Provider):
         command = _decode_command(encoded)
         match command.get("CommandField"):
             case CommandField.C_STORE_RQ:
-                self._begin(self._read(context_id, command), has_data=command.get("CommandDataSetType") != NO_DATA_SET)
+                self._begin(self._read(context_id, command), has_data=has_data_set(command))
             case CommandField.C_ECHO_RQ:
                 echo = P_DATA()
-                pdv: Any = [
-                    context_id,
-                    bytes([_IS_COMMAND | _IS_LAST]) + encoded,
-                ]  # annotated as a tuple, checked as a list
+                pdv: Any = [context_id, bytes([_IS_COMMAND | _IS_LAST]) + encoded]  # typed a tuple, checked as a list
                 echo.presentation_data_value_list = [pdv]
                 super().receive_primitive(echo)
             case CommandField.C_CANCEL_RQ:
@@ -186,7 +182,6 @@ class StorageProvider(Provider):
                 self._obey_other(context_id, command)
 
     def _obey_other(self, context_id: int, command: dict[str, Any]) -> None:
-        """For who offers more than storage."""
         raise ProtocolError("a command that is not obeyed here")
 
     def _read(self, context_id: int, command: dict[str, Any]) -> StoreRequest:
@@ -286,6 +281,11 @@ class StorageProvider(Provider):
 def control(pdv: memoryview) -> tuple[bool, bool]:
     """Tell of a PDV whether it is a piece of a command, and whether it is the last one."""
     return bool(pdv[0] & _IS_COMMAND), bool(pdv[0] & _IS_LAST)
+
+
+def has_data_set(command: dict[str, Any]) -> bool:
+    """Tell whether a data set follows the command (PS3.7 E.1)."""
+    return command.get("CommandDataSetType") != _NO_DATA_SET
 
 
 def is_uid(value: str) -> bool:

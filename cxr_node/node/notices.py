@@ -20,7 +20,6 @@ from cxr_node.node.commitment import SOP_CLASS, SOP_INSTANCE, SUCCESS, ReportErr
 from cxr_node.node.destinations import IMPLICIT
 from cxr_node.node.intake import (
     MISMATCH,
-    NO_DATA_SET,
     CommandField,
     ProtocolError,
     Receiver,
@@ -28,6 +27,7 @@ from cxr_node.node.intake import (
     StorageProvider,
     StoreRequest,
     control,
+    has_data_set,
 )
 from cxr_node.node.promises import Report
 
@@ -77,7 +77,7 @@ class NoticeProvider(StorageProvider):
         if not isinstance(command.get("MessageID"), int):
             raise ProtocolError("an N-EVENT-REPORT without Message ID")
         self._notice, self._context_id, self._information = command, context_id, bytearray()
-        if command.get("CommandDataSetType") == NO_DATA_SET:
+        if not has_data_set(command):
             self._answer_notice(command)
 
     def _answer_notice(self, command: dict[str, Any]) -> None:
@@ -88,7 +88,7 @@ class NoticeProvider(StorageProvider):
         try:
             status = self._take_report(read(command.get("EventTypeID"), information), ae_title)
         except ReportError as error:
-            log.warning("commitment report refused peer=%s ae=%r cause=%r", self._peer, ae_title, str(error))
+            log.warning("commitment report refused ae=%r cause=%r", ae_title, str(error))
             status = error.status
         if self.assoc.is_established:
             self.send_msg(_response(command, status), self._context_id)
