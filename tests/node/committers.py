@@ -110,6 +110,16 @@ def report_on(association: Association, told: Dataset, event_type: int | None = 
     return None if status is None else int(status)
 
 
+def later(asked: Asked, told: Dataset) -> None:
+    """Report on the association of the request, as soon as that is answered; the node may be dead by then."""
+
+    def report() -> None:
+        with contextlib.suppress(RuntimeError):
+            report_on(asked.association, told)
+
+    threading.Thread(target=report, daemon=True).start()
+
+
 def call(port: int, ae_title: str = "PACS", role: bool = True) -> Association:
     """An association that the archive opens to the node, as the SCP of Storage Commitment."""
     entity = AE(ae_title)

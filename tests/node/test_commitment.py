@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import io
 import logging
-import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydicom import Dataset
 from pynetdicom import AE, build_role
 from rich.console import Console
 
@@ -28,7 +26,7 @@ from cxr_node.node.rounds import Home
 from cxr_node.node.spool import Area, Spool
 from cxr_node.node.wakeup import Role, ring
 from tests.node import committers, peers, wire, workplace
-from tests.node.committers import Asked, Committer, call, committing, information, report_on, report_to
+from tests.node.committers import Asked, Committer, call, committing, information, later, report_on, report_to
 from tests.node.ledgers import Clock, reference
 from tests.node.receivers import Receiving, receiving
 from tests.node.test_deliver import delivering, judged, settled
@@ -68,11 +66,6 @@ def rows(settings: Config, uid: str = UID) -> list[DeliveryRow]:
 def stand(settings: Config, state: PromiseState, count: int = 1) -> bool:
     """Wait until all promises are in that state."""
     return workplace.eventually(lambda: [row.commitment for row in rows(settings)] == [state] * count, 30.0)
-
-
-def later(asked: Asked, told: Dataset) -> None:
-    """Report on the same association as soon as the request is answered."""
-    threading.Thread(target=report_on, args=(asked.association, told), daemon=True).start()
 
 
 def test_a_report_on_the_same_association_commits_all_at_once(tmp_path: Path) -> None:
