@@ -39,8 +39,10 @@ class Asker(Rounds):
         """Ask about what is due, all of it in one N-ACTION."""
         ledger = self._home.ledger
         due_s = promises.next_s(ledger, self.name)
-        if due_s is None or due_s > 0:
+        if due_s is None or due_s > promises.GATHER_S:
             return Rest(min(LOOK_AFTER_S, LOOK_AFTER_S if due_s is None else due_s))
+        if due_s > 0:  # each delivery nudges; what comes meanwhile goes with this request
+            return Rest(due_s, deaf=True)
         if lost := promises.give_up(ledger, self.name, self._home.config.delivery.max_age_h):
             log.error("accepted, not committed destination=%s objects=%d no answer came", self.name, lost)
         asked = promises.begin(ledger, self.name)
