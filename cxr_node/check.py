@@ -19,7 +19,9 @@ from cxr_node.config import Address, Config, Destination, Tls
 from cxr_node.dicom import decoders
 from cxr_node.errors import ConfigError, CxrNodeError, DeliveryError
 from cxr_node.model import profile
-from cxr_node.node import disk, send
+from cxr_node.node import disk, history, send
+from cxr_node.node.jobs import DeliveryState
+from cxr_node.node.ledger import FILE_NAME, Ledger
 from cxr_node.node.spool import OWN_NAMES
 
 _MIB = 1024 * 1024
@@ -57,6 +59,7 @@ def check(config: Config, source: str) -> Iterator[Line]:
         yield Line(ok=False, subject="destinations", sentence="none configured: results would go nowhere")
     for destination in config.destinations:
         yield _try(f"destination {destination.name}", partial(_echo, config, destination))
+    yield from _removed(config)
 
 
 def _warnings(config: Config) -> Iterator[str]:
@@ -134,3 +137,21 @@ def _port(config: Config) -> str:
 def _echo(config: Config, destination: Destination) -> str:
     send.echo(destination.address, destination.calling_ae_title or config.listen.ae_title)
     return f"{destination.address} answers the C-ECHO"
+
+
+def _removed(config: Config) -> Iterator[Line]:
+    """Deliveries that wait for destinations which this configuration does not name; for the ledger's owner to see."""
+    file = config.spool.path / FILE_NAME
+    if not file.exists() or file.stat().st_uid != os.geteuid():  # what root made here the services could not write
+        return
+    ledger = Ledger.open(config.spool.path)
+    try:
+        queues = history.queues(ledger)
+    finally:
+        ledger.close()
+    known = {destination.name for destination in config.destinations}
+    for name, states in queues.items():
+        waiting = states[DeliveryState.READY] + states[DeliveryState.WAIT]
+        if waiting and name not in known:
+            sentence = f"not configured any more; {waiting} deliveries wait for it, and are DEAD when deliver starts"
+            yield Line(ok=True, warning=True, subject=f"destination {name}", sentence=sentence)

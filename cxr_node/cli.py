@@ -247,12 +247,13 @@ def trace(
     config: ConfigFile = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Tell what became of an image or a study: states, reasons, deliveries, and when."""
+    """Tell what became of an image or a study: reasons, deliveries, what was accepted, committed and seen again."""
     from cxr_node.dicom import header
     from cxr_node.node import history
 
-    ledger = _ledger(configuration.load(config))
-    found = history.trace(ledger, key) or history.trace(ledger, header.accession_key(key))
+    settings = configuration.load(config)
+    ledger, titles = _ledger(settings), {to.name: to.address.ae_title for to in settings.destinations}
+    found = history.trace(ledger, key, titles) or history.trace(ledger, header.accession_key(key), titles)
     if not found:
         raise DataError(f"{key}: the ledger knows no such UID or Accession Number")
     for story in found:
@@ -266,13 +267,17 @@ def trace(
 def retry(
     uid: Annotated[str, typer.Argument(help="SOP Instance or Study Instance UID.")], config: ConfigFile = DEFAULT_CONFIG
 ) -> None:
-    """Give DEAD images and deliveries another try."""
-    from cxr_node.node import wakeup
+    """Give DEAD images and deliveries another try; ask again for the commitment of destinations to what they took."""
+    from cxr_node.node import promises, wakeup
 
     settings = configuration.load(config)
-    revived = _ledger(settings).retry(uid)
-    if not revived:
-        raise DataError(f"{uid}: nothing of it is DEAD")
+    ledger = _ledger(settings)
+    asking = [to.name for to in settings.destinations if to.commitment_wait_h is not None]
+    revived, renewed = ledger.retry(uid), promises.renew(ledger, uid, asking)
+    if not revived and not renewed:
+        raise DataError(f"{uid}: nothing of it is DEAD, or could be asked about again")
     for role in wakeup.Role:
         wakeup.ring(settings.spool.path, role)
     out.print(f"{revived} back in the queue")
+    if renewed:
+        out.print(f"commitment of {renewed} delivered objects is asked for again")

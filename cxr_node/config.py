@@ -179,6 +179,8 @@ class Destination(Section):
     timeout_s: float = Field(default=30.0, gt=0)
     idle_close_s: float = Field(default=10.0, ge=0)
     """An association without work is released after this."""
+    commitment_wait_h: float | None = Field(default=None, gt=0)
+    """Ask it to commit itself to what it took (Storage Commitment), and wait so long for its word; None: not asked."""
 
 
 class Delivery(Section):

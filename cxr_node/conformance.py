@@ -24,7 +24,19 @@ from cxr_node.dicom.result import SHAPES
 from cxr_node.domain import Artifact, Examination, Heatmap, Origin, Prediction, Radiograph, Rejected, ResultKind
 from cxr_node.model import profile
 from cxr_node.model.profile import Profile
-from cxr_node.node import association, destinations, filemeta, intake, listener, receive, statuses, tls
+from cxr_node.node import (
+    association,
+    commitment,
+    destinations,
+    filemeta,
+    intake,
+    listener,
+    notices,
+    promises,
+    receive,
+    statuses,
+    tls,
+)
 from cxr_node.node.callers import Rejection
 from cxr_node.node.statuses import Fate
 
@@ -41,7 +53,12 @@ OTHER_ATTRIBUTES = {
 }
 """Of a second source: a value that it changes is not the same for every radiograph."""
 _AT = datetime(2025, 1, 1, 12, tzinfo=UTC)
-_DESTINATION = {"name": "pacs", "address": "PACS@127.0.0.1:104", "send": [kind.value for kind in ResultKind]}
+_DESTINATION = {
+    "name": "pacs",
+    "address": "PACS@127.0.0.1:104",
+    "send": [kind.value for kind in ResultKind],
+    "commitment_wait_h": 24,
+}
 
 ANSWERS = {
     intake.SUCCESS: (
@@ -71,6 +88,16 @@ ANSWERS = {
     ),
 }
 """Meaning, cause here, and what a sender should do, of every status that the Storage SCP answers."""
+REPORT_ANSWERS = {
+    commitment.SUCCESS: ("Success", "The report is in the ledger; also if it came before."),
+    commitment.NO_SUCH_EVENT_TYPE: ("No such event type", "The Event Type ID is neither 1 nor 2."),
+    commitment.INVALID_ARGUMENT: (
+        "Invalid argument value",
+        "There is no Transaction UID, or this peer was never asked under it.",
+    ),
+    commitment.RESOURCE_LIMITATION: ("Resource limitation", "The ledger cannot be written now: report again later."),
+}
+"""Meaning, and cause here, of every status that is answered to an N-EVENT-REPORT."""
 REJECTIONS = {
     Rejection.CALLED_AE_TITLE: "called AE title not recognized: it is not ours",
     Rejection.CALLING_AE_TITLE: "calling AE title not recognized: not a configured peer, or from another host",
@@ -150,6 +177,17 @@ def _facts() -> dict[str, Any]:
         "identity": {
             "results": (origin.IMPLEMENTATION_CLASS_UID, origin.IMPLEMENTATION_VERSION_NAME),
             "network": (filemeta.IMPLEMENTATION_CLASS_UID, filemeta.IMPLEMENTATION_VERSION_NAME),
+        },
+        "commitment": {
+            "sop_class": commitment.SOP_CLASS,
+            "sop_instance": commitment.SOP_INSTANCE,
+            "syntaxes": commitment.SYNTAXES,
+            "answers": REPORT_ANSWERS,
+            "never": commitment.NEVER,
+            "hopeless": promises.HOPELESS,
+            "asks": promises.MAX_ASKS,
+            "batch": promises.BATCH,
+            "longest_kib": notices.MAX_INFORMATION_BYTES // 1024,
         },
         "limits": {
             "artim_s": listener.ARTIM_S,

@@ -40,6 +40,7 @@ def doubtful(config: Config) -> Iterator[str]:
     """Say what works and is dangerous all the same."""
     yield from _callers(config.listen)
     yield from _times(config)
+    yield from _reports(config)
     spool, listen = config.spool, config.listen
     if spool.min_free_mib < listen.max_object_mib:
         yield (
@@ -85,6 +86,20 @@ def _times(config: Config) -> Iterator[str]:
         )
     if config.delivery.max_delay_s >= config.delivery.max_age_h * 3600:
         yield "delivery.max_delay_s: is longer than max_age_h: a delivery could die while it waits for its next try"
+
+
+def _reports(config: Config) -> Iterator[str]:
+    """Most archives say what they commit themselves to on an association of their own: the listener must take it."""
+    listen, known = config.listen, {peer.ae_title for peer in config.listen.peers}
+    for destination in (one for one in config.destinations if one.commitment_wait_h is not None):
+        caller, called = destination.address.ae_title, destination.calling_ae_title or listen.ae_title
+        if known and caller not in known:
+            yield f"listen.peers: {caller} is none of them; reports of {destination.name} on commitment are rejected"
+        if listen.require_called_ae_title and called != listen.ae_title:
+            yield (
+                f"listen.require_called_ae_title: {destination.name} knows the node as {called} and would call it so: "
+                f"reports on its commitment are rejected; leave out its calling_ae_title, or write false"
+            )
 
 
 def _is_ours(address: Address, listen: Listen) -> bool:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cxr_node.classify import Answer
     from cxr_node.demo import Row
     from cxr_node.diagnosis import Reading
-    from cxr_node.node.history import InstanceRow, Story
+    from cxr_node.node.history import DeliveryRow, InstanceRow, Story
     from cxr_node.node.send import Sent
     from cxr_node.node.status import Status
 
@@ -148,12 +148,15 @@ def status(seen: Status) -> Group:
         places.add_column(heading, justify="right")
     for name, numbers in seen.destinations.items():
         places.add_row(name, seen.addresses.get(name, "not configured"), *(str(number) for number in numbers.values()))
+    promised = Table("destination", "objects", title="accepted, not committed", title_justify="left")
+    for name, waiting in seen.uncommitted.items():
+        promised.add_row(name, ", ".join(f"{number} {state}" for state, number in sorted(waiting.items())))
     last = Table("received (UTC), from", "state, verdict", title="last instances", title_justify="left")
     last.add_column("SOP Instance UID", overflow="fold")
     for row in seen.recent:
         came = f"{_when(row.received_at)}\n{row.calling_ae_title}"
         last.add_row(came, _answer(row), row.sop_instance_uid)
-    return Group(queue, places, last)
+    return Group(queue, places, *([promised] if seen.uncommitted else []), last)
 
 
 def story(told: Story) -> Group:
@@ -165,6 +168,7 @@ def story(told: Story) -> Group:
         "Study Instance UID": row.study_instance_uid,
         "received": f"{_when(row.received_at)} UTC from {row.calling_ae_title} at {row.peer_host}",
         "size": f"{row.size_bytes} bytes",
+        "received again": f"{row.repeats} times, last {_when(row.repeated_at)} UTC" if row.repeated_at else "-",
         "state": row.state.value,
         "verdict": f"{row.verdict or '-'} {certainty(row.probability)} {row.profile or ''}",
         "reason": " - ".join(word for word in (row.reason, row.doubt, row.sentence) if word) or "-",
@@ -172,15 +176,19 @@ def story(told: Story) -> Group:
     for name, value in facts.items():
         head.add_row(name, Text(value))
     sent = Table("object", "to", "state", "tries", "last answer", box=None)
+    held = Table("object", "at", "accepted (UTC)", "committed (UTC)", "seen again (UTC)", box=None)
     for one in told.deliveries:
         status_word = "-" if one.last_status is None else f"0x{one.last_status:04X}"
         kind = f"{one.kind} ({one.sop_class_uid.removeprefix(_STORAGE)})"
         answer = f"{status_word} {one.last_error or ''}"
         sent.add_row(kind, one.destination, one.state.value, str(one.attempts), Text(answer))
+        if one.delivered_at is not None:
+            back = "-" if one.seen_again_at is None else _when(one.seen_again_at)
+            held.add_row(kind, one.destination, _when(one.delivered_at), _promise(one), back)
     events = Table("when (UTC)", "what", "detail", box=None)
     for event in told.events:
         events.add_row(_when(event.at), event.what, Text(event.detail))
-    return Group(head, *([sent] if told.deliveries else []), events)
+    return Group(head, *(table for table in (sent, held) if table.row_count), events)
 
 
 def figures(measured: Mapping[str, Any]) -> Table:
@@ -209,6 +217,15 @@ def _answer(row: InstanceRow) -> Text:
     why = row.reason or row.doubt
     said = Text(f"{row.state.value}\n") + verdict(row.verdict)
     return said.append(f" {certainty(row.probability)}").append(f"\n{why}" if why else "")
+
+
+def _promise(row: DeliveryRow) -> Text:
+    """When, and in which transaction; else where it stands, and why."""
+    if row.commitment is None:
+        return Text("-")
+    if row.committed_at is not None:
+        return Text(f"{_when(row.committed_at)}\n{row.transaction_uid}")
+    return Text(f"{row.commitment.value}, asked {row.asks} times\n{row.commitment_detail or ''}".rstrip())
 
 
 def _when(at: datetime) -> str:

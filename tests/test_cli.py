@@ -13,10 +13,12 @@ import yaml
 from typer.testing import CliRunner
 
 from cxr_node.cli import app
-from cxr_node.node.ledger import FILE_NAME
+from cxr_node.node import promises, work
+from cxr_node.node.ledger import FILE_NAME, Ledger
 from cxr_node.node.recorder import Recorder
 from cxr_node.node.spool import Spool
 from tests import builders
+from tests.node import peers, workplace
 
 RUNNER = CliRunner()
 COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
@@ -124,6 +126,41 @@ def test_check_says_one_line_each_and_its_exit_code(tmp_path: Path) -> None:
     assert bad.exit_code == 78
     failed = [line["subject"] for line in map(json.loads, bad.output.splitlines()) if not line["ok"]]
     assert failed == ["destination gone"]
+
+
+def test_a_removed_destination_is_named_by_check_and_status(tmp_path: Path) -> None:
+    before = workplace.config(tmp_path / "spool", peers.nobody())
+    workplace.receive(before, 1)
+    ledger = Ledger.open(before.spool.path)
+    work.Worker(before, ledger, Spool(before.spool.path), "worker", object(), workplace.judge).do_one()
+    ledger.close()
+    with Recorder(tmp_path / "pacs") as pacs:
+        there = {"name": "there", "address": str(pacs.address)}
+        file = write_config(tmp_path, destinations=[there], listen={"port": 0}, spool={"path": str(before.spool.path)})
+        checked = RUNNER.invoke(app, ["check", "--json", "-c", str(file)])
+    (line,) = [line for line in map(json.loads, checked.output.splitlines()) if line["subject"] == "destination pacs0"]
+    assert line["warning"]
+    assert "3 deliveries wait for it" in line["sentence"]
+    assert "not configured" in RUNNER.invoke(app, ["status", "-c", str(file)]).output
+
+
+def test_retry_asks_again_for_the_commitment_to_what_was_delivered(tmp_path: Path) -> None:
+    asked = {"name": "pacs", "address": "PACS@127.0.0.1:104", "commitment_wait_h": 24}
+    settings = workplace.config(tmp_path / "spool", destinations=[asked])
+    workplace.receive(settings, 1)
+    ledger = Ledger.open(settings.spool.path)
+    work.Worker(settings, ledger, Spool(settings.spool.path), "worker", object(), workplace.judge).do_one()
+    while job := ledger.claim_delivery("pacs", "me", 60.0):
+        assert ledger.settle_delivered(job, 0x0000)  # by an older version, or before it was configured
+    assert promises.next_s(ledger, "pacs") is None
+    file = write_config(tmp_path, destinations=[asked], spool={"path": str(settings.spool.path)})
+    again = RUNNER.invoke(app, ["retry", "1.2.1.1.1", "-c", str(file)])
+    assert again.exit_code == 0
+    assert "commitment of 3 delivered objects is asked for again" in again.output
+    assert promises.next_s(ledger, "pacs") is not None
+    nothing = RUNNER.invoke(app, ["retry", "1.2.1.1.1", "-c", str(file)])
+    assert nothing.exit_code == 2
+    ledger.close()
 
 
 def test_only_the_worker_imports_torch(tmp_path: Path) -> None:

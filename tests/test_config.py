@@ -34,6 +34,10 @@ MISTAKES = {
         {**SPOOL, "destinations": [{"name": "a", "address": "A@h:1"}, {"name": "a", "address": "B@h:1"}]},
         "two destinations are named 'a'",
     ),
+    "a word waited for no time": (
+        {**SPOOL, "destinations": [{"name": "a", "address": "A@h:1", "commitment_wait_h": 0}]},
+        "destinations.0.commitment_wait_h:",
+    ),
     "negative retention": ({"spool": {"path": "x", "retention_days": -1}}, "spool.retention_days:"),
 }  # fmt: skip
 

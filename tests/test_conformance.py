@@ -16,7 +16,7 @@ from cxr_node import conformance
 from cxr_node.cli import app
 from cxr_node.dicom import decoders
 from cxr_node.domain import ResultKind
-from cxr_node.node import destinations, intake, receive, statuses
+from cxr_node.node import commitment, destinations, intake, receive, statuses
 from cxr_node.node.association import Entity
 from cxr_node.node.callers import Rejection
 from cxr_node.node.filemeta import IMPLEMENTATION_CLASS_UID
@@ -61,14 +61,22 @@ def test_the_command_writes_to_the_screen_too(written: str) -> None:
 def test_what_the_receiver_accepts_is_listed_and_nothing_else(written: str) -> None:
     listed = set(UID.findall(section(written, "4.2.1.3 Association acceptance")))
     syntaxes = [syntax.uid for syntax in decoders.transfer_syntaxes()]
-    assert listed == {*receive.supported(syntaxes), *syntaxes}
+    assert listed == {*receive.supported(syntaxes), *syntaxes, commitment.SOP_CLASS}
 
 
 def test_what_deliver_proposes_is_listed_and_nothing_else(written: str) -> None:
     listed = set(UID.findall(section(written, "4.2.2.2 Association initiation")))
     produced = {uid for uid in listed if uid.startswith("1.2.840.10008.5.1.4")}
     assert set(destinations.SOP_CLASSES) <= produced
-    assert listed == {uid for pair in destinations.proposed(produced) for uid in pair}
+    assert listed == {uid for pair in destinations.proposed(produced) for uid in pair} | {commitment.SOP_CLASS}
+
+
+def test_every_status_that_a_report_can_be_answered_is_listed(written: str) -> None:
+    """A status is what `commitment` names by a constant; what it makes of answers to its own requests is a table."""
+    listed = {row[0] for row in rows(written, "4.2.1.4 SOP specific conformance") if len(row) == 3}
+    constants = {value for name, value in vars(commitment).items() if name.isupper() and isinstance(value, int)}
+    own = {commitment.REQUEST, commitment.SUCCESSFUL, commitment.FAILURES_EXIST, commitment.DEFAULT_REASON}
+    assert listed == {"status", *(f"0x{value:04X}" for value in constants - own)}
 
 
 def test_every_kind_of_result_is_described(written: str) -> None:
@@ -138,7 +146,7 @@ def test_the_integration_statement_answers_every_item(written: str) -> None:
     items = {row[0].removesuffix(" †"): row for row in rows(written, "IHE integration statement")}
     for number in range(1, 19):
         item = items[f"AIR-{number}"]
-        assert item[2].startswith(("yes", "no", "only where", "RAD-18 only", "with PixelMed"))
+        assert item[2].startswith(("yes", "no", "only where", "RAD-18;", "with PixelMed"))
         assert len(item[3]) > 10
 
 

@@ -15,6 +15,7 @@ from cxr_node.node import receive
 
 SPOOL = {"spool": {"path": "/var/lib/cxr-node"}}
 PACS = {"name": "a", "address": "A@10.0.0.5:104"}
+ASKED = PACS | {"commitment_wait_h": 24}
 TLS = {"certificate": "node.pem", "key": "node.key", "ca": "ca.pem"}
 
 
@@ -68,6 +69,10 @@ DOUBTFUL: dict[str, dict[str, Any]] = {
     "spool.retention_days: after 0 days": {"spool": {"path": "x", "retention_days": 0}},
     "listen.idle_timeout_s: 2 cuts off": {"listen": {"idle_timeout_s": 2}},
     "delivery.max_delay_s: is longer": {"delivery": {"max_age_h": 0.4}},
+    "listen.peers: A is none of them": {"listen": {"peers": [{"ae_title": "B"}]}, "destinations": [ASKED]},
+    "listen.require_called_ae_title: a knows the node as OTHER": {
+        "destinations": [ASKED | {"calling_ae_title": "OTHER"}]
+    },
     "destinations: a, b are one archive": {"destinations": [PACS, PACS | {"name": "b"}]},
 }
 
@@ -85,6 +90,8 @@ def test_what_is_dangerous_is_warned_of(sentence: str, sections: dict[str, Any])
         {"destinations": [PACS, PACS | {"name": "b", "address": "B@10.0.0.5:104"}]},
         {"listen": {"host": "0.0.0.0", "peers": [{"ae_title": "CT1", "hosts": ["10.0.0.1"]}]}},
         {"listen": {"host": "0.0.0.0", "tls": TLS}},
+        {"listen": {"peers": [{"ae_title": "A"}]}, "destinations": [ASKED]},
+        {"listen": {"peers": [{"ae_title": "B"}]}, "destinations": [PACS]},
     ],
 )
 def test_a_sound_configuration_is_not_warned_of(sections: dict[str, Any]) -> None:

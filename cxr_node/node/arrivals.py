@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -14,7 +15,7 @@ from cxr_node.domain import InstanceRef, Origin
 from cxr_node.node.claims import note
 from cxr_node.node.database import Database
 from cxr_node.node.jobs import InstanceState
-from cxr_node.node.schema import instances
+from cxr_node.node.schema import Instant, instances
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,10 @@ def arrive(connection: sa.Connection, arrival: Arrival, now: datetime) -> bool:
             row_id = connection.execute(sa.insert(instances).returning(instances.c.id), row).scalar_one()
     except sa.exc.IntegrityError:
         # Where retention had taken its bytes they are back now: count their days from today.
-        back = sa.update(instances).where(*_same(arrival), instances.c.purged_at.is_not(None))
-        connection.execute(back.values(purged_at=None, updated_at=now))
+        again: dict[str, Any] = {"repeats": instances.c.repeats + 1, "repeated_at": now, "purged_at": None}
+        purged, updated_at = instances.c.purged_at.is_not(None), instances.c.updated_at
+        again["updated_at"] = sa.case((purged, sa.literal(now, Instant)), else_=updated_at)
+        connection.execute(sa.update(instances).where(*_same(arrival)).values(again))
         return False
     sender = arrival.origin
     told = f"from {sender.calling_ae_title} at {sender.peer_host}" if sender.calling_ae_title else "found in the spool"

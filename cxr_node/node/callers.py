@@ -63,11 +63,14 @@ def prefer(
     wishes: dict[str, list[str]] = {}
     for context in proposed:
         wishes.setdefault(str(context.abstract_syntax), []).extend(map(str, context.transfer_syntax))
-    return [
-        build_context(str(context.abstract_syntax), sorted(map(str, context.transfer_syntax), key=_rank(wish)))
-        for context in supported
-        if (wish := wishes.get(str(context.abstract_syntax)))
-    ]
+    return [_ordered(context, wish) for context in supported if (wish := wishes.get(str(context.abstract_syntax)))]
+
+
+def _ordered(context: PresentationContext, wish: Sequence[str]) -> PresentationContext:
+    syntaxes = sorted(map(str, context.transfer_syntax), key=_rank(wish))
+    ordered = build_context(str(context.abstract_syntax), syntaxes)
+    ordered.scu_role, ordered.scp_role = context.scu_role, context.scp_role
+    return ordered
 
 
 def _rank(wish: Sequence[str]) -> Callable[[str], int]:

@@ -7,33 +7,28 @@ between sends the same bytes under the same SOP Instance UID once more, which ch
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
 from datetime import timedelta
 
-from cxr_node.config import Config, Delivery
+from cxr_node.config import Config, Destination
 from cxr_node.errors import DeliveryError, LedgerLostError, ResourceError
-from cxr_node.node import history, retention
-from cxr_node.node.clock import ClockWatch
-from cxr_node.node.destinations import Link, link
-from cxr_node.node.jobs import DeliveryJob, DeliveryState
+from cxr_node.node import history, promises, removal, retention
+from cxr_node.node.asking import Asker
+from cxr_node.node.destinations import Link, UnreachableError, link
+from cxr_node.node.jobs import DeliveryJob
 from cxr_node.node.journal import describe
 from cxr_node.node.ladder import Ladder
 from cxr_node.node.ledger import Ledger
+from cxr_node.node.rounds import GO_ON, LOOK_AFTER_S, NOTICE_STOP_S, Breaker, Home, Rest, Rounds, backoff_s
 from cxr_node.node.service import Notifier
 from cxr_node.node.spool import Spool, SpoolCorruptError
 from cxr_node.node.tenure import kept, office
-from cxr_node.node.wakeup import Bell, Role
+from cxr_node.node.wakeup import Role
 
 log = logging.getLogger(__name__)
 
-_LOOK_AFTER_S = 30.0  # a ring that was lost costs at most this
-_NOTICE_STOP_S = 0.25
-_PAUSE_S = 5.0  # after a fault of this machine
-_MAX_PAUSE_S = 60.0  # so often an unreachable destination is tried with one delivery; the others wait untried
 _SWEEP_EVERY_S = 3600.0
 _STUCK_AFTER_S = 240.0  # longer than a slow send takes, shorter than WatchdogSec of the unit
 _HUNG_AFTER_LEASES = 5
@@ -53,32 +48,28 @@ def run(config: Config, stop: threading.Event, notifier: Notifier | None = None)
         stack.callback(ledger.close)
         owner = stack.enter_context(office(ledger, config.spool.path, Role.DELIVER))
         home = Home(config=config, ledger=ledger, spool=spool, owner=owner)
-        couriers = [
-            Courier(home, destination.name, link(destination, config.listen.ae_title), destination.idle_close_s)
-            for destination in config.destinations
-        ]
-        _warn_of_forgotten(home)
-        threads = [threading.Thread(target=courier.run, args=(stop,), name=courier.name) for courier in couriers]
+        home.clock.follow(ledger)
+        hands = [hand for destination in config.destinations for hand in _hands(home, destination)]
+        _put_in_order(home)
+        threads = [threading.Thread(target=hand.run, args=(stop,), name=hand.name) for hand in hands]
         for thread in threads:
             thread.start()
         stack.callback(_join, stop, threads)
         notifier.ready()
-        log.info("ready owner=%s destinations=%d", owner, len(couriers))
-        _watch(home, list(zip(couriers, threads, strict=True)), stop, notifier)
+        log.info("ready owner=%s destinations=%d", owner, len(config.destinations))
+        _watch(home, list(zip(hands, threads, strict=True)), stop, notifier)
         notifier.stopping()
 
 
-def _watch(
-    home: Home, pairs: list[tuple[Courier, threading.Thread]], stop: threading.Event, notifier: Notifier
-) -> None:
-    """Feed the watchdog while every courier moves, and let retention sweep now and then."""
+def _watch(home: Home, pairs: list[tuple[Rounds, threading.Thread]], stop: threading.Event, notifier: Notifier) -> None:
+    """Feed the watchdog while every thread moves, and let retention sweep now and then."""
     sweep_at = time.monotonic()
-    while not stop.wait(_NOTICE_STOP_S):
+    while not stop.wait(NOTICE_STOP_S):
         now = time.monotonic()
         home.ledger.database.require_whole()
-        if dead := [courier.name for courier, thread in pairs if not thread.is_alive()]:
+        if dead := [hand.name for hand, thread in pairs if not thread.is_alive()]:
             raise ResourceError(f"delivery to {', '.join(dead)} ended by itself")
-        if all(now - courier.moved_at < _STUCK_AFTER_S for courier, _ in pairs):
+        if all(now - hand.moved_at < _STUCK_AFTER_S for hand, _ in pairs):
             notifier.progress()
         if _stepped(home):
             sweep_at = now + _SWEEP_EVERY_S  # a clock that was just put forward must not delete anything
@@ -109,81 +100,41 @@ def _join(stop: threading.Event, threads: list[threading.Thread]) -> None:
         thread.join()
 
 
-def _warn_of_forgotten(home: Home) -> None:
-    """Deliveries to a destination that is no longer configured wait for its return."""
-    known = {destination.name for destination in home.config.destinations}
-    for name, states in history.queues(home.ledger).items():
-        waiting = states[DeliveryState.READY] + states[DeliveryState.WAIT]
-        if waiting and name not in known:
-            log.warning("destination=%s is not configured any more, waiting=%d", name, waiting)
+def _hands(home: Home, destination: Destination) -> list[Rounds]:
+    """One thread sends; where commitment is wanted, another one asks for it: neither waits for the other."""
+    link_ = link(destination, home.config.listen.ae_title)
+    if destination.commitment_wait_h is None:
+        return [Courier(home, destination, link_)]
+    asker = Asker(home, destination, destination.commitment_wait_h)
+    return [Courier(home, destination, link_, asker), asker]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Home:
-    """What all couriers of a process share."""
-
-    config: Config
-    ledger: Ledger
-    spool: Spool
-    owner: str
-    clock: ClockWatch = field(default_factory=ClockWatch)
-
-
-@dataclass(frozen=True, slots=True)
-class Rest:
-    """How long a courier sleeps, and whether a ring may wake it."""
-
-    seconds: float
-    deaf: bool = False
+def _put_in_order(home: Home) -> None:
+    """What waits for a destination that is gone, or for a word that nobody asks for any more, waits no longer."""
+    configured = {destination.name for destination in home.config.destinations}
+    for name, number in removal.settle(home.ledger, configured).items():
+        log.error("dead destination=%s deliveries=%d it is not configured any more", name, number)
+    for name, number in removal.revive(home.ledger, configured).items():
+        log.warning("revived destination=%s deliveries=%d it is configured again", name, number)
+    asking = {to.name for to in home.config.destinations if to.commitment_wait_h is not None}
+    if abandoned := promises.abandon(home.ledger, asking):
+        log.error("accepted, not committed objects=%d their destinations are not asked any more", abandoned)
 
 
-_GO_ON = Rest(0.0)
-
-
-class Courier:
+class Courier(Rounds):
     """Serves one destination, in a thread of its own."""
 
-    def __init__(self, home: Home, name: str, link_: Link, idle_close_s: float) -> None:
-        self.name = name
-        self.moved_at = time.monotonic()
-        """When its loop last came round; for the watchdog."""
-        self._home = home
+    def __init__(self, home: Home, destination: Destination, link_: Link, asker: Asker | None = None) -> None:
+        super().__init__(home, destination.name, destination.idle_close_s)
         self._link = link_
-        self._idle_close_s = idle_close_s
+        self._asker = asker
+        self._breaker = Breaker(home.config.delivery)
+        self._last_fault = ""
         self._steps = 0
 
-    def run(self, stop: threading.Event) -> None:
-        """Deliver until `stop` is set."""
-        with Bell(self._home.config.spool.path, Role.DELIVER) as bell:
-            try:
-                while not stop.is_set():
-                    self._sleep(self._try_one(), bell, stop)
-            except LedgerLostError as error:  # `_watch` ends the process
-                log.error("ended destination=%s %s", self.name, error)
-            finally:
-                self._link.close()
-
-    def _try_one(self) -> Rest:
-        try:
-            return self.do_one()
-        except ResourceError as error:
-            log.error("paused destination=%s pause_s=%.0f %s", self.name, _PAUSE_S, error)
-            return Rest(_PAUSE_S, deaf=True)
-
-    def _sleep(self, rest: Rest, bell: Bell, stop: threading.Event) -> None:
-        """Sleep in short pieces, for the sake of `stop`; release an association that has nothing to do."""
-        begun = self.moved_at = time.monotonic()
-        closed = False
-        while not stop.is_set() and (slept_s := self.moved_at - begun) < rest.seconds:
-            if not closed and slept_s >= self._idle_close_s:
-                self._link.close()
-                closed = True
-            piece_s = min(_NOTICE_STOP_S, rest.seconds - slept_s)
-            if rest.deaf:
-                stop.wait(piece_s)
-            elif bell.wait(piece_s):
-                return
-            self.moved_at = time.monotonic()
+    def close(self) -> None:
+        """Release the association."""
+        self._link.close()
 
     def do_one(self) -> Rest:
         """Claim one delivery and bring it to an end, and say what to do next.
@@ -197,7 +148,9 @@ class Courier:
         job = home.ledger.claim_delivery(self.name, home.owner, home.config.work.lease_s)
         if job is None:
             due_s = history.next_delivery_s(home.ledger, self.name)
-            return Rest(min(_LOOK_AFTER_S, _LOOK_AFTER_S if due_s is None else due_s))
+            return Rest(min(LOOK_AFTER_S, LOOK_AFTER_S if due_s is None else due_s))
+        if self._breaker.failures and self._is_old(job):  # it does not answer: what is too old need not ask it again
+            return self._dead(job, self._too_old(self._last_fault))
         try:
             with self._lease(job):
                 return self._send(job)
@@ -215,30 +168,40 @@ class Courier:
     def _send(self, job: DeliveryJob) -> Rest:
         started, ladder = time.monotonic(), Ladder(self._home, job)
         receipt = self._link.send(*ladder.parcels, choose=ladder.choose)
-        held = self._home.ledger.settle_delivered(job, receipt.status)
+        self._breaker.answered()
+        held = self._home.ledger.settle_delivered(job, receipt.status, promised=self._asker is not None)
+        if self._asker is not None:
+            self._asker.nudge()
         log.log(
             logging.INFO if receipt.status == 0 else logging.WARNING,
             "delivered destination=%s kind=%s delivery=%d attempt=%d took_ms=%d status=0x%04X %s",
             *(self.name, job.artifact.kind, job.claim.row_id, job.attempts),
             *(round(1000 * (time.monotonic() - started)), receipt.status, receipt.words if held else "lost-lease"),
         )
-        return _GO_ON
+        return GO_ON
 
     def _failed(self, job: DeliveryJob, error: DeliveryError) -> Rest:
-        """Permanent or too old: DEAD. Else back to the queue; a destination without an answer is left alone."""
-        delivery = self._home.config.delivery
-        if error.permanent or self._is_too_old(job):
-            words = str(error) if error.permanent else f"gave up after {delivery.max_age_h:g} h: {error}"
-            return self._dead(job, words, error.status)
-        delay_s = backoff_s(delivery, job.attempts)
-        self._home.ledger.postpone(job, delay_s=delay_s, status=error.status, detail=str(error))
+        """Permanent or too old: DEAD. Else back to the queue; a destination without an answer is left alone.
+
+        Where no association came about the same delivery tries again after the pause, and the attempt does not count.
+        """
+        if error.permanent:
+            self._breaker.answered()
+            return self._dead(job, str(error), error.status)
+        rest = self._breaker.failed() if error.status is None else self._breaker.refused()
+        self._last_fault = str(error)
+        if self._is_old(job):
+            return self._dead(job, self._too_old(str(error)), error.status)
+        nothing_sent = isinstance(error, UnreachableError)
+        delay_s = rest.seconds if nothing_sent else backoff_s(self._home.config.delivery, job.attempts)
+        self._home.ledger.postpone(job, delay_s=delay_s, status=error.status, detail=str(error), forgive=nothing_sent)
         log.warning(
             "postponed destination=%s delivery=%d attempt=%d again_in_s=%.1f %s",
             *(self.name, job.claim.row_id, job.attempts, delay_s, error),
         )
-        return Rest(min(delay_s, _MAX_PAUSE_S), deaf=True) if error.status is None else _GO_ON
+        return rest
 
-    def _is_too_old(self, job: DeliveryJob) -> bool:
+    def _is_old(self, job: DeliveryJob) -> bool:
         """By a clock that did not step since the job was claimed; if it did, the next try will tell."""
         home = self._home
         if home.ledger.now() - job.first_due_at < timedelta(hours=home.config.delivery.max_age_h):
@@ -246,17 +209,14 @@ class Courier:
         home.clock.follow(home.ledger)
         return home.clock.steps == self._steps
 
+    def _too_old(self, why: str) -> str:
+        return f"gave up after {self._home.config.delivery.max_age_h:g} h: {why}"
+
     def _dead(self, job: DeliveryJob, detail: str, status: int | None = None) -> Rest:
         self._home.ledger.settle_delivery_dead(job, status=status, detail=detail)
         log.error("dead destination=%s delivery=%d attempt=%d %s", self.name, job.claim.row_id, job.attempts, detail)
-        return _GO_ON
+        return GO_ON
 
     def _lease(self, job: DeliveryJob) -> AbstractContextManager[None]:
         lease_s = self._home.config.work.lease_s
         return kept(self._home.ledger, job, lease_s, _HUNG_AFTER_LEASES * lease_s, lambda: None)
-
-
-def backoff_s(delivery: Delivery, attempts: int) -> float:
-    """Doubling delay with full-range jitter in its upper half: destinations back from the dead are not stormed."""
-    longest_s = min(delivery.max_delay_s, delivery.first_delay_s * 2.0 ** min(attempts - 1, 30))
-    return longest_s * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, hides nothing

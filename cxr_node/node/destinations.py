@@ -7,6 +7,7 @@ spool and never decoded, but for a peer that speaks Implicit VR only (PS3.4 B, P
 from __future__ import annotations
 
 import logging
+import ssl
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -107,6 +108,38 @@ class _BrokenError(DeliveryError):
         super().__init__(message, permanent=False)
 
 
+class UnreachableError(DeliveryError):
+    """There is no association: nothing was sent, and no object is to blame."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, permanent=False)
+
+
+def associate(
+    entity: Entity,
+    destination: Destination,
+    contexts: list[PresentationContext],
+    tls: ssl.SSLContext | None,
+    handlers: list[EventHandlerType],
+) -> Association:
+    """Open an association with a destination.
+
+    Raises
+    ------
+    UnreachableError : it does not come about now.
+    DeliveryError : it has no presentation context for us, and never will.
+    """
+    address = destination.address
+    try:
+        association = entity.open(address, contexts, tls, handlers)
+    except OSError as error:  # the host name has no address
+        raise UnreachableError(f"{address.host}: {error.strerror}") from error
+    if not association.is_established:
+        bury(association)
+        raise _refusal(association, destination)
+    return association
+
+
 class StorageScu:
     """A Storage SCP as a destination. For one thread."""
 
@@ -152,17 +185,10 @@ class StorageScu:
     def _open(self, sop_classes: set[str]) -> Association:
         self._association = None
         self._sop_classes |= sop_classes
-        address = self._destination.address
-        try:
-            handlers: list[EventHandlerType] = [(evt.EVT_DIMSE_RECV, self._answered)]
-            association = self._entity.open(address, _contexts(self._sop_classes), self._tls, handlers)
-        except OSError as error:  # the host name has no address
-            raise DeliveryError(f"{address.host}: {error.strerror}", permanent=False) from error
-        if not association.is_established:
-            bury(association)
-            raise _refusal(association, self._destination)
-        self._association = association
-        return association
+        handlers: list[EventHandlerType] = [(evt.EVT_DIMSE_RECV, self._answered)]
+        contexts = _contexts(self._sop_classes)
+        self._association = associate(self._entity, self._destination, contexts, self._tls, handlers)
+        return self._association
 
     def _store(self, association: Association, parcel: Parcel) -> Receipt:
         payload = _payload(association, parcel)
@@ -252,10 +278,10 @@ def _refusal(association: Association, destination: Destination) -> DeliveryErro
     answer = association.acceptor.primitive
     if association.is_rejected and answer is not None:
         kind = "permanent" if answer.result == _REJECTED_PERMANENT else "transient"
-        return DeliveryError(f"{where}: association rejected ({kind}): {answer.reason_str}", permanent=False)
+        return UnreachableError(f"{where}: association rejected ({kind}): {answer.reason_str}")
     if answer is not None and answer.result == 0 and not association.accepted_contexts:
         return DeliveryError(f"{where}: accepts none of our SOP Classes", permanent=True)
     if getattr(association.dul.socket, "connected", False):
-        return DeliveryError(f"{where}: association aborted, or not answered", permanent=False)
+        return UnreachableError(f"{where}: association aborted, or not answered")
     why = diagnose(address.host, address.port, destination.timeout_s)
-    return DeliveryError(f"{where}: no connection: {why}", permanent=False)
+    return UnreachableError(f"{where}: no connection: {why}")

@@ -6,6 +6,7 @@ Reads only; every move is in `ledger`. Keys are UIDs and digests, never a patien
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -14,9 +15,10 @@ import sqlalchemy as sa
 from cxr_node.domain import Precedent
 from cxr_node.node import results
 from cxr_node.node.claims import due_at, pick
-from cxr_node.node.jobs import DeliveryState, InstanceState, Job
+from cxr_node.node.jobs import DeliveryState, InstanceState, Job, PromiseState
 from cxr_node.node.ledger import OPEN, SETTLED, Ledger
-from cxr_node.node.schema import artifacts, deliveries, events, instance_artifacts, instances
+from cxr_node.node.promises import awaited
+from cxr_node.node.schema import artifacts, commitments, deliveries, events, instance_artifacts, instances, promises
 
 _DIGEST = re.compile(r"[0-9a-f]{12,64}")  # log lines show the first 12
 
@@ -48,6 +50,9 @@ class InstanceRow:
     lease_owner: str | None
     not_before: datetime
     purged_at: datetime | None
+    repeats: int
+    """How often the same bytes came again."""
+    repeated_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +71,15 @@ class DeliveryRow:
     last_error: str | None
     first_due_at: datetime
     delivered_at: datetime | None
+    """When the destination accepted it, with `last_status`."""
+    commitment: PromiseState | None
+    """None where the destination is not asked to commit itself."""
+    asks: int | None
+    transaction_uid: str | None
+    committed_at: datetime | None
+    commitment_detail: str | None
+    seen_again_at: datetime | None
+    """When the object last came back to us from the destination, which therefore holds it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +158,18 @@ def queues(ledger: Ledger) -> dict[str, dict[DeliveryState, int]]:
     return found
 
 
+def uncommitted(ledger: Ledger) -> dict[str, dict[PromiseState, int]]:
+    """Results that a destination accepted and has not committed itself to, by destination and state."""
+    columns = (promises.c.destination, promises.c.state)
+    accepted = sa.and_(deliveries.c.state == DeliveryState.DELIVERED, promises.c.state != PromiseState.COMMITTED)
+    counted = sa.select(*columns, sa.func.count()).join_from(promises, deliveries).where(accepted).group_by(*columns)
+    found: dict[str, dict[PromiseState, int]] = {}
+    with ledger.database.reading() as connection:
+        for destination, state, number in connection.execute(counted):
+            found.setdefault(destination, {})[PromiseState(state)] = number
+    return found
+
+
 def recent(ledger: Ledger, number: int) -> list[InstanceRow]:
     """Return the instances that came last, newest first."""
     newest = sa.select(instances).order_by(instances.c.id.desc()).limit(number)
@@ -151,8 +177,11 @@ def recent(ledger: Ledger, number: int) -> list[InstanceRow]:
         return [_instance(row) for row in connection.execute(newest).mappings()]
 
 
-def trace(ledger: Ledger, key: str) -> list[Story]:
-    """Tell the stories behind a SOP, series or study UID, a result's SOP Instance UID, an accession key or a digest."""
+def trace(ledger: Ledger, key: str, titles: Mapping[str, str] | None = None) -> list[Story]:
+    """Tell the stories behind a SOP, series or study UID, a result's SOP Instance UID, an accession key or a digest.
+
+    `titles` are the AE titles of the destinations, by name: by them a result that came back is known as theirs.
+    """
     of_result = (
         sa.select(instance_artifacts.c.instance_id)
         .join(artifacts, artifacts.c.id == instance_artifacts.c.artifact_id)
@@ -168,16 +197,22 @@ def trace(ledger: Ledger, key: str) -> list[Story]:
     )
     with ledger.database.reading() as connection:
         rows = connection.execute(sa.select(instances).where(named).order_by(instances.c.id)).mappings().all()
-        return [_story(connection, row) for row in rows]
+        return [_story(connection, row, titles or {}) for row in rows]
 
 
 def expired(ledger: Ledger, before: datetime, limit: int = 100) -> list[Expired]:
     """Find settled instances untouched since `before` whose bytes are still in the spool, oldest first.
 
-    A result that a younger instance shares is not in the list.
+    A result that a younger instance shares is not in the list, nor an instance with a result that a destination
+    is still to commit itself to.
     """
     old = sa.and_(instances.c.state.in_(SETTLED), instances.c.updated_at < before, instances.c.purged_at.is_(None))
-    wanted = sa.select(instances.c.id, instances.c.content_sha256).where(old).order_by(instances.c.id).limit(limit)
+    wanted = (
+        sa.select(instances.c.id, instances.c.content_sha256)
+        .where(old, ~awaited())
+        .order_by(instances.c.id)
+        .limit(limit)
+    )
     with ledger.database.reading() as connection:
         return [
             Expired(
@@ -214,18 +249,23 @@ def _next_s(ledger: Ledger, table: sa.Table, waiting: sa.ColumnElement[bool]) ->
     return None if at is None else max(0.0, (at - ledger.now()).total_seconds())
 
 
-def _story(connection: sa.Connection, row: sa.RowMapping) -> Story:
+def _story(connection: sa.Connection, row: sa.RowMapping, titles: Mapping[str, str]) -> Story:
+    promised = (promises.c.asks, promises.c.state.label("commitment"), promises.c.detail.label("commitment_detail"))
+    committed_at = sa.case((promises.c.state == PromiseState.COMMITTED, promises.c.settled_at)).label("committed_at")
     sent = (
         sa.select(artifacts.c.kind, artifacts.c.sop_class_uid, artifacts.c.sop_instance_uid, deliveries)
+        .add_columns(*promised, committed_at, commitments.c.transaction_uid)
         .join_from(deliveries, instance_artifacts, instance_artifacts.c.artifact_id == deliveries.c.artifact_id)
         .join(artifacts, artifacts.c.id == results.chosen())
+        .outerjoin(promises, promises.c.delivery_id == deliveries.c.id)
+        .outerjoin(commitments, commitments.c.id == promises.c.commitment_id)
         .where(instance_artifacts.c.instance_id == row["id"])
         .order_by(deliveries.c.id)
     )
     told = sa.select(events).where(events.c.instance_id == row["id"]).order_by(events.c.id)
     return Story(
         instance=_instance(row),
-        deliveries=tuple(_delivery(found) for found in connection.execute(sent).mappings()),
+        deliveries=tuple(_delivery(connection, one, titles) for one in connection.execute(sent).mappings().all()),
         events=tuple(Event(**pick(Event, found)) for found in connection.execute(told).mappings()),
     )
 
@@ -234,5 +274,15 @@ def _instance(row: sa.RowMapping) -> InstanceRow:
     return InstanceRow(**pick(InstanceRow, row) | {"state": InstanceState(row["state"])})
 
 
-def _delivery(row: sa.RowMapping) -> DeliveryRow:
-    return DeliveryRow(**pick(DeliveryRow, row) | {"state": DeliveryState(row["state"])})
+def _delivery(connection: sa.Connection, row: sa.RowMapping, titles: Mapping[str, str]) -> DeliveryRow:
+    """The loop guard rejects what comes back of our results, and its row is the evidence of the archive."""
+    at = sa.func.max(
+        sa.func.coalesce(instances.c.repeated_at, instances.c.received_at), type_=instances.c.received_at.type
+    )
+    back = sa.select(at).where(
+        instances.c.sop_instance_uid == row["sop_instance_uid"],
+        instances.c.calling_ae_title == titles.get(row["destination"]),
+    )
+    told = dict(row) | {"state": DeliveryState(row["state"]), "seen_again_at": connection.scalar(back)}
+    told["commitment"] = row["commitment"] and PromiseState(row["commitment"])
+    return DeliveryRow(**pick(DeliveryRow, told))

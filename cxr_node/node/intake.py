@@ -46,6 +46,7 @@ class CommandField(IntEnum):
 
     C_STORE_RQ = 0x0001
     C_ECHO_RQ = 0x0030
+    N_EVENT_REPORT_RQ = 0x0100
     C_CANCEL_RQ = 0x0FFF
 
 
@@ -148,7 +149,7 @@ class StorageProvider(Provider):
         return str(self.assoc.requestor.address)
 
     def _take(self, context_id: int, pdv: memoryview) -> None:
-        is_command, is_last = pdv[0] & _IS_COMMAND, pdv[0] & _IS_LAST
+        is_command, is_last = control(pdv)
         if self._request is not None:
             if is_command or context_id != self._request.context_id:
                 raise ProtocolError("another message inside a C-STORE")
@@ -169,19 +170,19 @@ class StorageProvider(Provider):
         command = _decode_command(encoded)
         match command.get("CommandField"):
             case CommandField.C_STORE_RQ:
-                self._begin(self._read(context_id, command), has_data=command.get("CommandDataSetType") != _NO_DATA_SET)
+                self._begin(self._read(context_id, command), has_data=has_data_set(command))
             case CommandField.C_ECHO_RQ:
                 echo = P_DATA()
-                pdv: Any = [
-                    context_id,
-                    bytes([_IS_COMMAND | _IS_LAST]) + encoded,
-                ]  # annotated as a tuple, checked as a list
+                pdv: Any = [context_id, bytes([_IS_COMMAND | _IS_LAST]) + encoded]  # typed a tuple, checked as a list
                 echo.presentation_data_value_list = [pdv]
                 super().receive_primitive(echo)
             case CommandField.C_CANCEL_RQ:
                 pass  # PS3.7 9.3.2.3: a C-CANCEL that comes too late is no error
             case _:
-                raise ProtocolError("a command that is neither C-STORE nor C-ECHO")
+                self._obey_other(context_id, command)
+
+    def _obey_other(self, context_id: int, command: dict[str, Any]) -> None:
+        raise ProtocolError("a command that is not obeyed here")
 
     def _read(self, context_id: int, command: dict[str, Any]) -> StoreRequest:
         context = self.assoc._accepted_cx.get(context_id)
@@ -275,6 +276,16 @@ class StorageProvider(Provider):
         response.AffectedSOPInstanceUID = request.sop_instance_uid if is_uid(request.sop_instance_uid) else None
         response.Status = status
         self.send_msg(response, request.context_id)
+
+
+def control(pdv: memoryview) -> tuple[bool, bool]:
+    """Tell of a PDV whether it is a piece of a command, and whether it is the last one."""
+    return bool(pdv[0] & _IS_COMMAND), bool(pdv[0] & _IS_LAST)
+
+
+def has_data_set(command: dict[str, Any]) -> bool:
+    """Tell whether a data set follows the command (PS3.7 E.1)."""
+    return command.get("CommandDataSetType") != _NO_DATA_SET
 
 
 def is_uid(value: str) -> bool:

@@ -31,6 +31,17 @@ class DeliveryState(StrEnum):
     DEAD = "DEAD"
 
 
+class PromiseState(StrEnum):
+    """Where the commitment of a destination to one accepted result object is (PS3.4 Annex J)."""
+
+    DUE = "DUE"
+    """To be asked for."""
+    ASKED = "ASKED"
+    COMMITTED = "COMMITTED"
+    UNCOMMITTED = "UNCOMMITTED"
+    """Refused, or never answered: accepted, not committed."""
+
+
 class Death(StrEnum):
     """Why an instance is DEAD: stable words for ledger, logs, status and tests."""
 

@@ -6,15 +6,12 @@ Knows no association and no schedule: `destinations` asks which of the rungs tha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from cxr_node.errors import DeliveryError
 from cxr_node.node.destinations import Parcel
 from cxr_node.node.jobs import DeliveryJob, StoredArtifact
+from cxr_node.node.rounds import Home
 from cxr_node.node.spool import Area, Spool
-
-if TYPE_CHECKING:
-    from cxr_node.node.deliver import Home
 
 
 class Ladder:

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from cxr_node.domain import Finding, InstanceRef, Origin, Rejected, ResultKind, Verdict
 from cxr_node.errors import ResourceError
-from cxr_node.node import results
+from cxr_node.node import promises, results
 from cxr_node.node.arrivals import Arrival, arrive
 from cxr_node.node.claims import FREE, claim, extend, held, note, pick
 from cxr_node.node.database import Database, utc_now
@@ -28,14 +28,14 @@ FILE_NAME = "ledger.sqlite3"
 INSTANCE_MOVES: Mapping[InstanceState, frozenset[InstanceState]] = {
     InstanceState.RECEIVED: frozenset({InstanceState.REPORTED, InstanceState.REJECTED, InstanceState.DEAD}),
     InstanceState.REPORTED: frozenset({InstanceState.DELIVERED, InstanceState.DEAD}),
-    InstanceState.DELIVERED: frozenset(),
+    InstanceState.DELIVERED: frozenset({InstanceState.REPORTED}),  # only by promises: an archive lost what it took
     InstanceState.REJECTED: frozenset(),
     InstanceState.DEAD: frozenset({InstanceState.RECEIVED, InstanceState.REPORTED}),  # only by retry()
 }
 DELIVERY_MOVES: Mapping[DeliveryState, frozenset[DeliveryState]] = {
     DeliveryState.READY: frozenset({DeliveryState.WAIT, DeliveryState.DELIVERED, DeliveryState.DEAD}),
     DeliveryState.WAIT: frozenset({DeliveryState.WAIT, DeliveryState.DELIVERED, DeliveryState.DEAD}),
-    DeliveryState.DELIVERED: frozenset(),
+    DeliveryState.DELIVERED: frozenset({DeliveryState.READY}),  # only by promises
     DeliveryState.DEAD: frozenset({DeliveryState.READY}),  # only by retry()
 }
 OPEN = (DeliveryState.READY, DeliveryState.WAIT)
@@ -161,7 +161,7 @@ class Ledger:
             for artifact in stored:
                 wanted_by = [name for name, kinds in destinations.items() if artifact.kind in kinds]
                 _attach(connection, job.claim.row_id, artifact, wanted_by, now)
-            _conclude(connection, [job.claim.row_id], now)
+            conclude(connection, [job.claim.row_id], now)
         return True
 
     def choose(self, job: DeliveryJob, rung: int) -> bool:
@@ -175,15 +175,17 @@ class Ledger:
             note(connection, results.lock_users(connection, row.artifact_id), self.now(), "delivery-rung", detail)
         return True
 
-    def settle_delivered(self, job: DeliveryJob, status: int) -> bool:
-        """-> DELIVERED; an instance's last delivery settles the instance too."""
+    def settle_delivered(self, job: DeliveryJob, status: int, *, promised: bool = False) -> bool:
+        """-> DELIVERED; the last one settles its instance too. `promised`: its commitment is to be asked for."""
         values = {"last_status": status, "last_error": None, "delivered_at": self.now()}
-        return self._settle_delivery(job, DeliveryState.DELIVERED, values, f"status 0x{status:04X}")
+        return self._settle_delivery(job, DeliveryState.DELIVERED, values, f"status 0x{status:04X}", promised)
 
-    def postpone(self, job: DeliveryJob, *, delay_s: float, status: int | None, detail: str) -> bool:
-        """-> WAIT, due again after `delay_s`."""
-        not_before = self.now() + timedelta(seconds=delay_s)
-        values = {"last_status": status, "last_error": detail, "not_before": not_before}
+    def postpone(
+        self, job: DeliveryJob, *, delay_s: float, status: int | None, detail: str, forgive: bool = False
+    ) -> bool:
+        """-> WAIT, due again after `delay_s`; `forgive` where nothing was sent: the attempt does not count."""
+        values: dict[str, Any] = {"last_status": status, "last_error": detail, "attempts": job.attempts - int(forgive)}
+        values["not_before"] = self.now() + timedelta(seconds=delay_s)
         return self._settle_delivery(job, DeliveryState.WAIT, values, f"{detail}; again in {delay_s:.1f} s")
 
     def settle_delivery_dead(self, job: DeliveryJob, *, status: int | None, detail: str) -> bool:
@@ -193,12 +195,7 @@ class Ledger:
     def retry(self, uid: str) -> int:
         """Put DEAD instances and deliveries of an instance, series or study back; how many instances moved."""
         now = self.now()
-        named = sa.or_(
-            instances.c.sop_instance_uid == uid,
-            instances.c.series_instance_uid == uid,
-            instances.c.study_instance_uid == uid,
-        )
-        dead = sa.select(instances.c.id).where(named, instances.c.state == InstanceState.DEAD)
+        dead = sa.select(instances.c.id).where(results.named(uid), instances.c.state == InstanceState.DEAD)
         with self.database.writing() as connection:
             row_ids = list(connection.scalars(dead.order_by(instances.c.id).with_for_update()))
             for row_id in row_ids:
@@ -222,7 +219,9 @@ class Ledger:
         note(connection, [job.claim.row_id], now, to.lower(), detail)
         return True
 
-    def _settle_delivery(self, job: DeliveryJob, to: DeliveryState, values: dict[str, Any], detail: str) -> bool:
+    def _settle_delivery(
+        self, job: DeliveryJob, to: DeliveryState, values: dict[str, Any], detail: str, promised: bool = False
+    ) -> bool:
         now = self.now()
         allowed = sa.and_(held(deliveries, job.claim), deliveries.c.state.in_(_before(DELIVERY_MOVES, to)))
         with self.database.writing() as connection:
@@ -230,10 +229,12 @@ class Ledger:
             row = connection.execute(moved.returning(deliveries.c.artifact_id)).first()
             if row is None:
                 return False
+            if promised:
+                promises.expect(connection, job.claim.row_id, job.destination, now)
             instance_ids = results.lock_users(connection, row.artifact_id)
             detail = f"{job.artifact.kind} to {job.destination}: {detail}"
             note(connection, instance_ids, now, f"delivery-{to.lower()}", detail)
-            _conclude(connection, instance_ids, now)
+            conclude(connection, instance_ids, now)
         return True
 
 
@@ -253,7 +254,7 @@ def _attach(
         connection.execute(sa.insert(deliveries), rows)
 
 
-def _conclude(connection: sa.Connection, instance_ids: Sequence[int], now: datetime) -> None:
+def conclude(connection: sa.Connection, instance_ids: Sequence[int], now: datetime) -> None:
     """REPORTED -> DELIVERED or DEAD for those instances, held by the caller, of which no delivery is open any more."""
     for instance_id in instance_ids:
         states = set(connection.scalars(sa.select(deliveries.c.state).where(_of_instance(instance_id))))
@@ -280,7 +281,7 @@ def _revive(connection: sa.Connection, instance_id: int, now: datetime) -> None:
     values = again | {"state": to, "updated_at": now, "reason": None, "sentence": None, "purged_at": None}
     connection.execute(sa.update(instances).where(instances.c.id == instance_id).values(values))
     note(connection, [instance_id], now, "retried", f"by an operator, back to {to}")
-    _conclude(connection, [instance_id], now)
+    conclude(connection, [instance_id], now)
 
 
 def _of_instance(instance_id: int) -> sa.ColumnElement[bool]:

@@ -97,13 +97,21 @@ def discard_orphans(ledger: Ledger, spool: Spool) -> int:
         .where(instances.c.purged_at.is_(None))
     )
     before = time.time() - _ORPHAN_AFTER_S
-    stored = [digest for digest in spool.digests(Area.RESULTS) if spool.written_before(Area.RESULTS, digest, before)]
+    stored = [digest for digest in spool.digests(Area.RESULTS) if _placed_before(spool, digest, before)]
     with ledger.database.reading() as connection:
         wanted = set(connection.scalars(kept.distinct()))
     orphans = [digest for digest in stored if digest not in wanted]
     for digest in orphans:
         spool.delete(Area.RESULTS, digest)
     return len(orphans)
+
+
+def _placed_before(spool: Spool, digest: str, at_s: float) -> bool:
+    """By the time of the file's name, which the kernel sets; its own time may be any."""
+    try:
+        return spool.locate(Area.RESULTS, digest).stat().st_ctime < at_s
+    except FileNotFoundError:
+        return False
 
 
 def _known(ledger: Ledger) -> set[str]:

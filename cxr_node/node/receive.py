@@ -29,13 +29,16 @@ from cxr_node import contradictions
 from cxr_node.config import Config
 from cxr_node.domain import InstanceRef, Origin
 from cxr_node.errors import ConfigError, ContradictionError, ResourceError
+from cxr_node.node import commitment
 from cxr_node.node.arrivals import Arrival, first_receipt
 from cxr_node.node.callers import GuardedAcse
 from cxr_node.node.filemeta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, file_meta
 from cxr_node.node.intake import OUT_OF_RESOURCES, RefusedError, StorageProvider, StoreRequest
 from cxr_node.node.ledger import Ledger
 from cxr_node.node.listener import ARTIM_S, Gate, GuardedServer
+from cxr_node.node.notices import NoticeProvider
 from cxr_node.node.rebuild import discard_orphans, rebuild
+from cxr_node.node.reports import Reports
 from cxr_node.node.spool import MIB, Part, Spool
 from cxr_node.node.tls import server_tls
 from cxr_node.node.transport import GuardedSocket
@@ -155,7 +158,8 @@ def serve(config: Config, inspect: Inspect, transfer_syntaxes: Sequence[str], ho
     ledger = Ledger.open(config.spool.path, mend=True)
     try:
         _tidy(spool, ledger, inspect, hooks.progress)
-        server = _listen(config, SpoolReceiver(config, inspect, spool, ledger), transfer_syntaxes)
+        reports = Reports(config, ledger) if wants_commitment(config) else None
+        server = _listen(config, SpoolReceiver(config, inspect, spool, ledger), reports, transfer_syntaxes)
         server.on_turn = hooks.progress
         _run(server, ledger, hooks)
     finally:
@@ -171,13 +175,26 @@ def _tidy(spool: Spool, ledger: Ledger, inspect: Inspect, progress: Callable[[],
         log.warning("discarded results without an instance files=%d", orphans)
 
 
-def _listen(config: Config, receiver: SpoolReceiver, transfer_syntaxes: Sequence[str]) -> GuardedServer:
+def wants_commitment(config: Config) -> bool:
+    """Tell whether a destination may open an association to say what it commits itself to."""
+    return any(destination.commitment_wait_h is not None for destination in config.destinations)
+
+
+def _provider(association: Association, receiver: SpoolReceiver, reports: Reports | None) -> StorageProvider:
+    if reports is None:
+        return StorageProvider(association, receiver)
+    return NoticeProvider(association, receiver, reports.take)
+
+
+def _listen(
+    config: Config, receiver: SpoolReceiver, reports: Reports | None, transfer_syntaxes: Sequence[str]
+) -> GuardedServer:
     listen = config.listen
     tls = server_tls(listen.tls) if listen.tls is not None else None
     # Twice the associations, and some: calls that will be rejected must be heard, and one host leaves room for others.
     gate = Gate(
         make_acse=lambda association: GuardedAcse(association, listen, lambda: _established(server)),
-        make_provider=lambda association: StorageProvider(association, receiver),
+        make_provider=lambda association: _provider(association, receiver, reports),
         max_connections=2 * listen.max_associations + 16,
         max_connections_per_host=listen.max_associations + 8,
         max_pdu_bytes=listen.max_pdu_bytes,
@@ -200,6 +217,8 @@ def _entity(config: Config, transfer_syntaxes: Sequence[str]) -> ApplicationEnti
     entity.network_timeout = config.listen.idle_timeout_s
     for sop_class_uid, offered in supported(transfer_syntaxes).items():
         entity.add_supported_context(sop_class_uid, list(offered))
+    if wants_commitment(config):  # for this class alone the caller is the SCP, and we are the SCU (PS3.7 D.3.3.4)
+        entity.add_supported_context(commitment.SOP_CLASS, list(commitment.SYNTAXES), scu_role=False, scp_role=True)
     return entity
 
 

@@ -92,6 +92,8 @@ instances = sa.Table(
     *_lease(),
     sa.Column("updated_at", Instant, nullable=False),
     sa.Column("purged_at", Instant),
+    sa.Column("repeats", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("repeated_at", Instant),
     sa.UniqueConstraint("sop_instance_uid", "content_sha256"),
     sa.Index(None, "state", "id"),
     sa.Index(None, "study_instance_uid"),
@@ -147,6 +149,34 @@ deliveries = sa.Table(
     sa.Index(None, "destination", "state", "id"),
     sqlite_autoincrement=True,
     info={"max_delay_s": MAX_DELAY_S, "suspects_last": False},
+)
+
+# One N-ACTION of Storage Commitment: the Transaction UID is known here before the request leaves.
+commitments = sa.Table(
+    "commitments",
+    metadata,
+    sa.Column("id", _KEY, primary_key=True),
+    sa.Column("transaction_uid", _UID, nullable=False, unique=True),
+    sa.Column("destination", _WORD, nullable=False),
+    sa.Column("asked_at", Instant, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+# A delivery whose destination is asked to commit itself to the object; the rows of other destinations have none.
+promises = sa.Table(
+    "promises",
+    metadata,
+    sa.Column("delivery_id", _KEY, sa.ForeignKey("deliveries.id"), primary_key=True, autoincrement=False),
+    sa.Column("destination", _WORD, nullable=False),
+    sa.Column("state", _WORD, nullable=False),
+    sa.Column("asks", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("not_before", Instant, nullable=False),
+    sa.Column("first_due_at", Instant, nullable=False),
+    sa.Column("commitment_id", _KEY, sa.ForeignKey("commitments.id"), index=True),
+    sa.Column("failure_reason", sa.Integer),
+    sa.Column("detail", sa.Text),
+    sa.Column("settled_at", Instant),
+    sa.Index(None, "destination", "state", "not_before"),
 )
 
 events = sa.Table(

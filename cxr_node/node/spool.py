@@ -199,14 +199,6 @@ class Spool:
             finally:
                 os.close(file)
 
-    def written_before(self, area: Area, sha256: str, at_s: float) -> bool:
-        """Tell whether a file got its place before a time of this machine's clock (seconds since 1970)."""
-        try:
-            with _disk():
-                return self.locate(area, sha256).stat().st_ctime < at_s
-        except FileNotFoundError:
-            return False
-
     def note(self, sha256: str, about: str, words: str) -> None:
         """Write something down beside a result, so that it outlives the ledger; it goes when the result goes."""
         part = self.begin()

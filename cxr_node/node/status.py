@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cxr_node.config import Config
 from cxr_node.node import history
 from cxr_node.node.history import InstanceRow
-from cxr_node.node.jobs import DeliveryState, InstanceState
+from cxr_node.node.jobs import DeliveryState, InstanceState, PromiseState
 from cxr_node.node.ledger import Ledger
 
 LAST = 10
@@ -22,6 +22,8 @@ class Status:
     """By state."""
     destinations: Mapping[str, Mapping[DeliveryState, int]]
     """By name, then by state; those of the configuration, and those that old deliveries still name."""
+    uncommitted: Mapping[str, Mapping[PromiseState, int]]
+    """Results that a destination accepted and has not committed itself to, by name, then by state."""
     addresses: Mapping[str, str]
     recent: Sequence[InstanceRow]
 
@@ -35,6 +37,7 @@ def look(ledger: Ledger, config: Config) -> Status:
     return Status(
         instances=history.counts(ledger),
         destinations={name: waiting.get(name, none) for name in names},
+        uncommitted=history.uncommitted(ledger),
         addresses={to.name: str(to.address) for to in config.destinations},
         recent=history.recent(ledger, LAST),
     )

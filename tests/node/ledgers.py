@@ -35,8 +35,8 @@ ALL = STANDARD_KINDS
 class Clock:
     """A wall clock that stands still until it is told."""
 
-    def __init__(self) -> None:
-        self.time = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
+    def __init__(self, time: datetime = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)) -> None:
+        self.time = time
 
     def __call__(self) -> datetime:
         return self.time

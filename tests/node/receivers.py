@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +37,9 @@ class Receiving:
         return list((self.spool.path / "incoming").iterdir())
 
 
-def config(folder: Path, **listen: Any) -> Config:
-    return parse({"listen": {"port": 0, **listen}, "spool": {"path": str(folder), "min_free_mib": 1}})
+def config(folder: Path, destinations: Sequence[Any] = (), **listen: Any) -> Config:
+    spool = {"path": str(folder), "min_free_mib": 1}
+    return parse({"listen": {"port": 0, **listen}, "spool": spool, "destinations": destinations})
 
 
 @contextmanager

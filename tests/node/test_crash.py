@@ -13,8 +13,11 @@ from pathlib import Path
 import pytest
 
 from cxr_node.config import STANDARD_KINDS, Config
+from cxr_node.node import history
+from cxr_node.node.ledger import Ledger
 from cxr_node.node.spool import Area, Spool
 from tests.node import crash_child, peers, workplace
+from tests.node.committers import Committer, committing, information, later
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["tests.node.crash_child"])
@@ -35,7 +38,7 @@ DELIVERY_DIES = [
     ("cxr_node.node.destinations:StorageScu._open", "after"),  # associated
     ("cxr_node.node.destinations:StorageScu.send", "after"),  # taken by the destination, the ledger knows nothing
     ("cxr_node.node.ledger:Ledger._settle_delivery", "before"),  # the same, one step later
-    ("cxr_node.node.ledger:_conclude", "before"),  # within the transaction
+    ("cxr_node.node.ledger:conclude", "before"),  # within the transaction
     ("cxr_node.node.ledger:Ledger.settle_delivered", "after"),  # settled
 ]
 
@@ -167,3 +170,38 @@ def test_both_killed_at_random_while_images_come_in(tmp_path: Path) -> None:
             assert all_delivered(config, 41)
     check_archive(archive, 41)
     assert threading.active_count() < 10
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    "point",
+    [
+        ("cxr_node.node.promises:expect", "before"),  # accepted; within the transaction that says so
+        ("cxr_node.node.promises:begin", "after"),  # the ledger knows the transaction, the destination does not
+        ("cxr_node.node.promises:acknowledged", "before"),  # the destination knows it
+        ("cxr_node.node.promises:_commit", "before"),  # the report has come; within the transaction
+    ],
+    ids=lambda point: point[0].rpartition(":")[2],
+)
+def test_a_process_killed_while_it_asks_for_commitment_asks_again(tmp_path: Path, point: tuple[str, str]) -> None:
+    committer = Committer()
+    committer.before = lambda asked: later(asked, information(asked.transaction_uid, asked.uids))
+    with committing(committer) as address:
+        wants = {"name": "pacs", "address": str(address), "commitment_wait_h": 24, "send": ["heatmap"]}
+        config = workplace.config(tmp_path / "spool", destinations=[wants])
+        workplace.receive(config, 1)
+        with running(config, "work"):
+            assert workplace.eventually(lambda: [row[0] for row in workplace.states(config)] == ["REPORTED"])
+        assert exit_code(child(config, "deliver", *point)) == -signal.SIGKILL, f"never came to {point}"
+        ledger = Ledger.open(config.spool.path)
+        with ledger.database.writing() as connection:
+            connection.exec_driver_sql("UPDATE promises SET not_before = 0")  # the wait is over
+        with running(config, "deliver"):
+            assert workplace.eventually(lambda: committed(ledger), 30)
+        ledger.close()
+    assert [len(contents) for contents in committer.archive.digests().values()] == [1]
+
+
+def committed(ledger: Ledger) -> bool:
+    (story,) = history.trace(ledger, "1.2.1.1.1")
+    return [row.commitment for row in story.deliveries] == ["COMMITTED"]

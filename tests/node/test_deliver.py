@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,12 +15,15 @@ from rich.console import Console
 
 from cxr_node import show
 from cxr_node.config import Address, Config, Delivery
-from cxr_node.node import deliver, history, retention, work
+from cxr_node.node import deliver, history, removal, retention, work
+from cxr_node.node.destinations import link
 from cxr_node.node.jobs import DeliveryJob, DeliveryState
 from cxr_node.node.ledger import Ledger
+from cxr_node.node.rounds import GO_ON, Home, backoff_s
 from cxr_node.node.spool import Area, Spool
 from cxr_node.node.wakeup import Role, ring
 from tests.node import peers, workplace
+from tests.node.ledgers import Clock
 
 Opened = Callable[[Config], Ledger]
 
@@ -59,6 +62,15 @@ def delivering(config: Config) -> Iterator[None]:
         stop.set()
         thread.join(30)
         assert not thread.is_alive()
+
+
+@contextmanager
+def reading(config: Config) -> Iterator[Ledger]:
+    ledger = Ledger.open(config.spool.path)
+    try:
+        yield ledger
+    finally:
+        ledger.close()
 
 
 def settled(config: Config, state: str, count: int = 1) -> bool:
@@ -223,9 +235,9 @@ def courier(tmp_path: Path, ledgers: Opened) -> Iterator[Callable[[Config], deli
     made: list[deliver.Courier] = []
 
     def build(config: Config) -> deliver.Courier:
-        home = deliver.Home(config=config, ledger=ledgers(config), spool=Spool(config.spool.path), owner="me")
+        home = Home(config=config, ledger=ledgers(config), spool=Spool(config.spool.path), owner="me")
         (destination,) = config.destinations
-        made.append(deliver.Courier(home, destination.name, deliver.link(destination, "CXR_NODE"), 1.0))
+        made.append(deliver.Courier(home, destination, link(destination, "CXR_NODE")))
         return made[-1]
 
     yield build
@@ -332,10 +344,96 @@ def test_bytes_that_changed_in_the_spool_never_leave(
     assert [row[0] for row in workplace.states(config)] == ["DEAD"]
 
 
+def test_a_destination_that_is_down_costs_no_object_an_attempt(
+    tmp_path: Path, courier: Callable[[Config], deliver.Courier]
+) -> None:
+    """One of them knocks, again and again and ever more rarely; the others wait untried."""
+    delivery = {"first_delay_s": 4.0, "max_delay_s": 1800.0}
+    config = workplace.config(tmp_path / "spool", peers.nobody(), delivery=delivery)
+    judged(config, *range(1, 6))
+    one, clock = courier(config), Clock(datetime.now(UTC))
+    one._home.ledger.now = clock
+    pauses = []
+    for _ in range(8):
+        rest = one.do_one()
+        assert rest.deaf
+        pauses.append(rest.seconds)
+        clock.forward(rest.seconds)
+    assert 60 / 2 <= pauses[-1] <= 60
+    assert pauses[0] <= 4
+    rows = [row for number in range(1, 6) for row in history.trace(one._home.ledger, f"1.2.{number}")[0].deliveries]
+    assert [row.attempts for row in rows] == [0] * 15
+    assert [row.destination for row in rows if row.last_error] == ["pacs0"]
+
+
+def test_what_is_too_old_for_a_destination_that_is_down_is_dead_at_once(
+    tmp_path: Path, courier: Callable[[Config], deliver.Courier]
+) -> None:
+    """Not one every minute: of a thousand the last would be told of a day late."""
+    config = workplace.config(tmp_path / "spool", peers.nobody())
+    judged(config, *range(5))
+    one, clock = courier(config), Clock(datetime.now(UTC))
+    one._home.ledger.now = clock
+    assert one.do_one().deaf
+    clock.forward(72 * 3600)
+    assert [one.do_one() for _ in range(15)] == [GO_ON] * 15
+    assert workplace.states(config) == [("DEAD", "undelivered")] * 5
+
+
+def test_a_destination_without_room_is_left_alone_after_three_answers(
+    tmp_path: Path, courier: Callable[[Config], deliver.Courier]
+) -> None:
+    archive = peers.Archive(lambda _: 0xA700)
+    with peers.listening(archive) as address:
+        config = workplace.config(tmp_path / "spool", address)
+        judged(config, *range(3))
+        one = courier(config)
+        assert [one.do_one().deaf for _ in range(4)] == [False, False, True, True]
+        archive.answer = lambda _: 0x0000
+        assert [one.do_one() for _ in range(5)] == [GO_ON] * 5
+
+
+def test_deliveries_to_a_destination_that_was_removed_are_dead_until_it_is_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    archive, other = peers.Archive(), peers.Archive()
+    with peers.listening(archive) as address, peers.listening(other) as elsewhere:
+        both = workplace.config(tmp_path / "spool", peers.nobody(), elsewhere)
+        judged(both, 1)
+        renamed = [{"name": "pacs1", "address": str(elsewhere)}, {"name": "new", "address": str(address)}]
+        without = workplace.config(tmp_path / "spool", destinations=renamed)
+        with delivering(without):
+            assert settled(without, "DEAD")
+        assert len(other.datasets) == 3
+        assert "it is not configured any more" in caplog.text
+        with reading(without) as ledger:
+            (story,) = history.trace(ledger, "1.2.1.1.1")
+            dead = [row for row in story.deliveries if row.state is DeliveryState.DEAD]
+            assert [(row.destination, (row.last_error or "").split(":")[0]) for row in dead] == [
+                ("pacs0", "destination-removed")
+            ] * 3
+        back = [{"name": "pacs1", "address": str(elsewhere)}, {"name": "pacs0", "address": str(address)}]
+        with delivering(workplace.config(tmp_path / "spool", destinations=back)):
+            assert settled(both, "DELIVERED")
+    assert len(archive.datasets) == 3
+    assert all(len(many) == 1 for many in (archive.datasets | other.datasets).values())
+
+
+def test_what_is_dead_for_another_reason_does_not_come_back_by_itself(tmp_path: Path) -> None:
+    with peers.listening(peers.Archive(lambda _: 0xC000)) as address:
+        config = workplace.config(tmp_path / "spool", address)
+        judged(config, 1)
+        with delivering(config):
+            assert settled(config, "DEAD")
+        with delivering(config), reading(config) as ledger:
+            assert removal.revive(ledger, ["pacs0"]) == {}
+    assert workplace.states(config) == [("DEAD", "undelivered")]
+
+
 def test_the_delay_doubles_to_its_ceiling_with_jitter() -> None:
     delivery = Delivery(first_delay_s=4, max_delay_s=1800)
     for attempt, longest in ((1, 4), (2, 8), (5, 64), (12, 1800), (10_000, 1800)):
-        delays = [deliver.backoff_s(delivery, attempt) for _ in range(200)]
+        delays = [backoff_s(delivery, attempt) for _ in range(200)]
         assert longest / 2 <= min(delays) < max(delays) <= longest
         assert len(set(delays)) > 100
 

@@ -427,7 +427,7 @@ def test_retention_keeps_results_that_a_younger_instance_shares(ledger: Ledger, 
 def test_every_state_is_in_the_table_of_moves() -> None:
     assert set(INSTANCE_MOVES) == set(InstanceState)
     assert set(DELIVERY_MOVES) == set(DeliveryState)
-    assert set(SETTLED) == {one for one, to in INSTANCE_MOVES.items() if not to or one is InstanceState.DEAD}
+    assert set(SETTLED) == {one for one, to in INSTANCE_MOVES.items() if InstanceState.DEAD not in to}
     assert set(OPEN) == {one for one, to in DELIVERY_MOVES.items() if DeliveryState.DELIVERED in to}
 
 

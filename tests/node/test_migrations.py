@@ -15,9 +15,9 @@ import sqlalchemy as sa
 from alembic import command
 
 from cxr_node.domain import ResultKind
-from cxr_node.node import history
+from cxr_node.node import history, promises
 from cxr_node.node.database import Database, _engine, alembic_config
-from cxr_node.node.jobs import DeliveryJob, DeliveryState, InstanceState
+from cxr_node.node.jobs import DeliveryJob, DeliveryState, InstanceState, PromiseState
 from cxr_node.node.ledger import FILE_NAME, Ledger
 from tests.node.ledgers import POSTGRES, Clock, digest, emptied, finding, ladder, origin, reference
 
@@ -138,6 +138,26 @@ def _the_rest_is_judged_and_delivered(ledger: Ledger, clock: Clock) -> None:
     assert {state for states in history.queues(ledger).values() for state, number in states.items() if number} == {
         DeliveryState.DELIVERED
     }
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_an_older_version_delivered_is_asked_about_only_on_demand(tmp_path: Path, engine: str) -> None:
+    clock, address = Clock(), url(engine, tmp_path)
+    first_version(address, clock)
+    ledger = Ledger.open(tmp_path, address, clock)
+    try:
+        assert history.uncommitted(ledger) == {}
+        assert [row.commitment for row in history.trace(ledger, "1.2.3")[0].deliveries] == [None] * 3
+        assert promises.begin(ledger, "pacs") is None
+        assert promises.renew(ledger, "1.2.3", ["pacs"]) == 3
+        asked = promises.begin(ledger, "pacs")
+        assert asked is not None
+        assert [uid for _, uid in asked.references] == ["2.25.3.0", "2.25.3.1", "2.25.3.2"]
+        report = promises.Report(transaction_uid=asked.uid, committed=("2.25.3.0", "2.25.3.1"))
+        assert promises.answer(ledger, asked, report, float) == {"committed": 2}
+        assert history.uncommitted(ledger) == {"pacs": {PromiseState.ASKED: 1}}
+    finally:
+        ledger.close()
 
 
 def test_a_migration_that_breaks_leaves_the_first_ledger_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

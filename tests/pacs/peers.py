@@ -116,7 +116,8 @@ class Orthanc(Process):
             "OverwriteInstances": True,
             "LuaScripts": [str(folder / "route.lua")] if rule else [],
             "DicomModalities": {
-                name: [ae_title, "127.0.0.1", port] for name, (ae_title, port) in (modalities or {}).items()
+                name: {"AET": ae_title, "Host": "127.0.0.1", "Port": port, "AllowStorageCommitment": True}
+                for name, (ae_title, port) in (modalities or {}).items()
             },
             "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
         }
@@ -141,6 +142,10 @@ class Orthanc(Process):
         with urllib.request.urlopen(url, timeout=30) as answer:
             content: bytes = answer.read()
             return content
+
+    def delete(self, instance: str) -> None:
+        url = f"http://127.0.0.1:{self.http_port}/instances/{instance}"
+        urllib.request.urlopen(urllib.request.Request(url, method="DELETE"), timeout=30).close()
 
     def count(self) -> int:
         return int(self.get("/statistics")["CountInstances"])

@@ -92,14 +92,17 @@ def test_twenty_radiographs_through_auto_routing_and_three_times_again(tmp_path:
 
 def test_an_archive_that_routes_everything_makes_no_loop(tmp_path: Path) -> None:
     need("storescu", "Orthanc")
+    source = builders.radiograph()
     file = tmp_path / "one.dcm"
-    file.write_bytes(builders.part10(builders.radiograph()))
+    file.write_bytes(builders.part10(source))
     orthanc, node = archive_and_node(tmp_path, ROUTE_EVERYTHING)
     with orthanc, node:
         store(orthanc, [file])
         wait_until(lambda: orthanc.count() == 4, 90, "three results beside the radiograph")
         wait_until(lambda: counts(node)["REJECTED"] == 3, 60, "our own results, back and rejected")
         assert orthanc.count() == 4
+        (story,) = node.json("trace", str(source.SOPInstanceUID))
+        assert all(row["seen_again_at"] for row in story["deliveries"])
         (seen,) = node.json("status")
         reasons = [row["reason"] for row in seen["recent"] if row["state"] == "REJECTED"]
         assert set(reasons) <= {"own-result", "sop-class-not-supported"}
