@@ -83,8 +83,8 @@ def settle(
     for row in rows:
         by_uid[row.sop_instance_uid].append(row)
     kept = [list(archive) for archive in archives]
-    complete = [_complete(archive) for archive in kept]
-    ends = Counter(_end(by_uid.get(uid, []), sources[uid], complete) for uid in set(acknowledged))
+    finished = [complete(archive) for archive in kept]
+    ends = Counter(_end(by_uid.get(uid, []), sources[uid], finished) for uid in set(acknowledged))
     return Accounting(
         acknowledged=ends.total(),
         delivered=ends[InstanceState.DELIVERED],
@@ -96,17 +96,17 @@ def settle(
     )
 
 
-def _end(rows: Sequence[InstanceRow], source: Source, complete: Sequence[set[str]]) -> InstanceState | None:
+def _end(rows: Sequence[InstanceRow], source: Source, finished: Sequence[set[str]]) -> InstanceState | None:
     states = {row.state for row in rows}
     if not states or not states <= set(SETTLED):
         return None
     if states == {InstanceState.DELIVERED}:
-        everywhere = all(source.study_instance_uid in studies for studies in complete)
+        everywhere = all(source.study_instance_uid in studies for studies in finished)
         return InstanceState.DELIVERED if everywhere else None
     return states.pop()
 
 
-def _complete(kept: Sequence[Kept]) -> set[str]:
+def complete(kept: Sequence[Kept]) -> set[str]:
     """Studies of which a destination has every kind of result."""
     kinds = defaultdict(set)
     for one in kept:

@@ -25,6 +25,7 @@ from pynetdicom.presentation import AllStoragePresentationContexts
 from pynetdicom.transport import AssociationSocket, ThreadedAssociationServer
 
 from cxr_node.config import Address
+from cxr_node.node import send
 from cxr_node.node.recorder import TURN_S
 
 AE_TITLE = "ARCHIVE"
@@ -68,7 +69,7 @@ class Archive:
     def __init__(self, file: Path, port: int, temper: str = "steady", seed: int = 0) -> None:
         self.address = Address(ae_title=AE_TITLE, host="127.0.0.1", port=port)
         self.starts = 0
-        self._file, self._temper, self._seed = file, temper, seed
+        self._file, self.temper, self._seed = file, temper, seed
         self._process: BaseProcess | None = None
 
     def start(self) -> None:
@@ -76,7 +77,7 @@ class Archive:
         from tests.forks import FORKS
 
         self.starts += 1
-        arguments = (self._file, self.address.port, self._temper, self._seed + self.starts)
+        arguments = (self._file, self.address.port, self.temper, self._seed + self.starts)
         self._process = FORKS.Process(target=run, args=arguments, daemon=True)
         self._process.start()
 
@@ -92,6 +93,17 @@ class Archive:
             return []
         lines = self._file.read_text().split("\n")[:-1]  # a kill may have cut the last one
         return [Kept(**json.loads(line)) for line in lines]
+
+
+def listening(folder: Path, *tempers: str) -> list[Archive]:
+    """Start one archive of each temper."""
+    archives = [
+        Archive(folder / f"archive{number}-{temper}.jsonl", send.free_port("127.0.0.1"), temper, number)
+        for number, temper in enumerate(tempers)
+    ]
+    for archive in archives:
+        archive.start()
+    return archives
 
 
 @contextmanager

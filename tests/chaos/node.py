@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -38,20 +38,31 @@ STOP_S = 90.0
 """TimeoutStopSec of the units: who needs longer is killed."""
 _RESTART_S = 0.2
 _LOOK_S = 0.05
+_PROBE_S = 0.25
 
 
 class Node:
     """Context manager. What the roles wrote is in `<folder>/<role>.log`."""
 
-    def __init__(self, folder: Path, profile: Path, archives: Sequence[Archive], **sections: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        profile: Path,
+        archives: Sequence[Archive],
+        prefix: Sequence[str] = (),
+        **sections: dict[str, Any],
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.spool, self.config = folder, folder / "spool", folder / "node.yaml"
         self.address = Address(ae_title=AE_TITLE, host="127.0.0.1", port=send.free_port("127.0.0.1"))
         self.restarts: Counter[str] = Counter()
         """How often a role that ended by itself or by a kill was started again."""
-        self.prefix: tuple[str, ...] = ()
-        """Words before every role's command, for example `env NAME=VALUE`; for roles that start from now on."""
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.deaths: list[tuple[str, int]] = []
+        """Roles that ended without being asked to, and how."""
+        self._armed: dict[str, tuple[str, str, str]] = {}
+        self._answering: int | None = None
+        self._prefix = prefix  # of every role's command: `env NAME=VALUE`
         self._done = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="keeper")
         self._lock = threading.RLock()
@@ -82,20 +93,24 @@ class Node:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self.stop()
+            self.shut_down()
         finally:
-            self._done.set()
-            self._keeper.join()
-            if self._ledger is not None:
-                self._ledger.close()
+            self.forget()
             for role in ROLES:
                 if kind is not None and self.log(role):
                     print(f"--- {role}\n{self.log(role)[-3000:]}")
 
-    def start(self, role: str, *fail_point: object) -> None:
-        """Start one role; FAIL_POINT is place, when and nth of `crash_child.kill_at`, for this start only."""
-        module = ("tests.chaos.failing", *map(str, fail_point)) if fail_point else ("cxr_node",)
-        command = [*self.prefix, sys.executable, "-m", *module, role, "--config", str(self.config)]
+    def shut_down(self) -> float:
+        """Stop every role for good; how long it took."""
+        self._done.set()
+        self._keeper.join()
+        return self.stop()
+
+    def start(self, role: str) -> None:
+        """Start one role."""
+        fail_point = self._armed.pop(role, None)
+        module = ("tests.chaos.failing", *fail_point) if fail_point else ("cxr_node",)
+        command = [*self._prefix, sys.executable, "-m", *module, role, "--config", str(self.config)]
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         with self._lock, (self.folder / f"{role}.log").open("ab") as log:
             environment = os.environ | {"PYTHONPATH": path}
@@ -120,11 +135,14 @@ class Node:
             assert code in (0, -signal.SIGTERM), f"{role} ended with {code}:\n{self.log(role)[-2000:]}"
         return time.monotonic() - began
 
+    def arm(self, role: str, place: str, when: str, nth: int) -> None:
+        """Let the next process of a role kill itself at a place (see `crash_child.kill_at`)."""
+        self._armed[role] = (place, when, str(nth))
+
     def kill(self, role: str) -> None:
         """SIGKILL; the keeper starts it again."""
         with self._lock:
-            if role in self.processes:
-                self.processes[role].kill()
+            self.processes[role].kill()
 
     def log(self, role: str) -> str:
         """All that a role has said."""
@@ -138,7 +156,9 @@ class Node:
         if process is None or process.poll() is not None:
             return None
         if role == "receive":
-            return process.pid if self._answers() else None
+            if process.pid != self._answering and self._answers():
+                self._answering = process.pid  # asked only until then: a connection that closes at once keeps its place
+            return process.pid if process.pid == self._answering else None
         return process.pid if any((self.spool / "run").glob(f"{role}-{process.pid}-*.sock")) else None
 
     def wait_ready(self) -> None:
@@ -155,6 +175,12 @@ class Node:
         seen = self.counts()
         return seen[InstanceState.RECEIVED] == seen[InstanceState.REPORTED] == 0
 
+    def forget(self) -> None:
+        """Give the ledger back: its file may go away or be another one from now on."""
+        ledger, self._ledger = self._ledger, None
+        if ledger is not None:
+            ledger.close()
+
     def usage(self, role: str) -> tuple[float, int, int]:
         """Resident memory in MiB, threads and open files of a role."""
         process = psutil.Process(self.processes[role].pid)
@@ -165,6 +191,7 @@ class Node:
         try:
             socket.create_connection((self.address.host, self.address.port), 1).close()
         except OSError:
+            time.sleep(_PROBE_S)
             return False
         return True
 
@@ -174,16 +201,15 @@ class Node:
             with self._lock:
                 dead = [role for role, process in self.processes.items() if process.poll() is not None]
             for role in dead:
-                if self.processes[role].returncode == EXIT_CONFIG:
-                    continue
-                self._done.wait(_RESTART_S)
                 with self._lock:
-                    if role in self.processes:
-                        self.restarts[role] += 1
-                        self.start(role)
+                    code = self.processes.pop(role).returncode
+                    self.deaths.append((role, code))
+                if code != EXIT_CONFIG and not self._done.wait(_RESTART_S):
+                    self.restarts[role] += 1
+                    self.start(role)
 
 
-def wait(true: Any, timeout_s: float, what: str) -> None:
+def wait(true: Callable[[], object], timeout_s: float, what: str) -> None:
     """Wait for what other processes bring about."""
     deadline = time.monotonic() + timeout_s
     while not true():

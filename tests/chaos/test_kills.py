@@ -2,89 +2,100 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
-import threading
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from cxr_node.node import send
 from tests.chaos.accounting import settle
-from tests.chaos.archive import Archive
+from tests.chaos.archive import listening
 from tests.chaos.conftest import Report
-from tests.chaos.node import ROLES, Node, wait
+from tests.chaos.node import ROLES, START_S, Node, wait
 from tests.chaos.senders import Modality
+from tests.node.test_crash import DELIVERY_DIES, WORKER_DIES
 
 SHORT, LONG = (60, 8), (1000, 50)
 """Images, and kills."""
-_LIFE_S = (2.0, 6.0)
-"""Mean time that a role lives on after it was seen at work, in the short and in the long run."""
+LIFE_S = 2.0
+"""Mean time that a role lives on after it was seen at work."""
 
-
-class Killer(threading.Thread):
-    """SIGKILLs roles at random moments of their work until it has done so often enough."""
-
-    def __init__(self, node: Node, chance: random.Random, number: int, life_s: float) -> None:
-        super().__init__(name="killer")
-        self.kills: Counter[str] = Counter()
-        self.done = threading.Event()
-        self._node, self._chance, self._number, self._life_s = node, chance, number, life_s
-        self._due_at: dict[int, float] = {}
-
-    def run(self) -> None:
-        while self.kills.total() < self._number and not self.done.wait(0.02):
-            for role in ROLES:
-                self._visit(role)
-
-    def _visit(self, role: str) -> None:
-        pid = self._node.pid(role)
-        if pid is None:
-            return
-        if pid not in self._due_at:
-            self._due_at[pid] = time.monotonic() + self._chance.expovariate(1 / self._life_s)
-        elif time.monotonic() >= self._due_at[pid] and self.kills.total() < self._number:
-            os.kill(pid, signal.SIGKILL)
-            self._due_at[pid] = float("inf")
-            self.kills[role] += 1
+PLACES = {
+    "receive": [
+        ("cxr_node.node.spool:Part.write", "before"),  # an empty file
+        ("cxr_node.node.spool:Part.store", "before"),  # all bytes written, nothing durable
+        ("cxr_node.node.spool:_sync_folder", "before"),  # renamed, the name not durable
+        ("cxr_node.node.ledger:Ledger.add", "before"),  # durable, the ledger knows nothing
+        ("cxr_node.node.ledger:Ledger.add", "after"),  # committed, not answered
+        ("cxr_node.node.intake:StorageProvider._respond", "before"),  # the same, one step later
+    ],
+    "work": [("cxr_node.pipeline:process", when) if "judge" in place else (place, when) for place, when in WORKER_DIES],
+    "deliver": DELIVERY_DIES,
+}
+"""Where each role dies; the worker and the delivery as in tests/node/test_crash, here with the real pipeline."""
 
 
 @pytest.mark.parametrize(
-    ("images", "kills"), [SHORT, pytest.param(*LONG, marks=[pytest.mark.chaos, pytest.mark.timeout(3600)])]
+    ("images", "times"), [SHORT, pytest.param(*LONG, marks=[pytest.mark.chaos, pytest.mark.timeout(3600)])]
 )
 def test_random_kills(
-    tmp_path: Path, profile: Path, chance: random.Random, report: Report, images: int, kills: int
+    tmp_path: Path, profile: Path, chance: random.Random, report: Report, images: int, times: int
 ) -> None:
-    archives = [Archive(tmp_path / f"archive{number}.jsonl", send.free_port("127.0.0.1")) for number in range(2)]
-    for archive in archives:
-        archive.start()
-    life_s = _LIFE_S[images == LONG[0]]
+    archives = listening(tmp_path, "steady", "steady")
+    kills: Counter[str] = Counter()
     with Node(tmp_path / "node", profile, archives) as node:
         modality = Modality(tmp_path / "modality", node.address)
-        killer = Killer(node, chance, kills, life_s)
-        killer.start()
-        try:
-            with modality.sending(modality.take(*range(1, images + 1))):
-                pass
-            wait(lambda: not killer.is_alive(), 60.0 * kills, f"{kills} kills")
-        finally:
-            killer.done.set()
-            killer.join()
-        wait(node.is_idle, 60.0 + images, "everything is settled")
-        took_s = node.stop()
+        for number in range(times):
+            part = range(number * images // times, (number + 1) * images // times)
+            with modality.sending(modality.take(*part)):
+                role = chance.choice(ROLES)
+                wait(lambda role=role: node.pid(role) is not None, START_S, f"{role} works")
+                time.sleep(min(chance.expovariate(1 / LIFE_S), 4 * LIFE_S))
+                node.kill(role)
+                kills[role] += 1
+        wait(node.is_idle, START_S + images, "everything is settled")
+        took_s = node.shut_down()
     kept = [archive.kept() for archive in archives]
     accounting = settle(node.spool, modality.sources, modality.acknowledged, kept)
     repeats = [len(one) - 3 * images for one in kept]
     report(
         accounting,
-        kills=dict(killer.kills),
+        kills=dict(kills),
         restarts=node.restarts.total(),
         broken_associations=modality.broken,
         repeated_sends=repeats,
         stop_s=round(took_s, 1),
     )
+    assert node.deaths == [(role, -signal.SIGKILL) for role, _ in node.deaths] and len(node.deaths) == times
     assert accounting.is_clean
     assert accounting.delivered == images
+
+
+@pytest.mark.parametrize("rounds", [1, pytest.param(8, marks=[pytest.mark.chaos, pytest.mark.timeout(3600)])])
+def test_kills_at_named_places(
+    tmp_path: Path, profile: Path, chance: random.Random, report: Report, rounds: int
+) -> None:
+    """In each round every role dies at one of its places; the long run visits every place."""
+    places = {role: chance.sample(points, len(points)) for role, points in PLACES.items()}
+    archives = listening(tmp_path, "steady", "steady")
+    node = Node(tmp_path / "node", profile, archives)
+    for role in ROLES:
+        node.arm(role, *places[role][0], chance.randint(1, 2))
+    with node:
+        modality = Modality(tmp_path / "modality", node.address)
+        for number in range(rounds):
+            if number:
+                for role in ROLES:
+                    node.arm(role, *places[role][number % len(places[role])], chance.randint(1, 2))
+                    node.kill(role)
+            with modality.sending(modality.take(*range(4 * number, 4 * number + 4)), batch=1):
+                wait(lambda all_=3 + 6 * number: len(node.deaths) >= all_, 4 * START_S, "every role dies at its place")
+        wait(node.is_idle, 2 * START_S, "everything is settled")
+        node.shut_down()
+    accounting = settle(node.spool, modality.sources, modality.acknowledged, [one.kept() for one in archives])
+    report(accounting, kills=len(node.deaths), restarts=node.restarts.total(), broken_associations=modality.broken)
+    assert {code for _, code in node.deaths} == {-signal.SIGKILL}
+    assert accounting.is_clean
+    assert accounting.delivered == 4 * rounds
