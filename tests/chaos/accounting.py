@@ -63,7 +63,11 @@ class Accounting:
 
 
 def settle(
-    spool: Path, sources: Mapping[str, Source], acknowledged: Iterable[str], archives: Sequence[Iterable[Kept]]
+    spool: Path,
+    sources: Mapping[str, Source],
+    acknowledged: Iterable[str],
+    archives: Sequence[Iterable[Kept]],
+    forgets: bool = False,
 ) -> Accounting:
     """Draw up the account of a node at rest.
 
@@ -73,6 +77,7 @@ def settle(
     sources : what was sent, by SOP Instance UID
     acknowledged : SOP Instance UIDs that were answered with 0x0000
     archives : what each destination that must have everything has kept
+    forgets : the ledger deletes rows (`spool.history_days`): what it does not know must be at every destination
     """
     ledger = Ledger.open(spool)
     try:
@@ -84,7 +89,13 @@ def settle(
         by_uid[row.sop_instance_uid].append(row)
     kept = [list(archive) for archive in archives]
     finished = [complete(archive) for archive in kept]
-    ends = Counter(_end(by_uid.get(uid, []), sources[uid], finished) for uid in set(acknowledged))
+    delivered = set.intersection(*finished)
+    ends: Counter[InstanceState | None] = Counter()
+    for uid in set(acknowledged):
+        states = {row.state for row in by_uid.get(uid, [])}
+        if forgets and not states:
+            states = {InstanceState.DELIVERED}
+        ends[_end(states, sources[uid].study_instance_uid in delivered)] += 1
     return Accounting(
         acknowledged=ends.total(),
         delivered=ends[InstanceState.DELIVERED],
@@ -92,18 +103,16 @@ def settle(
         dead=ends[InstanceState.DEAD],
         lost=ends[None],
         doubled=sum(len(same) > 1 for same in by_uid.values()) + _doubled(kept),
-        truncated=_truncated(spool, rows, sources, kept),
+        truncated=_truncated(spool, rows, sources, [] if forgets else kept),
     )
 
 
-def _end(rows: Sequence[InstanceRow], source: Source, finished: Sequence[set[str]]) -> InstanceState | None:
-    states = {row.state for row in rows}
+def _end(states: set[InstanceState], at_every_destination: bool) -> InstanceState | None:
+    """Where an instance came to its end; None where it did not, or where a destination lacks what it should have."""
     if not states or not states <= set(SETTLED):
         return None
-    if states == {InstanceState.DELIVERED}:
-        everywhere = all(source.study_instance_uid in studies for studies in finished)
-        return InstanceState.DELIVERED if everywhere else None
-    return states.pop()
+    end = min(states)
+    return None if end is InstanceState.DELIVERED and not at_every_destination else end
 
 
 def complete(kept: Sequence[Kept]) -> set[str]:

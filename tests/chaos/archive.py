@@ -53,6 +53,7 @@ TEMPERS: dict[str, Answer] = {
     "steady": lambda _: 0x0000,
     "full": lambda chance: chance.choice((0x0000, 0xA700, 0x0110, 0xB000)),  # a repeat helps, or a warning is enough
     "strict": lambda chance: chance.choice((0x0000, 0x0000, 0x0000, 0xA900, 0xC000)),  # a repeat cannot help
+    "weary": lambda chance: 0x0000 if chance.random() >= 0.05 else chance.choice((0xA700, None)),
     "mute": lambda chance: chance.choice((0x0000, 0x0000, None)),  # keeps it, and the reply is lost
     "lying": lambda _: 0x0000,  # says so, and throws it away
     "aborting": lambda _: 0x0000,

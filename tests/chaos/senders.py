@@ -45,14 +45,16 @@ class Modality:
         self._uids: dict[Path, str] = {}
         self._lock = threading.Lock()
 
-    def take(self, *numbers: int) -> list[Path]:
+    def take(self, *numbers: int, **attributes: object) -> list[Path]:
         """Write radiographs of these numbers to files; the same number is the same SOP Instance."""
         files = []
         for number in numbers:
-            dataset = builders.radiograph(number, self._stored)
+            dataset = builders.radiograph(number, self._stored, **attributes)
             content = builders.part10(dataset)
             file = self._folder / f"{number:06d}.dcm"
-            file.write_bytes(content)
+            whole = file.with_suffix(f".{threading.get_ident()}")
+            whole.write_bytes(content)
+            whole.replace(file)  # another thread may be sending it just now
             files.append(file)
             digest = hashlib.sha256(data_set_of(content)).hexdigest()
             source = Source(
