@@ -66,6 +66,11 @@ class Samples:
         return float(line.slope), half, float(np.std(y - line.intercept - line.slope * x))
 
 
+def spool_files(node: Node) -> int:
+    """Objects and results on disk; as many as were settled within `retention_days`, so more on a faster machine."""
+    return sum(1 for area in ("objects", "results", "incoming") for _ in (node.spool / area).rglob("*.*"))
+
+
 @pytest.mark.parametrize(
     ("images", "kept_s"),
     [(200, 5.0), pytest.param(10_000, 60.0, marks=[pytest.mark.chaos, pytest.mark.timeout(20_000)])],
