@@ -49,7 +49,7 @@ class Node:
         folder: Path,
         profile: Path,
         archives: Sequence[Archive],
-        prefix: Sequence[str] = (),
+        clock: Path | None = None,
         **sections: dict[str, Any],
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ class Node:
         """Roles that ended without being asked to, and how."""
         self._armed: dict[str, tuple[str, str, str]] = {}
         self._answering: int | None = None
-        self._prefix = prefix  # of every role's command: `env NAME=VALUE`
+        self._clock = clock  # a file that tells how many seconds the roles' wall clock is ahead
         self._done = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="keeper")
         self._lock = threading.RLock()
@@ -109,8 +109,12 @@ class Node:
     def start(self, role: str) -> None:
         """Start one role."""
         fail_point = self._armed.pop(role, None)
-        module = ("tests.chaos.failing", *fail_point) if fail_point else ("cxr_node",)
-        command = [*self._prefix, sys.executable, "-m", *module, role, "--config", str(self.config)]
+        module: tuple[str, ...] = ("cxr_node",)
+        if fail_point is not None:
+            module = ("tests.chaos.failing", *fail_point)
+        elif self._clock is not None:
+            module = ("tests.chaos.shifted", str(self._clock))
+        command = [sys.executable, "-m", *module, role, "--config", str(self.config)]
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         with self._lock, (self.folder / f"{role}.log").open("ab") as log:
             environment = os.environ | {"PYTHONPATH": path}
@@ -142,7 +146,9 @@ class Node:
     def kill(self, role: str) -> None:
         """SIGKILL; the keeper starts it again."""
         with self._lock:
-            self.processes[role].kill()
+            process = self.processes[role]
+        process.kill()
+        process.wait()
 
     def log(self, role: str) -> str:
         """All that a role has said."""
