@@ -33,7 +33,8 @@ ROLES = ("receive", "work", "deliver")
 """In the order of their stop."""
 AE_TITLE = "CXR_NODE"
 ROOT = Path(__file__).parents[2]
-START_S = 60.0
+START_S = 120.0
+"""On two cores that others use too."""
 STOP_S = 90.0
 """TimeoutStopSec of the units: who needs longer is killed."""
 _RESTART_S = 0.2
@@ -86,19 +87,31 @@ class Node:
         for role in ROLES:
             self.start(role)
         self._keeper.start()
-        self.wait_ready()
+        try:
+            self.wait_ready()
+        except BaseException:
+            self._give_up()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
+        if kind is None:
             self.shut_down()
-        finally:
-            self.forget()
-            for role in ROLES:
-                if kind is not None and self.log(role):
-                    print(f"--- {role}\n{self.log(role)[-3000:]}")
+        else:
+            self._give_up()
+        self.forget()
+
+    def _give_up(self) -> None:
+        """Leave nothing behind, and show what the roles said last."""
+        self._done.set()
+        self._keeper.join()
+        for process in self.processes.values():
+            process.kill()
+            process.wait()
+        for role in ROLES:
+            print(f"--- {role}\n{self.log(role)[-3000:]}")
 
     def shut_down(self) -> float:
         """Stop every role for good; how long it took."""
