@@ -150,7 +150,7 @@ def _truncated(
             bad += 1
     for row in rows:
         source = sources.get(row.sop_instance_uid)
-        bad += source is not None and stored.get(row.content_sha256, source.sha256) != source.sha256
+        bad += source is not None and row.purged_at is None and stored.get(row.content_sha256) != source.sha256
     if any(row.purged_at for row in rows):
         return bad  # retention has taken results that destinations still have
     whole = set(stored.values())
