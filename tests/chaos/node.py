@@ -33,7 +33,7 @@ ROLES = ("receive", "work", "deliver")
 """In the order of their stop."""
 AE_TITLE = "CXR_NODE"
 ROOT = Path(__file__).parents[2]
-START_S = 120.0
+START_S = 300.0
 """On two cores that others use too."""
 STOP_S = 90.0
 """TimeoutStopSec of the units: who needs longer is killed."""

@@ -98,9 +98,9 @@ def test_soak(
                         faults[misbehave(node, modality, number, chance)] += 1
             for file in files:
                 file.unlink()
-            wait(lambda: _backlog(node) <= BACKLOG, 120, "the node keeps up")
+            wait(lambda: _backlog(node) <= BACKLOG, 600, "the node keeps up")
             samples.add(node, first + BATCH)
-        wait(node.is_idle, 120, "everything is settled")
+        wait(node.is_idle, 600, "everything is settled")
         wait(lambda: not spool_files(node), 10 * kept_s + 30, "retention takes every file")
         rejected = node.log("work").count(" rejected ")
         node.shut_down()
