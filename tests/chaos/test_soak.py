@@ -84,7 +84,7 @@ def test_soak(
     request: pytest.FixtureRequest,
     is_long: bool,
 ) -> None:
-    images, kept_s = (request.config.getoption("--soak-images"), 60.0) if is_long else SHORT
+    images, kept_s = (request.config.getoption("--soak-images"), 20.0) if is_long else SHORT
     archives = listening(tmp_path, "steady", "weary")
     days = {"retention_days": kept_s / SECONDS_PER_DAY, "history_days": 2 * kept_s / SECONDS_PER_DAY}
     samples, faults = Samples(), Counter[str]()
