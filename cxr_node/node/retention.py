@@ -78,9 +78,10 @@ def _delete(connection: sa.Connection, instance_ids: Sequence[int]) -> None:
     still = set(connection.scalars(shared))
     own = [row_id for row_id in results if row_id not in still]
     gone = sa.select(deliveries.c.id).where(deliveries.c.artifact_id.in_(own))
+    asked = list(connection.scalars(sa.select(promises.c.commitment_id).where(promises.c.delivery_id.in_(gone))))
     connection.execute(sa.delete(promises).where(promises.c.delivery_id.in_(gone)))
     kept = sa.select(promises.c.commitment_id).where(promises.c.commitment_id == commitments.c.id)
-    connection.execute(sa.delete(commitments).where(~kept.exists()))
+    connection.execute(sa.delete(commitments).where(commitments.c.id.in_(asked), ~kept.exists()))
     connection.execute(sa.delete(deliveries).where(deliveries.c.artifact_id.in_(own)))
     either = sa.or_(alternatives.c.artifact_id.in_(own), alternatives.c.alternative_id.in_(own))
     connection.execute(sa.delete(alternatives).where(either))
