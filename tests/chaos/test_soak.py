@@ -27,7 +27,7 @@ from tests.chaos.node import ROLES, Node, wait
 from tests.chaos.senders import SOAK, Modality
 from tests.node.wire import P_DATA, Wire, pdu, pdv
 
-SHORT = (120, 5.0)
+SHORT = (80, 3.0)
 """Images, and seconds that their bytes stay."""
 FAULT_SHARE = 0.05
 BATCH = 20
