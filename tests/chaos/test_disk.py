@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -42,9 +41,9 @@ def small_disk(folder: Path, size_mib: int) -> Iterator[Path]:
 def fill(disk: Path) -> Path:
     """Take every free byte."""
     file = disk / "filler"
-    with file.open("wb") as filler:
-        space = os.statvfs(disk)
-        os.posix_fallocate(filler.fileno(), 0, space.f_bavail * space.f_frsize)
+    with file.open("wb", buffering=0) as filler, suppress(OSError):  # others write meanwhile: until none is left
+        while filler.write(bytes(4096)):
+            pass
     return file
 
 
