@@ -48,7 +48,8 @@ _PIXEL_TAGS = (0x7FE00008, 0x7FE00009, _PIXEL_DATA)  # float, double float, inte
 _TEXT = ("LO", "LT", "PN", "SH", "ST", "UC", "UT")
 _NOT_DECODED = "\ufffd"  # pydicom's mark for bytes that the character set does not have
 _LONG_VALUE_BYTES = 8  # a shorter read may fall short only at the end of the data set
-_CUT_ATTRIBUTE, _CUT_PIXELS = "it ends in the middle of an attribute", "it ends in the middle of the pixel data"
+CUT_PIXELS = "it ends in the middle of the pixel data"
+_CUT_ATTRIBUTE = "it ends in the middle of an attribute"
 
 
 @contextmanager
@@ -119,9 +120,7 @@ def parse(file: BinaryIO, size_bytes: int) -> tuple[Dataset, PixelValue | None]:
     ------
     InstanceError : no Part 10 file, cut short, deflated, or beyond the bounds of this module.
     """
-    if size_bytes < _PREFIX_END or file.read(_PREFIX_END)[-4:] != b"DICM":
-        raise InstanceError("the prefix DICM of a DICOM file is missing")
-    file.seek(0)
+    require_prefix(file, size_bytes)
     found: list[tuple[int, str, int, int]] = []
 
     def at_pixels(tag: int, vr: str | None, length: int) -> bool:
@@ -137,8 +136,21 @@ def parse(file: BinaryIO, size_bytes: int) -> tuple[Dataset, PixelValue | None]:
         end = _end_of_fragments(file, start, size_bytes)
         return dataset, PixelValue(vr=vr, start=start, end=end, encapsulated=True)
     if length > size_bytes - start:
-        raise InstanceError(_CUT_PIXELS)
+        raise InstanceError(CUT_PIXELS)
     return dataset, PixelValue(vr=vr, start=start, end=start + length, encapsulated=False)
+
+
+def require_prefix(file: BinaryIO, size_bytes: int) -> None:
+    """Look for preamble and prefix (PS3.10 7.1); the file is then at its beginning.
+
+    Raises
+    ------
+    InstanceError : they are missing.
+    """
+    file.seek(0)
+    if size_bytes < _PREFIX_END or file.read(_PREFIX_END)[-4:] != b"DICM":
+        raise InstanceError("the prefix DICM of a DICOM file is missing")
+    file.seek(0)
 
 
 def _end_of_fragments(file: BinaryIO, start: int, size_bytes: int) -> int:
@@ -152,7 +164,7 @@ def _end_of_fragments(file: BinaryIO, start: int, size_bytes: int) -> int:
         if tag != _ITEM or length > size_bytes - position - 8:
             break
         position += 8 + length
-    raise InstanceError(_CUT_PIXELS)
+    raise InstanceError(CUT_PIXELS)
 
 
 def raw_text(dataset: Dataset, tag: int) -> str:
