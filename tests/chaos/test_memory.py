@@ -38,9 +38,9 @@ def test_a_receiver_without_memory_lives(tmp_path: Path, report: Report, rounds:
         for number in range(rounds):
             peers = [(manner, host) for manner in (SILENT, SLOW_INSIDE) for host in hosts(60, spread=True)]
             with Crowd(node.port, peers) as crowd:
-                assert eventually(lambda: crowd.left() == 0, 60) is not None  # noqa: B023 - called within the turn
+                assert eventually(lambda: crowd.left() == 0, 60) is not None
             with LegalPeer(node.port, radiographs(1000 * number + 1)) as legal:
-                served_s = eventually(lambda: len(legal.stored) >= 10, 60)  # noqa: B023 - called within the turn
+                served_s = eventually(lambda: len(legal.stored) >= 10, 60)
             assert node.lives(), node.said()[-3000:]
             assert served_s is not None, legal.fared.failures[:5]
         report(
