@@ -13,6 +13,7 @@ import pytest
 
 from tests import builders
 from tests.chaos import syscalls
+from tests.chaos.conftest import Report
 from tests.chaos.roles import Role
 from tests.node import wire
 from tests.node.wire import Wire
@@ -84,7 +85,9 @@ def test_the_parser_notices_a_new_folder_whose_name_is_not_durable() -> None:
 @pytest.mark.parametrize(
     ("stores", "associations"), [(16, 4), pytest.param(400, 8, marks=[pytest.mark.chaos, pytest.mark.timeout(600)])]
 )
-def test_nothing_is_acknowledged_before_it_is_durable(tmp_path: Path, stores: int, associations: int) -> None:
+def test_nothing_is_acknowledged_before_it_is_durable(
+    tmp_path: Path, report: Report, stores: int, associations: int
+) -> None:
     trace = tmp_path / "trace"
     with Role(tmp_path / "node", "receive", prefix=syscalls.command(trace)) as node:
 
@@ -104,9 +107,10 @@ def test_nothing_is_acknowledged_before_it_is_durable(tmp_path: Path, stores: in
         assert hashlib.sha256(file.read_bytes()).hexdigest() == digest
     assert_notices(lines, digests)
     overlapping = sum("<unfinished ...>" in line for line in lines)
-    print(
-        f"stores {stores}, associations {associations}, acknowledged {len(statuses)}, out of order 0; "
-        f"{len(lines)} calls, {overlapping} of them interleaved with another thread's"
+    report(
+        f"stores={stores} associations={associations} acknowledged={len(statuses)} out_of_order=0",
+        calls=len(lines),
+        interleaved=overlapping,
     )
 
 

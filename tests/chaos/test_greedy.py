@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests import builders
+from tests.chaos.conftest import Report
 from tests.chaos.roles import MIB, Peak, Role, Usage, eventually, is_back
 from tests.chaos.test_crowds import radiographs, warmed_up
 from tests.node import wire
@@ -30,18 +31,18 @@ BACK_S = 7.0
 FOUR_GIB = 0xFFFFFFF0
 BLOCK = bytes(128 * 1024 - 6)
 
+Run = tuple[Role, Usage, bool]
+
 
 @contextmanager
-def costs_nothing(node: Role, base: Usage, what: str) -> Iterator[None]:
+def costs_nothing(node: Role, base: Usage, what: str, report: Report) -> Iterator[None]:
     """Whatever is done inside, the receiver stays small and is soon as it was before."""
-    started = time.monotonic()
     with Peak(node.pid) as peak:
         yield
         back_s = eventually(lambda: _is_back(node, base), BACK_S)
     grown = peak.rss_mib - base.rss_mib
-    print(
-        f"{what}: RSS at most {grown:+.0f} MiB, peak {peak}, left over {len(node.parts())}, now {node.usage()}, "
-        f"took {time.monotonic() - started:.1f} s"
+    report(
+        f"'{what}' rss_growth_mib={grown:.0f} left_over={len(node.parts())}", peak=f"'{peak}'", now=f"'{node.usage()}'"
     )
     assert grown <= MOST_RSS_MIB
     assert back_s is not None, f"{node.usage()} is not {base}"
@@ -60,9 +61,7 @@ def _is_back(node: Role, base: Usage) -> bool:
 @pytest.fixture(
     scope="module", params=[pytest.param("short"), pytest.param("long", marks=[pytest.mark.chaos])], name="run"
 )
-def _run(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Role, Usage, bool]]:
+def _run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """A receiver that all cases share, what it holds at rest, and whether it is the long run."""
     is_long = request.param == "long"
     limits = {} if is_long else {"max_object_mib": 16}
@@ -81,10 +80,10 @@ def pour(peer: Wire, most_bytes: int, block: bytes = BLOCK) -> int:
 
 
 @pytest.mark.parametrize("associated", [False, True], ids=["before", "after"])
-def test_a_pdu_of_4_gib_is_not_read(run: tuple[Role, Usage, bool], associated: bool) -> None:
+def test_a_pdu_of_4_gib_is_not_read(run: Run, report: Report, associated: bool) -> None:
     node, base, _ = run
     taken = []
-    with costs_nothing(node, base, f"PDU header of 4 GiB, associated: {associated}, x 10"):
+    with costs_nothing(node, base, f"PDU header of 4 GiB, associated: {associated}, x 10", report):
         for _ in range(10):
             with Wire(node.port) as peer:
                 if associated:
@@ -95,11 +94,11 @@ def test_a_pdu_of_4_gib_is_not_read(run: tuple[Role, Usage, bool], associated: b
     assert max(taken) < 8 * MIB
 
 
-def test_an_endless_object_is_cut(run: tuple[Role, Usage, bool]) -> None:
+def test_an_endless_object_is_cut(run: Run, report: Report) -> None:
     node, base, is_long = run
     limit = (256 if is_long else 16) * MIB
     fragment = wire.pdu(wire.P_DATA, wire.pdv(BLOCK, is_last=False))
-    with costs_nothing(node, base, "endless C-STORE"), Wire(node.port) as peer:
+    with costs_nothing(node, base, "endless C-STORE", report), Wire(node.port) as peer:
         assert peer.associate()[0] == wire.ASSOCIATE_AC
         peer.begin_store("1.2.3.1")
         sent = pour(peer, 4 * limit, fragment)
@@ -107,11 +106,11 @@ def test_an_endless_object_is_cut(run: tuple[Role, Usage, bool]) -> None:
     assert limit <= sent < 3 * limit
 
 
-def test_an_object_above_the_limit_is_refused_and_none_else(run: tuple[Role, Usage, bool]) -> None:
+def test_an_object_above_the_limit_is_refused_and_none_else(run: Run, report: Report) -> None:
     """Below twice the limit the answer comes where the peer expects it, and the association goes on."""
     node, base, is_long = run
     size = (256 if is_long else 16) * MIB * 3 // 2
-    with costs_nothing(node, base, f"an object of {size // MIB} MiB"), Wire(node.port, 120) as peer:
+    with costs_nothing(node, base, f"an object of {size // MIB} MiB", report), Wire(node.port, 120) as peer:
         assert peer.associate()[0] == wire.ASSOCIATE_AC
         assert peer.store("1.2.3.2", bytes(size)) == 0xA700
         assert peer.store(*next(radiographs(1))) == 0x0000
@@ -120,7 +119,7 @@ def test_an_object_above_the_limit_is_refused_and_none_else(run: tuple[Role, Usa
 
 @pytest.mark.chaos
 @pytest.mark.timeout(600)
-def test_an_object_of_1_gib_is_streamed(tmp_path: Path) -> None:
+def test_an_object_of_1_gib_is_streamed(tmp_path: Path, report: Report) -> None:
     """Where the operator allows as much, it is stored whole, and no part of it is held in memory."""
     rows, columns = 16384, 32768
     dataset = builders.radiograph(1, Rows=rows, Columns=columns, PixelData=None)
@@ -130,7 +129,7 @@ def test_an_object_of_1_gib_is_streamed(tmp_path: Path) -> None:
     digest = hashlib.sha256()
     with Role(tmp_path, "receive", listen={"max_object_mib": 2048}) as node:
         base = warmed_up(node)
-        with costs_nothing(node, base, "1 GiB, allowed"), Wire(node.port, 300) as peer:
+        with costs_nothing(node, base, "1 GiB, allowed", report), Wire(node.port, 300) as peer:
             peer.associate()
             peer.begin_store(str(dataset.SOPInstanceUID))
             left = 2 * rows * columns
@@ -152,12 +151,12 @@ def test_an_object_of_1_gib_is_streamed(tmp_path: Path) -> None:
         assert found.digest() == digest.digest()
 
 
-def test_requests_that_do_not_wait_are_held_back(run: tuple[Role, Usage, bool]) -> None:
+def test_requests_that_do_not_wait_are_held_back(run: Run, report: Report) -> None:
     """30 C-STOREs on each of 8 associations before the first answer is read: one object at a time is taken of each."""
     node, base, _ = run
     objects = radiographs(100_000)
     most_parts, statuses = 0, Counter[int | None]()
-    with costs_nothing(node, base, "8 x 30 pipelined C-STOREs"):
+    with costs_nothing(node, base, "8 x 30 pipelined C-STOREs", report):
         peers = [Wire(node.port, 60) for _ in range(8)]
         bursts = []
         for peer in peers:
@@ -184,9 +183,9 @@ def test_requests_that_do_not_wait_are_held_back(run: tuple[Role, Usage, bool]) 
     assert most_parts <= 8
 
 
-def test_the_deflated_transfer_syntax_is_not_accepted(run: tuple[Role, Usage, bool]) -> None:
+def test_the_deflated_transfer_syntax_is_not_accepted(run: Run, report: Report) -> None:
     node, base, _ = run
-    with costs_nothing(node, base, "deflated transfer syntax"), Wire(node.port) as peer:
+    with costs_nothing(node, base, "deflated transfer syntax", report), Wire(node.port) as peer:
         kind, content = peer.associate(wire.DX, wire.DEFLATED)
         assert kind == wire.ASSOCIATE_AC
         results = {content[at + 4]: content[at + 6] for at in _items(content) if content[at] == 0x21}
@@ -203,10 +202,10 @@ def _items(content: bytes) -> Iterator[int]:
         at += 4 + struct.unpack_from(">H", content, at + 2)[0]
 
 
-def test_a_store_on_a_context_that_was_not_accepted(run: tuple[Role, Usage, bool]) -> None:
+def test_a_store_on_a_context_that_was_not_accepted(run: Run, report: Report) -> None:
     node, base, is_long = run
     times = 200 if is_long else 20
-    with costs_nothing(node, base, f"C-STORE on an unaccepted context x {times}"):
+    with costs_nothing(node, base, f"C-STORE on an unaccepted context x {times}", report):
         for _ in range(times):
             with Wire(node.port) as peer:
                 peer.associate()
@@ -214,12 +213,12 @@ def test_a_store_on_a_context_that_was_not_accepted(run: tuple[Role, Usage, bool
                 assert peer.receive()[0] == wire.ABORT
 
 
-def test_a_transfer_that_breaks_off_leaves_nothing(run: tuple[Role, Usage, bool]) -> None:
+def test_a_transfer_that_breaks_off_leaves_nothing(run: Run, report: Report) -> None:
     """By A-ABORT, by RST, by closing inside a PDU: in turn, with 64 KiB of the object under way."""
     node, base, is_long = run
     times = 1000 if is_long else 48
     before = len(node.rows())
-    with costs_nothing(node, base, f"abort, RST or close in the middle of a C-STORE x {times}"):
+    with costs_nothing(node, base, f"abort, RST or close in the middle of a C-STORE x {times}", report):
         for number in range(times):
             with Wire(node.port) as peer:
                 assert peer.associate()[0] == wire.ASSOCIATE_AC
