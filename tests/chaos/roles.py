@@ -83,6 +83,8 @@ class Peak(threading.Thread):
         self.rss_mib = max(self.rss_mib, _high_water_mib(self._pid))
         self.threads, self.files = max(self.threads, seen.threads), max(self.files, seen.files)
         for child in children(self._pid) if self._with_children else ():
+            if _words(child) == _words(self._pid):
+                continue  # it has not begun its own program yet, and has its parent's memory
             self.child_rss_mib = max(self.child_rss_mib, _high_water_mib(child))
 
     def __enter__(self) -> Self:
@@ -98,6 +100,10 @@ class Peak(threading.Thread):
 
     def __str__(self) -> str:
         return f"{self.rss_mib:.0f} MiB, {self.threads} threads, {self.files} files"
+
+
+def _words(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def _high_water_mib(pid: int) -> float:
