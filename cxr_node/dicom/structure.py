@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from pydicom.datadict import dictionary_VR
 from pydicom.uid import UID
-from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, STANDARD_VR
 
 from cxr_node.dicom.part10 import CUT_PIXELS, MAX_DEPTH, MAX_HEADER_READS
 from cxr_node.errors import InstanceError
@@ -24,6 +24,7 @@ _ITEM, _ITEM_END, _SEQUENCE_END, _DELIMITERS = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0D
 _GROUP_LENGTH, _TRANSFER_SYNTAX, _PIXEL_DATA = 0x00020000, 0x00020010, 0x7FE00010
 _FIRST_GROUP = 0x0008
 """Lower ones are of commands, of the File Meta Information and of directories, not of data sets (PS3.5 7.1)."""
+_VRS = frozenset(str(vr) for vr in STANDARD_VR)
 _MAX_UID_BYTES = 128
 _CUT = "it ends in the middle of an attribute, or of what holds it"
 
@@ -127,9 +128,9 @@ class _Walk:
         tag = group << 16 | number
         if part.implicit or group == _DELIMITERS:
             return _Head(tag=tag, vr="", length=self._number(content[4:]), start=position + 8)
-        if not (content[4:6].isalpha() and content[4:6].isupper()):
+        vr = content[4:6].decode("latin-1")
+        if vr not in _VRS:  # nobody can tell how long its length field is: pydicom says 2 bytes, DCMTK 4
             raise InstanceError("an attribute has no VR")
-        vr = content[4:6].decode("ascii")
         if vr not in EXPLICIT_VR_LENGTH_32:
             return _Head(tag=tag, vr=vr, length=self._number(content[6:]), start=position + 8)
         if position + 12 > part.limit:

@@ -16,6 +16,7 @@ from pydicom import Dataset, config, dcmread
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.encaps import generate_fragments
+from pydicom.errors import BytesLengthException
 from pydicom.tag import BaseTag
 
 _PIXEL_DATA = 0x7FE00010
@@ -39,7 +40,10 @@ def _walk(dataset: Dataset) -> None:
     for tag in list(dataset.keys()):
         raw = dataset.get_item(tag)
         if not isinstance(raw, RawDataElement) or _is_sequence(tag, raw):
-            element = dataset[tag]
+            try:
+                element = dataset[tag]
+            except BytesLengthException:  # of Pixel Representation, which it asks for in passing: a value, see above
+                continue
             for item in element.value if element.VR == "SQ" else ():
                 _walk(item)
 

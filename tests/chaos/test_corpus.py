@@ -119,8 +119,13 @@ def _check_acknowledged(
     files = {row.sop_instance_uid: _file(node, row) for row in rows}
     assert all(file.read_bytes()[:132] == bytes(128) + b"DICM" for file in files.values())
     said = {uid: (judge.pydicom_says(file), judge.dcmtk_says(file)) for uid, file in files.items()}
-    lost = [number for number in sorted(acknowledged) if mutant(seed, number).affected_uid.decode() not in known]
+    lost = [number for number in sorted(acknowledged) if _named(mutant(seed, number)) not in known]
     return lost, {uid: words for uid, words in said.items() if any(words)}
+
+
+def _named(one: Mutant) -> str:
+    """As the ledger names it: without padding (PS3.5 9.1)."""
+    return one.affected_uid.decode().strip(" \0")
 
 
 def _file(node: Role, row: InstanceRow) -> Path:

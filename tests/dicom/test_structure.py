@@ -77,6 +77,7 @@ def test_as_deep_as_any_radiograph_passes(tmp_path: Path) -> None:
         (_with(Element(0x00291010, b"OB", b"x", UNDEFINED)), "no sequence"),
         (_with(Element(0x00291010, b"UN", b"x", 0xFFFFFFF0)), "middle of an attribute"),
         (_with() + bytes(100), "no VR"),
+        (_with(Element(0x00081030, b"ZZ", b"AB")), "no VR"),
         (_with() + b"\x08", "middle of an attribute"),
         (write([Element(0x00020010, b"UI", b"1.2.840.10008.1.2\0")], True) + _with(), "belong elsewhere"),
         (wire.data_set_of(builders.part10(builders.radiograph(), wire.IMPLICIT)), "no VR"),
