@@ -97,6 +97,14 @@ class Spool(Section):
     """Below this a C-STORE is answered 0xA700 before a byte is taken."""
     retention_days: float = Field(default=30.0, ge=0)
     """Objects and results of settled instances are deleted after this; their ledger rows stay."""
+    history_days: float | None = Field(default=None, ge=0)
+    """Ledger rows of settled instances go after this, for a ledger that stops to grow; None: they stay for ever."""
+
+    @model_validator(mode="after")
+    def _rows_outlive_bytes(self) -> Spool:
+        if self.history_days is not None and self.history_days < self.retention_days:
+            raise ValueError("history_days must not be less than retention_days: a row outlives its bytes")
+        return self
 
 
 class Model(Section):

@@ -1,4 +1,7 @@
-"""For all tests: torch's threads sleep while they wait, as in the worker; spinning ones starve what else runs here."""
+"""For all tests: torch's threads sleep while they wait, as in the worker; spinning ones starve what else runs here.
+
+Long chaos runs only where they are asked for, by `pytest -m chaos`; `--chaos-seed` repeats one that failed.
+"""
 
 import os
 
@@ -6,12 +9,26 @@ import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-NETWORK = {"node", "pacs", "viewer", "test_demo.py"}
+NETWORK = {"chaos", "node", "pacs", "viewer", "test_demo.py"}
 """Folders and files whose tests open sockets and start processes; `pytest -m "not network"` leaves the unit tests."""
+CHAOS_SEED = 20240601
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark by place, so that no new test of those rooms is forgotten."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--chaos-seed", type=int, default=CHAOS_SEED, help="seed of tests/chaos (default: %(default)s)")
+    parser.addoption("--soak-images", type=int, default=10_000, help="images of the long soak (default: %(default)s)")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"chaos seed: {config.getoption('--chaos-seed')}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark by place, so that no new test of those rooms is forgotten; leave out what takes long."""
     for item in items:
         if NETWORK & set(item.path.parts):
             item.add_marker("network")
+    if "chaos" not in str(config.getoption("markexpr")):
+        long = [item for item in items if item.get_closest_marker("chaos")]
+        items[:] = [item for item in items if item not in long]
+        config.hook.pytest_deselected(items=long)

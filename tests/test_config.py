@@ -38,6 +38,10 @@ MISTAKES = {
         {**SPOOL, "destinations": [{"name": "a", "address": "A@h:1", "commitment_wait_h": 0}]},
         "destinations.0.commitment_wait_h:",
     ),
+    "rows that go before their bytes": (
+        {"spool": {"path": "x", "retention_days": 30, "history_days": 29}},
+        "spool: history_days must not be less than retention_days",
+    ),
     "negative retention": ({"spool": {"path": "x", "retention_days": -1}}, "spool.retention_days:"),
 }  # fmt: skip
 

@@ -109,12 +109,20 @@ def decode(pixel_data: bytes, transfer_syntax_uid: str, layout: Layout) -> NDArr
             if uid.UID(transfer_syntax_uid).is_encapsulated:
                 _check_frame(get_frame(pixel_data, 0, number_of_frames=1), transfer_syntax_uid, layout)
             if set(syntax.decoders) <= _IN_PROCESS:
-                return _decoder(syntax.decoders[0])(pixel_data, transfer_syntax_uid, layout, syntax.decoders[0])
+                array = _decoder(syntax.decoders[0])(pixel_data, transfer_syntax_uid, layout, syntax.decoders[0])
+                return _one_frame(array, layout)
     except UndecodableError:
         raise
     except InstanceError as error:
         raise UndecodableError(f"The pixel data is damaged ({syntax.name}).") from error
     return _decode_elsewhere(pixel_data, syntax, layout)
+
+
+def _one_frame(array: NDArray[Any], layout: Layout) -> NDArray[Any]:
+    """Refuse what is more than one frame: pydicom takes native pixel data twice as long as declared for two."""
+    if array.shape != (layout.rows, layout.columns):
+        raise UndecodableError("There is more pixel data than the header describes.")
+    return array
 
 
 def _decode_elsewhere(pixel_data: bytes, syntax: TransferSyntax, layout: Layout) -> NDArray[Any]:

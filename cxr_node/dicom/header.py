@@ -16,8 +16,8 @@ from pathlib import Path
 from pydicom import Dataset
 from pydicom.multival import MultiValue
 
-from cxr_node.dicom import projection
-from cxr_node.dicom.part10 import attach, foreign_faults, parse, quiet, raw_number, raw_text, require_whole, settle
+from cxr_node.dicom import projection, structure
+from cxr_node.dicom.part10 import attach, foreign_faults, parse, quiet, raw_number, raw_text, require_prefix, settle
 from cxr_node.domain import InstanceRef, Reason, Rejected, View
 from cxr_node.errors import ContradictionError, InstanceError, ResourceError
 
@@ -116,7 +116,7 @@ def read(content: bytes) -> Source | Rejected:
 
 
 def inspect(path: Path) -> Inspected:
-    """Check the header of a file on disk; pixel data is never read, only found to be there in full.
+    """Check that a file on disk can be walked to its end, and read its header; pixel data is not read.
 
     Raises
     ------
@@ -130,8 +130,9 @@ def inspect(path: Path) -> Inspected:
         raise ResourceError(f"a received file cannot be read: {error.strerror}") from error
     with file, foreign_faults():
         size_bytes = path.stat().st_size
-        dataset, pixels = parse(file, size_bytes)
-        require_whole(file, size_bytes, dataset, pixels)
+        require_prefix(file, size_bytes)
+        structure.check(file, size_bytes)
+        dataset, _ = parse(file, size_bytes)
         inspected = Inspected(
             ref=_reference(dataset),
             rows=raw_number(dataset, 0x00280010, 0),

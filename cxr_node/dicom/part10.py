@@ -13,13 +13,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO, Literal, cast
+from typing import BinaryIO, cast
 
 from pydicom import Dataset, config
-from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.filereader import data_element_generator, read_partial
+from pydicom.filereader import read_partial
 from pydicom.multival import MultiValue
 
 from cxr_node.errors import InstanceError
@@ -49,9 +48,8 @@ _PIXEL_TAGS = (0x7FE00008, 0x7FE00009, _PIXEL_DATA)  # float, double float, inte
 _TEXT = ("LO", "LT", "PN", "SH", "ST", "UC", "UT")
 _NOT_DECODED = "\ufffd"  # pydicom's mark for bytes that the character set does not have
 _LONG_VALUE_BYTES = 8  # a shorter read may fall short only at the end of the data set
-_DELIMITER_BYTES = 8
-_TOO_DEEP = "its sequences are nested deeper than those of any radiograph"
-_CUT_ATTRIBUTE, _CUT_PIXELS = "it ends in the middle of an attribute", "it ends in the middle of the pixel data"
+CUT_PIXELS = "it ends in the middle of the pixel data"
+_CUT_ATTRIBUTE = "it ends in the middle of an attribute"
 
 
 @contextmanager
@@ -122,9 +120,7 @@ def parse(file: BinaryIO, size_bytes: int) -> tuple[Dataset, PixelValue | None]:
     ------
     InstanceError : no Part 10 file, cut short, deflated, or beyond the bounds of this module.
     """
-    if size_bytes < _PREFIX_END or file.read(_PREFIX_END)[-4:] != b"DICM":
-        raise InstanceError("the prefix DICM of a DICOM file is missing")
-    file.seek(0)
+    require_prefix(file, size_bytes)
     found: list[tuple[int, str, int, int]] = []
 
     def at_pixels(tag: int, vr: str | None, length: int) -> bool:
@@ -140,59 +136,21 @@ def parse(file: BinaryIO, size_bytes: int) -> tuple[Dataset, PixelValue | None]:
         end = _end_of_fragments(file, start, size_bytes)
         return dataset, PixelValue(vr=vr, start=start, end=end, encapsulated=True)
     if length > size_bytes - start:
-        raise InstanceError(_CUT_PIXELS)
+        raise InstanceError(CUT_PIXELS)
     return dataset, PixelValue(vr=vr, start=start, end=start + length, encapsulated=False)
 
 
-def require_whole(file: BinaryIO, size_bytes: int, dataset: Dataset, pixels: PixelValue | None) -> None:
-    """Walk over what `parse` had no need to look into: public sequences, and all that follows the pixel data.
+def require_prefix(file: BinaryIO, size_bytes: int) -> None:
+    """Look for preamble and prefix (PS3.10 7.1); the file is then at its beginning.
 
     Raises
     ------
-    InstanceError : too deep. Whatever pydicom raises : not encoded as it says.
+    InstanceError : they are missing.
     """
-    _walk(dataset, 0)
-    if pixels is None:
-        return
-    file.seek(pixels.end + (_DELIMITER_BYTES if pixels.encapsulated else 0))
-    implicit, little = dataset.original_encoding
-    rest = data_element_generator(cast(BinaryIO, _Bounded(file, size_bytes)), bool(implicit), bool(little))
-    for element in rest:
-        if element.tag <= _PIXEL_DATA and element.tag != 0:  # 0: the zeros of an old tape's block
-            raise InstanceError("attributes are out of order after the pixel data")
-
-
-def _walk(dataset: Dataset, depth: int) -> None:
-    if depth > MAX_DEPTH:
-        raise InstanceError(_TOO_DEEP)
-    for tag in list(dataset.keys()):
-        raw = dataset.get_item(tag, keep_deferred=True)
-        skipped = isinstance(raw, RawDataElement) and raw.value is None
-        if raw is None or skipped or tag.is_private or _vr(raw) != "SQ":
-            continue
-        if isinstance(raw, RawDataElement):
-            _check_items(raw.value or b"", "little" if raw.is_little_endian else "big")
-        for item in dataset[tag].value:
-            _walk(item, depth + 1)
-
-
-def _check_items(encoded: bytes, order: Literal["little", "big"]) -> None:
-    """Follow the items of a sequence of defined length by their heads (PS3.5 7.5); pydicom takes anything for one."""
-    at = 0
-    while at < len(encoded):
-        group, number = (int.from_bytes(encoded[at + half : at + half + 2], order) for half in (0, 2))
-        length = int.from_bytes(encoded[at + 4 : at + 8], order)
-        if (group, number) == (0xFFFE, 0xE000) and length == _UNDEFINED:
-            return  # its end is found while it is read
-        if (group, number) not in ((0xFFFE, 0xE000), (0xFFFE, 0xE0DD)) or length > len(encoded) - at - 8:
-            raise InstanceError("a sequence holds something that is no item")
-        at += 8 + length
-
-
-def _vr(element: RawDataElement | DataElement) -> str:
-    """VR as told, or as the dictionary knows it where the transfer syntax does not tell."""
-    known = dictionary_has_tag(element.tag)
-    return str(element.VR or (dictionary_VR(element.tag) if known else "UN"))
+    file.seek(0)
+    if size_bytes < _PREFIX_END or file.read(_PREFIX_END)[-4:] != b"DICM":
+        raise InstanceError("the prefix DICM of a DICOM file is missing")
+    file.seek(0)
 
 
 def _end_of_fragments(file: BinaryIO, start: int, size_bytes: int) -> int:
@@ -206,7 +164,7 @@ def _end_of_fragments(file: BinaryIO, start: int, size_bytes: int) -> int:
         if tag != _ITEM or length > size_bytes - position - 8:
             break
         position += 8 + length
-    raise InstanceError(_CUT_PIXELS)
+    raise InstanceError(CUT_PIXELS)
 
 
 def raw_text(dataset: Dataset, tag: int) -> str:
@@ -259,7 +217,7 @@ def settle(dataset: Dataset) -> tuple[Dataset, frozenset[int]]:
 
 def _convert(dataset: Dataset, unreadable: set[int], depth: int) -> None:
     if depth > MAX_DEPTH:
-        raise InstanceError(_TOO_DEEP)
+        raise InstanceError("its sequences are nested deeper than those of any radiograph")
     for tag in list(dataset.keys()):
         raw = dataset.get_item(tag, keep_deferred=True)
         if tag.is_private:

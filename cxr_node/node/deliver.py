@@ -29,7 +29,6 @@ from cxr_node.node.wakeup import Role
 
 log = logging.getLogger(__name__)
 
-_SWEEP_EVERY_S = 3600.0
 _STUCK_AFTER_S = 240.0  # longer than a slow send takes, shorter than WatchdogSec of the unit
 _HUNG_AFTER_LEASES = 5
 
@@ -72,9 +71,11 @@ def _watch(home: Home, pairs: list[tuple[Rounds, threading.Thread]], stop: threa
         if all(now - hand.moved_at < _STUCK_AFTER_S for hand, _ in pairs):
             notifier.progress()
         if _stepped(home):
-            sweep_at = now + _SWEEP_EVERY_S  # a clock that was just put forward must not delete anything
+            sweep_at = now + retention.pause_s(
+                home.config.spool.retention_days
+            )  # a clock that was just put forward must not delete anything
         if now >= sweep_at:
-            sweep_at = now + _SWEEP_EVERY_S
+            sweep_at = now + _pause_s(home)
             _sweep(home)
 
 
@@ -86,10 +87,19 @@ def _stepped(home: Home) -> bool:
         return False
 
 
+def _pause_s(home: Home) -> float:
+    return retention.pause_s(home.config.spool.retention_days)
+
+
 def _sweep(home: Home) -> None:
+    kept = home.config.spool
     try:
-        if swept := retention.sweep(home.ledger, home.spool, home.config.spool.retention_days):
+        if swept := retention.sweep(home.ledger, home.spool, kept.retention_days):
             log.info("retention instances=%d", swept)
+        if kept.history_days is not None and (forgotten := retention.forget(home.ledger, kept.history_days)):
+            log.info("forgotten instances=%d", forgotten)
+    except LedgerLostError:
+        raise
     except ResourceError as error:
         log.error("retention put off: %s", error)
 

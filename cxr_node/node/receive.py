@@ -95,7 +95,11 @@ class SpoolReceiver:
         if not self._spool.has_room():
             raise RefusedError(OUT_OF_RESOURCES, "the disk is below its watermark")
         part = self._spool.begin()
-        part.write(file_meta(request.sop_class_uid, request.sop_instance_uid, request.transfer_syntax_uid))
+        try:
+            part.write(file_meta(request.sop_class_uid, request.sop_instance_uid, request.transfer_syntax_uid))
+        except ResourceError:  # nobody else knows of it: on a full disk an empty file would stay for each refusal
+            part.discard()
+            raise
         return part
 
     def finish(self, request: StoreRequest, part: Part) -> None:

@@ -17,6 +17,7 @@ import fcntl
 import hashlib
 import os
 import secrets
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from cxr_node.errors import InstanceError, ResourceError
 
 MIB = 1024 * 1024
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MAKING = threading.Lock()
+"""Held while a folder is made: another thread's file in it must not be answered for before the folder is durable."""
 
 
 class Area(StrEnum):
@@ -272,10 +275,11 @@ def _nanoseconds(at: datetime) -> tuple[int, int]:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make a folder whose own name survives a power cut too."""
-    if not folder.is_dir():
-        folder.mkdir(mode=0o700, exist_ok=True)
-        _sync_folder(folder.parent)
+    """Make a folder whose own name survives a power cut too; who finds it there finds it durable."""
+    with _MAKING:
+        if not folder.is_dir():
+            folder.mkdir(mode=0o700, exist_ok=True)
+            _sync_folder(folder.parent)
 
 
 def _sync_folder(folder: Path) -> None:

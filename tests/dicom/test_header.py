@@ -110,7 +110,7 @@ def test_inspect_does_not_read_pixel_data(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(Path, "open", lambda self, mode="r": Counting(plain_open(self, mode, buffering=0)))
     header.inspect(path)
-    assert 0 < taken < path.stat().st_size - 320 * 288 * 2 + 200
+    assert 0 < taken < path.stat().st_size - 320 * 288 * 2 + 4000  # each head once more, by the walk
 
 
 def test_a_missing_file_is_the_machines_fault(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_a_sequence_of_the_usual_depth_is_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "syntax", [ExplicitVRLittleEndian, JPEGLSLossless, ImplicitVRLittleEndian], ids=lambda u: u.name
 )
-@pytest.mark.parametrize("garbage", [b"\xff\xfe" * 300, bytes(range(256)) * 3, part10(radiograph())[400:]])
+@pytest.mark.parametrize("garbage", [b"\xff\xfe" * 300, bytes(2048), bytes(range(256)) * 3, part10(radiograph())[400:]])
 def test_garbage_after_the_pixel_data_is_no_success(syntax: str, garbage: bytes, tmp_path: Path) -> None:
     path = tmp_path / "object"
     path.write_bytes(part10(radiograph(), syntax) + garbage)
@@ -217,8 +217,8 @@ def test_garbage_after_the_pixel_data_is_no_success(syntax: str, garbage: bytes,
 
 @pytest.mark.parametrize(
     "trailer",
-    [b"", bytes(2048), element(0xFFFC, 0xFFFC, b"OB", bytes(600)), element(0xFFFA, 0xFFFA, b"SQ", b"")],
-    ids=["nothing", "zeros", "Data Set Trailing Padding", "Digital Signatures"],
+    [b"", element(0xFFFC, 0xFFFC, b"OB", bytes(600)), element(0xFFFA, 0xFFFA, b"SQ", b"")],
+    ids=["nothing", "Data Set Trailing Padding", "Digital Signatures"],
 )
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, JPEGLSLossless], ids=lambda uid: uid.name)
 def test_what_may_follow_the_pixel_data(syntax: str, trailer: bytes, tmp_path: Path) -> None:

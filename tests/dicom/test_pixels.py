@@ -317,3 +317,11 @@ def test_lungs_of_real_radiographs_are_darker_than_the_mediastinum(name: str, sh
     lungs = np.concatenate([middle[:, int(columns * at) : int(columns * (at + 0.1))] for at in (0.2, 0.7)])
     mediastinum = middle[:, int(columns * 0.45) : int(columns * 0.55)]
     assert lungs.mean() < mediastinum.mean() - 0.2
+
+
+@pytest.mark.parametrize("frames", [2, 4])
+def test_pixel_data_of_several_images_is_not_one(frames: int) -> None:
+    """pydicom takes it for as many frames, whatever Number of Frames says."""
+    rows, columns = chest().shape
+    with pytest.raises(UndecodableError, match="more pixel data"):
+        decode(Rows=rows // frames, Columns=columns)

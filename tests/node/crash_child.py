@@ -1,12 +1,10 @@
-"""One role as a process that kills itself (SIGKILL) before or after a named call: for test_crash.
-
-The processes are forked from one that has imported everything and runs no thread; so 30 of them cost seconds.
-"""
+"""One role as a process that kills itself (SIGKILL) before or after a named call: for test_crash and tests/chaos."""
 
 from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import os
 import signal
 from typing import Any
@@ -16,21 +14,22 @@ from cxr_node.node import deliver, journal, service, work
 from tests.node import workplace
 
 
-def kill_at(place: str, when: str) -> None:
-    """Wrap the function of that name."""
+def kill_at(place: str, when: str, nth: int = 1) -> None:
+    """Wrap the function of that name: at its nth call that does something the process dies."""
     module_name, _, path = place.partition(":")
     owner: Any = importlib.import_module(module_name)
     *parents, name = path.split(".")
     for parent in parents:
         owner = getattr(owner, parent)
-    genuine = getattr(owner, name)
+    genuine, calls = getattr(owner, name), itertools.count(1)
 
     @functools.wraps(genuine)
     def wrapper(*arguments: Any, **keywords: Any) -> Any:
-        if when == "before":
+        if when == "before" and next(calls) == nth:
             os.kill(os.getpid(), signal.SIGKILL)
         result = genuine(*arguments, **keywords)
-        if result is not None:  # an empty claim is no boundary
+        # an empty claim is no boundary
+        if when == "after" and result is not None and next(calls) == nth:
             os.kill(os.getpid(), signal.SIGKILL)
         return result
 

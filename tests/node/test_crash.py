@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
 import threading
 from collections.abc import Iterator
@@ -16,11 +15,9 @@ from cxr_node.config import STANDARD_KINDS, Config
 from cxr_node.node import history
 from cxr_node.node.ledger import Ledger
 from cxr_node.node.spool import Area, Spool
+from tests.forks import FORKS
 from tests.node import crash_child, peers, workplace
 from tests.node.committers import Committer, committing, information, later
-
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["tests.node.crash_child"])
 
 WORKER_DIES = [
     ("cxr_node.node.ledger:Ledger.claim_instance", "after"),  # leased, nothing done

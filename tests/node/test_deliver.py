@@ -11,11 +11,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from rich.console import Console
 
 from cxr_node import show
 from cxr_node.config import Address, Config, Delivery
-from cxr_node.node import deliver, history, removal, retention, work
+from cxr_node.node import deliver, history, removal, retention, schema, work
 from cxr_node.node.destinations import link
 from cxr_node.node.jobs import DeliveryJob, DeliveryState
 from cxr_node.node.ledger import Ledger
@@ -468,6 +469,38 @@ def test_retention_takes_bytes_of_settled_instances_only(tmp_path: Path, ledgers
     assert list(spool.digests(Area.OBJECTS)) == [workplace.digest(b"radiograph 2")]
     assert len(list(spool.digests(Area.RESULTS))) == 5  # measurements in three SOP Classes
     assert workplace.states(config) == [("DELIVERED", None), ("REPORTED", None)]
+
+
+def test_history_takes_rows_whose_bytes_are_gone_and_a_repeat_is_a_new_instance(
+    tmp_path: Path, ledgers: Opened
+) -> None:
+    with peers.listening(peers.Archive()) as address:
+        config = workplace.config(tmp_path / "spool", address)
+        judged(config, 1, 2)
+        with delivering(config):
+            assert settled(config, "DELIVERED", 2)
+    ledger, spool = ledgers(config), Spool(config.spool.path)
+    now = ledger.now
+    ledger.now = lambda: now() + timedelta(days=400)
+    assert retention.forget(ledger, 365.0) == 0, "bytes first"
+    assert retention.sweep(ledger, spool, 30.0) == 2
+    workplace.receive(config, 2)  # its bytes are back
+    assert retention.forget(ledger, 365.0) == 1
+    assert retention.forget(ledger, 365.0) == 0
+    assert workplace.states(config) == [("DELIVERED", None)]
+    tables = (schema.instances, schema.artifacts, schema.instance_artifacts, schema.alternatives, schema.deliveries)
+    with ledger.database.reading() as connection:
+        left = [connection.scalar(sa.select(sa.func.count()).select_from(table)) for table in tables]
+        owners = set(connection.scalars(sa.select(schema.events.c.instance_id)))
+    assert (left, len(owners)) == ([1, 5, 5, 2, 3], 1)  # measurements in three SOP Classes, one delivery
+    workplace.receive(config, 1)
+    assert workplace.states(config) == [("DELIVERED", None), ("RECEIVED", None)]
+
+
+def test_sweeps_come_as_often_as_retention_needs() -> None:
+    assert retention.pause_s(30.0) == retention.pause_s(3650.0) == 3600.0
+    assert retention.pause_s(0.001) == pytest.approx(8.64)
+    assert retention.pause_s(0.0) == 1.0
 
 
 def test_a_courier_that_ends_by_itself_ends_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -262,7 +262,8 @@ def test_below_the_watermark_nothing_is_taken(node: Receiving, monkeypatch: pyte
     assert_clean(node)
 
 
-def test_a_disk_that_fills_up_midway_is_refused(node: Receiving, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("share", [0.0, 0.5], ids=["before the first byte", "midway"])
+def test_a_disk_that_fills_up_is_refused(node: Receiving, monkeypatch: pytest.MonkeyPatch, share: float) -> None:
     uid, data_set = instance()
     real, written = os.write, 0
 
@@ -270,7 +271,7 @@ def test_a_disk_that_fills_up_midway_is_refused(node: Receiving, monkeypatch: py
         nonlocal written
         if Path(f"/proc/self/fd/{file}").readlink().suffix == ".part":
             written += len(content)
-            if written > len(data_set) // 2:
+            if written > len(data_set) * share:
                 raise OSError(errno.ENOSPC, "no space left")
         return real(file, content)
 

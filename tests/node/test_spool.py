@@ -7,6 +7,7 @@ import hashlib
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from cxr_node.errors import ResourceError
+from cxr_node.node import spool as spool_module
 from cxr_node.node.spool import Area, Spool, SpoolCorruptError
 
 CONTENT = b"not a radiograph" * 1000
@@ -170,3 +172,33 @@ def _begin_and_wait(folder: Path, pipe: Any) -> None:
     part.write(b"half")
     pipe.send(part.path)
     pipe.recv()
+
+
+def test_nobody_stores_in_a_new_folder_before_its_name_is_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One thread has made the folder and waits for the disk: the other's file is not safe before."""
+    made, go_on = threading.Event(), threading.Event()
+    sync = spool_module._sync_folder
+
+    def slow(folder: Path) -> None:
+        if folder.name == "objects":
+            made.set()
+            assert go_on.wait(10)
+        sync(folder)
+
+    monkeypatch.setattr(spool_module, "_sync_folder", slow)
+    folder = tmp_path / "objects" / "ab"
+    folder.parent.mkdir()
+    first = threading.Thread(target=spool_module._make_folder, args=(folder,))
+    second = threading.Thread(target=spool_module._make_folder, args=(folder,))
+    first.start()
+    assert made.wait(10)
+    second.start()
+    second.join(0.2)
+    assert folder.is_dir()
+    assert second.is_alive()
+    go_on.set()
+    first.join(10)
+    second.join(10)
+    assert not second.is_alive()

@@ -66,8 +66,8 @@ def pdv(content: bytes, *, context_id: int = 1, is_command: bool = False, is_las
 class Wire:
     """One connection; reads answers as PDUs."""
 
-    def __init__(self, port: int, timeout_s: float = 20.0) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
+    def __init__(self, port: int, timeout_s: float = 20.0, from_host: str = "127.0.0.1") -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout_s, source_address=(from_host, 0))
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,58 @@
+"""What every scenario is given: a profile that costs little, a seeded chance, and a place to hand in its account."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.model import folders
+
+Report = Callable[..., None]
+"""`report(accounting, restarts=3, ...)`: one line in the summary of the run."""
+
+_ACCOUNTS = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture(scope="session")
+def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole profile with random weights: the classifier is not what is tested here."""
+    return folders.write(tmp_path_factory.mktemp("profile"))
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """Of this run; `--chaos-seed` repeats one."""
+    given: int = request.config.getoption("--chaos-seed")
+    return given
+
+
+@pytest.fixture
+def chance(request: pytest.FixtureRequest, seed: int) -> random.Random:
+    """The same for the same seed and scenario, whatever ran before."""
+    return random.Random(f"{seed} {request.node.name}")
+
+
+@pytest.fixture
+def report(request: pytest.FixtureRequest, seed: int) -> Report:
+    """Hand in what was counted; it is printed at the end of the run, passed or not."""
+    began = time.monotonic()
+    accounts = request.config.stash.setdefault(_ACCOUNTS, [])
+
+    def add(accounting: object, **more: Any) -> None:
+        words = [request.node.name, str(accounting), *(f"{name}={value}" for name, value in more.items())]
+        accounts.append(" ".join([*words, f"seed={seed}", f"duration_s={time.monotonic() - began:.1f}"]))
+        print(accounts[-1])
+
+    return add
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if accounts := config.stash.get(_ACCOUNTS, []):
+        terminalreporter.section("chaos: accounts")
+        for account in accounts:
+            terminalreporter.line(account)

@@ -1,0 +1,236 @@
+"""The node under test: `cxr-node receive`, `work` and `deliver` as real processes, kept alive as systemd keeps them.
+
+Unlike `serve` it starts a dead role again at once, so that fifty kills take minutes; and it can start a role
+under another clock, on a short leash, or with a place in the code at which it dies.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psutil
+import yaml
+
+from cxr_node.config import Address
+from cxr_node.node import history, send
+from cxr_node.node.jobs import InstanceState
+from cxr_node.node.ledger import Ledger
+from cxr_node.node.service import EXIT_CONFIG
+from tests.chaos.archive import Archive
+
+ROLES = ("receive", "work", "deliver")
+"""In the order of their stop."""
+AE_TITLE = "CXR_NODE"
+ROOT = Path(__file__).parents[2]
+START_S = 300.0
+"""On two cores that others use too."""
+STOP_S = 90.0
+"""TimeoutStopSec of the units: who needs longer is killed."""
+_RESTART_S = 0.2
+_LOOK_S = 0.05
+_PROBE_S = 0.25
+
+
+class Node:
+    """Context manager. What the roles wrote is in `<folder>/<role>.log`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        profile: Path,
+        archives: Sequence[Archive],
+        clock: Path | None = None,
+        **sections: dict[str, Any],
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.spool, self.config = folder, folder / "spool", folder / "node.yaml"
+        self.address = Address(ae_title=AE_TITLE, host="127.0.0.1", port=send.free_port("127.0.0.1"))
+        self.restarts: Counter[str] = Counter()
+        """How often a role that ended by itself or by a kill was started again."""
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.deaths: list[tuple[str, int]] = []
+        """Roles that ended without being asked to, and how."""
+        self._armed: dict[str, tuple[str, str, str]] = {}
+        self._answering: int | None = None
+        self._clock = clock  # a file that tells how many seconds the roles' wall clock is ahead
+        self._done = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name="keeper")
+        self._lock = threading.RLock()
+        self._ledger: Ledger | None = None
+        content: dict[str, dict[str, Any]] = {
+            "listen": {"ae_title": AE_TITLE, "host": "127.0.0.1", "port": self.address.port},
+            "spool": {"path": str(self.spool), "min_free_mib": 16},
+            "model": {"profile": str(profile), "threads": 1},
+            "work": {"lease_s": 10},
+            "delivery": {"first_delay_s": 0.2, "max_delay_s": 1},
+        }
+        for name, section in sections.items():
+            content[name] = content.get(name, {}) | section
+        destinations = [
+            {"name": f"archive{number}", "address": str(archive.address), "timeout_s": 5}
+            for number, archive in enumerate(archives)
+        ]
+        self.config.write_text(yaml.safe_dump(content | {"destinations": destinations}))
+
+    def __enter__(self) -> Self:
+        for role in ROLES:
+            self.start(role)
+        self._keeper.start()
+        try:
+            self.wait_ready()
+        except BaseException:
+            self._give_up()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.shut_down()
+        else:
+            self._give_up()
+        self.forget()
+
+    def _give_up(self) -> None:
+        """Leave nothing behind, and show what the roles said last."""
+        self._done.set()
+        self._keeper.join()
+        for process in self.processes.values():
+            process.kill()
+            process.wait()
+        for role in ROLES:
+            print(f"--- {role}\n{self.log(role)[-3000:]}")
+
+    def shut_down(self) -> float:
+        """Stop every role for good; how long it took."""
+        self._done.set()
+        self._keeper.join()
+        return self.stop()
+
+    def start(self, role: str) -> None:
+        """Start one role."""
+        fail_point = self._armed.pop(role, None)
+        module: tuple[str, ...] = ("cxr_node",)
+        if fail_point is not None:
+            module = ("tests.chaos.failing", *fail_point)
+        elif self._clock is not None:
+            module = ("tests.chaos.shifted", str(self._clock))
+        command = [sys.executable, "-m", *module, role, "--config", str(self.config)]
+        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        with self._lock, (self.folder / f"{role}.log").open("ab") as log:
+            environment = os.environ | {"PYTHONPATH": path}
+            self.processes[role] = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, cwd=self.folder
+            )
+
+    def stop(self, *roles: str) -> float:
+        """SIGTERM, role after role; how long it took. A role that is killed for being late fails the test."""
+        began = time.monotonic()
+        for role in roles or ROLES:
+            with self._lock:
+                process = self.processes.pop(role, None)
+            if process is None:
+                continue
+            process.terminate()
+            try:
+                code = process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+            assert code in (0, -signal.SIGTERM), f"{role} ended with {code}:\n{self.log(role)[-2000:]}"
+        return time.monotonic() - began
+
+    def arm(self, role: str, place: str, when: str, nth: int) -> None:
+        """Let the next process of a role kill itself at a place (see `crash_child.kill_at`)."""
+        self._armed[role] = (place, when, str(nth))
+
+    def kill(self, role: str) -> None:
+        """SIGKILL; the keeper starts it again."""
+        with self._lock:
+            process = self.processes[role]
+        process.kill()
+        process.wait()
+
+    def log(self, role: str) -> str:
+        """All that a role has said."""
+        path = self.folder / f"{role}.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def pid(self, role: str) -> int | None:
+        """Process of a role that lives and works at this moment."""
+        with self._lock:
+            process = self.processes.get(role)
+        if process is None or process.poll() is not None:
+            return None
+        if role == "receive":
+            if process.pid != self._answering and self._answers():
+                self._answering = process.pid  # asked only until then: a connection that closes at once keeps its place
+            return process.pid if process.pid == self._answering else None
+        return process.pid if any((self.spool / "run").glob(f"{role}-{process.pid}-*.sock")) else None
+
+    def wait_ready(self) -> None:
+        """Wait until every role that was started works."""
+        wait(lambda: all(self.pid(role) is not None for role in list(self.processes)), START_S, "the node starts")
+
+    def counts(self) -> dict[InstanceState, int]:
+        """Instances in each state."""
+        self._ledger = self._ledger or Ledger.open(self.spool)
+        return history.counts(self._ledger)
+
+    def is_idle(self) -> bool:
+        """Nothing waits to be judged or delivered."""
+        seen = self.counts()
+        return seen[InstanceState.RECEIVED] == seen[InstanceState.REPORTED] == 0
+
+    def forget(self) -> None:
+        """Give the ledger back: its file may go away or be another one from now on."""
+        ledger, self._ledger = self._ledger, None
+        if ledger is not None:
+            ledger.close()
+
+    def usage(self, role: str) -> tuple[float, int, int]:
+        """Resident memory in MiB, threads and open files of a role."""
+        process = psutil.Process(self.processes[role].pid)
+        with process.oneshot():
+            return process.memory_info().rss / 2**20, process.num_threads(), process.num_fds()
+
+    def _answers(self) -> bool:
+        try:
+            socket.create_connection((self.address.host, self.address.port), 1).close()
+        except OSError:
+            time.sleep(_PROBE_S)
+            return False
+        return True
+
+    def _keep(self) -> None:
+        """Start again what died, as `Restart=always` does."""
+        while not self._done.wait(_LOOK_S):
+            with self._lock:
+                dead = [role for role, process in self.processes.items() if process.poll() is not None]
+            for role in dead:
+                with self._lock:
+                    code = self.processes.pop(role).returncode
+                    self.deaths.append((role, code))
+                if code != EXIT_CONFIG and not self._done.wait(_RESTART_S):
+                    self.restarts[role] += 1
+                    self.start(role)
+
+
+def wait(true: Callable[[], object], timeout_s: float, what: str) -> None:
+    """Wait for what other processes bring about."""
+    deadline = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < deadline, f"not within {timeout_s:.0f} s: {what}"
+        time.sleep(_LOOK_S)

@@ -1,0 +1,101 @@
+"""kill -9 of receive, work and deliver at random and at named places while images come in: FAULTS T16, T17, T21."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.accounting import settle
+from tests.chaos.archive import listening
+from tests.chaos.conftest import Report
+from tests.chaos.node import ROLES, START_S, Node, wait
+from tests.chaos.senders import Modality
+from tests.node.test_crash import DELIVERY_DIES, WORKER_DIES
+
+SHORT, LONG = (60, 8), (1000, 50)
+"""Images, and kills."""
+LIFE_S = 2.0
+"""Mean time that a role lives on after it was seen at work."""
+
+PLACES = {
+    "receive": [
+        ("cxr_node.node.spool:Part.write", "before"),  # an empty file
+        ("cxr_node.node.spool:Part.store", "before"),  # all bytes written, nothing durable
+        ("cxr_node.node.spool:_sync_folder", "before"),  # renamed, the name not durable
+        ("cxr_node.node.ledger:Ledger.add", "before"),  # durable, the ledger knows nothing
+        ("cxr_node.node.ledger:Ledger.add", "after"),  # committed, not answered
+        ("cxr_node.node.intake:StorageProvider._respond", "before"),  # the same, one step later
+    ],
+    "work": [("cxr_node.pipeline:process", when) if "judge" in place else (place, when) for place, when in WORKER_DIES],
+    "deliver": DELIVERY_DIES,
+}
+"""Where each role dies; the worker and the delivery as in tests/node/test_crash, here with the real pipeline."""
+
+
+@pytest.mark.parametrize(
+    ("images", "times"), [SHORT, pytest.param(*LONG, marks=[pytest.mark.chaos, pytest.mark.timeout(3600)])]
+)
+def test_random_kills(
+    tmp_path: Path, profile: Path, chance: random.Random, report: Report, images: int, times: int
+) -> None:
+    archives = listening(tmp_path, "steady", "steady")
+    kills: Counter[str] = Counter()
+    with Node(tmp_path / "node", profile, archives) as node:
+        modality = Modality(tmp_path / "modality", node.address)
+        for number in range(times):
+            part = range(number * images // times, (number + 1) * images // times)
+            with modality.sending(modality.take(*part)):
+                role = chance.choice(ROLES)
+                wait(lambda role=role: node.pid(role) is not None, START_S, f"{role} works")
+                time.sleep(min(chance.expovariate(1 / LIFE_S), 4 * LIFE_S))
+                node.kill(role)
+                kills[role] += 1
+        wait(node.is_idle, START_S + images, "everything is settled")
+        took_s = node.shut_down()
+    kept = [archive.kept() for archive in archives]
+    accounting = settle(node.spool, modality.sources, modality.acknowledged, kept)
+    repeats = [len(one) - 3 * images for one in kept]
+    report(
+        accounting,
+        kills=dict(kills),
+        restarts=node.restarts.total(),
+        broken_associations=modality.broken,
+        repeated_sends=repeats,
+        stop_s=round(took_s, 1),
+    )
+    assert node.deaths == [(role, -signal.SIGKILL) for role, _ in node.deaths] and len(node.deaths) == times
+    assert accounting.is_clean
+    assert accounting.delivered == images
+
+
+@pytest.mark.parametrize("rounds", [1, pytest.param(8, marks=[pytest.mark.chaos, pytest.mark.timeout(3600)])])
+def test_kills_at_named_places(
+    tmp_path: Path, profile: Path, chance: random.Random, report: Report, rounds: int
+) -> None:
+    """In each round every role dies at one of its places; the long run visits every place."""
+    places = {role: chance.sample(points, len(points)) for role, points in PLACES.items()}
+    archives = listening(tmp_path, "steady", "steady")
+    node = Node(tmp_path / "node", profile, archives)
+    for role in ROLES:
+        node.arm(role, *places[role][0], chance.randint(1, 2))
+    with node:
+        modality = Modality(tmp_path / "modality", node.address)
+        for number in range(rounds):
+            if number:
+                for role in ROLES:
+                    node.arm(role, *places[role][number % len(places[role])], chance.randint(1, 2))
+                    node.kill(role)
+            with modality.sending(modality.take(*range(4 * number, 4 * number + 4)), batch=1):
+                wait(lambda all_=3 + 6 * number: len(node.deaths) >= all_, 4 * START_S, "every role dies at its place")
+        wait(node.is_idle, 2 * START_S, "everything is settled")
+        node.shut_down()
+    accounting = settle(node.spool, modality.sources, modality.acknowledged, [one.kept() for one in archives])
+    report(accounting, kills=len(node.deaths), restarts=node.restarts.total(), broken_associations=modality.broken)
+    assert {code for _, code in node.deaths} == {-signal.SIGKILL}
+    assert accounting.is_clean
+    assert accounting.delivered == 4 * rounds
