@@ -9,37 +9,23 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from cxr_node import check_tls, contradictions, diagnosis_disk, permissions
 from cxr_node import config as configuration
-from cxr_node import contradictions, diagnosis_disk, permissions
 from cxr_node.config import Address, Config, Destination, Tls
 from cxr_node.dicom import decoders
-from cxr_node.errors import ConfigError, CxrNodeError, DeliveryError
+from cxr_node.errors import ConfigError, CxrNodeError, DeliveryError, ResourceError
+from cxr_node.line import Line
 from cxr_node.model import profile
 from cxr_node.node import disk, history, send
+from cxr_node.node.association import Wrapping
 from cxr_node.node.jobs import DeliveryState
 from cxr_node.node.ledger import FILE_NAME, Ledger
 from cxr_node.node.spool import OWN_NAMES
 
 _MIB = 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """One thing that was looked at."""
-
-    ok: bool
-    subject: str
-    sentence: str
-    warning: bool = False
-    """Works, and an operator should know all the same."""
-
-    def as_json(self) -> dict[str, object]:
-        """One line of `cxr-node check --json`."""
-        return {"ok": self.ok, "warning": self.warning, "subject": self.subject, "sentence": self.sentence}
 
 
 def check(config: Config, source: str) -> Iterator[Line]:
@@ -49,6 +35,7 @@ def check(config: Config, source: str) -> Iterator[Line]:
         yield Line(ok=True, warning=True, subject="configuration", sentence=sentence)
     if keys := _tls(config):
         yield _try("private keys", partial(_private_keys, keys))
+    yield from check_tls.check(config)
     for name in (config.model.profile, *config.model.others):
         yield _try("weights", partial(_weights, name))
     for syntax in decoders.transfer_syntaxes():
@@ -127,16 +114,24 @@ def _port(config: Config) -> str:
     listen = config.listen
     where = Address(ae_title=listen.ae_title, host=listen.host, port=listen.port or 11112)
     try:
-        send.echo(where, listen.ae_title, timeout_s=2.0)
-    except DeliveryError:
         send.bind_for_a_moment(listen.host, listen.port)
         return f"{where} is free to listen on"
-    return f"{where} is already served, by this node or another"
+    except ResourceError as busy:
+        if listen.tls is not None:
+            if not check_tls.is_shown_at(listen.tls, where):
+                raise
+            return f"{where} is already served, with our certificate"
+        try:
+            send.echo(where, listen.ae_title, timeout_s=2.0)
+        except DeliveryError:
+            raise busy from None
+        return f"{where} is already served, by this node or another"
 
 
 def _echo(config: Config, destination: Destination) -> str:
-    send.echo(destination.address, destination.calling_ae_title or config.listen.ae_title)
-    return f"{destination.address} answers the C-ECHO"
+    tls = Wrapping(destination).arguments()
+    send.echo(destination.address, destination.calling_ae_title or config.listen.ae_title, tls=tls)
+    return f"{destination.address} answers the C-ECHO{' over TLS' if tls else ''}"
 
 
 def _removed(config: Config) -> Iterator[Line]:

@@ -11,23 +11,15 @@ import json
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from cxr_node import contradictions, credentials, mistakes, node_yaml, permissions
+from cxr_node import contradictions, credentials, mistakes, names, node_yaml, permissions
 from cxr_node.domain import ResultKind
 from cxr_node.errors import ConfigError
 
 _ADDRESS = re.compile(r"(?P<ae_title>[^@]+)@(?P<host>\[[^\]]+\]|[^:\s]+):(?P<port>\d{1,5})")
-
-
-def _ae_title(value: str) -> str:
-    """PS3.5 6.2, VR AE: 1 to 16 characters of the default repertoire, no backslash, not only spaces."""
-    title = value.strip()
-    if not 1 <= len(title) <= 16 or "\\" in title or not all(" " <= char <= "~" for char in title):
-        raise ValueError(f"{value!r} is no AE title: 1 to 16 ASCII characters without backslash")
-    return title
 
 
 STANDARD_KINDS = (ResultKind.REPORT, ResultKind.MEASUREMENTS, ResultKind.HEATMAP)
@@ -35,7 +27,7 @@ STANDARD_KINDS = (ResultKind.REPORT, ResultKind.MEASUREMENTS, ResultKind.HEATMAP
 
 MAX_DELAY_S = 3600.0
 """Longest delay between two tries of a delivery; one that seems longer in the ledger was set by another clock."""
-AETitle = Annotated[str, AfterValidator(_ae_title)]
+AETitle = Annotated[str, AfterValidator(names.ae_title)]
 File = Annotated[Path, AfterValidator(credentials.well_formed)]
 """A path, or `credential:NAME`; `credentials.place` tells where that is."""
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -53,23 +45,35 @@ class Tls(Section):
     certificate: File
     key: File
     ca: File
+    crl: File | None = None
+    """Certificates that the CA has revoked; None: nobody asks. PEM, of that CA, and renewed before it ends."""
 
-    def located(self) -> Tls:
+    def located(self) -> Self:
         """Name the files where they are: credentials looked up, the key closed to others.
 
         Raises
         ------
         ConfigError : there is no such credential, or others may read the key.
         """
-        certificate, ca = credentials.place(self.certificate), credentials.place(self.ca)
-        return Tls(certificate=certificate, key=permissions.private_key(self.key), ca=ca)
+        places = {"certificate": self.certificate, "ca": self.ca, "crl": self.crl}
+        found = {name: credentials.place(path) for name, path in places.items() if path is not None}
+        return self.model_copy(update={**found, "key": permissions.private_key(self.key)})
+
+
+class DestinationTls(Tls):
+    """As every `tls`; and whose certificate the destination must show."""
+
+    server_name: str | None = None
+    """DNS name or IP address in its certificate; None: the host of `address`."""
 
 
 class Peer(Section):
-    """One that may call: its AE title, and the hosts it may call from (empty: any)."""
+    """One that may call: its AE title, the hosts it may call from, the certificates it may show (empty: any)."""
 
     ae_title: AETitle
     hosts: tuple[str, ...] = ()
+    certificate: tuple[Annotated[str, AfterValidator(names.fingerprint_or_name)], ...] = ()
+    """SHA-256 fingerprints, or names: a subjectAltName, or the Common Name of a certificate without any."""
 
 
 class Listen(Section):
@@ -79,10 +83,14 @@ class Listen(Section):
     host: str = "127.0.0.1"
     port: Port = 11112
     tls: Tls | None = None
+    allow_plaintext: bool = False
+    """Listen without TLS where others than this machine reach the port."""
     require_called_ae_title: bool = True
     peers: tuple[Peer, ...] = ()
     """Who may call; empty: everybody who can reach the port."""
     max_associations: int = Field(default=32, ge=1, le=512)
+    max_associations_per_host: int = Field(default=16, ge=1, le=512)
+    """So that one host leaves room for others."""
     max_pdu_bytes: int = Field(default=131072, ge=16384, le=1048576)
     max_object_mib: int = Field(default=256, ge=1, le=4096)
     idle_timeout_s: float = Field(default=60.0, gt=0)
@@ -181,7 +189,7 @@ class Destination(Section):
     address: Address
     send: tuple[ResultKind, ...] = STANDARD_KINDS
     """The others only where they apply: a key object for PNEUMONIA alone, and no region without an outline."""
-    tls: Tls | None = None
+    tls: DestinationTls | None = None
     calling_ae_title: AETitle | None = None
     """How the node calls itself; None: the AE title it listens with."""
     timeout_s: float = Field(default=30.0, gt=0)

@@ -22,7 +22,8 @@ SHORT_RETENTION_DAYS = 3.0
 
 
 def refused(config: Config) -> Iterator[str]:
-    """Say what cannot work."""
+    """Say what cannot work, or must not be done by accident."""
+    yield from _in_plain_text(config.listen)
     for number, destination in enumerate(config.destinations):
         if _is_ours(destination.address, config.listen):
             yield (
@@ -34,6 +35,18 @@ def refused(config: Config) -> Iterator[str]:
         yield f"delivery.first_delay_s: {delivery.first_delay_s:g} is more than max_delay_s, {delivery.max_delay_s:g}"
     if delivery.first_delay_s >= delivery.max_age_h * 3600:
         yield f"delivery.max_age_h: {delivery.max_age_h:g} ends before the first repeat of a failed delivery is due"
+
+
+def _in_plain_text(listen: Listen) -> Iterator[str]:
+    if is_exposed(listen) and not listen.allow_plaintext:
+        yield (
+            f"listen.tls: is null and others than this machine reach {listen.host or 'every address'}: images would "
+            "travel readable and an AE title alone would be believed; write tls: {certificate: FILE, key: FILE, "
+            "ca: FILE}, or host: 127.0.0.1, or allow_plaintext: true"
+        )
+    for number, peer in enumerate(listen.peers):
+        if peer.certificate and listen.tls is None:
+            yield f"listen.peers.{number}.certificate: nobody shows a certificate without listen.tls"
 
 
 def doubtful(config: Config) -> Iterator[str]:
@@ -56,8 +69,17 @@ def doubtful(config: Config) -> Iterator[str]:
 
 
 def _callers(listen: Listen) -> Iterator[str]:
-    if listen.tls is not None or _is_loopback(listen.host):
+    if listen.tls is not None:
+        if not listen.peers:
+            yield "listen.peers: is empty: every certificate of listen.tls.ca may call, by any AE title; name who may"
+        if believed := [peer.ae_title for peer in listen.peers if not peer.certificate]:
+            yield (
+                f"listen.peers: every certificate of listen.tls.ca may call as {', '.join(believed)}; name certificates"
+            )
         return
+    if not is_exposed(listen):
+        return
+    yield f"listen.allow_plaintext: images travel readable between {listen.host} and who calls it; write tls"
     if not listen.peers:
         yield (
             f"listen.peers: is empty, and {listen.host} is reached from the network without TLS: everybody who "
@@ -105,14 +127,20 @@ def _reports(config: Config) -> Iterator[str]:
 def _is_ours(address: Address, listen: Listen) -> bool:
     if address.port != listen.port:
         return False
-    return address.host == listen.host or (_is_loopback(address.host) and _takes_loopback(listen.host))
+    return address.host == listen.host or (is_loopback(address.host) and _takes_loopback(listen.host))
+
+
+def is_exposed(listen: Listen) -> bool:
+    """Tell whether images may cross a network in plain text."""
+    return listen.tls is None and not is_loopback(listen.host)
 
 
 def _takes_loopback(host: str) -> bool:
-    return _is_loopback(host) or host in ("0.0.0.0", "::", "")  # noqa: S104 - compared, not bound
+    return is_loopback(host) or host in ("0.0.0.0", "::", "")  # noqa: S104 - compared, not bound
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine reaches a host; of names, only those of every machine are known."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

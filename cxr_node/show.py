@@ -17,10 +17,10 @@ from cxr_node import diagnosis
 from cxr_node.domain import Verdict
 
 if TYPE_CHECKING:
-    from cxr_node.check import Line
     from cxr_node.classify import Answer
     from cxr_node.demo import Row
     from cxr_node.diagnosis import Reading
+    from cxr_node.line import Line
     from cxr_node.node.history import DeliveryRow, InstanceRow, Story
     from cxr_node.node.send import Sent
     from cxr_node.node.status import Status

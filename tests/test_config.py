@@ -42,6 +42,14 @@ MISTAKES = {
         {"spool": {"path": "x", "retention_days": 30, "history_days": 29}},
         "spool: history_days must not be less than retention_days",
     ),
+    "a SHA-1 fingerprint": (
+        {**SPOOL, "listen": {"peers": [{"ae_title": "A", "certificate": ["AB:" * 19 + "AB"]}]}},
+        "is no SHA-256 fingerprint: that has 64 hexadecimal digits",
+    ),
+    "an empty name": (
+        {**SPOOL, "listen": {"peers": [{"ae_title": "A", "certificate": [" "]}]}},
+        "listen.peers.0.certificate.0: is empty; write a name",
+    ),
     "negative retention": ({"spool": {"path": "x", "retention_days": -1}}, "spool.retention_days:"),
 }  # fmt: skip
 
@@ -100,3 +108,18 @@ def test_only_what_changes_an_answer_changes_the_digest() -> None:
 def test_ipv6_address() -> None:
     parsed = config.parse({**SPOOL, "destinations": [{"name": "a", "address": "PACS@[::1]:104"}]})
     assert parsed.destinations[0].address.host == "::1"
+
+
+@pytest.mark.parametrize(
+    ("written", "compared"),
+    [
+        ("XR1.Example.org", "xr1.example.org"),
+        ("10.0.0.5", "10.0.0.5"),
+        ("2001:0DB8:0000:0000:0000:0000:0000:0001", "2001:db8::1"),
+        (":".join(["0A"] * 32), "0a" * 32),
+        ("0a" * 32, "0a" * 32),
+        ("x-ray room 1", "x-ray room 1"),
+    ],
+)
+def test_fingerprints_and_names_are_compared_in_one_form(written: str, compared: str) -> None:
+    assert config.Peer(ae_title="A", certificate=(written,)).certificate == (compared,)

@@ -21,6 +21,7 @@ LIBRARY_LIVES_IN = {
     "socket": {"node"},
     "sqlalchemy": {"node"},
     "alembic": {"node"},
+    "cryptography": {"node"},
     "pickle": set(),  # weights are safetensors; nothing is unpickled
 }
 TOP_MAY_ENTER = {

@@ -20,15 +20,36 @@ from pynetdicom.events import Event, EventHandlerType
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import T_CONNECT, AddressInformation, AssociationSocket
 
-from cxr_node.config import Address, Tls
-from cxr_node.errors import ConfigError
+from cxr_node.config import Address, Destination
 from cxr_node.node.filemeta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from cxr_node.node.tls import CIPHERS
+from cxr_node.node.tls import Renewed, client_tls, why
 
 MAX_PDU_BYTES = 131072
 _LATE = 1.25  # pynetdicom's own limit comes first, and says why
 _BURIAL_S = 2.0
 _DIAGNOSIS_S = 2.0
+_ALERT_S = 0.5  # in TLS 1.3 a server looks at our certificate after our side of the handshake has ended
+
+TlsArguments = tuple[ssl.SSLContext, str]
+"""What pynetdicom wraps a connection with: a context, and the name that the peer's certificate must bear."""
+
+
+class Wrapping:
+    """How connections to a destination are wrapped: by its `tls`, whose files are read anew when they change.
+
+    Raises
+    ------
+    ConfigError : a certificate or key cannot be used.
+    """
+
+    def __init__(self, destination: Destination) -> None:
+        tls = destination.tls
+        self._renewed = Renewed(tls, client_tls) if tls is not None else None
+        self._name = (tls.server_name if tls is not None else None) or destination.address.host
+
+    def arguments(self) -> TlsArguments | None:
+        """For the next connection; None: plain text."""
+        return (self._renewed.context(), self._name) if self._renewed is not None else None
 
 
 class Connection(AssociationSocket):
@@ -70,7 +91,7 @@ class Entity(AE):
         self,
         address: Address,
         contexts: list[PresentationContext],
-        tls: ssl.SSLContext | None,
+        tls: TlsArguments | None,
         handlers: list[EventHandlerType],
     ) -> Association:
         """Request an association; ends in time even where the peer dribbles its answer byte by byte.
@@ -91,7 +112,7 @@ class Entity(AE):
                 contexts=contexts,
                 ae_title=address.ae_title,
                 max_pdu=MAX_PDU_BYTES,
-                tls_args=(tls, address.host) if tls else None,
+                tls_args=tls,
                 evt_handlers=[(evt.EVT_CONN_OPEN, connected), *handlers],
             )
         finally:
@@ -99,7 +120,7 @@ class Entity(AE):
                 timer.cancel()
 
     def _create_socket(
-        self, assoc: Association, address: AddressInformation, tls_args: tuple[ssl.SSLContext, str] | None
+        self, assoc: Association, address: AddressInformation, tls_args: TlsArguments | None
     ) -> AssociationSocket:
         connection = Connection(assoc, address=address)
         connection.tls_args = tls_args
@@ -147,28 +168,27 @@ def bury(association: Association) -> None:
         connection.close()
 
 
-def diagnose(host: str, port: int, timeout_s: float) -> str:
+def diagnose(address: Address, timeout_s: float, tls: TlsArguments | None) -> str:
     """Say why no connection came about; pynetdicom tells only its log."""
     try:
-        socket.create_connection((host, port), min(timeout_s, _DIAGNOSIS_S)).close()
+        with socket.create_connection((address.host, address.port), min(timeout_s, _DIAGNOSIS_S)) as connection:
+            return _diagnose_tls(connection, *tls) if tls else "the connection was lost"
     except OSError as error:
         return error.strerror or "timed out"
-    return "TLS failed, or the connection was lost"
+
+
+def _diagnose_tls(connection: socket.socket, context: ssl.SSLContext, name: str) -> str:
+    try:
+        with context.wrap_socket(connection, server_hostname=name) as wrapped:
+            wrapped.settimeout(_ALERT_S)
+            wrapped.recv(1)
+    except TimeoutError:
+        return "TLS failed, or the connection was lost"
+    except OSError as error:
+        return f"TLS failed: {why(error)}"
+    return "TLS failed: the peer ended the connection"
 
 
 def _socket_of(association: Association) -> socket.socket | None:
     wrapper = association.dul.socket
     return wrapper.socket if wrapper is not None else None
-
-
-def client_tls(tls: Tls) -> ssl.SSLContext:
-    """TLS 1.2 or newer with AEAD ciphers, both sides authenticated (PS3.15 B.12: BCP 195)."""
-    tls = tls.located()
-    try:
-        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(tls.ca))
-        context.load_cert_chain(tls.certificate, tls.key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"destinations.tls: {tls.certificate}, {tls.key} or {tls.ca} cannot be used") from error
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers(CIPHERS)
-    return context

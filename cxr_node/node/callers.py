@@ -6,8 +6,8 @@ Knows no message. A refusal is an A-ASSOCIATE-RJ with the reason the standard ha
 from __future__ import annotations
 
 import ipaddress
-import logging
 import socket
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -20,8 +20,9 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext, build_context
 
 from cxr_node.config import Listen, Peer
-
-log = logging.getLogger(__name__)
+from cxr_node.node.refusals import Cause, Refusal, Refusals
+from cxr_node.node.tls import Shown
+from cxr_node.node.transport import GuardedSocket
 
 
 class Rejection(Enum):
@@ -32,6 +33,16 @@ class Rejection(Enum):
     LOCAL_LIMIT = (2, 3, 2)
 
 
+ANSWERS = {
+    Cause.CALLED_AE_TITLE: Rejection.CALLED_AE_TITLE,
+    Cause.CALLING_AE_TITLE: Rejection.CALLING_AE_TITLE,
+    Cause.HOST: Rejection.CALLING_AE_TITLE,
+    Cause.CERTIFICATE: Rejection.CALLING_AE_TITLE,
+    Cause.LOCAL_LIMIT: Rejection.LOCAL_LIMIT,
+}
+"""What a caller hears; which of the three it was is for our journal only."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """What an A-ASSOCIATE-RQ says, and where it came from."""
@@ -39,17 +50,29 @@ class Call:
     called_ae_title: str
     calling_ae_title: str
     host: str
+    shown: Shown | None = None
+    """The certificate of the TLS handshake."""
 
 
-def judge(call: Call, listen: Listen, established: int) -> Rejection | None:
-    """Say why a call is refused; None where it is welcome. `established` counts the other associations."""
+def judge(call: Call, listen: Listen, established: Counter[str]) -> Cause | None:
+    """Say why a call is refused; None where it is welcome. `established` counts the other associations by host."""
     if listen.require_called_ae_title and call.called_ae_title != listen.ae_title:
-        return Rejection.CALLED_AE_TITLE
-    if listen.peers and not any(_is(call, peer) for peer in listen.peers):
-        return Rejection.CALLING_AE_TITLE
-    if established >= listen.max_associations:
-        return Rejection.LOCAL_LIMIT
+        return Cause.CALLED_AE_TITLE
+    if listen.peers and (stranger := _recognize(call, listen.peers)) is not None:
+        return stranger
+    full = established.total() >= listen.max_associations
+    if full or established[call.host] >= listen.max_associations_per_host:
+        return Cause.LOCAL_LIMIT
     return None
+
+
+def _recognize(call: Call, peers: Sequence[Peer]) -> Cause | None:
+    """Compare with the table: AE title, host and certificate must be of one and the same peer."""
+    named = [peer for peer in peers if peer.ae_title == call.calling_ae_title]
+    there = [peer for peer in named if not peer.hosts or any(_is_host(call.host, host) for host in peer.hosts)]
+    if any(not peer.certificate or (call.shown and call.shown.is_one_of(peer.certificate)) for peer in there):
+        return None
+    return Cause.CERTIFICATE if there else Cause.HOST if named else Cause.CALLING_AE_TITLE
 
 
 def prefer(
@@ -80,10 +103,13 @@ def _rank(wish: Sequence[str]) -> Callable[[str], int]:
 class GuardedAcse(ACSE):
     """pynetdicom's negotiation, after our own rules; a fault in a rule ends the association, it opens nothing."""
 
-    def __init__(self, assoc: Association, listen: Listen, established: Callable[[], int]) -> None:
+    def __init__(
+        self, assoc: Association, listen: Listen, established: Callable[[], Counter[str]], refusals: Refusals
+    ) -> None:
         super().__init__(assoc)
         self._listen = listen
         self._established = established
+        self._refusals = refusals
 
     def _negotiate_as_acceptor(self) -> None:
         request = cast(A_ASSOCIATE, self.requestor.primitive)  # the reason this is called
@@ -91,25 +117,33 @@ class GuardedAcse(ACSE):
             called_ae_title=str(request.called_ae_title).strip(),
             calling_ae_title=str(request.calling_ae_title).strip(),
             host=str(self.requestor.address),
+            shown=cast(GuardedSocket, self.assoc.dul.socket).shown,
         )
-        rejection = judge(call, self._listen, self._established())
-        if rejection is None:
+        cause = judge(call, self._listen, self._established())
+        if cause is None:
             self.acceptor.supported_contexts = prefer(
                 request.presentation_context_definition_list, self.acceptor.supported_contexts
             )
             super()._negotiate_as_acceptor()
             return
-        log.warning("association rejected peer=%s ae=%r cause=%s", call.host, call.calling_ae_title, rejection.name)
-        self.send_reject(*rejection.value)
+        self._refusals.add(
+            Refusal(cause=cause, host=call.host, ae_title=call.calling_ae_title, detail=_detail(cause, call))
+        )
+        self.send_reject(*ANSWERS[cause].value)
         evt.trigger(self.assoc, evt.EVT_REJECTED, {})
         self.assoc.is_rejected = True
         self.assoc.kill()
 
 
-def _is(call: Call, peer: Peer) -> bool:
-    return call.calling_ae_title == peer.ae_title and (
-        not peer.hosts or any(_is_host(call.host, host) for host in peer.hosts)
-    )
+def _detail(cause: Cause, call: Call) -> str:
+    """What an operator needs to put it right, and else nothing."""
+    match cause:
+        case Cause.CALLED_AE_TITLE:
+            return f"called={call.called_ae_title!r}"
+        case Cause.CERTIFICATE if call.shown is not None:
+            return f"names={','.join(sorted(call.shown.names))!r} sha256={call.shown.fingerprint}"
+        case _:
+            return ""
 
 
 def _is_host(address: str, host: str) -> bool:

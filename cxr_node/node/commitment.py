@@ -18,7 +18,7 @@ from pynetdicom.presentation import build_context
 
 from cxr_node.config import Destination
 from cxr_node.errors import CxrNodeError, DeliveryError
-from cxr_node.node.association import Entity, bury, client_tls, deadline
+from cxr_node.node.association import Entity, Wrapping, bury, deadline
 from cxr_node.node.destinations import EXPLICIT, IMPLICIT, associate
 from cxr_node.node.promises import Report, Transaction
 
@@ -56,7 +56,7 @@ class CommitmentScu:
 
     def __init__(self, destination: Destination, calling_ae_title: str, take: Callable[[Report], int]) -> None:
         self._destination = destination
-        self._tls = client_tls(destination.tls) if destination.tls else None
+        self._wrapping = Wrapping(destination)
         self._entity = Entity(calling_ae_title, destination.timeout_s)
         self._take = take
         self._association: Association | None = None
@@ -72,7 +72,7 @@ class CommitmentScu:
         if association is None or not association.is_established:
             contexts = [build_context(SOP_CLASS, list(SYNTAXES))]
             handlers: Any = [(evt.EVT_N_EVENT_REPORT, self._reported)]
-            association = associate(self._entity, self._destination, contexts, self._tls, handlers)
+            association = associate(self._entity, self._destination, contexts, self._wrapping, handlers)
             self._association = association
         limit_s = self._destination.timeout_s
         association.dimse_timeout = 2 * limit_s  # the deadline comes first and ends even a stuck send()

@@ -7,7 +7,6 @@ spool and never decoded, but for a peer that speaks Implicit VR only (PS3.4 B, P
 from __future__ import annotations
 
 import logging
-import ssl
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -22,7 +21,7 @@ from pynetdicom.presentation import PresentationContext, build_context
 from cxr_node.config import Destination
 from cxr_node.domain import ResultKind
 from cxr_node.errors import DeliveryError
-from cxr_node.node.association import Entity, bury, client_tls, deadline, diagnose
+from cxr_node.node.association import Entity, TlsArguments, Wrapping, bury, deadline, diagnose
 from cxr_node.node.statuses import Fate, judge
 
 log = logging.getLogger(__name__)
@@ -119,7 +118,7 @@ def associate(
     entity: Entity,
     destination: Destination,
     contexts: list[PresentationContext],
-    tls: ssl.SSLContext | None,
+    wrapping: Wrapping,
     handlers: list[EventHandlerType],
 ) -> Association:
     """Open an association with a destination.
@@ -129,14 +128,14 @@ def associate(
     UnreachableError : it does not come about now.
     DeliveryError : it has no presentation context for us, and never will.
     """
-    address = destination.address
+    address, tls = destination.address, wrapping.arguments()
     try:
         association = entity.open(address, contexts, tls, handlers)
     except OSError as error:  # the host name has no address
         raise UnreachableError(f"{address.host}: {error.strerror}") from error
     if not association.is_established:
         bury(association)
-        raise _refusal(association, destination)
+        raise _refusal(association, destination, tls)
     return association
 
 
@@ -146,7 +145,7 @@ class StorageScu:
     def __init__(self, destination: Destination, calling_ae_title: str) -> None:
         _config.STORE_SEND_CHUNKED_DATASET = True  # from the file, as it is
         self._destination = destination
-        self._tls = client_tls(destination.tls) if destination.tls else None
+        self._wrapping = Wrapping(destination)
         self._entity = Entity(calling_ae_title, destination.timeout_s)
         self._association: Association | None = None
         optional = {OPTIONAL_SOP_CLASSES[kind] for kind in destination.send if kind in OPTIONAL_SOP_CLASSES}
@@ -187,7 +186,7 @@ class StorageScu:
         self._sop_classes |= sop_classes
         handlers: list[EventHandlerType] = [(evt.EVT_DIMSE_RECV, self._answered)]
         contexts = _contexts(self._sop_classes)
-        self._association = associate(self._entity, self._destination, contexts, self._tls, handlers)
+        self._association = associate(self._entity, self._destination, contexts, self._wrapping, handlers)
         return self._association
 
     def _store(self, association: Association, parcel: Parcel) -> Receipt:
@@ -272,7 +271,7 @@ def _verdict(value: int) -> Receipt:
             raise DeliveryError(f"0x{value:04X}: {status.words}", permanent=permanent, status=value)
 
 
-def _refusal(association: Association, destination: Destination) -> DeliveryError:
+def _refusal(association: Association, destination: Destination, tls: TlsArguments | None) -> DeliveryError:
     """Why there is no association. A wrong AE title is put right by people: tried again on schedule, and visible."""
     address, where = destination.address, str(destination.address)
     answer = association.acceptor.primitive
@@ -283,5 +282,5 @@ def _refusal(association: Association, destination: Destination) -> DeliveryErro
         return DeliveryError(f"{where}: accepts none of our SOP Classes", permanent=True)
     if getattr(association.dul.socket, "connected", False):
         return UnreachableError(f"{where}: association aborted, or not answered")
-    why = diagnose(address.host, address.port, destination.timeout_s)
+    why = diagnose(address, destination.timeout_s, tls)
     return UnreachableError(f"{where}: no connection: {why}")

@@ -4,19 +4,17 @@ Replaces pynetdicom's DIMSE provider of an acceptor, which collects a data set i
 file behind on an abort. Knows no ledger and no configuration: a `Receiver` opens the files and judges them.
 PS3.7 9.1.1 (C-STORE), 9.3.1 (its messages), E.1 (command elements); PS3.8 Annex E (PDVs).
 
-All of this runs on the association's reading thread: while an object is made safe nothing more is read, so a
-peer that sends without waiting is held back by TCP and not by memory.
+All of this runs on the association's reading thread: while an object is made safe nothing more is read, so who
+sends without waiting is held back by TCP.
 """
 
 from __future__ import annotations
 
-import logging
 import re
 import time
-from dataclasses import dataclass
 from enum import IntEnum
 from io import BytesIO
-from typing import Any, Protocol
+from typing import Any
 
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
@@ -24,18 +22,29 @@ from pynetdicom.dsutils import decode
 from pynetdicom.pdu_primitives import P_DATA
 
 from cxr_node.errors import ContradictionError, CxrNodeError, InstanceError, LedgerLostError, ResourceError
+from cxr_node.node.journal import describe
 from cxr_node.node.listener import Provider
+from cxr_node.node.refusals import Cause, Refusal, Refusals
 from cxr_node.node.spool import Part
-
-log = logging.getLogger(__name__)
+from cxr_node.node.storing import Receiver, RefusedError, StoreRequest
+from cxr_node.node.transport import Pace
 
 SUCCESS = 0x0000
 OUT_OF_RESOURCES = 0xA700
 MISMATCH = 0xA900
 CANNOT_UNDERSTAND = 0xC000
 INVALID_INSTANCE = 0x0117
+_CAUSES = {
+    OUT_OF_RESOURCES: Cause.OUT_OF_RESOURCES,
+    MISMATCH: Cause.MISMATCH,
+    INVALID_INSTANCE: Cause.INVALID_INSTANCE,
+}
 
 MAX_COMMAND_BYTES = 16 * 1024
+MAX_WAITING = 8
+"""Requests of one association that wait for an answer; nobody may send more than one (PS3.7 D.3.3.3)."""
+MESSAGE_GRACE_S = 60.0
+"""A message that was begun must be complete after this and its length over the slowest rate."""
 _NO_DATA_SET = 0x0101
 _IS_COMMAND, _IS_LAST = 1, 2  # PS3.8 E.2, message control header
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
@@ -50,64 +59,17 @@ class CommandField(IntEnum):
     C_CANCEL_RQ = 0x0FFF
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoreRequest:
-    """What a C-STORE-RQ says of the object that follows, and who says it."""
-
-    message_id: int
-    context_id: int
-    sop_class_uid: str
-    sop_instance_uid: str
-    transfer_syntax_uid: str
-    calling_ae_title: str
-    peer_host: str
-
-
-class RefusedError(CxrNodeError):
-    """An object is not taken; the status is the answer, the sentence is for the log."""
-
-    def __init__(self, status: int, sentence: str) -> None:
-        self.status = status
-        super().__init__(sentence)
-
-
 class ProtocolError(CxrNodeError):
     """The peer does not keep to the protocol: the association is aborted."""
-
-
-class Receiver(Protocol):
-    """Who takes the objects."""
-
-    @property
-    def max_object_bytes(self) -> int:
-        """Longest data set that is taken."""
-        ...
-
-    def begin(self, request: StoreRequest) -> Part:
-        """Open a file for an object.
-
-        Raises
-        ------
-        RefusedError, ResourceError : it shall not come.
-        """
-        ...
-
-    def finish(self, request: StoreRequest, part: Part) -> None:
-        """Make a complete object safe; when this returns the node answers for it.
-
-        Raises
-        ------
-        RefusedError, InstanceError, ResourceError : it is not taken.
-        """
-        ...
 
 
 class StorageProvider(Provider):
     """C-STORE and C-ECHO of one association."""
 
-    def __init__(self, assoc: Association, receiver: Receiver) -> None:
+    def __init__(self, assoc: Association, receiver: Receiver, refusals: Refusals) -> None:
         super().__init__(assoc)
         self._receiver = receiver
+        self._refusals = refusals
         self._command = bytearray()
         self._request: StoreRequest | None = None
         self._part: Part | None = None
@@ -115,6 +77,7 @@ class StorageProvider(Provider):
         self._received_bytes = 0
         self._busy = False
         self._last_at = time.monotonic()
+        self._pace = Pace(MESSAGE_GRACE_S)
 
     @property
     def idle_s(self) -> float:
@@ -125,7 +88,7 @@ class StorageProvider(Provider):
         """Drop what has not been received whole."""
         part, self._part = self._part, None
         if part is not None:
-            log.warning("object dropped peer=%s bytes=%d cause='the association ended'", self._peer, part.size_bytes)
+            self._tell(Cause.DROPPED, f"bytes={part.size_bytes}")
             part.discard()
 
     def receive_primitive(self, primitive: P_DATA) -> None:
@@ -135,20 +98,24 @@ class StorageProvider(Provider):
             for context_id, pdv in primitive.presentation_data_value_list:
                 self._take(context_id, memoryview(pdv))
         except ProtocolError as error:
-            log.warning("association aborted peer=%s cause=%r", self._peer, str(error))
+            self._tell(Cause.PROTOCOL, str(error))
             self.dul.event_queue.put("Evt19")  # PS3.8 9.2: invalid PDU, A-ABORT
-        except Exception:  # one association's fault, whatever it is, must not end the others
-            log.exception("association aborted peer=%s", self._peer)
+        except Exception as error:  # one association's fault, whatever it is, must not end the others
+            self._tell(Cause.FAULT, describe(error))
             self.dul.event_queue.put("Evt19")
         finally:
             self._busy = False
             self._last_at = time.monotonic()
 
-    @property
-    def _peer(self) -> str:
-        return str(self.assoc.requestor.address)
+    def _tell(self, cause: Cause, detail: str) -> None:
+        peer = self.assoc.requestor
+        ae_title = str(peer.ae_title).strip()
+        self._refusals.add(Refusal(cause=cause, host=str(peer.address), ae_title=ae_title, detail=detail))
 
     def _take(self, context_id: int, pdv: memoryview) -> None:
+        if self._request is None and not self._command:
+            self._pace.begin()
+        self._keep_pace(len(pdv))
         is_command, is_last = control(pdv)
         if self._request is not None:
             if is_command or context_id != self._request.context_id:
@@ -166,12 +133,18 @@ class StorageProvider(Provider):
                 encoded, self._command = bytes(self._command), bytearray()
                 self._obey(context_id, encoded)
 
+    def _keep_pace(self, nr_bytes: int) -> None:
+        if not self._pace.keeps_up(nr_bytes):
+            raise ProtocolError("a message that came too slowly")
+
     def _obey(self, context_id: int, encoded: bytes) -> None:
         command = _decode_command(encoded)
         match command.get("CommandField"):
             case CommandField.C_STORE_RQ:
                 self._begin(self._read(context_id, command), has_data=has_data_set(command))
             case CommandField.C_ECHO_RQ:
+                if self.msg_queue.qsize() >= MAX_WAITING:
+                    raise ProtocolError("more requests at a time than anybody may send")
                 echo = P_DATA()
                 pdv: Any = [context_id, bytes([_IS_COMMAND | _IS_LAST]) + encoded]  # typed a tuple, checked as a list
                 echo.presentation_data_value_list = [pdv]
@@ -244,10 +217,8 @@ class StorageProvider(Provider):
                 part.discard()
         refusal, self._refusal, self._request = self._refusal, None, None
         if refusal is not None:
-            log.warning(
-                "object refused peer=%s ae=%r bytes=%d status=0x%04X cause=%r",
-                *(request.peer_host, request.calling_ae_title, self._received_bytes, refusal.status, str(refusal)),
-            )
+            cause = _CAUSES.get(refusal.status, Cause.CANNOT_UNDERSTAND)
+            self._tell(cause, f"status=0x{refusal.status:04X} bytes={self._received_bytes} {refusal}")
         self._respond(request, SUCCESS if refusal is None else refusal.status)
 
     def _refuse(self, error: CxrNodeError) -> None:

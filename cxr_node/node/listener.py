@@ -6,34 +6,36 @@ TLS hands on the thread that accepts: one silent client stops all others. Pinned
 
 from __future__ import annotations
 
-import logging
 import socket
-import ssl
+import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 from pynetdicom.acse import ACSE
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dul import DULServiceProvider
 from pynetdicom.fsm import InvalidEventError, StateMachine
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
+from cxr_node.node.journal import describe
+from cxr_node.node.refusals import Cause, Refusal, Refusals
+from cxr_node.node.tls import Renewed, Shown, shown_by, why
 from cxr_node.node.transport import Checkpoint, GuardedSocket, NotifyingQueue
-
-log = logging.getLogger(__name__)
 
 HANDSHAKE_S = 5.0
 """From the connection to the end of the TLS handshake."""
 ARTIM_S = 5.0
 """From the connection to its A-ASSOCIATE-RQ, and from a refusal to its end (PS3.8 9.1.5)."""
 BACKLOG = 128
+GIVING_WAY = 64
+"""Connections that are being closed for newcomers, at a time."""
 
 
 class Provider(DIMSEServiceProvider):
@@ -58,6 +60,27 @@ class Gate:
     max_connections: int
     max_connections_per_host: int
     max_pdu_bytes: int
+    refusals: Refusals = field(default_factory=Refusals)
+
+
+@dataclass(slots=True, eq=False)
+class Caller:
+    """One connection, from its first byte on."""
+
+    host: str
+    connection: socket.socket
+    association: Association | None = None
+    gives_way: bool = False
+
+    @property
+    def is_associated(self) -> bool:
+        """It has asked for an association and got it."""
+        return self.association is not None and bool(self.association.is_established)
+
+    def hang_up(self) -> None:
+        """Let its thread find the connection closed."""
+        with suppress(OSError):  # past ssl, whose own shutdown() would forget its state under the thread's hands
+            socket.socket.shutdown(self.connection, socket.SHUT_RDWR)
 
 
 class GuardedHandler(RequestHandler):
@@ -67,12 +90,14 @@ class GuardedHandler(RequestHandler):
 
     def handle(self) -> None:
         """Run the association to its end."""
+        self._caller = self.server.caller(self.request)
         try:
-            self._prepare()
+            shown = self._prepare()
         except OSError as error:  # ssl.SSLError is one
-            log.warning("connection closed peer=%s cause=%s", self.client_address[0], type(error).__name__)
+            self.server.refuse(Cause.TLS, self._caller.host, why(error))
             return
-        association = self._create_association()
+        association = self._caller.association = self._create_association()
+        self._connection.shown = shown
         provider = association.dimse = self.server.gate.make_provider(association)
         self._end_polling(association)
         self.server.opened(association, provider)
@@ -93,12 +118,18 @@ class GuardedHandler(RequestHandler):
             self.request.shutdown(socket.SHUT_RDWR)
         self.request.close()
 
-    def _prepare(self) -> None:
+    def _prepare(self) -> Shown | None:
+        """Set the connection up, and shake hands; what the peer has shown is looked at when it says who it is."""
         self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.request.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self.request.settimeout(HANDSHAKE_S)
-        if self.server.tls is not None:
-            self.request = self.server.tls.wrap_socket(self.request, server_side=True)
+        if self.server.tls is None:
+            return None
+        context = self.server.tls.context()
+        connection = context.wrap_socket(self.request, server_side=True, do_handshake_on_connect=False)
+        self.request = self._caller.connection = connection
+        connection.do_handshake()
+        return shown_by(connection)
 
     def _create_association(self) -> Association:
         association = super()._create_association()
@@ -106,9 +137,9 @@ class GuardedHandler(RequestHandler):
         association.dul.daemon = True  # nobody's silence may keep the process from ending
         association.dul.socket = None
         association.dul.event_queue.get_nowait()  # the base class's socket has announced the connection
-        self._connection = GuardedSocket(association, self.request, gate.max_pdu_bytes)
+        self._connection = GuardedSocket(association, self.request, gate.max_pdu_bytes, gate.refusals)
         association.set_socket(self._connection)
-        association.dul.state_machine = _GuardedStateMachine(association.dul)
+        association.dul.state_machine = _GuardedStateMachine(association.dul, self.server)
         association.acse = gate.make_acse(association)
         return association
 
@@ -124,13 +155,20 @@ class GuardedHandler(RequestHandler):
 class _GuardedStateMachine(StateMachine):
     """PS3.8 9.2; an event that has no place in it ends its own connection, and nothing else."""
 
+    def __init__(self, dul: DULServiceProvider, server: GuardedServer) -> None:
+        super().__init__(dul)
+        self._server = server
+
     def do_action(self, event: str) -> None:
+        awaits_request = self.current_state == "Sta2"
         try:
             super().do_action(event)
+            if awaits_request and event == "Evt17":  # closed: the association's thread would wait on for the request
+                self.dul.to_user_queue.put(cast(Any, None))
         except InvalidEventError:  # our answer to a peer that has broken the protocol meanwhile
             self.dul.kill_dul()  # the association's thread sees it, and the handler closes the connection
-        except Exception:  # one association's fault, whatever it is, must not end the others
-            log.exception("association ended peer=%s", self.dul.assoc.requestor.address)
+        except Exception as error:  # one association's fault, whatever it is, must not end the others
+            self._server.refuse(Cause.FAULT, str(self.dul.assoc.requestor.address), describe(error))
             self.dul.kill_dul()
 
 
@@ -148,13 +186,13 @@ class GuardedServer(ThreadedAssociationServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, ae: ApplicationEntity, address: tuple[str, int], gate: Gate, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, ae: ApplicationEntity, address: tuple[str, int], gate: Gate, tls: Renewed | None) -> None:
         self.gate = gate
         self.tls = tls
         self.on_turn: Callable[[], None] = lambda: None
         """Called again and again by the thread that accepts, as long as it does."""
         self._lock = threading.Lock()
-        self._hosts: Counter[str] = Counter()
+        self._callers: dict[socket.socket, Caller] = {}
         self._open: dict[Association, Provider] = {}
         # The base class gets no TLS context: it would shake hands on the thread that accepts.
         contexts = _Shared(ae.supported_contexts)
@@ -176,18 +214,27 @@ class GuardedServer(ThreadedAssociationServer):
         with self._lock:
             self._open.pop(association, None)
 
+    def caller(self, request: socket.socket) -> Caller:
+        """Tell whose connection it is, of those that were let in."""
+        with self._lock:
+            return self._callers[request]
+
+    def refuse(self, cause: Cause, host: str, detail: str = "") -> None:
+        """Count and tell."""
+        self.gate.refusals.add(Refusal(cause=cause, host=host, detail=detail))
+
     def process_request(self, request: Any, client_address: Any) -> None:
         """Make a thread for a connection, unless there are enough."""
         host = client_address[0]
-        if not self._admit(host):
-            log.warning("connection closed peer=%s cause='too many connections'", host)
+        if not self._admit(request, host):
+            self.refuse(Cause.TOO_MANY_CONNECTIONS, host)
             self._hang_up(request)
             return
         thread = threading.Thread(target=self._run, args=(request, client_address), name=f"peer {host}", daemon=True)
         try:
             thread.start()
         except RuntimeError:  # no more threads on this machine
-            self._leave(host)
+            self._leave(request)
             self._hang_up(request)
 
     def shutdown_request(self, request: Any) -> None:
@@ -196,11 +243,13 @@ class GuardedServer(ThreadedAssociationServer):
     def service_actions(self) -> None:
         """Say that the listener has come round once more."""
         super().service_actions()
+        self.gate.refusals.turn()
         self.on_turn()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log without the traceback that socketserver prints."""
-        log.error("connection ended by a fault peer=%s", client_address[0], exc_info=True)
+        """Tell of a fault without the traceback that socketserver prints."""
+        error = sys.exception()
+        self.refuse(Cause.FAULT, client_address[0], "" if error is None else describe(error))
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """Accept; where the machine has no descriptor left, let others finish instead of spinning."""
@@ -217,18 +266,27 @@ class GuardedServer(ThreadedAssociationServer):
         try:
             self.process_request_thread(request, client_address)
         finally:
-            self._leave(client_address[0])
+            self._leave(request)
 
-    def _admit(self, host: str) -> bool:
+    def _admit(self, request: socket.socket, host: str) -> bool:
+        """Let a connection in; where all places are taken, the oldest without an association gives way."""
         with self._lock:
-            full = self._hosts.total() >= self.gate.max_connections
-            if full or self._hosts[host] >= self.gate.max_connections_per_host:
+            callers = list(self._callers.values())
+            if sum(caller.host == host for caller in callers) >= self.gate.max_connections_per_host:
                 return False
-            self._hosts[host] += 1
-            return True
+            leaving = None
+            if len(callers) >= self.gate.max_connections:
+                silent = (caller for caller in callers if not caller.gives_way and not caller.is_associated)
+                leaving = next(silent, None)
+                if leaving is None or len(callers) >= self.gate.max_connections + GIVING_WAY:
+                    return False
+                leaving.gives_way = True
+            self._callers[request] = Caller(host, request)
+        if leaving is not None:
+            leaving.hang_up()
+            self.refuse(Cause.GAVE_WAY, leaving.host)
+        return True
 
-    def _leave(self, host: str) -> None:
+    def _leave(self, request: socket.socket) -> None:
         with self._lock:
-            self._hosts[host] -= 1
-            if self._hosts[host] <= 0:
-                del self._hosts[host]
+            self._callers.pop(request, None)

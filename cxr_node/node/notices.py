@@ -22,14 +22,13 @@ from cxr_node.node.intake import (
     MISMATCH,
     CommandField,
     ProtocolError,
-    Receiver,
-    RefusedError,
     StorageProvider,
-    StoreRequest,
     control,
     has_data_set,
 )
 from cxr_node.node.promises import Report
+from cxr_node.node.refusals import Refusals
+from cxr_node.node.storing import Receiver, RefusedError, StoreRequest
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +42,8 @@ Take = Callable[[Report, str], int]
 class NoticeProvider(StorageProvider):
     """C-STORE, C-ECHO, and N-EVENT-REPORT, of one association."""
 
-    def __init__(self, assoc: Association, receiver: Receiver, take: Take) -> None:
-        super().__init__(assoc, receiver)
+    def __init__(self, assoc: Association, receiver: Receiver, refusals: Refusals, take: Take) -> None:
+        super().__init__(assoc, receiver, refusals)
         self._take_report = take
         self._notice: dict[str, Any] | None = None
         self._context_id = 0
@@ -54,6 +53,7 @@ class NoticeProvider(StorageProvider):
         if self._notice is None:
             super()._take(context_id, pdv)
             return
+        self._keep_pace(len(pdv))
         is_command, is_last = control(pdv)
         if is_command or context_id != self._context_id:
             raise ProtocolError("another message inside an N-EVENT-REPORT")

@@ -13,9 +13,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from socketserver import BaseServer
 from typing import Protocol
@@ -33,14 +35,16 @@ from cxr_node.node import commitment
 from cxr_node.node.arrivals import Arrival, first_receipt
 from cxr_node.node.callers import GuardedAcse
 from cxr_node.node.filemeta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, file_meta
-from cxr_node.node.intake import OUT_OF_RESOURCES, RefusedError, StorageProvider, StoreRequest
+from cxr_node.node.intake import OUT_OF_RESOURCES, StorageProvider
 from cxr_node.node.ledger import Ledger
 from cxr_node.node.listener import ARTIM_S, Gate, GuardedServer
 from cxr_node.node.notices import NoticeProvider
 from cxr_node.node.rebuild import discard_orphans, rebuild
+from cxr_node.node.refusals import Refusal, Refusals
 from cxr_node.node.reports import Reports
 from cxr_node.node.spool import MIB, Part, Spool
-from cxr_node.node.tls import server_tls
+from cxr_node.node.storing import RefusedError, StoreRequest
+from cxr_node.node.tls import Renewed, server_tls
 from cxr_node.node.transport import GuardedSocket
 from cxr_node.node.wakeup import Role, ring
 
@@ -78,6 +82,8 @@ class Hooks:
     """Called with the port once it listens."""
     progress: Callable[[], None] = lambda: None
     """Called by the thread that accepts, about four times a second."""
+    on_refusal: Callable[[Refusal], None] = lambda _: None
+    """Told of who was refused and why, at most once a minute for each peer and cause; must neither fail nor wait."""
 
 
 class SpoolReceiver:
@@ -162,10 +168,13 @@ def serve(config: Config, inspect: Inspect, transfer_syntaxes: Sequence[str], ho
     ledger = Ledger.open(config.spool.path, mend=True)
     try:
         _tidy(spool, ledger, inspect, hooks.progress)
+        refusals = Refusals(hooks.on_refusal)
         reports = Reports(config, ledger) if wants_commitment(config) else None
-        server = _listen(config, SpoolReceiver(config, inspect, spool, ledger), reports, transfer_syntaxes)
+        receiver = SpoolReceiver(config, inspect, spool, ledger)
+        server = _listen(config, partial(_provider, receiver, reports, refusals), transfer_syntaxes, refusals)
         server.on_turn = hooks.progress
         _run(server, ledger, hooks)
+        refusals.close()
     finally:
         ledger.close()
 
@@ -184,24 +193,30 @@ def wants_commitment(config: Config) -> bool:
     return any(destination.commitment_wait_h is not None for destination in config.destinations)
 
 
-def _provider(association: Association, receiver: SpoolReceiver, reports: Reports | None) -> StorageProvider:
+def _provider(
+    receiver: SpoolReceiver, reports: Reports | None, refusals: Refusals, association: Association
+) -> StorageProvider:
     if reports is None:
-        return StorageProvider(association, receiver)
-    return NoticeProvider(association, receiver, reports.take)
+        return StorageProvider(association, receiver, refusals)
+    return NoticeProvider(association, receiver, refusals, reports.take)
 
 
 def _listen(
-    config: Config, receiver: SpoolReceiver, reports: Reports | None, transfer_syntaxes: Sequence[str]
+    config: Config,
+    make_provider: Callable[[Association], StorageProvider],
+    transfer_syntaxes: Sequence[str],
+    refusals: Refusals,
 ) -> GuardedServer:
     listen = config.listen
-    tls = server_tls(listen.tls) if listen.tls is not None else None
+    tls = Renewed(listen.tls, server_tls) if listen.tls is not None else None
     # Twice the associations, and some: calls that will be rejected must be heard, and one host leaves room for others.
     gate = Gate(
-        make_acse=lambda association: GuardedAcse(association, listen, lambda: _established(server)),
-        make_provider=lambda association: _provider(association, receiver, reports),
+        make_acse=lambda association: GuardedAcse(association, listen, lambda: _established(server), refusals),
+        make_provider=make_provider,
         max_connections=2 * listen.max_associations + 16,
-        max_connections_per_host=listen.max_associations + 8,
+        max_connections_per_host=min(listen.max_associations, listen.max_associations_per_host) + 8,
         max_pdu_bytes=listen.max_pdu_bytes,
+        refusals=refusals,
     )
     try:
         server = GuardedServer(_entity(config, transfer_syntaxes), (listen.host, listen.port), gate, tls)
@@ -268,5 +283,6 @@ def _abort(association: Association) -> None:
         association.dul.socket.drop()
 
 
-def _established(server: GuardedServer) -> int:
-    return sum(association.is_established for association in server.associations)
+def _established(server: GuardedServer) -> Counter[str]:
+    """Associations of each host."""
+    return Counter(str(one.requestor.address) for one in server.associations if one.is_established)

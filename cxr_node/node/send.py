@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from pynetdicom.presentation import build_context
 
 from cxr_node.config import Address
 from cxr_node.errors import DeliveryError, InstanceError, ResourceError
+from cxr_node.node.association import TlsArguments, diagnose
 
 VERIFICATION = "1.2.840.10008.1.1"
 _MAX_PDU_BYTES = 131072
@@ -38,14 +40,15 @@ class Sent:
         return self.status is not None and (self.status == 0 or self.status & 0xF000 == 0xB000)
 
 
-def echo(address: Address, calling_ae_title: str, timeout_s: float = 5.0) -> None:
+def echo(address: Address, calling_ae_title: str, timeout_s: float = 5.0, tls: TlsArguments | None = None) -> None:
     """C-ECHO.
 
     Raises
     ------
     DeliveryError : the peer cannot be reached, refuses the association or does not answer.
     """
-    with _association(address, calling_ae_title, {(VERIFICATION, "1.2.840.10008.1.2")}, timeout_s) as association:
+    kinds = {(VERIFICATION, "1.2.840.10008.1.2")}
+    with _association(address, calling_ae_title, kinds, timeout_s, tls) as association:
         answer = association.send_c_echo()
         if answer.get("Status") != 0:
             raise DeliveryError(f"{address} did not answer the C-ECHO", permanent=False)
@@ -63,6 +66,14 @@ def bind_for_a_moment(host: str, port: int) -> None:
             pass
     except OSError as error:
         raise ResourceError(f"{host}:{port} cannot be listened on: {error.strerror}") from error
+
+
+def certificate_at(host: str, port: int, timeout_s: float = 2.0) -> bytes | None:
+    """PEM of what a TLS listener shows, unverified; None where there is none."""
+    try:
+        return ssl.get_server_certificate((host, port), timeout=timeout_s).encode()
+    except OSError:
+        return None
 
 
 def free_port(host: str) -> int:
@@ -123,17 +134,27 @@ def _kind(path: Path) -> tuple[str, str]:
 
 @contextlib.contextmanager
 def _association(
-    address: Address, calling_ae_title: str, kinds: set[tuple[str, str]], timeout_s: float
+    address: Address,
+    calling_ae_title: str,
+    kinds: set[tuple[str, str]],
+    timeout_s: float,
+    tls: TlsArguments | None = None,
 ) -> Iterator[Association]:
     _config.STORE_SEND_CHUNKED_DATASET = True  # from the file, as it is: no decoding, no second copy
     entity = AE(calling_ae_title)
     entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = timeout_s
     contexts = [build_context(sop_class, syntax) for sop_class, syntax in sorted(kinds)][:_MAX_CONTEXTS]
     association = entity.associate(
-        address.host, address.port, contexts=contexts, ae_title=address.ae_title, max_pdu=_MAX_PDU_BYTES
+        address.host,
+        address.port,
+        contexts=contexts,
+        ae_title=address.ae_title,
+        max_pdu=_MAX_PDU_BYTES,
+        tls_args=tls,
     )
     if not association.is_established:
-        raise DeliveryError(_refusal(association, address), permanent=False)
+        tls_fault = f": {diagnose(address, timeout_s, tls)}" if tls else ""
+        raise DeliveryError(_refusal(association, address) + tls_fault, permanent=False)
     try:
         yield association
     finally:

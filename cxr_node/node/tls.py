@@ -1,31 +1,164 @@
-"""What the listener shows and whom it believes. PS3.15 B.12 (BCP 195, RFC 9325). Knows no association."""
+"""What the node shows in TLS and whom it believes, on either side, read anew when the files change.
+
+PS3.15 B.12 (BCP 195: RFC 8996, RFC 9325). Knows no association.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import ipaddress
+import logging
 import ssl
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
 
 from cxr_node.config import Tls
 from cxr_node.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """Of TLS 1.2: forward secrecy and authenticated encryption; all of TLS 1.3 have both."""
 
 
 def server_tls(tls: Tls) -> ssl.SSLContext:
-    """TLS 1.2 or newer with forward secrecy and a client certificate of our CA (BCP 195, PS3.15 B.12).
+    """TLS 1.2 or newer with forward secrecy and a client certificate of our CA.
 
     Raises
     ------
     ConfigError : a certificate or key cannot be used, or others may read the key.
     """
-    tls = tls.located()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.verify_mode = ssl.CERT_REQUIRED
+    return _loaded(context, tls, "listen.tls")
+
+
+def client_tls(tls: Tls) -> ssl.SSLContext:
+    """The same for a destination: its certificate is of our CA and names it, and ours is shown.
+
+    Raises
+    ------
+    ConfigError : a certificate or key cannot be used, or others may read the key.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # which checks certificate and name
+    return _loaded(context, tls, "destinations.tls")
+
+
+def _loaded(context: ssl.SSLContext, tls: Tls, section: str) -> ssl.SSLContext:
+    tls = tls.located()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    context.set_ciphers(CIPHERS)
     try:
-        context.set_ciphers(CIPHERS)
+        context.load_cert_chain(tls.certificate, tls.key, password=_nobody_types)
         context.load_verify_locations(tls.ca)
-        context.load_cert_chain(tls.certificate, tls.key)
+        if tls.crl is not None:
+            context.load_verify_locations(tls.crl)
+            context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+            if not context.cert_store_stats()["crl"]:
+                raise ConfigError(f"{section}.crl: {tls.crl} holds no certificate revocation list")
     except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"listen.tls: {tls.certificate}, {tls.key}, {tls.ca}: {error}") from error
+        why = getattr(error, "reason", None) or getattr(error, "strerror", None) or "not PEM"
+        files = ", ".join(str(file) for file in _files(tls))
+        raise ConfigError(f"{section}: {files}: cannot be used: {str(why).replace('_', ' ').lower()}") from error
     return context
+
+
+def offered(context: ssl.SSLContext, is_rsa: bool) -> dict[str, list[str]]:
+    """Cipher suites by protocol version, those that a certificate of this kind can serve."""
+    kinds = {"auth-any", "auth-rsa" if is_rsa else "auth-ecdsa"}
+    found: dict[str, list[str]] = {}
+    for cipher in context.get_ciphers():
+        if cipher["auth"] in kinds:
+            found.setdefault(cipher["protocol"], []).append(cipher["name"])
+    return found
+
+
+def _nobody_types() -> str:
+    """Answer for the pass phrase of an encrypted key: a service has no terminal to ask at."""
+    return ""
+
+
+def _files(tls: Tls) -> list[Path]:
+    return [file for file in (tls.certificate, tls.key, tls.ca, tls.crl) if file is not None]
+
+
+class Renewed:
+    """A context that follows its files, so that a renewed certificate needs no restart. Threads share it."""
+
+    def __init__(self, tls: Tls, make: Callable[[Tls], ssl.SSLContext]) -> None:
+        self._tls = tls
+        self._make = make
+        self._lock = threading.Lock()
+        self._watched = _files(tls.located())
+        self._seen = self._look()
+        self._context = make(tls)
+
+    def context(self) -> ssl.SSLContext:
+        """For the next handshake; files that cannot be used change nothing, and are told of once."""
+        with self._lock:
+            seen = self._look()
+            if seen != self._seen:
+                self._seen = seen
+                try:
+                    self._context = self._make(self._tls)
+                    log.info("certificates read anew certificate=%s", self._tls.certificate)
+                except ConfigError as error:
+                    log.error("the certificates from before stay in use: %s", error)
+            return self._context
+
+    def _look(self) -> list[tuple[int, int, int] | None]:
+        return [_stamp(file) for file in self._watched]
+
+
+def _stamp(file: Path) -> tuple[int, int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What a peer's certificate says of it, in the form in which the configuration names certificates."""
+
+    fingerprint: str
+    """SHA-256."""
+    names: frozenset[str]
+    """DNS names and IP addresses of the subjectAltName; without any, the Common Names."""
+
+    def is_one_of(self, certificates: tuple[str, ...]) -> bool:
+        """Tell whether a list of fingerprints and names has it."""
+        return self.fingerprint in certificates or not self.names.isdisjoint(certificates)
+
+
+def shown_by(connection: ssl.SSLSocket) -> Shown:
+    """Read the certificate that a peer has shown in a handshake, which has verified it."""
+    encoded, certificate = connection.getpeercert(binary_form=True), cast(dict[str, Any], connection.getpeercert())
+    if not encoded or not certificate:
+        raise ssl.SSLError("no certificate was shown")
+    names = {_name(kind, value) for kind, value in certificate.get("subjectAltName", ()) if kind in _NAMES}
+    if not names:
+        subject = [pair for part in certificate.get("subject", ()) for pair in part]
+        names = {value.lower() for kind, value in subject if kind == "commonName"}
+    return Shown(fingerprint=hashlib.sha256(encoded).hexdigest(), names=frozenset(names))
+
+
+_NAMES = ("DNS", "IP Address")
+
+
+def _name(kind: str, value: str) -> str:
+    return str(ipaddress.ip_address(value.strip())) if kind == "IP Address" else value.lower()
+
+
+def why(error: OSError) -> str:
+    """Say in OpenSSL's constant words why a handshake failed."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate not accepted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.replace("_", " ").lower()
+    return "no end of the handshake in time" if isinstance(error, TimeoutError) else "the connection was lost"

@@ -7,7 +7,6 @@ pinned, and `tests/node/test_transport.py` holds each name we rely on. PS3.8 9.1
 
 from __future__ import annotations
 
-import logging
 import os
 import queue
 import select
@@ -22,7 +21,8 @@ from typing import Any, cast
 from pynetdicom.association import Association
 from pynetdicom.transport import AssociationSocket
 
-log = logging.getLogger(__name__)
+from cxr_node.node.refusals import Cause, Refusal, Refusals
+from cxr_node.node.tls import Shown
 
 SLOWEST_BYTES_PER_S = 32 * 1024
 PDU_GRACE_S = 5.0
@@ -105,13 +105,35 @@ class Checkpoint(threading.Event):
         return super().wait(timeout)
 
 
+class Pace:
+    """How long a message may take in all; else a byte a minute, in a PDU of its own, would keep it open for years."""
+
+    def __init__(self, grace_s: float) -> None:
+        self._grace_s = grace_s
+        self.begin()
+
+    def begin(self) -> None:
+        """A message begins."""
+        self._begun_at, self._bytes = time.monotonic(), 0
+
+    def keeps_up(self, nr_bytes: int) -> bool:
+        """Tell whether it still comes fast enough, now that more of it is there."""
+        self._bytes += nr_bytes
+        return time.monotonic() - self._begun_at <= self._grace_s + self._bytes / SLOWEST_BYTES_PER_S
+
+
 class GuardedSocket(AssociationSocket):
     """A connection whose PDUs have a longest length, a deadline, and so a slowest rate."""
 
-    def __init__(self, assoc: Association, client_socket: socket.socket, max_pdu_bytes: int) -> None:
+    def __init__(
+        self, assoc: Association, client_socket: socket.socket, max_pdu_bytes: int, refusals: Refusals
+    ) -> None:
         super().__init__(assoc, client_socket=client_socket)
         self.wake = Wake()
         """Set by who has something to send."""
+        self.shown: Shown | None = None
+        """The peer's certificate."""
+        self._refusals = refusals
         self._max_pdu_bytes = max_pdu_bytes
         self._after_abort_bytes = 0
 
@@ -153,11 +175,11 @@ class GuardedSocket(AssociationSocket):
         established = bool(self.assoc.is_established)
         longest = self._max_pdu_bytes + PDU_SLACK_BYTES if established else REQUEST_PDU_BYTES
         if nr_bytes > longest:
-            self._refuse(f"a PDU of {nr_bytes} bytes; {longest} are allowed")
+            self._refuse(Cause.PDU_TOO_LONG, f"a PDU of {nr_bytes} bytes; {longest} are allowed")
         if self.assoc.dul.state_machine.current_state == "Sta13":
             self._after_abort_bytes += nr_bytes
             if self._after_abort_bytes > AFTER_ABORT_BYTES:
-                self._refuse("a peer that goes on after an abort")
+                self._refuse(Cause.PROTOCOL, "a peer that goes on after an abort")
         content = bytearray(nr_bytes)
         rest = memoryview(content)
         deadline = time.monotonic() + PDU_GRACE_S + nr_bytes / SLOWEST_BYTES_PER_S
@@ -175,12 +197,12 @@ class GuardedSocket(AssociationSocket):
         if connection is None:
             return 0
         if remaining_s <= 0:
-            self._refuse("a PDU that came too slowly")
+            self._refuse(Cause.TOO_SLOW, "a PDU that came too slowly")
         connection.settimeout(remaining_s)
         try:
             return connection.recv_into(rest)
         except TimeoutError:
-            return self._refuse("a PDU that came too slowly")
+            return self._refuse(Cause.TOO_SLOW, "a PDU that came too slowly")
 
     def send(self, bytestream: bytes) -> None:
         """As the base class, but a peer that does not read is given up."""
@@ -195,7 +217,9 @@ class GuardedSocket(AssociationSocket):
         if not self.assoc.is_established:
             self.assoc.dul.to_user_queue.put(cast(Any, None))  # what the queue's reader makes of a timeout
 
-    def _refuse(self, what: str) -> int:
-        log.warning("connection closed peer=%s cause=%r", self.assoc.requestor.address, what)
+    def _refuse(self, cause: Cause, detail: str) -> int:
+        peer = self.assoc.requestor
+        ae_title = str(peer.ae_title).strip() if self.assoc.is_established else ""
+        self._refusals.add(Refusal(cause=cause, host=str(peer.address), ae_title=ae_title, detail=detail))
         self.drop()
-        raise OSError(what)
+        raise OSError(detail)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import ssl
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.dsutils import split_dataset
@@ -22,6 +22,7 @@ from cxr_node.errors import ConfigError, DeliveryError
 from cxr_node.node.destinations import Link, Parcel, link
 from cxr_node.node.statuses import TABLE, Fate, judge
 from tests.node import peers
+from tests.node.certificates import Authority
 
 Wrap = Callable[..., Parcel]
 Connect = Callable[..., Link]
@@ -407,66 +408,114 @@ def test_every_status_row_can_be_reached() -> None:
 
 
 @pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CA, and a certificate for 127.0.0.1 under it; and a CA that nobody knows."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl is missing: install the package openssl")
-    folder = tmp_path_factory.mktemp("tls")
-    for name in ("ca", "stranger"):
-        key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-        made = ["-keyout", f"{name}.key", "-out", f"{name}.pem", "-subj", f"/CN={name}"]
-        _run(folder, openssl, "req", "-x509", *key, *made)
-    _run(folder, openssl, "req", *key, "-keyout", "node.key", "-out", "node.csr", "-subj", "/CN=node")
-    (folder / "names").write_text("subjectAltName=IP:127.0.0.1")
-    signed = ["-in", "node.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "names"]
-    _run(folder, openssl, "x509", "-req", *signed, "-out", "node.pem")
-    return folder
+def ca(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("tls"))
 
 
-def _run(folder: Path, *command: str) -> None:
-    subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=60)
-
-
-def _tls(folder: Path, ca: str = "ca.pem") -> dict[str, str]:
-    return {"certificate": str(folder / "node.pem"), "key": str(folder / "node.key"), "ca": str(folder / ca)}
-
-
-def _server_tls(folder: Path) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "node.pem", folder / "node.key")
-    context.load_verify_locations(folder / "ca.pem")
-    context.verify_mode = ssl.CERT_REQUIRED
-    return context
-
-
-def test_tls_shows_our_certificate_and_checks_theirs(wrap: Wrap, connect: Connect, certificates: Path) -> None:
+def test_tls_shows_our_certificate_and_checks_theirs(wrap: Wrap, connect: Connect, ca: Authority) -> None:
     archive = peers.Archive()
-    with peers.listening(archive, tls=_server_tls(certificates)) as address:
-        assert connect(address, tls=_tls(certificates)).send(wrap()).status == 0
+    with peers.listening(archive, tls=ca.issue("pacs").server()) as address:
+        assert connect(address, tls=ca.issue("node").tls()).send(wrap()).status == 0
     assert len(archive.datasets) == 1
 
 
-def test_an_archive_of_a_foreign_ca_gets_nothing(wrap: Wrap, connect: Connect, certificates: Path) -> None:
+@pytest.mark.parametrize("name", ["pacs.example.org", "10.0.0.5"])
+def test_a_certificate_may_name_another_host_if_that_is_written(
+    wrap: Wrap, connect: Connect, ca: Authority, name: str
+) -> None:
+    archive, node = peers.Archive(), ca.issue("node")
+    with peers.listening(archive, tls=ca.issue("elsewhere", hosts=[name]).server()) as address:
+        with pytest.raises(DeliveryError, match="not accepted: IP address mismatch"):
+            connect(address, tls=node.tls()).send(wrap())
+        assert archive.datasets == {}
+        assert connect(address, tls=node.tls(server_name=name)).send(wrap()).status == 0
+
+
+FAULTS = {
+    "a foreign CA": "unable to get local issuer certificate|self.signed certificate",
+    "expired": "certificate has expired",
+    "revoked": "certificate revoked",
+    "no server": "purpose",
+    "TLS 1.1": "protocol version|unsupported protocol",
+    "no AEAD": "handshake failure",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_archive_that_cannot_be_believed_gets_nothing(
+    wrap: Wrap, connect: Connect, ca: Authority, tmp_path: Path, fault: str
+) -> None:
+    node, context = ca.issue("node").tls(), _lying(ca, tmp_path, fault)
+    if fault == "revoked":
+        node["crl"] = str(ca.crl)
     archive = peers.Archive()
-    refused = pytest.raises(DeliveryError, match="no connection: TLS failed")
-    with peers.listening(archive, tls=_server_tls(certificates)) as address, refused:
-        connect(address, tls=_tls(certificates, ca="stranger.pem")).send(wrap())
+    refused = pytest.raises(DeliveryError, match=f"no connection: TLS failed: .*({FAULTS[fault]})")
+    with peers.listening(archive, tls=context) as address, refused as caught:
+        connect(address, tls=node).send(wrap())
+    assert not caught.value.permanent
     assert archive.datasets == {}
 
 
-def test_a_plain_archive_gets_nothing_where_tls_is_configured(wrap: Wrap, connect: Connect, certificates: Path) -> None:
+def _lying(ca: Authority, folder: Path, fault: str) -> ssl.SSLContext:
+    match fault:
+        case "a foreign CA":
+            return Authority(folder, "stranger").issue("pacs").server()
+        case "expired":
+            return ca.issue("late", ends_in=timedelta(days=-1)).server()
+        case "no server":
+            return ca.issue("client", usages=[ExtendedKeyUsageOID.CLIENT_AUTH]).server()
+        case "revoked":
+            gone = ca.issue("gone")
+            ca.revoke(gone)
+            return gone.server()
+    context = ca.issue("pacs").server()
+    if fault == "TLS 1.1":
+        with pytest.warns(DeprecationWarning):
+            context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+        context.set_ciphers("ALL:@SECLEVEL=0")
+    else:
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers("ECDHE-ECDSA-AES256-SHA384:ECDHE-ECDSA-AES128-SHA")
+    return context
+
+
+def test_an_archive_that_does_not_believe_us_is_told_of(
+    wrap: Wrap, connect: Connect, ca: Authority, tmp_path: Path
+) -> None:
+    node = Authority(tmp_path, "stranger").issue("node").tls() | {"ca": str(ca.pem)}
+    refused = pytest.raises(DeliveryError, match=r"unknown ca|aborted")
+    with peers.listening(peers.Archive(), tls=ca.issue("pacs").server()) as address, refused:
+        connect(address, tls=node).send(wrap())
+
+
+def test_a_renewed_certificate_is_shown_from_the_next_association_on(
+    wrap: Wrap, connect: Connect, ca: Authority, tmp_path: Path
+) -> None:
+    other = Authority(tmp_path, "stranger")
+    with peers.listening(peers.Archive(), tls=other.issue("pacs").server()) as address:
+        node = ca.issue("renewed")
+        pacs = connect(address, tls=node.tls() | {"ca": str(other.pem)})
+        with pytest.raises(DeliveryError):
+            pacs.send(wrap())
+        renewed = other.issue("renewed")
+        node.key.write_bytes(renewed.key.read_bytes())
+        node.certificate.write_bytes(renewed.certificate.read_bytes())
+        assert pacs.send(wrap()).status == 0
+
+
+def test_a_plain_archive_gets_nothing_where_tls_is_configured(wrap: Wrap, connect: Connect, ca: Authority) -> None:
     archive = peers.Archive()
     refused = pytest.raises(DeliveryError)
     with peers.listening(archive) as address, refused as caught:
-        connect(address, timeout_s=1.0, tls=_tls(certificates)).send(wrap())
+        connect(address, timeout_s=1.0, tls=ca.issue("node").tls()).send(wrap())
     assert not caught.value.permanent
     assert archive.datasets == {}
 
 
 def test_certificates_that_cannot_be_read_are_the_operators_fault(tmp_path: Path, connect: Connect) -> None:
-    with pytest.raises(ConfigError, match="cannot be used"):
-        connect(peers.nobody(), tls=_tls(tmp_path))
+    missing = {part: str(tmp_path / part) for part in ("certificate", "key", "ca")}
+    with pytest.raises(ConfigError, match=r"destinations\.tls: .* cannot be used: no such file"):
+        connect(peers.nobody(), tls=missing)
 
 
 @pytest.mark.pacs

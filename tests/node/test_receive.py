@@ -527,7 +527,7 @@ def test_no_log_line_names_a_patient(tmp_path: Path, caplog: pytest.LogCaptureFi
         assert peer.store(str(dataset.SOPInstanceUID), data_set[:-500]) == 0xC000
     lines = [record.getMessage() for record in caplog.records if record.name.startswith("cxr_node")]
     assert sum("stored" in line for line in lines) == 1
-    assert sum("refused" in line for line in lines) == 2
+    assert sum("refused peer=" in line for line in lines) == 2
     assert not [record for record in caplog.records if "CANARY" in record.getMessage()]
 
 

@@ -5,24 +5,20 @@ from __future__ import annotations
 import inspect
 import random
 import socket
-import ssl
 import struct
-import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pynetdicom
 import pytest
-from pynetdicom import acse, association, dimse, dul, transport
+from pynetdicom import AE, acse, association, dimse, dul, fsm, transport
+from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
-from cxr_node.config import Tls
-from cxr_node.errors import ConfigError
 from cxr_node.node import history
 from cxr_node.node import transport as guarded
-from cxr_node.node.tls import server_tls
 from tests.node import wire
 from tests.node.receivers import Receiving, receiving
 from tests.node.test_receive import assert_clean, eventually, instance
@@ -50,36 +46,92 @@ def threads() -> int:
     return threading.active_count()
 
 
+OVERRIDDEN = {
+    AssociationSocket: {
+        "ready": "property",
+        "recv": "(self, nr_bytes)",
+        "send": "(self, bytestream)",
+        "connect": "(self, primitive)",
+        "_create_socket": "(self, address)",
+        "_shutdown_socket": "(self)",
+    },
+    RequestHandler: {"handle": "(self)", "finish": "(self)", "_create_association": "(self)"},
+    ThreadedAssociationServer: {
+        "process_request": "(self, request, client_address)",
+        "process_request_thread": "(self, request, client_address)",
+        "shutdown_request": "(self, request)",
+        "service_actions": "(self)",
+        "handle_error": "(self, request, client_address)",
+        "get_request": "(self)",
+        "server_close": "(self)",
+    },
+    fsm.StateMachine: {"do_action": "(self, event)"},
+    acse.ACSE: {
+        "_negotiate_as_acceptor": "(self)",
+        "send_reject": "(self, result, source, diagnostic)",
+    },
+    dimse.DIMSEServiceProvider: {
+        "receive_primitive": "(self, primitive)",
+        "send_msg": "(self, primitive, context_id)",
+        "get_msg": "(self, block=False)",
+    },
+    dul.DULServiceProvider: {"kill_dul": "(self)", "receive_pdu": "(self, wait=False, timeout=None)"},
+    association.Association: {"kill": "(self)", "abort": "(self, block=True)", "set_socket": "(self, socket)"},
+    AE: {"_create_socket": "(self, assoc, address, tls_args)"},
+}
+"""Every method that we replace, call in an unusual place, or rely on being called; with what parameters."""
+SOURCES = [
+    (dul.DULServiceProvider._read_pdu_data, "self.socket.recv(6)"),
+    (dul.DULServiceProvider._read_pdu_data, "self.socket.recv(pdu_length)"),
+    (dul.DULServiceProvider._is_transport_event, "self.socket.ready"),
+    (dul.DULServiceProvider._process_recv_primitive, "self.to_provider_queue.queue[0]"),
+    (dul.DULServiceProvider.receive_pdu, "self.to_user_queue.get("),
+    (dul.DULServiceProvider.run_reactor, "self.state_machine.do_action(event)"),
+    (
+        dul.DULServiceProvider.run_reactor,
+        "if self._process_recv_primitive()",
+    ),  # before it reads
+    (dul.DULServiceProvider.__init__, "self.event_queue"),
+    (dul.DULServiceProvider.__init__, "self.socket"),
+    (dul.DULServiceProvider.kill_dul, "self._kill_thread = True"),
+    (acse.ACSE.negotiate_association, "self._negotiate_as_acceptor()"),
+    (acse.ACSE._negotiate_as_acceptor, "self.acceptor.supported_contexts"),
+    (acse.ACSE._negotiate_as_acceptor, "self.assoc.is_established = True"),
+    (fsm.DT_2, "dul.assoc.dimse.receive_primitive("),
+    (fsm.StateMachine.do_action, "raise InvalidEventError"),
+    (fsm.StateMachine.__init__, "self.current_state"),
+    (association.Association.run_reactor, "self.acse.negotiate_association()"),
+    (association.Association.run_reactor, "self.dul.receive_pdu(wait=True, timeout=self.acse_timeout)"),
+    (association.Association._run_reactor, "self._reactor_checkpoint.wait()"),
+    (association.Association.__init__, "self._accepted_cx"),
+    (association.Association.set_socket, "self.dul.socket = socket"),
+    (dimse.DIMSEServiceProvider.receive_primitive, "self.msg_queue.put("),
+    (dimse.DIMSEServiceProvider.get_msg, "self.msg_queue.get("),
+    (RequestHandler._create_association, "deepcopy(self.server.contexts)"),
+    (AssociationSocket.__init__, '"Evt5"'),
+    (AssociationSocket.__init__, "self._is_connected = True"),
+    (AssociationSocket.connect, "context, server_hostname = self.tls_args"),
+    (AssociationSocket.send, '"Evt17"'),
+    (transport.ThreadedAssociationServer.process_request_thread, "self.finish_request(request, client_address)"),
+]
+
+
 def test_what_is_overridden_is_what_pynetdicom_calls() -> None:
     """Fails when an update of the pinned library renames or changes what the guard replaces."""
     assert pynetdicom.__version__ == "3.0.4"
-    for owner, name in [
-        (transport.AssociationSocket, "recv"),
-        (transport.AssociationSocket, "send"),
-        (transport.AssociationSocket, "ready"),
-        (transport.AssociationSocket, "_shutdown_socket"),
-        (transport.RequestHandler, "_create_association"),
-        (transport.AssociationServer, "get_request"),
-        (transport.AssociationServer, "service_actions"),
-        (transport.ThreadedAssociationServer, "process_request_thread"),
-        (transport.ThreadedAssociationServer, "process_request"),
-        (acse.ACSE, "_negotiate_as_acceptor"),
-        (dimse.DIMSEServiceProvider, "receive_primitive"),
-        (dul.DULServiceProvider, "kill_dul"),
-    ]:
-        assert hasattr(owner, name), name
-    assert "self.socket.recv(6)" in inspect.getsource(dul.DULServiceProvider._read_pdu_data)
-    assert "self.socket.recv(pdu_length)" in inspect.getsource(dul.DULServiceProvider._read_pdu_data)
-    assert "self.socket.ready" in inspect.getsource(dul.DULServiceProvider._is_transport_event)
-    assert "self._negotiate_as_acceptor()" in inspect.getsource(acse.ACSE.negotiate_association)
-    assert "dul.assoc.dimse.receive_primitive(" in inspect.getsource(pynetdicom.fsm.DT_2)
-    assert "self.acse.negotiate_association()" in inspect.getsource(association.Association.run_reactor)
-    assert "self._reactor_checkpoint.wait()" in inspect.getsource(association.Association._run_reactor)
-    assert "self.to_provider_queue.queue[0]" in inspect.getsource(dul.DULServiceProvider._process_recv_primitive)
-    assert "self.to_user_queue.get(" in inspect.getsource(dul.DULServiceProvider.receive_pdu)
-    assert "self.msg_queue.put(" in inspect.getsource(dimse.DIMSEServiceProvider.receive_primitive)
-    assert "deepcopy(self.server.contexts)" in inspect.getsource(transport.RequestHandler._create_association)
-    assert '"Evt5"' in inspect.getsource(transport.AssociationSocket.__init__)
+    for owner, names in OVERRIDDEN.items():
+        for name, parameters in names.items():
+            found = inspect.getattr_static(owner, name)
+            assert (_parameters(found) if callable(found) else type(found).__name__) == parameters, f"{owner} {name}"
+    for place, line in SOURCES:
+        assert line in inspect.getsource(place), f"{place}: {line}"
+
+
+def _parameters(function: Callable[..., object]) -> str:
+    """Names and defaults, without annotations."""
+    signature = inspect.signature(function)
+    plain = [one.replace(annotation=inspect.Parameter.empty) for one in signature.parameters.values()]
+    return str(inspect.Signature(plain))
 
 
 @pytest.mark.parametrize("length", [0xFFFFFFF0, guarded.REQUEST_PDU_BYTES + 1])
@@ -130,6 +182,16 @@ def test_who_is_no_dicom_peer_is_let_go(node: Receiving, said: bytes) -> None:
         assert ended(peer)
     assert_clean(node)
     assert eventually(lambda: threads() <= before)
+
+
+def test_who_says_nothing_and_goes_is_forgotten_at_once(tmp_path: Path) -> None:
+    """A port scanner; the time for an A-ASSOCIATE-RQ is five seconds here."""
+    with receiving(tmp_path / "spool") as node:
+        before, started = threads(), time.monotonic()
+        for _ in range(20):
+            Wire(node.port).socket.close()
+        assert eventually(lambda: threads() <= before)
+        assert time.monotonic() - started < 4
 
 
 def test_half_a_pdu_and_then_silence(node: Receiving) -> None:
@@ -200,12 +262,82 @@ def _damaged(content: bytes, dice: random.Random) -> bytes:
 
 
 def test_silent_connections_do_not_keep_others_out(tmp_path: Path) -> None:
-    with receiving(tmp_path / "spool", max_associations=20) as node, ExitStack() as stack:
+    with receiving(tmp_path / "spool", max_associations=20, max_associations_per_host=20) as node, ExitStack() as stack:
         for _ in range(27):  # one less than one host may have
             stack.enter_context(Wire(node.port))
         with Wire(node.port) as peer:
             assert peer.associate()[0] == ASSOCIATE_AC
             assert peer.echo() == 0x0000
+
+
+def test_who_has_not_asked_yet_gives_way_when_all_places_are_taken(tmp_path: Path) -> None:
+    """As many silent peers as there are places, each from a host of its own; then one with something to say."""
+    with receiving(tmp_path / "spool", max_associations=2) as node, ExitStack() as stack, Wire(node.port) as first:
+        assert first.associate()[0] == ASSOCIATE_AC
+        silent = [stack.enter_context(Wire(node.port, from_host=f"127.0.1.{n}")) for n in range(1, 40)]
+        with Wire(node.port) as second:
+            assert second.associate()[0] == ASSOCIATE_AC
+            assert second.echo() == 0x0000
+        assert first.echo() == 0x0000  # an association never gives way
+        assert all(ended(peer) for peer in silent[:20])  # the oldest do
+
+
+def test_one_host_leaves_associations_for_others(tmp_path: Path) -> None:
+    with receiving(tmp_path / "spool", max_associations=4, max_associations_per_host=2) as node, ExitStack() as stack:
+        mine = [stack.enter_context(Wire(node.port)) for _ in range(3)]
+        assert [peer.associate()[0] for peer in mine] == [ASSOCIATE_AC, ASSOCIATE_AC, wire.ASSOCIATE_RJ]
+        other = stack.enter_context(Wire(node.port, from_host="127.0.0.2"))
+        assert other.associate()[0] == ASSOCIATE_AC
+
+
+def test_objects_sent_without_waiting_wait_outside(node: Receiving) -> None:
+    """One part file and three threads, however many requests are on the wire; each is answered in its turn."""
+    uid, data_set = instance()
+    before, most_parts, most_threads = threads(), 0, 0
+    with Wire(node.port) as peer:
+        assert peer.associate()[0] == ASSOCIATE_AC
+        sender = threading.Thread(target=lambda: [_send(peer, uid, data_set) for _ in range(40)])
+        sender.start()
+        while sender.is_alive():
+            most_parts, most_threads = max(most_parts, len(node.parts())), max(most_threads, threads())
+        sender.join()
+        assert [peer.status() for _ in range(40)] == [0x0000] * 40
+    assert most_parts <= 1
+    assert most_threads <= before + 3 + 1
+
+
+def _send(peer: Wire, uid: str, data_set: bytes) -> None:
+    peer.begin_store(uid)
+    peer.send_data(data_set)
+
+
+def test_who_floods_with_requests_is_cut_off(node: Receiving) -> None:
+    echo = wire.command(0x0030, sop_class=wire.VERIFICATION.encode(), has_data=False)
+    with Wire(node.port) as peer:
+        assert peer.associate()[0] == ASSOCIATE_AC
+        with suppress(OSError):
+            peer.send(wire.pdu(wire.P_DATA, wire.pdv(echo, context_id=3, is_command=True)) * 5000)
+        answers = 0
+        with suppress(OSError):
+            while peer.receive()[0] == wire.P_DATA:
+                answers += 1
+    assert answers < 5000
+    assert_clean(node)
+
+
+def test_a_message_in_tiny_pieces_has_a_deadline_too(node: Receiving, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each PDU in time, and the object would still take a year."""
+    monkeypatch.setattr("cxr_node.node.intake.MESSAGE_GRACE_S", 0.5)
+    with Wire(node.port) as peer:
+        assert peer.associate()[0] == ASSOCIATE_AC
+        peer.begin_store("1.2.3")
+        started = time.monotonic()
+        with pytest.raises(OSError, match=r"."):
+            while time.monotonic() - started < 20:
+                peer.send(wire.pdu(wire.P_DATA, wire.pdv(b"\0", is_last=False)))
+                time.sleep(0.02)
+        assert time.monotonic() - started < 10
+    assert_clean(node)
 
 
 def test_one_host_gets_no_more_than_its_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,77 +369,3 @@ def test_many_associations_leave_nothing_behind(node: Receiving) -> None:
             assert peer.release() == wire.RELEASE_RP
     assert eventually(lambda: threads() <= before)
     assert eventually(lambda: len(list(Path("/proc/self/fd").iterdir())) <= files + 2)
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CA, a server and a client of it, and a client of another CA."""
-    folder = tmp_path_factory.mktemp("tls")
-
-    def openssl(*arguments: str) -> None:
-        try:
-            subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True, timeout=60)
-        except FileNotFoundError:
-            pytest.skip("install OpenSSL (Debian: openssl)")
-
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    for ca in ("ca", "other"):
-        extension = ("-addext", "keyUsage=critical,keyCertSign")
-        openssl("req", "-x509", *key, "-keyout", f"{ca}.key", "-out", f"{ca}.pem", "-subj", f"/CN={ca}", *extension)
-    for name, ca in (("server", "ca"), ("client", "ca"), ("stranger", "other")):
-        openssl("req", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
-        signed_by = ("-CA", f"{ca}.pem", "-CAkey", f"{ca}.key", "-CAcreateserial")
-        openssl("x509", "-req", "-in", f"{name}.csr", *signed_by, "-out", f"{name}.pem")
-    return folder
-
-
-def _tls(folder: Path, name: str = "server") -> dict[str, str]:
-    parts = {"certificate": f"{name}.pem", "key": f"{name}.key", "ca": "ca.pem"}
-    return {part: str(folder / file) for part, file in parts.items()}
-
-
-def _client(folder: Path, name: str | None = "client") -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=folder / "ca.pem")
-    context.check_hostname = False
-    if name is not None:
-        context.load_cert_chain(folder / f"{name}.pem", folder / f"{name}.key")
-    return context
-
-
-@pytest.mark.parametrize("silent", [0, 8])
-def test_tls_with_a_known_certificate(tmp_path: Path, certificates: Path, silent: int) -> None:
-    """A client that opens a connection and says nothing holds up nobody's handshake."""
-    with receiving(tmp_path / "spool", tls=_tls(certificates)) as node, ExitStack() as stack:
-        for _ in range(silent):
-            stack.enter_context(Wire(node.port))
-        with Wire(node.port) as peer:
-            peer.socket = _client(certificates).wrap_socket(peer.socket)
-            assert peer.socket.version() == "TLSv1.3"
-            assert peer.associate()[0] == ASSOCIATE_AC
-            assert peer.echo() == 0x0000
-            assert peer.store("1.2.3", bytes(300_000)) == 0xC000  # larger than a TLS record
-
-
-@pytest.mark.parametrize("who", ["nobody", "stranger", "old", "weak", "plain"])
-def test_tls_lets_no_other_in(tmp_path: Path, certificates: Path, who: str) -> None:
-    context = _client(certificates, {"nobody": None, "stranger": "stranger"}.get(who, "client"))
-    if who == "weak":
-        context.maximum_version = ssl.TLSVersion.TLSv1_2
-        context.set_ciphers("AES256-SHA:ECDHE-ECDSA-AES256-SHA:@SECLEVEL=0")
-    with receiving(tmp_path / "spool", tls=_tls(certificates)) as node:
-        with Wire(node.port) as peer, pytest.raises((OSError, AssertionError)):
-            if who == "old":
-                with pytest.warns(DeprecationWarning):
-                    context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
-            if who != "plain":
-                peer.socket = context.wrap_socket(peer.socket)
-            assert peer.associate()[0] == ASSOCIATE_AC
-        with Wire(node.port) as peer:
-            peer.socket = _client(certificates).wrap_socket(peer.socket)
-            assert peer.associate()[0] == ASSOCIATE_AC
-
-
-def test_missing_certificates_are_the_operators_mistake(tmp_path: Path) -> None:
-    missing = Tls(certificate=tmp_path / "a.pem", key=tmp_path / "a.key", ca=tmp_path / "ca.pem")
-    with pytest.raises(ConfigError, match=r"listen\.tls"):
-        server_tls(missing)

@@ -1,0 +1,140 @@
+"""Who was refused and why: counted by cause, and told so that a flood does not fill the journal.
+
+The first refusal of a peer for a cause is a line at once; the others of the next minute are one line at its end.
+Knows no protocol. PS3.15 A.5.3.11: a refusal may be a Security Alert, which `on_refusal` is for.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+log = logging.getLogger(__name__)
+
+MINUTE_S = 60.0
+TOTALS_EVERY_S = 3600.0
+MAX_WINDOWS = 1024
+"""More peers than this are told of as one."""
+OTHERS = "others"
+
+
+class Cause(StrEnum):
+    """Why somebody was refused."""
+
+    TOO_MANY_CONNECTIONS = "too-many-connections"
+    GAVE_WAY = "gave-way"
+    """It had not asked for an association yet, and there was no room for another."""
+    TLS = "tls"
+    PDU_TOO_LONG = "pdu-too-long"
+    TOO_SLOW = "too-slow"
+    PROTOCOL = "protocol"
+    CALLED_AE_TITLE = "called-ae-title"
+    CALLING_AE_TITLE = "calling-ae-title"
+    HOST = "host"
+    """The AE title is known, but not from there."""
+    CERTIFICATE = "certificate"
+    """The AE title is known, but not with that certificate."""
+    LOCAL_LIMIT = "local-limit"
+    OUT_OF_RESOURCES = "out-of-resources"
+    """This and the next three: a C-STORE that was answered with such a failure."""
+    MISMATCH = "mismatch"
+    INVALID_INSTANCE = "invalid-instance"
+    CANNOT_UNDERSTAND = "cannot-understand"
+    DROPPED = "dropped"
+    """An object whose association ended before it was whole."""
+    FAULT = "fault"
+    """Of ours, that ended its association and no other."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """One refusal, or all further ones of a minute."""
+
+    cause: Cause
+    host: str
+    ae_title: str = ""
+    """As the peer calls itself; empty before it did."""
+    detail: str = ""
+    times: int = 1
+
+
+@dataclass(slots=True)
+class _Window:
+    first: Refusal
+    ends_at: float
+    more: int = 0
+
+
+class Refusals:
+    """All of one receiver. Threads share it."""
+
+    def __init__(self, on_refusal: Callable[[Refusal], None] = lambda _: None) -> None:
+        self._on_refusal = on_refusal
+        self._lock = threading.Lock()
+        self._windows: dict[tuple[str, Cause], _Window] = {}
+        self._totals: Counter[Cause] = Counter()
+        self._told_of = 0
+        self._totals_at = time.monotonic() + TOTALS_EVERY_S
+
+    @property
+    def totals(self) -> Counter[Cause]:
+        """How many there were since the start, by cause."""
+        with self._lock:
+            return Counter(self._totals)
+
+    def add(self, refusal: Refusal) -> None:
+        """Count a refusal, and tell of it if it is the first of its minute."""
+        with self._lock:
+            self._totals[refusal.cause] += 1
+            key = refusal.host, refusal.cause
+            if key not in self._windows and len(self._windows) >= MAX_WINDOWS:
+                key = OTHERS, refusal.cause
+                refusal = replace(refusal, host=OTHERS, ae_title="")
+            window = self._windows.get(key)
+            if window is not None:
+                window.more += 1
+                return
+            self._windows[key] = _Window(refusal, time.monotonic() + MINUTE_S)
+        self._tell(refusal)
+
+    def turn(self) -> None:
+        """Tell of the minutes that are over, and once an hour of all; called again and again."""
+        now = time.monotonic()
+        self._end(now)
+        if now >= self._totals_at:
+            self._totals_at = now + TOTALS_EVERY_S
+            self._tell_totals()
+
+    def close(self) -> None:
+        """Tell of what has not been told yet."""
+        self._end(float("inf"))
+        self._tell_totals()
+
+    def _end(self, now: float) -> None:
+        """End the windows that are due; a peer that went on has another minute from now."""
+        more = []
+        with self._lock:
+            for key, window in [(key, one) for key, one in self._windows.items() if one.ends_at <= now]:
+                if window.more:
+                    more.append(replace(window.first, times=window.more))
+                    window.more, window.ends_at = 0, now + MINUTE_S
+                else:
+                    del self._windows[key]
+        for refusal in more:
+            self._tell(replace(refusal, detail=f"… and {refusal.times} more"))
+
+    def _tell(self, refusal: Refusal) -> None:
+        parts = (refusal.host, refusal.ae_title, refusal.cause, refusal.detail)
+        log.warning("refused peer=%s ae=%r cause=%s %s", *parts)
+        self._on_refusal(refusal)
+
+    def _tell_totals(self) -> None:
+        totals = self.totals
+        if totals.total() != self._told_of:
+            self._told_of = totals.total()
+            log.info("refused since the start %s", " ".join(f"{cause}={number}" for cause, number in totals.items()))
