@@ -100,8 +100,8 @@ REPORT_ANSWERS = {
 """Meaning, and cause here, of every status that is answered to an N-EVENT-REPORT."""
 REJECTIONS = {
     Rejection.CALLED_AE_TITLE: "called AE title not recognized: it is not ours",
-    Rejection.CALLING_AE_TITLE: "calling AE title not recognized: not a configured peer, or from another host",
-    Rejection.LOCAL_LIMIT: "local limit exceeded: as many associations as configured are open",
+    Rejection.CALLING_AE_TITLE: "calling AE title not recognized: no configured peer, or another host or certificate",
+    Rejection.LOCAL_LIMIT: "local limit exceeded: as many associations as configured are open, in all or of one host",
 }
 FATES = {
     Fate.DELIVERED: "The delivery is settled.",

@@ -7,7 +7,6 @@ PS3.4 J.3.3, PS3.7 10.1.1 and 10.3.1.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from io import BytesIO
 from typing import Any
@@ -27,10 +26,8 @@ from cxr_node.node.intake import (
     has_data_set,
 )
 from cxr_node.node.promises import Report
-from cxr_node.node.refusals import Refusals
+from cxr_node.node.refusals import Cause, Refusals
 from cxr_node.node.storing import Receiver, RefusedError, StoreRequest
-
-log = logging.getLogger(__name__)
 
 MAX_INFORMATION_BYTES = 1024 * 1024
 """Of the Event Information; that of a hundred objects, as many as we ask about at once, has 20 KiB."""
@@ -88,7 +85,7 @@ class NoticeProvider(StorageProvider):
         try:
             status = self._take_report(read(command.get("EventTypeID"), information), ae_title)
         except ReportError as error:
-            log.warning("commitment report refused ae=%r cause=%r", ae_title, str(error))
+            self._tell(Cause.COMMITMENT_REPORT, str(error))
             status = error.status
         if self.assoc.is_established:
             self.send_msg(_response(command, status), self._context_id)

@@ -45,6 +45,7 @@ class Cause(StrEnum):
     MISMATCH = "mismatch"
     INVALID_INSTANCE = "invalid-instance"
     CANNOT_UNDERSTAND = "cannot-understand"
+    COMMITMENT_REPORT = "commitment-report"
     DROPPED = "dropped"
     """An object whose association ended before it was whole."""
     FAULT = "fault"
