@@ -10,7 +10,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,10 +18,13 @@ from datetime import timedelta
 from cxr_node.config import Config, Delivery
 from cxr_node.errors import DeliveryError, ResourceError
 from cxr_node.node import history, retention
+from cxr_node.node.audit_messages import Outcome
+from cxr_node.node.auditor import SILENT, Audit
 from cxr_node.node.destinations import Link, Parcel, link
 from cxr_node.node.jobs import DeliveryJob, DeliveryState, StoredArtifact
 from cxr_node.node.journal import describe
 from cxr_node.node.ledger import Ledger
+from cxr_node.node.sendings import Told
 from cxr_node.node.service import Notifier
 from cxr_node.node.spool import Area, Spool, SpoolCorruptError
 from cxr_node.node.tenure import kept, office
@@ -38,7 +41,7 @@ _STUCK_AFTER_S = 240.0  # longer than a slow send takes, shorter than WatchdogSe
 _HUNG_AFTER_LEASES = 5
 
 
-def run(config: Config, stop: threading.Event, notifier: Notifier | None = None) -> None:
+def run(config: Config, stop: threading.Event, notifier: Notifier | None = None, audit: Audit = SILENT) -> None:
     """Deliver what is due until `stop` is set; sends in hand are finished first.
 
     Raises
@@ -51,7 +54,7 @@ def run(config: Config, stop: threading.Event, notifier: Notifier | None = None)
     with ExitStack() as stack:
         stack.callback(ledger.close)
         owner = stack.enter_context(office(ledger, config.spool.path, Role.DELIVER))
-        home = Home(config=config, ledger=ledger, spool=spool, owner=owner)
+        home = Home(config=config, ledger=ledger, spool=spool, owner=owner, audit=audit)
         couriers = [
             Courier(home, destination.name, link(destination, config.listen.ae_title), destination.idle_close_s)
             for destination in config.destinations
@@ -114,6 +117,7 @@ class Home:
     ledger: Ledger
     spool: Spool
     owner: str
+    audit: Audit = SILENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +138,12 @@ class Ladder:
     answer that was lost, another rung would be a second object in the archive.
     """
 
-    def __init__(self, home: Home, job: DeliveryJob) -> None:
+    def __init__(self, home: Home, job: DeliveryJob, begins: Callable[[str], None] = lambda sop_class: None) -> None:
         self.parcels = tuple(_parcel(home.spool, stored) for stored in job.artifact.rungs)
         self._home = home
         self._job = job
         self._rung = job.rung
+        self._begins = begins
 
     def choose(self, taken: Sequence[Parcel]) -> Parcel:
         """Name the rung that goes, of those that the destination takes; every byte of it was checked."""
@@ -149,6 +154,7 @@ class Ladder:
         if rung != self._rung and not self._home.ledger.choose(self._job, rung):
             raise DeliveryError("another process took this delivery over", permanent=False)
         self._rung = rung
+        self._begins(parcel.sop_class_uid)
         return parcel
 
 
@@ -166,6 +172,7 @@ class Courier:
         """When its loop last came round; for the watchdog."""
         self._home = home
         self._link = link_
+        self._told = Told(home.audit, home.ledger, next(to for to in home.config.destinations if to.name == name))
         self._idle_close_s = idle_close_s
 
     def run(self, stop: threading.Event) -> None:
@@ -212,6 +219,7 @@ class Courier:
             due_s = history.next_delivery_s(home.ledger, self.name)
             return Rest(min(_LOOK_AFTER_S, _LOOK_AFTER_S if due_s is None else due_s))
         try:
+            self._told.look(job)
             with self._lease(job):
                 return self._send(job)
         except DeliveryError as error:
@@ -226,8 +234,9 @@ class Courier:
             return self._failed(job, DeliveryError(describe(error), permanent=permanent))
 
     def _send(self, job: DeliveryJob) -> Rest:
-        started, ladder = time.monotonic(), Ladder(self._home, job)
+        started, ladder = time.monotonic(), Ladder(self._home, job, self._told.begins)
         receipt = self._link.send(*ladder.parcels, choose=ladder.choose)
+        self._told.ended()
         held = self._home.ledger.settle_delivered(job, receipt.status)
         log.log(
             logging.INFO if receipt.status == 0 else logging.WARNING,
@@ -244,6 +253,8 @@ class Courier:
         if error.permanent or age >= timedelta(hours=delivery.max_age_h):
             words = str(error) if error.permanent else f"gave up after {delivery.max_age_h:g} h: {error}"
             return self._dead(job, words, error.status)
+        if error.status is not None:
+            self._told.ended(Outcome.MINOR_FAILURE, str(error))
         delay_s = backoff_s(delivery, job.attempts)
         self._home.ledger.postpone(job, delay_s=delay_s, status=error.status, detail=str(error))
         log.warning(
@@ -253,6 +264,7 @@ class Courier:
         return Rest(min(delay_s, _MAX_PAUSE_S), deaf=True) if error.status is None else _GO_ON
 
     def _dead(self, job: DeliveryJob, detail: str, status: int | None = None) -> Rest:
+        self._told.ended(Outcome.SERIOUS_FAILURE, detail)
         self._home.ledger.settle_delivery_dead(job, status=status, detail=detail)
         log.error("dead destination=%s delivery=%d attempt=%d %s", self.name, job.claim.row_id, job.attempts, detail)
         return _GO_ON
