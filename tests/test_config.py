@@ -34,6 +34,8 @@ MISTAKES = {
         {**SPOOL, "destinations": [{"name": "a", "address": "A@h:1"}, {"name": "a", "address": "B@h:1"}]},
         "two destinations are named 'a'",
     ),
+    "audit without TLS": ({**SPOOL, "audit": {"syslog": {"host": "arr"}}}, "audit.syslog.tls: is missing"),
+    "audit source with a space": ({**SPOOL, "audit": {"source_id": "a b"}}, "audit.source_id:"),
     "negative retention": ({"spool": {"path": "x", "retention_days": -1}}, "spool.retention_days:"),
 }  # fmt: skip
 
@@ -57,7 +59,8 @@ def test_node_yaml_shows_every_key_with_its_default() -> None:
     pacs = {"name": "pacs", "address": "ORTHANC@127.0.0.1:4242"}
     assert shipped == config.parse({"spool": {"path": "/var/lib/cxr-node"}, "destinations": [pacs]})
     text = (config.bundled("config") / "node.yaml").read_text()
-    for section in (config.Listen, config.Spool, config.Model, config.Admission, config.Results, config.Destination):
+    sections = (config.Listen, config.Spool, config.Model, config.Admission, config.Results, config.Destination)
+    for section in (*sections, config.Audit, config.Syslog):
         for key in section.model_fields:
             assert f"{key}:" in text, f"{key} is not shown in node.yaml"
 

@@ -64,8 +64,9 @@ class Collector:
 
     def _quietly(self, connection: socket.socket) -> None:
         connection.settimeout(20)
-        with contextlib.suppress(OSError), connection:
-            with self._context.wrap_socket(connection, server_side=True, suppress_ragged_eofs=False) as secured:
+        with contextlib.suppress(OSError):
+            wrapped = self._context.wrap_socket(connection, server_side=True, suppress_ragged_eofs=False)
+            with wrapped as secured:
                 self._read(secured)
 
     def _read(self, secured: ssl.SSLSocket) -> None:
