@@ -188,6 +188,17 @@ def store(node: Node, folder: Path, *contents: bytes) -> None:
     send.store(paths, lambda sent: None, address, "MODALITY")
 
 
+def cut_in_the_spool(node: Node, folder: Path, content: bytes) -> None:
+    """Cut an object after it was acknowledged and before it is judged."""
+    worker = node.roles()["work"]
+    os.kill(worker, signal.SIGSTOP)
+    before = set((node.spool / "objects").rglob("*.dcm"))
+    store(node, folder, content)
+    (new,) = set((node.spool / "objects").rglob("*.dcm")) - before
+    os.truncate(new, 2000)
+    os.kill(worker, signal.SIGCONT)
+
+
 def abort_in_the_decoder(node: Node) -> int:
     """SIGABRT every decoder child that runs; how many."""
     worker = node.roles().get("work")
@@ -226,6 +237,7 @@ def test_the_node_never_tells_who_a_patient_is(tmp_path: Path) -> None:
             lossless = builders.part10(marked(4), "1.2.840.10008.1.2.4.80")
             store(node, sources, lossless, undecodable(5, J2K), undecodable(6, JPEG_LOSSLESS))
             wait_until(lambda: len(pacs.stored) >= 9, 120, "results in the archive")
+            cut_in_the_spool(node, sources, builders.part10(marked(9)))
             aborted = 0
             for number in range(20, 60):
                 store(node, sources, builders.part10(marked(number), "1.2.840.10008.1.2.4.80"))
@@ -265,6 +277,7 @@ def test_the_node_never_tells_who_a_patient_is(tmp_path: Path) -> None:
     assert aborted, "no decoder was aborted: the test proves less than it says"
     assert "ledger.sqlite3" in names
     assert any(path.parent.name == "audit" and path.suffix == ".log" for path in looked_at)
+    assert b"spool-corrupt" in told["trace"]
     for words in ("object refused", "Fatal Python error", "postponed destination=dead", "dead destination=quoter"):
         assert words in log, words
     assert any(canary.search("", path.read_bytes()) for path in (node.spool / "objects").rglob("*.dcm"))
