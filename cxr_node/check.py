@@ -19,7 +19,7 @@ from cxr_node.config import Address, Config, Destination, Tls
 from cxr_node.dicom import decoders
 from cxr_node.errors import ConfigError, CxrNodeError, DeliveryError
 from cxr_node.model import profile
-from cxr_node.node import disk, send
+from cxr_node.node import audit_forwarder, disk, send
 from cxr_node.node.spool import OWN_NAMES
 
 _MIB = 1024 * 1024
@@ -57,6 +57,8 @@ def check(config: Config, source: str) -> Iterator[Line]:
         yield Line(ok=False, subject="destinations", sentence="none configured: results would go nowhere")
     for destination in config.destinations:
         yield _try(f"destination {destination.name}", partial(_echo, config, destination))
+    if config.audit.enabled and config.audit.syslog is not None:
+        yield _try("audit collector", partial(audit_forwarder.reach, config.audit.syslog))
 
 
 def _warnings(config: Config) -> Iterator[str]:
@@ -80,6 +82,7 @@ def _first_free_port() -> int:
 
 def _tls(config: Config) -> list[Tls]:
     found = [config.listen.tls, *(destination.tls for destination in config.destinations)]
+    found += [config.audit.syslog.tls] if config.audit.syslog is not None else []
     return [tls for tls in found if tls is not None]
 
 

@@ -13,7 +13,7 @@ import pytest
 DIE = "import os\n{before}\nos.abort()"
 OURS = {
     "privacy": "from cxr_node import privacy; privacy.leave_no_core()",
-    "every role": "from cxr_node.node import journal; journal.configure()",
+    "every role": "from cxr_node import cli; cli._begin()",
 }
 
 

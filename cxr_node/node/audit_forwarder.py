@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cxr_node.config import Syslog
-from cxr_node.errors import ResourceError
+from cxr_node.errors import DeliveryError, ResourceError
 from cxr_node.node import syslog
 from cxr_node.node.association import client_tls
 from cxr_node.node.audit_trail import Batch, Shelf, next_batch
@@ -98,6 +98,21 @@ class Forwarder:
             yield False
         finally:
             os.close(file)
+
+
+def reach(settings: Syslog) -> str:
+    """Try the way to the collector, and send nothing; what to tell an operator.
+
+    Raises
+    ------
+    ConfigError : certificate, key or CA cannot be used. DeliveryError : the collector cannot be reached.
+    """
+    address = (settings.host, settings.port)
+    try:
+        syslog.send(address, client_tls(settings.tls), ())
+    except OSError as error:
+        raise DeliveryError(f"{settings.host}:{settings.port}: {_words(error)}", permanent=False) from error
+    return f"{settings.host}:{settings.port} answers over TLS"
 
 
 def _words(error: OSError | ResourceError) -> str:

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 SEGMENT_BYTES = 16 * 1024 * 1024
 _DAY_S = 86400.0
 _CURSOR = "cursor.json"
-_OPERATORS_FAULT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+_OPERATORS_FAULT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,8 @@ class Shelf:
         ConfigError : it cannot be made or written. ResourceError : the disk is full, gone or broken.
         """
         try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for folder in (self.folder.parent, self.folder):  # the spool may not be there yet
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise _fault(error, self.folder) from error
         if not os.access(self.folder, os.R_OK | os.W_OK | os.X_OK):

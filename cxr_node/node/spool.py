@@ -6,6 +6,7 @@ Knows no DICOM and no ledger. Layout below the spool folder, all of it readable 
     objects/ab/<sha256>.dcm     received; the file's time is the time of receipt
     results/ab/<sha256>.dcm     made here
     run/                        wake-up sockets and locks
+    audit/                      the audit trail, unless it is configured elsewhere (`audit_trail`)
 
 Names never come from outside: no UID of a peer is ever part of a path.
 """
@@ -37,7 +38,7 @@ class Area(StrEnum):
     RESULTS = "results"
 
 
-OWN_NAMES = ("incoming", Area.OBJECTS, Area.RESULTS, "run")
+OWN_NAMES = ("incoming", Area.OBJECTS, Area.RESULTS, "run", "audit")
 """Folders of a spool."""
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 CLIENT_AND_SERVER = (ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH)
@@ -77,9 +77,10 @@ class Authority:
         hosts: Sequence[str] = ("localhost", "127.0.0.1"),
         ends_in: timedelta = timedelta(days=365),
         usages: Sequence[x509.ObjectIdentifier] = CLIENT_AND_SERVER,
+        is_rsa: bool = False,
     ) -> Identity:
         """Vouch for a name: NAME.pem and NAME.key; once more is a renewal. A negative `ends_in` is past."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = rsa.generate_private_key(65537, 2048) if is_rsa else ec.generate_private_key(ec.SECP256R1())
         builder = _begin(_subject(name), self._name, key.public_key(), ends_in)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         builder = builder.add_extension(_usage(signs_certificates=False), critical=True)
@@ -110,7 +111,7 @@ class Authority:
 
 
 def _begin(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, ends_in: timedelta
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey, ends_in: timedelta
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     begins = min(now, now + ends_in) - timedelta(days=1)
@@ -144,7 +145,7 @@ def _host(host: str) -> x509.GeneralName:
         return x509.DNSName(host)
 
 
-def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
+def _write_key(path: Path, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> None:
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     path.touch(0o600)
     path.write_bytes(pem)

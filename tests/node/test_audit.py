@@ -190,7 +190,7 @@ def test_a_full_disk_stops_nobody_and_loses_nothing_while_memory_lasts(
 
 def test_a_folder_that_cannot_be_written_is_the_operators_fault(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match=r"audit\.folder: .*Not a directory"):
+    with pytest.raises(ConfigError, match=r"audit\.folder: .*File exists"):
         Segments(shelf(tmp_path / "file" / "audit"), "receive")
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from cxr_node.config import Syslog
+from cxr_node.errors import DeliveryError
 from cxr_node.node import syslog
-from cxr_node.node.audit_forwarder import Forwarder
+from cxr_node.node.audit_forwarder import Forwarder, reach
 from cxr_node.node.audit_trail import Segments, Shelf
 from tests.node import workplace
 from tests.node.certificates import Authority, Identity
@@ -136,6 +137,15 @@ def test_a_collector_that_refuses_us_is_no_proof(
         with pytest.raises(OSError):
             forwarder(tmp_path / "audit", ours, collector.port).forward()
         assert collector.messages == []
+
+
+def test_check_reaches_the_collector_and_sends_nothing(identity: Identity) -> None:
+    with collecting(identity) as collector:
+        settings = Syslog.model_validate({"host": "localhost", "port": collector.port, "tls": identity.tls()})
+        assert reach(settings) == f"localhost:{collector.port} answers over TLS"
+    assert collector.messages == []
+    with pytest.raises(DeliveryError, match=r"localhost:\d+: Connection refused"):
+        reach(settings)
 
 
 _WRITER = """

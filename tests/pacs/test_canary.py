@@ -291,9 +291,8 @@ def commands(node: Node) -> dict[str, bytes]:
     """What the commands of an operator print of this node."""
     study = str(marked(1).StudyInstanceUID)
     asked = [("status",), ("status", "--json"), ("check",), ("check", "--json"), ("retry", study)]
-    asked += [
-        ("trace", key, *form) for key in (study, canary.ATTRIBUTES["AccessionNumber"]) for form in ((), ("--json",))
-    ]
+    for key in (study, str(marked(9).StudyInstanceUID), canary.ATTRIBUTES["AccessionNumber"]):
+        asked += [("trace", key), ("trace", key, "--json")]
     told: dict[str, bytes] = {}
     for words in asked:
         done = run(sys.executable, "-m", "cxr_node", *words, "--config", node.config)
