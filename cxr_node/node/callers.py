@@ -20,6 +20,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext, build_context
 
 from cxr_node.config import Listen, Peer
+from cxr_node.node.audit_messages import Participant
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +81,15 @@ def _rank(wish: Sequence[str]) -> Callable[[str], int]:
 class GuardedAcse(ACSE):
     """pynetdicom's negotiation, after our own rules; a fault in a rule ends the association, it opens nothing."""
 
-    def __init__(self, assoc: Association, listen: Listen, established: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        assoc: Association,
+        listen: Listen,
+        established: Callable[[], int],
+        refused: Callable[[Participant, str], None] = lambda participant, cause: None,
+    ) -> None:
         super().__init__(assoc)
+        self._refused = refused
         self._listen = listen
         self._established = established
 
@@ -100,6 +108,7 @@ class GuardedAcse(ACSE):
             super()._negotiate_as_acceptor()
             return
         log.warning("association rejected peer=%s ae=%r cause=%s", call.host, call.calling_ae_title, rejection.name)
+        self._refused(Participant(ae_title=call.calling_ae_title, host=call.host), rejection.name)
         self.send_reject(*rejection.value)
         evt.trigger(self.assoc, evt.EVT_REJECTED, {})
         self.assoc.is_rejected = True

@@ -25,6 +25,7 @@ from pynetdicom.fsm import InvalidEventError, StateMachine
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
+from cxr_node.node.audit_messages import Participant
 from cxr_node.node.transport import Checkpoint, GuardedSocket, NotifyingQueue
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,8 @@ class Gate:
     max_connections: int
     max_connections_per_host: int
     max_pdu_bytes: int
+    refused: Callable[[Participant, str], None] = lambda participant, cause: None
+    """Told of each connection that is closed before it is an association: for the audit."""
 
 
 class GuardedHandler(RequestHandler):
@@ -71,6 +74,8 @@ class GuardedHandler(RequestHandler):
             self._prepare()
         except OSError as error:  # ssl.SSLError is one
             log.warning("connection closed peer=%s cause=%s", self.client_address[0], type(error).__name__)
+            if self.server.tls is not None:
+                self.server.gate.refused(Participant(ae_title="", host=self.client_address[0]), "TLS handshake failed")
             return
         association = self._create_association()
         provider = association.dimse = self.server.gate.make_provider(association)
@@ -181,6 +186,7 @@ class GuardedServer(ThreadedAssociationServer):
         host = client_address[0]
         if not self._admit(host):
             log.warning("connection closed peer=%s cause='too many connections'", host)
+            self.gate.refused(Participant(ae_title="", host=host), "too many connections")
             self._hang_up(request)
             return
         thread = threading.Thread(target=self._run, args=(request, client_address), name=f"peer {host}", daemon=True)

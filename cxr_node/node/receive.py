@@ -31,6 +31,8 @@ from cxr_node.domain import InstanceRef, Origin
 from cxr_node.errors import ConfigError, ContradictionError, ResourceError
 from cxr_node.node import commitment
 from cxr_node.node.arrivals import Arrival, first_receipt
+from cxr_node.node.audit_messages import received
+from cxr_node.node.auditor import SILENT, Audit
 from cxr_node.node.callers import GuardedAcse
 from cxr_node.node.filemeta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, file_meta
 from cxr_node.node.intake import OUT_OF_RESOURCES, RefusedError, StorageProvider, StoreRequest
@@ -78,16 +80,18 @@ class Hooks:
     """Called with the port once it listens."""
     progress: Callable[[], None] = lambda: None
     """Called by the thread that accepts, about four times a second."""
+    audit: Audit = SILENT
 
 
 class SpoolReceiver:
     """Takes objects into spool and ledger. Threads share it."""
 
-    def __init__(self, config: Config, inspect: Inspect, spool: Spool, ledger: Ledger) -> None:
+    def __init__(self, config: Config, inspect: Inspect, spool: Spool, ledger: Ledger, audit: Audit = SILENT) -> None:
         self.max_object_bytes = config.listen.max_object_mib * MIB
         self._inspect = inspect
         self._spool = spool
         self._ledger = ledger
+        self._audit = audit
         self._sync_slots = threading.BoundedSemaphore(SYNC_SLOTS)
 
     def begin(self, request: StoreRequest) -> Part:
@@ -119,6 +123,7 @@ class SpoolReceiver:
         if not is_new:
             self._keep_date(Arrival(ref, origin, stored.sha256, stored.size_bytes))
         ring(self._spool.path, Role.WORK)
+        self._audit.transferred(received(ref, origin, is_new), ref.sop_class_uid)
         log.info(
             "stored sha256=%s bytes=%d peer=%s ae=%r new=%s ms=%.0f",
             *(stored.sha256[:12], stored.size_bytes, origin.peer_host, origin.calling_ae_title, is_new),
@@ -163,7 +168,8 @@ def serve(config: Config, inspect: Inspect, transfer_syntaxes: Sequence[str], ho
     try:
         _tidy(spool, ledger, inspect, hooks.progress)
         reports = Reports(config, ledger) if wants_commitment(config) else None
-        server = _listen(config, SpoolReceiver(config, inspect, spool, ledger), reports, transfer_syntaxes)
+        receiver = SpoolReceiver(config, inspect, spool, ledger, hooks.audit)
+        server = _listen(config, receiver, reports, transfer_syntaxes, hooks.audit)
         server.on_turn = hooks.progress
         _run(server, ledger, hooks)
     finally:
@@ -191,17 +197,18 @@ def _provider(association: Association, receiver: SpoolReceiver, reports: Report
 
 
 def _listen(
-    config: Config, receiver: SpoolReceiver, reports: Reports | None, transfer_syntaxes: Sequence[str]
+    config: Config, receiver: SpoolReceiver, reports: Reports | None, transfer_syntaxes: Sequence[str], audit: Audit
 ) -> GuardedServer:
     listen = config.listen
     tls = server_tls(listen.tls) if listen.tls is not None else None
     # Twice the associations, and some: calls that will be rejected must be heard, and one host leaves room for others.
     gate = Gate(
-        make_acse=lambda association: GuardedAcse(association, listen, lambda: _established(server)),
+        make_acse=lambda association: GuardedAcse(association, listen, lambda: _established(server), audit.refused),
         make_provider=lambda association: _provider(association, receiver, reports),
         max_connections=2 * listen.max_associations + 16,
         max_connections_per_host=listen.max_associations + 8,
         max_pdu_bytes=listen.max_pdu_bytes,
+        refused=audit.refused,
     )
     try:
         server = GuardedServer(_entity(config, transfer_syntaxes), (listen.host, listen.port), gate, tls)
