@@ -27,6 +27,7 @@ _TIMEOUT_S = 20.0
 _CLOSE_S = 10.0
 """How long the collector may take to answer the close."""
 _ACK_S = 1.0
+_RECORD_BYTES = 1 << 14
 
 
 class Severity(IntEnum):
@@ -69,29 +70,88 @@ def send(address: tuple[str, int], context: ssl.SSLContext, messages: Sequence[b
     """
     with socket.create_connection(address, _TIMEOUT_S) as connection:
         connection.settimeout(_TIMEOUT_S)
-        with context.wrap_socket(connection, server_hostname=address[0]) as secured:
-            secured.sendall(b"".join(map(frame, messages)))
-            _confirm(secured)
+        session = _Session(connection, context, address[0])
+        session.write(b"".join(map(frame, messages)))
+        session.end()
+        _confirm(session, connection)
 
 
-def _confirm(secured: ssl.SSLSocket) -> None:
-    """Close, and wait for the collector's close_notify, which stands behind the last byte it has read.
+class _Session:
+    """TLS, with every record that comes in our hands.
+
+    `SSLSocket.unwrap` takes a fatal alert for the answer to its close: in TLS 1.3 that is how a collector refuses our
+    certificate, after a handshake that we held for done.
+    """
+
+    def __init__(self, connection: socket.socket, context: ssl.SSLContext, host: str) -> None:
+        self._connection = connection
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        while not self._shaken():
+            self._receive()
+
+    def write(self, content: bytes) -> None:
+        """Send all of it."""
+        rest = memoryview(content)
+        while rest:
+            rest = rest[self._tls.write(rest) :]
+            self._flush()
+
+    def end(self) -> None:
+        """Send our close_notify, and read nothing that came after it."""
+        if self._has_ended():
+            raise UnconfirmedError("the collector closed before it had read everything")
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self._tls.unwrap()
+        self._flush()
+
+    def wait(self) -> None:
+        """Wait for the collector's close_notify; whatever else ends the connection is raised."""
+        while not self._has_ended():
+            self._receive()
+
+    def _shaken(self) -> bool:
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        finally:
+            self._flush()
+        return True
+
+    def _has_ended(self) -> bool:
+        """Take in what was received; True behind a close_notify."""
+        try:
+            while self._tls.read():
+                pass  # a collector has nothing to say (RFC 5425 4.3)
+        except ssl.SSLWantReadError:
+            return False
+        except ssl.SSLZeroReturnError:
+            pass
+        return True
+
+    def _receive(self) -> None:
+        if content := self._connection.recv(_RECORD_BYTES):
+            self._incoming.write(content)
+        else:
+            self._incoming.write_eof()
+
+    def _flush(self) -> None:
+        self._connection.sendall(self._outgoing.read())
+
+
+def _confirm(session: _Session, connection: socket.socket) -> None:
+    """Wait for the collector's close_notify, which stands behind the last byte it has read.
 
     Some collectors just close, or not at all. Linux answers the bytes that a closed socket never read with a
     reset; so a plain end, or silence, behind which TCP has everything acknowledged, counts too.
     """
-    secured.settimeout(_CLOSE_S)
+    connection.settimeout(_CLOSE_S)
     try:
-        secured.unwrap()
-    except (ssl.SSLEOFError, ssl.SSLZeroReturnError, TimeoutError):
-        pass
-    except ssl.SSLError as error:
-        if error.reason != "UNEXPECTED_EOF_WHILE_READING":
-            raise
-    else:
-        return
-    if not _all_acknowledged(secured):
-        raise UnconfirmedError("the collector closed before it had read everything")
+        session.wait()
+    except (ssl.SSLEOFError, TimeoutError):
+        if not _all_acknowledged(connection):
+            raise UnconfirmedError("the collector closed before it had read everything") from None
 
 
 def _all_acknowledged(connection: socket.socket) -> bool:
