@@ -12,14 +12,13 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from cxr_node import check_tls, contradictions, diagnosis_disk, permissions
-from cxr_node import config as configuration
+from cxr_node import check_tls, contradictions, diagnosis_disk, permissions, shipped
 from cxr_node.config import Address, Config, Destination, Tls
 from cxr_node.dicom import decoders
 from cxr_node.errors import ConfigError, CxrNodeError, DeliveryError, ResourceError
 from cxr_node.line import Line
 from cxr_node.model import profile
-from cxr_node.node import disk, history, send
+from cxr_node.node import audit_forwarder, disk, history, send
 from cxr_node.node.association import Wrapping
 from cxr_node.node.jobs import DeliveryState
 from cxr_node.node.ledger import FILE_NAME, Ledger
@@ -47,13 +46,15 @@ def check(config: Config, source: str) -> Iterator[Line]:
     for destination in config.destinations:
         yield _try(f"destination {destination.name}", partial(_echo, config, destination))
     yield from _removed(config)
+    if config.audit.enabled and config.audit.syslog is not None:
+        yield _try("audit collector", partial(audit_forwarder.reach, config.audit.syslog))
 
 
 def _warnings(config: Config) -> Iterator[str]:
     yield from contradictions.doubtful(config)
     for name in (config.model.profile, *config.model.others):
         with suppress(ConfigError):  # no such profile: said where weights are looked at
-            folder = configuration.profile_folder(name)
+            folder = shipped.profile_folder(name)
             if permissions.changeable(folder):
                 yield f"{folder}: this account may change the weights; let another own them"
     if os.geteuid() == 0 and config.listen.port and config.listen.port < (first := _first_free_port()):
@@ -70,6 +71,7 @@ def _first_free_port() -> int:
 
 def _tls(config: Config) -> list[Tls]:
     found = [config.listen.tls, *(destination.tls for destination in config.destinations)]
+    found += [config.audit.syslog.tls] if config.audit.syslog is not None else []
     return [tls for tls in found if tls is not None]
 
 
@@ -86,7 +88,7 @@ def _try(subject: str, look: Callable[[], str]) -> Line:
 
 
 def _weights(name: str) -> str:
-    loaded = profile.load(configuration.profile_folder(name))
+    loaded = profile.load(shipped.profile_folder(name))
     youngest, oldest = loaded.population.age_years
     ages = f"for ages {youngest:g} to {oldest:g}"
     return f"{loaded.name} {loaded.version} {ages}, sha256 {loaded.weights_sha256[:12]}… as released"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import ValidationError
 
-from cxr_node import cli_import, cli_rebuild, cli_results, cli_training, show
+from cxr_node import cli_import, cli_rebuild, cli_results, cli_training, shipped, show
 from cxr_node import config as configuration
 from cxr_node.command import DEFAULT_CONFIG, EX_CONFIG, AsJson, ConfigFile, app, command, err, out, say_json
 from cxr_node.config import Address, Config
@@ -32,17 +32,18 @@ def _profiles(config: Config) -> list[Profile]:
 
     names = (config.model.profile, *config.model.others)
     try:
-        return [profile.load(configuration.profile_folder(name)) for name in names]
+        return [profile.load(shipped.profile_folder(name)) for name in names]
     except ModelError as error:
         raise ConfigError(str(error)) from error
 
 
 def _begin() -> None:
     """Open the journal of a process that serves, and keep its memory off the disk should it crash."""
-    from cxr_node.node import journal, service
+    from cxr_node import privacy
+    from cxr_node.node import journal
 
     journal.configure()
-    service.no_core_files()
+    privacy.leave_no_core()
 
 
 def _load_classifier(config: Config) -> Classifier:
@@ -87,38 +88,43 @@ def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
 def receive(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Run the Storage SCP alone (as its systemd unit does)."""
     from cxr_node.dicom import decoders, header
+    from cxr_node.node import audit, service
     from cxr_node.node import receive as room
-    from cxr_node.node import service
 
     settings = configuration.load(config)
     _begin()
-    notifier = service.Notifier()
-    hooks = room.Hooks(stop=service.stop_event(), ready=lambda _: notifier.ready(), progress=notifier.progress)
+    stop, notifier = service.stop_event(), service.Notifier()
     syntaxes = tuple(syntax.uid for syntax in decoders.transfer_syntaxes())
-    room.serve(settings, header.inspect, syntaxes, hooks)
+    with audit.recording(settings, "receive") as record:
+        hooks = room.Hooks(stop=stop, ready=lambda _: notifier.ready(), progress=notifier.progress, audit=record)
+        room.serve(settings, header.inspect, syntaxes, hooks)
 
 
 @command()
 def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Run one worker alone: claims received instances, judges them, stores their results."""
     from cxr_node import pipeline
-    from cxr_node.node import service
+    from cxr_node.node import audit, service
     from cxr_node.node import work as room
 
     settings = configuration.load(config)
     _begin()
-    room.run(settings, functools.partial(_load_classifier, settings), pipeline.process, service.stop_event())
+    stop = service.stop_event()
+    with audit.recording(settings, "work"):
+        room.run(settings, functools.partial(_load_classifier, settings), pipeline.process, stop)
 
 
 @command()
 def deliver(config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Run the delivery alone: sends results to their destinations, and clears what has been kept long enough."""
+    """Run the delivery alone: sends results and audit messages away, and clears what has been kept long enough."""
+    from cxr_node.node import audit, service
     from cxr_node.node import deliver as room
-    from cxr_node.node import service
 
     settings = configuration.load(config)
     _begin()
-    room.run(settings, service.stop_event())
+    stop = service.stop_event()
+    with audit.forwarding(settings), audit.recording(settings, "deliver") as record:
+        room.run(settings, stop, audit=record)
 
 
 @command()

@@ -214,6 +214,29 @@ class Work(Section):
     max_attempts: int = Field(default=3, ge=1, le=10)
 
 
+class Syslog(Section):
+    """A collector of audit messages: syslog over TLS (PS3.15 A.6, RFC 5425)."""
+
+    host: str
+    port: Annotated[int, Field(ge=1, le=65535)] = 6514
+    tls: Tls
+
+
+class Audit(Section):
+    """The audit trail of PS3.15 A.5: who sent and got what, who was refused, when the node ran."""
+
+    enabled: bool = True
+    folder: Path | None = None
+    """None: the folder `audit` of the spool."""
+    source_id: str | None = Field(default=None, pattern=r"^[!-~]{1,64}$")
+    """AuditSourceID of every message; None: results.installation_id."""
+    keep_days: float = Field(default=90.0, gt=0)
+    """Older messages are deleted, once the collector has them where there is one."""
+    max_mib: int = Field(default=1024, ge=64)
+    """Beyond this the oldest messages are deleted, collected or not."""
+    syslog: Syslog | None = None
+
+
 class Config(Section):
     """The whole configuration."""
 
@@ -224,6 +247,7 @@ class Config(Section):
     results: Results = Results()
     work: Work = Work()
     delivery: Delivery = Delivery()
+    audit: Audit = Audit()
     destinations: tuple[Destination, ...] = ()
 
     @model_validator(mode="after")
@@ -271,24 +295,3 @@ def parse(content: dict[str, Any], source: str = "configuration") -> Config:
     if refused := list(contradictions.refused(config)):
         raise ConfigError([f"{source}: {sentence}" for sentence in refused])
     return config
-
-
-def bundled(name: str) -> Path:
-    """Folder `weights` or `config` as shipped: inside the installed package, else beside it in a checkout."""
-    package = Path(__file__).parent
-    inside = package / name
-    return inside if inside.is_dir() else package.parent / name
-
-
-def profile_folder(name: str) -> Path:
-    """Folder of a profile: a path if it is one, else a built-in one.
-
-    Raises
-    ------
-    ConfigError : there is no such profile; names those there are.
-    """
-    for folder in (Path(name), bundled("weights") / name):
-        if (folder / "profile.yaml").is_file():
-            return folder
-    known = sorted(found.parent.name for found in bundled("weights").glob("*/profile.yaml"))
-    raise ConfigError(f"model.profile: no profile {name!r}; built in: {', '.join(known) or 'none'}")

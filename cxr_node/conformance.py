@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from cxr_node import __version__, pipeline
+from cxr_node import __version__, pipeline, shipped
 from cxr_node import config as configuration
 from cxr_node.config import Config
 from cxr_node.dicom import admission, decoders, origin, statement, wrap
@@ -201,7 +201,7 @@ def _facts() -> dict[str, Any]:
 
 def _documents(config: Config, **attributes: str) -> dict[ResultKind, dict[str, Artifact]]:
     """Result objects of every verdict, by kind, then by the name of the case."""
-    of = profile.load(configuration.profile_folder(config.model.profile))
+    of = profile.load(shipped.profile_folder(config.model.profile))
     point = of.operating_point
     between = (point.rule_out_below + point.report_at) / 2
     cases = {

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cxr_node import config
+from cxr_node import config, shipped
 from cxr_node.errors import ConfigError
 
 SPOOL = {"spool": {"path": "/var/lib/cxr-node"}}
@@ -50,6 +50,8 @@ MISTAKES = {
         {**SPOOL, "listen": {"peers": [{"ae_title": "A", "certificate": [" "]}]}},
         "listen.peers.0.certificate.0: is empty; write a name",
     ),
+    "audit without TLS": ({**SPOOL, "audit": {"syslog": {"host": "arr"}}}, "audit.syslog.tls: is missing"),
+    "audit source with a space": ({**SPOOL, "audit": {"source_id": "a b"}}, "audit.source_id:"),
     "negative retention": ({"spool": {"path": "x", "retention_days": -1}}, "spool.retention_days:"),
 }  # fmt: skip
 
@@ -69,11 +71,12 @@ def test_all_mistakes_are_told_at_once() -> None:
 
 
 def test_node_yaml_shows_every_key_with_its_default() -> None:
-    shipped = config.load(config.bundled("config") / "node.yaml")
+    example = config.load(shipped.bundled("config") / "node.yaml")
     pacs = {"name": "pacs", "address": "ORTHANC@127.0.0.1:4242"}
-    assert shipped == config.parse({"spool": {"path": "/var/lib/cxr-node"}, "destinations": [pacs]})
-    text = (config.bundled("config") / "node.yaml").read_text()
-    for section in (config.Listen, config.Spool, config.Model, config.Admission, config.Results, config.Destination):
+    assert example == config.parse({"spool": {"path": "/var/lib/cxr-node"}, "destinations": [pacs]})
+    text = (shipped.bundled("config") / "node.yaml").read_text()
+    sections = (config.Listen, config.Spool, config.Model, config.Admission, config.Results, config.Destination)
+    for section in (*sections, config.Audit, config.Syslog):
         for key in section.model_fields:
             assert f"{key}:" in text, f"{key} is not shown in node.yaml"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cxr_node import check, config, permissions
+from cxr_node import check, config, permissions, shipped
 from cxr_node.config import Tls
 from cxr_node.errors import ConfigError
 from cxr_node.node.association import client_tls
@@ -60,7 +60,7 @@ def test_an_open_spool_is_closed_at_start(tmp_path: Path, bits: int) -> None:
     assert mode(path) == 0o700
     path.chmod(bits)  # now it holds the node's own folders
     Spool(path)
-    assert [mode(folder) for folder in (path, *(path / name for name in OWN_NAMES))] == [0o700] * 5
+    assert [mode(folder) for folder in (path, *(path / name for name in OWN_NAMES))] == [0o700] * 6
 
 
 def test_somebody_else_s_folder_is_not_closed_but_refused(tmp_path: Path) -> None:
@@ -102,5 +102,5 @@ def test_check_says_who_may_do_what(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     warnings = [line.sentence for line in lines if line.warning]
     assert all(line.ok for line in lines if line.warning)
     assert any("may change the weights" in sentence for sentence in warnings) == os.access(
-        config.profile_folder("pneumonia-pediatric"), os.W_OK
+        shipped.profile_folder("pneumonia-pediatric"), os.W_OK
     )

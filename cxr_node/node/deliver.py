@@ -16,12 +16,15 @@ from cxr_node.config import Config, Destination
 from cxr_node.errors import DeliveryError, LedgerLostError, ResourceError
 from cxr_node.node import history, promises, removal, retention
 from cxr_node.node.asking import Asker
+from cxr_node.node.audit_messages import Outcome
+from cxr_node.node.auditor import SILENT, Audit
 from cxr_node.node.destinations import Link, UnreachableError, link
 from cxr_node.node.jobs import DeliveryJob
 from cxr_node.node.journal import describe
 from cxr_node.node.ladder import Ladder
 from cxr_node.node.ledger import Ledger
 from cxr_node.node.rounds import GO_ON, LOOK_AFTER_S, NOTICE_STOP_S, Breaker, Home, Rest, Rounds, backoff_s
+from cxr_node.node.sendings import Told
 from cxr_node.node.service import Notifier
 from cxr_node.node.spool import Spool, SpoolCorruptError
 from cxr_node.node.tenure import kept, office
@@ -33,7 +36,7 @@ _STUCK_AFTER_S = 240.0  # longer than a slow send takes, shorter than WatchdogSe
 _HUNG_AFTER_LEASES = 5
 
 
-def run(config: Config, stop: threading.Event, notifier: Notifier | None = None) -> None:
+def run(config: Config, stop: threading.Event, notifier: Notifier | None = None, audit: Audit = SILENT) -> None:
     """Deliver what is due until `stop` is set; sends in hand are finished first.
 
     Raises
@@ -46,7 +49,7 @@ def run(config: Config, stop: threading.Event, notifier: Notifier | None = None)
     with ExitStack() as stack:
         stack.callback(ledger.close)
         owner = stack.enter_context(office(ledger, config.spool.path, Role.DELIVER))
-        home = Home(config=config, ledger=ledger, spool=spool, owner=owner)
+        home = Home(config=config, ledger=ledger, spool=spool, owner=owner, audit=audit)
         home.clock.follow(ledger)
         hands = [hand for destination in config.destinations for hand in _hands(home, destination)]
         _put_in_order(home)
@@ -137,6 +140,7 @@ class Courier(Rounds):
     def __init__(self, home: Home, destination: Destination, link_: Link, asker: Asker | None = None) -> None:
         super().__init__(home, destination.name, destination.idle_close_s)
         self._link = link_
+        self._told = Told(home.audit, home.ledger, destination)
         self._asker = asker
         self._breaker = Breaker(home.config.delivery)
         self._last_fault = ""
@@ -159,9 +163,10 @@ class Courier(Rounds):
         if job is None:
             due_s = history.next_delivery_s(home.ledger, self.name)
             return Rest(min(LOOK_AFTER_S, LOOK_AFTER_S if due_s is None else due_s))
-        if self._breaker.failures and self._is_old(job):  # it does not answer: what is too old need not ask it again
-            return self._dead(job, self._too_old(self._last_fault))
         try:
+            self._told.look(job)
+            if self._breaker.failures and self._is_old(job):  # it does not answer: what is too old need not ask again
+                return self._dead(job, self._too_old(self._last_fault))
             with self._lease(job):
                 return self._send(job)
         except DeliveryError as error:
@@ -176,9 +181,10 @@ class Courier(Rounds):
             return self._failed(job, DeliveryError(describe(error), permanent=permanent))
 
     def _send(self, job: DeliveryJob) -> Rest:
-        started, ladder = time.monotonic(), Ladder(self._home, job)
+        started, ladder = time.monotonic(), Ladder(self._home, job, self._told.begins)
         receipt = self._link.send(*ladder.parcels, choose=ladder.choose)
         self._breaker.answered()
+        self._told.ended()
         held = self._home.ledger.settle_delivered(job, receipt.status, promised=self._asker is not None)
         if self._asker is not None:
             self._asker.nudge()
@@ -202,6 +208,8 @@ class Courier(Rounds):
         self._last_fault = str(error)
         if self._is_old(job):
             return self._dead(job, self._too_old(str(error)), error.status)
+        if error.status is not None:
+            self._told.ended(Outcome.MINOR_FAILURE, str(error))
         nothing_sent = isinstance(error, UnreachableError)
         delay_s = rest.seconds if nothing_sent else backoff_s(self._home.config.delivery, job.attempts)
         self._home.ledger.postpone(job, delay_s=delay_s, status=error.status, detail=str(error), forgive=nothing_sent)
@@ -223,6 +231,7 @@ class Courier(Rounds):
         return f"gave up after {self._home.config.delivery.max_age_h:g} h: {why}"
 
     def _dead(self, job: DeliveryJob, detail: str, status: int | None = None) -> Rest:
+        self._told.ended(Outcome.SERIOUS_FAILURE, detail)
         self._home.ledger.settle_delivery_dead(job, status=status, detail=detail)
         log.error("dead destination=%s delivery=%d attempt=%d %s", self.name, job.claim.row_id, job.attempts, detail)
         return GO_ON

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from cxr_node.domain import Precedent
 from cxr_node.node import results
 from cxr_node.node.claims import due_at, pick
-from cxr_node.node.jobs import DeliveryState, InstanceState, Job, PromiseState
+from cxr_node.node.jobs import DeliveryJob, DeliveryState, InstanceState, Job, PromiseState
 from cxr_node.node.ledger import OPEN, SETTLED, Ledger
 from cxr_node.node.promises import awaited
 from cxr_node.node.schema import artifacts, commitments, deliveries, events, instance_artifacts, instances, promises
@@ -126,6 +126,17 @@ def precedent(ledger: Ledger, job: Job) -> Precedent:
             patient_key_of_study=connection.scalar(study.order_by(instances.c.id).limit(1)),
             study_instance_uid_of_series=connection.scalar(series.order_by(instances.c.id).limit(1)),
         )
+
+
+def study_of(ledger: Ledger, job: DeliveryJob) -> tuple[str, str]:
+    """Tell of which study a result is, and whose: Study Instance UID and patient key of its first instance."""
+    of_instance = instances.join(instance_artifacts, instance_artifacts.c.instance_id == instances.c.id)
+    of_delivery = of_instance.join(deliveries, deliveries.c.artifact_id == instance_artifacts.c.artifact_id)
+    found = sa.select(instances.c.study_instance_uid, instances.c.patient_key).select_from(of_delivery)
+    with ledger.database.reading() as connection:
+        first = found.where(deliveries.c.id == job.claim.row_id).order_by(instances.c.id).limit(1)
+        row = connection.execute(first).one()
+    return row.study_instance_uid, row.patient_key
 
 
 def next_instance_s(ledger: Ledger) -> float | None:

@@ -26,15 +26,14 @@ _HARMLESS = re.compile(
     r"Association (Aborted|Accepted|Rejected|Released)"
     r"|(Aborting|Releasing|Requesting|Accepting) Association"
     r"|Association request failed: unable to connect to remote"
-    r"|TCP Initialisation Error: \[?(Errno|SSL)"
-    r"|TCP Initialisation Error: timed out"
+    r"|TCP Initialisation Error: (\[?(Errno|SSL).*|timed out)"
     r"|Connection closed (before the entire PDU was received|while waiting for DIMSE message)"
     r"|DIMSE timeout reached while waiting for message response"
     r"|No accepted presentation contexts"
-    r"|Network timeout reached|ACSE timeout reached"
-    r"|Unknown PDU type received|Unable to decode the received PDU data"
+    r"|Network timeout reached|ACSE timeout reached while waiting for response to association request"
+    r"|Unknown PDU type received '0x[0-9A-F]{2}'|Unable to decode the received PDU data"
 )
-"""Beginnings of pynetdicom's own messages (3.0.4), which quote no dataset."""
+"""pynetdicom's own messages (3.0.4) that quote no dataset, whole; the system's and OpenSSL's words in one of them."""
 
 
 def configure(level: int = logging.INFO, stream: TextIO | None = None) -> None:
@@ -104,6 +103,6 @@ def _text(record: logging.LogRecord) -> str:
         place = f"{match['category']} at {_place(match['file'])}:{match['line']}" if match else "a warning"
         return f"{place} (text withheld)"
     message = record.getMessage()
-    if _HARMLESS.match(message):
+    if record.name.startswith("pynetdicom.") and _HARMLESS.fullmatch(message):
         return " ".join(message.split())
     return f"{_place(record.pathname)}:{record.lineno} (text withheld)"

@@ -5,7 +5,7 @@ Knows no association and no schedule: `destinations` asks which of the rungs tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from cxr_node.errors import DeliveryError
 from cxr_node.node.destinations import Parcel
@@ -21,11 +21,12 @@ class Ladder:
     answer that was lost, another rung would be a second object in the archive.
     """
 
-    def __init__(self, home: Home, job: DeliveryJob) -> None:
+    def __init__(self, home: Home, job: DeliveryJob, begins: Callable[[str], None] = lambda sop_class: None) -> None:
         self.parcels = tuple(_parcel(home.spool, stored) for stored in job.artifact.rungs)
         self._home = home
         self._job = job
         self._rung = job.rung or self._noted()
+        self._begins = begins
 
     def choose(self, taken: Sequence[Parcel]) -> Parcel:
         """Name the rung that goes, of those that the destination takes; every byte of it was checked."""
@@ -38,6 +39,7 @@ class Ladder:
             if not self._home.ledger.choose(self._job, rung):
                 raise DeliveryError("another process took this delivery over", permanent=False)
         self._rung = rung
+        self._begins(parcel.sop_class_uid)
         return parcel
 
     def _noted(self) -> int:

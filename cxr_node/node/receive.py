@@ -33,6 +33,8 @@ from cxr_node.domain import InstanceRef, Origin
 from cxr_node.errors import ConfigError, ContradictionError, ResourceError
 from cxr_node.node import commitment
 from cxr_node.node.arrivals import Arrival, first_receipt
+from cxr_node.node.audit_messages import Participant, received
+from cxr_node.node.auditor import SILENT, Audit
 from cxr_node.node.callers import GuardedAcse
 from cxr_node.node.filemeta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, file_meta
 from cxr_node.node.intake import OUT_OF_RESOURCES, StorageProvider
@@ -40,7 +42,7 @@ from cxr_node.node.ledger import Ledger
 from cxr_node.node.listener import ARTIM_S, Gate, GuardedServer
 from cxr_node.node.notices import NoticeProvider
 from cxr_node.node.rebuild import discard_orphans, rebuild
-from cxr_node.node.refusals import Refusal, Refusals
+from cxr_node.node.refusals import UNWELCOME, Refusal, Refusals
 from cxr_node.node.reports import Reports
 from cxr_node.node.spool import MIB, Part, Spool
 from cxr_node.node.storing import RefusedError, StoreRequest
@@ -82,18 +84,18 @@ class Hooks:
     """Called with the port once it listens."""
     progress: Callable[[], None] = lambda: None
     """Called by the thread that accepts, about four times a second."""
-    on_refusal: Callable[[Refusal], None] = lambda _: None
-    """Told of who was refused and why, at most once a minute for each peer and cause; must neither fail nor wait."""
+    audit: Audit = SILENT
 
 
 class SpoolReceiver:
     """Takes objects into spool and ledger. Threads share it."""
 
-    def __init__(self, config: Config, inspect: Inspect, spool: Spool, ledger: Ledger) -> None:
+    def __init__(self, config: Config, inspect: Inspect, spool: Spool, ledger: Ledger, audit: Audit = SILENT) -> None:
         self.max_object_bytes = config.listen.max_object_mib * MIB
         self._inspect = inspect
         self._spool = spool
         self._ledger = ledger
+        self._audit = audit
         self._sync_slots = threading.BoundedSemaphore(SYNC_SLOTS)
 
     def begin(self, request: StoreRequest) -> Part:
@@ -125,6 +127,7 @@ class SpoolReceiver:
         if not is_new:
             self._keep_date(Arrival(ref, origin, stored.sha256, stored.size_bytes))
         ring(self._spool.path, Role.WORK)
+        self._audit.transferred(received(ref, origin, is_new), ref.sop_class_uid)
         log.info(
             "stored sha256=%s bytes=%d peer=%s ae=%r new=%s ms=%.0f",
             *(stored.sha256[:12], stored.size_bytes, origin.peer_host, origin.calling_ae_title, is_new),
@@ -168,9 +171,9 @@ def serve(config: Config, inspect: Inspect, transfer_syntaxes: Sequence[str], ho
     ledger = Ledger.open(config.spool.path, mend=True)
     try:
         _tidy(spool, ledger, inspect, hooks.progress)
-        refusals = Refusals(hooks.on_refusal)
+        refusals = Refusals(partial(_alert, hooks.audit))
         reports = Reports(config, ledger) if wants_commitment(config) else None
-        receiver = SpoolReceiver(config, inspect, spool, ledger)
+        receiver = SpoolReceiver(config, inspect, spool, ledger, hooks.audit)
         server = _listen(config, partial(_provider, receiver, reports, refusals), transfer_syntaxes, refusals)
         server.on_turn = hooks.progress
         _run(server, ledger, hooks)
@@ -191,6 +194,12 @@ def _tidy(spool: Spool, ledger: Ledger, inspect: Inspect, progress: Callable[[],
 def wants_commitment(config: Config) -> bool:
     """Tell whether a destination may open an association to say what it commits itself to."""
     return any(destination.commitment_wait_h is not None for destination in config.destinations)
+
+
+def _alert(audit: Audit, refusal: Refusal) -> None:
+    """Who was let in and then did badly is no matter of security."""
+    if refusal.cause in UNWELCOME:
+        audit.refused(Participant(ae_title=refusal.ae_title, host=refusal.host), refusal.cause, refusal.times)
 
 
 def _provider(

@@ -52,6 +52,15 @@ class Cause(StrEnum):
     """Of ours, that ended its association and no other."""
 
 
+UNWELCOME = frozenset(
+    {
+        *(Cause.TOO_MANY_CONNECTIONS, Cause.GAVE_WAY, Cause.TLS, Cause.LOCAL_LIMIT),
+        *(Cause.CALLED_AE_TITLE, Cause.CALLING_AE_TITLE, Cause.HOST, Cause.CERTIFICATE),
+    }
+)
+"""Causes for which nobody is let in: each is a Security Alert."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
     """One refusal, or all further ones of a minute."""

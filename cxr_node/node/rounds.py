@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from cxr_node.config import Config, Delivery
 from cxr_node.errors import LedgerLostError, ResourceError
+from cxr_node.node.auditor import SILENT, Audit
 from cxr_node.node.clock import ClockWatch
 from cxr_node.node.ledger import Ledger
 from cxr_node.node.spool import Spool
@@ -38,6 +39,7 @@ class Home:
     ledger: Ledger
     spool: Spool
     owner: str
+    audit: Audit = SILENT
     clock: ClockWatch = field(default_factory=ClockWatch)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-import resource
 import signal
 import subprocess
 import threading
@@ -46,11 +45,6 @@ def stop_event(on_stop: Callable[[], None] | None = None) -> threading.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, handle)
     return stop
-
-
-def no_core_files() -> None:
-    """Let no crash of this process or its children leave its memory, with a patient's image in it, on a disk."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 class Notifier:

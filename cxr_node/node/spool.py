@@ -6,6 +6,7 @@ Knows no DICOM and no ledger. Layout below the spool folder, all of it readable 
     objects/ab/<sha256>.dcm     received; the file's time is the time of receipt
     results/ab/<sha256>.dcm     made here; beside it <sha256>.<digest>.note, what a rebuilt ledger must not forget
     run/                        wake-up sockets and locks
+    audit/                      the audit trail, unless it is configured elsewhere (`audit_trail`)
 
 Names never come from outside: no UID of a peer is ever part of a path.
 """
@@ -27,6 +28,7 @@ from pathlib import Path
 
 from cxr_node import permissions
 from cxr_node.errors import InstanceError, ResourceError
+from cxr_node.node import orphans
 
 MIB = 1024 * 1024
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -41,7 +43,7 @@ class Area(StrEnum):
     RESULTS = "results"
 
 
-OWN_NAMES = ("incoming", Area.OBJECTS, Area.RESULTS, "run")
+OWN_NAMES = ("incoming", Area.OBJECTS, Area.RESULTS, "run", "audit")
 """Folders of a spool."""
 
 
@@ -242,24 +244,8 @@ class Spool:
         swept = 0
         with _disk():
             for path in (self.path / "incoming").glob("*.part"):
-                swept += _remove_if_orphan(path)
+                swept += orphans.remove(path)
         return swept
-
-
-def _remove_if_orphan(path: Path) -> bool:
-    """A writer that lives holds the lock; the lock of a dead one is free."""
-    try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink(missing_ok=True)
-        return True
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(file)
 
 
 def _place(folder: Path, sha256: str) -> Path:

@@ -16,6 +16,7 @@ from pynetdicom import _config
 from cxr_node.config import Config, parse
 from cxr_node.dicom import header
 from cxr_node.node import receive
+from cxr_node.node.auditor import SILENT, Audit
 from cxr_node.node.ledger import Ledger
 from cxr_node.node.spool import Spool
 
@@ -44,7 +45,10 @@ def config(folder: Path, destinations: Sequence[Any] = (), **listen: Any) -> Con
 
 @contextmanager
 def receiving(
-    folder: Path, inspect: Callable[[Path], receive.Inspected] = header.inspect, **listen: Any
+    folder: Path,
+    inspect: Callable[[Path], receive.Inspected] = header.inspect,
+    audit: Audit = SILENT,
+    **listen: Any,
 ) -> Iterator[Receiving]:
     """Run a receiver in a thread; it is stopped, and must stop, at the end."""
     level = _config.LOG_HANDLER_LEVEL
@@ -57,7 +61,8 @@ def receiving(
     def run() -> None:
         try:
             with mock.patch.object(receive, "TURN_S", 0.02):  # a stop is seen at the next turn
-                receive.serve(config(folder, **listen), inspect, SYNTAXES, receive.Hooks(stop=stop, ready=ready))
+                hooks = receive.Hooks(stop=stop, ready=ready, audit=audit)
+                receive.serve(config(folder, **listen), inspect, SYNTAXES, hooks)
         finally:
             listening.set()
 

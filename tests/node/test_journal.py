@@ -53,6 +53,23 @@ def test_pynetdicom_may_say_what_it_did_but_quote_nothing(stream: io.StringIO) -
     assert end == ""
 
 
+@pytest.mark.parametrize(
+    ("library", "message"),
+    [
+        ("pynetdicom.acse", f"Association Accepted {CANARY}"),
+        ("pynetdicom.dul", f"Unknown PDU type received '0x{CANARY}'"),
+        ("pynetdicom.association", f"Unable to decode the received PDU data {CANARY}"),
+        ("pynetdicom.association", f"Unable to decode the received 'Attribute List' dataset\n{CANARY}"),
+        ("pydicom.charset", f"Association Accepted {CANARY}"),
+        ("somebody", "Association Accepted"),
+    ],
+)
+def test_only_whole_sentences_of_pynetdicom_pass(stream: io.StringIO, library: str, message: str) -> None:
+    logging.getLogger(library).error(message)
+    assert "text withheld" in stream.getvalue()
+    assert CANARY not in stream.getvalue()
+
+
 def test_exceptions_show_frames_and_only_our_own_words(stream: io.StringIO) -> None:
     def deep() -> None:
         raise ValueError(f"invalid value {CANARY}")

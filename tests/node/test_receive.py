@@ -200,6 +200,7 @@ def test_a_bad_object_gets_the_status_that_fits(node: Receiving, name: str) -> N
         "objects",
         "results",
         "run",
+        "audit",
         "ledger.sqlite3",
         "ledger.sqlite3-wal",
         "ledger.sqlite3-shm",

@@ -1,0 +1,87 @@
+"""What a role's command opens for its audit: the recorder of this process, and for `deliver` the forwarder.
+
+Wires the audit's parts to the configuration. Where the trail lies on disk: `audit_trail`; what it says:
+`audit_messages`; when: `auditor`; how it reaches the collector: `audit_forwarder`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cxr_node.config import Config
+from cxr_node.node.audit_messages import Outcome, Reporter
+from cxr_node.node.audit_trail import Segments, Shelf
+from cxr_node.node.auditor import SILENT, Audit, Auditor
+from cxr_node.node.spool import Spool
+
+_MIB = 1024 * 1024
+
+
+def shelf(config: Config) -> Shelf:
+    """Where the trail lies. In a spool: it is made, and closed to others, before the first message is in it.
+
+    Raises
+    ------
+    ConfigError : the spool is the shared folder of somebody else. ResourceError : its disk is full, gone or broken.
+    """
+    audit = config.audit
+    return Shelf(
+        folder=audit.folder or Spool(config.spool.path).path / "audit",
+        keep_days=audit.keep_days,
+        max_bytes=audit.max_mib * _MIB,
+        is_collected=audit.syslog is not None,
+    )
+
+
+@contextmanager
+def recording(config: Config, role: str) -> Iterator[Audit]:
+    """Record that a role started, what it reports, and that it stopped, or died of an error.
+
+    Raises
+    ------
+    ConfigError : the folder cannot be used.
+    """
+    if not config.audit.enabled:
+        yield SILENT
+        return
+    reporter = Reporter(
+        source_id=config.audit.source_id or config.results.installation_id,
+        role=role,
+        pid=os.getpid(),
+        host=socket.gethostname(),
+        ae_title=config.listen.ae_title,
+    )
+    auditor = Auditor(reporter, Segments(shelf(config), role))
+    outcome = Outcome.MAJOR_FAILURE
+    try:
+        yield auditor
+        outcome = Outcome.SUCCESS
+    finally:
+        auditor.close(outcome)
+
+
+@contextmanager
+def forwarding(config: Config) -> Iterator[None]:
+    """Forward the trail of all roles to the collector while the block runs.
+
+    Raises
+    ------
+    ConfigError : certificate, key or CA cannot be used, or the folder cannot.
+    """
+    if not config.audit.enabled or config.audit.syslog is None:
+        yield
+        return
+    from cxr_node.node.audit_forwarder import Forwarder  # with it comes TLS, which the other roles do not need
+
+    forwarder, stop = Forwarder(config.audit.syslog, shelf(config)), threading.Event()
+    thread = threading.Thread(target=forwarder.run, args=(stop,), name="audit-forwarder", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
