@@ -134,16 +134,22 @@ def test_plain_text_does_not_get_in(node: Receiving) -> None:
 
 def test_the_journal_says_why(tmp_path: Path, ca: Authority, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "cxr_node")
-    with receiving(tmp_path / "spool", tls=ca.issue("node").tls()) as node, Wire(node.port) as peer:
-        with pytest.raises(ssl.SSLError), over_tls(node, ca.issue("late", ends_in=timedelta(days=-1))) as late:
-            late.associate()
-        peer.send(b"GET / HTTP/1.1\r\n\r\n")
-        while peer.socket.recv(1000):
-            pass
-    lines = [record.getMessage() for record in caplog.records if "refused" in record.getMessage()]
-    assert lines[0] == "refused peer=127.0.0.1 ae='' cause=tls certificate not accepted: certificate has expired"
-    assert lines[1] == "refused peer=127.0.0.1 ae='' cause=tls … and 1 more"
-    assert lines[2] == "refused since the start tls=2"
+
+    def refused() -> list[str]:
+        return [line for record in caplog.records if (line := record.getMessage()).startswith("refused")]
+
+    with receiving(tmp_path / "spool", tls=ca.issue("node").tls()) as node:
+        assert not is_let_in(node, ca.issue("late", ends_in=timedelta(days=-1)))
+        assert eventually(refused)  # the client hears it before the journal does
+        with Wire(node.port) as peer:
+            peer.send(b"GET / HTTP/1.1\r\n\r\n")
+            while peer.socket.recv(1000):
+                pass
+    assert refused() == [
+        "refused peer=127.0.0.1 ae='' cause=tls certificate not accepted: certificate has expired",
+        "refused peer=127.0.0.1 ae='' cause=tls … and 1 more",
+        "refused since the start tls=2",
+    ]
 
 
 @contextmanager
@@ -157,6 +163,13 @@ def answer(node: Receiving, identity: Identity, calling: str = "WIRE") -> tuple[
     with over_tls(node, identity) as peer:
         kind, content = peer.associate(calling=calling)
         return kind, tuple(content[1:4])
+
+
+def is_let_in(node: Receiving, identity: Identity) -> bool:
+    try:
+        return answer(node, identity)[0] == ASSOCIATE_AC
+    except OSError:  # of TLS 1.3 a client hears of its refusal when it reads, or finds the connection reset
+        return False
 
 
 def test_an_ae_title_belongs_to_its_certificate(
@@ -263,8 +276,7 @@ def test_a_renewed_ca_is_believed_without_a_restart(tmp_path: Path, stranger: Au
     both = tmp_path / "both.pem"
     both.write_bytes(ca.pem.read_bytes())
     with receiving(tmp_path / "spool", tls=node_certificate.tls() | {"ca": str(both)}) as node:
-        with pytest.raises((ssl.SSLError, OSError)):
-            answer(node, theirs)
+        assert not is_let_in(node, theirs)
         both.write_bytes(ca.pem.read_bytes() + stranger.pem.read_bytes())
         assert answer(node, theirs)[0] == answer(node, old)[0] == ASSOCIATE_AC
 
