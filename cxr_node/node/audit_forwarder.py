@@ -9,16 +9,17 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cxr_node.config import Syslog
+from cxr_node.config import Syslog, Tls
 from cxr_node.errors import DeliveryError, ResourceError
 from cxr_node.node import syslog
 from cxr_node.node.audit_trail import Batch, Shelf, next_batch
-from cxr_node.node.tls import Renewed, client_tls
+from cxr_node.node.tls import Renewed, client_tls, why
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class Forwarder:
 
     def __init__(self, settings: Syslog, shelf: Shelf) -> None:
         self._address = (settings.host, settings.port)
-        self._renewed = Renewed(settings.tls, client_tls)
+        self._tls = Renewed(settings.tls, _context)
         self._shelf = shelf
         shelf.make()
         self._failures = 0
@@ -57,7 +58,7 @@ class Forwarder:
         """
         batch = self._next()
         if batch.lines:
-            syslog.send(self._address, self._renewed.context(), batch.lines)
+            syslog.send(self._address, self._tls.context(), batch.lines)
             self._shelf.move_cursor(batch.offsets)
         return len(batch.lines)
 
@@ -109,7 +110,7 @@ def reach(settings: Syslog) -> str:
     """
     address = (settings.host, settings.port)
     try:
-        syslog.send(address, client_tls(settings.tls), ())
+        syslog.send(address, _context(settings.tls), ())
     except OSError as error:
         raise DeliveryError(f"{settings.host}:{settings.port}: {_words(error)}", permanent=False) from error
     return f"{settings.host}:{settings.port} answers over TLS"
@@ -119,4 +120,8 @@ def _words(error: OSError | ResourceError) -> str:
     """TLS and the system name their causes by words of their own; none quotes a message."""
     if isinstance(error, ResourceError):
         return str(error)
-    return error.strerror or getattr(error, "reason", None) or type(error).__name__
+    return why(error) if isinstance(error, ssl.SSLError) else error.strerror or "timed out"
+
+
+def _context(tls: Tls) -> ssl.SSLContext:
+    return client_tls(tls, "audit.syslog.tls")

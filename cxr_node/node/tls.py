@@ -36,15 +36,15 @@ def server_tls(tls: Tls) -> ssl.SSLContext:
     return _loaded(context, tls, "listen.tls")
 
 
-def client_tls(tls: Tls) -> ssl.SSLContext:
-    """The same for a destination: its certificate is of our CA and names it, and ours is shown.
+def client_tls(tls: Tls, section: str = "destinations.tls") -> ssl.SSLContext:
+    """The same for whom we call: its certificate is of our CA and names it, and ours is shown.
 
     Raises
     ------
     ConfigError : a certificate or key cannot be used, or others may read the key.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # which checks certificate and name
-    return _loaded(context, tls, "destinations.tls")
+    return _loaded(context, tls, section)
 
 
 def _loaded(context: ssl.SSLContext, tls: Tls, section: str) -> ssl.SSLContext:

@@ -238,12 +238,9 @@ def test_the_node_never_tells_who_a_patient_is(tmp_path: Path) -> None:
             store(node, sources, lossless, undecodable(5, J2K), undecodable(6, JPEG_LOSSLESS))
             wait_until(lambda: len(pacs.stored) >= 9, 120, "results in the archive")
             cut_in_the_spool(node, sources, builders.part10(marked(9)))
-            aborted = 0
-            for number in range(20, 60):
+            for number in (20, 21, 22):
                 store(node, sources, builders.part10(marked(number), "1.2.840.10008.1.2.4.80"))
-                aborted += abort_in_the_decoder(node)
-                if aborted > 2:
-                    break
+                wait_until(lambda: abort_in_the_decoder(node), 120, "a decoder to abort")
             for role, number in (
                 ("receive", signal.SIGABRT),
                 ("work", signal.SIGSEGV),
@@ -269,16 +266,18 @@ def test_the_node_never_tells_who_a_patient_is(tmp_path: Path) -> None:
         hits += canary.search(place, content)
     hits += [hit for content in answers for hit in canary.search("answer to a peer", content)]
     names = {path.name for path in looked_at}
-    print(
-        f"odd objects {len(odd)}, decoders aborted {aborted}, files searched {len(looked_at)}, journal {len(log)} bytes"
-    )
+    print(f"odd objects {len(odd)}, files searched {len(looked_at)}, journal {len(log)} bytes")
     assert hits == []
     assert not [name for name in names if name.startswith("core")], "a core file holds a patient's image"
-    assert aborted, "no decoder was aborted: the test proves less than it says"
     assert "ledger.sqlite3" in names
     assert any(path.parent.name == "audit" and path.suffix == ".log" for path in looked_at)
     assert b"spool-corrupt" in told["trace"]
-    for words in ("object refused", "Fatal Python error", "postponed destination=dead", "dead destination=quoter"):
+    for words in (
+        "refused peer=127.0.0.1",
+        "Fatal Python error",
+        "postponed destination=dead",
+        "dead destination=quoter",
+    ):
         assert words in log, words
     assert any(canary.search("", path.read_bytes()) for path in (node.spool / "objects").rglob("*.dcm"))
 
