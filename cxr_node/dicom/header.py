@@ -17,7 +17,7 @@ from pydicom import Dataset
 from pydicom.multival import MultiValue
 
 from cxr_node.dicom import projection, structure
-from cxr_node.dicom.part10 import attach, foreign_faults, parse, quiet, raw_number, raw_text, require_prefix, settle
+from cxr_node.dicom.part10 import attach, foreign_faults, parse, quiet, raw_number, raw_text, settle
 from cxr_node.domain import InstanceRef, Reason, Rejected, View
 from cxr_node.errors import ContradictionError, InstanceError, ResourceError
 
@@ -130,7 +130,6 @@ def inspect(path: Path) -> Inspected:
         raise ResourceError(f"a received file cannot be read: {error.strerror}") from error
     with file, foreign_faults():
         size_bytes = path.stat().st_size
-        require_prefix(file, size_bytes)
         structure.check(file, size_bytes)
         dataset, _ = parse(file, size_bytes)
         inspected = Inspected(

@@ -15,7 +15,7 @@ from pydicom.datadict import dictionary_VR
 from pydicom.uid import UID
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, STANDARD_VR
 
-from cxr_node.dicom.part10 import CUT_PIXELS, MAX_DEPTH, MAX_HEADER_READS
+from cxr_node.dicom.part10 import CUT_PIXELS, MAX_DEPTH, MAX_HEADER_READS, require_prefix
 from cxr_node.errors import InstanceError
 
 _PREFIX_END = 132  # PS3.10 7.1: preamble and prefix
@@ -53,12 +53,13 @@ class _Head:
 
 
 def check(file: BinaryIO, size_bytes: int) -> None:
-    """Walk over a file whose prefix has been seen to be there.
+    """Walk over a file.
 
     Raises
     ------
     InstanceError : where it does not hold together, or has more attributes or levels than a radiograph can have.
     """
+    require_prefix(file, size_bytes)
     start, syntax = _meta(file, size_bytes)
     order = "<" if syntax.is_little_endian else ">"
     walk = _Walk(file, order, syntax.is_encapsulated)

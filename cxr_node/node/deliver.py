@@ -101,8 +101,6 @@ def _sweep(home: Home) -> None:
             log.info("retention instances=%d", swept)
         if kept.history_days is not None and (forgotten := retention.forget(home.ledger, kept.history_days)):
             log.info("forgotten instances=%d", forgotten)
-    except LedgerLostError:
-        raise
     except ResourceError as error:
         log.error("retention put off: %s", error)
 

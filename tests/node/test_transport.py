@@ -87,10 +87,7 @@ SOURCES = [
     (dul.DULServiceProvider._process_recv_primitive, "self.to_provider_queue.queue[0]"),
     (dul.DULServiceProvider.receive_pdu, "self.to_user_queue.get("),
     (dul.DULServiceProvider.run_reactor, "self.state_machine.do_action(event)"),
-    (
-        dul.DULServiceProvider.run_reactor,
-        "if self._process_recv_primitive()",
-    ),  # before it reads
+    (dul.DULServiceProvider.run_reactor, "if self._process_recv_primitive()"),  # before it reads
     (dul.DULServiceProvider.__init__, "self.event_queue"),
     (dul.DULServiceProvider.__init__, "self.socket"),
     (dul.DULServiceProvider.kill_dul, "self._kill_thread = True"),
