@@ -1,4 +1,4 @@
-"""The command that makes a profile of published weights; registered by `cli`."""
+"""The commands that make a profile of published weights, and a graph of a profile; registered by `cli`."""
 
 from __future__ import annotations
 
@@ -36,3 +36,16 @@ def import_weights(
     )
     made = adopt.run(file, out_dir, choice)
     out.print(f"profile {made.name} written to {out_dir}: {len(made.labels)} findings, verdict about {judge}")
+
+
+@command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="Profile folder; the graph is written into it.")],
+) -> None:
+    """Write a profile's network as a graph that serves without torch; training and import do it by themselves."""
+    from cxr_node.model import profile
+    from cxr_node.model.export import export as write
+
+    loaded = profile.load(folder)
+    write(loaded)
+    out.print(f"the network of {loaded.name} {loaded.version} is exported to {folder}")

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cxr_node import contradictions, credentials, mistakes, names, node_yaml, permissions
-from cxr_node.domain import ResultKind
+from cxr_node.domain import ResultKind, RuntimeKind
 from cxr_node.errors import ConfigError
 
 _ADDRESS = re.compile(r"(?P<ae_title>[^@]+)@(?P<host>\[[^\]]+\]|[^:\s]+):(?P<port>\d{1,5})")
@@ -122,6 +122,8 @@ class Model(Section):
     """A folder of the built-in weights, or the path of a profile folder."""
     others: tuple[str, ...] = ()
     """Further profiles, for patients whose age `profile` does not cover: the first of them that does answers."""
+    runtime: RuntimeKind = RuntimeKind.AUTO
+    """What computes the network; a runtime whose answers differ from torch's in float32 is refused."""
     threads: int = Field(default=0, ge=0, le=256)
     """Threads of one worker's inference; 0: all cores of the machine."""
 

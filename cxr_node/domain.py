@@ -66,6 +66,15 @@ class View(StrEnum):
     UNKNOWN = "unknown"
 
 
+class RuntimeKind(StrEnum):
+    """What computes the network."""
+
+    AUTO = "auto"  # the quickest that is here and answers as the reference does
+    OPENVINO = "openvino"
+    OPENVINO_BF16 = "openvino-bf16"
+    TORCH = "torch"  # the reference; on CUDA where there is a GPU
+
+
 class Scale(StrEnum):
     """What the numbers of a prediction are. A SCORE orders images; how often it is right, nobody measured."""
 

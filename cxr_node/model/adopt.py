@@ -19,6 +19,8 @@ from safetensors.torch import load_file
 
 from cxr_node.errors import DataError
 from cxr_node.model import predictor, profile, torchxrayvision, weights
+from cxr_node.model.ancestors import XrvDenseNet121
+from cxr_node.model.export import export
 
 THRESHOLDS = "op_threshs"
 """The buffer in which a DenseNet of that package keeps its operating points once its weights are loaded."""
@@ -90,6 +92,7 @@ def run(file: Path, out: Path, choice: Choice) -> profile.Profile:
     profile.write(out, described, calibrated)
     (out / "MODEL_CARD.md").write_text(card(described, calibrated), "utf-8")
     made = profile.load(out)
+    export(made)
     predictor.load_predictor(made)
     return made
 
@@ -116,10 +119,10 @@ def _read(file: Path) -> Mapping[str, torch.Tensor]:
     return content
 
 
-def _network(file: Path, state: Mapping[str, torch.Tensor]) -> torchxrayvision.XrvDenseNet121:
+def _network(file: Path, state: Mapping[str, torch.Tensor]) -> XrvDenseNet121:
     """Put the tensors into the network, if they are exactly its own."""
     with torch.device("meta"):  # names and shapes alone: no weights are drawn to be thrown away
-        network = torchxrayvision.XrvDenseNet121(len(torchxrayvision.LABELS))
+        network = XrvDenseNet121(len(torchxrayvision.LABELS))
     expected = network.state_dict()
     found = {_ours(name): value.float() if value.is_floating_point() else value for name, value in state.items()}
     counters = {name for name in expected if name.endswith("num_batches_tracked")}  # not used, and old files lack them

@@ -43,10 +43,13 @@ class SimpleCNN(Network):
         feature_map: torch.Tensor = self.second(early_map)  # (batch, 64, size_px / 4, size_px / 4)
         return feature_map
 
+    def flattened(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """Average into cells: unlike the others it knows where in the image something is."""
+        return nnf.adaptive_avg_pool2d(feature_map, self.cells).flatten(1)  # (batch, 64 * 7 * 7)
+
     def head(self, feature_map: torch.Tensor) -> torch.Tensor:
-        """Average into cells, flatten and classify: unlike the others it knows where in the image something is."""
-        flat = nnf.adaptive_avg_pool2d(feature_map, self.cells).flatten(1)  # (batch, 64 * 7 * 7)
-        logits: torch.Tensor = self.classifier(flat)  # (batch, labels)
+        """Classify the flattened cells."""
+        logits: torch.Tensor = self.classifier(self.flattened(feature_map))  # (batch, labels)
         return logits
 
 
@@ -137,3 +140,38 @@ class ResNet50(_Averaged):
         """Pass the last stage."""
         feature_map: torch.Tensor = self.last(early_map)  # (batch, 2048, size_px / 32, size_px / 32)
         return feature_map
+
+
+class XrvDenseNet121(Network):
+    """DenseNet-121 (Huang et al. 2017) for one channel, with one linear layer over the averaged feature map.
+
+    The authors' form is torchvision's but for its first convolution, down to the names of its parameters; only
+    `features.` is `trunk.` here.
+    """
+
+    layer = "features.norm5"
+
+    def __init__(self, labels: int) -> None:
+        super().__init__()
+        self.trunk = densenet121(weights=None).features
+        self.trunk.conv0 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
+        self.classifier = nn.Linear(1024, labels)
+
+    def early(self, x: torch.Tensor) -> torch.Tensor:
+        """Pass three of four dense blocks."""
+        early_map: torch.Tensor = self.trunk[:-2](x)  # (batch, 512, size_px / 32, size_px / 32)
+        return early_map
+
+    def late(self, early_map: torch.Tensor) -> torch.Tensor:
+        """Pass the last block, its normalisation and the rectifier that follows it in the authors' `forward`."""
+        feature_map: torch.Tensor = torch.relu(self.trunk[-2:](early_map))  # (batch, 1024, size_px / 32, ...)
+        return feature_map
+
+    def evidence(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """Weigh the map's channels as the linear layer does: -> (batch, labels, rows, cols)."""
+        return torch.einsum("nchw,lc->nlhw", feature_map, self.classifier.weight)
+
+    def head(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """Average over the image and classify."""
+        logits: torch.Tensor = self.classifier(self.pooled(feature_map))  # (batch, labels)
+        return logits

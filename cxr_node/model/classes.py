@@ -41,30 +41,23 @@ class OverClasses(Network):
         The sigmoid of a class's logit is its softmax probability, so log-sigmoid is what cross-entropy needs.
         """
         scores = self.inner.head(feature_map).float()  # (batch, classes)
+        return torch.stack([_against_the_rest(scores, side) for side in self._sides()], dim=1)
+
+    def importance(self, feature_map: torch.Tensor, label: int) -> torch.Tensor:
+        """As the base class; the gradient of a log-sum-exp is the softmax."""
+        scores = self.inner.head(feature_map).float()  # (batch, classes)
+        chosen = torch.tensor(self._sides()[label], device=scores.device)
+        never = torch.tensor(-torch.inf)
+        within = torch.softmax(scores.where(chosen, never), dim=1)
+        without = torch.softmax(scores.where(~chosen, never), dim=1)
+        return self.inner.pulled_back(feature_map, within - without)
+
+    def _sides(self) -> list[Sequence[bool]]:
+        """Which classes each answer stands for: the judged label's, then each class alone."""
         places = range(len(self.positive))
-        sides = [self.positive, *([one == each for one in places] for each in places)]
-        return torch.stack([_against_the_rest(scores, side) for side in sides], dim=1)
+        return [self.positive, *([one == each for one in places] for each in places)]
 
 
 def _against_the_rest(scores: torch.Tensor, side: Sequence[bool]) -> torch.Tensor:
     chosen = torch.tensor(side, device=scores.device)
     return torch.logsumexp(scores[:, chosen], dim=1) - torch.logsumexp(scores[:, ~chosen], dim=1)  # (batch,)
-
-
-def divided(judged: float, logits: torch.Tensor, positive: Sequence[bool]) -> torch.Tensor:
-    """Divide a calibrated probability among the classes that it stands for, as the softmax does.
-
-    Parameters
-    ----------
-    judged : calibrated probability of the judged label
-    logits : shape (classes,), as `OverClasses` answers them
-    positive : whether each class is one of the judged label
-
-    Returns
-    -------
-    shape (classes,), in [0, 1]; the positive ones sum to `judged`, the others to the rest
-    """
-    softmax = torch.sigmoid(logits.double())
-    chosen = torch.tensor(positive, device=logits.device)
-    total = torch.where(chosen, softmax[chosen].sum(), softmax[~chosen].sum()).clamp_min(1e-300)
-    return softmax / total * torch.where(chosen, judged, 1.0 - judged).to(softmax)

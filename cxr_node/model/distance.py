@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
 
 AXES = 16
 """Leading axes kept; with more of them, fewer adults were found foreign to children (76 % with 16, 67 % with 64)."""
@@ -20,7 +23,7 @@ EDGE, LEARNED_EDGE = 0.99, 0.98
 mirrored chests pass, which no feature statistic notices, at 0.98 some 3 %."""
 
 
-def fit(features: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+def fit(features: Floats, labels: NDArray[np.int64]) -> dict[str, Floats]:
     """Describe the training features.
 
     Parameters
@@ -30,34 +33,32 @@ def fit(features: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]
 
     Returns
     -------
-    the tensors that weights.safetensors keeps under `distance.*`:
+    the arrays that weights.safetensors keeps under `distance.*`:
         mean : (classes, channels), mean feature of each class
         axes : (channels, axes), orthonormal leading axes of the within-class scatter
         variance : (axes,), scatter along each
         residual_variance : (1,), scatter of all that the axes leave over, summed over it
         scale : (1,), divisor; 1 until `normalised` sets it
     """
-    features = features.double()
-    classes = torch.unique(labels)
-    mean = torch.stack([features[labels == one].mean(0) for one in classes])
-    inner = features - mean[torch.searchsorted(classes, labels)]
+    given = features.astype(np.float64)
+    classes, places = np.unique(labels, return_inverse=True)
+    mean = np.stack([given[places == one].mean(0) for one in range(len(classes))])
+    inner = given - mean[places]
     kept = min(AXES, inner.shape[1] - 1, max(1, inner.shape[0] // 4))
     scatter = inner.T @ inner / max(1, inner.shape[0] - len(classes))
-    variance, axes = torch.linalg.eigh(scatter)  # ascending
-    variance, axes = variance.flip(0), axes.flip(1)
+    variance, axes = np.linalg.eigh(scatter)  # ascending
+    variance, axes = variance[::-1], axes[:, ::-1]
     stats = {
         "mean": mean,
         "axes": axes[:, :kept],
-        "variance": variance[:kept].clamp_min(1e-12),
-        "residual_variance": variance[kept:].sum().clamp_min(1e-12).reshape(1),
-        "scale": torch.ones(1),
+        "variance": variance[:kept].clip(1e-12),
+        "residual_variance": variance[kept:].sum().clip(1e-12).reshape(1),
+        "scale": np.ones(1),
     }
-    return {name: value.float().contiguous() for name, value in stats.items()}
+    return {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in stats.items()}
 
 
-def normalised(
-    stats: Mapping[str, torch.Tensor], held_out: torch.Tensor, strangeness: torch.Tensor | None = None
-) -> dict[str, torch.Tensor]:
+def normalised(stats: Mapping[str, Floats], held_out: Floats, strangeness: Floats | None = None) -> dict[str, Floats]:
     """Set the scales so that 1.0 stands at the edge of the training population, seen on held-out images of it.
 
     Parameters
@@ -68,25 +69,24 @@ def normalised(
 
     Returns
     -------
-    the tensors of `fit`, and with `strangeness` also
+    the arrays of `fit`, and with `strangeness` also
         learned : (2,), its median and its percentile `LEARNED_EDGE`
     """
-    unscaled = {**stats, "scale": torch.ones(1)}
-    scaled = {**unscaled, "scale": torch.quantile(mahalanobis(held_out, unscaled), EDGE).reshape(1)}
+    unscaled = {**stats, "scale": np.ones(1, dtype=np.float32)}
+    edge = np.quantile(mahalanobis(held_out, unscaled), EDGE)
+    scaled = {**unscaled, "scale": edge.astype(np.float32).reshape(1)}
     if strangeness is not None:
-        scaled["learned"] = torch.quantile(strangeness.float(), torch.tensor([0.5, LEARNED_EDGE]))
+        scaled["learned"] = np.quantile(strangeness, (0.5, LEARNED_EDGE)).astype(np.float32)
     return scaled
 
 
-def distance(
-    features: torch.Tensor, stats: Mapping[str, torch.Tensor], strangeness: torch.Tensor | None = None
-) -> torch.Tensor:
+def distance(features: Floats, stats: Mapping[str, Floats], strangeness: Floats | None = None) -> Floats:
     """Measure each image's distance from the training images.
 
     Parameters
     ----------
     features : float32, shape (batch, channels), each image's `Network.signature`
-    stats : the tensors of `normalised`, without the prefix `distance.`
+    stats : the arrays of `normalised`, without the prefix `distance.`
     strangeness : float32, shape (batch,), each image's `Network.strangeness`; needed where `stats` has `learned`
 
     Returns
@@ -96,17 +96,17 @@ def distance(
     measured = mahalanobis(features, stats)
     if strangeness is None:
         return measured
-    middle, end = stats["learned"].float()
-    return torch.maximum(measured, (strangeness.float() - middle) / (end - middle).clamp_min(1e-6))
+    middle, end = stats["learned"]
+    larger: Floats = np.maximum(measured, (strangeness - middle) / max(end - middle, np.float32(1e-6)))
+    return larger
 
 
-def mahalanobis(features: torch.Tensor, stats: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def mahalanobis(features: Floats, stats: Mapping[str, Floats]) -> Floats:
     """`distance` without what the network itself has learned of outsiders."""
-    offset = features.float()[:, None, :] - stats["mean"].float()  # (batch, classes, channels)
-    along = offset @ stats["axes"].float()  # (batch, classes, axes)
-    residual = (offset.square().sum(-1) - along.square().sum(-1)).clamp_min(0.0)  # (batch, classes)
-    squared = (along.square() / stats["variance"].float()).sum(-1) + residual * along.shape[-1] / stats[
-        "residual_variance"
-    ].float()
-    nearest: torch.Tensor = (squared / along.shape[-1]).amin(dim=1).sqrt()  # (batch,)
-    return nearest / stats["scale"].float()
+    offset = features[:, None, :] - stats["mean"]  # (batch, classes, channels)
+    along = offset @ stats["axes"]  # (batch, classes, axes)
+    residual = (np.square(offset).sum(-1) - np.square(along).sum(-1)).clip(0.0)  # (batch, classes)
+    axes = along.shape[-1]
+    squared = (np.square(along) / stats["variance"]).sum(-1) + residual * axes / stats["residual_variance"]
+    nearest: Floats = np.sqrt(squared.min(axis=1) / axes) / stats["scale"]  # (batch,)
+    return nearest

@@ -1,18 +1,17 @@
 """Where the network looked: Grad-CAM (Selvaraju et al. 2017) on the source pixel grid, and a region from it.
 
-Knows no file, no threshold of the classifier and no DICOM but how SCOORD counts pixels (PS3.3 C.18.6.1.1).
+Knows no network (`Network.activation` makes the map), no file, no threshold of the classifier and no DICOM but how
+SCOORD counts pixels (PS3.3 C.18.6.1.1).
 """
 
 from __future__ import annotations
 
 import contourpy
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from cxr_node.domain import Point
-from cxr_node.model.networks import Network
 
 REGION_CUT = 0.5
 """A region is what reaches this share of the peak: full width at half maximum, the usual size of a blurred spot."""
@@ -25,31 +24,6 @@ LEVELS = 256
 SMALLEST_RISE = 1.0
 """In logits: what an image as warm everywhere as at its peak would add. Below it nothing stands out. On 250
 radiographs, what was called NORMAL had at most 0.98 (median 0), what was called PNEUMONIA at least 4.4 (median 6)."""
-
-
-def activation(network: Network, feature_map: torch.Tensor, label: int) -> NDArray[np.float32]:
-    """Weigh the feature map by how much each channel raises one logit.
-
-    Only the head is differentiated: the gradient at the last feature map needs no pass back through the trunk.
-
-    Parameters
-    ----------
-    network : in evaluation mode
-    feature_map : float32, shape (1, channels, rows, cols), as `network.features` returns it
-    label : which logit to explain
-
-    Returns
-    -------
-    float32, shape (rows, cols) of the feature map, 0 or larger, in logits per cell: ReLU(sum_k alpha_k A_k), where
-    alpha_k is the gradient of the logit averaged over the image (equations 1 and 2 of the paper)
-    """
-    with torch.enable_grad():
-        leaf = feature_map.detach().clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(network.head(leaf)[0, label], leaf)  # (1, channels, rows, cols)
-    alpha = gradient.mean(dim=(2, 3), keepdim=True)  # (1, channels, 1, 1)
-    weighted = (alpha * leaf.detach()).sum(dim=1).clamp_min(0.0)  # (1, rows, cols)
-    found: NDArray[np.float32] = weighted[0].float().cpu().numpy()
-    return found
 
 
 def on_source_grid(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 
 import torch
+import torch.nn.functional as nnf
 from torch import nn
 
 from cxr_node.errors import ModelError
@@ -32,6 +33,8 @@ class Network(nn.Module):
 
     layer: str
     learns_outsiders: bool = False
+    classifier: nn.Module
+    """What reads the pooled map: a linear layer, or a chain of those that `_pulled_back` knows."""
 
     @abstractmethod
     def early(self, x: torch.Tensor) -> torch.Tensor:
@@ -58,6 +61,27 @@ class Network(nn.Module):
         """
         raise ModelError(f"{type(self).__name__} has no linear head, so that its cells have no evidence of their own")
 
+    def importance(self, feature_map: torch.Tensor, label: int) -> torch.Tensor:
+        """Tell how much each channel raises one logit: alpha of Grad-CAM (Selvaraju et al. 2017, equation 1).
+
+        (batch, channels, rows, cols) -> (batch, channels), the gradient of the logit averaged over the image, in
+        evaluation mode. In closed form, so that it is a part of the forward pass in every runtime.
+        """
+        scores = self.classifier(self.flattened(feature_map))  # (batch, outputs)
+        seed = nnf.one_hot(torch.tensor(label), scores.shape[1]).to(scores).expand_as(scores)
+        return self.pulled_back(feature_map, seed)
+
+    def pulled_back(self, feature_map: torch.Tensor, seed: torch.Tensor) -> torch.Tensor:
+        """Average the gradient of seed * classifier over the image: (batch, outputs) -> (batch, channels)."""
+        gradient = _pulled_back(self.classifier, self.flattened(feature_map), seed)
+        cells = feature_map.shape[2] * feature_map.shape[3]
+        return gradient.reshape(feature_map.shape[0], feature_map.shape[1], -1).sum(-1) / cells
+
+    def activation(self, feature_map: torch.Tensor, label: int) -> torch.Tensor:
+        """Weigh the feature map by `importance`: -> (batch, rows, cols), 0 or larger, logits per cell (equation 2)."""
+        alpha = self.importance(feature_map, label)
+        return (alpha[:, :, None, None] * feature_map).sum(dim=1).clamp_min(0.0)
+
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """Compute the last feature map: (batch, 1, size_px, size_px) standardised -> (batch, channels, rows, cols)."""
         return self.late(self.early(x))
@@ -77,6 +101,31 @@ class Network(nn.Module):
         """Average over the image: (batch, channels, rows, cols) -> (batch, channels)."""
         return feature_map.mean(dim=(2, 3))
 
+    def flattened(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """What the classifier reads: -> (batch, channels), or (batch, channels * cells) where it looks at places."""
+        return self.pooled(feature_map)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(batch, 1, size_px, size_px) -> (batch, labels) logits."""
         return self.head(self.features(x))
+
+
+def _pulled_back(classifier: nn.Module, inputs: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    """Pass a gradient back through a classifier in evaluation mode: (batch, outputs) -> (batch, inputs)."""
+    layers = list(classifier) if isinstance(classifier, nn.Sequential) else [classifier]
+    passed = [inputs]
+    for layer in layers:
+        passed.append(layer(passed[-1]))
+    for layer, given in zip(reversed(layers), reversed(passed[:-1]), strict=True):
+        match layer:
+            case nn.Linear():
+                gradient = gradient @ layer.weight
+            case nn.ReLU():
+                gradient = gradient * (given > 0)
+            case nn.BatchNorm1d() if layer.running_var is not None:
+                gradient = gradient * (layer.weight / torch.sqrt(layer.running_var + layer.eps))
+            case nn.Dropout():
+                pass
+            case _:
+                raise ModelError(f"no gradient is known for {type(layer).__name__} in a classifier")
+    return gradient

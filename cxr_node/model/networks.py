@@ -108,7 +108,7 @@ ARCHITECTURES: Mapping[str, Callable[..., Network]] = {
     "densenet121": ancestors.DenseNet121,
     "efficientnet-b0": ancestors.EfficientNetB0,
     "resnet50": ancestors.ResNet50,
-    torchxrayvision.ARCHITECTURE: torchxrayvision.XrvDenseNet121,
+    torchxrayvision.ARCHITECTURE: ancestors.XrvDenseNet121,
 }
 
 

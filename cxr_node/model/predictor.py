@@ -1,194 +1,217 @@
 """One look at one radiograph: calibrated probability, spread over views, distance, and where the network looked.
 
-Knows no DICOM, no threshold and no other image: an answer depends on the radiograph and the profile alone.
-
-Everything is computed in float32. On two cores bfloat16 would save 4 of 15 ms an image, but an answer would then
-depend on the processor it was given on, and the calibration was fitted on float32.
+Knows no DICOM, no threshold, no other image and no torch: an answer depends on the radiograph and the profile alone.
+Which runtime computed it moves the probability by less than `LARGEST_DIFFERENCE` on golden inputs, or it is refused.
 """
 
 from __future__ import annotations
 
-import hashlib
+import logging
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
+from scipy.special import expit
 
-from cxr_node.domain import Examination, Heatmap, Prediction, Radiograph, View
+from cxr_node.domain import Examination, Heatmap, Prediction, Radiograph, RuntimeKind
 from cxr_node.errors import ModelError
-from cxr_node.model import gradcam, weights
-from cxr_node.model.classes import divided
+from cxr_node.model import exported, gradcam, runtime, weights_file
 from cxr_node.model.distance import distance
-from cxr_node.model.networks import Network
 from cxr_node.model.preprocess import borders, prepare, views
 from cxr_node.model.profile import Profile, sha256
+from cxr_node.model.runtime import Runtime, Sight
 from cxr_node.model.torchxrayvision import op_norm
 
+log = logging.getLogger(__name__)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sight:
-    """What the network yields for the views of some images, before any calibration.
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 
-    Attributes
-    ----------
-    logits : float32, shape (images, views, labels)
-    feature_map : float32, shape (images, channels, rows, cols), of the plain view
-    signature : float32, shape (images, channels), of the plain view: what `distance` measures
-    strangeness : float32, shape (images,), of the plain view, where the network has learned to know outsiders
-    """
-
-    logits: torch.Tensor
-    feature_map: torch.Tensor
-    signature: torch.Tensor
-    strangeness: torch.Tensor | None
+LARGEST_DIFFERENCE = 0.01
+"""Of the probability, between a runtime and torch in float32, on any view of any golden input."""
 
 
-@torch.no_grad()
-def look(network: Network, shown: torch.Tensor) -> Sight:
-    """Pass all views through the network in one batch; calibration and serving share this function.
+def calibrated(logits: NDArray[np.floating], slope: float, intercept: float) -> Doubles:
+    """Platt's sigmoid(slope * logit + intercept): any shape, same shape in [0, 1]."""
+    probabilities: Doubles = expit(slope * logits.astype(np.float64) + intercept)
+    return probabilities
+
+
+def image_logits(logits: Floats) -> Floats:
+    """Mean over views, the logit that is calibrated: (images, views, labels) -> (images, labels)."""
+    mean: Floats = logits.mean(axis=1)
+    return mean
+
+
+def spread(probabilities: Doubles) -> Doubles:
+    """Largest difference between views: calibrated (images, views, labels) -> (images, labels), in [0, 1]."""
+    widest: Doubles = np.ptp(probabilities, axis=1)
+    return widest
+
+
+def divided(judged: float, logits: Floats, positive: Sequence[bool]) -> Doubles:
+    """Divide a calibrated probability among the classes that it stands for, as the softmax does.
 
     Parameters
     ----------
-    network : in evaluation mode
-    shown : float32, shape (images, views, 1, size_px, size_px); the first view is the image itself
+    judged : calibrated probability of the judged label
+    logits : shape (classes,), as `classes.OverClasses` answers them
+    positive : whether each class is one of the judged label
+
+    Returns
+    -------
+    shape (classes,), in [0, 1]; the positive ones sum to `judged`, the others to the rest
     """
-    images, seen = shown.shape[:2]
-    batch = shown.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-    early_maps = network.early(batch)  # (images * views, channels, rows, cols)
-    feature_maps = network.late(early_maps)
-    logits = network.head(feature_maps).reshape(images, seen, -1)
-    plain = feature_maps[::seen]
-    return Sight(
-        logits=logits,
-        feature_map=plain,
-        signature=network.signature(early_maps[::seen]),
-        strangeness=network.strangeness(plain),
-    )
+    softmax, chosen = expit(logits.astype(np.float64)), np.array(positive)
+    total = np.where(chosen, softmax[chosen].sum(), softmax[~chosen].sum()).clip(1e-300)
+    shares: Doubles = softmax / total * np.where(chosen, judged, 1.0 - judged)
+    return shares
 
 
-def calibrated(logits: torch.Tensor, slope: float, intercept: float) -> torch.Tensor:
-    """Platt's sigmoid(slope * logit + intercept): any shape, same shape in [0, 1]."""
-    return torch.sigmoid(slope * logits.double() + intercept)
-
-
-def image_logits(logits: torch.Tensor) -> torch.Tensor:
-    """Mean over views, the logit that is calibrated: (images, views, labels) -> (images, labels)."""
-    return logits.mean(dim=1)
-
-
-def spread(probabilities: torch.Tensor) -> torch.Tensor:
-    """Largest difference between views: calibrated (images, views, labels) -> (images, labels), in [0, 1]."""
-    return probabilities.amax(dim=1) - probabilities.amin(dim=1)
-
-
-class TorchPredictor:
+class ProfilePredictor:
     """A profile's classifier on this machine; `pipeline.Predictor`.
 
     Not for two threads at once: a worker process owns one.
+
+    Parameters
+    ----------
+    stats : as `model.distance.normalised` returns them; {} where no distance is judged
     """
 
-    def __init__(self, profile: Profile, network: Network, stats: Mapping[str, torch.Tensor]) -> None:
+    def __init__(self, profile: Profile, computes: Runtime, stats: Mapping[str, Floats]) -> None:
         self._profile = profile
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._network = network.to(self._device).to(memory_format=torch.channels_last).eval()  # 33 instead of 50 ms
-        self._stats = {name: tensor.to(self._device) for name, tensor in stats.items()}
+        self._stats = stats
+        self.runtime = computes
 
     @property
     def profile(self) -> Profile:
         """The profile this predictor was loaded from."""
         return self._profile
 
+    @property
+    def batch(self) -> int:
+        """How many radiographs at once pay."""
+        return self.runtime.batch
+
     def examine(self, radiograph: Radiograph) -> Examination:
-        """Predict and explain one radiograph.
+        """Predict and explain one radiograph; as `examine_all`."""
+        return self.examine_all([radiograph])[0]
+
+    def examine_all(self, radiographs: Sequence[Radiograph]) -> list[Examination]:
+        """Predict and explain radiographs, in one call of the runtime; none of them touches another's answer.
 
         Parameters
         ----------
-        radiograph : pixels float32, shape (rows, cols), range [0, 1], larger means more attenuating
+        radiographs : each with pixels float32, shape (rows, cols), range [0, 1], larger means more attenuating
 
         Raises
         ------
         ModelError : the network failed or answered something that is no number
         """
-        try:
-            spec = self._profile.input
-            shown = views(prepare(radiograph.pixels, spec), spec.normalisation)[None].to(self._device)
-            sight = look(self._network, shown)
-            return Examination(prediction=self._predict(sight), heatmap=self._explain(sight, radiograph))
-        except RuntimeError as error:  # torch's only word for shapes, memory and devices
-            raise ModelError(f"profile {self._profile.name}: the network failed: {error}") from error
+        if not radiographs:
+            return []
+        spec = self._profile.input
+        shown = np.stack([views(prepare(each.pixels, spec), spec.normalisation) for each in radiographs])
+        sight = self.runtime.see(shown)
+        return [self._examination(sight, place, each) for place, each in enumerate(radiographs)]
 
-    def _predict(self, sight: Sight) -> Prediction:
+    def _examination(self, sight: Sight, place: int, radiograph: Radiograph) -> Examination:
         profile = self._profile
-        by_view, answer = self._numbers(sight.logits)  # (1, views, labels), (labels,)
-        judged = profile.labels.index(profile.operating_point.label)
+        logits = sight.logits[place]  # (views, labels)
+        by_view, answer = self._numbers(logits)
         trained = profile.op_norm or (0.5,) * len(profile.answered)
         answers = zip(profile.answered, answer[: len(profile.answered)].tolist(), trained, strict=True)
         prediction = Prediction(
             probability={label: number for label, number, at in answers if at is not None},
-            spread=float(spread(by_view)[0, judged]),
-            distance=float(distance(sight.signature, self._stats, sight.strangeness)[0]) if self._stats else None,
-            classes=self._classes(sight.logits, float(answer[judged])),
+            spread=float(np.ptp(by_view[:, profile.judged])),
+            distance=self._distance(sight, place),
+            classes=self._classes(logits, float(answer[profile.judged])),
         )
         if not np.isfinite([*prediction.probability.values(), prediction.spread, prediction.distance or 0.0]).all():
             raise ModelError(f"profile {profile.name}: the network's answer is no number")
-        return prediction
+        return Examination(prediction=prediction, heatmap=self._explain(sight.activation[place], radiograph))
 
-    def _numbers(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _distance(self, sight: Sight, place: int) -> float | None:
+        if not self._stats:
+            return None
+        one = slice(place, place + 1)
+        strangeness = None if sight.strangeness is None else sight.strangeness[one]
+        return float(distance(sight.signature[one], self._stats, strangeness)[0])
+
+    def _numbers(self, logits: Floats) -> tuple[Doubles, Doubles]:
         """Calibrate, or score as published: there the plain view alone answers, the others tell of doubt.
 
-        (1, views, labels) -> (1, views, labels), (labels,)
+        (views, labels) -> (views, labels), (labels,)
         """
         slope, intercept, thresholds = self._profile.slope, self._profile.intercept, self._profile.op_norm
         by_view = calibrated(logits, slope, intercept)
         if thresholds is None:
-            return by_view, calibrated(image_logits(logits), slope, intercept)[0]
+            return by_view, calibrated(image_logits(logits[None])[0], slope, intercept)
         scores = op_norm(by_view, thresholds)
-        return scores, scores[0, 0]
+        return scores, scores[0]
 
-    def _classes(self, logits: torch.Tensor, judged: float) -> dict[str, float]:
+    def _classes(self, logits: Floats, judged: float) -> dict[str, float]:
         """Divide the judged probability among the classes, where there are any; they are the last labels."""
         classes = self._profile.network.classes
         if not classes:
             return {}
-        mean = image_logits(logits)[0, -len(classes) :]  # (classes,)
+        mean = logits.mean(axis=0)[-len(classes) :]  # (classes,)
         return dict(zip(classes, divided(judged, mean, list(classes.values())).tolist(), strict=True))
 
-    def _explain(self, sight: Sight, radiograph: Radiograph) -> Heatmap:
-        label = self._profile.operating_point.label
-        active = gradcam.activation(self._network, sight.feature_map, self._profile.labels.index(label))
+    def _explain(self, active: Floats, radiograph: Radiograph) -> Heatmap:
         rows, cols = radiograph.pixels.shape
         weight = gradcam.on_source_grid(active, (rows, cols), borders((rows, cols), self._profile.input))
-        return Heatmap(weight=weight, outline=gradcam.outline(weight), label=label, layer=self._network.layer)
+        label = self._profile.operating_point.label
+        return Heatmap(weight=weight, outline=gradcam.outline(weight), label=label, layer=self.runtime.layer)
 
 
-def load_predictor(profile: Profile, threads: int = 0) -> TorchPredictor:
-    """Load a profile's network, and let it judge one drawn image as a self-test.
+def load_predictor(profile: Profile, threads: int = 0, wanted: RuntimeKind = RuntimeKind.AUTO) -> ProfilePredictor:
+    """Load a profile's network into the quickest runtime that answers as torch in float32 does.
 
     Parameters
     ----------
     profile : verified by `profile.load`
-    threads : threads of inference; 0: all cores of the machine. Process-wide, as torch's setting is.
+    threads : threads of inference; 0: all cores of the machine
+    wanted : which runtime; AUTO: chosen by itself
 
     Raises
     ------
-    ModelError : the weights are not those the profile was loaded with, do not fit its network, or do not work here
+    ModelError : the weights are not those the profile was loaded with, or no runtime that is wanted can use them, or
+        answers right, here
     """
     if (found := sha256(profile.weights_path)) != profile.weights_sha256:
         raise ModelError(f"{profile.weights_path} was changed: sha256 is {found}, expected {profile.weights_sha256}")
-    torch.set_num_threads(threads or os.cpu_count() or 1)
-    torch.backends.cudnn.allow_tf32 = False  # the calibration was fitted on float32
-    network, stats = weights.load(profile.weights_path, profile.network, len(profile.labels))
+    stats = weights_file.statistics(profile.weights_path)
     if (profile.operating_point.max_distance is None) is bool(stats):
         raise ModelError(f"{profile.folder}: max_distance and the distance.* of the weights belong together")
-    predictor = TorchPredictor(profile, network, stats)
-    predictor.examine(_test_image(profile.input.size_px))
-    return predictor
+    refusals: list[str] = []
+    for candidate in runtime.candidates(profile, wanted, threads or os.cpu_count() or 1):
+        if (refusal := refused(candidate, profile, learned=weights_file.LEARNED in stats)) is None:
+            log.info("profile %s %s judges by %s", profile.name, profile.version, candidate.name)
+            return ProfilePredictor(profile, candidate, stats)
+        refusals.append(refusal)
+        log.log(logging.INFO if wanted is RuntimeKind.AUTO else logging.ERROR, "profile %s: %s", profile.name, refusal)
+    raise ModelError(f"profile {profile.name}: {'; '.join(refusals)}")
 
 
-def _test_image(size_px: int) -> Radiograph:
-    """A soft bright disc on black: any image with contrast will do."""
-    row, column = np.mgrid[:size_px, :size_px] / size_px - 0.5
-    disc = np.exp(-8.0 * (row**2 + column**2)).astype(np.float32)
-    return Radiograph(pixels=disc, pixel_aspect=1.0, view=View.UNKNOWN, pixel_sha256=hashlib.sha256(disc).hexdigest())
+def refused(candidate: Runtime, profile: Profile, *, learned: bool) -> str | None:
+    """Let a runtime judge the golden inputs, and say what is wrong with its answers; None: nothing.
+
+    Raises
+    ------
+    ModelError : it failed
+    """
+    sight = candidate.see(exported.golden_inputs(profile.input))
+    if (sight.strangeness is not None) is not learned:
+        raise ModelError(f"{profile.folder}: distance.learned and a network that learns outsiders belong together")
+    found = calibrated(sight.logits[:, :, profile.judged], profile.slope, profile.intercept)  # (images, views)
+    if not np.isfinite(found).all():
+        raise ModelError(f"profile {profile.name}: the network's answer is no number")
+    if not exported.there(profile):
+        return None  # then it is torch, the reference, and nobody else
+    golden = np.array(exported.description(profile).golden_logits, dtype=np.float64)
+    difference = float(np.abs(found - calibrated(golden, profile.slope, profile.intercept)).max())
+    if difference <= LARGEST_DIFFERENCE:
+        return None
+    return f"{candidate.name} is refused: a probability differs by {difference:.3f} from torch in float32"

@@ -1,19 +1,21 @@
 """From a radiograph to the network's input: the same function in training and in serving.
 
 Knows nothing of DICOM, of networks or of files. One golden array (tests/model/test_preprocess.py) pins it:
-a change of one bit here makes every calibration in `weights/` void.
+what changes its input makes every calibration in `weights/` void.
 """
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
-import torch
-import torch.nn.functional as nnf
 from numpy.typing import NDArray
 from PIL import Image
 
 from cxr_node.model import torchxrayvision
 from cxr_node.model.profile import InputSpec, Normalisation
+
+Floats = NDArray[np.float32]
 
 LOW_QUANTILE, HIGH_QUANTILE = 0.02, 0.98
 """Grey values beyond these are clipped: burned-in letters and direct radiation must not set the scale."""
@@ -43,7 +45,8 @@ def prepare(pixels: NDArray[np.float32], spec: InputSpec) -> NDArray[np.float32]
     """
     if spec.normalisation is Normalisation.XRV:
         return torchxrayvision.prepare(pixels, spec.size_px)
-    return standardise(torch.from_numpy(cut_and_resize(pixels, spec))[None])[0].numpy()
+    standardised: Floats = standardise(cut_and_resize(pixels, spec)[None])[0]
+    return standardised
 
 
 def borders(shape: tuple[int, ...], spec: InputSpec) -> tuple[float, float]:
@@ -63,7 +66,7 @@ def cut_and_resize(pixels: NDArray[np.float32], spec: InputSpec) -> NDArray[np.f
     return np.array(resized, dtype=np.float32)
 
 
-def standardise(images: torch.Tensor) -> torch.Tensor:
+def standardise(images: Floats) -> Floats:
     """Clip each image to its central grey values and scale it to mean 0 and standard deviation 1.
 
     Parameters
@@ -78,15 +81,17 @@ def standardise(images: torch.Tensor) -> torch.Tensor:
     -----
     The quantiles are taken on 2 x 2 means: noise and single bright pixels do not move them.
     """
-    means = nnf.avg_pool2d(images[:, None], 2).flatten(1)  # (batch, rows / 2 * cols / 2)
-    bounds = torch.quantile(means, torch.tensor([LOW_QUANTILE, HIGH_QUANTILE]), dim=1)  # (2, batch)
-    low, high = bounds[0][:, None, None], bounds[1][:, None, None]
-    clipped = images.clamp(low, high)
-    spread, centre = torch.std_mean(clipped, dim=(1, 2), correction=0, keepdim=True)
-    return (clipped - centre) / spread.clamp_min(SMALLEST_SPREAD)
+    rows, cols = (side // 2 * 2 for side in images.shape[1:])
+    even = images[:, :rows, :cols]
+    means = (even[:, ::2, ::2] + even[:, ::2, 1::2] + even[:, 1::2, ::2] + even[:, 1::2, 1::2]) * np.float32(0.25)
+    low, high = np.quantile(means.reshape(len(images), -1), (LOW_QUANTILE, HIGH_QUANTILE), axis=1).astype(np.float32)
+    clipped = np.clip(images, low[:, None, None], high[:, None, None])
+    centred = clipped - clipped.mean(axis=(1, 2), keepdims=True, dtype=np.float64).astype(np.float32)
+    spread = np.sqrt(np.square(centred).mean(axis=(1, 2), keepdims=True, dtype=np.float64)).astype(np.float32)
+    return np.asarray(centred / np.maximum(spread, np.float32(SMALLEST_SPREAD)), dtype=np.float32)
 
 
-def views(prepared: NDArray[np.float32], normalisation: Normalisation = Normalisation.STANDARDISED) -> torch.Tensor:
+def views(prepared: Floats, normalisation: Normalisation = Normalisation.STANDARDISED) -> Floats:
     """Show a prepared image in the ways that must not change its meaning; the first is the image itself.
 
     Parameters
@@ -98,29 +103,40 @@ def views(prepared: NDArray[np.float32], normalisation: Normalisation = Normalis
     -------
     float32, shape (len(VIEW_NAMES), 1, size_px, size_px)
     """
-    plain = torch.from_numpy(prepared)[None, None]  # (1, 1, size_px, size_px)
     if normalisation is Normalisation.XRV:
-        reach = torchxrayvision.REACH
-        brighter = ((plain / reach + 1.0) / 2.0) ** 0.8 * 2.0 * reach - reach
-        return torch.cat([plain, _closer(plain), _blurred(plain), brighter])
-    shown = torch.cat([plain, _closer(plain), _blurred(plain), _brighter(plain)])
-    return torch.cat([plain, standardise(shown[1:, 0])[:, None]])
+        reach = np.float32(torchxrayvision.REACH)
+        brighter = ((prepared / reach + 1.0) / 2.0) ** np.float32(0.8) * 2.0 * reach - reach
+        return np.stack([prepared, _closer(prepared), _blurred(prepared), brighter])[:, None]
+    others = standardise(np.stack([_closer(prepared), _blurred(prepared), _brighter(prepared)]))
+    return np.concatenate([prepared[None], others])[:, None]
 
 
-def _closer(image: torch.Tensor) -> torch.Tensor:
+def _closer(image: Floats) -> Floats:
+    """Cut 4 % off each side and enlarge the rest, bilinearly."""
     size = image.shape[-1]
     edge = round(0.04 * size)
-    inner = image[..., edge : size - edge, edge : size - edge]
-    return nnf.interpolate(inner, size=(size, size), mode="bilinear", align_corners=False)
+    weights = _enlarging(size - 2 * edge, size)  # (size, size - 2 * edge)
+    closer = weights @ image[edge : size - edge, edge : size - edge] @ weights.T
+    return np.asarray(closer, dtype=np.float32)
 
 
-def _blurred(image: torch.Tensor) -> torch.Tensor:
-    padded = nnf.pad(image, (1, 1, 1, 1), mode="replicate")
-    return nnf.avg_pool2d(padded, 3, stride=1)
+@functools.cache
+def _enlarging(before: int, after: int) -> Floats:
+    """Weights of the old samples in each new one, (after, before): linear between the samples' centres."""
+    place = np.clip((np.arange(after) + 0.5) * before / after - 0.5, 0.0, before - 1.0)
+    weights: Floats = np.clip(1.0 - np.abs(place[:, None] - np.arange(before)), 0.0, 1.0).astype(np.float32)
+    return weights
 
 
-def _brighter(image: torch.Tensor) -> torch.Tensor:
+def _blurred(image: Floats) -> Floats:
+    """Mean over 3 x 3 pixels, the edge repeated."""
+    padded = np.pad(image, 1, mode="edge")
+    down = padded[:-2] + padded[1:-1] + padded[2:]
+    return np.asarray((down[:, :-2] + down[:, 1:-1] + down[:, 2:]) / np.float32(9.0), dtype=np.float32)
+
+
+def _brighter(image: Floats) -> Floats:
     low, high = image.min(), image.max()
-    reach = (high - low).clamp_min(SMALLEST_SPREAD)
-    brighter: torch.Tensor = ((image - low) / reach) ** 0.8
+    reach = max(high - low, np.float32(SMALLEST_SPREAD))
+    brighter: Floats = ((image - low) / reach) ** np.float32(0.8)
     return brighter

@@ -163,6 +163,11 @@ class Profile:
         return tuple(label for label in self.labels if label not in self.network.classes)
 
     @property
+    def judged(self) -> int:
+        """Which logit the operating point judges."""
+        return self.labels.index(self.operating_point.label)
+
+    @property
     def weights_path(self) -> Path:
         """Where the verified weights lie."""
         return self.folder / "weights.safetensors"

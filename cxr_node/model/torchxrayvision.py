@@ -1,8 +1,8 @@
-"""TorchXRayVision's DenseNet-121 as its authors published it: labels, operating points, input, network.
+"""TorchXRayVision's DenseNet-121 as its authors published it: labels, operating points, input.
 
-Knows no file and does not need that package. Everything here follows `torchxrayvision/models.py` and `datasets.py`,
-version 1.5 (Apache-2.0; Cohen et al., "TorchXRayVision: A library of chest X-ray datasets and models", MIDL 2022); a
-test compares each part with a second reading of that source.
+Knows no file, does not need that package, and leaves the network to `ancestors`. Everything here follows
+`torchxrayvision/models.py` and `datasets.py`, version 1.5 (Apache-2.0; Cohen et al., "TorchXRayVision: A library of
+chest X-ray datasets and models", MIDL 2022); a test compares each part with a second reading of that source.
 """
 
 from __future__ import annotations
@@ -12,13 +12,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import ndimage
-from torch import nn
-from torchvision.models import densenet121
-
-from cxr_node.model.network import Network
 
 ARCHITECTURE = "xrv-densenet121"
 SIZE_PX = 224
@@ -77,42 +72,7 @@ def published_as(file_name: str) -> str | None:
     return _FILE_NAMES.get(stem.removesuffix(_PUBLISHED_TAIL)) if stem.endswith(_PUBLISHED_TAIL) else None
 
 
-class XrvDenseNet121(Network):
-    """DenseNet-121 (Huang et al. 2017) for one channel, with one linear layer over the averaged feature map.
-
-    The authors' form is torchvision's but for its first convolution, down to the names of its parameters; only
-    `features.` is `trunk.` here.
-    """
-
-    layer = "features.norm5"
-
-    def __init__(self, labels: int) -> None:
-        super().__init__()
-        self.trunk = densenet121(weights=None).features
-        self.trunk.conv0 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
-        self.classifier = nn.Linear(1024, labels)
-
-    def early(self, x: torch.Tensor) -> torch.Tensor:
-        """Pass three of four dense blocks."""
-        early_map: torch.Tensor = self.trunk[:-2](x)  # (batch, 512, size_px / 32, size_px / 32)
-        return early_map
-
-    def late(self, early_map: torch.Tensor) -> torch.Tensor:
-        """Pass the last block, its normalisation and the rectifier that follows it in the authors' `forward`."""
-        feature_map: torch.Tensor = torch.relu(self.trunk[-2:](early_map))  # (batch, 1024, size_px / 32, ...)
-        return feature_map
-
-    def evidence(self, feature_map: torch.Tensor) -> torch.Tensor:
-        """Weigh the map's channels as the linear layer does: -> (batch, labels, rows, cols)."""
-        return torch.einsum("nchw,lc->nlhw", feature_map, self.classifier.weight)
-
-    def head(self, feature_map: torch.Tensor) -> torch.Tensor:
-        """Average over the image and classify."""
-        logits: torch.Tensor = self.classifier(self.pooled(feature_map))  # (batch, labels)
-        return logits
-
-
-def op_norm(probabilities: torch.Tensor, thresholds: Sequence[float | None]) -> torch.Tensor:
+def op_norm(probabilities: NDArray[np.float64], thresholds: Sequence[float | None]) -> NDArray[np.float64]:
     """Stretch each label so that its operating point comes to lie at 0.5 (`models.op_norm`).
 
     Parameters
@@ -125,10 +85,11 @@ def op_norm(probabilities: torch.Tensor, thresholds: Sequence[float | None]) -> 
     the same shape, range [0, 1], two straight lines through (0, 0), (threshold, 0.5), (1, 1); 0.5 where there is no
     threshold. A score: its order is that of the sigmoid, its value is no probability.
     """
-    at = probabilities.new_tensor([_NAN if value is None else value for value in thresholds])
+    at = np.array([_NAN if value is None else value for value in thresholds])
     below = probabilities / (at * 2)
     above = 1 - (1 - probabilities) / ((1 - at) * 2)
-    return torch.where(at.isnan(), 0.5, torch.where(probabilities < at, below, above))
+    scores: NDArray[np.float64] = np.where(np.isnan(at), 0.5, np.where(probabilities < at, below, above))
+    return scores
 
 
 def prepare(pixels: NDArray[np.float32], size_px: int) -> NDArray[np.float32]:

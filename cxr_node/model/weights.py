@@ -1,8 +1,6 @@
-"""weights.safetensors: the network's parameters and the training features' statistics, in one file.
+"""weights.safetensors from and to a torch network; what its keys mean stands in `weights_file`.
 
-Knows no thresholds and no pixels. Keys: `network.<parameter>` (matrices as fp16, or as they came; vectors as fp32) and
-`distance.<statistic>` (fp32, see `model.distance.fit`; none where the training images are not known). Nothing is
-unpickled.
+Knows no thresholds and no pixels.
 """
 
 from __future__ import annotations
@@ -17,17 +15,13 @@ from safetensors.torch import load_file, save_file
 from cxr_node.errors import ModelError
 from cxr_node.model.networks import Network, build
 from cxr_node.model.profile import NetworkSpec
+from cxr_node.model.weights_file import DISTANCE, LEARNED, NETWORK, Floats, statistics
 
-NETWORK, DISTANCE = "network.", "distance."
 READABLE = 0o644
 """safetensors writes for its owner alone; the node runs as another user than the one who trained."""
-STATISTICS = frozenset({"mean", "axes", "variance", "residual_variance", "scale"})
-"""What `model.distance.fit` yields."""
-LEARNED = "learned"
-"""A further statistic, where the network has learned to know outsiders."""
 
 
-def save(path: Path, network: Network, stats: Mapping[str, torch.Tensor], *, exact: bool = False) -> None:
+def save(path: Path, network: Network, stats: Mapping[str, Floats], *, exact: bool = False) -> None:
     """Write both; fp16 halves the file, and vectors stay fp32 because running variances leave its range.
 
     `exact` : matrices stay fp32 too, for weights whose answers were published
@@ -36,12 +30,12 @@ def save(path: Path, network: Network, stats: Mapping[str, torch.Tensor], *, exa
         NETWORK + name: value.detach().cpu().contiguous() if exact else _stored(value)
         for name, value in network.state_dict().items()
     }
-    tensors |= {DISTANCE + name: value.float().contiguous() for name, value in stats.items()}
+    tensors |= {DISTANCE + name: torch.from_numpy(value) for name, value in stats.items()}
     save_file(tensors, path)
     path.chmod(READABLE)
 
 
-def load(path: Path, spec: NetworkSpec, labels: int) -> tuple[Network, dict[str, torch.Tensor]]:
+def load(path: Path, spec: NetworkSpec, labels: int) -> tuple[Network, dict[str, Floats]]:
     """Read both, as fp32 on the CPU; the network is in evaluation mode.
 
     Parameters
@@ -56,23 +50,19 @@ def load(path: Path, spec: NetworkSpec, labels: int) -> tuple[Network, dict[str,
     """
     network = build(spec, labels)
     try:
-        tensors = load_file(path)
-        network.load_state_dict(_part(tensors, NETWORK), strict=True)
+        network.load_state_dict(_parameters(load_file(path)), strict=True)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path} cannot be read: {error}") from error
     except RuntimeError as error:
         raise ModelError(f"{path} does not fit network {spec.architecture!r}: {error}") from error
-    if strange := sorted(name for name in tensors if not name.startswith((NETWORK, DISTANCE))):
-        raise ModelError(f"{path}: tensor {strange[0]!r} is neither {NETWORK}* nor {DISTANCE}*")
-    stats = _part(tensors, DISTANCE)
-    expected = STATISTICS | ({LEARNED} if network.learns_outsiders else frozenset())
-    if stats and stats.keys() != expected:
-        raise ModelError(f"{path}: {DISTANCE}* must be {sorted(expected)} or nothing, found {sorted(stats)}")
+    stats = statistics(path)
+    if stats and (LEARNED in stats) is not network.learns_outsiders:
+        raise ModelError(f"{path}: {DISTANCE}{LEARNED} and a network that learns outsiders belong together")
     return network.eval(), stats
 
 
-def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    part = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+def _parameters(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    part = {name.removeprefix(NETWORK): value for name, value in tensors.items() if name.startswith(NETWORK)}
     return {name: value.float() if value.is_floating_point() else value for name, value in part.items()}
 
 

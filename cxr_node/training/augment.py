@@ -114,7 +114,7 @@ class Augmenter:
         batch = _tone(batch, section, rng)
         batch = _noise(batch, section, rng).clamp(0.0, 1.0)
         batch = _recompressed(batch, section, rng)
-        inputs = standardise(batch[:, 0])[:, None]
+        inputs = torch.from_numpy(standardise(batch[:, 0].numpy()))[:, None]
         return Batch(inputs=inputs, positive=positive | chosen, chest=layers[:, 1:2], drawn=layers[:, 2:])
 
     def _mixed_context(self, images: Floats, lenders: int, rng: np.random.Generator) -> Floats:

@@ -19,7 +19,8 @@ from cxr_node import __version__, page, show_evaluation
 from cxr_node.dicom import picture
 from cxr_node.domain import Radiograph, View
 from cxr_node.errors import DataError
-from cxr_node.model.predictor import TorchPredictor
+from cxr_node.model.predictor import ProfilePredictor
+from cxr_node.model.torch_runtime import TorchRuntime
 from cxr_node.show_evaluation import RATE_NAMES, SUBGROUP_NAMES
 from cxr_node.training import data, heatmaps, plots
 from cxr_node.training.evaluate import Judge, Study
@@ -104,7 +105,7 @@ def _mistakes(judge: Judge, study: Study) -> Iterator[Mistake]:
     answered_wrongly = outcomes.answered & ~outcomes.right
     order = np.lexsort((-off, ~answered_wrongly))
     worst = [place for place in order if answered_wrongly[place] or off[place] > 0.5][:MOST_ERRORS]
-    predictor = TorchPredictor(judge.profile, judge.network, judge.stats)
+    predictor = ProfilePredictor(judge.profile, TorchRuntime(judge.network, judge.profile.judged), judge.stats)
     for place in worst:
         item = study.items[place]
         pixels = data.load(item)

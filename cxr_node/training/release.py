@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from rich.progress import Progress
 
 from cxr_node.model import distance, profile, weights
+from cxr_node.model.export import export
 from cxr_node.model.networks import Network
 from cxr_node.model.profile import FORMAT, ProfileFile
 from cxr_node.training import calibrate, card, data, evaluate, folder, scores
@@ -59,6 +61,7 @@ def release(profile_folder: Path, recipe: Recipe, network: Network, dealt: tuple
         measured[name] = evaluate.evaluate(loaded, recipe, parts["validation"], change, lambda: bar.advance(task))
     folder.update_metrics(profile_folder, {"evaluations": measured, "predicted": _predicted(measured[name]["rates"])})
     card.write(profile_folder)
+    export(loaded)
 
 
 def _predicted(rates: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,16 +90,16 @@ def described_by(recipe: Recipe) -> ProfileFile:
     )
 
 
-def _statistics(recipe: Recipe, network: Network, parts: Parts, bar: Progress) -> dict[str, torch.Tensor]:
+def _statistics(recipe: Recipe, network: Network, parts: Parts, bar: Progress) -> dict[str, NDArray[np.float32]]:
     """Describe the training images; 1.0 is the edge of the calibration part, which training never saw."""
     seen, held_out = parts["training"], parts["calibration"]
     task = bar.add_task("signatures", total=2 * (len(seen) + len(held_out)))
 
-    def signatures_of(items: Sequence[Item]) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def signatures_of(items: Sequence[Item]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         inputs = scores.prepared(items, recipe.input, lambda: bar.advance(task))
         return scores.signatures(network, inputs, lambda: bar.advance(task))
 
-    stats = distance.fit(signatures_of(seen)[0], torch.tensor([int(item.positive) for item in seen]))
+    stats = distance.fit(signatures_of(seen)[0], np.array([int(item.positive) for item in seen]))
     return distance.normalised(stats, *signatures_of(held_out))
 
 

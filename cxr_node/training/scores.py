@@ -1,6 +1,6 @@
 """What a network says of many labelled images: logits of all views, and the distance from the training data.
 
-Knows no thresholds. Every image goes through `model.preprocess` and `model.predictor.look`, as in serving.
+Knows no thresholds. Every image goes through `model.preprocess` and `model.served`, as in serving.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from cxr_node.model import distance, preprocess
 from cxr_node.model.networks import Network
-from cxr_node.model.predictor import calibrated, image_logits, look, spread
+from cxr_node.model.predictor import calibrated, image_logits, spread
 from cxr_node.model.profile import InputSpec
+from cxr_node.model.torch_runtime import TorchRuntime
 from cxr_node.training import data, device, style
 from cxr_node.training.augment import Augmenter
 from cxr_node.training.data import Item
@@ -38,20 +39,20 @@ class Scores:
     distance : float64, shape (images,); 1.0 is the edge of the training population
     """
 
-    logits: torch.Tensor
+    logits: NDArray[np.float32]
     distance: Floats
 
     def logit(self) -> Floats:
         """Mean over the views: what is calibrated; shape (images,)."""
-        return np.asarray(image_logits(self.logits)[:, 0].double().numpy())
+        return image_logits(self.logits)[:, 0].astype(np.float64)
 
     def probability(self, slope: float, intercept: float) -> Floats:
         """Calibrated probability, shape (images,), in [0, 1]."""
-        return np.asarray(calibrated(image_logits(self.logits), slope, intercept)[:, 0].numpy())
+        return calibrated(image_logits(self.logits)[:, 0], slope, intercept)
 
     def spread(self, slope: float, intercept: float) -> Floats:
         """Largest difference of the calibrated probability between views, shape (images,), in [0, 1]."""
-        return np.asarray(spread(calibrated(self.logits, slope, intercept))[:, 0].numpy())
+        return spread(calibrated(self.logits, slope, intercept))[:, 0]
 
 
 def prepared(items: Sequence[Item], spec: InputSpec, on_image: Callable[[], None] = _silent) -> torch.Tensor:
@@ -116,7 +117,7 @@ def logits(network: Network, inputs: torch.Tensor) -> Floats:
 @torch.inference_mode()
 def signatures(
     network: Network, inputs: torch.Tensor, on_image: Callable[[], None] = _silent
-) -> tuple[torch.Tensor, torch.Tensor | None]:
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
     """What `model.distance` measures.
 
     Parameters
@@ -136,12 +137,12 @@ def signatures(
         strange += [] if learned is None else [learned]
         for _ in chunk:
             on_image()
-    return torch.cat(rows), torch.cat(strange) if strange else None
+    return torch.cat(rows).numpy(), torch.cat(strange).numpy() if strange else None
 
 
 def score(
     network: Network,
-    stats: Mapping[str, torch.Tensor],
+    stats: Mapping[str, NDArray[np.float32]],
     inputs: torch.Tensor,
     on_image: Callable[[], None] = _silent,
 ) -> Scores:
@@ -157,16 +158,16 @@ def score(
     parts = torch.tensor_split(inputs, device.cores())
     scored = device.on_all_cores(lambda part: _scored(network, stats, part, on_image), parts)
     rows = [row for part in scored for row in part]
-    return Scores(logits=torch.stack([logits for logits, _ in rows]), distance=np.array([far for _, far in rows]))
+    return Scores(logits=np.stack([logits for logits, _ in rows]), distance=np.array([far for _, far in rows]))
 
 
 def _scored(
-    network: Network, stats: Mapping[str, torch.Tensor], inputs: torch.Tensor, on_image: Callable[[], None]
-) -> list[tuple[torch.Tensor, float]]:
+    network: Network, stats: Mapping[str, NDArray[np.float32]], inputs: torch.Tensor, on_image: Callable[[], None]
+) -> list[tuple[NDArray[np.float32], float]]:
     """Logits of each image's views, shape (views, labels), and its distance."""
-    rows = []
+    rows, runtime = [], TorchRuntime(network, 0)
     for image in inputs:
-        sight = look(network, preprocess.views(image[0].numpy())[None])
+        sight = runtime.see(preprocess.views(image[0].numpy())[None])
         rows.append((sight.logits[0], float(distance.distance(sight.signature, stats, sight.strangeness)[0])))
         on_image()
     return rows

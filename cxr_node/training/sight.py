@@ -49,7 +49,7 @@ class Look:
     Attributes
     ----------
     probability : calibrated, in [0, 1], of the plain view
-    active : float32, shape (cells, cells), 0 or larger, in logits per cell, as `gradcam.activation` returns it
+    active : float32, shape (cells, cells), 0 or larger, in logits per cell, as `Network.activation` returns it
     """
 
     probability: float
@@ -106,7 +106,7 @@ class Sight:
     @torch.no_grad()
     def _judged(self, inputs: torch.Tensor) -> list[float]:
         logits = self.network(device.placed(inputs, self.network))[:, self.label]
-        found: list[float] = calibrated(logits, self.profile.slope, self.profile.intercept).tolist()
+        found: list[float] = calibrated(logits.cpu().numpy(), self.profile.slope, self.profile.intercept).tolist()
         return found
 
     @torch.no_grad()
@@ -116,11 +116,9 @@ class Sight:
     @torch.no_grad()
     def _explained(self, maps: torch.Tensor) -> list[Look]:
         logits = self.network.head(maps)[:, self.label]
-        judged = calibrated(logits, self.profile.slope, self.profile.intercept).tolist()
-        return [
-            Look(probability=probability, active=gradcam.activation(self.network, one[None], self.label))
-            for probability, one in zip(judged, maps, strict=True)
-        ]
+        judged = calibrated(logits.cpu().numpy(), self.profile.slope, self.profile.intercept).tolist()
+        active = self.network.activation(maps, self.label).cpu().numpy()  # (batch, cells, cells)
+        return [Look(probability=number, active=one) for number, one in zip(judged, active, strict=True)]
 
 
 def case_of(item: Item) -> Case:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
@@ -53,11 +54,10 @@ def lively(labels: int = 1) -> networks.Network:
 def tensors() -> dict[str, torch.Tensor]:
     """What a weights file holds: a lively network, and statistics of noise in place of features."""
     network = lively()
-    features = torch.rand(200, 320)
-    labels = torch.arange(200) % 2
-    stats = distance.normalised(distance.fit(features, labels), torch.rand(50, 320))
+    features, held_out = torch.rand(200, 320).numpy(), torch.rand(50, 320).numpy()
+    stats = distance.normalised(distance.fit(features, np.arange(200) % 2), held_out)
     parts = {f"network.{name}": value for name, value in network.state_dict().items()}
-    return parts | {f"distance.{name}": value for name, value in stats.items()}
+    return parts | {f"distance.{name}": torch.from_numpy(value) for name, value in stats.items()}
 
 
 def write(folder: Path, content: dict[str, torch.Tensor] | None = None) -> Path:

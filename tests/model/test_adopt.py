@@ -15,7 +15,7 @@ from cxr_node.domain import Prediction, Radiograph, Scale, Verdict, View
 from cxr_node.errors import DataError, ModelError
 from cxr_node.model import adopt, preprocess, profile
 from cxr_node.model.decision import decide
-from cxr_node.model.predictor import TorchPredictor, load_predictor
+from cxr_node.model.predictor import ProfilePredictor, load_predictor
 from cxr_node.model.torchxrayvision import LABELS, OP_THRESHOLDS
 from tests import builders
 from tests.model import xrv_states
@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def predictor(folder: Path) -> TorchPredictor:
+def predictor(folder: Path) -> ProfilePredictor:
     return load_predictor(profile.load(folder), threads=1)
 
 
@@ -65,7 +65,7 @@ def test_the_folder_tells_what_it_is(folder: Path) -> None:
         assert word in card
 
 
-def test_scores_are_those_of_the_published_network(predictor: TorchPredictor) -> None:
+def test_scores_are_those_of_the_published_network(predictor: ProfilePredictor) -> None:
     """All of it by the second reading: input, network, sigmoid, op-norm."""
     answered = predictor.examine(radiograph()).prediction
     image = torch.from_numpy(preprocess.prepare(radiograph().pixels, predictor.profile.input))[None, None]
@@ -80,7 +80,7 @@ def test_scores_are_those_of_the_published_network(predictor: TorchPredictor) ->
     assert 0 < answered.spread < 1
 
 
-def test_the_heat_map_lies_in_the_square_that_was_seen(predictor: TorchPredictor) -> None:
+def test_the_heat_map_lies_in_the_square_that_was_seen(predictor: ProfilePredictor) -> None:
     heatmap = predictor.examine(radiograph()).heatmap
     assert heatmap.weight.shape == (320, 288)
     assert (heatmap.label, heatmap.layer) == ("Pneumonia", "features.norm5")

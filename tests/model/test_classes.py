@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.special import expit
 
 from cxr_node.domain import Radiograph, View
 from cxr_node.errors import ModelError
-from cxr_node.model import classes, gradcam, networks, predictor, profile, weights
+from cxr_node.model import classes, networks, predictor, profile, weights
 from cxr_node.model.profile import NetworkSpec
 from tests.model import folders
 
@@ -28,8 +29,8 @@ def lively() -> networks.Network:
 
 def profile_folder(folder: Path) -> Path:
     network = lively()
-    features = torch.rand(60, 64)
-    weights.save(folder / "weights.safetensors", network, folders.distance.fit(features, torch.arange(60) % 2))
+    features = np.random.default_rng(1).random((60, 64), dtype=np.float32)
+    weights.save(folder / "weights.safetensors", network, folders.distance.fit(features, np.arange(60) % 2))
     described = folders.DESCRIBED.model_copy(update={"network": SPEC, "labels": ["pneumonia", *CLASSES]})
     profile.write(folder, described, folders.CALIBRATED)
     return folder
@@ -46,16 +47,16 @@ def test_the_judged_logit_is_that_of_all_positive_classes() -> None:
 
 
 def test_a_divided_probability_is_whole() -> None:
-    logits = torch.tensor([-1.0, 0.5, 2.0])
-    shares = classes.divided(0.7, logits, [False, True, True])
+    logits = np.array([-1.0, 0.5, 2.0], dtype=np.float32)
+    shares = predictor.divided(0.7, logits, [False, True, True])
     assert float(shares[0]) == pytest.approx(0.3)
     assert float(shares[1:].sum()) == pytest.approx(0.7)
-    assert float(shares[2] / shares[1]) == pytest.approx(float(torch.sigmoid(logits[2]) / torch.sigmoid(logits[1])))
+    assert float(shares[2] / shares[1]) == pytest.approx(float(expit(logits[2]) / expit(logits[1])))
 
 
 def test_a_class_that_is_certain_loses_nothing() -> None:
-    shares = classes.divided(1.0, torch.tensor([-200.0, 200.0]), [False, True])
-    assert torch.isfinite(shares).all()
+    shares = predictor.divided(1.0, np.array([-200.0, 200.0], dtype=np.float32), [False, True])
+    assert np.isfinite(shares).all()
     assert float(shares.sum()) == pytest.approx(1.0)
 
 
@@ -71,10 +72,12 @@ def test_a_prediction_names_the_classes_and_the_map_is_of_the_judged_label(tmp_p
     assert seen.heatmap.label == "pneumonia"
 
 
-def test_the_map_explains_the_judged_logit() -> None:
+@pytest.mark.parametrize("label", [0, 1, 2, 3])
+def test_importance_is_the_gradient_of_the_softmax_answers(label: int) -> None:
     network = lively()
-    feature_map = network.features(torch.rand(1, 1, 64, 64)).detach()
-    assert gradcam.activation(network, feature_map, 0).shape == feature_map.shape[2:]
+    feature_map = network.features(torch.rand(2, 1, 64, 64)).detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(network.head(feature_map)[:, label].sum(), feature_map)
+    torch.testing.assert_close(network.importance(feature_map, label), gradient.mean(dim=(2, 3)), rtol=1e-4, atol=1e-7)
 
 
 def test_labels_that_do_not_name_the_classes_are_refused(tmp_path: Path) -> None:

@@ -41,6 +41,19 @@ def test_head_averages_so_that_its_gradient_is_flat(architecture: str) -> None:
     assert gradient.abs().sum() > 0
 
 
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+def test_importance_is_the_gradient_averaged_over_the_image(architecture: str) -> None:
+    torch.manual_seed(3)
+    network = build(NetworkSpec(architecture=architecture), 2).eval()
+    shape = network.features(torch.zeros(1, 1, 64, 64)).shape[1:]
+    feature_map = torch.rand(3, *shape).requires_grad_()
+    for label in (0, 1):
+        (gradient,) = torch.autograd.grad(network.head(feature_map)[:, label].sum(), feature_map)
+        torch.testing.assert_close(
+            network.importance(feature_map, label), gradient.mean(dim=(2, 3)), rtol=1e-4, atol=1e-9
+        )
+
+
 def test_stride_16_gives_four_times_the_cells_from_the_same_parameters() -> None:
     coarse = build(NetworkSpec(architecture="mobilenet-v2"), 1).eval()
     fine = build(NetworkSpec(architecture="mobilenet-v2", options={"stride": 16}), 1).eval()

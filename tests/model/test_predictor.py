@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def loaded(folder: Path) -> predictor.TorchPredictor:
+def loaded(folder: Path) -> predictor.ProfilePredictor:
     return predictor.load_predictor(profile.load(folder), threads=1)
 
 
@@ -39,7 +39,7 @@ def same(one: Examination, other: Examination) -> bool:
     )
 
 
-def test_an_examination_is_in_range_and_on_the_source_grid(loaded: predictor.TorchPredictor) -> None:
+def test_an_examination_is_in_range_and_on_the_source_grid(loaded: predictor.ProfilePredictor) -> None:
     seen = loaded.examine(radiograph(1, (150, 120)))
     assert set(seen.prediction.probability) == {"pneumonia"}
     assert 0.0 <= seen.prediction.probability["pneumonia"] <= 1.0
@@ -50,7 +50,7 @@ def test_an_examination_is_in_range_and_on_the_source_grid(loaded: predictor.Tor
     assert (seen.heatmap.label, seen.heatmap.layer) == ("pneumonia", "features.18")
 
 
-def test_the_answer_is_what_the_parts_say(loaded: predictor.TorchPredictor) -> None:
+def test_the_answer_is_what_the_parts_say(loaded: predictor.ProfilePredictor) -> None:
     one = radiograph(2)
     own = folders.tensors()
     network = loaded._network
@@ -66,22 +66,22 @@ def test_the_answer_is_what_the_parts_say(loaded: predictor.TorchPredictor) -> N
     assert seen.distance == pytest.approx(distance.distance(signature, stats).item(), rel=1e-4)
 
 
-def test_different_radiographs_get_different_answers(loaded: predictor.TorchPredictor) -> None:
+def test_different_radiographs_get_different_answers(loaded: predictor.ProfilePredictor) -> None:
     assert not same(loaded.examine(radiograph(1)), loaded.examine(radiograph(2)))
 
 
-def test_an_answer_does_not_depend_on_what_was_seen_before(loaded: predictor.TorchPredictor) -> None:
+def test_an_answer_does_not_depend_on_what_was_seen_before(loaded: predictor.ProfilePredictor) -> None:
     first = loaded.examine(radiograph(1))
     loaded.examine(radiograph(2))
     assert same(first, loaded.examine(radiograph(1)))
 
 
-def test_a_new_process_would_say_the_same(folder: Path, loaded: predictor.TorchPredictor) -> None:
+def test_a_new_process_would_say_the_same(folder: Path, loaded: predictor.ProfilePredictor) -> None:
     again = predictor.load_predictor(profile.load(folder), threads=1)
     assert same(again.examine(radiograph(3)), loaded.examine(radiograph(3)))
 
 
-def test_the_number_of_threads_moves_no_printed_digit(folder: Path, loaded: predictor.TorchPredictor) -> None:
+def test_the_number_of_threads_moves_no_printed_digit(folder: Path, loaded: predictor.ProfilePredictor) -> None:
     one = loaded.examine(radiograph(4))
     try:
         two = predictor.load_predictor(profile.load(folder), threads=2).examine(radiograph(4))
@@ -91,13 +91,13 @@ def test_the_number_of_threads_moves_no_printed_digit(folder: Path, loaded: pred
     np.testing.assert_allclose(two.heatmap.weight, one.heatmap.weight, atol=1e-4)
 
 
-def test_no_gradient_and_no_state_stays_behind(loaded: predictor.TorchPredictor) -> None:
+def test_no_gradient_and_no_state_stays_behind(loaded: predictor.ProfilePredictor) -> None:
     loaded.examine(radiograph(5))
     assert not loaded._network.training
     assert all(parameter.grad is None for parameter in loaded._network.parameters())
 
 
-def test_calibration_and_serving_see_the_same_logits_in_any_batch(loaded: predictor.TorchPredictor) -> None:
+def test_calibration_and_serving_see_the_same_logits_in_any_batch(loaded: predictor.ProfilePredictor) -> None:
     shown = torch.stack(
         [preprocess.views(preprocess.prepare(radiograph(seed).pixels, loaded.profile.input)) for seed in range(3)]
     )
@@ -179,7 +179,7 @@ def test_missing_weights_are_named(tmp_path: Path) -> None:
 
 
 def test_a_broken_runtime_is_our_fault_not_the_images(
-    loaded: predictor.TorchPredictor, monkeypatch: pytest.MonkeyPatch
+    loaded: predictor.ProfilePredictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("out of memory")

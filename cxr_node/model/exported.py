@@ -1,0 +1,99 @@
+"""The network of a profile as a graph that needs no torch: which files, bound to which weights, right to what answers.
+
+Knows no torch and no runtime. `export` writes, `openvino_runtime` reads. Beside a profile's other files lie
+
+    network.xml, network.bin   the graph and its constants (OpenVINO IR)
+    network.yaml               sha256 of both and of the weights they were made of; torch's own answers on golden inputs
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cxr_node.errors import ModelError
+from cxr_node.model.preprocess import prepare, views
+from cxr_node.model.profile import InputSpec, Profile, sha256
+
+GRAPH, DESCRIPTION = "network.xml", "network.yaml"
+FILES = (GRAPH, "network.bin")
+_DRAWN = Path(__file__).parents[1] / "demo_radiographs"
+_SHARES = (0.5, 0.65)
+"""Of the opaque image in a mixture: there the answer is neither 0 nor 1, and shows a rounding."""
+
+Floats = NDArray[np.float32]
+
+
+class Description(BaseModel):
+    """network.yaml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    weights_sha256: str
+    sha256: dict[str, str]
+    made_by: str
+    layer: str
+    """Which layer the heat map is of."""
+    golden_logits: list[list[float]]
+    """The judged logit of each view of each of `golden_inputs`, by torch in float32."""
+
+
+def there(profile: Profile) -> bool:
+    """Tell whether somebody exported this profile's network."""
+    return (profile.folder / DESCRIPTION).is_file()
+
+
+def graph(profile: Profile) -> Path:
+    """Where the graph lies, verified.
+
+    Raises
+    ------
+    ModelError : it was made of other weights, or a file was changed
+    """
+    told = description(profile)
+    for name in FILES:
+        if (found := sha256(profile.folder / name)) != told.sha256.get(name):
+            raise ModelError(f"{profile.folder / name} was changed: sha256 is {found}. Run cxr-node export again.")
+    return profile.folder / GRAPH
+
+
+def description(profile: Profile) -> Description:
+    """Read network.yaml.
+
+    Raises
+    ------
+    ModelError : it is malformed, or tells of other weights
+    """
+    file = profile.folder / DESCRIPTION
+    try:
+        told = Description.model_validate(yaml.safe_load(file.read_text("utf-8")))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
+        raise ModelError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
+    if told.weights_sha256 != profile.weights_sha256:
+        raise ModelError(
+            f"{file} was made of weights {told.weights_sha256}, the folder holds {profile.weights_sha256}. "
+            "Run cxr-node export again."
+        )
+    return told
+
+
+def golden_inputs(spec: InputSpec) -> Floats:
+    """Draw what every runtime must judge alike: three clear and three opaque phantoms, and mixtures of each two.
+
+    Returns
+    -------
+    float32, shape (24, views, 1, size_px, size_px)
+    """
+    clear, opaque = ([_drawn(f"{kind}-{number}") for number in (1, 2, 3)] for kind in ("clear", "opacity"))
+    mixed = [one + np.float32(share) * (other - one) for share in _SHARES for one in clear for other in opaque]
+    return np.stack([views(prepare(each, spec), spec.normalisation) for each in (*clear, *opaque, *mixed)])
+
+
+def _drawn(name: str) -> Floats:
+    with Image.open(_DRAWN / f"{name}.jpg") as image:
+        return np.asarray(image.convert("L").resize((512, 512)), dtype=np.float32) / np.float32(255.0)
