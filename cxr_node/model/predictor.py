@@ -187,7 +187,7 @@ def load_predictor(profile: Profile, threads: int = 0, wanted: RuntimeKind = Run
         raise ModelError(f"{profile.folder}: max_distance and the distance.* of the weights belong together")
     refusals: list[str] = []
     for candidate in runtime.candidates(profile, wanted, threads or os.cpu_count() or 1):
-        if (refusal := refused(candidate, profile, learned=weights_file.LEARNED in stats)) is None:
+        if (refusal := refused(candidate, profile, stats)) is None:
             log.info("profile %s %s judges by %s", profile.name, profile.version, candidate.name)
             return ProfilePredictor(profile, candidate, stats)
         refusals.append(refusal)
@@ -195,16 +195,18 @@ def load_predictor(profile: Profile, threads: int = 0, wanted: RuntimeKind = Run
     raise ModelError(f"profile {profile.name}: {'; '.join(refusals)}")
 
 
-def refused(candidate: Runtime, profile: Profile, *, learned: bool) -> str | None:
+def refused(candidate: Runtime, profile: Profile, stats: Mapping[str, Floats]) -> str | None:
     """Let a runtime judge the golden inputs, and say what is wrong with its answers; None: nothing.
 
     Raises
     ------
-    ModelError : it failed
+    ModelError : it failed, or the statistics are those of another network
     """
     sight = candidate.see(exported.golden_inputs(profile.input))
-    if (sight.strangeness is not None) is not learned:
+    if (sight.strangeness is not None) is not (weights_file.LEARNED in stats):
         raise ModelError(f"{profile.folder}: distance.learned and a network that learns outsiders belong together")
+    if stats and stats["mean"].shape[1:] != sight.signature.shape[1:]:
+        raise ModelError(f"{profile.folder}: distance.* is of another network")
     found = calibrated(sight.logits[:, :, profile.judged], profile.slope, profile.intercept)  # (images, views)
     if not np.isfinite(found).all():
         raise ModelError(f"profile {profile.name}: the network's answer is no number")

@@ -44,7 +44,7 @@ def test_head_only_gradient_equals_a_full_backward_pass(network: networks.Networ
     image = torch.randn(1, 1, 192, 192, generator=torch.Generator().manual_seed(label))
     with torch.no_grad():
         feature_map = network.features(image)
-    found = network.activation(feature_map, label)[0].numpy()
+    found = network.activation(feature_map, label)[0].detach().numpy()
     reference = plain_gradcam(network, image, label)
     assert found.shape == (6, 6) and found.dtype == np.float32 and found.max() > 0
     assert np.corrcoef(found.ravel(), reference.ravel())[0, 1] >= 0.999

@@ -10,7 +10,9 @@ import torch
 
 from cxr_node.domain import Examination, Radiograph, View
 from cxr_node.errors import ModelError
-from cxr_node.model import distance, gradcam, predictor, preprocess, profile
+from cxr_node.model import distance, predictor, preprocess, profile, weights
+from cxr_node.model.decision import decide
+from cxr_node.model.network import Network
 from tests.model import folders
 
 
@@ -53,12 +55,12 @@ def test_an_examination_is_in_range_and_on_the_source_grid(loaded: predictor.Pro
 def test_the_answer_is_what_the_parts_say(loaded: predictor.ProfilePredictor) -> None:
     one = radiograph(2)
     own = folders.tensors()
-    network = loaded._network
-    shown = preprocess.views(preprocess.prepare(one.pixels, loaded.profile.input))
+    network, _ = weights.load(loaded.profile.weights_path, loaded.profile.network, 1)
+    shown = torch.from_numpy(preprocess.views(preprocess.prepare(one.pixels, loaded.profile.input)))
     with torch.no_grad():
         logits = network(shown)[:, 0]
-        signature = network.signature(network.early(shown[:1]))
-    stats = {name.removeprefix("distance."): value for name, value in own.items() if name.startswith("distance.")}
+        signature = network.signature(network.early(shown[:1])).numpy()
+    stats = {name.removeprefix("distance."): value.numpy() for name, value in own.items() if name.startswith("distance.")}
     by_view = 1 / (1 + np.exp(-(1.5 * logits.numpy() - 0.25)))
     seen = loaded.examine(one).prediction
     assert seen.probability["pneumonia"] == pytest.approx(1 / (1 + np.exp(-(1.5 * logits.mean().item() - 0.25))), 1e-4)
@@ -91,22 +93,27 @@ def test_the_number_of_threads_moves_no_printed_digit(folder: Path, loaded: pred
     np.testing.assert_allclose(two.heatmap.weight, one.heatmap.weight, atol=1e-4)
 
 
-def test_no_gradient_and_no_state_stays_behind(loaded: predictor.ProfilePredictor) -> None:
-    loaded.examine(radiograph(5))
-    assert not loaded._network.training
-    assert all(parameter.grad is None for parameter in loaded._network.parameters())
-
-
-def test_calibration_and_serving_see_the_same_logits_in_any_batch(loaded: predictor.ProfilePredictor) -> None:
-    shown = torch.stack(
-        [preprocess.views(preprocess.prepare(radiograph(seed).pixels, loaded.profile.input)) for seed in range(3)]
-    )
-    together = predictor.look(loaded._network, shown)
+def test_calibration_and_serving_see_the_same_in_any_batch(loaded: predictor.ProfilePredictor) -> None:
+    spec = loaded.profile.input
+    shown = np.stack([preprocess.views(preprocess.prepare(radiograph(seed).pixels, spec)) for seed in range(3)])
+    together = loaded.runtime.see(shown)
     assert together.logits.shape == (3, len(preprocess.VIEW_NAMES), 1)
     for position in range(3):
-        alone = predictor.look(loaded._network, shown[position : position + 1])
-        torch.testing.assert_close(alone.logits[0], together.logits[position], rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(alone.signature[0], together.signature[position], rtol=1e-4, atol=1e-4)
+        alone = loaded.runtime.see(shown[position : position + 1])
+        np.testing.assert_allclose(alone.logits[0], together.logits[position], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(alone.signature[0], together.signature[position], rtol=1e-4, atol=1e-4)
+
+
+def test_neighbours_do_not_matter(loaded: predictor.ProfilePredictor) -> None:
+    several = [radiograph(seed) for seed in range(5)]
+    for alone, beside in zip(map(loaded.examine, several), loaded.examine_all(several), strict=True):
+        assert beside.prediction.probability["pneumonia"] == pytest.approx(
+            alone.prediction.probability["pneumonia"], abs=1e-3
+        )
+        assert decide(beside.prediction, loaded.profile.operating_point) == decide(
+            alone.prediction, loaded.profile.operating_point
+        )
+    assert loaded.examine_all([]) == []
 
 
 def test_weights_swapped_after_loading_are_refused_by_both_hashes(tmp_path: Path) -> None:
@@ -152,7 +159,7 @@ def test_weights_that_answer_no_number_do_not_start(tmp_path: Path) -> None:
 def test_statistics_of_another_network_do_not_start(tmp_path: Path) -> None:
     content = folders.tensors()
     content["distance.mean"] = torch.zeros(2, 512)
-    with pytest.raises(ModelError, match="failed"):
+    with pytest.raises(ModelError, match="another network"):
         predictor.load_predictor(profile.load(folders.write(tmp_path, content)), threads=1)
 
 
@@ -184,6 +191,6 @@ def test_a_broken_runtime_is_our_fault_not_the_images(
     def fail(*_: object) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(gradcam, "activation", fail)
+    monkeypatch.setattr(Network, "activation", fail)
     with pytest.raises(ModelError, match="out of memory"):
         loaded.examine(radiograph(1))
