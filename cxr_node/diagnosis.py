@@ -33,7 +33,7 @@ TESTED = {
     "pylibjpeg-openjpeg": "2.6",
     "pillow": "13.0",
     "numpy": "2.4",
-    "torch": "2.15",
+    "openvino": "2026.4",
     "safetensors": "0.8",
     "sqlalchemy": "2.1",
     "pydantic": "2.14",

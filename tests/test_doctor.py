@@ -198,9 +198,9 @@ def test_confinement(figures: dict[str, object], subject: str, verdict: Verdict)
 def test_versions() -> None:
     tested = {name: f"{version}.9" for name, version in diagnosis.TESTED.items()}
     assert only(diagnosis.versions(tested), "libraries").verdict is Verdict.WELL
-    newer = list(diagnosis.versions(tested | {"torch": "9.9.0+cpu"}))
+    newer = list(diagnosis.versions(tested | {"openvino": "9.9.0+cpu"}))
     assert only(newer, "libraries").figure == f"torch 9.9.0+cpu (tested: {diagnosis.TESTED['torch']})"
-    assert [reading.verdict for reading in diagnosis.versions(tested | {"torch": None})] == [Verdict.STOP]
+    assert [reading.verdict for reading in diagnosis.versions(tested | {"openvino": None})] == [Verdict.STOP]
 
 
 def test_decoders() -> None:

@@ -37,9 +37,7 @@ def test_both_classes_are_near(stats: dict[str, Floats]) -> None:
 
 
 @pytest.mark.parametrize("strong", [True, False])
-def test_foreign_features_are_far_along_strong_and_weak_directions(
-    strong: bool, stats: dict[str, Floats]
-) -> None:
+def test_foreign_features_are_far_along_strong_and_weak_directions(strong: bool, stats: dict[str, Floats]) -> None:
     features, _ = population(50, seed=5)
     shift = np.zeros(100, dtype=np.float32)
     shift[slice(0, 10) if strong else slice(90, 100)] = 25.0 if strong else 2.0

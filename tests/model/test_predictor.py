@@ -60,7 +60,9 @@ def test_the_answer_is_what_the_parts_say(loaded: predictor.ProfilePredictor) ->
     with torch.no_grad():
         logits = network(shown)[:, 0]
         signature = network.signature(network.early(shown[:1])).numpy()
-    stats = {name.removeprefix("distance."): value.numpy() for name, value in own.items() if name.startswith("distance.")}
+    stats = {
+        name.removeprefix("distance."): value.numpy() for name, value in own.items() if name.startswith("distance.")
+    }
     by_view = 1 / (1 + np.exp(-(1.5 * logits.numpy() - 0.25)))
     seen = loaded.examine(one).prediction
     assert seen.probability["pneumonia"] == pytest.approx(1 / (1 + np.exp(-(1.5 * logits.mean().item() - 0.25))), 1e-4)

@@ -41,7 +41,7 @@ def test_everything_off_is_preparation_alone(tmp_path: Path, images: NDArray[np.
     small = torch.nn.functional.interpolate(
         torch.from_numpy(images[:, 2:-2, 2:-2].astype(np.float32))[:, None], size=(32, 32), mode="bilinear"
     )
-    torch.testing.assert_close(batch[:, 0], standardise(small[:, 0]), atol=0.1, rtol=0.0)
+    torch.testing.assert_close(batch[:, 0], torch.from_numpy(standardise(small[:, 0].numpy())), atol=0.1, rtol=0.0)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -74,7 +73,7 @@ def test_separable_classes_do_not_lead_to_certainty() -> None:
 def test_thresholds_spend_the_budget_and_never_cross(gap: float, tmp_path: Path) -> None:
     recipe = folders.recipe(tmp_path)
     positive, logit = drawn(1000, 2, gap)
-    logits = torch.from_numpy(logit - gap / 2.0).float()[:, None, None].expand(-1, 4, 1)
+    logits = np.repeat((logit - gap / 2.0).astype(np.float32)[:, None, None], 4, axis=1)
     scored = Scores(logits=logits, distance=np.zeros(1000))
     point, promised = operating_point(recipe, positive, patients(1000), scored, slope=1.0, intercept=0.0)
     assert promised is None
@@ -91,7 +90,7 @@ def test_spread_limit_lets_most_images_through(tmp_path: Path) -> None:
     recipe = folders.recipe(tmp_path)
     positive, logit = drawn(1000, 2, 3.0)
     noise = np.random.default_rng(5).normal(scale=0.3, size=(1000, 4))
-    scored = Scores(logits=torch.from_numpy(logit[:, None] + noise).float()[..., None], distance=np.zeros(1000))
+    scored = Scores(logits=(logit[:, None] + noise).astype(np.float32)[..., None], distance=np.zeros(1000))
     point, _ = operating_point(recipe, positive, patients(1000), scored, slope=1.0, intercept=-1.5)
     beyond = (scored.spread(1.0, -1.5) > point.max_spread).mean()
     assert beyond == pytest.approx(1.0 - recipe.operating.spread_quantile, abs=0.005)
@@ -131,7 +130,7 @@ def views_of(count: int, rng: np.random.Generator) -> tuple[np.ndarray, Scores]:
     positive = np.arange(count) % 2 == 0
     logit = rng.normal(size=count) + 3.4 * (positive - 0.5)
     views = logit[:, None] + rng.normal(scale=0.4, size=(count, 4))
-    return positive, Scores(logits=torch.from_numpy(views).float()[..., None], distance=np.zeros(count))
+    return positive, Scores(logits=views.astype(np.float32)[..., None], distance=np.zeros(count))
 
 
 def promising(recipe: Recipe, *, ppv: float, npv: float, prevalence: float) -> Recipe:
