@@ -199,7 +199,7 @@ def test_versions() -> None:
     tested = {name: f"{version}.9" for name, version in diagnosis.TESTED.items()}
     assert only(diagnosis.versions(tested), "libraries").verdict is Verdict.WELL
     newer = list(diagnosis.versions(tested | {"openvino": "9.9.0+cpu"}))
-    assert only(newer, "libraries").figure == f"torch 9.9.0+cpu (tested: {diagnosis.TESTED['torch']})"
+    assert only(newer, "libraries").figure == f"openvino 9.9.0+cpu (tested: {diagnosis.TESTED['openvino']})"
     assert [reading.verdict for reading in diagnosis.versions(tested | {"openvino": None})] == [Verdict.STOP]
 
 
