@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from cxr_node.config import Config
 from cxr_node.dicom import admission, decoders, origin, statement, wrap
 from cxr_node.dicom.result import SHAPES
 from cxr_node.domain import Artifact, Examination, Heatmap, Origin, Prediction, Radiograph, Rejected, ResultKind
+from cxr_node.drawn import BUILT_IN
 from cxr_node.model import profile
 from cxr_node.model.profile import Profile
 from cxr_node.node import (
@@ -40,7 +40,7 @@ from cxr_node.node import (
 from cxr_node.node.callers import Rejection
 from cxr_node.node.statuses import Fate
 
-SOURCE = Path(__file__).parent / "demo_radiographs" / "opacity-1.jpg"
+SOURCE = BUILT_IN / "opacity-1.jpg"
 VERIFICATION = "1.2.840.10008.1.1"
 ATTRIBUTES = {"PatientAge": "003Y", "ViewPosition": "AP"}
 OTHER_ATTRIBUTES = {

@@ -25,6 +25,7 @@ from cxr_node import classify, page
 from cxr_node.config import Address, Admission
 from cxr_node.dicom import header, pixels, readable
 from cxr_node.domain import Rejected, ResultKind
+from cxr_node.drawn import BUILT_IN, BUILT_IN_ATTRIBUTES
 from cxr_node.errors import CxrNodeError, DeliveryError, InstanceError
 from cxr_node.node import history, send, wakeup
 from cxr_node.node.history import Story
@@ -32,8 +33,6 @@ from cxr_node.node.jobs import DeliveryState, InstanceState
 from cxr_node.node.ledger import Ledger
 from cxr_node.node.recorder import Recorder
 
-BUILT_IN = Path(__file__).parent / "demo_radiographs"
-BUILT_IN_ATTRIBUTES = {"PatientName": "Phantom^Drawn", "PatientAge": "003Y", "ViewPosition": "AP"}
 AE_TITLE = "CXR_NODE"
 START_S = 60.0
 ANSWER_S = 120.0

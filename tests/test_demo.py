@@ -10,7 +10,7 @@ from PIL import Image
 from pydicom import dcmread
 from rich.console import Console
 
-from cxr_node import demo
+from cxr_node import demo, drawn
 from tests import builders
 
 
@@ -21,7 +21,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[demo.Row], Pat
     rubbish.write_bytes(b"\0" * 128 + b"DICM" + b"rubbish" * 50)
     lateral = out.parent / "lateral.dcm"
     lateral.write_bytes(builders.part10(builders.radiograph(ViewPosition="LL", PatientOrientation=["A", "F"])))
-    images = sorted(demo.BUILT_IN.glob("*.jpg"))
+    images = sorted(drawn.BUILT_IN.glob("*.jpg"))
     return demo.run([*images, rubbish, lateral], out, Console(quiet=True)), out
 
 

@@ -19,9 +19,9 @@ from PIL import Image
 from pydicom import dcmread
 from pydicom.uid import BasicTextSRStorage, Comprehensive3DSRStorage, SecondaryCaptureImageStorage
 
-from cxr_node.demo import BUILT_IN, BUILT_IN_ATTRIBUTES
 from cxr_node.dicom import picture, wrap
 from cxr_node.domain import Verdict
+from cxr_node.drawn import BUILT_IN, BUILT_IN_ATTRIBUTES
 from tests.pacs.peers import DICOMWEB_PLUGIN, Node, Orthanc, need, run, wait_until
 from tests.pacs.test_routing import is_idle
 from tests.viewer import browser, install_ohif, ohif
