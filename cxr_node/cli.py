@@ -11,29 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import ValidationError
 
-from cxr_node import cli_import, cli_rebuild, cli_results, cli_training, shipped, show
+from cxr_node import cli_import, cli_rebuild, cli_results, cli_training, loading, show
 from cxr_node import config as configuration
 from cxr_node.command import DEFAULT_CONFIG, EX_CONFIG, AsJson, ConfigFile, app, command, err, out, say_json
 from cxr_node.config import Address, Config
-from cxr_node.errors import ConfigError, DataError, ModelError
+from cxr_node.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from cxr_node.model.profile import Profile
     from cxr_node.node.ledger import Ledger
-    from cxr_node.pipeline import Classifier
 
 __all__ = ["app", "cli_import", "cli_rebuild", "cli_results", "cli_training"]
-
-
-def _profiles(config: Config) -> list[Profile]:
-    """The configured profiles; one that is not as it was released is the operator's to mend (exit 78)."""
-    from cxr_node.model import profile
-
-    names = (config.model.profile, *config.model.others)
-    try:
-        return [profile.load(shipped.profile_folder(name)) for name in names]
-    except ModelError as error:
-        raise ConfigError(str(error)) from error
 
 
 def _begin() -> None:
@@ -43,14 +30,6 @@ def _begin() -> None:
 
     journal.configure()
     privacy.leave_no_core()
-
-
-def _load_classifier(config: Config) -> Classifier:
-    from cxr_node import pipeline
-    from cxr_node.model import predictor
-
-    loaded = [predictor.load_predictor(each, config.model.threads, config.model.runtime) for each in _profiles(config)]
-    return pipeline.Panel(tuple(loaded)) if len(loaded) > 1 else loaded[0]
 
 
 def _address(text: str) -> Address:
@@ -73,7 +52,7 @@ def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Run the whole node: receive, work and deliver as supervised processes."""
     from cxr_node.node import service
 
-    _profiles(configuration.load(config))
+    loading.profiles(configuration.load(config))
     _begin()
     start = (sys.executable, "-m", "cxr_node")
     roles = ("receive", "work", "deliver")  # in the order of their stop
@@ -108,7 +87,7 @@ def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
     _begin()
     stop = service.stop_event()
     with audit.recording(settings, "work"):
-        room.run(settings, functools.partial(_load_classifier, settings), pipeline.process, stop)
+        room.run(settings, functools.partial(loading.classifier, settings), pipeline.process, stop)
 
 
 @command()
@@ -217,7 +196,7 @@ def classify_files(
     default = configuration.parse({"spool": {"path": "."}, "model": {"profile": profile}})
     settings = configuration.load(config) if config else default
     files = classify.files(paths)
-    classifier = _load_classifier(settings)
+    classifier = loading.classifier(settings)
     answers = classify.judge(files, classifier, settings, objects=out_dir is not None)
     kept = []
     for answer in show.progress(answers, len(files), "judging", quiet=as_json):

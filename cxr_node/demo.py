@@ -1,46 +1,32 @@
 """A node and a small recording PACS on loopback, real associations, and a folder that a person can open.
 
-The node is the one that hospitals would run: `cxr-node serve`, as processes of its own, on a configuration
-file that differs from a real one in its ports and paths only.
+The node is the one that hospitals would run, with the default configuration (`trial`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import shutil
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
 from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
-from cxr_node import classify, page
-from cxr_node.config import Address, Admission
+from cxr_node import classify, page, trial
+from cxr_node.config import Admission
 from cxr_node.dicom import header, pixels, readable
 from cxr_node.domain import Rejected, ResultKind
 from cxr_node.drawn import BUILT_IN, BUILT_IN_ATTRIBUTES
-from cxr_node.errors import CxrNodeError, DeliveryError, InstanceError
-from cxr_node.node import history, send, wakeup
+from cxr_node.errors import DataError, InstanceError
 from cxr_node.node.history import Story
-from cxr_node.node.jobs import DeliveryState, InstanceState
-from cxr_node.node.ledger import Ledger
+from cxr_node.node.jobs import DeliveryState
 from cxr_node.node.recorder import Recorder
 
-AE_TITLE = "CXR_NODE"
-START_S = 60.0
-ANSWER_S = 120.0
-"""For one radiograph; the first one waits for the weights to be loaded."""
-
-
-class DemoError(CxrNodeError):
-    """The demo did not come to its end; says what the node said last."""
+CALLING = "CXR_DEMO"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +54,8 @@ def run(paths: Sequence[Path], out: Path, console: Console) -> list[Row]:
 
     Raises
     ------
-    DemoError : the node did not start, or not every radiograph was settled in time.
-    DataError : a path does not exist.
+    TrialError : the node did not start, or not every radiograph was settled in time.
+    DataError : a path does not exist, or there is no image.
     """
     images = classify.files(paths) if paths else sorted(BUILT_IN.glob("*.jp*g"))
     out.mkdir(parents=True, exist_ok=True)
@@ -79,12 +65,12 @@ def run(paths: Sequence[Path], out: Path, console: Console) -> list[Row]:
         console.print("starting the node")
         with (
             Recorder(work / "arrived", "DEMO_PACS") as pacs,
-            _node(work, pacs.address) as node,
+            trial.node(work, {"destinations": [{"name": "demo", "address": str(pacs.address)}]}, CALLING) as node,
             Progress(console=console, transient=True) as bar,
         ):
-            bar.console.print(f"node {node} and PACS {pacs.address} listen on loopback")
+            bar.console.print(f"node {node.address} and PACS {pacs.address} listen on loopback")
             _send(list(sources.values()), node, bar)
-            stories = _settled(work, set(sources), bar)
+            stories = _settled(node, sources, bar)
         rows = [_unpack(source, stories[uid], pacs, out) for uid, source in sources.items()]
     page.write(out / "index.html", rows)
     return rows
@@ -111,87 +97,18 @@ def _part10_files(images: Sequence[Path], folder: Path, console: Console) -> dic
         except (InstanceError, OSError) as error:
             console.print(f"{image}: not sent: {error}", style="yellow", markup=False)
     if not sources:
-        raise DemoError("there is no image to send")
+        raise DataError("there is no image to send")
     return sources
 
 
-@contextlib.contextmanager
-def _node(work: Path, pacs: Address) -> Iterator[Address]:
-    """Run `cxr-node serve` until the block ends."""
-    node = Address(ae_title=AE_TITLE, host="127.0.0.1", port=send.free_port("127.0.0.1"))
-    configuration = {
-        "listen": {"ae_title": node.ae_title, "host": node.host, "port": node.port},
-        "spool": {"path": str(work / "spool"), "min_free_mib": 64},
-        "destinations": [{"name": "demo", "address": str(pacs)}],
-    }
-    file, log = work / "node.yaml", work / "node.log"
-    file.write_text(yaml.safe_dump(configuration))
-    with log.open("wb") as lines:
-        command = [sys.executable, "-m", "cxr_node", "serve", "--config", str(file)]
-        process = subprocess.Popen(command, stdout=lines, stderr=lines)
-    try:
-        _listening(process, node, work / "spool", log)
-        yield node
-    finally:
-        process.terminate()
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _listening(process: subprocess.Popen[bytes], node: Address, spool: Path, log: Path) -> None:
-    """Wait until the port answers and the worker has its weights: the times shown are of a node at work."""
-    deadline = time.monotonic() + START_S
-    while not (wakeup.listens(spool, wakeup.Role.WORK) and _answers(node)):
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise DemoError(f"the node did not start; its last words:\n{_last_words(log)}")
-        time.sleep(0.1)
-
-
-def _answers(node: Address) -> bool:
-    try:
-        send.echo(node, "CXR_DEMO")
-    except DeliveryError:
-        return False
-    return True
-
-
-def _send(sources: Sequence[_Source], node: Address, bar: Progress) -> None:
+def _send(sources: Sequence[_Source], node: trial.Node, bar: Progress) -> None:
     task = bar.add_task("sending", total=len(sources))
-
-    def arrived(sent: send.Sent) -> None:
-        bar.advance(task)
-        if not sent.ok:
-            raise DemoError(f"the node refused {sent.path.name}: {sent.sentence}")
-
-    send.store([source.part10 for source in sources], arrived, node, "CXR_DEMO")
+    trial.store(node, [source.part10 for source in sources], lambda _: bar.advance(task))
 
 
-def _settled(work: Path, uids: set[str], bar: Progress) -> dict[str, Story]:
-    """Wait until every instance is DELIVERED, REJECTED or DEAD, and tell their stories."""
+def _settled(node: trial.Node, uids: Collection[str], bar: Progress) -> dict[str, Story]:
     task = bar.add_task("judging, explaining, delivering", total=len(uids))
-    ledger = Ledger.open(work / "spool")
-    deadline = time.monotonic() + ANSWER_S + len(uids)
-    open_states = (InstanceState.RECEIVED, InstanceState.REPORTED)
-    try:
-        while True:
-            counts = history.counts(ledger)
-            waiting = sum(counts[state] for state in open_states)
-            bar.update(task, completed=len(uids) - waiting)
-            if not waiting:
-                return {uid: history.trace(ledger, uid)[0] for uid in uids}
-            if time.monotonic() > deadline:
-                words = _last_words(work / "node.log")
-                raise DemoError(f"{waiting} radiographs are not settled in time; the node's last words:\n{words}")
-            time.sleep(0.05)
-    finally:
-        ledger.close()
-
-
-def _last_words(log: Path) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-8:])
+    return trial.settled(node, uids, lambda left: bar.update(task, completed=len(uids) - left), look_every_s=0.05)
 
 
 def _unpack(source: _Source, story: Story, pacs: Recorder, out: Path) -> Row:
@@ -208,8 +125,6 @@ def _unpack(source: _Source, story: Story, pacs: Recorder, out: Path) -> Row:
             (folder / "heatmap.png").write_bytes(readable.picture_png(content))
         if one.kind == ResultKind.REPORT:
             page.report(folder / "report.html", readable.report_html(content), source.name)
-    times = [one.delivered_at for one in delivered if one.delivered_at is not None]
-    took_ms = (max(times) - story.instance.received_at).total_seconds() * 1000 if times else None
     return Row(
         name=source.name,
         folder=folder,
@@ -217,7 +132,7 @@ def _unpack(source: _Source, story: Story, pacs: Recorder, out: Path) -> Row:
         reason=story.instance.reason or story.instance.doubt,
         sentence=story.instance.sentence,
         probability=story.instance.probability,
-        turnaround_ms=took_ms,
+        turnaround_ms=trial.turnaround_ms(story),
         objects=tuple(f"{one.kind}.dcm" for one in delivered),
     )
 

@@ -1,0 +1,55 @@
+"""The configured profiles, and the classifiers that they make on this machine. Both are loaded when they are needed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cxr_node import shipped
+from cxr_node.config import Config
+from cxr_node.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    from cxr_node.model.predictor import ProfilePredictor
+    from cxr_node.model.profile import Profile
+    from cxr_node.pipeline import Classifier
+
+
+def profiles(config: Config) -> list[Profile]:
+    """Read the configured profiles.
+
+    Raises
+    ------
+    ConfigError : one of them does not exist, or is not as it was released: the operator's to mend.
+    """
+    from cxr_node.model import profile
+
+    names = (config.model.profile, *config.model.others)
+    try:
+        return [profile.load(shipped.profile_folder(name)) for name in names]
+    except ModelError as error:
+        raise ConfigError(str(error)) from error
+
+
+def predictor(profile: Profile, config: Config) -> ProfilePredictor:
+    """Load one profile's network, as the worker does.
+
+    Raises
+    ------
+    ModelError : it does not work here.
+    """
+    from cxr_node.model.predictor import load_predictor
+
+    return load_predictor(profile, config.model.threads, config.model.runtime)
+
+
+def classifier(config: Config) -> Classifier:
+    """Load whoever answers: one predictor, or a panel of several.
+
+    Raises
+    ------
+    ConfigError, ModelError : as above.
+    """
+    from cxr_node import pipeline
+
+    loaded = [predictor(each, config) for each in profiles(config)]
+    return pipeline.Panel(tuple(loaded)) if len(loaded) > 1 else loaded[0]
