@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import ValidationError
 
-from cxr_node import cli_import, cli_rebuild, cli_results, cli_training, loading, show
+from cxr_node import cli_bench, cli_import, cli_rebuild, cli_results, cli_training, loading, show
 from cxr_node import config as configuration
 from cxr_node.command import DEFAULT_CONFIG, EX_CONFIG, AsJson, ConfigFile, app, command, err, out, say_json
 from cxr_node.config import Address, Config
@@ -20,7 +20,7 @@ from cxr_node.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from cxr_node.node.ledger import Ledger
 
-__all__ = ["app", "cli_import", "cli_rebuild", "cli_results", "cli_training"]
+__all__ = ["app", "cli_bench", "cli_import", "cli_rebuild", "cli_results", "cli_training"]
 
 
 def _begin() -> None:

@@ -24,7 +24,7 @@ EX_CONFIG = 78
 _USERS = (DataError, ForeignProfileError)
 
 ORDER = (
-    *("demo", "doctor", "check", "serve", "receive", "work", "deliver", "status", "trace", "retry", "rebuild"),
+    *("demo", "doctor", "bench", "check", "serve", "receive", "work", "deliver", "status", "trace", "retry", "rebuild"),
     *("send", "classify", "verify", "conformance", "train", "evaluate", "compare", "calibrate", "import"),
 )
 """Of the commands in --help: the node first, then files, then how its classifier is made."""

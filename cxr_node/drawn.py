@@ -61,6 +61,11 @@ class Plate:
         """Of the stored values."""
         return np.dtype(np.uint8 if self.bits_stored == 8 else np.uint16)
 
+    @property
+    def size_bytes(self) -> int:
+        """Of the pixel data."""
+        return self.rows * self.cols * self.dtype.itemsize
+
 
 def draw(plate: Plate, count: int, first: int = 1) -> Iterator[bytes]:
     """Draw the Part 10 files number `first`, `first` + 1 and so on: clear lungs and opacities in turn.

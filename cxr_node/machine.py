@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -161,6 +162,40 @@ def processor() -> Processor:
     return Processor(cores=cores, features=frozenset(flags.partition(":")[2].split()))
 
 
+def processor_name() -> str:
+    """As /proc/cpuinfo has it; else the architecture."""
+    lines = _text(_PROC / "cpuinfo").splitlines()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, os.uname().machine)
+
+
+def cpu_s(pid: int, *, children: bool = True) -> float:
+    """Seconds of processor time that a process has had, and all whom it started; 0.0 where it is gone."""
+    total = 0.0
+    for process in _family(pid) if children else _family(pid)[:1]:
+        with suppress(psutil.Error):
+            times = process.cpu_times()
+            total += times.user + times.system
+            total += times.children_user + times.children_system if children else 0.0
+    return total
+
+
+def peak_bytes(pid: int) -> int:
+    """Largest resident memory of a process and of those that it started, since their start or `forget_peak`."""
+    total = 0
+    for process in _family(pid):
+        lines = _text(_PROC / str(process.pid) / "status").splitlines()
+        peak = next((line.split()[1] for line in lines if line.startswith("VmHWM:")), "0")
+        total += int(peak) * 1024
+    return total
+
+
+def forget_peak() -> None:
+    """Let the peak of this process begin again at what it has now (proc(5), clear_refs); where it may."""
+    with suppress(OSError):
+        (_PROC / "self/clear_refs").write_text("5")
+
+
 def confinement() -> Confinement:
     """Of this process."""
     told = dict(line.partition(":")[::2] for line in _text(_PROC / "self/status").splitlines())
@@ -187,6 +222,15 @@ def versions(names: Sequence[str]) -> dict[str, str | None]:
         except metadata.PackageNotFoundError:
             found[name] = None
     return found
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    """A process and all whom it started, itself first; empty where it is gone."""
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _unreadable(device: str) -> bool:

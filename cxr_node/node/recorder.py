@@ -31,15 +31,17 @@ def close(server: ThreadedAssociationServer) -> None:
 class Recorder:
     """Context manager; listens on a free loopback port and counts what was stored, repeats included."""
 
-    def __init__(self, folder: Path, ae_title: str = "RECORDER") -> None:
+    def __init__(self, folder: Path | None, ae_title: str = "RECORDER") -> None:
         self.folder = folder
+        """None: what is stored is counted, and not kept."""
         self.ae_title = ae_title
         self.stored: list[str] = []
         """SOP Instance UIDs in the order of their arrival."""
         self._arrived = threading.Condition()
 
     def __enter__(self) -> Recorder:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
         entity = AE(self.ae_title)
         entity.supported_contexts = AllStoragePresentationContexts
         entity.add_supported_context("1.2.840.10008.1.1")
@@ -65,13 +67,15 @@ class Recorder:
 
     def path(self, sop_instance_uid: str) -> Path:
         """Where an object is kept."""
+        assert self.folder is not None  # noqa: S101 - who keeps nothing is not asked for it
         return self.folder / f"{sop_instance_uid}.dcm"
 
     def _store(self, event: Event) -> int:
         uid = str(event.file_meta.MediaStorageSOPInstanceUID)
-        temporary = self.folder / f".{uid}.{threading.get_ident()}"
-        temporary.write_bytes(event.encoded_dataset())
-        temporary.replace(self.path(uid))
+        if self.folder is not None:
+            temporary = self.folder / f".{uid}.{threading.get_ident()}"
+            temporary.write_bytes(event.encoded_dataset())
+            temporary.replace(self.path(uid))
         with self._arrived:
             self.stored.append(uid)
             self._arrived.notify_all()
