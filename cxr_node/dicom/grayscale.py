@@ -9,6 +9,7 @@ the one that the modality's own console applies), and of several of either the f
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,8 @@ from cxr_node.errors import UndecodableError
 
 Values = NDArray[np.float64]
 Counts = NDArray[np.int64]
+Tally = Callable[[int], Counts]
+"""How many pixels of every so many-th row have each stored value, padding not counted."""
 
 ROBUST_RANGE = (0.005, 0.995)
 """Shares of the pixels between which an image without VOI window is shown: side markers and dead pixels lie outside."""
@@ -28,6 +31,8 @@ MIN_CONTRAST = 0.05
 """Of the full range, between the 1st and 99th percentile: a window that leaves less shows nothing of the image."""
 MIN_LEVELS = 32
 """Stored values between those percentiles below which there is nothing to stretch but noise."""
+PART = 8
+"""Every so many-th row is counted first: what that proves of nearly every window costs an eighth."""
 DISPLAY_BITS = 8
 """Images of so many bits were windowed when they were made: without VOI their whole range is shown."""
 
@@ -49,20 +54,20 @@ class Shown:
     remarks: tuple[str, ...] = ()
 
 
-def show(source: Source, stored: Values, counts: Counts) -> Shown:
+def show(source: Source, stored: Values, tally: Tally) -> Shown:
     """Apply the gray scale of the header to every possible stored value.
 
     Parameters
     ----------
     stored : the stored values, ascending by bit pattern, shape (n,)
-    counts : how many pixels have each of them, padding not counted, shape (n,)
+    tally : counts how many pixels have each of them, padding not counted; answers shape (n,)
 
     Raises
     ------
     UndecodableError : the modality transformation is there but cannot be read.
     """
     values = _modality(source, stored)
-    table, remarks = _voi(source, values, counts)
+    table, remarks = _voi(source, values, tally)
     if source.text("PhotometricInterpretation") == "MONOCHROME1" or source.text("PresentationLUTShape") == "INVERSE":
         table = 1.0 - table  # once: for MONOCHROME1 both say the same thing (C.11.6.1.2)
     return Shown(table, remarks)
@@ -82,10 +87,14 @@ def _modality(source: Source, stored: Values) -> Values:
     return stored * slope + intercept if usable else stored
 
 
-def _voi(source: Source, values: Values, counts: Counts) -> tuple[Values, tuple[str, ...]]:
+def _voi(source: Source, values: Values, tally: Tally) -> tuple[Values, tuple[str, ...]]:
     stated = _voi_lut(source, values)
     if stated is None:
         stated = _window(source, values)
+    pixels = source.integer("Rows") * source.integer("Columns")
+    if stated is not None and _least_contrast(stated, tally(PART), pixels) >= MIN_CONTRAST:
+        return stated, ()
+    counts = tally(1)
     if stated is not None and (_contrast(stated, counts) >= MIN_CONTRAST or _levels(values, counts) < MIN_LEVELS):
         return stated, ()
     if stated is None and source.integer("BitsStored") == DISPLAY_BITS:
@@ -167,6 +176,21 @@ def _quantiles(values: Values, counts: Counts, shares: tuple[float, float]) -> t
 def _contrast(table: Values, counts: Counts) -> float:
     low, high = _quantiles(table, counts, (0.01, 0.99))
     return high - low
+
+
+def _least_contrast(table: Values, part: Counts, pixels: int) -> float:
+    """What the contrast is at least, as a part of the pixels proves.
+
+    Where the part alone has as many pixels so dark, or so bright, as are a hundredth of all, the percentile of all
+    lies there or beyond.
+    """
+    order = np.argsort(table, kind="stable")
+    reached = np.cumsum(part[order])
+    enough = 0.01 * pixels + 1
+    if reached[-1] < enough:
+        return 0.0
+    low, high = np.searchsorted(reached, enough), np.searchsorted(reached, reached[-1] - enough, side="right")
+    return float(table[order[high]] - table[order[low]])
 
 
 def _levels(values: Values, counts: Counts) -> int:

@@ -6,6 +6,8 @@ bits); the gray scale is `grayscale`'s, the codecs are `decoders`'.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -23,6 +25,8 @@ from cxr_node.errors import UndecodableError
 MAX_DECODED_BYTES = 256 * 1024 * 1024
 """Rows x Columns x Samples x Frames x bytes, checked before a decoder runs (FAULTS T8)."""
 MAX_BITS_STORED = 16
+_STRIP_PIXELS = 1 << 17
+"""Looked up or counted at once: numpy widens indices to 64 bits, and these stay in the processor's cache."""
 
 _ASPECTS = (0.2, 5.0)
 """Pixels flatter or taller than this are a mistake in the header."""
@@ -50,12 +54,10 @@ def decode(source: Source, rules: Admission) -> Radiograph:
     patterns = _patterns(raw, layout, _shift(raw, layout, source))
     stored = _stored_values(layout)
     padding = _padding(source, stored, layout)
-    counts: Counts = np.bincount(patterns.ravel(), minlength=len(stored)).astype(np.int64)
-    counts[padding] = 0
-    shown = show(source, stored, counts)
+    shown = show(source, stored, partial(_counts, patterns, padding))
     shown.table[padding] = 0.0
     return Radiograph(
-        pixels=shown.table.astype(np.float32)[patterns],  # (rows, columns)
+        pixels=_looked_up(shown.table.astype(np.float32), patterns),
         pixel_aspect=_pixel_aspect(source),
         view=source.view,
         remarks=shown.remarks,
@@ -126,6 +128,29 @@ def _padding(source: Source, stored: Values, layout: Layout) -> NDArray[np.bool_
     last = source.integer("PixelPaddingRangeLimit", first)
     ends = [stored[end & ((1 << layout.bits_stored) - 1)] for end in (first, last)]  # either may be written US or SS
     return np.asarray((stored >= min(ends)) & (stored <= max(ends)))
+
+
+def _counts(patterns: NDArray[Any], padding: NDArray[np.bool_], step: int) -> Counts:
+    """How many pixels of every `step`-th row have each stored value, padding not counted."""
+    counts = np.zeros(len(padding), np.int64)
+    for strip in _strips(patterns[::step]):
+        counts += np.bincount(strip.ravel(), minlength=len(counts))
+    counts[padding] = 0
+    return counts
+
+
+def _looked_up(table: NDArray[np.float32], patterns: NDArray[Any]) -> NDArray[np.float32]:
+    """Entry of every pixel's bit pattern: float32, shape (rows, columns)."""
+    found = np.empty(patterns.shape, np.float32)
+    for strip, target in zip(_strips(patterns), _strips(found), strict=True):
+        np.take(table, strip, out=target, mode="wrap")  # no pattern lies beyond; only "raise" would need a buffer
+    return found
+
+
+def _strips(image: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Cut an image into strips of whole rows, `_STRIP_PIXELS` or one row large."""
+    rows = max(1, _STRIP_PIXELS // image.shape[1])
+    return (image[top : top + rows] for top in range(0, len(image), rows))
 
 
 def _pixel_aspect(source: Source) -> float:

@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut, apply_windowing
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from cxr_node.config import Admission
-from cxr_node.dicom import header, pixels
+from cxr_node.dicom import grayscale, header, pixels
 from cxr_node.domain import Radiograph, View
 from cxr_node.errors import UndecodableError
 from tests.builders import chest, part10, radiograph
@@ -325,3 +327,39 @@ def test_pixel_data_of_several_images_is_not_one(frames: int) -> None:
     rows, columns = chest().shape
     with pytest.raises(UndecodableError, match="more pixel data"):
         decode(Rows=rows // frames, Columns=columns)
+
+
+@pytest.mark.parametrize("size", [(1300, 300), (3, 140_000)])
+def test_an_image_of_several_strips_is_looked_up_and_counted_whole(size: tuple[int, int]) -> None:
+    """Each pixel by itself, as numpy's own indexing and counting do it in one go."""
+    patterns = np.random.default_rng(3).integers(0, 4096, size).astype(np.uint16)
+    table = np.random.default_rng(4).random(4096).astype(np.float32)
+    assert np.array_equal(pixels._looked_up(table, patterns), table[patterns])
+    padding = np.arange(4096) < 5
+    expected = np.bincount(patterns.ravel(), minlength=4096) * ~padding
+    assert np.array_equal(pixels._counts(patterns, padding, 1), expected)
+    assert pixels._counts(patterns, padding, 2).sum() == np.count_nonzero(patterns[::2] >= 5)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 60), st.floats(0.0, 4.0), st.booleans())
+def test_a_part_of_the_pixels_never_proves_more_contrast_than_there_is(
+    seed: int, rows: int, shape: float, padded: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    patterns = (255 * rng.beta(0.2 + shape, 0.2 + rng.random() * 4, (rows, 40))).astype(np.uint8)
+    patterns[:: grayscale.PART] //= np.uint8(rng.integers(1, 9))  # the part need not look like the whole
+    padding = np.arange(256) == (int(patterns[0, 0]) if padded else -1)
+    table = np.clip((np.arange(256) - 255 * rng.random()) / rng.integers(1, 256), 0.0, 1.0)
+    part, counts = (pixels._counts(patterns, padding, step) for step in (grayscale.PART, 1))
+    proven = grayscale._least_contrast(table, part, patterns.size)
+    assert proven <= max(0.0, grayscale._contrast(table, counts) if counts.any() else 0.0)
+
+
+@pytest.mark.parametrize("overrides", [{}, NO_VOI, {"WindowCenter": "60000", "WindowWidth": "10"}])
+def test_what_is_shown_does_not_depend_on_what_a_part_proves(
+    overrides: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = decode(**overrides)
+    monkeypatch.setattr(grayscale, "_least_contrast", lambda *_: 0.0)
+    assert decode(**overrides).pixel_sha256 == quick.pixel_sha256
