@@ -132,11 +132,6 @@ def raw_text(source: Dataset, keyword: str) -> bytes:
     return _encoded(source, BaseTag(tag_for_keyword(keyword) or 0)).strip(b" \0")
 
 
-def keep_bytes(dataset: Dataset) -> None:
-    """Tell pydicom that raw elements here are already as they must be written."""
-    dataset.set_original_encoding(False, True, dataset._character_set)
-
-
 def _carry(source: Dataset, attributes: Attributes) -> Dataset:
     """Copy what is there, not empty and valid; items that end up empty are left out."""
     target = Dataset()
@@ -150,7 +145,6 @@ def _carry(source: Dataset, attributes: Attributes) -> Dataset:
             items = [item for each in found or () if len(item := _carry(each, nested))]
             if items:
                 target.add(DataElement(tag, "SQ", items))
-    keep_bytes(target)
     return target
 
 

@@ -35,7 +35,7 @@ from cxr_node import __version__
 from cxr_node.config import STANDARD_KINDS, NormalHeatmap, Results
 from cxr_node.dicom import carry
 from cxr_node.dicom.content import coded, reference
-from cxr_node.dicom.encode import to_part10
+from cxr_node.dicom.encode import to_part10_each
 from cxr_node.dicom.header import Source
 from cxr_node.dicom.origin import IMPLEMENTATION_CLASS_UID
 from cxr_node.dicom.wording import plain, series_description
@@ -223,21 +223,14 @@ def start_document(context: Context, kind: ResultKind, content: Dataset) -> Data
 
 
 def finish(context: Context, kind: ResultKind, dataset: Dataset) -> Artifact:
-    """Encode a complete data set, once for each SOP Class of its kind; a destination gets one of them."""
+    """Encode a complete data set, and name it for each SOP Class of its kind; a destination gets one of them."""
     shape = SHAPES[kind]
-    below = tuple(_encoded(context, kind, dataset, sop_class_uid) for sop_class_uid in shape.alternatives)
-    return replace(_encoded(context, kind, dataset, shape.sop_class_uid), alternatives=below)
-
-
-def _encoded(context: Context, kind: ResultKind, dataset: Dataset, sop_class_uid: str) -> Artifact:
-    dataset.SOPClassUID = sop_class_uid
-    dataset.SOPInstanceUID = context.instance_uid(kind, sop_class_uid)
-    return Artifact(
-        kind=kind,
-        sop_class_uid=sop_class_uid,
-        sop_instance_uid=dataset.SOPInstanceUID,
-        content=to_part10(dataset),
+    names = [(uid, context.instance_uid(kind, uid)) for uid in (shape.sop_class_uid, *shape.alternatives)]
+    first, *below = (
+        Artifact(kind=kind, sop_class_uid=sop_class_uid, sop_instance_uid=sop_instance_uid, content=content)
+        for (sop_class_uid, sop_instance_uid), content in zip(names, to_part10_each(dataset, names), strict=True)
     )
+    return replace(first, alternatives=tuple(below))
 
 
 def _equipment(context: Context) -> list[Dataset]:

@@ -11,7 +11,8 @@ from pydicom.datadict import keyword_for_tag
 from pydicom.tag import BaseTag
 
 from cxr_node.dicom import capture, measurements, report
-from cxr_node.dicom.result import Context, to_part10
+from cxr_node.dicom.encode import to_part10
+from cxr_node.dicom.result import Context
 from cxr_node.domain import Artifact, ResultKind
 
 BUILD = {
