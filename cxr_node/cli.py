@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from cxr_node import cli_bench, cli_import, cli_rebuild, cli_results, cli_training, loading, show
 from cxr_node import config as configuration
-from cxr_node.command import DEFAULT_CONFIG, EX_CONFIG, AsJson, ConfigFile, app, command, err, out, say_json
+from cxr_node.command import DEFAULT_CONFIG, EX_CONFIG, AsJson, ConfigFile, Urgency, app, command, err, out, say_json
 from cxr_node.config import Address, Config
 from cxr_node.errors import ConfigError, DataError
 
@@ -170,15 +170,18 @@ def send(
     paths: Annotated[list[Path], typer.Argument(help="DICOM files, PNG or JPEG pictures, or folders.")],
     to: Annotated[str, typer.Option("--to", help="AE@host:port of a Storage SCP.")],
     calling: Annotated[str, typer.Option(help="Calling AE title.")] = "CXR_SEND",
+    priority: Annotated[Urgency, typer.Option(help="C-STORE Priority: low waits for all others.")] = Urgency.MEDIUM,
 ) -> None:
     """C-STORE files; a PNG or JPEG is wrapped as a DX image first."""
     from cxr_node import classify
+    from cxr_node.domain import Priority
     from cxr_node.node import send as room
 
     address = _address(to)
     with tempfile.TemporaryDirectory(prefix="cxr-node-send-") as scratch:
         files = classify.dicom_files(classify.files(paths), Path(scratch))
-        failures = show.sending(files, functools.partial(room.store, address=address, calling_ae_title=calling))
+        store = functools.partial(room.store, address=address, calling_ae_title=calling)
+        failures = show.sending(files, functools.partial(store, priority=Priority[priority.name]))
     raise typer.Exit(1 if failures else 0)
 
 

@@ -10,6 +10,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
 
@@ -53,6 +54,16 @@ ConfigFile = Annotated[
     typer.Option("--config", "-c", envvar="CXR_NODE_CONFIG", help="Configuration file; every key: config/node.yaml."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")]
+
+
+class Urgency(StrEnum):
+    """`domain.Priority` in the words of the command line, which needs no numpy to read them."""
+
+    HIGH = "high"
+    MEDIUM = "medium"
+    LOW = "low"
+
+
 DEFAULT_CONFIG = Path("/etc/cxr-node/node.yaml")
 """Where the systemd units look."""
 

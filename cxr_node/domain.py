@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +73,14 @@ class RuntimeKind(StrEnum):
     OPENVINO = "openvino"
     OPENVINO_BF16 = "openvino-bf16"
     TORCH = "torch"  # the reference; on CUDA where there is a GPU
+
+
+class Priority(IntEnum):
+    """How urgent its sender says an instance is (PS3.7 9.3.1.1), in the order of work; the codes on the wire differ."""
+
+    HIGH = 1
+    MEDIUM = 2
+    LOW = 3
 
 
 class Scale(StrEnum):

@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cxr_node.domain import InstanceRef, Origin
+from cxr_node.domain import InstanceRef, Origin, Priority
 from cxr_node.node.claims import note
 from cxr_node.node.database import Database
 from cxr_node.node.jobs import InstanceState
@@ -27,13 +27,15 @@ class Arrival:
     """Without AE title where it was found in the spool: nobody remembers who sent it."""
     content_sha256: str
     size_bytes: int
+    priority: Priority = Priority.MEDIUM
+    """What the sender asked for; in the spool it is not written, so what is found there is MEDIUM."""
 
 
 def arrive(connection: sa.Connection, arrival: Arrival, now: datetime) -> bool:
     """-> RECEIVED; False where exactly this object is known already."""
     row = asdict(arrival.ref) | asdict(arrival.origin)
     row |= {"content_sha256": arrival.content_sha256, "size_bytes": arrival.size_bytes}
-    row |= {"state": InstanceState.RECEIVED, "not_before": now, "updated_at": now}
+    row |= {"state": InstanceState.RECEIVED, "not_before": now, "updated_at": now, "priority": arrival.priority}
     try:
         with connection.begin_nested():
             row_id = connection.execute(sa.insert(instances).returning(instances.c.id), row).scalar_one()
@@ -42,6 +44,8 @@ def arrive(connection: sa.Connection, arrival: Arrival, now: datetime) -> bool:
         again: dict[str, Any] = {"repeats": instances.c.repeats + 1, "repeated_at": now, "purged_at": None}
         purged, updated_at = instances.c.purged_at.is_not(None), instances.c.updated_at
         again["updated_at"] = sa.case((purged, sa.literal(now, Instant)), else_=updated_at)
+        more_urgent = instances.c.priority > arrival.priority  # sent once more, for it is wanted at once
+        again["priority"] = sa.case((more_urgent, int(arrival.priority)), else_=instances.c.priority)
         connection.execute(sa.update(instances).where(*_same(arrival)).values(again))
         return False
     sender = arrival.origin

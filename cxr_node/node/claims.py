@@ -27,15 +27,15 @@ def claim(
     lease_s: float,
     now: datetime,
 ) -> tuple[sa.RowMapping, Claim] | None:
-    """Lease the oldest of the waiting rows that is due and free; what was never tried comes first where that matters.
+    """Lease the first of the waiting rows that is due and free: the most urgent, of those the oldest.
 
-    The attempt is counted now: a job that kills its worker is counted too. SQLite holds the write lock
-    here; PostgreSQL skips rows that another claim has locked.
+    Of instances, what took a worker with it or failed before comes after its equals. The attempt is counted now: a
+    job that kills its worker is counted too. SQLite holds the write lock here; PostgreSQL skips rows that another
+    claim has locked.
     """
     free = sa.or_(table.c.lease_until.is_(None), _passed(table.c.lease_until, now, 2 * lease_s))
     due = _passed(table.c.not_before, now, table.info["max_delay_s"])
-    order = (table.c.attempts, table.c.id) if table.info["suspects_last"] else (table.c.id,)
-    found = sa.select(table).where(waiting, due, free).order_by(*order)
+    found = sa.select(table).where(waiting, due, free).order_by(*(table.c[name] for name in table.info["order"]))
     row = connection.execute(found.limit(1).with_for_update(skip_locked=True)).mappings().first()
     if row is None:
         return None

@@ -21,6 +21,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import decode
 from pynetdicom.pdu_primitives import P_DATA
 
+from cxr_node.domain import Priority
 from cxr_node.errors import ContradictionError, CxrNodeError, InstanceError, LedgerLostError, ResourceError
 from cxr_node.node.journal import describe
 from cxr_node.node.listener import Provider
@@ -46,6 +47,7 @@ MAX_WAITING = 8
 MESSAGE_GRACE_S = 60.0
 """A message that was begun must be complete after this and its length over the slowest rate."""
 _NO_DATA_SET = 0x0101
+_PRIORITIES = {0: Priority.MEDIUM, 1: Priority.HIGH, 2: Priority.LOW}  # PS3.7 9.3.1.1, (0000,0700)
 _IS_COMMAND, _IS_LAST = 1, 2  # PS3.8 E.2, message control header
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
@@ -172,6 +174,7 @@ class StorageProvider(Provider):
             transfer_syntax_uid=str(context.transfer_syntax[0]),
             calling_ae_title=str(self.assoc.requestor.ae_title).strip(),
             peer_host=str(self.assoc.requestor.address),
+            priority=_priority(command.get("Priority")),
         )
         self._refusal = None
         if request.sop_class_uid != str(context.abstract_syntax):
@@ -252,6 +255,11 @@ class StorageProvider(Provider):
 def control(pdv: memoryview) -> tuple[bool, bool]:
     """Tell of a PDV whether it is a piece of a command, and whether it is the last one."""
     return bool(pdv[0] & _IS_COMMAND), bool(pdv[0] & _IS_LAST)
+
+
+def _priority(code: Any) -> Priority:
+    """What the sender asks for; who writes nothing, or nonsense, asks for nothing."""
+    return _PRIORITIES.get(code, Priority.MEDIUM)
 
 
 def has_data_set(command: dict[str, Any]) -> bool:

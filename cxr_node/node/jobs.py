@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from cxr_node.domain import InstanceRef, Origin, ResultKind
+from cxr_node.domain import InstanceRef, Origin, Priority, ResultKind
 
 
 class InstanceState(StrEnum):
@@ -73,6 +73,9 @@ class Job:
     ref: InstanceRef
     origin: Origin
     content_sha256: str
+    priority: Priority
+    alone: bool
+    """It was in the hands of a worker that died: nothing else is to be worked on beside it."""
 
     @property
     def attempts(self) -> int:

@@ -14,14 +14,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cxr_node.domain import Finding, InstanceRef, Origin, Rejected, ResultKind, Verdict
+from cxr_node.domain import Finding, InstanceRef, Origin, Priority, Rejected, ResultKind, Verdict
 from cxr_node.errors import ResourceError
 from cxr_node.node import promises, results
 from cxr_node.node.arrivals import Arrival, arrive
 from cxr_node.node.claims import FREE, claim, extend, held, note, pick
 from cxr_node.node.database import Database, utc_now
 from cxr_node.node.jobs import Death, DeliveryJob, DeliveryState, InstanceState, Job, StoredArtifact
-from cxr_node.node.schema import deliveries, instance_artifacts, instances
+from cxr_node.node.schema import IS_OPEN, deliveries, instance_artifacts, instances
 
 FILE_NAME = "ledger.sqlite3"
 
@@ -75,13 +75,20 @@ class Ledger:
         """Give the connections back."""
         self.database.close()
 
-    def add(self, ref: InstanceRef, origin: Origin, content_sha256: str, size_bytes: int) -> bool:
+    def add(
+        self,
+        ref: InstanceRef,
+        origin: Origin,
+        content_sha256: str,
+        size_bytes: int,
+        priority: Priority = Priority.MEDIUM,
+    ) -> bool:
         """-> RECEIVED; False where exactly this object is known already."""
         with self.database.writing() as connection:
-            return arrive(connection, Arrival(ref, origin, content_sha256, size_bytes), self.now())
+            return arrive(connection, Arrival(ref, origin, content_sha256, size_bytes, priority), self.now())
 
     def claim_instance(self, owner: str, lease_s: float) -> Job | None:
-        """Lease the oldest instance that waits to be judged."""
+        """Lease the instance that is to be judged next: the most urgent, then the oldest."""
         waiting = instances.c.state == InstanceState.RECEIVED
         with self.database.writing() as connection:
             claimed = claim(connection, instances, waiting, owner, lease_s, self.now())
@@ -89,11 +96,13 @@ class Ledger:
             return None
         row, lease = claimed
         ref, origin = InstanceRef(**pick(InstanceRef, row)), Origin(**pick(Origin, row))
-        return Job(claim=lease, ref=ref, origin=origin, content_sha256=row["content_sha256"])
+        priority, alone = Priority(row["priority"]), bool(row["alone"])
+        digest = row["content_sha256"]
+        return Job(claim=lease, ref=ref, origin=origin, content_sha256=digest, priority=priority, alone=alone)
 
     def claim_delivery(self, destination: str, owner: str, lease_s: float) -> DeliveryJob | None:
-        """Lease the oldest delivery that is due at a destination."""
-        waiting = sa.and_(deliveries.c.destination == destination, deliveries.c.state.in_(OPEN))
+        """Lease the delivery that is due next at a destination: the most urgent, then the oldest."""
+        waiting = sa.and_(deliveries.c.destination == destination, IS_OPEN)
         with self.database.writing() as connection:
             claimed = claim(connection, deliveries, waiting, owner, lease_s, self.now())
             if claimed is None:
@@ -160,7 +169,7 @@ class Ledger:
                 return False
             for artifact in stored:
                 wanted_by = [name for name, kinds in destinations.items() if artifact.kind in kinds]
-                _attach(connection, job.claim.row_id, artifact, wanted_by, now)
+                _attach(connection, job, artifact, wanted_by, now)
             conclude(connection, [job.claim.row_id], now)
         return True
 
@@ -244,12 +253,12 @@ def _before(moves: Mapping[Any, frozenset[Any]], to: StrEnum) -> list[StrEnum]:
 
 
 def _attach(
-    connection: sa.Connection, instance_id: int, stored: StoredArtifact, wanted_by: Sequence[str], now: datetime
+    connection: sa.Connection, job: Job, stored: StoredArtifact, wanted_by: Sequence[str], now: datetime
 ) -> None:
     """Link a result to its instance; where it is new, make it due at the destinations."""
-    artifact_id = results.link(connection, instance_id, stored)
+    artifact_id = results.link(connection, job.claim.row_id, stored)
     due = {"artifact_id": artifact_id, "state": DeliveryState.READY, "not_before": now, "first_due_at": now}
-    rows = [due | {"destination": name} for name in wanted_by]
+    rows = [due | {"destination": name, "priority": job.priority} for name in wanted_by]
     if artifact_id is not None and rows:
         connection.execute(sa.insert(deliveries), rows)
 

@@ -123,7 +123,7 @@ class SpoolReceiver:
             peer_host=request.peer_host,
             received_at=self._spool.received_at(stored.sha256),  # the first receipt's, where the file was there
         )
-        is_new = self._ledger.add(ref, origin, stored.sha256, stored.size_bytes)
+        is_new = self._ledger.add(ref, origin, stored.sha256, stored.size_bytes, request.priority)
         if not is_new:
             self._keep_date(Arrival(ref, origin, stored.sha256, stored.size_bytes))
         ring(self._spool.path, Role.WORK)

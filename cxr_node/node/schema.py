@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cxr_node.config import MAX_DELAY_S
+from cxr_node.domain import Priority
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -54,8 +55,8 @@ def _lease() -> tuple[sa.Column[Any], ...]:
     """Who works on a row, until when, and how often it was tried.
 
     `fence` counts the claims and is never reset: a settle with an older number changes nothing.
-    The table's `info` says two things more: the longest time that `not_before` is ever set ahead (a row that seems to
-    wait for longer is due: the clock was put back), and whether a row that took a worker with it goes last.
+    The table's `info` says more: the longest time that `not_before` is ever set ahead (a row that seems to wait for
+    longer is due: the clock was put back), and in which order rows are claimed.
     """
     return (
         sa.Column("attempts", sa.Integer, nullable=False, default=0),
@@ -65,6 +66,13 @@ def _lease() -> tuple[sa.Column[Any], ...]:
         sa.Column("not_before", Instant, nullable=False),
     )
 
+
+def _priority() -> sa.Column[Any]:
+    return sa.Column("priority", sa.Integer, nullable=False, server_default=str(int(Priority.MEDIUM)))
+
+
+IS_OPEN = sa.text("state IN ('READY', 'WAIT')")
+"""Deliveries that are not settled, in the very words of an index: a query that repeats them may use it."""
 
 instances = sa.Table(
     "instances",
@@ -94,13 +102,17 @@ instances = sa.Table(
     sa.Column("purged_at", Instant),
     sa.Column("repeats", sa.Integer, nullable=False, server_default="0"),
     sa.Column("repeated_at", Instant),
+    _priority(),
+    # it was in the hands of a worker that died: the next one takes nothing beside it
+    sa.Column("alone", sa.Integer, nullable=False, server_default="0"),
     sa.UniqueConstraint("sop_instance_uid", "content_sha256"),
     sa.Index(None, "state", "id"),
+    sa.Index(None, "state", "priority", "alone", "attempts", "id"),
     sa.Index(None, "study_instance_uid"),
     sa.Index(None, "series_instance_uid"),
     sa.Index(None, "accession_key"),
     sqlite_autoincrement=True,  # ids are never reused: a lower id was received earlier
-    info={"max_delay_s": 600.0, "suspects_last": True},
+    info={"max_delay_s": 600.0, "order": ("priority", "alone", "attempts", "id")},
 )
 
 artifacts = sa.Table(
@@ -145,10 +157,12 @@ deliveries = sa.Table(
     sa.Column("last_error", sa.Text),
     sa.Column("first_due_at", Instant, nullable=False),
     sa.Column("delivered_at", Instant),
+    _priority(),
     sa.UniqueConstraint("artifact_id", "destination"),
     sa.Index(None, "destination", "state", "id"),
+    sa.Index(None, "destination", "priority", "id", sqlite_where=IS_OPEN, postgresql_where=IS_OPEN),
     sqlite_autoincrement=True,
-    info={"max_delay_s": MAX_DELAY_S, "suspects_last": False},
+    info={"max_delay_s": MAX_DELAY_S, "order": ("priority", "id")},
 )
 
 # One N-ACTION of Storage Commitment: the Transaction UID is known here before the request leaves.

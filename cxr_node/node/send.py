@@ -18,11 +18,13 @@ from pynetdicom.dsutils import split_dataset
 from pynetdicom.presentation import build_context
 
 from cxr_node.config import Address
+from cxr_node.domain import Priority
 from cxr_node.errors import DeliveryError, InstanceError, ResourceError
 from cxr_node.node.association import TlsArguments, diagnose
 
 VERIFICATION = "1.2.840.10008.1.1"
 _MAX_PDU_BYTES = 131072
+_PRIORITIES = {Priority.MEDIUM: 0, Priority.HIGH: 1, Priority.LOW: 2}  # PS3.7 9.3.1.1
 _MAX_CONTEXTS = 128  # PS3.8 9.3.2.2: odd identifiers 1 to 255
 
 
@@ -88,6 +90,7 @@ def store(
     address: Address,
     calling_ae_title: str,
     timeout_s: float = 60.0,
+    priority: Priority = Priority.MEDIUM,
 ) -> None:
     """C-STORE files over one association, each in its own transfer syntax, and tell of each as it is answered.
 
@@ -105,14 +108,14 @@ def store(
         return
     with _association(address, calling_ae_title, set(kinds.values()), timeout_s) as association:
         for path in kinds:
-            arrived(_store(association, path, address))
+            arrived(_store(association, path, address, priority))
 
 
-def _store(association: Association, path: Path, address: Address) -> Sent:
+def _store(association: Association, path: Path, address: Address, priority: Priority) -> Sent:
     if not association.is_established:
         raise DeliveryError(f"{address} ended the association", permanent=False)
     try:
-        answer = association.send_c_store(path)
+        answer = association.send_c_store(path, priority=_PRIORITIES[priority])
     except ValueError:
         return Sent(path=path, status=None, sentence="the peer takes no such SOP class in this transfer syntax")
     if "Status" not in answer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from cxr_node.domain import Priority
 from cxr_node.errors import CxrNodeError
 from cxr_node.node.spool import Part
 
@@ -20,6 +21,7 @@ class StoreRequest:
     transfer_syntax_uid: str
     calling_ae_title: str
     peer_host: str
+    priority: Priority = Priority.MEDIUM
 
 
 class RefusedError(CxrNodeError):
