@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from datetime import timedelta
 
 from cxr_node.config import Config, Destination
@@ -27,7 +27,7 @@ from cxr_node.node.rounds import GO_ON, LOOK_AFTER_S, NOTICE_STOP_S, Breaker, Ho
 from cxr_node.node.sendings import Told
 from cxr_node.node.service import Notifier
 from cxr_node.node.spool import Spool, SpoolCorruptError
-from cxr_node.node.tenure import kept, office
+from cxr_node.node.tenure import Keeper, office
 from cxr_node.node.wakeup import Role
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,9 @@ def run(config: Config, stop: threading.Event, notifier: Notifier | None = None,
     with ExitStack() as stack:
         stack.callback(ledger.close)
         owner = stack.enter_context(office(ledger, config.spool.path, Role.DELIVER))
-        home = Home(config=config, ledger=ledger, spool=spool, owner=owner, audit=audit)
+        lease_s = config.work.lease_s
+        keeper = stack.enter_context(Keeper(ledger, lease_s, _HUNG_AFTER_LEASES * lease_s))
+        home = Home(config=config, ledger=ledger, spool=spool, owner=owner, keeper=keeper, audit=audit)
         home.clock.follow(ledger)
         hands = [hand for destination in config.destinations for hand in _hands(home, destination)]
         _put_in_order(home)
@@ -165,7 +167,7 @@ class Courier(Rounds):
             self._told.look(job)
             if self._breaker.failures and self._is_old(job):  # it does not answer: what is too old need not ask again
                 return self._dead(job, self._too_old(self._last_fault))
-            with self._lease(job):
+            with home.keeper.keeping(job):
                 return self._send(job)
         except DeliveryError as error:
             return self._failed(job, error)
@@ -233,7 +235,3 @@ class Courier(Rounds):
         self._home.ledger.settle_delivery_dead(job, status=status, detail=detail)
         log.error("dead destination=%s delivery=%d attempt=%d %s", self.name, job.claim.row_id, job.attempts, detail)
         return GO_ON
-
-    def _lease(self, job: DeliveryJob) -> AbstractContextManager[None]:
-        lease_s = self._home.config.work.lease_s
-        return kept(self._home.ledger, job, lease_s, _HUNG_AFTER_LEASES * lease_s, lambda: None)

@@ -18,6 +18,7 @@ from cxr_node.node.auditor import SILENT, Audit
 from cxr_node.node.clock import ClockWatch
 from cxr_node.node.ledger import Ledger
 from cxr_node.node.spool import Spool
+from cxr_node.node.tenure import Keeper
 from cxr_node.node.wakeup import Bell, Role
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class Home:
     ledger: Ledger
     spool: Spool
     owner: str
+    keeper: Keeper
     audit: Audit = SILENT
     clock: ClockWatch = field(default_factory=ClockWatch)
 

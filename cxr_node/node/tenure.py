@@ -12,10 +12,13 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
 import sqlalchemy as sa
 
@@ -56,47 +59,83 @@ def office(ledger: Ledger, spool_path: Path, role: Role) -> Iterator[str]:
 
 
 def _free(ledger: Ledger, owner: str) -> int:
-    """Drop the leases of a dead owner; the attempts that died with it stay counted.
+    """Drop the leases of a dead owner, and let each of its instances be tried alone from now on.
 
-    An instance steps back for a moment: were it the first again, a worker that is killed again and again by
-    somebody else would spend all attempts on the same, innocent image.
+    The attempt of an instance that it held alone stays counted. Of several nobody knows which one it died of: none is
+    blamed, and the next death will tell. All step back for a moment: were one the first again, a worker that is killed
+    again and again by somebody else would spend all attempts on the same, innocent image.
     """
-    later = ledger.now() + timedelta(seconds=_SUSPECT_DELAY_S)
-    freed_values = ((instances, FREE | {"not_before": later}), (deliveries, FREE))
+    held = instances.c.lease_owner == owner
+    suspect: dict[str, Any] = FREE | {"alone": 1, "not_before": ledger.now() + timedelta(seconds=_SUSPECT_DELAY_S)}
     with ledger.database.writing() as connection:
-        return sum(
-            connection.execute(sa.update(table).where(table.c.lease_owner == owner).values(values)).rowcount
-            for table, values in freed_values
-        )
+        many = int(connection.scalar(sa.select(sa.func.count()).select_from(instances).where(held)) or 0) > 1
+        suspect["attempts"] = instances.c.attempts - int(many)
+        sent = sa.update(deliveries).where(deliveries.c.lease_owner == owner).values(FREE)
+        judged = sa.update(instances).where(held).values(suspect)
+        return sum(connection.execute(freed).rowcount for freed in (judged, sent))
 
 
-@contextmanager
-def kept(
-    ledger: Ledger, job: Job | DeliveryJob, lease_s: float, hung_after_s: float, on_hung: Callable[[], None]
-) -> Iterator[None]:
-    """Extend a lease while the block runs; a block that runs longer than `hung_after_s` is reported hung."""
-    done = threading.Event()
+class Keeper:
+    """Extends the leases of what this process has in hand, all in one thread; what takes too long is reported hung."""
 
-    def extend() -> None:
-        waited_s = 0.0
-        while not done.wait(lease_s / 3):
-            waited_s += lease_s / 3
-            if waited_s >= hung_after_s:
-                on_hung()
-                return
-            try:
-                if not ledger.extend(job, lease_s):
-                    log.warning("lost lease row=%d owner=%s", job.claim.row_id, job.claim.owner)
-                    return
-            except ResourceError as error:  # the lease still has two thirds of its time
-                log.warning("cannot extend lease: %s", error)
-            except LedgerLostError:
-                return  # who settles is told
+    def __init__(
+        self, ledger: Ledger, lease_s: float, hung_after_s: float, on_hung: Callable[[], None] = lambda: None
+    ) -> None:
+        self._ledger, self._lease_s = ledger, lease_s
+        self._hung_after_s, self._on_hung = hung_after_s, on_hung
+        self._lock = threading.Lock()
+        self._kept: dict[Job | DeliveryJob, float] = {}
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
+        self._thread.start()
 
-    thread = threading.Thread(target=extend, name=f"lease-{job.claim.row_id}", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+    @contextmanager
+    def keeping(self, job: Job | DeliveryJob) -> Iterator[None]:
+        """Extend a lease while the block runs."""
+        with self._lock:
+            self._kept[job] = time.monotonic()
+        try:
+            yield
+        finally:
+            self._drop(job)
+
+    def close(self) -> None:
+        """Extend no lease any more."""
+        self._closed.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._closed.wait(self._lease_s / 3):
+            with self._lock:
+                kept = list(self._kept.items())
+            for job, since in kept:
+                if time.monotonic() - since >= self._hung_after_s:
+                    self._drop(job)
+                    self._on_hung()
+                elif not self._extend(job):
+                    self._drop(job)
+
+    def _extend(self, job: Job | DeliveryJob) -> bool:
+        try:
+            held = self._ledger.extend(job, self._lease_s)
+        except ResourceError as error:  # the lease still has two thirds of its time
+            log.warning("cannot extend lease: %s", error)
+            return True
+        except LedgerLostError:
+            return False  # who settles is told
+        with self._lock:
+            if not held and job in self._kept:  # else it was settled a moment ago
+                log.warning("lost lease row=%d owner=%s", job.claim.row_id, job.claim.owner)
+        return held
+
+    def _drop(self, job: Job | DeliveryJob) -> None:
+        with self._lock:
+            self._kept.pop(job, None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

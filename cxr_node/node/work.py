@@ -2,6 +2,9 @@
 
 Knows no DICOM and no network: `process` and the predictor are handed in. Whatever happens between two lines
 here, the instance is judged again from the same bytes to the same result, and leaves the ledger once.
+
+Several instances are in hand at a time, each in a lane of its own from its bytes to its settled row, so that one is
+decoded while another is examined and a third is stored. What ends one lane's job touches no other's.
 """
 
 from __future__ import annotations
@@ -11,7 +14,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -19,19 +21,20 @@ from cxr_node.config import Config
 from cxr_node.domain import Artifact, Origin, Outcome, Precedent, Rejected, Reported
 from cxr_node.errors import InstanceError, LedgerLostError, ModelError, ResourceError
 from cxr_node.node import history
+from cxr_node.node.crew import Crew
 from cxr_node.node.jobs import Death, Job, StoredArtifact
 from cxr_node.node.journal import describe
 from cxr_node.node.ledger import Ledger
 from cxr_node.node.service import Notifier
 from cxr_node.node.spool import Area, Spool, SpoolCorruptError
-from cxr_node.node.tenure import kept, office
+from cxr_node.node.tenure import Keeper, office
 from cxr_node.node.wakeup import Bell, Role, ring
 
 log = logging.getLogger(__name__)
 
 P = TypeVar("P")
 Process = Callable[[bytes, Origin, P, Config, Precedent], Outcome]
-"""`pipeline.process`: the same arguments, the same bytes out."""
+"""`pipeline.process`: the same arguments, the same bytes out. Called by several lanes at once."""
 
 _LOOK_AFTER_S = 30.0  # a ring that was lost costs at most this
 _NOTICE_STOP_S = 0.25
@@ -47,8 +50,11 @@ def run(
     process: Process[P],
     stop: threading.Event,
     notifier: Notifier | None = None,
+    lanes: Callable[[P], int] = lambda _: 1,
 ) -> None:
-    """Judge what is received until `stop` is set; the job in hand is finished first.
+    """Judge what is received until `stop` is set; the jobs in hand are finished first.
+
+    `lanes` tells how many instances a predictor's worker has in hand at a time.
 
     Raises
     ------
@@ -64,26 +70,32 @@ def run(
         with Bell(config.spool.path, Role.WORK) as bell, office(ledger, config.spool.path, Role.WORK) as owner:
             notifier.ready()
             log.info("ready owner=%s", owner)
-            worker = Worker(config, ledger, spool, owner, predictor, process)
-            _loop(worker, bell, stop, notifier)
+            worker, lease_s = Worker(config, ledger, spool, owner, predictor, process), config.work.lease_s
+            with (
+                Keeper(ledger, lease_s, _HUNG_AFTER_LEASES * lease_s, _exit_hung) as keeper,
+                Crew(worker.claim, worker.finish, keeper, lanes(predictor)) as crew,
+            ):
+                _loop(crew, ledger, bell, stop, notifier)
             notifier.stopping()
     finally:
         ledger.close()
 
 
-def _loop(worker: Worker[P], bell: Bell, stop: threading.Event, notifier: Notifier) -> None:
+def _loop(crew: Crew, ledger: Ledger, bell: Bell, stop: threading.Event, notifier: Notifier) -> None:
     while not stop.is_set():
+        if not crew.has_room(_NOTICE_STOP_S):
+            continue  # and no progress: where no lane comes free any more, the service manager is told nothing
         notifier.progress()
         try:
-            if worker.do_one():
+            if crew.take_one():
                 continue
-            due_s = history.next_instance_s(worker.ledger)
+            due_s = history.next_instance_s(ledger)
         except ResourceError as error:
             log.error("paused pause_s=%.0f %s", _PAUSE_S, error)
             stop.wait(_PAUSE_S)
             continue
         until = time.monotonic() + min(_LOOK_AFTER_S, _LOOK_AFTER_S if due_s is None else due_s)
-        while not stop.is_set() and (left_s := until - time.monotonic()) > 0:
+        while not stop.is_set() and not crew.failed and (left_s := until - time.monotonic()) > 0:
             if bell.wait(min(left_s, _NOTICE_STOP_S)):
                 break
 
@@ -102,22 +114,34 @@ class Worker(Generic[P]):
     """Jobs to be given back that the ledger did not take at the time, and why: their attempt must not count."""
 
     def do_one(self) -> bool:
-        """Claim one instance and bring it to an end; False where none is due.
+        """Claim one instance and bring it to an end, its lease as it is; False where none is due. As `finish`."""
+        job = self.claim()
+        if job is not None:
+            self.finish(job)
+        return job is not None
+
+    def claim(self) -> Job | None:
+        """Lease the instance that is to be judged next.
+
+        Raises
+        ------
+        ResourceError : the ledger cannot be used now, and nothing is leased.
+        """
+        self._return_owed()
+        return self.ledger.claim_instance(self.owner, self.config.work.lease_s)
+
+    def finish(self, job: Job) -> None:
+        """Bring one claimed instance to an end.
 
         Raises
         ------
         ModelError : after the instance was given back.
         ResourceError : after the instance was given back, if the ledger still took it.
         """
-        self._return_owed()
-        job = self.ledger.claim_instance(self.owner, self.config.work.lease_s)
-        if job is None:
-            return False
         started = time.monotonic()
         ending = self._end(job)
         level = logging.ERROR if ending.startswith("dead") else logging.INFO  # somebody must look; `trace` tells why
         log.log(level, "%s instance=%d attempt=%d took_ms=%d", ending, job.claim.row_id, job.attempts, _ms(started))
-        return True
 
     def _end(self, job: Job) -> str:
         """Bring one claimed instance to an end, by whose fault it is; tell the end in one word."""
@@ -125,8 +149,7 @@ class Worker(Generic[P]):
             detail = f"{self.config.work.max_attempts} workers died of it"
             return self._dead(job, Death.FAULT, detail)
         try:
-            with self._lease(job):
-                return self._judge(job)
+            return self._judge(job)
         except SpoolCorruptError as error:
             return self._dead(job, Death.SPOOL_CORRUPT, str(error))
         except InstanceError as error:
@@ -191,13 +214,12 @@ class Worker(Generic[P]):
 
     def _return_owed(self) -> None:
         while self.owed:
-            job, detail = self.owed[-1]
-            self.ledger.release(job, delay_s=0.0, detail=detail, forgive=True)
-            self.owed.pop()
-
-    def _lease(self, job: Job) -> AbstractContextManager[None]:
-        lease_s = self.config.work.lease_s
-        return kept(self.ledger, job, lease_s, _HUNG_AFTER_LEASES * lease_s, _exit_hung)
+            job, detail = self.owed.pop()
+            try:
+                self.ledger.release(job, delay_s=0.0, detail=detail, forgive=True)
+            except ResourceError:
+                self.owed.append((job, detail))
+                raise
 
 
 def _settled(held: bool, ending: str) -> str:

@@ -24,6 +24,7 @@ from cxr_node.node.jobs import DeliveryState, PromiseState
 from cxr_node.node.ledger import Ledger
 from cxr_node.node.rounds import Home
 from cxr_node.node.spool import Area, Spool
+from cxr_node.node.tenure import Keeper
 from cxr_node.node.wakeup import Role, ring
 from tests.node import committers, peers, wire, workplace
 from tests.node.committers import Asked, Committer, call, committing, information, later, report_on, report_to
@@ -242,7 +243,9 @@ def asker(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
     def build(settings: Config, clock: Clock) -> Asker:
         ledger = Ledger.open(settings.spool.path, now=clock)
         request.addfinalizer(ledger.close)
-        home = Home(config=settings, ledger=ledger, spool=Spool(settings.spool.path), owner="me")
+        keeper = Keeper(ledger, 60.0, 300.0)
+        request.addfinalizer(keeper.close)
+        home = Home(config=settings, ledger=ledger, spool=Spool(settings.spool.path), owner="me", keeper=keeper)
         (destination,) = settings.destinations
         made.append(Asker(home, destination, destination.commitment_wait_h or 0.0))
         return made[-1]

@@ -22,6 +22,7 @@ from cxr_node.node.jobs import DeliveryJob, DeliveryState
 from cxr_node.node.ledger import Ledger
 from cxr_node.node.rounds import GO_ON, Home, backoff_s
 from cxr_node.node.spool import Area, Spool
+from cxr_node.node.tenure import Keeper
 from cxr_node.node.wakeup import Role, ring
 from tests.node import peers, workplace
 from tests.node.ledgers import Clock
@@ -232,11 +233,16 @@ def test_a_warning_is_a_delivery_and_its_status_is_kept(tmp_path: Path, ledgers:
 
 
 @pytest.fixture
-def courier(tmp_path: Path, ledgers: Opened) -> Iterator[Callable[[Config], deliver.Courier]]:
+def courier(
+    tmp_path: Path, ledgers: Opened, request: pytest.FixtureRequest
+) -> Iterator[Callable[[Config], deliver.Courier]]:
     made: list[deliver.Courier] = []
 
     def build(config: Config) -> deliver.Courier:
-        home = Home(config=config, ledger=ledgers(config), spool=Spool(config.spool.path), owner="me")
+        ledger, spool = ledgers(config), Spool(config.spool.path)
+        keeper = Keeper(ledger, 60.0, 300.0)
+        request.addfinalizer(keeper.close)
+        home = Home(config=config, ledger=ledger, spool=spool, owner="me", keeper=keeper)
         (destination,) = config.destinations
         made.append(deliver.Courier(home, destination, link(destination, "CXR_NODE")))
         return made[-1]

@@ -20,10 +20,11 @@ from cxr_node.config import Config
 from cxr_node.domain import Outcome
 from cxr_node.errors import ConfigError, InstanceError, ModelError, ResourceError
 from cxr_node.node import history, work
+from cxr_node.node.crew import Crew
 from cxr_node.node.database import utc_now
 from cxr_node.node.ledger import FILE_NAME, Ledger
 from cxr_node.node.spool import Area, Spool
-from cxr_node.node.tenure import kept, office
+from cxr_node.node.tenure import Keeper, office
 from cxr_node.node.wakeup import Bell, Role, ring
 from tests.node import peers, workplace
 
@@ -266,7 +267,9 @@ def test_a_long_job_keeps_its_lease(tmp_path: Path) -> None:
         assert ledger.claim_instance("thief", 60) is None
         return workplace.judge(*arguments)
 
-    hands(config, ledger, slow).do_one()
+    worker = hands(config, ledger, slow)
+    with Keeper(ledger, 0.3, 60.0) as keeper, Crew(worker.claim, worker.finish, keeper, 1) as crew:
+        assert crew.take_one()
     ledger.close()
     assert workplace.states(config) == [("DELIVERED", None)]  # no destination wants anything
 
@@ -276,7 +279,7 @@ def test_a_job_that_does_not_end_is_reported_and_loses_its_lease(config: Config,
     job = ledger.claim_instance("me", 0.15)
     assert job is not None
     hung = threading.Event()
-    with kept(ledger, job, lease_s=0.15, hung_after_s=0.4, on_hung=hung.set):
+    with Keeper(ledger, lease_s=0.15, hung_after_s=0.4, on_hung=hung.set) as keeper, keeper.keeping(job):
         assert hung.wait(10)
         assert workplace.eventually(lambda: ledger.claim_instance("other", 60) is not None, 5)
 
