@@ -26,7 +26,7 @@ _USERS = (DataError, ForeignProfileError)
 
 ORDER = (
     *("demo", "doctor", "bench", "check", "serve", "receive", "work", "deliver", "status", "trace", "retry", "rebuild"),
-    *("send", "classify", "verify", "conformance", "train", "evaluate", "compare", "calibrate", "import"),
+    *("send", "classify", "verify", "conformance", "train", "evaluate", "compare", "calibrate", "import", "export"),
 )
 """Of the commands in --help: the node first, then files, then how its classifier is made."""
 
@@ -80,6 +80,11 @@ def answers_errors(command: Callable[Params, Result]) -> Callable[Params, Result
                 err.print(f"cxr-node: {line}", markup=False)
             code = EX_CONFIG if isinstance(error, ConfigError) else 2 if isinstance(error, _USERS) else 1
             raise typer.Exit(code) from error
+        except ModuleNotFoundError as error:
+            if error.name not in ("torch", "torchvision"):
+                raise
+            err.print("cxr-node: this command needs torch, which is not installed: pip install 'cxr-node[torch]'")
+            raise typer.Exit(EX_CONFIG) from error
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
 

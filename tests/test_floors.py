@@ -15,6 +15,7 @@ ROOMS = ("dicom", "model", "node", "training")
 LIBRARY_LIVES_IN = {
     "pydicom": {"dicom"},
     "highdicom": {"dicom"},
+    "openvino": {"model"},
     "torch": {"model", "training"},
     "torchvision": {"model", "training"},
     "pynetdicom": {"node"},

@@ -8,12 +8,12 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-import openvino as ov
 import torch
 import yaml
 
 from cxr_node.errors import ModelError
 from cxr_node.model import exported, weights
+from cxr_node.model.openvino_alone import VERSION, ov
 from cxr_node.model.preprocess import VIEW_NAMES
 from cxr_node.model.profile import Profile, sha256
 from cxr_node.model.served import OUTPUTS, Served
@@ -44,7 +44,7 @@ def export(profile: Profile) -> None:
     told = exported.Description(
         weights_sha256=profile.weights_sha256,
         sha256={name: sha256(profile.folder / name) for name in exported.FILES},
-        made_by=f"torch {torch.__version__.partition('+')[0]}, OpenVINO {ov.__version__.partition('-')[0]}",
+        made_by=f"torch {torch.__version__.partition('+')[0]}, OpenVINO {VERSION}",
         layer=network.layer,
         golden_logits=np.round(golden.logits[:, :, profile.judged].astype(float), 6).tolist(),
     )

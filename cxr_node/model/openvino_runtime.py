@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import openvino as ov
-from openvino import properties
 
 from cxr_node.errors import ModelError
 from cxr_node.model import exported
+from cxr_node.model.openvino_alone import VERSION, ov, properties
 from cxr_node.model.preprocess import VIEW_NAMES
 from cxr_node.model.profile import Profile
 from cxr_node.model.runtime import Floats, Sight
@@ -24,7 +23,7 @@ class OpenVINORuntime:
 
     def __init__(self, profile: Profile, threads: int, *, bf16: bool = False) -> None:
         precision = ov.Type.bf16 if bf16 else ov.Type.f32
-        self.name = f"OpenVINO {ov.__version__.partition('-')[0]} CPU {'bf16' if bf16 else 'fp32'}"
+        self.name = f"OpenVINO {VERSION} CPU {'bf16' if bf16 else 'fp32'}"
         self.layer = exported.description(profile).layer
         options = {
             properties.hint.inference_precision(): precision,

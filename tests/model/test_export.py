@@ -178,3 +178,19 @@ def test_an_installation_without_torch_judges(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "%" in done.stdout and "Traceback" not in done.stderr
+
+
+def test_training_without_torch_says_what_to_install(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", NO_TORCH, "export", str(shipped.profile_folder("pneumonia-pediatric"))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (78, "")
+    assert done.stderr == (
+        "cxr-node: this command needs torch, which is not installed: pip install 'cxr-node[torch]'\n"
+    )
+
+
+def test_nobody_is_told_of_our_use() -> None:
+    program = "import sys, cxr_node.model.openvino_alone; print(*(m for m in sys.modules if sys.modules[m]), sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "openvino.tools.ovc.telemetry_stub" in done.stdout
+    assert "openvino_telemetry" not in done.stdout
