@@ -22,6 +22,7 @@ from cxr_node import __version__
 from cxr_node.errors import ConfigError, CxrNodeError, DataError, ForeignProfileError
 
 EX_CONFIG = 78
+NEEDS_TORCH = "cxr-node: this command needs torch, which is not installed: pip install 'cxr-node[torch]'"
 _USERS = (DataError, ForeignProfileError)
 
 ORDER = (
@@ -83,7 +84,7 @@ def answers_errors(command: Callable[Params, Result]) -> Callable[Params, Result
         except ModuleNotFoundError as error:
             if error.name not in ("torch", "torchvision"):
                 raise
-            err.print("cxr-node: this command needs torch, which is not installed: pip install 'cxr-node[torch]'")
+            err.print(NEEDS_TORCH, markup=False, soft_wrap=True)
             raise typer.Exit(EX_CONFIG) from error
         except KeyboardInterrupt:
             raise typer.Exit(130) from None

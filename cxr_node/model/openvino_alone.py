@@ -12,6 +12,7 @@ import sys
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # importing it fails, as where it is not installed
 
 import openvino as ov  # noqa: E402 - only now
-from openvino import properties as properties  # noqa: E402
+from openvino import properties  # noqa: E402
 
 VERSION = str(ov.__version__).partition("-")[0]
+__all__ = ("VERSION", "ov", "properties")
