@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cxr_node import diagnosis
-from cxr_node.domain import Verdict
+from cxr_node.domain import Doubt, Verdict
 
 if TYPE_CHECKING:
     from cxr_node.classify import Answer
@@ -51,8 +51,16 @@ def verdict(word: str | None) -> Text:
 
 
 def certainty(probability: float | None) -> str:
-    """A calibrated probability in percent."""
-    return "-" if probability is None else f"{100.0 * probability:.1f} %"
+    """A calibrated probability in percent; rounding makes no 0 and no 100 of it."""
+    if probability is None:
+        return "-"
+    percent = 100.0 * probability
+    return "< 0.1 %" if percent < 0.05 else "> 99.9 %" if percent >= 99.95 else f"{percent:.1f} %"
+
+
+def stated(probability: float | None, doubt: str | None) -> str:
+    """The certainty of a verdict that rests on it; beside "unlike the training data" it would read as negative."""
+    return certainty(None if doubt == Doubt.UNLIKE_TRAINING_DATA else probability)
 
 
 def demo_table(rows: Sequence[Row]) -> Table:
@@ -67,7 +75,7 @@ def demo_table(rows: Sequence[Row]) -> Table:
         said = verdict(row.verdict) if row.verdict in set(Verdict) else Text(row.verdict)
         if row.reason:
             said.append(f" ({row.reason})")
-        table.add_row(row.name, said, certainty(row.probability), took, str(len(row.objects)))
+        table.add_row(row.name, said, stated(row.probability, row.reason), took, str(len(row.objects)))
     return table
 
 
@@ -170,7 +178,7 @@ def story(told: Story) -> Group:
         "size": f"{row.size_bytes} bytes",
         "received again": f"{row.repeats} times, last {_when(row.repeated_at)} UTC" if row.repeated_at else "-",
         "state": row.state.value,
-        "verdict": f"{row.verdict or '-'} {certainty(row.probability)} {row.profile or ''}",
+        "verdict": f"{row.verdict or '-'} {stated(row.probability, row.doubt)} {row.profile or ''}",
         "reason": " - ".join(word for word in (row.reason, row.doubt, row.sentence) if word) or "-",
     }
     for name, value in facts.items():
@@ -216,7 +224,7 @@ def plain(value: Any) -> Any:
 def _answer(row: InstanceRow) -> Text:
     why = row.reason or row.doubt
     said = Text(f"{row.state.value}\n") + verdict(row.verdict)
-    return said.append(f" {certainty(row.probability)}").append(f"\n{why}" if why else "")
+    return said.append(f" {stated(row.probability, row.doubt)}").append(f"\n{why}" if why else "")
 
 
 def _promise(row: DeliveryRow) -> Text:

@@ -66,4 +66,11 @@ def test_every_verdict_is_a_word_and_a_symbol() -> None:
     assert len({word[0] for word in words}) == len(words) == 4
     assert all(word.split()[1] in set(show.SYMBOLS) for word in words)
     assert show.certainty(None) == "-"
+    assert [show.certainty(one) for one in (0.0001, 0.38, 0.99951)] == ["< 0.1 %", "38.0 %", "> 99.9 %"]
     assert show.plain({"doubt": Doubt.VIEWS_DISAGREE, "at": AT}) == {"doubt": "views-disagree", "at": AT.isoformat()}
+
+
+def test_what_is_unlike_the_training_data_has_no_certainty() -> None:
+    """0.1 % beside UNCERTAIN reads as negative."""
+    assert show.stated(0.001, Doubt.UNLIKE_TRAINING_DATA) == "-"
+    assert show.stated(0.38, Doubt.BETWEEN_THRESHOLDS) == "38.0 %"
