@@ -122,8 +122,8 @@ class Stated:
         """Answer with a square region in the middle of the picture."""
         rows, columns = radiograph.pixels.shape
         top, bottom, left, right = rows // 4, rows // 2, columns // 4, columns // 2
-        weight = np.zeros((rows, columns), np.float32)
-        weight[top:bottom, left:right] = 1.0
+        cells = np.zeros((4, 4), np.float32)
+        cells[1, 1] = 1.0
         corners = ((left, top), (right, top), (right, bottom), (left, bottom), (left, top))
         outline = tuple((float(column), float(row)) for column, row in corners)
         prediction = Prediction(
@@ -131,7 +131,8 @@ class Stated:
         )
         label = self.profile.operating_point.label
         return Examination(
-            prediction=prediction, heatmap=Heatmap(weight=weight, outline=outline, label=label, layer="stated")
+            prediction=prediction,
+            heatmap=Heatmap(cells=cells, border=(0.0, 0.0), outline=outline, label=label, layer="stated"),
         )
 
 

@@ -213,17 +213,19 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heatmap:
-    """Where the network looked; not the outline of a lesion.
+    """Where the network looked; not the outline of a lesion. `heatmap.on_grid` spreads it over the radiograph.
 
     Attributes
     ----------
-    weight : float32, shape (rows, cols) of the source grid, range [0, 1]
+    cells : float32, shape (rows, cols) of the network's last map, range [0, 1]
+    border : share of the radiograph's rows, and of its columns, on each side that the network never saw
     outline : closed polygon round the hottest region on the source grid, first point = last point;
         empty where nothing stands out
     label, layer : what was explained, and at which layer
     """
 
-    weight: NDArray[np.float32]
+    cells: NDArray[np.float32]
+    border: tuple[float, float]
     outline: tuple[Point, ...]
     label: str
     layer: str

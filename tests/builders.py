@@ -249,4 +249,10 @@ def _heatmap(rows: int, columns: int) -> Heatmap:
         (float(centre[0] + radius * size[0] * np.cos(a)), float(centre[1] + radius * size[1] * np.sin(a)))
         for a in angle[:-1]
     ]
-    return Heatmap(weight=weight.astype(np.float32), outline=(*ring, ring[0]), label="pneumonia", layer="test.features")
+    return Heatmap(
+        cells=weight.astype(np.float32),
+        border=(0.0, 0.0),
+        outline=(*ring, ring[0]),
+        label="pneumonia",
+        layer="test.features",
+    )

@@ -85,7 +85,7 @@ def transfer_syntaxes() -> tuple[TransferSyntax, ...]:
     return tuple(found)
 
 
-def decode(pixel_data: bytes, transfer_syntax_uid: str, layout: Layout) -> NDArray[Any]:
+def decode(pixel_data: bytes | memoryview, transfer_syntax_uid: str, layout: Layout) -> NDArray[Any]:
     """Decode one frame.
 
     Parameters
@@ -95,7 +95,8 @@ def decode(pixel_data: bytes, transfer_syntax_uid: str, layout: Layout) -> NDArr
 
     Returns
     -------
-    uint8, uint16, uint32 or their signed kin, shape (rows, columns): as stored, unused bits included
+    uint8, uint16, uint32 or their signed kin, shape (rows, columns): as stored, unused bits included; native pixel
+    data is not copied, and not to be written to
 
     Raises
     ------
@@ -107,7 +108,7 @@ def decode(pixel_data: bytes, transfer_syntax_uid: str, layout: Layout) -> NDArr
     try:
         with foreign_faults():
             if uid.UID(transfer_syntax_uid).is_encapsulated:
-                _check_frame(get_frame(pixel_data, 0, number_of_frames=1), transfer_syntax_uid, layout)
+                _check_frame(get_frame(bytes(pixel_data), 0, number_of_frames=1), transfer_syntax_uid, layout)
             if set(syntax.decoders) <= _IN_PROCESS:
                 array = _decoder(syntax.decoders[0])(pixel_data, transfer_syntax_uid, layout, syntax.decoders[0])
                 return _one_frame(array, layout)
@@ -115,7 +116,7 @@ def decode(pixel_data: bytes, transfer_syntax_uid: str, layout: Layout) -> NDArr
         raise
     except InstanceError as error:
         raise UndecodableError(f"The pixel data is damaged ({syntax.name}).") from error
-    return _decode_elsewhere(pixel_data, syntax, layout)
+    return _decode_elsewhere(bytes(pixel_data), syntax, layout)
 
 
 def _one_frame(array: NDArray[Any], layout: Layout) -> NDArray[Any]:
@@ -151,7 +152,7 @@ def _sample(layout: Layout) -> np.dtype[Any]:
     return np.dtype(f"<{'i' if layout.signed else 'u'}{layout.bits_allocated // 8}")
 
 
-_Decoder = Callable[[bytes, str, Layout, str], "NDArray[Any]"]
+_Decoder = Callable[[bytes | memoryview, str, Layout, str], "NDArray[Any]"]
 
 
 def _decoder(name: str) -> _Decoder:
@@ -163,9 +164,12 @@ def _is_installed(syntax: uid.UID, name: str) -> bool:
     return name == _NATIVE or plugin in get_decoder(syntax).available_plugins
 
 
-def _decode_with_plugin(pixel_data: bytes, transfer_syntax_uid: str, layout: Layout, name: str) -> NDArray[Any]:
+def _decode_with_plugin(
+    pixel_data: bytes | memoryview, transfer_syntax_uid: str, layout: Layout, name: str
+) -> NDArray[Any]:
     options: Any = {
         "correct_unused_bits": False,  # `pixels` knows what is in them
+        "view_only": True,
         "rows": layout.rows,
         "columns": layout.columns,
         "number_of_frames": 1,
@@ -182,12 +186,12 @@ def _decode_with_plugin(pixel_data: bytes, transfer_syntax_uid: str, layout: Lay
     return array
 
 
-def _decode_12_bit(pixel_data: bytes, transfer_syntax_uid: str, layout: Layout, name: str) -> NDArray[Any]:
+def _decode_12_bit(pixel_data: bytes | memoryview, transfer_syntax_uid: str, layout: Layout, name: str) -> NDArray[Any]:
     """Decode JPEG Extended, 8 or 12 bits a sample, with GDCM's codec alone: its parser never sees the object."""
     import gdcm  # here, for it is slow to import and wanted for this syntax only
 
     fragment = gdcm.Fragment()
-    fragment.SetByteStringValue(get_frame(pixel_data, 0, number_of_frames=1))
+    fragment.SetByteStringValue(get_frame(bytes(pixel_data), 0, number_of_frames=1))
     fragments = gdcm.SequenceOfFragments.New()
     fragments.AddFragment(fragment)
     element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))

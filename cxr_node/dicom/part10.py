@@ -188,8 +188,11 @@ def raw_number(dataset: Dataset, tag: int, default: int) -> int:
 
 
 def attach(dataset: Dataset, pixels: PixelValue, content: bytes) -> None:
-    """Put pixel data into the data set as it stands in the file."""
-    element = DataElement(_PIXEL_DATA, pixels.vr, content[pixels.start : pixels.end])
+    """Put pixel data into the data set as it stands in the file: what is native, and large, as a view of that."""
+    value = (
+        content[pixels.start : pixels.end] if pixels.encapsulated else memoryview(content)[pixels.start : pixels.end]
+    )
+    element = DataElement(_PIXEL_DATA, pixels.vr, value, already_converted=True)
     element.is_undefined_length = pixels.encapsulated
     dataset[_PIXEL_DATA] = element
 

@@ -17,10 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from cxr_node import heatmap
 from cxr_node.dicom import wording
 from cxr_node.dicom.lettering import fit as fit
 from cxr_node.dicom.lettering import font_of
-from cxr_node.domain import Finding, Heatmap, OperatingPoint, Radiograph, Verdict
+from cxr_node.dicom.resize import eight_bits, gray
+from cxr_node.domain import Finding, OperatingPoint, Point, Radiograph, Verdict
 
 Color = tuple[int, int, int]
 BLACK: Color = (0, 0, 0)
@@ -83,13 +85,13 @@ def draw(radiograph: Radiograph, finding: Finding, max_px: int, *, shows_map: bo
     layout = lay_out(radiograph, max_px, len(listing))
     picture = Image.new("RGB", (layout.width, layout.height), BLACK)
     left, top, width, height = layout.image
-    shown = gray(radiograph.pixels, (width, height)).convert("RGB")
+    shown = gray(radiograph.pixels, (width, height))
     if shows_map:
-        shown = overlaid(shown, finding.heatmap.weight)
+        shown = overlaid(shown, heatmap.on_grid(finding.heatmap, (height, width)))
     picture.paste(shown, (left, top))
     pen = ImageDraw.Draw(picture)
     if shows_map and finding.decision.verdict is Verdict.PNEUMONIA:
-        _draw_outline(pen, finding.heatmap, radiograph, layout)
+        _draw_outline(pen, finding.heatmap.outline, radiograph, layout)
     _draw_banner(pen, finding, layout)
     _draw_scale(pen, finding, layout)
     _draw_listing(pen, listing, layout)
@@ -129,18 +131,16 @@ def lay_out(radiograph: Radiograph, max_px: int, listed: int = 0) -> Layout:
     )
 
 
-def gray(values: NDArray[np.float32], size: tuple[int, int]) -> Image.Image:
-    """Resize an image in [0, 1] and turn it to 8 bits; resized first, so that no full-size copy is made."""
-    resized = np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BICUBIC))  # bicubic may overshoot
-    return Image.fromarray((np.clip(resized, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8))
-
-
 def overlaid(shown: Image.Image, weight: NDArray[np.float32]) -> Image.Image:
-    """Lay the map over the radiograph, opaque only where the weight is high."""
-    levels = gray(weight, shown.size)
-    colors = levels.copy()
-    colors.putpalette(_viridis().tobytes())
-    return Image.composite(colors.convert("RGB"), shown, levels.point(_opacity()))
+    """Lay the map over the radiograph, opaque only where the weight, in [0, 1] on the same grid, is high."""
+    laid, levels = shown.convert("RGB"), Image.fromarray(eight_bits(weight))
+    opacity = levels.point(_opacity())
+    box = opacity.getbbox()
+    if box is not None:
+        colors = levels.crop(box)
+        colors.putpalette(_viridis().tobytes())
+        laid.paste(colors.convert("RGB"), box, opacity.crop(box))
+    return laid
 
 
 @functools.cache
@@ -157,11 +157,11 @@ def _opacity() -> list[int]:
     return [round(255 * _MAP_OPACITY * value) for value in ramp * ramp * (3 - 2 * ramp)]
 
 
-def _draw_outline(pen: ImageDraw.ImageDraw, heatmap: Heatmap, radiograph: Radiograph, layout: Layout) -> None:
+def _draw_outline(pen: ImageDraw.ImageDraw, outline: tuple[Point, ...], radiograph: Radiograph, layout: Layout) -> None:
     """Draw the region of the measurements: white on black, seen on any gray and any map color."""
     rows, columns = radiograph.pixels.shape
     left, top, width, height = layout.image
-    points = [(left + x * width / columns, top + y * height / rows) for x, y in heatmap.outline]
+    points = [(left + x * width / columns, top + y * height / rows) for x, y in outline]
     if len(points) < 2:  # nothing stands out
         return
     line = max(2, layout.width // 400)

@@ -108,7 +108,9 @@ def _patterns(raw: NDArray[Any], layout: Layout, shift: int) -> NDArray[Any]:
     """Bits Stored of every pixel as uint8 or uint16; overlays and whatever else lies above are cut off."""
     unsigned = raw.view(raw.dtype.str.replace("i", "u"))
     mask = (1 << layout.bits_stored) - 1
-    patterns = (unsigned >> shift if shift else unsigned) & mask
+    patterns = unsigned >> shift if shift else unsigned
+    if patterns.max() > mask:
+        patterns = patterns & mask
     return patterns.astype(np.uint8 if layout.bits_stored <= 8 else np.uint16, order="C", copy=False)
 
 

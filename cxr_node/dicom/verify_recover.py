@@ -171,7 +171,7 @@ def _finding(verdict: Verdict, documents: list[Document], texts: list[str], iden
         decision=Decision(verdict=verdict) if verdict is not Verdict.UNCERTAIN else Decision(
             verdict=verdict, doubt=_doubt(texts, bool(stated))
         ),
-        heatmap=Heatmap(weight=_UNSEEN, outline=(), label=_JUDGED, layer=""),
+        heatmap=Heatmap(cells=_UNSEEN, border=(0.0, 0.0), outline=(), label=_JUDGED, layer=""),
         identity=identity,
     )  # fmt: skip
     others = verify_recover_findings.others(documents, texts)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from cxr_node.domain import Point
+from cxr_node.heatmap import interpolation, spread
 
 REGION_CUT = 0.5
 """A region is what reaches this share of the peak: full width at half maximum, the usual size of a blurred spot."""
@@ -29,69 +30,78 @@ radiographs, what was called NORMAL had at most 0.98 (median 0), what was called
 def on_source_grid(
     active: NDArray[np.float32], shape: tuple[int, int], border: float | tuple[float, float]
 ) -> NDArray[np.float32]:
-    """Spread an activation over the radiograph, bilinearly, and scale its peak to 1.
+    """Spread an activation over the radiograph: `scaled`, then `heatmap.spread`; `border` as there, or one for both."""
+    return spread(scaled(active), border if isinstance(border, tuple) else (border, border), shape)
+
+
+def scaled(active: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scale the peak of an activation to 1.
 
     Parameters
     ----------
     active : float32, shape (cells, cells) of the feature map, 0 or larger
-    shape : rows and columns of the radiograph
-    border : share that preprocessing cut from each side, of rows and of columns alike or of either, in [0, 0.5)
 
     Returns
     -------
-    float32, shape `shape`, range [0, 1]. All zeros where nothing raises the logit by `SMALLEST_RISE`, and zeros on
-    the border, which the network never saw.
+    float32, the same shape, range [0, 1]. All zeros where nothing raises the logit by `SMALLEST_RISE`.
     """
     peak = float(active.max())
     if peak * active.size < SMALLEST_RISE:
-        return np.zeros(shape, dtype=np.float32)
-    of_rows, of_cols = border if isinstance(border, tuple) else (border, border)
-    down = _interpolation(shape[0], active.shape[0], of_rows)  # (rows, cells)
-    across = _interpolation(shape[1], active.shape[1], of_cols)  # (cols, cells)
-    stepped = np.round(active / peak * LEVELS) / LEVELS  # (cells, cells)
-    weight = down @ stepped.astype(np.float32) @ across.T  # (rows, cols)
-    clipped: NDArray[np.float32] = np.clip(weight, 0.0, 1.0)
-    return clipped
+        return np.zeros_like(active, dtype=np.float32)
+    stepped: NDArray[np.float32] = (np.round(active / peak * LEVELS) / LEVELS).astype(np.float32)
+    return stepped
 
 
-def outline(weight: NDArray[np.float32]) -> tuple[Point, ...]:
+def outline(cells: NDArray[np.float32], border: tuple[float, float], shape: tuple[int, ...]) -> tuple[Point, ...]:
     """Trace the region round the peak.
 
     Parameters
     ----------
-    weight : float32, shape (rows, cols), range [0, 1], smooth (it is sampled every so many pixels)
+    cells, border : the map, as `heatmap.spread` takes them
+    shape : rows and columns of the radiograph
 
     Returns
     -------
     closed polygon of 4 to `MAX_POINTS` corners, the first repeated at the end, within [0, cols] x [0, rows]; empty
     where no place stands out, that is where the map is zero or nowhere below `REGION_CUT` of its peak
     """
-    top = np.unravel_index(int(np.argmax(weight)), weight.shape)
-    cut = REGION_CUT * float(weight[top])
-    step = [max(1, -(-size // CONTOUR_SIZE_PX)) for size in weight.shape]
-    first = [int(place) % each for place, each in zip(top, step, strict=True)]  # so that the peak is a sample
-    sampled = weight[first[0] :: step[0], first[1] :: step[1]]
+    down, across = (interpolation(*each) for each in zip(shape, cells.shape, border, strict=True))  # (pixels, cells)
+    top = _peak(down, across, cells)
+    step = [max(1, -(-size // CONTOUR_SIZE_PX)) for size in shape]
+    first = [place % each for place, each in zip(top, step, strict=True)]  # so that the peak is a sample
+    sampled = np.clip(down[first[0] :: step[0]] @ cells @ across[first[1] :: step[1]].T, 0.0, 1.0)
+    peak = top[0] // step[0], top[1] // step[1]
+    cut = REGION_CUT * float(sampled[peak])
     if cut <= 0.0 or float(sampled.min()) >= cut:
         return ()
     regions, _ = ndimage.label(sampled >= cut)
-    around_peak = regions == regions[top[0] // step[0], top[1] // step[1]]
-    alone = np.where(around_peak | (sampled < cut), sampled, 0.0)
+    alone = np.where((regions == regions[peak]) | (sampled < cut), sampled, 0.0)
     framed = np.pad(alone, 1)  # a region that touches the edge closes there
     lines = contourpy.contour_generator(z=framed, line_type=contourpy.LineType.Separate).lines(cut)
     outermost = max((np.asarray(line) for line in lines), key=_area)  # the others go round holes
     corners = _thinned(outermost) - 1.0  # (points, 2), column and row in samples
     places = corners * step[::-1] + first[::-1] + 0.5  # in pixels as SCOORD counts them
-    places = np.clip(places, 0.0, weight.shape[::-1])
+    places = np.clip(places, 0.0, shape[::-1])
     return tuple((float(column), float(row)) for column, row in places)
 
 
-def _interpolation(size_px: int, cells: int, border: float) -> NDArray[np.float32]:
-    """Weights of the cells in each pixel, (size_px, cells): linear between cell centres, 0 on the border."""
-    seen = ((np.arange(size_px) + 0.5) / size_px - border) / (1.0 - 2.0 * border)  # in [0, 1] where the network saw
-    place = np.clip(seen * cells - 0.5, 0.0, cells - 1.0)
-    weights = np.clip(1.0 - np.abs(place[:, None] - np.arange(cells)), 0.0, 1.0)
-    weights[(seen < 0.0) | (seen > 1.0)] = 0.0
-    return weights.astype(np.float32)
+def _peak(down: NDArray[np.float32], across: NDArray[np.float32], cells: NDArray[np.float32]) -> tuple[int, int]:
+    """Row and column of the first pixel where the weight is highest.
+
+    Between the centres of two cells it changes evenly, so that only the outermost pixels there can be higher than
+    all their neighbours.
+    """
+    rows, columns = (_ends(each) for each in (down, across))
+    highest = np.argmax(np.clip(down[rows] @ cells @ across[columns].T, 0.0, 1.0))
+    row, column = np.unravel_index(int(highest), (len(rows), len(columns)))
+    return int(rows[row]), int(columns[column])
+
+
+def _ends(weights: NDArray[np.float32]) -> NDArray[np.intp]:
+    """First and last pixel of each stretch between cell centres: there other cells begin to have a weight."""
+    has = weights > 0.0
+    changes = np.flatnonzero((has[1:] != has[:-1]).any(axis=1))
+    return np.unique(np.concatenate(([0], changes, changes + 1, [len(weights) - 1])))
 
 
 def _thinned(line: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -161,10 +161,15 @@ class ProfilePredictor:
         return dict(zip(classes, divided(judged, mean, list(classes.values())).tolist(), strict=True))
 
     def _explain(self, active: Floats, radiograph: Radiograph) -> Heatmap:
-        rows, cols = radiograph.pixels.shape
-        weight = gradcam.on_source_grid(active, (rows, cols), borders((rows, cols), self._profile.input))
-        label = self._profile.operating_point.label
-        return Heatmap(weight=weight, outline=gradcam.outline(weight), label=label, layer=self.runtime.layer)
+        cells, shape = gradcam.scaled(active), radiograph.pixels.shape
+        border = borders(shape, self._profile.input)
+        return Heatmap(
+            cells=cells,
+            border=border,
+            outline=gradcam.outline(cells, border, shape),
+            label=self._profile.operating_point.label,
+            layer=self.runtime.layer,
+        )
 
 
 def load_predictor(profile: Profile, threads: int = 0, wanted: RuntimeKind = RuntimeKind.AUTO) -> ProfilePredictor:

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cxr_node import __version__, page, show_evaluation
-from cxr_node.dicom import picture
+from cxr_node import __version__, heatmap, page, show_evaluation
+from cxr_node.dicom import picture, resize
 from cxr_node.domain import Radiograph, View
 from cxr_node.errors import DataError
 from cxr_node.model.predictor import ProfilePredictor
@@ -110,16 +110,16 @@ def _mistakes(judge: Judge, study: Study) -> Iterator[Mistake]:
         item = study.items[place]
         pixels = data.load(item)
         seen = Radiograph(pixels=pixels, pixel_aspect=1.0, view=View.UNKNOWN, pixel_sha256=item.digest)
-        heatmap = predictor.examine(seen).heatmap
+        found = predictor.examine(seen).heatmap
         scale = PICTURE_PX / max(pixels.shape)
-        shown = picture.gray(pixels, (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale))).convert("RGB")
+        shown = resize.gray(pixels, (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale)))
         yield Mistake(
             name=item.path.name,
             truth=item.kind,
             verdict=str(study.decisions[place].verdict),
             probability=float(outcomes.probability[place]),
             plain=_embedded(shown),
-            mapped=_embedded(picture.overlaid(shown, heatmap.weight)),
+            mapped=_embedded(picture.overlaid(shown, heatmap.on_grid(found, (shown.height, shown.width)))),
         )
 
 

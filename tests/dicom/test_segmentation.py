@@ -15,6 +15,7 @@ from matplotlib.path import Path
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 
+from cxr_node import heatmap
 from cxr_node.dicom import segmentation
 from cxr_node.dicom.result import Context
 from cxr_node.domain import Point
@@ -38,7 +39,7 @@ def test_the_mask_is_where_the_map_exceeds_the_cut() -> None:
     """The outline of the synthetic map is where it is 0.5."""
     of = context()
     mask = segmentation.mask(of.outline, of.radiograph.pixels.shape)
-    above = of.finding.heatmap.weight > 0.5
+    above = heatmap.on_grid(of.finding.heatmap, of.radiograph.pixels.shape) > 0.5
     assert mask.any()
     assert np.mean(mask != above) < 0.002  # the polygon has 32 corners
     assert (mask == within(of.outline, mask.shape)).all()

@@ -52,7 +52,7 @@ def test_openvino_says_what_torch_says(shipped_profile: Profile) -> None:
             other.prediction.probability["PNEUMONIA"], abs=1e-5
         )
         assert one.prediction.distance == pytest.approx(other.prediction.distance, rel=1e-4)
-        np.testing.assert_allclose(one.heatmap.weight, other.heatmap.weight, atol=1 / 128)
+        np.testing.assert_allclose(one.heatmap.cells, other.heatmap.cells, atol=1 / 128)
 
 
 def test_the_map_is_that_of_the_reference_implementation_on_100_images(shipped_profile: Profile) -> None:
@@ -97,7 +97,7 @@ def test_a_softmax_over_classes_is_exported_with_its_map(tmp_path: Path) -> None
     )
     for name, share in reference.prediction.classes.items():
         assert quick.prediction.classes[name] == pytest.approx(share, abs=1e-5)
-    np.testing.assert_allclose(quick.heatmap.weight, reference.heatmap.weight, atol=1 / 128)
+    np.testing.assert_allclose(quick.heatmap.cells, reference.heatmap.cells, atol=1 / 128)
 
 
 @pytest.mark.parametrize("architecture", ["efficientnet-b0", "resnet50", "densenet121"])

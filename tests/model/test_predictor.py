@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from cxr_node import heatmap
 from cxr_node.domain import Examination, Radiograph, View
 from cxr_node.errors import ModelError
 from cxr_node.model import distance, predictor, preprocess, profile, weights
@@ -37,7 +38,7 @@ def same(one: Examination, other: Examination) -> bool:
     return (
         one.prediction == other.prediction
         and one.heatmap.outline == other.heatmap.outline
-        and one.heatmap.weight.tobytes() == other.heatmap.weight.tobytes()
+        and one.heatmap.cells.tobytes() == other.heatmap.cells.tobytes()
     )
 
 
@@ -47,8 +48,9 @@ def test_an_examination_is_in_range_and_on_the_source_grid(loaded: predictor.Pro
     assert 0.0 <= seen.prediction.probability["pneumonia"] <= 1.0
     assert 0.0 <= seen.prediction.spread <= 1.0
     assert seen.prediction.distance > 0.0
-    assert seen.heatmap.weight.shape == (150, 120) and seen.heatmap.weight.dtype == np.float32
-    assert seen.heatmap.weight.min() >= 0.0 and seen.heatmap.weight.max() <= 1.0
+    weight = heatmap.on_grid(seen.heatmap, (150, 120))
+    assert weight.shape == (150, 120) and weight.dtype == np.float32
+    assert weight.min() >= 0.0 and weight.max() <= 1.0
     assert (seen.heatmap.label, seen.heatmap.layer) == ("pneumonia", "features.18")
 
 
@@ -92,7 +94,7 @@ def test_the_number_of_threads_moves_no_printed_digit(folder: Path, loaded: pred
     finally:
         torch.set_num_threads(1)
     assert two.prediction.probability["pneumonia"] == pytest.approx(one.prediction.probability["pneumonia"], abs=1e-5)
-    np.testing.assert_allclose(two.heatmap.weight, one.heatmap.weight, atol=1e-4)
+    np.testing.assert_allclose(two.heatmap.cells, one.heatmap.cells, atol=1e-4)
 
 
 def test_calibration_and_serving_see_the_same_in_any_batch(loaded: predictor.ProfilePredictor) -> None:

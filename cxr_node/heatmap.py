@@ -1,0 +1,45 @@
+"""A heat map's weight on whatever grid somebody lays over the radiograph; the map itself has 7 to 32 cells a side.
+
+Knows no network and no picture.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr_node.domain import Heatmap
+
+
+def on_grid(heatmap: Heatmap, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Weight of each pixel of a grid over the whole radiograph; as `spread`."""
+    return spread(heatmap.cells, heatmap.border, shape)
+
+
+def spread(cells: NDArray[np.float32], border: tuple[float, float], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Interpolate between the centres of the cells, bilinearly.
+
+    Parameters
+    ----------
+    cells : float32, shape (cell rows, cell columns), range [0, 1]
+    border : share of the rows, and of the columns, on each side of the radiograph that has no cells, in [0, 0.5)
+    shape : rows and columns of the grid
+
+    Returns
+    -------
+    float32, shape `shape`, range [0, 1]; zeros on the border, which the network never saw
+    """
+    (rows, columns), (of_rows, of_columns) = shape, border
+    down = interpolation(rows, cells.shape[0], of_rows)
+    across = interpolation(columns, cells.shape[1], of_columns)
+    weight: NDArray[np.float32] = np.clip(down @ cells @ across.T, 0.0, 1.0)  # (rows, columns)
+    return weight
+
+
+def interpolation(size_px: int, cells: int, border: float) -> NDArray[np.float32]:
+    """Weights of the cells in each pixel, (size_px, cells): linear between cell centres, 0 on the border."""
+    seen = ((np.arange(size_px) + 0.5) / size_px - border) / (1.0 - 2.0 * border)  # in [0, 1] where the network saw
+    place = np.clip(seen * cells - 0.5, 0.0, cells - 1.0)
+    weights = np.clip(1.0 - np.abs(place[:, None] - np.arange(cells)), 0.0, 1.0)
+    weights[(seen < 0.0) | (seen > 1.0)] = 0.0
+    return weights.astype(np.float32)
