@@ -7,7 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as nnf
 from numpy.typing import NDArray
+from PIL import Image
 
+from cxr_node.model import preprocess
 from cxr_node.model.preprocess import VIEW_NAMES, prepare, standardise, views
 from cxr_node.model.profile import InputSpec
 
@@ -46,6 +48,28 @@ def test_output_is_standardised() -> None:
 @pytest.mark.parametrize("size", [(224, 224), (1200, 900), (3000, 2500)])
 def test_an_original_and_its_copy_give_the_same_input(size: tuple[int, int]) -> None:
     np.testing.assert_allclose(prepare(drawn(*size), SPEC), prepare(drawn(448, 448), SPEC), atol=0.02)
+
+
+@pytest.mark.parametrize("shape", [(1024, 1024), (2500, 2000), (3000, 2501), (5200, 210), (210, 5200)])
+@pytest.mark.parametrize("spec", [InputSpec(size_px=224, border=0.04), InputSpec(size_px=320, border=0.0)])
+def test_a_large_image_is_averaged_with_pillows_weights(
+    shape: tuple[int, int], spec: InputSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On noise, where every weight shows; half a millionth is the rounding of float32."""
+    noise = np.random.default_rng(5).random(shape, dtype=np.float32)
+    assert noise.size >= preprocess.LARGE_PX
+    found = preprocess.cut_and_resize(noise, spec)
+    monkeypatch.setattr(preprocess, "LARGE_PX", noise.size + 1)
+    pillows = preprocess.cut_and_resize(noise, spec)
+    assert found.dtype == pillows.dtype == np.float32 and found.flags.c_contiguous
+    assert np.abs(found - pillows).max() <= 5e-7
+
+
+def test_an_image_of_training_is_pillows_to_the_last_bit() -> None:
+    noise, spec = np.random.default_rng(6).random((320, 288), dtype=np.float32), InputSpec(size_px=224, border=0.05)
+    kept = (0.05 * 288, 0.05 * 320, 0.95 * 288, 0.95 * 320)
+    pillows = Image.fromarray(noise).resize((224, 224), Image.Resampling.BILINEAR, box=kept)
+    assert np.array_equal(preprocess.cut_and_resize(noise, spec), np.asarray(pillows))
 
 
 def test_fine_detail_is_averaged_not_sampled() -> None:
