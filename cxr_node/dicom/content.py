@@ -6,11 +6,14 @@ image, which TID 1601 and 2000 do not give, and its templates insist on attribut
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 
 from pydicom import Dataset
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.sr.coding import Code
+from pydicom.tag import BaseTag
 
 from cxr_node.domain import Point
 
@@ -29,11 +32,23 @@ class Relation(StrEnum):
 
 def coded(concept: Code) -> Dataset:
     """Item of a code sequence (PS3.3 8.8)."""
+    return Dataset(dict(_code_elements(concept.value, concept.scheme_designator, concept.meaning)))
+
+
+@functools.lru_cache(maxsize=256)  # a report has sixty codes, and the next one has them again
+def _code_elements(value: str, scheme_designator: str, meaning: str) -> dict[BaseTag, RawDataElement]:
+    """Made by pydicom once, and kept as the bytes that are written: nobody can change them for others."""
     item = Dataset()
-    item.CodeValue = concept.value
-    item.CodingSchemeDesignator = concept.scheme_designator
-    item.CodeMeaning = concept.meaning
-    return item
+    item.CodeValue = value
+    item.CodingSchemeDesignator = scheme_designator
+    item.CodeMeaning = meaning
+    return {element.tag: _raw(element) for element in item}
+
+
+def _raw(element: DataElement) -> RawDataElement:
+    value = str(element.value).encode("ascii")
+    value += b" " * (len(value) % 2)
+    return RawDataElement(element.tag, element.VR, len(value), value, 0, False, True, True)
 
 
 def reference(sop_class_uid: str, sop_instance_uid: str) -> Dataset:

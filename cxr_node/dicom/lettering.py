@@ -17,6 +17,7 @@ def font_of(size_px: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(path, size_px, layout_engine=ImageFont.Layout.BASIC)
 
 
+@functools.lru_cache(maxsize=64)  # most words are the same in every picture
 def fit(text: str, size_px: int, width: int, *, bold: bool = False) -> tuple[str, ImageFont.FreeTypeFont]:
     """Shrink text down to three quarters of its size until it fits; then cut it."""
     for smaller in range(size_px, max(8, size_px * 3 // 4) - 1, -1):

@@ -274,6 +274,13 @@ def test_plausible_pictures_are_admitted() -> None:
     assert admission.check_pixels(picture(collimated)) is None
 
 
+@pytest.mark.parametrize("size", [1, 2, 7, 100, 4096])
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99, 1.0])
+def test_the_quantile_of_a_sorted_sample_is_numpys(size: int, share: float) -> None:
+    ascending = np.sort(np.random.default_rng(size).random(size, dtype=np.float32))
+    assert admission._at(ascending, share) == pytest.approx(float(np.quantile(ascending, share)), abs=1e-7)
+
+
 @pytest.mark.shared
 def test_real_radiographs_get_a_coded_answer() -> None:
     answers: dict[str, Reason | None] = {}
