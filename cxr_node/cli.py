@@ -86,8 +86,9 @@ def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
     settings = configuration.load(config)
     _begin()
     stop = service.stop_event()
+    load = functools.partial(loading.classifier, settings)
     with audit.recording(settings, "work"):
-        room.run(settings, functools.partial(loading.classifier, settings), pipeline.process, stop)
+        room.run(settings, load, pipeline.process, stop, batch=lambda classifier: classifier.batch)
 
 
 @command()

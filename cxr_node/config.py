@@ -214,6 +214,7 @@ class Work(Section):
 
     lease_s: float = Field(default=120.0, gt=0)
     max_attempts: int = Field(default=3, ge=1, le=10)
+    lanes: int = Field(default=0, ge=0, le=64)  # in hand at a time; 0: by cores, or as a batch needs
 
 
 class Syslog(Section):

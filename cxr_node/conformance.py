@@ -117,6 +117,7 @@ class Stated:
     profile: Profile
     probability: float
     distance: float = 0.0
+    batch: int = 1
 
     def examine(self, radiograph: Radiograph) -> Examination:
         """Answer with a square region in the middle of the picture."""

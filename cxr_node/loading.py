@@ -43,13 +43,14 @@ def predictor(profile: Profile, config: Config) -> ProfilePredictor:
 
 
 def classifier(config: Config) -> Classifier:
-    """Load whoever answers: one predictor, or a panel of several.
+    """Load whoever answers: one predictor, or a panel of several. Threads may share it.
 
     Raises
     ------
     ConfigError, ModelError : as above.
     """
     from cxr_node import pipeline
+    from cxr_node.model.gathered import Gathered
 
-    loaded = [predictor(each, config) for each in profiles(config)]
+    loaded = [Gathered(predictor(each, config)) for each in profiles(config)]
     return pipeline.Panel(tuple(loaded)) if len(loaded) > 1 else loaded[0]

@@ -67,6 +67,11 @@ class Predictor(Protocol):
         """Whose weights, population and operating point these are."""
         ...
 
+    @property
+    def batch(self) -> int:
+        """How many radiographs it examines at once where several threads ask; 1 where that does not pay."""
+        ...
+
     def examine(self, radiograph: Radiograph) -> Examination:
         """Predict and explain one radiograph."""
         ...
@@ -86,6 +91,11 @@ class Panel:
     def profile(self) -> Profile:
         """The first one's."""
         return self.predictors[0].profile
+
+    @property
+    def batch(self) -> int:
+        """The largest of theirs."""
+        return max(predictor.batch for predictor in self.predictors)
 
     def for_age(self, age_years: float | None) -> Predictor:
         """Choose who answers for a patient of this age."""

@@ -227,6 +227,7 @@ class FixedPredictor:
     spread: float = 0.01
     distance: float = 0.3
     profile: Profile = field(default_factory=profile)
+    batch: int = 1
 
     def examine(self, radiograph: Radiograph) -> Examination:
         """Answer, whatever the radiograph shows."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import logging
 import struct
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from types import TracebackType
 from typing import BinaryIO, cast
 
 from pydicom import Dataset, config
@@ -53,8 +55,7 @@ _CUT_ATTRIBUTE = "it ends in the middle of an attribute"
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Read without pydicom's complaints on stderr and in the log: they may quote values."""
+def _all_quiet() -> Iterator[None]:
     log = logging.getLogger("pydicom")
     was_disabled, log.disabled = log.disabled, True
     try:
@@ -63,6 +64,37 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         log.disabled = was_disabled
+
+
+class _Quiet:
+    """What `quiet` switches off belongs to the process: the first thread that needs it does, the last one undoes it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._undo = ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._undo.enter_context(_all_quiet())
+            self._inside += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._undo.close()
+
+
+_QUIET = _Quiet()
+
+
+def quiet() -> AbstractContextManager[None]:
+    """Read without pydicom's complaints on stderr and in the log: they may quote values. For any number of threads."""
+    return _QUIET
 
 
 @contextmanager

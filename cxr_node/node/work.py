@@ -38,6 +38,7 @@ Process = Callable[[bytes, Origin, P, Config, Precedent], Outcome]
 
 _LOOK_AFTER_S = 30.0  # a ring that was lost costs at most this
 _NOTICE_STOP_S = 0.25
+_MAX_LANES = 4  # beyond, they wait for Python's own lock; each takes some 150 MB of a 5 megapixel image
 _PAUSE_S = 5.0  # after a fault of this machine
 _RETRY_DELAY_S = 10.0  # after a fault that nobody knows; times the attempt
 _HUNG_AFTER_LEASES = 5
@@ -50,11 +51,11 @@ def run(
     process: Process[P],
     stop: threading.Event,
     notifier: Notifier | None = None,
-    lanes: Callable[[P], int] = lambda _: 1,
+    batch: Callable[[P], int] = lambda _: 1,
 ) -> None:
     """Judge what is received until `stop` is set; the jobs in hand are finished first.
 
-    `lanes` tells how many instances a predictor's worker has in hand at a time.
+    `batch` tells how many instances a predictor examines at once.
 
     Raises
     ------
@@ -73,12 +74,17 @@ def run(
             worker, lease_s = Worker(config, ledger, spool, owner, predictor, process), config.work.lease_s
             with (
                 Keeper(ledger, lease_s, _HUNG_AFTER_LEASES * lease_s, _exit_hung) as keeper,
-                Crew(worker.claim, worker.finish, keeper, lanes(predictor)) as crew,
+                Crew(worker.claim, worker.finish, keeper, _lanes(config, batch(predictor))) as crew,
             ):
                 _loop(crew, ledger, bell, stop, notifier)
             notifier.stopping()
     finally:
         ledger.close()
+
+
+def _lanes(config: Config, batch: int) -> int:
+    """How many instances are in hand at a time: what keeps the cores busy, or fills the predictor's batch."""
+    return config.work.lanes or max(min(len(os.sched_getaffinity(0)), _MAX_LANES), batch)
 
 
 def _loop(crew: Crew, ledger: Ledger, bell: Bell, stop: threading.Event, notifier: Notifier) -> None:
