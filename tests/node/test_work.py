@@ -135,7 +135,7 @@ def test_an_image_that_killed_every_worker_is_not_touched_again(config: Config, 
 
 def test_an_image_that_kills_its_worker_is_dead_after_three_and_costs_nobody_else(tmp_path: Path) -> None:
     """SIGKILL, as by the kernel when memory is out (FAULTS T30): the attempt was counted before the work began."""
-    config = workplace.config(tmp_path / "spool")
+    config = workplace.config(tmp_path / "spool", work={"lanes": 1})  # with others beside it: test_crew
     workplace.receive(config, 1, content=b"poison")
     workplace.receive(config, 2, 3)
     deaths = 0
