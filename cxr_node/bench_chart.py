@@ -41,7 +41,7 @@ def _turnaround(axes: Axes, found: WholeNode) -> None:
     ):
         axes.ecdf(np.array(spread.each_ms), color=color, linestyle=line, label=f"{name}: p50 {spread.p50_ms:.0f} ms")
     axes.set(title="turnaround", xlabel="ms from receipt to last result", ylabel="share answered", xlim=(0, None))
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18))
 
 
 def _shares(axes: Axes, found: Pipeline) -> None:
@@ -57,4 +57,5 @@ def _batches(axes: Axes, found: Pipeline) -> None:
     sizes = [str(each.size) for each in found.batches]
     drawn = axes.bar(sizes, [each.images_per_s for each in found.batches], color=_FIRST)
     axes.bar_label(drawn, fmt="%.1f")
+    axes.margins(y=0.1)
     axes.set(title="stage examine, by batch size", xlabel="images at once", ylabel="images/s")

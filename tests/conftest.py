@@ -9,7 +9,7 @@ import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-NETWORK = {"chaos", "node", "pacs", "viewer", "test_demo.py"}
+NETWORK = {"chaos", "node", "pacs", "viewer", "test_bench_node.py", "test_demo.py"}
 """Folders and files whose tests open sockets and start processes; `pytest -m "not network"` leaves the unit tests."""
 CHAOS_SEED = 20240601
 
