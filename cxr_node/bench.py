@@ -28,6 +28,8 @@ GIB = 1024**3
 LIBRARIES = ("numpy", "openvino", "torch", "pydicom", "pynetdicom")
 _RESULTS_BYTES = 16 * 10**6
 """Of one radiograph's results, in spool and memory; the picture is the largest."""
+_BUSY_SHARE = 0.1
+"""More than this was more than housekeeping."""
 _IN_MEMORY = frozenset({"tmpfs", "ramfs"})
 
 
@@ -82,7 +84,7 @@ def run(config: Config, choice: Choice, bar: Progress) -> Bench:
             results=tuple(sorted(kind.value for kind in config.kinds)),
             pipeline=pipeline,
             node=node,
-            notes=tuple(_notes(config, folder, here)),
+            notes=tuple(_notes(config, folder, here, pipeline.others_share)),
         )
 
 
@@ -132,7 +134,9 @@ def _machine(file_system: str) -> bench_figures.Machine:
     )
 
 
-def _notes(config: Config, folder: Path, file_system: str) -> Iterator[str]:
+def _notes(config: Config, folder: Path, file_system: str, others_share: float) -> Iterator[str]:
+    if others_share > _BUSY_SHARE:
+        yield f"Other programs had {100.0 * others_share:.0f} % of the processor meanwhile: measure again without them."
     yield "Sender and PACS ran on the same cores; the node is quicker where they have machines of their own."
     yield (
         "Spool, ports and destinations were the measurement's own (temporary, on loopback, without TLS); "

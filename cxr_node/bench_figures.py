@@ -56,6 +56,8 @@ class Pipeline:
     ms_per_image: float
     cpu_s_per_1000_images: float
     peak_mib: float
+    others_share: float
+    """Of all cores' time, what other programs had meanwhile, in [0, 1]; of an idle machine they have none."""
     batches: tuple[Batch, ...]
 
 
@@ -149,3 +151,8 @@ def batch(size: int, calls_ms: Sequence[float], peak_mib: float) -> Batch:
 def per_1000(seconds: float, images: int) -> float:
     """Seconds that 1,000 images take, of those that so many took."""
     return 1000.0 * seconds / images
+
+
+def others_share(busy_s: float, own_s: float, cores_s: float) -> float:
+    """Share of the cores' time that was not ours; counters that tick 100 times a second may cross, so never below 0."""
+    return min(1.0, max(0.0, (busy_s - own_s) / cores_s))

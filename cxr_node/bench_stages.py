@@ -55,11 +55,12 @@ def measure(
     for number in range(WARM_UP):
         _stages_ms(files[number % len(files)].read_bytes(), predictor, config)
     machine.forget_peak()
-    cpu_s, each_ms = machine.cpu_s(os.getpid()), []
+    busy_s, cpu_s, started, each_ms = machine.busy_s(), machine.cpu_s(os.getpid()), time.perf_counter(), []
     for file in files[:MOST_IMAGES]:
         each_ms.append(_stages_ms(file.read_bytes(), predictor, config))
         told()
-    cpu_s = machine.cpu_s(os.getpid()) - cpu_s
+    busy_s, cpu_s = machine.busy_s() - busy_s, machine.cpu_s(os.getpid()) - cpu_s
+    cores_s = (time.perf_counter() - started) * (os.cpu_count() or 1)
     peak_mib = machine.peak_bytes(os.getpid()) / _MIB
     found = bench_figures.stages(STAGES, each_ms)
     return Pipeline(
@@ -68,6 +69,7 @@ def measure(
         ms_per_image=sum(stage.ms for stage in found),
         cpu_s_per_1000_images=bench_figures.per_1000(cpu_s, len(each_ms)),
         peak_mib=peak_mib,
+        others_share=bench_figures.others_share(busy_s, cpu_s, cores_s),
         batches=tuple(_batch(size, files, predictor, config, told) for size in batches),
     )
 

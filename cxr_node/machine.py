@@ -180,6 +180,12 @@ def cpu_s(pid: int, *, children: bool = True) -> float:
     return total
 
 
+def busy_s() -> float:
+    """Seconds for which the machine's cores were busy since it started, whoever had them; the host's steal counts."""
+    times = psutil.cpu_times()
+    return float(times.user + times.nice + times.system + times.irq + times.softirq + times.steal)
+
+
 def peak_bytes(pid: int) -> int:
     """Largest resident memory of a process and of those that it started, since their start or `forget_peak`."""
     total = 0

@@ -50,7 +50,13 @@ def some_figures() -> Bench:
     stages = bench_figures.stages(bench_stages.STAGES, [(1.0, 20.0, 30.0, 49.0)])
     batches = (bench_figures.batch(1, [30.0, 31.0, 32.0], 400.0), bench_figures.batch(4, [80.0], 500.0))
     pipeline = Pipeline(
-        images=1, stages=stages, ms_per_image=100.0, cpu_s_per_1000_images=123.0, peak_mib=401.0, batches=batches
+        images=1,
+        stages=stages,
+        ms_per_image=100.0,
+        cpu_s_per_1000_images=123.0,
+        peak_mib=401.0,
+        others_share=0.0,
+        batches=batches,
     )
     node = WholeNode(
         started_in_s=2.0,
@@ -96,6 +102,12 @@ def test_a_batch_is_told_for_one_image() -> None:
         size=4, ms_per_image=25.0, images_per_s=40.0, peak_mib=9.0
     )
     assert bench_figures.per_1000(3.0, 20) == 150.0
+
+
+def test_what_others_had_is_never_less_than_nothing() -> None:
+    assert bench_figures.others_share(3.0, 1.0, 4.0) == 0.5
+    assert bench_figures.others_share(0.99, 1.0, 4.0) == 0.0
+    assert bench_figures.others_share(9.0, 1.0, 4.0) == 1.0
 
 
 def test_throughput_is_from_the_first_receipt_to_the_last_result() -> None:
@@ -164,12 +176,13 @@ def test_they_are_of_an_age_that_the_profile_judges(ages: tuple[float, float], d
     assert bench._age_years(profile) == drawn_as  # type: ignore[arg-type]
 
 
-def test_notes_tell_of_another_disk_and_of_memory(tmp_path: Path) -> None:
-    same = list(bench._notes(config.parse({"spool": {"path": str(tmp_path / "spool")}}), tmp_path, "ext4"))
-    assert not [note for note in same if "another disk" in note or "in memory" in note]
-    other = list(bench._notes(config.parse({"spool": {"path": "/proc/spool"}}), tmp_path, "tmpfs"))
+def test_notes_tell_of_another_disk_of_memory_and_of_others(tmp_path: Path) -> None:
+    same = list(bench._notes(config.parse({"spool": {"path": str(tmp_path / "spool")}}), tmp_path, "ext4", 0.05))
+    assert len(same) == 2  # what is said always
+    other = list(bench._notes(config.parse({"spool": {"path": "/proc/spool"}}), tmp_path, "tmpfs", 0.45))
     assert [note for note in other if "another disk" in note]
     assert [note for note in other if "in memory" in note]
+    assert [note for note in other if "Other programs had 45 %" in note]
 
 
 def test_processor_time_of_children_counts() -> None:
@@ -177,8 +190,9 @@ def test_processor_time_of_children_counts() -> None:
     child = subprocess.Popen([sys.executable, "-c", burn], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert child.stdin is not None and child.stdout is not None
     try:
-        before = machine.cpu_s(child.pid)
+        before, busy_s = machine.cpu_s(child.pid), machine.busy_s()
         child.stdout.readline()
+        assert machine.busy_s() - busy_s > 0.3
         assert machine.cpu_s(child.pid) - before > 0.3
         assert machine.cpu_s(child.pid) == pytest.approx(machine.cpu_s(child.pid, children=False), abs=0.05)
     finally:
