@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from cxr_node import bench_node, config, trial
 from cxr_node.cli import app
 from cxr_node.node.recorder import Recorder
 from tests import builders
+from tests.model.test_export import NO_TORCH
 
 PAGE = Path(__file__).parent.parent / "docs" / "deployment.md"
 IMAGES = 2
@@ -103,6 +107,16 @@ def test_the_trial_keeps_what_is_configured_but_its_places(tmp_path: Path) -> No
     assert {to.address.host for to in tried.destinations} == {"127.0.0.1"}
     assert tried.listen.port != 104
     assert all(to.commitment_wait_h is None for to in tried.destinations)
+
+
+def test_an_installation_without_torch_is_measured(tmp_path: Path) -> None:
+    options = ["--images", "1", "--size-mb", "0.5", "--batch", "1", "--profile", "pneumonia-pediatric"]
+    command = [sys.executable, "-c", NO_TORCH, "bench", *options]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "OpenVINO" in done.stdout and "images/s sustained" in done.stdout
+    assert list(tmp_path.iterdir()) == []  # nothing stays behind
 
 
 def test_a_radiograph_without_an_answer_ends_the_measurement(tmp_path: Path) -> None:
