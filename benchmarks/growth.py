@@ -1,0 +1,84 @@
+"""What an image costs while the ledger grows and associations multiply, and how long the node takes to start.
+
+Small radiographs (512 x 512), so that the ledger's share shows. The ledger is filled beforehand with settled images.
+The configuration is the default one but for `listen`, which lets 64 associations of one host in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.progress import Progress
+
+from benchmarks import drawn, memory, peers, record, rows, sending
+from benchmarks.destination import Destination
+from benchmarks.drawn import Drawn
+from benchmarks.figures import ratio, spread
+
+ROWS = (100, 1_000, 10_000, 100_000)
+ASSOCIATIONS = (1, 8, 64)
+RESULTS = 3
+_LISTEN = {"max_associations": 64, "max_associations_per_host": 64}
+
+
+def measure(folder: Path, told: argparse.Namespace, bar: Progress) -> dict[str, Any]:
+    """A node for each number of rows."""
+    images = drawn.draw(drawn.SMALL)
+    task = bar.add_task("growth", total=told.rounds * len(ROWS) * len(ASSOCIATIONS) * told.images)
+    measured = [_with_rows(folder / str(number), number, images, told, lambda: bar.advance(task)) for number in ROWS]
+    costs = [cell["cpu_ms_per_image"] for row in measured for cell in row["cells"]]
+    walls = [cell["ms_per_image"]["p50"] for row in measured for cell in row["cells"]]
+    return {
+        "object_bytes": images.numbered(0).size_bytes,
+        "images": told.images,
+        "by_rows": measured,
+        "most_over_least": {"cpu": ratio(max(costs), min(costs)), "wall": ratio(max(walls), min(walls))},
+    }
+
+
+def _with_rows(folder: Path, number: int, images: Drawn, told: argparse.Namespace, sent: Any) -> dict[str, Any]:
+    rows.fill(folder / "spool", number)
+    done = 0
+    with Destination() as to, peers.starting(folder, to.port, **_LISTEN) as node:
+        echo_s = time.monotonic() - node.started_at
+        sending.flood(node, images.several(1, 1), 1)
+        done += 1
+        first_answer_s = max(one.acknowledged_ns for one in to.wait(RESULTS)) / 1e9 - node.started_at
+        sending.flood(node, images.several(2, 8), 8)
+        done += 8
+        to.wait(RESULTS * done)
+        cells = []
+        for associations in ASSOCIATIONS:
+            took_ms, used_s = [], node.cpu_s()
+            for _ in range(told.rounds):
+                answered = sending.flood(node, images.several(done + 1, told.images), associations, sent)
+                done += told.images
+                last_ns = max(one.acknowledged_ns for one in to.wait(RESULTS * done))
+                took_ms.append((last_ns - min(one.begun_ns for one in answered)) / 1e6 / told.images)
+            cpu_ms = 1000.0 * (node.cpu_s() - used_s) / (told.rounds * told.images)
+            cells.append({"associations": associations, "ms_per_image": spread(took_ms), "cpu_ms_per_image": cpu_ms})
+        used = memory.by_role(node)
+    return {
+        "rows": number,
+        "first_echo_s": echo_s,
+        "first_answer_s": first_answer_s,
+        "cells": cells,
+        "memory": used,
+    }
+
+
+def main() -> None:
+    """Run, and write the figures."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--images", type=int, default=64, help="of each wave")
+    options.add_argument("--rounds", type=int, default=3, help="waves for each number of rows and associations")
+    told = options.parse_args()
+    with record.scratch() as folder, record.bar() as bar:
+        bar.console.print(record.write("growth", folder, measure(folder, told, bar)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Objects into our receiver, Orthanc and DCMTK's storescp: one association, and several at once.
+
+Ours and Orthanc sync what they take before they answer, storescp does not. From the first byte of the first object to
+the last answer; the same sender, the same objects under new UIDs each time, one receiver after the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from rich.progress import Progress
+
+from benchmarks import drawn, peers, record, sending
+from benchmarks.figures import ratio, spread
+from benchmarks.peers import ORTHANC, OURS, STORESCP, Peer
+
+SIZES = {"1 MB": drawn.ONE_MB, "10 MB": drawn.TEN_MB}
+ASSOCIATIONS = (1, 8)
+_MB = 1e6
+
+
+def measure(folder: Path, told: argparse.Namespace, bar: Progress) -> dict[str, Any]:
+    """One row for each size and number of associations."""
+    objects = {"1 MB": told.small_objects, "10 MB": told.large_objects}
+    task = bar.add_task("ingest", total=3 * told.rounds * len(ASSOCIATIONS) * sum(objects.values()))
+    images = {size: drawn.draw(shape) for size, shape in SIZES.items()}
+    numbers = itertools.count(1)
+    rows = []
+    with ExitStack() as stack:
+        receivers = [
+            stack.enter_context(start(folder / name))
+            for name, start in ((OURS, peers.receive), (ORTHANC, peers.orthanc), (STORESCP, peers.storescp))
+        ]
+        for receiver in receivers:
+            sending.flood(receiver, [images["1 MB"].numbered(next(numbers)) for _ in range(8)], 8)
+        for size, associations in itertools.product(SIZES, ASSOCIATIONS):
+            took: dict[str, list[float]] = {one.name: [] for one in receivers}
+            for _ in range(told.rounds):
+                for receiver in receivers:
+                    instances = [images[size].numbered(next(numbers)) for _ in range(objects[size])]
+                    sent = sending.flood(receiver, instances, associations, lambda: bar.advance(task))
+                    took[receiver.name].append(sending.took_s(sent) / objects[size])
+            rows.append(_row(size, associations, images[size].numbered(0).size_bytes, took))
+        kept = {one.name: _files(folder / one.name, one) for one in receivers}
+    return {"objects": objects, "rows": rows, "files_kept": kept}
+
+
+def _row(size: str, associations: int, size_bytes: int, took: dict[str, list[float]]) -> dict[str, Any]:
+    ms = {name: spread([1000.0 * each for each in values]) for name, values in took.items()}
+    return {
+        "size": size,
+        "object_bytes": size_bytes,
+        "associations": associations,
+        "ms_per_object": ms,
+        "mb_per_s": {name: size_bytes / _MB / (told["p50"] / 1000.0) for name, told in ms.items()},
+        "ratio": {name: ratio(ms[name]["p50"], ms[OURS]["p50"]) for name in (ORTHANC, STORESCP)},
+    }
+
+
+def _files(folder: Path, receiver: Peer) -> int:
+    """Files as large as an object: a receiver that kept none was not measured."""
+    found = sum(file.is_file() and file.stat().st_size > _MB * 0.9 for file in folder.rglob("*"))
+    if not found:
+        raise ValueError(f"{receiver.name} kept nothing")
+    return found
+
+
+def main() -> None:
+    """Run, and write the figures."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--small-objects", type=int, default=80, help="of 1 MB, each time")
+    options.add_argument("--large-objects", type=int, default=24, help="of 10 MB, each time")
+    options.add_argument("--rounds", type=int, default=5)
+    told = options.parse_args()
+    with record.scratch() as folder, record.bar() as bar:
+        bar.console.print(record.write("ingest", folder, measure(folder, told, bar)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""What is measured, as processes on free loopback ports: our node and its roles, the plain node, Orthanc, storescp."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from benchmarks import destination, wire
+from benchmarks.wire import Sender, WireError
+from cxr_node.node import wakeup
+
+OURS, ORTHANC, STORESCP = "cxr_node", "Orthanc", "DCMTK storescp"
+PLAIN, ONE_VIEW = "plain node", "plain node, one view"
+"""The first gives our answer, from four views; the second what a tutorial gives, from one."""
+TITLES = {OURS: "CXR_NODE", PLAIN: "PLAIN", ONE_VIEW: "PLAIN", ORTHANC: "ORTHANC", STORESCP: "STORESCP"}
+_START_S, _STOP_S = 90.0, 40.0
+_LOOK_S = 0.01
+_ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}
+"""DCMTK and Orthanc wait 40 ms per C-STORE without it."""
+
+
+class MissingError(Exception):
+    """A program that is measured is not installed here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A process that listens."""
+
+    name: str
+    port: int
+    process: subprocess.Popen[bytes]
+    started_at: float
+    """time.monotonic() before the process was made."""
+
+    def sender(self) -> Sender:
+        """Open an association to it."""
+        return Sender(self.port, TITLES[self.name])
+
+    def family(self) -> list[psutil.Process]:
+        """The process and its children."""
+        root = psutil.Process(self.process.pid)
+        return [root, *root.children(recursive=True)]
+
+    def cpu_s(self) -> float:
+        """CPU seconds of it and its children so far."""
+        times = [process.cpu_times() for process in self.family()]
+        return float(sum(one.user + one.system for one in times))
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
+
+
+def answers(port: int, called: str) -> bool:
+    """Tell whether a C-ECHO is answered."""
+    try:
+        with Sender(port, called, wire.VERIFICATION) as association:
+            association.echo()
+    except (OSError, WireError):
+        return False
+    return True
+
+
+@contextmanager
+def serve(folder: Path, to: int | None, **listen: int) -> Iterator[Peer]:
+    """Run `cxr-node serve` with the default configuration, but for its ports, paths and destination."""
+    with _role(folder, "serve", to, listen) as peer:
+        wait(lambda: wakeup.listens(folder / "spool", wakeup.Role.WORK) and _echoes(peer), peer, folder)
+        yield peer
+
+
+@contextmanager
+def starting(folder: Path, to: int | None, **listen: int) -> Iterator[Peer]:
+    """Run `cxr-node serve`, and do not wait for anything but its C-ECHO."""
+    with _role(folder, "serve", to, listen) as peer:
+        wait(lambda: _echoes(peer), peer, folder)
+        yield peer
+
+
+@contextmanager
+def receive(folder: Path) -> Iterator[Peer]:
+    """Run `cxr-node receive` alone."""
+    with _role(folder, "receive", None, {}) as peer:
+        wait(lambda: _echoes(peer), peer, folder)
+        yield peer
+
+
+@contextmanager
+def alone(folder: Path, role: str, to: int | None) -> Iterator[Peer]:
+    """Run `cxr-node work` or `cxr-node deliver` alone, on the spool that another role has left."""
+    with _role(folder, role, to, {}) as peer:
+        yield peer
+
+
+@contextmanager
+def plain(name: str, folder: Path, to: int, picture: tuple[int, int]) -> Iterator[Peer]:
+    """Run a plain node (PLAIN or ONE_VIEW); its Secondary Capture has so many rows and columns."""
+    port = free_port()
+    words = ["--port", port, "--to", to, "--rows", picture[0], "--columns", picture[1], "--folder", folder / "plain"]
+    words += ["--one-view"] if name == ONE_VIEW else []
+    command = [sys.executable, "-m", "benchmarks.plain_node", *map(str, words)]
+    with _process(name, command, port, folder) as peer:
+        wait(lambda: _echoes(peer), peer, folder)
+        yield peer
+
+
+@contextmanager
+def orthanc(folder: Path) -> Iterator[Peer]:
+    """Run Orthanc with its defaults (it syncs its files), and PDUs as large as ours."""
+    port, store = free_port(), str(folder / "orthanc")
+    configuration = {
+        "StorageDirectory": store,
+        "IndexDirectory": store,
+        "HttpServerEnabled": False,
+        "DicomPort": port,
+        "DicomAet": TITLES[ORTHANC],
+        "MaximumPduLength": wire.MAX_PDU_BYTES,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "orthanc.json").write_text(json.dumps(configuration))
+    command = [_installed("Orthanc", "orthanc"), str(folder / "orthanc.json")]
+    with _process(ORTHANC, command, port, folder) as peer:
+        wait(lambda: _echoes(peer), peer, folder)
+        yield peer
+
+
+@contextmanager
+def storescp(folder: Path) -> Iterator[Peer]:
+    """Run DCMTK's storescp at its fastest: large PDUs, the data set written as it comes; it does not sync."""
+    port, store = free_port(), folder / "storescp"
+    store.mkdir(parents=True, exist_ok=True)
+    program = _installed("storescp", "dcmtk")
+    options = ["--fork", "-pdu", str(wire.MAX_PDU_BYTES), "+B", "-od", str(store), "-aet", TITLES[STORESCP]]
+    with _process(STORESCP, [program, *options, str(port)], port, folder) as peer:
+        wait(lambda: _echoes(peer), peer, folder)
+        yield peer
+
+
+def wait(true: Callable[[], bool], peer: Peer, folder: Path) -> None:
+    """Wait for a process that has no way to tell.
+
+    Raises
+    ------
+    TimeoutError : with the last words of the process.
+    """
+    deadline = time.monotonic() + _START_S
+    while not true():
+        if peer.process.poll() is not None or time.monotonic() > deadline:
+            raise TimeoutError(f"{peer.name} does not answer:\n{_log(folder, peer.name).read_text()[-3000:]}")
+        time.sleep(_LOOK_S)
+
+
+def _echoes(peer: Peer) -> bool:
+    return answers(peer.port, TITLES[peer.name])
+
+
+@contextmanager
+def _role(folder: Path, role: str, to: int | None, listen: dict[str, int]) -> Iterator[Peer]:
+    port = free_port()
+    content: dict[str, Any] = {"listen": {"port": port, **listen}, "spool": {"path": str(folder / "spool")}}
+    if to is not None:
+        content["destinations"] = [{"name": "archive", "address": f"{destination.AE_TITLE}@127.0.0.1:{to}"}]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "node.yaml").write_text(yaml.safe_dump(content))
+    command = [sys.executable, "-m", "cxr_node", role, "--config", str(folder / "node.yaml")]
+    with _process(OURS, command, port, folder) as peer:
+        yield peer
+
+
+@contextmanager
+def _process(name: str, command: Sequence[str], port: int, folder: Path) -> Iterator[Peer]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with _log(folder, name).open("ab") as log:
+        started_at = time.monotonic()
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=_ENVIRONMENT)
+    try:
+        yield Peer(name, port, process, started_at)
+    finally:
+        process.terminate()
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _log(folder: Path, name: str) -> Path:
+    return folder / f"{name.replace(', ', ' ').replace(' ', '-')}.log"
+
+
+def _installed(program: str, package: str) -> str:
+    found = shutil.which(program)
+    if found is None:
+        raise MissingError(f"{program} is not installed: apt-get install {package}")
+    return found

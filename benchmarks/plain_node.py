@@ -1,0 +1,162 @@
+"""A node as its tutorials put it together, in one file: pynetdicom, pydicom, torch, grad-cam, highdicom.
+
+Written to work, and to be no slower than it needs to be: the model is loaded once, the object is saved as it came,
+PDUs are large, Nagle's algorithm is off. Both results are sent before Success is answered. With `--one-view` it judges
+the image once, as tutorials do; else it gives our node's answer, from four views. What it does not do, and ours does: sync its files, remember what it acknowledged (a crash between two lines loses an image),
+try again where a destination is away, check what it sends, refuse what it must not judge, bound memory and threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import threading
+from pathlib import Path
+
+import cv2
+import highdicom as hd
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.pixels import apply_voi_lut
+from pydicom.sr.codedict import codes
+from pydicom.uid import generate_uid
+from pynetdicom import AE, StoragePresentationContexts, evt
+from pynetdicom.events import Event
+from pynetdicom.sop_class import Verification
+from pytorch_grad_cam.utils.image import show_cam_on_image
+
+from benchmarks import destination, wire
+from benchmarks.peers import PLAIN, TITLES
+from benchmarks.plain_model import Answer, PlainModel
+from cxr_node import shipped
+from cxr_node.model import profile
+
+PROFILE = "pneumonia-pediatric"
+MAKER = {"manufacturer": "plain", "series_number": 1, "instance_number": 1}
+PNEUMONIA = hd.sr.CodedConcept("233604007", "SCT", "Pneumonia")
+PROBABILITY = hd.sr.CodedConcept("probability", "99PLAIN", "Probability of pneumonia")
+
+
+class PlainNode:
+    """Model, folder and destination; association threads share it, one at a time in the model."""
+
+    def __init__(self, folder: Path, to: int, picture: tuple[int, int], *, one_view: bool) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.to, self.picture = folder, to, picture
+        model = PlainModel(profile.load(shipped.profile_folder(PROFILE)))
+        self.answer = model.answer if one_view else model.same_answer
+        self.lock = threading.Lock()  # grad-cam keeps the activations of one image
+
+    def store(self, event: Event) -> int:
+        """EVT_C_STORE: save, judge, explain, send both results, answer Success."""
+        dataset = event.dataset
+        dataset.file_meta = event.file_meta
+        (self.folder / f"{dataset.SOPInstanceUID}.dcm").write_bytes(event.encoded_dataset())
+        pixels = shown(dataset)
+        with self.lock:
+            answer = self.answer(pixels)
+        self.send(report(dataset, answer))
+        self.send(capture(dataset, overlay(pixels, answer, self.picture)))
+        return 0x0000
+
+    def send(self, result: Dataset) -> None:
+        """One association for one result."""
+        entity = AE(TITLES[PLAIN])
+        entity.add_requested_context(result.SOPClassUID, result.file_meta.TransferSyntaxUID)
+        association = entity.associate(
+            "127.0.0.1", self.to, ae_title=destination.AE_TITLE, evt_handlers=[(evt.EVT_CONN_OPEN, nodelay)]
+        )
+        if association.is_established:
+            association.send_c_store(result)
+            association.release()
+
+
+def shown(dataset: Dataset) -> NDArray[np.float32]:
+    """Pixels as a viewer shows them, in [0, 1]."""
+    windowed = np.asarray(apply_voi_lut(dataset.pixel_array, dataset), dtype=np.float32)
+    scaled: NDArray[np.float32] = (windowed - windowed.min()) / max(float(np.ptp(windowed)), 1e-6)
+    return 1.0 - scaled if dataset.PhotometricInterpretation == "MONOCHROME1" else scaled
+
+
+def overlay(pixels: NDArray[np.float32], answer: Answer, picture: tuple[int, int]) -> NDArray[np.uint8]:
+    """The radiograph under its map, (rows, columns, 3)."""
+    size = picture[::-1]
+    gray = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    found: NDArray[np.uint8] = show_cam_on_image(np.dstack([gray] * 3), cv2.resize(answer.map, size), use_rgb=True)
+    return found
+
+
+def report(dataset: Dataset, answer: Answer) -> Dataset:
+    """A Comprehensive 3D SR after TID 1500: the probability, and where the map is hottest."""
+    row, column = np.unravel_index(int(answer.map.argmax()), answer.map.shape)
+    reach = 0.1 * min(answer.map.shape)
+    corners = [(column - reach, row - reach), (column + reach, row - reach), (column + reach, row + reach)]
+    corners = np.clip([*corners, (column - reach, row + reach), corners[0]], 0, answer.map.shape[::-1])
+    source = hd.sr.SourceImageForRegion.from_source_image(dataset)
+    region = hd.sr.ImageRegion(
+        graphic_type=hd.sr.GraphicTypeValues.POLYLINE, graphic_data=np.asarray(corners, float), source_image=source
+    )
+    group = hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=hd.sr.TrackingIdentifier(uid=generate_uid(), identifier="opacity"),
+        referenced_region=region,
+        finding_type=PNEUMONIA,
+        measurements=[hd.sr.Measurement(PROBABILITY, 100.0 * answer.probability, codes.UCUM.Percent)],
+    )
+    device = hd.sr.ObserverContext(
+        observer_type=codes.DCM.Device,
+        observer_identifying_attributes=hd.sr.DeviceObserverIdentifyingAttributes(uid=generate_uid()),
+    )
+    content = hd.sr.MeasurementReport(
+        observation_context=hd.sr.ObservationContext(observer_device_context=device),
+        procedure_reported=codes.SCT.ImagingProcedure,
+        imaging_measurements=[group],
+    )
+    return hd.sr.Comprehensive3DSR(
+        evidence=[dataset],
+        content=content[0],
+        series_instance_uid=generate_uid(),
+        sop_instance_uid=generate_uid(),
+        **MAKER,
+    )
+
+
+def capture(dataset: Dataset, picture: NDArray[np.uint8]) -> Dataset:
+    """A Secondary Capture of the overlay."""
+    return hd.sc.SCImage.from_ref_dataset(
+        ref_dataset=dataset,
+        pixel_array=picture,
+        photometric_interpretation="RGB",
+        bits_allocated=8,
+        coordinate_system="PATIENT",
+        patient_orientation=("L", "F"),
+        series_instance_uid=generate_uid(),
+        sop_instance_uid=generate_uid(),
+        **MAKER,
+    )
+
+
+def nodelay(event: Event) -> None:
+    """EVT_CONN_OPEN: the same socket option that the others have."""
+    event.assoc.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def main() -> None:
+    """Serve until SIGTERM."""
+    options = argparse.ArgumentParser(description=__doc__)
+    for name in ("port", "to", "rows", "columns"):
+        options.add_argument(f"--{name}", type=int, required=True)
+    options.add_argument("--folder", type=Path, required=True)
+    options.add_argument("--one-view", action="store_true")
+    told = options.parse_args()
+    node = PlainNode(told.folder, told.to, (told.rows, told.columns), one_view=told.one_view)
+    entity = AE(TITLES[PLAIN])
+    entity.supported_contexts = StoragePresentationContexts
+    entity.add_supported_context(Verification)
+    entity.maximum_pdu_size = wire.MAX_PDU_BYTES
+    handlers = [(evt.EVT_C_STORE, node.store), (evt.EVT_CONN_OPEN, nodelay)]
+    entity.start_server(("127.0.0.1", told.port), evt_handlers=handlers)
+
+
+if __name__ == "__main__":
+    main()

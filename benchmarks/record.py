@@ -1,0 +1,134 @@
+"""What every benchmark writes beside its figures: machine, date, command. And the bar that is shown meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from cxr_node import __version__
+from cxr_node.machine import processor, versions
+
+RESULTS = Path(__file__).parent / "results"
+LIBRARIES = (
+    *("torch", "openvino", "numpy", "pydicom", "pynetdicom", "grad-cam", "highdicom", "opencv-python-headless"),
+    *("sqlalchemy", "pillow"),
+)
+_PROGRAMS = {"dcmtk": ("storescp", "--version"), "orthanc": ("Orthanc", "--version")}
+_SYNCS = 20
+
+
+def write(name: str, scratch: Path, figures: dict[str, Any]) -> Path:
+    """Keep the figures of one run, with what they were measured on."""
+    file = RESULTS / f"{name}.json"
+    file.parent.mkdir(exist_ok=True)
+    content = {"benchmark": name, **_circumstances(scratch), "figures": figures}
+    file.write_text(json.dumps(_short(content), indent=1) + "\n", "utf-8")
+    return file
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder for spools, on the file system of TMPDIR; gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="cxr-node-bench-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def bar() -> Iterator[Progress]:
+    """Rows of progress on stderr."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, refresh_per_second=2) as shown:
+        yield shown
+
+
+def _circumstances(scratch: Path) -> dict[str, Any]:
+    module = Path(sys.argv[0]).stem
+    return {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(["python", "-m", f"benchmarks.{module}", *sys.argv[1:]]),
+        "version": __version__,
+        "commit": _said("git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"),
+        "machine": {
+            "processor": _processor_name(),
+            "cores": processor().cores,
+            "memory_gib": psutil.virtual_memory().total / 2**30,
+            "system": platform.freedesktop_os_release().get("PRETTY_NAME", platform.system()),
+            "kernel": platform.release(),
+            "file_system": _file_system(scratch),
+            "fsync_4_kib_ms": _fsync_ms(scratch),
+            "load_average": list(os.getloadavg()),
+            "threads_set": os.environ.get("OMP_NUM_THREADS"),
+        },
+        "versions": versions(LIBRARIES) | {name: _program(*command) for name, command in _PROGRAMS.items()},
+    }
+
+
+def _processor_name() -> str:
+    lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _file_system(folder: Path) -> str:
+    at = {part.mountpoint: part.fstype for part in psutil.disk_partitions(all=True)}
+    return next((at[str(place)] for place in (folder, *folder.parents) if str(place) in at), "unknown")
+
+
+def _fsync_ms(folder: Path) -> float:
+    """Median of some; what a commit costs here."""
+    took = []
+    with (folder / "fsync").open("wb", buffering=0) as file:
+        for _ in range(_SYNCS):
+            began = time.perf_counter()
+            file.write(bytes(4096))
+            os.fsync(file.fileno())
+            took.append(1000.0 * (time.perf_counter() - began))
+    return sorted(took)[_SYNCS // 2]
+
+
+def _program(program: str, option: str) -> str | None:
+    """Version of a program, from the first line that names one."""
+    words = _said(program, option)
+    found = [word.strip("v,$") for word in (words or "").split() if word.strip("v,$")[:1].isdigit()]
+    return found[0] if found else None
+
+
+def _said(*command: str) -> str | None:
+    program = shutil.which(command[0])
+    if program is None:
+        return None
+    done = subprocess.run([program, *command[1:]], capture_output=True, text=True, timeout=10, check=False)
+    return done.stdout.strip() or None
+
+
+def _short(value: Any) -> Any:
+    """Six significant digits are more than any of this is worth."""
+    match value:
+        case bool() | int() | str() | None:
+            return value
+        case float():
+            return float(f"{value:.6g}")
+        case dict():
+            return {name: _short(inner) for name, inner in value.items()}
+        case list() | tuple():
+            return [_short(inner) for inner in value]
+    raise TypeError(f"{type(value).__name__} is nothing for JSON")
