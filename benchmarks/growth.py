@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.progress import Progress
 
-from benchmarks import drawn, memory, peers, record, rows, sending
+from benchmarks import memory, peers, record, rows, sending
 from benchmarks.destination import Destination
-from benchmarks.drawn import Drawn
 from benchmarks.figures import ratio, spread
+from benchmarks.images import SMALL, Images
 
 ROWS = (100, 1_000, 10_000, 100_000)
 ASSOCIATIONS = (1, 8, 64)
@@ -26,20 +27,34 @@ _LISTEN = {"max_associations": 64, "max_associations_per_host": 64}
 
 def measure(folder: Path, told: argparse.Namespace, bar: Progress) -> dict[str, Any]:
     """A node for each number of rows."""
-    images = drawn.draw(drawn.SMALL)
+    images = Images(SMALL)
     task = bar.add_task("growth", total=told.rounds * len(ROWS) * len(ASSOCIATIONS) * told.images)
     measured = [_with_rows(folder / str(number), number, images, told, lambda: bar.advance(task)) for number in ROWS]
-    costs = [cell["cpu_ms_per_image"] for row in measured for cell in row["cells"]]
-    walls = [cell["ms_per_image"]["p50"] for row in measured for cell in row["cells"]]
     return {
-        "object_bytes": images.numbered(0).size_bytes,
+        "object_bytes": images.size_bytes,
         "images": told.images,
         "by_rows": measured,
-        "most_over_least": {"cpu": ratio(max(costs), min(costs)), "wall": ratio(max(walls), min(walls))},
+        "growth": growth([[cell["cpu_ms_per_image"] for cell in row["cells"]] for row in measured]),
     }
 
 
-def _with_rows(folder: Path, number: int, images: Drawn, told: argparse.Namespace, sent: Any) -> dict[str, Any]:
+def growth(costs: Sequence[Sequence[float]]) -> dict[str, float]:
+    """How many times dearer an image becomes from the fewest to the most, in the worst case.
+
+    Parameters
+    ----------
+    costs : for each number of rows, the cost at each number of associations, both ascending
+    """
+    by_associations = list(zip(*costs, strict=True))
+    return {
+        "rows": max(ratio(column[-1], column[0]) for column in by_associations),
+        "associations": max(ratio(row[-1], row[0]) for row in costs),
+    }
+
+
+def _with_rows(
+    folder: Path, number: int, images: Images, told: argparse.Namespace, sent: Callable[[], object]
+) -> dict[str, Any]:
     rows.fill(folder / "spool", number)
     done = 0
     with Destination() as to, peers.starting(folder, to.port, **_LISTEN) as node:
@@ -73,8 +88,8 @@ def _with_rows(folder: Path, number: int, images: Drawn, told: argparse.Namespac
 def main() -> None:
     """Run, and write the figures."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--images", type=int, default=64, help="of each wave")
-    options.add_argument("--rounds", type=int, default=3, help="waves for each number of rows and associations")
+    options.add_argument("--images", type=int, default=128, help="of each wave")
+    options.add_argument("--rounds", type=int, default=2, help="waves for each number of rows and associations")
     told = options.parse_args()
     with record.scratch() as folder, record.bar() as bar:
         bar.console.print(record.write("growth", folder, measure(folder, told, bar)))

@@ -14,11 +14,12 @@ from typing import Any
 
 from rich.progress import Progress
 
-from benchmarks import drawn, peers, record, sending
+from benchmarks import peers, record, sending
 from benchmarks.figures import ratio, spread
+from benchmarks.images import ONE_MB, TEN_MB, Images
 from benchmarks.peers import ORTHANC, OURS, STORESCP, Peer
 
-SIZES = {"1 MB": drawn.ONE_MB, "10 MB": drawn.TEN_MB}
+SIZES = {"1 MB": ONE_MB, "10 MB": TEN_MB}
 ASSOCIATIONS = (1, 8)
 _MB = 1e6
 
@@ -27,7 +28,7 @@ def measure(folder: Path, told: argparse.Namespace, bar: Progress) -> dict[str, 
     """One row for each size and number of associations."""
     objects = {"1 MB": told.small_objects, "10 MB": told.large_objects}
     task = bar.add_task("ingest", total=3 * told.rounds * len(ASSOCIATIONS) * sum(objects.values()))
-    images = {size: drawn.draw(shape) for size, shape in SIZES.items()}
+    images = {size: Images(plate) for size, plate in SIZES.items()}
     numbers = itertools.count(1)
     rows = []
     with ExitStack() as stack:
@@ -44,7 +45,7 @@ def measure(folder: Path, told: argparse.Namespace, bar: Progress) -> dict[str, 
                     instances = [images[size].numbered(next(numbers)) for _ in range(objects[size])]
                     sent = sending.flood(receiver, instances, associations, lambda: bar.advance(task))
                     took[receiver.name].append(sending.took_s(sent) / objects[size])
-            rows.append(_row(size, associations, images[size].numbered(0).size_bytes, took))
+            rows.append(_row(size, associations, images[size].size_bytes, took))
         kept = {one.name: _files(folder / one.name, one) for one in receivers}
     return {"objects": objects, "rows": rows, "files_kept": kept}
 

@@ -11,11 +11,11 @@ from benchmarks.peers import Peer
 
 ROLES = ("receive", "work", "deliver")
 _LINE = re.compile(r"^(Rss|Pss|VmHWM):\s+(\d+) kB", re.MULTILINE)
-_MIB = 1024.0
+_KIB_OF_MB = 1e6 / 1024.0
 
 
 def by_role(node: Peer) -> dict[str, dict[str, float]]:
-    """MiB of each role's process: resident, proportional (shared pages divided among their users), highest resident.
+    """MB (10^6 bytes) of each role's process: resident, proportional (shared pages are divided), highest resident.
 
     A role's children (decoders in their sandbox) count for it; their highest resident does not.
     """
@@ -24,12 +24,12 @@ def by_role(node: Peer) -> dict[str, dict[str, float]]:
         role = next((word for word in process.cmdline() if word in ROLES), None)
         if role is None:
             continue
-        used = {"rss_mib": 0.0, "pss_mib": 0.0, "highest_rss_mib": _of(process).get("VmHWM", 0.0)}
+        used = {"rss_mb": 0.0, "pss_mb": 0.0, "highest_rss_mb": _of(process).get("VmHWM", 0.0)}
         for one in (process, *process.children(recursive=True)):
             told = _of(one)
-            used["rss_mib"] += told.get("Rss", 0.0)
-            used["pss_mib"] += told.get("Pss", 0.0)
-        if used["rss_mib"] > found.get(role, {}).get("rss_mib", 0.0):  # a forked child has its parent's command line
+            used["rss_mb"] += told.get("Rss", 0.0)
+            used["pss_mb"] += told.get("Pss", 0.0)
+        if used["rss_mb"] > found.get(role, {}).get("rss_mb", 0.0):  # a forked child has its parent's command line
             found[role] = used
     return found
 
@@ -37,4 +37,4 @@ def by_role(node: Peer) -> dict[str, dict[str, float]]:
 def _of(process: psutil.Process) -> dict[str, float]:
     folder = Path("/proc") / str(process.pid)
     text = (folder / "smaps_rollup").read_text() + (folder / "status").read_text()
-    return {name: int(kib) / _MIB for name, kib in _LINE.findall(text)}
+    return {name: int(kib) / _KIB_OF_MB for name, kib in _LINE.findall(text)}

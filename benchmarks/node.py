@@ -18,10 +18,10 @@ from typing import Any
 
 from rich.progress import Progress
 
-from benchmarks import drawn, memory, peers, record, sending
+from benchmarks import memory, peers, record, sending
 from benchmarks.destination import Destination
-from benchmarks.drawn import Drawn, Numbered
 from benchmarks.figures import ratio, spread
+from benchmarks.images import TEN_MB, Images, Numbered
 from benchmarks.peers import ONE_VIEW, OURS, PLAIN, Peer
 from cxr_node.node.ledger import FILE_NAME
 
@@ -39,7 +39,7 @@ class Contender:
 
     node: Peer
     to: Destination
-    images: Drawn
+    images: Images
     numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     expected: int = 0
 
@@ -55,13 +55,13 @@ class Contender:
 
 def measure(folder: Path, told: argparse.Namespace, bar: Progress) -> dict[str, Any]:
     """All parts, in the order in which they are read."""
-    images = drawn.draw(drawn.TEN_MB)
+    images = Images(TEN_MB)
     with ExitStack() as stack:
         nodes = []
         for name in RESULTS:
             to = stack.enter_context(Destination())
             nodes.append(Contender(stack.enter_context(_started(name, folder / name, to.port)), to, images))
-        figures: dict[str, Any] = {"object_bytes": images.numbered(0).size_bytes}
+        figures: dict[str, Any] = {"object_bytes": images.size_bytes}
         figures["result_bytes"] = {one.node.name: _warm_up(one) for one in nodes}
         figures["turnaround"] = turnaround(nodes, told.one_by_one, bar)
         figures["throughput"] = throughput(nodes, told, bar)
@@ -124,7 +124,7 @@ def throughput(nodes: list[Contender], told: argparse.Namespace, bar: Progress) 
     }
 
 
-def stages(folder: Path, images: Drawn, told: argparse.Namespace, bar: Progress) -> dict[str, float]:
+def stages(folder: Path, images: Images, told: argparse.Namespace, bar: Progress) -> dict[str, float]:
     """Images a second of receive, work and deliver, each running alone on what the one before left."""
     task = bar.add_task("each stage alone", total=3 * told.images)
     with peers.receive(folder) as receiver:

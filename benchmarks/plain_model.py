@@ -39,25 +39,34 @@ class PlainModel:
         self.profile = profile
         self.network, _ = weights.load(profile.weights_path, profile.network, len(profile.labels))
         self.cam = GradCAM(model=self.network, target_layers=[self.network.get_submodule("trunk.18")])
-        self.targets = [ClassifierOutputTarget(profile.labels.index(profile.operating_point.label))]
+        self.label = profile.operating_point.label
+        self.targets = [ClassifierOutputTarget(profile.judged)]
 
     def answer(self, pixels: Float) -> Answer:
         """One view: forward and backward, as grad-cam does them, and the logit of the same forward pass."""
         small = self.map_of(self.prepared(pixels)[None, None])
-        return Answer(probability=float(self._calibrated(self.cam.outputs)[0]), spread=0.0, map=_on_source(small, pixels))
+        return Answer(
+            probability=float(self._calibrated(self.cam.outputs)[0]), spread=0.0, map=_on_source(small, pixels)
+        )
 
     def same_answer(self, pixels: Float) -> Answer:
         """What the profile promises: the mean and the spread of four views, and the map of the plain one.
 
         The views need no gradient, so they go forward alone: quicker than all four through grad-cam.
         """
-        plain = self.prepared(pixels)
-        with torch.no_grad():
-            by_view = self._calibrated(logits := self.network(views(plain)))
-            mean = self._calibrated(logits.mean(dim=0, keepdim=True))
-        small = self.map_of(plain[None, None])
+        by_view, mean, small = self.seen(self.prepared(pixels))
         spread = float(by_view.max() - by_view.min())
         return Answer(probability=float(mean[0]), spread=spread, map=_on_source(small, pixels))
+
+    def seen(self, plain: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Float]:
+        """Probabilities of the views, the calibrated mean, and the map, of one prepared image."""
+        with torch.no_grad():
+            logits = self.network(views(plain))
+        return (
+            self._calibrated(logits),
+            self._calibrated(logits.mean(dim=0, keepdim=True)),
+            self.map_of(plain[None, None]),
+        )
 
     def map_of(self, shown: torch.Tensor) -> Float:
         """Grad-CAM of prepared images, (1, 1, size_px, size_px) -> (size_px, size_px), peak 1."""
@@ -74,8 +83,12 @@ class PlainModel:
         return standardised(torch.from_numpy(np.array(resized))[None])[0]
 
     def _calibrated(self, logits: torch.Tensor) -> torch.Tensor:
-        judged = self.profile.labels.index(self.profile.operating_point.label)
-        return torch.sigmoid(self.profile.slope * logits[:, judged] + self.profile.intercept).detach()
+        return torch.sigmoid(self.profile.slope * logits[:, self.profile.judged] + self.profile.intercept).detach()
+
+    def scaled(self, activation: Float) -> Float:
+        """Bring a feature map's cells to the size of the network's input, as the package does with its own."""
+        size = (self.profile.input.size_px, self.profile.input.size_px)
+        return cv2.resize(activation, size).astype(np.float32, copy=False)
 
 
 def standardised(images: torch.Tensor) -> torch.Tensor:
@@ -99,5 +112,4 @@ def views(plain: torch.Tensor) -> torch.Tensor:
 
 
 def _on_source(small: Float, pixels: Float) -> Float:
-    on_source: Float = cv2.resize(small, pixels.shape[::-1])
-    return on_source
+    return cv2.resize(small, pixels.shape[::-1]).astype(np.float32, copy=False)

@@ -2,8 +2,9 @@
 
 Written to work, and to be no slower than it needs to be: the model is loaded once, the object is saved as it came,
 PDUs are large, Nagle's algorithm is off. Both results are sent before Success is answered. With `--one-view` it judges
-the image once, as tutorials do; else it gives our node's answer, from four views. What it does not do, and ours does: sync its files, remember what it acknowledged (a crash between two lines loses an image),
-try again where a destination is away, check what it sends, refuse what it must not judge, bound memory and threads.
+the image once, as tutorials do; else it gives our node's answer, from four views. What it does not do, and ours does:
+sync its files, remember what it acknowledged (a crash between two lines loses an image), try again where a destination
+is away, check what it sends, refuse what it must not judge, bound memory and threads.
 """
 
 from __future__ import annotations
@@ -12,18 +13,18 @@ import argparse
 import socket
 import threading
 from pathlib import Path
+from typing import Any
 
 import cv2
 import highdicom as hd
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
-from pydicom.pixels import apply_voi_lut
+from pydicom.pixels.processing import apply_voi_lut
 from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 from pynetdicom import AE, StoragePresentationContexts, evt
 from pynetdicom.events import Event
-from pynetdicom.sop_class import Verification
 from pytorch_grad_cam.utils.image import show_cam_on_image
 
 from benchmarks import destination, wire
@@ -33,7 +34,6 @@ from cxr_node import shipped
 from cxr_node.model import profile
 
 PROFILE = "pneumonia-pediatric"
-MAKER = {"manufacturer": "plain", "series_number": 1, "instance_number": 1}
 PNEUMONIA = hd.sr.CodedConcept("233604007", "SCT", "Pneumonia")
 PROBABILITY = hd.sr.CodedConcept("probability", "99PLAIN", "Probability of pneumonia")
 
@@ -117,7 +117,9 @@ def report(dataset: Dataset, answer: Answer) -> Dataset:
         content=content[0],
         series_instance_uid=generate_uid(),
         sop_instance_uid=generate_uid(),
-        **MAKER,
+        manufacturer="plain",
+        series_number=1,
+        instance_number=1,
     )
 
 
@@ -132,13 +134,16 @@ def capture(dataset: Dataset, picture: NDArray[np.uint8]) -> Dataset:
         patient_orientation=("L", "F"),
         series_instance_uid=generate_uid(),
         sop_instance_uid=generate_uid(),
-        **MAKER,
+        manufacturer="plain",
+        series_number=1,
+        instance_number=1,
     )
 
 
 def nodelay(event: Event) -> None:
     """EVT_CONN_OPEN: the same socket option that the others have."""
-    event.assoc.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection: Any = event.assoc.dul.socket
+    connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def main() -> None:
@@ -152,9 +157,9 @@ def main() -> None:
     node = PlainNode(told.folder, told.to, (told.rows, told.columns), one_view=told.one_view)
     entity = AE(TITLES[PLAIN])
     entity.supported_contexts = StoragePresentationContexts
-    entity.add_supported_context(Verification)
+    entity.add_supported_context(wire.VERIFICATION)
     entity.maximum_pdu_size = wire.MAX_PDU_BYTES
-    handlers = [(evt.EVT_C_STORE, node.store), (evt.EVT_CONN_OPEN, nodelay)]
+    handlers: list[Any] = [(evt.EVT_C_STORE, node.store), (evt.EVT_CONN_OPEN, nodelay)]
     entity.start_server(("127.0.0.1", told.port), evt_handlers=handlers)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from benchmarks.drawn import Numbered
+from benchmarks.images import Numbered
 from benchmarks.peers import Peer
 from benchmarks.wire import Sent
 

@@ -10,9 +10,9 @@ import struct
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, Self
+from typing import Protocol, Self
 
-from benchmarks.drawn import SOP_CLASS_UID, TRANSFER_SYNTAX_UID, Numbered
+from benchmarks.images import SOP_CLASS_UID, TRANSFER_SYNTAX_UID, Numbered
 
 MAX_PDU_BYTES = 131072
 ASSOCIATE_RQ, ASSOCIATE_AC, P_DATA, RELEASE_RQ, RELEASE_RP = 1, 2, 4, 5, 6
@@ -21,6 +21,14 @@ VERIFICATION = "1.2.840.10008.1.1"
 _APPLICATION_CONTEXT = b"1.2.840.10008.3.1.1.1"
 _NO_DATA_SET = 0x0101
 _IMPLEMENTATION = b"2.25.1"
+
+
+class Readable(Protocol):
+    """A socket's file."""
+
+    def read(self, size: int, /) -> bytes:
+        """So many bytes, or less where the peer has closed."""
+        ...
 
 
 class WireError(Exception):
@@ -103,7 +111,7 @@ def nodelay(connection: socket.socket) -> socket.socket:
     return connection
 
 
-def read_pdu(file: BinaryIO) -> tuple[int, bytes]:
+def read_pdu(file: Readable) -> tuple[int, bytes]:
     """Type and content of the next PDU; (0, b"") where the peer has closed."""
     header = file.read(6)
     if len(header) < 6:
@@ -179,8 +187,8 @@ def response(context_id: int, field: int, request: dict[int, bytes]) -> bytes:
 
 
 def _associate_rq(called: str, sop_class_uid: str) -> bytes:
-    syntaxes: Sequence[str] = (TRANSFER_SYNTAX_UID, "1.2.840.10008.1.2") if sop_class_uid == VERIFICATION else (
-        TRANSFER_SYNTAX_UID,
+    syntaxes: Sequence[str] = (
+        (TRANSFER_SYNTAX_UID, "1.2.840.10008.1.2") if sop_class_uid == VERIFICATION else (TRANSFER_SYNTAX_UID,)
     )
     proposed = item(0x30, sop_class_uid.encode()) + b"".join(item(0x40, syntax.encode()) for syntax in syntaxes)
     titles = called.ljust(16).encode() + b"BENCH".ljust(16)

@@ -1,0 +1,200 @@
+"""Prediction and explanation of the default profile at batch 1, beside torch in fp32 with the package grad-cam.
+
+Three comparisons on the same weights, both sides in turn: from the decoded radiograph to probability and heat map (the
+same answer: four views; and one view, which is less), the network alone, and our whole answer over the bare forward
+pass of our runtime. Then both maps of many images, as correlation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydicom import dcmread
+from rich.progress import Progress
+
+from benchmarks import record
+from benchmarks.figures import ratio, spread
+from benchmarks.images import TEN_MB, Images
+from benchmarks.plain_model import Answer, PlainModel
+from benchmarks.plain_node import PROFILE, shown
+from cxr_node import classify, drawn, pipeline, shipped
+from cxr_node.config import Admission
+from cxr_node.dicom import header
+from cxr_node.domain import Examination, Radiograph, Rejected
+from cxr_node.drawn import Plate
+from cxr_node.errors import InstanceError
+from cxr_node.model import profile
+from cxr_node.model.predictor import LARGEST_DIFFERENCE, ProfilePredictor, load_predictor
+from cxr_node.model.preprocess import prepare, views
+
+OURS, PASS = "cxr_node", "cxr_node, bare forward pass"
+SAME, ONE = "plain, same answer", "plain, one view"
+NETWORK_SAME, NETWORK_ONE = "plain, same answer, network alone", "plain, one view, network alone"
+CHANNELS_LAST = "plain, same answer, network alone, channels last"
+DRAWN = Plate(rows=640, cols=512)
+"""Images of the correlation where no real ones are named."""
+WARM_UP = 5
+PAUSE_S = 0.05
+"""Between two ways, so that no thread that still spins takes the next one's core."""
+
+_WAYS: dict[str, Callable[[], object]] = {}
+"""Of this process: each side is measured in one of its own, with its own threads."""
+
+
+def measure(told: argparse.Namespace, bar: Progress) -> dict[str, Any]:
+    """Times first, then maps."""
+    times = spent(told.repeats, bar)
+    p50 = {name: values["p50"] for name, values in times.items()}
+    ratios = {name: ratio(p50[name], p50[OURS]) for name in (SAME, ONE)}
+    networks = {name: ratio(p50[name], p50[PASS]) for name in (NETWORK_SAME, NETWORK_ONE, CHANNELS_LAST)}
+    loaded = profile.load(shipped.profile_folder(PROFILE))
+    plain, ours = PlainModel(loaded), load_predictor(loaded)
+    return {
+        "profile": loaded.name,
+        "runtime": ours.runtime.name,
+        "torch_threads": torch.get_num_threads(),
+        "ms": times,
+        "ratio": ratios | networks,
+        "over_bare_forward_pass": ratio(p50[OURS], p50[PASS]),
+        "maps": maps(plain, ours, told, bar),
+    }
+
+
+def spent(repeats: int, bar: Progress) -> dict[str, dict[str, Any]]:
+    """Milliseconds of each way: one of ours, one of the others', in turn."""
+    content = Images(TEN_MB).drawings[1].part10
+    spawn = multiprocessing.get_context("spawn")
+    took: dict[str, list[float]] = {}
+    with (
+        ProcessPoolExecutor(1, spawn, _ready_ours, (content,)) as ours,
+        ProcessPoolExecutor(1, spawn, _ready_plain, (content,)) as plain,
+    ):
+        ways = [(name, ours) for name in (OURS, PASS)]
+        ways += [(name, plain) for name in (SAME, ONE, NETWORK_SAME, NETWORK_ONE, CHANNELS_LAST)]
+        difference = abs(ours.submit(_probability, OURS).result() - plain.submit(_probability, SAME).result())
+        if difference > LARGEST_DIFFERENCE:
+            raise ValueError(f"the probabilities differ by {difference:.3f}: these are not two ways to the same answer")
+        task = bar.add_task("prediction and explanation", total=(repeats + WARM_UP) * len(ways))
+        for repeat in range(repeats + WARM_UP):
+            for name, pool in ways:
+                time.sleep(PAUSE_S)
+                ms = pool.submit(_timed_ms, name).result()
+                if repeat >= WARM_UP:
+                    took.setdefault(name, []).append(ms)
+                bar.advance(task)
+    return {name: spread(values) for name, values in took.items()}
+
+
+def _ready_ours(content: bytes) -> None:
+    ours = load_predictor(profile.load(shipped.profile_folder(PROFILE)))
+    radiograph = decoded(content, ours)
+    batch = seen_by(ours, radiograph)
+    _WAYS.update({OURS: lambda: ours.examine(radiograph), PASS: lambda: ours.runtime.see(batch)})
+
+
+def _ready_plain(content: bytes) -> None:
+    plain, last = (PlainModel(profile.load(shipped.profile_folder(PROFILE))) for _ in range(2))
+    last.network.to(memory_format=torch.channels_last)
+    pixels = shown(dcmread(io.BytesIO(content)))
+    prepared = plain.prepared(pixels)
+    _WAYS[SAME], _WAYS[ONE] = lambda: plain.same_answer(pixels), lambda: plain.answer(pixels)
+    _WAYS[NETWORK_SAME], _WAYS[NETWORK_ONE] = lambda: plain.seen(prepared), lambda: plain.map_of(prepared[None, None])
+    _WAYS[CHANNELS_LAST] = lambda: last.seen(prepared)
+
+
+def _timed_ms(name: str) -> float:
+    began = time.perf_counter()
+    _WAYS[name]()
+    return 1000.0 * (time.perf_counter() - began)
+
+
+def _probability(name: str) -> float:
+    match _WAYS[name]():
+        case Examination(prediction=prediction):
+            return next(iter(prediction.probability.values()))
+        case Answer(probability=probability):
+            return probability
+    raise TypeError(name)
+
+
+def seen_by(ours: ProfilePredictor, radiograph: Radiograph) -> NDArray[np.float32]:
+    """What the runtime is shown of a radiograph: (1, views, 1, size_px, size_px)."""
+    spec = ours.profile.input
+    return views(prepare(radiograph.pixels, spec), spec.normalisation)[None]
+
+
+def maps(plain: PlainModel, ours: ProfilePredictor, told: argparse.Namespace, bar: Progress) -> dict[str, Any]:
+    """Pearson's correlation of the package's map with ours, at the resolution of the network's input.
+
+    What our runtime computes is compared, before `gradcam.on_source_grid` blanks cold maps and rounds steps.
+    """
+    task = bar.add_task("maps of both", total=told.maps)
+    found, differences = [], []
+    for _, radiograph in zip(range(told.maps), radiographs(told, ours), strict=False):
+        batch = seen_by(ours, radiograph)
+        sight = ours.runtime.see(batch)
+        reference = plain.map_of(torch.from_numpy(batch[0, :1]))
+        found.append(correlation(plain.scaled(sight.activation[0]), reference))
+        theirs, mine = plain.cam.outputs[0].detach().numpy(), sight.logits[0, 0]
+        differences.append(float(np.abs(theirs - mine).max()))
+        bar.advance(task)
+    source = "real radiographs" if told.data else "drawn radiographs"
+    return {"images": source, "correlation": spread(found), "largest_logit_difference": max(differences)}
+
+
+def correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """Pearson's; 1.0 where both are flat, for then they are the same."""
+    if not one.std() and not other.std():
+        return 1.0
+    return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
+
+
+def radiographs(told: argparse.Namespace, ours: ProfilePredictor) -> Iterator[Radiograph]:
+    """Of a folder, or drawn ones."""
+    if told.data is None:
+        for content in drawn.draw(DRAWN, told.maps):
+            yield decoded(content, ours)
+        return
+    for path in classify.files([told.data]):
+        try:
+            yield decoded(classify.part10(path, **drawn.BUILT_IN_ATTRIBUTES), ours)
+        except (InstanceError, ValueError):
+            continue
+
+
+def decoded(content: bytes, ours: ProfilePredictor) -> Radiograph:
+    """As the node decodes it."""
+    source = header.read(content)
+    found = (
+        source
+        if isinstance(source, Rejected)
+        else pipeline.admit(source, ours.profile, Admission(), pipeline.NO_PRECEDENT)
+    )
+    if isinstance(found, Rejected):
+        raise ValueError(found.sentence)
+    return found
+
+
+def main() -> None:
+    """Run, and write the figures."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--repeats", type=int, default=60)
+    options.add_argument("--maps", type=int, default=100, help="images of the correlation")
+    options.add_argument("--data", type=Path, help="folder of real radiographs for the correlation")
+    told = options.parse_args()
+    with record.scratch() as folder, record.bar() as bar:
+        bar.console.print(record.write("explanation", folder, measure(told, bar)))
+
+
+if __name__ == "__main__":
+    main()

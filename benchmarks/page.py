@@ -1,0 +1,241 @@
+"""docs/performance.md and its charts, from results/*.json and nothing else: no figure on the page is typed by hand."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from benchmarks import explanation, growth
+from benchmarks.peers import ONE_VIEW, ORTHANC, OURS, PLAIN, STORESCP
+from benchmarks.record import RESULTS
+
+DOCS = Path(__file__).parent.parent / "docs"
+PICTURES = DOCS / "pictures"
+NAMES = ("explanation", "node", "ingest", "growth")
+Runs = Mapping[str, Mapping[str, Any]]
+
+_COLORS = {OURS: "#1f6f8b", PLAIN: "#c06c3e", ONE_VIEW: "#dba879", ORTHANC: "#8a8a8a", STORESCP: "#c9c9c9"}
+_SHADES = ("#1f6f8b", "#c06c3e", "#8a8a8a")
+_RC: Any = {
+    "svg.fonttype": "none", "svg.hashsalt": "cxr_node", "font.family": "sans-serif", "font.size": 9.0,
+    "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
+    "figure.constrained_layout.use": True, "figure.facecolor": "white",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goal:
+    """What must be seen, and whether it was."""
+
+    what: str
+    wanted: str
+    seen: str
+    met: bool
+
+
+def read() -> dict[str, Any]:
+    """Every run's JSON, by its name."""
+    return {name: json.loads((RESULTS / f"{name}.json").read_text("utf-8")) for name in NAMES}
+
+
+def write(runs: Runs) -> str:
+    """Fill the page."""
+    loader = FileSystemLoader(Path(__file__).parent)
+    templates = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # noqa: S701 - Markdown of our own figures
+    templates.filters |= {"n": number, "p": spread_of}
+    words: dict[str, Any] = {"goals": goals(runs), "runs": runs, "plain": PLAIN, "one_view": ONE_VIEW, "ours": OURS}
+    words |= {"orthanc": ORTHANC, "storescp": STORESCP, "ways": explanation, "alike": len({*_circumstances(runs)}) == 1}
+    return templates.get_template("performance.md").render(words)
+
+
+def number(value: float) -> str:
+    """Three significant digits, and no power of ten."""
+    rounded = float(f"{value:.3g}")
+    return f"{rounded:,.0f}" if abs(rounded) >= 100 else f"{rounded:.3g}"
+
+
+def spread_of(values: Mapping[str, float]) -> str:
+    """Median, and between which values half of them lie."""
+    return f"{number(values['p50'])} ({number(values['p25'])} to {number(values['p75'])})"
+
+
+def goals(runs: Runs) -> list[Goal]:
+    """Everything that issue 6 wants to see, in its order."""
+    seen, whole, taken, grown = (runs[name]["figures"] for name in NAMES)
+    same = seen["ratio"][explanation.SAME]
+    bare, map_ = seen["over_bare_forward_pass"], seen["maps"]["correlation"]["min"]
+    p50 = whole["turnaround"]["ratio"]["p50"][PLAIN]
+    rate, share = whole["throughput"]["ratio"][PLAIN], whole["share_of_slowest_stage"]
+    slowest = min(row["ratio"][ORTHANC] for row in taken["rows"])
+    echo = max(row["first_echo_s"] for row in grown["by_rows"])
+    answer = max(row["first_answer_s"] for row in grown["by_rows"])
+    receiver, worker = (_memory(runs, role) for role in ("receive", "work"))
+    return [
+        _at_least("prediction and explanation against torch fp32 with grad-cam, batch 1", 8.0, same, " x"),
+        _at_most("the same, over the runtime's bare forward pass", 1.5, bare, " x"),
+        _at_least(
+            "smallest correlation of both heat maps, {} images".format(seen["maps"]["correlation"]["n"]),
+            0.999,
+            map_,
+            "",
+            6,
+        ),
+        _at_least("turnaround p50, plain node over ours, 10 MB", 4.0, p50, " x"),
+        _at_least("sustained throughput, ours over the plain node's", 5.0, rate, " x"),
+        _at_least("sustained throughput as a share of the slowest stage alone", 60.0, 100.0 * share, " %"),
+        _at_least("ingest with fsync, time of Orthanc over ours, worst of four rows", 1.0, slowest, " x"),
+        _at_most("CPU of an image, 100,000 rows over 100", 1.1, grown["growth"]["rows"], " x"),
+        _at_most("CPU of an image, 64 associations over 1", 1.1, grown["growth"]["associations"], " x"),
+        _at_most("`serve` until the first C-ECHO", 2.0, echo, " s"),
+        _at_most("`serve` until the first answer", 10.0, answer, " s"),
+        _at_most("resident memory of the receiver", 120.0, receiver, " MB"),
+        _at_most("resident memory of the worker", 1200.0, worker, " MB"),
+    ]
+
+
+def _memory(runs: Runs, role: str) -> float:
+    """The highest that any run saw."""
+    told = [runs["node"]["figures"]["memory"], *(row["memory"] for row in runs["growth"]["figures"]["by_rows"])]
+    return max(float(one[role]["rss_mb"]) for one in told)
+
+
+def _at_least(what: str, wanted: float, seen: float, unit: str, digits: int = 3) -> Goal:
+    return Goal(what=what, wanted=f"at least {wanted:g}{unit}", seen=f"{seen:.{digits}g}{unit}", met=seen >= wanted)
+
+
+def _at_most(what: str, wanted: float, seen: float, unit: str) -> Goal:
+    return Goal(what=what, wanted=f"at most {wanted:g}{unit}", seen=f"{number(seen)}{unit}", met=seen <= wanted)
+
+
+def _circumstances(runs: Runs) -> Iterator[tuple[str, ...]]:
+    for run in runs.values():
+        yield (str(run["commit"]), str(run["machine"]["processor"]), str(run["machine"]["cores"]))
+
+
+def draw(runs: Runs, folder: Path) -> None:
+    """Write the charts; each says in its metadata which figures it shows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, chart in {"explanation": _explanation, "node": _node, "ingest": _ingest, "growth": _growth}.items():
+        with mpl.rc_context(_RC):
+            figure = chart(runs[name]["figures"])
+            told = {"Date": None, "Description": digest(runs[name])}
+            figure.savefig(picture(folder, name), format="svg", metadata=told)
+
+
+def picture(folder: Path, name: str) -> Path:
+    """Where a chart lies."""
+    return folder / f"performance-{name}.svg"
+
+
+def digest(run: Mapping[str, Any]) -> str:
+    """What tells the figures of one run from another's."""
+    return hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()
+
+
+def drawn_from(svg: str) -> str | None:
+    """Digest that a chart carries."""
+    found = re.search(r"<dc:description>([0-9a-f]{64})</dc:description>", svg)
+    return found[1] if found else None
+
+
+def _explanation(figures: Mapping[str, Any]) -> Figure:
+    names = (explanation.PASS, explanation.OURS, explanation.ONE, explanation.SAME)
+    colors = (_COLORS[OURS], _COLORS[OURS], _COLORS[ONE_VIEW], _COLORS[PLAIN])
+    figure = Figure(figsize=(6.4, 1.7))
+    _bars(figure.subplots(), names, [figures["ms"][name] for name in names], colors, "ms an image")
+    return figure
+
+
+def _node(figures: Mapping[str, Any]) -> Figure:
+    figure = Figure(figsize=(6.4, 3.4))
+    top, bottom = figure.subplots(2, 1, height_ratios=(3, 6))
+    names = (OURS, ONE_VIEW, PLAIN)
+    colors = [_COLORS[name] for name in names]
+    took = [figures["turnaround"]["ms"][name] for name in names]
+    _bars(top, names, took, colors, "turnaround, ms (bar: median, tick: p95)")
+    for place, one in enumerate(took):
+        top.plot([one["p95"]] * 2, [place - 0.3, place + 0.3], color="black", linewidth=1.0)
+    rates = [figures["throughput"]["images_per_s"][name] for name in names]
+    alone = {f"{stage} alone": {"p50": rate, "p25": rate, "p75": rate} for stage, rate in figures["stages"].items()}
+    shades = [*colors, *["#9fc3cf"] * len(alone)]
+    _bars(bottom, (*names, *alone), [*rates, *alone.values()], shades, "images a second, sustained")
+    return figure
+
+
+def _ingest(figures: Mapping[str, Any]) -> Figure:
+    figure = Figure(figsize=(6.4, 2.4))
+    axes, width = figure.subplots(), 0.27
+    for place, name in enumerate((OURS, ORTHANC, STORESCP)):
+        at = [row + (place - 1) * width for row in range(len(figures["rows"]))]
+        rates = [row["mb_per_s"][name] for row in figures["rows"]]
+        axes.bar(at, rates, width, color=_COLORS[name], label=name)
+        for x, rate in zip(at, rates, strict=True):
+            axes.annotate(number(rate), (x, rate), ha="center", va="bottom", fontsize=7.0)
+    axes.set_xticks(range(len(figures["rows"])), [f"{row['size']}, {_associations(row)}" for row in figures["rows"]])
+    axes.set_ylabel("MB a second")
+    axes.legend()
+    return figure
+
+
+def _growth(figures: Mapping[str, Any]) -> Figure:
+    figure = Figure(figsize=(6.4, 2.4))
+    for axes, key, words in zip(
+        figure.subplots(1, 2),
+        ("cpu_ms_per_image", "ms_per_image"),
+        ("CPU, ms an image", "wall, ms an image"),
+        strict=True,
+    ):
+        for place, associations in enumerate(growth.ASSOCIATIONS):
+            cells = [
+                cell for row in figures["by_rows"] for cell in row["cells"] if cell["associations"] == associations
+            ]
+            values = [cell[key]["p50"] if key == "ms_per_image" else cell[key] for cell in cells]
+            rows = [row["rows"] for row in figures["by_rows"]]
+            axes.plot(rows, values, "o-", color=_SHADES[place], label=_associations({"associations": associations}))
+        axes.set_xscale("log")
+        axes.set_ylim(bottom=0.0)
+        axes.set_xlabel("rows in the ledger")
+        axes.set_ylabel(words)
+        axes.legend(fontsize=7.0)
+    return figure
+
+
+def _associations(row: Mapping[str, Any]) -> str:
+    return "1 association" if row["associations"] == 1 else f"{row['associations']} associations"
+
+
+def _bars(
+    axes: Axes, names: Sequence[str], values: Sequence[Mapping[str, float]], colors: Sequence[str], unit: str
+) -> None:
+    """Horizontal, the first on top, each with its median beside it and a line over the middle half."""
+    medians = [one["p50"] for one in values]
+    around = [[one["p50"] - one["p25"] for one in values], [one["p75"] - one["p50"] for one in values]]
+    axes.barh(range(len(names)), medians, color=list(colors), xerr=around, error_kw={"elinewidth": 0.8})
+    for place, one in enumerate(values):
+        axes.annotate(f" {number(one['p50'])}", (max(one["p75"], one["p50"]), place), va="center", fontsize=8.0)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.set_xlabel(unit)
+
+
+def main() -> None:
+    """Write page and charts."""
+    runs = read()
+    draw(runs, PICTURES)
+    (DOCS / "performance.md").write_text(write(runs), "utf-8")
+    print(DOCS / "performance.md")
+
+
+if __name__ == "__main__":
+    main()
