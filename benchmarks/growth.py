@@ -88,7 +88,7 @@ def _with_rows(
 def main() -> None:
     """Run, and write the figures."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--images", type=int, default=128, help="of each wave")
+    options.add_argument("--images", type=int, default=64, help="of each wave")
     options.add_argument("--rounds", type=int, default=2, help="waves for each number of rows and associations")
     told = options.parse_args()
     with record.scratch() as folder, record.bar() as bar:
