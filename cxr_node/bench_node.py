@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 from cxr_node import bench_figures, machine, trial
-from cxr_node.bench_figures import Role, WholeNode
+from cxr_node.bench_figures import Role, Spread, WholeNode
 from cxr_node.config import STANDARD_KINDS, Config
 from cxr_node.dicom import header
 from cxr_node.node.history import Story
@@ -60,8 +60,8 @@ def measure(folder: Path, files: Sequence[Path], config: Config, told: Told) -> 
         )
         return WholeNode(
             started_in_s=node.started_in_s,
-            one_at_a_time=bench_figures.spread([_turnaround_ms(story) for story in alone]),
-            all_at_once=bench_figures.spread([_turnaround_ms(story) for story in together]),
+            one_at_a_time=_turnaround(alone),
+            all_at_once=_turnaround(together),
             images_per_s=images_per_s(together),
             roles=roles,
             peers_cpu_s_per_1000_images=bench_figures.per_1000(own_s, len(together)),
@@ -110,11 +110,12 @@ def _require_delivered(story: Story, node: trial.Node) -> None:
         raise trial.TrialError(f"a drawn radiograph ended as {row.state}: {why or node.last_words}")
 
 
-def _turnaround_ms(story: Story) -> float:
-    took_ms = trial.turnaround_ms(story)
-    if took_ms is None:
-        raise trial.TrialError("this configuration makes no result of a drawn radiograph")
-    return took_ms
+def _turnaround(stories: Iterable[Story]) -> Spread:
+    """Of those that have results: a destination may want only what not every radiograph gets."""
+    each_ms = [ms for story in stories if (ms := trial.turnaround_ms(story)) is not None]
+    if not each_ms:
+        raise trial.TrialError("this configuration makes no result of the drawn radiographs")
+    return bench_figures.spread(each_ms)
 
 
 def _processes(serve_pid: int) -> dict[str, list[psutil.Process]]:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -128,6 +129,12 @@ def test_a_radiograph_without_an_answer_ends_the_measurement(tmp_path: Path) -> 
         pytest.raises(trial.TrialError, match="ended as REJECTED: view-not-frontal"),
     ):
         bench_node._answered(node, [lateral], lambda _: None)
+
+
+def test_a_configuration_that_makes_no_result_says_so() -> None:
+    without = SimpleNamespace(instance=None, deliveries=[])
+    with pytest.raises(trial.TrialError, match="makes no result"):
+        bench_node._turnaround([without])  # type: ignore[list-item]
 
 
 def test_a_node_that_does_not_start_says_its_last_words(tmp_path: Path) -> None:
