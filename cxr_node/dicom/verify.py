@@ -21,8 +21,9 @@ from cxr_node.dicom.admission import SOP_CLASSES
 from cxr_node.dicom.header import Source
 from cxr_node.dicom.result import SHAPES, Context
 from cxr_node.dicom.verify_facts import Document, Facts
+from cxr_node.dicom.verify_plain import Parsed, Plain, items, read, read_top, text
 from cxr_node.dicom.verify_rules import Flaw, Rule
-from cxr_node.dicom.verify_tree import Item, Parsed, Plain, Report, compare, items, read, read_top, text, tree, walk
+from cxr_node.dicom.verify_tree import Item, Report, compare, tree, walk
 from cxr_node.domain import Artifact, Doubt, Rejected, ResultKind, Verdict
 from cxr_node.errors import InstanceError, UnsoundResultError
 

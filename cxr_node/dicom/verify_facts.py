@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from cxr_node.dicom import carry, result
 from cxr_node.dicom.header import Source
 from cxr_node.dicom.origin import IMPLEMENTATION_CLASS_UID, PROCESSING_EQUIPMENT, PRODUCT
-from cxr_node.dicom.verify_tree import Item, Parsed, Plain, Triple, code, items, plain, text
+from cxr_node.dicom.verify_plain import Parsed, Plain, Triple, code, items, plain, text
+from cxr_node.dicom.verify_tree import Item
 from cxr_node.domain import Finding, Point, Radiograph, ResultKind
 
 

@@ -18,9 +18,10 @@ from cxr_node.dicom import carry, findings, wording
 from cxr_node.dicom.header import Source
 from cxr_node.dicom.origin import IMPLEMENTATION_CLASS_UID
 from cxr_node.dicom.verify_facts import Document, Facts, equipment, software
+from cxr_node.dicom.verify_plain import Plain, code, items, plain, text
 from cxr_node.dicom.verify_recover import near
 from cxr_node.dicom.verify_rules import Rule
-from cxr_node.dicom.verify_tree import Plain, Report, code, items, plain, text, triple
+from cxr_node.dicom.verify_tree import Report, triple
 from cxr_node.domain import Finding, ResultKind
 
 CLASSES = {

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cxr_node.dicom.content import Relation
+from cxr_node.dicom.verify_plain import Plain, text
 from cxr_node.dicom.verify_rules import Rule
-from cxr_node.dicom.verify_tree import Item, Plain, Report, text, walk
+from cxr_node.dicom.verify_tree import Item, Report, walk
 from cxr_node.domain import Verdict
 
 _ABSTAINS = re.compile(r"\buncertain\b|\babstains?\b|\bundetermined\b|\bindeterminate\b", re.IGNORECASE)

@@ -17,7 +17,8 @@ import numpy as np
 from cxr_node.dicom import verify_reading, verify_recover_findings, wording
 from cxr_node.dicom.header import Source
 from cxr_node.dicom.verify_facts import Document, Facts, equipment, modality, procedure, software
-from cxr_node.dicom.verify_tree import Item, Plain, code, items, text, walk
+from cxr_node.dicom.verify_plain import Plain, code, items, text
+from cxr_node.dicom.verify_tree import Item, walk
 from cxr_node.domain import (
     Decision,
     Doubt,

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 from cxr_node.dicom import findings, wording
 from cxr_node.dicom.verify_facts import Document
-from cxr_node.dicom.verify_tree import Item, text, walk
+from cxr_node.dicom.verify_plain import text
+from cxr_node.dicom.verify_tree import Item, walk
 from cxr_node.domain import Scale
 
 _CERTAINTY = re.compile(r"[Cc]ertainty(?: of pneumonia)?:? ([\d.e-]+) %")
