@@ -8,7 +8,6 @@ or code string that its VR forbids is left out, for the archive's validator woul
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Mapping
 from typing import TypeAlias, Union
 
@@ -19,6 +18,8 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 from pydicom.valuerep import PersonName, validate_value
+
+from cxr_node.dicom.part10 import quiet
 
 Attributes: TypeAlias = Mapping[str, Union["Attributes", None]]
 """DICOM keywords; those of a sequence with the attributes of its items."""
@@ -178,8 +179,7 @@ def _encoded(source: Dataset, tag: BaseTag) -> bytes:
     if isinstance(element.value, bytes):
         return element.value
     values = element.value if isinstance(element.value, (list, MultiValue)) else [element.value]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # unknown character sets are not our fault, and are carried
+    with quiet():  # unknown character sets are not our fault, and are carried
         declared = source.original_character_set or source._character_set
         encodings = [declared] if isinstance(declared, str) else list(declared)
         return b"\\".join(_encode(value, encodings) for value in values)

@@ -126,9 +126,15 @@ def polyline(relation: Relation, name: Code, points: Sequence[Point], source: Da
 
 
 def _item(value_type: str, relation: Relation, name: Code | None) -> Dataset:
-    item = Dataset()
-    item.RelationshipType = str(relation)
-    item.ValueType = value_type
+    item = Dataset(dict(_item_elements(value_type, str(relation))))
     if name is not None:
         item.ConceptNameCodeSequence = [coded(name)]
     return item
+
+
+@functools.cache
+def _item_elements(value_type: str, relation: str) -> dict[BaseTag, RawDataElement]:
+    item = Dataset()
+    item.RelationshipType = relation
+    item.ValueType = value_type
+    return {element.tag: _raw(element) for element in item}

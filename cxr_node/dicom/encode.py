@@ -8,7 +8,6 @@ files with it. PS3.10 7.1 File Meta Information; PS3.5 7.1.2 Explicit VR, 7.5 se
 from __future__ import annotations
 
 import struct
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
@@ -17,9 +16,10 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_data_element
 from pydicom.uid import ExplicitVRLittleEndian
-from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
+from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR, EXPLICIT_VR_LENGTH_32
 
 from cxr_node.dicom.origin import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from cxr_node.dicom.part10 import quiet
 
 Element = DataElement | RawDataElement
 _LONG = frozenset(str(vr) for vr in EXPLICIT_VR_LENGTH_32)
@@ -37,11 +37,8 @@ def to_part10_each(dataset: Dataset, names: Sequence[tuple[str, str]]) -> list[b
     """Encode once, and give the result several names: as `to_part10` under each SOP Class and SOP Instance UID."""
     charset = dataset.get("SpecificCharacterSet", "")
     ordered = _ordered(dataset)
-    with warnings.catch_warnings():
-        # A character set unknown to pydicom is carried as it is; our own words are ASCII in any.
-        warnings.filterwarnings("ignore", message="Unknown encoding|Incorrect value for Specific Character Set")
-        before = _parts([each for each in ordered if each.tag < _SOP_CLASS_UID], charset)
-        after = _parts([each for each in ordered if each.tag > _SOP_INSTANCE_UID], charset)
+    before = _parts([each for each in ordered if each.tag < _SOP_CLASS_UID], charset)
+    after = _parts([each for each in ordered if each.tag > _SOP_INSTANCE_UID], charset)
     files = []
     for sop_class_uid, sop_instance_uid in names:
         own = (*_uid(_SOP_CLASS_UID, sop_class_uid), *_uid(_SOP_INSTANCE_UID, sop_instance_uid))
@@ -112,5 +109,9 @@ def _padded(value: bytes, padding: bytes) -> bytes:
 def _by_pydicom(element: Element, charset: str | list[str]) -> bytes:
     buffer = DicomBytesIO()
     buffer.is_little_endian, buffer.is_implicit_VR = True, False
-    write_data_element(buffer, element, charset or None)
+    if str(element.VR) in CUSTOMIZABLE_CHARSET_VR and element.value:
+        with quiet():  # a character set unknown to pydicom is carried as it is
+            write_data_element(buffer, element, charset or None)
+    else:
+        write_data_element(buffer, element)
     return buffer.getvalue()
