@@ -12,17 +12,24 @@ import functools
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event, EventHandlerType
+from pynetdicom.pdu import P_DATA_TF
+from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import T_CONNECT, AddressInformation, AssociationSocket
 
 from cxr_node.config import Address, Destination
 from cxr_node.node.filemeta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from cxr_node.node.outgoing import Message, transmit
 from cxr_node.node.tls import Renewed, client_tls, why
+from cxr_node.node.transport import WaitingSocket, Wake, end_polling
 
 MAX_PDU_BYTES = 131072
 _LATE = 1.25  # pynetdicom's own limit comes first, and says why
@@ -52,10 +59,28 @@ class Wrapping:
         return (self._renewed.context(), self._name) if self._renewed is not None else None
 
 
-class Connection(AssociationSocket):
+class Connection(WaitingSocket):
     """pynetdicom's socket, whose writes do not block for ever and which is closed even if it never connected."""
 
     connected = False
+
+    def __init__(self, assoc: Association, address: AddressInformation) -> None:
+        super().__init__(assoc, address=address)
+        self.wake = Wake()
+        assoc.dul._send = self._send  # type: ignore[method-assign]  # where the PDUs of `store` pass
+        end_polling(assoc, self)
+
+    def _send(self, pdu: Any) -> None:
+        """As pynetdicom's, and all PDUs of a `Message` at once."""
+        items = pdu.presentation_data_value_items if isinstance(pdu, P_DATA_TF) else []
+        message = items[0].presentation_data_value if items else None
+        if not isinstance(message, Message):
+            self.send(pdu.encode())
+        elif self.socket is not None:
+            try:
+                transmit(self.socket, message)
+            except OSError:
+                self.event_queue.put("Evt17")
 
     def connect(self, primitive: T_CONNECT) -> None:
         """Connect, and keep the time limit that pynetdicom takes off."""
@@ -74,6 +99,7 @@ class Connection(AssociationSocket):
         super()._shutdown_socket()
         if connection is not None:
             connection.close()
+        self.wake.close()
 
 
 class Entity(AE):
@@ -122,9 +148,24 @@ class Entity(AE):
     def _create_socket(
         self, assoc: Association, address: AddressInformation, tls_args: TlsArguments | None
     ) -> AssociationSocket:
-        connection = Connection(assoc, address=address)
+        connection = Connection(assoc, address)
         connection.tls_args = tls_args
         return connection
+
+
+def store(association: Association, message: Message) -> C_STORE | None:
+    """Send a C-STORE-RQ and wait for its answer; None where none comes."""
+    association._reactor_checkpoint.clear()  # as pynetdicom does: its other thread must not take the answer
+    while not association._is_paused:
+        time.sleep(0.0001)
+    try:
+        request = P_DATA()
+        request.presentation_data_value_list.append((message.context_id, cast(bytes, message)))
+        association.dul.send_pdu(request)
+        _, answer = association.dimse.get_msg(block=True)
+    finally:
+        association._reactor_checkpoint.set()
+    return answer if isinstance(answer, C_STORE) else None
 
 
 @contextlib.contextmanager

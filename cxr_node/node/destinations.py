@@ -1,27 +1,29 @@
 """Storage SCU: sends result objects to one destination over one association that stays open while there is work.
 
-Knows no ledger and no schedule. Objects travel as they are stored: the bytes of the data set are read from the
-spool and never decoded, but for a peer that speaks Implicit VR only (PS3.4 B, PS3.5 10.1, PS3.7 9.1.1).
+Knows no ledger and no schedule. Objects travel as they are stored: the bytes of the data set that were checked are
+those that leave, cut and never decoded, but for a peer that speaks Implicit VR only (PS3.4 B, PS3.5 10.1, PS3.7 9.1.1).
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
-from pynetdicom import _config, dsutils, evt
+from pynetdicom import dsutils
 from pynetdicom.association import Association
-from pynetdicom.events import Event, EventHandlerType
+from pynetdicom.events import EventHandlerType
 from pynetdicom.presentation import PresentationContext, build_context
 
 from cxr_node.config import Destination
 from cxr_node.domain import ResultKind
-from cxr_node.errors import DeliveryError
-from cxr_node.node.association import Entity, TlsArguments, Wrapping, bury, deadline, diagnose
+from cxr_node.errors import DeliveryError, ResourceError
+from cxr_node.node import filemeta
+from cxr_node.node.association import Entity, TlsArguments, Wrapping, bury, deadline, diagnose, store
+from cxr_node.node.outgoing import Message, store_request
 from cxr_node.node.statuses import Fate, judge
 
 log = logging.getLogger(__name__)
@@ -52,6 +54,8 @@ class Parcel:
     path: Path
     sop_class_uid: str
     size_bytes: int
+    content: bytes = field(default=b"", repr=False, compare=False)
+    """The file's bytes, where they were read already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +147,6 @@ class StorageScu:
     """A Storage SCP as a destination. For one thread."""
 
     def __init__(self, destination: Destination, calling_ae_title: str) -> None:
-        _config.STORE_SEND_CHUNKED_DATASET = True  # from the file, as it is
         self._destination = destination
         self._wrapping = Wrapping(destination)
         self._entity = Entity(calling_ae_title, destination.timeout_s)
@@ -151,7 +154,6 @@ class StorageScu:
         optional = {OPTIONAL_SOP_CLASSES[kind] for kind in destination.send if kind in OPTIONAL_SOP_CLASSES}
         self._sop_classes = {*SOP_CLASSES, *optional}
         self._message_id = 0
-        self._answers_to: int | None = None
 
     def send(self, *rungs: Parcel, choose: Choose = first_of) -> Receipt:
         """C-STORE one object. An association that died while it was idle costs a second try, not a delay."""
@@ -184,41 +186,34 @@ class StorageScu:
     def _open(self, sop_classes: set[str]) -> Association:
         self._association = None
         self._sop_classes |= sop_classes
-        handlers: list[EventHandlerType] = [(evt.EVT_DIMSE_RECV, self._answered)]
         contexts = _contexts(self._sop_classes)
-        self._association = associate(self._entity, self._destination, contexts, self._wrapping, handlers)
+        self._association = associate(self._entity, self._destination, contexts, self._wrapping, [])
         return self._association
 
     def _store(self, association: Association, parcel: Parcel) -> Receipt:
-        payload = _payload(association, parcel)
         self._message_id = self._message_id % _MAX_MESSAGE_ID + 1
-        self._answers_to = None
+        message = _message(association, parcel, self._message_id)
         limit_s = self._destination.timeout_s + parcel.size_bytes / _SLOWEST_BYTES_PER_S
         association.dimse_timeout = 2 * limit_s  # the deadline comes first and ends even a stuck send()
+        if not association.is_established:  # released by the peer a moment ago
+            raise _BrokenError("the association was ended by the destination")
         with deadline(association, limit_s) as passed:
-            try:
-                answer = association.send_c_store(payload, msg_id=self._message_id)
-            except RuntimeError as error:  # released by the peer a moment ago
-                raise _BrokenError("the association was ended by the destination") from error
-        status = answer.get("Status")
-        if status is None:
+            answer = store(association, message)
+        if answer is None or answer.Status is None:
             self._abort(association)
             if passed.is_set():
                 raise DeliveryError(f"no answer within {limit_s:.0f} s", permanent=False)
             raise _BrokenError("the association broke before an answer came")
-        if self._answers_to != self._message_id:
+        if answer.MessageIDBeingRespondedTo != self._message_id:
             self._abort(association)
             raise DeliveryError("the destination answered another message", permanent=False)
-        return _verdict(int(status))
+        return _verdict(int(answer.Status))
 
     def _abort(self, association: Association) -> None:
         self._association = None
         with deadline(association, 1.0):
             association.abort()
         bury(association)
-
-    def _answered(self, event: Event) -> None:
-        self._answers_to = event.message.command_set.get("MessageIDBeingRespondedTo")
 
 
 def proposed(sop_classes: Iterable[str] = SOP_CLASSES) -> list[tuple[str, str]]:
@@ -241,24 +236,30 @@ def _taken(association: Association, rungs: Sequence[Parcel]) -> list[Parcel]:
     raise DeliveryError(f"no presentation context for SOP Class {refused}", permanent=True)
 
 
-def _syntaxes(association: Association, parcel: Parcel) -> set[str]:
-    """Transfer syntaxes of ours that the destination accepted for an object's SOP Class."""
-    accepted = {
-        str(context.transfer_syntax[0])
+def _syntaxes(association: Association, parcel: Parcel) -> dict[str, int]:
+    """Transfer syntaxes of ours that the destination accepted for an object's SOP Class, each with its context."""
+    return {
+        str(context.transfer_syntax[0]): cast(int, context.context_id)
         for context in association.accepted_contexts
-        if context.abstract_syntax == parcel.sop_class_uid
+        if context.abstract_syntax == parcel.sop_class_uid and context.transfer_syntax[0] in (EXPLICIT, IMPLICIT)
     }
-    return accepted & {EXPLICIT, IMPLICIT}
 
 
-def _payload(association: Association, parcel: Parcel) -> Any:
-    """What pynetdicom shall send: the file itself, or its data set in Implicit VR where the peer knows only that."""
-    if EXPLICIT in _syntaxes(association, parcel):
-        return parcel.path
-    meta, offset = dsutils.split_dataset(parcel.path)
-    data_set = dsutils.decode(BytesIO(parcel.path.read_bytes()[offset:]), False, True)
-    data_set.file_meta = cast(Any, meta)
-    return data_set
+def _message(association: Association, parcel: Parcel, message_id: int) -> Message:
+    """The object as it is stored, or in Implicit VR where the peer knows only that."""
+    try:
+        sop_instance_uid, data_set = filemeta.split(parcel.content or parcel.path.read_bytes())
+    except OSError as error:
+        raise ResourceError(f"spool: {error.strerror}") from error
+    except ValueError as error:
+        raise DeliveryError(str(error), permanent=True) from error
+    contexts = _syntaxes(association, parcel)
+    if EXPLICIT not in contexts:
+        data_set = memoryview(dsutils.encode(dsutils.decode(BytesIO(data_set), False, True), True, True) or b"")
+    context_id = contexts.get(EXPLICIT) or contexts[IMPLICIT]
+    longest = association.acceptor.maximum_length or 0
+    command = store_request(parcel.sop_class_uid, sop_instance_uid, message_id)
+    return Message(context_id=context_id, command=command, data_set=data_set, longest=longest)
 
 
 def _verdict(value: int) -> Receipt:

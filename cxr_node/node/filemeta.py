@@ -1,7 +1,8 @@
 """The first bytes of a received object's file: preamble, prefix and File Meta Information (PS3.10 7.1).
 
 Written here, never taken from the network: a preamble may carry a program (CVE-2019-11687), and a stable
-header makes the same data set the same file. Knows no library, only the few bytes that the clause asks for.
+header makes the same data set the same file. Knows no library, only the few bytes that the clause asks for; and
+finds them again in files that are made here.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ IMPLEMENTATION_CLASS_UID = "2.25.270368559297714802618508887961494672406"
 """Of this node, whatever its version: the bytes of a file must not change with an update."""
 IMPLEMENTATION_VERSION_NAME = "CXR_NODE"
 PREAMBLE = bytes(128) + b"DICM"
+_FIRST = len(PREAMBLE) + 12  # behind the group length
 
 
 def file_meta(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> bytes:
@@ -36,3 +38,26 @@ def _text(element: int, vr: bytes, value: str) -> bytes:
     if len(encoded) % 2:
         encoded += b"\0" if vr == b"UI" else b" "
     return struct.pack("<HH2sH", 0x0002, element, vr, len(encoded)) + encoded
+
+
+def split(content: bytes) -> tuple[str, memoryview]:
+    """Tell a file's SOP Instance UID, and where its data set lies.
+
+    Raises
+    ------
+    ValueError : it is no Part 10 file.
+    """
+    view = memoryview(content)
+    if content[128:132] != b"DICM" or content[132:140] != struct.pack("<HH2sH", 0x0002, 0x0000, b"UL", 4):
+        raise ValueError("no Part 10 file")
+    position = _FIRST
+    end, uid = position + struct.unpack_from("<I", content, _FIRST - 4)[0], ""
+    while position < end:
+        _, element, vr, length = struct.unpack_from("<HH2sH", content, position)
+        start = position + 8
+        if vr in (b"OB", b"UN"):  # PS3.5 7.1.2: two bytes reserved, and a length of four
+            length, start = struct.unpack_from("<I", content, start)[0], start + 4
+        if element == 0x0003:
+            uid = bytes(view[start : start + length]).decode("ascii").rstrip("\0 ")
+        position = start + length
+    return uid, view[end:]

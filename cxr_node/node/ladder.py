@@ -6,6 +6,7 @@ Knows no association and no schedule: `destinations` asks which of the rungs tha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from cxr_node.errors import DeliveryError
 from cxr_node.node.destinations import Parcel
@@ -33,14 +34,14 @@ class Ladder:
         known = self.parcels[self._rung]
         parcel = known if known in taken else taken[0]
         rung = self.parcels.index(parcel)
-        self._home.spool.read(Area.RESULTS, self._job.artifact.rungs[rung].content_sha256)
+        content = self._home.spool.read(Area.RESULTS, self._job.artifact.rungs[rung].content_sha256)
         if rung != self._job.rung:
             self._home.spool.note(self._job.artifact.content_sha256, self._job.destination, str(rung))
             if not self._home.ledger.choose(self._job, rung):
                 raise DeliveryError("another process took this delivery over", permanent=False)
         self._rung = rung
         self._begins(parcel.sop_class_uid)
-        return parcel
+        return replace(parcel, content=content)
 
     def _noted(self) -> int:
         """What was chosen before the ledger was lost (`rebuild`); 0 where nothing was."""

@@ -27,7 +27,7 @@ from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 from cxr_node.node.journal import describe
 from cxr_node.node.refusals import Cause, Refusal, Refusals
 from cxr_node.node.tls import Renewed, Shown, shown_by, why
-from cxr_node.node.transport import Checkpoint, GuardedSocket, NotifyingQueue
+from cxr_node.node.transport import GuardedSocket, end_polling
 
 HANDSHAKE_S = 5.0
 """From the connection to the end of the TLS handshake."""
@@ -99,7 +99,7 @@ class GuardedHandler(RequestHandler):
         association = self._caller.association = self._create_association()
         self._connection.shown = shown
         provider = association.dimse = self.server.gate.make_provider(association)
-        self._end_polling(association)
+        end_polling(association, self._connection)
         self.server.opened(association, provider)
         try:
             association.start()
@@ -142,14 +142,6 @@ class GuardedHandler(RequestHandler):
         association.dul.state_machine = _GuardedStateMachine(association.dul, self.server)
         association.acse = gate.make_acse(association)
         return association
-
-    def _end_polling(self, association: Association) -> None:
-        """Let both threads of an association wait until the other, or the peer, has something for them."""
-        checkpoint = association._reactor_checkpoint = Checkpoint()
-        checkpoint.set()
-        association.dul.to_user_queue = NotifyingQueue(checkpoint.tell)
-        association.dimse.msg_queue = NotifyingQueue(checkpoint.tell)
-        association.dul.to_provider_queue = NotifyingQueue(self._connection.wake.set)
 
 
 class _GuardedStateMachine(StateMachine):

@@ -36,6 +36,7 @@ AFTER_ABORT_BYTES = 1024 * 1024
 """What is read and forgotten while the peer has not closed (PS3.8 9.2, Sta13)."""
 WAIT_S = 0.2
 """How long a thread waits for news before it looks at its timers."""
+_TURN_S = 0.001
 
 
 class NotifyingQueue(queue.Queue[Any]):
@@ -122,20 +123,11 @@ class Pace:
         return time.monotonic() - self._begun_at <= self._grace_s + self._bytes / SLOWEST_BYTES_PER_S
 
 
-class GuardedSocket(AssociationSocket):
-    """A connection whose PDUs have a longest length, a deadline, and so a slowest rate."""
+class WaitingSocket(AssociationSocket):
+    """A connection whose thread sleeps until the peer, or its own process, has something for it."""
 
-    def __init__(
-        self, assoc: Association, client_socket: socket.socket, max_pdu_bytes: int, refusals: Refusals
-    ) -> None:
-        super().__init__(assoc, client_socket=client_socket)
-        self.wake = Wake()
-        """Set by who has something to send."""
-        self.shown: Shown | None = None
-        """The peer's certificate."""
-        self._refusals = refusals
-        self._max_pdu_bytes = max_pdu_bytes
-        self._after_abort_bytes = 0
+    wake: Wake
+    """Set by who has something to send."""
 
     @property
     def ready(self) -> bool:
@@ -145,6 +137,7 @@ class GuardedSocket(AssociationSocket):
         """
         connection = self.socket
         if connection is None or not self._is_connected:
+            time.sleep(_TURN_S)
             return False
         if self._pending():
             return True
@@ -164,6 +157,21 @@ class GuardedSocket(AssociationSocket):
     def _pending(self) -> bool:
         """Tell whether TLS has read more than was asked for."""
         return isinstance(self.socket, ssl.SSLSocket) and bool(self.socket.pending())
+
+
+class GuardedSocket(WaitingSocket):
+    """A connection whose PDUs have a longest length, a deadline, and so a slowest rate."""
+
+    def __init__(
+        self, assoc: Association, client_socket: socket.socket, max_pdu_bytes: int, refusals: Refusals
+    ) -> None:
+        super().__init__(assoc, client_socket=client_socket)
+        self.wake = Wake()
+        self.shown: Shown | None = None
+        """The peer's certificate."""
+        self._refusals = refusals
+        self._max_pdu_bytes = max_pdu_bytes
+        self._after_abort_bytes = 0
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Read exactly `nr_bytes`, or fewer where the peer closed.
@@ -223,3 +231,13 @@ class GuardedSocket(AssociationSocket):
         self._refusals.add(Refusal(cause=cause, host=str(peer.address), ae_title=ae_title, detail=detail))
         self.drop()
         raise OSError(detail)
+
+
+def end_polling(association: Association, connection: WaitingSocket) -> None:
+    """Let both threads of an association wait until the other, or the peer, has something for them."""
+    checkpoint = association._reactor_checkpoint = Checkpoint()
+    checkpoint.set()
+    association.dul.to_user_queue = NotifyingQueue(checkpoint.tell)
+    association.dimse.msg_queue = NotifyingQueue(checkpoint.tell)
+    association.dul.to_provider_queue = NotifyingQueue(connection.wake.set)
+    association.dul._run_loop_delay = 0.0  # `ready` has waited

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pynetdicom
 import pytest
-from pynetdicom import AE, acse, association, dimse, dul, fsm, transport
+from pynetdicom import AE, acse, association, dimse, dul, fsm, pdu, transport
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
 from cxr_node.node import history
@@ -75,7 +75,12 @@ OVERRIDDEN = {
         "send_msg": "(self, primitive, context_id)",
         "get_msg": "(self, block=False)",
     },
-    dul.DULServiceProvider: {"kill_dul": "(self)", "receive_pdu": "(self, wait=False, timeout=None)"},
+    dul.DULServiceProvider: {
+        "kill_dul": "(self)",
+        "receive_pdu": "(self, wait=False, timeout=None)",
+        "send_pdu": "(self, primitive)",
+        "_send": "(self, pdu)",
+    },
     association.Association: {"kill": "(self)", "abort": "(self, block=True)", "set_socket": "(self, socket)"},
     AE: {"_create_socket": "(self, assoc, address, tls_args)"},
 }
@@ -88,7 +93,12 @@ SOURCES = [
     (dul.DULServiceProvider.receive_pdu, "self.to_user_queue.get("),
     (dul.DULServiceProvider.run_reactor, "self.state_machine.do_action(event)"),
     (dul.DULServiceProvider.run_reactor, "if self._process_recv_primitive()"),  # before it reads
+    (dul.DULServiceProvider.run_reactor, "time.sleep(self._run_loop_delay)"),
     (dul.DULServiceProvider.__init__, "self.event_queue"),
+    (fsm.DT_1, "dul._send(P_DATA_TF(primitive))"),
+    (pdu.P_DATA_TF.from_primitive, "presentation_data_value.presentation_data_value = item[1]"),
+    (fsm.AA_4, "assoc.dimse.msg_queue.put((None, None))"),
+    (association.Association.send_c_store, "while not self._is_paused"),
     (dul.DULServiceProvider.__init__, "self.socket"),
     (dul.DULServiceProvider.kill_dul, "self._kill_thread = True"),
     (acse.ACSE.negotiate_association, "self._negotiate_as_acceptor()"),
