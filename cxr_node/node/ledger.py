@@ -90,7 +90,7 @@ class Ledger:
     def claim_instance(self, owner: str, lease_s: float) -> Job | None:
         """Lease the instance that is to be judged next: the most urgent, then the oldest."""
         waiting = instances.c.state == InstanceState.RECEIVED
-        with self.database.writing() as connection:
+        with self.database.leasing() as connection:
             claimed = claim(connection, instances, waiting, owner, lease_s, self.now())
         if claimed is None:
             return None
@@ -103,7 +103,7 @@ class Ledger:
     def claim_delivery(self, destination: str, owner: str, lease_s: float) -> DeliveryJob | None:
         """Lease the delivery that is due next at a destination: the most urgent, then the oldest."""
         waiting = sa.and_(deliveries.c.destination == destination, IS_OPEN)
-        with self.database.writing() as connection:
+        with self.database.leasing() as connection:
             claimed = claim(connection, deliveries, waiting, owner, lease_s, self.now())
             if claimed is None:
                 return None
@@ -120,7 +120,7 @@ class Ledger:
     def extend(self, job: Job | DeliveryJob, lease_s: float) -> bool:
         """Work takes longer; False where the lease is lost."""
         table = instances if isinstance(job, Job) else deliveries
-        with self.database.writing() as connection:
+        with self.database.leasing() as connection:
             return extend(connection, table, job.claim, self.now() + timedelta(seconds=lease_s))
 
     def release(self, job: Job, *, delay_s: float, detail: str, forgive: bool = False) -> bool:
