@@ -68,6 +68,12 @@ class PlainModel:
             self.map_of(plain[None, None]),
         )
 
+    def seen_at_once(self, plain: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Float]:
+        """The same in one call of the package: simpler, and slower, for every view goes backward."""
+        maps = self.cam(input_tensor=views(plain), targets=self.targets)
+        logits = self.cam.outputs
+        return self._calibrated(logits), self._calibrated(logits.mean(dim=0, keepdim=True)), maps[0]
+
     def map_of(self, shown: torch.Tensor) -> Float:
         """Grad-CAM of prepared images, (1, 1, size_px, size_px) -> (size_px, size_px), peak 1."""
         found: Float = self.cam(input_tensor=shown, targets=self.targets)[0]
