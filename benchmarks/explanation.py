@@ -141,6 +141,7 @@ def maps(plain: PlainModel, ours: ProfilePredictor, told: argparse.Namespace, ba
 
     What our runtime computes is compared, before `gradcam.on_source_grid` blanks cold maps and rounds steps.
     """
+    torch.set_num_threads(1)  # two libraries' threads in one process, and nothing is timed here
     task = bar.add_task("maps of both", total=told.maps)
     found, differences = [], []
     for _, radiograph in zip(range(told.maps), radiographs(told, ours), strict=False):

@@ -67,7 +67,7 @@ def _circumstances(scratch: Path) -> dict[str, Any]:
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["python", "-m", f"benchmarks.{module}", *sys.argv[1:]]),
         "version": __version__,
-        "commit": _said("git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"),
+        "commit": _commit(),
         "machine": {
             "processor": _processor_name(),
             "cores": processor().cores,
@@ -81,6 +81,14 @@ def _circumstances(scratch: Path) -> dict[str, Any]:
         },
         "versions": versions(LIBRARIES) | {name: _program(*command) for name, command in _PROGRAMS.items()},
     }
+
+
+def _commit() -> str | None:
+    """What was measured; the results of the run before do not make it another one."""
+    git = ("git", "-C", str(RESULTS.parent.parent))
+    changed = _said(*git, "status", "--porcelain", "--", "cxr_node", "weights", "benchmarks/*.py")
+    head = _said(*git, "rev-parse", "--short", "HEAD")
+    return f"{head}-changed" if head and changed else head
 
 
 def _processor_name() -> str:
