@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable
@@ -64,12 +65,9 @@ def measure(folder: Path, told: argparse.Namespace, bar: Progress) -> dict[str, 
         figures: dict[str, Any] = {"object_bytes": images.size_bytes}
         figures["result_bytes"] = {one.node.name: _warm_up(one) for one in nodes}
         figures["turnaround"] = turnaround(nodes, told.one_by_one, bar)
-        figures["throughput"] = throughput(nodes, told, bar)
+        figures |= sustained(nodes, folder, told, bar)
         figures["memory"] = memory.by_role(nodes[0].node)
-    figures["stages"] = stages(folder / "stages", images, told, bar)
-    slowest = min(figures["stages"].values())
-    sustained = figures["throughput"]["images_per_s"][OURS]["p50"]
-    return figures | {"share_of_slowest_stage": sustained / slowest}
+    return figures
 
 
 def _started(name: str, folder: Path, to: int) -> AbstractContextManager[Peer]:
@@ -101,41 +99,46 @@ def turnaround(nodes: list[Contender], images: int, bar: Progress) -> dict[str, 
     return {"ms": ms, "ratio": ratios}
 
 
-def throughput(nodes: list[Contender], told: argparse.Namespace, bar: Progress) -> dict[str, Any]:
-    """Waves over several associations, to one node and then to the next; from first byte to last result."""
+def sustained(nodes: list[Contender], folder: Path, told: argparse.Namespace, bar: Progress) -> dict[str, Any]:
+    """Waves over several associations, to one node and then to the next, then to each stage of ours alone."""
     waves = {OURS: told.images, PLAIN: told.plain_images, ONE_VIEW: told.plain_images}
-    task = bar.add_task("throughput", total=told.rounds * sum(waves.values()))
+    task = bar.add_task("throughput, and each stage alone", total=told.rounds * (sum(waves.values()) + told.images))
+    alone: dict[str, list[float]] = {}
     rates: dict[str, list[float]] = {name: [] for name in waves}
     cpu_s: dict[str, list[float]] = {name: [] for name in waves}
-    for _ in range(told.rounds):
+    for number in range(told.rounds):
         for one in nodes:
             name, used = one.node.name, one.node.cpu_s()
             sent = sending.flood(one.node, one.next(waves[name]), told.associations, lambda: bar.advance(task))
             took_s = (one.last_result_ns() - min(each.begun_ns for each in sent)) / 1e9
             rates[name].append(waves[name] / took_s)
             cpu_s[name].append((one.node.cpu_s() - used) / waves[name])
+        for stage, rate in stages(folder / str(number), nodes[0].images, told).items():
+            alone.setdefault(stage, []).append(rate)
+        bar.advance(task, told.images)
     per_s = {name: spread(values) for name, values in rates.items()}
-    return {
+    by_stage = {stage: spread(values) for stage, values in alone.items()}
+    throughput = {
         "associations": told.associations,
         "images": waves,
         "images_per_s": per_s,
         "cpu_s_per_image": {name: spread(values) for name, values in cpu_s.items()},
         "ratio": {name: ratio(per_s[OURS]["p50"], per_s[name]["p50"]) for name in (PLAIN, ONE_VIEW)},
     }
+    share = ratio(per_s[OURS]["p50"], min(one["p50"] for one in by_stage.values()))
+    return {"throughput": throughput, "stages": by_stage, "share_of_slowest_stage": share}
 
 
-def stages(folder: Path, images: Images, told: argparse.Namespace, bar: Progress) -> dict[str, float]:
+def stages(folder: Path, images: Images, told: argparse.Namespace) -> dict[str, float]:
     """Images a second of receive, work and deliver, each running alone on what the one before left."""
-    task = bar.add_task("each stage alone", total=3 * told.images)
     with peers.receive(folder) as receiver:
-        sent = sending.flood(receiver, images.several(1, told.images), told.associations, lambda: bar.advance(task))
+        sent = sending.flood(receiver, images.several(1, told.images), told.associations)
     with Destination() as to:
         with peers.alone(folder, "work", to.port):
             settled = _until(lambda: _settled_at_s(folder), told.images)
-        bar.advance(task, told.images)
         with peers.alone(folder, "deliver", to.port):
             arrivals = to.wait(told.images * RESULTS[OURS])
-        bar.advance(task, told.images)
+    shutil.rmtree(folder)
     delivered = sorted(arrival.acknowledged_ns / 1e9 for arrival in arrivals)[:: RESULTS[OURS]]
     return {
         "receive": told.images / sending.took_s(sent),
@@ -165,7 +168,7 @@ def main() -> None:
     options.add_argument("--one-by-one", type=int, default=60, help="images of the turnaround")
     options.add_argument("--images", type=int, default=200, help="images of a wave to our node")
     options.add_argument("--plain-images", type=int, default=40, help="images of a wave to a plain node")
-    options.add_argument("--rounds", type=int, default=3, help="waves to each node")
+    options.add_argument("--rounds", type=int, default=2, help="waves to each node")
     options.add_argument("--associations", type=int, default=8)
     told = options.parse_args()
     with record.scratch() as folder, record.bar() as bar:

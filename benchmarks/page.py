@@ -166,7 +166,7 @@ def _node(figures: Mapping[str, Any]) -> Figure:
     for place, one in enumerate(took):
         top.plot([one["p95"]] * 2, [place - 0.3, place + 0.3], color="black", linewidth=1.0)
     rates = [figures["throughput"]["images_per_s"][name] for name in names]
-    alone = {f"{stage} alone": {"p50": rate, "p25": rate, "p75": rate} for stage, rate in figures["stages"].items()}
+    alone = {f"{stage} alone": rate for stage, rate in figures["stages"].items()}
     shades = [*colors, *["#9fc3cf"] * len(alone)]
     _bars(bottom, (*names, *alone), [*rates, *alone.values()], shades, "images a second, sustained")
     return figure
