@@ -23,7 +23,8 @@ from cxr_node.domain import ResultKind
 from cxr_node.errors import DeliveryError, ResourceError
 from cxr_node.node import filemeta
 from cxr_node.node.association import Entity, TlsArguments, Wrapping, bury, deadline, diagnose, store
-from cxr_node.node.outgoing import Message, store_request
+from cxr_node.node.commands import store_request
+from cxr_node.node.outgoing import Message
 from cxr_node.node.statuses import Fate, judge
 
 log = logging.getLogger(__name__)

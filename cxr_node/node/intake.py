@@ -13,16 +13,14 @@ from __future__ import annotations
 import re
 import time
 from enum import IntEnum
-from io import BytesIO
 from typing import Any
 
 from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_STORE
-from pynetdicom.dsutils import decode
 from pynetdicom.pdu_primitives import P_DATA
 
 from cxr_node.domain import Priority
 from cxr_node.errors import ContradictionError, CxrNodeError, InstanceError, LedgerLostError, ResourceError
+from cxr_node.node import commands
 from cxr_node.node.journal import describe
 from cxr_node.node.listener import Provider
 from cxr_node.node.refusals import Cause, Refusal, Refusals
@@ -46,9 +44,9 @@ MAX_WAITING = 8
 """Requests of one association that wait for an answer; nobody may send more than one (PS3.7 D.3.3.3)."""
 MESSAGE_GRACE_S = 60.0
 """A message that was begun must be complete after this and its length over the slowest rate."""
-_NO_DATA_SET = 0x0101
-_PRIORITIES = {0: Priority.MEDIUM, 1: Priority.HIGH, 2: Priority.LOW}  # PS3.7 9.3.1.1, (0000,0700)
+_PRIORITIES = {code: priority for priority, code in commands.PRIORITIES.items()}
 _IS_COMMAND, _IS_LAST = 1, 2  # PS3.8 E.2, message control header
+_PDV_HEAD_BYTES = 6  # PS3.8 9.3.5.1, E.2: length, context, control
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 
@@ -140,7 +138,10 @@ class StorageProvider(Provider):
             raise ProtocolError("a message that came too slowly")
 
     def _obey(self, context_id: int, encoded: bytes) -> None:
-        command = _decode_command(encoded)
+        try:
+            command: dict[str, Any] = dict(commands.read(encoded))
+        except ValueError as error:
+            raise ProtocolError(str(error)) from error
         match command.get("CommandField"):
             case CommandField.C_STORE_RQ:
                 self._begin(self._read(context_id, command), has_data=has_data_set(command))
@@ -244,12 +245,17 @@ class StorageProvider(Provider):
     def _respond(self, request: StoreRequest, status: int) -> None:
         if not self.assoc.is_established:
             return  # the peer has gone; it will send again
-        response = C_STORE()
-        response.MessageIDBeingRespondedTo = request.message_id
-        response.AffectedSOPClassUID = request.sop_class_uid if is_uid(request.sop_class_uid) else None
-        response.AffectedSOPInstanceUID = request.sop_instance_uid if is_uid(request.sop_instance_uid) else None
-        response.Status = status
-        self.send_msg(response, request.context_id)
+        sop_class_uid, sop_instance_uid = (
+            uid if is_uid(uid) else "" for uid in (request.sop_class_uid, request.sop_instance_uid)
+        )
+        response = commands.store_response(sop_class_uid, sop_instance_uid, request.message_id, status)
+        step = max(1, (self.maximum_pdu_size or len(response) + _PDV_HEAD_BYTES) - _PDV_HEAD_BYTES)
+        for start in range(0, len(response), step):
+            last = _IS_LAST if start + step >= len(response) else 0
+            answer = P_DATA()
+            pdv = bytes([_IS_COMMAND | last]) + response[start : start + step]
+            answer.presentation_data_value_list.append((request.context_id, pdv))
+            self.dul.send_pdu(answer)
 
 
 def control(pdv: memoryview) -> tuple[bool, bool]:
@@ -264,16 +270,9 @@ def _priority(code: Any) -> Priority:
 
 def has_data_set(command: dict[str, Any]) -> bool:
     """Tell whether a data set follows the command (PS3.7 E.1)."""
-    return command.get("CommandDataSetType") != _NO_DATA_SET
+    return command.get("CommandDataSetType") != commands.NO_DATA_SET
 
 
 def is_uid(value: str) -> bool:
     """PS3.5 9.1, but for leading zeros, which some devices write."""
     return len(value) <= 64 and _UID.fullmatch(value) is not None
-
-
-def _decode_command(encoded: bytes) -> dict[str, Any]:
-    """Elements of a command set by keyword (PS3.7 6.3.1: Implicit VR Little Endian)."""
-    command = decode(BytesIO(encoded), is_implicit_vr=True, is_little_endian=True)
-    values = {element.keyword: element.value for element in command}
-    return {keyword: value if isinstance(value, int) else str(value) for keyword, value in values.items()}

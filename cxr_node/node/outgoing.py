@@ -1,7 +1,6 @@
-"""A C-STORE-RQ as it leaves: its command set made here, its data set cut into PDVs and not copied.
+"""A message with its data set as it leaves: cut into PDVs, not copied.
 
-Knows no association. PS3.7 9.3.1.1 (C-STORE-RQ), 6.3.1 (command sets are in Implicit VR Little Endian),
-PS3.8 9.3.5 (P-DATA-TF), E.2 (message control header).
+Knows no association. PS3.8 9.3.5 (P-DATA-TF), E.2 (message control header).
 """
 
 from __future__ import annotations
@@ -41,20 +40,6 @@ class Message:
                 yield piece
 
 
-def store_request(sop_class_uid: str, sop_instance_uid: str, message_id: int) -> bytes:
-    """Encode the command set of a C-STORE-RQ of medium priority."""
-    values = {
-        0x0002: _even(sop_class_uid),
-        0x0100: struct.pack("<H", 0x0001),
-        0x0110: struct.pack("<H", message_id),
-        0x0700: struct.pack("<H", 0x0000),
-        0x0800: struct.pack("<H", 0x0001),
-        0x1000: _even(sop_instance_uid),
-    }
-    elements = b"".join(struct.pack("<HHI", 0, element, len(value)) + value for element, value in values.items())
-    return struct.pack("<HHII", 0, 0, 4, len(elements)) + elements
-
-
 def transmit(connection: socket.socket, message: Message) -> None:
     """Write a message; raises OSError where the peer has gone, or reads too slowly."""
     pieces = message.pieces()
@@ -69,7 +54,3 @@ def transmit(connection: socket.socket, message: Message) -> None:
                 sent -= len(some.pop(0))
             if some:
                 some[0] = memoryview(some[0])[sent:]
-
-
-def _even(uid: str) -> bytes:
-    return uid.encode("ascii") + b"\0" * (len(uid) % 2)

@@ -21,10 +21,10 @@ from cxr_node.config import Address
 from cxr_node.domain import Priority
 from cxr_node.errors import DeliveryError, InstanceError, ResourceError
 from cxr_node.node.association import TlsArguments, diagnose
+from cxr_node.node.commands import PRIORITIES
 
 VERIFICATION = "1.2.840.10008.1.1"
 _MAX_PDU_BYTES = 131072
-_PRIORITIES = {Priority.MEDIUM: 0, Priority.HIGH: 1, Priority.LOW: 2}  # PS3.7 9.3.1.1
 _MAX_CONTEXTS = 128  # PS3.8 9.3.2.2: odd identifiers 1 to 255
 
 
@@ -115,7 +115,7 @@ def _store(association: Association, path: Path, address: Address, priority: Pri
     if not association.is_established:
         raise DeliveryError(f"{address} ended the association", permanent=False)
     try:
-        answer = association.send_c_store(path, priority=_PRIORITIES[priority])
+        answer = association.send_c_store(path, priority=PRIORITIES[priority])
     except ValueError:
         return Sent(path=path, status=None, sentence="the peer takes no such SOP class in this transfer syntax")
     if "Status" not in answer:

@@ -36,7 +36,7 @@ AFTER_ABORT_BYTES = 1024 * 1024
 """What is read and forgotten while the peer has not closed (PS3.8 9.2, Sta13)."""
 WAIT_S = 0.2
 """How long a thread waits for news before it looks at its timers."""
-_TURN_S = 0.001
+_TURN_S, _CLOSED_TURN_S = 0.001, 0.01
 
 
 class NotifyingQueue(queue.Queue[Any]):
@@ -84,10 +84,15 @@ class Wake:
 
 
 class Checkpoint(threading.Event):
-    """The event that an association's thread passes on every turn: it waits there until there is news."""
+    """The event that an association's thread passes on every turn: it waits there until there is news.
 
-    def __init__(self) -> None:
+    Who sends a request closes it, and waits until the thread says that it is here. A thread of pynetdicom's that has
+    served an N-EVENT-REPORT says that it is not, and so it is said again as long as it is true.
+    """
+
+    def __init__(self, association: Association) -> None:
         super().__init__()
+        self._association = association
         self._news = threading.Event()
 
     def tell(self) -> None:
@@ -99,11 +104,18 @@ class Checkpoint(threading.Event):
         super().set()
         self._news.set()
 
+    def clear(self) -> None:
+        """As the base class; that somebody closes it is news too."""
+        super().clear()
+        self._news.set()
+
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for news, but not for long; then as the base class."""
         self._news.wait(WAIT_S)
         self._news.clear()
-        return super().wait(timeout)
+        while not super().wait(_CLOSED_TURN_S):
+            self._association._is_paused = True
+        return True
 
 
 class Pace:
@@ -235,7 +247,7 @@ class GuardedSocket(WaitingSocket):
 
 def end_polling(association: Association, connection: WaitingSocket) -> None:
     """Let both threads of an association wait until the other, or the peer, has something for them."""
-    checkpoint = association._reactor_checkpoint = Checkpoint()
+    checkpoint = association._reactor_checkpoint = Checkpoint(association)
     checkpoint.set()
     association.dul.to_user_queue = NotifyingQueue(checkpoint.tell)
     association.dimse.msg_queue = NotifyingQueue(checkpoint.tell)

@@ -17,7 +17,7 @@ from pynetdicom.pdu import P_DATA_TF
 
 from cxr_node.config import Address
 from cxr_node.domain import ResultKind
-from cxr_node.node import filemeta, outgoing
+from cxr_node.node import commands, filemeta, outgoing
 from cxr_node.node.destinations import Parcel, link
 from cxr_node.node.outgoing import Message
 from tests.node import peers
@@ -26,7 +26,7 @@ UID = "1.2.840.10008.5.1.4.1.1.7"
 
 
 def message(data_set: bytes, longest: int) -> Message:
-    command = outgoing.store_request(UID, "2.25.17", 65535)
+    command = commands.store_request(UID, "2.25.17", 65535)
     return Message(context_id=5, command=command, data_set=memoryview(data_set), longest=longest)
 
 

@@ -99,6 +99,7 @@ SOURCES = [
     (pdu.P_DATA_TF.from_primitive, "presentation_data_value.presentation_data_value = item[1]"),
     (fsm.AA_4, "assoc.dimse.msg_queue.put((None, None))"),
     (association.Association.send_c_store, "while not self._is_paused"),
+    (association.Association._serve_request, "self._is_paused = False"),
     (dul.DULServiceProvider.__init__, "self.socket"),
     (dul.DULServiceProvider.kill_dul, "self._kill_thread = True"),
     (acse.ACSE.negotiate_association, "self._negotiate_as_acceptor()"),
