@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import ValidationError
 
-from cxr_node import cli_bench, cli_import, cli_rebuild, cli_results, cli_training, loading, show
+from cxr_node import allocator, cli_bench, cli_import, cli_rebuild, cli_results, cli_training, loading, show
 from cxr_node import config as configuration
 from cxr_node.command import DEFAULT_CONFIG, EX_CONFIG, AsJson, ConfigFile, Urgency, app, command, err, out, say_json
 from cxr_node.config import Address, Config
@@ -69,6 +69,7 @@ def receive(config: ConfigFile = DEFAULT_CONFIG) -> None:
 
     settings = configuration.load(config)
     _begin()
+    allocator.share_one_heap()
     stop, notifier = service.stop_event(), service.Notifier()
     syntaxes = tuple(syntax.uid for syntax in decoders.transfer_syntaxes())
     with audit.recording(settings, "receive") as record:

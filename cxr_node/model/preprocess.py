@@ -114,11 +114,23 @@ def standardise(images: Floats) -> Floats:
     rows, cols = (side // 2 * 2 for side in images.shape[1:])
     even = images[:, :rows, :cols]
     means = (even[:, ::2, ::2] + even[:, ::2, 1::2] + even[:, 1::2, ::2] + even[:, 1::2, 1::2]) * np.float32(0.25)
-    low, high = np.quantile(means.reshape(len(images), -1), (LOW_QUANTILE, HIGH_QUANTILE), axis=1).astype(np.float32)
+    ordered = np.sort(
+        means.reshape(len(images), -1), axis=1
+    )  # numpy's quantile of 9,216 values takes four times as long
+    low, high = (_quantile(ordered, share) for share in (LOW_QUANTILE, HIGH_QUANTILE))
     clipped = np.clip(images, low[:, None, None], high[:, None, None])
     centred = clipped - clipped.mean(axis=(1, 2), keepdims=True, dtype=np.float64).astype(np.float32)
     spread = np.sqrt(np.square(centred).mean(axis=(1, 2), keepdims=True, dtype=np.float64)).astype(np.float32)
     return np.asarray(centred / np.maximum(spread, np.float32(SMALLEST_SPREAD)), dtype=np.float32)
+
+
+def _quantile(ordered: Floats, share: float) -> Floats:
+    """Take a quantile of each sorted row, linear between neighbours: (batch, values) -> (batch,)."""
+    place = share * (ordered.shape[1] - 1)
+    below = int(place)
+    above = min(below + 1, ordered.shape[1] - 1)
+    quantile: Floats = ordered[:, below] + (ordered[:, above] - ordered[:, below]) * np.float32(place - below)
+    return quantile
 
 
 def views(prepared: Floats, normalisation: Normalisation = Normalisation.STANDARDISED) -> Floats:

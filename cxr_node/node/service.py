@@ -27,6 +27,7 @@ _FIRST_DELAY_S = 0.5
 _MAX_DELAY_S = 30.0
 _HEALTHY_AFTER_S = 60.0  # who lived that long starts again with the first delay
 _LOOK_EVERY_S = 0.2
+_HEAD_START_S = 0.3  # of the receiver, for whom a PACS waits, when the ledger is checked and cores are few
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -113,7 +114,8 @@ def supervise(commands: Iterable[Command], stop: threading.Event, notifier: Noti
     exit status : 0 after a stop; 78 as soon as one command refuses its configuration.
     """
     notifier = notifier or Notifier()
-    children = [_Child(command=command) for command in commands]
+    now = time.monotonic()
+    children = [_Child(command=each, due_at=now + place * _HEAD_START_S) for place, each in enumerate(commands)]
     status = 0
     try:
         notifier.ready()

@@ -11,7 +11,7 @@ import pytest
 
 PROGRAM = """
 import resource, threading
-from cxr_node import loading
+from cxr_node import allocator
 def faults():
     def images():
         for _ in range(20):
@@ -20,7 +20,7 @@ def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     images()
     return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 20
-loading.keep_freed_memory()
+allocator.keep_freed()
 print(faults())
 """
 
