@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cxr_node import config as configuration
-from cxr_node import show, show_bench
+from cxr_node import show
 from cxr_node.command import AsJson, command, out, say_json
 from cxr_node.config import Config
 from cxr_node.errors import DataError
@@ -34,8 +32,11 @@ def bench(
     as_json: AsJson = False,
 ) -> None:
     """Measure what this machine does with the node's work: speed, turnaround, processor, memory."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     from cxr_node import bench as room
-    from cxr_node import bench_chart
+    from cxr_node import bench_chart, show_bench
 
     settings = _settings(config, profile)
     try:
