@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from cxr_node.config import Listen
-from cxr_node.machine import Clock, Confinement, Limits, Memory, Processor
+
+if TYPE_CHECKING:
+    from cxr_node.machine import Clock, Confinement, Limits, Memory, Processor
 
 GIB = 1024**3
 THREADS_EACH = 3

@@ -135,6 +135,8 @@ def doctor_line(readings: Sequence[Reading]) -> Text:
 
 def sending(paths: Sequence[Path], store: Callable[[Sequence[Path], Callable[[Sent], None]], None]) -> int:
     """Store files with a bar, tell of each that failed; returns how many did."""
+    from rich.progress import Progress
+
     console = Console(stderr=True, highlight=False)
     failures = 0
     with Progress(console=console, transient=True) as bar:
