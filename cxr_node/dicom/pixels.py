@@ -7,6 +7,7 @@ bits); the gray scale is `grayscale`'s, the codecs are `decoders`'.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from hashlib import sha256
 from typing import Any
@@ -56,12 +57,15 @@ def decode(source: Source, rules: Admission) -> Radiograph:
     padding = _padding(source, stored, layout)
     shown = show(source, stored, partial(_counts, patterns, padding))
     shown.table[padding] = 0.0
+    with ThreadPoolExecutor(1, "digest") as beside:  # as long as the table's look-up, which leaves a core free
+        digest = beside.submit(_digest, patterns, shown.table)
+        pixels = _looked_up(shown.table.astype(np.float32), patterns)
     return Radiograph(
-        pixels=_looked_up(shown.table.astype(np.float32), patterns),
+        pixels=pixels,
         pixel_aspect=_pixel_aspect(source),
         view=source.view,
         remarks=shown.remarks,
-        pixel_sha256=_digest(patterns, shown.table),
+        pixel_sha256=digest.result(),
     )
 
 

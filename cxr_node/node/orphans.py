@@ -4,7 +4,32 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 from pathlib import Path
+
+
+def create(folder: Path) -> tuple[int, Path]:
+    """Open a new file for writing, under a name of its own, and hold its lock.
+
+    Between creation and lock another process's sweep may find it and take it for an orphan: then another is made.
+
+    Raises
+    ------
+    OSError : the disk is full, gone or broken.
+    """
+    while True:
+        path = folder / f"{secrets.token_hex(16)}.part"
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(file).st_nlink:
+                return file, path
+        except BlockingIOError:
+            pass
+        except OSError:
+            os.close(file)
+            raise
+        os.close(file)
 
 
 def remove(path: Path) -> bool:

@@ -14,10 +14,8 @@ Names never come from outside: no UID of a peer is ever part of a path.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
-import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -65,12 +63,10 @@ class Part:
     """A file that is being written; one thread at a time. It is stored whole or discarded, never half."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / f"{secrets.token_hex(16)}.part"
         self.size_bytes = 0
         self._digest = hashlib.sha256()
         with _disk():
-            self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._file, self.path = orphans.create(folder)
 
     def write(self, content: bytes | memoryview) -> None:
         """Append.
@@ -179,14 +175,23 @@ class Spool:
         ------
         SpoolCorruptError : the file is missing, truncated or changed.
         """
+        content = self.load(area, sha256)
+        self.require_whole(area, sha256, content)
+        return content
+
+    def load(self, area: Area, sha256: str) -> bytes:
+        """As `read`, unchecked: `require_whole` comes before anything is made of it."""
         try:
             with _disk():
-                content = self.locate(area, sha256).read_bytes()
+                return self.locate(area, sha256).read_bytes()
         except FileNotFoundError as error:
             raise SpoolCorruptError(f"{area}/{sha256[:12]} is missing in the spool") from error
+
+    @staticmethod
+    def require_whole(area: Area, sha256: str, content: bytes) -> None:
+        """Refuse what was truncated or changed since it was stored: SpoolCorruptError."""
         if hashlib.sha256(content).hexdigest() != sha256:
             raise SpoolCorruptError(f"{area}/{sha256[:12]} does not have the bytes that were stored")
-        return content
 
     def received_at(self, sha256: str) -> datetime:
         """Tell when an object was received for the first time, to the microsecond, as its results repeat it.

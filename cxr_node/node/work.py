@@ -13,7 +13,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -69,6 +70,8 @@ def run(
     try:
         predictor = load_predictor()
         with Bell(config.spool.path, Role.WORK) as bell, office(ledger, config.spool.path, Role.WORK) as owner:
+            if swept := spool.sweep():  # of results that a killed worker was writing
+                log.warning("swept unfinished files=%d", swept)
             notifier.ready()
             log.info("ready owner=%s", owner)
             worker, lease_s = Worker(config, ledger, spool, owner, predictor, process), config.work.lease_s
@@ -175,9 +178,14 @@ class Worker(Generic[P]):
         return _settled(self.ledger.settle_dead(job, death, detail), f"dead reason={death}")
 
     def _judge(self, job: Job) -> str:
-        content = self.spool.read(Area.OBJECTS, job.content_sha256)
+        content = self.spool.load(Area.OBJECTS, job.content_sha256)
         precedent = history.precedent(self.ledger, job)
-        outcome = self.process(content, job.origin, self.predictor, self.config, precedent)
+        with ThreadPoolExecutor(1, "digest") as beside:  # 5 ms of 10 MB, which another core has free
+            whole = beside.submit(self.spool.require_whole, Area.OBJECTS, job.content_sha256, content)
+            try:
+                outcome = self.process(content, job.origin, self.predictor, self.config, precedent)
+            finally:
+                whole.result()  # before anything is made of the outcome, whatever it is
         match outcome:
             case Rejected():
                 return _settled(self.ledger.settle_rejected(job, outcome), f"rejected reason={outcome.reason}")
@@ -187,10 +195,18 @@ class Worker(Generic[P]):
     def _report(self, job: Job, reported: Reported) -> str:
         """Results are durable before the ledger speaks of them, and due at the destinations when it does."""
         wanted = {destination.name: destination.send for destination in self.config.destinations}
-        stored = [self._store(artifact) for artifact in reported.artifacts]
+        stored = self._all_stored(reported.artifacts)
         settled = self.ledger.settle_reported(job, reported.finding, stored, wanted)
         ring(self.config.spool.path, Role.DELIVER)
         return _settled(settled, "reported")
+
+    def _all_stored(self, artifacts: Sequence[Artifact]) -> list[StoredArtifact]:
+        """Store each; the largest beside the others, for the disk lets both wait at once."""
+        largest = max(artifacts, key=lambda each: len(each.content), default=None)
+        with ThreadPoolExecutor(1, "largest") as beside:
+            waiting = None if largest is None else beside.submit(self._store, largest)
+            stored = [None if each is largest else self._store(each) for each in artifacts]
+        return [one if one is not None else waiting.result() for one in stored if waiting is not None]
 
     def _store(self, artifact: Artifact) -> StoredArtifact:
         alternatives = tuple(self._store(alternative) for alternative in artifact.alternatives)

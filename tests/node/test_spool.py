@@ -202,3 +202,23 @@ def test_nobody_stores_in_a_new_folder_before_its_name_is_durable(
     first.join(10)
     second.join(10)
     assert not second.is_alive()
+
+
+def test_a_sweep_takes_no_file_of_a_living_writer(tmp_path: Path) -> None:
+    """Every process sweeps when it starts, while others write: also in the moment between a file's name and its lock."""
+    spool, done = Spool(tmp_path), threading.Event()
+
+    def sweep() -> None:
+        while not done.is_set():
+            spool.sweep()
+
+    threads = [threading.Thread(target=sweep) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        stored = [spool.store_result(bytes([number]) * 100) for number in range(200)]
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert all(spool.read(Area.RESULTS, file.sha256) for file in stored)
