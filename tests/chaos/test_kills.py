@@ -56,6 +56,7 @@ def test_random_kills(
                 node.kill(role)
                 kills[role] += 1
         wait(node.is_idle, START_S + images, "everything is settled")
+        wait(lambda: all(node.pid(role) is not None for role in ROLES), START_S, "who was killed last works again")
         took_s = node.shut_down()
     kept = [archive.kept() for archive in archives]
     accounting = settle(node.spool, modality.sources, modality.acknowledged, kept)
@@ -93,6 +94,7 @@ def test_kills_at_named_places(
             with modality.sending(modality.take(*range(4 * number, 4 * number + 4)), batch=1):
                 wait(lambda all_=3 + 6 * number: len(node.deaths) >= all_, 4 * START_S, "every role dies at its place")
         wait(node.is_idle, 2 * START_S, "everything is settled")
+        wait(lambda: all(node.pid(role) is not None for role in ROLES), START_S, "who was killed last works again")
         node.shut_down()
     accounting = settle(node.spool, modality.sources, modality.acknowledged, [one.kept() for one in archives])
     report(accounting, kills=len(node.deaths), restarts=node.restarts.total(), broken_associations=modality.broken)

@@ -205,7 +205,7 @@ def test_nobody_stores_in_a_new_folder_before_its_name_is_durable(
 
 
 def test_a_sweep_takes_no_file_of_a_living_writer(tmp_path: Path) -> None:
-    """Every process sweeps when it starts, while others write: also in the moment between a file's name and its lock."""
+    """Every process sweeps when it starts, also in the moment between a name and its lock."""
     spool, done = Spool(tmp_path), threading.Event()
 
     def sweep() -> None:
