@@ -204,7 +204,8 @@ def abort_in_the_decoder(node: Node) -> int:
     worker = node.roles().get("work")
     if worker is None:
         return 0
-    children = Path(f"/proc/{worker}/task/{worker}/children").read_text().split()
+    lists = Path(f"/proc/{worker}/task").glob("*/children")  # each thread's: a lane starts the decoder
+    children = [child for each in lists for child in each.read_text().split()]
     for child in children:
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(child), signal.SIGABRT)
