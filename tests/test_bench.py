@@ -158,7 +158,7 @@ def test_every_stage_and_every_batch_is_measured(files: list[Path], predictor: P
     assert sum(stage.share for stage in found.stages) == pytest.approx(1.0)
     assert found.ms_per_image == pytest.approx(sum(stage.ms for stage in found.stages))
     assert 0 < found.cpu_s_per_1000_images < 1000 * 30
-    assert 50 < found.peak_mib < 4000
+    assert found.peak_mib > 50  # of the whole process, and so of the tests before this one too
     assert [(each.size, each.images_per_s) for each in found.batches] == [
         (size, pytest.approx(1000 / each.ms_per_image)) for size, each in zip((1, 4), found.batches, strict=True)
     ]

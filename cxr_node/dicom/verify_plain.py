@@ -19,6 +19,7 @@ from pydicom import Dataset
 from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.filereader import data_element_generator
+from pydicom.multival import MultiValue
 from pydicom.values import convert_SQ
 
 from cxr_node.dicom.part10 import foreign_faults, parse
@@ -115,6 +116,8 @@ def _items(sequence: Element) -> Iterator[Iterable[Element]]:
 
 def _text(element: Element, vr: str) -> str:
     value: Any = element.value
+    if isinstance(value, MultiValue):  # pydicom converts a character set while it reads, whoever asks
+        return "\\".join(str(part) for part in value)
     if not isinstance(value, bytes):
         return "" if value is None else str(value)
     form = _FORMATS.get(vr)

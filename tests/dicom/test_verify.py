@@ -117,6 +117,13 @@ def test_sound_results_of_other_settings(case: str, more: dict[str, str]) -> Non
     assert flaws(context(case, **SMALL, **more), SOURCES["DX"]) == []
 
 
+def test_a_character_set_of_several_values_is_no_flaw() -> None:
+    """pydicom converts it while it reads, and nothing else; Japanese devices send it (PS3.3 C.12.1.1.2)."""
+    name = "Yamada^Tarou=\u5c71\u7530^\u592a\u90ce"
+    content = builders.part10(builders.radiograph(SpecificCharacterSet=["", "ISO 2022 IR 87"], PatientName=name))
+    assert flaws(of_bytes(content, "pneumonia", **SMALL), content) == []
+
+
 def test_remarks_and_a_map_without_a_region_are_sound() -> None:
     of = context(**SMALL)
     of = replace(
