@@ -102,11 +102,15 @@ def distance(features: Floats, stats: Mapping[str, Floats], strangeness: Floats 
 
 
 def mahalanobis(features: Floats, stats: Mapping[str, Floats]) -> Floats:
-    """`distance` without what the network itself has learned of outsiders."""
-    offset = features[:, None, :] - stats["mean"]  # (batch, classes, channels)
+    """`distance` without what the network itself has learned of outsiders.
+
+    In float64: the square of a feature that float32 holds need not fit there, and what the axes leave over is the
+    difference of two such sums.
+    """
+    offset = features[:, None, :].astype(np.float64) - stats["mean"]  # (batch, classes, channels)
     along = offset @ stats["axes"]  # (batch, classes, axes)
     residual = (np.square(offset).sum(-1) - np.square(along).sum(-1)).clip(0.0)  # (batch, classes)
     axes = along.shape[-1]
     squared = (np.square(along) / stats["variance"]).sum(-1) + residual * axes / stats["residual_variance"]
-    nearest: Floats = np.sqrt(squared.min(axis=1) / axes) / stats["scale"]  # (batch,)
-    return nearest
+    nearest = np.sqrt(squared.min(axis=1) / axes) / stats["scale"]  # (batch,)
+    return np.minimum(nearest, np.finfo(np.float32).max).astype(np.float32)

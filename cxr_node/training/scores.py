@@ -150,22 +150,22 @@ def score(
 
     Parameters
     ----------
-    network : its evaluation mode is switched on
+    network : is switched to evaluation, its weights laid out for convolutions
     stats : as `model.distance.normalised` returns them
     inputs : float32, shape (images, 1, size_px, size_px), standardised
     """
-    network.eval()
+    runtime = TorchRuntime(network, 0)  # one for all threads: it turns the weights' memory round, which none may read
     parts = torch.tensor_split(inputs, device.cores())
-    scored = device.on_all_cores(lambda part: _scored(network, stats, part, on_image), parts)
+    scored = device.on_all_cores(lambda part: _scored(runtime, stats, part, on_image), parts)
     rows = [row for part in scored for row in part]
     return Scores(logits=np.stack([logits for logits, _ in rows]), distance=np.array([far for _, far in rows]))
 
 
 def _scored(
-    network: Network, stats: Mapping[str, NDArray[np.float32]], inputs: torch.Tensor, on_image: Callable[[], None]
+    runtime: TorchRuntime, stats: Mapping[str, NDArray[np.float32]], inputs: torch.Tensor, on_image: Callable[[], None]
 ) -> list[tuple[NDArray[np.float32], float]]:
     """Logits of each image's views, shape (views, labels), and its distance."""
-    rows, runtime = [], TorchRuntime(network, 0)
+    rows = []
     for image in inputs:
         sight = runtime.see(preprocess.views(image[0].numpy())[None])
         rows.append((sight.logits[0], float(distance.distance(sight.signature, stats, sight.strangeness)[0])))

@@ -59,3 +59,11 @@ def test_what_the_network_learned_of_outsiders_counts_where_it_is_larger() -> No
     strange = distance(near, stats, np.full(50, 3.0, dtype=np.float32))
     assert float(strange.min()) > 1.5
     assert float((distance(features, stats, known) > 1.0).mean()) < 0.04
+
+
+def test_features_whose_squares_float32_cannot_hold_are_far_and_no_error(stats: dict[str, Floats]) -> None:
+    features = np.full((2, 100), 1e25, dtype=np.float32)
+    features[1] = np.finfo(np.float32).max
+    measured = distance(features, stats)
+    assert np.isfinite(measured).all()
+    assert float(measured.min()) > 1e20
