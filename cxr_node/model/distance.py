@@ -113,4 +113,5 @@ def mahalanobis(features: Floats, stats: Mapping[str, Floats]) -> Floats:
     axes = along.shape[-1]
     squared = (np.square(along) / stats["variance"]).sum(-1) + residual * axes / stats["residual_variance"]
     nearest = np.sqrt(squared.min(axis=1) / axes) / stats["scale"]  # (batch,)
-    return np.minimum(nearest, np.finfo(np.float32).max).astype(np.float32)
+    held: Floats = np.minimum(nearest, np.finfo(np.float32).max).astype(np.float32)
+    return held
