@@ -72,7 +72,7 @@ MAX_SATURATED = 0.85
 """Share of pixels at the ends of the range; collimated plates with black borders reach 0.7."""
 MIN_GRAY_LEVELS = 16
 """A radiograph has hundreds; drawings and test patterns have few."""
-_SAMPLED_SIDE_PX = 512
+_SAMPLED_SIDE_PX = 256
 
 _SENTENCES = {
     Reason.OWN_RESULT: "This is a result of this node, not a radiograph.",
@@ -119,7 +119,7 @@ def check_header(
 def check_pixels(radiograph: Radiograph) -> Rejected | None:
     """Refuse what shows nothing: constant, saturated, without contrast, or drawn with a handful of gray levels."""
     steps = tuple(max(1, side // _SAMPLED_SIDE_PX) for side in radiograph.pixels.shape)
-    sample = np.sort(radiograph.pixels[:: steps[0], :: steps[1]], axis=None)  # about 512 x 512, ascending
+    sample = np.sort(radiograph.pixels[:: steps[0], :: steps[1]], axis=None)  # about 256 x 256, ascending
     low, high = (_at(sample, share) for share in (0.01, 0.99))
     saturated = np.count_nonzero((sample <= 0.0) | (sample >= 1.0)) / sample.size
     levels = 1 + np.count_nonzero(np.diff(sample))
