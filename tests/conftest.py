@@ -4,8 +4,11 @@ Long chaos runs only where they are asked for, by `pytest -m chaos`; `--chaos-se
 """
 
 import os
+from collections.abc import Iterator
 
 import pytest
+
+from cxr_node.model import exported
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
@@ -32,3 +35,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         long = [item for item in items if item.get_closest_marker("chaos")]
         items[:] = [item for item in items if item not in long]
         config.hook.pytest_deselected(items=long)
+
+
+@pytest.fixture(scope="module")
+def few_golden_inputs() -> Iterator[None]:
+    """Six instead of 24, for networks of random weights that are exported and loaded again and again."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(exported, "_SHARES", ())
+        yield

@@ -21,6 +21,7 @@ from cxr_node.model.torchxrayvision import LABELS, OP_THRESHOLDS
 from tests import builders
 from tests.model import xrv_states
 
+pytestmark = pytest.mark.usefixtures("few_golden_inputs")
 PUBLISHED = "nih-pc-chex-mimic_ch-google-openi-kaggle-densenet121-d121-tw-lr001-rot45-tr15-sc15-seed0-best.pt"
 ALL = "densenet121-res224-all"
 
