@@ -163,7 +163,7 @@ class Ledger:
             "probability": finding.calibrated_probability,
         }
         values["profile"] = f"{finding.identity.profile} {finding.identity.version}"
-        detail = f"{decision.verdict} {finding.probability:.4f} {decision.doubt or ''}".rstrip()
+        detail = f"{decision.verdict} {decision.doubt or ''}".rstrip()  # the certainty has rules of its own: `show`
         with self.database.writing() as connection:
             if not self._settle(connection, job, InstanceState.REPORTED, values, detail):
                 return False
