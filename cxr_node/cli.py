@@ -63,18 +63,21 @@ def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
 @command()
 def receive(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Run the Storage SCP alone (as its systemd unit does)."""
-    from cxr_node.dicom import decoders, header
-    from cxr_node.node import audit, service
-    from cxr_node.node import receive as room
+    from cxr_node.dicom import pixel_free
 
     settings = configuration.load(config)
     _begin()
     allocator.share_one_heap()
+    offered = pixel_free.Question()
+    pixel_free.leave_out()
+    from cxr_node.dicom import header
+    from cxr_node.node import audit, service
+    from cxr_node.node import receive as room
+
     stop, notifier = service.stop_event(), service.Notifier()
-    syntaxes = tuple(syntax.uid for syntax in decoders.transfer_syntaxes())
     with audit.recording(settings, "receive") as record:
         hooks = room.Hooks(stop=stop, ready=lambda _: notifier.ready(), progress=notifier.progress, audit=record)
-        room.serve(settings, header.inspect, syntaxes, hooks)
+        room.serve(settings, header.inspect, offered.answer(), hooks)
 
 
 @command()
@@ -95,11 +98,14 @@ def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
 @command()
 def deliver(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Run the delivery alone: sends results and audit messages away, and clears what has been kept long enough."""
-    from cxr_node.node import audit, service
-    from cxr_node.node import deliver as room
+    from cxr_node.dicom import pixel_free
 
     settings = configuration.load(config)
     _begin()
+    pixel_free.leave_out()
+    from cxr_node.node import audit, service
+    from cxr_node.node import deliver as room
+
     stop = service.stop_event()
     with audit.forwarding(settings), audit.recording(settings, "deliver") as record:
         room.run(settings, stop, audit=record)

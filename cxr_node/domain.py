@@ -1,6 +1,6 @@
 """The nouns of the house and their units.
 
-Imports nothing of ours and knows no library but numpy: every room may speak these words.
+Imports nothing at all: every room may speak these words, and numpy is needed only by those who hold an array.
 All values are frozen and valid once constructed.
 """
 
@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum, StrEnum
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Point = tuple[float, float]
 """A place on the source pixel grid: (column, row), 1-based at pixel corners as SCOORD counts
