@@ -27,7 +27,7 @@ class Asker(Rounds):
         self._wait_s = 3600.0 * wait_h
         self._breaker = Breaker(home.config.delivery)
         self._complained = False
-        reports, ae_title = Reports(home.config, home.ledger), destination.address.ae_title
+        reports, ae_title = Reports(home.config, lambda: home.ledger), destination.address.ae_title
         calling = destination.calling_ae_title or home.config.listen.ae_title
         self._scu = CommitmentScu(destination, calling, lambda report: reports.take(report, ae_title))
 

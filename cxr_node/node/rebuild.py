@@ -31,7 +31,7 @@ from cxr_node.node.spool import Area, Spool
 from cxr_node.node.wakeup import Role, ring
 
 if TYPE_CHECKING:
-    from cxr_node.node.receive import Inspect
+    from cxr_node.node.keeping import Inspect
 
 log = logging.getLogger(__name__)
 

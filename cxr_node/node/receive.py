@@ -1,4 +1,4 @@
-"""The Storage and Verification SCP: an object is acknowledged when its bytes and its ledger row are safe.
+"""The Storage and Verification SCP: a C-ECHO is answered at once, a C-STORE when its object is kept (`keeping`).
 
 Knows no pixel and no model; `inspect` reads headers and comes from the `dicom` room by way of `cli`.
 PS3.4 B (Storage), A (Verification); PS3.7 9.1.1 and 9.1.5.
@@ -16,11 +16,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from socketserver import BaseServer
-from typing import Protocol
 
 from pynetdicom import _config, evt
 from pynetdicom.ae import ApplicationEntity
@@ -29,26 +26,23 @@ from pynetdicom.presentation import AllStoragePresentationContexts, Verification
 
 from cxr_node import contradictions
 from cxr_node.config import Config
-from cxr_node.domain import InstanceRef, Origin
-from cxr_node.errors import ConfigError, ContradictionError, ResourceError
+from cxr_node.errors import ConfigError, ResourceError
 from cxr_node.node import commitment
-from cxr_node.node.arrivals import Arrival, first_receipt
-from cxr_node.node.audit_messages import Participant, received
+from cxr_node.node.audit_messages import Participant
 from cxr_node.node.auditor import SILENT, Audit
 from cxr_node.node.callers import GuardedAcse
-from cxr_node.node.filemeta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, file_meta
-from cxr_node.node.intake import OUT_OF_RESOURCES, StorageProvider
+from cxr_node.node.filemeta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from cxr_node.node.intake import StorageProvider
+from cxr_node.node.keeping import Inspect, Opening, SpoolReceiver
 from cxr_node.node.ledger import Ledger
 from cxr_node.node.listener import ARTIM_S, Gate, GuardedServer
 from cxr_node.node.notices import NoticeProvider
 from cxr_node.node.rebuild import discard_orphans, rebuild
 from cxr_node.node.refusals import UNWELCOME, Refusal, Refusals
 from cxr_node.node.reports import Reports
-from cxr_node.node.spool import MIB, Part, Spool
-from cxr_node.node.storing import RefusedError, StoreRequest
+from cxr_node.node.spool import Spool
 from cxr_node.node.tls import Renewed, server_tls
 from cxr_node.node.transport import GuardedSocket
-from cxr_node.node.wakeup import Role, ring
 
 log = logging.getLogger(__name__)
 
@@ -56,23 +50,8 @@ GRACE_S = 15.0
 """How long associations may go on after a stop, while they send."""
 IDLE_GRACE_S = 1.0
 """An association that says nothing for so long after a stop is aborted."""
-SYNC_SLOTS = 4
-"""Concurrent fsyncs; more do not make a disk faster, but every one of them slower."""
 TURN_S = 0.25
 """How often the listener looks for a stop."""
-
-
-class Inspected(Protocol):
-    """What a header check tells."""
-
-    @property
-    def ref(self) -> InstanceRef:
-        """Which SOP Instance it is."""
-        ...
-
-
-Inspect = Callable[[Path], Inspected]
-"""Checks the header of a Part 10 file; raises InstanceError where it cannot be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,60 +64,6 @@ class Hooks:
     progress: Callable[[], None] = lambda: None
     """Called by the thread that accepts, about four times a second."""
     audit: Audit = SILENT
-
-
-class SpoolReceiver:
-    """Takes objects into spool and ledger. Threads share it."""
-
-    def __init__(self, config: Config, inspect: Inspect, spool: Spool, ledger: Ledger, audit: Audit = SILENT) -> None:
-        self.max_object_bytes = config.listen.max_object_mib * MIB
-        self._inspect = inspect
-        self._spool = spool
-        self._ledger = ledger
-        self._audit = audit
-        self._sync_slots = threading.BoundedSemaphore(SYNC_SLOTS)
-
-    def begin(self, request: StoreRequest) -> Part:
-        """Open a file that begins with our own File Meta Information; below the watermark none is opened."""
-        if not self._spool.has_room():
-            raise RefusedError(OUT_OF_RESOURCES, "the disk is below its watermark")
-        part = self._spool.begin()
-        try:
-            part.write(file_meta(request.sop_class_uid, request.sop_instance_uid, request.transfer_syntax_uid))
-        except ResourceError:  # nobody else knows of it: on a full disk an empty file would stay for each refusal
-            part.discard()
-            raise
-        return part
-
-    def finish(self, request: StoreRequest, part: Part) -> None:
-        """Check the header, then make durable: file, name, ledger row. Only then the worker is woken."""
-        started = time.monotonic()
-        ref = self._inspect(part.path).ref
-        if ref.sop_instance_uid != request.sop_instance_uid or ref.sop_class_uid != request.sop_class_uid:
-            raise ContradictionError("the data set is not the object that the command announced")
-        with self._sync_slots:
-            stored = self._spool.store_object(part, datetime.now(UTC))
-        origin = Origin(
-            calling_ae_title=request.calling_ae_title,
-            peer_host=request.peer_host,
-            received_at=self._spool.received_at(stored.sha256),  # the first receipt's, where the file was there
-        )
-        is_new = self._ledger.add(ref, origin, stored.sha256, stored.size_bytes, request.priority)
-        if not is_new:
-            self._keep_date(Arrival(ref, origin, stored.sha256, stored.size_bytes))
-        ring(self._spool.path, Role.WORK)
-        self._audit.transferred(received(ref, origin, is_new), ref.sop_class_uid)
-        log.info(
-            "stored sha256=%s bytes=%d peer=%s ae=%r new=%s ms=%.0f",
-            *(stored.sha256[:12], stored.size_bytes, origin.peer_host, origin.calling_ae_title, is_new),
-            (time.monotonic() - started) * 1000,
-        )
-
-    def _keep_date(self, arrival: Arrival) -> None:
-        """The file's time is all that a ledger made anew would know of the first receipt, which results repeat."""
-        first = first_receipt(self._ledger.database, arrival)
-        if first is not None and first != arrival.origin.received_at:
-            self._spool.date(arrival.content_sha256, first)
 
 
 def supported(transfer_syntaxes: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -167,23 +92,38 @@ def serve(config: Config, inspect: Inspect, transfer_syntaxes: Sequence[str], ho
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
     for sentence in contradictions.doubtful(config):
         log.warning("configuration %s", sentence)
-    spool = Spool(config.spool.path, config.spool.min_free_mib)
-    ledger = Ledger.open(config.spool.path, mend=True)
+    spool, opening = Spool(config.spool.path, config.spool.min_free_mib), Opening()
+    refusals = Refusals(partial(_alert, hooks.audit))
+    reports = Reports(config, opening.ledger) if wants_commitment(config) else None
+    receiver = SpoolReceiver(config, inspect, spool, opening.ledger, hooks.audit)
+    server = _listen(config, partial(_provider, receiver, reports, refusals), transfer_syntaxes, refusals)
+    listener = threading.Thread(target=server.serve_forever, args=(TURN_S,), name="listener", daemon=True)
+    listener.start()  # a C-ECHO is answered from now on; who sends an object waits until the ledger is good
     try:
-        _tidy(spool, ledger, inspect, hooks.progress)
-        refusals = Refusals(partial(_alert, hooks.audit))
-        reports = Reports(config, ledger) if wants_commitment(config) else None
-        receiver = SpoolReceiver(config, inspect, spool, ledger, hooks.audit)
-        server = _listen(config, partial(_provider, receiver, reports, refusals), transfer_syntaxes, refusals)
+        ledger = opening.admit(partial(_open, spool, inspect, hooks.progress))
         server.on_turn = hooks.progress
-        _run(server, ledger, hooks)
-        refusals.close()
+        _run(server, listener, ledger, hooks)
     finally:
+        opening.give_up()
+        BaseServer.shutdown(server)  # the base class's own also forgets the server in a list it is not in
+        server.server_close()
+        _drain(server)
+        opening.close()
+    refusals.close()
+
+
+def _open(spool: Spool, inspect: Inspect, progress: Callable[[], None]) -> Ledger:
+    ledger = Ledger.open(spool.path, mend=True)
+    try:
+        _tidy(spool, ledger, inspect, progress)
+    except BaseException:
         ledger.close()
+        raise
+    return ledger
 
 
 def _tidy(spool: Spool, ledger: Ledger, inspect: Inspect, progress: Callable[[], None]) -> None:
-    """Put right what earlier processes left behind when they died, before anybody is heard."""
+    """Put right what earlier processes left behind when they died, before an object is taken."""
     if swept := spool.sweep():
         log.warning("swept unfinished files=%d", swept)
     found = rebuild(ledger, spool, inspect, progress)
@@ -250,21 +190,14 @@ def _entity(config: Config, transfer_syntaxes: Sequence[str]) -> ApplicationEnti
     return entity
 
 
-def _run(server: GuardedServer, ledger: Ledger, hooks: Hooks) -> None:
-    listener = threading.Thread(target=server.serve_forever, args=(TURN_S,), name="listener", daemon=True)
-    listener.start()
+def _run(server: GuardedServer, listener: threading.Thread, ledger: Ledger, hooks: Hooks) -> None:
     port = int(server.server_address[1])
     log.info("listening port=%d", port)
     hooks.ready(port)
-    try:
-        while not hooks.stop.wait(TURN_S):
-            if not listener.is_alive():
-                raise ResourceError("the listener died")
-            ledger.database.require_whole()
-    finally:
-        BaseServer.shutdown(server)  # the base class's own also forgets the server in a list it is not in
-        server.server_close()
-        _drain(server)
+    while not hooks.stop.wait(TURN_S):
+        if not listener.is_alive():
+            raise ResourceError("the listener died")
+        ledger.database.require_whole()
 
 
 def _drain(server: GuardedServer) -> None:

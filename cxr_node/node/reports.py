@@ -6,6 +6,7 @@ Knows no association: `commitment` and `notices` read the report and say who sen
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from cxr_node.config import Config
 from cxr_node.errors import ResourceError
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 class Reports:
     """Settles promises by reports. Threads share it."""
 
-    def __init__(self, config: Config, ledger: Ledger) -> None:
+    def __init__(self, config: Config, ledger: Callable[[], Ledger]) -> None:
         self._config = config
         self._ledger = ledger
 
@@ -35,12 +36,13 @@ class Reports:
             return RESOURCE_LIMITATION
 
     def _take(self, report: Report, ae_title: str) -> int:
-        asked = promises.find(self._ledger, report.transaction_uid)
+        ledger = self._ledger()
+        asked = promises.find(ledger, report.transaction_uid)
         titles = {to.name: to.address.ae_title for to in self._config.destinations}
         if asked is None or titles.get(asked.destination) != ae_title:
             log.warning("commitment report refused ae=%r cause='no such transaction of this peer'", ae_title)
             return INVALID_ARGUMENT
-        done = promises.answer(self._ledger, asked, report, lambda asks: backoff_s(self._config.delivery, max(1, asks)))
+        done = promises.answer(ledger, asked, report, lambda asks: backoff_s(self._config.delivery, max(1, asks)))
         log.log(
             logging.ERROR if done["given up"] else logging.WARNING if done["sent again"] else logging.INFO,
             "commitment reported destination=%s committed=%d sent_again=%d accepted_not_committed=%d transaction=%s",

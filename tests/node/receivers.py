@@ -15,7 +15,7 @@ from pynetdicom import _config
 
 from cxr_node.config import Config, parse
 from cxr_node.dicom import header
-from cxr_node.node import receive
+from cxr_node.node import keeping, receive
 from cxr_node.node.auditor import SILENT, Audit
 from cxr_node.node.ledger import Ledger
 from cxr_node.node.spool import Spool
@@ -46,7 +46,7 @@ def config(folder: Path, destinations: Sequence[Any] = (), **listen: Any) -> Con
 @contextmanager
 def receiving(
     folder: Path,
-    inspect: Callable[[Path], receive.Inspected] = header.inspect,
+    inspect: Callable[[Path], keeping.Inspected] = header.inspect,
     audit: Audit = SILENT,
     **listen: Any,
 ) -> Iterator[Receiving]:
