@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 from cxr_node import heatmap
 from cxr_node.dicom import wording
 from cxr_node.dicom.lettering import fit as fit
-from cxr_node.dicom.lettering import font_of
+from cxr_node.dicom.lettering import font_of, write
 from cxr_node.dicom.resize import eight_bits, gray
 from cxr_node.domain import Finding, OperatingPoint, Point, Radiograph, Verdict
 
@@ -185,12 +185,12 @@ def _draw_banner(pen: ImageDraw.ImageDraw, finding: Finding, layout: Layout) -> 
     title_px, title_right = round(layout.banner * 0.36), right
     if verdict is Verdict.PNEUMONIA and number is not None:
         font = font_of(title_px, bold=True)
-        pen.text((right, title_y), number, font=font, fill=ink, anchor="rm")
+        write(pen, (right, title_y), number, font, ink, "rm")
         title_right = right - layout.margin - round(font.getlength(number))
     title, font = fit(words.title, title_px, title_right - left, bold=True)
-    pen.text((left, title_y), title, font=font, fill=ink, anchor="lm")
+    write(pen, (left, title_y), title, font, ink)
     subtitle, font = fit(words.subtitle, layout.body_px, right - left)
-    pen.text((left, subtitle_y), subtitle, font=font, fill=ink, anchor="lm")
+    write(pen, (left, subtitle_y), subtitle, font, ink)
 
 
 def _draw_symbol(pen: ImageDraw.ImageDraw, verdict: Verdict, place: tuple[int, int, int], ink: Color) -> None:
@@ -208,7 +208,7 @@ def _draw_symbol(pen: ImageDraw.ImageDraw, verdict: Verdict, place: tuple[int, i
     pen.polygon(corners, fill=ink)
     sign = "!" if verdict is Verdict.PNEUMONIA else "?"
     font = font_of(round(side * 0.56), bold=True)
-    pen.text((middle_x, middle_y), sign, font=font, fill=BANNERS[verdict][0], anchor="mm")
+    write(pen, (middle_x, middle_y), sign, font, BANNERS[verdict][0], "mm")
 
 
 def _draw_scale(pen: ImageDraw.ImageDraw, finding: Finding, layout: Layout) -> None:
@@ -218,7 +218,7 @@ def _draw_scale(pen: ImageDraw.ImageDraw, finding: Finding, layout: Layout) -> N
     title_y, middle, labels_y = (round(layout.scale * share) for share in (0.22, 0.52, 0.81))
     half = max(2, round(layout.scale * 0.06))
     title, font = fit(wording.certainty_line(finding), layout.body_px, right - left)
-    pen.text((left, title_y), title, font=font, fill=WHITE, anchor="lm")
+    write(pen, (left, title_y), title, font, WHITE)
 
     def at(share: float) -> int:
         return round(left + share * (right - left))
@@ -252,8 +252,8 @@ def _draw_threshold_labels(pen: ImageDraw.ImageDraw, point: OperatingPoint, layo
     high_x = min(right - high_width, left + point.report_at * span - high_width / 2)
     if low_x + low_width + layout.margin > high_x:
         low_x, high_x = float(left), right - high_width
-    pen.text((low_x, y), low, font=low_font, fill=PALE, anchor="lm")
-    pen.text((high_x, y), high, font=high_font, fill=PALE, anchor="lm")
+    write(pen, (low_x, y), low, low_font, PALE)
+    write(pen, (high_x, y), high, high_font, PALE)
 
 
 def _draw_listing(pen: ImageDraw.ImageDraw, lines: list[str], layout: Layout) -> None:
@@ -261,7 +261,7 @@ def _draw_listing(pen: ImageDraw.ImageDraw, lines: list[str], layout: Layout) ->
     for place, line in enumerate(lines):
         middle = top + round(layout.listing * (place + 1) / (len(lines) + 0.5))
         text, font = fit(line, layout.body_px, layout.width - 2 * layout.margin)
-        pen.text((layout.margin, middle), text, font=font, fill=WHITE if place else PALE, anchor="lm")
+        write(pen, (layout.margin, middle), text, font, WHITE if place else PALE)
 
 
 def _draw_footer(
@@ -275,23 +275,23 @@ def _draw_footer(
     if shows_map:
         explained = _draw_color_bar(picture, layout, lines[0])
     text, font = fit(wording.LOOKED if shows_map else wording.NO_MAP, layout.body_px, right - explained)
-    pen.text((explained, lines[0]), text, font=font, fill=WHITE, anchor="lm")
+    write(pen, (explained, lines[0]), text, font, WHITE)
     model = (
         f"{identity.profile} {identity.version} ({identity.weights_sha256[:12]}). {wording.view_line(radiograph.view)}"
     )
     text, font = fit(wording.plain(model), layout.body_px, right - left)
-    pen.text((left, lines[1]), text, font=font, fill=PALE, anchor="lm")
+    write(pen, (left, lines[1]), text, font, PALE)
     text, font = fit(wording.FOOTER, layout.body_px, right - left, bold=True)
-    pen.text((left, lines[2]), text, font=font, fill=WHITE, anchor="lm")
+    write(pen, (left, lines[2]), text, font, WHITE)
 
 
 def _draw_color_bar(picture: Image.Image, layout: Layout, y: int) -> int:
     """Draw the colors as they look on a mid gray, from low to high; the x where text may begin."""
     pen, font = ImageDraw.Draw(picture), font_of(layout.body_px)
     width, height = round(layout.width * 0.16), round(layout.body_px * 0.9)
-    pen.text((layout.margin, y), "low", font=font, fill=PALE, anchor="lm")
+    write(pen, (layout.margin, y), "low", font, PALE)
     left = layout.margin + round(font.getlength("low ") * 1.1)
     ramp = np.tile(np.linspace(0, 1, width, dtype=np.float32), (height, 1))
     picture.paste(overlaid(Image.new("RGB", (width, height), _BAR_GRAY), ramp), (left, y - height // 2))
-    pen.text((left + width, y), " high", font=font, fill=PALE, anchor="lm")
+    write(pen, (left + width, y), " high", font, PALE)
     return left + width + round(font.getlength(" high  ")) + layout.margin // 2
