@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-ALL = ("explanation", "node", "ingest", "growth", "page")
+ALL = ("explanation", "node", "ingest", "growth", "least", "page")
 
 
 def main() -> int:

@@ -106,13 +106,17 @@ def sustained(nodes: list[Contender], folder: Path, told: argparse.Namespace, ba
     alone: dict[str, list[float]] = {}
     rates: dict[str, list[float]] = {name: [] for name in waves}
     cpu_s: dict[str, list[float]] = {name: [] for name in waves}
+    by_role: dict[str, list[float]] = {role: [] for role in memory.ROLES}
     for number in range(told.rounds):
         for one in nodes:
-            name, used = one.node.name, one.node.cpu_s()
+            name, used, roles = one.node.name, one.node.cpu_s(), memory.cpu_s(one.node)
             sent = sending.flood(one.node, one.next(waves[name]), told.associations, lambda: bar.advance(task))
             took_s = (one.last_result_ns() - min(each.begun_ns for each in sent)) / 1e9
             rates[name].append(waves[name] / took_s)
             cpu_s[name].append((one.node.cpu_s() - used) / waves[name])
+            if name == OURS:
+                for role, now_s in memory.cpu_s(one.node).items():
+                    by_role[role].append((now_s - roles[role]) / waves[name])
         for stage, rate in stages(folder / str(number), nodes[0].images, told).items():
             alone.setdefault(stage, []).append(rate)
         bar.advance(task, told.images)
@@ -123,6 +127,7 @@ def sustained(nodes: list[Contender], folder: Path, told: argparse.Namespace, ba
         "images": waves,
         "images_per_s": per_s,
         "cpu_s_per_image": {name: spread(values) for name, values in cpu_s.items()},
+        "cpu_s_by_role": {role: spread(values) for role, values in by_role.items()},
         "ratio": {name: ratio(per_s[OURS]["p50"], per_s[name]["p50"]) for name in (PLAIN, ONE_VIEW)},
     }
     share = ratio(per_s[OURS]["p50"], min(one["p50"] for one in by_stage.values()))
