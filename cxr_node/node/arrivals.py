@@ -5,6 +5,9 @@ Knows which columns an instance is received with; every later move is in `ledger
 
 from __future__ import annotations
 
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -12,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cxr_node.domain import InstanceRef, Origin, Priority
+from cxr_node.errors import CxrNodeError
 from cxr_node.node.claims import note
 from cxr_node.node.database import Database
 from cxr_node.node.jobs import InstanceState
@@ -29,6 +33,57 @@ class Arrival:
     size_bytes: int
     priority: Priority = Priority.MEDIUM
     """What the sender asked for; in the spool it is not written, so what is found there is MEDIUM."""
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """An arrival whose thread waits; one of the two becomes its end."""
+
+    arrival: Arrival
+    is_new: bool | None = None
+    fault: Exception | None = None
+
+
+class Together:
+    """Arrivals of several threads in one transaction: those that come while another one waits for the disk.
+
+    SQLite has one writer at a time, and who finds it busy looks again after a sleep. Here the threads queue, and the
+    first of them writes for all.
+    """
+
+    def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
+        self._database = database
+        self._now = now
+        self._waiting: deque[_Waiting] = deque()
+        self._turn = threading.Lock()
+
+    def add(self, arrival: Arrival) -> bool:
+        """As `arrive`, in a transaction that is durable when this returns."""
+        mine = _Waiting(arrival)
+        self._waiting.append(mine)
+        with self._turn:
+            if mine.is_new is None and mine.fault is None:  # nobody has written it meanwhile
+                self._write([self._waiting.popleft() for _ in range(len(self._waiting))])
+        if mine.fault is not None:
+            raise mine.fault
+        return bool(mine.is_new)
+
+    def _write(self, together: Sequence[_Waiting]) -> None:
+        try:
+            with self._database.writing() as connection:
+                found = [arrive(connection, each.arrival, self._now()) for each in together]
+        except CxrNodeError as error:  # the database's fault, so it is everybody's
+            for each in together:
+                each.fault = error
+        except Exception as error:  # one arrival's fault, whatever it is, must not be the others'
+            if len(together) == 1:
+                together[0].fault = error
+            else:
+                for each in together:
+                    self._write([each])
+        else:
+            for each, is_new in zip(together, found, strict=True):
+                each.is_new = is_new
 
 
 def arrive(connection: sa.Connection, arrival: Arrival, now: datetime) -> bool:

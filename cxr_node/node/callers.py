@@ -20,9 +20,9 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext, build_context
 
 from cxr_node.config import Listen, Peer
+from cxr_node.node.guarded import GuardedSocket
 from cxr_node.node.refusals import Cause, Refusal, Refusals
 from cxr_node.node.tls import Shown
-from cxr_node.node.transport import GuardedSocket
 
 
 class Rejection(Enum):

@@ -92,11 +92,15 @@ class StorageProvider(Provider):
             part.discard()
 
     def receive_primitive(self, primitive: P_DATA) -> None:
+        """Take what came while the association was being released, or by another way than `guarded`."""
+        self.take([(context_id, memoryview(pdv)) for context_id, pdv in primitive.presentation_data_value_list])
+
+    def take(self, pdvs: list[tuple[int, memoryview]]) -> None:
         """Take the PDVs of one P-DATA-TF; what goes wrong ends this association and no other."""
         self._busy = True
         try:
-            for context_id, pdv in primitive.presentation_data_value_list:
-                self._take(context_id, memoryview(pdv))
+            for context_id, pdv in pdvs:
+                self._take(context_id, pdv)
         except ProtocolError as error:
             self._tell(Cause.PROTOCOL, str(error))
             self.dul.event_queue.put("Evt19")  # PS3.8 9.2: invalid PDU, A-ABORT

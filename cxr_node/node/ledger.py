@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from cxr_node.domain import Finding, InstanceRef, Origin, Priority, Rejected, ResultKind, Verdict
 from cxr_node.errors import ResourceError
 from cxr_node.node import promises, results
-from cxr_node.node.arrivals import Arrival, arrive
+from cxr_node.node.arrivals import Arrival, Together
 from cxr_node.node.claims import FREE, claim, extend, held, note, pick
 from cxr_node.node.database import Database, utc_now
 from cxr_node.node.jobs import Death, DeliveryJob, DeliveryState, InstanceState, Job, StoredArtifact
@@ -52,6 +52,7 @@ class Ledger:
     def __init__(self, database: Database, now: Callable[[], datetime] = utc_now) -> None:
         self.database = database
         self.now = now
+        self._arrivals = Together(database, now)
 
     @classmethod
     def open(
@@ -83,9 +84,8 @@ class Ledger:
         size_bytes: int,
         priority: Priority = Priority.MEDIUM,
     ) -> bool:
-        """-> RECEIVED; False where exactly this object is known already."""
-        with self.database.writing() as connection:
-            return arrive(connection, Arrival(ref, origin, content_sha256, size_bytes, priority), self.now())
+        """-> RECEIVED; False where exactly this object is known already. Threads share a transaction."""
+        return self._arrivals.add(Arrival(ref, origin, content_sha256, size_bytes, priority))
 
     def claim_instance(self, owner: str, lease_s: float) -> Job | None:
         """Lease the instance that is to be judged next: the most urgent, then the oldest."""

@@ -24,10 +24,11 @@ from pynetdicom.fsm import InvalidEventError, StateMachine
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
+from cxr_node.node.guarded import GuardedSocket
 from cxr_node.node.journal import describe
 from cxr_node.node.refusals import Cause, Refusal, Refusals
 from cxr_node.node.tls import Renewed, Shown, shown_by, why
-from cxr_node.node.transport import GuardedSocket, end_polling
+from cxr_node.node.transport import end_polling
 
 HANDSHAKE_S = 5.0
 """From the connection to the end of the TLS handshake."""

@@ -32,6 +32,7 @@ from cxr_node.node.audit_messages import Participant
 from cxr_node.node.auditor import SILENT, Audit
 from cxr_node.node.callers import GuardedAcse
 from cxr_node.node.filemeta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from cxr_node.node.guarded import GuardedSocket
 from cxr_node.node.intake import StorageProvider
 from cxr_node.node.keeping import Inspect, Opening, SpoolReceiver
 from cxr_node.node.ledger import Ledger
@@ -42,7 +43,6 @@ from cxr_node.node.refusals import UNWELCOME, Refusal, Refusals
 from cxr_node.node.reports import Reports
 from cxr_node.node.spool import Spool
 from cxr_node.node.tls import Renewed, server_tls
-from cxr_node.node.transport import GuardedSocket
 
 log = logging.getLogger(__name__)
 

@@ -1,8 +1,7 @@
-"""Guarded sockets below pynetdicom's acceptor: how long and how slow a PDU may be, and waiting without a poll.
+"""Waiting without a poll, below pynetdicom's associations: both threads of one sleep until there is news.
 
-Knows no DIMSE message. pynetdicom 3.0.4 reads a PDU with no deadline and no limit, and two threads of each
-association look for news a thousand times a second. What is overridden here is internal to it: the version is
-pinned, and `tests/node/test_transport.py` holds each name we rely on. PS3.8 9.1 (transport), 9.3.1 (PDU length).
+Knows no DIMSE message. In pynetdicom 3.0.4 they look for news a thousand times a second. What is overridden here is
+internal to it: the version is pinned, and `tests/node/test_transport.py` holds each name we rely on.
 """
 
 from __future__ import annotations
@@ -10,30 +9,18 @@ from __future__ import annotations
 import os
 import queue
 import select
-import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any
 
 from pynetdicom.association import Association
 from pynetdicom.transport import AssociationSocket
 
-from cxr_node.node.refusals import Cause, Refusal, Refusals
-from cxr_node.node.tls import Shown
-
 SLOWEST_BYTES_PER_S = 32 * 1024
-PDU_GRACE_S = 5.0
-"""A PDU that was begun must be complete after this and its length over the slowest rate."""
-SEND_TIMEOUT_S = 30.0
-REQUEST_PDU_BYTES = 128 * 1024
-"""Longest PDU before the association; 128 contexts with 40 transfer syntaxes each fit."""
-PDU_SLACK_BYTES = 1024
-"""Some senders count the headers of the PDVs out of the length they were told."""
-AFTER_ABORT_BYTES = 1024 * 1024
-"""What is read and forgotten while the peer has not closed (PS3.8 9.2, Sta13)."""
+"""Of a PDU, and of a whole message."""
 WAIT_S = 0.2
 """How long a thread waits for news before it looks at its timers."""
 _TURN_S, _CLOSED_TURN_S = 0.001, 0.01
@@ -163,86 +150,13 @@ class WaitingSocket(AssociationSocket):
         except (OSError, ValueError):
             self.event_queue.put("Evt17")
             return False
-        self.wake.clear()
+        if self.wake.fileno() in found:
+            self.wake.clear()
         return number in found
 
     def _pending(self) -> bool:
         """Tell whether TLS has read more than was asked for."""
         return isinstance(self.socket, ssl.SSLSocket) and bool(self.socket.pending())
-
-
-class GuardedSocket(WaitingSocket):
-    """A connection whose PDUs have a longest length, a deadline, and so a slowest rate."""
-
-    def __init__(
-        self, assoc: Association, client_socket: socket.socket, max_pdu_bytes: int, refusals: Refusals
-    ) -> None:
-        super().__init__(assoc, client_socket=client_socket)
-        self.wake = Wake()
-        self.shown: Shown | None = None
-        """The peer's certificate."""
-        self._refusals = refusals
-        self._max_pdu_bytes = max_pdu_bytes
-        self._after_abort_bytes = 0
-
-    def recv(self, nr_bytes: int) -> bytearray:
-        """Read exactly `nr_bytes`, or fewer where the peer closed.
-
-        Raises
-        ------
-        OSError : the PDU is too long or too slow; the connection is closed.
-        """
-        established = bool(self.assoc.is_established)
-        longest = self._max_pdu_bytes + PDU_SLACK_BYTES if established else REQUEST_PDU_BYTES
-        if nr_bytes > longest:
-            self._refuse(Cause.PDU_TOO_LONG, f"a PDU of {nr_bytes} bytes; {longest} are allowed")
-        if self.assoc.dul.state_machine.current_state == "Sta13":
-            self._after_abort_bytes += nr_bytes
-            if self._after_abort_bytes > AFTER_ABORT_BYTES:
-                self._refuse(Cause.PROTOCOL, "a peer that goes on after an abort")
-        content = bytearray(nr_bytes)
-        rest = memoryview(content)
-        deadline = time.monotonic() + PDU_GRACE_S + nr_bytes / SLOWEST_BYTES_PER_S
-        while rest:
-            got = self._recv_some(rest, deadline)
-            if got == 0:
-                break
-            rest = rest[got:]
-        received = nr_bytes - len(rest)
-        rest.release()
-        return content[:received] if received < nr_bytes else content
-
-    def _recv_some(self, rest: memoryview, deadline: float) -> int:
-        connection, remaining_s = self.socket, deadline - time.monotonic()
-        if connection is None:
-            return 0
-        if remaining_s <= 0:
-            self._refuse(Cause.TOO_SLOW, "a PDU that came too slowly")
-        connection.settimeout(remaining_s)
-        try:
-            return connection.recv_into(rest)
-        except TimeoutError:
-            return self._refuse(Cause.TOO_SLOW, "a PDU that came too slowly")
-
-    def send(self, bytestream: bytes) -> None:
-        """As the base class, but a peer that does not read is given up."""
-        if self.socket is not None:
-            with suppress(OSError):
-                self.socket.settimeout(SEND_TIMEOUT_S)
-            super().send(bytestream)
-
-    def drop(self) -> None:
-        """Close the connection; who waits for its A-ASSOCIATE-RQ learns that none will come."""
-        self._shutdown_socket()
-        if not self.assoc.is_established:
-            self.assoc.dul.to_user_queue.put(cast(Any, None))  # what the queue's reader makes of a timeout
-
-    def _refuse(self, cause: Cause, detail: str) -> int:
-        peer = self.assoc.requestor
-        ae_title = str(peer.ae_title).strip() if self.assoc.is_established else ""
-        self._refusals.add(Refusal(cause=cause, host=str(peer.address), ae_title=ae_title, detail=detail))
-        self.drop()
-        raise OSError(detail)
 
 
 def end_polling(association: Association, connection: WaitingSocket) -> None:

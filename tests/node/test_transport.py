@@ -17,8 +17,7 @@ import pytest
 from pynetdicom import AE, acse, association, dimse, dul, fsm, pdu, transport
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
-from cxr_node.node import history
-from cxr_node.node import transport as guarded
+from cxr_node.node import guarded, history
 from tests.node import wire
 from tests.node.receivers import Receiving, receiving
 from tests.node.test_receive import assert_clean, eventually, instance
