@@ -7,16 +7,19 @@ PS3.10 7.1 (file meta information), PS3.5 9.1 (UIDs), 6.2 (AS, DA).
 from __future__ import annotations
 
 import io
+import os
 import re
 from dataclasses import dataclass, field
 from datetime import date
 from hashlib import sha256
 from pathlib import Path
+from typing import BinaryIO
 
 from pydicom import Dataset
 from pydicom.multival import MultiValue
 
 from cxr_node.dicom import projection, structure
+from cxr_node.dicom.head import BeyondHeadError, Head
 from cxr_node.dicom.part10 import attach, foreign_faults, parse, quiet, raw_number, raw_text, settle
 from cxr_node.domain import InstanceRef, Reason, Rejected, View
 from cxr_node.errors import ContradictionError, InstanceError, ResourceError
@@ -129,21 +132,28 @@ def inspect(path: Path) -> Inspected:
     except OSError as error:
         raise ResourceError(f"a received file cannot be read: {error.strerror}") from error
     with file, foreign_faults():
-        size_bytes = path.stat().st_size
-        structure.check(file, size_bytes)
-        dataset, _ = parse(file, size_bytes)
-        inspected = Inspected(
-            ref=_reference(dataset),
-            rows=raw_number(dataset, 0x00280010, 0),
-            columns=raw_number(dataset, 0x00280011, 0),
-            bits_allocated=raw_number(dataset, 0x00280100, 0),
-            samples=raw_number(dataset, 0x00280002, 1),
-            frames=raw_number(dataset, 0x00280008, 1),
-        )
+        size_bytes = os.fstat(file.fileno()).st_size
+        try:
+            inspected = _inspected(Head(file, size_bytes), size_bytes)
+        except BeyondHeadError:
+            inspected = _inspected(file, size_bytes)
     bits = inspected.bits_allocated * max(inspected.samples, 1) * max(inspected.frames, 1)
     if inspected.rows * inspected.columns * bits > MAX_PIXEL_BITS:
         raise InstanceError("its image would be larger than any radiograph")
     return inspected
+
+
+def _inspected(file: BinaryIO, size_bytes: int) -> Inspected:
+    structure.check(file, size_bytes)
+    dataset, _ = parse(file, size_bytes)
+    return Inspected(
+        ref=_reference(dataset),
+        rows=raw_number(dataset, 0x00280010, 0),
+        columns=raw_number(dataset, 0x00280011, 0),
+        bits_allocated=raw_number(dataset, 0x00280100, 0),
+        samples=raw_number(dataset, 0x00280002, 1),
+        frames=raw_number(dataset, 0x00280008, 1),
+    )
 
 
 def accession_key(accession: str) -> str:

@@ -8,18 +8,25 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 from cxr_node.domain import InstanceRef, Origin, Priority
 from cxr_node.errors import CxrNodeError
-from cxr_node.node.claims import note
 from cxr_node.node.database import Database
 from cxr_node.node.jobs import InstanceState
-from cxr_node.node.schema import Instant, instances
+from cxr_node.node.schema import Instant, events, instances
+
+_IDENTITY = (instances.c.sop_instance_uid, instances.c.content_sha256)
+_INSERTS = {
+    name: insert(instances).on_conflict_do_nothing(index_elements=_IDENTITY).returning(instances.c.id)
+    for name, insert in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert))
+}
+"""By engine: SQL has no common word for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +78,7 @@ class Together:
     def _write(self, together: Sequence[_Waiting]) -> None:
         try:
             with self._database.writing() as connection:
-                found = [arrive(connection, each.arrival, self._now()) for each in together]
+                found = arrive(connection, [each.arrival for each in together], self._now())
         except CxrNodeError as error:  # the database's fault, so it is everybody's
             for each in together:
                 each.fault = error
@@ -86,27 +93,40 @@ class Together:
                 each.is_new = is_new
 
 
-def arrive(connection: sa.Connection, arrival: Arrival, now: datetime) -> bool:
-    """-> RECEIVED; False where exactly this object is known already."""
-    row = asdict(arrival.ref) | asdict(arrival.origin)
-    row |= {"content_sha256": arrival.content_sha256, "size_bytes": arrival.size_bytes}
-    row |= {"state": InstanceState.RECEIVED, "not_before": now, "updated_at": now, "priority": arrival.priority}
-    try:
-        with connection.begin_nested():
-            row_id = connection.execute(sa.insert(instances).returning(instances.c.id), row).scalar_one()
-    except sa.exc.IntegrityError:
-        # Where retention had taken its bytes they are back now: count their days from today.
-        again: dict[str, Any] = {"repeats": instances.c.repeats + 1, "repeated_at": now, "purged_at": None}
-        purged, updated_at = instances.c.purged_at.is_not(None), instances.c.updated_at
-        again["updated_at"] = sa.case((purged, sa.literal(now, Instant)), else_=updated_at)
-        more_urgent = instances.c.priority > arrival.priority  # sent once more, for it is wanted at once
-        again["priority"] = sa.case((more_urgent, int(arrival.priority)), else_=instances.c.priority)
-        connection.execute(sa.update(instances).where(*_same(arrival)).values(again))
-        return False
-    sender = arrival.origin
-    told = f"from {sender.calling_ae_title} at {sender.peer_host}" if sender.calling_ae_title else "found in the spool"
-    note(connection, [row_id], now, "received", told)
-    return True
+def arrive(connection: sa.Connection, arrivals: Sequence[Arrival], now: datetime) -> list[bool]:
+    """-> RECEIVED, each in its turn; False where exactly this object is known already."""
+    insert = _INSERTS[connection.dialect.name]
+    found, told = [], []
+    for arrival in arrivals:
+        row_id = connection.execute(insert, _row(arrival, now)).scalar()
+        if row_id is None:
+            _repeat(connection, arrival, now)
+        else:
+            told.append({"instance_id": row_id, "at": now, "what": "received", "detail": _told(arrival.origin)})
+        found.append(row_id is not None)
+    if told:
+        connection.execute(sa.insert(events), told)
+    return found
+
+
+def _row(arrival: Arrival, now: datetime) -> dict[str, Any]:
+    row = {name: getattr(noun, name) for noun in (arrival.ref, arrival.origin) for name in noun.__slots__}
+    row |= {"content_sha256": arrival.content_sha256, "size_bytes": arrival.size_bytes, "priority": arrival.priority}
+    return row | {"state": InstanceState.RECEIVED, "not_before": now, "updated_at": now}
+
+
+def _repeat(connection: sa.Connection, arrival: Arrival, now: datetime) -> None:
+    """Where retention had taken its bytes they are back now: count their days from today."""
+    again: dict[str, Any] = {"repeats": instances.c.repeats + 1, "repeated_at": now, "purged_at": None}
+    purged, updated_at = instances.c.purged_at.is_not(None), instances.c.updated_at
+    again["updated_at"] = sa.case((purged, sa.literal(now, Instant)), else_=updated_at)
+    more_urgent = instances.c.priority > arrival.priority  # sent once more, for it is wanted at once
+    again["priority"] = sa.case((more_urgent, int(arrival.priority)), else_=instances.c.priority)
+    connection.execute(sa.update(instances).where(*_same(arrival)).values(again))
+
+
+def _told(sender: Origin) -> str:
+    return f"from {sender.calling_ae_title} at {sender.peer_host}" if sender.calling_ae_title else "found in the spool"
 
 
 def first_receipt(database: Database, arrival: Arrival) -> datetime | None:

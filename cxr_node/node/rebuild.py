@@ -76,7 +76,7 @@ def rebuild(ledger: Ledger, spool: Spool, inspect: Inspect, progress: Callable[[
                     unreadable += 1
                     log.error("lost object sha256=%s cannot be received again: %s", digest[:12], error)
             with ledger.database.writing() as connection:
-                received += sum(arrive(connection, arrival, ledger.now()) for arrival in arrivals)
+                received += sum(arrive(connection, arrivals, ledger.now()))
     if received:
         log.warning(
             "received again objects=%d of=%d: they were in the spool and not in the ledger", received, len(stored)

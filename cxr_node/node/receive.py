@@ -113,6 +113,7 @@ def serve(config: Config, inspect: Inspect, transfer_syntaxes: Sequence[str], ho
 
 
 def _open(spool: Spool, inspect: Inspect, progress: Callable[[], None]) -> Ledger:
+    spool.lay_out()
     ledger = Ledger.open(spool.path, mend=True)
     try:
         _tidy(spool, ledger, inspect, progress)

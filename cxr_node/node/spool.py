@@ -16,7 +16,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -26,14 +25,13 @@ from pathlib import Path
 
 from cxr_node import permissions
 from cxr_node.errors import InstanceError, ResourceError
-from cxr_node.node import orphans
+from cxr_node.node import folders, orphans
+from cxr_node.node.folders import sync
 
 _WRITE_BYTES = 256 * 1024
 """Of one call of the system: 7.5 MB at once took 15 ms on ext4, and in pieces of this size 1.7 ms (measured)."""
 MIB = 1024 * 1024
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MAKING = threading.Lock()
-"""Held while a folder is made: another thread's file in it must not be answered for before the folder is durable."""
 
 
 class Area(StrEnum):
@@ -97,7 +95,7 @@ class Part:
         stored = StoredFile(sha256=self._digest.hexdigest(), size_bytes=self.size_bytes)
         target = _place(folder, stored.sha256)
         with _disk():
-            _make_folder(target.parent)
+            folders.make(target.parent)
             with suppress(FileNotFoundError):
                 modified_ns = target.stat().st_mtime_ns
                 os.utime(self._file, ns=(modified_ns, modified_ns))
@@ -111,9 +109,13 @@ class Part:
         """Make the bytes durable under a name."""
         with _disk():
             os.fsync(self._file)
-            self.path.rename(target)
+            try:
+                self.path.rename(target)
+            except FileNotFoundError as error:
+                folders.forget(target.parent)
+                raise ResourceError("spool: a folder of it was taken away") from error
             self._close()
-            _sync_folder(target.parent)
+            sync(target.parent)
 
     def _close(self) -> None:
         file, self._file = self._file, -1
@@ -136,6 +138,11 @@ class Spool:
             permissions.close(path, OWN_NAMES)
             for folder in (path, *(path / name for name in OWN_NAMES)):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def lay_out(self) -> None:
+        """Make all folders for objects at once: a sender would wait for each of them."""
+        with _disk():
+            folders.make_all(self.path / Area.OBJECTS)
 
     def free_bytes(self) -> int:
         """Count the bytes that may still be written, those for the superuser left out."""
@@ -266,22 +273,6 @@ def _nanoseconds(at: datetime) -> tuple[int, int]:
     """Times of access and change for a file; not by way of a float, which loses the last microsecond."""
     since = (at - _EPOCH) // timedelta(microseconds=1) * 1000
     return since, since
-
-
-def _make_folder(folder: Path) -> None:
-    """Make a folder whose own name survives a power cut too; who finds it there finds it durable."""
-    with _MAKING:
-        if not folder.is_dir():
-            folder.mkdir(mode=0o700, exist_ok=True)
-            _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
 
 
 @contextmanager

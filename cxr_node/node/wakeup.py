@@ -79,14 +79,13 @@ def ring(spool_path: Path, role: Role) -> int:
     """Wake everybody of that role; how many heard it. Bells of dead processes are taken down."""
     folder = spool_path / "run"
     heard = 0
-    with (
-        suppress(OSError),
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender,
-        _short_paths(folder) as short,
-    ):
-        sender.setblocking(False)
-        for path in folder.glob(f"{role}-*.sock"):
-            heard += _ring_one(sender, path, short / path.name)
+    with suppress(OSError):
+        bells = [path for path in folder.iterdir() if path.name.startswith(f"{role}-") and path.suffix == ".sock"]
+        if bells:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender, _short_paths(folder) as short:
+                sender.setblocking(False)
+                for path in bells:
+                    heard += _ring_one(sender, path, short / path.name)
     return heard
 
 

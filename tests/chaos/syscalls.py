@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 
 TRACED = "write,pwrite64,fsync,fdatasync,rename,mkdir,sendto"
+_SHOWN = "4200"
+"""Bytes of a call's text: a page of the ledger, in which rows are looked for."""
 _LINE = re.compile(r"(?P<thread>\d+) +(?P<rest>.*)")
 _WHOLE = re.compile(r"(?P<name>\w+)\((?P<arguments>.*)\) += (?P<result>.+)")
 _BEGINS = re.compile(r"(?P<name>\w+)\((?P<arguments>.*) <unfinished \.\.\.>")
@@ -85,7 +87,7 @@ def command(trace: Path) -> tuple[str, ...]:
     tried = subprocess.run([strace, "-o", "/dev/null", "true"], capture_output=True, text=True, check=False)
     if tried.returncode != 0:
         pytest.skip(f"strace may not trace here: {tried.stderr.strip()[:200]}")
-    return (strace, "-f", "-yy", "-x", "-s", "256", "-e", f"trace={TRACED}", "-o", str(trace))
+    return (strace, "-f", "-yy", "-x", "-s", _SHOWN, "-e", f"trace={TRACED}", "-o", str(trace))
 
 
 def read(lines: Iterable[str]) -> list[Call]:
@@ -146,16 +148,17 @@ def _chain(calls: list[Call], answer: Call, uid: str, digest: str) -> Chain:
     renamed = _before(answer, [call for call in mine if call.name == "rename" and f"/{digest}.dcm" in call.texts[-1]])
     part, folder = (renamed.texts[0], renamed.texts[-1].rpartition("/")[0]) if renamed else ("-", "-")
     synced = _after(renamed, _on(mine, folder, "fsync"))
-    journal = next((call.path for call in mine if call.path.endswith("-wal")), "-")
-    frames = [call for call in _on(mine, journal, "pwrite64") if synced is None or call.begun > synced.begun]
-    frame = _before(answer, frames)
+    # Associations share a transaction, so any thread may have written the row: in the first page with its digest.
+    journal = next((call.path for call in calls if call.path.endswith("-wal")), "-")
+    frame = next((call for call in _on(calls, journal, "pwrite64") if digest in call.texts[0]), None)
+    writer = [call for call in calls if frame is not None and call.thread == frame.thread]
     steps = (
         ("write of the file", _before(answer, _on(mine, part, "write"))),
         ("fsync of the file", _before(answer, _on(mine, part, "fsync"))),
         ("rename", renamed),
         ("fsync of the folder", synced),
         ("write of the ledger", frame),
-        ("commit of the ledger", _after(frame, _on(mine, journal, "fsync", "fdatasync"))),
+        ("commit of the ledger", _after(frame, _on(writer, journal, "fsync", "fdatasync"))),
         ("C-STORE-RSP", answer),
     )
     made = [call for call in calls if call.name == "mkdir" and call.texts[0] == folder]

@@ -26,7 +26,7 @@ PLACES = {
     "receive": [
         ("cxr_node.node.spool:Part.write", "before"),  # an empty file
         ("cxr_node.node.spool:Part.store", "before"),  # all bytes written, nothing durable
-        ("cxr_node.node.spool:_sync_folder", "before"),  # renamed, the name not durable
+        ("cxr_node.node.spool:sync", "before"),  # renamed, the name not durable
         ("cxr_node.node.ledger:Ledger.add", "before"),  # durable, the ledger knows nothing
         ("cxr_node.node.ledger:Ledger.add", "after"),  # committed, not answered
         ("cxr_node.node.intake:StorageProvider._respond", "before"),  # the same, one step later
