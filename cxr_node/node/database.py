@@ -157,10 +157,16 @@ def alembic_config(connection: sa.Connection) -> Any:
 
 
 def _engine(url: sa.URL) -> sa.Engine:
+    is_file = url.get_backend_name() == "sqlite"
     engine = sa.create_engine(
-        url, hide_parameters=True, pool_size=POOL_SIZE, max_overflow=0, pool_timeout=BUSY_TIMEOUT_S, pool_pre_ping=True
+        url,
+        hide_parameters=True,
+        pool_size=POOL_SIZE,
+        max_overflow=0,
+        pool_timeout=BUSY_TIMEOUT_S,
+        pool_pre_ping=not is_file,  # a server may have hung up
     )
-    if engine.dialect.name == "sqlite":
+    if is_file:
         sa.event.listen(engine, "connect", _prepare_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)
     return engine

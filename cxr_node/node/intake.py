@@ -11,6 +11,7 @@ sends without waiting is held back by TCP.
 from __future__ import annotations
 
 import re
+import struct
 import time
 from enum import IntEnum
 from typing import Any
@@ -47,6 +48,7 @@ MESSAGE_GRACE_S = 60.0
 _PRIORITIES = {code: priority for priority, code in commands.PRIORITIES.items()}
 _IS_COMMAND, _IS_LAST = 1, 2  # PS3.8 E.2, message control header
 _PDV_HEAD_BYTES = 6  # PS3.8 9.3.5.1, E.2: length, context, control
+_P_DATA_TF = struct.Struct(">BxIIBB")  # PS3.8 9.3.5 with one PDV: type, both lengths, context, control
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 
@@ -247,7 +249,9 @@ class StorageProvider(Provider):
                 raise error
 
     def _respond(self, request: StoreRequest, status: int) -> None:
-        if not self.assoc.is_established:
+        """Answer past the queues of pynetdicom: this is the thread that would read them (PS3.8 9.2, DT-1)."""
+        connection = self.dul.socket
+        if not self.assoc.is_established or connection is None:
             return  # the peer has gone; it will send again
         sop_class_uid, sop_instance_uid = (
             uid if is_uid(uid) else "" for uid in (request.sop_class_uid, request.sop_instance_uid)
@@ -255,11 +259,10 @@ class StorageProvider(Provider):
         response = commands.store_response(sop_class_uid, sop_instance_uid, request.message_id, status)
         step = max(1, (self.maximum_pdu_size or len(response) + _PDV_HEAD_BYTES) - _PDV_HEAD_BYTES)
         for start in range(0, len(response), step):
-            last = _IS_LAST if start + step >= len(response) else 0
-            answer = P_DATA()
-            pdv = bytes([_IS_COMMAND | last]) + response[start : start + step]
-            answer.presentation_data_value_list.append((request.context_id, pdv))
-            self.dul.send_pdu(answer)
+            piece = response[start : start + step]
+            control_header = _IS_COMMAND | (_IS_LAST if start + step >= len(response) else 0)
+            lengths = len(piece) + _PDV_HEAD_BYTES, len(piece) + 2
+            connection.send(_P_DATA_TF.pack(0x04, *lengths, request.context_id, control_header) + piece)
 
 
 def control(pdv: memoryview) -> tuple[bool, bool]:

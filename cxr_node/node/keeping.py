@@ -98,6 +98,7 @@ class SpoolReceiver:
         self._ledger = ledger
         self._audit = audit
         self._sync_slots = threading.BoundedSemaphore(SYNC_SLOTS)
+        self._ringing, self._is_unheard = threading.Lock(), False
 
     def begin(self, request: StoreRequest) -> Part:
         """Open a file that begins with our own File Meta Information; below the watermark none is opened."""
@@ -128,13 +129,23 @@ class SpoolReceiver:
         is_new = self._ledger().add(ref, origin, stored.sha256, stored.size_bytes, request.priority)
         if not is_new:
             self._keep_date(Arrival(ref, origin, stored.sha256, stored.size_bytes))
-        ring(self._spool.path, Role.WORK)
+        self._ring()
         self._audit.transferred(received(ref, origin, is_new), ref.sop_class_uid)
         log.info(
             "stored sha256=%s bytes=%d peer=%s ae=%r new=%s ms=%.0f",
             *(stored.sha256[:12], stored.size_bytes, origin.peer_host, origin.calling_ae_title, is_new),
             (time.monotonic() - started) * 1000,
         )
+
+    def _ring(self) -> None:
+        """Wake the worker; one ring is enough for all rows that were there when it began."""
+        self._is_unheard = True
+        while self._is_unheard and self._ringing.acquire(blocking=False):
+            try:
+                self._is_unheard = False
+                ring(self._spool.path, Role.WORK)
+            finally:
+                self._ringing.release()
 
     def _keep_date(self, arrival: Arrival) -> None:
         """The file's time is all that a ledger made anew would know of the first receipt, which results repeat."""
