@@ -75,8 +75,13 @@ def receive(config: ConfigFile = DEFAULT_CONFIG) -> None:
     from cxr_node.node import receive as room
 
     stop, notifier = service.stop_event(), service.Notifier()
+
+    def ready(_port: int) -> None:
+        allocator.keep_what_started()
+        notifier.ready()
+
     with audit.recording(settings, "receive") as record:
-        hooks = room.Hooks(stop=stop, ready=lambda _: notifier.ready(), progress=notifier.progress, audit=record)
+        hooks = room.Hooks(stop=stop, ready=ready, progress=notifier.progress, audit=record)
         room.serve(settings, header.inspect, offered.answer(), hooks)
 
 

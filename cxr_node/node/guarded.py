@@ -120,6 +120,11 @@ class GuardedSocket(WaitingSocket):
         if not self.assoc.is_established:
             self.assoc.dul.to_user_queue.put(cast(Any, None))  # what the queue's reader makes of a timeout
 
+    def release(self) -> None:
+        """Give back what it holds beside the connection; the object itself may be found to be garbage much later."""
+        self.wake.close()
+        self._buffer = bytearray()
+
     def _is_wanted(self) -> bool:
         """Tell whether the thread has something else to do than to read."""
         dul = self.assoc.dul

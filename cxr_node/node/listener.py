@@ -110,7 +110,7 @@ class GuardedHandler(RequestHandler):
             association.dul.join()
         finally:
             provider.discard()
-            self._connection.wake.close()
+            self._connection.release()
             self.server.closed(association)
 
     def finish(self) -> None:

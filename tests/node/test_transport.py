@@ -88,6 +88,9 @@ SOURCES = [
     (dul.DULServiceProvider._read_pdu_data, "self.socket.recv(6)"),
     (dul.DULServiceProvider._read_pdu_data, "self.socket.recv(pdu_length)"),
     (dul.DULServiceProvider._is_transport_event, "self.socket.ready"),
+    (dul.DULServiceProvider.run_reactor, "self._idle_timer.restart()"),
+    (dul.DULServiceProvider.run_reactor, "self.event_queue.get(block=False)"),
+    (dul.DULServiceProvider.run_reactor, "if self._kill_thread"),
     (dul.DULServiceProvider._process_recv_primitive, "self.to_provider_queue.queue[0]"),
     (dul.DULServiceProvider.receive_pdu, "self.to_user_queue.get("),
     (dul.DULServiceProvider.run_reactor, "self.state_machine.do_action(event)"),
@@ -105,6 +108,7 @@ SOURCES = [
     (acse.ACSE._negotiate_as_acceptor, "self.acceptor.supported_contexts"),
     (acse.ACSE._negotiate_as_acceptor, "self.assoc.is_established = True"),
     (fsm.DT_2, "dul.assoc.dimse.receive_primitive("),
+    (fsm.DT_2, 'return "Sta6"'),  # so a P-DATA-TF that is taken beside it changes no state
     (fsm.StateMachine.do_action, "raise InvalidEventError"),
     (fsm.StateMachine.__init__, "self.current_state"),
     (association.Association.run_reactor, "self.acse.negotiate_association()"),
@@ -224,6 +228,41 @@ def test_a_trickle_is_cut_however_steady(node: Receiving) -> None:
                 peer.send(b"\0")
                 time.sleep(0.02)
         assert time.monotonic() - started < 10
+    assert_clean(node)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\0" * 3, struct.pack(">IB", 0, 1), struct.pack(">IB", 1, 1), struct.pack(">IBB", 9, 1, 3) + b"short"],
+    ids=["no head", "no length", "no control", "longer than its PDU"],
+)
+def test_a_pdv_that_does_not_fit_aborts_the_association(node: Receiving, content: bytes) -> None:
+    with Wire(node.port) as peer:
+        assert peer.associate()[0] == ASSOCIATE_AC
+        peer.send(wire.pdu(wire.P_DATA, content))
+        assert peer.receive()[0] == wire.ABORT
+    assert_clean(node)
+
+
+def test_pdvs_may_share_a_pdu_and_bytes_may_come_singly(node: Receiving) -> None:
+    uid, data_set = instance()
+    command = wire.command(0x0001, sop_class=wire.DX.encode(), sop_instance=uid.encode())
+    pieces = (
+        wire.pdv(command, is_command=True)
+        + wire.pdv(data_set[:500], is_last=False)
+        + wire.pdv(data_set[500:900], is_last=False)
+    )
+    with Wire(node.port) as peer:
+        assert peer.associate()[0] == ASSOCIATE_AC
+        for byte in wire.pdu(wire.P_DATA, pieces)[:40]:
+            peer.send(bytes([byte]))
+            time.sleep(0.002)
+        peer.send(wire.pdu(wire.P_DATA, pieces)[40:])
+        for start in range(900, len(data_set), 65536):
+            piece = data_set[start : start + 65536]
+            peer.send(wire.pdu(wire.P_DATA, wire.pdv(piece, is_last=start + 65536 >= len(data_set))))
+        assert peer.status() == 0x0000
+    assert len(history.recent(node.ledger, 10)) == 1
     assert_clean(node)
 
 
