@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
 from hashlib import sha256
@@ -20,7 +21,7 @@ from pydicom.multival import MultiValue
 
 from cxr_node.dicom import projection, structure
 from cxr_node.dicom.head import BeyondHeadError, Head
-from cxr_node.dicom.part10 import attach, foreign_faults, parse, quiet, raw_number, raw_text, settle
+from cxr_node.dicom.part10 import attach, foreign_faults, parse, quiet, raw_text, settle
 from cxr_node.domain import InstanceRef, Reason, Rejected, View
 from cxr_node.errors import ContradictionError, InstanceError, ResourceError
 
@@ -33,6 +34,17 @@ _AGE = re.compile(r"(\d{3})([DWMY])")
 _DATE = re.compile(r"\d{8}")
 _PER_YEAR = {"D": 365, "W": 365 / 7, "M": 12, "Y": 1}
 MAX_AGE_YEARS = 130
+_META_GROUP = 0x0002
+_WANTED = frozenset(
+    (
+        *(0x00020002, 0x00020003, 0x00020010, 0x00080016, 0x00080018, 0x0020000D, 0x0020000E),  # UIDs
+        *(0x00080050, 0x00100020),  # Accession Number, Patient ID
+        *(0x00280002, 0x00280008, 0x00280010, 0x00280011, 0x00280100),  # size of the pixel data
+    )
+)
+"""What `inspect` reads."""
+Text = Callable[[int], str]
+"""Tells an attribute's raw value as text, by its tag."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +121,7 @@ def read(content: bytes) -> Source | Rejected:
                 return Rejected(
                     reason=Reason.IDENTITY_EMPTY, sentence="The study or series it belongs to is not given."
                 )
-            ref = _reference(dataset)
+            ref = _reference(lambda tag: raw_text(dataset.file_meta if tag >> 16 == _META_GROUP else dataset, tag))
             if pixels is not None:
                 attach(dataset, pixels, content)
             plain, unreadable = settle(dataset)
@@ -144,15 +156,14 @@ def inspect(path: Path) -> Inspected:
 
 
 def _inspected(file: BinaryIO, size_bytes: int) -> Inspected:
-    structure.check(file, size_bytes)
-    dataset, _ = parse(file, size_bytes)
+    values = structure.check(file, size_bytes, _WANTED)
     return Inspected(
-        ref=_reference(dataset),
-        rows=raw_number(dataset, 0x00280010, 0),
-        columns=raw_number(dataset, 0x00280011, 0),
-        bits_allocated=raw_number(dataset, 0x00280100, 0),
-        samples=raw_number(dataset, 0x00280002, 1),
-        frames=raw_number(dataset, 0x00280008, 1),
+        ref=_reference(values.text),
+        rows=values.number(0x00280010, 0),
+        columns=values.number(0x00280011, 0),
+        bits_allocated=values.number(0x00280100, 0),
+        samples=values.number(0x00280002, 1),
+        frames=values.number(0x00280008, 1),
     )
 
 
@@ -161,39 +172,37 @@ def accession_key(accession: str) -> str:
     return sha256(accession.strip(" \0").encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _reference(dataset: Dataset) -> InstanceRef:
-    meta = dataset.file_meta
+def _reference(text: Text) -> InstanceRef:
     ref = InstanceRef(
-        study_instance_uid=_uid(dataset, 0x0020000D, "Study Instance UID"),
-        series_instance_uid=_uid(dataset, 0x0020000E, "Series Instance UID"),
-        sop_instance_uid=_uid(dataset, 0x00080018, "SOP Instance UID"),
-        sop_class_uid=_uid(dataset, 0x00080016, "SOP Class UID"),
-        transfer_syntax_uid=_uid(meta, 0x00020010, "Transfer Syntax UID"),
-        patient_key=_patient_key(dataset),
-        accession_key=accession_key(accession) if (accession := raw_text(dataset, 0x00080050)) else None,
+        study_instance_uid=_uid(text, 0x0020000D, "Study Instance UID"),
+        series_instance_uid=_uid(text, 0x0020000E, "Series Instance UID"),
+        sop_instance_uid=_uid(text, 0x00080018, "SOP Instance UID"),
+        sop_class_uid=_uid(text, 0x00080016, "SOP Class UID"),
+        transfer_syntax_uid=_uid(text, 0x00020010, "Transfer Syntax UID"),
+        patient_key=_patient_key(text),
+        accession_key=accession_key(accession) if (accession := text(0x00080050)) else None,
     )
-    claimed = raw_text(meta, 0x00020002), raw_text(meta, 0x00020003)
+    claimed = text(0x00020002), text(0x00020003)
     for named, is_ in zip(claimed, (ref.sop_class_uid, ref.sop_instance_uid), strict=True):
         if named and named != is_:
             raise ContradictionError("its file meta information contradicts its data set")
     return ref
 
 
-def _patient_key(dataset: Dataset) -> str:
+def _patient_key(text: Text) -> str:
     """One study's patient as one digest; "" where there is no Patient ID, for nobody is guessed.
 
     The issuer is left out: archives add it to some images of a study and not to others, and within one study the
     same Patient ID of another issuer is not met.
     """
-    patient_id = raw_text(dataset, 0x00100020)
+    patient_id = text(0x00100020)
     if not patient_id:
         return ""
-    parts = (raw_text(dataset, 0x0020000D), patient_id)
-    return sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
+    return sha256("\0".join((text(0x0020000D), patient_id)).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _uid(dataset: Dataset, tag: int, name: str) -> str:
-    value = raw_text(dataset, tag)
+def _uid(text: Text, tag: int, name: str) -> str:
+    value = text(tag)
     if _UID.fullmatch(value) is None:
         raise InstanceError(f"its {name} is missing or ill-formed")
     return value

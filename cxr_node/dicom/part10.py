@@ -38,15 +38,14 @@ MAX_HEADER_READS = 200_000
 """About two per attribute: bounds time (0.9 s measured) and objects that a header of 8-byte attributes can cost."""
 MAX_DEPTH = 16
 """Of sequences; CR, DX and SC need 4."""
-_HUGE_BYTES = 1024 * 1024
+HUGE_BYTES = 1024 * 1024
 """An attribute longer than this is skipped: nothing that is read here is (a 16-bit VOI LUT takes 128 KiB)."""
 
 _PREFIX_END = 132  # PS3.10 7.1: preamble and prefix
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
-_NUMBER_OF_FRAMES = 0x00280008
 _PIXEL_DATA = 0x7FE00010
-_PIXEL_TAGS = (0x7FE00008, 0x7FE00009, _PIXEL_DATA)  # float, double float, integer
+PIXEL_TAGS = (0x7FE00008, 0x7FE00009, _PIXEL_DATA)  # float, double float, integer
 _TEXT = ("LO", "LT", "PN", "SH", "ST", "UC", "UT")
 _NOT_DECODED = "\ufffd"  # pydicom's mark for bytes that the character set does not have
 _LONG_VALUE_BYTES = 8  # a shorter read may fall short only at the end of the data set
@@ -156,11 +155,11 @@ def parse(file: BinaryIO, size_bytes: int) -> tuple[Dataset, PixelValue | None]:
     found: list[tuple[int, str, int, int]] = []
 
     def at_pixels(tag: int, vr: str | None, length: int) -> bool:
-        if tag in _PIXEL_TAGS:
+        if tag in PIXEL_TAGS:
             found.append((tag, vr or "OW", file.tell(), length))
-        return tag in _PIXEL_TAGS
+        return tag in PIXEL_TAGS
 
-    dataset = read_partial(cast(BinaryIO, _Bounded(file, size_bytes)), at_pixels, defer_size=_HUGE_BYTES)
+    dataset = read_partial(cast(BinaryIO, _Bounded(file, size_bytes)), at_pixels, defer_size=HUGE_BYTES)
     if not found or found[-1][0] != _PIXEL_DATA:
         return dataset, None
     _, vr, start, length = found[-1]
@@ -206,17 +205,6 @@ def raw_text(dataset: Dataset, tag: int) -> str:
         return ""
     value = element.value if isinstance(element, RawDataElement) else str(element.value).encode()
     return (value or b"").decode("ascii", "surrogateescape").strip(" \0")
-
-
-def raw_number(dataset: Dataset, tag: int, default: int) -> int:
-    """Raw value of a US, UL or IS attribute; `default` where it is absent or empty."""
-    element = dataset.get_item(tag, keep_deferred=True)
-    if not isinstance(element, RawDataElement) or not element.value:
-        return default
-    if element.VR in ("IS", "DS") or tag == _NUMBER_OF_FRAMES:
-        return int(element.value.strip(b" \0") or default)
-    size_bytes = 4 if element.VR in ("UL", "SL") else 2
-    return int.from_bytes(element.value[:size_bytes], "little" if element.is_little_endian else "big")
 
 
 def attach(dataset: Dataset, pixels: PixelValue, content: bytes) -> None:

@@ -1,6 +1,6 @@
 """Whether a Part 10 file can be walked from its first element to its last: tags, VRs, lengths, sequences, fragments.
 
-Knows no attribute's meaning and reads no value but one, the Transfer Syntax UID. pydicom guesses where an encoding
+Knows no attribute's meaning; reads the Transfer Syntax UID, and what it is asked for. pydicom guesses where an encoding
 contradicts itself, opens a sequence only when it is asked for, and stops at the pixel data; before an object is
 acknowledged, all of it must be what it says it is. PS3.5 7 (data set), 7.5 (sequences), A.4 (fragments), 6.2.2 (UN).
 """
@@ -8,6 +8,7 @@ acknowledged, all of it must be what it says it is. PS3.5 7 (data set), 7.5 (seq
 from __future__ import annotations
 
 import struct
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -15,13 +16,22 @@ from pydicom.datadict import dictionary_VR
 from pydicom.uid import UID
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, STANDARD_VR
 
-from cxr_node.dicom.part10 import CUT_PIXELS, MAX_DEPTH, MAX_HEADER_READS, require_prefix
+from cxr_node.dicom.part10 import (
+    CUT_PIXELS,
+    HUGE_BYTES,
+    MAX_DEPTH,
+    MAX_HEADER_BYTES,
+    MAX_HEADER_READS,
+    PIXEL_TAGS,
+    require_prefix,
+)
 from cxr_node.errors import InstanceError
 
 _PREFIX_END = 132  # PS3.10 7.1: preamble and prefix
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END, _DELIMITERS = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD, 0xFFFE
 _GROUP_LENGTH, _TRANSFER_SYNTAX, _PIXEL_DATA = 0x00020000, 0x00020010, 0x7FE00010
+_NUMBER_OF_FRAMES = 0x00280008
 _FIRST_GROUP = 0x0008
 """Lower ones are of commands, of the File Meta Information and of directories, not of data sets (PS3.5 7.1)."""
 _VRS = frozenset(str(vr) for vr in STANDARD_VR)
@@ -52,21 +62,51 @@ class _Head:
     start: int
 
 
-def check(file: BinaryIO, size_bytes: int) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Values:
+    """What was asked for, of the File Meta Information and of the data set before its pixel data, as it is encoded."""
+
+    by_tag: Mapping[int, tuple[str, bytes]]
+    """VR ("" in Implicit VR) and value; a tag that came twice has the last one."""
+    order: str
+
+    def text(self, tag: int) -> str:
+        """Bytes beyond ASCII stay themselves; "" where it is absent or empty."""
+        return self.by_tag.get(tag, ("", b""))[1].decode("ascii", "surrogateescape").strip(" \0")
+
+    def number(self, tag: int, default: int) -> int:
+        """Of a US, UL or IS attribute; `default` where it is absent or empty."""
+        vr, value = self.by_tag.get(tag, ("", b""))
+        if not value:
+            return default
+        if vr in ("IS", "DS") or tag == _NUMBER_OF_FRAMES:
+            return int(value.strip(b" \0") or default)
+        return int.from_bytes(value[: 4 if vr in ("UL", "SL") else 2], "little" if self.order == "<" else "big")
+
+
+def check(file: BinaryIO, size_bytes: int, wanted: Collection[int] = ()) -> Values:
     """Walk over a file.
+
+    Parameters
+    ----------
+    wanted : tags whose values are told
 
     Raises
     ------
     InstanceError : where it does not hold together, or has more attributes or levels than a radiograph can have.
     """
     require_prefix(file, size_bytes)
-    start, syntax = _meta(file, size_bytes)
+    found: dict[int, tuple[str, bytes]] = {}
+    start, syntax = _meta(file, size_bytes, wanted, found)
     order = "<" if syntax.is_little_endian else ">"
     walk = _Walk(file, order, syntax.is_encapsulated)
-    walk.run(start, _Part(end=size_bytes, limit=size_bytes, implicit=syntax.is_implicit_VR))
+    walk.run(start, _Part(end=size_bytes, limit=size_bytes, implicit=syntax.is_implicit_VR), wanted, found)
+    return Values(by_tag=found, order=order)
 
 
-def _meta(file: BinaryIO, size_bytes: int) -> tuple[int, UID]:
+def _meta(
+    file: BinaryIO, size_bytes: int, wanted: Collection[int], found: dict[int, tuple[str, bytes]]
+) -> tuple[int, UID]:
     """Find where the data set begins and how it is encoded (PS3.10 7.1: Explicit VR Little Endian, group 0002)."""
     walk = _Walk(file, "<", encapsulated=False)
     whole = _Part(end=size_bytes, limit=size_bytes, implicit=False)
@@ -75,16 +115,20 @@ def _meta(file: BinaryIO, size_bytes: int) -> tuple[int, UID]:
         head = walk.head(position, whole)
         position = walk.skip(head, whole)
         file.seek(head.start)
-        if head.tag == _GROUP_LENGTH and head.length == 4:
+        if head.tag == _GROUP_LENGTH:
+            if head.length != 4:
+                raise InstanceError("its file meta information has no length")
             end = position + int(struct.unpack("<I", file.read(4))[0])
         elif head.tag == _TRANSFER_SYNTAX:
             syntax = file.read(min(head.length, _MAX_UID_BYTES)).decode("ascii", "replace").strip(" \0")
-    found = UID(syntax)
-    if not found.is_transfer_syntax:
+        if head.tag in wanted:
+            found[head.tag] = walk.value(head)
+    uid = UID(syntax)
+    if not uid.is_transfer_syntax:
         raise InstanceError("its file meta information names no transfer syntax")
-    if found.is_deflated:
+    if uid.is_deflated:
         raise InstanceError("the deflated transfer syntax is not accepted")
-    return position, found
+    return position, uid
 
 
 class _Walk:
@@ -93,10 +137,10 @@ class _Walk:
     def __init__(self, file: BinaryIO, order: str, encapsulated: bool) -> None:
         self._file, self._order, self._encapsulated = file, order, encapsulated
         self._tag = struct.Struct(f"{order}HH")
-        self._left = MAX_HEADER_READS
+        self._left, self._bytes_left = MAX_HEADER_READS, MAX_HEADER_BYTES
 
-    def run(self, position: int, whole: _Part) -> None:
-        """Walk from the first element of a data set to the end of the file."""
+    def run(self, position: int, whole: _Part, wanted: Collection[int], found: dict[int, tuple[str, bytes]]) -> None:
+        """Walk from the first element of a data set to the end of the file; what is wanted is found on the way."""
         parts = [whole]
         while parts:
             part = parts[-1]
@@ -115,6 +159,12 @@ class _Walk:
             position = head.start if inside is not None else self.skip(head, part)
             if inside is not None:
                 self._enter(parts, inside)
+            elif head.length <= HUGE_BYTES and head.tag != _PIXEL_DATA:
+                self._count(head)
+                if head.tag in wanted and len(parts) == 1:
+                    found[head.tag] = self.value(head)
+            if head.tag in PIXEL_TAGS and len(parts) <= 2:
+                wanted = ()  # what comes behind the pixel data is nobody's header
 
     def head(self, position: int, part: _Part) -> _Head:
         """Read one head."""
@@ -138,6 +188,11 @@ class _Walk:
             raise InstanceError(_CUT)
         return _Head(tag=tag, vr=vr, length=self._number(self._file.read(4)), start=position + 12)
 
+    def value(self, head: _Head) -> tuple[str, bytes]:
+        """Read VR and value."""
+        self._file.seek(head.start)
+        return head.vr, self._file.read(head.length)
+
     def group(self, position: int) -> int:
         """Read the group of a tag alone; 0 at the end of the file."""
         self._file.seek(position)
@@ -150,6 +205,11 @@ class _Walk:
         if head.start + head.length > part.limit:
             raise InstanceError(CUT_PIXELS if part.holds_fragments or head.tag == _PIXEL_DATA else _CUT)
         return head.start + head.length
+
+    def _count(self, head: _Head) -> None:
+        self._bytes_left -= head.length
+        if self._bytes_left < 0:
+            raise InstanceError("its header is larger than that of any radiograph")
 
     def _number(self, content: bytes) -> int:
         return int.from_bytes(content, "little" if self._order == "<" else "big")
