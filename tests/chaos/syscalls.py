@@ -122,11 +122,23 @@ def chains(calls: list[Call], digests: Mapping[str, str]) -> list[Chain]:
     ----------
     digests : sha256 of the stored file by SOP Instance UID; each object is sent once
     """
-    found = []
+    rows, found = _rows(calls, digests.values()), []
     for answer in calls:
         uid = acknowledged(answer)
         if uid is not None:
-            found.append(_chain(calls, answer, uid, digests.get(uid, "")))
+            digest = digests.get(uid, "")
+            found.append(_chain(calls, answer, uid, digest, rows.get(digest)))
+    return found
+
+
+def _rows(calls: list[Call], digests: Iterable[str]) -> dict[str, Call]:
+    """Where the row of each object was first written to the ledger's log: any thread may write for any other."""
+    missing, found = set(digests), dict[str, Call]()
+    for call in calls:
+        if call.name == "pwrite64" and call.path.endswith("-wal"):
+            page = call.texts[0]
+            found |= {digest: call for digest in missing if digest in page}
+            missing -= found.keys()
     return found
 
 
@@ -142,15 +154,12 @@ def acknowledged(call: Call) -> str | None:
     return content[at + 4 : at + 4 + length].decode().rstrip("\0")
 
 
-def _chain(calls: list[Call], answer: Call, uid: str, digest: str) -> Chain:
+def _chain(calls: list[Call], answer: Call, uid: str, digest: str, frame: Call | None) -> Chain:
     """Each step is looked for where it must be, and then anywhere: what is misplaced shall be named as such."""
     mine = [call for call in calls if call.thread == answer.thread]
     renamed = _before(answer, [call for call in mine if call.name == "rename" and f"/{digest}.dcm" in call.texts[-1]])
     part, folder = (renamed.texts[0], renamed.texts[-1].rpartition("/")[0]) if renamed else ("-", "-")
     synced = _after(renamed, _on(mine, folder, "fsync"))
-    # Associations share a transaction, so any thread may have written the row: in the first page with its digest.
-    journal = next((call.path for call in calls if call.path.endswith("-wal")), "-")
-    frame = next((call for call in _on(calls, journal, "pwrite64") if digest in call.texts[0]), None)
     writer = [call for call in calls if frame is not None and call.thread == frame.thread]
     steps = (
         ("write of the file", _before(answer, _on(mine, part, "write"))),
@@ -158,7 +167,7 @@ def _chain(calls: list[Call], answer: Call, uid: str, digest: str) -> Chain:
         ("rename", renamed),
         ("fsync of the folder", synced),
         ("write of the ledger", frame),
-        ("commit of the ledger", _after(frame, _on(writer, journal, "fsync", "fdatasync"))),
+        ("commit of the ledger", _after(frame, _on(writer, frame.path if frame else "-", "fsync", "fdatasync"))),
         ("C-STORE-RSP", answer),
     )
     made = [call for call in calls if call.name == "mkdir" and call.texts[0] == folder]
