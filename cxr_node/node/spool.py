@@ -17,6 +17,7 @@ import errno
 import hashlib
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -73,13 +74,23 @@ class Part:
         ------
         ResourceError : the disk is full, gone or broken.
         """
+        self._digest.update(content)
+        self._append(content)
+
+    def fill(self, content: bytes) -> None:
+        """As `write`, of all that there will be, and on to the disk; its digest is made by another core meanwhile."""
+        with ThreadPoolExecutor(1, "digest") as beside:
+            beside.submit(self._digest.update, content)
+            self._append(content)
+            with _disk():
+                os.fsync(self._file)
+
+    def _append(self, content: bytes | memoryview) -> None:
         rest = memoryview(content)
         self.size_bytes += len(rest)
         with _disk():
             while rest:
-                written = os.write(self._file, rest[:_WRITE_BYTES])
-                self._digest.update(rest[:written])  # while it is in the cache
-                rest = rest[written:]
+                rest = rest[os.write(self._file, rest[:_WRITE_BYTES]) :]
 
     def discard(self) -> None:
         """Take the file away, if it was not stored."""
@@ -166,7 +177,7 @@ class Spool:
         """Store a result object."""
         part = self.begin()
         try:
-            part.write(content)
+            (part.fill if len(content) >= MIB else part.write)(content)
             return part.store(self.path / Area.RESULTS)
         finally:
             part.discard()
