@@ -5,6 +5,8 @@ Knows no network and no picture.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,10 +38,13 @@ def spread(cells: NDArray[np.float32], border: tuple[float, float], shape: tuple
     return weight
 
 
+@functools.lru_cache(maxsize=32)  # of some sizes of radiographs and of pictures
 def interpolation(size_px: int, cells: int, border: float) -> NDArray[np.float32]:
     """Weights of the cells in each pixel, (size_px, cells): linear between cell centres, 0 on the border."""
     seen = ((np.arange(size_px) + 0.5) / size_px - border) / (1.0 - 2.0 * border)  # in [0, 1] where the network saw
     place = np.clip(seen * cells - 0.5, 0.0, cells - 1.0)
     weights = np.clip(1.0 - np.abs(place[:, None] - np.arange(cells)), 0.0, 1.0)
     weights[(seen < 0.0) | (seen > 1.0)] = 0.0
-    return weights.astype(np.float32)
+    kept = weights.astype(np.float32)
+    kept.setflags(write=False)
+    return kept

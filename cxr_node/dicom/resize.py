@@ -6,6 +6,8 @@ its antialiasing ones take three times as long.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -51,6 +53,7 @@ def eight_bits(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.clip(levels, 0.0, 255.0, out=levels).astype(np.uint8)
 
 
+@functools.lru_cache(maxsize=16)
 def _shares(size_px: int, smaller_px: int) -> sparse.csr_array:
     """Share of each pixel in each of fewer, broader ones: (smaller_px, size_px), rows sum to 1."""
     edges = np.union1d(np.arange(size_px + 1), np.arange(smaller_px + 1) * (size_px / smaller_px))

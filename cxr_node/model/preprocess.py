@@ -67,7 +67,7 @@ def cut_and_resize(pixels: NDArray[np.float32], spec: InputSpec) -> NDArray[np.f
     four times as long. A test holds both to the same numbers.
     """
     if pixels.size >= LARGE_PX:
-        down, across = (_triangles(size, spec) for size in pixels.shape)
+        down, across = (_triangles(size, spec.size_px, spec.border) for size in pixels.shape)
         return np.ascontiguousarray((across @ (down @ pixels).T).T)
     rows, cols = pixels.shape
     kept = (spec.border * cols, spec.border * rows, (1.0 - spec.border) * cols, (1.0 - spec.border) * rows)
@@ -76,24 +76,23 @@ def cut_and_resize(pixels: NDArray[np.float32], spec: InputSpec) -> NDArray[np.f
     return np.array(resized, dtype=np.float32)
 
 
-def _triangles(size: int, spec: InputSpec) -> sparse.csr_array:
+@functools.lru_cache(maxsize=16)  # a detector has one size, a hospital a few
+def _triangles(size: int, size_px: int, border: float) -> sparse.csr_array:
     """Weight of each source pixel in each pixel of the grid along one side, (size_px, size): Pillow's BILINEAR.
 
     A triangle round the middle of what the pixel covers, as broad as two of them, or as two source pixels.
     """
-    start, stop = (np.float32(share * size) for share in (spec.border, 1.0 - spec.border))
-    step = float(stop - start) / spec.size_px
+    start, stop = (np.float32(share * size) for share in (border, 1.0 - border))
+    step = float(stop - start) / size_px
     half = max(step, 1.0)
-    middles = start + (np.arange(spec.size_px) + 0.5) * step
+    middles = start + (np.arange(size_px) + 0.5) * step
     firsts, ends = np.maximum(middles - half + 0.5, 0.0).astype(np.intp), np.minimum(middles + half + 0.5, size)
     places = firsts[:, None] + np.arange(int(np.ceil(half)) * 2 + 1)  # (size_px, at most so many)
     weights = np.maximum(1.0 - np.abs(places - middles[:, None] + 0.5) / half, 0.0)
     weights[places >= ends.astype(np.intp)[:, None]] = 0.0
     weights /= weights.sum(axis=1, keepdims=True)
     grid, tap = np.nonzero(weights)
-    return sparse.csr_array(
-        (weights[grid, tap].astype(np.float32), (grid, places[grid, tap])), shape=(spec.size_px, size)
-    )
+    return sparse.csr_array((weights[grid, tap].astype(np.float32), (grid, places[grid, tap])), shape=(size_px, size))
 
 
 def standardise(images: Floats) -> Floats:
