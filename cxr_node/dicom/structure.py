@@ -31,7 +31,9 @@ _PREFIX_END = 132  # PS3.10 7.1: preamble and prefix
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END, _DELIMITERS = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD, 0xFFFE
 _GROUP_LENGTH, _TRANSFER_SYNTAX, _PIXEL_DATA = 0x00020000, 0x00020010, 0x7FE00010
-_NUMBER_OF_FRAMES = 0x00280008
+_NUMBER_OF_FRAMES, _CHARACTER_SET = 0x00280008, 0x00080005
+_MAX_CHARACTER_SET_BYTES = 1024
+"""All defined terms together are half as long (PS3.3 C.12.1.1.2)."""
 _FIRST_GROUP = 0x0008
 """Lower ones are of commands, of the File Meta Information and of directories, not of data sets (PS3.5 7.1)."""
 _VRS = frozenset(str(vr) for vr in STANDARD_VR)
@@ -206,6 +208,12 @@ class _Walk:
             raise InstanceError(CUT_PIXELS if part.holds_fragments or head.tag == _PIXEL_DATA else _CUT)
         return head.start + head.length
 
+    def _require_code_string(self, head: _Head) -> None:
+        """All text hangs on it, and pydicom converts it while it reads, so that an error in it ends the reading."""
+        is_short = head.vr in ("", "CS", "UN") and head.length <= _MAX_CHARACTER_SET_BYTES
+        if not is_short or any(byte < ord(" ") for byte in self.value(head)[1].rstrip(b" \0")):
+            raise InstanceError("its Specific Character Set is no code string")
+
     def _count(self, head: _Head) -> None:
         self._bytes_left -= head.length
         if self._bytes_left < 0:
@@ -216,6 +224,8 @@ class _Walk:
 
     def _inside(self, head: _Head, part: _Part, at_top: bool) -> _Part | None:
         """Tell what of a value is walked over in turn: None where it is taken as it is."""
+        if head.tag == _CHARACTER_SET:
+            self._require_code_string(head)
         end = None if head.length == _UNDEFINED else head.start + head.length
         limit = part.limit if end is None else self.skip(head, part)
         if head.tag == _PIXEL_DATA and at_top and (end is None) != self._encapsulated:

@@ -38,14 +38,13 @@ def pydicom_says(file: Path) -> str:
 
 def _walk(dataset: Dataset) -> None:
     for tag in list(dataset.keys()):
-        raw = dataset.get_item(tag)
-        if not isinstance(raw, RawDataElement) or _is_sequence(tag, raw):
-            try:
-                element = dataset[tag]
-            except BytesLengthException:  # of Pixel Representation, which it asks for in passing: a value, see above
-                continue
-            for item in element.value if element.VR == "SQ" else ():
-                _walk(item)
+        try:
+            raw = dataset.get_item(tag)
+            element = dataset[tag] if not isinstance(raw, RawDataElement) or _is_sequence(tag, raw) else None
+        except BytesLengthException:  # of Pixel Representation, which it asks for in passing: a value, see above
+            continue
+        for item in element.value if element is not None and element.VR == "SQ" else ():
+            _walk(item)
 
 
 def _is_sequence(tag: BaseTag, raw: RawDataElement) -> bool:
