@@ -14,13 +14,11 @@ from dataclasses import dataclass, field
 from datetime import date
 from hashlib import sha256
 from pathlib import Path
-from typing import BinaryIO
 
 from pydicom import Dataset
 from pydicom.multival import MultiValue
 
 from cxr_node.dicom import projection, structure
-from cxr_node.dicom.head import BeyondHeadError, Head
 from cxr_node.dicom.part10 import attach, foreign_faults, parse, quiet, raw_text, settle
 from cxr_node.domain import InstanceRef, Reason, Rejected, View
 from cxr_node.errors import ContradictionError, InstanceError, ResourceError
@@ -144,27 +142,19 @@ def inspect(path: Path) -> Inspected:
     except OSError as error:
         raise ResourceError(f"a received file cannot be read: {error.strerror}") from error
     with file, foreign_faults():
-        size_bytes = os.fstat(file.fileno()).st_size
-        try:
-            inspected = _inspected(Head(file, size_bytes), size_bytes)
-        except BeyondHeadError:
-            inspected = _inspected(file, size_bytes)
+        values = structure.check(file, os.fstat(file.fileno()).st_size, _WANTED)
+        inspected = Inspected(
+            ref=_reference(values.text),
+            rows=values.number(0x00280010, 0),
+            columns=values.number(0x00280011, 0),
+            bits_allocated=values.number(0x00280100, 0),
+            samples=values.number(0x00280002, 1),
+            frames=values.number(0x00280008, 1),
+        )
     bits = inspected.bits_allocated * max(inspected.samples, 1) * max(inspected.frames, 1)
     if inspected.rows * inspected.columns * bits > MAX_PIXEL_BITS:
         raise InstanceError("its image would be larger than any radiograph")
     return inspected
-
-
-def _inspected(file: BinaryIO, size_bytes: int) -> Inspected:
-    values = structure.check(file, size_bytes, _WANTED)
-    return Inspected(
-        ref=_reference(values.text),
-        rows=values.number(0x00280010, 0),
-        columns=values.number(0x00280011, 0),
-        bits_allocated=values.number(0x00280100, 0),
-        samples=values.number(0x00280002, 1),
-        frames=values.number(0x00280008, 1),
-    )
 
 
 def accession_key(accession: str) -> str:
