@@ -26,7 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cxr_node.errors import ConfigError, ResourceError
-from cxr_node.node import orphans
+from cxr_node.node import folders, orphans
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class Shelf:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(self.folder / _CURSOR)
-            _sync(self.folder)
+            folders.sync(self.folder)
         except OSError as error:
             raise _fault(error, self.folder) from error
 
@@ -158,7 +158,7 @@ class Segments:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._size = 0
-        _sync(self._shelf.folder)
+        folders.sync(self._shelf.folder)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,14 +210,6 @@ def _modified_at(path: Path) -> float:
     with contextlib.suppress(FileNotFoundError):
         return path.stat().st_mtime
     return 0.0
-
-
-def _sync(folder: Path) -> None:
-    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
 
 
 def _fault(error: OSError, folder: Path, is_running: bool = False) -> ConfigError | ResourceError:

@@ -32,11 +32,9 @@ def make_all(parent: Path) -> None:
     """Make the folders 00 to ff with one wait for the disk, so that no sender waits for one of them."""
     with _MAKING:
         folders = [parent / f"{number:02x}" for number in range(256)]
-        missing = [folder for folder in folders if not folder.is_dir()]
-        for folder in missing:
+        for folder in folders:
             folder.mkdir(mode=0o700, exist_ok=True)
-        if missing:
-            sync(parent)
+        sync(parent)  # also of those that were there: who made them may have been killed before
         _MADE.update(folders)
 
 

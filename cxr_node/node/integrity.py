@@ -9,13 +9,13 @@ wrong: what is lost there is found in the spool too.
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 from contextlib import closing, suppress
 from datetime import datetime
 from pathlib import Path
 
 from cxr_node.errors import ResourceError
+from cxr_node.node import folders
 
 log = logging.getLogger(__name__)
 
@@ -72,11 +72,7 @@ def _set_aside(file: Path, now: datetime) -> Path:
             with suppress(FileNotFoundError):
                 file.with_name(file.name + suffix).rename(aside.with_name(aside.name + suffix))
         file.touch(mode=0o600)
-        folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        folders.sync(file.parent)
     except OSError as error:
         raise ResourceError(f"ledger: cannot be set aside: {error.strerror}") from error
     return aside
