@@ -11,7 +11,6 @@ sends without waiting is held back by TCP.
 from __future__ import annotations
 
 import re
-import struct
 import time
 from enum import IntEnum
 from typing import Any
@@ -24,6 +23,7 @@ from cxr_node.errors import ContradictionError, CxrNodeError, InstanceError, Led
 from cxr_node.node import commands
 from cxr_node.node.journal import describe
 from cxr_node.node.listener import Provider
+from cxr_node.node.outgoing import Message
 from cxr_node.node.refusals import Cause, Refusal, Refusals
 from cxr_node.node.spool import Part
 from cxr_node.node.storing import Receiver, RefusedError, StoreRequest
@@ -47,8 +47,6 @@ MESSAGE_GRACE_S = 60.0
 """A message that was begun must be complete after this and its length over the slowest rate."""
 _PRIORITIES = {code: priority for priority, code in commands.PRIORITIES.items()}
 _IS_COMMAND, _IS_LAST = 1, 2  # PS3.8 E.2, message control header
-_PDV_HEAD_BYTES = 6  # PS3.8 9.3.5.1, E.2: length, context, control
-_P_DATA_TF = struct.Struct(">BxIIBB")  # PS3.8 9.3.5 with one PDV: type, both lengths, context, control
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 
@@ -257,12 +255,9 @@ class StorageProvider(Provider):
             uid if is_uid(uid) else "" for uid in (request.sop_class_uid, request.sop_instance_uid)
         )
         response = commands.store_response(sop_class_uid, sop_instance_uid, request.message_id, status)
-        step = max(1, (self.maximum_pdu_size or len(response) + _PDV_HEAD_BYTES) - _PDV_HEAD_BYTES)
-        for start in range(0, len(response), step):
-            piece = response[start : start + step]
-            control_header = _IS_COMMAND | (_IS_LAST if start + step >= len(response) else 0)
-            lengths = len(piece) + _PDV_HEAD_BYTES, len(piece) + 2
-            connection.send(_P_DATA_TF.pack(0x04, *lengths, request.context_id, control_header) + piece)
+        longest = self.maximum_pdu_size or 0
+        answer = Message(context_id=request.context_id, command=response, data_set=memoryview(b""), longest=longest)
+        connection.send(b"".join(answer.pieces()))
 
 
 def control(pdv: memoryview) -> tuple[bool, bool]:

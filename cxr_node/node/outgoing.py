@@ -20,17 +20,18 @@ _PIECES = 64  # in one call of the system, which takes up to 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One request with its data set; stands for all of its PDVs until the socket has them."""
+    """One request with its data set, or one response; stands for all of its PDVs until the socket has them."""
 
     context_id: int
     command: bytes
     data_set: memoryview
+    """Empty with a response."""
     longest: int
     """Bytes of a PDU's PDVs that the peer takes; 0: any."""
 
     def pieces(self) -> Iterator[bytes | memoryview]:
         """Its P-DATA-TF PDUs, heads and contents in turn."""
-        step = min(self.longest or LONGEST_PDU_BYTES, LONGEST_PDU_BYTES) - 6
+        step = max(1, min(self.longest or LONGEST_PDU_BYTES, LONGEST_PDU_BYTES) - 6)
         for kind, content in ((_COMMAND, memoryview(self.command)), (_DATA, self.data_set)):
             for start in range(0, len(content), step):
                 piece = content[start : start + step]
