@@ -203,7 +203,11 @@ def raw_text(dataset: Dataset, tag: int) -> str:
     element = dataset.get_item(tag, keep_deferred=True)
     if element is None:
         return ""
-    value = element.value if isinstance(element, RawDataElement) else str(element.value).encode()
+    return as_text(element.value if isinstance(element, RawDataElement) else str(element.value).encode())
+
+
+def as_text(value: bytes | None) -> str:
+    """Value as text without its padding; bytes beyond ASCII stay themselves."""
     return (value or b"").decode("ascii", "surrogateescape").strip(" \0")
 
 

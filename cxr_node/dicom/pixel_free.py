@@ -8,11 +8,11 @@ Knows no codec.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from typing import Any, cast
 
+from cxr_node.dicom.sandbox import environment
 from cxr_node.errors import ResourceError
 
 LIBRARIES = ("numpy", "PIL", "gdcm", "pylibjpeg", "openjpeg", "libjpeg", "rle", "jpeg_ls")
@@ -33,9 +33,8 @@ class Question:
     """Which transfer syntaxes can be decoded here: asked at once, so that the answer comes while other rooms load."""
 
     def __init__(self, command: tuple[str, ...] = _COMMAND) -> None:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
         try:
-            self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=environment)
+            self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=environment())
         except OSError as error:
             raise ResourceError("the process that knows the codecs cannot be started") from error
 

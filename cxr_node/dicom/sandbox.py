@@ -37,6 +37,11 @@ _ATTEMPTS = 2
 _CHUNK_BYTES = 1 << 20
 
 
+def environment() -> dict[str, str]:
+    """What a child is told: to find the package where this process did, and to compute in one thread."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+
+
 class Sandbox:
     """One child, started when it is first needed and again after it died."""
 
@@ -84,15 +89,13 @@ class Sandbox:
         return self._child
 
     def _start(self) -> None:
-        # The child finds the package where this process did; its one thread is the codec's.
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
         try:
             self._child = subprocess.Popen(
                 self._command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,  # codecs chat about each damaged image
-                env=environment,
+                env=environment(),
             )
             atexit.register(self.close)
             assert self._child.stdout is not None  # noqa: S101 - it is PIPE

@@ -23,6 +23,7 @@ from cxr_node.dicom.part10 import (
     MAX_HEADER_BYTES,
     MAX_HEADER_READS,
     PIXEL_TAGS,
+    as_text,
     require_prefix,
 )
 from cxr_node.errors import InstanceError
@@ -73,8 +74,8 @@ class Values:
     order: str
 
     def text(self, tag: int) -> str:
-        """Bytes beyond ASCII stay themselves; "" where it is absent or empty."""
-        return self.by_tag.get(tag, ("", b""))[1].decode("ascii", "surrogateescape").strip(" \0")
+        """As `as_text`; "" where it is absent or empty."""
+        return as_text(self.by_tag.get(tag, ("", b""))[1])
 
     def number(self, tag: int, default: int) -> int:
         """Of a US, UL or IS attribute; `default` where it is absent or empty."""
