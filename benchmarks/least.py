@@ -39,7 +39,7 @@ def measure(folder: Path, told: argparse.Namespace, bar: Progress) -> dict[str, 
     took: dict[str, list[float]] = {}
     with Peer() as peer:
         steps = _steps(folder, image, picture, peer)
-        task = bar.add_task("what cannot be left out", total=told.repeats)
+        task = bar.add_task("what cannot be left out", total=told.repeats + WARM_UP)
         for repeat in range(told.repeats + WARM_UP):
             for name, step in steps.items():
                 began = time.process_time()

@@ -62,9 +62,8 @@ class GuardedSocket(WaitingSocket):
         """Read already, for pynetdicom."""
         self._buffer = bytearray()
         self._is_plain = not isinstance(client_socket, ssl.SSLSocket)
-        if (
-            self._is_plain
-        ):  # the kernel waits: to ask it for each piece costs a call, and each call the interpreter's lock
+        if self._is_plain:
+            # The kernel waits: to ask it for each piece costs a call, and each call the interpreter's lock.
             client_socket.settimeout(None)
             client_socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(_LOOK_S))
             client_socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(SEND_TIMEOUT_S))
