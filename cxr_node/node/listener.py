@@ -34,7 +34,8 @@ HANDSHAKE_S = 5.0
 """From the connection to the end of the TLS handshake."""
 ARTIM_S = 5.0
 """From the connection to its A-ASSOCIATE-RQ, and from a refusal to its end (PS3.8 9.1.5)."""
-BACKLOG = 128
+BACKLOG = 1024
+"""Connections that wait to be accepted; of one more, the kernel drops the first packet, and it comes a second late."""
 GIVING_WAY = 64
 """Connections that are being closed for newcomers, at a time."""
 

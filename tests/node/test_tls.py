@@ -6,7 +6,6 @@ import logging
 import shutil
 import socket
 import ssl
-import statistics
 import subprocess
 import time
 from collections import Counter
@@ -24,6 +23,7 @@ from cxr_node.config import Listen, Tls
 from cxr_node.errors import ConfigError
 from cxr_node.node import history
 from cxr_node.node.callers import Call, judge
+from cxr_node.node.listener import HANDSHAKE_S
 from cxr_node.node.refusals import Cause
 from cxr_node.node.tls import Shown, server_tls
 from tests import builders
@@ -310,16 +310,21 @@ def test_security_level_and_options(ca: Authority) -> None:
 
 @pytest.mark.parametrize(("silent", "from_hosts"), [(50, 1), (50, 50), (200, 200)])
 def test_silent_clients_keep_nobody_waiting(tmp_path: Path, ca: Authority, silent: int, from_hosts: int) -> None:
-    """Fewer places than silent clients, from one host or from each a few: others shake hands, associate and echo."""
+    """Fewer places than silent clients, from one host or from each a few: others shake hands, associate and echo.
+
+    The first to come after them waits until they have been let in, which is the machine's speed; no other does.
+    """
     client = ca.issue("client").client()
     with receiving(tmp_path / "spool", tls=ca.issue("node").tls()) as node, ExitStack() as stack:
-        alone_s = p95([echo_s(node, client) for _ in range(20)])
+        alone_s = sorted(echo_s(node, client) for _ in range(20))
         for number in range(silent):
             host = f"127.0.1.{1 + number % from_hosts}"
             stack.enter_context(socket.create_connection(("127.0.0.1", node.port), 20, source_address=(host, 0)))
-        among_s = p95([echo_s(node, client) for _ in range(20)])
-    print(f"p95 {alone_s * 1000:.0f} ms alone, {among_s * 1000:.0f} ms among {silent} silent clients")
-    assert among_s < max(1.0, 3 * alone_s)  # one second, but on a machine too busy for that even without them
+        first_s = echo_s(node, client)
+        among_s = sorted(echo_s(node, client) for _ in range(20))
+    print(f"{silent} silent clients: first {first_s:.3f} s, then {among_s} s; {alone_s} s alone")
+    assert first_s < silent * HANDSHAKE_S / 5  # they were not waited for, one after the other
+    assert among_s[-2] < max(1.0, 3 * alone_s[-2])  # p95: one second, or on a busy machine what it takes alone
 
 
 def echo_s(node: Receiving, client: ssl.SSLContext) -> float:
@@ -330,10 +335,6 @@ def echo_s(node: Receiving, client: ssl.SSLContext) -> float:
         assert peer.echo() == 0x0000
         assert peer.release() == wire.RELEASE_RP
     return time.monotonic() - started
-
-
-def p95(seconds: list[float]) -> float:
-    return statistics.quantiles(seconds, n=20)[-1]
 
 
 def dcmtk(program: str, node: Receiving, identity: Identity, *words: Any) -> subprocess.CompletedProcess[str]:
