@@ -3,6 +3,7 @@
 Long chaos runs only where they are asked for, by `pytest -m chaos`; `--chaos-seed` repeats one that failed.
 """
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -12,8 +13,18 @@ from cxr_node.model import exported
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-NETWORK = {"chaos", "node", "pacs", "viewer", "test_bench_node.py", "test_demo.py"}
-"""Folders and files whose tests open sockets and start processes; `pytest -m "not network"` leaves the unit tests."""
+WHOLE = {
+    "chaos",
+    "node",
+    "pacs",
+    "viewer",
+    "test_ancestors.py",
+    "test_bench_node.py",
+    "test_demo.py",
+    "test_identity.py",
+    "test_import.py",
+}
+"""What runs the node, or a training, from end to end; `pytest -m "not whole"` leaves the unit tests."""
 CHAOS_SEED = 20240601
 
 
@@ -29,12 +40,18 @@ def pytest_report_header(config: pytest.Config) -> str:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark by place, so that no new test of those rooms is forgotten; leave out what takes long."""
     for item in items:
-        if NETWORK & set(item.path.parts):
-            item.add_marker("network")
+        if WHOLE & set(item.path.parts):
+            item.add_marker("whole")
     if "chaos" not in str(config.getoption("markexpr")):
         long = [item for item in items if item.get_closest_marker("chaos")]
         items[:] = [item for item in items if item not in long]
         config.hook.pytest_deselected(items=long)
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was imported out of each later search for garbage, which is a tenth of the unit tests' time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")

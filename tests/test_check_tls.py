@@ -119,7 +119,7 @@ def test_who_may_call_is_a_table(ca: Authority) -> None:
     ]
 
 
-@pytest.mark.network
+@pytest.mark.whole
 def test_check_echoes_over_tls_and_knows_its_own_listener(ca: Authority, tmp_path: Path) -> None:
     node = ca.issue("node")
     archive = peers.listening(peers.Archive(), tls=ca.issue("pacs").server())

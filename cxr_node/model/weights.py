@@ -48,9 +48,10 @@ def load(path: Path, spec: NetworkSpec, labels: int) -> tuple[Network, dict[str,
     ------
     ModelError : the file cannot be read, does not fit the network, or holds anything else
     """
-    network = build(spec, labels)
+    with torch.device("meta"):  # names and shapes alone: no weights are drawn to be thrown away
+        network = build(spec, labels)
     try:
-        network.load_state_dict(_parameters(load_file(path)), strict=True)
+        network.load_state_dict(_parameters(load_file(path)), strict=True, assign=True)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path} cannot be read: {error}") from error
     except RuntimeError as error:

@@ -40,6 +40,12 @@ def predictor(folder: Path) -> ProfilePredictor:
     return load_predictor(profile.load(folder), threads=1)
 
 
+@pytest.fixture
+def unexported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch answers: the graph takes four seconds, and is written and asked by the tests that have `folder`."""
+    monkeypatch.setattr(adopt, "export", lambda made: None)
+
+
 def radiograph() -> Radiograph:
     pixels = (builders.chest() / np.float32(4095)).astype(np.float32)
     return Radiograph(pixels=pixels, pixel_aspect=1.0, view=View.PA, pixel_sha256="ab" * 32)
@@ -97,6 +103,7 @@ def test_without_a_distance_only_thresholds_and_views_decide(folder: Path) -> No
         assert decide(seen, point).verdict is verdict
 
 
+@pytest.mark.usefixtures("unexported")
 def test_a_file_s_own_thresholds_are_used_and_untrained_findings_left_out(tmp_path: Path) -> None:
     """As `torch.save(xrv.models.DenseNet(weights=...).state_dict())` writes them, here for the RSNA weights."""
     stored = torch.tensor(OP_THRESHOLDS["densenet121-res224-rsna"])
@@ -110,6 +117,7 @@ def test_a_file_s_own_thresholds_are_used_and_untrained_findings_left_out(tmp_pa
     assert set(answered.probability) == {"Pneumonia", "Lung Opacity"}
 
 
+@pytest.mark.usefixtures("unexported")
 def test_the_named_weights_stand_in_for_thresholds_that_the_file_lacks(tmp_path: Path) -> None:
     file = saved(tmp_path / "state.pt", xrv_states.state())
     with pytest.raises(DataError, match=r"--weights densenet121-res224-all"):

@@ -101,12 +101,15 @@ def test_a_softmax_over_classes_is_exported_with_its_map(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("architecture", ["efficientnet-b0", "resnet50", "densenet121"])
-def test_a_head_with_hidden_layers_is_exported(architecture: str, tmp_path: Path) -> None:
+def test_a_head_with_hidden_layers_is_exported(
+    architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Their closed-form gradient goes through batch normalisation and rectifiers."""
     import torch
 
     from cxr_node.model import networks, weights
 
+    monkeypatch.setattr(exported, "_SHARES", ())
     spec = NetworkSpec(architecture=architecture)
     torch.manual_seed(5)
     weights.save(tmp_path / "weights.safetensors", networks.build(spec, 1).eval(), {})
