@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import psutil
 import yaml
 
 from benchmarks import destination, wire
+from benchmarks.record import find
 from benchmarks.wire import Sender, WireError
 from cxr_node.node import wakeup
 
@@ -205,7 +205,7 @@ def _log(folder: Path, name: str) -> Path:
 
 
 def _installed(program: str, package: str) -> str:
-    found = shutil.which(program)
+    found = find(program)
     if found is None:
         raise MissingError(f"{program} is not installed: apt-get install {package}")
     return found

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator
@@ -120,8 +121,15 @@ def _program(program: str, option: str) -> str | None:
     return found[0] if found else None
 
 
+def find(program: str) -> str | None:
+    """Where a program lies, past an active virtual environment: pynetdicom has some of DCMTK's names there."""
+    own = sysconfig.get_path("scripts") if sys.prefix != sys.base_prefix else None
+    folders = (each for each in os.environ.get("PATH", os.defpath).split(os.pathsep) if each != own)
+    return shutil.which(program, path=os.pathsep.join(folders))
+
+
 def _said(*command: str) -> str | None:
-    program = shutil.which(command[0])
+    program = find(command[0])
     if program is None:
         return None
     done = subprocess.run([program, *command[1:]], capture_output=True, text=True, timeout=10, check=False)
