@@ -7,6 +7,8 @@ taken with NORMAL, without an fsync: see `leasing`.
 from __future__ import annotations
 
 import fcntl
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -22,11 +24,15 @@ HEAD = "0004"
 """The newest migration; a test compares it with the folder."""
 BUSY_TIMEOUT_S = 15.0
 """How long one process waits for another's write; a commit takes milliseconds."""
+_LOOK_EVERY_S = 0.001
+"""How often a writer looks whether it is its turn."""
 POOL_SIZE = 4
 """Connections of one process; SQLite has one writer at a time anyway."""
 _READ_ONLY = "cxr_node_read_only"
 _LEASING = "cxr_node_leasing"
 _SYNCHRONOUS = "cxr_node_synchronous"
+_PRIMARY = 0xFF
+"""The part of SQLite's result codes that tells the kind of fault; the rest tells details."""
 
 
 def utc_now() -> datetime:
@@ -175,7 +181,7 @@ def _engine(url: sa.URL) -> sa.Engine:
 def _prepare_sqlite(connection: Any, _: Any) -> None:
     connection.isolation_level = None  # the driver begins no transaction of its own; _begin_sqlite does
     for pragma in (
-        f"busy_timeout={int(BUSY_TIMEOUT_S * 1000)}",
+        _busy_timeout(BUSY_TIMEOUT_S),
         "journal_mode=WAL",
         "synchronous=FULL",
         "foreign_keys=ON",
@@ -192,7 +198,29 @@ def _begin_sqlite(connection: sa.Connection) -> None:
     if connection.info.get(_SYNCHRONOUS, "FULL") != wanted:  # it cannot be changed inside a transaction
         connection.exec_driver_sql(f"PRAGMA synchronous={wanted}")
         connection.info[_SYNCHRONOUS] = wanted
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    _begin_writing(connection, connection.connection.dbapi_connection)
+
+
+def _begin_writing(connection: sa.Connection, driver: Any) -> None:
+    """Look for the write lock each millisecond: SQLite sleeps up to 100, and so misses a busy writer's short gaps."""
+    until = time.monotonic() + BUSY_TIMEOUT_S
+    driver.execute(f"PRAGMA {_busy_timeout(0)}")
+    try:
+        while True:
+            try:
+                driver.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & _PRIMARY != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    break
+            time.sleep(_LOOK_EVERY_S)
+        connection.exec_driver_sql("BEGIN IMMEDIATE")  # fails in the engine's own words
+    finally:
+        driver.execute(f"PRAGMA {_busy_timeout(BUSY_TIMEOUT_S)}")
+
+
+def _busy_timeout(seconds: float) -> str:
+    return f"busy_timeout={int(seconds * 1000)}"
 
 
 def _file(url: sa.URL) -> Path | None:
