@@ -213,8 +213,10 @@ def _begin_writing(connection: sa.Connection, driver: Any) -> None:
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode & _PRIMARY != sqlite3.SQLITE_BUSY or time.monotonic() > until:
                     break
+            except sqlite3.Error:
+                break
             time.sleep(_LOOK_EVERY_S)
-        connection.exec_driver_sql("BEGIN IMMEDIATE")  # fails in the engine's own words
+        connection.exec_driver_sql("BEGIN IMMEDIATE")  # fails again, now in SQLAlchemy's words
     finally:
         driver.execute(f"PRAGMA {_busy_timeout(BUSY_TIMEOUT_S)}")
 

@@ -146,3 +146,15 @@ def test_damage_that_is_met_at_work_ends_the_work(tmp_path: Path) -> None:
     with pytest.raises(LedgerLostError):  # and it stays so, whatever page is read next
         ledger.database.require_whole()
     ledger.close()
+
+
+def test_damage_that_is_met_before_the_first_statement_ends_the_work(tmp_path: Path) -> None:
+    """Already taking the write lock reads the file's head."""
+    file = filled(tmp_path)
+    ledger = Ledger.open(tmp_path)
+    with closing(sqlite3.connect(file)) as other:  # nothing is left in the log, from which the head would be read
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    overwrite(file, 0.0, os.urandom(file.stat().st_size))
+    with pytest.raises(LedgerLostError), ledger.database.writing():
+        pass
+    ledger.close()
