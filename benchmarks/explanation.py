@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 from rich.progress import Progress
 
-from benchmarks import record
+from benchmarks import ceiling, record
 from benchmarks.figures import ratio, spread
 from benchmarks.images import TEN_MB, Images
 from benchmarks.plain_model import Answer, PlainModel
@@ -72,6 +72,7 @@ def measure(told: argparse.Namespace, bar: Progress) -> dict[str, Any]:
         "ratio": ratios | networks,
         "one_view_by_one_view": one_by_one,
         "over_bare_forward_pass": ratio(p50[OURS], p50[PASS]),
+        "ceiling": ceiling.measure(loaded),
         "maps": maps(plain, ours, told, bar),
     }
 
