@@ -34,7 +34,7 @@ from cxr_node.domain import Examination, Radiograph, Rejected
 from cxr_node.drawn import Plate
 from cxr_node.errors import InstanceError
 from cxr_node.model import exported, profile
-from cxr_node.model.openvino_alone import ov, properties
+from cxr_node.model.openvino_alone import ov
 from cxr_node.model.predictor import LARGEST_DIFFERENCE, ProfilePredictor, load_predictor
 from cxr_node.model.preprocess import prepare, views
 
@@ -113,11 +113,10 @@ def _ready_ours(content: bytes) -> None:
 
 def _for_one_view(loaded: profile.Profile) -> Any:
     """The exported graph for a batch of one view: what a pass costs, its map included, beside the package's."""
-    core, size_px = ov.Core(), loaded.input.size_px
-    model = core.read_model(exported.graph(loaded))
+    size_px = loaded.input.size_px
+    model = ov.Core().read_model(exported.graph(loaded))
     model.reshape([1, 1, size_px, size_px])
-    precision = {properties.hint.inference_precision(): ov.Type.f32}
-    return core.compile_model(model, "CPU", precision).create_infer_request()
+    return ceiling.in_float32(model)
 
 
 def _ready_plain(content: bytes) -> None:

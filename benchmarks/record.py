@@ -121,11 +121,16 @@ def _program(program: str, option: str) -> str | None:
     return found[0] if found else None
 
 
-def find(program: str) -> str | None:
-    """Where a program lies, past an active virtual environment: pynetdicom has some of DCMTK's names there."""
+def foreign_path() -> str:
+    """PATH without an active virtual environment: pynetdicom has some of DCMTK's names there."""
     own = sysconfig.get_path("scripts") if sys.prefix != sys.base_prefix else None
-    folders = (each for each in os.environ.get("PATH", os.defpath).split(os.pathsep) if each != own)
-    return shutil.which(program, path=os.pathsep.join(folders))
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    return os.pathsep.join(each for each in folders if each != own)
+
+
+def find(program: str) -> str | None:
+    """Where a program lies that is not this environment's."""
+    return shutil.which(program, path=foreign_path())
 
 
 def _said(*command: str) -> str | None:

@@ -5,18 +5,15 @@ Long chaos runs only where they are asked for, by `pytest -m chaos`; `--chaos-se
 
 import gc
 import os
-import sys
-import sysconfig
 from collections.abc import Iterator
 
 import pytest
 
+from benchmarks.record import foreign_path
 from cxr_node.model import exported
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-if sys.prefix != sys.base_prefix:  # an active environment's storescu is pynetdicom's, and DCMTK's is meant
-    own = sysconfig.get_path("scripts")
-    os.environ["PATH"] = os.pathsep.join(each for each in os.environ["PATH"].split(os.pathsep) if each != own)
+os.environ["PATH"] = foreign_path()  # DCMTK's storescu is meant, and an active environment's is pynetdicom's
 
 WHOLE = {
     "chaos",

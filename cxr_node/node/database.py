@@ -31,8 +31,6 @@ POOL_SIZE = 4
 _READ_ONLY = "cxr_node_read_only"
 _LEASING = "cxr_node_leasing"
 _SYNCHRONOUS = "cxr_node_synchronous"
-_PRIMARY = 0xFF
-"""The part of SQLite's result codes that tells the kind of fault; the rest tells details."""
 
 
 def utc_now() -> datetime:
@@ -210,11 +208,9 @@ def _begin_writing(connection: sa.Connection, driver: Any) -> None:
             try:
                 driver.execute("BEGIN IMMEDIATE")
                 return
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & _PRIMARY != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+            except sqlite3.Error as error:
+                if integrity.kind(error) != sqlite3.SQLITE_BUSY or time.monotonic() > until:
                     break
-            except sqlite3.Error:
-                break
             time.sleep(_LOOK_EVERY_S)
         connection.exec_driver_sql("BEGIN IMMEDIATE")  # fails again, now in SQLAlchemy's words
     finally:

@@ -61,7 +61,12 @@ def find_damage(file: Path) -> str | None:
 
 def tells_damage(error: object) -> bool:
     """Tell whether an error of the driver's means that the file is damaged."""
-    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & _PRIMARY in _DAMAGE
+    return kind(error) in _DAMAGE
+
+
+def kind(error: object) -> int:
+    """SQLite's result code of a fault, without its details; 0 where it is none of SQLite's."""
+    return getattr(error, "sqlite_errorcode", 0) & _PRIMARY if isinstance(error, sqlite3.Error) else 0
 
 
 def _set_aside(file: Path, now: datetime) -> Path:
