@@ -5,8 +5,7 @@ Reads only; every move is in `ledger`. Keys are UIDs and digests, never a patien
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -17,10 +16,9 @@ from cxr_node.node import results
 from cxr_node.node.claims import due_at, pick
 from cxr_node.node.jobs import DeliveryJob, DeliveryState, InstanceState, Job, PromiseState
 from cxr_node.node.ledger import OPEN, SETTLED, Ledger
+from cxr_node.node.lookup import matching
 from cxr_node.node.promises import awaited
 from cxr_node.node.schema import artifacts, commitments, deliveries, events, instance_artifacts, instances, promises
-
-_DIGEST = re.compile(r"[0-9a-f]{12,64}")  # log lines show the first 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,26 +186,16 @@ def recent(ledger: Ledger, number: int) -> list[InstanceRow]:
         return [_instance(row) for row in connection.execute(newest).mappings()]
 
 
-def trace(ledger: Ledger, key: str, titles: Mapping[str, str] | None = None) -> list[Story]:
-    """Tell the stories behind a SOP, series or study UID, a result's SOP Instance UID, an accession key or a digest.
+def trace(
+    ledger: Ledger, key: str, titles: Mapping[str, str] | None = None, *, accession_keys: Collection[str] = ()
+) -> list[Story]:
+    """Tell the stories behind a key, as `lookup.matching` takes it.
 
     `titles` are the AE titles of the destinations, by name: by them a result that came back is known as theirs.
     """
-    of_result = (
-        sa.select(instance_artifacts.c.instance_id)
-        .join(artifacts, artifacts.c.id == instance_artifacts.c.artifact_id)
-        .where(artifacts.c.sop_instance_uid == key)
-    )
-    named = sa.or_(
-        instances.c.sop_instance_uid == key,
-        instances.c.series_instance_uid == key,
-        instances.c.study_instance_uid == key,
-        instances.c.accession_key == key,
-        instances.c.content_sha256.startswith(key, autoescape=True) if _DIGEST.fullmatch(key) else sa.false(),
-        instances.c.id.in_(of_result),
-    )
     with ledger.database.reading() as connection:
-        rows = connection.execute(sa.select(instances).where(named).order_by(instances.c.id)).mappings().all()
+        named = sa.select(instances).where(matching(key, accession_keys)).order_by(instances.c.id)
+        rows = connection.execute(named).mappings().all()
         return [_story(connection, row, titles or {}) for row in rows]
 
 
