@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,22 +51,28 @@ def _ledger(config: Config) -> Ledger:
 @command()
 def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Run the whole node: receive, work and deliver as supervised processes."""
-    from cxr_node.node import service
+    from cxr_node.node import logfile, service, signals
 
-    loading.profiles(configuration.load(config))
+    with signals.held():
+        loading.profiles(configuration.load(config))
+    hangup = threading.Event()
+    stop = signals.stop_event(on_hangup=logfile.on_hangup(hangup.set))
     _begin()
     start = (sys.executable, "-m", "cxr_node")
     roles = ("receive", "work", "deliver")  # in the order of their stop
     commands = [service.Command(name=role, argv=(*start, role, "--config", str(config))) for role in roles]
-    raise typer.Exit(service.supervise(commands, service.stop_event()))
+    raise typer.Exit(service.supervise(commands, stop, hangup=hangup))
 
 
 @command()
 def receive(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Run the Storage SCP alone (as its systemd unit does)."""
     from cxr_node.dicom import pixel_free
+    from cxr_node.node import signals
 
-    settings = configuration.load(config)
+    with signals.held():
+        settings = configuration.load(config)
+    stop = signals.stop_event()
     _begin()
     allocator.share_one_heap()
     offered = pixel_free.Question()
@@ -74,7 +81,7 @@ def receive(config: ConfigFile = DEFAULT_CONFIG) -> None:
     from cxr_node.node import audit, service
     from cxr_node.node import receive as room
 
-    stop, notifier = service.stop_event(), service.Notifier()
+    notifier = service.Notifier()
 
     def ready(_port: int) -> None:
         allocator.keep_what_started()
@@ -88,13 +95,16 @@ def receive(config: ConfigFile = DEFAULT_CONFIG) -> None:
 @command()
 def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Run one worker alone: claims received instances, judges them, stores their results."""
+    from cxr_node.node import signals
+
+    with signals.held():
+        settings = configuration.load(config)
+    stop = signals.stop_event()  # before the libraries of the next lines start threads
     from cxr_node import pipeline
-    from cxr_node.node import audit, service
+    from cxr_node.node import audit
     from cxr_node.node import work as room
 
-    settings = configuration.load(config)
     _begin()
-    stop = service.stop_event()
     load = functools.partial(loading.classifier, settings)
     with audit.recording(settings, "work"):
         room.run(settings, load, pipeline.process, stop, batch=lambda classifier: classifier.batch)
@@ -104,14 +114,16 @@ def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
 def deliver(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Run the delivery alone: sends results and audit messages away, and clears what has been kept long enough."""
     from cxr_node.dicom import pixel_free
+    from cxr_node.node import signals
 
-    settings = configuration.load(config)
+    with signals.held():
+        settings = configuration.load(config)
+    stop = signals.stop_event()
     _begin()
     pixel_free.leave_out()
-    from cxr_node.node import audit, service
+    from cxr_node.node import audit
     from cxr_node.node import deliver as room
 
-    stop = service.stop_event()
     with audit.forwarding(settings), audit.recording(settings, "deliver") as record:
         room.run(settings, stop, audit=record)
 

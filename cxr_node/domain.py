@@ -73,7 +73,6 @@ class RuntimeKind(StrEnum):
 
     AUTO = "auto"  # the quickest that is here and answers as the reference does
     OPENVINO = "openvino"
-    OPENVINO_BF16 = "openvino-bf16"
     TORCH = "torch"  # the reference; on CUDA where there is a GPU
 
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
 import numpy as np
 
 from cxr_node.errors import ModelError
@@ -10,6 +15,11 @@ from cxr_node.model.openvino_alone import VERSION, ov, properties
 from cxr_node.model.preprocess import VIEW_NAMES
 from cxr_node.model.profile import Profile
 from cxr_node.model.runtime import Floats, Sight
+
+_FAULTS = (*(signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP),)
+"""Signals of a thread's own faults: a thread that blocks them dies without a word of faulthandler's."""
+
+T = TypeVar("T")
 
 
 class OpenVINORuntime:
@@ -21,20 +31,18 @@ class OpenVINORuntime:
 
     batch = 1
 
-    def __init__(self, profile: Profile, threads: int, *, bf16: bool = False) -> None:
-        precision = ov.Type.bf16 if bf16 else ov.Type.f32
-        self.name = f"OpenVINO {VERSION} CPU {'bf16' if bf16 else 'fp32'}"
+    def __init__(self, profile: Profile, threads: int) -> None:
+        self.name = f"OpenVINO {VERSION} CPU fp32"
         self.layer = exported.description(profile).layer
-        options = {
-            properties.hint.inference_precision(): precision,
-            properties.hint.performance_mode(): properties.hint.PerformanceMode.LATENCY,
-            properties.inference_num_threads(): threads,
-        }
+        graph, size_px = exported.graph(profile), profile.input.size_px
+
+        def compiled() -> Any:
+            model = ov.Core().read_model(graph)
+            model.reshape([len(VIEW_NAMES), 1, size_px, size_px])
+            return in_float32(model, threads)
+
         try:
-            core = ov.Core()
-            model = core.read_model(exported.graph(profile))
-            model.reshape([len(VIEW_NAMES), 1, profile.input.size_px, profile.input.size_px])
-            self._request = core.compile_model(model, "CPU", options).create_infer_request()
+            self._request = apart(compiled).create_infer_request()
         except RuntimeError as error:
             raise ModelError(f"{profile.folder}: OpenVINO cannot use the exported network: {error}") from error
 
@@ -61,3 +69,40 @@ class OpenVINORuntime:
             signature=signature[:1].copy(),
             strangeness=strange[0][:1].copy() if strange else None,
         )
+
+
+def in_float32(model: Any, threads: int) -> Any:
+    """Compile a graph for this CPU.
+
+    Without a hint OpenVINO computes in bfloat16 wherever a processor can, and the same image gets other numbers there.
+
+    Raises
+    ------
+    RuntimeError : OpenVINO cannot, or will not in float32.
+    """
+    options = {
+        properties.hint.inference_precision(): ov.Type.f32,
+        properties.hint.execution_mode(): properties.hint.ExecutionMode.ACCURACY,
+        properties.hint.performance_mode(): properties.hint.PerformanceMode.LATENCY,
+        properties.inference_num_threads(): threads,
+    }
+    compiled = ov.Core().compile_model(model, "CPU", options)
+    if (precision := compiled.get_property(properties.hint.inference_precision())) != ov.Type.f32:
+        raise RuntimeError(f"it was asked for float32, and computes in {precision.get_type_name()}")
+    return compiled
+
+
+def apart(make: Callable[[], T]) -> T:
+    """Call `make` in a thread of its own that ends at once: the one in which OpenVINO may set up its CPU plugin.
+
+    That plugin gives the thread that loads it an alternate signal stack, and unmaps the stack when it is unloaded:
+    in another thread, or after a second plugin, it leaves the first thread with a stack that is gone, and the next
+    signal that Python handles there (SIGTERM, Ctrl-C) is a segmentation fault. An alternate stack ends with its
+    thread; and threads that the plugin starts inherit from this one that signals are for others.
+    """
+
+    def begin() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - set(_FAULTS))
+
+    with ThreadPoolExecutor(1, "openvino", begin) as maker:
+        return maker.submit(make).result()

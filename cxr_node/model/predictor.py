@@ -29,8 +29,11 @@ log = logging.getLogger(__name__)
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
-LARGEST_DIFFERENCE = 0.01
-"""Of the probability, between a runtime and torch in float32, on any view of any golden input."""
+LARGEST_DIFFERENCE = 1e-4
+"""Of the probability, between a runtime and torch in float32, on any view of any golden input.
+
+Two ways of computing in float32 differ by 2e-6 here; bfloat16 moves a probability by 1e-3 (a sharp network) to 0.06.
+"""
 
 
 def calibrated(logits: NDArray[np.floating], slope: float, intercept: float) -> Doubles:
@@ -224,4 +227,4 @@ def refused(candidate: Runtime, profile: Profile, stats: Mapping[str, Floats]) -
     difference = float(np.abs(found - calibrated(golden, profile.slope, profile.intercept)).max())
     if difference <= LARGEST_DIFFERENCE:
         return None
-    return f"{candidate.name} is refused: a probability differs by {difference:.3f} from torch in float32"
+    return f"{candidate.name} is refused: a probability differs by {difference:.2g} from torch in float32"

@@ -82,8 +82,7 @@ def candidates(profile: Profile, wanted: RuntimeKind, threads: int) -> Iterator[
 
     Parameters
     ----------
-    wanted : AUTO tries CUDA, OpenVINO in bfloat16 where the processor multiplies matrices of it (AMX), OpenVINO in
-        float32, torch
+    wanted : AUTO tries CUDA, OpenVINO, torch; each in float32, whatever shorter numbers the processor multiplies
     threads : of one call
 
     Raises
@@ -98,11 +97,7 @@ def candidates(profile: Profile, wanted: RuntimeKind, threads: int) -> Iterator[
     if exported.there(profile):
         from cxr_node.model.openvino_runtime import OpenVINORuntime
 
-        fast = _multiplies_bf16() if wanted is RuntimeKind.AUTO else wanted is RuntimeKind.OPENVINO_BF16
-        if fast:
-            yield OpenVINORuntime(profile, threads, bf16=True)
-        if wanted is not RuntimeKind.OPENVINO_BF16:
-            yield OpenVINORuntime(profile, threads, bf16=False)
+        yield OpenVINORuntime(profile, threads)
     elif wanted is not RuntimeKind.AUTO or not torch_installed():
         raise ModelError(
             f"{profile.folder} holds no exported network. `cxr-node export {profile.folder}` makes one where torch "
@@ -125,10 +120,3 @@ def _torch(profile: Profile, threads: int) -> Runtime:
     from cxr_node.model.torch_runtime import load
 
     return load(profile, threads)
-
-
-def _multiplies_bf16() -> bool:
-    try:
-        return "amx_bf16" in Path("/proc/cpuinfo").read_text("ascii", "replace")
-    except OSError:
-        return False

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from cxr_node.errors import ModelError
@@ -30,7 +33,7 @@ class TorchRuntime:
         """As `runtime.Runtime`; all images in one batch."""
         images, views = shown.shape[:2]
         try:
-            with torch.no_grad():
+            with torch.no_grad(), in_float32():
                 rows = torch.from_numpy(shown).flatten(0, 1).to(self._device)
                 seen = self._served(rows.contiguous(memory_format=torch.channels_last))
                 logits, activation, signature, *strange = (part.float().cpu().numpy() for part in seen)
@@ -42,6 +45,25 @@ class TorchRuntime:
             signature=signature[::views],
             strangeness=strange[0][::views] if strange else None,
         )
+
+
+@contextmanager
+def in_float32() -> Iterator[None]:
+    """Multiply float32 as float32, whatever the process allows elsewhere: the calibration was fitted on that.
+
+    A GPU may take TF32 instead, and a processor with AMX or AVX-512 bfloat16, where a program or a library said so.
+    """
+    torch.backends.cudnn.allow_tf32 = False
+    before = torch.get_float32_matmul_precision()
+    convolutions = getattr(torch.backends.mkldnn, "conv", None)  # since torch 2.9
+    if convolutions is not None:
+        convolutions.fp32_precision = "ieee"
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def load(profile: Profile, threads: int, device: str | None = None) -> TorchRuntime:
@@ -57,6 +79,5 @@ def load(profile: Profile, threads: int, device: str | None = None) -> TorchRunt
     ModelError : the weights do not fit the network
     """
     torch.set_num_threads(threads)
-    torch.backends.cudnn.allow_tf32 = False  # the calibration was fitted on float32
     network, _ = weights.load(profile.weights_path, profile.network, len(profile.labels))
     return TorchRuntime(network, profile.judged, device or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -1,4 +1,4 @@
-"""The life of the node's processes: signals, the service manager's watchdog, and a supervisor for `serve`.
+"""The life of the node's processes: the service manager's watchdog, and a supervisor for `serve`.
 
 Knows nothing of DICOM: it starts commands, ends them in order, and starts again what died.
 """
@@ -29,23 +29,6 @@ _HEALTHY_AFTER_S = 60.0  # who lived that long starts again with the first delay
 _LOOK_EVERY_S = 0.2
 _HEAD_START_S = 0.3  # of the receiver, for whom a PACS waits, when the ledger is checked and cores are few
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-
-
-def stop_event(on_stop: Callable[[], None] | None = None) -> threading.Event:
-    """Event set by SIGTERM and SIGINT; `on_stop` may ring a bell that the process sleeps on.
-
-    Only the main thread may call this (signal handlers belong to it).
-    """
-    stop = threading.Event()
-
-    def handle(_signal: int, _frame: object) -> None:
-        stop.set()
-        if on_stop is not None:
-            on_stop()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, handle)
-    return stop
 
 
 class Notifier:
@@ -90,6 +73,7 @@ class Command:
 
     name: str
     argv: tuple[str, ...]
+    """They inherit this process's stderr, and a signal mask that blocks nothing."""
     grace_s: float = 30.0
     """From SIGTERM to SIGKILL."""
 
@@ -103,8 +87,13 @@ class _Child:
     deaths: int = field(default=0)
 
 
-def supervise(commands: Iterable[Command], stop: threading.Event, notifier: Notifier | None = None) -> int:
-    """Keep commands running until `stop` is set, then end them in the given order.
+def supervise(
+    commands: Iterable[Command],
+    stop: threading.Event,
+    notifier: Notifier | None = None,
+    hangup: threading.Event | None = None,
+) -> int:
+    """Keep commands running until `stop` is set, then end them in the given order; pass each hangup on to them.
 
     Call it from the thread that lives as long as the children shall: they get SIGTERM when it ends,
     even by SIGKILL.
@@ -113,7 +102,7 @@ def supervise(commands: Iterable[Command], stop: threading.Event, notifier: Noti
     -------
     exit status : 0 after a stop; 78 as soon as one command refuses its configuration.
     """
-    notifier = notifier or Notifier()
+    notifier, hangup = notifier or Notifier(), hangup or threading.Event()
     now = time.monotonic()
     children = [_Child(command=each, due_at=now + place * _HEAD_START_S) for place, each in enumerate(commands)]
     status = 0
@@ -122,6 +111,9 @@ def supervise(commands: Iterable[Command], stop: threading.Event, notifier: Noti
         while not stop.is_set() and status == 0:
             status = _look_after(children)
             notifier.progress()
+            if hangup.is_set():
+                hangup.clear()
+                _pass_on(children)
             if status == 0:
                 stop.wait(_LOOK_EVERY_S)
     finally:
@@ -161,8 +153,20 @@ def _start(child: _Child) -> None:
     log.info("started role=%s pid=%d", child.command.name, child.process.pid)
 
 
+def _pass_on(children: Sequence[_Child]) -> None:
+    for child in children:
+        if child.process is not None and child.process.poll() is None:
+            child.process.send_signal(signal.SIGHUP)
+
+
 def _die_with_parent(prctl: Callable[[int, int], int], parent: int) -> None:
-    """Run in the new process before exec: SIGTERM when the supervisor is gone (prctl(2))."""
+    """Run in the new process before exec: SIGTERM when the supervisor is gone (prctl(2)).
+
+    The supervisor blocks signals (`signals`), and a mask outlives exec. A hangup is ignored until the role waits for
+    it: one that comes before ends nobody.
+    """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:  # it went before the line above
         os._exit(1)

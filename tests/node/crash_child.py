@@ -10,7 +10,7 @@ import signal
 from typing import Any
 
 from cxr_node.config import Config
-from cxr_node.node import deliver, journal, service, work
+from cxr_node.node import deliver, journal, signals, work
 from tests.node import workplace
 
 
@@ -41,7 +41,7 @@ def main(role: str, config: Config, place: str = "", when: str = "after") -> Non
     journal.configure()
     if place:
         kill_at(place, when)
-    stop = service.stop_event()
+    stop = signals.stop_event()
     if role == "work":
         work.run(config, object, workplace.judge, stop)
     else:

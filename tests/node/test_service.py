@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -120,19 +119,6 @@ def alive(pid: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signals_set_the_event(number: signal.Signals) -> None:
-    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        stop = service.stop_event()
-        assert not stop.is_set()
-        signal.raise_signal(number)
-        assert stop.is_set()
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-
 def test_the_service_manager_hears_of_progress_but_not_too_often(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,9 +178,14 @@ def test_a_role_says_when_it_is_ready_feeds_the_watchdog_and_obeys_sigterm(role:
             text=True,
         )
         try:
-            assert {manager.recv(100) for _ in range(3)} == {b"READY=1", b"WATCHDOG=1"}
+            heard = [manager.recv(100)]
+            while heard[-1] != b"WATCHDOG=1":
+                heard.append(manager.recv(100))
         finally:
             process.terminate()
             _, told = process.communicate(timeout=60)
     assert process.returncode == 0, told
+    longer = b"EXTEND_TIMEOUT_USEC=60000000"  # as often as a slow start asks for it, and only before it is over
+    assert [state for state in heard if state != longer] == [b"READY=1", b"WATCHDOG=1"]
+    assert longer not in heard[heard.index(b"READY=1") :]
     assert all(line.split()[1] in {"INFO", "WARNING"} for line in told.splitlines()), told
