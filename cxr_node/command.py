@@ -9,6 +9,7 @@ import functools
 import json
 import logging
 import sys
+import warnings
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -106,10 +107,24 @@ def say_json(value: Any) -> None:
     print(json.dumps(value), flush=True)
 
 
+def _silence_libraries(context: typer.Context) -> None:
+    """Keep off the screen what libraries log and warn of, whatever levels and handlers they give their loggers.
+
+    A command says what it found in its own words; a library may quote a patient's values. The services switch their
+    journal on instead. Warnings that were made errors stay errors.
+    """
+    context.call_on_close(functools.partial(logging.disable, logging.root.manager.disable))
+    logging.disable(logging.CRITICAL)
+    context.call_on_close(functools.partial(setattr, warnings, "showwarning", warnings.showwarning))
+    warnings.showwarning = lambda *_, **__: None
+
+
 @app.callback(invoke_without_command=True)
-def version(show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def version(
+    context: typer.Context, show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
     """A DICOM node for chest-radiograph AI. Research use only."""
-    logging.basicConfig(level=logging.CRITICAL)  # libraries' own lines; the services set up their journal
+    _silence_libraries(context)
     if show_version:
         out.print(f"cxr-node {__version__}")
         raise typer.Exit

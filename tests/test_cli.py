@@ -166,12 +166,16 @@ def test_retry_asks_again_for_the_commitment_to_what_was_delivered(tmp_path: Pat
 def test_only_the_worker_imports_torch_and_whoever_sends_or_receives_no_codec(tmp_path: Path) -> None:
     """A crash of the classifier's runtime must not close the port to the PACS; torch costs 276 MiB and a second."""
     program = (
-        "import sys, signal, threading, os\n"
+        "import sys, signal, os\n"
         "def tell(*_):\n"
         "    print(*(name for name in ('torch', 'gdcm', 'numpy', 'PIL') if sys.modules.get(name)), flush=True)\n"
         "    os._exit(0)\n"
-        "signal.signal(signal.SIGTERM, tell)  # until the role has a handler of its own\n"
-        "threading.Timer(4.0, os.kill, (os.getpid(), signal.SIGTERM)).start()\n"
+        "from cxr_node.node import service\n"
+        "progress = service.Notifier.progress\n"
+        "def at_work(self):\n"
+        "    progress(self)\n"
+        "    if self._is_ready: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "service.Notifier.progress = at_work\n"
         "from cxr_node.cli import app\n"
         "try: app()\n"
         "except SystemExit: pass\n"
@@ -183,7 +187,7 @@ def test_only_the_worker_imports_torch_and_whoever_sends_or_receives_no_codec(tm
         role: subprocess.Popen([*words, role, *config], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         for role in ("receive", "deliver", "status", "check")
     }
-    said = {role: process.communicate(timeout=60)[0].split("\n")[-2].split() for role, process in roles.items()}
+    said = {role: process.communicate(timeout=240)[0].split("\n")[-2].split() for role, process in roles.items()}
     assert not any("torch" in imported for imported in said.values())
     assert (said["receive"], said["deliver"]) == ([], [])
     assert "numpy" in said["check"], "what is imported is seen"

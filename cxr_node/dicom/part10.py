@@ -56,13 +56,15 @@ _CUT_ATTRIBUTE = "it ends in the middle of an attribute"
 @contextmanager
 def _all_quiet() -> Iterator[None]:
     log = logging.getLogger("pydicom")
-    was_disabled, log.disabled = log.disabled, True
+    before = log.disabled, log.propagate, log.handlers[:]
+    log.disabled, log.propagate = True, False
+    log.handlers[:] = [logging.NullHandler()]  # what its children say ends here, also of those that come later
     try:
         with warnings.catch_warnings(), config.disable_value_validation():
             warnings.simplefilter("ignore")
             yield
     finally:
-        log.disabled = was_disabled
+        log.disabled, log.propagate, log.handlers[:] = before
 
 
 class _Quiet:

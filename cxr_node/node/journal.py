@@ -38,6 +38,7 @@ _HARMLESS = re.compile(
 
 def configure(level: int = logging.INFO, stream: TextIO | None = None) -> None:
     """Send every line of this process to stderr in one form; called once by each role's command."""
+    logging.disable(logging.NOTSET)  # as commands for people leave it (`command`)
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(_OneLine())
     root = logging.getLogger()
