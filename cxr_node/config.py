@@ -294,7 +294,7 @@ def parse(content: dict[str, Any], source: str = "configuration") -> Config:
     try:
         config = Config.model_validate(content)
     except ValidationError as error:
-        raise ConfigError([f"{source}: {mistakes.sentence(item, Config)}" for item in error.errors()]) from error
+        raise ConfigError([f"{source}: {mistakes.sentence(item, Config, content)}" for item in error.errors()]) from error
     if refused := list(contradictions.refused(config)):
         raise ConfigError([f"{source}: {sentence}" for sentence in refused])
     return config
