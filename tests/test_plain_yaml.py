@@ -14,7 +14,7 @@ from cxr_node.model import profile
 from cxr_node.training import recipe
 
 TWICE = {
-    "a section appended": ("spool: {path: x}\ndestinations: []\n\ndestinations: []\n", "destinations: twice, lines 2 and 4"),
+    "a section appended": ("spool: {}\ndestinations: []\n\ndestinations: []\n", "destinations: twice, lines 2 and 4"),
     "a key of a section": ("spool:\n  path: x\nlisten:\n  port: 1\n  port: 1\n", "listen.port: twice, lines 4 and 5"),
     "in one line": ("admission: {min_size_px: 200, min_size_px: 200}\n", "admission.min_size_px: twice, lines 1 and 1"),
     "three times": ("a: 1\na: 2\nb: 0\na: 3\n", "a: 3 times, lines 1, 2 and 4"),
@@ -50,13 +50,21 @@ def test_all_that_stands_twice_is_told_at_once() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "a: 1\nb: [1, 2, {c: null}]\n", "x: &x {a: 1, b: 2}\ny:\n  <<: *x\n  a: 3\nz: *x\n", "- a\n- a\n", "1: x\n'1': y\n"],
+    [
+        "",
+        "- a\n- a\n",
+        "a: 1\nb: [1, 2, {c: null}]\n",
+        "x: &x {a: 1, b: 2}\ny:\n  <<: *x\n  a: 3\nz: *x\n",
+        "1: x\n'1': y\n",
+    ],
 )  # fmt: skip
 def test_what_stands_once_is_what_yaml_says(text: str) -> None:
     assert plain_yaml.load(text) == yaml.safe_load(text)
 
 
-@pytest.mark.parametrize("text", ["a: &a [*a]\n", "a: 2026-13-45\n", "[" * 5000, "{[1]: 2}\n", "? {a: 1}\n: 2\n", "a: *b\n"])
+@pytest.mark.parametrize(
+    "text", ["a: &a [*a]\n", "a: 2026-13-45\n", "[" * 5000, "{[1]: 2}\n", "? {a: 1}\n: 2\n", "a: *b\n"]
+)
 def test_what_cannot_be_read_is_one_sentence(text: str, tmp_path: Path) -> None:
     file = tmp_path / "node.yaml"
     file.write_text(text)

@@ -1,4 +1,6 @@
-"""One text in every byte form that a DICOM Specific Character Set allows, to find what is known by its bytes alone.
+"""One text in every byte form that a DICOM Specific Character Set allows, and a text of any as a plain name.
+
+By the first, what is known by its bytes alone is found again by what a person types.
 
 Knows no attribute. PS3.3 C.12.1.1.2 (defined terms), PS3.5 6.1.2.5 (code extension, ISO 2022), annexes H, I, J, K.
 """
@@ -6,7 +8,9 @@ Knows no attribute. PS3.3 C.12.1.1.2 (defined terms), PS3.5 6.1.2.5 (code extens
 from __future__ import annotations
 
 import itertools
+import re
 import unicodedata
+import warnings
 from collections.abc import Iterator
 from functools import lru_cache
 
@@ -33,6 +37,7 @@ _SINGLE = {
 _STAND_ALONE = ("utf_8", "gb18030", "gbk", "shift_jis")
 """ISO_IR 192, GB18030, GBK, ISO_IR 13: without code extension."""
 _KATAKANA, _ROMAJI = b")I", b"(J"  # ISO 2022 IR 13: G1 and G0
+_KANA_RUN = re.compile(rb"[\xa1-\xdf]+")
 _JAPANESE = ("iso2022_jp", "iso2022_jp_1", "iso2022_jp_2")
 """ISO 2022 IR 87 and IR 159, designated as G0: Python's codecs write the escape sequences, and the one back."""
 _MAX_CHARS = 64  # SH has 16; longer text is no such value, and costs time
@@ -53,8 +58,34 @@ def byte_forms(text: str) -> frozenset[bytes]:
             found.update(_encoded(form, encoding))
         found.update(_extended(form))
         found.update(_japanese(form))
-        found.update(_as_pydicom_writes(form))
     return frozenset(found)
+
+
+def ascii_folded(raw: str, character_set: str, max_chars: int) -> str:
+    """First value of a text as a plain name: without accents, other scripts as "?", no control characters.
+
+    Parameters
+    ----------
+    raw : the bytes of the value, ASCII, others as surrogates (`part10.as_text`)
+    character_set : Specific Character Set (0008,0005) as it stands there, values divided by a backslash
+    """
+    content = raw.split("\\")[0].encode("utf-8", "surrogateescape")
+    if not content.isascii() or _ESC in content:
+        raw = _decoded(content, character_set)
+    letters = unicodedata.normalize("NFKD", raw.split("\\")[0])
+    kept = (letter for letter in letters if not unicodedata.combining(letter) and letter.isprintable())
+    return "".join(letter if letter.isascii() else "?" for letter in kept).strip()[:max_chars].strip()
+
+
+def _decoded(content: bytes, character_set: str) -> str:
+    """Read by the declared sets; what they do not explain is read as ASCII with replacements."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            encodings = charset.convert_encodings([term.strip() for term in character_set.split("\\")])
+            return charset.decode_bytes(content, encodings, set())
+    except (UserWarning, LookupError, ValueError):
+        return content.decode("ascii", "replace")
 
 
 def _encoded(text: str, encoding: str) -> list[bytes]:
@@ -65,19 +96,14 @@ def _encoded(text: str, encoding: str) -> list[bytes]:
 
 
 def _extended(text: str) -> Iterator[bytes]:
-    """Code extension by G1 sets: alone, and two of them beside each other."""
+    """Code extension by G1 sets: alone, and two of them beside each other; Japanese in G0 beside them."""
     for first, second in itertools.product(_SINGLE, repeat=2):
         runs = _runs(text, (first, second))
         if runs is None:
             continue
-        for returns, initial in itertools.product((False, True), (None, first)):
-            yield _designated(runs, initial, returns=returns)
+        for initial, returns, early in itertools.product((None, first), (False, True), (False, True)):
+            yield _designated(runs, initial, returns=returns, early=early)
         yield _per_run(runs)
-        if len({encoding for encoding, _ in runs if encoding}) == 1:  # designated before the first character
-            encoding = next(encoding for encoding, _ in runs if encoding)
-            whole = b"".join(content for _, content in runs)
-            yield _ESC + _SINGLE[encoding] + whole
-            yield _ESC + _SINGLE[encoding] + whole + _ASCII
 
 
 Run = tuple[str, bytes]
@@ -95,9 +121,13 @@ def _runs(text: str, encodings: tuple[str, ...]) -> list[Run] | None:
                 ((name, found[0]) for name in encodings if (found := _character(character, name))), ("", b"")
             )
             if not content:
-                return None
+                content = next(iter(_character(character, "iso2022_jp_2")), b"")
+                if not content:
+                    return None
         if runs and runs[-1][0] == name:
-            runs[-1] = (name, runs[-1][1] + content)
+            before = runs[-1][1]
+            same = content[:3] == b"\x1b$B" and before.endswith(_ASCII) and before.count(b"\x1b$B")
+            runs[-1] = (name, before.removesuffix(_ASCII) + content[3:] if same else before + content)
         else:
             runs.append((name, content))
     return runs
@@ -108,11 +138,17 @@ def _character(character: str, encoding: str) -> list[bytes]:
     return _encoded(character, encoding)
 
 
-def _designated(runs: list[Run], initial: str | None, *, returns: bool) -> bytes:
-    """Designate a set where it is needed first; it holds until another one is, or until the return to ASCII."""
+def _designated(runs: list[Run], initial: str | None, *, returns: bool, early: bool) -> bytes:
+    """Designate a set where it is needed first, or at the beginning of the text (`early`).
+
+    It holds until another one is designated, or until the return to ASCII.
+    """
     written, current = b"", initial
+    needed = next((name for name, _ in runs if name), "")
+    if early and needed and needed != initial:
+        written, current = _ESC + _SINGLE[needed], needed
     for name, content in runs:
-        if not name and returns and current != initial:
+        if not name and returns and current != initial and written:
             written, current = written + _ASCII, initial
         if name and name != current:
             written, current = written + _ESC + _SINGLE[name], name
@@ -126,24 +162,19 @@ def _per_run(runs: list[Run]) -> bytes:
 
 
 def _japanese(text: str) -> Iterator[bytes]:
+    """G0 sets of Japanese; encoders return from them to ASCII, to JIS X 0201, or (pydicom) to the first value's set."""
     for encoding in _JAPANESE:
         for written in _encoded(text, encoding):
-            yield written
-            yield written.replace(_ASCII, _ESC + _ROMAJI)
-            yield written.removesuffix(_ASCII)
+            yield from _returning(written)
     for written in _encoded(text, "shift_jis"):
         if all(byte < 0x80 or 0xA1 <= byte <= 0xDF for byte in written):  # half-width katakana, PS3.5 H.1.1
             for before in (_KATAKANA, _ROMAJI + _ESC + _KATAKANA):
                 yield _ESC + before + written
+            yield from _returning(_KANA_RUN.sub(_ESC + _KATAKANA + rb"\g<0>" + _ASCII, written))
 
 
-def _as_pydicom_writes(text: str) -> Iterator[bytes]:
-    """With each set as the first value, and each other one as the second; what cannot be written so is left out."""
-    names = {name for term, name in charset.python_encoding.items() if term.startswith("ISO 2022")}
-    for first, second in itertools.permutations(sorted(names), 2):
-        try:
-            written = charset.encode_string(text, [first, second])
-        except (UnicodeError, ValueError, KeyError):
-            continue
-        if b"?" not in written or "?" in text:
-            yield written
+def _returning(written: bytes) -> Iterator[bytes]:
+    """Take a form that returns to ASCII, and tell what others make of it; the last return may be missing."""
+    for home in (_ASCII, _ESC + _ROMAJI, *(_ESC + designation for designation in _SINGLE.values())):
+        form = written.replace(_ASCII, home)
+        yield from (form, home + form, form.removesuffix(home), home + form.removesuffix(home))
