@@ -19,7 +19,6 @@ from cxr_node.node.history import InstanceRow, instance_row
 from cxr_node.node.jobs import DeliveryState, InstanceState
 from cxr_node.node.ledger import OPEN, Ledger
 from cxr_node.node.lookup import matching
-from cxr_node.node.revival import dead
 from cxr_node.node.schema import IS_OPEN, deliveries, instance_artifacts, instances
 
 _DAY_US = 86_400_000_000
@@ -98,8 +97,6 @@ def _conditions(wanted: Wanted) -> Iterator[sa.ColumnElement[bool]]:
         yield matching(wanted.key, wanted.accession_keys)
     if wanted.destination is not None:
         yield _at(wanted.destination, wanted.state)
-    if wanted.state is InstanceState.DEAD and wanted.destination is not None:
-        yield dead()
     elif wanted.state is not None:
         yield instances.c.state == wanted.state
     if wanted.verdict is not None:
@@ -117,7 +114,9 @@ def _conditions(wanted: Wanted) -> Iterator[sa.ColumnElement[bool]]:
 def _received(since: datetime | None, until: datetime | None) -> Iterator[sa.ColumnElement[bool]]:
     """By the ids of that time too, which all indexes have: what `rebuild` received again is older than its id."""
     ids, at = sa.select(sa.func.min(instances.c.id)), instances.c.received_at
-    unindexed = sa.type_coerce(at.op("+")(0), at.type)  # else SQLite takes the index of times, and sorts
+    unindexed = sa.type_coerce(
+        at.op("+")(sa.literal_column("0")), at.type
+    )  # else SQLite takes the index of times, and sorts
     if since is not None:
         yield instances.c.id >= ids.where(at >= since).scalar_subquery()
         yield unindexed >= since

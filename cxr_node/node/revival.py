@@ -47,9 +47,9 @@ def dead() -> sa.ColumnElement[bool]:
     refused = (
         sa.select(instance_artifacts.c.instance_id)
         .join(deliveries, deliveries.c.artifact_id == instance_artifacts.c.artifact_id)
-        .where(deliveries.c.state == DeliveryState.DEAD)
+        .where(instance_artifacts.c.instance_id == instances.c.id, deliveries.c.state == DeliveryState.DEAD)
     )
-    on_its_way = sa.and_(instances.c.state == InstanceState.REPORTED, instances.c.id.in_(refused))
+    on_its_way = sa.and_(instances.c.state == InstanceState.REPORTED, refused.exists())
     return sa.or_(instances.c.state == InstanceState.DEAD, on_its_way)
 
 

@@ -55,7 +55,8 @@ def _of_instance(connection: sa.Connection, row: InstanceRow, around: Surroundin
         return "it is being judged now"
     order = [instances.c[name] for name in instances.info["order"]]
     mine = sa.select(*order).where(instances.c.id == row.id)
-    first = sa.and_(instances.c.state == InstanceState.RECEIVED, sa.tuple_(*order) < mine.scalar_subquery())
+    sooner = sa.or_(sa.tuple_(*order) < mine.scalar_subquery(), instances.c.lease_until > around.now)
+    first = sa.and_(instances.c.state == InstanceState.RECEIVED, instances.c.id != row.id, sooner)
     before = int(connection.scalar(sa.select(sa.func.count()).select_from(instances).where(first)) or 0)
     if stopped is not None:
         return f"{stopped}; {_queue(before)}"
