@@ -133,30 +133,37 @@ _SENT_AS = {
 
 
 def _at(destination: str, state: InstanceState | None) -> sa.ColumnElement[bool]:
-    """Instances with results for a destination; few are open or DEAD, and those are found from its side."""
+    """Instances with results for a destination; few are open or DEAD, and those are found from its side.
+
+    The others are found from the side of the instances: `coalesce` keeps SQLite from the index of the destination.
+    """
     linked = sa.select(instance_artifacts.c.instance_id).join(
         deliveries, deliveries.c.artifact_id == instance_artifacts.c.artifact_id
     )
-    here = linked.where(deliveries.c.destination == destination)
-    if state is not None:
-        here = here.where(deliveries.c.state.in_(_SENT_AS.get(state, ())))
+    states = () if state is None else _SENT_AS.get(state, ())
     if state in (InstanceState.DEAD, InstanceState.REPORTED):
+        here = linked.where(deliveries.c.destination == destination, deliveries.c.state.in_(states))
         return instances.c.id.in_(here)
-    return here.where(instance_artifacts.c.instance_id == instances.c.id).exists()
+    there = linked.where(
+        instance_artifacts.c.instance_id == instances.c.id,
+        sa.func.coalesce(deliveries.c.destination, "") == destination,
+    )
+    return there.exists() if state is None else there.where(deliveries.c.state.in_(states)).exists()
 
 
 def _grouped(by: By) -> sa.ColumnElement[Any]:
+    """What rows are counted by; as expressions, or SQLite would walk through an index of the word, not of the time."""
     match by:
         case By.DAY:
             return sa.type_coerce(instances.c.received_at, sa.BigInteger) // _DAY_US
         case By.SENDER:
-            return instances.c.calling_ae_title
+            return sa.func.coalesce(instances.c.calling_ae_title, "")
         case By.STATION:
-            return instances.c.station_name
+            return sa.func.coalesce(instances.c.station_name, "")
         case By.REASON:
             return sa.func.coalesce(instances.c.reason, instances.c.doubt)
         case By.VERDICT:
-            return instances.c.verdict
+            return sa.func.coalesce(instances.c.verdict, "")
 
 
 def counts(ledger: Ledger, by: Sequence[By], since: datetime, until: datetime | None = None) -> list[Count]:
