@@ -16,7 +16,7 @@ from cxr_node import check_tls, contradictions, diagnosis_disk, permissions, shi
 from cxr_node.config import Address, Config, Destination, Tls
 from cxr_node.dicom import decoders
 from cxr_node.errors import ConfigError, CxrNodeError, DeliveryError, ResourceError
-from cxr_node.line import Line
+from cxr_node.line import Fault, Line
 from cxr_node.model import profile
 from cxr_node.node import audit_forwarder, disk, history, send
 from cxr_node.node.association import Wrapping
@@ -76,15 +76,28 @@ def _tls(config: Config) -> list[Tls]:
 
 
 def _private_keys(found: Sequence[Tls]) -> str:
-    keys = {str(tls.located().key) for tls in found}
-    return f"{', '.join(sorted(keys))}: read by the owner only"
+    """Say which they are; all that are missing at once."""
+    keys = {tls.located().key for tls in found}
+    if missing := sorted(sentence for key in keys if (sentence := _unreadable(key))):
+        raise ConfigError("; ".join(missing))
+    return f"{', '.join(sorted(map(str, keys)))}: read by the owner only"
+
+
+def _unreadable(key: Path) -> str | None:
+    """Why a private key cannot be used; None where it holds one."""
+    try:
+        content = key.read_bytes()
+    except OSError as error:
+        return f"{key}: {(error.strerror or 'cannot be read').lower()}"
+    return None if b"PRIVATE KEY-----" in content else f"{key}: holds no private key (PEM)"
 
 
 def _try(subject: str, look: Callable[[], str]) -> Line:
     try:
         return Line(ok=True, subject=subject, sentence=look())
     except CxrNodeError as error:
-        return Line(ok=False, subject=subject, sentence=str(error))
+        fault = Fault.WORLD if isinstance(error, DeliveryError | ResourceError) else Fault.FILE
+        return Line(ok=False, subject=subject, sentence=str(error), fault=fault)
 
 
 def _weights(name: str) -> str:
@@ -99,7 +112,7 @@ def _spool(config: Config) -> str:
     existing = next(parent for parent in (path, *path.parents) if parent.exists())
     free_mib = shutil.disk_usage(existing).free // _MIB
     if free_mib < config.spool.min_free_mib:
-        raise ConfigError(
+        raise ResourceError(
             f"{path}: {free_mib} MiB free, spool.min_free_mib asks for {config.spool.min_free_mib}: "
             "every C-STORE would be answered 0xA700"
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cxr_node.config import Address, Config, Tls
 from cxr_node.errors import ConfigError
-from cxr_node.line import Line
+from cxr_node.line import Fault, Line
 from cxr_node.node import certificates, send, tls
 from cxr_node.node.certificates import Certificate
 
@@ -68,9 +68,8 @@ def _dated(subject: str, found: Certificate) -> Line:
     whose = f"{found.subject}{names}, by {issuer}, sha256 {found.fingerprint}"
     now = datetime.now(UTC)
     if found.begins_at > now:
-        return Line(
-            ok=False, subject=subject, sentence=f"{whose}, is valid only from {found.begins_at:%Y-%m-%d %H:%M}Z"
-        )
+        sentence = f"{whose}, is valid only from {found.begins_at:%Y-%m-%d %H:%M}Z"
+        return Line(ok=False, subject=subject, sentence=sentence, fault=Fault.WORLD)
     return _ending(subject, whose, found.ends_at, now)
 
 
@@ -83,7 +82,8 @@ def _crl(subject: str, path: Path) -> Line:
 
 def _ending(subject: str, what: str, ends_at: datetime, now: datetime, soon_days: int = SOON_DAYS) -> Line:
     if ends_at <= now:
-        return Line(ok=False, subject=subject, sentence=f"{what}, ended {ends_at:%Y-%m-%d %H:%M}Z: peers refuse it")
+        sentence = f"{what}, ended {ends_at:%Y-%m-%d %H:%M}Z: peers refuse it"
+        return Line(ok=False, subject=subject, sentence=sentence, fault=Fault.WORLD)
     days = (ends_at - now).days
     sentence = f"{what}, ends {ends_at:%Y-%m-%d %H:%M}Z, in {days} days"
     return Line(ok=True, warning=days < soon_days, subject=subject, sentence=sentence)

@@ -7,21 +7,17 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from pydantic import ValidationError
 
-from cxr_node import allocator, cli_bench, cli_import, cli_rebuild, cli_results, cli_training, loading, show
+from cxr_node import allocator, cli_bench, cli_import, cli_ledger, cli_rebuild, cli_results, cli_training, loading, show
 from cxr_node import config as configuration
 from cxr_node.command import DEFAULT_CONFIG, EX_CONFIG, AsJson, ConfigFile, Urgency, app, command, err, out, say_json
-from cxr_node.config import Address, Config
-from cxr_node.errors import ConfigError, DataError
+from cxr_node.config import Address
 
-if TYPE_CHECKING:
-    from cxr_node.node.ledger import Ledger
-
-__all__ = ["app", "cli_bench", "cli_import", "cli_rebuild", "cli_results", "cli_training"]
+__all__ = ["app", "cli_bench", "cli_import", "cli_ledger", "cli_rebuild", "cli_results", "cli_training"]
 
 
 def _begin() -> None:
@@ -38,14 +34,6 @@ def _address(text: str) -> Address:
         return Address.model_validate(text)
     except ValidationError as error:
         raise typer.BadParameter(f"{text!r}: write AE@host:port, for example CXR_NODE@127.0.0.1:11112") from error
-
-
-def _ledger(config: Config) -> Ledger:
-    from cxr_node.node.ledger import FILE_NAME, Ledger
-
-    if not (config.spool.path / FILE_NAME).exists():
-        raise ConfigError(f"{config.spool.path}: there is no ledger yet; has the node run with this configuration?")
-    return Ledger.open(config.spool.path)
 
 
 @command()
@@ -78,16 +66,16 @@ def receive(config: ConfigFile = DEFAULT_CONFIG) -> None:
     offered = pixel_free.Question()
     pixel_free.leave_out()
     from cxr_node.dicom import header
-    from cxr_node.node import audit, service
+    from cxr_node.node import audit, presence
     from cxr_node.node import receive as room
 
-    notifier = service.Notifier()
+    notifier = presence.Presence(settings.spool.path, "receive")
 
     def ready(_port: int) -> None:
         allocator.keep_what_started()
         notifier.ready()
 
-    with audit.recording(settings, "receive") as record:
+    with notifier, audit.recording(settings, "receive") as record:
         hooks = room.Hooks(stop=stop, ready=ready, progress=notifier.progress, audit=record)
         room.serve(settings, header.inspect, offered.answer(), hooks)
 
@@ -101,13 +89,13 @@ def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
         settings = configuration.load(config)
     stop = signals.stop_event()  # before the libraries of the next lines start threads
     from cxr_node import pipeline
-    from cxr_node.node import audit
+    from cxr_node.node import audit, presence
     from cxr_node.node import work as room
 
     _begin()
     load = functools.partial(loading.classifier, settings)
-    with audit.recording(settings, "work"):
-        room.run(settings, load, pipeline.process, stop, batch=lambda classifier: classifier.batch)
+    with presence.Presence(settings.spool.path, "work") as notifier, audit.recording(settings, "work"):
+        room.run(settings, load, pipeline.process, stop, notifier, batch=lambda classifier: classifier.batch)
 
 
 @command()
@@ -121,11 +109,12 @@ def deliver(config: ConfigFile = DEFAULT_CONFIG) -> None:
     stop = signals.stop_event()
     _begin()
     pixel_free.leave_out()
-    from cxr_node.node import audit
+    from cxr_node.node import audit, presence
     from cxr_node.node import deliver as room
 
-    with audit.forwarding(settings), audit.recording(settings, "deliver") as record:
-        room.run(settings, stop, audit=record)
+    present = presence.Presence(settings.spool.path, "deliver")
+    with present, audit.forwarding(settings), audit.recording(settings, "deliver") as record:
+        room.run(settings, stop, present, audit=record)
 
 
 @command()
@@ -143,17 +132,22 @@ def demo(
 
 @command()
 def check(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Look at configuration, secrets, weights, spool, port and destinations: one line each."""
-    from cxr_node import check as room
+    """Look at configuration, secrets, weights, spool, port and destinations: one line each.
 
-    good = True
+    Exit 78 where the configuration or a file that it names is wrong, 1 where the world is (an archive is down).
+    """
+    from cxr_node import check as room
+    from cxr_node.line import Fault
+
+    faults = set()
     for line in room.check(configuration.load(config), str(config)):
-        good = good and line.ok
+        if not line.ok:
+            faults.add(line.fault)
         if as_json:
             say_json(line.as_json())
         else:
             out.print(show.check_line(line))
-    raise typer.Exit(0 if good else EX_CONFIG)
+    raise typer.Exit(EX_CONFIG if Fault.FILE in faults else 1 if faults else 0)
 
 
 @command()
@@ -236,58 +230,3 @@ def classify_files(
             kept.append(answer)
     if not as_json:
         out.print(show.classify_table(kept))
-
-
-@command()
-def status(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Show the queue, the last results and the destinations."""
-    from cxr_node.node import status as room
-
-    settings = configuration.load(config)
-    seen = room.look(_ledger(settings), settings)
-    if as_json:
-        say_json(show.plain(seen))
-    else:
-        out.print(show.status(seen))
-
-
-@command()
-def trace(
-    key: Annotated[str, typer.Argument(help="Study, Series or SOP Instance UID, or Accession Number.")],
-    config: ConfigFile = DEFAULT_CONFIG,
-    as_json: AsJson = False,
-) -> None:
-    """Tell what became of an image or a study: reasons, deliveries, what was accepted, committed and seen again."""
-    from cxr_node.dicom import header
-    from cxr_node.node import history
-
-    settings = configuration.load(config)
-    ledger, titles = _ledger(settings), {to.name: to.address.ae_title for to in settings.destinations}
-    found = history.trace(ledger, key, titles) or history.trace(ledger, header.accession_key(key), titles)
-    if not found:
-        raise DataError(f"{key}: the ledger knows no such UID or Accession Number")
-    for story in found:
-        if as_json:
-            say_json(show.plain(story))
-        else:
-            out.print(show.story(story))
-
-
-@command()
-def retry(
-    uid: Annotated[str, typer.Argument(help="SOP Instance or Study Instance UID.")], config: ConfigFile = DEFAULT_CONFIG
-) -> None:
-    """Give DEAD images and deliveries another try; ask again for the commitment of destinations to what they took."""
-    from cxr_node.node import promises, wakeup
-
-    settings = configuration.load(config)
-    ledger = _ledger(settings)
-    asking = [to.name for to in settings.destinations if to.commitment_wait_h is not None]
-    revived, renewed = ledger.retry(uid), promises.renew(ledger, uid, asking)
-    if not revived and not renewed:
-        raise DataError(f"{uid}: nothing of it is DEAD, or could be asked about again")
-    for role in wakeup.Role:
-        wakeup.ring(settings.spool.path, role)
-    out.print(f"{revived} back in the queue")
-    if renewed:
-        out.print(f"commitment of {renewed} delivered objects is asked for again")

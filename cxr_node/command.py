@@ -27,7 +27,8 @@ NEEDS_TORCH = "cxr-node: this command needs torch, which is not installed: pip i
 _USERS = (DataError, ForeignProfileError)
 
 ORDER = (
-    *("demo", "doctor", "bench", "check", "serve", "receive", "work", "deliver", "status", "trace", "retry", "rebuild"),
+    *("demo", "doctor", "bench", "check", "serve", "receive", "work", "deliver", "status", "list"),
+    *("counts", "trace", "retry", "now", "forget", "rebuild"),
     *("send", "classify", "verify", "conformance", "train", "evaluate", "compare", "calibrate", "import", "export"),
 )
 """Of the commands in --help: the node first, then files, then how its classifier is made."""
@@ -45,8 +46,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-err = Console(stderr=True, highlight=False)
+_UNBOUND = 10_000
+"""Columns of a pipe: nothing is wrapped or cut for a program, nor for a person who copies a UID out of a file."""
+out = Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else _UNBOUND)
+err = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
 
 Params = ParamSpec("Params")
 Result = TypeVar("Result")

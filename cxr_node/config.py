@@ -76,6 +76,13 @@ class Peer(Section):
     """SHA-256 fingerprints, or names: a subjectAltName, or the Common Name of a certificate without any."""
 
 
+class SopClasses(StrEnum):
+    """For which Storage SOP Classes presentation contexts are accepted."""
+
+    ALL = "all"  # a routed study does not fail for the one letter in it; what is no radiograph is REJECTED
+    RADIOGRAPHS = "radiographs"  # CT, MR, SR and all others get no context, and cost no disk
+
+
 class Listen(Section):
     """The Storage and Verification SCP."""
 
@@ -88,6 +95,7 @@ class Listen(Section):
     require_called_ae_title: bool = True
     peers: tuple[Peer, ...] = ()
     """Who may call; empty: everybody who can reach the port."""
+    sop_classes: SopClasses = SopClasses.ALL
     max_associations: int = Field(default=32, ge=1, le=512)
     max_associations_per_host: int = Field(default=16, ge=1, le=512)
     """So that one host leaves room for others."""
@@ -294,7 +302,9 @@ def parse(content: dict[str, Any], source: str = "configuration") -> Config:
     try:
         config = Config.model_validate(content)
     except ValidationError as error:
-        raise ConfigError([f"{source}: {mistakes.sentence(item, Config)}" for item in error.errors()]) from error
+        raise ConfigError(
+            [f"{source}: {mistakes.sentence(item, Config, content)}" for item in error.errors()]
+        ) from error
     if refused := list(contradictions.refused(config)):
         raise ConfigError([f"{source}: {sentence}" for sentence in refused])
     return config

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from cxr_node import __version__, pipeline, shipped
+from cxr_node import __version__, pipeline, radiographs, shipped
 from cxr_node import config as configuration
 from cxr_node.config import Config
 from cxr_node.dicom import admission, decoders, origin, statement, wrap
@@ -165,6 +165,7 @@ def _facts() -> dict[str, Any]:
         "standard_kinds": {kind.value for kind in configuration.STANDARD_KINDS},
         "syntaxes": syntaxes,
         "received": sorted(receive.supported([syntax.uid for syntax in syntaxes]), key=_numeric),
+        "radiographs": list(radiographs.STORAGE),
         "analysed": admission.SOP_CLASSES,
         "modalities": admission.MODALITIES,
         "verification": VERIFICATION,

@@ -24,10 +24,10 @@ SHORT_RETENTION_DAYS = 3.0
 def refused(config: Config) -> Iterator[str]:
     """Say what cannot work, or must not be done by accident."""
     yield from _in_plain_text(config.listen)
-    for number, destination in enumerate(config.destinations):
+    for destination in config.destinations:
         if _is_ours(destination.address, config.listen):
             yield (
-                f"destinations.{number}.address: {destination.address} is the node's own listener; "
+                f"destinations.{destination.name}.address: {destination.address} is the node's own listener; "
                 "its results would come back to it"
             )
     delivery = config.delivery
@@ -44,7 +44,7 @@ def _in_plain_text(listen: Listen) -> Iterator[str]:
             "travel readable and an AE title alone would be believed; write tls: {certificate: FILE, key: FILE, "
             "ca: FILE}, or host: 127.0.0.1, or allow_plaintext: true"
         )
-    for number, peer in enumerate(listen.peers):
+    for number, peer in enumerate(listen.peers, 1):
         if peer.certificate and listen.tls is None:
             yield f"listen.peers.{number}.certificate: nobody shows a certificate without listen.tls"
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from cxr_node import names
 from cxr_node.errors import ConfigError
 
 PREFIX = "credential:"
@@ -55,8 +56,8 @@ def place(path: Path) -> Path:
 def exposed(content: Any, path: str = "") -> Iterator[str]:
     """Say each secret that stands in a configuration itself, by the path of its key and without its text."""
     if isinstance(content, dict | list):
-        items = content.items() if isinstance(content, dict) else enumerate(content)
-        for key, value in items:
+        numbered = ((names.of_item(number, item), item) for number, item in enumerate(content))
+        for key, value in content.items() if isinstance(content, dict) else numbered:
             yield from exposed(value, f"{path}.{key}".lstrip("."))
     elif isinstance(content, str):
         if "PRIVATE KEY-----" in content:

@@ -130,6 +130,8 @@ class InstanceRef:
     """sha256 over study and PatientID; "" where PatientID is empty."""
     accession_key: str | None
     """sha256 of the Accession Number; None where there is none."""
+    station_name: str | None = None
+    """Station Name (0008,1010) in ASCII, at most 16 characters: behind a router the only trace of the modality."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,14 +1,41 @@
-"""How a configuration names who calls: by AE title, and by certificate. Imports no room."""
+"""How a configuration names who calls: by AE title, and by certificate; and its own list items. Imports no room."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 _DIGITS = 64
 _SHORTEST = 32
 """A run of so many hexadecimal digits is meant as a fingerprint, not as a name."""
+
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+def of_item(number: int, item: Any) -> str:
+    """How a path names an item of a list: a destination by its name, anything else by its number, the first is 1."""
+    name = item.get("name") if isinstance(item, Mapping) else None
+    return name if isinstance(name, str) and _NAME.fullmatch(name) else str(number + 1)
+
+
+def path(location: Sequence[int | str], content: Any) -> str:
+    """Write the path of a key, or of an item, as people count: `destinations.pacs.send.2` is its second kind."""
+    parts = []
+    for part in location:
+        inside = content[part] if _holds(content, part) else None
+        parts.append(of_item(part, inside) if isinstance(part, int) else part)
+        content = inside
+    return ".".join(parts)
+
+
+def _holds(content: Any, part: int | str) -> bool:
+    if isinstance(part, int):
+        return isinstance(content, list | tuple) and part < len(content)
+    return isinstance(content, Mapping) and part in content
 
 
 def ae_title(value: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from cxr_node import credentials, permissions
+from cxr_node import credentials, permissions, plain_yaml
 from cxr_node.errors import ConfigError
 
 
@@ -16,14 +16,16 @@ def read(path: Path) -> dict[str, Any]:
 
     Raises
     ------
-    ConfigError : it cannot be read, everybody may change it, or a secret stands in it.
+    ConfigError : it cannot be read, a key stands in it twice, everybody may change it, or a secret stands in it.
     """
     try:
-        content = yaml.safe_load(permissions.unchanged_by_others(path).read_text("utf-8"))
+        content = plain_yaml.load(permissions.unchanged_by_others(path).read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is no YAML: it is no UTF-8") from error
+    except plain_yaml.TwiceError as error:
+        raise ConfigError([f"{path}: {sentence}" for sentence in error.sentences]) from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: is no YAML: {_place(error)}") from error
     if not isinstance(content, dict):

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -20,14 +20,10 @@ if TYPE_CHECKING:
     from cxr_node.demo import Row
     from cxr_node.diagnosis import Reading
     from cxr_node.line import Line
-    from cxr_node.node.history import DeliveryRow, InstanceRow, Story
     from cxr_node.node.send import Sent
-    from cxr_node.node.status import Status
 
 Item = TypeVar("Item")
 
-_STORAGE = "1.2.840.10008.5.1.4.1.1."
-"""Root of the Storage SOP Classes; what follows tells them apart: 88.34, 88.33, 88.22."""
 SYMBOLS = {Verdict.PNEUMONIA: "▲", Verdict.NORMAL: "○", Verdict.UNCERTAIN: "?", Verdict.REJECTED: "✕"}
 STYLES = {Verdict.PNEUMONIA: "bold", Verdict.NORMAL: "", Verdict.UNCERTAIN: "cyan", Verdict.REJECTED: "yellow"}
 """Never colour alone: the symbol and the word say it first."""
@@ -154,60 +150,6 @@ def sending(paths: Sequence[Path], store: Callable[[Sequence[Path], Callable[[Se
     return failures
 
 
-def status(seen: Status) -> Group:
-    """Queue, destinations, last results."""
-    queue = Table(title="instances", title_justify="left")
-    for state in seen.instances:
-        queue.add_column(state, justify="right")
-    queue.add_row(*(str(number) for number in seen.instances.values()))
-    places = Table("destination", "address", title="deliveries", title_justify="left")
-    for heading in next(iter(seen.destinations.values()), {}):
-        places.add_column(heading, justify="right")
-    for name, numbers in seen.destinations.items():
-        places.add_row(name, seen.addresses.get(name, "not configured"), *(str(number) for number in numbers.values()))
-    promised = Table("destination", "objects", title="accepted, not committed", title_justify="left")
-    for name, waiting in seen.uncommitted.items():
-        promised.add_row(name, ", ".join(f"{number} {state}" for state, number in sorted(waiting.items())))
-    last = Table("received (UTC), from", "state, verdict", title="last instances", title_justify="left")
-    last.add_column("SOP Instance UID", overflow="fold")
-    for row in seen.recent:
-        came = f"{_when(row.received_at)}\n{row.calling_ae_title}"
-        last.add_row(came, _answer(row), row.sop_instance_uid)
-    return Group(queue, places, *([promised] if seen.uncommitted else []), last)
-
-
-def story(told: Story) -> Group:
-    """One instance from the wire to the archive."""
-    row = told.instance
-    head = Table(show_header=False, box=None)
-    facts = {
-        "SOP Instance UID": row.sop_instance_uid,
-        "Study Instance UID": row.study_instance_uid,
-        "received": f"{_when(row.received_at)} UTC from {row.calling_ae_title} at {row.peer_host}",
-        "size": f"{row.size_bytes} bytes",
-        "received again": f"{row.repeats} times, last {_when(row.repeated_at)} UTC" if row.repeated_at else "-",
-        "state": row.state.value,
-        "verdict": f"{row.verdict or '-'} {stated(row.probability, row.doubt)} {row.profile or ''}",
-        "reason": " - ".join(word for word in (row.reason, row.doubt, row.sentence) if word) or "-",
-    }
-    for name, value in facts.items():
-        head.add_row(name, Text(value))
-    sent = Table("object", "to", "state", "tries", "last answer", box=None)
-    held = Table("object", "at", "accepted (UTC)", "committed (UTC)", "seen again (UTC)", box=None)
-    for one in told.deliveries:
-        status_word = "-" if one.last_status is None else f"0x{one.last_status:04X}"
-        kind = f"{one.kind} ({one.sop_class_uid.removeprefix(_STORAGE)})"
-        answer = f"{status_word} {one.last_error or ''}"
-        sent.add_row(kind, one.destination, one.state.value, str(one.attempts), Text(answer))
-        if one.delivered_at is not None:
-            back = "-" if one.seen_again_at is None else _when(one.seen_again_at)
-            held.add_row(kind, one.destination, _when(one.delivered_at), _promise(one), back)
-    events = Table("when (UTC)", "what", "detail", box=None)
-    for event in told.events:
-        events.add_row(_when(event.at), event.what, Text(event.detail))
-    return Group(head, *(table for table in (sent, held) if table.row_count), events)
-
-
 def figures(measured: Mapping[str, Any]) -> Table:
     """Name, value and interval of each figure that an evaluation returns."""
     table = Table("figure", "value", "95 % interval")
@@ -228,25 +170,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     return value.isoformat() if isinstance(value, datetime) else value
-
-
-def _answer(row: InstanceRow) -> Text:
-    why = row.reason or row.doubt
-    said = Text(f"{row.state.value}\n") + verdict(row.verdict)
-    return said.append(f" {stated(row.probability, row.doubt)}").append(f"\n{why}" if why else "")
-
-
-def _promise(row: DeliveryRow) -> Text:
-    """When, and in which transaction; else where it stands, and why."""
-    if row.commitment is None:
-        return Text("-")
-    if row.committed_at is not None:
-        return Text(f"{_when(row.committed_at)}\n{row.transaction_uid}")
-    return Text(f"{row.commitment.value}, asked {row.asks} times\n{row.commitment_detail or ''}".rstrip())
-
-
-def _when(at: datetime) -> str:
-    return at.strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _flat(measured: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:

@@ -16,7 +16,7 @@ MISTAKES = {
     "key": ({"spool": {"path": "x", "min_fre_mib": 1}}, "spool.min_fre_mib: unknown key; did you mean 'min_free_mib'?"),
     "unknown key in a list": (
         {**SPOOL, "destinations": [{"name": "a", "address": "A@h:1", "sent": []}]},
-        "destinations.0.sent: unknown key; did you mean 'send'?",
+        "destinations.a.sent: unknown key; did you mean 'send'?",
     ),
     "missing": ({}, "spool: is missing"),
     "long AE": ({**SPOOL, "listen": {"ae_title": "X" * 17}}, "listen.ae_title: 'XXXXXXXXXXXXXXXXX' is no AE title"),
@@ -28,7 +28,7 @@ MISTAKES = {
     "port too large": ({**SPOOL, "listen": {"port": 70000}}, "listen.port:"),
     "no such result object": (
         {**SPOOL, "destinations": [{"name": "a", "address": "A@h:1", "send": ["summary"]}]},
-        "destinations.0.send.0:",
+        "destinations.a.send.1:",
     ),
     "two of one name": (
         {**SPOOL, "destinations": [{"name": "a", "address": "A@h:1"}, {"name": "a", "address": "B@h:1"}]},
@@ -36,7 +36,7 @@ MISTAKES = {
     ),
     "a word waited for no time": (
         {**SPOOL, "destinations": [{"name": "a", "address": "A@h:1", "commitment_wait_h": 0}]},
-        "destinations.0.commitment_wait_h:",
+        "destinations.a.commitment_wait_h:",
     ),
     "rows that go before their bytes": (
         {"spool": {"path": "x", "retention_days": 30, "history_days": 29}},
@@ -48,7 +48,7 @@ MISTAKES = {
     ),
     "an empty name": (
         {**SPOOL, "listen": {"peers": [{"ae_title": "A", "certificate": [" "]}]}},
-        "listen.peers.0.certificate.0: is empty; write a name",
+        "listen.peers.1.certificate.1: is empty; write a name",
     ),
     "audit without TLS": ({**SPOOL, "audit": {"syslog": {"host": "arr"}}}, "audit.syslog.tls: is missing"),
     "audit source with a space": ({**SPOOL, "audit": {"source_id": "a b"}}, "audit.source_id:"),

@@ -37,7 +37,7 @@ def to(address: str, **listen: object) -> dict[str, Any]:
     ],
 )
 def test_the_node_s_own_listener_is_no_destination(sections: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=r"destinations\.0\.address: .* is the node's own listener"):
+    with pytest.raises(ConfigError, match=r"destinations\.a\.address: .* is the node's own listener"):
         config.parse(SPOOL | sections)
 
 
@@ -79,7 +79,7 @@ def test_plain_text_on_this_machine_needs_no_word(host: str) -> None:
 
 
 def test_a_certificate_without_tls_is_shown_by_nobody() -> None:
-    with pytest.raises(ConfigError, match=r"listen\.peers\.0\.certificate: nobody shows a certificate"):
+    with pytest.raises(ConfigError, match=r"listen\.peers\.1\.certificate: nobody shows a certificate"):
         config.parse(SPOOL | {"listen": {"peers": [XR1 | {"certificate": ["xr1.example.org"]}]}})
 
 

@@ -27,7 +27,7 @@ def load(folder: Path, **sections: object) -> config.Config:
     ("sections", "key"),
     [
         ({"listen": {"tls": FILES | {"key": PEM}}}, "listen.tls.key"),
-        ({"destinations": [{"name": "a", "address": "A@h:1", "tls": FILES | {"key": PEM}}]}, "destinations.0.tls.key"),
+        ({"destinations": [{"name": "a", "address": "A@h:1", "tls": FILES | {"key": PEM}}]}, "destinations.a.tls.key"),
         ({"ledger": {"url": "postgresql://node:hunter2@db/ledger"}}, "ledger.url"),
         ({"results": {"manufacturer": "see https://me:hunter2@example.org/x"}}, "results.manufacturer"),
     ],

@@ -84,7 +84,7 @@ def test_a_spool_of_another_account_is_refused(tmp_path: Path, monkeypatch: pyte
 
 def test_check_says_who_may_do_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     key, spool = tmp_path / "node.key", tmp_path / "spool"
-    key.write_text("")
+    key.write_text("-----BEGIN PRIVATE KEY-----\n")
     key.chmod(0o644)
     spool.mkdir(mode=0o755)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)

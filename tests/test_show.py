@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cxr_node import config, show
+from cxr_node import config, show, show_ledger
 from cxr_node.domain import Doubt, InstanceRef, Origin, Reason, Rejected
 from cxr_node.node import history, status
 from cxr_node.node.ledger import Ledger
@@ -44,18 +44,18 @@ def test_status_and_trace_show_whole_uids_and_reasons(tmp_path: Path) -> None:
     settings = config.parse(
         {"spool": {"path": str(tmp_path)}, "destinations": [{"name": "pacs", "address": "PACS@127.0.0.1:104"}]}
     )
-    waiting = printed(show.status(status.look(ledger, settings)))
+    waiting = printed(show_ledger.status(status.look(ledger, settings)))
     assert "".join(waiting.split()).count(UID[:20]) == 1
     assert "PACS@127.0.0.1:104" in waiting
     job = ledger.claim_instance("me", 60)
     assert job is not None
     ledger.settle_rejected(job, Rejected(reason=Reason.NOT_FRONTAL, sentence="The view is not frontal (PA or AP)."))
     (story,) = history.trace(ledger, UID)
-    told = printed(show.story(story))
+    told = printed(show_ledger.story(story))
     assert UID in told
     assert "view-not-frontal" in told
     assert "The view is not frontal" in told
-    seen = printed(show.status(status.look(ledger, settings)))
+    seen = printed(show_ledger.status(status.look(ledger, settings)))
     assert "REJECTED" in seen
     assert "view-not-frontal" in seen
     ledger.close()

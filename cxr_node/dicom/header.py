@@ -18,7 +18,7 @@ from pathlib import Path
 from pydicom import Dataset
 from pydicom.multival import MultiValue
 
-from cxr_node.dicom import projection, structure
+from cxr_node.dicom import projection, repertoires, structure
 from cxr_node.dicom.part10 import attach, foreign_faults, parse, quiet, raw_text, settle
 from cxr_node.domain import InstanceRef, Reason, Rejected, View
 from cxr_node.errors import ContradictionError, InstanceError, ResourceError
@@ -32,11 +32,14 @@ _AGE = re.compile(r"(\d{3})([DWMY])")
 _DATE = re.compile(r"\d{8}")
 _PER_YEAR = {"D": 365, "W": 365 / 7, "M": 12, "Y": 1}
 MAX_AGE_YEARS = 130
+MAX_STATION_CHARS = 16
+"""VR SH (PS3.5 6.2)."""
 _META_GROUP = 0x0002
 _WANTED = frozenset(
     (
         *(0x00020002, 0x00020003, 0x00020010, 0x00080016, 0x00080018, 0x0020000D, 0x0020000E),  # UIDs
         *(0x00080050, 0x00100020),  # Accession Number, Patient ID
+        *(0x00080005, 0x00081010),  # Specific Character Set, Station Name
         *(0x00280002, 0x00280008, 0x00280010, 0x00280011, 0x00280100),  # size of the pixel data
     )
 )
@@ -162,6 +165,15 @@ def accession_key(accession: str) -> str:
     return sha256(accession.strip(" \0").encode("utf-8", "surrogateescape")).hexdigest()
 
 
+def accession_keys(accession: str) -> frozenset[str]:
+    """Keys of an Accession Number as somebody types it: one for each form in which a sender may have encoded it.
+
+    The ledger has the digest of the bytes that came, in whatever Specific Character Set; the terminal speaks UTF-8.
+    """
+    forms = repertoires.byte_forms(accession.strip(" \0"))
+    return frozenset(sha256(form).hexdigest() for form in forms)
+
+
 def _reference(text: Text) -> InstanceRef:
     ref = InstanceRef(
         study_instance_uid=_uid(text, 0x0020000D, "Study Instance UID"),
@@ -171,6 +183,7 @@ def _reference(text: Text) -> InstanceRef:
         transfer_syntax_uid=_uid(text, 0x00020010, "Transfer Syntax UID"),
         patient_key=_patient_key(text),
         accession_key=accession_key(accession) if (accession := text(0x00080050)) else None,
+        station_name=repertoires.ascii_folded(text(0x00081010), text(0x00080005), MAX_STATION_CHARS) or None,
     )
     claimed = text(0x00020002), text(0x00020003)
     for named, is_ in zip(claimed, (ref.sop_class_uid, ref.sop_instance_uid), strict=True):

@@ -19,6 +19,7 @@ from typing import Any, Self, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from cxr_node import names, plain_yaml
 from cxr_node.domain import OperatingPoint, Scale
 from cxr_node.errors import ForeignProfileError, ModelError
 
@@ -282,13 +283,13 @@ def _read(path: Path, schema: type[Schema]) -> Schema:
     try:
         return schema.model_validate(content)
     except ValidationError as error:
-        mistakes = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
+        mistakes = "; ".join(f"{names.path(e['loc'], content) or 'file'}: {e['msg']}" for e in error.errors())
         raise ModelError(f"{path} is malformed: {mistakes}") from error
 
 
 def _parsed(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text("utf-8"))
+        return plain_yaml.load(path.read_text("utf-8"))
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

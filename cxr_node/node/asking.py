@@ -31,6 +31,10 @@ class Asker(Rounds):
         calling = destination.calling_ae_title or home.config.listen.ae_title
         self._scu = CommitmentScu(destination, calling, lambda report: reports.take(report, ae_title), home.refusals)
 
+    def urged(self) -> None:
+        """Ask at once."""
+        self._breaker.answered()
+
     def close(self) -> None:
         """Release the association."""
         self._scu.close()

@@ -15,7 +15,7 @@ from functools import partial
 
 from cxr_node.config import Config, Destination
 from cxr_node.errors import DeliveryError, LedgerLostError, ResourceError
-from cxr_node.node import history, promises, removal, retention
+from cxr_node.node import health, history, promises, removal, retention
 from cxr_node.node.asking import Asker
 from cxr_node.node.audit import alert
 from cxr_node.node.audit_messages import Outcome
@@ -157,6 +157,10 @@ class Courier(Rounds):
         self._last_fault = ""
         self._steps = 0
 
+    def urged(self) -> None:
+        """Try at once."""
+        self._breaker.answered()
+
     def close(self) -> None:
         """Release the association."""
         self._link.close()
@@ -181,7 +185,7 @@ class Courier(Rounds):
             with home.keeper.keeping(job):
                 return self._send(job)
         except DeliveryError as error:
-            return self._failed(job, error)
+            return self._seen(self._failed(job, error), error)
         except SpoolCorruptError as error:
             return self._dead(job, str(error))
         except (ResourceError, LedgerLostError):
@@ -236,6 +240,14 @@ class Courier(Rounds):
             "postponed destination=%s instance=%d delivery=%d attempt=%d again_in_s=%.1f %s",
             *(self.name, job.instance_id, job.claim.row_id, attempt, delay_s, error),
         )
+        return rest
+
+    def _seen(self, rest: Rest, error: DeliveryError) -> Rest:
+        """Let other processes see how the destination fares."""
+        if not self._breaker.failures:
+            health.answered(self._home.ledger, self.name)
+        elif rest.seconds or error.status is None:
+            health.down(self._home.ledger, self.name, rest.seconds, str(error))
         return rest
 
     def _is_old(self, job: DeliveryJob) -> bool:

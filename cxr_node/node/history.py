@@ -34,6 +34,7 @@ class InstanceRow:
     content_sha256: str
     calling_ae_title: str
     peer_host: str
+    station_name: str | None
     received_at: datetime
     updated_at: datetime
     size_bytes: int
@@ -51,17 +52,22 @@ class InstanceRow:
     repeats: int
     """How often the same bytes came again."""
     repeated_at: datetime | None
+    why: str | None = None
+    """What it waits for (`waiting`); None where it does not wait, or where that was not asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryRow:
     """What the ledger knows of one result on its way to one destination."""
 
+    id: int
     kind: str
     sop_class_uid: str
     sop_instance_uid: str
     """Of the rung that was chosen for the destination, where the result has several."""
     destination: str
+    rung: int
+    """Which of the result's SOP Classes was chosen; 0: its first."""
     state: DeliveryState
     attempts: int
     not_before: datetime
@@ -78,6 +84,8 @@ class DeliveryRow:
     commitment_detail: str | None
     seen_again_at: datetime | None
     """When the object last came back to us from the destination, which therefore holds it."""
+    why: str | None = None
+    """What it waits for (`waiting`); None where it does not wait, or where that was not asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +191,7 @@ def recent(ledger: Ledger, number: int) -> list[InstanceRow]:
     """Return the instances that came last, newest first."""
     newest = sa.select(instances).order_by(instances.c.id.desc()).limit(number)
     with ledger.database.reading() as connection:
-        return [_instance(row) for row in connection.execute(newest).mappings()]
+        return [instance_row(row) for row in connection.execute(newest).mappings()]
 
 
 def trace(
@@ -263,14 +271,15 @@ def _story(connection: sa.Connection, row: sa.RowMapping, titles: Mapping[str, s
     )
     told = sa.select(events).where(events.c.instance_id == row["id"]).order_by(events.c.id)
     return Story(
-        instance=_instance(row),
+        instance=instance_row(row),
         deliveries=tuple(_delivery(connection, one, titles) for one in connection.execute(sent).mappings().all()),
         events=tuple(Event(**pick(Event, found)) for found in connection.execute(told).mappings()),
     )
 
 
-def _instance(row: sa.RowMapping) -> InstanceRow:
-    return InstanceRow(**pick(InstanceRow, row) | {"state": InstanceState(row["state"])})
+def instance_row(row: sa.RowMapping) -> InstanceRow:
+    """Make the noun of a row of `instances`."""
+    return InstanceRow(**pick(InstanceRow, dict(row) | {"state": InstanceState(row["state"]), "why": None}))
 
 
 def _delivery(connection: sa.Connection, row: sa.RowMapping, titles: Mapping[str, str]) -> DeliveryRow:
@@ -283,5 +292,6 @@ def _delivery(connection: sa.Connection, row: sa.RowMapping, titles: Mapping[str
         instances.c.calling_ae_title == titles.get(row["destination"]),
     )
     told = dict(row) | {"state": DeliveryState(row["state"]), "seen_again_at": connection.scalar(back)}
+    told["why"] = None
     told["commitment"] = row["commitment"] and PromiseState(row["commitment"])
     return DeliveryRow(**pick(DeliveryRow, told))

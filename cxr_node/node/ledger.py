@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from cxr_node.domain import Finding, InstanceRef, Origin, Priority, Rejected, ResultKind, Verdict
 from cxr_node.errors import ResourceError
-from cxr_node.node import promises, results
+from cxr_node.node import promises, results, vital
 from cxr_node.node.arrivals import Arrival, Together
 from cxr_node.node.claims import FREE, claim, extend, held, note, pick
 from cxr_node.node.database import Database, utc_now
@@ -30,13 +30,15 @@ INSTANCE_MOVES: Mapping[InstanceState, frozenset[InstanceState]] = {
     InstanceState.REPORTED: frozenset({InstanceState.DELIVERED, InstanceState.DEAD}),
     InstanceState.DELIVERED: frozenset({InstanceState.REPORTED}),  # only by promises: an archive lost what it took
     InstanceState.REJECTED: frozenset(),
-    InstanceState.DEAD: frozenset({InstanceState.RECEIVED, InstanceState.REPORTED}),  # only by retry()
+    InstanceState.DEAD: frozenset(
+        {InstanceState.RECEIVED, InstanceState.REPORTED}
+    ),  # only by an operator: `revival`, `removal`
 }
 DELIVERY_MOVES: Mapping[DeliveryState, frozenset[DeliveryState]] = {
     DeliveryState.READY: frozenset({DeliveryState.WAIT, DeliveryState.DELIVERED, DeliveryState.DEAD}),
     DeliveryState.WAIT: frozenset({DeliveryState.WAIT, DeliveryState.DELIVERED, DeliveryState.DEAD}),
     DeliveryState.DELIVERED: frozenset({DeliveryState.READY}),  # only by promises
-    DeliveryState.DEAD: frozenset({DeliveryState.READY}),  # only by retry()
+    DeliveryState.DEAD: frozenset({DeliveryState.READY}),  # only by an operator: `revival`, `removal`
 }
 OPEN = (DeliveryState.READY, DeliveryState.WAIT)
 SETTLED = (InstanceState.DELIVERED, InstanceState.REJECTED, InstanceState.DEAD)
@@ -203,16 +205,6 @@ class Ledger:
         """-> DEAD."""
         return self._settle_delivery(job, DeliveryState.DEAD, {"last_status": status, "last_error": detail}, detail)
 
-    def retry(self, uid: str) -> int:
-        """Put DEAD instances and deliveries of an instance, series or study back; how many instances moved."""
-        now = self.now()
-        dead = sa.select(instances.c.id).where(results.named(uid), instances.c.state == InstanceState.DEAD)
-        with self.database.writing() as connection:
-            row_ids = list(connection.scalars(dead.order_by(instances.c.id).with_for_update()))
-            for row_id in row_ids:
-                _revive(connection, row_id, now)
-        return len(row_ids)
-
     def mark_purged(self, instance_ids: Sequence[int]) -> None:
         """Say that retention deletes the bytes of settled instances; their rows stay."""
         gone = sa.and_(instances.c.id.in_(instance_ids), instances.c.state.in_(SETTLED))
@@ -240,6 +232,8 @@ class Ledger:
             row = connection.execute(moved.returning(deliveries.c.artifact_id)).first()
             if row is None:
                 return False
+            if to is DeliveryState.DELIVERED:
+                vital.succeeded(connection, job.destination, now)
             if promised:
                 promises.expect(connection, job.claim.row_id, job.destination, now)
             instance_ids = results.lock_users(connection, row.artifact_id)
@@ -265,10 +259,14 @@ def _attach(
         connection.execute(sa.insert(deliveries), rows)
 
 
-def conclude(connection: sa.Connection, instance_ids: Sequence[int], now: datetime) -> None:
-    """REPORTED -> DELIVERED or DEAD for those instances, held by the caller, of which no delivery is open any more."""
+def conclude(connection: sa.Connection, instance_ids: Sequence[int], now: datetime) -> int:
+    """REPORTED -> DELIVERED or DEAD for those instances, held by the caller, of which no delivery is open any more.
+
+    How many are DELIVERED now.
+    """
+    delivered = 0
     for instance_id in instance_ids:
-        states = set(connection.scalars(sa.select(deliveries.c.state).where(_of_instance(instance_id))))
+        states = set(connection.scalars(sa.select(deliveries.c.state).where(of_instance(instance_id))))
         if states.intersection(OPEN):
             continue
         dead = DeliveryState.DEAD in states
@@ -277,25 +275,11 @@ def conclude(connection: sa.Connection, instance_ids: Sequence[int], now: dateti
         values = {"state": to, "updated_at": now, "reason": Death.UNDELIVERED if dead else None}
         if connection.execute(sa.update(instances).where(reported).values(values)).rowcount:
             note(connection, [instance_id], now, to.lower(), "every destination has settled")
+            delivered += int(not dead)
+    return delivered
 
 
-def _revive(connection: sa.Connection, instance_id: int, now: datetime) -> None:
-    """DEAD -> REPORTED with its dead deliveries due again, or -> RECEIVED where it was never reported."""
-    again = FREE | {"attempts": 0, "not_before": now}
-    linked = sa.select(instance_artifacts.c.artifact_id).where(instance_artifacts.c.instance_id == instance_id)
-    reported = connection.scalar(linked.limit(1)) is not None
-    if reported:
-        dead = sa.and_(_of_instance(instance_id), deliveries.c.state == DeliveryState.DEAD)
-        due = again | {"state": DeliveryState.READY, "first_due_at": now}
-        connection.execute(sa.update(deliveries).where(dead).values(due))
-    to = InstanceState.REPORTED if reported else InstanceState.RECEIVED
-    values = again | {"state": to, "updated_at": now, "reason": None, "sentence": None, "purged_at": None}
-    connection.execute(sa.update(instances).where(instances.c.id == instance_id).values(values))
-    note(connection, [instance_id], now, "retried", f"by an operator, back to {to}")
-    conclude(connection, [instance_id], now)
-
-
-def _of_instance(instance_id: int) -> sa.ColumnElement[bool]:
+def of_instance(instance_id: int) -> sa.ColumnElement[bool]:
     """Deliveries of an instance's results."""
     linked = sa.select(instance_artifacts.c.artifact_id).where(instance_artifacts.c.instance_id == instance_id)
     return deliveries.c.artifact_id.in_(linked)

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from cxr_node.node import results
 from cxr_node.node.claims import FREE, note
 from cxr_node.node.jobs import DeliveryState, InstanceState, PromiseState
+from cxr_node.node.lookup import matching
 from cxr_node.node.schema import Instant, artifacts, commitments, deliveries, instance_artifacts, instances, promises
 
 if TYPE_CHECKING:
@@ -170,9 +171,9 @@ def answer(ledger: Ledger, asked: Transaction, report: Report, delay_s: Callable
     return done
 
 
-def renew(ledger: Ledger, uid: str, asking: Collection[str]) -> int:
-    """-> DUE, for all that was delivered of an instance, series or study and does not wait for an answer; how many."""
-    kept = sa.and_(results.named(uid), instances.c.purged_at.is_(None))
+def renew(ledger: Ledger, key: str, asking: Collection[str], accession_keys: Collection[str] = ()) -> int:
+    """-> DUE, for all that was delivered of what a key names and does not wait for an answer; how many."""
+    kept = sa.and_(matching(key, accession_keys), instances.c.purged_at.is_(None))
     linked = sa.select(instance_artifacts.c.artifact_id).join(instances).where(kept)
     waiting = sa.select(promises.c.delivery_id).where(promises.c.state.in_(OPEN))
     delivered = sa.select(deliveries.c.id, deliveries.c.destination).where(
@@ -187,6 +188,13 @@ def renew(ledger: Ledger, uid: str, asking: Collection[str]) -> int:
             expect(connection, row.id, row.destination, ledger.now())
         _set(connection, [row.id for row in rows], {"asks": 0, "failure_reason": None, "detail": None})
     return len(rows)
+
+
+def hasten(connection: sa.Connection, destination: str, now: datetime) -> None:
+    """Let what is to be asked for be due at once; it stays DUE."""
+    later = sa.and_(promises.c.state == PromiseState.DUE, promises.c.not_before > now)
+    mine = sa.and_(promises.c.destination == destination, later)
+    connection.execute(sa.update(promises).where(mine).values(not_before=now))
 
 
 def next_s(ledger: Ledger, destination: str) -> float | None:

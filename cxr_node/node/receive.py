@@ -5,7 +5,8 @@ PS3.4 B (Storage), A (Verification); PS3.7 9.1.1 and 9.1.5.
 
 Offered are all Storage SOP Classes, not only those of radiographs: an archive that routes a whole study sees
 its job fail if one SR or one scanned letter in it is refused, and then sends nothing or everything again. What
-is no radiograph is taken, and the pipeline refuses it with a reason that `cxr-node trace` shows.
+is no radiograph is taken, and the pipeline refuses it with a reason that `cxr-node trace` shows. Where whole CT
+studies are routed that fills the disk: `listen.sop_classes: radiographs` offers no context for them.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.presentation import AllStoragePresentationContexts, VerificationPresentationContexts
 
-from cxr_node import contradictions
-from cxr_node.config import Config
+from cxr_node import contradictions, radiographs
+from cxr_node.config import Config, SopClasses
 from cxr_node.errors import ConfigError, ResourceError
 from cxr_node.node import commitment
 from cxr_node.node.audit import alert
@@ -66,10 +67,15 @@ class Hooks:
     audit: Audit = SILENT
 
 
-def supported(transfer_syntaxes: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def supported(transfer_syntaxes: Sequence[str], offered: SopClasses = SopClasses.ALL) -> dict[str, tuple[str, ...]]:
     """Tell what is negotiated: UIDs of SOP classes, each with the transfer syntaxes that are accepted for it."""
-    contexts = (*VerificationPresentationContexts, *AllStoragePresentationContexts)
-    return {str(context.abstract_syntax): tuple(transfer_syntaxes) for context in contexts}
+    match offered:
+        case SopClasses.ALL:
+            storage = [str(context.abstract_syntax) for context in AllStoragePresentationContexts]
+        case SopClasses.RADIOGRAPHS:
+            storage = list(radiographs.STORAGE)
+    verification = [str(context.abstract_syntax) for context in VerificationPresentationContexts]
+    return dict.fromkeys((*verification, *storage), tuple(transfer_syntaxes))
 
 
 def serve(config: Config, inspect: Inspect, transfer_syntaxes: Sequence[str], hooks: Hooks) -> None:
@@ -178,7 +184,7 @@ def _entity(config: Config, transfer_syntaxes: Sequence[str]) -> ApplicationEnti
     entity.maximum_associations = 2**31 - 1  # counted by `callers`, which leaves half-open ones out
     entity.acse_timeout = ARTIM_S
     entity.network_timeout = config.listen.idle_timeout_s
-    for sop_class_uid, offered in supported(transfer_syntaxes).items():
+    for sop_class_uid, offered in supported(transfer_syntaxes, config.listen.sop_classes).items():
         entity.add_supported_context(sop_class_uid, list(offered))
     if wants_commitment(config):  # for this class alone the caller is the SCP, and we are the SCU (PS3.7 D.3.3.4)
         entity.add_supported_context(commitment.SOP_CLASS, list(commitment.SYNTAXES), scu_role=False, scp_role=True)

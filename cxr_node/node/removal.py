@@ -1,4 +1,4 @@
-"""Deliveries to destinations that the configuration does not name any more: set aside, and back when it does again.
+"""Deliveries to destinations that the configuration no longer names: set aside, back with the name, or forgotten.
 
 Done when the process that delivers starts, for nobody serves such a queue: without it the instances would stay
 REPORTED for ever and nobody would be told. Knows no destination, only names.
@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
-from cxr_node.node import results
+from cxr_node.node import results, vital
 from cxr_node.node.claims import FREE, note
-from cxr_node.node.jobs import DeliveryState, InstanceState
+from cxr_node.node.jobs import Death, DeliveryState, InstanceState
 from cxr_node.node.ledger import OPEN, Ledger, conclude
-from cxr_node.node.schema import deliveries, instance_artifacts, instances
+from cxr_node.node.schema import deliveries, instance_artifacts, instances, promises
 
 REMOVED = "destination-removed"
 """Begins the last error of such a delivery; found again by it."""
@@ -42,6 +43,53 @@ def revive(ledger: Ledger, configured: Collection[str]) -> Counter[str]:
     while some := _revive_some(ledger, configured):
         revived += some
     return revived
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What a removed destination leaves behind."""
+
+    deliveries: int
+    delivered: int
+    """Instances that are DELIVERED now, for everything else of them has settled."""
+    held: int
+    """Deliveries that a process of the node has in hand now."""
+
+
+def forget(ledger: Ledger, destination: str) -> Forgotten:
+    """Take away what waits for a destination, or died at it: nobody will ever send it. What it accepted stays told.
+
+    Configured again, the destination is not sent these.
+    """
+    total, delivered = 0, 0
+    while some := _forget_some(ledger, destination):
+        total, delivered = total + some[0], delivered + some[1]
+    mine = sa.and_(deliveries.c.destination == destination, deliveries.c.state != DeliveryState.DELIVERED)
+    with ledger.database.writing() as connection:
+        held = int(connection.scalar(sa.select(sa.func.count()).select_from(deliveries).where(mine)) or 0)
+        if not held:
+            vital.forget(connection, destination)
+    return Forgotten(total, delivered, held)
+
+
+def _forget_some(ledger: Ledger, destination: str) -> tuple[int, int] | None:
+    """One batch: how many deliveries, and how many instances are DELIVERED for it; None where nothing is left."""
+    now = ledger.now()
+    free = sa.or_(deliveries.c.lease_until.is_(None), deliveries.c.lease_until <= now)
+    unsettled = deliveries.c.state != DeliveryState.DELIVERED
+    delivered = 0
+    with ledger.database.writing() as connection:
+        rows = _some(connection, sa.and_(deliveries.c.destination == destination, unsettled, free))
+        for row in rows:
+            users = results.lock_users(connection, row.artifact_id)
+            connection.execute(sa.delete(promises).where(promises.c.delivery_id == row.id))
+            connection.execute(sa.delete(deliveries).where(deliveries.c.id == row.id))
+            note(connection, users, now, "delivery-forgotten", f"to {destination}: by an operator")
+            over = sa.and_(instances.c.id.in_(users), instances.c.reason == Death.UNDELIVERED)
+            reported = {"state": InstanceState.REPORTED, "updated_at": now, "reason": None}
+            connection.execute(sa.update(instances).where(over).values(reported))
+            delivered += conclude(connection, users, now)
+    return (len(rows), delivered) if rows else None
 
 
 def _settle_some(ledger: Ledger, configured: Collection[str]) -> Counter[str]:

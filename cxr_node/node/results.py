@@ -59,15 +59,6 @@ def chosen() -> sa.ColumnElement[Any]:
     return sa.func.coalesce(instead.correlate(deliveries).scalar_subquery(), deliveries.c.artifact_id)
 
 
-def named(uid: str) -> sa.ColumnElement[bool]:
-    """Instances of which this is the SOP Instance, Series Instance or Study Instance UID."""
-    return sa.or_(
-        instances.c.sop_instance_uid == uid,
-        instances.c.series_instance_uid == uid,
-        instances.c.study_instance_uid == uid,
-    )
-
-
 def lock_users(connection: sa.Connection, artifact_id: int) -> list[int]:
     """Name the instances of a result, and hold them: of two deliveries that end at once, the second must see the first.
 

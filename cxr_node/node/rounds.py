@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from cxr_node.config import Config, Delivery
 from cxr_node.errors import LedgerLostError, ResourceError
+from cxr_node.node import health
 from cxr_node.node.auditor import SILENT, Audit
 from cxr_node.node.clock import ClockWatch
 from cxr_node.node.ledger import Ledger
@@ -69,6 +70,7 @@ class Rounds(ABC):
         self._home = home
         self._idle_close_s = idle_close_s
         self._nudged = threading.Event()
+        self._wishes = 0
 
     @abstractmethod
     def do_one(self) -> Rest:
@@ -83,6 +85,10 @@ class Rounds(ABC):
     def close(self) -> None:
         """End what is open; the next round opens it again."""
 
+    @abstractmethod
+    def urged(self) -> None:
+        """Begin without delays: an operator wants it tried now."""
+
     def nudge(self) -> None:
         """Let the thread look at once; for other threads of this process."""
         self._nudged.set()
@@ -91,6 +97,7 @@ class Rounds(ABC):
         """Go round until `stop` is set."""
         with Bell(self._home.config.spool.path, Role.DELIVER) as bell:
             try:
+                self._is_urged()  # what was wished of the process before is done: it begins with a try
                 while not stop.is_set():
                     self._sleep(self._try_one(), bell, stop)
             except LedgerLostError as error:  # who watches the threads ends the process
@@ -109,17 +116,32 @@ class Rounds(ABC):
         """Sleep in short pieces, for the sake of `stop`; release an association that has nothing to do."""
         begun = self.moved_at = time.monotonic()
         closed = False
+        if rest.deaf and self._is_urged():  # while it was trying
+            return
         while not stop.is_set() and (slept_s := self.moved_at - begun) < rest.seconds:
             if not closed and slept_s >= self._idle_close_s:
                 self.close()
                 closed = True
             piece_s = min(NOTICE_STOP_S, rest.seconds - slept_s)
             if rest.deaf:
-                stop.wait(piece_s)
+                if bell.wait(piece_s) and self._is_urged():
+                    return
             elif bell.wait(piece_s) or self._nudged.is_set():
                 self._nudged.clear()
                 return
             self.moved_at = time.monotonic()
+
+    def _is_urged(self) -> bool:
+        """Whether an operator wishes a try since this was asked last (`cxr-node now`)."""
+        try:
+            wishes = health.nudges(self._home.ledger, self.name)
+        except ResourceError:
+            return False
+        is_new, self._wishes = wishes != self._wishes, wishes
+        if is_new:
+            log.info("tried at once destination=%s by an operator's wish", self.name)
+            self.urged()
+        return is_new
 
 
 class Breaker:

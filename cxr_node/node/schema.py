@@ -71,6 +71,12 @@ def _priority() -> sa.Column[Any]:
     return sa.Column("priority", sa.Integer, nullable=False, server_default=str(int(Priority.MEDIUM)))
 
 
+def _listed(name: str) -> sa.Index:
+    """Of a column that is empty until an instance is judged, and costs nothing while it is received."""
+    told = sa.text(f"{name} IS NOT NULL")
+    return sa.Index(None, name, "id", sqlite_where=told, postgresql_where=told)
+
+
 IS_OPEN = sa.text("state IN ('READY', 'WAIT')")
 """Deliveries that are not settled, in the very words of an index: a query that repeats them may use it."""
 
@@ -105,12 +111,18 @@ instances = sa.Table(
     _priority(),
     # it was in the hands of a worker that died: the next one takes nothing beside it
     sa.Column("alone", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("station_name", sa.String(16)),
     sa.UniqueConstraint("sop_instance_uid", "content_sha256"),
     sa.Index(None, "state", "id"),
     sa.Index(None, "state", "priority", "alone", "attempts", "id"),
     sa.Index(None, "study_instance_uid"),
     sa.Index(None, "series_instance_uid"),
     sa.Index(None, "accession_key"),
+    # for `list` and `counts`: newest first is the order of the ids
+    sa.Index(None, "received_at", "id"),
+    sa.Index(None, "calling_ae_title", "id"),
+    sa.Index(None, "station_name", "id"),
+    *(_listed(name) for name in ("verdict", "reason", "doubt")),
     sqlite_autoincrement=True,  # ids are never reused: a lower id was received earlier
     info={"max_delay_s": 600.0, "order": ("priority", "alone", "attempts", "id")},
 )
@@ -202,4 +214,17 @@ events = sa.Table(
     sa.Column("what", _WORD, nullable=False),
     sa.Column("detail", sa.Text, nullable=False),
     sqlite_autoincrement=True,
+)
+
+# How each destination fares, as the process that delivers sees it: for all others to look at.
+destination_health = sa.Table(
+    "destination_health",
+    metadata,
+    sa.Column("destination", _WORD, primary_key=True),
+    sa.Column("down_since", Instant),
+    sa.Column("next_try_at", Instant),
+    sa.Column("last_error", sa.Text),
+    sa.Column("last_success_at", Instant),
+    # counts the wishes of operators that it be tried at once
+    sa.Column("nudges", sa.Integer, nullable=False, server_default="0"),
 )

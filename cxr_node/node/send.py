@@ -6,6 +6,7 @@ The node's own results travel by `node.destinations`, which keeps associations o
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ from pynetdicom.presentation import build_context
 
 from cxr_node.config import Address
 from cxr_node.domain import Priority
-from cxr_node.errors import DeliveryError, InstanceError, ResourceError
+from cxr_node.errors import ConfigError, DeliveryError, InstanceError, ResourceError
 from cxr_node.node.answers import fault, said, why_not
 from cxr_node.node.association import Entity, TlsArguments, ask, bury, deadline
 from cxr_node.node.commands import PRIORITIES
@@ -65,13 +66,15 @@ def bind_for_a_moment(host: str, port: int) -> None:
 
     Raises
     ------
-    ResourceError : it cannot, and why.
+    ResourceError : it cannot now, and why: somebody else listens there.
+    ConfigError : it never can: the address is none of this machine, or the port is not for this account.
     """
     try:
         with socket.create_server((host, port)):
             pass
     except OSError as error:
-        raise ResourceError(f"{host}:{port} cannot be listened on: {error.strerror}") from error
+        fault = ResourceError if error.errno == errno.EADDRINUSE else ConfigError
+        raise fault(f"{host}:{port} cannot be listened on: {error.strerror}") from error
 
 
 def certificate_at(host: str, port: int, timeout_s: float = 2.0) -> bytes | None:

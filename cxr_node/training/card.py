@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from cxr_node import plain_yaml
 from cxr_node.show_evaluation import RATE_NAMES
 
 NAME = "MODEL_CARD.md"
@@ -41,8 +40,8 @@ HEATMAP_RATES = {
 
 def write(folder: Path) -> None:
     """Write the card of a profile folder whose three files exist."""
-    described = yaml.safe_load((folder / "profile.yaml").read_text("utf-8"))
-    calibrated = yaml.safe_load((folder / "calibration.yaml").read_text("utf-8"))
+    described = plain_yaml.load((folder / "profile.yaml").read_text("utf-8"))
+    calibrated = plain_yaml.load((folder / "calibration.yaml").read_text("utf-8"))
     measured = json.loads((folder / "metrics.json").read_text("utf-8"))
     sections = [
         _head(described),

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from cxr_node import names, plain_yaml
 from cxr_node.errors import ConfigError
 from cxr_node.model.profile import InputSpec, NetworkSpec, Population
 
@@ -256,9 +257,11 @@ def read(path: Path) -> Recipe:
     ConfigError : the file cannot be read or a key is unknown, missing or out of range; one line per mistake
     """
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
+        content = plain_yaml.load(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except plain_yaml.TwiceError as error:
+        raise ConfigError([f"{path}: {sentence}" for sentence in error.sentences]) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
@@ -271,5 +274,5 @@ def parse(content: Any, source: str) -> Recipe:
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        mistakes = [f"{source}: {'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors()]
+        mistakes = [f"{source}: {names.path(e['loc'], content) or 'recipe'}: {e['msg']}" for e in error.errors()]
         raise ConfigError(mistakes) from error

@@ -23,8 +23,10 @@ from cxr_node.domain import (
     Prediction,
     Verdict,
 )
+from cxr_node.node import revival
 from cxr_node.node.jobs import StoredArtifact
 from cxr_node.node.ledger import Ledger
+from cxr_node.node.lookup import matching
 from cxr_node.node.schema import metadata
 
 POSTGRES = "CXR_NODE_TEST_POSTGRES"
@@ -132,3 +134,8 @@ def ladder(number: int = 1) -> list[StoredArtifact]:
         for rung in (1, 2)
     )
     return [report, replace(measurements, alternatives=below), heatmap]
+
+
+def retried(ledger: Ledger, key: str, *destinations: str) -> int:
+    """Retry what a key names, at these destinations; how many instances are back in the queue."""
+    return revival.retry(ledger, matching(key), destinations).instances

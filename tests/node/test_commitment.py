@@ -13,7 +13,7 @@ import pytest
 from pynetdicom import AE, build_role
 from rich.console import Console
 
-from cxr_node import show
+from cxr_node import show_ledger
 from cxr_node.config import STANDARD_KINDS, Address, Config
 from cxr_node.domain import Origin
 from cxr_node.errors import ResourceError
@@ -88,7 +88,7 @@ def test_a_report_on_the_same_association_commits_all_at_once(tmp_path: Path) ->
         (story,) = history.trace(ledger, UID)
     assert [event.what for event in story.events].count("committed") == 1
     console = Console(file=io.StringIO(), width=250)
-    console.print(show.story(story))
+    console.print(show_ledger.story(story))
     assert asked.transaction_uid in console.file.getvalue()
 
 
@@ -199,7 +199,7 @@ def test_an_archive_that_loses_it_every_time_is_given_up_and_shown(
         seen = status.look(ledger, settings)
     assert seen.uncommitted == {"pacs": {PromiseState.UNCOMMITTED: 1}}
     console = Console(file=io.StringIO(), width=250)
-    console.print(show.status(seen))
+    console.print(show_ledger.status(seen))
     assert "1 UNCOMMITTED" in console.file.getvalue()
 
 

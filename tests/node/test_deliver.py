@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 from rich.console import Console
 
-from cxr_node import show
+from cxr_node import show_ledger
 from cxr_node.config import Address, Config, Delivery
 from cxr_node.node import deliver, history, removal, retention, schema, work
 from cxr_node.node.destinations import link
@@ -25,7 +25,7 @@ from cxr_node.node.spool import Area, Spool
 from cxr_node.node.tenure import Keeper
 from cxr_node.node.wakeup import Role, ring
 from tests.node import peers, workplace
-from tests.node.ledgers import Clock
+from tests.node.ledgers import Clock, retried
 
 Opened = Callable[[Config], Ledger]
 
@@ -189,8 +189,10 @@ def test_measurements_go_as_the_first_rung_that_the_destination_takes(
     told = [event.detail for event in story.events if event.what == "delivery-rung"]
     assert told == ([f"measurements to pacs0: as SOP Class {peers.LADDER[rung]}"] if rung else [])
     console = Console(file=io.StringIO(), width=200)
-    console.print(show.story(story))
-    assert f"measurements ({peers.LADDER[rung].removeprefix('1.2.840.10008.5.1.4.1.1.')})" in console.file.getvalue()
+    console.print(show_ledger.story(story))
+    name = ("measurements ", "measurements as Comprehensive SR", "measurements as Enhanced SR")[rung]
+    assert name in console.file.getvalue()
+    assert "88." not in console.file.getvalue().split("when (UTC)")[0]
     for place in range(3):  # each rung's UID leads to the story
         uid = row.sop_instance_uid.removesuffix(f".{rung}") + (f".{place}" if place else "")
         assert [one.instance.id for one in history.trace(ledgers(config), uid)] == [story.instance.id]
@@ -280,7 +282,7 @@ def test_a_rung_that_was_tried_stays_chosen_while_it_is_taken(
         assert archive.sop_classes == {peers.LADDER[sent]: 1}
         for _ in range(2):  # a rung once delivered is final
             assert before.do_one().seconds > 0
-        assert before._home.ledger.retry("1.2.1.1.1") == 0
+        assert retried(before._home.ledger, "1.2.1.1.1", "pacs") == 0
     assert sum(archive.sop_classes.values()) == 1
     (story,) = history.trace(before._home.ledger, "1.2.1.1.1")
     assert [row.sop_class_uid for row in story.deliveries] == [peers.LADDER[sent]]

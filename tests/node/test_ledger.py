@@ -25,7 +25,19 @@ from cxr_node.node.database import HEAD, alembic_config
 from cxr_node.node.jobs import Death, DeliveryJob, DeliveryState, InstanceState, Job
 from cxr_node.node.ledger import DELIVERY_MOVES, FILE_NAME, INSTANCE_MOVES, OPEN, SETTLED, Ledger
 from cxr_node.node.schema import instances, metadata
-from tests.node.ledgers import ALL, POSTGRES, Clock, digest, finding, ladder, opened, origin, reference, results
+from tests.node.ledgers import (
+    ALL,
+    POSTGRES,
+    Clock,
+    digest,
+    finding,
+    ladder,
+    opened,
+    origin,
+    reference,
+    results,
+    retried,
+)
 
 PACS = {"pacs": ALL}
 
@@ -267,8 +279,8 @@ def test_a_dead_instance_is_judged_again_on_retry(ledger: Ledger, clock: Clock) 
     add(ledger, clock)
     job = claimed(ledger)
     assert ledger.settle_dead(job, Death.SPOOL_CORRUPT, "missing")
-    assert ledger.retry("1.2.99") == 0
-    assert ledger.retry("1.2.1.1.1") == 1
+    assert retried(ledger, "1.2.99", "pacs") == 0
+    assert retried(ledger, "1.2.1.1.1", "pacs") == 1
     again = claimed(ledger)
     assert again.attempts == 1
     assert not ledger.settle_dead(job, Death.FAULT, "a dead worker speaks")  # same owner, same attempt, older fence
@@ -280,7 +292,7 @@ def test_dead_deliveries_are_due_again_on_retry(ledger: Ledger, clock: Clock) ->
     ledger.settle_delivered(due(ledger), 0x0000)
     ledger.settle_delivery_dead(due(ledger, "gone"), status=None, detail="72 h are over")
     clock.forward(86400)
-    assert ledger.retry("1.2.1") == 1  # by study
+    assert retried(ledger, "1.2.1", "pacs", "gone") == 1  # by study
     assert state(ledger) is InstanceState.REPORTED
     assert ledger.claim_delivery("pacs", "sender", 60.0) is None  # what was delivered is not sent again
     again = due(ledger, "gone")
@@ -361,7 +373,7 @@ def test_retention_takes_all_rungs(ledger: Ledger, clock: Clock) -> None:
 def test_retry_leaves_what_is_not_dead(ledger: Ledger, clock: Clock) -> None:
     add(ledger, clock)
     ledger.settle_rejected(claimed(ledger), Rejected(reason=Reason.NOT_CHEST, sentence=""))
-    assert ledger.retry("1.2.1.1.1") == 0
+    assert retried(ledger, "1.2.1.1.1", "pacs") == 0
 
 
 def test_the_first_instance_of_a_study_names_its_patient(ledger: Ledger, clock: Clock) -> None:
