@@ -27,6 +27,8 @@ class Answer:
     path: Path
     outcome: Finding | Rejected
     artifacts: tuple[Artifact, ...] = ()
+    sop_instance_uid: str = ""
+    """Of the image; "" where it is REJECTED."""
 
     @property
     def verdict(self) -> Verdict:
@@ -134,13 +136,6 @@ def dicom_files(paths: Sequence[Path], scratch: Path) -> list[Path]:
     return found
 
 
-def write(answer: Answer, folder: Path) -> None:
-    """Write the result objects of one answer as <name>.<kind>.dcm."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for artifact in answer.artifacts:
-        (folder / f"{answer.path.stem}.{artifact.kind}.dcm").write_bytes(artifact.content)
-
-
 def judge(paths: Sequence[Path], classifier: pipeline.Classifier, config: Config, *, objects: bool) -> Iterator[Answer]:
     """Answer for each file, in order; with its result objects where asked for.
 
@@ -157,7 +152,8 @@ def judge(paths: Sequence[Path], classifier: pipeline.Classifier, config: Config
             yield Answer(path=path, outcome=judged)
             continue
         artifacts = pipeline.explain(judged, _origin(path), config) if objects else ()
-        yield Answer(path=path, outcome=judged.finding, artifacts=artifacts)
+        uid = judged.source.ref.sop_instance_uid
+        yield Answer(path=path, outcome=judged.finding, artifacts=artifacts, sop_instance_uid=uid)
 
 
 def _origin(path: Path) -> Origin:

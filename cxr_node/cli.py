@@ -214,19 +214,23 @@ def classify_files(
 ) -> None:
     """Judge files without a network: a table, or one JSON object a line."""
     from cxr_node import classify
+    from cxr_node.result_files import ResultFiles
 
     default = configuration.parse({"spool": {"path": "."}, "model": {"profile": profile}})
     settings = configuration.load(config) if config else default
     files = classify.files(paths)
     classifier = loading.classifier(settings)
     answers = classify.judge(files, classifier, settings, objects=out_dir is not None)
+    results = ResultFiles(out_dir, files) if out_dir is not None else None
     kept = []
     for answer in show.progress(answers, len(files), "judging", quiet=as_json):
-        if out_dir is not None:
-            classify.write(answer, out_dir)
+        written = results.write(answer.path, answer.sop_instance_uid, answer.artifacts) if results else []
         if as_json:
-            say_json(answer.as_json(classifier.profile.name))
-        else:
-            kept.append(answer)
+            named = {"objects": [file.name for file in written]} if results else {}
+            say_json(answer.as_json(classifier.profile.name) | named)
+            continue
+        kept.append(answer)
+        if written and not written[0].name.startswith(f"{answer.path.stem}."):
+            err.print(f"{answer.path}: its results are {written[0].name} and others beside it", markup=False)
     if not as_json:
         out.print(show.classify_table(kept))

@@ -143,6 +143,17 @@ class Precedent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Voi:
+    """A gray scale that was used in place of the header's first one, which shows nothing of the image."""
+
+    lut: int | None = None
+    """Which item of VOI LUT Sequence, counted from 0; None where it is a window."""
+    window: tuple[float, float] = (0.0, 0.0)
+    """Center and width, in units of the modality transformation's output."""
+    function: str = "LINEAR"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Radiograph:
     """One frontal chest radiograph, ready for the eye or for a network.
 
@@ -152,6 +163,8 @@ class Radiograph:
     pixel_aspect : height of a pixel over its width (1.0 for square pixels)
     view : projection
     remarks : plain sentences a reader must know (unknown age, no VOI window, ...), no patient data
+    cautions : those of them that must stand in the picture itself, at most 60 characters each
+    voi : the gray scale that was used in place of the header's first one; None where that is shown, or none is needed
     pixel_sha256 : digest of the decoded stored values; the same for every lossless transfer syntax
     """
 
@@ -159,6 +172,8 @@ class Radiograph:
     pixel_aspect: float
     view: View
     remarks: tuple[str, ...] = ()
+    cautions: tuple[str, ...] = ()
+    voi: Voi | None = None
     pixel_sha256: str
 
 

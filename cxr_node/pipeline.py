@@ -167,8 +167,10 @@ def admit(source: header.Source, profile: Profile, rules: Admission, precedent: 
         radiograph = pixels.decode(source, rules)
     except UndecodableError as error:
         return Rejected(reason=Reason.UNREADABLE_PIXELS, sentence=str(error))
-    remarks = admission.remarks(source, profile.population.age_years, rules) + radiograph.remarks
-    return admission.check_pixels(radiograph) or replace(radiograph, remarks=remarks)
+    ages = profile.population.age_years
+    remarks = admission.remarks(source, ages, rules) + radiograph.remarks
+    cautions = admission.cautions(source, ages, rules)
+    return admission.check_pixels(radiograph) or replace(radiograph, remarks=remarks, cautions=cautions)
 
 
 def conclude(examination: Examination, profile: Profile, config: Config) -> Finding:

@@ -169,8 +169,12 @@ def part10(dataset: Dataset, transfer_syntax: str = ExplicitVRLittleEndian) -> b
     content.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     if syntax.is_compressed and not content["PixelData"].is_undefined_length:
         content.compress(syntax, generate_instance_uid=False)
-    elif syntax == ExplicitVRBigEndian and content.get("BitsAllocated") == 16:
+    elif syntax == ExplicitVRBigEndian and "PixelData" in content and content.get("BitsAllocated") == 16:
         content.PixelData = np.frombuffer(content.PixelData, "<u2").astype(">u2").tobytes()
+    elif (
+        syntax == ExplicitVRBigEndian and "PixelData" in content and content["PixelData"].VR == "OW"
+    ):  # 8 bits, two by two in words (PS3.5 A.3)
+        content.PixelData = np.frombuffer(content.PixelData, "u1").reshape(-1, 2)[:, ::-1].tobytes()
     content.file_meta = _file_meta(content, syntax)
     content.preamble = bytes(128)
     file = io.BytesIO()

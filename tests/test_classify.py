@@ -13,6 +13,7 @@ from cxr_node import classify, config
 from cxr_node.domain import ResultKind, Verdict
 from cxr_node.errors import DataError
 from cxr_node.model.profile import NetworkSpec
+from cxr_node.result_files import ResultFiles
 from tests import builders
 
 CONFIG = config.parse({"spool": {"path": "."}})
@@ -59,7 +60,7 @@ def test_the_same_file_gives_the_same_objects(tmp_path: Path) -> None:
     (two,) = classify.judge([file], builders.FixedPredictor(), CONFIG, objects=True)
     assert one.artifacts == two.artifacts
     assert len(one.artifacts) == 3
-    classify.write(one, tmp_path / "out")
+    ResultFiles(tmp_path / "out", [file]).write(one.path, one.sop_instance_uid, one.artifacts)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "a.heatmap.dcm",
         "a.measurements.dcm",

@@ -7,12 +7,14 @@ tags. The first rule that is broken is the one that is told, so the order is fro
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.uid import (
+    UID,
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
     MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
@@ -21,7 +23,8 @@ from pydicom.uid import (
 )
 
 from cxr_node.config import Admission, AgePolicy
-from cxr_node.dicom import projection
+from cxr_node.dicom import age, projection
+from cxr_node.dicom.age import Evidence, evidence
 from cxr_node.dicom.header import Source
 from cxr_node.dicom.origin import IMPLEMENTATION_CLASS_UID, PROCESSING_EQUIPMENT, PRODUCT
 from cxr_node.domain import Precedent, Radiograph, Reason, Rejected, View
@@ -74,6 +77,10 @@ MIN_GRAY_LEVELS = 16
 """A radiograph has hundreds; drawings and test patterns have few."""
 _SAMPLED_SIDE_PX = 256
 
+_MODALITY = re.compile(r"[A-Z]{2,16}")
+_COLORS = frozenset(
+    {"RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT", "HSV", "ARGB", "CMYK"}
+)
 _SENTENCES = {
     Reason.OWN_RESULT: "This is a result of this node, not a radiograph.",
     Reason.SOP_CLASS: "Only CR, DX For Presentation and Secondary Capture images are analysed.",
@@ -106,13 +113,13 @@ def check_header(
     -------
     The first broken rule, or None where the pixels may be looked at.
     """
-    reason = next((reason for reason, broken in _header_rules(source, rules, precedent) if broken), None)
-    if reason is not None:
-        return Rejected(reason=reason, sentence=_SENTENCES[reason])
-    if rules.age_policy is AgePolicy.ENFORCE and _is_outside(source.age_years, population_age_years):
-        youngest, oldest = population_age_years
-        sentence = f"The patient's age is outside the classifier's population ({youngest:g} to {oldest:g} years)."
-        return Rejected(reason=Reason.AGE_OUTSIDE_POPULATION, sentence=sentence)
+    for reason, broken, seen in _header_rules(source, rules, precedent):
+        if broken:
+            return Rejected(reason=reason, sentence=_naming(_SENTENCES[reason], seen))
+    ages = evidence(source.text)
+    if rules.age_policy is AgePolicy.ENFORCE and any(_is_outside(found, population_age_years) for found in ages):
+        sentence = f"The patient's age is outside the classifier's population ({_range(population_age_years)})."
+        return Rejected(reason=Reason.AGE_OUTSIDE_POPULATION, sentence=f"{sentence[:-1]}: {_both(ages)}.")
     return None
 
 
@@ -125,7 +132,8 @@ def check_pixels(radiograph: Radiograph) -> Rejected | None:
     levels = 1 + np.count_nonzero(np.diff(sample))
     if high - low >= MIN_SPREAD and saturated <= MAX_SATURATED and levels >= MIN_GRAY_LEVELS:
         return None
-    return Rejected(reason=Reason.IMPLAUSIBLE_PIXELS, sentence=_SENTENCES[Reason.IMPLAUSIBLE_PIXELS])
+    seen = f"{saturated:.0%} black or white, {levels} gray levels, contrast {high - low:.0%}"
+    return Rejected(reason=Reason.IMPLAUSIBLE_PIXELS, sentence=_naming(_SENTENCES[Reason.IMPLAUSIBLE_PIXELS], seen))
 
 
 def _at(ascending: NDArray[np.float32], share: float) -> float:
@@ -137,39 +145,84 @@ def _at(ascending: NDArray[np.float32], share: float) -> float:
 
 def remarks(source: Source, population_age_years: tuple[float, float], rules: Admission) -> tuple[str, ...]:
     """List what a reader of the result must know of what the header does not tell."""
-    youngest, oldest = population_age_years
-    said = []
-    if source.age_years is None:
-        said.append(
-            f"The patient's age is not known: the classifier was made for ages {youngest:g} to {oldest:g} years."
-        )
-    elif rules.age_policy is AgePolicy.WARN and _is_outside(source.age_years, population_age_years):
-        said.append(
-            f"The patient's age is outside the population that the classifier was made for "
-            f"({youngest:g} to {oldest:g} years)."
-        )
+    said = [remark for remark, _ in _age_remarks(source, population_age_years, rules)]
     if source.view is View.UNKNOWN:
         said.append("The header does not tell the projection: a frontal view was assumed.")
-    if projection.is_chest(source.dataset) is None:
+    if projection.has_unknown_part(source.dataset):
+        said.append("The header tells the body part in words that the node does not know: a chest was assumed.")
+    elif projection.body_part(source.dataset).is_chest is None:
         said.append("The header does not tell the body part: a chest was assumed.")
     return tuple(said)
 
 
-def _header_rules(source: Source, rules: Admission, precedent: Precedent) -> Iterator[tuple[Reason, bool]]:
+def cautions(source: Source, population_age_years: tuple[float, float], rules: Admission) -> tuple[str, ...]:
+    """List the remarks that must stand in the picture itself, each in at most 60 characters."""
+    return tuple(caution for _, caution in _age_remarks(source, population_age_years, rules))
+
+
+def _age_remarks(
+    source: Source, population_age_years: tuple[float, float], rules: Admission
+) -> Iterator[tuple[str, str]]:
+    """Remarks on the age, and what of them stands in the picture."""
+    ages, made_for = evidence(source.text), _range(population_age_years)
+    contradiction = age.contradiction(source.text)
+    if not ages:
+        yield (
+            f"The patient's age is not known: the classifier was made for ages {made_for}.",
+            f"Age not known: made for {made_for}.",
+        )
+    elif rules.age_policy is AgePolicy.WARN and any(_is_outside(found, population_age_years) for found in ages):
+        outside = next(found for found in ages if _is_outside(found, population_age_years))
+        yield (
+            f"The patient's age is outside the population that the classifier was made for ({made_for}): "
+            f"{_both(ages)}.",
+            f"Age {outside.words}: made for {made_for}.",
+        )
+    if contradiction is not None:
+        one, other = contradiction
+        yield (
+            f"What the header says of the patient's age is contradictory: {_both(contradiction)}.",
+            f"Age contradictory: {one.words} or {other.words}.",
+        )
+
+
+def _naming(sentence: str, seen: str) -> str:
+    """Put what was seen behind a sentence."""
+    return f"{sentence[:-1]}: {seen}." if seen else sentence
+
+
+def _range(population_age_years: tuple[float, float]) -> str:
+    youngest, oldest = population_age_years
+    return f"{youngest:g} to {oldest:g} years"
+
+
+def _both(ages: tuple[Evidence, ...]) -> str:
+    """Each age and where it was read."""
+    if len({found.words for found in ages}) == 1:
+        return f"{ages[0].words}, from {' and '.join(found.place for found in ages)}"
+    return ", but ".join(f"{found.words} from {found.place}" for found in ages)
+
+
+def _header_rules(source: Source, rules: Admission, precedent: Precedent) -> Iterator[tuple[Reason, bool, str]]:
+    """Each rule, whether it is broken, and the value that breaks it where that is no patient data."""
     rows, columns = source.integer("Rows"), source.integer("Columns")
-    yield Reason.OWN_RESULT, _is_own_result(source)
-    yield Reason.SOP_CLASS, source.ref.sop_class_uid not in SOP_CLASSES
-    yield Reason.MODALITY, not _is_radiography(source)
-    yield Reason.DERIVED, _is_reprocessed(source)
-    yield Reason.NO_PIXELS, "PixelData" not in source.dataset
-    yield Reason.MULTI_FRAME, source.integer("NumberOfFrames", 1) > 1
-    yield Reason.COLOR, source.integer("SamplesPerPixel", 1) > 1 or _is_color(source)
-    yield Reason.IDENTITY_EMPTY, not source.ref.patient_key
-    yield Reason.IDENTITY_CONFLICT, _contradicts(source, precedent)
-    yield Reason.NOT_CHEST, projection.is_chest(source.dataset) is False
-    yield Reason.NOT_FRONTAL, projection.is_other_view(source.dataset)
-    yield Reason.TOO_SMALL, min(rows, columns) < rules.min_size_px
-    yield Reason.TOO_LARGE, rows * columns > rules.max_pixels
+    size = f"{rows} x {columns}"
+    part, view = projection.body_part(source.dataset), projection.other_view(source.dataset)
+    reprocessed = _reprocessed(source)
+    yield Reason.OWN_RESULT, _is_own_result(source), ""
+    yield Reason.SOP_CLASS, source.ref.sop_class_uid not in SOP_CLASSES, UID(source.ref.sop_class_uid).name
+    yield Reason.MODALITY, not _is_radiography(source), _modality(source)
+    yield Reason.DERIVED, reprocessed is not None, reprocessed or ""
+    yield Reason.NO_PIXELS, "PixelData" not in source.dataset, ""
+    frames = source.integer("NumberOfFrames", 1)
+    yield Reason.MULTI_FRAME, frames > 1, f"{frames} frames"
+    yield Reason.COLOR, source.integer("SamplesPerPixel", 1) > 1 or _is_color(source), _colors(source)
+    yield Reason.IDENTITY_EMPTY, not source.ref.patient_key, ""
+    yield Reason.IDENTITY_CONFLICT, _contradicts(source, precedent), ""
+    yield Reason.NOT_CHEST, part.is_chest is False, part.seen
+    yield Reason.NOT_FRONTAL, view is not None, view or ""
+    yield Reason.TOO_SMALL, min(rows, columns) < rules.min_size_px, f"{size}, at least {rules.min_size_px} are needed"
+    yield Reason.TOO_LARGE, rows * columns > rules.max_pixels, size
 
 
 def _is_own_result(source: Source) -> bool:
@@ -193,12 +246,34 @@ def _is_radiography(source: Source) -> bool:
     return source.modality in MODALITIES or (not source.modality and source.ref.sop_class_uid in SOP_CLASSES[:2])
 
 
-def _is_reprocessed(source: Source) -> bool:
+def _modality(source: Source) -> str:
+    """Name the modality where it is a code."""
+    if not source.modality:
+        return "Modality is empty"
+    return f"Modality {source.modality}" if _MODALITY.fullmatch(source.modality) else ""
+
+
+def _reprocessed(source: Source) -> str | None:
+    """Tell what says that the image was made from another one; None where nothing does."""
     kinds = {part.strip() for part in source.text("ImageType").upper().split("\\")[2:]}
-    codes = {item.get("CodeValue") for item in source.dataset.get("DerivationCodeSequence") or ()}
-    words = f"{source.text('SeriesDescription')} {source.text('DerivationDescription')}".lower().replace("-", " ")
-    said = any(word in words for word in _REPROCESSED_WORDS)
-    return bool(kinds & _REPROCESSED_TYPES or codes & _REPROCESSING_CODES or said)
+    if found := kinds & _REPROCESSED_TYPES:
+        return f"Image Type {min(found)}"
+    codes = {str(item.get("CodeValue")) for item in source.dataset.get("DerivationCodeSequence") or ()}
+    if found := codes & _REPROCESSING_CODES:
+        return f"Derivation Code Sequence {min(found)}"
+    for keyword, name in (
+        ("SeriesDescription", "Series Description"),
+        ("DerivationDescription", "Derivation Description"),
+    ):
+        words = source.text(keyword).lower().replace("-", " ")
+        if word := next((word for word in _REPROCESSED_WORDS if word in words), None):
+            return f"{name} with {word!r}"
+    return None
+
+
+def _colors(source: Source) -> str:
+    interpretation = source.text("PhotometricInterpretation").upper()
+    return f"Photometric Interpretation {interpretation}" if interpretation in _COLORS else ""
 
 
 def _is_color(source: Source) -> bool:
@@ -211,6 +286,6 @@ def _contradicts(source: Source, precedent: Precedent) -> bool:
     return bool(patient and patient != source.ref.patient_key) or bool(study and study != source.ref.study_instance_uid)
 
 
-def _is_outside(age_years: float | None, population_age_years: tuple[float, float]) -> bool:
+def _is_outside(age: Evidence, population_age_years: tuple[float, float]) -> bool:
     youngest, oldest = population_age_years
-    return age_years is not None and not youngest <= math.floor(age_years) <= oldest
+    return not youngest <= math.floor(age.years) <= oldest

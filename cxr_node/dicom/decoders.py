@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import uid
-from pydicom.encaps import get_frame
+from pydicom.encaps import encapsulate, generate_fragments, get_frame
 from pydicom.pixels.decoders.base import get_decoder
 
 from cxr_node.dicom.part10 import foreign_faults
@@ -72,6 +72,8 @@ class Layout:
     bits_stored: int
     signed: bool
     photometric_interpretation: str
+    pixel_vr: str = ""
+    """VR of Pixel Data; "" where nobody knows it. It matters for 8 bits in Big Endian alone."""
 
 
 @cache
@@ -108,7 +110,11 @@ def decode(pixel_data: bytes | memoryview, transfer_syntax_uid: str, layout: Lay
     try:
         with foreign_faults():
             if uid.UID(transfer_syntax_uid).is_encapsulated:
-                _check_frame(get_frame(bytes(pixel_data), 0, number_of_frames=1), transfer_syntax_uid, layout)
+                frame = _only_frame(bytes(pixel_data))
+                _check_frame(frame, transfer_syntax_uid, layout)
+                pixel_data = encapsulate([frame], has_bot=False)
+            elif transfer_syntax_uid == uid.ExplicitVRBigEndian:
+                pixel_data = _unswapped(pixel_data, layout)
             if set(syntax.decoders) <= _IN_PROCESS:
                 array = _decoder(syntax.decoders[0])(pixel_data, transfer_syntax_uid, layout, syntax.decoders[0])
                 return _one_frame(array, layout)
@@ -117,6 +123,27 @@ def decode(pixel_data: bytes | memoryview, transfer_syntax_uid: str, layout: Lay
     except InstanceError as error:
         raise UndecodableError(f"The pixel data is damaged ({syntax.name}).") from error
     return _decode_elsewhere(bytes(pixel_data), syntax, layout)
+
+
+def _only_frame(pixel_data: bytes) -> bytes:
+    """Join all fragments behind the Basic Offset Table (PS3.5 A.4): an object of one frame has no other.
+
+    What the tables say is not read: writers fill them with an entry for each fragment, with lengths, or with nothing
+    of sense, and they could only tell what is known. Where the table itself was left out, the codestream comes first.
+    """
+    table, *fragments = generate_fragments(pixel_data)
+    if not any(fragments) or table.startswith(_CODESTREAM_STARTS):
+        fragments.insert(0, table)
+    return b"".join(fragments)
+
+
+def _unswapped(pixel_data: bytes | memoryview, layout: Layout) -> bytes | memoryview:
+    """Undo the swap of bytes in pairs: in Big Endian OW is made of words, 8-bit pixels lie in them two by two (A.3)."""
+    if layout.bits_allocated > 8 or layout.pixel_vr != "OW":
+        return pixel_data
+    cells = np.frombuffer(pixel_data, np.uint8)
+    even = len(cells) & ~1
+    return cells[:even].reshape(-1, 2)[:, ::-1].tobytes() + cells[even:].tobytes()
 
 
 def _one_frame(array: NDArray[Any], layout: Layout) -> NDArray[Any]:
@@ -225,9 +252,13 @@ def _check_frame(frame: bytes, syntax: str, layout: Layout) -> None:
         raise UndecodableError("The pixel data is damaged: its compressed image has no header.")
     rows, columns, components, precision_bits = found
     if (rows, columns, components) != (layout.rows, layout.columns, 1):
-        raise UndecodableError("The size in the compressed pixel data differs from that in the header.")
+        sizes = f"{rows} x {columns} x {components}, not {layout.rows} x {layout.columns} x 1"
+        raise UndecodableError(f"The size in the compressed pixel data differs from that in the header ({sizes}).")
     if not 2 <= precision_bits <= min(layout.bits_allocated, 16):
-        raise UndecodableError("The bit depth in the compressed pixel data does not fit that in the header.")
+        depths = f"{precision_bits} bits, Bits Allocated {layout.bits_allocated}"
+        raise UndecodableError(
+            f"The bit depth in the compressed pixel data does not fit that in the header ({depths})."
+        )
 
 
 def _jpeg_2000_header(frame: bytes) -> tuple[int, int, int, int] | None:
@@ -254,6 +285,8 @@ def _jpeg_header(frame: bytes) -> tuple[int, int, int, int] | None:
     return None
 
 
+_CODESTREAM_STARTS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  ")
+"""JPEG and JPEG-LS, JPEG 2000, a JP2 file. No table begins so: its first offset is 0."""
 _HTJ2K = [uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K]
 _FRAME_HEADERS = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
 """SOF0 to SOF15 without DHT, JPG and DAC; SOF55 of JPEG-LS."""

@@ -1,7 +1,7 @@
 """Part 10 bytes or a file to a checked header; hostile input ends in `InstanceError` or `Rejected`, never elsewhere.
 
 Knows neither who sent the object nor whether it may be judged (`admission`), and leaves the bytes to `part10`.
-PS3.10 7.1 (file meta information), PS3.5 9.1 (UIDs), 6.2 (AS, DA).
+PS3.10 7.1 (file meta information), PS3.5 9.1 (UIDs).
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import date
 from hashlib import sha256
 from pathlib import Path
 
 from pydicom import Dataset
 from pydicom.multival import MultiValue
 
-from cxr_node.dicom import projection, repertoires, structure
+from cxr_node.dicom import age, projection, repertoires, structure
 from cxr_node.dicom.part10 import attach, foreign_faults, parse, quiet, raw_text, settle
 from cxr_node.domain import InstanceRef, Reason, Rejected, View
 from cxr_node.errors import ContradictionError, InstanceError, ResourceError
@@ -28,10 +27,6 @@ MAX_PIXEL_BITS = 8 * 1024**3
 
 _UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")
 """PS3.5 9.1, but for leading zeros, which some devices write."""
-_AGE = re.compile(r"(\d{3})([DWMY])")
-_DATE = re.compile(r"\d{8}")
-_PER_YEAR = {"D": 365, "W": 365 / 7, "M": 12, "Y": 1}
-MAX_AGE_YEARS = 130
 MAX_STATION_CHARS = 16
 """VR SH (PS3.5 6.2)."""
 _META_GROUP = 0x0002
@@ -88,7 +83,8 @@ class Source:
     @property
     def age_years(self) -> float | None:
         """Age at the examination in years, not rounded; None where the header does not tell it."""
-        return _age_years(self)
+        found = age.evidence(self.text)
+        return found[0].years if found else None
 
     def text(self, keyword: str) -> str:
         """One attribute as text, "" where it is absent or empty; several values joined by a backslash."""
@@ -209,34 +205,3 @@ def _uid(text: Text, tag: int, name: str) -> str:
     if _UID.fullmatch(value) is None:
         raise InstanceError(f"its {name} is missing or ill-formed")
     return value
-
-
-def _age_years(source: Source) -> float | None:
-    age = _AGE.fullmatch(source.text("PatientAge").upper())
-    if age is not None:
-        years = int(age[1]) / _PER_YEAR[age[2]]
-    else:
-        born = _date(source.text("PatientBirthDate"))
-        seen = _date(source.text("StudyDate")) or _date(source.text("AcquisitionDate"))
-        if born is None or seen is None:
-            return None
-        completed = seen.year - born.year - ((seen.month, seen.day) < (born.month, born.day))
-        last_birthday = _birthday(born, born.year + completed) if completed >= 0 else seen
-        years = completed + (seen - last_birthday).days / 366
-    return years if 0 <= years <= MAX_AGE_YEARS else None
-
-
-def _birthday(born: date, year: int) -> date:
-    """Who is born on 29 February is a year older on 1 March of other years."""
-    try:
-        return born.replace(year=year)
-    except ValueError:
-        return date(year, 3, 1)
-
-
-def _date(value: str) -> date | None:
-    """DA (PS3.5 6.2), None where it is no date."""
-    try:
-        return date(int(value[:4]), int(value[4:6]), int(value[6:])) if _DATE.fullmatch(value) else None
-    except ValueError:
-        return None

@@ -52,9 +52,8 @@ def decode(source: Source, rules: Admission) -> Radiograph:
     """
     layout = _layout(source, rules)
     raw = decoders.decode(source.dataset.PixelData, source.ref.transfer_syntax_uid, layout)
-    patterns = _patterns(raw, layout, _shift(raw, layout, source))
     stored = _stored_values(layout)
-    padding = _padding(source, stored, layout)
+    patterns, padding = _set_apart(source, raw, _patterns(raw, layout, _shift(raw, layout, source)), stored)
     shown = show(source, stored, partial(_counts, patterns, padding))
     shown.table[padding] = 0.0
     with ThreadPoolExecutor(1, "digest") as beside:  # as long as the table's look-up, which leaves a core free
@@ -65,6 +64,7 @@ def decode(source: Source, rules: Admission) -> Radiograph:
         pixel_aspect=_pixel_aspect(source),
         view=source.view,
         remarks=shown.remarks,
+        voi=shown.voi,
         pixel_sha256=digest.result(),
     )
 
@@ -80,19 +80,22 @@ def _layout(source: Source, rules: Admission) -> Layout:
         bits_stored=source.integer("BitsStored", bits_allocated),
         signed=source.integer("PixelRepresentation") == 1,
         photometric_interpretation=source.text("PhotometricInterpretation"),
+        pixel_vr=str(source.dataset["PixelData"].VR) if "PixelData" in source.dataset else "",
     )
     samples, frames = source.integer("SamplesPerPixel", 1), source.integer("NumberOfFrames", 1)
     values = layout.rows * layout.columns * max(samples, 1) * max(frames, 1)
     if not source.dataset.get("PixelData"):
         raise UndecodableError("There is no pixel data.")
     if layout.rows < 1 or layout.columns < 1 or bits_allocated not in (8, 16, 32):
-        raise UndecodableError("Rows, Columns or Bits Allocated are missing or not possible.")
+        named = f"{layout.rows} x {layout.columns}, {bits_allocated} bits"
+        raise UndecodableError(f"Rows, Columns or Bits Allocated are missing or not possible ({named}).")
     if not 1 <= layout.bits_stored <= min(bits_allocated, MAX_BITS_STORED):
-        raise UndecodableError("Bits Stored is more than Bits Allocated, or than 16.")
+        named = f"{layout.bits_stored} of {bits_allocated}"
+        raise UndecodableError(f"Bits Stored is not possible, more than Bits Allocated, or than 16 ({named}).")
     if layout.photometric_interpretation not in ("MONOCHROME1", "MONOCHROME2") or samples != 1 or frames > 1:
         raise UndecodableError("The pixel data is no single gray frame.")
     if values > rules.max_pixels or values * bits_allocated // 8 > MAX_DECODED_BYTES:
-        raise UndecodableError("The image is larger than may be decoded.")
+        raise UndecodableError(f"The image is larger than may be decoded ({layout.rows} x {layout.columns}).")
     return layout
 
 
@@ -110,12 +113,17 @@ def _shift(raw: NDArray[Any], layout: Layout, source: Source) -> int:
 
 def _patterns(raw: NDArray[Any], layout: Layout, shift: int) -> NDArray[Any]:
     """Bits Stored of every pixel as uint8 or uint16; overlays and whatever else lies above are cut off."""
-    unsigned = raw.view(raw.dtype.str.replace("i", "u"))
+    unsigned = _unsigned(raw)
     mask = (1 << layout.bits_stored) - 1
     patterns = unsigned >> shift if shift else unsigned
     if patterns.max() > mask:
         patterns = patterns & mask
     return patterns.astype(np.uint8 if layout.bits_stored <= 8 else np.uint16, order="C", copy=False)
+
+
+def _unsigned(raw: NDArray[Any]) -> NDArray[Any]:
+    found: NDArray[Any] = raw.view(raw.dtype.str.replace("i", "u"))
+    return found
 
 
 def _stored_values(layout: Layout) -> Values:
@@ -126,14 +134,41 @@ def _stored_values(layout: Layout) -> Values:
     return values
 
 
-def _padding(source: Source, stored: Values, layout: Layout) -> NDArray[np.bool_]:
-    """Which stored values are padding: Pixel Padding Value, or all from it to Pixel Padding Range Limit."""
+def _set_apart(
+    source: Source, raw: NDArray[Any], patterns: NDArray[Any], stored: Values
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Tell which stored values are padding: Pixel Padding Value, or all from it to Pixel Padding Range Limit.
+
+    A value that the stored bits cannot hold is compared with the whole pixel cells instead (C.7.5.1.1.2): those that
+    have it, unused bits included, get a pattern that no other pixel has; where there are none, nothing is padding.
+
+    Returns
+    -------
+    patterns of all pixels, and bool, shape (stored values,)
+    """
     if not source.numbers("PixelPaddingValue"):
-        return np.zeros(len(stored), bool)
-    first = source.integer("PixelPaddingValue")
-    last = source.integer("PixelPaddingRangeLimit", first)
-    ends = [stored[end & ((1 << layout.bits_stored) - 1)] for end in (first, last)]  # either may be written US or SS
-    return np.asarray((stored >= min(ends)) & (stored <= max(ends)))
+        return patterns, np.zeros(len(stored), bool)
+    signed, value = raw.dtype.kind == "i", source.integer("PixelPaddingValue")
+    first, last = sorted(_word(end, signed) for end in (value, source.integer("PixelPaddingRangeLimit", value)))
+    padding = np.asarray((stored >= first) & (stored <= last))
+    if padding.all():  # ends of different sign: no image is nothing but padding
+        padding[:] = False
+    if stored.min() <= first and last <= stored.max():
+        return patterns, padding
+    cells = (raw >= first) & (raw <= last) | (_unsigned(raw) == value & 0xFFFF)
+    if not cells.any():
+        return patterns, padding
+    unused = np.flatnonzero(np.bincount(patterns[~cells], minlength=len(stored)) == 0)
+    if not len(unused):
+        return patterns, padding
+    padding[unused[0]] = True
+    return np.where(cells, patterns.dtype.type(unused[0]), patterns), padding
+
+
+def _word(value: int, signed: bool) -> int:
+    """Read 16 bits as the pixels are read: US and SS are often mistaken for each other."""
+    value &= 0xFFFF
+    return value - 0x10000 if signed and value > 0x7FFF else value
 
 
 def _counts(patterns: NDArray[Any], padding: NDArray[np.bool_], step: int) -> Counts:

@@ -18,10 +18,10 @@ from pydicom import Dataset
 
 from cxr_node.dicom import wording
 from cxr_node.dicom.content import reference
-from cxr_node.dicom.grayscale import read_lut
+from cxr_node.dicom.grayscale import read_lut, read_voi_lut
 from cxr_node.dicom.header import Source
 from cxr_node.dicom.result import Context, finish, start
-from cxr_node.domain import Artifact, Point, ResultKind
+from cxr_node.domain import Artifact, Point, ResultKind, Voi
 
 LABEL = LAYER = "AI_REGION"
 _WHITE = 0xFFFF
@@ -36,7 +36,7 @@ def build(context: Context) -> Artifact | None:
     dataset.BodyPartExamined = "CHEST"
     _identify(dataset, context)
     _show_all_of_it(dataset, context)
-    _keep_gray_scale(dataset, context.source)
+    _keep_gray_scale(dataset, context.source, context.radiograph.voi)
     _annotate(dataset, context)
     return finish(context, ResultKind.PRESENTATION_STATE, dataset)
 
@@ -67,8 +67,8 @@ def _show_all_of_it(dataset: Dataset, context: Context) -> None:
     dataset.DisplayedAreaSelectionSequence = [area]
 
 
-def _keep_gray_scale(dataset: Dataset, source: Source) -> None:
-    """Modality LUT, VOI LUT and Presentation LUT of the source; the first of several, as the node itself read it."""
+def _keep_gray_scale(dataset: Dataset, source: Source, chosen: Voi | None) -> None:
+    """Modality LUT, VOI LUT and Presentation LUT of the source; of several, the one that the node itself used."""
     header = source.dataset
     if rescaled := _lut_items(header, "ModalityLUTSequence", source):
         rescaled[0].ModalityLUTType = header.ModalityLUTSequence[0].get("ModalityLUTType") or "US"
@@ -78,18 +78,28 @@ def _keep_gray_scale(dataset: Dataset, source: Source) -> None:
             f"{value:.10g}" for value in (_first(source, "RescaleIntercept") or 0.0, slope)
         )
         dataset.RescaleType = source.text("RescaleType") or "US"
-    voi = Dataset()
-    center, width = _first(source, "WindowCenter"), _first(source, "WindowWidth")
-    if curve := _lut_items(header, "VOILUTSequence", source):
-        voi.VOILUTSequence = curve
-    elif center is not None and width is not None and width > 0:
-        voi.WindowCenter, voi.WindowWidth = f"{center:.10g}", f"{width:.10g}"
-        if function := source.text("VOILUTFunction"):
-            voi.VOILUTFunction = function
+    voi = _voi(source, chosen)
     if len(voi):
         dataset.SoftcopyVOILUTSequence = [voi]
     inverse = "INVERSE" in source.text("PresentationLUTShape") or source.text("PhotometricInterpretation").endswith("1")
     dataset.PresentationLUTShape = "INVERSE" if inverse else "IDENTITY"
+
+
+def _voi(source: Source, chosen: Voi | None) -> Dataset:
+    """Curve or window; empty where the header has none and none was needed."""
+    voi = Dataset()
+    place = 0 if chosen is None else chosen.lut
+    if place is not None and (curve := _lut_items(source.dataset, "VOILUTSequence", source, place)):
+        voi.VOILUTSequence = curve
+        return voi
+    window = chosen.window if chosen else (_first(source, "WindowCenter"), _first(source, "WindowWidth"))
+    function = chosen.function if chosen else source.text("VOILUTFunction")
+    center, width = window
+    if center is not None and width is not None and width > 0:
+        voi.WindowCenter, voi.WindowWidth = f"{center:.10g}", f"{width:.10g}"
+        if function:
+            voi.VOILUTFunction = function
+    return voi
 
 
 def _first(source: Source, keyword: str) -> float | None:
@@ -98,10 +108,11 @@ def _first(source: Source, keyword: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _lut_items(header: Dataset, keyword: str, source: Source) -> list[Dataset]:
-    """First table of a sequence, written anew in our byte order (C.11.1.1); none where it cannot be read."""
-    found = next(iter(header.get(keyword) or ()), None)
-    lut = None if found is None else read_lut(found, source)
+def _lut_items(header: Dataset, keyword: str, source: Source, place: int = 0) -> list[Dataset]:
+    """A table of a sequence, written anew in our byte order (C.11.1.1); none where it cannot be read."""
+    items = header.get(keyword) or ()
+    read = read_voi_lut if keyword == "VOILUTSequence" else read_lut
+    lut = read(items[place], source) if place < len(items) else None
     if lut is None:
         return []
     first, entries, bits = lut

@@ -31,7 +31,7 @@ def wrap(path: Path, **attributes: str) -> bytes:
 
     Parameters
     ----------
-    path : 8- or 16-bit gray PNG or JPEG
+    path : 8- or 16-bit gray PNG or JPEG; of 16 bits as many are taken for stored as the brightest pixel needs
     attributes : further DICOM attributes by keyword, for example PatientAge="003Y"
 
     Raises
@@ -46,7 +46,7 @@ def wrap(path: Path, **attributes: str) -> bytes:
         raise InstanceError("the file is neither DICOM nor a PNG or JPEG picture") from error
     except (OSError, Image.DecompressionBombError, SyntaxError) as error:
         raise InstanceError(f"the picture cannot be read ({type(error).__name__})") from error
-    return _part10(_dataset(pixels, hashlib.sha256(content).hexdigest(), attributes))
+    return _part10(_dataset(pixels, hashlib.sha256(content).hexdigest(), {**_depth(pixels), **attributes}))
 
 
 def of_values(values: NDArray[np.uint8] | NDArray[np.uint16], **attributes: str | int | None) -> bytes:
@@ -58,6 +58,15 @@ def of_values(values: NDArray[np.uint8] | NDArray[np.uint16], **attributes: str 
     attributes : DICOM attributes by keyword that differ from those of a wrapped picture; None leaves a value empty
     """
     return _part10(_dataset(values, hashlib.sha256(values.tobytes()).hexdigest(), attributes))
+
+
+def _depth(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> dict[str, str | int]:
+    """Stored bits and their window, where a picture of 16 bits holds fewer: detectors have 10 to 14, PNG 8 or 16."""
+    bits = max(int(pixels.max(initial=0)).bit_length(), 8)
+    if bits == pixels.dtype.itemsize * 8:
+        return {}
+    window = {"WindowCenter": str(2 ** (bits - 1)), "WindowWidth": str(2**bits)}
+    return {"BitsStored": bits, "HighBit": bits - 1, **window}
 
 
 def _gray(picture: Image.Image) -> NDArray[np.uint8] | NDArray[np.uint16]:

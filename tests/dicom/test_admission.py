@@ -97,6 +97,47 @@ def test_what_is_no_single_gray_radiograph_is_refused(expected: Reason, override
     assert reason(**overrides) is expected
 
 
+@pytest.mark.parametrize(
+    ("overrides", "seen"),
+    [
+        ({"SOPClassUID": CTImageStorage, "Modality": "CT"}, "CT Image Storage"),
+        ({"Modality": "MG"}, "Modality MG"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "BONE_SUPPRESSED"]}, "Image Type BONE_SUPPRESSED"),
+        ({"NumberOfFrames": "2"}, "2 frames"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "PALETTE COLOR"),
+        ({"BodyPartExamined": "HAND"}, "Body Part Examined HAND"),
+        ({"BodyPartExamined": "HEAD"}, "Body Part Examined HEAD"),
+        ({"ViewPosition": "LL"}, "View Position LL"),
+        ({"PatientOrientation": ["A", "F"]}, "Patient Orientation A"),
+        ({"Rows": 100}, "100 x 288"),
+        ({"Rows": 20_000, "Columns": 20_000}, "20000 x 20000"),
+        ({"PatientAge": "003D", "PatientBirthDate": None}, "3 days, from Patient's Age"),
+    ],
+)
+def test_a_refusal_names_the_value_that_was_seen(overrides: dict[str, Any], seen: str) -> None:
+    found = admission.check_header(source(**overrides), POPULATION, Admission(), Precedent())
+    assert found is not None
+    assert seen in found.sentence
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"BodyPartExamined": "MEIER^HANS"},
+        {"Modality": "MEIER 4711"},
+        {**NO_PART, "StudyDescription": "Knee of Meier 4711"},
+        {**NOWHERE, "SeriesDescription": "lateral Meier 4711"},
+        {"ViewPosition": "LL MEIER 4711"},
+        {"PhotometricInterpretation": "MEIER"},
+    ],
+)
+def test_a_refusal_repeats_nothing_that_may_name_a_person(overrides: dict[str, Any]) -> None:
+    found = admission.check_header(source(**overrides), POPULATION, Admission(), Precedent())
+    assert found is not None
+    assert "meier" not in found.sentence.lower()
+    assert "4711" not in found.sentence
+
+
 def test_own_results_are_never_processed() -> None:
     ours, others = equipment(f"{origin.PRODUCT} pneumonia-pediatric"), equipment("Other AI")
     assert reason(ContributingEquipmentSequence=[others, ours]) is Reason.OWN_RESULT

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -69,6 +71,7 @@ def decoded(content: bytes) -> NDArray[Any]:
         bits_stored=source.integer("BitsStored"),
         signed=source.integer("PixelRepresentation") == 1,
         photometric_interpretation="MONOCHROME2",
+        pixel_vr=str(source.dataset["PixelData"].VR),
     )
     return decoders.decode(source.dataset.PixelData, source.ref.transfer_syntax_uid, described)
 
@@ -163,6 +166,85 @@ def test_lossy_jpeg_decodes_as_dcmtk_does(option: str, bits: int, tmp_path: Path
     assert found.dtype == back.dtype
     assert np.abs(found.astype(int) - back).max() <= 1
     assert np.corrcoef(found.ravel(), stored(bits).ravel())[0, 1] > 0.999
+
+
+@pytest.mark.parametrize("vr", ["OB", "OW"])
+@pytest.mark.parametrize("size", [(24, 20), (23, 21)], ids=["even", "odd"])
+def test_8_bits_in_big_endian_lie_in_words_where_the_vr_says_so(vr: str, size: tuple[int, int]) -> None:
+    """As pydicom reads them (PS3.5 A.3): bytes of OW are swapped in pairs, those of OB are not."""
+    values = chest(*size, bits=8).astype(np.uint8)
+    dataset = radiograph(stored=values)
+    dataset["PixelData"].VR = vr
+    content = part10(dataset, uid.ExplicitVRBigEndian)
+    assert np.array_equal(dcmread(io.BytesIO(content)).pixel_array, values)
+    assert np.array_equal(decoded(content), values)
+
+
+def fragments(*parts: bytes, table: bytes = b"") -> bytes:
+    """Encapsulate by hand (PS3.5 A.4): the table may say anything."""
+    return b"".join(struct.pack("<HHI", 0xFFFE, 0xE000, len(part)) + part for part in (table, *parts))
+
+
+def frame_of(syntax: uid.UID) -> tuple[bytes, NDArray[Any]]:
+    """One codestream, and what it holds."""
+    if syntax == uid.JPEGBaseline8Bit:
+        file = io.BytesIO()
+        Image.fromarray(stored(8)).save(file, "JPEG", quality=95)
+        frame = file.getvalue()
+        values = np.asarray(Image.open(io.BytesIO(frame)))
+    else:
+        values = stored(12)
+        source = header.read(part10(radiograph(stored=values), syntax))
+        assert isinstance(source, header.Source)
+        frame = get_frame(source.dataset.PixelData, 0, number_of_frames=1)
+    return frame + b"\0" * (len(frame) % 2), values
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [uid.JPEGBaseline8Bit, uid.RLELossless, uid.JPEGLSLossless, uid.JPEG2000Lossless],
+    ids=lambda syntax: syntax.name,
+)
+@pytest.mark.parametrize(
+    "table", ["empty", "of the frame", "per fragment", "garbage", "zeros", "lengths", "odd", "descending", "huge"]
+)
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_one_frame_owns_all_fragments_whatever_the_table_says(syntax: uid.UID, table: str, pieces: int) -> None:
+    frame, values = frame_of(syntax)
+    step = len(frame) // pieces & ~1
+    cuts = [*(place * step for place in range(pieces)), len(frame)]
+    parts = [frame[start:end] for start, end in itertools.pairwise(cuts)]
+    starts = [cut + 8 * number for number, cut in enumerate(cuts[:-1])]
+    tables = {
+        "empty": b"", "of the frame": struct.pack("<I", 0), "per fragment": struct.pack(f"<{pieces}I", *starts),
+        "garbage": struct.pack("<I", 1234), "zeros": bytes(8), "lengths": struct.pack("<2I", 0, len(frame)),
+        "odd": b"\1\2\3\4\5\6", "descending": struct.pack("<3I", 900, 40, 0), "huge": b"\xff" * 16,
+    }  # fmt: skip
+    value = fragments(*parts, table=tables[table])
+    assert np.array_equal(decoders.decode(value, syntax, layout(values, min(12, 8 * values.itemsize))), values)
+
+
+@pytest.mark.parametrize("syntax", [uid.JPEGBaseline8Bit, uid.JPEG2000Lossless], ids=lambda syntax: syntax.name)
+def test_a_table_that_was_left_out_costs_no_fragment(syntax: uid.UID) -> None:
+    frame, values = frame_of(syntax)
+    middle = len(frame) // 2 & ~1
+    for parts in ((frame,), (frame[:middle], frame[middle:])):
+        value = fragments(*parts[1:], table=parts[0])
+        assert np.array_equal(decoders.decode(value, syntax, layout(values, min(12, 8 * values.itemsize))), values)
+
+
+def test_an_extended_offset_table_is_not_needed() -> None:
+    frame, values = frame_of(uid.JPEG2000Lossless)
+    middle = len(frame) // 2 & ~1
+    dataset = radiograph(
+        stored=values,
+        ExtendedOffsetTable=struct.pack("<2Q", 0, middle + 8),
+        ExtendedOffsetTableLengths=struct.pack("<2Q", middle, len(frame) - middle),
+        PixelData=fragments(frame[:middle], frame[middle:]),
+    )
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+    assert np.array_equal(decoded(part10(dataset, uid.JPEG2000Lossless)), values)
 
 
 def test_jpeg_baseline_of_another_encoder() -> None:

@@ -16,7 +16,7 @@ from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEG2000Los
 
 from cxr_node.config import Admission
 from cxr_node.dicom import grayscale, header, pixels
-from cxr_node.domain import Radiograph, View
+from cxr_node.domain import Radiograph, View, Voi
 from cxr_node.errors import UndecodableError
 from tests.builders import chest, part10, radiograph
 from tests.shared import shared
@@ -50,7 +50,7 @@ def lut(first: int, entries: list[int] | NDArray[Any], bits: int, vr: str = "US"
 
 
 @pytest.mark.parametrize("function", [None, "LINEAR", "LINEAR_EXACT", "SIGMOID"])
-@pytest.mark.parametrize(("center", "width"), [("2048", "4096"), ("1000", "500"), ("-50", "3001"), ("2047.5", "4095")])
+@pytest.mark.parametrize(("center", "width"), [("2048", "4096"), ("1000", "1500"), ("-50", "3001"), ("2047.5", "4095")])
 @pytest.mark.parametrize(("slope", "intercept"), [("1", "0"), ("0.5", "-100"), ("2", "30.5")])
 def test_windows_are_pydicoms(function: str | None, center: str, width: str, slope: str, intercept: str) -> None:
     overrides = {
@@ -185,6 +185,55 @@ def test_padding_range() -> None:
     assert np.array_equal(padded, other_way)
 
 
+@pytest.mark.parametrize(
+    ("vr", "value", "limit"),
+    [("US", 63536, None), ("SS", -2000, None), ("US", 4096, None), ("US", 65535, 63536), ("SS", -2000, -1000)],
+)
+def test_a_padding_value_that_no_pixel_can_have_pads_nothing(vr: str, value: int, limit: int | None) -> None:
+    dataset = radiograph(stored=ramp())
+    dataset.add_new("PixelPaddingValue", vr, value)
+    if limit is not None:
+        dataset.add_new("PixelPaddingRangeLimit", vr, limit)
+    source = header.read(part10(dataset))
+    assert isinstance(source, header.Source)
+    found = pixels.decode(source, Admission())
+    assert np.array_equal(found.pixels, decode(ramp()).pixels)
+    assert found.pixel_sha256 == decode(ramp()).pixel_sha256
+
+
+@pytest.mark.parametrize("bits", [12, 14, 16])
+def test_padding_of_signed_pixels_is_compared_with_its_sign(bits: int) -> None:
+    stored, lowest = ramp(bits, signed=True), -(1 << (bits - 1))
+    for vr, value in (("SS", lowest), ("US", lowest & 0xFFFF)):
+        dataset = radiograph(stored=stored, BitsStored=bits, HighBit=bits - 1, **NO_VOI)
+        dataset.add_new("PixelPaddingValue", vr, value)
+        source = header.read(part10(dataset))
+        assert isinstance(source, header.Source)
+        found = pixels.decode(source, Admission()).pixels
+        assert found[stored == lowest].max() == 0.0
+        inverse = Dataset()
+        inverse.update(dataset)
+        inverse.PhotometricInterpretation = "MONOCHROME1"
+        source = header.read(part10(inverse))
+        assert isinstance(source, header.Source)
+        turned = pixels.decode(source, Admission()).pixels
+        assert turned[stored == lowest].max() == 0.0
+        assert turned[stored == lowest + 1].min() > 0.9
+
+
+@pytest.mark.parametrize("mono1", [False, True])
+def test_cells_of_a_padding_value_beyond_the_stored_bits_are_padding(mono1: bool) -> None:
+    """The whole cell is compared (C.7.5.1.1.2): 63536 & 4095 is a middle gray, and other pixels have that."""
+    framed = np.full((400, 400), 63536, np.uint16)
+    framed[40:360, 56:344] = chest()
+    overrides: dict[str, Any] = {"PhotometricInterpretation": "MONOCHROME1"} if mono1 else {}
+    window = {"BitsStored": 12, "HighBit": 11, "WindowCenter": "2048", "WindowWidth": "4096"}
+    found = decode(framed, PixelPaddingValue=63536, **window, **overrides).pixels
+    assert not found[:40].any()
+    assert not found[:, :56].any()
+    np.testing.assert_allclose(found[40:360, 56:344], decode(chest(), **overrides).pixels, atol=1e-6)
+
+
 def test_overlays_in_unused_bits_are_cut_off() -> None:
     clean = chest()
     marked = clean | ((np.arange(clean.size).reshape(clean.shape) % 3 == 0).astype(np.uint16) << 13)
@@ -219,6 +268,83 @@ def test_a_window_that_shows_nothing_is_replaced_and_said(center: str, width: st
     found = decode(chest(), WindowCenter=center, WindowWidth=width)
     assert "does not fit" in found.remarks[0]
     assert np.ptp(found.pixels) > 0.9
+
+
+@pytest.mark.parametrize("mono1", [False, True])
+@pytest.mark.parametrize("width", ["1", "2", "10", "50"])
+@pytest.mark.parametrize("function", [None, "LINEAR_EXACT", "SIGMOID"])
+def test_a_window_that_leaves_hardly_anything_but_black_and_white_is_replaced_and_said(
+    mono1: bool, width: str, function: str | None
+) -> None:
+    overrides: dict[str, Any] = {"PhotometricInterpretation": "MONOCHROME1"} if mono1 else {}
+    center = str(int(np.median(chest())))
+    found = decode(chest(), WindowCenter=center, WindowWidth=width, VOILUTFunction=function, **overrides)
+    assert "does not fit" in found.remarks[0]
+    assert np.array_equal(found.pixels, decode(chest(), **NO_VOI, **overrides).pixels)
+
+
+@pytest.mark.parametrize("width", ["65536", "32768"])
+def test_a_window_of_more_bits_than_the_image_has_is_replaced_and_said(width: str) -> None:
+    """The image would be black to the eye: a 16th or an 8th of the range."""
+    found = decode(chest(), WindowCenter=str(int(width) // 2), WindowWidth=width)
+    assert "does not fit" in found.remarks[0]
+    assert np.percentile(found.pixels, 99) > 0.9
+
+
+def test_a_narrow_window_that_shows_the_lungs_is_kept() -> None:
+    found = decode(chest(), WindowCenter="1400", WindowWidth="1800")
+    assert found.remarks == ()
+    expected = apply_windowing(chest().astype(np.float64), radiograph(WindowCenter="1400", WindowWidth="1800")) / 4095
+    np.testing.assert_allclose(found.pixels, expected, atol=2e-6)
+
+
+def test_the_first_useful_of_several_windows_is_used_and_said() -> None:
+    found = decode(chest(), WindowCenter=["2000", "60000", "1400"], WindowWidth=["1", "10", "1800"])
+    assert np.array_equal(found.pixels, decode(chest(), WindowCenter="1400", WindowWidth="1800").pixels)
+    assert found.remarks
+    assert "another one" in found.remarks[0]
+    assert found.voi == Voi(window=(1400.0, 1800.0))
+
+
+def test_a_useless_curve_gives_way_to_the_window_and_to_the_next_curve() -> None:
+    step = lut(0, np.where(np.arange(4096) > 2000, 4095, 0), 12)
+    useful = lut(0, np.arange(4096), 12)
+    by_window = decode(chest(), VOILUTSequence=[step])
+    assert np.array_equal(by_window.pixels, decode(chest()).pixels)
+    assert "another one" in by_window.remarks[0]
+    by_curve = decode(chest(), VOILUTSequence=[step, useful], WindowCenter="1400", WindowWidth="1800")
+    np.testing.assert_allclose(by_curve.pixels, chest() / 4095, atol=1e-6)
+    assert by_curve.voi == Voi(lut=1)
+
+
+@pytest.mark.parametrize("declared", [10, 12, 14, 16])
+@pytest.mark.parametrize("top", [4095, 4096, 4010])
+def test_a_curve_is_scaled_by_what_it_holds(declared: int, top: int) -> None:
+    """Agfa's, later Fuji's and GE's CR: "16 bits" over entries of 12."""
+    shape = 1 / (1 + np.exp(-6 * (np.arange(4096) / 4095 - 0.5)))
+    entries = np.round((shape - shape.min()) / np.ptp(shape) * top).astype(np.uint16)
+    found = decode(chest(), VOILUTSequence=[lut(0, entries, declared)])
+    expected = np.minimum(entries, 4095)[chest()] / 4095
+    np.testing.assert_allclose(found.pixels, expected, atol=1e-6)
+    assert found.remarks == ()
+
+
+def test_a_modality_lut_is_taken_for_what_it_holds() -> None:
+    """Its values are those that the window is made for, whatever number of bits its descriptor names."""
+    entries = np.arange(4096, dtype=np.uint16)[::-1]
+    rescaled = [
+        decode(chest(), ModalityLUTSequence=[lut(0, entries, bits)], RescaleSlope=None, RescaleIntercept=None)
+        for bits in (12, 16)
+    ]
+    assert np.array_equal(rescaled[0].pixels, rescaled[1].pixels)
+    np.testing.assert_allclose(rescaled[0].pixels, 1 - decode(chest()).pixels, atol=1e-6)
+
+
+def test_a_curve_of_bytes_in_big_endian_words() -> None:
+    entries = (np.arange(256) ** 2 // 255).astype(np.uint8)
+    swapped = lut(0, entries, 8, data=entries.reshape(-1, 2)[:, ::-1].tobytes())
+    found = decode(ramp(8), ExplicitVRBigEndian, VOILUTSequence=[swapped])
+    np.testing.assert_allclose(found.pixels.ravel(), entries / 255, atol=1e-6)
 
 
 def test_noise_is_not_stretched_into_a_picture() -> None:

@@ -11,7 +11,8 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRBigEndian
 
-from cxr_node.dicom import presentation_state, wording
+from cxr_node.config import Admission
+from cxr_node.dicom import pixels, presentation_state, wording
 from cxr_node.dicom.result import Context
 from tests import builders
 from tests.dicom.contexts import CASES, context, of_bytes
@@ -26,6 +27,12 @@ def made(of: Context) -> Dataset:
 
 def of_source(**overrides: Any) -> Dataset:
     return made(context(dataset=builders.radiograph(**overrides)))
+
+
+def of_decoded(**overrides: Any) -> Dataset:
+    """The same, with the radiograph as the node decodes it."""
+    of = context(dataset=builders.radiograph(**overrides))
+    return made(replace(of, radiograph=pixels.decode(of.source, Admission())))
 
 
 def test_the_outline_is_that_of_the_measurements() -> None:
@@ -116,3 +123,32 @@ def test_an_outline_of_nothing_and_other_verdicts_make_none() -> None:
     bare = replace(of, finding=replace(of.finding, heatmap=replace(of.finding.heatmap, outline=())))
     assert presentation_state.build(bare) is None
     assert [case for case in CASES if presentation_state.build(context(case))] == ["pneumonia"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "center", "width"),
+    [
+        ({"WindowCenter": ["2000", "1400"], "WindowWidth": ["1", "1800"]}, 1400.0, 1800.0),
+        ({"WindowCenter": ["1400", "2000"], "WindowWidth": ["1800", "1"]}, 1400.0, 1800.0),
+    ],
+)
+def test_the_window_is_the_one_that_the_node_used(overrides: dict[str, Any], center: float, width: float) -> None:
+    (voi,) = of_decoded(**overrides).SoftcopyVOILUTSequence
+    assert (voi.WindowCenter, voi.WindowWidth) == (center, width)
+
+
+def test_where_no_window_shows_anything_it_is_the_range_of_the_picture() -> None:
+    (voi,) = of_decoded(WindowCenter="2000", WindowWidth="1").SoftcopyVOILUTSequence
+    assert voi.VOILUTFunction == "LINEAR_EXACT"
+    low, high = (float(voi.WindowCenter) + side * float(voi.WindowWidth) / 2 for side in (-1, 1))
+    assert 0 <= low < 500
+    assert 2500 < high <= 4095
+
+
+def test_a_curve_is_declared_with_the_bits_that_it_holds() -> None:
+    """A viewer that believes "16" would show the radiograph black."""
+    curve = Dataset()
+    curve.add_new("LUTDescriptor", "US", [4096, 0, 16])
+    curve.add_new("LUTData", "OW", np.arange(4096, dtype="<u2").tobytes())
+    (voi,) = of_decoded(VOILUTSequence=[curve]).SoftcopyVOILUTSequence
+    assert list(voi.VOILUTSequence[0].LUTDescriptor) == [4096, 0, 12]

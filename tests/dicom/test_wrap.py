@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 from pydicom import dcmread
 
-from cxr_node.dicom import wrap
+from cxr_node.config import Admission
+from cxr_node.dicom import header, wrap
+from cxr_node.dicom.pixels import decode
 from cxr_node.errors import InstanceError
 from tests import builders
 
@@ -61,3 +63,19 @@ def test_what_is_no_gray_picture_is_one_sentence(tmp_path: Path) -> None:
     for path in (picture(tmp_path / "color.png", color), text, cut, tmp_path / "missing.png"):
         with pytest.raises(InstanceError):
             wrap.wrap(path)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 15, 16])
+def test_16_bits_are_windowed_by_what_they_hold(tmp_path: Path, bits: int) -> None:
+    """The pixels of a detector of 12 bits in a PNG of 16, which knows no other, are not 16 times as dark."""
+    drawn = builders.chest(bits=bits)
+    drawn[0, 0] = (1 << bits) - 1
+    content = wrap.wrap(picture(tmp_path / "a.png", drawn))
+    dataset = dcmread(io.BytesIO(content))
+    assert np.array_equal(dataset.pixel_array, drawn)
+    assert (dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit) == (16, bits, bits - 1)
+    source = header.read(content)
+    assert isinstance(source, header.Source)
+    found = decode(source, Admission())
+    assert found.remarks == ()
+    np.testing.assert_allclose(found.pixels, drawn / ((1 << bits) - 1), atol=1e-2)
