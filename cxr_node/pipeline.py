@@ -28,6 +28,7 @@ from cxr_node.dicom import (
     verify,
 )
 from cxr_node.domain import (
+    NO_PRECEDENT,
     Artifact,
     Examination,
     Finding,
@@ -45,7 +46,6 @@ from cxr_node.errors import UndecodableError
 from cxr_node.model.decision import decide
 from cxr_node.model.profile import Profile
 
-NO_PRECEDENT = Precedent()
 BUILDERS: Mapping[ResultKind, Callable[[result.Context], Artifact | None]] = {
     ResultKind.REPORT: report.build,
     ResultKind.MEASUREMENTS: measurements.build,
@@ -140,7 +140,7 @@ def process(
     judged = judge(content, classifier, config, precedent)
     if isinstance(judged, Rejected):
         return judged
-    return Reported(finding=judged.finding, artifacts=explain(judged, origin, config))
+    return Reported(finding=judged.finding, artifacts=explain(judged, origin, config, precedent))
 
 
 def judge(
@@ -189,7 +189,9 @@ def conclude(examination: Examination, profile: Profile, config: Config) -> Find
     )
 
 
-def explain(judged: Judged, origin: Origin, config: Config) -> tuple[Artifact, ...]:
+def explain(
+    judged: Judged, origin: Origin, config: Config, precedent: Precedent = NO_PRECEDENT
+) -> tuple[Artifact, ...]:
     """Make the result objects that somebody wants; they name each other by UIDs that need no order of making.
 
     Raises
@@ -203,6 +205,7 @@ def explain(judged: Judged, origin: Origin, config: Config) -> tuple[Artifact, .
         origin=origin,
         settings=config.results,
         kinds=config.kinds,
+        precedent=precedent,
     )
     made = (build(context) for kind, build in BUILDERS.items() if kind in config.kinds)
     artifacts = tuple(artifact for artifact in made if artifact is not None)

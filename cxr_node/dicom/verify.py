@@ -16,7 +16,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from cxr_node.dicom import header, verify_facts, verify_header, verify_reading, verify_recover, verify_rows
+from cxr_node.dicom import (
+    header,
+    verify_facts,
+    verify_header,
+    verify_predecessors,
+    verify_reading,
+    verify_recover,
+    verify_rows,
+)
 from cxr_node.dicom.admission import SOP_CLASSES
 from cxr_node.dicom.header import Source
 from cxr_node.dicom.result import SHAPES, Context
@@ -67,6 +75,7 @@ def check_made(artifacts: Sequence[Artifact], context: Context) -> list[Flaw]:
         try:
             document = _document(str(artifact.kind), _known(artifact.kind), read(artifact.content))
             _check_alternatives(artifact, report)
+            verify_predecessors.check_made(artifact, document.dataset, context, report)
         except InstanceError:
             report(Rule.UNREADABLE, "")
             readable = False
@@ -118,12 +127,26 @@ def check_files(files: Iterable[tuple[str, bytes]]) -> Checked:
 
 
 def _answers(documents: list[Document]) -> list[list[Document]]:
-    """Documents of one image by one algorithm; another model's answer to the same image is another answer."""
+    """Documents of one image by one algorithm; another model's answer to the same image is another answer.
+
+    So is the answer to the same image with a corrected header: where a class occurs twice, the time of receipt, which
+    all results of one answer state, tells them apart.
+    """
     grouped: dict[tuple[str, str], list[Document]] = defaultdict(list)
     for document in documents:
         device = text(verify_facts.equipment(document.dataset), "DeviceUID")
         grouped[verify_recover.source_of([document])[1], device].append(document)
-    return list(grouped.values())
+    return [answer for group in grouped.values() for answer in _versions(group)]
+
+
+def _versions(group: list[Document]) -> list[list[Document]]:
+    classes = [text(document.dataset, "SOPClassUID") for document in group]
+    if len(set(classes)) == len(classes):
+        return [group]
+    received: dict[str, list[Document]] = defaultdict(list)
+    for document in group:
+        received[text(verify_facts.equipment(document.dataset), "ContributionDateTime")].append(document)
+    return list(received.values())
 
 
 def _check_strangers(answer: list[Document], documents: list[Document], flaws: list[Flaw]) -> None:
@@ -139,6 +162,7 @@ def _check_set(documents: list[Document], facts: Facts | None, source: Source | 
     for document in documents:
         report = _reporter(document.name, flaws)
         verify_header.check_identity(document, source, report, is_fresh=facts is not None and facts.is_exact)
+        verify_predecessors.check(document.dataset, report)
         if document is not documents[0]:
             verify_header.check_agreement(document.dataset, documents[0].dataset, report)
     _check_uids(documents, source, flaws)
@@ -232,14 +256,15 @@ def _check_alternatives(artifact: Artifact, report: Report) -> None:
     """The same data set under other classes and UIDs; nothing else may differ."""
     if not artifact.alternatives:
         return
-    own = ("SOPClassUID", "SOPInstanceUID")
+    own = ["SOPClassUID", "SOPInstanceUID"]
     _, first = read_top(artifact.content)
+    ignored = [*own, *(["PredecessorDocumentsSequence"] if "PredecessorDocumentsSequence" in first else [])]
     for other in artifact.alternatives:
         meta, found = read_top(other.content)
         named = [found.get(keyword) for keyword in own]
         stated = [meta.get(f"MediaStorage{keyword}") for keyword in own]
         right = named == stated == [other.sop_class_uid, other.sop_instance_uid]
-        same = first | dict.fromkeys(own) == found | dict.fromkeys(own)
+        same = first | dict.fromkeys(ignored) == found | dict.fromkeys(ignored)
         if not right or not same or _OF_CLASS.get(other.sop_class_uid, artifact.kind) is not artifact.kind:
             report(Rule.ALTERNATIVE, other.sop_class_uid)
 
