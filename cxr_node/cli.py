@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import ValidationError
 
-from cxr_node import allocator, cli_bench, cli_import, cli_rebuild, cli_results, cli_training, loading, show
+from cxr_node import (
+    allocator,
+    cli_bench,
+    cli_import,
+    cli_operate,
+    cli_rebuild,
+    cli_results,
+    cli_training,
+    loading,
+    show,
+)
 from cxr_node import config as configuration
 from cxr_node.command import DEFAULT_CONFIG, EX_CONFIG, AsJson, ConfigFile, Urgency, app, command, err, out, say_json
 from cxr_node.config import Address, Config
@@ -20,7 +30,7 @@ from cxr_node.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from cxr_node.node.ledger import Ledger
 
-__all__ = ["app", "cli_bench", "cli_import", "cli_rebuild", "cli_results", "cli_training"]
+__all__ = ["app", "cli_bench", "cli_import", "cli_operate", "cli_rebuild", "cli_results", "cli_training"]
 
 
 def _begin() -> None:
@@ -96,8 +106,12 @@ def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
     _begin()
     stop = service.stop_event()
     load = functools.partial(loading.classifier, settings)
+    traits: room.Traits[pipeline.Classifier] = room.Traits(
+        batch=lambda classifier: classifier.batch,
+        rules_sha256=lambda classifier: pipeline.rules_sha256(classifier, settings),
+    )
     with audit.recording(settings, "work"):
-        room.run(settings, load, pipeline.process, stop, batch=lambda classifier: classifier.batch)
+        room.run(settings, load, pipeline.process, stop, traits=traits)
 
 
 @command()

@@ -26,7 +26,8 @@ NEEDS_TORCH = "cxr-node: this command needs torch, which is not installed: pip i
 _USERS = (DataError, ForeignProfileError)
 
 ORDER = (
-    *("demo", "doctor", "bench", "check", "serve", "receive", "work", "deliver", "status", "trace", "retry", "rebuild"),
+    *("demo", "doctor", "bench", "check", "serve", "receive", "work", "deliver", "status", "trace", "retry"),
+    *("resend", "rejudge", "admit", "erase", "rebuild"),
     *("send", "classify", "verify", "conformance", "train", "evaluate", "compare", "calibrate", "import", "export"),
 )
 """Of the commands in --help: the node first, then files, then how its classifier is made."""

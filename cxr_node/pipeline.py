@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Protocol
 
+from cxr_node import __version__
 from cxr_node.config import Admission, Config
 from cxr_node.dicom import (
     admission,
@@ -141,6 +143,13 @@ def process(
     if isinstance(judged, Rejected):
         return judged
     return Reported(finding=judged.finding, artifacts=explain(judged, origin, config, precedent))
+
+
+def rules_sha256(classifier: Classifier, config: Config) -> str:
+    """Digest of everything but the image that a refusal depends on: rules, and who could answer for which ages."""
+    predictors = classifier.predictors if isinstance(classifier, Panel) else (classifier,)
+    profiles = [(each.profile.weights_sha256, repr(each.profile.population)) for each in predictors]
+    return sha256(repr((__version__, config.admission.model_dump_json(), profiles)).encode()).hexdigest()
 
 
 def judge(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cxr_node.node.history import DeliveryRow, InstanceRow, Story
     from cxr_node.node.send import Sent
     from cxr_node.node.status import Status
+    from cxr_node.node.versions import Version
 
 Item = TypeVar("Item")
 
@@ -190,7 +191,7 @@ def story(told: Story) -> Group:
         "verdict": f"{row.verdict or '-'} {stated(row.probability, row.doubt)} {row.profile or ''}",
         "reason": " - ".join(word for word in (row.reason, row.doubt, row.sentence) if word) or "-",
     }
-    for name, value in facts.items():
+    for name, value in (facts | _versions(told)).items():
         head.add_row(name, Text(value))
     sent = Table("object", "to", "state", "tries", "last answer", box=None)
     held = Table("object", "at", "accepted (UTC)", "committed (UTC)", "seen again (UTC)", box=None)
@@ -206,6 +207,19 @@ def story(told: Story) -> Group:
     for event in told.events:
         events.add_row(_when(event.at), event.what, Text(event.detail))
     return Group(head, *(table for table in (sent, held) if table.row_count), events)
+
+
+def _versions(told: Story) -> dict[str, str]:
+    """Other versions of the same instance, and what becomes of their results."""
+
+    def words(version: Version) -> str:
+        where = "" if version.same_study else " of another study"
+        whose = " under another Patient ID" if version.same_patient is False else ""
+        rest = "; its results stay in the archive until they are removed there" if where or whose else ""
+        return f"image #{version.instance_id}{where}{whose}, {len(version.sop_instance_uids)} result objects{rest}"
+
+    named = {"replaces": told.replaces, "replaced by": told.replaced_by}
+    return {name: "\n".join(map(words, versions)) for name, versions in named.items() if versions}
 
 
 def figures(measured: Mapping[str, Any]) -> Table:

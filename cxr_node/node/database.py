@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from cxr_node.errors import ConfigError, LedgerLostError, ResourceError
 from cxr_node.node import integrity
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest migration; a test compares it with the folder."""
 BUSY_TIMEOUT_S = 15.0
 """How long one process waits for another's write; a commit takes milliseconds."""
