@@ -100,7 +100,7 @@ def check_files(files: Iterable[tuple[str, bytes]]) -> Checked:
     """
     flaws: list[Flaw] = []
     documents: list[Document] = []
-    sources: dict[str, Source] = {}
+    sources: dict[str, list[Source]] = defaultdict(list)
     ignored = []
     for name, content in files:
         try:
@@ -116,14 +116,25 @@ def check_files(files: Iterable[tuple[str, bytes]]) -> Checked:
         elif text(parsed.dataset, "SOPClassUID") in SOP_CLASSES and not isinstance(
             source := header.read(content), Rejected
         ):
-            sources[source.ref.sop_instance_uid] = source
+            sources[source.ref.sop_instance_uid].append(source)
         else:
             ignored.append(name)
     for answer in _answers(documents):
-        found = sources.get(verify_recover.source_of(answer)[1])
-        _check_set(answer, verify_recover.recover(answer, found), found, flaws)
+        flaws += _flaws_of(answer, sources.get(verify_recover.source_of(answer)[1], []))
         _check_strangers(answer, documents, flaws)
-    return Checked(flaws=tuple(flaws), results=len(documents), sources=len(sources), ignored=tuple(ignored))
+    number = sum(len(versions) for versions in sources.values())
+    return Checked(flaws=tuple(flaws), results=len(documents), sources=number, ignored=tuple(ignored))
+
+
+def _flaws_of(answer: list[Document], versions: Sequence[Source]) -> list[Flaw]:
+    """Check one answer with its source: of several versions under one UID the one that it fits best."""
+    found = []
+    candidates: Sequence[Source | None] = versions or [None]
+    for source in candidates:
+        flaws: list[Flaw] = []
+        _check_set(answer, verify_recover.recover(answer, source), source, flaws)
+        found.append(flaws)
+    return min(found, key=len)
 
 
 def _answers(documents: list[Document]) -> list[list[Document]]:
