@@ -19,8 +19,6 @@ from cxr_node.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import sqlalchemy as sa
-
     from cxr_node.node.again import Rejudged, Resent
     from cxr_node.node.audit_messages import Act
     from cxr_node.node.erasure import Doomed, Left
@@ -69,9 +67,9 @@ def rejudge(
     settings = configuration.load(config)
     if (key is None) == (rejected is None):
         raise DataError("name an image or a study, or write --rejected and a reason")
-    which = [] if rejected is None else [again.rejected_for(_reason(rejected))]
+    reason = None if rejected is None else _reason(rejected)
     ledger = loading.ledger(settings)
-    found = _found(ledger, key, since, *which)
+    found = _found(ledger, key, since, reason)
     done = again.rejudge(ledger, found)
     wakeup.ring(settings.spool.path, wakeup.Role.WORK)
     _tell_queued(done)
@@ -159,12 +157,13 @@ def _reason(text: str) -> Reason:
         raise DataError(f"--rejected {text}: no such reason; there are: {', '.join(Reason)}") from error
 
 
-def _found(ledger: Ledger, key: str | None, since: str | None, *which: sa.ColumnElement[bool]) -> list[int]:
+def _found(ledger: Ledger, key: str | None, since: str | None, rejected: Reason | None = None) -> list[int]:
     """Rows that an operator means; a sentence where there are none."""
     from cxr_node.dicom import header
     from cxr_node.node import again, lookup
 
     named = [] if key is None else [lookup.matching(key, {header.accession_key(key)})]
+    which = [] if rejected is None else [again.rejected_for(rejected)]
     after = None if since is None else moments.since(since, ledger.now())
     found = again.find(ledger, *named, *which, since=after)
     if found:

@@ -6,7 +6,7 @@ A row is the state, a settled claim is the transition, the events table is the m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -191,9 +191,7 @@ class Ledger:
             known = results.outdate(connection, job.claim.row_id, now)
             for artifact in stored:
                 wanted_by = [name for name, kinds in destinations.items() if artifact.kind in kinds]
-                artifact_id = results.link(connection, job.claim.row_id, artifact, known)
-                if artifact_id is not None:
-                    _make_due(connection, artifact_id, wanted_by, job.priority, now)
+                _attach(connection, job, artifact, wanted_by, known, now)
             conclude(connection, [job.claim.row_id], now)
         return True
 
@@ -276,13 +274,19 @@ def _before(moves: Mapping[Any, frozenset[Any]], to: StrEnum) -> list[StrEnum]:
     return [state for state, allowed in moves.items() if to in allowed]
 
 
-def _make_due(
-    connection: sa.Connection, artifact_id: int, wanted_by: Sequence[str], priority: Priority, now: datetime
+def _attach(
+    connection: sa.Connection,
+    job: Job,
+    stored: StoredArtifact,
+    wanted_by: Sequence[str],
+    known: Collection[int],
+    now: datetime,
 ) -> None:
-    """Make a new result due at the destinations that want it."""
+    """Link a result to its instance, which had those `known` ones; where it is new, make it due at the destinations."""
+    artifact_id = results.link(connection, job.claim.row_id, stored, known)
     due = {"artifact_id": artifact_id, "state": DeliveryState.READY, "not_before": now, "first_due_at": now}
-    rows = [due | {"destination": name, "priority": priority} for name in wanted_by]
-    if rows:
+    rows = [due | {"destination": name, "priority": job.priority} for name in wanted_by]
+    if artifact_id is not None and rows:
         connection.execute(sa.insert(deliveries), rows)
 
 
