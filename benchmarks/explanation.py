@@ -30,7 +30,7 @@ from benchmarks.plain_node import PROFILE, shown
 from cxr_node import classify, drawn, pipeline, shipped
 from cxr_node.config import Admission
 from cxr_node.dicom import header
-from cxr_node.domain import Examination, Radiograph, Rejected
+from cxr_node.domain import NO_PRECEDENT, Examination, Radiograph, Rejected
 from cxr_node.drawn import Plate
 from cxr_node.errors import InstanceError
 from cxr_node.model import exported, profile
@@ -194,11 +194,7 @@ def radiographs(told: argparse.Namespace, ours: ProfilePredictor) -> Iterator[Ra
 def decoded(content: bytes, ours: ProfilePredictor) -> Radiograph:
     """As the node decodes it."""
     source = header.read(content)
-    found = (
-        source
-        if isinstance(source, Rejected)
-        else pipeline.admit(source, ours.profile, Admission(), pipeline.NO_PRECEDENT)
-    )
+    found = source if isinstance(source, Rejected) else pipeline.admit(source, ours.profile, Admission(), NO_PRECEDENT)
     if isinstance(found, Rejected):
         raise ValueError(found.sentence)
     return found

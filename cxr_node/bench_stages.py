@@ -18,7 +18,7 @@ from cxr_node import bench_figures, machine, pipeline
 from cxr_node.bench_figures import Batch, Pipeline
 from cxr_node.config import Config
 from cxr_node.dicom import header
-from cxr_node.domain import Origin, Radiograph, Rejected
+from cxr_node.domain import NO_PRECEDENT, Origin, Radiograph, Rejected
 from cxr_node.errors import DataError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _stages_ms(content: bytes, predictor: ProfilePredictor, config: Config) -> t
     clock = [time.perf_counter()]
     source = _admitted(header.read(content))
     clock.append(time.perf_counter())
-    radiograph = _admitted(pipeline.admit(source, predictor.profile, config.admission, pipeline.NO_PRECEDENT))
+    radiograph = _admitted(pipeline.admit(source, predictor.profile, config.admission, NO_PRECEDENT))
     clock.append(time.perf_counter())
     examination = predictor.examine(radiograph)
     clock.append(time.perf_counter())
@@ -115,4 +115,4 @@ def _calls(size: int) -> int:
 
 def _radiograph(file: Path, predictor: ProfilePredictor, config: Config) -> Radiograph:
     source = _admitted(header.read(file.read_bytes()))
-    return _admitted(pipeline.admit(source, predictor.profile, config.admission, pipeline.NO_PRECEDENT))
+    return _admitted(pipeline.admit(source, predictor.profile, config.admission, NO_PRECEDENT))

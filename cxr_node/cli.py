@@ -12,12 +12,32 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from cxr_node import allocator, cli_bench, cli_import, cli_ledger, cli_rebuild, cli_results, cli_training, loading, show
+from cxr_node import (
+    allocator,
+    cli_bench,
+    cli_import,
+    cli_ledger,
+    cli_operate,
+    cli_rebuild,
+    cli_results,
+    cli_training,
+    loading,
+    show,
+)
 from cxr_node import config as configuration
 from cxr_node.command import DEFAULT_CONFIG, EX_CONFIG, AsJson, ConfigFile, Urgency, app, command, err, out, say_json
 from cxr_node.config import Address
 
-__all__ = ["app", "cli_bench", "cli_import", "cli_ledger", "cli_rebuild", "cli_results", "cli_training"]
+__all__ = [
+    "app",
+    "cli_bench",
+    "cli_import",
+    "cli_ledger",
+    "cli_operate",
+    "cli_rebuild",
+    "cli_results",
+    "cli_training",
+]
 
 
 def _begin() -> None:
@@ -94,8 +114,12 @@ def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
 
     _begin()
     load = functools.partial(loading.classifier, settings)
+    traits: room.Traits[pipeline.Classifier] = room.Traits(
+        batch=lambda classifier: classifier.batch,
+        rules_sha256=lambda classifier: pipeline.rules_sha256(classifier, settings),
+    )
     with presence.Presence(settings.spool.path, "work") as notifier, audit.recording(settings, "work"):
-        room.run(settings, load, pipeline.process, stop, notifier, batch=lambda classifier: classifier.batch)
+        room.run(settings, load, pipeline.process, stop, notifier, traits=traits)
 
 
 @command()

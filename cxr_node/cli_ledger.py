@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from cxr_node import config as configuration
-from cxr_node import show, spans
+from cxr_node import loading, show, spans
 from cxr_node.command import DEFAULT_CONFIG, AsJson, ConfigFile, command, err, out, say_json
 from cxr_node.config import Config
-from cxr_node.errors import ConfigError, DataError, ResourceError
+from cxr_node.errors import DataError, ResourceError
 
 if TYPE_CHECKING:
     from cxr_node.node.ledger import Ledger
@@ -50,11 +50,7 @@ def opened(config: Config) -> Iterator[Ledger]:
     ------
     ConfigError : it has not.
     """
-    from cxr_node.node.ledger import FILE_NAME, Ledger
-
-    if not (config.spool.path / FILE_NAME).exists():
-        raise ConfigError(f"{config.spool.path}: there is no ledger yet; has the node run with this configuration?")
-    ledger = Ledger.open(config.spool.path)
+    ledger = loading.ledger(config)
     try:
         yield ledger
     finally:

@@ -113,6 +113,8 @@ class Spool(Section):
     """Below this a C-STORE is answered 0xA700 before a byte is taken."""
     retention_days: float = Field(default=30.0, ge=0)
     """Objects and results of settled instances are deleted after this; their ledger rows stay."""
+    rejected_days: float = Field(default=1.0, ge=0)
+    """Objects that were rejected are deleted after this already; not those that an operator may still admit."""
     history_days: float | None = Field(default=None, ge=0)
     """Ledger rows of settled instances go after this, for a ledger that stops to grow; None: they stay for ever."""
 

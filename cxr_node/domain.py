@@ -135,11 +135,26 @@ class InstanceRef:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ResultRef:
+    """What names one result object that was made before."""
+
+    kind: ResultKind
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Precedent:
     """What the ledger already knows of the study and the series that an instance claims to belong to."""
 
     patient_key_of_study: str | None = None
     study_instance_uid_of_series: str | None = None
+    earlier_results: tuple[tuple[ResultRef, ...], ...] = ()
+    """Results of each version of the same SOP Instance that came before in the same study, the first received first."""
+
+
+NO_PRECEDENT = Precedent()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -297,6 +312,7 @@ class Artifact:
     kind: ResultKind
     sop_class_uid: str
     sop_instance_uid: str
+    series_instance_uid: str
     content: bytes
     """DICOM Part 10 file, Explicit VR Little Endian."""
     alternatives: tuple[Artifact, ...] = field(default=(), repr=False)

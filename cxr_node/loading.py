@@ -11,6 +11,7 @@ from cxr_node.errors import ConfigError, ModelError
 if TYPE_CHECKING:
     from cxr_node.model.predictor import ProfilePredictor
     from cxr_node.model.profile import Profile
+    from cxr_node.node.ledger import Ledger
     from cxr_node.pipeline import Classifier
 
 
@@ -28,6 +29,20 @@ def profiles(config: Config) -> list[Profile]:
         return [profile.load(shipped.profile_folder(name)) for name in names]
     except ModelError as error:
         raise ConfigError(str(error)) from error
+
+
+def ledger(config: Config) -> Ledger:
+    """Open the ledger of a node that has run.
+
+    Raises
+    ------
+    ConfigError : there is none yet.
+    """
+    from cxr_node.node.ledger import FILE_NAME, Ledger
+
+    if not (config.spool.path / FILE_NAME).exists():
+        raise ConfigError(f"{config.spool.path}: there is no ledger yet; has the node run with this configuration?")
+    return Ledger.open(config.spool.path)
 
 
 def predictor(profile: Profile, config: Config) -> ProfilePredictor:

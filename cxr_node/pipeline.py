@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Protocol
 
+from cxr_node import __version__
 from cxr_node.config import Admission, Config
 from cxr_node.dicom import (
     admission,
@@ -28,6 +30,7 @@ from cxr_node.dicom import (
     verify,
 )
 from cxr_node.domain import (
+    NO_PRECEDENT,
     Artifact,
     Examination,
     Finding,
@@ -45,7 +48,6 @@ from cxr_node.errors import UndecodableError
 from cxr_node.model.decision import decide
 from cxr_node.model.profile import Profile
 
-NO_PRECEDENT = Precedent()
 BUILDERS: Mapping[ResultKind, Callable[[result.Context], Artifact | None]] = {
     ResultKind.REPORT: report.build,
     ResultKind.MEASUREMENTS: measurements.build,
@@ -140,7 +142,14 @@ def process(
     judged = judge(content, classifier, config, precedent)
     if isinstance(judged, Rejected):
         return judged
-    return Reported(finding=judged.finding, artifacts=explain(judged, origin, config))
+    return Reported(finding=judged.finding, artifacts=explain(judged, origin, config, precedent))
+
+
+def rules_sha256(classifier: Classifier, config: Config) -> str:
+    """Digest of everything but the image that a refusal depends on: rules, and who could answer for which ages."""
+    predictors = classifier.predictors if isinstance(classifier, Panel) else (classifier,)
+    profiles = [(each.profile.weights_sha256, repr(each.profile.population)) for each in predictors]
+    return sha256(repr((__version__, config.admission.model_dump_json(), profiles)).encode()).hexdigest()
 
 
 def judge(
@@ -191,7 +200,9 @@ def conclude(examination: Examination, profile: Profile, config: Config) -> Find
     )
 
 
-def explain(judged: Judged, origin: Origin, config: Config) -> tuple[Artifact, ...]:
+def explain(
+    judged: Judged, origin: Origin, config: Config, precedent: Precedent = NO_PRECEDENT
+) -> tuple[Artifact, ...]:
     """Make the result objects that somebody wants; they name each other by UIDs that need no order of making.
 
     Raises
@@ -205,6 +216,7 @@ def explain(judged: Judged, origin: Origin, config: Config) -> tuple[Artifact, .
         origin=origin,
         settings=config.results,
         kinds=config.kinds,
+        precedent=precedent,
     )
     made = (build(context) for kind, build in BUILDERS.items() if kind in config.kinds)
     artifacts = tuple(artifact for artifact in made if artifact is not None)

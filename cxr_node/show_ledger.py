@@ -21,6 +21,7 @@ from cxr_node.node.ledger import OPEN
 from cxr_node.node.listing import By, Count
 from cxr_node.node.presence import RoleState
 from cxr_node.node.status import DestinationStatus, Status
+from cxr_node.node.versions import Version
 from cxr_node.node.waiting import clock
 
 WIDE = 180
@@ -110,7 +111,7 @@ def story(told: Story) -> Group:
     """One instance from the wire to the archive."""
     row = told.instance
     head = Table(show_header=False, box=None)
-    for name, value in _head(row).items():
+    for name, value in (_head(row) | _versions(told)).items():
         head.add_row(name, Text(value, overflow="fold"))
     sent = _table("object", "to", "state", "tries", "last answer, and why it waits", box=False)
     held = _table("accepted object", "by", "at (UTC)", "committed (UTC)", "seen again (UTC)", box=False)
@@ -126,7 +127,7 @@ def story(told: Story) -> Group:
     return Group(head, *(table for table in (sent, held) if table.row_count), events)
 
 
-def _head(row: InstanceRow) -> Mapping[str, str]:
+def _head(row: InstanceRow) -> dict[str, str]:
     facts = {
         "number": f"#{row.id}",
         "SOP Instance UID": row.sop_instance_uid,
@@ -141,6 +142,19 @@ def _head(row: InstanceRow) -> Mapping[str, str]:
         "reason": " - ".join(word for word in (row.reason, row.doubt, row.sentence) if word) or "-",
     }
     return {name: value for name, value in facts.items() if value is not None}
+
+
+def _versions(told: Story) -> dict[str, str]:
+    """Other versions of the same instance, and what becomes of their results."""
+
+    def words(version: Version) -> str:
+        where = "" if version.same_study else " of another study"
+        whose = " under another Patient ID" if version.same_patient is False else ""
+        rest = "; its results stay in the archive until they are removed there" if where or whose else ""
+        return f"image #{version.instance_id}{where}{whose}, {len(version.sop_instance_uids)} result objects{rest}"
+
+    named = {"replaces": told.replaces, "replaced by": told.replaced_by}
+    return {name: "\n".join(map(words, versions)) for name, versions in named.items() if versions}
 
 
 def kind(one: DeliveryRow) -> str:

@@ -90,7 +90,6 @@ _SENTENCES = {
     Reason.MULTI_FRAME: "The object has several frames; only single radiographs are analysed.",
     Reason.COLOR: "The image is in color; only gray images are analysed.",
     Reason.IDENTITY_EMPTY: "The Patient ID is empty; the node never guesses whose image it is.",
-    Reason.IDENTITY_CONFLICT: "Patient or study differ from those of earlier images of the same study or series.",
     Reason.NOT_CHEST: "The body part is not the chest.",
     Reason.NOT_FRONTAL: "The view is not frontal (PA or AP).",
     Reason.TOO_SMALL: "The image has too few rows or columns.",
@@ -115,7 +114,10 @@ def check_header(
     """
     for reason, broken, seen in _header_rules(source, rules, precedent):
         if broken:
-            return Rejected(reason=reason, sentence=_naming(_SENTENCES[reason], seen))
+            sentence = _SENTENCES[reason]
+            if reason is Reason.IDENTITY_CONFLICT:
+                sentence = _conflict(source, precedent)
+            return Rejected(reason=reason, sentence=_naming(sentence, seen))
     ages = evidence(source.text)
     if rules.age_policy is AgePolicy.ENFORCE and any(_is_outside(found, population_age_years) for found in ages):
         sentence = f"The patient's age is outside the classifier's population ({_range(population_age_years)})."
@@ -282,8 +284,25 @@ def _is_color(source: Source) -> bool:
 
 def _contradicts(source: Source, precedent: Precedent) -> bool:
     """Tell whether study or series were seen with another patient or study; an empty key was nobody's."""
-    patient, study = precedent.patient_key_of_study, precedent.study_instance_uid_of_series
-    return bool(patient and patient != source.ref.patient_key) or bool(study and study != source.ref.study_instance_uid)
+    study = precedent.study_instance_uid_of_series
+    return _is_of_another_patient(source, precedent) or bool(study and study != source.ref.study_instance_uid)
+
+
+def _is_of_another_patient(source: Source, precedent: Precedent) -> bool:
+    patient = precedent.patient_key_of_study
+    return bool(patient and patient != source.ref.patient_key)
+
+
+def _conflict(source: Source, precedent: Precedent) -> str:
+    """Say what contradicts, the operator's way out, and what that leaves behind."""
+    if _is_of_another_patient(source, precedent):
+        what, whose = "The Patient ID differs from that of earlier images of the same study", "Patient ID"
+    else:
+        what, whose = "The study differs from that of earlier images of the same series", "study"
+    return (
+        f"{what}. If it was corrected, `cxr-node admit KEY` accepts it from now on, and the image is judged; "
+        f"results of the earlier {whose} remain in the archive and have to be removed there."
+    )
 
 
 def _is_outside(age: Evidence, population_age_years: tuple[float, float]) -> bool:

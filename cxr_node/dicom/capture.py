@@ -17,9 +17,6 @@ from cxr_node.dicom.content import coded, reference
 from cxr_node.dicom.result import Context, finish, start
 from cxr_node.domain import Artifact, ResultKind
 
-_LOSSY = frozenset(f"1.2.840.10008.1.2.4.{tail}" for tail in ("50", "51", "81", "91", "93", "203"))
-"""Transfer syntaxes that may lose something; what they lost, the picture has lost too."""
-
 
 def build(context: Context) -> Artifact:
     """Make the picture of one radiograph."""
@@ -73,6 +70,5 @@ def fill(dataset: Dataset, *frames: Image.Image) -> None:
 
 
 def lossy(context: Context) -> str:
-    """Lossy Image Compression: "01" once lossy, whatever came after (PS3.3 C.7.6.1.1.5)."""
-    told = carry.raw_text(context.source.dataset, "LossyImageCompression") == b"01"
-    return "01" if told or context.source.ref.transfer_syntax_uid in _LOSSY else "00"
+    """Lossy Image Compression of the source."""
+    return carry.lossy(context.source.dataset, context.source.ref.transfer_syntax_uid)

@@ -91,6 +91,8 @@ _EQUIPMENT: Attributes = dict.fromkeys(
 )
 _STRICT_VRS = frozenset({"AS", "CS", "DA", "TM", "UI"})
 _OFFSET = re.compile(r"[+-](0\d|1[0-4])[0-5]\d")
+_LOSSY = frozenset(f"1.2.840.10008.1.2.4.{tail}" for tail in ("50", "51", "81", "91", "93", "203"))
+"""Transfer syntaxes that may lose something; what they lost, a picture made of it has lost too."""
 
 
 def patient_and_study(source: Dataset) -> Dataset:
@@ -126,6 +128,12 @@ def procedure_code(source: Dataset) -> Dataset | None:
 def patient_orientation(source: Dataset) -> Dataset:
     """Patient Orientation (type 2C in PS3.3 C.7.6.1), empty where unknown."""
     return _with_empty(_carry(source, {"PatientOrientation": None}), ("PatientOrientation",))
+
+
+def lossy(source: Dataset, transfer_syntax_uid: str) -> str:
+    """Lossy Image Compression: "01" once lossy, whatever came after (PS3.3 C.7.6.1.1.5)."""
+    told = raw_text(source, "LossyImageCompression") == b"01"
+    return "01" if told or transfer_syntax_uid in _LOSSY else "00"
 
 
 def raw_text(source: Dataset, keyword: str) -> bytes:

@@ -33,6 +33,11 @@ def to_part10(dataset: Dataset) -> bytes:
     return to_part10_each(dataset, [(dataset.SOPClassUID, dataset.SOPInstanceUID)])[0]
 
 
+def to_bytes(dataset: Dataset) -> bytes:
+    """Encode a data set alone, for a digest of it: as it would stand in a file."""
+    return b"".join(_parts(_ordered(dataset), dataset.get("SpecificCharacterSet", "")))
+
+
 def to_part10_each(dataset: Dataset, names: Sequence[tuple[str, str]]) -> list[bytes]:
     """Encode once, and give the result several names: as `to_part10` under each SOP Class and SOP Instance UID."""
     charset = dataset.get("SpecificCharacterSet", "")

@@ -10,11 +10,13 @@ import io
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
 from pydicom import Dataset
+from pydicom.charset import python_encoding
 from pydicom.multival import MultiValue
 
 from cxr_node.dicom import age, projection, repertoires, structure
@@ -186,6 +188,15 @@ def _reference(text: Text) -> InstanceRef:
         if named and named != is_:
             raise ContradictionError("its file meta information contradicts its data set")
     return ref
+
+
+def patient_keys(study_instance_uid: str, patient_id: str) -> frozenset[str]:
+    """Keys that a Patient ID may have in a study, as `InstanceRef.patient_key` holds one: by character set."""
+    written = {patient_id.strip(" \0").encode("utf-8")}
+    for encoding in {*python_encoding.values(), "iso2022_jp"}:
+        with suppress(UnicodeError, LookupError):
+            written.add(patient_id.strip(" \0").encode(encoding))
+    return frozenset(sha256(study_instance_uid.encode("ascii") + b"\0" + each).hexdigest() for each in written)
 
 
 def _patient_key(text: Text) -> str:

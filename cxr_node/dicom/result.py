@@ -13,7 +13,8 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 
 from pydicom import Dataset
@@ -33,13 +34,25 @@ from pydicom.uid import (
 
 from cxr_node import __version__
 from cxr_node.config import STANDARD_KINDS, NormalHeatmap, Results
-from cxr_node.dicom import carry
+from cxr_node.dicom import carry, predecessors
 from cxr_node.dicom.content import coded, reference
 from cxr_node.dicom.encode import to_part10_each
 from cxr_node.dicom.header import Source
+from cxr_node.dicom.identity import header_sha256
 from cxr_node.dicom.origin import IMPLEMENTATION_CLASS_UID
 from cxr_node.dicom.wording import plain, series_description
-from cxr_node.domain import Artifact, Finding, Origin, Point, Radiograph, ResultKind, Verdict
+from cxr_node.domain import (
+    NO_PRECEDENT,
+    Artifact,
+    Finding,
+    Origin,
+    Point,
+    Precedent,
+    Radiograph,
+    ResultKind,
+    ResultRef,
+    Verdict,
+)
 
 PRODUCT = f"cxr_node {__version__}"
 _NAMESPACE = uuid.UUID("6f1b8d8e-92f4-5d3a-9a43-3c1f0b7e5a21")
@@ -90,6 +103,13 @@ class Context:
     settings: Results
     kinds: frozenset[ResultKind] = frozenset(STANDARD_KINDS)
     """What is made of it; an object refers to no sibling that is not."""
+    precedent: Precedent = NO_PRECEDENT
+    """What came before in the study; the results of an earlier version of this instance are those that are replaced."""
+    header_sha256: str = field(init=False, repr=False)
+    """Digest of what results take from the header."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "header_sha256", header_sha256(self.source, self.radiograph))
 
     @property
     def manufacturer(self) -> str:
@@ -141,7 +161,13 @@ class Context:
 
     def instance_uid(self, kind: ResultKind, sop_class_uid: str | None = None) -> str:
         """SOP Instance UID: the same for the same input, weights, configuration, program and SOP Class."""
-        return _uid("instance", *self._answer(), kind, sop_class_uid or SHAPES[kind].sop_class_uid)
+        sop_class_uid = sop_class_uid or SHAPES[kind].sop_class_uid
+        replaced = [each.sop_instance_uid for each in self.replaced(kind, sop_class_uid)]
+        return _uid("instance", *self._answer(), kind, sop_class_uid, *(f"replaces {uid}" for uid in replaced))
+
+    def replaced(self, kind: ResultKind, sop_class_uid: str) -> tuple[ResultRef, ...]:
+        """Earlier documents that one of this kind and class names as replaced; none for what is no document."""
+        return predecessors.of(self.precedent, kind, sop_class_uid, self.series_uid)
 
     def series_uid(self, kind: ResultKind) -> str:
         """Series Instance UID: one instance a series, for OHIF shows only the first SR of a series."""
@@ -165,6 +191,7 @@ class Context:
             self.settings.installation_id,
             self.source.ref.sop_instance_uid,
             self.radiograph.pixel_sha256,
+            self.header_sha256,
             identity.weights_sha256,
             identity.config_sha256,
             hashlib.sha256(repr(identity).encode()).hexdigest(),
@@ -226,11 +253,30 @@ def finish(context: Context, kind: ResultKind, dataset: Dataset) -> Artifact:
     """Encode a complete data set, and name it for each SOP Class of its kind; a destination gets one of them."""
     shape = SHAPES[kind]
     names = [(uid, context.instance_uid(kind, uid)) for uid in (shape.sop_class_uid, *shape.alternatives)]
+    files = _encoded(context, kind, dataset, names)
     first, *below = (
-        Artifact(kind=kind, sop_class_uid=sop_class_uid, sop_instance_uid=sop_instance_uid, content=content)
-        for (sop_class_uid, sop_instance_uid), content in zip(names, to_part10_each(dataset, names), strict=True)
+        Artifact(
+            kind=kind,
+            sop_class_uid=sop_class_uid,
+            sop_instance_uid=sop_instance_uid,
+            series_instance_uid=context.series_uid(kind),
+            content=content,
+        )
+        for (sop_class_uid, sop_instance_uid), content in zip(names, files, strict=True)
     )
     return replace(first, alternatives=tuple(below))
+
+
+def _encoded(context: Context, kind: ResultKind, dataset: Dataset, names: Sequence[tuple[str, str]]) -> list[bytes]:
+    """Encode for each SOP Class: once for all of them, unless each names an earlier document of its own class."""
+    replaced = [context.replaced(kind, sop_class_uid) for sop_class_uid, _ in names]
+    if not any(replaced):
+        return to_part10_each(dataset, names)
+    files = []
+    for name, documents in zip(names, replaced, strict=True):
+        dataset.PredecessorDocumentsSequence = predecessors.items(context.source.ref.study_instance_uid, documents)
+        files += to_part10_each(dataset, [name])
+    return files
 
 
 def _equipment(context: Context) -> list[Dataset]:

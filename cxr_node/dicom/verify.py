@@ -16,7 +16,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from cxr_node.dicom import header, verify_facts, verify_header, verify_reading, verify_recover, verify_rows
+from cxr_node.dicom import (
+    header,
+    verify_facts,
+    verify_header,
+    verify_predecessors,
+    verify_reading,
+    verify_recover,
+    verify_rows,
+)
 from cxr_node.dicom.admission import SOP_CLASSES
 from cxr_node.dicom.header import Source
 from cxr_node.dicom.result import SHAPES, Context
@@ -67,6 +75,7 @@ def check_made(artifacts: Sequence[Artifact], context: Context) -> list[Flaw]:
         try:
             document = _document(str(artifact.kind), _known(artifact.kind), read(artifact.content))
             _check_alternatives(artifact, report)
+            verify_predecessors.check_made(artifact, document.dataset, context, report)
         except InstanceError:
             report(Rule.UNREADABLE, "")
             readable = False
@@ -91,7 +100,7 @@ def check_files(files: Iterable[tuple[str, bytes]]) -> Checked:
     """
     flaws: list[Flaw] = []
     documents: list[Document] = []
-    sources: dict[str, Source] = {}
+    sources: dict[str, list[Source]] = defaultdict(list)
     ignored = []
     for name, content in files:
         try:
@@ -107,23 +116,48 @@ def check_files(files: Iterable[tuple[str, bytes]]) -> Checked:
         elif text(parsed.dataset, "SOPClassUID") in SOP_CLASSES and not isinstance(
             source := header.read(content), Rejected
         ):
-            sources[source.ref.sop_instance_uid] = source
+            sources[source.ref.sop_instance_uid].append(source)
         else:
             ignored.append(name)
     for answer in _answers(documents):
-        found = sources.get(verify_recover.source_of(answer)[1])
-        _check_set(answer, verify_recover.recover(answer, found), found, flaws)
+        flaws += _flaws_of(answer, sources.get(verify_recover.source_of(answer)[1], []))
         _check_strangers(answer, documents, flaws)
-    return Checked(flaws=tuple(flaws), results=len(documents), sources=len(sources), ignored=tuple(ignored))
+    number = sum(len(versions) for versions in sources.values())
+    return Checked(flaws=tuple(flaws), results=len(documents), sources=number, ignored=tuple(ignored))
+
+
+def _flaws_of(answer: list[Document], versions: Sequence[Source]) -> list[Flaw]:
+    """Check one answer with its source: of several versions under one UID the one that it fits best."""
+    found = []
+    candidates: Sequence[Source | None] = versions or [None]
+    for source in candidates:
+        flaws: list[Flaw] = []
+        _check_set(answer, verify_recover.recover(answer, source), source, flaws)
+        found.append(flaws)
+    return min(found, key=len)
 
 
 def _answers(documents: list[Document]) -> list[list[Document]]:
-    """Documents of one image by one algorithm; another model's answer to the same image is another answer."""
+    """Documents of one image by one algorithm; another model's answer to the same image is another answer.
+
+    So is the answer to the same image with a corrected header: where a class occurs twice, the time of receipt, which
+    all results of one answer state, tells them apart.
+    """
     grouped: dict[tuple[str, str], list[Document]] = defaultdict(list)
     for document in documents:
         device = text(verify_facts.equipment(document.dataset), "DeviceUID")
         grouped[verify_recover.source_of([document])[1], device].append(document)
-    return list(grouped.values())
+    return [answer for group in grouped.values() for answer in _versions(group)]
+
+
+def _versions(group: list[Document]) -> list[list[Document]]:
+    classes = [text(document.dataset, "SOPClassUID") for document in group]
+    if len(set(classes)) == len(classes):
+        return [group]
+    received: dict[str, list[Document]] = defaultdict(list)
+    for document in group:
+        received[text(verify_facts.equipment(document.dataset), "ContributionDateTime")].append(document)
+    return list(received.values())
 
 
 def _check_strangers(answer: list[Document], documents: list[Document], flaws: list[Flaw]) -> None:
@@ -139,6 +173,7 @@ def _check_set(documents: list[Document], facts: Facts | None, source: Source | 
     for document in documents:
         report = _reporter(document.name, flaws)
         verify_header.check_identity(document, source, report, is_fresh=facts is not None and facts.is_exact)
+        verify_predecessors.check(document.dataset, report)
         if document is not documents[0]:
             verify_header.check_agreement(document.dataset, documents[0].dataset, report)
     _check_uids(documents, source, flaws)
@@ -232,14 +267,15 @@ def _check_alternatives(artifact: Artifact, report: Report) -> None:
     """The same data set under other classes and UIDs; nothing else may differ."""
     if not artifact.alternatives:
         return
-    own = ("SOPClassUID", "SOPInstanceUID")
+    own = ["SOPClassUID", "SOPInstanceUID"]
     _, first = read_top(artifact.content)
+    ignored = [*own, *(["PredecessorDocumentsSequence"] if "PredecessorDocumentsSequence" in first else [])]
     for other in artifact.alternatives:
         meta, found = read_top(other.content)
         named = [found.get(keyword) for keyword in own]
         stated = [meta.get(f"MediaStorage{keyword}") for keyword in own]
         right = named == stated == [other.sop_class_uid, other.sop_instance_uid]
-        same = first | dict.fromkeys(own) == found | dict.fromkeys(own)
+        same = first | dict.fromkeys(ignored) == found | dict.fromkeys(ignored)
         if not right or not same or _OF_CLASS.get(other.sop_class_uid, artifact.kind) is not artifact.kind:
             report(Rule.ALTERNATIVE, other.sop_class_uid)
 

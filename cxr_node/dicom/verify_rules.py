@@ -29,6 +29,7 @@ class Rule(StrEnum):
     REQUEST = "request"
     SOURCE = "source"
     EVIDENCE = "evidence"
+    PREDECESSOR = "predecessor"
     PIXELS = "pixels"
     # The content tree
     TITLE = "title"
@@ -78,6 +79,7 @@ SENTENCES = {
     Rule.REQUEST: "The references to the order differ from the source or between results.",
     Rule.SOURCE: "A reference to the source names another image.",
     Rule.EVIDENCE: "Evidence must list the source, the picture and every image referred to (PS3.3 C.17.2.1).",
+    Rule.PREDECESSOR: "A document that is replaced must be of the same study and SOP class (PS3.3 C.17.2).",
     Rule.PIXELS: "Image attributes and pixel data are not those of an uncompressed color picture (PS3.3 C.7.6.3).",
     Rule.TITLE: "The document's title is not that of its template.",
     Rule.TEMPLATE: "Content Template Sequence is missing or names another template (PS3.3 C.17.3).",

@@ -40,6 +40,8 @@ class Arrival:
     size_bytes: int
     priority: Priority = Priority.MEDIUM
     """What the sender asked for; in the spool it is not written, so what is found there is MEDIUM."""
+    admitted_at: datetime | None = None
+    """When an operator accepted its patient and study, where a note in the spool says so."""
 
 
 @dataclass(slots=True, eq=False)
@@ -112,6 +114,7 @@ def arrive(connection: sa.Connection, arrivals: Sequence[Arrival], now: datetime
 def _row(arrival: Arrival, now: datetime) -> dict[str, Any]:
     row = {name: getattr(noun, name) for noun in (arrival.ref, arrival.origin) for name in noun.__slots__}
     row |= {"content_sha256": arrival.content_sha256, "size_bytes": arrival.size_bytes, "priority": arrival.priority}
+    row["admitted_at"] = arrival.admitted_at
     return row | {"state": InstanceState.RECEIVED, "not_before": now, "updated_at": now}
 
 
@@ -121,6 +124,9 @@ def _repeat(connection: sa.Connection, arrival: Arrival, now: datetime) -> None:
     purged, updated_at = instances.c.purged_at.is_not(None), instances.c.updated_at
     again["updated_at"] = sa.case((purged, sa.literal(now, Instant)), else_=updated_at)
     more_urgent = instances.c.priority > arrival.priority  # sent once more, for it is wanted at once
+    rejected = instances.c.state == InstanceState.REJECTED  # the rules may be others today: a worker compares them
+    again["state"] = sa.case((rejected, InstanceState.RECEIVED), else_=instances.c.state)
+    again["attempts"] = sa.case((rejected, 0), else_=instances.c.attempts)
     again["priority"] = sa.case((more_urgent, int(arrival.priority)), else_=instances.c.priority)
     connection.execute(sa.update(instances).where(*_same(arrival)).values(again))
 

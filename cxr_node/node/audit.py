@@ -6,18 +6,21 @@ Wires the audit's parts to the configuration. Where the trail lies on disk: `aud
 
 from __future__ import annotations
 
+import getpass
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 from cxr_node.config import Config
-from cxr_node.node.audit_messages import Outcome, Participant, Reporter
+from cxr_node.node.audit_messages import Act, Outcome, Participant, Reporter, operator_act
 from cxr_node.node.audit_trail import Segments, Shelf
 from cxr_node.node.auditor import SILENT, Audit, Auditor
 from cxr_node.node.refusals import ALERTS, Refusal, told_as
 from cxr_node.node.spool import Spool
+from cxr_node.node.syslog import Sender, Severity
 
 _MIB = 1024 * 1024
 
@@ -56,20 +59,56 @@ def recording(config: Config, role: str) -> Iterator[Audit]:
     if not config.audit.enabled:
         yield SILENT
         return
-    reporter = Reporter(
-        source_id=config.audit.source_id or config.results.installation_id,
-        role=role,
-        pid=os.getpid(),
-        host=socket.gethostname(),
-        ae_title=config.listen.ae_title,
-    )
-    auditor = Auditor(reporter, Segments(shelf(config), role))
+    auditor = Auditor(_reporter(config, role), Segments(shelf(config), role))
     outcome = Outcome.MAJOR_FAILURE
     try:
         yield auditor
         outcome = Outcome.SUCCESS
     finally:
         auditor.close(outcome)
+
+
+@contextmanager
+def by_operator(config: Config, command: str) -> Iterator[Callable[[Act], None]]:
+    """Record what an operator does by a command, each deed when it is done; the trail is open before the first.
+
+    Raises
+    ------
+    ConfigError, ResourceError : it cannot be written, and nothing may be done that nobody can look up.
+    """
+    if not config.audit.enabled:
+        yield lambda _: None
+        return
+    reporter, segments = _reporter(config, command), Segments(shelf(config), command)
+    sender, person = Sender(host=reporter.host, pid=reporter.pid), _account()
+
+    def tell(act: Act) -> None:
+        at = datetime.now(UTC)
+        segments.append([sender.message(operator_act(reporter, person, act, at), Severity.NOTICE, at)])
+
+    try:
+        segments.append([])
+        yield tell
+    finally:
+        segments.close()
+
+
+def _reporter(config: Config, role: str) -> Reporter:
+    return Reporter(
+        source_id=config.audit.source_id or config.results.installation_id,
+        role=role,
+        pid=os.getpid(),
+        host=socket.gethostname(),
+        ae_title=config.listen.ae_title,
+    )
+
+
+def _account() -> str:
+    """Who asked: of `sudo -u cxr-node` the person behind it."""
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):  # no such account: a container
+        return f"uid {os.getuid()}"
 
 
 @contextmanager

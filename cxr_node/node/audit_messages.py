@@ -99,6 +99,26 @@ class Transfer:
     """What went wrong; without patient data."""
 
 
+class Deed(Enum):
+    """What an operator did with a study: EventActionCode and EventID (A.5.3.6, A.5.3.8)."""
+
+    ERASED = ("D", ("110105", "DCM", "DICOM Study Deleted"))
+    ADMITTED = ("U", ("110103", "DCM", "DICOM Instances Accessed"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Act:
+    """An operator's deed on one study."""
+
+    deed: Deed
+    study_instance_uid: str
+    patient_key: str
+    sop_classes: Mapping[str, int]
+    words: str
+    """What it was, without patient data."""
+    outcome: Outcome = Outcome.SUCCESS
+
+
 def received(ref: InstanceRef, origin: Origin, is_new: bool) -> Transfer:
     """Say what the receipt of one object is to the audit."""
     return Transfer(
@@ -147,6 +167,16 @@ def security_alert(reporter: Reporter, alert: Alert, peer: Participant | None, w
     return _finish(message, reporter)
 
 
+def operator_act(reporter: Reporter, person: str, act: Act, at: datetime) -> bytes:
+    """Somebody erased instances of a study, or accepted whose they are; `person` is the account that asked for it."""
+    action, event = act.deed.value
+    message = _message(event, action, act.outcome, at, act.words)
+    _participant(message, (person, ""), reporter.host, True, None)
+    _ourselves(message, reporter, requests=False, role=_APPLICATION)
+    _about(message, act.study_instance_uid, act.patient_key, act.sop_classes)
+    return _finish(message, reporter)
+
+
 def _transfer(
     message: ElementTree.Element, reporter: Reporter, transfer: Transfer, sop_classes: Mapping[str, int]
 ) -> bytes:
@@ -157,12 +187,19 @@ def _transfer(
     else:
         _other(message, transfer.participant, requests=True, role=_SOURCE)
         _ourselves(message, reporter, requests=False, role=_DESTINATION)
-    study = _object(message, ("2", "3"), transfer.study_instance_uid, _STUDY, "study")
+    _about(message, transfer.study_instance_uid, transfer.patient_key, sop_classes)
+    return _finish(message, reporter)
+
+
+def _about(
+    message: ElementTree.Element, study_instance_uid: str, patient_key: str, sop_classes: Mapping[str, int]
+) -> None:
+    """Name the study, with how many instances of which SOP Class, and the patient by a pseudonym."""
+    study = _object(message, ("2", "3"), study_instance_uid, _STUDY, "study")
     description = ElementTree.SubElement(study, "ParticipantObjectDescription")
     for uid, number in sorted(sop_classes.items()):
         ElementTree.SubElement(description, "SOPClass", {"UID": uid, "NumberOfInstances": str(number)})
-    _object(message, ("1", "1"), transfer.patient_key or UNKNOWN_PATIENT, _PATIENT, "pseudonym")
-    return _finish(message, reporter)
+    _object(message, ("1", "1"), patient_key or UNKNOWN_PATIENT, _PATIENT, "pseudonym")
 
 
 def _message(event: Code, action: str, outcome: Outcome, at: datetime, words: str = "") -> ElementTree.Element:

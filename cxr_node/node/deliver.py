@@ -86,9 +86,7 @@ def _watch(home: Home, pairs: list[tuple[Rounds, threading.Thread]], stop: threa
         if all(now - hand.moved_at < _STUCK_AFTER_S for hand, _ in pairs):
             notifier.progress()
         if _stepped(home):
-            sweep_at = now + retention.pause_s(
-                home.config.spool.retention_days
-            )  # a clock that was just put forward must not delete anything
+            sweep_at = now + _pause_s(home)  # a clock that was just put forward must not delete anything
         if now >= sweep_at:
             sweep_at = now + _pause_s(home)
             _sweep(home)
@@ -103,13 +101,14 @@ def _stepped(home: Home) -> bool:
 
 
 def _pause_s(home: Home) -> float:
-    return retention.pause_s(home.config.spool.retention_days)
+    kept = home.config.spool
+    return retention.pause_s(min(kept.retention_days, kept.rejected_days))
 
 
 def _sweep(home: Home) -> None:
     kept = home.config.spool
     try:
-        if swept := retention.sweep(home.ledger, home.spool, kept.retention_days):
+        if swept := retention.sweep(home.ledger, home.spool, kept.retention_days, kept.rejected_days):
             log.info("retention instances=%d", swept)
         if kept.history_days is not None and (forgotten := retention.forget(home.ledger, kept.history_days)):
             log.info("forgotten instances=%d", forgotten)

@@ -8,17 +8,20 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
 from cxr_node.domain import Precedent
-from cxr_node.node import results
+from cxr_node.node import results, versions
 from cxr_node.node.claims import due_at, pick
 from cxr_node.node.jobs import DeliveryJob, DeliveryState, InstanceState, Job, PromiseState
 from cxr_node.node.ledger import OPEN, SETTLED, Ledger
 from cxr_node.node.lookup import matching
 from cxr_node.node.promises import awaited
 from cxr_node.node.schema import artifacts, commitments, deliveries, events, instance_artifacts, instances, promises
+
+_LOOK_AGAIN_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +107,9 @@ class Story:
     instance: InstanceRow
     deliveries: tuple[DeliveryRow, ...]
     events: tuple[Event, ...]
+    replaces: tuple[versions.Version, ...] = ()
+    """Earlier versions of the instance, of which the results are others."""
+    replaced_by: tuple[versions.Version, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,20 +124,33 @@ class Expired:
 def precedent(ledger: Ledger, job: Job) -> Precedent:
     """What earlier instances of the same study and series say; the first one that names a patient counts.
 
-    Rejected ones count too: whether another worker has judged an instance yet must not change the answer.
+    Rejected ones count too: whether another worker has judged an instance yet must not change the answer. From the
+    row on that an operator admitted, that one says whose the study is, and of which study the series; what came
+    before it is answered as it was, whenever it is judged again. Results of earlier versions of the instance are
+    known: `versions.is_next` waits for them.
     """
-    earlier = instances.c.id < job.claim.row_id
-    study = sa.select(instances.c.patient_key).where(
-        earlier, instances.c.study_instance_uid == job.ref.study_instance_uid, instances.c.patient_key != ""
-    )
+    row_id = job.claim.row_id
+    same_study = instances.c.study_instance_uid == job.ref.study_instance_uid
+    study = sa.select(instances.c.patient_key).where(same_study, instances.c.patient_key != "")
     series = sa.select(instances.c.study_instance_uid).where(
-        earlier, instances.c.series_instance_uid == job.ref.series_instance_uid
+        instances.c.series_instance_uid == job.ref.series_instance_uid
     )
     with ledger.database.reading() as connection:
         return Precedent(
-            patient_key_of_study=connection.scalar(study.order_by(instances.c.id).limit(1)),
-            study_instance_uid_of_series=connection.scalar(series.order_by(instances.c.id).limit(1)),
+            patient_key_of_study=_said(connection, study, row_id),
+            study_instance_uid_of_series=_said(connection, series, row_id),
+            earlier_results=versions.earlier_results(connection, job),
         )
+
+
+def _said(connection: sa.Connection, of: sa.Select[Any], row_id: int) -> str | None:
+    """Value of the last instance up to this one that was admitted, else of the first that came before it."""
+    admitted = of.where(instances.c.admitted_at.is_not(None), instances.c.id <= row_id)
+    last: str | None = connection.scalar(admitted.order_by(instances.c.id.desc()).limit(1))
+    if last is not None:
+        return last
+    first: str | None = connection.scalar(of.where(instances.c.id < row_id).order_by(instances.c.id).limit(1))
+    return first
 
 
 def study_of(ledger: Ledger, job: DeliveryJob) -> tuple[str, str]:
@@ -146,8 +165,15 @@ def study_of(ledger: Ledger, job: DeliveryJob) -> tuple[str, str]:
 
 
 def next_instance_s(ledger: Ledger) -> float | None:
-    """Seconds until an instance may be claimed (0.0: now); None where none waits."""
-    return _next_s(ledger, instances, instances.c.state == InstanceState.RECEIVED)
+    """Seconds until an instance may be claimed (0.0: now); None where none waits.
+
+    One that waits for an earlier version of itself may be claimed as soon as that is settled: look again soon.
+    """
+    due_s = _next_s(ledger, instances, versions.is_next())
+    if due_s == 0.0:
+        return due_s
+    blocked = _next_s(ledger, instances, sa.and_(instances.c.state == InstanceState.RECEIVED, ~versions.is_next()))
+    return due_s if blocked is None else min(_LOOK_AGAIN_S, _LOOK_AGAIN_S if due_s is None else due_s)
 
 
 def next_delivery_s(ledger: Ledger, destination: str) -> float | None:
@@ -207,16 +233,16 @@ def trace(
         return [_story(connection, row, titles or {}) for row in rows]
 
 
-def expired(ledger: Ledger, before: datetime, limit: int = 100) -> list[Expired]:
+def expired(ledger: Ledger, before: datetime, limit: int = 100, *which: sa.ColumnElement[bool]) -> list[Expired]:
     """Find settled instances untouched since `before` whose bytes are still in the spool, oldest first.
 
     A result that a younger instance shares is not in the list, nor an instance with a result that a destination
-    is still to commit itself to.
+    is still to commit itself to. `which` leaves others out.
     """
     old = sa.and_(instances.c.state.in_(SETTLED), instances.c.updated_at < before, instances.c.purged_at.is_(None))
     wanted = (
         sa.select(instances.c.id, instances.c.content_sha256)
-        .where(old, ~awaited())
+        .where(old, ~awaited(), *which)
         .order_by(instances.c.id)
         .limit(limit)
     )
@@ -270,10 +296,13 @@ def _story(connection: sa.Connection, row: sa.RowMapping, titles: Mapping[str, s
         .order_by(deliveries.c.id)
     )
     told = sa.select(events).where(events.c.instance_id == row["id"]).order_by(events.c.id)
+    others = versions.others(connection, row)
     return Story(
         instance=instance_row(row),
         deliveries=tuple(_delivery(connection, one, titles) for one in connection.execute(sent).mappings().all()),
         events=tuple(Event(**pick(Event, found)) for found in connection.execute(told).mappings()),
+        replaces=tuple(each for each in others if each.instance_id < row["id"]),
+        replaced_by=tuple(each for each in others if each.instance_id > row["id"]),
     )
 
 

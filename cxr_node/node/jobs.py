@@ -76,6 +76,8 @@ class Job:
     priority: Priority
     alone: bool
     """It was in the hands of a worker that died: nothing else is to be worked on beside it."""
+    rejected_under: str | None = None
+    """It came again after it was rejected under these rules and weights: while they hold, so does the refusal."""
 
     @property
     def instance_id(self) -> int:
@@ -97,6 +99,8 @@ class StoredArtifact:
     sop_instance_uid: str
     content_sha256: str
     size_bytes: int
+    series_instance_uid: str | None = None
+    """None for results of versions that did not keep it."""
     alternatives: tuple[StoredArtifact, ...] = ()
     """The same result in other SOP Classes: where a destination does not take this one's, the first that it takes."""
 

@@ -6,7 +6,7 @@ A row is the state, a settled claim is the transition, the events table is the m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from cxr_node.domain import Finding, InstanceRef, Origin, Priority, Rejected, ResultKind, Verdict
 from cxr_node.errors import ResourceError
-from cxr_node.node import promises, results, vital
+from cxr_node.node import promises, results, versions, vital
 from cxr_node.node.arrivals import Arrival, Together
 from cxr_node.node.claims import FREE, claim, extend, held, note, pick
 from cxr_node.node.database import Database, utc_now
@@ -27,19 +27,19 @@ FILE_NAME = "ledger.sqlite3"
 
 INSTANCE_MOVES: Mapping[InstanceState, frozenset[InstanceState]] = {
     InstanceState.RECEIVED: frozenset({InstanceState.REPORTED, InstanceState.REJECTED, InstanceState.DEAD}),
-    InstanceState.REPORTED: frozenset({InstanceState.DELIVERED, InstanceState.DEAD}),
-    InstanceState.DELIVERED: frozenset({InstanceState.REPORTED}),  # only by promises: an archive lost what it took
-    InstanceState.REJECTED: frozenset(),
-    InstanceState.DEAD: frozenset(
-        {InstanceState.RECEIVED, InstanceState.REPORTED}
-    ),  # only by an operator: `revival`, `removal`
+    InstanceState.REPORTED: frozenset({InstanceState.DELIVERED, InstanceState.DEAD, InstanceState.RECEIVED}),
+    InstanceState.DELIVERED: frozenset({InstanceState.REPORTED, InstanceState.RECEIVED}),
+    InstanceState.REJECTED: frozenset({InstanceState.RECEIVED}),
+    InstanceState.DEAD: frozenset({InstanceState.RECEIVED, InstanceState.REPORTED}),
 }
 DELIVERY_MOVES: Mapping[DeliveryState, frozenset[DeliveryState]] = {
     DeliveryState.READY: frozenset({DeliveryState.WAIT, DeliveryState.DELIVERED, DeliveryState.DEAD}),
     DeliveryState.WAIT: frozenset({DeliveryState.WAIT, DeliveryState.DELIVERED, DeliveryState.DEAD}),
-    DeliveryState.DELIVERED: frozenset({DeliveryState.READY}),  # only by promises
-    DeliveryState.DEAD: frozenset({DeliveryState.READY}),  # only by an operator: `revival`, `removal`
+    DeliveryState.DELIVERED: frozenset({DeliveryState.READY}),
+    DeliveryState.DEAD: frozenset({DeliveryState.READY}),
 }
+"""Back to RECEIVED: `again.rejudge`, `again.admit`, `retry`, and a rejected image that comes again (`arrivals`).
+Back to REPORTED and READY: `again.resend`, `retry`, and `promises`, where an archive lost what it took."""
 OPEN = (DeliveryState.READY, DeliveryState.WAIT)
 SETTLED = (InstanceState.DELIVERED, InstanceState.REJECTED, InstanceState.DEAD)
 
@@ -91,16 +91,23 @@ class Ledger:
 
     def claim_instance(self, owner: str, lease_s: float) -> Job | None:
         """Lease the instance that is to be judged next: the most urgent, then the oldest."""
-        waiting = instances.c.state == InstanceState.RECEIVED
         with self.database.leasing() as connection:
-            claimed = claim(connection, instances, waiting, owner, lease_s, self.now())
+            claimed = claim(connection, instances, versions.is_next(), owner, lease_s, self.now())
         if claimed is None:
             return None
         row, lease = claimed
         ref, origin = InstanceRef(**pick(InstanceRef, row)), Origin(**pick(Origin, row))
         priority, alone = Priority(row["priority"]), bool(row["alone"])
         digest = row["content_sha256"]
-        return Job(claim=lease, ref=ref, origin=origin, content_sha256=digest, priority=priority, alone=alone)
+        return Job(
+            claim=lease,
+            ref=ref,
+            origin=origin,
+            content_sha256=digest,
+            priority=priority,
+            alone=alone,
+            rejected_under=row["rules_sha256"] if row["reason"] is not None else None,
+        )
 
     def claim_delivery(self, destination: str, owner: str, lease_s: float) -> DeliveryJob | None:
         """Lease the delivery that is due next at a destination: the most urgent, then the oldest."""
@@ -137,11 +144,20 @@ class Ledger:
             note(connection, [job.claim.row_id], now, "released", detail)
         return True
 
-    def settle_rejected(self, job: Job, rejected: Rejected) -> bool:
-        """RECEIVED -> REJECTED."""
-        values = {"reason": rejected.reason, "sentence": rejected.sentence, "verdict": Verdict.REJECTED}
+    def settle_rejected(self, job: Job, rejected: Rejected, rules_sha256: str | None = None) -> bool:
+        """RECEIVED -> REJECTED; `rules_sha256` of what it was refused by, for a repeat; None: a repeat is judged."""
+        values: dict[str, Any] = {"reason": rejected.reason, "sentence": rejected.sentence, "verdict": Verdict.REJECTED}
         with self.database.writing() as connection:
+            values |= {"rules_sha256": rules_sha256, "doubt": None, "probability": None, "profile": None}
+            results.outdate(connection, job.claim.row_id, self.now())
             return self._settle(connection, job, InstanceState.REJECTED, values, rejected.sentence)
+
+    def settle_as_before(self, job: Job) -> bool:
+        """RECEIVED -> REJECTED, of what came again and is refused by the same rules: reason, sentence and date stay."""
+        allowed = sa.and_(held(instances, job.claim), instances.c.state == InstanceState.RECEIVED)
+        with self.database.writing() as connection:
+            moved = sa.update(instances).where(allowed).values(FREE | {"state": InstanceState.REJECTED})
+            return connection.execute(moved).rowcount == 1
 
     def settle_dead(self, job: Job, death: Death, detail: str) -> bool:
         """RECEIVED -> DEAD."""
@@ -165,15 +181,19 @@ class Ledger:
             "verdict": decision.verdict,
             "doubt": decision.doubt,
             "probability": finding.calibrated_probability,
+            "reason": None,
+            "sentence": None,
+            "rules_sha256": None,
         }
         values["profile"] = f"{finding.identity.profile} {finding.identity.version}"
         detail = f"{decision.verdict} {decision.doubt or ''}".rstrip()  # the certainty has rules of its own: `show`
         with self.database.writing() as connection:
             if not self._settle(connection, job, InstanceState.REPORTED, values, detail):
                 return False
+            known = results.outdate(connection, job.claim.row_id, now)
             for artifact in stored:
                 wanted_by = [name for name, kinds in destinations.items() if artifact.kind in kinds]
-                _attach(connection, job, artifact, wanted_by, now)
+                _attach(connection, job, artifact, wanted_by, known, now)
             conclude(connection, [job.claim.row_id], now)
         return True
 
@@ -249,10 +269,15 @@ def _before(moves: Mapping[Any, frozenset[Any]], to: StrEnum) -> list[StrEnum]:
 
 
 def _attach(
-    connection: sa.Connection, job: Job, stored: StoredArtifact, wanted_by: Sequence[str], now: datetime
+    connection: sa.Connection,
+    job: Job,
+    stored: StoredArtifact,
+    wanted_by: Sequence[str],
+    known: Collection[int],
+    now: datetime,
 ) -> None:
-    """Link a result to its instance; where it is new, make it due at the destinations."""
-    artifact_id = results.link(connection, job.claim.row_id, stored)
+    """Link a result to its instance, which had those `known` ones; where it is new, make it due at the destinations."""
+    artifact_id = results.link(connection, job.claim.row_id, stored, known)
     due = {"artifact_id": artifact_id, "state": DeliveryState.READY, "not_before": now, "first_due_at": now}
     rows = [due | {"destination": name, "priority": job.priority} for name in wanted_by]
     if artifact_id is not None and rows:
@@ -266,7 +291,8 @@ def conclude(connection: sa.Connection, instance_ids: Sequence[int], now: dateti
     """
     delivered = 0
     for instance_id in instance_ids:
-        states = set(connection.scalars(sa.select(deliveries.c.state).where(of_instance(instance_id))))
+        current = of_instance(instance_id, instance_artifacts.c.outdated_at.is_(None))
+        states = set(connection.scalars(sa.select(deliveries.c.state).where(current)))
         if states.intersection(OPEN):
             continue
         dead = DeliveryState.DEAD in states
@@ -279,7 +305,7 @@ def conclude(connection: sa.Connection, instance_ids: Sequence[int], now: dateti
     return delivered
 
 
-def of_instance(instance_id: int) -> sa.ColumnElement[bool]:
+def of_instance(instance_id: int, *which: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
     """Deliveries of an instance's results."""
-    linked = sa.select(instance_artifacts.c.artifact_id).where(instance_artifacts.c.instance_id == instance_id)
+    linked = sa.select(instance_artifacts.c.artifact_id).where(instance_artifacts.c.instance_id == instance_id, *which)
     return deliveries.c.artifact_id.in_(linked)

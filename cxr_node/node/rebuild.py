@@ -24,6 +24,7 @@ import sqlalchemy as sa
 
 from cxr_node.domain import Origin
 from cxr_node.errors import InstanceError, ResourceError
+from cxr_node.node.again import ADMITTED
 from cxr_node.node.arrivals import Arrival, arrive
 from cxr_node.node.ledger import Ledger
 from cxr_node.node.schema import artifacts, instance_artifacts, instances
@@ -131,7 +132,9 @@ def _dated(spool: Spool, digests: Sequence[str]) -> Iterator[tuple[datetime, str
 def _arrival(spool: Spool, inspect: Inspect, digest: str, received_at: datetime) -> Arrival:
     path = spool.locate(Area.OBJECTS, digest)
     origin = Origin(calling_ae_title="", peer_host="", received_at=received_at)
-    return Arrival(inspect(path).ref, origin, digest, path.stat().st_size)
+    admitted = spool.noted(digest, ADMITTED, Area.OBJECTS)
+    admitted_at = datetime.fromisoformat(admitted) if admitted else None
+    return Arrival(inspect(path).ref, origin, digest, path.stat().st_size, admitted_at=admitted_at)
 
 
 @contextmanager

@@ -6,7 +6,9 @@ state: `ledger` says what is due and what is settled.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,8 +19,26 @@ from cxr_node.node.jobs import StoredArtifact
 from cxr_node.node.schema import alternatives, artifacts, deliveries, instance_artifacts, instances
 
 
-def link(connection: sa.Connection, instance_id: int, stored: StoredArtifact) -> int | None:
-    """Link a result in all its rungs to an instance: its row where it is new, None where it was known."""
+def outdate(connection: sa.Connection, instance_id: int, now: datetime) -> frozenset[int]:
+    """Say that the results of an earlier judgement are not those of an instance any more; `link` renews those that are.
+
+    Returns their rows: none, unless the instance is judged again.
+    """
+    linked = instance_artifacts.c.instance_id == instance_id
+    known = frozenset(connection.scalars(sa.select(instance_artifacts.c.artifact_id).where(linked)))
+    if known:
+        current = sa.and_(linked, instance_artifacts.c.outdated_at.is_(None))
+        connection.execute(sa.update(instance_artifacts).where(current).values(outdated_at=now))
+    return known
+
+
+def link(
+    connection: sa.Connection, instance_id: int, stored: StoredArtifact, known: Collection[int] = ()
+) -> int | None:
+    """Link a result in all its rungs to an instance: its row where it is new, None where it was known.
+
+    `known` : rows that the instance was linked to before.
+    """
     artifact_id, new = _keep(connection, stored)
     linked = [artifact_id]
     for rung, alternative in enumerate(stored.alternatives, 1):
@@ -27,8 +47,12 @@ def link(connection: sa.Connection, instance_id: int, stored: StoredArtifact) ->
         if first_seen:
             row = {"artifact_id": artifact_id, "rung": rung, "alternative_id": alternative_id}
             connection.execute(sa.insert(alternatives), row)
-    rows = [{"instance_id": instance_id, "artifact_id": row_id} for row_id in linked]
-    connection.execute(sa.insert(instance_artifacts), rows)
+    rows = [{"instance_id": instance_id, "artifact_id": row_id} for row_id in linked if row_id not in known]
+    if rows:
+        connection.execute(sa.insert(instance_artifacts), rows)
+    if len(rows) < len(linked):
+        renewed = sa.and_(instance_artifacts.c.instance_id == instance_id, instance_artifacts.c.artifact_id.in_(linked))
+        connection.execute(sa.update(instance_artifacts).where(renewed).values(outdated_at=None))
     return artifact_id if new else None
 
 

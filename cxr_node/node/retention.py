@@ -11,7 +11,9 @@ from datetime import timedelta
 
 import sqlalchemy as sa
 
+from cxr_node.domain import Reason
 from cxr_node.node import history
+from cxr_node.node.jobs import InstanceState
 from cxr_node.node.ledger import SETTLED, Ledger
 from cxr_node.node.schema import (
     alternatives,
@@ -25,6 +27,7 @@ from cxr_node.node.schema import (
 )
 from cxr_node.node.spool import Area, Spool
 
+_REFUSED = sa.and_(instances.c.state == InstanceState.REJECTED, instances.c.reason != Reason.IDENTITY_CONFLICT)
 _BATCH = 100  # short transactions: the receiver waits for none of them
 _SECONDS_PER_DAY = 86400.0
 _LONGEST_PAUSE_S = 3600.0
@@ -36,11 +39,21 @@ def pause_s(retention_days: float) -> float:
     return min(_LONGEST_PAUSE_S, max(1.0, _SHARE * retention_days * _SECONDS_PER_DAY))
 
 
-def sweep(ledger: Ledger, spool: Spool, retention_days: float) -> int:
-    """Delete what is older; how many instances lost their bytes."""
-    before = ledger.now() - timedelta(days=retention_days)
+def sweep(ledger: Ledger, spool: Spool, retention_days: float, rejected_days: float | None = None) -> int:
+    """Delete what is older, and what was rejected after days of its own; how many instances lost their bytes.
+
+    Not for whose it is: such an image waits for an operator to say so.
+    """
+    swept = _sweep(ledger, spool, retention_days)
+    if rejected_days is not None and rejected_days < retention_days:
+        swept += _sweep(ledger, spool, rejected_days, _REFUSED)
+    return swept
+
+
+def _sweep(ledger: Ledger, spool: Spool, days: float, *which: sa.ColumnElement[bool]) -> int:
+    before = ledger.now() - timedelta(days=days)
     swept = 0
-    while found := history.expired(ledger, before, _BATCH):
+    while found := history.expired(ledger, before, _BATCH, *which):
         for instance in found:
             spool.delete(Area.OBJECTS, instance.content_sha256)
             for digest in instance.artifact_sha256s:
@@ -63,11 +76,11 @@ def forget(ledger: Ledger, history_days: float) -> int:
         with ledger.database.writing() as connection:
             if not (row_ids := list(connection.scalars(batch))):
                 return forgotten
-            _delete(connection, row_ids)
+            delete_rows(connection, row_ids)
         forgotten += len(row_ids)
 
 
-def _delete(connection: sa.Connection, instance_ids: Sequence[int]) -> None:
+def delete_rows(connection: sa.Connection, instance_ids: Sequence[int]) -> None:
     """Take instances away, and the results that no other instance has."""
     of_these = instance_artifacts.c.instance_id.in_(instance_ids)
     results = list(connection.scalars(sa.select(instance_artifacts.c.artifact_id).where(of_these).distinct()))

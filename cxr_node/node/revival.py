@@ -92,9 +92,8 @@ def _revive(
             return Left.UNSENT
         _move(connection, [row["id"]], InstanceState.RECEIVED, now)
         return 0
-    refused = sa.and_(
-        of_instance(row["id"]), deliveries.c.state == DeliveryState.DEAD, deliveries.c.destination.in_(destinations)
-    )
+    current = of_instance(row["id"], instance_artifacts.c.outdated_at.is_(None))
+    refused = sa.and_(current, deliveries.c.state == DeliveryState.DEAD, deliveries.c.destination.in_(destinations))
     due = FREE | {"attempts": 0, "not_before": now, "state": DeliveryState.READY, "first_due_at": now}
     again = sa.update(deliveries).where(refused).values(due).returning(deliveries.c.artifact_id)
     sent = list(connection.scalars(again))

@@ -112,6 +112,10 @@ instances = sa.Table(
     # it was in the hands of a worker that died: the next one takes nothing beside it
     sa.Column("alone", sa.Integer, nullable=False, server_default="0"),
     sa.Column("station_name", sa.String(16)),
+    # an operator accepted that its patient or its study is another one than before
+    sa.Column("admitted_at", Instant),
+    # under which rules and weights it was rejected
+    sa.Column("rules_sha256", _SHA256),
     sa.UniqueConstraint("sop_instance_uid", "content_sha256"),
     sa.Index(None, "state", "id"),
     sa.Index(None, "state", "priority", "alone", "attempts", "id"),
@@ -134,6 +138,7 @@ artifacts = sa.Table(
     sa.Column("kind", _WORD, nullable=False),
     sa.Column("sop_class_uid", _UID, nullable=False),
     sa.Column("sop_instance_uid", _UID, nullable=False, unique=True),
+    sa.Column("series_instance_uid", _UID),
     sa.Column("content_sha256", _SHA256, nullable=False),
     sa.Column("size_bytes", sa.BigInteger, nullable=False),
     sqlite_autoincrement=True,
@@ -145,6 +150,8 @@ instance_artifacts = sa.Table(
     metadata,
     sa.Column("instance_id", _KEY, sa.ForeignKey("instances.id"), primary_key=True),
     sa.Column("artifact_id", _KEY, sa.ForeignKey("artifacts.id"), primary_key=True, index=True),
+    # judged again, the instance got other results since
+    sa.Column("outdated_at", Instant),
 )
 
 # A result in several SOP Classes is one result: what is due is `artifact_id`, what goes may be an alternative.

@@ -230,20 +230,20 @@ class Spool:
             finally:
                 os.close(file)
 
-    def note(self, sha256: str, about: str, words: str) -> None:
-        """Write something down beside a result, so that it outlives the ledger; it goes when the result goes."""
+    def note(self, sha256: str, about: str, words: str, area: Area = Area.RESULTS) -> None:
+        """Write something down beside a file, so that it outlives the ledger; it goes when the file goes."""
         part = self.begin()
         try:
             part.write(words.encode())
-            part.settle(self._note(sha256, about))
+            part.settle(self._note(sha256, about, area))
         finally:
             part.discard()
 
-    def noted(self, sha256: str, about: str) -> str:
+    def noted(self, sha256: str, about: str, area: Area = Area.RESULTS) -> str:
         """Read what was written down; "" where nothing was."""
         try:
             with _disk():
-                return self._note(sha256, about).read_text()
+                return self._note(sha256, about, area).read_text()
         except FileNotFoundError:
             return ""
 
@@ -261,9 +261,9 @@ class Spool:
             for file in sorted(folder.glob("*.dcm")):
                 yield file.stem
 
-    def _note(self, sha256: str, about: str) -> Path:
+    def _note(self, sha256: str, about: str, area: Area) -> Path:
         name = hashlib.sha256(about.encode()).hexdigest()[:16]  # of any length and any character
-        return self.locate(Area.RESULTS, sha256).with_suffix(f".{name}.note")
+        return self.locate(area, sha256).with_suffix(f".{name}.note")
 
     def sweep(self) -> int:
         """Take away the unfinished files of writers that died; how many there were."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from cxr_node.config import Config
-from cxr_node.domain import Artifact, Origin, Outcome, Precedent, Rejected, Reported
+from cxr_node.domain import Artifact, Origin, Outcome, Precedent, Reason, Rejected, Reported
 from cxr_node.errors import InstanceError, LedgerLostError, ModelError, ResourceError
 from cxr_node.node import history
 from cxr_node.node.crew import Crew
@@ -37,6 +37,17 @@ P = TypeVar("P")
 Process = Callable[[bytes, Origin, P, Config, Precedent], Outcome]
 """`pipeline.process`: the same arguments, the same bytes out. Called by several lanes at once."""
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traits(Generic[P]):
+    """What is to be known of a predictor."""
+
+    batch: Callable[[P], int] = lambda _: 1
+    """How many instances it examines at once."""
+    rules_sha256: Callable[[P], str] = lambda _: ""
+    """Digest of rules and weights, by which an image that was rejected is refused again."""
+
+
 _LOOK_AFTER_S = 30.0  # a ring that was lost costs at most this
 _NOTICE_STOP_S = 0.25
 _MAX_LANES = 4  # beyond, they wait for Python's own lock; each takes some 150 MB of a 5 megapixel image
@@ -52,11 +63,9 @@ def run(
     process: Process[P],
     stop: threading.Event,
     notifier: Notifier | None = None,
-    batch: Callable[[P], int] = lambda _: 1,
+    traits: Traits[P] | None = None,
 ) -> None:
     """Judge what is received until `stop` is set; the jobs in hand are finished first.
-
-    `batch` tells how many instances a predictor examines at once.
 
     Raises
     ------
@@ -64,7 +73,7 @@ def run(
     ModelError : the classifier failed. The job is back in the queue; a new process may do better.
     LedgerLostError : the ledger is damaged, or another process has begun a new one.
     """
-    notifier = notifier or Notifier()
+    notifier, traits = notifier or Notifier(), traits or Traits()
     spool = Spool(config.spool.path)
     ledger = Ledger.open(config.spool.path, mend=True)
     try:
@@ -74,10 +83,12 @@ def run(
                 log.warning("swept unfinished files=%d", swept)
             notifier.ready()
             log.info("ready owner=%s", owner)
-            worker, lease_s = Worker(config, ledger, spool, owner, predictor, process), config.work.lease_s
+            rules = traits.rules_sha256(predictor)
+            worker = Worker(config, ledger, spool, owner, predictor, process, rules_sha256=rules)
+            lease_s = config.work.lease_s
             with (
                 Keeper(ledger, lease_s, _HUNG_AFTER_LEASES * lease_s, _exit_hung) as keeper,
-                Crew(worker.claim, worker.finish, keeper, _lanes(config, batch(predictor))) as crew,
+                Crew(worker.claim, worker.finish, keeper, _lanes(config, traits.batch(predictor))) as crew,
             ):
                 _loop(crew, ledger, bell, stop, notifier)
             notifier.stopping()
@@ -121,6 +132,8 @@ class Worker(Generic[P]):
     process: Process[P]
     owed: list[tuple[Job, str]] = field(default_factory=list)
     """Jobs to be given back that the ledger did not take at the time, and why: their attempt must not count."""
+    rules_sha256: str = ""
+    """Digest of everything but the image that a refusal depends on: what comes again under others is judged."""
 
     def do_one(self) -> bool:
         """Claim one instance and bring it to an end, its lease as it is; False where none is due. As `finish`."""
@@ -178,6 +191,8 @@ class Worker(Generic[P]):
         return _settled(self.ledger.settle_dead(job, death, detail), f"dead reason={death}")
 
     def _judge(self, job: Job) -> str:
+        if job.rejected_under is not None and job.rejected_under == self.rules_sha256:
+            return _settled(self.ledger.settle_as_before(job), "rejected as before")
         content = self.spool.load(Area.OBJECTS, job.content_sha256)
         precedent = history.precedent(self.ledger, job)
         with ThreadPoolExecutor(1, "digest") as beside:  # 5 ms of 10 MB, which another core has free
@@ -188,7 +203,9 @@ class Worker(Generic[P]):
                 whole.result()  # before anything is made of the outcome, whatever it is
         match outcome:
             case Rejected():
-                return _settled(self.ledger.settle_rejected(job, outcome), f"rejected reason={outcome.reason}")
+                by_others = outcome.reason is Reason.IDENTITY_CONFLICT  # what other images say may change
+                held = self.ledger.settle_rejected(job, outcome, None if by_others else self.rules_sha256)
+                return _settled(held, f"rejected reason={outcome.reason}")
             case Reported():
                 return self._report(job, outcome)
 
@@ -217,6 +234,7 @@ class Worker(Generic[P]):
             kind=artifact.kind,
             sop_class_uid=artifact.sop_class_uid,
             sop_instance_uid=artifact.sop_instance_uid,
+            series_instance_uid=artifact.series_instance_uid,
             content_sha256=file.sha256,
             size_bytes=file.size_bytes,
             alternatives=alternatives,

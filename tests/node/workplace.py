@@ -63,6 +63,7 @@ def artifact(kind: ResultKind, number: int) -> Artifact:
             kind=kind,
             sop_class_uid=sop_class_uid,
             sop_instance_uid=peers.uid(kind, number, rung),
+            series_instance_uid=peers.uid(kind, number, 9),
             content=peers.result_object(kind, number, rung=rung),
         )
         for rung, sop_class_uid in enumerate(sop_classes)

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0006"
-down_revision = "0004"
+down_revision = "0005"
 
 LISTED = ("received_at", "calling_ae_title", "station_name")
 ONCE_JUDGED = ("verdict", "reason", "doubt")
