@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from cxr_node import time_zone
 from cxr_node.config import Admission, Config
 from cxr_node.dicom import (
     admission,
@@ -203,6 +204,7 @@ def explain(judged: Judged, origin: Origin, config: Config) -> tuple[Artifact, .
         origin=origin,
         settings=config.results,
         kinds=config.kinds,
+        zone=time_zone.zone(config.results.time_zone),
     )
     made = (build(context) for kind, build in BUILDERS.items() if kind in config.kinds)
     artifacts = tuple(artifact for artifact in made if artifact is not None)
