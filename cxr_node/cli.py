@@ -108,12 +108,13 @@ def deliver(config: ConfigFile = DEFAULT_CONFIG) -> None:
     settings = configuration.load(config)
     _begin()
     pixel_free.leave_out()
+    from cxr_node.dicom.squeeze import Press
     from cxr_node.node import audit, service
     from cxr_node.node import deliver as room
 
     stop = service.stop_event()
     with audit.forwarding(settings), audit.recording(settings, "deliver") as record:
-        room.run(settings, stop, audit=record)
+        room.run(settings, stop, audit=record, squeezer=Press())
 
 
 @command()
