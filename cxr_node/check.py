@@ -9,10 +9,11 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
-from cxr_node import check_tls, contradictions, diagnosis_disk, permissions, shipped
+from cxr_node import check_tls, contradictions, diagnosis_disk, permissions, shipped, time_zone
 from cxr_node.config import Address, Config, Destination, Tls
 from cxr_node.dicom import decoders
 from cxr_node.errors import ConfigError, CxrNodeError, DeliveryError, ResourceError
@@ -37,6 +38,7 @@ def check(config: Config, source: str) -> Iterator[Line]:
     yield from check_tls.check(config)
     for name in (config.model.profile, *config.model.others):
         yield _try("weights", partial(_weights, name))
+    yield _time_zone(config)
     for syntax in decoders.transfer_syntaxes():
         yield Line(ok=True, subject="transfer syntax", sentence=f"{syntax.name} ({syntax.uid})")
     yield _try("spool", partial(_spool, config))
@@ -62,6 +64,19 @@ def _warnings(config: Config) -> Iterator[str]:
     path = config.spool.path
     if path.exists() and (free_mib := shutil.disk_usage(path).free // _MIB) < config.listen.max_object_mib:
         yield f"listen.max_object_mib: {config.listen.max_object_mib} is more than {path} has free ({free_mib} MiB)"
+
+
+def _time_zone(config: Config) -> Line:
+    """Which zone study times are taken to be of; a host in UTC rarely stands where the clocks do."""
+    name, named = config.results.time_zone, "study times that do not tell their offset from UTC are taken to be of"
+    if name is not None:
+        return Line(ok=True, subject="time zone", sentence=f"{named} {name} (results.time_zone)")
+    found = time_zone.zone(None)
+    told = time_zone.name_of(found)
+    sentence = f"{named} this host's zone, {told}"
+    if is_utc := found.utcoffset(datetime(2025, 1, 1)) == found.utcoffset(datetime(2025, 7, 1)) == timedelta():
+        sentence += "; where the modalities' clocks show another one, write results.time_zone"
+    return Line(ok=True, warning=is_utc, subject="time zone", sentence=sentence)
 
 
 def _first_free_port() -> int:

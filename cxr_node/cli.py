@@ -133,12 +133,13 @@ def deliver(config: ConfigFile = DEFAULT_CONFIG) -> None:
     stop = signals.stop_event()
     _begin()
     pixel_free.leave_out()
+    from cxr_node.dicom.squeeze import Press
     from cxr_node.node import audit, presence
     from cxr_node.node import deliver as room
 
     present = presence.Presence(settings.spool.path, "deliver")
     with present, audit.forwarding(settings), audit.recording(settings, "deliver") as record:
-        room.run(settings, stop, present, audit=record)
+        room.run(settings, stop, present, audit=record, squeezer=Press())
 
 
 @command()

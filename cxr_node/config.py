@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from cxr_node import contradictions, credentials, mistakes, names, node_yaml, permissions
 from cxr_node.domain import ResultKind, RuntimeKind
 from cxr_node.errors import ConfigError
+from cxr_node.time_zone import known as known_zone
 
 _ADDRESS = re.compile(r"(?P<ae_title>[^@]+)@(?P<host>\[[^\]]+\]|[^:\s]+):(?P<port>\d{1,5})")
 
@@ -171,6 +172,8 @@ class Results(Section):
     normal_heatmap: NormalHeatmap = NormalHeatmap.BANNER
     max_heatmap_px: int = Field(default=2048, ge=1024, le=4096)
     """Long side of the heat map picture."""
+    time_zone: Annotated[str, AfterValidator(known_zone)] | None = None
+    """IANA name of the zone in which study times were read that do not tell their offset; None: the host's."""
 
 
 class Address(Section):
@@ -194,6 +197,15 @@ class Address(Section):
         return f"{self.ae_title}@{self.host}:{self.port}"
 
 
+class Compression(StrEnum):
+    """How a destination may get pictures: pixel for pixel the same, in fewer bytes."""
+
+    AUTO = "auto"  # JPEG-LS where it is taken, else RLE, else none
+    NONE = "none"
+    RLE = "rle"
+    JPEG_LS = "jpeg-ls"
+
+
 class Destination(Section):
     """A Storage SCP that gets results."""
 
@@ -204,6 +216,8 @@ class Destination(Section):
     tls: DestinationTls | None = None
     calling_ae_title: AETitle | None = None
     """How the node calls itself; None: the AE title it listens with."""
+    heatmap_compression: Compression = Compression.AUTO
+    """Of heatmap and heatmap-frames, where the destination takes it: lossless, under the same SOP Instance UID."""
     timeout_s: float = Field(default=30.0, gt=0)
     idle_close_s: float = Field(default=10.0, ge=0)
     """An association without work is released after this."""
@@ -278,9 +292,13 @@ class Config(Section):
 
     @property
     def answer_sha256(self) -> str:
-        """Digest of everything here that can change a result's content; part of every UID the node makes."""
+        """Digest of everything here that can change a result's content; part of every UID the node makes.
+
+        Without `results.time_zone`: what an object says of it, an offset, stands in its UIDs by itself, so that the
+        same bytes have the same UIDs whether a zone was configured or found.
+        """
         parts = {"admission": self.admission, "results": self.results}
-        content = {name: part.model_dump(mode="json") for name, part in parts.items()}
+        content = {name: part.model_dump(mode="json", exclude={"time_zone"}) for name, part in parts.items()}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -34,6 +34,7 @@ from cxr_node.node import (
     notices,
     promises,
     receive,
+    squeezing,
     statuses,
     tls,
 )
@@ -42,6 +43,8 @@ from cxr_node.node.statuses import Fate
 
 SOURCE = BUILT_IN / "opacity-1.jpg"
 VERIFICATION = "1.2.840.10008.1.1"
+COMPRESSED = (squeezing.JPEG_LS, squeezing.RLE)
+"""Of pictures, as a whole installation proposes them by default."""
 ATTRIBUTES = {"PatientAge": "003Y", "ViewPosition": "AP"}
 OTHER_ATTRIBUTES = {
     "SOPClassUID": "1.2.840.10008.5.1.4.1.1.1",
@@ -58,6 +61,12 @@ _DESTINATION = {
     "address": "PACS@127.0.0.1:104",
     "send": [kind.value for kind in ResultKind],
     "commitment_wait_h": 24,
+}
+
+_CONFIG = {
+    "spool": {"path": "/var/lib/cxr-node"},
+    "destinations": [_DESTINATION],
+    "results": {"time_zone": "UTC"},  # not the zone of the machine that writes the statement
 }
 
 ANSWERS = {
@@ -153,7 +162,7 @@ def write() -> str:
 
 
 def _facts() -> dict[str, Any]:
-    config = configuration.parse({"spool": {"path": "/var/lib/cxr-node"}, "destinations": [_DESTINATION]})
+    config = configuration.parse(_CONFIG)
     syntaxes = decoders.transfer_syntaxes()
     documents = _documents(config)
     others = _documents(config, **OTHER_ATTRIBUTES)
@@ -171,7 +180,7 @@ def _facts() -> dict[str, Any]:
         "verification": VERIFICATION,
         "produced": produced,
         "first_classes": destinations.SOP_CLASSES,
-        "proposed": _by_class(destinations.proposed({*destinations.SOP_CLASSES, *produced})),
+        "proposed": _by_class(destinations.proposed({*destinations.SOP_CLASSES, *produced}, COMPRESSED)),
         "answers": ANSWERS,
         "rejections": [(rejection.value, REJECTIONS[rejection]) for rejection in Rejection],
         "delivered": [(_masked(row), row.words, FATES[row.fate], row.clause) for row in statuses.TABLE],

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Protocol
 
-from cxr_node import __version__
+from cxr_node import __version__, time_zone
 from cxr_node.config import Admission, Config
 from cxr_node.dicom import (
     admission,
@@ -217,6 +217,7 @@ def explain(
         settings=config.results,
         kinds=config.kinds,
         precedent=precedent,
+        zone=time_zone.zone(config.results.time_zone),
     )
     made = (build(context) for kind, build in BUILDERS.items() if kind in config.kinds)
     artifacts = tuple(artifact for artifact in made if artifact is not None)

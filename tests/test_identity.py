@@ -36,6 +36,7 @@ OWN_UID = re.compile(rb"\b2\.25\.\d{30,39}\b")
 
 def settings(**results: Any) -> Config:
     destination = {"name": "pacs", "address": "PACS@127.0.0.1:104", "send": SEND_ALL}
+    results = {"time_zone": "UTC", **results}
     return config.parse({"spool": {"path": "."}, "destinations": [destination], "results": results})
 
 
@@ -48,8 +49,11 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def classify(source: Path, folder: Path, **environment: str) -> list[Path]:
-    """Result objects that a process of its own makes."""
+    """Result objects that a process of its own makes, in a zone that is configured: the host's is another."""
+    file = source.with_suffix(".yaml")
+    file.write_text("spool: {path: nowhere}\nresults: {time_zone: Europe/Berlin}\n")
     command = [sys.executable, "-m", "cxr_node", "classify", str(source), "--out", str(folder), "--json"]
+    command += ["--config", str(file)]
     subprocess.run(command, env={**os.environ, **environment}, check=True, capture_output=True, timeout=120)
     return sorted(folder.glob("*.dcm"))
 
@@ -140,6 +144,7 @@ CHANGES: dict[str, Callable[[], dict[tuple[str, str], bytes]]] = {
     "admission configuration": lambda: results(
         rules=settings().model_copy(update={"admission": config.Admission(age_policy=config.AgePolicy.WARN)})
     ),
+    "zone": lambda: results(rules=settings(time_zone="Asia/Tokyo")),
     "installation": lambda: results(rules=settings(installation_id="other")),
     "one pixel": lambda: results(dataset=pixels_changed_by_one()),
     "instance": lambda: results(dataset=builders.radiograph(SOPInstanceUID="1.2.3.4")),
@@ -157,6 +162,12 @@ def test_whatever_is_changed_gives_new_uids(change: str) -> None:
     before, after = unchanged(), CHANGES[change]()
     assert before.keys() == after.keys()
     assert not uids(before) & uids(after)
+
+
+def test_a_zone_matters_only_where_the_source_tells_no_offset() -> None:
+    told = builders.radiograph(TimezoneOffsetFromUTC="+0100")
+    assert results(dataset=told) == results(dataset=told, rules=settings(time_zone="Asia/Tokyo"))
+    assert unchanged() == results(rules=settings(time_zone="Africa/Accra"))  # by another name, the same bytes and UIDs
 
 
 def test_the_place_and_the_sender_do_not_change_a_byte() -> None:

@@ -1,8 +1,9 @@
 """What a result takes over from its source, byte for byte.
 
 Text is never decoded: a name in an undeclared or unknown character set arrives as it was sent, under the same
-Specific Character Set. Only the attributes listed here pass; private ones and deep nests cannot. A date, time, age
-or code string that its VR forbids is left out, for the archive's validator would blame the result (PS3.5 6.2).
+Specific Character Set, which an item of a sequence may have of its own (PS3.3 C.12.1.1.2). Only the attributes listed
+here pass; private ones and deep nests cannot. A date, time, age or code string that its VR forbids is left out, for the
+archive's validator would blame the result, and padding is what the VR asks for (PS3.5 6.2).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 from pydicom.valuerep import PersonName, validate_value
 
-from cxr_node.dicom.part10 import quiet
+from cxr_node.dicom.part10 import AsSent, quiet
 
 Attributes: TypeAlias = Mapping[str, Union["Attributes", None]]
 """DICOM keywords; those of a sequence with the attributes of its items."""
@@ -90,9 +91,12 @@ _EQUIPMENT: Attributes = dict.fromkeys(
     )
 )
 _STRICT_VRS = frozenset({"AS", "CS", "DA", "TM", "UI"})
-_OFFSET = re.compile(r"[+-](0\d|1[0-4])[0-5]\d")
 _LOSSY = frozenset(f"1.2.840.10008.1.2.4.{tail}" for tail in ("50", "51", "81", "91", "93", "203"))
 """Transfer syntaxes that may lose something; what they lost, a picture made of it has lost too."""
+_NEVER_PADDED = frozenset({"AS", "DA", "UI"})  # but to even length
+_OFFSET = re.compile(r"\+(0\d|1[0-3])[0-5]\d|\+1400|-(?!0000)(0\d|1[01])[0-5]\d|-1200")
+_CHARACTER_SET = BaseTag(0x00080005)
+_ESCAPE = b"\x1b"
 
 
 def patient_and_study(source: Dataset) -> Dataset:
@@ -106,7 +110,7 @@ def requests(source: Dataset, study_instance_uid: str) -> list[Dataset]:
     for item in items:
         if "StudyInstanceUID" not in item:
             item.StudyInstanceUID = study_instance_uid
-        if "AccessionNumber" not in item:
+        if "AccessionNumber" not in item and _means_the_same(source, "AccessionNumber", item):
             item.update(_carry(source, {"AccessionNumber": None}))
         _with_empty(item, _REQUEST_TYPE_2)
     return items
@@ -141,6 +145,18 @@ def raw_text(source: Dataset, keyword: str) -> bytes:
     return _encoded(source, BaseTag(tag_for_keyword(keyword) or 0)).strip(b" \0")
 
 
+def utc_offset(source: Dataset) -> str:
+    """Timezone Offset From UTC (PS3.3 C.12.1.1.8), "" where the source tells none that is one."""
+    told = raw_text(source, "TimezoneOffsetFromUTC")
+    return told.decode("ascii") if _valid(BaseTag(tag_for_keyword("TimezoneOffsetFromUTC") or 0), "SH", told) else ""
+
+
+def _means_the_same(source: Dataset, keyword: str, item: Dataset) -> bool:
+    """Whether a value of the data set reads alike in an item: in the same character set, or in any."""
+    value = raw_text(source, keyword)
+    return _CHARACTER_SET not in item or (value.isascii() and _ESCAPE not in value)
+
+
 def _carry(source: Dataset, attributes: Attributes) -> Dataset:
     """Copy what is there, not empty and valid; items that end up empty are left out."""
     target = Dataset()
@@ -151,17 +167,26 @@ def _carry(source: Dataset, attributes: Attributes) -> Dataset:
         if nested is None:
             _carry_text(source, target, tag)
         elif isinstance(found := source[tag].value, (list, MultiValue)) or source[tag].VR == "SQ":
-            items = [item for each in found or () if len(item := _carry(each, nested))]
+            items = [item for each in found or () if len(item := _carry_item(each, nested))]
             if items:
                 target.add(DataElement(tag, "SQ", items))
     return target
 
 
+def _carry_item(source: Dataset, attributes: Attributes) -> Dataset:
+    item = _carry(source, attributes)
+    if len(item) and _CHARACTER_SET in source:
+        _carry_text(source, item, _CHARACTER_SET)
+    return item
+
+
 def _carry_text(source: Dataset, target: Dataset, tag: BaseTag) -> None:
-    vr = dictionary_VR(tag)
-    value = _encoded(source, tag).rstrip(b" \0")
+    vr, sent = dictionary_VR(tag), _encoded(source, tag)
+    value = sent.rstrip(b" \0")
     if not value or not _valid(tag, vr, value):
         return
+    if vr not in _NEVER_PADDED:
+        value += b" " * (len(sent) - len(value))
     value += (b"\0" if vr == "UI" else b" ") * (len(value) % 2)
     target[tag] = RawDataElement(tag, vr, len(value), value, 0, False, True, True)
 
@@ -182,6 +207,8 @@ def _valid(tag: BaseTag, vr: str, value: bytes) -> bool:
 def _encoded(source: Dataset, tag: BaseTag) -> bytes:
     """Value of a text element as it stood in the source, whether or not somebody has looked at it since."""
     element = source.get_item(tag)
+    if isinstance(element, AsSent) and element.sent is not None:
+        return element.sent
     if element is None or element.value is None:
         return b""
     if isinstance(element.value, bytes):

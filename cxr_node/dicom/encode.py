@@ -40,8 +40,8 @@ def to_bytes(dataset: Dataset) -> bytes:
 
 def to_part10_each(dataset: Dataset, names: Sequence[tuple[str, str]]) -> list[bytes]:
     """Encode once, and give the result several names: as `to_part10` under each SOP Class and SOP Instance UID."""
+    ordered = _ordered(dataset)  # first: `get` converts, and the character set too is carried as it was sent
     charset = dataset.get("SpecificCharacterSet", "")
-    ordered = _ordered(dataset)
     before = _parts([each for each in ordered if each.tag < _SOP_CLASS_UID], charset)
     after = _parts([each for each in ordered if each.tag > _SOP_INSTANCE_UID], charset)
     files = []

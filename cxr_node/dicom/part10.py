@@ -46,8 +46,9 @@ _UNDEFINED = 0xFFFFFFFF
 _ITEM, _SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 _PIXEL_DATA = 0x7FE00010
 PIXEL_TAGS = (0x7FE00008, 0x7FE00009, _PIXEL_DATA)  # float, double float, integer
-_TEXT = ("LO", "LT", "PN", "SH", "ST", "UC", "UT")
-_NOT_DECODED = "\ufffd"  # pydicom's mark for bytes that the character set does not have
+_STRINGS = frozenset(
+    ("AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT")
+)
 _LONG_VALUE_BYTES = 8  # a shorter read may fall short only at the end of the data set
 CUT_PIXELS = "it ends in the middle of the pixel data"
 _CUT_ATTRIBUTE = "it ends in the middle of an attribute"
@@ -106,6 +107,19 @@ def foreign_faults() -> Iterator[None]:
             yield
     except PARSER_FAULTS as error:
         raise InstanceError(f"it is not encoded as DICOM ({type(error).__name__})") from error
+
+
+class AsSent(DataElement):
+    """A string that was read, with the bytes it was read from: decoding and encoding again need not give them back."""
+
+    def __init__(self, element: DataElement, sent: bytes) -> None:
+        super().__init__(element.tag, element.VR, element.value, already_converted=True)
+        self._sent, self._read = sent, self._value
+
+    @property
+    def sent(self) -> bytes | None:
+        """The bytes, padding included; None where the element was given another value since."""
+        return self._sent if self._value is self._read else None
 
 
 class _Bounded:
@@ -258,15 +272,16 @@ def _convert(dataset: Dataset, unreadable: set[int], depth: int) -> None:
             continue
         try:
             element = dataset[tag]
-            text = str(element.value) if element.VR in _TEXT else ""  # a name is decoded when it is first read
+            if element.VR == "PN":
+                str(element.value)  # a name is decoded when it is first read
             if element.VR in ("DS", "IS") and _is_text(element.value):  # pydicom hands on what is no number
                 raise ValueError(element.VR)
         except PARSER_FAULTS:
             del dataset[tag]
             unreadable.add(int(tag))
             continue
-        if _NOT_DECODED in text and raw is not None:
-            dataset[tag] = raw  # its bytes are all that can be carried over into results
+        if element.VR in _STRINGS and isinstance(raw, RawDataElement) and raw.value:
+            dataset[tag] = AsSent(element, raw.value)
         for item in element.value if element.VR == "SQ" else ():
             _convert(item, unreadable, depth + 1)
 

@@ -11,11 +11,10 @@ PS3.10 7.1 File Meta Information; IHE RAD AIR 6.5.3.1 Contributing Equipment.
 from __future__ import annotations
 
 import hashlib
-import re
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from datetime import UTC, datetime, tzinfo
 
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
@@ -39,6 +38,7 @@ from cxr_node.dicom.content import coded, reference
 from cxr_node.dicom.encode import to_part10_each
 from cxr_node.dicom.header import Source
 from cxr_node.dicom.identity import header_sha256
+from cxr_node.dicom.moment import Moment, moment_of, stamp
 from cxr_node.dicom.origin import IMPLEMENTATION_CLASS_UID
 from cxr_node.dicom.wording import plain, series_description
 from cxr_node.domain import (
@@ -57,7 +57,6 @@ from cxr_node.domain import (
 PRODUCT = f"cxr_node {__version__}"
 _NAMESPACE = uuid.UUID("6f1b8d8e-92f4-5d3a-9a43-3c1f0b7e5a21")
 _LO_MAX_CHARS = 64
-_OFFSET = re.compile(rb"([+-])(\d\d)([0-5]\d) *")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +110,9 @@ class Context:
     def __post_init__(self) -> None:
         object.__setattr__(self, "header_sha256", header_sha256(self.source, self.radiograph))
 
+    zone: tzinfo = UTC
+    """Of the study's times, where the source does not tell their offset from UTC."""
+
     @property
     def manufacturer(self) -> str:
         """Who made the algorithm: AIR 6.5.3.1 asks the same words everywhere."""
@@ -156,8 +158,13 @@ class Context:
 
     @property
     def moment(self) -> datetime:
-        """When the source was received, in the source's time zone; UTC where it names none."""
-        return self.origin.received_at.astimezone(_zone(self.source.dataset))
+        """When the source was received, by the study's clock."""
+        return self.clock.at
+
+    @property
+    def clock(self) -> Moment:
+        """That moment, and whether all times of an object have its offset from UTC."""
+        return moment_of(self.source.dataset, self.origin.received_at, self.zone)
 
     def instance_uid(self, kind: ResultKind, sop_class_uid: str | None = None) -> str:
         """SOP Instance UID: the same for the same input, weights, configuration, program and SOP Class."""
@@ -197,12 +204,13 @@ class Context:
             hashlib.sha256(repr(identity).encode()).hexdigest(),
             __version__,
             *(f"without {kind}" for kind in missing),
+            self.clock.identity,
         )
 
 
 def start(context: Context, kind: ResultKind) -> Dataset:
     """Header of one result object: everything but its content."""
-    shape, moment = SHAPES[kind], context.moment
+    shape = SHAPES[kind]
     dataset = carry.patient_and_study(context.source.dataset)
     dataset.StudyInstanceUID = context.source.ref.study_instance_uid
     dataset.SOPClassUID = shape.sop_class_uid
@@ -213,8 +221,7 @@ def start(context: Context, kind: ResultKind) -> Dataset:
     dataset.Modality = shape.modality
     dataset.InstanceNumber = 1
     dataset.InstanceCreatorUID = IMPLEMENTATION_CLASS_UID
-    dataset.ContentDate = moment.strftime("%Y%m%d")
-    dataset.ContentTime = moment.strftime("%H%M%S.%f")
+    stamp(dataset, context.clock)
     dataset.Manufacturer = context.manufacturer
     dataset.ManufacturerModelName = context.model_name
     dataset.DeviceSerialNumber = context.serial_number
@@ -312,17 +319,6 @@ def _evidence(context: Context) -> Dataset:
         series.ReferencedSOPSequence = [member]
         study.ReferencedSeriesSequence.append(series)
     return study
-
-
-def _zone(dataset: Dataset) -> tzinfo:
-    """Time zone that the source declares (PS3.3 C.12.1.1.8), else UTC."""
-    match = _OFFSET.fullmatch(carry.raw_text(dataset, "TimezoneOffsetFromUTC"))
-    if match is None:
-        return UTC
-    offset = timedelta(hours=int(match[2]), minutes=int(match[3]))
-    if offset >= timedelta(hours=24):
-        return UTC
-    return timezone(-offset if match[1] == b"-" else offset)
 
 
 def _uid(*parts: str) -> str:

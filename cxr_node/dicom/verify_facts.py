@@ -59,6 +59,8 @@ class Facts:
     tracking_uid: str | None
     moment: str
     """Contribution DateTime, with its offset."""
+    offset: str | None
+    """Timezone Offset From UTC, "" where there is to be none; None: not known whether."""
     is_exact: bool
     """From the context, not recovered: no rounding stands between a fact and what is written."""
 
@@ -89,6 +91,7 @@ def of_context(context: result.Context) -> Facts:
         region=context.outline or None,
         tracking_uid=context.tracking_uid,
         moment=context.moment.strftime("%Y%m%d%H%M%S.%f%z"),
+        offset=context.clock.offset or "",
         is_exact=True,
     )
 

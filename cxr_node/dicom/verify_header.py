@@ -109,7 +109,10 @@ def check_identity(document: Document, source: Source | None, report: Report, *,
         if keyword not in dataset:
             report(Rule.PATIENT_AND_STUDY, keyword)
     if source is not None:
-        _same(dataset, _of_source(source), PATIENT_AND_STUDY, Rule.PATIENT_AND_STUDY, report)
+        stated = _of_source(source)
+        ours = {"TimezoneOffsetFromUTC"} - set(stated)  # made here where the source tells none: `_check_time`
+        keywords = tuple(keyword for keyword in PATIENT_AND_STUDY if keyword not in ours)
+        _same(dataset, stated, keywords, Rule.PATIENT_AND_STUDY, report)
 
 
 def check_agreement(dataset: Plain, other: Plain, report: Report) -> None:
@@ -212,12 +215,17 @@ def _check_carried(dataset: Plain, source: Source | None, report: Report) -> Non
 
 
 def _check_time(dataset: Plain, facts: Facts, report: Report) -> None:
-    """Content date and time are those of the contribution, in the study's own time zone."""
-    offset = text(dataset, "TimezoneOffsetFromUTC") or "+0000"
-    stated = f"{text(dataset, 'ContentDate')}{text(dataset, 'ContentTime')}{offset}"
+    """Times of content, series and contribution are one moment, by one offset; Timezone Offset From UTC is that."""
+    wall, offset = facts.moment[:-5], facts.moment[-5:]
     contributed = text(equipment(dataset), "ContributionDateTime")
-    if _DATE_TIME.fullmatch(facts.moment) is None or not stated == contributed == facts.moment:
-        report(Rule.CONTENT_TIME, "ContentTime")
+    if _DATE_TIME.fullmatch(facts.moment) is None or contributed != facts.moment:
+        report(Rule.CONTENT_TIME, "ContributionDateTime")
+    for of in ("Content", "Series"):
+        if text(dataset, f"{of}Date") + text(dataset, f"{of}Time") != wall:
+            report(Rule.CONTENT_TIME, f"{of}Time")
+    allowed = ("", offset) if facts.offset is None else (facts.offset,)
+    if text(dataset, "TimezoneOffsetFromUTC") not in allowed:
+        report(Rule.CONTENT_TIME, "TimezoneOffsetFromUTC")
 
 
 def _check_equipment(dataset: Plain, facts: Facts, source: Source | None, report: Report) -> None:

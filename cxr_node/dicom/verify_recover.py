@@ -96,6 +96,7 @@ def recover(documents: list[Document], source: Source | None) -> Facts | None:
         region=None,
         tracking_uid=_common(str(item.value) for item in _named(documents, _TRACKING_UID)) or None,
         moment=_most(ours, "ContributionDateTime"),
+        offset=None,
         is_exact=False,
     )  # fmt: skip
 

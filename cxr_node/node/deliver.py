@@ -31,6 +31,7 @@ from cxr_node.node.rounds import GO_ON, LOOK_AFTER_S, NOTICE_STOP_S, Breaker, Ho
 from cxr_node.node.sendings import Told
 from cxr_node.node.service import Notifier
 from cxr_node.node.spool import Spool, SpoolCorruptError
+from cxr_node.node.squeezing import PLAIN, Squeezer
 from cxr_node.node.tenure import Keeper, office
 from cxr_node.node.wakeup import Role
 
@@ -40,8 +41,14 @@ _STUCK_AFTER_S = 240.0  # longer than a slow send takes, shorter than WatchdogSe
 _HUNG_AFTER_LEASES = 5
 
 
-def run(config: Config, stop: threading.Event, notifier: Notifier | None = None, audit: Audit = SILENT) -> None:
-    """Deliver what is due until `stop` is set; sends in hand are finished first.
+def run(
+    config: Config,
+    stop: threading.Event,
+    notifier: Notifier | None = None,
+    audit: Audit = SILENT,
+    squeezer: Squeezer = PLAIN,
+) -> None:
+    """Deliver what is due until `stop` is set; sends in hand are finished first. `squeezer` compresses pictures.
 
     Raises
     ------
@@ -62,7 +69,7 @@ def run(config: Config, stop: threading.Event, notifier: Notifier | None = None,
         )
         home.clock.follow(ledger)
         stack.callback(home.refusals.close)
-        hands = [hand for destination in config.destinations for hand in _hands(home, destination)]
+        hands = [hand for destination in config.destinations for hand in _hands(home, destination, squeezer)]
         _put_in_order(home)
         threads = [threading.Thread(target=hand.run, args=(stop,), name=hand.name) for hand in hands]
         for thread in threads:
@@ -122,9 +129,9 @@ def _join(stop: threading.Event, threads: list[threading.Thread]) -> None:
         thread.join()
 
 
-def _hands(home: Home, destination: Destination) -> list[Rounds]:
+def _hands(home: Home, destination: Destination, squeezer: Squeezer) -> list[Rounds]:
     """One thread sends; where commitment is wanted, another one asks for it: neither waits for the other."""
-    link_ = link(destination, home.config.listen.ae_title, home.refusals)
+    link_ = link(destination, home.config.listen.ae_title, home.refusals, squeezer)
     if destination.commitment_wait_h is None:
         return [Courier(home, destination, link_)]
     asker = Asker(home, destination, destination.commitment_wait_h)

@@ -1,7 +1,8 @@
 """Storage SCU: sends result objects to one destination over one association that stays open while there is work.
 
 Knows no ledger and no schedule. Objects travel as they are stored: the bytes of the data set that were checked are
-those that leave, cut and never decoded, but for a peer that speaks Implicit VR only (PS3.4 B, PS3.5 10.1, PS3.7 9.1.1).
+those that leave, cut and never decoded; a peer that speaks Implicit VR only gets the same values under other heads, and
+one that takes compressed pictures the same pixels in fewer bytes (PS3.4 B, PS3.5 10.1, PS3.7 9.1.1).
 """
 
 from __future__ import annotations
@@ -9,11 +10,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import Protocol, cast
 
-from pynetdicom import dsutils
 from pynetdicom.association import Association
 from pynetdicom.events import EventHandlerType
 from pynetdicom.presentation import PresentationContext, build_context
@@ -21,13 +20,15 @@ from pynetdicom.presentation import PresentationContext, build_context
 from cxr_node.config import Destination
 from cxr_node.domain import ResultKind
 from cxr_node.errors import DeliveryError, ResourceError
-from cxr_node.node import filemeta
+from cxr_node.node import filemeta, squeezing
 from cxr_node.node.answers import broken, fault, said, why_not
 from cxr_node.node.association import Entity, TlsArguments, Wrapping, bury, deadline, end, store
 from cxr_node.node.commands import store_request
+from cxr_node.node.implicit import to_implicit
 from cxr_node.node.outgoing import Message
 from cxr_node.node.refusals import Cause, Refusals
 from cxr_node.node.responses import Response
+from cxr_node.node.squeezing import PLAIN, Squeezer
 from cxr_node.node.statuses import Fate, judge
 
 log = logging.getLogger(__name__)
@@ -95,8 +96,12 @@ class Link(Protocol):
         ...
 
 
-def link(destination: Destination, calling_ae_title: str, refusals: Refusals | None = None) -> Link:
-    """Make the link to a destination; nothing is opened yet. `refusals` counts what the destination refuses or breaks.
+def link(
+    destination: Destination, calling_ae_title: str, refusals: Refusals | None = None, squeezer: Squeezer = PLAIN
+) -> Link:
+    """Make the link to a destination; nothing is opened yet.
+
+    `refusals` counts what the destination refuses or breaks, `squeezer` compresses pictures where it takes them so.
 
     Raises
     ------
@@ -104,7 +109,7 @@ def link(destination: Destination, calling_ae_title: str, refusals: Refusals | N
     """
     match destination:
         case Destination():
-            return StorageScu(destination, destination.calling_ae_title or calling_ae_title, refusals)
+            return StorageScu(destination, destination.calling_ae_title or calling_ae_title, refusals, squeezer)
 
 
 class _BrokenError(DeliveryError):
@@ -149,8 +154,16 @@ def associate(
 class StorageScu:
     """A Storage SCP as a destination. For one thread."""
 
-    def __init__(self, destination: Destination, calling_ae_title: str, refusals: Refusals | None = None) -> None:
+    def __init__(
+        self,
+        destination: Destination,
+        calling_ae_title: str,
+        refusals: Refusals | None = None,
+        squeezer: Squeezer = PLAIN,
+    ) -> None:
         self._destination = destination
+        self._squeezer = squeezer
+        self._compressed = squeezing.syntaxes(destination.heatmap_compression, squeezer)
         self._wrapping = Wrapping(destination)
         self._entity = Entity(calling_ae_title, destination.timeout_s, refusals)
         self._association: Association | None = None
@@ -172,6 +185,7 @@ class StorageScu:
 
     def close(self) -> None:
         """Release the association."""
+        self._squeezer.close()
         association, self._association = self._association, None
         if association is not None and association.is_established:
             with deadline(association, self._destination.timeout_s):
@@ -189,13 +203,25 @@ class StorageScu:
     def _open(self, sop_classes: set[str]) -> Association:
         self._association = None
         self._sop_classes |= sop_classes
-        contexts = _contexts(self._sop_classes)
+        contexts = _contexts(self._sop_classes, self._compressed)
         self._association = associate(self._entity, self._destination, contexts, self._wrapping, [])
         return self._association
 
     def _store(self, association: Association, parcel: Parcel) -> Receipt:
+        """Send it; uncompressed, from then on, to a peer that agreed to what it then refuses."""
+        try:
+            return self._exchange(association, parcel)
+        except DeliveryError as error:
+            taken = self._compressed and parcel.sop_class_uid in squeezing.PICTURES
+            if not (taken and error.permanent and error.status is not None):
+                raise
+            log.warning("pictures are sent uncompressed from now on: destination=%s %s", self._destination.name, error)
+            self._compressed = ()
+            return self._exchange(association, parcel)
+
+    def _exchange(self, association: Association, parcel: Parcel) -> Receipt:
         self._message_id = self._message_id % _MAX_MESSAGE_ID + 1
-        message = _message(association, parcel, self._message_id)
+        message = self._message(association, parcel)
         limit_s = self._destination.timeout_s + parcel.size_bytes / _SLOWEST_BYTES_PER_S
         association.dimse_timeout = 2 * limit_s  # the deadline comes first and ends even a stuck send()
         if not association.is_established:  # released by the peer a moment ago
@@ -222,21 +248,43 @@ class StorageScu:
         broken(self._entity, address, Cause.DESTINATION_ABORTED, str(error))
         return error
 
+    def _message(self, association: Association, parcel: Parcel) -> Message:
+        """The object as it is stored, compressed where that is agreed, in Implicit VR where that alone is."""
+        sop_instance_uid, data_set = _data_set(parcel)
+        contexts = _syntaxes(association, parcel)
+        syntax = EXPLICIT if EXPLICIT in contexts else IMPLICIT
+        agreed = next((each for each in self._compressed if each in contexts), None)
+        if agreed is not None and (smaller := squeezing.squeeze(data_set, agreed, self._squeezer)) is not None:
+            syntax, data_set = agreed, smaller
+        elif syntax == IMPLICIT:
+            data_set = _implicit(data_set)
+        return Message(
+            context_id=contexts[syntax],
+            command=store_request(parcel.sop_class_uid, sop_instance_uid, self._message_id),
+            data_set=data_set,
+            longest=association.acceptor.maximum_length or 0,
+        )
+
     def _abort(self, association: Association) -> None:
         self._association = None
         end(association)
 
 
-def proposed(sop_classes: Iterable[str] = SOP_CLASSES) -> list[tuple[str, str]]:
+def proposed(sop_classes: Iterable[str] = SOP_CLASSES, compressed: Sequence[str] = ()) -> list[tuple[str, str]]:
     """Tell what is negotiated: SOP class and transfer syntax of every presentation context, in their order.
 
-    Explicit and Implicit VR in contexts of their own: the acceptor picks one syntax of each (PS3.8 9.3.2.2).
+    Each syntax in a context of its own: the acceptor picks one syntax of each (PS3.8 9.3.2.2). `compressed` are
+    proposed beside the others for pictures.
     """
-    return [(uid, syntax) for uid in sorted(sop_classes) for syntax in (EXPLICIT, IMPLICIT)]
+    return [
+        (uid, syntax)
+        for uid in sorted(sop_classes)
+        for syntax in (EXPLICIT, IMPLICIT, *(compressed if uid in squeezing.PICTURES else ()))
+    ]
 
 
-def _contexts(sop_classes: set[str]) -> list[PresentationContext]:
-    return [build_context(uid, syntax) for uid, syntax in proposed(sop_classes)]
+def _contexts(sop_classes: set[str], compressed: Sequence[str]) -> list[PresentationContext]:
+    return [build_context(uid, syntax) for uid, syntax in proposed(sop_classes, compressed)]
 
 
 def _taken(association: Association, rungs: Sequence[Parcel]) -> list[Parcel]:
@@ -248,29 +296,33 @@ def _taken(association: Association, rungs: Sequence[Parcel]) -> list[Parcel]:
 
 
 def _syntaxes(association: Association, parcel: Parcel) -> dict[str, int]:
-    """Transfer syntaxes of ours that the destination accepted for an object's SOP Class, each with its context."""
-    return {
+    """Transfer syntaxes of ours that the destination accepted for an object's SOP Class, each with its context.
+
+    Empty where only compressed ones are among them: not every picture becomes smaller, and those are sent as they are.
+    """
+    found = {
         str(context.transfer_syntax[0]): cast(int, context.context_id)
         for context in association.accepted_contexts
-        if context.abstract_syntax == parcel.sop_class_uid and context.transfer_syntax[0] in (EXPLICIT, IMPLICIT)
+        if context.abstract_syntax == parcel.sop_class_uid
     }
+    return found if EXPLICIT in found or IMPLICIT in found else {}
 
 
-def _message(association: Association, parcel: Parcel, message_id: int) -> Message:
-    """The object as it is stored, or in Implicit VR where the peer knows only that."""
+def _data_set(parcel: Parcel) -> tuple[str, memoryview]:
+    """SOP Instance UID and data set, as they are stored."""
     try:
-        sop_instance_uid, data_set = filemeta.split(parcel.content or parcel.path.read_bytes())
+        return filemeta.split(parcel.content or parcel.path.read_bytes())
     except OSError as error:
         raise ResourceError(f"spool: {error.strerror}") from error
     except ValueError as error:
         raise DeliveryError(str(error), permanent=True) from error
-    contexts = _syntaxes(association, parcel)
-    if EXPLICIT not in contexts:
-        data_set = memoryview(dsutils.encode(dsutils.decode(BytesIO(data_set), False, True), True, True) or b"")
-    context_id = contexts.get(EXPLICIT) or contexts[IMPLICIT]
-    longest = association.acceptor.maximum_length or 0
-    command = store_request(parcel.sop_class_uid, sop_instance_uid, message_id)
-    return Message(context_id=context_id, command=command, data_set=data_set, longest=longest)
+
+
+def _implicit(data_set: memoryview) -> memoryview:
+    try:
+        return to_implicit(data_set)
+    except ValueError as error:
+        raise DeliveryError(str(error), permanent=True) from error
 
 
 def _verdict(value: int) -> Receipt:
