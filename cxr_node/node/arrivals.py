@@ -135,6 +135,12 @@ def first_receipt(database: Database, arrival: Arrival) -> datetime | None:
         return connection.scalar(sa.select(instances.c.received_at).where(*_same(arrival)))
 
 
+def number_of(database: Database, arrival: Arrival) -> int | None:
+    """Ledger number of an object that is known; by which log lines and `trace` name it."""
+    with database.reading() as connection:
+        return connection.scalar(sa.select(instances.c.id).where(*_same(arrival)))
+
+
 def _same(arrival: Arrival) -> tuple[sa.ColumnElement[bool], ...]:
     return (
         instances.c.sop_instance_uid == arrival.ref.sop_instance_uid,

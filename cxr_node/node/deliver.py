@@ -23,6 +23,7 @@ from cxr_node.node.jobs import DeliveryJob
 from cxr_node.node.journal import describe
 from cxr_node.node.ladder import Ladder
 from cxr_node.node.ledger import Ledger
+from cxr_node.node.outage import Outage
 from cxr_node.node.rounds import GO_ON, LOOK_AFTER_S, NOTICE_STOP_S, Breaker, Home, Rest, Rounds, backoff_s
 from cxr_node.node.sendings import Told
 from cxr_node.node.service import Notifier
@@ -45,6 +46,7 @@ def run(config: Config, stop: threading.Event, notifier: Notifier | None = None,
     ResourceError : a courier ended on its own; a new process may do better.
     """
     notifier = notifier or Notifier()
+    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # why a try failed is in its one line of ours
     spool, ledger = Spool(config.spool.path), Ledger.open(config.spool.path, mend=True)
     with ExitStack() as stack:
         stack.callback(ledger.close)
@@ -143,6 +145,7 @@ class Courier(Rounds):
         self._told = Told(home.audit, home.ledger, destination)
         self._asker = asker
         self._breaker = Breaker(home.config.delivery)
+        self._outage = Outage(destination.name)
         self._last_fault = ""
         self._steps = 0
 
@@ -176,31 +179,39 @@ class Courier(Rounds):
         except (ResourceError, LedgerLostError):
             raise
         except Exception as error:
-            log.error("failed destination=%s %s", self.name, describe(error))
             permanent = job.attempts >= home.config.work.max_attempts
-            return self._failed(job, DeliveryError(describe(error), permanent=permanent))
+            return self._failed(job, DeliveryError(describe(error), permanent=permanent), logging.ERROR)
 
     def _send(self, job: DeliveryJob) -> Rest:
         started, ladder = time.monotonic(), Ladder(self._home, job, self._told.begins)
         receipt = self._link.send(*ladder.parcels, choose=ladder.choose)
         self._breaker.answered()
+        self._outage.is_over()
         self._told.ended()
         held = self._home.ledger.settle_delivered(job, receipt.status, promised=self._asker is not None)
         if self._asker is not None:
             self._asker.nudge()
         log.log(
             logging.INFO if receipt.status == 0 else logging.WARNING,
-            "delivered destination=%s kind=%s delivery=%d attempt=%d took_ms=%d status=0x%04X %s",
-            *(self.name, job.artifact.kind, job.claim.row_id, job.attempts),
+            "delivered destination=%s instance=%d kind=%s delivery=%d attempt=%d took_ms=%d status=0x%04X %s",
+            *(self.name, job.instance_id, job.artifact.kind, job.claim.row_id, job.attempts),
             *(round(1000 * (time.monotonic() - started)), receipt.status, receipt.words if held else "lost-lease"),
         )
         return GO_ON
 
-    def _failed(self, job: DeliveryJob, error: DeliveryError) -> Rest:
+    def _failed(self, job: DeliveryJob, error: DeliveryError, level: int = logging.WARNING) -> Rest:
         """Permanent or too old: DEAD. Else back to the queue; a destination without an answer is left alone.
 
-        Where no association came about the same delivery tries again after the pause, and the attempt does not count.
+        Where no association came about the same delivery tries again after the pause, and the attempt does not count:
+        then the log tells the try of the outage.
         """
+        nothing_sent = isinstance(error, UnreachableError)
+        attempt = job.attempts
+        if error.permanent or error.status is not None:
+            self._outage.is_over()
+        elif level < logging.ERROR:
+            tries = self._outage.goes_on()
+            attempt = tries if nothing_sent else attempt
         if error.permanent:
             self._breaker.answered()
             return self._dead(job, str(error), error.status)
@@ -210,12 +221,12 @@ class Courier(Rounds):
             return self._dead(job, self._too_old(str(error)), error.status)
         if error.status is not None:
             self._told.ended(Outcome.MINOR_FAILURE, str(error))
-        nothing_sent = isinstance(error, UnreachableError)
         delay_s = rest.seconds if nothing_sent else backoff_s(self._home.config.delivery, job.attempts)
         self._home.ledger.postpone(job, delay_s=delay_s, status=error.status, detail=str(error), forgive=nothing_sent)
-        log.warning(
-            "postponed destination=%s delivery=%d attempt=%d again_in_s=%.1f %s",
-            *(self.name, job.claim.row_id, job.attempts, delay_s, error),
+        log.log(
+            level,
+            "postponed destination=%s instance=%d delivery=%d attempt=%d again_in_s=%.1f %s",
+            *(self.name, job.instance_id, job.claim.row_id, attempt, delay_s, error),
         )
         return rest
 
@@ -233,5 +244,8 @@ class Courier(Rounds):
     def _dead(self, job: DeliveryJob, detail: str, status: int | None = None) -> Rest:
         self._told.ended(Outcome.SERIOUS_FAILURE, detail)
         self._home.ledger.settle_delivery_dead(job, status=status, detail=detail)
-        log.error("dead destination=%s delivery=%d attempt=%d %s", self.name, job.claim.row_id, job.attempts, detail)
+        log.error(
+            "dead destination=%s instance=%d delivery=%d attempt=%d %s",
+            *(self.name, job.instance_id, job.claim.row_id, job.attempts, detail),
+        )
         return GO_ON

@@ -78,6 +78,11 @@ class Job:
     """It was in the hands of a worker that died: nothing else is to be worked on beside it."""
 
     @property
+    def instance_id(self) -> int:
+        """Ledger number of the instance."""
+        return self.claim.row_id
+
+    @property
     def attempts(self) -> int:
         """How often this was tried, this time included."""
         return self.claim.attempts
@@ -111,6 +116,8 @@ class DeliveryJob:
     rung: int
     """Which of the artifact's rungs was chosen for the destination; 0, its first choice, while none was."""
     first_due_at: datetime
+    instance_id: int
+    """Ledger number of the instance whose result this is; the first of several that share it."""
 
     @property
     def attempts(self) -> int:

@@ -16,7 +16,7 @@ from typing import Protocol
 from cxr_node.config import Config
 from cxr_node.domain import InstanceRef, Origin
 from cxr_node.errors import ContradictionError, ResourceError
-from cxr_node.node.arrivals import Arrival, first_receipt
+from cxr_node.node.arrivals import Arrival, first_receipt, number_of
 from cxr_node.node.audit_messages import received
 from cxr_node.node.auditor import SILENT, Audit
 from cxr_node.node.filemeta import file_meta
@@ -127,15 +127,24 @@ class SpoolReceiver:
             received_at=self._spool.received_at(stored.sha256),  # the first receipt's, where the file was there
         )
         is_new = self._ledger().add(ref, origin, stored.sha256, stored.size_bytes, request.priority)
+        arrival = Arrival(ref, origin, stored.sha256, stored.size_bytes)
         if not is_new:
-            self._keep_date(Arrival(ref, origin, stored.sha256, stored.size_bytes))
+            self._keep_date(arrival)
         self._ring()
         self._audit.transferred(received(ref, origin, is_new), ref.sop_class_uid)
         log.info(
-            "stored sha256=%s bytes=%d peer=%s ae=%r new=%s ms=%.0f",
-            *(stored.sha256[:12], stored.size_bytes, origin.peer_host, origin.calling_ae_title, is_new),
+            "stored instance=%s sha256=%s bytes=%d peer=%s ae=%r new=%s ms=%.0f",
+            *(self._number(arrival), stored.sha256[:12], stored.size_bytes),
+            *(origin.peer_host, origin.calling_ae_title, is_new),
             (time.monotonic() - started) * 1000,
         )
+
+    def _number(self, arrival: Arrival) -> int | None:
+        """For the log alone: what is durable already is not refused because the ledger cannot be read now."""
+        try:
+            return number_of(self._ledger().database, arrival)
+        except ResourceError:
+            return None
 
     def _ring(self) -> None:
         """Wake the worker; one ring is enough for all rows that were there when it began."""

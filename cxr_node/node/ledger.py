@@ -109,12 +109,14 @@ class Ledger:
                 return None
             row, lease = claimed
             artifact = results.find(connection, row["artifact_id"])
+            instance_id = results.first_user(connection, row["artifact_id"])
         return DeliveryJob(
             claim=lease,
             destination=destination,
             artifact=artifact,
             rung=row["rung"],
             first_due_at=row["first_due_at"],
+            instance_id=instance_id,
         )
 
     def extend(self, job: Job | DeliveryJob, lease_s: float) -> bool:

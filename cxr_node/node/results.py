@@ -45,6 +45,12 @@ def find(connection: sa.Connection, artifact_id: int) -> StoredArtifact:
     return _stored(first, below)
 
 
+def first_user(connection: sa.Connection, artifact_id: int) -> int:
+    """Ledger number of the instance that a result was made of; the first, where several share it."""
+    users = sa.select(sa.func.min(instance_artifacts.c.instance_id))
+    return int(connection.scalar(users.where(instance_artifacts.c.artifact_id == artifact_id)) or 0)
+
+
 def chosen() -> sa.ColumnElement[Any]:
     """Row of the result object that a delivery is about: the rung that was chosen for its destination."""
     instead = sa.select(alternatives.c.alternative_id).where(

@@ -125,7 +125,7 @@ class Keeper:
             return False  # who settles is told
         with self._lock:
             if not held and job in self._kept:  # else it was settled a moment ago
-                log.warning("lost lease row=%d owner=%s", job.claim.row_id, job.claim.owner)
+                log.warning("lost lease instance=%d owner=%s", job.instance_id, job.claim.owner)
         return held
 
     def _drop(self, job: Job | DeliveryJob) -> None:

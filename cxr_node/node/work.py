@@ -198,7 +198,9 @@ class Worker(Generic[P]):
         stored = self._all_stored(reported.artifacts)
         settled = self.ledger.settle_reported(job, reported.finding, stored, wanted)
         ring(self.config.spool.path, Role.DELIVER)
-        return _settled(settled, "reported")
+        decision = reported.finding.decision
+        doubt = f" doubt={decision.doubt}" if decision.doubt is not None else ""
+        return _settled(settled, f"reported verdict={decision.verdict}{doubt}")
 
     def _all_stored(self, artifacts: Sequence[Artifact]) -> list[StoredArtifact]:
         """Store each; the largest beside the others, for the disk lets both wait at once."""
