@@ -6,7 +6,6 @@ import io
 import json
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -133,10 +132,8 @@ def test_batch_sizes_are_numbers(text: str) -> None:
 
 def test_a_disk_without_room_is_said_before_anything_is_drawn(tmp_path: Path) -> None:
     choice = bench.Choice(images=1000, size_mb=200.0)
-    started = time.monotonic()
     with pytest.raises(ResourceError, match=r"GiB free, 4\d\d\.\d are needed: name another folder in TMPDIR"):
         bench._require_room(tmp_path, 2 * choice.images * int(choice.size_mb * 1e6 + 16e6))
-    assert time.monotonic() - started < 1
 
 
 @pytest.fixture(scope="module")

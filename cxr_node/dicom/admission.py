@@ -114,10 +114,9 @@ def check_header(
     """
     for reason, broken, seen in _header_rules(source, rules, precedent):
         if broken:
-            sentence = _SENTENCES[reason]
-            if reason is Reason.IDENTITY_CONFLICT:
-                sentence = _conflict(source, precedent)
-            return Rejected(reason=reason, sentence=_naming(sentence, seen))
+            conflict = reason is Reason.IDENTITY_CONFLICT
+            sentence = _conflict(source, precedent) if conflict else _naming(_SENTENCES[reason], seen)
+            return Rejected(reason=reason, sentence=sentence)
     ages = evidence(source.text)
     if rules.age_policy is AgePolicy.ENFORCE and any(_is_outside(found, population_age_years) for found in ages):
         sentence = f"The patient's age is outside the classifier's population ({_range(population_age_years)})."

@@ -19,6 +19,7 @@ from typing import Self
 
 from tests.node import wire
 from tests.node.wire import Wire
+from tests.patience import PATIENCE_S
 
 TURN_S = 0.25
 LEGAL_HOST = "127.0.0.2"
@@ -71,7 +72,7 @@ class Crowd(threading.Thread):
 
     def __enter__(self) -> Self:
         for manner, host in self._wanted:
-            connection = socket.create_connection(("127.0.0.1", self._port), 20, source_address=(host, 0))
+            connection = socket.create_connection(("127.0.0.1", self._port), PATIENCE_S, source_address=(host, 0))
             connection.setblocking(False)
             peer = _Peer(manner=manner, connection=connection, opened_at=time.monotonic())
             with suppress(OSError):
@@ -177,6 +178,9 @@ class Fared:
     def p95_s(self) -> float:
         return sorted(self.took_s)[int(0.95 * (len(self.took_s) - 1))]
 
+    def median_s(self) -> float:
+        return sorted(self.took_s)[len(self.took_s) // 2]
+
     def __str__(self) -> str:
         total = len(self.took_s) + len(self.failures)
         return (
@@ -204,7 +208,7 @@ class LegalPeer(threading.Thread):
 
     def _visit(self) -> None:
         started = time.monotonic()
-        with Wire(self._port, 15.0, LEGAL_HOST) as peer:
+        with Wire(self._port, PATIENCE_S, LEGAL_HOST) as peer:
             if self._tls is not None:
                 peer.socket = self._tls.wrap_socket(peer.socket)
             kind = peer.associate(calling="LEGAL")[0]

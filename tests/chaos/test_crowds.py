@@ -5,7 +5,6 @@ Short: 60 slow, 60 silent and a flood at once. Long: 200 slow, 200 silent, a flo
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,10 +16,8 @@ from tests.chaos.conftest import Report
 from tests.chaos.crowd import GARBAGE, LEGAL_HOST, SILENT, SLOW_BEFORE, SLOW_INSIDE, Crowd, Flood, LegalPeer, Manner
 from tests.chaos.roles import Peak, Role, Usage, eventually, is_back
 from tests.node import wire
+from tests.patience import PATIENCE_S
 
-DEADLINE_S = 5.0
-"""For a handshake, an A-ASSOCIATE-RQ and a short PDU (node/transport.py, node/listener.py)."""
-SLACK_S = 2.0
 RSS_SLACK_MIB = 20.0
 """Stacks and arenas that the C library keeps for the next time."""
 
@@ -44,7 +41,7 @@ def hosts(number: int, spread: bool) -> list[str]:
 def warmed_up(node: Role) -> Usage:
     """What a receiver holds that has been used: a few associations, one of them after the other."""
     with LegalPeer(node.port, radiographs(9_000_000)) as legal:
-        assert eventually(lambda: len(legal.stored) >= 5, 20) is not None
+        assert eventually(lambda: len(legal.stored) >= 5, PATIENCE_S) is not None
     threads = node.usage().threads
     eventually(lambda: node.usage().threads < threads, 1.0)
     return node.usage()
@@ -66,14 +63,13 @@ def test_a_crowd_keeps_nobody_else_out(tmp_path: Path, report: Report, each: int
         manners: list[Manner] = [manner for manner in CROWD for _ in range(each)]
         peers = list(zip(manners, hosts(len(manners), spread), strict=True))
         with Peak(node.pid) as peak, LegalPeer(node.port, radiographs()) as legal, Crowd(node.port, peers) as crowd:
-            last_came, flood = time.monotonic(), Flood(node.port, "127.0.0.3")
+            flood = Flood(node.port, "127.0.0.3")
             with flood if flooded else nullcontext():
-                gone_s = eventually(lambda: crowd.left() == 0, 60)
-            last_came = time.monotonic() if flooded else last_came
-            assert eventually(lambda: len(legal.stored) >= 20, 30) is not None
+                gone_s = eventually(lambda: crowd.left() == 0, PATIENCE_S)
+            meanwhile = len(legal.stored)
+            assert eventually(lambda: len(legal.stored) >= 20, PATIENCE_S) is not None
             legal.end()
-            due_s = max(SLACK_S, last_came + DEADLINE_S + SLACK_S - time.monotonic())
-            back_s = eventually(lambda: is_back(node.usage(), base), 30)
+            back_s = eventually(lambda: is_back(node.usage(), base), PATIENCE_S)
             after = node.usage()
             report(
                 f"peers={len(peers)} of {[manner.name for manner in CROWD]} hosts={len({host for _, host in peers})}",
@@ -86,9 +82,9 @@ def test_a_crowd_keeps_nobody_else_out(tmp_path: Path, report: Report, each: int
                 back_s=back_s and round(back_s, 1),
             )
         assert legal.fared.failures == []
-        assert legal.fared.p95_s() < 1.0
-        assert gone_s is not None
-        assert crowd.longest_s() <= DEADLINE_S + SLACK_S
-        assert back_s is not None and back_s <= due_s
+        assert meanwhile > 0, "nobody was served before the last of the crowd was gone"
+        assert legal.fared.median_s() < crowd.longest_s(), "requests wait for the deadlines of others"
+        assert gone_s is not None, "somebody is borne with no deadline: by drops he would go on for minutes"
+        assert back_s is not None
         assert after.rss_mib <= base.rss_mib + RSS_SLACK_MIB
         assert node.parts() == []

@@ -122,9 +122,9 @@ def test_a_second_spot_and_a_hole_are_not_outlined() -> None:
 
 def test_a_large_image_costs_nothing() -> None:
     active = np.random.default_rng(0).random((7, 7), dtype=np.float32)
-    started = time.perf_counter()
+    started = time.thread_time()
     points = gradcam.outline(gradcam.scaled(active), (0.05, 0.05), (3000, 2500))
-    assert time.perf_counter() - started < 0.25  # 3 ms where nothing else runs
+    assert time.thread_time() - started < 1.0  # of its own computing, 3 ms; on the grid of the image it is minutes
     assert 4 <= len(points) <= gradcam.MAX_POINTS
 
 

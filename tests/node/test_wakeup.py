@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
 from cxr_node.node.wakeup import Bell, Role, ring
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture(params=["short", "long"])
@@ -22,9 +22,7 @@ def test_a_ring_wakes(folder: Path) -> None:
     with Bell(folder, Role.WORK) as bell:
         thread = threading.Timer(0.05, ring, (folder, Role.WORK))
         thread.start()
-        started = time.monotonic()
-        assert bell.wait(20)
-        assert time.monotonic() - started < 10
+        assert bell.wait(PATIENCE_S)
         thread.join()
 
 
@@ -51,9 +49,7 @@ def test_everybody_of_a_role_wakes(folder: Path) -> None:
 
 def test_a_full_bell_does_not_block(folder: Path) -> None:
     with Bell(folder, Role.WORK) as bell:
-        started = time.monotonic()
         assert all(ring(folder, Role.WORK) == 1 for _ in range(2000))
-        assert time.monotonic() - started < 10
         assert bell.wait(0)
 
 

@@ -205,6 +205,18 @@ def test_an_outage_of_the_ledger_never_counts_against_an_image(
     assert (row.state, row.attempts) == ("REPORTED", 1)
 
 
+def test_the_log_names_the_instance_and_its_verdict(
+    config: Config, ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    workplace.receive(config, 1)
+    workplace.receive(config, 2, content=b"no radiograph")
+    with caplog.at_level(logging.INFO):
+        assert hands(config, ledger).do_one() and hands(config, ledger).do_one()
+    verdict = workplace.ledgers.finding().decision.verdict
+    told = [record.getMessage().partition(" attempt=")[0] for record in caplog.records if "instance=" in record.message]
+    assert told == [f"reported verdict={verdict} instance=1", "rejected reason=not-a-chest instance=2"]
+
+
 def test_what_is_dead_is_told_at_error_level_with_its_reason(
     config: Config, ledger: Ledger, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -215,8 +227,11 @@ def test_what_is_dead_is_told_at_error_level_with_its_reason(
     assert "dead reason=spool-corrupt instance=1" in record.message
 
 
-def test_what_a_machine_that_died_for_good_held_is_taken_when_its_lease_ends(config: Config, ledger: Ledger) -> None:
+def test_what_a_machine_that_died_for_good_held_is_taken_when_its_lease_ends(
+    config: Config, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nobody frees it, for its name is another machine's; the sleeping worker wakes when the lease is over (T29)."""
+    monkeypatch.setattr(work, "_LOOK_AFTER_S", 600.0)
     workplace.receive(config, 1)
     assert ledger.claim_instance("elsewhere/work-0", 1.5) is not None
     stop = threading.Event()
@@ -224,11 +239,11 @@ def test_what_a_machine_that_died_for_good_held_is_taken_when_its_lease_ends(con
     begun = time.monotonic()
     thread.start()
     try:
-        assert workplace.eventually(lambda: workplace.states(config) == [("REPORTED", None)], 10)
+        assert workplace.eventually(lambda: workplace.states(config) == [("REPORTED", None)])
     finally:
         stop.set()
-        thread.join(10)
-    assert 1.0 < time.monotonic() - begun < 6.0
+        thread.join()
+    assert time.monotonic() - begun > 1.0
 
 
 def test_no_patient_data_in_ledger_or_log(config: Config, ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:

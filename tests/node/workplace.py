@@ -17,6 +17,7 @@ from cxr_node.domain import Artifact, Origin, Outcome, Precedent, Reason, Reject
 from cxr_node.node.ledger import Ledger
 from cxr_node.node.spool import Spool
 from tests.node import ledgers, peers
+from tests.patience import PATIENCE_S
 
 
 def config(path: Path, *addresses: Address, **sections: Any) -> Config:
@@ -82,7 +83,7 @@ def states(config_: Config) -> list[tuple[str, str | None]]:
         ledger.close()
 
 
-def eventually(holds: Callable[[], bool], timeout_s: float = 20.0) -> bool:
+def eventually(holds: Callable[[], bool], timeout_s: float = PATIENCE_S) -> bool:
     """Wait for something that another process or thread brings about."""
     until = time.monotonic() + timeout_s
     while not holds():
