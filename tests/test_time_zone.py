@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from cxr_node import config, time_zone
+from cxr_node import check, config, time_zone
 from cxr_node.errors import ConfigError
 
 NOWHERE = Path("/nowhere/at/all")
@@ -91,3 +91,23 @@ STUDY = datetime(2024, 10, 27, 2, 30)  # 00:30 or 01:30 UTC
 def test_the_offset_is_that_of_the_study(study: datetime | None, received: datetime, expected: int | None) -> None:
     found = time_zone.offset(BERLIN, study, received)
     assert (found if found is None else found // timedelta(hours=1)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "found", "said", "warning"),
+    [
+        ("Europe/Berlin", UTC, "Europe/Berlin (results.time_zone)", False),
+        ("UTC", UTC, "UTC (results.time_zone)", False),
+        (None, ZoneInfo("Asia/Tokyo"), "this host's zone, Asia/Tokyo", False),
+        (None, UTC, "write results.time_zone", True),
+        (None, ZoneInfo("Europe/London"), "this host's zone, Europe/London", False),
+    ],
+)
+def test_check_says_which_zone_counts(
+    name: str | None, found: tzinfo, said: str, warning: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time_zone, "_host", lambda: found)
+    settings = config.parse({"spool": {"path": "."}, "results": {"time_zone": name}})
+    line = check._time_zone(settings)
+    assert said in line.sentence
+    assert (line.ok, line.warning) == (True, warning)

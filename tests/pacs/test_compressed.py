@@ -1,0 +1,56 @@
+"""Orthanc takes the pictures compressed, and decodes them to the pixels that were sent."""
+
+from __future__ import annotations
+
+import io
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydicom import dcmread
+
+from cxr_node import pipeline
+from cxr_node.config import Address
+from cxr_node.dicom.squeeze import Press
+from cxr_node.domain import ResultKind
+from cxr_node.node.destinations import Parcel, link
+from cxr_node.node.squeezing import JPEG_LS, RLE
+from tests.dicom.contexts import context
+from tests.node import peers
+from tests.pacs.peers import Orthanc
+
+pytestmark = pytest.mark.pacs
+
+
+@pytest.mark.parametrize(("wish", "syntax"), [("auto", JPEG_LS), ("rle", RLE)])
+def test_orthanc_keeps_and_shows_what_was_sent(wish: str, syntax: str, tmp_path: Path) -> None:
+    made = {
+        kind: pipeline.BUILDERS[kind](context(max_heatmap_px=1024)) for kind in (ResultKind.HEATMAP, ResultKind.FRAMES)
+    }
+    press = Press()
+    with Orthanc(tmp_path / "orthanc") as archive:
+        address = Address(ae_title=archive.ae_title, host="127.0.0.1", port=archive.dicom_port)
+        to = peers.destination(address, timeout_s=30.0, heatmap_compression=wish, send=[kind.value for kind in made])
+        pacs = link(to, "CXR_NODE", press)
+        for artifact in made.values():
+            assert artifact is not None
+            parcel = Parcel(
+                path=Path("nowhere"), sop_class_uid=artifact.sop_class_uid, size_bytes=len(artifact.content),
+                content=artifact.content,
+            )  # fmt: skip
+            assert pacs.send(parcel).status == 0
+        pacs.close()
+        kept = {dcmread(io.BytesIO(archive.file(each))).SOPInstanceUID: each for each in archive.get("/instances")}
+        for artifact in made.values():
+            assert artifact is not None
+            instance = kept[artifact.sop_instance_uid]
+            assert dcmread(io.BytesIO(archive.file(instance))).file_meta.TransferSyntaxUID == syntax
+            whole = dcmread(io.BytesIO(artifact.content))
+            frames = whole.pixel_array.reshape(-1, whole.Rows, whole.Columns, 3)
+            for number, frame in enumerate(frames):
+                url = f"http://127.0.0.1:{archive.http_port}/instances/{instance}/frames/{number}/preview"
+                with urllib.request.urlopen(url, timeout=30) as answer:
+                    shown = np.asarray(Image.open(io.BytesIO(answer.read())))
+                assert np.array_equal(shown, frame)
