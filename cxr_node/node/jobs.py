@@ -85,11 +85,6 @@ class Job:
         return self.claim.row_id
 
     @property
-    def instance_id(self) -> int:
-        """Ledger number of the instance."""
-        return self.claim.row_id
-
-    @property
     def attempts(self) -> int:
         """How often this was tried, this time included."""
         return self.claim.attempts
