@@ -16,7 +16,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from cxr_node.dicom import header, verify_facts, verify_header, verify_reading, verify_recover, verify_rows
+from cxr_node.dicom import (
+    header,
+    verify_facts,
+    verify_header,
+    verify_reading,
+    verify_recover,
+    verify_region,
+    verify_rows,
+)
 from cxr_node.dicom.admission import SOP_CLASSES
 from cxr_node.dicom.header import Source
 from cxr_node.dicom.result import SHAPES, Context
@@ -155,6 +163,7 @@ def _check_set(documents: list[Document], facts: Facts | None, source: Source | 
             _check_evidence(document, facts, source, documents, report)
         readings = [*verify_reading.of_header(document.dataset), *verify_reading.of_content(document.root)]
         verify_reading.contradictions(readings, facts.finding.decision.verdict, report)
+    verify_region.check_objects(documents, facts, lambda name: _reporter(name, flaws))
     if known:
         _check_decision(facts, _reporter(known[0].name, flaws))
 
