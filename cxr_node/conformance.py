@@ -20,7 +20,19 @@ from cxr_node import config as configuration
 from cxr_node.config import Config
 from cxr_node.dicom import admission, decoders, origin, statement, wrap
 from cxr_node.dicom.result import SHAPES
-from cxr_node.domain import Artifact, Examination, Heatmap, Origin, Prediction, Radiograph, Rejected, ResultKind
+from cxr_node.domain import (
+    Artifact,
+    Examination,
+    Heatmap,
+    Origin,
+    Place,
+    Prediction,
+    Radiograph,
+    Region,
+    Rejected,
+    ResultKind,
+    Zone,
+)
 from cxr_node.drawn import BUILT_IN
 from cxr_node.model import profile
 from cxr_node.model.profile import Profile
@@ -136,13 +148,17 @@ class Stated:
         cells[1, 1] = 1.0
         corners = ((left, top), (right, top), (right, bottom), (left, bottom), (left, top))
         outline = tuple((float(column), float(row)) for column, row in corners)
+        region = Region(
+            outline=outline, peak=(columns * 3 / 8, rows * 3 / 8), weight=1.0, place=Place.PICTURE_LEFT,
+            zones=(Zone.MIDDLE,),
+        )  # fmt: skip
         prediction = Prediction(
             probability=dict.fromkeys(self.profile.answered, self.probability), spread=0.0, distance=self.distance
         )
         label = self.profile.operating_point.label
         return Examination(
             prediction=prediction,
-            heatmap=Heatmap(cells=cells, border=(0.0, 0.0), outline=outline, label=label, layer="stated"),
+            heatmap=Heatmap(cells=cells, border=(0.0, 0.0), regions=(region,), label=label, layer="stated"),
         )
 
 

@@ -244,6 +244,43 @@ class Decision:
             raise ValueError("a doubt belongs to UNCERTAIN, and only to it")
 
 
+class Place(StrEnum):
+    """Where a region lies as the picture is stored. Which side of the patient that is, only the header can tell."""
+
+    PICTURE_LEFT = "picture-left"
+    PICTURE_RIGHT = "picture-right"
+    BETWEEN = "between-the-lungs"
+    OUTSIDE = "outside-the-lungs"
+
+
+class Zone(StrEnum):
+    """Thirds of a lung field, from apex to base."""
+
+    UPPER = "upper"
+    MIDDLE = "middle"
+    LOWER = "lower"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Region:
+    """One place where the network looked; not the outline of a lesion.
+
+    Attributes
+    ----------
+    outline : closed polygon on the source grid, first point = last point
+    peak : where in it the map is highest, on the source grid
+    weight : of the map at its peak, in (0, 1]; 1 at the map's own peak
+    place : None where the lungs were not found
+    zones : those that it covers, from above; empty where it lies in no lung, or no lungs were found
+    """
+
+    outline: tuple[Point, ...]
+    peak: Point
+    weight: float
+    place: Place | None = None
+    zones: tuple[Zone, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heatmap:
     """Where the network looked; not the outline of a lesion. `heatmap.on_grid` spreads it over the radiograph.
@@ -252,14 +289,13 @@ class Heatmap:
     ----------
     cells : float32, shape (rows, cols) of the network's last map, range [0, 1]
     border : share of the radiograph's rows, and of its columns, on each side that the network never saw
-    outline : closed polygon round the hottest region on the source grid, first point = last point;
-        empty where nothing stands out
+    regions : every place that stands out, the hottest first; none of them reaches from one lung into the other
     label, layer : what was explained, and at which layer
     """
 
     cells: NDArray[np.float32]
     border: tuple[float, float]
-    outline: tuple[Point, ...]
+    regions: tuple[Region, ...]
     label: str
     layer: str
 

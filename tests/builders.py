@@ -17,7 +17,7 @@ from pydicom import Dataset, dcmwrite
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, ExplicitVRBigEndian, ExplicitVRLittleEndian
 
-from cxr_node.domain import Examination, Heatmap, OperatingPoint, Prediction, Radiograph
+from cxr_node.domain import Examination, Heatmap, OperatingPoint, Place, Prediction, Radiograph, Region, Zone
 from cxr_node.model.profile import InputSpec, NetworkSpec, Population, Profile
 
 _UID_ROOT = "1.2.826.0.1.3680043.8.498.77"  # pydicom's, for examples
@@ -257,7 +257,15 @@ def _heatmap(rows: int, columns: int) -> Heatmap:
     return Heatmap(
         cells=weight.astype(np.float32),
         border=(0.0, 0.0),
-        outline=(*ring, ring[0]),
+        regions=(
+            Region(
+                outline=(*ring, ring[0]),
+                peak=centre,
+                weight=1.0,
+                place=Place.PICTURE_LEFT,
+                zones=(Zone.LOWER,),
+            ),
+        ),
         label="pneumonia",
         layer="test.features",
     )

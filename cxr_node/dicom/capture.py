@@ -20,9 +20,8 @@ from cxr_node.domain import Artifact, ResultKind
 
 def build(context: Context) -> Artifact:
     """Make the picture of one radiograph."""
-    drawn = picture.draw(
-        context.radiograph, context.finding, context.settings.max_heatmap_px, shows_map=context.shows_map
-    )
+    max_px, looked = context.settings.max_heatmap_px, context.looked
+    drawn = picture.draw(context.radiograph, context.finding, max_px, shows_map=context.shows_map, looked=looked)
     dataset = describe(context, ResultKind.HEATMAP)
     fill(dataset, drawn)
     return finish(context, ResultKind.HEATMAP, dataset)

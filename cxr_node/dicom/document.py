@@ -67,6 +67,7 @@ def _sheet(context: Context) -> page.Sheet:
         moment=context.moment,
         product=PRODUCT,
         shows_map=context.shows_map,
+        looked=context.looked,
     )
 
 

@@ -21,11 +21,10 @@ def build(context: Context) -> Artifact | None:
     if not context.shows_map:
         return None
     radiograph, finding, max_px = context.radiograph, context.finding, context.settings.max_heatmap_px
-    mapped = picture.draw(radiograph, finding, max_px, shows_map=True)
-    left, top, width, height = picture.image_box(radiograph, finding, max_px)
-    box = (left, top, left + width, top + height)
-    bare = mapped.copy()
-    bare.paste(picture.draw(radiograph, finding, max_px, shows_map=False).crop(box), box)
+    bare, mapped = (
+        picture.draw(radiograph, finding, max_px, shows_map=True, looked=context.looked, bare=bare)
+        for bare in (True, False)
+    )
     dataset = capture.describe(context, ResultKind.FRAMES)
     dataset.NumberOfFrames = 2
     dataset.FrameIncrementPointer = Tag("PageNumberVector")

@@ -13,7 +13,7 @@ from hashlib import sha256
 
 from pydicom import Dataset
 
-from cxr_node.dicom import carry, grayscale
+from cxr_node.dicom import carry, grayscale, zones
 from cxr_node.dicom.encode import to_bytes
 from cxr_node.dicom.header import Source
 from cxr_node.domain import Radiograph
@@ -70,6 +70,7 @@ def _read(source: Source, radiograph: Radiograph) -> Iterator[object]:
                 str(item.get("ModalityLUTType", "")),
                 lut and (lut[0], sha256(lut[1].tobytes()).hexdigest(), lut[2]),
             )
+    yield "sides", zones.sides(source)  # in whose words a region is placed
     for field in fields(radiograph):
         if field.name not in ("pixels", "pixel_sha256"):  # the stored values have a digest of their own
             yield field.name, getattr(radiograph, field.name)

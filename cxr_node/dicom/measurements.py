@@ -1,10 +1,11 @@
-"""The measurements that a machine reads: Comprehensive 3D SR with one image region.
+"""The measurements that a machine reads: Comprehensive 3D SR with an image region for each place that stands out.
 
 The same tree is kept as Comprehensive SR and Enhanced SR too, for destinations that take nothing newer; those are
 outside IHE AIR.
 
-One TID 1410 group per analysed image, always with a region: viewers open it only so. The region of a PNEUMONIA is
-where the network looked, not the outline of a lesion; otherwise it is a frame round the image.
+One TID 1410 group per region, at least one, always with a region: viewers open it only so, and show the first region
+of a group. Regions of a PNEUMONIA are where the network looked, not outlines of lesions; otherwise it is a frame round
+the image. The certainty is that of the radiograph, so it stands in the first group only.
 
 Clauses: PS3.3 A.35.13 Comprehensive 3D SR IOD, A.35.3 Comprehensive SR IOD, A.35.2 Enhanced SR IOD, C.18.6 Spatial
 Coordinates; PS3.16 TID 1500, 1600, 1602, 1410, 4019, 1204, 1004, CID 240, CID 6047; IHE RAD AIR 6.5.3.
@@ -16,7 +17,7 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
-from cxr_node.dicom import carry, content, findings, wording
+from cxr_node.dicom import carry, content, findings, wording, zones
 from cxr_node.dicom.content import Relation
 from cxr_node.dicom.result import SHAPES, Context, finish, start_report
 from cxr_node.domain import Artifact, Point, ResultKind, Verdict
@@ -50,16 +51,16 @@ def build(context: Context) -> Artifact:
     return finish(context, kind, dataset)
 
 
-def region(context: Context) -> tuple[Point, ...]:
-    """Closed outline on the source grid: where the network looked for a PNEUMONIA, else a frame round the image.
+def outlines(context: Context) -> tuple[tuple[Point, ...], ...]:
+    """Closed outlines on the source grid: where the network looked for a PNEUMONIA, else a frame round the image.
 
     The frame lies half a pixel inside, on the centres of the outermost pixels, so that viewers draw all of it.
     """
-    if context.outline:
-        return context.outline
+    if context.regions:
+        return tuple(region.outline for region in context.regions)
     rows, columns = context.radiograph.pixels.shape
     right, bottom = columns - 0.5, rows - 0.5
-    return ((0.5, 0.5), (right, 0.5), (right, bottom), (0.5, bottom), (0.5, 0.5))
+    return (((0.5, 0.5), (right, 0.5), (right, bottom), (0.5, bottom), (0.5, 0.5)),)
 
 
 def _content(context: Context) -> Dataset:
@@ -69,7 +70,7 @@ def _content(context: Context) -> Dataset:
         *_observer(context),
         _procedure(context),
         content.container(Relation.CONTAINS, codes.DCM.ImageLibrary, [library]),
-        content.container(Relation.CONTAINS, codes.DCM.ImagingMeasurements, [_group(context)]),
+        content.container(Relation.CONTAINS, codes.DCM.ImagingMeasurements, _groups(context)),
         content.container(Relation.CONTAINS, QUALITATIVE_EVALUATIONS, _evaluations(context)),
     ]
     return content.root(TITLE, "1500", children)
@@ -122,22 +123,29 @@ def _library_entry(context: Context) -> Dataset:
     return entry
 
 
-def _group(context: Context) -> Dataset:
+def _groups(context: Context) -> list[Dataset]:
+    return [_group(context, number, outline) for number, outline in enumerate(outlines(context), 1)]
+
+
+def _group(context: Context, number: int, outline: tuple[Point, ...]) -> Dataset:
     """TID 1410: the finding, its certainty, who says so, and the region that lets viewers show it."""
     verdict = context.finding.decision.verdict
+    tracking_uid = context.tracking_uid(number)
     items = [
-        content.text(Relation.HAS_OBS_CONTEXT, codes.DCM.TrackingIdentifier, wording.TRACKING),
-        content.uid_ref(Relation.HAS_OBS_CONTEXT, codes.DCM.TrackingUniqueIdentifier, context.tracking_uid),
+        content.text(Relation.HAS_OBS_CONTEXT, codes.DCM.TrackingIdentifier, f"{wording.TRACKING} {number}"),
+        content.uid_ref(Relation.HAS_OBS_CONTEXT, codes.DCM.TrackingUniqueIdentifier, tracking_uid),
     ]
     if verdict is Verdict.PNEUMONIA:
         items.append(content.code(Relation.CONTAINS, codes.DCM.Finding, PNEUMONIA))
     source = _source_image(context, Relation.SELECTED_FROM)
     items += [
         *_algorithm(context),
-        *_certainty(context),
+        *(_certainty(context) if number == 1 else ()),
         content.code(Relation.CONTAINS, PNEUMONIA, PRESENCE[verdict]),
-        content.polyline(Relation.CONTAINS, codes.DCM.ImageRegion, region(context), source),
+        content.polyline(Relation.CONTAINS, codes.DCM.ImageRegion, outline, source),
     ]
+    if context.regions and (place := context.places[number - 1]):
+        items.append(content.text(Relation.CONTAINS, codes.DCM.Comment, zones.of_region(place)))
     if context.refers_to_map:
         items += [_picture(context, codes.DCM.IllustrationOfROI), _picture(context, codes.DCM.VisualExplanation)]
     return content.container(Relation.CONTAINS, codes.DCM.MeasurementGroup, items, template_id="1410")

@@ -19,7 +19,7 @@ from fontTools.ttLib import TTFont
 from fpdf import FPDF, Align, XPos, YPos
 from PIL import Image
 
-from cxr_node.dicom import findings, picture, wording
+from cxr_node.dicom import findings, picture, wording, zones
 from cxr_node.domain import Finding, Radiograph, Verdict
 
 TITLE = "AI result of a chest radiograph (research)"
@@ -46,6 +46,8 @@ class Sheet:
     moment: datetime
     product: str
     shows_map: bool
+    looked: str
+    """Where the regions lie, in a sentence; "" where that is not known."""
 
 
 def is_printable(text: str) -> bool:
@@ -165,13 +167,17 @@ def _scale(pdf: FPDF, finding: Finding) -> None:
 
 def _images(pdf: FPDF, sheet: Sheet) -> None:
     """Put the radiograph as it came beside the one with the map; the first alone where no map is shown."""
-    left, top, width, height = picture.image_box(sheet.radiograph, sheet.finding, _DRAWN_PX)
-    captions = ["Radiograph", *([wording.MAP_CAPTION] if sheet.shows_map else [])]
+    left, top, width, height = picture.image_box(
+        sheet.radiograph, sheet.finding, _DRAWN_PX, shows_map=sheet.shows_map, looked=sheet.looked
+    )
+    captions = ["Radiograph", *([zones.caption(sheet.finding.decision)] if sheet.shows_map else [])]
     shares = (_WIDTH_MM - _GAP_MM) / 2
     scale = min(shares / width, _IMAGES_MM / height)
     y = pdf.get_y()
     for place, caption in enumerate(captions):
-        drawn = picture.draw(sheet.radiograph, sheet.finding, _DRAWN_PX, shows_map=bool(place))
+        drawn = picture.draw(
+            sheet.radiograph, sheet.finding, _DRAWN_PX, shows_map=sheet.shows_map, looked=sheet.looked, bare=not place
+        )
         shown: Image.Image = drawn.crop((left, top, left + width, top + height))
         x = _MARGIN_MM + place * (shares + _GAP_MM)
         pdf.image(shown if place else shown.convert("L"), x, y, width * scale, height * scale)
@@ -188,6 +194,8 @@ def _text(pdf: FPDF, sheet: Sheet) -> None:
     heading = wording.score_heading(sheet.finding)
     if heading is not None:
         _line(pdf, f"{heading} {', '.join(findings.highest(sheet.finding))}")
+    for line in zones.lines(sheet.looked, sheet.finding.decision):
+        _line(pdf, line)
     pdf.ln(1.5)
     for limit in wording.page_limits(sheet.finding, sheet.radiograph):
         _line(pdf, f"\u2022 {limit}")

@@ -1,28 +1,22 @@
 """The picture for the reading room: radiograph, heat map, verdict, certainty, model and limits.
 
-Nothing is written over the radiograph: the words stand in bands above and below it. The scale of certainty stands
-above the verdict, for OHIF lays its cine player over the top middle of every capture of Modality OT. Meaning is never
-in color alone: the verdict is a word and a symbol. The map is viridis, perceptually uniform, safe for color-blind
-readers, and no red; it fades to nothing where the network did not look. Knows no DICOM object; burned in is no patient
-text.
+Nothing is written over the radiograph: the words stand in bands above and below it, where `layout` has them. Meaning is
+never in color alone: the verdict is a word and a symbol. Knows no DICOM object; burned in is no patient text.
 """
 
 from __future__ import annotations
 
-import functools
-from dataclasses import dataclass
-
-import matplotlib as mpl
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from cxr_node import heatmap
-from cxr_node.dicom import wording
+from cxr_node.dicom import wording, zones
+from cxr_node.dicom.layout import Layout, Words, lay_out, words_of
 from cxr_node.dicom.lettering import fit as fit
 from cxr_node.dicom.lettering import font_of, write
-from cxr_node.dicom.resize import eight_bits, gray
-from cxr_node.domain import Finding, OperatingPoint, Point, Radiograph, Verdict
+from cxr_node.dicom.overlay import overlaid
+from cxr_node.dicom.resize import gray
+from cxr_node.domain import Finding, OperatingPoint, Radiograph, Region, Verdict
 
 Color = tuple[int, int, int]
 BLACK: Color = (0, 0, 0)
@@ -35,40 +29,13 @@ BANNERS: dict[Verdict, tuple[Color, Color]] = {
     Verdict.UNCERTAIN: ((150, 166, 184), BLACK),
 }
 """Background and ink. Amber, dark teal, gray-blue differ in lightness too; none is red."""
-
-MIN_LONG_SIDE_PX = 1024
-"""Smaller radiographs are enlarged to this, so that the words are sharp."""
-_NARROWEST = 0.72  # width over height of the radiograph's area; below it gets black margins
-_WIDEST = 1.1  # beyond it words stop growing with the width, down to four fifths
-_BANNER, _SCALE, _FOOTER = 0.150, 0.130, 0.150  # heights of the bands over the width of an upright picture
-_BODY = 0.026  # height of the text likewise: 13 px, or 11 in a broad picture, where that is shown 512 px wide
-_LIST_LINE = 0.048  # height of a line of the list of findings likewise
-_MARGIN = 0.03
-_MAP_FROM, _MAP_TO, _MAP_OPACITY = 0.2, 0.8, 0.6
+_CORNERS_FREE = 0.14
+"""Of the width, at either side of the lowest lines: there viewers write."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
-    """Where things are, in pixels of the picture. `image` is the box of the radiograph: left, top, width, height."""
-
-    width: int
-    height: int
-    image: tuple[int, int, int, int]
-    banner: int
-    scale: int
-    footer: int
-    listing: int
-    """Height of the list of scored findings between radiograph and footer; 0 where one finding was judged alone."""
-    body_px: int
-    """Size of the text."""
-
-    @property
-    def margin(self) -> int:
-        """Free space at the sides."""
-        return round(_MARGIN * self.width)
-
-
-def draw(radiograph: Radiograph, finding: Finding, max_px: int, *, shows_map: bool) -> Image.Image:
+def draw(
+    radiograph: Radiograph, finding: Finding, max_px: int, *, shows_map: bool, looked: str = "", bare: bool = False
+) -> Image.Image:
     """Draw the picture.
 
     Parameters
@@ -76,121 +43,72 @@ def draw(radiograph: Radiograph, finding: Finding, max_px: int, *, shows_map: bo
     radiograph, finding : what is shown, and what was found
     max_px : longest side of the picture
     shows_map : whether the heat map is laid over the radiograph
+    looked : where its regions lie, in a sentence
+    bare : all as with the map, and the map left away
 
     Returns
     -------
     Image of mode RGB.
     """
-    listing = wording.listing(finding)
-    layout = lay_out(radiograph, max_px, len(listing))
+    words = words_of(radiograph, finding, shows_map=shows_map, looked=looked)
+    layout = lay_out(radiograph, max_px, words)
     picture = Image.new("RGB", (layout.width, layout.height), BLACK)
     left, top, width, height = layout.image
     shown = gray(radiograph.pixels, (width, height))
-    if shows_map:
-        shown = overlaid(shown, heatmap.on_grid(finding.heatmap, (height, width)))
+    in_gray, laid = zones.is_gray(finding.decision), shows_map and not bare
+    if laid:
+        shown = overlaid(shown, heatmap.on_grid(finding.heatmap, (height, width)), gray=in_gray)
     picture.paste(shown, (left, top))
     pen = ImageDraw.Draw(picture)
-    if shows_map and finding.decision.verdict is Verdict.PNEUMONIA:
-        _draw_outline(pen, finding.heatmap.outline, radiograph, layout)
-    _draw_banner(pen, finding, layout)
+    if laid and finding.decision.verdict is Verdict.PNEUMONIA:
+        for region in finding.heatmap.regions:
+            _draw_outline(pen, region, radiograph, layout)
+    _draw_banner(pen, finding.decision.verdict, words, layout)
     _draw_scale(pen, finding, layout)
-    _draw_listing(pen, listing, layout)
-    _draw_footer(picture, finding, radiograph, layout, shows_map=shows_map)
+    _draw_listing(pen, words.listing, layout)
+    _draw_footer(picture, words, layout, colors=(zones.is_gray(finding.decision) if shows_map else None))
     return picture
 
 
-def image_box(radiograph: Radiograph, finding: Finding, max_px: int) -> tuple[int, int, int, int]:
-    """Left, top, width and height of the radiograph in the picture that `draw` makes."""
-    return lay_out(radiograph, max_px, len(wording.listing(finding))).image
+def image_box(
+    radiograph: Radiograph, finding: Finding, max_px: int, *, shows_map: bool, looked: str = ""
+) -> tuple[int, int, int, int]:
+    """Left, top, width and height of the radiograph in the picture that `draw` makes of the same."""
+    return lay_out(radiograph, max_px, words_of(radiograph, finding, shows_map=shows_map, looked=looked)).image
 
 
-def lay_out(radiograph: Radiograph, max_px: int, listed: int = 0) -> Layout:
-    """Fit radiograph and bands into `max_px`, with the radiograph's true aspect; small ones are enlarged.
-
-    `listed` : lines of the list of scored findings
-    """
-    rows, columns = radiograph.pixels.shape
-    true_width, true_height = float(columns), rows * radiograph.pixel_aspect
-    wide = max(true_width, _NARROWEST * true_height)
-    unit = min(wide, max(_WIDEST * true_height, 0.8 * wide))
-    listing_share = _LIST_LINE * (listed + 0.5) if listed else 0.0
-    extent = max(wide, true_height + (_BANNER + _SCALE + listing_share + _FOOTER) * unit)
-    scale = min(max_px, max(extent, min(MIN_LONG_SIDE_PX, max_px))) / extent
-    width = max(1, int(wide * scale))
-    image_width, image_height = max(1, int(true_width * scale)), max(1, int(true_height * scale))
-    banner, strip, listing, footer = (int(share * unit * scale) for share in (_BANNER, _SCALE, listing_share, _FOOTER))
-    return Layout(
-        width=width,
-        height=banner + strip + image_height + listing + footer,
-        image=((width - image_width) // 2, banner + strip, image_width, image_height),
-        banner=banner,
-        scale=strip,
-        footer=footer,
-        listing=listing,
-        body_px=max(9, round(_BODY * unit * scale)),
-    )
-
-
-def overlaid(shown: Image.Image, weight: NDArray[np.float32]) -> Image.Image:
-    """Lay the map over the radiograph, opaque only where the weight, in [0, 1] on the same grid, is high."""
-    laid, levels = shown.convert("RGB"), Image.fromarray(eight_bits(weight))
-    opacity = levels.point(_opacity())
-    box = opacity.getbbox()
-    if box is not None:
-        colors = levels.crop(box)
-        colors.putpalette(_viridis().tobytes())
-        laid.paste(colors.convert("RGB"), box, opacity.crop(box))
-    return laid
-
-
-@functools.cache
-def _viridis() -> NDArray[np.uint8]:
-    """Colors of the map, shape (256, 3)."""
-    table: NDArray[np.uint8] = mpl.colormaps["viridis"](np.arange(256), bytes=True)[:, :3]
-    return table
-
-
-@functools.cache
-def _opacity() -> list[int]:
-    """Opacity of the 256 levels: none below `_MAP_FROM`, then smoothly to `_MAP_OPACITY`."""
-    ramp = np.clip((np.arange(256) / 255 - _MAP_FROM) / (_MAP_TO - _MAP_FROM), 0, 1)
-    return [round(255 * _MAP_OPACITY * value) for value in ramp * ramp * (3 - 2 * ramp)]
-
-
-def _draw_outline(pen: ImageDraw.ImageDraw, outline: tuple[Point, ...], radiograph: Radiograph, layout: Layout) -> None:
-    """Draw the region of the measurements: white on black, seen on any gray and any map color."""
+def _draw_outline(pen: ImageDraw.ImageDraw, region: Region, radiograph: Radiograph, layout: Layout) -> None:
+    """Draw a region of the measurements: white on black, seen on any gray and any map color."""
     rows, columns = radiograph.pixels.shape
     left, top, width, height = layout.image
-    points = [(left + x * width / columns, top + y * height / rows) for x, y in outline]
-    if len(points) < 2:  # nothing stands out
-        return
+    points = [(left + x * width / columns, top + y * height / rows) for x, y in region.outline]
     line = max(2, layout.width // 400)
     pen.line(points, fill=BLACK, width=line * 2 + 1, joint="curve")
     pen.line(points, fill=WHITE, width=line, joint="curve")
 
 
-def _draw_banner(pen: ImageDraw.ImageDraw, finding: Finding, layout: Layout) -> None:
-    """Symbol, verdict, its certainty; below, what the verdict means.
+def _draw_banner(pen: ImageDraw.ImageDraw, verdict: Verdict, words: Words, layout: Layout) -> None:
+    """Symbol, verdict, its certainty; below, what the verdict means, and what a reader must know of it.
 
     A number stands beside PNEUMONIA only: beside the others it reads as certainty of what they say.
     """
-    verdict = finding.decision.verdict
     background, ink = BANNERS[verdict]
-    words, number = wording.banner(finding), wording.number_text(finding)
-    top, side = layout.scale, round(layout.banner * 0.66)
+    lines = [*((line, False) for line in words.subtitle), *((line, True) for line in words.cautions)]
+    top, head = layout.free, layout.banner - layout.line * (len(lines) - 1)
+    side = round(head * 0.66)
     pen.rectangle((0, top, layout.width, top + layout.banner - 1), fill=background)
     _draw_symbol(pen, verdict, (layout.margin, top + (layout.banner - side) // 2, side), ink)
     left, right = layout.margin * 2 + side, layout.width - layout.margin
-    title_y, subtitle_y = (top + round(layout.banner * share) for share in (0.37, 0.77))
-    title_px, title_right = round(layout.banner * 0.36), right
-    if verdict is Verdict.PNEUMONIA and number is not None:
+    title_px, title_right, title_y = round(head * 0.36), right, top + round(head * 0.36)
+    if words.number:
         font = font_of(title_px, bold=True)
-        write(pen, (right, title_y), number, font, ink, "rm")
-        title_right = right - layout.margin - round(font.getlength(number))
+        write(pen, (right, title_y), words.number, font, ink, "rm")
+        title_right = right - layout.margin - round(font.getlength(words.number))
     title, font = fit(words.title, title_px, title_right - left, bold=True)
     write(pen, (left, title_y), title, font, ink)
-    subtitle, font = fit(words.subtitle, layout.body_px, right - left)
-    write(pen, (left, subtitle_y), subtitle, font, ink)
+    for place, (line, bold) in enumerate(lines):
+        text, font = fit(line, layout.body_px, right - left, bold=bold)
+        write(pen, (left, top + round(head * 0.76) + place * layout.line), text, font, ink)
 
 
 def _draw_symbol(pen: ImageDraw.ImageDraw, verdict: Verdict, place: tuple[int, int, int], ink: Color) -> None:
@@ -215,7 +133,7 @@ def _draw_scale(pen: ImageDraw.ImageDraw, finding: Finding, layout: Layout) -> N
     """Certainty from 0 to 100 % with both thresholds; no marker where no certainty may be stated."""
     point, value = finding.identity.operating_point, wording.scale_percent(finding)
     left, right = layout.margin, layout.width - layout.margin
-    title_y, middle, labels_y = (round(layout.scale * share) for share in (0.22, 0.52, 0.81))
+    title_y, middle, labels_y = (layout.below + round(layout.scale * share) for share in (0.24, 0.54, 0.83))
     half = max(2, round(layout.scale * 0.06))
     title, font = fit(wording.certainty_line(finding), layout.body_px, right - left)
     write(pen, (left, title_y), title, font, WHITE)
@@ -256,42 +174,39 @@ def _draw_threshold_labels(pen: ImageDraw.ImageDraw, point: OperatingPoint, layo
     write(pen, (high_x, y), high, high_font, PALE)
 
 
-def _draw_listing(pen: ImageDraw.ImageDraw, lines: list[str], layout: Layout) -> None:
-    top = layout.height - layout.footer - layout.listing
+def _draw_listing(pen: ImageDraw.ImageDraw, lines: tuple[str, ...], layout: Layout) -> None:
+    top = layout.below + layout.scale
     for place, line in enumerate(lines):
-        middle = top + round(layout.listing * (place + 1) / (len(lines) + 0.5))
         text, font = fit(line, layout.body_px, layout.width - 2 * layout.margin)
-        write(pen, (layout.margin, middle), text, font, WHITE if place else PALE)
+        write(pen, (layout.margin, top + round(layout.line * (place + 0.75))), text, font, WHITE if place else PALE)
 
 
-def _draw_footer(
-    picture: Image.Image, finding: Finding, radiograph: Radiograph, layout: Layout, *, shows_map: bool
-) -> None:
-    """Color bar and what it is not; model, projection; for whom this is."""
-    pen, identity = ImageDraw.Draw(picture), finding.identity
-    top, left, right = layout.height - layout.footer, layout.margin, layout.width - layout.margin
-    lines = [top + round(layout.footer * share) for share in (0.20, 0.52, 0.81)]
-    explained = left
-    if shows_map:
-        explained = _draw_color_bar(picture, layout, lines[0])
-    text, font = fit(wording.LOOKED if shows_map else wording.NO_MAP, layout.body_px, right - explained)
-    write(pen, (explained, lines[0]), text, font, WHITE)
-    model = (
-        f"{identity.profile} {identity.version} ({identity.weights_sha256[:12]}). {wording.view_line(radiograph.view)}"
-    )
-    text, font = fit(wording.plain(model), layout.body_px, right - left)
-    write(pen, (left, lines[1]), text, font, PALE)
-    text, font = fit(wording.FOOTER, layout.body_px, right - left, bold=True)
-    write(pen, (left, lines[2]), text, font, WHITE)
+def _draw_footer(picture: Image.Image, words: Words, layout: Layout, *, colors: bool | None) -> None:
+    """Color bar and what it is not; then model, projection, and for whom this is, in the middle.
+
+    `colors` : whether the map is gray; None where there is none
+    """
+    pen, top = ImageDraw.Draw(picture), layout.height - layout.footer
+    left, right = layout.margin, layout.width - layout.margin
+    middles = [top + round(layout.line * (place + 0.5)) for place in range(len(words.notes) + len(words.model))]
+    for place, line in enumerate(words.notes):
+        begin = _draw_color_bar(picture, layout, middles[0], gray=colors) if colors is not None and not place else left
+        text, font = fit(line, layout.body_px, right - begin)
+        write(pen, (begin, middles[place]), text, font, WHITE)
+    free = round(_CORNERS_FREE * layout.width)
+    for place, line in enumerate(words.model):
+        last = place == len(words.model) - 1
+        text, font = fit(line, layout.body_px, layout.width - 2 * free, bold=last)
+        write(pen, (layout.width / 2, middles[len(words.notes) + place]), text, font, WHITE if last else PALE, "mm")
 
 
-def _draw_color_bar(picture: Image.Image, layout: Layout, y: int) -> int:
+def _draw_color_bar(picture: Image.Image, layout: Layout, y: int, *, gray: bool) -> int:
     """Draw the colors as they look on a mid gray, from low to high; the x where text may begin."""
     pen, font = ImageDraw.Draw(picture), font_of(layout.body_px)
     width, height = round(layout.width * 0.16), round(layout.body_px * 0.9)
     write(pen, (layout.margin, y), "low", font, PALE)
     left = layout.margin + round(font.getlength("low ") * 1.1)
     ramp = np.tile(np.linspace(0, 1, width, dtype=np.float32), (height, 1))
-    picture.paste(overlaid(Image.new("RGB", (width, height), _BAR_GRAY), ramp), (left, y - height // 2))
+    picture.paste(overlaid(Image.new("RGB", (width, height), _BAR_GRAY), ramp, gray=gray), (left, y - height // 2))
     write(pen, (left + width, y), " high", font, PALE)
     return left + width + round(font.getlength(" high  ")) + layout.margin // 2

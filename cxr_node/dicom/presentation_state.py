@@ -1,4 +1,4 @@
-"""The region drawn over the radiograph itself, for viewers that draw no SR: Grayscale Softcopy Presentation State.
+"""The regions drawn over the radiograph itself, for viewers that draw no SR: Grayscale Softcopy Presentation State.
 
 The gray scale is the source's own, as `grayscale` reads it: a presentation state replaces that of the header, so one
 that is left out would show the radiograph without its window. For PNEUMONIA with an outline only; of a frame round
@@ -11,6 +11,7 @@ C.10.7 Graphic Layer, C.11.1 Modality LUT, C.11.6 Softcopy Presentation LUT, C.1
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -29,8 +30,8 @@ _MAX_ASPECT_TERM = 1000
 
 
 def build(context: Context) -> Artifact | None:
-    """Draw the region of one radiograph; None where there is none."""
-    if not context.outline:
+    """Draw the regions of one radiograph; None where there are none."""
+    if not context.regions:
         return None
     dataset = start(context, ResultKind.PRESENTATION_STATE)
     dataset.BodyPartExamined = "CHEST"
@@ -124,12 +125,12 @@ def _lut_items(header: Dataset, keyword: str, source: Source, place: int = 0) ->
 
 
 def _annotate(dataset: Dataset, context: Context) -> None:
-    """Put the outline on a layer of its own, with words that say what it is and what it is not."""
+    """Put the outlines on a layer of their own, with words that say what they are and what they are not."""
     annotation = Dataset()
     annotation.GraphicLayer = LAYER
     annotation.ReferencedImageSequence = [_image(context)]
-    annotation.GraphicObjectSequence = [_polyline(context.outline)]
-    annotation.TextObjectSequence = [_words(context.outline)]
+    annotation.GraphicObjectSequence = [_polyline(region.outline) for region in context.regions]
+    annotation.TextObjectSequence = [_words([region.outline for region in context.regions])]
     dataset.GraphicAnnotationSequence = [annotation]
     layer = Dataset()
     layer.GraphicLayer = LAYER
@@ -151,9 +152,9 @@ def _polyline(outline: tuple[Point, ...]) -> Dataset:
     return graphic
 
 
-def _words(outline: tuple[Point, ...]) -> Dataset:
-    """Anchored below the region."""
-    places = np.asarray(outline)
+def _words(outlines: Sequence[tuple[Point, ...]]) -> Dataset:
+    """Anchored below the lowest region."""
+    places = np.asarray(max(outlines, key=lambda outline: max(row for _, row in outline)))
     words = Dataset()
     words.AnchorPointAnnotationUnits = "PIXEL"
     words.UnformattedTextValue = f"{wording.LOOKED} {wording.RESEARCH}"

@@ -12,7 +12,7 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
-from cxr_node.dicom import content, wording
+from cxr_node.dicom import content, wording, zones
 from cxr_node.dicom.content import Relation
 from cxr_node.dicom.result import PRODUCT, SHAPES, Context, finish, start_report
 from cxr_node.domain import Artifact, ResultKind
@@ -29,6 +29,7 @@ def build(context: Context) -> Artifact:
 def _content(context: Context) -> Dataset:
     numbers = {kind: shape.series_number for kind, shape in SHAPES.items() if kind in context.kinds}
     findings = wording.report_findings(context.finding, context.radiograph, numbers, shows_map=context.refers_to_map)
+    findings += zones.lines(context.looked, context.finding.decision)
     conclusions = wording.report_conclusions(context.finding, context.radiograph, PRODUCT)
     children = [
         content.code(Relation.HAS_CONCEPT_MOD, codes.DCM.LanguageOfContentItemAndDescendants, ENGLISH),

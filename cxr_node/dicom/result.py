@@ -33,12 +33,13 @@ from pydicom.uid import (
 
 from cxr_node import __version__
 from cxr_node.config import STANDARD_KINDS, NormalHeatmap, Results
-from cxr_node.dicom import carry, predecessors
+from cxr_node.dicom import carry, predecessors, zones
 from cxr_node.dicom.content import coded, reference
 from cxr_node.dicom.encode import to_part10_each
 from cxr_node.dicom.header import Source
 from cxr_node.dicom.identity import header_sha256
 from cxr_node.dicom.moment import Moment, moment_of, stamp
+from cxr_node.dicom.numbers import is_stated
 from cxr_node.dicom.origin import IMPLEMENTATION_CLASS_UID
 from cxr_node.dicom.wording import plain, series_description
 from cxr_node.domain import (
@@ -46,9 +47,9 @@ from cxr_node.domain import (
     Artifact,
     Finding,
     Origin,
-    Point,
     Precedent,
     Radiograph,
+    Region,
     ResultKind,
     ResultRef,
     Verdict,
@@ -104,14 +105,13 @@ class Context:
     """What is made of it; an object refers to no sibling that is not."""
     precedent: Precedent = NO_PRECEDENT
     """What came before in the study; the results of an earlier version of this instance are those that are replaced."""
+    zone: tzinfo = UTC
+    """Of the study's times, where the source does not tell their offset from UTC."""
     header_sha256: str = field(init=False, repr=False)
     """Digest of what results take from the header."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "header_sha256", header_sha256(self.source, self.radiograph))
-
-    zone: tzinfo = UTC
-    """Of the study's times, where the source does not tell their offset from UTC."""
 
     @property
     def manufacturer(self) -> str:
@@ -141,9 +141,10 @@ class Context:
 
     @property
     def shows_map(self) -> bool:
-        """Whether the picture shows where the network looked."""
-        negative = self.finding.decision.verdict is Verdict.NORMAL
-        return not negative or self.settings.normal_heatmap is NormalHeatmap.MAP
+        """Whether the picture shows where the network looked: not where the answer is not to be believed."""
+        if self.finding.decision.verdict is Verdict.NORMAL:
+            return self.settings.normal_heatmap is NormalHeatmap.MAP
+        return is_stated(self.finding)
 
     @property
     def refers_to_map(self) -> bool:
@@ -151,10 +152,21 @@ class Context:
         return self.shows_map and ResultKind.HEATMAP in self.kinds
 
     @property
-    def outline(self) -> tuple[Point, ...]:
-        """Region of a PNEUMONIA; empty for every other verdict, and where nothing stands out."""
+    def regions(self) -> tuple[Region, ...]:
+        """Regions of a PNEUMONIA; none for every other verdict, and where nothing stands out."""
         positive = self.finding.decision.verdict is Verdict.PNEUMONIA
-        return self.finding.heatmap.outline if positive else ()
+        return self.finding.heatmap.regions if positive else ()
+
+    @property
+    def looked(self) -> str:
+        """Where the regions lie, in a sentence; "" where that is not known, or there are none."""
+        return zones.sentence(self.regions, zones.sides(self.source))
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where each region lies, in words; "" where that is not known."""
+        sides = zones.sides(self.source)
+        return tuple(zones.named(region, sides) for region in self.regions)
 
     @property
     def moment(self) -> datetime:
@@ -180,14 +192,13 @@ class Context:
         """Series Instance UID: one instance a series, for OHIF shows only the first SR of a series."""
         return _uid("series", self.source.ref.study_instance_uid, *self._answer(), kind)
 
-    @property
-    def tracking_uid(self) -> str:
-        """Tracking Unique Identifier of the one finding."""
-        return _uid("tracking", *self._answer())
+    def tracking_uid(self, number: int = 1) -> str:
+        """Tracking Unique Identifier of the finding, by the number of its region from 1."""
+        return _uid("tracking", *self._answer(), *([] if number == 1 else [str(number)]))
 
     @property
     def dimension_uid(self) -> str:
-        """Dimension Organization UID of the one mask."""
+        """Dimension Organization UID of the masks."""
         return _uid("dimension", *self._answer())
 
     def _answer(self) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
-"""The region as a mask for machines: Segmentation, BINARY, one segment in one frame.
+"""The regions as masks for machines: Segmentation, BINARY, a segment and a frame for each region.
 
-Every pixel whose centre lies within the outline of the measurements: the same region in other words, on the same
+Every pixel whose centre lies within an outline of the measurements: the same region in other words, on the same
 grid, under the same tracking identifier. It is where the network looked, so the segment is an image region and no
 anatomy and no lesion. Without a Frame of Reference, for a projection has none.
 
@@ -28,14 +28,14 @@ from cxr_node.domain import Artifact, Point, ResultKind
 LABEL = "AI_REGION"
 SEGMENTATION = Code("113076", "DCM", "Segmentation")
 """Of CID 7203; the dictionary's own Segmentation is the modality."""
-_SEGMENT = 1
+_LO_MAX_CHARS = 64
 _GRAY_LAB = [65535, 32896, 32896]
 """White in CIELab as C.10.7.1.1 counts it; color would mean something."""
 
 
 def build(context: Context) -> Artifact | None:
-    """Mark the region of one radiograph pixel by pixel; None where there is none."""
-    if not context.outline:
+    """Mark the regions of one radiograph pixel by pixel; None where there are none."""
+    if not context.regions:
         return None
     dataset = start(context, ResultKind.SEGMENTATION)
     dataset.update(carry.patient_orientation(context.source.dataset))
@@ -47,10 +47,11 @@ def build(context: Context) -> Artifact | None:
     dataset.ContentDescription = wording.REGION
     dataset.ContentCreatorName = ""  # no person made it
     dataset.SegmentationType = "BINARY"
-    dataset.SegmentSequence = [_segment(context)]
+    dataset.SegmentSequence = [_segment(context, number) for number in _numbers(context)]
     _refer(dataset, context)
     _group(dataset, context)
-    _fill(dataset, mask(context.outline, context.radiograph.pixels.shape))
+    shape = context.radiograph.pixels.shape
+    _fill(dataset, np.stack([mask(region.outline, shape) for region in context.regions]))
     return finish(context, ResultKind.SEGMENTATION, dataset)
 
 
@@ -77,7 +78,12 @@ def mask(outline: tuple[Point, ...], shape: tuple[int, ...]) -> NDArray[np.bool_
     return inside
 
 
-def _segment(context: Context) -> Dataset:
+def _numbers(context: Context) -> range:
+    """Segment Numbers, from 1."""
+    return range(1, len(context.regions) + 1)
+
+
+def _segment(context: Context, number: int) -> Dataset:
     """What the mask is, and by which algorithm; the words of Contributing Equipment (AIR)."""
     algorithm = Dataset()
     algorithm.AlgorithmFamilyCodeSequence = [coded(codes.DCM.ArtificialIntelligence)]
@@ -85,8 +91,9 @@ def _segment(context: Context) -> Dataset:
     algorithm.AlgorithmVersion = context.algorithm_version
     algorithm.AlgorithmSource = context.manufacturer
     segment = Dataset()
-    segment.SegmentNumber = _SEGMENT
-    segment.SegmentLabel = wording.REGION
+    place = context.places[number - 1]
+    segment.SegmentNumber = number
+    segment.SegmentLabel = f"AI looked: {place}"[:_LO_MAX_CHARS] if place else wording.REGION
     segment.SegmentDescription = f"{wording.LOOKED} {wording.RESEARCH}"
     segment.SegmentAlgorithmType = "AUTOMATIC"
     segment.SegmentAlgorithmName = context.model_name
@@ -94,8 +101,8 @@ def _segment(context: Context) -> Dataset:
     segment.SegmentedPropertyCategoryCodeSequence = [coded(codes.SCT.SpatialAndRelationalConcept)]
     segment.SegmentedPropertyTypeCodeSequence = [coded(codes.DCM.ImageRegion)]
     segment.RecommendedDisplayCIELabValue = _GRAY_LAB
-    segment.TrackingID = wording.TRACKING
-    segment.TrackingUID = context.tracking_uid
+    segment.TrackingID = f"{wording.TRACKING} {number}"
+    segment.TrackingUID = context.tracking_uid(number)
     return segment
 
 
@@ -109,7 +116,7 @@ def _refer(dataset: Dataset, context: Context) -> None:
 
 
 def _group(dataset: Dataset, context: Context) -> None:
-    """One frame, indexed by its segment, derived from the source."""
+    """One frame a segment, indexed by it, derived from the source."""
     organization = Dataset()
     organization.DimensionOrganizationUID = context.dimension_uid
     dataset.DimensionOrganizationSequence = [organization]
@@ -118,10 +125,16 @@ def _group(dataset: Dataset, context: Context) -> None:
     index.DimensionIndexPointer = Tag("ReferencedSegmentNumber")
     index.FunctionalGroupPointer = Tag("SegmentIdentificationSequence")
     dataset.DimensionIndexSequence = [index]
+    dataset.SharedFunctionalGroupsSequence = [Dataset()]  # geometry would go here
+    dataset.PerFrameFunctionalGroupsSequence = [_frame(context, number) for number in _numbers(context)]
+
+
+def _frame(context: Context, number: int) -> Dataset:
+    """What holds of one frame."""
     content = Dataset()
-    content.DimensionIndexValues = _SEGMENT
+    content.DimensionIndexValues = number
     identification = Dataset()
-    identification.ReferencedSegmentNumber = _SEGMENT
+    identification.ReferencedSegmentNumber = number
     source = reference(context.source.ref.sop_class_uid, context.source.ref.sop_instance_uid)
     source.PurposeOfReferenceCodeSequence = [coded(codes.DCM.SourceImageForImageProcessingOperation)]
     source.SpatialLocationsPreserved = "YES"
@@ -132,16 +145,17 @@ def _group(dataset: Dataset, context: Context) -> None:
     frame.FrameContentSequence = [content]
     frame.DerivationImageSequence = [derivation]
     frame.SegmentIdentificationSequence = [identification]
-    dataset.SharedFunctionalGroupsSequence = [Dataset()]  # geometry would go here
-    dataset.PerFrameFunctionalGroupsSequence = [frame]
+    return frame
 
 
 def _fill(dataset: Dataset, inside: NDArray[np.bool_]) -> None:
-    """Image Pixel module: one bit a pixel, the first in the lowest bit (PS3.5 8.2, D.1)."""
+    """Image Pixel module: one bit a pixel, the first in the lowest bit, frames without a gap (PS3.5 8.2, D.1).
+
+    inside : shape (frames, rows, columns)
+    """
     dataset.SamplesPerPixel = 1
     dataset.PhotometricInterpretation = "MONOCHROME2"
-    dataset.NumberOfFrames = 1
-    dataset.Rows, dataset.Columns = inside.shape
+    dataset.NumberOfFrames, dataset.Rows, dataset.Columns = inside.shape
     dataset.BitsAllocated = dataset.BitsStored = 1
     dataset.HighBit = 0
     dataset.PixelRepresentation = 0

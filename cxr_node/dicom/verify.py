@@ -23,6 +23,7 @@ from cxr_node.dicom import (
     verify_predecessors,
     verify_reading,
     verify_recover,
+    verify_region,
     verify_rows,
 )
 from cxr_node.dicom.admission import SOP_CLASSES
@@ -190,6 +191,7 @@ def _check_set(documents: list[Document], facts: Facts | None, source: Source | 
             _check_evidence(document, facts, source, documents, report)
         readings = [*verify_reading.of_header(document.dataset), *verify_reading.of_content(document.root)]
         verify_reading.contradictions(readings, facts.finding.decision.verdict, report)
+    verify_region.check_objects(documents, facts, lambda name: _reporter(name, flaws))
     if known:
         _check_decision(facts, _reporter(known[0].name, flaws))
 

@@ -55,8 +55,16 @@ class Facts:
     """Rows and columns of the source."""
     modality: Triple | None
     procedure: Triple | None
-    region: tuple[Point, ...] | None
-    tracking_uid: str | None
+    outlines: tuple[tuple[Point, ...], ...] | None
+    """Of the regions, in order; empty where a frame stands for them."""
+    groups: int
+    """How many regions the measurements have: one where a frame stands for them."""
+    places: tuple[str, ...] | None
+    """In words, where each region lies; "" where that is not known."""
+    looked: str
+    """The same of all, in a sentence; "" where that is not known."""
+    tracking_uids: tuple[str, ...] | None
+    """By region; one where a frame stands for them."""
     moment: str
     """Contribution DateTime, with its offset."""
     offset: str | None
@@ -88,8 +96,11 @@ def of_context(context: result.Context) -> Facts:
         size_px=(rows, columns),
         modality=modality(context.source),
         procedure=procedure(context.source),
-        region=context.outline or None,
-        tracking_uid=context.tracking_uid,
+        outlines=tuple(region.outline for region in context.regions),
+        groups=(groups := max(len(context.regions), 1)),
+        places=context.places,
+        looked=context.looked,
+        tracking_uids=tuple(context.tracking_uid(number) for number in range(1, groups + 1)),
         moment=context.moment.strftime("%Y%m%d%H%M%S.%f%z"),
         offset=context.clock.offset or "",
         is_exact=True,

@@ -44,7 +44,7 @@ _SERIES = {
     ResultKind.HEATMAP: re.compile(r"Heat map .*: series (\d+)\."),
     ResultKind.MEASUREMENTS: re.compile(r"Region, for machines: series (\d+)\."),
 }
-_PARAMETERS, _TRACKING_UID = "111002", "112040"
+_PARAMETERS = "111002"
 _CONCLUSION = "121077"
 _SIZE = ("110910", "110911")  # Pixel Data Rows, Columns
 _SIZES = tuple(("NUM", concept) for concept in _SIZE)
@@ -71,6 +71,7 @@ def recover(documents: list[Document], source: Source | None) -> Facts | None:
     view = View(found[1]) if (found := _first(_VIEW, texts)) else View.UNKNOWN
     picture = next((document for document in documents if document.kind is ResultKind.HEATMAP), None)
     shows_map = _shows_map(documents, texts, picture)
+    places, looked = verify_recover_findings.where(documents, texts)
     size = (source.integer("Rows"), source.integer("Columns")) if source else _size(documents)
     return Facts(
         finding=_finding(verdict, documents, texts, _identity(verdict, documents, texts, (model_name, version))),
@@ -93,8 +94,11 @@ def recover(documents: list[Document], source: Source | None) -> Facts | None:
         size_px=size,
         modality=modality(source) if source else None,
         procedure=procedure(source) if source else None,
-        region=None,
-        tracking_uid=_common(str(item.value) for item in _named(documents, _TRACKING_UID)) or None,
+        outlines=None,
+        groups=verify_recover_findings.regions(documents),
+        places=places,
+        looked=looked,
+        tracking_uids=verify_recover_findings.tracking_uids(documents),
         moment=_most(ours, "ContributionDateTime"),
         offset=None,
         is_exact=False,
@@ -173,7 +177,7 @@ def _finding(verdict: Verdict, documents: list[Document], texts: list[str], iden
         decision=Decision(verdict=verdict) if verdict is not Verdict.UNCERTAIN else Decision(
             verdict=verdict, doubt=_doubt(texts, bool(stated))
         ),
-        heatmap=Heatmap(cells=_UNSEEN, border=(0.0, 0.0), outline=(), label=_JUDGED, layer=""),
+        heatmap=Heatmap(cells=_UNSEEN, border=(0.0, 0.0), regions=(), label=_JUDGED, layer=""),
         identity=identity,
     )  # fmt: skip
     others = verify_recover_findings.others(documents, texts)

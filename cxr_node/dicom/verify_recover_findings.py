@@ -7,11 +7,12 @@ and how many there were.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 
-from cxr_node.dicom import findings, wording
+from cxr_node.dicom import findings, wording, zones
 from cxr_node.dicom.verify_facts import Document
-from cxr_node.dicom.verify_plain import text
+from cxr_node.dicom.verify_plain import items, text
 from cxr_node.dicom.verify_tree import Item, walk
 from cxr_node.domain import Scale
 
@@ -23,6 +24,8 @@ _NOT_STATED = re.compile(r"The other (\d+) findings: not stated\.")
 _PLACE = re.compile(r"\d\. (.+) ([\d.e-]+)")
 _SCORES_SAID = (wording.SCORES.strip(), "a score is no probability")
 _CERTAINTY_OF_FINDING = "111012"
+_GROUP, _COMMENT, _TRACKING_UID = "125007", "121106", "112040"
+_LOOKED = re.compile(r"Where the network looked: (.+)\.")
 
 
 def scale(documents: list[Document], texts: list[str]) -> Scale:
@@ -61,6 +64,65 @@ def others(documents: list[Document], texts: list[str]) -> dict[str, float]:
     counts += [int(found[1]) + 1 for line in texts if (found := _NOT_STATED.fullmatch(line))]
     missing = max(counts, default=0) - len(known.keys() | {"pneumonia"})
     return known | {f"not listed {place}": 0.0 for place in range(missing)}
+
+
+def regions(documents: list[Document]) -> int:
+    """How many regions most objects have that have any; at least one."""
+    counted = Counter(
+        count
+        for document in documents
+        for count in (
+            sum(item.value_type == "SCOORD" for item in walk(document.root)),
+            len(items(document.dataset, "SegmentSequence")),
+            sum(
+                len(items(annotation, "GraphicObjectSequence"))
+                for annotation in items(document.dataset, "GraphicAnnotationSequence")
+            ),
+        )
+        if count
+    )
+    return counted.most_common(1)[0][0] if counted else 1
+
+
+def where(documents: list[Document], texts: list[str]) -> tuple[tuple[str, ...] | None, str]:
+    """Tell where each region lies, in words, and the sentence that says so; None and "" where that is not known.
+
+    Where the groups of the measurements and the sentence of the report say different things, the groups are right
+    unless the sentence has a place for each of them.
+    """
+    told = next((line for line in texts if line.startswith(zones.PREFIX)), "")
+    of_groups = _places(documents)
+    if not told:
+        return of_groups, zones.joined(of_groups) if of_groups and all(of_groups) else ""
+    names = zones.names_in(told)
+    if of_groups is None or list(dict.fromkeys(of_groups)) == names:
+        return of_groups, told
+    return (tuple(names), told) if len(names) == len(of_groups) else (of_groups, zones.joined(of_groups))
+
+
+def _places(documents: list[Document]) -> tuple[str, ...] | None:
+    """Places as the groups of the first measurements have them; None where there are none."""
+    for document in documents:
+        groups = [item for item in walk(document.root) if item.name[0] == _GROUP]
+        if groups:
+            return tuple(_place(group) for group in groups)
+    return None
+
+
+def _place(group: Item) -> str:
+    told = [str(child.value) for child in group.children if child.name[0] == _COMMENT]
+    found = _LOOKED.fullmatch(told[0]) if told else None
+    return found[1] if found else ""
+
+
+def tracking_uids(documents: list[Document]) -> tuple[str, ...] | None:
+    """By region, as most objects have them; None where none has any."""
+    counted: Counter[tuple[str, ...]] = Counter()
+    for document in documents:
+        in_tree = tuple(str(item.value) for item in walk(document.root) if item.name[0] == _TRACKING_UID)
+        in_masks = tuple(text(segment, "TrackingUID") for segment in items(document.dataset, "SegmentSequence"))
+        counted.update(each for each in (in_tree, in_masks) if each)
+    return counted.most_common(1)[0][0] if counted else None
 
 
 def _of_children(item: Item) -> float:

@@ -1,6 +1,6 @@
-"""Which region a measurement group may have; knows no other row.
+"""Which region a measurement group may have, and those of masks and presentation states; knows no other row.
 
-Clauses: PS3.3 C.18.6 Spatial Coordinates; PS3.16 TID 1410.
+Clauses: PS3.3 C.18.6 Spatial Coordinates, C.8.20.2 Segmentation Image, C.10.5 Graphic Annotation; PS3.16 TID 1410.
 """
 
 from __future__ import annotations
@@ -9,15 +9,19 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from cxr_node.dicom.verify_facts import Facts
+from cxr_node.dicom.verify_facts import Document, Facts
+from cxr_node.dicom.verify_plain import Plain, items, text
+from cxr_node.dicom.verify_rules import Rule
+from cxr_node.dicom.verify_tree import Report
 from cxr_node.domain import Point, Verdict
 
+_PRESENTATION_STATE, _SEGMENTATION = "1.2.840.10008.5.1.4.1.1.11.1", "1.2.840.10008.5.1.4.1.1.66.4"
 _POINT_TOLERANCE_PX = 0.01  # coordinates are stored as float32
 _MIN_POINTS = 4  # a triangle, closed
 
 
-def accepts(facts: Facts) -> Callable[[Any], bool]:
-    """Accept a closed polyline on the image: the known region, or a frame unless the verdict is PNEUMONIA."""
+def accepts(facts: Facts, number: int) -> Callable[[Any], bool]:
+    """Accept a closed polyline on the image: the known region of this number, or a frame unless PNEUMONIA."""
 
     def is_right(value: Any) -> bool:
         graphic_type, told = value
@@ -28,12 +32,61 @@ def accepts(facts: Facts) -> Callable[[Any], bool]:
             return False
         if graphic_type != "POLYLINE" or len(points) < _MIN_POINTS or points[0] != points[-1]:
             return False
-        if facts.region is not None:
-            return _same(points, list(facts.region))
+        if facts.outlines:
+            return _same(points, list(facts.outlines[number - 1]))
         is_frame = facts.size_px is None or _same(points, _frame(*facts.size_px))
         return _lies_inside(points, facts.size_px) and (is_frame or facts.finding.decision.verdict is Verdict.PNEUMONIA)
 
     return is_right
+
+
+def check_objects(documents: list[Document], facts: Facts, report_of: Callable[[str], Report]) -> None:
+    """Check that masks and presentation states have the regions of the measurements, all and no more."""
+    for document in documents:
+        report, dataset = report_of(document.name), document.dataset
+        sop_class = text(dataset, "SOPClassUID")
+        if sop_class == _PRESENTATION_STATE and not _drawn_right(_polylines(dataset), facts):
+            report(Rule.REGION, "GraphicObjectSequence")
+        if sop_class == _SEGMENTATION:
+            segments = items(dataset, "SegmentSequence")
+            numbers = [text(segment, "SegmentNumber") for segment in segments]
+            if numbers != [str(number) for number in range(1, facts.groups + 1)] or not _framed(dataset, numbers):
+                report(Rule.REGION, "SegmentSequence")
+            if facts.tracking_uids not in (None, tuple(text(segment, "TrackingUID") for segment in segments)):
+                report(Rule.TRACKING, "SegmentSequence")
+
+
+def _polylines(dataset: Plain) -> list[list[Point]]:
+    found = []
+    for annotation in items(dataset, "GraphicAnnotationSequence"):
+        for graphic in items(annotation, "GraphicObjectSequence"):
+            try:
+                numbers = [float(number) for number in text(graphic, "GraphicData").split("\\")]
+            except ValueError:
+                numbers = []
+            found.append(list(zip(numbers[::2], numbers[1::2], strict=False)))
+    return found
+
+
+def _drawn_right(lines: list[list[Point]], facts: Facts) -> bool:
+    closed = all(
+        len(points) >= _MIN_POINTS and points[0] == points[-1] and _lies_inside(points, facts.size_px)
+        for points in lines
+    )
+    known = facts.outlines or ()
+    same = all(_same(points, list(outline)) for points, outline in zip(lines, known, strict=False))
+    return closed and same and len(lines) == facts.groups
+
+
+def _framed(dataset: Plain, numbers: list[str]) -> bool:
+    """One frame a segment, in order."""
+    frames = items(dataset, "PerFrameFunctionalGroupsSequence")
+    named = [
+        text(identified, "ReferencedSegmentNumber")
+        for frame in frames
+        for identified in items(frame, "SegmentIdentificationSequence")
+    ]
+    return named == numbers and text(dataset, "NumberOfFrames") == str(len(numbers))
 
 
 def _frame(rows: int, columns: int) -> list[Point]:

@@ -17,7 +17,7 @@ from typing import Any
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
-from cxr_node.dicom import findings, verify_region, wording
+from cxr_node.dicom import findings, verify_region, wording, zones
 from cxr_node.dicom.content import Relation
 from cxr_node.dicom.verify_facts import Facts
 from cxr_node.dicom.verify_rules import Rule
@@ -56,6 +56,7 @@ def report(facts: Facts) -> Row:
     lines = wording.report_findings(
         facts.finding, facts.radiograph, facts.series_numbers, shows_map=facts.refers_to_map
     )
+    lines += zones.lines(facts.looked, facts.finding.decision)
     remarks = wording.report_conclusions(facts.finding, facts.radiograph, facts.product)
     name = f"{facts.product}, {facts.model_name} {facts.algorithm_version}, {facts.manufacturer}"
     image = Row(
@@ -94,7 +95,7 @@ def measurements(facts: Facts) -> Row:
                 procedure if facts.knows_source else all,
             ),
             _section(codes.DCM.ImageLibrary, _section(codes.DCM.ImageLibraryGroup, _library_entry(facts))),
-            _section(codes.DCM.ImagingMeasurements, _group(facts)),
+            _section(codes.DCM.ImagingMeasurements, *(_group(facts, each) for each in range(1, facts.groups + 1))),
             _section(EVALUATIONS, *_evaluations(facts)),
         ),
     )  # fmt: skip
@@ -124,7 +125,7 @@ def _library_entry(facts: Facts) -> Row:
     )  # fmt: skip
 
 
-def _group(facts: Facts) -> Row:
+def _group(facts: Facts, number: int) -> Row:
     """TID 1410 with one region: viewers open no group without."""
     verdict = facts.finding.decision.verdict
     source = Row(rule=Rule.SOURCE, relation=Relation.SELECTED_FROM, value_type="IMAGE", name=None, value=facts.source)
@@ -139,20 +140,32 @@ def _group(facts: Facts) -> Row:
         rows=(
             _text(
                 Rule.TRACKING, Relation.HAS_OBS_CONTEXT, codes.DCM.TrackingIdentifier,
-                wording.TRACKING,
+                f"{wording.TRACKING} {number}",
             ),
-            _uid(Rule.TRACKING, codes.DCM.TrackingUniqueIdentifier, facts.tracking_uid),
+            _uid(
+                Rule.TRACKING, codes.DCM.TrackingUniqueIdentifier,
+                facts.tracking_uids[number - 1] if facts.tracking_uids else None,
+            ),
             *(finding if verdict is Verdict.PNEUMONIA else ()),
             *_algorithm(facts),
-            *_certainty(facts),
+            *(_certainty(facts) if number == 1 else ()),
             _code(Rule.PRESENCE, Relation.CONTAINS, PNEUMONIA, triple(PRESENCE[verdict])),
             Row(
                 rule=Rule.REGION, relation=Relation.CONTAINS, value_type="SCOORD", name=codes.DCM.ImageRegion,
-                value=verify_region.accepts(facts), rows=(source,),
+                value=verify_region.accepts(facts, number), rows=(source,),
             ),
+            *_place(facts, number),
             *(illustrations if facts.refers_to_map else ()),
         ),
     )  # fmt: skip
+
+
+def _place(facts: Facts, number: int) -> list[Row]:
+    """Where the region lies, in words, where that is known."""
+    places = facts.places or ()
+    if len(places) < number or not places[number - 1]:
+        return []
+    return [_text(Rule.REGION, Relation.CONTAINS, codes.DCM.Comment, zones.of_region(places[number - 1]))]
 
 
 def _algorithm(facts: Facts) -> list[Row]:

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from cxr_node.domain import Examination, Heatmap, Prediction, Radiograph, RuntimeKind
 from cxr_node.errors import ModelError
-from cxr_node.model import exported, gradcam, runtime, weights_file
+from cxr_node.model import exported, gradcam, lungs, regions, runtime, weights_file
 from cxr_node.model.distance import distance
 from cxr_node.model.preprocess import borders, prepare, views
 from cxr_node.model.profile import Profile, sha256
@@ -169,7 +169,7 @@ class ProfilePredictor:
         return Heatmap(
             cells=cells,
             border=border,
-            outline=gradcam.outline(cells, border, shape),
+            regions=regions.regions(cells, border, shape, lungs.fit(radiograph.pixels)) if cells.any() else (),
             label=self._profile.operating_point.label,
             layer=self.runtime.layer,
         )

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from cxr_node import __version__, heatmap, page, show_evaluation
-from cxr_node.dicom import picture, resize
+from cxr_node.dicom import overlay, resize
 from cxr_node.domain import Radiograph, View
 from cxr_node.errors import DataError
 from cxr_node.model.predictor import ProfilePredictor
@@ -119,7 +119,7 @@ def _mistakes(judge: Judge, study: Study) -> Iterator[Mistake]:
             verdict=str(study.decisions[place].verdict),
             probability=float(outcomes.probability[place]),
             plain=_embedded(shown),
-            mapped=_embedded(picture.overlaid(shown, heatmap.on_grid(found, (shown.height, shown.width)))),
+            mapped=_embedded(overlay.overlaid(shown, heatmap.on_grid(found, (shown.height, shown.width)))),
         )
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
+from cxr_node.model.lungs import Chest
 from cxr_node.training import stamps
-from cxr_node.training.lungs import Chest
 from cxr_node.training.stamps import Stamp
 
 Floats = NDArray[np.float32]

@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from cxr_node.model import gradcam, preprocess
+from cxr_node.model import gradcam, lungs, preprocess
+from cxr_node.model.lungs import Chest
 from cxr_node.model.networks import Network
 from cxr_node.model.predictor import calibrated
 from cxr_node.model.profile import Profile
-from cxr_node.training import data, device, lungs
+from cxr_node.training import data, device
 from cxr_node.training.data import Item
-from cxr_node.training.lungs import Chest
 
 BATCH = 8
 LARGEST_PX = 512

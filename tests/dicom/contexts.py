@@ -13,7 +13,18 @@ from pydicom import Dataset
 from cxr_node.config import Results
 from cxr_node.dicom import header
 from cxr_node.dicom.result import Context
-from cxr_node.domain import Finding, ModelIdentity, Origin, Radiograph, Rejected, ResultKind, View
+from cxr_node.domain import (
+    Finding,
+    ModelIdentity,
+    Origin,
+    Place,
+    Radiograph,
+    Region,
+    Rejected,
+    ResultKind,
+    View,
+    Zone,
+)
 from cxr_node.model.decision import decide
 from tests import builders
 
@@ -30,7 +41,7 @@ APPLIES = {
     ResultKind.PRESENTATION_STATE: ("pneumonia",),
     ResultKind.SEGMENTATION: ("pneumonia",),
     ResultKind.KEY_OBJECT: ("pneumonia",),
-    ResultKind.FRAMES: ("pneumonia", *UNCERTAIN),
+    ResultKind.FRAMES: ("pneumonia", "between"),
 }
 """Cases in which a kind is made; those not listed are made in all."""
 MADE = [(kind, case) for kind in ResultKind for case in APPLIES.get(kind, CASES)]
@@ -39,6 +50,28 @@ MADE = [(kind, case) for kind in ResultKind for case in APPLIES.get(kind, CASES)
 def context(case: str = "pneumonia", dataset: Dataset | None = None, **settings: Any) -> Context:
     """Judge a synthetic radiograph; `settings` are those of `results:` in the configuration."""
     return of_bytes(builders.part10(builders.radiograph() if dataset is None else dataset), case, **settings)
+
+
+def in_both_lungs(of: Context) -> Context:
+    """Add a smaller region in the other lung, and one that lies in none."""
+    first = of.finding.heatmap.regions[0]
+    rows, columns = of.radiograph.pixels.shape
+    second = replace(
+        first,
+        outline=tuple((columns - x, y - 0.3 * rows) for x, y in first.outline),
+        peak=(columns - first.peak[0], first.peak[1] - 0.3 * rows),
+        weight=0.8,
+        place=Place.PICTURE_RIGHT,
+        zones=(Zone.UPPER, Zone.MIDDLE),
+    )
+    corner = ((2.0, 2.0), (20.0, 2.0), (20.0, 14.0), (2.0, 14.0), (2.0, 2.0))
+    third = Region(outline=corner, peak=(10.0, 8.0), weight=0.75, place=Place.OUTSIDE)
+    return with_regions(of, first, second, third)
+
+
+def with_regions(of: Context, *regions: Region) -> Context:
+    """Replace the regions of the map."""
+    return replace(of, finding=replace(of.finding, heatmap=replace(of.finding.heatmap, regions=regions)))
 
 
 def of_bytes(content: bytes, case: str = "pneumonia", **settings: Any) -> Context:

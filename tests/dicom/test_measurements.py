@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage
@@ -15,7 +16,7 @@ from cxr_node.dicom import measurements, wording
 from cxr_node.dicom.result import Context
 from cxr_node.domain import ResultKind
 from tests import builders
-from tests.dicom.contexts import CASES, UNCERTAIN, context
+from tests.dicom.contexts import CASES, UNCERTAIN, context, in_both_lungs, with_regions
 
 PRESENT, ABSENT, UNDETERMINED = "52101004", "272519000", "373068000"
 PNEUMONIA = "233604007"
@@ -144,7 +145,34 @@ def points(document: Dataset) -> list[tuple[float, float]]:
 
 def test_the_region_of_pneumonia_is_the_outline() -> None:
     of = context()
-    assert points(made(of)) == [pytest.approx(point, abs=1e-3) for point in of.finding.heatmap.outline]
+    (region,) = of.finding.heatmap.regions
+    assert points(made(of)) == [pytest.approx(point, abs=1e-3) for point in region.outline]
+
+
+def test_every_region_has_a_group_with_its_place_and_a_tracking_uid_of_its_own() -> None:
+    of = in_both_lungs(context())
+    groups = [item for item in only(made(of), "126010").ContentSequence if code(item) == "125007"]
+    assert len(groups) == len(of.regions) == 3
+    for number, (group_, region) in enumerate(zip(groups, of.regions, strict=True), 1):
+        data = list(only(group_, "111030").GraphicData)
+        assert np.reshape(data, (-1, 2)) == pytest.approx(np.asarray(region.outline), abs=1e-3)
+        assert only(group_, "112039").TextValue == f"cxr_node pneumonia {number}"
+        assert of.tracking_uid(number) == only(group_, "112040").UID
+        assert only(group_, "121071").ConceptCodeSequence[0].CodeValue == PNEUMONIA
+        assert ("111012" in [code(item) for item in group_.ContentSequence]) is (number == 1)  # of the radiograph
+    assert len({of.tracking_uid(number) for number in (1, 2, 3)}) == 3
+    assert [only(group_, "121106").TextValue for group_ in groups] == [
+        "Where the network looked: right lower zone.",
+        "Where the network looked: left upper and middle zones.",
+        "Where the network looked: outside the lungs.",
+    ]
+
+
+def test_no_place_is_named_where_the_lungs_were_not_found() -> None:
+    of = context()
+    (region,) = of.regions
+    of = with_regions(of, replace(region, place=None, zones=()))
+    assert "121106" not in {code(item) for item in walk(made(of))}
 
 
 @pytest.mark.parametrize("case", ["normal", *UNCERTAIN])
@@ -158,12 +186,12 @@ def test_the_region_of_anything_else_is_a_frame(case: str) -> None:
 
 def test_pneumonia_without_an_outline_still_has_a_region() -> None:
     of = context()
-    of = replace(of, finding=replace(of.finding, heatmap=replace(of.finding.heatmap, outline=())))
+    of = with_regions(of)
     assert len(points(made(of))) == 5
 
 
 @pytest.mark.parametrize(
-    ("case", "settings"), [("pneumonia", {}), ("normal", {"normal_heatmap": "map"}), ("views", {})]
+    ("case", "settings"), [("pneumonia", {}), ("normal", {"normal_heatmap": "map"}), ("between", {})]
 )
 def test_the_picture_illustrates_where_it_shows_a_map(case: str, settings: dict[str, str]) -> None:
     of = context(case, **settings)
@@ -172,8 +200,9 @@ def test_the_picture_illustrates_where_it_shows_a_map(case: str, settings: dict[
         assert reference.ReferencedSOPInstanceUID == of.instance_uid(ResultKind.HEATMAP)
 
 
-def test_a_picture_without_a_map_explains_nothing() -> None:
-    assert not {"121200", "130401"} & {code(item) for item in walk(made(context("normal")))}
+@pytest.mark.parametrize("case", ["normal", "views", "unlike"])
+def test_a_picture_without_a_map_explains_nothing(case: str) -> None:
+    assert not {"121200", "130401"} & {code(item) for item in walk(made(context(case)))}
 
 
 def test_the_algorithm_states_its_thresholds_and_hashes() -> None:
@@ -187,7 +216,7 @@ def test_the_algorithm_states_its_thresholds_and_hashes() -> None:
         f"config.sha256={of.finding.identity.config_sha256}",
     ]
     tracking = only(group(made(of)), "112040")
-    assert of.tracking_uid == tracking.UID
+    assert of.tracking_uid() == tracking.UID
 
 
 def test_the_procedure_is_the_source_s_if_it_is_coded() -> None:

@@ -15,7 +15,7 @@ from cxr_node.config import Admission
 from cxr_node.dicom import pixels, presentation_state, wording
 from cxr_node.dicom.result import Context
 from tests import builders
-from tests.dicom.contexts import CASES, context, of_bytes
+from tests.dicom.contexts import CASES, context, in_both_lungs, of_bytes, with_regions
 from tests.dicom.test_result import item
 
 
@@ -35,14 +35,15 @@ def of_decoded(**overrides: Any) -> Dataset:
     return made(replace(of, radiograph=pixels.decode(of.source, Admission())))
 
 
-def test_the_outline_is_that_of_the_measurements() -> None:
-    of = context()
+def test_the_outlines_are_those_of_the_measurements() -> None:
+    of = in_both_lungs(context())
     (annotation,) = made(of).GraphicAnnotationSequence
-    (graphic,) = annotation.GraphicObjectSequence
-    assert (graphic.GraphicType, graphic.GraphicAnnotationUnits, graphic.GraphicFilled) == ("POLYLINE", "PIXEL", "N")
-    points = np.asarray(graphic.GraphicData).reshape(-1, 2)
-    assert graphic.NumberOfGraphicPoints == len(points)
-    assert points == pytest.approx(np.asarray(of.finding.heatmap.outline), rel=1e-6)
+    for graphic, region in zip(annotation.GraphicObjectSequence, of.regions, strict=True):
+        assert (graphic.GraphicType, graphic.GraphicAnnotationUnits) == ("POLYLINE", "PIXEL")
+        assert graphic.GraphicFilled == "N"
+        points = np.asarray(graphic.GraphicData).reshape(-1, 2)
+        assert graphic.NumberOfGraphicPoints == len(points)
+        assert points == pytest.approx(np.asarray(region.outline), rel=1e-6)
 
 
 def test_words_and_layer_say_what_it_is_not() -> None:
@@ -120,7 +121,7 @@ def test_a_modality_lut_comes_before_a_slope() -> None:
 
 def test_an_outline_of_nothing_and_other_verdicts_make_none() -> None:
     of = context()
-    bare = replace(of, finding=replace(of.finding, heatmap=replace(of.finding.heatmap, outline=())))
+    bare = with_regions(of)
     assert presentation_state.build(bare) is None
     assert [case for case in CASES if presentation_state.build(context(case))] == ["pneumonia"]
 

@@ -20,7 +20,7 @@ from cxr_node.dicom import segmentation
 from cxr_node.dicom.result import Context
 from cxr_node.domain import Point
 from tests import builders
-from tests.dicom.contexts import CASES, context
+from tests.dicom.contexts import CASES, context, in_both_lungs, with_regions
 
 
 def made(of: Context) -> Dataset:
@@ -38,11 +38,12 @@ def within(outline: tuple[Point, ...], shape: tuple[int, int]) -> NDArray[np.boo
 def test_the_mask_is_where_the_map_exceeds_the_cut() -> None:
     """The outline of the synthetic map is where it is 0.5."""
     of = context()
-    mask = segmentation.mask(of.outline, of.radiograph.pixels.shape)
+    (region,) = of.regions
+    mask = segmentation.mask(region.outline, of.radiograph.pixels.shape)
     above = heatmap.on_grid(of.finding.heatmap, of.radiograph.pixels.shape) > 0.5
     assert mask.any()
     assert np.mean(mask != above) < 0.002  # the polygon has 32 corners
-    assert (mask == within(of.outline, mask.shape)).all()
+    assert (mask == within(region.outline, mask.shape)).all()
 
 
 @given(
@@ -75,18 +76,21 @@ def test_the_whole_image_and_a_single_pixel() -> None:
 
 
 @pytest.mark.parametrize("shape", [(320, 288), (33, 47)])
-def test_an_independent_reader_finds_mask_source_and_algorithm(shape: tuple[int, int]) -> None:
+def test_an_independent_reader_finds_masks_source_and_algorithm(shape: tuple[int, int]) -> None:
     of = context()
     drawn = replace(of.radiograph, pixels=np.zeros(shape, np.float32))
     heatmap = builders.FixedPredictor().examine(drawn).heatmap
-    of = replace(of, radiograph=drawn, finding=replace(of.finding, heatmap=heatmap))
+    of = in_both_lungs(replace(of, radiograph=drawn, finding=replace(of.finding, heatmap=heatmap)))
     read = highdicom.seg.Segmentation.from_dataset(made(of))
     source = of.source.ref.sop_instance_uid
-    pixels = read.get_pixels_by_source_instance([source], segment_numbers=[1])
-    assert pixels.shape == (1, *shape, 1)
-    assert (pixels[0, ..., 0] == segmentation.mask(of.outline, shape)).all()
+    pixels = read.get_pixels_by_source_instance([source], segment_numbers=[1, 2, 3])
+    assert pixels.shape == (1, *shape, 3)
+    for place, region in enumerate(of.regions):
+        assert (pixels[0, ..., place] == segmentation.mask(region.outline, shape)).all()
+        assert read.get_segment_description(place + 1).tracking_uid == of.tracking_uid(place + 1)
+    labels = [read.get_segment_description(number).segment_label for number in (1, 2, 3)]
+    assert labels[:2] == ["AI looked: right lower zone", "AI looked: left upper and middle zones"]
     description = read.get_segment_description(1)
-    assert description.tracking_uid == of.tracking_uid
     assert description.segmented_property_type.value == "111030"
     algorithm = description.algorithm_identification
     assert (algorithm.name, algorithm.version) == (of.model_name, of.algorithm_version)
@@ -112,6 +116,6 @@ def test_viewers_find_the_radiograph_and_its_orientation() -> None:
 
 def test_an_outline_of_nothing_and_other_verdicts_make_none() -> None:
     of = context()
-    bare = replace(of, finding=replace(of.finding, heatmap=replace(of.finding.heatmap, outline=())))
+    bare = with_regions(of)
     assert segmentation.build(bare) is None
     assert [case for case in CASES if segmentation.build(context(case))] == ["pneumonia"]

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEG2000Lossless
 
+from cxr_node import pipeline
 from cxr_node.dicom import result, verify
 from cxr_node.dicom.result import Context
 from cxr_node.dicom.verify_rules import SENTENCES, Rule
-from cxr_node.domain import ResultKind
+from cxr_node.domain import Artifact, ResultKind
 from tests import builders
-from tests.dicom.contexts import CASES, RECEIVED, context, finding, of_bytes
+from tests.dicom.contexts import CASES, RECEIVED, context, finding, in_both_lungs, of_bytes
 from tests.dicom.mutations import broken, made
 
 REPORT, MEASUREMENTS, HEATMAP = ResultKind.REPORT, ResultKind.MEASUREMENTS, ResultKind.HEATMAP
@@ -124,12 +125,93 @@ def test_a_character_set_of_several_values_is_no_flaw() -> None:
     assert flaws(of_bytes(content, "pneumonia", **SMALL), content) == []
 
 
+def every_kind(of: Context) -> list[Artifact]:
+    of = replace(of, kinds=frozenset(ResultKind))
+    built = (build(of) for build in pipeline.BUILDERS.values())
+    return [artifact for artifact in built if artifact is not None]
+
+
+def test_several_regions_are_sound_in_every_kind() -> None:
+    of = replace(in_both_lungs(context(**SMALL)), kinds=frozenset(ResultKind))
+    artifacts = every_kind(of)
+    assert verify.check_made(artifacts, of) == []
+    named = [(str(artifact.kind), artifact.content) for artifact in artifacts]
+    assert verify.check_files([*named, ("source", SOURCES["DX"])]).flaws == ()
+    for one in named:
+        assert verify.check_files([one]).flaws == ()
+
+
+def last_lost(dataset: Dataset) -> None:
+    del found(dataset, "Imaging Measurements").ContentSequence[-1]
+
+
+def last_moved(dataset: Dataset) -> None:
+    region = found(found(dataset, "Imaging Measurements").ContentSequence[-1], "Image Region")
+    region.GraphicData = [value + 1.0 for value in region.GraphicData]
+
+
+def other_side(dataset: Dataset) -> None:
+    group = found(dataset, "Imaging Measurements").ContentSequence[1]
+    found(group, "Comment").TextValue = "Where the network looked: right upper zone."
+
+
+def same_track(dataset: Dataset) -> None:
+    groups = found(dataset, "Imaging Measurements").ContentSequence
+    found(groups[1], "Tracking Unique Identifier").UID = found(groups[0], "Tracking Unique Identifier").UID
+
+
+def line_lost(dataset: Dataset) -> None:
+    del dataset.GraphicAnnotationSequence[0].GraphicObjectSequence[-1]
+
+
+def line_moved(dataset: Dataset) -> None:
+    graphic = dataset.GraphicAnnotationSequence[0].GraphicObjectSequence[1]
+    graphic.GraphicData = [value + 1.0 for value in graphic.GraphicData]
+
+
+def segment_lost(dataset: Dataset) -> None:
+    del dataset.SegmentSequence[-1]
+
+
+def frame_lost(dataset: Dataset) -> None:
+    del dataset.PerFrameFunctionalGroupsSequence[-1]
+
+
+def segment_of_another(dataset: Dataset) -> None:
+    dataset.SegmentSequence[1].TrackingUID = dataset.SegmentSequence[0].TrackingUID
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "rule"),
+    [
+        (MEASUREMENTS, last_lost, Rule.SECTION),
+        (MEASUREMENTS, last_moved, Rule.REGION),
+        (MEASUREMENTS, other_side, Rule.REGION),
+        (MEASUREMENTS, same_track, Rule.TRACKING),
+        (ResultKind.PRESENTATION_STATE, line_lost, Rule.REGION),
+        (ResultKind.PRESENTATION_STATE, line_moved, Rule.REGION),
+        (ResultKind.SEGMENTATION, segment_lost, Rule.REGION),
+        (ResultKind.SEGMENTATION, frame_lost, Rule.REGION),
+        (ResultKind.SEGMENTATION, segment_of_another, Rule.TRACKING),
+    ],
+)
+def test_every_region_is_checked_before_anything_is_sent(
+    kind: ResultKind, change: Callable[[Dataset], None], rule: Rule
+) -> None:
+    of = replace(in_both_lungs(context(**SMALL)), kinds=frozenset(ResultKind))
+    artifacts = [
+        replace(broken(artifact, change), alternatives=()) if artifact.kind is kind else artifact
+        for artifact in every_kind(of)
+    ]
+    assert rule in {flaw.rule for flaw in verify.check_made(artifacts, of)}
+
+
 def test_remarks_and_a_map_without_a_region_are_sound() -> None:
     of = context(**SMALL)
     of = replace(
         of,
         radiograph=replace(of.radiograph, remarks=("The patient's age is not known.", "No VOI window.")),
-        finding=replace(of.finding, heatmap=replace(of.finding.heatmap, outline=())),
+        finding=replace(of.finding, heatmap=replace(of.finding.heatmap, regions=())),
     )
     assert flaws(of, SOURCES["DX"]) == []
 

@@ -37,7 +37,7 @@ def loaded(folder: Path) -> predictor.ProfilePredictor:
 def same(one: Examination, other: Examination) -> bool:
     return (
         one.prediction == other.prediction
-        and one.heatmap.outline == other.heatmap.outline
+        and one.heatmap.regions == other.heatmap.regions
         and one.heatmap.cells.tobytes() == other.heatmap.cells.tobytes()
     )
 

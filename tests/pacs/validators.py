@@ -190,4 +190,10 @@ KNOWN = (
         reason="TID 1410 is extensible. The row says of the group what the whole document says, so that a reader of "
         "the group alone is never left to guess from a number.",
     ),
+    Known(
+        validator=Validator.PIXELMED,
+        pattern=r"TEXT \(121106,DCM,\"Comment\"\): Content Item not in template",
+        shown="Comment (side and zone) in the measurement group: content item not in template",
+        reason="TID 1410 is extensible. A Finding Site would say that the finding lies there; the network only looked.",
+    ),
 )

@@ -19,8 +19,8 @@ from cxr_node.training import folder as folders_
 from cxr_node.training.data import Item
 from cxr_node.training.sight import LARGEST_PX, Sight, case_of
 from tests.model import folders
+from tests.model.test_lungs import SHIPPED, pixels_of
 from tests.shared import shared
-from tests.training.test_lungs import SHIPPED, pixels_of
 
 LANDED = Path(__file__).parents[2] / "weights" / "pneumonia-pediatric"
 CELLS, SIZE_PX = 8, 64

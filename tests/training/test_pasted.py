@@ -3,9 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cxr_node.training import lungs, pasted, stamps
-from cxr_node.training.lungs import Chest
-from tests.training.test_lungs import SHIPPED, pixels_of
+from cxr_node.model import lungs
+from cxr_node.model.lungs import Chest
+from cxr_node.training import pasted, stamps
+from tests.model.test_lungs import SHIPPED, pixels_of
 
 
 @pytest.fixture(scope="module")

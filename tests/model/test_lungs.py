@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from cxr_node.training import lungs
+from cxr_node.model import lungs
 from cxr_node.training.phantom import canvas, child, exposure, thorax
 from tests.shared import radiographs
 
