@@ -1,13 +1,16 @@
-"""The measurements that a machine reads: Comprehensive 3D SR with one image region.
+"""The measurements that a machine reads: Comprehensive 3D SR, TID 1500, one group per analysed image.
 
 The same tree is kept as Comprehensive SR and Enhanced SR too, for destinations that take nothing newer; those are
 outside IHE AIR.
 
-One TID 1410 group per analysed image, always with a region: viewers open it only so. The region of a PNEUMONIA is
-where the network looked, not the outline of a lesion; otherwise it is a frame round the image.
+Two forms. A PNEUMONIA has a TID 1410 group with its region, which is where the network looked, not the outline of a
+lesion. Where no region is claimed there are codes and an image reference in a TID 1501 group, and nothing to draw. Its
+title is Qualitative Evaluations: of an Imaging Measurement Report without a region OHIF (3.11 to 3.14) shows a black
+viewport, of any other title the text. Nor may every item of the text be without a name: hence no image library.
 
 Clauses: PS3.3 A.35.13 Comprehensive 3D SR IOD, A.35.3 Comprehensive SR IOD, A.35.2 Enhanced SR IOD, C.18.6 Spatial
-Coordinates; PS3.16 TID 1500, 1600, 1602, 1410, 4019, 1204, 1004, CID 240, CID 6047; IHE RAD AIR 6.5.3.
+Coordinates; PS3.16 TID 1500, 1600, 1602, 1410, 1501, 4019, 1204, 1004, CID 240, CID 6047, CID 7021 (may be extended);
+IHE RAD AIR 6.5.3.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from pydicom.sr.coding import Code
 from cxr_node.dicom import carry, content, findings, wording
 from cxr_node.dicom.content import Relation
 from cxr_node.dicom.result import SHAPES, Context, finish, start_report
-from cxr_node.domain import Artifact, Point, ResultKind, Verdict
+from cxr_node.domain import Artifact, Finding, ResultKind, Verdict
 
 TITLE = codes.DCM.ImagingMeasurementReport
 ENGLISH = Code("en-US", "RFC5646", "English (United States)")
@@ -46,42 +49,28 @@ def build(context: Context) -> Artifact:
     kind = ResultKind.MEASUREMENTS
     dataset = start_report(context, kind, _content(context))
     if findings.listed(context.finding):  # then local codes are used
-        dataset.CodingSchemeIdentificationSequence = [_own_scheme()]
+        dataset.CodingSchemeIdentificationSequence = [findings.own_scheme()]
     return finish(context, kind, dataset)
 
 
-def region(context: Context) -> tuple[Point, ...]:
-    """Closed outline on the source grid: where the network looked for a PNEUMONIA, else a frame round the image.
-
-    The frame lies half a pixel inside, on the centres of the outermost pixels, so that viewers draw all of it.
-    """
-    if context.outline:
-        return context.outline
-    rows, columns = context.radiograph.pixels.shape
-    right, bottom = columns - 0.5, rows - 0.5
-    return ((0.5, 0.5), (right, 0.5), (right, bottom), (0.5, bottom), (0.5, 0.5))
+def title(*, has_region: bool) -> Code:
+    """Title of the document, by which OHIF chooses how to show it."""
+    return TITLE if has_region else QUALITATIVE_EVALUATIONS
 
 
 def _content(context: Context) -> Dataset:
+    has_region = bool(context.outline)
+    group = _group(context) if has_region else _group_of_codes(context)
     library = content.container(Relation.CONTAINS, codes.DCM.ImageLibraryGroup, [_library_entry(context)])
     children = [
         content.code(Relation.HAS_CONCEPT_MOD, codes.DCM.LanguageOfContentItemAndDescendants, ENGLISH),
         *_observer(context),
         _procedure(context),
-        content.container(Relation.CONTAINS, codes.DCM.ImageLibrary, [library]),
-        content.container(Relation.CONTAINS, codes.DCM.ImagingMeasurements, [_group(context)]),
+        *([content.container(Relation.CONTAINS, codes.DCM.ImageLibrary, [library])] if has_region else []),
+        content.container(Relation.CONTAINS, codes.DCM.ImagingMeasurements, [group]),
         content.container(Relation.CONTAINS, QUALITATIVE_EVALUATIONS, _evaluations(context)),
     ]
-    return content.root(TITLE, "1500", children)
-
-
-def _own_scheme() -> Dataset:
-    """Say whose the local codes are (PS3.3 C.12.1.1.1)."""
-    item = Dataset()
-    item.CodingSchemeDesignator = findings.OWN_SCHEME
-    item.CodingSchemeName = "cxr_node local codes"
-    item.CodingSchemeResponsibleOrganization = "cxr_node project"
-    return item
+    return content.root(title(has_region=has_region), "1500", children)
 
 
 def _observer(context: Context) -> list[Dataset]:
@@ -124,23 +113,40 @@ def _library_entry(context: Context) -> Dataset:
 
 def _group(context: Context) -> Dataset:
     """TID 1410: the finding, its certainty, who says so, and the region that lets viewers show it."""
-    verdict = context.finding.decision.verdict
+    items = [
+        *_finding(context),
+        content.code(Relation.CONTAINS, PNEUMONIA, PRESENCE[context.finding.decision.verdict]),
+        content.polyline(
+            Relation.CONTAINS, codes.DCM.ImageRegion, context.outline, _source_image(context, Relation.SELECTED_FROM)
+        ),
+    ]
+    if context.refers_to_map:
+        items += [
+            _picture(context, Relation.CONTAINS, concept)
+            for concept in (codes.DCM.IllustrationOfROI, codes.DCM.VisualExplanation)
+        ]
+    return content.container(Relation.CONTAINS, codes.DCM.MeasurementGroup, items, template_id="1410")
+
+
+def _group_of_codes(context: Context) -> Dataset:
+    """TID 1501: the same without a region. The images hang below the answer, where no viewer prints them as text."""
+    presence = content.code(Relation.CONTAINS, PNEUMONIA, PRESENCE[context.finding.decision.verdict])
+    presence.ContentSequence = [_source_image(context, Relation.INFERRED_FROM, codes.DCM.SourceOfMeasurement)]
+    if context.refers_to_map:
+        presence.ContentSequence.append(_picture(context, Relation.HAS_PROPERTIES, codes.DCM.VisualExplanation))
+    items = [*_finding(context), presence]
+    return content.container(Relation.CONTAINS, codes.DCM.MeasurementGroup, items, template_id="1501")
+
+
+def _finding(context: Context) -> list[Dataset]:
+    """What both groups begin with."""
     items = [
         content.text(Relation.HAS_OBS_CONTEXT, codes.DCM.TrackingIdentifier, wording.TRACKING),
         content.uid_ref(Relation.HAS_OBS_CONTEXT, codes.DCM.TrackingUniqueIdentifier, context.tracking_uid),
     ]
-    if verdict is Verdict.PNEUMONIA:
+    if context.finding.decision.verdict is Verdict.PNEUMONIA:
         items.append(content.code(Relation.CONTAINS, codes.DCM.Finding, PNEUMONIA))
-    source = _source_image(context, Relation.SELECTED_FROM)
-    items += [
-        *_algorithm(context),
-        *_certainty(context),
-        content.code(Relation.CONTAINS, PNEUMONIA, PRESENCE[verdict]),
-        content.polyline(Relation.CONTAINS, codes.DCM.ImageRegion, region(context), source),
-    ]
-    if context.refers_to_map:
-        items += [_picture(context, codes.DCM.IllustrationOfROI), _picture(context, codes.DCM.VisualExplanation)]
-    return content.container(Relation.CONTAINS, codes.DCM.MeasurementGroup, items, template_id="1410")
+    return [*items, *_algorithm(context), *_certainty(context)]
 
 
 def _algorithm(context: Context) -> list[Dataset]:
@@ -150,6 +156,7 @@ def _algorithm(context: Context) -> list[Dataset]:
         "threshold.rule_out": repr(point.rule_out_below),
         "threshold.report": repr(point.report_at),
         "calibration": wording.plain(identity.calibration),
+        **doubts(context.finding),
         "weights.sha256": identity.weights_sha256,
         "config.sha256": identity.config_sha256,
     }
@@ -163,6 +170,15 @@ def _algorithm(context: Context) -> list[Dataset]:
         *(content.text(Relation.HAS_CONCEPT_MOD, concept, value) for concept, value in texts),
         content.code(Relation.HAS_CONCEPT_MOD, codes.DCM.AlgorithmFamily, codes.DCM.ArtificialIntelligence),
     ]
+
+
+def doubts(finding: Finding) -> dict[str, str]:
+    """What could make the algorithm abstain, with its limit: the figures that people are spared."""
+    prediction, point = finding.prediction, finding.identity.operating_point
+    told = {"spread": f"{prediction.spread:.4g}", "spread.limit": f"{point.max_spread:.4g}"}
+    if prediction.distance is not None and point.max_distance is not None:
+        told |= {"distance": f"{prediction.distance:.4g}", "distance.limit": f"{point.max_distance:.4g}"}
+    return told
 
 
 def _certainty(context: Context) -> list[Dataset]:
@@ -210,11 +226,11 @@ def _scored(context: Context) -> list[Dataset]:
     return items
 
 
-def _source_image(context: Context, relation: Relation) -> Dataset:
+def _source_image(context: Context, relation: Relation, name: Code | None = None) -> Dataset:
     ref = context.source.ref
-    return content.image(relation, None, ref.sop_class_uid, ref.sop_instance_uid)
+    return content.image(relation, name, ref.sop_class_uid, ref.sop_instance_uid)
 
 
-def _picture(context: Context, purpose: Code) -> Dataset:
+def _picture(context: Context, relation: Relation, purpose: Code) -> Dataset:
     sop_class_uid = SHAPES[ResultKind.HEATMAP].sop_class_uid
-    return content.image(Relation.CONTAINS, purpose, sop_class_uid, context.instance_uid(ResultKind.HEATMAP))
+    return content.image(relation, purpose, sop_class_uid, context.instance_uid(ResultKind.HEATMAP))

@@ -16,7 +16,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from cxr_node.dicom import header, verify_facts, verify_header, verify_reading, verify_recover, verify_rows
+from cxr_node.dicom import (
+    header,
+    verify_facts,
+    verify_header,
+    verify_note,
+    verify_reading,
+    verify_recover,
+    verify_rows,
+)
 from cxr_node.dicom.admission import SOP_CLASSES
 from cxr_node.dicom.header import Source
 from cxr_node.dicom.result import SHAPES, Context
@@ -103,7 +111,8 @@ def check_files(files: Iterable[tuple[str, bytes]]) -> Checked:
             sop_class = text(parsed.dataset, "SOPClassUID")
             if sop_class not in _OUR_CLASSES:
                 flaws.append(Flaw(rule=Rule.SOP_CLASS, document=name, where="SOPClassUID"))
-            documents.append(_document(name, _OF_CLASS.get(sop_class), parsed))
+            is_note = verify_note.is_note(parsed.dataset)
+            documents.append(_document(name, None if is_note else _OF_CLASS.get(sop_class), parsed))
         elif text(parsed.dataset, "SOPClassUID") in SOP_CLASSES and not isinstance(
             source := header.read(content), Rejected
         ):
@@ -112,7 +121,11 @@ def check_files(files: Iterable[tuple[str, bytes]]) -> Checked:
             ignored.append(name)
     for answer in _answers(documents):
         found = sources.get(verify_recover.source_of(answer)[1])
-        _check_set(answer, verify_recover.recover(answer, found), found, flaws)
+        notes = [document for document in answer if verify_note.is_note(document.dataset)]
+        for each in notes:
+            verify_note.check(each, found, _reporter(each.name, flaws))
+        others = [document for document in answer if document not in notes]
+        _check_set(answer, verify_recover.recover(others, found) if others else None, found, flaws)
         _check_strangers(answer, documents, flaws)
     return Checked(flaws=tuple(flaws), results=len(documents), sources=len(sources), ignored=tuple(ignored))
 

@@ -55,6 +55,8 @@ class Facts:
     """Rows and columns of the source."""
     modality: Triple | None
     procedure: Triple | None
+    has_region: bool
+    """Whether the measurements have one to draw: a PNEUMONIA where something stands out."""
     region: tuple[Point, ...] | None
     tracking_uid: str | None
     moment: str
@@ -86,6 +88,7 @@ def of_context(context: result.Context) -> Facts:
         size_px=(rows, columns),
         modality=modality(context.source),
         procedure=procedure(context.source),
+        has_region=bool(context.outline),
         region=context.outline or None,
         tracking_uid=context.tracking_uid,
         moment=context.moment.strftime("%Y%m%d%H%M%S.%f%z"),

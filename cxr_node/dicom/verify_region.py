@@ -10,14 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 from cxr_node.dicom.verify_facts import Facts
-from cxr_node.domain import Point, Verdict
+from cxr_node.domain import Point
 
 _POINT_TOLERANCE_PX = 0.01  # coordinates are stored as float32
 _MIN_POINTS = 4  # a triangle, closed
 
 
 def accepts(facts: Facts) -> Callable[[Any], bool]:
-    """Accept a closed polyline on the image: the known region, or a frame unless the verdict is PNEUMONIA."""
+    """Accept a closed polyline on the image: the known region, or any where it is not known."""
 
     def is_right(value: Any) -> bool:
         graphic_type, told = value
@@ -30,15 +30,9 @@ def accepts(facts: Facts) -> Callable[[Any], bool]:
             return False
         if facts.region is not None:
             return _same(points, list(facts.region))
-        is_frame = facts.size_px is None or _same(points, _frame(*facts.size_px))
-        return _lies_inside(points, facts.size_px) and (is_frame or facts.finding.decision.verdict is Verdict.PNEUMONIA)
+        return _lies_inside(points, facts.size_px)
 
     return is_right
-
-
-def _frame(rows: int, columns: int) -> list[Point]:
-    right, bottom = columns - 0.5, rows - 0.5
-    return [(0.5, 0.5), (right, 0.5), (right, bottom), (0.5, bottom), (0.5, 0.5)]
 
 
 def _lies_inside(points: list[Point], size_px: tuple[int, int] | None) -> bool:

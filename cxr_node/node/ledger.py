@@ -133,11 +133,25 @@ class Ledger:
             note(connection, [job.claim.row_id], now, "released", detail)
         return True
 
-    def settle_rejected(self, job: Job, rejected: Rejected) -> bool:
-        """RECEIVED -> REJECTED."""
+    def settle_rejected(
+        self,
+        job: Job,
+        rejected: Rejected,
+        stored: Sequence[StoredArtifact] = (),
+        destinations: Mapping[str, Sequence[ResultKind]] | None = None,
+    ) -> bool:
+        """RECEIVED -> REJECTED, with the note about it due at every destination that wants one: all or nothing.
+
+        REJECTED stays its state whatever becomes of the note: that is the delivery's to tell.
+        """
         values = {"reason": rejected.reason, "sentence": rejected.sentence, "verdict": Verdict.REJECTED}
+        now = self.now()
         with self.database.writing() as connection:
-            return self._settle(connection, job, InstanceState.REJECTED, values, rejected.sentence)
+            if not self._settle(connection, job, InstanceState.REJECTED, values, rejected.sentence):
+                return False
+            for artifact in stored:
+                _attach(connection, job, artifact, _wanting(destinations or {}, artifact.kind), now)
+        return True
 
     def settle_dead(self, job: Job, death: Death, detail: str) -> bool:
         """RECEIVED -> DEAD."""
@@ -168,8 +182,7 @@ class Ledger:
             if not self._settle(connection, job, InstanceState.REPORTED, values, detail):
                 return False
             for artifact in stored:
-                wanted_by = [name for name, kinds in destinations.items() if artifact.kind in kinds]
-                _attach(connection, job, artifact, wanted_by, now)
+                _attach(connection, job, artifact, _wanting(destinations, artifact.kind), now)
             conclude(connection, [job.claim.row_id], now)
         return True
 
@@ -250,6 +263,10 @@ class Ledger:
 def _before(moves: Mapping[Any, frozenset[Any]], to: StrEnum) -> list[StrEnum]:
     """Name the states from which `to` may be reached: the WHERE of every move."""
     return [state for state, allowed in moves.items() if to in allowed]
+
+
+def _wanting(destinations: Mapping[str, Sequence[ResultKind]], kind: ResultKind) -> list[str]:
+    return [name for name, kinds in destinations.items() if kind in kinds]
 
 
 def _attach(

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from cxr_node.config import Config
-from cxr_node.domain import Artifact, Origin, Outcome, Precedent, Rejected, Reported
+from cxr_node.domain import Artifact, Origin, Outcome, Precedent, Rejected, Reported, ResultKind
 from cxr_node.errors import InstanceError, LedgerLostError, ModelError, ResourceError
 from cxr_node.node import history
 from cxr_node.node.crew import Crew
@@ -188,15 +188,26 @@ class Worker(Generic[P]):
                 whole.result()  # before anything is made of the outcome, whatever it is
         match outcome:
             case Rejected():
-                return _settled(self.ledger.settle_rejected(job, outcome), f"rejected reason={outcome.reason}")
+                return self._reject(job, outcome)
             case Reported():
                 return self._report(job, outcome)
 
+    def _reject(self, job: Job, rejected: Rejected) -> str:
+        """As `_report`, of the note that says so, where there is one."""
+        stored = self._all_stored(rejected.artifacts)
+        settled = self.ledger.settle_rejected(job, rejected, stored, self._wanted())
+        if stored:
+            ring(self.config.spool.path, Role.DELIVER)
+        return _settled(settled, f"rejected reason={rejected.reason}")
+
+    def _wanted(self) -> dict[str, tuple[ResultKind, ...]]:
+        """Kinds of results by the destinations that want them."""
+        return {destination.name: destination.send for destination in self.config.destinations}
+
     def _report(self, job: Job, reported: Reported) -> str:
         """Results are durable before the ledger speaks of them, and due at the destinations when it does."""
-        wanted = {destination.name: destination.send for destination in self.config.destinations}
         stored = self._all_stored(reported.artifacts)
-        settled = self.ledger.settle_reported(job, reported.finding, stored, wanted)
+        settled = self.ledger.settle_reported(job, reported.finding, stored, self._wanted())
         ring(self.config.spool.path, Role.DELIVER)
         return _settled(settled, "reported")
 
