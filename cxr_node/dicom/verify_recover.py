@@ -148,7 +148,7 @@ def _identity(verdict: Verdict, documents: list[Document], texts: list[str], nam
             report_at=high,
             scale=verify_recover_findings.scale(documents, texts),
             max_spread=_number(told.get("spread.limit", "")) or _WIDEST.max_spread,
-            max_distance=None if wording.UNMEASURED in texts else _limit(told, _WIDEST.max_distance),
+            max_distance=None if _is_unmeasured(told, texts) else _limit(told, _WIDEST.max_distance),
         ),
         calibration=told.get("calibration", ""),
     )
@@ -159,6 +159,11 @@ def _parameters(documents: list[Document]) -> dict[str, str]:
     return dict(
         str(item.value).partition("=")[::2] for item in _named(documents, _PARAMETERS) if item.value_type == "TEXT"
     )
+
+
+def _is_unmeasured(told: Mapping[str, str], texts: list[str]) -> bool:
+    """Whether the model does not know its training images: the report says so, the measurements have no distance."""
+    return wording.UNMEASURED in texts or (bool(told) and not {"distance", "distance.limit"} & told.keys())
 
 
 def _finding(verdict: Verdict, documents: list[Document], texts: list[str], identity: ModelIdentity) -> Finding:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from cxr_node.dicom import findings, wording
-from cxr_node.dicom.numbers import percent_text
+from cxr_node.dicom.numbers import exact_percent, percent_text
 from cxr_node.dicom.verify_facts import Document
 from cxr_node.dicom.verify_plain import text
 from cxr_node.dicom.verify_tree import Item, walk
@@ -56,18 +56,25 @@ def stated(documents: list[Document], texts: list[str], of: Scale) -> tuple[list
 def number(coded: list[str], read: list[str], point: OperatingPoint) -> float | None:
     """Probability or score that agrees with most of what is stated; None where nothing is.
 
-    A coded number counts as itself and for every text that rounds it so.
+    A coded number is rounded itself, so what rounds to it is tried too: people's numbers were not made of it.
     """
     if point.scale is Scale.SCORE:
         counted = Counter(coded + read).most_common(1)
         return _number(counted[0][0]) if counted else None
-    exact = [round(_number(value) / 100, 12) for value in coded]
-    candidates = exact + [value for words in dict.fromkeys(read) for value in _read_as(words, point)]
+    exact = [_number(value) for value in coded]
+    candidates = [round(value / 100, 12) for number in coded for value in _near(number)]
+    candidates += [value for words in dict.fromkeys(read) for value in _read_as(words, point)]
 
     def agreeing(value: float) -> int:
-        return exact.count(value) + sum(percent_text(value, point) == words for words in read)
+        return exact.count(exact_percent(value, point)) + sum(percent_text(value, point) == words for words in read)
 
     return max(candidates, key=agreeing, default=None)
+
+
+def _near(number: str) -> list[float]:
+    """Give the number, and others that round to it at its last digit: close to it, and at both ends."""
+    value, half = _number(number), 0.5 * 10.0 ** -len(number.partition(".")[2])
+    return [value, *(min(max(value + part * half, 0.0), 100.0) for part in (-0.02, 0.02, -0.9, 0.9))]
 
 
 def _read_as(words: str, point: OperatingPoint) -> list[float]:
