@@ -93,13 +93,13 @@ def build(context: Context, rejected: Rejected) -> Artifact:
 
 def _content(context: Context, rejected: Rejected) -> Dataset:
     ref = context.source.ref
-    line = content.text(Relation.CONTAINS, codes.LN.Summary, wording.not_analysed(rejected))
+    line = content.text(Relation.CONTAINS, codes.DCM.Summary, wording.not_analysed(rejected))
     line.ContentSequence = [
         content.image(Relation.INFERRED_FROM, codes.DCM.SourceOfMeasurement, ref.sop_class_uid, ref.sop_instance_uid)
     ]
     children = [
         content.code(Relation.HAS_CONCEPT_MOD, codes.DCM.LanguageOfContentItemAndDescendants, ENGLISH),
         *observer(context),
-        content.container(Relation.CONTAINS, codes.LN.Summary, [line]),
+        content.container(Relation.CONTAINS, codes.DCM.Summary, [line]),
     ]
     return content.root(TITLE, "2000", children)

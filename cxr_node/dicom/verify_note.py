@@ -38,7 +38,7 @@ _STATUS = {
     "PreliminaryFlag": "PRELIMINARY",
 }  # fmt: skip
 _TITLE = Code("18748-4", "LN", "Diagnostic Imaging Report")
-_SUMMARY = Code("55112-7", "LN", "Summary")
+_SUMMARY = Code("121111", "DCM", "Summary")
 
 
 def is_note(dataset: Plain) -> bool:
