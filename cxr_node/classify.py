@@ -12,8 +12,8 @@ from pathlib import Path
 
 from cxr_node import pipeline
 from cxr_node.config import Config
-from cxr_node.dicom import wrap
-from cxr_node.domain import Artifact, Finding, Origin, Reason, Rejected, Verdict
+from cxr_node.dicom import numbers, wrap
+from cxr_node.domain import Artifact, Finding, Origin, Reason, Rejected, Scale, Verdict
 from cxr_node.errors import DataError, InstanceError
 
 _NOT_IMAGES = frozenset({".csv", ".html", ".json", ".md", ".txt", ".xml", ".yaml", ".yml"})
@@ -43,6 +43,20 @@ class Answer:
         doubt = self.outcome.decision.doubt
         return doubt.value if doubt else None
 
+    @property
+    def sentence(self) -> str | None:
+        """Why it was not analysed, for people."""
+        return self.outcome.sentence if isinstance(self.outcome, Rejected) else None
+
+    @property
+    def stated(self) -> str | None:
+        """Certainty or score, for people; None where none may be stated."""
+        if isinstance(self.outcome, Rejected):
+            return None
+        scale = self.outcome.identity.operating_point.scale
+        number = numbers.stated_text(self.outcome)
+        return f"score {number}" if number is not None and scale is Scale.SCORE else number
+
     def as_json(self, profile: str) -> dict[str, str | float | dict[str, float] | None]:
         """One line of `cxr-node classify --json`; a contract that other programs build on.
 
@@ -55,7 +69,7 @@ class Answer:
             "verdict": self.verdict.value,
             "probability": _rounded(finding.calibrated_probability) if finding else None,
             "reason": self.reason,
-            "sentence": self.outcome.sentence if isinstance(self.outcome, Rejected) else None,
+            "sentence": self.sentence,
             "spread": round(finding.prediction.spread, 6) if finding else None,
             "distance": _rounded(finding.prediction.distance) if finding else None,
             "profile": finding.identity.profile if finding else profile,

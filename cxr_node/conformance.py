@@ -243,13 +243,16 @@ def _documents(config: Config, **attributes: str) -> dict[ResultKind, dict[str, 
     for case, predictor in cases.items():
         for artifact in _artifacts(content, predictor, config):
             found.setdefault(artifact.kind, {})[case] = artifact
+    lateral = wrap.wrap(SOURCE, **ATTRIBUTES | attributes | {"ViewPosition": "LL"})
+    for artifact in _artifacts(lateral, cases["NORMAL"], config):
+        found.setdefault(artifact.kind, {})["REJECTED"] = artifact
     return dict(sorted(found.items(), key=lambda item: SHAPES[item[0]].series_number))
 
 
 def _artifacts(content: bytes, predictor: Stated, config: Config) -> tuple[Artifact, ...]:
     sender = Origin(calling_ae_title="MODALITY", peer_host="127.0.0.1", received_at=_AT)
     outcome = pipeline.process(content, sender, predictor, config)
-    if isinstance(outcome, Rejected):
+    if isinstance(outcome, Rejected) and not outcome.artifacts:
         raise ValueError(f"the built-in radiograph is {outcome.reason}")
     return outcome.artifacts
 
@@ -263,7 +266,7 @@ def _result(kind: ResultKind, made: Mapping[str, Artifact], others: Mapping[str,
         "standard": kind in configuration.STANDARD_KINDS,
         "sop_classes": [artifact.sop_class_uid for artifact in (first, *first.alternatives)],
         "series_number": shape.series_number,
-        "modality": shape.modality,
+        "modality": shape.modality or "of the source",
         "verdicts": ", ".join(documents),
         "tree": statement.content_tree(documents) if shape.modality in ("SR", "KO") else (),
         "attributes": statement.generated(documents | more),

@@ -18,8 +18,8 @@ from rich.progress import Progress
 
 from cxr_node import classify, page, trial
 from cxr_node.config import Admission
-from cxr_node.dicom import header, pixels, readable
-from cxr_node.domain import Rejected, ResultKind
+from cxr_node.dicom import header, names, numbers, pixels, readable
+from cxr_node.domain import Rejected, ResultKind, Verdict
 from cxr_node.drawn import BUILT_IN, BUILT_IN_ATTRIBUTES
 from cxr_node.errors import DataError, InstanceError
 from cxr_node.node.history import Story
@@ -39,10 +39,22 @@ class Row:
     reason: str | None
     sentence: str | None
     probability: float | None
+    certainty: str | None
+    """For people; None where none may be stated."""
     turnaround_ms: float | None
     """From the instance's durable receipt to the last result acknowledged by the PACS."""
     objects: tuple[str, ...]
     """Files of the result objects that the PACS acknowledged."""
+
+    @property
+    def said(self) -> str:
+        """The verdict's name for people."""
+        return names.VERDICTS[Verdict(self.verdict)] if self.verdict in set(Verdict) else self.verdict
+
+    @property
+    def why(self) -> str:
+        """The doubt in words; "" where there is none. A refusal has a sentence instead."""
+        return "" if self.sentence else names.reason(self.reason)
 
     def has(self, name: str) -> bool:
         """True where the row's folder holds such a file."""
@@ -132,6 +144,7 @@ def _unpack(source: _Source, story: Story, pacs: Recorder, out: Path) -> Row:
         reason=story.instance.reason or story.instance.doubt,
         sentence=story.instance.sentence,
         probability=story.instance.probability,
+        certainty=numbers.beside(story.instance.verdict, story.instance.probability),
         turnaround_ms=trial.turnaround_ms(story),
         objects=tuple(f"{one.kind}.dcm" for one in delivered),
     )

@@ -102,6 +102,8 @@ class ResultKind(StrEnum):
     FRAMES = "heatmap-frames"
     KEY_OBJECT = "key-object"
     PDF = "pdf"
+    NOT_ANALYSED = "not-analysed"
+    """Of a REJECTED radiograph, which has no result."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -367,6 +369,8 @@ class Rejected:
     reason: Reason
     sentence: str
     """For people; without patient data."""
+    artifacts: tuple[Artifact, ...] = field(default=(), repr=False)
+    """The note that says so, where a destination wants one and it may be made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

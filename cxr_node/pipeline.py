@@ -22,12 +22,14 @@ from cxr_node.dicom import (
     header,
     key_object,
     measurements,
+    note,
     pixels,
     presentation_state,
     report,
     result,
     segmentation,
     verify,
+    verify_note,
 )
 from cxr_node.domain import (
     NO_PRECEDENT,
@@ -141,7 +143,7 @@ def process(
     """
     judged = judge(content, classifier, config, precedent)
     if isinstance(judged, Rejected):
-        return judged
+        return with_note(judged, content, origin, config, precedent)
     return Reported(finding=judged.finding, artifacts=explain(judged, origin, config, precedent))
 
 
@@ -180,6 +182,24 @@ def admit(source: header.Source, profile: Profile, rules: Admission, precedent: 
     remarks = admission.remarks(source, ages, rules) + radiograph.remarks
     cautions = admission.cautions(source, ages, rules)
     return admission.check_pixels(radiograph) or replace(radiograph, remarks=remarks, cautions=cautions)
+
+
+def with_note(rejected: Rejected, content: bytes, origin: Origin, config: Config, precedent: Precedent) -> Rejected:
+    """Add the note that the image was not analysed, where a destination wants one and it may be made.
+
+    Raises
+    ------
+    UnsoundResultError : our own check refuses it.
+    """
+    if ResultKind.NOT_ANALYSED not in config.kinds:
+        return rejected
+    source = header.read(content)
+    if isinstance(source, Rejected) or not note.applies(source, rejected, precedent):
+        return rejected
+    context = note.context_of(source, rejected, origin, config.results, config.answer_sha256)
+    made = note.build(context, rejected)
+    verify_note.require_sound(made, context, rejected)
+    return replace(rejected, artifacts=(made,))
 
 
 def conclude(examination: Examination, profile: Profile, config: Config) -> Finding:

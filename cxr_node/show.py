@@ -13,7 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from cxr_node import diagnosis
-from cxr_node.domain import Doubt, Verdict
+from cxr_node.dicom import names
+from cxr_node.dicom.numbers import beside
+from cxr_node.domain import Verdict
 
 if TYPE_CHECKING:
     from cxr_node.classify import Answer
@@ -46,24 +48,16 @@ def progress(items: Iterable[Item], total: int, what: str, *, quiet: bool = Fals
 
 
 def verdict(word: str | None) -> Text:
-    """A verdict with its symbol; "-" where there is none yet."""
+    """A verdict's symbol and its name for people; "-" where there is none yet."""
     if word is None:
         return Text("-")
     known = Verdict(word)
-    return Text(f"{SYMBOLS[known]} {word}", STYLES[known])
+    return Text(f"{SYMBOLS[known]} {names.VERDICTS[known]}", STYLES[known])
 
 
-def certainty(probability: float | None) -> str:
-    """A calibrated probability in percent; rounding makes no 0 and no 100 of it."""
-    if probability is None:
-        return "-"
-    percent = 100.0 * probability
-    return "< 0.1 %" if percent < 0.05 else "> 99.9 %" if percent >= 99.95 else f"{percent:.1f} %"
-
-
-def stated(probability: float | None, doubt: str | None) -> str:
-    """The certainty of a verdict that rests on it; beside "unlike the training data" it would read as negative."""
-    return certainty(None if doubt == Doubt.UNLIKE_TRAINING_DATA else probability)
+def stated(probability: float | None, doubt: str | None, verdict: str | None = None) -> str:
+    """The certainty beside a verdict; "-" where none may stand there without its thresholds (`numbers.beside`)."""
+    return (beside(verdict, probability) if doubt is None else None) or "-"
 
 
 def demo_table(rows: Sequence[Row]) -> Table:
@@ -77,8 +71,8 @@ def demo_table(rows: Sequence[Row]) -> Table:
         took = "-" if row.turnaround_ms is None else f"{row.turnaround_ms:.0f} ms"
         said = verdict(row.verdict) if row.verdict in set(Verdict) else Text(row.verdict)
         if row.reason:
-            said.append(f" ({row.reason})")
-        table.add_row(row.name, said, stated(row.probability, row.reason), took, str(len(row.objects)))
+            said.append(f" ({names.reason(row.reason)})")
+        table.add_row(row.name, said, row.certainty or "-", took, str(len(row.objects)))
     return table
 
 
@@ -88,13 +82,8 @@ def classify_table(answers: Sequence[Answer]) -> Table:
     for heading in ("file", "verdict", "certainty", "reason"):
         table.add_column(heading, overflow="fold")
     for answer in answers:
-        record = answer.as_json("")
-        probability, numbers = record["probability"], record.get("findings")
-        shown = certainty(probability if isinstance(probability, float) else None)
-        if probability is None and isinstance(numbers, dict):
-            shown = f"score {numbers[str(record['judged'])]:.4g}"
-        why = " - ".join(str(word) for word in (answer.reason, record["sentence"]) if word)
-        table.add_row(str(answer.path), verdict(answer.verdict), shown, why)
+        why = " - ".join(word for word in (names.reason(answer.reason), answer.sentence) if word)
+        table.add_row(str(answer.path), verdict(answer.verdict), answer.stated or "-", why)
     return table
 
 

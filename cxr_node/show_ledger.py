@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cxr_node import show, spans
+from cxr_node.dicom import names
 from cxr_node.domain import ResultKind, Verdict
 from cxr_node.node.history import DeliveryRow, InstanceRow, Story
 from cxr_node.node.jobs import DeliveryState, InstanceState
@@ -35,6 +36,7 @@ KINDS = {
     ResultKind.FRAMES: "heat map frames",
     ResultKind.KEY_OBJECT: "key object",
     ResultKind.PDF: "PDF",
+    ResultKind.NOT_ANALYSED: "note",
 }
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 _SR_CLASSES = {"88.34": "Comprehensive 3D SR", "88.33": "Comprehensive SR", "88.22": "Enhanced SR"}
@@ -101,9 +103,13 @@ def _two_lines(row: InstanceRow) -> Text:
     return line.append_text(Text.assemble(verdict)).append(f"  {reason}\n    {row.sop_instance_uid}")
 
 
+def _certainty(row: InstanceRow) -> str:
+    return show.stated(row.probability, row.doubt, row.verdict)
+
+
 def _verdict(row: InstanceRow) -> Text:
     said = show.verdict(row.verdict)
-    certainty = show.stated(row.probability, row.doubt)
+    certainty = _certainty(row)
     return said if certainty == "-" else said.append(f" {certainty}")
 
 
@@ -138,8 +144,8 @@ def _head(row: InstanceRow) -> dict[str, str]:
         "received again": f"{row.repeats} times, last {when(row.repeated_at)} UTC" if row.repeated_at else "-",
         "state": row.state.value,
         "waits": row.why,
-        "verdict": f"{row.verdict or '-'} {show.stated(row.probability, row.doubt)} {row.profile or ''}",
-        "reason": " - ".join(word for word in (row.reason, row.doubt, row.sentence) if word) or "-",
+        "verdict": f"{show.verdict(row.verdict)} {_certainty(row)} {row.profile or ''}",
+        "reason": " - ".join(word for word in (row.reason, names.reason(row.doubt), row.sentence) if word) or "-",
     }
     return {name: value for name, value in facts.items() if value is not None}
 
@@ -251,8 +257,8 @@ def _fares(name: str, place: DestinationStatus, now: datetime) -> Text:
 
 def _last_received(last: Mapping[By, Mapping[str, datetime]], now: datetime) -> Table:
     table = _table("", "name", "at (UTC)", "ago", title="last received")
-    for by, names in last.items():
-        for name, at in names.items():
+    for by, seen in last.items():
+        for name, at in seen.items():
             table.add_row(by.value, Text(name), when(at), spans.age(now - at))
     return table
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from cxr_node.dicom import wording
+from cxr_node.dicom import names, wording
 from cxr_node.dicom.result import SHAPES
 from cxr_node.domain import Reason, Verdict
+from tests import builders
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "reading-results.md"
@@ -25,20 +27,22 @@ def page() -> str:
 
 def test_every_word_of_the_node_is_explained(page: str) -> None:
     for verdict in Verdict:
-        assert f"### {verdict}" in page
+        assert f"### {names.VERDICTS[verdict]}".casefold() in page.casefold()
+        assert f"`{verdict}`" in page
     for reason in Reason:
         assert f"`{reason}`" in page
     for shape in SHAPES.values():
         assert str(shape.series_number) in page
-    for doubt in ("between the thresholds", "repeated looks disagree", "unlike the training data"):
+    for doubt in names.DOUBTS.values():
         assert f"| {doubt} |" in page
 
 
 def test_its_thresholds_are_the_profile_s(page: str) -> None:
     calibration = yaml.safe_load((ROOT / "weights" / "pneumonia-pediatric" / "calibration.yaml").read_text())
     point = calibration["operating_point"]
-    low, high = wording.threshold(point["rule_out_below"]), wording.threshold(point["report_at"])
-    assert f"rules out below\n{low} and reports from {high}" in page
+    limits = {name: point[name] for name in ("rule_out_below", "report_at")}
+    low, high = wording.threshold_labels(replace(builders.profile().operating_point, **limits))
+    assert f"{low} and {high}" in page
     odds = point["report_at"] / (1 - point["report_at"]) * 5 / 95  # Bayes, from one half to 5 in 100
     assert f"stands for about {100 * odds / (1 + odds):.0f} in 100" in page
 

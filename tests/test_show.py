@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from cxr_node import config, show, show_ledger
+from cxr_node.dicom import names
 from cxr_node.domain import Doubt, InstanceRef, Origin, Reason, Rejected
 from cxr_node.node import history, status
 from cxr_node.node.ledger import Ledger
@@ -64,13 +65,15 @@ def test_status_and_trace_show_whole_uids_and_reasons(tmp_path: Path) -> None:
 def test_every_verdict_is_a_word_and_a_symbol() -> None:
     words = [show.verdict(word).plain for word in show.SYMBOLS]
     assert len({word[0] for word in words}) == len(words) == 4
-    assert all(word.split()[1] in set(show.SYMBOLS) for word in words)
-    assert show.certainty(None) == "-"
-    assert [show.certainty(one) for one in (0.0001, 0.38, 0.99951)] == ["< 0.1 %", "38.0 %", "> 99.9 %"]
+    assert [word[2:] for word in words] == [names.VERDICTS[verdict] for verdict in show.SYMBOLS]
     assert show.plain({"doubt": Doubt.VIEWS_DISAGREE, "at": AT}) == {"doubt": "views-disagree", "at": AT.isoformat()}
 
 
-def test_what_is_unlike_the_training_data_has_no_certainty() -> None:
-    """0.1 % beside UNCERTAIN reads as negative."""
-    assert show.stated(0.001, Doubt.UNLIKE_TRAINING_DATA) == "-"
-    assert show.stated(0.38, Doubt.BETWEEN_THRESHOLDS) == "38.0 %"
+def test_a_certainty_stands_beside_pneumonia_alone() -> None:
+    """0.1 % beside UNCERTAIN reads as negative, and 84.996 % rounds onto a threshold that is not at hand."""
+    assert show.stated(0.984, None, "PNEUMONIA") == "98 %"
+    assert show.stated(0.9996, None, "PNEUMONIA") == "above 99 %"
+    assert show.stated(0.001, Doubt.UNLIKE_TRAINING_DATA, "UNCERTAIN") == "-"
+    assert show.stated(0.84996, Doubt.BETWEEN_THRESHOLDS, "UNCERTAIN") == "-"
+    assert show.stated(0.001, None, "NORMAL") == "-"
+    assert show.stated(None, None, None) == "-"

@@ -115,4 +115,4 @@ def test_every_kind_of_several_radiographs_at_once_is_told_apart(tmp_path: Path)
             (tmp_path / f"{number}.{artifact.kind}.dcm").write_bytes(artifact.content)
     shown = RUNNER.invoke(app, ["verify", str(tmp_path)])
     assert shown.exit_code == 0, shown.output
-    assert f"{2 * len(ResultKind)} results, 2 sources, 0 flaws" in shown.output
+    assert f"{2 * len(pipeline.BUILDERS)} results, 2 sources, 0 flaws" in shown.output

@@ -124,6 +124,11 @@ def check_header(
     return None
 
 
+def is_identity_clear(source: Source, precedent: Precedent) -> bool:
+    """Whether there is no doubt whose image it is: some rules are broken before that is asked."""
+    return bool(source.ref.patient_key) and not _contradicts(source, precedent) and not _is_own_result(source)
+
+
 def check_pixels(radiograph: Radiograph) -> Rejected | None:
     """Refuse what shows nothing: constant, saturated, without contrast, or drawn with a handful of gray levels."""
     steps = tuple(max(1, side // _SAMPLED_SIDE_PX) for side in radiograph.pixels.shape)

@@ -1,7 +1,8 @@
 """The picture as a DICOM object: Secondary Capture, RGB, uncompressed.
 
 The one result that every viewer shows. Raw RGB, for color in compressed captures fails in some; no Pixel Spacing and
-no View Position, for neither is true of it. Must not know how the picture is drawn (`picture`).
+no View Position, for neither is true of it. Its Modality is that of the radiograph, as the SC Equipment module has it:
+over OT, OHIF lays a player. Must not know how the picture is drawn (`picture`).
 
 Clauses: PS3.3 A.8.1 SC Image IOD, C.8.6.1 SC Equipment, C.7.6.1 General Image, C.12.4 Derivation.
 """

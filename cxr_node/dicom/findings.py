@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pydicom import Dataset
 from pydicom.sr.coding import Code
 
 from cxr_node.dicom.numbers import is_stated, rounded_score
@@ -58,6 +59,15 @@ _KNOWN: Mapping[str, Named] = {
     ),
 }
 _OF_CODE = {(named.code.value, named.code.scheme_designator): label for label, named in _KNOWN.items()}
+
+
+def own_scheme() -> Dataset:
+    """Say whose the local codes are (PS3.3 C.12.1.1.1)."""
+    item = Dataset()
+    item.CodingSchemeDesignator = OWN_SCHEME
+    item.CodingSchemeName = "cxr_node local codes"
+    item.CodingSchemeResponsibleOrganization = "cxr_node project"
+    return item
 
 
 def named(label: str) -> Named:

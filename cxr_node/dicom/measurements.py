@@ -1,14 +1,17 @@
-"""The measurements that a machine reads: Comprehensive 3D SR with an image region for each place that stands out.
+"""The measurements that a machine reads: Comprehensive 3D SR, TID 1500.
 
 The same tree is kept as Comprehensive SR and Enhanced SR too, for destinations that take nothing newer; those are
 outside IHE AIR.
 
-One TID 1410 group per region, at least one, always with a region: viewers open it only so, and show the first region
-of a group. Regions of a PNEUMONIA are where the network looked, not outlines of lesions; otherwise it is a frame round
-the image. The certainty is that of the radiograph, so it stands in the first group only.
+Two forms. A PNEUMONIA has a TID 1410 group for each of its regions, which are where the network looked, not outlines of
+lesions; the certainty is that of the radiograph, so it stands in the first group only. Where no region is claimed there
+are codes and an image reference in a TID 1501 group, and nothing to draw. Its title is Qualitative Evaluations: of an
+Imaging Measurement Report without a region OHIF (3.11 to 3.14) shows a black viewport, of any other title the text. Nor
+may every item of the text be without a name: hence no image library.
 
 Clauses: PS3.3 A.35.13 Comprehensive 3D SR IOD, A.35.3 Comprehensive SR IOD, A.35.2 Enhanced SR IOD, C.18.6 Spatial
-Coordinates; PS3.16 TID 1500, 1600, 1602, 1410, 4019, 1204, 1004, CID 240, CID 6047; IHE RAD AIR 6.5.3.
+Coordinates; PS3.16 TID 1500, 1600, 1602, 1410, 1501, 4019, 1204, 1004, CID 240, CID 6047, CID 7021 (may be extended);
+IHE RAD AIR 6.5.3.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from pydicom.sr.coding import Code
 from cxr_node.dicom import carry, content, findings, wording, zones
 from cxr_node.dicom.content import Relation
 from cxr_node.dicom.result import SHAPES, Context, finish, start_report
-from cxr_node.domain import Artifact, Point, ResultKind, Verdict
+from cxr_node.domain import Artifact, Finding, ResultKind, Verdict
 
 TITLE = codes.DCM.ImagingMeasurementReport
 ENGLISH = Code("en-US", "RFC5646", "English (United States)")
@@ -47,42 +50,28 @@ def build(context: Context) -> Artifact:
     kind = ResultKind.MEASUREMENTS
     dataset = start_report(context, kind, _content(context))
     if findings.listed(context.finding):  # then local codes are used
-        dataset.CodingSchemeIdentificationSequence = [_own_scheme()]
+        dataset.CodingSchemeIdentificationSequence = [findings.own_scheme()]
     return finish(context, kind, dataset)
 
 
-def outlines(context: Context) -> tuple[tuple[Point, ...], ...]:
-    """Closed outlines on the source grid: where the network looked for a PNEUMONIA, else a frame round the image.
-
-    The frame lies half a pixel inside, on the centres of the outermost pixels, so that viewers draw all of it.
-    """
-    if context.regions:
-        return tuple(region.outline for region in context.regions)
-    rows, columns = context.radiograph.pixels.shape
-    right, bottom = columns - 0.5, rows - 0.5
-    return (((0.5, 0.5), (right, 0.5), (right, bottom), (0.5, bottom), (0.5, 0.5)),)
+def title(*, has_region: bool) -> Code:
+    """Title of the document, by which OHIF chooses how to show it."""
+    return TITLE if has_region else QUALITATIVE_EVALUATIONS
 
 
 def _content(context: Context) -> Dataset:
+    has_region = bool(context.regions)
+    groups = [_group(context, number) for number in range(1, len(context.regions) + 1)] or [_group_of_codes(context)]
     library = content.container(Relation.CONTAINS, codes.DCM.ImageLibraryGroup, [_library_entry(context)])
     children = [
         content.code(Relation.HAS_CONCEPT_MOD, codes.DCM.LanguageOfContentItemAndDescendants, ENGLISH),
         *_observer(context),
         _procedure(context),
-        content.container(Relation.CONTAINS, codes.DCM.ImageLibrary, [library]),
-        content.container(Relation.CONTAINS, codes.DCM.ImagingMeasurements, _groups(context)),
+        *([content.container(Relation.CONTAINS, codes.DCM.ImageLibrary, [library])] if has_region else []),
+        content.container(Relation.CONTAINS, codes.DCM.ImagingMeasurements, groups),
         content.container(Relation.CONTAINS, QUALITATIVE_EVALUATIONS, _evaluations(context)),
     ]
-    return content.root(TITLE, "1500", children)
-
-
-def _own_scheme() -> Dataset:
-    """Say whose the local codes are (PS3.3 C.12.1.1.1)."""
-    item = Dataset()
-    item.CodingSchemeDesignator = findings.OWN_SCHEME
-    item.CodingSchemeName = "cxr_node local codes"
-    item.CodingSchemeResponsibleOrganization = "cxr_node project"
-    return item
+    return content.root(title(has_region=has_region), "1500", children)
 
 
 def _observer(context: Context) -> list[Dataset]:
@@ -123,32 +112,44 @@ def _library_entry(context: Context) -> Dataset:
     return entry
 
 
-def _groups(context: Context) -> list[Dataset]:
-    return [_group(context, number, outline) for number, outline in enumerate(outlines(context), 1)]
-
-
-def _group(context: Context, number: int, outline: tuple[Point, ...]) -> Dataset:
-    """TID 1410: the finding, its certainty, who says so, and the region that lets viewers show it."""
-    verdict = context.finding.decision.verdict
-    tracking_uid = context.tracking_uid(number)
-    items = [
-        content.text(Relation.HAS_OBS_CONTEXT, codes.DCM.TrackingIdentifier, f"{wording.TRACKING} {number}"),
-        content.uid_ref(Relation.HAS_OBS_CONTEXT, codes.DCM.TrackingUniqueIdentifier, tracking_uid),
-    ]
-    if verdict is Verdict.PNEUMONIA:
-        items.append(content.code(Relation.CONTAINS, codes.DCM.Finding, PNEUMONIA))
+def _group(context: Context, number: int) -> Dataset:
+    """TID 1410, one region: the finding, its certainty, who says so, and the region that lets viewers show it."""
+    region, place = context.regions[number - 1], context.places[number - 1]
     source = _source_image(context, Relation.SELECTED_FROM)
-    items += [
-        *_algorithm(context),
-        *(_certainty(context) if number == 1 else ()),
-        content.code(Relation.CONTAINS, PNEUMONIA, PRESENCE[verdict]),
-        content.polyline(Relation.CONTAINS, codes.DCM.ImageRegion, outline, source),
+    items = [
+        *_finding(context, number),
+        content.code(Relation.CONTAINS, PNEUMONIA, PRESENCE[context.finding.decision.verdict]),
+        content.polyline(Relation.CONTAINS, codes.DCM.ImageRegion, region.outline, source),
     ]
-    if context.regions and (place := context.places[number - 1]):
+    if place:
         items.append(content.text(Relation.CONTAINS, codes.DCM.Comment, zones.of_region(place)))
     if context.refers_to_map:
-        items += [_picture(context, codes.DCM.IllustrationOfROI), _picture(context, codes.DCM.VisualExplanation)]
+        items += [
+            _picture(context, Relation.CONTAINS, concept)
+            for concept in (codes.DCM.IllustrationOfROI, codes.DCM.VisualExplanation)
+        ]
     return content.container(Relation.CONTAINS, codes.DCM.MeasurementGroup, items, template_id="1410")
+
+
+def _group_of_codes(context: Context) -> Dataset:
+    """TID 1501: the same without a region. The images hang below the answer, where no viewer prints them as text."""
+    presence = content.code(Relation.CONTAINS, PNEUMONIA, PRESENCE[context.finding.decision.verdict])
+    presence.ContentSequence = [_source_image(context, Relation.INFERRED_FROM, codes.DCM.SourceOfMeasurement)]
+    if context.refers_to_map:
+        presence.ContentSequence.append(_picture(context, Relation.HAS_PROPERTIES, codes.DCM.VisualExplanation))
+    items = [*_finding(context, 1), presence]
+    return content.container(Relation.CONTAINS, codes.DCM.MeasurementGroup, items, template_id="1501")
+
+
+def _finding(context: Context, number: int) -> list[Dataset]:
+    """What both groups begin with."""
+    items = [
+        content.text(Relation.HAS_OBS_CONTEXT, codes.DCM.TrackingIdentifier, f"{wording.TRACKING} {number}"),
+        content.uid_ref(Relation.HAS_OBS_CONTEXT, codes.DCM.TrackingUniqueIdentifier, context.tracking_uid(number)),
+    ]
+    if context.finding.decision.verdict is Verdict.PNEUMONIA:
+        items.append(content.code(Relation.CONTAINS, codes.DCM.Finding, PNEUMONIA))
+    return [*items, *_algorithm(context), *(_certainty(context) if number == 1 else ())]
 
 
 def _algorithm(context: Context) -> list[Dataset]:
@@ -158,6 +159,7 @@ def _algorithm(context: Context) -> list[Dataset]:
         "threshold.rule_out": repr(point.rule_out_below),
         "threshold.report": repr(point.report_at),
         "calibration": wording.plain(identity.calibration),
+        **doubts(context.finding),
         "weights.sha256": identity.weights_sha256,
         "config.sha256": identity.config_sha256,
     }
@@ -171,6 +173,15 @@ def _algorithm(context: Context) -> list[Dataset]:
         *(content.text(Relation.HAS_CONCEPT_MOD, concept, value) for concept, value in texts),
         content.code(Relation.HAS_CONCEPT_MOD, codes.DCM.AlgorithmFamily, codes.DCM.ArtificialIntelligence),
     ]
+
+
+def doubts(finding: Finding) -> dict[str, str]:
+    """What could make the algorithm abstain, with its limit: the figures that people are spared."""
+    prediction, point = finding.prediction, finding.identity.operating_point
+    told = {"spread": f"{prediction.spread:.4g}", "spread.limit": f"{point.max_spread:.4g}"}
+    if prediction.distance is not None and point.max_distance is not None:
+        told |= {"distance": f"{prediction.distance:.4g}", "distance.limit": f"{point.max_distance:.4g}"}
+    return told
 
 
 def _certainty(context: Context) -> list[Dataset]:
@@ -218,11 +229,11 @@ def _scored(context: Context) -> list[Dataset]:
     return items
 
 
-def _source_image(context: Context, relation: Relation) -> Dataset:
+def _source_image(context: Context, relation: Relation, name: Code | None = None) -> Dataset:
     ref = context.source.ref
-    return content.image(relation, None, ref.sop_class_uid, ref.sop_instance_uid)
+    return content.image(relation, name, ref.sop_class_uid, ref.sop_instance_uid)
 
 
-def _picture(context: Context, purpose: Code) -> Dataset:
+def _picture(context: Context, relation: Relation, purpose: Code) -> Dataset:
     sop_class_uid = SHAPES[ResultKind.HEATMAP].sop_class_uid
-    return content.image(Relation.CONTAINS, purpose, sop_class_uid, context.instance_uid(ResultKind.HEATMAP))
+    return content.image(relation, purpose, sop_class_uid, context.instance_uid(ResultKind.HEATMAP))

@@ -1,16 +1,16 @@
-"""How numbers are rounded for people: never across a threshold.
+"""Which number people may read beside a verdict, and in how many digits: the one rule, which every view asks.
 
-84.96 % below a threshold of 85 % reads 84.9 or 84.96, never 85.0. Knows no sentence.
+People read whole percents. A number never reads as if it lay on the other side of a threshold, nor as 0 or 100:
+84.996 % below a threshold of 85 % is "below 85 %", 0.2 % is "below 1 %". Programs read exact numbers: JSON, the ledger,
+and the measurements. Knows no sentence.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-
-from cxr_node.domain import Doubt, Finding, OperatingPoint
+from cxr_node.domain import Doubt, Finding, OperatingPoint, Scale, Verdict
 
 _MAX_DIGITS = 6
+_EXTREMES = (0.0, 100.0)
 
 
 def is_stated(finding: Finding) -> bool:
@@ -18,16 +18,54 @@ def is_stated(finding: Finding) -> bool:
     return finding.decision.doubt in (None, Doubt.BETWEEN_THRESHOLDS)
 
 
-def rounded_percent(probability: float, point: OperatingPoint, digits: int) -> float:
-    """Round to the fewest digits that keep the number on its side of both thresholds, and off 0 and 100."""
+def stated_text(finding: Finding) -> str | None:
+    """Certainty or score, whichever the classifier gives, for people; None where none may be stated."""
+    if not is_stated(finding):
+        return None
+    point = finding.identity.operating_point
+    if point.scale is Scale.SCORE:
+        return f"{rounded_score(finding.probability, point):.10g}"
+    return percent_text(finding.probability, point)
+
+
+def beside(verdict: str | None, probability: float | None) -> str | None:
+    """Certainty beside a verdict whose thresholds are not at hand (ledger, demo): for PNEUMONIA alone.
+
+    It lies at or above its threshold, however both are rounded. Beside the others a number without thresholds reads as
+    "rather no".
+    """
+    if verdict != Verdict.PNEUMONIA or probability is None:
+        return None
+    return _limited(100 * probability, 0)
+
+
+def percent_text(probability: float, point: OperatingPoint) -> str:
+    """Certainty of pneumonia in percent, on the side of both thresholds where it lies, as those are read."""
+    digits, percent = _digits(point), 100 * probability
+    for threshold in (point.rule_out_below, point.report_at):
+        shown = round(100 * threshold, digits)
+        if probability < threshold and round(percent, digits) >= shown and shown not in _EXTREMES:
+            return f"below {shown:.{digits}f} %"
+    return _limited(percent, digits)
+
+
+def threshold_text(threshold: float, point: OperatingPoint) -> str:
+    """Format one of the point's thresholds: "85 %", or of a score "0.85"."""
+    if point.scale is Scale.SCORE:
+        return f"{threshold:.4g}"
+    return f"{round(100 * threshold, _digits(point)):.{_digits(point)}f} %"
+
+
+def exact_percent(probability: float, point: OperatingPoint) -> float:
+    """Certainty for machines: the fewest digits, one at least, that keep its side of both thresholds, off 0 and 100."""
 
     def side(value: float) -> tuple[bool, bool]:
         return value >= point.rule_out_below, value >= point.report_at
 
-    for more in range(digits, _MAX_DIGITS):
-        smallest = 10.0**-more
-        value = round(min(max(100 * probability, smallest), 100 - smallest), more)
-        if side(round(value / 100, more + 2)) == side(probability):
+    for digits in range(1, _MAX_DIGITS):
+        smallest = 10.0**-digits
+        value = round(min(max(100 * probability, smallest), 100 - smallest), digits)
+        if side(round(value / 100, digits + 2)) == side(probability):
             return value
     return 100 * probability
 
@@ -45,13 +83,24 @@ def rounded_score(value: float, point: OperatingPoint) -> float:
     return value
 
 
-def above(value: float, limit: float) -> str:
-    """Format a value that exceeds its limit so that it is seen to exceed it."""
-    return _shortest(value, lambda rounded: rounded > limit)
+def _digits(point: OperatingPoint) -> int:
+    """Decimals of a percentage: none, or the fewest that keep both thresholds apart, and off 0 and 100."""
+    low, high = 100 * point.rule_out_below, 100 * point.report_at
+
+    def are_kept(digits: int) -> bool:
+        shown = round(low, digits), round(high, digits)
+        apart = shown[0] < shown[1] or low == high
+        pairs = zip(shown, (low, high), strict=True)
+        return apart and all(one not in _EXTREMES or one == exact for one, exact in pairs)
+
+    return next((digits for digits in range(_MAX_DIGITS) if are_kept(digits)), _MAX_DIGITS)
 
 
-def _shortest(value: float, holds: Callable[[float], bool]) -> str:
-    for digits in range(1, _MAX_DIGITS):
-        if math.isfinite(value) and holds(round(value, digits)):
-            return f"{value:.{digits}f}"
-    return f"{value:.{_MAX_DIGITS}g}"
+def _limited(percent: float, digits: int) -> str:
+    """Never 0 and never 100."""
+    step = 10.0**-digits
+    if round(percent, digits) < step:
+        return f"below {step:.{digits}f} %"
+    if round(percent, digits) > 100 - step:
+        return f"above {100 - step:.{digits}f} %"
+    return f"{percent:.{digits}f} %"

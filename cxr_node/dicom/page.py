@@ -22,7 +22,7 @@ from PIL import Image
 from cxr_node.dicom import findings, picture, wording, zones
 from cxr_node.domain import Finding, Radiograph, Verdict
 
-TITLE = "AI result of a chest radiograph (research)"
+TITLE = "AI result for a chest radiograph (research)"
 ILLEGIBLE = "(cannot be printed; see the archive)"
 _SYMBOLS = {Verdict.PNEUMONIA: "\u25b2", Verdict.NORMAL: "\u2296", Verdict.UNCERTAIN: "\u25c6"}
 _SIGNS = {Verdict.PNEUMONIA: "!", Verdict.UNCERTAIN: "?"}
@@ -122,7 +122,7 @@ def _verdict(pdf: FPDF, finding: Finding) -> None:
     pdf.set_font("DejaVu", "B", _VERDICT_PT)
     pdf.set_xy(left, top + 2.5)
     pdf.cell(100, 8, words.title)
-    if number is not None:
+    if number is not None and finding.decision.verdict is Verdict.PNEUMONIA:  # beside others it reads as theirs
         pdf.set_xy(_MARGIN_MM + _WIDTH_MM - 64, top + 2.5)
         pdf.cell(60, 8, number, align=Align.R)
     pdf.set_font("DejaVu", "", _BODY_PT)
@@ -200,6 +200,6 @@ def _text(pdf: FPDF, sheet: Sheet) -> None:
     for limit in wording.page_limits(sheet.finding, sheet.radiograph):
         _line(pdf, f"\u2022 {limit}")
     pdf.ln(1.5)
-    for line in (*wording.model_lines(sheet.finding, sheet.product), wording.view_line(sheet.radiograph.view)):
+    for line in (wording.model_line(sheet.finding, sheet.product), wording.view_line(sheet.radiograph.view)):
         _line(pdf, line, _SMALL_PT)
     _line(pdf, f"Source image {sheet.source_uid}, received {sheet.moment:%Y-%m-%d %H:%M %Z}.", _SMALL_PT, gray=_GRAY)

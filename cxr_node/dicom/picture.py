@@ -162,8 +162,7 @@ def _draw_threshold_labels(pen: ImageDraw.ImageDraw, point: OperatingPoint, layo
     """Each label at its tick, pushed to the sides where they would meet."""
     left, right = layout.margin, layout.width - layout.margin
     half = (right - left) // 2 - layout.margin // 2
-    low, low_font = fit(f"rule out below {wording.threshold(point.rule_out_below, point.scale)}", layout.body_px, half)
-    high, high_font = fit(f"report from {wording.threshold(point.report_at, point.scale)}", layout.body_px, half)
+    (low, low_font), (high, high_font) = (fit(label, layout.body_px, half) for label in wording.threshold_labels(point))
     low_width, high_width = low_font.getlength(low), high_font.getlength(high)
     span = right - left
     low_x = max(left, left + point.rule_out_below * span - low_width / 2)

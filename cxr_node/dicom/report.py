@@ -1,7 +1,8 @@
-"""The report that a person reads: Basic Text SR, verdict first.
+"""The report that a person reads: Basic Text SR: Impressions, Findings, Technique, Limitations.
 
-Shape as measured in viewers: every container SEPARATE, the source image under the Impression (some viewers print no
-children of text), short lines under Findings (they do not wrap), long ones under Conclusions.
+Findings has one line, which is one. What is neither impression nor finding has headings of its own: CID 7001 has no
+word for these two, and may be extended. Shape as measured in viewers: every container SEPARATE, the source image under
+the Impression (some viewers print no children of text), a short line under Findings (it does not wrap).
 
 Clauses: PS3.3 A.35.1 Basic Text SR IOD; PS3.16 TID 2000 Basic Diagnostic Imaging Report, TID 1204, TID 1002.
 """
@@ -12,38 +13,49 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
-from cxr_node.dicom import content, wording, zones
+from cxr_node.dicom import content, findings, wording, zones
 from cxr_node.dicom.content import Relation
 from cxr_node.dicom.result import PRODUCT, SHAPES, Context, finish, start_report
 from cxr_node.domain import Artifact, ResultKind
 
 TITLE = codes.LN.DiagnosticImagingReport
 ENGLISH = Code("en", "RFC5646", "English")
+TECHNIQUE = Code("272394005", "SCT", "Technique")
+LIMITATIONS = Code("limitations", findings.OWN_SCHEME, "Limitations")
+LIMITATION = Code("limitation", findings.OWN_SCHEME, "Limitation")
 
 
 def build(context: Context) -> Artifact:
     """Make the report of one radiograph."""
-    return finish(context, ResultKind.REPORT, start_report(context, ResultKind.REPORT, _content(context)))
+    dataset = start_report(context, ResultKind.REPORT, _content(context))
+    dataset.CodingSchemeIdentificationSequence = [findings.own_scheme()]
+    return finish(context, ResultKind.REPORT, dataset)
 
 
 def _content(context: Context) -> Dataset:
     numbers = {kind: shape.series_number for kind, shape in SHAPES.items() if kind in context.kinds}
-    findings = wording.report_findings(context.finding, context.radiograph, numbers, shows_map=context.refers_to_map)
-    findings += zones.lines(context.looked, context.finding.decision)
-    conclusions = wording.report_conclusions(context.finding, context.radiograph, PRODUCT)
-    children = [
-        content.code(Relation.HAS_CONCEPT_MOD, codes.DCM.LanguageOfContentItemAndDescendants, ENGLISH),
-        *observer(context),
-        content.container(Relation.CONTAINS, codes.DCM.Impressions, [_impression(context)]),
-        content.container(Relation.CONTAINS, codes.DCM.Findings, _texts(codes.DCM.Finding, findings)),
-        content.container(Relation.CONTAINS, codes.DCM.Conclusions, _texts(codes.DCM.Conclusion, conclusions)),
+    finding, radiograph, shows_map = context.finding, context.radiograph, context.refers_to_map
+    technique = wording.report_technique(finding, radiograph, numbers, PRODUCT, shows_map=shows_map)
+    limitations = wording.report_limitations(finding, radiograph, shows_map=shows_map)
+    said = [wording.report_finding(finding), *zones.lines(context.looked, finding.decision)]
+    sections = [
+        _section(codes.DCM.Impressions, [_impression(context)]),
+        _section(codes.DCM.Findings, _texts(codes.DCM.Finding, said)),
+        _section(findings.SCORED, _texts(findings.SCORE, wording.report_scores(finding))),
+        _section(TECHNIQUE, _texts(TECHNIQUE, technique)),
+        _section(LIMITATIONS, _texts(LIMITATION, limitations)),
     ]
-    return content.root(TITLE, "2000", children)
+    language = content.code(Relation.HAS_CONCEPT_MOD, codes.DCM.LanguageOfContentItemAndDescendants, ENGLISH)
+    return content.root(TITLE, "2000", [language, *observer(context), *(each for each in sections if each is not None)])
+
+
+def _section(heading: Code, lines: list[Dataset]) -> Dataset | None:
+    return content.container(Relation.CONTAINS, heading, lines) if lines else None
 
 
 def observer(context: Context) -> list[Dataset]:
     """TID 1002 and 1004, the device: what it is, in words."""
-    name = f"{PRODUCT}, {context.model_name} {context.algorithm_version}, {context.manufacturer}"
+    name = f"{PRODUCT}, {context.model_name}"
     return [
         content.code(Relation.HAS_OBS_CONTEXT, codes.DCM.ObserverType, codes.DCM.Device),
         content.uid_ref(Relation.HAS_OBS_CONTEXT, codes.DCM.DeviceObserverUID, context.device_uid),

@@ -22,6 +22,7 @@ from pydicom.uid import (
     BasicTextSRStorage,
     Comprehensive3DSRStorage,
     ComprehensiveSRStorage,
+    ComputedRadiographyImageStorage,
     EncapsulatedPDFStorage,
     EnhancedSRStorage,
     GrayscaleSoftcopyPresentationStateStorage,
@@ -66,7 +67,8 @@ class Shape:
 
     sop_class_uid: str
     series_number: int
-    modality: str
+    modality: str | None
+    """None: the source's, as the SC Equipment module has it (PS3.3 C.8.6.1)."""
     alternatives: tuple[str, ...] = ()
     """SOP Classes that hold the same data set, for destinations that do not take the first one."""
 
@@ -79,16 +81,17 @@ SHAPES = {
         modality="SR",
         alternatives=(ComprehensiveSRStorage, EnhancedSRStorage),  # no SCOORD3D is used, so all three can say it
     ),
-    ResultKind.HEATMAP: Shape(sop_class_uid=SecondaryCaptureImageStorage, series_number=9102, modality="OT"),
+    ResultKind.HEATMAP: Shape(sop_class_uid=SecondaryCaptureImageStorage, series_number=9102, modality=None),
     ResultKind.PRESENTATION_STATE: Shape(
         sop_class_uid=GrayscaleSoftcopyPresentationStateStorage, series_number=9103, modality="PR"
     ),
     ResultKind.SEGMENTATION: Shape(sop_class_uid=SegmentationStorage, series_number=9104, modality="SEG"),
     ResultKind.FRAMES: Shape(
-        sop_class_uid=MultiFrameTrueColorSecondaryCaptureImageStorage, series_number=9105, modality="OT"
+        sop_class_uid=MultiFrameTrueColorSecondaryCaptureImageStorage, series_number=9105, modality=None
     ),
     ResultKind.KEY_OBJECT: Shape(sop_class_uid=KeyObjectSelectionDocumentStorage, series_number=9106, modality="KO"),
     ResultKind.PDF: Shape(sop_class_uid=EncapsulatedPDFStorage, series_number=9107, modality="DOC"),
+    ResultKind.NOT_ANALYSED: Shape(sop_class_uid=BasicTextSRStorage, series_number=9108, modality="SR"),
 }
 
 
@@ -229,7 +232,7 @@ def start(context: Context, kind: ResultKind) -> Dataset:
     dataset.SeriesInstanceUID = context.series_uid(kind)
     dataset.SeriesNumber = shape.series_number
     dataset.SeriesDescription = series_description(kind, context.finding, shows_map=context.shows_map)
-    dataset.Modality = shape.modality
+    dataset.Modality = shape.modality or modality(context.source)
     dataset.InstanceNumber = 1
     dataset.InstanceCreatorUID = IMPLEMENTATION_CLASS_UID
     stamp(dataset, context.clock)
@@ -265,6 +268,13 @@ def start_document(context: Context, kind: ResultKind, content: Dataset) -> Data
     dataset.CurrentRequestedProcedureEvidenceSequence = [_evidence(context)]
     dataset.update(content)
     return dataset
+
+
+def modality(source: Source) -> str:
+    """Modality of the source; by its SOP Class where it names none."""
+    if source.modality:
+        return source.modality
+    return "CR" if source.ref.sop_class_uid == ComputedRadiographyImageStorage else "DX"
 
 
 def finish(context: Context, kind: ResultKind, dataset: Dataset) -> Artifact:

@@ -2,14 +2,18 @@
 
 Every pixel whose centre lies within an outline of the measurements: the same region in other words, on the same
 grid, under the same tracking identifier. It is where the network looked, so the segment is an image region and no
-anatomy and no lesion. Without a Frame of Reference, for a projection has none.
+anatomy and no lesion. Without a Frame of Reference, for a projection has none. It has a plane all the same: some
+viewers (OHIF) show a black page for a segmentation without size, orientation and position of its pixels, which the
+standard allows here (PS3.3 A.51.5.1). The plane is the image's own: rows to the right, columns down, from 0\\0\\0.
 
-Clauses: PS3.3 A.51 Segmentation IOD, C.8.20.2 Segmentation Image, C.7.6.16 Multi-frame Functional Groups, C.7.6.17
-Multi-frame Dimension, C.12.2 Common Instance Reference; PS3.5 8.2 bits; IHE RAD AIR table 6.5.3.1-1.
+Clauses: PS3.3 A.51 Segmentation IOD, C.8.20.2 Segmentation Image, C.7.6.16 Multi-frame Functional Groups (2.1 Pixel
+Measures, 2.3 Plane Position, 2.4 Plane Orientation), C.7.6.17 Multi-frame Dimension, C.12.2 Common Instance Reference;
+PS3.5 8.2 bits; IHE RAD AIR table 6.5.3.1-1.
 """
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -29,6 +33,11 @@ LABEL = "AI_REGION"
 SEGMENTATION = Code("113076", "DCM", "Segmentation")
 """Of CID 7203; the dictionary's own Segmentation is the modality."""
 _LO_MAX_CHARS = 64
+_SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
+"""Of the source, the one in the patient first (PS3.3 10.7)."""
+_UNKNOWN_SPACING_MM = 1.0
+"""Width of a pixel where the source states none: no length may be measured in it, but its shape is right."""
+_ORIENTATION = [1, 0, 0, 0, 1, 0]
 _GRAY_LAB = [65535, 32896, 32896]
 """White in CIELab as C.10.7.1.1 counts it; color would mean something."""
 
@@ -125,7 +134,7 @@ def _group(dataset: Dataset, context: Context) -> None:
     index.DimensionIndexPointer = Tag("ReferencedSegmentNumber")
     index.FunctionalGroupPointer = Tag("SegmentIdentificationSequence")
     dataset.DimensionIndexSequence = [index]
-    dataset.SharedFunctionalGroupsSequence = [Dataset()]  # geometry would go here
+    dataset.SharedFunctionalGroupsSequence = [_plane(context)]
     dataset.PerFrameFunctionalGroupsSequence = [_frame(context, number) for number in _numbers(context)]
 
 
@@ -146,6 +155,28 @@ def _frame(context: Context, number: int) -> Dataset:
     frame.DerivationImageSequence = [derivation]
     frame.SegmentIdentificationSequence = [identification]
     return frame
+
+
+def _plane(context: Context) -> Dataset:
+    """Size, orientation and position of the pixels, of every frame."""
+    measures, orientation, position, shared = Dataset(), Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing = [f"{value:.10g}" for value in pixel_spacing_mm(context)]
+    measures.SliceThickness = 1  # nominal: readers insist on one, and a projection has none
+    orientation.ImageOrientationPatient = _ORIENTATION
+    position.ImagePositionPatient = [0, 0, 0]
+    shared.PixelMeasuresSequence = [measures]
+    shared.PlaneOrientationSequence = [orientation]
+    shared.PlanePositionSequence = [position]
+    return shared
+
+
+def pixel_spacing_mm(context: Context) -> tuple[float, float]:
+    """Distance between rows, and between columns, as the source states it; else 1 mm with the true aspect."""
+    for keyword in _SPACINGS:
+        stated = context.source.numbers(keyword)
+        if len(stated) == 2 and all(math.isfinite(value) and value > 0 for value in stated):
+            return stated[0], stated[1]
+    return _UNKNOWN_SPACING_MM * context.radiograph.pixel_aspect, _UNKNOWN_SPACING_MM
 
 
 def _fill(dataset: Dataset, inside: NDArray[np.bool_]) -> None:

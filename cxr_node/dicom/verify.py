@@ -20,6 +20,7 @@ from cxr_node.dicom import (
     header,
     verify_facts,
     verify_header,
+    verify_note,
     verify_predecessors,
     verify_reading,
     verify_recover,
@@ -113,7 +114,8 @@ def check_files(files: Iterable[tuple[str, bytes]]) -> Checked:
             sop_class = text(parsed.dataset, "SOPClassUID")
             if sop_class not in _OUR_CLASSES:
                 flaws.append(Flaw(rule=Rule.SOP_CLASS, document=name, where="SOPClassUID"))
-            documents.append(_document(name, _OF_CLASS.get(sop_class), parsed))
+            is_note = verify_note.is_note(parsed.dataset)
+            documents.append(_document(name, None if is_note else _OF_CLASS.get(sop_class), parsed))
         elif text(parsed.dataset, "SOPClassUID") in SOP_CLASSES and not isinstance(
             source := header.read(content), Rejected
         ):
@@ -133,7 +135,11 @@ def _flaws_of(answer: list[Document], versions: Sequence[Source]) -> list[Flaw]:
     candidates: Sequence[Source | None] = versions or [None]
     for source in candidates:
         flaws: list[Flaw] = []
-        _check_set(answer, verify_recover.recover(answer, source), source, flaws)
+        notes = [document for document in answer if verify_note.is_note(document.dataset)]
+        for each in notes:
+            verify_note.check(each, source, _reporter(each.name, flaws))
+        others = [document for document in answer if document not in notes]
+        _check_set(answer, verify_recover.recover(others, source) if others else None, source, flaws)
         found.append(flaws)
     return min(found, key=len)
 

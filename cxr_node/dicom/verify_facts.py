@@ -55,16 +55,18 @@ class Facts:
     """Rows and columns of the source."""
     modality: Triple | None
     procedure: Triple | None
+    has_region: bool
+    """Whether the measurements have one to draw: a PNEUMONIA where something stands out."""
     outlines: tuple[tuple[Point, ...], ...] | None
-    """Of the regions, in order; empty where a frame stands for them."""
+    """Of the regions, in order; empty where none is claimed."""
     groups: int
-    """How many regions the measurements have: one where a frame stands for them."""
+    """How many groups the measurements have: one for each region, and one where none is claimed."""
     places: tuple[str, ...] | None
     """In words, where each region lies; "" where that is not known."""
     looked: str
     """The same of all, in a sentence; "" where that is not known."""
     tracking_uids: tuple[str, ...] | None
-    """By region; one where a frame stands for them."""
+    """By group."""
     moment: str
     """Contribution DateTime, with its offset."""
     offset: str | None
@@ -96,6 +98,7 @@ def of_context(context: result.Context) -> Facts:
         size_px=(rows, columns),
         modality=modality(context.source),
         procedure=procedure(context.source),
+        has_region=bool(context.regions),
         outlines=tuple(region.outline for region in context.regions),
         groups=(groups := max(len(context.regions), 1)),
         places=context.places,

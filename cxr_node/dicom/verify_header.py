@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 
 from pydicom.sr.codedict import codes
 
@@ -19,10 +18,9 @@ from cxr_node.dicom.header import Source
 from cxr_node.dicom.origin import IMPLEMENTATION_CLASS_UID
 from cxr_node.dicom.verify_facts import Document, Facts, equipment, software
 from cxr_node.dicom.verify_plain import Plain, code, items, plain, text
-from cxr_node.dicom.verify_recover import near
 from cxr_node.dicom.verify_rules import Rule
 from cxr_node.dicom.verify_tree import Report, triple
-from cxr_node.domain import Finding, ResultKind
+from cxr_node.domain import ResultKind
 
 CLASSES = {
     ResultKind.REPORT: ("1.2.840.10008.5.1.4.1.1.88.11",),
@@ -44,7 +42,7 @@ _SERIES_NUMBERS = {ResultKind.REPORT: "9100", ResultKind.MEASUREMENTS: "9101", R
 _STATUS = {"CompletionFlag": "COMPLETE", "VerificationFlag": "UNVERIFIED", "PreliminaryFlag": "PRELIMINARY"}
 _NOT_IN_REPORTS = ("VerifyingObserverSequence", "VerifyingObserverName", "VerificationDateTime")
 _PICTURE = {
-    "Modality": "OT", "BodyPartExamined": "CHEST", "ConversionType": "WSD", "ImageType": "DERIVED\\SECONDARY",
+    "BodyPartExamined": "CHEST", "ConversionType": "WSD", "ImageType": "DERIVED\\SECONDARY",
     "BurnedInAnnotation": "YES", "RecognizableVisualFeatures": "NO",
 }  # fmt: skip
 _PIXELS = {
@@ -60,10 +58,10 @@ _OWN_SCHEME: Plain = {
     "CodingSchemeDesignator": "99CXRNODE", "CodingSchemeName": "cxr_node local codes",
     "CodingSchemeResponsibleOrganization": "cxr_node project",
 }  # fmt: skip
+_RADIOGRAPHY = ("CR", "DX", "RG")
 _EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 _LOSSY = frozenset(f"1.2.840.10008.1.2.4.{tail}" for tail in ("50", "51", "81", "91", "93", "203"))
 _OUR_UID = re.compile(r"2\.25\.[1-9]\d{0,38}")  # PS3.5 B.2: a UUID as one number
-_PERCENT = re.compile(r"[\d.e-]+%")
 _DATE_TIME = re.compile(r"\d{14}\.\d{6}[+-]\d{4}")
 
 
@@ -76,7 +74,7 @@ def check(document: Document, facts: Facts, source: Source | None, report: Repor
     _equal(dataset, {"InstanceCreatorUID": IMPLEMENTATION_CLASS_UID, "InstanceNumber": "1"}, Rule.ATTRIBUTE, report)
     _equal(dataset, {"SeriesNumber": _SERIES_NUMBERS[kind]}, Rule.ATTRIBUTE, report)
     _equal(dataset, {"ContentQualification": "RESEARCH"}, Rule.STATUS, report)
-    if text(dataset, "SeriesDescription") not in descriptions(kind, facts):
+    if text(dataset, "SeriesDescription") != description(kind, facts):
         report(Rule.DESCRIPTION, "SeriesDescription")
     _check_time(dataset, facts, report)
     _check_equipment(dataset, facts, source, report)
@@ -84,7 +82,10 @@ def check(document: Document, facts: Facts, source: Source | None, report: Repor
         _check_picture(document, facts, source, report)
     else:
         _check_report(dataset, source, report)
-    own = [_OWN_SCHEME] if kind is ResultKind.MEASUREMENTS and findings.listed(facts.finding) else []
+    has_local_codes = kind is ResultKind.REPORT or (
+        kind is ResultKind.MEASUREMENTS and bool(findings.listed(facts.finding))
+    )
+    own = [_OWN_SCHEME] if has_local_codes else []
     if items(dataset, "CodingSchemeIdentificationSequence") != own:
         report(Rule.SCORES, "CodingSchemeIdentificationSequence")
 
@@ -125,29 +126,9 @@ def check_agreement(dataset: Plain, other: Plain, report: Report) -> None:
         report(Rule.EQUIPMENT, "ContributingEquipmentSequence")
 
 
-def descriptions(kind: ResultKind, facts: Facts) -> set[str]:
-    """Series descriptions that the answer gives; several where its certainty is known rounded only."""
-    finding = facts.finding
-    values = [finding.probability]
-    stated = wording.certainty_text(finding)
-    if not facts.is_exact and stated is not None:
-        values += [value / 100 for value in near(stated.removesuffix(" %"))]
-    point = finding.identity.operating_point
-    side = (finding.probability >= point.rule_out_below, finding.probability >= point.report_at)
-    found = {
-        wording.series_description(kind, _at(facts, value), shows_map=facts.shows_map)
-        for value in values
-        if (value >= point.rule_out_below, value >= point.report_at) == side
-    }
-    if not facts.is_exact and stated is not None:  # no fewer digits than the certainty has; thresholds may ask for it
-        found |= {_PERCENT.sub(stated.replace(" ", ""), description) for description in found}
-    return found
-
-
-def _at(facts: Facts, probability: float) -> Finding:
-    label = facts.finding.identity.operating_point.label
-    prediction = replace(facts.finding.prediction, probability={label: probability})
-    return replace(facts.finding, prediction=prediction)
+def description(kind: ResultKind, facts: Facts) -> str:
+    """Series description that the answer gives."""
+    return wording.series_description(kind, facts.finding, shows_map=facts.shows_map)
 
 
 def _check_report(dataset: Plain, source: Source | None, report: Report) -> None:
@@ -200,13 +181,17 @@ def _check_pixels(document: Document, report: Report) -> None:
 
 
 def _check_carried(dataset: Plain, source: Source | None, report: Report) -> None:
-    """What the picture takes over from its source: whether something was lost, and which way up it is."""
+    """What the picture takes over from its source: modality, whether something was lost, and which way up it is."""
+    if text(dataset, "Modality") not in _RADIOGRAPHY:
+        report(Rule.ATTRIBUTE, "Modality")
     if text(dataset, "LossyImageCompression") not in ("00", "01"):
         report(Rule.ATTRIBUTE, "LossyImageCompression")
     if "PatientOrientation" not in dataset:
         report(Rule.ATTRIBUTE, "PatientOrientation")
     if source is None:
         return
+    if source.modality and text(dataset, "Modality") != source.modality:
+        report(Rule.SOURCE, "Modality")
     is_lossy = source.text("LossyImageCompression") == "01" or source.ref.transfer_syntax_uid in _LOSSY
     if text(dataset, "LossyImageCompression") != ("01" if is_lossy else "00"):
         report(Rule.SOURCE, "LossyImageCompression")

@@ -40,7 +40,8 @@ _CODES = {
 }
 _PNEUMONIA = ("233604007", "SCT")
 _FINDING, _PRESENCE_OF, _PROCESSING = ("121071", "DCM"), _PNEUMONIA, ("111017", "DCM")
-_CONCLUSION = ("121077", "DCM")
+_ABOUT_THE_ANSWER = frozenset({("272394005", "SCT"), ("limitation", "99CXRNODE")})
+"""Technique and limitations: who spoke may be called anything ("normal-chest"), and what was not said is said there."""
 _STATEMENTS = frozenset({("121073", "DCM"), ("121111", "DCM")})  # Impression, Summary
 _HEADER_TEXTS = ("SeriesDescription", "ImageComments", "DocumentTitle", "ContentDescription")
 
@@ -66,13 +67,14 @@ def of_header(dataset: Plain) -> Iterator[Reading]:
 def of_content(root: Item) -> Iterator[Reading]:
     """Read every content item that speaks of the patient.
 
-    Who speaks may be called anything ("normal-chest"): context, modifiers and conclusions are left to `verify_rows`.
+    Who speaks may be called anything ("normal-chest"): context, modifiers, technique and limitations are left to
+    `verify_rows`.
     A certainty's own modifier says of what, not whether.
     """
     modifiers = {id(child) for item in walk(root) if item.value_type == "NUM" for child in item.children}
     for item in walk(root):
         name = item.name[:2]
-        if item.value_type == "TEXT" and item.relation == Relation.CONTAINS and name != _CONCLUSION:
+        if item.value_type == "TEXT" and item.relation == Relation.CONTAINS and name not in _ABOUT_THE_ANSWER:
             yield Reading(item.name[2], of_text(str(item.value)), name in _STATEMENTS)
         elif item.value_type == "CODE" and id(item) not in modifiers:
             value = item.value[:2]

@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
 
-from cxr_node.dicom import verify_reading, verify_recover_findings, wording
+from cxr_node.dicom import names, verify_reading, verify_recover_findings, wording
 from cxr_node.dicom.header import Source
 from cxr_node.dicom.verify_facts import Document, Facts, equipment, modality, procedure, software
 from cxr_node.dicom.verify_plain import Plain, code, items, text
@@ -29,23 +29,19 @@ from cxr_node.domain import (
     Prediction,
     Radiograph,
     ResultKind,
-    Scale,
     Verdict,
     View,
 )
 
-_PERCENT = re.compile(r" ([\d.e-]+)% ")
-_SPREAD = re.compile(r"disagree by ([\d.e+]+) percentage points \(limit ([\d.e+-]+)\)")
-_DISTANCE = re.compile(r"unlike its training data \(distance ([\d.e+]+|inf|nan), limit ([\d.e+-]+)\)")
+_PERCENT = re.compile(r" ([<>]?[\d.]+)% ")
 _MODEL = re.compile(r"Model (.*) (\S+), weights ([0-9a-f]{12}), (cxr_node \S+)\.")
-_CALIBRATION = re.compile(r"Calibration: (.*)\.")
 _VIEW = re.compile(r"Projection: (PA|AP)\.")
 _SERIES = {
     ResultKind.HEATMAP: re.compile(r"Heat map .*: series (\d+)\."),
-    ResultKind.MEASUREMENTS: re.compile(r"Region, for machines: series (\d+)\."),
+    ResultKind.MEASUREMENTS: re.compile(r"Region \(coded\): series (\d+)\."),
 }
 _PARAMETERS = "111002"
-_CONCLUSION = "121077"
+_LIMITATION = "limitation"
 _SIZE = ("110910", "110911")  # Pixel Data Rows, Columns
 _SIZES = tuple(("NUM", concept) for concept in _SIZE)
 _ILLUSTRATIONS = frozenset({"121200", "130401"})
@@ -72,13 +68,12 @@ def recover(documents: list[Document], source: Source | None) -> Facts | None:
     picture = next((document for document in documents if document.kind is ResultKind.HEATMAP), None)
     shows_map = _shows_map(documents, texts, picture)
     places, looked = verify_recover_findings.where(documents, texts)
+    finding = _finding(verdict, documents, texts, _identity(verdict, documents, texts, (model_name, version)))
+    unremarked = Radiograph(pixels=_UNSEEN, pixel_aspect=1.0, pixel_sha256="", view=source.view if source else view)
     size = (source.integer("Rows"), source.integer("Columns")) if source else _size(documents)
     return Facts(
-        finding=_finding(verdict, documents, texts, _identity(verdict, documents, texts, (model_name, version))),
-        radiograph=Radiograph(
-            pixels=_UNSEEN, pixel_aspect=1.0, pixel_sha256="", view=source.view if source else view,
-            remarks=_remarks(documents),
-        ),
+        finding=finding,
+        radiograph=replace(unremarked, remarks=_remarks(documents, finding, unremarked)),
         shows_map=shows_map,
         refers_to_map=shows_map,
         series_numbers=_series_numbers(documents, texts),
@@ -94,6 +89,7 @@ def recover(documents: list[Document], source: Source | None) -> Facts | None:
         size_px=size,
         modality=modality(source) if source else None,
         procedure=procedure(source) if source else None,
+        has_region=verdict is Verdict.PNEUMONIA and any(item.value_type == "SCOORD" for item in _walk(documents)),
         outlines=None,
         groups=verify_recover_findings.regions(documents),
         places=places,
@@ -139,10 +135,8 @@ def _verdict(documents: list[Document]) -> Verdict | None:
 
 def _identity(verdict: Verdict, documents: list[Document], texts: list[str], named: tuple[str, str]) -> ModelIdentity:
     """From the coded parameters; what they do not give, from the report's lines."""
-    told = dict(
-        str(item.value).partition("=")[::2] for item in _named(documents, _PARAMETERS) if item.value_type == "TEXT"
-    )
-    model, calibration = _first(_MODEL, texts), _first(_CALIBRATION, texts)
+    told = _parameters(documents)
+    model = _first(_MODEL, texts)
     model_name, version = named
     low, high = verify_recover_findings.thresholds(texts) or _THRESHOLDS_THAT_HOLD[verdict]  # a picture alone
     low = _number(told.get("threshold.rule_out", "")) or low
@@ -158,77 +152,71 @@ def _identity(verdict: Verdict, documents: list[Document], texts: list[str], nam
             rule_out_below=low,
             report_at=high,
             scale=verify_recover_findings.scale(documents, texts),
-            max_distance=None if wording.UNMEASURED in texts else _WIDEST.max_distance,
+            max_spread=_number(told.get("spread.limit", "")) or _WIDEST.max_spread,
+            max_distance=None if _is_unmeasured(told, texts) else _limit(told, _WIDEST.max_distance),
         ),
-        calibration=told.get("calibration") or (calibration[1] if calibration else ""),
+        calibration=told.get("calibration", ""),
     )
+
+
+def _parameters(documents: list[Document]) -> dict[str, str]:
+    """Algorithm Parameters of the measurements, "name=value"."""
+    return dict(
+        str(item.value).partition("=")[::2] for item in _named(documents, _PARAMETERS) if item.value_type == "TEXT"
+    )
+
+
+def _is_unmeasured(told: Mapping[str, str], texts: list[str]) -> bool:
+    """Whether the model does not know its training images: the report says so, the measurements have no distance."""
+    return wording.UNMEASURED in texts or (bool(told) and not {"distance", "distance.limit"} & told.keys())
 
 
 def _finding(verdict: Verdict, documents: list[Document], texts: list[str], identity: ModelIdentity) -> Finding:
-    """Rebuild the answer from its rounded numbers; of what rounds to them, what gives the same sentences."""
-    is_score = identity.operating_point.scale is Scale.SCORE
-    stated = verify_recover_findings.stated(documents, texts, identity.operating_point.scale)
+    """Rebuild the answer from its numbers; of a number that is rounded for people, one that is read so."""
+    point, told = identity.operating_point, _parameters(documents)
+    coded, read = verify_recover_findings.stated(documents, texts, point.scale)
     if not texts:
         titles = [text(document.dataset, "SeriesDescription") for document in documents]
-        stated = [found[1] for title in titles if (found := _PERCENT.search(title))]
-    spread, distance = _first(_SPREAD, texts), _first(_DISTANCE, texts)
-    bare = Finding(
-        prediction=Prediction(probability={_JUDGED: 0.5}, spread=0.0, distance=math.inf),
-        decision=Decision(verdict=verdict) if verdict is not Verdict.UNCERTAIN else Decision(
-            verdict=verdict, doubt=_doubt(texts, bool(stated))
+        read = [_of_title(found[1]) for title in titles if (found := _PERCENT.search(title))]
+    doubt = _doubt(texts, bool(coded or read)) if verdict is Verdict.UNCERTAIN else None
+    others = verify_recover_findings.others(documents, texts)
+    probability = verify_recover_findings.number(coded, read, point)
+    if probability is None:
+        probability = others.get(_JUDGED, 0.5)
+    return Finding(
+        prediction=Prediction(
+            probability=others | {_JUDGED: probability},
+            spread=_limit(told, float(doubt is Doubt.VIEWS_DISAGREE), "spread") or 0.0,
+            distance=_limit(told, math.inf, "distance"),
         ),
+        decision=Decision(verdict=verdict, doubt=doubt),
         heatmap=Heatmap(cells=_UNSEEN, border=(0.0, 0.0), regions=(), label=_JUDGED, layer=""),
         identity=identity,
-    )  # fmt: skip
-    others = verify_recover_findings.others(documents, texts)
-    bare = _with(bare, probability=others | {_JUDGED: others.get(_JUDGED, 0.5)})
-    candidates = [bare]
-    if bare.decision.doubt is Doubt.VIEWS_DISAGREE and spread:
-        point = replace(identity.operating_point, max_spread=_fraction(spread[2]))
-        of_point = replace(bare, identity=replace(identity, operating_point=point))
-        candidates = [_with(of_point, spread=value / 100) for value in near(spread[1])]
-    elif bare.decision.doubt is Doubt.UNLIKE_TRAINING_DATA and distance:
-        point = replace(identity.operating_point, max_distance=_number(distance[2]) or 0.0)
-        of_point = replace(bare, identity=replace(identity, operating_point=point))
-        far = [math.inf] if distance[1] == "inf" else near(distance[1])
-        candidates = [_with(of_point, distance=value) for value in far]
-    elif stated:
-        most = _common(stated)
-        values = [value if is_score else round(value / 100, 12) for value in near(most)]
-        candidates = [_with(bare, probability=others | {_JUDGED: value}) for value in values]
-        number = wording.score if is_score else wording.certainty
-        candidates.sort(key=lambda each: number(each) != _number(most))  # stable: the number itself first
-        return candidates[0]
-    return next((each for each in candidates if wording.summary(each) in texts), candidates[0])
+    )
 
 
-def _with(finding: Finding, **changes: object) -> Finding:
-    return replace(finding, prediction=replace(finding.prediction, **changes))  # type: ignore[arg-type]  # by keyword
+def _of_title(number: str) -> str:
+    """As the report writes what a series description abbreviates."""
+    return f"{number.replace('<', 'below ').replace('>', 'above ')} %"
 
 
-def near(number: str) -> list[float]:
-    """Give the number, and others that round to it at its last digit: close to it, and at both ends."""
-    value = _number(number) or 0.0
-    half = 0.5 * 10.0 ** -len(number.partition(".")[2])
-    return [value, *(value + part * half for part in (-0.02, 0.02, -0.9, 0.9))]
+def _limit(told: Mapping[str, str], otherwise: float | None, name: str = "distance.limit") -> float | None:
+    try:
+        return float(told[name])
+    except (KeyError, ValueError):
+        return otherwise
 
 
 def _doubt(texts: list[str], is_stated: bool) -> Doubt:
-    if _first(_SPREAD, texts):
-        return Doubt.VIEWS_DISAGREE
-    if _first(_DISTANCE, texts) or not is_stated:
-        return Doubt.UNLIKE_TRAINING_DATA
-    return Doubt.BETWEEN_THRESHOLDS
+    said = [doubt for doubt, words in names.DOUBTS.items() if any(words in line for line in texts)]
+    return said[0] if said else Doubt.BETWEEN_THRESHOLDS if is_stated else Doubt.UNLIKE_TRAINING_DATA
 
 
-def _remarks(documents: list[Document]) -> tuple[str, ...]:
-    """Conclusions but the first and the last two: what only the source's header could tell."""
-    lines = [str(item.value) for item in _named(documents, _CONCLUSION)]
-    others = dict.fromkeys(line for line in lines[1:] if line != lines[0])
-    ours = (_MODEL, _CALIBRATION)
-    return tuple(
-        line for line in others if line != wording.UNMEASURED and not any(each.fullmatch(line) for each in ours)
-    )
+def _remarks(documents: list[Document], finding: Finding, unremarked: Radiograph) -> tuple[str, ...]:
+    """Limitations that only the source's header could tell: those that are not the same for every image."""
+    fixed = wording.report_limitations(finding, unremarked, shows_map=True)
+    lines = dict.fromkeys(str(item.value) for item in _named(documents, _LIMITATION))
+    return tuple(line for line in lines if line not in fixed)
 
 
 def _size(documents: list[Document]) -> tuple[int, int] | None:
@@ -292,7 +280,3 @@ def _number(value: str) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
-
-
-def _fraction(percent: str) -> float:
-    return round((_number(percent) or 0.0) / 100, 12)

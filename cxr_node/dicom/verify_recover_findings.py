@@ -11,18 +11,19 @@ from collections import Counter
 from collections.abc import Iterator
 
 from cxr_node.dicom import findings, wording, zones
+from cxr_node.dicom.numbers import exact_percent, percent_text
 from cxr_node.dicom.verify_facts import Document
 from cxr_node.dicom.verify_plain import items, text
 from cxr_node.dicom.verify_tree import Item, walk
-from cxr_node.domain import Scale
+from cxr_node.domain import OperatingPoint, Scale
 
-_CERTAINTY = re.compile(r"[Cc]ertainty(?: of pneumonia)?:? ([\d.e-]+) %")
-_SCORE = re.compile(r"[Ss]core(?: of pneumonia)?:? (\d[\d.e-]*)")
-_THRESHOLDS = re.compile(r"Rule-out below ([\d.e-]+)( %)?, report from ([\d.e-]*\d)")
+_CERTAINTY = re.compile(r"[Cc]ertainty(?: of pneumonia)?:? ((?:below |above )?[\d.]*\d %)")
+_SCORE = re.compile(r"[Ss]core(?: of pneumonia)?:? (\d[\d.e-]*\d|\d)")
+_THRESHOLDS = re.compile(r"[Rr]uled out below ([\d.e-]+)( %)?, reported from ([\d.e-]*\d)")
 _HIGHEST = re.compile(r"Highest of (\d+) findings\b.*:")
 _NOT_STATED = re.compile(r"The other (\d+) findings: not stated\.")
 _PLACE = re.compile(r"\d\. (.+) ([\d.e-]+)")
-_SCORES_SAID = (wording.SCORES.strip(), "a score is no probability")
+_SCORES_SAID = (wording.SCORES.strip(), "a score is not a probability")
 _CERTAINTY_OF_FINDING = "111012"
 _GROUP, _COMMENT, _TRACKING_UID = "125007", "121106", "112040"
 _LOOKED = re.compile(r"Where the network looked: (.+)\.")
@@ -46,12 +47,55 @@ def thresholds(texts: list[str]) -> tuple[float, float] | None:
     return round(low / divisor, 12), round(high / divisor, 12)
 
 
-def stated(documents: list[Document], texts: list[str], of: Scale) -> list[str]:
-    """Every number of the judged finding: percent, or score."""
+def stated(documents: list[Document], texts: list[str], of: Scale) -> tuple[list[str], list[str]]:
+    """Every number of the judged finding: those that are coded, and those that people read, as they read them."""
     concept = findings.SCORE.value if of is Scale.SCORE else _CERTAINTY_OF_FINDING
     pattern = _SCORE if of is Scale.SCORE else _CERTAINTY
     coded = [str(item.value[0]) for item in _numbers(documents, concept) if item.relation == "CONTAINS"]
-    return coded + [found[1] for line in texts if (found := pattern.search(line))]
+    return coded, [found[1] for line in texts if (found := pattern.search(line))]
+
+
+def number(coded: list[str], read: list[str], point: OperatingPoint) -> float | None:
+    """Probability or score that agrees with most of what is stated; None where nothing is.
+
+    A coded number is rounded itself, so what rounds to it is tried too: people's numbers were not made of it.
+    """
+    if point.scale is Scale.SCORE:
+        counted = Counter(coded + read).most_common(1)
+        return _number(counted[0][0]) if counted else None
+    exact = [_number(value) for value in coded]
+    candidates = [round(value / 100, 12) for number in coded for value in _near(number)]
+    candidates += [value for words in dict.fromkeys(read) for value in _read_as(words, point)]
+
+    def agreeing(value: float) -> int:
+        return exact.count(exact_percent(value, point)) + sum(percent_text(value, point) == words for words in read)
+
+    return max(candidates, key=agreeing, default=None)
+
+
+def _near(number: str) -> list[float]:
+    """Give the number, and others that round to it at its last digit: close to it, and at both ends."""
+    value, half = _number(number), 0.5 * 10.0 ** -len(number.partition(".")[2])
+    return [value, *(min(max(value + part * half, 0.0), 100.0) for part in (-0.02, 0.02, -0.9, 0.9))]
+
+
+def _read_as(words: str, point: OperatingPoint) -> list[float]:
+    """Probabilities that people read so; at least one, for whoever wrote it may have broken the rules."""
+    said = _number(words.removeprefix("below ").removeprefix("above ").removesuffix(" %")) / 100
+    tried = (
+        said,
+        point.rule_out_below,
+        point.report_at,
+        *(limit - 1e-6 for limit in _limits(said, point)),
+        0.001,
+        0.999,
+    )
+    fitting = [value for value in tried if 0 <= value <= 1 and percent_text(value, point) == words]
+    return fitting or [min(max(said, 0.0), 1.0)]
+
+
+def _limits(said: float, point: OperatingPoint) -> tuple[float, float, float]:
+    return said, point.rule_out_below, point.report_at
 
 
 def others(documents: list[Document], texts: list[str]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from cxr_node.dicom.verify_facts import Document, Facts
 from cxr_node.dicom.verify_plain import Plain, items, text
 from cxr_node.dicom.verify_rules import Rule
 from cxr_node.dicom.verify_tree import Report
-from cxr_node.domain import Point, Verdict
+from cxr_node.domain import Point
 
 _PRESENTATION_STATE, _SEGMENTATION = "1.2.840.10008.5.1.4.1.1.11.1", "1.2.840.10008.5.1.4.1.1.66.4"
 _POINT_TOLERANCE_PX = 0.01  # coordinates are stored as float32
@@ -21,7 +21,7 @@ _MIN_POINTS = 4  # a triangle, closed
 
 
 def accepts(facts: Facts, number: int) -> Callable[[Any], bool]:
-    """Accept a closed polyline on the image: the known region of this number, or a frame unless PNEUMONIA."""
+    """Accept a closed polyline on the image: the region of this number, or any where they are not known."""
 
     def is_right(value: Any) -> bool:
         graphic_type, told = value
@@ -32,10 +32,9 @@ def accepts(facts: Facts, number: int) -> Callable[[Any], bool]:
             return False
         if graphic_type != "POLYLINE" or len(points) < _MIN_POINTS or points[0] != points[-1]:
             return False
-        if facts.outlines:
-            return _same(points, list(facts.outlines[number - 1]))
-        is_frame = facts.size_px is None or _same(points, _frame(*facts.size_px))
-        return _lies_inside(points, facts.size_px) and (is_frame or facts.finding.decision.verdict is Verdict.PNEUMONIA)
+        if facts.outlines is not None:
+            return len(facts.outlines) >= number and _same(points, list(facts.outlines[number - 1]))
+        return _lies_inside(points, facts.size_px)
 
     return is_right
 
@@ -87,11 +86,6 @@ def _framed(dataset: Plain, numbers: list[str]) -> bool:
         for identified in items(frame, "SegmentIdentificationSequence")
     ]
     return named == numbers and text(dataset, "NumberOfFrames") == str(len(numbers))
-
-
-def _frame(rows: int, columns: int) -> list[Point]:
-    right, bottom = columns - 0.5, rows - 0.5
-    return [(0.5, 0.5), (right, 0.5), (right, bottom), (0.5, bottom), (0.5, 0.5)]
 
 
 def _lies_inside(points: list[Point], size_px: tuple[int, int] | None) -> bool:

@@ -31,6 +31,9 @@ PIXELS = Code("{pixels}", "UCUM", "Pixels")
 NO_UNITS = Code("1", "UCUM", "no units")
 SCORE = Code("score", "99CXRNODE", "Score, not a probability")
 SCORED = Code("scored-finding", "99CXRNODE", "Finding scored, not asserted")
+TECHNIQUE = Code("272394005", "SCT", "Technique")
+LIMITATIONS = Code("limitations", "99CXRNODE", "Limitations")
+LIMITATION = Code("limitation", "99CXRNODE", "Limitation")
 ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")
 EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
 REPORT_TITLE = Code("18748-4", "LN", "Diagnostic Imaging Report")
@@ -53,25 +56,27 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 def report(facts: Facts) -> Row:
     """TID 2000 as the node writes it."""
-    lines = wording.report_findings(
-        facts.finding, facts.radiograph, facts.series_numbers, shows_map=facts.refers_to_map
-    )
-    lines += zones.lines(facts.looked, facts.finding.decision)
-    remarks = wording.report_conclusions(facts.finding, facts.radiograph, facts.product)
-    name = f"{facts.product}, {facts.model_name} {facts.algorithm_version}, {facts.manufacturer}"
+    finding, radiograph, shows_map = facts.finding, facts.radiograph, facts.refers_to_map
+    technique = wording.report_technique(finding, radiograph, facts.series_numbers, facts.product, shows_map=shows_map)
+    limitations = wording.report_limitations(finding, radiograph, shows_map=shows_map)
+    scores = wording.report_scores(finding)
+    said = [wording.report_finding(finding), *zones.lines(facts.looked, finding.decision)]
+    name = f"{facts.product}, {facts.model_name}"
     image = Row(
         rule=Rule.SOURCE, relation=Relation.INFERRED_FROM, value_type="IMAGE", name=codes.DCM.SourceOfMeasurement,
         value=facts.source,
     )  # fmt: skip
-    impression = _text(Rule.SUMMARY, Relation.CONTAINS, codes.DCM.Impression, wording.summary(facts.finding), image)
+    impression = _text(Rule.SUMMARY, Relation.CONTAINS, codes.DCM.Impression, wording.summary(finding), image)
     return Row(
         rule=Rule.TITLE, relation=None, value_type="CONTAINER", name=REPORT_TITLE, value="DCMR 2000",
         rows=(
             *_language_and_observer(facts, ResultKind.REPORT),
             _text(Rule.OBSERVER, Relation.HAS_OBS_CONTEXT, codes.DCM.DeviceObserverName, name),
             _section(codes.DCM.Impressions, impression),
-            _section(codes.DCM.Findings, *_lines(codes.DCM.Finding, lines)),
-            _section(codes.DCM.Conclusions, *_lines(codes.DCM.Conclusion, remarks)),
+            _section(codes.DCM.Findings, *_lines(codes.DCM.Finding, said)),
+            *([_section(SCORED, *_lines(SCORE, scores))] if scores else ()),
+            _section(TECHNIQUE, *_lines(TECHNIQUE, technique)),
+            _section(LIMITATIONS, *_lines(LIMITATION, limitations)),
         ),
     )  # fmt: skip
 
@@ -86,7 +91,8 @@ def measurements(facts: Facts) -> Row:
         codes.DCM.DeviceObserverSerialNumber: facts.serial_number,
     }
     return Row(
-        rule=Rule.TITLE, relation=None, value_type="CONTAINER", name=MEASUREMENTS_TITLE, value="DCMR 1500",
+        rule=Rule.TITLE, relation=None, value_type="CONTAINER", value="DCMR 1500",
+        name=MEASUREMENTS_TITLE if facts.has_region else EVALUATIONS,
         rows=(
             *_language_and_observer(facts, ResultKind.MEASUREMENTS),
             *(_text(Rule.OBSERVER, Relation.HAS_OBS_CONTEXT, name, value) for name, value in observer.items()),
@@ -94,8 +100,8 @@ def measurements(facts: Facts) -> Row:
                 Rule.PROCEDURE, Relation.HAS_CONCEPT_MOD, codes.DCM.ProcedureReported,
                 procedure if facts.knows_source else all,
             ),
-            _section(codes.DCM.ImageLibrary, _section(codes.DCM.ImageLibraryGroup, _library_entry(facts))),
-            _section(codes.DCM.ImagingMeasurements, *(_group(facts, each) for each in range(1, facts.groups + 1))),
+            *(_library(facts) if facts.has_region else ()),
+            _section(codes.DCM.ImagingMeasurements, *_groups(facts)),
             _section(EVALUATIONS, *_evaluations(facts)),
         ),
     )  # fmt: skip
@@ -108,6 +114,10 @@ def _language_and_observer(facts: Facts, kind: ResultKind) -> tuple[Row, ...]:
         _code(Rule.OBSERVER, Relation.HAS_OBS_CONTEXT, codes.DCM.ObserverType, triple(Code("121007", "DCM", "Device"))),
         _uid(Rule.OBSERVER, codes.DCM.DeviceObserverUID, facts.device_uid),
     )
+
+
+def _library(facts: Facts) -> tuple[Row, ...]:
+    return (_section(codes.DCM.ImageLibrary, _section(codes.DCM.ImageLibraryGroup, _library_entry(facts))),)
 
 
 def _library_entry(facts: Facts) -> Row:
@@ -125,11 +135,15 @@ def _library_entry(facts: Facts) -> Row:
     )  # fmt: skip
 
 
+def _groups(facts: Facts) -> list[Row]:
+    if not facts.has_region:
+        return [_group_of_codes(facts)]
+    return [_group(facts, number) for number in range(1, facts.groups + 1)]
+
+
 def _group(facts: Facts, number: int) -> Row:
-    """TID 1410 with one region: viewers open no group without."""
-    verdict = facts.finding.decision.verdict
+    """TID 1410 with one region."""
     source = Row(rule=Rule.SOURCE, relation=Relation.SELECTED_FROM, value_type="IMAGE", name=None, value=facts.source)
-    finding = [_code(Rule.FINDING, Relation.CONTAINS, codes.DCM.Finding, triple(PNEUMONIA))]
     illustrations = [
         Row(rule=Rule.ILLUSTRATION, relation=Relation.CONTAINS, value_type="IMAGE", name=name, value=facts.picture)
         for name in (codes.DCM.IllustrationOfROI, codes.DCM.VisualExplanation)
@@ -138,18 +152,8 @@ def _group(facts: Facts, number: int) -> Row:
         rule=Rule.SECTION, relation=Relation.CONTAINS, value_type="CONTAINER", name=codes.DCM.MeasurementGroup,
         value="DCMR 1410",
         rows=(
-            _text(
-                Rule.TRACKING, Relation.HAS_OBS_CONTEXT, codes.DCM.TrackingIdentifier,
-                f"{wording.TRACKING} {number}",
-            ),
-            _uid(
-                Rule.TRACKING, codes.DCM.TrackingUniqueIdentifier,
-                facts.tracking_uids[number - 1] if facts.tracking_uids else None,
-            ),
-            *(finding if verdict is Verdict.PNEUMONIA else ()),
-            *_algorithm(facts),
-            *(_certainty(facts) if number == 1 else ()),
-            _code(Rule.PRESENCE, Relation.CONTAINS, PNEUMONIA, triple(PRESENCE[verdict])),
+            *_finding(facts, number),
+            _code(Rule.PRESENCE, Relation.CONTAINS, PNEUMONIA, triple(PRESENCE[facts.finding.decision.verdict])),
             Row(
                 rule=Rule.REGION, relation=Relation.CONTAINS, value_type="SCOORD", name=codes.DCM.ImageRegion,
                 value=verify_region.accepts(facts, number), rows=(source,),
@@ -168,6 +172,44 @@ def _place(facts: Facts, number: int) -> list[Row]:
     return [_text(Rule.REGION, Relation.CONTAINS, codes.DCM.Comment, zones.of_region(places[number - 1]))]
 
 
+def _group_of_codes(facts: Facts) -> Row:
+    """TID 1501, with nothing to draw: of everything that claims no region."""
+    source = Row(
+        rule=Rule.SOURCE, relation=Relation.INFERRED_FROM, value_type="IMAGE", name=codes.DCM.SourceOfMeasurement,
+        value=facts.source,
+    )  # fmt: skip
+    picture = Row(
+        rule=Rule.ILLUSTRATION, relation=Relation.HAS_PROPERTIES, value_type="IMAGE", name=codes.DCM.VisualExplanation,
+        value=facts.picture,
+    )  # fmt: skip
+    images = (source, picture) if facts.refers_to_map else (source,)
+    return Row(
+        rule=Rule.SECTION, relation=Relation.CONTAINS, value_type="CONTAINER", name=codes.DCM.MeasurementGroup,
+        value="DCMR 1501",
+        rows=(
+            *_finding(facts, 1),
+            Row(
+                rule=Rule.PRESENCE, relation=Relation.CONTAINS, value_type="CODE", name=PNEUMONIA,
+                value=triple(PRESENCE[facts.finding.decision.verdict]), rows=images,
+            ),
+        ),
+    )  # fmt: skip
+
+
+def _finding(facts: Facts, number: int) -> tuple[Row, ...]:
+    """What both groups begin with."""
+    is_positive = facts.finding.decision.verdict is Verdict.PNEUMONIA
+    finding = [_code(Rule.FINDING, Relation.CONTAINS, codes.DCM.Finding, triple(PNEUMONIA))]
+    tracking = facts.tracking_uids[number - 1] if facts.tracking_uids else None
+    return (
+        _text(Rule.TRACKING, Relation.HAS_OBS_CONTEXT, codes.DCM.TrackingIdentifier, f"{wording.TRACKING} {number}"),
+        _uid(Rule.TRACKING, codes.DCM.TrackingUniqueIdentifier, tracking),
+        *(finding if is_positive else ()),
+        *_algorithm(facts),
+        *(_certainty(facts) if number == 1 else ()),
+    )
+
+
 def _algorithm(facts: Facts) -> list[Row]:
     """TID 4019; name, version and manufacturer as in Contributing Equipment."""
     identity, point = facts.finding.identity, facts.finding.identity.operating_point
@@ -180,6 +222,7 @@ def _algorithm(facts: Facts) -> list[Row]:
         (Rule.THRESHOLD, _threshold("threshold.rule_out", point.rule_out_below)),
         (Rule.THRESHOLD, _threshold("threshold.report", point.report_at)),
         (Rule.ALGORITHM, f"calibration={wording.plain(identity.calibration)}"),
+        *((Rule.ALGORITHM, f"{name}={value}") for name, value in _doubts(facts).items()),
         (Rule.ALGORITHM, _digest("weights.sha256", identity.weights_sha256)),
         (Rule.ALGORITHM, _digest("config.sha256", identity.config_sha256)),
     ]
@@ -189,6 +232,15 @@ def _algorithm(facts: Facts) -> list[Row]:
         *(_text(rule, modifier, codes.DCM.AlgorithmParameters, value) for rule, value in parameters),
         _code(Rule.ALGORITHM, modifier, codes.DCM.AlgorithmFamily, triple(ARTIFICIAL_INTELLIGENCE)),
     ]
+
+
+def _doubts(facts: Facts) -> dict[str, str]:
+    """Figures of the two doubts about the image itself, to four digits."""
+    prediction, point = facts.finding.prediction, facts.finding.identity.operating_point
+    told = {"spread": prediction.spread, "spread.limit": point.max_spread}
+    if prediction.distance is not None and point.max_distance is not None:
+        told |= {"distance": prediction.distance, "distance.limit": point.max_distance}
+    return {name: f"{value:.4g}" for name, value in told.items()}
 
 
 def _threshold(name: str, probability: float) -> Callable[[str], bool]:

@@ -99,7 +99,7 @@ SENTENCES = {
     Rule.PRESENCE: "Presence of pneumonia is missing or not that of the verdict (CID 240).",
     Rule.PROCESSING: "The processing summary is not that of the verdict; UNCERTAIN has none (CID 6047).",
     Rule.FINDING: "Finding is Pneumonia for a PNEUMONIA, and for nothing else.",
-    Rule.REGION: "A measurement group needs one closed region on its source image; viewers fail without.",
+    Rule.REGION: "The region is not one closed line on its source image, or not that of the answer.",
     Rule.ILLUSTRATION: "The references to the picture are missing, wrong, or made though it shows no map.",
     Rule.SUMMARY: "The sentence of the verdict is missing or not that of the coded answer.",
     Rule.SCORES: "The scored findings are missing, not in the order of their numbers, or not coded as such.",

@@ -10,9 +10,9 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cxr_node.dicom import findings
-from cxr_node.dicom.numbers import above, is_stated, rounded_percent, rounded_score
-from cxr_node.domain import Doubt, Finding, OperatingPoint, Radiograph, ResultKind, Scale, Verdict, View
+from cxr_node.dicom import findings, names
+from cxr_node.dicom.numbers import exact_percent, is_stated, rounded_score, stated_text, threshold_text
+from cxr_node.domain import Doubt, Finding, OperatingPoint, Radiograph, Rejected, ResultKind, Scale, Verdict, View
 
 RESEARCH = "Research use only."
 LOOKED = "Where the network looked, not the outline of a lesion."
@@ -22,8 +22,9 @@ TRACKING = "cxr_node pneumonia"
 """Tracking Identifier of the finding, with the number of its region, in every object that has the region."""
 NO_MAP = "No heat map is shown for this verdict."
 FOOTER = "Research use only. Not a medical device."
-SCORES = " Scores are no probabilities."
-UNMEASURED = "This model does not measure whether an image is unlike its training data: none is set apart for that."
+SCORES = " Scores are not probabilities."
+UNMEASURED = "This model cannot tell whether an image is unlike those it learned from."
+NOT_ANALYSED_SERIES = "AI: not analysed (research)"
 _PLAIN_SERIES = {
     ResultKind.MEASUREMENTS: "measurements",
     ResultKind.PRESENTATION_STATE: "region",
@@ -50,15 +51,15 @@ def plain(text: str) -> str:
 
 
 def certainty(finding: Finding) -> float | None:
-    """Calibrated certainty of pneumonia in percent, (0, 100), or None where none may be stated.
+    """Calibrated certainty of pneumonia for machines, in percent, (0, 100), or None where none may be stated.
 
     The verdict rests on this number, or none is given: calibration does not hold for an image unlike the training
-    data, nor where repeated looks disagree, and a low number beside UNCERTAIN would read as negative. Nor is a score
+    data, nor where predictions disagree, and a low number beside UNCERTAIN would read as negative. Nor is a score
     a certainty.
     """
     if not is_stated(finding) or finding.identity.operating_point.scale is Scale.SCORE:
         return None
-    return rounded_percent(finding.probability, finding.identity.operating_point, digits=1)
+    return exact_percent(finding.probability, finding.identity.operating_point)
 
 
 def score(finding: Finding) -> float | None:
@@ -69,9 +70,8 @@ def score(finding: Finding) -> float | None:
 
 
 def number_text(finding: Finding) -> str | None:
-    """Format certainty or score, whichever the classifier gives; None where none may be stated."""
-    value = score(finding)
-    return certainty_text(finding) if value is None else f"{value:.10g}"
+    """Format certainty or score for people, whichever the classifier gives; None where none may be stated."""
+    return stated_text(finding)
 
 
 def scale_percent(finding: Finding) -> float | None:
@@ -80,74 +80,59 @@ def scale_percent(finding: Finding) -> float | None:
     return certainty(finding) if value is None else 100 * value
 
 
-def certainty_text(finding: Finding) -> str | None:
-    """Format the certainty, "93.4 %"; None where none may be stated."""
-    value = certainty(finding)
-    if value is None:
-        return None
-    return f"{value:.1f} %" if round(value, 1) == value else f"{value:.10g} %"
-
-
-def threshold(probability: float, scale: Scale = Scale.PROBABILITY) -> str:
-    """Format a threshold with no more digits than it has, at most four: "85 %", or of a score "0.85"."""
-    return f"{probability:.4g}" if scale is Scale.SCORE else f"{100 * probability:.4g} %"
+def threshold_labels(point: OperatingPoint) -> tuple[str, str]:
+    """Name both thresholds, the lower one first: "ruled out below 12 %", "reported from 81 %"."""
+    low, high = (threshold_text(value, point) for value in (point.rule_out_below, point.report_at))
+    return f"ruled out below {low}", f"reported from {high}"
 
 
 def summary(finding: Finding) -> str:
     """Write the sentence that stands for the whole result, verdict first."""
-    point = finding.identity.operating_point
+    name, point = names.VERDICTS[finding.decision.verdict], finding.identity.operating_point
+    number = f"{point_word(point).capitalize()} of pneumonia: {number_text(finding)}{_caution(point)}."
     match finding.decision.verdict:
         case Verdict.PNEUMONIA:
-            return (
-                f"AI: pneumonia SUSPECTED, {point_word(point)} {number_text(finding)} "
-                f"(report threshold {threshold(point.report_at, point.scale)}{_caution(point)}). Unverified. "
-                f"{_scope(finding)}; other findings are {_others(finding)}. {RESEARCH}"
-            )
+            return f"AI: {name}. {number} Not verified by a physician. {_scope(finding)} {RESEARCH}"
         case Verdict.NORMAL:
             return (
-                f"AI: no pneumonia detected, {point_word(point)} of pneumonia {number_text(finding)} "
-                f"(rule-out threshold {threshold(point.rule_out_below, point.scale)}{_caution(point)}). Unverified. "
-                f"{_scope(finding)}; this is not a statement that the radiograph is normal. {RESEARCH}"
+                f"AI: {name}. {number} Not verified by a physician. {_scope(finding)} "
+                f"This is not a statement that the radiograph is normal. {RESEARCH}"
             )
         case Verdict.UNCERTAIN:
-            cause = doubt_sentence(finding)
-            return f"AI: UNCERTAIN - the algorithm abstains; {cause}. Human reading required. {RESEARCH}"
+            return f"AI: {name}. The AI gives no answer: {doubt_phrase(finding)}. Human reading required. {RESEARCH}"
         case Verdict.REJECTED:
             raise ValueError("a REJECTED radiograph has no finding")
 
 
-def doubt_sentence(finding: Finding) -> str:
-    """Say why the algorithm abstains, with the number that made it and its limit."""
-    prediction, point = finding.prediction, finding.identity.operating_point
-    match finding.decision.doubt:
-        case Doubt.BETWEEN_THRESHOLDS:
-            between = f"{threshold(point.rule_out_below, point.scale)} and {threshold(point.report_at, point.scale)}"
-            return f"{point_word(point)} of pneumonia {number_text(finding)} lies between {between}"
-        case Doubt.VIEWS_DISAGREE:
-            spread = above(100 * prediction.spread, 100 * point.max_spread)
-            limit = f"limit {100 * point.max_spread:.4g}"
-            return f"repeated looks at this image disagree by {spread} percentage points ({limit})"
-        case Doubt.UNLIKE_TRAINING_DATA:
-            farthest = point.max_distance or 0.0
-            distance = "not known" if prediction.distance is None else above(prediction.distance, farthest)
-            return f"this image is unlike its training data (distance {distance}, limit {farthest:.4g})"
-        case None:
-            raise ValueError("only UNCERTAIN has a doubt")
+def doubt_phrase(finding: Finding) -> str:
+    """Say why there is no answer; with the number only where the verdict rests on it."""
+    doubt, point = finding.decision.doubt, finding.identity.operating_point
+    if doubt is None:
+        raise ValueError("only UNCERTAIN has a doubt")
+    if doubt is not Doubt.BETWEEN_THRESHOLDS:
+        return names.DOUBTS[doubt]
+    low, high = (threshold_text(value, point) for value in (point.rule_out_below, point.report_at))
+    stated = f"{point_word(point)} of pneumonia {number_text(finding)}"
+    return f"{stated}, {names.DOUBTS[doubt]} ({low} and {high})"
+
+
+def not_analysed(rejected: Rejected) -> str:
+    """Write the one line of the note about an image that was not analysed; it says nothing of the patient's lungs."""
+    because = plain(rejected.sentence).strip().rstrip(".")
+    return (
+        f"AI: {names.VERDICTS[Verdict.REJECTED]} - {because[:1].lower()}{because[1:]}. No answer was given. {RESEARCH}"
+    )
 
 
 def banner(finding: Finding) -> Banner:
     """Write the head of the picture."""
+    title = names.VERDICTS[finding.decision.verdict].upper()
     if finding.decision.verdict is Verdict.PNEUMONIA:
-        return Banner(title="PNEUMONIA SUSPECTED", subtitle=f"Unverified. {_scope(finding)}.")
+        return Banner(title=title, subtitle=f"Not verified by a physician. {_scope(finding)}")
     if finding.decision.verdict is Verdict.NORMAL:
-        return Banner(title="NO PNEUMONIA DETECTED", subtitle="Unverified. Not a statement that the image is normal.")
-    causes = {
-        Doubt.BETWEEN_THRESHOLDS: "between both thresholds",
-        Doubt.VIEWS_DISAGREE: "repeated looks disagree",
-        Doubt.UNLIKE_TRAINING_DATA: "unlike the training data",
-    }
-    cause = causes[finding.decision.doubt or Doubt.BETWEEN_THRESHOLDS]
-    return Banner(title="UNCERTAIN", subtitle=f"AI abstains: {cause}. Human reading required.")
+        return Banner(title=title, subtitle="Not verified. Not a statement that the image is normal.")
+    cause = names.DOUBTS[finding.decision.doubt or Doubt.BETWEEN_THRESHOLDS]
+    return Banner(title=title, subtitle=f"AI gives no answer: {cause}.")
 
 
 def certainty_line(finding: Finding) -> str:
@@ -158,8 +143,7 @@ def certainty_line(finding: Finding) -> str:
 
 def thresholds_line(point: OperatingPoint) -> str:
     """State both thresholds."""
-    low, high = threshold(point.rule_out_below, point.scale), threshold(point.report_at, point.scale)
-    return f"Rule-out below {low}, report from {high}.{SCORES if point.scale is Scale.SCORE else ''}"
+    return f"Thresholds: {', '.join(threshold_labels(point))}.{SCORES if point.scale is Scale.SCORE else ''}"
 
 
 def score_heading(finding: Finding) -> str | None:
@@ -179,14 +163,17 @@ def listing(finding: Finding) -> list[str]:
 
 
 def series_description(kind: ResultKind, finding: Finding, *, shows_map: bool) -> str:
-    """Name a series; verdict first, for lists cut after some 18 characters. LO: at most 64 characters."""
+    """Name a series. LO: at most 64 characters.
+
+    Of report and picture the verdict first, for lists cut after some 18 characters; with a number for PNEUMONIA alone.
+    """
+    if kind is ResultKind.NOT_ANALYSED:
+        return NOT_ANALYSED_SERIES
     if kind in _PLAIN_SERIES:
         return f"AI {_PLAIN_SERIES[kind]} (research)"
-    words = {Verdict.PNEUMONIA: "PNEUMONIA", Verdict.NORMAL: "no pneumonia", Verdict.UNCERTAIN: "UNCERTAIN"}
-    parts = [f"AI: {words[finding.decision.verdict]}"]
-    if certainty(finding) is not None:
-        percent = rounded_percent(finding.probability, finding.identity.operating_point, digits=0)
-        parts.append(f"{percent:.10g}%")
+    parts = [f"AI: {names.VERDICTS[finding.decision.verdict]}"]
+    if finding.decision.verdict is Verdict.PNEUMONIA and certainty(finding) is not None:
+        parts.append((number_text(finding) or "").replace("above ", ">").replace("below ", "<").replace(" %", "%"))
     if kind in (ResultKind.HEATMAP, ResultKind.FRAMES):
         parts.append("Grad-CAM" if shows_map else "picture")
     if kind is ResultKind.FRAMES:
@@ -194,58 +181,64 @@ def series_description(kind: ResultKind, finding: Finding, *, shows_map: bool) -
     return " ".join([*parts, "(research)"])
 
 
-def report_findings(
-    finding: Finding, radiograph: Radiograph, series_numbers: Mapping[ResultKind, int], *, shows_map: bool
+def report_finding(finding: Finding) -> str:
+    """Write the one line under Findings."""
+    match finding.decision.verdict:
+        case Verdict.PNEUMONIA:
+            said = "Pneumonia suspected"
+        case Verdict.NORMAL:
+            said = "No pneumonia detected"
+        case Verdict.UNCERTAIN | Verdict.REJECTED:
+            said = "UNCERTAIN: the AI gives no answer"
+    number = number_text(finding)
+    word = point_word(finding.identity.operating_point)
+    return f"{said}." if number is None else f"{said} ({word} of pneumonia {number})."
+
+
+def report_scores(finding: Finding) -> list[str]:
+    """Lines under the findings that are scored and not asserted; none where one finding is judged alone."""
+    heading = score_heading(finding)
+    ranked = [f"{place}. {line}" for place, line in enumerate(findings.highest(finding), 1)]
+    return [] if heading is None else [heading, *ranked]
+
+
+def report_technique(
+    finding: Finding, radiograph: Radiograph, series_numbers: Mapping[ResultKind, int], product: str, *, shows_map: bool
 ) -> list[str]:
-    """Lines under Findings; short, for viewers do not wrap them."""
-    lines = [certainty_line(finding), thresholds_line(finding.identity.operating_point)]
+    """Lines under Technique: what was looked at, with what, and where to find the rest."""
+    lines = [view_line(radiograph.view), thresholds_line(finding.identity.operating_point)]
     if shows_map:
         lines.append(f"Heat map (Grad-CAM): series {series_numbers[ResultKind.HEATMAP]}.")
-        lines.append("The map shows where the network looked, not the outline of a lesion.")
     if finding.decision.verdict is Verdict.PNEUMONIA and ResultKind.MEASUREMENTS in series_numbers:
-        lines.append(f"Region, for machines: series {series_numbers[ResultKind.MEASUREMENTS]}.")
-    heading = score_heading(finding)
-    if heading is None:
-        lines.append("Assessed: pneumonia. Not assessed: everything else.")
-    else:
-        lines += [f"{_scope(finding)}; other findings are {_others(finding)}.", heading]
-        lines += [f"{place}. {line}" for place, line in enumerate(findings.highest(finding), 1)]
-    lines.append(view_line(radiograph.view))
-    return lines
+        lines.append(f"Region (coded): series {series_numbers[ResultKind.MEASUREMENTS]}.")
+    return [*lines, model_line(finding, product)]
 
 
-def report_conclusions(finding: Finding, radiograph: Radiograph, product: str) -> list[str]:
-    """Lines under Conclusions; viewers wrap these."""
+def report_limitations(finding: Finding, radiograph: Radiograph, *, shows_map: bool) -> list[str]:
+    """Lines under Limitations: what a reader must not take the result for."""
     return [
-        f"{RESEARCH} Not a medical device. Unverified answer of an algorithm; read the source radiograph.",
+        f"{FOOTER} Not verified by a physician; read the radiograph itself.",
+        _nothing_else(finding),
+        *(["The heat map shows where the network looked, not the outline of a lesion."] if shows_map else []),
         *(plain(remark) for remark in radiograph.remarks),
         *([UNMEASURED] if finding.identity.operating_point.max_distance is None else []),
-        *model_lines(finding, product),
     ]
 
 
-def model_lines(finding: Finding, product: str) -> list[str]:
-    """Name the model to the byte, and what its certainty rests on."""
+def model_line(finding: Finding, product: str) -> str:
+    """Name the model to the byte."""
     identity = finding.identity
-    return [
-        plain(f"Model {identity.profile} {identity.version}, weights {identity.weights_sha256[:12]}, {product}."),
-        plain(f"Calibration: {identity.calibration}."),
-    ]
+    return plain(f"Model {identity.profile} {identity.version}, weights {identity.weights_sha256[:12]}, {product}.")
 
 
 def page_limits(finding: Finding, radiograph: Radiograph) -> list[str]:
     """What a reader of the printed page must not take it for, in the order of how much harm that would do."""
-    limits = [
-        f"{RESEARCH} Not a medical device. No physician has verified this page.",
-        "Only pneumonia was assessed. Every other finding is not evaluated, whatever the verdict."
-        if score_heading(finding) is None
-        else f"{_scope(finding)}; other findings are {_others(finding)}, whatever the verdict.",
-    ]
+    limits = [f"{FOOTER} No physician has verified this page.", _nothing_else(finding)]
     match finding.decision.verdict:
         case Verdict.PNEUMONIA:
-            limits.append(f"Suspected is not diagnosed. The map shows: {LOOKED[0].lower()}{LOOKED[1:]}")
+            limits.append(f"A suspicion is not a diagnosis. The map shows {LOOKED[0].lower()}{LOOKED[1:]}")
         case Verdict.NORMAL:
-            limits.append("Not a statement that the radiograph is normal or that the patient is well.")
+            limits.append("This is not a statement that the radiograph is normal or that the patient is well.")
         case Verdict.UNCERTAIN | Verdict.REJECTED:
             limits.append("UNCERTAIN is no answer: neither for nor against pneumonia. Human reading required.")
     limits += [plain(remark) for remark in radiograph.remarks]
@@ -266,12 +259,14 @@ def point_word(point: OperatingPoint) -> str:
 
 
 def _caution(point: OperatingPoint) -> str:
-    return "; a score is no probability" if point.scale is Scale.SCORE else ""
+    return " (a score is not a probability)" if point.scale is Scale.SCORE else ""
 
 
 def _scope(finding: Finding) -> str:
-    return "The verdict is about pneumonia only" if findings.are_scored(finding) else "Only pneumonia was assessed"
+    return "The verdict is about pneumonia only." if findings.are_scored(finding) else "Only pneumonia was assessed."
 
 
-def _others(finding: Finding) -> str:
-    return "scored, not asserted" if findings.are_scored(finding) else "not evaluated"
+def _nothing_else(finding: Finding) -> str:
+    if findings.are_scored(finding):
+        return "The verdict is about pneumonia only. Other findings are scored, not asserted."
+    return "Only pneumonia was assessed. Nothing else was evaluated."

@@ -237,12 +237,12 @@ def expired(ledger: Ledger, before: datetime, limit: int = 100, *which: sa.Colum
     """Find settled instances untouched since `before` whose bytes are still in the spool, oldest first.
 
     A result that a younger instance shares is not in the list, nor an instance with a result that a destination
-    is still to commit itself to. `which` leaves others out.
+    is still to commit itself to, nor a rejected one with a note on its way. `which` leaves others out.
     """
     old = sa.and_(instances.c.state.in_(SETTLED), instances.c.updated_at < before, instances.c.purged_at.is_(None))
     wanted = (
         sa.select(instances.c.id, instances.c.content_sha256)
-        .where(old, ~awaited(), *which)
+        .where(old, ~awaited(), ~_on_its_way(), *which)
         .order_by(instances.c.id)
         .limit(limit)
     )
@@ -253,6 +253,18 @@ def expired(ledger: Ledger, before: datetime, limit: int = 100, *which: sa.Colum
             )
             for row in connection.execute(wanted).all()
         ]
+
+
+def _on_its_way() -> sa.ColumnElement[bool]:
+    """Something of the instance is still to be delivered: of a settled one only the note about a rejection."""
+    return (
+        sa.select(sa.literal(1))
+        .select_from(instance_artifacts)
+        .join(deliveries, deliveries.c.artifact_id == instance_artifacts.c.artifact_id)
+        .where(instance_artifacts.c.instance_id == instances.c.id, deliveries.c.state.in_(OPEN))
+        .correlate(instances)
+        .exists()
+    )
 
 
 def _own(connection: sa.Connection, instance_id: int, before: datetime) -> tuple[str, ...]:

@@ -144,13 +144,29 @@ class Ledger:
             note(connection, [job.claim.row_id], now, "released", detail)
         return True
 
-    def settle_rejected(self, job: Job, rejected: Rejected, rules_sha256: str | None = None) -> bool:
-        """RECEIVED -> REJECTED; `rules_sha256` of what it was refused by, for a repeat; None: a repeat is judged."""
+    def settle_rejected(
+        self,
+        job: Job,
+        rejected: Rejected,
+        stored: Sequence[StoredArtifact] = (),
+        destinations: Mapping[str, Sequence[ResultKind]] | None = None,
+        rules_sha256: str | None = None,
+    ) -> bool:
+        """RECEIVED -> REJECTED, with the note about it due at every destination that wants one: all or nothing.
+
+        REJECTED stays its state whatever becomes of the note: that is the delivery's to tell. `rules_sha256` of what it
+        was refused by, for a repeat; None: a repeat is judged.
+        """
         values: dict[str, Any] = {"reason": rejected.reason, "sentence": rejected.sentence, "verdict": Verdict.REJECTED}
+        values |= {"rules_sha256": rules_sha256, "doubt": None, "probability": None, "profile": None}
+        now = self.now()
         with self.database.writing() as connection:
-            values |= {"rules_sha256": rules_sha256, "doubt": None, "probability": None, "profile": None}
-            results.outdate(connection, job.claim.row_id, self.now())
-            return self._settle(connection, job, InstanceState.REJECTED, values, rejected.sentence)
+            if not self._settle(connection, job, InstanceState.REJECTED, values, rejected.sentence):
+                return False
+            known = results.outdate(connection, job.claim.row_id, now)
+            for artifact in stored:
+                _attach(connection, job, artifact, _wanting(destinations or {}, artifact.kind), known, now)
+        return True
 
     def settle_as_before(self, job: Job) -> bool:
         """RECEIVED -> REJECTED, of what came again and is refused by the same rules: reason, sentence and date stay."""
@@ -192,8 +208,7 @@ class Ledger:
                 return False
             known = results.outdate(connection, job.claim.row_id, now)
             for artifact in stored:
-                wanted_by = [name for name, kinds in destinations.items() if artifact.kind in kinds]
-                _attach(connection, job, artifact, wanted_by, known, now)
+                _attach(connection, job, artifact, _wanting(destinations, artifact.kind), known, now)
             conclude(connection, [job.claim.row_id], now)
         return True
 
@@ -266,6 +281,10 @@ class Ledger:
 def _before(moves: Mapping[Any, frozenset[Any]], to: StrEnum) -> list[StrEnum]:
     """Name the states from which `to` may be reached: the WHERE of every move."""
     return [state for state, allowed in moves.items() if to in allowed]
+
+
+def _wanting(destinations: Mapping[str, Sequence[ResultKind]], kind: ResultKind) -> list[str]:
+    return [name for name, kinds in destinations.items() if kind in kinds]
 
 
 def _attach(

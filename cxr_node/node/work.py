@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from cxr_node.config import Config
-from cxr_node.domain import Artifact, Origin, Outcome, Precedent, Reason, Rejected, Reported
+from cxr_node.domain import Artifact, Origin, Outcome, Precedent, Reason, Rejected, Reported, ResultKind
 from cxr_node.errors import InstanceError, LedgerLostError, ModelError, ResourceError
 from cxr_node.node import history
 from cxr_node.node.crew import Crew
@@ -203,17 +203,28 @@ class Worker(Generic[P]):
                 whole.result()  # before anything is made of the outcome, whatever it is
         match outcome:
             case Rejected():
-                by_others = outcome.reason is Reason.IDENTITY_CONFLICT  # what other images say may change
-                held = self.ledger.settle_rejected(job, outcome, None if by_others else self.rules_sha256)
-                return _settled(held, f"rejected reason={outcome.reason}")
+                return self._reject(job, outcome)
             case Reported():
                 return self._report(job, outcome)
 
+    def _reject(self, job: Job, rejected: Rejected) -> str:
+        """As `_report`, of the note that says so, where there is one."""
+        stored = self._all_stored(rejected.artifacts)
+        by_others = rejected.reason is Reason.IDENTITY_CONFLICT  # what other images say may change
+        rules = None if by_others else self.rules_sha256
+        settled = self.ledger.settle_rejected(job, rejected, stored, self._wanted(), rules)
+        if stored:
+            ring(self.config.spool.path, Role.DELIVER)
+        return _settled(settled, f"rejected reason={rejected.reason}")
+
+    def _wanted(self) -> dict[str, tuple[ResultKind, ...]]:
+        """Kinds of results by the destinations that want them."""
+        return {destination.name: destination.send for destination in self.config.destinations}
+
     def _report(self, job: Job, reported: Reported) -> str:
         """Results are durable before the ledger speaks of them, and due at the destinations when it does."""
-        wanted = {destination.name: destination.send for destination in self.config.destinations}
         stored = self._all_stored(reported.artifacts)
-        settled = self.ledger.settle_reported(job, reported.finding, stored, wanted)
+        settled = self.ledger.settle_reported(job, reported.finding, stored, self._wanted())
         ring(self.config.spool.path, Role.DELIVER)
         decision = reported.finding.decision
         doubt = f" doubt={decision.doubt}" if decision.doubt is not None else ""

@@ -42,6 +42,7 @@ APPLIES = {
     ResultKind.SEGMENTATION: ("pneumonia",),
     ResultKind.KEY_OBJECT: ("pneumonia",),
     ResultKind.FRAMES: ("pneumonia", "between"),
+    ResultKind.NOT_ANALYSED: (),
 }
 """Cases in which a kind is made; those not listed are made in all."""
 MADE = [(kind, case) for kind in ResultKind for case in APPLIES.get(kind, CASES)]

@@ -1,4 +1,4 @@
-"""An independent reader: highdicom parses the measurements and finds the group, its region and its number."""
+"""An independent reader: highdicom parses the measurements and finds group, number, and the region of a PNEUMONIA."""
 
 from __future__ import annotations
 
@@ -30,9 +30,14 @@ def test_highdicom_reads_the_measurements(probability: float, verdict: Verdict) 
     assert outcome.finding.decision.verdict is verdict
     (artifact,) = (one for one in outcome.artifacts if one.kind is ResultKind.MEASUREMENTS)
     document = sr.Comprehensive3DSR.from_dataset(dcmread(io.BytesIO(artifact.content)))
-    (group,) = document.content.get_planar_roi_measurement_groups()
+    regions, whole = (
+        document.content.get_planar_roi_measurement_groups(), document.content.get_image_measurement_groups(),
+    )  # fmt: skip
+    (group,) = (*regions, *whole)
     assert group.finding_type == (sr.CodedConcept("233604007", "SCT", "Pneumonia") if probability > 0.9 else None)
-    assert group.roi.graphic_type == sr.GraphicTypeValues.POLYLINE
     (number,) = group.get_measurements(codes.DCM.CertaintyOfFinding)
     assert number.value == pytest.approx(100 * probability)
-    assert group.roi.value.shape[1] == 2
+    assert len(regions) == (verdict is Verdict.PNEUMONIA)  # of the others there is nothing to draw
+    for region in regions:
+        assert region.roi.graphic_type == sr.GraphicTypeValues.POLYLINE
+        assert region.roi.value.shape[1] == 2

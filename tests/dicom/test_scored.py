@@ -85,21 +85,26 @@ def listed(dataset: Dataset) -> list[tuple[str, str, float, str]]:
     return found
 
 
+def heading(item: Dataset) -> str:
+    return str(item.ConceptNameCodeSequence[0].CodeMeaning)
+
+
 def test_the_sentences() -> None:
     assert {case: wording.summary(scored(case).finding) for case in CASES if case != "two findings"} == {
-        "pneumonia": "AI: pneumonia SUSPECTED, score 0.62 (report threshold 0.5; a score is no probability). "
-        "Unverified. The verdict is about pneumonia only; other findings are scored, not asserted. Research use only.",
-        "normal": "AI: no pneumonia detected, score of pneumonia 0.4997 (rule-out threshold 0.5; a score is no "
-        "probability). Unverified. The verdict is about pneumonia only; this is not a statement that the radiograph is "
-        "normal. Research use only.",
-        "between": "AI: UNCERTAIN - the algorithm abstains; score of pneumonia 0.45 lies between 0.4 and 0.6. Human "
-        "reading required. Research use only.",
-        "views": "AI: UNCERTAIN - the algorithm abstains; repeated looks at this image disagree by 31.0 percentage "
-        "points (limit 20). Human reading required. Research use only.",
+        "pneumonia": "AI: PNEUMONIA SUSPECTED. Score of pneumonia: 0.62 (a score is not a probability). Not verified "
+        "by a physician. The verdict is about pneumonia only. Research use only.",
+        "normal": "AI: no pneumonia detected. Score of pneumonia: 0.4997 (a score is not a probability). Not verified "
+        "by a physician. The verdict is about pneumonia only. This is not a statement that the radiograph is normal. "
+        "Research use only.",
+        "between": "AI: UNCERTAIN. The AI gives no answer: score of pneumonia 0.45, between the two thresholds (0.4 "
+        "and 0.6). Human reading required. Research use only.",
+        "views": "AI: UNCERTAIN. The AI gives no answer: its predictions for this image disagree. Human reading "
+        "required. Research use only.",
     }
 
 
 def test_the_five_highest_stand_in_the_report() -> None:
+    report = dcmread(io.BytesIO(made(scored("pneumonia"))[REPORT].content))
     lines = texts(made(scored("pneumonia"))[REPORT])
     start = lines.index("Highest of 18 findings (0.5: the model's operating point of each):")
     assert lines[start + 1 : start + 7] == [
@@ -110,10 +115,12 @@ def test_the_five_highest_stand_in_the_report() -> None:
         "5. emphysema 0.5",
         "Projection: PA.",
     ]
-    assert "Score of pneumonia: 0.62" in lines
-    assert "Rule-out below 0.5, report from 0.5. Scores are no probabilities." in lines
+    assert "Pneumonia suspected (score of pneumonia 0.62)." in lines
+    assert "Thresholds: ruled out below 0.5, reported from 0.5. Scores are not probabilities." in lines
     assert wording.UNMEASURED in lines
     assert all(len(line) <= 80 for line in lines[2 : start + 6])  # after observer and impression
+    findings_section = next(item for item in report.ContentSequence if heading(item) == "Findings")
+    assert len(findings_section.ContentSequence) == 1  # what is scored and not asserted is no finding
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -124,7 +131,6 @@ def test_no_score_is_shown_in_percent(case: str) -> None:
         assert "%" not in dataset.SeriesDescription
         assert not any("%" in line or "ertainty" in line for line in texts(artifact))
     assert wording.certainty(of.finding) is None
-    assert wording.certainty_text(of.finding) is None
 
 
 def test_all_findings_are_coded_in_the_order_of_their_scores() -> None:
@@ -146,7 +152,7 @@ def test_where_looks_disagree_no_finding_has_a_number() -> None:
     assert listed(dcmread(io.BytesIO(made(of)[MEASUREMENTS].content))) == []
     lines = texts(made(of)[REPORT])
     assert "The other 17 findings: not stated." in lines
-    assert "Score of pneumonia: not stated" in lines
+    assert not any("core of pneumonia" in line for line in lines)
 
 
 def test_classes_behind_one_calibrated_label_are_no_findings() -> None:
@@ -230,7 +236,11 @@ BROKEN: list[tuple[ResultKind, Callable[[Dataset], None], Rule]] = [
     (REPORT, line("1. pleural effusion 0.71", "1. pleural effusion 0.91"), Rule.REPORT_LINE),
     (REPORT, line("1. pleural effusion 0.71", "1. pneumothorax 0.71"), Rule.REPORT_LINE),
     (REPORT, REMARKED, Rule.REPORT_LINE),
-    (REPORT, line("Score of pneumonia: 0.62", "Certainty of pneumonia: 62.0 %"), Rule.REPORT_LINE),
+    (
+        REPORT,
+        line("Pneumonia suspected (score of pneumonia 0.62).", "Pneumonia suspected (certainty of pneumonia 62 %)."),
+        Rule.REPORT_LINE,
+    ),
 ]
 
 

@@ -114,6 +114,34 @@ def test_viewers_find_the_radiograph_and_its_orientation() -> None:
     assert dataset.SegmentSequence[0].SegmentedPropertyCategoryCodeSequence[0].CodeValue == "309825002"
 
 
+@pytest.mark.parametrize(
+    ("stated", "spacing"),
+    [
+        ({}, [0.5, 0.5]),
+        ({"PixelSpacing": ["0.4", "0.3"]}, [0.4, 0.3]),  # in the patient, before that at the detector
+        ({"ImagerPixelSpacing": None}, [1.0, 1.0]),
+        ({"ImagerPixelSpacing": None, "NominalScannedPixelSpacing": ["0.2", "0.2"]}, [0.2, 0.2]),
+        ({"ImagerPixelSpacing": ["0", "0"]}, [1.0, 1.0]),
+        ({"ImagerPixelSpacing": ""}, [1.0, 1.0]),
+    ],
+)
+def test_the_mask_has_a_plane_without_which_viewers_show_a_black_page(
+    stated: dict[str, object], spacing: list[float]
+) -> None:
+    """OHIF reads all three of every frame; an archive's DICOMweb drops a group that is empty."""
+    dataset = made(context(dataset=builders.radiograph(**stated)))
+    (shared,) = dataset.SharedFunctionalGroupsSequence
+    assert [float(value) for value in shared.PixelMeasuresSequence[0].PixelSpacing] == spacing
+    assert list(shared.PlaneOrientationSequence[0].ImageOrientationPatient) == [1, 0, 0, 0, 1, 0]
+    assert list(shared.PlanePositionSequence[0].ImagePositionPatient) == [0, 0, 0]
+
+
+def test_a_mask_without_a_stated_spacing_has_the_true_aspect() -> None:
+    of = context(dataset=builders.radiograph(ImagerPixelSpacing=None))
+    of = replace(of, radiograph=replace(of.radiograph, pixel_aspect=1.25))
+    assert segmentation.pixel_spacing_mm(of) == (1.25, 1.0)
+
+
 def test_an_outline_of_nothing_and_other_verdicts_make_none() -> None:
     of = context()
     bare = with_regions(of)

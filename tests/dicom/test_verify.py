@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset, dcmread
+from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEG2000Lossless
 
 from cxr_node import pipeline
-from cxr_node.dicom import result, verify
+from cxr_node.dicom import content, result, verify
+from cxr_node.dicom.content import Relation
 from cxr_node.dicom.result import Context
 from cxr_node.dicom.verify_rules import SENTENCES, Rule
 from cxr_node.domain import Artifact, ResultKind
@@ -367,6 +369,19 @@ def image_level(dataset: Dataset) -> None:
     parent.ContentSequence[index] = image
 
 
+def framed(dataset: Dataset) -> None:
+    """A region where none is claimed: viewers draw it."""
+    parent, index = named(dataset, *GROUP, "Pneumonia")
+    image = parent.ContentSequence[index].ContentSequence[0]
+    points = [(0.5, 0.5), (10.5, 0.5), (10.5, 10.5), (0.5, 0.5)]
+    parent.ContentSequence.append(content.polyline(Relation.CONTAINS, codes.DCM.ImageRegion, points, image))
+
+
+def retitled(dataset: Dataset) -> None:
+    """OHIF shows a black viewport of this."""
+    dataset.ConceptNameCodeSequence = [content.coded(codes.DCM.ImagingMeasurementReport)]
+
+
 def evidence_without(number: int) -> Callable[[Dataset], None]:
     def act(dataset: Dataset) -> None:
         del dataset.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[number]
@@ -429,8 +444,10 @@ KNOWN: list[Broken] = [
 ]
 OWN: list[Broken] = [
     ("no region", "pneumonia", MEASUREMENTS, removed(*GROUP, "Image Region"), Rule.REGION),
-    ("image-level group", "normal", MEASUREMENTS, image_level, Rule.REGION),
+    ("image-level group", "pneumonia", MEASUREMENTS, image_level, Rule.REGION),
     ("open region", "pneumonia", MEASUREMENTS, opened, Rule.REGION),
+    ("frame round a negative", "normal", MEASUREMENTS, framed, Rule.ROW_UNEXPECTED),
+    ("measurement report without a region", "unlike", MEASUREMENTS, retitled, Rule.TITLE),
     ("region outside the image", "pneumonia", MEASUREMENTS, outside, Rule.REGION),
     ("continuous root", "normal", REPORT, put("ContinuityOfContent", "CONTINUOUS"), Rule.CONTINUITY),
     ("continuous section", "between", REPORT, put("ContinuityOfContent", "CONTINUOUS", "Findings"), Rule.CONTINUITY),

@@ -38,6 +38,7 @@ SOP_CLASS = {
     ResultKind.FRAMES: "1.2.840.10008.5.1.4.1.1.7.4",
     ResultKind.KEY_OBJECT: "1.2.840.10008.5.1.4.1.1.88.59",
     ResultKind.PDF: "1.2.840.10008.5.1.4.1.1.104.1",
+    ResultKind.NOT_ANALYSED: "1.2.840.10008.5.1.4.1.1.88.11",
 }
 LADDER = tuple(f"1.2.840.10008.5.1.4.1.1.88.{number}" for number in (34, 33, 22))
 """SOP Classes of the measurements, the first choice first."""

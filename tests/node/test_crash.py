@@ -103,6 +103,41 @@ def test_a_delivery_killed_at_every_state_loses_nothing_and_repeats_the_same_byt
     assert 1 <= repeats <= 3, "an object is repeated only where its answer was lost or not settled"
 
 
+NOTED_DIES = [
+    ("work", "cxr_node.node.spool:Spool.store_result", "after"),  # the note is stored, the ledger knows nothing
+    ("work", "cxr_node.node.ledger:Ledger.settle_rejected", "before"),
+    ("work", "cxr_node.node.ledger:_attach", "before"),  # within the transaction
+    ("work", "cxr_node.node.ledger:Ledger.settle_rejected", "after"),  # settled, nobody rung
+    ("deliver", "cxr_node.node.ledger:Ledger.claim_delivery", "after"),
+    ("deliver", "cxr_node.node.destinations:StorageScu.send", "after"),  # taken, the ledger knows nothing
+    ("deliver", "cxr_node.node.ledger:conclude", "before"),  # within the transaction
+]
+
+
+@pytest.mark.timeout(120)
+def test_killed_at_every_state_a_rejected_image_keeps_its_one_note(tmp_path: Path) -> None:
+    archive = peers.Archive()
+    with peers.listening(archive) as address:
+        wants = {"name": "pacs", "address": str(address), "send": ["report", "not-analysed"], "timeout_s": 2.0}
+        config = workplace.config(tmp_path / "spool", destinations=[wants], work={"max_attempts": 10})
+        workplace.receive(config, 1, content=b"a hand")
+        for role, *point in NOTED_DIES:
+            assert exit_code(child(config, role, *point)) == -signal.SIGKILL, f"never came to {point}"
+        with running(config, "work", "deliver"):
+            assert workplace.eventually(lambda: noted(config), 30)
+    assert workplace.states(config) == [("REJECTED", "not-a-chest")]
+    assert [len(contents) for contents in archive.digests().values()] == [1]
+
+
+def noted(config: Config) -> bool:
+    ledger = Ledger.open(config.spool.path)
+    try:
+        (story,) = history.trace(ledger, "1.2.1.1.1")
+        return [row.state for row in story.deliveries] == ["DELIVERED"]
+    finally:
+        ledger.close()
+
+
 @pytest.mark.timeout(120)
 def test_a_delivery_killed_around_the_choice_of_a_rung_sends_no_other(tmp_path: Path) -> None:
     """Killed while the archive takes the lowest rung, then it takes all: what was chosen stays chosen."""

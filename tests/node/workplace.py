@@ -49,9 +49,11 @@ def receive(config_: Config, *numbers: int, content: bytes | None = None) -> Non
 
 
 def judge(content: bytes, origin: Origin, predictor: object, config_: Config, precedent: Precedent) -> Outcome:
-    """`radiograph N` gets three results made of its bytes and its receipt; anything else is rejected."""
+    """`radiograph N` gets three results made of its bytes and its receipt; anything else is rejected, with a note."""
     if not content.startswith(b"radiograph "):
-        return Rejected(reason=Reason.NOT_CHEST, sentence="This is no chest.")
+        noted = ResultKind.NOT_ANALYSED in config_.kinds
+        notes = (artifact(ResultKind.NOT_ANALYSED, origin.received_at.microsecond),) if noted else ()
+        return Rejected(reason=Reason.NOT_CHEST, sentence="This is no chest.", artifacts=notes)
     number = int(content.removeprefix(b"radiograph ")) * 1_000_000 + origin.received_at.microsecond
     return Reported(finding=ledgers.finding(), artifacts=tuple(artifact(kind, number) for kind in STANDARD_KINDS))
 

@@ -196,4 +196,26 @@ KNOWN = (
         shown="Comment (side and zone) in the measurement group: content item not in template",
         reason="TID 1410 is extensible. A Finding Site would say that the finding lies there; the network only looked.",
     ),
+    Known(
+        validator=Validator.DCIODVFY,
+        pattern=r"CodingSchemeDesignator\(0008,0102\)\[1\]> - Unrecognized defined term = <99CXRNODE>",
+        shown="Coding Scheme Designator: unrecognized defined term 99CXRNODE",
+        reason="A local scheme, declared in Coding Scheme Identification. No public code for the heading Limitations "
+        "could be verified.",
+    ),
+    Known(
+        validator=Validator.PIXELMED,
+        pattern=r"/(CONTAINER|TEXT) \((272394005,SCT,\"Technique\"|limitations?,99CXRNODE,\"Limitations?\")\): "
+        r"Content Item not in template",
+        shown="Technique and Limitations in the report: content item not in template",
+        reason="CID 7001 has no heading for either, and may be extended.",
+    ),
+    Known(
+        validator=Validator.PIXELMED,
+        pattern=r"/CONTAINER \(C0034375,UMLS,\"Qualitative Evaluations\"\).*: Content Item not in template",
+        shown="everything in measurements without a region: content item not in template",
+        reason="The validator knows a TID 1500 by the titles of CID 7021 alone, which may be extended; highdicom goes "
+        "by the template identifier, and reads it. Of an Imaging Measurement Report that has nothing to draw OHIF "
+        "shows a black viewport.",
+    ),
 )
