@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cxr_node.model import weights
 from cxr_node.model.openvino_alone import ov, properties
+from cxr_node.model.openvino_runtime import apart
 from cxr_node.model.preprocess import VIEW_NAMES
 from cxr_node.model.profile import Profile
 from cxr_node.model.served import Served
@@ -57,4 +58,4 @@ def matrix_gflop_s() -> float:
 def in_float32(model: Any) -> Any:
     """What runs a graph on this CPU, as the runtime that serves does."""
     precision = {properties.hint.inference_precision(): ov.Type.f32}
-    return ov.Core().compile_model(model, "CPU", precision).create_infer_request()
+    return apart(lambda: ov.Core().compile_model(model, "CPU", precision)).create_infer_request()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 from cxr_node.node import service
 from cxr_node.node.service import Command, Notifier, supervise
 from tests.node import peers
+from tests.node.test_signals import heard, program
 from tests.node.workplace import eventually
 from tests.patience import PATIENCE_S
 
@@ -121,6 +123,17 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_set_the_event(number: signal.Signals) -> None:
+    """In a process of its own: whatever worked in this one has no part in it."""
+    body = "stop = signals.stop_event(lambda: say('rung')); say(stop.is_set()); stop.wait(); say('stopped')"
+    with program(body) as process:
+        assert heard(process) == "False"
+        process.send_signal(number)
+        told, complaints = process.communicate(timeout=60)
+    assert (sorted(told.split()), complaints, process.returncode) == (["rung", "stopped"], "", 0)
 
 
 def test_the_service_manager_hears_of_progress_but_not_too_often(

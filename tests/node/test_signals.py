@@ -52,16 +52,6 @@ def heard(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signals_set_the_event(number: signal.Signals) -> None:
-    body = "stop = signals.stop_event(lambda: say('rung')); say(stop.is_set()); stop.wait(); say('stopped')"
-    with program(body) as process:
-        assert heard(process) == "False"
-        process.send_signal(number)
-        told, complaints = process.communicate(timeout=60)
-    assert (sorted(told.split()), complaints, process.returncode) == (["rung", "stopped"], "", 0)
-
-
 def test_a_signal_counts_that_comes_while_a_role_still_loads_its_libraries() -> None:
     body = """
     with signals.held():
