@@ -14,7 +14,7 @@ import numpy as np
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
 
-from cxr_node import __version__
+from cxr_node import __version__, time_zone
 from cxr_node.config import Results
 from cxr_node.dicom import admission, content, wording
 from cxr_node.dicom.content import Relation
@@ -82,7 +82,15 @@ def context_of(source: Source, rejected: Rejected, origin: Origin, settings: Res
     )
     unseen = Radiograph(pixels=_NOTHING, pixel_aspect=1.0, view=source.view, pixel_sha256="")
     kinds = frozenset({ResultKind.NOT_ANALYSED})
-    return Context(source=source, radiograph=unseen, finding=finding, origin=origin, settings=settings, kinds=kinds)
+    return Context(
+        source=source,
+        radiograph=unseen,
+        finding=finding,
+        origin=origin,
+        settings=settings,
+        kinds=kinds,
+        zone=time_zone.zone(settings.time_zone),
+    )
 
 
 def build(context: Context, rejected: Rejected) -> Artifact:

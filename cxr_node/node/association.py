@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
-from pynetdicom import AE, evt
+from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event, EventHandlerType
@@ -147,6 +147,8 @@ class Entity(AE):
 
     def __init__(self, ae_title: str, limit_s: float, refusals: Refusals | None = None) -> None:
         super().__init__(ae_title)
+        # pynetdicom's own listeners quote what peers send, and stumble over a response without a Status before ours.
+        _config.LOG_HANDLER_LEVEL = "none"
         self.refusals = refusals or Refusals(level=logging.DEBUG)
         """Whose journal line is that of the delivery which failed: here they are counted, and told to the audit."""
         self.implementation_class_uid = IMPLEMENTATION_CLASS_UID
