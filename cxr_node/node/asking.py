@@ -29,7 +29,7 @@ class Asker(Rounds):
         self._complained = False
         reports, ae_title = Reports(home.config, lambda: home.ledger), destination.address.ae_title
         calling = destination.calling_ae_title or home.config.listen.ae_title
-        self._scu = CommitmentScu(destination, calling, lambda report: reports.take(report, ae_title))
+        self._scu = CommitmentScu(destination, calling, lambda report: reports.take(report, ae_title), home.refusals)
 
     def close(self) -> None:
         """Release the association."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import socket
 import ssl
 import threading
@@ -16,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
-from pynetdicom import AE, evt
+from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event, EventHandlerType
@@ -26,16 +27,18 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import T_CONNECT, AddressInformation, AssociationSocket
 
 from cxr_node.config import Address, Destination
+from cxr_node.node import responses
 from cxr_node.node.filemeta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from cxr_node.node.outgoing import Message, transmit
+from cxr_node.node.refusals import Refusals
 from cxr_node.node.tls import Renewed, client_tls, why
-from cxr_node.node.transport import WaitingSocket, Wake, end_polling
+from cxr_node.node.transport import WaitingSocket, Wake, end_polling, understand_more
 
 MAX_PDU_BYTES = 131072
+_SLACK_BYTES = 1024  # some count the headers of the PDVs out of it
 _LATE = 1.25  # pynetdicom's own limit comes first, and says why
 _BURIAL_S = 2.0
-_DIAGNOSIS_S = 2.0
-_ALERT_S = 0.5  # in TLS 1.3 a server looks at our certificate after our side of the handshake has ended
+_OPEN = ("Sta5", "Sta6")  # PS3.8 9.2: awaiting A-ASSOCIATE-AC or -RJ, ready for data transfer
 
 TlsArguments = tuple[ssl.SSLContext, str]
 """What pynetdicom wraps a connection with: a context, and the name that the peer's certificate must bear."""
@@ -63,12 +66,33 @@ class Connection(WaitingSocket):
     """pynetdicom's socket, whose writes do not block for ever and which is closed even if it never connected."""
 
     connected = False
+    is_cut = False
+    """We have ended it, because time was up."""
+    answer: responses.Answer | None = None
+    """The last response, for who has asked."""
 
     def __init__(self, assoc: Association, address: AddressInformation) -> None:
         super().__init__(assoc, address=address)
         self.wake = Wake()
         assoc.dul._send = self._send  # type: ignore[method-assign]  # where the PDUs of `store` pass
         end_polling(assoc, self)
+        understand_more(assoc, self)
+
+    def meet(self, event: str, state: str) -> None:
+        """Take note of how the peer ends the association."""
+        if event == "Evt17" and state in _OPEN and not self.is_cut:
+            self.said = self.said or "the peer closed the connection"
+        elif event == "Evt19" and state in _OPEN:
+            self._give_up(self.fault or "a PDU that cannot be read")
+
+    def fail(self, error: Exception) -> None:
+        """Take note of a message that cannot be read."""
+        self._give_up(f"a message that cannot be read ({type(error).__name__})")
+
+    def _give_up(self, fault: str) -> None:
+        """Let nobody wait for an answer any longer."""
+        self.fault = self.fault or fault
+        self.assoc.dimse.msg_queue.put((None, None))  # as pynetdicom does where the connection is closed
 
     def _send(self, pdu: Any) -> None:
         """As pynetdicom's, and all PDUs of a `Message` at once."""
@@ -81,6 +105,22 @@ class Connection(WaitingSocket):
                 transmit(self.socket, message)
             except OSError:
                 self.event_queue.put("Evt17")
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """As the base class, but no longer than we have said that a PDU may be, and TLS says why it ended.
+
+        Raises
+        ------
+        OSError : the PDU is too long; the connection is closed.
+        """
+        if nr_bytes > MAX_PDU_BYTES + _SLACK_BYTES:
+            self.fault = f"a PDU of {nr_bytes} bytes; {MAX_PDU_BYTES} are allowed"
+            raise OSError(self.fault)
+        try:
+            return super().recv(nr_bytes)
+        except ssl.SSLError as error:
+            self.said = self.said or f"the peer ended TLS: {why(error)}"
+            raise
 
     def connect(self, primitive: T_CONNECT) -> None:
         """Connect, and keep the time limit that pynetdicom takes off."""
@@ -105,8 +145,12 @@ class Connection(WaitingSocket):
 class Entity(AE):
     """An application entity that opens such associations."""
 
-    def __init__(self, ae_title: str, limit_s: float) -> None:
+    def __init__(self, ae_title: str, limit_s: float, refusals: Refusals | None = None) -> None:
         super().__init__(ae_title)
+        # pynetdicom's own listeners quote what peers send, and stumble over a response without a Status before ours.
+        _config.LOG_HANDLER_LEVEL = "none"
+        self.refusals = refusals or Refusals(level=logging.DEBUG)
+        """Whose journal line is that of the delivery which failed: here they are counted, and told to the audit."""
         self.implementation_class_uid = IMPLEMENTATION_CLASS_UID
         self.implementation_version_name = IMPLEMENTATION_VERSION_NAME
         self._limit_s = limit_s
@@ -139,7 +183,7 @@ class Entity(AE):
                 ae_title=address.ae_title,
                 max_pdu=MAX_PDU_BYTES,
                 tls_args=tls,
-                evt_handlers=[(evt.EVT_CONN_OPEN, connected), *handlers],
+                evt_handlers=[(evt.EVT_CONN_OPEN, connected), (evt.EVT_DIMSE_RECV, _note), *handlers],
             )
         finally:
             for timer in timers:
@@ -153,8 +197,29 @@ class Entity(AE):
         return connection
 
 
+def _note(event: Event) -> None:
+    connection = event.assoc.dul.socket
+    if isinstance(connection, Connection) and (answer := responses.read(event)) is not None:
+        connection.answer = answer
+
+
+def ask(association: Association, request: Callable[[], Any]) -> Any:
+    """Send one of pynetdicom's own requests, which takes any response for the one it waits for; see `fault`."""
+    _forget(association)
+    try:
+        return request()
+    except AttributeError:  # a response of another kind has not what it reads in its own
+        return None
+
+
+def _forget(association: Association) -> None:
+    if isinstance(association.dul.socket, Connection):
+        association.dul.socket.answer = None
+
+
 def store(association: Association, message: Message) -> C_STORE | None:
-    """Send a C-STORE-RQ and wait for its answer; None where none comes."""
+    """Send a C-STORE-RQ and wait for its answer; None where none comes, or none that can be read."""
+    _forget(association)
     association._reactor_checkpoint.clear()  # as pynetdicom does: its other thread must not take the answer
     while not association._is_paused:
         time.sleep(0.0001)
@@ -194,8 +259,17 @@ def _timer(after_s: float, action: Callable[[], None]) -> threading.Timer:
     return timer
 
 
+def end(association: Association) -> None:
+    """Abort, and leave nothing of it."""
+    with deadline(association, 1.0):
+        association.abort()
+    bury(association)
+
+
 def hang_up(association: Association) -> None:
     """End the connection whatever state it is in; pynetdicom's threads end with it."""
+    if isinstance(association.dul.socket, Connection):
+        association.dul.socket.is_cut = True
     if (connection := _socket_of(association)) is not None:
         with contextlib.suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)
@@ -207,27 +281,6 @@ def bury(association: Association) -> None:
     association.dul.join(_BURIAL_S)
     if not association.dul.is_alive() and (connection := _socket_of(association)) is not None:
         connection.close()
-
-
-def diagnose(address: Address, timeout_s: float, tls: TlsArguments | None) -> str:
-    """Say why no connection came about; pynetdicom tells only its log."""
-    try:
-        with socket.create_connection((address.host, address.port), min(timeout_s, _DIAGNOSIS_S)) as connection:
-            return _diagnose_tls(connection, *tls) if tls else "the connection was lost"
-    except OSError as error:
-        return error.strerror or "timed out"
-
-
-def _diagnose_tls(connection: socket.socket, context: ssl.SSLContext, name: str) -> str:
-    try:
-        with context.wrap_socket(connection, server_hostname=name) as wrapped:
-            wrapped.settimeout(_ALERT_S)
-            wrapped.recv(1)
-    except TimeoutError:
-        return "TLS failed, or the connection was lost"
-    except OSError as error:
-        return f"TLS failed: {why(error)}"
-    return "TLS failed: the peer ended the connection"
 
 
 def _socket_of(association: Association) -> socket.socket | None:

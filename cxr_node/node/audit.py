@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cxr_node.config import Config
-from cxr_node.node.audit_messages import Outcome, Reporter
+from cxr_node.node.audit_messages import Outcome, Participant, Reporter
 from cxr_node.node.audit_trail import Segments, Shelf
 from cxr_node.node.auditor import SILENT, Audit, Auditor
+from cxr_node.node.refusals import ALERTS, Refusal, told_as
 from cxr_node.node.spool import Spool
 
 _MIB = 1024 * 1024
@@ -35,6 +36,13 @@ def shelf(config: Config) -> Shelf:
         max_bytes=audit.max_mib * _MIB,
         is_collected=audit.syslog is not None,
     )
+
+
+def alert(audit: Audit, refusal: Refusal) -> None:
+    """Who was not let in, and what ended without a release, is in the trail; a refused C-STORE is in the log."""
+    if refusal.cause in ALERTS:
+        peer, word = Participant(ae_title=refusal.ae_title, host=refusal.host), told_as(refusal.cause)
+        audit.refused(peer, refusal.cause, refusal.times, word)
 
 
 @contextmanager

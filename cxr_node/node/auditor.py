@@ -52,8 +52,8 @@ class Audit(Protocol):
         """Say that an instance was received or sent, or was not taken."""
         ...
 
-    def refused(self, peer: Participant, cause: str, times: int = 1) -> None:
-        """Say that a peer was not let in, `times` since the last word of it; `cause` is a word of ours."""
+    def refused(self, peer: Participant, cause: str, times: int = 1, word: str = "refused") -> None:
+        """Say that a peer was not let in, `times` since the last word of it; `cause` and `word` are of ours."""
         ...
 
 
@@ -66,7 +66,7 @@ class Silent:
     def transferred(self, transfer: Transfer, sop_class_uid: str) -> None:
         """Do nothing."""
 
-    def refused(self, peer: Participant, cause: str, times: int = 1) -> None:
+    def refused(self, peer: Participant, cause: str, times: int = 1, word: str = "refused") -> None:
         """Do nothing."""
 
 
@@ -92,6 +92,7 @@ class _Refusals:
 
     first_at: float
     peer: Participant
+    word: str
     untold: int = 0
 
 
@@ -139,7 +140,7 @@ class Auditor:
             group.last_at, group.ended_at = now, _now()
             group.sop_classes[sop_class_uid] += 1
 
-    def refused(self, peer: Participant, cause: str, times: int = 1) -> None:
+    def refused(self, peer: Participant, cause: str, times: int = 1, word: str = "refused") -> None:
         """Tell of the first refusal of a peer at once, and count those that follow within a minute."""
         with self._lock:
             key = (peer.host, cause)
@@ -149,8 +150,8 @@ class Auditor:
             if refusals is not None:
                 refusals.untold += times
                 return
-            self._refusals[key] = _Refusals(first_at=self._clock(), peer=peer)
-            self._alert(peer, _refused(cause, times))
+            self._refusals[key] = _Refusals(first_at=self._clock(), peer=peer, word=word)
+            self._alert(peer, _refused(word, cause, times))
         self._wake.set()
 
     def write(self) -> None:
@@ -215,7 +216,7 @@ class Auditor:
         for key in [key for key, one in self._refusals.items() if all_of_them or now - one.first_at >= LONGEST_S]:
             refusals = self._refusals.pop(key)
             if refusals.untold:
-                self._alert(refusals.peer, _refused(key[1], refusals.untold, more=True))
+                self._alert(refusals.peer, _refused(refusals.word, key[1], refusals.untold, more=True))
 
     def _alert(self, peer: Participant | None, words: str, alert: Alert = Alert.NODE_AUTHENTICATION) -> None:
         at = _now()
@@ -233,5 +234,5 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _refused(cause: str, times: int, more: bool = False) -> str:
-    return f"refused {times} times more: {cause}" if more or times > 1 else f"refused: {cause}"
+def _refused(word: str, cause: str, times: int, more: bool = False) -> str:
+    return f"{word} {times} times more: {cause}" if more or times > 1 else f"{word}: {cause}"

@@ -113,11 +113,12 @@ class GuardedAcse(ACSE):
 
     def _negotiate_as_acceptor(self) -> None:
         request = cast(A_ASSOCIATE, self.requestor.primitive)  # the reason this is called
+        connection = cast(GuardedSocket, self.assoc.dul.socket)
         call = Call(
-            called_ae_title=str(request.called_ae_title).strip(),
-            calling_ae_title=str(request.calling_ae_title).strip(),
+            called_ae_title=connection.called_ae_title,
+            calling_ae_title=connection.calling_ae_title,
             host=str(self.requestor.address),
-            shown=cast(GuardedSocket, self.assoc.dul.socket).shown,
+            shown=connection.shown,
         )
         cause = judge(call, self._listen, self._established())
         if cause is None:

@@ -18,14 +18,19 @@ from pynetdicom.presentation import build_context
 
 from cxr_node.config import Destination
 from cxr_node.errors import CxrNodeError, DeliveryError
-from cxr_node.node.association import Entity, Wrapping, bury, deadline
+from cxr_node.node.answers import broken, fault, said
+from cxr_node.node.association import Entity, Wrapping, ask, deadline, end
 from cxr_node.node.destinations import EXPLICIT, IMPLICIT, associate
 from cxr_node.node.promises import Report, Transaction
+from cxr_node.node.refusals import Cause, Refusals
+from cxr_node.node.responses import Response
 
 SOP_CLASS, SOP_INSTANCE = "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.1.1"
 SYNTAXES = (EXPLICIT, IMPLICIT)
 REQUEST = 1
 """Action Type ID of Request Storage Commitment (PS3.4 J.3.2)."""
+MESSAGE_ID = 1
+_TO_COMMIT = (REQUEST, SOP_CLASS, SOP_INSTANCE)
 SUCCESSFUL, FAILURES_EXIST = 1, 2
 """Event Type IDs (PS3.4 J.3.3)."""
 SUCCESS = 0x0000
@@ -54,10 +59,16 @@ class ReportError(CxrNodeError):
 class CommitmentScu:
     """Asks one destination. For one thread; answers may come in another, through `take`."""
 
-    def __init__(self, destination: Destination, calling_ae_title: str, take: Callable[[Report], int]) -> None:
+    def __init__(
+        self,
+        destination: Destination,
+        calling_ae_title: str,
+        take: Callable[[Report], int],
+        refusals: Refusals | None = None,
+    ) -> None:
         self._destination = destination
         self._wrapping = Wrapping(destination)
-        self._entity = Entity(calling_ae_title, destination.timeout_s)
+        self._entity = Entity(calling_ae_title, destination.timeout_s, refusals)
         self._take = take
         self._association: Association | None = None
 
@@ -77,17 +88,28 @@ class CommitmentScu:
         limit_s = self._destination.timeout_s
         association.dimse_timeout = 2 * limit_s  # the deadline comes first and ends even a stuck send()
         information = dsutils.decode(BytesIO(action_information(asked)), True, True)
-        with deadline(association, limit_s):
+        with deadline(association, limit_s) as passed:
             try:
-                answer, _ = association.send_n_action(information, REQUEST, SOP_CLASS, SOP_INSTANCE)
+                reply = ask(association, lambda: association.send_n_action(information, *_TO_COMMIT, MESSAGE_ID))
             except RuntimeError as error:  # released by the peer a moment ago
                 raise DeliveryError("the association was ended by the destination", permanent=False) from error
-        status = answer.get("Status")
-        if status is None:
-            self._association = None
-            bury(association)
-            raise DeliveryError("no answer to the request for commitment", permanent=False)
+        status = reply[0].get("Status") if reply is not None else None
+        words = fault(association, Response.N_ACTION, MESSAGE_ID)
+        if status is None or words:
+            raise self._unanswered(association, words, passed.is_set())
         _judge(int(status))
+
+    def _unanswered(self, association: Association, words: str, is_late: bool) -> DeliveryError:
+        self._association = None
+        end(association)
+        if words:
+            cause = Cause.DESTINATION_CONFUSED
+        elif is_late or not said(association):
+            cause, words = Cause.DESTINATION_MUTE, "no answer to the request for commitment"
+        else:
+            cause, words = Cause.DESTINATION_ABORTED, f"no answer to the request for commitment: {said(association)}"
+        broken(self._entity, self._destination.address, cause, words)
+        return DeliveryError(words, permanent=False)
 
     def close(self) -> None:
         """Release the association."""

@@ -11,11 +11,13 @@ import threading
 import time
 from contextlib import ExitStack
 from datetime import timedelta
+from functools import partial
 
 from cxr_node.config import Config, Destination
 from cxr_node.errors import DeliveryError, LedgerLostError, ResourceError
 from cxr_node.node import history, promises, removal, retention
 from cxr_node.node.asking import Asker
+from cxr_node.node.audit import alert
 from cxr_node.node.audit_messages import Outcome
 from cxr_node.node.auditor import SILENT, Audit
 from cxr_node.node.destinations import Link, UnreachableError, link
@@ -23,6 +25,7 @@ from cxr_node.node.jobs import DeliveryJob
 from cxr_node.node.journal import describe
 from cxr_node.node.ladder import Ladder
 from cxr_node.node.ledger import Ledger
+from cxr_node.node.refusals import Refusals
 from cxr_node.node.rounds import GO_ON, LOOK_AFTER_S, NOTICE_STOP_S, Breaker, Home, Rest, Rounds, backoff_s
 from cxr_node.node.sendings import Told
 from cxr_node.node.service import Notifier
@@ -51,8 +54,12 @@ def run(config: Config, stop: threading.Event, notifier: Notifier | None = None,
         owner = stack.enter_context(office(ledger, config.spool.path, Role.DELIVER))
         lease_s = config.work.lease_s
         keeper = stack.enter_context(Keeper(ledger, lease_s, _HUNG_AFTER_LEASES * lease_s))
-        home = Home(config=config, ledger=ledger, spool=spool, owner=owner, keeper=keeper, audit=audit)
+        refusals = Refusals(partial(alert, audit), level=logging.DEBUG)  # each try has a line of its own
+        home = Home(
+            config=config, ledger=ledger, spool=spool, owner=owner, keeper=keeper, audit=audit, refusals=refusals
+        )
         home.clock.follow(ledger)
+        stack.callback(home.refusals.close)
         hands = [hand for destination in config.destinations for hand in _hands(home, destination)]
         _put_in_order(home)
         threads = [threading.Thread(target=hand.run, args=(stop,), name=hand.name) for hand in hands]
@@ -71,6 +78,7 @@ def _watch(home: Home, pairs: list[tuple[Rounds, threading.Thread]], stop: threa
     while not stop.wait(NOTICE_STOP_S):
         now = time.monotonic()
         home.ledger.database.require_whole()
+        home.refusals.turn()
         if dead := [hand.name for hand, thread in pairs if not thread.is_alive()]:
             raise ResourceError(f"delivery to {', '.join(dead)} ended by itself")
         if all(now - hand.moved_at < _STUCK_AFTER_S for hand, _ in pairs):
@@ -115,7 +123,7 @@ def _join(stop: threading.Event, threads: list[threading.Thread]) -> None:
 
 def _hands(home: Home, destination: Destination) -> list[Rounds]:
     """One thread sends; where commitment is wanted, another one asks for it: neither waits for the other."""
-    link_ = link(destination, home.config.listen.ae_title)
+    link_ = link(destination, home.config.listen.ae_title, home.refusals)
     if destination.commitment_wait_h is None:
         return [Courier(home, destination, link_)]
     asker = Asker(home, destination, destination.commitment_wait_h)

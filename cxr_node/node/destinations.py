@@ -22,9 +22,12 @@ from cxr_node.config import Destination
 from cxr_node.domain import ResultKind
 from cxr_node.errors import DeliveryError, ResourceError
 from cxr_node.node import filemeta
-from cxr_node.node.association import Entity, TlsArguments, Wrapping, bury, deadline, diagnose, store
+from cxr_node.node.answers import broken, fault, said, why_not
+from cxr_node.node.association import Entity, TlsArguments, Wrapping, bury, deadline, end, store
 from cxr_node.node.commands import store_request
 from cxr_node.node.outgoing import Message
+from cxr_node.node.refusals import Cause, Refusals
+from cxr_node.node.responses import Response
 from cxr_node.node.statuses import Fate, judge
 
 log = logging.getLogger(__name__)
@@ -45,7 +48,6 @@ OPTIONAL_SOP_CLASSES = {
 """Proposed beside those to a destination that is sent such objects."""
 _SLOWEST_BYTES_PER_S = 65536  # half of what ADSL uploads: beyond, a peer is taken for dead
 _MAX_MESSAGE_ID = 65535  # PS3.7 E.1: US
-_REJECTED_PERMANENT = 1  # PS3.8 9.3.4, Result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,8 +95,8 @@ class Link(Protocol):
         ...
 
 
-def link(destination: Destination, calling_ae_title: str) -> Link:
-    """Make the link to a destination; nothing is opened yet.
+def link(destination: Destination, calling_ae_title: str, refusals: Refusals | None = None) -> Link:
+    """Make the link to a destination; nothing is opened yet. `refusals` counts what the destination refuses or breaks.
 
     Raises
     ------
@@ -102,7 +104,7 @@ def link(destination: Destination, calling_ae_title: str) -> Link:
     """
     match destination:
         case Destination():
-            return StorageScu(destination, destination.calling_ae_title or calling_ae_title)
+            return StorageScu(destination, destination.calling_ae_title or calling_ae_title, refusals)
 
 
 class _BrokenError(DeliveryError):
@@ -140,17 +142,17 @@ def associate(
         raise UnreachableError(f"{address.host}: {error.strerror}") from error
     if not association.is_established:
         bury(association)
-        raise _refusal(association, destination, tls)
+        raise _refusal(entity, association, destination, tls)
     return association
 
 
 class StorageScu:
     """A Storage SCP as a destination. For one thread."""
 
-    def __init__(self, destination: Destination, calling_ae_title: str) -> None:
+    def __init__(self, destination: Destination, calling_ae_title: str, refusals: Refusals | None = None) -> None:
         self._destination = destination
         self._wrapping = Wrapping(destination)
-        self._entity = Entity(calling_ae_title, destination.timeout_s)
+        self._entity = Entity(calling_ae_title, destination.timeout_s, refusals)
         self._association: Association | None = None
         optional = {OPTIONAL_SOP_CLASSES[kind] for kind in destination.send if kind in OPTIONAL_SOP_CLASSES}
         self._sop_classes = {*SOP_CLASSES, *optional}
@@ -200,21 +202,29 @@ class StorageScu:
             raise _BrokenError("the association was ended by the destination")
         with deadline(association, limit_s) as passed:
             answer = store(association, message)
+        if words := fault(association, Response.C_STORE, self._message_id):
+            self._abort(association)
+            broken(self._entity, self._destination.address, Cause.DESTINATION_CONFUSED, words)
+            raise DeliveryError(words, permanent=False)
         if answer is None or answer.Status is None:
             self._abort(association)
-            if passed.is_set():
-                raise DeliveryError(f"no answer within {limit_s:.0f} s", permanent=False)
-            raise _BrokenError("the association broke before an answer came")
-        if answer.MessageIDBeingRespondedTo != self._message_id:
-            self._abort(association)
-            raise DeliveryError("the destination answered another message", permanent=False)
+            raise self._unanswered(said(association), limit_s if passed.is_set() else None)
         return _verdict(int(answer.Status))
+
+    def _unanswered(self, words: str, limit_s: float | None) -> DeliveryError:
+        """Say why there is no answer; where the association broke, nobody knows whether the object arrived."""
+        address = self._destination.address
+        if limit_s is not None:
+            error = DeliveryError(f"no answer within {limit_s:.0f} s", permanent=False)
+            broken(self._entity, address, Cause.DESTINATION_MUTE, str(error))
+            return error
+        error = _BrokenError(f"no answer: {words or 'the association broke'}")
+        broken(self._entity, address, Cause.DESTINATION_ABORTED, str(error))
+        return error
 
     def _abort(self, association: Association) -> None:
         self._association = None
-        with deadline(association, 1.0):
-            association.abort()
-        bury(association)
+        end(association)
 
 
 def proposed(sop_classes: Iterable[str] = SOP_CLASSES) -> list[tuple[str, str]]:
@@ -273,16 +283,13 @@ def _verdict(value: int) -> Receipt:
             raise DeliveryError(f"0x{value:04X}: {status.words}", permanent=permanent, status=value)
 
 
-def _refusal(association: Association, destination: Destination, tls: TlsArguments | None) -> DeliveryError:
+def _refusal(
+    entity: Entity, association: Association, destination: Destination, tls: TlsArguments | None
+) -> DeliveryError:
     """Why there is no association. A wrong AE title is put right by people: tried again on schedule, and visible."""
-    address, where = destination.address, str(destination.address)
     answer = association.acceptor.primitive
-    if association.is_rejected and answer is not None:
-        kind = "permanent" if answer.result == _REJECTED_PERMANENT else "transient"
-        return UnreachableError(f"{where}: association rejected ({kind}): {answer.reason_str}")
     if answer is not None and answer.result == 0 and not association.accepted_contexts:
-        return DeliveryError(f"{where}: accepts none of our SOP Classes", permanent=True)
-    if getattr(association.dul.socket, "connected", False):
-        return UnreachableError(f"{where}: association aborted, or not answered")
-    why = diagnose(address, destination.timeout_s, tls)
-    return UnreachableError(f"{where}: no connection: {why}")
+        return DeliveryError(f"{destination.address}: accepts none of our SOP Classes", permanent=True)
+    refusal = why_not(association, destination.address, destination.timeout_s, tls)
+    entity.refusals.add(refusal)
+    return UnreachableError(f"{destination.address}: {refusal.detail}")

@@ -17,6 +17,9 @@ from typing import Any, NoReturn, Protocol, cast
 
 from pynetdicom.association import Association
 
+from cxr_node.node import associate_pdu
+from cxr_node.node.endings import Heard, judge
+from cxr_node.node.journal import describe
 from cxr_node.node.refusals import Cause, Refusal, Refusals
 from cxr_node.node.tls import Shown
 from cxr_node.node.transport import SLOWEST_BYTES_PER_S, WaitingSocket, Wake
@@ -55,6 +58,11 @@ class GuardedSocket(WaitingSocket):
         self.wake = Wake()
         self.shown: Shown | None = None
         """The peer's certificate."""
+        self.called_ae_title = self.calling_ae_title = ""
+        """As the A-ASSOCIATE-RQ has them, escaped where they are not ASCII; "" before it came."""
+        self.has_ended = False
+        """Why it ended is told, and what follows from it is not worth a line."""
+        self._request = self._first = b""
         self._refusals = refusals
         self._max_pdu_bytes = max_pdu_bytes
         self._after_abort_bytes = 0
@@ -89,6 +97,39 @@ class GuardedSocket(WaitingSocket):
             self.event_queue.put("Evt17")  # PS3.8 9.2: transport connection closed
         return False
 
+    def hear(self, content: bytes) -> None:
+        """Take note of a PDU; the first of all is the request."""
+        super().hear(content)
+        if content[:1] == bytes([associate_pdu.RQ]) and not self._request:
+            self._request = content[: associate_pdu.FIXED_BYTES]
+            self.called_ae_title, self.calling_ae_title = associate_pdu.titles(content)
+
+    def meet(self, event: str, state: str) -> None:
+        """Tell why the association ends, if this event ends it and nobody has told."""
+        is_idle = self.assoc.dul.idle_timer_expired()
+        ending = judge(event, state, Heard(first=self._first, said=self.said, fault=self.fault, is_idle=is_idle))
+        if ending is not None:
+            self.end(ending.cause, ending.detail)
+
+    def fail(self, error: Exception) -> None:
+        """Tell of a fault of ours."""
+        self.end(Cause.FAULT, describe(error))
+
+    def end(self, cause: Cause, detail: str) -> None:
+        """Tell why the association ends; of several reasons the first."""
+        if self.has_ended:
+            return
+        self.has_ended = True
+        if cause is Cause.PROBE:
+            self._refusals.count(cause)
+        else:
+            self.tell(cause, detail)
+
+    def tell(self, cause: Cause, detail: str) -> None:
+        """Count and tell what the peer did, or what was done to it."""
+        host, ae_title = str(self.assoc.requestor.address), self.calling_ae_title
+        self._refusals.add(Refusal(cause=cause, host=host, ae_title=ae_title, detail=detail))
+
     def recv(self, nr_bytes: int) -> bytearray:
         """Read exactly `nr_bytes`, or fewer where the peer closed.
 
@@ -103,6 +144,7 @@ class GuardedSocket(WaitingSocket):
         content = bytearray(nr_bytes)
         with memoryview(content) as rest:
             received = self._fill(rest)
+        self._first = self._first or bytes(content[: min(received, _HEAD_BYTES)])
         return content[:received] if received < nr_bytes else content
 
     def send(self, bytestream: bytes) -> None:
@@ -111,7 +153,15 @@ class GuardedSocket(WaitingSocket):
             if not self._is_plain:
                 with suppress(OSError):
                     self.socket.settimeout(SEND_TIMEOUT_S)
-            super().send(bytestream)
+            super().send(self._completed(bytestream))
+
+    def _completed(self, content: bytes) -> bytes:
+        """An A-ASSOCIATE-AC repeats what it answers; of a version that is not ours pynetdicom tells nobody."""
+        if content[:1] == bytes([associate_pdu.AC]) and self._request:
+            return associate_pdu.with_echo(content, self._request)
+        if content[:1] == bytes([associate_pdu.RJ]) and associate_pdu.is_about_version(content):
+            self.end(Cause.VERSION, "bit 0 of the protocol version is not set")
+        return content
 
     def drop(self) -> None:
         """Close the connection; who waits for its A-ASSOCIATE-RQ learns that none will come."""
@@ -188,11 +238,17 @@ class GuardedSocket(WaitingSocket):
             return -1
 
     def _refuse(self, cause: Cause, detail: str) -> NoReturn:
-        peer = self.assoc.requestor
-        ae_title = str(peer.ae_title).strip() if self.assoc.is_established else ""
-        self._refusals.add(Refusal(cause=cause, host=str(peer.address), ae_title=ae_title, detail=detail))
+        self.end(cause, detail)
         self.drop()
         raise OSError(detail)
+
+
+def calling_ae_title(association: Association) -> str:
+    """Say how the peer calls itself: stripped of padding, escaped where it is not ASCII."""
+    connection = association.dul.socket
+    if isinstance(connection, GuardedSocket):
+        return connection.calling_ae_title
+    return str(association.requestor.ae_title).strip()
 
 
 def _pdvs(content: memoryview) -> Iterator[tuple[int, memoryview]]:

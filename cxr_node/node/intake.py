@@ -21,6 +21,7 @@ from pynetdicom.pdu_primitives import P_DATA
 from cxr_node.domain import Priority
 from cxr_node.errors import ContradictionError, CxrNodeError, InstanceError, LedgerLostError, ResourceError
 from cxr_node.node import commands
+from cxr_node.node.guarded import GuardedSocket, calling_ae_title
 from cxr_node.node.journal import describe
 from cxr_node.node.listener import Provider
 from cxr_node.node.outgoing import Message
@@ -102,19 +103,24 @@ class StorageProvider(Provider):
             for context_id, pdv in pdvs:
                 self._take(context_id, pdv)
         except ProtocolError as error:
-            self._tell(Cause.PROTOCOL, str(error))
-            self.dul.event_queue.put("Evt19")  # PS3.8 9.2: invalid PDU, A-ABORT
+            self._end(Cause.PROTOCOL, str(error))
         except Exception as error:  # one association's fault, whatever it is, must not end the others
-            self._tell(Cause.FAULT, describe(error))
-            self.dul.event_queue.put("Evt19")
+            self._end(Cause.FAULT, describe(error))
         finally:
             self._busy = False
             self._last_at = time.monotonic()
 
+    def _end(self, cause: Cause, detail: str) -> None:
+        """Abort: PS3.8 9.2, invalid PDU."""
+        if isinstance(self.dul.socket, GuardedSocket):
+            self.dul.socket.end(cause, detail)
+        else:
+            self._tell(cause, detail)
+        self.dul.event_queue.put("Evt19")
+
     def _tell(self, cause: Cause, detail: str) -> None:
-        peer = self.assoc.requestor
-        ae_title = str(peer.ae_title).strip()
-        self._refusals.add(Refusal(cause=cause, host=str(peer.address), ae_title=ae_title, detail=detail))
+        host, ae_title = str(self.assoc.requestor.address), calling_ae_title(self.assoc)
+        self._refusals.add(Refusal(cause=cause, host=host, ae_title=ae_title, detail=detail))
 
     def _take(self, context_id: int, pdv: memoryview) -> None:
         if self._request is None and not self._command:
@@ -177,7 +183,7 @@ class StorageProvider(Provider):
             sop_class_uid=command.get("AffectedSOPClassUID") or "",
             sop_instance_uid=command.get("AffectedSOPInstanceUID") or "",
             transfer_syntax_uid=str(context.transfer_syntax[0]),
-            calling_ae_title=str(self.assoc.requestor.ae_title).strip(),
+            calling_ae_title=calling_ae_title(self.assoc),
             peer_host=str(self.assoc.requestor.address),
             priority=_priority(command.get("Priority")),
         )

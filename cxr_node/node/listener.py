@@ -19,8 +19,6 @@ from pynetdicom.acse import ACSE
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.dul import DULServiceProvider
-from pynetdicom.fsm import InvalidEventError, StateMachine
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
@@ -28,7 +26,7 @@ from cxr_node.node.guarded import GuardedSocket
 from cxr_node.node.journal import describe
 from cxr_node.node.refusals import Cause, Refusal, Refusals
 from cxr_node.node.tls import Renewed, Shown, shown_by, why
-from cxr_node.node.transport import end_polling
+from cxr_node.node.transport import end_polling, understand_more
 
 HANDSHAKE_S = 5.0
 """From the connection to the end of the TLS handshake."""
@@ -79,8 +77,10 @@ class Caller:
         """It has asked for an association and got it."""
         return self.association is not None and bool(self.association.is_established)
 
-    def hang_up(self) -> None:
-        """Let its thread find the connection closed."""
+    def give_way(self) -> None:
+        """Let its thread find the connection closed, and tell nothing more of it."""
+        if self.association is not None:
+            cast(GuardedSocket, self.association.dul.socket).has_ended = True
         with suppress(OSError):  # past ssl, whose own shutdown() would forget its state under the thread's hands
             socket.socket.shutdown(self.connection, socket.SHUT_RDWR)
 
@@ -102,6 +102,7 @@ class GuardedHandler(RequestHandler):
         self._connection.shown = shown
         provider = association.dimse = self.server.gate.make_provider(association)
         end_polling(association, self._connection)
+        understand_more(association, self._connection)
         self.server.opened(association, provider)
         try:
             association.start()
@@ -141,29 +142,8 @@ class GuardedHandler(RequestHandler):
         association.dul.event_queue.get_nowait()  # the base class's socket has announced the connection
         self._connection = GuardedSocket(association, self.request, gate.max_pdu_bytes, gate.refusals)
         association.set_socket(self._connection)
-        association.dul.state_machine = _GuardedStateMachine(association.dul, self.server)
         association.acse = gate.make_acse(association)
         return association
-
-
-class _GuardedStateMachine(StateMachine):
-    """PS3.8 9.2; an event that has no place in it ends its own connection, and nothing else."""
-
-    def __init__(self, dul: DULServiceProvider, server: GuardedServer) -> None:
-        super().__init__(dul)
-        self._server = server
-
-    def do_action(self, event: str) -> None:
-        awaits_request = self.current_state == "Sta2"
-        try:
-            super().do_action(event)
-            if awaits_request and event == "Evt17":  # closed: the association's thread would wait on for the request
-                self.dul.to_user_queue.put(cast(Any, None))
-        except InvalidEventError:  # our answer to a peer that has broken the protocol meanwhile
-            self.dul.kill_dul()  # the association's thread sees it, and the handler closes the connection
-        except Exception as error:  # one association's fault, whatever it is, must not end the others
-            self._server.refuse(Cause.FAULT, str(self.dul.assoc.requestor.address), describe(error))
-            self.dul.kill_dul()
 
 
 class _Shared(list[PresentationContext]):
@@ -277,7 +257,7 @@ class GuardedServer(ThreadedAssociationServer):
                 leaving.gives_way = True
             self._callers[request] = Caller(host, request)
         if leaving is not None:
-            leaving.hang_up()
+            leaving.give_way()
             self.refuse(Cause.GAVE_WAY, leaving.host)
         return True
 

@@ -17,6 +17,7 @@ from pynetdicom.dsutils import decode
 
 from cxr_node.node.commitment import SOP_CLASS, SOP_INSTANCE, SUCCESS, ReportError, read
 from cxr_node.node.destinations import IMPLICIT
+from cxr_node.node.guarded import calling_ae_title
 from cxr_node.node.intake import (
     MISMATCH,
     CommandField,
@@ -81,7 +82,7 @@ class NoticeProvider(StorageProvider):
         self._notice = None
         context = self.assoc._accepted_cx[self._context_id]
         information = decode(BytesIO(bytes(self._information)), context.transfer_syntax[0] == IMPLICIT, True)
-        ae_title = str(self.assoc.requestor.ae_title).strip()
+        ae_title = calling_ae_title(self.assoc)
         try:
             status = self._take_report(read(command.get("EventTypeID"), information), ae_title)
         except ReportError as error:

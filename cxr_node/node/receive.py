@@ -28,7 +28,7 @@ from cxr_node import contradictions
 from cxr_node.config import Config
 from cxr_node.errors import ConfigError, ResourceError
 from cxr_node.node import commitment
-from cxr_node.node.audit_messages import Participant
+from cxr_node.node.audit import alert
 from cxr_node.node.auditor import SILENT, Audit
 from cxr_node.node.callers import GuardedAcse
 from cxr_node.node.filemeta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -39,7 +39,7 @@ from cxr_node.node.ledger import Ledger
 from cxr_node.node.listener import ARTIM_S, Gate, GuardedServer
 from cxr_node.node.notices import NoticeProvider
 from cxr_node.node.rebuild import discard_orphans, rebuild
-from cxr_node.node.refusals import UNWELCOME, Refusal, Refusals
+from cxr_node.node.refusals import Cause, Refusals
 from cxr_node.node.reports import Reports
 from cxr_node.node.spool import Spool
 from cxr_node.node.tls import Renewed, server_tls
@@ -93,7 +93,7 @@ def serve(config: Config, inspect: Inspect, transfer_syntaxes: Sequence[str], ho
     for sentence in contradictions.doubtful(config):
         log.warning("configuration %s", sentence)
     spool, opening = Spool(config.spool.path, config.spool.min_free_mib), Opening()
-    refusals = Refusals(partial(_alert, hooks.audit))
+    refusals = Refusals(partial(alert, hooks.audit))
     reports = Reports(config, opening.ledger) if wants_commitment(config) else None
     receiver = SpoolReceiver(config, inspect, spool, opening.ledger, hooks.audit)
     server = _listen(config, partial(_provider, receiver, reports, refusals), transfer_syntaxes, refusals)
@@ -135,12 +135,6 @@ def _tidy(spool: Spool, ledger: Ledger, inspect: Inspect, progress: Callable[[],
 def wants_commitment(config: Config) -> bool:
     """Tell whether a destination may open an association to say what it commits itself to."""
     return any(destination.commitment_wait_h is not None for destination in config.destinations)
-
-
-def _alert(audit: Audit, refusal: Refusal) -> None:
-    """Who was let in and then did badly is no matter of security."""
-    if refusal.cause in UNWELCOME:
-        audit.refused(Participant(ae_title=refusal.ae_title, host=refusal.host), refusal.cause, refusal.times)
 
 
 def _provider(
@@ -220,10 +214,15 @@ def _drain(server: GuardedServer) -> None:
 
 def _abort(association: Association) -> None:
     """A-ABORT where there is an association, else close the connection."""
+    connection = association.dul.socket
+    if not isinstance(connection, GuardedSocket):
+        return
     if association.is_established:
+        connection.end(Cause.STOPPING, "the receiver stops")
         association.abort()
-    elif isinstance(association.dul.socket, GuardedSocket):
-        association.dul.socket.drop()
+    else:
+        connection.has_ended = True
+        connection.drop()
 
 
 def _established(server: GuardedServer) -> Counter[str]:

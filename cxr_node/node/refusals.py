@@ -1,4 +1,4 @@
-"""Who was refused and why: counted by cause, and told so that a flood does not fill the journal.
+"""Who was refused, what ended without a release, and why: counted by cause, and told so that a flood fills no journal.
 
 The first refusal of a peer for a cause is a line at once; the others of the next minute are one line at its end.
 Knows no protocol. PS3.15 A.5.3.11: a refusal may be a Security Alert, which `on_refusal` is for.
@@ -33,6 +33,7 @@ class Cause(StrEnum):
     PDU_TOO_LONG = "pdu-too-long"
     TOO_SLOW = "too-slow"
     PROTOCOL = "protocol"
+    VERSION = "protocol-version"
     CALLED_AE_TITLE = "called-ae-title"
     CALLING_AE_TITLE = "calling-ae-title"
     HOST = "host"
@@ -50,15 +51,49 @@ class Cause(StrEnum):
     """An object whose association ended before it was whole."""
     FAULT = "fault"
     """Of ours, that ended its association and no other."""
+    PEER_ABORT = "peer-abort"
+    PEER_CLOSED = "peer-closed"
+    """It closed the connection without a release."""
+    IDLE = "idle"
+    """We aborted an association on which nothing came."""
+    NO_REQUEST = "no-request"
+    """A connection on which nothing came."""
+    STOPPING = "stopping"
+    """We aborted an association because the receiver stops."""
+    PROBE = "probe"
+    """A connection that was closed without a byte, as those who watch ports do: counted, and not told."""
+    DESTINATION_REJECTED = "destination-rejected"
+    """This and the next four: of an association that we asked a destination for."""
+    DESTINATION_ABORTED = "destination-aborted"
+    DESTINATION_MUTE = "destination-mute"
+    """It did not answer in time, or closed the connection."""
+    DESTINATION_CONFUSED = "destination-confused"
+    """Its answer is none to our message."""
+    DESTINATION_AWAY = "destination-away"
+    """Nobody listens there: counted and told in the journal, and no matter for the audit trail."""
 
 
 UNWELCOME = frozenset(
     {
-        *(Cause.TOO_MANY_CONNECTIONS, Cause.GAVE_WAY, Cause.TLS, Cause.LOCAL_LIMIT),
+        *(Cause.TOO_MANY_CONNECTIONS, Cause.GAVE_WAY, Cause.TLS, Cause.LOCAL_LIMIT, Cause.VERSION),
         *(Cause.CALLED_AE_TITLE, Cause.CALLING_AE_TITLE, Cause.HOST, Cause.CERTIFICATE),
     }
 )
 """Causes for which nobody is let in: each is a Security Alert."""
+ENDED = frozenset(
+    {
+        *(Cause.PEER_ABORT, Cause.PEER_CLOSED, Cause.IDLE, Cause.NO_REQUEST, Cause.STOPPING),
+        *(Cause.DESTINATION_REJECTED, Cause.DESTINATION_ABORTED, Cause.DESTINATION_MUTE, Cause.DESTINATION_CONFUSED),
+    }
+)
+"""An association ended, and it was no refusal of ours."""
+ALERTS = UNWELCOME | ENDED | {Cause.PDU_TOO_LONG, Cause.TOO_SLOW, Cause.PROTOCOL, Cause.FAULT}
+"""What the audit trail is told of; a C-STORE that is refused is in the log alone."""
+
+
+def told_as(cause: Cause) -> str:
+    """Give the first word of a line or an alert."""
+    return "association ended" if cause in ENDED else "refused"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,8 +118,9 @@ class _Window:
 class Refusals:
     """All of one receiver. Threads share it."""
 
-    def __init__(self, on_refusal: Callable[[Refusal], None] = lambda _: None) -> None:
+    def __init__(self, on_refusal: Callable[[Refusal], None] = lambda _: None, level: int = logging.WARNING) -> None:
         self._on_refusal = on_refusal
+        self._level = level
         self._lock = threading.Lock()
         self._windows: dict[tuple[str, Cause], _Window] = {}
         self._totals: Counter[Cause] = Counter()
@@ -111,6 +147,11 @@ class Refusals:
                 return
             self._windows[key] = _Window(refusal, time.monotonic() + MINUTE_S)
         self._tell(refusal)
+
+    def count(self, cause: Cause) -> None:
+        """Count what is not worth a line."""
+        with self._lock:
+            self._totals[cause] += 1
 
     def turn(self) -> None:
         """Tell of the minutes that are over, and once an hour of all; called again and again."""
@@ -140,11 +181,12 @@ class Refusals:
 
     def _tell(self, refusal: Refusal) -> None:
         parts = (refusal.host, refusal.ae_title, refusal.cause, refusal.detail)
-        log.warning("refused peer=%s ae=%r cause=%s %s", *parts)
+        log.log(self._level, "%s peer=%s ae=%r cause=%s %s", told_as(refusal.cause), *parts)
         self._on_refusal(refusal)
 
     def _tell_totals(self) -> None:
         totals = self.totals
         if totals.total() != self._told_of:
             self._told_of = totals.total()
-            log.info("refused since the start %s", " ".join(f"{cause}={number}" for cause, number in totals.items()))
+            words = " ".join(f"{cause}={number}" for cause, number in totals.items())
+            log.info("refused or ended since the start %s", words)

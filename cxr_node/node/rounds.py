@@ -17,6 +17,7 @@ from cxr_node.errors import LedgerLostError, ResourceError
 from cxr_node.node.auditor import SILENT, Audit
 from cxr_node.node.clock import ClockWatch
 from cxr_node.node.ledger import Ledger
+from cxr_node.node.refusals import Refusals
 from cxr_node.node.spool import Spool
 from cxr_node.node.tenure import Keeper
 from cxr_node.node.wakeup import Bell, Role
@@ -42,6 +43,8 @@ class Home:
     owner: str
     keeper: Keeper
     audit: Audit = SILENT
+    refusals: Refusals = field(default_factory=Refusals)
+    """What destinations refused or broke off; the journal has a line of each try already."""
     clock: ClockWatch = field(default_factory=ClockWatch)
 
 

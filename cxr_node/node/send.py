@@ -11,8 +11,9 @@ import ssl
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from pynetdicom import AE, _config
+from pynetdicom import _config
 from pynetdicom.association import Association
 from pynetdicom.dsutils import split_dataset
 from pynetdicom.presentation import build_context
@@ -20,11 +21,13 @@ from pynetdicom.presentation import build_context
 from cxr_node.config import Address
 from cxr_node.domain import Priority
 from cxr_node.errors import DeliveryError, InstanceError, ResourceError
-from cxr_node.node.association import TlsArguments, diagnose
+from cxr_node.node.answers import fault, said, why_not
+from cxr_node.node.association import Entity, TlsArguments, ask, bury, deadline
 from cxr_node.node.commands import PRIORITIES
+from cxr_node.node.responses import Response
 
 VERIFICATION = "1.2.840.10008.1.1"
-_MAX_PDU_BYTES = 131072
+_MESSAGE_ID = 1  # pynetdicom's own
 _MAX_CONTEXTS = 128  # PS3.8 9.3.2.2: odd identifiers 1 to 255
 
 
@@ -51,9 +54,10 @@ def echo(address: Address, calling_ae_title: str, timeout_s: float = 5.0, tls: T
     """
     kinds = {(VERIFICATION, "1.2.840.10008.1.2")}
     with _association(address, calling_ae_title, kinds, timeout_s, tls) as association:
-        answer = association.send_c_echo()
-        if answer.get("Status") != 0:
-            raise DeliveryError(f"{address} did not answer the C-ECHO", permanent=False)
+        answer = ask(association, association.send_c_echo)
+        status = _status(answer, association, Response.C_ECHO, f"{address} did not answer the C-ECHO")
+        if status != 0:
+            raise DeliveryError(f"{address} answers the C-ECHO with status 0x{status:04X}", permanent=False)
 
 
 def bind_for_a_moment(host: str, port: int) -> None:
@@ -115,13 +119,26 @@ def _store(association: Association, path: Path, address: Address, priority: Pri
     if not association.is_established:
         raise DeliveryError(f"{address} ended the association", permanent=False)
     try:
-        answer = association.send_c_store(path, priority=PRIORITIES[priority])
+        answer = ask(association, lambda: association.send_c_store(path, priority=PRIORITIES[priority]))
     except ValueError:
         return Sent(path=path, status=None, sentence="the peer takes no such SOP class in this transfer syntax")
-    if "Status" not in answer:
-        raise DeliveryError(f"{address} did not answer a C-STORE", permanent=False)
-    status = int(answer.Status)
+    status = _status(answer, association, Response.C_STORE, f"{address} did not answer a C-STORE")
     return Sent(path=path, status=status, sentence=str(answer.get("ErrorComment", "")) or f"status 0x{status:04X}")
+
+
+def _status(answer: Any, association: Association, expected: Response, otherwise: str) -> int:
+    """Read the status of an answer.
+
+    Raises
+    ------
+    DeliveryError : there is none, or it is the answer to something else.
+    """
+    if words := fault(association, expected, _MESSAGE_ID):
+        raise DeliveryError(words, permanent=False)
+    if answer is None or "Status" not in answer:
+        how = said(association)
+        raise DeliveryError(f"{otherwise}: {how}" if how else otherwise, permanent=False)
+    return int(answer.Status)
 
 
 def _kind(path: Path) -> tuple[str, str]:
@@ -144,31 +161,26 @@ def _association(
     tls: TlsArguments | None = None,
 ) -> Iterator[Association]:
     _config.STORE_SEND_CHUNKED_DATASET = True  # from the file, as it is: no decoding, no second copy
-    entity = AE(calling_ae_title)
-    entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = timeout_s
+    entity = Entity(calling_ae_title, timeout_s)
+    entity.dimse_timeout = entity.network_timeout = timeout_s
     contexts = [build_context(sop_class, syntax) for sop_class, syntax in sorted(kinds)][:_MAX_CONTEXTS]
-    association = entity.associate(
-        address.host,
-        address.port,
-        contexts=contexts,
-        ae_title=address.ae_title,
-        max_pdu=_MAX_PDU_BYTES,
-        tls_args=tls,
-    )
+    try:
+        association = entity.open(address, contexts, tls, [])
+    except OSError as error:  # the host name has no address
+        raise DeliveryError(f"{address.host}: {error.strerror}", permanent=False) from error
     if not association.is_established:
-        tls_fault = f": {diagnose(address, timeout_s, tls)}" if tls else ""
-        raise DeliveryError(_refusal(association, address) + tls_fault, permanent=False)
+        bury(association)
+        raise DeliveryError(_refusal(association, address, timeout_s, tls), permanent=False)
     try:
         yield association
     finally:
         if association.is_established:
-            association.release()
+            with deadline(association, timeout_s):
+                association.release()
 
 
-def _refusal(association: Association, address: Address) -> str:
-    if association.is_rejected:
-        answer = association.acceptor.primitive
-        return f"{address} rejects the association: {getattr(answer, 'reason_str', '') or 'no reason given'}"
-    if association.is_aborted:
-        return f"{address} cannot be reached, or ended the association at once"
-    return f"{address} cannot be reached"
+def _refusal(association: Association, address: Address, timeout_s: float, tls: TlsArguments | None) -> str:
+    answer = association.acceptor.primitive
+    if answer is not None and answer.result == 0 and not association.accepted_contexts:
+        return f"{address} accepts none of the SOP Classes"
+    return f"{address}: {why_not(association, address, timeout_s, tls).detail}"

@@ -14,10 +14,13 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 from pynetdicom.association import Association
+from pynetdicom.fsm import InvalidEventError, StateMachine
 from pynetdicom.transport import AssociationSocket
+
+from cxr_node.node import associate_pdu
 
 SLOWEST_BYTES_PER_S = 32 * 1024
 """Of a PDU, and of a whole message."""
@@ -127,6 +130,20 @@ class WaitingSocket(AssociationSocket):
 
     wake: Wake
     """Set by who has something to send."""
+    said = ""
+    """Why the peer rejected or aborted, in words."""
+    fault = ""
+    """What was wrong with a PDU of the peer's that could not be read, in words of ours."""
+
+    def hear(self, content: bytes) -> None:
+        """Take note of a PDU before it is decoded."""
+        self.said = self.said or associate_pdu.in_words(content)
+
+    def meet(self, event: str, state: str) -> None:
+        """Take note of an event of PS3.8 9.2 before it is acted on."""
+
+    def fail(self, error: Exception) -> None:
+        """Take note of a fault that ends the association, whosever it is."""
 
     @property
     def ready(self) -> bool:
@@ -157,6 +174,47 @@ class WaitingSocket(AssociationSocket):
     def _pending(self) -> bool:
         """Tell whether TLS has read more than was asked for."""
         return isinstance(self.socket, ssl.SSLSocket) and bool(self.socket.pending())
+
+
+class Machine(StateMachine):
+    """PS3.8 9.2; an event that has no place in it ends its own connection, and nothing else."""
+
+    def __init__(self, association: Association, connection: WaitingSocket) -> None:
+        super().__init__(association.dul)
+        self._connection = connection
+
+    def do_action(self, event: str) -> None:
+        """As the base class, but a fault is no end of the thread."""
+        state = self.current_state
+        self._connection.meet(event, state)
+        try:
+            super().do_action(event)
+            if state == "Sta2" and event == "Evt17":  # closed: the association's thread would wait on for the request
+                self.dul.to_user_queue.put(cast(Any, None))
+        except InvalidEventError:  # our answer to a peer that has broken the protocol meanwhile
+            self.dul.kill_dul()  # the association's thread sees it, and the connection is closed
+        except Exception as error:  # one association's fault, whatever it is, must not end the others
+            self._connection.fail(error)
+            self.dul.kill_dul()
+
+
+def understand_more(association: Association, connection: WaitingSocket) -> None:
+    """Let what the standard asks to skip or not to test be skipped and not tested, in either role."""
+    dul: Any = association.dul  # one method of its own is replaced
+    dul.state_machine = Machine(association, connection)
+    decode: Callable[[bytearray], tuple[Any, str]] = dul._decode_pdu
+
+    def decode_tidied(content: bytearray) -> tuple[Any, str]:
+        whole = bytes(content)
+        connection.hear(whole)
+        try:
+            tidied = associate_pdu.tidy(whole)
+        except ValueError as error:  # pynetdicom answers with an A-ABORT (PS3.8 9.2, Evt19)
+            connection.fault = str(error)
+            raise
+        return decode(bytearray(tidied))
+
+    dul._decode_pdu = decode_tidied
 
 
 def end_polling(association: Association, connection: WaitingSocket) -> None:

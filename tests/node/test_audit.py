@@ -28,6 +28,8 @@ from cxr_node.node.spool import Spool
 from tests import builders
 from tests.node import audit_schema, peers, receivers, workplace
 from tests.node.certificates import Authority
+from tests.node.wire import ASSOCIATE_RJ, Wire
+from tests.pacs import odd_associations
 
 REPORTER = Reporter(source_id="node-1", role="receive", pid=1, host="cxr1", ae_title="CXR_NODE")
 PARTICIPANT = Participant(ae_title="MODALITY", host="10.0.0.7")
@@ -282,6 +284,47 @@ def test_a_delivery_is_begun_and_transferred_with_its_study(tmp_path: Path) -> N
         study, patient = root.findall("ParticipantObjectIdentification")
         assert (study.get("ParticipantObjectID") or "").startswith("1.2.")
         assert len(patient.get("ParticipantObjectID") or "") == 64
+
+
+def test_what_a_destination_rejects_is_an_alert_and_a_line_each_try(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with peers.listening(peers.Archive(), requires="SOMEBODY") as address:
+        settings = config(tmp_path, address)
+        workplace.receive(settings, 1)
+        judged(settings)
+        stop = threading.Event()
+        with caplog.at_level("INFO", "cxr_node"), audit.recording(settings, "deliver") as record:
+            thread = threading.Thread(target=deliver.run, args=(settings, stop, None, record))
+            thread.start()
+            tried = workplace.eventually(lambda: "rejected (permanent)" in caplog.text)
+            stop.set()
+            thread.join(20)
+    assert tried
+    folder = tmp_path / "spool" / "audit"
+    alerts = [root for root in bodies(folder) if root[0][0].get("csd-code") == "110113"]
+    assert [one.findtext(".//EventOutcomeDescription") for one in alerts][:1] == [
+        "association ended: destination-rejected"
+    ]
+    assert address.ae_title in {one.get("UserID") for one in alerts[0].findall("ActiveParticipant")}
+    assert all(audit_schema.faults(ElementTree.tostring(one)) == [] for one in alerts)
+    assert "refused or ended since the start destination-rejected=" in caplog.text
+
+
+def test_a_caller_outside_ascii_is_in_the_trail(tmp_path: Path) -> None:
+    settings = config(tmp_path)
+    request = odd_associations.Request(calling=b'<R\xf6"&ntgen\x1b'.ljust(16)).encoded()
+    with (
+        audit.recording(settings, "receive") as record,
+        receivers.receiving(settings.spool.path, audit=record, peers=[{"ae_title": "CT1"}]) as node,
+        Wire(node.port) as stranger,
+    ):
+        stranger.send(request)
+        assert stranger.receive()[0] == ASSOCIATE_RJ
+    alerts = [root for root in bodies(settings.spool.path / "audit") if root[0][0].get("csd-code") == "110113"]
+    assert [one.findtext(".//EventOutcomeDescription") for one in alerts] == ["refused: calling-ae-title"]
+    assert '<R\\xF6"&ntgen\\x1B' in {one.get("UserID") for one in alerts[0].findall("ActiveParticipant")}
+    assert audit_schema.faults(ElementTree.tostring(alerts[0])) == []
 
 
 def judged(settings: Config) -> None:

@@ -98,7 +98,7 @@ def test_totals_are_told_once_an_hour_and_at_the_end(clock: Clock, caplog: pytes
     all_of_them.add(of(cause=Cause.TOO_SLOW))
     clock.now += refusals.TOTALS_EVERY_S
     all_of_them.turn()
-    assert caplog.records[-1].getMessage() == "refused since the start tls=1 too-slow=1"
+    assert caplog.records[-1].getMessage() == "refused or ended since the start tls=1 too-slow=1"
     lines = len(caplog.records)
     all_of_them.close()
     assert len(caplog.records) == lines  # nothing new

@@ -148,7 +148,7 @@ def test_the_journal_says_why(tmp_path: Path, ca: Authority, caplog: pytest.LogC
     assert refused() == [
         "refused peer=127.0.0.1 ae='' cause=tls certificate not accepted: certificate has expired",
         "refused peer=127.0.0.1 ae='' cause=tls … and 1 more",
-        "refused since the start tls=2",
+        "refused or ended since the start tls=2",
     ]
 
 
