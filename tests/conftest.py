@@ -7,12 +7,15 @@ import gc
 import os
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from benchmarks.record import foreign_path
 from cxr_node.model import exported
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+hypothesis.settings.register_profile("unhurried", deadline=None)  # no test rests on how quick a machine is
+hypothesis.settings.load_profile("unhurried")
 os.environ["PATH"] = foreign_path()  # DCMTK's storescu is meant, and an active environment's is pynetdicom's
 
 WHOLE = {

@@ -37,10 +37,10 @@ def _content(context: Context) -> Dataset:
     finding, radiograph, shows_map = context.finding, context.radiograph, context.refers_to_map
     technique = wording.report_technique(finding, radiograph, numbers, PRODUCT, shows_map=shows_map)
     limitations = wording.report_limitations(finding, radiograph, shows_map=shows_map)
-    said = [wording.report_finding(finding), *zones.lines(context.looked, finding.decision)]
+    technique += zones.lines(context.looked, finding.decision)
     sections = [
         _section(codes.DCM.Impressions, [_impression(context)]),
-        _section(codes.DCM.Findings, _texts(codes.DCM.Finding, said)),
+        _section(codes.DCM.Findings, _texts(codes.DCM.Finding, [wording.report_finding(finding)])),
         _section(findings.SCORED, _texts(findings.SCORE, wording.report_scores(finding))),
         _section(TECHNIQUE, _texts(TECHNIQUE, technique)),
         _section(LIMITATIONS, _texts(LIMITATION, limitations)),

@@ -60,7 +60,7 @@ def report(facts: Facts) -> Row:
     technique = wording.report_technique(finding, radiograph, facts.series_numbers, facts.product, shows_map=shows_map)
     limitations = wording.report_limitations(finding, radiograph, shows_map=shows_map)
     scores = wording.report_scores(finding)
-    said = [wording.report_finding(finding), *zones.lines(facts.looked, finding.decision)]
+    technique += zones.lines(facts.looked, finding.decision)
     name = f"{facts.product}, {facts.model_name}"
     image = Row(
         rule=Rule.SOURCE, relation=Relation.INFERRED_FROM, value_type="IMAGE", name=codes.DCM.SourceOfMeasurement,
@@ -73,7 +73,7 @@ def report(facts: Facts) -> Row:
             *_language_and_observer(facts, ResultKind.REPORT),
             _text(Rule.OBSERVER, Relation.HAS_OBS_CONTEXT, codes.DCM.DeviceObserverName, name),
             _section(codes.DCM.Impressions, impression),
-            _section(codes.DCM.Findings, *_lines(codes.DCM.Finding, said)),
+            _section(codes.DCM.Findings, *_lines(codes.DCM.Finding, [wording.report_finding(finding)])),
             *([_section(SCORED, *_lines(SCORE, scores))] if scores else ()),
             _section(TECHNIQUE, *_lines(TECHNIQUE, technique)),
             _section(LIMITATIONS, *_lines(LIMITATION, limitations)),

@@ -220,13 +220,13 @@ def test_cautions_stand_on_the_banner_and_take_nothing_from_the_radiograph() -> 
 
 def test_normal_gets_a_map_only_where_the_site_wants_it() -> None:
     plain, mapped = made(context("normal")), made(context("normal", normal_heatmap="map"))
-    assert plain.SeriesDescription == "AI: no pneumonia 3% picture (research)"
-    assert mapped.SeriesDescription == "AI: no pneumonia 3% Grad-CAM (research)"
+    assert plain.SeriesDescription == "AI: no pneumonia detected picture (research)"
+    assert mapped.SeriesDescription == "AI: no pneumonia detected Grad-CAM (research)"
     assert plain.PixelData != mapped.PixelData
 
 
 def test_the_outline_is_drawn_where_the_measurements_have_it() -> None:
-    """White line on the polygon, for PNEUMONIA only: elsewhere the region of the measurements is a frame."""
+    """White line on the polygon, for PNEUMONIA only: elsewhere nothing is claimed."""
     radiograph = picture_of(FLAT)
     judged = finding("pneumonia", radiograph)
     with_outline = np.asarray(picture.draw(radiograph, judged, 2048, shows_map=True))

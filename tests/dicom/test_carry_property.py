@@ -164,7 +164,7 @@ SAMPLES = {
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("kind", ResultKind)
+@pytest.mark.parametrize("kind", pipeline.BUILDERS)
 @pytest.mark.parametrize("sample", SAMPLES)
 def test_whole_results_carry_it_and_pass_our_check(kind: ResultKind, sample: str) -> None:
     charset, value = SAMPLES[sample]
