@@ -32,7 +32,7 @@ _STORAGE = "1.2.840.10008.5.1.4.1.1."
 """Root of the Storage SOP Classes; what follows tells them apart: 88.34, 88.33, 88.22."""
 SYMBOLS = {Verdict.PNEUMONIA: "▲", Verdict.NORMAL: "○", Verdict.UNCERTAIN: "?", Verdict.REJECTED: "✕"}
 STYLES = {Verdict.PNEUMONIA: "bold", Verdict.NORMAL: "", Verdict.UNCERTAIN: "cyan", Verdict.REJECTED: "yellow"}
-"""Never colour alone: the symbol and the word say it first."""
+"""Never color alone: the symbol and the word say it first."""
 
 
 def progress(items: Iterable[Item], total: int, what: str, *, quiet: bool = False) -> Iterator[Item]:

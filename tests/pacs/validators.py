@@ -209,7 +209,7 @@ KNOWN = (
         pattern=r"/CONTAINER \(C0034375,UMLS,\"Qualitative Evaluations\"\).*: Content Item not in template",
         shown="everything in measurements without a region: content item not in template",
         reason="The validator knows a TID 1500 by the titles of CID 7021 alone, which may be extended; highdicom goes "
-        "by the template identifier, and reads it. Of an Imaging Measurement Report that has nothing to draw OHIF shows a "
-        "black viewport.",
+        "by the template identifier, and reads it. Of an Imaging Measurement Report that has nothing to draw OHIF "
+        "shows a black viewport.",
     ),
 )
