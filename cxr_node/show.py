@@ -28,7 +28,7 @@ Item = TypeVar("Item")
 
 SYMBOLS = {Verdict.PNEUMONIA: "▲", Verdict.NORMAL: "○", Verdict.UNCERTAIN: "?", Verdict.REJECTED: "✕"}
 STYLES = {Verdict.PNEUMONIA: "bold", Verdict.NORMAL: "", Verdict.UNCERTAIN: "cyan", Verdict.REJECTED: "yellow"}
-"""Never colour alone: the symbol and the word say it first."""
+"""Never color alone: the symbol and the word say it first."""
 
 
 def progress(items: Iterable[Item], total: int, what: str, *, quiet: bool = False) -> Iterator[Item]:

@@ -49,7 +49,8 @@ def dead() -> sa.ColumnElement[bool]:
         .join(deliveries, deliveries.c.artifact_id == instance_artifacts.c.artifact_id)
         .where(instance_artifacts.c.instance_id == instances.c.id, deliveries.c.state == DeliveryState.DEAD)
     )
-    on_its_way = sa.and_(instances.c.state == InstanceState.REPORTED, refused.exists())
+    noted = (InstanceState.REPORTED, InstanceState.REJECTED)  # of a rejected one the note that says so
+    on_its_way = sa.and_(instances.c.state.in_(noted), refused.exists())
     return sa.or_(instances.c.state == InstanceState.DEAD, on_its_way)
 
 

@@ -22,7 +22,7 @@ from tests.chaos.archive import Kept
 from tests.node import peers
 from tests.node.wire import data_set_of
 
-KIND = {sop_class: kind for kind, sop_class in peers.SOP_CLASS.items()}
+KIND = {sop_class: kind for kind, sop_class in peers.SOP_CLASS.items() if kind is not ResultKind.NOT_ANALYSED}
 KIND |= dict.fromkeys(peers.LADDER, ResultKind.MEASUREMENTS)
 
 

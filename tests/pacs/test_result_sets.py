@@ -154,12 +154,12 @@ def sop_instance_uid(file: Path) -> str:
 
 
 IMPRESSION: dict[str, str] = {
-    "pneumonia": r"AI: pneumonia SUSPECTED, certainty 93\.4 % \(report threshold 85 %\)\. Unverified\. "
-    r"Only pneumonia was assessed; other findings are not evaluated\. Research use only\.",
-    "normal": r"AI: no pneumonia detected, certainty of pneumonia 3\.1 % \(rule-out threshold 15 %\)\. Unverified\. .*",
-    "between": r"AI: UNCERTAIN - .* lies between 15 % and 85 %\. Human reading required\. Research use only\.",
-    "views": r"AI: UNCERTAIN - .* Human reading required\. Research use only\.",
-    "unlike": r"AI: UNCERTAIN - .* Human reading required\. Research use only\.",
+    "pneumonia": r"AI: PNEUMONIA SUSPECTED\. Certainty of pneumonia: 93 %\. Not verified by a physician\. "
+    r"Only pneumonia was assessed\. Research use only\.",
+    "normal": r"AI: no pneumonia detected\. Certainty of pneumonia: 3 %\. Not verified by a physician\. .*",
+    "between": r"AI: UNCERTAIN\. The AI gives no answer: .* \(15 % and 85 %\)\. Human reading required\. .*",
+    "views": r"AI: UNCERTAIN\. The AI gives no answer: .* disagree\. Human reading required\. Research use only\.",
+    "unlike": r"AI: UNCERTAIN\. The AI gives no answer: image unlike .* Human reading required\. Research use only\.",
 }
 UNREADABLE = ("WARNING", "ERROR", "invalid", "Content Item not", "???", "&amp;#")
 
@@ -178,19 +178,19 @@ def printed(made: list[Made], choose: Callable[[Made], bool]) -> str:
 
 @pytest.mark.parametrize("case", CASES)
 def test_dsr2html_prints_a_report_as_a_radiologist_writes_it(made: list[Made], case: str) -> None:
-    """Title, then impression before findings before conclusion; whole sentences; nothing that looks like a machine."""
+    """Title, then impression, findings, technique, limitations; whole sentences; nothing that looks like a machine."""
     text = printed(made, lambda one: one.of.case == case and one.of.character_set == "Latin-1")
     lines = text.splitlines()
-    headings = [line for line in lines if line in ("Impressions", "Findings", "Conclusions")]
-    assert headings == ["Impressions", "Findings", "Conclusions"]
+    wanted = ["Impressions", "Findings", "Technique", "Limitations"]
+    assert [line for line in lines if line in wanted] == wanted
     assert lines.index("Diagnostic Imaging Report") < lines.index("Impressions")
     impression = lines[lines.index("Impression:") + 1]
     assert re.fullmatch(IMPRESSION[case], impression), impression
-    findings = lines[lines.index("Findings") + 1 : lines.index("Conclusions")]
-    said = [line for line in findings if line != "Finding:"]
-    assert "Assessed: pneumonia. Not assessed: everything else." in said
-    assert all(line[0].isupper() and len(line) <= 80 for line in said)
-    assert any("15 %" in line and "85 %" in line for line in said)
+    (finding,) = [line for line in lines[lines.index("Findings") + 1 : lines.index("Technique")] if line != "Finding:"]
+    assert finding[0].isupper() and len(finding) <= 80
+    technique = lines[lines.index("Technique") + 1 : lines.index("Limitations")]
+    assert any("15 %" in line and "85 %" in line for line in technique)
+    assert "Only pneumonia was assessed. Nothing else was evaluated." in lines
     assert any(line.startswith("Research use only. Not a medical device.") for line in lines)
     assert {"PRELIMINARY", "UNVERIFIED"} <= set(lines)
     assert not [word for word in UNREADABLE if word in text]

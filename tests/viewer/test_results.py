@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom import dcmread
-from pydicom.uid import BasicTextSRStorage, Comprehensive3DSRStorage, SecondaryCaptureImageStorage
+from pydicom.uid import BasicTextSRStorage, Comprehensive3DSRStorage, SecondaryCaptureImageStorage, SegmentationStorage
 
 from cxr_node.dicom import picture, wrap
 from cxr_node.domain import Verdict
@@ -30,10 +30,10 @@ from tests.viewer.browser import Pixels, Viewer
 pytestmark = [pytest.mark.viewer, pytest.mark.timeout(600)]
 
 CASES = {
-    "pneumonia": (Verdict.PNEUMONIA, "AI: pneumonia SUSPECTED, certainty "),
-    "normal": (Verdict.NORMAL, "AI: no pneumonia detected, certainty of pneumonia "),
-    "uncertain": (Verdict.UNCERTAIN, "AI: UNCERTAIN - the algorithm abstains; certainty of pneumonia "),
-    "unlike": (Verdict.UNCERTAIN, "AI: UNCERTAIN - the algorithm abstains; this image is unlike its training data"),
+    "pneumonia": (Verdict.PNEUMONIA, "AI: PNEUMONIA SUSPECTED. Certainty of pneumonia: "),
+    "normal": (Verdict.NORMAL, "AI: no pneumonia detected. Certainty of pneumonia: "),
+    "uncertain": (Verdict.UNCERTAIN, "AI: UNCERTAIN. The AI gives no answer: certainty of pneumonia "),
+    "unlike": (Verdict.UNCERTAIN, "AI: UNCERTAIN. The AI gives no answer: image unlike those it learned from"),
 }
 """Verdict, and how the report's first sentence begins. `unlike` states no certainty, so its SR has no number."""
 
@@ -44,7 +44,11 @@ SOP_CLASSES = {
     BasicTextSRStorage: "report",
     Comprehensive3DSRStorage: "measurements",
     SecondaryCaptureImageStorage: "heatmap",
+    SegmentationStorage: "segmentation",
 }
+SEND = ["report", "measurements", "heatmap", "segmentation"]
+RESULTS = 3 * len(CASES) + 1
+"""A segmentation is made of the one PNEUMONIA."""
 NEWEST = next(iter(install_ohif.VERSIONS))
 REGION_GREEN_PX = 200
 SCREENSHOT_WIDTH_PX = 920
@@ -78,7 +82,7 @@ def send(ae_title: str, port: int, files: list[Path]) -> None:
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
-    """Orthanc with a radiograph of each case and the three results of each, which the node has sent."""
+    """Orthanc with a radiograph of each case and the results of each, which the node has sent."""
     browser.need_browser()
     need("Orthanc", "dcmsend")
     if not DICOMWEB_PLUGIN.exists():
@@ -87,11 +91,11 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
     files = [radiograph(case, folder) for case in CASES]
     with Orthanc(folder / "orthanc") as orthanc:
         send(orthanc.ae_title, orthanc.dicom_port, files)
-        with Node(folder / "node", [{"name": "archive", "address": orthanc.address}]) as node:
+        with Node(folder / "node", [{"name": "archive", "address": orthanc.address, "send": SEND}]) as node:
             send(node.ae_title, node.port, files)
             wait_until(lambda: is_idle(node), 180, "an idle node")
             stories = node.json("status")[0]["recent"]
-            assert orthanc.count() == 4 * len(files), [(story["state"], story["sentence"]) for story in stories]
+            assert orthanc.count() == len(files) + RESULTS, [(story["state"], story["sentence"]) for story in stories]
         yield orthanc
 
 
@@ -126,8 +130,8 @@ def test_the_report_is_read_as_it_was_written(case: str, viewer: Viewer, studies
     show(viewer, studies[case], "report")
     text = viewer.wait_for_text(sentence)
     assert "Research use only" in text
-    assert "Unverified" in text
-    assert ("Certainty of pneumonia: not stated" in text) == (case == "unlike")
+    assert "Not verified" in text
+    assert "%" in text.split("Technique")[0] or case == "unlike"
     assert ("Human reading required" in text) == case.startswith("un")
     for other, (_, foreign) in CASES.items():
         assert other == case or foreign not in text
@@ -147,24 +151,43 @@ def test_the_picture_is_in_color_and_its_verdict_uncovered(
         assert colored > 0.01
     else:  # no map, or one without color
         assert colored < 0.001
-    first_row = int(np.flatnonzero(banner(seen, verdict).mean(axis=1) > 0.1)[0])
-    assert viewer.player_bottom() <= first_row, "OHIF's player covers the verdict"
+    assert not viewer.has_player(), "OHIF's player covers a part of the picture"
     fine(viewer, studies[case], case, "heatmap")
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_the_region_is_drawn_on_the_radiograph(case: str, viewer: Viewer, studies: dict[str, Study]) -> None:
-    show(viewer, studies[case], "measurements")
+def test_the_region_of_a_pneumonia_is_drawn_on_the_radiograph(viewer: Viewer, studies: dict[str, Study]) -> None:
+    show(viewer, studies["pneumonia"], "measurements")
     seen = viewer.wait_for_pixels(lambda pixels: green(pixels).sum() > REGION_GREEN_PX)
     assert seen.mean() > 30  # the radiograph is there, not a black viewport
-    if case == "unlike":
-        assert "Certainty" not in str(viewer.page.locator(browser.PANE).first.inner_text())
-    else:
-        assert "%" in viewer.wait_for_text("Certainty of Finding")
-    if case == "pneumonia":  # an outline in the image; of the others the frame of the image
-        rows, _ = np.nonzero(green(seen))
-        assert np.ptp(rows) < 0.9 * len(seen)
+    assert "%" in viewer.wait_for_text("Certainty of Finding")
+    rows, _ = np.nonzero(green(seen))
+    assert np.ptp(rows) < 0.9 * len(seen)  # an outline in the image
+    fine(viewer, studies["pneumonia"], "pneumonia", "measurements")
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case != "pneumonia"])
+def test_where_no_region_is_claimed_codes_are_shown_and_nothing_is_drawn(
+    case: str, viewer: Viewer, studies: dict[str, Study]
+) -> None:
+    """No frame, no line to nowhere, no question over the film, and no black viewport."""
+    _, sentence = CASES[case]
+    show(viewer, studies[case], "measurements")
+    text = viewer.wait_for_text(sentence)
+    assert f"Pneumonia: {'Absent' if case == 'normal' else 'Undetermined'}" in text
+    assert ("Certainty of Finding" in text) == (case != "unlike")
+    assert not green(viewer.pixels()).any()
+    assert viewer.page.get_by_text("continue tracking").count() == 0
     fine(viewer, studies[case], case, "measurements")
+
+
+def test_the_segmentation_is_drawn_on_the_radiograph(viewer: Viewer, studies: dict[str, Study]) -> None:
+    """Without the plane of its pixels it was a black page."""
+    show(viewer, studies["pneumonia"], "segmentation")
+    viewer.wait_for_text("open this Segmentation")
+    seen = viewer.wait_for_pixels(lambda pixels: pixels.mean() > 30)
+    assert seen.std() > 20  # the radiograph is there
+    assert "Loading SEG" not in str(viewer.page.locator(browser.PANE).first.inner_text())
+    fine(viewer, studies["pneumonia"], "pneumonia", "segmentation")
 
 
 def show(viewer: Viewer, study: Study, kind: str) -> None:
