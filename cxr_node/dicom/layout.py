@@ -22,7 +22,8 @@ _FREE, _BANNER, _SCALE = 0.152, 0.138, 0.115  # heights of the bands over the wi
 _LINE = 0.042  # height of a line of text likewise
 _BODY = 0.026  # height of the text likewise: 13 px, or 11 in a broad picture, where that is shown 512 px wide
 _MARGIN = 0.03
-_LINE_CHARS, _BANNER_CHARS = 70, 58  # what fits: words are on average 0.5 of their height a letter wide
+_LINE_CHARS, _BANNER_CHARS, _LOWEST_CHARS = 70, 58, 60
+"""What fits: words are on average 0.5 of their height a letter wide. The lowest lines leave the corners free."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +84,7 @@ def words_of(radiograph: Radiograph, finding: Finding, *, shows_map: bool, looke
         cautions=_broken([wording.plain(caution) for caution in radiograph.cautions], _BANNER_CHARS),
         listing=tuple(wording.listing(finding)),
         notes=_notes(finding, shows_map=shows_map, looked=looked),
-        model=(wording.plain(model), wording.FOOTER),
+        model=_broken([wording.plain(model), wording.FOOTER], _LOWEST_CHARS),
     )
 
 

@@ -16,7 +16,7 @@ from cxr_node.dicom import capture, picture
 from cxr_node.dicom.layout import Layout, lay_out, words_of
 from cxr_node.dicom.resize import gray
 from cxr_node.dicom.result import Context
-from cxr_node.domain import Verdict
+from cxr_node.domain import Verdict, View
 from tests import builders
 from tests.dicom.contexts import CASES, context, finding, picture_of
 
@@ -95,6 +95,7 @@ def test_the_radiograph_keeps_its_aspect_and_the_picture_its_limit(
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("size", [(512, 420), (700, 1000), (2500, 2048), (900, 300)])
 def test_every_word_fits_without_being_cut(case: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the header states no projection, and where a model has a long name."""
     cut: list[str] = []
     fit = picture.fit
 
@@ -107,6 +108,11 @@ def test_every_word_fits_without_being_cut(case: str, size: tuple[int, int], mon
     monkeypatch.setattr(picture, "fit", watched)
     drawn(case, np.zeros(size, np.float32), max_px=2048)
     drawn(case, np.zeros(size, np.float32), max_px=1024)
+    unstated = replace(picture_of(np.zeros(size)), view=View.UNKNOWN)
+    judged = finding(case, unstated)
+    for profile in (judged.identity.profile, "imported-densenet121-all-chest-images"):
+        identity = replace(judged.identity, profile=profile)
+        picture.draw(unstated, replace(judged, identity=identity), 1024, shows_map=True)
     assert cut == []
 
 
