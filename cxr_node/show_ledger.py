@@ -159,8 +159,12 @@ def _versions(told: Story) -> dict[str, str]:
         rest = "; its results stay in the archive until they are removed there" if where or whose else ""
         return f"image #{version.instance_id}{where}{whose}, {len(version.sop_instance_uids)} result objects{rest}"
 
+    row = told.instance
     named = {"replaces": told.replaces, "replaced by": told.replaced_by}
-    return {name: "\n".join(map(words, versions)) for name, versions in named.items() if versions}
+    said = {name: "\n".join(map(words, versions)) for name, versions in named.items() if versions}
+    if told.replaced_by and row.repeated_at is not None:
+        said["replaced by"] += f"\nthis version came again: `cxr-node resend {row.id}` sends its own results again"
+    return said
 
 
 def kind(one: DeliveryRow) -> str:

@@ -10,13 +10,11 @@ import io
 import os
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
 from pydicom import Dataset
-from pydicom.charset import python_encoding
 from pydicom.multival import MultiValue
 
 from cxr_node.dicom import age, projection, repertoires, structure
@@ -192,11 +190,8 @@ def _reference(text: Text) -> InstanceRef:
 
 def patient_keys(study_instance_uid: str, patient_id: str) -> frozenset[str]:
     """Keys that a Patient ID may have in a study, as `InstanceRef.patient_key` holds one: by character set."""
-    written = {patient_id.strip(" \0").encode("utf-8")}
-    for encoding in {*python_encoding.values(), "iso2022_jp"}:
-        with suppress(UnicodeError, LookupError):
-            written.add(patient_id.strip(" \0").encode(encoding))
-    return frozenset(sha256(study_instance_uid.encode("ascii") + b"\0" + each).hexdigest() for each in written)
+    study, forms = study_instance_uid.encode("ascii") + b"\0", repertoires.byte_forms(patient_id.strip(" \0"))
+    return frozenset(sha256(study + form).hexdigest() for form in forms)
 
 
 def _patient_key(text: Text) -> str:

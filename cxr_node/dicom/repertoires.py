@@ -43,6 +43,7 @@ _JAPANESE = ("iso2022_jp", "iso2022_jp_1", "iso2022_jp_2")
 _MAX_CHARS = 64  # SH has 16; longer text is no such value, and costs time
 
 
+@lru_cache(maxsize=8)  # an erasure asks for every study of the ledger
 def byte_forms(text: str) -> frozenset[bytes]:
     """All forms of a text.
 

@@ -27,7 +27,6 @@ from cxr_node.node.spool import Area, Spool
 ADMITTED = "admitted"
 """Name of the note beside an object that an operator admitted: it outlives the ledger."""
 _BATCH = 500  # names in one query
-_HAVE_RESULTS = (InstanceState.REPORTED, InstanceState.DELIVERED, InstanceState.DEAD)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +186,7 @@ def _resend(
         connection.execute(sa.select(instances).where(instances.c.id == instance_id).with_for_update()).mappings().one()
     )
     found = _present(connection, instance_id)
-    if row["state"] not in _HAVE_RESULTS or not found:
+    if row["state"] == InstanceState.RECEIVED or not found:  # REJECTED: the note that says so, where there is one
         return "without", due, waiting
     if not all(_is_kept(connection, spool, artifact["id"]) for artifact in found):
         return "purged", due, waiting

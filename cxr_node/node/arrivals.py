@@ -22,6 +22,7 @@ from cxr_node.node.jobs import InstanceState
 from cxr_node.node.schema import Instant, events, instances
 
 _IDENTITY = (instances.c.sop_instance_uid, instances.c.content_sha256)
+_MAX_TITLE_CHARS = 16  # what the column holds; PostgreSQL refuses more
 _INSERTS = {
     name: insert(instances).on_conflict_do_nothing(index_elements=_IDENTITY).returning(instances.c.id)
     for name, insert in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert))
@@ -114,6 +115,7 @@ def arrive(connection: sa.Connection, arrivals: Sequence[Arrival], now: datetime
 def _row(arrival: Arrival, now: datetime) -> dict[str, Any]:
     row = {name: getattr(noun, name) for noun in (arrival.ref, arrival.origin) for name in noun.__slots__}
     row |= {"content_sha256": arrival.content_sha256, "size_bytes": arrival.size_bytes, "priority": arrival.priority}
+    row["calling_ae_title"] = row["calling_ae_title"][:_MAX_TITLE_CHARS]  # escaped, 16 bytes may be 64 characters
     row["admitted_at"] = arrival.admitted_at
     return row | {"state": InstanceState.RECEIVED, "not_before": now, "updated_at": now}
 

@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +17,7 @@ from typing import Protocol
 from cxr_node.config import Config
 from cxr_node.domain import InstanceRef, Origin
 from cxr_node.errors import ContradictionError, ResourceError
+from cxr_node.node import versions
 from cxr_node.node.arrivals import Arrival, first_receipt, number_of
 from cxr_node.node.audit_messages import received
 from cxr_node.node.auditor import SILENT, Audit
@@ -132,12 +134,25 @@ class SpoolReceiver:
             self._keep_date(arrival)
         self._ring()
         self._audit.transferred(received(ref, origin, is_new), ref.sop_class_uid)
+        number = self._number(arrival)
         log.info(
             "stored instance=%s sha256=%s bytes=%d peer=%s ae=%r new=%s ms=%.0f",
-            *(self._number(arrival), stored.sha256[:12], stored.size_bytes),
+            *(number, stored.sha256[:12], stored.size_bytes),
             *(origin.peer_host, origin.calling_ae_title, is_new),
             (time.monotonic() - started) * 1000,
         )
+        if not is_new and number is not None:
+            self._tell_of_later(number)
+
+    def _tell_of_later(self, number: int) -> None:
+        """An earlier version that comes again is known, and sends nothing: say so, and what would."""
+        with suppress(ResourceError), self._ledger().database.reading() as connection:
+            later = versions.latest(connection, number)
+            if later is not None:
+                words = (
+                    "an earlier version came again instance=%d replaced_by=%d (cxr-node resend %d sends its results)"
+                )
+                log.warning(words, number, later, number)
 
     def _number(self, arrival: Arrival) -> int | None:
         """For the log alone: what is durable already is not refused because the ledger cannot be read now."""

@@ -166,6 +166,7 @@ class Ledger:
             known = results.outdate(connection, job.claim.row_id, now)
             for artifact in stored:
                 _attach(connection, job, artifact, _wanting(destinations or {}, artifact.kind), known, now)
+            _withdraw(connection, job, known, now)
         return True
 
     def settle_as_before(self, job: Job) -> bool:
@@ -209,6 +210,7 @@ class Ledger:
             known = results.outdate(connection, job.claim.row_id, now)
             for artifact in stored:
                 _attach(connection, job, artifact, _wanting(destinations, artifact.kind), known, now)
+            _withdraw(connection, job, known, now)
             conclude(connection, [job.claim.row_id], now)
         return True
 
@@ -295,12 +297,37 @@ def _attach(
     known: Collection[int],
     now: datetime,
 ) -> None:
-    """Link a result to its instance, which had those `known` ones; where it is new, make it due at the destinations."""
-    artifact_id = results.link(connection, job.claim.row_id, stored, known)
+    """Link a result to its instance, which had those `known` ones; where it is new, make it due at the destinations.
+
+    An answer that is the instance's once more may have been withdrawn before some destination got it.
+    """
+    artifact_id, is_new = results.link(connection, job.claim.row_id, stored, known)
+    if not is_new and artifact_id not in known:
+        return
+    there = sa.select(deliveries.c.destination).where(deliveries.c.artifact_id == artifact_id)
+    have = set() if is_new else set(connection.scalars(there))
     due = {"artifact_id": artifact_id, "state": DeliveryState.READY, "not_before": now, "first_due_at": now}
-    rows = [due | {"destination": name, "priority": job.priority} for name in wanted_by]
-    if artifact_id is not None and rows:
+    rows = [due | {"destination": name, "priority": job.priority} for name in wanted_by if name not in have]
+    if rows:
         connection.execute(sa.insert(deliveries), rows)
+
+
+def _withdraw(connection: sa.Connection, job: Job, known: Collection[int], now: datetime) -> None:
+    """Take away what nobody has begun to send of earlier answers that the instance has no more, nor any other."""
+    if not known:
+        return
+    linked = instance_artifacts.c.artifact_id == deliveries.c.artifact_id
+    current = sa.select(sa.literal(1)).where(linked, instance_artifacts.c.outdated_at.is_(None))
+    untouched = sa.and_(
+        deliveries.c.attempts == 0, deliveries.c.delivered_at.is_(None), deliveries.c.lease_until.is_(None)
+    )
+    mine = sa.and_(deliveries.c.artifact_id.in_(known), deliveries.c.state.in_(OPEN), untouched)
+    found = sa.select(deliveries.c.id, deliveries.c.destination).where(mine, ~current.correlate(deliveries).exists())
+    rows = connection.execute(found.with_for_update(skip_locked=True)).all()  # what a courier takes now is sent
+    connection.execute(sa.delete(deliveries).where(deliveries.c.id.in_([row.id for row in rows])))
+    for row in rows:
+        words = f"to {row.destination}: judged again before it was sent"
+        note(connection, [job.claim.row_id], now, "delivery-withdrawn", words)
 
 
 def conclude(connection: sa.Connection, instance_ids: Sequence[int], now: datetime) -> int:

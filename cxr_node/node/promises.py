@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from cxr_node.node import results
+from cxr_node.node import results, versions
 from cxr_node.node.claims import FREE, note
 from cxr_node.node.jobs import DeliveryState, InstanceState, PromiseState
 from cxr_node.node.lookup import matching
@@ -261,12 +261,17 @@ def _fail(connection: sa.Connection, row: sa.RowMapping, reason: int, now: datet
 
 
 def _send_again(connection: sa.Connection, row: sa.RowMapping, words: str, now: datetime, delay_s: float) -> bool:
-    """Delivery DELIVERED -> READY, its instances -> REPORTED; False where retention has taken the bytes."""
+    """Delivery DELIVERED -> READY, its instances -> REPORTED; False where that must not be.
+
+    Retention has taken the bytes; or another answer, or a corrected version, has taken the object's place: whoever
+    removed it from the archive does not want it back.
+    """
     kept = instances.c.purged_at.is_(None)
     users = results.lock_users(connection, row["artifact_id"])
-    if row["sent"] != DeliveryState.DELIVERED or not connection.scalar(
-        sa.select(sa.func.count()).where(instances.c.id.in_(users), kept)
-    ):
+    linked = sa.select(instances).join(instance_artifacts, instance_artifacts.c.instance_id == instances.c.id)
+    linked = linked.where(instance_artifacts.c.artifact_id == row["artifact_id"], kept)
+    current = connection.execute(linked.where(instance_artifacts.c.outdated_at.is_(None))).mappings().all()
+    if row["sent"] != DeliveryState.DELIVERED or all(versions.is_replaced(connection, user) for user in current):
         return False
     due = FREE | {"state": DeliveryState.READY, "attempts": 0, "last_error": words, "first_due_at": now}
     due["not_before"] = now + timedelta(seconds=delay_s)

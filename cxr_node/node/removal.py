@@ -111,6 +111,7 @@ def _settle_some(ledger: Ledger, configured: Collection[str]) -> Counter[str]:
 def _revive_some(ledger: Ledger, configured: Collection[str]) -> Counter[str]:
     now = ledger.now()
     linked = sa.select(instance_artifacts.c.artifact_id).join(instances).where(instances.c.purged_at.is_(None))
+    linked = linked.where(instance_artifacts.c.outdated_at.is_(None))  # judged again, an image has other results since
     back = sa.and_(
         deliveries.c.destination.in_(configured),
         deliveries.c.state == DeliveryState.DEAD,

@@ -34,8 +34,8 @@ def outdate(connection: sa.Connection, instance_id: int, now: datetime) -> froze
 
 def link(
     connection: sa.Connection, instance_id: int, stored: StoredArtifact, known: Collection[int] = ()
-) -> int | None:
-    """Link a result in all its rungs to an instance: its row where it is new, None where it was known.
+) -> tuple[int, bool]:
+    """Link a result in all its rungs to an instance: its row, and whether it is new.
 
     `known` : rows that the instance was linked to before.
     """
@@ -53,7 +53,7 @@ def link(
     if len(rows) < len(linked):
         renewed = sa.and_(instance_artifacts.c.instance_id == instance_id, instance_artifacts.c.artifact_id.in_(linked))
         connection.execute(sa.update(instance_artifacts).where(renewed).values(outdated_at=None))
-    return artifact_id if new else None
+    return artifact_id, new
 
 
 def find(connection: sa.Connection, artifact_id: int) -> StoredArtifact:

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from cxr_node.node import results
 from cxr_node.node.claims import FREE, note
-from cxr_node.node.jobs import DeliveryState, InstanceState
+from cxr_node.node.jobs import Death, DeliveryState, InstanceState
 from cxr_node.node.ledger import Ledger, of_instance
 from cxr_node.node.schema import deliveries, instance_artifacts, instances
 
@@ -29,7 +29,7 @@ class Left(StrEnum):
 
     PURGED = "its bytes were deleted after spool.retention_days; send the image again"
     ELSEWHERE = "it is DEAD only at other destinations, or at those that are not configured"
-    UNSENT = "it died before it had results, so no destination is concerned"
+    UNSENT = "it died while it was judged, so no destination is concerned"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,8 @@ def dead() -> sa.ColumnElement[bool]:
     refused = (
         sa.select(instance_artifacts.c.instance_id)
         .join(deliveries, deliveries.c.artifact_id == instance_artifacts.c.artifact_id)
-        .where(instance_artifacts.c.instance_id == instances.c.id, deliveries.c.state == DeliveryState.DEAD)
+        .where(instance_artifacts.c.instance_id == instances.c.id, instance_artifacts.c.outdated_at.is_(None))
+        .where(deliveries.c.state == DeliveryState.DEAD)
     )
     noted = (InstanceState.REPORTED, InstanceState.REJECTED)  # of a rejected one the note that says so
     on_its_way = sa.and_(instances.c.state.in_(noted), refused.exists())
@@ -63,7 +64,7 @@ def retry(
     ----------
     which : condition on instances
     destinations : names of those that may be tried again
-    unjudged : also what died before it had results
+    unjudged : also what died while it was judged
     """
     last_id, moved, sent, left = 0, 0, 0, Counter[Left]()
     while True:
@@ -87,8 +88,7 @@ def _revive(
     """Put one instance back: how many of its deliveries are due again, or why it stays."""
     if row["purged_at"] is not None:
         return Left.PURGED
-    linked = sa.select(instance_artifacts.c.artifact_id).where(instance_artifacts.c.instance_id == row["id"])
-    if connection.scalar(linked.limit(1)) is None:
+    if row["state"] == InstanceState.DEAD and row["reason"] != Death.UNDELIVERED:  # judged again, it may have results
         if not unjudged:
             return Left.UNSENT
         _move(connection, [row["id"]], InstanceState.RECEIVED, now)

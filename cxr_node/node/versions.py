@@ -45,6 +45,17 @@ def is_next() -> sa.ColumnElement[bool]:
     return sa.and_(instances.c.state == InstanceState.RECEIVED, ~waiting.correlate(instances).exists())
 
 
+def awaited(connection: sa.Connection, instance_id: int) -> int | None:
+    """Number of the earlier version that an instance waits for; None where it waits for none (`is_next`)."""
+    mine, before = instances.alias("mine"), instances.alias("before")
+    same = sa.and_(before.c.sop_instance_uid == mine.c.sop_instance_uid, before.c.id < mine.c.id)
+    waiting = sa.select(sa.func.max(before.c.id)).select_from(mine.join(before, same))
+    number: int | None = connection.scalar(
+        waiting.where(mine.c.id == instance_id, before.c.state == InstanceState.RECEIVED)
+    )
+    return number
+
+
 def earlier_results(connection: sa.Connection, job: Job) -> tuple[tuple[ResultRef, ...], ...]:
     """Results of the versions of an instance that came before it in its study, those of one version together."""
     found = (
@@ -93,6 +104,13 @@ def others(connection: sa.Connection, row: sa.RowMapping) -> tuple[Version, ...]
 def is_replaced(connection: sa.Connection, row: sa.RowMapping) -> bool:
     """Tell whether a later version has results, and other ones."""
     return any(version.instance_id > row["id"] for version in others(connection, row))
+
+
+def latest(connection: sa.Connection, instance_id: int) -> int | None:
+    """Number of the last later version with other results; None where there is none."""
+    row = connection.execute(sa.select(instances).where(instances.c.id == instance_id)).mappings().first()
+    later = [] if row is None else [one.instance_id for one in others(connection, row) if one.instance_id > row["id"]]
+    return max(later, default=None)
 
 
 def _results(connection: sa.Connection, instance_id: int) -> Sequence[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from cxr_node.node import health, presence
+from cxr_node.node import health, presence, versions
 from cxr_node.node.health import Health
 from cxr_node.node.history import DeliveryRow, InstanceRow, Story
 from cxr_node.node.jobs import InstanceState
@@ -58,11 +58,15 @@ def _of_instance(connection: sa.Connection, row: InstanceRow, around: Surroundin
     sooner = sa.or_(sa.tuple_(*order) < mine.scalar_subquery(), instances.c.lease_until > around.now)
     first = sa.and_(instances.c.state == InstanceState.RECEIVED, instances.c.id != row.id, sooner)
     before = int(connection.scalar(sa.select(sa.func.count()).select_from(instances).where(first)) or 0)
+    earlier = versions.awaited(connection, row.id)
+    turn = _queue(before) if earlier is None else f"image #{earlier}, an earlier version of it, is to be judged first"
     if stopped is not None:
-        return f"{stopped}; {_queue(before)}"
+        return f"{stopped}; {turn}"
+    if earlier is not None:
+        return turn
     if row.not_before > around.now:
         return f"trying again at {clock(row.not_before, around.now)}"
-    return _queue(before)
+    return turn
 
 
 def _of_delivery(connection: sa.Connection, row: DeliveryRow, around: Surroundings) -> str | None:

@@ -88,3 +88,11 @@ def test_a_ledger_that_cannot_be_written_refuses_all_who_wait(tmp_path: Path, mo
     other.close()
     assert held.add(1)
     held.ledger.close()
+
+
+def test_an_escaped_title_fits_into_its_column(tmp_path: Path) -> None:
+    held = Held(tmp_path)
+    held.go_on.set()
+    assert held.add(1, r"\xC4\xD6\xDC\xC4\xD6\xDC")
+    (row,) = history.recent(held.ledger, 1)
+    assert row.calling_ae_title == r"\xC4\xD6\xDC\xC4"

@@ -12,7 +12,7 @@ from cxr_node.dicom import header
 from cxr_node.errors import ResourceError
 from cxr_node.node import audit, erasure, history, rebuild
 from cxr_node.node.audit_messages import Act, Deed, Outcome
-from cxr_node.node.schema import metadata
+from cxr_node.node.schema import destination_health, metadata
 from cxr_node.node.spool import Area
 from tests import builders
 from tests.node import audit_schema
@@ -20,11 +20,12 @@ from tests.node.test_again import SOP, Node, node, rules  # noqa: F401 (a fixtur
 
 
 def rows_of(node: Node) -> dict[str, int]:  # noqa: F811
-    """How many rows each table has, but for those without any."""
+    """How many rows each table has, but for those without any; how a destination fares is no patient's."""
     with node.ledger.database.reading() as connection:
         counted = {
             table.name: connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0
             for table in metadata.sorted_tables
+            if table is not destination_health
         }
     return {name: number for name, number in counted.items() if number}
 
@@ -64,6 +65,13 @@ def test_a_patient_is_found_in_all_studies_by_digest_and_character_set(node: Nod
     found = erasure.of_patient(node.ledger, lambda study: header.patient_keys(study, written))
     assert found == [1, 2]
     assert erasure.of_patient(node.ledger, lambda study: header.patient_keys(study, "Нина")) == []
+
+
+@pytest.mark.parametrize("charset", ["ISO 2022 IR 149", "ISO 2022 IR 87"])
+def test_a_patient_is_found_where_the_character_set_is_changed_by_an_escape(node: Node, charset: str) -> None:  # noqa: F811
+    written = "김-7" if charset == "ISO 2022 IR 149" else "山-7"
+    node.receive(SpecificCharacterSet=["", charset], PatientID=written, PatientName="x")
+    assert erasure.of_patient(node.ledger, lambda study: header.patient_keys(study, written)) == [1]
 
 
 def test_an_image_that_is_being_judged_is_waited_for(node: Node) -> None:  # noqa: F811
