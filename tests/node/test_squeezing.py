@@ -93,7 +93,7 @@ def test_what_is_wished_and_taken_is_sent(
     kinds = (*PICTURES, ResultKind.REPORT, ResultKind.PDF)
     with peers.listening(archive, kinds=kinds, syntaxes=taken) as address:
         to = peers.destination(address, timeout_s=20.0, heatmap_compression=wish, send=[kind.value for kind in kinds])
-        pacs = link(to, "CXR_NODE", press)
+        pacs = link(to, "CXR_NODE", squeezer=press)
         assert [pacs.send(parcel(kind, contents[kind])).status for kind in kinds] == [0] * 4
         pacs.close()
     plain = expected if expected == ImplicitVRLittleEndian or ExplicitVRLittleEndian not in taken else taken[0]
@@ -111,7 +111,7 @@ def test_a_peer_that_refuses_what_it_agreed_to_gets_it_uncompressed(
 ) -> None:
     archive = peers.Archive(lambda count: 0xC000 if count == 1 else 0)
     with peers.listening(archive, syntaxes=ALL) as address:
-        pacs = link(peers.destination(address, timeout_s=20.0), "CXR_NODE", press)
+        pacs = link(peers.destination(address, timeout_s=20.0), "CXR_NODE", squeezer=press)
         assert [pacs.send(parcel(ResultKind.HEATMAP, contents[ResultKind.HEATMAP])).status for _ in "12"] == [0, 0]
         pacs.close()
     assert archive.syntaxes == {ExplicitVRLittleEndian: 2}
@@ -119,7 +119,7 @@ def test_a_peer_that_refuses_what_it_agreed_to_gets_it_uncompressed(
 
 def test_a_refusal_of_anything_else_stays_one(press: Press, contents: dict[ResultKind, bytes]) -> None:
     with peers.listening(peers.Archive(lambda _: 0xC000), syntaxes=ALL) as address:
-        pacs = link(peers.destination(address, timeout_s=20.0), "CXR_NODE", press)
+        pacs = link(peers.destination(address, timeout_s=20.0), "CXR_NODE", squeezer=press)
         for kind in (ResultKind.REPORT, ResultKind.HEATMAP):
             with pytest.raises(DeliveryError, match="0xC000"):
                 pacs.send(parcel(kind, contents[kind]))
@@ -129,7 +129,7 @@ def test_a_refusal_of_anything_else_stays_one(press: Press, contents: dict[Resul
 def test_without_a_codec_nothing_compressed_is_proposed(contents: dict[ResultKind, bytes]) -> None:
     archive = peers.Archive()
     with peers.listening(archive, syntaxes=ALL) as address:
-        pacs = link(peers.destination(address), "CXR_NODE", PLAIN)
+        pacs = link(peers.destination(address), "CXR_NODE", squeezer=PLAIN)
         pacs.send(parcel(ResultKind.HEATMAP, contents[ResultKind.HEATMAP]))
         pacs.close()
     assert archive.syntaxes == {ExplicitVRLittleEndian: 1}

@@ -35,7 +35,7 @@ ATTRIBUTES = {
     "ProtocolName": f"{MARK} protocol",
     "InstitutionName": f"{MARK} hospital",
     "InstitutionAddress": f"{MARK} road",
-    "StationName": f"{MARK}STN",
+    "StationName": "ROOM3",  # of a device, not of a patient: the ledger keeps it
     "ReferringPhysicianName": f"{MARK}^Referrer",
     "PerformingPhysicianName": f"{MARK}^Performer",
     "OperatorsName": f"{MARK}^Operator",
