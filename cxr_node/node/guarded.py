@@ -80,7 +80,8 @@ class GuardedSocket(WaitingSocket):
     def ready(self) -> bool:
         """As the base class, but P-DATA-TF goes straight to who takes it, and is not told of."""
         if self.assoc.dul.state_machine.current_state != "Sta6":  # PS3.8 9.2: ready for data transfer
-            return super().ready
+            # What is known comes before what can be read: of a few bytes after a request that is none, nobody waits.
+            return self.event_queue.empty() and super().ready
         try:
             while not self._is_wanted():
                 head = self._begun()

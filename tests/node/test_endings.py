@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import struct
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,16 +39,25 @@ class Told:
         self.alerts.append((word, str(cause), peer.ae_title))
 
 
+SILENT = ("silence", "idle")
+"""Endings that silence makes."""
+
+
 @pytest.fixture
 def told() -> Told:
     return Told()
 
 
 @pytest.fixture
-def node(tmp_path: Path, told: Told, monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiving]:
-    monkeypatch.setattr(guarded, "PDU_GRACE_S", 0.6)
-    monkeypatch.setattr("cxr_node.node.receive.ARTIM_S", 0.6)
-    with receiving(tmp_path / "spool", audit=told, idle_timeout_s=0.5) as node:
+def node(
+    tmp_path: Path, told: Told, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[Receiving]:
+    """Patient, but where silence is what ends the association: elsewhere a loaded machine must not be the end of it."""
+    silent = getattr(request.node, "callspec", None) is not None and request.node.callspec.params["name"] in SILENT
+    if silent:
+        monkeypatch.setattr(guarded, "PDU_GRACE_S", 0.6)
+        monkeypatch.setattr("cxr_node.node.receive.ARTIM_S", 0.6)
+    with receiving(tmp_path / "spool", audit=told, idle_timeout_s=0.5 if silent else 60.0) as node:
         yield node
 
 
@@ -157,11 +167,13 @@ def test_a_release_and_a_look_at_the_port_are_not_told(
     node: Receiving, told: Told, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "cxr_node"):
-        for _ in range(3):
+        before = threading.active_count()
+        socket.create_connection(("127.0.0.1", node.port)).close()
+        for _ in range(3):  # taken after it, for connections are taken in their order
             with Wire(node.port) as peer:
                 assert peer.associate()[0] == ASSOCIATE_AC
                 assert peer.release() == wire.RELEASE_RP
-        socket.create_connection(("127.0.0.1", node.port)).close()
+        assert eventually(lambda: threading.active_count() <= before)
         node.stop.set()
         node.thread.join(30)
     assert told.alerts == []
