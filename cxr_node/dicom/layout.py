@@ -74,9 +74,9 @@ def words_of(radiograph: Radiograph, finding: Finding, *, shows_map: bool, looke
     """
     banner, identity = wording.banner(finding), finding.identity
     number = wording.number_text(finding) if finding.decision.verdict is Verdict.PNEUMONIA else None
-    model = (
-        f"{identity.profile} {identity.version} ({identity.weights_sha256[:12]}). {wording.view_line(radiograph.view)}"
-    )
+    model = f"{identity.profile} {identity.version} ({identity.weights_sha256[:12]})."
+    view = wording.view_line(radiograph.view)
+    lowest = [f"{model} {view}"] if len(f"{model} {view}") <= _LOWEST_CHARS else [model, view]
     return Words(
         title=banner.title,
         number=number or "",
@@ -84,7 +84,7 @@ def words_of(radiograph: Radiograph, finding: Finding, *, shows_map: bool, looke
         cautions=_broken([wording.plain(caution) for caution in radiograph.cautions], _BANNER_CHARS),
         listing=tuple(wording.listing(finding)),
         notes=_notes(finding, shows_map=shows_map, looked=looked),
-        model=_broken([wording.plain(model), wording.FOOTER], _LOWEST_CHARS),
+        model=_broken([wording.plain(line) for line in (*lowest, wording.FOOTER)], _LOWEST_CHARS),
     )
 
 
