@@ -134,11 +134,11 @@ def erase(
         typer.confirm(f"Erase {len(images)} images and {results} result objects for good?", abort=True, err=True)
     with audit.by_operator(settings, "erase") as tell:
         done = _erased(ledger, settings, images, tell, quiet=as_json)
-    left = [left for each in images for left in each.left]
+    left = [left for each in done for left in each.left]
     if as_json:
-        say_json({"erased": done, "left": show.plain(left), "other_versions": erasure.related(ledger, found)})
+        say_json({"erased": len(done), "left": show.plain(left), "other_versions": erasure.related(ledger, found)})
         return
-    out.print(f"{done} images are erased here: objects, results and rows.")
+    out.print(f"{len(done)} images are erased here: objects, results and rows.")
     _tell_left(left, settings)
     _tell_kept(settings, erasure.related(ledger, found))
 
@@ -192,18 +192,18 @@ def _of_patient(ledger: Ledger, patient: str) -> list[int]:
 
 def _erased(
     ledger: Ledger, settings: Config, images: Sequence[Doomed], tell: Callable[[Act], None], *, quiet: bool
-) -> int:
-    """Erase one after the other; what was erased before a fault is told to the audit all the same."""
+) -> list[Doomed]:
+    """Erase one after the other, as they are by then; what was erased before a fault is in the audit all the same."""
     from cxr_node.node import erasure
     from cxr_node.node.audit_messages import Act, Deed
     from cxr_node.node.spool import Spool
 
-    spool, done = Spool(settings.spool.path), []
+    spool = Spool(settings.spool.path)
+    done: list[Doomed] = []
 
     def each_erased() -> Iterator[Doomed]:
         for image in images:
-            erasure.erase(ledger, spool, image.instance_id, _PATIENCE_S)
-            done.append(image)
+            done.append(erasure.erase(ledger, spool, image.instance_id, _PATIENCE_S) or image)
             yield image
 
     try:
@@ -221,7 +221,7 @@ def _erased(
                     words="images and their results are erased from this node",
                 )
             )
-    return len(done)
+    return done
 
 
 def _tell_resent(done: Resent, names: Sequence[str]) -> None:
