@@ -35,10 +35,10 @@ Reason = Annotated[
     str | None, typer.Option("--reason", help="Coded reason of a rejection, of a death, or of an UNCERTAIN.")
 ]
 Since = Annotated[
-    str | None, typer.Option("--since", help="Received since then: 15m, 2h, 7d ago, or 2026-07-01T16:00 (UTC).")
+    str | None, typer.Option("--since", help="Received since: 15m, 2h or 7d ago, or 2026-07-01T16:00 (UTC).")
 ]
 Until = Annotated[
-    str | None, typer.Option("--until", help="Received before: as --since; a bare date has all of that day.")
+    str | None, typer.Option("--until", help="Received before then, written as --since; a bare date includes that day.")
 ]
 
 
@@ -173,7 +173,7 @@ def retry(
     key: Anything = None,
     config: ConfigFile = DEFAULT_CONFIG,
     all_dead: Annotated[
-        bool, typer.Option("--dead", help="All that is DEAD, as far as the other options say.")
+        bool, typer.Option("--dead", help="All that is DEAD, or what the other options leave of it.")
     ] = False,
     destination: Destination = None,
     reason: Reason = None,
@@ -189,7 +189,7 @@ def retry(
             "retry: say what: a KEY, or --dead for all that is DEAD (with --destination, --reason, --since)"
         )
     if destination is not None and destination not in configured:
-        raise _unconfigured(destination, configured)
+        raise unconfigured(destination, configured)
     with opened(settings) as ledger:
         wanted = _wanted(key, {"reason": reason, "since": since}, {}, None)
         to = configured if destination is None else [destination]
@@ -222,28 +222,28 @@ def forget(
         done = removal.forget(ledger, destination)
     out.print(f"{done.deliveries} deliveries to {destination} forgotten, {done.delivered} images are DELIVERED now")
     if done.held:
-        raise ResourceError(f"{done.held} deliveries are in hand: stop deliver, or wait, and say it again")
+        raise ResourceError(f"{done.held} deliveries are in hand: stop deliver, or wait, and repeat the command")
 
 
 @command()
 def now(
     destination: Annotated[str, typer.Argument(help="Name of a destination.")], config: ConfigFile = DEFAULT_CONFIG
 ) -> None:
-    """Try a destination at once, without waiting for its next try: it is back."""
+    """Try a destination at once, not only when its next try is due."""
     from cxr_node.node import health, presence, wakeup
 
     settings = configuration.load(config)
     if destination not in (to.name for to in settings.destinations):
-        raise _unconfigured(destination, [to.name for to in settings.destinations])
+        raise unconfigured(destination, [to.name for to in settings.destinations])
     with opened(settings) as ledger:
         waiting = health.try_now(ledger, destination)
     wakeup.ring(settings.spool.path, wakeup.Role.DELIVER)
     if not waiting:
-        out.print(f"nothing waits for {destination}; `cxr-node check` asks whether it answers")
+        out.print(f"nothing waits for {destination}; `cxr-node check` shows whether it answers")
         return
     out.print(f"{destination}: {waiting} objects are due now")
     if not presence.look(settings.spool.path)["deliver"].running:
-        raise ResourceError("deliver does not run; it tries as soon as it is started")
+        raise ResourceError("deliver does not run; the destination is tried as soon as it starts")
 
 
 def _wanted(
@@ -329,11 +329,12 @@ def _known(ledger: Ledger, settings: Config, destination: str | None) -> str | N
 
     known = {to.name for to in settings.destinations}
     if destination is not None and destination not in known and destination not in history.queues(ledger):
-        raise _unconfigured(destination, sorted(known))
+        raise unconfigured(destination, sorted(known))
     return destination
 
 
-def _unconfigured(name: str, configured: list[str]) -> DataError:
+def unconfigured(name: str, configured: list[str]) -> DataError:
+    """Say that there is no such destination, and which there are."""
     return DataError(f"{name}: no destination of this name is configured; there are: {', '.join(configured) or 'none'}")
 
 

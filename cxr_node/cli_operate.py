@@ -11,7 +11,7 @@ import typer
 
 from cxr_node import config as configuration
 from cxr_node import loading, show
-from cxr_node.cli_ledger import spans_since
+from cxr_node.cli_ledger import spans_since, unconfigured
 from cxr_node.command import DEFAULT_CONFIG, AsJson, ConfigFile, command, err, out, say_json
 from cxr_node.config import Config
 from cxr_node.domain import Reason, ResultKind
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 _PATIENCE_S = 150.0  # a lease of a worker that died runs out within this
 _GONE = "retention has deleted their bytes: have the PACS send those images again, then repeat the command"
 
-Key = Annotated[str, typer.Argument(help="What `trace` takes: a UID, an accession number, a number, a digest.")]
-MaybeKey = Annotated[str | None, typer.Argument(help="What `trace` takes: a UID, an accession number, a number.")]
+Key = Annotated[str, typer.Argument(help="As for `trace`: a UID, an Accession Number, a number, a digest.")]
+MaybeKey = Annotated[str | None, typer.Argument(help="As for `trace`: a UID, an Accession Number, a number, a digest.")]
 Since = Annotated[str | None, typer.Option(help="Only images received since: 12h, 7d, or a date and time.")]
 
 
@@ -40,7 +40,7 @@ def resend(
     since: Since = None,
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
-    """Send known results again, the same bytes under the same UIDs; also where they were never sent."""
+    """Send known results again, the same bytes under the same UIDs; also to a destination that never had them."""
     from cxr_node.node import again, wakeup
     from cxr_node.node.spool import Spool
 
@@ -62,7 +62,7 @@ def rejudge(
     since: Since = None,
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
-    """Judge images again under the present configuration; what is answered as before is not sent twice."""
+    """Judge images again under the present configuration; an answer that stays the same is not sent twice."""
     from cxr_node.node import again, wakeup
 
     settings = configuration.load(config)
@@ -78,7 +78,7 @@ def rejudge(
 
 @command()
 def admit(key: Key, config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Accept that an image's patient or study was corrected, though earlier images say otherwise; it is judged then."""
+    """Accept a corrected patient or study that contradicts earlier images, and judge the image."""
     from cxr_node.node import again, audit, erasure, wakeup
     from cxr_node.node.audit_messages import Act, Deed
     from cxr_node.node.spool import Spool
@@ -113,13 +113,14 @@ def admit(key: Key, config: ConfigFile = DEFAULT_CONFIG) -> None:
 def erase(
     key: MaybeKey = None,
     patient: Annotated[
-        str | None, typer.Option(help="All images of this Patient ID; - asks for it, and leaves it in no history.")
+        str | None,
+        typer.Option(help="All images of this Patient ID; - prompts for it, so that no shell history has it."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     config: ConfigFile = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Erase a patient's or a study's images and results from this node, and tell what archives still hold."""
+    """Erase a patient's or a study's images and results from this node, and list what archives still hold."""
     from cxr_node.node import audit, erasure
 
     settings = configuration.load(config)
@@ -133,11 +134,11 @@ def erase(
         typer.confirm(f"Erase {len(images)} images and {results} result objects for good?", abort=True, err=True)
     with audit.by_operator(settings, "erase") as tell:
         done = _erased(ledger, settings, images, tell, quiet=as_json)
-    left = [left for each in images for left in each.left]
+    left = [left for each in done for left in each.left]
     if as_json:
-        say_json({"erased": done, "left": show.plain(left), "other_versions": erasure.related(ledger, found)})
+        say_json({"erased": len(done), "left": show.plain(left), "other_versions": erasure.related(ledger, found)})
         return
-    out.print(f"{done} images are erased here: objects, results and rows.")
+    out.print(f"{len(done)} images are erased here: objects, results and rows.")
     _tell_left(left, settings)
     _tell_kept(settings, erasure.related(ledger, found))
 
@@ -147,7 +148,7 @@ def _destinations(settings: Config, name: str | None) -> dict[str, frozenset[Res
     if name is None:
         return known
     if name not in known:
-        raise DataError(f"--to {name}: no destination of this name is configured; there are: {', '.join(known) or '-'}")
+        raise unconfigured(name, list(known))
     return {name: known[name]}
 
 
@@ -170,7 +171,7 @@ def _found(ledger: Ledger, key: str | None, since: str | None, rejected: Reason 
     if found:
         return found
     if key is not None and not again.find(ledger, *named):
-        raise DataError(f"{key}: the ledger knows no such UID, accession number or digest")
+        raise DataError(f"{key}: the ledger knows no such UID, Accession Number, number or digest")
     raise DataError("there is no such image" + (f" since {since}" if since else ""))
 
 
@@ -191,18 +192,18 @@ def _of_patient(ledger: Ledger, patient: str) -> list[int]:
 
 def _erased(
     ledger: Ledger, settings: Config, images: Sequence[Doomed], tell: Callable[[Act], None], *, quiet: bool
-) -> int:
-    """Erase one after the other; what was erased before a fault is told to the audit all the same."""
+) -> list[Doomed]:
+    """Erase one after the other, as they are by then; what was erased before a fault is in the audit all the same."""
     from cxr_node.node import erasure
     from cxr_node.node.audit_messages import Act, Deed
     from cxr_node.node.spool import Spool
 
-    spool, done = Spool(settings.spool.path), []
+    spool = Spool(settings.spool.path)
+    done: list[Doomed] = []
 
     def each_erased() -> Iterator[Doomed]:
         for image in images:
-            erasure.erase(ledger, spool, image.instance_id, _PATIENCE_S)
-            done.append(image)
+            done.append(erasure.erase(ledger, spool, image.instance_id, _PATIENCE_S) or image)
             yield image
 
     try:
@@ -220,7 +221,7 @@ def _erased(
                     words="images and their results are erased from this node",
                 )
             )
-    return len(done)
+    return done
 
 
 def _tell_resent(done: Resent, names: Sequence[str]) -> None:
@@ -234,8 +235,8 @@ def _tell_resent(done: Resent, names: Sequence[str]) -> None:
         out.print(f"{done.without} images have no results to be sent")
     if done.purged:
         err.print(
-            f"{done.purged} images: their results are in the spool no more; `cxr-node rejudge` makes them again, and "
-            "where retention has deleted the radiograph too, have the PACS send it first"
+            f"{done.purged} images: their results are no longer in the spool; `cxr-node rejudge` makes them again. "
+            "Where retention has deleted the radiograph too, have the PACS send it first"
         )
     if not done.due and not done.waiting:
         raise DataError("nothing is sent")
@@ -265,8 +266,10 @@ def _tell_left(left: Sequence[Left], settings: Config) -> None:
 def _tell_kept(settings: Config, versions: Sequence[int]) -> None:
     """What this node still has, and what it never had."""
     if versions:
-        numbers = ", ".join(f"#{each}" for each in versions)
-        out.print(f"Kept: other versions of these images under another header, {numbers}; erase them by number.")
+        numbers = ", ".join(map(str, versions))  # a shell takes #7 for a comment
+        out.print(
+            f"Kept: other versions of these images under another header, numbers {numbers}; erase them by number."
+        )
     if settings.audit.enabled:
         out.print(
             f"The audit trail keeps study UIDs and pseudonyms for {settings.audit.keep_days:g} days, and that this was "

@@ -7,6 +7,7 @@ PS3.10 7.1 (file meta information), PS3.5 9.1 (UIDs).
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from pathlib import Path
 from pydicom import Dataset
 from pydicom.multival import MultiValue
 
-from cxr_node.dicom import age, projection, repertoires, structure
+from cxr_node.dicom import age, repertoires, structure
 from cxr_node.dicom.part10 import attach, foreign_faults, parse, quiet, raw_text, settle
 from cxr_node.domain import InstanceRef, Reason, Rejected, View
 from cxr_node.errors import ContradictionError, InstanceError, ResourceError
@@ -27,6 +28,8 @@ MAX_PIXEL_BITS = 8 * 1024**3
 
 _UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")
 """PS3.5 9.1, but for leading zeros, which some devices write."""
+SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
+"""The one in the patient first (PS3.3 10.7)."""
 MAX_STATION_CHARS = 16
 """VR SH (PS3.5 6.2)."""
 _META_GROUP = 0x0002
@@ -78,6 +81,8 @@ class Source:
     @property
     def view(self) -> View:
         """PA or AP where the header tells it."""
+        from cxr_node.dicom import projection  # its words cost time and memory, and the receiver reads none
+
         return projection.frontal_view(self.dataset)
 
     @property
@@ -85,6 +90,15 @@ class Source:
         """Age at the examination in years, not rounded; None where the header does not tell it."""
         found = age.evidence(self.text)
         return found[0].years if found else None
+
+    @property
+    def spacing_mm(self) -> tuple[float, float] | None:
+        """Distance between rows, and between columns, as the header states it; None where it does not."""
+        for keyword in SPACINGS:
+            stated = self.numbers(keyword)
+            if len(stated) == 2 and all(math.isfinite(value) and value > 0 for value in stated):
+                return stated[0], stated[1]
+        return None
 
     def text(self, keyword: str) -> str:
         """One attribute as text, "" where it is absent or empty; several values joined by a backslash."""

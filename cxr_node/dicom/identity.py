@@ -70,6 +70,7 @@ def _read(source: Source, radiograph: Radiograph) -> Iterator[object]:
                 str(item.get("ModalityLUTType", "")),
                 lut and (lut[0], sha256(lut[1].tobytes()).hexdigest(), lut[2]),
             )
+    yield "spacing", source.spacing_mm  # of a segmentation's pixels
     yield "sides", zones.sides(source)  # in whose words a region is placed
     for field in fields(radiograph):
         if field.name not in ("pixels", "pixel_sha256"):  # the stored values have a digest of their own

@@ -19,7 +19,7 @@ from cxr_node.config import Admission
 from cxr_node.dicom import decoders
 from cxr_node.dicom.decoders import Layout
 from cxr_node.dicom.grayscale import Counts, Values, show
-from cxr_node.dicom.header import Source
+from cxr_node.dicom.header import SPACINGS, Source
 from cxr_node.domain import Radiograph
 from cxr_node.errors import UndecodableError
 
@@ -31,7 +31,7 @@ _STRIP_PIXELS = 1 << 17
 
 _ASPECTS = (0.2, 5.0)
 """Pixels flatter or taller than this are a mistake in the header."""
-_SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
+_RATIOS = (*SPACINGS, "PixelAspectRatio")
 
 # Tags without which stored values have no meaning: where one of them is there but broken, nothing is guessed.
 _VITAL_TAGS = frozenset(
@@ -196,7 +196,7 @@ def _strips(image: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 def _pixel_aspect(source: Source) -> float:
     """Height over width of a pixel: spacing of rows over that of columns, or Pixel Aspect Ratio (C.7.6.3.1.7)."""
-    for keyword in _SPACINGS:
+    for keyword in _RATIOS:
         pair = source.numbers(keyword)
         if len(pair) == 2 and all(np.isfinite(pair)) and min(pair) > 0:
             aspect = pair[0] / pair[1]

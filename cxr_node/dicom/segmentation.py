@@ -13,7 +13,6 @@ PS3.5 8.2 bits; IHE RAD AIR table 6.5.3.1-1.
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 
 import numpy as np
@@ -33,8 +32,6 @@ LABEL = "AI_REGION"
 SEGMENTATION = Code("113076", "DCM", "Segmentation")
 """Of CID 7203; the dictionary's own Segmentation is the modality."""
 _LO_MAX_CHARS = 64
-_SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
-"""Of the source, the one in the patient first (PS3.3 10.7)."""
 _UNKNOWN_SPACING_MM = 1.0
 """Width of a pixel where the source states none: no length may be measured in it, but its shape is right."""
 _ORIENTATION = [1, 0, 0, 0, 1, 0]
@@ -172,11 +169,8 @@ def _plane(context: Context) -> Dataset:
 
 def pixel_spacing_mm(context: Context) -> tuple[float, float]:
     """Distance between rows, and between columns, as the source states it; else 1 mm with the true aspect."""
-    for keyword in _SPACINGS:
-        stated = context.source.numbers(keyword)
-        if len(stated) == 2 and all(math.isfinite(value) and value > 0 for value in stated):
-            return stated[0], stated[1]
-    return _UNKNOWN_SPACING_MM * context.radiograph.pixel_aspect, _UNKNOWN_SPACING_MM
+    unknown = _UNKNOWN_SPACING_MM * context.radiograph.pixel_aspect, _UNKNOWN_SPACING_MM
+    return context.source.spacing_mm or unknown
 
 
 def _fill(dataset: Dataset, inside: NDArray[np.bool_]) -> None:

@@ -79,8 +79,10 @@ def related(ledger: Ledger, instance_ids: Sequence[int]) -> list[int]:
     return sorted(found - wanted)
 
 
-def erase(ledger: Ledger, spool: Spool, instance_id: int, patience_s: float) -> None:
+def erase(ledger: Ledger, spool: Spool, instance_id: int, patience_s: float) -> Doomed | None:
     """Delete files and rows of one instance; results that another instance shares stay with that one.
+
+    Returns what it was at that moment, with all that was sent until then; None where it was gone already.
 
     Raises
     ------
@@ -88,14 +90,17 @@ def erase(ledger: Ledger, spool: Spool, instance_id: int, patience_s: float) -> 
         next try ends.
     """
     until = time.monotonic() + patience_s
-    while not _erase(ledger, spool, instance_id):
+    while True:
+        is_over, doomed = _erase(ledger, spool, instance_id)
+        if is_over:
+            return doomed
         if time.monotonic() >= until:
             raise ResourceError(f"image {instance_id} is being judged or sent right now; erase it again in a minute")
         time.sleep(_LOOK_EVERY_S)
 
 
-def _erase(ledger: Ledger, spool: Spool, instance_id: int) -> bool:
-    """Try once; False where somebody works on it, and then nobody else begins to.
+def _erase(ledger: Ledger, spool: Spool, instance_id: int) -> tuple[bool, Doomed | None]:
+    """Try once; whether it is over, and what was erased. Not where somebody works on it; nobody else begins to then.
 
     All in one transaction: a receiver that takes the same image again waits for its end, and then finds no row.
     """
@@ -103,18 +108,19 @@ def _erase(ledger: Ledger, spool: Spool, instance_id: int) -> bool:
         found = sa.select(instances).where(instances.c.id == instance_id).with_for_update()
         row = connection.execute(found).mappings().first()
         if row is None:
-            return True
+            return True, None
         now = ledger.now()
         own = _own_results(connection, instance_id)
         if _take(connection, instances, instances.c.id == instance_id, now) or _take(
             connection, deliveries, deliveries.c.artifact_id.in_([each.id for each in own]), now
         ):
-            return False
+            return False, None
+        doomed = _doomed(connection, instance_id)
         for each in own:
             spool.delete(Area.RESULTS, each.content_sha256)
         spool.delete(Area.OBJECTS, row["content_sha256"])
         delete_rows(connection, [instance_id])
-    return True
+    return True, doomed
 
 
 def _take(connection: sa.Connection, table: sa.Table, which: sa.ColumnElement[bool], now: datetime) -> bool:

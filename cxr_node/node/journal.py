@@ -1,8 +1,8 @@
 """What the processes write to stderr: one line per event, logfmt words, and never patient data.
 
 Our own lines carry ledger numbers and digests only. Foreign libraries may quote a dataset in a message, so of
-theirs only the place in the code is shown, but for sentences known to be harmless. The same holds for exceptions:
-the text of our own errors is shown (see `errors`), of others only the class and the frames.
+theirs only the place in the code is shown. The same holds for exceptions: the text of our own errors is shown
+(see `errors`), of others only the class and the frames.
 """
 
 from __future__ import annotations
@@ -21,19 +21,6 @@ from cxr_node.errors import CxrNodeError
 
 _OURS = "cxr_node"
 _MAX_FRAMES = 12
-
-_HARMLESS = re.compile(
-    r"Association (Aborted|Accepted|Rejected|Released)"
-    r"|(Aborting|Releasing|Requesting|Accepting) Association"
-    r"|Association request failed: unable to connect to remote"
-    r"|TCP Initialisation Error: (\[?(Errno|SSL).*|timed out)"
-    r"|Connection closed (before the entire PDU was received|while waiting for DIMSE message)"
-    r"|DIMSE timeout reached while waiting for message response"
-    r"|No accepted presentation contexts"
-    r"|Network timeout reached|ACSE timeout reached while waiting for response to association request"
-    r"|Unknown PDU type received '0x[0-9A-F]{2}'|Unable to decode the received PDU data"
-)
-"""pynetdicom's own messages (3.0.4) that quote no dataset, whole; the system's and OpenSSL's words in one of them."""
 
 
 def configure(level: int = logging.INFO, stream: TextIO | None = None) -> None:
@@ -103,7 +90,4 @@ def _text(record: logging.LogRecord) -> str:
         match = re.match(r"(?P<file>[^\n]*?):(?P<line>\d+): (?P<category>\w+):", record.getMessage())
         place = f"{match['category']} at {_place(match['file'])}:{match['line']}" if match else "a warning"
         return f"{place} (text withheld)"
-    message = record.getMessage()
-    if record.name.startswith("pynetdicom.") and _HARMLESS.fullmatch(message):
-        return " ".join(message.split())
     return f"{_place(record.pathname)}:{record.lineno} (text withheld)"

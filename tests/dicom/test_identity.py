@@ -89,6 +89,7 @@ CARRIED: dict[str, Any] = {
     "PatientOrientation": ["R", "F"],
     "LossyImageCompression": "01",
     "ImagerPixelSpacing": ["0.5", "0.25"],  # pixels of another shape
+    "PixelSpacing": ["0.11", "0.11"],  # pixels of another size: a segmentation says it
     "BodyPartExamined": None,  # with the next two: a remark
     "Modality": "CR",
     "SOPClassUID": "1.2.840.10008.5.1.4.1.1.1",

@@ -88,6 +88,18 @@ def test_an_image_that_is_being_judged_is_waited_for(node: Node) -> None:  # noq
     assert (files_of(node), rows_of(node)) == ([], {})
 
 
+def test_what_was_sent_while_the_erasure_waited_is_told(node: Node) -> None:  # noqa: F811
+    node.receive()
+    node.judge()
+    (before,) = erasure.look(node.ledger, [1])
+    assert before.left == ()
+    assert node.deliver() == 3
+    erased = erasure.erase(node.ledger, node.spool, 1, 0.0)
+    assert erased is not None
+    assert {left.sop_instance_uid for left in erased.left} == set(node.archive)
+    assert erasure.erase(node.ledger, node.spool, 1, 0.0) is None
+
+
 def test_nobody_begins_with_what_is_to_be_erased(node: Node) -> None:  # noqa: F811
     """One result is on its way; the two that wait do not follow it."""
     node.receive()

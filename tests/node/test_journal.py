@@ -44,33 +44,20 @@ def test_our_events_are_one_line_each(stream: io.StringIO) -> None:
     assert end == ""
 
 
-def test_pynetdicom_may_say_what_it_did_but_quote_nothing(stream: io.StringIO) -> None:
-    library = logging.getLogger("pynetdicom.transport")
-    library.error("TCP Initialisation Error: [Errno 111] Connection refused")
-    library.error(f"Unable to decode (0010,0010) {CANARY}")
-    library.info(f"(0010,0010) PN [{CANARY}]")
-    refused, withheld, end = stream.getvalue().split("\n")
-    assert "Connection refused" in refused
-    assert "node/test_journal.py" in withheld
-    assert "text withheld" in withheld
-    assert end == ""
-
-
 @pytest.mark.parametrize(
     ("library", "message"),
     [
-        ("pynetdicom.acse", f"Association Accepted {CANARY}"),
-        ("pynetdicom.dul", f"Unknown PDU type received '0x{CANARY}'"),
-        ("pynetdicom.association", f"Unable to decode the received PDU data {CANARY}"),
+        ("pynetdicom.transport", f"(0010,0010) PN [{CANARY}]"),
         ("pynetdicom.association", f"Unable to decode the received 'Attribute List' dataset\n{CANARY}"),
         ("pydicom.charset", f"Association Accepted {CANARY}"),
-        ("somebody", "Association Accepted"),
+        ("pynetdicom.acse", "Association Accepted"),
     ],
 )
-def test_only_whole_sentences_of_pynetdicom_pass(stream: io.StringIO, library: str, message: str) -> None:
+def test_of_other_libraries_only_the_place_is_shown(stream: io.StringIO, library: str, message: str) -> None:
     logging.getLogger(library).error(message)
+    assert "node/test_journal.py" in stream.getvalue()
     assert "text withheld" in stream.getvalue()
-    assert CANARY not in stream.getvalue()
+    assert message not in stream.getvalue()
 
 
 def test_exceptions_show_frames_and_only_our_own_words(stream: io.StringIO) -> None:
@@ -152,8 +139,9 @@ def test_an_outage_is_one_line_a_try_and_one_when_it_is_over(stream: io.StringIO
     delivered = lines(stream, "delivered")
     assert sorted(re.findall(r"instance=(\d+)", " ".join(delivered))) == ["1"] * 3 + ["2"] * 3
     told = stream.getvalue()[told_before:].count("\n")
-    once = len(lines(stream, "ready owner")) + len(lines(stream, "since the start"))
-    assert told == len(tries) + 1 + len(delivered) + once, stream.getvalue()[told_before:]
+    others = [*lines(stream, "ready owner"), *lines(stream, f"since the start destination-away={len(tries)}")]
+    assert len(others) == 2
+    assert told == len(tries) + 1 + len(delivered) + len(others), stream.getvalue()[told_before:]
 
 
 def test_a_whole_delivery_tells_nothing_of_the_patient(stream: io.StringIO, tmp_path: Path) -> None:
