@@ -44,7 +44,7 @@ def settings(folder: Path, profile: Path) -> Path:
 
 def test_eighteen_findings_are_told_and_the_results_are_sound(profile: Path, tmp_path: Path) -> None:
     image = tmp_path / "adult.dcm"
-    image.write_bytes(builders.part10(builders.radiograph(PatientAge="061Y")))
+    image.write_bytes(builders.part10(builders.radiograph(PatientAge="061Y", PatientBirthDate="")))
     command = ["classify", str(image), "--profile", str(profile), "--out", str(tmp_path / "out"), "--json"]
     shown = RUNNER.invoke(app, command)
     assert shown.exit_code == 0, shown.output
@@ -62,7 +62,7 @@ def test_two_profiles_side_by_side(profile: Path, tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()
     for number, age in enumerate(("003Y", "061Y", "011Y"), 1):
-        (images / f"{age}.dcm").write_bytes(builders.part10(builders.radiograph(number, PatientAge=age)))
+        (images / f"{age}.dcm").write_bytes(builders.part10(builders.radiograph(number, PatientAge=age, PatientBirthDate="")))
     shown = RUNNER.invoke(app, ["classify", str(images), "-c", str(settings(tmp_path, profile)), "--json"])
     assert shown.exit_code == 0, shown.output
     answers = {Path(each["path"]).stem: each for each in map(json.loads, shown.stdout.splitlines())}
