@@ -62,7 +62,8 @@ def test_two_profiles_side_by_side(profile: Path, tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()
     for number, age in enumerate(("003Y", "061Y", "011Y"), 1):
-        (images / f"{age}.dcm").write_bytes(builders.part10(builders.radiograph(number, PatientAge=age, PatientBirthDate="")))
+        image = builders.radiograph(number, PatientAge=age, PatientBirthDate="")
+        (images / f"{age}.dcm").write_bytes(builders.part10(image))
     shown = RUNNER.invoke(app, ["classify", str(images), "-c", str(settings(tmp_path, profile)), "--json"])
     assert shown.exit_code == 0, shown.output
     answers = {Path(each["path"]).stem: each for each in map(json.loads, shown.stdout.splitlines())}
