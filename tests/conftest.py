@@ -14,7 +14,8 @@ from benchmarks.record import foreign_path
 from cxr_node.model import exported
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-hypothesis.settings.register_profile("unhurried", deadline=None)  # no test rests on how quick a machine is
+# No test rests on how quick a machine is; all else stays, in CI its fixed examples.
+hypothesis.settings.register_profile("unhurried", hypothesis.settings(deadline=None))
 hypothesis.settings.load_profile("unhurried")
 os.environ["PATH"] = foreign_path()  # DCMTK's storescu is meant, and an active environment's is pynetdicom's
 
