@@ -12,7 +12,7 @@ import ssl
 from pynetdicom.association import Association
 
 from cxr_node.config import Address
-from cxr_node.node import responses
+from cxr_node.node import associate_pdu, responses
 from cxr_node.node.association import Connection, Entity, TlsArguments
 from cxr_node.node.refusals import Cause, Refusal
 from cxr_node.node.responses import Response
@@ -47,7 +47,8 @@ def why_not(association: Association, address: Address, timeout_s: float, tls: T
         words = diagnose(address, timeout_s, tls)
         cause = Cause.TLS if words.startswith(TLS_FAILED) else Cause.DESTINATION_AWAY
         return made(cause=cause, detail=f"no connection: {words}")
-    if association.is_rejected:
+    # pynetdicom's own mark is missing where the peer closed before its thread came to the rejection.
+    if association.is_rejected or connection.said.startswith(associate_pdu.REJECTED):
         return made(cause=Cause.DESTINATION_REJECTED, detail=connection.said)
     if connection.fault:
         words = f"the answer to the association request is {connection.fault}"

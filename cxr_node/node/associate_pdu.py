@@ -49,6 +49,9 @@ _ABORTS = {
 }
 """Reasons of the provider's A-ABORT (Table 9-26)."""
 
+REJECTED = "association rejected"
+"""How the words of an A-ASSOCIATE-RJ begin."""
+
 
 def tidy(pdu: bytes) -> bytes:
     """Rewrite an A-ASSOCIATE-RQ, -AC, -RJ or an A-ABORT; any other PDU stays as it is.
@@ -95,7 +98,7 @@ def in_words(pdu: bytes) -> str:
             result = pdu[7] if len(pdu) > 7 else 0
             source, reason = _last_two(pdu)
             words = _REASONS.get((source, reason), f"reserved reason {source}/{reason}")
-            return f"association rejected ({_RESULTS.get(result, f'reserved result {result}')}): {words}"
+            return f"{REJECTED} ({_RESULTS.get(result, f'reserved result {result}')}): {words}"
         case b"\x07":
             source, reason = _last_two(pdu)
             if source != 2:
