@@ -189,7 +189,12 @@ def store(node: Node, folder: Path, *contents: bytes) -> None:
 
 
 def cut_in_the_spool(node: Node, folder: Path, content: bytes) -> None:
-    """Cut an object after it was acknowledged and before it is judged."""
+    """Cut an object after it was acknowledged and before it is judged.
+
+    A worker that is stopped in the middle of a transaction holds the ledger's write lock, and nothing is acknowledged:
+    so it must have nothing to do.
+    """
+    wait_until(lambda: _is_quiet(node), 240, "the worker to be idle")
     worker = node.roles()["work"]
     os.kill(worker, signal.SIGSTOP)
     before = set((node.spool / "objects").rglob("*.dcm"))
