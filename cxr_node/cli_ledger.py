@@ -100,7 +100,7 @@ def trace(key: Key, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False
     with opened(settings) as ledger:
         found = history.trace(ledger, key.strip(), titles, accession_keys=header.accession_keys(key))
         if not found:
-            raise _unknown(key)
+            raise unknown(key)
         around = waiting.surroundings(ledger, settings.spool.path, titles)
         stories = [waiting.explained(ledger, story, around) for story in found]
     for story in stories:
@@ -338,7 +338,8 @@ def unconfigured(name: str, configured: list[str]) -> DataError:
     return DataError(f"{name}: no destination of this name is configured; there are: {', '.join(configured) or 'none'}")
 
 
-def _unknown(key: str) -> DataError:
+def unknown(key: str) -> DataError:
+    """Say that a key names nothing."""
     return DataError(f"{key}: the ledger knows no such UID, Accession Number, number or digest")
 
 
@@ -357,7 +358,7 @@ def _nothing_dead(ledger: Ledger, wanted: Wanted, came: Retried) -> str:
     only = listing.Wanted(key=wanted.key, accession_keys=wanted.accession_keys)
     rows = listing.find(ledger, only, 20)
     if not rows:
-        return str(_unknown(wanted.key or ""))
+        return str(unknown(wanted.key or ""))
     if came.left:
         return "\n".join(f"{wanted.key}: {number} stay DEAD: {why}" for why, number in came.left.items())
     lines = [f"{wanted.key}: nothing of it is DEAD"]

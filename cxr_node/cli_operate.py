@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cxr_node import config as configuration
-from cxr_node import loading, show
-from cxr_node.cli_ledger import spans_since, unconfigured
+from cxr_node import show
+from cxr_node.cli_ledger import opened, spans_since, unconfigured, unknown
 from cxr_node.command import DEFAULT_CONFIG, AsJson, ConfigFile, command, err, out, say_json
 from cxr_node.config import Config
 from cxr_node.domain import Reason, ResultKind
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cxr_node.node.again import Rejudged, Resent
-    from cxr_node.node.audit_messages import Act
+    from cxr_node.node.audit_messages import Act, Deed
     from cxr_node.node.erasure import Doomed, Left
     from cxr_node.node.ledger import Ledger
 
@@ -48,9 +48,9 @@ def resend(
     if key is None and since is None:
         raise DataError("name an image or a study, or write --since for all that came since then")
     wanted = _destinations(settings, to)
-    ledger = loading.ledger(settings)
-    found = _found(ledger, key, since)
-    done = again.resend(ledger, Spool(settings.spool.path), found, wanted, named=key is not None)
+    with opened(settings) as ledger:
+        found = _found(ledger, key, since)
+        done = again.resend(ledger, Spool(settings.spool.path), found, wanted, named=key is not None)
     wakeup.ring(settings.spool.path, wakeup.Role.DELIVER)
     _tell_resent(done, list(wanted))
 
@@ -69,9 +69,8 @@ def rejudge(
     if (key is None) == (rejected is None):
         raise DataError("name an image or a study, or write --rejected and a reason")
     reason = None if rejected is None else _reason(rejected)
-    ledger = loading.ledger(settings)
-    found = _found(ledger, key, since, reason)
-    done = again.rejudge(ledger, found)
+    with opened(settings) as ledger:
+        done = again.rejudge(ledger, _found(ledger, key, since, reason))
     wakeup.ring(settings.spool.path, wakeup.Role.WORK)
     _tell_queued(done)
 
@@ -80,29 +79,19 @@ def rejudge(
 def admit(key: Key, config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Accept a corrected patient or study that contradicts earlier images, and judge the image."""
     from cxr_node.node import again, audit, erasure, wakeup
-    from cxr_node.node.audit_messages import Act, Deed
+    from cxr_node.node.audit_messages import Deed
     from cxr_node.node.spool import Spool
 
     settings = configuration.load(config)
-    ledger = loading.ledger(settings)
-    found = again.conflicts(ledger, _found(ledger, key, None))
-    images = erasure.look(ledger, found)
-    with audit.by_operator(settings, "admit") as tell:
-        for study in {each.study_instance_uid: each for each in images}.values():
-            here = [each for each in images if each.study_instance_uid == study.study_instance_uid]
-            tell(
-                Act(
-                    deed=Deed.ADMITTED,
-                    study_instance_uid=study.study_instance_uid,
-                    patient_key=study.patient_key,
-                    sop_classes=Counter(each.sop_class_uid for each in here),
-                    words="the corrected patient or study is accepted",
-                )
-            )
-        done = again.admit(ledger, Spool(settings.spool.path), found)
+    with opened(settings) as ledger:
+        found = again.conflicts(ledger, _found(ledger, key, None))
+        with audit.by_operator(settings, "admit") as tell:
+            words = "the corrected patient or study is accepted"
+            _tell_studies(erasure.look(ledger, found), Deed.ADMITTED, words, tell)
+            done = again.admit(ledger, Spool(settings.spool.path), found)
+        earlier = erasure.look(ledger, erasure.related(ledger, found))
     wakeup.ring(settings.spool.path, wakeup.Role.WORK)
     _tell_queued(done)
-    earlier = erasure.look(ledger, erasure.related(ledger, found))
     left = [left for each in earlier for left in each.left]
     if left:
         out.print("Results of the earlier header remain in archives, and have to be removed there:")
@@ -126,21 +115,22 @@ def erase(
     settings = configuration.load(config)
     if (key is None) == (patient is None):
         raise DataError("name an image or a study, or write --patient and a Patient ID")
-    ledger = loading.ledger(settings)
-    found = _found(ledger, key, None) if key is not None else _of_patient(ledger, patient or "")
-    images = erasure.look(ledger, found)
-    if not yes:
-        results = sum(each.results for each in images)
-        typer.confirm(f"Erase {len(images)} images and {results} result objects for good?", abort=True, err=True)
-    with audit.by_operator(settings, "erase") as tell:
-        done = _erased(ledger, settings, images, tell, quiet=as_json)
+    with opened(settings) as ledger:
+        found = _found(ledger, key, None) if key is not None else _of_patient(ledger, patient or "")
+        images = erasure.look(ledger, found)
+        if not yes:
+            results = sum(each.results for each in images)
+            typer.confirm(f"Erase {len(images)} images and {results} result objects for good?", abort=True, err=True)
+        with audit.by_operator(settings, "erase") as tell:
+            done = _erased(ledger, settings, images, tell, quiet=as_json)
+        others = erasure.related(ledger, found)
     left = [left for each in done for left in each.left]
     if as_json:
-        say_json({"erased": len(done), "left": show.plain(left), "other_versions": erasure.related(ledger, found)})
+        say_json({"erased": len(done), "left": show.plain(left), "other_versions": others})
         return
     out.print(f"{len(done)} images are erased here: objects, results and rows.")
     _tell_left(left, settings)
-    _tell_kept(settings, erasure.related(ledger, found))
+    _tell_kept(settings, others)
 
 
 def _destinations(settings: Config, name: str | None) -> dict[str, frozenset[ResultKind]]:
@@ -171,7 +161,7 @@ def _found(ledger: Ledger, key: str | None, since: str | None, rejected: Reason 
     if found:
         return found
     if key is not None and not again.find(ledger, *named):
-        raise DataError(f"{key}: the ledger knows no such UID, Accession Number, number or digest")
+        raise unknown(key)
     raise DataError("there is no such image" + (f" since {since}" if since else ""))
 
 
@@ -195,7 +185,7 @@ def _erased(
 ) -> list[Doomed]:
     """Erase one after the other, as they are by then; what was erased before a fault is in the audit all the same."""
     from cxr_node.node import erasure
-    from cxr_node.node.audit_messages import Act, Deed
+    from cxr_node.node.audit_messages import Deed
     from cxr_node.node.spool import Spool
 
     spool = Spool(settings.spool.path)
@@ -210,18 +200,18 @@ def _erased(
         for _ in show.progress(each_erased(), len(images), "erasing", quiet=quiet):
             pass
     finally:
-        for study, patient_key in dict.fromkeys((each.study_instance_uid, each.patient_key) for each in done):
-            here = [each for each in done if (each.study_instance_uid, each.patient_key) == (study, patient_key)]
-            tell(
-                Act(
-                    deed=Deed.ERASED,
-                    study_instance_uid=study,
-                    patient_key=patient_key,
-                    sop_classes=Counter(each.sop_class_uid for each in here),
-                    words="images and their results are erased from this node",
-                )
-            )
+        _tell_studies(done, Deed.ERASED, "images and their results are erased from this node", tell)
     return done
+
+
+def _tell_studies(images: Sequence[Doomed], deed: Deed, words: str, tell: Callable[[Act], None]) -> None:
+    """Tell the audit what was done, once for each patient in each study."""
+    from cxr_node.node.audit_messages import Act
+
+    for study, patient_key in dict.fromkeys((each.study_instance_uid, each.patient_key) for each in images):
+        here = [each for each in images if (each.study_instance_uid, each.patient_key) == (study, patient_key)]
+        classes = Counter(each.sop_class_uid for each in here)
+        tell(Act(deed=deed, study_instance_uid=study, patient_key=patient_key, sop_classes=classes, words=words))
 
 
 def _tell_resent(done: Resent, names: Sequence[str]) -> None:

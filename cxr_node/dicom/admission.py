@@ -22,7 +22,7 @@ from pydicom.uid import (
 )
 
 from cxr_node.config import Admission, AgePolicy
-from cxr_node.dicom import age, projection
+from cxr_node.dicom import age, projection, vocabulary
 from cxr_node.dicom.age import Evidence, evidence
 from cxr_node.dicom.header import Source
 from cxr_node.dicom.origin import IMPLEMENTATION_CLASS_UID, PROCESSING_EQUIPMENT, PRODUCT
@@ -75,73 +75,6 @@ MAX_SATURATED = 0.85
 MIN_GRAY_LEVELS = 16
 """A radiograph has hundreds; drawings and test patterns have few."""
 _SAMPLED_SIDE_PX = 256
-
-_MODALITIES = frozenset(
-    [
-        "AR",
-        "AU",
-        "BDUS",
-        "BI",
-        "BMD",
-        "CR",
-        "CT",
-        "DG",
-        "DOC",
-        "DX",
-        "ECG",
-        "EPS",
-        "ES",
-        "FID",
-        "GM",
-        "HC",
-        "HD",
-        "IO",
-        "IOL",
-        "IVOCT",
-        "IVUS",
-        "KER",
-        "KO",
-        "LEN",
-        "LS",
-        "MG",
-        "MR",
-        "NM",
-        "OAM",
-        "OCT",
-        "OP",
-        "OPM",
-        "OPT",
-        "OPV",
-        "OSS",
-        "OT",
-        "PLAN",
-        "PR",
-        "PT",
-        "PX",
-        "REG",
-        "RESP",
-        "RF",
-        "RG",
-        "RTDOSE",
-        "RTIMAGE",
-        "RTPLAN",
-        "RTRECORD",
-        "RTSTRUCT",
-        "RWV",
-        "SEG",
-        "SM",
-        "SMR",
-        "SR",
-        "SRF",
-        "STAIN",
-        "TG",
-        "US",
-        "VA",
-        "XA",
-        "XC",
-    ]
-)
-"""Defined Terms of Modality (PS3.3 C.7.3.1.1.1): another word may be anybody's name, and is not repeated."""
 _COLORS = frozenset(
     {"RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT", "HSV", "ARGB", "CMYK"}
 )
@@ -320,7 +253,7 @@ def _modality(source: Source) -> str:
     """Name the modality where it is a code."""
     if not source.modality:
         return "Modality is empty"
-    return f"Modality {source.modality}" if source.modality in _MODALITIES else ""
+    return f"Modality {source.modality}" if source.modality in vocabulary.DEFINED_MODALITIES else ""
 
 
 def _reprocessed(source: Source) -> str | None:

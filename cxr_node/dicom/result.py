@@ -110,11 +110,14 @@ class Context:
     """What came before in the study; the results of an earlier version of this instance are those that are replaced."""
     zone: tzinfo = UTC
     """Of the study's times, where the source does not tell their offset from UTC."""
-    header_sha256: str = field(init=False, repr=False)
-    """Digest of what results take from the header."""
+    clock: Moment = field(init=False, repr=False)
+    """When the source was received, and whether all times of an object have its offset from UTC."""
+    _answer: tuple[str, ...] = field(init=False, repr=False)
+    """Everything that the content depends on; what changes bytes changes UIDs. Each object asks several times."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "header_sha256", header_sha256(self.source, self.radiograph))
+        object.__setattr__(self, "clock", moment_of(self.source.dataset, self.origin.received_at, self.zone))
+        object.__setattr__(self, "_answer", self._all_that_counts())
 
     @property
     def manufacturer(self) -> str:
@@ -176,16 +179,11 @@ class Context:
         """When the source was received, by the study's clock."""
         return self.clock.at
 
-    @property
-    def clock(self) -> Moment:
-        """That moment, and whether all times of an object have its offset from UTC."""
-        return moment_of(self.source.dataset, self.origin.received_at, self.zone)
-
     def instance_uid(self, kind: ResultKind, sop_class_uid: str | None = None) -> str:
         """SOP Instance UID: the same for the same input, weights, configuration, program and SOP Class."""
         sop_class_uid = sop_class_uid or SHAPES[kind].sop_class_uid
         replaced = [each.sop_instance_uid for each in self.replaced(kind, sop_class_uid)]
-        return _uid("instance", *self._answer(), kind, sop_class_uid, *(f"replaces {uid}" for uid in replaced))
+        return _uid("instance", *self._answer, kind, sop_class_uid, *(f"replaces {uid}" for uid in replaced))
 
     def replaced(self, kind: ResultKind, sop_class_uid: str) -> tuple[ResultRef, ...]:
         """Earlier documents that one of this kind and class names as replaced; none for what is no document."""
@@ -193,26 +191,25 @@ class Context:
 
     def series_uid(self, kind: ResultKind) -> str:
         """Series Instance UID: one instance a series, for OHIF shows only the first SR of a series."""
-        return _uid("series", self.source.ref.study_instance_uid, *self._answer(), kind)
+        return _uid("series", self.source.ref.study_instance_uid, *self._answer, kind)
 
     def tracking_uid(self, number: int = 1) -> str:
         """Tracking Unique Identifier of the finding, by the number of its region from 1."""
-        return _uid("tracking", *self._answer(), *([] if number == 1 else [str(number)]))
+        return _uid("tracking", *self._answer, *([] if number == 1 else [str(number)]))
 
     @property
     def dimension_uid(self) -> str:
         """Dimension Organization UID of the masks."""
-        return _uid("dimension", *self._answer())
+        return _uid("dimension", *self._answer)
 
-    def _answer(self) -> tuple[str, ...]:
-        """Everything that the content depends on; what changes bytes changes UIDs."""
+    def _all_that_counts(self) -> tuple[str, ...]:
         identity = self.finding.identity
         missing = sorted(kind for kind in STANDARD_KINDS if kind not in self.kinds)  # others refer to those
         return (
             self.settings.installation_id,
             self.source.ref.sop_instance_uid,
             self.radiograph.pixel_sha256,
-            self.header_sha256,
+            header_sha256(self.source, self.radiograph),
             identity.weights_sha256,
             identity.config_sha256,
             hashlib.sha256(repr(identity).encode()).hexdigest(),

@@ -93,6 +93,13 @@ OTHER_PARTS = _pattern(
 """Short words of more than one meaning ("main", "arm", "el") are left out: they are looked for in descriptions too."""
 DEFINED_PARTS = frozenset({"arm", "leg", "head", "extremity", "main", "abdomenpelvis", "headneck", "cspine", "lspine"})
 """Of Body Part Examined alone; with `OTHER_PARTS` what may be repeated to people, for it is nobody's name."""
+DEFINED_MODALITIES = frozenset({
+    "AR", "AU", "BDUS", "BI", "BMD", "CR", "CT", "DG", "DOC", "DX", "ECG", "EPS", "ES", "FID", "GM", "HC", "HD",
+    "IO", "IOL", "IVOCT", "IVUS", "KER", "KO", "LEN", "LS", "MG", "MR", "NM", "OAM", "OCT", "OP", "OPM", "OPT",
+    "OPV", "OSS", "OT", "PLAN", "PR", "PT", "PX", "REG", "RESP", "RF", "RG", "RTDOSE", "RTIMAGE", "RTPLAN",
+    "RTRECORD", "RTSTRUCT", "RWV", "SEG", "SM", "SMR", "SR", "SRF", "STAIN", "TG", "US", "VA", "XA", "XC",
+})  # fmt: skip
+"""Defined Terms of Modality (PS3.3 C.7.3.1.1.1): another word may be anybody's name, and is not repeated."""
 
 LATERAL = _pattern(
     """

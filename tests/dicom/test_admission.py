@@ -125,6 +125,7 @@ def test_a_refusal_names_the_value_that_was_seen(overrides: dict[str, Any], seen
     [
         {"BodyPartExamined": "MEIER^HANS"},
         {"Modality": "MEIER 4711"},
+        {"Modality": "MEIER"},
         {**NO_PART, "StudyDescription": "Knee of Meier 4711"},
         {**NOWHERE, "SeriesDescription": "lateral Meier 4711"},
         {"ViewPosition": "LL MEIER 4711"},
