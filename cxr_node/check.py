@@ -35,7 +35,7 @@ def check(config: Config, source: str) -> Iterator[Line]:
         yield Line(ok=True, warning=True, subject="configuration", sentence=sentence)
     if keys := _tls(config):
         yield _try("private keys", partial(_private_keys, keys))
-    yield from check_tls.check(config)
+    yield from check_tls.tls_lines(config)
     for name in (config.model.profile, *config.model.others):
         yield _try("weights", partial(_weights, name))
     yield _time_zone(config)

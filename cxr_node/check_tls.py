@@ -15,7 +15,7 @@ from cxr_node.node.certificates import Certificate
 SOON_DAYS = 30
 
 
-def check(config: Config) -> Iterator[Line]:
+def tls_lines(config: Config) -> Iterator[Line]:
     """Look at the listener's TLS, its peers, and at what is shown to destinations."""
     listen, seen = config.listen, set[Path]()
     if listen.tls is not None:

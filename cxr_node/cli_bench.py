@@ -55,7 +55,7 @@ def bench(
     if as_json:
         say_json(show.plain(found))
     else:
-        out.print(show_bench.bench(found))
+        out.print(show_bench.bench_table(found))
 
 
 def _settings(file: Path | None, profile: str | None) -> Config:

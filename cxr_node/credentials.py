@@ -56,7 +56,7 @@ def place(path: Path) -> Path:
 def exposed(content: Any, path: str = "") -> Iterator[str]:
     """Say each secret that stands in a configuration itself, by the path of its key and without its text."""
     if isinstance(content, dict | list):
-        numbered = ((names.of_item(number, item), item) for number, item in enumerate(content))
+        numbered = ((names.list_item(number, item), item) for number, item in enumerate(content))
         for key, value in content.items() if isinstance(content, dict) else numbered:
             yield from exposed(value, f"{path}.{key}".lstrip("."))
     elif isinstance(content, str):

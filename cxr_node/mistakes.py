@@ -12,7 +12,7 @@ from cxr_node import names
 
 def sentence(item: Any, schema: type[BaseModel], content: Any = None) -> str:
     """Say one of `ValidationError.errors()`; `content` is what was validated, for the names of list items."""
-    path = names.path(item["loc"], content) or "the file"
+    path = names.key_path(item["loc"], content) or "the file"
     if item["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(item["loc"][-1]), _keys_at(item["loc"][:-1], schema), n=1)
         return f"{path}: unknown key" + (f"; did you mean {near[0]!r}?" if near else "")

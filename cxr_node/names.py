@@ -16,18 +16,18 @@ _SHORTEST = 32
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
-def of_item(number: int, item: Any) -> str:
+def list_item(number: int, item: Any) -> str:
     """How a path names an item of a list: a destination by its name, anything else by its number, the first is 1."""
     name = item.get("name") if isinstance(item, Mapping) else None
     return name if isinstance(name, str) and _NAME.fullmatch(name) else str(number + 1)
 
 
-def path(location: Sequence[int | str], content: Any) -> str:
+def key_path(location: Sequence[int | str], content: Any) -> str:
     """Write the path of a key, or of an item, as people count: `destinations.pacs.send.2` is its second kind."""
     parts = []
     for part in location:
         inside = content[part] if _holds(content, part) else None
-        parts.append(of_item(part, inside) if isinstance(part, int) else part)
+        parts.append(list_item(part, inside) if isinstance(part, int) else part)
         content = inside
     return ".".join(parts)
 

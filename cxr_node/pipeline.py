@@ -56,7 +56,7 @@ BUILDERS: Mapping[ResultKind, Callable[[result.Context], Artifact | None]] = {
     ResultKind.HEATMAP: capture.build,
     ResultKind.PRESENTATION_STATE: presentation_state.build,
     ResultKind.SEGMENTATION: segmentation.build,
-    ResultKind.FRAMES: frames.build,
+    ResultKind.FRAMES: frames.build_frames,
     ResultKind.KEY_OBJECT: key_object.build,
     ResultKind.PDF: document.build,
 }

@@ -94,13 +94,13 @@ def _key(loader: yaml.SafeLoader, node: yaml.Node) -> Hashable:
 
 def _item_name(number: int, item: yaml.Node) -> str:
     if not isinstance(item, yaml.MappingNode):
-        return names.of_item(number, None)
+        return names.list_item(number, None)
     scalars = {
         key.value: value.value
         for key, value in item.value
         if isinstance(key, yaml.ScalarNode) and isinstance(value, yaml.ScalarNode)
     }
-    return names.of_item(number, scalars)
+    return names.list_item(number, scalars)
 
 
 def _line(node: yaml.Node) -> int:

@@ -12,7 +12,7 @@ from cxr_node.bench_figures import Bench, Pipeline, Spread, WholeNode
 _BAR_WIDTH = 30
 
 
-def bench(found: Bench) -> Group:
+def bench_table(found: Bench) -> Group:
     """What was measured on what, three tables, and what one must know to read them."""
     notes = [Text(note, "dim") for note in found.notes]
     return Group(

@@ -239,7 +239,7 @@ def test_an_unknown_key_of_the_configuration_is_exit_78(tmp_path: Path) -> None:
 
 def test_the_terminal_shows_every_figure() -> None:
     text = io.StringIO()
-    Console(file=text, width=100).print(show_bench.bench(some_figures()))
+    Console(file=text, width=100).print(show_bench.bench_table(some_figures()))
     shown = text.getvalue()
     for word in ("read header", "49.0", "49 %", "10.0 images/s", "123 CPU seconds", "401 MiB", "31.0", "20.0", "50.0"):
         assert word in shown, word

@@ -22,7 +22,7 @@ def ca(tmp_path: Path) -> Authority:
 
 
 def look(**sections: Any) -> list[Line]:
-    return list(check_tls.check(config.parse({"spool": {"path": "/var/lib/cxr-node"}, **sections})))
+    return list(check_tls.tls_lines(config.parse({"spool": {"path": "/var/lib/cxr-node"}, **sections})))
 
 
 def listen(identity: Identity, **more: str) -> list[Line]:

@@ -16,7 +16,7 @@ from cxr_node.dicom.result import Context, finish
 from cxr_node.domain import Artifact, ResultKind
 
 
-def build(context: Context) -> Artifact | None:
+def build_frames(context: Context) -> Artifact | None:
     """Make both frames of one radiograph; None where no map is shown."""
     if not context.shows_map:
         return None

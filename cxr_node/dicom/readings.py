@@ -24,8 +24,8 @@ _UNDECLARED = (
 )  # fmt: skip
 """What is tried where no set is named and the bytes are no UTF-8."""
 _ESCAPED = ("iso2022_jp", "iso2022_kr")
-_ASCII = "iso8859"  # pydicom's name of what holds where nothing is declared
-_ESC, _NOT_DECODED = "\x1b", "\ufffd"
+_AS_PYDICOM_SAYS = "iso8859"  # pydicom's name of what holds where nothing is declared
+_ESCAPES, _NOT_DECODED = "\x1b", "\ufffd"
 _LETTERS = str.maketrans({"ı": "i", "ł": "l", "ø": "o", "đ": "d", "æ": "ae", "œ": "oe", "ð": "d", "þ": "th"})
 """Latin letters that do not come apart into a plain one and an accent."""
 _ACCENTS = re.compile(r"[\u0300-\u036f\u0483-\u0487\u0591-\u05c7\u064b-\u0652\u0670]")
@@ -48,7 +48,7 @@ def raw(dataset: Dataset, keyword: str) -> str:
 
 def is_plain(text: str) -> bool:
     """Tell whether a text is the same in every character set: ASCII without escape sequences."""
-    return text.isascii() and _ESC not in text
+    return text.isascii() and _ESCAPES not in text
 
 
 def words(dataset: Dataset, keyword: str, declaring: Dataset | None = None) -> str:
@@ -80,16 +80,16 @@ def _readings(text: str, declaring: Dataset) -> Iterator[str]:
     except UnicodeEncodeError:  # it was decoded, into letters beyond Latin-1
         return
     declared = _declared(declaring)
-    if declared and (found := _decoded(content, declared)) is not None:
+    if declared and (found := _decoded_text(content, declared)) is not None:
         yield found
     try:
         yield content.decode("utf-8")
-        if _ESC not in text:
+        if _ESCAPES not in text:
             return
     except UnicodeDecodeError:
-        if declared and declared[0] != _ASCII:  # else it may have left out the escapes of ISO 2022
+        if declared and declared[0] != _AS_PYDICOM_SAYS:  # else it may have left out the escapes of ISO 2022
             return
-    for encoding in _ESCAPED if _ESC in text else _UNDECLARED:
+    for encoding in _ESCAPED if _ESCAPES in text else _UNDECLARED:
         try:
             yield content.decode(encoding)
         except UnicodeError:
@@ -108,7 +108,7 @@ def _declared(dataset: Dataset) -> list[str]:
         return []
 
 
-def _decoded(content: bytes, encodings: list[str]) -> str | None:
+def _decoded_text(content: bytes, encodings: list[str]) -> str | None:
     try:
         with quiet():
             found = decode_bytes(content, encodings, _DELIMITERS)

@@ -139,8 +139,8 @@ def _identity(verdict: Verdict, documents: list[Document], texts: list[str], nam
     model = _first(_MODEL, texts)
     model_name, version = named
     low, high = verify_recover_findings.thresholds(texts) or _THRESHOLDS_THAT_HOLD[verdict]  # a picture alone
-    low = _number(told.get("threshold.rule_out", "")) or low
-    high = _number(told.get("threshold.report", "")) or high
+    low = _number_or_none(told.get("threshold.rule_out", "")) or low
+    high = _number_or_none(told.get("threshold.report", "")) or high
     low, high = sorted((min(max(low, 0.0), 1.0), min(max(high, 0.0), 1.0)))
     return ModelIdentity(
         profile=model[1] if model else model_name.removeprefix("cxr_node "),
@@ -152,7 +152,7 @@ def _identity(verdict: Verdict, documents: list[Document], texts: list[str], nam
             rule_out_below=low,
             report_at=high,
             scale=verify_recover_findings.scale(documents, texts),
-            max_spread=_number(told.get("spread.limit", "")) or _WIDEST.max_spread,
+            max_spread=_number_or_none(told.get("spread.limit", "")) or _WIDEST.max_spread,
             max_distance=None if _is_unmeasured(told, texts) else _limit(told, _WIDEST.max_distance),
         ),
         calibration=told.get("calibration", ""),
@@ -274,7 +274,7 @@ def _common(values: Iterable[str]) -> str:
     return counted.most_common(1)[0][0] if counted else ""
 
 
-def _number(value: str) -> float | None:
+def _number_or_none(value: str) -> float | None:
     try:
         number = float(value)
     except ValueError:

@@ -283,7 +283,7 @@ def _read(path: Path, schema: type[Schema]) -> Schema:
     try:
         return schema.model_validate(content)
     except ValidationError as error:
-        mistakes = "; ".join(f"{names.path(e['loc'], content) or 'file'}: {e['msg']}" for e in error.errors())
+        mistakes = "; ".join(f"{names.key_path(e['loc'], content) or 'file'}: {e['msg']}" for e in error.errors())
         raise ModelError(f"{path} is malformed: {mistakes}") from error
 
 

@@ -61,7 +61,7 @@ class Database:
         database = cls(_engine(sa.make_url(url)))
         with _start_lock(lock_path):
             if mend and database._file is not None:
-                integrity.mend(database._file, utc_now())
+                integrity.repair(database._file, utc_now())
             if not _is_known(database._revision()):
                 database._migrate()
             database._opened = database._identity()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 _SHORT = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
 """VRs with a length of 16 bits; that of all others, known or not, has 32 after two reserved bytes (PS3.5 7.1.2)."""
-_ITEM, _ITEM_END, _SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE00D), (0xFFFE, 0xE0DD)
+_ITEM_TAG, _ITEM_END, _SEQUENCE_END_TAG = (0xFFFE, 0xE000), (0xFFFE, 0xE00D), (0xFFFE, 0xE0DD)
 _UNDEFINED = 0xFFFFFFFF
 _HEAD = struct.Struct("<HHI")
 _MAX_DEPTH = 32
@@ -62,7 +62,7 @@ def head_at(view: memoryview, position: int, limit: int) -> Head:
         raise ValueError(_CUT)
     group, element, length = _HEAD.unpack_from(view, position)
     vr = bytes(view[position + 4 : position + 6])
-    if group == _ITEM[0]:
+    if group == _ITEM_TAG[0]:
         return Head((group, element), b"", length, position + 8)
     if vr in _SHORT:
         return Head((group, element), vr, length >> 16, position + 8)
@@ -101,17 +101,17 @@ def _items(view: memoryview, sequence: Head, limit: int, depth: int) -> tuple[Pi
     pieces: Pieces = []
     while position < end:
         head = head_at(view, position, end)
-        if is_open and head.tag == _SEQUENCE_END:
-            return [*pieces, _HEAD.pack(*_SEQUENCE_END, 0)], head.start
-        if head.tag != _ITEM:
+        if is_open and head.tag == _SEQUENCE_END_TAG:
+            return [*pieces, _HEAD.pack(*_SEQUENCE_END_TAG, 0)], head.start
+        if head.tag != _ITEM_TAG:
             raise ValueError("a sequence holds something else than items")
         if head.length == _UNDEFINED:
             inner, stop = _elements(view, head.start, end, depth + 1)
             position = _behind(view, stop, end)
-            pieces += [_HEAD.pack(*_ITEM, _UNDEFINED), *inner, _HEAD.pack(*_ITEM_END, 0)]
+            pieces += [_HEAD.pack(*_ITEM_TAG, _UNDEFINED), *inner, _HEAD.pack(*_ITEM_END, 0)]
         else:
             inner, position = _elements(view, head.start, head.end(end), depth + 1)
-            pieces += [_HEAD.pack(*_ITEM, _size(inner)), *inner]
+            pieces += [_HEAD.pack(*_ITEM_TAG, _size(inner)), *inner]
     if is_open:
         raise ValueError(_CUT)
     return pieces, position
@@ -131,7 +131,7 @@ def _skip_items(view: memoryview, position: int, limit: int, depth: int) -> int:
     while position + 8 <= limit:
         group, element, length = _HEAD.unpack_from(view, position)
         position += 8
-        if (group, element) in (_SEQUENCE_END, _ITEM_END):
+        if (group, element) in (_SEQUENCE_END_TAG, _ITEM_END):
             return position
         position = _skip_items(view, position, limit, depth + 1) if length == _UNDEFINED else position + length
     raise ValueError(_CUT)

@@ -27,7 +27,7 @@ _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _PRIMARY = 0xFF  # of an extended result code
 
 
-def mend(file: Path, now: datetime) -> Path | None:
+def repair(file: Path, now: datetime) -> Path | None:
     """Set a damaged file aside, under the caller's lock; where it went, None where there was nothing to mend.
 
     A process that still has it open notices at its next transaction and ends (`Database.require_whole`).

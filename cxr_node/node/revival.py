@@ -21,7 +21,7 @@ from cxr_node.node.jobs import Death, DeliveryState, InstanceState
 from cxr_node.node.ledger import Ledger, of_instance
 from cxr_node.node.schema import deliveries, instance_artifacts, instances
 
-_BATCH = 100  # short transactions: the receiver waits for none of them
+_REVIVED_AT_ONCE = 100  # short transactions: the receiver waits for none of them
 
 
 class Left(StrEnum):
@@ -70,7 +70,7 @@ def retry(
     while True:
         found = sa.select(instances).where(which, dead(), instances.c.id > last_id).order_by(instances.c.id)
         with ledger.database.writing() as connection:
-            rows = connection.execute(found.limit(_BATCH).with_for_update()).mappings().all()
+            rows = connection.execute(found.limit(_REVIVED_AT_ONCE).with_for_update()).mappings().all()
             for row in rows:
                 came = _revive(connection, row, destinations, ledger.now(), unjudged=unjudged)
                 if isinstance(came, Left):

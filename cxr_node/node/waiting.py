@@ -80,7 +80,7 @@ def _of_delivery(connection: sa.Connection, row: DeliveryRow, around: Surroundin
     others = [here, sa.tuple_(deliveries.c.priority, deliveries.c.id) < sa.tuple_(found["priority"], row.id)]
     before = int(connection.scalar(sa.select(sa.func.count()).select_from(deliveries).where(*others)) or 0)
     tried = bool(connection.scalar(sa.select(sa.func.count()).select_from(deliveries).where(at_hand)))
-    stopped, down = _stopped("deliver", around), _down(row.destination, around)
+    stopped, down = _stopped("deliver", around), _down_sentence(row.destination, around)
     if stopped is not None:
         return "; ".join(word for word in (stopped, down, _queue(before)) if word)
     if _is_held(found["lease_until"], around.now):
@@ -100,7 +100,7 @@ def _stopped(role: str, around: Surroundings) -> str | None:
     return f"{role} does not run" + (f" since {clock(state.since, around.now)}" if state.since else "")
 
 
-def _down(destination: str, around: Surroundings) -> str | None:
+def _down_sentence(destination: str, around: Surroundings) -> str | None:
     seen = around.health.get(destination)
     if seen is None or seen.down_since is None:
         return None

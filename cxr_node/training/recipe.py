@@ -274,5 +274,5 @@ def parse(content: Any, source: str) -> Recipe:
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        mistakes = [f"{source}: {names.path(e['loc'], content) or 'recipe'}: {e['msg']}" for e in error.errors()]
+        mistakes = [f"{source}: {names.key_path(e['loc'], content) or 'recipe'}: {e['msg']}" for e in error.errors()]
         raise ConfigError(mistakes) from error
