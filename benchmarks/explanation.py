@@ -27,8 +27,8 @@ from benchmarks.figures import ratio, spread
 from benchmarks.images import TEN_MB, Images
 from benchmarks.plain_model import Answer, PlainModel
 from benchmarks.plain_node import PROFILE, shown
-from cxr_node import classify, drawn, pipeline, shipped
-from cxr_node.config import Admission
+from cxr_node import classify, drawn, pipeline, resources
+from cxr_node.config.schema import Admission
 from cxr_node.dicom import header
 from cxr_node.domain import NO_PRECEDENT, Examination, Radiograph, Rejected
 from cxr_node.drawn import Plate
@@ -62,7 +62,7 @@ def measure(told: argparse.Namespace, bar: Progress) -> dict[str, Any]:
     ratios = {name: ratio(p50[name], p50[OURS]) for name in (SAME, ONE)}
     networks = {name: ratio(p50[name], p50[PASS]) for name in NETWORKS}
     one_by_one = ratio(p50[NETWORK_ONE], p50[ONE_EACH])
-    loaded = profile.load(shipped.profile_folder(PROFILE))
+    loaded = profile.load(resources.profile_folder(PROFILE))
     plain, ours = PlainModel(loaded), load_predictor(loaded)
     return {
         "profile": loaded.name,
@@ -103,7 +103,7 @@ def spent(repeats: int, bar: Progress) -> dict[str, dict[str, Any]]:
 
 
 def _ready_ours(content: bytes) -> None:
-    ours = load_predictor(profile.load(shipped.profile_folder(PROFILE)))
+    ours = load_predictor(profile.load(resources.profile_folder(PROFILE)))
     radiograph = decoded(content, ours)
     batch = seen_by(ours, radiograph)
     _WAYS.update({OURS: lambda: ours.examine(radiograph), PASS: lambda: ours.runtime.see(batch)})
@@ -120,7 +120,7 @@ def _for_one_view(loaded: profile.Profile) -> Any:
 
 
 def _ready_plain(content: bytes) -> None:
-    plain, last = (PlainModel(profile.load(shipped.profile_folder(PROFILE))) for _ in range(2))
+    plain, last = (PlainModel(profile.load(resources.profile_folder(PROFILE))) for _ in range(2))
     last.network.to(memory_format=torch.channels_last)
     pixels = shown(dcmread(io.BytesIO(content)))
     prepared = plain.prepared(pixels)

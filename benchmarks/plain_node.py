@@ -30,7 +30,7 @@ from pytorch_grad_cam.utils.image import show_cam_on_image
 from benchmarks import destination, wire
 from benchmarks.peers import PLAIN, TITLES
 from benchmarks.plain_model import Answer, PlainModel
-from cxr_node import shipped
+from cxr_node import resources
 from cxr_node.model import profile
 
 PROFILE = "pneumonia-pediatric"
@@ -44,7 +44,7 @@ class PlainNode:
     def __init__(self, folder: Path, to: int, picture: tuple[int, int], *, one_view: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.to, self.picture = folder, to, picture
-        model = PlainModel(profile.load(shipped.profile_folder(PROFILE)))
+        model = PlainModel(profile.load(resources.profile_folder(PROFILE)))
         self.answer = model.answer if one_view else model.same_answer
         self.lock = threading.Lock()  # grad-cam keeps the activations of one image
 

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from cxr_node import __version__
-from cxr_node.machine import processor, versions
+from cxr_node.diagnose.machine import processor, versions
 
 RESULTS = Path(__file__).parent / "results"
 LIBRARIES = (

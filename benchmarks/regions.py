@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from cxr_node import shipped
+from cxr_node import resources
 from cxr_node.dicom.segmentation import mask
 from cxr_node.domain import Heatmap, Radiograph, Region, View
 from cxr_node.model import lungs, profile
@@ -123,7 +123,7 @@ def main() -> None:
     options.add_argument("--children", type=Path, action="append", default=[])
     options.add_argument("--adults", type=Path, action="append", default=[])
     told = options.parse_args()
-    predictor = load_predictor(profile.load(shipped.profile_folder("pneumonia-pediatric")))
+    predictor = load_predictor(profile.load(resources.profile_folder("pneumonia-pediatric")))
     heads = (
         "cut",
         "films",

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cxr_node.config import STANDARD_KINDS
+from cxr_node.config.schema import STANDARD_KINDS
 from cxr_node.node.jobs import DeliveryState, InstanceState
 from cxr_node.node.ledger import Ledger
 from cxr_node.node.schema import artifacts, deliveries, events, instance_artifacts, instances

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cxr_node import pipeline
-from cxr_node.config import Config
+from cxr_node.config.schema import Config
 from cxr_node.dicom import numbers, wrap
 from cxr_node.domain import Artifact, Finding, Origin, Reason, Rejected, Scale, Verdict
 from cxr_node.errors import DataError, InstanceError

@@ -16,6 +16,18 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+
+STORAGE = {
+    "1.2.840.10008.5.1.4.1.1.1": "Computed Radiography Image",
+    "1.2.840.10008.5.1.4.1.1.1.1": "Digital X-Ray Image - For Presentation",
+    "1.2.840.10008.5.1.4.1.1.1.1.1": "Digital X-Ray Image - For Processing",
+    "1.2.840.10008.5.1.4.1.1.7": "Secondary Capture Image",
+    "1.2.840.10008.5.1.4.1.1.7.2": "Multi-frame Grayscale Byte Secondary Capture Image",
+    "1.2.840.10008.5.1.4.1.1.7.3": "Multi-frame Grayscale Word Secondary Capture Image",
+}
+"""All that `dicom.admission` may admit, and For Processing: a reason in the ledger says more than a lost context."""
+
+
 Point = tuple[float, float]
 """A place on the source pixel grid: (column, row), 1-based at pixel corners as SCOORD counts
 (PS3.3 C.18.6.1.1: the top left corner of the top left pixel is 0\\0; its centre 0.5\\0.5)."""

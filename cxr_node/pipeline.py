@@ -13,7 +13,7 @@ from hashlib import sha256
 from typing import Protocol
 
 from cxr_node import __version__, time_zone
-from cxr_node.config import Admission, Config
+from cxr_node.config.schema import Admission, Config
 from cxr_node.dicom import (
     admission,
     capture,

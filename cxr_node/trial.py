@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from cxr_node.config import Address
+from cxr_node.config.schema import Address
 from cxr_node.errors import CxrNodeError, DeliveryError
 from cxr_node.node import history, send, wakeup
 from cxr_node.node.history import Story

@@ -16,22 +16,18 @@ import yaml
 from rich.console import Console
 from typer.testing import CliRunner
 
-from cxr_node import (
-    bench,
-    bench_chart,
-    bench_figures,
-    bench_node,
-    bench_stages,
-    config,
-    drawn,
-    loading,
-    machine,
-    show,
-    show_bench,
-)
-from cxr_node.bench_figures import Batch, Bench, Machine, Pipeline, Role, WholeNode
-from cxr_node.cli import app
-from cxr_node.config import Config
+from cxr_node import drawn, wiring
+from cxr_node.bench import figures, run
+from cxr_node.bench import figures as bench_figures
+from cxr_node.bench import node as bench_node
+from cxr_node.bench import stages as bench_stages
+from cxr_node.bench.figures import Batch, Bench, Machine, Pipeline, Role, WholeNode
+from cxr_node.cli import bench as show_bench
+from cxr_node.cli import tables
+from cxr_node.cli.node import app
+from cxr_node.config import schema
+from cxr_node.config.schema import Config
+from cxr_node.diagnose import machine
 from cxr_node.drawn import Plate
 from cxr_node.errors import DataError, ResourceError
 from cxr_node.model.predictor import ProfilePredictor
@@ -41,7 +37,7 @@ MIB = 1024**2
 
 
 def settings(**sections: object) -> Config:
-    return config.parse({"spool": {"path": "."}, **sections})
+    return schema.parse({"spool": {"path": "."}, **sections})
 
 
 def some_figures() -> Bench:
@@ -124,22 +120,22 @@ def test_throughput_is_from_the_first_receipt_to_the_last_result() -> None:
 @pytest.mark.parametrize("text", ["", "1,", "0", "257", "two", "1;2"])
 def test_batch_sizes_are_numbers(text: str) -> None:
     with pytest.raises(ValueError):
-        bench.parsed_batches(text)
+        run.parsed_batches(text)
     refused = RUNNER.invoke(app, ["bench", "--batch", text])
     assert refused.exit_code == 2
     assert "Traceback" not in refused.output
 
 
 def test_a_disk_without_room_is_said_before_anything_is_drawn(tmp_path: Path) -> None:
-    choice = bench.Choice(images=1000, size_mb=200.0)
+    choice = run.Choice(images=1000, size_mb=200.0)
     with pytest.raises(ResourceError, match=r"GiB free, 4\d\d\.\d are needed: name another folder in TMPDIR"):
-        bench._require_room(tmp_path, 2 * choice.images * int(choice.size_mb * 1e6 + 16e6))
+        run._require_room(tmp_path, 2 * choice.images * int(choice.size_mb * 1e6 + 16e6))
 
 
 @pytest.fixture(scope="module")
 def predictor() -> ProfilePredictor:
     plain = settings(model={"threads": 1})
-    return loading.predictor(loading.profiles(plain)[0], plain)
+    return wiring.predictor(wiring.profiles(plain)[0], plain)
 
 
 @pytest.fixture(scope="module")
@@ -170,13 +166,13 @@ def test_a_configuration_that_refuses_them_says_so(files: list[Path], predictor:
 @pytest.mark.parametrize(("ages", "drawn_as"), [((1.0, 5.0), 3), ((18.0, 120.0), 69), ((0.0, 0.5), 0)])
 def test_they_are_of_an_age_that_the_profile_judges(ages: tuple[float, float], drawn_as: int) -> None:
     profile = SimpleNamespace(population=SimpleNamespace(age_years=ages))
-    assert bench._age_years(profile) == drawn_as  # type: ignore[arg-type]
+    assert run._age_years(profile) == drawn_as  # type: ignore[arg-type]
 
 
 def test_notes_tell_of_another_disk_of_memory_and_of_others(tmp_path: Path) -> None:
-    same = list(bench._notes(config.parse({"spool": {"path": str(tmp_path / "spool")}}), tmp_path, "ext4", 0.05))
+    same = list(run._notes(schema.parse({"spool": {"path": str(tmp_path / "spool")}}), tmp_path, "ext4", 0.05))
     assert len(same) == 2  # what is said always
-    other = list(bench._notes(config.parse({"spool": {"path": "/proc/spool"}}), tmp_path, "tmpfs", 0.45))
+    other = list(run._notes(schema.parse({"spool": {"path": "/proc/spool"}}), tmp_path, "tmpfs", 0.45))
     assert [note for note in other if "another disk" in note]
     assert [note for note in other if "in memory" in note]
     assert [note for note in other if "Other programs had 45 %" in note]
@@ -253,14 +249,14 @@ def test_the_terminal_shows_every_figure() -> None:
 
 
 def test_the_chart_names_its_axes_and_numbers(tmp_path: Path) -> None:
-    bench_chart.write(tmp_path / "bench.svg", some_figures())
+    figures.write(tmp_path / "bench.svg", some_figures())
     drawing = (tmp_path / "bench.svg").read_text()
     for word in ("turnaround", "p50 200 ms", "one process: 100 ms an image", "49 %", "images/s", "50.0", "2026-01-02"):
         assert word in drawing, word
 
 
 def test_json_says_numbers_as_numbers() -> None:
-    told = json.loads(json.dumps(show.plain(some_figures())))
+    told = json.loads(json.dumps(tables.plain(some_figures())))
     assert told["pipeline"]["stages"][3] == {"name": "explain", "ms": 49.0, "share": 0.49}
     assert told["node"]["one_at_a_time"]["each_ms"] == [100.0, 200.0, 300.0]
     assert told["at"] == "2026-01-02T00:00:00+00:00"

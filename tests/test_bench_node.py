@@ -17,8 +17,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from cxr_node import bench_node, config, trial
-from cxr_node.cli import app
+from cxr_node import trial
+from cxr_node.bench import node as bench_node
+from cxr_node.cli.node import app
+from cxr_node.config import schema
 from cxr_node.node.recorder import Recorder
 from tests import builders
 from tests.model.test_export import NO_TORCH
@@ -81,7 +83,7 @@ def test_the_page_explains_every_field_of_the_json_and_no_other(measured: tuple[
 
 
 def test_the_trial_keeps_what_is_configured_but_its_places(tmp_path: Path) -> None:
-    given = config.parse(
+    given = schema.parse(
         {
             "listen": {"port": 104},
             "spool": {"path": "."},
@@ -96,7 +98,7 @@ def test_the_trial_keeps_what_is_configured_but_its_places(tmp_path: Path) -> No
         }
     )
     with contextlib.ExitStack() as stack:
-        tried = config.parse({"spool": {"path": str(tmp_path)}, **bench_node._settings(given, stack)})
+        tried = schema.parse({"spool": {"path": str(tmp_path)}, **bench_node._settings(given, stack)})
     assert (tried.model, tried.results, tried.work, tried.kinds) == (
         given.model,
         given.results,

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from cxr_node.cli import app
+from cxr_node.cli.node import app
 from cxr_node.node.recorder import Recorder
 
 RUNNER = CliRunner()

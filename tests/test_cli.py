@@ -12,7 +12,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from cxr_node.cli import app
+from cxr_node.cli.node import app
 from cxr_node.node import promises, work
 from cxr_node.node.ledger import FILE_NAME, Ledger
 from cxr_node.node.recorder import Recorder
@@ -176,7 +176,7 @@ def test_only_the_worker_imports_torch_and_whoever_sends_or_receives_no_codec(tm
         "    progress(self)\n"
         "    if self._is_ready: os.kill(os.getpid(), signal.SIGTERM)\n"
         "service.Notifier.progress = at_work\n"
-        "from cxr_node.cli import app\n"
+        "from cxr_node.cli.node import app\n"
         "try: app()\n"
         "except SystemExit: pass\n"
         "tell()\n"

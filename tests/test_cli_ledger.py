@@ -15,8 +15,8 @@ import sqlalchemy as sa
 import yaml
 from typer.testing import CliRunner, Result
 
-from cxr_node.cli import app
-from cxr_node.config import Config
+from cxr_node.cli.node import app
+from cxr_node.config.schema import Config
 from cxr_node.dicom import header
 from cxr_node.domain import Doubt, Origin, Reason, Verdict
 from cxr_node.node import deliver, health, history, removal, work
@@ -433,11 +433,11 @@ def test_a_pipe_gets_whole_lines_and_a_narrow_terminal_whole_uids(tmp_path: Path
     for width in (60, 80, 100):
         from rich.console import Console
 
-        from cxr_node import show_ledger
+        from cxr_node.cli import ledger_tables
 
         console = Console(width=width, record=True)
         with site.ledger() as ledger, console.capture() as capture:
-            console.print(show_ledger.Listing(history.recent(ledger, 1)))
+            console.print(ledger_tables.Listing(history.recent(ledger, 1)))
         assert long in "".join(capture.get().split()), "folded at the most"
         assert (width < 72) or any(long in line for line in capture.get().splitlines())
 

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from cxr_node.cli import app
-from cxr_node.command import ORDER
+from cxr_node.cli.app import ORDER
+from cxr_node.cli.node import app
 from tests.training import folders
 
 RUNNER = CliRunner()

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from cxr_node import config, shipped
+from cxr_node import resources
+from cxr_node.config import schema
 from cxr_node.errors import ConfigError
 
 SPOOL = {"spool": {"path": "/var/lib/cxr-node"}}
@@ -59,24 +60,24 @@ MISTAKES = {
 @pytest.mark.parametrize(("content", "sentence"), MISTAKES.values(), ids=MISTAKES.keys())
 def test_a_mistake_is_one_line_with_its_path(content: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        config.parse(content, "node.yaml")
+        schema.parse(content, "node.yaml")
     assert any(sentence in line and line.startswith("node.yaml: ") for line in raised.value.mistakes)
     assert all("\n" not in line for line in raised.value.mistakes)
 
 
 def test_all_mistakes_are_told_at_once() -> None:
     with pytest.raises(ConfigError) as raised:
-        config.parse({"listen": {"prt": 1, "ae_title": ""}, "spol": {}})
+        schema.parse({"listen": {"prt": 1, "ae_title": ""}, "spol": {}})
     assert len(raised.value.mistakes) == 4  # prt, ae_title, spol, and spool is missing
 
 
 def test_node_yaml_shows_every_key_with_its_default() -> None:
-    example = config.load(shipped.bundled("config") / "node.yaml")
+    example = schema.load(resources.bundled("config") / "node.yaml")
     pacs = {"name": "pacs", "address": "ORTHANC@127.0.0.1:4242"}
-    assert example == config.parse({"spool": {"path": "/var/lib/cxr-node"}, "destinations": [pacs]})
-    text = (shipped.bundled("config") / "node.yaml").read_text()
-    sections = (config.Listen, config.Spool, config.Model, config.Admission, config.Results, config.Destination)
-    for section in (*sections, config.Audit, config.Syslog):
+    assert example == schema.parse({"spool": {"path": "/var/lib/cxr-node"}, "destinations": [pacs]})
+    text = (resources.bundled("config") / "node.yaml").read_text()
+    sections = (schema.Listen, schema.Spool, schema.Model, schema.Admission, schema.Results, schema.Destination)
+    for section in (*sections, schema.Audit, schema.Syslog):
         for key in section.model_fields:
             assert f"{key}:" in text, f"{key} is not shown in node.yaml"
 
@@ -90,7 +91,7 @@ def test_the_issue_s_whole_configuration_is_whole(tmp_path: Path) -> None:
         "destinations:\n"
         '  - {name: pacs, address: "ORTHANC@127.0.0.1:4242", send: [report, measurements, heatmap]}\n'
     )
-    assert str(config.load(file).destinations[0].address) == "ORTHANC@127.0.0.1:4242"
+    assert str(schema.load(file).destinations[0].address) == "ORTHANC@127.0.0.1:4242"
 
 
 @pytest.mark.parametrize("text", ["a: [", "- a list", "\x00", ""])
@@ -98,18 +99,18 @@ def test_what_is_no_configuration_is_one_sentence(tmp_path: Path, text: str) -> 
     file = tmp_path / "node.yaml"
     file.write_text(text)
     with pytest.raises(ConfigError):
-        config.load(file)
+        schema.load(file)
 
 
 def test_only_what_changes_an_answer_changes_the_digest() -> None:
-    plain = config.parse(SPOOL)
-    elsewhere = config.parse({"spool": {"path": "/other"}, "listen": {"port": 104}})
-    stricter = config.parse({**SPOOL, "admission": {"min_size_px": 256}})
+    plain = schema.parse(SPOOL)
+    elsewhere = schema.parse({"spool": {"path": "/other"}, "listen": {"port": 104}})
+    stricter = schema.parse({**SPOOL, "admission": {"min_size_px": 256}})
     assert plain.answer_sha256 == elsewhere.answer_sha256 != stricter.answer_sha256
 
 
 def test_ipv6_address() -> None:
-    parsed = config.parse({**SPOOL, "destinations": [{"name": "a", "address": "PACS@[::1]:104"}]})
+    parsed = schema.parse({**SPOOL, "destinations": [{"name": "a", "address": "PACS@[::1]:104"}]})
     assert parsed.destinations[0].address.host == "::1"
 
 
@@ -125,4 +126,4 @@ def test_ipv6_address() -> None:
     ],
 )
 def test_fingerprints_and_names_are_compared_in_one_form(written: str, compared: str) -> None:
-    assert config.Peer(ae_title="A", certificate=(written,)).certificate == (compared,)
+    assert schema.Peer(ae_title="A", certificate=(written,)).certificate == (compared,)

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cxr_node import conformance
-from cxr_node.cli import app
+from cxr_node.cli.node import app
+from cxr_node.conformance import statement
 from cxr_node.dicom import decoders
 from cxr_node.domain import ResultKind
 from cxr_node.node import commitment, destinations, intake, receive, statuses
@@ -65,7 +65,7 @@ def test_what_deliver_proposes_is_listed_and_nothing_else(written: str) -> None:
     listed = set(UID.findall(section(written, "4.2.2.2 Association initiation")))
     produced = {uid for uid in listed if uid.startswith("1.2.840.10008.5.1.4")}
     assert set(destinations.SOP_CLASSES) <= produced
-    assert listed == {uid for pair in destinations.proposed(produced, conformance.COMPRESSED) for uid in pair} | {
+    assert listed == {uid for pair in destinations.proposed(produced, statement.COMPRESSED) for uid in pair} | {
         commitment.SOP_CLASS
     }
 

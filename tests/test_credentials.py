@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cxr_node import config, credentials
-from cxr_node.config import Tls
+from cxr_node.config import credentials, schema
+from cxr_node.config.schema import Tls
 from cxr_node.errors import ConfigError
 from cxr_node.node.association import client_tls
 from cxr_node.node.tls import server_tls
@@ -17,10 +17,10 @@ PEM = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEEIGVzY3JldA==\n-----END EC PRIVATE
 FILES = {"certificate": "node.pem", "key": "node.key", "ca": "ca.pem"}
 
 
-def load(folder: Path, **sections: object) -> config.Config:
+def load(folder: Path, **sections: object) -> schema.Config:
     file = folder / "node.yaml"
     file.write_text(yaml.safe_dump({"spool": {"path": str(folder / "spool")}, **sections}))
-    return config.load(file)
+    return schema.load(file)
 
 
 @pytest.mark.parametrize(
@@ -47,10 +47,10 @@ def test_a_mistake_in_the_yaml_is_placed_without_repeating_the_lines_around_it(t
     file = tmp_path / "node.yaml"
     file.write_text("ledger:\n  password: hunter2 : hunter2\n")
     with pytest.raises(ConfigError, match=r"is no YAML: line 2: mapping values are not allowed here$"):
-        config.load(file)
+        schema.load(file)
     file.write_bytes(b"\xff\xfehunter2")
     with pytest.raises(ConfigError, match=r"it is no UTF-8$"):
-        config.load(file)
+        schema.load(file)
 
 
 @pytest.mark.parametrize("text", ["https://example.org/path", "see http://[broken", "user@host:80", "a://b@c"])

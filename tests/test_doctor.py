@@ -12,14 +12,16 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from cxr_node import config, diagnosis, diagnosis_disk, doctor, machine
-from cxr_node.cli import app
-from cxr_node.config import Listen, Spool
-from cxr_node.diagnosis import GIB, Reading, Verdict
+from cxr_node.cli.node import app
+from cxr_node.config import schema
+from cxr_node.config.schema import Listen, Spool
+from cxr_node.diagnose import doctor, machine, thresholds
+from cxr_node.diagnose import thresholds as diagnosis_disk
+from cxr_node.diagnose.disk import Disk, Traffic
+from cxr_node.diagnose.machine import Clock, Confinement, Limits, Memory, Processor
+from cxr_node.diagnose.thresholds import GIB, Reading, Verdict
 from cxr_node.dicom.samples import Trial
 from cxr_node.errors import ResourceError
-from cxr_node.machine import Clock, Confinement, Limits, Memory, Processor
-from cxr_node.node.disk import Disk, Traffic
 
 UNITS = Path(__file__).parent.parent / "systemd"
 DISK = Disk(
@@ -108,7 +110,7 @@ def test_a_disk_that_is_only_at_hand_is_no_verdict_on_the_spool_s() -> None:
     ],
 )
 def test_a_clock(found: Clock, verdict: Verdict) -> None:
-    assert only([diagnosis.clock(found)], "clock").verdict is verdict
+    assert only([thresholds.clock(found)], "clock").verdict is verdict
 
 
 @pytest.mark.parametrize(
@@ -122,7 +124,7 @@ def test_a_clock(found: Clock, verdict: Verdict) -> None:
     ],
 )
 def test_limits(found: Limits, associations: int, verdicts: tuple[Verdict, Verdict]) -> None:
-    readings = list(diagnosis.limits(found, Listen(max_associations=associations), "the unit"))
+    readings = list(thresholds.limits(found, Listen(max_associations=associations), "the unit"))
     assert (only(readings, "open files").verdict, only(readings, "threads").verdict) == verdicts
 
 
@@ -132,7 +134,7 @@ def test_the_receiver_s_unit_is_large_enough_for_what_it_says(associations: int,
     unit.read(UNITS / "cxr-node-receive.service")
     service = unit["Service"]
     given = Limits(open_files=int(service["LimitNOFILE"]), threads=int(service["TasksMax"]))
-    readings = diagnosis.limits(given, Listen(max_associations=associations), "the unit")
+    readings = thresholds.limits(given, Listen(max_associations=associations), "the unit")
     assert ({reading.verdict for reading in readings} == {Verdict.WELL}) == enough
 
 
@@ -149,7 +151,7 @@ def test_memory(gib: float, free_gib: float, readable: tuple[str, ...], verdicts
     found = Memory(
         limit_bytes=int(gib * GIB), available_bytes=int(free_gib * GIB), swaps=swaps, readable_swaps=readable
     )
-    readings = list(diagnosis.memory(found))
+    readings = list(thresholds.memory(found))
     assert (only(readings, "memory").verdict, only(readings, "swap").verdict) == verdicts
 
 
@@ -165,7 +167,7 @@ def test_memory(gib: float, free_gib: float, readable: tuple[str, ...], verdicts
 )
 def test_a_processor(cores: float, features: set[str], threads: int, verdict: Verdict) -> None:
     found = Processor(cores=cores, features=frozenset(features))
-    assert only([diagnosis.processor(found, threads)], "processor").verdict is verdict
+    assert only([thresholds.processor(found, threads)], "processor").verdict is verdict
 
 
 CONFINED = Confinement(
@@ -192,15 +194,15 @@ CONFINED = Confinement(
 )
 def test_confinement(figures: dict[str, object], subject: str, verdict: Verdict) -> None:
     found = replace(CONFINED, **figures)  # type: ignore[arg-type]  # fields by name, from the table above
-    assert only(diagnosis.confinement(found), subject).verdict is verdict
+    assert only(thresholds.confinement(found), subject).verdict is verdict
 
 
 def test_versions() -> None:
-    tested = {name: f"{version}.9" for name, version in diagnosis.TESTED.items()}
-    assert only(diagnosis.versions(tested), "libraries").verdict is Verdict.WELL
-    newer = list(diagnosis.versions(tested | {"openvino": "9.9.0+cpu"}))
-    assert only(newer, "libraries").figure == f"openvino 9.9.0+cpu (tested: {diagnosis.TESTED['openvino']})"
-    assert [reading.verdict for reading in diagnosis.versions(tested | {"openvino": None})] == [Verdict.STOP]
+    tested = {name: f"{version}.9" for name, version in thresholds.TESTED.items()}
+    assert only(thresholds.versions(tested), "libraries").verdict is Verdict.WELL
+    newer = list(thresholds.versions(tested | {"openvino": "9.9.0+cpu"}))
+    assert only(newer, "libraries").figure == f"openvino 9.9.0+cpu (tested: {thresholds.TESTED['openvino']})"
+    assert [reading.verdict for reading in thresholds.versions(tested | {"openvino": None})] == [Verdict.STOP]
 
 
 def test_decoders() -> None:
@@ -219,7 +221,7 @@ def test_what_cannot_be_measured_is_a_stop_and_not_the_end(tmp_path: Path, monke
 
     monkeypatch.setattr(doctor.disk, "measure", broken)
     monkeypatch.setattr(doctor.samples, "trials", broken)
-    readings = list(doctor.examine(config.parse({"spool": {"path": str(tmp_path)}})))
+    readings = list(doctor.examine(schema.parse({"spool": {"path": str(tmp_path)}})))
     assert doctor.stops(readings) == 2
     assert only(readings, "spool").figure == only(readings, "decoders").figure == "it is broken"
     assert only(readings, "libraries")
@@ -227,7 +229,7 @@ def test_what_cannot_be_measured_is_a_stop_and_not_the_end(tmp_path: Path, monke
 
 def test_a_spool_that_this_account_cannot_write_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.os, "access", lambda *_: False)
-    found = only(doctor.examine(config.parse({"spool": {"path": str(tmp_path / "spool")}})), "spool")
+    found = only(doctor.examine(schema.parse({"spool": {"path": str(tmp_path / "spool")}})), "spool")
     assert (found.verdict, "sudo -u cxr-node" in found.advice) == (Verdict.STOP, True)
 
 
@@ -235,8 +237,8 @@ def test_a_spool_that_this_account_cannot_write_is_one_line(tmp_path: Path, monk
 def test_the_exit_code_says_whether_the_node_can_live_here(
     stops: int, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    readings = [Reading(subject="clock", figure="well"), diagnosis.change("swap", "a", "b")]
-    readings += [diagnosis.stop("file system", "nfs4", "a local disk")] * stops
+    readings = [Reading(subject="clock", figure="well"), thresholds.change("swap", "a", "b")]
+    readings += [thresholds.stop("file system", "nfs4", "a local disk")] * stops
     monkeypatch.setattr(doctor, "examine", lambda _: iter(readings))
     shown = CliRunner().invoke(app, ["doctor"])
     assert shown.exit_code == code

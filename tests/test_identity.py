@@ -19,8 +19,9 @@ from typing import Any
 
 import pytest
 
-from cxr_node import config, pipeline
-from cxr_node.config import Config
+from cxr_node import pipeline
+from cxr_node.config import schema
+from cxr_node.config.schema import Config
 from cxr_node.dicom import wrap
 from cxr_node.domain import Origin, Reported, ResultKind
 from tests import builders
@@ -37,7 +38,7 @@ OWN_UID = re.compile(rb"\b2\.25\.\d{30,39}\b")
 def settings(**results: Any) -> Config:
     destination = {"name": "pacs", "address": "PACS@127.0.0.1:104", "send": SEND_ALL}
     results = {"time_zone": "UTC", **results}
-    return config.parse({"spool": {"path": "."}, "destinations": [destination], "results": results})
+    return schema.parse({"spool": {"path": "."}, "destinations": [destination], "results": results})
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +143,7 @@ CHANGES: dict[str, Callable[[], dict[tuple[str, str], bytes]]] = {
     "calibration": lambda: results(predictor=builders.FixedPredictor(profile=builders.profile(calibration="other"))),
     "results configuration": lambda: results(rules=settings(max_heatmap_px=1024)),
     "admission configuration": lambda: results(
-        rules=settings().model_copy(update={"admission": config.Admission(age_policy=config.AgePolicy.WARN)})
+        rules=settings().model_copy(update={"admission": schema.Admission(age_policy=schema.AgePolicy.WARN)})
     ),
     "zone": lambda: results(rules=settings(time_zone="Asia/Tokyo")),
     "installation": lambda: results(rules=settings(installation_id="other")),

@@ -12,8 +12,9 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from cxr_node import config, pipeline
-from cxr_node.cli import app
+from cxr_node import pipeline
+from cxr_node.cli.node import app
+from cxr_node.config import schema
 from cxr_node.domain import Origin, Rejected, Reported
 from cxr_node.model.profile import Population
 from cxr_node.model.torchxrayvision import LABELS
@@ -22,7 +23,7 @@ from tests.model import xrv_states
 
 RUNNER = CliRunner()
 ORIGIN = Origin(calling_ae_title="MODALITY", peer_host="127.0.0.1", received_at=datetime(2025, 1, 2, tzinfo=UTC))
-CONFIG = config.parse({"spool": {"path": "."}})
+CONFIG = schema.parse({"spool": {"path": "."}})
 
 
 @pytest.fixture(scope="module")

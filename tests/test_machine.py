@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cxr_node import machine
+from cxr_node.diagnose import machine
 
 
 @pytest.fixture

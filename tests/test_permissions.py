@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from cxr_node import check, config, permissions, shipped
-from cxr_node.config import Tls
+from cxr_node import resources
+from cxr_node.config import permissions, schema
+from cxr_node.config.schema import Tls
+from cxr_node.diagnose import check
 from cxr_node.errors import ConfigError
 from cxr_node.node.association import client_tls
 from cxr_node.node.spool import OWN_NAMES, Spool
@@ -45,9 +47,9 @@ def test_a_configuration_that_everybody_may_change_is_refused(tmp_path: Path) ->
     file.write_text(f"spool: {{path: {tmp_path / 'spool'}}}\n")
     file.chmod(0o646)
     with pytest.raises(ConfigError, match=f"may change it .mode 0646.; chmod o-w {file}"):
-        config.load(file)
+        schema.load(file)
     file.chmod(0o664)
-    assert config.load(file).spool.path == tmp_path / "spool"
+    assert schema.load(file).spool.path == tmp_path / "spool"
 
 
 @pytest.mark.parametrize("bits", [0o755, 0o1777, 0o750])
@@ -89,7 +91,7 @@ def test_check_says_who_may_do_what(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     spool.mkdir(mode=0o755)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     tls = {"certificate": "node.pem", "key": str(key), "ca": "ca.pem"}
-    settings = config.parse(
+    settings = schema.parse(
         {"spool": {"path": str(spool), "min_free_mib": 256}, "listen": {"port": 0, "host": "0.0.0.0", "tls": tls}}
     )
     lines = list(check.check(settings, "node.yaml"))
@@ -102,5 +104,5 @@ def test_check_says_who_may_do_what(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     warnings = [line.sentence for line in lines if line.warning]
     assert all(line.ok for line in lines if line.warning)
     assert any("may change the weights" in sentence for sentence in warnings) == os.access(
-        shipped.profile_folder("pneumonia-pediatric"), os.W_OK
+        resources.profile_folder("pneumonia-pediatric"), os.W_OK
     )

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cxr_node import config, plain_yaml, shipped
+from cxr_node import resources
+from cxr_node.config import schema, strict_yaml
 from cxr_node.errors import ConfigError, ModelError
 from cxr_node.model import profile
 from cxr_node.training import recipe
@@ -32,19 +33,19 @@ TWICE = {
 
 @pytest.mark.parametrize(("text", "sentence"), TWICE.values(), ids=TWICE.keys())
 def test_what_stands_twice_is_refused_with_its_lines(text: str, sentence: str, tmp_path: Path) -> None:
-    with pytest.raises(plain_yaml.TwiceError) as raised:
-        plain_yaml.load(text)
+    with pytest.raises(strict_yaml.TwiceError) as raised:
+        strict_yaml.load(text)
     assert raised.value.sentences == [sentence]
     file = tmp_path / "node.yaml"
     file.write_text(text)
     with pytest.raises(ConfigError) as refused:
-        config.load(file)
+        schema.load(file)
     assert refused.value.mistakes == [f"{file}: {sentence}"]
 
 
 def test_all_that_stands_twice_is_told_at_once() -> None:
-    with pytest.raises(plain_yaml.TwiceError) as raised:
-        plain_yaml.load("a: {b: 1, b: 2}\nc: 1\nc: 2\n")
+    with pytest.raises(strict_yaml.TwiceError) as raised:
+        strict_yaml.load("a: {b: 1, b: 2}\nc: 1\nc: 2\n")
     assert raised.value.sentences == ["a.b: twice, lines 1 and 1", "c: twice, lines 2 and 3"]
 
 
@@ -59,7 +60,7 @@ def test_all_that_stands_twice_is_told_at_once() -> None:
     ],
 )  # fmt: skip
 def test_what_stands_once_is_what_yaml_says(text: str) -> None:
-    assert plain_yaml.load(text) == yaml.safe_load(text)
+    assert strict_yaml.load(text) == yaml.safe_load(text)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_what_cannot_be_read_is_one_sentence(text: str, tmp_path: Path) -> None:
     file = tmp_path / "node.yaml"
     file.write_text(text)
     with pytest.raises(ConfigError, match="is no YAML: ") as raised:
-        config.load(file)
+        schema.load(file)
     assert len(raised.value.mistakes) == 1
 
 
@@ -79,7 +80,7 @@ def test_recipes_and_profiles_are_read_by_the_same_rule(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="seed: twice, lines 1 and 2"):
         recipe.read(file)
     folder = tmp_path / "profile"
-    shutil.copytree(shipped.profile_folder("pneumonia-pediatric"), folder)
+    shutil.copytree(resources.profile_folder("pneumonia-pediatric"), folder)
     described = (folder / "profile.yaml").read_text("utf-8")
     number = len(described.splitlines()) + 1
     (folder / "profile.yaml").write_text(f"{described}version: '9'\n", "utf-8")

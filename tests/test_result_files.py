@@ -11,13 +11,14 @@ from PIL import Image
 from pydicom import dcmread
 from typer.testing import CliRunner
 
-from cxr_node import classify, config, loading
-from cxr_node.cli import app
+from cxr_node import classify, wiring
+from cxr_node.cli.node import app
+from cxr_node.config import schema
 from cxr_node.errors import DataError
 from cxr_node.result_files import ResultFiles
 from tests import builders
 
-CONFIG = config.parse({"spool": {"path": "."}})
+CONFIG = schema.parse({"spool": {"path": "."}})
 KINDS = ("heatmap", "measurements", "report")
 
 
@@ -136,7 +137,7 @@ def test_a_folder_that_cannot_be_written_to_is_one_sentence(tmp_path: Path) -> N
 
 
 def test_the_command_says_which_files_are_whose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "classifier", lambda _: builders.FixedPredictor())
+    monkeypatch.setattr(wiring, "classifier", lambda _: builders.FixedPredictor())
     for number in (1, 2):
         image(tmp_path / "in" / f"PAT{number}" / "IM1", number)
     argv = ["classify", str(tmp_path / "in"), "--out", str(tmp_path / "out")]

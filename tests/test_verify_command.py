@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from cxr_node import config as configuration
 from cxr_node import pipeline
-from cxr_node.cli import app
+from cxr_node.cli.node import app
+from cxr_node.config import schema as configuration
 from cxr_node.dicom import measurements
 from cxr_node.dicom.result import Context
 from cxr_node.domain import Artifact, Origin, Reported, ResultKind

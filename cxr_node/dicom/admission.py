@@ -21,7 +21,7 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from cxr_node.config import Admission, AgePolicy
+from cxr_node.config.schema import Admission, AgePolicy
 from cxr_node.dicom import age, projection, vocabulary
 from cxr_node.dicom.age import Evidence, evidence
 from cxr_node.dicom.header import Source

@@ -15,7 +15,7 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 
 from cxr_node import __version__, time_zone
-from cxr_node.config import Results
+from cxr_node.config.schema import Results
 from cxr_node.dicom import admission, content, wording
 from cxr_node.dicom.content import Relation
 from cxr_node.dicom.header import Source

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr_node.config import Admission
+from cxr_node.config.schema import Admission
 from cxr_node.dicom import decoders
 from cxr_node.dicom.decoders import Layout
 from cxr_node.dicom.grayscale import Counts, Values, show

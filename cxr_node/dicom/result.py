@@ -33,7 +33,7 @@ from pydicom.uid import (
 )
 
 from cxr_node import __version__
-from cxr_node.config import STANDARD_KINDS, NormalHeatmap, Results
+from cxr_node.config.schema import STANDARD_KINDS, NormalHeatmap, Results
 from cxr_node.dicom import carry, predecessors, zones
 from cxr_node.dicom.content import coded, reference
 from cxr_node.dicom.encode import to_part10_each

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import IO, Any
 
 from cxr_node.errors import ResourceError
-from cxr_node.privacy import leave_no_core
+from cxr_node.process_setup import leave_no_core
 
 TIMEOUT_S = 60.0
 """For one image; 9 megapixels of JPEG 2000 took 1.5 s on one core."""

@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from cxr_node.dicom.sandbox import MAX_MEMORY_BYTES, Sandbox, serve
-from cxr_node.privacy import leave_no_core
+from cxr_node.process_setup import leave_no_core
 
 JPEG_LS, RLE = "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.5"
 _COMMAND = (sys.executable, "-m", "cxr_node.dicom.squeeze")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cxr_node import plain_yaml
+from cxr_node.config import strict_yaml
 from cxr_node.errors import ModelError
 from cxr_node.model.preprocess import prepare, views
 from cxr_node.model.profile import InputSpec, Profile, sha256
@@ -72,7 +72,7 @@ def description(profile: Profile) -> Description:
     """
     file = profile.folder / DESCRIPTION
     try:
-        told = Description.model_validate(plain_yaml.load(file.read_text("utf-8")))
+        told = Description.model_validate(strict_yaml.load(file.read_text("utf-8")))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
         raise ModelError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
     if told.weights_sha256 != profile.weights_sha256:

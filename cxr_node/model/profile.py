@@ -19,7 +19,8 @@ from typing import Any, Self, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from cxr_node import names, plain_yaml
+from cxr_node.config import strict_yaml
+from cxr_node.config import strict_yaml as plain_yaml
 from cxr_node.domain import OperatingPoint, Scale
 from cxr_node.errors import ForeignProfileError, ModelError
 
@@ -283,7 +284,7 @@ def _read(path: Path, schema: type[Schema]) -> Schema:
     try:
         return schema.model_validate(content)
     except ValidationError as error:
-        mistakes = "; ".join(f"{names.key_path(e['loc'], content) or 'file'}: {e['msg']}" for e in error.errors())
+        mistakes = "; ".join(f"{strict_yaml.key_path(e['loc'], content) or 'file'}: {e['msg']}" for e in error.errors())
         raise ModelError(f"{path} is malformed: {mistakes}") from error
 
 

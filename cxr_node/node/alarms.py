@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from cxr_node import spans
+from cxr_node import durations
 from cxr_node.node.jobs import InstanceState
 from cxr_node.node.status import Status
 
@@ -47,7 +47,7 @@ def _alarm(text: str) -> Alarm:
         raise ValueError(f"{text!r} is no alarm{meant}; there are: {GRAMMAR}")
     if sign and word in _PLAIN:
         raise ValueError(f"{text!r}: {word} takes no duration; there are: {GRAMMAR}")
-    return Alarm(word, spans.duration(span)) if sign else Alarm(word)
+    return Alarm(word, durations.duration(span)) if sign else Alarm(word)
 
 
 def raised(alarms: Sequence[Alarm], seen: Status) -> list[str]:
@@ -79,7 +79,7 @@ def _down(alarm: Alarm, seen: Status) -> Iterator[str]:
         if place.address is not None and place.down_since is not None:
             span = seen.at - place.down_since
             if span >= alarm.longer_than:
-                yield f"{name} has not answered for {spans.age(span)} ({place.last_error})"
+                yield f"{name} has not answered for {durations.age(span)} ({place.last_error})"
 
 
 def _waiting(alarm: Alarm, seen: Status) -> Iterator[str]:
@@ -87,4 +87,4 @@ def _waiting(alarm: Alarm, seen: Status) -> Iterator[str]:
     queues += [(f"results for {name}", "delivery", place.oldest) for name, place in seen.health.items()]
     for what, noun, oldest in queues:
         if oldest is not None and (span := seen.at - oldest.since) >= alarm.longer_than:
-            yield f"{oldest.waiting} {what}, the oldest ({noun}={oldest.number}) for {spans.age(span)}"
+            yield f"{oldest.waiting} {what}, the oldest ({noun}={oldest.number}) for {durations.age(span)}"

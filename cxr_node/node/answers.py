@@ -11,7 +11,7 @@ import ssl
 
 from pynetdicom.association import Association
 
-from cxr_node.config import Address
+from cxr_node.config.schema import Address
 from cxr_node.node import associate_pdu, responses
 from cxr_node.node.association import Connection, Entity, TlsArguments
 from cxr_node.node.refusals import Cause, Refusal

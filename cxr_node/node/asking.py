@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 
-from cxr_node.config import Destination
+from cxr_node.config.schema import Destination
 from cxr_node.errors import DeliveryError, ResourceError
 from cxr_node.node import promises
 from cxr_node.node.commitment import CommitmentScu

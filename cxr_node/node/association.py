@@ -26,7 +26,7 @@ from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import T_CONNECT, AddressInformation, AssociationSocket
 
-from cxr_node.config import Address, Destination
+from cxr_node.config.schema import Address, Destination
 from cxr_node.node import responses
 from cxr_node.node.filemeta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from cxr_node.node.outgoing import Message, transmit

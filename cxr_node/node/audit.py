@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from cxr_node.config import Config
+from cxr_node.config.schema import Config
 from cxr_node.node.audit_messages import Act, Outcome, Participant, Reporter, operator_act
 from cxr_node.node.audit_trail import Segments, Shelf
 from cxr_node.node.auditor import SILENT, Audit, Auditor

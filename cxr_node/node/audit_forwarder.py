@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cxr_node.config import Syslog, Tls
+from cxr_node.config.schema import Syslog, Tls
 from cxr_node.errors import DeliveryError, ResourceError
 from cxr_node.node import syslog
 from cxr_node.node.audit_trail import Batch, Shelf, next_batch

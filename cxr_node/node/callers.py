@@ -19,7 +19,7 @@ from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext, build_context
 
-from cxr_node.config import Listen, Peer
+from cxr_node.config.schema import Listen, Peer
 from cxr_node.node.guarded import GuardedSocket
 from cxr_node.node.refusals import Cause, Refusal, Refusals
 from cxr_node.node.tls import Shown

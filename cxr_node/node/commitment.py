@@ -16,7 +16,7 @@ from pynetdicom.association import Association
 from pynetdicom.events import Event
 from pynetdicom.presentation import build_context
 
-from cxr_node.config import Destination
+from cxr_node.config.schema import Destination
 from cxr_node.errors import CxrNodeError, DeliveryError
 from cxr_node.node.answers import broken, fault, said
 from cxr_node.node.association import Entity, Wrapping, ask, deadline, end

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from datetime import timedelta
 from functools import partial
 
-from cxr_node.config import Config, Destination
+from cxr_node.config.schema import Config, Destination
 from cxr_node.errors import DeliveryError, LedgerLostError, ResourceError
 from cxr_node.node import health, history, promises, removal, retention
 from cxr_node.node.asking import Asker

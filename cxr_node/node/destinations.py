@@ -17,7 +17,7 @@ from pynetdicom.association import Association
 from pynetdicom.events import EventHandlerType
 from pynetdicom.presentation import PresentationContext, build_context
 
-from cxr_node.config import Destination
+from cxr_node.config.schema import Destination
 from cxr_node.domain import ResultKind
 from cxr_node.errors import DeliveryError, ResourceError
 from cxr_node.node import filemeta, squeezing

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from cxr_node.config import Config
+from cxr_node.config.schema import Config
 from cxr_node.domain import InstanceRef, Origin
 from cxr_node.errors import ContradictionError, ResourceError
 from cxr_node.node import versions

@@ -25,8 +25,9 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.presentation import AllStoragePresentationContexts, VerificationPresentationContexts
 
-from cxr_node import contradictions, radiographs
-from cxr_node.config import Config, SopClasses
+from cxr_node import domain
+from cxr_node.config import consistency
+from cxr_node.config.schema import Config, SopClasses
 from cxr_node.errors import ConfigError, ResourceError
 from cxr_node.node import commitment
 from cxr_node.node.audit import alert
@@ -73,7 +74,7 @@ def supported(transfer_syntaxes: Sequence[str], offered: SopClasses = SopClasses
         case SopClasses.ALL:
             storage = [str(context.abstract_syntax) for context in AllStoragePresentationContexts]
         case SopClasses.RADIOGRAPHS:
-            storage = list(radiographs.STORAGE)
+            storage = list(domain.STORAGE)
     verification = [str(context.abstract_syntax) for context in VerificationPresentationContexts]
     return dict.fromkeys((*verification, *storage), tuple(transfer_syntaxes))
 
@@ -96,7 +97,7 @@ def serve(config: Config, inspect: Inspect, transfer_syntaxes: Sequence[str], ho
     # pynetdicom's own lines cost time, quote what peers send, and come by the thousand from a peer that sends garbage.
     _config.LOG_HANDLER_LEVEL = "none"
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
-    for sentence in contradictions.doubtful(config):
+    for sentence in consistency.doubtful(config):
         log.warning("configuration %s", sentence)
     spool, opening = Spool(config.spool.path, config.spool.min_free_mib), Opening()
     refusals = Refusals(partial(alert, hooks.audit))

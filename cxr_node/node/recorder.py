@@ -16,7 +16,7 @@ from pynetdicom.events import Event
 from pynetdicom.presentation import AllStoragePresentationContexts
 from pynetdicom.transport import ThreadedAssociationServer
 
-from cxr_node.config import Address
+from cxr_node.config.schema import Address
 
 TURN_S = 0.02
 """How often the server looks whether it shall stop; pynetdicom's own start_server looks twice a second."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from cxr_node.config import Config
+from cxr_node.config.schema import Config
 from cxr_node.errors import ResourceError
 from cxr_node.node import promises
 from cxr_node.node.commitment import INVALID_ARGUMENT, RESOURCE_LIMITATION, SUCCESS

@@ -12,7 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
-from cxr_node.config import Config, Delivery
+from cxr_node.config.schema import Config, Delivery
 from cxr_node.errors import LedgerLostError, ResourceError
 from cxr_node.node import health
 from cxr_node.node.auditor import SILENT, Audit

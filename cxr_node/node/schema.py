@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cxr_node.config import MAX_DELAY_S
+from cxr_node.config.schema import MAX_DELAY_S
 from cxr_node.domain import Priority
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

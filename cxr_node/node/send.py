@@ -19,7 +19,7 @@ from pynetdicom.association import Association
 from pynetdicom.dsutils import split_dataset
 from pynetdicom.presentation import build_context
 
-from cxr_node.config import Address
+from cxr_node.config.schema import Address
 from cxr_node.domain import Priority
 from cxr_node.errors import ConfigError, DeliveryError, InstanceError, ResourceError
 from cxr_node.node.answers import fault, said, why_not

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cxr_node.config import Destination
+from cxr_node.config.schema import Destination
 from cxr_node.node import history
 from cxr_node.node.audit_messages import Direction, Outcome, Participant, Transfer
 from cxr_node.node.auditor import SILENT, Audit

@@ -24,7 +24,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 
-from cxr_node import permissions
+from cxr_node.config import permissions
 from cxr_node.errors import InstanceError, ResourceError
 from cxr_node.node import folders, orphans
 from cxr_node.node.folders import sync

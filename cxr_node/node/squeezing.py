@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass
 from typing import Protocol
 
-from cxr_node.config import Compression
+from cxr_node.config.schema import Compression
 from cxr_node.errors import ResourceError
 from cxr_node.node.implicit import head_at
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from cxr_node.config import Config
+from cxr_node.config.schema import Config
 from cxr_node.node import history, listing, waiting
 from cxr_node.node.history import InstanceRow
 from cxr_node.node.jobs import DeliveryState, InstanceState, PromiseState

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from cxr_node.config import Config
+from cxr_node.config.schema import Config
 from cxr_node.domain import Artifact, Origin, Outcome, Precedent, Reason, Rejected, Reported, ResultKind
 from cxr_node.errors import InstanceError, LedgerLostError, ModelError, ResourceError
 from cxr_node.node import history

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cxr_node import plain_yaml
+from cxr_node.config import strict_yaml
 from cxr_node.show_evaluation import RATE_NAMES
 
 NAME = "MODEL_CARD.md"
@@ -40,8 +40,8 @@ HEATMAP_RATES = {
 
 def write(folder: Path) -> None:
     """Write the card of a profile folder whose three files exist."""
-    described = plain_yaml.load((folder / "profile.yaml").read_text("utf-8"))
-    calibrated = plain_yaml.load((folder / "calibration.yaml").read_text("utf-8"))
+    described = strict_yaml.load((folder / "profile.yaml").read_text("utf-8"))
+    calibrated = strict_yaml.load((folder / "calibration.yaml").read_text("utf-8"))
     measured = json.loads((folder / "metrics.json").read_text("utf-8"))
     sections = [
         _head(described),

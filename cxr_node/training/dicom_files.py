@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr_node.config import Admission
+from cxr_node.config.schema import Admission
 from cxr_node.dicom import header, pixels
 from cxr_node.domain import Rejected, View
 from cxr_node.errors import DataError, InstanceError, ResourceError

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cxr_node import __version__, heatmap, page, show_evaluation
+from cxr_node import __version__, heatmap, show_evaluation
+from cxr_node.demo import page
 from cxr_node.dicom import overlay, resize
 from cxr_node.domain import Radiograph, View
 from cxr_node.errors import DataError

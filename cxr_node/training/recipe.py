@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from cxr_node import names, plain_yaml
+from cxr_node.config import strict_yaml
+from cxr_node.config import strict_yaml as plain_yaml
 from cxr_node.errors import ConfigError
 from cxr_node.model.profile import InputSpec, NetworkSpec, Population
 
@@ -274,5 +275,7 @@ def parse(content: Any, source: str) -> Recipe:
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        mistakes = [f"{source}: {names.key_path(e['loc'], content) or 'recipe'}: {e['msg']}" for e in error.errors()]
+        mistakes = [
+            f"{source}: {strict_yaml.key_path(e['loc'], content) or 'recipe'}: {e['msg']}" for e in error.errors()
+        ]
         raise ConfigError(mistakes) from error

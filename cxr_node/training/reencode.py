@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from cxr_node.config import Admission
+from cxr_node.config.schema import Admission
 from cxr_node.dicom import header, pixels, wrap
 from cxr_node.domain import Rejected, Verdict
 from cxr_node.model import preprocess

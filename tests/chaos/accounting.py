@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cxr_node.config import STANDARD_KINDS
+from cxr_node.config.schema import STANDARD_KINDS
 from cxr_node.domain import ResultKind
 from cxr_node.node import history
 from cxr_node.node.history import InstanceRow

@@ -24,7 +24,7 @@ from pynetdicom.events import Event
 from pynetdicom.presentation import AllStoragePresentationContexts
 from pynetdicom.transport import AssociationSocket, ThreadedAssociationServer
 
-from cxr_node.config import Address
+from cxr_node.config.schema import Address
 from cxr_node.node import send
 from cxr_node.node.recorder import TURN_S
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from cxr_node.cli import app
+from cxr_node.cli.node import app
 from tests.node.crash_child import kill_at
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from typing import Any, Self
 import psutil
 import yaml
 
-from cxr_node.config import Address
+from cxr_node.config.schema import Address
 from cxr_node.node import history, send
 from cxr_node.node.jobs import InstanceState
 from cxr_node.node.ledger import Ledger

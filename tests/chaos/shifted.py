@@ -31,7 +31,7 @@ class Shifted(_datetime):
 datetime.datetime = Shifted  # type: ignore[misc]  # before anything of ours is imported
 time.time = lambda: _time() + offset_s()
 
-from cxr_node.cli import app  # noqa: E402
+from cxr_node.cli.node import app  # noqa: E402
 
 if __name__ == "__main__":
     app(sys.argv[2:])

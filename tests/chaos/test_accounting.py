@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cxr_node.config import STANDARD_KINDS
+from cxr_node.config.schema import STANDARD_KINDS
 from cxr_node.domain import Reason, Rejected
 from cxr_node.node.ledger import Ledger
 from cxr_node.node.spool import Spool

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from cxr_node.config import Results
+from cxr_node.config.schema import Results
 from cxr_node.dicom import header
 from cxr_node.dicom.result import Context
 from cxr_node.domain import (

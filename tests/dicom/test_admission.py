@@ -15,7 +15,7 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from cxr_node.config import Admission, AgePolicy
+from cxr_node.config.schema import Admission, AgePolicy
 from cxr_node.dicom import admission, header, origin, pixels
 from cxr_node.domain import Precedent, Radiograph, Reason, Rejected, View
 from tests.builders import chest, part10, radiograph

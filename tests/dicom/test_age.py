@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cxr_node import pipeline
-from cxr_node.config import Admission, AgePolicy
+from cxr_node.config.schema import Admission, AgePolicy
 from cxr_node.dicom import admission, age, header
 from cxr_node.domain import Precedent, Radiograph, Reason
 from tests import builders

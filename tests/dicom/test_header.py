@@ -21,7 +21,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from cxr_node.config import Admission
+from cxr_node.config.schema import Admission
 from cxr_node.dicom import header, pixels
 from cxr_node.domain import Reason, Rejected, View
 from cxr_node.errors import InstanceError, ResourceError, UndecodableError

@@ -10,7 +10,8 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import CTImageStorage, SecondaryCaptureImageStorage
 
-from cxr_node import config, pipeline
+from cxr_node import pipeline
+from cxr_node.config import schema
 from cxr_node.dicom import verify, verify_note
 from cxr_node.dicom.result import SHAPES
 from cxr_node.dicom.verify_rules import Rule
@@ -25,9 +26,9 @@ ADULT: dict[str, Any] = {"PatientAge": "048Y", "PatientBirthDate": ""}
 LATERAL: dict[str, Any] = {"ViewPosition": "LL"}
 
 
-def settings(*send: str) -> config.Config:
+def settings(*send: str) -> schema.Config:
     wants = {"name": "pacs", "address": "PACS@127.0.0.1:104", "send": list(send)}
-    return config.parse({"spool": {"path": "."}, "destinations": [wants]})
+    return schema.parse({"spool": {"path": "."}, "destinations": [wants]})
 
 
 WANTED = settings("report", "not-analysed")
@@ -101,7 +102,7 @@ def test_none_of_what_cannot_be_read_and_of_what_was_analysed() -> None:
 
 def test_off_by_default() -> None:
     content = builders.part10(builders.radiograph(**LATERAL))
-    for unasked in (config.parse({"spool": {"path": "."}}), settings("report", "measurements", "heatmap")):
+    for unasked in (schema.parse({"spool": {"path": "."}}), settings("report", "measurements", "heatmap")):
         outcome = pipeline.process(content, ORIGIN, builders.FixedPredictor(), unasked)
         assert isinstance(outcome, Rejected)
         assert outcome.artifacts == ()
@@ -117,7 +118,7 @@ def test_a_note_that_comes_back_is_our_own_and_gets_none() -> None:
 def test_the_same_refusal_gives_the_same_bytes_and_another_one_other_uids() -> None:
     assert refused(**LATERAL).artifacts == refused(**LATERAL).artifacts
     assert the_note(**LATERAL).SOPInstanceUID != the_note(**ADULT).SOPInstanceUID
-    warned = settings("not-analysed").model_copy(update={"admission": config.Admission(min_size_px=64)})
+    warned = settings("not-analysed").model_copy(update={"admission": schema.Admission(min_size_px=64)})
     content = builders.part10(builders.radiograph(**LATERAL))
     outcome = pipeline.process(content, ORIGIN, builders.FixedPredictor(), warned)
     assert isinstance(outcome, Rejected)

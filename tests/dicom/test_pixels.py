@@ -14,7 +14,7 @@ from pydicom import Dataset, dcmread
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut, apply_windowing
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
-from cxr_node.config import Admission
+from cxr_node.config.schema import Admission
 from cxr_node.dicom import grayscale, header, pixels
 from cxr_node.domain import Radiograph, View, Voi
 from cxr_node.errors import UndecodableError

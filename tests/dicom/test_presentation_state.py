@@ -11,7 +11,7 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRBigEndian
 
-from cxr_node.config import Admission
+from cxr_node.config.schema import Admission
 from cxr_node.dicom import pixels, presentation_state, wording
 from cxr_node.dicom.result import Context
 from tests import builders

@@ -10,7 +10,7 @@ from pydicom.charset import encode_string
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
-from cxr_node.config import Admission
+from cxr_node.config.schema import Admission
 from cxr_node.dicom import admission, header, readings
 from cxr_node.domain import Precedent, Reason
 from tests.builders import part10, radiograph

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from pydicom import dcmread
 
-from cxr_node.config import Admission
+from cxr_node.config.schema import Admission
 from cxr_node.dicom import header, wrap
 from cxr_node.dicom.pixels import decode
 from cxr_node.errors import InstanceError

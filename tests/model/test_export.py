@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from cxr_node import shipped
+from cxr_node import resources
 from cxr_node.domain import RuntimeKind
 from cxr_node.errors import ModelError
 from cxr_node.model import exported, predictor, profile, torch_runtime
@@ -29,7 +29,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Profile:
 
 @pytest.fixture(scope="module")
 def shipped_profile() -> Profile:
-    return profile.load(shipped.profile_folder("pneumonia-pediatric"))
+    return profile.load(resources.profile_folder("pneumonia-pediatric"))
 
 
 def edited(made: Profile, folder: Path, **changes: object) -> Profile:
@@ -178,7 +178,7 @@ def test_an_installation_without_torch_judges(tmp_path: Path) -> None:
 
 
 def test_training_without_torch_says_what_to_install(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", NO_TORCH, "export", str(shipped.profile_folder("pneumonia-pediatric"))]
+    command = [sys.executable, "-c", NO_TORCH, "export", str(resources.profile_folder("pneumonia-pediatric"))]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (78, "")
     assert done.stderr == (

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from cxr_node import shipped
-from cxr_node.config import Model
+from cxr_node import resources
+from cxr_node.config.schema import Model
 from cxr_node.domain import RuntimeKind
 from cxr_node.errors import ModelError
 from cxr_node.model import exported, openvino_runtime, predictor, profile, runtime, torch_runtime
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def made() -> Profile:
-    return profile.load(shipped.profile_folder("pneumonia-pediatric"))
+    return profile.load(resources.profile_folder("pneumonia-pediatric"))
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from pynetdicom.association import Association
 from pynetdicom.events import Event
 from pynetdicom.transport import ThreadedAssociationServer
 
-from cxr_node.config import Address
+from cxr_node.config.schema import Address
 from cxr_node.node.recorder import TURN_S, close
 from tests.node import peers
 

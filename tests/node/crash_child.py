@@ -9,7 +9,7 @@ import os
 import signal
 from typing import Any
 
-from cxr_node.config import Config
+from cxr_node.config.schema import Config
 from cxr_node.node import deliver, journal, signals, work
 from tests.node import workplace
 

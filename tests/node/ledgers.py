@@ -11,7 +11,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from cxr_node.config import STANDARD_KINDS
+from cxr_node.config.schema import STANDARD_KINDS
 from cxr_node.domain import (
     Decision,
     Finding,

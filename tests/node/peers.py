@@ -24,7 +24,7 @@ from pynetdicom import AE, dsutils, evt
 from pynetdicom.events import Event
 from pynetdicom.transport import ThreadedAssociationServer
 
-from cxr_node.config import STANDARD_KINDS, Address, Destination
+from cxr_node.config.schema import STANDARD_KINDS, Address, Destination
 from cxr_node.domain import ResultKind
 from cxr_node.node.recorder import TURN_S, close
 from tests.patience import PATIENCE_S

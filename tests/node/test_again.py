@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from pydicom import Dataset, dcmread
 
-from cxr_node import config as configuration
 from cxr_node import pipeline
-from cxr_node.config import Config
+from cxr_node.config import schema as configuration
+from cxr_node.config.schema import Config
 from cxr_node.dicom import header
 from cxr_node.domain import Origin, Reason, ResultKind
 from cxr_node.errors import DataError

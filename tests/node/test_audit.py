@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from cxr_node.config import Address, Config
+from cxr_node.config.schema import Address, Config
 from cxr_node.errors import ConfigError, DeliveryError, ResourceError
 from cxr_node.node import audit, audit_trail, auditor, deliver, send, work
 from cxr_node.node.audit_messages import Direction, Participant, Reporter, Transfer

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cxr_node.config import Syslog
+from cxr_node.config.schema import Syslog
 from cxr_node.errors import ConfigError, DeliveryError
 from cxr_node.node import syslog
 from cxr_node.node.audit_forwarder import Forwarder, reach

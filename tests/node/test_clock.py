@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cxr_node.config import MAX_DELAY_S
+from cxr_node.config.schema import MAX_DELAY_S
 from cxr_node.errors import ResourceError
 from cxr_node.node import deliver, history, work
 from cxr_node.node.clock import ClockWatch

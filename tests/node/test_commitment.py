@@ -13,8 +13,8 @@ import pytest
 from pynetdicom import AE, build_role
 from rich.console import Console
 
-from cxr_node import show_ledger
-from cxr_node.config import STANDARD_KINDS, Address, Config
+from cxr_node.cli import ledger_tables
+from cxr_node.config.schema import STANDARD_KINDS, Address, Config
 from cxr_node.domain import Origin
 from cxr_node.errors import ResourceError
 from cxr_node.node import history, promises, retention, status
@@ -88,7 +88,7 @@ def test_a_report_on_the_same_association_commits_all_at_once(tmp_path: Path) ->
         (story,) = history.trace(ledger, UID)
     assert [event.what for event in story.events].count("committed") == 1
     console = Console(file=io.StringIO(), width=250)
-    console.print(show_ledger.story(story))
+    console.print(ledger_tables.story(story))
     assert asked.transaction_uid in console.file.getvalue()
 
 
@@ -199,7 +199,7 @@ def test_an_archive_that_loses_it_every_time_is_given_up_and_shown(
         seen = status.look(ledger, settings)
     assert seen.uncommitted == {"pacs": {PromiseState.UNCOMMITTED: 1}}
     console = Console(file=io.StringIO(), width=250)
-    console.print(show_ledger.status(seen))
+    console.print(ledger_tables.status(seen))
     assert "1 UNCOMMITTED" in console.file.getvalue()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cxr_node.config import STANDARD_KINDS, Config
+from cxr_node.config.schema import STANDARD_KINDS, Config
 from cxr_node.node import history
 from cxr_node.node.ledger import Ledger
 from cxr_node.node.spool import Area, Spool

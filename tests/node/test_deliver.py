@@ -14,8 +14,8 @@ import pytest
 import sqlalchemy as sa
 from rich.console import Console
 
-from cxr_node import show_ledger
-from cxr_node.config import Address, Config, Delivery
+from cxr_node.cli import ledger_tables
+from cxr_node.config.schema import Address, Config, Delivery
 from cxr_node.node import deliver, history, removal, retention, schema, work
 from cxr_node.node.destinations import link
 from cxr_node.node.jobs import DeliveryJob, DeliveryState
@@ -194,7 +194,7 @@ def test_measurements_go_as_the_first_rung_that_the_destination_takes(
     told = [event.detail for event in story.events if event.what == "delivery-rung"]
     assert told == ([f"measurements to pacs0: as SOP Class {peers.LADDER[rung]}"] if rung else [])
     console = Console(file=io.StringIO(), width=200)
-    console.print(show_ledger.story(story))
+    console.print(ledger_tables.story(story))
     name = ("measurements ", "measurements as Comprehensive SR", "measurements as Enhanced SR")[rung]
     assert name in console.file.getvalue()
     assert "88." not in console.file.getvalue().split("when (UTC)")[0]

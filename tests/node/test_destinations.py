@@ -16,7 +16,7 @@ from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.dsutils import split_dataset
 
-from cxr_node.config import STANDARD_KINDS, Address
+from cxr_node.config.schema import STANDARD_KINDS, Address
 from cxr_node.domain import ResultKind
 from cxr_node.errors import ConfigError, DeliveryError
 from cxr_node.node.destinations import Link, Parcel, link

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from cxr_node.diagnose import disk
 from cxr_node.errors import ResourceError
-from cxr_node.node import disk
 from cxr_node.node.spool import Spool
 
 

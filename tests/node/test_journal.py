@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from pydicom.uid import ImplicitVRLittleEndian
 
-from cxr_node.config import Address
+from cxr_node.config.schema import Address
 from cxr_node.errors import DeliveryError, InstanceError
 from cxr_node.node import deliver, journal, work
 from cxr_node.node.ledger import Ledger

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cxr_node.config import Address
+from cxr_node.config.schema import Address
 from cxr_node.domain import ResultKind
 from cxr_node.errors import DeliveryError
 from cxr_node.node import send

@@ -15,7 +15,7 @@ from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dsutils import decode
 from pynetdicom.pdu import P_DATA_TF
 
-from cxr_node.config import Address
+from cxr_node.config.schema import Address
 from cxr_node.domain import ResultKind
 from cxr_node.node import commands, filemeta, outgoing
 from cxr_node.node.destinations import Parcel, link

@@ -168,7 +168,7 @@ def test_without_a_service_manager_nothing_is_said(monkeypatch: pytest.MonkeyPat
 def test_receiving_and_delivering_never_load_torch(room: str) -> None:
     """torch costs 1.1 s and 276 MiB, and a crash in it must not close the port (measured; DESIGN 2)."""
     code = (
-        f"import sys; import cxr_node.node.{room}, cxr_node.node.service, cxr_node.node.journal, cxr_node.cli\n"
+        f"import sys; import cxr_node.node.{room}, cxr_node.node.service, cxr_node.node.journal, cxr_node.cli.node\n"
         "from cxr_node.dicom import decoders, header\n"  # what the command line hands to the receiver
         "print(*sorted({'torch', 'torchvision', 'sklearn', 'scipy', 'matplotlib', 'highdicom'} & set(sys.modules)))"
     )

@@ -7,8 +7,8 @@ from typing import Any
 
 from pynetdicom import AE
 
-from cxr_node import radiographs
-from cxr_node.config import SopClasses
+from cxr_node import domain
+from cxr_node.config.schema import SopClasses
 from cxr_node.dicom import admission
 from cxr_node.node import receive
 from tests.node import receivers
@@ -19,9 +19,9 @@ VERIFICATION = "1.2.840.10008.1.1"
 
 
 def test_whatever_may_be_judged_is_offered() -> None:
-    assert set(admission.SOP_CLASSES) <= set(radiographs.STORAGE)
+    assert set(admission.SOP_CLASSES) <= set(domain.STORAGE)
     offered = receive.supported([EXPLICIT], SopClasses.RADIOGRAPHS)
-    assert set(offered) == {VERIFICATION, *radiographs.STORAGE}
+    assert set(offered) == {VERIFICATION, *domain.STORAGE}
     everything = receive.supported([EXPLICIT])
     assert set(offered) < set(everything)
     assert {CT, MR, SR} <= set(everything)
@@ -29,7 +29,7 @@ def test_whatever_may_be_judged_is_offered() -> None:
 
 def accepted(tmp_path: Path, **listen: Any) -> set[str]:
     """SOP Classes that get a context on a real association that asks for images, reports and an echo."""
-    wanted = (VERIFICATION, CT, MR, SR, *radiographs.STORAGE)
+    wanted = (VERIFICATION, CT, MR, SR, *domain.STORAGE)
     with receivers.receiving(tmp_path, **listen) as receiving:
         entity = AE("ROUTER")
         for sop_class in wanted:
@@ -43,5 +43,5 @@ def accepted(tmp_path: Path, **listen: Any) -> set[str]:
 
 
 def test_ct_mr_and_sr_get_a_context_only_where_all_are_offered(tmp_path: Path) -> None:
-    assert accepted(tmp_path / "a") == {VERIFICATION, CT, MR, SR, *radiographs.STORAGE}
-    assert accepted(tmp_path / "b", sop_classes="radiographs") == {VERIFICATION, *radiographs.STORAGE}
+    assert accepted(tmp_path / "a") == {VERIFICATION, CT, MR, SR, *domain.STORAGE}
+    assert accepted(tmp_path / "b", sop_classes="radiographs") == {VERIFICATION, *domain.STORAGE}

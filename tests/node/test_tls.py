@@ -19,7 +19,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from cxr_node.config import Listen, Tls
+from cxr_node.config.schema import Listen, Tls
 from cxr_node.errors import ConfigError
 from cxr_node.node import history
 from cxr_node.node.callers import Call, judge

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from cxr_node import show_ledger
+from cxr_node.cli import ledger_tables
 from cxr_node.node import again, promises, removal, revival, waiting
 from cxr_node.node.jobs import Death, InstanceState
 from cxr_node.node.keeping import SpoolReceiver
@@ -174,8 +174,8 @@ def test_an_earlier_version_that_comes_again_is_told_with_what_sends_it(
     assert "instance=1 replaced_by=2 (cxr-node resend 1 " in caplog.text
     (first, second) = node.stories()
     assert first.instance.repeated_at is not None
-    assert "`cxr-node resend 1`" in show_ledger._versions(first)["replaced by"]
-    assert "resend" not in str(show_ledger._versions(second))
+    assert "`cxr-node resend 1`" in ledger_tables._versions(first)["replaced by"]
+    assert "resend" not in str(ledger_tables._versions(second))
     assert node.resend(rows=[1]).due == {"pacs": 3}
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from cxr_node.config import Config
+from cxr_node.config.schema import Config
 from cxr_node.domain import Outcome
 from cxr_node.errors import ConfigError, InstanceError, ModelError, ResourceError
 from cxr_node.node import history, work

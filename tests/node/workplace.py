@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cxr_node import config as configuration
-from cxr_node.config import STANDARD_KINDS, Address, Config
+from cxr_node.config import schema as configuration
+from cxr_node.config.schema import STANDARD_KINDS, Address, Config
 from cxr_node.domain import Artifact, Origin, Outcome, Precedent, Reason, Rejected, Reported, ResultKind
 from cxr_node.node.ledger import Ledger
 from cxr_node.node.spool import Spool

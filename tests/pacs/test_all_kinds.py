@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cxr_node.config import Address
+from cxr_node.config.schema import Address
 from cxr_node.dicom import wrap
 from cxr_node.dicom.result import SHAPES
 from cxr_node.domain import ResultKind

@@ -27,7 +27,7 @@ from pydicom.encaps import encapsulate
 from pynetdicom import AE, evt
 from pynetdicom.presentation import AllStoragePresentationContexts
 
-from cxr_node.config import Address
+from cxr_node.config.schema import Address
 from cxr_node.dicom import wrap
 from cxr_node.node import send
 from cxr_node.node.recorder import Recorder

@@ -12,7 +12,7 @@ from PIL import Image
 from pydicom import dcmread
 
 from cxr_node import pipeline
-from cxr_node.config import Address
+from cxr_node.config.schema import Address
 from cxr_node.dicom.squeeze import Press
 from cxr_node.domain import ResultKind
 from cxr_node.node.destinations import Parcel, link

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from pydicom import Dataset, dcmread
 
-from cxr_node.config import Admission
+from cxr_node.config.schema import Admission
 from cxr_node.dicom import header, pixels
 from cxr_node.dicom.result import Context
 from cxr_node.domain import Rejected, ResultKind

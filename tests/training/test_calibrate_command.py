@@ -10,7 +10,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from cxr_node.cli import app
+from cxr_node.cli.node import app
 from cxr_node.errors import DataError, ModelError
 from cxr_node.model import profile as profiles
 from cxr_node.training import calibrate, train

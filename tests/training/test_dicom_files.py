@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cxr_node import pipeline
-from cxr_node.config import Admission
+from cxr_node.config.schema import Admission
 from cxr_node.dicom import header, pixels
 from cxr_node.errors import DataError
 from cxr_node.training import data, dicom_files, train

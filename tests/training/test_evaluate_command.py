@@ -12,7 +12,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from cxr_node.cli import app
+from cxr_node.cli.node import app
 from cxr_node.training import card
 from tests.training import folders
 

@@ -1,0 +1,151 @@
+"""What this machine does with the profile and configuration that it will run: stage by stage, and the whole node.
+
+Needs nothing but the installation. Everything is drawn, sent and stored in a temporary folder that goes with the end;
+of a configuration, the spool, the ports and the destinations are replaced and never touched.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.progress import Progress
+
+from cxr_node import __version__, drawn, wiring
+from cxr_node.bench import figures, stages
+from cxr_node.bench import node as bench_node
+from cxr_node.bench.figures import Bench
+from cxr_node.config.schema import Config
+from cxr_node.diagnose import disk, machine
+from cxr_node.drawn import Plate
+from cxr_node.errors import ResourceError
+from cxr_node.model.profile import Profile
+
+GIB = 1024**3
+LIBRARIES = ("numpy", "openvino", "torch", "pydicom", "pynetdicom")
+_RESULTS_BYTES = 16 * 10**6
+"""Of one radiograph's results, in spool and memory; the picture is the largest."""
+_BUSY_SHARE = 0.1
+"""More than this was more than housekeeping."""
+_IN_MEMORY = frozenset({"tmpfs", "ramfs"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What is measured."""
+
+    images: int = 30
+    """One at a time, and the same number at once."""
+    size_mb: float = 10.0
+    bits_stored: int = 12
+    batches: tuple[int, ...] = (1, 4, 16)
+
+
+def run(config: Config, choice: Choice, bar: Progress) -> Bench:
+    """Measure; takes as long as twice `choice.images` radiographs take, and some 15 seconds.
+
+    Raises
+    ------
+    ConfigError, ModelError : the profile is not there, or does not work here.
+    DataError : the configuration refuses the drawn radiographs.
+    ResourceError : the temporary folder has too little room.
+    TrialError : the node does not start, or leaves radiographs unanswered.
+    """
+    profile = wiring.profiles(config)[0]
+    plate = Plate.of_size(choice.size_mb, choice.bits_stored, _age_years(profile))
+    count = bench_node.WARM_UP + 2 * choice.images
+    with tempfile.TemporaryDirectory(prefix="cxr-node-bench-") as scratch:
+        folder = Path(scratch)
+        _require_room(folder, count * (2 * plate.size_bytes + _RESULTS_BYTES))
+        files = list(bar.track(_drawn(folder, plate, count), total=count, description="drawing"))
+        task = bar.add_task("loading the profile", total=None)
+        predictor = wiring.predictor(profile, config)
+        steps = stages.steps(choice.images, choice.batches)
+        bar.update(task, description="stage by stage", total=steps)
+        some = files[: choice.images]
+        pipeline = stages.measure(some, predictor, config, choice.batches, lambda: bar.advance(task))
+        task = bar.add_task("the whole node", total=count)
+        node = bench_node.measure(folder, files, config, lambda number: bar.advance(task, number))
+        here = disk.kind(folder)
+        return Bench(
+            at=datetime.now(UTC),
+            version=__version__,
+            machine=_machine(here),
+            profile=f"{profile.name} {profile.version}",
+            runtime=predictor.runtime.name,
+            threads=config.model.threads,
+            rows=plate.rows,
+            cols=plate.cols,
+            bits_stored=plate.bits_stored,
+            size_mb=plate.size_bytes / 1e6,
+            results=tuple(sorted(kind.value for kind in config.kinds)),
+            pipeline=pipeline,
+            node=node,
+            notes=tuple(_notes(config, folder, here, pipeline.others_share)),
+        )
+
+
+def parsed_batches(text: str) -> tuple[int, ...]:
+    """Read "1,4,16".
+
+    Raises
+    ------
+    ValueError : it is something else, or a size is not 1 to 256.
+    """
+    sizes = tuple(int(word) for word in text.split(","))
+    if not all(1 <= size <= 256 for size in sizes):
+        raise ValueError("1 to 256")
+    return sizes
+
+
+def _age_years(profile: Profile) -> int:
+    """An age that the profile judges: the middle one."""
+    youngest, oldest = profile.population.age_years
+    return min(999, int((youngest + oldest) / 2))
+
+
+def _drawn(folder: Path, plate: Plate, count: int) -> Iterator[Path]:
+    """Files that are on the disk, so that no later fsync of the node's waits for them."""
+    for file in drawn.write(folder, plate, count):
+        with file.open("rb") as written:
+            os.fsync(written.fileno())
+        yield file
+
+
+def _require_room(folder: Path, needed_bytes: int) -> None:
+    free_bytes = shutil.disk_usage(folder).free
+    if needed_bytes > free_bytes:
+        raise ResourceError(
+            f"{folder.parent} has {free_bytes / GIB:.1f} GiB free, {needed_bytes / GIB:.1f} are needed: "
+            "name another folder in TMPDIR, or give a smaller --images"
+        )
+
+
+def _machine(file_system: str) -> figures.Machine:
+    return figures.Machine(
+        cores=machine.processor().cores,
+        processor=machine.processor_name(),
+        memory_gib=round(machine.memory().limit_bytes / GIB, 1),
+        file_system=file_system,
+        versions=machine.versions(LIBRARIES),
+    )
+
+
+def _notes(config: Config, folder: Path, file_system: str, others_share: float) -> Iterator[str]:
+    if others_share > _BUSY_SHARE:
+        yield f"Other programs had {100.0 * others_share:.0f} % of the processor meanwhile: measure again without them."
+    yield "Sender and PACS ran on the same cores; the node is quicker where they have machines of their own."
+    yield (
+        "Spool, ports and destinations were the measurement's own (temporary, on loopback, without TLS); "
+        "those of a configuration are not touched."
+    )
+    spool = next(path for path in (config.spool.path, *config.spool.path.absolute().parents) if path.exists())
+    if spool.stat().st_dev != folder.stat().st_dev:
+        yield f"The spool of the configuration is on another disk than {folder.parent}: set TMPDIR to a folder there."
+    if file_system in _IN_MEMORY:
+        yield f"{folder.parent} is in memory: durable writes cost nothing there; set TMPDIR to a folder on a disk."

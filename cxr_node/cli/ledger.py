@@ -1,0 +1,379 @@
+"""The commands that look into the ledger and put right what is DEAD or waits; registered by `cli`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from cxr_node import durations, wiring
+from cxr_node.cli import tables
+from cxr_node.cli.app import DEFAULT_CONFIG, AsJson, ConfigFile, command, err, out, say_json
+from cxr_node.config import schema as configuration
+from cxr_node.config.schema import Config
+from cxr_node.errors import DataError, ResourceError
+
+if TYPE_CHECKING:
+    from cxr_node.node.ledger import Ledger
+    from cxr_node.node.listing import By, Wanted
+    from cxr_node.node.revival import Retried
+
+Value = TypeVar("Value")
+Key = Annotated[
+    str,
+    typer.Argument(
+        help="Study, Series or SOP Instance UID, also of a result; Accession Number; a number or digest of a log line.",
+        show_default=False,
+    ),
+]
+Anything = Annotated[str | None, typer.Argument(help="As for `trace`; without one, all.", show_default=False)]
+Destination = Annotated[str | None, typer.Option("--destination", help="Name of a destination.")]
+Reason = Annotated[
+    str | None, typer.Option("--reason", help="Coded reason of a rejection, of a death, or of an UNCERTAIN.")
+]
+Since = Annotated[
+    str | None, typer.Option("--since", help="Received since: 15m, 2h or 7d ago, or 2026-07-01T16:00 (UTC).")
+]
+Until = Annotated[
+    str | None, typer.Option("--until", help="Received before then, written as --since; a bare date includes that day.")
+]
+
+
+@contextmanager
+def opened(config: Config) -> Iterator[Ledger]:
+    """Open the ledger of a node that has run.
+
+    Raises
+    ------
+    ConfigError : it has not.
+    """
+    ledger = wiring.ledger(config)
+    try:
+        yield ledger
+    finally:
+        ledger.close()
+
+
+@command()
+def status(
+    config: ConfigFile = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+    fail_on: Annotated[
+        str | None,
+        typer.Option(
+            "--fail-on",
+            help="Exit 1 if: dead, stopped, down, down>5m, waiting, waiting>15m, uncommitted; several with commas.",
+        ),
+    ] = None,
+) -> None:
+    """Show what runs, the queue, how the destinations fare, who sent last, and the last results."""
+    from cxr_node.cli import ledger_tables
+    from cxr_node.node import alarms
+    from cxr_node.node import status as room
+
+    asked = _parsed(alarms.parse, fail_on, "--fail-on") or []
+    settings = configuration.load(config)
+    with opened(settings) as ledger:
+        seen = room.look(ledger, settings)
+    failed = alarms.raised(asked, seen)
+    if as_json:
+        say_json(tables.plain(seen) | ({"failed": failed} if fail_on is not None else {}))
+    else:
+        for sentence in failed:  # first: those that watch show the first line
+            out.print(f"FAIL {sentence}", markup=False)
+        out.print(ledger_tables.status(seen))
+    raise typer.Exit(1 if failed else 0)
+
+
+@command()
+def trace(key: Key, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Tell what became of an image or a study: reasons, deliveries, what was accepted, committed and seen again."""
+    from cxr_node.cli import ledger_tables
+    from cxr_node.dicom import header
+    from cxr_node.node import history, waiting
+
+    settings = configuration.load(config)
+    titles = {to.name: to.address.ae_title for to in settings.destinations}
+    with opened(settings) as ledger:
+        found = history.trace(ledger, key.strip(), titles, accession_keys=header.accession_keys(key))
+        if not found:
+            raise unknown(key)
+        around = waiting.surroundings(ledger, settings.spool.path, titles)
+        stories = [waiting.explained(ledger, story, around) for story in found]
+    for story in stories:
+        if as_json:
+            say_json(tables.plain(story))
+        else:
+            out.print(ledger_tables.story(story))
+
+
+@command(name="list")
+def list_instances(
+    key: Anything = None,
+    config: ConfigFile = DEFAULT_CONFIG,
+    state: Annotated[str | None, typer.Option(help="RECEIVED, REPORTED, DELIVERED, REJECTED or DEAD.")] = None,
+    verdict: Annotated[str | None, typer.Option(help="PNEUMONIA, NORMAL, UNCERTAIN or REJECTED.")] = None,
+    reason: Reason = None,
+    sender: Annotated[str | None, typer.Option(help="Calling AE title.")] = None,
+    station: Annotated[str | None, typer.Option(help="Station Name (0008,1010) of the image.")] = None,
+    destination: Destination = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List images, the newest first: by state, verdict, reason, sender, station, destination and time."""
+    from cxr_node.cli import ledger_tables
+    from cxr_node.node import listing
+
+    settings = configuration.load(config)
+    words = {"state": state, "verdict": verdict, "reason": reason, "since": since, "until": until}
+    with opened(settings) as ledger:
+        wanted = _wanted(key, words, {"sender": sender, "station": station}, _known(ledger, settings, destination))
+        rows = listing.find(ledger, wanted, limit + 1)
+    for row in rows[:limit] if as_json else ():
+        say_json(tables.plain(row))
+    if not as_json:
+        out.print(ledger_tables.Listing(rows[:limit]) if rows else "none")
+        if len(rows) > limit:
+            err.print(f"and more; --limit {limit} shows the newest")
+
+
+@command()
+def counts(
+    config: ConfigFile = DEFAULT_CONFIG,
+    by: Annotated[str, typer.Option(help="day, sender, station, reason, verdict; several with commas.")] = "day",
+    since: Annotated[str, typer.Option(help="30d ago, or a date (UTC).")] = "30d",
+    until: Until = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count images by day, sender, station, reason or verdict, and say when each last one came."""
+    from cxr_node.cli import ledger_tables
+    from cxr_node.node import listing
+
+    words = _parsed(_groups, by, "--by") or []
+    settings = configuration.load(config)
+    now = datetime.now(UTC)
+    begin = spans_since(since, now)
+    end = None if until is None else _parsed(lambda text: durations.moment(text, now, whole_day=True), until, "--until")
+    with opened(settings) as ledger:
+        found = listing.counts(ledger, words, begin, end)
+    if as_json:
+        for one in found:
+            say_json(ledger_tables.count_as_json(one, words))
+    else:
+        out.print(ledger_tables.counts(found, words))
+
+
+@command()
+def retry(
+    key: Anything = None,
+    config: ConfigFile = DEFAULT_CONFIG,
+    all_dead: Annotated[
+        bool, typer.Option("--dead", help="All that is DEAD, or what the other options leave of it.")
+    ] = False,
+    destination: Destination = None,
+    reason: Reason = None,
+    since: Since = None,
+) -> None:
+    """Give DEAD images and deliveries another try; ask again for the commitment of destinations to what they took."""
+    from cxr_node.node import listing, revival, wakeup
+
+    settings = configuration.load(config)
+    configured = [to.name for to in settings.destinations]
+    if (key is None) is not all_dead:
+        raise DataError(
+            "retry: say what: a KEY, or --dead for all that is DEAD (with --destination, --reason, --since)"
+        )
+    if destination is not None and destination not in configured:
+        raise unconfigured(destination, configured)
+    with opened(settings) as ledger:
+        wanted = _wanted(key, {"reason": reason, "since": since}, {}, None)
+        to = configured if destination is None else [destination]
+        unjudged = destination is None
+        came = revival.retry(ledger, listing.condition(wanted), to, unjudged=unjudged)
+        renewed = _renew(ledger, settings, wanted) if key is not None and unjudged else 0
+        if key is not None and not came.instances and not renewed:
+            raise DataError(_nothing_dead(ledger, wanted, came))
+    for role in wakeup.Role:
+        wakeup.ring(settings.spool.path, role)
+    _say_retried(came, renewed)
+
+
+@command()
+def forget(
+    destination: Annotated[str, typer.Option("--destination", help="Name of a destination that was removed.")],
+    config: ConfigFile = DEFAULT_CONFIG,
+) -> None:
+    """Settle what waits for, or died at, a destination that is not configured any more: it will never be sent."""
+    from cxr_node.node import history, removal
+
+    settings = configuration.load(config)
+    if destination in (to.name for to in settings.destinations):
+        raise DataError(f"{destination}: is configured; take it out of the configuration first, and restart the node")
+    with opened(settings) as ledger:
+        queues = history.queues(ledger)
+        if destination not in queues:
+            known = ", ".join(sorted(queues)) or "none"
+            raise DataError(f"{destination}: nothing was ever due at a destination of this name; there were: {known}")
+        done = removal.forget(ledger, destination)
+    out.print(f"{done.deliveries} deliveries to {destination} forgotten, {done.delivered} images are DELIVERED now")
+    if done.held:
+        raise ResourceError(f"{done.held} deliveries are in hand: stop deliver, or wait, and repeat the command")
+
+
+@command()
+def now(
+    destination: Annotated[str, typer.Argument(help="Name of a destination.")], config: ConfigFile = DEFAULT_CONFIG
+) -> None:
+    """Try a destination at once, not only when its next try is due."""
+    from cxr_node.node import health, presence, wakeup
+
+    settings = configuration.load(config)
+    if destination not in (to.name for to in settings.destinations):
+        raise unconfigured(destination, [to.name for to in settings.destinations])
+    with opened(settings) as ledger:
+        waiting = health.try_now(ledger, destination)
+    wakeup.ring(settings.spool.path, wakeup.Role.DELIVER)
+    if not waiting:
+        out.print(f"nothing waits for {destination}; `cxr-node check` shows whether it answers")
+        return
+    out.print(f"{destination}: {waiting} objects are due now")
+    if not presence.look(settings.spool.path)["deliver"].running:
+        raise ResourceError("deliver does not run; the destination is tried as soon as it starts")
+
+
+def _wanted(
+    key: str | None, words: dict[str, str | None], names: dict[str, str | None], destination: str | None
+) -> Wanted:
+    """What is looked for, of options that were typed."""
+    from cxr_node.dicom import header
+    from cxr_node.domain import Verdict
+    from cxr_node.node.jobs import InstanceState
+    from cxr_node.node.listing import Wanted
+
+    at = datetime.now(UTC)
+    return Wanted(
+        key=None if key is None else key.strip(),
+        accession_keys=() if key is None else header.accession_keys(key),
+        state=_parsed(lambda text: _member(InstanceState, text.upper()), words.get("state"), "--state"),
+        verdict=_parsed(lambda text: _member(Verdict, text.upper()), words.get("verdict"), "--verdict"),
+        reason=_parsed(_reason, words.get("reason"), "--reason"),
+        sender=names.get("sender"),
+        station=names.get("station"),
+        destination=destination,
+        since=_parsed(lambda text: durations.moment(text, at), words.get("since"), "--since"),
+        until=_parsed(lambda text: durations.moment(text, at, whole_day=True), words.get("until"), "--until"),
+    )
+
+
+def spans_since(text: str, at: datetime) -> datetime:
+    """Read --since where it has a default."""
+    found = _parsed(lambda written: durations.moment(written, at), text, "--since")
+    return at if found is None else found
+
+
+def _parsed(parse: Callable[[str], Value], text: str | None, option: str) -> Value | None:
+    """Read an option; a word that is none is one sentence, and exit 2."""
+    if text is None:
+        return None
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise DataError(f"{option}: {error}") from error
+
+
+Word = TypeVar("Word", bound=StrEnum)
+
+
+def _member(words: type[Word], text: str) -> Word:
+    return words(_among([word.value for word in words], text))
+
+
+def _reason(text: str) -> str:
+    from cxr_node.domain import Doubt, Reason
+    from cxr_node.node.jobs import Death
+
+    return _among([word.value for words in (Reason, Doubt, Death) for word in words], text.lower())
+
+
+def _among(known: list[str], text: str) -> str:
+    """A word of a list.
+
+    Raises
+    ------
+    ValueError : it is none of them.
+    """
+    import difflib
+
+    if text in known:
+        return text
+    near = difflib.get_close_matches(text, known, n=1)
+    raise ValueError(
+        f"there is no {text!r}; " + (f"did you mean {near[0]!r}?" if near else f"write {', '.join(known)}")
+    )
+
+
+def _groups(text: str) -> list[By]:
+    from cxr_node.node.listing import By
+
+    return list(dict.fromkeys(_member(By, part.strip().lower()) for part in text.split(",")))
+
+
+def _known(ledger: Ledger, settings: Config, destination: str | None) -> str | None:
+    """A destination of the configuration or of the ledger's past."""
+    from cxr_node.node import history
+
+    known = {to.name for to in settings.destinations}
+    if destination is not None and destination not in known and destination not in history.queues(ledger):
+        raise unconfigured(destination, sorted(known))
+    return destination
+
+
+def unconfigured(name: str, configured: list[str]) -> DataError:
+    """Say that there is no such destination, and which there are."""
+    return DataError(f"{name}: no destination of this name is configured; there are: {', '.join(configured) or 'none'}")
+
+
+def unknown(key: str) -> DataError:
+    """Say that a key names nothing."""
+    return DataError(f"{key}: the ledger knows no such UID, Accession Number, number or digest")
+
+
+def _renew(ledger: Ledger, settings: Config, wanted: Wanted) -> int:
+    from cxr_node.node import promises
+
+    asking = [to.name for to in settings.destinations if to.commitment_wait_h is not None]
+    return promises.renew(ledger, wanted.key or "", asking, wanted.accession_keys)
+
+
+def _nothing_dead(ledger: Ledger, wanted: Wanted, came: Retried) -> str:
+    """Say what is so: it is not known, or it is not DEAD, or it is DEAD and stays so, and why."""
+    from cxr_node.cli import ledger_tables
+    from cxr_node.node import listing
+
+    only = listing.Wanted(key=wanted.key, accession_keys=wanted.accession_keys)
+    rows = listing.find(ledger, only, 20)
+    if not rows:
+        return str(unknown(wanted.key or ""))
+    if came.left:
+        return "\n".join(f"{wanted.key}: {number} stay DEAD: {why}" for why, number in came.left.items())
+    lines = [f"{wanted.key}: nothing of it is DEAD"]
+    if wanted != only:
+        lines = [f"{wanted.key}: nothing of it is DEAD by these options"]
+    return "\n".join([*lines, *ledger_tables.left_over(rows)])
+
+
+def _say_retried(came: Retried, renewed: int) -> None:
+    out.print(f"{came.instances} back in the queue" if came.instances or not renewed else "nothing of it was DEAD")
+    for why, number in came.left.items():
+        out.print(f"{number} stay DEAD: {why}")
+    if renewed:
+        out.print(f"commitment of {renewed} delivered objects is asked for again")
+
+
+__all__: list[Any] = ["counts", "forget", "list_instances", "now", "opened", "retry", "status", "trace"]

@@ -1,0 +1,310 @@
+"""The command line: thin. A room is imported only when its command needs it (torch costs a second)."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from cxr_node import process_setup, wiring
+from cxr_node.cli import ledger as cli_ledger
+from cxr_node.cli import tables
+from cxr_node.cli import training as cli_training
+from cxr_node.cli.app import DEFAULT_CONFIG, EX_CONFIG, AsJson, ConfigFile, Urgency, app, command, err, out, say_json
+from cxr_node.config import schema as configuration
+from cxr_node.config.schema import Address
+from cxr_node.errors import ConfigError, DataError, ResourceError
+
+
+@command()
+def rebuild(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Check the ledger, set it aside where it is damaged, and receive again what only the spool knows."""
+    from cxr_node.dicom import header
+    from cxr_node.node import rebuild as room
+    from cxr_node.node.ledger import Ledger
+    from cxr_node.node.spool import Spool
+
+    path = configuration.load(config).spool.path
+    if not path.is_dir():
+        raise ConfigError(f"{path}: there is no spool yet; has the node run with this configuration?")
+    ledger = Ledger.open(path, mend=True)
+    try:
+        found = room.rebuild(ledger, Spool(path), header.inspect)
+    finally:
+        ledger.close()
+    out.print(f"{found.objects} objects in the spool, {found.received} of them received again")
+    if found.unreadable:
+        raise ResourceError(f"{found.unreadable} objects are damaged beyond their header: send those images again")
+
+
+@command()
+def verify(
+    paths: Annotated[list[Path], typer.Argument(help="Result objects, with their sources or without; files, folders.")],
+    as_json: AsJson = False,
+) -> None:
+    """Check result objects by our own rules: one line per flaw; exit 0 where there is none."""
+    from cxr_node.dicom import verify as room
+
+    checked = room.check_files(_contents(paths))
+    for flaw in checked.flaws:
+        if as_json:
+            say_json({"file": flaw.document, "code": flaw.rule.value, "sentence": flaw.sentence, "where": flaw.where})
+        else:
+            out.print(str(flaw), markup=False)
+    for name in checked.ignored:
+        err.print(f"{name}: neither a result of ours nor a radiograph; not checked", markup=False)
+    if not checked.results and not checked.flaws:
+        raise DataError("there is no result of ours among these files")
+    if not as_json:
+        out.print(f"{checked.results} results, {checked.sources} sources, {len(checked.flaws)} flaws")
+    raise typer.Exit(1 if checked.flaws else 0)
+
+
+def _contents(paths: list[Path]) -> Iterator[tuple[str, bytes]]:
+    from cxr_node import classify
+
+    for file in classify.files(paths):
+        try:
+            yield str(file), file.read_bytes()
+        except OSError as error:
+            raise DataError(f"{file}: cannot be read ({error.strerror})") from error
+
+
+__all__ = [
+    "app",
+    "cli_bench",
+    "cli_import",
+    "cli_ledger",
+    "cli_operate",
+    "cli_rebuild",
+    "cli_results",
+    "cli_training",
+]
+
+
+def _begin() -> None:
+    """Open the journal of a process that serves, and keep its memory off the disk should it crash."""
+    from cxr_node import process_setup as privacy
+    from cxr_node.node import journal
+
+    journal.configure()
+    privacy.leave_no_core()
+
+
+def _address(text: str) -> Address:
+    try:
+        return Address.model_validate(text)
+    except ValidationError as error:
+        raise typer.BadParameter(f"{text!r}: write AE@host:port, for example CXR_NODE@127.0.0.1:11112") from error
+
+
+@command()
+def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Run the whole node: receive, work and deliver as supervised processes."""
+    from cxr_node.node import logfile, service, signals
+
+    with signals.held():
+        wiring.profiles(configuration.load(config))
+    hangup = threading.Event()
+    stop = signals.stop_event(on_hangup=logfile.on_hangup(hangup.set))
+    _begin()
+    start = (sys.executable, "-m", "cxr_node")
+    roles = ("receive", "work", "deliver")  # in the order of their stop
+    commands = [service.Command(name=role, argv=(*start, role, "--config", str(config))) for role in roles]
+    raise typer.Exit(service.supervise(commands, stop, hangup=hangup))
+
+
+@command()
+def receive(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Run the Storage SCP alone (as its systemd unit does)."""
+    from cxr_node.dicom import pixel_free
+    from cxr_node.node import signals
+
+    with signals.held():
+        settings = configuration.load(config)
+    stop = signals.stop_event()
+    _begin()
+    process_setup.share_one_heap()
+    offered = pixel_free.Question()
+    pixel_free.leave_out()
+    from cxr_node.dicom import header
+    from cxr_node.node import audit, presence
+    from cxr_node.node import receive as room
+
+    notifier = presence.Presence(settings.spool.path, "receive")
+
+    def ready(_port: int) -> None:
+        process_setup.keep_what_started()
+        notifier.ready()
+
+    with notifier, audit.recording(settings, "receive") as record:
+        hooks = room.Hooks(stop=stop, ready=ready, progress=notifier.progress, audit=record)
+        room.serve(settings, header.inspect, offered.answer(), hooks)
+
+
+@command()
+def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Run one worker alone: claims received instances, judges them, stores their results."""
+    from cxr_node.node import signals
+
+    with signals.held():
+        settings = configuration.load(config)
+    stop = signals.stop_event()  # before the libraries of the next lines start threads
+    from cxr_node import pipeline
+    from cxr_node.node import audit, presence
+    from cxr_node.node import work as room
+
+    _begin()
+    load = functools.partial(wiring.classifier, settings)
+    traits: room.Traits[pipeline.Classifier] = room.Traits(
+        batch=lambda classifier: classifier.batch,
+        rules_sha256=lambda classifier: pipeline.rules_sha256(classifier, settings),
+    )
+    with presence.Presence(settings.spool.path, "work") as notifier, audit.recording(settings, "work"):
+        room.run(settings, load, pipeline.process, stop, notifier, traits=traits)
+
+
+@command()
+def deliver(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Run the delivery alone: sends results and audit messages away, and clears what has been kept long enough."""
+    from cxr_node.dicom import pixel_free
+    from cxr_node.node import signals
+
+    with signals.held():
+        settings = configuration.load(config)
+    stop = signals.stop_event()
+    _begin()
+    pixel_free.leave_out()
+    from cxr_node.dicom.squeeze import Press
+    from cxr_node.node import audit, presence
+    from cxr_node.node import deliver as room
+
+    present = presence.Presence(settings.spool.path, "deliver")
+    with present, audit.forwarding(settings), audit.recording(settings, "deliver") as record:
+        room.run(settings, stop, present, audit=record, squeezer=Press())
+
+
+@command()
+def demo(
+    paths: Annotated[list[Path] | None, typer.Argument(help="Radiographs; without any, built-in ones.")] = None,
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder for what came back.")] = Path("cxr-demo"),
+) -> None:
+    """Show the main job on real DICOM associations: a node and a small recording PACS on loopback."""
+    from cxr_node.demo import run as room
+
+    rows = room.run(paths or [], out_dir, err)
+    out.print(tables.demo_table(rows))
+    out.print(f"Open {out_dir / 'index.html'}. Research use only.")
+
+
+@command()
+def check(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Look at configuration, secrets, weights, spool, port and destinations: one line each.
+
+    Exit 78 where the configuration or a file that it names is wrong, 1 where the world is (an archive is down).
+    """
+    from cxr_node.diagnose import check as room
+    from cxr_node.diagnose.check import Fault
+
+    faults = set()
+    for line in room.check(configuration.load(config), str(config)):
+        if not line.ok:
+            faults.add(line.fault)
+        if as_json:
+            say_json(line.as_json())
+        else:
+            out.print(tables.check_line(line))
+    raise typer.Exit(EX_CONFIG if Fault.FILE in faults else 1 if faults else 0)
+
+
+@command()
+def doctor(
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", envvar="CXR_NODE_CONFIG", help="For its spool.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure this machine (disk, clock, decoders, limits, memory) and say what to change."""
+    from cxr_node.diagnose import doctor as room
+
+    readings = []
+    for reading in room.examine(configuration.load(config) if config else None):
+        readings.append(reading)
+        if as_json:
+            say_json(reading.as_json())
+    if not as_json:
+        out.print(tables.doctor_table(readings), tables.doctor_line(readings))
+    raise typer.Exit(1 if room.stops(readings) else 0)
+
+
+@command()
+def conformance(
+    out_file: Annotated[Path | None, typer.Option("--out", help="Write it here, not to the screen.")] = None,
+) -> None:
+    """Write the DICOM conformance statement and the IHE integration statement, from the code's own tables."""
+    from cxr_node.conformance import statement as room
+
+    written = room.write()
+    if out_file is None:
+        print(written, end="")
+    else:
+        out_file.write_text(written, "utf-8")
+
+
+@command()
+def send(
+    paths: Annotated[list[Path], typer.Argument(help="DICOM files, PNG or JPEG pictures, or folders.")],
+    to: Annotated[str, typer.Option("--to", help="AE@host:port of a Storage SCP.")],
+    calling: Annotated[str, typer.Option(help="Calling AE title.")] = "CXR_SEND",
+    priority: Annotated[Urgency, typer.Option(help="C-STORE Priority: low waits for all others.")] = Urgency.MEDIUM,
+) -> None:
+    """C-STORE files; a PNG or JPEG is wrapped as a DX image first."""
+    from cxr_node import classify
+    from cxr_node.domain import Priority
+    from cxr_node.node import send as room
+
+    address = _address(to)
+    with tempfile.TemporaryDirectory(prefix="cxr-node-send-") as scratch:
+        files = classify.dicom_files(classify.files(paths), Path(scratch))
+        store = functools.partial(room.store, address=address, calling_ae_title=calling)
+        failures = tables.sending(files, functools.partial(store, priority=Priority[priority.name]))
+    raise typer.Exit(1 if failures else 0)
+
+
+@command(name="classify")
+def classify_files(
+    paths: Annotated[list[Path], typer.Argument(help="DICOM files, PNG or JPEG pictures, or folders.")],
+    out_dir: Annotated[Path | None, typer.Option("--out", help="Write the result objects here.")] = None,
+    profile: Annotated[str, typer.Option(help="Built-in profile or profile folder.")] = "pneumonia-pediatric",
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="Rules of this configuration.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge files without a network: a table, or one JSON object a line."""
+    from cxr_node import classify
+    from cxr_node.result_files import ResultFiles
+
+    default = configuration.parse({"spool": {"path": "."}, "model": {"profile": profile}})
+    settings = configuration.load(config) if config else default
+    files = classify.files(paths)
+    classifier = wiring.classifier(settings)
+    answers = classify.judge(files, classifier, settings, objects=out_dir is not None)
+    results = ResultFiles(out_dir, files) if out_dir is not None else None
+    kept = []
+    for answer in tables.progress(answers, len(files), "judging", quiet=as_json):
+        written = results.write(answer.path, answer.sop_instance_uid, answer.artifacts) if results else []
+        if as_json:
+            named = {"objects": [file.name for file in written]} if results else {}
+            say_json(answer.as_json(classifier.profile.name) | named)
+            continue
+        kept.append(answer)
+        if written and not written[0].name.startswith(f"{answer.path.stem}."):
+            err.print(f"{answer.path}: its results are {written[0].name} and others beside it", markup=False)
+    if not as_json:
+        out.print(tables.classify_table(kept))

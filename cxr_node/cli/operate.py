@@ -1,0 +1,267 @@
+"""Commands by which an operator sends again, judges again, admits and erases; registered by `cli`."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cxr_node.cli import tables
+from cxr_node.cli.app import DEFAULT_CONFIG, AsJson, ConfigFile, command, err, out, say_json
+from cxr_node.cli.ledger import opened, spans_since, unconfigured, unknown
+from cxr_node.config import schema as configuration
+from cxr_node.config.schema import Config
+from cxr_node.domain import Reason, ResultKind
+from cxr_node.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cxr_node.node.again import Rejudged, Resent
+    from cxr_node.node.audit_messages import Act, Deed
+    from cxr_node.node.erasure import Doomed, Left
+    from cxr_node.node.ledger import Ledger
+
+_PATIENCE_S = 150.0  # a lease of a worker that died runs out within this
+_GONE = "retention has deleted their bytes: have the PACS send those images again, then repeat the command"
+
+Key = Annotated[str, typer.Argument(help="As for `trace`: a UID, an Accession Number, a number, a digest.")]
+MaybeKey = Annotated[str | None, typer.Argument(help="As for `trace`: a UID, an Accession Number, a number, a digest.")]
+Since = Annotated[str | None, typer.Option(help="Only images received since: 12h, 7d, or a date and time.")]
+
+
+@command()
+def resend(
+    key: MaybeKey = None,
+    to: Annotated[str | None, typer.Option("--to", help="Only to this destination.")] = None,
+    since: Since = None,
+    config: ConfigFile = DEFAULT_CONFIG,
+) -> None:
+    """Send known results again, the same bytes under the same UIDs; also to a destination that never had them."""
+    from cxr_node.node import again, wakeup
+    from cxr_node.node.spool import Spool
+
+    settings = configuration.load(config)
+    if key is None and since is None:
+        raise DataError("name an image or a study, or write --since for all that came since then")
+    wanted = _destinations(settings, to)
+    with opened(settings) as ledger:
+        found = _found(ledger, key, since)
+        done = again.resend(ledger, Spool(settings.spool.path), found, wanted, named=key is not None)
+    wakeup.ring(settings.spool.path, wakeup.Role.DELIVER)
+    _tell_resent(done, list(wanted))
+
+
+@command()
+def rejudge(
+    key: MaybeKey = None,
+    rejected: Annotated[str | None, typer.Option(help="All that was rejected for this reason.")] = None,
+    since: Since = None,
+    config: ConfigFile = DEFAULT_CONFIG,
+) -> None:
+    """Judge images again under the present configuration; an answer that stays the same is not sent twice."""
+    from cxr_node.node import again, wakeup
+
+    settings = configuration.load(config)
+    if (key is None) == (rejected is None):
+        raise DataError("name an image or a study, or write --rejected and a reason")
+    reason = None if rejected is None else _reason(rejected)
+    with opened(settings) as ledger:
+        done = again.rejudge(ledger, _found(ledger, key, since, reason))
+    wakeup.ring(settings.spool.path, wakeup.Role.WORK)
+    _tell_queued(done)
+
+
+@command()
+def admit(key: Key, config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Accept a corrected patient or study that contradicts earlier images, and judge the image."""
+    from cxr_node.node import again, audit, erasure, wakeup
+    from cxr_node.node.audit_messages import Deed
+    from cxr_node.node.spool import Spool
+
+    settings = configuration.load(config)
+    with opened(settings) as ledger:
+        found = again.conflicts(ledger, _found(ledger, key, None))
+        with audit.by_operator(settings, "admit") as tell:
+            words = "the corrected patient or study is accepted"
+            _tell_studies(erasure.look(ledger, found), Deed.ADMITTED, words, tell)
+            done = again.admit(ledger, Spool(settings.spool.path), found)
+        earlier = erasure.look(ledger, erasure.related(ledger, found))
+    wakeup.ring(settings.spool.path, wakeup.Role.WORK)
+    _tell_queued(done)
+    left = [left for each in earlier for left in each.left]
+    if left:
+        out.print("Results of the earlier header remain in archives, and have to be removed there:")
+        _tell_left(left, settings)
+
+
+@command()
+def erase(
+    key: MaybeKey = None,
+    patient: Annotated[
+        str | None,
+        typer.Option(help="All images of this Patient ID; - prompts for it, so that no shell history has it."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    config: ConfigFile = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Erase a patient's or a study's images and results from this node, and list what archives still hold."""
+    from cxr_node.node import audit, erasure
+
+    settings = configuration.load(config)
+    if (key is None) == (patient is None):
+        raise DataError("name an image or a study, or write --patient and a Patient ID")
+    with opened(settings) as ledger:
+        found = _found(ledger, key, None) if key is not None else _of_patient(ledger, patient or "")
+        images = erasure.look(ledger, found)
+        if not yes:
+            results = sum(each.results for each in images)
+            typer.confirm(f"Erase {len(images)} images and {results} result objects for good?", abort=True, err=True)
+        with audit.by_operator(settings, "erase") as tell:
+            done = _erased(ledger, settings, images, tell, quiet=as_json)
+        others = erasure.related(ledger, found)
+    left = [left for each in done for left in each.left]
+    if as_json:
+        say_json({"erased": len(done), "left": tables.plain(left), "other_versions": others})
+        return
+    out.print(f"{len(done)} images are erased here: objects, results and rows.")
+    _tell_left(left, settings)
+    _tell_kept(settings, others)
+
+
+def _destinations(settings: Config, name: str | None) -> dict[str, frozenset[ResultKind]]:
+    known = {to.name: frozenset(to.send) for to in settings.destinations}
+    if name is None:
+        return known
+    if name not in known:
+        raise unconfigured(name, list(known))
+    return {name: known[name]}
+
+
+def _reason(text: str) -> Reason:
+    try:
+        return Reason(text)
+    except ValueError as error:
+        raise DataError(f"--rejected {text}: no such reason; there are: {', '.join(Reason)}") from error
+
+
+def _found(ledger: Ledger, key: str | None, since: str | None, rejected: Reason | None = None) -> list[int]:
+    """Rows that an operator means; a sentence where there are none."""
+    from cxr_node.dicom import header
+    from cxr_node.node import again, lookup
+
+    named = [] if key is None else [lookup.matching(key.strip(), header.accession_keys(key))]
+    which = [] if rejected is None else [again.rejected_for(rejected)]
+    after = None if since is None else spans_since(since, ledger.now())
+    found = again.find(ledger, *named, *which, since=after)
+    if found:
+        return found
+    if key is not None and not again.find(ledger, *named):
+        raise unknown(key)
+    raise DataError("there is no such image" + (f" since {since}" if since else ""))
+
+
+def _of_patient(ledger: Ledger, patient: str) -> list[int]:
+    """The Patient ID is written nowhere, and not repeated in the answer either."""
+    from cxr_node.dicom import header
+    from cxr_node.node import erasure
+
+    if patient == "-":
+        patient = typer.prompt("Patient ID", hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.readline()
+    if not patient.strip():
+        raise DataError("--patient: is empty")
+    found = erasure.of_patient(ledger, lambda study: header.patient_keys(study, patient.strip()))
+    if not found:
+        raise DataError("the ledger knows no image of this Patient ID")
+    return found
+
+
+def _erased(
+    ledger: Ledger, settings: Config, images: Sequence[Doomed], tell: Callable[[Act], None], *, quiet: bool
+) -> list[Doomed]:
+    """Erase one after the other, as they are by then; what was erased before a fault is in the audit all the same."""
+    from cxr_node.node import erasure
+    from cxr_node.node.audit_messages import Deed
+    from cxr_node.node.spool import Spool
+
+    spool = Spool(settings.spool.path)
+    done: list[Doomed] = []
+
+    def each_erased() -> Iterator[Doomed]:
+        for image in images:
+            done.append(erasure.erase(ledger, spool, image.instance_id, _PATIENCE_S) or image)
+            yield image
+
+    try:
+        for _ in tables.progress(each_erased(), len(images), "erasing", quiet=quiet):
+            pass
+    finally:
+        _tell_studies(done, Deed.ERASED, "images and their results are erased from this node", tell)
+    return done
+
+
+def _tell_studies(images: Sequence[Doomed], deed: Deed, words: str, tell: Callable[[Act], None]) -> None:
+    """Tell the audit what was done, once for each patient in each study."""
+    from cxr_node.node.audit_messages import Act
+
+    for study, patient_key in dict.fromkeys((each.study_instance_uid, each.patient_key) for each in images):
+        here = [each for each in images if (each.study_instance_uid, each.patient_key) == (study, patient_key)]
+        classes = Counter(each.sop_class_uid for each in here)
+        tell(Act(deed=deed, study_instance_uid=study, patient_key=patient_key, sop_classes=classes, words=words))
+
+
+def _tell_resent(done: Resent, names: Sequence[str]) -> None:
+    for name in names:
+        out.print(f"{name}: {done.due[name]} objects are due again")
+    if done.waiting:
+        out.print(f"{done.waiting} objects were waiting to be sent anyway")
+    if done.replaced:
+        out.print(f"{done.replaced} images left out: a corrected version has replaced them")
+    if done.without:
+        out.print(f"{done.without} images have no results to be sent")
+    if done.purged:
+        err.print(
+            f"{done.purged} images: their results are no longer in the spool; `cxr-node rejudge` makes them again. "
+            "Where retention has deleted the radiograph too, have the PACS send it first"
+        )
+    if not done.due and not done.waiting:
+        raise DataError("nothing is sent")
+
+
+def _tell_queued(done: Rejudged) -> None:
+    out.print(f"{done.queued} back in the queue")
+    if done.waiting:
+        out.print(f"{done.waiting} were in the queue anyway")
+    if done.purged:
+        err.print(f"{done.purged} images: {_GONE}")
+    if not done.queued and not done.waiting:
+        raise DataError("nothing is judged again")
+
+
+def _tell_left(left: Sequence[Left], settings: Config) -> None:
+    addresses = {to.name: str(to.address) for to in settings.destinations}
+    if not left:
+        out.print("No archive has a result of them.")
+    for one in left:
+        where = f"{one.destination} ({addresses.get(one.destination, 'not configured any more')})"
+        doubt = "" if one.is_sure else ", perhaps: it was never acknowledged"
+        words = f"{where}: {one.kind} {one.sop_instance_uid} of study {one.study_instance_uid}{doubt}"
+        out.print(words, markup=False, soft_wrap=True)
+
+
+def _tell_kept(settings: Config, versions: Sequence[int]) -> None:
+    """What this node still has, and what it never had."""
+    if versions:
+        numbers = ", ".join(map(str, versions))  # a shell takes #7 for a comment
+        out.print(
+            f"Kept: other versions of these images under another header, numbers {numbers}; erase them by number."
+        )
+    if settings.audit.enabled:
+        out.print(
+            f"The audit trail keeps study UIDs and pseudonyms for {settings.audit.keep_days:g} days, and that this was "
+            "erased. Backups, and the radiographs in the PACS, are not touched."
+        )

@@ -1,0 +1,173 @@
+"""How answers look in a terminal: tables, lines and bars. Decides nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cxr_node.diagnose import thresholds
+from cxr_node.dicom import names
+from cxr_node.dicom.numbers import beside
+from cxr_node.domain import Verdict
+
+if TYPE_CHECKING:
+    from cxr_node.classify import Answer
+    from cxr_node.demo.run import Row
+    from cxr_node.diagnose.check import Line
+    from cxr_node.diagnose.thresholds import Reading
+    from cxr_node.node.send import Sent
+
+Item = TypeVar("Item")
+
+SYMBOLS = {Verdict.PNEUMONIA: "▲", Verdict.NORMAL: "○", Verdict.UNCERTAIN: "?", Verdict.REJECTED: "✕"}
+STYLES = {Verdict.PNEUMONIA: "bold", Verdict.NORMAL: "", Verdict.UNCERTAIN: "cyan", Verdict.REJECTED: "yellow"}
+"""Never color alone: the symbol and the word say it first."""
+
+
+def progress(items: Iterable[Item], total: int, what: str, *, quiet: bool = False) -> Iterator[Item]:
+    """Pass items on, with a bar on stderr where somebody looks."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )  # services need none
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
+        yield from bar.track(items, total=total, description=what)
+
+
+def verdict(word: str | None) -> Text:
+    """A verdict's symbol and its name for people; "-" where there is none yet."""
+    if word is None:
+        return Text("-")
+    known = Verdict(word)
+    return Text(f"{SYMBOLS[known]} {names.VERDICTS[known]}", STYLES[known])
+
+
+def stated(probability: float | None, doubt: str | None, verdict: str | None = None) -> str:
+    """The certainty beside a verdict; "-" where none may stand there without its thresholds (`numbers.beside`)."""
+    return (beside(verdict, probability) if doubt is None else None) or "-"
+
+
+def demo_table(rows: Sequence[Row]) -> Table:
+    """Image, verdict, certainty, turnaround, objects."""
+    table = Table(title="what came back: report, measurements, heat map", title_justify="left")
+    table.add_column("image")
+    table.add_column("verdict")
+    for heading in ("certainty of pneumonia", "turnaround", "objects delivered"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        took = "-" if row.turnaround_ms is None else f"{row.turnaround_ms:.0f} ms"
+        said = verdict(row.verdict) if row.verdict in set(Verdict) else Text(row.verdict)
+        if row.reason:
+            said.append(f" ({names.reason(row.reason)})")
+        table.add_row(row.name, said, row.certainty or "-", took, str(len(row.objects)))
+    return table
+
+
+def classify_table(answers: Sequence[Answer]) -> Table:
+    """Path, verdict, certainty, reason."""
+    table = Table(caption="Research use only. The verdict is about pneumonia only.", caption_justify="left")
+    for heading in ("file", "verdict", "certainty", "reason"):
+        table.add_column(heading, overflow="fold")
+    for answer in answers:
+        why = " - ".join(word for word in (names.reason(answer.reason), answer.sentence) if word)
+        table.add_row(str(answer.path), verdict(answer.verdict), answer.stated or "-", why)
+    return table
+
+
+def check_line(line: Line) -> Text:
+    """ok, warn or FAIL, what was looked at, what was seen."""
+    good = Text("warn ", "yellow") if line.warning else Text("ok   ", "green")
+    mark = good if line.ok else Text("FAIL ", "bold red")
+    return mark + Text(f"{line.subject}: {line.sentence}")
+
+
+def doctor_table(readings: Sequence[Reading]) -> Table:
+    """Verdict, what was measured, its figure, and below it what to do."""
+    styles = {
+        thresholds.Verdict.WELL: "green",
+        thresholds.Verdict.CHANGE: "yellow",
+        thresholds.Verdict.STOP: "bold red",
+    }
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for reading in readings:
+        figure = Text(reading.figure)
+        if reading.advice:
+            figure.append(f"\ndo this: {reading.advice}", styles[reading.verdict])
+        table.add_row(Text(reading.verdict, styles[reading.verdict]), reading.subject, figure)
+    return table
+
+
+def doctor_line(readings: Sequence[Reading]) -> Text:
+    """The end of it in one sentence."""
+    stops, changes = (
+        sum(reading.verdict is wanted for reading in readings)
+        for wanted in (thresholds.Verdict.STOP, thresholds.Verdict.CHANGE)
+    )
+    rest = f"{changes} could be better" if changes else "nothing is to be changed"
+    if stops:
+        return Text(f"This machine cannot hold the node yet: {stops} to mend first, {rest}.", "bold red")
+    return Text(f"This machine can hold the node; {rest}.", "green")
+
+
+def sending(paths: Sequence[Path], store: Callable[[Sequence[Path], Callable[[Sent], None]], None]) -> int:
+    """Store files with a bar, tell of each that failed; returns how many did."""
+    from rich.progress import Progress
+
+    console = Console(stderr=True, highlight=False)
+    failures = 0
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("sending", total=len(paths))
+
+        def arrived(sent: Sent) -> None:
+            nonlocal failures
+            bar.advance(task)
+            if not sent.ok:
+                failures += 1
+                console.print(f"{sent.path}: {sent.sentence}", style="yellow", markup=False)
+
+        store(paths, arrived)
+    console.print(f"{len(paths) - failures} of {len(paths)} stored")
+    return failures
+
+
+def figures(measured: Mapping[str, Any]) -> Table:
+    """Name, value and interval of each figure that an evaluation returns."""
+    table = Table("figure", "value", "95 % interval")
+    for name, value in _flat(measured):
+        if isinstance(value, Mapping):
+            table.add_row(name, f"{value['value']:.4f}", f"{value['low']:.4f} to {value['high']:.4f}")
+        else:
+            table.add_row(name, f"{value:.4f}" if isinstance(value, float) else str(value), "")
+    return table
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses and times as what JSON can say."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def _flat(measured: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in measured.items():
+        if isinstance(value, Mapping) and not {"value", "low", "high"} <= set(value):
+            yield from _flat(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", value

@@ -1,0 +1,203 @@
+"""The commands that make and measure a classifier; registered by `cli`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cxr_node.cli import tables
+from cxr_node.cli.app import AsJson, command, out, say_json
+from cxr_node.errors import DataError, ModelError
+
+
+class Publisher(StrEnum):
+    """Whose weights can be read."""
+
+    TORCHXRAYVISION = "torchxrayvision"
+
+
+@command("import")
+def import_weights(
+    publisher: Annotated[Publisher, typer.Argument(help="Whose weights these are.")],
+    file: Annotated[Path, typer.Argument(help="State dict of its DenseNet-121; nothing is downloaded.")],
+    out_dir: Annotated[Path, typer.Option("--out", help="Profile folder to write.")],
+    judge: Annotated[str, typer.Option(help="Finding that the verdict is about.")] = "Pneumonia",
+    weights: Annotated[str | None, typer.Option(help="Published name; only where the file does not tell.")] = None,
+    report_at: Annotated[float, typer.Option(help="Score from which it is reported.")] = 0.5,
+    rule_out_below: Annotated[float, typer.Option(help="Score below which it is ruled out.")] = 0.5,
+    max_spread: Annotated[float, typer.Option(help="Abstain where views differ by more; 1: never.")] = 1.0,
+) -> None:
+    """Make a profile folder of TorchXRayVision's weights: 18 findings, scored as their authors do."""
+    from cxr_node.model import adopt
+
+    choice = adopt.Choice(
+        judge=judge, weights=weights, report_at=report_at, rule_out_below=rule_out_below, max_spread=max_spread
+    )
+    made = adopt.run(file, out_dir, choice)
+    out.print(f"profile {made.name} written to {out_dir}: {len(made.labels)} findings, verdict about {judge}")
+
+
+@command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="Profile folder; the graph is written into it.")],
+) -> None:
+    """Write a profile's network as a graph that serves without torch; training and import do it by themselves."""
+    from cxr_node.model import profile
+    from cxr_node.model.export import export as write
+
+    loaded = profile.load(folder)
+    write(loaded)
+    out.print(f"the network of {loaded.name} {loaded.version} is exported to {folder}")
+
+
+DATA = "Folder with manifest.csv, or with a folder per class; PNG, JPEG or DICOM files."
+PART = "Which patients; by default those that training did not see."
+
+
+@contextmanager
+def _wrong_use() -> Iterator[None]:
+    """A profile folder that cannot be used is here what data are: given on the command line, so exit code 2."""
+    try:
+        yield
+    except ModelError as error:
+        raise DataError(str(error)) from error
+
+
+class Part(StrEnum):
+    """A part of the data that a profile was trained on."""
+
+    TRAINING = "training"
+    VALIDATION = "validation"
+    CALIBRATION = "calibration"
+    ALL = "all"
+
+
+class Changed(StrEnum):
+    """`training.evaluate.Change`, known before torch is."""
+
+    NONE = "none"
+    CORRUPTED = "corrupted"
+    EXCHANGED = "exchanged"
+
+
+@command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="Recipe, for example config/train/lungs.yaml.")],
+    data: Annotated[Path, typer.Option("--data", help=DATA)],
+    out_dir: Annotated[Path, typer.Option("--out", help="Profile folder to write; resumes what it finds there.")],
+) -> None:
+    """Train, calibrate and measure a classifier on labelled images; writes a profile folder."""
+    from cxr_node.training import train as room
+
+    out.print(f"profile written: {room.run(recipe, data, out_dir)}")
+
+
+@command()
+def evaluate(
+    profile: Annotated[Path, typer.Argument(help="Profile folder; its metrics.json and card are renewed.")],
+    data: Annotated[Path, typer.Option("--data", help=DATA)],
+    external: Annotated[
+        Path | None, typer.Option(help="Second data set, shown beside the first; its words: --external-...")
+    ] = None,
+    page: Annotated[Path | None, typer.Option(help="HTML page to write: all figures, with plots.")] = None,
+    part: Annotated[Part | None, typer.Option(help=PART)] = None,
+    column: Annotated[str, typer.Option(help="Label column of manifest.csv.")] = "label",
+    positive: Annotated[str | None, typer.Option(help="The data's word for positive; else the recipe's.")] = None,
+    negative: Annotated[str | None, typer.Option(help="The data's word for negative; else the recipe's.")] = None,
+    external_column: Annotated[str, typer.Option(help="--column of the second data set.")] = "label",
+    external_positive: Annotated[str | None, typer.Option(help="--positive of the second data set.")] = None,
+    external_negative: Annotated[str | None, typer.Option(help="--negative of the second data set.")] = None,
+    change: Annotated[
+        Changed,
+        typer.Option(
+            help="Change all images: corrupted as in training, or in the surroundings and style of the other class."
+        ),
+    ] = (Changed.NONE),
+    outsiders: Annotated[
+        Path | None, typer.Option(help="Folder of images that the profile was not made for: does it refuse them?")
+    ] = None,
+    sample: Annotated[
+        int, typer.Option(min=0, help="Images that are re-encoded; twice as many are disguised and mapped. 0: none.")
+    ] = 20,
+    keep: Annotated[bool, typer.Option(help="Renew the profile's metrics.json and card.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a profile on labelled images, every figure with its interval."""
+    from cxr_node import show_evaluation
+    from cxr_node.training import report
+    from cxr_node.training.evaluate import Change
+    from cxr_node.training.folder import Labels
+
+    labels = Labels(column=column, positive=positive, negative=negative)
+    asked = [report.Asked(data=data, part=part, labels=labels, change=Change(change))]
+    if external:
+        labels = Labels(column=external_column, positive=external_positive, negative=external_negative)
+        asked.append(report.Asked(data=external, labels=labels, change=Change(change)))
+    extras = report.Extras(sample=sample, strangers=outsiders, page=page, keep=keep)
+    with _wrong_use():
+        measured = report.run(profile, asked, extras, progress=not as_json)
+    if as_json:
+        say_json(measured)
+    else:
+        out.print(show_evaluation.evaluation(measured))
+        if page:
+            out.print(f"page written: {page}")
+
+
+@command()
+def calibrate(
+    profile: Annotated[Path, typer.Argument(help="Profile folder whose calibration.yaml is fitted anew.")],
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Labelled images that training never saw; else the folder of --labels."),
+    ] = None,
+    part: Annotated[Part | None, typer.Option(help=PART)] = None,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help="CSV with file, label and, best, patient; files named from --data.")
+    ] = None,
+    ppv: Annotated[float | None, typer.Option(min=0.5, max=0.999, help="Positive predictive value to promise.")] = None,
+    npv: Annotated[float | None, typer.Option(min=0.5, max=0.999, help="Negative predictive value to promise.")] = None,
+    confidence: Annotated[
+        float | None, typer.Option(min=0.5, max=0.9999, help="Probability that both promises hold; 0.95 by default.")
+    ] = None,
+    prevalence: Annotated[
+        float | None,
+        typer.Option(min=0.001, max=0.999, help="Share of positives that the calibration is for; else the recipe's."),
+    ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Change nothing; compare ways to calibrate, across patients.")
+    ] = False,
+) -> None:
+    """Fit probabilities and thresholds on labelled images and bind them to the weights."""
+    from cxr_node.training import calibrate as room
+    from cxr_node.training.folder import Labels
+
+    if data is None and labels is None:
+        raise DataError("there is nothing to calibrate on: give --data, --labels or both")
+    images = data or (labels.parent if labels else Path())
+    asked = room.Asked(ppv=ppv, npv=npv, confidence=confidence, prevalence=prevalence)
+    work = room.compare if compare else room.run
+    out.print(tables.figures(work(profile, images, part=part, labels=Labels(manifest=labels), asked=asked)))
+
+
+@command()
+def compare(
+    profiles: Annotated[list[Path], typer.Argument(help="Profile folders; profile.yaml and metrics.json are read.")],
+    waiting: Annotated[list[Path] | None, typer.Option(help="A recipe not trained yet; may be given again.")] = None,
+    out_file: Annotated[Path | None, typer.Option("--out", help="Markdown file to write; else it is printed.")] = None,
+) -> None:
+    """Compare profiles that were trained on the same images; writes docs/models.md."""
+    from cxr_node.training import compare as room
+
+    with _wrong_use():
+        text = room.page(profiles, waiting or [])
+    if out_file is None:
+        out.print(text, markup=False, highlight=False, soft_wrap=True)
+    else:
+        out_file.write_text(text, "utf-8")
+        out.print(f"written: {out_file}")

@@ -1,0 +1,147 @@
+"""Values that are each allowed and together wrong or dangerous. Imports no room, looks at nothing but the values.
+
+`refused` cannot work and stops the node (exit 78); `doubtful` works, but rarely as it was meant: `check` warns.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cxr_node.config.schema import Address, Config, Listen
+
+SHORT_LEASE_S = 30.0
+"""A job is called hung after five leases; one damaged image alone may hold the decoders for two minutes."""
+SHORT_IDLE_S = 10.0
+"""Modalities pause so long between two images of one association, and archives before they answer."""
+SHORT_RETENTION_DAYS = 3.0
+"""A weekend: what is DEAD on Friday evening can be retried on Monday."""
+
+
+def refused(config: Config) -> Iterator[str]:
+    """Say what cannot work, or must not be done by accident."""
+    yield from _in_plain_text(config.listen)
+    for destination in config.destinations:
+        if _is_ours(destination.address, config.listen):
+            yield (
+                f"destinations.{destination.name}.address: {destination.address} is the node's own listener; "
+                "its results would come back to it"
+            )
+    delivery = config.delivery
+    if delivery.first_delay_s > delivery.max_delay_s:
+        yield f"delivery.first_delay_s: {delivery.first_delay_s:g} is more than max_delay_s, {delivery.max_delay_s:g}"
+    if delivery.first_delay_s >= delivery.max_age_h * 3600:
+        yield f"delivery.max_age_h: {delivery.max_age_h:g} ends before the first repeat of a failed delivery is due"
+
+
+def _in_plain_text(listen: Listen) -> Iterator[str]:
+    if is_exposed(listen) and not listen.allow_plaintext:
+        yield (
+            f"listen.tls: is null and others than this machine reach {listen.host or 'every address'}: images would "
+            "travel readable and an AE title alone would be believed; write tls: {certificate: FILE, key: FILE, "
+            "ca: FILE}, or host: 127.0.0.1, or allow_plaintext: true"
+        )
+    for number, peer in enumerate(listen.peers, 1):
+        if peer.certificate and listen.tls is None:
+            yield f"listen.peers.{number}.certificate: nobody shows a certificate without listen.tls"
+
+
+def doubtful(config: Config) -> Iterator[str]:
+    """Say what works and is dangerous all the same."""
+    yield from _callers(config.listen)
+    yield from _times(config)
+    yield from _reports(config)
+    spool, listen = config.spool, config.listen
+    if spool.min_free_mib < listen.max_object_mib:
+        yield (
+            f"spool.min_free_mib: {spool.min_free_mib} leaves no room for one object of listen.max_object_mib "
+            f"({listen.max_object_mib}): the disk could fill to the last byte, the ledger with it; write 1024"
+        )
+    if config.work.max_attempts == 1:
+        yield "work.max_attempts: 1 sets an image aside (DEAD) when the power fails while it is judged; write 3"
+    addresses = Counter(str(destination.address) for destination in config.destinations)
+    for address in (address for address, number in addresses.items() if number > 1):
+        names = ", ".join(one.name for one in config.destinations if str(one.address) == address)
+        yield f"destinations: {names} are one archive, {address}: it would be sent the same object more than once"
+
+
+def _callers(listen: Listen) -> Iterator[str]:
+    if listen.tls is not None:
+        if not listen.peers:
+            yield "listen.peers: is empty: every certificate of listen.tls.ca may call, by any AE title; name who may"
+        if believed := [peer.ae_title for peer in listen.peers if not peer.certificate]:
+            yield (
+                f"listen.peers: every certificate of listen.tls.ca may call as {', '.join(believed)}; name certificates"
+            )
+        return
+    if not is_exposed(listen):
+        return
+    yield f"listen.allow_plaintext: images travel readable between {listen.host} and who calls it; write tls"
+    if not listen.peers:
+        yield (
+            f"listen.peers: is empty, and {listen.host} is reached from the network without TLS: everybody who "
+            "reaches the port may store; name who may call"
+        )
+    elif anywhere := [peer.ae_title for peer in listen.peers if not peer.hosts]:
+        yield f"listen.peers: {', '.join(anywhere)} may call from any host, and an AE title is no secret; name hosts"
+
+
+def _times(config: Config) -> Iterator[str]:
+    if config.work.lease_s < SHORT_LEASE_S:
+        yield (
+            f"work.lease_s: {config.work.lease_s:g} is shorter than a slow image may take: a worker is restarted "
+            f"after five leases, and the image set aside after that happened thrice; write 120, never below "
+            f"{SHORT_LEASE_S:g}"
+        )
+    if config.listen.idle_timeout_s < SHORT_IDLE_S:
+        yield (
+            f"listen.idle_timeout_s: {config.listen.idle_timeout_s:g} cuts off a modality that pauses between two "
+            "images; write 60"
+        )
+    if config.spool.retention_days < SHORT_RETENTION_DAYS:
+        yield (
+            f"spool.retention_days: after {config.spool.retention_days:g} days the bytes of an image that was set "
+            "aside (DEAD) are gone, and nobody can `cxr-node retry` it; write 3 or more"
+        )
+    if config.delivery.max_delay_s >= config.delivery.max_age_h * 3600:
+        yield "delivery.max_delay_s: is longer than max_age_h: a delivery could die while it waits for its next try"
+
+
+def _reports(config: Config) -> Iterator[str]:
+    """Most archives say what they commit themselves to on an association of their own: the listener must take it."""
+    listen, known = config.listen, {peer.ae_title for peer in config.listen.peers}
+    for destination in (one for one in config.destinations if one.commitment_wait_h is not None):
+        caller, called = destination.address.ae_title, destination.calling_ae_title or listen.ae_title
+        if known and caller not in known:
+            yield f"listen.peers: {caller} is none of them; reports of {destination.name} on commitment are rejected"
+        if listen.require_called_ae_title and called != listen.ae_title:
+            yield (
+                f"listen.require_called_ae_title: {destination.name} knows the node as {called} and would call it so: "
+                f"reports on its commitment are rejected; leave out its calling_ae_title, or write false"
+            )
+
+
+def _is_ours(address: Address, listen: Listen) -> bool:
+    if address.port != listen.port:
+        return False
+    return address.host == listen.host or (is_loopback(address.host) and _takes_loopback(listen.host))
+
+
+def is_exposed(listen: Listen) -> bool:
+    """Tell whether images may cross a network in plain text."""
+    return listen.tls is None and not is_loopback(listen.host)
+
+
+def _takes_loopback(host: str) -> bool:
+    return is_loopback(host) or host in ("0.0.0.0", "::", "")  # noqa: S104 - compared, not bound
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine reaches a host; of names, only those of every machine are known."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() in ("localhost", "localhost.localdomain", "ip6-localhost")

@@ -1,0 +1,331 @@
+"""The whole configuration: one strict schema, read from one YAML file.
+
+An unknown key is an error with its path and a suggestion; every key has a default but the four that
+name a place (`config/node.yaml` shows them all). Imports no room.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cxr_node.config import consistency, credentials, loader, permissions, strict_yaml
+from cxr_node.config import strict_yaml as names
+from cxr_node.domain import ResultKind, RuntimeKind
+from cxr_node.errors import ConfigError
+from cxr_node.time_zone import known as known_zone
+
+_ADDRESS = re.compile(r"(?P<ae_title>[^@]+)@(?P<host>\[[^\]]+\]|[^:\s]+):(?P<port>\d{1,5})")
+
+
+STANDARD_KINDS = (ResultKind.REPORT, ResultKind.MEASUREMENTS, ResultKind.HEATMAP)
+"""What a destination gets that asks for nothing else: sentences, codes, and a picture."""
+
+MAX_DELAY_S = 3600.0
+"""Longest delay between two tries of a delivery; one that seems longer in the ledger was set by another clock."""
+AETitle = Annotated[str, AfterValidator(names.ae_title)]
+File = Annotated[Path, AfterValidator(credentials.well_formed)]
+"""A path, or `credential:NAME`; `credentials.place` tells where that is."""
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Section(BaseModel):
+    """A strict, frozen part of the configuration."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Tls(Section):
+    """Certificate and key to show, CA to believe; PEM files. Both sides are authenticated."""
+
+    certificate: File
+    key: File
+    ca: File
+    crl: File | None = None
+    """Certificates that the CA has revoked; None: nobody asks. PEM, of that CA, and renewed before it ends."""
+
+    def located(self) -> Self:
+        """Name the files where they are: credentials looked up, the key closed to others.
+
+        Raises
+        ------
+        ConfigError : there is no such credential, or others may read the key.
+        """
+        places = {"certificate": self.certificate, "ca": self.ca, "crl": self.crl}
+        found = {name: credentials.place(path) for name, path in places.items() if path is not None}
+        return self.model_copy(update={**found, "key": permissions.private_key(self.key)})
+
+
+class DestinationTls(Tls):
+    """As every `tls`; and whose certificate the destination must show."""
+
+    server_name: str | None = None
+    """DNS name or IP address in its certificate; None: the host of `address`."""
+
+
+class Peer(Section):
+    """One that may call: its AE title, the hosts it may call from, the certificates it may show (empty: any)."""
+
+    ae_title: AETitle
+    hosts: tuple[str, ...] = ()
+    certificate: tuple[Annotated[str, AfterValidator(names.fingerprint_or_name)], ...] = ()
+    """SHA-256 fingerprints, or names: a subjectAltName, or the Common Name of a certificate without any."""
+
+
+class SopClasses(StrEnum):
+    """For which Storage SOP Classes presentation contexts are accepted."""
+
+    ALL = "all"  # a routed study does not fail for the one letter in it; what is no radiograph is REJECTED
+    RADIOGRAPHS = "radiographs"  # CT, MR, SR and all others get no context, and cost no disk
+
+
+class Listen(Section):
+    """The Storage and Verification SCP."""
+
+    ae_title: AETitle = "CXR_NODE"
+    host: str = "127.0.0.1"
+    port: Port = 11112
+    tls: Tls | None = None
+    allow_plaintext: bool = False
+    """Listen without TLS where others than this machine reach the port."""
+    require_called_ae_title: bool = True
+    peers: tuple[Peer, ...] = ()
+    """Who may call; empty: everybody who can reach the port."""
+    sop_classes: SopClasses = SopClasses.ALL
+    max_associations: int = Field(default=32, ge=1, le=512)
+    max_associations_per_host: int = Field(default=16, ge=1, le=512)
+    """So that one host leaves room for others."""
+    max_pdu_bytes: int = Field(default=131072, ge=16384, le=1048576)
+    max_object_mib: int = Field(default=256, ge=1, le=4096)
+    idle_timeout_s: float = Field(default=60.0, gt=0)
+    """An association that says nothing for so long is aborted."""
+
+
+class Spool(Section):
+    """Where received objects, results and the ledger live."""
+
+    path: Path
+    min_free_mib: int = Field(default=1024, ge=0)
+    """Below this a C-STORE is answered 0xA700 before a byte is taken."""
+    retention_days: float = Field(default=30.0, ge=0)
+    """Objects and results of settled instances are deleted after this; their ledger rows stay."""
+    rejected_days: float = Field(default=1.0, ge=0)
+    """Objects that were rejected are deleted after this already; not those that an operator may still admit."""
+    history_days: float | None = Field(default=None, ge=0)
+    """Ledger rows of settled instances go after this, for a ledger that stops to grow; None: they stay for ever."""
+
+    @model_validator(mode="after")
+    def _rows_outlive_bytes(self) -> Spool:
+        if self.history_days is not None and self.history_days < self.retention_days:
+            raise ValueError("history_days must not be less than retention_days: a row outlives its bytes")
+        return self
+
+
+class Model(Section):
+    """Which classifier."""
+
+    profile: str = "pneumonia-pediatric"
+    """A folder of the built-in weights, or the path of a profile folder."""
+    others: tuple[str, ...] = ()
+    """Further profiles, for patients whose age `profile` does not cover: the first of them that does answers."""
+    runtime: RuntimeKind = RuntimeKind.AUTO
+    """What computes the network; a runtime whose answers differ from torch's in float32 is refused."""
+    threads: int = Field(default=0, ge=0, le=256)
+    """Threads of one worker's inference; 0: all cores of the machine."""
+
+
+class AgePolicy(StrEnum):
+    """What an age outside the profile's population does."""
+
+    ENFORCE = "enforce"
+    WARN = "warn"
+    IGNORE = "ignore"
+
+
+class Admission(Section):
+    """Which radiographs may be judged."""
+
+    age_policy: AgePolicy = AgePolicy.ENFORCE
+    min_size_px: int = Field(default=128, ge=32)
+    max_pixels: int = Field(default=100_000_000, ge=1_000_000)
+    """Rows x Columns beyond which pixel data is not decoded."""
+
+
+class NormalHeatmap(StrEnum):
+    """What the heat map object of a NORMAL shows."""
+
+    BANNER = "banner"
+    MAP = "map"
+
+
+class Results(Section):
+    """What every result object says of its maker."""
+
+    manufacturer: str = "cxr_node project"
+    installation_id: str = "cxr-node"
+    """Serial number of this installation; part of every UID the node makes."""
+    normal_heatmap: NormalHeatmap = NormalHeatmap.BANNER
+    max_heatmap_px: int = Field(default=2048, ge=1024, le=4096)
+    """Long side of the heat map picture."""
+    time_zone: Annotated[str, AfterValidator(known_zone)] | None = None
+    """IANA name of the zone in which study times were read that do not tell their offset; None: the host's."""
+
+
+class Address(Section):
+    """AE@host:port."""
+
+    ae_title: AETitle
+    host: str
+    port: Annotated[int, Field(ge=1, le=65535)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        match = _ADDRESS.fullmatch(value.strip())
+        if match is None:
+            raise ValueError(f"{value!r} is no DICOM address; write AE@host:port, for example ORTHANC@127.0.0.1:4242")
+        return {**match.groupdict(), "host": match["host"].strip("[]")}
+
+    def __str__(self) -> str:
+        return f"{self.ae_title}@{self.host}:{self.port}"
+
+
+class Compression(StrEnum):
+    """How a destination may get pictures: pixel for pixel the same, in fewer bytes."""
+
+    AUTO = "auto"  # JPEG-LS where it is taken, else RLE, else none
+    NONE = "none"
+    RLE = "rle"
+    JPEG_LS = "jpeg-ls"
+
+
+class Destination(Section):
+    """A Storage SCP that gets results."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    address: Address
+    send: tuple[ResultKind, ...] = STANDARD_KINDS
+    """The others only where they apply: a key object for PNEUMONIA alone, and no region without an outline."""
+    tls: DestinationTls | None = None
+    calling_ae_title: AETitle | None = None
+    """How the node calls itself; None: the AE title it listens with."""
+    heatmap_compression: Compression = Compression.AUTO
+    """Of heatmap and heatmap-frames, where the destination takes it: lossless, under the same SOP Instance UID."""
+    timeout_s: float = Field(default=30.0, gt=0)
+    idle_close_s: float = Field(default=10.0, ge=0)
+    """An association without work is released after this."""
+    commitment_wait_h: float | None = Field(default=None, gt=0)
+    """Ask it to commit itself to what it took (Storage Commitment), and wait so long for its word; None: not asked."""
+
+
+class Delivery(Section):
+    """When a failed delivery is tried again."""
+
+    first_delay_s: float = Field(default=5.0, gt=0)
+    max_delay_s: float = Field(default=1800.0, gt=0, le=MAX_DELAY_S)
+    max_age_h: float = Field(default=72.0, gt=0)
+
+
+class Work(Section):
+    """How jobs are handed out."""
+
+    lease_s: float = Field(default=120.0, gt=0)
+    max_attempts: int = Field(default=3, ge=1, le=10)
+    lanes: int = Field(default=0, ge=0, le=64)  # in hand at a time; 0: by cores, or as a batch needs
+
+
+class Syslog(Section):
+    """A collector of audit messages: syslog over TLS (PS3.15 A.6, RFC 5425)."""
+
+    host: str
+    port: Annotated[int, Field(ge=1, le=65535)] = 6514
+    tls: Tls
+
+
+class Audit(Section):
+    """The audit trail of PS3.15 A.5: who sent and got what, who was refused, when the node ran."""
+
+    enabled: bool = True
+    folder: Path | None = None
+    """None: the folder `audit` of the spool."""
+    source_id: str | None = Field(default=None, pattern=r"^[!-~]{1,64}$")
+    """AuditSourceID of every message; None: results.installation_id."""
+    keep_days: float = Field(default=90.0, gt=0)
+    """Older messages are deleted, once the collector has them where there is one."""
+    max_mib: int = Field(default=1024, ge=64)
+    """Beyond this the oldest messages are deleted, collected or not."""
+    syslog: Syslog | None = None
+
+
+class Config(Section):
+    """The whole configuration."""
+
+    listen: Listen = Listen()
+    spool: Spool
+    model: Model = Model()
+    admission: Admission = Admission()
+    results: Results = Results()
+    work: Work = Work()
+    delivery: Delivery = Delivery()
+    audit: Audit = Audit()
+    destinations: tuple[Destination, ...] = ()
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Config:
+        names = [destination.name for destination in self.destinations]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"two destinations are named {sorted(twice)[0]!r}; names must differ")
+        return self
+
+    @property
+    def kinds(self) -> frozenset[ResultKind]:
+        """What is worth making: all that some destination wants, the standard ones where there is none."""
+        wanted = [kind for destination in self.destinations for kind in destination.send]
+        return frozenset(wanted if self.destinations else STANDARD_KINDS)
+
+    @property
+    def answer_sha256(self) -> str:
+        """Digest of everything here that can change a result's content; part of every UID the node makes.
+
+        Without `results.time_zone`: what an object says of it, an offset, stands in its UIDs by itself, so that the
+        same bytes have the same UIDs whether a zone was configured or found.
+        """
+        parts = {"admission": self.admission, "results": self.results}
+        content = {name: part.model_dump(mode="json", exclude={"time_zone"}) for name, part in parts.items()}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def load(path: Path) -> Config:
+    """Read a configuration file.
+
+    Raises
+    ------
+    ConfigError : with one line per mistake, each naming the file and the key's path.
+    """
+    return parse(loader.read(path), str(path))
+
+
+def parse(content: dict[str, Any], source: str = "configuration") -> Config:
+    """Check a configuration given as plain values.
+
+    Raises
+    ------
+    ConfigError : with one line per mistake.
+    """
+    try:
+        config = Config.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(
+            [f"{source}: {strict_yaml.sentence(item, Config, content)}" for item in error.errors()]
+        ) from error
+    if refused := list(consistency.refused(config)):
+        raise ConfigError([f"{source}: {sentence}" for sentence in refused])
+    return config

@@ -1,0 +1,290 @@
+"""The DICOM conformance statement, written from the tables that the node runs on (PS3.2 Annex A layout).
+
+Negotiated contexts, statuses, templates and attributes are read off the code and off result objects made from a
+built-in drawn radiograph; only sentences stand in the template. Depends on code and bundled files alone, so that
+`docs/conformance.md` can be compared with it byte for byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from cxr_node import __version__, domain, pipeline, resources
+from cxr_node.config import schema as configuration
+from cxr_node.config.schema import Config
+from cxr_node.dicom import admission, decoders, origin, statement, wrap
+from cxr_node.dicom.result import SHAPES
+from cxr_node.domain import (
+    Artifact,
+    Examination,
+    Heatmap,
+    Origin,
+    Place,
+    Prediction,
+    Radiograph,
+    Region,
+    Rejected,
+    ResultKind,
+    Zone,
+)
+from cxr_node.drawn import BUILT_IN
+from cxr_node.model import profile
+from cxr_node.model.profile import Profile
+from cxr_node.node import (
+    association,
+    commitment,
+    destinations,
+    filemeta,
+    intake,
+    listener,
+    notices,
+    promises,
+    receive,
+    squeezing,
+    statuses,
+    tls,
+)
+from cxr_node.node.callers import Rejection
+from cxr_node.node.statuses import Fate
+
+SOURCE = BUILT_IN / "opacity-1.jpg"
+VERIFICATION = "1.2.840.10008.1.1"
+COMPRESSED = (squeezing.JPEG_LS, squeezing.RLE)
+"""Of pictures, as a whole installation proposes them by default."""
+ATTRIBUTES = {"PatientAge": "003Y", "ViewPosition": "AP"}
+OTHER_ATTRIBUTES = {
+    "SOPClassUID": "1.2.840.10008.5.1.4.1.1.1",
+    "Modality": "CR",
+    "LossyImageCompression": "00",
+    "BodyPartExamined": "THORAX",
+    "PatientOrientation": "L\\F",
+    "ImageLaterality": "",
+}
+"""Of a second source: a value that it changes is not the same for every radiograph."""
+_AT = datetime(2025, 1, 1, 12, tzinfo=UTC)
+_DESTINATION = {
+    "name": "pacs",
+    "address": "PACS@127.0.0.1:104",
+    "send": [kind.value for kind in ResultKind],
+    "commitment_wait_h": 24,
+}
+
+_CONFIG = {
+    "spool": {"path": "/var/lib/cxr-node"},
+    "destinations": [_DESTINATION],
+    "results": {"time_zone": "UTC"},  # not the zone of the machine that writes the statement
+}
+
+ANSWERS = {
+    intake.SUCCESS: (
+        "Success",
+        "The bytes and their ledger row are on stable storage.",
+        "Nothing: the node answers for it.",
+    ),
+    intake.OUT_OF_RESOURCES: (
+        "Refused: Out of Resources",
+        "Free disk space is below the watermark, the object is larger than the limit, or it could not be stored.",
+        "Send again later; an object above the limit gets the same answer.",
+    ),
+    intake.MISMATCH: (
+        "Error: Data Set does not match SOP Class",
+        "SOP class or SOP Instance UID of the data set, the command and the presentation context differ.",
+        "Mend the object.",
+    ),
+    intake.CANNOT_UNDERSTAND: (
+        "Error: Cannot understand",
+        "There is no data set, or its header cannot be read.",
+        "Mend the object.",
+    ),
+    intake.INVALID_INSTANCE: (
+        "Failure: Invalid SOP Instance",
+        "The Affected SOP Instance UID is no UID.",
+        "Mend the object.",
+    ),
+}
+"""Meaning, cause here, and what a sender should do, of every status that the Storage SCP answers."""
+REPORT_ANSWERS = {
+    commitment.SUCCESS: ("Success", "The report is in the ledger; also if it came before."),
+    commitment.NO_SUCH_EVENT_TYPE: ("No such event type", "The Event Type ID is neither 1 nor 2."),
+    commitment.INVALID_ARGUMENT: (
+        "Invalid argument value",
+        "There is no Transaction UID, or this peer was never asked under it.",
+    ),
+    commitment.RESOURCE_LIMITATION: ("Resource limitation", "The ledger cannot be written now: report again later."),
+}
+"""Meaning, and cause here, of every status that is answered to an N-EVENT-REPORT."""
+REJECTIONS = {
+    Rejection.CALLED_AE_TITLE: "called AE title not recognized: it is not ours",
+    Rejection.CALLING_AE_TITLE: "calling AE title not recognized: no configured peer, or another host or certificate",
+    Rejection.LOCAL_LIMIT: "local limit exceeded: as many associations as configured are open, in all or of one host",
+}
+FATES = {
+    Fate.DELIVERED: "The delivery is settled.",
+    Fate.RETRY: "Tried again later with the same bytes.",
+    Fate.REFUSED: "DEAD at once: the same bytes would get the same answer. `cxr-node retry` revives it.",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stated:
+    """A predictor that answers what a verdict needs: the statement is about objects, not about a radiograph."""
+
+    profile: Profile
+    probability: float
+    distance: float = 0.0
+    batch: int = 1
+
+    def examine(self, radiograph: Radiograph) -> Examination:
+        """Answer with a square region in the middle of the picture."""
+        rows, columns = radiograph.pixels.shape
+        top, bottom, left, right = rows // 4, rows // 2, columns // 4, columns // 2
+        cells = np.zeros((4, 4), np.float32)
+        cells[1, 1] = 1.0
+        corners = ((left, top), (right, top), (right, bottom), (left, bottom), (left, top))
+        outline = tuple((float(column), float(row)) for column, row in corners)
+        region = Region(
+            outline=outline, peak=(columns * 3 / 8, rows * 3 / 8), weight=1.0, place=Place.PICTURE_LEFT,
+            zones=(Zone.MIDDLE,),
+        )  # fmt: skip
+        prediction = Prediction(
+            probability=dict.fromkeys(self.profile.answered, self.probability), spread=0.0, distance=self.distance
+        )
+        label = self.profile.operating_point.label
+        return Examination(
+            prediction=prediction,
+            heatmap=Heatmap(cells=cells, border=(0.0, 0.0), regions=(region,), label=label, layer="stated"),
+        )
+
+
+def write() -> str:
+    """Write the statement as Markdown; the same code and bundled files give the same text."""
+    environment = Environment(
+        loader=PackageLoader("cxr_node", "templates"),
+        autoescape=False,  # noqa: S701 - Markdown of our own words, never a page with somebody's input
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["hex"] = lambda value: f"0x{value:04X}"
+    environment.filters["name"] = statement.name
+    return environment.get_template("conformance.md").render(_facts())
+
+
+def _facts() -> dict[str, Any]:
+    config = configuration.parse(_CONFIG)
+    syntaxes = decoders.transfer_syntaxes()
+    documents = _documents(config)
+    others = _documents(config, **OTHER_ATTRIBUTES)
+    results = [_result(kind, made, others.get(kind, {})) for kind, made in documents.items()]
+    produced = sorted({sop_class for result in results for sop_class in result["sop_classes"]})
+    return {
+        "version": __version__,
+        "config": config,
+        "standard_kinds": {kind.value for kind in configuration.STANDARD_KINDS},
+        "syntaxes": syntaxes,
+        "received": sorted(receive.supported([syntax.uid for syntax in syntaxes]), key=_numeric),
+        "radiographs": list(domain.STORAGE),
+        "analysed": admission.SOP_CLASSES,
+        "modalities": admission.MODALITIES,
+        "verification": VERIFICATION,
+        "produced": produced,
+        "first_classes": destinations.SOP_CLASSES,
+        "proposed": _by_class(destinations.proposed({*destinations.SOP_CLASSES, *produced}, COMPRESSED)),
+        "answers": ANSWERS,
+        "rejections": [(rejection.value, REJECTIONS[rejection]) for rejection in Rejection],
+        "delivered": [(_masked(row), row.words, FATES[row.fate], row.clause) for row in statuses.TABLE],
+        "results": results,
+        "carried": statement.carried(),
+        "identity": {
+            "results": (origin.IMPLEMENTATION_CLASS_UID, origin.IMPLEMENTATION_VERSION_NAME),
+            "network": (filemeta.IMPLEMENTATION_CLASS_UID, filemeta.IMPLEMENTATION_VERSION_NAME),
+        },
+        "commitment": {
+            "sop_class": commitment.SOP_CLASS,
+            "sop_instance": commitment.SOP_INSTANCE,
+            "syntaxes": commitment.SYNTAXES,
+            "answers": REPORT_ANSWERS,
+            "never": commitment.NEVER,
+            "hopeless": promises.HOPELESS,
+            "asks": promises.MAX_ASKS,
+            "batch": promises.BATCH,
+            "longest_kib": notices.MAX_INFORMATION_BYTES // 1024,
+        },
+        "limits": {
+            "artim_s": listener.ARTIM_S,
+            "handshake_s": listener.HANDSHAKE_S,
+            "grace_s": receive.GRACE_S,
+            "max_pdu_bytes": association.MAX_PDU_BYTES,
+            "ciphers": tls.CIPHERS,
+        },
+    }
+
+
+def _documents(config: Config, **attributes: str) -> dict[ResultKind, dict[str, Artifact]]:
+    """Result objects of every verdict, by kind, then by the name of the case."""
+    of = profile.load(resources.profile_folder(config.model.profile))
+    point = of.operating_point
+    between = (point.rule_out_below + point.report_at) / 2
+    cases = {
+        "PNEUMONIA": Stated(profile=of, probability=(point.report_at + 1) / 2),
+        "NORMAL": Stated(profile=of, probability=point.rule_out_below / 2),
+        "UNCERTAIN": Stated(profile=of, probability=between),
+        "UNCERTAIN (no certainty)": Stated(profile=of, probability=between, distance=2 * (point.max_distance or 1.0)),
+    }
+    content = wrap.wrap(SOURCE, **ATTRIBUTES, **attributes)
+    found: dict[ResultKind, dict[str, Artifact]] = {}
+    for case, predictor in cases.items():
+        for artifact in _artifacts(content, predictor, config):
+            found.setdefault(artifact.kind, {})[case] = artifact
+    lateral = wrap.wrap(SOURCE, **ATTRIBUTES | attributes | {"ViewPosition": "LL"})
+    for artifact in _artifacts(lateral, cases["NORMAL"], config):
+        found.setdefault(artifact.kind, {})["REJECTED"] = artifact
+    return dict(sorted(found.items(), key=lambda item: SHAPES[item[0]].series_number))
+
+
+def _artifacts(content: bytes, predictor: Stated, config: Config) -> tuple[Artifact, ...]:
+    sender = Origin(calling_ae_title="MODALITY", peer_host="127.0.0.1", received_at=_AT)
+    outcome = pipeline.process(content, sender, predictor, config)
+    if isinstance(outcome, Rejected) and not outcome.artifacts:
+        raise ValueError(f"the built-in radiograph is {outcome.reason}")
+    return outcome.artifacts
+
+
+def _result(kind: ResultKind, made: Mapping[str, Artifact], others: Mapping[str, Artifact]) -> dict[str, Any]:
+    shape, first = SHAPES[kind], next(iter(made.values()))
+    documents = {case: artifact.content for case, artifact in made.items()}
+    more = {f"{case}, another source": artifact.content for case, artifact in others.items()}
+    return {
+        "kind": kind.value,
+        "standard": kind in configuration.STANDARD_KINDS,
+        "sop_classes": [artifact.sop_class_uid for artifact in (first, *first.alternatives)],
+        "series_number": shape.series_number,
+        "modality": shape.modality or "of the source",
+        "verdicts": ", ".join(documents),
+        "tree": statement.content_tree(documents) if shape.modality in ("SR", "KO") else (),
+        "attributes": statement.generated(documents | more),
+    }
+
+
+def _by_class(proposed: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for sop_class, syntax in proposed:
+        found.setdefault(sop_class, []).append(syntax)
+    return found
+
+
+def _masked(row: statuses.Status) -> str:
+    """Status with x for the digits that do not matter: 0xA7xx."""
+    digits = zip(f"{row.value:04X}", f"{row.mask:04X}", strict=True)
+    return "0x" + "".join(digit if mask == "F" else "x" for digit, mask in digits)
+
+
+def _numeric(uid: str) -> list[int]:
+    return [int(part) for part in uid.split(".")]

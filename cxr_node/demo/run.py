@@ -1,0 +1,161 @@
+"""A node and a small recording PACS on loopback, real associations, and a folder that a person can open.
+
+The node is the one that hospitals would run, with the default configuration (`trial`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+from rich.console import Console
+from rich.progress import Progress
+
+from cxr_node import classify, trial
+from cxr_node.config.schema import Admission
+from cxr_node.demo import page
+from cxr_node.dicom import header, names, numbers, pixels, readable
+from cxr_node.domain import Rejected, ResultKind, Verdict
+from cxr_node.drawn import BUILT_IN, BUILT_IN_ATTRIBUTES
+from cxr_node.errors import DataError, InstanceError
+from cxr_node.node.history import Story
+from cxr_node.node.jobs import DeliveryState
+from cxr_node.node.recorder import Recorder
+
+CALLING = "CXR_DEMO"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What became of one radiograph."""
+
+    name: str
+    folder: Path
+    verdict: str
+    reason: str | None
+    sentence: str | None
+    probability: float | None
+    certainty: str | None
+    """For people; None where none may be stated."""
+    turnaround_ms: float | None
+    """From the instance's durable receipt to the last result acknowledged by the PACS."""
+    objects: tuple[str, ...]
+    """Files of the result objects that the PACS acknowledged."""
+
+    @property
+    def said(self) -> str:
+        """The verdict's name for people."""
+        return names.VERDICTS[Verdict(self.verdict)] if self.verdict in set(Verdict) else self.verdict
+
+    @property
+    def why(self) -> str:
+        """The doubt in words; "" where there is none. A refusal has a sentence instead."""
+        return "" if self.sentence else names.reason(self.reason)
+
+    def has(self, name: str) -> bool:
+        """True where the row's folder holds such a file."""
+        return (self.folder / name).is_file()
+
+
+def run(paths: Sequence[Path], out: Path, console: Console) -> list[Row]:
+    """Send radiographs through a node and write what came back.
+
+    Raises
+    ------
+    TrialError : the node did not start, or not every radiograph was settled in time.
+    DataError : a path does not exist, or there is no image.
+    """
+    images = classify.files(paths) if paths else sorted(BUILT_IN.glob("*.jp*g"))
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="cxr-node-demo-") as scratch:
+        work = Path(scratch)
+        sources = _part10_files(images, work / "sent", console)
+        console.print("starting the node")
+        with (
+            Recorder(work / "arrived", "DEMO_PACS") as pacs,
+            trial.node(work, {"destinations": [{"name": "demo", "address": str(pacs.address)}]}, CALLING) as node,
+            Progress(console=console, transient=True) as bar,
+        ):
+            bar.console.print(f"node {node.address} and PACS {pacs.address} listen on loopback")
+            _send(list(sources.values()), node, bar)
+            stories = _settled(node, sources, bar)
+        rows = [_unpack(source, stories[uid], pacs, out) for uid, source in sources.items()]
+    page.write(out / "index.html", rows)
+    return rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Source:
+    name: str
+    image: Path
+    part10: Path
+
+
+def _part10_files(images: Sequence[Path], folder: Path, console: Console) -> dict[str, _Source]:
+    """Every image as a Part 10 file, by SOP Instance UID; what is no image is said and left out."""
+    folder.mkdir()
+    sources: dict[str, _Source] = {}
+    for number, image in enumerate(images, 1):
+        file = folder / f"{number:04d}.dcm"
+        attributes = BUILT_IN_ATTRIBUTES if image.parent == BUILT_IN else {}
+        try:
+            file.write_bytes(classify.part10(image, **attributes))
+            uid = header.inspect(file).ref.sop_instance_uid
+            sources[uid] = _Source(name=f"{number:02d}-{image.stem}", image=image, part10=file)
+        except (InstanceError, OSError) as error:
+            console.print(f"{image}: not sent: {error}", style="yellow", markup=False)
+    if not sources:
+        raise DataError("there is no image to send")
+    return sources
+
+
+def _send(sources: Sequence[_Source], node: trial.Node, bar: Progress) -> None:
+    task = bar.add_task("sending", total=len(sources))
+    trial.store(node, [source.part10 for source in sources], lambda _: bar.advance(task))
+
+
+def _settled(node: trial.Node, uids: Collection[str], bar: Progress) -> dict[str, Story]:
+    task = bar.add_task("judging, explaining, delivering", total=len(uids))
+    return trial.settled(node, uids, lambda left: bar.update(task, completed=len(uids) - left), look_every_s=0.05)
+
+
+def _unpack(source: _Source, story: Story, pacs: Recorder, out: Path) -> Row:
+    """Put one radiograph and its results where a person finds them."""
+    folder = out / source.name
+    folder.mkdir(exist_ok=True)
+    shutil.copy(source.part10, folder / "source.dcm")
+    _write_picture(source.part10, folder / "source.png")
+    delivered = [one for one in story.deliveries if one.state is DeliveryState.DELIVERED]
+    for one in delivered:
+        content = pacs.path(one.sop_instance_uid).read_bytes()
+        (folder / f"{one.kind}.dcm").write_bytes(content)
+        if one.kind == ResultKind.HEATMAP:
+            (folder / "heatmap.png").write_bytes(readable.picture_png(content))
+        if one.kind == ResultKind.REPORT:
+            page.report(folder / "report.html", readable.report_html(content), source.name)
+    return Row(
+        name=source.name,
+        folder=folder,
+        verdict=story.instance.verdict or story.instance.state,
+        reason=story.instance.reason or story.instance.doubt,
+        sentence=story.instance.sentence,
+        probability=story.instance.probability,
+        certainty=numbers.beside(story.instance.verdict, story.instance.probability),
+        turnaround_ms=trial.turnaround_ms(story),
+        objects=tuple(f"{one.kind}.dcm" for one in delivered),
+    )
+
+
+def _write_picture(part10: Path, path: Path) -> None:
+    """Write what was sent as a PNG; a file that cannot be shown is left out."""
+    source = header.read(part10.read_bytes())
+    if isinstance(source, Rejected):
+        return
+    with contextlib.suppress(InstanceError):
+        shown = pixels.decode(source, Admission()).pixels
+        Image.fromarray((shown * 255.0).round().astype("uint8")).save(path)

@@ -1,0 +1,389 @@
+"""The configuration and the world it names, before the node starts: one line each, all of them even if one fails.
+
+What the machine is capable of is for `doctor`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from cxr_node import resources, time_zone
+from cxr_node.config import consistency, permissions
+from cxr_node.config.schema import Address, Config, Destination, Tls
+from cxr_node.diagnose import check as certificates
+from cxr_node.diagnose import disk, thresholds
+from cxr_node.dicom import decoders
+from cxr_node.errors import ConfigError, CxrNodeError, DeliveryError, ResourceError
+from cxr_node.model import profile
+from cxr_node.node import audit_forwarder, history, send, tls
+from cxr_node.node.association import Wrapping
+from cxr_node.node.jobs import DeliveryState
+from cxr_node.node.ledger import FILE_NAME, Ledger
+from cxr_node.node.spool import OWN_NAMES
+
+SOON_DAYS = 30
+
+
+def tls_lines(config: Config) -> Iterator[Line]:
+    """Look at the listener's TLS, its peers, and at what is shown to destinations."""
+    listen, seen = config.listen, set[Path]()
+    if listen.tls is not None:
+        yield from _side("listen.tls", listen.tls, True, seen)
+    for peer in listen.peers:
+        certificate = ", ".join(peer.certificate) or ("any of the CA" if listen.tls is not None else "none")
+        sentence = f"{peer.ae_title} may call from {', '.join(peer.hosts) or 'any host'}, certificate: {certificate}"
+        yield Line(ok=True, subject="peer", sentence=sentence)
+    for destination in config.destinations:
+        if destination.tls is not None:
+            yield from _side(f"destination {destination.name} tls", destination.tls, False, seen)
+
+
+def is_shown_at(ours: Tls, where: Address) -> bool:
+    """Tell whether somebody listens there who shows the listener's own certificate."""
+    shown = send.certificate_at(where.host, where.port)
+    return shown is not None and certificates.parse(shown, where)[0] == certificates.read(ours.located().certificate)[0]
+
+
+def _side(subject: str, side: Tls, listens: bool, seen: set[Path]) -> Iterator[Line]:
+    """One `tls` section; files that another one names too are told of once."""
+    try:
+        yield from _shown(subject, side, listens, seen)
+    except ConfigError as error:
+        yield Line(ok=False, subject=subject, sentence=str(error))
+
+
+def _shown(subject: str, side: Tls, listens: bool, seen: set[Path]) -> Iterator[Line]:
+    files = side.located()
+    context = tls.server_tls(side) if listens else tls.client_tls(side)
+    shown, *chain = certificates.read(files.certificate)
+    for version, ciphers in tls.offered(context, shown.is_rsa).items():
+        yield Line(ok=True, subject=subject, sentence=f"{version} with {', '.join(ciphers)}")
+    usable = shown.for_servers if listens else shown.for_clients
+    if not usable:
+        side_name = "server" if listens else "client"
+        yield Line(ok=False, subject=subject, sentence=f"{files.certificate}: is not for TLS {side_name}s (key usage)")
+    if files.certificate not in seen:
+        yield from (_dated(f"{subject} certificate", found) for found in (shown, *chain))
+    if files.ca not in seen:
+        yield from (_dated(f"{subject} CA", found) for found in certificates.read(files.ca))
+    if files.crl is not None and files.crl not in seen:
+        yield _crl(subject, files.crl)
+    seen.update(file for file in (files.certificate, files.ca, files.crl) if file is not None)
+
+
+def _dated(subject: str, found: Certificate) -> Line:
+    names = f", for {', '.join(found.names)}" if found.names else ""
+    issuer = "itself" if found.issuer == found.subject else found.issuer
+    whose = f"{found.subject}{names}, by {issuer}, sha256 {found.fingerprint}"
+    now = datetime.now(UTC)
+    if found.begins_at > now:
+        sentence = f"{whose}, is valid only from {found.begins_at:%Y-%m-%d %H:%M}Z"
+        return Line(ok=False, subject=subject, sentence=sentence, fault=Fault.WORLD)
+    return _ending(subject, whose, found.ends_at, now)
+
+
+def _crl(subject: str, path: Path) -> Line:
+    ends_at = certificates.crl_ends_at(path)
+    if ends_at is None:
+        return Line(ok=True, subject=f"{subject} crl", sentence=f"{path}: does not say when the next one is due")
+    return _ending(f"{subject} crl", f"{path}", ends_at, datetime.now(UTC), soon_days=0)
+
+
+def _ending(subject: str, what: str, ends_at: datetime, now: datetime, soon_days: int = SOON_DAYS) -> Line:
+    if ends_at <= now:
+        sentence = f"{what}, ended {ends_at:%Y-%m-%d %H:%M}Z: peers refuse it"
+        return Line(ok=False, subject=subject, sentence=sentence, fault=Fault.WORLD)
+    days = (ends_at - now).days
+    sentence = f"{what}, ends {ends_at:%Y-%m-%d %H:%M}Z, in {days} days"
+    return Line(ok=True, warning=days < soon_days, subject=subject, sentence=sentence)
+
+
+class Fault(StrEnum):
+    """What is to be mended where a line is not ok."""
+
+    FILE = "file"
+    """The configuration, or a file that it names: the node would not start, or could not do its work (78)."""
+    WORLD = "world"
+    """An archive is down, a port is taken, a disk is full: nothing in the configuration is wrong (1)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One thing that was looked at."""
+
+    ok: bool
+    subject: str
+    sentence: str
+    warning: bool = False
+    """Works, and an operator should know all the same."""
+    fault: Fault = Fault.FILE
+    """Where it is not ok."""
+
+    def as_json(self) -> dict[str, object]:
+        """One line of `cxr-node check --json`."""
+        told: dict[str, object] = {"ok": self.ok, "warning": self.warning, "subject": self.subject}
+        told["sentence"] = self.sentence
+        return told if self.ok else told | {"fault": self.fault.value}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """One certificate of a file."""
+
+    subject: str
+    """Distinguished name, RFC 4514."""
+    issuer: str
+    names: Sequence[str]
+    """subjectAltName: DNS names and IP addresses."""
+    fingerprint: str
+    """SHA-256."""
+    begins_at: datetime
+    ends_at: datetime
+    is_rsa: bool
+    for_servers: bool
+    """May be shown by who listens (extended key usage)."""
+    for_clients: bool
+
+
+def read(path: Path) -> list[Certificate]:
+    """All certificates of a PEM file, the one that is shown first.
+
+    Raises
+    ------
+    ConfigError : it cannot be read or holds none.
+    """
+    return parse(_content(path), path)
+
+
+def parse(content: bytes, source: object) -> list[Certificate]:
+    """All certificates of PEM text.
+
+    Raises
+    ------
+    ConfigError : there is none; names the source.
+    """
+    try:
+        return [_described(found) for found in x509.load_pem_x509_certificates(content)]
+    except ValueError as error:
+        raise ConfigError(f"{source}: holds no certificate in PEM") from error
+
+
+def crl_ends_at(path: Path) -> datetime | None:
+    """When the issuer's next list is due; None: it does not say. From then on every peer is refused.
+
+    Raises
+    ------
+    ConfigError : it cannot be read or is no certificate revocation list.
+    """
+    try:
+        return x509.load_pem_x509_crl(_content(path)).next_update_utc
+    except ValueError as error:
+        raise ConfigError(f"{path}: holds no certificate revocation list in PEM") from error
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _described(found: x509.Certificate) -> Certificate:
+    return Certificate(
+        subject=found.subject.rfc4514_string() or "(no subject)",
+        issuer=found.issuer.rfc4514_string(),
+        names=_names(found),
+        fingerprint=found.fingerprint(hashes.SHA256()).hex(),
+        begins_at=found.not_valid_before_utc,
+        ends_at=found.not_valid_after_utc,
+        is_rsa=isinstance(found.public_key(), rsa.RSAPublicKey),
+        for_servers=_allows(found, ExtendedKeyUsageOID.SERVER_AUTH),
+        for_clients=_allows(found, ExtendedKeyUsageOID.CLIENT_AUTH),
+    )
+
+
+def _names(found: x509.Certificate) -> tuple[str, ...]:
+    try:
+        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    addresses = names.get_values_for_type(x509.IPAddress)
+    return (*names.get_values_for_type(x509.DNSName), *(str(address) for address in addresses))
+
+
+def _allows(found: x509.Certificate, usage: x509.ObjectIdentifier) -> bool:
+    try:
+        allowed = found.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return True
+    return usage in allowed or ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE in allowed
+
+
+_MIB = 1024 * 1024
+
+
+def check(config: Config, source: str) -> Iterator[Line]:
+    """Look at configuration, weights, decoders, disk, port and destinations."""
+    yield Line(ok=True, subject="configuration", sentence=f"{source}: every key is known, and none holds a secret")
+    for sentence in _warnings(config):
+        yield Line(ok=True, warning=True, subject="configuration", sentence=sentence)
+    if keys := _tls(config):
+        yield _try("private keys", partial(_private_keys, keys))
+    yield from tls_lines(config)
+    for name in (config.model.profile, *config.model.others):
+        yield _try("weights", partial(_weights, name))
+    yield _time_zone(config)
+    for syntax in decoders.transfer_syntaxes():
+        yield Line(ok=True, subject="transfer syntax", sentence=f"{syntax.name} ({syntax.uid})")
+    yield _try("spool", partial(_spool, config))
+    yield _try("port", partial(_port, config))
+    if not config.destinations:
+        yield Line(ok=False, subject="destinations", sentence="none configured: results would go nowhere")
+    for destination in config.destinations:
+        yield _try(f"destination {destination.name}", partial(_echo, config, destination))
+    yield from _removed(config)
+    if config.audit.enabled and config.audit.syslog is not None:
+        yield _try("audit collector", partial(audit_forwarder.reach, config.audit.syslog))
+
+
+def _warnings(config: Config) -> Iterator[str]:
+    yield from consistency.doubtful(config)
+    for name in (config.model.profile, *config.model.others):
+        with suppress(ConfigError):  # no such profile: said where weights are looked at
+            folder = resources.profile_folder(name)
+            if permissions.changeable(folder):
+                yield f"{folder}: this account may change the weights; let another own them"
+    if os.geteuid() == 0 and config.listen.port and config.listen.port < (first := _first_free_port()):
+        yield f"listen.port: {config.listen.port} is for the superuser; the systemd units listen from {first} on"
+    path = config.spool.path
+    if path.exists() and (free_mib := shutil.disk_usage(path).free // _MIB) < config.listen.max_object_mib:
+        yield f"listen.max_object_mib: {config.listen.max_object_mib} is more than {path} has free ({free_mib} MiB)"
+
+
+def _time_zone(config: Config) -> Line:
+    """Which zone study times are taken to be of; a host in UTC rarely stands where the clocks do."""
+    name, named = config.results.time_zone, "study times that do not tell their offset from UTC are taken to be of"
+    if name is not None:
+        return Line(ok=True, subject="time zone", sentence=f"{named} {name} (results.time_zone)")
+    found = time_zone.zone(None)
+    told = time_zone.name_of(found)
+    sentence = f"{named} this host's zone, {told}"
+    if is_utc := found.utcoffset(datetime(2025, 1, 1)) == found.utcoffset(datetime(2025, 7, 1)) == timedelta():
+        sentence += "; where the modalities' clocks show another one, write results.time_zone"
+    return Line(ok=True, warning=is_utc, subject="time zone", sentence=sentence)
+
+
+def _first_free_port() -> int:
+    """Lowest port that any account may listen on (ip(7))."""
+    return int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
+
+
+def _tls(config: Config) -> list[Tls]:
+    found = [config.listen.tls, *(destination.tls for destination in config.destinations)]
+    found += [config.audit.syslog.tls] if config.audit.syslog is not None else []
+    return [tls for tls in found if tls is not None]
+
+
+def _private_keys(found: Sequence[Tls]) -> str:
+    """Say which they are; all that are missing at once."""
+    keys = {tls.located().key for tls in found}
+    if missing := sorted(sentence for key in keys if (sentence := _unreadable(key))):
+        raise ConfigError("; ".join(missing))
+    return f"{', '.join(sorted(map(str, keys)))}: read by the owner only"
+
+
+def _unreadable(key: Path) -> str | None:
+    """Why a private key cannot be used; None where it holds one."""
+    try:
+        content = key.read_bytes()
+    except OSError as error:
+        return f"{key}: {(error.strerror or 'cannot be read').lower()}"
+    return None if b"PRIVATE KEY-----" in content else f"{key}: holds no private key (PEM)"
+
+
+def _try(subject: str, look: Callable[[], str]) -> Line:
+    try:
+        return Line(ok=True, subject=subject, sentence=look())
+    except CxrNodeError as error:
+        fault = Fault.WORLD if isinstance(error, DeliveryError | ResourceError) else Fault.FILE
+        return Line(ok=False, subject=subject, sentence=str(error), fault=fault)
+
+
+def _weights(name: str) -> str:
+    loaded = profile.load(resources.profile_folder(name))
+    youngest, oldest = loaded.population.age_years
+    ages = f"for ages {youngest:g} to {oldest:g}"
+    return f"{loaded.name} {loaded.version} {ages}, sha256 {loaded.weights_sha256[:12]}… as released"
+
+
+def _spool(config: Config) -> str:
+    path = config.spool.path
+    existing = next(parent for parent in (path, *path.parents) if parent.exists())
+    free_mib = shutil.disk_usage(existing).free // _MIB
+    if free_mib < config.spool.min_free_mib:
+        raise ResourceError(
+            f"{path}: {free_mib} MiB free, spool.min_free_mib asks for {config.spool.min_free_mib}: "
+            "every C-STORE would be answered 0xA700"
+        )
+    if thresholds.is_network(kind := disk.kind(existing)):
+        raise ConfigError(f"{path}: lies on another machine ({kind}); the ledger in it needs a local disk")
+    open_to_others = permissions.is_open(path, OWN_NAMES)
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigError(f"{path}: is not writable for this user")
+    closing = "; open to others now, the node closes it when it starts" if open_to_others else ""
+    return f"{path}: {free_mib} MiB free, accepting above {config.spool.min_free_mib} MiB{closing}"
+
+
+def _port(config: Config) -> str:
+    listen = config.listen
+    where = Address(ae_title=listen.ae_title, host=listen.host, port=listen.port or 11112)
+    try:
+        send.bind_for_a_moment(listen.host, listen.port)
+        return f"{where} is free to listen on"
+    except ResourceError as busy:
+        if listen.tls is not None:
+            if not is_shown_at(listen.tls, where):
+                raise
+            return f"{where} is already served, with our certificate"
+        try:
+            send.echo(where, listen.ae_title, timeout_s=2.0)
+        except DeliveryError:
+            raise busy from None
+        return f"{where} is already served, by this node or another"
+
+
+def _echo(config: Config, destination: Destination) -> str:
+    tls = Wrapping(destination).arguments()
+    send.echo(destination.address, destination.calling_ae_title or config.listen.ae_title, tls=tls)
+    return f"{destination.address} answers the C-ECHO{' over TLS' if tls else ''}"
+
+
+def _removed(config: Config) -> Iterator[Line]:
+    """Deliveries that wait for destinations which this configuration does not name; for the ledger's owner to see."""
+    file = config.spool.path / FILE_NAME
+    if not file.exists() or file.stat().st_uid != os.geteuid():  # what root made here the services could not write
+        return
+    ledger = Ledger.open(config.spool.path)
+    try:
+        queues = history.queues(ledger)
+    finally:
+        ledger.close()
+    known = {destination.name for destination in config.destinations}
+    for name, states in queues.items():
+        waiting = states[DeliveryState.READY] + states[DeliveryState.WAIT]
+        if waiting and name not in known:
+            sentence = f"not configured any more; {waiting} deliveries wait for it, and are DEAD when deliver starts"
+            yield Line(ok=True, warning=True, subject=f"destination {name}", sentence=sentence)

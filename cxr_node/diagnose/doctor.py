@@ -1,0 +1,71 @@
+"""What this machine is worth to the node, measured: one line each, with what to do about it.
+
+The configuration and the world it names are for `check`. Nothing here is a patient's.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+
+from cxr_node.config import schema as configuration
+from cxr_node.config.schema import Config
+from cxr_node.diagnose import disk, machine, thresholds
+from cxr_node.diagnose import thresholds as diagnosis_disk
+from cxr_node.diagnose.thresholds import Reading, Verdict
+from cxr_node.dicom import samples
+from cxr_node.errors import CxrNodeError
+
+RECEIVER = "cxr-node-receive.service"
+
+
+def examine(config: Config | None = None) -> Iterator[Reading]:
+    """Measure the machine for a configuration; without one for the defaults, on the disk of the temporary folder."""
+    settings = config or configuration.parse({"spool": {"path": tempfile.gettempdir()}})
+    yield from _disk(settings, trial=config is None)
+    yield thresholds.clock(machine.clock())
+    yield from _decoders()
+    yield from _limits(settings)
+    yield from thresholds.memory(machine.memory())
+    yield thresholds.processor(machine.processor(), settings.model.threads)
+    yield from thresholds.confinement(machine.confinement())
+    yield from thresholds.versions(machine.versions([name for name in thresholds.TESTED if name != "python"]))
+
+
+def stops(readings: list[Reading]) -> int:
+    """How many of them the node cannot work with."""
+    return sum(reading.verdict is Verdict.STOP for reading in readings)
+
+
+def _disk(settings: Config, *, trial: bool) -> Iterator[Reading]:
+    path = settings.spool.path
+    existing = next(parent for parent in (path, *path.parents) if parent.exists())
+    if not os.access(existing, os.W_OK | os.X_OK):
+        yield thresholds.stop(
+            "spool", f"{existing}: not writable", "run this as the account that owns the spool: sudo -u cxr-node"
+        )
+        return
+    try:
+        measured = disk.measure(existing)
+    except CxrNodeError as error:
+        yield thresholds.stop("spool", str(error), "mend the disk: the node could store nothing")
+        return
+    yield from diagnosis_disk.disk(measured, settings.spool, trial=trial)
+
+
+def _decoders() -> Iterator[Reading]:
+    try:
+        trials = samples.trials()
+    except CxrNodeError as error:
+        yield thresholds.stop("decoders", str(error), "look for a limit on memory or processes")
+        return
+    yield from diagnosis_disk.decoders(trials, samples.missing())
+
+
+def _limits(settings: Config) -> Iterator[Reading]:
+    of_unit = machine.unit_limits(RECEIVER)
+    if of_unit is not None:
+        yield from thresholds.limits(of_unit, settings.listen, RECEIVER)
+    else:
+        yield from thresholds.limits(machine.limits(), settings.listen, "this process")

@@ -1,0 +1,72 @@
+"""The configured profiles, and the classifiers that they make on this machine. Both are loaded when they are needed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cxr_node import process_setup, resources
+from cxr_node.config.schema import Config
+from cxr_node.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    from cxr_node.model.predictor import ProfilePredictor
+    from cxr_node.model.profile import Profile
+    from cxr_node.node.ledger import Ledger
+    from cxr_node.pipeline import Classifier
+
+
+def profiles(config: Config) -> list[Profile]:
+    """Read the configured profiles.
+
+    Raises
+    ------
+    ConfigError : one of them does not exist, or is not as it was released: the operator's to mend.
+    """
+    from cxr_node.model import profile
+
+    names = (config.model.profile, *config.model.others)
+    try:
+        return [profile.load(resources.profile_folder(name)) for name in names]
+    except ModelError as error:
+        raise ConfigError(str(error)) from error
+
+
+def ledger(config: Config) -> Ledger:
+    """Open the ledger of a node that has run.
+
+    Raises
+    ------
+    ConfigError : there is none yet.
+    """
+    from cxr_node.node.ledger import FILE_NAME, Ledger
+
+    if not (config.spool.path / FILE_NAME).exists():
+        raise ConfigError(f"{config.spool.path}: there is no ledger yet; has the node run with this configuration?")
+    return Ledger.open(config.spool.path)
+
+
+def predictor(profile: Profile, config: Config) -> ProfilePredictor:
+    """Load one profile's network, as the worker does.
+
+    Raises
+    ------
+    ModelError : it does not work here.
+    """
+    from cxr_node.model.predictor import load_predictor
+
+    process_setup.keep_freed()
+    return load_predictor(profile, config.model.threads, config.model.runtime)
+
+
+def classifier(config: Config) -> Classifier:
+    """Load whoever answers: one predictor, or a panel of several. Threads may share it.
+
+    Raises
+    ------
+    ConfigError, ModelError : as above.
+    """
+    from cxr_node import pipeline
+    from cxr_node.model.gathered import Gathered
+
+    loaded = [Gathered(predictor(each, config)) for each in profiles(config)]
+    return pipeline.Panel(tuple(loaded)) if len(loaded) > 1 else loaded[0]
