@@ -14,11 +14,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from cxr_node.model import weights
-from cxr_node.model.openvino_alone import ov, properties
-from cxr_node.model.openvino_runtime import apart
+from cxr_node.model.openvino_runtime import apart, ov, properties
 from cxr_node.model.preprocess import VIEW_NAMES
 from cxr_node.model.profile import Profile
-from cxr_node.model.served import Served
+from cxr_node.model.torch_runtime import Served
 
 _SIDE, _REPEATS = 2048, 30
 

@@ -29,12 +29,12 @@ from benchmarks.plain_model import Answer, PlainModel
 from benchmarks.plain_node import PROFILE, shown
 from cxr_node import classify, drawn, pipeline, resources
 from cxr_node.config.schema import Admission
-from cxr_node.dicom import header
+from cxr_node.dicom.read import header
 from cxr_node.domain import NO_PRECEDENT, Examination, Radiograph, Rejected
 from cxr_node.drawn import Plate
 from cxr_node.errors import InstanceError
-from cxr_node.model import exported, profile
-from cxr_node.model.openvino_alone import ov
+from cxr_node.model import graph_file, profile
+from cxr_node.model.openvino_runtime import ov
 from cxr_node.model.predictor import LARGEST_DIFFERENCE, ProfilePredictor, load_predictor
 from cxr_node.model.preprocess import prepare, views
 
@@ -114,7 +114,7 @@ def _ready_ours(content: bytes) -> None:
 def _for_one_view(loaded: profile.Profile) -> Any:
     """The exported graph for a batch of one view: what a pass costs, its map included, beside the package's."""
     size_px = loaded.input.size_px
-    model = ov.Core().read_model(exported.graph(loaded))
+    model = ov.Core().read_model(graph_file.graph(loaded))
     model.reshape([1, 1, size_px, size_px])
     return ceiling.in_float32(model)
 

@@ -26,7 +26,7 @@ from benchmarks.images import TEN_MB
 from benchmarks.node import PICTURE
 from benchmarks.plain_node import PROFILE
 from cxr_node import resources
-from cxr_node.model import exported, profile
+from cxr_node.model import graph_file, profile
 from cxr_node.model.predictor import load_predictor
 
 WARM_UP = 5
@@ -53,7 +53,7 @@ def measure(folder: Path, told: argparse.Namespace, bar: Progress) -> dict[str, 
 
 def _steps(folder: Path, image: bytes, picture: bytes, peer: Peer) -> dict[str, Callable[[], object]]:
     loaded = profile.load(resources.profile_folder(PROFILE))
-    runtime, shown = load_predictor(loaded).runtime, exported.golden_inputs(loaded.input)[:1]
+    runtime, shown = load_predictor(loaded).runtime, graph_file.golden_inputs(loaded.input)[:1]
     return {
         "take the object from a socket": lambda: peer.give(len(image)),
         "digest it": lambda: hashlib.sha256(image).digest(),

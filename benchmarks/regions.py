@@ -24,7 +24,7 @@ from rich.progress import track
 from rich.table import Table
 
 from cxr_node import resources
-from cxr_node.dicom.segmentation import mask
+from cxr_node.dicom.results.segmentation import mask
 from cxr_node.domain import Heatmap, Radiograph, Region, View
 from cxr_node.model import lungs, profile
 from cxr_node.model.predictor import ProfilePredictor, load_predictor

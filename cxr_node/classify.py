@@ -12,7 +12,8 @@ from pathlib import Path
 
 from cxr_node import pipeline
 from cxr_node.config.schema import Config
-from cxr_node.dicom import numbers, wrap
+from cxr_node.dicom import from_picture
+from cxr_node.dicom.words import rounding
 from cxr_node.domain import Artifact, Finding, Origin, Reason, Rejected, Scale, Verdict
 from cxr_node.errors import DataError, InstanceError
 
@@ -54,7 +55,7 @@ class Answer:
         if isinstance(self.outcome, Rejected):
             return None
         scale = self.outcome.identity.operating_point.scale
-        number = numbers.stated_text(self.outcome)
+        number = rounding.stated_text(self.outcome)
         return f"score {number}" if number is not None and scale is Scale.SCORE else number
 
     def as_json(self, profile: str) -> dict[str, str | float | dict[str, float] | None]:
@@ -122,8 +123,8 @@ def part10(path: Path, **attributes: str) -> bytes:
     ------
     InstanceError : it cannot be read, or is a picture that cannot be wrapped.
     """
-    if path.suffix.lower() in wrap.PICTURE_SUFFIXES:
-        return wrap.wrap(path, **attributes)
+    if path.suffix.lower() in from_picture.PICTURE_SUFFIXES:
+        return from_picture.wrap(path, **attributes)
     try:
         return path.read_bytes()
     except OSError as error:
@@ -139,10 +140,10 @@ def dicom_files(paths: Sequence[Path], scratch: Path) -> list[Path]:
     """
     found = []
     for number, path in enumerate(paths):
-        if path.suffix.lower() in wrap.PICTURE_SUFFIXES:
+        if path.suffix.lower() in from_picture.PICTURE_SUFFIXES:
             wrapped = scratch / f"{number:06d}.dcm"
             try:
-                wrapped.write_bytes(wrap.wrap(path))
+                wrapped.write_bytes(from_picture.wrap(path))
             except InstanceError as error:
                 raise DataError(f"{path}: {error}") from error
             path = wrapped

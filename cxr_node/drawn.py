@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cxr_node.dicom import wrap
+from cxr_node.dicom import from_picture
 
 Values = NDArray[np.uint8] | NDArray[np.uint16]
 BUILT_IN = Path(__file__).parent / "demo_radiographs"
@@ -79,7 +79,7 @@ def draw(plate: Plate, count: int, first: int = 1) -> Iterator[bytes]:
     told = {**BUILT_IN_ATTRIBUTES, "PatientAge": f"{plate.age_years:03d}Y", **_depth(plate)}
     for number in range(first, first + count):
         grain = np.roll(noise, number * _STRIDE % noise.size)
-        yield wrap.of_values(enlarged(pictures[number % len(pictures)]) + grain, **told)
+        yield from_picture.of_values(enlarged(pictures[number % len(pictures)]) + grain, **told)
 
 
 def write(folder: Path, plate: Plate, count: int, first: int = 1) -> Iterator[Path]:

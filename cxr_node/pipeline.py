@@ -14,23 +14,22 @@ from typing import Protocol
 
 from cxr_node import __version__, time_zone
 from cxr_node.config.schema import Admission, Config
-from cxr_node.dicom import (
-    admission,
-    capture,
-    document,
-    frames,
-    header,
+from cxr_node.dicom.pixels import pixels
+from cxr_node.dicom.read import admission, header
+from cxr_node.dicom.results import (
+    basic_text_sr,
+    encapsulated_pdf,
     key_object,
-    measurements,
-    note,
-    pixels,
+    measurement_sr,
+    not_analysed_note,
     presentation_state,
-    report,
-    result,
+    secondary_capture,
     segmentation,
-    verify,
-    verify_note,
 )
+from cxr_node.dicom.results import context as result
+from cxr_node.dicom.results import secondary_capture as frames
+from cxr_node.dicom.verify import check
+from cxr_node.dicom.verify import note as verify_note
 from cxr_node.domain import (
     NO_PRECEDENT,
     Artifact,
@@ -51,14 +50,14 @@ from cxr_node.model.decision import decide
 from cxr_node.model.profile import Profile
 
 BUILDERS: Mapping[ResultKind, Callable[[result.Context], Artifact | None]] = {
-    ResultKind.REPORT: report.build,
-    ResultKind.MEASUREMENTS: measurements.build,
-    ResultKind.HEATMAP: capture.build,
+    ResultKind.REPORT: basic_text_sr.build,
+    ResultKind.MEASUREMENTS: measurement_sr.build,
+    ResultKind.HEATMAP: secondary_capture.build,
     ResultKind.PRESENTATION_STATE: presentation_state.build,
     ResultKind.SEGMENTATION: segmentation.build,
     ResultKind.FRAMES: frames.build_frames,
     ResultKind.KEY_OBJECT: key_object.build,
-    ResultKind.PDF: document.build,
+    ResultKind.PDF: encapsulated_pdf.build,
 }
 """Makers of the result objects, in the order in which they are made; None where one does not apply."""
 
@@ -194,10 +193,10 @@ def with_note(rejected: Rejected, content: bytes, origin: Origin, config: Config
     if ResultKind.NOT_ANALYSED not in config.kinds:
         return rejected
     source = header.read(content)
-    if isinstance(source, Rejected) or not note.applies(source, rejected, precedent):
+    if isinstance(source, Rejected) or not not_analysed_note.applies(source, rejected, precedent):
         return rejected
-    context = note.context_of(source, rejected, origin, config.results, config.answer_sha256)
-    made = note.build(context, rejected)
+    context = not_analysed_note.context_of(source, rejected, origin, config.results, config.answer_sha256)
+    made = not_analysed_note.build(context, rejected)
     verify_note.require_sound(made, context, rejected)
     return replace(rejected, artifacts=(made,))
 
@@ -241,5 +240,5 @@ def explain(
     )
     made = (build(context) for kind, build in BUILDERS.items() if kind in config.kinds)
     artifacts = tuple(artifact for artifact in made if artifact is not None)
-    verify.require_sound(artifacts, context)
+    check.require_sound(artifacts, context)
     return artifacts

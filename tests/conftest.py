@@ -11,7 +11,7 @@ import hypothesis
 import pytest
 
 from benchmarks.record import foreign_path
-from cxr_node.model import exported
+from cxr_node.model import graph_file
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # No test rests on how quick a machine is; all else stays, in CI its fixed examples.
@@ -64,5 +64,5 @@ def pytest_collection_finish() -> None:
 def few_golden_inputs() -> Iterator[None]:
     """Six instead of 24, for networks of random weights that are exported and loaded again and again."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(exported, "_SHARES", ())
+        patched.setattr(graph_file, "_SHARES", ())
         yield

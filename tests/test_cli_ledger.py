@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 
 from cxr_node.cli.node import app
 from cxr_node.config.schema import Config
-from cxr_node.dicom import header
+from cxr_node.dicom.read import header
 from cxr_node.domain import Doubt, Origin, Reason, Verdict
 from cxr_node.node import deliver, health, history, removal, work
 from cxr_node.node.jobs import Death, DeliveryState, InstanceState

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from cxr_node.cli.node import app
 from cxr_node.conformance import statement
-from cxr_node.dicom import decoders
+from cxr_node.dicom.pixels import codecs
 from cxr_node.domain import ResultKind
 from cxr_node.node import commitment, destinations, intake, receive, statuses
 from cxr_node.node.association import Entity
@@ -57,7 +57,7 @@ def test_the_committed_page_is_what_the_command_writes(tmp_path: Path) -> None:
 
 def test_what_the_receiver_accepts_is_listed_and_nothing_else(written: str) -> None:
     listed = set(UID.findall(section(written, "4.2.1.3 Association acceptance")))
-    syntaxes = [syntax.uid for syntax in decoders.transfer_syntaxes()]
+    syntaxes = [syntax.uid for syntax in codecs.transfer_syntaxes()]
     assert listed == {*receive.supported(syntaxes), *syntaxes, commitment.SOP_CLASS}
 
 

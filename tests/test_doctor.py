@@ -20,7 +20,7 @@ from cxr_node.diagnose import thresholds as diagnosis_disk
 from cxr_node.diagnose.disk import Disk, Traffic
 from cxr_node.diagnose.machine import Clock, Confinement, Limits, Memory, Processor
 from cxr_node.diagnose.thresholds import GIB, Reading, Verdict
-from cxr_node.dicom.samples import Trial
+from cxr_node.dicom.pixels.codecs import Trial
 from cxr_node.errors import ResourceError
 
 UNITS = Path(__file__).parent.parent / "systemd"

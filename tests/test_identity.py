@@ -22,7 +22,7 @@ import pytest
 from cxr_node import pipeline
 from cxr_node.config import schema
 from cxr_node.config.schema import Config
-from cxr_node.dicom import wrap
+from cxr_node.dicom import from_picture
 from cxr_node.domain import Origin, Reported, ResultKind
 from tests import builders
 from tests.dicom.contexts import RECEIVED
@@ -44,7 +44,7 @@ def settings(**results: Any) -> Config:
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("source") / "one.dcm"
-    file.write_bytes(wrap.wrap(IMAGE, PatientAge="003Y", ViewPosition="AP"))
+    file.write_bytes(from_picture.wrap(IMAGE, PatientAge="003Y", ViewPosition="AP"))
     os.utime(file, (MODIFIED_AT, MODIFIED_AT))
     return file
 

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from cxr_node import pipeline
 from cxr_node.cli.node import app
 from cxr_node.config import schema as configuration
-from cxr_node.dicom import measurements
-from cxr_node.dicom.result import Context
+from cxr_node.dicom.results import measurement_sr
+from cxr_node.dicom.results.context import Context
 from cxr_node.domain import Artifact, Origin, Reported, ResultKind
 from cxr_node.errors import InstanceError, UnsoundResultError
 from tests import builders
@@ -83,8 +83,8 @@ def test_a_builder_s_mistake_is_not_handed_on(monkeypatch: pytest.MonkeyPatch) -
 
     def with_a_bug(context: Context) -> Artifact:
         with monkeypatch.context() as patched:
-            patched.setattr(measurements, "PERCENT", measurements.PIXELS)
-            return measurements.build(context)
+            patched.setattr(measurement_sr, "PERCENT", measurement_sr.PIXELS)
+            return measurement_sr.build(context)
 
     bugged = {**pipeline.BUILDERS, ResultKind.MEASUREMENTS: with_a_bug}
     monkeypatch.setattr(pipeline, "BUILDERS", bugged)

@@ -18,7 +18,7 @@ from cxr_node.bench import figures
 from cxr_node.bench.figures import Role, Spread, WholeNode
 from cxr_node.config.schema import STANDARD_KINDS, Config
 from cxr_node.diagnose import machine
-from cxr_node.dicom import header
+from cxr_node.dicom.read import header
 from cxr_node.node.history import Story
 from cxr_node.node.jobs import InstanceState
 from cxr_node.node.recorder import Recorder

@@ -19,7 +19,7 @@ from cxr_node.bench import figures
 from cxr_node.bench.figures import Batch, Pipeline
 from cxr_node.config.schema import Config
 from cxr_node.diagnose import machine
-from cxr_node.dicom import header
+from cxr_node.dicom.read import header
 from cxr_node.domain import NO_PRECEDENT, Origin, Radiograph, Rejected
 from cxr_node.errors import DataError
 

@@ -93,7 +93,7 @@ def status(
 def trace(key: Key, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Tell what became of an image or a study: reasons, deliveries, what was accepted, committed and seen again."""
     from cxr_node.cli import ledger_tables
-    from cxr_node.dicom import header
+    from cxr_node.dicom.read import header
     from cxr_node.node import history, waiting
 
     settings = configuration.load(config)
@@ -251,7 +251,7 @@ def _wanted(
     key: str | None, words: dict[str, str | None], names: dict[str, str | None], destination: str | None
 ) -> Wanted:
     """What is looked for, of options that were typed."""
-    from cxr_node.dicom import header
+    from cxr_node.dicom.read import header
     from cxr_node.domain import Verdict
     from cxr_node.node.jobs import InstanceState
     from cxr_node.node.listing import Wanted

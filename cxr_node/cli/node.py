@@ -26,7 +26,7 @@ from cxr_node.errors import ConfigError, DataError, ResourceError
 @command()
 def rebuild(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Check the ledger, set it aside where it is damaged, and receive again what only the spool knows."""
-    from cxr_node.dicom import header
+    from cxr_node.dicom.read import header
     from cxr_node.node import rebuild as room
     from cxr_node.node.ledger import Ledger
     from cxr_node.node.spool import Spool
@@ -50,7 +50,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check result objects by our own rules: one line per flaw; exit 0 where there is none."""
-    from cxr_node.dicom import verify as room
+    from cxr_node.dicom.verify import check as room
 
     checked = room.check_files(_contents(paths))
     for flaw in checked.flaws:
@@ -124,7 +124,7 @@ def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
 @command()
 def receive(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Run the Storage SCP alone (as its systemd unit does)."""
-    from cxr_node.dicom import pixel_free
+    from cxr_node.dicom.pixels import probe
     from cxr_node.node import signals
 
     with signals.held():
@@ -132,9 +132,9 @@ def receive(config: ConfigFile = DEFAULT_CONFIG) -> None:
     stop = signals.stop_event()
     _begin()
     process_setup.share_one_heap()
-    offered = pixel_free.Question()
-    pixel_free.leave_out()
-    from cxr_node.dicom import header
+    offered = probe.Question()
+    probe.leave_out()
+    from cxr_node.dicom.read import header
     from cxr_node.node import audit, presence
     from cxr_node.node import receive as room
 
@@ -174,15 +174,15 @@ def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
 @command()
 def deliver(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Run the delivery alone: sends results and audit messages away, and clears what has been kept long enough."""
-    from cxr_node.dicom import pixel_free
+    from cxr_node.dicom.pixels import probe
     from cxr_node.node import signals
 
     with signals.held():
         settings = configuration.load(config)
     stop = signals.stop_event()
     _begin()
-    pixel_free.leave_out()
-    from cxr_node.dicom.squeeze import Press
+    probe.leave_out()
+    from cxr_node.dicom.pixels.compress import Press
     from cxr_node.node import audit, presence
     from cxr_node.node import deliver as room
 

@@ -151,7 +151,7 @@ def _reason(text: str) -> Reason:
 
 def _found(ledger: Ledger, key: str | None, since: str | None, rejected: Reason | None = None) -> list[int]:
     """Rows that an operator means; a sentence where there are none."""
-    from cxr_node.dicom import header
+    from cxr_node.dicom.read import header
     from cxr_node.node import again, lookup
 
     named = [] if key is None else [lookup.matching(key.strip(), header.accession_keys(key))]
@@ -167,7 +167,7 @@ def _found(ledger: Ledger, key: str | None, since: str | None, rejected: Reason 
 
 def _of_patient(ledger: Ledger, patient: str) -> list[int]:
     """The Patient ID is written nowhere, and not repeated in the answer either."""
-    from cxr_node.dicom import header
+    from cxr_node.dicom.read import header
     from cxr_node.node import erasure
 
     if patient == "-":

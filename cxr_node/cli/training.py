@@ -33,12 +33,12 @@ def import_weights(
     max_spread: Annotated[float, typer.Option(help="Abstain where views differ by more; 1: never.")] = 1.0,
 ) -> None:
     """Make a profile folder of TorchXRayVision's weights: 18 findings, scored as their authors do."""
-    from cxr_node.model import adopt
+    from cxr_node.model import import_torchxrayvision
 
-    choice = adopt.Choice(
+    choice = import_torchxrayvision.Choice(
         judge=judge, weights=weights, report_at=report_at, rule_out_below=rule_out_below, max_spread=max_spread
     )
-    made = adopt.run(file, out_dir, choice)
+    made = import_torchxrayvision.run(file, out_dir, choice)
     out.print(f"profile {made.name} written to {out_dir}: {len(made.labels)} findings, verdict about {judge}")
 
 

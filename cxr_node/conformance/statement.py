@@ -18,8 +18,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from cxr_node import __version__, domain, pipeline, resources
 from cxr_node.config import schema as configuration
 from cxr_node.config.schema import Config
-from cxr_node.dicom import admission, decoders, origin, statement, wrap
-from cxr_node.dicom.result import SHAPES
+from cxr_node.dicom import from_picture, own_identity
+from cxr_node.dicom.pixels import codecs
+from cxr_node.dicom.read import admission
+from cxr_node.dicom.results import statement
+from cxr_node.dicom.results.context import SHAPES
 from cxr_node.domain import (
     Artifact,
     Examination,
@@ -179,7 +182,7 @@ def write() -> str:
 
 def _facts() -> dict[str, Any]:
     config = configuration.parse(_CONFIG)
-    syntaxes = decoders.transfer_syntaxes()
+    syntaxes = codecs.transfer_syntaxes()
     documents = _documents(config)
     others = _documents(config, **OTHER_ATTRIBUTES)
     results = [_result(kind, made, others.get(kind, {})) for kind, made in documents.items()]
@@ -203,7 +206,7 @@ def _facts() -> dict[str, Any]:
         "results": results,
         "carried": statement.carried(),
         "identity": {
-            "results": (origin.IMPLEMENTATION_CLASS_UID, origin.IMPLEMENTATION_VERSION_NAME),
+            "results": (own_identity.IMPLEMENTATION_CLASS_UID, own_identity.IMPLEMENTATION_VERSION_NAME),
             "network": (filemeta.IMPLEMENTATION_CLASS_UID, filemeta.IMPLEMENTATION_VERSION_NAME),
         },
         "commitment": {
@@ -238,12 +241,12 @@ def _documents(config: Config, **attributes: str) -> dict[ResultKind, dict[str, 
         "UNCERTAIN": Stated(profile=of, probability=between),
         "UNCERTAIN (no certainty)": Stated(profile=of, probability=between, distance=2 * (point.max_distance or 1.0)),
     }
-    content = wrap.wrap(SOURCE, **ATTRIBUTES, **attributes)
+    content = from_picture.wrap(SOURCE, **ATTRIBUTES, **attributes)
     found: dict[ResultKind, dict[str, Artifact]] = {}
     for case, predictor in cases.items():
         for artifact in _artifacts(content, predictor, config):
             found.setdefault(artifact.kind, {})[case] = artifact
-    lateral = wrap.wrap(SOURCE, **ATTRIBUTES | attributes | {"ViewPosition": "LL"})
+    lateral = from_picture.wrap(SOURCE, **ATTRIBUTES | attributes | {"ViewPosition": "LL"})
     for artifact in _artifacts(lateral, cases["NORMAL"], config):
         found.setdefault(artifact.kind, {})["REJECTED"] = artifact
     return dict(sorted(found.items(), key=lambda item: SHAPES[item[0]].series_number))

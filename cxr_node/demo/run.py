@@ -19,7 +19,10 @@ from rich.progress import Progress
 from cxr_node import classify, trial
 from cxr_node.config.schema import Admission
 from cxr_node.demo import page
-from cxr_node.dicom import header, names, numbers, pixels, readable
+from cxr_node.dicom.pixels import pixels
+from cxr_node.dicom.read import header
+from cxr_node.dicom.render import html
+from cxr_node.dicom.words import rounding, wording
 from cxr_node.domain import Rejected, ResultKind, Verdict
 from cxr_node.drawn import BUILT_IN, BUILT_IN_ATTRIBUTES
 from cxr_node.errors import DataError, InstanceError
@@ -50,12 +53,12 @@ class Row:
     @property
     def said(self) -> str:
         """The verdict's name for people."""
-        return names.VERDICTS[Verdict(self.verdict)] if self.verdict in set(Verdict) else self.verdict
+        return wording.VERDICTS[Verdict(self.verdict)] if self.verdict in set(Verdict) else self.verdict
 
     @property
     def why(self) -> str:
         """The doubt in words; "" where there is none. A refusal has a sentence instead."""
-        return "" if self.sentence else names.reason(self.reason)
+        return "" if self.sentence else wording.reason(self.reason)
 
     def has(self, name: str) -> bool:
         """True where the row's folder holds such a file."""
@@ -135,9 +138,9 @@ def _unpack(source: _Source, story: Story, pacs: Recorder, out: Path) -> Row:
         content = pacs.path(one.sop_instance_uid).read_bytes()
         (folder / f"{one.kind}.dcm").write_bytes(content)
         if one.kind == ResultKind.HEATMAP:
-            (folder / "heatmap.png").write_bytes(readable.picture_png(content))
+            (folder / "heatmap.png").write_bytes(html.picture_png(content))
         if one.kind == ResultKind.REPORT:
-            page.report(folder / "report.html", readable.report_html(content), source.name)
+            page.report(folder / "report.html", html.report_html(content), source.name)
     return Row(
         name=source.name,
         folder=folder,
@@ -145,7 +148,7 @@ def _unpack(source: _Source, story: Story, pacs: Recorder, out: Path) -> Row:
         reason=story.instance.reason or story.instance.doubt,
         sentence=story.instance.sentence,
         probability=story.instance.probability,
-        certainty=numbers.beside(story.instance.verdict, story.instance.probability),
+        certainty=rounding.beside(story.instance.verdict, story.instance.probability),
         turnaround_ms=trial.turnaround_ms(story),
         objects=tuple(f"{one.kind}.dcm" for one in delivered),
     )

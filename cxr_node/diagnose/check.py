@@ -25,7 +25,7 @@ from cxr_node.config import consistency, permissions
 from cxr_node.config.schema import Address, Config, Destination, Tls
 from cxr_node.diagnose import check as certificates
 from cxr_node.diagnose import disk, thresholds
-from cxr_node.dicom import decoders
+from cxr_node.dicom.pixels import codecs
 from cxr_node.errors import ConfigError, CxrNodeError, DeliveryError, ResourceError
 from cxr_node.model import profile
 from cxr_node.node import audit_forwarder, history, send, tls
@@ -246,7 +246,7 @@ def check(config: Config, source: str) -> Iterator[Line]:
     for name in (config.model.profile, *config.model.others):
         yield _try("weights", partial(_weights, name))
     yield _time_zone(config)
-    for syntax in decoders.transfer_syntaxes():
+    for syntax in codecs.transfer_syntaxes():
         yield Line(ok=True, subject="transfer syntax", sentence=f"{syntax.name} ({syntax.uid})")
     yield _try("spool", partial(_spool, config))
     yield _try("port", partial(_port, config))

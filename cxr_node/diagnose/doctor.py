@@ -14,7 +14,7 @@ from cxr_node.config.schema import Config
 from cxr_node.diagnose import disk, machine, thresholds
 from cxr_node.diagnose import thresholds as diagnosis_disk
 from cxr_node.diagnose.thresholds import Reading, Verdict
-from cxr_node.dicom import samples
+from cxr_node.dicom.pixels import codecs
 from cxr_node.errors import CxrNodeError
 
 RECEIVER = "cxr-node-receive.service"
@@ -56,11 +56,11 @@ def _disk(settings: Config, *, trial: bool) -> Iterator[Reading]:
 
 def _decoders() -> Iterator[Reading]:
     try:
-        trials = samples.trials()
+        trials = codecs.trials()
     except CxrNodeError as error:
         yield thresholds.stop("decoders", str(error), "look for a limit on memory or processes")
         return
-    yield from diagnosis_disk.decoders(trials, samples.missing())
+    yield from diagnosis_disk.decoders(trials, codecs.missing())
 
 
 def _limits(settings: Config) -> Iterator[Reading]:

@@ -25,7 +25,7 @@ from cxr_node.config.schema import Spool
 
 if TYPE_CHECKING:
     from cxr_node.diagnose.disk import Disk
-    from cxr_node.dicom.samples import Trial
+    from cxr_node.dicom.pixels.codecs import Trial
 
 _MIB = 1024**2
 ASSUMED_BYTES_EACH = 24 * _MIB

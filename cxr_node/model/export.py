@@ -12,12 +12,11 @@ import torch
 import yaml
 
 from cxr_node.errors import ModelError
-from cxr_node.model import exported, weights
-from cxr_node.model.openvino_alone import VERSION, ov
+from cxr_node.model import graph_file, weights
+from cxr_node.model.openvino_runtime import VERSION, ov
 from cxr_node.model.preprocess import VIEW_NAMES
 from cxr_node.model.profile import Profile, sha256
-from cxr_node.model.served import OUTPUTS, Served
-from cxr_node.model.torch_runtime import TorchRuntime
+from cxr_node.model.torch_runtime import OUTPUTS, Served, TorchRuntime
 
 
 def export(profile: Profile) -> None:
@@ -28,7 +27,7 @@ def export(profile: Profile) -> None:
     ModelError : the network cannot be turned into a graph, or the files cannot be written
     """
     network, _ = weights.load(profile.weights_path, profile.network, len(profile.labels))
-    golden = TorchRuntime(network, profile.judged).see(exported.golden_inputs(profile.input))
+    golden = TorchRuntime(network, profile.judged).see(graph_file.golden_inputs(profile.input))
     served = Served(network.to(memory_format=torch.contiguous_format), profile.judged)
     size = profile.input.size_px
     example = torch.zeros(len(VIEW_NAMES), 1, size, size)
@@ -38,15 +37,15 @@ def export(profile: Profile) -> None:
             graph = ov.convert_model(served, example_input=example, input=[-1, 1, size, size])
         for output, name in zip(graph.outputs, OUTPUTS, strict=False):
             output.tensor.set_names({name})
-        ov.save_model(graph, profile.folder / exported.GRAPH, compress_to_fp16=False)
+        ov.save_model(graph, profile.folder / graph_file.GRAPH, compress_to_fp16=False)
     except (RuntimeError, OSError) as error:
         raise ModelError(f"{profile.folder}: the network cannot be exported: {error}") from error
-    told = exported.Description(
+    told = graph_file.Description(
         weights_sha256=profile.weights_sha256,
-        sha256={name: sha256(profile.folder / name) for name in exported.FILES},
+        sha256={name: sha256(profile.folder / name) for name in graph_file.FILES},
         made_by=f"torch {torch.__version__.partition('+')[0]}, OpenVINO {VERSION}",
         layer=network.layer,
         golden_logits=np.round(golden.logits[:, :, profile.judged].astype(float), 6).tolist(),
     )
     text = yaml.safe_dump(told.model_dump(), sort_keys=False, width=110, default_flow_style=None)
-    (profile.folder / exported.DESCRIPTION).write_text(text, "utf-8")
+    (profile.folder / graph_file.DESCRIPTION).write_text(text, "utf-8")

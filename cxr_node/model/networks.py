@@ -15,10 +15,9 @@ from torch import nn
 from torchvision.models import mobilenet_v2
 
 from cxr_node.errors import ModelError
-from cxr_node.model import ancestors, torchxrayvision
-from cxr_node.model.classes import OverClasses
+from cxr_node.model import published_networks, torchxrayvision
 from cxr_node.model.network import Network as Network  # the name under which every room knows it
-from cxr_node.model.network import last_layer
+from cxr_node.model.network import OverClasses, last_layer
 from cxr_node.model.profile import NetworkSpec
 
 LAST_STAGE = 14
@@ -111,11 +110,11 @@ def _keep_resolution(trunk: nn.Sequential) -> None:
 
 ARCHITECTURES: Mapping[str, Callable[..., Network]] = {
     "mobilenet-v2": MobileNetV2,
-    "simple-cnn": ancestors.SimpleCNN,
-    "densenet121": ancestors.DenseNet121,
-    "efficientnet-b0": ancestors.EfficientNetB0,
-    "resnet50": ancestors.ResNet50,
-    torchxrayvision.ARCHITECTURE: ancestors.XrvDenseNet121,
+    "simple-cnn": published_networks.SimpleCNN,
+    "densenet121": published_networks.DenseNet121,
+    "efficientnet-b0": published_networks.EfficientNetB0,
+    "resnet50": published_networks.ResNet50,
+    torchxrayvision.ARCHITECTURE: published_networks.XrvDenseNet121,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -10,11 +11,19 @@ from typing import Any, TypeVar
 import numpy as np
 
 from cxr_node.errors import ModelError
-from cxr_node.model import exported
-from cxr_node.model.openvino_alone import VERSION, ov, properties
+from cxr_node.model import graph_file
 from cxr_node.model.preprocess import VIEW_NAMES
 from cxr_node.model.profile import Profile
 from cxr_node.model.runtime import Floats, Sight
+
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # importing it fails, as where it is not installed
+
+import openvino as ov  # noqa: E402 - only now
+from openvino import properties  # noqa: E402
+
+VERSION = str(ov.__version__).partition("-")[0]
+__all__ = ("VERSION", "ov", "properties")
+
 
 _FAULTS = (*(signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP),)
 """Signals of a thread's own faults: a thread that blocks them dies without a word of faulthandler's."""
@@ -33,8 +42,8 @@ class OpenVINORuntime:
 
     def __init__(self, profile: Profile, threads: int) -> None:
         self.name = f"OpenVINO {VERSION} CPU fp32"
-        self.layer = exported.description(profile).layer
-        graph, size_px = exported.graph(profile), profile.input.size_px
+        self.layer = graph_file.description(profile).layer
+        graph, size_px = graph_file.graph(profile), profile.input.size_px
 
         def compiled() -> Any:
             model = ov.Core().read_model(graph)

@@ -17,8 +17,8 @@ from threadpoolctl import threadpool_limits
 
 from cxr_node.domain import Examination, Heatmap, Prediction, Radiograph, RuntimeKind
 from cxr_node.errors import ModelError
-from cxr_node.model import exported, gradcam, lungs, regions, runtime, weights_file
-from cxr_node.model.distance import distance
+from cxr_node.model import gradcam, graph_file, lungs, regions, runtime, weights_file
+from cxr_node.model.ood_distance import distance
 from cxr_node.model.preprocess import borders, prepare, views
 from cxr_node.model.profile import Profile, sha256
 from cxr_node.model.runtime import Runtime, Sight
@@ -213,7 +213,7 @@ def refused(candidate: Runtime, profile: Profile, stats: Mapping[str, Floats]) -
     ------
     ModelError : it failed, or the statistics are those of another network
     """
-    sight = candidate.see(exported.golden_inputs(profile.input))
+    sight = candidate.see(graph_file.golden_inputs(profile.input))
     if (sight.strangeness is not None) is not (weights_file.LEARNED in stats):
         raise ModelError(f"{profile.folder}: distance.learned and a network that learns outsiders belong together")
     if stats and stats["mean"].shape[1:] != sight.signature.shape[1:]:
@@ -221,9 +221,9 @@ def refused(candidate: Runtime, profile: Profile, stats: Mapping[str, Floats]) -
     found = calibrated(sight.logits[:, :, profile.judged], profile.slope, profile.intercept)  # (images, views)
     if not np.isfinite(found).all():
         raise ModelError(f"profile {profile.name}: the network's answer is no number")
-    if not exported.there(profile):
+    if not graph_file.there(profile):
         return None  # then it is torch, the reference, and nobody else
-    golden = np.array(exported.description(profile).golden_logits, dtype=np.float64)
+    golden = np.array(graph_file.description(profile).golden_logits, dtype=np.float64)
     difference = float(np.abs(found - calibrated(golden, profile.slope, profile.intercept)).max())
     if difference <= LARGEST_DIFFERENCE:
         return None

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from cxr_node.domain import RuntimeKind
 from cxr_node.errors import ModelError
-from cxr_node.model import exported
+from cxr_node.model import graph_file
 from cxr_node.model.profile import Profile
 
 log = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ def candidates(profile: Profile, wanted: RuntimeKind, threads: int) -> Iterator[
         return
     if wanted is RuntimeKind.AUTO and torch_installed() and Path("/dev/nvidiactl").exists():
         yield _torch(profile, threads)
-    if exported.there(profile):
+    if graph_file.there(profile):
         from cxr_node.model.openvino_runtime import OpenVINORuntime
 
         yield OpenVINORuntime(profile, threads)

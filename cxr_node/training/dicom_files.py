@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr_node.config.schema import Admission
-from cxr_node.dicom import header, pixels
+from cxr_node.dicom.pixels import pixels
+from cxr_node.dicom.read import header
 from cxr_node.domain import Rejected, View
 from cxr_node.errors import DataError, InstanceError, ResourceError
 

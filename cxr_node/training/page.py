@@ -17,7 +17,8 @@ from PIL import Image
 
 from cxr_node import __version__, heatmap, show_evaluation
 from cxr_node.demo import page
-from cxr_node.dicom import overlay, resize
+from cxr_node.dicom.render import overlay
+from cxr_node.dicom.render import overlay as resize
 from cxr_node.domain import Radiograph, View
 from cxr_node.errors import DataError
 from cxr_node.model.predictor import ProfilePredictor

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cxr_node.config.schema import Admission
-from cxr_node.dicom import header, pixels, wrap
+from cxr_node.dicom import from_picture
+from cxr_node.dicom.pixels import pixels
+from cxr_node.dicom.read import header
 from cxr_node.domain import Rejected, Verdict
 from cxr_node.model import preprocess
 from cxr_node.training import bootstrap, data
@@ -48,7 +50,7 @@ def _dicom(bits: int, **attributes: str | int | None) -> Callable[[Pixels], Pixe
         values = _stored(1.0 - image if inverse else image, bits)
         shape = "INVERSE" if inverse else "IDENTITY"
         depth = {"BitsStored": bits, "HighBit": bits - 1}
-        source = header.read(wrap.of_values(values, PresentationLUTShape=shape, **depth, **attributes))
+        source = header.read(from_picture.of_values(values, PresentationLUTShape=shape, **depth, **attributes))
         if isinstance(source, Rejected):
             raise ValueError(source.sentence)  # our own header
         return pixels.decode(source, RULES).pixels

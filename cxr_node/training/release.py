@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from cxr_node.model import distance, profile, weights
+from cxr_node.model import ood_distance, profile, weights
 from cxr_node.model.export import export
 from cxr_node.model.networks import Network
 from cxr_node.model.profile import FORMAT, ProfileFile
@@ -99,8 +99,8 @@ def _statistics(recipe: Recipe, network: Network, parts: Parts, bar: Progress) -
         inputs = scores.prepared(items, recipe.input, lambda: bar.advance(task))
         return scores.signatures(network, inputs, lambda: bar.advance(task))
 
-    stats = distance.fit(signatures_of(seen)[0], np.array([int(item.positive) for item in seen]))
-    return distance.normalised(stats, *signatures_of(held_out))
+    stats = ood_distance.fit(signatures_of(seen)[0], np.array([int(item.positive) for item in seen]))
+    return ood_distance.normalised(stats, *signatures_of(held_out))
 
 
 def _counted(items: Sequence[Item]) -> dict[str, int]:

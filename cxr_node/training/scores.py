@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cxr_node.model import distance, preprocess
+from cxr_node.model import ood_distance, preprocess
 from cxr_node.model.networks import Network
 from cxr_node.model.predictor import calibrated, image_logits, spread
 from cxr_node.model.profile import InputSpec
@@ -168,6 +168,6 @@ def _scored(
     rows = []
     for image in inputs:
         sight = runtime.see(preprocess.views(image[0].numpy())[None])
-        rows.append((sight.logits[0], float(distance.distance(sight.signature, stats, sight.strangeness)[0])))
+        rows.append((sight.logits[0], float(ood_distance.distance(sight.signature, stats, sight.strangeness)[0])))
         on_image()
     return rows

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from cxr_node.dicom import admission
+from cxr_node.dicom.read import admission
 from cxr_node.domain import Radiograph, Verdict, View
 from cxr_node.errors import DataError
 from cxr_node.model import preprocess

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 from cxr_node.config.schema import Results
-from cxr_node.dicom import header
-from cxr_node.dicom.result import Context
+from cxr_node.dicom.read import header
+from cxr_node.dicom.results.context import Context
 from cxr_node.domain import (
     Finding,
     ModelIdentity,

@@ -10,15 +10,15 @@ from pydicom import Dataset, dcmread
 from pydicom.datadict import keyword_for_tag
 from pydicom.tag import BaseTag
 
-from cxr_node.dicom import capture, measurements, report
-from cxr_node.dicom.encode import to_part10
-from cxr_node.dicom.result import Context
+from cxr_node.dicom.results import basic_text_sr, measurement_sr, secondary_capture
+from cxr_node.dicom.results.context import Context
+from cxr_node.dicom.results.encoder import to_part10
 from cxr_node.domain import Artifact, ResultKind
 
 BUILD = {
-    ResultKind.REPORT: report.build,
-    ResultKind.MEASUREMENTS: measurements.build,
-    ResultKind.HEATMAP: capture.build,
+    ResultKind.REPORT: basic_text_sr.build,
+    ResultKind.MEASUREMENTS: measurement_sr.build,
+    ResultKind.HEATMAP: secondary_capture.build,
 }
 Change = Callable[[Dataset], None]
 _OTHER = {"DA": "19990101", "TM": "010101.000001", "DT": "19990101010101.000001+0000", "AS": "077Y", "CS": "ISO_IR 144"}

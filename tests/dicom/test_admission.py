@@ -16,7 +16,9 @@ from pydicom.uid import (
 )
 
 from cxr_node.config.schema import Admission, AgePolicy
-from cxr_node.dicom import admission, header, origin, pixels
+from cxr_node.dicom import own_identity
+from cxr_node.dicom.pixels import pixels
+from cxr_node.dicom.read import admission, header
 from cxr_node.domain import Precedent, Radiograph, Reason, Rejected, View
 from tests.builders import chest, part10, radiograph
 from tests.shared import shared
@@ -43,7 +45,7 @@ def reason(precedent: Precedent | None = None, rules: Admission | None = None, *
 def equipment(model_name: str) -> Dataset:
     item = Dataset()
     item.ManufacturerModelName = model_name
-    item.PurposeOfReferenceCodeSequence = [code(origin.PROCESSING_EQUIPMENT, "DCM")]
+    item.PurposeOfReferenceCodeSequence = [code(own_identity.PROCESSING_EQUIPMENT, "DCM")]
     return item
 
 
@@ -140,12 +142,12 @@ def test_a_refusal_repeats_nothing_that_may_name_a_person(overrides: dict[str, A
 
 
 def test_own_results_are_never_processed() -> None:
-    ours, others = equipment(f"{origin.PRODUCT} pneumonia-pediatric"), equipment("Other AI")
+    ours, others = equipment(f"{own_identity.PRODUCT} pneumonia-pediatric"), equipment("Other AI")
     assert reason(ContributingEquipmentSequence=[others, ours]) is Reason.OWN_RESULT
     assert reason(ContributingEquipmentSequence=[others]) is None
-    assert reason(InstanceCreatorUID=origin.IMPLEMENTATION_CLASS_UID) is Reason.OWN_RESULT
+    assert reason(InstanceCreatorUID=own_identity.IMPLEMENTATION_CLASS_UID) is Reason.OWN_RESULT
     written_by_us = source()
-    written_by_us.dataset.file_meta.ImplementationClassUID = origin.IMPLEMENTATION_CLASS_UID
+    written_by_us.dataset.file_meta.ImplementationClassUID = own_identity.IMPLEMENTATION_CLASS_UID
     refused = admission.check_header(written_by_us, POPULATION, Admission(), Precedent())
     assert refused is not None
     assert refused.reason is Reason.OWN_RESULT

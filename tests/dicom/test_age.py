@@ -8,7 +8,7 @@ import pytest
 
 from cxr_node import pipeline
 from cxr_node.config.schema import Admission, AgePolicy
-from cxr_node.dicom import admission, age, header
+from cxr_node.dicom.read import admission, age, header
 from cxr_node.domain import Precedent, Radiograph, Reason
 from tests import builders
 from tests.builders import part10, radiograph

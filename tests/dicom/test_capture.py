@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom import Dataset, dcmread
 
-from cxr_node.dicom import capture, picture
-from cxr_node.dicom.layout import Layout, lay_out, words_of
-from cxr_node.dicom.resize import gray
-from cxr_node.dicom.result import Context
+from cxr_node.dicom.render import picture
+from cxr_node.dicom.render.layout import Layout, lay_out, words_of
+from cxr_node.dicom.render.overlay import gray
+from cxr_node.dicom.results import secondary_capture
+from cxr_node.dicom.results.context import Context
 from cxr_node.domain import Verdict, View
 from tests import builders
 from tests.dicom.contexts import CASES, context, finding, picture_of
@@ -24,7 +25,7 @@ FLAT = np.full((600, 500), 0.5, np.float32)
 
 
 def made(of: Context) -> Dataset:
-    return dcmread(io.BytesIO(capture.build(of).content))
+    return dcmread(io.BytesIO(secondary_capture.build(of).content))
 
 
 def drawn(case: str, pixels: NDArray[Any] = FLAT, max_px: int = 2048, *, shows_map: bool = True) -> NDArray[np.uint8]:

@@ -15,8 +15,10 @@ from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from cxr_node import pipeline
-from cxr_node.dicom import carry, header, verify
-from cxr_node.dicom.encode import to_part10
+from cxr_node.dicom.read import header
+from cxr_node.dicom.results import copied_attributes
+from cxr_node.dicom.results.encoder import to_part10
+from cxr_node.dicom.verify import check
 from cxr_node.domain import Rejected, ResultKind
 from cxr_node.node import filemeta
 from cxr_node.node.implicit import to_implicit
@@ -79,8 +81,8 @@ def carried(source: Dataset, syntax: str) -> Dataset:
     read = header.read(file_of(source, syntax))
     assert not isinstance(read, Rejected), read
     str(read.dataset.get("PatientName")), read.text("PatientID"), read.text("StudyDescription")  # somebody looks
-    target = carry.patient_and_study(read.dataset)
-    target.ReferencedRequestSequence = carry.requests(read.dataset, read.ref.study_instance_uid)
+    target = copied_attributes.patient_and_study(read.dataset)
+    target.ReferencedRequestSequence = copied_attributes.requests(read.dataset, read.ref.study_instance_uid)
     target.SOPClassUID, target.SOPInstanceUID = read.ref.sop_class_uid, read.ref.sop_instance_uid
     return dcmread(io.BytesIO(to_part10(target)))
 
@@ -175,7 +177,7 @@ def test_whole_results_carry_it_and_pass_our_check(kind: ResultKind, sample: str
     judged = of_bytes(file_of(source, ExplicitVRLittleEndian))
     artifact = pipeline.BUILDERS[kind](judged)
     assert artifact is not None
-    assert not verify.check_made([artifact], judged) if kind in verify._ROWS else True
+    assert not check.check_made([artifact], judged) if kind in check._ROWS else True
     result = dcmread(io.BytesIO(artifact.content))
     for keyword in ("PatientName", "PatientID", "StudyDescription"):
         assert sent_as(result, keyword) == even(value)

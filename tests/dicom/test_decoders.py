@@ -21,7 +21,8 @@ from PIL import Image
 from pydicom import dcmread, uid
 from pydicom.encaps import encapsulate, get_frame
 
-from cxr_node.dicom import decoders, header
+from cxr_node.dicom.pixels import codecs
+from cxr_node.dicom.read import header
 from cxr_node.errors import UndecodableError
 from tests.builders import chest, part10, radiograph
 
@@ -50,8 +51,8 @@ def stored(bits: int = 12, signed: bool = False) -> NDArray[Any]:
     return values.astype(np.uint8 if bits == 8 else np.uint16)
 
 
-def layout(values: NDArray[Any], bits: int) -> decoders.Layout:
-    return decoders.Layout(
+def layout(values: NDArray[Any], bits: int) -> codecs.Layout:
+    return codecs.Layout(
         rows=values.shape[0],
         columns=values.shape[1],
         bits_allocated=values.dtype.itemsize * 8,
@@ -64,7 +65,7 @@ def layout(values: NDArray[Any], bits: int) -> decoders.Layout:
 def decoded(content: bytes) -> NDArray[Any]:
     source = header.read(content)
     assert isinstance(source, header.Source)
-    described = decoders.Layout(
+    described = codecs.Layout(
         rows=source.integer("Rows"),
         columns=source.integer("Columns"),
         bits_allocated=source.integer("BitsAllocated"),
@@ -73,7 +74,7 @@ def decoded(content: bytes) -> NDArray[Any]:
         photometric_interpretation="MONOCHROME2",
         pixel_vr=str(source.dataset["PixelData"].VR),
     )
-    return decoders.decode(source.dataset.PixelData, source.ref.transfer_syntax_uid, described)
+    return codecs.decode(source.dataset.PixelData, source.ref.transfer_syntax_uid, described)
 
 
 def by_gdcm(content: bytes, syntax: str, tmp_path: Path) -> bytes:
@@ -106,7 +107,7 @@ def by_dcmtk(content: bytes, tmp_path: Path, *options: str) -> tuple[bytes, NDAr
 
 
 def test_everything_that_is_promised_is_installed() -> None:
-    found = {syntax.uid: syntax for syntax in decoders.transfer_syntaxes()}
+    found = {syntax.uid: syntax for syntax in codecs.transfer_syntaxes()}
     assert set(found) == {
         uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian, uid.RLELossless,
         uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1, uid.JPEGLSLossless,
@@ -117,8 +118,8 @@ def test_everything_that_is_promised_is_installed() -> None:
 
 
 def test_what_is_not_installed_is_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoders, "_is_installed", lambda syntax, name: name in ("numpy", "gdcm"))
-    offered = {syntax.uid: syntax.decoders for syntax in decoders.transfer_syntaxes.__wrapped__()}
+    monkeypatch.setattr(codecs, "_is_installed", lambda syntax, name: name in ("numpy", "gdcm"))
+    offered = {syntax.uid: syntax.decoders for syntax in codecs.transfer_syntaxes.__wrapped__()}
     assert uid.HTJ2K not in offered
     assert uid.RLELossless not in offered
     assert uid.JPEG2000 not in offered
@@ -221,7 +222,7 @@ def test_one_frame_owns_all_fragments_whatever_the_table_says(syntax: uid.UID, t
         "odd": b"\1\2\3\4\5\6", "descending": struct.pack("<3I", 900, 40, 0), "huge": b"\xff" * 16,
     }  # fmt: skip
     value = fragments(*parts, table=tables[table])
-    assert np.array_equal(decoders.decode(value, syntax, layout(values, min(12, 8 * values.itemsize))), values)
+    assert np.array_equal(codecs.decode(value, syntax, layout(values, min(12, 8 * values.itemsize))), values)
 
 
 @pytest.mark.parametrize("syntax", [uid.JPEGBaseline8Bit, uid.JPEG2000Lossless], ids=lambda syntax: syntax.name)
@@ -230,7 +231,7 @@ def test_a_table_that_was_left_out_costs_no_fragment(syntax: uid.UID) -> None:
     middle = len(frame) // 2 & ~1
     for parts in ((frame,), (frame[:middle], frame[middle:])):
         value = fragments(*parts[1:], table=parts[0])
-        assert np.array_equal(decoders.decode(value, syntax, layout(values, min(12, 8 * values.itemsize))), values)
+        assert np.array_equal(codecs.decode(value, syntax, layout(values, min(12, 8 * values.itemsize))), values)
 
 
 def test_an_extended_offset_table_is_not_needed() -> None:
@@ -250,7 +251,7 @@ def test_an_extended_offset_table_is_not_needed() -> None:
 def test_jpeg_baseline_of_another_encoder() -> None:
     values, file = stored(8), io.BytesIO()
     Image.fromarray(values).save(file, "JPEG", quality=95)
-    found = decoders.decode(encapsulate([file.getvalue()]), uid.JPEGBaseline8Bit, layout(values, 8))
+    found = codecs.decode(encapsulate([file.getvalue()]), uid.JPEGBaseline8Bit, layout(values, 8))
     assert np.abs(found.astype(int) - values).max() <= 6
 
 
@@ -267,16 +268,16 @@ def test_near_lossless_and_lossy_syntaxes_stay_close() -> None:
 @pytest.mark.parametrize("syntax", [uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K], ids=["201", "202", "203"])
 def test_htj2k_gives_every_value_back(syntax: uid.UID) -> None:
     values = chest(24, 20, bits=16)
-    assert np.array_equal(decoders.decode(encapsulate([_HTJ2K]), syntax, layout(values, 16)), values)
+    assert np.array_equal(codecs.decode(encapsulate([_HTJ2K]), syntax, layout(values, 16)), values)
 
 
-@pytest.mark.parametrize("syntax", [s.uid for s in decoders.transfer_syntaxes() if uid.UID(s.uid).is_encapsulated])
+@pytest.mark.parametrize("syntax", [s.uid for s in codecs.transfer_syntaxes() if uid.UID(s.uid).is_encapsulated])
 @pytest.mark.parametrize("damage", ["empty", "zeros", "text", "no fragments"])
 def test_damaged_pixel_data_is_a_coded_refusal(syntax: str, damage: str, capfd: pytest.CaptureFixture[str]) -> None:
     frames = {"empty": b"\0\0", "zeros": bytes(4000), "text": b"no pixels here, only words. " * 50}
     value = encapsulate([frames[damage]]) if damage in frames else b"\1\2\3\4"
     with pytest.raises(UndecodableError):
-        decoders.decode(value, syntax, layout(stored(8 if syntax == uid.JPEGBaseline8Bit else 12), 12))
+        codecs.decode(value, syntax, layout(stored(8 if syntax == uid.JPEGBaseline8Bit else 12), 12))
 
 
 @pytest.mark.parametrize("syntax", [uid.RLELossless, uid.JPEGLSLossless, uid.JPEG2000Lossless], ids=lambda s: s.name)
@@ -287,7 +288,7 @@ def test_cut_codestreams_are_refused(syntax: uid.UID, share: float, capfd: pytes
     frame = get_frame(source.dataset.PixelData, 0, number_of_frames=1)
     cut = encapsulate([frame[: int(len(frame) * share)]])
     with pytest.raises(UndecodableError):
-        decoders.decode(cut, syntax, layout(chest(), 12))
+        codecs.decode(cut, syntax, layout(chest(), 12))
 
 
 @pytest.mark.parametrize(
@@ -304,14 +305,14 @@ def test_a_codestream_of_another_size_is_refused_before_it_is_decoded(syntax: ui
         frame = get_frame(source.dataset.PixelData, 0, number_of_frames=1)
     other = layout(chest(300, 200), 12)
     with pytest.raises(UndecodableError, match="size in the compressed pixel data differs"):
-        decoders.decode(encapsulate([frame]), syntax, other)
+        codecs.decode(encapsulate([frame]), syntax, other)
 
 
 def test_short_native_pixel_data_and_unknown_syntaxes_are_refused() -> None:
     with pytest.raises(UndecodableError):
-        decoders.decode(bytes(100), uid.ExplicitVRLittleEndian, layout(chest(), 12))
+        codecs.decode(bytes(100), uid.ExplicitVRLittleEndian, layout(chest(), 12))
     with pytest.raises(UndecodableError, match="cannot be decoded here"):
-        decoders.decode(bytes(100), "1.2.840.10008.1.2.4.100", layout(chest(), 12))
+        codecs.decode(bytes(100), "1.2.840.10008.1.2.4.100", layout(chest(), 12))
 
 
 _FRAMES = {
@@ -331,7 +332,7 @@ def test_mutated_codestreams_are_decoded_or_refused(syntax: str, edits: list[tup
     for at, change in edits:
         frame[at % len(frame) : at % len(frame) + len(change)] = change
     try:
-        found = decoders.decode(encapsulate([bytes(frame)]), syntax, layout(chest(64, 64), 12))
+        found = codecs.decode(encapsulate([bytes(frame)]), syntax, layout(chest(64, 64), 12))
     except UndecodableError:
         return
     assert found.shape == (64, 64)

@@ -15,8 +15,9 @@ from pydicom.tag import Tag
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from cxr_node import pipeline
-from cxr_node.dicom import encode, result
-from cxr_node.dicom.origin import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from cxr_node.dicom.own_identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from cxr_node.dicom.results import context as result
+from cxr_node.dicom.results import encoder
 from cxr_node.domain import ResultKind
 from tests import builders
 from tests.dicom.contexts import MADE, context, of_bytes
@@ -56,7 +57,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Dataset, Sequence[tup
     seen = []
 
     def watch(dataset: Dataset, names: Sequence[tuple[str, str]]) -> list[bytes]:
-        found = encode.to_part10_each(dataset, names)
+        found = encoder.to_part10_each(dataset, names)
         seen.append((dataset, names, found))
         return found
 
@@ -130,7 +131,7 @@ def test_elements_that_results_do_not_have_yet(charset: str | None) -> None:
     dataset.GraphicObjectSequence = [item, Dataset()]
     dataset.add_new("PixelData", "OW", np.arange(9, dtype=np.uint16).tobytes())
     dataset.add_new("LUTData", "OB", b"odd")
-    files = encode.to_part10_each(dataset, NAMES)
+    files = encoder.to_part10_each(dataset, NAMES)
     for (dataset.SOPClassUID, dataset.SOPInstanceUID), content in zip(NAMES, files, strict=True):
-        assert content == by_pydicom(dataset) == encode.to_part10(dataset)
+        assert content == by_pydicom(dataset) == encoder.to_part10(dataset)
         assert dcmread(io.BytesIO(content)).SOPInstanceUID == dataset.SOPInstanceUID

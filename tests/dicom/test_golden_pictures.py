@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxr_node.dicom import picture
+from cxr_node.dicom.render import picture
 from tests.dicom import contexts
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -22,7 +22,8 @@ from pydicom.uid import (
 )
 
 from cxr_node.config.schema import Admission
-from cxr_node.dicom import header, pixels
+from cxr_node.dicom.pixels import pixels
+from cxr_node.dicom.read import header
 from cxr_node.domain import Reason, Rejected, View
 from cxr_node.errors import InstanceError, ResourceError, UndecodableError
 from tests.builders import part10, radiograph

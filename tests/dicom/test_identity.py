@@ -18,7 +18,7 @@ from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from cxr_node import pipeline
 from cxr_node.config import schema
-from cxr_node.dicom import identity
+from cxr_node.dicom.results import identity
 from cxr_node.domain import NO_PRECEDENT, Origin, Precedent, Reported, ResultKind, ResultRef
 from tests import builders
 from tests.dicom import contexts

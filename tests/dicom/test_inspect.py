@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydicom import uid
 
-from cxr_node.dicom import header
+from cxr_node.dicom.read import header
 from cxr_node.errors import InstanceError
 from tests import builders
 

@@ -9,8 +9,9 @@ import highdicom.ko
 import pytest
 from pydicom import Dataset, dcmread
 
-from cxr_node.dicom import key_object, wording
-from cxr_node.dicom.result import Context
+from cxr_node.dicom.results import key_object
+from cxr_node.dicom.results.context import Context
+from cxr_node.dicom.words import wording
 from cxr_node.domain import ResultKind
 from tests.dicom.contexts import CASES, context
 

@@ -12,8 +12,9 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage
 
 from cxr_node import pipeline
-from cxr_node.dicom import measurements, wording
-from cxr_node.dicom.result import Context
+from cxr_node.dicom.results import measurement_sr
+from cxr_node.dicom.results.context import Context
+from cxr_node.dicom.words import wording
 from cxr_node.domain import ResultKind
 from tests import builders
 from tests.dicom.contexts import CASES, UNCERTAIN, context, in_both_lungs, with_regions
@@ -23,7 +24,7 @@ PNEUMONIA = "233604007"
 
 
 def made(of: Context) -> Dataset:
-    return dcmread(io.BytesIO(measurements.build(of).content))
+    return dcmread(io.BytesIO(measurement_sr.build(of).content))
 
 
 def code(item: Dataset) -> str:
@@ -72,7 +73,7 @@ def test_the_tree_is_tid_1500_with_one_group(case: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_every_rung_says_the_same_under_a_uid_of_its_own(case: str) -> None:
     of = context(case)
-    rungs = measurements.build(of).rungs
+    rungs = measurement_sr.build(of).rungs
     assert [one.sop_class_uid for one in rungs] == [Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage]
     assert {one.kind for one in rungs} == {ResultKind.MEASUREMENTS}
     documents = [dcmread(io.BytesIO(one.content)) for one in rungs]
@@ -83,7 +84,7 @@ def test_every_rung_says_the_same_under_a_uid_of_its_own(case: str) -> None:
         del document.SOPClassUID, document.SOPInstanceUID
     assert documents[0] == documents[1] == documents[2]
     assert len({one.sop_instance_uid for one in rungs} | {of.instance_uid(ResultKind.MEASUREMENTS)}) == 3
-    assert measurements.build(context(case)).rungs == rungs
+    assert measurement_sr.build(context(case)).rungs == rungs
 
 
 @pytest.mark.parametrize("kind", sorted(pipeline.BUILDERS.keys() - {ResultKind.MEASUREMENTS}))
@@ -91,7 +92,7 @@ def test_no_sibling_refers_to_measurements_that_may_go_as_another_rung(kind: Res
     of = replace(context(), kinds=frozenset(ResultKind))
     sibling = pipeline.BUILDERS[kind](of)
     assert sibling is not None
-    for one in measurements.build(of).rungs:
+    for one in measurement_sr.build(of).rungs:
         assert one.sop_instance_uid.encode() not in sibling.content
     assert of.series_uid(ResultKind.MEASUREMENTS).encode() not in sibling.content
 

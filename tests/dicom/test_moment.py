@@ -12,8 +12,8 @@ import pytest
 from pydicom import Dataset, dcmread
 
 from cxr_node import pipeline
-from cxr_node.dicom import verify
-from cxr_node.dicom.result import Context
+from cxr_node.dicom.results.context import Context
+from cxr_node.dicom.verify import check
 from cxr_node.domain import ResultKind
 from tests import builders
 from tests.dicom.contexts import context
@@ -30,7 +30,7 @@ def of(zone: str, received_at: datetime = RECEIVED, **attributes: Any) -> Contex
 def made(judged: Context) -> list[Dataset]:
     artifacts = [build(judged) for build in pipeline.BUILDERS.values()]
     found = [artifact for artifact in artifacts if artifact is not None]
-    assert verify.check_made([each for each in found if each.kind in verify._ROWS], judged) == []
+    assert check.check_made([each for each in found if each.kind in check._ROWS], judged) == []
     return [dcmread(io.BytesIO(artifact.content)) for artifact in found]
 
 

@@ -12,9 +12,10 @@ from pydicom.uid import CTImageStorage, SecondaryCaptureImageStorage
 
 from cxr_node import pipeline
 from cxr_node.config import schema
-from cxr_node.dicom import verify, verify_note
-from cxr_node.dicom.result import SHAPES
-from cxr_node.dicom.verify_rules import Rule
+from cxr_node.dicom.results.context import SHAPES
+from cxr_node.dicom.verify import check
+from cxr_node.dicom.verify import note as verify_note
+from cxr_node.dicom.verify.rules import Rule
 from cxr_node.domain import Origin, Precedent, Rejected, Reported, ResultKind
 from cxr_node.errors import UnsoundResultError
 from tests import builders
@@ -129,7 +130,7 @@ def test_the_check_finds_nothing_in_a_sound_note() -> None:
     (artifact,) = refused(**LATERAL).artifacts
     source = builders.part10(builders.radiograph(**LATERAL))
     for files in ([("note", artifact.content)], [("note", artifact.content), ("source", source)]):
-        checked = verify.check_files(files)
+        checked = check.check_files(files)
         assert (checked.flaws, checked.results) == ((), 1)
 
 
@@ -164,12 +165,12 @@ def test_a_broken_note_is_told(act: Callable[[Dataset], object], rule: Rule) -> 
     (artifact,) = refused(**LATERAL).artifacts
     source = builders.part10(builders.radiograph(**LATERAL))
     files = [("note", broken(artifact, act).content), ("source", source)]
-    assert rule in {flaw.rule for flaw in verify.check_files(files).flaws}
+    assert rule in {flaw.rule for flaw in check.check_files(files).flaws}
 
 
 def test_no_unsound_note_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """A sentence that reads as a result, whoever wrote it."""
     monkeypatch.setattr(verify_note, "not_analysed", lambda rejected: "AI: no pneumonia detected")
-    monkeypatch.setattr("cxr_node.dicom.wording.not_analysed", lambda rejected: "AI: no pneumonia detected")
+    monkeypatch.setattr("cxr_node.dicom.words.wording.not_analysed", lambda rejected: "AI: no pneumonia detected")
     with pytest.raises(UnsoundResultError, match="reads-negative"):
         refused(**LATERAL)

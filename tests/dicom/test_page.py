@@ -16,15 +16,17 @@ import pytest
 from PIL import Image
 from pydicom import Dataset, dcmread
 
-from cxr_node.dicom import document, page, picture, wording
-from cxr_node.dicom.result import Context
+from cxr_node.dicom.render import pdf_page, picture
+from cxr_node.dicom.results import encapsulated_pdf
+from cxr_node.dicom.results.context import Context
+from cxr_node.dicom.words import wording
 from tests import builders
 from tests.dicom.contexts import CASES, context, of_bytes, picture_of
 from tests.dicom.test_result import NAMES, ROOT, named
 
 
 def made(of: Context) -> Dataset:
-    return dcmread(io.BytesIO(document.build(of).content))
+    return dcmread(io.BytesIO(encapsulated_pdf.build(of).content))
 
 
 def pdf(of: Context) -> bytes:
@@ -107,14 +109,14 @@ def test_names_are_printed_as_they_are_or_not_at_all(name: str) -> None:
         "Japanese": "Patient: Yamada, Tarou",
     }
     if name == "UTF-8":  # our font has no Han
-        expected["UTF-8"] = f"Patient: {page.ILLEGIBLE}"
-    assert expected.get(name, f"Patient: {page.ILLEGIBLE}") in printed
+        expected["UTF-8"] = f"Patient: {pdf_page.ILLEGIBLE}"
+    assert expected.get(name, f"Patient: {pdf_page.ILLEGIBLE}") in printed
     assert "Patient ID: TEST-0001" in printed
 
 
 @pytest.mark.parametrize(("text", "printable"), [("Müller", True), ("Ж", True), ("李", False), ("قباني", False)])
 def test_what_the_font_cannot_write_is_known(text: str, printable: bool) -> None:
-    assert page.is_printable(text) is printable
+    assert pdf_page.is_printable(text) is printable
 
 
 def test_missing_identifiers_are_seen_to_be_missing() -> None:
@@ -157,7 +159,7 @@ def test_the_dicom_object() -> None:
 
 
 def digest() -> str:
-    return hashlib.sha256(document.build(context()).content).hexdigest()
+    return hashlib.sha256(encapsulated_pdf.build(context()).content).hexdigest()
 
 
 def test_the_same_bytes_at_any_time_in_any_zone() -> None:

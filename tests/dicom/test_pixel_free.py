@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from pydicom import uid
 
-from cxr_node.dicom import decoders, header, pixel_free
+from cxr_node.dicom.pixels import codecs, probe
+from cxr_node.dicom.read import header
 from cxr_node.errors import ResourceError
 from tests import builders
 
@@ -18,14 +19,14 @@ SYNTAXES = (uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian, uid.Explicit
 
 
 def test_the_child_tells_what_can_be_decoded() -> None:
-    assert pixel_free.Question().answer() == tuple(syntax.uid for syntax in decoders.transfer_syntaxes())
+    assert probe.Question().answer() == tuple(syntax.uid for syntax in codecs.transfer_syntaxes())
 
 
 @pytest.mark.parametrize("program", ["print('none')", "raise SystemExit(1)", "import time; time.sleep(60)"])
 def test_a_child_that_does_not_answer_stops_the_start(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pixel_free, "TIMEOUT_S", 1.0)
+    monkeypatch.setattr(probe, "TIMEOUT_S", 1.0)
     with pytest.raises(ResourceError, match="does not answer"):
-        pixel_free.Question((sys.executable, "-c", program)).answer()
+        probe.Question((sys.executable, "-c", program)).answer()
 
 
 def test_headers_are_read_without_the_pixel_libraries(tmp_path: Path) -> None:

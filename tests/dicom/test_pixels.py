@@ -15,7 +15,8 @@ from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut, apply_w
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from cxr_node.config.schema import Admission
-from cxr_node.dicom import grayscale, header, pixels
+from cxr_node.dicom.pixels import grayscale, pixels
+from cxr_node.dicom.read import header
 from cxr_node.domain import Radiograph, View, Voi
 from cxr_node.errors import UndecodableError
 from tests.builders import chest, part10, radiograph

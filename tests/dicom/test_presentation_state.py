@@ -12,8 +12,10 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRBigEndian
 
 from cxr_node.config.schema import Admission
-from cxr_node.dicom import pixels, presentation_state, wording
-from cxr_node.dicom.result import Context
+from cxr_node.dicom.pixels import pixels
+from cxr_node.dicom.results import presentation_state
+from cxr_node.dicom.results.context import Context
+from cxr_node.dicom.words import wording
 from tests import builders
 from tests.dicom.contexts import CASES, context, in_both_lungs, of_bytes, with_regions
 from tests.dicom.test_result import item

@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 from pydicom import dcmread
 
-from cxr_node.dicom import capture, readable, report, wording
+from cxr_node.dicom.render import html
+from cxr_node.dicom.results import basic_text_sr, secondary_capture
+from cxr_node.dicom.words import wording
 from tests import builders
 from tests.dicom.contexts import CASES, context
 
@@ -44,7 +46,7 @@ def parsed(fragment: str) -> _Outline:
 @pytest.mark.parametrize("case", CASES)
 def test_the_report_is_one_balanced_article(case: str) -> None:
     of = context(case)
-    outline = parsed(readable.report_html(report.build(of).content))
+    outline = parsed(html.report_html(basic_text_sr.build(of).content))
     assert wording.summary(of.finding) in outline.words
     assert "Impressions" in outline.words
     assert any("Research use only." in word for word in outline.words)
@@ -54,19 +56,19 @@ def test_the_report_is_one_balanced_article(case: str) -> None:
 def test_words_are_escaped() -> None:
     of = context()
     of = replace(of, radiograph=replace(of.radiograph, remarks=("<script>alert('x')</script> & more",)))
-    fragment = readable.report_html(report.build(of).content)
+    fragment = html.report_html(basic_text_sr.build(of).content)
     assert "<script>" not in fragment
     assert "<script>alert('x')</script> & more" in parsed(fragment).words
 
 
 def test_no_patient_in_the_page() -> None:
     source = builders.radiograph(PatientName="Secret^Name", PatientID="SECRET-ID", AccessionNumber="SECRET-ACC")
-    fragment = readable.report_html(report.build(context(dataset=source)).content)
+    fragment = html.report_html(basic_text_sr.build(context(dataset=source)).content)
     assert "secret" not in fragment.lower()
 
 
 def test_the_png_holds_the_same_pixels() -> None:
-    content = capture.build(context()).content
-    with Image.open(io.BytesIO(readable.picture_png(content))) as image:
+    content = secondary_capture.build(context()).content
+    with Image.open(io.BytesIO(html.picture_png(content))) as image:
         assert image.format == "PNG"
         assert np.array_equal(np.asarray(image), dcmread(io.BytesIO(content)).pixel_array)

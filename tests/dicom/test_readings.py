@@ -11,7 +11,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
 from cxr_node.config.schema import Admission
-from cxr_node.dicom import admission, header, readings
+from cxr_node.dicom.read import admission, character_sets, header
 from cxr_node.domain import Precedent, Reason
 from tests.builders import part10, radiograph
 
@@ -191,8 +191,8 @@ def test_names_of_hospitals_and_persons_are_no_body_parts() -> None:
 
 
 def test_folding_leaves_syllables_and_letters_whole() -> None:
-    assert readings.fold("흉부 측면") == "흉부 측면"
-    assert readings.fold("Tórax_P.A.") == "torax p a"
-    assert readings.fold("GÖĞÜS İÇİ, ŁÓDŹ") == "gogus ici lodz"
-    assert readings.fold("ｷｮｳﾌﾞ") == "キョウブ"
-    assert readings.fold("ทรวงอก ด้านข้าง") == "ทรวงอก ด้านข้าง"
+    assert character_sets.fold("흉부 측면") == "흉부 측면"
+    assert character_sets.fold("Tórax_P.A.") == "torax p a"
+    assert character_sets.fold("GÖĞÜS İÇİ, ŁÓDŹ") == "gogus ici lodz"
+    assert character_sets.fold("ｷｮｳﾌﾞ") == "キョウブ"
+    assert character_sets.fold("ทรวงอก ด้านข้าง") == "ทรวงอก ด้านข้าง"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pydicom import charset
 
-from cxr_node.dicom import header, repertoires
+from cxr_node.dicom.read import character_sets, header
 from tests import builders
 
 TEXTS = (
@@ -70,7 +70,7 @@ def test_a_received_number_is_among_the_keys_of_what_is_typed(text: str, value: 
 @pytest.mark.parametrize("text", TEXTS)
 def test_whatever_pydicom_writes_is_found(text: str) -> None:
     """An encoder of somebody else: a set of one byte first, each other one beside it, and every set alone."""
-    found = repertoires.byte_forms(text)
+    found = character_sets.byte_forms(text)
     extended = sorted({name for term, name in charset.python_encoding.items() if term.startswith("ISO 2022 IR")})
     written = 0
     pairs = [pair for pair in itertools.permutations(extended, 2) if pair[0] not in MULTI_BYTE and pair[1] != "iso8859"]

@@ -9,13 +9,14 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import BasicTextSRStorage
 
-from cxr_node.dicom import report, wording
-from cxr_node.dicom.result import Context
+from cxr_node.dicom.results import basic_text_sr
+from cxr_node.dicom.results.context import Context
+from cxr_node.dicom.words import wording
 from tests.dicom.contexts import CASES, UNCERTAIN, context
 
 
 def made(of: Context) -> Dataset:
-    return dcmread(io.BytesIO(report.build(of).content))
+    return dcmread(io.BytesIO(basic_text_sr.build(of).content))
 
 
 def name(item: Dataset) -> str:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cxr_node.dicom import resize
+from cxr_node.dicom.render import overlay
 
 
 @pytest.mark.parametrize("factor", [(2, 2), (3, 1), (5, 4)])
@@ -16,7 +16,7 @@ def test_by_a_whole_factor_it_is_the_mean_of_each_block(factor: tuple[int, int])
     values = np.random.default_rng(1).random((60, 80), dtype=np.float32)
     rows, columns = 60 // factor[0], 80 // factor[1]
     means = values.reshape(rows, factor[0], columns, factor[1]).mean(axis=(1, 3))
-    found = resize.averaged(values, (rows, columns)).astype(int)
+    found = overlay.averaged(values, (rows, columns)).astype(int)
     assert np.abs(found - means * 255).max() <= 0.501
 
 
@@ -28,7 +28,7 @@ def test_by_any_factor_it_is_the_mean_over_the_area(
     """As a fine grid counts it: every pixel cut into so many that both grids lie on its lines."""
     values = np.random.default_rng(seed).random((rows, columns), dtype=np.float32)
     shape = max(1, int(rows * shorter)), max(1, int(columns * narrower))
-    found = resize.averaged(values, shape)
+    found = overlay.averaged(values, shape)
     expected = values.astype(np.float64)
     for smaller in shape:  # down, turned, across, turned back
         fine = np.repeat(expected, smaller, axis=0)
@@ -39,8 +39,8 @@ def test_by_any_factor_it_is_the_mean_over_the_area(
 
 def test_black_and_white_stay_what_they_are() -> None:
     for value, level in ((0.0, 0), (1.0, 255), (0.6, 153)):
-        assert (resize.averaged(np.full((997, 701), value, np.float32), (611, 409)) == level).all()
-    assert resize.eight_bits(np.array([-0.1, 0.0, 0.5, 1.0, 1.2], np.float32)).tolist() == [0, 0, 128, 255, 255]
+        assert (overlay.averaged(np.full((997, 701), value, np.float32), (611, 409)) == level).all()
+    assert overlay.eight_bits(np.array([-0.1, 0.0, 0.5, 1.0, 1.2], np.float32)).tolist() == [0, 0, 128, 255, 255]
 
 
 def test_it_looks_as_the_antialiasing_filter_shows_it() -> None:
@@ -48,7 +48,7 @@ def test_it_looks_as_the_antialiasing_filter_shows_it() -> None:
     y, x = np.mgrid[:900, :700] / 900
     smooth = 0.5 + 0.4 * np.sin(7 * x) * np.cos(9 * y)
     values = np.clip(smooth + np.random.default_rng(2).normal(0, 0.01, smooth.shape), 0, 1).astype(np.float32)
-    found = np.asarray(resize.gray(values, (430, 553))).astype(int)
+    found = np.asarray(overlay.gray(values, (430, 553))).astype(int)
     pillow = np.asarray(Image.fromarray(values).resize((430, 553), Image.Resampling.BICUBIC)) * 255
     assert np.abs(found - pillow).mean() < 0.6
     assert np.abs(found - pillow).max() < 6
@@ -57,6 +57,6 @@ def test_it_looks_as_the_antialiasing_filter_shows_it() -> None:
 @pytest.mark.parametrize("size", [(140, 200), (140, 99), (99, 200)])
 def test_what_grows_is_interpolated(size: tuple[int, int]) -> None:
     values = np.random.default_rng(3).random((100, 100), dtype=np.float32)
-    found = np.asarray(resize.gray(values, size)).astype(int)
+    found = np.asarray(overlay.gray(values, size)).astype(int)
     pillow = np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BICUBIC))
     assert np.abs(found - np.clip(pillow, 0, 1) * 255).max() <= 0.501

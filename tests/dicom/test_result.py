@@ -19,8 +19,8 @@ from pydicom.dataset import FileDataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from cxr_node import pipeline
-from cxr_node.dicom.origin import IMPLEMENTATION_CLASS_UID, PRODUCT
-from cxr_node.dicom.result import SHAPES, Context
+from cxr_node.dicom.own_identity import IMPLEMENTATION_CLASS_UID, PRODUCT
+from cxr_node.dicom.results.context import SHAPES, Context
 from cxr_node.domain import Artifact, ResultKind
 from tests import builders
 from tests.dicom.contexts import CASES, MADE, context, of_bytes

@@ -6,26 +6,27 @@ import numpy as np
 import pytest
 from pydicom import uid
 
-from cxr_node.dicom import decoders, samples
+from cxr_node.dicom.pixels import codecs
+from cxr_node.dicom.pixels import codecs as samples
 from cxr_node.errors import ResourceError, UndecodableError
 
 
 def test_every_syntax_decodes_its_sample() -> None:
     found = {trial.uid: trial for trial in samples.trials()}
-    assert set(found) == {syntax.uid for syntax in decoders.transfer_syntaxes()}
+    assert set(found) == {syntax.uid for syntax in codecs.transfer_syntaxes()}
     assert [trial.name for trial in found.values() if not trial.right] == []
     assert samples.missing() == []
 
 
 def test_a_decoder_that_gives_other_values_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    decode = decoders.decode
+    decode = codecs.decode
 
-    def off_by_one(pixel_data: bytes, syntax: str, layout: decoders.Layout) -> object:
+    def off_by_one(pixel_data: bytes, syntax: str, layout: codecs.Layout) -> object:
         if syntax == uid.RLELossless:
             raise UndecodableError("The pixel data is damaged.")
         return decode(pixel_data, syntax, layout) + np.uint16(syntax == uid.JPEGLSLossless)
 
-    monkeypatch.setattr(decoders, "decode", off_by_one)
+    monkeypatch.setattr(codecs, "decode", off_by_one)
     assert {trial.uid for trial in samples.trials() if not trial.right} == {uid.RLELossless, uid.JPEGLSLossless}
 
 
@@ -33,11 +34,11 @@ def test_a_sandbox_that_cannot_start_is_the_machine_s_fault(monkeypatch: pytest.
     def cannot(*_: object) -> None:
         raise ResourceError("the process that decodes pixel data cannot be started")
 
-    monkeypatch.setattr(decoders, "decode", cannot)
+    monkeypatch.setattr(codecs, "decode", cannot)
     with pytest.raises(ResourceError):
         samples.trials()
 
 
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoders, "transfer_syntaxes", lambda: ())
-    assert len(samples.missing()) == len(decoders.KNOWN)
+    monkeypatch.setattr(codecs, "transfer_syntaxes", lambda: ())
+    assert len(samples.missing()) == len(codecs.KNOWN)

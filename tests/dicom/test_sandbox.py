@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from pydicom.uid import JPEG2000Lossless
 
-from cxr_node.dicom import decoders
-from cxr_node.dicom.sandbox import MAX_MEMORY_BYTES, Sandbox
+from cxr_node.dicom.pixels import codecs
+from cxr_node.dicom.pixels.sandbox import MAX_MEMORY_BYTES, Sandbox
 from cxr_node.errors import ResourceError
 from tests.builders import chest, part10, radiograph
 from tests.dicom.test_decoders import decoded
@@ -75,14 +75,14 @@ def test_a_machine_that_cannot_start_it_is_to_blame_not_the_image(command: tuple
 def test_the_image_after_a_killed_child_is_decoded(number: signal.Signals) -> None:
     content = part10(radiograph(), JPEG2000Lossless)
     assert (decoded(content) == chest()).all()
-    pid = decoders._SANDBOX.pid
+    pid = codecs._SANDBOX.pid
     assert pid is not None
     os.kill(pid, number)
     assert (decoded(content) == chest()).all()
-    assert decoders._SANDBOX.pid not in (None, pid)
+    assert codecs._SANDBOX.pid not in (None, pid)
 
 
-_CONFINED = "from cxr_node.dicom.confine import confine; assert confine(); "
+_CONFINED = "from cxr_node.dicom.pixels.sandbox import confine; assert confine(); "
 _TRIES = {
     "network": "import socket; socket.socket()",
     "local socket": "import socket; socket.socket(socket.AF_UNIX)",
@@ -112,10 +112,10 @@ def test_a_codec_reaches_no_network_and_no_program_and_changes_no_file(attempt: 
 
 def test_the_child_that_decodes_is_confined() -> None:
     decoded(part10(radiograph(), JPEG2000Lossless))
-    status = dict(line.split(":", 1) for line in Path(f"/proc/{decoders._SANDBOX.pid}/status").read_text().splitlines())
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{codecs._SANDBOX.pid}/status").read_text().splitlines())
     assert status["Seccomp"].strip() == "2", "no filter"
     assert status["NoNewPrivs"].strip() == "1"
-    limits = Path(f"/proc/{decoders._SANDBOX.pid}/limits").read_text()
+    limits = Path(f"/proc/{codecs._SANDBOX.pid}/limits").read_text()
     assert re.search(rf"Max address space +{MAX_MEMORY_BYTES} +{MAX_MEMORY_BYTES} ", limits)
     assert re.search(r"Max core file size +0 +0 ", limits)
     assert (found := re.search(r"Max cpu time +(\d+) ", limits))
@@ -137,9 +137,9 @@ def test_a_child_that_computes_without_end_ends_even_where_its_parent_died() -> 
 def test_signals_to_stop_are_left_to_the_parent() -> None:
     content = part10(radiograph(), JPEG2000Lossless)
     decoded(content)
-    pid = decoders._SANDBOX.pid
+    pid = codecs._SANDBOX.pid
     assert pid is not None
     os.kill(pid, signal.SIGTERM)
     os.kill(pid, signal.SIGINT)
     assert (decoded(content) == chest()).all()
-    assert decoders._SANDBOX.pid == pid
+    assert codecs._SANDBOX.pid == pid

@@ -11,9 +11,10 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.sr.codedict import codes
 
-from cxr_node.dicom import findings, verify, wording
-from cxr_node.dicom.result import Context
-from cxr_node.dicom.verify_rules import Rule
+from cxr_node.dicom.results.context import Context
+from cxr_node.dicom.verify import check
+from cxr_node.dicom.verify.rules import Rule
+from cxr_node.dicom.words import coded_findings, wording
 from cxr_node.domain import Doubt, ResultKind, Scale, Verdict
 from cxr_node.model.decision import decide
 from cxr_node.model.torchxrayvision import LABELS
@@ -158,11 +159,11 @@ def test_where_looks_disagree_no_finding_has_a_number() -> None:
 def test_classes_behind_one_calibrated_label_are_no_findings() -> None:
     """Bacterial and viral are parts of the answer, not calibrated alone: results are those of one label."""
     of = scored("pneumonia", Scale.PROBABILITY)
-    assert findings.listed(of.finding) == ()
+    assert coded_findings.listed(of.finding) == ()
     assert "Only pneumonia was assessed" in wording.summary(of.finding)
     assert listed(dcmread(io.BytesIO(made(of)[MEASUREMENTS].content))) == []
-    assert verify.check_made(list(made(of).values()), of) == []
-    assert verify.check_files([(str(kind), each.content) for kind, each in made(of).items()]).flaws == ()
+    assert check.check_made(list(made(of).values()), of) == []
+    assert check.check_files([(str(kind), each.content) for kind, each in made(of).items()]).flaws == ()
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -170,10 +171,10 @@ def test_sound_sets_pass_before_and_after_they_are_sent(case: str) -> None:
     of = scored(case)
     assert of.finding.decision.verdict is not Verdict.REJECTED
     artifacts = made(of)
-    assert [str(flaw) for flaw in verify.check_made(list(artifacts.values()), of)] == []
+    assert [str(flaw) for flaw in check.check_made(list(artifacts.values()), of)] == []
     files = [(str(kind), artifact.content) for kind, artifact in artifacts.items()]
     for these in ([*files, SOURCE], files, files[:1], files[1:2], files[2:], files[::2]):
-        assert [str(flaw) for flaw in verify.check_files(these).flaws] == []
+        assert [str(flaw) for flaw in check.check_files(these).flaws] == []
 
 
 def scored_item(dataset: Dataset, place: int) -> Dataset:
@@ -249,21 +250,21 @@ def test_broken_ones_are_told(kind: ResultKind, act: Callable[[Dataset], None], 
     of = scored("pneumonia")
     artifacts = made(of)
     artifacts[kind] = broken(artifacts[kind], act)
-    assert rule in {flaw.rule for flaw in verify.check_made(list(artifacts.values()), of)}
+    assert rule in {flaw.rule for flaw in check.check_made(list(artifacts.values()), of)}
     if act is not REMARKED:  # of files alone, a line that follows from nothing else is taken for a remark
         files = [(str(each), artifact.content) for each, artifact in artifacts.items()]
-        assert verify.check_files([*files, SOURCE]).flaws
+        assert check.check_files([*files, SOURCE]).flaws
 
 
 def test_every_published_finding_has_words_and_a_code_of_its_own() -> None:
-    known = {label: findings.named(label) for label in LABELS}
+    known = {label: coded_findings.named(label) for label in LABELS}
     assert len({(each.code.value, each.code.scheme_designator) for each in known.values()}) == 18
-    assert {each.code.scheme_designator for each in known.values()} == {"SCT", "DCM", findings.OWN_SCHEME}
+    assert {each.code.scheme_designator for each in known.values()} == {"SCT", "DCM", coded_findings.OWN_SCHEME}
     assert all(len(str(each.code.value)) <= 16 and len(each.code.meaning) <= 64 for each in known.values())  # SH, LO
-    own = {label for label, each in known.items() if each.code.scheme_designator == findings.OWN_SCHEME}
+    own = {label for label, each in known.items() if each.code.scheme_designator == coded_findings.OWN_SCHEME}
     assert own == {"Pleural_Thickening", "Enlarged Cardiomediastinum"}
     for label, each in known.items():
-        assert findings.named(findings.label_of(*each.code[:3])) == each, label
+        assert coded_findings.named(coded_findings.label_of(*each.code[:3])) == each, label
 
 
 def test_codes_of_the_standard_are_the_standard_s() -> None:
@@ -273,18 +274,18 @@ def test_codes_of_the_standard_are_the_standard_s() -> None:
         "Infiltration": dcm.Infiltrate, "Pneumothorax": sct.Pneumothorax, "Edema": sct.PulmonaryEdema,
         "Effusion": sct.PleuralEffusion, "Nodule": sct.Nodule, "Lung Lesion": sct.Lesion, "Lung Opacity": dcm.Opacity,
     }.items():  # fmt: skip
-        named = findings.named(label).code
+        named = coded_findings.named(label).code
         assert (named.value, named.scheme_designator, named.meaning) == (
             code.value,
             code.scheme_designator,
             code.meaning,
         )
-    assert findings.named("Mass").code.value == "4147007"
+    assert coded_findings.named("Mass").code.value == "4147007"
 
 
 def test_a_label_that_nobody_knows_keeps_its_words_and_gets_a_code() -> None:
-    odd = findings.named("Tubé \\ misplaced")
+    odd = coded_findings.named("Tubé \\ misplaced")
     assert odd.words == "Tub? ? misplaced"
-    assert odd.code.scheme_designator == findings.OWN_SCHEME
+    assert odd.code.scheme_designator == coded_findings.OWN_SCHEME
     assert len(str(odd.code.value)) <= 16
-    assert findings.named("other").code.value != odd.code.value
+    assert coded_findings.named("other").code.value != odd.code.value

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 
 from cxr_node import heatmap
-from cxr_node.dicom import segmentation
-from cxr_node.dicom.result import Context
+from cxr_node.dicom.results import segmentation
+from cxr_node.dicom.results.context import Context
 from cxr_node.domain import Point
 from tests import builders
 from tests.dicom.contexts import CASES, context, in_both_lungs, with_regions

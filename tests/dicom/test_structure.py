@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.uid import ExplicitVRBigEndian
 
-from cxr_node.dicom import header
+from cxr_node.dicom.read import header
 from cxr_node.errors import InstanceError
 from cxr_node.node.filemeta import file_meta
 from tests import builders

@@ -15,10 +15,12 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEG2000Lossless
 
 from cxr_node import pipeline
-from cxr_node.dicom import content, result, verify
-from cxr_node.dicom.content import Relation
-from cxr_node.dicom.result import Context
-from cxr_node.dicom.verify_rules import SENTENCES, Rule
+from cxr_node.dicom.results import context as result
+from cxr_node.dicom.results import sr_items
+from cxr_node.dicom.results.context import Context
+from cxr_node.dicom.results.sr_items import Relation
+from cxr_node.dicom.verify import check
+from cxr_node.dicom.verify.rules import SENTENCES, Rule
 from cxr_node.domain import Artifact, ResultKind
 from tests import builders
 from tests.dicom.contexts import CASES, RECEIVED, context, finding, in_both_lungs, of_bytes
@@ -91,10 +93,10 @@ def files(of: Context, *kinds: ResultKind, source: bytes | None = None) -> list[
 
 def flaws(of: Context, source: bytes | None) -> list[str]:
     """Of the set before it is sent, of its files with and without their source, and of each file alone."""
-    found = [str(flaw) for flaw in verify.check_made(list(made(of).values()), of)]
+    found = [str(flaw) for flaw in check.check_made(list(made(of).values()), of)]
     alone = [files(of, kind) for kind in made(of)]
     for these in (files(of, source=source), files(of), files(of, REPORT, HEATMAP), *alone):
-        found += [str(flaw) for flaw in verify.check_files(these).flaws]
+        found += [str(flaw) for flaw in check.check_files(these).flaws]
     return found
 
 
@@ -136,11 +138,11 @@ def every_kind(of: Context) -> list[Artifact]:
 def test_several_regions_are_sound_in_every_kind() -> None:
     of = replace(in_both_lungs(context(**SMALL)), kinds=frozenset(ResultKind))
     artifacts = every_kind(of)
-    assert verify.check_made(artifacts, of) == []
+    assert check.check_made(artifacts, of) == []
     named = [(str(artifact.kind), artifact.content) for artifact in artifacts]
-    assert verify.check_files([*named, ("source", SOURCES["DX"])]).flaws == ()
+    assert check.check_files([*named, ("source", SOURCES["DX"])]).flaws == ()
     for one in named:
-        assert verify.check_files([one]).flaws == ()
+        assert check.check_files([one]).flaws == ()
 
 
 def last_lost(dataset: Dataset) -> None:
@@ -205,7 +207,7 @@ def test_every_region_is_checked_before_anything_is_sent(
         replace(broken(artifact, change), alternatives=()) if artifact.kind is kind else artifact
         for artifact in every_kind(of)
     ]
-    assert rule in {flaw.rule for flaw in verify.check_made(artifacts, of)}
+    assert rule in {flaw.rule for flaw in check.check_made(artifacts, of)}
 
 
 def test_remarks_and_a_map_without_a_region_are_sound() -> None:
@@ -225,7 +227,7 @@ def test_who_speaks_may_have_any_name() -> None:
         names = {"profile": "normal chest", "version": "1 negative", "calibration": "fitted on normal and positive "}
         identity = replace(of.finding.identity, **names)
         of = replace(of, finding=replace(of.finding, identity=identity))
-        assert [str(flaw) for flaw in verify.check_made(list(made(of).values()), of)] == []
+        assert [str(flaw) for flaw in check.check_made(list(made(of).values()), of)] == []
 
 
 @pytest.mark.parametrize("kinds", [{REPORT}, {REPORT, MEASUREMENTS}, {MEASUREMENTS, HEATMAP}, {HEATMAP}])
@@ -233,9 +235,9 @@ def test_who_speaks_may_have_any_name() -> None:
 def test_sound_results_where_some_kinds_are_not_made(case: str, kinds: set[ResultKind]) -> None:
     of = replace(context(case, **SMALL), kinds=frozenset(kinds))
     artifacts = [artifact for kind, artifact in made(of).items() if kind in kinds]
-    assert verify.check_made(artifacts, of) == []
+    assert check.check_made(artifacts, of) == []
     contents = [(str(artifact.kind), artifact.content) for artifact in artifacts]
-    assert verify.check_files([*contents, ("source", SOURCES["DX"])]).flaws == ()
+    assert check.check_files([*contents, ("source", SOURCES["DX"])]).flaws == ()
 
 
 @settings(max_examples=25, deadline=None)
@@ -259,7 +261,7 @@ def test_whatever_the_numbers_sound_results_have_no_flaw_before_they_are_sent(
     finally:
         del CASES["drawn"]
     artifacts = [build(of) for kind, build in verify_builders() if kind is not HEATMAP]
-    assert verify.check_made(artifacts, of) == []
+    assert check.check_made(artifacts, of) == []
 
 
 def verify_builders() -> list[tuple[ResultKind, Callable[[Context], Any]]]:
@@ -374,12 +376,12 @@ def framed(dataset: Dataset) -> None:
     parent, index = named(dataset, *GROUP, "Pneumonia")
     image = parent.ContentSequence[index].ContentSequence[0]
     points = [(0.5, 0.5), (10.5, 0.5), (10.5, 10.5), (0.5, 0.5)]
-    parent.ContentSequence.append(content.polyline(Relation.CONTAINS, codes.DCM.ImageRegion, points, image))
+    parent.ContentSequence.append(sr_items.polyline(Relation.CONTAINS, codes.DCM.ImageRegion, points, image))
 
 
 def retitled(dataset: Dataset) -> None:
     """OHIF shows a black viewport of this."""
-    dataset.ConceptNameCodeSequence = [content.coded(codes.DCM.ImagingMeasurementReport)]
+    dataset.ConceptNameCodeSequence = [sr_items.coded(codes.DCM.ImagingMeasurementReport)]
 
 
 def evidence_without(number: int) -> Callable[[Dataset], None]:
@@ -563,9 +565,9 @@ def test_a_broken_result_is_told(case: str, kind: ResultKind, act: Callable[[Dat
     of = context(case, **SMALL)
     artifacts = made(of)
     artifacts[kind] = broken(artifacts[kind], act)
-    assert rule in {flaw.rule for flaw in verify.check_made(list(artifacts.values()), of)}
+    assert rule in {flaw.rule for flaw in check.check_made(list(artifacts.values()), of)}
     contents = [(str(each.kind), each.content) for each in artifacts.values()]
-    told = verify.check_files([*contents, ("source", SOURCES["DX"])]).flaws
+    told = check.check_files([*contents, ("source", SOURCES["DX"])]).flaws
     assert told  # the place that most others contradict is blamed, which may be another than the broken one
     assert all(str(flaw).startswith(f"{flaw.document}: {flaw.rule}: {SENTENCES[flaw.rule]}") for flaw in told)
 
@@ -576,8 +578,8 @@ def test_a_broken_result_is_told(case: str, kind: ResultKind, act: Callable[[Dat
 def test_flaws_name_no_patient(act: Callable[[Dataset], None]) -> None:
     of = context(**SMALL)
     artifacts = made(of) | {REPORT: broken(made(of)[REPORT], act)}
-    with pytest.raises(verify.UnsoundResultError, match="patient-and-study") as raised:
-        verify.require_sound(list(artifacts.values()), of)
+    with pytest.raises(check.UnsoundResultError, match="patient-and-study") as raised:
+        check.require_sound(list(artifacts.values()), of)
     assert "secret" not in str(raised.value).lower()
 
 
@@ -585,16 +587,16 @@ def test_alternatives_differ_in_class_and_uid_only() -> None:
     of = context(**SMALL)
     whole = [build(of) for _, build in verify_builders()]
     assert len(whole[1].alternatives) == 2
-    assert verify.check_made(whole, of) == []
+    assert check.check_made(whole, of) == []
     below = broken(whole[1].alternatives[0], removed(*GROUP, "Tracking Unique Identifier"))
     whole[1] = replace(whole[1], alternatives=(below, whole[1].alternatives[1]))
-    assert [flaw.rule for flaw in verify.check_made(whole, of)] == [Rule.ALTERNATIVE]
+    assert [flaw.rule for flaw in check.check_made(whole, of)] == [Rule.ALTERNATIVE]
 
 
 def test_every_alternative_is_sound_as_a_file() -> None:
     measurements = verify_builders()[1][1](context(**SMALL))
     for artifact in measurements.rungs:
-        assert verify.check_files([("file", artifact.content)]).flaws == ()
+        assert check.check_files([("file", artifact.content)]).flaws == ()
 
 
 # --- files of more than one answer ------------------------------------------------------------------------------
@@ -606,14 +608,14 @@ def test_answers_of_two_images_and_two_models_are_told_apart() -> None:
     weights = replace(first.finding.identity, weights_sha256="00" * 32)
     newer = replace(context("between", **SMALL), finding=replace(context("between").finding, identity=weights))
     together = [*files(first), *files(other), *files(newer), ("a", SOURCES["DX"]), ("b", second)]
-    checked = verify.check_files(together)
+    checked = check.check_files(together)
     assert checked.flaws == ()
     assert (checked.results, checked.sources) == (9, 2)
 
 
 def test_two_answers_of_one_model_contradict_each_other() -> None:
     both = [*files(context(**SMALL)), *files(replace(context("normal", **SMALL), radiograph=_other_pixels()))]
-    rules = {flaw.rule for flaw in verify.check_files(both).flaws}
+    rules = {flaw.rule for flaw in check.check_files(both).flaws}
     assert {Rule.RESULT_TWICE, Rule.READS_NEGATIVE} <= rules
 
 
@@ -624,13 +626,13 @@ def _other_pixels() -> Any:
 def test_results_of_another_image_of_the_same_study_are_not_taken_for_its_own() -> None:
     other = of_bytes(builders.part10(builders.radiograph(SOPInstanceUID="1.2.3.9")), **SMALL)
     mixed = [made(context(**SMALL))[REPORT], made(context(**SMALL))[MEASUREMENTS], made(other)[HEATMAP]]
-    rules = {flaw.rule for flaw in verify.check_made(mixed, context(**SMALL))}
+    rules = {flaw.rule for flaw in check.check_made(mixed, context(**SMALL))}
     assert {Rule.SOURCE, Rule.UID} <= rules
 
 
 def test_what_is_not_ours_is_passed_over_and_what_is_no_dicom_is_told() -> None:
     foreign = builders.part10(builders.radiograph(SOPClassUID="1.2.840.10008.5.1.4.1.1.2", Modality="CT"))
-    checked = verify.check_files([("ct", foreign), ("text", b"no DICOM"), ("source", SOURCES["DX"])])
+    checked = check.check_files([("ct", foreign), ("text", b"no DICOM"), ("source", SOURCES["DX"])])
     assert checked.ignored == ("ct",)
     assert [(flaw.document, flaw.rule) for flaw in checked.flaws] == [("text", Rule.UNREADABLE)]
     assert (checked.results, checked.sources) == (0, 1)

@@ -8,18 +8,19 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from cxr_node.dicom import report, verify_plain
+from cxr_node.dicom.results import basic_text_sr
+from cxr_node.dicom.verify import plain
 from cxr_node.errors import InstanceError
 from tests.builders import part10, radiograph
 from tests.dicom.contexts import context
 
 
-def through_data_sets(dataset: Dataset) -> verify_plain.Plain:
+def through_data_sets(dataset: Dataset) -> plain.Plain:
     """The long way: every sequence is made into pydicom's own."""
     return {
-        verify_plain._keyword(int(tag)): [through_data_sets(item) for item in dataset[tag].value or ()]
+        plain._keyword(int(tag)): [through_data_sets(item) for item in dataset[tag].value or ()]
         if (element.VR or dataset[tag].VR) == "SQ"
-        else verify_plain._text(element, element.VR or dataset[tag].VR)
+        else plain._text(element, element.VR or dataset[tag].VR)
         for tag, element in list(dataset.items())
     }
 
@@ -46,19 +47,19 @@ def nested(*, undefined_items: bool, undefined_sequences: bool) -> Dataset:
 def test_sequences_however_encoded(syntax: str, undefined_items: bool, undefined_sequences: bool) -> None:
     source = nested(undefined_items=undefined_items, undefined_sequences=undefined_sequences)
     content = part10(source, syntax)
-    found = verify_plain.plain(dcmread(io.BytesIO(content)))
+    found = plain.plain(dcmread(io.BytesIO(content)))
     assert found == through_data_sets(dcmread(io.BytesIO(content)))
-    (request, empty, _) = verify_plain.items(found, "RequestAttributesSequence")
-    (code, _) = verify_plain.items(request, "RequestedProcedureCodeSequence")
-    assert empty == {} and verify_plain.text(code, "CodeMeaning") == "One\u00e4"
-    assert verify_plain.text(verify_plain.items(code, "PurposeOfReferenceCodeSequence")[0], "Rows") == "700"
+    (request, empty, _) = plain.items(found, "RequestAttributesSequence")
+    (code, _) = plain.items(request, "RequestedProcedureCodeSequence")
+    assert empty == {} and plain.text(code, "CodeMeaning") == "One\u00e4"
+    assert plain.text(plain.items(code, "PurposeOfReferenceCodeSequence")[0], "Rows") == "700"
 
 
 def test_an_element_that_its_item_cuts_off_is_not_read_past() -> None:
-    content = report.build(context()).content
+    content = basic_text_sr.build(context()).content
     value = b"Diagnostic Imaging Report "
     start = content.index(b"LO" + len(value).to_bytes(2, "little") + value) + 2
     too_long = content[:start] + (len(value) + 40).to_bytes(2, "little") + content[start + 2 :]
-    assert verify_plain.read(content).dataset
+    assert plain.read(content).dataset
     with pytest.raises(InstanceError):
-        verify_plain.read(too_long)
+        plain.read(too_long)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset, dcmread
 
-from cxr_node.dicom import verify
+from cxr_node.dicom.verify import check
 from cxr_node.domain import Artifact, ResultKind
 from tests import builders
 from tests.dicom.contexts import CASES, context
@@ -22,7 +22,7 @@ IN_ONE_PLACE = frozenset({"SOPInstanceUID", "SeriesInstanceUID"})
 
 
 @cache
-def results(case: str) -> tuple[dict[ResultKind, Artifact], verify.Context]:
+def results(case: str) -> tuple[dict[ResultKind, Artifact], check.Context]:
     of = context(case, max_heatmap_px=1024)
     return made(of), of
 
@@ -54,7 +54,7 @@ def with_one_broken(case: str, act: object, kind: ResultKind) -> list[Artifact]:
 @given(broken_sets())
 def test_before_it_is_sent_any_change_anywhere_is_noticed(drawn: tuple[str, Mutation, ResultKind]) -> None:
     case, act, kind = drawn
-    assert verify.check_made(with_one_broken(case, act, kind), results(case)[1]), str(act)
+    assert check.check_made(with_one_broken(case, act, kind), results(case)[1]), str(act)
 
 
 @settings(max_examples=150, deadline=None)
@@ -64,7 +64,7 @@ def test_of_files_with_their_source_all_but_what_stands_in_one_place_is_noticed(
 ) -> None:
     case, act, kind = drawn
     contents = [(str(each.kind), each.content) for each in with_one_broken(case, act, kind)]
-    noticed = bool(verify.check_files([*contents, SOURCE]).flaws)
+    noticed = bool(check.check_files([*contents, SOURCE]).flaws)
     assert noticed or stands_alone(act, document(case, kind)), str(act)
 
 
@@ -96,7 +96,7 @@ def test_every_content_item_removed_doubled_or_moved_is_noticed(case: str, kind:
     broken_set = with_one_broken(case, act, kind)
     if [each.content for each in broken_set] == [each.content for each in results(case)[0].values()]:
         pytest.skip("the last of several moved to its own place")
-    assert verify.check_made(broken_set, results(case)[1])
+    assert check.check_made(broken_set, results(case)[1])
 
 
 @settings(max_examples=100, deadline=None)
@@ -111,5 +111,5 @@ def test_garbage_in_a_file_is_a_flaw_or_nothing_but_never_a_crash(
     content = results("pneumonia")[0][kind].content
     start = 132 + int(place * (len(content) - 132))
     spoilt = content[:start] + garbage + content[start + len(garbage) :]
-    checked = verify.check_files([("spoilt", spoilt), SOURCE])
+    checked = check.check_files([("spoilt", spoilt), SOURCE])
     assert checked.results + len(checked.flaws) + len(checked.ignored) + checked.sources >= 1

@@ -11,8 +11,8 @@ from datetime import timedelta
 import pytest
 from pydicom import Dataset, dcmread
 
-from cxr_node.dicom import verify
-from cxr_node.dicom.verify_rules import Rule
+from cxr_node.dicom.verify import check
+from cxr_node.dicom.verify.rules import Rule
 from cxr_node.domain import Artifact, Precedent, ResultKind, ResultRef
 from tests import builders
 from tests.dicom.contexts import RECEIVED, context
@@ -45,7 +45,7 @@ def versions() -> tuple[Version, Version]:
         later = replace(of.origin, received_at=RECEIVED + timedelta(days=number))
         of = replace(of, origin=later, precedent=precedent)
         artifacts = {kind: build(of) for kind, build in BUILD.items()}  # every rung
-        verify.require_sound(list(artifacts.values()), of)
+        check.require_sound(list(artifacts.values()), of)
         precedent = Precedent(earlier_results=(tuple(map(named, rungs(artifacts))),))
         found.append(Version(name, artifacts, builders.part10(dataset)))
     return found[0], found[1]
@@ -72,8 +72,8 @@ def test_both_versions_of_a_corrected_header_are_sound_together_and_alone() -> N
         [*second.files(), *first.files()],
         [*first.files(with_source=False), *second.files(with_source=False)],
     ):
-        assert verify.check_files(together).flaws == ()
-    assert verify.check_files([*first.files(), *second.files()]).sources == 2
+        assert check.check_files(together).flaws == ()
+    assert check.check_files([*first.files(), *second.files()]).sources == 2
 
 
 def test_each_class_names_the_document_of_its_own_class() -> None:
@@ -110,7 +110,7 @@ def test_a_wrong_predecessor_is_told(kind: ResultKind, act: Callable[[Dataset], 
     _, second = versions()
     artifacts = second.artifacts | {kind: replace(broken(second.artifacts[kind], act), alternatives=())}
     files = replace(second, artifacts=artifacts).files()
-    assert {flaw.rule for flaw in verify.check_files(files).flaws} == {Rule.PREDECESSOR}
+    assert {flaw.rule for flaw in check.check_files(files).flaws} == {Rule.PREDECESSOR}
 
 
 def without(dataset: Dataset) -> None:
@@ -124,4 +124,4 @@ def test_what_is_made_must_name_what_it_was_made_to_replace(act: Callable[[Datas
     precedent = Precedent(earlier_results=(tuple(map(named, rungs(first.artifacts))),))
     of = replace(of, origin=replace(of.origin, received_at=RECEIVED + timedelta(days=1)), precedent=precedent)
     artifacts = second.artifacts | {REPORT: broken(second.artifacts[REPORT], act)}
-    assert Rule.PREDECESSOR in {flaw.rule for flaw in verify.check_made(list(artifacts.values()), of)}
+    assert Rule.PREDECESSOR in {flaw.rule for flaw in check.check_made(list(artifacts.values()), of)}

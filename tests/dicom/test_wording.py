@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from cxr_node.dicom import names, numbers, verify_reading, wording
+from cxr_node.dicom.verify import single_field
+from cxr_node.dicom.words import rounding, wording
+from cxr_node.dicom.words import wording as names
 from cxr_node.domain import Doubt, Finding, Reason, Rejected, ResultKind, Verdict, View
 from cxr_node.model.decision import decide
 from tests import builders
@@ -61,7 +63,7 @@ def test_every_line_alone_reads_as_its_verdict_or_as_none(case: str) -> None:
     """As `verify_reading` takes a text that is read by itself."""
     judged = finding(case, RADIOGRAPH)
     for sentence in every_sentence(judged):
-        assert verify_reading.of_text(sentence) <= {judged.decision.verdict}, sentence
+        assert single_field.of_text(sentence) <= {judged.decision.verdict}, sentence
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -142,7 +144,7 @@ def test_the_longest_series_description_fits() -> None:
 def test_a_note_says_why_there_is_no_answer_and_nothing_else(reason: Reason) -> None:
     line = wording.not_analysed(Rejected(reason=reason, sentence="The body part is not the chest."))
     assert line == "AI: not analysed - the body part is not the chest. No answer was given. Research use only."
-    assert verify_reading.of_text(line) == verify_reading.of_text(wording.NOT_ANALYSED_SERIES) == frozenset()
+    assert single_field.of_text(line) == single_field.of_text(wording.NOT_ANALYSED_SERIES) == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -175,6 +177,6 @@ def test_technique_names_a_heat_map_only_where_there_is_one() -> None:
 @pytest.mark.parametrize("case", UNCERTAIN)
 def test_a_verdict_without_its_thresholds_has_a_number_for_pneumonia_alone(case: str) -> None:
     """Where thresholds are not at hand: terminal, demo."""
-    assert numbers.beside(Verdict.PNEUMONIA, 0.934) == "93 %"
+    assert rounding.beside(Verdict.PNEUMONIA, 0.934) == "93 %"
     for verdict in (Verdict.NORMAL, Verdict.UNCERTAIN, None):
-        assert numbers.beside(verdict, finding(case, RADIOGRAPH).probability) is None
+        assert rounding.beside(verdict, finding(case, RADIOGRAPH).probability) is None

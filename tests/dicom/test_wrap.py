@@ -11,8 +11,9 @@ from PIL import Image
 from pydicom import dcmread
 
 from cxr_node.config.schema import Admission
-from cxr_node.dicom import header, wrap
-from cxr_node.dicom.pixels import decode
+from cxr_node.dicom import from_picture
+from cxr_node.dicom.pixels.pixels import decode
+from cxr_node.dicom.read import header
 from cxr_node.errors import InstanceError
 from tests import builders
 
@@ -25,7 +26,7 @@ def picture(path: Path, pixels: np.ndarray) -> Path:
 @pytest.mark.parametrize("bits", [8, 16])
 def test_pixels_survive(tmp_path: Path, bits: int) -> None:
     drawn = builders.chest(bits=bits).astype(np.uint8 if bits == 8 else np.uint16)
-    dataset = dcmread(io.BytesIO(wrap.wrap(picture(tmp_path / "a.png", drawn))))
+    dataset = dcmread(io.BytesIO(from_picture.wrap(picture(tmp_path / "a.png", drawn))))
     assert np.array_equal(dataset.pixel_array, drawn)
     assert (dataset.BitsStored, dataset.Modality, dataset.PhotometricInterpretation) == (bits, "DX", "MONOCHROME2")
 
@@ -33,23 +34,25 @@ def test_pixels_survive(tmp_path: Path, bits: int) -> None:
 def test_the_same_picture_gives_the_same_bytes_and_another_one_other_uids(tmp_path: Path) -> None:
     one = picture(tmp_path / "a.png", builders.chest(bits=8).astype(np.uint8))
     other = picture(tmp_path / "b.png", builders.chest(rows=321, bits=8).astype(np.uint8))
-    assert wrap.wrap(one) == wrap.wrap(one)
-    first, second = (dcmread(io.BytesIO(wrap.wrap(path))) for path in (one, other))
+    assert from_picture.wrap(one) == from_picture.wrap(one)
+    first, second = (dcmread(io.BytesIO(from_picture.wrap(path))) for path in (one, other))
     assert first.StudyInstanceUID != second.StudyInstanceUID
 
 
 def test_nothing_is_claimed_that_is_not_known(tmp_path: Path) -> None:
-    dataset = dcmread(io.BytesIO(wrap.wrap(picture(tmp_path / "a.png", builders.chest(bits=8).astype(np.uint8)))))
+    dataset = dcmread(
+        io.BytesIO(from_picture.wrap(picture(tmp_path / "a.png", builders.chest(bits=8).astype(np.uint8))))
+    )
     assert "PatientAge" not in dataset
     assert "ViewPosition" not in dataset
-    told = dcmread(io.BytesIO(wrap.wrap(tmp_path / "a.png", PatientAge="003Y", ViewPosition="AP")))
+    told = dcmread(io.BytesIO(from_picture.wrap(tmp_path / "a.png", PatientAge="003Y", ViewPosition="AP")))
     assert (told.PatientAge, told.ViewPosition) == ("003Y", "AP")
 
 
 def test_a_gray_picture_stored_as_color_is_gray(tmp_path: Path) -> None:
     drawn = builders.chest(bits=8).astype(np.uint8)
     file = picture(tmp_path / "a.png", np.repeat(drawn[:, :, None], 3, axis=2))
-    assert np.array_equal(dcmread(io.BytesIO(wrap.wrap(file))).pixel_array, drawn)
+    assert np.array_equal(dcmread(io.BytesIO(from_picture.wrap(file))).pixel_array, drawn)
 
 
 def test_what_is_no_gray_picture_is_one_sentence(tmp_path: Path) -> None:
@@ -62,7 +65,7 @@ def test_what_is_no_gray_picture_is_one_sentence(tmp_path: Path) -> None:
     cut.write_bytes(whole[: len(whole) // 2])
     for path in (picture(tmp_path / "color.png", color), text, cut, tmp_path / "missing.png"):
         with pytest.raises(InstanceError):
-            wrap.wrap(path)
+            from_picture.wrap(path)
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 15, 16])
@@ -70,7 +73,7 @@ def test_16_bits_are_windowed_by_what_they_hold(tmp_path: Path, bits: int) -> No
     """The pixels of a detector of 12 bits in a PNG of 16, which knows no other, are not 16 times as dark."""
     drawn = builders.chest(bits=bits)
     drawn[0, 0] = (1 << bits) - 1
-    content = wrap.wrap(picture(tmp_path / "a.png", drawn))
+    content = from_picture.wrap(picture(tmp_path / "a.png", drawn))
     dataset = dcmread(io.BytesIO(content))
     assert np.array_equal(dataset.pixel_array, drawn)
     assert (dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit) == (16, bits, bits - 1)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from cxr_node.dicom import zones
-from cxr_node.dicom.zones import Sides
+from cxr_node.dicom.words import zones
+from cxr_node.dicom.words.zones import Sides
 from cxr_node.domain import Place, Region, Zone
 from tests import builders
 from tests.dicom.contexts import CASES, Context, context, in_both_lungs

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from cxr_node.model import distance, networks, profile
+from cxr_node.model import networks, ood_distance, profile
 
 SIZE_PX = 64
 DESCRIBED = profile.ProfileFile(
@@ -55,7 +55,7 @@ def tensors() -> dict[str, torch.Tensor]:
     """What a weights file holds: a lively network, and statistics of noise in place of features."""
     network = lively()
     features, held_out = torch.rand(200, 320).numpy(), torch.rand(50, 320).numpy()
-    stats = distance.normalised(distance.fit(features, np.arange(200) % 2), held_out)
+    stats = ood_distance.normalised(ood_distance.fit(features, np.arange(200) % 2), held_out)
     parts = {f"network.{name}": value for name, value in network.state_dict().items()}
     return parts | {f"distance.{name}": torch.from_numpy(value) for name, value in stats.items()}
 

@@ -14,7 +14,7 @@ from torch import nn
 from cxr_node import heatmap
 from cxr_node.domain import Prediction, Radiograph, Scale, Verdict, View
 from cxr_node.errors import DataError, ModelError
-from cxr_node.model import adopt, preprocess, profile
+from cxr_node.model import import_torchxrayvision, preprocess, profile
 from cxr_node.model.decision import decide
 from cxr_node.model.predictor import ProfilePredictor, load_predictor
 from cxr_node.model.torchxrayvision import LABELS, OP_THRESHOLDS
@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A profile folder of random weights under the published name."""
     place = tmp_path_factory.mktemp("xrv")
     torch.save(xrv_states.state(), place / PUBLISHED)
-    adopt.run(place / PUBLISHED, place / "out", adopt.Choice())
+    import_torchxrayvision.run(place / PUBLISHED, place / "out", import_torchxrayvision.Choice())
     return place / "out"
 
 
@@ -43,7 +43,7 @@ def predictor(folder: Path) -> ProfilePredictor:
 @pytest.fixture
 def unexported(monkeypatch: pytest.MonkeyPatch) -> None:
     """Torch answers: the graph takes four seconds, and is written and asked by the tests that have `folder`."""
-    monkeypatch.setattr(adopt, "export", lambda made: None)
+    monkeypatch.setattr(import_torchxrayvision, "export", lambda made: None)
 
 
 def radiograph() -> Radiograph:
@@ -108,8 +108,8 @@ def test_a_file_s_own_thresholds_are_used_and_untrained_findings_left_out(tmp_pa
     """As `torch.save(xrv.models.DenseNet(weights=...).state_dict())` writes them, here for the RSNA weights."""
     stored = torch.tensor(OP_THRESHOLDS["densenet121-res224-rsna"])
     save_file(xrv_states.state() | {"op_threshs": stored}, tmp_path / "state.safetensors")
-    choice = adopt.Choice(judge="pneumonia", rule_out_below=0.3, report_at=0.6, max_spread=0.4)
-    made = adopt.run(tmp_path / "state.safetensors", tmp_path / "out", choice)
+    choice = import_torchxrayvision.Choice(judge="pneumonia", rule_out_below=0.3, report_at=0.6, max_spread=0.4)
+    made = import_torchxrayvision.run(tmp_path / "state.safetensors", tmp_path / "out", choice)
     assert made.name.endswith("-rsna")
     point = made.operating_point
     assert (point.rule_out_below, point.report_at, point.max_spread) == (0.3, 0.6, 0.4)
@@ -121,10 +121,12 @@ def test_a_file_s_own_thresholds_are_used_and_untrained_findings_left_out(tmp_pa
 def test_the_named_weights_stand_in_for_thresholds_that_the_file_lacks(tmp_path: Path) -> None:
     file = saved(tmp_path / "state.pt", xrv_states.state())
     with pytest.raises(DataError, match=r"--weights densenet121-res224-all"):
-        adopt.run(file, tmp_path / "out", adopt.Choice())
+        import_torchxrayvision.run(file, tmp_path / "out", import_torchxrayvision.Choice())
     with pytest.raises(DataError, match="no such weights"):
-        adopt.run(file, tmp_path / "out", adopt.Choice(weights="all"))
-    made = adopt.run(file, tmp_path / "out", adopt.Choice(weights="densenet121-res224-pc"))
+        import_torchxrayvision.run(file, tmp_path / "out", import_torchxrayvision.Choice(weights="all"))
+    made = import_torchxrayvision.run(
+        file, tmp_path / "out", import_torchxrayvision.Choice(weights="densenet121-res224-pc")
+    )
     assert made.op_norm is not None
     assert made.op_norm[14] is None
 
@@ -133,7 +135,7 @@ def test_a_whole_model_is_not_unpickled_and_its_owner_is_told_how(tmp_path: Path
     for old in (False, True):
         torch.save(nn.Sequential(nn.Linear(2, 2)), tmp_path / PUBLISHED, _use_new_zipfile_serialization=not old)
         with pytest.raises(DataError) as refusal:
-            adopt.run(tmp_path / PUBLISHED, tmp_path / "out", adopt.Choice())
+            import_torchxrayvision.run(tmp_path / PUBLISHED, tmp_path / "out", import_torchxrayvision.Choice())
         sentence, *lines = str(refusal.value).splitlines()
         assert "would run code" in sentence
         assert [line.split("(")[0].strip() for line in lines] == ["import torch, torchxrayvision", "torch.save"]
@@ -144,7 +146,9 @@ def test_a_whole_model_is_not_unpickled_and_its_owner_is_told_how(tmp_path: Path
 @pytest.mark.parametrize("content", [torch.zeros(3), {"state_dict": {}}, [1, 2]])
 def test_what_is_no_state_dict_is_one_sentence(tmp_path: Path, content: object) -> None:
     with pytest.raises(DataError, match="something else than a state dict"):
-        adopt.run(saved(tmp_path / PUBLISHED, content), tmp_path / "out", adopt.Choice())
+        import_torchxrayvision.run(
+            saved(tmp_path / PUBLISHED, content), tmp_path / "out", import_torchxrayvision.Choice()
+        )
 
 
 BROKEN: dict[str, tuple[dict[str, torch.Tensor | None], str]] = {
@@ -162,9 +166,11 @@ BROKEN: dict[str, tuple[dict[str, torch.Tensor | None], str]] = {
 def test_what_does_not_fit_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
     changes, sentence = BROKEN[case]
     state = {name: value for name, value in (xrv_states.state() | changes).items() if value is not None}
-    monkeypatch.setattr(adopt, "_read", lambda file: state)  # no 28 MB written and read for each mistake
+    monkeypatch.setattr(
+        import_torchxrayvision, "_read", lambda file: state
+    )  # no 28 MB written and read for each mistake
     with pytest.raises(DataError, match=sentence) as refusal:
-        adopt.run(tmp_path / PUBLISHED, tmp_path / "out", adopt.Choice())
+        import_torchxrayvision.run(tmp_path / PUBLISHED, tmp_path / "out", import_torchxrayvision.Choice())
     assert len(str(refusal.value).splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
@@ -174,38 +180,40 @@ def test_what_does_not_fit_is_one_sentence(tmp_path: Path, monkeypatch: pytest.M
 def test_what_is_no_file_of_tensors_is_one_sentence(tmp_path: Path, content: bytes, suffix: str) -> None:
     (tmp_path / f"state.{suffix}").write_bytes(content)
     with pytest.raises(DataError, match="state"):
-        adopt.run(tmp_path / f"state.{suffix}", tmp_path / "out", adopt.Choice(weights=ALL))
+        import_torchxrayvision.run(
+            tmp_path / f"state.{suffix}", tmp_path / "out", import_torchxrayvision.Choice(weights=ALL)
+        )
     with pytest.raises(DataError, match="cannot be read"):
-        adopt.run(tmp_path / f"nowhere.{suffix}", tmp_path / "out", adopt.Choice())
+        import_torchxrayvision.run(tmp_path / f"nowhere.{suffix}", tmp_path / "out", import_torchxrayvision.Choice())
 
 
 @pytest.mark.parametrize(
     ("choice", "sentence"),
     [
-        (adopt.Choice(judge="Effusion"), "about Pneumonia"),
-        (adopt.Choice(report_at=0.3), "--report-at"),
-        (adopt.Choice(max_spread=0.0), "--max-spread"),
+        (import_torchxrayvision.Choice(judge="Effusion"), "about Pneumonia"),
+        (import_torchxrayvision.Choice(report_at=0.3), "--report-at"),
+        (import_torchxrayvision.Choice(max_spread=0.0), "--max-spread"),
     ],
 )
 def test_a_choice_that_cannot_be_is_one_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choice: adopt.Choice, sentence: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choice: import_torchxrayvision.Choice, sentence: str
 ) -> None:
-    monkeypatch.setattr(adopt, "_read", lambda file: xrv_states.state())
+    monkeypatch.setattr(import_torchxrayvision, "_read", lambda file: xrv_states.state())
     file = tmp_path / PUBLISHED
     with pytest.raises(DataError, match=sentence):
-        adopt.run(file, tmp_path / "out", choice)
+        import_torchxrayvision.run(file, tmp_path / "out", choice)
 
 
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adopt, "_read", lambda file: xrv_states.state())
+    monkeypatch.setattr(import_torchxrayvision, "_read", lambda file: xrv_states.state())
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be written"):
-        adopt.run(tmp_path / PUBLISHED, tmp_path / "file" / "out", adopt.Choice())
+        import_torchxrayvision.run(tmp_path / PUBLISHED, tmp_path / "file" / "out", import_torchxrayvision.Choice())
 
 
 def test_a_profile_is_not_overwritten(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds a profile already"):
-        adopt.run(tmp_path / PUBLISHED, folder, adopt.Choice())
+        import_torchxrayvision.run(tmp_path / PUBLISHED, folder, import_torchxrayvision.Choice())
 
 
 def test_a_limit_without_statistics_does_not_start(folder: Path, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from scipy.special import expit
 
 from cxr_node.domain import Radiograph, View
 from cxr_node.errors import ModelError
-from cxr_node.model import classes, networks, predictor, profile, weights
+from cxr_node.model import network as classes
+from cxr_node.model import networks, predictor, profile, weights
 from cxr_node.model.profile import NetworkSpec
 from tests.model import folders
 

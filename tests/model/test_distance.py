@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cxr_node.model.distance import distance, fit, normalised
+from cxr_node.model.ood_distance import distance, fit, normalised
 
 Floats = NDArray[np.float32]
 

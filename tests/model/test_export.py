@@ -13,7 +13,7 @@ import yaml
 from cxr_node import resources
 from cxr_node.domain import RuntimeKind
 from cxr_node.errors import ModelError
-from cxr_node.model import exported, predictor, profile, torch_runtime
+from cxr_node.model import graph_file, predictor, profile, torch_runtime
 from cxr_node.model.export import export
 from cxr_node.model.profile import NetworkSpec, Profile
 from tests.model import folders, test_classes
@@ -37,8 +37,8 @@ def edited(made: Profile, folder: Path, **changes: object) -> Profile:
     folder.mkdir(exist_ok=True)
     for file in made.folder.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
-    told = yaml.safe_load((folder / exported.DESCRIPTION).read_text("utf-8"))
-    (folder / exported.DESCRIPTION).write_text(yaml.safe_dump(told | changes), "utf-8")
+    told = yaml.safe_load((folder / graph_file.DESCRIPTION).read_text("utf-8"))
+    (folder / graph_file.DESCRIPTION).write_text(yaml.safe_dump(told | changes), "utf-8")
     return profile.load(folder)
 
 
@@ -65,7 +65,7 @@ def test_the_map_is_that_of_the_reference_implementation_on_100_images(shipped_p
 
     network, _ = weights.load(shipped_profile.weights_path, shipped_profile.network, 1)
     quick = predictor.load_predictor(shipped_profile, threads=1)
-    inputs = exported.golden_inputs(shipped_profile.input).reshape(-1, 1, 1, 192, 192)  # 96 different images
+    inputs = graph_file.golden_inputs(shipped_profile.input).reshape(-1, 1, 1, 192, 192)  # 96 different images
     assert len(inputs) == 96
     reference = grad_cam.GradCAM(network, [network.get_submodule("trunk.18")])
     worst = 1.0
@@ -109,7 +109,7 @@ def test_a_head_with_hidden_layers_is_exported(
 
     from cxr_node.model import networks, weights
 
-    monkeypatch.setattr(exported, "_SHARES", ())
+    monkeypatch.setattr(graph_file, "_SHARES", ())
     spec = NetworkSpec(architecture=architecture)
     torch.manual_seed(5)
     weights.save(tmp_path / "weights.safetensors", networks.build(spec, 1).eval(), {})
@@ -121,7 +121,7 @@ def test_a_head_with_hidden_layers_is_exported(
     )
     made = profile.load(tmp_path)
     export(made)
-    shown = exported.golden_inputs(made.input)[:2]
+    shown = graph_file.golden_inputs(made.input)[:2]
     quick = predictor.load_predictor(made, 1, RuntimeKind.OPENVINO).runtime.see(shown)
     reference = torch_runtime.load(made, 1, "cpu").see(shown)
     np.testing.assert_allclose(quick.logits, reference.logits, rtol=1e-3, atol=1e-4)
@@ -130,7 +130,7 @@ def test_a_head_with_hidden_layers_is_exported(
 
 
 def test_a_runtime_that_answers_otherwise_is_refused(small: Profile, tmp_path: Path) -> None:
-    golden = np.array(exported.description(small).golden_logits) + 1.0
+    golden = np.array(graph_file.description(small).golden_logits) + 1.0
     other = edited(small, tmp_path / "other", golden_logits=golden.tolist())
     with pytest.raises(ModelError, match=r"OpenVINO .* fp32 is refused: a probability differs by 0\.\d+ from torch"):
         predictor.load_predictor(other, 1, RuntimeKind.OPENVINO)
@@ -168,7 +168,7 @@ app(sys.argv[1:])
 
 
 def test_an_installation_without_torch_judges(tmp_path: Path) -> None:
-    image = Path(exported.__file__).parents[1] / "demo_radiographs" / "opacity-1.jpg"
+    image = Path(graph_file.__file__).parents[1] / "demo_radiographs" / "opacity-1.jpg"
     command = [sys.executable, "-c", NO_TORCH, "classify", "--help"]
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
     command = [sys.executable, "-c", NO_TORCH, "classify", str(image)]
@@ -187,7 +187,9 @@ def test_training_without_torch_says_what_to_install(tmp_path: Path) -> None:
 
 
 def test_nobody_is_told_of_our_use() -> None:
-    program = "import sys, cxr_node.model.openvino_alone; print(*(m for m in sys.modules if sys.modules[m]), sep='\\n')"
+    program = (
+        "import sys, cxr_node.model.openvino_runtime; print(*(m for m in sys.modules if sys.modules[m]), sep='\\n')"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "openvino.tools.ovc.telemetry_stub" in done.stdout
     assert "openvino_telemetry" not in done.stdout

@@ -17,9 +17,8 @@ from cxr_node import resources
 from cxr_node.config.schema import Model
 from cxr_node.domain import RuntimeKind
 from cxr_node.errors import ModelError
-from cxr_node.model import exported, openvino_runtime, predictor, profile, runtime, torch_runtime
-from cxr_node.model.openvino_alone import ov, properties
-from cxr_node.model.openvino_runtime import OpenVINORuntime
+from cxr_node.model import graph_file, openvino_runtime, predictor, profile, runtime, torch_runtime
+from cxr_node.model.openvino_runtime import OpenVINORuntime, ov, properties
 from cxr_node.model.profile import Profile
 
 ROOT = Path(__file__).parents[2]
@@ -32,11 +31,11 @@ def made() -> Profile:
 
 @pytest.fixture(scope="module")
 def shown(made: Profile) -> np.ndarray:
-    return exported.golden_inputs(made.input)[6:9]  # mixtures: neither 0 nor 1, so that a rounding shows
+    return graph_file.golden_inputs(made.input)[6:9]  # mixtures: neither 0 nor 1, so that a rounding shows
 
 
 def graph(made: Profile) -> ov.Model:
-    model = ov.Core().read_model(exported.graph(made))
+    model = ov.Core().read_model(graph_file.graph(made))
     model.reshape([4, 1, made.input.size_px, made.input.size_px])
     return model
 

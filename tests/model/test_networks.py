@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cxr_node.errors import ModelError
-from cxr_node.model import distance, gradcam, weights
+from cxr_node.model import gradcam, ood_distance, weights
 from cxr_node.model.networks import ARCHITECTURES, build, load_imagenet_trunk
 from cxr_node.model.profile import NetworkSpec
 
@@ -109,7 +109,7 @@ def test_weights_come_back_as_they_were_saved(architecture: str, classes: dict[s
     spec, labels = NetworkSpec(architecture=architecture, classes=classes), 1 + len(classes)
     network = build(spec, labels).eval()
     signatures = torch.rand(40, 2 * network.early(torch.zeros(1, 1, 64, 64)).shape[1]).numpy()
-    weights.save(tmp_path / "w.safetensors", network, distance.fit(signatures, np.arange(40) % 2))
+    weights.save(tmp_path / "w.safetensors", network, ood_distance.fit(signatures, np.arange(40) % 2))
     again, _ = weights.load(tmp_path / "w.safetensors", spec, labels)
     x = torch.randn(2, 1, 64, 64)
     with torch.inference_mode():

@@ -11,7 +11,7 @@ import torch
 from cxr_node import heatmap
 from cxr_node.domain import Examination, Radiograph, View
 from cxr_node.errors import ModelError
-from cxr_node.model import distance, predictor, preprocess, profile, weights
+from cxr_node.model import ood_distance, predictor, preprocess, profile, weights
 from cxr_node.model.decision import decide
 from cxr_node.model.network import Network
 from tests.model import folders
@@ -69,7 +69,7 @@ def test_the_answer_is_what_the_parts_say(loaded: predictor.ProfilePredictor) ->
     seen = loaded.examine(one).prediction
     assert seen.probability["pneumonia"] == pytest.approx(1 / (1 + np.exp(-(1.5 * logits.mean().item() - 0.25))), 1e-4)
     assert seen.spread == pytest.approx(np.ptp(by_view), abs=1e-4)
-    assert seen.distance == pytest.approx(distance.distance(signature, stats).item(), rel=1e-4)
+    assert seen.distance == pytest.approx(ood_distance.distance(signature, stats).item(), rel=1e-4)
 
 
 def test_different_radiographs_get_different_answers(loaded: predictor.ProfilePredictor) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from matplotlib.path import Path as Polygon
 from numpy.typing import NDArray
 
-from cxr_node.dicom.segmentation import mask
+from cxr_node.dicom.results.segmentation import mask
 from cxr_node.domain import Place, Region, Zone
 from cxr_node.model import gradcam, lungs, regions
 from cxr_node.model.lungs import Thorax

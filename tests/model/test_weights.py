@@ -10,8 +10,8 @@ import torch
 
 from cxr_node.errors import ModelError
 from cxr_node.model import weights
-from cxr_node.model.distance import fit
 from cxr_node.model.networks import Network, build
+from cxr_node.model.ood_distance import fit
 from cxr_node.model.profile import NetworkSpec
 
 SPEC = NetworkSpec(architecture="mobilenet-v2")

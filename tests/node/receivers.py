@@ -14,7 +14,7 @@ from unittest import mock
 from pynetdicom import _config
 
 from cxr_node.config.schema import Config, parse
-from cxr_node.dicom import header
+from cxr_node.dicom.read import header
 from cxr_node.node import keeping, receive
 from cxr_node.node.auditor import SILENT, Audit
 from cxr_node.node.ledger import Ledger

@@ -19,7 +19,7 @@ from pydicom import Dataset, dcmread
 from cxr_node import pipeline
 from cxr_node.config import schema as configuration
 from cxr_node.config.schema import Config
-from cxr_node.dicom import header
+from cxr_node.dicom.read import header
 from cxr_node.domain import Origin, Reason, ResultKind
 from cxr_node.errors import DataError
 from cxr_node.node import again, history, rebuild, retention, work

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from cxr_node.dicom import header
+from cxr_node.dicom.read import header
 from cxr_node.node import rebuild
 from cxr_node.node.ledger import FILE_NAME, Ledger
 from cxr_node.node.spool import Spool

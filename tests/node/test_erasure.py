@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from cxr_node.dicom import header
+from cxr_node.dicom.read import header
 from cxr_node.errors import ResourceError
 from cxr_node.node import audit, erasure, history, rebuild
 from cxr_node.node.audit_messages import Act, Deed, Outcome

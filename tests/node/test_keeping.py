@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cxr_node.dicom import header
+from cxr_node.dicom.read import header
 from cxr_node.errors import ResourceError
 from cxr_node.node import history, keeping, receive
 from cxr_node.node.ledger import Ledger

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
-from cxr_node.dicom import header
+from cxr_node.dicom.read import header
 from cxr_node.domain import Verdict
 from cxr_node.node import listing
 from cxr_node.node.jobs import InstanceState

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from cxr_node.config.schema import STANDARD_KINDS, Config
-from cxr_node.dicom import header
+from cxr_node.dicom.read import header
 from cxr_node.domain import InstanceRef, Precedent, Reason, Rejected
 from cxr_node.errors import InstanceError, LedgerLostError
 from cxr_node.node import deliver, history, receive, work

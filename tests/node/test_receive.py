@@ -511,7 +511,7 @@ def test_a_port_that_is_taken_is_the_operators_mistake(tmp_path: Path) -> None:
 
 
 def _serve_once(folder: Path, port: int) -> None:
-    from cxr_node.dicom import header
+    from cxr_node.dicom.read import header
     from cxr_node.node import receive
     from tests.node.receivers import SYNTAXES, config
 

@@ -9,7 +9,7 @@ from pynetdicom import AE
 
 from cxr_node import domain
 from cxr_node.config.schema import SopClasses
-from cxr_node.dicom import admission
+from cxr_node.dicom.read import admission
 from cxr_node.node import receive
 from tests.node import receivers
 

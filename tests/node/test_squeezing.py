@@ -15,7 +15,7 @@ from pydicom.encaps import parse_basic_offsets
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from cxr_node import pipeline
-from cxr_node.dicom.squeeze import Press
+from cxr_node.dicom.pixels.compress import Press
 from cxr_node.domain import ResultKind
 from cxr_node.errors import DeliveryError
 from cxr_node.node import filemeta, squeezing

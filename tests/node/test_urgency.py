@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from cxr_node.config.schema import Address
-from cxr_node.dicom import header
+from cxr_node.dicom.read import header
 from cxr_node.domain import Priority
 from cxr_node.node import send
 from cxr_node.node.ledger import Ledger

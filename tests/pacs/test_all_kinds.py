@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from cxr_node.config.schema import Address
-from cxr_node.dicom import wrap
-from cxr_node.dicom.result import SHAPES
+from cxr_node.dicom import from_picture
+from cxr_node.dicom.results.context import SHAPES
 from cxr_node.domain import ResultKind
 from cxr_node.node import send
 from tests.pacs.peers import Node, Orthanc, wait_until
@@ -21,7 +21,7 @@ PNEUMONIA = Path(__file__).parent.parent.parent / "cxr_node" / "demo_radiographs
 
 def test_orthanc_takes_every_kind(tmp_path: Path) -> None:
     source = tmp_path / "source.dcm"
-    source.write_bytes(wrap.wrap(PNEUMONIA, PatientAge="003Y", ViewPosition="AP"))
+    source.write_bytes(from_picture.wrap(PNEUMONIA, PatientAge="003Y", ViewPosition="AP"))
     with Orthanc(tmp_path / "orthanc") as orthanc:
         wanted = {"name": "pacs", "address": orthanc.address, "send": [kind.value for kind in ResultKind]}
         with Node(tmp_path / "node", [wanted]) as node:

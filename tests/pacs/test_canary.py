@@ -28,7 +28,7 @@ from pynetdicom import AE, evt
 from pynetdicom.presentation import AllStoragePresentationContexts
 
 from cxr_node.config.schema import Address
-from cxr_node.dicom import wrap
+from cxr_node.dicom import from_picture
 from cxr_node.node import send
 from cxr_node.node.recorder import Recorder
 from tests import builders
@@ -237,7 +237,7 @@ def test_the_node_never_tells_who_a_patient_is(tmp_path: Path) -> None:
         ]
         more = {"work": {"lease_s": 10}, "delivery": {"first_delay_s": 0.3, "max_delay_s": 1}}
         with WatchedNode(tmp_path / "node", destinations, **more) as node:
-            demo = wrap.wrap(PNEUMONIA, PatientAge="003Y", ViewPosition="AP", PatientName=canary.NAME)
+            demo = from_picture.wrap(PNEUMONIA, PatientAge="003Y", ViewPosition="AP", PatientName=canary.NAME)
             store(node, sources, demo, *(builders.part10(marked(number)) for number in (1, 2, 3)))
             store_odd(node, odd, answers)
             lossless = builders.part10(marked(4), "1.2.840.10008.1.2.4.80")

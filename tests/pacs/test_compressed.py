@@ -13,7 +13,7 @@ from pydicom import dcmread
 
 from cxr_node import pipeline
 from cxr_node.config.schema import Address
-from cxr_node.dicom.squeeze import Press
+from cxr_node.dicom.pixels.compress import Press
 from cxr_node.domain import ResultKind
 from cxr_node.node.destinations import Parcel, link
 from cxr_node.node.squeezing import JPEG_LS, RLE

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cxr_node import pipeline
-from cxr_node.dicom import verify
+from cxr_node.dicom.verify import check
 from cxr_node.domain import ResultKind
 from tests.dicom.contexts import CASES
 from tests.pacs import validators
@@ -99,7 +99,7 @@ def test_pixelmed_finds_every_template_kept(made: list[Made]) -> None:
 @pytest.mark.parametrize("of", RESULT_SETS, ids=str)
 def test_our_own_check_finds_nothing(made: list[Made], of: ResultSet) -> None:
     files = [of_set for one in made if one.of is of for of_set in (one.source, one.file)]
-    checked = verify.check_files((file.name, file.read_bytes()) for file in sorted(set(files)))
+    checked = check.check_files((file.name, file.read_bytes()) for file in sorted(set(files)))
     assert (checked.sources, checked.results, checked.ignored) == (1, len(files) // 2, ())
     assert [str(flaw) for flaw in checked.flaws] == []
 

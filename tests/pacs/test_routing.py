@@ -13,7 +13,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import BasicTextSRStorage, Comprehensive3DSRStorage, SecondaryCaptureImageStorage
 
-from cxr_node.dicom import wrap
+from cxr_node.dicom import from_picture
 from tests import builders
 from tests.pacs.peers import Node, Orthanc, need, run, wait_until
 from tests.shared import radiographs, shared
@@ -68,7 +68,7 @@ def test_twenty_radiographs_through_auto_routing_and_three_times_again(tmp_path:
     files: list[Path] = []
     for number, image in enumerate(radiographs(per_class=10)):
         file = tmp_path / f"{number:02d}.dcm"
-        file.write_bytes(wrap.wrap(image, PatientAge="003Y", ViewPosition="AP"))
+        file.write_bytes(from_picture.wrap(image, PatientAge="003Y", ViewPosition="AP"))
         files.append(file)
     sources = {str(dcmread(file, stop_before_pixels=True).StudyInstanceUID) for file in files}
     assert len(sources) == 20

@@ -13,8 +13,9 @@ from PIL import Image
 from pydicom import Dataset, dcmread
 
 from cxr_node.config.schema import Admission
-from cxr_node.dicom import header, pixels
-from cxr_node.dicom.result import Context
+from cxr_node.dicom.pixels import pixels
+from cxr_node.dicom.read import header
+from cxr_node.dicom.results.context import Context
 from cxr_node.domain import Rejected, ResultKind
 from tests import builders
 from tests.dicom.contexts import CASES, MADE, context, of_bytes

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from jinja2 import Environment, Template
 
-from cxr_node.dicom import verify
+from cxr_node.dicom.verify import check
 from tests.pacs import validators
 from tests.pacs.result_sets import RESULT_SETS, Made, write
 from tests.pacs.validators import KNOWN, Complaint, Known
@@ -104,7 +104,7 @@ def _own_flaws(made: list[Made]) -> list[str]:
     flaws: list[str] = []
     for of in RESULT_SETS:
         files = {file for one in made if one.of is of for file in (one.source, one.file)}
-        checked = verify.check_files((file.name, file.read_bytes()) for file in sorted(files))
+        checked = check.check_files((file.name, file.read_bytes()) for file in sorted(files))
         flaws += map(str, checked.flaws)
     return flaws
 

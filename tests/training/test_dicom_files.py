@@ -9,7 +9,8 @@ import pytest
 
 from cxr_node import pipeline
 from cxr_node.config.schema import Admission
-from cxr_node.dicom import header, pixels
+from cxr_node.dicom.pixels import pixels
+from cxr_node.dicom.read import header
 from cxr_node.errors import DataError
 from cxr_node.training import data, dicom_files, train
 from tests import builders

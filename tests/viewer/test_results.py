@@ -19,7 +19,8 @@ from PIL import Image
 from pydicom import dcmread
 from pydicom.uid import BasicTextSRStorage, Comprehensive3DSRStorage, SecondaryCaptureImageStorage, SegmentationStorage
 
-from cxr_node.dicom import picture, wrap
+from cxr_node.dicom import from_picture
+from cxr_node.dicom.render import picture
 from cxr_node.domain import Verdict
 from cxr_node.drawn import BUILT_IN, BUILT_IN_ATTRIBUTES
 from tests.pacs.peers import DICOMWEB_PLUGIN, Node, Orthanc, need, run, wait_until
@@ -71,7 +72,7 @@ def radiograph(case: str, folder: Path) -> Path:
             source = folder / "upside-down.png"
             upright.transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(source)
     file = folder / f"{case}.dcm"
-    file.write_bytes(wrap.wrap(source, **BUILT_IN_ATTRIBUTES))
+    file.write_bytes(from_picture.wrap(source, **BUILT_IN_ATTRIBUTES))
     return file
 
 

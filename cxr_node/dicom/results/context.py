@@ -1,0 +1,380 @@
+"""What all result objects share: identity, header, references, and bytes.
+
+A result belongs to the patient, study and order of its source and says so in the source's own bytes: text values
+and the character set are carried without being decoded. Must not know what the single objects say
+(`report`, `measurements`, `capture`) nor read a clock.
+
+Clauses: PS3.3 C.7.1.1 Patient, C.7.2.1 General Study, C.7.5.1 General Equipment, C.12.1 SOP Common, C.17 SR;
+PS3.10 7.1 File Meta Information; IHE RAD AIR 6.5.3.1 Contributing Equipment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, tzinfo
+
+from pydicom import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import (
+    BasicTextSRStorage,
+    Comprehensive3DSRStorage,
+    ComprehensiveSRStorage,
+    ComputedRadiographyImageStorage,
+    EncapsulatedPDFStorage,
+    EnhancedSRStorage,
+    GrayscaleSoftcopyPresentationStateStorage,
+    KeyObjectSelectionDocumentStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+    SecondaryCaptureImageStorage,
+    SegmentationStorage,
+)
+
+from cxr_node import __version__
+from cxr_node.config.schema import STANDARD_KINDS, NormalHeatmap, Results
+from cxr_node.dicom.own_identity import IMPLEMENTATION_CLASS_UID
+from cxr_node.dicom.read.header import Source
+from cxr_node.dicom.results import copied_attributes
+from cxr_node.dicom.results.copied_attributes import Moment, moment_of, stamp
+from cxr_node.dicom.results.encoder import to_part10_each
+from cxr_node.dicom.results.identity import header_sha256
+from cxr_node.dicom.results.sr_items import coded, reference
+from cxr_node.dicom.words import zones
+from cxr_node.dicom.words.rounding import is_stated
+from cxr_node.dicom.words.wording import plain, series_description
+from cxr_node.domain import (
+    NO_PRECEDENT,
+    Artifact,
+    Finding,
+    Origin,
+    Precedent,
+    Radiograph,
+    Region,
+    ResultKind,
+    ResultRef,
+    Verdict,
+)
+
+_DOCUMENTS = (ResultKind.REPORT, ResultKind.MEASUREMENTS)
+
+
+def of(
+    precedent: Precedent, kind: ResultKind, sop_class_uid: str, series_uid: Callable[[ResultKind], str]
+) -> tuple[ResultRef, ...]:
+    """Documents of this kind and class in the answers that came before the first one with this very content.
+
+    A series is of one answer, so it tells whether two versions got the same: one that came in another transfer syntax
+    must not replace itself, nor name what it did not name the first time.
+    """
+    if kind not in _DOCUMENTS:
+        return ()
+    found: dict[str, ResultRef] = {}
+    for version in precedent.earlier_results:
+        if any(each.series_instance_uid == series_uid(each.kind) for each in version):
+            break
+        alike = [each for each in version if each.kind is kind and each.sop_class_uid == sop_class_uid]
+        found |= {each.sop_instance_uid: each for each in alike}
+    return tuple(found.values())
+
+
+def items(study_instance_uid: str, documents: Iterable[ResultRef]) -> list[Dataset]:
+    """Hierarchical reference to documents of one study (table 10-4)."""
+    study = Dataset()
+    study.StudyInstanceUID = study_instance_uid
+    study.ReferencedSeriesSequence = []
+    for document in documents:
+        series = Dataset()
+        series.SeriesInstanceUID = document.series_instance_uid
+        series.ReferencedSOPSequence = [reference(document.sop_class_uid, document.sop_instance_uid)]
+        study.ReferencedSeriesSequence.append(series)
+    return [study]
+
+
+PRODUCT = f"cxr_node {__version__}"
+_NAMESPACE = uuid.UUID("6f1b8d8e-92f4-5d3a-9a43-3c1f0b7e5a21")
+_LO_MAX_CHARS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What a kind of result is as a DICOM object. Each has a series of its own."""
+
+    sop_class_uid: str
+    series_number: int
+    modality: str | None
+    """None: the source's, as the SC Equipment module has it (PS3.3 C.8.6.1)."""
+    alternatives: tuple[str, ...] = ()
+    """SOP Classes that hold the same data set, for destinations that do not take the first one."""
+
+
+SHAPES = {
+    ResultKind.REPORT: Shape(sop_class_uid=BasicTextSRStorage, series_number=9100, modality="SR"),
+    ResultKind.MEASUREMENTS: Shape(
+        sop_class_uid=Comprehensive3DSRStorage,
+        series_number=9101,
+        modality="SR",
+        alternatives=(ComprehensiveSRStorage, EnhancedSRStorage),  # no SCOORD3D is used, so all three can say it
+    ),
+    ResultKind.HEATMAP: Shape(sop_class_uid=SecondaryCaptureImageStorage, series_number=9102, modality=None),
+    ResultKind.PRESENTATION_STATE: Shape(
+        sop_class_uid=GrayscaleSoftcopyPresentationStateStorage, series_number=9103, modality="PR"
+    ),
+    ResultKind.SEGMENTATION: Shape(sop_class_uid=SegmentationStorage, series_number=9104, modality="SEG"),
+    ResultKind.FRAMES: Shape(
+        sop_class_uid=MultiFrameTrueColorSecondaryCaptureImageStorage, series_number=9105, modality=None
+    ),
+    ResultKind.KEY_OBJECT: Shape(sop_class_uid=KeyObjectSelectionDocumentStorage, series_number=9106, modality="KO"),
+    ResultKind.PDF: Shape(sop_class_uid=EncapsulatedPDFStorage, series_number=9107, modality="DOC"),
+    ResultKind.NOT_ANALYSED: Shape(sop_class_uid=BasicTextSRStorage, series_number=9108, modality="SR"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """All that a result object is made of."""
+
+    source: Source
+    radiograph: Radiograph
+    finding: Finding
+    origin: Origin
+    settings: Results
+    kinds: frozenset[ResultKind] = frozenset(STANDARD_KINDS)
+    """What is made of it; an object refers to no sibling that is not."""
+    precedent: Precedent = NO_PRECEDENT
+    """What came before in the study; the results of an earlier version of this instance are those that are replaced."""
+    zone: tzinfo = UTC
+    """Of the study's times, where the source does not tell their offset from UTC."""
+    clock: Moment = field(init=False, repr=False)
+    """When the source was received, and whether all times of an object have its offset from UTC."""
+    _answer: tuple[str, ...] = field(init=False, repr=False)
+    """Everything that the content depends on; what changes bytes changes UIDs. Each object asks several times."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "clock", moment_of(self.source.dataset, self.origin.received_at, self.zone))
+        object.__setattr__(self, "_answer", self._all_that_counts())
+
+    @property
+    def manufacturer(self) -> str:
+        """Who made the algorithm: AIR 6.5.3.1 asks the same words everywhere."""
+        return plain(self.settings.manufacturer)[:_LO_MAX_CHARS].strip() or "unknown"
+
+    @property
+    def model_name(self) -> str:
+        """Name of the algorithm."""
+        return plain(f"cxr_node {self.finding.identity.profile}")[:_LO_MAX_CHARS].strip()
+
+    @property
+    def algorithm_version(self) -> str:
+        """Version of the profile, and of its weights to twelve digits."""
+        tail = f"+sha256:{self.finding.identity.weights_sha256[:12]}"
+        return plain(self.finding.identity.version)[: _LO_MAX_CHARS - len(tail)] + tail
+
+    @property
+    def serial_number(self) -> str:
+        """Name of this installation."""
+        return plain(self.settings.installation_id)[:_LO_MAX_CHARS].strip() or "unknown"
+
+    @property
+    def device_uid(self) -> str:
+        """This algorithm on this installation; new weights are a new device (AIR)."""
+        return _uid("device", self.settings.installation_id, self.finding.identity.weights_sha256)
+
+    @property
+    def shows_map(self) -> bool:
+        """Whether the picture shows where the network looked: not where the answer is not to be believed."""
+        if self.finding.decision.verdict is Verdict.NORMAL:
+            return self.settings.normal_heatmap is NormalHeatmap.MAP
+        return is_stated(self.finding)
+
+    @property
+    def refers_to_map(self) -> bool:
+        """Whether there is a picture with a map to point to."""
+        return self.shows_map and ResultKind.HEATMAP in self.kinds
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """Regions of a PNEUMONIA; none for every other verdict, and where nothing stands out."""
+        positive = self.finding.decision.verdict is Verdict.PNEUMONIA
+        return self.finding.heatmap.regions if positive else ()
+
+    @property
+    def looked(self) -> str:
+        """Where the regions lie, in a sentence; "" where that is not known, or there are none."""
+        return zones.sentence(self.regions, zones.sides(self.source))
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where each region lies, in words; "" where that is not known."""
+        sides = zones.sides(self.source)
+        return tuple(zones.named(region, sides) for region in self.regions)
+
+    @property
+    def moment(self) -> datetime:
+        """When the source was received, by the study's clock."""
+        return self.clock.at
+
+    def instance_uid(self, kind: ResultKind, sop_class_uid: str | None = None) -> str:
+        """SOP Instance UID: the same for the same input, weights, configuration, program and SOP Class."""
+        sop_class_uid = sop_class_uid or SHAPES[kind].sop_class_uid
+        replaced = [each.sop_instance_uid for each in self.replaced(kind, sop_class_uid)]
+        return _uid("instance", *self._answer, kind, sop_class_uid, *(f"replaces {uid}" for uid in replaced))
+
+    def replaced(self, kind: ResultKind, sop_class_uid: str) -> tuple[ResultRef, ...]:
+        """Earlier documents that one of this kind and class names as replaced; none for what is no document."""
+        return of(self.precedent, kind, sop_class_uid, self.series_uid)
+
+    def series_uid(self, kind: ResultKind) -> str:
+        """Series Instance UID: one instance a series, for OHIF shows only the first SR of a series."""
+        return _uid("series", self.source.ref.study_instance_uid, *self._answer, kind)
+
+    def tracking_uid(self, number: int = 1) -> str:
+        """Tracking Unique Identifier of the finding, by the number of its region from 1."""
+        return _uid("tracking", *self._answer, *([] if number == 1 else [str(number)]))
+
+    @property
+    def dimension_uid(self) -> str:
+        """Dimension Organization UID of the masks."""
+        return _uid("dimension", *self._answer)
+
+    def _all_that_counts(self) -> tuple[str, ...]:
+        identity = self.finding.identity
+        missing = sorted(kind for kind in STANDARD_KINDS if kind not in self.kinds)  # others refer to those
+        return (
+            self.settings.installation_id,
+            self.source.ref.sop_instance_uid,
+            self.radiograph.pixel_sha256,
+            header_sha256(self.source, self.radiograph),
+            identity.weights_sha256,
+            identity.config_sha256,
+            hashlib.sha256(repr(identity).encode()).hexdigest(),
+            __version__,
+            *(f"without {kind}" for kind in missing),
+            self.clock.identity,
+        )
+
+
+def start(context: Context, kind: ResultKind) -> Dataset:
+    """Header of one result object: everything but its content."""
+    shape = SHAPES[kind]
+    dataset = copied_attributes.patient_and_study(context.source.dataset)
+    dataset.StudyInstanceUID = context.source.ref.study_instance_uid
+    dataset.SOPClassUID = shape.sop_class_uid
+    dataset.SOPInstanceUID = context.instance_uid(kind)
+    dataset.SeriesInstanceUID = context.series_uid(kind)
+    dataset.SeriesNumber = shape.series_number
+    dataset.SeriesDescription = series_description(kind, context.finding, shows_map=context.shows_map)
+    dataset.Modality = shape.modality or modality(context.source)
+    dataset.InstanceNumber = 1
+    dataset.InstanceCreatorUID = IMPLEMENTATION_CLASS_UID
+    stamp(dataset, context.clock)
+    dataset.Manufacturer = context.manufacturer
+    dataset.ManufacturerModelName = context.model_name
+    dataset.DeviceSerialNumber = context.serial_number
+    dataset.SoftwareVersions = [PRODUCT, context.algorithm_version]
+    dataset.ContentQualification = "RESEARCH"
+    dataset.ContributingEquipmentSequence = _equipment(context)
+    return dataset
+
+
+def start_report(context: Context, kind: ResultKind, content: Dataset) -> Dataset:
+    """Header and content tree of a structured report.
+
+    Never verified and always preliminary: no person has read it (PS3.3 C.17.2).
+    """
+    dataset = start_document(context, kind, content)
+    dataset.PerformedProcedureCodeSequence = []
+    dataset.CompletionFlag = "COMPLETE"
+    dataset.VerificationFlag = "UNVERIFIED"
+    dataset.PreliminaryFlag = "PRELIMINARY"
+    return dataset
+
+
+def start_document(context: Context, kind: ResultKind, content: Dataset) -> Dataset:
+    """Header, order, evidence and content tree: what reports and key objects share (PS3.3 C.17.2, C.17.6.2)."""
+    dataset = start(context, kind)
+    dataset.ReferencedPerformedProcedureStepSequence = []
+    requests = copied_attributes.requests(context.source.dataset, context.source.ref.study_instance_uid)
+    if requests:
+        dataset.ReferencedRequestSequence = requests
+    dataset.CurrentRequestedProcedureEvidenceSequence = [_evidence(context)]
+    dataset.update(content)
+    return dataset
+
+
+def modality(source: Source) -> str:
+    """Modality of the source; by its SOP Class where it names none."""
+    if source.modality:
+        return source.modality
+    return "CR" if source.ref.sop_class_uid == ComputedRadiographyImageStorage else "DX"
+
+
+def finish(context: Context, kind: ResultKind, dataset: Dataset) -> Artifact:
+    """Encode a complete data set, and name it for each SOP Class of its kind; a destination gets one of them."""
+    shape = SHAPES[kind]
+    names = [(uid, context.instance_uid(kind, uid)) for uid in (shape.sop_class_uid, *shape.alternatives)]
+    files = _encoded(context, kind, dataset, names)
+    first, *below = (
+        Artifact(
+            kind=kind,
+            sop_class_uid=sop_class_uid,
+            sop_instance_uid=sop_instance_uid,
+            series_instance_uid=context.series_uid(kind),
+            content=content,
+        )
+        for (sop_class_uid, sop_instance_uid), content in zip(names, files, strict=True)
+    )
+    return replace(first, alternatives=tuple(below))
+
+
+def _encoded(context: Context, kind: ResultKind, dataset: Dataset, names: Sequence[tuple[str, str]]) -> list[bytes]:
+    """Encode for each SOP Class: once for all of them, unless each names an earlier document of its own class."""
+    replaced = [context.replaced(kind, sop_class_uid) for sop_class_uid, _ in names]
+    if not any(replaced):
+        return to_part10_each(dataset, names)
+    files = []
+    for name, documents in zip(names, replaced, strict=True):
+        dataset.PredecessorDocumentsSequence = items(context.source.ref.study_instance_uid, documents)
+        files += to_part10_each(dataset, [name])
+    return files
+
+
+def _equipment(context: Context) -> list[Dataset]:
+    """Contributing Equipment: who took the radiograph, and who judged it (AIR 6.5.3.1)."""
+    ours = Dataset()
+    ours.PurposeOfReferenceCodeSequence = [coded(codes.DCM.ProcessingEquipment)]
+    ours.Manufacturer = context.manufacturer
+    ours.ManufacturerModelName = context.model_name
+    ours.DeviceSerialNumber = context.serial_number
+    ours.SoftwareVersions = context.algorithm_version
+    ours.DeviceUID = context.device_uid
+    ours.ContributionDateTime = context.moment.strftime("%Y%m%d%H%M%S.%f%z")
+    acquisition = copied_attributes.acquisition_equipment(context.source.dataset)
+    if acquisition is None:
+        return [ours]
+    acquisition.PurposeOfReferenceCodeSequence = [coded(codes.DCM.AcquisitionEquipment)]
+    return [acquisition, ours]
+
+
+def _evidence(context: Context) -> Dataset:
+    """Source and picture, by series (PS3.3 C.17.2.1)."""
+    ref = context.source.ref
+    members = {ref.series_instance_uid: reference(ref.sop_class_uid, ref.sop_instance_uid)}
+    if ResultKind.HEATMAP in context.kinds:
+        picture = SHAPES[ResultKind.HEATMAP].sop_class_uid, context.instance_uid(ResultKind.HEATMAP)
+        members[context.series_uid(ResultKind.HEATMAP)] = reference(*picture)
+    study = Dataset()
+    study.StudyInstanceUID = ref.study_instance_uid
+    study.ReferencedSeriesSequence = []
+    for series_instance_uid, member in members.items():
+        series = Dataset()
+        series.SeriesInstanceUID = series_instance_uid
+        series.ReferencedSOPSequence = [member]
+        study.ReferencedSeriesSequence.append(series)
+    return study
+
+
+def _uid(*parts: str) -> str:
+    """UID under the UUID root (PS3.5 B.2), a pure function of the parts."""
+    return f"2.25.{uuid.uuid5(_NAMESPACE, '|'.join(parts)).int}"

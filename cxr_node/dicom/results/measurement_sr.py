@@ -1,0 +1,242 @@
+"""The measurements that a machine reads: Comprehensive 3D SR, TID 1500.
+
+The same tree is kept as Comprehensive SR and Enhanced SR too, for destinations that take nothing newer; those are
+outside IHE AIR.
+
+Two forms. A PNEUMONIA has a TID 1410 group for each of its regions, which are where the network looked, not outlines of
+lesions; the certainty is that of the radiograph, so it stands in the first group only. Where no region is claimed there
+are codes and an image reference in a TID 1501 group, and nothing to draw. Its title is Qualitative Evaluations: of an
+Imaging Measurement Report without a region OHIF (3.11 to 3.14) shows a black viewport, of any other title the text. Nor
+may every item of the text be without a name: hence no image library.
+
+Clauses: PS3.3 A.35.13 Comprehensive 3D SR IOD, A.35.3 Comprehensive SR IOD, A.35.2 Enhanced SR IOD, C.18.6 Spatial
+Coordinates; PS3.16 TID 1500, 1600, 1602, 1410, 1501, 4019, 1204, 1004, CID 240, CID 6047, CID 7021 (may be extended);
+IHE RAD AIR 6.5.3.
+"""
+
+from __future__ import annotations
+
+from pydicom import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+
+from cxr_node.dicom.results import copied_attributes, sr_items
+from cxr_node.dicom.results.context import SHAPES, Context, finish, start_report
+from cxr_node.dicom.results.sr_items import Relation
+from cxr_node.dicom.words import coded_findings, wording, zones
+from cxr_node.domain import Artifact, Finding, ResultKind, Verdict
+
+TITLE = codes.DCM.ImagingMeasurementReport
+ENGLISH = Code("en-US", "RFC5646", "English (United States)")
+PNEUMONIA = Code("233604007", "SCT", "Pneumonia")
+IMAGING_PROCEDURE = Code("363679005", "SCT", "Imaging procedure")
+"""Of those tried, the one that validators with old and new tables of CID 100 accept."""
+QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
+PERCENT = Code("%", "UCUM", "Percent")
+PIXELS = Code("{pixels}", "UCUM", "Pixels")
+PRESENCE = {
+    Verdict.PNEUMONIA: codes.SCT.Present,
+    Verdict.NORMAL: codes.SCT.Absent,
+    Verdict.UNCERTAIN: codes.SCT.Undetermined,
+}
+PROCESSING = {
+    Verdict.PNEUMONIA: codes.DCM.AllAlgorithmsSucceededWithFindings,
+    Verdict.NORMAL: codes.DCM.AllAlgorithmsSucceededWithoutFindings,
+}
+"""CID 6047; no value of it means "abstained", so UNCERTAIN has none: "without findings" would read as negative."""
+
+
+def build(context: Context) -> Artifact:
+    """Make the measurements of one radiograph."""
+    kind = ResultKind.MEASUREMENTS
+    dataset = start_report(context, kind, _content(context))
+    if coded_findings.listed(context.finding):  # then local codes are used
+        dataset.CodingSchemeIdentificationSequence = [coded_findings.own_scheme()]
+    return finish(context, kind, dataset)
+
+
+def title(*, has_region: bool) -> Code:
+    """Title of the document, by which OHIF chooses how to show it."""
+    return TITLE if has_region else QUALITATIVE_EVALUATIONS
+
+
+def _content(context: Context) -> Dataset:
+    has_region = bool(context.regions)
+    groups = [_group(context, number) for number in range(1, len(context.regions) + 1)] or [_group_of_codes(context)]
+    library = sr_items.container(Relation.CONTAINS, codes.DCM.ImageLibraryGroup, [_library_entry(context)])
+    children = [
+        sr_items.code(Relation.HAS_CONCEPT_MOD, codes.DCM.LanguageOfContentItemAndDescendants, ENGLISH),
+        *_observer(context),
+        _procedure(context),
+        *([sr_items.container(Relation.CONTAINS, codes.DCM.ImageLibrary, [library])] if has_region else []),
+        sr_items.container(Relation.CONTAINS, codes.DCM.ImagingMeasurements, groups),
+        sr_items.container(Relation.CONTAINS, QUALITATIVE_EVALUATIONS, _evaluations(context)),
+    ]
+    return sr_items.root(title(has_region=has_region), "1500", children)
+
+
+def _observer(context: Context) -> list[Dataset]:
+    """TID 1004; the same words as Contributing Equipment (AIR table 6.5.3.1-1)."""
+    texts = {
+        codes.DCM.DeviceObserverName: context.serial_number,
+        codes.DCM.DeviceObserverManufacturer: context.manufacturer,
+        codes.DCM.DeviceObserverModelName: context.model_name,
+        codes.DCM.DeviceObserverSerialNumber: context.serial_number,
+    }
+    return [
+        sr_items.code(Relation.HAS_OBS_CONTEXT, codes.DCM.ObserverType, codes.DCM.Device),
+        sr_items.uid_ref(Relation.HAS_OBS_CONTEXT, codes.DCM.DeviceObserverUID, context.device_uid),
+        *(sr_items.text(Relation.HAS_OBS_CONTEXT, concept, value) for concept, value in texts.items()),
+    ]
+
+
+def _procedure(context: Context) -> Dataset:
+    """What was done to the patient, not what the algorithm did (AIR)."""
+    item = sr_items.code(Relation.HAS_CONCEPT_MOD, codes.DCM.ProcedureReported, IMAGING_PROCEDURE)
+    carried = copied_attributes.procedure_code(context.source.dataset)
+    if carried is not None:
+        item.ConceptCodeSequence = [carried]
+    return item
+
+
+def _library_entry(context: Context) -> Dataset:
+    """TID 1601 and 1602, from what was decoded rather than from tags that may be missing."""
+    rows, columns = context.radiograph.pixels.shape
+    computed = copied_attributes.raw_text(context.source.dataset, "Modality") == b"CR"
+    modality = codes.DCM.ComputedRadiography if computed else codes.DCM.DigitalRadiography
+    entry = _source_image(context, Relation.CONTAINS)
+    entry.ContentSequence = [
+        sr_items.code(Relation.HAS_ACQ_CONTEXT, codes.DCM.Modality, modality),
+        sr_items.number(Relation.HAS_ACQ_CONTEXT, codes.DCM.PixelDataRows, rows, PIXELS),
+        sr_items.number(Relation.HAS_ACQ_CONTEXT, codes.DCM.PixelDataColumns, columns, PIXELS),
+    ]
+    return entry
+
+
+def _group(context: Context, number: int) -> Dataset:
+    """TID 1410, one region: the finding, its certainty, who says so, and the region that lets viewers show it."""
+    region, place = context.regions[number - 1], context.places[number - 1]
+    source = _source_image(context, Relation.SELECTED_FROM)
+    items = [
+        *_finding(context, number),
+        sr_items.code(Relation.CONTAINS, PNEUMONIA, PRESENCE[context.finding.decision.verdict]),
+        sr_items.polyline(Relation.CONTAINS, codes.DCM.ImageRegion, region.outline, source),
+    ]
+    if place:
+        items.append(sr_items.text(Relation.CONTAINS, codes.DCM.Comment, zones.of_region(place)))
+    if context.refers_to_map:
+        items += [
+            _picture(context, Relation.CONTAINS, concept)
+            for concept in (codes.DCM.IllustrationOfROI, codes.DCM.VisualExplanation)
+        ]
+    return sr_items.container(Relation.CONTAINS, codes.DCM.MeasurementGroup, items, template_id="1410")
+
+
+def _group_of_codes(context: Context) -> Dataset:
+    """TID 1501: the same without a region. The images hang below the answer, where no viewer prints them as text."""
+    presence = sr_items.code(Relation.CONTAINS, PNEUMONIA, PRESENCE[context.finding.decision.verdict])
+    presence.ContentSequence = [_source_image(context, Relation.INFERRED_FROM, codes.DCM.SourceOfMeasurement)]
+    if context.refers_to_map:
+        presence.ContentSequence.append(_picture(context, Relation.HAS_PROPERTIES, codes.DCM.VisualExplanation))
+    items = [*_finding(context, 1), presence]
+    return sr_items.container(Relation.CONTAINS, codes.DCM.MeasurementGroup, items, template_id="1501")
+
+
+def _finding(context: Context, number: int) -> list[Dataset]:
+    """What both groups begin with."""
+    items = [
+        sr_items.text(Relation.HAS_OBS_CONTEXT, codes.DCM.TrackingIdentifier, f"{wording.TRACKING} {number}"),
+        sr_items.uid_ref(Relation.HAS_OBS_CONTEXT, codes.DCM.TrackingUniqueIdentifier, context.tracking_uid(number)),
+    ]
+    if context.finding.decision.verdict is Verdict.PNEUMONIA:
+        items.append(sr_items.code(Relation.CONTAINS, codes.DCM.Finding, PNEUMONIA))
+    return [*items, *_algorithm(context), *(_certainty(context) if number == 1 else ())]
+
+
+def _algorithm(context: Context) -> list[Dataset]:
+    """TID 4019; name, version and manufacturer as in Contributing Equipment (AIR table 6.5.3.1-1)."""
+    identity, point = context.finding.identity, context.finding.identity.operating_point
+    parameters = {
+        "threshold.rule_out": repr(point.rule_out_below),
+        "threshold.report": repr(point.report_at),
+        "calibration": wording.plain(identity.calibration),
+        **doubts(context.finding),
+        "weights.sha256": identity.weights_sha256,
+        "config.sha256": identity.config_sha256,
+    }
+    texts = [
+        (codes.DCM.AlgorithmName, context.model_name),
+        (codes.DCM.AlgorithmVersion, context.algorithm_version),
+        (codes.DCM.AlgorithmManufacturer, context.manufacturer),
+        *((codes.DCM.AlgorithmParameters, f"{name}={value}") for name, value in parameters.items()),
+    ]
+    return [
+        *(sr_items.text(Relation.HAS_CONCEPT_MOD, concept, value) for concept, value in texts),
+        sr_items.code(Relation.HAS_CONCEPT_MOD, codes.DCM.AlgorithmFamily, codes.DCM.ArtificialIntelligence),
+    ]
+
+
+def doubts(finding: Finding) -> dict[str, str]:
+    """What could make the algorithm abstain, with its limit: the figures that people are spared."""
+    prediction, point = finding.prediction, finding.identity.operating_point
+    told = {"spread": f"{prediction.spread:.4g}", "spread.limit": f"{point.max_spread:.4g}"}
+    if prediction.distance is not None and point.max_distance is not None:
+        told |= {"distance": f"{prediction.distance:.4g}", "distance.limit": f"{point.max_distance:.4g}"}
+    return told
+
+
+def _certainty(context: Context) -> list[Dataset]:
+    """Calibrated certainty in percent, said of pneumonia whatever the verdict; no row where none may be stated.
+
+    An absent value with a qualifier (CID 42) would say the same, but the validator of IHE counts it as an error.
+    A score is no certainty, and has a concept of its own.
+    """
+    certainty, score = wording.certainty(context.finding), wording.score(context.finding)
+    value = certainty if score is None else score
+    if value is None:
+        return []
+    if score is None:
+        item = sr_items.number(Relation.CONTAINS, codes.DCM.CertaintyOfFinding, value, PERCENT)
+    else:
+        item = sr_items.number(Relation.CONTAINS, coded_findings.SCORE, value, coded_findings.NO_UNITS)
+    item.ContentSequence = [sr_items.code(Relation.HAS_CONCEPT_MOD, codes.DCM.Finding, PNEUMONIA)]
+    return [item]
+
+
+def _evaluations(context: Context) -> list[Dataset]:
+    """TID 1500 row 12: what holds of the whole radiograph."""
+    verdict = context.finding.decision.verdict
+    items = [
+        sr_items.code(Relation.CONTAINS, PNEUMONIA, PRESENCE[verdict]),
+        sr_items.text(Relation.CONTAINS, codes.DCM.Summary, wording.summary(context.finding)),
+    ]
+    if verdict in PROCESSING:
+        processing = codes.DCM.CADProcessingAndFindingsSummary
+        items.insert(0, sr_items.code(Relation.CONTAINS, processing, PROCESSING[verdict]))
+    return items + _scored(context)
+
+
+def _scored(context: Context) -> list[Dataset]:
+    """Every finding that was scored beside the judged one, the highest first; named, with its number, not asserted.
+
+    Codes alone would read as found, and a measurement group without a region breaks viewers: so one CODE each, under
+    a concept that says what it is not. None where no number may be stated.
+    """
+    items = []
+    for label, value in coded_findings.listed(context.finding):
+        item = sr_items.code(Relation.CONTAINS, coded_findings.SCORED, coded_findings.named(label).code)
+        item.ContentSequence = [
+            sr_items.number(Relation.HAS_PROPERTIES, coded_findings.SCORE, value, coded_findings.NO_UNITS)
+        ]
+        items.append(item)
+    return items
+
+
+def _source_image(context: Context, relation: Relation, name: Code | None = None) -> Dataset:
+    ref = context.source.ref
+    return sr_items.image(relation, name, ref.sop_class_uid, ref.sop_instance_uid)
+
+
+def _picture(context: Context, relation: Relation, purpose: Code) -> Dataset:
+    sop_class_uid = SHAPES[ResultKind.HEATMAP].sop_class_uid
+    return sr_items.image(relation, purpose, sop_class_uid, context.instance_uid(ResultKind.HEATMAP))

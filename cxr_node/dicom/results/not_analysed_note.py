@@ -1,0 +1,115 @@
+"""The note about a radiograph that was not analysed: a Basic Text SR of one line, where a site asks for it.
+
+A REJECTED film looks to a reader like a film that nobody sent. The note says that no answer was given, and why, and
+says nothing of the patient: no word of it can be taken for a result (`verify_note`). It is made only where there is no
+doubt whose image it is, and only of single radiographs: a study of CT slices or another program's pictures would
+bring a note each. What answered are the admission rules, so those are the algorithm that signs it.
+
+Clauses: PS3.3 A.35.1 Basic Text SR IOD; PS3.16 TID 2000 Basic Diagnostic Imaging Report, CID 7001, TID 1204, TID 1002.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from pydicom import Dataset
+from pydicom.sr.codedict import codes
+
+from cxr_node import __version__, time_zone
+from cxr_node.config.schema import Results
+from cxr_node.dicom.read import admission
+from cxr_node.dicom.read.header import Source
+from cxr_node.dicom.results import sr_items
+from cxr_node.dicom.results.basic_text_sr import ENGLISH, TITLE, observer
+from cxr_node.dicom.results.context import Context, finish, start_report
+from cxr_node.dicom.results.sr_items import Relation
+from cxr_node.dicom.words import wording
+from cxr_node.domain import (
+    Artifact,
+    Decision,
+    Finding,
+    Heatmap,
+    ModelIdentity,
+    OperatingPoint,
+    Origin,
+    Precedent,
+    Prediction,
+    Radiograph,
+    Reason,
+    Rejected,
+    ResultKind,
+    Verdict,
+)
+
+REASONS = frozenset(
+    {
+        Reason.NOT_CHEST,
+        Reason.NOT_FRONTAL,
+        Reason.TOO_SMALL,
+        Reason.TOO_LARGE,
+        Reason.AGE_OUTSIDE_POPULATION,
+        Reason.NO_PIXELS,
+        Reason.UNREADABLE_PIXELS,
+        Reason.IMPLAUSIBLE_PIXELS,
+    }
+)
+"""What a single radiograph of a known patient may be refused for. The others: no radiograph, our own result, a picture
+made from another one, a header that cannot be read, or a patient in doubt."""
+RULES = "admission rules"
+_NOTHING = np.empty((0, 0), np.float32)
+_NO_POINT = OperatingPoint(
+    name="none", label="none", report_at=1.0, rule_out_below=0.0, max_spread=1.0, max_distance=None
+)
+
+
+def applies(source: Source, rejected: Rejected, precedent: Precedent) -> bool:
+    """Whether a note may be made of this refusal."""
+    return rejected.reason in REASONS and admission.is_identity_clear(source, precedent)
+
+
+def context_of(source: Source, rejected: Rejected, origin: Origin, settings: Results, config_sha256: str) -> Context:
+    """What the note is made of: the answer of the rules, which is none."""
+    identity = ModelIdentity(
+        profile=RULES,
+        version=__version__,
+        weights_sha256=config_sha256,  # the rules in force
+        config_sha256=config_sha256,
+        operating_point=_NO_POINT,
+        calibration=f"{rejected.reason}: {rejected.sentence}",
+    )
+    finding = Finding(
+        prediction=Prediction(probability={}, spread=0.0, distance=None),
+        decision=Decision(verdict=Verdict.REJECTED),
+        heatmap=Heatmap(cells=_NOTHING, border=(0.0, 0.0), regions=(), label="", layer=""),
+        identity=identity,
+    )
+    unseen = Radiograph(pixels=_NOTHING, pixel_aspect=1.0, view=source.view, pixel_sha256="")
+    kinds = frozenset({ResultKind.NOT_ANALYSED})
+    return Context(
+        source=source,
+        radiograph=unseen,
+        finding=finding,
+        origin=origin,
+        settings=settings,
+        kinds=kinds,
+        zone=time_zone.zone(settings.time_zone),
+    )
+
+
+def build(context: Context, rejected: Rejected) -> Artifact:
+    """Make the note."""
+    kind = ResultKind.NOT_ANALYSED
+    return finish(context, kind, start_report(context, kind, _content(context, rejected)))
+
+
+def _content(context: Context, rejected: Rejected) -> Dataset:
+    ref = context.source.ref
+    line = sr_items.text(Relation.CONTAINS, codes.DCM.Summary, wording.not_analysed(rejected))
+    line.ContentSequence = [
+        sr_items.image(Relation.INFERRED_FROM, codes.DCM.SourceOfMeasurement, ref.sop_class_uid, ref.sop_instance_uid)
+    ]
+    children = [
+        sr_items.code(Relation.HAS_CONCEPT_MOD, codes.DCM.LanguageOfContentItemAndDescendants, ENGLISH),
+        *observer(context),
+        sr_items.container(Relation.CONTAINS, codes.DCM.Summary, [line]),
+    ]
+    return sr_items.root(TITLE, "2000", children)

@@ -1,0 +1,419 @@
+"""The rows that report and measurements must have, written down a second time and on purpose.
+
+A checker that used the builders' tables would find a builder's mistake right; so codes and order stand here again,
+as data, from PS3.16. Only the sentences come from `wording`, rebuilt from the coded answer.
+
+Clauses: PS3.16 TID 2000, 1002, 1204 (report); TID 1500, 1004, 1600, 1601, 1602, 1410, 4019 (measurements), CID 240,
+CID 6047; IHE RAD AIR table 6.5.3.1-1.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+
+from cxr_node.dicom.results.sr_items import Relation
+from cxr_node.dicom.verify.facts import Document, Facts
+from cxr_node.dicom.verify.plain import Plain, items, text
+from cxr_node.dicom.verify.rules import Rule
+from cxr_node.dicom.verify.tree import Report, Row, triple
+from cxr_node.dicom.words import coded_findings, wording, zones
+from cxr_node.domain import Point, ResultKind, Verdict
+
+_PRESENTATION_STATE, _SEGMENTATION = "1.2.840.10008.5.1.4.1.1.11.1", "1.2.840.10008.5.1.4.1.1.66.4"
+_POINT_TOLERANCE_PX = 0.01  # coordinates are stored as float32
+_MIN_POINTS = 4  # a triangle, closed
+
+
+def accepts(facts: Facts, number: int) -> Callable[[Any], bool]:
+    """Accept a closed polyline on the image: the region of this number, or any where they are not known."""
+
+    def is_right(value: Any) -> bool:
+        graphic_type, told = value
+        try:
+            numbers = [float(number) for number in told]
+            points = list(zip(numbers[::2], numbers[1::2], strict=True))
+        except ValueError:
+            return False
+        if graphic_type != "POLYLINE" or len(points) < _MIN_POINTS or points[0] != points[-1]:
+            return False
+        if facts.outlines is not None:
+            return len(facts.outlines) >= number and _same(points, list(facts.outlines[number - 1]))
+        return _lies_inside(points, facts.size_px)
+
+    return is_right
+
+
+def check_objects(documents: list[Document], facts: Facts, report_of: Callable[[str], Report]) -> None:
+    """Check that masks and presentation states have the regions of the measurements, all and no more."""
+    for document in documents:
+        report, dataset = report_of(document.name), document.dataset
+        sop_class = text(dataset, "SOPClassUID")
+        if sop_class == _PRESENTATION_STATE and not _drawn_right(_polylines(dataset), facts):
+            report(Rule.REGION, "GraphicObjectSequence")
+        if sop_class == _SEGMENTATION:
+            segments = items(dataset, "SegmentSequence")
+            numbers = [text(segment, "SegmentNumber") for segment in segments]
+            if numbers != [str(number) for number in range(1, facts.groups + 1)] or not _framed(dataset, numbers):
+                report(Rule.REGION, "SegmentSequence")
+            if facts.tracking_uids not in (None, tuple(text(segment, "TrackingUID") for segment in segments)):
+                report(Rule.TRACKING, "SegmentSequence")
+
+
+def _polylines(dataset: Plain) -> list[list[Point]]:
+    found = []
+    for annotation in items(dataset, "GraphicAnnotationSequence"):
+        for graphic in items(annotation, "GraphicObjectSequence"):
+            try:
+                numbers = [float(number) for number in text(graphic, "GraphicData").split("\\")]
+            except ValueError:
+                numbers = []
+            found.append(list(zip(numbers[::2], numbers[1::2], strict=False)))
+    return found
+
+
+def _drawn_right(lines: list[list[Point]], facts: Facts) -> bool:
+    closed = all(
+        len(points) >= _MIN_POINTS and points[0] == points[-1] and _lies_inside(points, facts.size_px)
+        for points in lines
+    )
+    known = facts.outlines or ()
+    same = all(_same(points, list(outline)) for points, outline in zip(lines, known, strict=False))
+    return closed and same and len(lines) == facts.groups
+
+
+def _framed(dataset: Plain, numbers: list[str]) -> bool:
+    """One frame a segment, in order."""
+    frames = items(dataset, "PerFrameFunctionalGroupsSequence")
+    named = [
+        text(identified, "ReferencedSegmentNumber")
+        for frame in frames
+        for identified in items(frame, "SegmentIdentificationSequence")
+    ]
+    return named == numbers and text(dataset, "NumberOfFrames") == str(len(numbers))
+
+
+def _lies_inside(points: list[Point], size_px: tuple[int, int] | None) -> bool:
+    rows, columns = size_px or (math.inf, math.inf)
+    return all(0 <= x <= columns and 0 <= y <= rows for x, y in points)
+
+
+def _same(points: list[Point], others: list[Point]) -> bool:
+    if len(points) != len(others):
+        return False
+    pairs = zip(points, others, strict=True)
+    return all(abs(a - b) <= _POINT_TOLERANCE_PX for one, other in pairs for a, b in zip(one, other, strict=True))
+
+
+PNEUMONIA = Code("233604007", "SCT", "Pneumonia")
+IMAGING_PROCEDURE = Code("363679005", "SCT", "Imaging procedure")
+PERCENT = Code("%", "UCUM", "Percent")
+PIXELS = Code("{pixels}", "UCUM", "Pixels")
+NO_UNITS = Code("1", "UCUM", "no units")
+SCORE = Code("score", "99CXRNODE", "Score, not a probability")
+SCORED = Code("scored-finding", "99CXRNODE", "Finding scored, not asserted")
+TECHNIQUE = Code("272394005", "SCT", "Technique")
+LIMITATIONS = Code("limitations", "99CXRNODE", "Limitations")
+LIMITATION = Code("limitation", "99CXRNODE", "Limitation")
+ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")
+EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
+REPORT_TITLE = Code("18748-4", "LN", "Diagnostic Imaging Report")
+MEASUREMENTS_TITLE = Code("126000", "DCM", "Imaging Measurement Report")
+LANGUAGES = {
+    ResultKind.REPORT: Code("en", "RFC5646", "English"),
+    ResultKind.MEASUREMENTS: Code("en-US", "RFC5646", "English (United States)"),
+}
+PRESENCE = {
+    Verdict.PNEUMONIA: Code("52101004", "SCT", "Present"),
+    Verdict.NORMAL: Code("272519000", "SCT", "Absent"),
+    Verdict.UNCERTAIN: Code("373068000", "SCT", "Undetermined"),
+}
+PROCESSING = {
+    Verdict.PNEUMONIA: Code("111242", "DCM", "All algorithms succeeded; with findings"),
+    Verdict.NORMAL: Code("111241", "DCM", "All algorithms succeeded; without findings"),
+}
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def report(facts: Facts) -> Row:
+    """TID 2000 as the node writes it."""
+    finding, radiograph, shows_map = facts.finding, facts.radiograph, facts.refers_to_map
+    technique = wording.report_technique(finding, radiograph, facts.series_numbers, facts.product, shows_map=shows_map)
+    limitations = wording.report_limitations(finding, radiograph, shows_map=shows_map)
+    scores = wording.report_scores(finding)
+    technique += zones.lines(facts.looked, finding.decision)
+    name = f"{facts.product}, {facts.model_name}"
+    image = Row(
+        rule=Rule.SOURCE, relation=Relation.INFERRED_FROM, value_type="IMAGE", name=codes.DCM.SourceOfMeasurement,
+        value=facts.source,
+    )  # fmt: skip
+    impression = _text(Rule.SUMMARY, Relation.CONTAINS, codes.DCM.Impression, wording.summary(finding), image)
+    return Row(
+        rule=Rule.TITLE, relation=None, value_type="CONTAINER", name=REPORT_TITLE, value="DCMR 2000",
+        rows=(
+            *_language_and_observer(facts, ResultKind.REPORT),
+            _text(Rule.OBSERVER, Relation.HAS_OBS_CONTEXT, codes.DCM.DeviceObserverName, name),
+            _section(codes.DCM.Impressions, impression),
+            _section(codes.DCM.Findings, *_lines(codes.DCM.Finding, [wording.report_finding(finding)])),
+            *([_section(SCORED, *_lines(SCORE, scores))] if scores else ()),
+            _section(TECHNIQUE, *_lines(TECHNIQUE, technique)),
+            _section(LIMITATIONS, *_lines(LIMITATION, limitations)),
+        ),
+    )  # fmt: skip
+
+
+def measurements(facts: Facts) -> Row:
+    """TID 1500 as the node writes it."""
+    procedure = facts.procedure or triple(IMAGING_PROCEDURE)
+    observer = {
+        codes.DCM.DeviceObserverName: facts.serial_number,
+        codes.DCM.DeviceObserverManufacturer: facts.manufacturer,
+        codes.DCM.DeviceObserverModelName: facts.model_name,
+        codes.DCM.DeviceObserverSerialNumber: facts.serial_number,
+    }
+    return Row(
+        rule=Rule.TITLE, relation=None, value_type="CONTAINER", value="DCMR 1500",
+        name=MEASUREMENTS_TITLE if facts.has_region else EVALUATIONS,
+        rows=(
+            *_language_and_observer(facts, ResultKind.MEASUREMENTS),
+            *(_text(Rule.OBSERVER, Relation.HAS_OBS_CONTEXT, name, value) for name, value in observer.items()),
+            _code(
+                Rule.PROCEDURE, Relation.HAS_CONCEPT_MOD, codes.DCM.ProcedureReported,
+                procedure if facts.knows_source else all,
+            ),
+            *(_library(facts) if facts.has_region else ()),
+            _section(codes.DCM.ImagingMeasurements, *_groups(facts)),
+            _section(EVALUATIONS, *_evaluations(facts)),
+        ),
+    )  # fmt: skip
+
+
+def _language_and_observer(facts: Facts, kind: ResultKind) -> tuple[Row, ...]:
+    language = codes.DCM.LanguageOfContentItemAndDescendants
+    return (
+        _code(Rule.LANGUAGE, Relation.HAS_CONCEPT_MOD, language, triple(LANGUAGES[kind])),
+        _code(Rule.OBSERVER, Relation.HAS_OBS_CONTEXT, codes.DCM.ObserverType, triple(Code("121007", "DCM", "Device"))),
+        _uid(Rule.OBSERVER, codes.DCM.DeviceObserverUID, facts.device_uid),
+    )
+
+
+def _library(facts: Facts) -> tuple[Row, ...]:
+    return (_section(codes.DCM.ImageLibrary, _section(codes.DCM.ImageLibraryGroup, _library_entry(facts))),)
+
+
+def _library_entry(facts: Facts) -> Row:
+    """TID 1601 and 1602, of the one image."""
+    rows, columns = facts.size_px or (None, None)
+    context = Relation.HAS_ACQ_CONTEXT
+    kinds = (triple(codes.DCM.ComputedRadiography), triple(codes.DCM.DigitalRadiography))
+    return Row(
+        rule=Rule.SOURCE, relation=Relation.CONTAINS, value_type="IMAGE", name=None, value=facts.source,
+        rows=(
+            _code(Rule.LIBRARY, context, codes.DCM.Modality, facts.modality or (lambda value: value in kinds)),
+            _number(Rule.LIBRARY, context, codes.DCM.PixelDataRows, rows, PIXELS),
+            _number(Rule.LIBRARY, context, codes.DCM.PixelDataColumns, columns, PIXELS),
+        ),
+    )  # fmt: skip
+
+
+def _groups(facts: Facts) -> list[Row]:
+    if not facts.has_region:
+        return [_group_of_codes(facts)]
+    return [_group(facts, number) for number in range(1, facts.groups + 1)]
+
+
+def _group(facts: Facts, number: int) -> Row:
+    """TID 1410 with one region."""
+    source = Row(rule=Rule.SOURCE, relation=Relation.SELECTED_FROM, value_type="IMAGE", name=None, value=facts.source)
+    illustrations = [
+        Row(rule=Rule.ILLUSTRATION, relation=Relation.CONTAINS, value_type="IMAGE", name=name, value=facts.picture)
+        for name in (codes.DCM.IllustrationOfROI, codes.DCM.VisualExplanation)
+    ]
+    return Row(
+        rule=Rule.SECTION, relation=Relation.CONTAINS, value_type="CONTAINER", name=codes.DCM.MeasurementGroup,
+        value="DCMR 1410",
+        rows=(
+            *_finding(facts, number),
+            _code(Rule.PRESENCE, Relation.CONTAINS, PNEUMONIA, triple(PRESENCE[facts.finding.decision.verdict])),
+            Row(
+                rule=Rule.REGION, relation=Relation.CONTAINS, value_type="SCOORD", name=codes.DCM.ImageRegion,
+                value=accepts(facts, number), rows=(source,),
+            ),
+            *_place(facts, number),
+            *(illustrations if facts.refers_to_map else ()),
+        ),
+    )  # fmt: skip
+
+
+def _place(facts: Facts, number: int) -> list[Row]:
+    """Where the region lies, in words, where that is known."""
+    places = facts.places or ()
+    if len(places) < number or not places[number - 1]:
+        return []
+    return [_text(Rule.REGION, Relation.CONTAINS, codes.DCM.Comment, zones.of_region(places[number - 1]))]
+
+
+def _group_of_codes(facts: Facts) -> Row:
+    """TID 1501, with nothing to draw: of everything that claims no region."""
+    source = Row(
+        rule=Rule.SOURCE, relation=Relation.INFERRED_FROM, value_type="IMAGE", name=codes.DCM.SourceOfMeasurement,
+        value=facts.source,
+    )  # fmt: skip
+    picture = Row(
+        rule=Rule.ILLUSTRATION, relation=Relation.HAS_PROPERTIES, value_type="IMAGE", name=codes.DCM.VisualExplanation,
+        value=facts.picture,
+    )  # fmt: skip
+    images = (source, picture) if facts.refers_to_map else (source,)
+    return Row(
+        rule=Rule.SECTION, relation=Relation.CONTAINS, value_type="CONTAINER", name=codes.DCM.MeasurementGroup,
+        value="DCMR 1501",
+        rows=(
+            *_finding(facts, 1),
+            Row(
+                rule=Rule.PRESENCE, relation=Relation.CONTAINS, value_type="CODE", name=PNEUMONIA,
+                value=triple(PRESENCE[facts.finding.decision.verdict]), rows=images,
+            ),
+        ),
+    )  # fmt: skip
+
+
+def _finding(facts: Facts, number: int) -> tuple[Row, ...]:
+    """What both groups begin with."""
+    is_positive = facts.finding.decision.verdict is Verdict.PNEUMONIA
+    finding = [_code(Rule.FINDING, Relation.CONTAINS, codes.DCM.Finding, triple(PNEUMONIA))]
+    tracking = facts.tracking_uids[number - 1] if facts.tracking_uids else None
+    return (
+        _text(Rule.TRACKING, Relation.HAS_OBS_CONTEXT, codes.DCM.TrackingIdentifier, f"{wording.TRACKING} {number}"),
+        _uid(Rule.TRACKING, codes.DCM.TrackingUniqueIdentifier, tracking),
+        *(finding if is_positive else ()),
+        *_algorithm(facts),
+        *(_certainty(facts) if number == 1 else ()),
+    )
+
+
+def _algorithm(facts: Facts) -> list[Row]:
+    """TID 4019; name, version and manufacturer as in Contributing Equipment."""
+    identity, point = facts.finding.identity, facts.finding.identity.operating_point
+    words = [
+        (codes.DCM.AlgorithmName, facts.model_name),
+        (codes.DCM.AlgorithmVersion, facts.algorithm_version),
+        (codes.DCM.AlgorithmManufacturer, facts.manufacturer),
+    ]
+    parameters = [
+        (Rule.THRESHOLD, _threshold("threshold.rule_out", point.rule_out_below)),
+        (Rule.THRESHOLD, _threshold("threshold.report", point.report_at)),
+        (Rule.ALGORITHM, f"calibration={wording.plain(identity.calibration)}"),
+        *((Rule.ALGORITHM, f"{name}={value}") for name, value in _doubts(facts).items()),
+        (Rule.ALGORITHM, _digest("weights.sha256", identity.weights_sha256)),
+        (Rule.ALGORITHM, _digest("config.sha256", identity.config_sha256)),
+    ]
+    modifier = Relation.HAS_CONCEPT_MOD
+    return [
+        *(_text(Rule.ALGORITHM, modifier, name, value) for name, value in words),
+        *(_text(rule, modifier, codes.DCM.AlgorithmParameters, value) for rule, value in parameters),
+        _code(Rule.ALGORITHM, modifier, codes.DCM.AlgorithmFamily, triple(ARTIFICIAL_INTELLIGENCE)),
+    ]
+
+
+def _doubts(facts: Facts) -> dict[str, str]:
+    """Figures of the two doubts about the image itself, to four digits."""
+    prediction, point = facts.finding.prediction, facts.finding.identity.operating_point
+    told = {"spread": prediction.spread, "spread.limit": point.max_spread}
+    if prediction.distance is not None and point.max_distance is not None:
+        told |= {"distance": prediction.distance, "distance.limit": point.max_distance}
+    return {name: f"{value:.4g}" for name, value in told.items()}
+
+
+def _threshold(name: str, probability: float) -> Callable[[str], bool]:
+    """Accept "name=0.85", the number to six digits at least."""
+
+    def accepts(value: str) -> bool:
+        told, _, number = value.partition("=")
+        try:
+            return told == name and math.isclose(float(number), probability, rel_tol=1e-5, abs_tol=1e-9)
+        except ValueError:
+            return False
+
+    return accepts
+
+
+def _digest(name: str, sha256: str) -> Callable[[str], bool]:
+    """Accept "name=<this digest>", where that is one."""
+    return lambda value: value == f"{name}={sha256}" and _SHA256.fullmatch(sha256) is not None
+
+
+def _certainty(facts: Facts) -> list[Row]:
+    """Percent of pneumonia where the verdict rests on it; no row where calibration does not hold."""
+    certainty, score = wording.certainty(facts.finding), wording.score(facts.finding)
+    of_what = _code(Rule.CERTAINTY, Relation.HAS_CONCEPT_MOD, codes.DCM.Finding, triple(PNEUMONIA))
+    if score is not None:
+        return [_number(Rule.CERTAINTY, Relation.CONTAINS, SCORE, score, NO_UNITS, of_what)]
+    if certainty is None:
+        return []
+    return [_number(Rule.CERTAINTY, Relation.CONTAINS, codes.DCM.CertaintyOfFinding, certainty, PERCENT, of_what)]
+
+
+def _evaluations(facts: Facts) -> list[Row]:
+    """TID 1500 row 12: what holds of the whole radiograph."""
+    verdict = facts.finding.decision.verdict
+    summary = codes.DCM.CADProcessingAndFindingsSummary
+    processing = [
+        _code(Rule.PROCESSING, Relation.CONTAINS, summary, triple(PROCESSING[v])) for v in PROCESSING if v is verdict
+    ]
+    return [
+        *processing,
+        _code(Rule.PRESENCE, Relation.CONTAINS, PNEUMONIA, triple(PRESENCE[verdict])),
+        _text(Rule.SUMMARY, Relation.CONTAINS, codes.DCM.Summary, wording.summary(facts.finding)),
+        *_scored(facts),
+    ]
+
+
+def _scored(facts: Facts) -> list[Row]:
+    """Each scored finding with its number, under a concept that asserts nothing."""
+    return [
+        Row(
+            rule=Rule.SCORES, relation=Relation.CONTAINS, value_type="CODE", name=SCORED,
+            value=triple(coded_findings.named(label).code),
+            rows=(_number(Rule.SCORES, Relation.HAS_PROPERTIES, SCORE, value, NO_UNITS),),
+        )
+        for label, value in coded_findings.listed(facts.finding)
+    ]  # fmt: skip
+
+
+def _section(name: Code, *rows: Row) -> Row:
+    return Row(rule=Rule.SECTION, relation=Relation.CONTAINS, value_type="CONTAINER", name=name, rows=rows)
+
+
+def _lines(name: Code, lines: list[str]) -> list[Row]:
+    return [_text(Rule.REPORT_LINE, Relation.CONTAINS, name, line) for line in lines]
+
+
+def _text(rule: Rule, relation: Relation, name: Code, value: Any, *rows: Row) -> Row:
+    return Row(rule=rule, relation=relation, value_type="TEXT", name=name, value=value, rows=rows)
+
+
+def _code(rule: Rule, relation: Relation, name: Code, value: Any) -> Row:
+    return Row(rule=rule, relation=relation, value_type="CODE", name=name, value=value)
+
+
+def _uid(rule: Rule, name: Code, value: str | None) -> Row:
+    return Row(rule=rule, relation=Relation.HAS_OBS_CONTEXT, value_type="UIDREF", name=name, value=value)
+
+
+def _number(rule: Rule, relation: Relation, name: Code, value: float | None, unit: Code, *rows: Row) -> Row:
+    """NUM of this value, or of any where it is None; never without its unit."""
+
+    def accepts(told: Any) -> bool:
+        number, unit_told = told
+        try:
+            expected = float(number) if value is None else float(f"{value:.10g}")
+            return unit_told == triple(unit) and float(number) == expected
+        except ValueError:
+            return False
+
+    return Row(rule=rule, relation=relation, value_type="NUM", name=name, value=accepts, rows=rows)

@@ -1,0 +1,105 @@
+"""Fields of a result read one at a time, as a hasty reader or a simple program reads them.
+
+Whoever looks at one field only must never take UNCERTAIN for "no pneumonia", nor NORMAL for "pneumonia".
+Deliberately ignorant of how results are made: words and codes are judged by what they say to a stranger.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cxr_node.dicom.results.sr_items import Relation
+from cxr_node.dicom.verify.plain import Plain, text
+from cxr_node.dicom.verify.rules import Rule
+from cxr_node.dicom.verify.tree import Item, Report, walk
+from cxr_node.domain import Verdict
+
+_ABSTAINS = re.compile(r"\buncertain\b|\babstains?\b|\bundetermined\b|\bindeterminate\b", re.IGNORECASE)
+_NEGATIVE = re.compile(
+    r"\b(no|not|without|absen\w+|free) (of |any |signs? of |evidence of )*pneumonia\b"
+    r"|\bpneumonia (is )?(absent|not|excluded)"
+    r"|\bnormal\b|\bnegative\b|\bunremarkable\b|\bwithout findings\b|\bno findings?\b|\bhealthy\b|\bclear lungs\b",
+    re.IGNORECASE,
+)
+_POSITIVE = re.compile(
+    r"(?<!no )(?<!not )\bpneumonia (is )?(suspected|detected|present|found|likely|positive)\b|^(ai: )?pneumonia\b"
+    r"|\bwith findings\b|\bpositive\b",
+    re.IGNORECASE,
+)
+_CODES = {
+    ("52101004", "SCT"): Verdict.PNEUMONIA,  # Present
+    ("272519000", "SCT"): Verdict.NORMAL,  # Absent
+    ("373068000", "SCT"): Verdict.UNCERTAIN,  # Undetermined
+    ("111241", "DCM"): Verdict.NORMAL,  # All algorithms succeeded; without findings
+    ("111242", "DCM"): Verdict.PNEUMONIA,  # All algorithms succeeded; with findings
+    ("111243", "DCM"): Verdict.PNEUMONIA,  # Not all algorithms succeeded; with findings
+    ("111244", "DCM"): Verdict.NORMAL,  # Not all algorithms succeeded; without findings
+    ("111245", "DCM"): Verdict.NORMAL,  # No algorithms succeeded; without findings
+}
+_PNEUMONIA = ("233604007", "SCT")
+_FINDING, _PRESENCE_OF, _PROCESSING = ("121071", "DCM"), _PNEUMONIA, ("111017", "DCM")
+_ABOUT_THE_ANSWER = frozenset({("272394005", "SCT"), ("limitation", "99CXRNODE")})
+"""Technique and limitations: who spoke may be called anything ("normal-chest"), and what was not said is said there."""
+_STATEMENTS = frozenset({("121073", "DCM"), ("121111", "DCM")})  # Impression, Summary
+_HEADER_TEXTS = ("SeriesDescription", "ImageComments", "DocumentTitle", "ContentDescription")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one field says of the patient to somebody who reads nothing else."""
+
+    where: str
+    says: frozenset[Verdict]
+    is_statement: bool
+    """Whether the field is meant to tell the verdict; others must only not contradict it."""
+
+
+def of_header(dataset: Plain) -> Iterator[Reading]:
+    """Read the texts of a header."""
+    for keyword in _HEADER_TEXTS:
+        said = text(dataset, keyword)
+        if said:
+            yield Reading(keyword, of_text(said), keyword == "SeriesDescription")
+
+
+def of_content(root: Item) -> Iterator[Reading]:
+    """Read every content item that speaks of the patient.
+
+    Who speaks may be called anything ("normal-chest"): context, modifiers, technique and limitations are left to
+    `verify_rows`.
+    A certainty's own modifier says of what, not whether.
+    """
+    modifiers = {id(child) for item in walk(root) if item.value_type == "NUM" for child in item.children}
+    for item in walk(root):
+        name = item.name[:2]
+        if item.value_type == "TEXT" and item.relation == Relation.CONTAINS and name not in _ABOUT_THE_ANSWER:
+            yield Reading(item.name[2], of_text(str(item.value)), name in _STATEMENTS)
+        elif item.value_type == "CODE" and id(item) not in modifiers:
+            value = item.value[:2]
+            if name == _FINDING and value == _PNEUMONIA:
+                yield Reading(item.name[2], frozenset({Verdict.PNEUMONIA}), True)
+            elif value in _CODES:
+                yield Reading(item.name[2], frozenset({_CODES[value]}), name in (_PRESENCE_OF, _PROCESSING))
+
+
+def of_text(said: str) -> frozenset[Verdict]:
+    """Verdicts that a text can be taken to state; none for most lines."""
+    found = {
+        Verdict.UNCERTAIN: _ABSTAINS.search(said),
+        Verdict.NORMAL: _NEGATIVE.search(said),
+        Verdict.PNEUMONIA: _POSITIVE.search(said),
+    }
+    return frozenset(verdict for verdict, match in found.items() if match)
+
+
+def contradictions(readings: list[Reading], verdict: Verdict, report: Report) -> None:
+    """Report every field that, read alone, says another verdict than the result's."""
+    for reading in readings:
+        if verdict is not Verdict.NORMAL and Verdict.NORMAL in reading.says:
+            report(Rule.READS_NEGATIVE, reading.where)
+        if verdict is not Verdict.PNEUMONIA and Verdict.PNEUMONIA in reading.says:
+            report(Rule.READS_POSITIVE, reading.where)
+        if reading.is_statement and reading.says and verdict not in reading.says:
+            report(Rule.VERDICT, reading.where)

@@ -1,0 +1,167 @@
+"""Content items as flat ones, and the comparison of a content tree with what it must be.
+
+Knows no template: `verify_rows` says which rows a document must have.
+
+Clauses: PS3.3 C.17.3 SR Document Content, C.18.6 Spatial Coordinates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from pydicom.sr.coding import Code
+
+from cxr_node.dicom.results.sr_items import Relation
+from cxr_node.dicom.verify.plain import NO_CODE, Plain, Triple, code, items, reference, text
+from cxr_node.dicom.verify.rules import Rule
+
+Report: TypeAlias = Callable[[Rule, str], None]
+"""Takes a broken rule and the place where it is broken."""
+
+
+def triple(concept: Code) -> Triple:
+    """Code as it stands in an object."""
+    return str(concept.value), str(concept.scheme_designator), str(concept.meaning)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One content item. `value` depends on the value type: text, a code, a number with its unit, a reference, points.
+
+    A CONTAINER's value is its Continuity of Content and its template's identifier.
+    """
+
+    relation: str
+    value_type: str
+    name: Triple
+    value: Any
+    children: tuple[Item, ...]
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What a row of a template is found by."""
+        return (self.relation, self.value_type, *self.name[:2])
+
+
+def tree(plain: Plain) -> Item:
+    """Content tree below a data set or an item."""
+    value_type = text(plain, "ValueType")
+    return Item(
+        relation=text(plain, "RelationshipType"),
+        value_type=value_type,
+        name=code(plain, "ConceptNameCodeSequence"),
+        value=_value(plain, value_type),
+        children=tuple(tree(child) for child in items(plain, "ContentSequence")),
+    )
+
+
+def walk(item: Item) -> Iterator[Item]:
+    """Yield an item and all below it."""
+    yield item
+    for child in item.children:
+        yield from walk(child)
+
+
+def _value(plain: Plain, value_type: str) -> Any:
+    match value_type:
+        case "CONTAINER":
+            templates = items(plain, "ContentTemplateSequence")
+            named = [f"{text(each, 'MappingResource')} {text(each, 'TemplateIdentifier')}" for each in templates]
+            return text(plain, "ContinuityOfContent"), ", ".join(named)
+        case "TEXT":
+            return text(plain, "TextValue")
+        case "UIDREF":
+            return text(plain, "UID")
+        case "CODE":
+            return code(plain, "ConceptCodeSequence")
+        case "IMAGE":
+            return reference(plain)
+        case "NUM":
+            measured = items(plain, "MeasuredValueSequence")
+            if len(measured) != 1:
+                return "", NO_CODE
+            return text(measured[0], "NumericValue"), code(measured[0], "MeasurementUnitsCodeSequence")
+        case "SCOORD":
+            return text(plain, "GraphicType"), tuple(text(plain, "GraphicData").split("\\"))
+        case _:
+            return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One content item that a document must have, and the rule that it breaks where it is missing or wrong.
+
+    `value`: what it must be equal to, a function that accepts it, or None where anything but nothing is right.
+    """
+
+    rule: Rule
+    relation: Relation | None
+    value_type: str
+    name: Code | None
+    value: Any = None
+    rows: tuple[Row, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """As `Item.key`."""
+        name = triple(self.name)[:2] if self.name else NO_CODE[:2]
+        return (str(self.relation or ""), self.value_type, *name)
+
+    def accepts(self, value: Any) -> bool:
+        """Tell whether a value is right."""
+        if self.value is None:
+            return bool(value and any(value))
+        if isinstance(self.value, str):
+            return bool(value == self.value.rstrip(" "))  # trailing spaces are padding (PS3.5 6.2)
+        return bool(self.value(value)) if callable(self.value) else bool(self.value == value)
+
+
+def compare(found: Item, row: Row, report: Report, path: tuple[str, ...] = ()) -> None:
+    """Compare an item with its row, and all below: closed (nothing more), complete (nothing less), in order."""
+    where = (*path, found.name[2] or found.value_type)
+    place = " > ".join(where)
+    if row.name is not None and found.name[2] != row.name.meaning:
+        report(Rule.CODE_MEANING, place)
+    if row.value_type == "CONTAINER":
+        _compare_container(found, row, report, place)
+    elif not row.accepts(found.value):
+        report(row.rule, place)
+    pairs, missing, unexpected = _match(found.children, row.rows)
+    for absent in missing:
+        name = absent.name.meaning if absent.name else absent.value_type
+        report(absent.rule, f"{place} > {name}")
+    for item in unexpected:
+        report(Rule.ROW_UNEXPECTED, f"{place} > {item.name[2] or item.value_type}")
+    order = [index for _, index in pairs]
+    if order != sorted(order):
+        report(Rule.ROW_ORDER, place)
+    for item, index in pairs:
+        compare(item, row.rows[index], report, where)
+
+
+def _compare_container(found: Item, row: Row, report: Report, place: str) -> None:
+    continuity, template = found.value
+    if continuity != "SEPARATE":
+        report(Rule.CONTINUITY, place)
+    if template != (row.value or ""):
+        report(Rule.TEMPLATE, place)
+
+
+def _match(found: Sequence[Item], rows: Sequence[Row]) -> tuple[list[tuple[Item, int]], list[Row], list[Item]]:
+    """Pair items with rows by key, those of equal value first, so that of many alike the wrong one is blamed."""
+    free = dict(enumerate(rows))
+    paired: dict[int, int] = {}
+    for exactly in (True, False):
+        for place, item in enumerate(found):
+            if place in paired:
+                continue
+            key = item.key
+            for index, row in free.items():
+                if row.key == key and (not exactly or row.value_type == "CONTAINER" or row.accepts(item.value)):
+                    paired[place] = index
+                    del free[index]
+                    break
+    pairs = [(item, paired[place]) for place, item in enumerate(found) if place in paired]
+    return pairs, list(free.values()), [item for place, item in enumerate(found) if place not in paired]

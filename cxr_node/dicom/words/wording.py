@@ -1,0 +1,293 @@
+"""Every sentence that a person reads in a result, and the rules that keep it from overstating.
+
+Knows no DICOM object and no pixels. Words are ASCII: the results keep the character set of their source, and
+ASCII means the same in all of them (PS3.3 C.12.1.1.2). How numbers are rounded, `numbers` knows.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cxr_node.dicom.words import coded_findings
+from cxr_node.dicom.words.rounding import exact_percent, is_stated, rounded_score, stated_text, threshold_text
+from cxr_node.domain import Doubt, Finding, OperatingPoint, Radiograph, Rejected, ResultKind, Scale, Verdict, View
+
+VERDICTS: Mapping[Verdict, str] = {
+    Verdict.PNEUMONIA: "PNEUMONIA SUSPECTED",
+    Verdict.NORMAL: "no pneumonia detected",
+    Verdict.UNCERTAIN: "UNCERTAIN",
+    Verdict.REJECTED: "not analysed",
+}
+"""The banner says the same in capitals."""
+
+DOUBTS: Mapping[Doubt, str] = {
+    Doubt.BETWEEN_THRESHOLDS: "between the two thresholds",
+    Doubt.VIEWS_DISAGREE: "its predictions for this image disagree",
+    Doubt.UNLIKE_TRAINING_DATA: "image unlike those it learned from",
+}
+"""Why there is no answer; completes "AI gives no answer: ..."."""
+
+
+def reason(word: str | None) -> str:
+    """A doubt in words; what is no doubt as it is, "" where there is none."""
+    return DOUBTS[Doubt(word)] if word in set(Doubt) else word or ""
+
+
+RESEARCH = "Research use only."
+LOOKED = "Where the network looked, not the outline of a lesion."
+MAP_CAPTION = "Where the network looked: clear = little, yellow = most"
+REGION = "AI: where the network looked (research)"
+TRACKING = "cxr_node pneumonia"
+"""Tracking Identifier of the finding, with the number of its region, in every object that has the region."""
+NO_MAP = "No heat map is shown for this verdict."
+FOOTER = "Research use only. Not a medical device."
+SCORES = " Scores are not probabilities."
+UNMEASURED = "This model cannot tell whether an image is unlike those it learned from."
+NOT_ANALYSED_SERIES = "AI: not analysed (research)"
+_PLAIN_SERIES = {
+    ResultKind.MEASUREMENTS: "measurements",
+    ResultKind.PRESENTATION_STATE: "region",
+    ResultKind.SEGMENTATION: "SEG",
+    ResultKind.KEY_OBJECT: "key image",
+    ResultKind.PDF: "report PDF",
+}
+"""Series that say no verdict by their name, and so can contradict none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Banner:
+    """The head of the picture: the verdict in a few words, and what it means."""
+
+    title: str
+    subtitle: str
+
+
+def plain(text: str) -> str:
+    """Fold to printable ASCII without backslash: accents fall off, what has no counterpart becomes a question mark."""
+    folded = unicodedata.normalize("NFKD", text).replace("\\", "/")
+    kept = (char for char in folded if not unicodedata.combining(char))
+    return "".join(char if " " <= char <= "~" else " " if char.isspace() else "?" for char in kept)
+
+
+def certainty(finding: Finding) -> float | None:
+    """Calibrated certainty of pneumonia for machines, in percent, (0, 100), or None where none may be stated.
+
+    The verdict rests on this number, or none is given: calibration does not hold for an image unlike the training
+    data, nor where predictions disagree, and a low number beside UNCERTAIN would read as negative. Nor is a score
+    a certainty.
+    """
+    if not is_stated(finding) or finding.identity.operating_point.scale is Scale.SCORE:
+        return None
+    return exact_percent(finding.probability, finding.identity.operating_point)
+
+
+def score(finding: Finding) -> float | None:
+    """Score of pneumonia, (0, 1), where the classifier gives scores, under the rules of `certainty`; else None."""
+    if not is_stated(finding) or finding.identity.operating_point.scale is Scale.PROBABILITY:
+        return None
+    return rounded_score(finding.probability, finding.identity.operating_point)
+
+
+def number_text(finding: Finding) -> str | None:
+    """Format certainty or score for people, whichever the classifier gives; None where none may be stated."""
+    return stated_text(finding)
+
+
+def scale_percent(finding: Finding) -> float | None:
+    """Where the marker stands between 0 and 100; None where none may."""
+    value = score(finding)
+    return certainty(finding) if value is None else 100 * value
+
+
+def threshold_labels(point: OperatingPoint) -> tuple[str, str]:
+    """Name both thresholds, the lower one first: "ruled out below 12 %", "reported from 81 %"."""
+    low, high = (threshold_text(value, point) for value in (point.rule_out_below, point.report_at))
+    return f"ruled out below {low}", f"reported from {high}"
+
+
+def summary(finding: Finding) -> str:
+    """Write the sentence that stands for the whole result, verdict first."""
+    name, point = VERDICTS[finding.decision.verdict], finding.identity.operating_point
+    number = f"{point_word(point).capitalize()} of pneumonia: {number_text(finding)}{_caution(point)}."
+    match finding.decision.verdict:
+        case Verdict.PNEUMONIA:
+            return f"AI: {name}. {number} Not verified by a physician. {_scope(finding)} {RESEARCH}"
+        case Verdict.NORMAL:
+            return (
+                f"AI: {name}. {number} Not verified by a physician. {_scope(finding)} "
+                f"This is not a statement that the radiograph is normal. {RESEARCH}"
+            )
+        case Verdict.UNCERTAIN:
+            return f"AI: {name}. The AI gives no answer: {doubt_phrase(finding)}. Human reading required. {RESEARCH}"
+        case Verdict.REJECTED:
+            raise ValueError("a REJECTED radiograph has no finding")
+
+
+def doubt_phrase(finding: Finding) -> str:
+    """Say why there is no answer; with the number only where the verdict rests on it."""
+    doubt, point = finding.decision.doubt, finding.identity.operating_point
+    if doubt is None:
+        raise ValueError("only UNCERTAIN has a doubt")
+    if doubt is not Doubt.BETWEEN_THRESHOLDS:
+        return DOUBTS[doubt]
+    low, high = (threshold_text(value, point) for value in (point.rule_out_below, point.report_at))
+    stated = f"{point_word(point)} of pneumonia {number_text(finding)}"
+    return f"{stated}, {DOUBTS[doubt]} ({low} and {high})"
+
+
+def not_analysed(rejected: Rejected) -> str:
+    """Write the one line of the note about an image that was not analysed; it says nothing of the patient's lungs."""
+    because = plain(rejected.sentence).strip().rstrip(".")
+    return f"AI: {VERDICTS[Verdict.REJECTED]} - {because[:1].lower()}{because[1:]}. No answer was given. {RESEARCH}"
+
+
+def banner(finding: Finding) -> Banner:
+    """Write the head of the picture."""
+    title = VERDICTS[finding.decision.verdict].upper()
+    if finding.decision.verdict is Verdict.PNEUMONIA:
+        return Banner(title=title, subtitle=f"Not verified by a physician. {_scope(finding)}")
+    if finding.decision.verdict is Verdict.NORMAL:
+        return Banner(title=title, subtitle="Not verified. Not a statement that the image is normal.")
+    cause = DOUBTS[finding.decision.doubt or Doubt.BETWEEN_THRESHOLDS]
+    return Banner(title=title, subtitle=f"AI gives no answer: {cause}.")
+
+
+def certainty_line(finding: Finding) -> str:
+    """State the certainty or the score, or that none is."""
+    word = point_word(finding.identity.operating_point).capitalize()
+    return f"{word} of pneumonia: {number_text(finding) or 'not stated'}"
+
+
+def thresholds_line(point: OperatingPoint) -> str:
+    """State both thresholds."""
+    return f"Thresholds: {', '.join(threshold_labels(point))}.{SCORES if point.scale is Scale.SCORE else ''}"
+
+
+def score_heading(finding: Finding) -> str | None:
+    """Introduce the highest of many scored findings; None where one finding is judged alone."""
+    count = len(finding.prediction.probability)
+    if not coded_findings.are_scored(finding):
+        return None
+    if not is_stated(finding):
+        return f"The other {count - 1} findings: not stated."
+    return f"Highest of {count} findings (0.5: the model's operating point of each):"
+
+
+def listing(finding: Finding) -> list[str]:
+    """Lines of a picture: what is listed, and the findings that stand highest, three and two; none for one finding."""
+    heading, names = score_heading(finding), coded_findings.highest(finding)
+    return [] if heading is None else [heading, *(", ".join(part) for part in (names[:3], names[3:]) if part)]
+
+
+def series_description(kind: ResultKind, finding: Finding, *, shows_map: bool) -> str:
+    """Name a series. LO: at most 64 characters.
+
+    Of report and picture the verdict first, for lists cut after some 18 characters; with a number for PNEUMONIA alone.
+    """
+    if kind is ResultKind.NOT_ANALYSED:
+        return NOT_ANALYSED_SERIES
+    if kind in _PLAIN_SERIES:
+        return f"AI {_PLAIN_SERIES[kind]} (research)"
+    parts = [f"AI: {VERDICTS[finding.decision.verdict]}"]
+    if finding.decision.verdict is Verdict.PNEUMONIA and certainty(finding) is not None:
+        parts.append((number_text(finding) or "").replace("above ", ">").replace("below ", "<").replace(" %", "%"))
+    if kind in (ResultKind.HEATMAP, ResultKind.FRAMES):
+        parts.append("Grad-CAM" if shows_map else "picture")
+    if kind is ResultKind.FRAMES:
+        parts.append("frames")
+    return " ".join([*parts, "(research)"])
+
+
+def report_finding(finding: Finding) -> str:
+    """Write the one line under Findings."""
+    match finding.decision.verdict:
+        case Verdict.PNEUMONIA:
+            said = "Pneumonia suspected"
+        case Verdict.NORMAL:
+            said = "No pneumonia detected"
+        case Verdict.UNCERTAIN | Verdict.REJECTED:
+            said = "UNCERTAIN: the AI gives no answer"
+    number = number_text(finding)
+    word = point_word(finding.identity.operating_point)
+    return f"{said}." if number is None else f"{said} ({word} of pneumonia {number})."
+
+
+def report_scores(finding: Finding) -> list[str]:
+    """Lines under the findings that are scored and not asserted; none where one finding is judged alone."""
+    heading = score_heading(finding)
+    ranked = [f"{place}. {line}" for place, line in enumerate(coded_findings.highest(finding), 1)]
+    return [] if heading is None else [heading, *ranked]
+
+
+def report_technique(
+    finding: Finding, radiograph: Radiograph, series_numbers: Mapping[ResultKind, int], product: str, *, shows_map: bool
+) -> list[str]:
+    """Lines under Technique: what was looked at, with what, and where to find the rest."""
+    lines = [view_line(radiograph.view), thresholds_line(finding.identity.operating_point)]
+    if shows_map:
+        lines.append(f"Heat map (Grad-CAM): series {series_numbers[ResultKind.HEATMAP]}.")
+    if finding.decision.verdict is Verdict.PNEUMONIA and ResultKind.MEASUREMENTS in series_numbers:
+        lines.append(f"Region (coded): series {series_numbers[ResultKind.MEASUREMENTS]}.")
+    return [*lines, model_line(finding, product)]
+
+
+def report_limitations(finding: Finding, radiograph: Radiograph, *, shows_map: bool) -> list[str]:
+    """Lines under Limitations: what a reader must not take the result for."""
+    return [
+        f"{FOOTER} Not verified by a physician; read the radiograph itself.",
+        _nothing_else(finding),
+        *(["The heat map shows where the network looked, not the outline of a lesion."] if shows_map else []),
+        *(plain(remark) for remark in radiograph.remarks),
+        *([UNMEASURED] if finding.identity.operating_point.max_distance is None else []),
+    ]
+
+
+def model_line(finding: Finding, product: str) -> str:
+    """Name the model to the byte."""
+    identity = finding.identity
+    return plain(f"Model {identity.profile} {identity.version}, weights {identity.weights_sha256[:12]}, {product}.")
+
+
+def page_limits(finding: Finding, radiograph: Radiograph) -> list[str]:
+    """What a reader of the printed page must not take it for, in the order of how much harm that would do."""
+    limits = [f"{FOOTER} No physician has verified this page.", _nothing_else(finding)]
+    match finding.decision.verdict:
+        case Verdict.PNEUMONIA:
+            limits.append(f"A suspicion is not a diagnosis. The map shows {LOOKED[0].lower()}{LOOKED[1:]}")
+        case Verdict.NORMAL:
+            limits.append("This is not a statement that the radiograph is normal or that the patient is well.")
+        case Verdict.UNCERTAIN | Verdict.REJECTED:
+            limits.append("UNCERTAIN is no answer: neither for nor against pneumonia. Human reading required.")
+    limits += [plain(remark) for remark in radiograph.remarks]
+    if finding.identity.operating_point.max_distance is None:
+        limits.append(UNMEASURED)
+    limits.append("Pictures on paper are not of diagnostic quality; read the radiograph itself.")
+    return limits
+
+
+def view_line(view: View) -> str:
+    """State the projection, and how sure that is."""
+    return "Projection: not stated in the header." if view is View.UNKNOWN else f"Projection: {view.value}."
+
+
+def point_word(point: OperatingPoint) -> str:
+    """Say what the numbers are."""
+    return "score" if point.scale is Scale.SCORE else "certainty"
+
+
+def _caution(point: OperatingPoint) -> str:
+    return " (a score is not a probability)" if point.scale is Scale.SCORE else ""
+
+
+def _scope(finding: Finding) -> str:
+    return (
+        "The verdict is about pneumonia only." if coded_findings.are_scored(finding) else "Only pneumonia was assessed."
+    )
+
+
+def _nothing_else(finding: Finding) -> str:
+    if coded_findings.are_scored(finding):
+        return "The verdict is about pneumonia only. Other findings are scored, not asserted."
+    return "Only pneumonia was assessed. Nothing else was evaluated."
