@@ -27,16 +27,17 @@ from benchmarks.figures import ratio, spread
 from benchmarks.images import TEN_MB, Images
 from benchmarks.plain_model import Answer, PlainModel
 from benchmarks.plain_node import PROFILE, shown
-from cxr_node import classify, drawn, pipeline, resources
+from cxr_node import pipeline, resources
 from cxr_node.config.schema import Admission
 from cxr_node.dicom.read import header
 from cxr_node.domain import NO_PRECEDENT, Examination, Radiograph, Rejected
-from cxr_node.drawn import Plate
 from cxr_node.errors import InstanceError
 from cxr_node.model import graph_file, profile
 from cxr_node.model.openvino_runtime import ov
 from cxr_node.model.predictor import LARGEST_DIFFERENCE, ProfilePredictor, load_predictor
 from cxr_node.model.preprocess import prepare, views
+from cxr_node.tools import classify, drawn
+from cxr_node.tools.drawn import Plate
 
 OURS, PASS = "cxr_node", "cxr_node, bare forward pass"
 ONE_EACH = "cxr_node, one view, network alone"

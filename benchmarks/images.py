@@ -1,4 +1,4 @@
-"""Radiographs to send: the drawn ones of `cxr_node.drawn`, under as many SOP Instance UIDs as are wanted.
+"""Radiographs to send: the drawn ones of `cxr_node.tools.drawn`, under as many SOP Instance UIDs as are wanted.
 
 Drawing takes longer than a receiver does, so six are drawn, and what tells instances apart is put into them anew.
 """
@@ -11,8 +11,8 @@ from typing import Self
 
 from pydicom import dcmread
 
-from cxr_node import drawn
-from cxr_node.drawn import Plate
+from cxr_node.tools import drawn
+from cxr_node.tools.drawn import Plate
 
 SOP_CLASS_UID = "1.2.840.10008.5.1.4.1.1.1.1"  # Digital X-Ray Image Storage - For Presentation
 TRANSFER_SYNTAX_UID = "1.2.840.10008.1.2.1"  # Explicit VR Little Endian

@@ -24,7 +24,7 @@ from benchmarks.destination import Destination
 from benchmarks.figures import ratio, spread
 from benchmarks.images import TEN_MB, Images, Numbered
 from benchmarks.peers import ONE_VIEW, OURS, PLAIN, Peer
-from cxr_node.node.ledger import FILE_NAME
+from cxr_node.node.ledger.ledger import FILE_NAME
 
 PICTURE = (2045, 1219)
 """Rows and columns of our Secondary Capture of such a radiograph; the plain node makes one of that size too."""

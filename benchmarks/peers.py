@@ -20,7 +20,7 @@ import yaml
 from benchmarks import destination, wire
 from benchmarks.record import find
 from benchmarks.wire import Sender, WireError
-from cxr_node.node import wakeup
+from cxr_node.node.process import notify
 
 OURS, ORTHANC, STORESCP = "cxr_node", "Orthanc", "DCMTK storescp"
 PLAIN, ONE_VIEW = "plain node", "plain node, one view"
@@ -81,7 +81,7 @@ def answers(port: int, called: str) -> bool:
 def serve(folder: Path, to: int | None, **listen: int) -> Iterator[Peer]:
     """Run `cxr-node serve` with the default configuration, but for its ports, paths and destination."""
     with _role(folder, "serve", to, listen) as peer:
-        wait(lambda: wakeup.listens(folder / "spool", wakeup.Role.WORK) and _echoes(peer), peer, folder)
+        wait(lambda: notify.listens(folder / "spool", notify.Role.WORK) and _echoes(peer), peer, folder)
         yield peer
 
 

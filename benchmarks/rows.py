@@ -9,9 +9,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from cxr_node.config.schema import STANDARD_KINDS
-from cxr_node.node.jobs import DeliveryState, InstanceState
-from cxr_node.node.ledger import Ledger
-from cxr_node.node.schema import artifacts, deliveries, events, instance_artifacts, instances
+from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.states import DeliveryState, InstanceState
+from cxr_node.node.ledger.tables import artifacts, deliveries, events, instance_artifacts, instances
 
 _CHUNK = 5_000
 _DAYS_AGO = 60  # older than retention_days: the bytes are gone, the rows stay

@@ -11,7 +11,7 @@ from cxr_node.errors import ConfigError, ModelError
 if TYPE_CHECKING:
     from cxr_node.model.predictor import ProfilePredictor
     from cxr_node.model.profile import Profile
-    from cxr_node.node.ledger import Ledger
+    from cxr_node.node.ledger.ledger import Ledger
     from cxr_node.pipeline import Classifier
 
 
@@ -38,7 +38,7 @@ def ledger(config: Config) -> Ledger:
     ------
     ConfigError : there is none yet.
     """
-    from cxr_node.node.ledger import FILE_NAME, Ledger
+    from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
 
     if not (config.spool.path / FILE_NAME).exists():
         raise ConfigError(f"{config.spool.path}: there is no ledger yet; has the node run with this configuration?")

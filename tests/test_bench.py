@@ -16,7 +16,7 @@ import yaml
 from rich.console import Console
 from typer.testing import CliRunner
 
-from cxr_node import drawn, wiring
+from cxr_node import wiring
 from cxr_node.bench import figures, run
 from cxr_node.bench import figures as bench_figures
 from cxr_node.bench import node as bench_node
@@ -28,9 +28,10 @@ from cxr_node.cli.node import app
 from cxr_node.config import schema
 from cxr_node.config.schema import Config
 from cxr_node.diagnose import machine
-from cxr_node.drawn import Plate
 from cxr_node.errors import DataError, ResourceError
 from cxr_node.model.predictor import ProfilePredictor
+from cxr_node.tools import drawn
+from cxr_node.tools.drawn import Plate
 
 RUNNER = CliRunner()
 MIB = 1024**2

@@ -17,11 +17,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from cxr_node import trial
 from cxr_node.bench import node as bench_node
 from cxr_node.cli.node import app
 from cxr_node.config import schema
-from cxr_node.node.recorder import Recorder
+from cxr_node.tools import trial_node
+from cxr_node.tools.recording_pacs import Recorder
 from tests import builders
 from tests.model.test_export import NO_TORCH
 
@@ -127,21 +127,21 @@ def test_a_radiograph_without_an_answer_ends_the_measurement(tmp_path: Path) -> 
     lateral.write_bytes(builders.part10(builders.radiograph(ViewPosition="LL", PatientOrientation=["A", "F"])))
     with (
         Recorder(None) as pacs,
-        trial.node(tmp_path, {"destinations": [{"name": "pacs", "address": str(pacs.address)}]}, "TEST") as node,
-        pytest.raises(trial.TrialError, match="ended as REJECTED: view-not-frontal"),
+        trial_node.node(tmp_path, {"destinations": [{"name": "pacs", "address": str(pacs.address)}]}, "TEST") as node,
+        pytest.raises(trial_node.TrialError, match="ended as REJECTED: view-not-frontal"),
     ):
         bench_node._answered(node, [lateral], lambda _: None)
 
 
 def test_a_configuration_that_makes_no_result_says_so() -> None:
     without = SimpleNamespace(instance=None, deliveries=[])
-    with pytest.raises(trial.TrialError, match="makes no result"):
+    with pytest.raises(trial_node.TrialError, match="makes no result"):
         bench_node._turnaround([without])  # type: ignore[list-item]
 
 
 def test_a_node_that_does_not_start_says_its_last_words(tmp_path: Path) -> None:
     with (
-        pytest.raises(trial.TrialError, match="unknown key"),
-        trial.node(tmp_path, {"work": {"nonesuch": 1}}, "TEST"),
+        pytest.raises(trial_node.TrialError, match="unknown key"),
+        trial_node.node(tmp_path, {"work": {"nonesuch": 1}}, "TEST"),
     ):
         pass

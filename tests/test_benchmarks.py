@@ -17,7 +17,7 @@ pytest.importorskip("cv2", reason="the plain side is not installed: pip install 
 from benchmarks import figures, growth, page, wire
 from benchmarks.images import Images
 from benchmarks.peers import PLAIN
-from cxr_node.drawn import Plate
+from cxr_node.tools.drawn import Plate
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 from pydicom.uid import CTImageStorage
 
-from cxr_node import classify
 from cxr_node.config import schema
 from cxr_node.domain import ResultKind, Verdict
 from cxr_node.errors import DataError
 from cxr_node.model.profile import NetworkSpec
-from cxr_node.result_files import ResultFiles
+from cxr_node.tools import classify
+from cxr_node.tools.classify import ResultFiles
 from tests import builders
 
 CONFIG = schema.parse({"spool": {"path": "."}})

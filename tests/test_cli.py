@@ -13,10 +13,11 @@ import yaml
 from typer.testing import CliRunner
 
 from cxr_node.cli.node import app
-from cxr_node.node import promises, work
-from cxr_node.node.ledger import FILE_NAME, Ledger
-from cxr_node.node.recorder import Recorder
-from cxr_node.node.spool import Spool
+from cxr_node.node.ledger import commitments
+from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
+from cxr_node.node.spool.spool import Spool
+from cxr_node.node.work import worker
+from cxr_node.tools.recording_pacs import Recorder
 from tests import builders
 from tests.node import peers, workplace
 
@@ -132,7 +133,7 @@ def test_a_removed_destination_is_named_by_check_and_status(tmp_path: Path) -> N
     before = workplace.config(tmp_path / "spool", peers.nobody())
     workplace.receive(before, 1)
     ledger = Ledger.open(before.spool.path)
-    work.Worker(before, ledger, Spool(before.spool.path), "worker", object(), workplace.judge).do_one()
+    worker.Worker(before, ledger, Spool(before.spool.path), "worker", object(), workplace.judge).do_one()
     ledger.close()
     with Recorder(tmp_path / "pacs") as pacs:
         there = {"name": "there", "address": str(pacs.address)}
@@ -149,15 +150,15 @@ def test_retry_asks_again_for_the_commitment_to_what_was_delivered(tmp_path: Pat
     settings = workplace.config(tmp_path / "spool", destinations=[asked])
     workplace.receive(settings, 1)
     ledger = Ledger.open(settings.spool.path)
-    work.Worker(settings, ledger, Spool(settings.spool.path), "worker", object(), workplace.judge).do_one()
+    worker.Worker(settings, ledger, Spool(settings.spool.path), "worker", object(), workplace.judge).do_one()
     while job := ledger.claim_delivery("pacs", "me", 60.0):
         assert ledger.settle_delivered(job, 0x0000)  # by an older version, or before it was configured
-    assert promises.next_s(ledger, "pacs") is None
+    assert commitments.next_s(ledger, "pacs") is None
     file = write_config(tmp_path, destinations=[asked], spool={"path": str(settings.spool.path)})
     again = RUNNER.invoke(app, ["retry", "1.2.1.1.1", "-c", str(file)])
     assert again.exit_code == 0
     assert "commitment of 3 delivered objects is asked for again" in again.output
-    assert promises.next_s(ledger, "pacs") is not None
+    assert commitments.next_s(ledger, "pacs") is not None
     nothing = RUNNER.invoke(app, ["retry", "1.2.1.1.1", "-c", str(file)])
     assert nothing.exit_code == 2
     ledger.close()

@@ -19,12 +19,14 @@ from cxr_node.cli.node import app
 from cxr_node.config.schema import Config
 from cxr_node.dicom.read import header
 from cxr_node.domain import Doubt, Origin, Reason, Verdict
-from cxr_node.node import deliver, health, history, removal, work
-from cxr_node.node.jobs import Death, DeliveryState, InstanceState
-from cxr_node.node.ledger import Ledger
-from cxr_node.node.presence import Presence
-from cxr_node.node.schema import deliveries, instances
-from cxr_node.node.spool import Spool
+from cxr_node.node.deliver import courier, removed_destinations
+from cxr_node.node.ledger import destination_health, queries
+from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.states import Death, DeliveryState, InstanceState
+from cxr_node.node.ledger.tables import deliveries, instances
+from cxr_node.node.process.presence import Presence
+from cxr_node.node.spool.spool import Spool
+from cxr_node.node.work import worker as work
 from tests.node import ledgers, peers, workplace
 
 RUNNER = CliRunner()
@@ -82,7 +84,7 @@ class Site:
 
     def open_at(self, destination: str) -> int:
         with self.ledger() as ledger:
-            states = history.queues(ledger).get(destination, {})
+            states = queries.queues(ledger).get(destination, {})
         return sum(states.get(state, 0) for state in (DeliveryState.READY, DeliveryState.WAIT))
 
 
@@ -93,7 +95,7 @@ def flat(shown: Result) -> str:
 @contextmanager
 def delivering(settings: Config) -> Iterator[None]:
     stop = threading.Event()
-    thread = threading.Thread(target=deliver.run, args=(settings, stop))
+    thread = threading.Thread(target=courier.run, args=(settings, stop))
     thread.start()
     try:
         yield
@@ -111,7 +113,7 @@ def keys_of_one(site: Site) -> dict[str, str]:
     with site.ledger() as ledger, ledger.database.reading() as connection:
         row = connection.execute(sa.select(instances)).mappings().one()
         delivery = connection.scalar(sa.select(sa.func.min(deliveries.c.id)))
-        result = history.trace(ledger, row["sop_instance_uid"])[0].deliveries[0].sop_instance_uid
+        result = queries.trace(ledger, row["sop_instance_uid"])[0].deliveries[0].sop_instance_uid
     uids = {name: row[f"{name}_instance_uid"] for name in ("sop", "series", "study")}
     digest = row["content_sha256"]
     numbers = {"number": f"{row['id']}", "instance": f"instance={row['id']}", "#": f"#{row['id']}"}
@@ -240,7 +242,7 @@ def test_a_result_that_two_images_share_takes_both_back(tmp_path: Path) -> None:
         assert ledger.add(ledgers.reference(1), origin, "f" * 64, 5)
         job = ledger.claim_instance("me", 60.0)
         assert job is not None
-        stored = [row.sop_instance_uid for row in history.trace(ledger, "#1")[0].deliveries]
+        stored = [row.sop_instance_uid for row in queries.trace(ledger, "#1")[0].deliveries]
         known = [one for one in ledgers.results() if one]
         same = [
             type(one)(**{name: getattr(one, name) for name in one.__slots__} | {"sop_instance_uid": uid})
@@ -271,7 +273,7 @@ def test_forget_settles_what_a_removed_destination_left(tmp_path: Path, *, start
     site.configured(PACS)
     if started:
         with site.ledger() as ledger:
-            removal.settle(ledger, ["pacs"])
+            removed_destinations.settle(ledger, ["pacs"])
         assert site.states() == ["DEAD"] * 3
     shown = site.run("forget", "--destination", "ward")
     assert (shown.exit_code, flat(shown)) == (
@@ -357,7 +359,7 @@ def test_a_destination_that_is_down_is_seen_from_outside_and_tried_at_once(tmp_p
 
         def is_down() -> bool:
             with site.ledger() as ledger:
-                return bool(health.look(ledger).get("pacs"))
+                return bool(destination_health.look(ledger).get("pacs"))
 
         assert workplace.eventually(is_down)
         (seen,) = site.json("status")
@@ -437,7 +439,7 @@ def test_a_pipe_gets_whole_lines_and_a_narrow_terminal_whole_uids(tmp_path: Path
 
         console = Console(width=width, record=True)
         with site.ledger() as ledger, console.capture() as capture:
-            console.print(ledger_tables.Listing(history.recent(ledger, 1)))
+            console.print(ledger_tables.Listing(queries.recent(ledger, 1)))
         assert long in "".join(capture.get().split()), "folded at the most"
         assert (width < 72) or any(long in line for line in capture.get().splitlines())
 

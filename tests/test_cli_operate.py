@@ -11,8 +11,8 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from cxr_node.cli.node import app
-from cxr_node.node.ledger import Ledger
-from cxr_node.node.spool import Spool
+from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.spool.spool import Spool
 from tests.node.test_again import ADULT, SOP, Node, rules
 
 RUNNER = CliRunner()

@@ -16,10 +16,13 @@ from cxr_node.cli.node import app
 from cxr_node.conformance import statement
 from cxr_node.dicom.pixels import codecs
 from cxr_node.domain import ResultKind
-from cxr_node.node import commitment, destinations, intake, receive, statuses
-from cxr_node.node.association import Entity
-from cxr_node.node.callers import Rejection
-from cxr_node.node.filemeta import IMPLEMENTATION_CLASS_UID
+from cxr_node.node.commitment import scu
+from cxr_node.node.deliver import storage_scu
+from cxr_node.node.network import statuses
+from cxr_node.node.network.association import Entity
+from cxr_node.node.network.file_meta import IMPLEMENTATION_CLASS_UID
+from cxr_node.node.receive import server, storage_scp
+from cxr_node.node.receive.acse import Rejection
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "conformance.md"
@@ -58,23 +61,23 @@ def test_the_committed_page_is_what_the_command_writes(tmp_path: Path) -> None:
 def test_what_the_receiver_accepts_is_listed_and_nothing_else(written: str) -> None:
     listed = set(UID.findall(section(written, "4.2.1.3 Association acceptance")))
     syntaxes = [syntax.uid for syntax in codecs.transfer_syntaxes()]
-    assert listed == {*receive.supported(syntaxes), *syntaxes, commitment.SOP_CLASS}
+    assert listed == {*server.supported(syntaxes), *syntaxes, scu.SOP_CLASS}
 
 
 def test_what_deliver_proposes_is_listed_and_nothing_else(written: str) -> None:
     listed = set(UID.findall(section(written, "4.2.2.2 Association initiation")))
     produced = {uid for uid in listed if uid.startswith("1.2.840.10008.5.1.4")}
-    assert set(destinations.SOP_CLASSES) <= produced
-    assert listed == {uid for pair in destinations.proposed(produced, statement.COMPRESSED) for uid in pair} | {
-        commitment.SOP_CLASS
+    assert set(storage_scu.SOP_CLASSES) <= produced
+    assert listed == {uid for pair in storage_scu.proposed(produced, statement.COMPRESSED) for uid in pair} | {
+        scu.SOP_CLASS
     }
 
 
 def test_every_status_that_a_report_can_be_answered_is_listed(written: str) -> None:
     """A status is what `commitment` names by a constant; what it makes of answers to its own requests is a table."""
     listed = {row[0] for row in rows(written, "4.2.1.4 SOP specific conformance") if len(row) == 3}
-    constants = {value for name, value in vars(commitment).items() if name.isupper() and isinstance(value, int)}
-    own = {commitment.REQUEST, commitment.SUCCESSFUL, commitment.FAILURES_EXIST, commitment.DEFAULT_REASON}
+    constants = {value for name, value in vars(scu).items() if name.isupper() and isinstance(value, int)}
+    own = {scu.REQUEST, scu.SUCCESSFUL, scu.FAILURES_EXIST, scu.DEFAULT_REASON}
     assert listed == {"status", *(f"0x{value:04X}" for value in constants - own)}
 
 
@@ -85,7 +88,7 @@ def test_every_kind_of_result_is_described(written: str) -> None:
 
 def test_every_status_that_the_receiver_can_answer_is_listed(written: str) -> None:
     """A status is what `intake` names by a constant and puts into a response or a refusal."""
-    tree = ast.parse(Path(intake.__file__).read_text())
+    tree = ast.parse(Path(storage_scp.__file__).read_text())
     names = {
         target.id
         for node in tree.body
@@ -102,7 +105,7 @@ def test_every_status_that_the_receiver_can_answer_is_listed(written: str) -> No
     }
     assert used | {"SUCCESS"} == names
     listed = {row[0] for row in rows(written, "4.2.1.4 SOP specific conformance")}
-    assert {f"0x{getattr(intake, name):04X}" for name in names} <= listed
+    assert {f"0x{getattr(storage_scp, name):04X}" for name in names} <= listed
 
 
 def test_every_status_that_deliver_knows_is_listed_in_its_order(written: str) -> None:

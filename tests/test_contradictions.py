@@ -12,7 +12,7 @@ import pytest
 from cxr_node.config import consistency, schema
 from cxr_node.diagnose import check
 from cxr_node.errors import ConfigError
-from cxr_node.node import receive
+from cxr_node.node.receive import server
 
 SPOOL = {"spool": {"path": "/var/lib/cxr-node"}}
 PACS = {"name": "a", "address": "A@10.0.0.5:104"}
@@ -144,7 +144,7 @@ def test_the_receiver_says_it_when_it_starts(tmp_path: Path, caplog: pytest.LogC
     settings = schema.parse({"spool": {"path": str(tmp_path / "s"), "min_free_mib": 0}, "listen": {"port": 0}})
     stop = threading.Event()
     stop.set()
-    hooks = receive.Hooks(stop=stop, ready=lambda _: None)
+    hooks = server.Hooks(stop=stop, ready=lambda _: None)
     with caplog.at_level(logging.WARNING, "cxr_node"):
-        receive.serve(settings, lambda _: None, ("1.2.840.10008.1.2",), hooks)  # type: ignore[arg-type,return-value]
+        server.serve(settings, lambda _: None, ("1.2.840.10008.1.2",), hooks)  # type: ignore[arg-type,return-value]
     assert any("configuration spool.min_free_mib: 0" in line for line in caplog.messages)

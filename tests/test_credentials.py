@@ -10,8 +10,8 @@ import yaml
 from cxr_node.config import credentials, schema
 from cxr_node.config.schema import Tls
 from cxr_node.errors import ConfigError
-from cxr_node.node.association import client_tls
-from cxr_node.node.tls import server_tls
+from cxr_node.node.network.association import client_tls
+from cxr_node.node.network.tls import server_tls
 
 PEM = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEEIGVzY3JldA==\n-----END EC PRIVATE KEY-----\n"
 FILES = {"certificate": "node.pem", "key": "node.key", "ca": "ca.pem"}

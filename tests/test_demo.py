@@ -11,8 +11,8 @@ from PIL import Image
 from pydicom import dcmread
 from rich.console import Console
 
-from cxr_node import drawn
 from cxr_node.demo import run
+from cxr_node.tools import drawn
 from tests import builders
 
 

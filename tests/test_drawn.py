@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 
-from cxr_node import drawn, pipeline, resources
+from cxr_node import pipeline, resources
 from cxr_node.config import schema
 from cxr_node.domain import Origin, Reported, Verdict
-from cxr_node.drawn import Plate
 from cxr_node.model import predictor, profile
+from cxr_node.tools import drawn
+from cxr_node.tools.drawn import Plate
 
 
 def read(content: bytes) -> Dataset:

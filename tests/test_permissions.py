@@ -13,9 +13,9 @@ from cxr_node.config import permissions, schema
 from cxr_node.config.schema import Tls
 from cxr_node.diagnose import check
 from cxr_node.errors import ConfigError
-from cxr_node.node.association import client_tls
-from cxr_node.node.spool import OWN_NAMES, Spool
-from cxr_node.node.tls import server_tls
+from cxr_node.node.network.association import client_tls
+from cxr_node.node.network.tls import server_tls
+from cxr_node.node.spool.spool import OWN_NAMES, Spool
 
 
 def mode(path: Path) -> int:

@@ -11,11 +11,12 @@ from PIL import Image
 from pydicom import dcmread
 from typer.testing import CliRunner
 
-from cxr_node import classify, wiring
+from cxr_node import wiring
 from cxr_node.cli.node import app
 from cxr_node.config import schema
 from cxr_node.errors import DataError
-from cxr_node.result_files import ResultFiles
+from cxr_node.tools import classify
+from cxr_node.tools.classify import ResultFiles
 from tests import builders
 
 CONFIG = schema.parse({"spool": {"path": "."}})

@@ -11,8 +11,8 @@ from cxr_node.cli import ledger_tables, tables
 from cxr_node.config import schema
 from cxr_node.dicom.words import wording
 from cxr_node.domain import Doubt, InstanceRef, Origin, Reason, Rejected
-from cxr_node.node import history, status
-from cxr_node.node.ledger import Ledger
+from cxr_node.node.ledger import queries, status
+from cxr_node.node.ledger.ledger import Ledger
 
 UID = "2.25.156555107011265429406234759924849916479"
 AT = datetime(2024, 6, 1, 12, tzinfo=UTC)
@@ -52,7 +52,7 @@ def test_status_and_trace_show_whole_uids_and_reasons(tmp_path: Path) -> None:
     job = ledger.claim_instance("me", 60)
     assert job is not None
     ledger.settle_rejected(job, Rejected(reason=Reason.NOT_FRONTAL, sentence="The view is not frontal (PA or AP)."))
-    (story,) = history.trace(ledger, UID)
+    (story,) = queries.trace(ledger, UID)
     told = printed(ledger_tables.story(story))
     assert UID in told
     assert "view-not-frontal" in told

@@ -13,15 +13,15 @@ from typing import Any
 
 import psutil
 
-from cxr_node import trial
 from cxr_node.bench import figures
 from cxr_node.bench.figures import Role, Spread, WholeNode
 from cxr_node.config.schema import STANDARD_KINDS, Config
 from cxr_node.diagnose import machine
 from cxr_node.dicom.read import header
-from cxr_node.node.history import Story
-from cxr_node.node.jobs import InstanceState
-from cxr_node.node.recorder import Recorder
+from cxr_node.node.ledger.queries import Story
+from cxr_node.node.ledger.states import InstanceState
+from cxr_node.tools import trial_node
+from cxr_node.tools.recording_pacs import Recorder
 
 ROLES = ("receive", "work", "deliver")
 WARM_UP = 2
@@ -44,7 +44,7 @@ def measure(folder: Path, files: Sequence[Path], config: Config, told: Told) -> 
     first, second = rest[: len(rest) // 2], rest[len(rest) // 2 :]
     with contextlib.ExitStack() as stack:
         settings = _settings(config, stack)
-        node = stack.enter_context(trial.node(folder, settings, "CXR_BENCH"))
+        node = stack.enter_context(trial_node.node(folder, settings, "CXR_BENCH"))
         _answered(node, warm, told)
         alone = [story for file in first for story in _answered(node, [file], told)]
         processes = _processes(node.pid)
@@ -88,10 +88,10 @@ def _settings(config: Config, stack: contextlib.ExitStack) -> dict[str, Any]:
     return {**kept, "audit": {"enabled": config.audit.enabled}, "destinations": destinations}
 
 
-def _answered(node: trial.Node, files: Sequence[Path], told: Told) -> list[Story]:
+def _answered(node: trial_node.Node, files: Sequence[Path], told: Told) -> list[Story]:
     """Send files over one association, and wait until all of them are answered; they are deleted then."""
     uids = [header.inspect(file).ref.sop_instance_uid for file in files]
-    trial.store(node, files, lambda path: path.unlink())
+    trial_node.store(node, files, lambda path: path.unlink())
     left = len(files)
 
     def waiting(number: int) -> None:
@@ -99,24 +99,24 @@ def _answered(node: trial.Node, files: Sequence[Path], told: Told) -> list[Story
         told(left - number)
         left = number
 
-    stories = trial.settled(node, uids, waiting, _LOOK_EVERY_S)
+    stories = trial_node.settled(node, uids, waiting, _LOOK_EVERY_S)
     for story in stories.values():
         _require_delivered(story, node)
     return [stories[uid] for uid in uids]
 
 
-def _require_delivered(story: Story, node: trial.Node) -> None:
+def _require_delivered(story: Story, node: trial_node.Node) -> None:
     row = story.instance
     if row.state is not InstanceState.DELIVERED:
         why = f"{row.reason or ''} {row.sentence or ''}".strip()
-        raise trial.TrialError(f"a drawn radiograph ended as {row.state}: {why or node.last_words}")
+        raise trial_node.TrialError(f"a drawn radiograph ended as {row.state}: {why or node.last_words}")
 
 
 def _turnaround(stories: Iterable[Story]) -> Spread:
     """Of those that have results: a destination may want only what not every radiograph gets."""
-    each_ms = [ms for story in stories if (ms := trial.turnaround_ms(story)) is not None]
+    each_ms = [ms for story in stories if (ms := trial_node.turnaround_ms(story)) is not None]
     if not each_ms:
-        raise trial.TrialError("this configuration makes no result of the drawn radiographs")
+        raise trial_node.TrialError("this configuration makes no result of the drawn radiographs")
     return figures.spread(each_ms)
 
 

@@ -16,15 +16,16 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from cxr_node import __version__, drawn, wiring
+from cxr_node import __version__, wiring
 from cxr_node.bench import figures, stages
 from cxr_node.bench import node as bench_node
 from cxr_node.bench.figures import Bench
 from cxr_node.config.schema import Config
 from cxr_node.diagnose import disk, machine
-from cxr_node.drawn import Plate
 from cxr_node.errors import ResourceError
 from cxr_node.model.profile import Profile
+from cxr_node.tools import drawn
+from cxr_node.tools.drawn import Plate
 
 GIB = 1024**3
 LIBRARIES = ("numpy", "openvino", "torch", "pydicom", "pynetdicom")

@@ -18,9 +18,9 @@ from cxr_node.config.schema import Config
 from cxr_node.errors import DataError, ResourceError
 
 if TYPE_CHECKING:
-    from cxr_node.node.ledger import Ledger
-    from cxr_node.node.listing import By, Wanted
-    from cxr_node.node.revival import Retried
+    from cxr_node.node.ledger.ledger import Ledger
+    from cxr_node.node.ledger.listing import By, Wanted
+    from cxr_node.node.ledger.operator_moves import Retried
 
 Value = TypeVar("Value")
 Key = Annotated[
@@ -72,8 +72,8 @@ def status(
 ) -> None:
     """Show what runs, the queue, how the destinations fare, who sent last, and the last results."""
     from cxr_node.cli import ledger_tables
-    from cxr_node.node import alarms
-    from cxr_node.node import status as room
+    from cxr_node.node.ledger import status as alarms
+    from cxr_node.node.ledger import status as room
 
     asked = _parsed(alarms.parse, fail_on, "--fail-on") or []
     settings = configuration.load(config)
@@ -94,12 +94,13 @@ def trace(key: Key, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False
     """Tell what became of an image or a study: reasons, deliveries, what was accepted, committed and seen again."""
     from cxr_node.cli import ledger_tables
     from cxr_node.dicom.read import header
-    from cxr_node.node import history, waiting
+    from cxr_node.node.ledger import queries
+    from cxr_node.node.ledger import status as waiting
 
     settings = configuration.load(config)
     titles = {to.name: to.address.ae_title for to in settings.destinations}
     with opened(settings) as ledger:
-        found = history.trace(ledger, key.strip(), titles, accession_keys=header.accession_keys(key))
+        found = queries.trace(ledger, key.strip(), titles, accession_keys=header.accession_keys(key))
         if not found:
             raise unknown(key)
         around = waiting.surroundings(ledger, settings.spool.path, titles)
@@ -128,7 +129,7 @@ def list_instances(
 ) -> None:
     """List images, the newest first: by state, verdict, reason, sender, station, destination and time."""
     from cxr_node.cli import ledger_tables
-    from cxr_node.node import listing
+    from cxr_node.node.ledger import listing
 
     settings = configuration.load(config)
     words = {"state": state, "verdict": verdict, "reason": reason, "since": since, "until": until}
@@ -153,7 +154,7 @@ def counts(
 ) -> None:
     """Count images by day, sender, station, reason or verdict, and say when each last one came."""
     from cxr_node.cli import ledger_tables
-    from cxr_node.node import listing
+    from cxr_node.node.ledger import listing
 
     words = _parsed(_groups, by, "--by") or []
     settings = configuration.load(config)
@@ -181,7 +182,8 @@ def retry(
     since: Since = None,
 ) -> None:
     """Give DEAD images and deliveries another try; ask again for the commitment of destinations to what they took."""
-    from cxr_node.node import listing, revival, wakeup
+    from cxr_node.node.ledger import listing, operator_moves
+    from cxr_node.node.process import notify
 
     settings = configuration.load(config)
     configured = [to.name for to in settings.destinations]
@@ -195,12 +197,12 @@ def retry(
         wanted = _wanted(key, {"reason": reason, "since": since}, {}, None)
         to = configured if destination is None else [destination]
         unjudged = destination is None
-        came = revival.retry(ledger, listing.condition(wanted), to, unjudged=unjudged)
+        came = operator_moves.retry(ledger, listing.condition(wanted), to, unjudged=unjudged)
         renewed = _renew(ledger, settings, wanted) if key is not None and unjudged else 0
         if key is not None and not came.instances and not renewed:
             raise DataError(_nothing_dead(ledger, wanted, came))
-    for role in wakeup.Role:
-        wakeup.ring(settings.spool.path, role)
+    for role in notify.Role:
+        notify.ring(settings.spool.path, role)
     _say_retried(came, renewed)
 
 
@@ -210,17 +212,18 @@ def forget(
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
     """Settle what waits for, or died at, a destination that is not configured any more: it will never be sent."""
-    from cxr_node.node import history, removal
+    from cxr_node.node.deliver import removed_destinations
+    from cxr_node.node.ledger import queries
 
     settings = configuration.load(config)
     if destination in (to.name for to in settings.destinations):
         raise DataError(f"{destination}: is configured; take it out of the configuration first, and restart the node")
     with opened(settings) as ledger:
-        queues = history.queues(ledger)
+        queues = queries.queues(ledger)
         if destination not in queues:
             known = ", ".join(sorted(queues)) or "none"
             raise DataError(f"{destination}: nothing was ever due at a destination of this name; there were: {known}")
-        done = removal.forget(ledger, destination)
+        done = removed_destinations.forget(ledger, destination)
     out.print(f"{done.deliveries} deliveries to {destination} forgotten, {done.delivered} images are DELIVERED now")
     if done.held:
         raise ResourceError(f"{done.held} deliveries are in hand: stop deliver, or wait, and repeat the command")
@@ -231,14 +234,15 @@ def now(
     destination: Annotated[str, typer.Argument(help="Name of a destination.")], config: ConfigFile = DEFAULT_CONFIG
 ) -> None:
     """Try a destination at once, not only when its next try is due."""
-    from cxr_node.node import health, presence, wakeup
+    from cxr_node.node.ledger import destination_health
+    from cxr_node.node.process import notify, presence
 
     settings = configuration.load(config)
     if destination not in (to.name for to in settings.destinations):
         raise unconfigured(destination, [to.name for to in settings.destinations])
     with opened(settings) as ledger:
-        waiting = health.try_now(ledger, destination)
-    wakeup.ring(settings.spool.path, wakeup.Role.DELIVER)
+        waiting = destination_health.try_now(ledger, destination)
+    notify.ring(settings.spool.path, notify.Role.DELIVER)
     if not waiting:
         out.print(f"nothing waits for {destination}; `cxr-node check` shows whether it answers")
         return
@@ -253,8 +257,8 @@ def _wanted(
     """What is looked for, of options that were typed."""
     from cxr_node.dicom.read import header
     from cxr_node.domain import Verdict
-    from cxr_node.node.jobs import InstanceState
-    from cxr_node.node.listing import Wanted
+    from cxr_node.node.ledger.listing import Wanted
+    from cxr_node.node.ledger.states import InstanceState
 
     at = datetime.now(UTC)
     return Wanted(
@@ -296,7 +300,7 @@ def _member(words: type[Word], text: str) -> Word:
 
 def _reason(text: str) -> str:
     from cxr_node.domain import Doubt, Reason
-    from cxr_node.node.jobs import Death
+    from cxr_node.node.ledger.states import Death
 
     return _among([word.value for words in (Reason, Doubt, Death) for word in words], text.lower())
 
@@ -319,17 +323,17 @@ def _among(known: list[str], text: str) -> str:
 
 
 def _groups(text: str) -> list[By]:
-    from cxr_node.node.listing import By
+    from cxr_node.node.ledger.listing import By
 
     return list(dict.fromkeys(_member(By, part.strip().lower()) for part in text.split(",")))
 
 
 def _known(ledger: Ledger, settings: Config, destination: str | None) -> str | None:
     """A destination of the configuration or of the ledger's past."""
-    from cxr_node.node import history
+    from cxr_node.node.ledger import queries
 
     known = {to.name for to in settings.destinations}
-    if destination is not None and destination not in known and destination not in history.queues(ledger):
+    if destination is not None and destination not in known and destination not in queries.queues(ledger):
         raise unconfigured(destination, sorted(known))
     return destination
 
@@ -345,16 +349,16 @@ def unknown(key: str) -> DataError:
 
 
 def _renew(ledger: Ledger, settings: Config, wanted: Wanted) -> int:
-    from cxr_node.node import promises
+    from cxr_node.node.ledger import commitments
 
     asking = [to.name for to in settings.destinations if to.commitment_wait_h is not None]
-    return promises.renew(ledger, wanted.key or "", asking, wanted.accession_keys)
+    return commitments.renew(ledger, wanted.key or "", asking, wanted.accession_keys)
 
 
 def _nothing_dead(ledger: Ledger, wanted: Wanted, came: Retried) -> str:
     """Say what is so: it is not known, or it is not DEAD, or it is DEAD and stays so, and why."""
     from cxr_node.cli import ledger_tables
-    from cxr_node.node import listing
+    from cxr_node.node.ledger import listing
 
     only = listing.Wanted(key=wanted.key, accession_keys=wanted.accession_keys)
     rows = listing.find(ledger, only, 20)

@@ -17,14 +17,13 @@ from cxr_node import durations
 from cxr_node.cli import tables
 from cxr_node.dicom.words import wording
 from cxr_node.domain import ResultKind, Verdict
-from cxr_node.node.history import DeliveryRow, InstanceRow, Story
-from cxr_node.node.jobs import DeliveryState, InstanceState
-from cxr_node.node.ledger import OPEN
-from cxr_node.node.listing import By, Count
-from cxr_node.node.presence import RoleState
-from cxr_node.node.status import DestinationStatus, Status
-from cxr_node.node.versions import Version
-from cxr_node.node.waiting import clock
+from cxr_node.node.ledger.ledger import OPEN
+from cxr_node.node.ledger.listing import By, Count
+from cxr_node.node.ledger.queries import DeliveryRow, InstanceRow, Story
+from cxr_node.node.ledger.states import DeliveryState, InstanceState
+from cxr_node.node.ledger.status import DestinationStatus, Status, clock
+from cxr_node.node.ledger.versions import Version
+from cxr_node.node.process.presence import RoleState
 
 WIDE = 180
 """Columns from which an instance is one line; below, its UID has a line of its own."""

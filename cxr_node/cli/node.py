@@ -27,9 +27,9 @@ from cxr_node.errors import ConfigError, DataError, ResourceError
 def rebuild(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Check the ledger, set it aside where it is damaged, and receive again what only the spool knows."""
     from cxr_node.dicom.read import header
-    from cxr_node.node import rebuild as room
-    from cxr_node.node.ledger import Ledger
-    from cxr_node.node.spool import Spool
+    from cxr_node.node.ledger.ledger import Ledger
+    from cxr_node.node.receive import recovery as room
+    from cxr_node.node.spool.spool import Spool
 
     path = configuration.load(config).spool.path
     if not path.is_dir():
@@ -68,7 +68,7 @@ def verify(
 
 
 def _contents(paths: list[Path]) -> Iterator[tuple[str, bytes]]:
-    from cxr_node import classify
+    from cxr_node.tools import classify
 
     for file in classify.files(paths):
         try:
@@ -92,9 +92,9 @@ __all__ = [
 def _begin() -> None:
     """Open the journal of a process that serves, and keep its memory off the disk should it crash."""
     from cxr_node import process_setup as privacy
-    from cxr_node.node import journal
+    from cxr_node.node.process import logs
 
-    journal.configure()
+    logs.configure()
     privacy.leave_no_core()
 
 
@@ -108,7 +108,9 @@ def _address(text: str) -> Address:
 @command()
 def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Run the whole node: receive, work and deliver as supervised processes."""
-    from cxr_node.node import logfile, service, signals
+    from cxr_node.node.process import logs as logfile
+    from cxr_node.node.process import supervisor
+    from cxr_node.node.process import supervisor as signals
 
     with signals.held():
         wiring.profiles(configuration.load(config))
@@ -117,15 +119,15 @@ def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
     _begin()
     start = (sys.executable, "-m", "cxr_node")
     roles = ("receive", "work", "deliver")  # in the order of their stop
-    commands = [service.Command(name=role, argv=(*start, role, "--config", str(config))) for role in roles]
-    raise typer.Exit(service.supervise(commands, stop, hangup=hangup))
+    commands = [supervisor.Command(name=role, argv=(*start, role, "--config", str(config))) for role in roles]
+    raise typer.Exit(supervisor.supervise(commands, stop, hangup=hangup))
 
 
 @command()
 def receive(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Run the Storage SCP alone (as its systemd unit does)."""
     from cxr_node.dicom.pixels import probe
-    from cxr_node.node import signals
+    from cxr_node.node.process import supervisor as signals
 
     with signals.held():
         settings = configuration.load(config)
@@ -135,8 +137,9 @@ def receive(config: ConfigFile = DEFAULT_CONFIG) -> None:
     offered = probe.Question()
     probe.leave_out()
     from cxr_node.dicom.read import header
-    from cxr_node.node import audit, presence
-    from cxr_node.node import receive as room
+    from cxr_node.node.audit import wiring as audit
+    from cxr_node.node.process import presence
+    from cxr_node.node.receive import server as room
 
     notifier = presence.Presence(settings.spool.path, "receive")
 
@@ -152,14 +155,15 @@ def receive(config: ConfigFile = DEFAULT_CONFIG) -> None:
 @command()
 def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Run one worker alone: claims received instances, judges them, stores their results."""
-    from cxr_node.node import signals
+    from cxr_node.node.process import supervisor as signals
 
     with signals.held():
         settings = configuration.load(config)
     stop = signals.stop_event()  # before the libraries of the next lines start threads
     from cxr_node import pipeline
-    from cxr_node.node import audit, presence
-    from cxr_node.node import work as room
+    from cxr_node.node.audit import wiring as audit
+    from cxr_node.node.process import presence
+    from cxr_node.node.work import worker as room
 
     _begin()
     load = functools.partial(wiring.classifier, settings)
@@ -175,7 +179,7 @@ def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
 def deliver(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Run the delivery alone: sends results and audit messages away, and clears what has been kept long enough."""
     from cxr_node.dicom.pixels import probe
-    from cxr_node.node import signals
+    from cxr_node.node.process import supervisor as signals
 
     with signals.held():
         settings = configuration.load(config)
@@ -183,8 +187,9 @@ def deliver(config: ConfigFile = DEFAULT_CONFIG) -> None:
     _begin()
     probe.leave_out()
     from cxr_node.dicom.pixels.compress import Press
-    from cxr_node.node import audit, presence
-    from cxr_node.node import deliver as room
+    from cxr_node.node.audit import wiring as audit
+    from cxr_node.node.deliver import courier as room
+    from cxr_node.node.process import presence
 
     present = presence.Presence(settings.spool.path, "deliver")
     with present, audit.forwarding(settings), audit.recording(settings, "deliver") as record:
@@ -266,9 +271,9 @@ def send(
     priority: Annotated[Urgency, typer.Option(help="C-STORE Priority: low waits for all others.")] = Urgency.MEDIUM,
 ) -> None:
     """C-STORE files; a PNG or JPEG is wrapped as a DX image first."""
-    from cxr_node import classify
     from cxr_node.domain import Priority
-    from cxr_node.node import send as room
+    from cxr_node.tools import classify
+    from cxr_node.tools import send as room
 
     address = _address(to)
     with tempfile.TemporaryDirectory(prefix="cxr-node-send-") as scratch:
@@ -287,8 +292,8 @@ def classify_files(
     as_json: AsJson = False,
 ) -> None:
     """Judge files without a network: a table, or one JSON object a line."""
-    from cxr_node import classify
-    from cxr_node.result_files import ResultFiles
+    from cxr_node.tools import classify
+    from cxr_node.tools.classify import ResultFiles
 
     default = configuration.parse({"spool": {"path": "."}, "model": {"profile": profile}})
     settings = configuration.load(config) if config else default

@@ -20,10 +20,10 @@ from cxr_node.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cxr_node.node.again import Rejudged, Resent
-    from cxr_node.node.audit_messages import Act, Deed
-    from cxr_node.node.erasure import Doomed, Left
-    from cxr_node.node.ledger import Ledger
+    from cxr_node.node.audit.messages import Act, Deed
+    from cxr_node.node.deliver.retention import Doomed, Left
+    from cxr_node.node.ledger.ledger import Ledger
+    from cxr_node.node.ledger.operator_moves import Rejudged, Resent
 
 _PATIENCE_S = 150.0  # a lease of a worker that died runs out within this
 _GONE = "retention has deleted their bytes: have the PACS send those images again, then repeat the command"
@@ -41,8 +41,9 @@ def resend(
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
     """Send known results again, the same bytes under the same UIDs; also to a destination that never had them."""
-    from cxr_node.node import again, wakeup
-    from cxr_node.node.spool import Spool
+    from cxr_node.node.ledger import operator_moves
+    from cxr_node.node.process import notify
+    from cxr_node.node.spool.spool import Spool
 
     settings = configuration.load(config)
     if key is None and since is None:
@@ -50,8 +51,8 @@ def resend(
     wanted = _destinations(settings, to)
     with opened(settings) as ledger:
         found = _found(ledger, key, since)
-        done = again.resend(ledger, Spool(settings.spool.path), found, wanted, named=key is not None)
-    wakeup.ring(settings.spool.path, wakeup.Role.DELIVER)
+        done = operator_moves.resend(ledger, Spool(settings.spool.path), found, wanted, named=key is not None)
+    notify.ring(settings.spool.path, notify.Role.DELIVER)
     _tell_resent(done, list(wanted))
 
 
@@ -63,34 +64,38 @@ def rejudge(
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
     """Judge images again under the present configuration; an answer that stays the same is not sent twice."""
-    from cxr_node.node import again, wakeup
+    from cxr_node.node.ledger import operator_moves
+    from cxr_node.node.process import notify
 
     settings = configuration.load(config)
     if (key is None) == (rejected is None):
         raise DataError("name an image or a study, or write --rejected and a reason")
     reason = None if rejected is None else _reason(rejected)
     with opened(settings) as ledger:
-        done = again.rejudge(ledger, _found(ledger, key, since, reason))
-    wakeup.ring(settings.spool.path, wakeup.Role.WORK)
+        done = operator_moves.rejudge(ledger, _found(ledger, key, since, reason))
+    notify.ring(settings.spool.path, notify.Role.WORK)
     _tell_queued(done)
 
 
 @command()
 def admit(key: Key, config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Accept a corrected patient or study that contradicts earlier images, and judge the image."""
-    from cxr_node.node import again, audit, erasure, wakeup
-    from cxr_node.node.audit_messages import Deed
-    from cxr_node.node.spool import Spool
+    from cxr_node.node.audit import wiring
+    from cxr_node.node.audit.messages import Deed
+    from cxr_node.node.deliver import retention
+    from cxr_node.node.ledger import operator_moves
+    from cxr_node.node.process import notify
+    from cxr_node.node.spool.spool import Spool
 
     settings = configuration.load(config)
     with opened(settings) as ledger:
-        found = again.conflicts(ledger, _found(ledger, key, None))
-        with audit.by_operator(settings, "admit") as tell:
+        found = operator_moves.conflicts(ledger, _found(ledger, key, None))
+        with wiring.by_operator(settings, "admit") as tell:
             words = "the corrected patient or study is accepted"
-            _tell_studies(erasure.look(ledger, found), Deed.ADMITTED, words, tell)
-            done = again.admit(ledger, Spool(settings.spool.path), found)
-        earlier = erasure.look(ledger, erasure.related(ledger, found))
-    wakeup.ring(settings.spool.path, wakeup.Role.WORK)
+            _tell_studies(retention.look(ledger, found), Deed.ADMITTED, words, tell)
+            done = operator_moves.admit(ledger, Spool(settings.spool.path), found)
+        earlier = retention.look(ledger, retention.related(ledger, found))
+    notify.ring(settings.spool.path, notify.Role.WORK)
     _tell_queued(done)
     left = [left for each in earlier for left in each.left]
     if left:
@@ -110,20 +115,21 @@ def erase(
     as_json: AsJson = False,
 ) -> None:
     """Erase a patient's or a study's images and results from this node, and list what archives still hold."""
-    from cxr_node.node import audit, erasure
+    from cxr_node.node.audit import wiring
+    from cxr_node.node.deliver import retention
 
     settings = configuration.load(config)
     if (key is None) == (patient is None):
         raise DataError("name an image or a study, or write --patient and a Patient ID")
     with opened(settings) as ledger:
         found = _found(ledger, key, None) if key is not None else _of_patient(ledger, patient or "")
-        images = erasure.look(ledger, found)
+        images = retention.look(ledger, found)
         if not yes:
             results = sum(each.results for each in images)
             typer.confirm(f"Erase {len(images)} images and {results} result objects for good?", abort=True, err=True)
-        with audit.by_operator(settings, "erase") as tell:
+        with wiring.by_operator(settings, "erase") as tell:
             done = _erased(ledger, settings, images, tell, quiet=as_json)
-        others = erasure.related(ledger, found)
+        others = retention.related(ledger, found)
     left = [left for each in done for left in each.left]
     if as_json:
         say_json({"erased": len(done), "left": tables.plain(left), "other_versions": others})
@@ -152,15 +158,15 @@ def _reason(text: str) -> Reason:
 def _found(ledger: Ledger, key: str | None, since: str | None, rejected: Reason | None = None) -> list[int]:
     """Rows that an operator means; a sentence where there are none."""
     from cxr_node.dicom.read import header
-    from cxr_node.node import again, lookup
+    from cxr_node.node.ledger import lookup, operator_moves
 
     named = [] if key is None else [lookup.matching(key.strip(), header.accession_keys(key))]
-    which = [] if rejected is None else [again.rejected_for(rejected)]
+    which = [] if rejected is None else [operator_moves.rejected_for(rejected)]
     after = None if since is None else spans_since(since, ledger.now())
-    found = again.find(ledger, *named, *which, since=after)
+    found = operator_moves.find(ledger, *named, *which, since=after)
     if found:
         return found
-    if key is not None and not again.find(ledger, *named):
+    if key is not None and not operator_moves.find(ledger, *named):
         raise unknown(key)
     raise DataError("there is no such image" + (f" since {since}" if since else ""))
 
@@ -168,13 +174,13 @@ def _found(ledger: Ledger, key: str | None, since: str | None, rejected: Reason 
 def _of_patient(ledger: Ledger, patient: str) -> list[int]:
     """The Patient ID is written nowhere, and not repeated in the answer either."""
     from cxr_node.dicom.read import header
-    from cxr_node.node import erasure
+    from cxr_node.node.deliver import retention
 
     if patient == "-":
         patient = typer.prompt("Patient ID", hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.readline()
     if not patient.strip():
         raise DataError("--patient: is empty")
-    found = erasure.of_patient(ledger, lambda study: header.patient_keys(study, patient.strip()))
+    found = retention.of_patient(ledger, lambda study: header.patient_keys(study, patient.strip()))
     if not found:
         raise DataError("the ledger knows no image of this Patient ID")
     return found
@@ -184,16 +190,16 @@ def _erased(
     ledger: Ledger, settings: Config, images: Sequence[Doomed], tell: Callable[[Act], None], *, quiet: bool
 ) -> list[Doomed]:
     """Erase one after the other, as they are by then; what was erased before a fault is in the audit all the same."""
-    from cxr_node.node import erasure
-    from cxr_node.node.audit_messages import Deed
-    from cxr_node.node.spool import Spool
+    from cxr_node.node.audit.messages import Deed
+    from cxr_node.node.deliver import retention
+    from cxr_node.node.spool.spool import Spool
 
     spool = Spool(settings.spool.path)
     done: list[Doomed] = []
 
     def each_erased() -> Iterator[Doomed]:
         for image in images:
-            done.append(erasure.erase(ledger, spool, image.instance_id, _PATIENCE_S) or image)
+            done.append(retention.erase(ledger, spool, image.instance_id, _PATIENCE_S) or image)
             yield image
 
     try:
@@ -206,7 +212,7 @@ def _erased(
 
 def _tell_studies(images: Sequence[Doomed], deed: Deed, words: str, tell: Callable[[Act], None]) -> None:
     """Tell the audit what was done, once for each patient in each study."""
-    from cxr_node.node.audit_messages import Act
+    from cxr_node.node.audit.messages import Act
 
     for study, patient_key in dict.fromkeys((each.study_instance_uid, each.patient_key) for each in images):
         here = [each for each in images if (each.study_instance_uid, each.patient_key) == (study, patient_key)]

@@ -18,11 +18,11 @@ from cxr_node.dicom.words.rounding import beside
 from cxr_node.domain import Verdict
 
 if TYPE_CHECKING:
-    from cxr_node.classify import Answer
     from cxr_node.demo.run import Row
     from cxr_node.diagnose.check import Line
     from cxr_node.diagnose.thresholds import Reading
-    from cxr_node.node.send import Sent
+    from cxr_node.tools.classify import Answer
+    from cxr_node.tools.send import Sent
 
 Item = TypeVar("Item")
 

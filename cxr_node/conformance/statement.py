@@ -36,29 +36,20 @@ from cxr_node.domain import (
     ResultKind,
     Zone,
 )
-from cxr_node.drawn import BUILT_IN
 from cxr_node.model import profile
 from cxr_node.model.profile import Profile
-from cxr_node.node import (
-    association,
-    commitment,
-    destinations,
-    filemeta,
-    intake,
-    listener,
-    notices,
-    promises,
-    receive,
-    squeezing,
-    statuses,
-    tls,
-)
-from cxr_node.node.callers import Rejection
-from cxr_node.node.statuses import Fate
+from cxr_node.node.commitment import scu
+from cxr_node.node.deliver import storage_scu, transcode
+from cxr_node.node.ledger import commitments
+from cxr_node.node.network import association, file_meta, listener, statuses, tls
+from cxr_node.node.network.statuses import Fate
+from cxr_node.node.receive import event_report, server, storage_scp
+from cxr_node.node.receive.acse import Rejection
+from cxr_node.tools.drawn import BUILT_IN
 
 SOURCE = BUILT_IN / "opacity-1.jpg"
 VERIFICATION = "1.2.840.10008.1.1"
-COMPRESSED = (squeezing.JPEG_LS, squeezing.RLE)
+COMPRESSED = (transcode.JPEG_LS, transcode.RLE)
 """Of pictures, as a whole installation proposes them by default."""
 ATTRIBUTES = {"PatientAge": "003Y", "ViewPosition": "AP"}
 OTHER_ATTRIBUTES = {
@@ -85,27 +76,27 @@ _CONFIG = {
 }
 
 ANSWERS = {
-    intake.SUCCESS: (
+    storage_scp.SUCCESS: (
         "Success",
         "The bytes and their ledger row are on stable storage.",
         "Nothing: the node answers for it.",
     ),
-    intake.OUT_OF_RESOURCES: (
+    storage_scp.OUT_OF_RESOURCES: (
         "Refused: Out of Resources",
         "Free disk space is below the watermark, the object is larger than the limit, or it could not be stored.",
         "Send again later; an object above the limit gets the same answer.",
     ),
-    intake.MISMATCH: (
+    storage_scp.MISMATCH: (
         "Error: Data Set does not match SOP Class",
         "SOP class or SOP Instance UID of the data set, the command and the presentation context differ.",
         "Mend the object.",
     ),
-    intake.CANNOT_UNDERSTAND: (
+    storage_scp.CANNOT_UNDERSTAND: (
         "Error: Cannot understand",
         "There is no data set, or its header cannot be read.",
         "Mend the object.",
     ),
-    intake.INVALID_INSTANCE: (
+    storage_scp.INVALID_INSTANCE: (
         "Failure: Invalid SOP Instance",
         "The Affected SOP Instance UID is no UID.",
         "Mend the object.",
@@ -113,13 +104,13 @@ ANSWERS = {
 }
 """Meaning, cause here, and what a sender should do, of every status that the Storage SCP answers."""
 REPORT_ANSWERS = {
-    commitment.SUCCESS: ("Success", "The report is in the ledger; also if it came before."),
-    commitment.NO_SUCH_EVENT_TYPE: ("No such event type", "The Event Type ID is neither 1 nor 2."),
-    commitment.INVALID_ARGUMENT: (
+    scu.SUCCESS: ("Success", "The report is in the ledger; also if it came before."),
+    scu.NO_SUCH_EVENT_TYPE: ("No such event type", "The Event Type ID is neither 1 nor 2."),
+    scu.INVALID_ARGUMENT: (
         "Invalid argument value",
         "There is no Transaction UID, or this peer was never asked under it.",
     ),
-    commitment.RESOURCE_LIMITATION: ("Resource limitation", "The ledger cannot be written now: report again later."),
+    scu.RESOURCE_LIMITATION: ("Resource limitation", "The ledger cannot be written now: report again later."),
 }
 """Meaning, and cause here, of every status that is answered to an N-EVENT-REPORT."""
 REJECTIONS = {
@@ -192,14 +183,14 @@ def _facts() -> dict[str, Any]:
         "config": config,
         "standard_kinds": {kind.value for kind in configuration.STANDARD_KINDS},
         "syntaxes": syntaxes,
-        "received": sorted(receive.supported([syntax.uid for syntax in syntaxes]), key=_numeric),
+        "received": sorted(server.supported([syntax.uid for syntax in syntaxes]), key=_numeric),
         "radiographs": list(domain.STORAGE),
         "analysed": admission.SOP_CLASSES,
         "modalities": admission.MODALITIES,
         "verification": VERIFICATION,
         "produced": produced,
-        "first_classes": destinations.SOP_CLASSES,
-        "proposed": _by_class(destinations.proposed({*destinations.SOP_CLASSES, *produced}, COMPRESSED)),
+        "first_classes": storage_scu.SOP_CLASSES,
+        "proposed": _by_class(storage_scu.proposed({*storage_scu.SOP_CLASSES, *produced}, COMPRESSED)),
         "answers": ANSWERS,
         "rejections": [(rejection.value, REJECTIONS[rejection]) for rejection in Rejection],
         "delivered": [(_masked(row), row.words, FATES[row.fate], row.clause) for row in statuses.TABLE],
@@ -207,23 +198,23 @@ def _facts() -> dict[str, Any]:
         "carried": statement.carried(),
         "identity": {
             "results": (own_identity.IMPLEMENTATION_CLASS_UID, own_identity.IMPLEMENTATION_VERSION_NAME),
-            "network": (filemeta.IMPLEMENTATION_CLASS_UID, filemeta.IMPLEMENTATION_VERSION_NAME),
+            "network": (file_meta.IMPLEMENTATION_CLASS_UID, file_meta.IMPLEMENTATION_VERSION_NAME),
         },
         "commitment": {
-            "sop_class": commitment.SOP_CLASS,
-            "sop_instance": commitment.SOP_INSTANCE,
-            "syntaxes": commitment.SYNTAXES,
+            "sop_class": scu.SOP_CLASS,
+            "sop_instance": scu.SOP_INSTANCE,
+            "syntaxes": scu.SYNTAXES,
             "answers": REPORT_ANSWERS,
-            "never": commitment.NEVER,
-            "hopeless": promises.HOPELESS,
-            "asks": promises.MAX_ASKS,
-            "batch": promises.BATCH,
-            "longest_kib": notices.MAX_INFORMATION_BYTES // 1024,
+            "never": scu.NEVER,
+            "hopeless": commitments.HOPELESS,
+            "asks": commitments.MAX_ASKS,
+            "batch": commitments.BATCH,
+            "longest_kib": event_report.MAX_INFORMATION_BYTES // 1024,
         },
         "limits": {
             "artim_s": listener.ARTIM_S,
             "handshake_s": listener.HANDSHAKE_S,
-            "grace_s": receive.GRACE_S,
+            "grace_s": server.GRACE_S,
             "max_pdu_bytes": association.MAX_PDU_BYTES,
             "ciphers": tls.CIPHERS,
         },

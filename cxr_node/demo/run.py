@@ -16,7 +16,6 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
-from cxr_node import classify, trial
 from cxr_node.config.schema import Admission
 from cxr_node.demo import page
 from cxr_node.dicom.pixels import pixels
@@ -24,11 +23,12 @@ from cxr_node.dicom.read import header
 from cxr_node.dicom.render import html
 from cxr_node.dicom.words import rounding, wording
 from cxr_node.domain import Rejected, ResultKind, Verdict
-from cxr_node.drawn import BUILT_IN, BUILT_IN_ATTRIBUTES
 from cxr_node.errors import DataError, InstanceError
-from cxr_node.node.history import Story
-from cxr_node.node.jobs import DeliveryState
-from cxr_node.node.recorder import Recorder
+from cxr_node.node.ledger.queries import Story
+from cxr_node.node.ledger.states import DeliveryState
+from cxr_node.tools import classify, trial_node
+from cxr_node.tools.drawn import BUILT_IN, BUILT_IN_ATTRIBUTES
+from cxr_node.tools.recording_pacs import Recorder
 
 CALLING = "CXR_DEMO"
 
@@ -81,7 +81,7 @@ def run(paths: Sequence[Path], out: Path, console: Console) -> list[Row]:
         console.print("starting the node")
         with (
             Recorder(work / "arrived", "DEMO_PACS") as pacs,
-            trial.node(work, {"destinations": [{"name": "demo", "address": str(pacs.address)}]}, CALLING) as node,
+            trial_node.node(work, {"destinations": [{"name": "demo", "address": str(pacs.address)}]}, CALLING) as node,
             Progress(console=console, transient=True) as bar,
         ):
             bar.console.print(f"node {node.address} and PACS {pacs.address} listen on loopback")
@@ -117,14 +117,14 @@ def _part10_files(images: Sequence[Path], folder: Path, console: Console) -> dic
     return sources
 
 
-def _send(sources: Sequence[_Source], node: trial.Node, bar: Progress) -> None:
+def _send(sources: Sequence[_Source], node: trial_node.Node, bar: Progress) -> None:
     task = bar.add_task("sending", total=len(sources))
-    trial.store(node, [source.part10 for source in sources], lambda _: bar.advance(task))
+    trial_node.store(node, [source.part10 for source in sources], lambda _: bar.advance(task))
 
 
-def _settled(node: trial.Node, uids: Collection[str], bar: Progress) -> dict[str, Story]:
+def _settled(node: trial_node.Node, uids: Collection[str], bar: Progress) -> dict[str, Story]:
     task = bar.add_task("judging, explaining, delivering", total=len(uids))
-    return trial.settled(node, uids, lambda left: bar.update(task, completed=len(uids) - left), look_every_s=0.05)
+    return trial_node.settled(node, uids, lambda left: bar.update(task, completed=len(uids) - left), look_every_s=0.05)
 
 
 def _unpack(source: _Source, story: Story, pacs: Recorder, out: Path) -> Row:
@@ -149,7 +149,7 @@ def _unpack(source: _Source, story: Story, pacs: Recorder, out: Path) -> Row:
         sentence=story.instance.sentence,
         probability=story.instance.probability,
         certainty=rounding.beside(story.instance.verdict, story.instance.probability),
-        turnaround_ms=trial.turnaround_ms(story),
+        turnaround_ms=trial_node.turnaround_ms(story),
         objects=tuple(f"{one.kind}.dcm" for one in delivered),
     )
 

@@ -28,11 +28,14 @@ from cxr_node.diagnose import disk, thresholds
 from cxr_node.dicom.pixels import codecs
 from cxr_node.errors import ConfigError, CxrNodeError, DeliveryError, ResourceError
 from cxr_node.model import profile
-from cxr_node.node import audit_forwarder, history, send, tls
-from cxr_node.node.association import Wrapping
-from cxr_node.node.jobs import DeliveryState
-from cxr_node.node.ledger import FILE_NAME, Ledger
-from cxr_node.node.spool import OWN_NAMES
+from cxr_node.node.audit import forwarder
+from cxr_node.node.ledger import queries
+from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
+from cxr_node.node.ledger.states import DeliveryState
+from cxr_node.node.network import tls
+from cxr_node.node.network.association import Wrapping
+from cxr_node.node.spool.spool import OWN_NAMES
+from cxr_node.tools import send
 
 SOON_DAYS = 30
 
@@ -256,7 +259,7 @@ def check(config: Config, source: str) -> Iterator[Line]:
         yield _try(f"destination {destination.name}", partial(_echo, config, destination))
     yield from _removed(config)
     if config.audit.enabled and config.audit.syslog is not None:
-        yield _try("audit collector", partial(audit_forwarder.reach, config.audit.syslog))
+        yield _try("audit collector", partial(forwarder.reach, config.audit.syslog))
 
 
 def _warnings(config: Config) -> Iterator[str]:
@@ -378,7 +381,7 @@ def _removed(config: Config) -> Iterator[Line]:
         return
     ledger = Ledger.open(config.spool.path)
     try:
-        queues = history.queues(ledger)
+        queues = queries.queues(ledger)
     finally:
         ledger.close()
     known = {destination.name for destination in config.destinations}

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from cxr_node.errors import ResourceError
-from cxr_node.node.spool import MIB, Area, Spool
+from cxr_node.node.spool.spool import MIB, Area, Spool
 
 WRITES = 50
 RECENT_DAYS = 7.0

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from cxr_node.config.schema import STANDARD_KINDS
 from cxr_node.domain import ResultKind
-from cxr_node.node import history
-from cxr_node.node.history import InstanceRow
-from cxr_node.node.jobs import InstanceState
-from cxr_node.node.ledger import SETTLED, Ledger
+from cxr_node.node.ledger import queries
+from cxr_node.node.ledger.ledger import SETTLED, Ledger
+from cxr_node.node.ledger.queries import InstanceRow
+from cxr_node.node.ledger.states import InstanceState
 from tests.chaos.archive import Kept
 from tests.node import peers
 from tests.node.wire import data_set_of
@@ -81,7 +81,7 @@ def settle(
     """
     ledger = Ledger.open(spool)
     try:
-        rows = history.recent(ledger, 2**31)
+        rows = queries.recent(ledger, 2**31)
     finally:
         ledger.close()
     by_uid = defaultdict(list)

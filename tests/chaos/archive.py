@@ -25,8 +25,8 @@ from pynetdicom.presentation import AllStoragePresentationContexts
 from pynetdicom.transport import AssociationSocket, ThreadedAssociationServer
 
 from cxr_node.config.schema import Address
-from cxr_node.node import send
-from cxr_node.node.recorder import TURN_S
+from cxr_node.tools import send
+from cxr_node.tools.recording_pacs import TURN_S
 
 AE_TITLE = "ARCHIVE"
 SLOW_BYTES_PER_S = 1000

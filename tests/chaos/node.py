@@ -23,10 +23,11 @@ import psutil
 import yaml
 
 from cxr_node.config.schema import Address
-from cxr_node.node import history, send
-from cxr_node.node.jobs import InstanceState
-from cxr_node.node.ledger import Ledger
-from cxr_node.node.service import EXIT_CONFIG
+from cxr_node.node.ledger import queries
+from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.states import InstanceState
+from cxr_node.node.process.supervisor import EXIT_CONFIG
+from cxr_node.tools import send
 from tests.chaos.archive import Archive
 
 ROLES = ("receive", "work", "deliver")
@@ -187,7 +188,7 @@ class Node:
     def counts(self) -> dict[InstanceState, int]:
         """Instances in each state."""
         self._ledger = self._ledger or Ledger.open(self.spool)
-        return history.counts(self._ledger)
+        return queries.counts(self._ledger)
 
     def is_idle(self) -> bool:
         """Nothing waits to be judged or delivered."""

@@ -17,9 +17,9 @@ from typing import Any, Self
 import yaml
 
 import cxr_node
-from cxr_node.node import history
-from cxr_node.node.database import POOL_SIZE
-from cxr_node.node.ledger import FILE_NAME, Ledger
+from cxr_node.node.ledger import queries
+from cxr_node.node.ledger.database import POOL_SIZE
+from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
 
 MIB = 1024 * 1024
 POOLED_FILES = 2 * (POOL_SIZE - 1)
@@ -171,13 +171,13 @@ class Role:
         """Unfinished files."""
         return list((self.spool / "incoming").iterdir())
 
-    def rows(self) -> list[history.InstanceRow]:
+    def rows(self) -> list[queries.InstanceRow]:
         """All that its ledger knows, oldest first."""
         if not (self.spool / FILE_NAME).exists():
             return []
         ledger = Ledger.open(self.spool)
         try:
-            return history.recent(ledger, 1_000_000)[::-1]
+            return queries.recent(ledger, 1_000_000)[::-1]
         finally:
             ledger.close()
 

@@ -15,7 +15,7 @@ from pydicom.uid import UID
 
 from cxr_node.config.schema import Address
 from cxr_node.errors import DeliveryError
-from cxr_node.node import send
+from cxr_node.tools import send
 from tests import builders
 from tests.chaos.accounting import Source
 from tests.node.wire import data_set_of

@@ -11,8 +11,8 @@ import pytest
 
 from cxr_node.config.schema import STANDARD_KINDS
 from cxr_node.domain import Reason, Rejected
-from cxr_node.node.ledger import Ledger
-from cxr_node.node.spool import Spool
+from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.spool.spool import Spool
 from tests import builders
 from tests.chaos.accounting import Accounting, Source, settle
 from tests.chaos.archive import Kept

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from cxr_node.node.jobs import InstanceState
-from cxr_node.node.ledger import SETTLED
+from cxr_node.node.ledger.ledger import SETTLED
+from cxr_node.node.ledger.states import InstanceState
 from tests import builders
 from tests.chaos.bombs import bombs
 from tests.chaos.conftest import Report

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cxr_node.node.jobs import InstanceState
+from cxr_node.node.ledger.states import InstanceState
 from tests.chaos.accounting import complete, settle
 from tests.chaos.archive import Archive, listening
 from tests.chaos.conftest import Report

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cxr_node.node import history
-from cxr_node.node.jobs import Death, InstanceState
-from cxr_node.node.ledger import FILE_NAME, Ledger
+from cxr_node.node.ledger import queries
+from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
+from cxr_node.node.ledger.states import Death, InstanceState
 from tests.chaos.accounting import settle
 from tests.chaos.archive import listening
 from tests.chaos.conftest import Report
@@ -110,9 +110,9 @@ def test_a_lost_or_rotten_ledger_is_rebuilt_from_the_spool(
     assert len({(one.sop_instance_uid, one.sha256) for one in archives[0].kept()}) == 3 * images
 
 
-def _rows(spool: Path) -> list[history.InstanceRow]:
+def _rows(spool: Path) -> list[queries.InstanceRow]:
     ledger = Ledger.open(spool)
     try:
-        return history.recent(ledger, 2**31)
+        return queries.recent(ledger, 2**31)
     finally:
         ledger.close()

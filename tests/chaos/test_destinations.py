@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from cxr_node.node import history
-from cxr_node.node.jobs import DeliveryState
-from cxr_node.node.ledger import Ledger
+from cxr_node.node.ledger import queries
+from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.states import DeliveryState
 from tests.chaos.accounting import complete, settle
 from tests.chaos.archive import Archive, flapping, listening
 from tests.chaos.conftest import Report
@@ -72,6 +72,6 @@ def _has(archive: Archive, images: int) -> bool:
 def _dead(spool: Path) -> dict[str, int]:
     ledger = Ledger.open(spool)
     try:
-        return {name: states[DeliveryState.DEAD] for name, states in history.queues(ledger).items()}
+        return {name: states[DeliveryState.DEAD] for name, states in queries.queues(ledger).items()}
     finally:
         ledger.close()

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from cxr_node.node.jobs import InstanceState
-from cxr_node.node.ledger import FILE_NAME
+from cxr_node.node.ledger.ledger import FILE_NAME
+from cxr_node.node.ledger.states import InstanceState
 from tests.chaos.accounting import settle
 from tests.chaos.archive import listening
 from tests.chaos.conftest import Report

@@ -24,12 +24,12 @@ LIFE_S = 2.0
 
 PLACES = {
     "receive": [
-        ("cxr_node.node.spool:Part.write", "before"),  # an empty file
-        ("cxr_node.node.spool:Part.store", "before"),  # all bytes written, nothing durable
-        ("cxr_node.node.spool:sync", "before"),  # renamed, the name not durable
-        ("cxr_node.node.ledger:Ledger.add", "before"),  # durable, the ledger knows nothing
-        ("cxr_node.node.ledger:Ledger.add", "after"),  # committed, not answered
-        ("cxr_node.node.intake:StorageProvider._respond", "before"),  # the same, one step later
+        ("cxr_node.node.spool.spool:Part.write", "before"),  # an empty file
+        ("cxr_node.node.spool.spool:Part.store", "before"),  # all bytes written, nothing durable
+        ("cxr_node.node.spool.spool:sync", "before"),  # renamed, the name not durable
+        ("cxr_node.node.ledger.ledger:Ledger.add", "before"),  # durable, the ledger knows nothing
+        ("cxr_node.node.ledger.ledger:Ledger.add", "after"),  # committed, not answered
+        ("cxr_node.node.receive.storage_scp:StorageProvider._respond", "before"),  # the same, one step later
     ],
     "work": [("cxr_node.pipeline:process", when) if "judge" in place else (place, when) for place, when in WORKER_DIES],
     "deliver": DELIVERY_DIES,

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cxr_node.node.jobs import InstanceState
-from cxr_node.node.ledger import FILE_NAME
+from cxr_node.node.ledger.ledger import FILE_NAME
+from cxr_node.node.ledger.states import InstanceState
 from tests.chaos.accounting import settle
 from tests.chaos.archive import listening
 from tests.chaos.conftest import Report

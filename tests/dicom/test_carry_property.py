@@ -20,8 +20,8 @@ from cxr_node.dicom.results import copied_attributes
 from cxr_node.dicom.results.encoder import to_part10
 from cxr_node.dicom.verify import check
 from cxr_node.domain import Rejected, ResultKind
-from cxr_node.node import filemeta
-from cxr_node.node.implicit import to_implicit
+from cxr_node.node.deliver.transcode import to_implicit
+from cxr_node.node.network import file_meta
 from tests import builders
 from tests.dicom.contexts import of_bytes
 
@@ -72,8 +72,8 @@ def file_of(source: Dataset, syntax: str) -> bytes:
     content = to_part10(source)
     if syntax == ExplicitVRLittleEndian:
         return content
-    uid, data_set = filemeta.split(content)
-    return filemeta.file_meta(source.SOPClassUID, uid, syntax) + to_implicit(data_set)
+    uid, data_set = file_meta.split(content)
+    return file_meta.file_meta(source.SOPClassUID, uid, syntax) + to_implicit(data_set)
 
 
 def carried(source: Dataset, syntax: str) -> Dataset:

@@ -12,7 +12,7 @@ from pydicom.uid import ExplicitVRBigEndian
 
 from cxr_node.dicom.read import header
 from cxr_node.errors import InstanceError
-from cxr_node.node.filemeta import file_meta
+from cxr_node.node.network.file_meta import file_meta
 from tests import builders
 from tests.chaos import judge, mutations
 from tests.chaos.corpus import ITEM, SEQUENCE_END, SYNTAXES, UNDEFINED, Element, tag, valid, write

@@ -14,7 +14,7 @@ from pynetdicom.events import Event
 from pynetdicom.transport import ThreadedAssociationServer
 
 from cxr_node.config.schema import Address
-from cxr_node.node.recorder import TURN_S, close
+from cxr_node.tools.recording_pacs import TURN_S, close
 from tests.node import peers
 
 PUSH_MODEL, INSTANCE = "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.1.1"

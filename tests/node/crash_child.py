@@ -10,7 +10,9 @@ import signal
 from typing import Any
 
 from cxr_node.config.schema import Config
-from cxr_node.node import deliver, journal, signals, work
+from cxr_node.node.deliver import courier
+from cxr_node.node.process import logs, supervisor
+from cxr_node.node.work import worker
 from tests.node import workplace
 
 
@@ -38,11 +40,11 @@ def kill_at(place: str, when: str, nth: int = 1) -> None:
 
 def main(role: str, config: Config, place: str = "", when: str = "after") -> None:
     """Run `work` or `deliver`; PLACE is written `module:Class.method`."""
-    journal.configure()
+    logs.configure()
     if place:
         kill_at(place, when)
-    stop = signals.stop_event()
+    stop = supervisor.stop_event()
     if role == "work":
-        work.run(config, object, workplace.judge, stop)
+        worker.run(config, object, workplace.judge, stop)
     else:
-        deliver.run(config, stop)
+        courier.run(config, stop)

@@ -23,11 +23,11 @@ from cxr_node.domain import (
     Prediction,
     Verdict,
 )
-from cxr_node.node import revival
-from cxr_node.node.jobs import StoredArtifact
-from cxr_node.node.ledger import Ledger
-from cxr_node.node.lookup import matching
-from cxr_node.node.schema import metadata
+from cxr_node.node.ledger import operator_moves
+from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.lookup import matching
+from cxr_node.node.ledger.states import StoredArtifact
+from cxr_node.node.ledger.tables import metadata
 
 POSTGRES = "CXR_NODE_TEST_POSTGRES"
 """Names a variable that holds the URL of an empty PostgreSQL database the tests may fill and empty."""
@@ -138,4 +138,4 @@ def ladder(number: int = 1) -> list[StoredArtifact]:
 
 def retried(ledger: Ledger, key: str, *destinations: str) -> int:
     """Retry what a key names, at these destinations; how many instances are back in the queue."""
-    return revival.retry(ledger, matching(key), destinations).instances
+    return operator_moves.retry(ledger, matching(key), destinations).instances

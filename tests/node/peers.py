@@ -26,7 +26,7 @@ from pynetdicom.transport import ThreadedAssociationServer
 
 from cxr_node.config.schema import STANDARD_KINDS, Address, Destination
 from cxr_node.domain import ResultKind
-from cxr_node.node.recorder import TURN_S, close
+from cxr_node.tools.recording_pacs import TURN_S, close
 from tests.patience import PATIENCE_S
 
 SOP_CLASS = {

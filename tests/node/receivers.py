@@ -15,10 +15,10 @@ from pynetdicom import _config
 
 from cxr_node.config.schema import Config, parse
 from cxr_node.dicom.read import header
-from cxr_node.node import keeping, receive
-from cxr_node.node.auditor import SILENT, Audit
-from cxr_node.node.ledger import Ledger
-from cxr_node.node.spool import Spool
+from cxr_node.node.audit.recorder import SILENT, Audit
+from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.receive import receiver, server
+from cxr_node.node.spool.spool import Spool
 
 SYNTAXES = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.70")
 
@@ -46,7 +46,7 @@ def config(folder: Path, destinations: Sequence[Any] = (), **listen: Any) -> Con
 @contextmanager
 def receiving(
     folder: Path,
-    inspect: Callable[[Path], keeping.Inspected] = header.inspect,
+    inspect: Callable[[Path], receiver.Inspected] = header.inspect,
     audit: Audit = SILENT,
     **listen: Any,
 ) -> Iterator[Receiving]:
@@ -60,9 +60,9 @@ def receiving(
 
     def run() -> None:
         try:
-            with mock.patch.object(receive, "TURN_S", 0.02):  # a stop is seen at the next turn
-                hooks = receive.Hooks(stop=stop, ready=ready, audit=audit)
-                receive.serve(config(folder, **listen), inspect, SYNTAXES, hooks)
+            with mock.patch.object(server, "TURN_S", 0.02):  # a stop is seen at the next turn
+                hooks = server.Hooks(stop=stop, ready=ready, audit=audit)
+                server.serve(config(folder, **listen), inspect, SYNTAXES, hooks)
         finally:
             listening.set()
 
@@ -84,5 +84,5 @@ def receiving(
 
 def run_process(folder: Path, told: Any) -> None:
     """Run a receiver as the whole of a process that will be killed; `told.send(port)` when it listens."""
-    hooks = receive.Hooks(stop=threading.Event(), ready=told.send)
-    receive.serve(config(folder), header.inspect, SYNTAXES, hooks)
+    hooks = server.Hooks(stop=threading.Event(), ready=told.send)
+    server.serve(config(folder), header.inspect, SYNTAXES, hooks)

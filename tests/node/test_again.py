@@ -22,11 +22,14 @@ from cxr_node.config.schema import Config
 from cxr_node.dicom.read import header
 from cxr_node.domain import Origin, Reason, ResultKind
 from cxr_node.errors import DataError
-from cxr_node.node import again, history, rebuild, retention, work
-from cxr_node.node.jobs import DeliveryState, InstanceState
-from cxr_node.node.ledger import FILE_NAME, Ledger
-from cxr_node.node.lookup import matching
-from cxr_node.node.spool import Area, Spool
+from cxr_node.node.deliver import retention
+from cxr_node.node.ledger import operator_moves, queries
+from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
+from cxr_node.node.ledger.lookup import matching
+from cxr_node.node.ledger.states import DeliveryState, InstanceState
+from cxr_node.node.receive import recovery
+from cxr_node.node.spool.spool import Area, Spool
+from cxr_node.node.work import worker as work
 from tests import builders
 
 SOP = str(builders.radiograph().SOPInstanceUID)
@@ -88,8 +91,8 @@ class Node:
         self.judge()
         return self.deliver()
 
-    def stories(self, key: str = SOP) -> list[history.Story]:
-        return history.trace(self.ledger, key)
+    def stories(self, key: str = SOP) -> list[queries.Story]:
+        return queries.trace(self.ledger, key)
 
     def states(self) -> list[tuple[str, str | None]]:
         return [(story.instance.state.value, story.instance.reason) for story in self.stories()]
@@ -97,9 +100,11 @@ class Node:
     def rows(self) -> list[int]:
         return [story.instance.id for story in self.stories()]
 
-    def resend(self, *, named: bool = True, to: str | None = None, rows: list[int] | None = None) -> again.Resent:
+    def resend(
+        self, *, named: bool = True, to: str | None = None, rows: list[int] | None = None
+    ) -> operator_moves.Resent:
         wanted = {each.name: each.send for each in self.config.destinations if to in (None, each.name)}
-        return again.resend(self.ledger, self.spool, rows or self.rows(), wanted, named=named)
+        return operator_moves.resend(self.ledger, self.spool, rows or self.rows(), wanted, named=named)
 
     def headers(self, kind: str) -> list[Dataset]:
         """Objects of a kind that were sent, in the order of their first sending."""
@@ -184,7 +189,7 @@ def test_a_corrected_version_waits_for_the_one_before_it(node: Node) -> None:
     first = node.ledger.claim_instance("lane-1", 60.0)
     assert first is not None
     assert node.ledger.claim_instance("lane-2", 60.0) is None
-    assert history.next_instance_s(node.ledger) == 0.5, "it is looked for soon, and not in a busy loop"
+    assert queries.next_instance_s(node.ledger) == 0.5, "it is looked for soon, and not in a busy loop"
     assert node.ledger.release(first, delay_s=0.0, detail="", forgive=True)
     assert node.answered() == 6
     assert replaced(node.headers("report")[1]) == [str(node.headers("report")[0].SOPInstanceUID)]
@@ -200,14 +205,14 @@ def test_a_ledger_made_anew_gives_the_same_bytes_of_every_version(tmp_path: Path
         assert node.answered() == 3
     node.receive(PatientID="REAL-1")
     node.judge()
-    again.admit(ledger, spool, again.conflicts(ledger, node.rows()))
+    operator_moves.admit(ledger, spool, operator_moves.conflicts(ledger, node.rows()))
     assert node.answered() == 3
     ledger.close()
     for file in config.spool.path.glob(f"{FILE_NAME}*"):
         file.unlink()
     ledger = Ledger.open(config.spool.path)
     node = Node(config, ledger, spool, archive)
-    assert rebuild.rebuild(ledger, spool, header.inspect).received == 4
+    assert recovery.rebuild(ledger, spool, header.inspect).received == 4
     assert node.answered() == 12
     assert all(contents == [contents[0]] * 2 for contents in archive.values()), "another UID, or other bytes"
     assert len(archive) == 12
@@ -225,13 +230,13 @@ def test_a_corrected_patient_id_is_admitted_by_an_operator(node: Node) -> None:
     assert story.instance.reason == Reason.IDENTITY_CONFLICT
     assert "cxr-node admit" in str(story.instance.sentence)
     assert "removed there" in str(story.instance.sentence)
-    found = again.conflicts(node.ledger, node.rows())
+    found = operator_moves.conflicts(node.ledger, node.rows())
     assert found == [2, 3], "the other images of that patient in the study are meant too"
-    assert again.admit(node.ledger, node.spool, found) == again.Rejudged(queued=2)
+    assert operator_moves.admit(node.ledger, node.spool, found) == operator_moves.Rejudged(queued=2)
     assert node.answered() == 6
     assert [str(each.PatientID) for each in node.headers("report")] == ["TEMP1", "REAL1", "REAL1"]
     assert [each.same_patient for each in node.stories()[1].replaces] == [False]
-    assert again.rejudge(node.ledger, [1, 2, 3]).queued == 3
+    assert operator_moves.rejudge(node.ledger, [1, 2, 3]).queued == 3
     assert node.answered() == 0, "the earlier version is answered as it was, and so is what replaces it"
     node.receive(PatientID="REAL1", SOPInstanceUID="1.2.3.9")
     assert node.answered() == 3, "from now on it is this study's"
@@ -246,7 +251,7 @@ def test_a_corrected_study_of_a_series_is_admitted(node: Node) -> None:
     node.receive(StudyInstanceUID="1.2.3.7")
     assert node.answered() == 0
     assert "The study differs" in str(node.stories()[1].instance.sentence)
-    assert again.admit(node.ledger, node.spool, again.conflicts(node.ledger, node.rows())).queued == 1
+    assert operator_moves.admit(node.ledger, node.spool, operator_moves.conflicts(node.ledger, node.rows())).queued == 1
     assert node.answered() == 3
 
 
@@ -254,13 +259,13 @@ def test_only_a_conflict_can_be_admitted_and_only_one_patient(node: Node) -> Non
     node.receive(PatientID="TEMP1")
     assert node.answered() == 3
     with pytest.raises(DataError, match="nothing of it was rejected because"):
-        again.conflicts(node.ledger, node.rows())
+        operator_moves.conflicts(node.ledger, node.rows())
     node.receive(PatientID="REAL1")
     node.receive(PatientID="REAL2")
     node.judge()
     with pytest.raises(DataError, match="several patients of one study"):
-        again.conflicts(node.ledger, node.rows())
-    assert again.conflicts(node.ledger, [3]) == [3]
+        operator_moves.conflicts(node.ledger, node.rows())
+    assert operator_moves.conflicts(node.ledger, [3]) == [3]
 
 
 def test_results_that_an_archive_lost_go_again_the_same_bytes(node: Node) -> None:
@@ -268,7 +273,7 @@ def test_results_that_an_archive_lost_go_again_the_same_bytes(node: Node) -> Non
     assert node.answered() == 3
     assert node.resend().due == {"pacs": 3}
     assert node.states() == [("REPORTED", None)]
-    assert node.resend() == again.Resent(waiting=3)
+    assert node.resend() == operator_moves.Resent(waiting=3)
     assert node.deliver() == 3
     assert node.states() == [("DELIVERED", None)]
     assert all(contents == [contents[0]] * 2 for contents in node.archive.values())
@@ -292,7 +297,7 @@ def test_what_a_corrected_version_replaced_is_not_sent_again_unless_it_is_named(
         done = node.resend(named=named)
         assert (done.due, done.replaced) == ({"pacs": 3}, 1)
         assert node.deliver() == 3
-    assert node.resend(rows=[1], named=False) == again.Resent(replaced=1)
+    assert node.resend(rows=[1], named=False) == operator_moves.Resent(replaced=1)
     assert node.resend(rows=[1]).due == {"pacs": 3}
 
 
@@ -302,12 +307,12 @@ def test_what_retention_took_is_told_and_can_be_made_again(node: Node) -> None:
     now = node.ledger.now
     node.ledger.now = lambda: now() + timedelta(days=31)
     assert retention.sweep(node.ledger, node.spool, 30.0) == 1
-    assert node.resend() == again.Resent(purged=1)
-    assert again.rejudge(node.ledger, node.rows()) == again.Rejudged(purged=1)
+    assert node.resend() == operator_moves.Resent(purged=1)
+    assert operator_moves.rejudge(node.ledger, node.rows()) == operator_moves.Rejudged(purged=1)
     digest = node.receive()
-    assert node.resend() == again.Resent(purged=1), "the radiograph is back, its results are not"
+    assert node.resend() == operator_moves.Resent(purged=1), "the radiograph is back, its results are not"
     node.spool.date(digest, node.stories()[0].instance.received_at)
-    assert again.rejudge(node.ledger, node.rows()) == again.Rejudged(queued=1)
+    assert operator_moves.rejudge(node.ledger, node.rows()) == operator_moves.Rejudged(queued=1)
     assert node.answered() == 0, "known results go by `resend`"
     assert node.resend().due == {"pacs": 3}
     assert node.deliver() == 3
@@ -317,8 +322,8 @@ def test_what_retention_took_is_told_and_can_be_made_again(node: Node) -> None:
 def test_judged_again_unchanged_nothing_doubles(node: Node) -> None:
     node.receive()
     assert node.answered() == 3
-    assert again.rejudge(node.ledger, node.rows()) == again.Rejudged(queued=1)
-    assert again.rejudge(node.ledger, node.rows()) == again.Rejudged(waiting=1)
+    assert operator_moves.rejudge(node.ledger, node.rows()) == operator_moves.Rejudged(queued=1)
+    assert operator_moves.rejudge(node.ledger, node.rows()) == operator_moves.Rejudged(waiting=1)
     assert node.answered() == 0
     assert node.states() == [("DELIVERED", None)]
     assert len(node.archive) == 3
@@ -328,12 +333,12 @@ def test_judged_again_under_other_rules_the_new_results_are_the_instances(node: 
     node.receive()
     assert node.answered() == 3
     node.config = rules(tmp_path, results={"installation_id": "other"})
-    assert again.rejudge(node.ledger, node.rows()).queued == 1
+    assert operator_moves.rejudge(node.ledger, node.rows()).queued == 1
     assert node.answered() == 3
     assert node.resend().due == {"pacs": 3}, "the outdated ones stay where they are"
     assert node.deliver() == 3
     node.config = rules(tmp_path)
-    assert again.rejudge(node.ledger, node.rows()).queued == 1
+    assert operator_moves.rejudge(node.ledger, node.rows()).queued == 1
     assert node.answered() == 0, "the first answer is the instance's again"
     node.resend()
     assert node.deliver() == 3
@@ -382,11 +387,11 @@ def test_all_that_was_rejected_for_a_reason_is_judged_again(node: Node, tmp_path
     node.receive(SOPInstanceUID="1.2.3.8", ViewPosition="LL")
     node.judge()
     node.config = rules(tmp_path, **WARN)
-    found = again.find(node.ledger, again.rejected_for(Reason.AGE_OUTSIDE_POPULATION))
+    found = operator_moves.find(node.ledger, operator_moves.rejected_for(Reason.AGE_OUTSIDE_POPULATION))
     assert found == [1]
-    assert again.find(node.ledger, since=datetime.now(UTC) + timedelta(hours=1)) == []
-    assert again.find(node.ledger, matching("1.2.3.8")) == [2]
-    assert again.rejudge(node.ledger, found).queued == 1
+    assert operator_moves.find(node.ledger, since=datetime.now(UTC) + timedelta(hours=1)) == []
+    assert operator_moves.find(node.ledger, matching("1.2.3.8")) == [2]
+    assert operator_moves.rejudge(node.ledger, found).queued == 1
     assert node.answered() == 3
     assert node.states() == [("DELIVERED", None)]
 

@@ -12,8 +12,8 @@ import pytest
 import sqlalchemy as sa
 
 from cxr_node.errors import ResourceError
-from cxr_node.node import database, history
-from cxr_node.node.ledger import FILE_NAME, Ledger
+from cxr_node.node.ledger import database, queries
+from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
 from tests.node.ledgers import Clock, digest, origin, reference
 from tests.node.test_receive import eventually
 
@@ -57,7 +57,7 @@ def test_who_comes_while_another_waits_for_the_disk_shares_the_next_commit(tmp_p
         assert [one.result(20) for one in added] == [True] * MANY
     assert held.commits == 2
     assert not held.add(3), "the same once more"
-    assert len(history.recent(held.ledger, 100)) == MANY
+    assert len(queries.recent(held.ledger, 100)) == MANY
     held.ledger.close()
 
 
@@ -69,7 +69,7 @@ def test_what_one_cannot_be_written_for_is_not_the_others_fault(tmp_path: Path) 
         assert [one.result(20) for one in (added[0], added[1], added[3])] == [True] * 3
         with pytest.raises(UnicodeEncodeError):
             added[2].result(20)
-    assert len(history.recent(held.ledger, 100)) == 3
+    assert len(queries.recent(held.ledger, 100)) == 3
     held.ledger.close()
 
 
@@ -94,5 +94,5 @@ def test_an_escaped_title_fits_into_its_column(tmp_path: Path) -> None:
     held = Held(tmp_path)
     held.go_on.set()
     assert held.add(1, r"\xC4\xD6\xDC\xC4\xD6\xDC")
-    (row,) = history.recent(held.ledger, 1)
+    (row,) = queries.recent(held.ledger, 1)
     assert row.calling_ae_title == r"\xC4\xD6\xDC\xC4"

@@ -8,7 +8,7 @@ import struct
 import pytest
 from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ
 
-from cxr_node.node import associate_pdu
+from cxr_node.node.network import associate_pdu
 from tests.node import wire
 from tests.pacs import odd_associations as odd
 from tests.pacs.odd_associations import Request, item

@@ -18,12 +18,16 @@ import pytest
 
 from cxr_node.config.schema import Address, Config
 from cxr_node.errors import ConfigError, DeliveryError, ResourceError
-from cxr_node.node import audit, audit_trail, auditor, deliver, send, work
-from cxr_node.node.audit_messages import Direction, Participant, Reporter, Transfer
-from cxr_node.node.audit_trail import Segments, Shelf
-from cxr_node.node.auditor import Auditor
-from cxr_node.node.ledger import Ledger
-from cxr_node.node.spool import Spool
+from cxr_node.node.audit import recorder as auditor
+from cxr_node.node.audit import trail, wiring
+from cxr_node.node.audit.messages import Direction, Participant, Reporter, Transfer
+from cxr_node.node.audit.recorder import Auditor
+from cxr_node.node.audit.trail import Segments, Shelf
+from cxr_node.node.deliver import courier
+from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.spool.spool import Spool
+from cxr_node.node.work import worker as work
+from cxr_node.tools import send
 from tests import builders
 from tests.node import audit_schema, peers, receivers, workplace
 from tests.node.certificates import Authority
@@ -162,7 +166,7 @@ def test_a_full_disk_stops_nobody_and_loses_nothing_while_memory_lasts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock, full = Clock(), threading.Event()
-    write = audit_trail._write
+    write = trail._write
 
     def half(file: int, content: bytes) -> None:
         if full.is_set():
@@ -170,7 +174,7 @@ def test_a_full_disk_stops_nobody_and_loses_nothing_while_memory_lasts(
             raise OSError(28, "No space left on device")
         write(file, content)
 
-    monkeypatch.setattr(audit_trail, "_write", half)
+    monkeypatch.setattr(trail, "_write", half)
     monkeypatch.setattr(auditor, "MAX_WAITING", 50)
     with caplog.at_level(logging.WARNING), recorder(tmp_path, clock) as found:
         full.set()
@@ -196,7 +200,7 @@ def test_a_folder_that_cannot_be_written_is_the_operators_fault(tmp_path: Path) 
 def test_segments_are_rotated_and_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(audit_trail, "SEGMENT_BYTES", 1000)
+    monkeypatch.setattr(trail, "SEGMENT_BYTES", 1000)
     segments = Segments(shelf(tmp_path, max_bytes=4000, is_collected=True), "receive")
     for number in range(30):
         segments.append([f"{number:03d}".encode() * 100])
@@ -233,9 +237,9 @@ def config(tmp_path: Path, *addresses: Any, **sections: Any) -> Config:
 
 def test_a_role_records_its_start_its_stop_and_its_death(tmp_path: Path) -> None:
     settings = config(tmp_path)
-    with audit.recording(settings, "work"):
+    with wiring.recording(settings, "work"):
         pass
-    with pytest.raises(ResourceError), audit.recording(settings, "work"):
+    with pytest.raises(ResourceError), wiring.recording(settings, "work"):
         raise ResourceError("the disk is gone")
     assert events(tmp_path / "spool" / "audit") == [
         "110100 110120 0",
@@ -243,7 +247,7 @@ def test_a_role_records_its_start_its_stop_and_its_death(tmp_path: Path) -> None
         "110100 110120 0",
         "110100 110121 12",
     ]
-    with audit.recording(config(tmp_path / "off", audit={"enabled": False}), "work"):
+    with wiring.recording(config(tmp_path / "off", audit={"enabled": False}), "work"):
         pass
     assert not (tmp_path / "off").exists()
 
@@ -255,8 +259,8 @@ def test_a_delivery_is_begun_and_transferred_with_its_study(tmp_path: Path) -> N
         workplace.receive(settings, 1, 2)
         judged(settings)
         stop = threading.Event()
-        with audit.recording(settings, "deliver") as record:
-            thread = threading.Thread(target=deliver.run, args=(settings, stop, None, record))
+        with wiring.recording(settings, "deliver") as record:
+            thread = threading.Thread(target=courier.run, args=(settings, stop, None, record))
             thread.start()
             settled = workplace.eventually(
                 lambda: {row[0] for row in workplace.states(settings)} == {"DELIVERED", "DEAD"}
@@ -291,8 +295,8 @@ def test_what_a_destination_rejects_is_an_alert_and_a_line_each_try(
         workplace.receive(settings, 1)
         judged(settings)
         stop = threading.Event()
-        with caplog.at_level("INFO", "cxr_node"), audit.recording(settings, "deliver") as record:
-            thread = threading.Thread(target=deliver.run, args=(settings, stop, None, record))
+        with caplog.at_level("INFO", "cxr_node"), wiring.recording(settings, "deliver") as record:
+            thread = threading.Thread(target=courier.run, args=(settings, stop, None, record))
             thread.start()
             tried = workplace.eventually(lambda: "rejected (permanent)" in caplog.text)
             stop.set()
@@ -312,7 +316,7 @@ def test_a_caller_outside_ascii_is_in_the_trail(tmp_path: Path) -> None:
     settings = config(tmp_path)
     request = odd_associations.Request(calling=b'<R\xf6"&ntgen\x1b'.ljust(16)).encoded()
     with (
-        audit.recording(settings, "receive") as record,
+        wiring.recording(settings, "receive") as record,
         receivers.receiving(settings.spool.path, audit=record, peers=[{"ae_title": "CT1"}]) as node,
         Wire(node.port) as stranger,
     ):
@@ -337,7 +341,7 @@ def test_what_the_receiver_takes_and_whom_it_refuses_is_recorded(tmp_path: Path)
     file = tmp_path / "one.dcm"
     file.write_bytes(content)
     settings = config(tmp_path)
-    with audit.recording(settings, "receive") as record:
+    with wiring.recording(settings, "receive") as record:
         known = [{"ae_title": "MODALITY"}]
         with receivers.receiving(settings.spool.path, audit=record, peers=known) as node:
             address = Address(ae_title="CXR_NODE", host="127.0.0.1", port=node.port)
@@ -363,7 +367,7 @@ def test_a_client_that_does_not_speak_tls_is_an_alert(tmp_path: Path) -> None:
     settings = config(tmp_path)
     identity = Authority(tmp_path).issue("node")
     with (
-        audit.recording(settings, "receive") as record,
+        wiring.recording(settings, "receive") as record,
         receivers.receiving(settings.spool.path, audit=record, tls=identity.tls()) as node,
         socket.create_connection(("127.0.0.1", node.port), 10) as stranger,
         contextlib.suppress(ConnectionResetError),

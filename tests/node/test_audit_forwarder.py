@@ -13,9 +13,9 @@ import pytest
 
 from cxr_node.config.schema import Syslog
 from cxr_node.errors import ConfigError, DeliveryError
-from cxr_node.node import syslog
-from cxr_node.node.audit_forwarder import Forwarder, reach
-from cxr_node.node.audit_trail import Segments, Shelf
+from cxr_node.node.audit import syslog
+from cxr_node.node.audit.forwarder import Forwarder, reach
+from cxr_node.node.audit.trail import Segments, Shelf
 from tests.node import workplace
 from tests.node.certificates import Authority, Identity
 from tests.node.collectors import Temper, collecting

@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from cxr_node.node import audit_messages as messages
-from cxr_node.node.audit_messages import Activity, Alert, Direction, Outcome, Participant, Reporter, Transfer
+from cxr_node.node.audit import messages
+from cxr_node.node.audit.messages import Activity, Alert, Direction, Outcome, Participant, Reporter, Transfer
 from tests.node import audit_schema
 
 AT = datetime(2026, 1, 31, 12, 0, 0, 250_000, UTC)

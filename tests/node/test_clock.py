@@ -12,11 +12,13 @@ import pytest
 
 from cxr_node.config.schema import MAX_DELAY_S
 from cxr_node.errors import ResourceError
-from cxr_node.node import deliver, history, work
-from cxr_node.node.clock import ClockWatch
-from cxr_node.node.jobs import DeliveryJob, Job
-from cxr_node.node.ledger import Ledger
-from cxr_node.node.spool import Spool
+from cxr_node.node.deliver import courier
+from cxr_node.node.ledger import queries
+from cxr_node.node.ledger.clock import ClockWatch
+from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.states import DeliveryJob, Job
+from cxr_node.node.spool.spool import Spool
+from cxr_node.node.work import worker
 from tests.node import peers, workplace
 from tests.node.ledgers import POSTGRES, Clock, finding, opened, results
 from tests.node.test_ledger import PACS, add, claimed, due, reported
@@ -78,7 +80,7 @@ def test_a_job_of_the_living_ends_once(ledger: Ledger, clock: Clock, step_s: flo
     assert not ledger.extend(first, 60.0)
     assert ledger.settle_reported(second, finding(), results(), PACS)
     assert not ledger.settle_reported(first, finding(), results(), PACS)
-    assert history.queues(ledger)["pacs"]["READY"] == 3
+    assert queries.queues(ledger)["pacs"]["READY"] == 3
 
 
 @pytest.mark.parametrize("step_s", STEPS)
@@ -209,9 +211,9 @@ def test_no_delivery_dies_early_or_stalls_in_a_living_process(
 
         monkeypatch.setattr(Ledger, "open", stepped)
         ledger = Ledger.open(config.spool.path)
-        work.Worker(config, ledger, Spool(config.spool.path), "worker", object(), workplace.judge).do_one()
+        worker.Worker(config, ledger, Spool(config.spool.path), "worker", object(), workplace.judge).do_one()
         stop = threading.Event()
-        thread = threading.Thread(target=deliver.run, args=(config, stop))
+        thread = threading.Thread(target=courier.run, args=(config, stop))
         thread.start()
         try:
             assert workplace.eventually(lambda: archive._count >= 3)

@@ -17,15 +17,16 @@ from cxr_node.cli import ledger_tables
 from cxr_node.config.schema import STANDARD_KINDS, Address, Config
 from cxr_node.domain import Origin
 from cxr_node.errors import ResourceError
-from cxr_node.node import history, promises, retention, status
-from cxr_node.node.asking import Asker
-from cxr_node.node.history import DeliveryRow
-from cxr_node.node.jobs import DeliveryState, PromiseState
-from cxr_node.node.ledger import Ledger
-from cxr_node.node.rounds import Home
-from cxr_node.node.spool import Area, Spool
-from cxr_node.node.tenure import Keeper
-from cxr_node.node.wakeup import Role, ring
+from cxr_node.node.deliver import retention
+from cxr_node.node.deliver.commitment_loop import Asker
+from cxr_node.node.deliver.loop import Home
+from cxr_node.node.ledger import commitments, queries, status
+from cxr_node.node.ledger.lease_keeper import Keeper
+from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.queries import DeliveryRow
+from cxr_node.node.ledger.states import DeliveryState, PromiseState
+from cxr_node.node.process.notify import Role, ring
+from cxr_node.node.spool.spool import Area, Spool
 from tests.node import committers, peers, wire, workplace
 from tests.node.committers import Asked, Committer, call, committing, information, later, report_on, report_to
 from tests.node.ledgers import Clock, reference
@@ -37,7 +38,7 @@ UID = "1.2.1.1.1"
 
 @pytest.fixture(autouse=True)
 def short_gathering(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(promises, "GATHER_S", 0.1)
+    monkeypatch.setattr(commitments, "GATHER_S", 0.1)
 
 
 ALL = [kind.value for kind in STANDARD_KINDS]
@@ -61,7 +62,7 @@ def reading(settings: Config) -> Iterator[Ledger]:
 
 def rows(settings: Config, uid: str = UID) -> list[DeliveryRow]:
     with reading(settings) as ledger:
-        return [row for story in history.trace(ledger, uid, {"pacs": "PACS"}) for row in story.deliveries]
+        return [row for story in queries.trace(ledger, uid, {"pacs": "PACS"}) for row in story.deliveries]
 
 
 def stand(settings: Config, state: PromiseState, count: int = 1) -> bool:
@@ -84,8 +85,8 @@ def test_a_report_on_the_same_association_commits_all_at_once(tmp_path: Path) ->
     assert all(row.committed_at and row.delivered_at and row.asks == 1 for row in rows(settings))
     assert workplace.states(settings) == [("DELIVERED", None)]
     with reading(settings) as ledger:
-        assert history.uncommitted(ledger) == {}
-        (story,) = history.trace(ledger, UID)
+        assert queries.uncommitted(ledger) == {}
+        (story,) = queries.trace(ledger, UID)
     assert [event.what for event in story.events].count("committed") == 1
     console = Console(file=io.StringIO(), width=250)
     console.print(ledger_tables.story(story))
@@ -125,7 +126,7 @@ def test_hours_later_on_another_association_after_a_restart_and_twice(tmp_path: 
             assert [report_to(node.port, told) for _ in range(2)] == [0x0000, 0x0000]
     assert stand(settings, PromiseState.COMMITTED)
     with reading(settings) as ledger:
-        (story,) = history.trace(ledger, UID)
+        (story,) = queries.trace(ledger, UID)
     assert [event.what for event in story.events].count("committed") == 1
 
 
@@ -173,7 +174,7 @@ def test_what_the_archive_lost_is_sent_again_with_its_reason(tmp_path: Path) -> 
     transactions = [asked.transaction_uid for asked in committer.asked if lost in asked.uids]
     assert len(set(transactions)) == 2
     with reading(settings) as ledger:
-        (story,) = history.trace(ledger, UID)
+        (story,) = queries.trace(ledger, UID)
     assert [event.detail for event in story.events if "0x0112; sent again" in event.detail]
 
 
@@ -189,8 +190,8 @@ def test_an_archive_that_loses_it_every_time_is_given_up_and_shown(
         judged(settings, 1)
         with delivering(settings):
             assert stand(settings, PromiseState.UNCOMMITTED)
-    assert len(committer.asked) == promises.MAX_ASKS
-    assert [len(many) for many in committer.archive.datasets.values()] == [promises.MAX_ASKS]
+    assert len(committer.asked) == commitments.MAX_ASKS
+    assert [len(many) for many in committer.archive.datasets.values()] == [commitments.MAX_ASKS]
     assert workplace.states(settings) == [("DELIVERED", None)]
     (row,) = rows(settings)
     assert (row.commitment_detail, row.state) == ("commitment failed: 0x0112", DeliveryState.DELIVERED)
@@ -221,7 +222,7 @@ def test_a_reason_that_no_repeat_mends_is_given_up_at_once(tmp_path: Path) -> No
 def test_a_destination_without_the_sop_class_is_said_once_to_be_one(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, status_: int | None
 ) -> None:
-    monkeypatch.setattr("cxr_node.node.asking.MAX_PAUSE_S", 0.05)
+    monkeypatch.setattr("cxr_node.node.deliver.commitment_loop.MAX_PAUSE_S", 0.05)
     committer = Committer(status=status_ or 0)
     with committing(committer, commits=status_ is not None) as address:
         settings = config(tmp_path, address)
@@ -276,24 +277,24 @@ def test_an_archive_that_never_answers_is_asked_three_times_and_then_shown(
         delivered(settings, clock)
         one = asker(settings, clock)
         clock.forward(1.0)
-        for number in range(1, promises.MAX_ASKS + 1):
+        for number in range(1, commitments.MAX_ASKS + 1):
             for _ in range(2):  # the second round comes too early
                 one.do_one()
                 assert len(committer.asked) == number
                 clock.forward(3601.0)
-    assert len(committer.asked) == promises.MAX_ASKS
-    assert len({asked.transaction_uid for asked in committer.asked}) == promises.MAX_ASKS
-    assert [len(asked.references) for asked in committer.asked] == [3] * promises.MAX_ASKS
+    assert len(committer.asked) == commitments.MAX_ASKS
+    assert len({asked.transaction_uid for asked in committer.asked}) == commitments.MAX_ASKS
+    assert [len(asked.references) for asked in committer.asked] == [3] * commitments.MAX_ASKS
     assert {row.commitment for row in rows(settings)} == {PromiseState.ASKED}
     one.do_one()
     assert {row.commitment for row in rows(settings)} == {PromiseState.UNCOMMITTED}
     assert {row.commitment_detail for row in rows(settings)} == {"no answer to 3 requests"}
     assert [record for record in caplog.records if record.levelno == logging.ERROR]
     ledger = one._home.ledger
-    first = promises.find(ledger, committer.asked[0].transaction_uid)
+    first = commitments.find(ledger, committer.asked[0].transaction_uid)
     assert first is not None
-    late = promises.Report(transaction_uid=first.uid, committed=tuple(committer.asked[0].uids))
-    assert promises.answer(ledger, first, late, float)["committed"] == 3  # better late than never
+    late = commitments.Report(transaction_uid=first.uid, committed=tuple(committer.asked[0].uids))
+    assert commitments.answer(ledger, first, late, float)["committed"] == 3  # better late than never
 
 
 def test_a_destination_that_is_away_is_asked_when_it_is_back(tmp_path: Path, asker: Any) -> None:
@@ -301,7 +302,7 @@ def test_a_destination_that_is_away_is_asked_when_it_is_back(tmp_path: Path, ask
     settings = config(tmp_path, address)
     delivered(settings, clock)
     one = asker(settings, clock)
-    for _ in range(2 * promises.MAX_ASKS):
+    for _ in range(2 * commitments.MAX_ASKS):
         clock.forward(60.0)
         assert one.do_one().deaf
     assert [(row.commitment, row.asks) for row in rows(settings)] == [(PromiseState.DUE, 0)]
@@ -331,9 +332,9 @@ def test_a_process_that_died_while_it_asked_costs_two_minutes(tmp_path: Path, as
         delivered(settings, clock)
         one = asker(settings, clock)
         clock.forward(1.0)
-        assert promises.begin(one._home.ledger, "pacs") is not None  # and no N-ACTION
-        assert 0 < one.do_one().seconds <= promises.UNANSWERED_S
-        clock.forward(promises.UNANSWERED_S)
+        assert commitments.begin(one._home.ledger, "pacs") is not None  # and no N-ACTION
+        assert 0 < one.do_one().seconds <= commitments.UNANSWERED_S
+        clock.forward(commitments.UNANSWERED_S)
         one.do_one()
         assert len(committer.asked) == 1
 
@@ -346,7 +347,7 @@ def test_retention_keeps_what_waits_for_a_promise(tmp_path: Path) -> None:
     clock.forward(400 * 86400.0)
     assert retention.sweep(ledger, spool, 30.0) == 0
     assert len(list(spool.digests(Area.RESULTS))) == 5
-    assert promises.abandon(ledger, ["other"]) == 1
+    assert commitments.abandon(ledger, ["other"]) == 1
     assert retention.sweep(ledger, spool, 30.0) == 1
     assert list(spool.digests(Area.OBJECTS)) == list(spool.digests(Area.RESULTS)) == []
     ledger.close()
@@ -357,20 +358,20 @@ def test_an_old_failure_does_not_send_again_what_was_sent_again(tmp_path: Path) 
     settings = config(tmp_path, peers.nobody())
     delivered(settings, clock)
     ledger = Ledger.open(settings.spool.path, now=clock)
-    first = promises.begin(ledger, "pacs")
+    first = commitments.begin(ledger, "pacs")
     assert first is not None
     ((_, uid),) = first.references
-    failed = promises.Report(transaction_uid=first.uid, committed=(), failed={uid: 0x0112})
-    assert promises.answer(ledger, first, failed, float) == {"committed": 0, "sent again": 1}
-    assert promises.answer(ledger, first, failed, float) == {"committed": 0}
+    failed = commitments.Report(transaction_uid=first.uid, committed=(), failed={uid: 0x0112})
+    assert commitments.answer(ledger, first, failed, float) == {"committed": 0, "sent again": 1}
+    assert commitments.answer(ledger, first, failed, float) == {"committed": 0}
     assert workplace.states(settings) == [("REPORTED", None)]
-    assert promises.begin(ledger, "pacs") is None  # first it must be delivered
+    assert commitments.begin(ledger, "pacs") is None  # first it must be delivered
     clock.forward(5.0)
     job = ledger.claim_delivery("pacs", "me", 60.0)
     assert job is not None
     assert ledger.settle_delivered(job, 0x0000, promised=True)
     assert workplace.states(settings) == [("DELIVERED", None)]
-    assert promises.answer(ledger, first, failed, float) == {"committed": 0}
+    assert commitments.answer(ledger, first, failed, float) == {"committed": 0}
     ledger.close()
 
 
@@ -383,8 +384,8 @@ def test_an_operator_may_ask_again(tmp_path: Path) -> None:
         with delivering(settings):
             assert stand(settings, PromiseState.COMMITTED)
             with reading(settings) as ledger:
-                assert promises.renew(ledger, UID, ["elsewhere"]) == 0
-                assert promises.renew(ledger, UID, ["pacs"]) == 1
+                assert commitments.renew(ledger, UID, ["elsewhere"]) == 0
+                assert commitments.renew(ledger, UID, ["pacs"]) == 1
             ring(settings.spool.path, Role.DELIVER)  # as `cxr-node retry` does
             assert committer.wait(2)
             assert stand(settings, PromiseState.COMMITTED)
@@ -407,7 +408,7 @@ def test_what_comes_back_from_the_archive_is_seen_again(tmp_path: Path) -> None:
             ledger.add(ref, origin, workplace.digest(ae_title.encode()), 100)
             seen = [row.seen_again_at for row in rows(settings)]
             assert (seen != [None]) == (ae_title == "PACS")
-        (back,) = [story for story in history.trace(ledger, uid) if story.instance.calling_ae_title == "PACS"]
+        (back,) = [story for story in queries.trace(ledger, uid) if story.instance.calling_ae_title == "PACS"]
     assert (back.instance.repeats, back.instance.repeated_at) == (1, seen[0])
 
 
@@ -470,7 +471,7 @@ def test_storage_commitment_stores_nothing(tmp_path: Path) -> None:
     with node_of(tmp_path) as node, wire.Wire(node.port) as peer:
         peer.associate(sop_class=committers.PUSH_MODEL, syntax=wire.IMPLICIT)
         assert peer.store("1.2.3", b"12345678", sop_class=committers.PUSH_MODEL) == 0xA900
-        assert history.recent(node.ledger, 10) == []
+        assert queries.recent(node.ledger, 10) == []
 
 
 def test_a_ledger_that_cannot_be_written_asks_to_come_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -478,10 +479,10 @@ def test_a_ledger_that_cannot_be_written_asks_to_come_again(tmp_path: Path, monk
         raise ResourceError("ledger: disk full")
 
     with node_of(tmp_path) as node:
-        monkeypatch.setattr(promises, "find", broken)
+        monkeypatch.setattr(commitments, "find", broken)
         assert report_to(node.port, information("1.2.3", [])) == 0x0213
 
 
 def test_every_state_of_a_promise_is_in_the_table_of_moves() -> None:
-    assert set(promises.PROMISE_MOVES) == set(PromiseState)
-    assert set(promises.OPEN) == {one for one, to in promises.PROMISE_MOVES.items() if PromiseState.ASKED in to}
+    assert set(commitments.PROMISE_MOVES) == set(PromiseState)
+    assert set(commitments.OPEN) == {one for one, to in commitments.PROMISE_MOVES.items() if PromiseState.ASKED in to}

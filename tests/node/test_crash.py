@@ -12,31 +12,34 @@ from pathlib import Path
 import pytest
 
 from cxr_node.config.schema import STANDARD_KINDS, Config
-from cxr_node.node import history
-from cxr_node.node.ledger import Ledger
-from cxr_node.node.spool import Area, Spool
+from cxr_node.node.ledger import queries
+from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.spool.spool import Area, Spool
 from tests.forks import FORKS
 from tests.node import crash_child, peers, workplace
 from tests.node.committers import Committer, committing, information, later
 
 WORKER_DIES = [
-    ("cxr_node.node.ledger:Ledger.claim_instance", "after"),  # leased, nothing done
-    ("cxr_node.node.history:precedent", "after"),  # bytes read
+    ("cxr_node.node.ledger.ledger:Ledger.claim_instance", "after"),  # leased, nothing done
+    ("cxr_node.node.ledger.queries:precedent", "after"),  # bytes read
     ("tests.node.workplace:judge", "after"),  # judged, nothing stored
-    ("cxr_node.node.spool:Part.store", "before"),  # half of a result written
-    ("cxr_node.node.spool:Spool.store_result", "after"),  # one of three results stored
-    ("cxr_node.node.ledger:Ledger.settle_reported", "before"),  # all stored, the ledger knows nothing
-    ("cxr_node.node.ledger:_attach", "before"),  # within the transaction
-    ("cxr_node.node.ledger:Ledger.settle_reported", "after"),  # settled, nobody rung
+    ("cxr_node.node.spool.spool:Part.store", "before"),  # half of a result written
+    ("cxr_node.node.spool.spool:Spool.store_result", "after"),  # one of three results stored
+    ("cxr_node.node.ledger.ledger:Ledger.settle_reported", "before"),  # all stored, the ledger knows nothing
+    ("cxr_node.node.ledger.ledger:_attach", "before"),  # within the transaction
+    ("cxr_node.node.ledger.ledger:Ledger.settle_reported", "after"),  # settled, nobody rung
 ]
 DELIVERY_DIES = [
-    ("cxr_node.node.ledger:Ledger.claim_delivery", "after"),  # leased, nothing sent
-    ("cxr_node.node.spool:Spool.read", "after"),  # associated, about to send
-    ("cxr_node.node.destinations:StorageScu._open", "after"),  # associated
-    ("cxr_node.node.destinations:StorageScu.send", "after"),  # taken by the destination, the ledger knows nothing
-    ("cxr_node.node.ledger:Ledger._settle_delivery", "before"),  # the same, one step later
-    ("cxr_node.node.ledger:conclude", "before"),  # within the transaction
-    ("cxr_node.node.ledger:Ledger.settle_delivered", "after"),  # settled
+    ("cxr_node.node.ledger.ledger:Ledger.claim_delivery", "after"),  # leased, nothing sent
+    ("cxr_node.node.spool.spool:Spool.read", "after"),  # associated, about to send
+    ("cxr_node.node.deliver.storage_scu:StorageScu._open", "after"),  # associated
+    (
+        "cxr_node.node.deliver.storage_scu:StorageScu.send",
+        "after",
+    ),  # taken by the destination, the ledger knows nothing
+    ("cxr_node.node.ledger.ledger:Ledger._settle_delivery", "before"),  # the same, one step later
+    ("cxr_node.node.ledger.ledger:conclude", "before"),  # within the transaction
+    ("cxr_node.node.ledger.ledger:Ledger.settle_delivered", "after"),  # settled
 ]
 
 
@@ -104,13 +107,13 @@ def test_a_delivery_killed_at_every_state_loses_nothing_and_repeats_the_same_byt
 
 
 NOTED_DIES = [
-    ("work", "cxr_node.node.spool:Spool.store_result", "after"),  # the note is stored, the ledger knows nothing
-    ("work", "cxr_node.node.ledger:Ledger.settle_rejected", "before"),
-    ("work", "cxr_node.node.ledger:_attach", "before"),  # within the transaction
-    ("work", "cxr_node.node.ledger:Ledger.settle_rejected", "after"),  # settled, nobody rung
-    ("deliver", "cxr_node.node.ledger:Ledger.claim_delivery", "after"),
-    ("deliver", "cxr_node.node.destinations:StorageScu.send", "after"),  # taken, the ledger knows nothing
-    ("deliver", "cxr_node.node.ledger:conclude", "before"),  # within the transaction
+    ("work", "cxr_node.node.spool.spool:Spool.store_result", "after"),  # the note is stored, the ledger knows nothing
+    ("work", "cxr_node.node.ledger.ledger:Ledger.settle_rejected", "before"),
+    ("work", "cxr_node.node.ledger.ledger:_attach", "before"),  # within the transaction
+    ("work", "cxr_node.node.ledger.ledger:Ledger.settle_rejected", "after"),  # settled, nobody rung
+    ("deliver", "cxr_node.node.ledger.ledger:Ledger.claim_delivery", "after"),
+    ("deliver", "cxr_node.node.deliver.storage_scu:StorageScu.send", "after"),  # taken, the ledger knows nothing
+    ("deliver", "cxr_node.node.ledger.ledger:conclude", "before"),  # within the transaction
 ]
 
 
@@ -132,7 +135,7 @@ def test_killed_at_every_state_a_rejected_image_keeps_its_one_note(tmp_path: Pat
 def noted(config: Config) -> bool:
     ledger = Ledger.open(config.spool.path)
     try:
-        (story,) = history.trace(ledger, "1.2.1.1.1")
+        (story,) = queries.trace(ledger, "1.2.1.1.1")
         return [row.state for row in story.deliveries] == ["DELIVERED"]
     finally:
         ledger.close()
@@ -143,9 +146,12 @@ def test_a_delivery_killed_around_the_choice_of_a_rung_sends_no_other(tmp_path: 
     """Killed while the archive takes the lowest rung, then it takes all: what was chosen stays chosen."""
     old, new = peers.Archive(), peers.Archive()
     points = [
-        ("cxr_node.node.ledger:Ledger.choose", "before"),  # nothing remembered, nothing sent
-        ("cxr_node.node.ledger:Ledger.choose", "after"),  # remembered, nothing sent
-        ("cxr_node.node.destinations:StorageScu.send", "after"),  # taken by the destination, the ledger knows nothing
+        ("cxr_node.node.ledger.ledger:Ledger.choose", "before"),  # nothing remembered, nothing sent
+        ("cxr_node.node.ledger.ledger:Ledger.choose", "after"),  # remembered, nothing sent
+        (
+            "cxr_node.node.deliver.storage_scu:StorageScu.send",
+            "after",
+        ),  # taken by the destination, the ledger knows nothing
     ]
     with peers.listening(old, rungs=peers.LADDER[2:]) as address:
         wants = {"name": "pacs", "address": str(address), "send": ["measurements"], "timeout_s": 2.0}
@@ -208,10 +214,13 @@ def test_both_killed_at_random_while_images_come_in(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "point",
     [
-        ("cxr_node.node.promises:expect", "before"),  # accepted; within the transaction that says so
-        ("cxr_node.node.promises:begin", "after"),  # the ledger knows the transaction, the destination does not
-        ("cxr_node.node.promises:acknowledged", "before"),  # the destination knows it
-        ("cxr_node.node.promises:_commit", "before"),  # the report has come; within the transaction
+        ("cxr_node.node.ledger.commitments:expect", "before"),  # accepted; within the transaction that says so
+        (
+            "cxr_node.node.ledger.commitments:begin",
+            "after",
+        ),  # the ledger knows the transaction, the destination does not
+        ("cxr_node.node.ledger.commitments:acknowledged", "before"),  # the destination knows it
+        ("cxr_node.node.ledger.commitments:_commit", "before"),  # the report has come; within the transaction
     ],
     ids=lambda point: point[0].rpartition(":")[2],
 )
@@ -235,5 +244,5 @@ def test_a_process_killed_while_it_asks_for_commitment_asks_again(tmp_path: Path
 
 
 def committed(ledger: Ledger) -> bool:
-    (story,) = history.trace(ledger, "1.2.1.1.1")
+    (story,) = queries.trace(ledger, "1.2.1.1.1")
     return [row.commitment for row in story.deliveries] == ["COMMITTED"]

@@ -16,10 +16,11 @@ import pytest
 from cxr_node.config.schema import Config
 from cxr_node.domain import Outcome
 from cxr_node.errors import InstanceError, ModelError
-from cxr_node.node import history, work
-from cxr_node.node.ledger import Ledger
-from cxr_node.node.tenure import office
-from cxr_node.node.wakeup import Role
+from cxr_node.node.ledger import queries
+from cxr_node.node.ledger.lease_keeper import office
+from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.process.notify import Role
+from cxr_node.node.work import worker
 from tests.node import workplace
 
 FORKS = multiprocessing.get_context("forkserver")
@@ -38,7 +39,7 @@ def working(settings: Config, judge: Callable[..., Outcome]) -> Iterator[list[Ba
 
     def run() -> None:
         try:
-            work.run(settings, object, judge, stop)
+            worker.run(settings, object, judge, stop)
         except Exception as error:
             raised.append(error)
 
@@ -52,10 +53,10 @@ def working(settings: Config, judge: Callable[..., Outcome]) -> Iterator[list[Ba
     assert not thread.is_alive()
 
 
-def rows(settings: Config) -> list[history.InstanceRow]:
+def rows(settings: Config) -> list[queries.InstanceRow]:
     ledger = Ledger.open(settings.spool.path)
     try:
-        return list(reversed(history.recent(ledger, 100)))
+        return list(reversed(queries.recent(ledger, 100)))
     finally:
         ledger.close()
 
@@ -146,7 +147,7 @@ def _until_poisoned(settings: Config) -> None:
 
     stop = threading.Event()
     threading.Thread(target=lambda: (settled(settings), stop.set()), daemon=True).start()
-    work.run(settings, object, judge, stop)
+    worker.run(settings, object, judge, stop)
 
 
 def test_what_a_dead_worker_held_alone_stays_counted_and_of_several_none(tmp_path: Path) -> None:

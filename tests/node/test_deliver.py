@@ -16,14 +16,18 @@ from rich.console import Console
 
 from cxr_node.cli import ledger_tables
 from cxr_node.config.schema import Address, Config, Delivery
-from cxr_node.node import deliver, history, removal, retention, schema, work
-from cxr_node.node.destinations import link
-from cxr_node.node.jobs import DeliveryJob, DeliveryState
-from cxr_node.node.ledger import Ledger
-from cxr_node.node.rounds import GO_ON, Home, backoff_s
-from cxr_node.node.spool import Area, Spool
-from cxr_node.node.tenure import Keeper
-from cxr_node.node.wakeup import Role, ring
+from cxr_node.node.deliver import courier as deliver
+from cxr_node.node.deliver import removed_destinations, retention
+from cxr_node.node.deliver.loop import GO_ON, Home, backoff_s
+from cxr_node.node.deliver.storage_scu import link
+from cxr_node.node.ledger import queries
+from cxr_node.node.ledger import tables as schema
+from cxr_node.node.ledger.lease_keeper import Keeper
+from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.states import DeliveryJob, DeliveryState
+from cxr_node.node.process.notify import Role, ring
+from cxr_node.node.spool.spool import Area, Spool
+from cxr_node.node.work import worker as work
 from tests.node import peers, workplace
 from tests.node.ledgers import Clock, retried
 from tests.patience import FOR_EVER_S
@@ -154,7 +158,7 @@ def test_a_destination_that_comes_back_gets_what_waited(tmp_path: Path) -> None:
     judged(config, 1)
     ledger = Ledger.open(config.spool.path)
     with delivering(config):
-        assert workplace.eventually(lambda: history.queues(ledger)["pacs0"][DeliveryState.WAIT] > 0)
+        assert workplace.eventually(lambda: queries.queues(ledger)["pacs0"][DeliveryState.WAIT] > 0)
         with peers.listening(archive, ae_title=address.ae_title, port=address.port):
             assert settled(config, "DELIVERED")
     ledger.close()
@@ -169,7 +173,7 @@ def test_a_permanent_fault_is_dead_at_once_and_spares_the_rest(tmp_path: Path, l
         with delivering(config):
             assert settled(config, "DEAD")
     assert len(archive.datasets) == 2
-    (story,) = history.trace(ledgers(config), "1.2.1.1.1")
+    (story,) = queries.trace(ledgers(config), "1.2.1.1.1")
     (dead,) = [row for row in story.deliveries if row.state is DeliveryState.DEAD]
     assert (dead.kind, dead.attempts) == ("measurements", 1)
     assert "no presentation context" in (dead.last_error or "")
@@ -187,7 +191,7 @@ def test_measurements_go_as_the_first_rung_that_the_destination_takes(
             assert settled(config, "DELIVERED")
     assert len(archive.datasets) == 3
     assert archive.sop_classes[peers.LADDER[rung]] == 1
-    (story,) = history.trace(ledgers(config), "1.2.1.1.1")
+    (story,) = queries.trace(ledgers(config), "1.2.1.1.1")
     (row,) = [one for one in story.deliveries if one.kind == "measurements"]
     assert (row.sop_class_uid, row.attempts) == (peers.LADDER[rung], 1)
     assert row.sop_instance_uid in archive.datasets
@@ -200,7 +204,7 @@ def test_measurements_go_as_the_first_rung_that_the_destination_takes(
     assert "88." not in console.file.getvalue().split("when (UTC)")[0]
     for place in range(3):  # each rung's UID leads to the story
         uid = row.sop_instance_uid.removesuffix(f".{rung}") + (f".{place}" if place else "")
-        assert [one.instance.id for one in history.trace(ledgers(config), uid)] == [story.instance.id]
+        assert [one.instance.id for one in queries.trace(ledgers(config), uid)] == [story.instance.id]
 
 
 def test_each_destination_gets_its_own_rung(tmp_path: Path) -> None:
@@ -223,7 +227,7 @@ def test_a_destination_that_takes_no_rung_gets_the_rest(tmp_path: Path, ledgers:
             assert settled(config, "DEAD")
     assert not set(peers.LADDER) & set(archive.sop_classes)
     assert len(archive.datasets) == 2
-    (story,) = history.trace(ledgers(config), "1.2.1.1.1")
+    (story,) = queries.trace(ledgers(config), "1.2.1.1.1")
     (dead,) = [row for row in story.deliveries if row.state is DeliveryState.DEAD]
     assert (dead.kind, dead.attempts) == ("measurements", 1)
     assert all(sop_class_uid in (dead.last_error or "") for sop_class_uid in peers.LADDER)
@@ -235,7 +239,7 @@ def test_a_warning_is_a_delivery_and_its_status_is_kept(tmp_path: Path, ledgers:
         judged(config, 1)
         with delivering(config):
             assert settled(config, "DELIVERED")
-    (story,) = history.trace(ledgers(config), "1.2.1.1.1")
+    (story,) = queries.trace(ledgers(config), "1.2.1.1.1")
     assert {row.last_status for row in story.deliveries} == {0xB000}
 
 
@@ -289,7 +293,7 @@ def test_a_rung_that_was_tried_stays_chosen_while_it_is_taken(
             assert before.do_one().seconds > 0
         assert retried(before._home.ledger, "1.2.1.1.1", "pacs") == 0
     assert sum(archive.sop_classes.values()) == 1
-    (story,) = history.trace(before._home.ledger, "1.2.1.1.1")
+    (story,) = queries.trace(before._home.ledger, "1.2.1.1.1")
     assert [row.sop_class_uid for row in story.deliveries] == [peers.LADDER[sent]]
 
 
@@ -328,7 +332,7 @@ def test_after_72_hours_a_delivery_is_dead_and_says_why(
     for _ in range(3):
         one.do_one()
     assert workplace.states(config) == [("DEAD", "undelivered")]
-    (story,) = history.trace(one._home.ledger, "1.2.1.1.1")
+    (story,) = queries.trace(one._home.ledger, "1.2.1.1.1")
     assert all("gave up after 72 h" in (row.last_error or "") for row in story.deliveries)
 
 
@@ -375,7 +379,7 @@ def test_a_destination_that_is_down_costs_no_object_an_attempt(
         clock.forward(rest.seconds)
     assert 60 / 2 <= pauses[-1] <= 60
     assert pauses[0] <= 4
-    rows = [row for number in range(1, 6) for row in history.trace(one._home.ledger, f"1.2.{number}")[0].deliveries]
+    rows = [row for number in range(1, 6) for row in queries.trace(one._home.ledger, f"1.2.{number}")[0].deliveries]
     assert [row.attempts for row in rows] == [0] * 15
     assert [row.destination for row in rows if row.last_error] == ["pacs0"]
 
@@ -421,7 +425,7 @@ def test_deliveries_to_a_destination_that_was_removed_are_dead_until_it_is_back(
         assert len(other.datasets) == 3
         assert "it is not configured any more" in caplog.text
         with reading(without) as ledger:
-            (story,) = history.trace(ledger, "1.2.1.1.1")
+            (story,) = queries.trace(ledger, "1.2.1.1.1")
             dead = [row for row in story.deliveries if row.state is DeliveryState.DEAD]
             assert [(row.destination, (row.last_error or "").split(":")[0]) for row in dead] == [
                 ("pacs0", "destination-removed")
@@ -440,7 +444,7 @@ def test_what_is_dead_for_another_reason_does_not_come_back_by_itself(tmp_path: 
         with delivering(config):
             assert settled(config, "DEAD")
         with delivering(config), reading(config) as ledger:
-            assert removal.revive(ledger, ["pacs0"]) == {}
+            assert removed_destinations.revive(ledger, ["pacs0"]) == {}
     assert workplace.states(config) == [("DEAD", "undelivered")]
 
 

@@ -19,8 +19,8 @@ from pynetdicom.dsutils import split_dataset
 from cxr_node.config.schema import STANDARD_KINDS, Address
 from cxr_node.domain import ResultKind
 from cxr_node.errors import ConfigError, DeliveryError
-from cxr_node.node.destinations import Link, Parcel, link
-from cxr_node.node.statuses import TABLE, Fate, judge
+from cxr_node.node.deliver.storage_scu import Link, Parcel, link
+from cxr_node.node.network.statuses import TABLE, Fate, judge
 from tests.node import peers
 from tests.node.certificates import Authority
 from tests.patience import FOR_EVER_S, PATIENCE_S

@@ -12,7 +12,7 @@ import pytest
 
 from cxr_node.diagnose import disk
 from cxr_node.errors import ResourceError
-from cxr_node.node.spool import Spool
+from cxr_node.node.spool.spool import Spool
 
 
 def test_a_folder_is_measured_and_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from cxr_node.node import guarded, history
-from cxr_node.node.audit_messages import Participant, Transfer
+from cxr_node.node.audit.messages import Participant, Transfer
+from cxr_node.node.ledger import queries
+from cxr_node.node.network import guarded_socket
 from tests.node import wire
 from tests.node.receivers import Receiving, receiving
 from tests.node.test_receive import eventually, instance
@@ -55,8 +56,8 @@ def node(
     """Patient, but where silence is what ends the association: elsewhere a loaded machine must not be the end of it."""
     silent = getattr(request.node, "callspec", None) is not None and request.node.callspec.params["name"] in SILENT
     if silent:
-        monkeypatch.setattr(guarded, "PDU_GRACE_S", 0.6)
-        monkeypatch.setattr("cxr_node.node.receive.ARTIM_S", 0.6)
+        monkeypatch.setattr(guarded_socket, "PDU_GRACE_S", 0.6)
+        monkeypatch.setattr("cxr_node.node.receive.server.ARTIM_S", 0.6)
     with receiving(tmp_path / "spool", audit=told, idle_timeout_s=0.5 if silent else 60.0) as node:
         yield node
 
@@ -211,7 +212,7 @@ def test_a_title_is_the_same_in_ledger_log_and_audit(tmp_path: Path, told: Told,
         assert kind == ASSOCIATE_AC
         assert content[4:68] == request.encoded()[10:74]  # Table 9-17: returned as it came
         assert peer.store(uid, data_set) == 0x0000
-        assert [row.calling_ae_title for row in history.recent(node.ledger, 10)] == [title]
+        assert [row.calling_ae_title for row in queries.recent(node.ledger, 10)] == [title]
         peer.send(wire.pdu(wire.ABORT, bytes(4)))
         assert eventually(lambda: told.alerts)
     assert told.alerts == [("association ended", "peer-abort", title)]

@@ -10,10 +10,13 @@ import sqlalchemy as sa
 
 from cxr_node.dicom.read import header
 from cxr_node.errors import ResourceError
-from cxr_node.node import audit, erasure, history, rebuild
-from cxr_node.node.audit_messages import Act, Deed, Outcome
-from cxr_node.node.schema import destination_health, metadata
-from cxr_node.node.spool import Area
+from cxr_node.node.audit import wiring
+from cxr_node.node.audit.messages import Act, Deed, Outcome
+from cxr_node.node.deliver import retention
+from cxr_node.node.ledger import queries
+from cxr_node.node.ledger.tables import destination_health, metadata
+from cxr_node.node.receive import recovery
+from cxr_node.node.spool.spool import Area
 from tests import builders
 from tests.node import audit_schema
 from tests.node.test_again import SOP, Node, node, rules  # noqa: F401 (a fixture)
@@ -37,16 +40,16 @@ def files_of(node: Node) -> list[Path]:  # noqa: F811
 def test_nothing_of_an_image_stays(node: Node) -> None:  # noqa: F811
     node.receive()
     assert node.answered() == 3
-    (doomed,) = erasure.look(node.ledger, node.rows())
+    (doomed,) = retention.look(node.ledger, node.rows())
     assert doomed.results == 5, "measurements in three SOP Classes"
     assert [(left.destination, left.kind, left.is_sure) for left in doomed.left] == [
         ("pacs", kind, True) for kind in ("report", "measurements", "heatmap")
     ]
     assert {left.sop_instance_uid for left in doomed.left} == set(node.archive)
-    erasure.erase(node.ledger, node.spool, doomed.instance_id, 0.0)
+    retention.erase(node.ledger, node.spool, doomed.instance_id, 0.0)
     assert (files_of(node), rows_of(node)) == ([], {})
-    assert rebuild.rebuild(node.ledger, node.spool, header.inspect).received == 0, "nothing comes back by itself"
-    erasure.erase(node.ledger, node.spool, doomed.instance_id, 0.0)  # twice is no error
+    assert recovery.rebuild(node.ledger, node.spool, header.inspect).received == 0, "nothing comes back by itself"
+    retention.erase(node.ledger, node.spool, doomed.instance_id, 0.0)  # twice is no error
     node.receive()
     assert node.answered() == 3, "sent once more it is a new image"
 
@@ -62,16 +65,16 @@ def test_a_patient_is_found_in_all_studies_by_digest_and_character_set(node: Nod
             StudyDescription="x",
         )
     node.receive(number=3)
-    found = erasure.of_patient(node.ledger, lambda study: header.patient_keys(study, written))
+    found = retention.of_patient(node.ledger, lambda study: header.patient_keys(study, written))
     assert found == [1, 2]
-    assert erasure.of_patient(node.ledger, lambda study: header.patient_keys(study, "Нина")) == []
+    assert retention.of_patient(node.ledger, lambda study: header.patient_keys(study, "Нина")) == []
 
 
 @pytest.mark.parametrize("charset", ["ISO 2022 IR 149", "ISO 2022 IR 87"])
 def test_a_patient_is_found_where_the_character_set_is_changed_by_an_escape(node: Node, charset: str) -> None:  # noqa: F811
     written = "김-7" if charset == "ISO 2022 IR 149" else "山-7"
     node.receive(SpecificCharacterSet=["", charset], PatientID=written, PatientName="x")
-    assert erasure.of_patient(node.ledger, lambda study: header.patient_keys(study, written)) == [1]
+    assert retention.of_patient(node.ledger, lambda study: header.patient_keys(study, written)) == [1]
 
 
 def test_an_image_that_is_being_judged_is_waited_for(node: Node) -> None:  # noqa: F811
@@ -79,9 +82,9 @@ def test_an_image_that_is_being_judged_is_waited_for(node: Node) -> None:  # noq
     job = node.ledger.claim_instance("worker", 60.0)
     assert job is not None
     with pytest.raises(ResourceError, match="judged or sent right now"):
-        erasure.erase(node.ledger, node.spool, 1, 0.0)
+        retention.erase(node.ledger, node.spool, 1, 0.0)
     assert len(files_of(node)) == 1
-    ended = threading.Thread(target=erasure.erase, args=(node.ledger, node.spool, 1, 30.0))
+    ended = threading.Thread(target=retention.erase, args=(node.ledger, node.spool, 1, 30.0))
     ended.start()
     assert node.ledger.release(job, delay_s=0.0, detail="", forgive=True)
     ended.join(30)
@@ -91,13 +94,13 @@ def test_an_image_that_is_being_judged_is_waited_for(node: Node) -> None:  # noq
 def test_what_was_sent_while_the_erasure_waited_is_told(node: Node) -> None:  # noqa: F811
     node.receive()
     node.judge()
-    (before,) = erasure.look(node.ledger, [1])
+    (before,) = retention.look(node.ledger, [1])
     assert before.left == ()
     assert node.deliver() == 3
-    erased = erasure.erase(node.ledger, node.spool, 1, 0.0)
+    erased = retention.erase(node.ledger, node.spool, 1, 0.0)
     assert erased is not None
     assert {left.sop_instance_uid for left in erased.left} == set(node.archive)
-    assert erasure.erase(node.ledger, node.spool, 1, 0.0) is None
+    assert retention.erase(node.ledger, node.spool, 1, 0.0) is None
 
 
 def test_nobody_begins_with_what_is_to_be_erased(node: Node) -> None:  # noqa: F811
@@ -107,10 +110,10 @@ def test_nobody_begins_with_what_is_to_be_erased(node: Node) -> None:  # noqa: F
     job = node.ledger.claim_delivery("pacs", "courier", 60.0)
     assert job is not None
     with pytest.raises(ResourceError):
-        erasure.erase(node.ledger, node.spool, 1, 0.0)
+        retention.erase(node.ledger, node.spool, 1, 0.0)
     assert node.ledger.claim_delivery("pacs", "courier", 60.0) is None
     assert node.ledger.settle_delivered(job, 0x0000)
-    erasure.erase(node.ledger, node.spool, 1, 0.0)
+    retention.erase(node.ledger, node.spool, 1, 0.0)
     assert (files_of(node), rows_of(node)) == ([], {})
 
 
@@ -120,10 +123,10 @@ def test_a_lease_of_an_erasure_that_died_runs_out(node: Node) -> None:  # noqa: 
     job = node.ledger.claim_delivery("pacs", "courier", 60.0)
     assert job is not None
     with pytest.raises(ResourceError):
-        erasure.erase(node.ledger, node.spool, 1, 0.0)
+        retention.erase(node.ledger, node.spool, 1, 0.0)
     assert node.ledger.settle_delivered(job, 0x0000)
     now = node.ledger.now
-    node.ledger.now = lambda: now() + erasure.LEASE
+    node.ledger.now = lambda: now() + retention.LEASE
     assert node.deliver() == 2
     assert node.states() == [("DELIVERED", None)]
 
@@ -132,12 +135,12 @@ def test_killed_between_files_and_rows_the_next_try_ends_it(node: Node, monkeypa
     node.receive()
     assert node.answered() == 3
     with monkeypatch.context() as patched:
-        patched.setattr(erasure, "delete_rows", lambda *_: 1 / 0)
+        patched.setattr(retention, "delete_rows", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            erasure.erase(node.ledger, node.spool, 1, 0.0)
+            retention.erase(node.ledger, node.spool, 1, 0.0)
     assert files_of(node) == []
     assert node.rows() == [1]
-    erasure.erase(node.ledger, node.spool, 1, 0.0)
+    retention.erase(node.ledger, node.spool, 1, 0.0)
     assert rows_of(node) == {}
 
 
@@ -147,22 +150,22 @@ def test_results_that_another_transfer_syntax_shares_stay_with_it(node: Node) ->
     node.take(builders.part10(builders.radiograph(), "1.2.840.10008.1.2"))
     assert node.answered() == 0
     assert node.rows() == [1, 2]
-    erasure.erase(node.ledger, node.spool, 1, 0.0)
+    retention.erase(node.ledger, node.spool, 1, 0.0)
     assert node.rows() == [2]
     assert len(node.stories()[0].deliveries) == 3
     assert node.resend().due == {"pacs": 3}
     assert node.deliver() == 3
-    assert erasure.related(node.ledger, [2]) == []
+    assert retention.related(node.ledger, [2]) == []
 
 
 def test_other_versions_of_the_radiograph_are_told(node: Node) -> None:  # noqa: F811
     node.receive(PatientName="Wrong^Name")
     node.receive(PatientName="Right^Name")
     assert node.answered() == 6
-    assert erasure.related(node.ledger, [2]) == [1]
-    erasure.erase(node.ledger, node.spool, 2, 0.0)
+    assert retention.related(node.ledger, [2]) == [1]
+    retention.erase(node.ledger, node.spool, 2, 0.0)
     assert node.rows() == [1]
-    assert history.trace(node.ledger, SOP)[0].replaced_by == ()
+    assert queries.trace(node.ledger, SOP)[0].replaced_by == ()
 
 
 @pytest.mark.parametrize("deed", Deed)
@@ -176,7 +179,7 @@ def test_the_audit_trail_has_each_deed_in_the_standards_words(tmp_path: Path, de
         words="as a person asked",
         outcome=Outcome.SUCCESS,
     )
-    with audit.by_operator(config, "erase") as tell:
+    with wiring.by_operator(config, "erase") as tell:
         tell(act)
     (segment,) = (config.spool.path / "audit").glob("*-erase-*.log")
     (line,) = segment.read_bytes().splitlines()
@@ -188,6 +191,6 @@ def test_the_audit_trail_has_each_deed_in_the_standards_words(tmp_path: Path, de
 
 def test_nothing_is_recorded_where_the_audit_is_off(tmp_path: Path) -> None:
     config = rules(tmp_path, audit={"enabled": False})
-    with audit.by_operator(config, "erase") as tell:
+    with wiring.by_operator(config, "erase") as tell:
         tell(Act(deed=Deed.ERASED, study_instance_uid="1.2", patient_key="", sop_classes={}, words=""))
     assert not list(tmp_path.rglob("*.log"))

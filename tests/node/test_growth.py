@@ -15,8 +15,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from benchmarks import rows
-from cxr_node.node import history
-from cxr_node.node.ledger import Ledger
+from cxr_node.node.ledger import queries
+from cxr_node.node.ledger.ledger import Ledger
 from tests.node.ledgers import ALL, Clock, digest, finding, opened, origin, reference, results
 
 FEW, MANY = 100, 5_000
@@ -55,7 +55,7 @@ def course(ledger: Ledger, clock: Clock, steps: Steps, number: int) -> None:
         job = ledger.claim_instance("work", 60.0)
     assert job is not None
     with steps.of("precedent"):
-        history.precedent(ledger, job)
+        queries.precedent(ledger, job)
     with steps.of("settle"):
         assert ledger.settle_reported(job, finding(), results(number), {PACS: ALL})
     for _ in ALL:
@@ -65,8 +65,8 @@ def course(ledger: Ledger, clock: Clock, steps: Steps, number: int) -> None:
         with steps.of("settle delivery"):
             assert ledger.settle_delivered(delivery, 0x0000)
     with steps.of("what is next"):
-        assert history.next_instance_s(ledger) is None
-        assert history.next_delivery_s(ledger, PACS) is None
+        assert queries.next_instance_s(ledger) is None
+        assert queries.next_delivery_s(ledger, PACS) is None
 
 
 def spent(folder: Path, known: int, prepare: Callable[[Ledger, Clock], None]) -> Counter[str]:
@@ -95,7 +95,7 @@ def test_the_steps_are_counted_at_all(tmp_path: Path) -> None:
         with opened("sqlite", tmp_path / str(known), Clock()) as ledger:
             steps = Steps(ledger)
             with steps.of("counts"):
-                history.counts(ledger)
+                queries.counts(ledger)
             seen.append(steps.spent["counts"])
     assert seen[1] > 10 * seen[0]
 

@@ -13,8 +13,8 @@ from pynetdicom import dsutils
 
 from cxr_node import pipeline
 from cxr_node.domain import ResultKind
-from cxr_node.node import filemeta
-from cxr_node.node.implicit import to_implicit
+from cxr_node.node.deliver.transcode import to_implicit
+from cxr_node.node.network import file_meta
 from tests.dicom.contexts import MADE, context
 
 ITEM, ITEM_END, SEQUENCE_END = (struct.pack("<HH", 0xFFFE, tag) for tag in (0xE000, 0xE00D, 0xE0DD))
@@ -39,7 +39,7 @@ def test_our_results_are_encoded_as_pydicom_would(kind: ResultKind, case: str) -
     made = pipeline.BUILDERS[kind](context(case))
     assert made is not None
     for artifact in made.rungs:
-        _, data_set = filemeta.split(artifact.content)
+        _, data_set = file_meta.split(artifact.content)
         oracle = dsutils.encode(dsutils.decode(io.BytesIO(data_set), False, True), True, True)
         assert converted(bytes(data_set)) == oracle
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from cxr_node.errors import LedgerLostError
-from cxr_node.node import history, integrity
-from cxr_node.node.jobs import InstanceState
-from cxr_node.node.ledger import FILE_NAME, Ledger
+from cxr_node.node.ledger import database, queries
+from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
+from cxr_node.node.ledger.states import InstanceState
 from tests.node.ledgers import Clock, digest, origin, reference
 
 ROWS = 300
@@ -65,7 +65,7 @@ def test_a_damaged_file_is_set_aside_and_a_new_one_begins(
     damage(file)
     broken = file.read_bytes()
     ledger = Ledger.open(tmp_path, mend=True)
-    assert history.counts(ledger)[InstanceState.RECEIVED] == 0
+    assert queries.counts(ledger)[InstanceState.RECEIVED] == 0
     assert file.stat().st_mode & 0o777 == 0o600
     ledger.close()
     (aside,) = tmp_path.glob(f"{FILE_NAME}.damaged-*")
@@ -83,11 +83,11 @@ def test_a_command_that_only_looks_says_so_and_mends_nothing(tmp_path: Path, dam
 
 
 def test_a_whole_and_a_new_file_are_left_alone(tmp_path: Path) -> None:
-    assert integrity.find_damage(tmp_path / FILE_NAME) is None
+    assert database.find_damage(tmp_path / FILE_NAME) is None
     file = filled(tmp_path)
     identity = file.stat().st_ino
     ledger = Ledger.open(tmp_path, mend=True)
-    assert history.counts(ledger)[InstanceState.RECEIVED] == ROWS
+    assert queries.counts(ledger)[InstanceState.RECEIVED] == ROWS
     ledger.close()
     assert file.stat().st_ino == identity
 
@@ -96,10 +96,10 @@ def test_a_large_file_gets_the_quick_check(tmp_path: Path, monkeypatch: pytest.M
     """It sees broken pages too; only what the indexes leave out escapes it."""
     file = filled(tmp_path)
     cross_indexes(file)
-    monkeypatch.setattr(integrity, "FULL_CHECK_BYTES", 0)
-    assert integrity.find_damage(file) is None
+    monkeypatch.setattr(database, "FULL_CHECK_BYTES", 0)
+    assert database.find_damage(file) is None
     DAMAGES["pages in the middle"](file)
-    assert integrity.find_damage(file) is not None
+    assert database.find_damage(file) is not None
 
 
 @pytest.mark.parametrize("how", ["removed", "mended"])
@@ -126,7 +126,7 @@ def test_the_old_file_s_last_user_does_not_hurt_the_new_one(tmp_path: Path) -> N
     clock = Clock()
     file = filled(tmp_path)
     old = Ledger.open(tmp_path, now=clock)
-    history.counts(old)
+    queries.counts(old)
     DAMAGES["pages in the middle"](file)
     new = Ledger.open(tmp_path, now=clock, mend=True)
     assert new.add(reference(1), origin(clock), digest(1), 4711)
@@ -142,7 +142,7 @@ def test_damage_that_is_met_at_work_ends_the_work(tmp_path: Path) -> None:
     ledger = Ledger.open(tmp_path)
     overwrite(file, 0.2, os.urandom(file.stat().st_size * 7 // 10))
     with pytest.raises(LedgerLostError):
-        history.recent(ledger, ROWS)
+        queries.recent(ledger, ROWS)
     with pytest.raises(LedgerLostError):  # and it stays so, whatever page is read next
         ledger.database.require_whole()
     ledger.close()

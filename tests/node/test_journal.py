@@ -17,9 +17,11 @@ from pydicom.uid import ImplicitVRLittleEndian
 
 from cxr_node.config.schema import Address
 from cxr_node.errors import DeliveryError, InstanceError
-from cxr_node.node import deliver, journal, work
-from cxr_node.node.ledger import Ledger
-from cxr_node.node.spool import Spool
+from cxr_node.node.deliver import courier
+from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.process import logs
+from cxr_node.node.spool.spool import Spool
+from cxr_node.node.work import worker as work
 from tests.node import peers, workplace
 
 CANARY = "DOE^CANARY"
@@ -31,14 +33,14 @@ def stream() -> Iterator[io.StringIO]:
     ours = logging.getLogger("cxr_node")
     before = (root.handlers[:], root.level, ours.level, sys.excepthook, threading.excepthook)
     written = io.StringIO()
-    journal.configure(stream=written)
+    logs.configure(stream=written)
     yield written
     logging.captureWarnings(False)
     root.handlers[:], root.level, ours.level, sys.excepthook, threading.excepthook = before
 
 
 def test_our_events_are_one_line_each(stream: io.StringIO) -> None:
-    logging.getLogger("cxr_node.node.work").info("reported instance=%d\nverdict=%s", 7, "NORMAL")
+    logging.getLogger("cxr_node.node.work.worker").info("reported instance=%d\nverdict=%s", 7, "NORMAL")
     line, end = stream.getvalue().split("\n")
     assert line.endswith("Z INFO work reported instance=7 verdict=NORMAL")
     assert end == ""
@@ -64,7 +66,7 @@ def test_exceptions_show_frames_and_only_our_own_words(stream: io.StringIO) -> N
     def deep() -> None:
         raise ValueError(f"invalid value {CANARY}")
 
-    for logger in ("cxr_node.node.work", "pynetdicom.dul"):
+    for logger in ("cxr_node.node.work.worker", "pynetdicom.dul"):
         try:
             try:
                 deep()
@@ -119,7 +121,7 @@ def test_an_outage_is_one_line_a_try_and_one_when_it_is_over(stream: io.StringIO
         assert worker.do_one()
         ledger.close()
         told_before = len(stream.getvalue())
-        thread = threading.Thread(target=deliver.run, args=(config, stop))
+        thread = threading.Thread(target=courier.run, args=(config, stop))
         thread.start()
         assert workplace.eventually(lambda: len(lines(stream, "postponed")) >= 4, 60)
     archive = peers.Archive(lambda _: 0x0000)
@@ -157,7 +159,7 @@ def test_a_whole_delivery_tells_nothing_of_the_patient(stream: io.StringIO, tmp_
         assert worker.do_one()
         assert worker.do_one()
         ledger.close()
-        thread = threading.Thread(target=deliver.run, args=(config, stop))
+        thread = threading.Thread(target=courier.run, args=(config, stop))
         thread.start()
         settled = workplace.eventually(lambda: {row[0] for row in workplace.states(config)} == {"DELIVERED", "DEAD"})
         stop.set()
@@ -175,6 +177,6 @@ def test_the_chain_of_causes_is_kept() -> None:
         except OSError as error:
             raise DeliveryError("no connection", permanent=False) from error
     except DeliveryError as error:
-        told = journal.describe(error)
+        told = logs.describe(error)
     assert told.startswith("DeliveryError: no connection [")
     assert "<- OSError [" in told

@@ -13,9 +13,10 @@ import pytest
 
 from cxr_node.dicom.read import header
 from cxr_node.errors import ResourceError
-from cxr_node.node import history, keeping, receive
-from cxr_node.node.ledger import Ledger
-from cxr_node.node.spool import Spool
+from cxr_node.node.ledger import queries
+from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.receive import receiver, server
+from cxr_node.node.spool.spool import Spool
 from tests.node import peers
 from tests.node.receivers import SYNTAXES, config
 from tests.node.test_receive import eventually, instance
@@ -36,7 +37,7 @@ class Checking:
 @contextmanager
 def checking(folder: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception | None = None) -> Iterator[Checking]:
     node, stop = Checking(port=peers.nobody().port, spool=Spool(folder)), threading.Event()
-    genuine = receive._tidy
+    genuine = server._tidy
 
     def tidy(*arguments: object) -> None:
         assert node.checked.wait(30)
@@ -45,13 +46,13 @@ def checking(folder: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception | N
         genuine(*arguments)  # type: ignore[arg-type]  # handed on as they came
 
     def run() -> None:
-        hooks = receive.Hooks(stop=stop, ready=lambda _: node.ready.set())
+        hooks = server.Hooks(stop=stop, ready=lambda _: node.ready.set())
         try:
-            receive.serve(config(folder, port=node.port), header.inspect, SYNTAXES, hooks)
+            server.serve(config(folder, port=node.port), header.inspect, SYNTAXES, hooks)
         except ResourceError as error:
             node.died_of.append(error)
 
-    monkeypatch.setattr(receive, "_tidy", tidy)
+    monkeypatch.setattr(server, "_tidy", tidy)
     thread = threading.Thread(target=run)
     thread.start()
     try:
@@ -92,12 +93,12 @@ def test_who_sends_while_the_ledger_is_checked_waits_and_is_served(
         assert [one.result(20) for one in sent] == [0x0000, 0x0000]
         assert node.ready.is_set()
     ledger = Ledger.open(tmp_path)
-    assert len(history.recent(ledger, 10)) == 2
+    assert len(queries.recent(ledger, 10)) == 2
     ledger.close()
 
 
 def test_who_has_waited_long_enough_is_told_to_come_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeping, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(receiver, "PATIENCE_S", 0.1)
     with checking(tmp_path, monkeypatch) as node:
         assert store(node, 1) == 0xA700
         assert not node.checked.is_set()

@@ -20,11 +20,11 @@ from alembic.script import ScriptDirectory
 
 from cxr_node.domain import Precedent, Reason, Rejected, ResultKind
 from cxr_node.errors import ConfigError, ResourceError
-from cxr_node.node import history
-from cxr_node.node.database import HEAD, alembic_config
-from cxr_node.node.jobs import Death, DeliveryJob, DeliveryState, InstanceState, Job
-from cxr_node.node.ledger import DELIVERY_MOVES, FILE_NAME, INSTANCE_MOVES, OPEN, SETTLED, Ledger
-from cxr_node.node.schema import instances, metadata
+from cxr_node.node.ledger import queries
+from cxr_node.node.ledger.database import HEAD, alembic_config
+from cxr_node.node.ledger.ledger import DELIVERY_MOVES, FILE_NAME, INSTANCE_MOVES, OPEN, SETTLED, Ledger
+from cxr_node.node.ledger.states import Death, DeliveryJob, DeliveryState, InstanceState, Job
+from cxr_node.node.ledger.tables import instances, metadata
 from tests.node.ledgers import (
     ALL,
     POSTGRES,
@@ -80,7 +80,7 @@ def reported(
 
 
 def state(ledger: Ledger, number: int = 1) -> InstanceState:
-    return history.trace(ledger, f"1.2.{number}.1.1")[0].instance.state
+    return queries.trace(ledger, f"1.2.{number}.1.1")[0].instance.state
 
 
 @pytest.mark.skipif(POSTGRES in os.environ, reason="PostgreSQL is under the contract too")
@@ -101,14 +101,14 @@ def test_an_object_is_known_by_its_uid_and_its_bytes(ledger: Ledger, clock: Cloc
     assert add(ledger, clock)
     assert not add(ledger, clock)
     assert add(ledger, clock, content=99)  # same UID, other bytes: another row, nothing overwritten
-    assert history.counts(ledger)[InstanceState.RECEIVED] == 2
+    assert queries.counts(ledger)[InstanceState.RECEIVED] == 2
 
 
 def test_a_storm_of_duplicates_is_one_row(ledger: Ledger, clock: Clock) -> None:
     with ThreadPoolExecutor(16) as pool:
         new = list(pool.map(lambda _: add(ledger, clock), range(200)))
     assert sum(new) == 1
-    assert history.counts(ledger)[InstanceState.RECEIVED] == 1
+    assert queries.counts(ledger)[InstanceState.RECEIVED] == 1
 
 
 def test_jobs_are_handed_out_once_and_in_order(ledger: Ledger, clock: Clock) -> None:
@@ -151,16 +151,16 @@ def test_who_lost_the_lease_changes_nothing(ledger: Ledger, clock: Clock, same_o
     slow = claimed(ledger, "slow", lease_s=60.0)
     clock.forward(61)
     quick = claimed(ledger, "slow" if same_owner else "quick")
-    before = history.trace(ledger, "1.2.1")
+    before = queries.trace(ledger, "1.2.1")
     assert not ledger.extend(slow, 60.0)
     assert not ledger.release(slow, delay_s=0, detail="")
     assert not ledger.settle_rejected(slow, Rejected(reason=Reason.NOT_CHEST, sentence=""))
     assert not ledger.settle_dead(slow, Death.FAULT, "")
     assert not ledger.settle_reported(slow, finding(), results(), PACS)
-    assert history.trace(ledger, "1.2.1") == before
+    assert queries.trace(ledger, "1.2.1") == before
     assert ledger.settle_reported(quick, finding(), results(), PACS)
     assert not ledger.settle_reported(quick, finding(), results(2), PACS)  # settled is settled
-    assert len(history.trace(ledger, "1.2.1")[0].deliveries) == 3
+    assert len(queries.trace(ledger, "1.2.1")[0].deliveries) == 3
 
 
 def test_who_lost_a_delivery_changes_nothing(ledger: Ledger, clock: Clock) -> None:
@@ -180,7 +180,7 @@ def test_a_released_job_waits_and_its_attempt_counts_or_not(ledger: Ledger, cloc
     add(ledger, clock)
     assert ledger.release(claimed(ledger), delay_s=30.0, detail="the disk is full", forgive=True)
     assert ledger.claim_instance("worker", 60.0) is None
-    assert history.next_instance_s(ledger) == 30.0
+    assert queries.next_instance_s(ledger) == 30.0
     clock.forward(30)
     job = claimed(ledger)
     assert job.attempts == 1
@@ -202,7 +202,7 @@ def test_the_last_delivery_settles_the_instance(ledger: Ledger, clock: Clock) ->
         assert state(ledger) is InstanceState.REPORTED
         assert ledger.settle_delivered(due(ledger), 0x0000)
     assert state(ledger) is InstanceState.DELIVERED
-    assert history.queues(ledger)["pacs"][DeliveryState.DELIVERED] == 3
+    assert queries.queues(ledger)["pacs"][DeliveryState.DELIVERED] == 3
 
 
 def test_deliveries_that_end_at_once_settle_the_instance(ledger: Ledger, clock: Clock) -> None:
@@ -215,7 +215,7 @@ def test_deliveries_that_end_at_once_settle_the_instance(ledger: Ledger, clock: 
 
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(deliver, "abc"))
-    assert history.counts(ledger)[InstanceState.DELIVERED] == 10
+    assert queries.counts(ledger)[InstanceState.DELIVERED] == 10
 
 
 def test_nothing_to_deliver_is_delivered(ledger: Ledger, clock: Clock) -> None:
@@ -228,7 +228,7 @@ def test_a_dead_delivery_kills_the_instance_only_when_nothing_is_open(ledger: Le
     assert ledger.settle_delivery_dead(due(ledger, "gone"), status=0x0122, detail="SOP class not supported")
     assert state(ledger) is InstanceState.REPORTED
     assert ledger.settle_delivered(due(ledger), 0x0000)
-    story = history.trace(ledger, "1.2.1.1.1")[0]
+    story = queries.trace(ledger, "1.2.1.1.1")[0]
     assert story.instance.state is InstanceState.DEAD
     assert story.instance.reason == Death.UNDELIVERED
     assert {row.destination: row.last_status for row in story.deliveries} == {"pacs": 0x0000, "gone": 0x0122}
@@ -236,24 +236,24 @@ def test_a_dead_delivery_kills_the_instance_only_when_nothing_is_open(ledger: Le
 
 def test_a_postponed_delivery_waits(ledger: Ledger, clock: Clock) -> None:
     reported(ledger, clock, destinations={"pacs": (ResultKind.REPORT,)})
-    assert history.next_delivery_s(ledger, "pacs") == 0.0
+    assert queries.next_delivery_s(ledger, "pacs") == 0.0
     first = due(ledger)
-    assert history.next_delivery_s(ledger, "pacs") == 60.0  # when the lease runs out
+    assert queries.next_delivery_s(ledger, "pacs") == 60.0  # when the lease runs out
     assert ledger.postpone(first, delay_s=5.0, status=0xA700, detail="out of resources")
-    assert history.next_delivery_s(ledger, "pacs") == 5.0
+    assert queries.next_delivery_s(ledger, "pacs") == 5.0
     assert ledger.claim_delivery("pacs", "sender", 60.0) is None
     clock.forward(5)
     again = due(ledger)
     assert (again.attempts, again.first_due_at) == (2, first.first_due_at)
     assert ledger.settle_delivered(again, 0x0000)
-    assert history.next_delivery_s(ledger, "pacs") is None
+    assert queries.next_delivery_s(ledger, "pacs") is None
 
 
 def test_a_rejected_instance_says_why(ledger: Ledger, clock: Clock) -> None:
     add(ledger, clock)
     rejected = Rejected(reason=Reason.NOT_FRONTAL, sentence="The view is lateral.")
     assert ledger.settle_rejected(claimed(ledger), rejected)
-    row = history.recent(ledger, 1)[0]
+    row = queries.recent(ledger, 1)[0]
     assert (row.state, row.reason, row.sentence) == (InstanceState.REJECTED, "view-not-frontal", rejected.sentence)
     assert row.verdict == "REJECTED"
     assert ledger.claim_instance("worker", 60.0) is None
@@ -264,15 +264,15 @@ def test_a_reencoded_duplicate_shares_the_results(ledger: Ledger, clock: Clock) 
     assert add(ledger, clock, content=77)
     changed = results()
     assert ledger.settle_reported(claimed(ledger), finding(), changed, PACS)
-    stories = history.trace(ledger, "1.2.1.1.1")
+    stories = queries.trace(ledger, "1.2.1.1.1")
     assert [story.instance.state for story in stories] == [InstanceState.REPORTED] * 2
-    assert history.queues(ledger)["pacs"][DeliveryState.READY] == 3  # not six
+    assert queries.queues(ledger)["pacs"][DeliveryState.READY] == 3  # not six
     for _ in range(3):
         ledger.settle_delivered(due(ledger), 0x0000)
-    assert [story.instance.state for story in history.trace(ledger, "1.2.1.1.1")] == [InstanceState.DELIVERED] * 2
+    assert [story.instance.state for story in queries.trace(ledger, "1.2.1.1.1")] == [InstanceState.DELIVERED] * 2
     assert add(ledger, clock, content=78)  # and once more, after all was delivered
     assert ledger.settle_reported(claimed(ledger), finding(), changed, PACS)
-    assert history.counts(ledger)[InstanceState.DELIVERED] == 3
+    assert queries.counts(ledger)[InstanceState.DELIVERED] == 3
 
 
 def test_a_dead_instance_is_judged_again_on_retry(ledger: Ledger, clock: Clock) -> None:
@@ -315,7 +315,7 @@ def test_a_result_in_several_classes_is_one_delivery(ledger: Ledger, clock: Cloc
     assert [one.sop_class_uid for one in job.artifact.rungs] == ["1.2.3", "1.2.3.1", "1.2.3.2"]
     assert ledger.claim_delivery("pacs", "other", 60.0) is None
     assert ledger.settle_delivered(job, 0x0000)
-    (story,) = history.trace(ledger, "1.2.1.1.1")
+    (story,) = queries.trace(ledger, "1.2.1.1.1")
     assert story.instance.state is InstanceState.DELIVERED
     assert [(row.sop_class_uid, row.sop_instance_uid) for row in story.deliveries] == [("1.2.3", "2.25.1.1")]
 
@@ -329,7 +329,7 @@ def test_the_rung_that_was_chosen_is_remembered_and_shown(ledger: Ledger, clock:
     assert (again.rung, again.artifact) == (2, job.artifact)
     assert ledger.settle_delivered(again, 0x0000)
     assert ledger.settle_delivered(due(ledger, "other"), 0x0000)
-    (story,) = history.trace(ledger, "2.25.1.1.2")  # by the alternative's own UID
+    (story,) = queries.trace(ledger, "2.25.1.1.2")  # by the alternative's own UID
     assert {row.destination: (row.sop_class_uid, row.sop_instance_uid) for row in story.deliveries} == {
         "pacs": ("1.2.3.2", "2.25.1.1.2"),
         "other": ("1.2.3", "2.25.1.1"),
@@ -346,7 +346,7 @@ def test_who_lost_a_delivery_chooses_nothing(ledger: Ledger, clock: Clock) -> No
     assert not ledger.choose(slow, 1)
     assert ledger.settle_delivered(quick, 0x0000)
     assert not ledger.choose(quick, 1)  # a rung once delivered is final
-    (story,) = history.trace(ledger, "1.2.1.1.1")
+    (story,) = queries.trace(ledger, "1.2.1.1.1")
     assert [row.sop_class_uid for row in story.deliveries] == ["1.2.3"]
 
 
@@ -357,7 +357,7 @@ def test_a_reencoded_duplicate_shares_all_rungs(ledger: Ledger, clock: Clock) ->
     assert ledger.choose(job, 1)
     assert ledger.settle_delivered(job, 0x0000)
     assert ledger.claim_delivery("pacs", "sender", 60.0) is None
-    stories = history.trace(ledger, "2.25.1.1.1")
+    stories = queries.trace(ledger, "2.25.1.1.1")
     assert [story.instance.state for story in stories] == [InstanceState.DELIVERED] * 2
     assert [row.sop_class_uid for story in stories for row in story.deliveries] == ["1.2.3.1"] * 2
 
@@ -365,7 +365,7 @@ def test_a_reencoded_duplicate_shares_all_rungs(ledger: Ledger, clock: Clock) ->
 def test_retention_takes_all_rungs(ledger: Ledger, clock: Clock) -> None:
     assert ledger.settle_delivered(measured(ledger, clock), 0x0000)
     clock.forward(1)
-    (old,) = history.expired(ledger, clock())
+    (old,) = queries.expired(ledger, clock())
     kept = {one.content_sha256 for result in ladder() for one in result.rungs}
     assert (set(old.artifact_sha256s), len(kept)) == (kept, 5)
 
@@ -382,28 +382,28 @@ def test_the_first_instance_of_a_study_names_its_patient(ledger: Ledger, clock: 
     add(ledger, clock, 2, **study)
     add(ledger, clock, 3, **study)
     jobs = [claimed(ledger) for _ in range(3)]
-    known = [history.precedent(ledger, job) for job in jobs]
+    known = [queries.precedent(ledger, job) for job in jobs]
     assert known[0] == Precedent() == known[1]  # nobody named a patient before them; they do not name their own
     assert known[2].patient_key_of_study == digest(1002)
     ledger.settle_rejected(jobs[1], Rejected(reason=Reason.NOT_FRONTAL, sentence=""))
-    assert history.precedent(ledger, jobs[2]) == known[2]  # the order of work does not change the answer
+    assert queries.precedent(ledger, jobs[2]) == known[2]  # the order of work does not change the answer
 
 
 def test_the_first_instance_of_a_series_names_its_study(ledger: Ledger, clock: Clock) -> None:
     add(ledger, clock, 1)
     add(ledger, clock, 2, series_instance_uid="1.2.1.1")
     claimed(ledger)
-    assert history.precedent(ledger, claimed(ledger)).study_instance_uid_of_series == "1.2.1"
+    assert queries.precedent(ledger, claimed(ledger)).study_instance_uid_of_series == "1.2.1"
 
 
 def test_a_story_is_found_by_every_key(ledger: Ledger, clock: Clock) -> None:
     reported(ledger, clock, 1)
     add(ledger, clock, 2)
     for key in ("1.2.1", "1.2.1.1", "1.2.1.1.1", "2.25.1.0", digest(2001), digest(1)):
-        stories = history.trace(ledger, key)
+        stories = queries.trace(ledger, key)
         assert [story.instance.sop_instance_uid for story in stories] == ["1.2.1.1.1"], key
     assert [event.what for event in stories[0].events] == ["received", "reported"]
-    assert history.trace(ledger, "1.2.3") == []
+    assert queries.trace(ledger, "1.2.3") == []
 
 
 def test_retention_takes_what_is_settled_and_old(ledger: Ledger, clock: Clock) -> None:
@@ -414,14 +414,14 @@ def test_retention_takes_what_is_settled_and_old(ledger: Ledger, clock: Clock) -
     add(ledger, clock, 3)
     claimed(ledger)
     ledger.settle_rejected(claimed(ledger), Rejected(reason=Reason.NOT_CHEST, sentence=""))
-    old = history.expired(ledger, reported_later)
+    old = queries.expired(ledger, reported_later)
     assert [(one.content_sha256, len(one.artifact_sha256s)) for one in old] == [(digest(1), 3)]
     ledger.mark_purged([one.instance_id for one in old])
-    assert history.expired(ledger, reported_later) == []
-    assert history.trace(ledger, "1.2.1")[0].instance.purged_at == clock()
+    assert queries.expired(ledger, reported_later) == []
+    assert queries.trace(ledger, "1.2.1")[0].instance.purged_at == clock()
     assert not add(ledger, clock, 1)  # it comes again: its bytes are back, and expire again
     clock.forward(100)
-    assert digest(1) in [one.content_sha256 for one in history.expired(ledger, clock())]
+    assert digest(1) in [one.content_sha256 for one in queries.expired(ledger, clock())]
 
 
 def test_retention_keeps_results_that_a_younger_instance_shares(ledger: Ledger, clock: Clock) -> None:
@@ -429,10 +429,10 @@ def test_retention_keeps_results_that_a_younger_instance_shares(ledger: Ledger, 
     clock.forward(100)
     add(ledger, clock, 1, content=77)
     ledger.settle_reported(claimed(ledger), finding(), results(), {})
-    old = history.expired(ledger, clock())
+    old = queries.expired(ledger, clock())
     assert [(one.content_sha256, one.artifact_sha256s) for one in old] == [(digest(1), ())]
     clock.forward(100)
-    both = history.expired(ledger, clock())
+    both = queries.expired(ledger, clock())
     assert [len(one.artifact_sha256s) for one in both] == [0, 3]  # the last one takes them along
 
 
@@ -477,7 +477,7 @@ def test_processes_that_start_at_once_make_the_tables_once(tmp_path: Path) -> No
         process.join(60)
     assert [process.exitcode for process in processes] == [0, 0, 0]
     with opened("sqlite", tmp_path, Clock()) as ledger:
-        assert history.counts(ledger)[InstanceState.RECEIVED] == 3
+        assert queries.counts(ledger)[InstanceState.RECEIVED] == 3
 
 
 def _open_and_add(folder: Path, number: int) -> None:
@@ -525,13 +525,13 @@ def test_sqlite_is_safe_against_a_power_cut(tmp_path: Path, clock: Clock) -> Non
 
 
 def test_a_locked_database_is_the_machines_fault(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cxr_node.node.database.BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("cxr_node.node.ledger.database.BUSY_TIMEOUT_S", 0.05)
     with opened("sqlite", tmp_path, clock) as ledger:
         other = sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(ResourceError, match="locked"):
             add(ledger, clock)
-        history.counts(ledger)  # reading is not held up
+        queries.counts(ledger)  # reading is not held up
         other.execute("ROLLBACK")
         other.close()
         assert add(ledger, clock)
@@ -559,7 +559,7 @@ def test_a_full_and_a_read_only_database_are_the_machines_fault(
         with pytest.raises(ResourceError, match=said):
             for number in range(2, 1000):  # until the pages at hand are full
                 add(ledger, clock, number)
-        history.counts(ledger)
+        queries.counts(ledger)
         tell(back)
         ledger.database.require_whole()
         assert add(ledger, clock, 1000)
@@ -573,7 +573,7 @@ def test_a_folder_that_cannot_be_used_is_the_machines_fault(tmp_path: Path) -> N
 
 
 def test_no_message_carries_a_value(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cxr_node.node.database.BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("cxr_node.node.ledger.database.BUSY_TIMEOUT_S", 0.05)
     with opened("sqlite", tmp_path, clock) as ledger:
         other = sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -588,7 +588,7 @@ def test_readers_do_not_wait_for_a_writer(tmp_path: Path, clock: Clock) -> None:
     with opened("sqlite", tmp_path, clock) as ledger, ledger.database.writing() as connection:
         connection.execute(sa.update(instances).values(attempts=1))
         done = threading.Event()
-        thread = threading.Thread(target=lambda: (history.counts(ledger), done.set()))
+        thread = threading.Thread(target=lambda: (queries.counts(ledger), done.set()))
         thread.start()
         assert done.wait(5)
         thread.join()

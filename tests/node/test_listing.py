@@ -12,10 +12,10 @@ from sqlalchemy.dialects import sqlite
 
 from cxr_node.dicom.read import header
 from cxr_node.domain import Verdict
-from cxr_node.node import listing
-from cxr_node.node.jobs import InstanceState
-from cxr_node.node.listing import By, Wanted
-from cxr_node.node.schema import instances
+from cxr_node.node.ledger import listing
+from cxr_node.node.ledger.listing import By, Wanted
+from cxr_node.node.ledger.states import InstanceState
+from cxr_node.node.ledger.tables import instances
 from tests import builders
 from tests.node import ledgers
 

@@ -15,10 +15,10 @@ import sqlalchemy as sa
 from alembic import command
 
 from cxr_node.domain import ResultKind
-from cxr_node.node import history, promises
-from cxr_node.node.database import Database, _engine, alembic_config
-from cxr_node.node.jobs import DeliveryJob, DeliveryState, InstanceState, PromiseState
-from cxr_node.node.ledger import FILE_NAME, Ledger
+from cxr_node.node.ledger import commitments, queries
+from cxr_node.node.ledger.database import Database, _engine, alembic_config
+from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
+from cxr_node.node.ledger.states import DeliveryJob, DeliveryState, InstanceState, PromiseState
 from tests.node.ledgers import POSTGRES, Clock, digest, emptied, finding, ladder, origin, reference, retried
 
 FORKS = multiprocessing.get_context("forkserver")
@@ -104,7 +104,7 @@ def test_a_first_ledger_with_work_in_flight_goes_on(tmp_path: Path, engine: str)
 
 
 def _all_is_as_it_was(ledger: Ledger) -> None:
-    (waiting,), (on_its_way,), (done,) = (history.trace(ledger, f"1.2.{number}") for number in (1, 2, 3))
+    (waiting,), (on_its_way,), (done,) = (queries.trace(ledger, f"1.2.{number}") for number in (1, 2, 3))
     assert [story.instance.state for story in (waiting, on_its_way, done)] == ["RECEIVED", "REPORTED", "DELIVERED"]
     rows = [(one.kind, one.destination, one.state, one.sop_instance_uid) for one in on_its_way.deliveries]
     assert rows == [
@@ -136,8 +136,8 @@ def _the_rest_is_judged_and_delivered(ledger: Ledger, clock: Clock) -> None:
     assert ledger.settle_delivered(due(ledger), 0x0000)
     assert retried(ledger, "1.2.2", "gone") == 1  # what was dead before comes back
     assert ledger.settle_delivered(due(ledger, "gone"), 0x0000)
-    assert history.counts(ledger)[InstanceState.DELIVERED] == 3
-    assert {state for states in history.queues(ledger).values() for state, number in states.items() if number} == {
+    assert queries.counts(ledger)[InstanceState.DELIVERED] == 3
+    assert {state for states in queries.queues(ledger).values() for state, number in states.items() if number} == {
         DeliveryState.DELIVERED
     }
 
@@ -148,16 +148,16 @@ def test_what_an_older_version_delivered_is_asked_about_only_on_demand(tmp_path:
     first_version(address, clock)
     ledger = Ledger.open(tmp_path, address, clock)
     try:
-        assert history.uncommitted(ledger) == {}
-        assert [row.commitment for row in history.trace(ledger, "1.2.3")[0].deliveries] == [None] * 3
-        assert promises.begin(ledger, "pacs") is None
-        assert promises.renew(ledger, "1.2.3", ["pacs"]) == 3
-        asked = promises.begin(ledger, "pacs")
+        assert queries.uncommitted(ledger) == {}
+        assert [row.commitment for row in queries.trace(ledger, "1.2.3")[0].deliveries] == [None] * 3
+        assert commitments.begin(ledger, "pacs") is None
+        assert commitments.renew(ledger, "1.2.3", ["pacs"]) == 3
+        asked = commitments.begin(ledger, "pacs")
         assert asked is not None
         assert [uid for _, uid in asked.references] == ["2.25.3.0", "2.25.3.1", "2.25.3.2"]
-        report = promises.Report(transaction_uid=asked.uid, committed=("2.25.3.0", "2.25.3.1"))
-        assert promises.answer(ledger, asked, report, float) == {"committed": 2}
-        assert history.uncommitted(ledger) == {"pacs": {PromiseState.ASKED: 1}}
+        report = commitments.Report(transaction_uid=asked.uid, committed=("2.25.3.0", "2.25.3.1"))
+        assert commitments.answer(ledger, asked, report, float) == {"committed": 2}
+        assert queries.uncommitted(ledger) == {"pacs": {PromiseState.ASKED: 1}}
     finally:
         ledger.close()
 
@@ -232,7 +232,7 @@ def test_the_version_before_can_write_into_the_tables_of_this_one(tmp_path: Path
         assert job is not None
         assert ledger.settle_reported(job, finding(), ladder(), {"pacs": tuple(ResultKind)})
         assert all(ledger.settle_delivered(due(ledger), 0x0000) for _ in range(4))
-        assert history.counts(ledger)[InstanceState.DELIVERED] == 2
+        assert queries.counts(ledger)[InstanceState.DELIVERED] == 2
     finally:
         ledger.close()
 

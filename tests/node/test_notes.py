@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from cxr_node.domain import Reason, Rejected, ResultKind
-from cxr_node.node import history
-from cxr_node.node.jobs import DeliveryState, InstanceState, StoredArtifact
-from cxr_node.node.ledger import Ledger
+from cxr_node.node.ledger import queries
+from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.states import DeliveryState, InstanceState, StoredArtifact
 from tests.node.ledgers import Clock, digest, opened, reference
 from tests.node.test_ledger import add, claimed, due
 
@@ -40,7 +40,7 @@ def ledger(tmp_path: Path, clock: Clock) -> Iterator[Ledger]:
 
 
 def state(ledger: Ledger) -> tuple[InstanceState, str | None]:
-    (row,) = history.recent(ledger, 1)
+    (row,) = queries.recent(ledger, 1)
     return row.state, row.reason
 
 
@@ -50,7 +50,7 @@ def test_it_is_due_where_it_is_wanted_and_the_image_stays_rejected(ledger: Ledge
     assert job.artifact == NOTE
     assert ledger.settle_delivered(job, 0x0000)
     assert state(ledger) == (InstanceState.REJECTED, "view-not-frontal")
-    (story,) = history.trace(ledger, reference().sop_instance_uid)
+    (story,) = queries.trace(ledger, reference().sop_instance_uid)
     assert [(row.kind, row.state) for row in story.deliveries] == [("not-analysed", DeliveryState.DELIVERED)]
 
 
@@ -65,9 +65,9 @@ def test_it_is_tried_again_and_a_dead_note_does_not_kill_the_image(ledger: Ledge
 
 def test_retention_waits_for_a_note_on_its_way(ledger: Ledger, clock: Clock) -> None:
     clock.forward(100)
-    assert history.expired(ledger, clock() + timedelta(days=1)) == []
+    assert queries.expired(ledger, clock() + timedelta(days=1)) == []
     assert ledger.settle_delivered(due(ledger), 0x0000)
-    (old,) = history.expired(ledger, clock() + timedelta(days=1))
+    (old,) = queries.expired(ledger, clock() + timedelta(days=1))
     assert (old.content_sha256, old.artifact_sha256s) == (digest(1), (digest(8),))
 
 

@@ -14,11 +14,11 @@ import pytest
 from cxr_node.config.schema import Address
 from cxr_node.domain import ResultKind
 from cxr_node.errors import DeliveryError
-from cxr_node.node import send
-from cxr_node.node.commitment import CommitmentScu
-from cxr_node.node.destinations import Parcel, link
-from cxr_node.node.promises import Transaction
-from cxr_node.node.refusals import Cause, Refusal, Refusals
+from cxr_node.node.commitment.scu import CommitmentScu
+from cxr_node.node.deliver.storage_scu import Parcel, link
+from cxr_node.node.ledger.commitments import Transaction
+from cxr_node.node.network.rejections import Cause, Refusal, Refusals
+from cxr_node.tools import send
 from tests.node import peers, wire
 from tests.pacs import odd_associations as odd
 

@@ -17,16 +17,17 @@ from pynetdicom.pdu import P_DATA_TF
 
 from cxr_node.config.schema import Address
 from cxr_node.domain import ResultKind
-from cxr_node.node import commands, filemeta, outgoing
-from cxr_node.node.destinations import Parcel, link
-from cxr_node.node.outgoing import Message
+from cxr_node.node.deliver.storage_scu import Parcel, link
+from cxr_node.node.network import dimse, file_meta
+from cxr_node.node.network import dimse as outgoing
+from cxr_node.node.network.dimse import Message
 from tests.node import peers
 
 UID = "1.2.840.10008.5.1.4.1.1.7"
 
 
 def message(data_set: bytes, longest: int) -> Message:
-    command = commands.store_request(UID, "2.25.17", 65535)
+    command = dimse.store_request(UID, "2.25.17", 65535)
     return Message(context_id=5, command=command, data_set=memoryview(data_set), longest=longest)
 
 
@@ -82,14 +83,14 @@ def test_a_peer_that_reads_late_gets_every_byte() -> None:
 
 def test_a_file_is_split_where_its_data_set_begins() -> None:
     content = peers.result_object(ResultKind.REPORT, 7)
-    uid, data_set = filemeta.split(content)
+    uid, data_set = file_meta.split(content)
     dataset = dcmread(BytesIO(content))
     assert uid == dataset.SOPInstanceUID
     assert decode(BytesIO(data_set), False, True) == dcmread(BytesIO(content))
-    ours = filemeta.file_meta(UID, "2.25.1", "1.2.840.10008.1.2.1") + b"data"
-    assert filemeta.split(ours) == ("2.25.1", b"data")
+    ours = file_meta.file_meta(UID, "2.25.1", "1.2.840.10008.1.2.1") + b"data"
+    assert file_meta.split(ours) == ("2.25.1", b"data")
     with pytest.raises(ValueError, match="Part 10"):
-        filemeta.split(b"no" * 200)
+        file_meta.split(b"no" * 200)
 
 
 def test_what_was_checked_is_what_leaves(tmp_path: Path) -> None:
@@ -103,4 +104,4 @@ def test_what_was_checked_is_what_leaves(tmp_path: Path) -> None:
         pacs = link(peers.destination(address), "CXR_NODE")
         assert pacs.send(parcel).status == 0
         pacs.close()
-    assert [many for (many,) in archive.datasets.values()] == [bytes(filemeta.split(content)[1])]
+    assert [many for (many,) in archive.datasets.values()] == [bytes(file_meta.split(content)[1])]

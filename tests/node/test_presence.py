@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from cxr_node.node import presence
-from cxr_node.node.presence import Presence
+from cxr_node.node.process import presence
+from cxr_node.node.process.presence import Presence
 
 FORKS = multiprocessing.get_context("forkserver")
 

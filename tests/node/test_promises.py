@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from cxr_node.node import history, promises, removal
-from cxr_node.node.jobs import DeliveryState, InstanceState, PromiseState
-from cxr_node.node.ledger import Ledger
-from cxr_node.node.promises import Report, Transaction
+from cxr_node.node.deliver import removed_destinations
+from cxr_node.node.ledger import commitments, queries
+from cxr_node.node.ledger.commitments import Report, Transaction
+from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.states import DeliveryState, InstanceState, PromiseState
 from tests.node.ledgers import Clock
 from tests.node.test_ledger import PACS, add, clock, due, ledger, reported, state
 
@@ -25,12 +26,12 @@ def accepted(ledger: Ledger, clock: Clock) -> Iterator[Ledger]:
     reported(ledger, clock)
     for _ in UIDS:
         assert ledger.settle_delivered(due(ledger), 0x0000, promised=True)
-    clock.forward(promises.GATHER_S)
+    clock.forward(commitments.GATHER_S)
     yield ledger
 
 
 def asked(ledger: Ledger) -> Transaction:
-    transaction = promises.begin(ledger, "pacs")
+    transaction = commitments.begin(ledger, "pacs")
     assert transaction is not None
     return transaction
 
@@ -40,34 +41,34 @@ def told(ledger: Ledger, transaction: Transaction, *committed: str, **failed: in
     kinds = dict(zip(("report", "measurements", "heatmap"), UIDS, strict=True))
     lost = {kinds[kind]: reason for kind, reason in failed.items()}
     report = Report(transaction_uid=transaction.uid, committed=committed, failed=lost)
-    return {what: number for what, number in promises.answer(ledger, transaction, report, float).items() if number}
+    return {what: number for what, number in commitments.answer(ledger, transaction, report, float).items() if number}
 
 
 def stand(ledger: Ledger) -> list[PromiseState | None]:
-    return [row.commitment for row in history.trace(ledger, "1.2.1")[0].deliveries]
+    return [row.commitment for row in queries.trace(ledger, "1.2.1")[0].deliveries]
 
 
 def test_all_that_was_accepted_lately_goes_into_one_transaction(accepted: Ledger, clock: Clock) -> None:
     with ThreadPoolExecutor(4) as pool:
-        begun = [one for one in pool.map(lambda _: promises.begin(accepted, "pacs"), range(4)) if one]
+        begun = [one for one in pool.map(lambda _: commitments.begin(accepted, "pacs"), range(4)) if one]
     assert [uid for one in begun for _, uid in one.references] == list(UIDS)
     assert stand(accepted) == ["ASKED"] * 3
-    assert promises.next_s(accepted, "pacs") == promises.UNANSWERED_S
-    promises.acknowledged(accepted, begun[0], 3600.0)
-    assert promises.next_s(accepted, "pacs") == 3600.0
-    assert promises.next_s(accepted, "elsewhere") is None
+    assert commitments.next_s(accepted, "pacs") == commitments.UNANSWERED_S
+    commitments.acknowledged(accepted, begun[0], 3600.0)
+    assert commitments.next_s(accepted, "pacs") == 3600.0
+    assert commitments.next_s(accepted, "elsewhere") is None
 
 
 def test_an_answer_that_overtakes_the_acknowledgement_stands(accepted: Ledger) -> None:
     one = asked(accepted)
     assert told(accepted, one, *UIDS) == {"committed": 3}
-    promises.acknowledged(accepted, one, 3600.0)
-    promises.postpone(accepted, one, 1.0, "the answer to the request was lost")
-    assert promises.refused(accepted, one, "no such SOP Class") == 0
+    commitments.acknowledged(accepted, one, 3600.0)
+    commitments.postpone(accepted, one, 1.0, "the answer to the request was lost")
+    assert commitments.refused(accepted, one, "no such SOP Class") == 0
     assert stand(accepted) == ["COMMITTED"] * 3
     assert told(accepted, one, *UIDS) == {}
     assert told(accepted, one, report=0x0112) == {}  # what was promised is not taken back by the same transaction
-    assert promises.next_s(accepted, "pacs") is None
+    assert commitments.next_s(accepted, "pacs") is None
 
 
 def test_a_lost_object_reopens_its_delivery_and_its_instance_alone(accepted: Ledger, clock: Clock) -> None:
@@ -76,13 +77,13 @@ def test_a_lost_object_reopens_its_delivery_and_its_instance_alone(accepted: Led
     assert told(accepted, first, *UIDS[1:], report=0x0112) == {"committed": 2, "sent again": 1}
     assert [state(accepted, number) for number in (1, 2)] == [InstanceState.REPORTED, InstanceState.DELIVERED]
     assert told(accepted, first, report=0x0112) == {}
-    assert promises.begin(accepted, "pacs") is None
+    assert commitments.begin(accepted, "pacs") is None
     clock.forward(2.0)
     job = due(accepted)
     assert (job.artifact.sop_instance_uid, job.attempts) == (UIDS[0], 1)
     assert accepted.settle_delivered(job, 0x0000, promised=True)
     assert state(accepted) is InstanceState.DELIVERED
-    clock.forward(promises.GATHER_S)
+    clock.forward(commitments.GATHER_S)
     assert told(accepted, asked(accepted), UIDS[0]) == {"committed": 1}
     assert stand(accepted) == ["COMMITTED"] * 3
 
@@ -93,7 +94,7 @@ def test_a_dead_instance_stays_dead_after_its_lost_object_was_sent_again(ledger:
         assert ledger.settle_delivered(due(ledger), 0x0000, promised=True)
     assert ledger.settle_delivery_dead(due(ledger, "gone"), status=0x0122, detail="refused")
     assert state(ledger) is InstanceState.DEAD
-    clock.forward(promises.GATHER_S)
+    clock.forward(commitments.GATHER_S)
     assert told(ledger, asked(ledger), report=0x0112) == {"sent again": 1}
     clock.forward(2.0)
     assert ledger.settle_delivered(due(ledger), 0x0000, promised=True)
@@ -105,50 +106,50 @@ def test_what_retention_took_cannot_be_sent_again(accepted: Ledger, clock: Clock
     accepted.mark_purged([1])
     assert told(accepted, one, report=0x0112) == {"given up": 1}
     assert state(accepted) is InstanceState.DELIVERED
-    assert promises.renew(accepted, "1.2.1", ["pacs"]) == 0
+    assert commitments.renew(accepted, "1.2.1", ["pacs"]) == 0
 
 
 def test_nobody_answers_and_the_number_of_requests_is_bounded(accepted: Ledger, clock: Clock) -> None:
-    for _ in range(promises.MAX_ASKS):
-        assert promises.give_up(accepted, "pacs", 72.0) == 0
-        promises.acknowledged(accepted, asked(accepted), 100 * 3600.0)
+    for _ in range(commitments.MAX_ASKS):
+        assert commitments.give_up(accepted, "pacs", 72.0) == 0
+        commitments.acknowledged(accepted, asked(accepted), 100 * 3600.0)
         clock.forward(100 * 3600.0)
-    assert promises.begin(accepted, "pacs") is None
-    assert promises.give_up(accepted, "pacs", 72.0) == 3
-    assert history.uncommitted(accepted) == {"pacs": {PromiseState.UNCOMMITTED: 3}}
-    assert promises.renew(accepted, "1.2.1", ["pacs"]) == 3
-    clock.forward(promises.GATHER_S)
+    assert commitments.begin(accepted, "pacs") is None
+    assert commitments.give_up(accepted, "pacs", 72.0) == 3
+    assert queries.uncommitted(accepted) == {"pacs": {PromiseState.UNCOMMITTED: 3}}
+    assert commitments.renew(accepted, "1.2.1", ["pacs"]) == 3
+    clock.forward(commitments.GATHER_S)
     assert len(asked(accepted).references) == 3
 
 
 def test_requests_that_do_not_come_through_do_not_count_but_end(accepted: Ledger, clock: Clock) -> None:
-    for _ in range(5 * promises.MAX_ASKS):
-        promises.postpone(accepted, asked(accepted), 60.0, "no connection")
+    for _ in range(5 * commitments.MAX_ASKS):
+        commitments.postpone(accepted, asked(accepted), 60.0, "no connection")
         clock.forward(60.0)
-    assert promises.give_up(accepted, "pacs", 72.0) == 0
+    assert commitments.give_up(accepted, "pacs", 72.0) == 0
     clock.forward(72 * 3600.0)
-    assert promises.give_up(accepted, "pacs", 72.0) == 3
+    assert commitments.give_up(accepted, "pacs", 72.0) == 3
 
 
 def test_retention_waits_for_the_word_of_a_destination(accepted: Ledger, clock: Clock) -> None:
     clock.forward(1.0)
-    assert history.expired(accepted, clock()) == []
-    assert promises.abandon(accepted, ["elsewhere"]) == 3
-    assert [one.instance_id for one in history.expired(accepted, clock())] == [1]
+    assert queries.expired(accepted, clock()) == []
+    assert commitments.abandon(accepted, ["elsewhere"]) == 3
+    assert [one.instance_id for one in queries.expired(accepted, clock())] == [1]
 
 
 def test_a_removed_destination_settles_and_a_returned_one_opens(ledger: Ledger, clock: Clock) -> None:
     reported(ledger, clock, 1, PACS | {"gone": PACS["pacs"]})
     busy = due(ledger, "gone")
-    assert removal.settle(ledger, ["pacs"]) == {"gone": 2}  # another process still sends the third
+    assert removed_destinations.settle(ledger, ["pacs"]) == {"gone": 2}  # another process still sends the third
     assert ledger.settle_delivered(busy, 0x0000)
     for _ in UIDS:
         assert ledger.settle_delivered(due(ledger), 0x0000)
     assert state(ledger) is InstanceState.DEAD
-    assert removal.settle(ledger, ["pacs"]) == removal.revive(ledger, ["pacs"]) == {}
-    assert removal.revive(ledger, ["pacs", "gone"]) == {"gone": 2}
+    assert removed_destinations.settle(ledger, ["pacs"]) == removed_destinations.revive(ledger, ["pacs"]) == {}
+    assert removed_destinations.revive(ledger, ["pacs", "gone"]) == {"gone": 2}
     assert state(ledger) is InstanceState.REPORTED
-    assert history.queues(ledger)["gone"][DeliveryState.READY] == 2
+    assert queries.queues(ledger)["gone"][DeliveryState.READY] == 2
     for _ in range(2):
         assert ledger.settle_delivered(due(ledger, "gone"), 0x0000)
     assert state(ledger) is InstanceState.DELIVERED
@@ -156,18 +157,18 @@ def test_a_removed_destination_settles_and_a_returned_one_opens(ledger: Ledger, 
 
 def test_a_returned_destination_gets_nothing_that_retention_took(ledger: Ledger, clock: Clock) -> None:
     reported(ledger, clock, 1, {"gone": PACS["pacs"]})
-    assert removal.settle(ledger, []) == {"gone": 3}
+    assert removed_destinations.settle(ledger, []) == {"gone": 3}
     ledger.mark_purged([1])
-    assert removal.revive(ledger, ["gone"]) == {}
+    assert removed_destinations.revive(ledger, ["gone"]) == {}
     assert state(ledger) is InstanceState.DEAD
 
 
 def test_the_same_image_again_is_counted(ledger: Ledger, clock: Clock) -> None:
     reported(ledger, clock, 1, {})
-    (story,) = history.trace(ledger, "1.2.1")
+    (story,) = queries.trace(ledger, "1.2.1")
     assert (story.instance.repeats, story.instance.repeated_at) == (0, None)
     for _ in range(3):
         clock.forward(10.0)
         assert not add(ledger, clock)
-    (story,) = history.trace(ledger, "1.2.1")
+    (story,) = queries.trace(ledger, "1.2.1")
     assert (story.instance.repeats, story.instance.repeated_at) == (3, clock())

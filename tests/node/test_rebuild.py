@@ -18,12 +18,15 @@ from cxr_node.config.schema import STANDARD_KINDS, Config
 from cxr_node.dicom.read import header
 from cxr_node.domain import InstanceRef, Precedent, Reason, Rejected
 from cxr_node.errors import InstanceError, LedgerLostError
-from cxr_node.node import deliver, history, receive, work
-from cxr_node.node.database import utc_now
-from cxr_node.node.jobs import InstanceState
-from cxr_node.node.ledger import FILE_NAME, Ledger
-from cxr_node.node.rebuild import Rebuilt, discard_orphans, rebuild
-from cxr_node.node.spool import Area, Spool
+from cxr_node.node.deliver import courier
+from cxr_node.node.ledger import queries
+from cxr_node.node.ledger.database import utc_now
+from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
+from cxr_node.node.ledger.states import InstanceState
+from cxr_node.node.receive import server
+from cxr_node.node.receive.recovery import Rebuilt, discard_orphans, rebuild
+from cxr_node.node.spool.spool import Area, Spool
+from cxr_node.node.work import worker
 from tests import builders
 from tests.node import ledgers, peers, wire, workplace
 from tests.node.receivers import SYNTAXES, receiving
@@ -108,7 +111,7 @@ def test_what_stood_in_a_lost_log_only_is_received_again(tmp_path: Path) -> None
         workplace.receive(config, 1, 2)
         reader = Ledger.open(config.spool.path)
         with reader.database.reading():  # who reads keeps the log from being written back
-            history.counts(reader)
+            queries.counts(reader)
             workplace.receive(config, 3, 4)
             copy = (config.spool.path / FILE_NAME).read_bytes()
         reader.close()
@@ -137,7 +140,7 @@ def test_the_rung_that_went_is_the_rung_that_goes_again(tmp_path: Path) -> None:
             assert all_delivered(config, 1)
     assert new.digests() == old.digests()
     ledger = Ledger.open(config.spool.path)
-    (story,) = history.trace(ledger, "1.2.1.1.1")
+    (story,) = queries.trace(ledger, "1.2.1.1.1")
     ledger.close()
     assert peers.LADDER[2] in {row.sop_class_uid for row in story.deliveries}
 
@@ -152,18 +155,18 @@ def test_real_objects_keep_their_identity_and_their_time(tmp_path: Path) -> None
                 dataset = builders.radiograph(number)
                 content = wire.data_set_of(builders.part10(dataset))
                 assert peer.store(str(dataset.SOPInstanceUID), content) == 0x0000
-        before = history.recent(node.ledger, 9)
+        before = queries.recent(node.ledger, 9)
     lose_all(folder / FILE_NAME)
     with receiving(folder) as node:
-        after = history.recent(node.ledger, 9)
-        (story,) = history.trace(node.ledger, before[0].sop_instance_uid)
+        after = queries.recent(node.ledger, 9)
+        (story,) = queries.trace(node.ledger, before[0].sop_instance_uid)
     names = (*InstanceRef.__dataclass_fields__.keys() - {"patient_key", "accession_key"}, "received_at", "size_bytes")
     assert [[getattr(row, name) for name in names] for row in after] == [
         [getattr(row, name) for name in names] for row in before
     ]
     assert [event.detail for event in story.events] == ["found in the spool"]
     with receiving(folder) as node:
-        assert len(history.recent(node.ledger, 9)) == 3, "received again once"
+        assert len(queries.recent(node.ledger, 9)) == 3, "received again once"
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -178,10 +181,10 @@ def test_the_first_received_comes_first(tmp_path: Path, engine: str) -> None:
     with ledgers.opened(engine, tmp_path, clock) as ledger:
         assert rebuild(ledger, spool, inspect) == Rebuilt(objects=4, received=4, unreadable=0)
         assert rebuild(ledger, spool, inspect) == Rebuilt(objects=4, received=0, unreadable=0)
-        rows = list(reversed(history.recent(ledger, 9)))
+        rows = list(reversed(queries.recent(ledger, 9)))
         assert [row.sop_instance_uid for row in rows] == [f"1.2.{number}.1.1" for number in (5, 3, 8, 1)]
         assert [clock() - row.received_at for row in rows] == [timedelta(microseconds=us) for us in (3, 2, 1, 0)]
-        assert history.precedent(ledger, claimed(ledger)) == Precedent()
+        assert queries.precedent(ledger, claimed(ledger)) == Precedent()
 
 
 def test_an_object_that_was_never_acknowledged_is_received_too(
@@ -241,7 +244,7 @@ def test_an_image_that_came_back_after_its_retention_keeps_its_first_time(tmp_pa
         peer.associate()
         content = wire.data_set_of(builders.part10(dataset))
         assert peer.store(str(dataset.SOPInstanceUID), content) == 0x0000
-        (row,) = history.recent(node.ledger, 9)
+        (row,) = queries.recent(node.ledger, 9)
         node.spool.delete(Area.OBJECTS, row.content_sha256)
         assert node.ledger.settle_rejected(claimed(node.ledger), NO_CHEST)
         node.ledger.mark_purged([row.id])
@@ -253,7 +256,7 @@ def test_results_that_nobody_has_are_discarded_after_a_day(tmp_path: Path, monke
     config = workplace.config(tmp_path / "spool", peers.nobody())
     workplace.receive(config, 1)
     spool, ledger = Spool(config.spool.path), Ledger.open(config.spool.path)
-    work.Worker(config, ledger, spool, "worker", object(), workplace.judge).do_one()
+    worker.Worker(config, ledger, spool, "worker", object(), workplace.judge).do_one()
     wanted = set(spool.digests(Area.RESULTS))
     orphan = spool.store_result(b"of a worker that died").sha256
     assert discard_orphans(ledger, spool) == 0, "it may be a worker's that lives"
@@ -327,13 +330,13 @@ def ended(run: Callable[[threading.Event], None], file: Path, ready: Callable[[]
 
 def test_every_role_ends_when_the_ledger_is_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would work on a file that nobody else sees; its successor makes a new one."""
-    monkeypatch.setattr(work, "_LOOK_AFTER_S", 0.2)
+    monkeypatch.setattr(worker, "_LOOK_AFTER_S", 0.2)
     config = workplace.config(tmp_path / "spool", peers.nobody())
     workplace.receive(config, 1)
     file, run_folder = config.spool.path / FILE_NAME, config.spool.path / "run"
     assert isinstance(
         ended(
-            lambda stop: work.run(config, object, workplace.judge, stop),
+            lambda stop: worker.run(config, object, workplace.judge, stop),
             file,
             lambda: workplace.states(config) == [("REPORTED", None)],
         ),
@@ -341,7 +344,7 @@ def test_every_role_ends_when_the_ledger_is_taken_away(tmp_path: Path, monkeypat
     )
     workplace.receive(config, 2)
     assert isinstance(
-        ended(lambda stop: deliver.run(config, stop), file, lambda: any(run_folder.glob("deliver-*.sock"))),
+        ended(lambda stop: courier.run(config, stop), file, lambda: any(run_folder.glob("deliver-*.sock"))),
         LedgerLostError,
     )
 
@@ -353,8 +356,8 @@ def test_a_receiver_whose_ledger_is_taken_away_says_out_of_resources_and_ends(tm
 
     def run() -> None:
         try:
-            hooks = receive.Hooks(stop=stop, ready=ports.append)
-            receive.serve(receiver_config(tmp_path / "spool"), header.inspect, SYNTAXES, hooks)
+            hooks = server.Hooks(stop=stop, ready=ports.append)
+            server.serve(receiver_config(tmp_path / "spool"), header.inspect, SYNTAXES, hooks)
         except LedgerLostError as error:
             told.append(error)
 
@@ -372,4 +375,4 @@ def test_a_receiver_whose_ledger_is_taken_away_says_out_of_resources_and_ends(tm
     assert not thread.is_alive()
     assert [type(error) for error in told] == [LedgerLostError]
     with receiving(tmp_path / "spool") as node:  # its successor finds what it could not write down
-        assert history.counts(node.ledger)[InstanceState.RECEIVED] == 1
+        assert queries.counts(node.ledger)[InstanceState.RECEIVED] == 1

@@ -28,11 +28,11 @@ from pynetdicom import AE
 from pynetdicom.sop_class import BasicTextSRStorage, DigitalXRayImageStorageForPresentation
 
 from cxr_node.errors import ConfigError, ResourceError
-from cxr_node.node import history
-from cxr_node.node.jobs import InstanceState
-from cxr_node.node.ledger import FILE_NAME, Ledger
-from cxr_node.node.spool import Area, Spool
-from cxr_node.node.wakeup import Bell, Role
+from cxr_node.node.ledger import queries
+from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
+from cxr_node.node.ledger.states import InstanceState
+from cxr_node.node.process.notify import Bell, Role
+from cxr_node.node.spool.spool import Area, Spool
 from tests import builders
 from tests.node import wire
 from tests.node.receivers import Receiving, receiving, run_process
@@ -54,8 +54,8 @@ def instance(number: int = 1) -> tuple[str, bytes]:
     return str(dataset.SOPInstanceUID), wire.data_set_of(builders.part10(dataset))
 
 
-def stored(node: Receiving) -> list[history.InstanceRow]:
-    return history.recent(node.ledger, 10_000)
+def stored(node: Receiving) -> list[queries.InstanceRow]:
+    return queries.recent(node.ledger, 10_000)
 
 
 def assert_clean(node: Receiving) -> None:
@@ -306,7 +306,7 @@ def test_without_a_ledger_row_there_is_no_success(node: Receiving, monkeypatch: 
 
 
 def test_a_locked_ledger_is_out_of_resources_until_it_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cxr_node.node.database.BUSY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("cxr_node.node.ledger.database.BUSY_TIMEOUT_S", 0.2)
     uid, data_set = instance()
     with receiving(tmp_path / "spool") as node, Wire(node.port) as peer:
         peer.associate()
@@ -512,11 +512,11 @@ def test_a_port_that_is_taken_is_the_operators_mistake(tmp_path: Path) -> None:
 
 def _serve_once(folder: Path, port: int) -> None:
     from cxr_node.dicom.read import header
-    from cxr_node.node import receive
+    from cxr_node.node.receive import server
     from tests.node.receivers import SYNTAXES, config
 
-    hooks = receive.Hooks(stop=threading.Event(), ready=lambda _: None)
-    receive.serve(config(folder, port=port), header.inspect, SYNTAXES, hooks)
+    hooks = server.Hooks(stop=threading.Event(), ready=lambda _: None)
+    server.serve(config(folder, port=port), header.inspect, SYNTAXES, hooks)
 
 
 def test_no_log_line_names_a_patient(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -590,7 +590,7 @@ def _account(folder: Path, acknowledged: set[str], in_flight: int) -> None:
     """Every acknowledged object has one row and its bytes; what is more was on its way when the node died."""
     spool = Spool(folder)
     ledger = Ledger.open(folder)
-    rows = history.recent(ledger, 10_000)
+    rows = queries.recent(ledger, 10_000)
     ledger.close()
     uids = [row.sop_instance_uid for row in rows]
     assert len(uids) == len(set(uids))

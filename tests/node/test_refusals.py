@@ -6,8 +6,8 @@ import logging
 
 import pytest
 
-from cxr_node.node import refusals
-from cxr_node.node.refusals import Cause, Refusal, Refusals
+from cxr_node.node.network import rejections
+from cxr_node.node.network.rejections import Cause, Refusal, Refusals
 
 
 class Clock:
@@ -21,7 +21,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(refusals, "time", clock)
+    monkeypatch.setattr(rejections, "time", clock)
     return clock
 
 
@@ -41,7 +41,7 @@ def test_the_first_is_told_at_once_and_the_rest_of_its_minute_in_one_line(
     for _ in range(413):
         all_of_them.add(of())
     assert told == [of()]
-    clock.now += refusals.MINUTE_S - 1
+    clock.now += rejections.MINUTE_S - 1
     all_of_them.turn()
     assert len(told) == 1
     clock.now += 1
@@ -60,10 +60,10 @@ def test_a_flood_that_goes_on_has_one_line_a_minute(clock: Clock, told: list[Ref
         all_of_them.add(of())
         all_of_them.turn()
     assert 10 <= len(told) <= 11
-    clock.now += 2 * refusals.MINUTE_S
+    clock.now += 2 * rejections.MINUTE_S
     all_of_them.turn()
     all_of_them.turn()
-    clock.now += 2 * refusals.MINUTE_S
+    clock.now += 2 * rejections.MINUTE_S
     all_of_them.turn()
     all_of_them.turn()
     all_of_them.add(of(detail="again"))  # it was quiet for a minute: told at once
@@ -81,11 +81,11 @@ def test_other_peers_and_causes_have_lines_of_their_own(clock: Clock, told: list
 def test_a_million_addresses_are_told_of_as_one(
     clock: Clock, told: list[Refusal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(refusals, "MAX_WINDOWS", 10)
+    monkeypatch.setattr(rejections, "MAX_WINDOWS", 10)
     all_of_them = Refusals(told.append)
     for number in range(1000):
         all_of_them.add(of(f"2001:db8::{number:x}"))
-    assert [one.host for one in told[10:]] == [refusals.OTHERS]
+    assert [one.host for one in told[10:]] == [rejections.OTHERS]
     all_of_them.close()
     assert told[-1].times == 989
     assert all_of_them.totals == {Cause.TLS: 1000}
@@ -96,7 +96,7 @@ def test_totals_are_told_once_an_hour_and_at_the_end(clock: Clock, caplog: pytes
     all_of_them = Refusals()
     all_of_them.add(of())
     all_of_them.add(of(cause=Cause.TOO_SLOW))
-    clock.now += refusals.TOTALS_EVERY_S
+    clock.now += rejections.TOTALS_EVERY_S
     all_of_them.turn()
     assert caplog.records[-1].getMessage() == "refused or ended since the start tls=1 too-slow=1"
     lines = len(caplog.records)

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from cxr_node.node import service
-from cxr_node.node.service import Command, Notifier, supervise
+from cxr_node.node.process import supervisor
+from cxr_node.node.process.supervisor import Command, Notifier, supervise
 from tests.node import peers
 from tests.node.test_signals import heard, program
 from tests.node.workplace import eventually
@@ -80,7 +80,7 @@ def test_who_dies_is_started_again_after_a_growing_delay(tmp_path: Path) -> None
 def test_a_refused_configuration_ends_everything_with_its_own_status(tmp_path: Path) -> None:
     healthy = command("receive", tmp_path, OBEDIENT)
     wrong = command("work", tmp_path, "time.sleep(1); sys.exit(78)")
-    assert supervise([healthy, wrong], threading.Event()) == service.EXIT_CONFIG
+    assert supervise([healthy, wrong], threading.Event()) == supervisor.EXIT_CONFIG
     assert diary(tmp_path) == ["receive up", "receive down"]
 
 
@@ -103,7 +103,7 @@ def test_children_die_with_a_supervisor_that_was_killed(tmp_path: Path) -> None:
     child = command("work", tmp_path, "say(os.getpid()); time.sleep(60)")
     script = tmp_path / "supervisor.py"
     script.write_text(
-        "import threading\nfrom cxr_node.node.service import Command, supervise\n"
+        "import threading\nfrom cxr_node.node.process.supervisor import Command, supervise\n"
         f"supervise([Command(name='work', argv={child.argv!r})], threading.Event())\n"
     )
     root = str(Path(__file__).parents[2])
@@ -168,7 +168,7 @@ def test_without_a_service_manager_nothing_is_said(monkeypatch: pytest.MonkeyPat
 def test_receiving_and_delivering_never_load_torch(room: str) -> None:
     """torch costs 1.1 s and 276 MiB, and a crash in it must not close the port (measured; DESIGN 2)."""
     code = (
-        f"import sys; import cxr_node.node.{room}, cxr_node.node.service, cxr_node.node.journal, cxr_node.cli.node\n"
+        f"import sys; import cxr_node.node.{room}, cxr_node.node.process.supervisor, cxr_node.node.process.logs, cxr_node.cli.node\n"
         "from cxr_node.dicom import decoders, header\n"  # what the command line hands to the receiver
         "print(*sorted({'torch', 'torchvision', 'sklearn', 'scipy', 'matplotlib', 'highdicom'} & set(sys.modules)))"
     )

@@ -10,7 +10,7 @@ from pynetdicom import AE
 from cxr_node import domain
 from cxr_node.config.schema import SopClasses
 from cxr_node.dicom.read import admission
-from cxr_node.node import receive
+from cxr_node.node.receive import server
 from tests.node import receivers
 
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -20,9 +20,9 @@ VERIFICATION = "1.2.840.10008.1.1"
 
 def test_whatever_may_be_judged_is_offered() -> None:
     assert set(admission.SOP_CLASSES) <= set(domain.STORAGE)
-    offered = receive.supported([EXPLICIT], SopClasses.RADIOGRAPHS)
+    offered = server.supported([EXPLICIT], SopClasses.RADIOGRAPHS)
     assert set(offered) == {VERIFICATION, *domain.STORAGE}
-    everything = receive.supported([EXPLICIT])
+    everything = server.supported([EXPLICIT])
     assert set(offered) < set(everything)
     assert {CT, MR, SR} <= set(everything)
 

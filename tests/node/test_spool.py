@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from cxr_node.errors import ResourceError
-from cxr_node.node import folders
-from cxr_node.node.spool import Area, Spool, SpoolCorruptError
+from cxr_node.node.spool import folders
+from cxr_node.node.spool.spool import Area, Spool, SpoolCorruptError
 
 CONTENT = b"not a radiograph" * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

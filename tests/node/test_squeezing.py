@@ -18,9 +18,10 @@ from cxr_node import pipeline
 from cxr_node.dicom.pixels.compress import Press
 from cxr_node.domain import ResultKind
 from cxr_node.errors import DeliveryError
-from cxr_node.node import filemeta, squeezing
-from cxr_node.node.destinations import Parcel, link
-from cxr_node.node.squeezing import JPEG_LS, PLAIN, RLE
+from cxr_node.node.deliver import transcode
+from cxr_node.node.deliver.storage_scu import Parcel, link
+from cxr_node.node.deliver.transcode import JPEG_LS, PLAIN, RLE
+from cxr_node.node.network import file_meta
 from tests.dicom.contexts import context
 from tests.node import peers
 
@@ -51,7 +52,7 @@ def parcel(kind: ResultKind, content: bytes) -> Parcel:
 
 def read(kind: ResultKind, data_set: bytes, syntax: str) -> Dataset:
     uid = "1.2.3"
-    return dcmread(io.BytesIO(filemeta.file_meta(peers.SOP_CLASS[kind], uid, syntax) + data_set))
+    return dcmread(io.BytesIO(file_meta.file_meta(peers.SOP_CLASS[kind], uid, syntax) + data_set))
 
 
 @pytest.mark.parametrize("kind", PICTURES)
@@ -59,11 +60,11 @@ def read(kind: ResultKind, data_set: bytes, syntax: str) -> Dataset:
 def test_pixels_and_every_other_element_stay(
     kind: ResultKind, syntax: str, press: Press, contents: dict[ResultKind, bytes]
 ) -> None:
-    _, data_set = filemeta.split(contents[kind])
-    squeezed = squeezing.squeeze(data_set, syntax, press)
+    _, data_set = file_meta.split(contents[kind])
+    squeezed = transcode.squeeze(data_set, syntax, press)
     assert squeezed is not None
     assert len(squeezed) < len(data_set) * 0.6
-    assert squeezed == squeezing.squeeze(data_set, syntax, press)
+    assert squeezed == transcode.squeeze(data_set, syntax, press)
     before, after = dcmread(io.BytesIO(contents[kind])), read(kind, bytes(squeezed), syntax)
     assert np.array_equal(before.pixel_array, after.pixel_array)
     offsets = parse_basic_offsets(after.PixelData)
@@ -136,10 +137,10 @@ def test_without_a_codec_nothing_compressed_is_proposed(contents: dict[ResultKin
 
 
 def test_what_is_no_picture_of_ours_is_left_as_it_is(press: Press, contents: dict[ResultKind, bytes]) -> None:
-    _, report = filemeta.split(contents[ResultKind.REPORT])
-    _, picture = filemeta.split(contents[ResultKind.HEATMAP])
+    _, report = file_meta.split(contents[ResultKind.REPORT])
+    _, picture = file_meta.split(contents[ResultKind.HEATMAP])
     for data_set in (report, picture[:-2], picture[: len(picture) // 2], memoryview(b"\x10\x00\x10\x00PN\x04\x00A^")):
-        assert squeezing.squeeze(memoryview(bytes(data_set)), JPEG_LS, press) is None
+        assert transcode.squeeze(memoryview(bytes(data_set)), JPEG_LS, press) is None
 
 
 @pytest.mark.pacs
@@ -150,10 +151,10 @@ def test_dcmtk_decodes_it(
 ) -> None:
     if shutil.which(program) is None:
         pytest.skip(f"{program} is missing: install the package dcmtk")
-    uid, data_set = filemeta.split(contents[kind])
+    uid, data_set = file_meta.split(contents[kind])
     squeezed, decoded = tmp_path / "squeezed", tmp_path / "decoded"
     squeezed.write_bytes(
-        filemeta.file_meta(peers.SOP_CLASS[kind], uid, syntax) + (squeezing.squeeze(data_set, syntax, press) or b"")
+        file_meta.file_meta(peers.SOP_CLASS[kind], uid, syntax) + (transcode.squeeze(data_set, syntax, press) or b"")
     )
     subprocess.run([program, squeezed, decoded], check=True)
     whole, found = dcmread(io.BytesIO(contents[kind])), dcmread(decoded)

@@ -14,8 +14,8 @@ import pytest
 import sqlalchemy as sa
 
 from cxr_node.domain import Reason, Rejected
-from cxr_node.node.jobs import Death
-from cxr_node.node.ledger import Ledger
+from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.states import Death
 from tests.node.ledgers import ALL, Clock, digest, finding, ladder, opened, origin, reference
 
 NORMAL, FULL = 1, 2

@@ -21,11 +21,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from cxr_node.config.schema import Listen, Tls
 from cxr_node.errors import ConfigError
-from cxr_node.node import history
-from cxr_node.node.callers import Call, judge
-from cxr_node.node.listener import HANDSHAKE_S
-from cxr_node.node.refusals import Cause
-from cxr_node.node.tls import Shown, server_tls
+from cxr_node.node.ledger import queries
+from cxr_node.node.network.listener import HANDSHAKE_S
+from cxr_node.node.network.rejections import Cause
+from cxr_node.node.network.tls import Shown, server_tls
+from cxr_node.node.receive.acse import Call, judge
 from tests import builders
 from tests.node import wire
 from tests.node.certificates import Authority, Identity
@@ -357,7 +357,7 @@ def test_dcmtk_stores_by_the_profiles_of_bcp_195(tmp_path: Path, ca: Authority, 
         assert dcmtk("echoscu", node, dcmtk_, "-aet", "DCMTK", profile, "").returncode == 0
         done = dcmtk("storescu", node, dcmtk_, "-aet", "DCMTK", profile, file)
         assert done.returncode == 0, done.stderr
-        assert len(history.recent(node.ledger, 10)) == 1
+        assert len(queries.recent(node.ledger, 10)) == 1
         refused = dcmtk("echoscu", node, other, "-aet", "DCMTK", profile, "")
         assert refused.returncode != 0
         assert "Calling AE Title Not Recognized" in refused.stderr

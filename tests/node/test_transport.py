@@ -17,7 +17,8 @@ import pytest
 from pynetdicom import AE, acse, association, dimse, dul, fsm, pdu, transport
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
-from cxr_node.node import guarded, history
+from cxr_node.node.ledger import queries
+from cxr_node.node.network import guarded_socket
 from tests.node import wire
 from tests.node.receivers import Receiving, receiving
 from tests.node.test_receive import assert_clean, eventually, instance
@@ -28,9 +29,9 @@ from tests.patience import FOR_EVER_S, PATIENCE_S
 @pytest.fixture
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiving]:
     """A receiver whose patience is short, but longer than a busy machine keeps an honest peer waiting."""
-    monkeypatch.setattr(guarded, "PDU_GRACE_S", 1.5)
-    monkeypatch.setattr("cxr_node.node.listener.HANDSHAKE_S", 1.5)
-    monkeypatch.setattr("cxr_node.node.receive.ARTIM_S", 1.5)
+    monkeypatch.setattr(guarded_socket, "PDU_GRACE_S", 1.5)
+    monkeypatch.setattr("cxr_node.node.network.listener.HANDSHAKE_S", 1.5)
+    monkeypatch.setattr("cxr_node.node.receive.server.ARTIM_S", 1.5)
     with receiving(tmp_path / "spool") as node:
         yield node
 
@@ -151,7 +152,7 @@ def _parameters(function: Callable[..., object]) -> str:
     return str(inspect.Signature(plain))
 
 
-@pytest.mark.parametrize("length", [0xFFFFFFF0, guarded.REQUEST_PDU_BYTES + 1])
+@pytest.mark.parametrize("length", [0xFFFFFFF0, guarded_socket.REQUEST_PDU_BYTES + 1])
 def test_a_huge_request_is_not_read(node: Receiving, length: int) -> None:
     with Wire(node.port) as peer:
         peer.send(struct.pack(">BBI", 1, 0, length))
@@ -159,7 +160,7 @@ def test_a_huge_request_is_not_read(node: Receiving, length: int) -> None:
     assert_clean(node)
 
 
-@pytest.mark.parametrize("length", [0xFFFFFFF0, 131072 + guarded.PDU_SLACK_BYTES + 1])
+@pytest.mark.parametrize("length", [0xFFFFFFF0, 131072 + guarded_socket.PDU_SLACK_BYTES + 1])
 def test_a_huge_pdu_is_not_read(node: Receiving, length: int) -> None:
     with Wire(node.port) as peer:
         assert peer.associate()[0] == ASSOCIATE_AC
@@ -203,8 +204,8 @@ def test_who_is_no_dicom_peer_is_let_go(node: Receiving, said: bytes) -> None:
 
 def test_who_says_nothing_and_goes_is_forgotten_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A port scanner; it is not waited for until the time for an A-ASSOCIATE-RQ is over."""
-    monkeypatch.setattr("cxr_node.node.listener.HANDSHAKE_S", FOR_EVER_S)
-    monkeypatch.setattr("cxr_node.node.receive.ARTIM_S", FOR_EVER_S)
+    monkeypatch.setattr("cxr_node.node.network.listener.HANDSHAKE_S", FOR_EVER_S)
+    monkeypatch.setattr("cxr_node.node.receive.server.ARTIM_S", FOR_EVER_S)
     with receiving(tmp_path / "spool") as node:
         before = threads()
         for _ in range(20):
@@ -268,7 +269,7 @@ def test_pdvs_may_share_a_pdu_and_bytes_may_come_singly(node: Receiving) -> None
             piece = data_set[start : start + 65536]
             peer.send(wire.pdu(wire.P_DATA, wire.pdv(piece, is_last=start + 65536 >= len(data_set))))
         assert peer.status() == 0x0000
-    assert len(history.recent(node.ledger, 10)) == 1
+    assert len(queries.recent(node.ledger, 10)) == 1
     assert_clean(node)
 
 
@@ -293,7 +294,7 @@ def test_damaged_conversations_end_alone(node: Receiving) -> None:
             while peer.receive()[0]:
                 pass
     assert eventually(lambda: threads() <= before)
-    assert history.recent(node.ledger, 10) == []  # it was cut short from the beginning
+    assert queries.recent(node.ledger, 10) == []  # it was cut short from the beginning
     assert_clean(node)
 
 
@@ -379,7 +380,7 @@ def test_who_floods_with_requests_is_cut_off(node: Receiving) -> None:
 
 def test_a_message_in_tiny_pieces_has_a_deadline_too(node: Receiving, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each PDU in time, and the object would still take a year."""
-    monkeypatch.setattr("cxr_node.node.intake.MESSAGE_GRACE_S", 0.5)
+    monkeypatch.setattr("cxr_node.node.receive.storage_scp.MESSAGE_GRACE_S", 0.5)
     with Wire(node.port) as peer:
         assert peer.associate()[0] == ASSOCIATE_AC
         peer.begin_store("1.2.3")
@@ -392,7 +393,9 @@ def test_a_message_in_tiny_pieces_has_a_deadline_too(node: Receiving, monkeypatc
 
 
 def test_one_host_gets_no_more_than_its_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cxr_node.node.receive.ARTIM_S", 3.0)  # the nine must still be there when the flood comes
+    monkeypatch.setattr(
+        "cxr_node.node.receive.server.ARTIM_S", 3.0
+    )  # the nine must still be there when the flood comes
     with receiving(tmp_path / "spool", max_associations=1) as node:
         before = threads()
         with ExitStack() as stack:

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from cxr_node.node import database
-from cxr_node.node.ledger import FILE_NAME, Ledger
-from cxr_node.node.schema import instances
+from cxr_node.node.ledger import database
+from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
+from cxr_node.node.ledger.tables import instances
 
 
 def write_on(folder: Path, begun: Any) -> None:

@@ -11,11 +11,11 @@ import sqlalchemy as sa
 from cxr_node.config.schema import Address
 from cxr_node.dicom.read import header
 from cxr_node.domain import Priority
-from cxr_node.node import send
-from cxr_node.node.ledger import Ledger
-from cxr_node.node.rebuild import rebuild
-from cxr_node.node.schema import instances
-from cxr_node.node.spool import Spool
+from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.tables import instances
+from cxr_node.node.receive.recovery import rebuild
+from cxr_node.node.spool.spool import Spool
+from cxr_node.tools import send
 from tests import builders
 from tests.node.ledgers import ALL, Clock, digest, finding, opened, origin, reference, results
 from tests.node.receivers import receiving

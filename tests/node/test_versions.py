@@ -16,12 +16,14 @@ import pytest
 import sqlalchemy as sa
 
 from cxr_node.cli import ledger_tables
-from cxr_node.node import again, promises, removal, revival, waiting
-from cxr_node.node.jobs import Death, InstanceState
-from cxr_node.node.keeping import SpoolReceiver
-from cxr_node.node.ledger import Ledger
-from cxr_node.node.schema import deliveries, instances
-from cxr_node.node.spool import Spool
+from cxr_node.node.deliver import removed_destinations
+from cxr_node.node.ledger import commitments, operator_moves, status
+from cxr_node.node.ledger import operator_moves as revival
+from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.states import Death, InstanceState
+from cxr_node.node.ledger.tables import deliveries, instances
+from cxr_node.node.receive.receiver import SpoolReceiver
+from cxr_node.node.spool.spool import Spool
 from tests.node.test_again import ADULT, PACS, SECOND, SOP, WARN, Node, rules
 
 OTHER = {"results": {"installation_id": "other"}}
@@ -37,7 +39,7 @@ def node(tmp_path: Path) -> Iterator[Node]:
 
 def judged_again(node: Node, tmp_path: Path, *destinations: dict[str, object], **sections: object) -> None:
     node.config = rules(tmp_path, *destinations, **sections)
-    assert again.rejudge(node.ledger, node.rows()).queued == 1
+    assert operator_moves.rejudge(node.ledger, node.rows()).queued == 1
     node.judge()
 
 
@@ -81,7 +83,7 @@ def test_a_rejection_withdraws_the_answer_before_it(node: Node, tmp_path: Path) 
 def test_an_image_that_died_when_it_was_judged_again_is_retried(node: Node) -> None:
     node.receive()
     assert node.answered() == 3
-    assert again.rejudge(node.ledger, node.rows()).queued == 1
+    assert operator_moves.rejudge(node.ledger, node.rows()).queued == 1
     job = node.ledger.claim_instance("worker", 60.0)
     assert job is not None
     assert node.ledger.settle_dead(job, Death.FAULT, "a fault")
@@ -94,10 +96,10 @@ def test_an_image_that_died_when_it_was_judged_again_is_retried(node: Node) -> N
 def test_answers_that_were_replaced_do_not_come_back_with_their_destination(node: Node, tmp_path: Path) -> None:
     node.receive()
     node.judge()
-    removal.settle(node.ledger, [])
+    removed_destinations.settle(node.ledger, [])
     judged_again(node, tmp_path, SECOND, **OTHER)
     assert node.deliver() == 1
-    assert not removal.revive(node.ledger, ["pacs", "second"])
+    assert not removed_destinations.revive(node.ledger, ["pacs", "second"])
     assert node.states() == [("DELIVERED", None)]
 
 
@@ -127,10 +129,10 @@ def test_what_was_replaced_is_not_sent_again_to_an_archive_that_lost_it(
         assert node.deliver() == 3
     now = node.ledger.now
     node.ledger.now = lambda: now() + timedelta(minutes=5)
-    asked = promises.begin(node.ledger, "pacs")
+    asked = commitments.begin(node.ledger, "pacs")
     assert asked is not None
-    report = promises.Report(transaction_uid=asked.uid, committed=(), failed=dict.fromkeys(sent, 0x0112))
-    done = promises.answer(node.ledger, asked, report, lambda _: 0.0)
+    report = commitments.Report(transaction_uid=asked.uid, committed=(), failed=dict.fromkeys(sent, 0x0112))
+    done = commitments.answer(node.ledger, asked, report, lambda _: 0.0)
     assert done == {"given up": 3, "committed": 0}
     assert node.deliver() == 0
 
@@ -150,7 +152,7 @@ def test_a_version_that_waits_for_an_earlier_one_says_so(node: Node) -> None:
     node.receive()
     node.receive(PatientName="Right^Name")
     first, second = (
-        waiting.explained(node.ledger, story, waiting.surroundings(node.ledger, node.config.spool.path, ["pacs"]))
+        status.explained(node.ledger, story, status.surroundings(node.ledger, node.config.spool.path, ["pacs"]))
         for story in node.stories()
     )
     assert first.instance.why is not None and first.instance.why.endswith("it is the next")

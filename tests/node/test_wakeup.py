@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cxr_node.node.wakeup import Bell, Role, ring
+from cxr_node.node.process.notify import Bell, Role, ring
 from tests.patience import PATIENCE_S
 
 

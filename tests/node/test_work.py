@@ -19,13 +19,14 @@ import pytest
 from cxr_node.config.schema import Config
 from cxr_node.domain import Outcome
 from cxr_node.errors import ConfigError, InstanceError, ModelError, ResourceError
-from cxr_node.node import history, work
-from cxr_node.node.crew import Crew
-from cxr_node.node.database import utc_now
-from cxr_node.node.ledger import FILE_NAME, Ledger
-from cxr_node.node.spool import Area, Spool
-from cxr_node.node.tenure import Keeper, office
-from cxr_node.node.wakeup import Bell, Role, ring
+from cxr_node.node.ledger import queries
+from cxr_node.node.ledger.database import utc_now
+from cxr_node.node.ledger.lease_keeper import Keeper, office
+from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
+from cxr_node.node.process.notify import Bell, Role, ring
+from cxr_node.node.spool.spool import Area, Spool
+from cxr_node.node.work import worker as work
+from cxr_node.node.work.lanes import Crew
 from tests.node import peers, workplace
 
 Judge = Callable[..., Outcome]
@@ -95,7 +96,7 @@ def test_a_classifier_at_fault_gives_the_job_back_uncounted_and_ends_the_worker(
     workplace.receive(config, 1)
     with pytest.raises(ModelError):
         hands(config, ledger, failing(ModelError("weights broke"))).do_one()
-    (row,) = history.recent(ledger, 1)
+    (row,) = queries.recent(ledger, 1)
     assert (row.state, row.attempts, row.lease_owner) == ("RECEIVED", 0, None)
 
 
@@ -103,9 +104,9 @@ def test_a_machine_at_fault_gives_the_job_back_uncounted(config: Config, ledger:
     workplace.receive(config, 1)
     with pytest.raises(ResourceError):
         hands(config, ledger, failing(ResourceError("disk full"))).do_one()
-    (row,) = history.recent(ledger, 1)
+    (row,) = queries.recent(ledger, 1)
     assert (row.state, row.attempts) == ("RECEIVED", 0)
-    assert (due_s := history.next_instance_s(ledger)) is not None
+    assert (due_s := queries.next_instance_s(ledger)) is not None
     assert 0 < due_s <= 5
 
 
@@ -147,7 +148,7 @@ def test_an_image_that_kills_its_worker_is_dead_after_three_and_costs_nobody_els
     assert deaths == 3
     assert workplace.states(config) == [("DEAD", "fault"), ("DELIVERED", None), ("DELIVERED", None)]
     ledger = Ledger.open(config.spool.path)
-    poison, *others = (history.trace(ledger, f"1.2.{number}")[0].instance for number in (1, 2, 3))
+    poison, *others = (queries.trace(ledger, f"1.2.{number}")[0].instance for number in (1, 2, 3))
     ledger.close()
     assert poison.sentence == "3 workers died of it"
     assert [row.attempts for row in others] == [1, 1]
@@ -201,7 +202,7 @@ def test_an_outage_of_the_ledger_never_counts_against_an_image(
         monkeypatch.setattr(ledger.database, "writing", real)
     good = work.Worker(config, ledger, worker.spool, worker.owner, object(), workplace.judge, worker.owed)
     assert good.do_one()
-    (row,) = history.recent(ledger, 1)
+    (row,) = queries.recent(ledger, 1)
     assert (row.state, row.attempts) == ("REPORTED", 1)
 
 
@@ -250,7 +251,7 @@ def test_no_patient_data_in_ledger_or_log(config: Config, ledger: Ledger, caplog
     workplace.receive(config, 1)
     with caplog.at_level(logging.DEBUG, "cxr_node"):
         hands(config, ledger, failing(ValueError("bad value CANARY^PATIENT"))).do_one()
-    (story,) = history.trace(ledger, "1.2.1.1.1")
+    (story,) = queries.trace(ledger, "1.2.1.1.1")
     told = caplog.text + "".join(event.detail for event in story.events)
     assert "ValueError" in told
     assert "test_work.py" in told
@@ -269,7 +270,7 @@ def test_who_lost_the_lease_changes_nothing(config: Config, ledger: Ledger) -> N
 
     hands(config, ledger, overtaken).do_one()
     assert workplace.states(config) == [("REPORTED", None)]
-    assert history.queues(ledger)["pacs0"]["READY"] == 3
+    assert queries.queues(ledger)["pacs0"]["READY"] == 3
 
 
 def test_a_long_job_keeps_its_lease(tmp_path: Path) -> None:
@@ -323,7 +324,7 @@ def test_a_worker_judges_what_comes_in_at_once_and_stops_when_told(config: Confi
 
 def test_a_worker_waits_for_a_locked_ledger_and_goes_on_alone(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process holds the write lock for longer than a transaction waits (FAULTS T19)."""
-    monkeypatch.setattr("cxr_node.node.database.BUSY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("cxr_node.node.ledger.database.BUSY_TIMEOUT_S", 0.1)
     monkeypatch.setattr(work, "_PAUSE_S", 0.1)
     stop = threading.Event()
     thread = threading.Thread(target=work.run, args=(config, object, workplace.judge, stop))

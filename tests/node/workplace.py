@@ -14,8 +14,8 @@ from typing import Any
 from cxr_node.config import schema as configuration
 from cxr_node.config.schema import STANDARD_KINDS, Address, Config
 from cxr_node.domain import Artifact, Origin, Outcome, Precedent, Reason, Rejected, Reported, ResultKind
-from cxr_node.node.ledger import Ledger
-from cxr_node.node.spool import Spool
+from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.spool.spool import Spool
 from tests.node import ledgers, peers
 from tests.patience import PATIENCE_S
 
@@ -76,11 +76,11 @@ def artifact(kind: ResultKind, number: int) -> Artifact:
 
 def states(config_: Config) -> list[tuple[str, str | None]]:
     """State and reason of each instance, oldest first."""
-    from cxr_node.node import history
+    from cxr_node.node.ledger import queries
 
     ledger = Ledger.open(config_.spool.path)
     try:
-        return [(row.state.value, row.reason) for row in reversed(history.recent(ledger, 10_000))]
+        return [(row.state.value, row.reason) for row in reversed(queries.recent(ledger, 10_000))]
     finally:
         ledger.close()
 

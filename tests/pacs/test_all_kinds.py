@@ -10,7 +10,7 @@ from cxr_node.config.schema import Address
 from cxr_node.dicom import from_picture
 from cxr_node.dicom.results.context import SHAPES
 from cxr_node.domain import ResultKind
-from cxr_node.node import send
+from cxr_node.tools import send
 from tests.pacs.peers import Node, Orthanc, wait_until
 
 pytestmark = pytest.mark.pacs

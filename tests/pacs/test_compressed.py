@@ -15,8 +15,8 @@ from cxr_node import pipeline
 from cxr_node.config.schema import Address
 from cxr_node.dicom.pixels.compress import Press
 from cxr_node.domain import ResultKind
-from cxr_node.node.destinations import Parcel, link
-from cxr_node.node.squeezing import JPEG_LS, RLE
+from cxr_node.node.deliver.storage_scu import Parcel, link
+from cxr_node.node.deliver.transcode import JPEG_LS, RLE
 from tests.dicom.contexts import context
 from tests.node import peers
 from tests.pacs.peers import Orthanc

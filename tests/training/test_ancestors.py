@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cxr_node import classify
 from cxr_node.config import schema
 from cxr_node.domain import Radiograph, View
 from cxr_node.model import profile as profiles
 from cxr_node.model import weights
 from cxr_node.model.predictor import load_predictor
+from cxr_node.tools import classify
 from cxr_node.training import course, data, train
 from cxr_node.training.folder import Labels
 from cxr_node.training.report import Asked

@@ -22,7 +22,7 @@ from pydicom.uid import BasicTextSRStorage, Comprehensive3DSRStorage, SecondaryC
 from cxr_node.dicom import from_picture
 from cxr_node.dicom.render import picture
 from cxr_node.domain import Verdict
-from cxr_node.drawn import BUILT_IN, BUILT_IN_ATTRIBUTES
+from cxr_node.tools.drawn import BUILT_IN, BUILT_IN_ATTRIBUTES
 from tests.pacs.peers import DICOMWEB_PLUGIN, Node, Orthanc, need, run, wait_until
 from tests.pacs.test_routing import is_idle
 from tests.viewer import browser, install_ohif, ohif

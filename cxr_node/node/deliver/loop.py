@@ -1,0 +1,175 @@
+"""One thread's rounds in the process that delivers: do what is due, then rest until a bell or a time.
+
+Knows neither what is done nor for whom: `deliver` sends, `asking` asks for commitment, each in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+from cxr_node.config.schema import Config, Delivery
+from cxr_node.errors import LedgerLostError, ResourceError
+from cxr_node.node.audit.recorder import SILENT, Audit
+from cxr_node.node.ledger import destination_health
+from cxr_node.node.ledger.clock import ClockWatch
+from cxr_node.node.ledger.lease_keeper import Keeper
+from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.network.rejections import Refusals
+from cxr_node.node.process.notify import Bell, Role
+from cxr_node.node.spool.spool import Spool
+
+log = logging.getLogger(__name__)
+
+LOOK_AFTER_S = 30.0
+"""A ring that was lost costs at most this."""
+NOTICE_STOP_S = 0.25
+MAX_PAUSE_S = 60.0
+"""So often a destination that does not answer is tried, however much waits for it."""
+_PAUSE_S = 5.0  # after a fault of this machine
+_PATIENCE = 3  # temporary refusals in a row that may be the objects' own
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Home:
+    """What all threads of the process share."""
+
+    config: Config
+    ledger: Ledger
+    spool: Spool
+    owner: str
+    keeper: Keeper
+    audit: Audit = SILENT
+    refusals: Refusals = field(default_factory=Refusals)
+    """What destinations refused or broke off; the journal has a line of each try already."""
+    clock: ClockWatch = field(default_factory=ClockWatch)
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """How long a thread sleeps, and whether a ring may wake it."""
+
+    seconds: float
+    deaf: bool = False
+
+
+GO_ON = Rest(0.0)
+
+
+class Rounds(ABC):
+    """Do one thing after the other until told to stop; what is open is closed while nothing is to be done."""
+
+    def __init__(self, home: Home, name: str, idle_close_s: float) -> None:
+        self.name = name
+        self.moved_at = time.monotonic()
+        """When its loop last came round; for the watchdog."""
+        self._home = home
+        self._idle_close_s = idle_close_s
+        self._nudged = threading.Event()
+        self._wishes = 0
+
+    @abstractmethod
+    def do_one(self) -> Rest:
+        """Do what is due first, and say what to do next.
+
+        Raises
+        ------
+        ResourceError : the ledger or the spool cannot be used now.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """End what is open; the next round opens it again."""
+
+    @abstractmethod
+    def urged(self) -> None:
+        """Begin without delays: an operator wants it tried now."""
+
+    def nudge(self) -> None:
+        """Let the thread look at once; for other threads of this process."""
+        self._nudged.set()
+
+    def run(self, stop: threading.Event) -> None:
+        """Go round until `stop` is set."""
+        with Bell(self._home.config.spool.path, Role.DELIVER) as bell:
+            try:
+                self._is_urged()  # what was wished of the process before is done: it begins with a try
+                while not stop.is_set():
+                    self._sleep(self._try_one(), bell, stop)
+            except LedgerLostError as error:  # who watches the threads ends the process
+                log.error("ended destination=%s %s", self.name, error)
+            finally:
+                self.close()
+
+    def _try_one(self) -> Rest:
+        try:
+            return self.do_one()
+        except ResourceError as error:
+            log.error("paused destination=%s pause_s=%.0f %s", self.name, _PAUSE_S, error)
+            return Rest(_PAUSE_S, deaf=True)
+
+    def _sleep(self, rest: Rest, bell: Bell, stop: threading.Event) -> None:
+        """Sleep in short pieces, for the sake of `stop`; release an association that has nothing to do."""
+        begun = self.moved_at = time.monotonic()
+        closed = False
+        if rest.deaf and self._is_urged():  # while it was trying
+            return
+        while not stop.is_set() and (slept_s := self.moved_at - begun) < rest.seconds:
+            if not closed and slept_s >= self._idle_close_s:
+                self.close()
+                closed = True
+            piece_s = min(NOTICE_STOP_S, rest.seconds - slept_s)
+            if rest.deaf:
+                if bell.wait(piece_s) and self._is_urged():
+                    return
+            elif bell.wait(piece_s) or self._nudged.is_set():
+                self._nudged.clear()
+                return
+            self.moved_at = time.monotonic()
+
+    def _is_urged(self) -> bool:
+        """Whether an operator wishes a try since this was asked last (`cxr-node now`)."""
+        try:
+            wishes = destination_health.nudges(self._home.ledger, self.name)
+        except ResourceError:
+            return False
+        is_new, self._wishes = wishes != self._wishes, wishes
+        if is_new:
+            log.info("tried at once destination=%s by an operator's wish", self.name)
+            self.urged()
+        return is_new
+
+
+class Breaker:
+    """Counts failures of one destination in a row, whichever object they befell, and lengthens the pause.
+
+    Without it a destination that is down would cost one attempt of every object that waits for it.
+    """
+
+    def __init__(self, delivery: Delivery) -> None:
+        self.failures = 0
+        self._delivery = delivery
+
+    def answered(self) -> None:
+        """Count from the beginning: the destination does its work."""
+        self.failures = 0
+
+    def refused(self) -> Rest:
+        """It answered that it cannot now; at first this may be about the object."""
+        pause = self.failed()
+        return GO_ON if self.failures < _PATIENCE else pause
+
+    def failed(self) -> Rest:
+        """No answer came: leave it alone for a while."""
+        self.failures += 1
+        return Rest(min(backoff_s(self._delivery, self.failures), MAX_PAUSE_S), deaf=True)
+
+
+def backoff_s(delivery: Delivery, attempts: int) -> float:
+    """Doubling delay with full-range jitter in its upper half: destinations back from the dead are not stormed."""
+    longest_s = min(delivery.max_delay_s, delivery.first_delay_s * 2.0 ** min(attempts - 1, 30))
+    return longest_s * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, hides nothing

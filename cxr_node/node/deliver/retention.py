@@ -1,0 +1,264 @@
+"""Retention: after a time a settled instance's bytes go, and after a longer one, where that is configured, its rows.
+
+A result that a younger instance shares stays until that one's time has come. Killed half-way, the next sweep
+takes the same files again. SQLite uses the pages of deleted rows for new ones: the ledger stops to grow.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from cxr_node.domain import Reason
+from cxr_node.errors import ResourceError
+from cxr_node.node.ledger import queries
+from cxr_node.node.ledger.ledger import SETTLED, Ledger
+from cxr_node.node.ledger.results import chosen
+from cxr_node.node.ledger.states import DeliveryState, InstanceState
+from cxr_node.node.ledger.tables import (
+    alternatives,
+    artifacts,
+    commitments,
+    deliveries,
+    events,
+    instance_artifacts,
+    instances,
+    promises,
+)
+from cxr_node.node.spool.spool import Area, Spool
+
+OWNER = "erase"
+LEASE = timedelta(seconds=60)
+"""An erasure that died costs what it had taken so long."""
+_LOOK_EVERY_S = 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Left:
+    """One result object that a destination has, or may have."""
+
+    destination: str
+    kind: str
+    study_instance_uid: str
+    sop_instance_uid: str
+    is_sure: bool
+    """False where it was tried and never acknowledged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doomed:
+    """One instance that is to be erased."""
+
+    instance_id: int
+    study_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    patient_key: str
+    results: int
+    left: tuple[Left, ...]
+
+
+def of_patient(ledger: Ledger, keys_of: Callable[[str], frozenset[str]]) -> list[int]:
+    """Rows of a patient's instances; `keys_of` makes the digests of the Patient ID in a study."""
+    with ledger.database.reading() as connection:
+        known = sa.select(instances.c.id, instances.c.study_instance_uid, instances.c.patient_key)
+        rows = connection.execute(known.where(instances.c.patient_key != "").order_by(instances.c.id)).all()
+    keys = {study: keys_of(study) for study in {row.study_instance_uid for row in rows}}
+    return [row.id for row in rows if row.patient_key in keys[row.study_instance_uid]]
+
+
+def look(ledger: Ledger, instance_ids: Sequence[int]) -> list[Doomed]:
+    """Say what would be erased, and what would be left in archives."""
+    with ledger.database.reading() as connection:
+        return [doomed for each in instance_ids if (doomed := _doomed(connection, each)) is not None]
+
+
+def related(ledger: Ledger, instance_ids: Sequence[int]) -> list[int]:
+    """Rows of other versions of these instances, which are not among them: the same radiograph under another header."""
+    wanted, found = set(instance_ids), set()
+    with ledger.database.reading() as connection:
+        for instance_id in instance_ids:
+            uid = sa.select(instances.c.sop_instance_uid).where(instances.c.id == instance_id).scalar_subquery()
+            found |= set(connection.scalars(sa.select(instances.c.id).where(instances.c.sop_instance_uid == uid)))
+    return sorted(found - wanted)
+
+
+def erase(ledger: Ledger, spool: Spool, instance_id: int, patience_s: float) -> Doomed | None:
+    """Delete files and rows of one instance; results that another instance shares stay with that one.
+
+    Returns what it was at that moment, with all that was sent until then; None where it was gone already.
+
+    Raises
+    ------
+    ResourceError : it is in hand for too long, or spool or ledger cannot be used. Nothing is half done but what the
+        next try ends.
+    """
+    until = time.monotonic() + patience_s
+    while True:
+        is_over, doomed = _erase(ledger, spool, instance_id)
+        if is_over:
+            return doomed
+        if time.monotonic() >= until:
+            raise ResourceError(f"image {instance_id} is being judged or sent right now; erase it again in a minute")
+        time.sleep(_LOOK_EVERY_S)
+
+
+def _erase(ledger: Ledger, spool: Spool, instance_id: int) -> tuple[bool, Doomed | None]:
+    """Try once; whether it is over, and what was erased. Not where somebody works on it; nobody else begins to then.
+
+    All in one transaction: a receiver that takes the same image again waits for its end, and then finds no row.
+    """
+    with ledger.database.writing() as connection:
+        found = sa.select(instances).where(instances.c.id == instance_id).with_for_update()
+        row = connection.execute(found).mappings().first()
+        if row is None:
+            return True, None
+        now = ledger.now()
+        own = _own_results(connection, instance_id)
+        if _take(connection, instances, instances.c.id == instance_id, now) or _take(
+            connection, deliveries, deliveries.c.artifact_id.in_([each.id for each in own]), now
+        ):
+            return False, None
+        doomed = _doomed(connection, instance_id)
+        for each in own:
+            spool.delete(Area.RESULTS, each.content_sha256)
+        spool.delete(Area.OBJECTS, row["content_sha256"])
+        delete_rows(connection, [instance_id])
+    return True, doomed
+
+
+def _take(connection: sa.Connection, table: sa.Table, which: sa.ColumnElement[bool], now: datetime) -> bool:
+    """Lease what is free; True where somebody else has a lease."""
+    waiting = (InstanceState.RECEIVED,) if table is instances else (DeliveryState.READY, DeliveryState.WAIT)
+    mine = sa.and_(which, table.c.state.in_(waiting))
+    free = sa.or_(table.c.lease_until.is_(None), table.c.lease_until <= now, table.c.lease_owner == OWNER)
+    values: dict[str, Any] = {"lease_owner": OWNER, "lease_until": now + LEASE}
+    connection.execute(sa.update(table).where(mine, free).values(values | {"fence": table.c.fence + 1}))
+    return connection.scalar(sa.select(table.c.id).where(mine, table.c.lease_owner != OWNER).limit(1)) is not None
+
+
+def _own_results(connection: sa.Connection, instance_id: int) -> Sequence[Any]:
+    """Results, in every SOP Class, that no other instance shares."""
+    mine, other = instance_artifacts.alias("mine"), instance_artifacts.alias("other")
+    shared = sa.select(sa.literal(1)).where(other.c.artifact_id == artifacts.c.id, other.c.instance_id != instance_id)
+    found = (
+        sa.select(artifacts.c.id, artifacts.c.content_sha256)
+        .join(mine, mine.c.artifact_id == artifacts.c.id)
+        .where(mine.c.instance_id == instance_id, ~shared.correlate(artifacts).exists())
+    )
+    return connection.execute(found.order_by(artifacts.c.id)).all()
+
+
+def _doomed(connection: sa.Connection, instance_id: int) -> Doomed | None:
+    row = connection.execute(sa.select(instances).where(instances.c.id == instance_id)).mappings().first()
+    if row is None:
+        return None
+    return Doomed(
+        instance_id=instance_id,
+        study_instance_uid=row["study_instance_uid"],
+        sop_instance_uid=row["sop_instance_uid"],
+        sop_class_uid=row["sop_class_uid"],
+        patient_key=row["patient_key"],
+        results=len(_own_results(connection, instance_id)),
+        left=tuple(_left(connection, row)),
+    )
+
+
+def _left(connection: sa.Connection, row: sa.RowMapping) -> list[Left]:
+    sent = (
+        sa.select(artifacts.c.kind, artifacts.c.sop_instance_uid, deliveries)
+        .join_from(deliveries, instance_artifacts, instance_artifacts.c.artifact_id == deliveries.c.artifact_id)
+        .join(artifacts, artifacts.c.id == chosen())
+        .where(instance_artifacts.c.instance_id == row["id"])
+        .where(sa.or_(deliveries.c.delivered_at.is_not(None), deliveries.c.attempts > 0))
+        .order_by(deliveries.c.destination, deliveries.c.id)
+    )
+    return [
+        Left(
+            destination=one["destination"],
+            kind=one["kind"],
+            study_instance_uid=row["study_instance_uid"],
+            sop_instance_uid=one["sop_instance_uid"],
+            is_sure=one["delivered_at"] is not None,
+        )
+        for one in connection.execute(sent).mappings()
+    ]
+
+
+_REFUSED = sa.and_(instances.c.state == InstanceState.REJECTED, instances.c.reason != Reason.IDENTITY_CONFLICT)
+_BATCH = 100  # short transactions: the receiver waits for none of them
+_SECONDS_PER_DAY = 86400.0
+_LONGEST_PAUSE_S = 3600.0
+_SHARE = 0.1
+
+
+def pause_s(retention_days: float) -> float:
+    """Time between two sweeps: nothing stays much longer than it should."""
+    return min(_LONGEST_PAUSE_S, max(1.0, _SHARE * retention_days * _SECONDS_PER_DAY))
+
+
+def sweep(ledger: Ledger, spool: Spool, retention_days: float, rejected_days: float | None = None) -> int:
+    """Delete what is older, and what was rejected after days of its own; how many instances lost their bytes.
+
+    Not for whose it is: such an image waits for an operator to say so.
+    """
+    swept = _sweep(ledger, spool, retention_days)
+    if rejected_days is not None and rejected_days < retention_days:
+        swept += _sweep(ledger, spool, rejected_days, _REFUSED)
+    return swept
+
+
+def _sweep(ledger: Ledger, spool: Spool, days: float, *which: sa.ColumnElement[bool]) -> int:
+    before = ledger.now() - timedelta(days=days)
+    swept = 0
+    while found := queries.expired(ledger, before, _BATCH, *which):
+        for instance in found:
+            spool.delete(Area.OBJECTS, instance.content_sha256)
+            for digest in instance.artifact_sha256s:
+                spool.delete(Area.RESULTS, digest)
+        ledger.mark_purged([instance.instance_id for instance in found])
+        swept += len(found)
+    return swept
+
+
+def forget(ledger: Ledger, history_days: float) -> int:
+    """Delete the rows of instances that were settled so long ago and have no bytes any more; how many they were.
+
+    Such an instance, sent once more, is a new one: judged again, under the same UIDs, with a new time of receipt.
+    """
+    before = ledger.now() - timedelta(days=history_days)
+    old = sa.and_(instances.c.state.in_(SETTLED), instances.c.updated_at < before, instances.c.purged_at.is_not(None))
+    batch = sa.select(instances.c.id).where(old).order_by(instances.c.id).limit(_BATCH).with_for_update()
+    forgotten = 0
+    while True:
+        with ledger.database.writing() as connection:
+            if not (row_ids := list(connection.scalars(batch))):
+                return forgotten
+            delete_rows(connection, row_ids)
+        forgotten += len(row_ids)
+
+
+def delete_rows(connection: sa.Connection, instance_ids: Sequence[int]) -> None:
+    """Take instances away, and the results that no other instance has."""
+    of_these = instance_artifacts.c.instance_id.in_(instance_ids)
+    results = list(connection.scalars(sa.select(instance_artifacts.c.artifact_id).where(of_these).distinct()))
+    connection.execute(sa.delete(events).where(events.c.instance_id.in_(instance_ids)))
+    connection.execute(sa.delete(instance_artifacts).where(of_these))
+    connection.execute(sa.delete(instances).where(instances.c.id.in_(instance_ids)))
+    shared = sa.select(instance_artifacts.c.artifact_id).where(instance_artifacts.c.artifact_id.in_(results))
+    still = set(connection.scalars(shared))
+    own = [row_id for row_id in results if row_id not in still]
+    gone = sa.select(deliveries.c.id).where(deliveries.c.artifact_id.in_(own))
+    asked = list(connection.scalars(sa.select(promises.c.commitment_id).where(promises.c.delivery_id.in_(gone))))
+    connection.execute(sa.delete(promises).where(promises.c.delivery_id.in_(gone)))
+    kept = sa.select(promises.c.commitment_id).where(promises.c.commitment_id == commitments.c.id)
+    connection.execute(sa.delete(commitments).where(commitments.c.id.in_(asked), ~kept.exists()))
+    connection.execute(sa.delete(deliveries).where(deliveries.c.artifact_id.in_(own)))
+    either = sa.or_(alternatives.c.artifact_id.in_(own), alternatives.c.alternative_id.in_(own))
+    connection.execute(sa.delete(alternatives).where(either))
+    connection.execute(sa.delete(artifacts).where(artifacts.c.id.in_(own)))

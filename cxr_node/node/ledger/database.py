@@ -1,0 +1,313 @@
+"""The ledger's connection: engine, transactions, migrations, and errors by whose fault they are.
+
+Knows no table. SQLite runs in WAL with synchronous=FULL: a commit that returned survives a power cut. Only leases are
+taken with NORMAL, without an fsync: see `leasing`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from cxr_node.errors import ConfigError, LedgerLostError, ResourceError
+from cxr_node.node.spool import folders
+
+log = logging.getLogger(__name__)
+
+FULL_CHECK_BYTES = 512 * 1024 * 1024
+"""Up to here the full check: 1.9 s for the 286 MiB of 100,000 images. Beyond, quick_check, which leaves the indexes
+out and takes 0.6 s for the same."""
+_LOCKED_S = 15.0
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_PRIMARY = 0xFF  # of an extended result code
+
+
+def repair(file: Path, now: datetime) -> Path | None:
+    """Set a damaged file aside, under the caller's lock; where it went, None where there was nothing to mend.
+
+    A process that still has it open notices at its next transaction and ends (`Database.require_whole`).
+
+    Raises
+    ------
+    ResourceError : the file cannot be read or renamed, which is not damage.
+    """
+    damage = find_damage(file)
+    if damage is None:
+        return None
+    aside = _set_aside(file, now)
+    log.error("ledger damaged cause=%r set_aside=%s", damage, aside.name)
+    return aside
+
+
+def find_damage(file: Path) -> str | None:
+    """Tell the first fault of an SQLite file; None where it is whole, empty or not there."""
+    if not file.exists():
+        return None
+    full = file.stat().st_size <= FULL_CHECK_BYTES
+    try:
+        with closing(sqlite3.connect(file, timeout=_LOCKED_S)) as connection:
+            (found,) = connection.execute(f"PRAGMA {'integrity' if full else 'quick'}_check(1)").fetchone()
+    except sqlite3.Error as error:
+        if tells_damage(error):
+            return str(error)
+        raise ResourceError(f"ledger: {type(error).__name__}: {error}") from error
+    return None if found == "ok" else str(found).splitlines()[-1]
+
+
+def tells_damage(error: object) -> bool:
+    """Tell whether an error of the driver's means that the file is damaged."""
+    return kind(error) in _DAMAGE
+
+
+def kind(error: object) -> int:
+    """SQLite's result code of a fault, without its details; 0 where it is none of SQLite's."""
+    return getattr(error, "sqlite_errorcode", 0) & _PRIMARY if isinstance(error, sqlite3.Error) else 0
+
+
+def _set_aside(file: Path, now: datetime) -> Path:
+    """Rename the file with its log, the log first: a log is thrown away where its file is empty."""
+    aside = file.with_name(f"{file.name}.damaged-{now:%Y%m%dT%H%M%S.%fZ}")
+    try:
+        for suffix in ("-wal", "-shm", ""):
+            with suppress(FileNotFoundError):
+                file.with_name(file.name + suffix).rename(aside.with_name(aside.name + suffix))
+        file.touch(mode=0o600)
+        folders.sync(file.parent)
+    except OSError as error:
+        raise ResourceError(f"ledger: cannot be set aside: {error.strerror}") from error
+    return aside
+
+
+HEAD = "0006"
+"""The newest migration; a test compares it with the folder."""
+BUSY_TIMEOUT_S = 15.0
+"""How long one process waits for another's write; a commit takes milliseconds."""
+_LOOK_EVERY_S = 0.001
+"""How often a writer looks whether it is its turn."""
+POOL_SIZE = 4
+"""Connections of one process; SQLite has one writer at a time anyway."""
+_READ_ONLY = "cxr_node_read_only"
+_LEASING = "cxr_node_leasing"
+_SYNCHRONOUS = "cxr_node_synchronous"
+
+
+def utc_now() -> datetime:
+    """Read this machine's wall clock; with several machines it must be the database's (FAULTS T24)."""
+    return datetime.now(UTC)
+
+
+class Database:
+    """Transactions on one ledger database; threads may share it, processes may not."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self.engine = engine
+        self._reading = engine.execution_options(**{_READ_ONLY: True})
+        self._leasing = engine.execution_options(**{_LEASING: True})
+        self._file = _file(engine.url)
+        self._opened: tuple[int, int] | None = None
+        self._lost = ""
+
+    @classmethod
+    def open(cls, url: str, lock_path: Path, *, mend: bool = False) -> Database:
+        """Connect, and bring the tables up to date; `mend`: where the file is damaged, set it aside and begin anew.
+
+        Raises
+        ------
+        ResourceError : the database does not answer.
+        ConfigError : the database was written by a newer version of this package.
+        """
+        database = cls(_engine(sa.make_url(url)))
+        with _start_lock(lock_path):
+            if mend and database._file is not None:
+                repair(database._file, utc_now())
+            if not _is_known(database._revision()):
+                database._migrate()
+            database._opened = database._identity()
+        return database
+
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """One transaction that holds the write lock from its first statement (SQLite: BEGIN IMMEDIATE)."""
+        with self._faults(), self.engine.begin() as connection:
+            yield connection
+        self.require_whole()  # what went into a file that nobody will open again was not written
+
+    @contextmanager
+    def leasing(self) -> Iterator[sa.Connection]:
+        """As `writing`, for claims and their extension alone: durable against kill -9, not yet against a power cut.
+
+        The kernel has the commit, so it outlives every process. A power cut may forget it, and ends with it whoever
+        held the lease: the row is free again at once, which is what a restart makes of it anyhow. The next commit that
+        is durable makes this one durable too: the log is written in order, so nobody settles a claim that is forgotten.
+        """
+        with self._faults(), self._leasing.begin() as connection:
+            yield connection
+        self.require_whole()
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """One consistent view that blocks nobody."""
+        with self._faults(), self._reading.begin() as connection:
+            yield connection
+
+    def require_whole(self) -> None:
+        """Fail where the file was found damaged, or where another process has set it aside and begun a new one.
+
+        Raises
+        ------
+        LedgerLostError : nothing that this process knows of its rows holds any more; it must end.
+        """
+        if not self._lost and self._opened is not None and self._identity() != self._opened:
+            self._lost = "ledger: its file was removed or replaced"
+        if self._lost:
+            raise LedgerLostError(self._lost)
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self.engine.dispose()
+
+    def _identity(self) -> tuple[int, int] | None:
+        """Which file stands under the ledger's name; None where there is none."""
+        try:
+            found = self._file.stat() if self._file is not None else None
+        except OSError:
+            return None
+        return (found.st_dev, found.st_ino) if found is not None else None
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        """Name the machine's faults; the driver's first line carries no values, its later ones may."""
+        try:
+            yield
+        except sa.exc.DBAPIError as error:
+            if isinstance(error, (sa.exc.ProgrammingError, sa.exc.IntegrityError)):
+                raise
+            first_line = (str(error.orig).splitlines() or [""])[0]
+            sentence = f"ledger: {type(error.orig).__name__}: {first_line}"
+            if tells_damage(error.orig):
+                self._lost = sentence
+                raise LedgerLostError(sentence) from error
+            raise ResourceError(sentence) from error
+        except sa.exc.TimeoutError as error:
+            raise ResourceError("ledger: no free database connection") from error
+
+    def _revision(self) -> str | None:
+        with self.reading() as connection:
+            if not sa.inspect(connection).has_table("alembic_version"):
+                return None
+            return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+
+    def _migrate(self) -> None:
+        # Imported here: a command that finds its tables up to date need not pay for it.
+        from alembic import command
+        from alembic.util.exc import CommandError
+
+        with self.writing() as connection:
+            try:
+                command.upgrade(alembic_config(connection), "head")
+            except CommandError as error:
+                raise ConfigError(f"ledger: written by a newer version of cxr-node ({error})") from error
+
+
+def alembic_config(connection: sa.Connection) -> Any:
+    """Configure Alembic in code: the migrations travel inside the package, there is no ini file."""
+    from alembic.config import Config
+
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    return config
+
+
+def _engine(url: sa.URL) -> sa.Engine:
+    is_file = url.get_backend_name() == "sqlite"
+    engine = sa.create_engine(
+        url,
+        hide_parameters=True,
+        pool_size=POOL_SIZE,
+        max_overflow=0,
+        pool_timeout=BUSY_TIMEOUT_S,
+        pool_pre_ping=not is_file,  # a server may have hung up
+    )
+    if is_file:
+        sa.event.listen(engine, "connect", _prepare_sqlite)
+        sa.event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _: Any) -> None:
+    connection.isolation_level = None  # the driver begins no transaction of its own; _begin_sqlite does
+    for pragma in (
+        _busy_timeout(BUSY_TIMEOUT_S),
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    options = connection.get_execution_options()
+    if options.get(_READ_ONLY, False):
+        connection.exec_driver_sql("BEGIN")
+        return
+    wanted = "NORMAL" if options.get(_LEASING, False) else "FULL"
+    if connection.info.get(_SYNCHRONOUS, "FULL") != wanted:  # it cannot be changed inside a transaction
+        connection.exec_driver_sql(f"PRAGMA synchronous={wanted}")
+        connection.info[_SYNCHRONOUS] = wanted
+    _begin_writing(connection, connection.connection.dbapi_connection)
+
+
+def _begin_writing(connection: sa.Connection, driver: Any) -> None:
+    """Look for the write lock each millisecond: SQLite sleeps up to 100, and so misses a busy writer's short gaps."""
+    until = time.monotonic() + BUSY_TIMEOUT_S
+    driver.execute(f"PRAGMA {_busy_timeout(0)}")
+    try:
+        while True:
+            try:
+                driver.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.Error as error:
+                if kind(error) != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    break
+            time.sleep(_LOOK_EVERY_S)
+        connection.exec_driver_sql("BEGIN IMMEDIATE")  # fails again, now in SQLAlchemy's words
+    finally:
+        driver.execute(f"PRAGMA {_busy_timeout(BUSY_TIMEOUT_S)}")
+
+
+def _busy_timeout(seconds: float) -> str:
+    return f"busy_timeout={int(seconds * 1000)}"
+
+
+def _file(url: sa.URL) -> Path | None:
+    """Name the file of an SQLite database; None for a server's."""
+    return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
+
+
+def _is_known(revision: str | None) -> bool:
+    """Tell whether this code can work on tables of that revision: its own, or later ones of the same thousand.
+
+    Within a thousand migrations only add what older code may leave alone, so that a version can be taken back
+    while work is in flight (FAULTS T27); what takes away or changes begins the next thousand.
+    """
+    return revision is not None and (revision == HEAD or (revision > HEAD and revision[0] == HEAD[0]))
+
+
+@contextmanager
+def _start_lock(path: Path) -> Iterator[None]:
+    """Three processes of one node start at once; one of them mends the file or makes the tables."""
+    try:
+        with path.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+    except OSError as error:
+        raise ResourceError(f"ledger: {path.name}: {error.strerror}") from error

@@ -1,0 +1,80 @@
+"""How each destination fares, written by the process that delivers and read by all others; and the wish to try it now.
+
+Knows no association: `deliver` says what came of a try. What is due is not here but in the deliveries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from cxr_node.node.ledger import commitments
+from cxr_node.node.ledger.leases import pick
+from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.states import DeliveryState
+from cxr_node.node.ledger.tables import IS_OPEN, deliveries
+from cxr_node.node.ledger.tables import destination_health as table
+from cxr_node.node.ledger.vital import write
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """One destination at its last try."""
+
+    destination: str
+    down_since: datetime | None
+    """When a try failed for the first time since it last answered; None: it answered."""
+    next_try_at: datetime | None
+    last_error: str | None
+    last_success_at: datetime | None
+    """When it last accepted a result."""
+
+
+def down(ledger: Ledger, destination: str, pause_s: float, detail: str) -> None:
+    """Say that it does not answer, or that it cannot now, and when it is tried again."""
+    now = ledger.now()
+    since = sa.func.coalesce(table.c.down_since, sa.literal(now, table.c.down_since.type))
+    told = {"next_try_at": now + timedelta(seconds=pause_s), "last_error": detail}
+    with ledger.database.writing() as connection:
+        write(connection, destination, told | {"down_since": since}, told | {"down_since": now})
+
+
+def answered(ledger: Ledger, destination: str) -> None:
+    """Say that it answers, though not with a success."""
+    was_down = sa.and_(table.c.destination == destination, table.c.down_since.is_not(None))
+    with ledger.database.writing() as connection:
+        connection.execute(sa.update(table).where(was_down).values(down_since=None, next_try_at=None, last_error=None))
+
+
+def look(ledger: Ledger) -> Mapping[str, Health]:
+    """Tell of every destination that was ever tried, by name."""
+    with ledger.database.reading() as connection:
+        rows = connection.execute(sa.select(table)).mappings().all()
+    return {row["destination"]: Health(**pick(Health, row)) for row in rows}
+
+
+def nudges(ledger: Ledger, destination: str) -> int:
+    """Count the wishes that it be tried at once; one more than before is a new one."""
+    wished = sa.select(table.c.nudges).where(table.c.destination == destination)
+    with ledger.database.reading() as connection:
+        return int(connection.scalar(wished) or 0)
+
+
+def try_now(ledger: Ledger, destination: str) -> int:
+    """Wish that it be tried at once, and make everything due that waits for it; how many deliveries those are.
+
+    The courier hears of it by a ring; a wish that is made while it tries counts for the time after.
+    """
+    now = ledger.now()
+    mine = sa.and_(deliveries.c.destination == destination, IS_OPEN)
+    later = sa.and_(mine, deliveries.c.state == DeliveryState.WAIT, deliveries.c.not_before > now)
+    again: dict[str, Any] = {"nudges": table.c.nudges + 1}
+    with ledger.database.writing() as connection:
+        write(connection, destination, again, {"nudges": 1})
+        connection.execute(sa.update(deliveries).where(later).values(not_before=now))
+        commitments.hasten(connection, destination, now)
+        return int(connection.scalar(sa.select(sa.func.count()).select_from(deliveries).where(mine)) or 0)

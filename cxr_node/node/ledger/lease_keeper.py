@@ -1,0 +1,141 @@
+"""Who works here: one name per living process, and leases that last as long as the work does.
+
+A process that was killed leaves leases behind. Its successor takes over its name, which is a lock that the
+kernel opened when the process died, and frees them at once instead of waiting for their time to pass.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import sqlalchemy as sa
+
+from cxr_node.errors import LedgerLostError, ResourceError
+from cxr_node.node.ledger.leases import FREE
+from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.states import DeliveryJob, Job
+from cxr_node.node.ledger.tables import deliveries, instances
+from cxr_node.node.process.notify import Role
+
+log = logging.getLogger(__name__)
+
+_MAX_HOST_CHARS = 40  # a lease's owner has 64
+_SUSPECT_DELAY_S = 1.0
+
+
+@contextmanager
+def office(ledger: Ledger, spool_path: Path, role: Role) -> Iterator[str]:
+    """Hold the first free name of a role on this machine, and free what its last, dead holder had leased."""
+    host = socket.gethostname()[:_MAX_HOST_CHARS]
+    folder = spool_path / "run"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for number in itertools.count():
+        file = os.open(folder / f"{role}-{host}-{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
+            continue
+        try:
+            owner = f"{host}/{role}-{number}"
+            if freed := _free(ledger, owner):
+                log.warning("freed leases=%d owner=%s", freed, owner)
+            yield owner
+        finally:
+            os.close(file)
+        return
+
+
+def _free(ledger: Ledger, owner: str) -> int:
+    """Drop the leases of a dead owner, and let each of its instances be tried alone from now on.
+
+    The attempt of an instance that it held alone stays counted. Of several nobody knows which one it died of: none is
+    blamed, and the next death will tell. All step back for a moment: were one the first again, a worker that is killed
+    again and again by somebody else would spend all attempts on the same, innocent image.
+    """
+    held = instances.c.lease_owner == owner
+    suspect: dict[str, Any] = FREE | {"alone": 1, "not_before": ledger.now() + timedelta(seconds=_SUSPECT_DELAY_S)}
+    with ledger.database.writing() as connection:
+        many = int(connection.scalar(sa.select(sa.func.count()).select_from(instances).where(held)) or 0) > 1
+        suspect["attempts"] = instances.c.attempts - int(many)
+        sent = sa.update(deliveries).where(deliveries.c.lease_owner == owner).values(FREE)
+        judged = sa.update(instances).where(held).values(suspect)
+        return sum(connection.execute(freed).rowcount for freed in (judged, sent))
+
+
+class Keeper:
+    """Extends the leases of what this process has in hand, all in one thread; what takes too long is reported hung."""
+
+    def __init__(
+        self, ledger: Ledger, lease_s: float, hung_after_s: float, on_hung: Callable[[], None] = lambda: None
+    ) -> None:
+        self._ledger, self._lease_s = ledger, lease_s
+        self._hung_after_s, self._on_hung = hung_after_s, on_hung
+        self._lock = threading.Lock()
+        self._kept: dict[Job | DeliveryJob, float] = {}
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
+        self._thread.start()
+
+    @contextmanager
+    def keeping(self, job: Job | DeliveryJob) -> Iterator[None]:
+        """Extend a lease while the block runs."""
+        with self._lock:
+            self._kept[job] = time.monotonic()
+        try:
+            yield
+        finally:
+            self._drop(job)
+
+    def close(self) -> None:
+        """Extend no lease any more."""
+        self._closed.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._closed.wait(self._lease_s / 3):
+            with self._lock:
+                kept = list(self._kept.items())
+            for job, since in kept:
+                if time.monotonic() - since >= self._hung_after_s:
+                    self._drop(job)
+                    self._on_hung()
+                elif not self._extend(job):
+                    self._drop(job)
+
+    def _extend(self, job: Job | DeliveryJob) -> bool:
+        try:
+            held = self._ledger.extend(job, self._lease_s)
+        except ResourceError as error:  # the lease still has two thirds of its time
+            log.warning("cannot extend lease: %s", error)
+            return True
+        except LedgerLostError:
+            return False  # who settles is told
+        with self._lock:
+            if not held and job in self._kept:  # else it was settled a moment ago
+                log.warning("lost lease instance=%d owner=%s", job.instance_id, job.claim.owner)
+        return held
+
+    def _drop(self, job: Job | DeliveryJob) -> None:
+        with self._lock:
+            self._kept.pop(job, None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,357 @@
+"""The truth about every instance and every delivery, and all moves between their states.
+
+Everything that affects a state lives here; `history` only reads. Knows no DICOM, no file and no socket.
+A row is the state, a settled claim is the transition, the events table is the memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from cxr_node.domain import Finding, InstanceRef, Origin, Priority, Rejected, ResultKind, Verdict
+from cxr_node.errors import ResourceError
+from cxr_node.node.ledger import commitments, results, versions, vital
+from cxr_node.node.ledger.database import Database, utc_now
+from cxr_node.node.ledger.leases import FREE, claim, extend, held, note, pick
+from cxr_node.node.ledger.receipts import Arrival, Together
+from cxr_node.node.ledger.states import Death, DeliveryJob, DeliveryState, InstanceState, Job, StoredArtifact
+from cxr_node.node.ledger.tables import IS_OPEN, deliveries, instance_artifacts, instances
+
+FILE_NAME = "ledger.sqlite3"
+
+INSTANCE_MOVES: Mapping[InstanceState, frozenset[InstanceState]] = {
+    InstanceState.RECEIVED: frozenset({InstanceState.REPORTED, InstanceState.REJECTED, InstanceState.DEAD}),
+    InstanceState.REPORTED: frozenset({InstanceState.DELIVERED, InstanceState.DEAD, InstanceState.RECEIVED}),
+    InstanceState.DELIVERED: frozenset({InstanceState.REPORTED, InstanceState.RECEIVED}),
+    InstanceState.REJECTED: frozenset({InstanceState.RECEIVED}),
+    InstanceState.DEAD: frozenset({InstanceState.RECEIVED, InstanceState.REPORTED}),
+}
+DELIVERY_MOVES: Mapping[DeliveryState, frozenset[DeliveryState]] = {
+    DeliveryState.READY: frozenset({DeliveryState.WAIT, DeliveryState.DELIVERED, DeliveryState.DEAD}),
+    DeliveryState.WAIT: frozenset({DeliveryState.WAIT, DeliveryState.DELIVERED, DeliveryState.DEAD}),
+    DeliveryState.DELIVERED: frozenset({DeliveryState.READY}),
+    DeliveryState.DEAD: frozenset({DeliveryState.READY}),
+}
+"""Back to RECEIVED: `again.rejudge`, `again.admit`, `retry`, and a rejected image that comes again (`arrivals`).
+Back to REPORTED and READY: `again.resend`, `retry`, and `promises`, where an archive lost what it took."""
+OPEN = (DeliveryState.READY, DeliveryState.WAIT)
+SETTLED = (InstanceState.DELIVERED, InstanceState.REJECTED, InstanceState.DEAD)
+
+
+class Ledger:
+    """The moves. Each method is one transaction: when it returns, its effect is durable.
+
+    A settle returns False, and has changed nothing, where the lease was lost to another claim. Every method
+    raises ResourceError where the database does not answer or cannot write, LedgerLostError where its file is lost.
+    """
+
+    def __init__(self, database: Database, now: Callable[[], datetime] = utc_now) -> None:
+        self.database = database
+        self.now = now
+        self._arrivals = Together(database, now)
+
+    @classmethod
+    def open(
+        cls, spool_path: Path, url: str | None = None, now: Callable[[], datetime] = utc_now, *, mend: bool = False
+    ) -> Ledger:
+        """Open the spool's own SQLite ledger, or the one at `url`; its tables are brought up to date.
+
+        `mend`, for those who work on it: a damaged file is set aside, and a new one begins.
+        """
+        file = spool_path / FILE_NAME
+        try:
+            (spool_path / "run").mkdir(mode=0o700, parents=True, exist_ok=True)
+            if url is None:
+                file.touch(mode=0o600)
+        except OSError as error:
+            raise ResourceError(f"ledger: {spool_path}: {error.strerror}") from error
+        lock = spool_path / "run" / "migrate.lock"
+        return cls(Database.open(url or f"sqlite:///{file}", lock, mend=mend), now)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self.database.close()
+
+    def add(
+        self,
+        ref: InstanceRef,
+        origin: Origin,
+        content_sha256: str,
+        size_bytes: int,
+        priority: Priority = Priority.MEDIUM,
+    ) -> bool:
+        """-> RECEIVED; False where exactly this object is known already. Threads share a transaction."""
+        return self._arrivals.add(Arrival(ref, origin, content_sha256, size_bytes, priority))
+
+    def claim_instance(self, owner: str, lease_s: float) -> Job | None:
+        """Lease the instance that is to be judged next: the most urgent, then the oldest."""
+        with self.database.leasing() as connection:
+            claimed = claim(connection, instances, versions.is_next(), owner, lease_s, self.now())
+        if claimed is None:
+            return None
+        row, lease = claimed
+        ref, origin = InstanceRef(**pick(InstanceRef, row)), Origin(**pick(Origin, row))
+        priority, alone = Priority(row["priority"]), bool(row["alone"])
+        digest = row["content_sha256"]
+        return Job(
+            claim=lease,
+            ref=ref,
+            origin=origin,
+            content_sha256=digest,
+            priority=priority,
+            alone=alone,
+            rejected_under=row["rules_sha256"] if row["reason"] is not None else None,
+        )
+
+    def claim_delivery(self, destination: str, owner: str, lease_s: float) -> DeliveryJob | None:
+        """Lease the delivery that is due next at a destination: the most urgent, then the oldest."""
+        waiting = sa.and_(deliveries.c.destination == destination, IS_OPEN)
+        with self.database.leasing() as connection:
+            claimed = claim(connection, deliveries, waiting, owner, lease_s, self.now())
+            if claimed is None:
+                return None
+            row, lease = claimed
+            artifact = results.find(connection, row["artifact_id"])
+            instance_id = results.first_user(connection, row["artifact_id"])
+        return DeliveryJob(
+            claim=lease,
+            destination=destination,
+            artifact=artifact,
+            rung=row["rung"],
+            first_due_at=row["first_due_at"],
+            instance_id=instance_id,
+        )
+
+    def extend(self, job: Job | DeliveryJob, lease_s: float) -> bool:
+        """Work takes longer; False where the lease is lost."""
+        table = instances if isinstance(job, Job) else deliveries
+        with self.database.leasing() as connection:
+            return extend(connection, table, job.claim, self.now() + timedelta(seconds=lease_s))
+
+    def release(self, job: Job, *, delay_s: float, detail: str, forgive: bool = False) -> bool:
+        """Give an instance back for later; `forgive` where it was not to blame: the attempt does not count."""
+        now = self.now()
+        values = FREE | {"not_before": now + timedelta(seconds=delay_s), "attempts": job.attempts - int(forgive)}
+        with self.database.writing() as connection:
+            if connection.execute(sa.update(instances).where(held(instances, job.claim)).values(values)).rowcount == 0:
+                return False
+            note(connection, [job.claim.row_id], now, "released", detail)
+        return True
+
+    def settle_rejected(
+        self,
+        job: Job,
+        rejected: Rejected,
+        stored: Sequence[StoredArtifact] = (),
+        destinations: Mapping[str, Sequence[ResultKind]] | None = None,
+        rules_sha256: str | None = None,
+    ) -> bool:
+        """RECEIVED -> REJECTED, with the note about it due at every destination that wants one: all or nothing.
+
+        REJECTED stays its state whatever becomes of the note: that is the delivery's to tell. `rules_sha256` of what it
+        was refused by, for a repeat; None: a repeat is judged.
+        """
+        values: dict[str, Any] = {"reason": rejected.reason, "sentence": rejected.sentence, "verdict": Verdict.REJECTED}
+        values |= {"rules_sha256": rules_sha256, "doubt": None, "probability": None, "profile": None}
+        now = self.now()
+        with self.database.writing() as connection:
+            if not self._settle(connection, job, InstanceState.REJECTED, values, rejected.sentence):
+                return False
+            known = results.outdate(connection, job.claim.row_id, now)
+            for artifact in stored:
+                _attach(connection, job, artifact, _wanting(destinations or {}, artifact.kind), known, now)
+            _withdraw(connection, job, known, now)
+        return True
+
+    def settle_as_before(self, job: Job) -> bool:
+        """RECEIVED -> REJECTED, of what came again and is refused by the same rules: reason, sentence and date stay."""
+        allowed = sa.and_(held(instances, job.claim), instances.c.state == InstanceState.RECEIVED)
+        with self.database.writing() as connection:
+            moved = sa.update(instances).where(allowed).values(FREE | {"state": InstanceState.REJECTED})
+            return connection.execute(moved).rowcount == 1
+
+    def settle_dead(self, job: Job, death: Death, detail: str) -> bool:
+        """RECEIVED -> DEAD."""
+        with self.database.writing() as connection:
+            return self._settle(connection, job, InstanceState.DEAD, {"reason": death, "sentence": detail}, detail)
+
+    def settle_reported(
+        self,
+        job: Job,
+        finding: Finding,
+        stored: Sequence[StoredArtifact],
+        destinations: Mapping[str, Sequence[ResultKind]],
+    ) -> bool:
+        """RECEIVED -> REPORTED, with its results due at every destination that wants them: all or nothing.
+
+        A result whose SOP Instance UID is known keeps its first bytes and makes no new delivery: the same
+        radiograph came before in another transfer syntax.
+        """
+        decision, now = finding.decision, self.now()
+        values: dict[str, Any] = {
+            "verdict": decision.verdict,
+            "doubt": decision.doubt,
+            "probability": finding.calibrated_probability,
+            "reason": None,
+            "sentence": None,
+            "rules_sha256": None,
+        }
+        values["profile"] = f"{finding.identity.profile} {finding.identity.version}"
+        detail = f"{decision.verdict} {decision.doubt or ''}".rstrip()  # the certainty has rules of its own: `show`
+        with self.database.writing() as connection:
+            if not self._settle(connection, job, InstanceState.REPORTED, values, detail):
+                return False
+            known = results.outdate(connection, job.claim.row_id, now)
+            for artifact in stored:
+                _attach(connection, job, artifact, _wanting(destinations, artifact.kind), known, now)
+            _withdraw(connection, job, known, now)
+            conclude(connection, [job.claim.row_id], now)
+        return True
+
+    def choose(self, job: DeliveryJob, rung: int) -> bool:
+        """Remember which rung of a result goes to its destination, before its first byte leaves."""
+        detail = f"{job.artifact.kind} to {job.destination}: as SOP Class {job.artifact.rungs[rung].sop_class_uid}"
+        with self.database.writing() as connection:
+            chosen = sa.update(deliveries).where(held(deliveries, job.claim)).values(rung=rung)
+            row = connection.execute(chosen.returning(deliveries.c.artifact_id)).first()
+            if row is None:
+                return False
+            note(connection, results.lock_users(connection, row.artifact_id), self.now(), "delivery-rung", detail)
+        return True
+
+    def settle_delivered(self, job: DeliveryJob, status: int, *, promised: bool = False) -> bool:
+        """-> DELIVERED; the last one settles its instance too. `promised`: its commitment is to be asked for."""
+        values = {"last_status": status, "last_error": None, "delivered_at": self.now()}
+        return self._settle_delivery(job, DeliveryState.DELIVERED, values, f"status 0x{status:04X}", promised)
+
+    def postpone(
+        self, job: DeliveryJob, *, delay_s: float, status: int | None, detail: str, forgive: bool = False
+    ) -> bool:
+        """-> WAIT, due again after `delay_s`; `forgive` where nothing was sent: the attempt does not count."""
+        values: dict[str, Any] = {"last_status": status, "last_error": detail, "attempts": job.attempts - int(forgive)}
+        values["not_before"] = self.now() + timedelta(seconds=delay_s)
+        return self._settle_delivery(job, DeliveryState.WAIT, values, f"{detail}; again in {delay_s:.1f} s")
+
+    def settle_delivery_dead(self, job: DeliveryJob, *, status: int | None, detail: str) -> bool:
+        """-> DEAD."""
+        return self._settle_delivery(job, DeliveryState.DEAD, {"last_status": status, "last_error": detail}, detail)
+
+    def mark_purged(self, instance_ids: Sequence[int]) -> None:
+        """Say that retention deletes the bytes of settled instances; their rows stay."""
+        gone = sa.and_(instances.c.id.in_(instance_ids), instances.c.state.in_(SETTLED))
+        with self.database.writing() as connection:
+            connection.execute(sa.update(instances).where(gone).values(purged_at=self.now()))
+
+    def _settle(
+        self, connection: sa.Connection, job: Job, to: InstanceState, values: dict[str, Any], detail: str
+    ) -> bool:
+        now = self.now()
+        allowed = sa.and_(held(instances, job.claim), instances.c.state.in_(_before(INSTANCE_MOVES, to)))
+        moved = sa.update(instances).where(allowed).values(FREE | values | {"state": to, "updated_at": now})
+        if connection.execute(moved).rowcount != 1:
+            return False
+        note(connection, [job.claim.row_id], now, to.lower(), detail)
+        return True
+
+    def _settle_delivery(
+        self, job: DeliveryJob, to: DeliveryState, values: dict[str, Any], detail: str, promised: bool = False
+    ) -> bool:
+        now = self.now()
+        allowed = sa.and_(held(deliveries, job.claim), deliveries.c.state.in_(_before(DELIVERY_MOVES, to)))
+        with self.database.writing() as connection:
+            moved = sa.update(deliveries).where(allowed).values(FREE | values | {"state": to})
+            row = connection.execute(moved.returning(deliveries.c.artifact_id)).first()
+            if row is None:
+                return False
+            if to is DeliveryState.DELIVERED:
+                vital.succeeded(connection, job.destination, now)
+            if promised:
+                commitments.expect(connection, job.claim.row_id, job.destination, now)
+            instance_ids = results.lock_users(connection, row.artifact_id)
+            detail = f"{job.artifact.kind} to {job.destination}: {detail}"
+            note(connection, instance_ids, now, f"delivery-{to.lower()}", detail)
+            conclude(connection, instance_ids, now)
+        return True
+
+
+def _before(moves: Mapping[Any, frozenset[Any]], to: StrEnum) -> list[StrEnum]:
+    """Name the states from which `to` may be reached: the WHERE of every move."""
+    return [state for state, allowed in moves.items() if to in allowed]
+
+
+def _wanting(destinations: Mapping[str, Sequence[ResultKind]], kind: ResultKind) -> list[str]:
+    return [name for name, kinds in destinations.items() if kind in kinds]
+
+
+def _attach(
+    connection: sa.Connection,
+    job: Job,
+    stored: StoredArtifact,
+    wanted_by: Sequence[str],
+    known: Collection[int],
+    now: datetime,
+) -> None:
+    """Link a result to its instance, which had those `known` ones; where it is new, make it due at the destinations.
+
+    An answer that is the instance's once more may have been withdrawn before some destination got it.
+    """
+    artifact_id, is_new = results.link(connection, job.claim.row_id, stored, known)
+    if not is_new and artifact_id not in known:
+        return
+    there = sa.select(deliveries.c.destination).where(deliveries.c.artifact_id == artifact_id)
+    have = set() if is_new else set(connection.scalars(there))
+    due = {"artifact_id": artifact_id, "state": DeliveryState.READY, "not_before": now, "first_due_at": now}
+    rows = [due | {"destination": name, "priority": job.priority} for name in wanted_by if name not in have]
+    if rows:
+        connection.execute(sa.insert(deliveries), rows)
+
+
+def _withdraw(connection: sa.Connection, job: Job, known: Collection[int], now: datetime) -> None:
+    """Take away what nobody has begun to send of earlier answers that the instance has no more, nor any other."""
+    if not known:
+        return
+    linked = instance_artifacts.c.artifact_id == deliveries.c.artifact_id
+    current = sa.select(sa.literal(1)).where(linked, instance_artifacts.c.outdated_at.is_(None))
+    untouched = sa.and_(
+        deliveries.c.attempts == 0, deliveries.c.delivered_at.is_(None), deliveries.c.lease_until.is_(None)
+    )
+    mine = sa.and_(deliveries.c.artifact_id.in_(known), deliveries.c.state.in_(OPEN), untouched)
+    found = sa.select(deliveries.c.id, deliveries.c.destination).where(mine, ~current.correlate(deliveries).exists())
+    rows = connection.execute(found.with_for_update(skip_locked=True)).all()  # what a courier takes now is sent
+    connection.execute(sa.delete(deliveries).where(deliveries.c.id.in_([row.id for row in rows])))
+    for row in rows:
+        words = f"to {row.destination}: judged again before it was sent"
+        note(connection, [job.claim.row_id], now, "delivery-withdrawn", words)
+
+
+def conclude(connection: sa.Connection, instance_ids: Sequence[int], now: datetime) -> int:
+    """REPORTED -> DELIVERED or DEAD for those instances, held by the caller, of which no delivery is open any more.
+
+    How many are DELIVERED now.
+    """
+    delivered = 0
+    for instance_id in instance_ids:
+        current = of_instance(instance_id, instance_artifacts.c.outdated_at.is_(None))
+        states = set(connection.scalars(sa.select(deliveries.c.state).where(current)))
+        if states.intersection(OPEN):
+            continue
+        dead = DeliveryState.DEAD in states
+        to = InstanceState.DEAD if dead else InstanceState.DELIVERED
+        reported = sa.and_(instances.c.id == instance_id, instances.c.state == InstanceState.REPORTED)
+        values = {"state": to, "updated_at": now, "reason": Death.UNDELIVERED if dead else None}
+        if connection.execute(sa.update(instances).where(reported).values(values)).rowcount:
+            note(connection, [instance_id], now, to.lower(), "every destination has settled")
+            delivered += int(not dead)
+    return delivered
+
+
+def of_instance(instance_id: int, *which: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    """Deliveries of an instance's results."""
+    linked = sa.select(instance_artifacts.c.artifact_id).where(instance_artifacts.c.instance_id == instance_id, *which)
+    return deliveries.c.artifact_id.in_(linked)

@@ -1,0 +1,254 @@
+"""Instances by what they have in common, newest first; how many there are; who sent last. Reads only.
+
+Quick at a million rows: each word is looked up in an index, and the order is that of the ids, in which instances were
+received. Keys are AE titles, Station Names and coded reasons, never a patient's name or number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+import sqlalchemy as sa
+
+from cxr_node.domain import Doubt, Verdict
+from cxr_node.node.ledger.ledger import OPEN, Ledger
+from cxr_node.node.ledger.lookup import matching
+from cxr_node.node.ledger.queries import InstanceRow, instance_row
+from cxr_node.node.ledger.states import DeliveryState, InstanceState
+from cxr_node.node.ledger.tables import IS_OPEN, deliveries, instance_artifacts, instances
+
+_DAY_US = 86_400_000_000
+_MAX_NAMES = 1000
+"""So many senders or stations are told of; a thousandth one is no department any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is looked for; None: whatever it is."""
+
+    key: str | None = None
+    """As `lookup.matching` takes it."""
+    accession_keys: Collection[str] = ()
+    state: InstanceState | None = None
+    verdict: Verdict | None = None
+    reason: str | None = None
+    """Of a rejection, of a death, or the doubt of an UNCERTAIN."""
+    sender: str | None = None
+    """Calling AE title."""
+    station: str | None = None
+    destination: str | None = None
+    """Results were due there; with a state, their own is that too (DEAD: it refused them)."""
+    since: datetime | None = None
+    until: datetime | None = None
+    """Received at or after, and before."""
+
+
+class By(StrEnum):
+    """What instances are counted by."""
+
+    DAY = "day"
+    SENDER = "sender"
+    STATION = "station"
+    REASON = "reason"
+    VERDICT = "verdict"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Count:
+    """Instances that share what they were counted by."""
+
+    group: tuple[str | None, ...]
+    """None where it is not known, or where there is none."""
+    images: int
+    verdicts: dict[Verdict, int]
+    waiting: int
+    """Received and not judged yet."""
+    dead: int
+    last_received_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Oldest:
+    """What has waited longest, and for how many it stands."""
+
+    number: int
+    since: datetime
+    waiting: int
+
+
+def find(ledger: Ledger, wanted: Wanted, limit: int) -> list[InstanceRow]:
+    """List instances, the newest first."""
+    newest = sa.select(instances).where(condition(wanted)).order_by(instances.c.id.desc()).limit(limit)
+    with ledger.database.reading() as connection:
+        return [instance_row(row) for row in connection.execute(newest).mappings()]
+
+
+def condition(wanted: Wanted) -> sa.ColumnElement[bool]:
+    """Say it as a condition on instances."""
+    return sa.and_(sa.true(), *_conditions(wanted))
+
+
+def _conditions(wanted: Wanted) -> Iterator[sa.ColumnElement[bool]]:
+    if wanted.key is not None:
+        yield matching(wanted.key, wanted.accession_keys)
+    if wanted.destination is not None:
+        yield _at(wanted.destination, wanted.state)
+    elif wanted.state is not None:
+        yield instances.c.state == wanted.state
+    if wanted.verdict is not None:
+        yield instances.c.verdict == wanted.verdict
+    if wanted.reason is not None:
+        column = instances.c.doubt if wanted.reason in set(Doubt) else instances.c.reason
+        yield column == wanted.reason
+    if wanted.sender is not None:
+        yield instances.c.calling_ae_title == wanted.sender
+    if wanted.station is not None:
+        yield instances.c.station_name == wanted.station
+    yield from _received(wanted.since, wanted.until)
+
+
+def _received(since: datetime | None, until: datetime | None) -> Iterator[sa.ColumnElement[bool]]:
+    """By the ids of that time too, which all indexes have: what `rebuild` received again is older than its id."""
+    ids, at = sa.select(sa.func.min(instances.c.id)), instances.c.received_at
+    unindexed = sa.type_coerce(
+        at.op("+")(sa.literal_column("0")), at.type
+    )  # else SQLite takes the index of times, and sorts
+    if since is not None:
+        yield instances.c.id >= ids.where(at >= since).scalar_subquery()
+        yield unindexed >= since
+    if until is not None:
+        yield instances.c.id <= sa.select(sa.func.max(instances.c.id)).where(at < until).scalar_subquery()
+        yield unindexed < until
+
+
+_SENT_AS = {
+    InstanceState.DEAD: (DeliveryState.DEAD,),
+    InstanceState.REPORTED: OPEN,
+    InstanceState.DELIVERED: (DeliveryState.DELIVERED,),
+}
+
+
+def _at(destination: str, state: InstanceState | None) -> sa.ColumnElement[bool]:
+    """Instances with results for a destination; few are open or DEAD, and those are found from its side.
+
+    The others are found from the side of the instances: `coalesce` keeps SQLite from the index of the destination.
+    """
+    linked = sa.select(instance_artifacts.c.instance_id).join(
+        deliveries, deliveries.c.artifact_id == instance_artifacts.c.artifact_id
+    )
+    states = () if state is None else _SENT_AS.get(state, ())
+    if state in (InstanceState.DEAD, InstanceState.REPORTED):
+        here = linked.where(deliveries.c.destination == destination, deliveries.c.state.in_(states))
+        return instances.c.id.in_(here)
+    there = linked.where(
+        instance_artifacts.c.instance_id == instances.c.id,
+        sa.func.coalesce(deliveries.c.destination, "") == destination,
+    )
+    return there.exists() if state is None else there.where(deliveries.c.state.in_(states)).exists()
+
+
+def _grouped(by: By) -> sa.ColumnElement[Any]:
+    """What rows are counted by; as expressions, or SQLite would walk through an index of the word, not of the time."""
+    match by:
+        case By.DAY:
+            return sa.type_coerce(instances.c.received_at, sa.BigInteger) // _DAY_US
+        case By.SENDER:
+            return sa.func.coalesce(instances.c.calling_ae_title, "")
+        case By.STATION:
+            return sa.func.coalesce(instances.c.station_name, "")
+        case By.REASON:
+            return sa.func.coalesce(instances.c.reason, instances.c.doubt)
+        case By.VERDICT:
+            return sa.func.coalesce(instances.c.verdict, "")
+
+
+def counts(ledger: Ledger, by: Sequence[By], since: datetime, until: datetime | None = None) -> list[Count]:
+    """Count what was received since then, by one word or several; the order is that of the words, days newest first.
+
+    By sender or by station alone, those that sent nothing since then are there too: their last image is older.
+    """
+    groups = [_grouped(each).label(f"by_{place}") for place, each in enumerate(by)]
+    verdicts = [sa.func.sum(sa.case((instances.c.verdict == each, 1), else_=0)).label(each) for each in Verdict]
+    states = {"waiting": InstanceState.RECEIVED, "dead": InstanceState.DEAD}
+    sums = [
+        sa.func.sum(sa.case((instances.c.state == state, 1), else_=0)).label(name) for name, state in states.items()
+    ]
+    last = sa.func.max(instances.c.received_at, type_=instances.c.received_at.type).label("last")
+    window = [instances.c.received_at >= since]
+    window += [instances.c.received_at < until] if until is not None else []
+    query = sa.select(*groups, sa.func.count().label("images"), *verdicts, *sums, last).where(*window)
+    with ledger.database.reading() as connection:
+        rows = connection.execute(query.group_by(*groups)).mappings().all()
+    found = [_count(row, by) for row in rows]
+    if list(by) in ([By.SENDER], [By.STATION]):
+        known = {count.group[0] for count in found}
+        older = last_received(ledger, by[0])
+        found += [_nothing(name, at) for name, at in older.items() if name not in known]
+    found.sort(key=lambda count: tuple(word or "" for word in count.group))
+    return found[::-1] if by[0] is By.DAY else found
+
+
+def _count(row: sa.RowMapping, by: Sequence[By]) -> Count:
+    words = [(each, row[f"by_{place}"]) for place, each in enumerate(by)]
+    return Count(
+        group=tuple(_day(word) if each is By.DAY else word or None for each, word in words),
+        images=row["images"],
+        verdicts={each: int(row[each]) for each in Verdict},
+        waiting=int(row["waiting"]),
+        dead=int(row["dead"]),
+        last_received_at=row["last"],
+    )
+
+
+def _nothing(name: str, at: datetime) -> Count:
+    none = dict.fromkeys(Verdict, 0)
+    return Count(group=(name,), images=0, verdicts=none, waiting=0, dead=0, last_received_at=at)
+
+
+def _day(number: int) -> str:
+    return (date(1970, 1, 1) + timedelta(days=int(number))).isoformat()
+
+
+def last_received(ledger: Ledger, by: By) -> dict[str, datetime]:
+    """When each sender, or each station, sent its last image; the latest first.
+
+    From name to name by the index: the same cost for a hundred images as for a million.
+    """
+    column = instances.c.calling_ae_title if by is By.SENDER else instances.c.station_name
+    found: dict[str, datetime] = {}
+    name = ""
+    with ledger.database.reading() as connection:
+        for _ in range(_MAX_NAMES):
+            following = connection.scalar(sa.select(sa.func.min(column)).where(column > name))
+            if following is None:
+                break
+            name = following
+            newest = sa.select(instances.c.received_at).where(column == name).order_by(instances.c.id.desc()).limit(1)
+            found[name] = connection.execute(newest).scalar_one()
+    return dict(sorted(found.items(), key=lambda item: item[1], reverse=True))
+
+
+def oldest_instance(ledger: Ledger) -> Oldest | None:
+    """Find the instance that has waited longest to be judged."""
+    waiting = instances.c.state == InstanceState.RECEIVED
+    first = sa.select(instances.c.id, instances.c.received_at).where(waiting).order_by(instances.c.id).limit(1)
+    with ledger.database.reading() as connection:
+        row = connection.execute(first).first()
+        if row is None:
+            return None
+        number = connection.scalar(sa.select(sa.func.count()).select_from(instances).where(waiting))
+    return Oldest(number=row.id, since=row.received_at, waiting=int(number or 0))
+
+
+def oldest_deliveries(ledger: Ledger) -> dict[str, Oldest]:
+    """Find the delivery that has waited longest, for each destination that something waits for."""
+    at = deliveries.c.first_due_at
+    first = sa.func.min(at, type_=at.type)
+    query = sa.select(deliveries.c.destination, first, sa.func.min(deliveries.c.id), sa.func.count()).where(IS_OPEN)
+    with ledger.database.reading() as connection:
+        rows = connection.execute(query.group_by(deliveries.c.destination)).all()
+    return {name: Oldest(number=number, since=since, waiting=waiting) for name, since, number, waiting in rows}

@@ -1,0 +1,353 @@
+"""Sent again, judged again, admitted: the moves that an operator asks for, one transaction an instance.
+
+`resend` sends known bytes under their UIDs; `rejudge` judges received bytes under the configuration of today, and the
+same answer doubles nothing; `admit` accepts that an image's patient or study is another one than before.
+Knows no DICOM and no socket.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import sqlalchemy as sa
+
+from cxr_node.domain import Reason, ResultKind
+from cxr_node.errors import DataError
+from cxr_node.node.ledger import results, versions
+from cxr_node.node.ledger.leases import FREE, note
+from cxr_node.node.ledger.ledger import Ledger, of_instance
+from cxr_node.node.ledger.states import Death, DeliveryState, InstanceState
+from cxr_node.node.ledger.tables import alternatives, artifacts, deliveries, instance_artifacts, instances
+from cxr_node.node.spool.spool import Area, Spool
+
+_REVIVED_AT_ONCE = 100  # short transactions: the receiver waits for none of them
+
+
+class Left(StrEnum):
+    """Why something DEAD stays so."""
+
+    PURGED = "its bytes were deleted after spool.retention_days; send the image again"
+    ELSEWHERE = "it is DEAD only at other destinations, or at those that are not configured"
+    UNSENT = "it died while it was judged, so no destination is concerned"
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """What came of it."""
+
+    instances: int = 0
+    """Back in the queue, whole or with some of their deliveries."""
+    deliveries: int = 0
+    left: Counter[Left] = field(default_factory=Counter)
+
+
+def dead() -> sa.ColumnElement[bool]:
+    """Instances that are DEAD, and those on their way that a destination has refused something of."""
+    refused = (
+        sa.select(instance_artifacts.c.instance_id)
+        .join(deliveries, deliveries.c.artifact_id == instance_artifacts.c.artifact_id)
+        .where(instance_artifacts.c.instance_id == instances.c.id, instance_artifacts.c.outdated_at.is_(None))
+        .where(deliveries.c.state == DeliveryState.DEAD)
+    )
+    noted = (InstanceState.REPORTED, InstanceState.REJECTED)  # of a rejected one the note that says so
+    on_its_way = sa.and_(instances.c.state.in_(noted), refused.exists())
+    return sa.or_(instances.c.state == InstanceState.DEAD, on_its_way)
+
+
+def retry(
+    ledger: Ledger, which: sa.ColumnElement[bool], destinations: Collection[str], *, unjudged: bool = True
+) -> Retried:
+    """DEAD -> READY or RECEIVED, for instances that a condition names.
+
+    Parameters
+    ----------
+    which : condition on instances
+    destinations : names of those that may be tried again
+    unjudged : also what died while it was judged
+    """
+    last_id, moved, sent, left = 0, 0, 0, Counter[Left]()
+    while True:
+        found = sa.select(instances).where(which, dead(), instances.c.id > last_id).order_by(instances.c.id)
+        with ledger.database.writing() as connection:
+            rows = connection.execute(found.limit(_REVIVED_AT_ONCE).with_for_update()).mappings().all()
+            for row in rows:
+                came = _revive(connection, row, destinations, ledger.now(), unjudged=unjudged)
+                if isinstance(came, Left):
+                    left[came] += 1
+                else:
+                    moved, sent = moved + 1, sent + came
+        if not rows:
+            return Retried(moved, sent, left)
+        last_id = rows[-1]["id"]
+
+
+def _revive(
+    connection: sa.Connection, row: sa.RowMapping, destinations: Collection[str], now: datetime, *, unjudged: bool
+) -> int | Left:
+    """Put one instance back: how many of its deliveries are due again, or why it stays."""
+    if row["purged_at"] is not None:
+        return Left.PURGED
+    if row["state"] == InstanceState.DEAD and row["reason"] != Death.UNDELIVERED:  # judged again, it may have results
+        if not unjudged:
+            return Left.UNSENT
+        _move(connection, [row["id"]], InstanceState.RECEIVED, now)
+        return 0
+    current = of_instance(row["id"], instance_artifacts.c.outdated_at.is_(None))
+    refused = sa.and_(current, deliveries.c.state == DeliveryState.DEAD, deliveries.c.destination.in_(destinations))
+    due = FREE | {"attempts": 0, "not_before": now, "state": DeliveryState.READY, "first_due_at": now}
+    again = sa.update(deliveries).where(refused).values(due).returning(deliveries.c.artifact_id)
+    sent = list(connection.scalars(again))
+    if not sent:
+        return Left.ELSEWHERE
+    users = {user for artifact_id in sent for user in results.lock_users(connection, artifact_id)}
+    over = sa.and_(instances.c.state == InstanceState.DEAD, instances.c.purged_at.is_(None))
+    waiting = sa.select(instances.c.id).where(instances.c.id.in_(users), over)
+    back = list(connection.scalars(waiting))
+    _move(connection, back, InstanceState.REPORTED, now)
+    if row["id"] not in back:
+        note(connection, [row["id"]], now, "retried", f"by an operator, {len(sent)} deliveries")
+    return len(sent)
+
+
+def _move(connection: sa.Connection, instance_ids: list[int], to: InstanceState, now: datetime) -> None:
+    values: dict[str, Any] = FREE | {"attempts": 0, "not_before": now, "updated_at": now, "state": to}
+    values |= {"reason": None, "sentence": None}
+    connection.execute(sa.update(instances).where(instances.c.id.in_(instance_ids)).values(values))
+    note(connection, instance_ids, now, "retried", f"by an operator, back to {to}")
+
+
+ADMITTED = "admitted"
+"""Name of the note beside an object that an operator admitted: it outlives the ledger."""
+_BATCH = 500  # names in one query
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resent:
+    """What became of results that were to be sent again."""
+
+    due: Counter[str] = field(default_factory=Counter)
+    """Objects due again, or for the first time, by destination."""
+    waiting: int = 0
+    """Objects that were due anyhow."""
+    purged: int = 0
+    """Instances whose results retention has deleted."""
+    replaced: int = 0
+    """Instances left out because a corrected version has taken their place."""
+    without: int = 0
+    """Instances that have no results to be sent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejudged:
+    """What became of images that were to be judged again."""
+
+    queued: int = 0
+    waiting: int = 0
+    """In the queue anyhow, or in a worker's hands."""
+    purged: int = 0
+    """Images whose bytes retention has deleted."""
+
+
+def find(ledger: Ledger, *which: sa.ColumnElement[bool], since: datetime | None = None) -> list[int]:
+    """Rows of the instances that are meant, the first received first; `since` is a time of receipt."""
+    after = [] if since is None else [sa.func.coalesce(instances.c.repeated_at, instances.c.received_at) >= since]
+    with ledger.database.reading() as connection:
+        found = sa.select(instances.c.id).where(*which, *after)
+        return list(connection.scalars(found.order_by(instances.c.id)))
+
+
+def rejected_for(reason: Reason) -> sa.ColumnElement[bool]:
+    """Instances that were rejected for a reason."""
+    return sa.and_(instances.c.state == InstanceState.REJECTED, instances.c.reason == reason)
+
+
+def conflicts(ledger: Ledger, instance_ids: Sequence[int]) -> list[int]:
+    """Rows that were rejected for whose they are, with all others of the same patient in the same study.
+
+    Raises
+    ------
+    DataError : there are none, or they name several patients of one study, of which only one can be right.
+    """
+    refused = rejected_for(Reason.IDENTITY_CONFLICT)
+    with ledger.database.reading() as connection:
+        rows = [row for row in _rows(connection, instance_ids) if row["reason"] == Reason.IDENTITY_CONFLICT]
+        pairs = {(row["study_instance_uid"], row["patient_key"]) for row in rows}
+        if len({study for study, _ in pairs}) < len(pairs):
+            raise DataError("these images name several patients of one study; name the one image that is right")
+        found: set[int] = set()
+        for study, patient in pairs:
+            same = sa.and_(instances.c.study_instance_uid == study, instances.c.patient_key == patient)
+            found |= set(connection.scalars(sa.select(instances.c.id).where(refused, same)))
+    if not found:
+        raise DataError("nothing of it was rejected because its patient or study contradicts earlier images")
+    return sorted(found)
+
+
+def resend(
+    ledger: Ledger,
+    spool: Spool,
+    instance_ids: Sequence[int],
+    destinations: Mapping[str, Collection[ResultKind]],
+    *,
+    named: bool,
+) -> Resent:
+    """Make the present results of instances due at destinations that want them: READY again, or for the first time.
+
+    `named` : an operator named these images; results that a corrected version replaced go only where nothing else is
+    named, for nobody wants a patient's wrong name sent along with the right one.
+    """
+    with ledger.database.reading() as connection:
+        old = {row["id"] for row in _rows(connection, instance_ids) if versions.is_replaced(connection, row)}
+    if named and len(old) == len(instance_ids):
+        old = set()
+    told: Counter[str] = Counter(replaced=len(old))
+    due: Counter[str] = Counter()
+    for instance_id in (each for each in instance_ids if each not in old):
+        with ledger.database.writing() as connection:
+            ending, added, waiting = _resend(connection, spool, instance_id, destinations, ledger.now())
+        told[ending] += 1
+        told["waiting"] += waiting
+        due += added
+    return Resent(
+        due=due,
+        waiting=told["waiting"],
+        purged=told["purged"],
+        replaced=told["replaced"],
+        without=told["without"],
+    )
+
+
+def rejudge(ledger: Ledger, instance_ids: Sequence[int]) -> Rejudged:
+    """-> RECEIVED, for images whose bytes are kept: judged as if they came now."""
+    told: Counter[str] = Counter()
+    for instance_id in instance_ids:
+        with ledger.database.writing() as connection:
+            told[_rejudge(connection, instance_id, ledger.now(), "judged again, by an operator")] += 1
+    return Rejudged(queued=told["queued"], waiting=told["waiting"], purged=told["purged"])
+
+
+def admit(ledger: Ledger, spool: Spool, instance_ids: Sequence[int]) -> Rejudged:
+    """REJECTED -> RECEIVED, and from now on the images' patient and study are those of their study and series.
+
+    The note beside the object comes first: a ledger made anew admits it too.
+    """
+    told: Counter[str] = Counter()
+    with ledger.database.reading() as connection:
+        rows = list(_rows(connection, instance_ids))
+    for row in rows:
+        if row["purged_at"] is None:
+            spool.note(row["content_sha256"], ADMITTED, ledger.now().isoformat(), Area.OBJECTS)
+        with ledger.database.writing() as connection:
+            admitted = sa.update(instances).where(instances.c.id == row["id"]).values(admitted_at=ledger.now())
+            connection.execute(admitted)
+            told[_rejudge(connection, row["id"], ledger.now(), "patient and study accepted, by an operator")] += 1
+    return Rejudged(queued=told["queued"], waiting=told["waiting"], purged=told["purged"])
+
+
+def _rows(connection: sa.Connection, instance_ids: Sequence[int]) -> Iterator[sa.RowMapping]:
+    for start in range(0, len(instance_ids), _BATCH):
+        some = instances.c.id.in_(instance_ids[start : start + _BATCH])
+        yield from connection.execute(sa.select(instances).where(some).order_by(instances.c.id)).mappings().all()
+
+
+def _rejudge(connection: sa.Connection, instance_id: int, now: datetime, words: str) -> str:
+    row = connection.execute(sa.select(instances).where(instances.c.id == instance_id).with_for_update()).mappings()
+    state, purged_at = next(((each["state"], each["purged_at"]) for each in row), (None, None))
+    if state is None or purged_at is not None:
+        return "purged"
+    if state == InstanceState.RECEIVED:
+        return "waiting"
+    values: dict[str, Any] = dict.fromkeys(("reason", "sentence", "verdict", "doubt", "probability", "rules_sha256"))
+    values |= FREE | {"state": InstanceState.RECEIVED, "attempts": 0, "alone": 0, "not_before": now, "updated_at": now}
+    connection.execute(sa.update(instances).where(instances.c.id == instance_id).values(values))
+    note(connection, [instance_id], now, "rejudged", words)
+    return "queued"
+
+
+def _resend(
+    connection: sa.Connection,
+    spool: Spool,
+    instance_id: int,
+    destinations: Mapping[str, Collection[ResultKind]],
+    now: datetime,
+) -> tuple[str, Counter[str], int]:
+    """Tell what came of one instance, what is due by destination, and how many objects were due anyhow."""
+    due: Counter[str] = Counter()
+    waiting = 0
+    row = (
+        connection.execute(sa.select(instances).where(instances.c.id == instance_id).with_for_update()).mappings().one()
+    )
+    found = _present(connection, instance_id)
+    if row["state"] == InstanceState.RECEIVED or not found:  # REJECTED: the note that says so, where there is one
+        return "without", due, waiting
+    if not all(_is_kept(connection, spool, artifact["id"]) for artifact in found):
+        return "purged", due, waiting
+    for artifact in found:
+        wanted = [name for name, kinds in destinations.items() if ResultKind(artifact["kind"]) in kinds]
+        for name in wanted:
+            is_new_turn = _make_due(connection, artifact["id"], name, row["priority"], now)
+            due[name] += is_new_turn
+            waiting += not is_new_turn
+        _reopen(connection, artifact["id"], now)
+    if due:
+        words = ", ".join(f"{number} objects to {name}" for name, number in sorted(due.items()))
+        note(connection, [instance_id], now, "resent", f"by an operator: {words}")
+    return "sent", due, waiting
+
+
+def _present(connection: sa.Connection, instance_id: int) -> Sequence[sa.RowMapping]:
+    """Results of an instance, without the alternatives of another SOP Class and without those that are outdated."""
+    found = (
+        sa.select(artifacts.c.id, artifacts.c.kind)
+        .join(instance_artifacts, instance_artifacts.c.artifact_id == artifacts.c.id)
+        .where(
+            instance_artifacts.c.instance_id == instance_id,
+            instance_artifacts.c.outdated_at.is_(None),
+            artifacts.c.id.not_in(sa.select(alternatives.c.alternative_id)),
+        )
+    )
+    return connection.execute(found.order_by(artifacts.c.id)).mappings().all()
+
+
+def _is_kept(connection: sa.Connection, spool: Spool, artifact_id: int) -> bool:
+    """Tell whether the bytes of a result are in the spool, in every SOP Class.
+
+    By the files: a radiograph that came back after its retention is there again, and its results are not.
+    """
+    rungs = results.find(connection, artifact_id).rungs
+    return all(spool.locate(Area.RESULTS, rung.content_sha256).exists() for rung in rungs)
+
+
+def _make_due(connection: sa.Connection, artifact_id: int, destination: str, priority: int, now: datetime) -> bool:
+    """-> READY; False where the result is due there anyhow."""
+    here = sa.and_(deliveries.c.artifact_id == artifact_id, deliveries.c.destination == destination)
+    state = connection.scalar(sa.select(deliveries.c.state).where(here).with_for_update())
+    due = {"state": DeliveryState.READY, "attempts": 0, "not_before": now, "first_due_at": now}
+    if state is None:
+        row = due | {"artifact_id": artifact_id, "destination": destination, "priority": priority}
+        connection.execute(sa.insert(deliveries), row)
+        return True
+    if state in (DeliveryState.READY, DeliveryState.WAIT):
+        return False
+    connection.execute(sa.update(deliveries).where(here).values(FREE | due | {"last_error": None}))
+    return True
+
+
+def _reopen(connection: sa.Connection, artifact_id: int, now: datetime) -> None:
+    """DELIVERED or DEAD -> REPORTED, for the instances of a result of which something is due."""
+    users = results.lock_users(connection, artifact_id)
+    settled = sa.and_(
+        instances.c.id.in_(users),
+        instances.c.state.in_((InstanceState.DELIVERED, InstanceState.DEAD)),
+        instances.c.purged_at.is_(None),
+    )
+    open_ = sa.select(deliveries.c.id).where(
+        deliveries.c.artifact_id == artifact_id, deliveries.c.state.in_((DeliveryState.READY, DeliveryState.WAIT))
+    )
+    values = {"state": InstanceState.REPORTED, "updated_at": now, "reason": None, "sentence": None}
+    connection.execute(sa.update(instances).where(settled, open_.exists()).values(values))

@@ -1,0 +1,346 @@
+"""What the ledger tells: queues, counts, one instance's story, what came before, what is due, what is old.
+
+Reads only; every move is in `ledger`. Keys are UIDs and digests, never a patient's name or number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from cxr_node.domain import Precedent
+from cxr_node.node.ledger import results, versions
+from cxr_node.node.ledger.commitments import awaited
+from cxr_node.node.ledger.leases import due_at, pick
+from cxr_node.node.ledger.ledger import OPEN, SETTLED, Ledger
+from cxr_node.node.ledger.lookup import matching
+from cxr_node.node.ledger.states import DeliveryJob, DeliveryState, InstanceState, Job, PromiseState
+from cxr_node.node.ledger.tables import (
+    artifacts,
+    commitments,
+    deliveries,
+    events,
+    instance_artifacts,
+    instances,
+    promises,
+)
+
+_LOOK_AGAIN_S = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceRow:
+    """What the ledger knows of one instance."""
+
+    id: int
+    sop_instance_uid: str
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    content_sha256: str
+    calling_ae_title: str
+    peer_host: str
+    station_name: str | None
+    received_at: datetime
+    updated_at: datetime
+    size_bytes: int
+    state: InstanceState
+    reason: str | None
+    sentence: str | None
+    verdict: str | None
+    doubt: str | None
+    probability: float | None
+    profile: str | None
+    attempts: int
+    lease_owner: str | None
+    not_before: datetime
+    purged_at: datetime | None
+    repeats: int
+    """How often the same bytes came again."""
+    repeated_at: datetime | None
+    why: str | None = None
+    """What it waits for (`waiting`); None where it does not wait, or where that was not asked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryRow:
+    """What the ledger knows of one result on its way to one destination."""
+
+    id: int
+    kind: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    """Of the rung that was chosen for the destination, where the result has several."""
+    destination: str
+    rung: int
+    """Which of the result's SOP Classes was chosen; 0: its first."""
+    state: DeliveryState
+    attempts: int
+    not_before: datetime
+    last_status: int | None
+    last_error: str | None
+    first_due_at: datetime
+    delivered_at: datetime | None
+    """When the destination accepted it, with `last_status`."""
+    commitment: PromiseState | None
+    """None where the destination is not asked to commit itself."""
+    asks: int | None
+    transaction_uid: str | None
+    committed_at: datetime | None
+    commitment_detail: str | None
+    seen_again_at: datetime | None
+    """When the object last came back to us from the destination, which therefore holds it."""
+    why: str | None = None
+    """What it waits for (`waiting`); None where it does not wait, or where that was not asked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One line of an instance's story."""
+
+    at: datetime
+    what: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Story:
+    """One instance from the wire to the archive."""
+
+    instance: InstanceRow
+    deliveries: tuple[DeliveryRow, ...]
+    events: tuple[Event, ...]
+    replaces: tuple[versions.Version, ...] = ()
+    """Earlier versions of the instance, of which the results are others."""
+    replaced_by: tuple[versions.Version, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expired:
+    """One settled instance whose bytes may go."""
+
+    instance_id: int
+    content_sha256: str
+    artifact_sha256s: tuple[str, ...]
+
+
+def precedent(ledger: Ledger, job: Job) -> Precedent:
+    """What earlier instances of the same study and series say; the first one that names a patient counts.
+
+    Rejected ones count too: whether another worker has judged an instance yet must not change the answer. From the
+    row on that an operator admitted, that one says whose the study is, and of which study the series; what came
+    before it is answered as it was, whenever it is judged again. Results of earlier versions of the instance are
+    known: `versions.is_next` waits for them.
+    """
+    row_id = job.claim.row_id
+    same_study = instances.c.study_instance_uid == job.ref.study_instance_uid
+    study = sa.select(instances.c.patient_key).where(same_study, instances.c.patient_key != "")
+    series = sa.select(instances.c.study_instance_uid).where(
+        instances.c.series_instance_uid == job.ref.series_instance_uid
+    )
+    with ledger.database.reading() as connection:
+        return Precedent(
+            patient_key_of_study=_said(connection, study, row_id),
+            study_instance_uid_of_series=_said(connection, series, row_id),
+            earlier_results=versions.earlier_results(connection, job),
+        )
+
+
+def _said(connection: sa.Connection, of: sa.Select[Any], row_id: int) -> str | None:
+    """Value of the last instance up to this one that was admitted, else of the first that came before it."""
+    admitted = of.where(instances.c.admitted_at.is_not(None), instances.c.id <= row_id)
+    last: str | None = connection.scalar(admitted.order_by(instances.c.id.desc()).limit(1))
+    if last is not None:
+        return last
+    first: str | None = connection.scalar(of.where(instances.c.id < row_id).order_by(instances.c.id).limit(1))
+    return first
+
+
+def study_of(ledger: Ledger, job: DeliveryJob) -> tuple[str, str]:
+    """Tell of which study a result is, and whose: Study Instance UID and patient key of its first instance."""
+    of_instance = instances.join(instance_artifacts, instance_artifacts.c.instance_id == instances.c.id)
+    of_delivery = of_instance.join(deliveries, deliveries.c.artifact_id == instance_artifacts.c.artifact_id)
+    found = sa.select(instances.c.study_instance_uid, instances.c.patient_key).select_from(of_delivery)
+    with ledger.database.reading() as connection:
+        first = found.where(deliveries.c.id == job.claim.row_id).order_by(instances.c.id).limit(1)
+        row = connection.execute(first).one()
+    return row.study_instance_uid, row.patient_key
+
+
+def next_instance_s(ledger: Ledger) -> float | None:
+    """Seconds until an instance may be claimed (0.0: now); None where none waits.
+
+    One that waits for an earlier version of itself may be claimed as soon as that is settled: look again soon.
+    """
+    due_s = _next_s(ledger, instances, versions.is_next())
+    if due_s == 0.0:
+        return due_s
+    blocked = _next_s(ledger, instances, sa.and_(instances.c.state == InstanceState.RECEIVED, ~versions.is_next()))
+    return due_s if blocked is None else min(_LOOK_AGAIN_S, _LOOK_AGAIN_S if due_s is None else due_s)
+
+
+def next_delivery_s(ledger: Ledger, destination: str) -> float | None:
+    """Seconds until a delivery to a destination may be claimed (0.0: now); None where none waits."""
+    here = sa.and_(deliveries.c.destination == destination, deliveries.c.state.in_(OPEN))
+    return _next_s(ledger, deliveries, here)
+
+
+def counts(ledger: Ledger) -> dict[InstanceState, int]:
+    """Instances in each state."""
+    grouped = sa.select(instances.c.state, sa.func.count()).group_by(instances.c.state)
+    with ledger.database.reading() as connection:
+        found = {InstanceState(state): number for state, number in connection.execute(grouped)}
+    return {state: found.get(state, 0) for state in InstanceState}
+
+
+def queues(ledger: Ledger) -> dict[str, dict[DeliveryState, int]]:
+    """Deliveries in each state, by destination; destinations that the configuration forgot are still here."""
+    columns = (deliveries.c.destination, deliveries.c.state)
+    grouped = sa.select(*columns, sa.func.count()).group_by(*columns).order_by(deliveries.c.destination)
+    found: dict[str, dict[DeliveryState, int]] = {}
+    with ledger.database.reading() as connection:
+        for destination, state, number in connection.execute(grouped):
+            found.setdefault(destination, dict.fromkeys(DeliveryState, 0))[DeliveryState(state)] = number
+    return found
+
+
+def uncommitted(ledger: Ledger) -> dict[str, dict[PromiseState, int]]:
+    """Results that a destination accepted and has not committed itself to, by destination and state."""
+    columns = (promises.c.destination, promises.c.state)
+    accepted = sa.and_(deliveries.c.state == DeliveryState.DELIVERED, promises.c.state != PromiseState.COMMITTED)
+    counted = sa.select(*columns, sa.func.count()).join_from(promises, deliveries).where(accepted).group_by(*columns)
+    found: dict[str, dict[PromiseState, int]] = {}
+    with ledger.database.reading() as connection:
+        for destination, state, number in connection.execute(counted):
+            found.setdefault(destination, {})[PromiseState(state)] = number
+    return found
+
+
+def recent(ledger: Ledger, number: int) -> list[InstanceRow]:
+    """Return the instances that came last, newest first."""
+    newest = sa.select(instances).order_by(instances.c.id.desc()).limit(number)
+    with ledger.database.reading() as connection:
+        return [instance_row(row) for row in connection.execute(newest).mappings()]
+
+
+def trace(
+    ledger: Ledger, key: str, titles: Mapping[str, str] | None = None, *, accession_keys: Collection[str] = ()
+) -> list[Story]:
+    """Tell the stories behind a key, as `lookup.matching` takes it.
+
+    `titles` are the AE titles of the destinations, by name: by them a result that came back is known as theirs.
+    """
+    with ledger.database.reading() as connection:
+        named = sa.select(instances).where(matching(key, accession_keys)).order_by(instances.c.id)
+        rows = connection.execute(named).mappings().all()
+        return [_story(connection, row, titles or {}) for row in rows]
+
+
+def expired(ledger: Ledger, before: datetime, limit: int = 100, *which: sa.ColumnElement[bool]) -> list[Expired]:
+    """Find settled instances untouched since `before` whose bytes are still in the spool, oldest first.
+
+    A result that a younger instance shares is not in the list, nor an instance with a result that a destination
+    is still to commit itself to, nor a rejected one with a note on its way. `which` leaves others out.
+    """
+    old = sa.and_(instances.c.state.in_(SETTLED), instances.c.updated_at < before, instances.c.purged_at.is_(None))
+    wanted = (
+        sa.select(instances.c.id, instances.c.content_sha256)
+        .where(old, ~awaited(), ~_on_its_way(), *which)
+        .order_by(instances.c.id)
+        .limit(limit)
+    )
+    with ledger.database.reading() as connection:
+        return [
+            Expired(
+                instance_id=row.id, content_sha256=row.content_sha256, artifact_sha256s=_own(connection, row.id, before)
+            )
+            for row in connection.execute(wanted).all()
+        ]
+
+
+def _on_its_way() -> sa.ColumnElement[bool]:
+    """Something of the instance is still to be delivered: of a settled one only the note about a rejection."""
+    return (
+        sa.select(sa.literal(1))
+        .select_from(instance_artifacts)
+        .join(deliveries, deliveries.c.artifact_id == instance_artifacts.c.artifact_id)
+        .where(instance_artifacts.c.instance_id == instances.c.id, deliveries.c.state.in_(OPEN))
+        .correlate(instances)
+        .exists()
+    )
+
+
+def _own(connection: sa.Connection, instance_id: int, before: datetime) -> tuple[str, ...]:
+    """Digests of the results that no instance shares which stays, or which goes later in the same run."""
+    mine, other = instance_artifacts.alias("mine"), instance_artifacts.alias("other")
+    shared = (
+        sa.select(sa.literal(1))
+        .select_from(other.join(instances, instances.c.id == other.c.instance_id))
+        .where(
+            other.c.artifact_id == artifacts.c.id,
+            other.c.instance_id != instance_id,
+            instances.c.purged_at.is_(None),
+            sa.or_(other.c.instance_id > instance_id, instances.c.updated_at >= before),
+        )
+    )
+    found = (
+        sa.select(artifacts.c.content_sha256)
+        .join(mine, mine.c.artifact_id == artifacts.c.id)
+        .where(mine.c.instance_id == instance_id, ~shared.exists())
+    )
+    return tuple(connection.scalars(found.order_by(artifacts.c.id)))
+
+
+def _next_s(ledger: Ledger, table: sa.Table, waiting: sa.ColumnElement[bool]) -> float | None:
+    with ledger.database.reading() as connection:
+        at = connection.scalar(sa.select(sa.func.min(due_at(table), type_=table.c.not_before.type)).where(waiting))
+    return None if at is None else max(0.0, (at - ledger.now()).total_seconds())
+
+
+def _story(connection: sa.Connection, row: sa.RowMapping, titles: Mapping[str, str]) -> Story:
+    promised = (promises.c.asks, promises.c.state.label("commitment"), promises.c.detail.label("commitment_detail"))
+    committed_at = sa.case((promises.c.state == PromiseState.COMMITTED, promises.c.settled_at)).label("committed_at")
+    sent = (
+        sa.select(artifacts.c.kind, artifacts.c.sop_class_uid, artifacts.c.sop_instance_uid, deliveries)
+        .add_columns(*promised, committed_at, commitments.c.transaction_uid)
+        .join_from(deliveries, instance_artifacts, instance_artifacts.c.artifact_id == deliveries.c.artifact_id)
+        .join(artifacts, artifacts.c.id == results.chosen())
+        .outerjoin(promises, promises.c.delivery_id == deliveries.c.id)
+        .outerjoin(commitments, commitments.c.id == promises.c.commitment_id)
+        .where(instance_artifacts.c.instance_id == row["id"])
+        .order_by(deliveries.c.id)
+    )
+    told = sa.select(events).where(events.c.instance_id == row["id"]).order_by(events.c.id)
+    others = versions.others(connection, row)
+    return Story(
+        instance=instance_row(row),
+        deliveries=tuple(_delivery(connection, one, titles) for one in connection.execute(sent).mappings().all()),
+        events=tuple(Event(**pick(Event, found)) for found in connection.execute(told).mappings()),
+        replaces=tuple(each for each in others if each.instance_id < row["id"]),
+        replaced_by=tuple(each for each in others if each.instance_id > row["id"]),
+    )
+
+
+def instance_row(row: sa.RowMapping) -> InstanceRow:
+    """Make the noun of a row of `instances`."""
+    return InstanceRow(**pick(InstanceRow, dict(row) | {"state": InstanceState(row["state"]), "why": None}))
+
+
+def _delivery(connection: sa.Connection, row: sa.RowMapping, titles: Mapping[str, str]) -> DeliveryRow:
+    """The loop guard rejects what comes back of our results, and its row is the evidence of the archive."""
+    at = sa.func.max(
+        sa.func.coalesce(instances.c.repeated_at, instances.c.received_at), type_=instances.c.received_at.type
+    )
+    back = sa.select(at).where(
+        instances.c.sop_instance_uid == row["sop_instance_uid"],
+        instances.c.calling_ae_title == titles.get(row["destination"]),
+    )
+    told = dict(row) | {"state": DeliveryState(row["state"]), "seen_again_at": connection.scalar(back)}
+    told["why"] = None
+    told["commitment"] = row["commitment"] and PromiseState(row["commitment"])
+    return DeliveryRow(**pick(DeliveryRow, told))

@@ -1,0 +1,156 @@
+"""How an object enters the ledger: from a sender, or from the spool, where the ledger had lost it.
+
+Knows which columns an instance is received with; every later move is in `ledger`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from cxr_node.domain import InstanceRef, Origin, Priority
+from cxr_node.errors import CxrNodeError
+from cxr_node.node.ledger.database import Database
+from cxr_node.node.ledger.states import InstanceState
+from cxr_node.node.ledger.tables import Instant, events, instances
+
+_IDENTITY = (instances.c.sop_instance_uid, instances.c.content_sha256)
+_MAX_TITLE_CHARS = 16  # what the column holds; PostgreSQL refuses more
+_INSERTS = {
+    name: insert(instances).on_conflict_do_nothing(index_elements=_IDENTITY).returning(instances.c.id)
+    for name, insert in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert))
+}
+"""By engine: SQL has no common word for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One object whose bytes are safe in the spool."""
+
+    ref: InstanceRef
+    origin: Origin
+    """Without AE title where it was found in the spool: nobody remembers who sent it."""
+    content_sha256: str
+    size_bytes: int
+    priority: Priority = Priority.MEDIUM
+    """What the sender asked for; in the spool it is not written, so what is found there is MEDIUM."""
+    admitted_at: datetime | None = None
+    """When an operator accepted its patient and study, where a note in the spool says so."""
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """An arrival whose thread waits; one of the two becomes its end."""
+
+    arrival: Arrival
+    is_new: bool | None = None
+    fault: Exception | None = None
+
+
+class Together:
+    """Arrivals of several threads in one transaction: those that come while another one waits for the disk.
+
+    SQLite has one writer at a time, and who finds it busy looks again after a sleep. Here the threads queue, and the
+    first of them writes for all.
+    """
+
+    def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
+        self._database = database
+        self._now = now
+        self._waiting: deque[_Waiting] = deque()
+        self._turn = threading.Lock()
+
+    def add(self, arrival: Arrival) -> bool:
+        """As `arrive`, in a transaction that is durable when this returns."""
+        mine = _Waiting(arrival)
+        self._waiting.append(mine)
+        with self._turn:
+            if mine.is_new is None and mine.fault is None:  # nobody has written it meanwhile
+                self._write([self._waiting.popleft() for _ in range(len(self._waiting))])
+        if mine.fault is not None:
+            raise mine.fault
+        return bool(mine.is_new)
+
+    def _write(self, together: Sequence[_Waiting]) -> None:
+        try:
+            with self._database.writing() as connection:
+                found = arrive(connection, [each.arrival for each in together], self._now())
+        except CxrNodeError as error:  # the database's fault, so it is everybody's
+            for each in together:
+                each.fault = error
+        except Exception as error:  # one arrival's fault, whatever it is, must not be the others'
+            if len(together) == 1:
+                together[0].fault = error
+            else:
+                for each in together:
+                    self._write([each])
+        else:
+            for each, is_new in zip(together, found, strict=True):
+                each.is_new = is_new
+
+
+def arrive(connection: sa.Connection, arrivals: Sequence[Arrival], now: datetime) -> list[bool]:
+    """-> RECEIVED, each in its turn; False where exactly this object is known already."""
+    insert = _INSERTS[connection.dialect.name]
+    found, told = [], []
+    for arrival in arrivals:
+        row_id = connection.execute(insert, _row(arrival, now)).scalar()
+        if row_id is None:
+            _repeat(connection, arrival, now)
+        else:
+            told.append({"instance_id": row_id, "at": now, "what": "received", "detail": _told(arrival.origin)})
+        found.append(row_id is not None)
+    if told:
+        connection.execute(sa.insert(events), told)
+    return found
+
+
+def _row(arrival: Arrival, now: datetime) -> dict[str, Any]:
+    row = {name: getattr(noun, name) for noun in (arrival.ref, arrival.origin) for name in noun.__slots__}
+    row |= {"content_sha256": arrival.content_sha256, "size_bytes": arrival.size_bytes, "priority": arrival.priority}
+    row["calling_ae_title"] = row["calling_ae_title"][:_MAX_TITLE_CHARS]  # escaped, 16 bytes may be 64 characters
+    row["admitted_at"] = arrival.admitted_at
+    return row | {"state": InstanceState.RECEIVED, "not_before": now, "updated_at": now}
+
+
+def _repeat(connection: sa.Connection, arrival: Arrival, now: datetime) -> None:
+    """Where retention had taken its bytes they are back now: count their days from today."""
+    again: dict[str, Any] = {"repeats": instances.c.repeats + 1, "repeated_at": now, "purged_at": None}
+    purged, updated_at = instances.c.purged_at.is_not(None), instances.c.updated_at
+    again["updated_at"] = sa.case((purged, sa.literal(now, Instant)), else_=updated_at)
+    more_urgent = instances.c.priority > arrival.priority  # sent once more, for it is wanted at once
+    rejected = instances.c.state == InstanceState.REJECTED  # the rules may be others today: a worker compares them
+    again["state"] = sa.case((rejected, InstanceState.RECEIVED), else_=instances.c.state)
+    again["attempts"] = sa.case((rejected, 0), else_=instances.c.attempts)
+    again["priority"] = sa.case((more_urgent, int(arrival.priority)), else_=instances.c.priority)
+    connection.execute(sa.update(instances).where(*_same(arrival)).values(again))
+
+
+def _told(sender: Origin) -> str:
+    return f"from {sender.calling_ae_title} at {sender.peer_host}" if sender.calling_ae_title else "found in the spool"
+
+
+def first_receipt(database: Database, arrival: Arrival) -> datetime | None:
+    """When an object was received for the first time; None where it is not known."""
+    with database.reading() as connection:
+        return connection.scalar(sa.select(instances.c.received_at).where(*_same(arrival)))
+
+
+def number_of(database: Database, arrival: Arrival) -> int | None:
+    """Ledger number of an object that is known; by which log lines and `trace` name it."""
+    with database.reading() as connection:
+        return connection.scalar(sa.select(instances.c.id).where(*_same(arrival)))
+
+
+def _same(arrival: Arrival) -> tuple[sa.ColumnElement[bool], ...]:
+    return (
+        instances.c.sop_instance_uid == arrival.ref.sop_instance_uid,
+        instances.c.content_sha256 == arrival.content_sha256,
+    )

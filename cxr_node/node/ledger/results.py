@@ -1,0 +1,110 @@
+"""Result objects in the ledger's tables: kept once, shared by instances, some of them in several SOP Classes.
+
+Such a result is one object to the ledger: one delivery to a destination, which gets one of its rungs. Knows no
+state: `ledger` says what is due and what is settled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from cxr_node.domain import ResultKind
+from cxr_node.node.ledger.leases import pick
+from cxr_node.node.ledger.states import StoredArtifact
+from cxr_node.node.ledger.tables import alternatives, artifacts, deliveries, instance_artifacts, instances
+
+
+def outdate(connection: sa.Connection, instance_id: int, now: datetime) -> frozenset[int]:
+    """Say that the results of an earlier judgement are not those of an instance any more; `link` renews those that are.
+
+    Returns their rows: none, unless the instance is judged again.
+    """
+    linked = instance_artifacts.c.instance_id == instance_id
+    known = frozenset(connection.scalars(sa.select(instance_artifacts.c.artifact_id).where(linked)))
+    if known:
+        current = sa.and_(linked, instance_artifacts.c.outdated_at.is_(None))
+        connection.execute(sa.update(instance_artifacts).where(current).values(outdated_at=now))
+    return known
+
+
+def link(
+    connection: sa.Connection, instance_id: int, stored: StoredArtifact, known: Collection[int] = ()
+) -> tuple[int, bool]:
+    """Link a result in all its rungs to an instance: its row, and whether it is new.
+
+    `known` : rows that the instance was linked to before.
+    """
+    artifact_id, new = _keep(connection, stored)
+    linked = [artifact_id]
+    for rung, alternative in enumerate(stored.alternatives, 1):
+        alternative_id, first_seen = _keep(connection, alternative)
+        linked.append(alternative_id)
+        if first_seen:
+            row = {"artifact_id": artifact_id, "rung": rung, "alternative_id": alternative_id}
+            connection.execute(sa.insert(alternatives), row)
+    rows = [{"instance_id": instance_id, "artifact_id": row_id} for row_id in linked if row_id not in known]
+    if rows:
+        connection.execute(sa.insert(instance_artifacts), rows)
+    if len(rows) < len(linked):
+        renewed = sa.and_(instance_artifacts.c.instance_id == instance_id, instance_artifacts.c.artifact_id.in_(linked))
+        connection.execute(sa.update(instance_artifacts).where(renewed).values(outdated_at=None))
+    return artifact_id, new
+
+
+def find(connection: sa.Connection, artifact_id: int) -> StoredArtifact:
+    """Read a result with its alternatives, the first choice first."""
+    first = connection.execute(sa.select(artifacts).where(artifacts.c.id == artifact_id)).mappings().one()
+    others = (
+        sa.select(artifacts)
+        .join(alternatives, alternatives.c.alternative_id == artifacts.c.id)
+        .where(alternatives.c.artifact_id == artifact_id)
+        .order_by(alternatives.c.rung)
+    )
+    below = tuple(_stored(row, ()) for row in connection.execute(others).mappings())
+    return _stored(first, below)
+
+
+def first_user(connection: sa.Connection, artifact_id: int) -> int:
+    """Ledger number of the instance that a result was made of; the first, where several share it."""
+    users = sa.select(sa.func.min(instance_artifacts.c.instance_id))
+    return int(connection.scalar(users.where(instance_artifacts.c.artifact_id == artifact_id)) or 0)
+
+
+def chosen() -> sa.ColumnElement[Any]:
+    """Row of the result object that a delivery is about: the rung that was chosen for its destination."""
+    instead = sa.select(alternatives.c.alternative_id).where(
+        alternatives.c.artifact_id == deliveries.c.artifact_id, alternatives.c.rung == deliveries.c.rung
+    )
+    return sa.func.coalesce(instead.correlate(deliveries).scalar_subquery(), deliveries.c.artifact_id)
+
+
+def lock_users(connection: sa.Connection, artifact_id: int) -> list[int]:
+    """Name the instances of a result, and hold them: of two deliveries that end at once, the second must see the first.
+
+    The result is held before: an instance that is just being linked to it must see this delivery's end.
+    """
+    connection.execute(sa.select(artifacts.c.id).where(artifacts.c.id == artifact_id).with_for_update())
+    linked = sa.select(instance_artifacts.c.instance_id).where(instance_artifacts.c.artifact_id == artifact_id)
+    users = sa.select(instances.c.id).where(instances.c.id.in_(linked)).order_by(instances.c.id)
+    return list(connection.scalars(users.with_for_update()))
+
+
+def _keep(connection: sa.Connection, stored: StoredArtifact) -> tuple[int, bool]:
+    """Row of a result object, and whether it is new: what is known keeps its first bytes."""
+    same = sa.select(artifacts.c.id).where(artifacts.c.sop_instance_uid == stored.sop_instance_uid)
+    known = connection.scalar(same.with_for_update())
+    if known is not None:
+        return int(known), False
+    row = asdict(stored)
+    del row["alternatives"]
+    return int(connection.execute(sa.insert(artifacts).returning(artifacts.c.id), row).scalar_one()), True
+
+
+def _stored(row: sa.RowMapping, below: tuple[StoredArtifact, ...]) -> StoredArtifact:
+    told = dict(row) | {"kind": ResultKind(row["kind"]), "alternatives": below}
+    return StoredArtifact(**pick(StoredArtifact, told))

@@ -1,0 +1,288 @@
+"""What `cxr-node status` shows: roles, queue, destinations, what has waited longest, last instances. Reads only."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from cxr_node import durations
+from cxr_node.config.schema import Config
+from cxr_node.node.ledger import destination_health, listing, queries, versions
+from cxr_node.node.ledger.destination_health import Health
+from cxr_node.node.ledger.ledger import OPEN, Ledger
+from cxr_node.node.ledger.listing import By, Oldest
+from cxr_node.node.ledger.queries import DeliveryRow, InstanceRow, Story
+from cxr_node.node.ledger.states import DeliveryState, InstanceState, PromiseState
+from cxr_node.node.ledger.tables import IS_OPEN, deliveries, instances
+from cxr_node.node.process import presence
+from cxr_node.node.process.presence import RoleState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What decides whether anything moves."""
+
+    roles: Mapping[str, RoleState]
+    destinations: Collection[str]
+    """Names in the configuration."""
+    health: Mapping[str, Health]
+    now: datetime
+
+
+def surroundings(ledger: Ledger, spool_path: Path, destinations: Collection[str]) -> Surroundings:
+    """Look round once, for many sentences."""
+    roles, seen = presence.look(spool_path), destination_health.look(ledger)
+    return Surroundings(roles=roles, destinations=destinations, health=seen, now=ledger.now())
+
+
+def explained(ledger: Ledger, story: Story, around: Surroundings) -> Story:
+    """Say of one instance what it waits for, and of each of its deliveries."""
+    with ledger.database.reading() as connection:
+        sent = tuple(replace(row, why=_of_delivery(connection, row, around)) for row in story.deliveries)
+        row = replace(story.instance, why=_of_instance(connection, story.instance, around))
+    return replace(story, instance=row, deliveries=sent)
+
+
+def _of_instance(connection: sa.Connection, row: InstanceRow, around: Surroundings) -> str | None:
+    if row.state is not InstanceState.RECEIVED:
+        return None
+    lease = connection.execute(sa.select(instances.c.lease_until).where(instances.c.id == row.id)).scalar_one()
+    stopped = _stopped("work", around)
+    if stopped is None and _is_held(lease, around.now):
+        return "it is being judged now"
+    order = [instances.c[name] for name in instances.info["order"]]
+    mine = sa.select(*order).where(instances.c.id == row.id)
+    sooner = sa.or_(sa.tuple_(*order) < mine.scalar_subquery(), instances.c.lease_until > around.now)
+    first = sa.and_(instances.c.state == InstanceState.RECEIVED, instances.c.id != row.id, sooner)
+    before = int(connection.scalar(sa.select(sa.func.count()).select_from(instances).where(first)) or 0)
+    earlier = versions.awaited(connection, row.id)
+    turn = _queue(before) if earlier is None else f"image #{earlier}, an earlier version of it, is to be judged first"
+    if stopped is not None:
+        return f"{stopped}; {turn}"
+    if earlier is not None:
+        return turn
+    if row.not_before > around.now:
+        return f"trying again at {clock(row.not_before, around.now)}"
+    return turn
+
+
+def _of_delivery(connection: sa.Connection, row: DeliveryRow, around: Surroundings) -> str | None:
+    if row.state not in OPEN:
+        return None
+    if row.destination not in around.destinations:
+        return f"{row.destination} is not configured; `cxr-node forget --destination {row.destination}` settles it"
+    found = connection.execute(sa.select(deliveries).where(deliveries.c.id == row.id)).mappings().one()
+    here = sa.and_(deliveries.c.destination == row.destination, IS_OPEN, deliveries.c.id != row.id)
+    at_hand = sa.and_(here, deliveries.c.lease_until > around.now)
+    others = [here, sa.tuple_(deliveries.c.priority, deliveries.c.id) < sa.tuple_(found["priority"], row.id)]
+    before = int(connection.scalar(sa.select(sa.func.count()).select_from(deliveries).where(*others)) or 0)
+    tried = bool(connection.scalar(sa.select(sa.func.count()).select_from(deliveries).where(at_hand)))
+    stopped, down = _stopped("deliver", around), _down_sentence(row.destination, around)
+    if stopped is not None:
+        return "; ".join(word for word in (stopped, down, _queue(before)) if word)
+    if _is_held(found["lease_until"], around.now):
+        return "; ".join(word for word in (down, "it is being sent now") if word)
+    said = [down] if down else []
+    if row.not_before > around.now:
+        said.append(f"trying again at {clock(row.not_before, around.now)}")
+    if tried:
+        said.append("another image of this destination is being tried")
+    return "; ".join([*said, _queue(before)])
+
+
+def _stopped(role: str, around: Surroundings) -> str | None:
+    state = around.roles[role]
+    if state.running:
+        return None
+    return f"{role} does not run" + (f" since {clock(state.since, around.now)}" if state.since else "")
+
+
+def _down_sentence(destination: str, around: Surroundings) -> str | None:
+    seen = around.health.get(destination)
+    if seen is None or seen.down_since is None:
+        return None
+    since = clock(seen.down_since, around.now)
+    return f"{destination} is down since {since}{_next_try(seen, around.now)} ({seen.last_error})"
+
+
+def _next_try(seen: Health, now: datetime) -> str:
+    """When a destination that is down is tried next, as the end of a sentence."""
+    if seen.next_try_at is None:
+        return ""
+    return f", next try at {clock(seen.next_try_at, now)}" if seen.next_try_at > now else ", being tried now"
+
+
+def _queue(before: int) -> str:
+    return f"before it: {before} waiting" if before else "it is the next"
+
+
+def _is_held(until: datetime | None, now: datetime) -> bool:
+    return until is not None and until > now
+
+
+def clock(at: datetime, now: datetime) -> str:
+    """UTC, to the second; without the day where that is today."""
+    there = at.astimezone(UTC)
+    return f"{there:%H:%M:%S} UTC" if there.date() == now.astimezone(UTC).date() else f"{there:%Y-%m-%d %H:%M:%S} UTC"
+
+
+_PLAIN = ("dead", "stopped", "uncommitted")
+_LASTING = ("down", "waiting")
+GRAMMAR = "dead, stopped, down, down>5m, waiting, waiting>15m, uncommitted; several with commas"
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """One of them; `longer_than` is for what lasts."""
+
+    word: str
+    longer_than: timedelta = timedelta()
+
+
+def parse(text: str) -> list[Alarm]:
+    """Read `dead,stopped,waiting>15m`.
+
+    Raises
+    ------
+    ValueError : a word is none; the sentence says which there are.
+    """
+    return [_alarm(part.strip()) for part in text.split(",")]
+
+
+def _alarm(text: str) -> Alarm:
+    word, sign, span = (part.strip() for part in text.partition(">"))
+    if word not in (*_PLAIN, *_LASTING):
+        near = difflib.get_close_matches(word, (*_PLAIN, *_LASTING), n=1)
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{text!r} is no alarm{meant}; there are: {GRAMMAR}")
+    if sign and word in _PLAIN:
+        raise ValueError(f"{text!r}: {word} takes no duration; there are: {GRAMMAR}")
+    return Alarm(word, durations.duration(span)) if sign else Alarm(word)
+
+
+def raised(alarms: Sequence[Alarm], seen: Status) -> list[str]:
+    """Say what is wrong, one sentence each; nothing where all is well."""
+    return [f"{alarm.word}: {sentence}" for alarm in alarms for sentence in _sentences(alarm, seen)]
+
+
+def _sentences(alarm: Alarm, seen: Status) -> Iterator[str]:
+    match alarm.word:
+        case "dead":
+            if number := seen.instances[InstanceState.DEAD]:
+                yield f"{number} images are DEAD (cxr-node list --state DEAD)"
+        case "stopped":
+            if stopped := [role for role, state in seen.roles.items() if not state.running]:
+                verb = "does" if len(stopped) == 1 else "do"
+                yield f"{', '.join(stopped)} {verb} not run"
+        case "uncommitted":
+            for name, states in seen.uncommitted.items():
+                if number := sum(states.values()):
+                    yield f"{name} has not committed itself to {number} objects"
+        case "down":
+            yield from _down(alarm, seen)
+        case "waiting":
+            yield from _waiting(alarm, seen)
+
+
+def _down(alarm: Alarm, seen: Status) -> Iterator[str]:
+    for name, place in seen.health.items():
+        if place.address is not None and place.down_since is not None:
+            span = seen.at - place.down_since
+            if span >= alarm.longer_than:
+                yield f"{name} has not answered for {durations.age(span)} ({place.last_error})"
+
+
+def _waiting(alarm: Alarm, seen: Status) -> Iterator[str]:
+    queues = [("images to be judged", "instance", seen.oldest)]
+    queues += [(f"results for {name}", "delivery", place.oldest) for name, place in seen.health.items()]
+    for what, noun, oldest in queues:
+        if oldest is not None and (span := seen.at - oldest.since) >= alarm.longer_than:
+            yield f"{oldest.waiting} {what}, the oldest ({noun}={oldest.number}) for {durations.age(span)}"
+
+
+LAST = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DestinationStatus:
+    """One destination, and what is due at it."""
+
+    address: str | None
+    """None: the configuration does not name it (any more)."""
+    deliveries: Mapping[DeliveryState, int]
+    oldest: Oldest | None
+    down_since: datetime | None
+    next_try_at: datetime | None
+    last_error: str | None
+    last_success_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """One look at the ledger."""
+
+    at: datetime
+    roles: Mapping[str, RoleState]
+    instances: Mapping[InstanceState, int]
+    """By state."""
+    oldest: Oldest | None
+    """Of the instances that wait to be judged."""
+    destinations: Mapping[str, Mapping[DeliveryState, int]]
+    """By name, then by state; those of the configuration, and those that unsettled deliveries still name."""
+    health: Mapping[str, DestinationStatus]
+    uncommitted: Mapping[str, Mapping[PromiseState, int]]
+    """Results that a destination accepted and has not committed itself to, by name, then by state."""
+    addresses: Mapping[str, str]
+    last_received: Mapping[By, Mapping[str, datetime]]
+    """By sender and by station."""
+    recent: Sequence[InstanceRow]
+
+
+def look(ledger: Ledger, config: Config) -> Status:
+    """Read the ledger once."""
+    queues, oldest = queries.queues(ledger), listing.oldest_deliveries(ledger)
+    addresses = {to.name: str(to.address) for to in config.destinations}
+    strays = [name for name, states in queues.items() if name not in addresses and _unsettled(states)]
+    none = dict.fromkeys(DeliveryState, 0)
+    around = surroundings(ledger, config.spool.path, addresses)
+    places = {name: queues.get(name, none) for name in (*addresses, *strays)}
+    return Status(
+        at=around.now,
+        roles=around.roles,
+        instances=queries.counts(ledger),
+        oldest=listing.oldest_instance(ledger),
+        destinations=places,
+        health={name: _place(name, around, addresses, states, oldest) for name, states in places.items()},
+        uncommitted=queries.uncommitted(ledger),
+        addresses=addresses,
+        last_received={by: listing.last_received(ledger, by) for by in (By.SENDER, By.STATION)},
+        recent=queries.recent(ledger, LAST),
+    )
+
+
+def _unsettled(states: Mapping[DeliveryState, int]) -> bool:
+    return any(states[state] for state in (*OPEN, DeliveryState.DEAD))
+
+
+def _place(
+    name: str,
+    around: Surroundings,
+    addresses: Mapping[str, str],
+    states: Mapping[DeliveryState, int],
+    oldest: Mapping[str, Oldest],
+) -> DestinationStatus:
+    seen = around.health.get(name)
+    return DestinationStatus(
+        address=addresses.get(name),
+        deliveries=states,
+        oldest=oldest.get(name),
+        down_since=seen.down_since if seen else None,
+        next_try_at=seen.next_try_at if seen else None,
+        last_error=seen.last_error if seen else None,
+        last_success_at=seen.last_success_at if seen else None,
+    )

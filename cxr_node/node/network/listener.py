@@ -1,0 +1,266 @@
+"""The listener below pynetdicom's acceptor: it counts before it makes a thread, and shakes hands after.
+
+Knows no DIMSE message and no rule about callers. pynetdicom 3.0.4 makes a thread for every connection and shakes
+TLS hands on the thread that accepts: one silent client stops all others. Pinned and tested as `transport` is.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from pynetdicom.acse import ACSE
+from pynetdicom.ae import ApplicationEntity
+from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.presentation import PresentationContext
+from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
+
+from cxr_node.node.network.guarded_socket import GuardedSocket
+from cxr_node.node.network.rejections import Cause, Refusal, Refusals
+from cxr_node.node.network.tls import Renewed, Shown, shown_by, why
+from cxr_node.node.network.waiting_socket import end_polling, understand_more
+from cxr_node.node.process.logs import describe
+
+HANDSHAKE_S = 5.0
+"""From the connection to the end of the TLS handshake."""
+ARTIM_S = 5.0
+"""From the connection to its A-ASSOCIATE-RQ, and from a refusal to its end (PS3.8 9.1.5)."""
+BACKLOG = 1024
+"""Connections that wait to be accepted; of one more, the kernel drops the first packet, and it comes a second late."""
+GIVING_WAY = 64
+"""Connections that are being closed for newcomers, at a time."""
+
+
+class Provider(DIMSEServiceProvider):
+    """The DIMSE messages of one association, as far as the transport must end them."""
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since the last message; 0 while one is on its way."""
+        raise NotImplementedError
+
+    def discard(self) -> None:
+        """Drop what has not been received whole."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """What an association is made of and bound by."""
+
+    make_acse: Callable[[Association], ACSE]
+    make_provider: Callable[[Association], Provider]
+    max_connections: int
+    max_connections_per_host: int
+    max_pdu_bytes: int
+    refusals: Refusals = field(default_factory=Refusals)
+
+
+@dataclass(slots=True, eq=False)
+class Caller:
+    """One connection, from its first byte on."""
+
+    host: str
+    connection: socket.socket
+    association: Association | None = None
+    gives_way: bool = False
+
+    @property
+    def is_associated(self) -> bool:
+        """It has asked for an association and got it."""
+        return self.association is not None and bool(self.association.is_established)
+
+    def give_way(self) -> None:
+        """Let its thread find the connection closed, and tell nothing more of it."""
+        if self.association is not None:
+            cast(GuardedSocket, self.association.dul.socket).has_ended = True
+        with suppress(OSError):  # past ssl, whose own shutdown() would forget its state under the thread's hands
+            socket.socket.shutdown(self.connection, socket.SHUT_RDWR)
+
+
+class GuardedHandler(RequestHandler):
+    """One connection, from the handshake to the last trace of it; runs in a thread of its own."""
+
+    server: GuardedServer
+
+    def handle(self) -> None:
+        """Run the association to its end."""
+        self._caller = self.server.caller(self.request)
+        try:
+            shown = self._prepare()
+        except OSError as error:  # ssl.SSLError is one
+            self.server.refuse(Cause.TLS, self._caller.host, why(error))
+            return
+        association = self._caller.association = self._create_association()
+        self._connection.shown = shown
+        provider = association.dimse = self.server.gate.make_provider(association)
+        end_polling(association, self._connection)
+        understand_more(association, self._connection)
+        self.server.opened(association, provider)
+        try:
+            association.start()
+            association.join()
+            association.dul.join(ARTIM_S)  # it has something to send yet, or waits for the peer to close
+            association.dul.kill_dul()  # it has ended already, unless the association died of a fault
+            association.dul.join()
+        finally:
+            provider.discard()
+            self._connection.release()
+            self.server.closed(association)
+
+    def finish(self) -> None:
+        """Close the connection, whatever came before."""
+        with suppress(OSError):
+            self.request.shutdown(socket.SHUT_RDWR)
+        self.request.close()
+
+    def _prepare(self) -> Shown | None:
+        """Set the connection up, and shake hands; what the peer has shown is looked at when it says who it is."""
+        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.request.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self.request.settimeout(HANDSHAKE_S)
+        if self.server.tls is None:
+            return None
+        context = self.server.tls.context()
+        connection = context.wrap_socket(self.request, server_side=True, do_handshake_on_connect=False)
+        self.request = self._caller.connection = connection
+        connection.do_handshake()
+        return shown_by(connection)
+
+    def _create_association(self) -> Association:
+        association = super()._create_association()
+        gate = self.server.gate
+        association.dul.daemon = True  # nobody's silence may keep the process from ending
+        association.dul.socket = None
+        association.dul.event_queue.get_nowait()  # the base class's socket has announced the connection
+        self._connection = GuardedSocket(association, self.request, gate.max_pdu_bytes, gate.refusals)
+        association.set_socket(self._connection)
+        association.acse = gate.make_acse(association)
+        return association
+
+
+class _Shared(list[PresentationContext]):
+    """Contexts that all associations read: copying 170 of them took 16 ms of each."""
+
+    def __deepcopy__(self, _: Any) -> _Shared:
+        return self
+
+
+class GuardedServer(ThreadedAssociationServer):
+    """A listener that counts before it makes a thread, and shakes hands after."""
+
+    request_queue_size = BACKLOG
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, ae: ApplicationEntity, address: tuple[str, int], gate: Gate, tls: Renewed | None) -> None:
+        self.gate = gate
+        self.tls = tls
+        self.on_turn: Callable[[], None] = lambda: None
+        """Called again and again by the thread that accepts, as long as it does."""
+        self._lock = threading.Lock()
+        self._callers: dict[socket.socket, Caller] = {}
+        self._open: dict[Association, Provider] = {}
+        # The base class gets no TLS context: it would shake hands on the thread that accepts.
+        contexts = _Shared(ae.supported_contexts)
+        super().__init__(ae, address, ae.ae_title, contexts, ssl_context=None, request_handler=GuardedHandler)
+
+    @property
+    def associations(self) -> dict[Association, Provider]:
+        """Those that live."""
+        with self._lock:
+            return dict(self._open)
+
+    def opened(self, association: Association, provider: Provider) -> None:
+        """Count an association in."""
+        with self._lock:
+            self._open[association] = provider
+
+    def closed(self, association: Association) -> None:
+        """Count an association out."""
+        with self._lock:
+            self._open.pop(association, None)
+
+    def caller(self, request: socket.socket) -> Caller:
+        """Tell whose connection it is, of those that were let in."""
+        with self._lock:
+            return self._callers[request]
+
+    def refuse(self, cause: Cause, host: str, detail: str = "") -> None:
+        """Count and tell."""
+        self.gate.refusals.add(Refusal(cause=cause, host=host, detail=detail))
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Make a thread for a connection, unless there are enough."""
+        host = client_address[0]
+        if not self._admit(request, host):
+            self.refuse(Cause.TOO_MANY_CONNECTIONS, host)
+            self._hang_up(request)
+            return
+        thread = threading.Thread(target=self._run, args=(request, client_address), name=f"peer {host}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads on this machine
+            self._leave(request)
+            self._hang_up(request)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Do nothing: an association calls this before its last PDU is out; the handler closes after it."""
+
+    def service_actions(self) -> None:
+        """Say that the listener has come round once more."""
+        super().service_actions()
+        self.gate.refusals.turn()
+        self.on_turn()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Tell of a fault without the traceback that socketserver prints."""
+        error = sys.exception()
+        self.refuse(Cause.FAULT, client_address[0], "" if error is None else describe(error))
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept; where the machine has no descriptor left, let others finish instead of spinning."""
+        try:
+            return super().get_request()
+        except OSError:
+            time.sleep(0.05)
+            raise
+
+    def _hang_up(self, request: Any) -> None:
+        super().shutdown_request(request)
+
+    def _run(self, request: Any, client_address: Any) -> None:
+        try:
+            self.process_request_thread(request, client_address)
+        finally:
+            self._leave(request)
+
+    def _admit(self, request: socket.socket, host: str) -> bool:
+        """Let a connection in; where all places are taken, the oldest without an association gives way."""
+        with self._lock:
+            callers = list(self._callers.values())
+            if sum(caller.host == host for caller in callers) >= self.gate.max_connections_per_host:
+                return False
+            leaving = None
+            if len(callers) >= self.gate.max_connections:
+                silent = (caller for caller in callers if not caller.gives_way and not caller.is_associated)
+                leaving = next(silent, None)
+                if leaving is None or len(callers) >= self.gate.max_connections + GIVING_WAY:
+                    return False
+                leaving.gives_way = True
+            self._callers[request] = Caller(host, request)
+        if leaving is not None:
+            leaving.give_way()
+            self.refuse(Cause.GAVE_WAY, leaving.host)
+        return True
+
+    def _leave(self, request: socket.socket) -> None:
+        with self._lock:
+            self._callers.pop(request, None)

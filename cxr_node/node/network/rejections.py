@@ -1,0 +1,259 @@
+"""Who was refused, what ended without a release, and why: counted by cause, and told so that a flood fills no journal.
+
+The first refusal of a peer for a cause is a line at once; the others of the next minute are one line at its end.
+Knows no protocol. PS3.15 A.5.3.11: a refusal may be a Security Alert, which `on_refusal` is for.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from pynetdicom.fsm import TRANSITION_TABLE
+
+_AWAITS_REQUEST, _AWAITS_ANSWER_OF_OURS, _ESTABLISHED, _AWAITS_CLOSING = "Sta2", "Sta3", "Sta6", "Sta13"
+_ABORTING = ("AA-1", "AA-8")
+_METHODS = (b"GET ", b"HEAD", b"POST", b"OPTI", b"PUT ", b"CONN")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """What the connection knows of its peer so far."""
+
+    first: bytes
+    """The first bytes that came, up to six."""
+    said: str
+    """An abort of the peer's, in words."""
+    fault: str
+    """What was wrong with a PDU, in words; "" where nobody has said."""
+    is_idle: bool
+    """The peer has been silent for longer than it may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How it ended; `Cause.PROBE` is to be counted, and not to be told."""
+
+    cause: Cause
+    detail: str
+
+
+def judge(event: str, state: str, heard: Heard) -> Ending | None:
+    """Say why an event ends the association; None where it does not, or where it ends as it should.
+
+    Evt15: we abort. Evt16: the peer aborts. Evt17: the connection is closed. Evt18: time is up. Evt19: no valid PDU.
+    """
+    match event:
+        case _ if state == _AWAITS_CLOSING:
+            return None
+        case "Evt16":
+            return Ending(Cause.PEER_ABORT, heard.said)
+        case "Evt17" if state == _AWAITS_REQUEST:
+            words = "the connection was closed in the middle of a request"
+            return Ending(Cause.PEER_CLOSED, words) if heard.first else Ending(Cause.PROBE, "")
+        case "Evt17" if state in (_AWAITS_ANSWER_OF_OURS, _ESTABLISHED):
+            return Ending(Cause.PEER_CLOSED, "the connection was closed without a release")
+        case "Evt18":
+            return Ending(Cause.NO_REQUEST, "no association was requested in time")
+        case "Evt15":
+            idle = Ending(Cause.IDLE, "the peer was silent for longer than listen.idle_timeout_s")
+            return idle if heard.is_idle else Ending(Cause.PROTOCOL, "a message that is not served here")
+        case "Evt19":
+            invalid = in_words(heard.first) if state == _AWAITS_REQUEST else "a PDU that cannot be read"
+            return Ending(Cause.PROTOCOL, heard.fault or invalid)
+        case _ if TRANSITION_TABLE.get((event, state)) in _ABORTING:
+            return Ending(Cause.PROTOCOL, "a PDU out of its place")
+        case _:
+            return None
+
+
+def in_words(first: bytes) -> str:
+    """Guess from its first bytes what a connection that does not speak DICOM speaks."""
+    if first[:2] == b"\x16\x03":
+        return "a TLS handshake, where plain DICOM is spoken"
+    if first[:4] in _METHODS:
+        return "an HTTP request"
+    return "a PDU that cannot be read" if first[:1] and 1 <= first[0] <= 7 else "it does not speak DICOM"
+
+
+log = logging.getLogger(__name__)
+
+MINUTE_S = 60.0
+TOTALS_EVERY_S = 3600.0
+MAX_WINDOWS = 1024
+"""More peers than this are told of as one."""
+OTHERS = "others"
+
+
+class Cause(StrEnum):
+    """Why somebody was refused."""
+
+    TOO_MANY_CONNECTIONS = "too-many-connections"
+    GAVE_WAY = "gave-way"
+    """It had not asked for an association yet, and there was no room for another."""
+    TLS = "tls"
+    PDU_TOO_LONG = "pdu-too-long"
+    TOO_SLOW = "too-slow"
+    PROTOCOL = "protocol"
+    VERSION = "protocol-version"
+    CALLED_AE_TITLE = "called-ae-title"
+    CALLING_AE_TITLE = "calling-ae-title"
+    HOST = "host"
+    """The AE title is known, but not from there."""
+    CERTIFICATE = "certificate"
+    """The AE title is known, but not with that certificate."""
+    LOCAL_LIMIT = "local-limit"
+    OUT_OF_RESOURCES = "out-of-resources"
+    """This and the next three: a C-STORE that was answered with such a failure."""
+    MISMATCH = "mismatch"
+    INVALID_INSTANCE = "invalid-instance"
+    CANNOT_UNDERSTAND = "cannot-understand"
+    COMMITMENT_REPORT = "commitment-report"
+    DROPPED = "dropped"
+    """An object whose association ended before it was whole."""
+    FAULT = "fault"
+    """Of ours, that ended its association and no other."""
+    PEER_ABORT = "peer-abort"
+    PEER_CLOSED = "peer-closed"
+    """It closed the connection without a release."""
+    IDLE = "idle"
+    """We aborted an association on which nothing came."""
+    NO_REQUEST = "no-request"
+    """A connection on which nothing came."""
+    STOPPING = "stopping"
+    """We aborted an association because the receiver stops."""
+    PROBE = "probe"
+    """A connection that was closed without a byte, as those who watch ports do: counted, and not told."""
+    DESTINATION_REJECTED = "destination-rejected"
+    """This and the next four: of an association that we asked a destination for."""
+    DESTINATION_ABORTED = "destination-aborted"
+    DESTINATION_MUTE = "destination-mute"
+    """It did not answer in time, or closed the connection."""
+    DESTINATION_CONFUSED = "destination-confused"
+    """Its answer is none to our message."""
+    DESTINATION_AWAY = "destination-away"
+    """Nobody listens there: counted and told in the journal, and no matter for the audit trail."""
+
+
+UNWELCOME = frozenset(
+    {
+        *(Cause.TOO_MANY_CONNECTIONS, Cause.GAVE_WAY, Cause.TLS, Cause.LOCAL_LIMIT, Cause.VERSION),
+        *(Cause.CALLED_AE_TITLE, Cause.CALLING_AE_TITLE, Cause.HOST, Cause.CERTIFICATE),
+    }
+)
+"""Causes for which nobody is let in: each is a Security Alert."""
+ENDED = frozenset(
+    {
+        *(Cause.PEER_ABORT, Cause.PEER_CLOSED, Cause.IDLE, Cause.NO_REQUEST, Cause.STOPPING),
+        *(Cause.DESTINATION_REJECTED, Cause.DESTINATION_ABORTED, Cause.DESTINATION_MUTE, Cause.DESTINATION_CONFUSED),
+    }
+)
+"""An association ended, and it was no refusal of ours."""
+ALERTS = UNWELCOME | ENDED | {Cause.PDU_TOO_LONG, Cause.TOO_SLOW, Cause.PROTOCOL, Cause.FAULT}
+"""What the audit trail is told of; a C-STORE that is refused is in the log alone."""
+
+
+def told_as(cause: Cause) -> str:
+    """Give the first word of a line or an alert."""
+    return "association ended" if cause in ENDED else "refused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """One refusal, or all further ones of a minute."""
+
+    cause: Cause
+    host: str
+    ae_title: str = ""
+    """As the peer calls itself; empty before it did."""
+    detail: str = ""
+    times: int = 1
+
+
+@dataclass(slots=True)
+class _Window:
+    first: Refusal
+    ends_at: float
+    more: int = 0
+
+
+class Refusals:
+    """All of one receiver. Threads share it."""
+
+    def __init__(self, on_refusal: Callable[[Refusal], None] = lambda _: None, level: int = logging.WARNING) -> None:
+        self._on_refusal = on_refusal
+        self._level = level
+        self._lock = threading.Lock()
+        self._windows: dict[tuple[str, Cause], _Window] = {}
+        self._totals: Counter[Cause] = Counter()
+        self._told_of = 0
+        self._totals_at = time.monotonic() + TOTALS_EVERY_S
+
+    @property
+    def totals(self) -> Counter[Cause]:
+        """How many there were since the start, by cause."""
+        with self._lock:
+            return Counter(self._totals)
+
+    def add(self, refusal: Refusal) -> None:
+        """Count a refusal, and tell of it if it is the first of its minute."""
+        with self._lock:
+            self._totals[refusal.cause] += 1
+            key = refusal.host, refusal.cause
+            if key not in self._windows and len(self._windows) >= MAX_WINDOWS:
+                key = OTHERS, refusal.cause
+                refusal = replace(refusal, host=OTHERS, ae_title="")
+            window = self._windows.get(key)
+            if window is not None:
+                window.more += 1
+                return
+            self._windows[key] = _Window(refusal, time.monotonic() + MINUTE_S)
+        self._tell(refusal)
+
+    def count(self, cause: Cause) -> None:
+        """Count what is not worth a line."""
+        with self._lock:
+            self._totals[cause] += 1
+
+    def turn(self) -> None:
+        """Tell of the minutes that are over, and once an hour of all; called again and again."""
+        now = time.monotonic()
+        self._end(now)
+        if now >= self._totals_at:
+            self._totals_at = now + TOTALS_EVERY_S
+            self._tell_totals()
+
+    def close(self) -> None:
+        """Tell of what has not been told yet."""
+        self._end(float("inf"))
+        self._tell_totals()
+
+    def _end(self, now: float) -> None:
+        """End the windows that are due; a peer that went on has another minute from now."""
+        more = []
+        with self._lock:
+            for key, window in [(key, one) for key, one in self._windows.items() if one.ends_at <= now]:
+                if window.more:
+                    more.append(replace(window.first, times=window.more))
+                    window.more, window.ends_at = 0, now + MINUTE_S
+                else:
+                    del self._windows[key]
+        for refusal in more:
+            self._tell(replace(refusal, detail=f"… and {refusal.times} more"))
+
+    def _tell(self, refusal: Refusal) -> None:
+        parts = (refusal.host, refusal.ae_title, refusal.cause, refusal.detail)
+        log.log(self._level, "%s peer=%s ae=%r cause=%s %s", told_as(refusal.cause), *parts)
+        self._on_refusal(refusal)
+
+    def _tell_totals(self) -> None:
+        totals = self.totals
+        if totals.total() != self._told_of:
+            self._told_of = totals.total()
+            words = " ".join(f"{cause}={number}" for cause, number in totals.items())
+            log.info("refused or ended since the start %s", words)

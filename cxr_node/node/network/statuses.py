@@ -1,0 +1,124 @@
+"""What a C-STORE response means for a delivery: one table, first match wins.
+
+Sources: PS3.4 Table B.2-1 (statuses of the Storage Service Class), PS3.7 9.1.1.1.9 and Annex C (general ones).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from typing import Any
+
+from pynetdicom.events import Event
+
+_IS_RESPONSE = 0x8000
+
+
+class Response(IntEnum):
+    """Command Fields of the responses that are waited for (PS3.7 Table E.1-1)."""
+
+    C_STORE = 0x8001
+    C_ECHO = 0x8030
+    N_ACTION = 0x8130
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A response as it came; None where it lacks the element."""
+
+    field: int
+    message_id: int | None
+    """Message ID Being Responded To."""
+    status: int | None
+
+
+def read(event: Event) -> Answer | None:
+    """Read a message that has come whole (evt.EVT_DIMSE_RECV); None where it is no response."""
+    command = event.message.command_set
+    field = _number(command.get("CommandField")) or 0
+    if not field & _IS_RESPONSE:
+        return None
+    message_id = _number(command.get("MessageIDBeingRespondedTo"))
+    return Answer(field=field, message_id=message_id, status=_number(command.get("Status")))
+
+
+def fault(answer: Answer, expected: Response, message_id: int) -> str:
+    """Say why it is no answer to that request; "" where it is one."""
+    name = expected.name.replace("_", "-")
+    if answer.field != expected:
+        return f"the peer answered a {name}-RQ with another command: 0x{answer.field:04X}"
+    if answer.message_id is None:
+        return f"the peer's {name}-RSP has no Message ID Being Responded To (0000,0120)"
+    if answer.message_id != message_id:
+        return (
+            f"the peer's {name}-RSP answered another message:"
+            f" Message ID Being Responded To {answer.message_id}, not {message_id}"
+        )
+    return "" if answer.status is not None else f"the peer's {name}-RSP has no Status (0000,0900)"
+
+
+def _number(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+class Fate(Enum):
+    """What becomes of a delivery after an answer."""
+
+    DELIVERED = "delivered"
+    RETRY = "retry"
+    REFUSED = "refused"
+    """A repeat of the same bytes gets the same answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """One row: the answers `value` stands for are those that equal it in the bits of `mask`."""
+
+    value: int
+    mask: int
+    fate: Fate
+    words: str
+    clause: str
+
+
+_EXACT, _CLASS_A, _CLASS_B = 0xFFFF, 0xFF00, 0xF000
+
+TABLE = (
+    Status(0x0000, _EXACT, Fate.DELIVERED, "success", "PS3.4 B.2.3"),
+    Status(0xB000, _EXACT, Fate.DELIVERED, "stored, data elements coerced", "PS3.4 B.2.3"),
+    Status(0xB006, _EXACT, Fate.DELIVERED, "stored, data elements discarded", "PS3.4 B.2.3"),
+    Status(0xB007, _EXACT, Fate.DELIVERED, "stored, data set does not match its SOP Class", "PS3.4 B.2.3"),
+    Status(0xB000, _CLASS_B, Fate.DELIVERED, "stored with a warning", "PS3.7 Annex C"),
+    Status(0x0001, _EXACT, Fate.DELIVERED, "stored with a warning", "PS3.7 Annex C"),
+    Status(0x0107, _EXACT, Fate.DELIVERED, "stored, attribute list error", "PS3.7 Annex C"),
+    Status(0x0116, _EXACT, Fate.DELIVERED, "stored, attribute value out of range", "PS3.7 Annex C"),
+    # Our UIDs are made from content: who has this SOP Instance UID has these bytes, and lost only the reply.
+    Status(0x0111, _EXACT, Fate.DELIVERED, "the destination has it already", "PS3.7 Annex C"),
+    Status(0xA700, _CLASS_A, Fate.RETRY, "refused: out of resources", "PS3.4 B.2.3"),
+    Status(0xA900, _CLASS_A, Fate.REFUSED, "data set does not match its SOP Class", "PS3.4 B.2.3"),
+    Status(0xC000, _CLASS_B, Fate.REFUSED, "cannot understand", "PS3.4 B.2.3"),
+    Status(0x0110, _EXACT, Fate.RETRY, "processing failure", "PS3.7 Annex C"),
+    Status(0x0105, _EXACT, Fate.REFUSED, "no such attribute", "PS3.7 Annex C"),
+    Status(0x0106, _EXACT, Fate.REFUSED, "invalid attribute value", "PS3.7 Annex C"),
+    Status(0x0115, _EXACT, Fate.REFUSED, "invalid argument value", "PS3.7 Annex C"),
+    Status(0x0117, _EXACT, Fate.REFUSED, "invalid SOP Instance", "PS3.7 Annex C"),
+    Status(0x0118, _EXACT, Fate.REFUSED, "no such SOP Class", "PS3.7 Annex C"),
+    Status(0x0119, _EXACT, Fate.REFUSED, "class and instance conflict", "PS3.7 Annex C"),
+    Status(0x0120, _EXACT, Fate.REFUSED, "missing attribute", "PS3.7 Annex C"),
+    Status(0x0121, _EXACT, Fate.REFUSED, "missing attribute value", "PS3.7 Annex C"),
+    Status(0x0122, _EXACT, Fate.REFUSED, "refused: SOP Class not supported", "PS3.7 Annex C"),
+    # Rights are given by people at the destination: they may come within the delivery's 72 hours.
+    Status(0x0124, _EXACT, Fate.RETRY, "refused: not authorized", "PS3.7 Annex C"),
+    Status(0x0210, _EXACT, Fate.RETRY, "duplicate invocation", "PS3.7 Annex C"),
+    Status(0x0211, _EXACT, Fate.REFUSED, "unrecognized operation", "PS3.7 Annex C"),
+    Status(0x0212, _EXACT, Fate.REFUSED, "mistyped argument", "PS3.7 Annex C"),
+    Status(0x0213, _EXACT, Fate.RETRY, "resource limitation", "PS3.7 Annex C"),
+)
+
+
+def judge(value: int) -> Status:
+    """Row for an answer. What no clause knows (and Pending, which a C-STORE never has) is tried again."""
+    for row in TABLE:
+        if value & row.mask == row.value:
+            return row
+    return Status(value, _EXACT, Fate.RETRY, "no status of the Storage Service", "PS3.4 B.2.3")

@@ -1,0 +1,175 @@
+"""What the processes write to stderr: one line per event, logfmt words, and never patient data.
+
+Our own lines carry ledger numbers and digests only. Foreign libraries may quote a dataset in a message, so of
+theirs only the place in the code is shown. The same holds for exceptions: the text of our own errors is shown
+(see `errors`), of others only the class and the frames.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import re
+import stat
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TextIO
+
+from cxr_node.errors import CxrNodeError
+
+log = logging.getLogger(__name__)
+
+_STREAMS = (1, 2)
+"""stdout and stderr."""
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    number: int
+    path: Path
+    mode: int
+
+
+class LogFiles:
+    """The files that stdout and stderr were sent into when the process began."""
+
+    def __init__(self) -> None:
+        self._streams = [stream for number in _STREAMS if (stream := _file_behind(number)) is not None]
+
+    def reopen(self) -> bool:
+        """Write on into a new file where the old one bears another name now, and tell whether one did."""
+        moved = [stream for stream in self._streams if _is_moved(stream)]
+        opened: list[Path] = []
+        for stream in moved:
+            try:
+                _reopen(stream)
+                opened.append(stream.path)
+            except OSError as error:
+                log.error("SIGHUP: the log file cannot be opened again, the old one stays in use: %s", error.strerror)
+        if opened:
+            log.info("SIGHUP: the log file was moved away and is opened again")
+        elif not moved:
+            log.info("SIGHUP is ignored: no log file was moved away, and the configuration is read at the start only")
+        return bool(opened)
+
+
+def on_hangup(then: Callable[[], None] | None = None) -> Callable[[], None]:
+    """Make what SIGHUP does in this process; `then` is called after a file was opened again."""
+    files = LogFiles()
+
+    def hang_up() -> None:
+        if files.reopen() and then is not None:
+            then()
+
+    return hang_up
+
+
+def _file_behind(number: int) -> _Stream | None:
+    """The regular file that a descriptor writes to, if it still bears the name it was opened under."""
+    try:
+        found, path = os.fstat(number), Path(f"/proc/self/fd/{number}").readlink()
+        named = path.lstat()
+    except OSError:  # closed, or deleted, or no /proc
+        return None
+    if not stat.S_ISREG(found.st_mode) or (found.st_dev, found.st_ino) != (named.st_dev, named.st_ino):
+        return None
+    return _Stream(number, path, stat.S_IMODE(found.st_mode))
+
+
+def _is_moved(stream: _Stream) -> bool:
+    written = os.fstat(stream.number)
+    try:
+        named = stream.path.lstat()
+    except OSError:
+        return True
+    return (written.st_dev, written.st_ino) != (named.st_dev, named.st_ino)
+
+
+def _reopen(stream: _Stream) -> None:
+    file = os.open(stream.path, _FLAGS, stream.mode)
+    try:
+        os.dup2(file, stream.number, inheritable=True)
+    finally:
+        os.close(file)
+
+
+_OURS = "cxr_node"
+_MAX_FRAMES = 12
+
+
+def configure(level: int = logging.INFO, stream: TextIO | None = None) -> None:
+    """Send every line of this process to stderr in one form; called once by each role's command."""
+    logging.disable(logging.NOTSET)  # as commands for people leave it (`command`)
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(_OneLine())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger(_OURS).setLevel(level)
+    logging.captureWarnings(True)
+    sys.excepthook = _uncaught
+    threading.excepthook = lambda args: _uncaught(args.exc_type, args.exc_value, args.exc_traceback)
+    faulthandler.enable(all_threads=True)
+
+
+def describe(error: BaseException) -> str:
+    """An exception as one line without patient data: class, our own words if it is ours, frames.
+
+    The chain of causes is followed; messages of foreign exceptions are left out, for they may quote a dataset.
+    """
+    links: list[str] = []
+    link: BaseException | None = error
+    while link is not None and len(links) < 4:
+        words = f": {' '.join(str(link).split())}" if isinstance(link, CxrNodeError) else ""
+        links.append(f"{type(link).__name__}{words} [{_frames(link)}]")
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+    return " <- ".join(links)
+
+
+def _frames(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)[-_MAX_FRAMES:]
+    return " > ".join(f"{_place(frame.filename)}:{frame.lineno} {frame.name}" for frame in frames)
+
+
+def _place(filename: str) -> str:
+    """Last two parts of a path: enough to find the line, and nothing about the machine."""
+    return "/".join(filename.rsplit("/", 2)[-2:])
+
+
+def _uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt) or error is None:
+        return
+    logging.getLogger(_OURS).critical("uncaught %s", describe(error))
+
+
+class _OneLine(logging.Formatter):
+    """`2026-01-31T12:00:00Z INFO work event key=value`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        stamp = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        room = record.name.rsplit(".", 1)[-1] if _is_ours(record) else record.name
+        return f"{stamp} {record.levelname} {room} {_text(record)}"
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    return record.name == _OURS or record.name.startswith(f"{_OURS}.")
+
+
+def _text(record: logging.LogRecord) -> str:
+    if _is_ours(record):
+        error = record.exc_info[1] if record.exc_info else None
+        message = " ".join(record.getMessage().split())
+        return f"{message} {describe(error)}" if error is not None else message
+    if record.name == "py.warnings":
+        match = re.match(r"(?P<file>[^\n]*?):(?P<line>\d+): (?P<category>\w+):", record.getMessage())
+        place = f"{match['category']} at {_place(match['file'])}:{match['line']}" if match else "a warning"
+        return f"{place} (text withheld)"
+    return f"{_place(record.pathname)}:{record.lineno} (text withheld)"

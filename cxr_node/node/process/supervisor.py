@@ -1,0 +1,240 @@
+"""The life of the node's processes: the service manager's watchdog, and a supervisor for `serve`.
+
+Knows nothing of DICOM: it starts commands, ends them in order, and starts again what died.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+from sdnotify import SystemdNotifier
+
+from cxr_node.node.process import logs
+
+STOP = (signal.SIGTERM, signal.SIGINT)
+HELD = frozenset({*STOP, signal.SIGHUP})
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Block the signals from here on, for `stop_event`; where the start fails, the process is left as it was.
+
+    For the main thread, before any library starts threads: they inherit what is blocked. So do programs that are
+    started later (`service` gives its own a free mask).
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+    try:
+        yield
+    except BaseException:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        raise
+
+
+def stop_event(
+    on_stop: Callable[[], None] | None = None, on_hangup: Callable[[], None] | None = None
+) -> threading.Event:
+    """Event set by SIGTERM and SIGINT, also by one that came while they were `held`; to the end of the process.
+
+    `on_stop` may ring a bell that the process sleeps on.
+
+    Parameters
+    ----------
+    on_hangup : what SIGHUP does; without it log files that were moved away are opened again, nothing else
+    """
+    hang_up = on_hangup or logs.on_hangup()
+    signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+    stop = threading.Event()
+
+    def wait() -> None:
+        while True:
+            number = signal.sigwait(HELD)
+            if number == signal.SIGHUP:
+                hang_up()
+                continue
+            stop.set()
+            if on_stop is not None:
+                on_stop()
+
+    threading.Thread(target=wait, name="signals", daemon=True).start()
+    return stop
+
+
+log = logging.getLogger(__name__)
+
+EXIT_CONFIG = 78
+"""EX_CONFIG of sysexits.h: a restart cannot help (`RestartPreventExitStatus=78` in the units)."""
+
+_FIRST_DELAY_S = 0.5
+_MAX_DELAY_S = 30.0
+_HEALTHY_AFTER_S = 60.0  # who lived that long starts again with the first delay
+_LOOK_EVERY_S = 0.2
+_HEAD_START_S = 0.3  # of the receiver, for whom a PACS waits, when the ledger is checked and cores are few
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class Notifier:
+    """Tells the service manager how this process fares (sd_notify(3)); without one it does nothing.
+
+    `progress` is for the main loop only. A thread of its own that fed the watchdog would only prove that
+    the thread lives.
+    """
+
+    _REPEAT_S = 1.0
+    _START_USEC = 60_000_000
+
+    def __init__(self) -> None:
+        self._systemd = SystemdNotifier() if os.environ.get("NOTIFY_SOCKET") else None
+        self._fed_at = float("-inf")
+        self._is_ready = False
+
+    def ready(self) -> None:
+        """The process does its work from now on."""
+        self._is_ready = True
+        self._say("READY=1")
+
+    def progress(self) -> None:
+        """The main loop has come round once more; before `ready`, a long start goes on."""
+        now = time.monotonic()
+        if now - self._fed_at >= self._REPEAT_S:
+            self._fed_at = now
+            self._say("WATCHDOG=1" if self._is_ready else f"EXTEND_TIMEOUT_USEC={self._START_USEC}")
+
+    def stopping(self) -> None:
+        """The process has begun to stop."""
+        self._say("STOPPING=1")
+
+    def _say(self, state: str) -> None:
+        if self._systemd is not None:
+            self._systemd.notify(state)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One process to keep alive."""
+
+    name: str
+    argv: tuple[str, ...]
+    """They inherit this process's stderr, and a signal mask that blocks nothing."""
+    grace_s: float = 30.0
+    """From SIGTERM to SIGKILL."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Child:
+    command: Command
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    due_at: float = 0.0
+    deaths: int = field(default=0)
+
+
+def supervise(
+    commands: Iterable[Command],
+    stop: threading.Event,
+    notifier: Notifier | None = None,
+    hangup: threading.Event | None = None,
+) -> int:
+    """Keep commands running until `stop` is set, then end them in the given order; pass each hangup on to them.
+
+    Call it from the thread that lives as long as the children shall: they get SIGTERM when it ends,
+    even by SIGKILL.
+
+    Returns
+    -------
+    exit status : 0 after a stop; 78 as soon as one command refuses its configuration.
+    """
+    notifier, hangup = notifier or Notifier(), hangup or threading.Event()
+    now = time.monotonic()
+    children = [_Child(command=each, due_at=now + place * _HEAD_START_S) for place, each in enumerate(commands)]
+    status = 0
+    try:
+        notifier.ready()
+        while not stop.is_set() and status == 0:
+            status = _look_after(children)
+            notifier.progress()
+            if hangup.is_set():
+                hangup.clear()
+                _pass_on(children)
+            if status == 0:
+                stop.wait(_LOOK_EVERY_S)
+    finally:
+        notifier.stopping()
+        _end(children)
+    return status
+
+
+def _look_after(children: Sequence[_Child]) -> int:
+    """Bury who died, start who is due; 78 if one died of its configuration."""
+    for child in children:
+        if child.process is not None and (code := child.process.poll()) is not None:
+            child.process = None
+            if code == EXIT_CONFIG:
+                log.error("refused role=%s code=%d", child.command.name, code)
+                return EXIT_CONFIG
+            _postpone(child, code)
+        if child.process is None and time.monotonic() >= child.due_at:
+            _start(child)
+    return 0
+
+
+def _postpone(child: _Child, code: int) -> None:
+    now = time.monotonic()
+    child.deaths = 0 if now - child.started_at >= _HEALTHY_AFTER_S else child.deaths
+    delay_s = min(_MAX_DELAY_S, _FIRST_DELAY_S * 2**child.deaths)
+    child.deaths += 1
+    child.due_at = now + delay_s
+    log.error("ended role=%s code=%d restart_in_s=%.1f", child.command.name, code, delay_s)
+
+
+def _start(child: _Child) -> None:
+    bind = partial(_die_with_parent, ctypes.CDLL(None).prctl, os.getpid())
+    child.started_at = time.monotonic()
+    # the terminal's Ctrl-C goes to the supervisor only: it knows the order of the stop
+    child.process = subprocess.Popen(child.command.argv, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=bind)
+    log.info("started role=%s pid=%d", child.command.name, child.process.pid)
+
+
+def _pass_on(children: Sequence[_Child]) -> None:
+    for child in children:
+        if child.process is not None and child.process.poll() is None:
+            child.process.send_signal(signal.SIGHUP)
+
+
+def _die_with_parent(prctl: Callable[[int, int], int], parent: int) -> None:
+    """Run in the new process before exec: SIGTERM when the supervisor is gone (prctl(2)).
+
+    The supervisor blocks signals (`signals`), and a mask outlives exec. A hangup is ignored until the role waits for
+    it: one that comes before ends nobody.
+    """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it went before the line above
+        os._exit(1)
+
+
+def _end(children: Sequence[_Child]) -> None:
+    """SIGTERM one after the other: the receiver lets no more in before the worker settles what it holds."""
+    for child in children:
+        process = child.process
+        if process is None:
+            continue
+        process.terminate()
+        try:
+            process.wait(child.command.grace_s)
+        except subprocess.TimeoutExpired:
+            log.error("killed role=%s grace_s=%.0f", child.command.name, child.command.grace_s)
+            process.kill()
+            process.wait()
+        log.info("stopped role=%s code=%d", child.command.name, process.returncode)
+        child.process = None

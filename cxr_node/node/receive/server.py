@@ -1,0 +1,237 @@
+"""The Storage and Verification SCP: a C-ECHO is answered at once, a C-STORE when its object is kept (`keeping`).
+
+Knows no pixel and no model; `inspect` reads headers and comes from the `dicom` room by way of `cli`.
+PS3.4 B (Storage), A (Verification); PS3.7 9.1.1 and 9.1.5.
+
+Offered are all Storage SOP Classes, not only those of radiographs: an archive that routes a whole study sees
+its job fail if one SR or one scanned letter in it is refused, and then sends nothing or everything again. What
+is no radiograph is taken, and the pipeline refuses it with a reason that `cxr-node trace` shows. Where whole CT
+studies are routed that fills the disk: `listen.sop_classes: radiographs` offers no context for them.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from socketserver import BaseServer
+
+from pynetdicom import _config, evt
+from pynetdicom.ae import ApplicationEntity
+from pynetdicom.association import Association
+from pynetdicom.presentation import AllStoragePresentationContexts, VerificationPresentationContexts
+
+from cxr_node import domain
+from cxr_node.config import consistency
+from cxr_node.config.schema import Config, SopClasses
+from cxr_node.errors import ConfigError, ResourceError
+from cxr_node.node.audit.recorder import SILENT, Audit
+from cxr_node.node.audit.wiring import alert
+from cxr_node.node.commitment import scu
+from cxr_node.node.commitment.reports import Reports
+from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.network.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from cxr_node.node.network.guarded_socket import GuardedSocket
+from cxr_node.node.network.listener import ARTIM_S, Gate, GuardedServer
+from cxr_node.node.network.rejections import Cause, Refusals
+from cxr_node.node.network.tls import Renewed, server_tls
+from cxr_node.node.receive.acse import GuardedAcse
+from cxr_node.node.receive.event_report import NoticeProvider
+from cxr_node.node.receive.receiver import Inspect, Opening, SpoolReceiver
+from cxr_node.node.receive.recovery import discard_orphans, rebuild
+from cxr_node.node.receive.storage_scp import StorageProvider
+from cxr_node.node.spool.spool import Spool
+
+log = logging.getLogger(__name__)
+
+GRACE_S = 15.0
+"""How long associations may go on after a stop, while they send."""
+IDLE_GRACE_S = 1.0
+"""An association that says nothing for so long after a stop is aborted."""
+TURN_S = 0.25
+"""How often the listener looks for a stop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """How the process that receives is run and watched."""
+
+    stop: threading.Event
+    ready: Callable[[int], None]
+    """Called with the port once it listens."""
+    progress: Callable[[], None] = lambda: None
+    """Called by the thread that accepts, about four times a second."""
+    audit: Audit = SILENT
+
+
+def supported(transfer_syntaxes: Sequence[str], offered: SopClasses = SopClasses.ALL) -> dict[str, tuple[str, ...]]:
+    """Tell what is negotiated: UIDs of SOP classes, each with the transfer syntaxes that are accepted for it."""
+    match offered:
+        case SopClasses.ALL:
+            storage = [str(context.abstract_syntax) for context in AllStoragePresentationContexts]
+        case SopClasses.RADIOGRAPHS:
+            storage = list(domain.STORAGE)
+    verification = [str(context.abstract_syntax) for context in VerificationPresentationContexts]
+    return dict.fromkeys((*verification, *storage), tuple(transfer_syntaxes))
+
+
+def serve(config: Config, inspect: Inspect, transfer_syntaxes: Sequence[str], hooks: Hooks) -> None:
+    """Listen until `hooks.stop` is set, then let associations finish.
+
+    Parameters
+    ----------
+    config : `listen` and `spool` are read
+    inspect : the header check
+    transfer_syntaxes : UIDs to accept, the preferred first
+    hooks : stop, ready, progress
+
+    Raises
+    ------
+    ConfigError : the address cannot be listened on, or TLS files cannot be used.
+    ResourceError : spool or ledger cannot be opened, or the listener died.
+    """
+    # pynetdicom's own lines cost time, quote what peers send, and come by the thousand from a peer that sends garbage.
+    _config.LOG_HANDLER_LEVEL = "none"
+    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
+    for sentence in consistency.doubtful(config):
+        log.warning("configuration %s", sentence)
+    spool, opening = Spool(config.spool.path, config.spool.min_free_mib), Opening()
+    refusals = Refusals(partial(alert, hooks.audit))
+    reports = Reports(config, opening.ledger) if wants_commitment(config) else None
+    receiver = SpoolReceiver(config, inspect, spool, opening.ledger, hooks.audit)
+    server = _listen(config, partial(_provider, receiver, reports, refusals), transfer_syntaxes, refusals)
+    listener = threading.Thread(target=server.serve_forever, args=(TURN_S,), name="listener", daemon=True)
+    listener.start()  # a C-ECHO is answered from now on; who sends an object waits until the ledger is good
+    try:
+        ledger = opening.admit(partial(_open, spool, inspect, hooks.progress))
+        server.on_turn = hooks.progress
+        _run(server, listener, ledger, hooks)
+    finally:
+        opening.give_up()
+        BaseServer.shutdown(server)  # the base class's own also forgets the server in a list it is not in
+        server.server_close()
+        _drain(server)
+        opening.close()
+    refusals.close()
+
+
+def _open(spool: Spool, inspect: Inspect, progress: Callable[[], None]) -> Ledger:
+    spool.lay_out()
+    ledger = Ledger.open(spool.path, mend=True)
+    try:
+        _tidy(spool, ledger, inspect, progress)
+    except BaseException:
+        ledger.close()
+        raise
+    return ledger
+
+
+def _tidy(spool: Spool, ledger: Ledger, inspect: Inspect, progress: Callable[[], None]) -> None:
+    """Put right what earlier processes left behind when they died, before an object is taken."""
+    if swept := spool.sweep():
+        log.warning("swept unfinished files=%d", swept)
+    found = rebuild(ledger, spool, inspect, progress)
+    if not found.received and (orphans := discard_orphans(ledger, spool)):
+        log.warning("discarded results without an instance files=%d", orphans)
+
+
+def wants_commitment(config: Config) -> bool:
+    """Tell whether a destination may open an association to say what it commits itself to."""
+    return any(destination.commitment_wait_h is not None for destination in config.destinations)
+
+
+def _provider(
+    receiver: SpoolReceiver, reports: Reports | None, refusals: Refusals, association: Association
+) -> StorageProvider:
+    if reports is None:
+        return StorageProvider(association, receiver, refusals)
+    return NoticeProvider(association, receiver, refusals, reports.take)
+
+
+def _listen(
+    config: Config,
+    make_provider: Callable[[Association], StorageProvider],
+    transfer_syntaxes: Sequence[str],
+    refusals: Refusals,
+) -> GuardedServer:
+    listen = config.listen
+    tls = Renewed(listen.tls, server_tls) if listen.tls is not None else None
+    # Twice the associations, and some: calls that will be rejected must be heard, and one host leaves room for others.
+    gate = Gate(
+        make_acse=lambda association: GuardedAcse(association, listen, lambda: _established(server), refusals),
+        make_provider=make_provider,
+        max_connections=2 * listen.max_associations + 16,
+        max_connections_per_host=min(listen.max_associations, listen.max_associations_per_host) + 8,
+        max_pdu_bytes=listen.max_pdu_bytes,
+        refusals=refusals,
+    )
+    try:
+        server = GuardedServer(_entity(config, transfer_syntaxes), (listen.host, listen.port), gate, tls)
+    except OSError as error:
+        raise ConfigError(f"listen: {listen.host}:{listen.port} cannot be used: {error.strerror}") from error
+    server.bind(evt.EVT_C_ECHO, lambda _: 0x0000)
+    return server
+
+
+def _entity(config: Config, transfer_syntaxes: Sequence[str]) -> ApplicationEntity:
+    entity = ApplicationEntity(config.listen.ae_title)
+    entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    entity.maximum_pdu_size = config.listen.max_pdu_bytes
+    entity.maximum_associations = 2**31 - 1  # counted by `callers`, which leaves half-open ones out
+    entity.acse_timeout = ARTIM_S
+    entity.network_timeout = config.listen.idle_timeout_s
+    for sop_class_uid, offered in supported(transfer_syntaxes, config.listen.sop_classes).items():
+        entity.add_supported_context(sop_class_uid, list(offered))
+    if wants_commitment(config):  # for this class alone the caller is the SCP, and we are the SCU (PS3.7 D.3.3.4)
+        entity.add_supported_context(scu.SOP_CLASS, list(scu.SYNTAXES), scu_role=False, scp_role=True)
+    return entity
+
+
+def _run(server: GuardedServer, listener: threading.Thread, ledger: Ledger, hooks: Hooks) -> None:
+    port = int(server.server_address[1])
+    log.info("listening port=%d", port)
+    hooks.ready(port)
+    while not hooks.stop.wait(TURN_S):
+        if not listener.is_alive():
+            raise ResourceError("the listener died")
+        ledger.database.require_whole()
+
+
+def _drain(server: GuardedServer) -> None:
+    """Let who sends finish; abort who is silent, and after the grace everybody."""
+    deadline = time.monotonic() + GRACE_S
+    aborted: set[Association] = set()
+    while associations := server.associations:
+        now = time.monotonic()
+        for association, provider in associations.items():
+            if association not in aborted and (now >= deadline or provider.idle_s >= IDLE_GRACE_S):
+                aborted.add(association)
+                threading.Thread(target=_abort, args=(association,), daemon=True).start()
+        if now >= deadline + ARTIM_S:
+            log.error("associations left open=%d", len(associations))
+            break
+        time.sleep(0.02)
+    log.info("stopped listening aborted=%d", len(aborted))
+
+
+def _abort(association: Association) -> None:
+    """A-ABORT where there is an association, else close the connection."""
+    connection = association.dul.socket
+    if not isinstance(connection, GuardedSocket):
+        return
+    if association.is_established:
+        connection.end(Cause.STOPPING, "the receiver stops")
+        association.abort()
+    else:
+        connection.has_ended = True
+        connection.drop()
+
+
+def _established(server: GuardedServer) -> Counter[str]:
+    """Associations of each host."""
+    return Counter(str(one.requestor.address) for one in server.associations if one.is_established)

@@ -1,0 +1,286 @@
+"""C-STORE requests straight from the wire to a file: PDVs are written as they come, answered when all is safe.
+
+Replaces pynetdicom's DIMSE provider of an acceptor, which collects a data set in memory, or leaves its temporary
+file behind on an abort. Knows no ledger and no configuration: a `Receiver` opens the files and judges them.
+PS3.7 9.1.1 (C-STORE), 9.3.1 (its messages), E.1 (command elements); PS3.8 Annex E (PDVs).
+
+All of this runs on the association's reading thread: while an object is made safe nothing more is read, so who
+sends without waiting is held back by TCP.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from enum import IntEnum
+from typing import Any
+
+from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import P_DATA
+
+from cxr_node.domain import Priority
+from cxr_node.errors import ContradictionError, CxrNodeError, InstanceError, LedgerLostError, ResourceError
+from cxr_node.node.network import dimse
+from cxr_node.node.network.dimse import Message
+from cxr_node.node.network.guarded_socket import GuardedSocket, calling_ae_title
+from cxr_node.node.network.listener import Provider
+from cxr_node.node.network.rejections import Cause, Refusal, Refusals
+from cxr_node.node.network.waiting_socket import Pace
+from cxr_node.node.process.logs import describe
+from cxr_node.node.receive.receiver import Receiver, RefusedError, StoreRequest
+from cxr_node.node.spool.spool import Part
+
+SUCCESS = 0x0000
+OUT_OF_RESOURCES = 0xA700
+MISMATCH = 0xA900
+CANNOT_UNDERSTAND = 0xC000
+INVALID_INSTANCE = 0x0117
+_CAUSES = {
+    OUT_OF_RESOURCES: Cause.OUT_OF_RESOURCES,
+    MISMATCH: Cause.MISMATCH,
+    INVALID_INSTANCE: Cause.INVALID_INSTANCE,
+}
+
+MAX_COMMAND_BYTES = 16 * 1024
+MAX_WAITING = 8
+"""Requests of one association that wait for an answer; nobody may send more than one (PS3.7 D.3.3.3)."""
+MESSAGE_GRACE_S = 60.0
+"""A message that was begun must be complete after this and its length over the slowest rate."""
+_PRIORITIES = {code: priority for priority, code in dimse.PRIORITIES.items()}
+_IS_COMMAND, _IS_LAST = 1, 2  # PS3.8 E.2, message control header
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+
+
+class CommandField(IntEnum):
+    """PS3.7 E.1-1, those that are obeyed here."""
+
+    C_STORE_RQ = 0x0001
+    C_ECHO_RQ = 0x0030
+    N_EVENT_REPORT_RQ = 0x0100
+    C_CANCEL_RQ = 0x0FFF
+
+
+class ProtocolError(CxrNodeError):
+    """The peer does not keep to the protocol: the association is aborted."""
+
+
+class StorageProvider(Provider):
+    """C-STORE and C-ECHO of one association."""
+
+    def __init__(self, assoc: Association, receiver: Receiver, refusals: Refusals) -> None:
+        super().__init__(assoc)
+        self._receiver = receiver
+        self._refusals = refusals
+        self._command = bytearray()
+        self._request: StoreRequest | None = None
+        self._part: Part | None = None
+        self._refusal: RefusedError | None = None
+        self._received_bytes = 0
+        self._busy = False
+        self._last_at = time.monotonic()
+        self._pace = Pace(MESSAGE_GRACE_S)
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since the last message; 0 while one is on its way."""
+        return 0.0 if self._busy or self._request is not None else time.monotonic() - self._last_at
+
+    def discard(self) -> None:
+        """Drop what has not been received whole."""
+        part, self._part = self._part, None
+        if part is not None:
+            self._tell(Cause.DROPPED, f"bytes={part.size_bytes}")
+            part.discard()
+
+    def receive_primitive(self, primitive: P_DATA) -> None:
+        """Take what came while the association was being released, or by another way than `guarded`."""
+        self.take([(context_id, memoryview(pdv)) for context_id, pdv in primitive.presentation_data_value_list])
+
+    def take(self, pdvs: list[tuple[int, memoryview]]) -> None:
+        """Take the PDVs of one P-DATA-TF; what goes wrong ends this association and no other."""
+        self._busy = True
+        try:
+            for context_id, pdv in pdvs:
+                self._take(context_id, pdv)
+        except ProtocolError as error:
+            self._end(Cause.PROTOCOL, str(error))
+        except Exception as error:  # one association's fault, whatever it is, must not end the others
+            self._end(Cause.FAULT, describe(error))
+        finally:
+            self._busy = False
+            self._last_at = time.monotonic()
+
+    def _end(self, cause: Cause, detail: str) -> None:
+        """Abort: PS3.8 9.2, invalid PDU."""
+        if isinstance(self.dul.socket, GuardedSocket):
+            self.dul.socket.end(cause, detail)
+        else:
+            self._tell(cause, detail)
+        self.dul.event_queue.put("Evt19")
+
+    def _tell(self, cause: Cause, detail: str) -> None:
+        host, ae_title = str(self.assoc.requestor.address), calling_ae_title(self.assoc)
+        self._refusals.add(Refusal(cause=cause, host=host, ae_title=ae_title, detail=detail))
+
+    def _take(self, context_id: int, pdv: memoryview) -> None:
+        if self._request is None and not self._command:
+            self._pace.begin()
+        self._keep_pace(len(pdv))
+        is_command, is_last = control(pdv)
+        if self._request is not None:
+            if is_command or context_id != self._request.context_id:
+                raise ProtocolError("another message inside a C-STORE")
+            self._take_data(self._request, pdv[1:])
+            if is_last:
+                self._answer(self._request)
+        elif not is_command:
+            raise ProtocolError("a data set without a command")
+        else:
+            self._command += pdv[1:]
+            if len(self._command) > MAX_COMMAND_BYTES:
+                raise ProtocolError("an endless command")
+            if is_last:
+                encoded, self._command = bytes(self._command), bytearray()
+                self._obey(context_id, encoded)
+
+    def _keep_pace(self, nr_bytes: int) -> None:
+        if not self._pace.keeps_up(nr_bytes):
+            raise ProtocolError("a message that came too slowly")
+
+    def _obey(self, context_id: int, encoded: bytes) -> None:
+        try:
+            command: dict[str, Any] = dict(dimse.read(encoded))
+        except ValueError as error:
+            raise ProtocolError(str(error)) from error
+        match command.get("CommandField"):
+            case CommandField.C_STORE_RQ:
+                self._begin(self._read(context_id, command), has_data=has_data_set(command))
+            case CommandField.C_ECHO_RQ:
+                if self.msg_queue.qsize() >= MAX_WAITING:
+                    raise ProtocolError("more requests at a time than anybody may send")
+                echo = P_DATA()
+                pdv: Any = [context_id, bytes([_IS_COMMAND | _IS_LAST]) + encoded]  # typed a tuple, checked as a list
+                echo.presentation_data_value_list = [pdv]
+                super().receive_primitive(echo)
+            case CommandField.C_CANCEL_RQ:
+                pass  # PS3.7 9.3.2.3: a C-CANCEL that comes too late is no error
+            case _:
+                self._obey_other(context_id, command)
+
+    def _obey_other(self, context_id: int, command: dict[str, Any]) -> None:
+        raise ProtocolError("a command that is not obeyed here")
+
+    def _read(self, context_id: int, command: dict[str, Any]) -> StoreRequest:
+        context = self.assoc._accepted_cx.get(context_id)
+        if context is None:
+            raise ProtocolError("a presentation context that was not accepted")
+        message_id = command.get("MessageID")
+        if not isinstance(message_id, int):
+            raise ProtocolError("a C-STORE without Message ID")
+        request = StoreRequest(
+            message_id=message_id,
+            context_id=context_id,
+            sop_class_uid=command.get("AffectedSOPClassUID") or "",
+            sop_instance_uid=command.get("AffectedSOPInstanceUID") or "",
+            transfer_syntax_uid=str(context.transfer_syntax[0]),
+            calling_ae_title=calling_ae_title(self.assoc),
+            peer_host=str(self.assoc.requestor.address),
+            priority=_priority(command.get("Priority")),
+        )
+        self._refusal = None
+        if request.sop_class_uid != str(context.abstract_syntax):
+            self._refusal = RefusedError(MISMATCH, "the SOP Class is not that of the presentation context")
+        elif not is_uid(request.sop_instance_uid):
+            self._refusal = RefusedError(INVALID_INSTANCE, "the SOP Instance UID is no UID")
+        return request
+
+    def _begin(self, request: StoreRequest, has_data: bool) -> None:
+        self._request, self._received_bytes = request, 0
+        if not has_data:
+            self._refusal = self._refusal or RefusedError(CANNOT_UNDERSTAND, "there is no data set")
+            self._answer(request)
+        elif self._refusal is None:
+            try:
+                self._part = self._receiver.begin(request)
+            except CxrNodeError as error:
+                self._refuse(error)
+
+    def _take_data(self, request: StoreRequest, content: memoryview) -> None:
+        """Write, or after a refusal read on so that the answer comes where the peer expects it."""
+        self._received_bytes += len(content)
+        limit = self._receiver.max_object_bytes
+        if self._received_bytes > 2 * limit:
+            raise ProtocolError("an endless object")
+        if self._part is None:
+            return
+        try:
+            if self._received_bytes > limit:
+                raise RefusedError(OUT_OF_RESOURCES, f"it is larger than {limit} bytes")
+            self._part.write(content)
+        except CxrNodeError as error:
+            self._refuse(error)
+
+    def _answer(self, request: StoreRequest) -> None:
+        part, self._part = self._part, None
+        if part is not None:
+            try:
+                self._receiver.finish(request, part)
+            except CxrNodeError as error:
+                self._refuse(error)
+            finally:
+                part.discard()
+        refusal, self._refusal, self._request = self._refusal, None, None
+        if refusal is not None:
+            cause = _CAUSES.get(refusal.status, Cause.CANNOT_UNDERSTAND)
+            self._tell(cause, f"status=0x{refusal.status:04X} bytes={self._received_bytes} {refusal}")
+        self._respond(request, SUCCESS if refusal is None else refusal.status)
+
+    def _refuse(self, error: CxrNodeError) -> None:
+        """Keep the first cause, and free what the object holds."""
+        part, self._part = self._part, None
+        if part is not None:
+            part.discard()
+        match error:
+            case RefusedError():
+                self._refusal = error
+            case ResourceError() | LedgerLostError():
+                self._refusal = RefusedError(OUT_OF_RESOURCES, str(error))
+            case ContradictionError():
+                self._refusal = RefusedError(MISMATCH, str(error))
+            case InstanceError():
+                self._refusal = RefusedError(CANNOT_UNDERSTAND, str(error))
+            case _:
+                raise error
+
+    def _respond(self, request: StoreRequest, status: int) -> None:
+        """Answer past the queues of pynetdicom: this is the thread that would read them (PS3.8 9.2, DT-1)."""
+        connection = self.dul.socket
+        if not self.assoc.is_established or connection is None:
+            return  # the peer has gone; it will send again
+        sop_class_uid, sop_instance_uid = (
+            uid if is_uid(uid) else "" for uid in (request.sop_class_uid, request.sop_instance_uid)
+        )
+        response = dimse.store_response(sop_class_uid, sop_instance_uid, request.message_id, status)
+        longest = self.maximum_pdu_size or 0
+        answer = Message(context_id=request.context_id, command=response, data_set=memoryview(b""), longest=longest)
+        connection.send(b"".join(answer.pieces()))
+
+
+def control(pdv: memoryview) -> tuple[bool, bool]:
+    """Tell of a PDV whether it is a piece of a command, and whether it is the last one."""
+    return bool(pdv[0] & _IS_COMMAND), bool(pdv[0] & _IS_LAST)
+
+
+def _priority(code: Any) -> Priority:
+    """What the sender asks for; who writes nothing, or nonsense, asks for nothing."""
+    return _PRIORITIES.get(code, Priority.MEDIUM)
+
+
+def has_data_set(command: dict[str, Any]) -> bool:
+    """Tell whether a data set follows the command (PS3.7 E.1)."""
+    return command.get("CommandDataSetType") != dimse.NO_DATA_SET
+
+
+def is_uid(value: str) -> bool:
+    """PS3.5 9.1, but for leading zeros, which some devices write."""
+    return len(value) <= 64 and _UID.fullmatch(value) is not None

@@ -1,0 +1,167 @@
+"""A whole node on loopback for a while: `cxr-node serve`, as processes of its own, on a spool of its own.
+
+The node that hospitals would run, on a configuration file that differs from a real one in its ports and paths. It is
+sent files, and its ledger tells what became of them. Nothing is known here of what the files are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cxr_node.config.schema import Address
+from cxr_node.errors import CxrNodeError, DeliveryError
+from cxr_node.node.ledger import queries
+from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.queries import Story
+from cxr_node.node.ledger.states import InstanceState
+from cxr_node.node.process import notify
+from cxr_node.tools import send
+
+START_S = 60.0
+ANSWER_S = 120.0
+"""For one radiograph; the first one waits for the weights to be loaded."""
+_OPEN = (InstanceState.RECEIVED, InstanceState.REPORTED)
+
+
+class TrialError(CxrNodeError):
+    """The trial did not come to its end; says what the node said last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A node at work."""
+
+    address: Address
+    folder: Path
+    """Where its spool, its configuration and its log are."""
+    pid: int
+    """Of `serve`, whose children do the work."""
+    ledger: Ledger
+    calling_ae_title: str
+    started_in_s: float
+    """Until the port answered and the worker had its weights."""
+
+    @property
+    def last_words(self) -> str:
+        """The end of its log."""
+        return _last_words(self.folder)
+
+
+@contextlib.contextmanager
+def node(folder: Path, settings: Mapping[str, Any], calling_ae_title: str) -> Iterator[Node]:
+    """Run `cxr-node serve` until the block ends.
+
+    Parameters
+    ----------
+    folder : its spool, configuration and log are made there
+    settings : sections of the configuration beside `listen` and `spool`
+    calling_ae_title : who sends to it
+
+    Raises
+    ------
+    TrialError : it does not start.
+    """
+    address = Address(ae_title="CXR_NODE", host="127.0.0.1", port=send.free_port("127.0.0.1"))
+    listen = {"ae_title": address.ae_title, "host": address.host, "port": address.port}
+    spool = {"path": str(folder / "spool"), "min_free_mib": 64}
+    file = folder / "node.yaml"
+    file.write_text(yaml.safe_dump({"listen": listen, "spool": spool, **settings}))
+    started = time.monotonic()
+    with (folder / "node.log").open("wb") as lines:
+        command = [sys.executable, "-m", "cxr_node", "serve", "--config", str(file)]
+        process = subprocess.Popen(command, stdout=lines, stderr=lines)
+    try:
+        _listening(process, address, calling_ae_title, folder)
+        started_in_s = time.monotonic() - started
+        with contextlib.closing(Ledger.open(folder / "spool")) as ledger:
+            yield Node(
+                address=address,
+                folder=folder,
+                pid=process.pid,
+                ledger=ledger,
+                calling_ae_title=calling_ae_title,
+                started_in_s=started_in_s,
+            )
+    finally:
+        process.terminate()
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def store(there: Node, files: Sequence[Path], arrived: Callable[[Path], None]) -> None:
+    """Send files over one association, and tell of each that the node has acknowledged.
+
+    Raises
+    ------
+    TrialError : it refuses one.
+    DeliveryError : it cannot be reached.
+    """
+
+    def told(sent: send.Sent) -> None:
+        if not sent.ok:
+            raise TrialError(f"the node refused {sent.path.name}: {sent.sentence}")
+        arrived(sent.path)
+
+    send.store(files, told, there.address, there.calling_ae_title)
+
+
+def settled(there: Node, uids: Iterable[str], waiting: Callable[[int], None], look_every_s: float) -> dict[str, Story]:
+    """Wait until every instance is DELIVERED, REJECTED or DEAD, tell how many are not, and then their stories.
+
+    Raises
+    ------
+    TrialError : not every one is settled in time.
+    """
+    wanted = list(uids)
+    deadline = time.monotonic() + ANSWER_S + len(wanted)
+    while left := _open(there.ledger):
+        waiting(left)
+        if time.monotonic() > deadline:
+            raise TrialError(f"{left} radiographs are not settled in time; its last words:\n{there.last_words}")
+        time.sleep(look_every_s)
+    waiting(0)
+    return {uid: queries.trace(there.ledger, uid)[0] for uid in wanted}
+
+
+def turnaround_ms(story: Story) -> float | None:
+    """From the instance's durable receipt to the last result acknowledged; None where none was."""
+    times = [one.delivered_at for one in story.deliveries if one.delivered_at is not None]
+    return (max(times) - story.instance.received_at).total_seconds() * 1000 if times else None
+
+
+def _open(ledger: Ledger) -> int:
+    counts = queries.counts(ledger)
+    return sum(counts[state] for state in _OPEN)
+
+
+def _listening(process: subprocess.Popen[bytes], address: Address, calling_ae_title: str, folder: Path) -> None:
+    """Wait until the port answers and the worker has its weights: the times shown are of a node at work."""
+    deadline = time.monotonic() + START_S
+    while not (notify.listens(folder / "spool", notify.Role.WORK) and _answers(address, calling_ae_title)):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise TrialError(f"the node did not start; its last words:\n{_last_words(folder)}")
+        time.sleep(0.1)
+
+
+def _answers(address: Address, calling_ae_title: str) -> bool:
+    try:
+        send.echo(address, calling_ae_title)
+    except DeliveryError:
+        return False
+    return True
+
+
+def _last_words(folder: Path) -> str:
+    return "\n".join((folder / "node.log").read_text(errors="replace").splitlines()[-8:])
