@@ -12,7 +12,7 @@ from cxr_node import resources
 from cxr_node.config import schema, strict_yaml
 from cxr_node.errors import ConfigError, ModelError
 from cxr_node.model import profile
-from cxr_node.training import recipe
+from cxr_node.training.data import recipe
 
 TWICE = {
     "a section appended": ("spool: {}\ndestinations: []\n\ndestinations: []\n", "destinations: twice, lines 2 and 4"),

@@ -92,7 +92,7 @@ def train(
     out_dir: Annotated[Path, typer.Option("--out", help="Profile folder to write; resumes what it finds there.")],
 ) -> None:
     """Train, calibrate and measure a classifier on labelled images; writes a profile folder."""
-    from cxr_node.training import train as room
+    from cxr_node.training.learn import train as room
 
     out.print(f"profile written: {room.run(recipe, data, out_dir)}")
 
@@ -128,23 +128,23 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure a profile on labelled images, every figure with its interval."""
-    from cxr_node import show_evaluation
-    from cxr_node.training import report
-    from cxr_node.training.evaluate import Change
-    from cxr_node.training.folder import Labels
+    from cxr_node.training.data.profile_folder import Labels
+    from cxr_node.training.measure import words
+    from cxr_node.training.measure.evaluate import Change
+    from cxr_node.training.report import run
 
     labels = Labels(column=column, positive=positive, negative=negative)
-    asked = [report.Asked(data=data, part=part, labels=labels, change=Change(change))]
+    asked = [run.Asked(data=data, part=part, labels=labels, change=Change(change))]
     if external:
         labels = Labels(column=external_column, positive=external_positive, negative=external_negative)
-        asked.append(report.Asked(data=external, labels=labels, change=Change(change)))
-    extras = report.Extras(sample=sample, strangers=outsiders, page=page, keep=keep)
+        asked.append(run.Asked(data=external, labels=labels, change=Change(change)))
+    extras = run.Extras(sample=sample, strangers=outsiders, page=page, keep=keep)
     with _wrong_use():
-        measured = report.run(profile, asked, extras, progress=not as_json)
+        measured = run.run(profile, asked, extras, progress=not as_json)
     if as_json:
         say_json(measured)
     else:
-        out.print(show_evaluation.evaluation(measured))
+        out.print(words.evaluation(measured))
         if page:
             out.print(f"page written: {page}")
 
@@ -174,8 +174,8 @@ def calibrate(
     ] = False,
 ) -> None:
     """Fit probabilities and thresholds on labelled images and bind them to the weights."""
-    from cxr_node.training import calibrate as room
-    from cxr_node.training.folder import Labels
+    from cxr_node.training.calibrate import calibrate as room
+    from cxr_node.training.data.profile_folder import Labels
 
     if data is None and labels is None:
         raise DataError("there is nothing to calibrate on: give --data, --labels or both")
@@ -192,7 +192,7 @@ def compare(
     out_file: Annotated[Path | None, typer.Option("--out", help="Markdown file to write; else it is printed.")] = None,
 ) -> None:
     """Compare profiles that were trained on the same images; writes docs/models.md."""
-    from cxr_node.training import compare as room
+    from cxr_node.training.report import compare as room
 
     with _wrong_use():
         text = room.page(profiles, waiting or [])

@@ -15,9 +15,10 @@ from cxr_node.model import profile as profiles
 from cxr_node.model import weights
 from cxr_node.model.predictor import load_predictor
 from cxr_node.tools import classify
-from cxr_node.training import course, data, train
-from cxr_node.training.folder import Labels
-from cxr_node.training.report import Asked
+from cxr_node.training.data import images
+from cxr_node.training.data.profile_folder import Labels
+from cxr_node.training.learn import checkpoint, train
+from cxr_node.training.report.run import Asked
 from tests import builders
 from tests.training import folders
 
@@ -49,7 +50,7 @@ def trained(request: pytest.FixtureRequest, children: Path, tmp_path_factory: py
     """Train each once; without checkpoints, which are half a gigabyte for the largest (test_options resumes)."""
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(course, "write", lambda *given: None)
+        patched.setattr(checkpoint, "write", lambda *given: None)
         return train.run(one_epoch_of(request.param, folder), children, folder / request.param, progress=False)
 
 
@@ -74,9 +75,9 @@ def test_three_classes_are_measured_and_judged_as_one_question(trained: Path, ch
     words = Labels(positive="PNEUMONIA", negative="NORMAL")
     assert folders.measured_on(folder, Asked(data=children, part="all", labels=words))["rates"] == own["rates"]
     predictor = load_predictor(profiles.load(folder), threads=1)
-    image = next(item for item in data.read(children, folders.CLASSES) if item.positive)
+    image = next(item for item in images.read(children, folders.CLASSES) if item.positive)
     seen = predictor.examine(
-        Radiograph(pixels=data.load(image), pixel_aspect=1.0, view=View.AP, pixel_sha256="")
+        Radiograph(pixels=images.load(image), pixel_aspect=1.0, view=View.AP, pixel_sha256="")
     ).prediction
     assert seen.classes["bacteria"] + seen.classes["virus"] == pytest.approx(seen.probability["PNEUMONIA"])
     file = tmp_path / "a.dcm"

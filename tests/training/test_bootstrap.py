@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as known
 
-from cxr_node.training import bootstrap
-from cxr_node.training.bootstrap import Interval
+from cxr_node.training.measure import bootstrap
+from cxr_node.training.measure.bootstrap import Interval
 
 ROWS = st.lists(st.tuples(st.booleans(), st.integers(0, 9), st.integers(0, 3)), min_size=2, max_size=50)
 

@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxr_node.errors import DataError
-from cxr_node.training import calibrators, metrics
-from cxr_node.training.calibrate import Asked, operating_point
-from cxr_node.training.calibrators import Sample
-from cxr_node.training.recipe import GuaranteeSection, Recipe
-from cxr_node.training.scores import Scores
+from cxr_node.training.calibrate import calibrators
+from cxr_node.training.calibrate.calibrate import Asked, operating_point
+from cxr_node.training.calibrate.calibrators import Sample
+from cxr_node.training.data.recipe import GuaranteeSection, Recipe
+from cxr_node.training.measure import bootstrap
+from cxr_node.training.measure.inference import Scores
 from tests.training import folders
 
 
@@ -49,10 +50,10 @@ def test_order_never_changes(seed: int, gap: float, prevalence: float) -> None:
 def test_probabilities_mean_what_they_say() -> None:
     rng = np.random.default_rng(3)
     logit = rng.normal(scale=3.0, size=6000)
-    positive = rng.random(6000) < metrics.sigmoid(0.5 * logit)
+    positive = rng.random(6000) < bootstrap.sigmoid(0.5 * logit)
     slope, intercept = platt(logit, positive, prevalence=float(positive.mean()))
     assert slope == pytest.approx(0.5, abs=0.05)
-    assert metrics.calibration_error(positive, metrics.sigmoid(slope * logit + intercept)) < 0.03
+    assert bootstrap.calibration_error(positive, bootstrap.sigmoid(slope * logit + intercept)) < 0.03
 
 
 def test_prevalence_moves_the_intercept_by_its_odds() -> None:
@@ -64,7 +65,7 @@ def test_prevalence_moves_the_intercept_by_its_odds() -> None:
 def test_separable_classes_do_not_lead_to_certainty() -> None:
     positive, logit = drawn(60, 1, 50.0)
     slope, intercept = platt(logit, positive, prevalence=0.5)
-    probability = metrics.sigmoid(slope * logit + intercept)
+    probability = bootstrap.sigmoid(slope * logit + intercept)
     assert probability.max() < 0.995
     assert probability.min() > 0.005
 
@@ -155,7 +156,7 @@ def test_calibrators_are_compared_on_other_patients(bend: float) -> None:
     """Where the truth bends as only the beta map can, it wins; where it does not, nothing beats Platt."""
     rng = np.random.default_rng(2)
     logit = rng.normal(scale=3.0, size=3000)
-    positive = rng.random(3000) < metrics.sigmoid(np.logaddexp(0.0, logit) ** bend - np.logaddexp(0.0, -logit))
+    positive = rng.random(3000) < bootstrap.sigmoid(np.logaddexp(0.0, logit) ** bend - np.logaddexp(0.0, -logit))
     compared = calibrators.compare(sample(logit, positive), float(positive.mean()))
     assert set(compared) == {"platt", "temperature", "beta", "isotonic"}
     better = {name: styles["clean"]["log_loss_beyond_platt"]["high"] < 0.0 for name, styles in compared.items()}

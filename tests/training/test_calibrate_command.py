@@ -13,11 +13,12 @@ from typer.testing import CliRunner
 from cxr_node.cli.node import app
 from cxr_node.errors import DataError, ModelError
 from cxr_node.model import profile as profiles
-from cxr_node.training import calibrate, train
-from cxr_node.training.data import Item
-from cxr_node.training.folder import Labels
-from cxr_node.training.recipe import Recipe
-from cxr_node.training.scores import Scores
+from cxr_node.training.calibrate import calibrate
+from cxr_node.training.data.images import Item
+from cxr_node.training.data.profile_folder import Labels
+from cxr_node.training.data.recipe import Recipe
+from cxr_node.training.learn import train
+from cxr_node.training.measure.inference import Scores
 from tests.training import folders
 
 

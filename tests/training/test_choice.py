@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from cxr_node.training import choice
-from cxr_node.training.course import State
-from cxr_node.training.recipe import Watch
+from cxr_node.training.data.recipe import Watch
+from cxr_node.training.learn import checkpoint
+from cxr_node.training.learn.checkpoint import State
 
 
 def state(value: float) -> State:
@@ -18,14 +18,14 @@ def near(target: float) -> object:
 
 
 def test_an_average_that_helps_is_kept() -> None:
-    chosen = choice.choose({1: state(0.0), 2: state(2.0)}, near(0.9))
+    chosen = checkpoint.choose({1: state(0.0), 2: state(2.0)}, near(0.9))
     assert float(chosen.weights["weight"]) == 1.0
     assert set(chosen.kept) == {1, 2}
     assert chosen.as_json(Watch.AUC)["kept_is"] == "the average of these seeds' weights"
 
 
 def test_an_average_that_harms_is_not() -> None:
-    chosen = choice.choose({1: state(0.0), 2: state(2.0)}, near(2.0))
+    chosen = checkpoint.choose({1: state(0.0), 2: state(2.0)}, near(2.0))
     assert float(chosen.weights["weight"]) == 2.0
     assert chosen.kept == (2,)
     assert chosen.as_json(Watch.AUC)["kept_is"] == "one seed's weights"
@@ -33,10 +33,10 @@ def test_an_average_that_harms_is_not() -> None:
 
 
 def test_one_seed_that_harms_does_not_keep_others_out() -> None:
-    chosen = choice.choose({1: state(1.0), 2: state(9.0), 3: state(-1.5)}, near(0.0))
+    chosen = checkpoint.choose({1: state(1.0), 2: state(9.0), 3: state(-1.5)}, near(0.0))
     assert chosen.kept == (1, 3)
     assert float(chosen.weights["weight"]) == -0.25
 
 
 def test_counters_are_not_averaged() -> None:
-    assert choice.mean_of([state(1.0), state(2.0)])["count"].dtype == torch.int64
+    assert checkpoint.mean_of([state(1.0), state(2.0)])["count"].dtype == torch.int64

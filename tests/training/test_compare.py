@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from cxr_node.errors import DataError, ModelError
-from cxr_node.training import compare, train
+from cxr_node.training.learn import train
+from cxr_node.training.report import compare
 from tests.training import folders
 
 

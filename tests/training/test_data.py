@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cxr_node.errors import DataError
-from cxr_node.training import data
-from cxr_node.training.data import Item
+from cxr_node.training.data import images as data
+from cxr_node.training.data.images import Item
 from tests.training import folders
 from tests.training.folders import CLASSES
 

@@ -12,7 +12,8 @@ from cxr_node.config.schema import Admission
 from cxr_node.dicom.pixels import pixels
 from cxr_node.dicom.read import header
 from cxr_node.errors import DataError
-from cxr_node.training import data, dicom_files, train
+from cxr_node.training.data import dicom_files, images
+from cxr_node.training.learn import train
 from tests import builders
 from tests.training import folders
 from tests.training.folders import CLASSES
@@ -39,7 +40,7 @@ def test_a_tree_of_dicom_files_is_read(tmp_path: Path) -> None:
     tree(tmp_path)
     (tmp_path / "NORMAL" / "notes.txt").write_text("no image")
     (tmp_path / "NORMAL" / ".hidden.dcm").write_bytes(b"")
-    items = data.read(tmp_path, CLASSES)
+    items = images.read(tmp_path, CLASSES)
     assert sorted(item.positive for item in items) == [False] * 5 + [True] * 5
     assert len({item.group for item in items}) == 10
 
@@ -59,7 +60,7 @@ def test_images_of_one_patient_stay_in_one_part(tmp_path: Path) -> None:
     for number in range(12):
         label = "NORMAL" if number % 2 else "PNEUMONIA"
         write(tmp_path / label / f"{number}.dcm", number=number, PatientID=f"CHILD-{number // 4}")
-    items = data.read(tmp_path, CLASSES)
+    items = images.read(tmp_path, CLASSES)
     assert len({item.group for item in items}) == 3
     assert not any("CHILD" in item.group for item in items)
 
@@ -68,7 +69,7 @@ def test_without_a_patient_the_study_groups(tmp_path: Path) -> None:
     for number in range(2):
         write(tmp_path / "NORMAL" / f"{number}.dcm", number=number, PatientID="", StudyInstanceUID="1.2.3")
     write(tmp_path / "PNEUMONIA" / "0.dcm", number=5, PatientID="")
-    assert len({item.group for item in data.read(tmp_path, CLASSES)}) == 2
+    assert len({item.group for item in images.read(tmp_path, CLASSES)}) == 2
 
 
 def test_a_manifest_may_list_dicom_files_and_its_patients_come_first(tmp_path: Path) -> None:
@@ -79,7 +80,7 @@ def test_a_manifest_may_list_dicom_files_and_its_patients_come_first(tmp_path: P
     (tmp_path / "manifest.csv").write_text("file,label,patient\n" + "\n".join(rows[:2]) + "\n" + "\n".join(rows[2:]))
     for number in range(4):  # no two alike, or copies would join
         write(tmp_path / f"{number}.dcm", number=number, PatientID="SAME")
-    items = data.read(tmp_path, CLASSES)
+    items = images.read(tmp_path, CLASSES)
     assert [items[0].group == items[1].group, items[1].group == items[2].group] == [True, False]
 
 
@@ -90,7 +91,7 @@ def test_a_broken_file_is_named(content: bytes, tmp_path: Path) -> None:
     tree(tmp_path)
     (tmp_path / "NORMAL" / "9.dcm").write_bytes(content)
     with pytest.raises(DataError, match=r"NORMAL/9\.dcm is not a readable image: "):
-        data.load_all(data.read(tmp_path, CLASSES), 32)
+        images.load_all(images.read(tmp_path, CLASSES), 32)
 
 
 def test_an_undecodable_image_is_named(tmp_path: Path) -> None:
@@ -109,7 +110,7 @@ def test_age_sex_and_view_of_the_header_split_an_evaluation(tmp_path: Path) -> N
     path = write(tmp_path / "NORMAL" / "a.dcm", number=1, PatientAge="030M", PatientSex="F", ViewPosition="AP")
     assert dicom_files.tags(path) == {"age": "2.5", "sex": "F", "view": "AP"}
     write(tmp_path / "PNEUMONIA" / "b.dcm", number=2, PatientAge="", PatientSex="", ViewPosition="PA")
-    normal, pneumonia = sorted(data.read(tmp_path, CLASSES), key=lambda item: item.positive)
+    normal, pneumonia = sorted(images.read(tmp_path, CLASSES), key=lambda item: item.positive)
     assert normal.tags == dicom_files.tags(path)
     assert pneumonia.tags["view"] == "PA"
     assert "sex" not in pneumonia.tags

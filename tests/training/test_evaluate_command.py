@@ -13,7 +13,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from cxr_node.cli.node import app
-from cxr_node.training import card
+from cxr_node.training.measure import model_card
 from tests.training import folders
 
 
@@ -57,7 +57,7 @@ def test_everything_at_once(profile_folder: Path, data_folder: Path, other_folde
     kept = json.loads((profile_folder / "metrics.json").read_text("utf-8"))["evaluations"]
     assert set(kept) == {"hospital-a", "hospital-b"}
     assert (kept["hospital-a"]["reencoding"]["images"], kept["hospital-a"]["outsiders"]["all"]["images"]) == (2, 30)
-    assert "## Measured: hospital-b" in (profile_folder / card.NAME).read_text("utf-8")
+    assert "## Measured: hospital-b" in (profile_folder / model_card.NAME).read_text("utf-8")
     check_page(page.read_text("utf-8"))
 
 
@@ -148,8 +148,8 @@ def test_predictions_stand_in_the_card(profile_folder: Path) -> None:
     figure = {"value": 0.97, "low": 0.95, "high": 0.985}
     predicted = {"auc": figure | {"how": "context swap"}, "brier": figure | {"how": "trial", "measured": figure}}
     path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"predicted": predicted}), "utf-8")
-    card.write(profile_folder)
-    written = (profile_folder / card.NAME).read_text("utf-8")
+    model_card.write(profile_folder)
+    written = (profile_folder / model_card.NAME).read_text("utf-8")
     assert "## Predicted for data that nobody here has seen" in written
     assert "| 0.970 (0.950 to 0.985) | not yet | context swap |" in written
     assert "| Brier score | 0.970 (0.950 to 0.985) | 0.970 (0.950 to 0.985) | trial |" in written

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from cxr_node.errors import DataError
-from cxr_node.training import guarantee, metrics
-from cxr_node.training.guarantee import Patients, Wish
+from cxr_node.training.calibrate import guarantee
+from cxr_node.training.calibrate.guarantee import Patients, Wish
+from cxr_node.training.measure import bootstrap
 
 GAP = 3.2
 """Distance of the classes' mean logits, in standard deviations: AUC 0.988."""
@@ -29,7 +30,7 @@ def drawn(rng: np.random.Generator, each: int = 500, most_images: int = 3, gap: 
     patient = np.repeat(np.arange(2 * each), images)
     logit = gap * (positive[patient] - 0.5) + np.sqrt(0.9) * own[patient] + np.sqrt(0.1) * rng.normal(size=len(patient))
     return Patients(
-        probability=metrics.sigmoid(logit),
+        probability=bootstrap.sigmoid(logit),
         positive=positive[patient],
         answerable=np.ones(len(patient), dtype=bool),
         groups=patient.astype(str),

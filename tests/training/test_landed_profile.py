@@ -16,12 +16,14 @@ from cxr_node.domain import Verdict
 from cxr_node.model import preprocess, weights
 from cxr_node.model import profile as profiles
 from cxr_node.model.profile import Profile
-from cxr_node.training import card, evaluate, folder, pointing, reencode, scores, strangers
-from cxr_node.training.data import Item
-from cxr_node.training.evaluate import Judge
-from cxr_node.training.pointing import Looked
-from cxr_node.training.scores import Scores
-from cxr_node.training.sight import Sight, case_of
+from cxr_node.training.data import profile_folder
+from cxr_node.training.data.images import Item
+from cxr_node.training.measure import evaluate, inference, model_card, ood_test, reencoding
+from cxr_node.training.measure.evaluate import Judge
+from cxr_node.training.measure.inference import Scores
+from cxr_node.training.saliency import localisation
+from cxr_node.training.saliency.localisation import Looked
+from cxr_node.training.saliency.probe import Sight, case_of
 from tests.shared import radiographs, shared
 
 LANDED = Path(__file__).parents[2] / "weights" / "pneumonia-pediatric"
@@ -40,7 +42,7 @@ def judge(profile: Profile) -> Judge:
 @pytest.fixture(scope="module")
 def held_out() -> list[Item]:
     """Children whom neither training nor calibration saw."""
-    items, name = folder.held_out(LANDED, shared("data", "kermany224"), None, default="validation")
+    items, name = profile_folder.held_out(LANDED, shared("data", "kermany224"), None, default="validation")
     assert name == "kermany224, validation part"
     return items
 
@@ -48,11 +50,11 @@ def held_out() -> list[Item]:
 def test_card_and_metrics_are_those_of_the_weights(profile: Profile, tmp_path: Path) -> None:
     for name in ("profile.yaml", "calibration.yaml", "metrics.json"):
         (tmp_path / name).write_bytes((LANDED / name).read_bytes())
-    card.write(tmp_path)
-    assert (tmp_path / card.NAME).read_text("utf-8") == (LANDED / card.NAME).read_text("utf-8")
+    model_card.write(tmp_path)
+    assert (tmp_path / model_card.NAME).read_text("utf-8") == (LANDED / model_card.NAME).read_text("utf-8")
     measured = json.loads((LANDED / "metrics.json").read_text("utf-8"))
     assert measured["calibration"]["slope"] == profile.slope
-    assert profile.weights_sha256 in (LANDED / card.NAME).read_text("utf-8")
+    assert profile.weights_sha256 in (LANDED / model_card.NAME).read_text("utf-8")
 
 
 @pytest.mark.shared
@@ -83,7 +85,7 @@ def test_adults_that_it_never_saw_are_uncertain(profile: Profile) -> None:
 
 @pytest.mark.shared
 def test_what_is_no_chest_as_it_should_be_is_uncertain(judge: Judge, held_out: list[Item]) -> None:
-    found = strangers.measure(judge, evaluate.sampled(held_out, 10), {}, _silent)["kinds"]
+    found = ood_test.measure(judge, evaluate.sampled(held_out, 10), {}, _silent)["kinds"]
     uncertain = {kind: one["verdicts"].get("UNCERTAIN", 0) / one["images"] for kind, one in found.items()}
     assert set(uncertain) == {"mirrored", "inverted", "rotated by 90 degrees", "rotated by 180 degrees", "noise"}
     assert min(uncertain.values()) >= 0.9, uncertain
@@ -93,8 +95,8 @@ def test_what_is_no_chest_as_it_should_be_is_uncertain(judge: Judge, held_out: l
 def test_no_verdict_turns_into_its_opposite_when_the_image_is_stored_another_way(
     judge: Judge, held_out: list[Item]
 ) -> None:
-    found = reencode.measure(judge, evaluate.sampled(held_out, 4), _silent)
-    assert found["answers"] == 4 * len(reencode.VARIANTS)
+    found = reencoding.measure(judge, evaluate.sampled(held_out, 4), _silent)
+    assert found["answers"] == 4 * len(reencoding.VARIANTS)
     assert found["flips"] == 0
     assert found["move"]["value"] < 0.05
 
@@ -104,7 +106,7 @@ def test_heat_maps_of_positives_peak_inside_the_chest(judge: Judge, held_out: li
     sight = Sight(profile=judge.profile, network=judge.network.eval())
     looked = _looked(sight, [item for item in evaluate.sampled(held_out, 40) if item.positive])
     assert len(looked.looks) == 20 and looked.looks[0].active.shape == (12, 12)
-    found = pointing.in_chest(sight, looked)
+    found = localisation.in_chest(sight, looked)
     assert found["shown"].value >= 0.9
     assert found["peak_in_chest"].value >= 0.85
     assert found["energy_in_chest"].value > found["energy_in_chest_by_chance"].value + 0.2
@@ -114,7 +116,7 @@ def test_heat_maps_of_positives_peak_inside_the_chest(judge: Judge, held_out: li
 def test_heat_maps_peak_in_an_opacity_drawn_into_a_normal_lung(judge: Judge, held_out: list[Item]) -> None:
     sight = Sight(profile=judge.profile, network=judge.network.eval())
     looked = _looked(sight, [item for item in evaluate.sampled(held_out, 24) if not item.positive])
-    found, _ = pointing.on_opacities(sight, looked, np.random.default_rng(0), _silent)
+    found, _ = localisation.on_opacities(sight, looked, np.random.default_rng(0), _silent)
     assert found["opacity_found"].value >= 0.75
     assert found["opacity_found_by_chance"].value < 0.4
 
@@ -136,7 +138,7 @@ def _scores(profile: Profile, images: list[Path] | list[io.BytesIO]) -> Scores:
         with Image.open(one) as image:
             pixels = np.asarray(image.convert("L"), dtype=np.float32) / 255.0
         inputs.append(torch.from_numpy(preprocess.prepare(pixels, profile.input))[None])
-    return scores.score(network, stats, torch.stack(inputs))
+    return inference.score(network, stats, torch.stack(inputs))
 
 
 def _probability(profile: Profile, images: list[Path] | list[io.BytesIO]) -> np.ndarray:

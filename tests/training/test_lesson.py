@@ -11,10 +11,11 @@ import torch
 from cxr_node.errors import DataError
 from cxr_node.model.networks import build
 from cxr_node.model.profile import NetworkSpec
-from cxr_node.training import lesson, opacity, outsiders, style
-from cxr_node.training.augment import Augmenter, Batch
-from cxr_node.training.lesson import Lesson
-from cxr_node.training.recipe import LessonsSection, StrangersSection
+from cxr_node.training.data.recipe import LessonsSection, StrangersSection
+from cxr_node.training.learn import auxiliary_loss
+from cxr_node.training.learn.auxiliary_loss import Lesson
+from cxr_node.training.synthetic import opacity, out_of_distribution, style_transfer
+from cxr_node.training.synthetic.augment import Augmenter, Batch
 from tests.training import folders
 
 SECTION = LessonsSection(
@@ -51,7 +52,7 @@ def test_an_opacity_brightens_lung_and_nothing_else() -> None:
 
 def test_surroundings_are_the_others_and_the_chest_stays() -> None:
     image, other = np.full((100, 100), 0.2, np.float32), np.full((100, 100), 0.9, np.float32)
-    style.surround(image, other, np.random.default_rng(1))
+    style_transfer.surround(image, other, np.random.default_rng(1))
     np.testing.assert_allclose(image[35:65, 35:65], 0.2)
     np.testing.assert_allclose(image[0], 0.9, atol=0.71)
     assert image[0].mean() > 0.5
@@ -61,19 +62,19 @@ def test_style_moves_detail_and_grey_towards_the_other() -> None:
     rng = np.random.default_rng(2)
     sharp = (thorax() + rng.normal(0.0, 0.05, (96, 96))).clip(0, 1).astype(np.float32)
     soft = (thorax() * 0.5).astype(np.float32)
-    changed = style.like(sharp, soft, 1.0)
+    changed = style_transfer.like(sharp, soft, 1.0)
     assert np.abs(np.diff(changed)).mean() < np.abs(np.diff(sharp)).mean()
     assert abs(changed.mean() - soft.mean()) < 0.02
-    np.testing.assert_allclose(style.like(sharp, soft, 0.0), sharp, atol=1e-5)
+    np.testing.assert_allclose(style_transfer.like(sharp, soft, 0.0), sharp, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", sorted(outsiders.MAKERS))
+@pytest.mark.parametrize("kind", sorted(out_of_distribution.MAKERS))
 def test_each_outsider_is_another_picture_of_the_same_size(kind: str) -> None:
     image = np.rint(thorax() * 255.0).astype(np.uint8)
     image[:, :40] //= 2  # no symmetry
     rng = np.random.default_rng(3)
     for _ in range(10):
-        made = outsiders.MAKERS[kind](image, rng)
+        made = out_of_distribution.MAKERS[kind](image, rng)
         assert made.shape == image.shape
         assert made.dtype == np.uint8
         assert np.abs(made.astype(int) - image).mean() > 2.0
@@ -83,7 +84,9 @@ def test_a_lesson_holds_labelled_images_then_pairs_then_outsiders(tmp_path: Path
     recipe = folders.recipe(tmp_path)
     augmenter = Augmenter(recipe.augment, recipe.input, recipe.data.source_px, seed=1)
     images = np.stack([np.rint(thorax(40) * 255.0).astype(np.uint8)] * 8)
-    given = lesson.give(SECTION, augmenter, (images, np.arange(8) < 4), images[:3], np.random.default_rng(0), 32)
+    given = auxiliary_loss.give(
+        SECTION, augmenter, (images, np.arange(8) < 4), images[:3], np.random.default_rng(0), 32
+    )
     assert (given.labelled, given.pairs) == (8, 2)
     assert given.batch.inputs.shape == (8 + 2 * 2 + 5, 1, 32, 32)
     drawn = given.batch.drawn.flatten(1).amax(dim=1) > 0.0
@@ -106,7 +109,7 @@ def test_evidence_outside_the_chest_or_beside_the_opacity_costs() -> None:
     inside, beside, outside = (torch.zeros(1, 1280, 4, 4) for _ in range(3))
     inside[..., 2, 2], beside[..., 1, 1], outside[..., 0, 0] = 0.01, 0.01, 0.01
     with torch.no_grad():
-        costs = [float(lesson.loss(SECTION, network, one, given)) for one in (inside, beside, outside)]
+        costs = [float(auxiliary_loss.loss(SECTION, network, one, given)) for one in (inside, beside, outside)]
     assert costs[0] < costs[1] < costs[2]
 
 
@@ -115,7 +118,7 @@ def test_strangers_are_the_rows_that_hold_the_word(tmp_path: Path) -> None:
     folders.manifest(tmp_path / "adults", rows)
     named = StrangersSection(folder="adults", column="read_by", word="")
     section = SECTION.model_copy(update={"strangers": named})
-    assert lesson.strangers(section, tmp_path, 32).shape == (2, 32, 32)
+    assert auxiliary_loss.strangers(section, tmp_path, 32).shape == (2, 32, 32)
     missing = section.model_copy(update={"strangers": named.model_copy(update={"word": "Lung Opacity"})})
     with pytest.raises(DataError, match="no labelled image"):
-        lesson.strangers(missing, tmp_path, 32)
+        auxiliary_loss.strangers(missing, tmp_path, 32)

@@ -13,11 +13,12 @@ import yaml
 from rich.console import Console
 
 from cxr_node.errors import ConfigError
-from cxr_node.training import course, data, pretrain, release, train
-from cxr_node.training import recipe as recipes
-from cxr_node.training.course import State
-from cxr_node.training.progress import bar_of
-from cxr_node.training.recipe import PretrainingSection
+from cxr_node.training.data import images as data
+from cxr_node.training.data import recipe as recipes
+from cxr_node.training.data.device import bar_of
+from cxr_node.training.data.recipe import PretrainingSection
+from cxr_node.training.learn import checkpoint, pretrain, release, train
+from cxr_node.training.learn.checkpoint import State
 from tests.training import folders
 
 PRETRAINING = {"epochs": 2, "images_per_epoch": 8, "learning_rate": 0.001, "hidden": 0.5, "noise": 0.1}
@@ -59,7 +60,7 @@ def final_weights(recipe: Path, data_folder: Path, out: Path, monkeypatch: pytes
     """Train without what comes after training."""
     ends: list[State] = []
     with monkeypatch.context() as patched:
-        patched.setattr(release, "release", lambda *given: ends.append(course.copied(given[2].state_dict())))
+        patched.setattr(release, "release", lambda *given: ends.append(checkpoint.copied(given[2].state_dict())))
         train.run(recipe, data_folder, out, progress=False)
     return ends[0]
 
@@ -79,7 +80,7 @@ def test_stopped_after_every_epoch_equals_uninterrupted(
 ) -> None:
     recipe, out = recipe_with(tmp_path, OPTIONS[option]), tmp_path / "stopped"
     whole = final_weights(recipe, children, tmp_path / "whole", monkeypatch)
-    write, stops = course.write, 0
+    write, stops = checkpoint.write, 0
 
     def write_and_stop(*given: Any) -> None:
         write(*given)
@@ -88,7 +89,7 @@ def test_stopped_after_every_epoch_equals_uninterrupted(
     while True:
         try:
             with monkeypatch.context() as patched:
-                patched.setattr(course, "write", write_and_stop)
+                patched.setattr(checkpoint, "write", write_and_stop)
                 resumed = final_weights(recipe, children, out, monkeypatch)
             break
         except KeyboardInterrupt:
@@ -109,9 +110,9 @@ def test_patience_goes_back_to_the_best_epoch(children: Path, tmp_path: Path, mo
     watched = train._watch
     monkeypatch.setattr(train, "_watch", lambda *given: watched(*given) | {train.Watch.AUC: next(figures)})
     seen: list[State] = []
-    noticed = course.Course.notice
+    noticed = checkpoint.Course.notice
     monkeypatch.setattr(
-        course.Course, "notice", lambda one, figure: (seen.append(course.copied(one.ema)), noticed(one, figure))
+        checkpoint.Course, "notice", lambda one, figure: (seen.append(checkpoint.copied(one.ema)), noticed(one, figure))
     )
     ended = final_weights(recipe_with(tmp_path, options), children, tmp_path / "out", monkeypatch)
     assert [line["epoch"] for line in curves(tmp_path / "out")] == [1, 2, 3, 4]
@@ -123,14 +124,14 @@ def test_seeds_begin_alike_and_the_choice_is_written(
     children: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[State] = []
-    begin = course.begin
+    begin = checkpoint.begin
 
-    def watched_begin(*given: Any, **named: Any) -> course.Course:
+    def watched_begin(*given: Any, **named: Any) -> checkpoint.Course:
         one = begin(*given, **named)
-        begun.append(course.copied(one.network.state_dict()))
+        begun.append(checkpoint.copied(one.network.state_dict()))
         return one
 
-    monkeypatch.setattr(course, "begin", watched_begin)
+    monkeypatch.setattr(checkpoint, "begin", watched_begin)
     final_weights(recipe_with(tmp_path, OPTIONS["seeds"]), children, tmp_path / "out", monkeypatch)
     first, second = begun
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -166,7 +167,7 @@ def test_pretraining_is_repeatable_and_leaves_the_head_alone(
 ) -> None:
     recipe = recipes.read(recipe_with(tmp_path, OPTIONS["pretraining"]))
     items = data.read(children, recipe.words)
-    images, bond = data.load_all(items, recipe.data.source_px), course.Bond(data.fingerprint(items), recipe)
+    images, bond = data.load_all(items, recipe.data.source_px), checkpoint.Bond(data.fingerprint(items), recipe)
     ends = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -182,12 +183,12 @@ def test_pretraining_is_repeatable_and_leaves_the_head_alone(
 
 def test_a_checkpoint_outlives_new_options_but_no_other_change(tmp_path: Path) -> None:
     recipe = recipes.read(recipe_with(tmp_path, {}))
-    bond = course.Bond("images", recipe)
+    bond = checkpoint.Bond("images", recipe)
     older = json.loads(str(bond).partition(" ")[2])
     del older["pretraining"], older["schedule"]["patience"]
     assert bond.holds(f"images {json.dumps(older)}")
     assert not bond.holds(f"others {json.dumps(older)}")
-    assert not course.Bond("images", recipes.read(recipe_with(tmp_path, OPTIONS["pretraining"]))).holds(
+    assert not checkpoint.Bond("images", recipes.read(recipe_with(tmp_path, OPTIONS["pretraining"]))).holds(
         f"images {json.dumps(older)}"
     )
     older["schedule"]["learning_rate"] = 1.0

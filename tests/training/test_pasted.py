@@ -5,7 +5,7 @@ import pytest
 
 from cxr_node.model import lungs
 from cxr_node.model.lungs import Chest
-from cxr_node.training import pasted, stamps
+from cxr_node.training.synthetic import burned_in_marks, counterfactual
 from tests.model.test_lungs import SHIPPED, pixels_of
 
 
@@ -19,7 +19,7 @@ def test_every_opacity_whitens_one_place_in_one_lung(healthy: tuple[lungs.Floats
     pixels, chest = healthy
     seen = set()
     for seed in range(40):
-        one = pasted.opacity(pixels, chest, np.random.default_rng(seed))
+        one = counterfactual.opacity(pixels, chest, np.random.default_rng(seed))
         seen.add(one.shape)
         assert one.pixels.dtype == np.float32 and one.pixels.min() >= 0.0 and one.pixels.max() <= 1.0
         assert 0.03 < one.place.sum() / chest.lungs.sum() < 0.4, one.shape
@@ -30,20 +30,20 @@ def test_every_opacity_whitens_one_place_in_one_lung(healthy: tuple[lungs.Floats
         change = one.pixels - pixels
         assert change.min() >= 0.0 and change[one.place].mean() > 0.05
         assert np.abs(change[~chest.lungs]).max() < 1e-6
-    assert seen == set(pasted.SHAPES)
+    assert seen == set(counterfactual.SHAPES)
 
 
 def test_same_chance_same_opacity(healthy: tuple[lungs.Floats, Chest]) -> None:
-    one, other = (pasted.opacity(*healthy, np.random.default_rng(7)).pixels for _ in range(2))
+    one, other = (counterfactual.opacity(*healthy, np.random.default_rng(7)).pixels for _ in range(2))
     assert (one == other).all()
 
 
 def test_marks_stay_out_of_the_chest_and_reach_what_the_network_sees(healthy: tuple[lungs.Floats, Chest]) -> None:
     pixels, chest = healthy
-    bank = stamps.bank(20, max(pixels.shape), np.random.default_rng(0))
+    bank = burned_in_marks.bank(20, max(pixels.shape), np.random.default_rng(0))
     seen = 0
     for seed in range(20):
-        one = pasted.marks(pixels, chest, bank, np.random.default_rng(seed))
+        one = counterfactual.marks(pixels, chest, bank, np.random.default_rng(seed))
         assert not (one.place & chest.region).any()
         assert (one.pixels[chest.region] == pixels[chest.region]).all()
         seen += bool(one.place[20:-20, 20:-20].any())
@@ -54,6 +54,6 @@ def test_a_chest_that_fills_the_picture_takes_no_frame() -> None:
     everywhere = np.ones((40, 40), dtype=np.bool_)
     chest = Chest(lungs=everywhere, region=everywhere, likeness=0.5)
     pixels = np.full((40, 40), 0.5, dtype=np.float32)
-    bank = stamps.bank(5, 40, np.random.default_rng(0))
-    one = pasted.marks(pixels, chest, bank, np.random.default_rng(1))
+    bank = burned_in_marks.bank(5, 40, np.random.default_rng(0))
+    one = counterfactual.marks(pixels, chest, bank, np.random.default_rng(1))
     assert not one.place.any() and (one.pixels == pixels).all()

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from cxr_node.errors import ConfigError
-from cxr_node.training import recipe as recipes
+from cxr_node.training.data import recipe as recipes
 from tests.training import folders
 
 SHIPPED = sorted(folders.RECIPE.parent.glob("*.yaml"))

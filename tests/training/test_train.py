@@ -14,9 +14,13 @@ from safetensors.torch import load_file
 from cxr_node.errors import ConfigError, DataError, ModelError
 from cxr_node.model import profile as profiles
 from cxr_node.model import weights
-from cxr_node.training import calibrate, course, data, evaluate, folder, release, train
-from cxr_node.training.evaluate import Change
-from cxr_node.training.report import Asked
+from cxr_node.training.calibrate import calibrate
+from cxr_node.training.data import images
+from cxr_node.training.data import profile_folder as folder
+from cxr_node.training.learn import checkpoint, release, train
+from cxr_node.training.measure import evaluate
+from cxr_node.training.measure.evaluate import Change
+from cxr_node.training.report.run import Asked
 from tests.training import folders
 
 
@@ -77,14 +81,14 @@ def test_stopped_and_resumed_equals_uninterrupted(
     trained: Path, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe, out = folders.small_recipe(tmp_path), tmp_path / "resumed"
-    kept = course.keep
+    kept = checkpoint.keep
 
     def keep_and_stop(*arguments: object) -> None:
         kept(*arguments)  # type: ignore[arg-type] # passed through
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(course, "keep", keep_and_stop)
+        patched.setattr(checkpoint, "keep", keep_and_stop)
         train.run(recipe, data_folder, out, progress=False)
     assert not (out / "profile.yaml").exists()
     train.run(recipe, data_folder, out, progress=False)
@@ -166,6 +170,6 @@ def test_what_others_will_measure_is_said_beforehand(profile_folder: Path, data_
 
 def test_surroundings_of_one_class_alone_cannot_change_places(profile_folder: Path, data_folder: Path) -> None:
     recipe = folder.recipe_of(profile_folder)
-    items = [item for item in data.read(data_folder, recipe.words) if item.positive]
+    items = [item for item in images.read(data_folder, recipe.words) if item.positive]
     with pytest.raises(DataError, match="of one"):
         evaluate.prepared(recipe, items, Change.EXCHANGED)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cxr_node.training import data
+from cxr_node.training.data import images
 
 SIZE_PX = 96
 """Compared at this size: fine enough for ribs, coarse enough to ignore the grain."""
@@ -40,8 +40,8 @@ def measure(drawings: Mapping[str, NDArray[np.uint8]], folder: Path) -> Likeness
     ------
     DataError : the folder holds no labelled images
     """
-    items = data.read(folder, {"NORMAL": False, "PNEUMONIA": True})
-    real = np.stack([_signature(data.load(item)) for item in items])
+    items = images.read(folder, {"NORMAL": False, "PNEUMONIA": True})
+    real = np.stack([_signature(images.load(item)) for item in items])
     group = np.unique([item.group for item in items], return_inverse=True)[1]
     nearest = {name: float((real @ _signature(pixels)).max()) for name, pixels in drawings.items()}
     pairs = real @ real.T  # (images, images)

@@ -1,0 +1,279 @@
+"""From logits on children that training never saw to probabilities, and to where verdicts begin.
+
+Knows no training. The calibration part is scored clean and in corrupted copies: a probability must keep its
+meaning when the scanner's style changes. Thresholds spend a budget of abstentions, because a held-out part of
+the same hospital is easier than the next hospital and would place them too close together; or they keep a promise on
+predictive values (`training.guarantee`), which holds for patients drawn like the calibration part.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import Progress
+
+from cxr_node.errors import DataError
+from cxr_node.model import profile as profiles
+from cxr_node.model import weights
+from cxr_node.model.profile import CalibrationFile, GuaranteeFile, OperatingPointFile, ProfileFile
+from cxr_node.training.calibrate import calibrators, guarantee
+from cxr_node.training.calibrate.calibrators import Sample, platt
+from cxr_node.training.calibrate.guarantee import Patients, Wish
+from cxr_node.training.data import images as data
+from cxr_node.training.data import profile_folder as folder
+from cxr_node.training.data.device import bar_of
+from cxr_node.training.data.images import Item
+from cxr_node.training.data.profile_folder import RECIPE_LABELS, Labels
+from cxr_node.training.data.recipe import GuaranteeSection, Recipe
+from cxr_node.training.measure import bootstrap, inference, model_card
+from cxr_node.training.measure.inference import Scores
+from cxr_node.training.synthetic.augment import Augmenter
+
+DEFAULT_CONFIDENCE = 0.95
+METHOD = "Platt scaling of the mean logit over views"
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a user asks of the thresholds; None: as the recipe says. Shares in (0, 1)."""
+
+    ppv: float | None = None
+    npv: float | None = None
+    confidence: float | None = None
+    prevalence: float | None = None
+
+    def of(self, recipe: Recipe) -> Recipe:
+        """Put it into a recipe.
+
+        Raises
+        ------
+        DataError : one predictive value without the other
+        """
+        operating, own = recipe.operating, recipe.operating.guarantee
+        changes: dict[str, Any] = {"prevalence": self.prevalence or operating.prevalence}
+        if self.ppv or self.npv or self.confidence:
+            ppv, npv = self.ppv or (own.ppv if own else None), self.npv or (own.npv if own else None)
+            if ppv is None or npv is None:
+                raise DataError("a guarantee needs both predictive values: give --ppv and --npv")
+            confidence = self.confidence or (own.confidence if own else DEFAULT_CONFIDENCE)
+            changes |= {"abstain": None, "guarantee": GuaranteeSection(ppv=ppv, npv=npv, confidence=confidence)}
+        return recipe.model_copy(update={"operating": operating.model_copy(update=changes)})
+
+
+AS_RECIPE = Asked()
+
+
+def run(
+    profile_folder: Path,
+    data_folder: Path,
+    *,
+    part: str | None = None,
+    labels: Labels = RECIPE_LABELS,
+    asked: Asked = AS_RECIPE,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Calibrate a profile anew and bind the result to its weights.
+
+    Parameters
+    ----------
+    profile_folder : as `train` wrote it; its recipe is read from metrics.json
+    data_folder : the data it was trained on, or another site's labelled images
+    part : None: the calibration part of the data it was trained on, all images of any other
+    labels : the CSV file with the labels, where it is not the folder's manifest.csv
+    asked : predictive values to keep, and at which prevalence
+
+    Returns
+    -------
+    the calibration section of metrics.json
+
+    Raises
+    ------
+    DataError : the data cannot be calibrated on, or no threshold keeps what was asked; nothing is changed then
+    ModelError : the profile folder is not complete, or its weights are not those it was released with
+    """
+    recipe, described = asked.of(folder.recipe_of(profile_folder)), profiles.described_in(profile_folder)
+    profiles.as_released(profile_folder, described, "weights.safetensors")  # a calibration vouches for its weights
+    fitted_on = folder.held_out(profile_folder, data_folder, part, default="calibration", labels=labels)
+    foresee(recipe, fitted_on[0])
+    with bar_of(progress) as bar:
+        return calibrate(profile_folder, recipe, described, fitted_on, bar)
+
+
+def compare(
+    profile_folder: Path,
+    data_folder: Path,
+    *,
+    part: str | None = None,
+    labels: Labels = RECIPE_LABELS,
+    asked: Asked = AS_RECIPE,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Compare Platt's way with others on the images that `run` would fit on, and change nothing; see `calibrators`."""
+    recipe, described = asked.of(folder.recipe_of(profile_folder)), profiles.described_in(profile_folder)
+    items, _ = folder.held_out(profile_folder, data_folder, part, default="calibration", labels=labels)
+    with bar_of(progress) as bar:
+        clean, changed = _scored(profile_folder, recipe, described, items, bar)
+    return calibrators.compare(_sample(items, clean, changed), recipe.operating.prevalence)
+
+
+def foresee(recipe: Recipe, items: Sequence[Item]) -> None:
+    """Refuse, before any work, a promise that not even a faultless network could keep on so few patients.
+
+    Raises
+    ------
+    DataError : there are too few
+    """
+    if wish := _wish(recipe):
+        positive = np.array([item.positive for item in items])
+        faultless = Patients(
+            probability=positive.astype(np.float64),
+            positive=positive,
+            answerable=np.ones_like(positive),
+            groups=_groups(items),
+        )
+        guarantee.thresholds(faultless, wish, recipe.label)
+
+
+def calibrate(
+    profile_folder: Path, recipe: Recipe, described: ProfileFile, fitted_on: tuple[Sequence[Item], str], bar: Progress
+) -> dict[str, Any]:
+    """Fit on the given images and write calibration.yaml, profile.yaml, metrics.json and the card."""
+    items, source = fitted_on
+    positive = np.array([item.positive for item in items])
+    if positive.all() or not positive.any():
+        raise DataError(f"{source} has images of one class only; calibration needs both")
+    clean, changed = _scored(profile_folder, recipe, described, items, bar)
+    slope, intercept = platt(_sample(items, clean, changed), recipe.operating.prevalence)
+    point, promised = operating_point(recipe, positive, _groups(items), clean, slope=slope, intercept=intercept)
+    calibrated = CalibrationFile(
+        weights_sha256="",
+        method=f"{METHOD}, for a prevalence of {recipe.operating.prevalence:g}",
+        fitted_on=f"{len(items)} images of {len(set(_groups(items)))} patients ({source}), "
+        f"each also in {len(changed)} corrupted copies",
+        slope=slope,
+        intercept=intercept,
+        operating_point=point,
+        guarantee=promised,
+    )
+    profiles.write(profile_folder, described, calibrated)
+    measured = _measured(positive, clean, changed, calibrated)
+    folder.update_metrics(profile_folder, {"calibration": measured})
+    model_card.write(profile_folder)
+    return measured
+
+
+def _groups(items: Sequence[Item]) -> NDArray[np.str_]:
+    return np.array([item.group for item in items])
+
+
+def _sample(items: Sequence[Item], clean: Scores, changed: Sequence[Scores]) -> Sample:
+    """The clean images and, with as much weight together, their corrupted copies."""
+    styles = 1 + len(changed)
+    return Sample(
+        logit=np.concatenate([one.logit() for one in (clean, *changed)]),
+        weight=np.repeat([1.0] + [1.0 / max(1, len(changed))] * len(changed), len(items)),
+        positive=np.tile([item.positive for item in items], styles),
+        clean=np.repeat([True] + [False] * len(changed), len(items)),
+        groups=np.tile(_groups(items), styles),
+    )
+
+
+def operating_point(
+    recipe: Recipe, positive: Bools, groups: NDArray[np.str_], clean: Scores, *, slope: float, intercept: float
+) -> tuple[OperatingPointFile, GuaranteeFile | None]:
+    """Place the thresholds on clean images: so that a promise is kept, or by a budget of abstentions.
+
+    The limits of spread and distance are set without regard to labels, and the promise is made for what they leave.
+
+    Raises
+    ------
+    DataError : no threshold keeps the promise
+    """
+    operating = recipe.operating
+    probability, spread = clean.probability(slope, intercept), clean.spread(slope, intercept)
+    max_spread = round(float(np.quantile(spread, operating.spread_quantile)), 4)
+    promised = None
+    if (wish := _wish(recipe)) is None:
+        report_at, rule_out_below = _by_budget(operating.abstain or 0.0, positive, probability)
+    else:
+        answerable = (spread <= max_spread) & (clean.distance <= operating.max_distance)
+        patients = Patients(probability=probability, positive=positive, answerable=answerable, groups=groups)
+        kept = guarantee.thresholds(patients, wish, recipe.label)
+        report_at, rule_out_below = kept.report_at, kept.rule_out_below
+        promised = GuaranteeFile(
+            **dataclasses.asdict(wish),
+            positive_patients=kept.positives,
+            negative_patients=kept.negatives,
+            method=guarantee.METHOD,
+        )
+    point = OperatingPointFile(
+        name=operating.name,
+        label=recipe.label,
+        report_at=report_at,
+        rule_out_below=rule_out_below,
+        max_spread=max_spread,
+        max_distance=operating.max_distance,
+    )
+    return point, promised
+
+
+def _by_budget(abstain: float, positive: Bools, probability: Floats) -> tuple[float, float]:
+    """Leave `abstain` of each class on the unsure side of its own threshold."""
+    report_at = max(0.5, float(np.quantile(probability[positive], abstain)))
+    rule_out_below = min(0.5, float(np.quantile(probability[~positive], 1.0 - abstain)))
+    return round(report_at, 4), round(rule_out_below, 4)
+
+
+def _wish(recipe: Recipe) -> Wish | None:
+    promised = recipe.operating.guarantee
+    return None if promised is None else Wish(**promised.model_dump(), prevalence=recipe.operating.prevalence)
+
+
+def _scored(
+    profile_folder: Path, recipe: Recipe, described: ProfileFile, items: Sequence[Item], bar: Progress
+) -> tuple[Scores, list[Scores]]:
+    network, stats = weights.load(profile_folder / "weights.safetensors", described.network, len(described.labels))
+    copies = recipe.operating.corrupted_copies
+    task = bar.add_task("calibrate", total=len(items) * (copies + 1))
+    clean = inference.score(network, stats, inference.prepared(items, recipe.input), lambda: bar.advance(task))
+    images = data.load_all(items, recipe.data.source_px)
+    augmenter = Augmenter(recipe.augment, recipe.input, recipe.data.source_px, recipe.seed)
+    changed = [
+        inference.score(
+            network, stats, inference.corrupted(images, augmenter, recipe.seed + copy), lambda: bar.advance(task)
+        )
+        for copy in range(copies)
+    ]
+    return clean, changed
+
+
+def _measured(positive: Bools, clean: Scores, changed: Sequence[Scores], calibrated: CalibrationFile) -> dict[str, Any]:
+    """Say how well the fit fits its own images; performance is measured on the validation part instead."""
+
+    def of(one: Scores) -> dict[str, float]:
+        probability = one.probability(calibrated.slope, calibrated.intercept)
+        return {
+            "auc": round(bootstrap.auc(positive, probability), 4),
+            "brier": round(bootstrap.brier(positive, probability), 4),
+            "beyond_max_distance": round(
+                float((one.distance > (calibrated.operating_point.max_distance or np.inf)).mean()), 4
+            ),
+        }
+
+    return {
+        "fitted_on": calibrated.fitted_on,
+        "images": len(positive),
+        "slope": calibrated.slope,
+        "intercept": calibrated.intercept,
+        "operating_point": calibrated.operating_point.model_dump(),
+        "clean": of(clean),
+        "corrupted": [of(one) for one in changed],
+    } | ({"guarantee": calibrated.guarantee.model_dump()} if calibrated.guarantee else {})

@@ -1,0 +1,259 @@
+"""From a folder of radiographs to a training, a validation and a calibration part that share no patient.
+
+Knows no network. A folder holds `manifest.csv` (file, label, optionally patient, sublabel and
+exact_duplicate_group), or one folder per class; files are PNG, JPEG or DICOM. Whatever is wrong is said in one
+sentence, before any work starts.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from cxr_node.errors import DataError
+from cxr_node.training.data import dicom_files
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
+STRICT_COLUMNS = frozenset({"label", "sublabel"})
+PARTS = ("training", "validation", "calibration")
+TAG_COLUMNS = ("sublabel", "age", "sex", "view")
+"""Optional columns of manifest.csv by whose values an evaluation is split."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One labelled radiograph.
+
+    Attributes
+    ----------
+    positive : whether the label is the one that is judged
+    word : the label, as the data words it
+    kind : sublabel where the data has one, else the label
+    group : images of one group (one child, or exact copies) stay in one part
+    digest : sha256 of the file
+    tags : what the data tell of `TAG_COLUMNS`; never what the network sees
+    """
+
+    path: Path
+    positive: bool
+    kind: str
+    group: str
+    digest: str
+    word: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
+def read(
+    folder: Path, classes: Mapping[str, bool], *, label_column: str = "label", manifest: Path | None = None
+) -> list[Item]:
+    """List the labelled images of a folder.
+
+    Parameters
+    ----------
+    folder : holds manifest.csv, or one folder per class
+    classes : word -> whether it is positive
+    label_column : the manifest's column that holds these words. Rows with another word are an error in
+        "label" and "sublabel" and are left out in any other column, which may hold more classes than two.
+    manifest : CSV file to read instead of the folder's manifest.csv; its files are named from `folder`
+
+    Raises
+    ------
+    DataError : no folder, no image, a missing file, an unknown label, a class without images, a column of no manifest
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder")
+    listed = manifest or folder / "manifest.csv"
+    if label_column not in STRICT_COLUMNS and not listed.is_file():
+        raise DataError(f"{folder} has no manifest.csv, so no column {label_column!r}; its folders are the labels")
+    rows = _manifest_rows(listed, label_column) if manifest or listed.is_file() else _tree_rows(folder, label_column)
+    strict = label_column in STRICT_COLUMNS
+    unknown = sorted({row[label_column] for row in rows} - set(classes)) if strict else []
+    if unknown:
+        raise DataError(f"{folder} has the label {unknown[0]!r}; known are {', '.join(sorted(classes))}")
+    rows = [row for row in rows if row[label_column] in classes]
+    if not rows:
+        raise DataError(f"{folder} has no labelled image (PNG, JPEG or DICOM: manifest.csv, or a folder per class)")
+    for word in classes:
+        if not any(row[label_column] == word for row in rows):
+            raise DataError(f"{folder} has no image with the label {word!r}; all of {', '.join(classes)} are needed")
+    return _items(folder, rows, classes, label_column)
+
+
+def split(items: Sequence[Item], *, validation: float, calibration: float, seed: int) -> dict[str, list[Item]]:
+    """Deal whole groups to the parts, class by class, so that each part has both.
+
+    Parameters
+    ----------
+    items : as `read` returns them
+    validation, calibration : share of each class's groups, in (0, 1)
+    seed : another seed, another deal; the same one, the same deal on any machine
+
+    Raises
+    ------
+    DataError : too few patients for both held-out parts
+    """
+    label_of_group = {item.group: item.positive for item in items}
+    part_of_group: dict[str, str] = {}
+    for positive in (False, True):
+        groups = [group for group, is_positive in label_of_group.items() if is_positive is positive]
+        groups.sort(key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).digest())
+        if len(groups) < len(PARTS):
+            raise DataError(
+                f"{len(groups)} patients with the {'positive' if positive else 'negative'} label are too few: "
+                "training, validation and calibration need one each"
+            )
+        ends = [max(1, round(validation * len(groups)))]
+        ends.append(ends[0] + max(1, round(calibration * len(groups))))
+        for place, group in enumerate(groups):
+            part_of_group[group] = "validation" if place < ends[0] else "calibration" if place < ends[1] else "training"
+    return {part: [item for item in items if part_of_group[item.group] == part] for part in PARTS}
+
+
+def fingerprint(items: Sequence[Item]) -> str:
+    """Name a set of images by their content, whatever their order and file names."""
+    return hashlib.sha256("".join(sorted(item.digest for item in items)).encode()).hexdigest()
+
+
+def load(item: Item) -> NDArray[np.float32]:
+    """Decode one image as the network's preprocessing wants it.
+
+    Returns
+    -------
+    float32, shape (rows, cols), range [0, 1], larger means brighter
+
+    Raises
+    ------
+    DataError : the file is not an image
+    """
+    if item.path.suffix.lower() not in SUFFIXES:
+        return dicom_files.load(item.path)
+    try:
+        with Image.open(item.path) as image:
+            if image.mode.startswith("I"):  # 16 bits; convert("L") would cut all above 255
+                return np.asarray(image, dtype=np.float32) / 65535.0
+            return np.asarray(image.convert("L"), dtype=np.float32) / 255.0
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise DataError(f"{item.path} is not a readable image") from error
+
+
+def load_all(items: Sequence[Item], size_px: int, on_image: Callable[[], None] = lambda: None) -> NDArray[np.uint8]:
+    """Decode all images once, so that loading costs nothing afterwards.
+
+    Returns
+    -------
+    uint8, shape (images, size_px, size_px); 5,000 images of 224 pixels take 250 MB
+
+    Raises
+    ------
+    DataError : a file is not an image
+    """
+    images = np.empty((len(items), size_px, size_px), dtype=np.uint8)
+
+    def fill(place: int) -> None:
+        small = Image.fromarray(load(items[place])).resize((size_px, size_px), Image.Resampling.BILINEAR)
+        images[place] = np.rint(np.asarray(small) * 255.0)
+        on_image()
+
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        list(pool.map(fill, range(len(items))))
+    return images
+
+
+def _manifest_rows(manifest: Path, label_column: str) -> list[dict[str, str]]:
+    try:
+        with manifest.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{manifest} is not a readable CSV file") from error
+    if not rows:
+        raise DataError(f"{manifest} lists no image")
+    for column in ("file", label_column):
+        if column not in rows[0]:
+            raise DataError(f"{manifest} has no column {column!r}; it has {', '.join(rows[0])}")
+    for number, row in enumerate(rows, start=2):
+        if not row["file"] or row[label_column] is None:
+            raise DataError(f"{manifest} has a row without a label or a file: row {number}")
+    return rows
+
+
+def _tree_rows(folder: Path, label_column: str) -> list[dict[str, str]]:
+    files = sorted(path for path in folder.glob("*/**/*") if is_image(path))
+    names = [path.relative_to(folder) for path in files]
+    return [{"file": str(name), label_column: name.parts[0]} for name in names]
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file in a folder is one that `load` may read: PNG, JPEG or DICOM, and not hidden."""
+    if path.name.startswith(".") or not path.is_file():
+        return False
+    return path.suffix.lower() in SUFFIXES or dicom_files.is_one(path)
+
+
+def _items(
+    folder: Path, rows: Sequence[Mapping[str, str]], classes: Mapping[str, bool], label_column: str
+) -> list[Item]:
+    for row in rows:
+        if not (folder / row["file"]).is_file():
+            raise DataError(f"{folder / row['file']} is listed but does not exist")
+    identities = [_identity(folder / row["file"], row) for row in rows]
+    return [
+        Item(
+            path=folder / row["file"],
+            positive=classes[row[label_column]],
+            word=row[label_column],
+            kind=row.get("sublabel") or row[label_column],
+            group=group,
+            digest=digest,
+            tags=_tags(folder / row["file"], row),
+        )
+        for row, (digest, _), group in zip(rows, identities, _groups(rows, identities), strict=True)
+    ]
+
+
+def _tags(path: Path, row: Mapping[str, str]) -> dict[str, str]:
+    """What a DICOM header tells, and before it what the manifest does."""
+    told = {} if path.suffix.lower() in SUFFIXES else dicom_files.tags(path)
+    return told | {column: row[column] for column in TAG_COLUMNS if row.get(column)}
+
+
+def _identity(path: Path, row: Mapping[str, str]) -> tuple[str, str]:
+    """Digest of a file, and its patient: as the manifest names it, else as a DICOM header does, else "".
+
+    The patients of a manifest are numbered anew in each sub-class, so a child is (patient, sublabel).
+    """
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    if row.get("patient"):
+        return digest, f"patient {row['patient']} {row.get('sublabel', '')}"
+    if path.suffix.lower() in SUFFIXES:
+        return digest, ""
+    return digest, f"dicom {dicom_files.patient(path, content)}"
+
+
+def _groups(rows: Sequence[Mapping[str, str]], identities: Sequence[tuple[str, str]]) -> list[str]:
+    """Join rows of one child and rows of one picture; copies of one picture may carry two children's names."""
+    parent: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while parent.setdefault(name, name) != name:
+            name = parent[name]
+        return name
+
+    firsts = []
+    for row, (digest, patient) in zip(rows, identities, strict=True):
+        child = patient or f"file {digest}"
+        names = [child, f"file {digest}"]
+        if row.get("exact_duplicate_group"):
+            names.append(f"copies {row['exact_duplicate_group']}")
+        for name in names[1:]:
+            parent[root(name)] = root(child)
+        firsts.append(child)
+    return [root(name) for name in firsts]

@@ -1,0 +1,168 @@
+"""How well a profile does on labelled radiographs: intervals, never bare points.
+
+Knows no training. Verdicts are made as in serving, by `model.decision`; what figures are made of them is in `rates`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cxr_node.domain import Decision, Prediction
+from cxr_node.errors import DataError
+from cxr_node.model import weights
+from cxr_node.model.decision import decide
+from cxr_node.model.profile import Profile
+from cxr_node.training.data import images as data
+from cxr_node.training.data import profile_folder as folder
+from cxr_node.training.data.images import Item
+from cxr_node.training.data.profile_folder import RECIPE_LABELS, Labels
+from cxr_node.training.data.recipe import Recipe
+from cxr_node.training.measure import inference, metrics, model_card
+from cxr_node.training.measure.bootstrap import Floats
+from cxr_node.training.measure.inference import Scores
+from cxr_node.training.measure.metrics import Outcomes
+from cxr_node.training.synthetic.augment import Augmenter
+
+
+class Change(StrEnum):
+    """What is done to the images before they are judged, to see what the answers rest on."""
+
+    NONE = "none"
+    CORRUPTED = "corrupted"
+    """As in training: what another scanner's style may cost."""
+    EXCHANGED = "exchanged"
+    """Surroundings and style come from an image of the other class: what was read from them is wrong now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """One data set as a profile judged it: the images, the answers in the same order, the figures."""
+
+    items: Sequence[Item]
+    outcomes: Outcomes
+    decisions: Sequence[Decision]
+    figures: dict[str, Any]
+
+
+class Judge:
+    """A profile's network with its thresholds: prepared images in, scores and decisions out."""
+
+    def __init__(self, profile: Profile) -> None:
+        self.profile = profile
+        self.network, self.stats = weights.load(profile.weights_path, profile.network, len(profile.labels))
+
+    def score(self, inputs: torch.Tensor, on_image: Callable[[], None]) -> Scores:
+        """Score float32, shape (images, 1, size_px, size_px), standardised."""
+        return inference.score(self.network, self.stats, inputs, on_image)
+
+    def probability(self, scored: Scores) -> Floats:
+        """Calibrated probability, shape (images,), in [0, 1]."""
+        return scored.probability(self.profile.slope, self.profile.intercept)
+
+
+def evaluate(
+    profile: Profile, recipe: Recipe, items: Sequence[Item], change: Change, on_image: Callable[[], None]
+) -> dict[str, Any]:
+    """Score, decide and measure, without touching the profile folder."""
+    return study(Judge(profile), items, prepared(recipe, items, change), on_image).figures
+
+
+def study(judge: Judge, items: Sequence[Item], inputs: torch.Tensor, on_image: Callable[[], None]) -> Study:
+    """Score prepared images, decide and measure."""
+    scored = judge.score(inputs, on_image)
+    decisions = decisions_of(judge.profile, scored)
+    outcomes = Outcomes(
+        positive=np.array([item.positive for item in items]),
+        groups=np.array([item.group for item in items]),
+        probability=judge.probability(scored),
+        verdict=np.array([str(decision.verdict) for decision in decisions]),
+        answered=np.array([decision.doubt is None for decision in decisions]),
+    )
+    beyond = scored.distance > (judge.profile.operating_point.max_distance or np.inf)
+    figures = {
+        "images": len(items),
+        "positives": int(outcomes.positive.sum()),
+        "patients": len(set(outcomes.groups.tolist())),
+        "rates": metrics.rates(outcomes),
+        "verdicts": metrics.verdicts(outcomes),
+        "doubts": dict(Counter(str(decision.doubt) for decision in decisions if decision.doubt is not None)),
+        "distance_quantiles": [round(float(q), 3) for q in np.quantile(scored.distance, [0.05, 0.5, 0.95])],
+        "beyond_max_distance": round(float(beyond.mean()), 4),
+        "subgroups": metrics.subgroups(outcomes, [item.tags for item in items]),
+    }
+    return Study(items=items, outcomes=outcomes, decisions=decisions, figures=figures)
+
+
+def decisions_of(profile: Profile, scored: Scores) -> list[Decision]:
+    """Decide on each image as the node does."""
+    label = profile.operating_point.label
+    rows = zip(
+        scored.probability(profile.slope, profile.intercept),
+        scored.spread(profile.slope, profile.intercept),
+        scored.distance,
+        strict=True,
+    )
+    return [
+        decide(Prediction(probability={label: float(p)}, spread=float(s), distance=float(d)), profile.operating_point)
+        for p, s, d in rows
+    ]
+
+
+def prepared(
+    recipe: Recipe, items: Sequence[Item], change: Change, on_image: Callable[[], None] = lambda: None
+) -> torch.Tensor:
+    """Decode, change and prepare images: float32, shape (images, 1, size_px, size_px).
+
+    Raises
+    ------
+    DataError : an image cannot be read, or images of one class only were to change places
+    """
+    if change is Change.NONE:
+        return inference.prepared(items, recipe.input, on_image)
+    images = data.load_all(items, recipe.data.source_px, on_image)
+    seed = recipe.seed + 1_000
+    if change is Change.CORRUPTED:
+        return inference.corrupted(
+            images, Augmenter(recipe.augment, recipe.input, recipe.data.source_px, recipe.seed), seed
+        )
+    positive = np.array([item.positive for item in items])
+    if positive.all() or not positive.any():
+        raise DataError("surroundings can be exchanged between two classes only; all these images are of one")
+    return inference.exchanged(images, positive, recipe.input, seed)
+
+
+def named(name: str, recipe: Recipe, labels: Labels, change: Change) -> str:
+    """Name an evaluation by its data, the words for its classes and what was done to the images."""
+    if labels != RECIPE_LABELS:
+        words = (labels.positive or recipe.data.positive, labels.negative or recipe.data.negative)
+        name += f" ({labels.column}: {' against '.join(words)})"
+    return name + ("" if change is Change.NONE else f", {change}")
+
+
+def keep(profile_folder: Path, measured: dict[str, dict[str, Any]]) -> None:
+    """Write evaluations into metrics.json, in place of those of the same names, and renew the card."""
+    known = folder.section(profile_folder, "evaluations")
+    folder.update_metrics(profile_folder, {"evaluations": known | measured})
+    model_card.write(profile_folder)
+
+
+def sampled(items: Sequence[Item], count: int) -> list[Item]:
+    """Take images of different patients, the classes in turn: always the same ones of the same images."""
+    firsts = {item.group: item for item in sorted(items, key=_lot, reverse=True)}
+    classes = [sorted((i for i in firsts.values() if i.positive is side), key=_lot) for side in (True, False)]
+    half = [min(len(classes[0]), max(count - count // 2, count - len(classes[1]))), 0]
+    half[1] = min(len(classes[1]), count - half[0])
+    return [item for side, number in zip(classes, half, strict=True) for item in side[:number]]
+
+
+def _lot(item: Item) -> str:
+    return hashlib.sha256(item.digest.encode()).hexdigest()

@@ -1,0 +1,175 @@
+"""What a network says of many labelled images: logits of all views, and the distance from the training data.
+
+Knows no thresholds. Every image goes through `model.preprocess` and `model.served`, as in serving.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cxr_node.model import ood_distance, preprocess
+from cxr_node.model.networks import Network
+from cxr_node.model.predictor import calibrated, image_logits, spread
+from cxr_node.model.profile import InputSpec
+from cxr_node.model.torch_runtime import TorchRuntime
+from cxr_node.training.data import device
+from cxr_node.training.data import images as data
+from cxr_node.training.data.images import Item
+from cxr_node.training.synthetic import style_transfer
+from cxr_node.training.synthetic.augment import Augmenter
+
+BATCH = 32
+Floats = NDArray[np.float64]
+
+
+def _silent() -> None:
+    """Report nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """One row per image.
+
+    Attributes
+    ----------
+    logits : float32, shape (images, views, 1); the first view is the image itself
+    distance : float64, shape (images,); 1.0 is the edge of the training population
+    """
+
+    logits: NDArray[np.float32]
+    distance: Floats
+
+    def logit(self) -> Floats:
+        """Mean over the views: what is calibrated; shape (images,)."""
+        return image_logits(self.logits)[:, 0].astype(np.float64)
+
+    def probability(self, slope: float, intercept: float) -> Floats:
+        """Calibrated probability, shape (images,), in [0, 1]."""
+        return calibrated(image_logits(self.logits)[:, 0], slope, intercept)
+
+    def spread(self, slope: float, intercept: float) -> Floats:
+        """Largest difference of the calibrated probability between views, shape (images,), in [0, 1]."""
+        return spread(calibrated(self.logits, slope, intercept))[:, 0]
+
+
+def prepared(items: Sequence[Item], spec: InputSpec, on_image: Callable[[], None] = _silent) -> torch.Tensor:
+    """Decode and prepare images: float32, shape (images, 1, size_px, size_px)."""
+    batch = torch.empty((len(items), 1, spec.size_px, spec.size_px))
+    for place, item in enumerate(items):
+        batch[place, 0] = torch.from_numpy(preprocess.prepare(data.load(item), spec))
+        on_image()
+    return batch
+
+
+def corrupted(images: NDArray[np.uint8], augmenter: Augmenter, seed: int) -> torch.Tensor:
+    """Change decoded images as in training, as a stand-in for scanners that the data does not have.
+
+    Parameters
+    ----------
+    images : uint8, shape (images, source_px, source_px)
+
+    Returns
+    -------
+    float32, shape (images, 1, size_px, size_px), standardised
+    """
+    rng = np.random.default_rng(seed)
+    nobody = np.ones(len(images), dtype=bool)  # positives get no opacity drawn
+    starts = range(0, len(images), BATCH)
+    return torch.cat([augmenter(images[s : s + BATCH], nobody[s : s + BATCH], rng).inputs for s in starts])
+
+
+def exchanged(images: NDArray[np.uint8], positive: NDArray[np.bool_], spec: InputSpec, seed: int) -> torch.Tensor:
+    """Give each image the surroundings and the style of one of the other class: what of the answer was context?
+
+    Letters, wards, devices and habits of exposure tell the class in one hospital's images (Zech et al. 2018), and a
+    held-out part of the same images cannot show it. Here all of them tell the wrong class.
+
+    Parameters
+    ----------
+    images : uint8, shape (images, source_px, source_px)
+    positive : bool, shape (images,), both classes
+
+    Returns
+    -------
+    float32, shape (images, 1, size_px, size_px), standardised
+    """
+    rng = np.random.default_rng(seed)
+    batch = torch.empty((len(images), 1, spec.size_px, spec.size_px))
+    for place, image in enumerate(images):
+        other = images[rng.choice(np.flatnonzero(positive != positive[place]))].astype(np.float32) / 255.0
+        changed = style_transfer.like(image.astype(np.float32) / 255.0, other, float(rng.uniform(0.3, 1.0)))
+        style_transfer.surround(changed, other, rng)
+        batch[place, 0] = torch.from_numpy(preprocess.prepare(changed, spec))
+    return batch
+
+
+@torch.inference_mode()
+def logits(network: Network, inputs: torch.Tensor) -> Floats:
+    """Logit of each input, without views: (images, 1, size_px, size_px) -> float64, shape (images,)."""
+    network.eval()
+    rows = [network(device.placed(chunk, network))[:, 0] for chunk in torch.split(inputs, BATCH)]
+    return np.asarray(torch.cat(rows).double().cpu().numpy())
+
+
+@torch.inference_mode()
+def signatures(
+    network: Network, inputs: torch.Tensor, on_image: Callable[[], None] = _silent
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """What `model.distance` measures.
+
+    Parameters
+    ----------
+    inputs : float32, shape (images, 1, size_px, size_px), standardised
+
+    Returns
+    -------
+    signatures, float32, shape (images, channels); strangeness, float32, shape (images,), None where not learned
+    """
+    network.eval()
+    rows, strange = [], []
+    for chunk in torch.split(inputs, BATCH):
+        early_map = network.early(chunk)
+        rows.append(network.signature(early_map))
+        learned = network.strangeness(network.late(early_map)) if network.learns_outsiders else None
+        strange += [] if learned is None else [learned]
+        for _ in chunk:
+            on_image()
+    return torch.cat(rows).numpy(), torch.cat(strange).numpy() if strange else None
+
+
+def score(
+    network: Network,
+    stats: Mapping[str, NDArray[np.float32]],
+    inputs: torch.Tensor,
+    on_image: Callable[[], None] = _silent,
+) -> Scores:
+    """Score prepared images in all their views.
+
+    Parameters
+    ----------
+    network : is switched to evaluation, its weights laid out for convolutions
+    stats : as `model.distance.normalised` returns them
+    inputs : float32, shape (images, 1, size_px, size_px), standardised
+    """
+    runtime = TorchRuntime(network, 0)  # one for all threads: it turns the weights' memory round, which none may read
+    parts = torch.tensor_split(inputs, device.cores())
+    scored = device.on_all_cores(lambda part: _scored(runtime, stats, part, on_image), parts)
+    rows = [row for part in scored for row in part]
+    return Scores(logits=np.stack([logits for logits, _ in rows]), distance=np.array([far for _, far in rows]))
+
+
+def _scored(
+    runtime: TorchRuntime, stats: Mapping[str, NDArray[np.float32]], inputs: torch.Tensor, on_image: Callable[[], None]
+) -> list[tuple[NDArray[np.float32], float]]:
+    """Logits of each image's views, shape (views, labels), and its distance."""
+    rows = []
+    for image in inputs:
+        sight = runtime.see(preprocess.views(image[0].numpy())[None])
+        rows.append((sight.logits[0], float(ood_distance.distance(sight.signature, stats, sight.strangeness)[0])))
+        on_image()
+    return rows

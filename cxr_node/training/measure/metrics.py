@@ -1,0 +1,188 @@
+"""What a profile's answers are worth: rates with intervals, verdicts, subgroups.
+
+Knows no network and no file: outcomes in, figures as metrics.json keeps them out. Predictive values, accuracy and F1
+hold for the data's own share of positives.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr_node.domain import Verdict
+from cxr_node.training.data.images import TAG_COLUMNS
+from cxr_node.training.measure import bootstrap
+from cxr_node.training.measure import bootstrap as metrics
+from cxr_node.training.measure.bootstrap import Bools, Floats, Interval
+from cxr_node.training.measure.words import SUBGROUP_NAMES
+
+HALF = 0.5
+"""Where a classifier without thresholds of its own would cut."""
+MOST_VALUES = 12
+"""Values of one column that are shown, the most frequent first."""
+AGE_BANDS = (1, 2, 3, 4, 5, 6, 18, 40, 60, 80)
+"""First years of age bands: single years where the pediatric profile lives, then broader ones."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcomes:
+    """One row per image: what is true, what the profile says."""
+
+    positive: Bools
+    groups: NDArray[np.str_]
+    probability: Floats
+    verdict: NDArray[np.str_]
+    answered: Bools
+
+    def taken(self, rows: Bools) -> Outcomes:
+        """Some of the images."""
+        return Outcomes(
+            positive=self.positive[rows],
+            groups=self.groups[rows],
+            probability=self.probability[rows],
+            verdict=self.verdict[rows],
+            answered=self.answered[rows],
+        )
+
+    def said(self, verdict: Verdict) -> Bools:
+        """Which images got a verdict."""
+        return np.asarray(self.verdict == str(verdict))
+
+    @property
+    def called(self) -> Bools:
+        """Probability of 0.5 or more."""
+        return self.probability >= HALF
+
+    @property
+    def right(self) -> Bools:
+        """Answered, and as it is."""
+        return np.where(self.positive, self.said(Verdict.PNEUMONIA), self.said(Verdict.NORMAL))
+
+
+SHARES: Mapping[str, Callable[[Outcomes], tuple[Bools, Bools]]] = {
+    "accuracy_at_0.5": lambda o: (o.called == o.positive, np.ones_like(o.positive)),
+    "sensitivity_at_0.5": lambda o: (o.called, o.positive),
+    "specificity_at_0.5": lambda o: (~o.called, ~o.positive),
+    "positive_predictive_value_at_0.5": lambda o: (o.positive, o.called),
+    "negative_predictive_value_at_0.5": lambda o: (~o.positive, ~o.called),
+    "answered": lambda o: (o.answered, np.ones_like(o.answered)),
+    "answered_of_positives": lambda o: (o.answered, o.positive),
+    "answered_of_negatives": lambda o: (o.answered, ~o.positive),
+    "accuracy_of_answered": lambda o: (o.right, o.answered),
+    "sensitivity_of_answered": lambda o: (o.right, o.positive & o.answered),
+    "specificity_of_answered": lambda o: (o.right, ~o.positive & o.answered),
+    "positive_predictive_value": lambda o: (o.positive, o.said(Verdict.PNEUMONIA)),
+    "negative_predictive_value": lambda o: (~o.positive, o.said(Verdict.NORMAL)),
+}
+"""Name -> which images count, among which."""
+
+FIGURES: Mapping[str, Callable[[Outcomes, Floats], Floats]] = {
+    "auc": lambda o, w: bootstrap.aucs(o.positive, o.probability, w),
+    "auprc": lambda o, w: bootstrap.average_precisions(o.positive, o.probability, w),
+    "balanced_accuracy_at_0.5": lambda o, w: _mean_of("sensitivity_at_0.5", "specificity_at_0.5", o, w),
+    "f1_at_0.5": lambda o, w: bootstrap.f1s(o.called, o.positive, w),
+    "balanced_accuracy_of_answered": lambda o, w: _mean_of("sensitivity_of_answered", "specificity_of_answered", o, w),
+    "f1_of_answered": lambda o, w: bootstrap.f1s(o.said(Verdict.PNEUMONIA), o.positive & o.answered, w),
+}
+"""Best at 1 and resting on both classes: the smaller one tells how sure they can be."""
+
+LOSSES: Mapping[str, Callable[[Outcomes, Floats], Floats]] = {
+    "brier": lambda o, w: _mean(np.square(o.probability - o.positive), w),
+    "log_loss": lambda o, w: _mean(metrics.log_losses(o.positive, o.probability), w),
+    "calibration_error": lambda o, w: bootstrap.calibration_errors(o.positive, o.probability, w),
+    "risk_coverage_area": lambda o, w: bootstrap.risk_areas(
+        o.called != o.positive, np.maximum(o.probability, 1.0 - o.probability), w
+    ),
+}
+"""Best at 0."""
+
+
+def rates(outcomes: Outcomes, names: Sequence[str] = (*FIGURES, *SHARES, *LOSSES)) -> dict[str, dict[str, float]]:
+    """Measure; left out is what the data do not define, as specificity without negatives."""
+    weight = bootstrap.weights(outcomes.groups)
+    measured = {name: _measured(name, outcomes, weight) for name in names}
+    return {name: rate.as_json() for name, rate in measured.items() if rate.is_known()}
+
+
+def verdicts(outcomes: Outcomes) -> dict[str, dict[str, int]]:
+    """Count what was said of positives and of negatives."""
+    truths = {"positive": outcomes.positive, "negative": ~outcomes.positive}
+    return {truth: dict(sorted(Counter(outcomes.verdict[rows].tolist()).items())) for truth, rows in truths.items()}
+
+
+def subgroups(outcomes: Outcomes, tags: Sequence[Mapping[str, str]]) -> dict[str, dict[str, Any]]:
+    """Measure the images of each value of each column that distinguishes images: column -> value -> figures.
+
+    A sublabel that is a part of one class (bacteria) is set against all images of the other, or it had no AUC.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for column in TAG_COLUMNS:
+        words = np.array([_word(column, tag.get(column, "")) for tag in tags])
+        values = [word for word, _ in Counter(words[words != ""].tolist()).most_common(MOST_VALUES)]
+        if len(values) > 1:
+            of_column = {value: _subgroup(outcomes, words == value, column) for value in sorted(values, key=_place)}
+            found[column] = {value: one for value, one in of_column.items() if one}
+    return found
+
+
+def _subgroup(outcomes: Outcomes, rows: Bools, column: str) -> dict[str, Any]:
+    own = outcomes.taken(rows)
+    measured = rates(own, tuple(SUBGROUP_NAMES))
+    one_class = own.positive.all() or not own.positive.any()
+    whole_class = one_class and len(own.positive) == (outcomes.positive == own.positive[0]).sum()
+    if column == "sublabel" and one_class and not whole_class:
+        against = outcomes.taken(rows | (outcomes.positive != own.positive[0]))
+        measured = rates(against, ("auc",)) | measured
+    return {"images": len(own.positive), "positives": int(own.positive.sum()), "rates": measured}
+
+
+def _word(column: str, value: str) -> str:
+    """A tag as it is grouped: ages by band, from years or DICOM's 061Y and 018M."""
+    if column != "age" or not value:
+        return value
+    number, unit = (value[:-1], value[-1]) if value[-1] in "YMWD" else (value, "Y")
+    try:
+        years = float(number) * {"Y": 1.0, "M": 1 / 12.0, "W": 7 / 365.25, "D": 1 / 365.25}[unit]
+    except ValueError:
+        return ""
+    after = [band for band in AGE_BANDS if band > years]
+    first = max((band for band in AGE_BANDS if band <= years), default=0)
+    if not after:
+        return f"{first} years and more"
+    if after[0] - first == 1:
+        return f"{first} year{'' if first == 1 else 's'}"
+    return f"{first} to {after[0] - 1} years"
+
+
+def _place(value: str) -> tuple[float, str]:
+    """Bands in the order of age, other words in that of the alphabet."""
+    first = value.split()[0]
+    return (float(first) if first.isdigit() else 0.0), value
+
+
+def _measured(name: str, outcomes: Outcomes, weight: Floats) -> Interval:
+    if name in SHARES:
+        hit, among = SHARES[name](outcomes)
+        return bootstrap.bracket(bootstrap.ratios(hit, among, weight), _count(outcomes.groups[among]))
+    if name in LOSSES:
+        return bootstrap.bracket(LOSSES[name](outcomes, weight))
+    among = outcomes.answered if name.endswith("of_answered") else np.ones_like(outcomes.answered)
+    classes = (outcomes.groups[among & outcomes.positive], outcomes.groups[among & ~outcomes.positive])
+    return bootstrap.bracket(FIGURES[name](outcomes, weight), min(map(_count, classes)))
+
+
+def _count(groups: NDArray[np.str_]) -> int:
+    return len(np.unique(groups))
+
+
+def _mean(values: Floats, weight: Floats) -> Floats:
+    return bootstrap.ratios(values, np.ones(len(values), dtype=np.bool_), weight)
+
+
+def _mean_of(one: str, other: str, outcomes: Outcomes, weight: Floats) -> Floats:
+    return (bootstrap.ratios(*SHARES[one](outcomes), weight) + bootstrap.ratios(*SHARES[other](outcomes), weight)) / 2.0

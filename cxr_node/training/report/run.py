@@ -1,0 +1,172 @@
+"""`cxr-node evaluate`: all that a reader needs to decide whether to trust a profile, measured in one go.
+
+Knows no training. What is wrong with the data is said before anything is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import Progress
+
+from cxr_node.errors import DataError
+from cxr_node.model import profile as profiles
+from cxr_node.model.profile import Profile
+from cxr_node.training.data import profile_folder as folder
+from cxr_node.training.data.device import bar_of
+from cxr_node.training.data.images import Item
+from cxr_node.training.data.profile_folder import RECIPE_LABELS, Labels
+from cxr_node.training.data.recipe import Recipe
+from cxr_node.training.measure import acceptance, evaluate, ood_test, reencoding
+from cxr_node.training.measure.bootstrap import Interval, difference
+from cxr_node.training.measure.evaluate import Change, Judge, Study
+from cxr_node.training.report import page
+from cxr_node.training.saliency import run as heatmaps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A data set to measure on.
+
+    Attributes
+    ----------
+    part : training, validation, calibration or all; None: the validation part of the data that the profile was
+        trained on, all images of any other
+    labels : the data's label column and words
+    """
+
+    data: Path
+    part: str | None = None
+    labels: Labels = RECIPE_LABELS
+    change: Change = Change.NONE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extras:
+    """What is measured beside the answers themselves.
+
+    Attributes
+    ----------
+    sample : images of the first data set that are re-encoded; twice as many are made outsiders, and asked where the
+        network looks; 0: none
+    strangers : folder of images that the profile was not made for
+    page : HTML file to write
+    keep : whether the profile's metrics.json and card are renewed
+    """
+
+    sample: int = 20
+    strangers: Path | None = None
+    page: Path | None = None
+    keep: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Listed:
+    """A data set whose images are decoded and prepared."""
+
+    name: str
+    items: Sequence[Item]
+    inputs: torch.Tensor
+
+
+def run(profile_folder: Path, asked: Sequence[Asked], extras: Extras, *, progress: bool = True) -> dict[str, Any]:
+    """Measure a profile on one data set, or on two side by side.
+
+    Returns
+    -------
+    the figures of the first data set with its `name`; of a second one under `external`, and how much they differ
+    under `compared`
+
+    Raises
+    ------
+    DataError : the data cannot be evaluated on, or the page cannot be written
+    ModelError : the profile is not complete, or its hashes do not match
+    """
+    profile, recipe = profiles.load(profile_folder), folder.recipe_of(profile_folder)
+    if extras.page and not extras.page.parent.is_dir():
+        raise DataError(f"{extras.page} cannot be written: there is no folder {extras.page.parent}")
+    foreign = ood_test.foreign(extras.strangers, 10 * extras.sample) if extras.strangers and extras.sample else []
+    with _single_threaded(), bar_of(progress) as bar:
+        listed = _listed(profile_folder, recipe, profile, asked, bar)
+        judge = Judge(profile)
+        studies = {one.name: _studied(judge, one, bar) for one in listed}
+        first, *others = studies.values()
+        if extras.sample:
+            first.figures.update(_stressed(judge, first.items, foreign, extras.sample, bar))
+    for study in studies.values():
+        study.figures["goals"] = acceptance.held_against(study.figures)
+    if extras.keep:
+        evaluate.keep(profile_folder, {name: study.figures for name, study in studies.items()})
+    name, *other_names = studies
+    result = {"name": name, **first.figures}
+    for other_name, other in zip(other_names, others, strict=True):
+        result["external"] = {"name": other_name, **other.figures}
+        result["compared"] = compared(first.figures, other.figures)
+    if extras.page:
+        page.write(extras.page, judge, studies, result)
+    return result
+
+
+def compared(first: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Difference `other - first` of each rate that both have, with its interval."""
+    shared = [name for name in first["rates"] if name in other["rates"]]
+    return {
+        name: difference(Interval(**other["rates"][name]), Interval(**first["rates"][name])).as_json()
+        for name in shared
+    }
+
+
+@contextmanager
+def _single_threaded() -> Iterator[None]:
+    """Let torch work on one core a call: on small images two of them wait for each other longer than they work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _listed(
+    profile_folder: Path, recipe: Recipe, profile: Profile, asked: Sequence[Asked], bar: Progress
+) -> list[_Listed]:
+    """List all images before the first is decoded, and decode all before the first is judged."""
+    found = [
+        folder.held_out(profile_folder, one.data, one.part, default="validation", labels=one.labels) for one in asked
+    ]
+    task = bar.add_task("read", total=sum(len(items) for items, _ in found))
+    listed: list[_Listed] = []
+    for one, (items, name) in zip(asked, found, strict=True):
+        inputs = evaluate.prepared(recipe, items, one.change, lambda: bar.advance(task))
+        name = evaluate.named(name, recipe, one.labels, one.change)
+        if any(name == before.name for before in listed):
+            name += " (external)"
+        listed.append(_Listed(name=name, items=items, inputs=inputs))
+    return listed
+
+
+def _studied(judge: Judge, one: _Listed, bar: Progress) -> Study:
+    task = bar.add_task("judge", total=len(one.items))
+    return evaluate.study(judge, one.items, one.inputs, lambda: bar.advance(task))
+
+
+def _stressed(
+    judge: Judge, items: Sequence[Item], foreign: Sequence[Item], sample: int, bar: Progress
+) -> dict[str, Any]:
+    few, more = evaluate.sampled(items, sample), evaluate.sampled(items, 2 * sample)
+    encodings = bar.add_task("re-encode", total=len(few) * (1 + len(reencoding.VARIANTS)))
+    foreigners = bar.add_task("outsiders", total=len(more) * len(ood_test.KINDS) + len(foreign))
+    maps = bar.add_task("heat maps", total=heatmaps.steps(more))
+    others = {"foreign images": foreign} if foreign else {}
+    rng = np.random.default_rng(0)
+    return {
+        "reencoding": reencoding.measure(judge, few, lambda: bar.advance(encodings)),
+        "outsiders": ood_test.measure(judge, more, others, lambda: bar.advance(foreigners)),
+        "heatmaps": heatmaps.measure(judge.profile, judge.network, more, rng, lambda: bar.advance(maps)),
+    }

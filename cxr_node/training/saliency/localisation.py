@@ -1,0 +1,166 @@
+"""Where heat maps point: into the chest, to marks, to an opacity that was put there.
+
+Knows no file and no page. What a map of no meaning would reach stands beside each figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from cxr_node.training.measure import bootstrap
+from cxr_node.training.measure.bootstrap import Interval
+from cxr_node.training.saliency.probe import Case, Look, Sight
+from cxr_node.training.synthetic import burned_in_marks, counterfactual
+from cxr_node.training.synthetic.counterfactual import Pasted
+
+INSIDE = 0.8
+"""Share of a map's energy from which it counts as inside the chest, if its peak is there too. Not all of it: a map of
+6 to 12 cells, spread bilinearly, leaks a cell beyond whatever it means. An even map has about 0.6."""
+BANK_SIZE = 100
+Floats = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looked:
+    """Radiographs of one class and what the network sees in them: one row per image."""
+
+    cases: list[Case]
+    inputs: torch.Tensor
+    looks: list[Look]
+
+    @property
+    def groups(self) -> NDArray[np.str_]:
+        """Patient of each image."""
+        return np.array([case.group for case in self.cases], dtype=np.str_)
+
+    def taken(self, places: Sequence[int]) -> Looked:
+        """Some of the images."""
+        return Looked(
+            cases=[self.cases[place] for place in places],
+            inputs=self.inputs[list(places)],
+            looks=[self.looks[place] for place in places],
+        )
+
+
+def in_chest(sight: Sight, positives: Looked) -> dict[str, Interval]:
+    """Where the maps of positive images lie, of those that have one."""
+    maps = [sight.shown(look, case.pixels.shape) for look, case in zip(positives.looks, positives.cases, strict=True)]
+    shown = np.array([bool(weight.any()) for weight in maps], dtype=np.bool_)
+    kept = [(weight, case.chest) for weight, case in zip(maps, positives.cases, strict=True) if weight.any()]
+    evens = [sight.even(weight.shape) for weight, _ in kept]
+    groups = positives.groups[shown]
+    energy = np.array([_energy(weight, chest.region) for weight, chest in kept])
+    peak = np.array([chest.region[_peak(weight)] for weight, chest in kept], dtype=np.bool_)
+    inside = peak & (energy >= INSIDE)
+    by_chance = {
+        "energy_in_chest_by_chance": [
+            _energy(even, chest.region) for even, (_, chest) in zip(evens, kept, strict=True)
+        ],
+        "energy_in_lungs_by_chance": [_energy(even, chest.lungs) for even, (_, chest) in zip(evens, kept, strict=True)],
+    }
+    report_at = sight.profile.operating_point.report_at
+    reported = np.array([look.probability >= report_at for look in positives.looks], dtype=np.bool_)[shown]
+    return {
+        "shown": bootstrap.share(shown, positives.groups),
+        "energy_in_chest": bootstrap.mean(energy, groups),
+        "energy_in_lungs": bootstrap.mean(np.array([_energy(weight, chest.lungs) for weight, chest in kept]), groups),
+        **{name: bootstrap.mean(np.array(values), groups) for name, values in by_chance.items()},
+        "peak_in_chest": bootstrap.share(peak, groups),
+        "inside_chest": bootstrap.share(inside, groups),
+        "inside_chest_of_reported": bootstrap.share(inside[reported], groups[reported]),
+    }
+
+
+def on_marks(
+    sight: Sight, positives: Looked, rng: np.random.Generator, on_image: Callable[[], None]
+) -> dict[str, Interval]:
+    """What letters, cables and frames outside the chest do to maps and probabilities of positive images."""
+    bank = burned_in_marks.bank(BANK_SIZE, max([max(case.pixels.shape) for case in positives.cases], default=64), rng)
+    changed = _each(positives.cases, lambda case: counterfactual.marks(case.pixels, case.chest, bank, rng), on_image)
+    looks = sight.looks(sight.prepared([one.pixels for one in changed]))
+    moved = [abs(after.probability - before.probability) for before, after in zip(positives.looks, looks, strict=True)]
+    rows, kept = [], []
+    for place, (one, before, after) in enumerate(zip(changed, positives.looks, looks, strict=True)):
+        even = sight.even(one.pixels.shape)
+        first, second = (sight.shown(look, one.pixels.shape) for look in (before, after))
+        seen = one.place & (even > 0.0)
+        if first.any() and second.any() and seen.any():
+            rows.append([_energy(weight, seen) for weight in (first, second, even)] + [float(seen[_peak(second)])])
+            kept.append(place)
+    table, groups = np.array(rows).reshape(-1, 4), positives.groups[kept]
+    return {
+        "energy_on_marks": bootstrap.mean(table[:, 1], groups),
+        "energy_on_marks_before": bootstrap.mean(table[:, 0], groups),
+        "energy_on_marks_by_chance": bootstrap.mean(table[:, 2], groups),
+        "peak_on_marks": bootstrap.share(table[:, 3] > 0.0, groups),
+        "probability_moved_by_marks": bootstrap.mean(np.array(moved), positives.groups),
+    }
+
+
+def on_opacities(
+    sight: Sight, negatives: Looked, rng: np.random.Generator, on_image: Callable[[], None]
+) -> tuple[dict[str, Interval], dict[str, dict[str, Any]]]:
+    """Whether the peak lies in an opacity that was put into a normal lung; of all, and by the opacity's shape."""
+    groups, report_at = negatives.groups, sight.profile.operating_point.report_at
+    changed = _each(negatives.cases, lambda case: counterfactual.opacity(case.pixels, case.chest, rng), on_image)
+    looks = sight.looks(sight.prepared([one.pixels for one in changed]))
+    before, after = (np.array([look.probability for look in some]) for some in (negatives.looks, looks))
+    away = np.array([_away_cells(sight, one, look) for one, look in zip(changed, looks, strict=True)])
+    found, nearly = away <= 0.0, away <= 0.5
+    raised = (before < report_at) & (after >= report_at)
+    by_chance = [
+        float((one.place & case.chest.lungs).sum() / case.chest.lungs.sum())
+        for one, case in zip(changed, negatives.cases, strict=True)
+    ]
+    shapes = np.array([one.shape for one in changed])
+    by_shape: dict[str, dict[str, Any]] = {}
+    for shape in sorted(set(shapes.tolist())):
+        rows = shapes == shape
+        hits = {"found": found[rows], "found_nearly": nearly[rows], "raised": raised[rows]}
+        shares = {name: bootstrap.share(hit, groups[rows]).as_json() for name, hit in hits.items()}
+        by_shape[shape] = {"images": int(rows.sum()), **shares}
+    return {
+        "opacity_raises": bootstrap.share(raised, groups),
+        "probability_moved_by_opacity": bootstrap.mean(after - before, groups),
+        "opacity_found": bootstrap.share(found, groups),
+        "opacity_found_nearly": bootstrap.share(nearly, groups),
+        "opacity_found_by_chance": bootstrap.mean(np.array(by_chance), groups),
+        "opacity_found_of_raised": bootstrap.share(found[raised], groups[raised]),
+        "opacity_found_nearly_of_raised": bootstrap.share(nearly[raised], groups[raised]),
+    }, by_shape
+
+
+def _each(cases: Sequence[Case], change: Callable[[Case], Pasted], on_image: Callable[[], None]) -> list[Pasted]:
+    changed = []
+    for case in cases:
+        changed.append(change(case))
+        on_image()
+    return changed
+
+
+def _away_cells(sight: Sight, one: Pasted, look: Look) -> float:
+    """How far the peak lies from the opacity, in cells of the map; 0 within it, infinite where there is no map."""
+    weight = sight.shown(look, one.pixels.shape)
+    if not weight.any() or not one.place.any():
+        return float("inf")
+    seen = 1.0 - 2.0 * sight.profile.input.border
+    cell = [seen * side / cells for side, cells in zip(one.pixels.shape, look.active.shape, strict=True)]
+    away = ndimage.distance_transform_edt(~one.place, sampling=[1.0 / size for size in cell])
+    return float(away[_peak(weight)])
+
+
+def _energy(weight: Floats, place: Bools) -> float:
+    """Share of a map that lies on a place, in [0, 1]."""
+    return float(weight[place].sum() / weight.sum())
+
+
+def _peak(weight: Floats) -> tuple[int, ...]:
+    return tuple(int(one) for one in np.unravel_index(int(weight.argmax()), weight.shape))

@@ -1,0 +1,239 @@
+"""One batch of training images, changed in every way that must not change the answer, and in one that must.
+
+Both classes pass through the same doors. What remains the same in a class's images after this is what the network
+may learn; scanner style, letters, sharpness, JPEG blocks and all that surrounds the chest should not be among it.
+The only door that knows labels draws an opacity into a normal lung and calls the image positive.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as nnf
+from numpy.typing import NDArray
+from PIL import Image
+
+from cxr_node.model.preprocess import standardise
+from cxr_node.model.profile import InputSpec
+from cxr_node.training.data.recipe import AugmentSection
+from cxr_node.training.synthetic import burned_in_marks, opacity, style_transfer
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+
+BANK_SIZE = 600
+BOX_SIGMA_PX = 0.816
+"""Standard deviation of a 3 x 3 mean; n of them in a row have sqrt(n) times as much."""
+
+
+CHEST = (0.07, 0.86, 0.06, 0.94)
+"""Top, bottom, left and right of the chest as shares of a squashed frontal radiograph: nothing outside is lung."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Changed images and what is known of them.
+
+    Attributes
+    ----------
+    inputs : float32, shape (batch, 1, size_px, size_px), standardised as `model.preprocess.prepare` does
+    positive : bool, shape (batch,); True also where an opacity was drawn into a normal lung
+    chest : float32, shape (batch, 1, size_px, size_px), 1 where the chest is
+    drawn : float32, shape (batch, 1, size_px, size_px), where an opacity was drawn; zeros in all other images
+    """
+
+    inputs: torch.Tensor
+    positive: NDArray[np.bool_]
+    chest: torch.Tensor
+    drawn: torch.Tensor
+
+
+class Augmenter:
+    """The doors, in order: opacities, surroundings, style, marks, wipes, geometry, sharpness, tone, noise, JPEG.
+
+    All chance comes from the generator given to a call: the same generator state, the same batch.
+    """
+
+    def __init__(self, section: AugmentSection, spec: InputSpec, source_px: int, seed: int) -> None:
+        self._section = section
+        self._spec = spec
+        self._stamps = _stamps(source_px, seed)
+        self._chest = _chest(source_px)
+
+    @property
+    def opacity(self) -> float:
+        """Share of negatives into which an opacity is drawn."""
+        return self._section.opacity
+
+    def __call__(self, images: Bytes, positive: Bools, rng: np.random.Generator, *, size_px: int = 0) -> Batch:
+        """Change a batch, opacities drawn into a share of its negatives.
+
+        Parameters
+        ----------
+        images : uint8, shape (batch, source_px, source_px)
+        positive : bool, shape (batch,)
+        rng : the only source of chance
+        size_px : side of the result where it is not the profile's, as in the first epochs
+        """
+        chosen = ~positive & (rng.random(len(images)) < self._section.opacity)
+        return self.changed(images, positive, (chosen, len(images)), rng, size_px=size_px)
+
+    def changed(
+        self, images: Bytes, positive: Bools, plan: tuple[Bools, int], rng: np.random.Generator, *, size_px: int = 0
+    ) -> Batch:
+        """Change a batch.
+
+        Parameters
+        ----------
+        plan : into which images opacities are drawn, and how many of the first images lend their surroundings and
+            style to all
+        """
+        section, spec = self._section, self._spec
+        spec = spec.model_copy(update={"size_px": size_px}) if size_px else spec
+        chosen, lenders = plan
+        changed = images.astype(np.float32) / 255.0
+        drawn = np.zeros_like(changed)
+        for place in np.flatnonzero(chosen):
+            drawn[place] = opacity.paste(changed[place], rng)
+        changed = self._mixed_context(changed, lenders, rng)
+        for image in changed:
+            if rng.random() < section.marks:
+                burned_in_marks.paste(image, self._stamps, rng)
+            if rng.random() < section.wipe:
+                _wipe(image, rng)
+        chest = np.broadcast_to(self._chest, changed.shape)
+        layers = torch.from_numpy(np.stack([changed, chest, drawn], axis=1))  # (B, 3, source_px, source_px)
+        layers = _warped(layers, section, spec, rng)
+        batch = _sharpness(layers[:, :1], section, rng)
+        batch = _tone(batch, section, rng)
+        batch = _noise(batch, section, rng).clamp(0.0, 1.0)
+        batch = _recompressed(batch, section, rng)
+        inputs = torch.from_numpy(standardise(batch[:, 0].numpy()))[:, None]
+        return Batch(inputs=inputs, positive=positive | chosen, chest=layers[:, 1:2], drawn=layers[:, 2:])
+
+    def _mixed_context(self, images: Floats, lenders: int, rng: np.random.Generator) -> Floats:
+        """Give some images the surroundings, or the style, of another image of the batch, whatever its class."""
+        section, mixed = self._section, images.copy()
+        for place, partner in enumerate(rng.integers(lenders, size=len(images))):
+            if rng.random() < section.style:
+                mixed[place] = style_transfer.like(mixed[place], images[partner], float(rng.uniform(0.3, 1.0)))
+            if rng.random() < section.surround:
+                style_transfer.surround(mixed[place], images[partner], rng)
+        return mixed
+
+
+@lru_cache(maxsize=2)
+def _stamps(size_px: int, seed: int) -> Sequence[burned_in_marks.Stamp]:
+    """Draw the stamps once: training, calibration and measurement use the same ones."""
+    return tuple(burned_in_marks.bank(BANK_SIZE, size_px, np.random.default_rng(seed)))
+
+
+def _chest(size_px: int) -> NDArray[np.float32]:
+    chest = np.zeros((size_px, size_px), dtype=np.float32)
+    top, bottom, left, right = (round(edge * size_px) for edge in CHEST)
+    chest[top:bottom, left:right] = 1.0
+    return chest
+
+
+def _per_image(values: NDArray[np.float64]) -> torch.Tensor:
+    return torch.from_numpy(values.astype(np.float32)).reshape(-1, 1, 1, 1)
+
+
+def _wipe(image: NDArray[np.float32], rng: np.random.Generator) -> None:
+    """Blank edges, corners or a rectangle, in place: collimation, shields, erased text."""
+    rows, cols = image.shape
+    grey = rng.choice([0.0, float(image.mean()), float(rng.random())])
+    match int(rng.integers(3)):
+        case 0:
+            top, bottom = rng.uniform(0.0, 0.12, size=2) * rows
+            left, right = rng.uniform(0.0, 0.12, size=2) * cols
+            image[: int(top)] = grey
+            image[rows - int(bottom) :] = grey
+            image[:, : int(left)] = grey
+            image[:, cols - int(right) :] = grey
+        case 1:
+            high, wide = int(rng.uniform(0.08, 0.3) * rows), int(rng.uniform(0.08, 0.3) * cols)
+            row = slice(0, high) if rng.random() < 0.5 else slice(rows - high, rows)
+            col = slice(0, wide) if rng.random() < 0.5 else slice(cols - wide, cols)
+            image[row, col] = grey
+        case _:
+            high, wide = int(rng.uniform(0.08, 0.35) * rows), int(rng.uniform(0.08, 0.35) * cols)
+            top, left = int(rng.integers(rows - high)), int(rng.integers(cols - wide))
+            image[top : top + high, left : left + wide] = grey
+
+
+def _warped(batch: torch.Tensor, section: AugmentSection, spec: InputSpec, rng: np.random.Generator) -> torch.Tensor:
+    """Rotate, scale, stretch and shift, and cut the border, in one resampling."""
+    count = len(batch)
+    angle = np.radians(rng.uniform(-section.rotate_deg, section.rotate_deg, count))
+    zoom = np.exp(rng.uniform(-section.scale, section.scale, count)) * (1.0 - 2.0 * spec.border)
+    stretch = np.exp(rng.uniform(-section.aspect, section.aspect, count) / 2.0)
+    mirror = np.where(rng.random(count) < section.mirror, -1.0, 1.0)
+    theta = np.empty((count, 2, 3))
+    theta[:, 0, 0], theta[:, 0, 1] = np.cos(angle) * zoom * stretch * mirror, -np.sin(angle) * zoom / stretch
+    theta[:, 1, 0], theta[:, 1, 1] = np.sin(angle) * zoom * stretch * mirror, np.cos(angle) * zoom / stretch
+    theta[:, :, 2] = rng.uniform(-2.0 * section.shift, 2.0 * section.shift, (count, 2))
+    size = [count, batch.shape[1], spec.size_px, spec.size_px]
+    grid = nnf.affine_grid(torch.from_numpy(theta.astype(np.float32)), size, align_corners=False)
+    outside = ("zeros", "border", "reflection")[int(rng.integers(3))]
+    return nnf.grid_sample(batch, grid, mode="bilinear", padding_mode=outside, align_corners=False)
+
+
+def _sharpness(batch: torch.Tensor, section: AugmentSection, rng: np.random.Generator) -> torch.Tensor:
+    """Mix each image with a blurred copy of it; a negative share sharpens."""
+    if section.blur_px <= 0.0:
+        return batch
+    passes = int(rng.integers(1, max(2, 1 + round((section.blur_px / BOX_SIGMA_PX) ** 2))))
+    soft = batch
+    for _ in range(passes):
+        soft = _box_blurred(soft)
+    share = np.where(rng.random(len(batch)) < 0.6, rng.uniform(-section.sharpen, 1.0, len(batch)), 0.0)
+    return batch + _per_image(share) * (soft - batch)
+
+
+def _box_blurred(batch: torch.Tensor) -> torch.Tensor:
+    return nnf.avg_pool2d(nnf.pad(batch, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+
+
+def _tone(batch: torch.Tensor, section: AugmentSection, rng: np.random.Generator) -> torch.Tensor:
+    """Gamma, contrast, and a slow unevenness of illumination as of scatter and grids."""
+    count = len(batch)
+    batch = batch.clamp(1e-4, 1.0) ** _per_image(np.exp(rng.uniform(-section.gamma, section.gamma, count)))
+    slope = _per_image(rng.uniform(1.0 - section.contrast, 1.0 + section.contrast, count))
+    pivot = _per_image(rng.uniform(0.2, 0.8, count))
+    batch = ((batch - pivot) * slope + pivot).clamp(0.0, 1.0)
+    coarse = torch.from_numpy(rng.uniform(-section.unevenness, section.unevenness, (count, 1, 4, 4)).astype(np.float32))
+    slow = nnf.interpolate(coarse, size=batch.shape[-2:], mode="bicubic", align_corners=True)
+    return batch * (1.0 + slow * _per_image((rng.random(count) < 0.5).astype(np.float64)))
+
+
+def _noise(batch: torch.Tensor, section: AugmentSection, rng: np.random.Generator) -> torch.Tensor:
+    """Add white or slightly smooth noise to half of the images."""
+    strength = _per_image(rng.uniform(0.0, section.noise, len(batch)) * (rng.random(len(batch)) < 0.5))
+    white = torch.from_numpy(rng.standard_normal(batch.shape, dtype=np.float32))
+    if rng.random() < 0.5:
+        white = _box_blurred(white) * 3.0
+    return batch + strength * white
+
+
+def _recompressed(batch: torch.Tensor, section: AugmentSection, rng: np.random.Generator) -> torch.Tensor:
+    """Send some images through JPEG at any quality: its blocks must not tell the class."""
+    lowest, highest = section.recompress_quality
+    chosen = np.flatnonzero(rng.random(len(batch)) < section.recompress)
+    qualities = rng.integers(lowest, highest + 1, len(chosen))
+    batch = batch.contiguous()
+    for place, quality in zip(chosen, qualities, strict=True):
+        batch[place, 0] = torch.from_numpy(_through_jpeg(batch[place, 0].numpy(), int(quality)))
+    return batch
+
+
+def _through_jpeg(image: NDArray[np.float32], quality: int) -> NDArray[np.float32]:
+    coded = io.BytesIO()
+    Image.fromarray(np.rint(image * 255.0).astype(np.uint8)).save(coded, "JPEG", quality=quality)
+    return np.asarray(Image.open(coded), dtype=np.float32) / 255.0
