@@ -14,9 +14,7 @@ import typer
 from pydantic import ValidationError
 
 from cxr_node import process_setup, wiring
-from cxr_node.cli import ledger as cli_ledger
-from cxr_node.cli import tables
-from cxr_node.cli import training as cli_training
+from cxr_node.cli import bench, ledger, operate, tables, training
 from cxr_node.cli.app import DEFAULT_CONFIG, EX_CONFIG, AsJson, ConfigFile, Urgency, app, command, err, out, say_json
 from cxr_node.config import schema as configuration
 from cxr_node.config.schema import Address
@@ -77,16 +75,7 @@ def _contents(paths: list[Path]) -> Iterator[tuple[str, bytes]]:
             raise DataError(f"{file}: cannot be read ({error.strerror})") from error
 
 
-__all__ = [
-    "app",
-    "cli_bench",
-    "cli_import",
-    "cli_ledger",
-    "cli_operate",
-    "cli_rebuild",
-    "cli_results",
-    "cli_training",
-]
+__all__ = ["app", "bench", "ledger", "operate", "training"]
 
 
 def _begin() -> None:

@@ -43,7 +43,7 @@ from cxr_node.node.deliver import storage_scu, transcode
 from cxr_node.node.ledger import commitments
 from cxr_node.node.network import association, file_meta, listener, statuses, tls
 from cxr_node.node.network.statuses import Fate
-from cxr_node.node.receive import event_report, server, storage_scp
+from cxr_node.node.receive import event_report, server
 from cxr_node.node.receive.acse import Rejection
 from cxr_node.tools.drawn import BUILT_IN
 
@@ -76,27 +76,27 @@ _CONFIG = {
 }
 
 ANSWERS = {
-    storage_scp.SUCCESS: (
+    statuses.SUCCESS: (
         "Success",
         "The bytes and their ledger row are on stable storage.",
         "Nothing: the node answers for it.",
     ),
-    storage_scp.OUT_OF_RESOURCES: (
+    statuses.OUT_OF_RESOURCES: (
         "Refused: Out of Resources",
         "Free disk space is below the watermark, the object is larger than the limit, or it could not be stored.",
         "Send again later; an object above the limit gets the same answer.",
     ),
-    storage_scp.MISMATCH: (
+    statuses.MISMATCH: (
         "Error: Data Set does not match SOP Class",
         "SOP class or SOP Instance UID of the data set, the command and the presentation context differ.",
         "Mend the object.",
     ),
-    storage_scp.CANNOT_UNDERSTAND: (
+    statuses.CANNOT_UNDERSTAND: (
         "Error: Cannot understand",
         "There is no data set, or its header cannot be read.",
         "Mend the object.",
     ),
-    storage_scp.INVALID_INSTANCE: (
+    statuses.INVALID_INSTANCE: (
         "Failure: Invalid SOP Instance",
         "The Affected SOP Instance UID is no UID.",
         "Mend the object.",

@@ -18,7 +18,7 @@ from cxr_node.cli import ledger_tables
 from cxr_node.config.schema import Address, Config, Delivery
 from cxr_node.node.deliver import courier as deliver
 from cxr_node.node.deliver import removed_destinations, retention
-from cxr_node.node.deliver.loop import GO_ON, Home, backoff_s
+from cxr_node.node.deliver.loop import Home
 from cxr_node.node.deliver.storage_scu import link
 from cxr_node.node.ledger import queries
 from cxr_node.node.ledger import tables as schema
@@ -26,6 +26,7 @@ from cxr_node.node.ledger.lease_keeper import Keeper
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import DeliveryJob, DeliveryState
 from cxr_node.node.process.notify import Role, ring
+from cxr_node.node.retry import GO_ON, backoff_s
 from cxr_node.node.spool.spool import Area, Spool
 from cxr_node.node.work import worker as work
 from tests.node import peers, workplace

@@ -358,13 +358,13 @@ def _finding(verdict: Verdict, documents: list[Document], texts: list[str], iden
         titles = [text(document.dataset, "SeriesDescription") for document in documents]
         read = [_of_title(found[1]) for title in titles if (found := _PERCENT.search(title))]
     doubt = _doubt(texts, bool(coded or read)) if verdict is Verdict.UNCERTAIN else None
-    others = others(documents, texts)
+    scored = others(documents, texts)
     probability = number(coded, read, point)
     if probability is None:
-        probability = others.get(_JUDGED, 0.5)
+        probability = scored.get(_JUDGED, 0.5)
     return Finding(
         prediction=Prediction(
-            probability=others | {_JUDGED: probability},
+            probability=scored | {_JUDGED: probability},
             spread=_limit(told, float(doubt is Doubt.VIEWS_DISAGREE), "spread") or 0.0,
             distance=_limit(told, math.inf, "distance"),
         ),

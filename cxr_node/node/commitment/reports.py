@@ -11,11 +11,11 @@ from collections.abc import Callable
 from cxr_node.config.schema import Config
 from cxr_node.errors import ResourceError
 from cxr_node.node.commitment.scu import INVALID_ARGUMENT, RESOURCE_LIMITATION, SUCCESS
-from cxr_node.node.deliver.loop import backoff_s
 from cxr_node.node.ledger import commitments
 from cxr_node.node.ledger.commitments import Report
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.process.notify import Role, ring
+from cxr_node.node.retry import backoff_s
 
 log = logging.getLogger(__name__)
 

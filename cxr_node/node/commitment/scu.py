@@ -18,9 +18,20 @@ from pynetdicom.presentation import build_context
 
 from cxr_node.config.schema import Destination
 from cxr_node.errors import CxrNodeError, DeliveryError
-from cxr_node.node.deliver.storage_scu import EXPLICIT, IMPLICIT, associate
 from cxr_node.node.ledger.commitments import Report, Transaction
-from cxr_node.node.network.association import Entity, Wrapping, ask, broken, deadline, end, fault, said
+from cxr_node.node.network.association import (
+    EXPLICIT,
+    IMPLICIT,
+    Entity,
+    Wrapping,
+    ask,
+    associate,
+    broken,
+    deadline,
+    end,
+    fault,
+    said,
+)
 from cxr_node.node.network.rejections import Cause, Refusals
 from cxr_node.node.network.statuses import Response
 

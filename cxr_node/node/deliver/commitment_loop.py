@@ -11,10 +11,11 @@ from cxr_node.config.schema import Destination
 from cxr_node.errors import DeliveryError, ResourceError
 from cxr_node.node.commitment.reports import Reports
 from cxr_node.node.commitment.scu import CommitmentScu
-from cxr_node.node.deliver.loop import GO_ON, LOOK_AFTER_S, MAX_PAUSE_S, Breaker, Home, Rest, Rounds
+from cxr_node.node.deliver.loop import LOOK_AFTER_S, Home, Rounds
 from cxr_node.node.ledger import commitments
 from cxr_node.node.ledger.commitments import Transaction
 from cxr_node.node.process.logs import describe
+from cxr_node.node.retry import GO_ON, MAX_PAUSE_S, Breaker, Rest
 
 log = logging.getLogger(__name__)
 

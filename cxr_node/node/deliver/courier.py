@@ -21,18 +21,20 @@ from cxr_node.node.audit.recorder import SILENT, Audit
 from cxr_node.node.audit.wiring import alert
 from cxr_node.node.deliver import removed_destinations, retention
 from cxr_node.node.deliver.commitment_loop import Asker
-from cxr_node.node.deliver.loop import GO_ON, LOOK_AFTER_S, NOTICE_STOP_S, Breaker, Home, Rest, Rounds, backoff_s
+from cxr_node.node.deliver.loop import LOOK_AFTER_S, NOTICE_STOP_S, Home, Rounds
 from cxr_node.node.deliver.sop_class_choice import Ladder
-from cxr_node.node.deliver.storage_scu import Link, UnreachableError, link
+from cxr_node.node.deliver.storage_scu import Link, link
 from cxr_node.node.deliver.transcode import PLAIN, Squeezer
 from cxr_node.node.ledger import commitments, destination_health, queries
 from cxr_node.node.ledger.lease_keeper import Keeper, office
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import DeliveryJob
+from cxr_node.node.network.association import UnreachableError
 from cxr_node.node.network.rejections import Refusals
 from cxr_node.node.process.logs import describe
 from cxr_node.node.process.notify import Role
 from cxr_node.node.process.supervisor import Notifier
+from cxr_node.node.retry import GO_ON, Breaker, Rest, backoff_s
 from cxr_node.node.spool.spool import Spool, SpoolCorruptError
 
 log = logging.getLogger(__name__)
@@ -101,8 +103,6 @@ class Told:
             patient_key=patient_key,
         )
 
-
-log = logging.getLogger(__name__)
 
 _STUCK_AFTER_S = 240.0  # longer than a slow send takes, shorter than WatchdogSec of the unit
 _HUNG_AFTER_LEASES = 5

@@ -6,13 +6,12 @@ Knows neither what is done nor for whom: `deliver` sends, `asking` asks for comm
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
-from cxr_node.config.schema import Config, Delivery
+from cxr_node.config.schema import Config
 from cxr_node.errors import LedgerLostError, ResourceError
 from cxr_node.node.audit.recorder import SILENT, Audit
 from cxr_node.node.ledger import destination_health
@@ -21,6 +20,7 @@ from cxr_node.node.ledger.lease_keeper import Keeper
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.network.rejections import Refusals
 from cxr_node.node.process.notify import Bell, Role
+from cxr_node.node.retry import Rest
 from cxr_node.node.spool.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -28,10 +28,7 @@ log = logging.getLogger(__name__)
 LOOK_AFTER_S = 30.0
 """A ring that was lost costs at most this."""
 NOTICE_STOP_S = 0.25
-MAX_PAUSE_S = 60.0
-"""So often a destination that does not answer is tried, however much waits for it."""
 _PAUSE_S = 5.0  # after a fault of this machine
-_PATIENCE = 3  # temporary refusals in a row that may be the objects' own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,17 +44,6 @@ class Home:
     refusals: Refusals = field(default_factory=Refusals)
     """What destinations refused or broke off; the journal has a line of each try already."""
     clock: ClockWatch = field(default_factory=ClockWatch)
-
-
-@dataclass(frozen=True, slots=True)
-class Rest:
-    """How long a thread sleeps, and whether a ring may wake it."""
-
-    seconds: float
-    deaf: bool = False
-
-
-GO_ON = Rest(0.0)
 
 
 class Rounds(ABC):
@@ -142,34 +128,3 @@ class Rounds(ABC):
             log.info("tried at once destination=%s by an operator's wish", self.name)
             self.urged()
         return is_new
-
-
-class Breaker:
-    """Counts failures of one destination in a row, whichever object they befell, and lengthens the pause.
-
-    Without it a destination that is down would cost one attempt of every object that waits for it.
-    """
-
-    def __init__(self, delivery: Delivery) -> None:
-        self.failures = 0
-        self._delivery = delivery
-
-    def answered(self) -> None:
-        """Count from the beginning: the destination does its work."""
-        self.failures = 0
-
-    def refused(self) -> Rest:
-        """It answered that it cannot now; at first this may be about the object."""
-        pause = self.failed()
-        return GO_ON if self.failures < _PATIENCE else pause
-
-    def failed(self) -> Rest:
-        """No answer came: leave it alone for a while."""
-        self.failures += 1
-        return Rest(min(backoff_s(self._delivery, self.failures), MAX_PAUSE_S), deaf=True)
-
-
-def backoff_s(delivery: Delivery, attempts: int) -> float:
-    """Doubling delay with full-range jitter in its upper half: destinations back from the dead are not stormed."""
-    longest_s = min(delivery.max_delay_s, delivery.first_delay_s * 2.0 ** min(attempts - 1, 30))
-    return longest_s * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, hides nothing

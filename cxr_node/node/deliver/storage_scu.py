@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from pynetdicom.association import Association
-from pynetdicom.events import EventHandlerType
 from pynetdicom.presentation import PresentationContext, build_context
 
 from cxr_node.config.schema import Destination
@@ -24,17 +23,17 @@ from cxr_node.node.deliver import transcode
 from cxr_node.node.deliver.transcode import PLAIN, Squeezer, to_implicit
 from cxr_node.node.network import file_meta
 from cxr_node.node.network.association import (
+    EXPLICIT,
+    IMPLICIT,
     Entity,
-    TlsArguments,
     Wrapping,
+    associate,
     broken,
-    bury,
     deadline,
     end,
     fault,
     said,
     store,
-    why_not,
 )
 from cxr_node.node.network.dimse import Message, store_request
 from cxr_node.node.network.rejections import Cause, Refusals
@@ -42,7 +41,6 @@ from cxr_node.node.network.statuses import Fate, Response, judge
 
 log = logging.getLogger(__name__)
 
-EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
 _BASIC_TEXT_SR, _COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.11", "1.2.840.10008.5.1.4.1.1.88.34"
 _COMPREHENSIVE_SR, _ENHANCED_SR = "1.2.840.10008.5.1.4.1.1.88.33", "1.2.840.10008.5.1.4.1.1.88.22"
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -126,38 +124,6 @@ class _BrokenError(DeliveryError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, permanent=False)
-
-
-class UnreachableError(DeliveryError):
-    """There is no association: nothing was sent, and no object is to blame."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, permanent=False)
-
-
-def associate(
-    entity: Entity,
-    destination: Destination,
-    contexts: list[PresentationContext],
-    wrapping: Wrapping,
-    handlers: list[EventHandlerType],
-) -> Association:
-    """Open an association with a destination.
-
-    Raises
-    ------
-    UnreachableError : it does not come about now.
-    DeliveryError : it has no presentation context for us, and never will.
-    """
-    address, tls = destination.address, wrapping.arguments()
-    try:
-        association = entity.open(address, contexts, tls, handlers)
-    except OSError as error:  # the host name has no address
-        raise UnreachableError(f"{address.host}: {error.strerror}") from error
-    if not association.is_established:
-        bury(association)
-        raise _refusal(entity, association, destination, tls)
-    return association
 
 
 class StorageScu:
@@ -342,15 +308,3 @@ def _verdict(value: int) -> Receipt:
         case Fate.RETRY | Fate.REFUSED:
             permanent = status.fate is Fate.REFUSED
             raise DeliveryError(f"0x{value:04X}: {status.words}", permanent=permanent, status=value)
-
-
-def _refusal(
-    entity: Entity, association: Association, destination: Destination, tls: TlsArguments | None
-) -> DeliveryError:
-    """Why there is no association. A wrong AE title is put right by people: tried again on schedule, and visible."""
-    answer = association.acceptor.primitive
-    if answer is not None and answer.result == 0 and not association.accepted_contexts:
-        return DeliveryError(f"{destination.address}: accepts none of our SOP Classes", permanent=True)
-    refusal = why_not(association, destination.address, destination.timeout_s, tls)
-    entity.refusals.add(refusal)
-    return UnreachableError(f"{destination.address}: {refusal.detail}")

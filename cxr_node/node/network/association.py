@@ -27,6 +27,7 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import T_CONNECT, AddressInformation, AssociationSocket
 
 from cxr_node.config.schema import Address, Destination
+from cxr_node.errors import DeliveryError
 from cxr_node.node.network import associate_pdu, statuses
 from cxr_node.node.network.dimse import Message, transmit
 from cxr_node.node.network.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -34,6 +35,53 @@ from cxr_node.node.network.rejections import Cause, Refusal, Refusals
 from cxr_node.node.network.statuses import Response
 from cxr_node.node.network.tls import Renewed, client_tls, why
 from cxr_node.node.network.waiting_socket import WaitingSocket, Wake, end_polling, understand_more
+
+EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
+
+
+class UnreachableError(DeliveryError):
+    """There is no association: nothing was sent, and no object is to blame."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, permanent=False)
+
+
+def associate(
+    entity: Entity,
+    destination: Destination,
+    contexts: list[PresentationContext],
+    wrapping: Wrapping,
+    handlers: list[EventHandlerType],
+) -> Association:
+    """Open an association with a destination.
+
+    Raises
+    ------
+    UnreachableError : it does not come about now.
+    DeliveryError : it has no presentation context for us, and never will.
+    """
+    address, tls = destination.address, wrapping.arguments()
+    try:
+        association = entity.open(address, contexts, tls, handlers)
+    except OSError as error:  # the host name has no address
+        raise UnreachableError(f"{address.host}: {error.strerror}") from error
+    if not association.is_established:
+        bury(association)
+        raise _refusal(entity, association, destination, tls)
+    return association
+
+
+def _refusal(
+    entity: Entity, association: Association, destination: Destination, tls: TlsArguments | None
+) -> DeliveryError:
+    """Why there is no association. A wrong AE title is put right by people: tried again on schedule, and visible."""
+    answer = association.acceptor.primitive
+    if answer is not None and answer.result == 0 and not association.accepted_contexts:
+        return DeliveryError(f"{destination.address}: accepts none of our SOP Classes", permanent=True)
+    refusal = why_not(association, destination.address, destination.timeout_s, tls)
+    entity.refusals.add(refusal)
+    return UnreachableError(f"{destination.address}: {refusal.detail}")
+
 
 TLS_FAILED = "TLS failed"
 _DIAGNOSIS_S = 2.0

@@ -11,6 +11,20 @@ from typing import Any
 
 from pynetdicom.events import Event
 
+SUCCESS = 0x0000
+
+
+OUT_OF_RESOURCES = 0xA700
+
+
+MISMATCH = 0xA900
+
+
+CANNOT_UNDERSTAND = 0xC000
+
+
+INVALID_INSTANCE = 0x0117
+
 _IS_RESPONSE = 0x8000
 
 

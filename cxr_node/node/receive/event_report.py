@@ -16,19 +16,13 @@ from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from pynetdicom.dsutils import decode
 
 from cxr_node.node.commitment.scu import SOP_CLASS, SOP_INSTANCE, SUCCESS, ReportError, read
-from cxr_node.node.deliver.storage_scu import IMPLICIT
 from cxr_node.node.ledger.commitments import Report
+from cxr_node.node.network.association import IMPLICIT
 from cxr_node.node.network.guarded_socket import calling_ae_title
 from cxr_node.node.network.rejections import Cause, Refusals
+from cxr_node.node.network.statuses import MISMATCH
 from cxr_node.node.receive.receiver import Receiver, RefusedError, StoreRequest
-from cxr_node.node.receive.storage_scp import (
-    MISMATCH,
-    CommandField,
-    ProtocolError,
-    StorageProvider,
-    control,
-    has_data_set,
-)
+from cxr_node.node.receive.storage_scp import CommandField, ProtocolError, StorageProvider, control, has_data_set
 
 MAX_INFORMATION_BYTES = 1024 * 1024
 """Of the Event Information; that of a hundred objects, as many as we ask about at once, has 20 KiB."""

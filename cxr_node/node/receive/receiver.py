@@ -24,8 +24,8 @@ from cxr_node.node.ledger import versions
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.receipts import Arrival, first_receipt, number_of
 from cxr_node.node.network.file_meta import file_meta
+from cxr_node.node.network.statuses import OUT_OF_RESOURCES
 from cxr_node.node.process.notify import Role, ring
-from cxr_node.node.receive.storage_scp import OUT_OF_RESOURCES
 from cxr_node.node.spool.spool import MIB, Part, Spool
 
 

@@ -25,16 +25,12 @@ from cxr_node.node.network.dimse import Message
 from cxr_node.node.network.guarded_socket import GuardedSocket, calling_ae_title
 from cxr_node.node.network.listener import Provider
 from cxr_node.node.network.rejections import Cause, Refusal, Refusals
+from cxr_node.node.network.statuses import CANNOT_UNDERSTAND, INVALID_INSTANCE, MISMATCH, OUT_OF_RESOURCES, SUCCESS
 from cxr_node.node.network.waiting_socket import Pace
 from cxr_node.node.process.logs import describe
 from cxr_node.node.receive.receiver import Receiver, RefusedError, StoreRequest
 from cxr_node.node.spool.spool import Part
 
-SUCCESS = 0x0000
-OUT_OF_RESOURCES = 0xA700
-MISMATCH = 0xA900
-CANNOT_UNDERSTAND = 0xC000
-INVALID_INSTANCE = 0x0117
 _CAUSES = {
     OUT_OF_RESOURCES: Cause.OUT_OF_RESOURCES,
     MISMATCH: Cause.MISMATCH,
