@@ -25,7 +25,7 @@ from cxr_node.bench.figures import Batch, Bench, Machine, Pipeline, Role, WholeN
 from cxr_node.cli import bench as show_bench
 from cxr_node.cli import tables
 from cxr_node.cli.node import app
-from cxr_node.config import schema
+from cxr_node.config import loader
 from cxr_node.config.schema import Config
 from cxr_node.diagnose import machine
 from cxr_node.errors import DataError, ResourceError
@@ -38,7 +38,7 @@ MIB = 1024**2
 
 
 def settings(**sections: object) -> Config:
-    return schema.parse({"spool": {"path": "."}, **sections})
+    return loader.parse({"spool": {"path": "."}, **sections})
 
 
 def some_figures() -> Bench:
@@ -171,9 +171,9 @@ def test_they_are_of_an_age_that_the_profile_judges(ages: tuple[float, float], d
 
 
 def test_notes_tell_of_another_disk_of_memory_and_of_others(tmp_path: Path) -> None:
-    same = list(run._notes(schema.parse({"spool": {"path": str(tmp_path / "spool")}}), tmp_path, "ext4", 0.05))
+    same = list(run._notes(loader.parse({"spool": {"path": str(tmp_path / "spool")}}), tmp_path, "ext4", 0.05))
     assert len(same) == 2  # what is said always
-    other = list(run._notes(schema.parse({"spool": {"path": "/proc/spool"}}), tmp_path, "tmpfs", 0.45))
+    other = list(run._notes(loader.parse({"spool": {"path": "/proc/spool"}}), tmp_path, "tmpfs", 0.45))
     assert [note for note in other if "another disk" in note]
     assert [note for note in other if "in memory" in note]
     assert [note for note in other if "Other programs had 45 %" in note]

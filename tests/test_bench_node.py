@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from cxr_node.bench import node as bench_node
 from cxr_node.cli.node import app
-from cxr_node.config import schema
+from cxr_node.config import loader
 from cxr_node.tools import trial_node
 from cxr_node.tools.recording_pacs import Recorder
 from tests import builders
@@ -83,7 +83,7 @@ def test_the_page_explains_every_field_of_the_json_and_no_other(measured: tuple[
 
 
 def test_the_trial_keeps_what_is_configured_but_its_places(tmp_path: Path) -> None:
-    given = schema.parse(
+    given = loader.parse(
         {
             "listen": {"port": 104},
             "spool": {"path": "."},
@@ -98,7 +98,7 @@ def test_the_trial_keeps_what_is_configured_but_its_places(tmp_path: Path) -> No
         }
     )
     with contextlib.ExitStack() as stack:
-        tried = schema.parse({"spool": {"path": str(tmp_path)}, **bench_node._settings(given, stack)})
+        tried = loader.parse({"spool": {"path": str(tmp_path)}, **bench_node._settings(given, stack)})
     assert (tried.model, tried.results, tried.work, tried.kinds) == (
         given.model,
         given.results,

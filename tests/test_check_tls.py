@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from cxr_node.config import schema
+from cxr_node.config import loader
 from cxr_node.diagnose import check
 from cxr_node.diagnose import check as check_tls
 from cxr_node.diagnose.check import Line
@@ -24,7 +24,7 @@ def ca(tmp_path: Path) -> Authority:
 
 
 def look(**sections: Any) -> list[Line]:
-    return list(check_tls.tls_lines(schema.parse({"spool": {"path": "/var/lib/cxr-node"}, **sections})))
+    return list(check_tls.tls_lines(loader.parse({"spool": {"path": "/var/lib/cxr-node"}, **sections})))
 
 
 def listen(identity: Identity, **more: str) -> list[Line]:
@@ -131,14 +131,14 @@ def test_check_echoes_over_tls_and_knows_its_own_listener(ca: Authority, tmp_pat
         elsewhere = {"name": "elsewhere", "address": str(address), "tls": node.tls(server_name="other.example.org")}
         plain = {"name": "plain", "address": str(address)}
         sections = {"listen": {"port": running.port, **tls}, "destinations": [good, elsewhere, plain]}
-        settings = schema.parse({"spool": {"path": str(tmp_path / "spool"), "min_free_mib": 1}, **sections})
+        settings = loader.parse({"spool": {"path": str(tmp_path / "spool"), "min_free_mib": 1}, **sections})
         lines = {line.subject: line for line in check.check(settings, "node.yaml")}
         assert lines["port"].sentence.endswith("is already served, with our certificate")
         assert lines["destination good"].sentence.endswith("answers the C-ECHO over TLS")
         assert "not accepted: Hostname mismatch" in lines["destination elsewhere"].sentence
         assert not lines["destination plain"].ok
         stranger = ca.issue("stranger")
-        other = schema.parse(
+        other = loader.parse(
             {"spool": {"path": str(tmp_path)}, "listen": {"port": running.port, "tls": stranger.tls()}}
         )
         assert not next(line for line in check.check(other, "node.yaml") if line.subject == "port").ok

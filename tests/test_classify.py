@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from pydicom.uid import CTImageStorage
 
-from cxr_node.config import schema
+from cxr_node.config import loader
 from cxr_node.domain import ResultKind, Verdict
 from cxr_node.errors import DataError
 from cxr_node.model.profile import NetworkSpec
@@ -17,7 +17,7 @@ from cxr_node.tools import classify
 from cxr_node.tools.classify import ResultFiles
 from tests import builders
 
-CONFIG = schema.parse({"spool": {"path": "."}})
+CONFIG = loader.parse({"spool": {"path": "."}})
 
 
 def folder_of_many(folder: Path) -> Path:
@@ -74,7 +74,7 @@ def test_only_what_some_destination_wants_is_made(tmp_path: Path, probability: f
     file = tmp_path / "a.dcm"
     file.write_bytes(builders.part10(builders.radiograph()))
     address = "PACS@127.0.0.1:104"
-    wanting = schema.parse(
+    wanting = loader.parse(
         {
             "spool": {"path": "."},
             "destinations": [
@@ -95,7 +95,7 @@ def test_a_profile_of_several_classes_gives_every_object(tmp_path: Path, probabi
     several = builders.profile(labels=("pneumonia", "normal", "bacteria", "virus"), network=spec)
     kinds = [kind.value for kind in ResultKind]
     destination = {"name": "archive", "address": "PACS@127.0.0.1:104", "send": kinds}
-    wanting = schema.parse({"spool": {"path": "."}, "destinations": [destination]})
+    wanting = loader.parse({"spool": {"path": "."}, "destinations": [destination]})
     predictors = [
         builders.FixedPredictor(probability=probability, profile=one) for one in (several, builders.profile())
     ]

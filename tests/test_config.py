@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cxr_node import resources
-from cxr_node.config import schema
+from cxr_node.config import loader, schema
 from cxr_node.errors import ConfigError
 
 SPOOL = {"spool": {"path": "/var/lib/cxr-node"}}
@@ -60,21 +60,21 @@ MISTAKES = {
 @pytest.mark.parametrize(("content", "sentence"), MISTAKES.values(), ids=MISTAKES.keys())
 def test_a_mistake_is_one_line_with_its_path(content: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        schema.parse(content, "node.yaml")
+        loader.parse(content, "node.yaml")
     assert any(sentence in line and line.startswith("node.yaml: ") for line in raised.value.mistakes)
     assert all("\n" not in line for line in raised.value.mistakes)
 
 
 def test_all_mistakes_are_told_at_once() -> None:
     with pytest.raises(ConfigError) as raised:
-        schema.parse({"listen": {"prt": 1, "ae_title": ""}, "spol": {}})
+        loader.parse({"listen": {"prt": 1, "ae_title": ""}, "spol": {}})
     assert len(raised.value.mistakes) == 4  # prt, ae_title, spol, and spool is missing
 
 
 def test_node_yaml_shows_every_key_with_its_default() -> None:
-    example = schema.load(resources.bundled("config") / "node.yaml")
+    example = loader.load(resources.bundled("config") / "node.yaml")
     pacs = {"name": "pacs", "address": "ORTHANC@127.0.0.1:4242"}
-    assert example == schema.parse({"spool": {"path": "/var/lib/cxr-node"}, "destinations": [pacs]})
+    assert example == loader.parse({"spool": {"path": "/var/lib/cxr-node"}, "destinations": [pacs]})
     text = (resources.bundled("config") / "node.yaml").read_text()
     sections = (schema.Listen, schema.Spool, schema.Model, schema.Admission, schema.Results, schema.Destination)
     for section in (*sections, schema.Audit, schema.Syslog):
@@ -91,7 +91,7 @@ def test_the_issue_s_whole_configuration_is_whole(tmp_path: Path) -> None:
         "destinations:\n"
         '  - {name: pacs, address: "ORTHANC@127.0.0.1:4242", send: [report, measurements, heatmap]}\n'
     )
-    assert str(schema.load(file).destinations[0].address) == "ORTHANC@127.0.0.1:4242"
+    assert str(loader.load(file).destinations[0].address) == "ORTHANC@127.0.0.1:4242"
 
 
 @pytest.mark.parametrize("text", ["a: [", "- a list", "\x00", ""])
@@ -99,18 +99,18 @@ def test_what_is_no_configuration_is_one_sentence(tmp_path: Path, text: str) -> 
     file = tmp_path / "node.yaml"
     file.write_text(text)
     with pytest.raises(ConfigError):
-        schema.load(file)
+        loader.load(file)
 
 
 def test_only_what_changes_an_answer_changes_the_digest() -> None:
-    plain = schema.parse(SPOOL)
-    elsewhere = schema.parse({"spool": {"path": "/other"}, "listen": {"port": 104}})
-    stricter = schema.parse({**SPOOL, "admission": {"min_size_px": 256}})
+    plain = loader.parse(SPOOL)
+    elsewhere = loader.parse({"spool": {"path": "/other"}, "listen": {"port": 104}})
+    stricter = loader.parse({**SPOOL, "admission": {"min_size_px": 256}})
     assert plain.answer_sha256 == elsewhere.answer_sha256 != stricter.answer_sha256
 
 
 def test_ipv6_address() -> None:
-    parsed = schema.parse({**SPOOL, "destinations": [{"name": "a", "address": "PACS@[::1]:104"}]})
+    parsed = loader.parse({**SPOOL, "destinations": [{"name": "a", "address": "PACS@[::1]:104"}]})
     assert parsed.destinations[0].address.host == "::1"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cxr_node.config import consistency, schema
+from cxr_node.config import consistency, loader
 from cxr_node.diagnose import check
 from cxr_node.errors import ConfigError
 from cxr_node.node.receive import server
@@ -39,7 +39,7 @@ def to(address: str, **listen: object) -> dict[str, Any]:
 )
 def test_the_node_s_own_listener_is_no_destination(sections: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"destinations\.a\.address: .* is the node's own listener"):
-        schema.parse(SPOOL | sections)
+        loader.parse(SPOOL | sections)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_the_node_s_own_listener_is_no_destination(sections: dict[str, Any]) -> 
     ],
 )
 def test_another_listener_is_one(sections: dict[str, Any]) -> None:
-    assert len(schema.parse(SPOOL | sections).destinations) == 1
+    assert len(loader.parse(SPOOL | sections).destinations) == 1
 
 
 @pytest.mark.parametrize(
@@ -63,25 +63,25 @@ def test_another_listener_is_one(sections: dict[str, Any]) -> None:
 )
 def test_times_that_contradict_each_other_are_refused(delivery: dict[str, float], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
-        schema.parse(SPOOL | {"delivery": delivery})
+        loader.parse(SPOOL | {"delivery": delivery})
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "10.0.0.9", "cxr.example.org"])
 def test_plain_text_beyond_this_machine_must_be_written(host: str) -> None:
     with pytest.raises(ConfigError, match=r"listen\.tls: is null and others .* write tls: .* allow_plaintext: true"):
-        schema.parse(SPOOL | {"listen": {"host": host}})
-    assert schema.parse(SPOOL | {"listen": {"host": host, "allow_plaintext": True}}).listen.tls is None
-    assert schema.parse(SPOOL | {"listen": {"host": host, "tls": TLS}}).listen.tls is not None
+        loader.parse(SPOOL | {"listen": {"host": host}})
+    assert loader.parse(SPOOL | {"listen": {"host": host, "allow_plaintext": True}}).listen.tls is None
+    assert loader.parse(SPOOL | {"listen": {"host": host, "tls": TLS}}).listen.tls is not None
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.9", "::1", "localhost"])
 def test_plain_text_on_this_machine_needs_no_word(host: str) -> None:
-    assert schema.parse(SPOOL | {"listen": {"host": host}}).listen.host == host
+    assert loader.parse(SPOOL | {"listen": {"host": host}}).listen.host == host
 
 
 def test_a_certificate_without_tls_is_shown_by_nobody() -> None:
     with pytest.raises(ConfigError, match=r"listen\.peers\.1\.certificate: nobody shows a certificate"):
-        schema.parse(SPOOL | {"listen": {"peers": [XR1 | {"certificate": ["xr1.example.org"]}]}})
+        loader.parse(SPOOL | {"listen": {"peers": [XR1 | {"certificate": ["xr1.example.org"]}]}})
 
 
 DOUBTFUL: dict[str, dict[str, Any]] = {
@@ -107,7 +107,7 @@ DOUBTFUL: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize(("sentence", "sections"), DOUBTFUL.items(), ids=DOUBTFUL)
 def test_what_is_dangerous_is_warned_of(sentence: str, sections: dict[str, Any]) -> None:
-    found = list(consistency.doubtful(schema.parse(SPOOL | sections)))
+    found = list(consistency.doubtful(loader.parse(SPOOL | sections)))
     assert [one.startswith(sentence) for one in found].count(True) == 1
     assert len(found) == 1 or "listen.allow_plaintext" in found[0]
 
@@ -123,11 +123,11 @@ def test_what_is_dangerous_is_warned_of(sentence: str, sections: dict[str, Any])
     ],
 )
 def test_a_sound_configuration_is_not_warned_of(sections: dict[str, Any]) -> None:
-    assert list(consistency.doubtful(schema.parse(SPOOL | sections))) == []
+    assert list(consistency.doubtful(loader.parse(SPOOL | sections))) == []
 
 
 def test_check_warns_and_stays_content(tmp_path: Path) -> None:
-    settings = schema.parse({"spool": {"path": str(tmp_path), "min_free_mib": 0}, "listen": {"port": 0}})
+    settings = loader.parse({"spool": {"path": str(tmp_path), "min_free_mib": 0}, "listen": {"port": 0}})
     warned = [line for line in check.check(settings, "node.yaml") if line.warning]
     assert any(line.sentence.startswith("spool.min_free_mib: 0") for line in warned)
     assert all(line.ok and line.as_json()["warning"] for line in warned)
@@ -135,13 +135,13 @@ def test_check_warns_and_stays_content(tmp_path: Path) -> None:
 
 def test_check_refuses_a_spool_on_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check.disk, "kind", lambda _: "nfs4")
-    settings = schema.parse({"spool": {"path": str(tmp_path)}, "listen": {"port": 0}})
+    settings = loader.parse({"spool": {"path": str(tmp_path)}, "listen": {"port": 0}})
     (line,) = (line for line in check.check(settings, "node.yaml") if line.subject == "spool")
     assert (line.ok, "another machine (nfs4)" in line.sentence) == (False, True)
 
 
 def test_the_receiver_says_it_when_it_starts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    settings = schema.parse({"spool": {"path": str(tmp_path / "s"), "min_free_mib": 0}, "listen": {"port": 0}})
+    settings = loader.parse({"spool": {"path": str(tmp_path / "s"), "min_free_mib": 0}, "listen": {"port": 0}})
     stop = threading.Event()
     stop.set()
     hooks = server.Hooks(stop=stop, ready=lambda _: None)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cxr_node.config import credentials, schema
+from cxr_node.config import credentials, loader, schema
 from cxr_node.config.schema import Tls
 from cxr_node.errors import ConfigError
 from cxr_node.node.network.association import client_tls
@@ -20,7 +20,7 @@ FILES = {"certificate": "node.pem", "key": "node.key", "ca": "ca.pem"}
 def load(folder: Path, **sections: object) -> schema.Config:
     file = folder / "node.yaml"
     file.write_text(yaml.safe_dump({"spool": {"path": str(folder / "spool")}, **sections}))
-    return schema.load(file)
+    return loader.load(file)
 
 
 @pytest.mark.parametrize(
@@ -47,10 +47,10 @@ def test_a_mistake_in_the_yaml_is_placed_without_repeating_the_lines_around_it(t
     file = tmp_path / "node.yaml"
     file.write_text("ledger:\n  password: hunter2 : hunter2\n")
     with pytest.raises(ConfigError, match=r"is no YAML: line 2: mapping values are not allowed here$"):
-        schema.load(file)
+        loader.load(file)
     file.write_bytes(b"\xff\xfehunter2")
     with pytest.raises(ConfigError, match=r"it is no UTF-8$"):
-        schema.load(file)
+        loader.load(file)
 
 
 @pytest.mark.parametrize("text", ["https://example.org/path", "see http://[broken", "user@host:80", "a://b@c"])

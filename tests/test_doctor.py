@@ -13,7 +13,7 @@ import yaml
 from typer.testing import CliRunner
 
 from cxr_node.cli.node import app
-from cxr_node.config import schema
+from cxr_node.config import loader
 from cxr_node.config.schema import Listen, Spool
 from cxr_node.diagnose import doctor, machine, thresholds
 from cxr_node.diagnose import thresholds as diagnosis_disk
@@ -221,7 +221,7 @@ def test_what_cannot_be_measured_is_a_stop_and_not_the_end(tmp_path: Path, monke
 
     monkeypatch.setattr(doctor.disk, "measure", broken)
     monkeypatch.setattr(doctor.samples, "trials", broken)
-    readings = list(doctor.examine(schema.parse({"spool": {"path": str(tmp_path)}})))
+    readings = list(doctor.examine(loader.parse({"spool": {"path": str(tmp_path)}})))
     assert doctor.stops(readings) == 2
     assert only(readings, "spool").figure == only(readings, "decoders").figure == "it is broken"
     assert only(readings, "libraries")
@@ -229,7 +229,7 @@ def test_what_cannot_be_measured_is_a_stop_and_not_the_end(tmp_path: Path, monke
 
 def test_a_spool_that_this_account_cannot_write_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.os, "access", lambda *_: False)
-    found = only(doctor.examine(schema.parse({"spool": {"path": str(tmp_path / "spool")}})), "spool")
+    found = only(doctor.examine(loader.parse({"spool": {"path": str(tmp_path / "spool")}})), "spool")
     assert (found.verdict, "sudo -u cxr-node" in found.advice) == (Verdict.STOP, True)
 
 

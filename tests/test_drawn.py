@@ -11,7 +11,7 @@ import pytest
 from pydicom import Dataset, dcmread
 
 from cxr_node import pipeline, resources
-from cxr_node.config import schema
+from cxr_node.config import loader
 from cxr_node.domain import Origin, Reported, Verdict
 from cxr_node.model import predictor, profile
 from cxr_node.tools import drawn
@@ -57,7 +57,7 @@ def test_what_dicom_cannot_say_is_refused(wrong: dict[str, int]) -> None:
 
 
 def test_the_default_profile_judges_them_like_the_pictures() -> None:
-    settings = schema.parse({"spool": {"path": "."}})
+    settings = loader.parse({"spool": {"path": "."}})
     judge = predictor.load_predictor(profile.load(resources.profile_folder(settings.model.profile)), 1)
     origin = Origin(calling_ae_title="TEST", peer_host="localhost", received_at=datetime.now(UTC))
     outcomes = [pipeline.process(content, origin, judge, settings) for content in drawn.draw(Plate.of_size(2), 6, 0)]

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from cxr_node import pipeline
-from cxr_node.config import schema
+from cxr_node.config import loader, schema
 from cxr_node.config.schema import Config
 from cxr_node.dicom import from_picture
 from cxr_node.domain import Origin, Reported, ResultKind
@@ -38,7 +38,7 @@ OWN_UID = re.compile(rb"\b2\.25\.\d{30,39}\b")
 def settings(**results: Any) -> Config:
     destination = {"name": "pacs", "address": "PACS@127.0.0.1:104", "send": SEND_ALL}
     results = {"time_zone": "UTC", **results}
-    return schema.parse({"spool": {"path": "."}, "destinations": [destination], "results": results})
+    return loader.parse({"spool": {"path": "."}, "destinations": [destination], "results": results})
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from cxr_node import pipeline
 from cxr_node.cli.node import app
-from cxr_node.config import schema
+from cxr_node.config import loader
 from cxr_node.domain import Origin, Rejected, Reported
 from cxr_node.model.profile import Population
 from cxr_node.model.torchxrayvision import LABELS
@@ -23,7 +23,7 @@ from tests.model import xrv_states
 
 RUNNER = CliRunner()
 ORIGIN = Origin(calling_ae_title="MODALITY", peer_host="127.0.0.1", received_at=datetime(2025, 1, 2, tzinfo=UTC))
-CONFIG = schema.parse({"spool": {"path": "."}})
+CONFIG = loader.parse({"spool": {"path": "."}})
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cxr_node import resources
-from cxr_node.config import permissions, schema
+from cxr_node.config import loader, permissions
 from cxr_node.config.schema import Tls
 from cxr_node.diagnose import check
 from cxr_node.errors import ConfigError
@@ -47,9 +47,9 @@ def test_a_configuration_that_everybody_may_change_is_refused(tmp_path: Path) ->
     file.write_text(f"spool: {{path: {tmp_path / 'spool'}}}\n")
     file.chmod(0o646)
     with pytest.raises(ConfigError, match=f"may change it .mode 0646.; chmod o-w {file}"):
-        schema.load(file)
+        loader.load(file)
     file.chmod(0o664)
-    assert schema.load(file).spool.path == tmp_path / "spool"
+    assert loader.load(file).spool.path == tmp_path / "spool"
 
 
 @pytest.mark.parametrize("bits", [0o755, 0o1777, 0o750])
@@ -91,7 +91,7 @@ def test_check_says_who_may_do_what(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     spool.mkdir(mode=0o755)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     tls = {"certificate": "node.pem", "key": str(key), "ca": "ca.pem"}
-    settings = schema.parse(
+    settings = loader.parse(
         {"spool": {"path": str(spool), "min_free_mib": 256}, "listen": {"port": 0, "host": "0.0.0.0", "tls": tls}}
     )
     lines = list(check.check(settings, "node.yaml"))

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from cxr_node import resources
-from cxr_node.config import schema, strict_yaml
+from cxr_node.config import loader, strict_yaml
 from cxr_node.errors import ConfigError, ModelError
 from cxr_node.model import profile
 from cxr_node.training.data import recipe
@@ -39,7 +39,7 @@ def test_what_stands_twice_is_refused_with_its_lines(text: str, sentence: str, t
     file = tmp_path / "node.yaml"
     file.write_text(text)
     with pytest.raises(ConfigError) as refused:
-        schema.load(file)
+        loader.load(file)
     assert refused.value.mistakes == [f"{file}: {sentence}"]
 
 
@@ -70,7 +70,7 @@ def test_what_cannot_be_read_is_one_sentence(text: str, tmp_path: Path) -> None:
     file = tmp_path / "node.yaml"
     file.write_text(text)
     with pytest.raises(ConfigError, match="is no YAML: ") as raised:
-        schema.load(file)
+        loader.load(file)
     assert len(raised.value.mistakes) == 1
 
 

@@ -13,13 +13,13 @@ from typer.testing import CliRunner
 
 from cxr_node import wiring
 from cxr_node.cli.node import app
-from cxr_node.config import schema
+from cxr_node.config import loader
 from cxr_node.errors import DataError
 from cxr_node.tools import classify
 from cxr_node.tools.classify import ResultFiles
 from tests import builders
 
-CONFIG = schema.parse({"spool": {"path": "."}})
+CONFIG = loader.parse({"spool": {"path": "."}})
 KINDS = ("heatmap", "measurements", "report")
 
 

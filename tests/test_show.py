@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from cxr_node.cli import ledger_tables, tables
-from cxr_node.config import schema
+from cxr_node.config import loader
 from cxr_node.dicom.words import wording
 from cxr_node.domain import Doubt, InstanceRef, Origin, Reason, Rejected
 from cxr_node.node.ledger import queries, status
@@ -43,7 +43,7 @@ def ledger_with_one(tmp_path: Path) -> Ledger:
 
 def test_status_and_trace_show_whole_uids_and_reasons(tmp_path: Path) -> None:
     ledger = ledger_with_one(tmp_path)
-    settings = schema.parse(
+    settings = loader.parse(
         {"spool": {"path": str(tmp_path)}, "destinations": [{"name": "pacs", "address": "PACS@127.0.0.1:104"}]}
     )
     waiting = printed(ledger_tables.status(status.look(ledger, settings)))

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from cxr_node import time_zone
-from cxr_node.config import schema
+from cxr_node.config import loader
 from cxr_node.diagnose import check
 from cxr_node.errors import ConfigError
 
@@ -61,7 +61,7 @@ def test_the_files_are_read_where_there_is_no_variable(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["Europe/Berlni", "", "/etc/localtime", "../x", "Europe", "CET-1CEST"])
 def test_a_zone_that_does_not_exist_is_refused_with_its_key(name: str) -> None:
     with pytest.raises(ConfigError, match=r"results\.time_zone.*Europe/Berlin"):
-        schema.parse({"spool": {"path": "."}, "results": {"time_zone": name}})
+        loader.parse({"spool": {"path": "."}, "results": {"time_zone": name}})
 
 
 def at(hour: int, minute: int, day: int = 27) -> datetime:
@@ -109,7 +109,7 @@ def test_check_says_which_zone_counts(
     name: str | None, found: tzinfo, said: str, warning: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(time_zone, "_host", lambda: found)
-    settings = schema.parse({"spool": {"path": "."}, "results": {"time_zone": name}})
+    settings = loader.parse({"spool": {"path": "."}, "results": {"time_zone": name}})
     line = check._time_zone(settings)
     assert said in line.sentence
     assert (line.ok, line.warning) == (True, warning)

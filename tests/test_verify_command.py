@@ -12,14 +12,14 @@ from typer.testing import CliRunner
 
 from cxr_node import pipeline
 from cxr_node.cli.node import app
-from cxr_node.config import schema as configuration
+from cxr_node.config import loader
 from cxr_node.dicom.results import measurement_sr
 from cxr_node.dicom.results.context import Context
 from cxr_node.domain import Artifact, Origin, Reported, ResultKind
 from cxr_node.errors import InstanceError, UnsoundResultError
 from tests import builders
 
-CONFIG = configuration.parse({"spool": {"path": "."}, "model": {"profile": "test"}})
+CONFIG = loader.parse({"spool": {"path": "."}, "model": {"profile": "test"}})
 ORIGIN = Origin(calling_ae_title="MODALITY", peer_host="127.0.0.1", received_at=datetime(2025, 1, 2, tzinfo=UTC))
 RUNNER = CliRunner()
 SOURCE = builders.part10(builders.radiograph())
@@ -95,7 +95,7 @@ def test_a_builder_s_mistake_is_not_handed_on(monkeypatch: pytest.MonkeyPatch) -
 
 def test_all_kinds_of_results_pass() -> None:
     everything = {"name": "all", "address": "PACS@127.0.0.1:104", "send": [kind.value for kind in ResultKind]}
-    config = configuration.parse({"spool": {"path": "."}, "model": {"profile": "test"}, "destinations": [everything]})
+    config = loader.parse({"spool": {"path": "."}, "model": {"profile": "test"}, "destinations": [everything]})
     for probability in (0.97, 0.5, 0.03):
         outcome = pipeline.process(SOURCE, ORIGIN, builders.FixedPredictor(probability=probability), config)
         assert isinstance(outcome, Reported)
@@ -105,7 +105,7 @@ def test_all_kinds_of_results_pass() -> None:
 def test_every_kind_of_several_radiographs_at_once_is_told_apart(tmp_path: Path) -> None:
     """Objects without a content tree name their source in sequences of their own."""
     everything = {"name": "a", "address": "A@h:1", "send": [*ResultKind]}
-    config = configuration.parse({"spool": {"path": "."}, "destinations": [everything]})
+    config = loader.parse({"spool": {"path": "."}, "destinations": [everything]})
     for number in (1, 2):
         content = builders.part10(builders.radiograph(number))
         (tmp_path / f"{number}.dcm").write_bytes(content)

@@ -1,1 +1,1 @@
-"""TODO-DOC"""
+"""Measure this machine at the node's own work (`cxr-node bench`)."""

@@ -1,1 +1,1 @@
-"""TODO-DOC"""
+"""The command line: one module a group of commands, and the tables they print."""

@@ -16,7 +16,7 @@ from rich.text import Text
 from cxr_node.bench.figures import Bench, Pipeline, Spread, WholeNode
 from cxr_node.cli import tables
 from cxr_node.cli.app import AsJson, command, out, say_json
-from cxr_node.config import schema as configuration
+from cxr_node.config import loader
 from cxr_node.config.schema import Config
 from cxr_node.errors import DataError
 
@@ -143,7 +143,7 @@ def bench(
 
 
 def _settings(file: Path | None, profile: str | None) -> Config:
-    settings = configuration.load(file) if file else configuration.parse({"spool": {"path": tempfile.gettempdir()}})
+    settings = loader.load(file) if file else loader.parse({"spool": {"path": tempfile.gettempdir()}})
     if profile is None:
         return settings
     return settings.model_copy(update={"model": settings.model.model_copy(update={"profile": profile, "others": ()})})

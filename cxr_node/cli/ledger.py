@@ -13,7 +13,7 @@ import typer
 from cxr_node import durations, wiring
 from cxr_node.cli import tables
 from cxr_node.cli.app import DEFAULT_CONFIG, AsJson, ConfigFile, command, err, out, say_json
-from cxr_node.config import schema as configuration
+from cxr_node.config import loader
 from cxr_node.config.schema import Config
 from cxr_node.errors import DataError, ResourceError
 
@@ -76,7 +76,7 @@ def status(
     from cxr_node.node.ledger import status as room
 
     asked = _parsed(alarms.parse, fail_on, "--fail-on") or []
-    settings = configuration.load(config)
+    settings = loader.load(config)
     with opened(settings) as ledger:
         seen = room.look(ledger, settings)
     failed = alarms.raised(asked, seen)
@@ -97,7 +97,7 @@ def trace(key: Key, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False
     from cxr_node.node.ledger import queries
     from cxr_node.node.ledger import status as waiting
 
-    settings = configuration.load(config)
+    settings = loader.load(config)
     titles = {to.name: to.address.ae_title for to in settings.destinations}
     with opened(settings) as ledger:
         found = queries.trace(ledger, key.strip(), titles, accession_keys=header.accession_keys(key))
@@ -131,7 +131,7 @@ def list_instances(
     from cxr_node.cli import ledger_tables
     from cxr_node.node.ledger import listing
 
-    settings = configuration.load(config)
+    settings = loader.load(config)
     words = {"state": state, "verdict": verdict, "reason": reason, "since": since, "until": until}
     with opened(settings) as ledger:
         wanted = _wanted(key, words, {"sender": sender, "station": station}, _known(ledger, settings, destination))
@@ -157,7 +157,7 @@ def counts(
     from cxr_node.node.ledger import listing
 
     words = _parsed(_groups, by, "--by") or []
-    settings = configuration.load(config)
+    settings = loader.load(config)
     now = datetime.now(UTC)
     begin = spans_since(since, now)
     end = None if until is None else _parsed(lambda text: durations.moment(text, now, whole_day=True), until, "--until")
@@ -185,7 +185,7 @@ def retry(
     from cxr_node.node.ledger import listing, operator_moves
     from cxr_node.node.process import notify
 
-    settings = configuration.load(config)
+    settings = loader.load(config)
     configured = [to.name for to in settings.destinations]
     if (key is None) is not all_dead:
         raise DataError(
@@ -215,7 +215,7 @@ def forget(
     from cxr_node.node.deliver import removed_destinations
     from cxr_node.node.ledger import queries
 
-    settings = configuration.load(config)
+    settings = loader.load(config)
     if destination in (to.name for to in settings.destinations):
         raise DataError(f"{destination}: is configured; take it out of the configuration first, and restart the node")
     with opened(settings) as ledger:
@@ -237,7 +237,7 @@ def now(
     from cxr_node.node.ledger import destination_health
     from cxr_node.node.process import notify, presence
 
-    settings = configuration.load(config)
+    settings = loader.load(config)
     if destination not in (to.name for to in settings.destinations):
         raise unconfigured(destination, [to.name for to in settings.destinations])
     with opened(settings) as ledger:

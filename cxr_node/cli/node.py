@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from cxr_node import process_setup, wiring
 from cxr_node.cli import bench, ledger, operate, tables, training
 from cxr_node.cli.app import DEFAULT_CONFIG, EX_CONFIG, AsJson, ConfigFile, Urgency, app, command, err, out, say_json
-from cxr_node.config import schema as configuration
+from cxr_node.config import loader
 from cxr_node.config.schema import Address
 from cxr_node.errors import ConfigError, DataError, ResourceError
 
@@ -29,7 +29,7 @@ def rebuild(config: ConfigFile = DEFAULT_CONFIG) -> None:
     from cxr_node.node.receive import recovery as room
     from cxr_node.node.spool.spool import Spool
 
-    path = configuration.load(config).spool.path
+    path = loader.load(config).spool.path
     if not path.is_dir():
         raise ConfigError(f"{path}: there is no spool yet; has the node run with this configuration?")
     ledger = Ledger.open(path, mend=True)
@@ -102,7 +102,7 @@ def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
     from cxr_node.node.process import supervisor as signals
 
     with signals.held():
-        wiring.profiles(configuration.load(config))
+        wiring.profiles(loader.load(config))
     hangup = threading.Event()
     stop = signals.stop_event(on_hangup=logfile.on_hangup(hangup.set))
     _begin()
@@ -119,7 +119,7 @@ def receive(config: ConfigFile = DEFAULT_CONFIG) -> None:
     from cxr_node.node.process import supervisor as signals
 
     with signals.held():
-        settings = configuration.load(config)
+        settings = loader.load(config)
     stop = signals.stop_event()
     _begin()
     process_setup.share_one_heap()
@@ -147,7 +147,7 @@ def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
     from cxr_node.node.process import supervisor as signals
 
     with signals.held():
-        settings = configuration.load(config)
+        settings = loader.load(config)
     stop = signals.stop_event()  # before the libraries of the next lines start threads
     from cxr_node import pipeline
     from cxr_node.node.audit import wiring as audit
@@ -171,7 +171,7 @@ def deliver(config: ConfigFile = DEFAULT_CONFIG) -> None:
     from cxr_node.node.process import supervisor as signals
 
     with signals.held():
-        settings = configuration.load(config)
+        settings = loader.load(config)
     stop = signals.stop_event()
     _begin()
     probe.leave_out()
@@ -208,7 +208,7 @@ def check(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     from cxr_node.diagnose.check import Fault
 
     faults = set()
-    for line in room.check(configuration.load(config), str(config)):
+    for line in room.check(loader.load(config), str(config)):
         if not line.ok:
             faults.add(line.fault)
         if as_json:
@@ -229,7 +229,7 @@ def doctor(
     from cxr_node.diagnose import doctor as room
 
     readings = []
-    for reading in room.examine(configuration.load(config) if config else None):
+    for reading in room.examine(loader.load(config) if config else None):
         readings.append(reading)
         if as_json:
             say_json(reading.as_json())
@@ -284,8 +284,8 @@ def classify_files(
     from cxr_node.tools import classify
     from cxr_node.tools.classify import ResultFiles
 
-    default = configuration.parse({"spool": {"path": "."}, "model": {"profile": profile}})
-    settings = configuration.load(config) if config else default
+    default = loader.parse({"spool": {"path": "."}, "model": {"profile": profile}})
+    settings = loader.load(config) if config else default
     files = classify.files(paths)
     classifier = wiring.classifier(settings)
     answers = classify.judge(files, classifier, settings, objects=out_dir is not None)

@@ -12,7 +12,7 @@ import typer
 from cxr_node.cli import tables
 from cxr_node.cli.app import DEFAULT_CONFIG, AsJson, ConfigFile, command, err, out, say_json
 from cxr_node.cli.ledger import opened, spans_since, unconfigured, unknown
-from cxr_node.config import schema as configuration
+from cxr_node.config import loader
 from cxr_node.config.schema import Config
 from cxr_node.domain import Reason, ResultKind
 from cxr_node.errors import DataError
@@ -45,7 +45,7 @@ def resend(
     from cxr_node.node.process import notify
     from cxr_node.node.spool.spool import Spool
 
-    settings = configuration.load(config)
+    settings = loader.load(config)
     if key is None and since is None:
         raise DataError("name an image or a study, or write --since for all that came since then")
     wanted = _destinations(settings, to)
@@ -67,7 +67,7 @@ def rejudge(
     from cxr_node.node.ledger import operator_moves
     from cxr_node.node.process import notify
 
-    settings = configuration.load(config)
+    settings = loader.load(config)
     if (key is None) == (rejected is None):
         raise DataError("name an image or a study, or write --rejected and a reason")
     reason = None if rejected is None else _reason(rejected)
@@ -87,7 +87,7 @@ def admit(key: Key, config: ConfigFile = DEFAULT_CONFIG) -> None:
     from cxr_node.node.process import notify
     from cxr_node.node.spool.spool import Spool
 
-    settings = configuration.load(config)
+    settings = loader.load(config)
     with opened(settings) as ledger:
         found = operator_moves.conflicts(ledger, _found(ledger, key, None))
         with wiring.by_operator(settings, "admit") as tell:
@@ -118,7 +118,7 @@ def erase(
     from cxr_node.node.audit import wiring
     from cxr_node.node.deliver import retention
 
-    settings = configuration.load(config)
+    settings = loader.load(config)
     if (key is None) == (patient is None):
         raise DataError("name an image or a study, or write --patient and a Patient ID")
     with opened(settings) as ledger:

@@ -6,9 +6,39 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
-from cxr_node.config import credentials, permissions, strict_yaml
+from cxr_node.config import consistency, credentials, loader, permissions, strict_yaml
+from cxr_node.config.schema import Config
 from cxr_node.errors import ConfigError
+
+
+def load(path: Path) -> Config:
+    """Read a configuration file.
+
+    Raises
+    ------
+    ConfigError : with one line per mistake, each naming the file and the key's path.
+    """
+    return parse(loader.read(path), str(path))
+
+
+def parse(content: dict[str, Any], source: str = "configuration") -> Config:
+    """Check a configuration given as plain values.
+
+    Raises
+    ------
+    ConfigError : with one line per mistake.
+    """
+    try:
+        config = Config.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(
+            [f"{source}: {strict_yaml.sentence(item, Config, content)}" for item in error.errors()]
+        ) from error
+    if refused := list(consistency.refused(config)):
+        raise ConfigError([f"{source}: {sentence}" for sentence in refused])
+    return config
 
 
 def read(path: Path) -> dict[str, Any]:

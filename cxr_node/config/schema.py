@@ -13,12 +13,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from cxr_node.config import consistency, credentials, loader, permissions, strict_yaml
+from cxr_node.config import credentials, permissions
 from cxr_node.config import strict_yaml as names
 from cxr_node.domain import ResultKind, RuntimeKind
-from cxr_node.errors import ConfigError
 from cxr_node.time_zone import known as known_zone
 
 _ADDRESS = re.compile(r"(?P<ae_title>[^@]+)@(?P<host>\[[^\]]+\]|[^:\s]+):(?P<port>\d{1,5})")
@@ -301,31 +300,3 @@ class Config(Section):
         parts = {"admission": self.admission, "results": self.results}
         content = {name: part.model_dump(mode="json", exclude={"time_zone"}) for name, part in parts.items()}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def load(path: Path) -> Config:
-    """Read a configuration file.
-
-    Raises
-    ------
-    ConfigError : with one line per mistake, each naming the file and the key's path.
-    """
-    return parse(loader.read(path), str(path))
-
-
-def parse(content: dict[str, Any], source: str = "configuration") -> Config:
-    """Check a configuration given as plain values.
-
-    Raises
-    ------
-    ConfigError : with one line per mistake.
-    """
-    try:
-        config = Config.model_validate(content)
-    except ValidationError as error:
-        raise ConfigError(
-            [f"{source}: {strict_yaml.sentence(item, Config, content)}" for item in error.errors()]
-        ) from error
-    if refused := list(consistency.refused(config)):
-        raise ConfigError([f"{source}: {sentence}" for sentence in refused])
-    return config

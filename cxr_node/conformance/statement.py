@@ -16,6 +16,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cxr_node import __version__, domain, pipeline, resources
+from cxr_node.config import loader
 from cxr_node.config import schema as configuration
 from cxr_node.config.schema import Config
 from cxr_node.dicom import from_picture, own_identity
@@ -172,7 +173,7 @@ def write() -> str:
 
 
 def _facts() -> dict[str, Any]:
-    config = configuration.parse(_CONFIG)
+    config = loader.parse(_CONFIG)
     syntaxes = codecs.transfer_syntaxes()
     documents = _documents(config)
     others = _documents(config, **OTHER_ATTRIBUTES)

@@ -1,1 +1,1 @@
-"""TODO-DOC"""
+"""`cxr-node check` and `doctor`: is this configuration, and this machine, fit for the node?"""

@@ -9,7 +9,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 
-from cxr_node.config import schema as configuration
+from cxr_node.config import loader
 from cxr_node.config.schema import Config
 from cxr_node.diagnose import disk, machine, thresholds
 from cxr_node.diagnose import thresholds as diagnosis_disk
@@ -22,7 +22,7 @@ RECEIVER = "cxr-node-receive.service"
 
 def examine(config: Config | None = None) -> Iterator[Reading]:
     """Measure the machine for a configuration; without one for the defaults, on the disk of the temporary folder."""
-    settings = config or configuration.parse({"spool": {"path": tempfile.gettempdir()}})
+    settings = config or loader.parse({"spool": {"path": tempfile.gettempdir()}})
     yield from _disk(settings, trial=config is None)
     yield thresholds.clock(machine.clock())
     yield from _decoders()

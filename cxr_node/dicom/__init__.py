@@ -1,1 +1,1 @@
-"""The only room that knows pydicom and highdicom."""
+"""The only room that knows pydicom: from received bytes to a radiograph, and from an answer to result objects."""

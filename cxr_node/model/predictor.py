@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from cxr_node.domain import Examination, Heatmap, Prediction, Radiograph, RuntimeKind
 from cxr_node.errors import ModelError
-from cxr_node.model import gradcam, graph_file, lungs, regions, runtime, weights_file
+from cxr_node.model import gradcam, graph_file, lungs, regions, runtime_choice, weights_file
 from cxr_node.model.ood_distance import distance
 from cxr_node.model.preprocess import borders, prepare, views
 from cxr_node.model.profile import Profile, sha256
@@ -197,7 +197,7 @@ def load_predictor(profile: Profile, threads: int = 0, wanted: RuntimeKind = Run
     # Numpy's products here are small. With a thread for each core one took 0.1 ms alone and 50 ms beside other work.
     threadpool_limits(1, "blas")
     refusals: list[str] = []
-    for candidate in runtime.candidates(profile, wanted, threads or os.cpu_count() or 1):
+    for candidate in runtime_choice.candidates(profile, wanted, threads or os.cpu_count() or 1):
         if (refusal := refused(candidate, profile, stats)) is None:
             log.info("profile %s %s judges by %s", profile.name, profile.version, candidate.name)
             return ProfilePredictor(profile, candidate, stats)

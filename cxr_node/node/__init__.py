@@ -1,1 +1,1 @@
-"""The only room that knows pynetdicom, sockets, the spool and the ledger."""
+"""The only room that knows pynetdicom, sockets, the spool and the ledger: receive, work, deliver."""

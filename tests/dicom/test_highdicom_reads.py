@@ -11,12 +11,12 @@ from pydicom import dcmread
 from pydicom.sr.codedict import codes
 
 from cxr_node import pipeline
-from cxr_node.config import schema
+from cxr_node.config import loader
 from cxr_node.domain import Origin, Reported, ResultKind, Verdict
 from tests import builders
 
 ORIGIN = Origin(calling_ae_title="PACS", peer_host="::1", received_at=datetime(2024, 6, 1, 12, tzinfo=UTC))
-CONFIG = schema.parse({"spool": {"path": "."}})
+CONFIG = loader.parse({"spool": {"path": "."}})
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from cxr_node import pipeline
-from cxr_node.config import schema
+from cxr_node.config import loader
 from cxr_node.dicom.results import identity
 from cxr_node.domain import NO_PRECEDENT, Origin, Precedent, Reported, ResultKind, ResultRef
 from tests import builders
@@ -25,7 +25,7 @@ from tests.dicom import contexts
 from tests.dicom.contexts import RECEIVED
 
 ORIGIN = Origin(calling_ae_title="MODALITY", peer_host="127.0.0.1", received_at=RECEIVED)
-RULES = schema.parse(
+RULES = loader.parse(
     {
         "spool": {"path": "."},
         "results": {"max_heatmap_px": 1024},

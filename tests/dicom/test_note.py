@@ -11,7 +11,7 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import CTImageStorage, SecondaryCaptureImageStorage
 
 from cxr_node import pipeline
-from cxr_node.config import schema
+from cxr_node.config import loader, schema
 from cxr_node.dicom.results.context import SHAPES
 from cxr_node.dicom.verify import check
 from cxr_node.dicom.verify import note as verify_note
@@ -29,7 +29,7 @@ LATERAL: dict[str, Any] = {"ViewPosition": "LL"}
 
 def settings(*send: str) -> schema.Config:
     wants = {"name": "pacs", "address": "PACS@127.0.0.1:104", "send": list(send)}
-    return schema.parse({"spool": {"path": "."}, "destinations": [wants]})
+    return loader.parse({"spool": {"path": "."}, "destinations": [wants]})
 
 
 WANTED = settings("report", "not-analysed")
@@ -103,7 +103,7 @@ def test_none_of_what_cannot_be_read_and_of_what_was_analysed() -> None:
 
 def test_off_by_default() -> None:
     content = builders.part10(builders.radiograph(**LATERAL))
-    for unasked in (schema.parse({"spool": {"path": "."}}), settings("report", "measurements", "heatmap")):
+    for unasked in (loader.parse({"spool": {"path": "."}}), settings("report", "measurements", "heatmap")):
         outcome = pipeline.process(content, ORIGIN, builders.FixedPredictor(), unasked)
         assert isinstance(outcome, Rejected)
         assert outcome.artifacts == ()

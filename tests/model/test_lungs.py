@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cxr_node.model import lungs
-from cxr_node.training.phantom import canvas, child, exposure, thorax
 from tests.shared import radiographs
+from tools.phantom import canvas, child, exposure, thorax
 
 SHIPPED = Path(str(resources.files("cxr_node"))) / "demo_radiographs"
 

@@ -13,7 +13,8 @@ from unittest import mock
 
 from pynetdicom import _config
 
-from cxr_node.config.schema import Config, parse
+from cxr_node.config.loader import parse
+from cxr_node.config.schema import Config
 from cxr_node.dicom.read import header
 from cxr_node.node.audit.recorder import SILENT, Audit
 from cxr_node.node.ledger.ledger import Ledger

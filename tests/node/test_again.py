@@ -17,7 +17,7 @@ import pytest
 from pydicom import Dataset, dcmread
 
 from cxr_node import pipeline
-from cxr_node.config import schema as configuration
+from cxr_node.config import loader
 from cxr_node.config.schema import Config
 from cxr_node.dicom.read import header
 from cxr_node.domain import Origin, Reason, ResultKind
@@ -39,7 +39,7 @@ SECOND = {"name": "second", "address": "SECOND@127.0.0.1:105", "send": ["report"
 
 def rules(folder: Path, *destinations: dict[str, Any], **sections: Any) -> Config:
     spool = {"path": str(folder / "spool"), "min_free_mib": 0}
-    return configuration.parse({"spool": spool, "destinations": list(destinations or [PACS]), **sections})
+    return loader.parse({"spool": spool, "destinations": list(destinations or [PACS]), **sections})
 
 
 @dataclass

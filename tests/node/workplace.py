@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cxr_node.config import schema as configuration
+from cxr_node.config import loader
 from cxr_node.config.schema import STANDARD_KINDS, Address, Config
 from cxr_node.domain import Artifact, Origin, Outcome, Precedent, Reason, Rejected, Reported, ResultKind
 from cxr_node.node.ledger.ledger import Ledger
@@ -30,7 +30,7 @@ def config(path: Path, *addresses: Address, **sections: Any) -> Config:
         "delivery": {"first_delay_s": 0.05, "max_delay_s": 0.2},
         "destinations": destinations,
     }
-    return configuration.parse(content | sections)
+    return loader.parse(content | sections)
 
 
 def receive(config_: Config, *numbers: int, content: bytes | None = None) -> None:

@@ -16,7 +16,7 @@ from pydicom.uid import (
 )
 
 from cxr_node import pipeline
-from cxr_node.config import schema
+from cxr_node.config import loader
 from cxr_node.domain import Artifact, Origin, Reported, ResultKind
 from tests import builders
 from tests.dicom.contexts import CASES, RECEIVED
@@ -34,7 +34,7 @@ SOURCES: dict[str, dict[str, Any]] = {
 CHARACTER_SETS = ("Latin-1", "UTF-8", "Greek", "Cyrillic", "Arabic", "Japanese", "undeclared")
 _ROWS = [*zip(CHARACTER_SETS, ("DX", "CR", "SC", "DX", "CR", "DX", "CR"), strict=True), ("Latin-1", "SC")]
 DESTINATION = {"name": "pacs", "address": "PACS@127.0.0.1:104", "send": [kind.value for kind in ResultKind]}
-SETTINGS = schema.parse({"spool": {"path": "."}, "destinations": [DESTINATION]})
+SETTINGS = loader.parse({"spool": {"path": "."}, "destinations": [DESTINATION]})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cxr_node.config import schema
+from cxr_node.config import loader
 from cxr_node.domain import Radiograph, View
 from cxr_node.model import profile as profiles
 from cxr_node.model import weights
@@ -82,7 +82,7 @@ def test_three_classes_are_measured_and_judged_as_one_question(trained: Path, ch
     assert seen.classes["bacteria"] + seen.classes["virus"] == pytest.approx(seen.probability["PNEUMONIA"])
     file = tmp_path / "a.dcm"
     file.write_bytes(builders.part10(builders.radiograph()))
-    (answer,) = classify.judge([file], predictor, schema.parse({"spool": {"path": "."}}), objects=True)
+    (answer,) = classify.judge([file], predictor, loader.parse({"spool": {"path": "."}}), objects=True)
     assert answer.artifacts
     told = answer.as_json("three")["classes"]
     assert isinstance(told, dict)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from cxr_node.errors import DataError
-from cxr_node.training.phantom import __main__, canvas, child, exposure, likeness, skeleton, thorax
+from tools.phantom import __main__, canvas, child, exposure, likeness, skeleton, thorax
 
 SHIPPED = Path(str(resources.files("cxr_node"))) / "demo_radiographs"
 

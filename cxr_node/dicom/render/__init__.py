@@ -1,1 +1,1 @@
-"""TODO-DOC"""
+"""What people look at: the annotated picture, the PDF page, HTML."""

@@ -1,1 +1,1 @@
-"""TODO-DOC"""
+"""The check that every result passes before it is stored, and `cxr-node verify`."""

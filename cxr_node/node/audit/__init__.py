@@ -1,1 +1,1 @@
-"""TODO-DOC"""
+"""The audit trail of PS3.15 A.5: written on disk first, then forwarded over syslog."""

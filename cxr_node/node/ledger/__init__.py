@@ -1,1 +1,1 @@
-"""TODO-DOC"""
+"""The truth about every instance and delivery: tables, transactions, leases, queries."""

@@ -1,1 +1,1 @@
-"""TODO-DOC"""
+"""DICOM associations on bounded sockets: PDUs, DIMSE messages, TLS, rejections."""

@@ -1,1 +1,1 @@
-"""TODO-DOC"""
+"""The Storage SCP: from an association request to an object that is safe and acknowledged."""

@@ -1,1 +1,1 @@
-"""TODO-DOC"""
+"""Bytes on disk that survive a power cut, named by their sha256."""

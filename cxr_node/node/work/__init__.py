@@ -1,1 +1,1 @@
-"""TODO-DOC"""
+"""Jobs leased from the ledger, analysed in lanes, settled once."""

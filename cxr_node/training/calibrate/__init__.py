@@ -1,1 +1,1 @@
-"""TODO-DOC"""
+"""From logits to probabilities, and to thresholds that keep a promise."""

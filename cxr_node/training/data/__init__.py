@@ -1,1 +1,1 @@
-"""TODO-DOC"""
+"""Labelled radiographs, recipes and profile folders."""

@@ -1,1 +1,1 @@
-"""TODO-DOC"""
+"""The training loop: schedule, losses, checkpoints, choice of the model, release."""

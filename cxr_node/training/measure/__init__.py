@@ -1,1 +1,1 @@
-"""TODO-DOC"""
+"""How well a profile does: metrics with intervals, acceptance, the model card."""

@@ -1,1 +1,1 @@
-"""TODO-DOC"""
+"""`cxr-node evaluate` and `compare`: the pages."""

@@ -1,1 +1,1 @@
-"""TODO-DOC"""
+"""Whether heat maps mean anything."""

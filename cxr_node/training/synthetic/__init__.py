@@ -1,1 +1,1 @@
-"""TODO-DOC"""
+"""Images made from images: augmentation, drawn opacities, out-of-distribution examples."""

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from cxr_node.training.phantom.canvas import Canvas, Plane, Points, step
-from cxr_node.training.phantom.child import Child
-from cxr_node.training.phantom.thorax import chest_wall
+from tools.phantom.canvas import Canvas, Plane, Points, step
+from tools.phantom.child import Child
+from tools.phantom.thorax import chest_wall
 
 RIB_PAIRS = 11
 RIB_SPACING = 1.30

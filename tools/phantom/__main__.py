@@ -1,4 +1,4 @@
-"""Draw the demo's radiographs anew: python -m cxr_node.training.phantom --out FOLDER [--data FOLDER]."""
+"""Draw the demo's radiographs anew: python -m tools.phantom --out FOLDER [--data FOLDER]."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from cxr_node.training.phantom import likeness
-from cxr_node.training.phantom.child import CHILDREN
-from cxr_node.training.phantom.exposure import radiograph
+from tools.phantom import likeness
+from tools.phantom.child import CHILDREN
+from tools.phantom.exposure import radiograph
 
 QUALITY = 90
 """Of the JPEG files; one for all, so that the encoding tells nothing."""
@@ -17,7 +17,7 @@ QUALITY = 90
 
 def main() -> None:
     """Write one JPEG file per child; with --data, say how like they are to the nearest real radiograph."""
-    parser = argparse.ArgumentParser(prog="python -m cxr_node.training.phantom", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.phantom", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the pictures")
     parser.add_argument("--data", type=Path, help="labelled radiographs to compare with; nothing of them is kept")
     arguments = parser.parse_args()

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from cxr_node.training.phantom.canvas import Canvas, Plane, Points, soften, step
-from cxr_node.training.phantom.child import Child, Opacity
+from tools.phantom.canvas import Canvas, Plane, Points, soften, step
+from tools.phantom.child import Child, Opacity
 
 HALF_WIDTH = 8.1
 """Of the thoracic cavity, from the spine to the wall."""

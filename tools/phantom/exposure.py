@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cxr_node.training.phantom.canvas import Canvas, Plane, soften
-from cxr_node.training.phantom.child import Child
-from cxr_node.training.phantom.skeleton import bone
-from cxr_node.training.phantom.thorax import soft_tissue
+from tools.phantom.canvas import Canvas, Plane, soften
+from tools.phantom.child import Child
+from tools.phantom.skeleton import bone
+from tools.phantom.thorax import soft_tissue
 
 ROWS, COLS = 832, 1024
 MARGIN_PX = 32
