@@ -10,7 +10,7 @@ from cxr_node.errors import ConfigError
 def bundled(name: str) -> Path:
     """Folder `weights` or `config` as shipped: inside the installed package, else beside it in a checkout."""
     package = Path(__file__).parent
-    inside = package / name
+    inside = package / "shipped" / name
     return inside if inside.is_dir() else package.parent / name
 
 

@@ -11,7 +11,7 @@ import pytest
 
 PROGRAM = """
 import resource, threading
-from cxr_node import allocator
+from cxr_node import process_setup
 def faults():
     def images():
         for _ in range(20):
@@ -20,7 +20,7 @@ def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     images()
     return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 20
-allocator.keep_freed()
+process_setup.keep_freed()
 print(faults())
 """
 
@@ -35,15 +35,15 @@ def test_freed_memory_is_kept_for_the_next_image() -> None:
 
 SEARCHES = """
 import gc, time
-from cxr_node import allocator
-import cxr_node.config, sqlalchemy, pydicom
+from cxr_node import process_setup
+import cxr_node.config.loader, sqlalchemy, pydicom
 def search_s():
     started = time.process_time()
     for _ in range(5):
         gc.collect()
     return time.process_time() - started
 before = search_s()
-allocator.keep_what_started()
+process_setup.keep_what_started()
 print(search_s() / before)
 """
 

@@ -22,8 +22,7 @@ from cxr_node.bench import figures as bench_figures
 from cxr_node.bench import node as bench_node
 from cxr_node.bench import stages as bench_stages
 from cxr_node.bench.figures import Batch, Bench, Machine, Pipeline, Role, WholeNode
-from cxr_node.cli import bench as show_bench
-from cxr_node.cli import tables
+from cxr_node.cli import bench_table, tables
 from cxr_node.cli.node import app
 from cxr_node.config import loader
 from cxr_node.config.schema import Config
@@ -236,7 +235,7 @@ def test_an_unknown_key_of_the_configuration_is_exit_78(tmp_path: Path) -> None:
 
 def test_the_terminal_shows_every_figure() -> None:
     text = io.StringIO()
-    Console(file=text, width=100).print(show_bench.bench_table(some_figures()))
+    Console(file=text, width=100).print(bench_table.bench_table(some_figures()))
     shown = text.getvalue()
     for word in ("read header", "49.0", "49 %", "10.0 images/s", "123 CPU seconds", "401 MiB", "31.0", "20.0", "50.0"):
         assert word in shown, word

@@ -76,7 +76,9 @@ def test_what_deliver_proposes_is_listed_and_nothing_else(written: str) -> None:
 def test_every_status_that_a_report_can_be_answered_is_listed(written: str) -> None:
     """A status is what `commitment` names by a constant; what it makes of answers to its own requests is a table."""
     listed = {row[0] for row in rows(written, "4.2.1.4 SOP specific conformance") if len(row) == 3}
-    constants = {value for name, value in vars(scu).items() if name.isupper() and isinstance(value, int)}
+    constants = {
+        value for name, value in vars(scu).items() if name.isupper() and isinstance(value, int) and name[0] != "_"
+    }
     own = {scu.REQUEST, scu.SUCCESSFUL, scu.FAILURES_EXIST, scu.DEFAULT_REASON}
     assert listed == {"status", *(f"0x{value:04X}" for value in constants - own)}
 
@@ -87,14 +89,10 @@ def test_every_kind_of_result_is_described(written: str) -> None:
 
 
 def test_every_status_that_the_receiver_can_answer_is_listed(written: str) -> None:
-    """A status is what `intake` names by a constant and puts into a response or a refusal."""
+    """A status is what `statuses` names by a constant and `storage_scp` puts into a response or a refusal."""
     tree = ast.parse(Path(storage_scp.__file__).read_text())
     names = {
-        target.id
-        for node in tree.body
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, int)
-        for target in node.targets
-        if isinstance(target, ast.Name) and not target.id.startswith(("_", "MAX_"))
+        name for name, value in vars(statuses).items() if name.isupper() and isinstance(value, int) and name[0] != "_"
     }
     used = {
         argument.id
@@ -105,7 +103,7 @@ def test_every_status_that_the_receiver_can_answer_is_listed(written: str) -> No
     }
     assert used | {"SUCCESS"} == names
     listed = {row[0] for row in rows(written, "4.2.1.4 SOP specific conformance")}
-    assert {f"0x{getattr(storage_scp, name):04X}" for name in names} <= listed
+    assert {f"0x{getattr(statuses, name):04X}" for name in names} <= listed
 
 
 def test_every_status_that_deliver_knows_is_listed_in_its_order(written: str) -> None:

@@ -220,7 +220,7 @@ def test_what_cannot_be_measured_is_a_stop_and_not_the_end(tmp_path: Path, monke
         raise ResourceError("it is broken")
 
     monkeypatch.setattr(doctor.disk, "measure", broken)
-    monkeypatch.setattr(doctor.samples, "trials", broken)
+    monkeypatch.setattr(doctor.codecs, "trials", broken)
     readings = list(doctor.examine(loader.parse({"spool": {"path": str(tmp_path)}})))
     assert doctor.stops(readings) == 2
     assert only(readings, "spool").figure == only(readings, "decoders").figure == "it is broken"

@@ -12,8 +12,8 @@ import pytest
 
 DIE = "import os\n{before}\nos.abort()"
 OURS = {
-    "privacy": "from cxr_node import privacy; privacy.leave_no_core()",
-    "every role": "from cxr_node import cli; cli._begin()",
+    "privacy": "from cxr_node import process_setup; process_setup.leave_no_core()",
+    "every role": "from cxr_node.cli import node; node._begin()",
 }
 
 

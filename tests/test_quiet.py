@@ -50,7 +50,7 @@ def test_classify_shows_rows_and_nothing_of_the_libraries(tmp_path: Path) -> Non
 LIBRARIES = """
 import logging, sys, warnings
 {first}
-from cxr_node.command import app
+from cxr_node.cli.app import app
 @app.command("speak")
 def speak() -> None:
     logging.getLogger("pydicom").setLevel(logging.DEBUG)
@@ -75,8 +75,8 @@ def test_whatever_level_a_library_speaks_at(tmp_path: Path, first: str) -> None:
 QUIET = """
 import io, logging, sys
 from cxr_node.dicom.part10 import quiet
-from cxr_node.node import journal
-journal.configure(stream=sys.stdout)
+from cxr_node.node.process import logs
+logs.configure(stream=sys.stdout)
 with quiet():
     logging.getLogger("pydicom").error("in the library")
     logging.getLogger("pydicom.of.a.child.that.came.later").error("in its child")

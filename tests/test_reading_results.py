@@ -11,8 +11,7 @@ import pytest
 import yaml
 
 from cxr_node.dicom.results.context import SHAPES
-from cxr_node.dicom.words import wording
-from cxr_node.dicom.words import wording as names
+from cxr_node.dicom.words import names, wording
 from cxr_node.domain import Reason, Verdict
 from tests import builders
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from cxr_node.cli import ledger_tables, tables
 from cxr_node.config import loader
-from cxr_node.dicom.words import wording
+from cxr_node.dicom.words import names
 from cxr_node.domain import Doubt, InstanceRef, Origin, Reason, Rejected
 from cxr_node.node.ledger import queries, status
 from cxr_node.node.ledger.ledger import Ledger
@@ -66,7 +66,7 @@ def test_status_and_trace_show_whole_uids_and_reasons(tmp_path: Path) -> None:
 def test_every_verdict_is_a_word_and_a_symbol() -> None:
     words = [tables.verdict(word).plain for word in tables.SYMBOLS]
     assert len({word[0] for word in words}) == len(words) == 4
-    assert [word[2:] for word in words] == [wording.VERDICTS[verdict] for verdict in tables.SYMBOLS]
+    assert [word[2:] for word in words] == [names.VERDICTS[verdict] for verdict in tables.SYMBOLS]
     assert tables.plain({"doubt": Doubt.VIEWS_DISAGREE, "at": AT}) == {"doubt": "views-disagree", "at": AT.isoformat()}
 
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from cxr_node import durations
 from cxr_node.cli import tables
-from cxr_node.dicom.words import wording
+from cxr_node.dicom.words import names
 from cxr_node.domain import ResultKind, Verdict
 from cxr_node.node.ledger.ledger import OPEN
 from cxr_node.node.ledger.listing import By, Count
@@ -145,7 +145,7 @@ def _head(row: InstanceRow) -> dict[str, str]:
         "state": row.state.value,
         "waits": row.why,
         "verdict": f"{tables.verdict(row.verdict)} {_certainty(row)} {row.profile or ''}",
-        "reason": " - ".join(word for word in (row.reason, wording.reason(row.doubt), row.sentence) if word) or "-",
+        "reason": " - ".join(word for word in (row.reason, names.reason(row.doubt), row.sentence) if word) or "-",
     }
     return {name: value for name, value in facts.items() if value is not None}
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cxr_node.diagnose import thresholds
-from cxr_node.dicom.words import wording
+from cxr_node.dicom.words import names
 from cxr_node.dicom.words.rounding import beside
 from cxr_node.domain import Verdict
 
@@ -52,7 +52,7 @@ def verdict(word: str | None) -> Text:
     if word is None:
         return Text("-")
     known = Verdict(word)
-    return Text(f"{SYMBOLS[known]} {wording.VERDICTS[known]}", STYLES[known])
+    return Text(f"{SYMBOLS[known]} {names.VERDICTS[known]}", STYLES[known])
 
 
 def stated(probability: float | None, doubt: str | None, verdict: str | None = None) -> str:
@@ -71,7 +71,7 @@ def demo_table(rows: Sequence[Row]) -> Table:
         took = "-" if row.turnaround_ms is None else f"{row.turnaround_ms:.0f} ms"
         said = verdict(row.verdict) if row.verdict in set(Verdict) else Text(row.verdict)
         if row.reason:
-            said.append(f" ({wording.reason(row.reason)})")
+            said.append(f" ({names.reason(row.reason)})")
         table.add_row(row.name, said, row.certainty or "-", took, str(len(row.objects)))
     return table
 
@@ -82,7 +82,7 @@ def classify_table(answers: Sequence[Answer]) -> Table:
     for heading in ("file", "verdict", "certainty", "reason"):
         table.add_column(heading, overflow="fold")
     for answer in answers:
-        why = " - ".join(word for word in (wording.reason(answer.reason), answer.sentence) if word)
+        why = " - ".join(word for word in (names.reason(answer.reason), answer.sentence) if word)
         table.add_row(str(answer.path), verdict(answer.verdict), answer.stated or "-", why)
     return table
 

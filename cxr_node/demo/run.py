@@ -16,12 +16,12 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
+from cxr_node import html_page
 from cxr_node.config.schema import Admission
-from cxr_node.demo import page
 from cxr_node.dicom.pixels import pixels
 from cxr_node.dicom.read import header
 from cxr_node.dicom.render import html
-from cxr_node.dicom.words import rounding, wording
+from cxr_node.dicom.words import names, rounding
 from cxr_node.domain import Rejected, ResultKind, Verdict
 from cxr_node.errors import DataError, InstanceError
 from cxr_node.node.ledger.queries import Story
@@ -53,12 +53,12 @@ class Row:
     @property
     def said(self) -> str:
         """The verdict's name for people."""
-        return wording.VERDICTS[Verdict(self.verdict)] if self.verdict in set(Verdict) else self.verdict
+        return names.VERDICTS[Verdict(self.verdict)] if self.verdict in set(Verdict) else self.verdict
 
     @property
     def why(self) -> str:
         """The doubt in words; "" where there is none. A refusal has a sentence instead."""
-        return "" if self.sentence else wording.reason(self.reason)
+        return "" if self.sentence else names.reason(self.reason)
 
     def has(self, name: str) -> bool:
         """True where the row's folder holds such a file."""
@@ -88,7 +88,7 @@ def run(paths: Sequence[Path], out: Path, console: Console) -> list[Row]:
             _send(list(sources.values()), node, bar)
             stories = _settled(node, sources, bar)
         rows = [_unpack(source, stories[uid], pacs, out) for uid, source in sources.items()]
-    page.write(out / "index.html", rows)
+    (out / "index.html").write_text(html_page.render("demo.html", rows=rows), "utf-8")
     return rows
 
 
@@ -140,7 +140,7 @@ def _unpack(source: _Source, story: Story, pacs: Recorder, out: Path) -> Row:
         if one.kind == ResultKind.HEATMAP:
             (folder / "heatmap.png").write_bytes(html.picture_png(content))
         if one.kind == ResultKind.REPORT:
-            page.report(folder / "report.html", html.report_html(content), source.name)
+            html_page.report(folder / "report.html", html.report_html(content), source.name)
     return Row(
         name=source.name,
         folder=folder,

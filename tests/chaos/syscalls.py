@@ -1,6 +1,6 @@
 """What strace saw of a receiver, read as stores: in which order each became durable before it was acknowledged.
 
-Knows the layout of the spool (`node/spool/spool.py`) and the wire of a C-STORE-RSP (PS3.7 9.3.1.2), not the node's code.
+Knows the spool's layout (`node/spool/spool.py`) and the wire of a C-STORE-RSP (PS3.7 9.3.1.2), not the node's code.
 A call counts as done when it has returned, and as begun when it was entered: strace tells both where threads overlap.
 """
 

@@ -32,10 +32,10 @@ def test_a_child_that_does_not_answer_stops_the_start(program: str, monkeypatch:
 def test_headers_are_read_without_the_pixel_libraries(tmp_path: Path) -> None:
     """And nothing of what is left out is imported after all."""
     program = (
-        "import json, sys; from pathlib import Path; from cxr_node.dicom import pixel_free; pixel_free.leave_out()\n"
-        "from cxr_node.dicom import header\n"
+        "import json, sys; from pathlib import Path; from cxr_node.dicom.pixels import probe; probe.leave_out()\n"
+        "from cxr_node.dicom.read import header\n"
         "told = {path.name: repr(header.inspect(path)) for path in Path(sys.argv[1]).iterdir()}\n"
-        "print(json.dumps([told, [name for name in pixel_free.LIBRARIES if sys.modules[name]]]))\n"
+        "print(json.dumps([told, [name for name in probe.LIBRARIES if sys.modules[name]]]))\n"
     )
     for syntax in SYNTAXES:
         (tmp_path / syntax).write_bytes(builders.part10(builders.radiograph(), syntax))

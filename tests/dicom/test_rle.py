@@ -13,8 +13,8 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 from pydicom.pixels.decoders.rle import _rle_decode_frame
 
-from cxr_node.dicom.pixels import compress
 from cxr_node.dicom.pixels import compress as squeeze
+from cxr_node.dicom.pixels import rle
 
 FEW = st.integers(0, 3) | st.integers(0, 255)
 
@@ -23,7 +23,7 @@ FEW = st.integers(0, 3) | st.integers(0, 255)
 @settings(max_examples=150, deadline=None)
 def test_pydicom_reads_what_is_written(frame: NDArray[np.uint8]) -> None:
     rows, columns, _ = frame.shape
-    back = _rle_decode_frame(compress.encode(frame), rows, columns, 3, 8)
+    back = _rle_decode_frame(rle.encode(frame), rows, columns, 3, 8)
     assert bytes(back) == frame.transpose(2, 0, 1).tobytes()  # plane by plane
 
 
@@ -32,13 +32,13 @@ def test_pydicom_reads_what_is_written(frame: NDArray[np.uint8]) -> None:
 def test_runs_and_literals_of_every_length(length: int, other: int) -> None:
     row = np.concatenate((np.full(length, 7, np.uint8), np.arange(other, dtype=np.uint8), np.full(length, 9, np.uint8)))
     frame = np.repeat(np.tile(row, (300, 1))[:, :, None], 3, axis=2)  # more than a band
-    assert bytes(_rle_decode_frame(compress.encode(frame), *frame.shape, 8)) == frame.transpose(2, 0, 1).tobytes()
+    assert bytes(_rle_decode_frame(rle.encode(frame), *frame.shape, 8)) == frame.transpose(2, 0, 1).tobytes()
 
 
 def test_no_piece_crosses_a_row_and_no_header_is_reserved() -> None:
     """PS3.5 G.3.1: each row is encoded by itself, and -128 is not written."""
     plane = np.zeros((5, 130), np.uint8)
-    packed, at, lengths = compress.pack_bits(plane), 0, []
+    packed, at, lengths = rle.pack_bits(plane), 0, []
     while at < len(packed):
         head = struct.unpack_from("b", packed, at)[0]
         assert head != -128

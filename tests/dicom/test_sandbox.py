@@ -124,7 +124,7 @@ def test_the_child_that_decodes_is_confined() -> None:
 
 def test_a_child_that_computes_without_end_ends_even_where_its_parent_died() -> None:
     program = (
-        "from cxr_node.dicom import sandbox; sandbox.TIMEOUT_S = 1.0\n"
+        "from cxr_node.dicom.pixels import sandbox; sandbox.TIMEOUT_S = 1.0\n"
         "def answer(*_):\n    while True: pass\n"
         "sandbox.serve(answer)"
     )

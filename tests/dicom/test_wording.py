@@ -8,8 +8,7 @@ from dataclasses import replace
 import pytest
 
 from cxr_node.dicom.verify import single_field
-from cxr_node.dicom.words import rounding, wording
-from cxr_node.dicom.words import wording as names
+from cxr_node.dicom.words import names, rounding, wording
 from cxr_node.domain import Doubt, Finding, Reason, Rejected, ResultKind, Verdict, View
 from cxr_node.model.decision import decide
 from tests import builders

@@ -31,7 +31,7 @@ def lively() -> networks.Network:
 def profile_folder(folder: Path) -> Path:
     network = lively()
     features = np.random.default_rng(1).random((60, 64), dtype=np.float32)
-    weights.save(folder / "weights.safetensors", network, folders.distance.fit(features, np.arange(60) % 2))
+    weights.save(folder / "weights.safetensors", network, folders.ood_distance.fit(features, np.arange(60) % 2))
     described = folders.DESCRIBED.model_copy(update={"network": SPEC, "labels": ["pneumonia", *CLASSES]})
     profile.write(folder, described, folders.CALIBRATED)
     return folder

@@ -162,7 +162,7 @@ sys.modules["torch"] = sys.modules["torchvision"] = None  # as where they are no
 import importlib.util
 found = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: None if name.startswith("torch") else found(name, *rest)
-from cxr_node.cli import app
+from cxr_node.cli.node import app
 app(sys.argv[1:])
 """
 

@@ -79,7 +79,7 @@ def test_a_runtime_that_computes_in_other_numbers_is_refused(made: Profile, monk
             rounded = (sight.logits.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
             return replace(sight, logits=rounded)
 
-    monkeypatch.setattr(runtime, "candidates", lambda *_: iter([Short(made, 1)]))
+    monkeypatch.setattr(runtime_choice, "candidates", lambda *_: iter([Short(made, 1)]))
     with pytest.raises(ModelError, match="is refused: a probability differs by"):
         predictor.load_predictor(made, 1, RuntimeKind.OPENVINO)
 

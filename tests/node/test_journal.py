@@ -137,7 +137,7 @@ def test_an_outage_is_one_line_a_try_and_one_when_it_is_over(stream: io.StringIO
         assert line.endswith("no connection: Connection refused")
     back = lines(stream, "back ")
     assert len(back) == 1
-    assert back[0].startswith(f"INFO outage back destination=pacs0 tries={len(tries)} down_s=")
+    assert back[0].startswith(f"INFO deliver back destination=pacs0 tries={len(tries)} down_s=")
     delivered = lines(stream, "delivered")
     assert sorted(re.findall(r"instance=(\d+)", " ".join(delivered))) == ["1"] * 3 + ["2"] * 3
     told = stream.getvalue()[told_before:].count("\n")

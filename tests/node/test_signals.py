@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 HELD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 PREAMBLE = """
 import os, random, signal, sys, threading
-from cxr_node.node import journal, signals
+from cxr_node.node.process import logs as journal, supervisor as signals
 def say(*words): os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 """
 
@@ -88,8 +88,8 @@ def on_stop():
 stop = signals.stop_event(on_stop)  # threads of what is imported after it inherit what is blocked
 journal.configure()
 say("up")
-from cxr_node import shipped
-from cxr_node.model import exported, profile, torch_runtime
+from cxr_node import resources as shipped
+from cxr_node.model import graph_file as exported, profile, torch_runtime
 from cxr_node.model.openvino_runtime import OpenVINORuntime
 made = profile.load(shipped.profile_folder("pneumonia-pediatric"))
 shown = exported.golden_inputs(made.input)[:1]

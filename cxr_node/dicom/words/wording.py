@@ -11,29 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cxr_node.dicom.words import coded_findings
+from cxr_node.dicom.words.names import DOUBTS, VERDICTS
 from cxr_node.dicom.words.rounding import exact_percent, is_stated, rounded_score, stated_text, threshold_text
 from cxr_node.domain import Doubt, Finding, OperatingPoint, Radiograph, Rejected, ResultKind, Scale, Verdict, View
-
-VERDICTS: Mapping[Verdict, str] = {
-    Verdict.PNEUMONIA: "PNEUMONIA SUSPECTED",
-    Verdict.NORMAL: "no pneumonia detected",
-    Verdict.UNCERTAIN: "UNCERTAIN",
-    Verdict.REJECTED: "not analysed",
-}
-"""The banner says the same in capitals."""
-
-DOUBTS: Mapping[Doubt, str] = {
-    Doubt.BETWEEN_THRESHOLDS: "between the two thresholds",
-    Doubt.VIEWS_DISAGREE: "its predictions for this image disagree",
-    Doubt.UNLIKE_TRAINING_DATA: "image unlike those it learned from",
-}
-"""Why there is no answer; completes "AI gives no answer: ..."."""
-
-
-def reason(word: str | None) -> str:
-    """A doubt in words; what is no doubt as it is, "" where there is none."""
-    return DOUBTS[Doubt(word)] if word in set(Doubt) else word or ""
-
 
 RESEARCH = "Research use only."
 LOOKED = "Where the network looked, not the outline of a lesion."

@@ -151,12 +151,19 @@ def _uncaught(kind: type[BaseException], error: BaseException | None, trace: Tra
 
 
 class _OneLine(logging.Formatter):
-    """`2026-01-31T12:00:00Z INFO work event key=value`."""
+    """`2026-01-31T12:00:00Z INFO stage event key=value`."""
 
     def format(self, record: logging.LogRecord) -> str:
         stamp = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        room = record.name.rsplit(".", 1)[-1] if _is_ours(record) else record.name
-        return f"{stamp} {record.levelname} {room} {_text(record)}"
+        return f"{stamp} {record.levelname} {_stage(record)} {_text(record)}"
+
+
+def _stage(record: logging.LogRecord) -> str:
+    """Who speaks: of ours the stage (receive, work, deliver, ...), which outlives the name of a module."""
+    if not _is_ours(record):
+        return record.name
+    names = record.name.split(".")
+    return names[2] if names[1:2] == ["node"] and len(names) > 2 else names[min(1, len(names) - 1)]
 
 
 def _is_ours(record: logging.LogRecord) -> bool:

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cxr_node import __version__, heatmap
-from cxr_node.demo import page
+from cxr_node import __version__, heatmap, html_page
 from cxr_node.dicom.render import overlay
 from cxr_node.dicom.render import overlay as resize
 from cxr_node.domain import Radiograph, View
@@ -64,7 +63,7 @@ def write(path: Path, judge: Judge, studies: Mapping[str, Study], measured: Mapp
     outcomes = {name: study.outcomes for name, study in studies.items()}
     lettered = dict(zip(("A", "B"), outcomes.values(), strict=False))
     sets = [measured, *([measured["external"]] if "external" in measured else [])]
-    content = page.render(
+    content = html_page.render(
         "evaluation.html",
         profile=judge.profile,
         product=f"cxr_node {__version__}",

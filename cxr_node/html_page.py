@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, select_autoescape
-
-if TYPE_CHECKING:
-    from cxr_node.demo.run import Row
 
 _TEMPLATES = Environment(
     loader=PackageLoader("cxr_node", "templates"), autoescape=select_autoescape(), trim_blocks=True, lstrip_blocks=True
 )
-
-
-def write(path: Path, rows: Sequence[Row]) -> None:
-    """Write the index page beside the radiographs' folders."""
-    path.write_text(render("demo.html", rows=rows), "utf-8")
 
 
 def report(path: Path, fragment: str, title: str) -> None:
