@@ -36,9 +36,9 @@ Point = tuple[float, float]
 class Verdict(StrEnum):
     """What the node says of one radiograph. UNCERTAIN is a result; REJECTED means not analysed."""
 
-    PNEUMONIA = "PNEUMONIA"
-    NORMAL = "NORMAL"
-    UNCERTAIN = "UNCERTAIN"
+    POSITIVE = "PNEUMONIA"
+    NEGATIVE = "NORMAL"
+    INDETERMINATE = "UNCERTAIN"
     REJECTED = "REJECTED"
 
 
@@ -254,7 +254,7 @@ class Decision:
     doubt: Doubt | None = None
 
     def __post_init__(self) -> None:
-        if (self.verdict is Verdict.UNCERTAIN) != (self.doubt is not None):
+        if (self.verdict is Verdict.INDETERMINATE) != (self.doubt is not None):
             raise ValueError("a doubt belongs to UNCERTAIN, and only to it")
 
 

@@ -36,7 +36,7 @@ def test_a_folder_is_walked_and_every_image_is_answered(tmp_path: Path) -> None:
     files = classify.files([folder_of_many(tmp_path / "data")])
     assert [file.name for file in files] == ["a.dcm", "ct.dcm", "garbage.dcm", "no-suffix", "c.png"]
     answers = {one.path.name: one for one in classify.judge(files, builders.FixedPredictor(), CONFIG, objects=False)}
-    assert answers["a.dcm"].verdict is answers["no-suffix"].verdict is answers["c.png"].verdict is Verdict.PNEUMONIA
+    assert answers["a.dcm"].verdict is answers["no-suffix"].verdict is answers["c.png"].verdict is Verdict.POSITIVE
     assert answers["ct.dcm"].reason == "sop-class-not-supported"
     assert answers["garbage.dcm"].verdict is Verdict.REJECTED
 

@@ -450,10 +450,10 @@ def test_a_pipe_gets_whole_lines_and_a_narrow_terminal_whole_uids(tmp_path: Path
 def week(site: Site) -> None:
     """Three senders, two stations, all verdicts and reasons; the newest has the highest number."""
     rows = [
-        ("ROUTER", "XR1", 9.0, InstanceState.DELIVERED, Verdict.PNEUMONIA, None, None),
-        ("ROUTER", "XR2", 8.0, InstanceState.DELIVERED, Verdict.UNCERTAIN, None, Doubt.VIEWS_DISAGREE),
+        ("ROUTER", "XR1", 9.0, InstanceState.DELIVERED, Verdict.POSITIVE, None, None),
+        ("ROUTER", "XR2", 8.0, InstanceState.DELIVERED, Verdict.INDETERMINATE, None, Doubt.VIEWS_DISAGREE),
         ("ROUTER", "XR1", 3.0, InstanceState.REJECTED, Verdict.REJECTED, Reason.NOT_CHEST, None),
-        ("OTHER", None, 2.0, InstanceState.DEAD, Verdict.NORMAL, Death.UNDELIVERED, None),
+        ("OTHER", None, 2.0, InstanceState.DEAD, Verdict.NEGATIVE, Death.UNDELIVERED, None),
         ("ROUTER", "XR2", 1.0, InstanceState.RECEIVED, None, None, None),
     ]
     now = datetime.now(UTC)

@@ -62,5 +62,5 @@ def test_the_default_profile_judges_them_like_the_pictures() -> None:
     origin = Origin(calling_ae_title="TEST", peer_host="localhost", received_at=datetime.now(UTC))
     outcomes = [pipeline.process(content, origin, judge, settings) for content in drawn.draw(Plate.of_size(2), 6, 0)]
     verdicts = [outcome.finding.decision.verdict for outcome in outcomes if isinstance(outcome, Reported)]
-    pneumonia = [Verdict.PNEUMONIA, Verdict.PNEUMONIA, Verdict.UNCERTAIN]
-    assert verdicts == [verdict for pair in zip([Verdict.NORMAL] * 3, pneumonia, strict=True) for verdict in pair]
+    pneumonia = [Verdict.POSITIVE, Verdict.POSITIVE, Verdict.INDETERMINATE]
+    assert verdicts == [verdict for pair in zip([Verdict.NEGATIVE] * 3, pneumonia, strict=True) for verdict in pair]

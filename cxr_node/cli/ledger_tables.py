@@ -40,7 +40,7 @@ KINDS = {
 }
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 _SR_CLASSES = {"88.34": "Comprehensive 3D SR", "88.33": "Comprehensive SR", "88.22": "Enhanced SR"}
-_VERDICTS = (Verdict.PNEUMONIA, Verdict.NORMAL, Verdict.UNCERTAIN, Verdict.REJECTED)
+_VERDICTS = (Verdict.POSITIVE, Verdict.NEGATIVE, Verdict.INDETERMINATE, Verdict.REJECTED)
 
 
 def status(seen: Status) -> Group:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
-SYMBOLS = {Verdict.PNEUMONIA: "▲", Verdict.NORMAL: "○", Verdict.UNCERTAIN: "?", Verdict.REJECTED: "✕"}
-STYLES = {Verdict.PNEUMONIA: "bold", Verdict.NORMAL: "", Verdict.UNCERTAIN: "cyan", Verdict.REJECTED: "yellow"}
+SYMBOLS = {Verdict.POSITIVE: "▲", Verdict.NEGATIVE: "○", Verdict.INDETERMINATE: "?", Verdict.REJECTED: "✕"}
+STYLES = {Verdict.POSITIVE: "bold", Verdict.NEGATIVE: "", Verdict.INDETERMINATE: "cyan", Verdict.REJECTED: "yellow"}
 """Never color alone: the symbol and the word say it first."""
 
 

@@ -134,7 +134,8 @@ def test_banners_differ_in_lightness_and_none_is_red() -> None:
 
 
 @pytest.mark.parametrize(
-    ("case", "verdict"), [("pneumonia", Verdict.PNEUMONIA), ("normal", Verdict.NORMAL), ("views", Verdict.UNCERTAIN)]
+    ("case", "verdict"),
+    [("pneumonia", Verdict.POSITIVE), ("normal", Verdict.NEGATIVE), ("views", Verdict.INDETERMINATE)],
 )
 def test_the_banner_is_the_verdict_s(case: str, verdict: Verdict) -> None:
     layout = layout_of(case)

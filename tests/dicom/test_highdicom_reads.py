@@ -20,7 +20,7 @@ CONFIG = loader.parse({"spool": {"path": "."}})
 
 
 @pytest.mark.parametrize(
-    ("probability", "verdict"), [(0.97, Verdict.PNEUMONIA), (0.03, Verdict.NORMAL), (0.5, Verdict.UNCERTAIN)]
+    ("probability", "verdict"), [(0.97, Verdict.POSITIVE), (0.03, Verdict.NEGATIVE), (0.5, Verdict.INDETERMINATE)]
 )
 def test_highdicom_reads_the_measurements(probability: float, verdict: Verdict) -> None:
     source = builders.radiograph()
@@ -38,7 +38,7 @@ def test_highdicom_reads_the_measurements(probability: float, verdict: Verdict) 
     assert group.finding_type == (sr.CodedConcept("233604007", "SCT", "Pneumonia") if probability > 0.9 else None)
     (number,) = group.get_measurements(codes.DCM.CertaintyOfFinding)
     assert number.value == pytest.approx(100 * probability)
-    assert len(regions) == (verdict is Verdict.PNEUMONIA)  # of the others there is nothing to draw
+    assert len(regions) == (verdict is Verdict.POSITIVE)  # of the others there is nothing to draw
     for region in regions:
         assert region.roi.graphic_type == sr.GraphicTypeValues.POLYLINE
         assert region.roi.value.shape[1] == 2

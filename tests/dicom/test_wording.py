@@ -176,6 +176,6 @@ def test_technique_names_a_heat_map_only_where_there_is_one() -> None:
 @pytest.mark.parametrize("case", UNCERTAIN)
 def test_a_verdict_without_its_thresholds_has_a_number_for_pneumonia_alone(case: str) -> None:
     """Where thresholds are not at hand: terminal, demo."""
-    assert rounding.beside(Verdict.PNEUMONIA, 0.934) == "93 %"
-    for verdict in (Verdict.NORMAL, Verdict.UNCERTAIN, None):
+    assert rounding.beside(Verdict.POSITIVE, 0.934) == "93 %"
+    for verdict in (Verdict.NEGATIVE, Verdict.INDETERMINATE, None):
         assert rounding.beside(verdict, finding(case, RADIOGRAPH).probability) is None

@@ -98,7 +98,7 @@ def test_the_heat_map_lies_in_the_square_that_was_seen(predictor: ProfilePredict
 
 def test_without_a_distance_only_thresholds_and_views_decide(folder: Path) -> None:
     point = profile.load(folder).operating_point
-    for score, verdict in ((0.62, Verdict.PNEUMONIA), (0.5, Verdict.PNEUMONIA), (0.49, Verdict.NORMAL)):
+    for score, verdict in ((0.62, Verdict.POSITIVE), (0.5, Verdict.POSITIVE), (0.49, Verdict.NEGATIVE)):
         seen = Prediction(probability={"Pneumonia": score}, spread=0.9, distance=None)
         assert decide(seen, point).verdict is verdict
 

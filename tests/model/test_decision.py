@@ -19,12 +19,12 @@ def prediction(probability: float, spread: float = 0.0, distance: float = 1.0) -
 @pytest.mark.parametrize(
     ("probability", "verdict", "doubt"),
     [
-        (1.0, Verdict.PNEUMONIA, None),
-        (0.8, Verdict.PNEUMONIA, None),
-        (0.7999, Verdict.UNCERTAIN, Doubt.BETWEEN_THRESHOLDS),
-        (0.2, Verdict.UNCERTAIN, Doubt.BETWEEN_THRESHOLDS),
-        (0.1999, Verdict.NORMAL, None),
-        (0.0, Verdict.NORMAL, None),
+        (1.0, Verdict.POSITIVE, None),
+        (0.8, Verdict.POSITIVE, None),
+        (0.7999, Verdict.INDETERMINATE, Doubt.BETWEEN_THRESHOLDS),
+        (0.2, Verdict.INDETERMINATE, Doubt.BETWEEN_THRESHOLDS),
+        (0.1999, Verdict.NEGATIVE, None),
+        (0.0, Verdict.NEGATIVE, None),
     ],
 )
 def test_thresholds(probability: float, verdict: Verdict, doubt: Doubt | None) -> None:
@@ -35,30 +35,30 @@ def test_thresholds(probability: float, verdict: Verdict, doubt: Doubt | None) -
 @pytest.mark.parametrize("probability", [0.0, 0.5, 1.0])
 def test_an_image_unlike_the_training_data_is_never_judged(probability: float) -> None:
     decision = decide(prediction(probability, spread=1.0, distance=1.51), POINT)
-    assert (decision.verdict, decision.doubt) == (Verdict.UNCERTAIN, Doubt.UNLIKE_TRAINING_DATA)
+    assert (decision.verdict, decision.doubt) == (Verdict.INDETERMINATE, Doubt.UNLIKE_TRAINING_DATA)
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.5, 1.0])
 def test_views_that_disagree_are_a_doubt(probability: float) -> None:
     decision = decide(prediction(probability, spread=0.31), POINT)
-    assert (decision.verdict, decision.doubt) == (Verdict.UNCERTAIN, Doubt.VIEWS_DISAGREE)
+    assert (decision.verdict, decision.doubt) == (Verdict.INDETERMINATE, Doubt.VIEWS_DISAGREE)
 
 
 def test_the_limits_themselves_are_still_allowed() -> None:
-    assert decide(prediction(0.9, spread=0.3, distance=1.5), POINT).verdict is Verdict.PNEUMONIA
+    assert decide(prediction(0.9, spread=0.3, distance=1.5), POINT).verdict is Verdict.POSITIVE
 
 
 def test_equal_thresholds_leave_no_gap() -> None:
     point = OperatingPoint(
         name="one", label="pneumonia", report_at=0.5, rule_out_below=0.5, max_spread=1.0, max_distance=9.0
     )
-    assert decide(prediction(0.5), point).verdict is Verdict.PNEUMONIA
-    assert decide(prediction(0.4999), point).verdict is Verdict.NORMAL
+    assert decide(prediction(0.5), point).verdict is Verdict.POSITIVE
+    assert decide(prediction(0.4999), point).verdict is Verdict.NEGATIVE
 
 
 def test_the_label_of_the_operating_point_is_judged() -> None:
     both = Prediction(probability={"effusion": 0.99, "pneumonia": 0.01}, spread=0.0, distance=0.0)
-    assert decide(both, POINT).verdict is Verdict.NORMAL
+    assert decide(both, POINT).verdict is Verdict.NEGATIVE
 
 
 unit = st.floats(0.0, 1.0)
@@ -68,12 +68,12 @@ unit = st.floats(0.0, 1.0)
 def test_only_a_clear_answer_is_a_verdict(probability: float, spread: float, distance: float) -> None:
     decision = decide(prediction(probability, spread, distance), POINT)
     clear = distance <= 1.5 and spread <= 0.3 and not 0.2 <= probability < 0.8
-    assert (decision.verdict is not Verdict.UNCERTAIN) == clear
+    assert (decision.verdict is not Verdict.INDETERMINATE) == clear
     assert decision.verdict is not Verdict.REJECTED
 
 
 @given(unit, unit)
 def test_a_higher_probability_never_reads_more_harmless(one: float, other: float) -> None:
-    order = [Verdict.NORMAL, Verdict.UNCERTAIN, Verdict.PNEUMONIA]
+    order = [Verdict.NEGATIVE, Verdict.INDETERMINATE, Verdict.POSITIVE]
     low, high = (order.index(decide(prediction(p), POINT).verdict) for p in sorted((one, other)))
     assert low <= high

@@ -23,7 +23,7 @@ NOW = datetime(2026, 7, 1, tzinfo=UTC)
 LOOKED_UP = {
     "nothing": Wanted(),
     "state": Wanted(state=InstanceState.DELIVERED),
-    "verdict": Wanted(verdict=Verdict.UNCERTAIN),
+    "verdict": Wanted(verdict=Verdict.INDETERMINATE),
     "reason": Wanted(reason="not-a-chest"),
     "doubt": Wanted(reason="views-disagree"),
     "sender": Wanted(sender="A"),

@@ -80,7 +80,7 @@ def test_adults_that_it_never_saw_are_uncertain(profile: Profile) -> None:
     adults = [folder_of_adults / name for name in unseen[::5]]
     decisions = evaluate.decisions_of(profile, _scores(profile, adults))
     assert len(adults) > 40
-    assert sum(decision.verdict is Verdict.UNCERTAIN for decision in decisions) >= 0.95 * len(adults)
+    assert sum(decision.verdict is Verdict.INDETERMINATE for decision in decisions) >= 0.95 * len(adults)
 
 
 @pytest.mark.shared

@@ -12,13 +12,15 @@ from cxr_node.training.measure.metrics import Outcomes
 
 
 def outcomes(positive: list[int], probability: list[float], *, low: float = 0.2, high: float = 0.8) -> Outcomes:
-    said = [Verdict.PNEUMONIA if p >= high else Verdict.NORMAL if p < low else Verdict.UNCERTAIN for p in probability]
+    said = [
+        Verdict.POSITIVE if p >= high else Verdict.NEGATIVE if p < low else Verdict.INDETERMINATE for p in probability
+    ]
     return Outcomes(
         positive=np.array(positive, dtype=bool),
         groups=np.arange(len(positive)).astype(str),
         probability=np.array(probability),
         verdict=np.array([str(one) for one in said]),
-        answered=np.array([one is not Verdict.UNCERTAIN for one in said]),
+        answered=np.array([one is not Verdict.INDETERMINATE for one in said]),
     )
 
 

@@ -31,10 +31,10 @@ from tests.viewer.browser import Pixels, Viewer
 pytestmark = [pytest.mark.viewer, pytest.mark.timeout(600)]
 
 CASES = {
-    "pneumonia": (Verdict.PNEUMONIA, "AI: PNEUMONIA SUSPECTED. Certainty of pneumonia: "),
-    "normal": (Verdict.NORMAL, "AI: no pneumonia detected. Certainty of pneumonia: "),
-    "uncertain": (Verdict.UNCERTAIN, "AI: UNCERTAIN. The AI gives no answer: certainty of pneumonia "),
-    "unlike": (Verdict.UNCERTAIN, "AI: UNCERTAIN. The AI gives no answer: image unlike those it learned from"),
+    "pneumonia": (Verdict.POSITIVE, "AI: PNEUMONIA SUSPECTED. Certainty of pneumonia: "),
+    "normal": (Verdict.NEGATIVE, "AI: no pneumonia detected. Certainty of pneumonia: "),
+    "uncertain": (Verdict.INDETERMINATE, "AI: UNCERTAIN. The AI gives no answer: certainty of pneumonia "),
+    "unlike": (Verdict.INDETERMINATE, "AI: UNCERTAIN. The AI gives no answer: image unlike those it learned from"),
 }
 """Verdict, and how the report's first sentence begins. `unlike` states no certainty, so its SR has no number."""
 
@@ -148,7 +148,7 @@ def test_the_picture_is_in_color_and_its_verdict_uncovered(
     seen = viewer.wait_for_pixels(lambda pixels: banner(pixels, verdict).mean() > 0.02)
     assert all(banner(seen, other).mean() < 0.002 for other in picture.BANNERS if other is not verdict)
     colored = np.mean(mapped(seen) & ~banner(seen, verdict))
-    if verdict is Verdict.PNEUMONIA:
+    if verdict is Verdict.POSITIVE:
         assert colored > 0.01
     else:  # no map, or one without color
         assert colored < 0.001

@@ -122,7 +122,7 @@ def words_of(radiograph: Radiograph, finding: Finding, *, shows_map: bool, looke
     `looked` : where the regions lie, in a sentence; "" where that is not known
     """
     banner, identity = wording.banner(finding), finding.identity
-    number = wording.number_text(finding) if finding.decision.verdict is Verdict.PNEUMONIA else None
+    number = wording.number_text(finding) if finding.decision.verdict is Verdict.POSITIVE else None
     model = f"{identity.profile} {identity.version} ({identity.weights_sha256[:12]})."
     view = wording.view_line(radiograph.view)
     lowest = [f"{model} {view}"] if len(f"{model} {view}") <= _LOWEST_CHARS else [model, view]

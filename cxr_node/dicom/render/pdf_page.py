@@ -25,8 +25,8 @@ from cxr_node.domain import Finding, Radiograph, Verdict
 
 TITLE = "AI result for a chest radiograph (research)"
 ILLEGIBLE = "(cannot be printed; see the archive)"
-_SYMBOLS = {Verdict.PNEUMONIA: "\u25b2", Verdict.NORMAL: "\u2296", Verdict.UNCERTAIN: "\u25c6"}
-_SIGNS = {Verdict.PNEUMONIA: "!", Verdict.UNCERTAIN: "?"}
+_SYMBOLS = {Verdict.POSITIVE: "\u25b2", Verdict.NEGATIVE: "\u2296", Verdict.INDETERMINATE: "\u25c6"}
+_SIGNS = {Verdict.POSITIVE: "!", Verdict.INDETERMINATE: "?"}
 """Triangle with !, ring with a bar, diamond with ?: those of the picture."""
 _FONTS = {"": "DejaVuSans.ttf", "B": "DejaVuSans-Bold.ttf"}
 _MARGIN_MM, _WIDTH_MM, _IMAGES_MM, _GAP_MM = 15.0, 180.0, 96.0, 6.0
@@ -123,7 +123,7 @@ def _verdict(pdf: FPDF, finding: Finding) -> None:
     pdf.set_font("DejaVu", "B", _VERDICT_PT)
     pdf.set_xy(left, top + 2.5)
     pdf.cell(100, 8, words.title)
-    if number is not None and finding.decision.verdict is Verdict.PNEUMONIA:  # beside others it reads as theirs
+    if number is not None and finding.decision.verdict is Verdict.POSITIVE:  # beside others it reads as theirs
         pdf.set_xy(_MARGIN_MM + _WIDTH_MM - 64, top + 2.5)
         pdf.cell(60, 8, number, align=Align.R)
     pdf.set_font("DejaVu", "", _BODY_PT)
@@ -139,7 +139,7 @@ def _symbol(pdf: FPDF, verdict: Verdict, top: float, height: float) -> None:
     if verdict in _SIGNS:
         pdf.set_text_color(*picture.BANNERS[verdict][0])
         pdf.set_font("DejaVu", "B", 16)
-        pdf.set_xy(_MARGIN_MM + 3, top + (1.5 if verdict is Verdict.PNEUMONIA else 0))
+        pdf.set_xy(_MARGIN_MM + 3, top + (1.5 if verdict is Verdict.POSITIVE else 0))
         pdf.cell(14, height, _SIGNS[verdict], align=Align.C)
         pdf.set_text_color(*picture.BANNERS[verdict][1])
 

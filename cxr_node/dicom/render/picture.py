@@ -22,9 +22,9 @@ WHITE: Color = (255, 255, 255)
 PALE: Color = (205, 205, 205)
 _BAR_GRAY: Color = (110, 110, 110)
 BANNERS: dict[Verdict, tuple[Color, Color]] = {
-    Verdict.PNEUMONIA: ((240, 178, 40), BLACK),
-    Verdict.NORMAL: ((24, 74, 88), WHITE),
-    Verdict.UNCERTAIN: ((150, 166, 184), BLACK),
+    Verdict.POSITIVE: ((240, 178, 40), BLACK),
+    Verdict.NEGATIVE: ((24, 74, 88), WHITE),
+    Verdict.INDETERMINATE: ((150, 166, 184), BLACK),
 }
 """Background and ink. Amber, dark teal, gray-blue differ in lightness too; none is red."""
 _CORNERS_FREE = 0.14
@@ -58,7 +58,7 @@ def draw(
         shown = overlaid(shown, heatmap.on_grid(finding.heatmap, (height, width)), gray=in_gray)
     picture.paste(shown, (left, top))
     pen = ImageDraw.Draw(picture)
-    if laid and finding.decision.verdict is Verdict.PNEUMONIA:
+    if laid and finding.decision.verdict is Verdict.POSITIVE:
         for region in finding.heatmap.regions:
             _draw_outline(pen, region, radiograph, layout)
     _draw_banner(pen, finding.decision.verdict, words, layout)
@@ -114,15 +114,15 @@ def _draw_symbol(pen: ImageDraw.ImageDraw, verdict: Verdict, place: tuple[int, i
     left, top, side = place
     right, bottom, middle_x, middle_y = left + side, top + side, left + side / 2, top + side / 2
     line = max(2, side // 12)
-    if verdict is Verdict.NORMAL:
+    if verdict is Verdict.NEGATIVE:
         pen.ellipse((left, top, right, bottom), outline=ink, width=line)
         pen.line((left + side * 0.28, middle_y, right - side * 0.28, middle_y), fill=ink, width=line)
         return
     corners = [(middle_x, top), (right, middle_y), (middle_x, bottom), (left, middle_y)]
-    if verdict is Verdict.PNEUMONIA:
+    if verdict is Verdict.POSITIVE:
         corners, middle_y = [(middle_x, top), (right, bottom), (left, bottom)], top + side * 0.64
     pen.polygon(corners, fill=ink)
-    sign = "!" if verdict is Verdict.PNEUMONIA else "?"
+    sign = "!" if verdict is Verdict.POSITIVE else "?"
     font = font_of(round(side * 0.56), bold=True)
     write(pen, (middle_x, middle_y), sign, font, BANNERS[verdict][0], "mm")
 

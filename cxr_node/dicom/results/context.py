@@ -184,7 +184,7 @@ class Context:
     @property
     def shows_map(self) -> bool:
         """Whether the picture shows where the network looked: not where the answer is not to be believed."""
-        if self.finding.decision.verdict is Verdict.NORMAL:
+        if self.finding.decision.verdict is Verdict.NEGATIVE:
             return self.settings.normal_heatmap is NormalHeatmap.MAP
         return is_stated(self.finding)
 
@@ -196,7 +196,7 @@ class Context:
     @property
     def regions(self) -> tuple[Region, ...]:
         """Regions of a PNEUMONIA; none for every other verdict, and where nothing stands out."""
-        positive = self.finding.decision.verdict is Verdict.PNEUMONIA
+        positive = self.finding.decision.verdict is Verdict.POSITIVE
         return self.finding.heatmap.regions if positive else ()
 
     @property

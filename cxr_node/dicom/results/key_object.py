@@ -23,7 +23,7 @@ TITLE = codes.DCM.OfInterest
 
 def build(context: Context) -> Artifact | None:
     """Mark the radiograph, and its picture where there is one; None unless the verdict is PNEUMONIA."""
-    if context.finding.decision.verdict is not Verdict.PNEUMONIA:
+    if context.finding.decision.verdict is not Verdict.POSITIVE:
         return None
     return finish(context, ResultKind.KEY_OBJECT, start_document(context, ResultKind.KEY_OBJECT, _content(context)))
 

@@ -35,13 +35,13 @@ QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
 PERCENT = Code("%", "UCUM", "Percent")
 PIXELS = Code("{pixels}", "UCUM", "Pixels")
 PRESENCE = {
-    Verdict.PNEUMONIA: codes.SCT.Present,
-    Verdict.NORMAL: codes.SCT.Absent,
-    Verdict.UNCERTAIN: codes.SCT.Undetermined,
+    Verdict.POSITIVE: codes.SCT.Present,
+    Verdict.NEGATIVE: codes.SCT.Absent,
+    Verdict.INDETERMINATE: codes.SCT.Undetermined,
 }
 PROCESSING = {
-    Verdict.PNEUMONIA: codes.DCM.AllAlgorithmsSucceededWithFindings,
-    Verdict.NORMAL: codes.DCM.AllAlgorithmsSucceededWithoutFindings,
+    Verdict.POSITIVE: codes.DCM.AllAlgorithmsSucceededWithFindings,
+    Verdict.NEGATIVE: codes.DCM.AllAlgorithmsSucceededWithoutFindings,
 }
 """CID 6047; no value of it means "abstained", so UNCERTAIN has none: "without findings" would read as negative."""
 
@@ -148,7 +148,7 @@ def _finding(context: Context, number: int) -> list[Dataset]:
         sr_items.text(Relation.HAS_OBS_CONTEXT, codes.DCM.TrackingIdentifier, f"{wording.TRACKING} {number}"),
         sr_items.uid_ref(Relation.HAS_OBS_CONTEXT, codes.DCM.TrackingUniqueIdentifier, context.tracking_uid(number)),
     ]
-    if context.finding.decision.verdict is Verdict.PNEUMONIA:
+    if context.finding.decision.verdict is Verdict.POSITIVE:
         items.append(sr_items.code(Relation.CONTAINS, codes.DCM.Finding, PNEUMONIA))
     return [*items, *_algorithm(context), *(_certainty(context) if number == 1 else ())]
 

@@ -212,11 +212,11 @@ def _check_decision(facts: Facts, report: Report) -> None:
     exceeds = operator.gt if facts.is_exact else operator.ge  # a sentence rounds both
     decision = facts.finding.decision
     holds = {
-        (Verdict.PNEUMONIA, None): probability >= point.report_at,
-        (Verdict.NORMAL, None): probability < point.rule_out_below,
-        (Verdict.UNCERTAIN, Doubt.BETWEEN_THRESHOLDS): point.rule_out_below <= probability < point.report_at,
-        (Verdict.UNCERTAIN, Doubt.VIEWS_DISAGREE): exceeds(prediction.spread, point.max_spread),
-        (Verdict.UNCERTAIN, Doubt.UNLIKE_TRAINING_DATA): prediction.distance is not None
+        (Verdict.POSITIVE, None): probability >= point.report_at,
+        (Verdict.NEGATIVE, None): probability < point.rule_out_below,
+        (Verdict.INDETERMINATE, Doubt.BETWEEN_THRESHOLDS): point.rule_out_below <= probability < point.report_at,
+        (Verdict.INDETERMINATE, Doubt.VIEWS_DISAGREE): exceeds(prediction.spread, point.max_spread),
+        (Verdict.INDETERMINATE, Doubt.UNLIKE_TRAINING_DATA): prediction.distance is not None
         and point.max_distance is not None
         and exceeds(prediction.distance, point.max_distance),
     }

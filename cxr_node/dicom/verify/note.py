@@ -88,11 +88,11 @@ def check(document: Document, source: Source | None, report: Report, *, line: st
     _check_content(document.root, equipment(dataset), source, line, report)
     readings = [*single_field.of_header(dataset), *single_field.of_content(document.root)]
     for reading in readings:
-        if Verdict.NORMAL in reading.says:
+        if Verdict.NEGATIVE in reading.says:
             report(Rule.READS_NEGATIVE, reading.where)
-        if Verdict.PNEUMONIA in reading.says:
+        if Verdict.POSITIVE in reading.says:
             report(Rule.READS_POSITIVE, reading.where)
-        if Verdict.UNCERTAIN in reading.says:
+        if Verdict.INDETERMINATE in reading.says:
             report(Rule.VERDICT, reading.where)
 
 

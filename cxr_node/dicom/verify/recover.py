@@ -61,7 +61,7 @@ _WIDEST = OperatingPoint(
     name="recovered", label="pneumonia", report_at=1.0, rule_out_below=0.0, max_spread=1.0, max_distance=1.0
 )
 _THRESHOLDS_THAT_HOLD = {
-    Verdict.PNEUMONIA: (0.0, 0.0), Verdict.NORMAL: (1.0, 1.0), Verdict.UNCERTAIN: (0.0, 1.0),
+    Verdict.POSITIVE: (0.0, 0.0), Verdict.NEGATIVE: (1.0, 1.0), Verdict.INDETERMINATE: (0.0, 1.0),
 }  # fmt: skip
 _UNSEEN = np.empty((0, 0), np.float32)
 _JUDGED = "pneumonia"
@@ -100,7 +100,7 @@ def recover(documents: list[Document], source: Source | None) -> Facts | None:
         size_px=size,
         modality=modality(source) if source else None,
         procedure=procedure(source) if source else None,
-        has_region=verdict is Verdict.PNEUMONIA and any(item.value_type == "SCOORD" for item in _walk(documents)),
+        has_region=verdict is Verdict.POSITIVE and any(item.value_type == "SCOORD" for item in _walk(documents)),
         outlines=None,
         groups=regions(documents),
         places=places,
@@ -189,7 +189,7 @@ def _finding(verdict: Verdict, documents: list[Document], texts: list[str], iden
     if not texts:
         titles = [text(document.dataset, "SeriesDescription") for document in documents]
         read = [_of_title(found[1]) for title in titles if (found := _PERCENT.search(title))]
-    doubt = _doubt(texts, bool(coded or read)) if verdict is Verdict.UNCERTAIN else None
+    doubt = _doubt(texts, bool(coded or read)) if verdict is Verdict.INDETERMINATE else None
     scored = others(documents, texts)
     probability = number(coded, read, point)
     if probability is None:

@@ -129,13 +129,13 @@ LANGUAGES = {
     ResultKind.MEASUREMENTS: Code("en-US", "RFC5646", "English (United States)"),
 }
 PRESENCE = {
-    Verdict.PNEUMONIA: Code("52101004", "SCT", "Present"),
-    Verdict.NORMAL: Code("272519000", "SCT", "Absent"),
-    Verdict.UNCERTAIN: Code("373068000", "SCT", "Undetermined"),
+    Verdict.POSITIVE: Code("52101004", "SCT", "Present"),
+    Verdict.NEGATIVE: Code("272519000", "SCT", "Absent"),
+    Verdict.INDETERMINATE: Code("373068000", "SCT", "Undetermined"),
 }
 PROCESSING = {
-    Verdict.PNEUMONIA: Code("111242", "DCM", "All algorithms succeeded; with findings"),
-    Verdict.NORMAL: Code("111241", "DCM", "All algorithms succeeded; without findings"),
+    Verdict.POSITIVE: Code("111242", "DCM", "All algorithms succeeded; with findings"),
+    Verdict.NEGATIVE: Code("111241", "DCM", "All algorithms succeeded; without findings"),
 }
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -284,7 +284,7 @@ def _group_of_codes(facts: Facts) -> Row:
 
 def _finding(facts: Facts, number: int) -> tuple[Row, ...]:
     """What both groups begin with."""
-    is_positive = facts.finding.decision.verdict is Verdict.PNEUMONIA
+    is_positive = facts.finding.decision.verdict is Verdict.POSITIVE
     finding = [_code(Rule.FINDING, Relation.CONTAINS, codes.DCM.Finding, triple(PNEUMONIA))]
     tracking = facts.tracking_uids[number - 1] if facts.tracking_uids else None
     return (

@@ -29,14 +29,14 @@ _POSITIVE = re.compile(
     re.IGNORECASE,
 )
 _CODES = {
-    ("52101004", "SCT"): Verdict.PNEUMONIA,  # Present
-    ("272519000", "SCT"): Verdict.NORMAL,  # Absent
-    ("373068000", "SCT"): Verdict.UNCERTAIN,  # Undetermined
-    ("111241", "DCM"): Verdict.NORMAL,  # All algorithms succeeded; without findings
-    ("111242", "DCM"): Verdict.PNEUMONIA,  # All algorithms succeeded; with findings
-    ("111243", "DCM"): Verdict.PNEUMONIA,  # Not all algorithms succeeded; with findings
-    ("111244", "DCM"): Verdict.NORMAL,  # Not all algorithms succeeded; without findings
-    ("111245", "DCM"): Verdict.NORMAL,  # No algorithms succeeded; without findings
+    ("52101004", "SCT"): Verdict.POSITIVE,  # Present
+    ("272519000", "SCT"): Verdict.NEGATIVE,  # Absent
+    ("373068000", "SCT"): Verdict.INDETERMINATE,  # Undetermined
+    ("111241", "DCM"): Verdict.NEGATIVE,  # All algorithms succeeded; without findings
+    ("111242", "DCM"): Verdict.POSITIVE,  # All algorithms succeeded; with findings
+    ("111243", "DCM"): Verdict.POSITIVE,  # Not all algorithms succeeded; with findings
+    ("111244", "DCM"): Verdict.NEGATIVE,  # Not all algorithms succeeded; without findings
+    ("111245", "DCM"): Verdict.NEGATIVE,  # No algorithms succeeded; without findings
 }
 _PNEUMONIA = ("233604007", "SCT")
 _FINDING, _PRESENCE_OF, _PROCESSING = ("121071", "DCM"), _PNEUMONIA, ("111017", "DCM")
@@ -79,7 +79,7 @@ def of_content(root: Item) -> Iterator[Reading]:
         elif item.value_type == "CODE" and id(item) not in modifiers:
             value = item.value[:2]
             if name == _FINDING and value == _PNEUMONIA:
-                yield Reading(item.name[2], frozenset({Verdict.PNEUMONIA}), True)
+                yield Reading(item.name[2], frozenset({Verdict.POSITIVE}), True)
             elif value in _CODES:
                 yield Reading(item.name[2], frozenset({_CODES[value]}), name in (_PRESENCE_OF, _PROCESSING))
 
@@ -87,9 +87,9 @@ def of_content(root: Item) -> Iterator[Reading]:
 def of_text(said: str) -> frozenset[Verdict]:
     """Verdicts that a text can be taken to state; none for most lines."""
     found = {
-        Verdict.UNCERTAIN: _ABSTAINS.search(said),
-        Verdict.NORMAL: _NEGATIVE.search(said),
-        Verdict.PNEUMONIA: _POSITIVE.search(said),
+        Verdict.INDETERMINATE: _ABSTAINS.search(said),
+        Verdict.NEGATIVE: _NEGATIVE.search(said),
+        Verdict.POSITIVE: _POSITIVE.search(said),
     }
     return frozenset(verdict for verdict, match in found.items() if match)
 
@@ -97,9 +97,9 @@ def of_text(said: str) -> frozenset[Verdict]:
 def contradictions(readings: list[Reading], verdict: Verdict, report: Report) -> None:
     """Report every field that, read alone, says another verdict than the result's."""
     for reading in readings:
-        if verdict is not Verdict.NORMAL and Verdict.NORMAL in reading.says:
+        if verdict is not Verdict.NEGATIVE and Verdict.NEGATIVE in reading.says:
             report(Rule.READS_NEGATIVE, reading.where)
-        if verdict is not Verdict.PNEUMONIA and Verdict.PNEUMONIA in reading.says:
+        if verdict is not Verdict.POSITIVE and Verdict.POSITIVE in reading.says:
             report(Rule.READS_POSITIVE, reading.where)
         if reading.is_statement and reading.says and verdict not in reading.says:
             report(Rule.VERDICT, reading.where)

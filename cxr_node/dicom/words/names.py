@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from cxr_node.domain import Doubt, Verdict
 
 VERDICTS: Mapping[Verdict, str] = {
-    Verdict.PNEUMONIA: "PNEUMONIA SUSPECTED",
-    Verdict.NORMAL: "no pneumonia detected",
-    Verdict.UNCERTAIN: "UNCERTAIN",
+    Verdict.POSITIVE: "PNEUMONIA SUSPECTED",
+    Verdict.NEGATIVE: "no pneumonia detected",
+    Verdict.INDETERMINATE: "UNCERTAIN",
     Verdict.REJECTED: "not analysed",
 }
 """The banner says the same in capitals."""

@@ -34,7 +34,7 @@ def beside(verdict: str | None, probability: float | None) -> str | None:
     It lies at or above its threshold, however both are rounded. Beside the others a number without thresholds reads as
     "rather no".
     """
-    if verdict != Verdict.PNEUMONIA or probability is None:
+    if verdict != Verdict.POSITIVE or probability is None:
         return None
     return _limited(100 * probability, 0)
 

@@ -92,14 +92,14 @@ def summary(finding: Finding) -> str:
     name, point = VERDICTS[finding.decision.verdict], finding.identity.operating_point
     number = f"{point_word(point).capitalize()} of pneumonia: {number_text(finding)}{_caution(point)}."
     match finding.decision.verdict:
-        case Verdict.PNEUMONIA:
+        case Verdict.POSITIVE:
             return f"AI: {name}. {number} Not verified by a physician. {_scope(finding)} {RESEARCH}"
-        case Verdict.NORMAL:
+        case Verdict.NEGATIVE:
             return (
                 f"AI: {name}. {number} Not verified by a physician. {_scope(finding)} "
                 f"This is not a statement that the radiograph is normal. {RESEARCH}"
             )
-        case Verdict.UNCERTAIN:
+        case Verdict.INDETERMINATE:
             return f"AI: {name}. The AI gives no answer: {doubt_phrase(finding)}. Human reading required. {RESEARCH}"
         case Verdict.REJECTED:
             raise ValueError("a REJECTED radiograph has no finding")
@@ -126,9 +126,9 @@ def not_analysed(rejected: Rejected) -> str:
 def banner(finding: Finding) -> Banner:
     """Write the head of the picture."""
     title = VERDICTS[finding.decision.verdict].upper()
-    if finding.decision.verdict is Verdict.PNEUMONIA:
+    if finding.decision.verdict is Verdict.POSITIVE:
         return Banner(title=title, subtitle=f"Not verified by a physician. {_scope(finding)}")
-    if finding.decision.verdict is Verdict.NORMAL:
+    if finding.decision.verdict is Verdict.NEGATIVE:
         return Banner(title=title, subtitle="Not verified. Not a statement that the image is normal.")
     cause = DOUBTS[finding.decision.doubt or Doubt.BETWEEN_THRESHOLDS]
     return Banner(title=title, subtitle=f"AI gives no answer: {cause}.")
@@ -171,7 +171,7 @@ def series_description(kind: ResultKind, finding: Finding, *, shows_map: bool) -
     if kind in _PLAIN_SERIES:
         return f"AI {_PLAIN_SERIES[kind]} (research)"
     parts = [f"AI: {VERDICTS[finding.decision.verdict]}"]
-    if finding.decision.verdict is Verdict.PNEUMONIA and certainty(finding) is not None:
+    if finding.decision.verdict is Verdict.POSITIVE and certainty(finding) is not None:
         parts.append((number_text(finding) or "").replace("above ", ">").replace("below ", "<").replace(" %", "%"))
     if kind in (ResultKind.HEATMAP, ResultKind.FRAMES):
         parts.append("Grad-CAM" if shows_map else "picture")
@@ -183,11 +183,11 @@ def series_description(kind: ResultKind, finding: Finding, *, shows_map: bool) -
 def report_finding(finding: Finding) -> str:
     """Write the one line under Findings."""
     match finding.decision.verdict:
-        case Verdict.PNEUMONIA:
+        case Verdict.POSITIVE:
             said = "Pneumonia suspected"
-        case Verdict.NORMAL:
+        case Verdict.NEGATIVE:
             said = "No pneumonia detected"
-        case Verdict.UNCERTAIN | Verdict.REJECTED:
+        case Verdict.INDETERMINATE | Verdict.REJECTED:
             said = "UNCERTAIN: the AI gives no answer"
     number = number_text(finding)
     word = point_word(finding.identity.operating_point)
@@ -208,7 +208,7 @@ def report_technique(
     lines = [view_line(radiograph.view), thresholds_line(finding.identity.operating_point)]
     if shows_map:
         lines.append(f"Heat map (Grad-CAM): series {series_numbers[ResultKind.HEATMAP]}.")
-    if finding.decision.verdict is Verdict.PNEUMONIA and ResultKind.MEASUREMENTS in series_numbers:
+    if finding.decision.verdict is Verdict.POSITIVE and ResultKind.MEASUREMENTS in series_numbers:
         lines.append(f"Region (coded): series {series_numbers[ResultKind.MEASUREMENTS]}.")
     return [*lines, model_line(finding, product)]
 
@@ -234,11 +234,11 @@ def page_limits(finding: Finding, radiograph: Radiograph) -> list[str]:
     """What a reader of the printed page must not take it for, in the order of how much harm that would do."""
     limits = [f"{FOOTER} No physician has verified this page.", _nothing_else(finding)]
     match finding.decision.verdict:
-        case Verdict.PNEUMONIA:
+        case Verdict.POSITIVE:
             limits.append(f"A suspicion is not a diagnosis. The map shows {LOOKED[0].lower()}{LOOKED[1:]}")
-        case Verdict.NORMAL:
+        case Verdict.NEGATIVE:
             limits.append("This is not a statement that the radiograph is normal or that the patient is well.")
-        case Verdict.UNCERTAIN | Verdict.REJECTED:
+        case Verdict.INDETERMINATE | Verdict.REJECTED:
             limits.append("UNCERTAIN is no answer: neither for nor against pneumonia. Human reading required.")
     limits += [plain(remark) for remark in radiograph.remarks]
     if finding.identity.operating_point.max_distance is None:

@@ -104,7 +104,7 @@ def legend(decision: Decision) -> tuple[str, ...]:
 
 def is_gray(decision: Decision) -> bool:
     """Whether the map is drawn without color: where no answer rests on it."""
-    return decision.verdict is Verdict.UNCERTAIN
+    return decision.verdict is Verdict.INDETERMINATE
 
 
 def caption(decision: Decision) -> str:

@@ -61,7 +61,7 @@ class Outcomes:
     @property
     def right(self) -> Bools:
         """Answered, and as it is."""
-        return np.where(self.positive, self.said(Verdict.PNEUMONIA), self.said(Verdict.NORMAL))
+        return np.where(self.positive, self.said(Verdict.POSITIVE), self.said(Verdict.NEGATIVE))
 
 
 SHARES: Mapping[str, Callable[[Outcomes], tuple[Bools, Bools]]] = {
@@ -76,8 +76,8 @@ SHARES: Mapping[str, Callable[[Outcomes], tuple[Bools, Bools]]] = {
     "accuracy_of_answered": lambda o: (o.right, o.answered),
     "sensitivity_of_answered": lambda o: (o.right, o.positive & o.answered),
     "specificity_of_answered": lambda o: (o.right, ~o.positive & o.answered),
-    "positive_predictive_value": lambda o: (o.positive, o.said(Verdict.PNEUMONIA)),
-    "negative_predictive_value": lambda o: (~o.positive, o.said(Verdict.NORMAL)),
+    "positive_predictive_value": lambda o: (o.positive, o.said(Verdict.POSITIVE)),
+    "negative_predictive_value": lambda o: (~o.positive, o.said(Verdict.NEGATIVE)),
 }
 """Name -> which images count, among which."""
 
@@ -87,7 +87,7 @@ FIGURES: Mapping[str, Callable[[Outcomes, Floats], Floats]] = {
     "balanced_accuracy_at_0.5": lambda o, w: _mean_of("sensitivity_at_0.5", "specificity_at_0.5", o, w),
     "f1_at_0.5": lambda o, w: bootstrap.f1s(o.called, o.positive, w),
     "balanced_accuracy_of_answered": lambda o, w: _mean_of("sensitivity_of_answered", "specificity_of_answered", o, w),
-    "f1_of_answered": lambda o, w: bootstrap.f1s(o.said(Verdict.PNEUMONIA), o.positive & o.answered, w),
+    "f1_of_answered": lambda o, w: bootstrap.f1s(o.said(Verdict.POSITIVE), o.positive & o.answered, w),
 }
 """Best at 1 and resting on both classes: the smaller one tells how sure they can be."""
 

@@ -29,7 +29,7 @@ from cxr_node.training.measure import bootstrap
 from cxr_node.training.measure.evaluate import Judge, decisions_of
 
 Pixels = NDArray[np.float32]
-REFUSED = frozenset({str(Verdict.UNCERTAIN), str(Verdict.REJECTED)})
+REFUSED = frozenset({str(Verdict.INDETERMINATE), str(Verdict.REJECTED)})
 KINDS: Mapping[str, Callable[[Pixels, np.random.Generator], Pixels]] = {
     "inverted": lambda image, rng: 1.0 - image,
     "mirrored": lambda image, rng: image[:, ::-1],

@@ -101,7 +101,7 @@ def measure(judge: Judge, items: Sequence[Item], on_image: Callable[[], None]) -
     verdict = np.array([str(one.verdict) for one in decisions_of(judge.profile, scored)]).reshape(shape)
     moved = np.abs(probability[:, 1:] - probability[:, :1])  # (images, variants)
     changed = verdict[:, 1:] != verdict[:, :1]
-    unsure = str(Verdict.UNCERTAIN)
+    unsure = str(Verdict.INDETERMINATE)
     flipped = changed & (verdict[:, 1:] != unsure) & (verdict[:, :1] != unsure)
     parts = {name: slice(place, place + 1) for place, name in enumerate(VARIANTS)}
     by_variant = {name: _figures(moved[:, one], changed[:, one], flipped[:, one]) for name, one in parts.items()}

@@ -12,7 +12,7 @@ from rich.text import Text
 from cxr_node.domain import Verdict
 
 Section = Mapping[str, Any]
-VERDICTS = (str(Verdict.PNEUMONIA), str(Verdict.NORMAL), str(Verdict.UNCERTAIN))
+VERDICTS = (str(Verdict.POSITIVE), str(Verdict.NEGATIVE), str(Verdict.INDETERMINATE))
 MARKS = {
     "yes": ("✓ yes", "green"),
     "likely": ("~ likely", ""),
