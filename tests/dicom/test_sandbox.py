@@ -18,7 +18,7 @@ from cxr_node.dicom.pixels import codecs
 from cxr_node.dicom.pixels.sandbox import MAX_MEMORY_BYTES, Sandbox
 from cxr_node.errors import ResourceError
 from tests.builders import chest, part10, radiograph
-from tests.dicom.test_decoders import decoded
+from tests.dicom.test_codecs import decoded
 from tests.patience import PATIENCE_S
 
 REQUEST = {"expected_bytes": 4}

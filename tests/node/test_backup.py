@@ -13,7 +13,7 @@ from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
 from cxr_node.node.receive import recovery
 from cxr_node.node.spool.spool import Spool
 from tests import builders
-from tests.node.test_again import Node, rules
+from tests.node.test_operator_moves import Node, rules
 
 
 @contextmanager

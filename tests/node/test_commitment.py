@@ -31,7 +31,7 @@ from tests.node import committers, peers, wire, workplace
 from tests.node.committers import Asked, Committer, call, committing, information, later, report_on, report_to
 from tests.node.ledgers import Clock, reference
 from tests.node.receivers import Receiving, receiving
-from tests.node.test_deliver import delivering, judged, settled
+from tests.node.test_courier import delivering, judged, settled
 
 UID = "1.2.1.1.1"
 

@@ -19,7 +19,7 @@ from cxr_node.node.receive import recovery
 from cxr_node.node.spool.spool import Area
 from tests import builders
 from tests.node import audit_schema
-from tests.node.test_again import SOP, Node, node, rules  # noqa: F401 (a fixture)
+from tests.node.test_operator_moves import SOP, Node, node, rules  # noqa: F401 (a fixture)
 
 
 def rows_of(node: Node) -> dict[str, int]:  # noqa: F811

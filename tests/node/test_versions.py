@@ -24,7 +24,7 @@ from cxr_node.node.ledger.states import Death, InstanceState
 from cxr_node.node.ledger.tables import deliveries, instances
 from cxr_node.node.receive.receiver import SpoolReceiver
 from cxr_node.node.spool.spool import Spool
-from tests.node.test_again import ADULT, PACS, SECOND, SOP, WARN, Node, rules
+from tests.node.test_operator_moves import ADULT, PACS, SECOND, SOP, WARN, Node, rules
 
 OTHER = {"results": {"installation_id": "other"}}
 

@@ -20,7 +20,7 @@ from cxr_node.config import loader
 from cxr_node.domain import Artifact, Origin, Reported, ResultKind
 from tests import builders
 from tests.dicom.contexts import CASES, RECEIVED
-from tests.dicom.test_result import NAMES
+from tests.dicom.test_context import NAMES
 
 SOURCES: dict[str, dict[str, Any]] = {
     "DX": {"SOPClassUID": DigitalXRayImageStorageForPresentation},

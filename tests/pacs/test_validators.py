@@ -19,8 +19,8 @@ from cxr_node.dicom.results.context import Context
 from cxr_node.domain import Rejected, ResultKind
 from tests import builders
 from tests.dicom.contexts import CASES, MADE, context, of_bytes
-from tests.dicom.test_note import LATERAL, refused
-from tests.dicom.test_result import BUILD, NAMES, item, named
+from tests.dicom.test_context import BUILD, NAMES, item, named
+from tests.dicom.test_not_analysed_note import LATERAL, refused
 from tests.pacs.result_sets import SOURCES
 from tests.pacs.validators import dsrdump, pixelmed
 

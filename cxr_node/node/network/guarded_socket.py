@@ -2,7 +2,7 @@
 
 Knows no DIMSE message. pynetdicom 3.0.4 reads a PDU with no deadline and no limit, and copies three times what is a
 piece of an object. What is overridden here is internal to it: the version is pinned, and
-`tests/node/test_transport.py` holds each name we rely on. PS3.8 9.1 (transport), 9.3.1 (PDU length), 9.3.5 (P-DATA-TF).
+`tests/node/test_waiting_socket.py` holds each name we rely on. PS3.8 9.1 (transport), 9.3.1 (PDU length), 9.3.5 (P-DATA-TF).
 """
 
 from __future__ import annotations

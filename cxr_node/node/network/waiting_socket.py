@@ -1,7 +1,7 @@
 """Waiting without a poll, below pynetdicom's associations: both threads of one sleep until there is news.
 
 Knows no DIMSE message. In pynetdicom 3.0.4 they look for news a thousand times a second. What is overridden here is
-internal to it: the version is pinned, and `tests/node/test_transport.py` holds each name we rely on.
+internal to it: the version is pinned, and `tests/node/test_waiting_socket.py` holds each name we rely on.
 """
 
 from __future__ import annotations

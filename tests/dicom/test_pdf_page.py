@@ -22,7 +22,7 @@ from cxr_node.dicom.results.context import Context
 from cxr_node.dicom.words import wording
 from tests import builders
 from tests.dicom.contexts import CASES, context, of_bytes, picture_of
-from tests.dicom.test_result import NAMES, ROOT, named
+from tests.dicom.test_context import NAMES, ROOT, named
 
 
 def made(of: Context) -> Dataset:
@@ -163,7 +163,7 @@ def digest() -> str:
 
 
 def test_the_same_bytes_at_any_time_in_any_zone() -> None:
-    program = "from tests.dicom.test_page import digest; print(digest())"
+    program = "from tests.dicom.test_pdf_page import digest; print(digest())"
     environment: dict[str, Any] = {**os.environ, "PYTHONHASHSEED": "7", "TZ": "America/Lima", "SOURCE_DATE_EPOCH": "1"}
     command = [sys.executable, "-c", program]
     run = subprocess.run(command, cwd=Path(ROOT), env=environment, check=True, capture_output=True, text=True)

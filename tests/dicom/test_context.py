@@ -60,7 +60,7 @@ def test_what_does_not_apply_is_not_made(kind: ResultKind, case: str) -> None:
 
 
 def test_the_same_bytes_in_every_process() -> None:
-    program = "from tests.dicom.test_result import digests; print(digests())"
+    program = "from tests.dicom.test_context import digests; print(digests())"
     environment = {**os.environ, "PYTHONHASHSEED": "1", "TZ": "Asia/Tokyo"}  # ours is another seed, at each run
     command = [sys.executable, "-c", program]
     run = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from cxr_node.cli.node import app
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.spool.spool import Spool
-from tests.node.test_again import ADULT, SOP, Node, rules
+from tests.node.test_operator_moves import ADULT, SOP, Node, rules
 
 RUNNER = CliRunner()
 STUDY = "1.2.826.0.1.3680043.8.498.77.2.1"
