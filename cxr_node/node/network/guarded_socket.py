@@ -1,8 +1,8 @@
 """The connection of one association that came to us: how long and how slow a PDU may be, and data past pynetdicom.
 
 Knows no DIMSE message. pynetdicom 3.0.4 reads a PDU with no deadline and no limit, and copies three times what is a
-piece of an object. What is overridden here is internal to it: the version is pinned, and
-`tests/node/test_waiting_socket.py` holds each name we rely on. PS3.8 9.1 (transport), 9.3.1 (PDU length), 9.3.5 (P-DATA-TF).
+piece of an object. What is overridden here is internal to it: the version is pinned, and each name that we rely on is
+held by `tests/node/test_waiting_socket.py`. PS3.8 9.1 (transport), 9.3.1 (PDU length), 9.3.5 (P-DATA-TF).
 """
 
 from __future__ import annotations
