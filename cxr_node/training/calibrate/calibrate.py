@@ -165,7 +165,7 @@ def calibrate(
     )
     profiles.write(profile_folder, described, calibrated)
     measured = _measured(positive, clean, changed, calibrated)
-    folder.update_metrics(profile_folder, {"calibration": measured})
+    folder.update_metrics(profile_folder, {"calibration": measured, "blind": {}})  # a blind figure is of its thresholds
     model_card.write(profile_folder)
     return measured
 

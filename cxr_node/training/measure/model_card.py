@@ -47,7 +47,8 @@ def write(folder: Path) -> None:
         _head(described),
         _training(measured),
         _calibration(calibrated),
-        *([_predicted(measured["predicted"])] if measured.get("predicted") else []),
+        *([_predicted(measured["predicted"], measured.get("blind", {}))] if measured.get("predicted") else []),
+        *([_blind(measured["blind"], measured.get("predicted", {}))] if measured.get("blind") else []),
         *[_evaluation(name, one) for name, one in measured.get("evaluations", {}).items()],
         _list("Limits", measured["recipe"]["profile"]["limits"]),
         _list("What was tried, and why it is so", measured["recipe"]["profile"]["tried"]),
@@ -112,16 +113,42 @@ def _guarantee(promised: Section | None) -> str:
     )
 
 
-def _predicted(predicted: Section) -> str:
-    """Figures stated before anybody could measure them; and what came of them, where that is known."""
+def _predicted(predicted: Section, blind: Section) -> str:
+    """Figures stated before anybody could measure them, and what the first blind measurement found."""
+    found: Section = next((one["rates"] for one in blind.values()), {})
     rows = "\n".join(
         f"| {RATE_NAMES.get(name, name)} | {_figure(one)} "
-        f"| {_figure(one['measured']) if 'measured' in one else 'not yet'} | {one['how']} |"
+        f"| {_figure(one.get('measured') or found.get(name))} | {one['how']} |"
         for name, one in predicted.items()
     )
     return (
         "## Predicted for data that nobody here has seen\n\nStated before they were measured, with 95 % intervals.\n\n"
         f"| figure | predicted | measured since | how it was predicted |\n|---|---|---|---|\n{rows}"
+    )
+
+
+def _blind(blind: Section, predicted: Section) -> str:
+    """What a third party measured, and by how much the card was wrong."""
+    names = [name for name in SHOWN_RATES if any(name in one["rates"] for one in blind.values())]
+    rows = "\n".join(
+        f"| {RATE_NAMES[name]} | "
+        + " | ".join(_figure(one["rates"][name]) if name in one["rates"] else "" for one in blind.values())
+        + " |"
+        for name in names
+    )
+    head = " | ".join(f"{name}, {one['images']} images" for name, one in blind.items())
+    said = " ".join(f"{name.capitalize()}: {one['what']}. {one['note']}".strip() for name, one in blind.items())
+    first, rates = next((name, one["rates"]) for name, one in blind.items())
+    wrong = "; ".join(
+        f"{RATE_NAMES[name]} {one['value']:.3f}, measured {rates[name]['value']:.3f} "
+        f"({rates[name]['value'] - one['value']:+.3f})"
+        for name, one in predicted.items()
+        if name in rates
+    )
+    return (
+        "## Measured blind\n\nBy a third party, with these weights and thresholds. No intervals were given.\n\n"
+        f"| | {head} |\n|{'---|' * (len(blind) + 1)}\n{rows}\n\n{said}"
+        + (f"\n\n**The card was wrong.** Predicted, and found on the {first}: {wrong}." if wrong else "")
     )
 
 
@@ -170,8 +197,10 @@ def _under_stress(one: Section) -> Iterator[str]:
         yield "Heat maps: " + "; ".join(told) + "."
 
 
-def _figure(rate: Mapping[str, float]) -> str:
-    return f"{rate['value']:.3f} ({rate['low']:.3f} to {rate['high']:.3f})"
+def _figure(rate: Mapping[str, float] | None) -> str:
+    if rate is None:
+        return "not yet"
+    return f"{rate['value']:.3f}" + (f" ({rate['low']:.3f} to {rate['high']:.3f})" if "low" in rate else "")
 
 
 def _list(title: str, lines: list[str]) -> str:
