@@ -25,7 +25,7 @@ from cxr_node.tools.recording_pacs import Recorder
 from tests import builders
 from tests.model.test_export import NO_TORCH
 
-PAGE = Path(__file__).parent.parent / "docs" / "deployment.md"
+PAGE = Path(__file__).parent.parent / "docs" / "install.md"
 IMAGES = 2
 
 

@@ -316,7 +316,7 @@ def confinement(found: Confinement) -> Iterator[Reading]:
 
 def _unit(found: Confinement) -> Reading:
     if found.unit is None:
-        figure = "not run by it; for service take the units of docs/deployment.md, or `cxr-node serve` in a container"
+        figure = "not run by it; for service take the units of docs/install.md, or `cxr-node serve` in a container"
         return Reading(subject="systemd", figure=figure)
     missing = [
         name

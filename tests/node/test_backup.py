@@ -1,4 +1,4 @@
-"""Backup in the order of docs/deployment.md, ledger first: what comes in between is received again, nothing is DEAD."""
+"""Backup in the order of docs/operate.md, ledger first: what comes in between is received again, nothing is DEAD."""
 
 from __future__ import annotations
 
