@@ -134,7 +134,7 @@ IRRELEVANT: dict[str, Any] = {
     "PatientIdentityRemoved": "NO",
     "ScheduledProcedureStepID": "9",
 }
-"""What no result says, so that its correction needs no new one; listed in docs/architecture.md."""
+"""What no result says, so that its correction needs no new one; listed in docs/decisions/003."""
 
 
 def uids(made: Made) -> set[bytes]:
