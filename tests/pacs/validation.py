@@ -30,12 +30,12 @@ VALIDATORS: dict[str, tuple[str, Validate, Callable[[Made], bool]]] = {
 }
 PAGE = """\
 <!-- Written by `python -m tests.pacs.validation docs/validation.md`. Do not edit. -->
-# What validators say of the results
+# Validation: what public validators report
 
 {{ sets }} result sets: each verdict and doubt (PNEUMONIA, NORMAL, UNCERTAIN for three causes) from DX, CR and Secondary
 Capture sources, under Latin-1, UTF-8, Greek, Cyrillic, Arabic, Japanese multi-byte and undeclared 8-bit names; every
-kind of result, and every SOP class of the measurements. `pytest tests/pacs/test_result_sets.py` repeats it, PixelMed
-on a part of them.
+kind of result, and every SOP Class of the measurements. `pytest tests/pacs/test_result_sets.py` repeats it, with
+PixelMed on a part of them.
 
 | validator | from | objects | errors | errors that the source has too | warnings |
 |---|---|---|---|---|---|
@@ -51,7 +51,7 @@ on a part of them.
 | {{ row | join(" | ") }} |
 {% endfor %}
 
-## What stays, and why
+## Remaining complaints, and the reason for each
 
 | validator | complaint | objects | reason |
 |---|---|---|---|

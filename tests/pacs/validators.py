@@ -143,7 +143,7 @@ KNOWN = (
         validator=Validator.DCIODVFY,
         pattern=r"DeviceUID\(0018,1002\)> - Attribute is not present in standard DICOM IOD",
         shown="Contributing Equipment Sequence, Device UID: attribute is not present in standard DICOM IOD",
-        reason="IHE AIR 6.5.3.1 demands it: the model must be told from its successor. Declared as Standard Extended.",
+        reason="IHE AIR 6.5.3.1 requires it, to distinguish a model from its successor. Declared as Standard Extended.",
     ),
     Known(
         validator=Validator.DCIODVFY,
@@ -155,8 +155,8 @@ KNOWN = (
         validator=Validator.DCIODVFY,
         pattern=r"PatientName\(0010,0010\)\[1\]> - Value invalid for this VR .* Character invalid for character",
         shown="Patient's Name: character invalid for character repertoire (an error, and one of the source)",
-        reason="The source has an 8-bit name without a character set. It is carried byte for byte: any guess could "
-        "make another name of it, and source and result must read alike.",
+        reason="The source has an 8-bit name without a character set. It is copied byte for byte: any guess could "
+        "change the name, and source and result must read alike.",
         of_the_source=True,
     ),
     Known(
@@ -169,32 +169,33 @@ KNOWN = (
         validator=Validator.DSRDUMP,
         pattern=r"(VR checker does not support this|Reading unknown/unsupported) ?Specific ?Character ?Set",
         shown="the VR checker does not support this Specific Character Set",
-        reason="Of the checker itself, which knows few sets. Names are compared through an archive instead.",
+        reason="A limit of the checker, which knows few character sets. Names are compared through an archive instead.",
     ),
     Known(
         validator=Validator.DSRDUMP,
         pattern=r"Check for template constraints not yet supported",
         shown="check for template constraints not yet supported",
-        reason="Of the checker itself, for every key object; PixelMed checks the template.",
+        reason="A limit of the checker, for every key object; PixelMed checks the template.",
     ),
     Known(
         validator=Validator.PIXELMED,
         pattern=r"TEXT \(122405,DCM,\"Algorithm Manufacturer\"\): Content Item not in template",
         shown="Algorithm Manufacturer: content item not in template",
-        reason="TID 4019 has this row (AIR asks for it); it is younger than the validator's tables of 2022.",
+        reason="TID 4019 has this row (AIR requires it); it is newer than the validator's tables of 2022.",
     ),
     Known(
         validator=Validator.PIXELMED,
         pattern=r"CODE \(233604007,SCT,\"Pneumonia\"\): Content Item not in template",
         shown="Pneumonia = Present, Absent or Undetermined in the measurement group: content item not in template",
-        reason="TID 1410 is extensible. The row says of the group what the whole document says, so that a reader of "
-        "the group alone is never left to guess from a number.",
+        reason="TID 1410 is extensible. The row repeats for the group what the document states, so that a reader of "
+        "the group alone need not infer it from a number.",
     ),
     Known(
         validator=Validator.PIXELMED,
         pattern=r"TEXT \(121106,DCM,\"Comment\"\): Content Item not in template",
         shown="Comment (side and zone) in the measurement group: content item not in template",
-        reason="TID 1410 is extensible. A Finding Site would say that the finding lies there; the network only looked.",
+        reason="TID 1410 is extensible. A Finding Site would assert that the finding is there; the network only "
+        "looked there.",
     ),
     Known(
         validator=Validator.DCIODVFY,
@@ -208,14 +209,14 @@ KNOWN = (
         pattern=r"/(CONTAINER|TEXT) \((272394005,SCT,\"Technique\"|limitations?,99CXRNODE,\"Limitations?\")\): "
         r"Content Item not in template",
         shown="Technique and Limitations in the report: content item not in template",
-        reason="CID 7001 has no heading for either, and may be extended.",
+        reason="CID 7001 has no heading for either, and is extensible.",
     ),
     Known(
         validator=Validator.PIXELMED,
         pattern=r"/CONTAINER \(C0034375,UMLS,\"Qualitative Evaluations\"\).*: Content Item not in template",
         shown="everything in measurements without a region: content item not in template",
-        reason="The validator knows a TID 1500 by the titles of CID 7021 alone, which may be extended; highdicom goes "
-        "by the template identifier, and reads it. Of an Imaging Measurement Report that has nothing to draw OHIF "
-        "shows a black viewport.",
+        reason="The validator recognises TID 1500 only by the titles of CID 7021, which is extensible; highdicom "
+        "uses the template identifier, and reads it. OHIF shows a black viewport for an Imaging Measurement "
+        "Report that has nothing to draw.",
     ),
 )
