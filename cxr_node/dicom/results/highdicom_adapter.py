@@ -30,6 +30,9 @@ def source_image(context: Context) -> Dataset:
     ref = context.source.ref
     image = _image(context, ref.sop_class_uid, ref.sop_instance_uid, ref.series_instance_uid)
     image.LossyImageCompression = lossy(context.source.dataset, ref.transfer_syntax_uid)
+    image.NumberOfFrames = 1  # this and the next is asked of images of every SOP Class that may have more of them
+    image.SharedFunctionalGroupsSequence = [Dataset()]
+    image.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = []
     return image
 
 

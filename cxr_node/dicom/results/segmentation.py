@@ -58,7 +58,7 @@ def build(context: Context) -> Artifact | None:
     dataset.BurnedInAnnotation = "NO"
     for item in (*dataset.DimensionOrganizationSequence, *dataset.DimensionIndexSequence):
         item.DimensionOrganizationUID = context.dimension_uid  # highdicom's is random
-    _place(dataset.SharedFunctionalGroupsSequence[0])
+    _place(dataset)
     dataset.add_new("PixelData", "OB", built.PixelData[: -(-masks.size // 8)])  # without padding, which is "0" there
     return finish(context, ResultKind.SEGMENTATION, dataset)
 
@@ -111,13 +111,15 @@ def _segment(context: Context, number: int) -> Dataset:
     return segment
 
 
-def _place(shared: Dataset) -> None:
-    """Orientation and position of the pixels of every frame, which highdicom gives to no image without a frame."""
-    orientation, position = Dataset(), Dataset()
+def _place(dataset: Dataset) -> None:
+    """Give all frames orientation and position, and a single frame its segment itself, as frames of many have it."""
+    shared, orientation, position = dataset.SharedFunctionalGroupsSequence[0], Dataset(), Dataset()
     orientation.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
     position.ImagePositionPatient = [0, 0, 0]
     shared.PlaneOrientationSequence = [orientation]
     shared.PlanePositionSequence = [position]
+    if segment := shared.pop("SegmentIdentificationSequence", None):
+        dataset.PerFrameFunctionalGroupsSequence[0].SegmentIdentificationSequence = segment.value
 
 
 def pixel_spacing_mm(context: Context) -> tuple[float, float]:
