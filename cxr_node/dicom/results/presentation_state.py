@@ -11,11 +11,12 @@ C.10.7 Graphic Layer, C.11.1 Modality LUT, C.11.6 Softcopy Presentation LUT, C.1
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from pydicom import Dataset
 
 from cxr_node.dicom.pixels.grayscale import read_lut, read_voi_lut
@@ -25,6 +26,12 @@ from cxr_node.dicom.results.context import Context, finish, start
 from cxr_node.dicom.words import wording
 from cxr_node.domain import Artifact, Point, ResultKind, Voi
 
+if TYPE_CHECKING:
+    from highdicom import ModalityLUT, ModalityLUTTransformation
+    from highdicom.pr import GraphicAnnotation, GraphicLayer, SoftcopyVOILUTTransformation
+
+Lut = TypeVar("Lut", bound=Dataset)
+Read = Callable[[Dataset, Source], tuple[int, NDArray[np.float64], int] | None]
 LABEL = LAYER = "AI_REGION"
 _WHITE = 0xFFFF
 _MAX_ASPECT_TERM = 1000
@@ -65,7 +72,7 @@ def build(context: Context) -> Artifact | None:
     return finish(context, ResultKind.PRESENTATION_STATE, dataset)
 
 
-def _annotation(image: Dataset, layer: Dataset, outlines: Sequence[tuple[Point, ...]]) -> Dataset:
+def _annotation(image: Dataset, layer: GraphicLayer, outlines: Sequence[tuple[Point, ...]]) -> GraphicAnnotation:
     """Outlines, with words below the lowest of them that say what they are and what they are not.
 
     In units of PIXEL the places are those of SCOORD: 0\\0 is the corner of the first pixel (C.10.5.1.2).
@@ -77,13 +84,12 @@ def _annotation(image: Dataset, layer: Dataset, outlines: Sequence[tuple[Point, 
     lowest = max(polygons, key=lambda polygon: float(polygon[:, 1].max()))
     anchor = float(lowest[:, 0].mean()), float(lowest[:, 1].max())
     words = f"{wording.LOOKED} {wording.RESEARCH}"
-    annotation: Dataset = GraphicAnnotation(
+    return GraphicAnnotation(
         [image],
         layer,
         graphic_objects=[GraphicObject("POLYLINE", polygon, "PIXEL") for polygon in polygons],
         text_objects=[TextObject(words, "PIXEL", anchor_point=anchor, anchor_point_visible=False)],
     )
-    return annotation
 
 
 def _shape(source: Source) -> str:
@@ -92,12 +98,14 @@ def _shape(source: Source) -> str:
     return "INVERSE" if inverse else "IDENTITY"
 
 
-def _modality(source: Source) -> Any:
+def _modality(source: Source) -> ModalityLUTTransformation | None:
     """Modality LUT of the source, else its slope; None where it has neither."""
     import highdicom
 
-    if lut := _lut(source, "ModalityLUTSequence"):
-        lut.ModalityLUTType = _unit(source.dataset.ModalityLUTSequence[0].get("ModalityLUTType"))
+    def table(data: NDArray[np.uint16]) -> ModalityLUT:
+        return highdicom.ModalityLUT(_unit(source.dataset.ModalityLUTSequence[0].get("ModalityLUTType")), 0, data)
+
+    if lut := _lut(source, "ModalityLUTSequence", 0, read_lut, table):
         return highdicom.ModalityLUTTransformation(modality_lut=lut)
     if slope := _first(source, "RescaleSlope"):
         intercept = _first(source, "RescaleIntercept") or 0.0
@@ -105,18 +113,21 @@ def _modality(source: Source) -> Any:
     return None
 
 
-def _voi(source: Source, chosen: Voi | None) -> list[Any] | None:
+def _voi(source: Source, chosen: Voi | None) -> list[SoftcopyVOILUTTransformation] | None:
     """Curve or window that the node itself used, else the first; None where there is none and none was needed."""
-    from highdicom.pr import SoftcopyVOILUTTransformation
+    import highdicom
 
     place = 0 if chosen is None else chosen.lut
-    if place is not None and (curve := _lut(source, "VOILUTSequence", place)):
-        return [SoftcopyVOILUTTransformation(voi_luts=[curve])]
+    if place is not None:
+        lut = _lut(source, "VOILUTSequence", place, read_voi_lut, lambda data: highdicom.VOILUT(0, data))
+        if lut is not None:
+            return [highdicom.pr.SoftcopyVOILUTTransformation(voi_luts=[lut])]
     center, width = chosen.window if chosen else (_first(source, "WindowCenter"), _first(source, "WindowWidth"))
-    function = chosen.function if chosen else source.text("VOILUTFunction").upper()
     if center is None or width is None or width <= 0:
         return None
-    return [SoftcopyVOILUTTransformation(center, width, voi_lut_function=function if function in _FUNCTIONS else None)]
+    stated = chosen.function if chosen else source.text("VOILUTFunction").upper()
+    function = stated if stated in _FUNCTIONS else None
+    return [highdicom.pr.SoftcopyVOILUTTransformation(center, width, voi_lut_function=function)]
 
 
 def _first(source: Source, keyword: str) -> float | None:
@@ -130,21 +141,16 @@ def _unit(text: Any) -> str:
     return wording.plain(str(text or ""))[:_LO_MAX_CHARS].strip() or "US"
 
 
-def _lut(source: Source, keyword: str, place: int = 0) -> Any:
+def _lut(source: Source, keyword: str, place: int, read: Read, make: Callable[[NDArray[np.uint16]], Lut]) -> Lut | None:
     """A table of a sequence, written in our byte order (C.11.1.1); None where it cannot be read."""
-    import highdicom
-
     items = source.dataset.get(keyword) or ()
-    is_voi = keyword == "VOILUTSequence"
-    read = read_voi_lut if is_voi else read_lut
     table = read(items[place], source) if place < len(items) else None
     if table is None:
         return None
     first, entries, bits = table
-    data = entries.astype(np.uint16)
-    lut = highdicom.VOILUT(0, data) if is_voi else highdicom.ModalityLUT("US", 0, data)
-    kind, count = "SS" if first < 0 else "US", len(data) & 0xFFFF
+    data = entries.astype("<u2")
+    lut, kind, count = make(data), "SS" if first < 0 else "US", len(data) & 0xFFFF
     count -= 0x10000 if kind == "SS" and count > 0x7FFF else 0
     lut.add_new("LUTDescriptor", kind, [count, first, bits])  # highdicom knows neither signed values nor 12 bits
-    lut.add_new("LUTData", "OW", data.astype("<u2").tobytes())
+    lut.add_new("LUTData", "OW", data.tobytes())
     return lut

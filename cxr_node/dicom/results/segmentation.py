@@ -14,6 +14,7 @@ PS3.5 8.2 bits; IHE RAD AIR table 6.5.3.1-1.
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,9 @@ from cxr_node.dicom.results import copied_attributes, highdicom_adapter
 from cxr_node.dicom.results.context import Context, finish, start
 from cxr_node.dicom.words import wording
 from cxr_node.domain import Artifact, Point, ResultKind
+
+if TYPE_CHECKING:
+    from highdicom.seg import SegmentDescription
 
 LABEL = "AI_REGION"
 _LO_MAX_CHARS = 64
@@ -86,12 +90,12 @@ def mask(outline: tuple[Point, ...], shape: tuple[int, ...]) -> NDArray[np.bool_
     return inside
 
 
-def _segment(context: Context, number: int) -> Dataset:
+def _segment(context: Context, number: int) -> SegmentDescription:
     """What the mask is, and by which algorithm; the words of Contributing Equipment (AIR)."""
     import highdicom
 
     place = context.places[number - 1]
-    segment: Dataset = highdicom.seg.SegmentDescription(
+    segment = highdicom.seg.SegmentDescription(
         segment_number=number,
         segment_label=f"AI looked: {place}"[:_LO_MAX_CHARS] if place else wording.REGION,
         segmented_property_category=codes.SCT.SpatialAndRelationalConcept,
