@@ -5,6 +5,7 @@ grid, under the same tracking identifier. It is where the network looked, so the
 anatomy and no lesion. Without a Frame of Reference, for a projection has none. It has a plane all the same: some
 viewers (OHIF) show a black page for a segmentation without size, orientation and position of its pixels, which the
 standard allows here (PS3.3 A.51.5.1). The plane is the image's own: rows to the right, columns down, from 0\\0\\0.
+highdicom builds it, but for that plane and for the polygons, which are filled here.
 
 Clauses: PS3.3 A.51 Segmentation IOD, C.8.20.2 Segmentation Image, C.7.6.16 Multi-frame Functional Groups (2.1 Pixel
 Measures, 2.3 Plane Position, 2.4 Plane Orientation), C.7.6.17 Multi-frame Dimension, C.12.2 Common Instance Reference;
