@@ -14,22 +14,16 @@ from typing import Any
 
 from pydicom import Dataset
 
+from cxr_node.dicom.results import copied_attributes
 from cxr_node.dicom.results.context import SHAPES, Context
-from cxr_node.dicom.results.copied_attributes import lossy
 from cxr_node.domain import ResultKind
-
-_EMPTY = (
-    "PatientID", "PatientName", "PatientBirthDate", "PatientSex",
-    "StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName",
-)  # fmt: skip
-_OF_NOW = ("InstanceCreationDate", "InstanceCreationTime")
 
 
 def source_image(context: Context) -> Dataset:
     """The radiograph: its UIDs and size are real, patient and study are empty."""
     ref = context.source.ref
     image = _image(context, ref.sop_class_uid, ref.sop_instance_uid, ref.series_instance_uid)
-    image.LossyImageCompression = lossy(context.source.dataset, ref.transfer_syntax_uid)
+    image.LossyImageCompression = copied_attributes.lossy(context.source.dataset, ref.transfer_syntax_uid)
     image.NumberOfFrames = 1  # this and the next is asked of images of every SOP Class that may have more of them
     image.SharedFunctionalGroupsSequence = [Dataset()]
     image.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = []
@@ -59,15 +53,13 @@ def arguments(header: Dataset) -> dict[str, Any]:
 def under(header: Dataset, built: Dataset) -> Dataset:
     """Put the content of an object that highdicom built under a header of ours, which prevails."""
     for element in built:
-        if element.tag not in header and element.keyword not in _OF_NOW:
+        if element.tag not in header and element.keyword not in ("InstanceCreationDate", "InstanceCreationTime"):
             header.add(element)
     return header
 
 
 def _image(context: Context, sop_class_uid: str, sop_instance_uid: str, series_instance_uid: str) -> Dataset:
-    image = Dataset()
-    for keyword in _EMPTY:
-        setattr(image, keyword, None)
+    image = copied_attributes.patient_and_study(Dataset())
     image.StudyInstanceUID = context.source.ref.study_instance_uid
     image.SeriesInstanceUID = series_instance_uid
     image.SOPClassUID, image.SOPInstanceUID = sop_class_uid, sop_instance_uid

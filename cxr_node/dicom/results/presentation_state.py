@@ -35,7 +35,6 @@ Read = Callable[[Dataset, Source], tuple[int, NDArray[np.float64], int] | None]
 LABEL = LAYER = "AI_REGION"
 _WHITE = 0xFFFF
 _MAX_ASPECT_TERM = 1000
-_LO_MAX_CHARS = 64
 _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
 
@@ -48,6 +47,7 @@ def build(context: Context) -> Artifact | None:
     header, source = start(context, ResultKind.PRESENTATION_STATE), context.source
     header.PresentationCreationDate, header.PresentationCreationTime = header.ContentDate, header.ContentTime
     del header.ContentDate, header.ContentTime  # not of this IOD
+    inverse = "INVERSE" in source.text("PresentationLUTShape") or source.text("PhotometricInterpretation").endswith("1")
     image = highdicom_adapter.source_image(context)
     layer = highdicom.pr.GraphicLayer(LAYER, order=1, description=wording.REGION)
     layer.GraphicLayerRecommendedDisplayGrayscaleValue = _WHITE
@@ -60,7 +60,7 @@ def build(context: Context) -> Artifact | None:
         graphic_annotations=[_annotation(image, layer, [region.outline for region in context.regions])],
         modality_lut_transformation=_modality(source),
         voi_lut_transformations=_voi(source, context.radiograph.voi),
-        presentation_lut_transformation=highdicom.PresentationLUTTransformation(_shape(source)),
+        presentation_lut_transformation=highdicom.PresentationLUTTransformation("INVERSE" if inverse else "IDENTITY"),
         **highdicom_adapter.arguments(header),
     )
     dataset = highdicom_adapter.under(header, built)
@@ -90,12 +90,6 @@ def _annotation(image: Dataset, layer: GraphicLayer, outlines: Sequence[tuple[Po
         graphic_objects=[GraphicObject("POLYLINE", polygon, "PIXEL") for polygon in polygons],
         text_objects=[TextObject(words, "PIXEL", anchor_point=anchor, anchor_point_visible=False)],
     )
-
-
-def _shape(source: Source) -> str:
-    """Presentation LUT Shape of the source."""
-    inverse = "INVERSE" in source.text("PresentationLUTShape") or source.text("PhotometricInterpretation").endswith("1")
-    return "INVERSE" if inverse else "IDENTITY"
 
 
 def _modality(source: Source) -> ModalityLUTTransformation | None:
@@ -136,11 +130,6 @@ def _first(source: Source, keyword: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _unit(text: Any) -> str:
-    """Units of the Modality LUT's output, as LO allows them; unspecified where the source does not say."""
-    return wording.plain(str(text or ""))[:_LO_MAX_CHARS].strip() or "US"
-
-
 def _lut(source: Source, keyword: str, place: int, read: Read, make: Callable[[NDArray[np.uint16]], Lut]) -> Lut | None:
     """A table of a sequence, written in our byte order (C.11.1.1); None where it cannot be read."""
     items = source.dataset.get(keyword) or ()
@@ -154,3 +143,8 @@ def _lut(source: Source, keyword: str, place: int, read: Read, make: Callable[[N
     lut.add_new("LUTDescriptor", kind, [count, first, bits])  # highdicom knows neither signed values nor 12 bits
     lut.add_new("LUTData", "OW", data.tobytes())
     return lut
+
+
+def _unit(text: Any) -> str:
+    """Units of the Modality LUT's output, as LO allows them; unspecified where the source does not say."""
+    return wording.plain(str(text or ""))[:64].strip() or "US"
