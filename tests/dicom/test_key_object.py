@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 
-import highdicom.ko
 import pytest
 from pydicom import Dataset, dcmread
 
@@ -61,11 +60,3 @@ def test_a_picture_that_is_not_made_is_not_marked() -> None:
 @pytest.mark.parametrize("case", [case for case in CASES if case != "pneumonia"])
 def test_no_key_object_for_any_other_verdict(case: str) -> None:
     assert key_object.build(context(case)) is None
-
-
-def test_an_independent_reader_finds_the_images() -> None:
-    of = context()
-    document = highdicom.ko.KeyObjectSelectionDocument.from_dataset(made(of))
-    study, series, instance = document.resolve_reference(of.source.ref.sop_instance_uid)
-    assert (study, series) == (of.source.ref.study_instance_uid, of.source.ref.series_instance_uid)
-    assert instance == of.source.ref.sop_instance_uid

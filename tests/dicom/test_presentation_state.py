@@ -8,13 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydicom import Dataset, dcmread
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRBigEndian
 
 from cxr_node.config.schema import Admission
 from cxr_node.dicom.pixels import pixels
 from cxr_node.dicom.results import presentation_state
 from cxr_node.dicom.results.context import Context
+from cxr_node.dicom.results.encoder import to_part10
 from cxr_node.dicom.words import wording
 from tests import builders
 from tests.dicom.contexts import CASES, context, in_both_lungs, of_bytes, with_regions
@@ -155,3 +160,30 @@ def test_a_curve_is_declared_with_the_bits_that_it_holds() -> None:
     curve.add_new("LUTData", "OW", np.arange(4096, dtype="<u2").tobytes())
     (voi,) = of_decoded(VOILUTSequence=[curve]).SoftcopyVOILUTSequence
     assert list(voi.VOILUTSequence[0].LUTDescriptor) == [4096, 0, 12]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@given(
+    descriptor=st.lists(st.integers(-0x8000, 0x7FFF) | st.integers(1, 20), max_size=4),
+    data=st.binary(max_size=64),
+    signed=st.booleans(),
+    units=st.sampled_from([None, "", "HU", "M\u00fc\\ller", "X" * 70]),
+)
+@settings(max_examples=40, deadline=None)
+def test_no_table_however_broken_makes_it_raise(
+    descriptor: list[int], data: bytes, signed: bool, units: str | None
+) -> None:
+    table, tag = Dataset(), Tag("LUTDescriptor")
+    words = np.array(descriptor, "<i2").tobytes()
+    table[tag] = RawDataElement(tag, "SS" if signed else "US", len(words), words, 0, False, True, True)
+    table.add_new("LUTData", "OW", data + b"\0" * (len(data) % 2))
+    if units is not None:
+        table.add_new("ModalityLUTType", "LO", units)
+    source = builders.radiograph(ModalityLUTSequence=[table], PixelRepresentation=int(signed), RescaleType=units)
+    source.VOILUTSequence = source.ModalityLUTSequence
+    dataset = made(of_bytes(to_part10(source)))
+    stated = [dataset[keyword].value for keyword in ("ModalityLUTSequence", "RescaleSlope") if keyword in dataset]
+    assert len(stated) == 1
+    for lut in dataset.get("ModalityLUTSequence", ()):
+        assert lut.ModalityLUTType == {"HU": "HU", None: "US", "": "US"}.get(units, lut.ModalityLUTType)
+        assert len(lut.LUTData) == 2 * (lut.LUTDescriptor[0] & 0xFFFF or 0x10000)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
+from pydicom.multival import MultiValue
 from pydicom.uid import ExplicitVRBigEndian
 
 from cxr_node.dicom.read.header import Source
@@ -189,7 +190,7 @@ def read_voi_lut(item: Dataset, source: Source) -> tuple[int, Values, int] | Non
 def read_lut(item: Dataset, source: Source) -> tuple[int, Values, int] | None:
     """First value mapped, entries and declared bits of an entry (C.11.1.1.1); None where they do not fit together."""
     descriptor, data = item.get("LUTDescriptor"), item.get("LUTData")
-    if descriptor is None or data is None or len(descriptor) != 3:
+    if data is None or not isinstance(descriptor, (list, MultiValue)) or len(descriptor) != 3:
         return None
     count, first, bits = (int(part) for part in descriptor)
     count = count & 0xFFFF or 0x10000

@@ -279,20 +279,10 @@ def start(context: Context, kind: ResultKind) -> Dataset:
 
 
 def start_report(context: Context, kind: ResultKind, content: Dataset) -> Dataset:
-    """Header and content tree of a structured report.
+    """Header, order, evidence and content tree of a structured report.
 
     Never verified and always preliminary: no person has read it (PS3.3 C.17.2).
     """
-    dataset = start_document(context, kind, content)
-    dataset.PerformedProcedureCodeSequence = []
-    dataset.CompletionFlag = "COMPLETE"
-    dataset.VerificationFlag = "UNVERIFIED"
-    dataset.PreliminaryFlag = "PRELIMINARY"
-    return dataset
-
-
-def start_document(context: Context, kind: ResultKind, content: Dataset) -> Dataset:
-    """Header, order, evidence and content tree: what reports and key objects share (PS3.3 C.17.2, C.17.6.2)."""
     dataset = start(context, kind)
     dataset.ReferencedPerformedProcedureStepSequence = []
     requests = copied_attributes.requests(context.source.dataset, context.source.ref.study_instance_uid)
@@ -300,6 +290,10 @@ def start_document(context: Context, kind: ResultKind, content: Dataset) -> Data
         dataset.ReferencedRequestSequence = requests
     dataset.CurrentRequestedProcedureEvidenceSequence = [_evidence(context)]
     dataset.update(content)
+    dataset.PerformedProcedureCodeSequence = []
+    dataset.CompletionFlag = "COMPLETE"
+    dataset.VerificationFlag = "UNVERIFIED"
+    dataset.PreliminaryFlag = "PRELIMINARY"
     return dataset
 
 

@@ -1,19 +1,19 @@
-"""The mark on an image that somebody should look at: Key Object Selection, for PNEUMONIA only.
+"""The mark on an image that somebody should look at: Key Object Selection, for a positive only.
 
-A key object is read as "look here", so there is none for NORMAL, and none where the algorithm abstains. The images
-have no purpose of reference: TID 2010 gives them none, and validators call one an error.
+A key object is read as "look here", so there is none for a negative, and none where the algorithm abstains. The images
+have no purpose of reference: TID 2010 gives them none, and validators call one an error. highdicom builds the document;
+its purpose of reference is taken out, and the language of the text is put in.
 
 Clauses: PS3.3 A.35.4 Key Object Selection Document IOD, C.17.6; PS3.16 TID 2010, TID 1002, TID 1004, CID 7010.
 """
 
 from __future__ import annotations
 
-from pydicom import Dataset
 from pydicom.sr.codedict import codes
 
-from cxr_node.dicom.results import sr_items
-from cxr_node.dicom.results.basic_text_sr import ENGLISH, observer
-from cxr_node.dicom.results.context import SHAPES, Context, finish, start_document
+from cxr_node.dicom.results import copied_attributes, highdicom_adapter, sr_items
+from cxr_node.dicom.results.basic_text_sr import ENGLISH
+from cxr_node.dicom.results.context import PRODUCT, Context, finish, start
 from cxr_node.dicom.results.sr_items import Relation
 from cxr_node.dicom.words import wording
 from cxr_node.domain import Artifact, ResultKind, Verdict
@@ -22,21 +22,30 @@ TITLE = codes.DCM.OfInterest
 
 
 def build(context: Context) -> Artifact | None:
-    """Mark the radiograph, and its picture where there is one; None unless the verdict is PNEUMONIA."""
+    """Mark the radiograph, and its picture where there is one; None unless the verdict is positive."""
     if context.finding.decision.verdict is not Verdict.POSITIVE:
         return None
-    return finish(context, ResultKind.KEY_OBJECT, start_document(context, ResultKind.KEY_OBJECT, _content(context)))
+    import highdicom
 
-
-def _content(context: Context) -> Dataset:
-    ref = context.source.ref
-    children = [
-        sr_items.code(Relation.HAS_CONCEPT_MOD, codes.DCM.LanguageOfContentItemAndDescendants, ENGLISH),
-        *observer(context),
-        sr_items.text(Relation.CONTAINS, codes.DCM.KeyObjectDescription, wording.summary(context.finding)),
-        sr_items.image(Relation.CONTAINS, None, ref.sop_class_uid, ref.sop_instance_uid),
-    ]
+    header = start(context, ResultKind.KEY_OBJECT)
+    images = [highdicom_adapter.source_image(context)]
     if ResultKind.HEATMAP in context.kinds:
-        picture = SHAPES[ResultKind.HEATMAP].sop_class_uid, context.instance_uid(ResultKind.HEATMAP)
-        children.append(sr_items.image(Relation.CONTAINS, None, *picture))
-    return sr_items.root(TITLE, "2010", children)
+        images.append(highdicom_adapter.picture(context))
+    device = highdicom.sr.DeviceObserverIdentifyingAttributes(context.device_uid, f"{PRODUCT}, {context.model_name}")
+    observer = highdicom.sr.ObserverContext(codes.DCM.Device, device)
+    content = highdicom.ko.KeyObjectSelection(
+        TITLE, images, observer_device_context=observer, description=wording.summary(context.finding)
+    )
+    built = highdicom.ko.KeyObjectSelectionDocument(images, content, **highdicom_adapter.arguments(header))
+    dataset = highdicom_adapter.under(header, built)
+    ref = context.source.ref
+    if requests := copied_attributes.requests(context.source.dataset, ref.study_instance_uid):
+        dataset.ReferencedRequestSequence = requests
+    dataset.ContinuityOfContent = "SEPARATE"
+    language = sr_items.code(Relation.HAS_CONCEPT_MOD, codes.DCM.LanguageOfContentItemAndDescendants, ENGLISH)
+    children = [language, *dataset.ContentSequence]
+    for child in children:
+        if child.ValueType == "IMAGE":
+            del child.ConceptNameCodeSequence
+    dataset.ContentSequence = children
+    return finish(context, ResultKind.KEY_OBJECT, dataset)

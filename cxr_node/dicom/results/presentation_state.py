@@ -1,8 +1,8 @@
 """The regions drawn over the radiograph itself, for viewers that draw no SR: Grayscale Softcopy Presentation State.
 
 The gray scale is the source's own, as `grayscale` reads it: a presentation state replaces that of the header, so one
-that is left out would show the radiograph without its window. For PNEUMONIA with an outline only; of a frame round
-the image nobody has any use.
+that is left out would show the radiograph without its window. For a positive with an outline only; of a frame round
+the image nobody has any use. highdicom builds it; the tables are read by us, for highdicom raises on broken ones.
 
 Clauses: PS3.3 A.33.1 Grayscale Softcopy Presentation State IOD, C.10.4 Displayed Area, C.10.5 Graphic Annotation,
 C.10.7 Graphic Layer, C.11.1 Modality LUT, C.11.6 Softcopy Presentation LUT, C.11.8 Softcopy VOI LUT, C.11.10, C.11.11.
@@ -11,96 +11,117 @@ C.10.7 Graphic Layer, C.11.1 Modality LUT, C.11.6 Softcopy Presentation LUT, C.1
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from pydicom import Dataset
 
 from cxr_node.dicom.pixels.grayscale import read_lut, read_voi_lut
 from cxr_node.dicom.read.header import Source
+from cxr_node.dicom.results import highdicom_adapter
 from cxr_node.dicom.results.context import Context, finish, start
-from cxr_node.dicom.results.sr_items import reference
 from cxr_node.dicom.words import wording
 from cxr_node.domain import Artifact, Point, ResultKind, Voi
 
+if TYPE_CHECKING:
+    from highdicom import ModalityLUT, ModalityLUTTransformation
+    from highdicom.pr import GraphicAnnotation, GraphicLayer, SoftcopyVOILUTTransformation
+
+Lut = TypeVar("Lut", bound=Dataset)
+Read = Callable[[Dataset, Source], tuple[int, NDArray[np.float64], int] | None]
 LABEL = LAYER = "AI_REGION"
 _WHITE = 0xFFFF
 _MAX_ASPECT_TERM = 1000
+_FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
 
 def build(context: Context) -> Artifact | None:
     """Draw the regions of one radiograph; None where there are none."""
     if not context.regions:
         return None
-    dataset = start(context, ResultKind.PRESENTATION_STATE)
+    import highdicom
+
+    header, source = start(context, ResultKind.PRESENTATION_STATE), context.source
+    header.PresentationCreationDate, header.PresentationCreationTime = header.ContentDate, header.ContentTime
+    del header.ContentDate, header.ContentTime  # not of this IOD
+    inverse = "INVERSE" in source.text("PresentationLUTShape") or source.text("PhotometricInterpretation").endswith("1")
+    image = highdicom_adapter.source_image(context)
+    layer = highdicom.pr.GraphicLayer(LAYER, order=1, description=wording.REGION)
+    layer.GraphicLayerRecommendedDisplayGrayscaleValue = _WHITE
+    built = highdicom.pr.GrayscaleSoftcopyPresentationState(
+        [image],
+        content_label=LABEL,
+        content_description=wording.REGION,
+        content_creator_name="",  # no person made it
+        graphic_layers=[layer],
+        graphic_annotations=[_annotation(image, layer, [region.outline for region in context.regions])],
+        modality_lut_transformation=_modality(source),
+        voi_lut_transformations=_voi(source, context.radiograph.voi),
+        presentation_lut_transformation=highdicom.PresentationLUTTransformation("INVERSE" if inverse else "IDENTITY"),
+        **highdicom_adapter.arguments(header),
+    )
+    dataset = highdicom_adapter.under(header, built)
     dataset.BodyPartExamined = "CHEST"
-    _identify(dataset, context)
-    _show_all_of_it(dataset, context)
-    _keep_gray_scale(dataset, context.source, context.radiograph.voi)
-    _annotate(dataset, context)
+    aspect = Fraction(context.radiograph.pixel_aspect).limit_denominator(_MAX_ASPECT_TERM)
+    area = dataset.DisplayedAreaSelectionSequence[0]
+    area.PresentationPixelAspectRatio = [aspect.numerator, aspect.denominator]
+    del area.PixelOriginInterpretation  # of tiled images
     return finish(context, ResultKind.PRESENTATION_STATE, dataset)
 
 
-def _identify(dataset: Dataset, context: Context) -> None:
-    """Say what it is and of which image (C.11.10, C.11.11)."""
-    dataset.ContentLabel = LABEL
-    dataset.ContentDescription = wording.REGION
-    dataset.ContentCreatorName = ""  # no person made it
-    dataset.PresentationCreationDate = dataset.ContentDate
-    dataset.PresentationCreationTime = dataset.ContentTime
-    del dataset.ContentDate, dataset.ContentTime  # not of this IOD
-    series = Dataset()
-    series.SeriesInstanceUID = context.source.ref.series_instance_uid
-    series.ReferencedImageSequence = [_image(context)]
-    dataset.ReferencedSeriesSequence = [series]
+def _annotation(image: Dataset, layer: GraphicLayer, outlines: Sequence[tuple[Point, ...]]) -> GraphicAnnotation:
+    """Outlines, with words below the lowest of them that say what they are and what they are not.
+
+    In units of PIXEL the places are those of SCOORD: 0\\0 is the corner of the first pixel (C.10.5.1.2).
+    """
+    from highdicom.pr import GraphicAnnotation, GraphicObject, TextObject
+
+    size = image.Columns, image.Rows
+    polygons = [np.clip(np.asarray(outline, np.float64), 0, size) for outline in outlines]
+    lowest = max(polygons, key=lambda polygon: float(polygon[:, 1].max()))
+    anchor = float(lowest[:, 0].mean()), float(lowest[:, 1].max())
+    words = f"{wording.LOOKED} {wording.RESEARCH}"
+    return GraphicAnnotation(
+        [image],
+        layer,
+        graphic_objects=[GraphicObject("POLYLINE", polygon, "PIXEL") for polygon in polygons],
+        text_objects=[TextObject(words, "PIXEL", anchor_point=anchor, anchor_point_visible=False)],
+    )
 
 
-def _show_all_of_it(dataset: Dataset, context: Context) -> None:
-    """Displayed Area: the whole image, fitted; corners are pixels counted from 1."""
-    rows, columns = context.radiograph.pixels.shape
-    aspect = Fraction(context.radiograph.pixel_aspect).limit_denominator(_MAX_ASPECT_TERM)
-    area = Dataset()
-    area.DisplayedAreaTopLeftHandCorner = [1, 1]
-    area.DisplayedAreaBottomRightHandCorner = [columns, rows]
-    area.PresentationSizeMode = "SCALE TO FIT"
-    area.PresentationPixelAspectRatio = [aspect.numerator, aspect.denominator]
-    dataset.DisplayedAreaSelectionSequence = [area]
+def _modality(source: Source) -> ModalityLUTTransformation | None:
+    """Modality LUT of the source, else its slope; None where it has neither."""
+    import highdicom
+
+    def table(data: NDArray[np.uint16]) -> ModalityLUT:
+        return highdicom.ModalityLUT(_unit(source.dataset.ModalityLUTSequence[0].get("ModalityLUTType")), 0, data)
+
+    if lut := _lut(source, "ModalityLUTSequence", 0, read_lut, table):
+        return highdicom.ModalityLUTTransformation(modality_lut=lut)
+    if slope := _first(source, "RescaleSlope"):
+        intercept = _first(source, "RescaleIntercept") or 0.0
+        return highdicom.ModalityLUTTransformation(intercept, slope, _unit(source.text("RescaleType")))
+    return None
 
 
-def _keep_gray_scale(dataset: Dataset, source: Source, chosen: Voi | None) -> None:
-    """Modality LUT, VOI LUT and Presentation LUT of the source; of several, the one that the node itself used."""
-    header = source.dataset
-    if rescaled := _lut_items(header, "ModalityLUTSequence", source):
-        rescaled[0].ModalityLUTType = header.ModalityLUTSequence[0].get("ModalityLUTType") or "US"
-        dataset.ModalityLUTSequence = rescaled
-    elif slope := _first(source, "RescaleSlope"):
-        dataset.RescaleIntercept, dataset.RescaleSlope = (
-            f"{value:.10g}" for value in (_first(source, "RescaleIntercept") or 0.0, slope)
-        )
-        dataset.RescaleType = source.text("RescaleType") or "US"
-    voi = _voi(source, chosen)
-    if len(voi):
-        dataset.SoftcopyVOILUTSequence = [voi]
-    inverse = "INVERSE" in source.text("PresentationLUTShape") or source.text("PhotometricInterpretation").endswith("1")
-    dataset.PresentationLUTShape = "INVERSE" if inverse else "IDENTITY"
+def _voi(source: Source, chosen: Voi | None) -> list[SoftcopyVOILUTTransformation] | None:
+    """Curve or window that the node itself used, else the first; None where there is none and none was needed."""
+    import highdicom
 
-
-def _voi(source: Source, chosen: Voi | None) -> Dataset:
-    """Curve or window; empty where the header has none and none was needed."""
-    voi = Dataset()
     place = 0 if chosen is None else chosen.lut
-    if place is not None and (curve := _lut_items(source.dataset, "VOILUTSequence", source, place)):
-        voi.VOILUTSequence = curve
-        return voi
-    window = chosen.window if chosen else (_first(source, "WindowCenter"), _first(source, "WindowWidth"))
-    function = chosen.function if chosen else source.text("VOILUTFunction")
-    center, width = window
-    if center is not None and width is not None and width > 0:
-        voi.WindowCenter, voi.WindowWidth = f"{center:.10g}", f"{width:.10g}"
-        if function:
-            voi.VOILUTFunction = function
-    return voi
+    if place is not None:
+        lut = _lut(source, "VOILUTSequence", place, read_voi_lut, lambda data: highdicom.VOILUT(0, data))
+        if lut is not None:
+            return [highdicom.pr.SoftcopyVOILUTTransformation(voi_luts=[lut])]
+    center, width = chosen.window if chosen else (_first(source, "WindowCenter"), _first(source, "WindowWidth"))
+    if center is None or width is None or width <= 0:
+        return None
+    stated = chosen.function if chosen else source.text("VOILUTFunction").upper()
+    function = stated if stated in _FUNCTIONS else None
+    return [highdicom.pr.SoftcopyVOILUTTransformation(center, width, voi_lut_function=function)]
 
 
 def _first(source: Source, keyword: str) -> float | None:
@@ -109,59 +130,21 @@ def _first(source: Source, keyword: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _lut_items(header: Dataset, keyword: str, source: Source, place: int = 0) -> list[Dataset]:
-    """A table of a sequence, written anew in our byte order (C.11.1.1); none where it cannot be read."""
-    items = header.get(keyword) or ()
-    read = read_voi_lut if keyword == "VOILUTSequence" else read_lut
-    lut = read(items[place], source) if place < len(items) else None
-    if lut is None:
-        return []
-    first, entries, bits = lut
-    count, kind = len(entries) & 0xFFFF, "SS" if first < 0 else "US"
-    item = Dataset()
-    item.add_new("LUTDescriptor", kind, [count - 0x10000 if kind == "SS" and count > 0x7FFF else count, first, bits])
-    item.add_new("LUTData", "OW", entries.astype("<u2").tobytes())
-    return [item]
+def _lut(source: Source, keyword: str, place: int, read: Read, make: Callable[[NDArray[np.uint16]], Lut]) -> Lut | None:
+    """A table of a sequence, written in our byte order (C.11.1.1); None where it cannot be read."""
+    items = source.dataset.get(keyword) or ()
+    table = read(items[place], source) if place < len(items) else None
+    if table is None:
+        return None
+    first, entries, bits = table
+    data = entries.astype("<u2")
+    lut, kind, count = make(data), "SS" if first < 0 else "US", len(data) & 0xFFFF
+    count -= 0x10000 if kind == "SS" and count > 0x7FFF else 0
+    lut.add_new("LUTDescriptor", kind, [count, first, bits])  # highdicom knows neither signed values nor 12 bits
+    lut.add_new("LUTData", "OW", data.tobytes())
+    return lut
 
 
-def _annotate(dataset: Dataset, context: Context) -> None:
-    """Put the outlines on a layer of their own, with words that say what they are and what they are not."""
-    annotation = Dataset()
-    annotation.GraphicLayer = LAYER
-    annotation.ReferencedImageSequence = [_image(context)]
-    annotation.GraphicObjectSequence = [_polyline(region.outline) for region in context.regions]
-    annotation.TextObjectSequence = [_words([region.outline for region in context.regions])]
-    dataset.GraphicAnnotationSequence = [annotation]
-    layer = Dataset()
-    layer.GraphicLayer = LAYER
-    layer.GraphicLayerOrder = 1
-    layer.GraphicLayerRecommendedDisplayGrayscaleValue = _WHITE
-    layer.GraphicLayerDescription = wording.REGION
-    dataset.GraphicLayerSequence = [layer]
-
-
-def _polyline(outline: tuple[Point, ...]) -> Dataset:
-    """In units of PIXEL the places are those of SCOORD: 0\\0 is the corner of the first pixel (C.10.5.1.2)."""
-    graphic = Dataset()
-    graphic.GraphicAnnotationUnits = "PIXEL"
-    graphic.GraphicDimensions = 2
-    graphic.NumberOfGraphicPoints = len(outline)
-    graphic.GraphicData = [value for point in outline for value in point]
-    graphic.GraphicType = "POLYLINE"
-    graphic.GraphicFilled = "N"
-    return graphic
-
-
-def _words(outlines: Sequence[tuple[Point, ...]]) -> Dataset:
-    """Anchored below the lowest region."""
-    places = np.asarray(max(outlines, key=lambda outline: max(row for _, row in outline)))
-    words = Dataset()
-    words.AnchorPointAnnotationUnits = "PIXEL"
-    words.UnformattedTextValue = f"{wording.LOOKED} {wording.RESEARCH}"
-    words.AnchorPoint = [float(places[:, 0].mean()), float(places[:, 1].max())]
-    words.AnchorPointVisibility = "N"
-    return words
-
-
-def _image(context: Context) -> Dataset:
-    return reference(context.source.ref.sop_class_uid, context.source.ref.sop_instance_uid)
+def _unit(text: Any) -> str:
+    """Units of the Modality LUT's output, as LO allows them; unspecified where the source does not say."""
+    return wording.plain(str(text or ""))[:64].strip() or "US"

@@ -5,6 +5,7 @@ grid, under the same tracking identifier. It is where the network looked, so the
 anatomy and no lesion. Without a Frame of Reference, for a projection has none. It has a plane all the same: some
 viewers (OHIF) show a black page for a segmentation without size, orientation and position of its pixels, which the
 standard allows here (PS3.3 A.51.5.1). The plane is the image's own: rows to the right, columns down, from 0\\0\\0.
+highdicom builds it, but for that plane and for the polygons, which are filled here.
 
 Clauses: PS3.3 A.51 Segmentation IOD, C.8.20.2 Segmentation Image, C.7.6.16 Multi-frame Functional Groups (2.1 Pixel
 Measures, 2.3 Plane Position, 2.4 Plane Orientation), C.7.6.17 Multi-frame Dimension, C.12.2 Common Instance Reference;
@@ -14,51 +15,56 @@ PS3.5 8.2 bits; IHE RAD AIR table 6.5.3.1-1.
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
-from pydicom.sr.coding import Code
-from pydicom.tag import Tag
 
-from cxr_node.dicom.results import copied_attributes
+from cxr_node.dicom.results import copied_attributes, highdicom_adapter
 from cxr_node.dicom.results.context import Context, finish, start
-from cxr_node.dicom.results.secondary_capture import lossy
-from cxr_node.dicom.results.sr_items import coded, reference
 from cxr_node.dicom.words import wording
 from cxr_node.domain import Artifact, Point, ResultKind
 
+if TYPE_CHECKING:
+    from highdicom.seg import SegmentDescription
+
 LABEL = "AI_REGION"
-SEGMENTATION = Code("113076", "DCM", "Segmentation")
-"""Of CID 7203; the dictionary's own Segmentation is the modality."""
 _LO_MAX_CHARS = 64
 _UNKNOWN_SPACING_MM = 1.0
 """Width of a pixel where the source states none: no length may be measured in it, but its shape is right."""
-_ORIENTATION = [1, 0, 0, 0, 1, 0]
-_GRAY_LAB = [65535, 32896, 32896]
-"""White in CIELab as C.10.7.1.1 counts it; color would mean something."""
 
 
 def build(context: Context) -> Artifact | None:
     """Mark the regions of one radiograph pixel by pixel; None where there are none."""
     if not context.regions:
         return None
-    dataset = start(context, ResultKind.SEGMENTATION)
+    import highdicom
+
+    header = start(context, ResultKind.SEGMENTATION)
+    shape = context.radiograph.pixels.shape
+    masks = np.stack([mask(region.outline, shape) for region in context.regions])
+    built = highdicom.seg.Segmentation(
+        source_images=[highdicom_adapter.source_image(context)],
+        pixel_array=np.moveaxis(masks, 0, -1)[np.newaxis],  # (planes, rows, columns, segments)
+        segmentation_type="BINARY",
+        segment_descriptions=[_segment(context, number) for number in range(1, len(masks) + 1)],
+        content_label=LABEL,
+        content_description=wording.REGION,
+        content_creator_name="",  # no person made it
+        pixel_measures=highdicom.PixelMeasuresSequence(pixel_spacing_mm(context), slice_thickness=1),
+        omit_empty_frames=False,
+        **highdicom_adapter.arguments(header),
+    )
+    dataset = highdicom_adapter.under(header, built)
     dataset.update(copied_attributes.patient_orientation(context.source.dataset))
     dataset.BodyPartExamined = "CHEST"
-    dataset.ImageType = ["DERIVED", "PRIMARY"]
-    dataset.LossyImageCompression = lossy(context)
     dataset.BurnedInAnnotation = "NO"
-    dataset.ContentLabel = LABEL
-    dataset.ContentDescription = wording.REGION
-    dataset.ContentCreatorName = ""  # no person made it
-    dataset.SegmentationType = "BINARY"
-    dataset.SegmentSequence = [_segment(context, number) for number in _numbers(context)]
-    _refer(dataset, context)
-    _group(dataset, context)
-    shape = context.radiograph.pixels.shape
-    _fill(dataset, np.stack([mask(region.outline, shape) for region in context.regions]))
+    for item in (*dataset.DimensionOrganizationSequence, *dataset.DimensionIndexSequence):
+        item.DimensionOrganizationUID = context.dimension_uid  # highdicom's is random
+    _place(dataset)
+    dataset.add_new("PixelData", "OB", built.PixelData[: -(-masks.size // 8)])  # without padding, which is "0" there
     return finish(context, ResultKind.SEGMENTATION, dataset)
 
 
@@ -85,105 +91,43 @@ def mask(outline: tuple[Point, ...], shape: tuple[int, ...]) -> NDArray[np.bool_
     return inside
 
 
-def _numbers(context: Context) -> range:
-    """Segment Numbers, from 1."""
-    return range(1, len(context.regions) + 1)
-
-
-def _segment(context: Context, number: int) -> Dataset:
+def _segment(context: Context, number: int) -> SegmentDescription:
     """What the mask is, and by which algorithm; the words of Contributing Equipment (AIR)."""
-    algorithm = Dataset()
-    algorithm.AlgorithmFamilyCodeSequence = [coded(codes.DCM.ArtificialIntelligence)]
-    algorithm.AlgorithmName = context.model_name
-    algorithm.AlgorithmVersion = context.algorithm_version
-    algorithm.AlgorithmSource = context.manufacturer
-    segment = Dataset()
+    import highdicom
+
     place = context.places[number - 1]
-    segment.SegmentNumber = number
-    segment.SegmentLabel = f"AI looked: {place}"[:_LO_MAX_CHARS] if place else wording.REGION
+    segment = highdicom.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=f"AI looked: {place}"[:_LO_MAX_CHARS] if place else wording.REGION,
+        segmented_property_category=codes.SCT.SpatialAndRelationalConcept,
+        segmented_property_type=codes.DCM.ImageRegion,
+        algorithm_type="AUTOMATIC",
+        algorithm_identification=highdicom.AlgorithmIdentificationSequence(
+            name=context.model_name,
+            family=codes.DCM.ArtificialIntelligence,
+            version=context.algorithm_version,
+            source=context.manufacturer,
+        ),
+        tracking_id=f"{wording.TRACKING} {number}",
+        tracking_uid=context.tracking_uid(number),
+        display_color=highdicom.color.CIELabColor(100, 0, 0),  # white; color would mean something
+    )
     segment.SegmentDescription = f"{wording.LOOKED} {wording.RESEARCH}"
-    segment.SegmentAlgorithmType = "AUTOMATIC"
-    segment.SegmentAlgorithmName = context.model_name
-    segment.SegmentationAlgorithmIdentificationSequence = [algorithm]
-    segment.SegmentedPropertyCategoryCodeSequence = [coded(codes.SCT.SpatialAndRelationalConcept)]
-    segment.SegmentedPropertyTypeCodeSequence = [coded(codes.DCM.ImageRegion)]
-    segment.RecommendedDisplayCIELabValue = _GRAY_LAB
-    segment.TrackingID = f"{wording.TRACKING} {number}"
-    segment.TrackingUID = context.tracking_uid(number)
     return segment
 
 
-def _refer(dataset: Dataset, context: Context) -> None:
-    """By series, for viewers look there which image to load (C.12.2)."""
-    ref = context.source.ref
-    series = Dataset()
-    series.SeriesInstanceUID = ref.series_instance_uid
-    series.ReferencedInstanceSequence = [reference(ref.sop_class_uid, ref.sop_instance_uid)]
-    dataset.ReferencedSeriesSequence = [series]
-
-
-def _group(dataset: Dataset, context: Context) -> None:
-    """One frame a segment, indexed by it, derived from the source."""
-    organization = Dataset()
-    organization.DimensionOrganizationUID = context.dimension_uid
-    dataset.DimensionOrganizationSequence = [organization]
-    index = Dataset()
-    index.DimensionOrganizationUID = context.dimension_uid
-    index.DimensionIndexPointer = Tag("ReferencedSegmentNumber")
-    index.FunctionalGroupPointer = Tag("SegmentIdentificationSequence")
-    dataset.DimensionIndexSequence = [index]
-    dataset.SharedFunctionalGroupsSequence = [_plane(context)]
-    dataset.PerFrameFunctionalGroupsSequence = [_frame(context, number) for number in _numbers(context)]
-
-
-def _frame(context: Context, number: int) -> Dataset:
-    """What holds of one frame."""
-    content = Dataset()
-    content.DimensionIndexValues = number
-    identification = Dataset()
-    identification.ReferencedSegmentNumber = number
-    source = reference(context.source.ref.sop_class_uid, context.source.ref.sop_instance_uid)
-    source.PurposeOfReferenceCodeSequence = [coded(codes.DCM.SourceImageForImageProcessingOperation)]
-    source.SpatialLocationsPreserved = "YES"
-    derivation = Dataset()
-    derivation.DerivationCodeSequence = [coded(SEGMENTATION)]
-    derivation.SourceImageSequence = [source]
-    frame = Dataset()
-    frame.FrameContentSequence = [content]
-    frame.DerivationImageSequence = [derivation]
-    frame.SegmentIdentificationSequence = [identification]
-    return frame
-
-
-def _plane(context: Context) -> Dataset:
-    """Size, orientation and position of the pixels, of every frame."""
-    measures, orientation, position, shared = Dataset(), Dataset(), Dataset(), Dataset()
-    measures.PixelSpacing = [f"{value:.10g}" for value in pixel_spacing_mm(context)]
-    measures.SliceThickness = 1  # nominal: readers insist on one, and a projection has none
-    orientation.ImageOrientationPatient = _ORIENTATION
+def _place(dataset: Dataset) -> None:
+    """Give all frames orientation and position, and a single frame its segment itself, as frames of many have it."""
+    shared, orientation, position = dataset.SharedFunctionalGroupsSequence[0], Dataset(), Dataset()
+    orientation.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
     position.ImagePositionPatient = [0, 0, 0]
-    shared.PixelMeasuresSequence = [measures]
     shared.PlaneOrientationSequence = [orientation]
     shared.PlanePositionSequence = [position]
-    return shared
+    if segment := shared.pop("SegmentIdentificationSequence", None):
+        dataset.PerFrameFunctionalGroupsSequence[0].SegmentIdentificationSequence = segment.value
 
 
 def pixel_spacing_mm(context: Context) -> tuple[float, float]:
     """Distance between rows, and between columns, as the source states it; else 1 mm with the true aspect."""
     unknown = _UNKNOWN_SPACING_MM * context.radiograph.pixel_aspect, _UNKNOWN_SPACING_MM
     return context.source.spacing_mm or unknown
-
-
-def _fill(dataset: Dataset, inside: NDArray[np.bool_]) -> None:
-    """Image Pixel module: one bit a pixel, the first in the lowest bit, frames without a gap (PS3.5 8.2, D.1).
-
-    inside : shape (frames, rows, columns)
-    """
-    dataset.SamplesPerPixel = 1
-    dataset.PhotometricInterpretation = "MONOCHROME2"
-    dataset.NumberOfFrames, dataset.Rows, dataset.Columns = inside.shape
-    dataset.BitsAllocated = dataset.BitsStored = 1
-    dataset.HighBit = 0
-    dataset.PixelRepresentation = 0
-    packed = np.packbits(inside, bitorder="little").tobytes()
-    dataset.add_new("PixelData", "OB", packed + b"\0" * (len(packed) % 2))

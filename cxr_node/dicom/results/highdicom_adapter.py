@@ -1,0 +1,68 @@
+"""What highdicom is given of a radiograph, and what is kept of the object that it builds.
+
+highdicom copies patient and study from its source image and raises where one of them is missing or breaks its VR, as
+in real headers. So it is given an image with UIDs and a size and nothing else, and the header of the result is ours:
+carried from the radiograph byte for byte, at the time of receipt. What highdicom says of itself and of the present
+moment is left out: the same input gives the same bytes.
+
+highdicom is imported by the function that needs it, and so by the worker alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydicom import Dataset
+
+from cxr_node.dicom.results import copied_attributes
+from cxr_node.dicom.results.context import SHAPES, Context
+from cxr_node.domain import ResultKind
+
+
+def source_image(context: Context) -> Dataset:
+    """The radiograph: its UIDs and size are real, patient and study are empty."""
+    ref = context.source.ref
+    image = _image(context, ref.sop_class_uid, ref.sop_instance_uid, ref.series_instance_uid)
+    image.LossyImageCompression = copied_attributes.lossy(context.source.dataset, ref.transfer_syntax_uid)
+    image.NumberOfFrames = 1  # this and the next is asked of images of every SOP Class that may have more of them
+    image.SharedFunctionalGroupsSequence = [Dataset()]
+    image.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = []
+    return image
+
+
+def picture(context: Context) -> Dataset:
+    """The heat map of the same study."""
+    kind = ResultKind.HEATMAP
+    return _image(context, SHAPES[kind].sop_class_uid, context.instance_uid(kind), context.series_uid(kind))
+
+
+def arguments(header: Dataset) -> dict[str, Any]:
+    """What every constructor of highdicom asks of the header of a result."""
+    return {
+        "series_instance_uid": header.SeriesInstanceUID,
+        "series_number": header.SeriesNumber,
+        "sop_instance_uid": header.SOPInstanceUID,
+        "instance_number": header.InstanceNumber,
+        "manufacturer": header.Manufacturer,
+        "manufacturer_model_name": header.ManufacturerModelName,
+        "software_versions": list(header.SoftwareVersions),
+        "device_serial_number": header.DeviceSerialNumber,
+    }
+
+
+def under(header: Dataset, built: Dataset) -> Dataset:
+    """Put the content of an object that highdicom built under a header of ours, which prevails."""
+    for element in built:
+        if element.tag not in header and element.keyword not in ("InstanceCreationDate", "InstanceCreationTime"):
+            header.add(element)
+    return header
+
+
+def _image(context: Context, sop_class_uid: str, sop_instance_uid: str, series_instance_uid: str) -> Dataset:
+    image = copied_attributes.patient_and_study(Dataset())
+    image.StudyInstanceUID = context.source.ref.study_instance_uid
+    image.SeriesInstanceUID = series_instance_uid
+    image.SOPClassUID, image.SOPInstanceUID = sop_class_uid, sop_instance_uid
+    image.SamplesPerPixel = 1
+    image.Rows, image.Columns = context.radiograph.pixels.shape
+    return image
