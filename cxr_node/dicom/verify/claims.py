@@ -65,8 +65,9 @@ PERCENT: Triple = ("%", "UCUM", "Percent")
 NO_UNITS: Triple = ("1", "UCUM", "no units")
 PIXELS: Triple = ("{pixels}", "UCUM", "Pixels")
 FIXED = {
-    "known unit": True, "closed": True, f"description of {ResultKind.NOT_ANALYSED}": wording.NOT_ANALYSED_SERIES,
-}  # fmt: skip
+    **dict.fromkeys(("known unit", "closed", "says why"), True),
+    f"description of {ResultKind.NOT_ANALYSED}": wording.NOT_ANALYSED_SERIES,
+}
 """What is so in every result."""
 _ACQUISITION: Plain = {
     "PurposeOfReferenceCodeSequence": [
@@ -133,6 +134,27 @@ def _of_header(document: Document) -> Iterator[Claim]:
         yield Claim(keyword, dataset.get(keyword), Rule.PATIENT_AND_STUDY, keyword)
     yield Claim("offset", dataset.get("TimezoneOffsetFromUTC"), Rule.CONTENT_TIME, "TimezoneOffsetFromUTC")
     yield Claim("contribution", text(ours, "ContributionDateTime"), Rule.CONTENT_TIME, "ContributionDateTime")
+    yield from _of_equipment(document, ours)
+    if document.kind is not None:
+        description = text(dataset, "SeriesDescription")
+        yield Claim(f"description of {document.kind}", description, Rule.DESCRIPTION, "SeriesDescription")
+        if found := _SHORT.search(description):
+            said = found[1].replace(">", "above ").replace("<", "below ")
+            yield Claim("number", f"{said} %", Rule.DESCRIPTION, "SeriesDescription")
+    if document.kind in DOCUMENTS:
+        requests = dataset.get("ReferencedRequestSequence")
+        yield Claim("requests", requests, Rule.REQUEST, "ReferencedRequestSequence")
+        yield Claim("evidence", sorted(listed(dataset, EVIDENCE)), Rule.EVIDENCE, EVIDENCE)
+    if document.kind in PICTURES:
+        yield Claim("modality", text(dataset, "Modality"), Rule.SOURCE, "Modality")
+    if document.kind in PICTURES | {ResultKind.SEGMENTATION}:
+        for keyword in ("LossyImageCompression", "PatientOrientation"):
+            yield Claim(keyword, dataset.get(keyword), Rule.SOURCE, keyword)
+
+
+def _of_equipment(document: Document, ours: Plain) -> Iterator[Claim]:
+    """Who made it and when, in the words of the header and of our item of Contributing Equipment."""
+    dataset = document.dataset
     wall = text(ours, "ContributionDateTime")[:-5]
     of_content = "PresentationCreation" if document.kind is ResultKind.PRESENTATION_STATE else "Content"
     for prefix in (of_content, "Series"):
@@ -155,21 +177,6 @@ def _of_header(document: Document) -> Iterator[Claim]:
     contributors = items(dataset, "ContributingEquipmentSequence")
     others = [item for item in contributors if item is not ours]
     yield Claim("other equipment", others, Rule.EQUIPMENT, "ContributingEquipmentSequence")
-    if document.kind is not None:
-        description = text(dataset, "SeriesDescription")
-        yield Claim(f"description of {document.kind}", description, Rule.DESCRIPTION, "SeriesDescription")
-        if found := _SHORT.search(description):
-            said = found[1].replace(">", "above ").replace("<", "below ")
-            yield Claim("number", f"{said} %", Rule.DESCRIPTION, "SeriesDescription")
-    if document.kind in DOCUMENTS:
-        requests = dataset.get("ReferencedRequestSequence")
-        yield Claim("requests", requests, Rule.REQUEST, "ReferencedRequestSequence")
-        yield Claim("evidence", sorted(listed(dataset, EVIDENCE)), Rule.EVIDENCE, EVIDENCE)
-    if document.kind in PICTURES:
-        yield Claim("modality", text(dataset, "Modality"), Rule.SOURCE, "Modality")
-    if document.kind in PICTURES | {ResultKind.SEGMENTATION}:
-        for keyword in ("LossyImageCompression", "PatientOrientation"):
-            yield Claim(keyword, dataset.get(keyword), Rule.SOURCE, keyword)
 
 
 def _of_references(document: Document) -> Iterator[Claim]:
@@ -200,36 +207,52 @@ def _references(dataset: Plain) -> Iterator[tuple[str, tuple[str, str]]]:
 
 
 def _of_content(document: Document) -> Iterator[Claim]:
-    certainties: list[Any] = []
-    scored: list[Any] = []
-    places: list[str] = []
     for item in document.content:
         concept, where = item.name[0], item.name[2]
-        match item.value_type:
-            case "TEXT" if concept == _PARAMETERS:
-                yield from _of_parameter(item)
-            case "TEXT" if concept in _ALGORITHM:
-                yield Claim(_ALGORITHM[concept], item.value, Rule.ALGORITHM, where)
-            case "TEXT":
-                yield from _of_line(item)
-                if concept == _COMMENT and item.value.startswith(_LOOKED[0]):
-                    places.append(item.value.removeprefix(_LOOKED[0]).removesuffix(_LOOKED[1]))
-            case "UIDREF" if concept == _DEVICE_UID:
-                yield Claim("device", item.value, Rule.EQUIPMENT, where)
-            case "NUM" if item.relation == "HAS ACQ CONTEXT":
-                yield Claim(f"size {concept}", _measured(item), Rule.LIBRARY, where)
-            case "NUM":
-                (certainties if item.relation == "CONTAINS" else scored).append(_measured(item))
-                rule = Rule.CERTAINTY if item.relation == "CONTAINS" else Rule.SCORES
-                yield Claim("known unit", item.value[1] in (PERCENT, NO_UNITS), rule, where)
-            case "CODE" if concept == coded_findings.SCORED.value:
-                scored.append(item.value)
+        if item.value_type == "NUM":
+            yield from _of_number(item)
+        elif item.value_type == "UIDREF" and concept == _DEVICE_UID:
+            yield Claim("device", item.value, Rule.EQUIPMENT, where)
+        elif item.value_type == "TEXT" and concept == _PARAMETERS:
+            yield from _of_parameter(item)
+        elif item.value_type == "TEXT" and concept in _ALGORITHM:
+            yield Claim(_ALGORITHM[concept], item.value, Rule.ALGORITHM, where)
+        elif item.value_type == "TEXT":
+            yield from _of_line(document, item)
     if document.kind is ResultKind.MEASUREMENTS:
-        yield Claim("certainty", certainties, Rule.CERTAINTY, codes.DCM.CertaintyOfFinding.meaning)
-        yield Claim("scores", scored, Rule.SCORES, coded_findings.SCORED.meaning)
-        yield Claim("places in order", places, Rule.REGION, "Comment")
+        yield from _of_measurements(document.content)
+
+
+def _of_measurements(content: tuple[Item, ...]) -> Iterator[Claim]:
+    """What is said of the finding, of the others, and of each region, in order."""
+    numbers = [item for item in content if item.value_type == "NUM"]
+    certainty = [_measured(item) for item in numbers if item.relation == "CONTAINS"]
+    yield Claim("certainty", certainty, Rule.CERTAINTY, codes.DCM.CertaintyOfFinding.meaning)
+    scored = [
+        item.value if item.value_type == "CODE" else _measured(item)
+        for item in content
+        if item.name[0] == coded_findings.SCORED.value or (item.relation == "HAS PROPERTIES" and item in numbers)
+    ]
+    yield Claim("scores", scored, Rule.SCORES, coded_findings.SCORED.meaning)
+    lines = [item.value for item in content if item.name[0] == _COMMENT]
+    places = [line.removeprefix(_LOOKED[0]).removesuffix(_LOOKED[1]) for line in lines]
+    yield Claim("places in order", places, Rule.REGION, "Comment")
     if places:
         yield Claim("places", set(places), Rule.REGION, "Comment")
+    drawn = [item.value[1] for item in content if item.value_type == "SCOORD"]
+    yield from _of_outlines(drawn, codes.DCM.ImageRegion.meaning)
+    uids = [item.value for item in content if item.name[0] == _TRACKING_UID]
+    yield Claim("tracking", uids, Rule.TRACKING, codes.DCM.TrackingUniqueIdentifier.meaning)
+
+
+def _of_number(item: Item) -> Iterator[Claim]:
+    concept, unit, where = item.name[0], item.value[1], item.name[2]
+    if item.relation == "HAS ACQ CONTEXT":
+        yield Claim(f"size {concept}", _measured(item), Rule.LIBRARY, where)
+        yield Claim("known unit", unit == PIXELS, Rule.LIBRARY, where)
+    else:
+        rule = Rule.CERTAINTY if item.relation == "CONTAINS" else Rule.SCORES
+        yield Claim("known unit", unit in (PERCENT, NO_UNITS), rule, codes.DCM.CertaintyOfFinding.meaning)
 
 
 def _measured(item: Item) -> tuple[float | str, Triple]:
@@ -245,11 +268,14 @@ def _of_parameter(item: Item) -> Iterator[Claim]:
         yield Claim("weights", said[:12], rule, item.name[2])
 
 
-def _of_line(item: Item) -> Iterator[Claim]:
+def _of_line(document: Document, item: Item) -> Iterator[Claim]:
     """What a sentence says in numbers and places."""
     line, where = item.value, item.name[2]
     if item.name[0] in _SENTENCES:
         yield Claim("summary", line, Rule.SUMMARY, where)
+        if document.kind is ResultKind.NOT_ANALYSED:
+            begins, ends = wording.NOT_ANALYSED_LINE
+            yield Claim("says why", line.startswith(begins) and line.endswith(ends), Rule.SUMMARY, where)
     if found := _NUMBER.search(line):
         yield Claim("number", found[1], Rule.CERTAINTY, where)
     if found := _THRESHOLDS.search(line) or _PAIR.search(line):
@@ -263,12 +289,7 @@ def _of_line(item: Item) -> Iterator[Claim]:
 
 def _of_regions(document: Document) -> Iterator[Claim]:
     dataset, where = document.dataset, str(document.kind)
-    if document.kind is ResultKind.MEASUREMENTS:
-        drawn = [item.value[1] for item in document.content if item.value_type == "SCOORD"]
-        uids = [item.value for item in document.content if item.name[0] == _TRACKING_UID]
-        yield from _of_outlines(drawn, "Image Region")
-        yield Claim("tracking", uids, Rule.TRACKING, "Tracking Unique Identifier")
-    elif document.kind is ResultKind.PRESENTATION_STATE:
+    if document.kind is ResultKind.PRESENTATION_STATE:
         annotations = items(dataset, "GraphicAnnotationSequence")
         graphics = [each for one in annotations for each in items(one, "GraphicObjectSequence")]
         drawn = [tuple(text(graphic, "GraphicData").split("\\")) for graphic in graphics]

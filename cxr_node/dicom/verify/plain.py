@@ -78,22 +78,15 @@ def read(content: bytes) -> Parsed:
             return Parsed(meta=plain(dataset.file_meta), dataset=plain(dataset), pixel_bytes=pixel_bytes)
 
 
-def top(content: bytes) -> tuple[Plain, dict[str, bytes]]:
-    """File meta information, and the data set's elements as they are encoded, of a file that we made.
+def top(content: bytes) -> dict[str, bytes]:
+    """Elements of a file that we made, as they are encoded; those of its file meta information among them.
 
     Raises
     ------
     InstanceError : as `read`.
     """
     with foreign_faults():
-        meta: Plain = {}
-        found: dict[str, bytes] = {}
-        for tag, vr, start, end in _file(content):
-            if tag >> 16 == 2:
-                meta[_keyword(tag)] = _text(content[start:end], vr)
-            else:
-                found[_keyword(tag)] = content[start:end]
-        return meta, found
+        return {_keyword(tag): content[start:end] for tag, _, start, end in _file(content)}
 
 
 def _read(content: bytes) -> Parsed:
