@@ -143,8 +143,6 @@ def _flaws_of(answer: list[Document], versions: Sequence[Source]) -> list[Flaw]:
         flaws: list[Flaw] = []
         expected = claims.from_source(source) if source else {}
         objects.check(answer, expected, source, verdict or Verdict.REJECTED, flaws)
-        if verdict is None:
-            flaws.append(Flaw(rule=Rule.VERDICT, document=answer[0].name))
         found.append(list(dict.fromkeys(flaws)))
     return min(found, key=len)
 

@@ -59,13 +59,14 @@ _ELSEWHERE = frozenset(
 )
 _PICTURE_OF = frozenset({"121200", "130401"})  # Illustration of ROI, Visual Explanation
 _SENTENCES = frozenset({"121073", "121111", "113012"})  # Impression, Summary, Key Object Description
+_NUMERIC = ("threshold.", "spread", "distance")
 _PARAMETERS, _COMMENT, _TRACKING_UID, _DEVICE_UID = "111002", "121106", "112040", "121012"
 _ALGORITHM = {"111001": "model", "111003": "algorithm version", "122405": "manufacturer"}
 PERCENT: Triple = ("%", "UCUM", "Percent")
 NO_UNITS: Triple = ("1", "UCUM", "no units")
 PIXELS: Triple = ("{pixels}", "UCUM", "Pixels")
 FIXED = {
-    **dict.fromkeys(("known unit", "closed", "says why"), True),
+    "right": True,  # of what can be judged by itself
     f"description of {ResultKind.NOT_ANALYSED}": wording.NOT_ANALYSED_SERIES,
 }
 """What is so in every result."""
@@ -242,28 +243,29 @@ def _of_measurements(content: tuple[Item, ...]) -> Iterator[Claim]:
     drawn = [item.value[1] for item in content if item.value_type == "SCOORD"]
     yield from _of_outlines(drawn, codes.DCM.ImageRegion.meaning)
     uids = [item.value for item in content if item.name[0] == _TRACKING_UID]
-    yield Claim("tracking", uids, Rule.TRACKING, codes.DCM.TrackingUniqueIdentifier.meaning)
+    for about, value in (("tracking", uids), ("right", bool(uids))):
+        yield Claim(about, value, Rule.TRACKING, codes.DCM.TrackingUniqueIdentifier.meaning)
 
 
 def _of_number(item: Item) -> Iterator[Claim]:
     concept, unit, where = item.name[0], item.value[1], item.name[2]
     if item.relation == "HAS ACQ CONTEXT":
         yield Claim(f"size {concept}", _measured(item), Rule.LIBRARY, where)
-        yield Claim("known unit", unit == PIXELS, Rule.LIBRARY, where)
+        yield Claim("right", unit == PIXELS, Rule.LIBRARY, where)
     else:
         rule = Rule.CERTAINTY if item.relation == "CONTAINS" else Rule.SCORES
-        yield Claim("known unit", unit in (PERCENT, NO_UNITS), rule, codes.DCM.CertaintyOfFinding.meaning)
+        yield Claim("right", unit in (PERCENT, NO_UNITS), rule, codes.DCM.CertaintyOfFinding.meaning)
 
 
 def _measured(item: Item) -> tuple[float | str, Triple]:
     number, unit = item.value
-    return _float(number), unit
+    return as_number(number), unit
 
 
 def _of_parameter(item: Item) -> Iterator[Claim]:
     name, _, said = item.value.partition("=")
     rule = Rule.THRESHOLD if name.startswith("threshold") else Rule.ALGORITHM
-    yield Claim(name, _float(said) if rule is Rule.THRESHOLD else said, rule, item.name[2])
+    yield Claim(name, as_number(said) if name.startswith(_NUMERIC) else said, rule, item.name[2])
     if name == "weights.sha256":
         yield Claim("weights", said[:12], rule, item.name[2])
 
@@ -275,7 +277,7 @@ def _of_line(document: Document, item: Item) -> Iterator[Claim]:
         yield Claim("summary", line, Rule.SUMMARY, where)
         if document.kind is ResultKind.NOT_ANALYSED:
             begins, ends = wording.NOT_ANALYSED_LINE
-            yield Claim("says why", line.startswith(begins) and line.endswith(ends), Rule.SUMMARY, where)
+            yield Claim("right", line.startswith(begins) and line.endswith(ends), Rule.SUMMARY, where)
     if found := _NUMBER.search(line):
         yield Claim("number", found[1], Rule.CERTAINTY, where)
     if found := _THRESHOLDS.search(line) or _PAIR.search(line):
@@ -298,7 +300,7 @@ def _of_regions(document: Document) -> Iterator[Claim]:
         segments = items(dataset, "SegmentSequence")
         yield Claim("tracking", [text(each, "TrackingUID") for each in segments], Rule.TRACKING, "SegmentSequence")
         for keyword, concept in (("Rows", "110910"), ("Columns", "110911")):
-            yield Claim(f"size {concept}", (_float(text(dataset, keyword)), PIXELS), Rule.LIBRARY, keyword)
+            yield Claim(f"size {concept}", (as_number(text(dataset, keyword)), PIXELS), Rule.LIBRARY, keyword)
         for segment in segments:
             for item in items(segment, "SegmentationAlgorithmIdentificationSequence"):
                 yield Claim("model", text(item, "AlgorithmName"), Rule.ALGORITHM, where)
@@ -309,7 +311,7 @@ def _of_outlines(drawn: list[tuple[str, ...]], where: str) -> Iterator[Claim]:
     yield Claim("outlines", drawn, Rule.REGION, where)
     for line in drawn:
         is_closed = len(line) >= _MIN_NUMBERS and line[:2] == line[-2:] and len(line) % 2 == 0
-        yield Claim("closed", is_closed, Rule.REGION, where)
+        yield Claim("right", is_closed, Rule.REGION, where)
 
 
 def from_source(source: Source) -> dict[str, Any]:
@@ -372,6 +374,10 @@ def _from_finding(context: Context) -> dict[str, Any]:
     stated = [(_rounded(certainty), PERCENT)] if certainty is not None else []
     stated += [(_rounded(score), NO_UNITS)] if score is not None else []
     places = [place for place in context.places if place]
+    doubts = {
+        "spread": prediction.spread, "spread.limit": point.max_spread,
+        "distance": prediction.distance, "distance.limit": point.max_distance,
+    }  # fmt: skip
     return {
         "certainty": stated,
         "probability": finding.probability,
@@ -381,11 +387,8 @@ def _from_finding(context: Context) -> dict[str, Any]:
         "thresholds": tuple(rounding.threshold_text(value, point) for value in (point.rule_out_below, point.report_at)),
         "threshold.rule_out": point.rule_out_below,
         "threshold.report": point.report_at,
-        "calibration": wording.plain(identity.calibration),
-        "spread": f"{prediction.spread:.4g}",
-        "spread.limit": f"{point.max_spread:.4g}",
-        "distance": None if prediction.distance is None else f"{prediction.distance:.4g}",
-        "distance.limit": None if point.max_distance is None else f"{point.max_distance:.4g}",
+        "calibration": wording.plain(identity.calibration).rstrip(" "),  # padding (PS3.5 6.2)
+        **{name: value and float(f"{value:.4g}") for name, value in doubts.items()},
         "weights.sha256": identity.weights_sha256,
         "config.sha256": identity.config_sha256,
         "weights": identity.weights_sha256[:12],
@@ -411,7 +414,8 @@ def _rounded(value: float) -> float:
     return float(f"{value:.10g}")
 
 
-def _float(said: str) -> float | str:
+def as_number(said: str) -> float | str:
+    """Number that a text is; the text itself where it is none."""
     try:
         return float(said)
     except ValueError:

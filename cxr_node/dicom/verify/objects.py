@@ -147,7 +147,7 @@ def _check_pixels(document: Document, report: Report) -> None:
     dataset, size_bits = document.dataset, 1
     for keyword in ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "NumberOfFrames"):
         said = text(dataset, keyword).strip() or ("1" if document.kind is ResultKind.HEATMAP else "")
-        size_bits *= int(said) if said.isdigit() else 0
+        size_bits *= int(said) if said.isdecimal() else 0
     size_bytes = -(-size_bits // 8)
     if not size_bytes or document.parsed.pixel_bytes != size_bytes + size_bytes % 2:
         report(Rule.PIXELS, "PixelData")
@@ -227,9 +227,12 @@ def _check_numbers(said: Mapping[str, Any], verdict: Verdict, report: Report) ->
     low, high = said.get("threshold.rule_out"), said.get("threshold.report")
     if not isinstance(low, float) or not isinstance(high, float) or "certainty" not in said:
         return
+    for limit, shown in zip((low, high), said.get("thresholds", ()), strict=False):
+        if not _reads_alike(100 * limit if shown.endswith("%") else limit, shown):
+            report(Rule.THRESHOLD, "")
     if not said["certainty"]:
         doubts = [(said.get(name), said.get(f"{name}.limit")) for name in ("spread", "distance")]
-        exceeded = [float(value) >= float(limit) for value, limit in doubts if value and limit]
+        exceeded = [value >= limit for value, limit in doubts if isinstance(value, float) and isinstance(limit, float)]
         holds = verdict is Verdict.INDETERMINATE and any(exceeded)
     else:
         stated, unit = said["certainty"][0]
@@ -253,7 +256,9 @@ def _check_numbers(said: Mapping[str, Any], verdict: Verdict, report: Report) ->
 def _reads_alike(coded: float, said: str) -> bool:
     """Whether a coded number, rounded to a tenth or finer, is what people read."""
     words = said.removesuffix(" %").split()
-    number = float(words[-1])
+    number = claims.as_number(words[-1])
+    if isinstance(number, str):
+        return False
     if words[0] in ("below", "above"):
         return coded <= number + _TENTH if words[0] == "below" else coded >= number - _TENTH
     return abs(coded - number) <= 0.5 * 10.0 ** -len(words[-1].partition(".")[2]) + _TENTH
