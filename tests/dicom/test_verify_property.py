@@ -31,14 +31,13 @@ OF_FILES = frozenset(
         "ContentDate", "ContentTime", "SeriesDate", "SeriesTime", "ContributionDateTime", "TimezoneOffsetFromUTC",
         "Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions", "DeviceUID",
         # what it refers to, and how large it is
-        "CurrentRequestedProcedureEvidenceSequence", "ReferencedSOPClassUID", "ReferencedSOPInstanceUID", "Rows", "Columns", "PatientOrientation",
-        "LossyImageCompression",
+        "CurrentRequestedProcedureEvidenceSequence", "ReferencedSOPClassUID", "ReferencedSOPInstanceUID",
+        "Rows", "Columns", "PatientOrientation", "LossyImageCompression",
     }
 )  # fmt: skip
 """A change of these is noticed in files too, with their source."""
 AT_RUN_TIME = OF_FILES | {
-    "SOPInstanceUID", "SeriesInstanceUID", "SeriesDescription",
-    "NumericValue", "GraphicData", "MeasuredValueSequence",
+    "SOPInstanceUID", "SeriesInstanceUID", "SeriesDescription", "NumericValue", "GraphicData", "MeasuredValueSequence",
 }  # fmt: skip
 """A change of these, at any depth, is noticed before anything is stored. Every other is the oracle's at least."""
 
