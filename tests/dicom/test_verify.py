@@ -590,6 +590,63 @@ def test_a_broken_result_is_named(
     assert all(str(flaw).startswith(f"{flaw.document}: {flaw.rule}: {flaw.rule.sentence}") for flaw in named)
 
 
+def refers_elsewhere(dataset: Dataset) -> None:
+    """Whatever it refers to, wherever: the first reference names another image."""
+    for element in dataset:
+        if element.VR == "SQ" and element.keyword != "PredecessorDocumentsSequence":
+            for one in element.value:
+                if "ReferencedSOPInstanceUID" in one:
+                    one.ReferencedSOPInstanceUID = "1.2.3.4"
+                refers_elsewhere(one)
+
+
+EVERYWHERE: list[tuple[Callable[[Dataset], None], Rule]] = [
+    (put("PatientID", "SOMEONE-ELSE"), Rule.PATIENT_AND_STUDY),
+    (put("StudyInstanceUID", "1.2.3.4"), Rule.PATIENT_AND_STUDY),
+    (put("SpecificCharacterSet", "ISO_IR 192"), Rule.PATIENT_AND_STUDY),
+    (put("SeriesInstanceUID", "2.25.4"), Rule.UID),
+    (put("VerificationFlag", "VERIFIED"), Rule.STATUS),
+    (put("ContentQualification", "PRODUCT"), Rule.STATUS),
+    (put("SeriesDescription", "AI: no pneumonia detected (research)"), Rule.READS_NEGATIVE),
+    (put("ImageComments", "Without findings."), Rule.READS_NEGATIVE),
+    (equipment("DeviceUID", "2.25.1"), Rule.EQUIPMENT),
+    (equipment("ContributionDateTime", "20200101000000.000000+0000"), Rule.CONTENT_TIME),
+    (refers_elsewhere, Rule.SOURCE),
+]
+
+
+@pytest.mark.parametrize("kind", pipeline.BUILDERS)
+def test_what_holds_of_every_kind_is_checked_of_every_kind(kind: ResultKind) -> None:
+    of = replace(in_both_lungs(context(**SMALL)), kinds=frozenset(ResultKind))
+    artifacts = every_kind(of)
+    for act, rule in EVERYWHERE:
+        spoilt = [replace(broken(each, act), alternatives=()) if each.kind is kind else each for each in artifacts]
+        assert rule in {flaw.rule for flaw in check.check_made(spoilt, of)}, rule
+
+
+@pytest.mark.parametrize(
+    ("kind", "act", "rule"),
+    [
+        (ResultKind.FRAMES, put("NumberOfFrames", 3), Rule.PIXELS),
+        (ResultKind.SEGMENTATION, put("Rows", 100), Rule.PIXELS),
+        (ResultKind.FRAMES, put("PixelSpacing", ["0.1", "0.1"]), Rule.ATTRIBUTE),
+        (ResultKind.PDF, put("EncapsulatedDocument", b"<html></html>"), Rule.ATTRIBUTE),
+        (ResultKind.KEY_OBJECT, put("TextValue", "AI: UNCERTAIN.", "Key Object Description"), Rule.SUMMARY),
+    ],
+)
+def test_what_holds_of_one_kind(kind: ResultKind, act: Callable[[Dataset], None], rule: Rule) -> None:
+    of = replace(in_both_lungs(context(**SMALL)), kinds=frozenset(ResultKind))
+    spoilt = [replace(broken(each, act), alternatives=()) if each.kind is kind else each for each in every_kind(of)]
+    assert rule in {flaw.rule for flaw in check.check_made(spoilt, of)}
+
+
+@pytest.mark.parametrize("kind", [ResultKind.PRESENTATION_STATE, ResultKind.SEGMENTATION, ResultKind.KEY_OBJECT])
+def test_an_object_that_says_look_here_needs_a_positive(kind: ResultKind) -> None:
+    positive, negative = context(**SMALL), context("normal", **SMALL)
+    (stranger,) = [each for each in every_kind(positive) if each.kind is kind]
+    assert Rule.READS_POSITIVE in {flaw.rule for flaw in check.check_made([stranger], negative)}
+
+
 @pytest.mark.parametrize(
     "act", [put("PatientName", "Secret^Name"), put("PatientID", "SECRET"), put("StudyID", "SECRET")]
 )

@@ -15,13 +15,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cxr_node.dicom.own_identity import IMPLEMENTATION_CLASS_UID, PRODUCT
+from cxr_node.dicom.part10 import quiet
 from cxr_node.dicom.read import header
 from cxr_node.dicom.read.admission import SOP_CLASSES
 from cxr_node.dicom.read.header import Source
 from cxr_node.dicom.results.context import SHAPES, Context
 from cxr_node.dicom.verify import claims, objects
-from cxr_node.dicom.verify.claims import Document
-from cxr_node.dicom.verify.objects import PREDECESSORS
+from cxr_node.dicom.verify.claims import PREDECESSORS, Document
 from cxr_node.dicom.verify.plain import EXPLICIT_LITTLE_ENDIAN, Parsed, listed, read, text, top
 from cxr_node.dicom.verify.rules import Flaw, Report, Rule
 from cxr_node.dicom.words import wording
@@ -67,6 +67,11 @@ def require_sound(artifacts: Sequence[Artifact], context: Context, rejected: Rej
 
 def check_made(artifacts: Sequence[Artifact], context: Context, rejected: Rejected | None = None) -> list[Flaw]:
     """Check the results of one image, or the note about it, against what they were made from."""
+    with quiet():  # once, not for each object
+        return list(dict.fromkeys(_flaws_of_made(artifacts, context, rejected)))
+
+
+def _flaws_of_made(artifacts: Sequence[Artifact], context: Context, rejected: Rejected | None) -> list[Flaw]:
     flaws: list[Flaw] = []
     documents = []
     for artifact in artifacts:
@@ -83,7 +88,7 @@ def check_made(artifacts: Sequence[Artifact], context: Context, rejected: Reject
     if rejected is not None:
         expected["summary"] = wording.not_analysed(rejected)
     objects.check(documents, expected, context.source, context.finding.decision.verdict, flaws)
-    return list(dict.fromkeys(flaws))
+    return flaws
 
 
 def check_files(files: Iterable[tuple[str, bytes]]) -> Checked:
@@ -154,7 +159,7 @@ def _verdict(answer: list[Document]) -> Verdict | None:
     votes = [
         verdict
         for document in answer
-        for reading in objects.readings(document)
+        for reading in objects.readings(document, "")
         if reading.is_statement and len(reading.says) == 1
         for verdict in reading.says
     ]

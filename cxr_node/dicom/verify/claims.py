@@ -48,15 +48,8 @@ EVIDENCE = "CurrentRequestedProcedureEvidenceSequence"
 REPORTS = frozenset({ResultKind.REPORT, ResultKind.MEASUREMENTS, ResultKind.NOT_ANALYSED})
 DOCUMENTS = REPORTS | {ResultKind.KEY_OBJECT}
 PICTURES = frozenset({ResultKind.HEATMAP, ResultKind.FRAMES})
-_ELSEWHERE = frozenset(
-    {
-        EVIDENCE,
-        "ContentSequence",
-        "ReferencedRequestSequence",
-        "PredecessorDocumentsSequence",
-        "ReferencedStudySequence",
-    }
-)
+PREDECESSORS = "PredecessorDocumentsSequence"
+_ELSEWHERE = frozenset({EVIDENCE, PREDECESSORS, "ContentSequence", "ReferencedRequestSequence"})
 _PICTURE_OF = frozenset({"121200", "130401"})  # Illustration of ROI, Visual Explanation
 _SENTENCES = frozenset({"121073", "121111", "113012"})  # Impression, Summary, Key Object Description
 _NUMERIC = ("threshold.", "spread", "distance")
@@ -379,6 +372,7 @@ def _from_finding(context: Context) -> dict[str, Any]:
         "distance": prediction.distance, "distance.limit": point.max_distance,
     }  # fmt: skip
     return {
+        "judged": coded_findings.named(point.label).words,
         "certainty": stated,
         "probability": finding.probability,
         "number": rounding.stated_text(finding),

@@ -17,12 +17,11 @@ from cxr_node.dicom.own_identity import IMPLEMENTATION_CLASS_UID
 from cxr_node.dicom.read.header import Source
 from cxr_node.dicom.results.context import SHAPES
 from cxr_node.dicom.verify import claims, single_field
-from cxr_node.dicom.verify.claims import DOCUMENTS, EVIDENCE, PICTURES, REPORTS, Claim, Document
+from cxr_node.dicom.verify.claims import DOCUMENTS, EVIDENCE, PICTURES, PREDECESSORS, REPORTS, Claim, Document
 from cxr_node.dicom.verify.plain import items, listed, text
 from cxr_node.dicom.verify.rules import Flaw, Report, Rule
 from cxr_node.domain import ResultKind, Verdict
 
-PREDECESSORS = "PredecessorDocumentsSequence"
 _OF_POSITIVES = frozenset({ResultKind.PRESENTATION_STATE, ResultKind.SEGMENTATION, ResultKind.KEY_OBJECT})
 """Kinds whose mere presence says "look here"."""
 _STATUS = {"CompletionFlag": "COMPLETE", "VerificationFlag": "UNVERIFIED", "PreliminaryFlag": "PRELIMINARY"}
@@ -45,6 +44,7 @@ _MUST_SAY = {
 }  # fmt: skip
 _RULES = {"summary": Rule.SUMMARY, "device": Rule.EQUIPMENT, "source": Rule.SOURCE}
 _OUR_UID = re.compile(r"2\.25\.[1-9]\d{0,38}")  # PS3.5 B.2: a UUID as one number
+_MAX_DIGITS = 12  # of an IS (PS3.5 6.2)
 _SLACK = 1e-8  # of a probability that is known only as its object states it
 _TENTH = 0.0501  # half a tenth of a percent, and the rounding of that
 
@@ -69,15 +69,16 @@ def check(
                 report(claim.rule, claim.where)
         _check_complete(document, {claim.about for claim in its}, report)
         _check_references(document, its, documents, source, report)
-        _check_readings(document, verdict, report)
+        _check_readings(document, verdict, agreed.get("judged", ""), report)
     _check_uids(documents, source, flaws)
     if documents and verdict is not Verdict.REJECTED:
         _check_numbers(agreed, verdict, reporter(documents[0].name, flaws))
 
 
-def readings(document: Document) -> list[single_field.Reading]:
-    """What every field of an object says to somebody who reads nothing else."""
-    found = [*single_field.of_header(document.dataset), *single_field.of_content(document.content)]
+def readings(document: Document, judged: str) -> list[single_field.Reading]:
+    """What every field of an object says to somebody who reads nothing else; `judged` as in `single_field`."""
+    dataset, content = document.dataset, document.content
+    found = [*single_field.of_header(dataset, judged), *single_field.of_content(content, judged)]
     if document.kind in _OF_POSITIVES:
         found.append(single_field.Reading(str(document.kind), frozenset({Verdict.POSITIVE}), True))
     return found
@@ -118,7 +119,8 @@ def _check_object(document: Document, report: Report) -> None:
     equal(dataset, own, Rule.ATTRIBUTE, report)
     status = _STATUS if kind in REPORTS else {"VerificationFlag": "UNVERIFIED"} if kind is ResultKind.PDF else {}
     equal(dataset, {"ContentQualification": "RESEARCH", **status}, Rule.STATUS, report)
-    forbidden = {Rule.STATUS: _BY_A_PERSON, Rule.ATTRIBUTE: _NOT_IN_PICTURES if kind in PICTURES else ()}
+    unsigned = _BY_A_PERSON if status else _BY_A_PERSON | {"VerificationFlag"}
+    forbidden = {Rule.STATUS: unsigned, Rule.ATTRIBUTE: _NOT_IN_PICTURES if kind in PICTURES else ()}
     for rule, keywords in forbidden.items():
         for keyword in dataset.keys() & keywords:
             report(rule, keyword)
@@ -147,7 +149,7 @@ def _check_pixels(document: Document, report: Report) -> None:
     dataset, size_bits = document.dataset, 1
     for keyword in ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "NumberOfFrames"):
         said = text(dataset, keyword).strip() or ("1" if document.kind is ResultKind.HEATMAP else "")
-        size_bits *= int(said) if said.isdecimal() else 0
+        size_bits *= int(said) if said.isdecimal() and len(said) <= _MAX_DIGITS else 0
     size_bytes = -(-size_bits // 8)
     if not size_bytes or document.parsed.pixel_bytes != size_bytes + size_bytes % 2:
         report(Rule.PIXELS, "PixelData")
@@ -170,15 +172,15 @@ def _check_complete(document: Document, abouts: set[str], report: Report) -> Non
             report(_RULES.get(about, Rule.THRESHOLD if about.startswith("threshold") else Rule.ALGORITHM), about)
 
 
-def _check_readings(document: Document, verdict: Verdict, report: Report) -> None:
+def _check_readings(document: Document, verdict: Verdict, judged: str, report: Report) -> None:
     """No field reads as another verdict; what a reader looks at first states the right one."""
-    found, kind = readings(document), document.kind
+    found, kind = readings(document, judged), document.kind
     single_field.contradictions(found, verdict, report)
     states = any(reading.is_statement and reading.says for reading in found)
     if not states and (kind in PICTURES or kind in (ResultKind.REPORT, ResultKind.MEASUREMENTS)):
         report(Rule.VERDICT, "")
-    description = text(document.dataset, "SeriesDescription")
-    if (kind in PICTURES or kind is ResultKind.REPORT) and not single_field.of_text(description):
+    description = single_field.of_text(text(document.dataset, "SeriesDescription"), judged)
+    if not description and (kind in PICTURES or kind is ResultKind.REPORT):
         report(Rule.DESCRIPTION, "SeriesDescription")
 
 

@@ -38,7 +38,7 @@ _LONG = frozenset(str(vr).encode() for vr in EXPLICIT_VR_LENGTH_32)
 _FORMATS = {"US": "H", "UL": "I", "FL": "f", "FD": "d"}
 
 
-class _OtherEncodingError(Exception):
+class _OtherEncodingError(InstanceError):
     """Not as we encode it: another transfer syntax, or sequences of undefined length."""
 
 
