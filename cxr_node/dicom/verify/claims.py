@@ -53,6 +53,7 @@ _ELSEWHERE = frozenset({EVIDENCE, PREDECESSORS, "ContentSequence", "ReferencedRe
 _PICTURE_OF = frozenset({"121200", "130401"})  # Illustration of ROI, Visual Explanation
 _SENTENCES = frozenset({"121073", "121111", "113012"})  # Impression, Summary, Key Object Description
 _NUMERIC = ("threshold.", "spread", "distance")
+_TECHNIQUE, _LIMITATION = "272394005", "limitation"
 _PARAMETERS, _COMMENT, _TRACKING_UID, _DEVICE_UID = "111002", "121106", "112040", "121012"
 _ALGORITHM = {"111001": "model", "111003": "algorithm version", "122405": "manufacturer"}
 PERCENT: Triple = ("%", "UCUM", "Percent")
@@ -271,13 +272,17 @@ def _of_line(document: Document, item: Item) -> Iterator[Claim]:
         if document.kind is ResultKind.NOT_ANALYSED:
             begins, ends = wording.NOT_ANALYSED_LINE
             yield Claim("right", line.startswith(begins) and line.endswith(ends), Rule.SUMMARY, where)
-    if found := _NUMBER.search(line):
-        yield Claim("number", found[1], Rule.CERTAINTY, where)
-    if found := _THRESHOLDS.search(line) or _PAIR.search(line):
-        yield Claim("thresholds", found.groups(), Rule.THRESHOLD, where)
-    if found := _WEIGHTS.search(line):
-        yield Claim("weights", found[1], Rule.ALGORITHM, where)
-        yield Claim("model line", line, Rule.ALGORITHM, where)
+    if item.name[0] == _TECHNIQUE:
+        if found := _WEIGHTS.search(line):
+            yield Claim("weights", found[1], Rule.ALGORITHM, where)
+            yield Claim("model line", line, Rule.ALGORITHM, where)
+        elif found := _THRESHOLDS.search(line):
+            yield Claim("thresholds", found.groups(), Rule.THRESHOLD, where)
+    elif item.name[0] != _LIMITATION:  # remarks quote the header
+        if found := _NUMBER.search(line):
+            yield Claim("number", found[1], Rule.CERTAINTY, where)
+        if found := _PAIR.search(line):
+            yield Claim("thresholds", found.groups(), Rule.THRESHOLD, where)
     if line.startswith(zones.PREFIX):
         yield Claim("places", set(zones.names_in(line)), Rule.REGION, where)
 

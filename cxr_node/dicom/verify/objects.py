@@ -46,6 +46,7 @@ _RULES = {"summary": Rule.SUMMARY, "device": Rule.EQUIPMENT, "source": Rule.SOUR
 _OUR_UID = re.compile(r"2\.25\.[1-9]\d{0,38}")  # PS3.5 B.2: a UUID as one number
 _MAX_DIGITS = 12  # of an IS (PS3.5 6.2)
 _SLACK = 1e-8  # of a probability that is known only as its object states it
+_LEAST = 0.1001
 _TENTH = 0.0501  # half a tenth of a percent, and the rounding of that
 
 
@@ -225,32 +226,34 @@ def _check_uids(documents: list[Document], source: Source | None, flaws: list[Fl
 
 
 def _check_numbers(said: Mapping[str, Any], verdict: Verdict, report: Report) -> None:
-    """The verdict follows from the numbers, and people read the number that machines read."""
+    """The verdict follows from the numbers; of files, people read the numbers that machines read."""
     low, high = said.get("threshold.rule_out"), said.get("threshold.report")
     if not isinstance(low, float) or not isinstance(high, float) or "certainty" not in said:
         return
-    for limit, shown in zip((low, high), said.get("thresholds", ()), strict=False):
-        if not _reads_alike(100 * limit if shown.endswith("%") else limit, shown):
-            report(Rule.THRESHOLD, "")
-    if not said["certainty"]:
+    exact, slack = said.get("probability"), 0.0
+    stated, unit = said["certainty"][0] if said["certainty"] else (None, claims.PERCENT)
+    if exact is None:
+        for limit, shown in zip((low, high), said.get("thresholds", ()), strict=False):
+            if not _reads_alike(100 * limit if shown.endswith("%") else limit, shown):
+                report(Rule.THRESHOLD, "")
+        if isinstance(stated, float):
+            exact, slack = stated / (100 if unit == claims.PERCENT else 1), _SLACK
+            is_extreme = unit == claims.PERCENT and not _LEAST < stated < 100 - _LEAST  # each is cut off in its own way
+            if "number" in said and not is_extreme and not _reads_alike(stated, said["number"]):
+                report(Rule.CERTAINTY, "")
+    if stated is None:
         doubts = [(said.get(name), said.get(f"{name}.limit")) for name in ("spread", "distance")]
         exceeded = [value >= limit for value, limit in doubts if isinstance(value, float) and isinstance(limit, float)]
         holds = verdict is Verdict.INDETERMINATE and any(exceeded)
     else:
-        stated, unit = said["certainty"][0]
-        number = said.get("number")
-        if not isinstance(stated, float):
-            return
-        exact, slack = said.get("probability"), 0.0
-        if exact is None:
-            exact, slack = stated / (100 if unit == claims.PERCENT else 1), _SLACK
-        holds = {
-            Verdict.POSITIVE: exact >= high - slack,
-            Verdict.NEGATIVE: exact < low + slack,
-            Verdict.INDETERMINATE: low - slack <= exact < high + slack,
-        }[verdict]
-        if number is not None and not _reads_alike(stated, number):
-            report(Rule.CERTAINTY, "")
+        holds = (
+            exact is not None
+            and {
+                Verdict.POSITIVE: exact >= high - slack,
+                Verdict.NEGATIVE: exact < low + slack,
+                Verdict.INDETERMINATE: low - slack <= exact < high + slack,
+            }[verdict]
+        )
     if not holds:
         report(Rule.DECISION, "")
 
@@ -261,6 +264,6 @@ def _reads_alike(coded: float, said: str) -> bool:
     number = claims.as_number(words[-1])
     if isinstance(number, str):
         return False
-    if words[0] in ("below", "above"):
-        return coded <= number + _TENTH if words[0] == "below" else coded >= number - _TENTH
-    return abs(coded - number) <= 0.5 * 10.0 ** -len(words[-1].partition(".")[2]) + _TENTH
+    rounding = 0.5 * 10.0 ** -len(words[-1].partition(".")[2]) + _TENTH
+    at_least, at_most = words[0] != "below", words[0] != "above"
+    return (coded >= number - rounding or not at_least) and (coded <= number + rounding or not at_most)

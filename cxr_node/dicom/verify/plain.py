@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 from pydicom import Dataset
-from pydicom.datadict import dictionary_VR, keyword_for_tag
+from pydicom.datadict import dictionary_has_tag, dictionary_VR, keyword_for_tag
 from pydicom.dataelem import RawDataElement
 from pydicom.multival import MultiValue
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, STANDARD_VR
@@ -155,7 +155,7 @@ def plain(dataset: Dataset) -> Plain:
     for tag in list(dataset.keys()):
         element = dataset.get_item(tag)
         keyword = _keyword(int(tag))
-        vr = str(getattr(element, "VR", None) or dictionary_VR(tag))
+        vr = str(getattr(element, "VR", None) or (dictionary_VR(tag) if dictionary_has_tag(tag) else "UN"))
         value: Any = getattr(element, "value", None)
         if vr == "SQ":
             found[keyword] = [plain(item) for item in dataset[tag].value or ()]
