@@ -35,18 +35,16 @@ _TYPE_2 = (
     "StudyTime", "AccessionNumber", "ReferringPhysicianName",
 )  # fmt: skip
 _MUST_SAY = {
-    ResultKind.REPORT: ("summary", "thresholds", "device"),
-    ResultKind.MEASUREMENTS: (
-        "summary", "threshold.rule_out", "threshold.report", "weights.sha256", "config.sha256", "device",
-    ),
-    ResultKind.KEY_OBJECT: ("summary", "device"),
-    ResultKind.NOT_ANALYSED: ("summary", "device"),
+    ResultKind.REPORT: ("summary", "thresholds"),
+    ResultKind.MEASUREMENTS: ("summary", "threshold.rule_out", "threshold.report", "weights.sha256", "config.sha256"),
+    ResultKind.KEY_OBJECT: ("summary",),
+    ResultKind.NOT_ANALYSED: ("summary",),
 }  # fmt: skip
-_RULES = {"summary": Rule.SUMMARY, "device": Rule.EQUIPMENT, "source": Rule.SOURCE}
+_RULES = {"summary": Rule.SUMMARY, "source": Rule.SOURCE}
 _OUR_UID = re.compile(r"2\.25\.[1-9]\d{0,38}")  # PS3.5 B.2: a UUID as one number
 _MAX_DIGITS = 12  # of an IS (PS3.5 6.2)
 _SLACK = 1e-8  # of a probability that is known only as its object states it
-_LEAST = 0.1001
+_LEAST = 0.1001  # percent; below it and as close to 100, people and machines read limits of their own
 _TENTH = 0.0501  # half a tenth of a percent, and the rounding of that
 
 
