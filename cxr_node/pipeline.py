@@ -29,7 +29,6 @@ from cxr_node.dicom.results import (
 from cxr_node.dicom.results import context as result
 from cxr_node.dicom.results import secondary_capture as frames
 from cxr_node.dicom.verify import check
-from cxr_node.dicom.verify import note as verify_note
 from cxr_node.domain import (
     NO_PRECEDENT,
     Artifact,
@@ -197,7 +196,7 @@ def with_note(rejected: Rejected, content: bytes, origin: Origin, config: Config
         return rejected
     context = not_analysed_note.context_of(source, rejected, origin, config.results, config.answer_sha256)
     made = not_analysed_note.build(context, rejected)
-    verify_note.require_sound(made, context, rejected)
+    check.require_sound([made], context, rejected)
     return replace(rejected, artifacts=(made,))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -76,6 +78,20 @@ def test_flaws_as_json(folder: Path) -> None:
 def test_files_without_a_result_are_wrong_use(folder: Path) -> None:
     assert verify(folder / "source.dcm").exit_code == 2
     assert verify(folder / "missing.dcm").exit_code == 2
+
+
+def test_highdicom_reads_every_sr_and_segmentation_too(folder: Path) -> None:
+    """What it cannot read, or reads with other regions than we do, is a flaw."""
+    spoil(folder / "measurements.dcm", b"112040", b"112041")
+    ran = verify(folder / "measurements.dcm")
+    assert ran.exit_code == 1
+    assert "second-reader: highdicom, an independent reader," in ran.stdout.replace("\n", " ")
+
+
+def test_the_node_never_imports_the_second_reader() -> None:
+    program = "import sys, cxr_node.pipeline; print([n for n in sys.modules if 'second_reader' in n])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_a_builder_s_mistake_is_not_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,6 @@ from cxr_node import pipeline
 from cxr_node.config import loader, schema
 from cxr_node.dicom.results.context import SHAPES
 from cxr_node.dicom.verify import check
-from cxr_node.dicom.verify import note as verify_note
 from cxr_node.dicom.verify.rules import Rule
 from cxr_node.domain import Origin, Precedent, Rejected, Reported, ResultKind
 from cxr_node.errors import UnsoundResultError
@@ -158,7 +157,7 @@ def described(text: str) -> Callable[[Dataset], None]:
         (lambda dataset: setattr(dataset, "SeriesNumber", 9100), Rule.ATTRIBUTE),
         (lambda dataset: setattr(dataset, "VerificationFlag", "VERIFIED"), Rule.STATUS),
         (lambda dataset: setattr(dataset, "PatientID", "SOMEBODY"), Rule.PATIENT_AND_STUDY),
-        (lambda dataset: dataset.ContentSequence.pop(), Rule.SECTION),
+        (lambda dataset: dataset.ContentSequence.pop(), Rule.SUMMARY),
     ],
 )
 def test_a_broken_note_is_told(act: Callable[[Dataset], object], rule: Rule) -> None:
@@ -170,7 +169,6 @@ def test_a_broken_note_is_told(act: Callable[[Dataset], object], rule: Rule) -> 
 
 def test_no_unsound_note_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """A sentence that reads as a result, whoever wrote it."""
-    monkeypatch.setattr(verify_note, "not_analysed", lambda rejected: "AI: no pneumonia detected")
     monkeypatch.setattr("cxr_node.dicom.words.wording.not_analysed", lambda rejected: "AI: no pneumonia detected")
     with pytest.raises(UnsoundResultError, match="reads-negative"):
         refused(**LATERAL)

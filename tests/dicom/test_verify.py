@@ -1,4 +1,4 @@
-"""The house's own check: sound sets pass in every form, broken ones are told with their code."""
+"""Our own check: sound sets pass in every form, broken ones are named with their code, by the check or the oracle."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ from cxr_node.dicom.results import sr_items
 from cxr_node.dicom.results.context import Context
 from cxr_node.dicom.results.sr_items import Relation
 from cxr_node.dicom.verify import check
-from cxr_node.dicom.verify.rules import SENTENCES, Rule
+from cxr_node.dicom.verify.rules import Rule
 from cxr_node.domain import Artifact, ResultKind
 from tests import builders
+from tests.dicom import oracle
 from tests.dicom.contexts import CASES, RECEIVED, context, finding, in_both_lungs, of_bytes
 from tests.dicom.mutations import broken, made
+from tests.dicom.oracle.rules import Rule as Row
 
 REPORT, MEASUREMENTS, HEATMAP = ResultKind.REPORT, ResultKind.MEASUREMENTS, ResultKind.HEATMAP
 SMALL = {"max_heatmap_px": 1024}
@@ -94,6 +96,7 @@ def files(of: Context, *kinds: ResultKind, source: bytes | None = None) -> list[
 def flaws(of: Context, source: bytes | None) -> list[str]:
     """Of the set before it is sent, of its files with and without their source, and of each file alone."""
     found = [str(flaw) for flaw in check.check_made(list(made(of).values()), of)]
+    found += map(str, oracle.flaws(list(made(of).values()), of))
     alone = [files(of, kind) for kind in made(of)]
     for these in (files(of, source=source), files(of), files(of, REPORT, HEATMAP), *alone):
         found += [str(flaw) for flaw in check.check_files(these).flaws]
@@ -188,7 +191,7 @@ def segment_of_another(dataset: Dataset) -> None:
 @pytest.mark.parametrize(
     ("kind", "change", "rule"),
     [
-        (MEASUREMENTS, last_lost, Rule.SECTION),
+        (MEASUREMENTS, last_lost, Rule.REGION),
         (MEASUREMENTS, last_moved, Rule.REGION),
         (MEASUREMENTS, other_side, Rule.REGION),
         (MEASUREMENTS, same_track, Rule.TRACKING),
@@ -428,34 +431,34 @@ def sections_turned(dataset: Dataset) -> None:
 
 GROUP = ("Imaging Measurements", "Measurement Group")
 ALGORITHM = "Algorithm Parameters"
-Broken = tuple[str, str, ResultKind, Callable[[Dataset], None], Rule]
+Broken = tuple[str, str, ResultKind, Callable[[Dataset], None], Rule | Row]
 KNOWN: list[Broken] = [
     # Five that no public validator saw (VIEWERS.md), ...
     ("tracking UID removed", "pneumonia", MEASUREMENTS, removed(*GROUP, "Tracking Unique Identifier"), Rule.TRACKING),
     ("probability in mm", "pneumonia", MEASUREMENTS, unit_in_mm, Rule.CERTAINTY),
-    ("template not named", "pneumonia", MEASUREMENTS, put("ContentTemplateSequence", None), Rule.TEMPLATE),
-    ("impressions removed", "pneumonia", REPORT, removed("Impressions"), Rule.SECTION),
-    ("observer type removed", "pneumonia", REPORT, removed("Observer Type"), Rule.OBSERVER),
+    ("template not named", "pneumonia", MEASUREMENTS, put("ContentTemplateSequence", None), Row.TEMPLATE),
+    ("impressions removed", "pneumonia", REPORT, removed("Impressions"), Row.SECTION),
+    ("observer type removed", "pneumonia", REPORT, removed("Observer Type"), Row.OBSERVER),
     # ... and six of the kinds that one of them or another does see: attributes, template rows, relations, references.
     ("completion flag removed", "pneumonia", MEASUREMENTS, put("CompletionFlag", None), Rule.STATUS),
-    ("title removed", "pneumonia", MEASUREMENTS, put("ConceptNameCodeSequence", None), Rule.TITLE),
+    ("title removed", "pneumonia", MEASUREMENTS, put("ConceptNameCodeSequence", None), Row.TITLE),
     ("number without unit", "pneumonia", MEASUREMENTS, without_unit, Rule.CERTAINTY),
-    ("image library removed", "pneumonia", MEASUREMENTS, removed("Image Library"), Rule.SECTION),
-    ("relation not allowed", "pneumonia", REPORT, put("RelationshipType", "HAS PROPERTIES", "Findings"), Rule.SECTION),
+    ("image library removed", "pneumonia", MEASUREMENTS, removed("Image Library"), Row.SECTION),
+    ("relation not allowed", "pneumonia", REPORT, put("RelationshipType", "HAS PROPERTIES", "Findings"), Row.SECTION),
     ("evidence without the source", "pneumonia", MEASUREMENTS, evidence_without(0), Rule.EVIDENCE),
 ]
 OWN: list[Broken] = [
     ("no region", "pneumonia", MEASUREMENTS, removed(*GROUP, "Image Region"), Rule.REGION),
     ("image-level group", "pneumonia", MEASUREMENTS, image_level, Rule.REGION),
     ("open region", "pneumonia", MEASUREMENTS, opened, Rule.REGION),
-    ("frame round a negative", "normal", MEASUREMENTS, framed, Rule.ROW_UNEXPECTED),
-    ("measurement report without a region", "unlike", MEASUREMENTS, retitled, Rule.TITLE),
+    ("frame round a negative", "normal", MEASUREMENTS, framed, Row.ROW_UNEXPECTED),
+    ("measurement report without a region", "unlike", MEASUREMENTS, retitled, Row.TITLE),
     ("region outside the image", "pneumonia", MEASUREMENTS, outside, Rule.REGION),
-    ("continuous root", "normal", REPORT, put("ContinuityOfContent", "CONTINUOUS"), Rule.CONTINUITY),
-    ("continuous section", "between", REPORT, put("ContinuityOfContent", "CONTINUOUS", "Findings"), Rule.CONTINUITY),
+    ("continuous root", "normal", REPORT, put("ContinuityOfContent", "CONTINUOUS"), Row.CONTINUITY),
+    ("continuous section", "between", REPORT, put("ContinuityOfContent", "CONTINUOUS", "Findings"), Row.CONTINUITY),
     ("finding on a negative", "normal", MEASUREMENTS, with_finding, Rule.READS_POSITIVE),
     ("finding on an abstention", "views", MEASUREMENTS, with_finding, Rule.READS_POSITIVE),
-    ("finding missing", "pneumonia", MEASUREMENTS, removed(*GROUP, "Finding"), Rule.FINDING),
+    ("finding missing", "pneumonia", MEASUREMENTS, removed(*GROUP, "Finding"), Row.FINDING),
     ("abstention without findings", "unlike", MEASUREMENTS, with_processing, Rule.READS_NEGATIVE),
     ("certainty as a fraction", "pneumonia", MEASUREMENTS, as_fraction, Rule.CERTAINTY),
     ("other certainty", "pneumonia", MEASUREMENTS, other_value, Rule.CERTAINTY),
@@ -520,9 +523,9 @@ OWN: list[Broken] = [
         "normal",
         REPORT,
         put("TextValue", "Rule-out below 25 %, report from 85 %.", "Findings", "Finding"),
-        Rule.REPORT_LINE,
+        Row.REPORT_LINE,
     ),
-    ("findings before impressions", "pneumonia", REPORT, sections_turned, Rule.ROW_ORDER),
+    ("findings before impressions", "pneumonia", REPORT, sections_turned, Row.ROW_ORDER),
     ("verified", "normal", REPORT, put("VerificationFlag", "VERIFIED"), Rule.STATUS),
     ("final", "normal", MEASUREMENTS, put("PreliminaryFlag", "FINAL"), Rule.STATUS),
     ("product, not research", "normal", HEATMAP, put("ContentQualification", "PRODUCT"), Rule.STATUS),
@@ -558,18 +561,90 @@ OWN: list[Broken] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("case", "kind", "act", "rule"), [row[1:] for row in KNOWN + OWN], ids=[row[0] for row in KNOWN + OWN]
-)
-def test_a_broken_result_is_told(case: str, kind: ResultKind, act: Callable[[Dataset], None], rule: Rule) -> None:
+ORACLE_ALONE = {
+    "template not named", "observer type removed", "title removed", "image library removed", "relation not allowed",
+    "measurement report without a region", "continuous root", "continuous section", "finding missing",
+    "thresholds line", "findings before impressions",
+}  # fmt: skip
+"""How a template is filled in is the same in every result: the oracle sees it in CI, not the check at run time."""
+NOT_OF_FILES = ORACLE_ALONE | {
+    "no region", "image-level group", "frame round a negative", "region outside the image",
+}  # fmt: skip
+"""Of files alone nobody knows where a region must be."""
+
+
+@pytest.mark.parametrize(("name", "case", "kind", "act", "rule"), KNOWN + OWN, ids=[row[0] for row in KNOWN + OWN])
+def test_a_broken_result_is_named(
+    name: str, case: str, kind: ResultKind, act: Callable[[Dataset], None], rule: Rule | Row
+) -> None:
     of = context(case, **SMALL)
     artifacts = made(of)
     artifacts[kind] = broken(artifacts[kind], act)
-    assert rule in {flaw.rule for flaw in check.check_made(list(artifacts.values()), of)}
+    flaws = check.check_made(list(artifacts.values()), of)
+    by_oracle = oracle.flaws(list(artifacts.values()), of)
+    assert rule in {str(flaw.rule) for flaw in flaws} | {str(found) for found, _ in by_oracle}
+    assert bool(flaws) is (name not in ORACLE_ALONE)
     contents = [(str(each.kind), each.content) for each in artifacts.values()]
-    told = check.check_files([*contents, ("source", SOURCES["DX"])]).flaws
-    assert told  # the place that most others contradict is blamed, which may be another than the broken one
-    assert all(str(flaw).startswith(f"{flaw.document}: {flaw.rule}: {SENTENCES[flaw.rule]}") for flaw in told)
+    named = check.check_files([*contents, ("source", SOURCES["DX"])]).flaws
+    assert bool(named) is (name not in NOT_OF_FILES)  # it may be the other place that is blamed
+    assert all(str(flaw).startswith(f"{flaw.document}: {flaw.rule}: {flaw.rule.sentence}") for flaw in named)
+
+
+def refers_elsewhere(dataset: Dataset) -> None:
+    """Whatever it refers to, wherever: the first reference names another image."""
+    for element in dataset:
+        if element.VR == "SQ" and element.keyword != "PredecessorDocumentsSequence":
+            for one in element.value:
+                if "ReferencedSOPInstanceUID" in one:
+                    one.ReferencedSOPInstanceUID = "1.2.3.4"
+                refers_elsewhere(one)
+
+
+EVERYWHERE: list[tuple[Callable[[Dataset], None], Rule]] = [
+    (put("PatientID", "SOMEONE-ELSE"), Rule.PATIENT_AND_STUDY),
+    (put("StudyInstanceUID", "1.2.3.4"), Rule.PATIENT_AND_STUDY),
+    (put("SpecificCharacterSet", "ISO_IR 192"), Rule.PATIENT_AND_STUDY),
+    (put("SeriesInstanceUID", "2.25.4"), Rule.UID),
+    (put("VerificationFlag", "VERIFIED"), Rule.STATUS),
+    (put("ContentQualification", "PRODUCT"), Rule.STATUS),
+    (put("SeriesDescription", "AI: no pneumonia detected (research)"), Rule.READS_NEGATIVE),
+    (put("ImageComments", "Without findings."), Rule.READS_NEGATIVE),
+    (equipment("DeviceUID", "2.25.1"), Rule.EQUIPMENT),
+    (equipment("ContributionDateTime", "20200101000000.000000+0000"), Rule.CONTENT_TIME),
+    (refers_elsewhere, Rule.SOURCE),
+]
+
+
+@pytest.mark.parametrize("kind", pipeline.BUILDERS)
+def test_what_holds_of_every_kind_is_checked_of_every_kind(kind: ResultKind) -> None:
+    of = replace(in_both_lungs(context(**SMALL)), kinds=frozenset(ResultKind))
+    artifacts = every_kind(of)
+    for act, rule in EVERYWHERE:
+        spoilt = [replace(broken(each, act), alternatives=()) if each.kind is kind else each for each in artifacts]
+        assert rule in {flaw.rule for flaw in check.check_made(spoilt, of)}, rule
+
+
+@pytest.mark.parametrize(
+    ("kind", "act", "rule"),
+    [
+        (ResultKind.FRAMES, put("NumberOfFrames", 3), Rule.PIXELS),
+        (ResultKind.SEGMENTATION, put("Rows", 100), Rule.PIXELS),
+        (ResultKind.FRAMES, put("PixelSpacing", ["0.1", "0.1"]), Rule.ATTRIBUTE),
+        (ResultKind.PDF, put("EncapsulatedDocument", b"<html></html>"), Rule.ATTRIBUTE),
+        (ResultKind.KEY_OBJECT, put("TextValue", "AI: UNCERTAIN.", "Key Object Description"), Rule.SUMMARY),
+    ],
+)
+def test_what_holds_of_one_kind(kind: ResultKind, act: Callable[[Dataset], None], rule: Rule) -> None:
+    of = replace(in_both_lungs(context(**SMALL)), kinds=frozenset(ResultKind))
+    spoilt = [replace(broken(each, act), alternatives=()) if each.kind is kind else each for each in every_kind(of)]
+    assert rule in {flaw.rule for flaw in check.check_made(spoilt, of)}
+
+
+@pytest.mark.parametrize("kind", [ResultKind.PRESENTATION_STATE, ResultKind.SEGMENTATION, ResultKind.KEY_OBJECT])
+def test_an_object_that_says_look_here_needs_a_positive(kind: ResultKind) -> None:
+    positive, negative = context(**SMALL), context("normal", **SMALL)
+    (stranger,) = [each for each in every_kind(positive) if each.kind is kind]
+    assert Rule.READS_POSITIVE in {flaw.rule for flaw in check.check_made([stranger], negative)}
 
 
 @pytest.mark.parametrize(
@@ -639,7 +714,7 @@ def test_what_is_not_ours_is_passed_over_and_what_is_no_dicom_is_told() -> None:
 
 
 def test_every_rule_has_its_sentence() -> None:
-    assert set(SENTENCES) == set(Rule)
+    assert all(rule.sentence.endswith(".") for rule in Rule)
 
 
 def test_the_context_is_the_builders_own() -> None:

@@ -59,7 +59,7 @@ def about(judged: Finding) -> list[str]:
 
 @pytest.mark.parametrize("case", CASES)
 def test_every_line_alone_reads_as_its_verdict_or_as_none(case: str) -> None:
-    """As `verify_reading` takes a text that is read by itself."""
+    """As `single_field` takes a text that is read by itself."""
     judged = finding(case, RADIOGRAPH)
     for sentence in every_sentence(judged):
         assert single_field.of_text(sentence) <= {judged.decision.verdict}, sentence

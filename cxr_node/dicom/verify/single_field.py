@@ -1,33 +1,23 @@
 """Fields of a result read one at a time, as a hasty reader or a simple program reads them.
 
-Whoever looks at one field only must never take UNCERTAIN for "no pneumonia", nor NORMAL for "pneumonia".
+A reader who looks at one field only must never take UNCERTAIN for "absent", nor NORMAL for "present".
 Deliberately ignorant of how results are made: words and codes are judged by what they say to a stranger.
 """
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from cxr_node.dicom.results.sr_items import Relation
-from cxr_node.dicom.verify.plain import Plain, text
-from cxr_node.dicom.verify.rules import Rule
-from cxr_node.dicom.verify.tree import Item, Report, walk
+from cxr_node.dicom.verify.plain import Item, Plain
+from cxr_node.dicom.verify.rules import Report, Rule
+from cxr_node.dicom.words import coded_findings
 from cxr_node.domain import Verdict
 
 _ABSTAINS = re.compile(r"\buncertain\b|\babstains?\b|\bundetermined\b|\bindeterminate\b", re.IGNORECASE)
-_NEGATIVE = re.compile(
-    r"\b(no|not|without|absen\w+|free) (of |any |signs? of |evidence of )*pneumonia\b"
-    r"|\bpneumonia (is )?(absent|not|excluded)"
-    r"|\bnormal\b|\bnegative\b|\bunremarkable\b|\bwithout findings\b|\bno findings?\b|\bhealthy\b|\bclear lungs\b",
-    re.IGNORECASE,
-)
-_POSITIVE = re.compile(
-    r"(?<!no )(?<!not )\bpneumonia (is )?(suspected|detected|present|found|likely|positive)\b|^(ai: )?pneumonia\b"
-    r"|\bwith findings\b|\bpositive\b",
-    re.IGNORECASE,
-)
 _CODES = {
     ("52101004", "SCT"): Verdict.POSITIVE,  # Present
     ("272519000", "SCT"): Verdict.NEGATIVE,  # Absent
@@ -38,68 +28,88 @@ _CODES = {
     ("111244", "DCM"): Verdict.NEGATIVE,  # Not all algorithms succeeded; without findings
     ("111245", "DCM"): Verdict.NEGATIVE,  # No algorithms succeeded; without findings
 }
-_PNEUMONIA = ("233604007", "SCT")
-_FINDING, _PRESENCE_OF, _PROCESSING = ("121071", "DCM"), _PNEUMONIA, ("111017", "DCM")
+_FINDING = ("121071", "DCM")
 _ABOUT_THE_ANSWER = frozenset({("272394005", "SCT"), ("limitation", "99CXRNODE")})
-"""Technique and limitations: who spoke may be called anything ("normal-chest"), and what was not said is said there."""
-_STATEMENTS = frozenset({("121073", "DCM"), ("121111", "DCM")})  # Impression, Summary
-_HEADER_TEXTS = ("SeriesDescription", "ImageComments", "DocumentTitle", "ContentDescription")
+"""Technique and limitations: the algorithm may have any name ("normal-chest"); limitations say what was not said."""
+_STATEMENTS = frozenset({("121073", "DCM"), ("121111", "DCM"), ("113012", "DCM")})
+"""Impression, Summary, Key Object Description."""
+_TEXTS = frozenset(
+    {
+        "SeriesDescription", "ImageComments", "DocumentTitle", "ContentDescription", "UnformattedTextValue",
+        "SegmentLabel", "SegmentDescription", "GraphicLayerDescription", "DerivationDescription",
+    }
+)  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """What one field says of the patient to somebody who reads nothing else."""
 
     where: str
     says: frozenset[Verdict]
     is_statement: bool
-    """Whether the field is meant to tell the verdict; others must only not contradict it."""
+    """Whether the field is meant to state the verdict; others must only not contradict it."""
 
 
-def of_header(dataset: Plain) -> Iterator[Reading]:
-    """Read the texts of a header."""
-    for keyword in _HEADER_TEXTS:
-        said = text(dataset, keyword)
-        if said:
-            yield Reading(keyword, of_text(said), keyword == "SeriesDescription")
+def of_header(dataset: Plain, judged: str = "") -> Iterator[Reading]:
+    """Read the texts of a header, at every depth but that of the content tree."""
+    for keyword, value in dataset.items():
+        if isinstance(value, str):
+            if value and keyword in _TEXTS:
+                yield Reading(keyword, of_text(value, judged), keyword == "SeriesDescription")
+        elif keyword != "ContentSequence":
+            for item in value:
+                yield from of_header(item, judged)
 
 
-def of_content(root: Item) -> Iterator[Reading]:
+def of_content(content: Iterable[Item], judged: str = "") -> Iterator[Reading]:
     """Read every content item that speaks of the patient.
 
-    Who speaks may be called anything ("normal-chest"): context, modifiers, technique and limitations are left to
-    `verify_rows`.
-    A certainty's own modifier says of what, not whether.
+    Context, modifiers, technique and limitations do not; a certainty's own modifier says of what, not whether.
     """
-    modifiers = {id(child) for item in walk(root) if item.value_type == "NUM" for child in item.children}
-    for item in walk(root):
+    for item in content:
         name = item.name[:2]
         if item.value_type == "TEXT" and item.relation == Relation.CONTAINS and name not in _ABOUT_THE_ANSWER:
-            yield Reading(item.name[2], of_text(str(item.value)), name in _STATEMENTS)
-        elif item.value_type == "CODE" and id(item) not in modifiers:
-            value = item.value[:2]
-            if name == _FINDING and value == _PNEUMONIA:
+            yield Reading(item.name[2], of_text(item.value, judged), name in _STATEMENTS)
+        elif item.value_type == "CODE" and item.parent != "NUM":
+            if name == _FINDING:
                 yield Reading(item.name[2], frozenset({Verdict.POSITIVE}), True)
-            elif value in _CODES:
-                yield Reading(item.name[2], frozenset({_CODES[value]}), name in (_PRESENCE_OF, _PROCESSING))
+            elif item.value[:2] in _CODES:
+                yield Reading(item.name[2], frozenset({_CODES[item.value[:2]]}), True)
 
 
-def of_text(said: str) -> frozenset[Verdict]:
-    """Verdicts that a text can be taken to state; none for most lines."""
-    found = {
-        Verdict.INDETERMINATE: _ABSTAINS.search(said),
-        Verdict.NEGATIVE: _NEGATIVE.search(said),
-        Verdict.POSITIVE: _POSITIVE.search(said),
-    }
-    return frozenset(verdict for verdict, match in found.items() if match)
+def of_text(said: str, judged: str = "") -> frozenset[Verdict]:
+    """Verdicts that a text can be taken to state; none for most lines.
+
+    `judged` : words of the finding in question, where it may be one that has no name here
+    """
+    negative, positive = _patterns(judged)
+    found = {Verdict.INDETERMINATE: _ABSTAINS, Verdict.NEGATIVE: negative, Verdict.POSITIVE: positive}
+    return frozenset(verdict for verdict, pattern in found.items() if pattern.search(said))
 
 
-def contradictions(readings: list[Reading], verdict: Verdict, report: Report) -> None:
+def contradictions(readings: Iterable[Reading], verdict: Verdict, report: Report) -> None:
     """Report every field that, read alone, says another verdict than the result's."""
-    for reading in readings:
-        if verdict is not Verdict.NEGATIVE and Verdict.NEGATIVE in reading.says:
-            report(Rule.READS_NEGATIVE, reading.where)
-        if verdict is not Verdict.POSITIVE and Verdict.POSITIVE in reading.says:
-            report(Rule.READS_POSITIVE, reading.where)
-        if reading.is_statement and reading.says and verdict not in reading.says:
-            report(Rule.VERDICT, reading.where)
+    for where, says, is_statement in readings:
+        if verdict is not Verdict.NEGATIVE and Verdict.NEGATIVE in says:
+            report(Rule.READS_NEGATIVE, where)
+        if verdict is not Verdict.POSITIVE and Verdict.POSITIVE in says:
+            report(Rule.READS_POSITIVE, where)
+        if is_statement and says and verdict not in says:
+            report(Rule.VERDICT, where)
+
+
+@functools.cache
+def _patterns(judged: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """What says "absent", and what says "present", of any finding that has a name."""
+    names = sorted({*coded_findings.names(), judged} - {""}, key=len, reverse=True)
+    finding = f"(?:{'|'.join(map(re.escape, names))})"
+    negative = (
+        rf"\b(no|not|without|absen\w+|free) (of |any |signs? of |evidence of )*{finding}\b"
+        rf"|\b{finding} (is )?(absent|not|excluded)"
+        r"|\bnormal\b|\bnegative\b|\bunremarkable\b|\bwithout findings\b|\bno findings?\b|\bhealthy\b|\bclear lungs\b"
+    )
+    positive = (
+        rf"(?<!no )(?<!not )\b{finding} (is )?(suspected|detected|present|found|likely|positive)\b"
+        rf"|^(ai: )?{finding}\b|\bwith findings\b|\bpositive\b"
+    )
+    return re.compile(negative, re.IGNORECASE), re.compile(positive, re.IGNORECASE)

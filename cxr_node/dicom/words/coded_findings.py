@@ -58,7 +58,6 @@ _KNOWN: Mapping[str, Named] = {
         "enlarged cardiomediastinum", Code("wide-mediast", OWN_SCHEME, "Enlarged cardiomediastinum")
     ),
 }
-_OF_CODE = {(named.code.value, named.code.scheme_designator): label for label, named in _KNOWN.items()}
 
 
 def own_scheme() -> Dataset:
@@ -79,9 +78,9 @@ def named(label: str) -> Named:
     return Named(words, Code(f"l-{hashlib.sha256(label.encode()).hexdigest()[:12]}", OWN_SCHEME, words))
 
 
-def label_of(code_value: str, scheme: str, meaning: str) -> str:
-    """Label that has this code, in plain form; the meaning itself where nobody knows the code."""
-    return _OF_CODE.get((code_value, scheme), meaning)
+def names() -> frozenset[str]:
+    """Words of every finding that has some."""
+    return frozenset(named.words for named in _KNOWN.values())
 
 
 def are_scored(finding: Finding) -> bool:

@@ -25,6 +25,8 @@ NO_MAP = "No heat map is shown for this verdict."
 FOOTER = "Research use only. Not a medical device."
 SCORES = " Scores are not probabilities."
 UNMEASURED = "This model cannot tell whether an image is unlike those it learned from."
+NOT_ANALYSED_LINE = (f"AI: {VERDICTS[Verdict.REJECTED]} - ", f". No answer was given. {RESEARCH}")
+"""How the note begins and ends; between them stands why."""
 NOT_ANALYSED_SERIES = "AI: not analysed (research)"
 _PLAIN_SERIES = {
     ResultKind.MEASUREMENTS: "measurements",
@@ -120,7 +122,8 @@ def doubt_phrase(finding: Finding) -> str:
 def not_analysed(rejected: Rejected) -> str:
     """Write the one line of the note about an image that was not analysed; it says nothing of the patient's lungs."""
     because = plain(rejected.sentence).strip().rstrip(".")
-    return f"AI: {VERDICTS[Verdict.REJECTED]} - {because[:1].lower()}{because[1:]}. No answer was given. {RESEARCH}"
+    begins, ends = NOT_ANALYSED_LINE
+    return f"{begins}{because[:1].lower()}{because[1:]}{ends}"
 
 
 def banner(finding: Finding) -> Banner:

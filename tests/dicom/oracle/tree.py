@@ -1,21 +1,21 @@
 """Content items as flat ones, and the comparison of a content tree with what it must be.
 
-Knows no template: `verify_rows` says which rows a document must have.
+Knows no template: `rows` says which rows a document must have.
 
 Clauses: PS3.3 C.17.3 SR Document Content, C.18.6 Spatial Coordinates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from pydicom.sr.coding import Code
 
 from cxr_node.dicom.results.sr_items import Relation
-from cxr_node.dicom.verify.plain import NO_CODE, Plain, Triple, code, items, reference, text
-from cxr_node.dicom.verify.rules import Rule
+from cxr_node.dicom.verify.plain import NO_CODE, Plain, Triple, code, item_value, items, text
+from tests.dicom.oracle.rules import Rule
 
 Report: TypeAlias = Callable[[Rule, str], None]
 """Takes a broken rule and the place where it is broken."""
@@ -52,41 +52,9 @@ def tree(plain: Plain) -> Item:
         relation=text(plain, "RelationshipType"),
         value_type=value_type,
         name=code(plain, "ConceptNameCodeSequence"),
-        value=_value(plain, value_type),
+        value=item_value(plain, value_type),
         children=tuple(tree(child) for child in items(plain, "ContentSequence")),
     )
-
-
-def walk(item: Item) -> Iterator[Item]:
-    """Yield an item and all below it."""
-    yield item
-    for child in item.children:
-        yield from walk(child)
-
-
-def _value(plain: Plain, value_type: str) -> Any:
-    match value_type:
-        case "CONTAINER":
-            templates = items(plain, "ContentTemplateSequence")
-            named = [f"{text(each, 'MappingResource')} {text(each, 'TemplateIdentifier')}" for each in templates]
-            return text(plain, "ContinuityOfContent"), ", ".join(named)
-        case "TEXT":
-            return text(plain, "TextValue")
-        case "UIDREF":
-            return text(plain, "UID")
-        case "CODE":
-            return code(plain, "ConceptCodeSequence")
-        case "IMAGE":
-            return reference(plain)
-        case "NUM":
-            measured = items(plain, "MeasuredValueSequence")
-            if len(measured) != 1:
-                return "", NO_CODE
-            return text(measured[0], "NumericValue"), code(measured[0], "MeasurementUnitsCodeSequence")
-        case "SCOORD":
-            return text(plain, "GraphicType"), tuple(text(plain, "GraphicData").split("\\"))
-        case _:
-            return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,96 +18,27 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from cxr_node.dicom.results.sr_items import Relation
-from cxr_node.dicom.verify.facts import Document, Facts
-from cxr_node.dicom.verify.plain import Plain, items, text
-from cxr_node.dicom.verify.rules import Rule
-from cxr_node.dicom.verify.tree import Report, Row, triple
 from cxr_node.dicom.words import coded_findings, wording, zones
-from cxr_node.domain import Point, ResultKind, Verdict
+from cxr_node.domain import ResultKind, Verdict
+from tests.dicom.oracle.facts import Facts
+from tests.dicom.oracle.rules import Rule
+from tests.dicom.oracle.tree import Row, triple
 
-_PRESENTATION_STATE, _SEGMENTATION = "1.2.840.10008.5.1.4.1.1.11.1", "1.2.840.10008.5.1.4.1.1.66.4"
 _POINT_TOLERANCE_PX = 0.01  # coordinates are stored as float32
-_MIN_POINTS = 4  # a triangle, closed
 
 
 def accepts(facts: Facts, number: int) -> Callable[[Any], bool]:
-    """Accept a closed polyline on the image: the region of this number, or any where they are not known."""
+    """Accept the region of this number, as one closed polyline."""
+    outline = facts.context.regions[number - 1].outline
 
     def is_right(value: Any) -> bool:
         graphic_type, told = value
-        try:
-            numbers = [float(number) for number in told]
-            points = list(zip(numbers[::2], numbers[1::2], strict=True))
-        except ValueError:
-            return False
-        if graphic_type != "POLYLINE" or len(points) < _MIN_POINTS or points[0] != points[-1]:
-            return False
-        if facts.outlines is not None:
-            return len(facts.outlines) >= number and _same(points, list(facts.outlines[number - 1]))
-        return _lies_inside(points, facts.size_px)
+        numbers = [number for point in outline for number in point]
+        pairs = zip(told, numbers, strict=False)
+        near = all(abs(float(one) - other) <= _POINT_TOLERANCE_PX for one, other in pairs)
+        return graphic_type == "POLYLINE" and len(told) == len(numbers) and told[:2] == told[-2:] and near
 
     return is_right
-
-
-def check_objects(documents: list[Document], facts: Facts, report_of: Callable[[str], Report]) -> None:
-    """Check that masks and presentation states have the regions of the measurements, all and no more."""
-    for document in documents:
-        report, dataset = report_of(document.name), document.dataset
-        sop_class = text(dataset, "SOPClassUID")
-        if sop_class == _PRESENTATION_STATE and not _drawn_right(_polylines(dataset), facts):
-            report(Rule.REGION, "GraphicObjectSequence")
-        if sop_class == _SEGMENTATION:
-            segments = items(dataset, "SegmentSequence")
-            numbers = [text(segment, "SegmentNumber") for segment in segments]
-            if numbers != [str(number) for number in range(1, facts.groups + 1)] or not _framed(dataset, numbers):
-                report(Rule.REGION, "SegmentSequence")
-            if facts.tracking_uids not in (None, tuple(text(segment, "TrackingUID") for segment in segments)):
-                report(Rule.TRACKING, "SegmentSequence")
-
-
-def _polylines(dataset: Plain) -> list[list[Point]]:
-    found = []
-    for annotation in items(dataset, "GraphicAnnotationSequence"):
-        for graphic in items(annotation, "GraphicObjectSequence"):
-            try:
-                numbers = [float(number) for number in text(graphic, "GraphicData").split("\\")]
-            except ValueError:
-                numbers = []
-            found.append(list(zip(numbers[::2], numbers[1::2], strict=False)))
-    return found
-
-
-def _drawn_right(lines: list[list[Point]], facts: Facts) -> bool:
-    closed = all(
-        len(points) >= _MIN_POINTS and points[0] == points[-1] and _lies_inside(points, facts.size_px)
-        for points in lines
-    )
-    known = facts.outlines or ()
-    same = all(_same(points, list(outline)) for points, outline in zip(lines, known, strict=False))
-    return closed and same and len(lines) == facts.groups
-
-
-def _framed(dataset: Plain, numbers: list[str]) -> bool:
-    """One frame a segment, in order."""
-    frames = items(dataset, "PerFrameFunctionalGroupsSequence")
-    named = [
-        text(identified, "ReferencedSegmentNumber")
-        for frame in frames
-        for identified in items(frame, "SegmentIdentificationSequence")
-    ]
-    return named == numbers and text(dataset, "NumberOfFrames") == str(len(numbers))
-
-
-def _lies_inside(points: list[Point], size_px: tuple[int, int] | None) -> bool:
-    rows, columns = size_px or (math.inf, math.inf)
-    return all(0 <= x <= columns and 0 <= y <= rows for x, y in points)
-
-
-def _same(points: list[Point], others: list[Point]) -> bool:
-    if len(points) != len(others):
-        return False
-    pairs = zip(points, others, strict=True)
-    return all(abs(a - b) <= _POINT_TOLERANCE_PX for one, other in pairs for a, b in zip(one, other, strict=True))
 
 
 PNEUMONIA = Code("233604007", "SCT", "Pneumonia")
@@ -142,12 +73,12 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 def report(facts: Facts) -> Row:
     """TID 2000 as the node writes it."""
-    finding, radiograph, shows_map = facts.finding, facts.radiograph, facts.refers_to_map
+    finding, radiograph, shows_map = facts.context.finding, facts.context.radiograph, facts.context.refers_to_map
     technique = wording.report_technique(finding, radiograph, facts.series_numbers, facts.product, shows_map=shows_map)
     limitations = wording.report_limitations(finding, radiograph, shows_map=shows_map)
     scores = wording.report_scores(finding)
-    technique += zones.lines(facts.looked, finding.decision)
-    name = f"{facts.product}, {facts.model_name}"
+    technique += zones.lines(facts.context.looked, finding.decision)
+    name = f"{facts.product}, {facts.context.model_name}"
     image = Row(
         rule=Rule.SOURCE, relation=Relation.INFERRED_FROM, value_type="IMAGE", name=codes.DCM.SourceOfMeasurement,
         value=facts.source,
@@ -171,22 +102,22 @@ def measurements(facts: Facts) -> Row:
     """TID 1500 as the node writes it."""
     procedure = facts.procedure or triple(IMAGING_PROCEDURE)
     observer = {
-        codes.DCM.DeviceObserverName: facts.serial_number,
-        codes.DCM.DeviceObserverManufacturer: facts.manufacturer,
-        codes.DCM.DeviceObserverModelName: facts.model_name,
-        codes.DCM.DeviceObserverSerialNumber: facts.serial_number,
+        codes.DCM.DeviceObserverName: facts.context.serial_number,
+        codes.DCM.DeviceObserverManufacturer: facts.context.manufacturer,
+        codes.DCM.DeviceObserverModelName: facts.context.model_name,
+        codes.DCM.DeviceObserverSerialNumber: facts.context.serial_number,
     }
     return Row(
         rule=Rule.TITLE, relation=None, value_type="CONTAINER", value="DCMR 1500",
-        name=MEASUREMENTS_TITLE if facts.has_region else EVALUATIONS,
+        name=MEASUREMENTS_TITLE if facts.context.regions else EVALUATIONS,
         rows=(
             *_language_and_observer(facts, ResultKind.MEASUREMENTS),
             *(_text(Rule.OBSERVER, Relation.HAS_OBS_CONTEXT, name, value) for name, value in observer.items()),
             _code(
                 Rule.PROCEDURE, Relation.HAS_CONCEPT_MOD, codes.DCM.ProcedureReported,
-                procedure if facts.knows_source else all,
+                procedure,
             ),
-            *(_library(facts) if facts.has_region else ()),
+            *(_library(facts) if facts.context.regions else ()),
             _section(codes.DCM.ImagingMeasurements, *_groups(facts)),
             _section(EVALUATIONS, *_evaluations(facts)),
         ),
@@ -198,7 +129,7 @@ def _language_and_observer(facts: Facts, kind: ResultKind) -> tuple[Row, ...]:
     return (
         _code(Rule.LANGUAGE, Relation.HAS_CONCEPT_MOD, language, triple(LANGUAGES[kind])),
         _code(Rule.OBSERVER, Relation.HAS_OBS_CONTEXT, codes.DCM.ObserverType, triple(Code("121007", "DCM", "Device"))),
-        _uid(Rule.OBSERVER, codes.DCM.DeviceObserverUID, facts.device_uid),
+        _uid(Rule.OBSERVER, codes.DCM.DeviceObserverUID, facts.context.device_uid),
     )
 
 
@@ -208,13 +139,12 @@ def _library(facts: Facts) -> tuple[Row, ...]:
 
 def _library_entry(facts: Facts) -> Row:
     """TID 1601 and 1602, of the one image."""
-    rows, columns = facts.size_px or (None, None)
+    rows, columns = facts.context.radiograph.pixels.shape
     context = Relation.HAS_ACQ_CONTEXT
-    kinds = (triple(codes.DCM.ComputedRadiography), triple(codes.DCM.DigitalRadiography))
     return Row(
         rule=Rule.SOURCE, relation=Relation.CONTAINS, value_type="IMAGE", name=None, value=facts.source,
         rows=(
-            _code(Rule.LIBRARY, context, codes.DCM.Modality, facts.modality or (lambda value: value in kinds)),
+            _code(Rule.LIBRARY, context, codes.DCM.Modality, facts.modality),
             _number(Rule.LIBRARY, context, codes.DCM.PixelDataRows, rows, PIXELS),
             _number(Rule.LIBRARY, context, codes.DCM.PixelDataColumns, columns, PIXELS),
         ),
@@ -222,9 +152,9 @@ def _library_entry(facts: Facts) -> Row:
 
 
 def _groups(facts: Facts) -> list[Row]:
-    if not facts.has_region:
+    if not facts.context.regions:
         return [_group_of_codes(facts)]
-    return [_group(facts, number) for number in range(1, facts.groups + 1)]
+    return [_group(facts, number) for number in range(1, len(facts.context.regions) + 1)]
 
 
 def _group(facts: Facts, number: int) -> Row:
@@ -239,20 +169,20 @@ def _group(facts: Facts, number: int) -> Row:
         value="DCMR 1410",
         rows=(
             *_finding(facts, number),
-            _code(Rule.PRESENCE, Relation.CONTAINS, PNEUMONIA, triple(PRESENCE[facts.finding.decision.verdict])),
+            _code(Rule.PRESENCE, Relation.CONTAINS, PNEUMONIA, _presence(facts)),
             Row(
                 rule=Rule.REGION, relation=Relation.CONTAINS, value_type="SCOORD", name=codes.DCM.ImageRegion,
                 value=accepts(facts, number), rows=(source,),
             ),
             *_place(facts, number),
-            *(illustrations if facts.refers_to_map else ()),
+            *(illustrations if facts.context.refers_to_map else ()),
         ),
     )  # fmt: skip
 
 
 def _place(facts: Facts, number: int) -> list[Row]:
     """Where the region lies, in words, where that is known."""
-    places = facts.places or ()
+    places = facts.context.places
     if len(places) < number or not places[number - 1]:
         return []
     return [_text(Rule.REGION, Relation.CONTAINS, codes.DCM.Comment, zones.of_region(places[number - 1]))]
@@ -268,7 +198,7 @@ def _group_of_codes(facts: Facts) -> Row:
         rule=Rule.ILLUSTRATION, relation=Relation.HAS_PROPERTIES, value_type="IMAGE", name=codes.DCM.VisualExplanation,
         value=facts.picture,
     )  # fmt: skip
-    images = (source, picture) if facts.refers_to_map else (source,)
+    images = (source, picture) if facts.context.refers_to_map else (source,)
     return Row(
         rule=Rule.SECTION, relation=Relation.CONTAINS, value_type="CONTAINER", name=codes.DCM.MeasurementGroup,
         value="DCMR 1501",
@@ -276,7 +206,7 @@ def _group_of_codes(facts: Facts) -> Row:
             *_finding(facts, 1),
             Row(
                 rule=Rule.PRESENCE, relation=Relation.CONTAINS, value_type="CODE", name=PNEUMONIA,
-                value=triple(PRESENCE[facts.finding.decision.verdict]), rows=images,
+                value=_presence(facts), rows=images,
             ),
         ),
     )  # fmt: skip
@@ -284,9 +214,9 @@ def _group_of_codes(facts: Facts) -> Row:
 
 def _finding(facts: Facts, number: int) -> tuple[Row, ...]:
     """What both groups begin with."""
-    is_positive = facts.finding.decision.verdict is Verdict.POSITIVE
+    is_positive = facts.context.finding.decision.verdict is Verdict.POSITIVE
     finding = [_code(Rule.FINDING, Relation.CONTAINS, codes.DCM.Finding, triple(PNEUMONIA))]
-    tracking = facts.tracking_uids[number - 1] if facts.tracking_uids else None
+    tracking = facts.context.tracking_uid(number)
     return (
         _text(Rule.TRACKING, Relation.HAS_OBS_CONTEXT, codes.DCM.TrackingIdentifier, f"{wording.TRACKING} {number}"),
         _uid(Rule.TRACKING, codes.DCM.TrackingUniqueIdentifier, tracking),
@@ -298,11 +228,11 @@ def _finding(facts: Facts, number: int) -> tuple[Row, ...]:
 
 def _algorithm(facts: Facts) -> list[Row]:
     """TID 4019; name, version and manufacturer as in Contributing Equipment."""
-    identity, point = facts.finding.identity, facts.finding.identity.operating_point
+    identity, point = facts.context.finding.identity, facts.context.finding.identity.operating_point
     words = [
-        (codes.DCM.AlgorithmName, facts.model_name),
-        (codes.DCM.AlgorithmVersion, facts.algorithm_version),
-        (codes.DCM.AlgorithmManufacturer, facts.manufacturer),
+        (codes.DCM.AlgorithmName, facts.context.model_name),
+        (codes.DCM.AlgorithmVersion, facts.context.algorithm_version),
+        (codes.DCM.AlgorithmManufacturer, facts.context.manufacturer),
     ]
     parameters = [
         (Rule.THRESHOLD, _threshold("threshold.rule_out", point.rule_out_below)),
@@ -322,7 +252,7 @@ def _algorithm(facts: Facts) -> list[Row]:
 
 def _doubts(facts: Facts) -> dict[str, str]:
     """Figures of the two doubts about the image itself, to four digits."""
-    prediction, point = facts.finding.prediction, facts.finding.identity.operating_point
+    prediction, point = facts.context.finding.prediction, facts.context.finding.identity.operating_point
     told = {"spread": prediction.spread, "spread.limit": point.max_spread}
     if prediction.distance is not None and point.max_distance is not None:
         told |= {"distance": prediction.distance, "distance.limit": point.max_distance}
@@ -349,7 +279,7 @@ def _digest(name: str, sha256: str) -> Callable[[str], bool]:
 
 def _certainty(facts: Facts) -> list[Row]:
     """Percent of pneumonia where the verdict rests on it; no row where calibration does not hold."""
-    certainty, score = wording.certainty(facts.finding), wording.score(facts.finding)
+    certainty, score = wording.certainty(facts.context.finding), wording.score(facts.context.finding)
     of_what = _code(Rule.CERTAINTY, Relation.HAS_CONCEPT_MOD, codes.DCM.Finding, triple(PNEUMONIA))
     if score is not None:
         return [_number(Rule.CERTAINTY, Relation.CONTAINS, SCORE, score, NO_UNITS, of_what)]
@@ -360,15 +290,15 @@ def _certainty(facts: Facts) -> list[Row]:
 
 def _evaluations(facts: Facts) -> list[Row]:
     """TID 1500 row 12: what holds of the whole radiograph."""
-    verdict = facts.finding.decision.verdict
+    verdict = facts.context.finding.decision.verdict
     summary = codes.DCM.CADProcessingAndFindingsSummary
     processing = [
         _code(Rule.PROCESSING, Relation.CONTAINS, summary, triple(PROCESSING[v])) for v in PROCESSING if v is verdict
     ]
     return [
         *processing,
-        _code(Rule.PRESENCE, Relation.CONTAINS, PNEUMONIA, triple(PRESENCE[verdict])),
-        _text(Rule.SUMMARY, Relation.CONTAINS, codes.DCM.Summary, wording.summary(facts.finding)),
+        _code(Rule.PRESENCE, Relation.CONTAINS, PNEUMONIA, _presence(facts)),
+        _text(Rule.SUMMARY, Relation.CONTAINS, codes.DCM.Summary, wording.summary(facts.context.finding)),
         *_scored(facts),
     ]
 
@@ -381,7 +311,7 @@ def _scored(facts: Facts) -> list[Row]:
             value=triple(coded_findings.named(label).code),
             rows=(_number(Rule.SCORES, Relation.HAS_PROPERTIES, SCORE, value, NO_UNITS),),
         )
-        for label, value in coded_findings.listed(facts.finding)
+        for label, value in coded_findings.listed(facts.context.finding)
     ]  # fmt: skip
 
 
@@ -417,3 +347,7 @@ def _number(rule: Rule, relation: Relation, name: Code, value: float | None, uni
             return False
 
     return Row(rule=rule, relation=relation, value_type="NUM", name=name, value=accepts, rows=rows)
+
+
+def _presence(facts: Facts) -> Any:
+    return triple(PRESENCE[facts.context.finding.decision.verdict])
