@@ -182,7 +182,7 @@ def deliver(config: ConfigFile = DEFAULT_CONFIG) -> None:
 
     present = presence.Presence(settings.spool.path, "deliver")
     with present, audit.forwarding(settings), audit.recording(settings, "deliver") as record:
-        room.run(settings, stop, present, audit=record, squeezer=Press())
+        room.run(settings, stop, present, audit=record, compressor=Press())
 
 
 @command()

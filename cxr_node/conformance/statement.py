@@ -43,7 +43,7 @@ from cxr_node.node.commitment import scu
 from cxr_node.node.deliver import storage_scu, transcode
 from cxr_node.node.ledger import commitments
 from cxr_node.node.network import association, file_meta, listener, statuses, tls
-from cxr_node.node.network.statuses import Fate
+from cxr_node.node.network.statuses import Action
 from cxr_node.node.receive import event_report, server
 from cxr_node.node.receive.acse import Rejection
 from cxr_node.tools.drawn import BUILT_IN
@@ -120,9 +120,9 @@ REJECTIONS = {
     Rejection.LOCAL_LIMIT: "local limit exceeded: as many associations as configured are open, in all or of one host",
 }
 FATES = {
-    Fate.DELIVERED: "The delivery is settled.",
-    Fate.RETRY: "Tried again later with the same bytes.",
-    Fate.REFUSED: "DEAD at once: the same bytes would get the same answer. `cxr-node retry` revives it.",
+    Action.DELIVERED: "The delivery is settled.",
+    Action.RETRY: "Tried again later with the same bytes.",
+    Action.REFUSED: "DEAD at once: the same bytes would get the same answer. `cxr-node retry` revives it.",
 }
 
 
@@ -194,7 +194,7 @@ def _facts() -> dict[str, Any]:
         "proposed": _by_class(storage_scu.proposed({*storage_scu.SOP_CLASSES, *produced}, COMPRESSED)),
         "answers": ANSWERS,
         "rejections": [(rejection.value, REJECTIONS[rejection]) for rejection in Rejection],
-        "delivered": [(_masked(row), row.words, FATES[row.fate], row.clause) for row in statuses.TABLE],
+        "delivered": [(_masked(row), row.words, FATES[row.action], row.clause) for row in statuses.TABLE],
         "results": results,
         "carried": statement.carried(),
         "identity": {

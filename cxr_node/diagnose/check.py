@@ -33,7 +33,7 @@ from cxr_node.node.ledger import queries
 from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
 from cxr_node.node.ledger.states import DeliveryState
 from cxr_node.node.network import tls
-from cxr_node.node.network.association import Wrapping
+from cxr_node.node.network.association import TlsClient
 from cxr_node.node.spool.spool import OWN_NAMES
 from cxr_node.tools import send
 
@@ -369,7 +369,7 @@ def _port(config: Config) -> str:
 
 
 def _echo(config: Config, destination: Destination) -> str:
-    tls = Wrapping(destination).arguments()
+    tls = TlsClient(destination).arguments()
     send.echo(destination.address, destination.calling_ae_title or config.listen.ae_title, tls=tls)
     return f"{destination.address} answers the C-ECHO{' over TLS' if tls else ''}"
 

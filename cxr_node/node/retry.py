@@ -22,7 +22,7 @@ class Rest:
     deaf: bool = False
 
 
-GO_ON = Rest(0.0)
+NO_PAUSE = Rest(0.0)
 
 
 class Breaker:
@@ -42,7 +42,7 @@ class Breaker:
     def refused(self) -> Rest:
         """It answered that it cannot now; at first this may be about the object."""
         pause = self.failed()
-        return GO_ON if self.failures < _PATIENCE else pause
+        return NO_PAUSE if self.failures < _PATIENCE else pause
 
     def failed(self) -> Rest:
         """No answer came: leave it alone for a while."""

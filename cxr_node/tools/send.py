@@ -22,7 +22,7 @@ from pynetdicom.presentation import build_context
 from cxr_node.config.schema import Address
 from cxr_node.domain import Priority
 from cxr_node.errors import ConfigError, DeliveryError, InstanceError, ResourceError
-from cxr_node.node.network.association import Entity, TlsArguments, ask, bury, deadline, fault, said, why_not
+from cxr_node.node.network.association import Entity, TlsArguments, ask, deadline, dispose, fault, said, why_not
 from cxr_node.node.network.dimse import PRIORITIES
 from cxr_node.node.network.statuses import Response
 
@@ -171,7 +171,7 @@ def _association(
     except OSError as error:  # the host name has no address
         raise DeliveryError(f"{address.host}: {error.strerror}", permanent=False) from error
     if not association.is_established:
-        bury(association)
+        dispose(association)
         raise DeliveryError(_refusal(association, address, timeout_s, tls), permanent=False)
     try:
         yield association

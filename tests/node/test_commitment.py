@@ -21,7 +21,7 @@ from cxr_node.node.deliver import retention
 from cxr_node.node.deliver.commitment_loop import Asker
 from cxr_node.node.deliver.loop import Home
 from cxr_node.node.ledger import commitments, queries, status
-from cxr_node.node.ledger.lease_keeper import Keeper
+from cxr_node.node.ledger.lease_keeper import LeaseKeeper
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.queries import DeliveryRow
 from cxr_node.node.ledger.states import DeliveryState, PromiseState
@@ -244,7 +244,7 @@ def asker(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
     def build(settings: Config, clock: Clock) -> Asker:
         ledger = Ledger.open(settings.spool.path, now=clock)
         request.addfinalizer(ledger.close)
-        keeper = Keeper(ledger, 60.0, 300.0)
+        keeper = LeaseKeeper(ledger, 60.0, 300.0)
         request.addfinalizer(keeper.close)
         home = Home(config=settings, ledger=ledger, spool=Spool(settings.spool.path), owner="me", keeper=keeper)
         (destination,) = settings.destinations

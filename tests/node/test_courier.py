@@ -22,11 +22,11 @@ from cxr_node.node.deliver.loop import Home
 from cxr_node.node.deliver.storage_scu import link
 from cxr_node.node.ledger import queries
 from cxr_node.node.ledger import tables as schema
-from cxr_node.node.ledger.lease_keeper import Keeper
+from cxr_node.node.ledger.lease_keeper import LeaseKeeper
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import DeliveryJob, DeliveryState
 from cxr_node.node.process.notify import Role, ring
-from cxr_node.node.retry import GO_ON, backoff_s
+from cxr_node.node.retry import NO_PAUSE, backoff_s
 from cxr_node.node.spool.spool import Area, Spool
 from cxr_node.node.work import worker as work
 from tests.node import peers, workplace
@@ -252,7 +252,7 @@ def courier(
 
     def build(config: Config) -> deliver.Courier:
         ledger, spool = ledgers(config), Spool(config.spool.path)
-        keeper = Keeper(ledger, 60.0, 300.0)
+        keeper = LeaseKeeper(ledger, 60.0, 300.0)
         request.addfinalizer(keeper.close)
         home = Home(config=config, ledger=ledger, spool=spool, owner="me", keeper=keeper)
         (destination,) = config.destinations
@@ -395,7 +395,7 @@ def test_what_is_too_old_for_a_destination_that_is_down_is_dead_at_once(
     one._home.ledger.now = clock
     assert one.do_one().deaf
     clock.forward(72 * 3600)
-    assert [one.do_one() for _ in range(15)] == [GO_ON] * 15
+    assert [one.do_one() for _ in range(15)] == [NO_PAUSE] * 15
     assert workplace.states(config) == [("DEAD", "undelivered")] * 5
 
 
@@ -409,7 +409,7 @@ def test_a_destination_without_room_is_left_alone_after_three_answers(
         one = courier(config)
         assert [one.do_one().deaf for _ in range(4)] == [False, False, True, True]
         archive.answer = lambda _: 0x0000
-        assert [one.do_one() for _ in range(5)] == [GO_ON] * 5
+        assert [one.do_one() for _ in range(5)] == [NO_PAUSE] * 5
 
 
 def test_deliveries_to_a_destination_that_was_removed_are_dead_until_it_is_back(

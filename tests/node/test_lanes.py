@@ -17,7 +17,7 @@ from cxr_node.config.schema import Config
 from cxr_node.domain import Outcome
 from cxr_node.errors import InstanceError, ModelError
 from cxr_node.node.ledger import queries
-from cxr_node.node.ledger.lease_keeper import office
+from cxr_node.node.ledger.lease_keeper import worker_name
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.process.notify import Role
 from cxr_node.node.work import worker
@@ -156,10 +156,10 @@ def test_what_a_dead_worker_held_alone_stays_counted_and_of_several_none(tmp_pat
     try:
         workplace.receive(settings, 1)
         for attempts in ([1], [1, 0, 0]):
-            with office(ledger, settings.spool.path, Role.WORK) as owner:
+            with worker_name(ledger, settings.spool.path, Role.WORK) as owner:
                 while ledger.claim_instance(owner, 3600) is not None:
                     pass
-            with office(ledger, settings.spool.path, Role.WORK):
+            with worker_name(ledger, settings.spool.path, Role.WORK):
                 assert [row.attempts for row in rows(settings)] == attempts
             workplace.receive(settings, 2, 3)
             _past(ledger)

@@ -178,7 +178,7 @@ def test_who_lost_a_delivery_changes_nothing(ledger: Ledger, clock: Clock) -> No
 
 def test_a_released_job_waits_and_its_attempt_counts_or_not(ledger: Ledger, clock: Clock) -> None:
     add(ledger, clock)
-    assert ledger.release(claimed(ledger), delay_s=30.0, detail="the disk is full", forgive=True)
+    assert ledger.release(claimed(ledger), delay_s=30.0, detail="the disk is full", count_attempt=False)
     assert ledger.claim_instance("worker", 60.0) is None
     assert queries.next_instance_s(ledger) == 30.0
     clock.forward(30)

@@ -20,7 +20,7 @@ from cxr_node.config.schema import STANDARD_KINDS, Address
 from cxr_node.domain import ResultKind
 from cxr_node.errors import ConfigError, DeliveryError
 from cxr_node.node.deliver.storage_scu import Link, Parcel, link
-from cxr_node.node.network.statuses import TABLE, Fate, judge
+from cxr_node.node.network.statuses import TABLE, Action, judge
 from tests.node import peers
 from tests.node.certificates import Authority
 from tests.patience import FOR_EVER_S, PATIENCE_S
@@ -403,9 +403,9 @@ def test_small_pdus_are_sent_at_once(wrap: Wrap, connect: Connect, monkeypatch: 
 
 def test_every_status_row_can_be_reached() -> None:
     assert [judge(row.value) for row in TABLE if judge(row.value) is not row and row.mask == 0xFFFF] == []
-    assert judge(0x0000).fate is Fate.DELIVERED
-    assert {judge(value).fate for value in range(0xA700, 0xA800)} == {Fate.RETRY}
-    assert {judge(value).fate for value in range(0xC000, 0xD000)} == {Fate.REFUSED}
+    assert judge(0x0000).action is Action.DELIVERED
+    assert {judge(value).action for value in range(0xA700, 0xA800)} == {Action.RETRY}
+    assert {judge(value).action for value in range(0xC000, 0xD000)} == {Action.REFUSED}
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from cxr_node.domain import ResultKind
 from cxr_node.errors import DeliveryError
 from cxr_node.node.deliver import transcode
 from cxr_node.node.deliver.storage_scu import Parcel, link
-from cxr_node.node.deliver.transcode import JPEG_LS, PLAIN, RLE
+from cxr_node.node.deliver.transcode import JPEG_LS, RLE, UNCOMPRESSED
 from cxr_node.node.network import file_meta
 from tests.dicom.contexts import context
 from tests.node import peers
@@ -94,7 +94,7 @@ def test_what_is_wished_and_taken_is_sent(
     kinds = (*PICTURES, ResultKind.REPORT, ResultKind.PDF)
     with peers.listening(archive, kinds=kinds, syntaxes=taken) as address:
         to = peers.destination(address, timeout_s=20.0, heatmap_compression=wish, send=[kind.value for kind in kinds])
-        pacs = link(to, "CXR_NODE", squeezer=press)
+        pacs = link(to, "CXR_NODE", compressor=press)
         assert [pacs.send(parcel(kind, contents[kind])).status for kind in kinds] == [0] * 4
         pacs.close()
     plain = expected if expected == ImplicitVRLittleEndian or ExplicitVRLittleEndian not in taken else taken[0]
@@ -112,7 +112,7 @@ def test_a_peer_that_refuses_what_it_agreed_to_gets_it_uncompressed(
 ) -> None:
     archive = peers.Archive(lambda count: 0xC000 if count == 1 else 0)
     with peers.listening(archive, syntaxes=ALL) as address:
-        pacs = link(peers.destination(address, timeout_s=20.0), "CXR_NODE", squeezer=press)
+        pacs = link(peers.destination(address, timeout_s=20.0), "CXR_NODE", compressor=press)
         assert [pacs.send(parcel(ResultKind.HEATMAP, contents[ResultKind.HEATMAP])).status for _ in "12"] == [0, 0]
         pacs.close()
     assert archive.syntaxes == {ExplicitVRLittleEndian: 2}
@@ -120,7 +120,7 @@ def test_a_peer_that_refuses_what_it_agreed_to_gets_it_uncompressed(
 
 def test_a_refusal_of_anything_else_stays_one(press: Press, contents: dict[ResultKind, bytes]) -> None:
     with peers.listening(peers.Archive(lambda _: 0xC000), syntaxes=ALL) as address:
-        pacs = link(peers.destination(address, timeout_s=20.0), "CXR_NODE", squeezer=press)
+        pacs = link(peers.destination(address, timeout_s=20.0), "CXR_NODE", compressor=press)
         for kind in (ResultKind.REPORT, ResultKind.HEATMAP):
             with pytest.raises(DeliveryError, match="0xC000"):
                 pacs.send(parcel(kind, contents[kind]))
@@ -130,7 +130,7 @@ def test_a_refusal_of_anything_else_stays_one(press: Press, contents: dict[Resul
 def test_without_a_codec_nothing_compressed_is_proposed(contents: dict[ResultKind, bytes]) -> None:
     archive = peers.Archive()
     with peers.listening(archive, syntaxes=ALL) as address:
-        pacs = link(peers.destination(address), "CXR_NODE", squeezer=PLAIN)
+        pacs = link(peers.destination(address), "CXR_NODE", compressor=UNCOMPRESSED)
         pacs.send(parcel(ResultKind.HEATMAP, contents[ResultKind.HEATMAP]))
         pacs.close()
     assert archive.syntaxes == {ExplicitVRLittleEndian: 1}

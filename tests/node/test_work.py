@@ -21,12 +21,12 @@ from cxr_node.domain import Outcome
 from cxr_node.errors import ConfigError, InstanceError, ModelError, ResourceError
 from cxr_node.node.ledger import queries
 from cxr_node.node.ledger.database import utc_now
-from cxr_node.node.ledger.lease_keeper import Keeper, office
+from cxr_node.node.ledger.lease_keeper import LeaseKeeper, worker_name
 from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
 from cxr_node.node.process.notify import Bell, Role, ring
 from cxr_node.node.spool.spool import Area, Spool
 from cxr_node.node.work import worker as work
-from cxr_node.node.work.lanes import Crew
+from cxr_node.node.work.lanes import Lanes
 from tests.node import peers, workplace
 
 Judge = Callable[..., Outcome]
@@ -284,8 +284,8 @@ def test_a_long_job_keeps_its_lease(tmp_path: Path) -> None:
         return workplace.judge(*arguments)
 
     worker = hands(config, ledger, slow)
-    with Keeper(ledger, 0.3, 60.0) as keeper, Crew(worker.claim, worker.finish, keeper, 1) as crew:
-        assert crew.take_one()
+    with LeaseKeeper(ledger, 0.3, 60.0) as keeper, Lanes(worker.claim, worker.finish, keeper, 1) as lanes:
+        assert lanes.take_one()
     ledger.close()
     assert workplace.states(config) == [("DELIVERED", None)]  # no destination wants anything
 
@@ -295,7 +295,7 @@ def test_a_job_that_does_not_end_is_reported_and_loses_its_lease(config: Config,
     job = ledger.claim_instance("me", 0.15)
     assert job is not None
     hung = threading.Event()
-    with Keeper(ledger, lease_s=0.15, hung_after_s=0.4, on_hung=hung.set) as keeper, keeper.keeping(job):
+    with LeaseKeeper(ledger, lease_s=0.15, hung_after_s=0.4, on_hung=hung.set) as keeper, keeper.keeping(job):
         assert hung.wait(10)
         assert workplace.eventually(lambda: ledger.claim_instance("other", 60) is not None, 5)
 
@@ -350,13 +350,13 @@ def test_a_successor_frees_what_a_killed_worker_held(config: Config, ledger: Led
     """The name is a lock of the kernel's; who holds it knows that its last holder is dead."""
     workplace.receive(config, 1)
     workplace.receive(config, 2)
-    with office(ledger, config.spool.path, Role.WORK) as first:
+    with worker_name(ledger, config.spool.path, Role.WORK) as first:
         assert (suspect := ledger.claim_instance(first, 3600)) is not None
-        with office(ledger, config.spool.path, Role.WORK) as second:
+        with worker_name(ledger, config.spool.path, Role.WORK) as second:
             assert second != first
             assert (other := ledger.claim_instance(second, 0)) is not None
             assert other.ref != suspect.ref
-    with office(ledger, config.spool.path, Role.WORK) as successor:
+    with worker_name(ledger, config.spool.path, Role.WORK) as successor:
         assert successor == first
         assert (job := ledger.claim_instance(successor, 3600)) is not None
         assert job.ref == other.ref, "the suspect steps back for a moment"

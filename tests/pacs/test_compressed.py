@@ -33,7 +33,7 @@ def test_orthanc_keeps_and_shows_what_was_sent(wish: str, syntax: str, tmp_path:
     with Orthanc(tmp_path / "orthanc") as archive:
         address = Address(ae_title=archive.ae_title, host="127.0.0.1", port=archive.dicom_port)
         to = peers.destination(address, timeout_s=30.0, heatmap_compression=wish, send=[kind.value for kind in made])
-        pacs = link(to, "CXR_NODE", squeezer=press)
+        pacs = link(to, "CXR_NODE", compressor=press)
         for artifact in made.values():
             assert artifact is not None
             parcel = Parcel(

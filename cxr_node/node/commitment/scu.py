@@ -23,7 +23,7 @@ from cxr_node.node.network.association import (
     EXPLICIT,
     IMPLICIT,
     Entity,
-    Wrapping,
+    TlsClient,
     ask,
     associate,
     broken,
@@ -77,7 +77,7 @@ class CommitmentScu:
         refusals: Refusals | None = None,
     ) -> None:
         self._destination = destination
-        self._wrapping = Wrapping(destination)
+        self._wrapping = TlsClient(destination)
         self._entity = Entity(calling_ae_title, destination.timeout_s, refusals)
         self._take = take
         self._association: Association | None = None

@@ -15,7 +15,7 @@ from cxr_node.node.deliver.loop import LOOK_AFTER_S, Home, Rounds
 from cxr_node.node.ledger import commitments
 from cxr_node.node.ledger.commitments import Transaction
 from cxr_node.node.process.logs import describe
-from cxr_node.node.retry import GO_ON, MAX_PAUSE_S, Breaker, Rest
+from cxr_node.node.retry import MAX_PAUSE_S, NO_PAUSE, Breaker, Rest
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Asker(Rounds):
             log.error("accepted, not committed destination=%s objects=%d no answer came", self.name, lost)
         asked = commitments.begin(ledger, self.name)
         if asked is None:
-            return GO_ON
+            return NO_PAUSE
         try:
             self._scu.request(asked)
         except DeliveryError as error:
@@ -65,7 +65,7 @@ class Asker(Rounds):
         self._breaker.answered()
         commitments.acknowledged(ledger, asked, self._wait_s)
         log.info("asked for commitment destination=%s objects=%d %s", self.name, len(asked.references), asked.uid)
-        return GO_ON
+        return NO_PAUSE
 
     def _failed(self, asked: Transaction, error: DeliveryError) -> Rest:
         """A destination that commits itself to nothing is said once to be one; the deliveries stay DELIVERED."""

@@ -24,9 +24,9 @@ from cxr_node.node.deliver.commitment_loop import Asker
 from cxr_node.node.deliver.loop import LOOK_AFTER_S, NOTICE_STOP_S, Home, Rounds
 from cxr_node.node.deliver.sop_class_choice import Ladder
 from cxr_node.node.deliver.storage_scu import Link, link
-from cxr_node.node.deliver.transcode import PLAIN, Squeezer
+from cxr_node.node.deliver.transcode import UNCOMPRESSED, PictureCompressor
 from cxr_node.node.ledger import commitments, destination_health, queries
-from cxr_node.node.ledger.lease_keeper import Keeper, office
+from cxr_node.node.ledger.lease_keeper import LeaseKeeper, worker_name
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import DeliveryJob
 from cxr_node.node.network.association import UnreachableError
@@ -34,7 +34,7 @@ from cxr_node.node.network.rejections import Refusals
 from cxr_node.node.process.logs import describe
 from cxr_node.node.process.notify import Role
 from cxr_node.node.process.supervisor import Notifier
-from cxr_node.node.retry import GO_ON, Breaker, Rest, backoff_s
+from cxr_node.node.retry import NO_PAUSE, Breaker, Rest, backoff_s
 from cxr_node.node.spool.spool import Spool, SpoolCorruptError
 
 log = logging.getLogger(__name__)
@@ -113,9 +113,9 @@ def run(
     stop: threading.Event,
     notifier: Notifier | None = None,
     audit: Audit = SILENT,
-    squeezer: Squeezer = PLAIN,
+    compressor: PictureCompressor = UNCOMPRESSED,
 ) -> None:
-    """Deliver what is due until `stop` is set; sends in hand are finished first. `squeezer` compresses pictures.
+    """Deliver what is due until `stop` is set; sends in hand are finished first. `compressor` compresses pictures.
 
     Raises
     ------
@@ -127,16 +127,16 @@ def run(
     spool, ledger = Spool(config.spool.path), Ledger.open(config.spool.path, mend=True)
     with ExitStack() as stack:
         stack.callback(ledger.close)
-        owner = stack.enter_context(office(ledger, config.spool.path, Role.DELIVER))
+        owner = stack.enter_context(worker_name(ledger, config.spool.path, Role.DELIVER))
         lease_s = config.work.lease_s
-        keeper = stack.enter_context(Keeper(ledger, lease_s, _HUNG_AFTER_LEASES * lease_s))
+        keeper = stack.enter_context(LeaseKeeper(ledger, lease_s, _HUNG_AFTER_LEASES * lease_s))
         refusals = Refusals(partial(alert, audit), level=logging.DEBUG)  # each try has a line of its own
         home = Home(
             config=config, ledger=ledger, spool=spool, owner=owner, keeper=keeper, audit=audit, refusals=refusals
         )
         home.clock.follow(ledger)
         stack.callback(home.refusals.close)
-        hands = [hand for destination in config.destinations for hand in _hands(home, destination, squeezer)]
+        hands = [hand for destination in config.destinations for hand in _hands(home, destination, compressor)]
         _put_in_order(home)
         threads = [threading.Thread(target=hand.run, args=(stop,), name=hand.name) for hand in hands]
         for thread in threads:
@@ -196,9 +196,9 @@ def _join(stop: threading.Event, threads: list[threading.Thread]) -> None:
         thread.join()
 
 
-def _hands(home: Home, destination: Destination, squeezer: Squeezer) -> list[Rounds]:
+def _hands(home: Home, destination: Destination, compressor: PictureCompressor) -> list[Rounds]:
     """One thread sends; where commitment is wanted, another one asks for it: neither waits for the other."""
-    link_ = link(destination, home.config.listen.ae_title, home.refusals, squeezer)
+    link_ = link(destination, home.config.listen.ae_title, home.refusals, compressor)
     if destination.commitment_wait_h is None:
         return [Courier(home, destination, link_)]
     asker = Asker(home, destination, destination.commitment_wait_h)
@@ -282,7 +282,7 @@ class Courier(Rounds):
             *(self.name, job.instance_id, job.artifact.kind, job.claim.row_id, job.attempts),
             *(round(1000 * (time.monotonic() - started)), receipt.status, receipt.words if held else "lost-lease"),
         )
-        return GO_ON
+        return NO_PAUSE
 
     def _failed(self, job: DeliveryJob, error: DeliveryError, level: int = logging.WARNING) -> Rest:
         """Permanent or too old: DEAD. Else back to the queue; a destination without an answer is left alone.
@@ -307,7 +307,9 @@ class Courier(Rounds):
         if error.status is not None:
             self._told.ended(Outcome.MINOR_FAILURE, str(error))
         delay_s = rest.seconds if nothing_sent else backoff_s(self._home.config.delivery, job.attempts)
-        self._home.ledger.postpone(job, delay_s=delay_s, status=error.status, detail=str(error), forgive=nothing_sent)
+        self._home.ledger.postpone(
+            job, delay_s=delay_s, status=error.status, detail=str(error), count_attempt=not nothing_sent
+        )
         log.log(
             level,
             "postponed destination=%s instance=%d delivery=%d attempt=%d again_in_s=%.1f %s",
@@ -341,4 +343,4 @@ class Courier(Rounds):
             "dead destination=%s instance=%d delivery=%d attempt=%d %s",
             *(self.name, job.instance_id, job.claim.row_id, job.attempts, detail),
         )
-        return GO_ON
+        return NO_PAUSE

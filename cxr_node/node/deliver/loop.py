@@ -16,7 +16,7 @@ from cxr_node.errors import LedgerLostError, ResourceError
 from cxr_node.node.audit.recorder import SILENT, Audit
 from cxr_node.node.ledger import destination_health
 from cxr_node.node.ledger.clock import ClockWatch
-from cxr_node.node.ledger.lease_keeper import Keeper
+from cxr_node.node.ledger.lease_keeper import LeaseKeeper
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.network.rejections import Refusals
 from cxr_node.node.process.notify import Bell, Role
@@ -39,7 +39,7 @@ class Home:
     ledger: Ledger
     spool: Spool
     owner: str
-    keeper: Keeper
+    keeper: LeaseKeeper
     audit: Audit = SILENT
     refusals: Refusals = field(default_factory=Refusals)
     """What destinations refused or broke off; the journal has a line of each try already."""

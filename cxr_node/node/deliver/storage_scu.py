@@ -20,13 +20,13 @@ from cxr_node.config.schema import Destination
 from cxr_node.domain import ResultKind
 from cxr_node.errors import DeliveryError, ResourceError
 from cxr_node.node.deliver import transcode
-from cxr_node.node.deliver.transcode import PLAIN, Squeezer, to_implicit
+from cxr_node.node.deliver.transcode import UNCOMPRESSED, PictureCompressor, to_implicit
 from cxr_node.node.network import file_meta
 from cxr_node.node.network.association import (
     EXPLICIT,
     IMPLICIT,
     Entity,
-    Wrapping,
+    TlsClient,
     associate,
     broken,
     deadline,
@@ -37,7 +37,7 @@ from cxr_node.node.network.association import (
 )
 from cxr_node.node.network.dimse import Message, store_request
 from cxr_node.node.network.rejections import Cause, Refusals
-from cxr_node.node.network.statuses import Fate, Response, judge
+from cxr_node.node.network.statuses import Action, Response, judge
 
 log = logging.getLogger(__name__)
 
@@ -104,11 +104,14 @@ class Link(Protocol):
 
 
 def link(
-    destination: Destination, calling_ae_title: str, refusals: Refusals | None = None, squeezer: Squeezer = PLAIN
+    destination: Destination,
+    calling_ae_title: str,
+    refusals: Refusals | None = None,
+    compressor: PictureCompressor = UNCOMPRESSED,
 ) -> Link:
     """Make the link to a destination; nothing is opened yet.
 
-    `refusals` counts what the destination refuses or breaks, `squeezer` compresses pictures where it takes them so.
+    `refusals` counts what the destination refuses or breaks, `compressor` compresses pictures where it takes them so.
 
     Raises
     ------
@@ -116,7 +119,7 @@ def link(
     """
     match destination:
         case Destination():
-            return StorageScu(destination, destination.calling_ae_title or calling_ae_title, refusals, squeezer)
+            return StorageScu(destination, destination.calling_ae_title or calling_ae_title, refusals, compressor)
 
 
 class _BrokenError(DeliveryError):
@@ -134,12 +137,12 @@ class StorageScu:
         destination: Destination,
         calling_ae_title: str,
         refusals: Refusals | None = None,
-        squeezer: Squeezer = PLAIN,
+        compressor: PictureCompressor = UNCOMPRESSED,
     ) -> None:
         self._destination = destination
-        self._squeezer = squeezer
-        self._compressed = transcode.syntaxes(destination.heatmap_compression, squeezer)
-        self._wrapping = Wrapping(destination)
+        self._squeezer = compressor
+        self._compressed = transcode.syntaxes(destination.heatmap_compression, compressor)
+        self._wrapping = TlsClient(destination)
         self._entity = Entity(calling_ae_title, destination.timeout_s, refusals)
         self._association: Association | None = None
         optional = {OPTIONAL_SOP_CLASSES[kind] for kind in destination.send if kind in OPTIONAL_SOP_CLASSES}
@@ -302,9 +305,9 @@ def _implicit(data_set: memoryview) -> memoryview:
 
 def _verdict(value: int) -> Receipt:
     status = judge(value)
-    match status.fate:
-        case Fate.DELIVERED:
+    match status.action:
+        case Action.DELIVERED:
             return Receipt(status=value, words=status.words)
-        case Fate.RETRY | Fate.REFUSED:
-            permanent = status.fate is Fate.REFUSED
+        case Action.RETRY | Action.REFUSED:
+            permanent = status.action is Action.REFUSED
             raise DeliveryError(f"0x{value:04X}: {status.words}", permanent=permanent, status=value)

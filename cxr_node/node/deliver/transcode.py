@@ -1,6 +1,6 @@
 """Which pictures may leave compressed, in which transfer syntax, and the compressed data set around the pixels.
 
-Knows no codec: a `Squeezer` is handed in. Every element but Pixel Data leaves in the bytes that were checked, under
+Knows no codec: a `PictureCompressor` is handed in. Every element but Pixel Data leaves in the bytes that were checked, under
 the same SOP Instance UID, and what leaves decodes to the pixels that were checked. PS3.5 8.2, A.4, A.4.2, A.4.3.
 """
 
@@ -173,7 +173,7 @@ class Frames:
     pixels: memoryview
 
 
-class Squeezer(Protocol):
+class PictureCompressor(Protocol):
     """What compresses."""
 
     @property
@@ -181,7 +181,7 @@ class Squeezer(Protocol):
         """Transfer syntaxes that it can write."""
         ...
 
-    def squeeze(self, rows: int, columns: int, frame: memoryview, syntax: str) -> bytes | None:
+    def compress(self, rows: int, columns: int, frame: memoryview, syntax: str) -> bytes | None:
         """Compress one frame (uint8, shape (rows, columns, 3)) without loss; None where it cannot now.
 
         Raises
@@ -200,22 +200,22 @@ class _Plain:
 
     syntaxes: frozenset[str] = frozenset()
 
-    def squeeze(self, rows: int, columns: int, frame: memoryview, syntax: str) -> bytes | None:
+    def compress(self, rows: int, columns: int, frame: memoryview, syntax: str) -> bytes | None:
         return None
 
     def close(self) -> None:
         pass
 
 
-PLAIN: Squeezer = _Plain()
+UNCOMPRESSED: PictureCompressor = _Plain()
 
 
-def syntaxes(wish: Compression, squeezer: Squeezer) -> tuple[str, ...]:
+def syntaxes(wish: Compression, compressor: PictureCompressor) -> tuple[str, ...]:
     """Transfer syntaxes to propose for pictures, the preferred one first."""
-    return tuple(syntax for syntax in _WANTED[wish] if syntax in squeezer.syntaxes)
+    return tuple(syntax for syntax in _WANTED[wish] if syntax in compressor.syntaxes)
 
 
-def squeeze(data_set: memoryview, syntax: str, squeezer: Squeezer) -> memoryview | None:
+def squeeze(data_set: memoryview, syntax: str, compressor: PictureCompressor) -> memoryview | None:
     """Compress a data set in Explicit VR Little Endian; None where that cannot be, or makes it no smaller."""
     try:
         start, frames = _find(data_set)
@@ -223,7 +223,7 @@ def squeeze(data_set: memoryview, syntax: str, squeezer: Squeezer) -> memoryview
         pieces = []
         for number in range(frames.number):
             frame = frames.pixels[number * size : (number + 1) * size]
-            squeezed = squeezer.squeeze(frames.rows, frames.columns, frame, syntax)
+            squeezed = compressor.squeeze(frames.rows, frames.columns, frame, syntax)
             if squeezed is None:
                 log.warning("picture is sent uncompressed: syntax=%s the codec gave none", syntax)
                 return None

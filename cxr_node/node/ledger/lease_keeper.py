@@ -36,7 +36,7 @@ _SUSPECT_DELAY_S = 1.0
 
 
 @contextmanager
-def office(ledger: Ledger, spool_path: Path, role: Role) -> Iterator[str]:
+def worker_name(ledger: Ledger, spool_path: Path, role: Role) -> Iterator[str]:
     """Hold the first free name of a role on this machine, and free what its last, dead holder had leased."""
     host = socket.gethostname()[:_MAX_HOST_CHARS]
     folder = spool_path / "run"
@@ -75,7 +75,7 @@ def _free(ledger: Ledger, owner: str) -> int:
         return sum(connection.execute(freed).rowcount for freed in (judged, sent))
 
 
-class Keeper:
+class LeaseKeeper:
     """Extends the leases of what this process has in hand, all in one thread; what takes too long is reported hung."""
 
     def __init__(

@@ -134,10 +134,13 @@ class Ledger:
         with self.database.leasing() as connection:
             return extend(connection, table, job.claim, self.now() + timedelta(seconds=lease_s))
 
-    def release(self, job: Job, *, delay_s: float, detail: str, forgive: bool = False) -> bool:
-        """Give an instance back for later; `forgive` where it was not to blame: the attempt does not count."""
+    def release(self, job: Job, *, delay_s: float, detail: str, count_attempt: bool = True) -> bool:
+        """Give an instance back for later; `count_attempt` False where it was not to blame."""
         now = self.now()
-        values = FREE | {"not_before": now + timedelta(seconds=delay_s), "attempts": job.attempts - int(forgive)}
+        values = FREE | {
+            "not_before": now + timedelta(seconds=delay_s),
+            "attempts": job.attempts - int(not count_attempt),
+        }
         with self.database.writing() as connection:
             if connection.execute(sa.update(instances).where(held(instances, job.claim)).values(values)).rowcount == 0:
                 return False
@@ -231,10 +234,14 @@ class Ledger:
         return self._settle_delivery(job, DeliveryState.DELIVERED, values, f"status 0x{status:04X}", promised)
 
     def postpone(
-        self, job: DeliveryJob, *, delay_s: float, status: int | None, detail: str, forgive: bool = False
+        self, job: DeliveryJob, *, delay_s: float, status: int | None, detail: str, count_attempt: bool = True
     ) -> bool:
-        """-> WAIT, due again after `delay_s`; `forgive` where nothing was sent: the attempt does not count."""
-        values: dict[str, Any] = {"last_status": status, "last_error": detail, "attempts": job.attempts - int(forgive)}
+        """-> WAIT, due again after `delay_s`; `count_attempt` False where nothing was sent."""
+        values: dict[str, Any] = {
+            "last_status": status,
+            "last_error": detail,
+            "attempts": job.attempts - int(not count_attempt),
+        }
         values["not_before"] = self.now() + timedelta(seconds=delay_s)
         return self._settle_delivery(job, DeliveryState.WAIT, values, f"{detail}; again in {delay_s:.1f} s")
 

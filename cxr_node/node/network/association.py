@@ -50,7 +50,7 @@ def associate(
     entity: Entity,
     destination: Destination,
     contexts: list[PresentationContext],
-    wrapping: Wrapping,
+    wrapping: TlsClient,
     handlers: list[EventHandlerType],
 ) -> Association:
     """Open an association with a destination.
@@ -66,7 +66,7 @@ def associate(
     except OSError as error:  # the host name has no address
         raise UnreachableError(f"{address.host}: {error.strerror}") from error
     if not association.is_established:
-        bury(association)
+        dispose(association)
         raise _refusal(entity, association, destination, tls)
     return association
 
@@ -159,7 +159,7 @@ TlsArguments = tuple[ssl.SSLContext, str]
 """What pynetdicom wraps a connection with: a context, and the name that the peer's certificate must bear."""
 
 
-class Wrapping:
+class TlsClient:
     """How connections to a destination are wrapped: by its `tls`, whose files are read anew when they change.
 
     Raises
@@ -378,7 +378,7 @@ def end(association: Association) -> None:
     """Abort, and leave nothing of it."""
     with deadline(association, 1.0):
         association.abort()
-    bury(association)
+    dispose(association)
 
 
 def hang_up(association: Association) -> None:
@@ -390,7 +390,7 @@ def hang_up(association: Association) -> None:
             connection.shutdown(socket.SHUT_RDWR)
 
 
-def bury(association: Association) -> None:
+def dispose(association: Association) -> None:
     """Leave nothing of a failed association: 3.0.4 may stop its thread without closing the socket."""
     hang_up(association)
     association.dul.join(_BURIAL_S)

@@ -13,15 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
-from cxr_node.node.ledger.lease_keeper import Keeper
+from cxr_node.node.ledger.lease_keeper import LeaseKeeper
 from cxr_node.node.ledger.states import Job
 
 
-class Crew:
+class Lanes:
     """Lanes, and the thread that fills them. With one lane there is no other thread than that."""
 
     def __init__(
-        self, claim: Callable[[], Job | None], finish: Callable[[Job], None], keeper: Keeper, lanes: int
+        self, claim: Callable[[], Job | None], finish: Callable[[Job], None], keeper: LeaseKeeper, lanes: int
     ) -> None:
         self._claim, self._do = claim, finish
         self._keeper = keeper

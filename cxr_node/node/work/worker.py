@@ -22,14 +22,14 @@ from cxr_node.config.schema import Config
 from cxr_node.domain import Artifact, Origin, Outcome, Precedent, Reason, Rejected, Reported, ResultKind
 from cxr_node.errors import InstanceError, LedgerLostError, ModelError, ResourceError
 from cxr_node.node.ledger import queries
-from cxr_node.node.ledger.lease_keeper import Keeper, office
+from cxr_node.node.ledger.lease_keeper import LeaseKeeper, worker_name
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import Death, Job, StoredArtifact
 from cxr_node.node.process.logs import describe
 from cxr_node.node.process.notify import Bell, Role, ring
 from cxr_node.node.process.supervisor import Notifier
 from cxr_node.node.spool.spool import Area, Spool, SpoolCorruptError
-from cxr_node.node.work.lanes import Crew
+from cxr_node.node.work.lanes import Lanes
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def run(
     ledger = Ledger.open(config.spool.path, mend=True)
     try:
         predictor = load_predictor()
-        with Bell(config.spool.path, Role.WORK) as bell, office(ledger, config.spool.path, Role.WORK) as owner:
+        with Bell(config.spool.path, Role.WORK) as bell, worker_name(ledger, config.spool.path, Role.WORK) as owner:
             if swept := spool.sweep():  # of results that a killed worker was writing
                 log.warning("swept unfinished files=%d", swept)
             notifier.ready()
@@ -87,10 +87,10 @@ def run(
             worker = Worker(config, ledger, spool, owner, predictor, process, rules_sha256=rules)
             lease_s = config.work.lease_s
             with (
-                Keeper(ledger, lease_s, _HUNG_AFTER_LEASES * lease_s, _exit_hung) as keeper,
-                Crew(worker.claim, worker.finish, keeper, _lanes(config, traits.batch(predictor))) as crew,
+                LeaseKeeper(ledger, lease_s, _HUNG_AFTER_LEASES * lease_s, _exit_hung) as keeper,
+                Lanes(worker.claim, worker.finish, keeper, _lanes(config, traits.batch(predictor))) as lanes,
             ):
-                _loop(crew, ledger, bell, stop, notifier)
+                _loop(lanes, ledger, bell, stop, notifier)
             notifier.stopping()
     finally:
         ledger.close()
@@ -101,13 +101,13 @@ def _lanes(config: Config, batch: int) -> int:
     return config.work.lanes or max(min(len(os.sched_getaffinity(0)), _MAX_LANES), batch)
 
 
-def _loop(crew: Crew, ledger: Ledger, bell: Bell, stop: threading.Event, notifier: Notifier) -> None:
+def _loop(lanes: Lanes, ledger: Ledger, bell: Bell, stop: threading.Event, notifier: Notifier) -> None:
     while not stop.is_set():
-        if not crew.has_room(_NOTICE_STOP_S):
+        if not lanes.has_room(_NOTICE_STOP_S):
             continue  # and no progress: where no lane comes free any more, the service manager is told nothing
         notifier.progress()
         try:
-            if crew.take_one():
+            if lanes.take_one():
                 continue
             due_s = queries.next_instance_s(ledger)
         except ResourceError as error:
@@ -115,7 +115,7 @@ def _loop(crew: Crew, ledger: Ledger, bell: Bell, stop: threading.Event, notifie
             stop.wait(_PAUSE_S)
             continue
         until = time.monotonic() + min(_LOOK_AFTER_S, _LOOK_AFTER_S if due_s is None else due_s)
-        while not stop.is_set() and not crew.failed and (left_s := until - time.monotonic()) > 0:
+        while not stop.is_set() and not lanes.failed and (left_s := until - time.monotonic()) > 0:
             if bell.wait(min(left_s, _NOTICE_STOP_S)):
                 break
 
@@ -260,7 +260,7 @@ class Worker(Generic[P]):
 
     def _give_back(self, job: Job, error: Exception, delay_s: float) -> None:
         try:
-            self.ledger.release(job, delay_s=delay_s, detail=describe(error), forgive=True)
+            self.ledger.release(job, delay_s=delay_s, detail=describe(error), count_attempt=False)
         except ResourceError as fault:  # else three outages of the ledger would make an innocent image DEAD
             log.error("cannot give back now instance=%d %s", job.claim.row_id, fault)
             self.owed.append((job, describe(error)))
@@ -269,7 +269,7 @@ class Worker(Generic[P]):
         while self.owed:
             job, detail = self.owed.pop()
             try:
-                self.ledger.release(job, delay_s=0.0, detail=detail, forgive=True)
+                self.ledger.release(job, delay_s=0.0, detail=detail, count_attempt=False)
             except ResourceError:
                 self.owed.append((job, detail))
                 raise
