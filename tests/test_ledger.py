@@ -25,8 +25,6 @@ from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import Death, DeliveryState, InstanceState
 from cxr_node.node.ledger.tables import deliveries, instances
 from cxr_node.node.process.presence import Presence
-from cxr_node.node.spool.spool import Spool
-from cxr_node.node.work import worker as work
 from tests.node import ledgers, peers, workplace
 
 RUNNER = CliRunner()
@@ -56,7 +54,7 @@ class Site:
     def judged(self, *numbers: int) -> None:
         workplace.receive(self.settings, *numbers)
         with self.ledger() as ledger:
-            worker = work.Worker(self.settings, ledger, Spool(self.spool), "worker", object(), workplace.judge)
+            worker = workplace.worker(self.settings, ledger)
             while worker.do_one():
                 pass
 
@@ -162,7 +160,7 @@ def test_retry_says_what_is_so_where_it_does_nothing(tmp_path: Path) -> None:
     workplace.receive(site.settings, 2, content=b"a hand")
     said["waiting"] = site.run("retry", "1.2.2")
     with site.ledger() as ledger:
-        worker = work.Worker(site.settings, ledger, Spool(site.spool), "worker", object(), workplace.judge)
+        worker = workplace.worker(site.settings, ledger)
         assert worker.do_one()
     said["rejected"] = site.run("retry", "1.2.2")
     assert all(shown.exit_code == 2 for shown in said.values())

@@ -98,7 +98,7 @@ def trace(key: Key, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False
     from cxr_node.node.ledger import status as waiting
 
     settings = loader.load(config)
-    titles = {to.name: to.address.ae_title for to in settings.destinations}
+    titles = {to.name: to.ae_title for to in settings.destinations}
     with opened(settings) as ledger:
         found = queries.trace(ledger, key.strip(), titles, accession_keys=header.accession_keys(key))
         if not found:
@@ -351,7 +351,7 @@ def unknown(key: str) -> DataError:
 def _renew(ledger: Ledger, settings: Config, wanted: Wanted) -> int:
     from cxr_node.node.ledger import commitments
 
-    asking = [to.name for to in settings.destinations if to.commitment_wait_h is not None]
+    asking = [to.name for to in settings.destinations if to.is_asked_to_commit]
     return commitments.renew(ledger, wanted.key or "", asking, wanted.accession_keys)
 
 

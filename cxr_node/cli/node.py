@@ -155,13 +155,19 @@ def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
     from cxr_node.node.work import worker as room
 
     _begin()
-    load = functools.partial(wiring.classifier, settings)
-    traits: room.Traits[pipeline.Classifier] = room.Traits(
-        batch=lambda classifier: classifier.batch,
-        rules_sha256=lambda classifier: pipeline.rules_sha256(classifier, settings),
-    )
+
+    def load() -> room.Analyser:
+        classifier = wiring.classifier(settings)
+        return room.Analyser(
+            process=lambda content, origin, config, precedent: pipeline.process(
+                content, origin, classifier, config, precedent
+            ),
+            batch=classifier.batch,
+            rules_sha256=pipeline.rules_sha256(classifier, settings),
+        )
+
     with presence.Presence(settings.spool.path, "work") as notifier, audit.recording(settings, "work"):
-        room.run(settings, load, pipeline.process, stop, notifier, traits=traits)
+        room.run(settings, load, stop, notifier)
 
 
 @command()

@@ -249,7 +249,7 @@ def _tell_queued(done: Rejudged) -> None:
 
 
 def _tell_left(left: Sequence[Left], settings: Config) -> None:
-    addresses = {to.name: str(to.address) for to in settings.destinations}
+    addresses = {to.name: to.where for to in settings.destinations}
     if not left:
         out.print("No archive has a result of them.")
     for one in left:

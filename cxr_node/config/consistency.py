@@ -25,9 +25,9 @@ def refused(config: Config) -> Iterator[str]:
     """Say what cannot work, or must not be done by accident."""
     yield from _in_plain_text(config.listen)
     for destination in config.destinations:
-        if _is_ours(destination.address, config.listen):
+        if destination.kind == "dicom" and _is_ours(destination.address, config.listen):
             yield (
-                f"destinations.{destination.name}.address: {destination.address} is the node's own listener; "
+                f"destinations.{destination.name}.address: {destination.where} is the node's own listener; "
                 "its results would come back to it"
             )
     delivery = config.delivery
@@ -62,9 +62,9 @@ def doubtful(config: Config) -> Iterator[str]:
         )
     if config.work.max_attempts == 1:
         yield "work.max_attempts: 1 sets an image aside (DEAD) when the power fails while it is judged; write 3"
-    addresses = Counter(str(destination.address) for destination in config.destinations)
+    addresses = Counter(destination.where for destination in config.destinations)
     for address in (address for address, number in addresses.items() if number > 1):
-        names = ", ".join(one.name for one in config.destinations if str(one.address) == address)
+        names = ", ".join(one.name for one in config.destinations if one.where == address)
         yield f"destinations: {names} are one archive, {address}: it would be sent the same object more than once"
 
 
@@ -113,8 +113,10 @@ def _times(config: Config) -> Iterator[str]:
 def _reports(config: Config) -> Iterator[str]:
     """Most archives say what they commit themselves to on an association of their own: the listener must take it."""
     listen, known = config.listen, {peer.ae_title for peer in config.listen.peers}
-    for destination in (one for one in config.destinations if one.commitment_wait_h is not None):
-        caller, called = destination.address.ae_title, destination.calling_ae_title or listen.ae_title
+    for destination in config.destinations:
+        if destination.kind != "dicom" or not destination.is_asked_to_commit:
+            continue
+        caller, called = destination.ae_title, destination.calling_ae_title or listen.ae_title
         if known and caller not in known:
             yield f"listen.peers: {caller} is none of them; reports of {destination.name} on commitment are rejected"
         if listen.require_called_ae_title and called != listen.ae_title:

@@ -11,9 +11,9 @@ import json
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from cxr_node.config import credentials, permissions
 from cxr_node.config import strict_yaml as names
@@ -206,23 +206,94 @@ class Compression(StrEnum):
     JPEG_LS = "jpeg-ls"
 
 
-class Destination(Section):
-    """A Storage SCP that gets results."""
+class AnyDestination(Section):
+    """What a destination of every kind has, and what logs, status, audit and checks ask of it."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
-    address: Address
     send: tuple[ResultKind, ...] = STANDARD_KINDS
     """The others only where they apply: a key object for PNEUMONIA alone, and no region without an outline."""
+    timeout_s: float = Field(default=30.0, gt=0)
+    idle_close_s: float = Field(default=10.0, ge=0)
+    """A connection without work is closed after this."""
+
+    @property
+    def where(self) -> str:
+        """Where it is, for people."""
+        raise NotImplementedError
+
+    @property
+    def host(self) -> str:
+        """The machine it is on, for the audit trail; "" where that is this one."""
+        return ""
+
+    @property
+    def ae_title(self) -> str:
+        """How it calls itself in DICOM; "" where it does not."""
+        return ""
+
+    @property
+    def tls_files(self) -> Tls | None:
+        """What is shown to it, and which CA is believed."""
+        return None
+
+    @property
+    def is_asked_to_commit(self) -> bool:
+        """Whether Storage Commitment is requested for what it accepted."""
+        return False
+
+
+class DicomDestination(AnyDestination):
+    """A Storage SCP that gets results."""
+
+    kind: Literal["dicom"] = "dicom"
+    address: Address
     tls: DestinationTls | None = None
     calling_ae_title: AETitle | None = None
     """How the node calls itself; None: the AE title it listens with."""
     heatmap_compression: Compression = Compression.AUTO
     """Of heatmap and heatmap-frames, where the destination takes it: lossless, under the same SOP Instance UID."""
-    timeout_s: float = Field(default=30.0, gt=0)
-    idle_close_s: float = Field(default=10.0, ge=0)
-    """An association without work is released after this."""
     commitment_wait_h: float | None = Field(default=None, gt=0)
-    """Ask it to commit itself to what it took (Storage Commitment), and wait so long for its word; None: not asked."""
+    """Request Storage Commitment for what it took, and wait so long for its report; None: not requested."""
+
+    @property
+    def where(self) -> str:
+        """AE@host:port."""
+        return str(self.address)
+
+    @property
+    def host(self) -> str:
+        """Host of its address."""
+        return self.address.host
+
+    @property
+    def ae_title(self) -> str:
+        """AE title of its address."""
+        return self.address.ae_title
+
+    @property
+    def tls_files(self) -> Tls | None:
+        """As configured."""
+        return self.tls
+
+    @property
+    def is_asked_to_commit(self) -> bool:
+        """Whether a wait is configured."""
+        return self.commitment_wait_h is not None
+
+
+Destination = DicomDestination
+"""One destination, of any kind. Another kind is another class here, joined by `|`, with a `kind` of its own."""
+_KINDS: dict[str, type[AnyDestination]] = {"dicom": DicomDestination}
+
+
+def _of_its_kind(value: Any) -> Any:
+    """Validate by the class of its `kind`, so that a mistake is told by that kind's keys alone."""
+    if not isinstance(value, dict):
+        return value
+    kind = value.get("kind", "dicom")
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise ValueError(f"kind: {kind!r} is none of {', '.join(_KINDS)}")
+    return _KINDS[kind].model_validate(value)
 
 
 class Delivery(Section):
@@ -275,7 +346,7 @@ class Config(Section):
     work: Work = Work()
     delivery: Delivery = Delivery()
     audit: Audit = Audit()
-    destinations: tuple[Destination, ...] = ()
+    destinations: tuple[Annotated[Destination, BeforeValidator(_of_its_kind)], ...] = ()
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Config:

@@ -105,7 +105,7 @@ ANSWERS = {
 }
 """Meaning, cause here, and what a sender should do, of every status that the Storage SCP answers."""
 REPORT_ANSWERS = {
-    scu.SUCCESS: ("Success", "The report is in the ledger; also if it came before."),
+    statuses.SUCCESS: ("Success", "The report is in the ledger; also if it came before."),
     scu.NO_SUCH_EVENT_TYPE: ("No such event type", "The Event Type ID is neither 1 nor 2."),
     scu.INVALID_ARGUMENT: (
         "Invalid argument value",

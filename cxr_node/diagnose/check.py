@@ -29,11 +29,11 @@ from cxr_node.dicom.pixels import codecs
 from cxr_node.errors import ConfigError, CxrNodeError, DeliveryError, ResourceError
 from cxr_node.model import profile
 from cxr_node.node.audit import forwarder
+from cxr_node.node.deliver.link import link_to
 from cxr_node.node.ledger import queries
 from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
 from cxr_node.node.ledger.states import DeliveryState
-from cxr_node.node.network import tls
-from cxr_node.node.network.association import TlsClient
+from cxr_node.node.network import tls, verification
 from cxr_node.node.spool.spool import OWN_NAMES
 from cxr_node.tools import send
 
@@ -50,8 +50,8 @@ def tls_lines(config: Config) -> Iterator[Line]:
         sentence = f"{peer.ae_title} may call from {', '.join(peer.hosts) or 'any host'}, certificate: {certificate}"
         yield Line(ok=True, subject="peer", sentence=sentence)
     for destination in config.destinations:
-        if destination.tls is not None:
-            yield from _side(f"destination {destination.name} tls", destination.tls, False, seen)
+        if (shown := destination.tls_files) is not None:
+            yield from _side(f"destination {destination.name} tls", shown, False, seen)
 
 
 def is_shown_at(ours: Tls, where: Address) -> bool:
@@ -256,7 +256,7 @@ def check(config: Config, source: str) -> Iterator[Line]:
     if not config.destinations:
         yield Line(ok=False, subject="destinations", sentence="none configured: results would go nowhere")
     for destination in config.destinations:
-        yield _try(f"destination {destination.name}", partial(_echo, config, destination))
+        yield _try(f"destination {destination.name}", partial(_probe, config, destination))
     yield from _removed(config)
     if config.audit.enabled and config.audit.syslog is not None:
         yield _try("audit collector", partial(forwarder.reach, config.audit.syslog))
@@ -295,7 +295,7 @@ def _first_free_port() -> int:
 
 
 def _tls(config: Config) -> list[Tls]:
-    found = [config.listen.tls, *(destination.tls for destination in config.destinations)]
+    found = [config.listen.tls, *(destination.tls_files for destination in config.destinations)]
     found += [config.audit.syslog.tls] if config.audit.syslog is not None else []
     return [tls for tls in found if tls is not None]
 
@@ -362,16 +362,14 @@ def _port(config: Config) -> str:
                 raise
             return f"{where} is already served, with our certificate"
         try:
-            send.echo(where, listen.ae_title, timeout_s=2.0)
+            verification.echo(where, listen.ae_title, timeout_s=2.0)
         except DeliveryError:
             raise busy from None
         return f"{where} is already served, by this node or another"
 
 
-def _echo(config: Config, destination: Destination) -> str:
-    tls = TlsClient(destination).arguments()
-    send.echo(destination.address, destination.calling_ae_title or config.listen.ae_title, tls=tls)
-    return f"{destination.address} answers the C-ECHO{' over TLS' if tls else ''}"
+def _probe(config: Config, destination: Destination) -> str:
+    return link_to(destination, config.listen.ae_title).probe()
 
 
 def _removed(config: Config) -> Iterator[Line]:

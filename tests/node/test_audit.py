@@ -25,8 +25,6 @@ from cxr_node.node.audit.recorder import Auditor
 from cxr_node.node.audit.trail import Segments, Shelf
 from cxr_node.node.deliver import courier
 from cxr_node.node.ledger.ledger import Ledger
-from cxr_node.node.spool.spool import Spool
-from cxr_node.node.work import worker as work
 from cxr_node.tools import send
 from tests import builders
 from tests.node import audit_schema, peers, receivers, workplace
@@ -330,7 +328,7 @@ def test_a_caller_outside_ascii_is_in_the_trail(tmp_path: Path) -> None:
 
 def judged(settings: Config) -> None:
     ledger = Ledger.open(settings.spool.path)
-    worker = work.Worker(settings, ledger, Spool(settings.spool.path), "me", object(), workplace.judge)
+    worker = workplace.worker(settings, ledger)
     while worker.do_one():
         pass
     ledger.close()

@@ -17,8 +17,6 @@ from cxr_node.node.ledger import queries
 from cxr_node.node.ledger.clock import ClockWatch
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import DeliveryJob, Job
-from cxr_node.node.spool.spool import Spool
-from cxr_node.node.work import worker
 from tests.node import peers, workplace
 from tests.node.ledgers import POSTGRES, Clock, finding, opened, results
 from tests.node.test_ledger import PACS, add, claimed, due, reported
@@ -211,7 +209,7 @@ def test_no_delivery_dies_early_or_stalls_in_a_living_process(
 
         monkeypatch.setattr(Ledger, "open", stepped)
         ledger = Ledger.open(config.spool.path)
-        worker.Worker(config, ledger, Spool(config.spool.path), "worker", object(), workplace.judge).do_one()
+        workplace.worker(config, ledger).do_one()
         stop = threading.Event()
         thread = threading.Thread(target=courier.run, args=(config, stop))
         thread.start()

@@ -18,8 +18,8 @@ from cxr_node.cli import ledger_tables
 from cxr_node.config.schema import Address, Config, Delivery
 from cxr_node.node.deliver import courier as deliver
 from cxr_node.node.deliver import removed_destinations, retention
-from cxr_node.node.deliver.loop import Home
-from cxr_node.node.deliver.storage_scu import link
+from cxr_node.node.deliver.link import link_to
+from cxr_node.node.deliver.loop import DeliveryContext
 from cxr_node.node.ledger import queries
 from cxr_node.node.ledger import tables as schema
 from cxr_node.node.ledger.lease_keeper import LeaseKeeper
@@ -28,7 +28,6 @@ from cxr_node.node.ledger.states import DeliveryJob, DeliveryState
 from cxr_node.node.process.notify import Role, ring
 from cxr_node.node.retry import NO_PAUSE, backoff_s
 from cxr_node.node.spool.spool import Area, Spool
-from cxr_node.node.work import worker as work
 from tests.node import peers, workplace
 from tests.node.ledgers import Clock, retried
 from tests.patience import FOR_EVER_S
@@ -53,7 +52,7 @@ def judged(config: Config, *numbers: int) -> None:
     """Instances with their results due."""
     workplace.receive(config, *numbers)
     ledger = Ledger.open(config.spool.path)
-    worker = work.Worker(config, ledger, Spool(config.spool.path), "worker", object(), workplace.judge)
+    worker = workplace.worker(config, ledger)
     while worker.do_one():
         pass
     ledger.close()
@@ -252,11 +251,11 @@ def courier(
 
     def build(config: Config) -> deliver.Courier:
         ledger, spool = ledgers(config), Spool(config.spool.path)
-        keeper = LeaseKeeper(ledger, 60.0, 300.0)
+        keeper = LeaseKeeper(ledger, 60.0)
         request.addfinalizer(keeper.close)
-        home = Home(config=config, ledger=ledger, spool=spool, owner="me", keeper=keeper)
+        context = DeliveryContext(config=config, ledger=ledger, spool=spool, owner="me", keeper=keeper)
         (destination,) = config.destinations
-        made.append(deliver.Courier(home, destination, link(destination, "CXR_NODE")))
+        made.append(deliver.Courier(context, destination, link_to(destination, "CXR_NODE")))
         return made[-1]
 
     yield build
@@ -283,7 +282,7 @@ def test_a_rung_that_was_tried_stays_chosen_while_it_is_taken(
         config = only_measurements(tmp_path, address)
         judged(config, 1)
         before = courier(config)
-        assert before.do_one().deaf
+        assert before.do_one().is_fixed
         before._link.close()
     assert kept.sop_classes == {peers.LADDER[1]: 1}
     with peers.listening(archive, rungs=tuple(peers.LADDER[rung] for rung in then), port=address.port):
@@ -292,9 +291,9 @@ def test_a_rung_that_was_tried_stays_chosen_while_it_is_taken(
         assert archive.sop_classes == {peers.LADDER[sent]: 1}
         for _ in range(2):  # a rung once delivered is final
             assert before.do_one().seconds > 0
-        assert retried(before._home.ledger, "1.2.1.1.1", "pacs") == 0
+        assert retried(before._context.ledger, "1.2.1.1.1", "pacs") == 0
     assert sum(archive.sop_classes.values()) == 1
-    (story,) = queries.trace(before._home.ledger, "1.2.1.1.1")
+    (story,) = queries.trace(before._context.ledger, "1.2.1.1.1")
     assert [row.sop_class_uid for row in story.deliveries] == [peers.LADDER[sent]]
 
 
@@ -327,13 +326,13 @@ def test_after_72_hours_a_delivery_is_dead_and_says_why(
     judged(config, 1)
     one = courier(config)
     rest = one.do_one()
-    assert rest.deaf, "an unreachable destination is left alone for a while"
-    now = one._home.ledger.now
-    one._home.ledger.now = lambda: now() + timedelta(hours=72)
+    assert rest.is_fixed, "an unreachable destination is left alone for a while"
+    now = one._context.ledger.now
+    one._context.ledger.now = lambda: now() + timedelta(hours=72)
     for _ in range(3):
         one.do_one()
     assert workplace.states(config) == [("DEAD", "undelivered")]
-    (story,) = queries.trace(one._home.ledger, "1.2.1.1.1")
+    (story,) = queries.trace(one._context.ledger, "1.2.1.1.1")
     assert all("gave up after 72 h" in (row.last_error or "") for row in story.deliveries)
 
 
@@ -371,16 +370,16 @@ def test_a_destination_that_is_down_costs_no_object_an_attempt(
     config = workplace.config(tmp_path / "spool", peers.nobody(), delivery=delivery)
     judged(config, *range(1, 6))
     one, clock = courier(config), Clock(datetime.now(UTC))
-    one._home.ledger.now = clock
+    one._context.ledger.now = clock
     pauses = []
     for _ in range(8):
         rest = one.do_one()
-        assert rest.deaf
+        assert rest.is_fixed
         pauses.append(rest.seconds)
         clock.forward(rest.seconds)
     assert 60 / 2 <= pauses[-1] <= 60
     assert pauses[0] <= 4
-    rows = [row for number in range(1, 6) for row in queries.trace(one._home.ledger, f"1.2.{number}")[0].deliveries]
+    rows = [row for number in range(1, 6) for row in queries.trace(one._context.ledger, f"1.2.{number}")[0].deliveries]
     assert [row.attempts for row in rows] == [0] * 15
     assert [row.destination for row in rows if row.last_error] == ["pacs0"]
 
@@ -392,8 +391,8 @@ def test_what_is_too_old_for_a_destination_that_is_down_is_dead_at_once(
     config = workplace.config(tmp_path / "spool", peers.nobody())
     judged(config, *range(5))
     one, clock = courier(config), Clock(datetime.now(UTC))
-    one._home.ledger.now = clock
-    assert one.do_one().deaf
+    one._context.ledger.now = clock
+    assert one.do_one().is_fixed
     clock.forward(72 * 3600)
     assert [one.do_one() for _ in range(15)] == [NO_PAUSE] * 15
     assert workplace.states(config) == [("DEAD", "undelivered")] * 5
@@ -407,7 +406,7 @@ def test_a_destination_without_room_is_left_alone_after_three_answers(
         config = workplace.config(tmp_path / "spool", address)
         judged(config, *range(3))
         one = courier(config)
-        assert [one.do_one().deaf for _ in range(4)] == [False, False, True, True]
+        assert [one.do_one().is_fixed for _ in range(4)] == [False, False, True, True]
         archive.answer = lambda _: 0x0000
         assert [one.do_one() for _ in range(5)] == [NO_PAUSE] * 5
 

@@ -39,7 +39,7 @@ def working(settings: Config, judge: Callable[..., Outcome]) -> Iterator[list[Ba
 
     def run() -> None:
         try:
-            worker.run(settings, object, judge, stop)
+            worker.run(settings, lambda: workplace.analyser(judge), stop)
         except Exception as error:
             raised.append(error)
 
@@ -147,7 +147,7 @@ def _until_poisoned(settings: Config) -> None:
 
     stop = threading.Event()
     threading.Thread(target=lambda: (settled(settings), stop.set()), daemon=True).start()
-    worker.run(settings, object, judge, stop)
+    worker.run(settings, lambda: workplace.analyser(judge), stop)
 
 
 def test_what_a_dead_worker_held_alone_stays_counted_and_of_several_none(tmp_path: Path) -> None:

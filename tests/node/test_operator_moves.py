@@ -68,13 +68,19 @@ class Node:
 
     def judge(self, *, probability: float = 0.97) -> None:
         """Judge all that waits."""
-        predictor = builders.FixedPredictor(probability=probability)
-        digest = pipeline.rules_sha256(predictor, self.config)
-        worker = work.Worker(
-            self.config, self.ledger, self.spool, "worker", predictor, pipeline.process, rules_sha256=digest
-        )
+        worker = self.worker(builders.FixedPredictor(probability=probability))
         while worker.do_one():
             pass
+
+    def worker(self, predictor: pipeline.Predictor) -> work.Worker:
+        """A worker with that predictor, as `cxr-node work` makes it."""
+        analyser = work.Analyser(
+            process=lambda content, origin, config, precedent: pipeline.process(
+                content, origin, predictor, config, precedent
+            ),
+            rules_sha256=pipeline.rules_sha256(predictor, self.config),
+        )
+        return work.Worker(self.config, self.ledger, self.spool, "worker", analyser)
 
     def deliver(self) -> int:
         """Send all that is due; how many objects went."""
@@ -373,11 +379,7 @@ def test_a_rejected_image_that_comes_again_to_other_weights_is_judged(node: Node
     (before,) = node.stories()
     node.receive(**ADULT)
     profile = builders.profile(weights_sha256="cd" * 32)
-    predictor = builders.FixedPredictor(profile=profile)
-    digest = pipeline.rules_sha256(predictor, node.config)
-    work.Worker(
-        node.config, node.ledger, node.spool, "worker", predictor, pipeline.process, rules_sha256=digest
-    ).do_one()
+    node.worker(builders.FixedPredictor(profile=profile)).do_one()
     (after,) = node.stories()
     assert len(after.events) == len(before.events) + 1
 

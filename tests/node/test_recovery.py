@@ -256,7 +256,7 @@ def test_results_that_nobody_has_are_discarded_after_a_day(tmp_path: Path, monke
     config = workplace.config(tmp_path / "spool", peers.nobody())
     workplace.receive(config, 1)
     spool, ledger = Spool(config.spool.path), Ledger.open(config.spool.path)
-    worker.Worker(config, ledger, spool, "worker", object(), workplace.judge).do_one()
+    workplace.worker(config, ledger).do_one()
     wanted = set(spool.digests(Area.RESULTS))
     orphan = spool.store_result(b"of a worker that died").sha256
     assert discard_orphans(ledger, spool) == 0, "it may be a worker's that lives"
@@ -330,13 +330,13 @@ def ended(run: Callable[[threading.Event], None], file: Path, ready: Callable[[]
 
 def test_every_role_ends_when_the_ledger_is_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would work on a file that nobody else sees; its successor makes a new one."""
-    monkeypatch.setattr(worker, "_LOOK_AFTER_S", 0.2)
+    monkeypatch.setattr(worker, "LOOK_AFTER_S", 0.2)
     config = workplace.config(tmp_path / "spool", peers.nobody())
     workplace.receive(config, 1)
     file, run_folder = config.spool.path / FILE_NAME, config.spool.path / "run"
     assert isinstance(
         ended(
-            lambda stop: worker.run(config, object, workplace.judge, stop),
+            lambda stop: worker.run(config, workplace.analyser, stop),
             file,
             lambda: workplace.states(config) == [("REPORTED", None)],
         ),

@@ -10,6 +10,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,6 @@ from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
 from cxr_node.node.process.notify import Bell, Role, ring
 from cxr_node.node.spool.spool import Area, Spool
 from cxr_node.node.work import worker as work
-from cxr_node.node.work.lanes import Lanes
 from tests.node import peers, workplace
 
 Judge = Callable[..., Outcome]
@@ -45,8 +45,7 @@ def ledger(config: Config) -> Iterator[Ledger]:
     opened.close()
 
 
-def hands(config: Config, ledger: Ledger, judge: Judge = workplace.judge, owner: str = "me") -> work.Worker[object]:
-    return work.Worker(config, ledger, Spool(config.spool.path), owner, object(), judge)
+hands = workplace.worker
 
 
 def failing(error: Exception) -> Judge:
@@ -163,7 +162,7 @@ def _work_until_poisoned(config: Config) -> None:
     stop = threading.Event()
     thread = threading.Thread(target=lambda: (_nothing_waits(config), stop.set()))
     thread.start()
-    work.run(config, object, judge, stop)
+    work.run(config, lambda: workplace.analyser(judge), stop)
 
 
 def _nothing_waits(config: Config) -> bool:
@@ -200,7 +199,7 @@ def test_an_outage_of_the_ledger_never_counts_against_an_image(
         with pytest.raises(ResourceError, match="disk is full"):
             worker.do_one()  # still out: nothing is claimed
         monkeypatch.setattr(ledger.database, "writing", real)
-    good = work.Worker(config, ledger, worker.spool, worker.owner, object(), workplace.judge, worker.owed)
+    good = replace(worker, analyser=workplace.analyser())
     assert good.do_one()
     (row,) = queries.recent(ledger, 1)
     assert (row.state, row.attempts) == ("REPORTED", 1)
@@ -232,11 +231,11 @@ def test_what_a_machine_that_died_for_good_held_is_taken_when_its_lease_ends(
     config: Config, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody frees it, for its name is another machine's; the sleeping worker wakes when the lease is over (T29)."""
-    monkeypatch.setattr(work, "_LOOK_AFTER_S", 600.0)
+    monkeypatch.setattr(work, "LOOK_AFTER_S", 600.0)
     workplace.receive(config, 1)
     assert ledger.claim_instance("elsewhere/work-0", 1.5) is not None
     stop = threading.Event()
-    thread = threading.Thread(target=work.run, args=(config, object, workplace.judge, stop))
+    thread = threading.Thread(target=work.run, args=(config, workplace.analyser, stop))
     begun = time.monotonic()
     thread.start()
     try:
@@ -284,7 +283,7 @@ def test_a_long_job_keeps_its_lease(tmp_path: Path) -> None:
         return workplace.judge(*arguments)
 
     worker = hands(config, ledger, slow)
-    with LeaseKeeper(ledger, 0.3, 60.0) as keeper, Lanes(worker.claim, worker.finish, keeper, 1) as lanes:
+    with LeaseKeeper(ledger, 0.3) as keeper, work.Lanes(worker, keeper, 1) as lanes:
         assert lanes.take_one()
     ledger.close()
     assert workplace.states(config) == [("DELIVERED", None)]  # no destination wants anything
@@ -303,11 +302,11 @@ def test_a_job_that_does_not_end_is_reported_and_loses_its_lease(config: Config,
 def test_a_worker_judges_what_comes_in_at_once_and_stops_when_told(config: Config) -> None:
     stop, ready = threading.Event(), threading.Event()
 
-    def load() -> object:
+    def load() -> work.Analyser:
         ready.set()
-        return object()
+        return workplace.analyser()
 
-    thread = threading.Thread(target=work.run, args=(config, load, workplace.judge, stop))
+    thread = threading.Thread(target=work.run, args=(config, load, stop))
     thread.start()
     try:
         assert ready.wait(20)
@@ -325,9 +324,9 @@ def test_a_worker_judges_what_comes_in_at_once_and_stops_when_told(config: Confi
 def test_a_worker_waits_for_a_locked_ledger_and_goes_on_alone(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process holds the write lock for longer than a transaction waits (FAULTS T19)."""
     monkeypatch.setattr("cxr_node.node.ledger.database.BUSY_TIMEOUT_S", 0.1)
-    monkeypatch.setattr(work, "_PAUSE_S", 0.1)
+    monkeypatch.setattr(work, "PAUSE_S", 0.1)
     stop = threading.Event()
-    thread = threading.Thread(target=work.run, args=(config, object, workplace.judge, stop))
+    thread = threading.Thread(target=work.run, args=(config, workplace.analyser, stop))
     thread.start()
     assert workplace.eventually(lambda: ring(config.spool.path, Role.WORK) == 1)
     other = sqlite3.connect(config.spool.path / FILE_NAME, isolation_level=None)
@@ -368,9 +367,9 @@ def test_a_successor_frees_what_a_killed_worker_held(config: Config, ledger: Led
 def test_a_profile_that_cannot_be_used_stops_the_worker_before_it_takes_a_job(config: Config) -> None:
     workplace.receive(config, 1)
 
-    def load() -> object:
+    def load() -> work.Analyser:
         raise ConfigError("model.profile: no such profile")
 
     with pytest.raises(ConfigError):
-        work.run(config, load, workplace.judge, threading.Event())
+        work.run(config, load, threading.Event())
     assert workplace.states(config) == [("RECEIVED", None)]

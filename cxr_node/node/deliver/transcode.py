@@ -1,7 +1,8 @@
 """Which pictures may leave compressed, in which transfer syntax, and the compressed data set around the pixels.
 
-Knows no codec: a `PictureCompressor` is handed in. Every element but Pixel Data leaves in the bytes that were checked, under
-the same SOP Instance UID, and what leaves decodes to the pixels that were checked. PS3.5 8.2, A.4, A.4.2, A.4.3.
+Knows no codec: a `PictureCompressor` is handed in. Every element but Pixel Data leaves in the bytes that were
+checked, under the same SOP Instance UID, and what leaves decodes to the pixels that were checked.
+PS3.5 8.2, A.4, A.4.2, A.4.3.
 """
 
 from __future__ import annotations
@@ -191,7 +192,7 @@ class PictureCompressor(Protocol):
         ...
 
     def close(self) -> None:
-        """Give back what it holds; the next `squeeze` takes it again."""
+        """Give back what it holds; the next `compress` takes it again."""
         ...
 
 
@@ -215,7 +216,7 @@ def syntaxes(wish: Compression, compressor: PictureCompressor) -> tuple[str, ...
     return tuple(syntax for syntax in _WANTED[wish] if syntax in compressor.syntaxes)
 
 
-def squeeze(data_set: memoryview, syntax: str, compressor: PictureCompressor) -> memoryview | None:
+def compress(data_set: memoryview, syntax: str, compressor: PictureCompressor) -> memoryview | None:
     """Compress a data set in Explicit VR Little Endian; None where that cannot be, or makes it no smaller."""
     try:
         start, frames = _find(data_set)
@@ -223,11 +224,11 @@ def squeeze(data_set: memoryview, syntax: str, compressor: PictureCompressor) ->
         pieces = []
         for number in range(frames.number):
             frame = frames.pixels[number * size : (number + 1) * size]
-            squeezed = compressor.squeeze(frames.rows, frames.columns, frame, syntax)
-            if squeezed is None:
+            compressed = compressor.compress(frames.rows, frames.columns, frame, syntax)
+            if compressed is None:
                 log.warning("picture is sent uncompressed: syntax=%s the codec gave none", syntax)
                 return None
-            pieces.append(squeezed)
+            pieces.append(compressed)
     except (ValueError, struct.error):  # not a picture of ours, or of another shape: it is sent as it is
         return None
     except ResourceError as error:

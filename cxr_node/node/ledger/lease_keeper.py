@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 _MAX_HOST_CHARS = 40  # a lease's owner has 64
 _SUSPECT_DELAY_S = 1.0
+_HUNG_AFTER_LEASES = 5
 
 
 @contextmanager
@@ -79,10 +80,15 @@ class LeaseKeeper:
     """Extends the leases of what this process has in hand, all in one thread; what takes too long is reported hung."""
 
     def __init__(
-        self, ledger: Ledger, lease_s: float, hung_after_s: float, on_hung: Callable[[], None] = lambda: None
+        self,
+        ledger: Ledger,
+        lease_s: float,
+        on_hung: Callable[[], None] = lambda: None,
+        hung_after_s: float | None = None,
     ) -> None:
-        self._ledger, self._lease_s = ledger, lease_s
-        self._hung_after_s, self._on_hung = hung_after_s, on_hung
+        """`hung_after_s` is five leases unless a test says otherwise."""
+        self._ledger, self._lease_s, self._on_hung = ledger, lease_s, on_hung
+        self._hung_after_s = _HUNG_AFTER_LEASES * lease_s if hung_after_s is None else hung_after_s
         self._lock = threading.Lock()
         self._kept: dict[Job | DeliveryJob, float] = {}
         self._closed = threading.Event()

@@ -228,10 +228,11 @@ class Ledger:
             note(connection, results.lock_users(connection, row.artifact_id), self.now(), "delivery-rung", detail)
         return True
 
-    def settle_delivered(self, job: DeliveryJob, status: int, *, promised: bool = False) -> bool:
+    def settle_delivered(self, job: DeliveryJob, status: int | None, *, promised: bool = False) -> bool:
         """-> DELIVERED; the last one settles its instance too. `promised`: its commitment is to be asked for."""
+        detail = "accepted" if status is None else f"status 0x{status:04X}"
         values = {"last_status": status, "last_error": None, "delivered_at": self.now()}
-        return self._settle_delivery(job, DeliveryState.DELIVERED, values, f"status 0x{status:04X}", promised)
+        return self._settle_delivery(job, DeliveryState.DELIVERED, values, detail, promised)
 
     def postpone(
         self, job: DeliveryJob, *, delay_s: float, status: int | None, detail: str, count_attempt: bool = True

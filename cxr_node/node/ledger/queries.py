@@ -338,7 +338,7 @@ def _delivery(connection: sa.Connection, row: sa.RowMapping, titles: Mapping[str
     )
     back = sa.select(at).where(
         instances.c.sop_instance_uid == row["sop_instance_uid"],
-        instances.c.calling_ae_title == titles.get(row["destination"]),
+        instances.c.calling_ae_title == (titles.get(row["destination"]) or None),  # "": it calls nobody
     )
     told = dict(row) | {"state": DeliveryState(row["state"]), "seen_again_at": connection.scalar(back)}
     told["why"] = None

@@ -246,7 +246,7 @@ class Status:
 def look(ledger: Ledger, config: Config) -> Status:
     """Read the ledger once."""
     queues, oldest = queries.queues(ledger), listing.oldest_deliveries(ledger)
-    addresses = {to.name: str(to.address) for to in config.destinations}
+    addresses = {to.name: to.where for to in config.destinations}
     strays = [name for name, states in queues.items() if name not in addresses and _unsettled(states)]
     none = dict.fromkeys(DeliveryState, 0)
     around = surroundings(ledger, config.spool.path, addresses)

@@ -26,7 +26,7 @@ from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import T_CONNECT, AddressInformation, AssociationSocket
 
-from cxr_node.config.schema import Address, Destination
+from cxr_node.config.schema import Address, DicomDestination
 from cxr_node.errors import DeliveryError
 from cxr_node.node.network import associate_pdu, statuses
 from cxr_node.node.network.dimse import Message, transmit
@@ -48,7 +48,7 @@ class UnreachableError(DeliveryError):
 
 def associate(
     entity: Entity,
-    destination: Destination,
+    destination: DicomDestination,
     contexts: list[PresentationContext],
     wrapping: TlsClient,
     handlers: list[EventHandlerType],
@@ -72,7 +72,7 @@ def associate(
 
 
 def _refusal(
-    entity: Entity, association: Association, destination: Destination, tls: TlsArguments | None
+    entity: Entity, association: Association, destination: DicomDestination, tls: TlsArguments | None
 ) -> DeliveryError:
     """Why there is no association. A wrong AE title is put right by people: tried again on schedule, and visible."""
     answer = association.acceptor.primitive
@@ -167,7 +167,7 @@ class TlsClient:
     ConfigError : a certificate or key cannot be used.
     """
 
-    def __init__(self, destination: Destination) -> None:
+    def __init__(self, destination: DicomDestination) -> None:
         tls = destination.tls
         self._renewed = Renewed(tls, client_tls) if tls is not None else None
         self._name = (tls.server_name if tls is not None else None) or destination.address.host

@@ -15,12 +15,12 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from pynetdicom.dsutils import decode
 
-from cxr_node.node.commitment.scu import SOP_CLASS, SOP_INSTANCE, SUCCESS, ReportError, read
+from cxr_node.node.commitment.scu import SOP_CLASS, SOP_INSTANCE, ReportError, read
 from cxr_node.node.ledger.commitments import Report
 from cxr_node.node.network.association import IMPLICIT
 from cxr_node.node.network.guarded_socket import calling_ae_title
 from cxr_node.node.network.rejections import Cause, Refusals
-from cxr_node.node.network.statuses import MISMATCH
+from cxr_node.node.network.statuses import MISMATCH, SUCCESS
 from cxr_node.node.receive.receiver import Receiver, RefusedError, StoreRequest
 from cxr_node.node.receive.storage_scp import CommandField, ProtocolError, StorageProvider, control, has_data_set
 

@@ -32,7 +32,6 @@ from cxr_node.errors import ConfigError, ResourceError
 from cxr_node.node.audit.recorder import SILENT, Audit
 from cxr_node.node.audit.wiring import alert
 from cxr_node.node.commitment import scu
-from cxr_node.node.commitment.reports import Reports
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.network.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from cxr_node.node.network.guarded_socket import GuardedSocket
@@ -101,7 +100,7 @@ def serve(config: Config, inspect: Inspect, transfer_syntaxes: Sequence[str], ho
         log.warning("configuration %s", sentence)
     spool, opening = Spool(config.spool.path, config.spool.min_free_mib), Opening()
     refusals = Refusals(partial(alert, hooks.audit))
-    reports = Reports(config, opening.ledger) if wants_commitment(config) else None
+    reports = scu.Reports(config, opening.ledger) if wants_commitment(config) else None
     receiver = SpoolReceiver(config, inspect, spool, opening.ledger, hooks.audit)
     server = _listen(config, partial(_provider, receiver, reports, refusals), transfer_syntaxes, refusals)
     listener = threading.Thread(target=server.serve_forever, args=(TURN_S,), name="listener", daemon=True)
@@ -141,11 +140,11 @@ def _tidy(spool: Spool, ledger: Ledger, inspect: Inspect, progress: Callable[[],
 
 def wants_commitment(config: Config) -> bool:
     """Tell whether a destination may open an association to say what it commits itself to."""
-    return any(destination.commitment_wait_h is not None for destination in config.destinations)
+    return any(destination.is_asked_to_commit for destination in config.destinations)
 
 
 def _provider(
-    receiver: SpoolReceiver, reports: Reports | None, refusals: Refusals, association: Association
+    receiver: SpoolReceiver, reports: scu.Reports | None, refusals: Refusals, association: Association
 ) -> StorageProvider:
     if reports is None:
         return StorageProvider(association, receiver, refusals)

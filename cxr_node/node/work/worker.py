@@ -1,7 +1,7 @@
 """Judging: lease an instance, process its bytes, store the results once, settle in one transaction.
 
-Knows no DICOM and no network: `process` and the predictor are handed in. Whatever happens between two lines
-here, the instance is judged again from the same bytes to the same result, and leaves the ledger once.
+Knows no DICOM and no network: an `Analyser` is handed in. Whatever happens between two lines here, the instance is
+judged again from the same bytes to the same result, and leaves the ledger once.
 
 Several instances are in hand at a time, each in a lane of its own from its bytes to its settled row, so that one is
 decoded while another is examined and a third is stored. What ends one lane's job touches no other's.
@@ -13,10 +13,12 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from types import TracebackType
+from typing import Self
 
 from cxr_node.config.schema import Config
 from cxr_node.domain import Artifact, Origin, Outcome, Precedent, Reason, Rejected, Reported, ResultKind
@@ -28,43 +30,29 @@ from cxr_node.node.ledger.states import Death, Job, StoredArtifact
 from cxr_node.node.process.logs import describe
 from cxr_node.node.process.notify import Bell, Role, ring
 from cxr_node.node.process.supervisor import Notifier
+from cxr_node.node.retry import LOOK_AFTER_S, NOTICE_STOP_S, PAUSE_S
 from cxr_node.node.spool.spool import Area, Spool, SpoolCorruptError
-from cxr_node.node.work.lanes import Lanes
 
 log = logging.getLogger(__name__)
 
-P = TypeVar("P")
-Process = Callable[[bytes, Origin, P, Config, Precedent], Outcome]
-"""`pipeline.process`: the same arguments, the same bytes out. Called by several lanes at once."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Traits(Generic[P]):
-    """What is to be known of a predictor."""
-
-    batch: Callable[[P], int] = lambda _: 1
-    """How many instances it examines at once."""
-    rules_sha256: Callable[[P], str] = lambda _: ""
-    """Digest of rules and weights, by which an image that was rejected is refused again."""
-
-
-_LOOK_AFTER_S = 30.0  # a ring that was lost costs at most this
-_NOTICE_STOP_S = 0.25
 _MAX_LANES = 4  # beyond, they wait for Python's own lock; each takes some 150 MB of a 5 megapixel image
-_PAUSE_S = 5.0  # after a fault of this machine
 _RETRY_DELAY_S = 10.0  # after a fault that nobody knows; times the attempt
-_HUNG_AFTER_LEASES = 5
 _EXIT_HUNG = 70  # EX_SOFTWARE
 
 
-def run(
-    config: Config,
-    load_predictor: Callable[[], P],
-    process: Process[P],
-    stop: threading.Event,
-    notifier: Notifier | None = None,
-    traits: Traits[P] | None = None,
-) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Analyser:
+    """What is done with an instance: `pipeline.process` with a classifier, which a worker does not know."""
+
+    process: Callable[[bytes, Origin, Config, Precedent], Outcome]
+    """Called by several lanes at once; the same arguments, the same bytes out."""
+    batch: int = 1
+    """How many instances it examines at once."""
+    rules_sha256: str = ""
+    """Digest of all that a refusal depends on but the image: what comes again under others is judged again."""
+
+
+def run(config: Config, load: Callable[[], Analyser], stop: threading.Event, notifier: Notifier | None = None) -> None:
     """Judge what is received until `stop` is set; the jobs in hand are finished first.
 
     Raises
@@ -73,22 +61,20 @@ def run(
     ModelError : the classifier failed. The job is back in the queue; a new process may do better.
     LedgerLostError : the ledger is damaged, or another process has begun a new one.
     """
-    notifier, traits = notifier or Notifier(), traits or Traits()
+    notifier = notifier or Notifier()
     spool = Spool(config.spool.path)
     ledger = Ledger.open(config.spool.path, mend=True)
     try:
-        predictor = load_predictor()
+        analyser = load()
         with Bell(config.spool.path, Role.WORK) as bell, worker_name(ledger, config.spool.path, Role.WORK) as owner:
             if swept := spool.sweep():  # of results that a killed worker was writing
                 log.warning("swept unfinished files=%d", swept)
             notifier.ready()
             log.info("ready owner=%s", owner)
-            rules = traits.rules_sha256(predictor)
-            worker = Worker(config, ledger, spool, owner, predictor, process, rules_sha256=rules)
-            lease_s = config.work.lease_s
+            worker = Worker(config, ledger, spool, owner, analyser)
             with (
-                LeaseKeeper(ledger, lease_s, _HUNG_AFTER_LEASES * lease_s, _exit_hung) as keeper,
-                Lanes(worker.claim, worker.finish, keeper, _lanes(config, traits.batch(predictor))) as lanes,
+                LeaseKeeper(ledger, config.work.lease_s, _exit_hung) as keeper,
+                Lanes(worker, keeper, _lanes(config, analyser.batch)) as lanes,
             ):
                 _loop(lanes, ledger, bell, stop, notifier)
             notifier.stopping()
@@ -97,43 +83,40 @@ def run(
 
 
 def _lanes(config: Config, batch: int) -> int:
-    """How many instances are in hand at a time: what keeps the cores busy, or fills the predictor's batch."""
+    """How many instances are in hand at a time: what keeps the cores busy, or fills the classifier's batch."""
     return config.work.lanes or max(min(len(os.sched_getaffinity(0)), _MAX_LANES), batch)
 
 
 def _loop(lanes: Lanes, ledger: Ledger, bell: Bell, stop: threading.Event, notifier: Notifier) -> None:
     while not stop.is_set():
-        if not lanes.has_room(_NOTICE_STOP_S):
-            continue  # and no progress: where no lane comes free any more, the service manager is told nothing
+        if not lanes.has_room(NOTICE_STOP_S):
+            continue  # and no progress: where no lane comes free any more, the service manager restarts the worker
         notifier.progress()
         try:
             if lanes.take_one():
                 continue
             due_s = queries.next_instance_s(ledger)
         except ResourceError as error:
-            log.error("paused pause_s=%.0f %s", _PAUSE_S, error)
-            stop.wait(_PAUSE_S)
+            log.error("paused pause_s=%.0f %s", PAUSE_S, error)
+            stop.wait(PAUSE_S)
             continue
-        until = time.monotonic() + min(_LOOK_AFTER_S, _LOOK_AFTER_S if due_s is None else due_s)
+        until = time.monotonic() + (LOOK_AFTER_S if due_s is None else min(LOOK_AFTER_S, due_s))
         while not stop.is_set() and not lanes.failed and (left_s := until - time.monotonic()) > 0:
-            if bell.wait(min(left_s, _NOTICE_STOP_S)):
+            if bell.wait(min(left_s, NOTICE_STOP_S)):
                 break
 
 
 @dataclass(frozen=True, slots=True)
-class Worker(Generic[P]):
-    """One process's hands."""
+class Worker:
+    """Brings instances to an end, each in the lane that calls it."""
 
     config: Config
     ledger: Ledger
     spool: Spool
     owner: str
-    predictor: P
-    process: Process[P]
-    owed: list[tuple[Job, str]] = field(default_factory=list)
+    analyser: Analyser
+    unreturned: list[tuple[Job, str]] = field(default_factory=list)
     """Jobs to be given back that the ledger did not take at the time, and why: their attempt must not count."""
-    rules_sha256: str = ""
-    """Digest of everything but the image that a refusal depends on: what comes again under others is judged."""
 
     def do_one(self) -> bool:
         """Claim one instance and bring it to an end, its lease as it is; False where none is due. As `finish`."""
@@ -149,7 +132,7 @@ class Worker(Generic[P]):
         ------
         ResourceError : the ledger cannot be used now, and nothing is leased.
         """
-        self._return_owed()
+        self._return_them()
         return self.ledger.claim_instance(self.owner, self.config.work.lease_s)
 
     def finish(self, job: Job) -> None:
@@ -177,10 +160,10 @@ class Worker(Generic[P]):
         except InstanceError as error:
             return self._dead(job, Death.FAULT, str(error))
         except ModelError as error:
-            self._give_back(job, error, _PAUSE_S)
+            self._give_back(job, error, PAUSE_S)
             raise
         except ResourceError as error:
-            self._give_back(job, error, _PAUSE_S)
+            self._give_back(job, error, PAUSE_S)
             raise
         except LedgerLostError:
             raise
@@ -191,14 +174,14 @@ class Worker(Generic[P]):
         return _settled(self.ledger.settle_dead(job, death, detail), f"dead reason={death}")
 
     def _judge(self, job: Job) -> str:
-        if job.rejected_under is not None and job.rejected_under == self.rules_sha256:
+        if job.rejected_under is not None and job.rejected_under == self.analyser.rules_sha256:
             return _settled(self.ledger.settle_as_before(job), "rejected as before")
         content = self.spool.load(Area.OBJECTS, job.content_sha256)
         precedent = queries.precedent(self.ledger, job)
         with ThreadPoolExecutor(1, "digest") as beside:  # 5 ms of 10 MB, which another core has free
             whole = beside.submit(self.spool.require_whole, Area.OBJECTS, job.content_sha256, content)
             try:
-                outcome = self.process(content, job.origin, self.predictor, self.config, precedent)
+                outcome = self.analyser.process(content, job.origin, self.config, precedent)
             finally:
                 whole.result()  # before anything is made of the outcome, whatever it is
         match outcome:
@@ -211,7 +194,7 @@ class Worker(Generic[P]):
         """As `_report`, of the note that says so, where there is one."""
         stored = self._all_stored(rejected.artifacts)
         by_others = rejected.reason is Reason.IDENTITY_CONFLICT  # what other images say may change
-        rules = None if by_others else self.rules_sha256
+        rules = None if by_others else self.analyser.rules_sha256
         settled = self.ledger.settle_rejected(job, rejected, stored, self._wanted(), rules)
         if stored:
             ring(self.config.spool.path, Role.DELIVER)
@@ -263,16 +246,94 @@ class Worker(Generic[P]):
             self.ledger.release(job, delay_s=delay_s, detail=describe(error), count_attempt=False)
         except ResourceError as fault:  # else three outages of the ledger would make an innocent image DEAD
             log.error("cannot give back now instance=%d %s", job.claim.row_id, fault)
-            self.owed.append((job, describe(error)))
+            self.unreturned.append((job, describe(error)))
 
-    def _return_owed(self) -> None:
-        while self.owed:
-            job, detail = self.owed.pop()
+    def _return_them(self) -> None:
+        while self.unreturned:
+            job, detail = self.unreturned.pop()
             try:
                 self.ledger.release(job, delay_s=0.0, detail=detail, count_attempt=False)
             except ResourceError:
-                self.owed.append((job, detail))
+                self.unreturned.append((job, detail))
                 raise
+
+
+class Lanes:
+    """The lanes of a worker, and the thread that fills them; with one lane there is no other thread than that.
+
+    What a lane raises is raised to the thread that fills them. What a worker died of before is done with all other
+    lanes empty: if it dies again, no other instance is blamed.
+    """
+
+    def __init__(self, worker: Worker, keeper: LeaseKeeper, lanes: int) -> None:
+        self._worker = worker
+        self._keeper = keeper
+        self._lanes = lanes
+        self._room = threading.Semaphore(lanes)
+        self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="lane")
+        self._faults: deque[Exception] = deque()
+
+    @property
+    def failed(self) -> bool:
+        """A lane's fault waits to be raised."""
+        return bool(self._faults)
+
+    def has_room(self, timeout_s: float) -> bool:
+        """Wait until a lane is free."""
+        if free := self._room.acquire(timeout=timeout_s):
+            self._room.release()
+        return free
+
+    def take_one(self) -> bool:
+        """Claim one instance and begin it; False where none is due.
+
+        Raises
+        ------
+        Exception : what the claim raised, or a lane since the last call.
+        """
+        if self._faults:
+            raise self._faults.popleft()
+        job = self._worker.claim()
+        if job is None:
+            return False
+        if self._lanes == 1:
+            self._finish(job)
+        elif job.alone:
+            self._finish_alone(job)
+        else:
+            self._room.acquire()
+            self._threads.submit(self._run, job)
+        return True
+
+    def _finish(self, job: Job) -> None:
+        with self._keeper.keeping(job):
+            self._worker.finish(job)
+
+    def _finish_alone(self, job: Job) -> None:
+        with self._keeper.keeping(job):
+            for _ in range(self._lanes):
+                self._room.acquire()
+            try:
+                self._worker.finish(job)
+            finally:
+                self._room.release(self._lanes)
+
+    def _run(self, job: Job) -> None:
+        try:
+            self._finish(job)
+        except Exception as error:
+            self._faults.append(error)
+        finally:
+            self._room.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let the lanes finish what they have in hand."""
+        self._threads.shutdown()
 
 
 def _settled(held: bool, ending: str) -> str:
