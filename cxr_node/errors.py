@@ -82,3 +82,10 @@ class DeliveryError(CxrNodeError):
         self.status = status
         self.answered = status is not None if answered is None else answered
         super().__init__(message)
+
+
+class UnreachableError(DeliveryError):
+    """There is no connection to the destination: nothing was sent, and no object is to blame."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, permanent=False)

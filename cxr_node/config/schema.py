@@ -223,8 +223,8 @@ class AnyDestination(Section):
 
     @property
     def host(self) -> str:
-        """The machine it is on, for the audit trail; "" where that is this one."""
-        return ""
+        """The machine it is on, for the audit trail."""
+        return "localhost"
 
     @property
     def ae_title(self) -> str:
@@ -292,7 +292,7 @@ def _of_its_kind(value: Any) -> Any:
         return value
     kind = value.get("kind", "dicom")
     if not isinstance(kind, str) or kind not in _KINDS:
-        raise ValueError(f"kind: {kind!r} is none of {', '.join(_KINDS)}")
+        raise ValueError(f"kind {kind!r} is unknown; write one of: {', '.join(_KINDS)}")
     return _KINDS[kind].model_validate(value)
 
 

@@ -180,7 +180,7 @@ def test_a_permanent_fault_is_dead_at_once_and_spares_the_rest(tmp_path: Path, l
 
 
 @pytest.mark.parametrize("rung", range(3))
-def test_measurements_go_as_the_first_rung_that_the_destination_takes(
+def test_measurements_go_in_the_first_sop_class_that_the_destination_takes(
     tmp_path: Path, ledgers: Opened, rung: int
 ) -> None:
     archive = peers.Archive()
@@ -202,12 +202,12 @@ def test_measurements_go_as_the_first_rung_that_the_destination_takes(
     name = ("measurements ", "measurements as Comprehensive SR", "measurements as Enhanced SR")[rung]
     assert name in console.file.getvalue()
     assert "88." not in console.file.getvalue().split("when (UTC)")[0]
-    for place in range(3):  # each rung's UID leads to the story
+    for place in range(3):  # the UID in each SOP Class leads to the story
         uid = row.sop_instance_uid.removesuffix(f".{rung}") + (f".{place}" if place else "")
         assert [one.instance.id for one in queries.trace(ledgers(config), uid)] == [story.instance.id]
 
 
-def test_each_destination_gets_its_own_rung(tmp_path: Path) -> None:
+def test_each_destination_gets_its_own_sop_class(tmp_path: Path) -> None:
     new, old = peers.Archive(), peers.Archive()
     with peers.listening(new) as one, peers.listening(old, rungs=peers.LADDER[1:], ae_title="OLD") as two:
         config = workplace.config(tmp_path / "spool", one, two)
@@ -218,7 +218,7 @@ def test_each_destination_gets_its_own_rung(tmp_path: Path) -> None:
     assert (len(new.datasets), len(old.datasets)) == (6, 6)
 
 
-def test_a_destination_that_takes_no_rung_gets_the_rest(tmp_path: Path, ledgers: Opened) -> None:
+def test_a_destination_that_takes_no_such_sop_class_gets_the_rest(tmp_path: Path, ledgers: Opened) -> None:
     archive = peers.Archive()
     with peers.listening(archive, rungs=()) as address:
         config = workplace.config(tmp_path / "spool", address)
@@ -273,10 +273,10 @@ def only_measurements(tmp_path: Path, address: Address) -> Config:
     [((0, 1, 2), 1), ((1, 2), 1), ((2,), 2), ((0,), 0)],
     ids=["takes more now", "the same", "takes it no more", "takes only a better one"],
 )
-def test_a_rung_that_was_tried_stays_chosen_while_it_is_taken(
+def test_a_sop_class_that_was_tried_stays_chosen_while_it_is_taken(
     tmp_path: Path, courier: Callable[[Config], deliver.Courier], then: tuple[int, ...], sent: int
 ) -> None:
-    """The answer was lost: where the archive kept the object, another rung would be a second one."""
+    """The answer was lost: where the archive kept the object, another SOP Class would be a second one."""
     kept, archive = peers.Archive(lambda _: None), peers.Archive()
     with peers.listening(kept, rungs=peers.LADDER[1:]) as address:
         config = only_measurements(tmp_path, address)
@@ -289,7 +289,7 @@ def test_a_rung_that_was_tried_stays_chosen_while_it_is_taken(
         with delivering(config):  # another process, after a restart
             assert settled(config, "DELIVERED")
         assert archive.sop_classes == {peers.LADDER[sent]: 1}
-        for _ in range(2):  # a rung once delivered is final
+        for _ in range(2):  # what was delivered once is final
             assert before.do_one().seconds > 0
         assert retried(before._context.ledger, "1.2.1.1.1", "pacs") == 0
     assert sum(archive.sop_classes.values()) == 1
@@ -297,7 +297,7 @@ def test_a_rung_that_was_tried_stays_chosen_while_it_is_taken(
     assert [row.sop_class_uid for row in story.deliveries] == [peers.LADDER[sent]]
 
 
-def test_who_lost_the_lease_sends_no_other_rung(
+def test_a_courier_that_lost_the_lease_sends_in_no_other_sop_class(
     tmp_path: Path, courier: Callable[[Config], deliver.Courier], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = peers.Archive()
@@ -346,7 +346,7 @@ def stored_as(spool: Spool, sop_class_uid: str) -> Path:
 def test_bytes_that_changed_in_the_spool_never_leave(
     tmp_path: Path, courier: Callable[[Config], deliver.Courier], damage: Callable[[Path], None]
 ) -> None:
-    """A rung that another destination would have got does not count: it is not about to leave."""
+    """A SOP Class that another destination would have got does not count: it is not about to leave."""
     archive = peers.Archive()
     with peers.listening(archive) as address:
         config = workplace.config(tmp_path / "spool", address)

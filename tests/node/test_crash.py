@@ -142,8 +142,8 @@ def noted(config: Config) -> bool:
 
 
 @pytest.mark.timeout(120)
-def test_a_delivery_killed_around_the_choice_of_a_rung_sends_no_other(tmp_path: Path) -> None:
-    """Killed while the archive takes the lowest rung, then it takes all: what was chosen stays chosen."""
+def test_a_delivery_killed_around_the_choice_of_a_sop_class_sends_no_other(tmp_path: Path) -> None:
+    """Killed while the archive accepts the last SOP Class only, then it accepts all: what was chosen stays chosen."""
     old, new = peers.Archive(), peers.Archive()
     points = [
         ("cxr_node.node.ledger.ledger:Ledger.choose", "before"),  # nothing remembered, nothing sent

@@ -16,7 +16,7 @@ from datetime import timedelta
 from functools import partial
 
 from cxr_node.config.schema import Config, Destination
-from cxr_node.errors import DeliveryError, LedgerLostError, ResourceError
+from cxr_node.errors import DeliveryError, LedgerLostError, ResourceError, UnreachableError
 from cxr_node.node.audit.messages import Direction, Outcome, Participant, Transfer
 from cxr_node.node.audit.recorder import SILENT, Audit
 from cxr_node.node.audit.wiring import alert
@@ -29,7 +29,6 @@ from cxr_node.node.ledger import commitments, destination_health, queries
 from cxr_node.node.ledger.lease_keeper import LeaseKeeper, worker_name
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import DeliveryJob
-from cxr_node.node.network.association import UnreachableError
 from cxr_node.node.network.rejections import Refusals
 from cxr_node.node.process.logs import describe
 from cxr_node.node.process.notify import Role

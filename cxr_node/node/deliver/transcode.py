@@ -15,6 +15,21 @@ from typing import Protocol
 from cxr_node.config.schema import Compression
 from cxr_node.errors import ResourceError
 
+log = logging.getLogger(__name__)
+
+JPEG_LS, RLE = "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.5"
+PICTURES = frozenset({"1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.7.4"})
+"""Secondary Capture, Multi-frame True Color Secondary Capture: what heatmap and heatmap-frames are."""
+_WANTED = {
+    Compression.AUTO: (JPEG_LS, RLE),  # a fifth to a quarter, two thirds (measured)
+    Compression.NONE: (),
+    Compression.RLE: (RLE,),
+    Compression.JPEG_LS: (JPEG_LS,),
+}
+_SAMPLES, _FRAMES, _ROWS, _COLUMNS = (0x0028, 0x0002), (0x0028, 0x0008), (0x0028, 0x0010), (0x0028, 0x0011)
+_BITS, _PIXEL_DATA = (0x0028, 0x0100), (0x7FE0, 0x0010)
+_ITEM, _SEQUENCE_END = struct.pack("<HH", 0xFFFE, 0xE000), struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+_ENCAPSULATED = struct.pack("<HH2sHI", *_PIXEL_DATA, b"OB", 0, 0xFFFFFFFF)
 _SHORT = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
 """VRs with a length of 16 bits; that of all others, known or not, has 32 after two reserved bytes (PS3.5 7.1.2)."""
 _ITEM_TAG, _ITEM_END, _SEQUENCE_END_TAG = (0xFFFE, 0xE000), (0xFFFE, 0xE00D), (0xFFFE, 0xE0DD)
@@ -145,23 +160,6 @@ def _skip_items(view: memoryview, position: int, limit: int, depth: int) -> int:
 
 def _size(pieces: Pieces) -> int:
     return sum(len(piece) for piece in pieces)
-
-
-log = logging.getLogger(__name__)
-
-JPEG_LS, RLE = "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.5"
-PICTURES = frozenset({"1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.7.4"})
-"""Secondary Capture, Multi-frame True Color Secondary Capture: what heatmap and heatmap-frames are."""
-_WANTED = {
-    Compression.AUTO: (JPEG_LS, RLE),  # a fifth to a quarter, two thirds (measured)
-    Compression.NONE: (),
-    Compression.RLE: (RLE,),
-    Compression.JPEG_LS: (JPEG_LS,),
-}
-_SAMPLES, _FRAMES, _ROWS, _COLUMNS = (0x0028, 0x0002), (0x0028, 0x0008), (0x0028, 0x0010), (0x0028, 0x0011)
-_BITS, _PIXEL_DATA = (0x0028, 0x0100), (0x7FE0, 0x0010)
-_ITEM, _SEQUENCE_END = struct.pack("<HH", 0xFFFE, 0xE000), struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
-_ENCAPSULATED = struct.pack("<HH2sHI", *_PIXEL_DATA, b"OB", 0, 0xFFFFFFFF)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
