@@ -80,7 +80,7 @@ def test_plain_text_on_this_machine_needs_no_word(host: str) -> None:
 
 
 def test_a_certificate_without_tls_is_shown_by_nobody() -> None:
-    with pytest.raises(ConfigError, match=r"listen\.peers\.1\.certificate: nobody shows a certificate"):
+    with pytest.raises(ConfigError, match=r"listen\.peers\.1\.certificate: no caller shows a certificate"):
         loader.parse(SPOOL | {"listen": {"peers": [XR1 | {"certificate": ["xr1.example.org"]}]}})
 
 
@@ -98,9 +98,7 @@ DOUBTFUL: dict[str, dict[str, Any]] = {
     "listen.idle_timeout_s: 2 cuts off": {"listen": {"idle_timeout_s": 2}},
     "delivery.max_delay_s: is longer": {"delivery": {"max_age_h": 0.4}},
     "listen.peers: A is none of them": {"listen": {"peers": [{"ae_title": "B"}]}, "destinations": [ASKED]},
-    "listen.require_called_ae_title: a knows the node as OTHER": {
-        "destinations": [ASKED | {"calling_ae_title": "OTHER"}]
-    },
+    "listen.require_called_ae_title: a calls the node OTHER": {"destinations": [ASKED | {"calling_ae_title": "OTHER"}]},
     "destinations: a, b are one archive": {"destinations": [PACS, PACS | {"name": "b"}]},
 }
 

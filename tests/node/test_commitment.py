@@ -238,7 +238,7 @@ def test_a_destination_without_the_sop_class_is_said_once_to_be_one(
 
 @pytest.fixture
 def asker(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """Builds an asker whose clock stands still."""
+    """Builds a commitment loop whose clock stands still."""
     made: list[CommitmentLoop] = []
 
     def build(settings: Config, clock: Clock) -> CommitmentLoop:
@@ -420,7 +420,7 @@ def node_of(folder: Path, commitment_wait_h: float | None = 24.0) -> AbstractCon
     return receiving(folder / "spool", destinations=[wants])
 
 
-def test_a_node_that_asks_nobody_takes_no_report(tmp_path: Path) -> None:
+def test_a_node_that_requests_no_commitment_accepts_no_report(tmp_path: Path) -> None:
     with node_of(tmp_path, None) as node:
         association = call(node.port)
         assert association.accepted_contexts == []
@@ -460,7 +460,7 @@ def pdus(field: int, *, sop_class: str = committers.PUSH_MODEL, context_id: int 
     ],
     ids=["N-ACTION", "another context", "a command inside", "endless"],
 )
-def test_who_breaks_the_protocol_is_aborted_and_nobody_else(tmp_path: Path, content: bytes) -> None:
+def test_a_peer_that_breaks_the_protocol_is_aborted_and_no_other(tmp_path: Path, content: bytes) -> None:
     with node_of(tmp_path) as node:
         with wire.Wire(node.port) as peer:
             assert peer.associate(sop_class=committers.PUSH_MODEL, syntax=wire.IMPLICIT)[0] == wire.ASSOCIATE_AC

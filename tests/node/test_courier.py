@@ -1,4 +1,4 @@
-"""Delivery against destinations that are away, slow, moody or gone: nothing lost, nothing twice, nobody delayed."""
+"""Delivery against destinations that are away, slow, moody or gone: nothing lost, nothing twice, no other delayed."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_only_what_a_destination_wants_is_sent(tmp_path: Path) -> None:
     assert len(archive.datasets) == 2
 
 
-def test_a_dead_and_a_stalling_destination_delay_nobody(tmp_path: Path) -> None:
+def test_a_dead_and_a_stalling_destination_delay_no_other(tmp_path: Path) -> None:
     archive, over = peers.Archive(), threading.Event()
 
     def stall(connection: socket.socket) -> None:
@@ -387,7 +387,7 @@ def test_a_destination_that_is_down_costs_no_object_an_attempt(
 def test_what_is_too_old_for_a_destination_that_is_down_is_dead_at_once(
     tmp_path: Path, courier: Callable[[Config], deliver.Courier]
 ) -> None:
-    """Not one every minute: of a thousand the last would be told of a day late."""
+    """Not one every minute: of a thousand the last would be reported a day late."""
     config = workplace.config(tmp_path / "spool", peers.nobody())
     judged(config, *range(5))
     one, clock = courier(config), Clock(datetime.now(UTC))

@@ -111,7 +111,7 @@ def test_a_classifier_at_fault_ends_the_worker_and_blames_no_image(tmp_path: Pat
 
 @pytest.mark.parametrize("max_attempts", [1, 3])
 def test_a_poisoned_image_among_others_is_the_only_one_that_is_dead(tmp_path: Path, max_attempts: int) -> None:
-    """The first death takes all that are in hand with it and blames nobody; from then on each of them is alone."""
+    """The first death ends all that are in hand, and none is blamed; from then on each is worked on alone."""
     settings = config(tmp_path, max_attempts=max_attempts)
     workplace.receive(settings, 1)
     workplace.receive(settings, 2, content=b"poison")

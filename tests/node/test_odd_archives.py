@@ -1,4 +1,4 @@
-"""Archives whose answers are odd and legal, and archives whose answers are none: what our SCU makes of them."""
+"""Archives that answer oddly but legally, and archives that answer wrongly: what our SCU makes of them."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def deliver(address: Address, file: ResultFile, told: list[Refusal], timeout_s: 
         pacs.close()
 
 
-def test_odd_acceptances_are_taken(file: ResultFile) -> None:
+def test_odd_acceptances_are_accepted(file: ResultFile) -> None:
     account: Counter[str] = Counter()
     refused: dict[str, str] = {}
     for name, change in odd.ANSWERS.items():
@@ -193,7 +193,7 @@ def _no_length(connection: socket.socket, context: int, command: bytes) -> None:
 
 
 @pytest.mark.parametrize("form", [_bytewise, _one_pdu, _reserved, _dribbled, _more_elements, _no_length])
-def test_odd_responses_are_taken(file: ResultFile, form: Callable[[socket.socket, int, bytes], None]) -> None:
+def test_odd_responses_are_accepted(file: ResultFile, form: Callable[[socket.socket, int, bytes], None]) -> None:
     def behave(connection: socket.socket) -> None:
         accept(connection)
         context, request = hear(connection)
@@ -385,7 +385,7 @@ def test_a_request_for_commitment_too(changed: dict[str, int | None], field: int
 ONE_CONTEXT = [name for name in odd.ANSWERS if not name.startswith(("rejected", "contexts that are left out"))]
 
 
-def test_odd_acceptances_of_a_verification_are_taken() -> None:
+def test_odd_acceptances_of_a_verification_are_accepted() -> None:
     """Verification is proposed in one context: what rejects or leaves out a part of them is no acceptance."""
     for name in ONE_CONTEXT:
         with peers.raw_peer(archive(odd.ANSWERS[name], ECHO)) as address:

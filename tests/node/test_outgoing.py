@@ -1,4 +1,4 @@
-"""A message cut for the wire is the message, and no PDU is longer than the peer takes."""
+"""A fragmented message is the message, and no PDU is longer than the peer accepts."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_the_command_set_says_what_pynetdicom_would_say() -> None:
 
 
 def test_a_peer_that_reads_late_gets_every_byte() -> None:
-    """The system takes only a part of what it is given; the rest follows."""
+    """The system accepts only a part of a write; the rest follows."""
     near, far = socket.socketpair()
     near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     near.settimeout(10)

@@ -208,7 +208,7 @@ def test_a_reopened_association_negotiates_again(wrap: Wrap, connect: Connect) -
     assert after.sop_classes == {peers.LADDER[2]: 1}
 
 
-def test_nobody_there_is_temporary(wrap: Wrap, connect: Connect) -> None:
+def test_a_refused_connection_is_temporary(wrap: Wrap, connect: Connect) -> None:
     with pytest.raises(DeliveryError, match="no connection: Connection refused") as caught:
         connect(peers.nobody()).send(wrap())
     assert not caught.value.permanent
@@ -477,7 +477,7 @@ def _lying(ca: Authority, folder: Path, fault: str) -> ssl.SSLContext:
     return context
 
 
-def test_an_archive_that_does_not_believe_us_is_told_of(
+def test_an_archive_that_does_not_trust_our_certificate_is_named(
     wrap: Wrap, connect: Connect, ca: Authority, tmp_path: Path
 ) -> None:
     node = Authority(tmp_path, "stranger").issue("node").tls() | {"ca": str(ca.pem)}
@@ -517,7 +517,7 @@ def test_certificates_that_cannot_be_read_are_the_operators_fault(tmp_path: Path
 
 
 @pytest.mark.pacs
-def test_dcmtk_storescp_takes_all_three(wrap: Wrap, connect: Connect, tmp_path: Path) -> None:
+def test_dcmtk_storescp_accepts_all_three(wrap: Wrap, connect: Connect, tmp_path: Path) -> None:
     store = tmp_path / "store"
     with peers.storescp(store) as address:
         pacs = connect(address)
@@ -530,7 +530,7 @@ def test_dcmtk_storescp_takes_all_three(wrap: Wrap, connect: Connect, tmp_path: 
 
 @pytest.mark.pacs
 @pytest.mark.parametrize("rung", range(3))
-def test_dcmtk_storescp_of_few_classes_gets_the_rung_it_takes(
+def test_dcmtk_storescp_of_few_classes_gets_the_one_it_accepts(
     wrap: Wrap, connect: Connect, tmp_path: Path, rung: int
 ) -> None:
     store = tmp_path / "store"

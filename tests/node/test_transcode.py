@@ -89,7 +89,7 @@ def test_pixels_and_every_other_element_stay(
         ("jpeg-ls", ALL, JPEG_LS),
     ],
 )
-def test_what_is_wished_and_taken_is_sent(
+def test_what_is_configured_and_accepted_is_sent(
     wish: str, taken: tuple[str, ...], expected: str, press: Press, contents: dict[ResultKind, bytes]
 ) -> None:
     archive = peers.Archive()

@@ -133,9 +133,9 @@ def test_an_image_that_killed_every_worker_is_not_touched_again(config: Config, 
     assert workplace.states(config) == [("DEAD", "fault")]
 
 
-def test_an_image_that_kills_its_worker_is_dead_after_three_and_costs_nobody_else(tmp_path: Path) -> None:
+def test_an_image_that_kills_its_worker_is_dead_after_three_and_costs_no_other(tmp_path: Path) -> None:
     """SIGKILL, as by the kernel when memory is out (FAULTS T30): the attempt was counted before the work began."""
-    config = workplace.config(tmp_path / "spool", work={"lanes": 1})  # with others beside it: test_crew
+    config = workplace.config(tmp_path / "spool", work={"lanes": 1})  # with others beside it: test_lanes
     workplace.receive(config, 1, content=b"poison")
     workplace.receive(config, 2, 3)
     deaths = 0
@@ -170,7 +170,7 @@ def _nothing_waits(config: Config) -> bool:
 
 
 def test_a_suspect_goes_last(config: Config, ledger: Ledger) -> None:
-    """Ten poisoned images at the head of the queue must not hold up who came later."""
+    """Ten poisoned images at the head of the queue must not hold up later ones."""
     for number in (1, 2, 3):
         workplace.receive(config, number)
     assert ledger.claim_instance("dead", -1.0) is not None
@@ -217,7 +217,7 @@ def test_the_log_names_the_instance_and_its_verdict(
     assert told == [f"reported verdict={verdict} instance=1", "rejected reason=not-a-chest instance=2"]
 
 
-def test_what_is_dead_is_told_at_error_level_with_its_reason(
+def test_what_is_dead_is_logged_as_an_error_with_its_reason(
     config: Config, ledger: Ledger, caplog: pytest.LogCaptureFixture
 ) -> None:
     workplace.receive(config, 1)
@@ -230,7 +230,7 @@ def test_what_is_dead_is_told_at_error_level_with_its_reason(
 def test_what_a_machine_that_died_for_good_held_is_taken_when_its_lease_ends(
     config: Config, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody frees it, for its name is another machine's; the sleeping worker wakes when the lease is over (T29)."""
+    """No process frees it, for its name is another machine's; the sleeping worker wakes when the lease is over (T29)."""
     monkeypatch.setattr(work, "LOOK_AFTER_S", 600.0)
     workplace.receive(config, 1)
     assert ledger.claim_instance("elsewhere/work-0", 1.5) is not None
@@ -257,8 +257,8 @@ def test_no_patient_data_in_ledger_or_log(config: Config, ledger: Ledger, caplog
     assert "CANARY" not in told
 
 
-def test_who_lost_the_lease_changes_nothing(config: Config, ledger: Ledger) -> None:
-    """A worker that slept through its lease comes back with its own results: the other's word counts."""
+def test_a_worker_that_lost_the_lease_changes_nothing(config: Config, ledger: Ledger) -> None:
+    """A worker that slept through its lease comes back with its own results: the other's count."""
     workplace.receive(config, 1)
 
     def overtaken(*arguments: Any) -> Outcome:
@@ -299,7 +299,7 @@ def test_a_job_that_does_not_end_is_reported_and_loses_its_lease(config: Config,
         assert workplace.eventually(lambda: ledger.claim_instance("other", 60) is not None, 5)
 
 
-def test_a_worker_judges_what_comes_in_at_once_and_stops_when_told(config: Config) -> None:
+def test_a_worker_judges_what_comes_in_at_once_and_stops_when_asked(config: Config) -> None:
     stop, ready = threading.Event(), threading.Event()
 
     def load() -> work.Analyser:
@@ -346,7 +346,7 @@ def test_a_worker_waits_for_a_locked_ledger_and_goes_on_alone(config: Config, mo
 
 
 def test_a_successor_frees_what_a_killed_worker_held(config: Config, ledger: Ledger) -> None:
-    """The name is a lock of the kernel's; who holds it knows that its last holder is dead."""
+    """The name is a lock of the kernel's: its holder knows that the last one is dead."""
     workplace.receive(config, 1)
     workplace.receive(config, 2)
     with worker_name(ledger, config.spool.path, Role.WORK) as first:

@@ -134,7 +134,7 @@ def _has_stepped(context: DeliveryContext) -> bool:
     try:
         return context.clock.follow(context.ledger) != 0.0
     except ResourceError as error:
-        log.error("clock stepped, deliveries are not dated anew yet: %s", error)
+        log.error("clock stepped, due times of deliveries are not corrected yet: %s", error)
         return False
 
 

@@ -1,7 +1,7 @@
 """Deliveries to destinations that the configuration no longer names: set aside, back with the name, or forgotten.
 
-Done when the process that delivers starts, for nobody serves such a queue: without it the instances would stay
-REPORTED for ever and nobody would be told. Knows no destination, only names.
+Done when the delivery process starts: no courier serves such a queue, so the instances would stay REPORTED for ever
+without notice. Knows no destination, only names.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Forgotten:
 
 
 def forget(ledger: Ledger, destination: str) -> Forgotten:
-    """Take away what waits for a destination, or died at it: nobody will ever send it. What it accepted stays told.
+    """Delete the deliveries that wait for a destination, or are DEAD: none will ever be sent. What it accepted is kept.
 
     Configured again, the destination is not sent these.
     """

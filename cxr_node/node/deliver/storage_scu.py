@@ -1,8 +1,8 @@
 """Storage SCU: sends result objects to one destination over one association that stays open while there is work.
 
-Knows no ledger and no schedule. Objects travel as they are stored: the bytes of the data set that were checked are
-those that leave, cut and never decoded; a peer that speaks Implicit VR only gets the same values under other heads, and
-one that takes compressed pictures the same pixels in fewer bytes (PS3.4 B, PS3.5 10.1, PS3.7 9.1.1).
+Knows no ledger and no schedule. Objects are sent as they are stored: the bytes that were checked are those that leave,
+never decoded. A peer that accepts Implicit VR only gets the same values in that encoding, and one that accepts
+compressed pictures the same pixels in fewer bytes (PS3.4 B, PS3.5 10.1, PS3.7 9.1.1).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ OPTIONAL_SOP_CLASSES = {
     ResultKind.KEY_OBJECT: "1.2.840.10008.5.1.4.1.1.88.59",
     ResultKind.PDF: "1.2.840.10008.5.1.4.1.1.104.1",
 }
-"""Proposed beside those to a destination that is sent such objects."""
+"""Proposed in addition to a destination that is sent such objects."""
 _SLOWEST_BYTES_PER_S = 65536  # half of what ADSL uploads: beyond, a peer is taken for dead
 _MAX_MESSAGE_ID = 65535  # PS3.7 E.1: US
 
@@ -147,7 +147,7 @@ class StorageScu:
         return _judge(int(answer.Status))
 
     def _unanswered(self, words: str, limit_s: float | None) -> DeliveryError:
-        """Say why there is no answer; where the association broke, nobody knows whether the object arrived."""
+        """Why there is no answer; where the association broke, the object may have arrived or not."""
         address = self._destination.address
         if limit_s is not None:
             error = DeliveryError(f"no answer within {limit_s:.0f} s", permanent=False)
@@ -158,7 +158,7 @@ class StorageScu:
         return error
 
     def _broken(self, words: str) -> DeliveryError:
-        """The association ended before an answer came: nobody knows whether the object arrived."""
+        """The association ended before an answer came: the object may have arrived or not."""
         return StaleConnectionError(words) if self._was_idle else DeliveryError(words, permanent=False)
 
     def _message(self, association: Association, file: ResultFile) -> Message:
@@ -184,10 +184,10 @@ class StorageScu:
 
 
 def proposed(sop_classes: Iterable[str] = SOP_CLASSES, compressed: Sequence[str] = ()) -> list[tuple[str, str]]:
-    """Tell what is negotiated: SOP class and transfer syntax of every presentation context, in their order.
+    """SOP Class and transfer syntax of every presentation context that is proposed, in order.
 
     Each syntax in a context of its own: the acceptor picks one syntax of each (PS3.8 9.3.2.2). `compressed` are
-    proposed beside the others for pictures.
+    proposed in addition for pictures.
     """
     return [
         (uid, syntax)

@@ -60,7 +60,7 @@ class Head:
 
 
 def to_implicit(data_set: memoryview) -> memoryview:
-    """Encode anew.
+    """Encode a data set in Implicit VR Little Endian.
 
     Raises
     ------
@@ -252,7 +252,7 @@ def _find(data_set: memoryview) -> tuple[int, Frames]:
 
     Raises
     ------
-    ValueError : it is not the last element, or not 8-bit color of the size that the header tells.
+    ValueError : it is not the last element, or not 8-bit color of the size that the header states.
     """
     position, numbers = 0, {_FRAMES: 1}
     while position < len(data_set):

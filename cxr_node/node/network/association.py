@@ -122,7 +122,7 @@ def broken(entity: Entity, address: Address, cause: Cause, words: str) -> None:
 
 
 def diagnose(address: Address, timeout_s: float, tls: TlsArguments | None) -> str:
-    """Say why no connection came about; pynetdicom tells only its log."""
+    """Say why no connection came about; pynetdicom says so in its log alone."""
     try:
         with socket.create_connection((address.host, address.port), min(timeout_s, _DIAGNOSIS_S)) as connection:
             return _diagnose_tls(connection, *tls) if tls else "the connection was lost"
@@ -258,7 +258,7 @@ class Entity(AE):
         # pynetdicom's own listeners quote what peers send, and stumble over a response without a Status before ours.
         _config.LOG_HANDLER_LEVEL = "none"
         self.refusals = refusals or Refusals(level=logging.DEBUG)
-        """Whose journal line is that of the delivery which failed: here they are counted, and told to the audit."""
+        """Counted and audited here; the journal's line is that of the delivery which failed."""
         self.implementation_class_uid = IMPLEMENTATION_CLASS_UID
         self.implementation_version_name = IMPLEMENTATION_VERSION_NAME
         self._limit_s = limit_s

@@ -36,7 +36,7 @@ from cxr_node.node.spool.spool import Area, Spool, SpoolCorruptError
 log = logging.getLogger(__name__)
 
 _MAX_LANES = 4  # beyond, they wait for Python's own lock; each takes some 150 MB of a 5 megapixel image
-_RETRY_DELAY_S = 10.0  # after a fault that nobody knows; times the attempt
+_RETRY_DELAY_S = 10.0  # after an unexpected error; times the attempt
 _EXIT_HUNG = 70  # EX_SOFTWARE
 
 
@@ -132,7 +132,7 @@ class Worker:
         ------
         ResourceError : the ledger cannot be used now, and nothing is leased.
         """
-        self._return_them()
+        self._give_back_the_rest()
         return self.ledger.claim_instance(self.owner, self.config.work.lease_s)
 
     def finish(self, job: Job) -> None:
@@ -145,11 +145,11 @@ class Worker:
         """
         started = time.monotonic()
         ending = self._end(job)
-        level = logging.ERROR if ending.startswith("dead") else logging.INFO  # somebody must look; `trace` tells why
+        level = logging.ERROR if ending.startswith("dead") else logging.INFO  # an operator must look; `trace` says why
         log.log(level, "%s instance=%d attempt=%d took_ms=%d", ending, job.claim.row_id, job.attempts, _ms(started))
 
     def _end(self, job: Job) -> str:
-        """Bring one claimed instance to an end, by whose fault it is; tell the end in one word."""
+        """Bring one claimed instance to an end, by whose fault it is; that end, for the log."""
         if job.attempts > self.config.work.max_attempts:  # each attempt took its worker with it
             detail = f"{self.config.work.max_attempts} workers died of it"
             return self._dead(job, Death.FAULT, detail)
@@ -159,11 +159,8 @@ class Worker:
             return self._dead(job, Death.SPOOL_CORRUPT, str(error))
         except InstanceError as error:
             return self._dead(job, Death.FAULT, str(error))
-        except ModelError as error:
-            self._give_back(job, error, PAUSE_S)
-            raise
-        except ResourceError as error:
-            self._give_back(job, error, PAUSE_S)
+        except (ModelError, ResourceError) as error:
+            self._give_back(job, describe(error))
             raise
         except LedgerLostError:
             raise
@@ -191,7 +188,7 @@ class Worker:
                 return self._report(job, outcome)
 
     def _reject(self, job: Job, rejected: Rejected) -> str:
-        """As `_report`, of the note that says so, where there is one."""
+        """As `_report`, for the note that says so, where there is one."""
         stored = self._all_stored(rejected.artifacts)
         by_others = rejected.reason is Reason.IDENTITY_CONFLICT  # what other images say may change
         rules = None if by_others else self.analyser.rules_sha256
@@ -214,7 +211,7 @@ class Worker:
         return _settled(settled, f"reported verdict={decision.verdict}{doubt}")
 
     def _all_stored(self, artifacts: Sequence[Artifact]) -> list[StoredArtifact]:
-        """Store each; the largest beside the others, for the disk lets both wait at once."""
+        """Store each; the largest at the same time as the others, since the disk serves both."""
         largest = max(artifacts, key=lambda each: len(each.content), default=None)
         with ThreadPoolExecutor(1, "largest") as beside:
             waiting = None if largest is None else beside.submit(self._store, largest)
@@ -235,20 +232,20 @@ class Worker:
         )
 
     def _blame(self, job: Job, detail: str) -> str:
-        """Nobody expected this: a bug. Tried again, for the machine may have hiccuped, then set aside."""
+        """An unexpected error is a bug: tried again, since the machine may be at fault, then set aside."""
         log.error("failed instance=%d attempt=%d %s", job.claim.row_id, job.attempts, detail)
         if job.attempts >= self.config.work.max_attempts:
             return self._dead(job, Death.FAULT, detail)
         return _settled(self.ledger.release(job, delay_s=_RETRY_DELAY_S * job.attempts, detail=detail), "released")
 
-    def _give_back(self, job: Job, error: Exception, delay_s: float) -> None:
+    def _give_back(self, job: Job, detail: str) -> None:
         try:
-            self.ledger.release(job, delay_s=delay_s, detail=describe(error), count_attempt=False)
+            self.ledger.release(job, delay_s=PAUSE_S, detail=detail, count_attempt=False)
         except ResourceError as fault:  # else three outages of the ledger would make an innocent image DEAD
             log.error("cannot give back now instance=%d %s", job.claim.row_id, fault)
-            self.unreturned.append((job, describe(error)))
+            self.unreturned.append((job, detail))
 
-    def _return_them(self) -> None:
+    def _give_back_the_rest(self) -> None:
         while self.unreturned:
             job, detail = self.unreturned.pop()
             try:
@@ -337,7 +334,7 @@ class Lanes:
 
 
 def _settled(held: bool, ending: str) -> str:
-    """Where the lease was lost, another worker's word counts."""
+    """Where the lease was lost, the other worker's end counts."""
     return ending if held else f"lost-lease after={ending}"
 
 
