@@ -230,7 +230,7 @@ def test_what_is_dead_is_logged_as_an_error_with_its_reason(
 def test_what_a_machine_that_died_for_good_held_is_taken_when_its_lease_ends(
     config: Config, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No process frees it, for its name is another machine's; the sleeping worker wakes when the lease is over (T29)."""
+    """No process frees it: its name is another machine's. The sleeping worker wakes when the lease is over (T29)."""
     monkeypatch.setattr(work, "LOOK_AFTER_S", 600.0)
     workplace.receive(config, 1)
     assert ledger.claim_instance("elsewhere/work-0", 1.5) is not None
