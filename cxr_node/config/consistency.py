@@ -71,7 +71,7 @@ def doubtful(config: Config) -> Iterator[str]:
 def _callers(listen: Listen) -> Iterator[str]:
     if listen.tls is not None:
         if not listen.peers:
-            yield "listen.peers: is empty: every certificate of listen.tls.ca may call by any AE title; name the callers"
+            yield "listen.peers: is empty: every certificate of listen.tls.ca may call by any AE title; name callers"
         if believed := [peer.ae_title for peer in listen.peers if not peer.certificate]:
             yield (
                 f"listen.peers: every certificate of listen.tls.ca may call as {', '.join(believed)}; name certificates"
