@@ -28,7 +28,6 @@ from pynetdicom.transport import ThreadedAssociationServer
 from cxr_node.config.schema import STANDARD_KINDS, Address, Destination, DicomDestination
 from cxr_node.domain import ResultKind
 from cxr_node.node.deliver.link import ResultFile, StaleConnectionError, StoreReply, link_to
-from cxr_node.node.deliver.transcode import UNCOMPRESSED
 from cxr_node.node.network.rejections import Refusals
 from cxr_node.tools.recording_pacs import TURN_S, close
 from tests.patience import PATIENCE_S
@@ -95,7 +94,7 @@ def destination(address: Address, name: str = "pacs", timeout_s: float = 2.0, **
 class Sender:
     """A link, driven as the courier drives it; of several SOP Classes the first that is accepted goes."""
 
-    def __init__(self, to: Destination, refusals: Refusals | None = None, compressor: Any = UNCOMPRESSED) -> None:
+    def __init__(self, to: Destination, refusals: Refusals | None = None, compressor: Any = None) -> None:
         self.link = link_to(to, "CXR_NODE", refusals, compressor)
         self.close = self.link.close
 

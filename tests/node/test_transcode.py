@@ -20,7 +20,7 @@ from cxr_node.domain import ResultKind
 from cxr_node.errors import DeliveryError
 from cxr_node.node.deliver import transcode
 from cxr_node.node.deliver.link import ResultFile
-from cxr_node.node.deliver.transcode import JPEG_LS, RLE, UNCOMPRESSED
+from cxr_node.node.deliver.transcode import JPEG_LS, RLE
 from cxr_node.node.network import file_meta
 from tests.dicom.contexts import context
 from tests.node import peers
@@ -132,7 +132,7 @@ def test_a_refusal_of_anything_else_stays_one(press: Press, contents: dict[Resul
 def test_without_a_codec_nothing_compressed_is_proposed(contents: dict[ResultKind, bytes]) -> None:
     archive = peers.Archive()
     with peers.listening(archive, syntaxes=ALL) as address:
-        pacs = peers.Sender(peers.destination(address), compressor=UNCOMPRESSED)
+        pacs = peers.Sender(peers.destination(address), compressor=None)
         pacs.send(result_file(ResultKind.HEATMAP, contents[ResultKind.HEATMAP]))
         pacs.close()
     assert archive.syntaxes == {ExplicitVRLittleEndian: 1}

@@ -24,7 +24,7 @@ from cxr_node.node.deliver import removed_destinations, retention
 from cxr_node.node.deliver.commitment_loop import CommitmentLoop
 from cxr_node.node.deliver.link import Link, ResultFile, StaleConnectionError, StoreReply, link_to
 from cxr_node.node.deliver.loop import DeliveryContext, ServiceLoop
-from cxr_node.node.deliver.transcode import UNCOMPRESSED, PictureCompressor
+from cxr_node.node.deliver.transcode import PictureCompressor
 from cxr_node.node.ledger import commitments, destination_health, queries
 from cxr_node.node.ledger.lease_keeper import LeaseKeeper, worker_name
 from cxr_node.node.ledger.ledger import Ledger
@@ -46,7 +46,7 @@ def run(
     stop: threading.Event,
     notifier: Notifier | None = None,
     audit: Audit = SILENT,
-    compressor: PictureCompressor = UNCOMPRESSED,
+    compressor: PictureCompressor | None = None,
 ) -> None:
     """Deliver what is due until `stop` is set; what is being sent is finished first.
 
@@ -84,7 +84,9 @@ def run(
         notifier.stopping()
 
 
-def _loops(context: DeliveryContext, destination: Destination, compressor: PictureCompressor) -> list[ServiceLoop]:
+def _loops(
+    context: DeliveryContext, destination: Destination, compressor: PictureCompressor | None
+) -> list[ServiceLoop]:
     """One thread sends; where commitment is wanted, another one requests it: neither waits for the other."""
     link = link_to(destination, context.config.listen.ae_title, context.refusals, compressor)
     if destination.kind != "dicom" or destination.commitment_wait_h is None:

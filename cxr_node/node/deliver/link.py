@@ -13,7 +13,7 @@ from typing import Protocol
 
 from cxr_node.config.schema import Destination, DicomDestination
 from cxr_node.errors import DeliveryError
-from cxr_node.node.deliver.transcode import UNCOMPRESSED, PictureCompressor
+from cxr_node.node.deliver.transcode import PictureCompressor
 from cxr_node.node.network.rejections import Refusals
 
 
@@ -88,7 +88,7 @@ def link_to(
     destination: Destination,
     node_ae_title: str,
     refusals: Refusals | None = None,
-    compressor: PictureCompressor = UNCOMPRESSED,
+    compressor: PictureCompressor | None = None,
 ) -> Link:
     """Make the link to a destination; nothing is opened yet.
 
@@ -98,7 +98,7 @@ def link_to(
     ----------
     node_ae_title : how the node calls itself where the destination does not say otherwise
     refusals : counts what the destination refuses or breaks off
-    compressor : compresses pictures where the destination accepts them compressed
+    compressor : compresses pictures where the destination accepts that; None: all leave uncompressed
 
     Raises
     ------

@@ -19,7 +19,7 @@ from cxr_node.domain import ResultKind
 from cxr_node.errors import DeliveryError, ResourceError
 from cxr_node.node.deliver import transcode
 from cxr_node.node.deliver.link import ResultFile, StaleConnectionError, StoreReply
-from cxr_node.node.deliver.transcode import UNCOMPRESSED, PictureCompressor, to_implicit
+from cxr_node.node.deliver.transcode import PictureCompressor, to_implicit
 from cxr_node.node.network import file_meta
 from cxr_node.node.network.association import (
     EXPLICIT,
@@ -66,7 +66,7 @@ class StorageScu:
         destination: DicomDestination,
         node_ae_title: str,
         refusals: Refusals | None = None,
-        compressor: PictureCompressor = UNCOMPRESSED,
+        compressor: PictureCompressor | None = None,
     ) -> None:
         self._destination = destination
         self._compressor = compressor
@@ -109,7 +109,8 @@ class StorageScu:
 
     def close(self) -> None:
         """Release the association."""
-        self._compressor.close()
+        if self._compressor is not None:
+            self._compressor.close()
         association, self._association = self._association, None
         if association is not None and association.is_established:
             with deadline(association, self._destination.timeout_s):
@@ -167,7 +168,8 @@ class StorageScu:
         contexts = _syntaxes(association, file)
         syntax = EXPLICIT if EXPLICIT in contexts else IMPLICIT
         agreed = next((each for each in self._compressed if each in contexts), None)
-        if agreed is not None and (smaller := transcode.compress(data_set, agreed, self._compressor)) is not None:
+        smaller = transcode.compress(data_set, agreed, self._compressor) if agreed and self._compressor else None
+        if agreed and smaller is not None:
             syntax, data_set = agreed, smaller
         elif syntax == IMPLICIT:
             data_set = _implicit(data_set)

@@ -194,24 +194,9 @@ class PictureCompressor(Protocol):
         ...
 
 
-class _Plain:
-    """Compresses nothing."""
-
-    syntaxes: frozenset[str] = frozenset()
-
-    def compress(self, rows: int, columns: int, frame: memoryview, syntax: str) -> bytes | None:
-        return None
-
-    def close(self) -> None:
-        pass
-
-
-UNCOMPRESSED: PictureCompressor = _Plain()
-
-
-def syntaxes(wish: Compression, compressor: PictureCompressor) -> tuple[str, ...]:
+def syntaxes(wish: Compression, compressor: PictureCompressor | None) -> tuple[str, ...]:
     """Transfer syntaxes to propose for pictures, the preferred one first."""
-    return tuple(syntax for syntax in _WANTED[wish] if syntax in compressor.syntaxes)
+    return tuple(syntax for syntax in _WANTED[wish] if compressor is not None and syntax in compressor.syntaxes)
 
 
 def compress(data_set: memoryview, syntax: str, compressor: PictureCompressor) -> memoryview | None:
