@@ -22,7 +22,7 @@ from cxr_node.domain import Doubt, Origin, Reason, Verdict
 from cxr_node.node.deliver import courier, removed_destinations
 from cxr_node.node.ledger import destination_health, queries
 from cxr_node.node.ledger.ledger import Ledger
-from cxr_node.node.ledger.states import Death, DeliveryState, InstanceState
+from cxr_node.node.ledger.states import DeadReason, DeliveryState, InstanceState
 from cxr_node.node.ledger.tables import deliveries, instances
 from cxr_node.node.process.presence import Presence
 from cxr_node.node.spool.spool import Spool
@@ -220,7 +220,7 @@ def test_all_dead_are_retried_by_destination_reason_and_time(tmp_path: Path) -> 
     with site.ledger() as ledger:
         job = ledger.claim_instance("me", 60.0)
         assert job is not None
-        assert ledger.settle_dead(job, Death.FAULT, "a bug")
+        assert ledger.settle_dead(job, DeadReason.FAULT, "a bug")
     assert flat(site.run("retry", "--dead", "--reason", "fault", "--since", "1h")) == "1 back in the queue"
     assert flat(site.run("retry", "--dead", "--destination", "pacs")).startswith("0 back in the queue 120 stay DEAD")
     tomorrow = (datetime.now(UTC) + timedelta(days=1)).date().isoformat()
@@ -453,7 +453,7 @@ def week(site: Site) -> None:
         ("ROUTER", "XR1", 9.0, InstanceState.DELIVERED, Verdict.POSITIVE, None, None),
         ("ROUTER", "XR2", 8.0, InstanceState.DELIVERED, Verdict.INDETERMINATE, None, Doubt.VIEWS_DISAGREE),
         ("ROUTER", "XR1", 3.0, InstanceState.REJECTED, Verdict.REJECTED, Reason.NOT_CHEST, None),
-        ("OTHER", None, 2.0, InstanceState.DEAD, Verdict.NEGATIVE, Death.UNDELIVERED, None),
+        ("OTHER", None, 2.0, InstanceState.DEAD, Verdict.NEGATIVE, DeadReason.UNDELIVERED, None),
         ("ROUTER", "XR2", 1.0, InstanceState.RECEIVED, None, None, None),
     ]
     now = datetime.now(UTC)

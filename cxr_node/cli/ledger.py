@@ -202,7 +202,7 @@ def retry(
         if key is not None and not came.instances and not renewed:
             raise DataError(_nothing_dead(ledger, wanted, came))
     for role in notify.Role:
-        notify.ring(settings.spool.path, role)
+        notify.notify(settings.spool.path, role)
     _say_retried(came, renewed)
 
 
@@ -242,7 +242,7 @@ def now(
         raise unconfigured(destination, [to.name for to in settings.destinations])
     with opened(settings) as ledger:
         waiting = destination_health.try_now(ledger, destination)
-    notify.ring(settings.spool.path, notify.Role.DELIVER)
+    notify.notify(settings.spool.path, notify.Role.DELIVER)
     if not waiting:
         out.print(f"nothing waits for {destination}; `cxr-node check` shows whether it answers")
         return
@@ -300,9 +300,9 @@ def _member(words: type[Word], text: str) -> Word:
 
 def _reason(text: str) -> str:
     from cxr_node.domain import Doubt, Reason
-    from cxr_node.node.ledger.states import Death
+    from cxr_node.node.ledger.states import DeadReason
 
-    return _among([word.value for words in (Reason, Doubt, Death) for word in words], text.lower())
+    return _among([word.value for words in (Reason, Doubt, DeadReason) for word in words], text.lower())
 
 
 def _among(known: list[str], text: str) -> str:

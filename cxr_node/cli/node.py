@@ -32,9 +32,9 @@ def rebuild(config: ConfigFile = DEFAULT_CONFIG) -> None:
     path = loader.load(config).spool.path
     if not path.is_dir():
         raise ConfigError(f"{path}: there is no spool yet; has the node run with this configuration?")
-    ledger = Ledger.open(path, mend=True)
+    ledger = Ledger.open(path, repair=True)
     try:
-        found = room.rebuild(ledger, Spool(path), header.inspect)
+        found = room.rebuild(ledger, Spool(path), header.identify)
     finally:
         ledger.close()
     out.print(f"{found.objects} objects in the spool, {found.received} of them received again")
@@ -138,7 +138,7 @@ def receive(config: ConfigFile = DEFAULT_CONFIG) -> None:
 
     with notifier, audit.recording(settings, "receive") as record:
         hooks = room.Hooks(stop=stop, ready=ready, progress=notifier.progress, audit=record)
-        room.serve(settings, header.inspect, offered.answer(), hooks)
+        room.serve(settings, header.identify, offered.answer(), hooks)
 
 
 @command()

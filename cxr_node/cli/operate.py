@@ -52,7 +52,7 @@ def resend(
     with opened(settings) as ledger:
         found = _found(ledger, key, since)
         done = operator_moves.resend(ledger, Spool(settings.spool.path), found, wanted, named=key is not None)
-    notify.ring(settings.spool.path, notify.Role.DELIVER)
+    notify.notify(settings.spool.path, notify.Role.DELIVER)
     _tell_resent(done, list(wanted))
 
 
@@ -73,7 +73,7 @@ def rejudge(
     reason = None if rejected is None else _reason(rejected)
     with opened(settings) as ledger:
         done = operator_moves.rejudge(ledger, _found(ledger, key, since, reason))
-    notify.ring(settings.spool.path, notify.Role.WORK)
+    notify.notify(settings.spool.path, notify.Role.WORK)
     _tell_queued(done)
 
 
@@ -95,7 +95,7 @@ def admit(key: Key, config: ConfigFile = DEFAULT_CONFIG) -> None:
             _tell_studies(retention.look(ledger, found), Deed.ADMITTED, words, tell)
             done = operator_moves.admit(ledger, Spool(settings.spool.path), found)
         earlier = retention.look(ledger, retention.related(ledger, found))
-    notify.ring(settings.spool.path, notify.Role.WORK)
+    notify.notify(settings.spool.path, notify.Role.WORK)
     _tell_queued(done)
     left = [left for each in earlier for left in each.left]
     if left:

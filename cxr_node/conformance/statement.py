@@ -42,9 +42,9 @@ from cxr_node.model.profile import Profile
 from cxr_node.node.commitment import scu
 from cxr_node.node.deliver import storage_scu, transcode
 from cxr_node.node.ledger import commitments
-from cxr_node.node.network import association, file_meta, listener, statuses, tls
+from cxr_node.node.network import association, file_meta, statuses, tls
 from cxr_node.node.network.statuses import Fate
-from cxr_node.node.receive import event_report, server
+from cxr_node.node.receive import event_report, listener, server
 from cxr_node.node.receive.acse import Rejection
 from cxr_node.tools.drawn import BUILT_IN
 

@@ -22,7 +22,7 @@ from cxr_node.node.audit import recorder as auditor
 from cxr_node.node.audit import trail, wiring
 from cxr_node.node.audit.messages import Direction, Participant, Reporter, Transfer
 from cxr_node.node.audit.recorder import Auditor
-from cxr_node.node.audit.trail import Segments, Shelf
+from cxr_node.node.audit.trail import Segments, TrailFolder
 from cxr_node.node.deliver import courier
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.spool.spool import Spool
@@ -43,8 +43,8 @@ HEADER = re.compile(
 """PS3.15 A.6: facility 10, severity 5 or 4, MSGID; RFC 5424 6."""
 
 
-def shelf(folder: Path, **fields: Any) -> Shelf:
-    return Shelf(**{"folder": folder, "keep_days": 30.0, "max_bytes": 1 << 30, "is_collected": False} | fields)
+def shelf(folder: Path, **fields: Any) -> TrailFolder:
+    return TrailFolder(**{"folder": folder, "keep_days": 30.0, "max_bytes": 1 << 30, "is_collected": False} | fields)
 
 
 def lines(folder: Path) -> list[bytes]:

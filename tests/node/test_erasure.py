@@ -48,7 +48,7 @@ def test_nothing_of_an_image_stays(node: Node) -> None:  # noqa: F811
     assert {left.sop_instance_uid for left in doomed.left} == set(node.archive)
     retention.erase(node.ledger, node.spool, doomed.instance_id, 0.0)
     assert (files_of(node), rows_of(node)) == ([], {})
-    assert recovery.rebuild(node.ledger, node.spool, header.inspect).received == 0, "nothing comes back by itself"
+    assert recovery.rebuild(node.ledger, node.spool, header.identify).received == 0, "nothing comes back by itself"
     retention.erase(node.ledger, node.spool, doomed.instance_id, 0.0)  # twice is no error
     node.receive()
     assert node.answered() == 3, "sent once more it is a new image"

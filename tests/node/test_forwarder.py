@@ -15,14 +15,14 @@ from cxr_node.config.schema import Syslog
 from cxr_node.errors import ConfigError, DeliveryError
 from cxr_node.node.audit import syslog
 from cxr_node.node.audit.forwarder import Forwarder, reach
-from cxr_node.node.audit.trail import Segments, Shelf
+from cxr_node.node.audit.trail import Segments, TrailFolder
 from tests.node import workplace
 from tests.node.certificates import Authority, Identity
 from tests.node.collectors import Temper, collecting
 
 
-def shelf(folder: Path) -> Shelf:
-    return Shelf(folder=folder, keep_days=30.0, max_bytes=1 << 30, is_collected=True)
+def shelf(folder: Path) -> TrailFolder:
+    return TrailFolder(folder=folder, keep_days=30.0, max_bytes=1 << 30, is_collected=True)
 
 
 @pytest.fixture(scope="module")
@@ -158,8 +158,8 @@ def test_check_reaches_the_collector_and_sends_nothing(identity: Identity) -> No
 
 _WRITER = """
 import sys, pathlib
-from cxr_node.node.audit_trail import Segments, Shelf
-shelf = Shelf(folder=pathlib.Path(sys.argv[1]), keep_days=1.0, max_bytes=1 << 30, is_collected=True)
+from cxr_node.node.audit.trail import Segments, TrailFolder
+shelf = TrailFolder(folder=pathlib.Path(sys.argv[1]), keep_days=1.0, max_bytes=1 << 30, is_collected=True)
 segments = Segments(shelf, "receive")
 for number in range(10**9):
     segments.append([b"<85>1 - - - - - - " + sys.argv[2].encode() + b"-%d" % number])
@@ -169,8 +169,8 @@ _FORWARDER = """
 import sys, pathlib, threading
 from cxr_node.config import Syslog
 from cxr_node.node.audit_forwarder import Forwarder
-from cxr_node.node.audit_trail import Shelf
-shelf = Shelf(folder=pathlib.Path(sys.argv[1]), keep_days=1.0, max_bytes=1 << 30, is_collected=True)
+from cxr_node.node.audit.trail import TrailFolder
+shelf = TrailFolder(folder=pathlib.Path(sys.argv[1]), keep_days=1.0, max_bytes=1 << 30, is_collected=True)
 Forwarder(Syslog.model_validate_json(sys.argv[2]), shelf).run(threading.Event())
 """
 

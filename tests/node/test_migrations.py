@@ -191,7 +191,7 @@ def test_killed_in_the_middle_of_a_migration_the_next_process_goes_on(tmp_path: 
     process.start()
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
-    ledger = Ledger.open(tmp_path, address, clock, mend=True)
+    ledger = Ledger.open(tmp_path, address, clock, repair=True)
     try:
         _all_is_as_it_was(ledger)
         _the_rest_is_judged_and_delivered(ledger, clock)

@@ -74,7 +74,7 @@ LOSSES: dict[str, Callable[[Path], None]] = {
 
 def mended(config: Config) -> Rebuilt:
     """What the receiver does at its start."""
-    ledger = Ledger.open(config.spool.path, mend=True)
+    ledger = Ledger.open(config.spool.path, repair=True)
     try:
         return rebuild(ledger, Spool(config.spool.path), inspect)
     finally:
@@ -357,7 +357,7 @@ def test_a_receiver_whose_ledger_is_taken_away_says_out_of_resources_and_ends(tm
     def run() -> None:
         try:
             hooks = server.Hooks(stop=stop, ready=ports.append)
-            server.serve(receiver_config(tmp_path / "spool"), header.inspect, SYNTAXES, hooks)
+            server.serve(receiver_config(tmp_path / "spool"), header.identify, SYNTAXES, hooks)
         except LedgerLostError as error:
             told.append(error)
 

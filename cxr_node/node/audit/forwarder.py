@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from cxr_node.config.schema import Syslog, Tls
 from cxr_node.errors import DeliveryError, ResourceError
 from cxr_node.node.audit import syslog
-from cxr_node.node.audit.trail import Batch, Shelf, next_batch
+from cxr_node.node.audit.trail import Batch, TrailFolder, next_batch
 from cxr_node.node.network.tls import Renewed, client_tls, why
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ _SWEEP_EVERY_S = 3600.0
 class Forwarder:
     """Sends what the collector does not have yet, batch after batch."""
 
-    def __init__(self, settings: Syslog, shelf: Shelf) -> None:
+    def __init__(self, settings: Syslog, shelf: TrailFolder) -> None:
         self._address = (settings.host, settings.port)
         self._tls = Renewed(settings.tls, _context)
         self._shelf = shelf

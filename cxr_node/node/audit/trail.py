@@ -38,7 +38,7 @@ _OPERATORS_FAULT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shelf:
+class TrailFolder:
     """The folder, and how much may lie in it."""
 
     folder: Path
@@ -116,7 +116,7 @@ class Shelf:
 class Segments:
     """What one process appends to; one thread at a time."""
 
-    def __init__(self, shelf: Shelf, role: str) -> None:
+    def __init__(self, shelf: TrailFolder, role: str) -> None:
         self._shelf = shelf
         self._role = role
         self._file = -1
@@ -170,7 +170,7 @@ class Batch:
     offsets: Mapping[str, int]
 
 
-def next_batch(shelf: Shelf, offsets: Mapping[str, int], max_bytes: int) -> Batch:
+def next_batch(shelf: TrailFolder, offsets: Mapping[str, int], max_bytes: int) -> Batch:
     """Read on, segment by segment, whole lines only; at least one line where there is one."""
     lines: list[bytes] = []
     moved, room = dict(offsets), max_bytes

@@ -18,14 +18,14 @@ from cxr_node.config.schema import Config
 from cxr_node.node.audit.messages import Act, Outcome, Participant, Reporter, operator_act
 from cxr_node.node.audit.recorder import SILENT, Audit, Auditor
 from cxr_node.node.audit.syslog import Sender, Severity
-from cxr_node.node.audit.trail import Segments, Shelf
+from cxr_node.node.audit.trail import Segments, TrailFolder
 from cxr_node.node.network.rejections import ALERTS, Refusal, told_as
 from cxr_node.node.spool.spool import Spool
 
 _MIB = 1024 * 1024
 
 
-def shelf(config: Config) -> Shelf:
+def shelf(config: Config) -> TrailFolder:
     """Where the trail lies. In a spool: it is made, and closed to others, before the first message is in it.
 
     Raises
@@ -33,7 +33,7 @@ def shelf(config: Config) -> Shelf:
     ConfigError : the spool is the shared folder of somebody else. ResourceError : its disk is full, gone or broken.
     """
     audit = config.audit
-    return Shelf(
+    return TrailFolder(
         folder=audit.folder or Spool(config.spool.path).path / "audit",
         keep_days=audit.keep_days,
         max_bytes=audit.max_mib * _MIB,

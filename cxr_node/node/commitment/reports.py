@@ -14,7 +14,7 @@ from cxr_node.node.commitment.scu import INVALID_ARGUMENT, RESOURCE_LIMITATION, 
 from cxr_node.node.ledger import commitments
 from cxr_node.node.ledger.commitments import Report
 from cxr_node.node.ledger.ledger import Ledger
-from cxr_node.node.process.notify import Role, ring
+from cxr_node.node.process.notify import Role, notify
 from cxr_node.node.retry import backoff_s
 
 log = logging.getLogger(__name__)
@@ -49,5 +49,5 @@ class Reports:
             *(asked.destination, done["committed"], done["sent again"], done["given up"], asked.uid),
         )
         if done["sent again"]:
-            ring(self._config.spool.path, Role.DELIVER)
+            notify(self._config.spool.path, Role.DELIVER)
         return SUCCESS

@@ -124,7 +124,7 @@ def run(
     """
     notifier = notifier or Notifier()
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # why a try failed is in its one line of ours
-    spool, ledger = Spool(config.spool.path), Ledger.open(config.spool.path, mend=True)
+    spool, ledger = Spool(config.spool.path), Ledger.open(config.spool.path, repair=True)
     with ExitStack() as stack:
         stack.callback(ledger.close)
         owner = stack.enter_context(office(ledger, config.spool.path, Role.DELIVER))

@@ -1,4 +1,4 @@
-"""One thread's rounds in the process that delivers: do what is due, then rest until a bell or a time.
+"""One thread's rounds in the process that delivers: do what is due, then rest until a wakeup or a time.
 
 Knows neither what is done nor for whom: `deliver` sends, `asking` asks for commitment, each in a thread of its own.
 """
@@ -19,14 +19,14 @@ from cxr_node.node.ledger.clock import ClockWatch
 from cxr_node.node.ledger.lease_keeper import Keeper
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.network.rejections import Refusals
-from cxr_node.node.process.notify import Bell, Role
+from cxr_node.node.process.notify import Role, Wakeup
 from cxr_node.node.retry import Rest
 from cxr_node.node.spool.spool import Spool
 
 log = logging.getLogger(__name__)
 
 LOOK_AFTER_S = 30.0
-"""A ring that was lost costs at most this."""
+"""a notification that was lost costs at most this."""
 NOTICE_STOP_S = 0.25
 _PAUSE_S = 5.0  # after a fault of this machine
 
@@ -81,11 +81,11 @@ class Rounds(ABC):
 
     def run(self, stop: threading.Event) -> None:
         """Go round until `stop` is set."""
-        with Bell(self._home.config.spool.path, Role.DELIVER) as bell:
+        with Wakeup(self._home.config.spool.path, Role.DELIVER) as wakeup:
             try:
                 self._is_urged()  # what was wished of the process before is done: it begins with a try
                 while not stop.is_set():
-                    self._sleep(self._try_one(), bell, stop)
+                    self._sleep(self._try_one(), wakeup, stop)
             except LedgerLostError as error:  # who watches the threads ends the process
                 log.error("ended destination=%s %s", self.name, error)
             finally:
@@ -98,7 +98,7 @@ class Rounds(ABC):
             log.error("paused destination=%s pause_s=%.0f %s", self.name, _PAUSE_S, error)
             return Rest(_PAUSE_S, deaf=True)
 
-    def _sleep(self, rest: Rest, bell: Bell, stop: threading.Event) -> None:
+    def _sleep(self, rest: Rest, wakeup: Wakeup, stop: threading.Event) -> None:
         """Sleep in short pieces, for the sake of `stop`; release an association that has nothing to do."""
         begun = self.moved_at = time.monotonic()
         closed = False
@@ -110,9 +110,9 @@ class Rounds(ABC):
                 closed = True
             piece_s = min(NOTICE_STOP_S, rest.seconds - slept_s)
             if rest.deaf:
-                if bell.wait(piece_s) and self._is_urged():
+                if wakeup.wait(piece_s) and self._is_urged():
                     return
-            elif bell.wait(piece_s) or self._nudged.is_set():
+            elif wakeup.wait(piece_s) or self._nudged.is_set():
                 self._nudged.clear()
                 return
             self.moved_at = time.monotonic()

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from cxr_node.node.ledger import results, vital
 from cxr_node.node.ledger.leases import FREE, note
 from cxr_node.node.ledger.ledger import OPEN, Ledger, conclude
-from cxr_node.node.ledger.states import Death, DeliveryState, InstanceState
+from cxr_node.node.ledger.states import DeadReason, DeliveryState, InstanceState
 from cxr_node.node.ledger.tables import deliveries, instance_artifacts, instances, promises
 
 REMOVED = "destination-removed"
@@ -85,7 +85,7 @@ def _forget_some(ledger: Ledger, destination: str) -> tuple[int, int] | None:
             connection.execute(sa.delete(promises).where(promises.c.delivery_id == row.id))
             connection.execute(sa.delete(deliveries).where(deliveries.c.id == row.id))
             note(connection, users, now, "delivery-forgotten", f"to {destination}: by an operator")
-            over = sa.and_(instances.c.id.in_(users), instances.c.reason == Death.UNDELIVERED)
+            over = sa.and_(instances.c.id.in_(users), instances.c.reason == DeadReason.UNDELIVERED)
             reported = {"state": InstanceState.REPORTED, "updated_at": now, "reason": None}
             connection.execute(sa.update(instances).where(over).values(reported))
             delivered += conclude(connection, users, now)

@@ -31,8 +31,8 @@ _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _PRIMARY = 0xFF  # of an extended result code
 
 
-def repair(file: Path, now: datetime) -> Path | None:
-    """Set a damaged file aside, under the caller's lock; where it went, None where there was nothing to mend.
+def set_damaged_aside(file: Path, now: datetime) -> Path | None:
+    """Set a damaged file aside, under the caller's lock; where it went, None where it is whole.
 
     A process that still has it open notices at its next transaction and ends (`Database.require_whole`).
 
@@ -117,8 +117,8 @@ class Database:
         self._lost = ""
 
     @classmethod
-    def open(cls, url: str, lock_path: Path, *, mend: bool = False) -> Database:
-        """Connect, and bring the tables up to date; `mend`: where the file is damaged, set it aside and begin anew.
+    def open(cls, url: str, lock_path: Path, *, repair: bool = False) -> Database:
+        """Connect, and bring the tables up to date; `repair`: where the file is damaged, set it aside and begin anew.
 
         Raises
         ------
@@ -127,8 +127,8 @@ class Database:
         """
         database = cls(_engine(sa.make_url(url)))
         with _start_lock(lock_path):
-            if mend and database._file is not None:
-                repair(database._file, utc_now())
+            if repair and database._file is not None:
+                set_damaged_aside(database._file, utc_now())
             if not _is_known(database._revision()):
                 database._migrate()
             database._opened = database._identity()
@@ -304,7 +304,7 @@ def _is_known(revision: str | None) -> bool:
 
 @contextmanager
 def _start_lock(path: Path) -> Iterator[None]:
-    """Three processes of one node start at once; one of them mends the file or makes the tables."""
+    """Three processes of one node start at once; one of them repairs the file or makes the tables."""
     try:
         with path.open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)

@@ -19,8 +19,8 @@ from cxr_node.errors import ResourceError
 from cxr_node.node.ledger import commitments, results, versions, vital
 from cxr_node.node.ledger.database import Database, utc_now
 from cxr_node.node.ledger.leases import FREE, claim, extend, held, note, pick
-from cxr_node.node.ledger.receipts import Arrival, Together
-from cxr_node.node.ledger.states import Death, DeliveryJob, DeliveryState, InstanceState, Job, StoredArtifact
+from cxr_node.node.ledger.receipts import Arrival, GroupCommit
+from cxr_node.node.ledger.states import DeadReason, DeliveryJob, DeliveryState, InstanceState, Job, StoredArtifact
 from cxr_node.node.ledger.tables import IS_OPEN, deliveries, instance_artifacts, instances
 
 FILE_NAME = "ledger.sqlite3"
@@ -54,15 +54,15 @@ class Ledger:
     def __init__(self, database: Database, now: Callable[[], datetime] = utc_now) -> None:
         self.database = database
         self.now = now
-        self._arrivals = Together(database, now)
+        self._arrivals = GroupCommit(database, now)
 
     @classmethod
     def open(
-        cls, spool_path: Path, url: str | None = None, now: Callable[[], datetime] = utc_now, *, mend: bool = False
+        cls, spool_path: Path, url: str | None = None, now: Callable[[], datetime] = utc_now, *, repair: bool = False
     ) -> Ledger:
         """Open the spool's own SQLite ledger, or the one at `url`; its tables are brought up to date.
 
-        `mend`, for those who work on it: a damaged file is set aside, and a new one begins.
+        `repair`, for those who work on it: a damaged file is set aside, and a new one begins.
         """
         file = spool_path / FILE_NAME
         try:
@@ -72,7 +72,7 @@ class Ledger:
         except OSError as error:
             raise ResourceError(f"ledger: {spool_path}: {error.strerror}") from error
         lock = spool_path / "run" / "migrate.lock"
-        return cls(Database.open(url or f"sqlite:///{file}", lock, mend=mend), now)
+        return cls(Database.open(url or f"sqlite:///{file}", lock, repair=repair), now)
 
     def close(self) -> None:
         """Give the connections back."""
@@ -176,10 +176,10 @@ class Ledger:
             moved = sa.update(instances).where(allowed).values(FREE | {"state": InstanceState.REJECTED})
             return connection.execute(moved).rowcount == 1
 
-    def settle_dead(self, job: Job, death: Death, detail: str) -> bool:
+    def settle_dead(self, job: Job, reason: DeadReason, detail: str) -> bool:
         """RECEIVED -> DEAD."""
         with self.database.writing() as connection:
-            return self._settle(connection, job, InstanceState.DEAD, {"reason": death, "sentence": detail}, detail)
+            return self._settle(connection, job, InstanceState.DEAD, {"reason": reason, "sentence": detail}, detail)
 
     def settle_reported(
         self,
@@ -344,7 +344,7 @@ def conclude(connection: sa.Connection, instance_ids: Sequence[int], now: dateti
         dead = DeliveryState.DEAD in states
         to = InstanceState.DEAD if dead else InstanceState.DELIVERED
         reported = sa.and_(instances.c.id == instance_id, instances.c.state == InstanceState.REPORTED)
-        values = {"state": to, "updated_at": now, "reason": Death.UNDELIVERED if dead else None}
+        values = {"state": to, "updated_at": now, "reason": DeadReason.UNDELIVERED if dead else None}
         if connection.execute(sa.update(instances).where(reported).values(values)).rowcount:
             note(connection, [instance_id], now, to.lower(), "every destination has settled")
             delivered += int(not dead)

@@ -21,7 +21,7 @@ from cxr_node.errors import DataError
 from cxr_node.node.ledger import results, versions
 from cxr_node.node.ledger.leases import FREE, note
 from cxr_node.node.ledger.ledger import Ledger, of_instance
-from cxr_node.node.ledger.states import Death, DeliveryState, InstanceState
+from cxr_node.node.ledger.states import DeadReason, DeliveryState, InstanceState
 from cxr_node.node.ledger.tables import alternatives, artifacts, deliveries, instance_artifacts, instances
 from cxr_node.node.spool.spool import Area, Spool
 
@@ -92,7 +92,7 @@ def _revive(
     """Put one instance back: how many of its deliveries are due again, or why it stays."""
     if row["purged_at"] is not None:
         return Left.PURGED
-    if row["state"] == InstanceState.DEAD and row["reason"] != Death.UNDELIVERED:  # judged again, it may have results
+    if row["state"] == InstanceState.DEAD and row["reason"] != DeadReason.UNDELIVERED:  # it may have results
         if not unjudged:
             return Left.UNSENT
         _move(connection, [row["id"]], InstanceState.RECEIVED, now)

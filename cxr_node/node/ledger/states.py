@@ -42,7 +42,7 @@ class PromiseState(StrEnum):
     """Refused, or never answered: accepted, not committed."""
 
 
-class Death(StrEnum):
+class DeadReason(StrEnum):
     """Why an instance is DEAD: stable words for ledger, logs, status and tests."""
 
     FAULT = "fault"

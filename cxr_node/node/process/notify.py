@@ -1,6 +1,6 @@
 """Waking a process of the same node without a poll: one datagram to a socket in the spool.
 
-A bell that is not heard costs nothing: the ledger is the truth, and who waits looks at it after a time
+A wakeup that is not heard costs nothing: the ledger is the truth, and who waits looks at it after a time
 anyhow. So ringing never fails and never blocks. Knows no ledger.
 """
 
@@ -27,7 +27,7 @@ class Role(StrEnum):
     DELIVER = "deliver"
 
 
-class Bell:
+class Wakeup:
     """A socket that wakes its owner, one thread; others find it by its name, `run/<role>-<pid>-<random>.sock`."""
 
     def __init__(self, spool_path: Path, role: Role) -> None:
@@ -57,7 +57,7 @@ class Bell:
         return self._socket.fileno()
 
     def close(self) -> None:
-        """Take the bell down."""
+        """Take the wakeup down."""
         self._socket.close()
         (self._folder / self._name).unlink(missing_ok=True)
 
@@ -75,7 +75,7 @@ def listens(spool_path: Path, role: Role) -> bool:
     return any((spool_path / "run").glob(f"{role}-*.sock"))
 
 
-def ring(spool_path: Path, role: Role) -> int:
+def notify(spool_path: Path, role: Role) -> int:
     """Wake everybody of that role; how many heard it. Bells of dead processes are taken down."""
     folder = spool_path / "run"
     heard = 0

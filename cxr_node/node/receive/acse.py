@@ -22,7 +22,7 @@ from pynetdicom.presentation import PresentationContext, build_context
 from cxr_node.config.schema import Listen, Peer
 from cxr_node.node.network.guarded_socket import GuardedSocket
 from cxr_node.node.network.rejections import Cause, Refusal, Refusals
-from cxr_node.node.network.tls import Shown
+from cxr_node.node.network.tls import PeerCertificate
 
 
 class Rejection(Enum):
@@ -50,7 +50,7 @@ class Call:
     called_ae_title: str
     calling_ae_title: str
     host: str
-    shown: Shown | None = None
+    certificate: PeerCertificate | None = None
     """The certificate of the TLS handshake."""
 
 
@@ -70,7 +70,9 @@ def _recognize(call: Call, peers: Sequence[Peer]) -> Cause | None:
     """Compare with the table: AE title, host and certificate must be of one and the same peer."""
     named = [peer for peer in peers if peer.ae_title == call.calling_ae_title]
     there = [peer for peer in named if not peer.hosts or any(_is_host(call.host, host) for host in peer.hosts)]
-    if any(not peer.certificate or (call.shown and call.shown.is_one_of(peer.certificate)) for peer in there):
+    if any(
+        not peer.certificate or (call.certificate and call.certificate.is_one_of(peer.certificate)) for peer in there
+    ):
         return None
     return Cause.CERTIFICATE if there else Cause.HOST if named else Cause.CALLING_AE_TITLE
 
@@ -118,7 +120,7 @@ class GuardedAcse(ACSE):
             called_ae_title=connection.called_ae_title,
             calling_ae_title=connection.calling_ae_title,
             host=str(self.requestor.address),
-            shown=connection.shown,
+            certificate=connection.peer_certificate,
         )
         cause = judge(call, self._listen, self._established())
         if cause is None:
@@ -141,8 +143,8 @@ def _detail(cause: Cause, call: Call) -> str:
     match cause:
         case Cause.CALLED_AE_TITLE:
             return f"called={call.called_ae_title!r}"
-        case Cause.CERTIFICATE if call.shown is not None:
-            return f"names={','.join(sorted(call.shown.names))!r} sha256={call.shown.fingerprint}"
+        case Cause.CERTIFICATE if call.certificate is not None:
+            return f"names={','.join(sorted(call.certificate.names))!r} sha256={call.certificate.fingerprint}"
         case _:
             return ""
 

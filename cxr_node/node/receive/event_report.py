@@ -31,7 +31,7 @@ Take = Callable[[Report, str], int]
 """Takes a report and the AE title of who sent it; tells the status to answer."""
 
 
-class NoticeProvider(StorageProvider):
+class EventReportProvider(StorageProvider):
     """C-STORE, C-ECHO, and N-EVENT-REPORT, of one association."""
 
     def __init__(self, assoc: Association, receiver: Receiver, refusals: Refusals, take: Take) -> None:

@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
 
 from cxr_node.config.schema import Config
 from cxr_node.domain import InstanceRef, Origin, Priority
@@ -25,7 +24,7 @@ from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.receipts import Arrival, first_receipt, number_of
 from cxr_node.node.network.file_meta import file_meta
 from cxr_node.node.network.statuses import OUT_OF_RESOURCES
-from cxr_node.node.process.notify import Role, ring
+from cxr_node.node.process.notify import Role, notify
 from cxr_node.node.spool.spool import MIB, Part, Spool
 
 
@@ -51,33 +50,6 @@ class RefusedError(CxrNodeError):
         super().__init__(sentence)
 
 
-class Receiver(Protocol):
-    """Who takes the objects."""
-
-    @property
-    def max_object_bytes(self) -> int:
-        """Longest data set that is taken."""
-        ...
-
-    def begin(self, request: StoreRequest) -> Part:
-        """Open a file for an object.
-
-        Raises
-        ------
-        RefusedError, ResourceError : it shall not come.
-        """
-        ...
-
-    def finish(self, request: StoreRequest, part: Part) -> None:
-        """Make a complete object safe; when this returns the node answers for it.
-
-        Raises
-        ------
-        RefusedError, InstanceError, ResourceError : it is not taken.
-        """
-        ...
-
-
 log = logging.getLogger(__name__)
 
 SYNC_SLOTS = 4
@@ -86,20 +58,11 @@ PATIENCE_S = 10.0
 """How long who sends an object waits for a ledger that is being checked; senders wait longer for an answer."""
 
 
-class Inspected(Protocol):
-    """What a header check tells."""
-
-    @property
-    def ref(self) -> InstanceRef:
-        """Which SOP Instance it is."""
-        ...
+Inspect = Callable[[Path], InstanceRef]
+"""Checks the header of a Part 10 file, and names its SOP Instance; raises InstanceError where it cannot be read."""
 
 
-Inspect = Callable[[Path], Inspected]
-"""Checks the header of a Part 10 file; raises InstanceError where it cannot be read."""
-
-
-class Opening:
+class LedgerGate:
     """The ledger of a receiver that listens already: nobody gets it before it is known to be whole and complete.
 
     To check it takes 0.8 s for 100,000 images, and longer where objects must be received again.
@@ -138,7 +101,7 @@ class Opening:
             self._ledger.close()
 
 
-class SpoolReceiver:
+class Receiver:
     """Takes objects into spool and ledger. Threads share it."""
 
     def __init__(
@@ -168,7 +131,7 @@ class SpoolReceiver:
     def finish(self, request: StoreRequest, part: Part) -> None:
         """Check the header, then make durable: file, name, ledger row. Only then the worker is woken."""
         started = time.monotonic()
-        ref = self._inspect(part.path).ref
+        ref = self._inspect(part.path)
         if ref.sop_instance_uid != request.sop_instance_uid or ref.sop_class_uid != request.sop_class_uid:
             raise ContradictionError("the data set is not the object that the command announced")
         with self._sync_slots:
@@ -217,7 +180,7 @@ class SpoolReceiver:
         while self._is_unheard and self._ringing.acquire(blocking=False):
             try:
                 self._is_unheard = False
-                ring(self._spool.path, Role.WORK)
+                notify(self._spool.path, Role.WORK)
             finally:
                 self._ringing.release()
 

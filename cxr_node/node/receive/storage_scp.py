@@ -16,6 +16,7 @@ from enum import IntEnum
 from typing import Any
 
 from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.pdu_primitives import P_DATA
 
 from cxr_node.domain import Priority
@@ -23,7 +24,6 @@ from cxr_node.errors import ContradictionError, CxrNodeError, InstanceError, Led
 from cxr_node.node.network import dimse
 from cxr_node.node.network.dimse import Message
 from cxr_node.node.network.guarded_socket import GuardedSocket, calling_ae_title
-from cxr_node.node.network.listener import Provider
 from cxr_node.node.network.rejections import Cause, Refusal, Refusals
 from cxr_node.node.network.statuses import CANNOT_UNDERSTAND, INVALID_INSTANCE, MISMATCH, OUT_OF_RESOURCES, SUCCESS
 from cxr_node.node.network.waiting_socket import Pace
@@ -60,7 +60,7 @@ class ProtocolError(CxrNodeError):
     """The peer does not keep to the protocol: the association is aborted."""
 
 
-class StorageProvider(Provider):
+class StorageProvider(DIMSEServiceProvider):
     """C-STORE and C-ECHO of one association."""
 
     def __init__(self, assoc: Association, receiver: Receiver, refusals: Refusals) -> None:

@@ -24,9 +24,9 @@ from cxr_node.errors import InstanceError, LedgerLostError, ModelError, Resource
 from cxr_node.node.ledger import queries
 from cxr_node.node.ledger.lease_keeper import Keeper, office
 from cxr_node.node.ledger.ledger import Ledger
-from cxr_node.node.ledger.states import Death, Job, StoredArtifact
+from cxr_node.node.ledger.states import DeadReason, Job, StoredArtifact
 from cxr_node.node.process.logs import describe
-from cxr_node.node.process.notify import Bell, Role, ring
+from cxr_node.node.process.notify import Role, Wakeup, notify
 from cxr_node.node.process.supervisor import Notifier
 from cxr_node.node.spool.spool import Area, Spool, SpoolCorruptError
 from cxr_node.node.work.lanes import Crew
@@ -48,7 +48,7 @@ class Traits(Generic[P]):
     """Digest of rules and weights, by which an image that was rejected is refused again."""
 
 
-_LOOK_AFTER_S = 30.0  # a ring that was lost costs at most this
+_LOOK_AFTER_S = 30.0  # a notification that was lost costs at most this
 _NOTICE_STOP_S = 0.25
 _MAX_LANES = 4  # beyond, they wait for Python's own lock; each takes some 150 MB of a 5 megapixel image
 _PAUSE_S = 5.0  # after a fault of this machine
@@ -75,10 +75,10 @@ def run(
     """
     notifier, traits = notifier or Notifier(), traits or Traits()
     spool = Spool(config.spool.path)
-    ledger = Ledger.open(config.spool.path, mend=True)
+    ledger = Ledger.open(config.spool.path, repair=True)
     try:
         predictor = load_predictor()
-        with Bell(config.spool.path, Role.WORK) as bell, office(ledger, config.spool.path, Role.WORK) as owner:
+        with Wakeup(config.spool.path, Role.WORK) as wakeup, office(ledger, config.spool.path, Role.WORK) as owner:
             if swept := spool.sweep():  # of results that a killed worker was writing
                 log.warning("swept unfinished files=%d", swept)
             notifier.ready()
@@ -90,7 +90,7 @@ def run(
                 Keeper(ledger, lease_s, _HUNG_AFTER_LEASES * lease_s, _exit_hung) as keeper,
                 Crew(worker.claim, worker.finish, keeper, _lanes(config, traits.batch(predictor))) as crew,
             ):
-                _loop(crew, ledger, bell, stop, notifier)
+                _loop(crew, ledger, wakeup, stop, notifier)
             notifier.stopping()
     finally:
         ledger.close()
@@ -101,7 +101,7 @@ def _lanes(config: Config, batch: int) -> int:
     return config.work.lanes or max(min(len(os.sched_getaffinity(0)), _MAX_LANES), batch)
 
 
-def _loop(crew: Crew, ledger: Ledger, bell: Bell, stop: threading.Event, notifier: Notifier) -> None:
+def _loop(crew: Crew, ledger: Ledger, wakeup: Wakeup, stop: threading.Event, notifier: Notifier) -> None:
     while not stop.is_set():
         if not crew.has_room(_NOTICE_STOP_S):
             continue  # and no progress: where no lane comes free any more, the service manager is told nothing
@@ -116,7 +116,7 @@ def _loop(crew: Crew, ledger: Ledger, bell: Bell, stop: threading.Event, notifie
             continue
         until = time.monotonic() + min(_LOOK_AFTER_S, _LOOK_AFTER_S if due_s is None else due_s)
         while not stop.is_set() and not crew.failed and (left_s := until - time.monotonic()) > 0:
-            if bell.wait(min(left_s, _NOTICE_STOP_S)):
+            if wakeup.wait(min(left_s, _NOTICE_STOP_S)):
                 break
 
 
@@ -169,13 +169,13 @@ class Worker(Generic[P]):
         """Bring one claimed instance to an end, by whose fault it is; tell the end in one word."""
         if job.attempts > self.config.work.max_attempts:  # each attempt took its worker with it
             detail = f"{self.config.work.max_attempts} workers died of it"
-            return self._dead(job, Death.FAULT, detail)
+            return self._dead(job, DeadReason.FAULT, detail)
         try:
             return self._judge(job)
         except SpoolCorruptError as error:
-            return self._dead(job, Death.SPOOL_CORRUPT, str(error))
+            return self._dead(job, DeadReason.SPOOL_CORRUPT, str(error))
         except InstanceError as error:
-            return self._dead(job, Death.FAULT, str(error))
+            return self._dead(job, DeadReason.FAULT, str(error))
         except ModelError as error:
             self._give_back(job, error, _PAUSE_S)
             raise
@@ -187,8 +187,8 @@ class Worker(Generic[P]):
         except Exception as error:
             return self._blame(job, describe(error))
 
-    def _dead(self, job: Job, death: Death, detail: str) -> str:
-        return _settled(self.ledger.settle_dead(job, death, detail), f"dead reason={death}")
+    def _dead(self, job: Job, reason: DeadReason, detail: str) -> str:
+        return _settled(self.ledger.settle_dead(job, reason, detail), f"dead reason={reason}")
 
     def _judge(self, job: Job) -> str:
         if job.rejected_under is not None and job.rejected_under == self.rules_sha256:
@@ -214,7 +214,7 @@ class Worker(Generic[P]):
         rules = None if by_others else self.rules_sha256
         settled = self.ledger.settle_rejected(job, rejected, stored, self._wanted(), rules)
         if stored:
-            ring(self.config.spool.path, Role.DELIVER)
+            notify(self.config.spool.path, Role.DELIVER)
         return _settled(settled, f"rejected reason={rejected.reason}")
 
     def _wanted(self) -> dict[str, tuple[ResultKind, ...]]:
@@ -225,7 +225,7 @@ class Worker(Generic[P]):
         """Results are durable before the ledger speaks of them, and due at the destinations when it does."""
         stored = self._all_stored(reported.artifacts)
         settled = self.ledger.settle_reported(job, reported.finding, stored, self._wanted())
-        ring(self.config.spool.path, Role.DELIVER)
+        notify(self.config.spool.path, Role.DELIVER)
         decision = reported.finding.decision
         doubt = f" doubt={decision.doubt}" if decision.doubt is not None else ""
         return _settled(settled, f"reported verdict={decision.verdict}{doubt}")
@@ -255,7 +255,7 @@ class Worker(Generic[P]):
         """Nobody expected this: a bug. Tried again, for the machine may have hiccuped, then set aside."""
         log.error("failed instance=%d attempt=%d %s", job.claim.row_id, job.attempts, detail)
         if job.attempts >= self.config.work.max_attempts:
-            return self._dead(job, Death.FAULT, detail)
+            return self._dead(job, DeadReason.FAULT, detail)
         return _settled(self.ledger.release(job, delay_s=_RETRY_DELAY_S * job.attempts, detail=detail), "released")
 
     def _give_back(self, job: Job, error: Exception, delay_s: float) -> None:
