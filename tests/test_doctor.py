@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from cxr_node.cli.node import app
 from cxr_node.config import loader
-from cxr_node.config.schema import Listen, Spool
+from cxr_node.config.schema import Listen, SpoolSection
 from cxr_node.diagnose import doctor, machine, thresholds
 from cxr_node.diagnose import thresholds as diagnosis_disk
 from cxr_node.diagnose.disk import Disk, Traffic
@@ -34,7 +34,7 @@ DISK = Disk(
     sqlite_version="3.51.3",
     journal_mode="wal",
 )
-SPOOL = Spool(path=Path("/var/lib/cxr-node"))
+SPOOL = SpoolSection(path=Path("/var/lib/cxr-node"))
 BUSY = Traffic(radiographs_per_day=500.0, bytes_each=20 * 1024**2, kept_bytes=50 * GIB)
 
 

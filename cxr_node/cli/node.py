@@ -126,7 +126,7 @@ def receive(config: ConfigFile = DEFAULT_CONFIG) -> None:
     offered = probe.Question()
     probe.leave_out()
     from cxr_node.dicom.read import header
-    from cxr_node.node.audit import wiring as audit
+    from cxr_node.node.audit import recorder as audit
     from cxr_node.node.process import presence
     from cxr_node.node.receive import server as room
 
@@ -150,7 +150,7 @@ def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
         settings = loader.load(config)
     stop = signals.stop_event()  # before the libraries of the next lines start threads
     from cxr_node import pipeline
-    from cxr_node.node.audit import wiring as audit
+    from cxr_node.node.audit import recorder as audit
     from cxr_node.node.process import presence
     from cxr_node.node.work import worker as room
 
@@ -176,7 +176,7 @@ def deliver(config: ConfigFile = DEFAULT_CONFIG) -> None:
     _begin()
     probe.leave_out()
     from cxr_node.dicom.pixels.compress import Press
-    from cxr_node.node.audit import wiring as audit
+    from cxr_node.node.audit import recorder as audit
     from cxr_node.node.deliver import courier as room
     from cxr_node.node.process import presence
 

@@ -275,7 +275,7 @@ def _by_class(proposed: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     return found
 
 
-def _masked(row: statuses.Status) -> str:
+def _masked(row: statuses.StatusRule) -> str:
     """Status with x for the digits that do not matter: 0xA7xx."""
     digits = zip(f"{row.value:04X}", f"{row.mask:04X}", strict=True)
     return "0x" + "".join(digit if mask == "F" else "x" for digit, mask in digits)

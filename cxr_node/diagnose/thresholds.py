@@ -21,7 +21,7 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cxr_node.config.schema import Spool
+from cxr_node.config.schema import SpoolSection
 
 if TYPE_CHECKING:
     from cxr_node.diagnose.disk import Disk
@@ -48,7 +48,7 @@ _MEMORY = frozenset({"tmpfs", "ramfs"})
 _HOST_S = frozenset({"9p", "virtiofs", "vboxsf", "vmhgfs", "prl_fs"})
 
 
-def disk(found: Disk, spool: Spool, *, trial: bool) -> Iterator[Reading]:
+def disk(found: Disk, spool: SpoolSection, *, trial: bool) -> Iterator[Reading]:
     """Judge a disk; `trial` where it is only what was at hand, for no configuration names a spool."""
     yield _kind(found, trial)
     yield _durable_write(found)
@@ -96,7 +96,7 @@ def _durable_write(found: Disk) -> Reading:
     return Reading(subject=subject, figure=figure)
 
 
-def _room(found: Disk, spool: Spool) -> Reading:
+def _room(found: Disk, spool: SpoolSection) -> Reading:
     subject, usable_bytes = "free space", found.free_bytes - spool.min_free_mib * _MIB
     free = f"{found.free_bytes / GIB:.1f} GiB free"
     if usable_bytes <= 0:

@@ -17,8 +17,7 @@ from functools import partial
 from cxr_node.config.schema import Config, Destination
 from cxr_node.errors import DeliveryError, LedgerLostError, ResourceError
 from cxr_node.node.audit.messages import Direction, Outcome, Participant, Transfer
-from cxr_node.node.audit.recorder import SILENT, Audit
-from cxr_node.node.audit.wiring import alert
+from cxr_node.node.audit.recorder import SILENT, Audit, alert
 from cxr_node.node.deliver import removed_destinations, retention
 from cxr_node.node.deliver.commitment_loop import Asker
 from cxr_node.node.deliver.loop import LOOK_AFTER_S, NOTICE_STOP_S, Home, Rounds

@@ -165,12 +165,12 @@ def _alarm(text: str) -> Alarm:
     return Alarm(word, durations.duration(span)) if sign else Alarm(word)
 
 
-def raised(alarms: Sequence[Alarm], seen: Status) -> list[str]:
+def raised(alarms: Sequence[Alarm], seen: NodeStatus) -> list[str]:
     """Say what is wrong, one sentence each; nothing where all is well."""
     return [f"{alarm.word}: {sentence}" for alarm in alarms for sentence in _sentences(alarm, seen)]
 
 
-def _sentences(alarm: Alarm, seen: Status) -> Iterator[str]:
+def _sentences(alarm: Alarm, seen: NodeStatus) -> Iterator[str]:
     match alarm.word:
         case "dead":
             if number := seen.instances[InstanceState.DEAD]:
@@ -189,7 +189,7 @@ def _sentences(alarm: Alarm, seen: Status) -> Iterator[str]:
             yield from _waiting(alarm, seen)
 
 
-def _down(alarm: Alarm, seen: Status) -> Iterator[str]:
+def _down(alarm: Alarm, seen: NodeStatus) -> Iterator[str]:
     for name, place in seen.health.items():
         if place.address is not None and place.down_since is not None:
             span = seen.at - place.down_since
@@ -197,7 +197,7 @@ def _down(alarm: Alarm, seen: Status) -> Iterator[str]:
                 yield f"{name} has not answered for {durations.age(span)} ({place.last_error})"
 
 
-def _waiting(alarm: Alarm, seen: Status) -> Iterator[str]:
+def _waiting(alarm: Alarm, seen: NodeStatus) -> Iterator[str]:
     queues = [("images to be judged", "instance", seen.oldest)]
     queues += [(f"results for {name}", "delivery", place.oldest) for name, place in seen.health.items()]
     for what, noun, oldest in queues:
@@ -223,7 +223,7 @@ class DestinationStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
+class NodeStatus:
     """One look at the ledger."""
 
     at: datetime
@@ -243,7 +243,7 @@ class Status:
     recent: Sequence[InstanceRow]
 
 
-def look(ledger: Ledger, config: Config) -> Status:
+def look(ledger: Ledger, config: Config) -> NodeStatus:
     """Read the ledger once."""
     queues, oldest = queries.queues(ledger), listing.oldest_deliveries(ledger)
     addresses = {to.name: str(to.address) for to in config.destinations}
@@ -251,7 +251,7 @@ def look(ledger: Ledger, config: Config) -> Status:
     none = dict.fromkeys(DeliveryState, 0)
     around = surroundings(ledger, config.spool.path, addresses)
     places = {name: queues.get(name, none) for name in (*addresses, *strays)}
-    return Status(
+    return NodeStatus(
         at=around.now,
         roles=around.roles,
         instances=queries.counts(ledger),

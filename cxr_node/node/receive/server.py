@@ -29,8 +29,7 @@ from cxr_node import domain
 from cxr_node.config import consistency
 from cxr_node.config.schema import Config, Listen, SopClasses
 from cxr_node.errors import ConfigError, CxrNodeError, ResourceError
-from cxr_node.node.audit.recorder import SILENT, Audit
-from cxr_node.node.audit.wiring import alert
+from cxr_node.node.audit.recorder import SILENT, Audit, alert
 from cxr_node.node.commitment import scu
 from cxr_node.node.commitment.reports import Reports
 from cxr_node.node.ledger.ledger import Ledger

@@ -27,7 +27,6 @@ from pathlib import Path
 from cxr_node.config import permissions
 from cxr_node.errors import InstanceError, ResourceError
 from cxr_node.node.spool import folders
-from cxr_node.node.spool import folders as orphans
 from cxr_node.node.spool.folders import sync
 
 _WRITE_BYTES = 256 * 1024
@@ -66,7 +65,7 @@ class Part:
         self.size_bytes = 0
         self._digest = hashlib.sha256()
         with _disk():
-            self._file, self.path = orphans.create(folder)
+            self._file, self.path = folders.create(folder)
 
     def write(self, content: bytes | memoryview) -> None:
         """Append.
@@ -271,7 +270,7 @@ class Spool:
         swept = 0
         with _disk():
             for path in (self.path / "incoming").glob("*.part"):
-                swept += orphans.remove(path)
+                swept += folders.remove(path)
         return swept
 
 
