@@ -24,7 +24,7 @@ from cxr_node.node.ledger import destination_health, queries
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import DeadReason, DeliveryState, InstanceState
 from cxr_node.node.ledger.tables import deliveries, instances
-from cxr_node.node.process.presence import Presence
+from cxr_node.node.process.supervisor import Presence
 from cxr_node.node.spool.spool import Spool
 from cxr_node.node.work import worker as work
 from tests.node import ledgers, peers, workplace

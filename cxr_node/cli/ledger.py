@@ -235,7 +235,7 @@ def now(
 ) -> None:
     """Try a destination at once, not only when its next try is due."""
     from cxr_node.node.ledger import destination_health
-    from cxr_node.node.process import notify, presence
+    from cxr_node.node.process import notify, supervisor
 
     settings = loader.load(config)
     if destination not in (to.name for to in settings.destinations):
@@ -247,7 +247,7 @@ def now(
         out.print(f"nothing waits for {destination}; `cxr-node check` shows whether it answers")
         return
     out.print(f"{destination}: {waiting} objects are due now")
-    if not presence.look(settings.spool.path)["deliver"].running:
+    if not supervisor.look(settings.spool.path)["deliver"].running:
         raise ResourceError("deliver does not run; the destination is tried as soon as it starts")
 
 

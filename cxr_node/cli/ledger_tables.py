@@ -20,10 +20,10 @@ from cxr_node.domain import ResultKind, Verdict
 from cxr_node.node.ledger.ledger import OPEN
 from cxr_node.node.ledger.listing import By, Count
 from cxr_node.node.ledger.queries import DeliveryRow, InstanceRow, Story
+from cxr_node.node.ledger.results import Version
 from cxr_node.node.ledger.states import DeliveryState, InstanceState
 from cxr_node.node.ledger.status import DestinationStatus, NodeStatus, clock
-from cxr_node.node.ledger.versions import Version
-from cxr_node.node.process.presence import RoleState
+from cxr_node.node.process.supervisor import RoleState
 
 WIDE = 180
 """Columns from which an instance is one line; below, its UID has a line of its own."""

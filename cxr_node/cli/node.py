@@ -23,16 +23,21 @@ from cxr_node.errors import ConfigError, DataError, ResourceError
 
 @command()
 def rebuild(config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Check the ledger, set it aside where it is damaged, and receive again what only the spool knows."""
+    """Check the ledger, set it aside where it is damaged or too old, and receive again what only the spool knows."""
     from cxr_node.dicom.read import header
-    from cxr_node.node.ledger.ledger import Ledger
+    from cxr_node.node.ledger.database import UnreleasedLedgerError, set_aside, utc_now
+    from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
     from cxr_node.node.receive import recovery as room
     from cxr_node.node.spool.spool import Spool
 
     path = loader.load(config).spool.path
     if not path.is_dir():
         raise ConfigError(f"{path}: there is no spool yet; has the node run with this configuration?")
-    ledger = Ledger.open(path, repair=True)
+    try:
+        ledger = Ledger.open(path, repair=True)
+    except UnreleasedLedgerError:
+        set_aside(path / FILE_NAME, utc_now(), "unreleased")
+        ledger = Ledger.open(path)
     try:
         found = room.rebuild(ledger, Spool(path), header.identify)
     finally:
@@ -127,10 +132,9 @@ def receive(config: ConfigFile = DEFAULT_CONFIG) -> None:
     probe.leave_out()
     from cxr_node.dicom.read import header
     from cxr_node.node.audit import recorder as audit
-    from cxr_node.node.process import presence
     from cxr_node.node.receive import server as room
 
-    notifier = presence.Presence(settings.spool.path, "receive")
+    notifier = signals.Presence(settings.spool.path, "receive")
 
     def ready(_port: int) -> None:
         process_setup.keep_what_started()
@@ -151,7 +155,6 @@ def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
     stop = signals.stop_event()  # before the libraries of the next lines start threads
     from cxr_node import pipeline
     from cxr_node.node.audit import recorder as audit
-    from cxr_node.node.process import presence
     from cxr_node.node.work import worker as room
 
     _begin()
@@ -160,7 +163,7 @@ def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
         batch=lambda classifier: classifier.batch,
         rules_sha256=lambda classifier: pipeline.rules_sha256(classifier, settings),
     )
-    with presence.Presence(settings.spool.path, "work") as notifier, audit.recording(settings, "work"):
+    with signals.Presence(settings.spool.path, "work") as notifier, audit.recording(settings, "work"):
         room.run(settings, load, pipeline.process, stop, notifier, traits=traits)
 
 
@@ -178,9 +181,8 @@ def deliver(config: ConfigFile = DEFAULT_CONFIG) -> None:
     from cxr_node.dicom.pixels.compress import Press
     from cxr_node.node.audit import recorder as audit
     from cxr_node.node.deliver import courier as room
-    from cxr_node.node.process import presence
 
-    present = presence.Presence(settings.spool.path, "deliver")
+    present = signals.Presence(settings.spool.path, "deliver")
     with present, audit.forwarding(settings), audit.recording(settings, "deliver") as record:
         room.run(settings, stop, present, audit=record, squeezer=Press())
 

@@ -44,7 +44,7 @@ from cxr_node.node.deliver import storage_scu, transcode
 from cxr_node.node.ledger import commitments
 from cxr_node.node.network import association, file_meta, statuses, tls
 from cxr_node.node.network.statuses import Fate
-from cxr_node.node.receive import event_report, listener, server
+from cxr_node.node.receive import listener, server, storage_scp
 from cxr_node.node.receive.acse import Rejection
 from cxr_node.tools.drawn import BUILT_IN
 
@@ -210,7 +210,7 @@ def _facts() -> dict[str, Any]:
             "hopeless": commitments.HOPELESS,
             "asks": commitments.MAX_ASKS,
             "batch": commitments.BATCH,
-            "longest_kib": event_report.MAX_INFORMATION_BYTES // 1024,
+            "longest_kib": storage_scp.MAX_INFORMATION_BYTES // 1024,
         },
         "limits": {
             "artim_s": listener.ARTIM_S,

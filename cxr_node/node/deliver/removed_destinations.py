@@ -13,10 +13,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cxr_node.node.ledger import results, vital
-from cxr_node.node.ledger.leases import FREE, note
+from cxr_node.node.ledger import destination_health, results
 from cxr_node.node.ledger.ledger import OPEN, Ledger, conclude
-from cxr_node.node.ledger.states import DeadReason, DeliveryState, InstanceState
+from cxr_node.node.ledger.states import FREE, DeadReason, DeliveryState, InstanceState, note
 from cxr_node.node.ledger.tables import deliveries, instance_artifacts, instances, promises
 
 REMOVED = "destination-removed"
@@ -68,7 +67,7 @@ def forget(ledger: Ledger, destination: str) -> Forgotten:
     with ledger.database.writing() as connection:
         held = int(connection.scalar(sa.select(sa.func.count()).select_from(deliveries).where(mine)) or 0)
         if not held:
-            vital.forget(connection, destination)
+            destination_health.forget(connection, destination)
     return Forgotten(total, delivered, held)
 
 

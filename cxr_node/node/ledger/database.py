@@ -43,7 +43,7 @@ def set_damaged_aside(file: Path, now: datetime) -> Path | None:
     damage = find_damage(file)
     if damage is None:
         return None
-    aside = _set_aside(file, now)
+    aside = set_aside(file, now)
     log.error("ledger damaged cause=%r set_aside=%s", damage, aside.name)
     return aside
 
@@ -73,9 +73,9 @@ def kind(error: object) -> int:
     return getattr(error, "sqlite_errorcode", 0) & _PRIMARY if isinstance(error, sqlite3.Error) else 0
 
 
-def _set_aside(file: Path, now: datetime) -> Path:
+def set_aside(file: Path, now: datetime, why: str = "damaged") -> Path:
     """Rename the file with its log, the log first: a log is thrown away where its file is empty."""
-    aside = file.with_name(f"{file.name}.damaged-{now:%Y%m%dT%H%M%S.%fZ}")
+    aside = file.with_name(f"{file.name}.{why}-{now:%Y%m%dT%H%M%S.%fZ}")
     try:
         for suffix in ("-wal", "-shm", ""):
             with suppress(FileNotFoundError):
@@ -87,8 +87,10 @@ def _set_aside(file: Path, now: datetime) -> Path:
     return aside
 
 
-HEAD = "0006"
+HEAD = "1001"
 """The newest migration; a test compares it with the folder."""
+_UNRELEASED = "0"
+"""First digit of the revisions before 0.1.0."""
 BUSY_TIMEOUT_S = 15.0
 """How long one process waits for another's write; a commit takes milliseconds."""
 _LOOK_EVERY_S = 0.001
@@ -103,6 +105,16 @@ _SYNCHRONOUS = "cxr_node_synchronous"
 def utc_now() -> datetime:
     """Read this machine's wall clock; with several machines it must be the database's (FAULTS T24)."""
     return datetime.now(UTC)
+
+
+class UnreleasedLedgerError(ConfigError):
+    """The ledger was written before 0.1.0: nothing reads its tables, and `cxr-node rebuild` begins a new one."""
+
+    def __init__(self, revision: str) -> None:
+        super().__init__(
+            f"ledger: its tables ({revision}) are of a version before 0.1.0; "
+            "`cxr-node rebuild` sets it aside and receives again what is in the spool"
+        )
 
 
 class Database:
@@ -123,14 +135,13 @@ class Database:
         Raises
         ------
         ResourceError : the database does not answer.
-        ConfigError : the database was written by a newer version of this package.
+        ConfigError : the database was written by a newer version of this package, or by one before 0.1.0.
         """
         database = cls(_engine(sa.make_url(url)))
         with _start_lock(lock_path):
             if repair and database._file is not None:
                 set_damaged_aside(database._file, utc_now())
-            if not _is_known(database._revision()):
-                database._migrate()
+            database._bring_up_to_date()
             database._opened = database._identity()
         return database
 
@@ -205,6 +216,13 @@ class Database:
             if not sa.inspect(connection).has_table("alembic_version"):
                 return None
             return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+
+    def _bring_up_to_date(self) -> None:
+        revision = self._revision()
+        if revision is not None and revision[0] == _UNRELEASED:
+            raise UnreleasedLedgerError(revision)
+        if not _is_known(revision):
+            self._migrate()
 
     def _migrate(self) -> None:
         # Imported here: a command that finds its tables up to date need not pay for it.

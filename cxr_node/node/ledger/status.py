@@ -12,15 +12,15 @@ import sqlalchemy as sa
 
 from cxr_node import durations
 from cxr_node.config.schema import Config
-from cxr_node.node.ledger import destination_health, listing, queries, versions
+from cxr_node.node.ledger import destination_health, listing, queries, results
 from cxr_node.node.ledger.destination_health import Health
 from cxr_node.node.ledger.ledger import OPEN, Ledger
 from cxr_node.node.ledger.listing import By, Oldest
 from cxr_node.node.ledger.queries import DeliveryRow, InstanceRow, Story
 from cxr_node.node.ledger.states import DeliveryState, InstanceState, PromiseState
 from cxr_node.node.ledger.tables import IS_OPEN, deliveries, instances
-from cxr_node.node.process import presence
-from cxr_node.node.process.presence import RoleState
+from cxr_node.node.process import supervisor
+from cxr_node.node.process.supervisor import RoleState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class Surroundings:
 
 def surroundings(ledger: Ledger, spool_path: Path, destinations: Collection[str]) -> Surroundings:
     """Look round once, for many sentences."""
-    roles, seen = presence.look(spool_path), destination_health.look(ledger)
+    roles, seen = supervisor.look(spool_path), destination_health.look(ledger)
     return Surroundings(roles=roles, destinations=destinations, health=seen, now=ledger.now())
 
 
@@ -60,7 +60,7 @@ def _of_instance(connection: sa.Connection, row: InstanceRow, around: Surroundin
     sooner = sa.or_(sa.tuple_(*order) < mine.scalar_subquery(), instances.c.lease_until > around.now)
     first = sa.and_(instances.c.state == InstanceState.RECEIVED, instances.c.id != row.id, sooner)
     before = int(connection.scalar(sa.select(sa.func.count()).select_from(instances).where(first)) or 0)
-    earlier = versions.awaited(connection, row.id)
+    earlier = results.awaited(connection, row.id)
     turn = _queue(before) if earlier is None else f"image #{earlier}, an earlier version of it, is to be judged first"
     if stopped is not None:
         return f"{stopped}; {turn}"

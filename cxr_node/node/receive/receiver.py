@@ -19,7 +19,7 @@ from cxr_node.domain import InstanceRef, Origin, Priority
 from cxr_node.errors import ContradictionError, CxrNodeError, ResourceError
 from cxr_node.node.audit.messages import received
 from cxr_node.node.audit.recorder import SILENT, Audit
-from cxr_node.node.ledger import versions
+from cxr_node.node.ledger import results
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.receipts import Arrival, first_receipt, number_of
 from cxr_node.node.network.file_meta import file_meta
@@ -160,7 +160,7 @@ class Receiver:
     def _tell_of_later(self, number: int) -> None:
         """An earlier version that comes again is known, and sends nothing: say so, and what would."""
         with suppress(ResourceError), self._ledger().database.reading() as connection:
-            later = versions.latest(connection, number)
+            later = results.latest(connection, number)
             if later is not None:
                 words = (
                     "an earlier version came again instance=%d replaced_by=%d (cxr-node resend %d sends its results)"

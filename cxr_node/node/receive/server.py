@@ -36,11 +36,10 @@ from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.network.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from cxr_node.node.network.guarded_socket import GuardedSocket
 from cxr_node.node.network.rejections import Cause, Refusals
-from cxr_node.node.receive.event_report import EventReportProvider
 from cxr_node.node.receive.listener import ARTIM_S, GuardedServer
 from cxr_node.node.receive.receiver import Inspect, LedgerGate, Receiver
 from cxr_node.node.receive.recovery import discard_orphans, rebuild
-from cxr_node.node.receive.storage_scp import StorageProvider
+from cxr_node.node.receive.storage_scp import EventReportProvider, StorageProvider
 from cxr_node.node.spool.spool import Spool
 
 log = logging.getLogger(__name__)
