@@ -11,7 +11,7 @@ import typer
 
 from cxr_node.cli import tables
 from cxr_node.cli.app import DEFAULT_CONFIG, AsJson, ConfigFile, command, err, out, say_json
-from cxr_node.cli.ledger import opened, spans_since, unconfigured, unknown
+from cxr_node.cli.ledger import as_logged, moment_since, opened, reason_of, unconfigured, unknown
 from cxr_node.config import loader
 from cxr_node.config.schema import Config
 from cxr_node.domain import Reason, ResultKind
@@ -70,7 +70,7 @@ def rejudge(
     settings = loader.load(config)
     if (key is None) == (rejected is None):
         raise DataError("name an image or a study, or write --rejected and a reason")
-    reason = None if rejected is None else _reason(rejected)
+    reason = reason_of(rejected, "--rejected", rejected=True)
     with opened(settings) as ledger:
         done = operator_moves.rejudge(ledger, _found(ledger, key, since, reason))
     notify.notify(settings.spool.path, notify.Role.WORK)
@@ -140,6 +140,7 @@ def erase(
 
 
 def _destinations(settings: Config, name: str | None) -> dict[str, frozenset[ResultKind]]:
+    name = None if name is None else as_logged(name)
     known = {to.name: frozenset(to.send) for to in settings.destinations}
     if name is None:
         return known
@@ -148,21 +149,14 @@ def _destinations(settings: Config, name: str | None) -> dict[str, frozenset[Res
     return {name: known[name]}
 
 
-def _reason(text: str) -> Reason:
-    try:
-        return Reason(text)
-    except ValueError as error:
-        raise DataError(f"--rejected {text}: no such reason; there are: {', '.join(Reason)}") from error
-
-
-def _found(ledger: Ledger, key: str | None, since: str | None, rejected: Reason | None = None) -> list[int]:
+def _found(ledger: Ledger, key: str | None, since: str | None, rejected: str | None = None) -> list[int]:
     """Rows that an operator means; a sentence where there are none."""
     from cxr_node.dicom.read import header
     from cxr_node.node.ledger import lookup, operator_moves
 
     named = [] if key is None else [lookup.matching(key.strip(), header.accession_keys(key))]
-    which = [] if rejected is None else [operator_moves.rejected_for(rejected)]
-    after = None if since is None else spans_since(since, ledger.now())
+    which = [] if rejected is None else [operator_moves.rejected_for(Reason(rejected))]
+    after = None if since is None else moment_since(since, ledger.now())
     found = operator_moves.find(ledger, *named, *which, since=after)
     if found:
         return found

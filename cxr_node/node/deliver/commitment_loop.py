@@ -64,7 +64,9 @@ class Asker(Rounds):
             return self._failed(asked, DeliveryError(describe(error), permanent=False))
         self._breaker.answered()
         commitments.acknowledged(ledger, asked, self._wait_s)
-        log.info("asked for commitment destination=%s objects=%d %s", self.name, len(asked.references), asked.uid)
+        log.info(
+            "asked for commitment destination=%s objects=%d transaction=%s", self.name, len(asked.references), asked.uid
+        )
         return GO_ON
 
     def _failed(self, asked: Transaction, error: DeliveryError) -> Rest:

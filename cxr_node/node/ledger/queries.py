@@ -208,6 +208,20 @@ def queues(ledger: Ledger) -> dict[str, dict[DeliveryState, int]]:
     return found
 
 
+def dead_deliveries(ledger: Ledger) -> dict[str, int]:
+    """Count what is DEAD at each destination and could be retried: present results whose bytes are kept."""
+    dead = (
+        sa.select(deliveries.c.destination, sa.func.count(sa.distinct(deliveries.c.id)))
+        .join(instance_artifacts, instance_artifacts.c.artifact_id == deliveries.c.artifact_id)
+        .join(instances, instances.c.id == instance_artifacts.c.instance_id)
+        .where(deliveries.c.state == DeliveryState.DEAD)
+        .where(instance_artifacts.c.outdated_at.is_(None), instances.c.purged_at.is_(None))
+    )
+    grouped = dead.group_by(deliveries.c.destination).order_by(deliveries.c.destination)
+    with ledger.database.reading() as connection:
+        return {row[0]: row[1] for row in connection.execute(grouped)}
+
+
 def uncommitted(ledger: Ledger) -> dict[str, dict[PromiseState, int]]:
     """Results that a destination accepted and has not committed itself to, by destination and state."""
     columns = (promises.c.destination, promises.c.state)

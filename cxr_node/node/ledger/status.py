@@ -173,8 +173,7 @@ def raised(alarms: Sequence[Alarm], seen: NodeStatus) -> list[str]:
 def _sentences(alarm: Alarm, seen: NodeStatus) -> Iterator[str]:
     match alarm.word:
         case "dead":
-            if number := seen.instances[InstanceState.DEAD]:
-                yield f"{number} images are DEAD (cxr-node list --state DEAD)"
+            yield from _dead(seen)
         case "stopped":
             if stopped := [role for role, state in seen.roles.items() if not state.running]:
                 verb = "does" if len(stopped) == 1 else "do"
@@ -187,6 +186,13 @@ def _sentences(alarm: Alarm, seen: NodeStatus) -> Iterator[str]:
             yield from _down(alarm, seen)
         case "waiting":
             yield from _waiting(alarm, seen)
+
+
+def _dead(seen: NodeStatus) -> Iterator[str]:
+    if number := seen.instances[InstanceState.DEAD]:
+        yield f"{number} images are DEAD (cxr-node list --state DEAD)"
+    for name, objects in seen.dead_deliveries.items():
+        yield f"{name} has not taken {objects} objects (cxr-node list --destination {name} --state DEAD)"
 
 
 def _down(alarm: Alarm, seen: NodeStatus) -> Iterator[str]:
@@ -235,6 +241,8 @@ class NodeStatus:
     destinations: Mapping[str, Mapping[DeliveryState, int]]
     """By name, then by state; those of the configuration, and those that unsettled deliveries still name."""
     health: Mapping[str, DestinationStatus]
+    dead_deliveries: Mapping[str, int]
+    """Present results, and notes of a rejection, that are DEAD at a destination, by its name."""
     uncommitted: Mapping[str, Mapping[PromiseState, int]]
     """Results that a destination accepted and has not committed itself to, by name, then by state."""
     addresses: Mapping[str, str]
@@ -258,6 +266,7 @@ def look(ledger: Ledger, config: Config) -> NodeStatus:
         oldest=listing.oldest_instance(ledger),
         destinations=places,
         health={name: _place(name, around, addresses, states, oldest) for name, states in places.items()},
+        dead_deliveries=queries.dead_deliveries(ledger),
         uncommitted=queries.uncommitted(ledger),
         addresses=addresses,
         last_received={by: listing.last_received(ledger, by) for by in (By.SENDER, By.STATION)},
