@@ -207,16 +207,16 @@ def check(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     Exit 78 where the configuration or a file that it names is wrong, 1 where the world is (an archive is down).
     """
     from cxr_node.diagnose import check as room
-    from cxr_node.diagnose.check import Fault
+    from cxr_node.diagnose.thresholds import Fault
 
     faults = set()
-    for line in room.check(loader.load(config), str(config)):
-        if not line.ok:
-            faults.add(line.fault)
+    for reading in room.check(loader.load(config), str(config)):
+        if not reading.ok:
+            faults.add(reading.fault)
         if as_json:
-            say_json(line.as_json())
+            say_json(room.as_json(reading))
         else:
-            out.print(tables.check_line(line))
+            out.print(tables.check_line(reading))
     raise typer.Exit(EX_CONFIG if Fault.FILE in faults else 1 if faults else 0)
 
 
