@@ -26,7 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cxr_node.errors import ConfigError, ResourceError
-from cxr_node.node.spool import folders
+from cxr_node.node.spool.spool import remove_unlocked, sync
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class TrailFolder:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(self.folder / _CURSOR)
-            folders.sync(self.folder)
+            sync(self.folder)
         except OSError as error:
             raise _fault(error, self.folder) from error
 
@@ -105,7 +105,7 @@ class TrailFolder:
             has_gone = not self.is_collected or next(_lines(path, cursor.get(path.name, 0)), None) is None
             if not (total > self.max_bytes or (has_gone and _modified_at(path) < before)):
                 continue
-            if not folders.remove(path) and path.exists():
+            if not remove_unlocked(path) and path.exists():
                 continue
             total -= size
             if not has_gone:
@@ -158,7 +158,7 @@ class Segments:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._size = 0
-        folders.sync(self._trail.folder)
+        sync(self._trail.folder)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

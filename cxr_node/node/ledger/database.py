@@ -19,7 +19,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cxr_node.errors import ConfigError, LedgerLostError, ResourceError
-from cxr_node.node.spool import folders
+from cxr_node.node.spool.spool import sync
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def set_aside(file: Path, now: datetime, why: str = "damaged") -> Path:
             with suppress(FileNotFoundError):
                 file.with_name(file.name + suffix).rename(aside.with_name(aside.name + suffix))
         file.touch(mode=0o600)
-        folders.sync(file.parent)
+        sync(file.parent)
     except OSError as error:
         raise ResourceError(f"ledger: cannot be set aside: {error.strerror}") from error
     return aside
