@@ -57,7 +57,7 @@ def test_our_events_are_one_line_each(stream: io.StringIO) -> None:
 )
 def test_of_other_libraries_only_the_place_is_shown(stream: io.StringIO, library: str, message: str) -> None:
     logging.getLogger(library).error(message)
-    assert "node/test_journal.py" in stream.getvalue()
+    assert "node/test_logs.py" in stream.getvalue()
     assert "text withheld" in stream.getvalue()
     assert message not in stream.getvalue()
 
@@ -85,7 +85,7 @@ def test_warnings_tell_their_place_only(stream: io.StringIO) -> None:
         warnings.simplefilter("always")
         logging.captureWarnings(True)
         warnings.warn(f"Invalid value for VR UI: {CANARY}", UserWarning, stacklevel=1)
-    assert "UserWarning at node/test_journal.py:" in stream.getvalue()
+    assert "UserWarning at node/test_logs.py:" in stream.getvalue()
     assert CANARY not in stream.getvalue()
 
 

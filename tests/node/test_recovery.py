@@ -8,7 +8,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -40,17 +39,12 @@ NO_CHEST = Rejected(reason=Reason.NOT_CHEST, sentence="This is no chest.")
 ENGINES = ["sqlite", "postgresql"] if ledgers.POSTGRES in os.environ else ["sqlite"]
 
 
-@dataclass(frozen=True)
-class Seen:
-    ref: InstanceRef
-
-
-def inspect(path: Path) -> Seen:
+def inspect(path: Path) -> InstanceRef:
     """The header check for `workplace`'s radiographs."""
     content = path.read_bytes()
     if not content.startswith(b"radiograph "):
         raise InstanceError("it is not encoded as DICOM")
-    return Seen(ledgers.reference(int(content.removeprefix(b"radiograph "))))
+    return ledgers.reference(int(content.removeprefix(b"radiograph ")))
 
 
 def lose_all(file: Path) -> None:
@@ -297,7 +291,7 @@ def test_killed_half_way_it_goes_on(tmp_path: Path) -> None:
 def _rebuild_and_die(config: Config) -> None:
     seen = 0
 
-    def dying(path: Path) -> Seen:
+    def dying(path: Path) -> InstanceRef:
         nonlocal seen
         seen += 1
         if seen == 120:

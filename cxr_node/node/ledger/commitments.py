@@ -1,7 +1,7 @@
 """Promises: what a destination was asked to commit itself to, and what it answered (PS3.4 Annex J).
 
 All moves between their states live here, as those of instances and deliveries live in `ledger`, which calls
-`expect` within its own transaction. Knows no association: `asking` asks, `reports` hands the answers over.
+`expect` within its own transaction. Knows no association: `commitment_loop` asks, `reports` hands the answers over.
 A promise is about a delivery that the destination accepted: nothing here undoes an acceptance but `_send_again`.
 """
 

@@ -103,7 +103,7 @@ _SYNCHRONOUS = "cxr_node_synchronous"
 
 
 def utc_now() -> datetime:
-    """Read this machine's wall clock; with several machines it must be the database's (FAULTS T24)."""
+    """Read this machine's wall clock; with several machines it must be the database's (reliability.md T24)."""
     return datetime.now(UTC)
 
 
@@ -315,7 +315,7 @@ def _is_known(revision: str | None) -> bool:
     """Tell whether this code can work on tables of that revision: its own, or later ones of the same thousand.
 
     Within a thousand migrations only add what older code may leave alone, so that a version can be taken back
-    while work is in flight (FAULTS T27); what takes away or changes begins the next thousand.
+    while work is in flight (reliability.md T27); what takes away or changes begins the next thousand.
     """
     return revision is not None and (revision == HEAD or (revision > HEAD and revision[0] == HEAD[0]))
 

@@ -1,6 +1,6 @@
 """The truth about every instance and every delivery, and all moves between their states.
 
-Everything that affects a state lives here; `history` only reads. Knows no DICOM, no file and no socket.
+Everything that affects a state lives here; `queries` only reads. Knows no DICOM, no file and no socket.
 A row is the state, a settled claim is the transition, the events table is the memory.
 """
 
@@ -58,8 +58,8 @@ DELIVERY_MOVES: Mapping[DeliveryState, frozenset[DeliveryState]] = {
     DeliveryState.DELIVERED: frozenset({DeliveryState.READY}),
     DeliveryState.DEAD: frozenset({DeliveryState.READY}),
 }
-"""Back to RECEIVED: `again.rejudge`, `again.admit`, `retry`, and a rejected image that comes again (`arrivals`).
-Back to REPORTED and READY: `again.resend`, `retry`, and `promises`, where an archive lost what it took."""
+"""Back to RECEIVED: `operator_moves`, and a rejected image that comes again (`receipts`).
+Back to REPORTED and READY: `operator_moves`, and `commitments`, where an archive lost what it took."""
 OPEN = (DeliveryState.READY, DeliveryState.WAIT)
 SETTLED = (InstanceState.DELIVERED, InstanceState.REJECTED, InstanceState.DEAD)
 

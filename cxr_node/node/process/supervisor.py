@@ -1,6 +1,6 @@
 """The life of the node's processes: signals, the service manager's watchdog, signs of life, a supervisor for `serve`.
 
-Knows nothing of DICOM and no ledger: it starts commands, ends them in order, and starts again what died. Each role
+Knows nothing of DICOM and no ledger: it starts commands, ends them in order, and restarts what died. Each role
 holds a lock on a file in the spool, which the kernel opens when the process dies, however it dies; so neither kill -9
 nor a process number that is given again can deceive. What stands in the file only says since when.
 """
@@ -42,7 +42,7 @@ def held() -> Iterator[None]:
     """Block the signals from here on, for `stop_event`; where the start fails, the process is left as it was.
 
     For the main thread, before any library starts threads: they inherit what is blocked. So do programs that are
-    started later (`service` gives its own a free mask).
+    started later (`supervise` gives its own a free mask).
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
     try:
@@ -57,7 +57,7 @@ def stop_event(
 ) -> threading.Event:
     """Event set by SIGTERM and SIGINT, also by one that came while they were `held`; to the end of the process.
 
-    `on_stop` may ring a bell that the process sleeps on.
+    `on_stop` may wake the process where it sleeps.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ EXIT_CONFIG = 78
 
 _FIRST_DELAY_S = 0.5
 _MAX_DELAY_S = 30.0
-_HEALTHY_AFTER_S = 60.0  # who lived that long starts again with the first delay
+_HEALTHY_AFTER_S = 60.0  # a child that lived that long starts again with the first delay
 _LOOK_EVERY_S = 0.2
 _HEAD_START_S = 0.3  # of the receiver, for whom a PACS waits, when the ledger is checked and cores are few
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -187,7 +187,7 @@ def supervise(
 
 
 def _look_after(children: Sequence[_Child]) -> int:
-    """Bury who died, start who is due; 78 if one died of its configuration."""
+    """Note which children died, start those that are due; 78 if one died of its configuration."""
     for child in children:
         if child.process is not None and (code := child.process.poll()) is not None:
             child.process = None
@@ -226,7 +226,7 @@ def _pass_on(children: Sequence[_Child]) -> None:
 def _die_with_parent(prctl: Callable[[int, int], int], parent: int) -> None:
     """Run in the new process before exec: SIGTERM when the supervisor is gone (prctl(2)).
 
-    The supervisor blocks signals (`signals`), and a mask outlives exec. A hangup is ignored until the role waits for
+    The supervisor blocks signals (`held`), and a mask outlives exec. A hangup is ignored until the role waits for
     it: one that comes before ends nobody.
     """
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

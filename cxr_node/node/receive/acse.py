@@ -1,4 +1,4 @@
-"""Who may open an association: called and calling AE title, host, and how many at a time (PS3.8 9.3.4).
+"""Association acceptance: called and calling AE title, host, certificate, and how many at a time (PS3.8 9.3.4).
 
 Knows no message. A refusal is an A-ASSOCIATE-RJ with the reason the standard has for it.
 """
@@ -40,7 +40,7 @@ ANSWERS = {
     Cause.CERTIFICATE: Rejection.CALLING_AE_TITLE,
     Cause.LOCAL_LIMIT: Rejection.LOCAL_LIMIT,
 }
-"""What a caller hears; which of the three it was is for our journal only."""
+"""What a caller is answered; which of the three it was is for our log only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,7 @@ class Call:
 
 
 def judge(call: Call, listen: Listen, established: Counter[str]) -> Cause | None:
-    """Say why a call is refused; None where it is welcome. `established` counts the other associations by host."""
+    """Say why a call is refused; None where it is accepted. `established` counts the other associations by host."""
     if listen.require_called_ae_title and call.called_ae_title != listen.ae_title:
         return Cause.CALLED_AE_TITLE
     if listen.peers and (stranger := _recognize(call, listen.peers)) is not None:

@@ -1,7 +1,7 @@
-"""The listener below pynetdicom's acceptor: it counts before it makes a thread, and shakes hands after.
+"""The listener below pynetdicom's acceptor: it counts before it makes a thread, and shakes hands on that thread.
 
 Knows no DIMSE message and no rule about callers. pynetdicom 3.0.4 makes a thread for every connection and shakes
-TLS hands on the thread that accepts: one silent client stops all others. Pinned and tested as `transport` is.
+TLS hands on the thread that accepts: one silent client stops all others. Pinned and tested as `waiting_socket` is.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Caller:
         return self.association is not None and bool(self.association.is_established)
 
     def give_way(self) -> None:
-        """Let its thread find the connection closed, and tell nothing more of it."""
+        """Let its thread find the connection closed, and log nothing more of it."""
         if self.association is not None:
             cast(GuardedSocket, self.association.dul.socket).has_ended = True
         with suppress(OSError):  # past ssl, whose own shutdown() would forget its state under the thread's hands
@@ -100,7 +100,7 @@ class GuardedHandler(RequestHandler):
         self.request.close()
 
     def _prepare(self) -> PeerCertificate | None:
-        """Set the connection up, and shake hands; what the peer has shown is looked at when it says who it is."""
+        """Set the connection up and shake hands; the peer's certificate is judged when it names itself."""
         self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.request.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self.request.settimeout(HANDSHAKE_S)
@@ -132,7 +132,7 @@ class _Shared(list[PresentationContext]):
 
 
 class GuardedServer(ThreadedAssociationServer):
-    """A listener that counts before it makes a thread, and shakes hands after."""
+    """A listener that counts before it makes a thread, and shakes hands on that thread."""
 
     request_queue_size = BACKLOG
     daemon_threads = True
@@ -184,12 +184,12 @@ class GuardedServer(ThreadedAssociationServer):
             self._open.pop(association, None)
 
     def caller(self, request: socket.socket) -> Caller:
-        """Tell whose connection it is, of those that were let in."""
+        """Find the caller of a connection that was let in."""
         with self._lock:
             return self._callers[request]
 
     def refuse(self, cause: Cause, host: str, detail: str = "") -> None:
-        """Count and tell."""
+        """Count a refusal, and log it."""
         self.refusals.add(Refusal(cause=cause, host=host, detail=detail))
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -216,7 +216,7 @@ class GuardedServer(ThreadedAssociationServer):
         self.on_turn()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Tell of a fault without the traceback that socketserver prints."""
+        """Log a fault without the traceback that socketserver prints."""
         error = sys.exception()
         self.refuse(Cause.FAULT, client_address[0], "" if error is None else describe(error))
 

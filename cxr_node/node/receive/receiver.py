@@ -1,6 +1,6 @@
-"""Objects into spool and ledger: one is answered for when its bytes, its name and its row are safe. PS3.7 9.1.1.
+"""Received objects into spool and ledger: Success is answered when bytes, file name and row are durable (PS3.7 9.1.1).
 
-Knows no wire (`intake` reads it) and no pixel; `Inspect` reads headers and comes from the `dicom` room.
+Knows no wire (`storage_scp` reads it) and no pixel; `Inspect` reads headers and comes from the `dicom` room.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from cxr_node.node.spool.spool import MIB, Part, Spool
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreRequest:
-    """What a C-STORE-RQ says of the object that follows, and who says it."""
+    """What a C-STORE-RQ says of the object that follows, and its sender."""
 
     message_id: int
     context_id: int
@@ -43,7 +43,7 @@ class StoreRequest:
 
 
 class RefusedError(CxrNodeError):
-    """An object is not taken; the status is the answer, the sentence is for the log."""
+    """An object is refused: the status goes to the sender, the sentence into the log."""
 
     def __init__(self, status: int, sentence: str) -> None:
         self.status = status
@@ -55,7 +55,7 @@ log = logging.getLogger(__name__)
 SYNC_SLOTS = 4
 """Concurrent fsyncs; more do not make a disk faster, but every one of them slower."""
 PATIENCE_S = 10.0
-"""How long who sends an object waits for a ledger that is being checked; senders wait longer for an answer."""
+"""How long a sender waits for a ledger that is being checked; senders themselves wait longer for an answer."""
 
 
 Inspect = Callable[[Path], InstanceRef]
@@ -63,7 +63,7 @@ Inspect = Callable[[Path], InstanceRef]
 
 
 class LedgerGate:
-    """The ledger of a receiver that listens already: nobody gets it before it is known to be whole and complete.
+    """Holds senders back until the ledger is open: the receiver listens before the ledger is checked and complete.
 
     To check it takes 0.8 s for 100,000 images, and longer where objects must be received again.
     """
@@ -73,13 +73,13 @@ class LedgerGate:
         self._ledger: Ledger | None = None
 
     def admit(self, make: Callable[[], Ledger]) -> Ledger:
-        """Make it good, then let in who waits for it."""
+        """Open and repair the ledger, then let the waiting senders in."""
         ledger = self._ledger = make()
         self._over.set()
         return ledger
 
     def ledger(self) -> Ledger:
-        """Wait for it.
+        """Wait for the ledger.
 
         Raises
         ------
@@ -92,7 +92,7 @@ class LedgerGate:
         return self._ledger
 
     def give_up(self) -> None:
-        """Send away who still waits."""
+        """Refuse the senders that still wait."""
         self._over.set()
 
     def close(self) -> None:
@@ -113,7 +113,7 @@ class Receiver:
         self._ledger = ledger
         self._audit = audit
         self._sync_slots = threading.BoundedSemaphore(SYNC_SLOTS)
-        self._ringing, self._is_unheard = threading.Lock(), False
+        self._notifying, self._is_unheard = threading.Lock(), False
 
     def begin(self, request: StoreRequest) -> Part:
         """Open a file that begins with our own File Meta Information; below the watermark none is opened."""
@@ -145,7 +145,7 @@ class Receiver:
         arrival = Arrival(ref, origin, stored.sha256, stored.size_bytes)
         if not is_new:
             self._keep_date(arrival)
-        self._ring()
+        self._wake_worker()
         self._audit.transferred(received(ref, origin, is_new), ref.sop_class_uid)
         number = self._number(arrival)
         log.info(
@@ -158,7 +158,7 @@ class Receiver:
             self._tell_of_later(number)
 
     def _tell_of_later(self, number: int) -> None:
-        """An earlier version that comes again is known, and sends nothing: say so, and what would."""
+        """Log that an earlier version came again: it is known and sends nothing; `cxr-node resend` would."""
         with suppress(ResourceError), self._ledger().database.reading() as connection:
             later = results.latest(connection, number)
             if later is not None:
@@ -174,18 +174,18 @@ class Receiver:
         except ResourceError:
             return None
 
-    def _ring(self) -> None:
-        """Wake the worker; one ring is enough for all rows that were there when it began."""
+    def _wake_worker(self) -> None:
+        """Wake the worker; one notification is enough for all rows that were there when it began."""
         self._is_unheard = True
-        while self._is_unheard and self._ringing.acquire(blocking=False):
+        while self._is_unheard and self._notifying.acquire(blocking=False):
             try:
                 self._is_unheard = False
                 notify(self._spool.path, Role.WORK)
             finally:
-                self._ringing.release()
+                self._notifying.release()
 
     def _keep_date(self, arrival: Arrival) -> None:
-        """The file's time is all that a ledger made anew would know of the first receipt, which results repeat."""
+        """Keep the first receipt as the file's time: a rebuilt ledger knows nothing else of it."""
         first = first_receipt(self._ledger().database, arrival)
         if first is not None and first != arrival.origin.received_at:
             self._spool.date(arrival.content_sha256, first)

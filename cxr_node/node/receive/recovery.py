@@ -1,7 +1,7 @@
-"""The ledger's memory, made good from the spool: an object that it does not know becomes RECEIVED again.
+"""The ledger rebuilt from the spool: an object that it does not know becomes RECEIVED again.
 
 Run by the receiver before it listens, and by `cxr-node rebuild`. It does not ask why a row is missing: the database
-was deleted, or damaged and set aside (`integrity`), its log was lost, or the receiver died between the file's name
+was deleted, or damaged and set aside (`database`), its log was lost, or the receiver died between the file's name
 and the commit and acknowledged nothing. In each case judging again is harmless: the same bytes, dated by the file's
 time, give the same results under the same UIDs, and an archive that has them stays as it is.
 

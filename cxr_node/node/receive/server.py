@@ -1,4 +1,4 @@
-"""The Storage and Verification SCP: a C-ECHO is answered at once, a C-STORE when its object is kept (`keeping`).
+"""The Storage and Verification SCP: a C-ECHO is answered at once, a C-STORE when its object is durable (`receiver`).
 
 Knows no pixel and no model; `inspect` reads headers and comes from the `dicom` room by way of `cli`.
 PS3.4 B (Storage), A (Verification); PS3.7 9.1.1 and 9.1.5.
@@ -66,7 +66,7 @@ class Hooks:
 
 
 def supported(transfer_syntaxes: Sequence[str], offered: SopClasses = SopClasses.ALL) -> dict[str, tuple[str, ...]]:
-    """Tell what is negotiated: UIDs of SOP classes, each with the transfer syntaxes that are accepted for it."""
+    """Give what is negotiated: UIDs of SOP Classes, each with the transfer syntaxes that are accepted for it."""
     match offered:
         case SopClasses.ALL:
             storage = [str(context.abstract_syntax) for context in AllStoragePresentationContexts]
@@ -102,7 +102,7 @@ def serve(config: Config, inspect: Inspect, transfer_syntaxes: Sequence[str], ho
     receiver = Receiver(config, inspect, spool, gate.ledger, hooks.audit)
     server = _listen(config, partial(_provider, receiver, reports, refusals), transfer_syntaxes, refusals)
     listener = threading.Thread(target=server.serve_forever, args=(TURN_S,), name="listener", daemon=True)
-    listener.start()  # a C-ECHO is answered from now on; who sends an object waits until the ledger is good
+    listener.start()  # a C-ECHO is answered from now on; a C-STORE waits until the ledger is open
     try:
         ledger = gate.admit(partial(_open, spool, inspect, hooks.progress))
         server.on_turn = hooks.progress
@@ -175,7 +175,7 @@ def _entity(config: Config, transfer_syntaxes: Sequence[str]) -> ApplicationEnti
     entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     entity.maximum_pdu_size = config.listen.max_pdu_bytes
-    entity.maximum_associations = 2**31 - 1  # counted by `callers`, which leaves half-open ones out
+    entity.maximum_associations = 2**31 - 1  # counted by `acse`, which leaves half-open ones out
     entity.acse_timeout = ARTIM_S
     entity.network_timeout = config.listen.idle_timeout_s
     for sop_class_uid, offered in supported(transfer_syntaxes, config.listen.sop_classes).items():
@@ -196,7 +196,7 @@ def _run(server: GuardedServer, listener: threading.Thread, ledger: Ledger, hook
 
 
 def _drain(server: GuardedServer) -> None:
-    """Let who sends finish; abort who is silent, and after the grace everybody."""
+    """Let busy associations finish; abort the silent ones, and after the grace period all."""
     deadline = time.monotonic() + GRACE_S
     aborted: set[Association] = set()
     while associations := server.associations:

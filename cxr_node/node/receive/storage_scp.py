@@ -7,8 +7,8 @@ PS3.7 9.1.1 (C-STORE), 9.3.1 (its messages), E.1 (command elements); PS3.8 Annex
 An N-EVENT-REPORT of Storage Commitment comes beside them, on an association that the destination opened, and only in
 a presentation context of this SOP Class, for which the caller is the SCP (PS3.7 D.3.3.4, PS3.4 J.3.3).
 
-All of this runs on the association's reading thread: while an object is made safe nothing more is read, so who
-sends without waiting is held back by TCP.
+All of this runs on the association's reading thread: while an object is made safe nothing more is read, so a
+sender that does not wait is held back by TCP.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class StorageProvider(DIMSEServiceProvider):
             part.discard()
 
     def receive_primitive(self, primitive: P_DATA) -> None:
-        """Take what came while the association was being released, or by another way than `guarded`."""
+        """Take what came while the association was being released, or by another way than `GuardedSocket.pump`."""
         self.take([(context_id, memoryview(pdv)) for context_id, pdv in primitive.presentation_data_value_list])
 
     def take(self, pdvs: list[tuple[int, memoryview]]) -> None:
@@ -277,12 +277,12 @@ class StorageProvider(DIMSEServiceProvider):
 
 
 def control(pdv: memoryview) -> tuple[bool, bool]:
-    """Tell of a PDV whether it is a piece of a command, and whether it is the last one."""
+    """Read the message control header of a PDV: is it a piece of a command, and is it the last one (PS3.8 E.2)."""
     return bool(pdv[0] & _IS_COMMAND), bool(pdv[0] & _IS_LAST)
 
 
 def _priority(code: Any) -> Priority:
-    """What the sender asks for; who writes nothing, or nonsense, asks for nothing."""
+    """Read the sender's priority; an absent or unknown one is MEDIUM."""
     return _PRIORITIES.get(code, Priority.MEDIUM)
 
 

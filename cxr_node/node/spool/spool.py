@@ -6,7 +6,7 @@ Knows no DICOM and no ledger. Layout below the spool folder, all of it readable 
     objects/ab/<sha256>.dcm     received; the file's time is the time of receipt
     results/ab/<sha256>.dcm     made here; beside it <sha256>.<digest>.note, what a rebuilt ledger must not forget
     run/                        wake-up sockets and locks
-    audit/                      the audit trail, unless it is configured elsewhere (`audit_trail`)
+    audit/                      the audit trail, unless it is configured elsewhere (`audit.trail`)
 
 Names never come from outside: no UID of a peer is ever part of a path.
 """
