@@ -80,8 +80,15 @@ def test_node_yaml_shows_every_key_with_its_default() -> None:
     pacs = {"name": "pacs", "address": "ORTHANC@127.0.0.1:4242"}
     assert example == loader.parse({"spool": {"path": "/var/lib/cxr-node"}, "destinations": [pacs]})
     text = (resources.bundled("config") / "node.yaml").read_text()
-    sections = (schema.Listen, schema.Spool, schema.Model, schema.Admission, schema.Results, schema.DicomDestination)
-    for section in (*sections, schema.Audit, schema.Syslog):
+    sections = (
+        schema.Listen,
+        schema.SpoolSection,
+        schema.Model,
+        schema.Admission,
+        schema.Results,
+        schema.DicomDestination,
+    )
+    for section in (*sections, schema.DicomDestination, schema.AuditSection, schema.Syslog):
         for key in section.model_fields:
             assert f"{key}:" in text, f"{key} is not shown in node.yaml"
 

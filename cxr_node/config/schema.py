@@ -106,7 +106,7 @@ class Listen(Section):
     """An association that says nothing for so long is aborted."""
 
 
-class Spool(Section):
+class SpoolSection(Section):
     """Where received objects, results and the ledger live."""
 
     path: Path
@@ -120,7 +120,7 @@ class Spool(Section):
     """Ledger rows of settled instances go after this, for a ledger that stops to grow; None: they stay for ever."""
 
     @model_validator(mode="after")
-    def _rows_outlive_bytes(self) -> Spool:
+    def _rows_outlive_bytes(self) -> SpoolSection:
         if self.history_days is not None and self.history_days < self.retention_days:
             raise ValueError("history_days must not be less than retention_days: a row outlives its bytes")
         return self
@@ -320,7 +320,7 @@ class Syslog(Section):
     tls: Tls
 
 
-class Audit(Section):
+class AuditSection(Section):
     """The audit trail of PS3.15 A.5: who sent and got what, who was refused, when the node ran."""
 
     enabled: bool = True
@@ -339,13 +339,13 @@ class Config(Section):
     """The whole configuration."""
 
     listen: Listen = Listen()
-    spool: Spool
+    spool: SpoolSection
     model: Model = Model()
     admission: Admission = Admission()
     results: Results = Results()
     work: Work = Work()
     delivery: Delivery = Delivery()
-    audit: Audit = Audit()
+    audit: AuditSection = AuditSection()
     destinations: tuple[Annotated[Destination, BeforeValidator(_of_its_kind)], ...] = ()
 
     @model_validator(mode="after")

@@ -42,9 +42,9 @@ from cxr_node.model.profile import Profile
 from cxr_node.node.commitment import scu
 from cxr_node.node.deliver import storage_scu, transcode
 from cxr_node.node.ledger import commitments
-from cxr_node.node.network import association, file_meta, listener, statuses, tls
+from cxr_node.node.network import association, file_meta, statuses, tls
 from cxr_node.node.network.statuses import Action
-from cxr_node.node.receive import event_report, server
+from cxr_node.node.receive import listener, server, storage_scp
 from cxr_node.node.receive.acse import Rejection
 from cxr_node.tools.drawn import BUILT_IN
 
@@ -210,7 +210,7 @@ def _facts() -> dict[str, Any]:
             "hopeless": commitments.HOPELESS,
             "asks": commitments.MAX_ASKS,
             "batch": commitments.BATCH,
-            "longest_kib": event_report.MAX_INFORMATION_BYTES // 1024,
+            "longest_kib": storage_scp.MAX_INFORMATION_BYTES // 1024,
         },
         "limits": {
             "artim_s": listener.ARTIM_S,
@@ -275,7 +275,7 @@ def _by_class(proposed: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     return found
 
 
-def _masked(row: statuses.Status) -> str:
+def _masked(row: statuses.StatusRule) -> str:
     """Status with x for the digits that do not matter: 0xA7xx."""
     digits = zip(f"{row.value:04X}", f"{row.mask:04X}", strict=True)
     return "0x" + "".join(digit if mask == "F" else "x" for digit, mask in digits)

@@ -25,7 +25,7 @@ from cxr_node.node.ledger.lease_keeper import LeaseKeeper
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.queries import DeliveryRow
 from cxr_node.node.ledger.states import DeliveryState, PromiseState
-from cxr_node.node.process.notify import Role, ring
+from cxr_node.node.process.notify import Role, notify
 from cxr_node.node.spool.spool import Area, Spool
 from tests.node import committers, peers, wire, workplace
 from tests.node.committers import Asked, Committer, call, committing, information, later, report_on, report_to
@@ -388,7 +388,7 @@ def test_an_operator_may_ask_again(tmp_path: Path) -> None:
             with reading(settings) as ledger:
                 assert commitments.renew(ledger, UID, ["elsewhere"]) == 0
                 assert commitments.renew(ledger, UID, ["pacs"]) == 1
-            ring(settings.spool.path, Role.DELIVER)  # as `cxr-node retry` does
+            notify(settings.spool.path, Role.DELIVER)  # as `cxr-node retry` does
             assert committer.wait(2)
             assert stand(settings, PromiseState.COMMITTED)
     assert len(committer.asked) == 2

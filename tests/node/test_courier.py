@@ -25,7 +25,7 @@ from cxr_node.node.ledger import tables as schema
 from cxr_node.node.ledger.lease_keeper import LeaseKeeper
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import DeliveryJob, DeliveryState
-from cxr_node.node.process.notify import Role, ring
+from cxr_node.node.process.notify import Role, notify
 from cxr_node.node.retry import NO_PAUSE, backoff_s
 from cxr_node.node.spool.spool import Area, Spool
 from tests.node import peers, workplace
@@ -98,13 +98,13 @@ def test_everything_arrives_once_over_one_association_each(tmp_path: Path) -> No
 
 
 def test_a_new_result_goes_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The courier sleeps on a bell, not on a clock."""
+    """The courier sleeps on a wakeup, not on a clock."""
     monkeypatch.setattr(deliver, "LOOK_AFTER_S", FOR_EVER_S)
     archive = peers.Archive()
     with peers.listening(archive) as address:
         config = workplace.config(tmp_path / "spool", address)
         with delivering(config):
-            assert workplace.eventually(lambda: ring(config.spool.path, Role.DELIVER) == 1)
+            assert workplace.eventually(lambda: notify(config.spool.path, Role.DELIVER) == 1)
             judged(config, 1)
             assert archive.wait(3)
 

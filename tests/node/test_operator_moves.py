@@ -218,7 +218,7 @@ def test_a_ledger_made_anew_gives_the_same_bytes_of_every_version(tmp_path: Path
         file.unlink()
     ledger = Ledger.open(config.spool.path)
     node = Node(config, ledger, spool, archive)
-    assert recovery.rebuild(ledger, spool, header.inspect).received == 4
+    assert recovery.rebuild(ledger, spool, header.identify).received == 4
     assert node.answered() == 12
     assert all(contents == [contents[0]] * 2 for contents in archive.values()), "another UID, or other bytes"
     assert len(archive) == 12

@@ -24,7 +24,7 @@ from cxr_node.node.ledger import queries
 from cxr_node.node.ledger.database import utc_now
 from cxr_node.node.ledger.lease_keeper import LeaseKeeper, worker_name
 from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
-from cxr_node.node.process.notify import Bell, Role, ring
+from cxr_node.node.process.notify import Role, Wakeup, notify
 from cxr_node.node.spool.spool import Area, Spool
 from cxr_node.node.work import worker as work
 from tests.node import peers, workplace
@@ -57,9 +57,9 @@ def failing(error: Exception) -> Judge:
 
 def test_results_are_stored_and_due(config: Config, ledger: Ledger) -> None:
     workplace.receive(config, 1)
-    with Bell(config.spool.path, Role.DELIVER) as bell:
+    with Wakeup(config.spool.path, Role.DELIVER) as wakeup:
         assert hands(config, ledger).do_one()
-        assert bell.wait(1.0)
+        assert wakeup.wait(1.0)
     assert workplace.states(config) == [("REPORTED", None)]
     digests = []
     while job := ledger.claim_delivery("pacs0", "me", 60):
@@ -310,9 +310,9 @@ def test_a_worker_judges_what_comes_in_at_once_and_stops_when_asked(config: Conf
     thread.start()
     try:
         assert ready.wait(20)
-        assert workplace.eventually(lambda: ring(config.spool.path, Role.WORK) == 1)
+        assert workplace.eventually(lambda: notify(config.spool.path, Role.WORK) == 1)
         workplace.receive(config, 1, 2)
-        ring(config.spool.path, Role.WORK)
+        notify(config.spool.path, Role.WORK)
         assert workplace.eventually(lambda: workplace.states(config) == [("REPORTED", None)] * 2, 5.0)
     finally:
         stop.set()
@@ -328,12 +328,12 @@ def test_a_worker_waits_for_a_locked_ledger_and_goes_on_alone(config: Config, mo
     stop = threading.Event()
     thread = threading.Thread(target=work.run, args=(config, workplace.analyser, stop))
     thread.start()
-    assert workplace.eventually(lambda: ring(config.spool.path, Role.WORK) == 1)
+    assert workplace.eventually(lambda: notify(config.spool.path, Role.WORK) == 1)
     other = sqlite3.connect(config.spool.path / FILE_NAME, isolation_level=None)
     try:
         workplace.receive(config, 1)
         other.execute("BEGIN IMMEDIATE")
-        ring(config.spool.path, Role.WORK)
+        notify(config.spool.path, Role.WORK)
         threading.Event().wait(1.5)
         assert thread.is_alive()
         assert workplace.states(config) == [("RECEIVED", None)]

@@ -37,7 +37,7 @@ from cxr_node.node.network.association import (
 )
 from cxr_node.node.network.rejections import Cause, Refusals
 from cxr_node.node.network.statuses import SUCCESS, Response
-from cxr_node.node.process.notify import Role, ring
+from cxr_node.node.process.notify import Role, notify
 from cxr_node.node.retry import backoff_s
 
 log = logging.getLogger(__name__)
@@ -225,5 +225,5 @@ class Reports:
             *(asked.destination, done["committed"], done["sent again"], done["given up"], asked.uid),
         )
         if done["sent again"]:
-            ring(self._config.spool.path, Role.DELIVER)
+            notify(self._config.spool.path, Role.DELIVER)
         return SUCCESS

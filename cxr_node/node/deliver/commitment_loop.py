@@ -67,7 +67,10 @@ class CommitmentLoop(ServiceLoop):
             return self._failed(request, DeliveryError(describe(error), permanent=False))
         self._breaker.answered()
         commitments.acknowledged(ledger, request, self._wait_s)
-        log.info("asked for commitment destination=%s objects=%d %s", self.name, len(request.references), request.uid)
+        log.info(
+            "asked for commitment destination=%s objects=%d transaction=%s",
+            *(self.name, len(request.references), request.uid),
+        )
         return NO_PAUSE
 
     def _failed(self, request: Transaction, error: DeliveryError) -> Pause:

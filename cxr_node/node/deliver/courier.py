@@ -18,8 +18,7 @@ from functools import partial
 from cxr_node.config.schema import Config, Destination
 from cxr_node.errors import DeliveryError, LedgerLostError, ResourceError, UnreachableError
 from cxr_node.node.audit.messages import Direction, Outcome, Participant, Transfer
-from cxr_node.node.audit.recorder import SILENT, Audit
-from cxr_node.node.audit.wiring import alert
+from cxr_node.node.audit.recorder import SILENT, Audit, alert
 from cxr_node.node.deliver import removed_destinations, retention
 from cxr_node.node.deliver.commitment_loop import CommitmentLoop
 from cxr_node.node.deliver.link import Link, ResultFile, StaleConnectionError, StoreReply, link_to
@@ -58,7 +57,7 @@ def run(
     notifier = notifier or Notifier()
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # why a try failed is in its one line of ours
     with ExitStack() as stack:
-        ledger = Ledger.open(config.spool.path, mend=True)
+        ledger = Ledger.open(config.spool.path, repair=True)
         stack.callback(ledger.close)
         owner = stack.enter_context(worker_name(ledger, config.spool.path, Role.DELIVER))
         context = DeliveryContext(

@@ -15,11 +15,10 @@ from cxr_node.config.schema import Config
 from cxr_node.errors import LedgerLostError, ResourceError
 from cxr_node.node.audit.recorder import SILENT, Audit
 from cxr_node.node.ledger import destination_health
-from cxr_node.node.ledger.clock import ClockWatch
 from cxr_node.node.ledger.lease_keeper import LeaseKeeper
-from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.ledger import ClockWatch, Ledger
 from cxr_node.node.network.rejections import Refusals
-from cxr_node.node.process.notify import Bell, Role
+from cxr_node.node.process.notify import Role, Wakeup
 from cxr_node.node.retry import NOTICE_STOP_S, PAUSE_S, Pause
 from cxr_node.node.spool.spool import Spool
 
@@ -76,11 +75,11 @@ class ServiceLoop(ABC):
 
     def run(self, stop: threading.Event) -> None:
         """Loop until `stop` is set."""
-        with Bell(self._context.config.spool.path, Role.DELIVER) as bell:
+        with Wakeup(self._context.config.spool.path, Role.DELIVER) as wakeup:
             try:
                 self._is_asked()  # requests to the process before this one are fulfilled: a loop begins with a try
                 while not stop.is_set():
-                    self._sleep(self._try_one(), bell, stop)
+                    self._sleep(self._try_one(), wakeup, stop)
             except LedgerLostError as error:  # the thread that watches this one ends the process
                 log.error("ended destination=%s %s", self.name, error)
             finally:
@@ -93,7 +92,7 @@ class ServiceLoop(ABC):
             log.error("paused destination=%s pause_s=%.0f %s", self.name, PAUSE_S, error)
             return Pause(PAUSE_S, is_fixed=True)
 
-    def _sleep(self, pause: Pause, bell: Bell, stop: threading.Event) -> None:
+    def _sleep(self, pause: Pause, wakeup: Wakeup, stop: threading.Event) -> None:
         """Sleep in short pieces, to notice `stop`; close what has had nothing to do for long enough."""
         begun = self.moved_at = time.monotonic()
         closed = False
@@ -105,9 +104,9 @@ class ServiceLoop(ABC):
                 closed = True
             piece_s = min(NOTICE_STOP_S, pause.seconds - slept_s)
             if pause.is_fixed:
-                if bell.wait(piece_s) and self._is_asked():
+                if wakeup.wait(piece_s) and self._is_asked():
                     return
-            elif bell.wait(piece_s) or self._has_work.is_set():
+            elif wakeup.wait(piece_s) or self._has_work.is_set():
                 self._has_work.clear()
                 return
             self.moved_at = time.monotonic()

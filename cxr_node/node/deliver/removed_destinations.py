@@ -13,10 +13,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cxr_node.node.ledger import results, vital
-from cxr_node.node.ledger.leases import FREE, note
+from cxr_node.node.ledger import destination_health, results
 from cxr_node.node.ledger.ledger import OPEN, Ledger, conclude
-from cxr_node.node.ledger.states import Death, DeliveryState, InstanceState
+from cxr_node.node.ledger.states import FREE, DeadReason, DeliveryState, InstanceState, note
 from cxr_node.node.ledger.tables import deliveries, instance_artifacts, instances, promises
 
 REMOVED = "destination-removed"
@@ -68,7 +67,7 @@ def forget(ledger: Ledger, destination: str) -> Forgotten:
     with ledger.database.writing() as connection:
         held = int(connection.scalar(sa.select(sa.func.count()).select_from(deliveries).where(mine)) or 0)
         if not held:
-            vital.forget(connection, destination)
+            destination_health.forget(connection, destination)
     return Forgotten(total, delivered, held)
 
 
@@ -85,7 +84,7 @@ def _forget_some(ledger: Ledger, destination: str) -> tuple[int, int] | None:
             connection.execute(sa.delete(promises).where(promises.c.delivery_id == row.id))
             connection.execute(sa.delete(deliveries).where(deliveries.c.id == row.id))
             note(connection, users, now, "delivery-forgotten", f"to {destination}: by an operator")
-            over = sa.and_(instances.c.id.in_(users), instances.c.reason == Death.UNDELIVERED)
+            over = sa.and_(instances.c.id.in_(users), instances.c.reason == DeadReason.UNDELIVERED)
             reported = {"state": InstanceState.REPORTED, "updated_at": now, "reason": None}
             connection.execute(sa.update(instances).where(over).values(reported))
             delivered += conclude(connection, users, now)

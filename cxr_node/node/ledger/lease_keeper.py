@@ -23,9 +23,8 @@ from typing import Any, Self
 import sqlalchemy as sa
 
 from cxr_node.errors import LedgerLostError, ResourceError
-from cxr_node.node.ledger.leases import FREE
 from cxr_node.node.ledger.ledger import Ledger
-from cxr_node.node.ledger.states import DeliveryJob, Job
+from cxr_node.node.ledger.states import FREE, DeliveryJob, Job
 from cxr_node.node.ledger.tables import deliveries, instances
 from cxr_node.node.process.notify import Role
 

@@ -26,9 +26,9 @@ from cxr_node.errors import InstanceError, LedgerLostError, ModelError, Resource
 from cxr_node.node.ledger import queries
 from cxr_node.node.ledger.lease_keeper import LeaseKeeper, worker_name
 from cxr_node.node.ledger.ledger import Ledger
-from cxr_node.node.ledger.states import Death, Job, StoredArtifact
+from cxr_node.node.ledger.states import DeadReason, Job, StoredArtifact
 from cxr_node.node.process.logs import describe
-from cxr_node.node.process.notify import Bell, Role, ring
+from cxr_node.node.process.notify import Role, Wakeup, notify
 from cxr_node.node.process.supervisor import Notifier
 from cxr_node.node.retry import LOOK_AFTER_S, NOTICE_STOP_S, PAUSE_S
 from cxr_node.node.spool.spool import Area, Spool, SpoolCorruptError
@@ -63,10 +63,10 @@ def run(config: Config, load: Callable[[], Analyser], stop: threading.Event, not
     """
     notifier = notifier or Notifier()
     spool = Spool(config.spool.path)
-    ledger = Ledger.open(config.spool.path, mend=True)
+    ledger = Ledger.open(config.spool.path, repair=True)
     try:
         analyser = load()
-        with Bell(config.spool.path, Role.WORK) as bell, worker_name(ledger, config.spool.path, Role.WORK) as owner:
+        with Wakeup(config.spool.path, Role.WORK) as wakeup, worker_name(ledger, config.spool.path, Role.WORK) as owner:
             if swept := spool.sweep():  # of results that a killed worker was writing
                 log.warning("swept unfinished files=%d", swept)
             notifier.ready()
@@ -76,7 +76,7 @@ def run(config: Config, load: Callable[[], Analyser], stop: threading.Event, not
                 LeaseKeeper(ledger, config.work.lease_s, _exit_hung) as keeper,
                 Lanes(worker, keeper, _lanes(config, analyser.batch)) as lanes,
             ):
-                _loop(lanes, ledger, bell, stop, notifier)
+                _loop(lanes, ledger, wakeup, stop, notifier)
             notifier.stopping()
     finally:
         ledger.close()
@@ -87,7 +87,7 @@ def _lanes(config: Config, batch: int) -> int:
     return config.work.lanes or max(min(len(os.sched_getaffinity(0)), _MAX_LANES), batch)
 
 
-def _loop(lanes: Lanes, ledger: Ledger, bell: Bell, stop: threading.Event, notifier: Notifier) -> None:
+def _loop(lanes: Lanes, ledger: Ledger, wakeup: Wakeup, stop: threading.Event, notifier: Notifier) -> None:
     while not stop.is_set():
         if not lanes.has_room(NOTICE_STOP_S):
             continue  # and no progress: where no lane comes free any more, the service manager restarts the worker
@@ -102,7 +102,7 @@ def _loop(lanes: Lanes, ledger: Ledger, bell: Bell, stop: threading.Event, notif
             continue
         until = time.monotonic() + (LOOK_AFTER_S if due_s is None else min(LOOK_AFTER_S, due_s))
         while not stop.is_set() and not lanes.failed and (left_s := until - time.monotonic()) > 0:
-            if bell.wait(min(left_s, NOTICE_STOP_S)):
+            if wakeup.wait(min(left_s, NOTICE_STOP_S)):
                 break
 
 
@@ -152,13 +152,13 @@ class Worker:
         """Bring one claimed instance to an end, by whose fault it is; that end, for the log."""
         if job.attempts > self.config.work.max_attempts:  # each attempt took its worker with it
             detail = f"{self.config.work.max_attempts} workers died of it"
-            return self._dead(job, Death.FAULT, detail)
+            return self._dead(job, DeadReason.FAULT, detail)
         try:
             return self._judge(job)
         except SpoolCorruptError as error:
-            return self._dead(job, Death.SPOOL_CORRUPT, str(error))
+            return self._dead(job, DeadReason.SPOOL_CORRUPT, str(error))
         except InstanceError as error:
-            return self._dead(job, Death.FAULT, str(error))
+            return self._dead(job, DeadReason.FAULT, str(error))
         except (ModelError, ResourceError) as error:
             self._give_back(job, describe(error))
             raise
@@ -167,7 +167,7 @@ class Worker:
         except Exception as error:
             return self._blame(job, describe(error))
 
-    def _dead(self, job: Job, death: Death, detail: str) -> str:
+    def _dead(self, job: Job, death: DeadReason, detail: str) -> str:
         return _settled(self.ledger.settle_dead(job, death, detail), f"dead reason={death}")
 
     def _judge(self, job: Job) -> str:
@@ -194,7 +194,7 @@ class Worker:
         rules = None if by_others else self.analyser.rules_sha256
         settled = self.ledger.settle_rejected(job, rejected, stored, self._wanted(), rules)
         if stored:
-            ring(self.config.spool.path, Role.DELIVER)
+            notify(self.config.spool.path, Role.DELIVER)
         return _settled(settled, f"rejected reason={rejected.reason}")
 
     def _wanted(self) -> dict[str, tuple[ResultKind, ...]]:
@@ -205,7 +205,7 @@ class Worker:
         """Results are durable before the ledger speaks of them, and due at the destinations when it does."""
         stored = self._all_stored(reported.artifacts)
         settled = self.ledger.settle_reported(job, reported.finding, stored, self._wanted())
-        ring(self.config.spool.path, Role.DELIVER)
+        notify(self.config.spool.path, Role.DELIVER)
         decision = reported.finding.decision
         doubt = f" doubt={decision.doubt}" if decision.doubt is not None else ""
         return _settled(settled, f"reported verdict={decision.verdict}{doubt}")
@@ -235,7 +235,7 @@ class Worker:
         """An unexpected error is a bug: tried again, since the machine may be at fault, then set aside."""
         log.error("failed instance=%d attempt=%d %s", job.claim.row_id, job.attempts, detail)
         if job.attempts >= self.config.work.max_attempts:
-            return self._dead(job, Death.FAULT, detail)
+            return self._dead(job, DeadReason.FAULT, detail)
         return _settled(self.ledger.release(job, delay_s=_RETRY_DELAY_S * job.attempts, detail=detail), "released")
 
     def _give_back(self, job: Job, detail: str) -> None:
