@@ -72,9 +72,20 @@ class DeliveryError(CxrNodeError):
     permanent : True where a repeat cannot help (no common presentation context, refused SOP class):
         the delivery is DEAD at once. False: it is tried again on schedule.
     status : the DIMSE status that said so; None where none came.
+    answered : the destination answered, by a DIMSE status or otherwise.
     """
 
-    def __init__(self, message: str, *, permanent: bool, status: int | None = None) -> None:
+    def __init__(
+        self, message: str, *, permanent: bool, status: int | None = None, answered: bool | None = None
+    ) -> None:
         self.permanent = permanent
         self.status = status
+        self.answered = status is not None if answered is None else answered
         super().__init__(message)
+
+
+class UnreachableError(DeliveryError):
+    """There is no connection to the destination: nothing was sent, and no object is to blame."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, permanent=False)

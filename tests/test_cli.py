@@ -16,7 +16,6 @@ from cxr_node.cli.node import app
 from cxr_node.node.ledger import commitments
 from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
 from cxr_node.node.spool.spool import Spool
-from cxr_node.node.work import worker
 from cxr_node.tools.recording_pacs import Recorder
 from tests import builders
 from tests.node import peers, workplace
@@ -133,7 +132,7 @@ def test_a_removed_destination_is_named_by_check_and_status(tmp_path: Path) -> N
     before = workplace.config(tmp_path / "spool", peers.nobody())
     workplace.receive(before, 1)
     ledger = Ledger.open(before.spool.path)
-    worker.Worker(before, ledger, Spool(before.spool.path), "worker", object(), workplace.judge).do_one()
+    workplace.worker(before, ledger).do_one()
     ledger.close()
     with Recorder(tmp_path / "pacs") as pacs:
         there = {"name": "there", "address": str(pacs.address)}
@@ -150,7 +149,7 @@ def test_retry_asks_again_for_the_commitment_to_what_was_delivered(tmp_path: Pat
     settings = workplace.config(tmp_path / "spool", destinations=[asked])
     workplace.receive(settings, 1)
     ledger = Ledger.open(settings.spool.path)
-    worker.Worker(settings, ledger, Spool(settings.spool.path), "worker", object(), workplace.judge).do_one()
+    workplace.worker(settings, ledger).do_one()
     while job := ledger.claim_delivery("pacs", "me", 60.0):
         assert ledger.settle_delivered(job, 0x0000)  # by an older version, or before it was configured
     assert commitments.next_s(ledger, "pacs") is None

@@ -31,6 +31,10 @@ MISTAKES = {
         {**SPOOL, "destinations": [{"name": "a", "address": "A@h:1", "send": ["summary"]}]},
         "destinations.a.send.1:",
     ),
+    "no such kind of destination": (
+        {**SPOOL, "destinations": [{"kind": "fax", "name": "a", "address": "A@h:1"}]},
+        "destinations.a: kind 'fax' is unknown; write one of: dicom",
+    ),
     "two of one name": (
         {**SPOOL, "destinations": [{"name": "a", "address": "A@h:1"}, {"name": "a", "address": "B@h:1"}]},
         "two destinations are named 'a'",
@@ -76,10 +80,25 @@ def test_node_yaml_shows_every_key_with_its_default() -> None:
     pacs = {"name": "pacs", "address": "ORTHANC@127.0.0.1:4242"}
     assert example == loader.parse({"spool": {"path": "/var/lib/cxr-node"}, "destinations": [pacs]})
     text = (resources.bundled("config") / "node.yaml").read_text()
-    sections = (schema.Listen, schema.Spool, schema.Model, schema.Admission, schema.Results, schema.Destination)
-    for section in (*sections, schema.Audit, schema.Syslog):
+    sections = (
+        schema.Listen,
+        schema.SpoolSection,
+        schema.Model,
+        schema.Admission,
+        schema.Results,
+        schema.DicomDestination,
+    )
+    for section in (*sections, schema.DicomDestination, schema.AuditSection, schema.Syslog):
         for key in section.model_fields:
             assert f"{key}:" in text, f"{key} is not shown in node.yaml"
+
+
+def test_a_destination_without_a_kind_is_of_kind_dicom() -> None:
+    there = {"name": "pacs", "address": "ORTHANC@127.0.0.1:4242"}
+    without, named = (loader.parse({**SPOOL, "destinations": [each]}) for each in (there, there | {"kind": "dicom"}))
+    assert without == named
+    (to,) = named.destinations
+    assert (to.kind, to.where, to.host, to.ae_title) == ("dicom", "ORTHANC@127.0.0.1:4242", "127.0.0.1", "ORTHANC")
 
 
 def test_the_issue_s_whole_configuration_is_whole(tmp_path: Path) -> None:

@@ -113,8 +113,8 @@ def test_every_status_that_deliver_knows_is_listed_in_its_order(written: str) ->
         example = int(cells[0][2:].replace("x", "F"), 16)
         assert statuses.judge(example) is row
         assert ("settled" in cells[2], "DEAD" in cells[2]) == (
-            row.fate is statuses.Fate.DELIVERED,
-            row.fate is statuses.Fate.REFUSED,
+            row.action is statuses.Action.DELIVERED,
+            row.action is statuses.Action.REFUSED,
         )
 
 

@@ -80,7 +80,7 @@ def test_plain_text_on_this_machine_needs_no_word(host: str) -> None:
 
 
 def test_a_certificate_without_tls_is_shown_by_nobody() -> None:
-    with pytest.raises(ConfigError, match=r"listen\.peers\.1\.certificate: nobody shows a certificate"):
+    with pytest.raises(ConfigError, match=r"listen\.peers\.1\.certificate: no caller shows a certificate"):
         loader.parse(SPOOL | {"listen": {"peers": [XR1 | {"certificate": ["xr1.example.org"]}]}})
 
 
@@ -98,9 +98,7 @@ DOUBTFUL: dict[str, dict[str, Any]] = {
     "listen.idle_timeout_s: 2 cuts off": {"listen": {"idle_timeout_s": 2}},
     "delivery.max_delay_s: is longer": {"delivery": {"max_age_h": 0.4}},
     "listen.peers: A is none of them": {"listen": {"peers": [{"ae_title": "B"}]}, "destinations": [ASKED]},
-    "listen.require_called_ae_title: a knows the node as OTHER": {
-        "destinations": [ASKED | {"calling_ae_title": "OTHER"}]
-    },
+    "listen.require_called_ae_title: a calls the node OTHER": {"destinations": [ASKED | {"calling_ae_title": "OTHER"}]},
     "destinations: a, b are one archive": {"destinations": [PACS, PACS | {"name": "b"}]},
 }
 
@@ -129,15 +127,15 @@ def test_a_sound_configuration_is_not_warned_of(sections: dict[str, Any]) -> Non
 def test_check_warns_and_stays_content(tmp_path: Path) -> None:
     settings = loader.parse({"spool": {"path": str(tmp_path), "min_free_mib": 0}, "listen": {"port": 0}})
     warned = [line for line in check.check(settings, "node.yaml") if line.warning]
-    assert any(line.sentence.startswith("spool.min_free_mib: 0") for line in warned)
-    assert all(line.ok and line.as_json()["warning"] for line in warned)
+    assert any(line.figure.startswith("spool.min_free_mib: 0") for line in warned)
+    assert all(line.ok and check.as_json(line)["warning"] for line in warned)
 
 
 def test_check_refuses_a_spool_on_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check.disk, "kind", lambda _: "nfs4")
     settings = loader.parse({"spool": {"path": str(tmp_path)}, "listen": {"port": 0}})
     (line,) = (line for line in check.check(settings, "node.yaml") if line.subject == "spool")
-    assert (line.ok, "another machine (nfs4)" in line.sentence) == (False, True)
+    assert (line.ok, "another machine (nfs4)" in line.figure) == (False, True)
 
 
 def test_the_receiver_says_it_when_it_starts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

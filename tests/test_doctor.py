@@ -14,9 +14,8 @@ from typer.testing import CliRunner
 
 from cxr_node.cli.node import app
 from cxr_node.config import loader
-from cxr_node.config.schema import Listen, Spool
+from cxr_node.config.schema import Listen, SpoolSection
 from cxr_node.diagnose import doctor, machine, thresholds
-from cxr_node.diagnose import thresholds as diagnosis_disk
 from cxr_node.diagnose.disk import Disk, Traffic
 from cxr_node.diagnose.machine import Clock, Confinement, Limits, Memory, Processor
 from cxr_node.diagnose.thresholds import GIB, Reading, Verdict
@@ -34,7 +33,7 @@ DISK = Disk(
     sqlite_version="3.51.3",
     journal_mode="wal",
 )
-SPOOL = Spool(path=Path("/var/lib/cxr-node"))
+SPOOL = SpoolSection(path=Path("/var/lib/cxr-node"))
 BUSY = Traffic(radiographs_per_day=500.0, bytes_each=20 * 1024**2, kept_bytes=50 * GIB)
 
 
@@ -46,7 +45,7 @@ def only(readings: Iterable[Reading], subject: str) -> Reading:
 
 
 def test_a_good_disk_is_well_in_all() -> None:
-    assert {reading.verdict for reading in diagnosis_disk.disk(DISK, SPOOL, trial=False)} == {Verdict.WELL}
+    assert {reading.verdict for reading in thresholds.disk(DISK, SPOOL, trial=False)} == {Verdict.WELL}
 
 
 @pytest.mark.parametrize(
@@ -79,22 +78,22 @@ def test_a_good_disk_is_well_in_all() -> None:
 )
 def test_a_disk(subject: str, figures: dict[str, object], verdict: Verdict, word: str) -> None:
     measured = replace(DISK, **figures)  # type: ignore[arg-type]  # fields by name, from the table above
-    found = only(diagnosis_disk.disk(measured, SPOOL, trial=False), subject)
+    found = only(thresholds.disk(measured, SPOOL, trial=False), subject)
     assert (found.verdict, word in found.advice) == (verdict, True)
 
 
 def test_room_is_told_in_radiographs_and_in_days() -> None:
-    assumed = only(diagnosis_disk.disk(DISK, SPOOL, trial=False), "free space")
+    assumed = only(thresholds.disk(DISK, SPOOL, trial=False), "free space")
     assert "17024 radiographs of 24 MiB" in assumed.figure  # (400 - 1) GiB / 24 MiB
     measured = replace(DISK, free_bytes=100 * GIB, traffic=BUSY)
-    told = only(diagnosis_disk.disk(measured, SPOOL, trial=False), "free space")
+    told = only(thresholds.disk(measured, SPOOL, trial=False), "free space")
     assert "15 days of 500 radiographs, 20.0 MiB each" in told.figure  # (99 + 50) GiB / 9.77 GiB a day
 
 
 def test_a_disk_that_is_only_at_hand_is_no_verdict_on_the_spool_s() -> None:
-    found = only(diagnosis_disk.disk(replace(DISK, kind="tmpfs"), SPOOL, trial=True), "file system")
+    found = only(thresholds.disk(replace(DISK, kind="tmpfs"), SPOOL, trial=True), "file system")
     assert (found.verdict, "--config" in found.advice) == (Verdict.CHANGE, True)
-    inodes = [reading.subject for reading in diagnosis_disk.disk(replace(DISK, free_inodes=None), SPOOL, trial=True)]
+    inodes = [reading.subject for reading in thresholds.disk(replace(DISK, free_inodes=None), SPOOL, trial=True)]
     assert "inodes" not in inodes
 
 
@@ -208,9 +207,9 @@ def test_versions() -> None:
 def test_decoders() -> None:
     right = Trial(uid="1", name="JPEG-LS", right=True, took_ms=2.0)
     wrong = Trial(uid="2", name="JPEG 2000", right=False, took_ms=2.0)
-    good = list(diagnosis_disk.decoders([right], []))
+    good = list(thresholds.decoders([right], []))
     assert [(reading.verdict, reading.figure[:1]) for reading in good] == [(Verdict.WELL, "1")]
-    bad = list(diagnosis_disk.decoders([wrong, right], ["RLE Lossless"]))
+    bad = list(thresholds.decoders([wrong, right], ["RLE Lossless"]))
     assert [reading.verdict for reading in bad] == [Verdict.STOP, Verdict.CHANGE, Verdict.WELL]
     assert bad[0].figure.startswith("JPEG 2000")
 
@@ -244,7 +243,7 @@ def test_the_exit_code_says_whether_the_node_can_live_here(
     assert shown.exit_code == code
     last = shown.output.strip().splitlines()[-1]
     assert last == (
-        "This machine cannot hold the node yet: 1 to mend first, 1 could be better."
+        "This machine cannot hold the node yet: 1 to put right first, 1 could be better."
         if stops
         else "This machine can hold the node; 1 could be better."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,13 +21,13 @@ from cxr_node.config.schema import Config
 from cxr_node.dicom.read import header
 from cxr_node.domain import Doubt, Origin, Reason, Verdict
 from cxr_node.node.deliver import courier, removed_destinations
-from cxr_node.node.ledger import destination_health, queries
+from cxr_node.node.ledger import destination_health, lookup, queries
 from cxr_node.node.ledger.ledger import Ledger
-from cxr_node.node.ledger.states import Death, DeliveryState, InstanceState
-from cxr_node.node.ledger.tables import deliveries, instances
-from cxr_node.node.process.presence import Presence
+from cxr_node.node.ledger.states import DeadReason, DeliveryState, InstanceState
+from cxr_node.node.ledger.tables import artifacts, deliveries, instance_artifacts, instances
+from cxr_node.node.process.supervisor import Presence
+from cxr_node.node.receive.receiver import Receiver, StoreRequest
 from cxr_node.node.spool.spool import Spool
-from cxr_node.node.work import worker as work
 from tests.node import ledgers, peers, workplace
 
 RUNNER = CliRunner()
@@ -56,7 +57,7 @@ class Site:
     def judged(self, *numbers: int) -> None:
         workplace.receive(self.settings, *numbers)
         with self.ledger() as ledger:
-            worker = work.Worker(self.settings, ledger, Spool(self.spool), "worker", object(), workplace.judge)
+            worker = workplace.worker(self.settings, ledger)
             while worker.do_one():
                 pass
 
@@ -139,6 +140,63 @@ def test_retry_takes_whatever_trace_and_list_take(tmp_path: Path, name: str) -> 
     assert site.open_at("pacs") == 3
 
 
+NAMES_NOTHING = {
+    *("ae", "again_in_s", "attempt", "bytes", "cause", "destination", "destinations", "down_s", "kind", "ms", "new"),
+    *("objects", "owner", "peer", "port", "reason", "status", "took_ms", "tries", "verdict", "priority", "certainty"),
+    *("accepted_not_committed", "committed", "mode", "sent_again", "probability"),
+}
+"""Fields of log lines whose values are no names of the ledger's."""
+
+
+def received(site: Site, ledger: Ledger) -> None:
+    """As by a C-STORE."""
+    ref = ledgers.reference(1)
+    receiver = Receiver(site.settings, lambda _: ref, Spool(site.spool), lambda: ledger)
+    request = StoreRequest(
+        message_id=1,
+        context_id=1,
+        sop_class_uid=ref.sop_class_uid,
+        sop_instance_uid=ref.sop_instance_uid,
+        transfer_syntax_uid=ref.transfer_syntax_uid,
+        calling_ae_title="MODALITY",
+        peer_host="10.0.0.7",
+    )
+    part = receiver.begin(request)
+    part.write(b"radiograph 1")
+    receiver.finish(request, part)
+
+
+def test_every_number_and_digest_of_a_log_line_leads_to_the_image(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Received, judged, sent, refused: each field is a name that every command takes, or it is known to be none."""
+    judge = workplace.judge
+    monkeypatch.setattr(workplace, "judge", lambda _, *rest: judge(b"radiograph 1", *rest))
+    archive = peers.Archive(lambda count: {1: 0xA700, 2: 0x0000}.get(count, 0xA900))
+    with caplog.at_level("INFO", "cxr_node"), peers.listening(archive) as address:
+        site = Site(tmp_path, {"name": "pacs", "address": str(address)})
+        with site.ledger() as ledger:
+            received(site, ledger)
+        site.judged()
+        with delivering(site.settings):
+            assert workplace.eventually(lambda: site.states() == ["DEAD"])
+    fields = {tuple(field) for line in caplog.messages for field in re.findall(r"(?<!\S)(\w+)=(\S+)", line)}
+    assert {name for name, _ in fields} >= {"instance", "sha256", "delivery"}
+    names = {name for name, _ in fields} - NAMES_NOTHING
+    assert names <= lookup.FIELDS.keys(), "a field that no command takes"
+    for name, value in sorted(field for field in fields if field[0] in names):
+        for key in (f"{name}={value}",):
+            assert len(site.json("trace", key)) == len(site.json("list", key)) == 1, key
+            assert flat(site.run("retry", key)) == "1 back in the queue", key
+            site.refuse("pacs")
+            assert flat(site.run("resend", key)) == "pacs: 3 objects are due again", key
+            site.refuse("pacs")
+            assert flat(site.run("rejudge", key)) == "1 back in the queue", key
+            site.judged()
+            site.refuse("pacs")
+    assert "nothing waits for pacs" in site.run("now", "destination=pacs").output
+
+
 def test_an_accession_number_outside_ascii_is_found_in_every_way_it_was_written(tmp_path: Path) -> None:
     """Case 40: ISO_IR 100 on the wire, UTF-8 in the terminal."""
     site = Site(tmp_path, PACS)
@@ -162,7 +220,7 @@ def test_retry_says_what_is_so_where_it_does_nothing(tmp_path: Path) -> None:
     workplace.receive(site.settings, 2, content=b"a hand")
     said["waiting"] = site.run("retry", "1.2.2")
     with site.ledger() as ledger:
-        worker = work.Worker(site.settings, ledger, Spool(site.spool), "worker", object(), workplace.judge)
+        worker = workplace.worker(site.settings, ledger)
         assert worker.do_one()
     said["rejected"] = site.run("retry", "1.2.2")
     assert all(shown.exit_code == 2 for shown in said.values())
@@ -220,7 +278,7 @@ def test_all_dead_are_retried_by_destination_reason_and_time(tmp_path: Path) -> 
     with site.ledger() as ledger:
         job = ledger.claim_instance("me", 60.0)
         assert job is not None
-        assert ledger.settle_dead(job, Death.FAULT, "a bug")
+        assert ledger.settle_dead(job, DeadReason.FAULT, "a bug")
     assert flat(site.run("retry", "--dead", "--reason", "fault", "--since", "1h")) == "1 back in the queue"
     assert flat(site.run("retry", "--dead", "--destination", "pacs")).startswith("0 back in the queue 120 stay DEAD")
     tomorrow = (datetime.now(UTC) + timedelta(days=1)).date().isoformat()
@@ -330,8 +388,40 @@ def test_status_tells_which_roles_run_and_fails_on_what_was_asked(tmp_path: Path
     site.refuse("pacs")
     dead = RUNNER.invoke(app, ["status", "--json", "--fail-on", "dead", "-c", str(site.file)])
     assert dead.exit_code == 1
-    assert json.loads(dead.stdout)["failed"] == ["dead: 1 images are DEAD (cxr-node list --state DEAD)"]
+    assert json.loads(dead.stdout)["failed"] == [
+        "dead: 1 images are DEAD (cxr-node list --state DEAD)",
+        "dead: pacs has not taken 3 objects (cxr-node list --destination pacs --state DEAD)",
+    ]
     assert site.run("status").exit_code == 0
+
+
+def test_what_one_of_two_destinations_refused_is_dead_and_so_is_a_note(tmp_path: Path) -> None:
+    """No image of them is DEAD: one is on its way to the other destination, one was rejected."""
+    site = Site(tmp_path, PACS, WARD)
+    site.judged(1)
+    workplace.receive(site.settings, 2, content=b"a hand")
+    site.judged()
+    site.refuse("ward")
+    with site.ledger() as ledger, ledger.database.writing() as connection:
+        image = sa.select(instances.c.id).where(instances.c.state == InstanceState.REJECTED).scalar_subquery()
+        note = {"kind": "note", "sop_class_uid": "1.2", "sop_instance_uid": "1.3", "size_bytes": 1}
+        note["content_sha256"] = "0" * 64
+        row = connection.execute(sa.insert(artifacts).returning(artifacts.c.id), note).scalar_one()
+        connection.execute(sa.insert(instance_artifacts).values(instance_id=image, artifact_id=row))
+        at = datetime.now(UTC)
+        died = {"artifact_id": row, "destination": "pacs", "state": "DEAD", "not_before": at, "first_due_at": at}
+        connection.execute(sa.insert(deliveries), died)
+    assert site.states() == ["REPORTED", "REJECTED"]
+    shown = site.run("status", "--fail-on", "dead")
+    assert shown.exit_code == 1
+    assert shown.output.splitlines()[:2] == [
+        "FAIL dead: pacs has not taken 1 objects (cxr-node list --destination pacs --state DEAD)",
+        "FAIL dead: ward has not taken 3 objects (cxr-node list --destination ward --state DEAD)",
+    ]
+    assert len(site.json("list", "--destination", "pacs", "--state", "DEAD")) == 1
+    with site.ledger() as ledger, ledger.database.writing() as connection:
+        connection.execute(sa.update(instances).values(purged_at=at))
+    assert site.run("status", "--fail-on", "dead").exit_code == 0, "nothing is left to be retried"
 
 
 @pytest.mark.parametrize(
@@ -453,7 +543,7 @@ def week(site: Site) -> None:
         ("ROUTER", "XR1", 9.0, InstanceState.DELIVERED, Verdict.POSITIVE, None, None),
         ("ROUTER", "XR2", 8.0, InstanceState.DELIVERED, Verdict.INDETERMINATE, None, Doubt.VIEWS_DISAGREE),
         ("ROUTER", "XR1", 3.0, InstanceState.REJECTED, Verdict.REJECTED, Reason.NOT_CHEST, None),
-        ("OTHER", None, 2.0, InstanceState.DEAD, Verdict.NEGATIVE, Death.UNDELIVERED, None),
+        ("OTHER", None, 2.0, InstanceState.DEAD, Verdict.NEGATIVE, DeadReason.UNDELIVERED, None),
         ("ROUTER", "XR2", 1.0, InstanceState.RECEIVED, None, None, None),
     ]
     now = datetime.now(UTC)

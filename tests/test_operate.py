@@ -61,7 +61,7 @@ def test_send_again_by_study_and_by_time(node: Node) -> None:
         (("resend", SOP, "--since", "soon"), "write how long ago"),
         (("rejudge",), "name an image or a study, or write --rejected"),
         (("rejudge", SOP, "--rejected", "color"), "name an image or a study, or write --rejected"),
-        (("rejudge", "--rejected", "ugly"), "--rejected ugly: no such reason; there are: unreadable-header"),
+        (("rejudge", "--rejected", "ugly"), "--rejected: there is no 'ugly'; write unreadable-header"),
         (("rejudge", "--rejected", "color"), "there is no such image"),
         (("admit", SOP), "nothing of it was rejected because its patient or study contradicts"),
         (("erase", "--yes"), "name an image or a study, or write --patient"),

@@ -97,11 +97,11 @@ def test_check_says_who_may_do_what(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     lines = list(check.check(settings, "node.yaml"))
     found = {line.subject: line for line in lines}
     assert not found["private keys"].ok
-    assert f"chmod 0600 {key}" in found["private keys"].sentence
-    assert "open to others now" in found["spool"].sentence
+    assert f"chmod 0600 {key}" in found["private keys"].figure
+    assert "open to others now" in found["spool"].figure
     key.chmod(0o600)
     assert {line.subject: line for line in check.check(settings, "")}["private keys"].ok
-    warnings = [line.sentence for line in lines if line.warning]
+    warnings = [line.figure for line in lines if line.warning]
     assert all(line.ok for line in lines if line.warning)
     assert any("may change the weights" in sentence for sentence in warnings) == os.access(
         resources.profile_folder("pneumonia-pediatric"), os.W_OK

@@ -111,5 +111,5 @@ def test_check_says_which_zone_counts(
     monkeypatch.setattr(time_zone, "_host", lambda: found)
     settings = loader.parse({"spool": {"path": "."}, "results": {"time_zone": name}})
     line = check._time_zone(settings)
-    assert said in line.sentence
+    assert said in line.figure
     assert (line.ok, line.warning) == (True, warning)

@@ -98,7 +98,7 @@ def trace(key: Key, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False
     from cxr_node.node.ledger import status as waiting
 
     settings = loader.load(config)
-    titles = {to.name: to.address.ae_title for to in settings.destinations}
+    titles = {to.name: to.ae_title for to in settings.destinations}
     with opened(settings) as ledger:
         found = queries.trace(ledger, key.strip(), titles, accession_keys=header.accession_keys(key))
         if not found:
@@ -159,7 +159,7 @@ def counts(
     words = _parsed(_groups, by, "--by") or []
     settings = loader.load(config)
     now = datetime.now(UTC)
-    begin = spans_since(since, now)
+    begin = moment_since(since, now)
     end = None if until is None else _parsed(lambda text: durations.moment(text, now, whole_day=True), until, "--until")
     with opened(settings) as ledger:
         found = listing.counts(ledger, words, begin, end)
@@ -191,6 +191,7 @@ def retry(
         raise DataError(
             "retry: say what: a KEY, or --dead for all that is DEAD (with --destination, --reason, --since)"
         )
+    destination = None if destination is None else as_logged(destination)
     if destination is not None and destination not in configured:
         raise unconfigured(destination, configured)
     with opened(settings) as ledger:
@@ -202,7 +203,7 @@ def retry(
         if key is not None and not came.instances and not renewed:
             raise DataError(_nothing_dead(ledger, wanted, came))
     for role in notify.Role:
-        notify.ring(settings.spool.path, role)
+        notify.notify(settings.spool.path, role)
     _say_retried(came, renewed)
 
 
@@ -216,6 +217,7 @@ def forget(
     from cxr_node.node.ledger import queries
 
     settings = loader.load(config)
+    destination = as_logged(destination)
     if destination in (to.name for to in settings.destinations):
         raise DataError(f"{destination}: is configured; take it out of the configuration first, and restart the node")
     with opened(settings) as ledger:
@@ -235,19 +237,20 @@ def now(
 ) -> None:
     """Try a destination at once, not only when its next try is due."""
     from cxr_node.node.ledger import destination_health
-    from cxr_node.node.process import notify, presence
+    from cxr_node.node.process import notify, supervisor
 
     settings = loader.load(config)
+    destination = as_logged(destination)
     if destination not in (to.name for to in settings.destinations):
         raise unconfigured(destination, [to.name for to in settings.destinations])
     with opened(settings) as ledger:
         waiting = destination_health.try_now(ledger, destination)
-    notify.ring(settings.spool.path, notify.Role.DELIVER)
+    notify.notify(settings.spool.path, notify.Role.DELIVER)
     if not waiting:
         out.print(f"nothing waits for {destination}; `cxr-node check` shows whether it answers")
         return
     out.print(f"{destination}: {waiting} objects are due now")
-    if not presence.look(settings.spool.path)["deliver"].running:
+    if not supervisor.look(settings.spool.path)["deliver"].running:
         raise ResourceError("deliver does not run; the destination is tried as soon as it starts")
 
 
@@ -266,7 +269,7 @@ def _wanted(
         accession_keys=() if key is None else header.accession_keys(key),
         state=_parsed(lambda text: _member(InstanceState, text.upper()), words.get("state"), "--state"),
         verdict=_parsed(lambda text: _member(Verdict, text.upper()), words.get("verdict"), "--verdict"),
-        reason=_parsed(_reason, words.get("reason"), "--reason"),
+        reason=reason_of(words.get("reason"), "--reason"),
         sender=names.get("sender"),
         station=names.get("station"),
         destination=destination,
@@ -275,7 +278,7 @@ def _wanted(
     )
 
 
-def spans_since(text: str, at: datetime) -> datetime:
+def moment_since(text: str, at: datetime) -> datetime:
     """Read --since where it has a default."""
     found = _parsed(lambda written: durations.moment(written, at), text, "--since")
     return at if found is None else found
@@ -298,11 +301,13 @@ def _member(words: type[Word], text: str) -> Word:
     return words(_among([word.value for word in words], text))
 
 
-def _reason(text: str) -> str:
+def reason_of(text: str | None, option: str, *, rejected: bool = False) -> str | None:
+    """Read a coded reason: of a rejection, and unless `rejected`, also of an UNCERTAIN or of a death."""
     from cxr_node.domain import Doubt, Reason
-    from cxr_node.node.ledger.states import Death
+    from cxr_node.node.ledger.states import DeadReason
 
-    return _among([word.value for words in (Reason, Doubt, Death) for word in words], text.lower())
+    kinds = (Reason,) if rejected else (Reason, Doubt, DeadReason)
+    return _parsed(lambda word: _among([one.value for kind in kinds for one in kind], word.lower()), text, option)
 
 
 def _among(known: list[str], text: str) -> str:
@@ -333,9 +338,15 @@ def _known(ledger: Ledger, settings: Config, destination: str | None) -> str | N
     from cxr_node.node.ledger import queries
 
     known = {to.name for to in settings.destinations}
+    destination = None if destination is None else as_logged(destination)
     if destination is not None and destination not in known and destination not in queries.queues(ledger):
         raise unconfigured(destination, sorted(known))
     return destination
+
+
+def as_logged(destination: str) -> str:
+    """Take a destination's name as a log line has it, too: `destination=pacs`."""
+    return destination.strip().removeprefix("destination=")
 
 
 def unconfigured(name: str, configured: list[str]) -> DataError:
@@ -351,7 +362,7 @@ def unknown(key: str) -> DataError:
 def _renew(ledger: Ledger, settings: Config, wanted: Wanted) -> int:
     from cxr_node.node.ledger import commitments
 
-    asking = [to.name for to in settings.destinations if to.commitment_wait_h is not None]
+    asking = [to.name for to in settings.destinations if to.is_asked_to_commit]
     return commitments.renew(ledger, wanted.key or "", asking, wanted.accession_keys)
 
 

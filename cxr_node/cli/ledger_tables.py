@@ -20,10 +20,10 @@ from cxr_node.domain import ResultKind, Verdict
 from cxr_node.node.ledger.ledger import OPEN
 from cxr_node.node.ledger.listing import By, Count
 from cxr_node.node.ledger.queries import DeliveryRow, InstanceRow, Story
+from cxr_node.node.ledger.results import Version
 from cxr_node.node.ledger.states import DeliveryState, InstanceState
-from cxr_node.node.ledger.status import DestinationStatus, Status, clock
-from cxr_node.node.ledger.versions import Version
-from cxr_node.node.process.presence import RoleState
+from cxr_node.node.ledger.status import DestinationStatus, NodeStatus, clock
+from cxr_node.node.process.supervisor import RoleState
 
 WIDE = 180
 """Columns from which an instance is one line; below, its UID has a line of its own."""
@@ -43,7 +43,7 @@ _SR_CLASSES = {"88.34": "Comprehensive 3D SR", "88.33": "Comprehensive SR", "88.
 _VERDICTS = (Verdict.POSITIVE, Verdict.NEGATIVE, Verdict.INDETERMINATE, Verdict.REJECTED)
 
 
-def status(seen: Status) -> Group:
+def status(seen: NodeStatus) -> Group:
     """Roles, queue, destinations, who sent last, last instances."""
     roles = _table("process", "", title="node")
     for role, state in seen.roles.items():
@@ -231,7 +231,7 @@ def _role(state: RoleState, now: datetime) -> Text:
     return Text(f"runs since {at}{more}{quiet}")
 
 
-def _destinations(seen: Status) -> Group:
+def _destinations(seen: NodeStatus) -> Group:
     """How each fares, in a line; then the numbers."""
     lines = [_fares(name, place, seen.at) for name, place in seen.health.items()]
     table = _table("deliveries to")

@@ -23,18 +23,23 @@ from cxr_node.errors import ConfigError, DataError, ResourceError
 
 @command()
 def rebuild(config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Check the ledger, set it aside where it is damaged, and receive again what only the spool knows."""
+    """Check the ledger, set it aside where it is damaged or too old, and receive again what only the spool knows."""
     from cxr_node.dicom.read import header
-    from cxr_node.node.ledger.ledger import Ledger
+    from cxr_node.node.ledger.database import UnreleasedLedgerError, set_aside, utc_now
+    from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
     from cxr_node.node.receive import recovery as room
     from cxr_node.node.spool.spool import Spool
 
     path = loader.load(config).spool.path
     if not path.is_dir():
         raise ConfigError(f"{path}: there is no spool yet; has the node run with this configuration?")
-    ledger = Ledger.open(path, mend=True)
     try:
-        found = room.rebuild(ledger, Spool(path), header.inspect)
+        ledger = Ledger.open(path, repair=True)
+    except UnreleasedLedgerError:
+        set_aside(path / FILE_NAME, utc_now(), "unreleased")
+        ledger = Ledger.open(path)
+    try:
+        found = room.rebuild(ledger, Spool(path), header.identify)
     finally:
         ledger.close()
     out.print(f"{found.objects} objects in the spool, {found.received} of them received again")
@@ -136,11 +141,10 @@ def receive(config: ConfigFile = DEFAULT_CONFIG) -> None:
     offered = probe.Question()
     probe.leave_out()
     from cxr_node.dicom.read import header
-    from cxr_node.node.audit import wiring as audit
-    from cxr_node.node.process import presence
+    from cxr_node.node.audit import recorder as audit
     from cxr_node.node.receive import server as room
 
-    notifier = presence.Presence(settings.spool.path, "receive")
+    notifier = signals.Presence(settings.spool.path, "receive")
 
     def ready(_port: int) -> None:
         process_setup.keep_what_started()
@@ -148,7 +152,7 @@ def receive(config: ConfigFile = DEFAULT_CONFIG) -> None:
 
     with notifier, audit.recording(settings, "receive") as record:
         hooks = room.Hooks(stop=stop, ready=ready, progress=notifier.progress, audit=record)
-        room.serve(settings, header.inspect, offered.answer(), hooks)
+        room.serve(settings, header.identify, offered.answer(), hooks)
 
 
 @command()
@@ -160,18 +164,23 @@ def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
         settings = loader.load(config)
     stop = signals.stop_event()  # before the libraries of the next lines start threads
     from cxr_node import pipeline
-    from cxr_node.node.audit import wiring as audit
-    from cxr_node.node.process import presence
+    from cxr_node.node.audit import recorder as audit
     from cxr_node.node.work import worker as room
 
     _begin()
-    load = functools.partial(wiring.classifier, settings)
-    traits: room.Traits[pipeline.Classifier] = room.Traits(
-        batch=lambda classifier: classifier.batch,
-        rules_sha256=lambda classifier: pipeline.rules_sha256(classifier, settings),
-    )
-    with presence.Presence(settings.spool.path, "work") as notifier, audit.recording(settings, "work"):
-        room.run(settings, load, pipeline.process, stop, notifier, traits=traits)
+
+    def load() -> room.Analyser:
+        classifier = wiring.classifier(settings)
+        return room.Analyser(
+            process=lambda content, origin, config, precedent: pipeline.process(
+                content, origin, classifier, config, precedent
+            ),
+            batch=classifier.batch,
+            rules_sha256=pipeline.rules_sha256(classifier, settings),
+        )
+
+    with signals.Presence(settings.spool.path, "work") as notifier, audit.recording(settings, "work"):
+        room.run(settings, load, stop, notifier)
 
 
 @command()
@@ -186,13 +195,12 @@ def deliver(config: ConfigFile = DEFAULT_CONFIG) -> None:
     _begin()
     probe.leave_out()
     from cxr_node.dicom.pixels.compress import Press
-    from cxr_node.node.audit import wiring as audit
+    from cxr_node.node.audit import recorder as audit
     from cxr_node.node.deliver import courier as room
-    from cxr_node.node.process import presence
 
-    present = presence.Presence(settings.spool.path, "deliver")
+    present = signals.Presence(settings.spool.path, "deliver")
     with present, audit.forwarding(settings), audit.recording(settings, "deliver") as record:
-        room.run(settings, stop, present, audit=record, squeezer=Press())
+        room.run(settings, stop, present, audit=record, compressor=Press())
 
 
 @command()
@@ -215,16 +223,16 @@ def check(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     Exit 78 where the configuration or a file that it names is wrong, 1 where the world is (an archive is down).
     """
     from cxr_node.diagnose import check as room
-    from cxr_node.diagnose.check import Fault
+    from cxr_node.diagnose.thresholds import Fault
 
     faults = set()
-    for line in room.check(loader.load(config), str(config)):
-        if not line.ok:
-            faults.add(line.fault)
+    for reading in room.check(loader.load(config), str(config)):
+        if not reading.ok:
+            faults.add(reading.fault)
         if as_json:
-            say_json(line.as_json())
+            say_json(room.as_json(reading))
         else:
-            out.print(tables.check_line(line))
+            out.print(tables.check_line(reading))
     raise typer.Exit(EX_CONFIG if Fault.FILE in faults else 1 if faults else 0)
 
 

@@ -11,7 +11,7 @@ import typer
 
 from cxr_node.cli import tables
 from cxr_node.cli.app import DEFAULT_CONFIG, AsJson, ConfigFile, command, err, out, say_json
-from cxr_node.cli.ledger import opened, spans_since, unconfigured, unknown
+from cxr_node.cli.ledger import as_logged, moment_since, opened, reason_of, unconfigured, unknown
 from cxr_node.config import loader
 from cxr_node.config.schema import Config
 from cxr_node.domain import Reason, ResultKind
@@ -52,7 +52,7 @@ def resend(
     with opened(settings) as ledger:
         found = _found(ledger, key, since)
         done = operator_moves.resend(ledger, Spool(settings.spool.path), found, wanted, named=key is not None)
-    notify.ring(settings.spool.path, notify.Role.DELIVER)
+    notify.notify(settings.spool.path, notify.Role.DELIVER)
     _tell_resent(done, list(wanted))
 
 
@@ -70,17 +70,17 @@ def rejudge(
     settings = loader.load(config)
     if (key is None) == (rejected is None):
         raise DataError("name an image or a study, or write --rejected and a reason")
-    reason = None if rejected is None else _reason(rejected)
+    reason = reason_of(rejected, "--rejected", rejected=True)
     with opened(settings) as ledger:
         done = operator_moves.rejudge(ledger, _found(ledger, key, since, reason))
-    notify.ring(settings.spool.path, notify.Role.WORK)
+    notify.notify(settings.spool.path, notify.Role.WORK)
     _tell_queued(done)
 
 
 @command()
 def admit(key: Key, config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Accept a corrected patient or study that contradicts earlier images, and judge the image."""
-    from cxr_node.node.audit import wiring
+    from cxr_node.node.audit import recorder as audit
     from cxr_node.node.audit.messages import Deed
     from cxr_node.node.deliver import retention
     from cxr_node.node.ledger import operator_moves
@@ -90,12 +90,12 @@ def admit(key: Key, config: ConfigFile = DEFAULT_CONFIG) -> None:
     settings = loader.load(config)
     with opened(settings) as ledger:
         found = operator_moves.conflicts(ledger, _found(ledger, key, None))
-        with wiring.by_operator(settings, "admit") as tell:
+        with audit.by_operator(settings, "admit") as tell:
             words = "the corrected patient or study is accepted"
             _tell_studies(retention.look(ledger, found), Deed.ADMITTED, words, tell)
             done = operator_moves.admit(ledger, Spool(settings.spool.path), found)
         earlier = retention.look(ledger, retention.related(ledger, found))
-    notify.ring(settings.spool.path, notify.Role.WORK)
+    notify.notify(settings.spool.path, notify.Role.WORK)
     _tell_queued(done)
     left = [left for each in earlier for left in each.left]
     if left:
@@ -115,7 +115,7 @@ def erase(
     as_json: AsJson = False,
 ) -> None:
     """Erase a patient's or a study's images and results from this node, and list what archives still hold."""
-    from cxr_node.node.audit import wiring
+    from cxr_node.node.audit import recorder as audit
     from cxr_node.node.deliver import retention
 
     settings = loader.load(config)
@@ -127,7 +127,7 @@ def erase(
         if not yes:
             results = sum(each.results for each in images)
             typer.confirm(f"Erase {len(images)} images and {results} result objects for good?", abort=True, err=True)
-        with wiring.by_operator(settings, "erase") as tell:
+        with audit.by_operator(settings, "erase") as tell:
             done = _erased(ledger, settings, images, tell, quiet=as_json)
         others = retention.related(ledger, found)
     left = [left for each in done for left in each.left]
@@ -140,6 +140,7 @@ def erase(
 
 
 def _destinations(settings: Config, name: str | None) -> dict[str, frozenset[ResultKind]]:
+    name = None if name is None else as_logged(name)
     known = {to.name: frozenset(to.send) for to in settings.destinations}
     if name is None:
         return known
@@ -148,21 +149,14 @@ def _destinations(settings: Config, name: str | None) -> dict[str, frozenset[Res
     return {name: known[name]}
 
 
-def _reason(text: str) -> Reason:
-    try:
-        return Reason(text)
-    except ValueError as error:
-        raise DataError(f"--rejected {text}: no such reason; there are: {', '.join(Reason)}") from error
-
-
-def _found(ledger: Ledger, key: str | None, since: str | None, rejected: Reason | None = None) -> list[int]:
+def _found(ledger: Ledger, key: str | None, since: str | None, rejected: str | None = None) -> list[int]:
     """Rows that an operator means; a sentence where there are none."""
     from cxr_node.dicom.read import header
     from cxr_node.node.ledger import lookup, operator_moves
 
     named = [] if key is None else [lookup.matching(key.strip(), header.accession_keys(key))]
-    which = [] if rejected is None else [operator_moves.rejected_for(rejected)]
-    after = None if since is None else spans_since(since, ledger.now())
+    which = [] if rejected is None else [operator_moves.rejected_for(Reason(rejected))]
+    after = None if since is None else moment_since(since, ledger.now())
     found = operator_moves.find(ledger, *named, *which, since=after)
     if found:
         return found
@@ -249,7 +243,7 @@ def _tell_queued(done: Rejudged) -> None:
 
 
 def _tell_left(left: Sequence[Left], settings: Config) -> None:
-    addresses = {to.name: str(to.address) for to in settings.destinations}
+    addresses = {to.name: to.where for to in settings.destinations}
     if not left:
         out.print("No archive has a result of them.")
     for one in left:

@@ -19,7 +19,6 @@ from cxr_node.domain import Verdict
 
 if TYPE_CHECKING:
     from cxr_node.demo.run import Row
-    from cxr_node.diagnose.check import Line
     from cxr_node.diagnose.thresholds import Reading
     from cxr_node.tools.classify import Answer
     from cxr_node.tools.send import Sent
@@ -87,11 +86,11 @@ def classify_table(answers: Sequence[Answer]) -> Table:
     return table
 
 
-def check_line(line: Line) -> Text:
+def check_line(reading: Reading) -> Text:
     """ok, warn or FAIL, what was looked at, what was seen."""
-    good = Text("warn ", "yellow") if line.warning else Text("ok   ", "green")
-    mark = good if line.ok else Text("FAIL ", "bold red")
-    return mark + Text(f"{line.subject}: {line.sentence}")
+    good = Text("warn ", "yellow") if reading.warning else Text("ok   ", "green")
+    mark = good if reading.ok else Text("FAIL ", "bold red")
+    return mark + Text(f"{reading.subject}: {reading.figure}")
 
 
 def doctor_table(readings: Sequence[Reading]) -> Table:
@@ -118,7 +117,7 @@ def doctor_line(readings: Sequence[Reading]) -> Text:
     )
     rest = f"{changes} could be better" if changes else "nothing is to be changed"
     if stops:
-        return Text(f"This machine cannot hold the node yet: {stops} to mend first, {rest}.", "bold red")
+        return Text(f"This machine cannot hold the node yet: {stops} to put right first, {rest}.", "bold red")
     return Text(f"This machine can hold the node; {rest}.", "green")
 
 

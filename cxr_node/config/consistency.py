@@ -25,9 +25,9 @@ def refused(config: Config) -> Iterator[str]:
     """Say what cannot work, or must not be done by accident."""
     yield from _in_plain_text(config.listen)
     for destination in config.destinations:
-        if _is_ours(destination.address, config.listen):
+        if destination.kind == "dicom" and _is_ours(destination.address, config.listen):
             yield (
-                f"destinations.{destination.name}.address: {destination.address} is the node's own listener; "
+                f"destinations.{destination.name}.address: {destination.where} is the node's own listener; "
                 "its results would come back to it"
             )
     delivery = config.delivery
@@ -46,7 +46,7 @@ def _in_plain_text(listen: Listen) -> Iterator[str]:
         )
     for number, peer in enumerate(listen.peers, 1):
         if peer.certificate and listen.tls is None:
-            yield f"listen.peers.{number}.certificate: nobody shows a certificate without listen.tls"
+            yield f"listen.peers.{number}.certificate: no caller shows a certificate without listen.tls"
 
 
 def doubtful(config: Config) -> Iterator[str]:
@@ -62,16 +62,16 @@ def doubtful(config: Config) -> Iterator[str]:
         )
     if config.work.max_attempts == 1:
         yield "work.max_attempts: 1 sets an image aside (DEAD) when the power fails while it is judged; write 3"
-    addresses = Counter(str(destination.address) for destination in config.destinations)
+    addresses = Counter(destination.where for destination in config.destinations)
     for address in (address for address, number in addresses.items() if number > 1):
-        names = ", ".join(one.name for one in config.destinations if str(one.address) == address)
+        names = ", ".join(one.name for one in config.destinations if one.where == address)
         yield f"destinations: {names} are one archive, {address}: it would be sent the same object more than once"
 
 
 def _callers(listen: Listen) -> Iterator[str]:
     if listen.tls is not None:
         if not listen.peers:
-            yield "listen.peers: is empty: every certificate of listen.tls.ca may call, by any AE title; name who may"
+            yield "listen.peers: is empty: every certificate of listen.tls.ca may call by any AE title; name callers"
         if believed := [peer.ae_title for peer in listen.peers if not peer.certificate]:
             yield (
                 f"listen.peers: every certificate of listen.tls.ca may call as {', '.join(believed)}; name certificates"
@@ -79,11 +79,11 @@ def _callers(listen: Listen) -> Iterator[str]:
         return
     if not is_exposed(listen):
         return
-    yield f"listen.allow_plaintext: images travel readable between {listen.host} and who calls it; write tls"
+    yield f"listen.allow_plaintext: images travel readable between {listen.host} and its callers; write tls"
     if not listen.peers:
         yield (
             f"listen.peers: is empty, and {listen.host} is reached from the network without TLS: everybody who "
-            "reaches the port may store; name who may call"
+            "reaches the port may store; name the callers"
         )
     elif anywhere := [peer.ae_title for peer in listen.peers if not peer.hosts]:
         yield f"listen.peers: {', '.join(anywhere)} may call from any host, and an AE title is no secret; name hosts"
@@ -104,23 +104,25 @@ def _times(config: Config) -> Iterator[str]:
     if config.spool.retention_days < SHORT_RETENTION_DAYS:
         yield (
             f"spool.retention_days: after {config.spool.retention_days:g} days the bytes of an image that was set "
-            "aside (DEAD) are gone, and nobody can `cxr-node retry` it; write 3 or more"
+            "aside (DEAD) are gone, and `cxr-node retry` cannot revive it; write 3 or more"
         )
     if config.delivery.max_delay_s >= config.delivery.max_age_h * 3600:
         yield "delivery.max_delay_s: is longer than max_age_h: a delivery could die while it waits for its next try"
 
 
 def _reports(config: Config) -> Iterator[str]:
-    """Most archives say what they commit themselves to on an association of their own: the listener must take it."""
+    """Most archives report on an association that they open: the listener must accept it."""
     listen, known = config.listen, {peer.ae_title for peer in config.listen.peers}
-    for destination in (one for one in config.destinations if one.commitment_wait_h is not None):
-        caller, called = destination.address.ae_title, destination.calling_ae_title or listen.ae_title
+    for destination in config.destinations:
+        if destination.kind != "dicom" or not destination.is_asked_to_commit:
+            continue
+        caller, called = destination.ae_title, destination.calling_ae_title or listen.ae_title
         if known and caller not in known:
-            yield f"listen.peers: {caller} is none of them; reports of {destination.name} on commitment are rejected"
+            yield f"listen.peers: {caller} is none of them; commitment reports of {destination.name} are rejected"
         if listen.require_called_ae_title and called != listen.ae_title:
             yield (
-                f"listen.require_called_ae_title: {destination.name} knows the node as {called} and would call it so: "
-                f"reports on its commitment are rejected; leave out its calling_ae_title, or write false"
+                f"listen.require_called_ae_title: {destination.name} calls the node {called}: "
+                f"its commitment reports are rejected; leave out its calling_ae_title, or write false"
             )
 
 

@@ -11,9 +11,9 @@ import json
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from cxr_node.config import credentials, permissions
 from cxr_node.config import strict_yaml as names
@@ -106,7 +106,7 @@ class Listen(Section):
     """An association that says nothing for so long is aborted."""
 
 
-class Spool(Section):
+class SpoolSection(Section):
     """Where received objects, results and the ledger live."""
 
     path: Path
@@ -120,7 +120,7 @@ class Spool(Section):
     """Ledger rows of settled instances go after this, for a ledger that stops to grow; None: they stay for ever."""
 
     @model_validator(mode="after")
-    def _rows_outlive_bytes(self) -> Spool:
+    def _rows_outlive_bytes(self) -> SpoolSection:
         if self.history_days is not None and self.history_days < self.retention_days:
             raise ValueError("history_days must not be less than retention_days: a row outlives its bytes")
         return self
@@ -206,23 +206,94 @@ class Compression(StrEnum):
     JPEG_LS = "jpeg-ls"
 
 
-class Destination(Section):
-    """A Storage SCP that gets results."""
+class AnyDestination(Section):
+    """What a destination of every kind has, and what logs, status, audit and checks ask of it."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
-    address: Address
     send: tuple[ResultKind, ...] = STANDARD_KINDS
     """The others only where they apply: a key object for PNEUMONIA alone, and no region without an outline."""
+    timeout_s: float = Field(default=30.0, gt=0)
+    idle_close_s: float = Field(default=10.0, ge=0)
+    """A connection without work is closed after this."""
+
+    @property
+    def where(self) -> str:
+        """Where it is, for people."""
+        raise NotImplementedError
+
+    @property
+    def host(self) -> str:
+        """The machine it is on, for the audit trail."""
+        return "localhost"
+
+    @property
+    def ae_title(self) -> str:
+        """How it calls itself in DICOM; "" where it does not."""
+        return ""
+
+    @property
+    def tls_files(self) -> Tls | None:
+        """What is shown to it, and which CA is believed."""
+        return None
+
+    @property
+    def is_asked_to_commit(self) -> bool:
+        """Whether Storage Commitment is requested for what it accepted."""
+        return False
+
+
+class DicomDestination(AnyDestination):
+    """A Storage SCP that gets results."""
+
+    kind: Literal["dicom"] = "dicom"
+    address: Address
     tls: DestinationTls | None = None
     calling_ae_title: AETitle | None = None
     """How the node calls itself; None: the AE title it listens with."""
     heatmap_compression: Compression = Compression.AUTO
     """Of heatmap and heatmap-frames, where the destination takes it: lossless, under the same SOP Instance UID."""
-    timeout_s: float = Field(default=30.0, gt=0)
-    idle_close_s: float = Field(default=10.0, ge=0)
-    """An association without work is released after this."""
     commitment_wait_h: float | None = Field(default=None, gt=0)
-    """Ask it to commit itself to what it took (Storage Commitment), and wait so long for its word; None: not asked."""
+    """Request Storage Commitment for what it took, and wait so long for its report; None: not requested."""
+
+    @property
+    def where(self) -> str:
+        """AE@host:port."""
+        return str(self.address)
+
+    @property
+    def host(self) -> str:
+        """Host of its address."""
+        return self.address.host
+
+    @property
+    def ae_title(self) -> str:
+        """AE title of its address."""
+        return self.address.ae_title
+
+    @property
+    def tls_files(self) -> Tls | None:
+        """As configured."""
+        return self.tls
+
+    @property
+    def is_asked_to_commit(self) -> bool:
+        """Whether a wait is configured."""
+        return self.commitment_wait_h is not None
+
+
+Destination = DicomDestination
+"""One destination, of any kind. Another kind is another class here, joined by `|`, with a `kind` of its own."""
+_KINDS: dict[str, type[AnyDestination]] = {"dicom": DicomDestination}
+
+
+def _of_its_kind(value: Any) -> Any:
+    """Validate by the class of its `kind`, so that a mistake is told by that kind's keys alone."""
+    if not isinstance(value, dict):
+        return value
+    kind = value.get("kind", "dicom")
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise ValueError(f"kind {kind!r} is unknown; write one of: {', '.join(_KINDS)}")
+    return _KINDS[kind].model_validate(value)
 
 
 class Delivery(Section):
@@ -249,7 +320,7 @@ class Syslog(Section):
     tls: Tls
 
 
-class Audit(Section):
+class AuditSection(Section):
     """The audit trail of PS3.15 A.5: who sent and got what, who was refused, when the node ran."""
 
     enabled: bool = True
@@ -268,14 +339,14 @@ class Config(Section):
     """The whole configuration."""
 
     listen: Listen = Listen()
-    spool: Spool
+    spool: SpoolSection
     model: Model = Model()
     admission: Admission = Admission()
     results: Results = Results()
     work: Work = Work()
     delivery: Delivery = Delivery()
-    audit: Audit = Audit()
-    destinations: tuple[Destination, ...] = ()
+    audit: AuditSection = AuditSection()
+    destinations: tuple[Annotated[Destination, BeforeValidator(_of_its_kind)], ...] = ()
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Config:

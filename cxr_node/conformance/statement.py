@@ -42,9 +42,9 @@ from cxr_node.model.profile import Profile
 from cxr_node.node.commitment import scu
 from cxr_node.node.deliver import storage_scu, transcode
 from cxr_node.node.ledger import commitments
-from cxr_node.node.network import association, file_meta, listener, statuses, tls
-from cxr_node.node.network.statuses import Fate
-from cxr_node.node.receive import event_report, server
+from cxr_node.node.network import association, file_meta, statuses, tls
+from cxr_node.node.network.statuses import Action
+from cxr_node.node.receive import listener, server, storage_scp
 from cxr_node.node.receive.acse import Rejection
 from cxr_node.tools.drawn import BUILT_IN
 
@@ -105,7 +105,7 @@ ANSWERS = {
 }
 """Meaning, cause here, and what a sender should do, of every status that the Storage SCP answers."""
 REPORT_ANSWERS = {
-    scu.SUCCESS: ("Success", "The report is in the ledger; also if it came before."),
+    statuses.SUCCESS: ("Success", "The report is in the ledger; also if it came before."),
     scu.NO_SUCH_EVENT_TYPE: ("No such event type", "The Event Type ID is neither 1 nor 2."),
     scu.INVALID_ARGUMENT: (
         "Invalid argument value",
@@ -120,9 +120,9 @@ REJECTIONS = {
     Rejection.LOCAL_LIMIT: "local limit exceeded: as many associations as configured are open, in all or of one host",
 }
 FATES = {
-    Fate.DELIVERED: "The delivery is settled.",
-    Fate.RETRY: "Tried again later with the same bytes.",
-    Fate.REFUSED: "DEAD at once: the same bytes would get the same answer. `cxr-node retry` revives it.",
+    Action.DELIVERED: "The delivery is settled.",
+    Action.RETRY: "Tried again later with the same bytes.",
+    Action.REFUSED: "DEAD at once: the same bytes would get the same answer. `cxr-node retry` revives it.",
 }
 
 
@@ -194,7 +194,7 @@ def _facts() -> dict[str, Any]:
         "proposed": _by_class(storage_scu.proposed({*storage_scu.SOP_CLASSES, *produced}, COMPRESSED)),
         "answers": ANSWERS,
         "rejections": [(rejection.value, REJECTIONS[rejection]) for rejection in Rejection],
-        "delivered": [(_masked(row), row.words, FATES[row.fate], row.clause) for row in statuses.TABLE],
+        "delivered": [(_masked(row), row.words, FATES[row.action], row.clause) for row in statuses.TABLE],
         "results": results,
         "carried": statement.carried(),
         "identity": {
@@ -210,7 +210,7 @@ def _facts() -> dict[str, Any]:
             "hopeless": commitments.HOPELESS,
             "asks": commitments.MAX_ASKS,
             "batch": commitments.BATCH,
-            "longest_kib": event_report.MAX_INFORMATION_BYTES // 1024,
+            "longest_kib": storage_scp.MAX_INFORMATION_BYTES // 1024,
         },
         "limits": {
             "artim_s": listener.ARTIM_S,
@@ -275,7 +275,7 @@ def _by_class(proposed: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     return found
 
 
-def _masked(row: statuses.Status) -> str:
+def _masked(row: statuses.StatusRule) -> str:
     """Status with x for the digits that do not matter: 0xA7xx."""
     digits = zip(f"{row.value:04X}", f"{row.mask:04X}", strict=True)
     return "0x" + "".join(digit if mask == "F" else "x" for digit, mask in digits)

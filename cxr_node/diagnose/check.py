@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 
@@ -23,24 +22,24 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from cxr_node import resources, time_zone
 from cxr_node.config import consistency, permissions
 from cxr_node.config.schema import Address, Config, Destination, Tls
-from cxr_node.diagnose import check as certificates
 from cxr_node.diagnose import disk, thresholds
+from cxr_node.diagnose.thresholds import Fault, Reading, change, stop, well
 from cxr_node.dicom.pixels import codecs
 from cxr_node.errors import ConfigError, CxrNodeError, DeliveryError, ResourceError
 from cxr_node.model import profile
 from cxr_node.node.audit import forwarder
+from cxr_node.node.deliver.link import link_to
 from cxr_node.node.ledger import queries
 from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
 from cxr_node.node.ledger.states import DeliveryState
-from cxr_node.node.network import tls
-from cxr_node.node.network.association import Wrapping
+from cxr_node.node.network import tls, verification
 from cxr_node.node.spool.spool import OWN_NAMES
 from cxr_node.tools import send
 
 SOON_DAYS = 30
 
 
-def tls_lines(config: Config) -> Iterator[Line]:
+def tls_lines(config: Config) -> Iterator[Reading]:
     """Look at the listener's TLS, its peers, and at what is shown to destinations."""
     listen, seen = config.listen, set[Path]()
     if listen.tls is not None:
@@ -48,98 +47,70 @@ def tls_lines(config: Config) -> Iterator[Line]:
     for peer in listen.peers:
         certificate = ", ".join(peer.certificate) or ("any of the CA" if listen.tls is not None else "none")
         sentence = f"{peer.ae_title} may call from {', '.join(peer.hosts) or 'any host'}, certificate: {certificate}"
-        yield Line(ok=True, subject="peer", sentence=sentence)
+        yield well("peer", sentence)
     for destination in config.destinations:
-        if destination.tls is not None:
-            yield from _side(f"destination {destination.name} tls", destination.tls, False, seen)
+        if (shown := destination.tls_files) is not None:
+            yield from _side(f"destination {destination.name} tls", shown, False, seen)
 
 
 def is_shown_at(ours: Tls, where: Address) -> bool:
     """Tell whether somebody listens there who shows the listener's own certificate."""
     shown = send.certificate_at(where.host, where.port)
-    return shown is not None and certificates.parse(shown, where)[0] == certificates.read(ours.located().certificate)[0]
+    return shown is not None and parse(shown, where)[0] == read(ours.located().certificate)[0]
 
 
-def _side(subject: str, side: Tls, listens: bool, seen: set[Path]) -> Iterator[Line]:
+def _side(subject: str, side: Tls, listens: bool, seen: set[Path]) -> Iterator[Reading]:
     """One `tls` section; files that another one names too are told of once."""
     try:
         yield from _shown(subject, side, listens, seen)
     except ConfigError as error:
-        yield Line(ok=False, subject=subject, sentence=str(error))
+        yield stop(subject, str(error))
 
 
-def _shown(subject: str, side: Tls, listens: bool, seen: set[Path]) -> Iterator[Line]:
+def _shown(subject: str, side: Tls, listens: bool, seen: set[Path]) -> Iterator[Reading]:
     files = side.located()
     context = tls.server_tls(side) if listens else tls.client_tls(side)
-    shown, *chain = certificates.read(files.certificate)
+    shown, *chain = read(files.certificate)
     for version, ciphers in tls.offered(context, shown.is_rsa).items():
-        yield Line(ok=True, subject=subject, sentence=f"{version} with {', '.join(ciphers)}")
+        yield well(subject, f"{version} with {', '.join(ciphers)}")
     usable = shown.for_servers if listens else shown.for_clients
     if not usable:
         side_name = "server" if listens else "client"
-        yield Line(ok=False, subject=subject, sentence=f"{files.certificate}: is not for TLS {side_name}s (key usage)")
+        yield stop(subject, f"{files.certificate}: is not for TLS {side_name}s (key usage)")
     if files.certificate not in seen:
         yield from (_dated(f"{subject} certificate", found) for found in (shown, *chain))
     if files.ca not in seen:
-        yield from (_dated(f"{subject} CA", found) for found in certificates.read(files.ca))
+        yield from (_dated(f"{subject} CA", found) for found in read(files.ca))
     if files.crl is not None and files.crl not in seen:
         yield _crl(subject, files.crl)
     seen.update(file for file in (files.certificate, files.ca, files.crl) if file is not None)
 
 
-def _dated(subject: str, found: Certificate) -> Line:
+def _dated(subject: str, found: Certificate) -> Reading:
     names = f", for {', '.join(found.names)}" if found.names else ""
     issuer = "itself" if found.issuer == found.subject else found.issuer
     whose = f"{found.subject}{names}, by {issuer}, sha256 {found.fingerprint}"
     now = datetime.now(UTC)
     if found.begins_at > now:
         sentence = f"{whose}, is valid only from {found.begins_at:%Y-%m-%d %H:%M}Z"
-        return Line(ok=False, subject=subject, sentence=sentence, fault=Fault.WORLD)
+        return stop(subject, sentence, fault=Fault.WORLD)
     return _ending(subject, whose, found.ends_at, now)
 
 
-def _crl(subject: str, path: Path) -> Line:
-    ends_at = certificates.crl_ends_at(path)
+def _crl(subject: str, path: Path) -> Reading:
+    ends_at = crl_ends_at(path)
     if ends_at is None:
-        return Line(ok=True, subject=f"{subject} crl", sentence=f"{path}: does not say when the next one is due")
+        return well(f"{subject} crl", f"{path}: does not say when the next one is due")
     return _ending(f"{subject} crl", f"{path}", ends_at, datetime.now(UTC), soon_days=0)
 
 
-def _ending(subject: str, what: str, ends_at: datetime, now: datetime, soon_days: int = SOON_DAYS) -> Line:
+def _ending(subject: str, what: str, ends_at: datetime, now: datetime, soon_days: int = SOON_DAYS) -> Reading:
     if ends_at <= now:
         sentence = f"{what}, ended {ends_at:%Y-%m-%d %H:%M}Z: peers refuse it"
-        return Line(ok=False, subject=subject, sentence=sentence, fault=Fault.WORLD)
+        return stop(subject, sentence, fault=Fault.WORLD)
     days = (ends_at - now).days
     sentence = f"{what}, ends {ends_at:%Y-%m-%d %H:%M}Z, in {days} days"
-    return Line(ok=True, warning=days < soon_days, subject=subject, sentence=sentence)
-
-
-class Fault(StrEnum):
-    """What is to be mended where a line is not ok."""
-
-    FILE = "file"
-    """The configuration, or a file that it names: the node would not start, or could not do its work (78)."""
-    WORLD = "world"
-    """An archive is down, a port is taken, a disk is full: nothing in the configuration is wrong (1)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """One thing that was looked at."""
-
-    ok: bool
-    subject: str
-    sentence: str
-    warning: bool = False
-    """Works, and an operator should know all the same."""
-    fault: Fault = Fault.FILE
-    """Where it is not ok."""
-
-    def as_json(self) -> dict[str, object]:
-        """One line of `cxr-node check --json`."""
-        told: dict[str, object] = {"ok": self.ok, "warning": self.warning, "subject": self.subject}
-        told["sentence"] = self.sentence
-        return told if self.ok else told | {"fault": self.fault.value}
+    return change(subject, sentence) if days < soon_days else well(subject, sentence)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,11 +209,18 @@ def _allows(found: x509.Certificate, usage: x509.ObjectIdentifier) -> bool:
 _MIB = 1024 * 1024
 
 
-def check(config: Config, source: str) -> Iterator[Line]:
+def as_json(reading: Reading) -> dict[str, object]:
+    """One line of `cxr-node check --json`."""
+    told: dict[str, object] = {"ok": reading.ok, "warning": reading.warning, "subject": reading.subject}
+    told["sentence"] = reading.figure
+    return told if reading.ok else told | {"fault": reading.fault.value}
+
+
+def check(config: Config, source: str) -> Iterator[Reading]:
     """Look at configuration, weights, decoders, disk, port and destinations."""
-    yield Line(ok=True, subject="configuration", sentence=f"{source}: every key is known, and none holds a secret")
+    yield well("configuration", f"{source}: every key is known, and none holds a secret")
     for sentence in _warnings(config):
-        yield Line(ok=True, warning=True, subject="configuration", sentence=sentence)
+        yield change("configuration", sentence)
     if keys := _tls(config):
         yield _try("private keys", partial(_private_keys, keys))
     yield from tls_lines(config)
@@ -250,13 +228,13 @@ def check(config: Config, source: str) -> Iterator[Line]:
         yield _try("weights", partial(_weights, name))
     yield _time_zone(config)
     for syntax in codecs.transfer_syntaxes():
-        yield Line(ok=True, subject="transfer syntax", sentence=f"{syntax.name} ({syntax.uid})")
+        yield well("transfer syntax", f"{syntax.name} ({syntax.uid})")
     yield _try("spool", partial(_spool, config))
     yield _try("port", partial(_port, config))
     if not config.destinations:
-        yield Line(ok=False, subject="destinations", sentence="none configured: results would go nowhere")
+        yield stop("destinations", "none configured: results would go nowhere")
     for destination in config.destinations:
-        yield _try(f"destination {destination.name}", partial(_echo, config, destination))
+        yield _try(f"destination {destination.name}", partial(_probe, config, destination))
     yield from _removed(config)
     if config.audit.enabled and config.audit.syslog is not None:
         yield _try("audit collector", partial(forwarder.reach, config.audit.syslog))
@@ -276,17 +254,17 @@ def _warnings(config: Config) -> Iterator[str]:
         yield f"listen.max_object_mib: {config.listen.max_object_mib} is more than {path} has free ({free_mib} MiB)"
 
 
-def _time_zone(config: Config) -> Line:
+def _time_zone(config: Config) -> Reading:
     """Which zone study times are taken to be of; a host in UTC rarely stands where the clocks do."""
     name, named = config.results.time_zone, "study times that do not tell their offset from UTC are taken to be of"
     if name is not None:
-        return Line(ok=True, subject="time zone", sentence=f"{named} {name} (results.time_zone)")
+        return well("time zone", f"{named} {name} (results.time_zone)")
     found = time_zone.zone(None)
     told = time_zone.name_of(found)
     sentence = f"{named} this host's zone, {told}"
     if is_utc := found.utcoffset(datetime(2025, 1, 1)) == found.utcoffset(datetime(2025, 7, 1)) == timedelta():
         sentence += "; where the modalities' clocks show another one, write results.time_zone"
-    return Line(ok=True, warning=is_utc, subject="time zone", sentence=sentence)
+    return change("time zone", sentence) if is_utc else well("time zone", sentence)
 
 
 def _first_free_port() -> int:
@@ -295,7 +273,7 @@ def _first_free_port() -> int:
 
 
 def _tls(config: Config) -> list[Tls]:
-    found = [config.listen.tls, *(destination.tls for destination in config.destinations)]
+    found = [config.listen.tls, *(destination.tls_files for destination in config.destinations)]
     found += [config.audit.syslog.tls] if config.audit.syslog is not None else []
     return [tls for tls in found if tls is not None]
 
@@ -317,12 +295,12 @@ def _unreadable(key: Path) -> str | None:
     return None if b"PRIVATE KEY-----" in content else f"{key}: holds no private key (PEM)"
 
 
-def _try(subject: str, look: Callable[[], str]) -> Line:
+def _try(subject: str, look: Callable[[], str]) -> Reading:
     try:
-        return Line(ok=True, subject=subject, sentence=look())
+        return well(subject, look())
     except CxrNodeError as error:
         fault = Fault.WORLD if isinstance(error, DeliveryError | ResourceError) else Fault.FILE
-        return Line(ok=False, subject=subject, sentence=str(error), fault=fault)
+        return stop(subject, str(error), fault=fault)
 
 
 def _weights(name: str) -> str:
@@ -362,19 +340,17 @@ def _port(config: Config) -> str:
                 raise
             return f"{where} is already served, with our certificate"
         try:
-            send.echo(where, listen.ae_title, timeout_s=2.0)
+            verification.echo(where, listen.ae_title, timeout_s=2.0)
         except DeliveryError:
             raise busy from None
         return f"{where} is already served, by this node or another"
 
 
-def _echo(config: Config, destination: Destination) -> str:
-    tls = Wrapping(destination).arguments()
-    send.echo(destination.address, destination.calling_ae_title or config.listen.ae_title, tls=tls)
-    return f"{destination.address} answers the C-ECHO{' over TLS' if tls else ''}"
+def _probe(config: Config, destination: Destination) -> str:
+    return link_to(destination, config.listen.ae_title).probe()
 
 
-def _removed(config: Config) -> Iterator[Line]:
+def _removed(config: Config) -> Iterator[Reading]:
     """Deliveries that wait for destinations which this configuration does not name; for the ledger's owner to see."""
     file = config.spool.path / FILE_NAME
     if not file.exists() or file.stat().st_uid != os.geteuid():  # what root made here the services could not write
@@ -389,4 +365,4 @@ def _removed(config: Config) -> Iterator[Line]:
         waiting = states[DeliveryState.READY] + states[DeliveryState.WAIT]
         if waiting and name not in known:
             sentence = f"not configured any more; {waiting} deliveries wait for it, and are DEAD when deliver starts"
-            yield Line(ok=True, warning=True, subject=f"destination {name}", sentence=sentence)
+            yield change(f"destination {name}", sentence)

@@ -1,4 +1,4 @@
-"""What this machine is worth to the node, measured: one line each, with what to do about it.
+"""What this machine can do for the node, measured: one line each, with what to do about it.
 
 The configuration and the world it names are for `check`. Nothing here is a patient's.
 """
@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from cxr_node.config import loader
 from cxr_node.config.schema import Config
 from cxr_node.diagnose import disk, machine, thresholds
-from cxr_node.diagnose import thresholds as diagnosis_disk
-from cxr_node.diagnose.thresholds import Reading, Verdict
+from cxr_node.diagnose.thresholds import Reading
 from cxr_node.dicom.pixels import codecs
 from cxr_node.errors import CxrNodeError
 
@@ -35,7 +34,7 @@ def examine(config: Config | None = None) -> Iterator[Reading]:
 
 def stops(readings: list[Reading]) -> int:
     """How many of them the node cannot work with."""
-    return sum(reading.verdict is Verdict.STOP for reading in readings)
+    return sum(not reading.ok for reading in readings)
 
 
 def _disk(settings: Config, *, trial: bool) -> Iterator[Reading]:
@@ -49,9 +48,9 @@ def _disk(settings: Config, *, trial: bool) -> Iterator[Reading]:
     try:
         measured = disk.measure(existing)
     except CxrNodeError as error:
-        yield thresholds.stop("spool", str(error), "mend the disk: the node could store nothing")
+        yield thresholds.stop("spool", str(error), "repair the disk: the node could store nothing")
         return
-    yield from diagnosis_disk.disk(measured, settings.spool, trial=trial)
+    yield from thresholds.disk(measured, settings.spool, trial=trial)
 
 
 def _decoders() -> Iterator[Reading]:
@@ -60,7 +59,7 @@ def _decoders() -> Iterator[Reading]:
     except CxrNodeError as error:
         yield thresholds.stop("decoders", str(error), "look for a limit on memory or processes")
         return
-    yield from diagnosis_disk.decoders(trials, codecs.missing())
+    yield from thresholds.decoders(trials, codecs.missing())
 
 
 def _limits(settings: Config) -> Iterator[Reading]:

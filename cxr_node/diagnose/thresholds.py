@@ -6,26 +6,80 @@ Figures of the node itself were measured on it: an association costs the receive
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from cxr_node.config.schema import Listen
-
-if TYPE_CHECKING:
-    from cxr_node.diagnose.machine import Clock, Confinement, Limits, Memory, Processor
-
-
-import statistics
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-from cxr_node.config.schema import Spool
+from cxr_node.config.schema import Listen, SpoolSection
 
 if TYPE_CHECKING:
     from cxr_node.diagnose.disk import Disk
+    from cxr_node.diagnose.machine import Clock, Confinement, Limits, Memory, Processor
     from cxr_node.dicom.pixels.codecs import Trial
+
+
+class Verdict(StrEnum):
+    """What a reading means."""
+
+    WELL = "well"
+    CHANGE = "change"
+    """The node runs, worse or less safely than it could."""
+    STOP = "stop"
+    """The node cannot keep what it promises here."""
+
+
+class Fault(StrEnum):
+    """What has to be put right where a reading says STOP."""
+
+    FILE = "file"
+    """The configuration, or a file that it names: the node would not start, or could not do its work (78)."""
+    WORLD = "world"
+    """An archive is down, a port is taken, a disk is full: nothing in the configuration is wrong (1)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """One thing that was looked at or measured."""
+
+    subject: str
+    figure: str
+    """What was found, as a figure or as a sentence."""
+    verdict: Verdict = Verdict.WELL
+    advice: str = ""
+    """What to do; empty where all is well, or where the figure says it."""
+    fault: Fault = Fault.FILE
+
+    @property
+    def ok(self) -> bool:
+        """The node can work with it."""
+        return self.verdict is not Verdict.STOP
+
+    @property
+    def warning(self) -> bool:
+        """It works, and an operator should know all the same."""
+        return self.verdict is Verdict.CHANGE
+
+    def as_json(self) -> dict[str, str]:
+        """One line of `cxr-node doctor --json`."""
+        return {"subject": self.subject, "figure": self.figure, "verdict": self.verdict, "advice": self.advice}
+
+
+def well(subject: str, figure: str) -> Reading:
+    """Say what is as it should be."""
+    return Reading(subject=subject, figure=figure)
+
+
+def change(subject: str, figure: str, advice: str = "") -> Reading:
+    """Say what could be better."""
+    return Reading(subject=subject, figure=figure, verdict=Verdict.CHANGE, advice=advice)
+
+
+def stop(subject: str, figure: str, advice: str = "", fault: Fault = Fault.FILE) -> Reading:
+    """Say what must be put right first."""
+    return Reading(subject=subject, figure=figure, verdict=Verdict.STOP, advice=advice, fault=fault)
+
 
 _MIB = 1024**2
 ASSUMED_BYTES_EACH = 24 * _MIB
@@ -48,7 +102,7 @@ _MEMORY = frozenset({"tmpfs", "ramfs"})
 _HOST_S = frozenset({"9p", "virtiofs", "vboxsf", "vmhgfs", "prl_fs"})
 
 
-def disk(found: Disk, spool: Spool, *, trial: bool) -> Iterator[Reading]:
+def disk(found: Disk, spool: SpoolSection, *, trial: bool) -> Iterator[Reading]:
     """Judge a disk; `trial` where it is only what was at hand, for no configuration names a spool."""
     yield _kind(found, trial)
     yield _durable_write(found)
@@ -80,7 +134,7 @@ def _kind(found: Disk, trial: bool) -> Reading:
         return change(
             subject, figure, "put spool.path on a local disk: here fsync means what another program makes of it"
         )
-    return Reading(subject=subject, figure=figure)
+    return well(subject, figure)
 
 
 def _durable_write(found: Disk) -> Reading:
@@ -93,10 +147,10 @@ def _durable_write(found: Disk) -> Reading:
         return change(subject, figure, "too fast to be true: look for cache=unsafe, or a write cache without a battery")
     if p95 > GOOD_P95_MS:
         return change(subject, figure, "expect slow answers to C-STORE; a solid state disk of its own takes a few ms")
-    return Reading(subject=subject, figure=figure)
+    return well(subject, figure)
 
 
-def _room(found: Disk, spool: Spool) -> Reading:
+def _room(found: Disk, spool: SpoolSection) -> Reading:
     subject, usable_bytes = "free space", found.free_bytes - spool.min_free_mib * _MIB
     free = f"{found.free_bytes / GIB:.1f} GiB free"
     if usable_bytes <= 0:
@@ -107,7 +161,7 @@ def _room(found: Disk, spool: Spool) -> Reading:
         figure = f"{free}: {number} radiographs of {ASSUMED_BYTES_EACH // _MIB} MiB with their results (assumed)"
         if number < FEW_RADIOGRAPHS:
             return change(subject, figure, "give the spool a larger disk")
-        return Reading(subject=subject, figure=figure)
+        return well(subject, figure)
     traffic = found.traffic
     bytes_a_day = traffic.radiographs_per_day * traffic.bytes_each
     days = (usable_bytes + traffic.kept_bytes) / bytes_a_day
@@ -117,7 +171,7 @@ def _room(found: Disk, spool: Spool) -> Reading:
     )
     if days < spool.retention_days:
         return change(subject, figure, f"a larger disk, or spool.retention_days: {max(1, int(days * 0.8))}")
-    return Reading(subject=subject, figure=figure)
+    return well(subject, figure)
 
 
 def _inodes(free: int) -> Reading:
@@ -125,14 +179,14 @@ def _inodes(free: int) -> Reading:
         return stop("inodes", f"{free} free", "make room for files: each radiograph takes about six")
     if free < FEW_INODES:
         return change("inodes", f"{free} free", "make the file system anew with more: each radiograph takes about six")
-    return Reading(subject="inodes", figure=f"{free} free")
+    return well("inodes", f"{free} free")
 
 
 def _time(ahead_s: float) -> Reading:
     figure = f"{abs(ahead_s):.1f} s {'ahead of' if ahead_s > 0 else 'behind'} this machine"
     if abs(ahead_s) > MAX_CLOCK_DIFFERENCE_S:
         return change("disk's clock", figure, "synchronise the clock of the machine that holds the disk")
-    return Reading(subject="disk's clock", figure="that of this machine")
+    return well("disk's clock", "that of this machine")
 
 
 def _sqlite(found: Disk) -> Reading:
@@ -145,7 +199,7 @@ def _sqlite(found: Disk) -> Reading:
     if not _wal_reset_fixed(version):
         advice = "update to 3.51.3 or newer: when two processes write at once this one can, rarely, damage a ledger"
         return change("SQLite", figure, advice)
-    return Reading(subject="SQLite", figure=figure)
+    return well("SQLite", figure)
 
 
 def _wal_reset_fixed(version: tuple[int, ...]) -> bool:
@@ -164,7 +218,7 @@ def decoders(trials: Sequence[Trial], missing: Sequence[str]) -> Iterator[Readin
     if right := [one for one in trials if one.right]:
         slowest_ms = max(one.took_ms for one in right)
         figure = f"{len(right)} transfer syntaxes decode their sample, in {slowest_ms:.1f} ms at most"
-        yield Reading(subject="decoders", figure=figure)
+        yield well("decoders", figure)
 
 
 def _percentile(values: Sequence[float], share: float) -> float:
@@ -200,41 +254,6 @@ TESTED = {
 """Major and minor versions with which all tests of this release ran."""
 
 
-class Verdict(StrEnum):
-    """What a figure means."""
-
-    WELL = "well"
-    CHANGE = "change"
-    """The node runs, worse or less safely than it could."""
-    STOP = "stop"
-    """The node cannot keep what it promises here."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """One thing that was measured."""
-
-    subject: str
-    figure: str
-    verdict: Verdict = Verdict.WELL
-    advice: str = ""
-    """What to do; empty where all is well."""
-
-    def as_json(self) -> dict[str, str]:
-        """One line of `cxr-node doctor --json`."""
-        return {"subject": self.subject, "figure": self.figure, "verdict": self.verdict, "advice": self.advice}
-
-
-def change(subject: str, figure: str, advice: str) -> Reading:
-    """Say what could be better."""
-    return Reading(subject=subject, figure=figure, verdict=Verdict.CHANGE, advice=advice)
-
-
-def stop(subject: str, figure: str, advice: str) -> Reading:
-    """Say what must be mended first."""
-    return Reading(subject=subject, figure=figure, verdict=Verdict.STOP, advice=advice)
-
-
 def clock(found: Clock) -> Reading:
     """The content time of every result is the time of receipt, and leases and repeats are dated."""
     subject = "clock"
@@ -265,7 +284,7 @@ def _limit(subject: str, most: int | None, need: int, why: str) -> Reading:
         return stop(subject, figure, f"raise it: {key}={need} in the unit, ulimit in a shell")
     if most is not None and most < need:
         return change(subject, figure, f"{key}={need} in cxr-node-receive.service, or fewer listen.max_associations")
-    return Reading(subject=subject, figure=figure)
+    return well(subject, figure)
 
 
 def memory(found: Memory) -> Iterator[Reading]:
@@ -276,12 +295,12 @@ def memory(found: Memory) -> Iterator[Reading]:
     elif min(found.limit_bytes, found.available_bytes) < GOOD_MEMORY_BYTES:
         yield change("memory", figure, "free or add some: 3 GiB for the node, or large images end in the OOM killer")
     else:
-        yield Reading(subject="memory", figure=figure)
+        yield well("memory", figure)
     if found.readable_swaps:
         advice = "encrypt it or swapoff: pixels of patients may reach it; under the systemd units they do not"
         yield change("swap", f"{', '.join(found.readable_swaps)}, not seen to be encrypted", advice)
     else:
-        yield Reading(subject="swap", figure=", ".join(found.swaps) or "none")
+        yield well("swap", ", ".join(found.swaps) or "none")
 
 
 def processor(found: Processor, threads: int) -> Reading:
@@ -296,7 +315,7 @@ def processor(found: Processor, threads: int) -> Reading:
         return change("processor", figure, "show it AVX2, which a virtual machine may hide: images take longer without")
     if found.cores < 2:
         return change("processor", figure, "give it two cores: the receiver waits while an image is judged")
-    return Reading(subject="processor", figure=figure)
+    return well("processor", figure)
 
 
 def confinement(found: Confinement) -> Iterator[Reading]:
@@ -306,9 +325,9 @@ def confinement(found: Confinement) -> Iterator[Reading]:
         advice = "switch it off: it is handed the memory of a process that crashed, whatever its limit says"
         yield change("core files", f"taken by {program}", advice)
     else:
-        yield Reading(subject="core files", figure="none: the node's processes allow themselves no core file")
+        yield well("core files", "none: the node's processes allow themselves no core file")
     if found.random:
-        yield Reading(subject="random numbers", figure="seeded")
+        yield well("random numbers", "seeded")
     else:
         yield stop("random numbers", "not seeded", "wait, or give the virtual machine a virtio-rng: TLS needs them")
     yield _unit(found)
@@ -317,7 +336,7 @@ def confinement(found: Confinement) -> Iterator[Reading]:
 def _unit(found: Confinement) -> Reading:
     if found.unit is None:
         figure = "not run by it; for service take the units of docs/install.md, or `cxr-node serve` in a container"
-        return Reading(subject="systemd", figure=figure)
+        return well("systemd", figure)
     missing = [
         name
         for name, there in (
@@ -329,7 +348,7 @@ def _unit(found: Confinement) -> Reading:
     ]
     if missing:
         return change("systemd", f"{found.unit} without {', '.join(missing)}", "take the unit that comes with the node")
-    return Reading(subject="systemd", figure=f"{found.unit}: no new privilege, filtered system calls, no capability")
+    return well("systemd", f"{found.unit}: no new privilege, filtered system calls, no capability")
 
 
 def versions(found: Mapping[str, str | None]) -> Iterator[Reading]:
@@ -345,4 +364,4 @@ def versions(found: Mapping[str, str | None]) -> Iterator[Reading]:
     if other:
         yield change("libraries", ", ".join(other), "install the tested versions, or run the tests with these")
     if not missing and not other:
-        yield Reading(subject="libraries", figure=f"python {found['python']} and {len(found) - 1} libraries as tested")
+        yield well("libraries", f"python {found['python']} and {len(found) - 1} libraries as tested")

@@ -1,4 +1,4 @@
-"""How long to leave a destination alone: pauses, doubling delays, and a count of failures in a row."""
+"""How long a loop pauses, and how long a destination that does not answer is left alone."""
 
 from __future__ import annotations
 
@@ -7,22 +7,26 @@ from dataclasses import dataclass
 
 from cxr_node.config.schema import Delivery
 
+LOOK_AFTER_S = 30.0
+"""A loop reads the ledger at least so often: what a lost notification costs."""
+NOTICE_STOP_S = 0.25
+"""A loop looks at its stop event at least so often."""
+PAUSE_S = 5.0
+"""After a fault of this machine."""
 MAX_PAUSE_S = 60.0
-"""So often a destination that does not answer is tried, however much waits for it."""
-
-
+"""A destination that does not answer is tried at least so often, however much waits for it."""
 _PATIENCE = 3  # temporary refusals in a row that may be the objects' own
 
 
 @dataclass(frozen=True, slots=True)
-class Rest:
-    """How long a thread sleeps, and whether a ring may wake it."""
+class Pause:
+    """How long a loop sleeps; a fixed pause is not cut short by new work, only by an operator."""
 
     seconds: float
-    deaf: bool = False
+    is_fixed: bool = False
 
 
-GO_ON = Rest(0.0)
+NO_PAUSE = Pause(0.0)
 
 
 class Breaker:
@@ -39,15 +43,15 @@ class Breaker:
         """Count from the beginning: the destination does its work."""
         self.failures = 0
 
-    def refused(self) -> Rest:
+    def refused(self) -> Pause:
         """It answered that it cannot now; at first this may be about the object."""
         pause = self.failed()
-        return GO_ON if self.failures < _PATIENCE else pause
+        return NO_PAUSE if self.failures < _PATIENCE else pause
 
-    def failed(self) -> Rest:
+    def failed(self) -> Pause:
         """No answer came: leave it alone for a while."""
         self.failures += 1
-        return Rest(min(backoff_s(self._delivery, self.failures), MAX_PAUSE_S), deaf=True)
+        return Pause(min(backoff_s(self._delivery, self.failures), MAX_PAUSE_S), is_fixed=True)
 
 
 def backoff_s(delivery: Delivery, attempts: int) -> float:

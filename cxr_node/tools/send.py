@@ -1,34 +1,27 @@
-"""Storage and Verification SCU for people: `cxr-node send`, `check` and `demo`.
+"""Storage SCU for people: `cxr-node send` and `demo`.
 
-The node's own results travel by `node.destinations`, which keeps associations open; this one sends files once.
+The node's own results travel by `node.deliver`, which keeps associations open; this one sends files once.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import socket
 import ssl
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from pynetdicom import _config
 from pynetdicom.association import Association
 from pynetdicom.dsutils import split_dataset
-from pynetdicom.presentation import build_context
 
 from cxr_node.config.schema import Address
 from cxr_node.domain import Priority
 from cxr_node.errors import ConfigError, DeliveryError, InstanceError, ResourceError
-from cxr_node.node.network.association import Entity, TlsArguments, ask, bury, deadline, fault, said, why_not
+from cxr_node.node.network.association import ask
 from cxr_node.node.network.dimse import PRIORITIES
 from cxr_node.node.network.statuses import Response
-
-VERIFICATION = "1.2.840.10008.1.1"
-_MESSAGE_ID = 1  # pynetdicom's own
-_MAX_CONTEXTS = 128  # PS3.8 9.3.2.2: odd identifiers 1 to 255
+from cxr_node.node.network.verification import associated, status_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,21 +36,6 @@ class Sent:
     def ok(self) -> bool:
         """Stored, perhaps with a warning (PS3.4 B.2.3: 0000, Bxxx)."""
         return self.status is not None and (self.status == 0 or self.status & 0xF000 == 0xB000)
-
-
-def echo(address: Address, calling_ae_title: str, timeout_s: float = 5.0, tls: TlsArguments | None = None) -> None:
-    """C-ECHO.
-
-    Raises
-    ------
-    DeliveryError : the peer cannot be reached, refuses the association or does not answer.
-    """
-    kinds = {(VERIFICATION, "1.2.840.10008.1.2")}
-    with _association(address, calling_ae_title, kinds, timeout_s, tls) as association:
-        answer = ask(association, association.send_c_echo)
-        status = _status(answer, association, Response.C_ECHO, f"{address} did not answer the C-ECHO")
-        if status != 0:
-            raise DeliveryError(f"{address} answers the C-ECHO with status 0x{status:04X}", permanent=False)
 
 
 def bind_for_a_moment(host: str, port: int) -> None:
@@ -112,7 +90,7 @@ def store(
             arrived(Sent(path=path, status=None, sentence=str(error)))
     if not kinds:
         return
-    with _association(address, calling_ae_title, set(kinds.values()), timeout_s) as association:
+    with associated(address, calling_ae_title, set(kinds.values()), timeout_s) as association:
         for path in kinds:
             arrived(_store(association, path, address, priority))
 
@@ -124,23 +102,8 @@ def _store(association: Association, path: Path, address: Address, priority: Pri
         answer = ask(association, lambda: association.send_c_store(path, priority=PRIORITIES[priority]))
     except ValueError:
         return Sent(path=path, status=None, sentence="the peer takes no such SOP class in this transfer syntax")
-    status = _status(answer, association, Response.C_STORE, f"{address} did not answer a C-STORE")
+    status = status_of(answer, association, Response.C_STORE, f"{address} did not answer a C-STORE")
     return Sent(path=path, status=status, sentence=str(answer.get("ErrorComment", "")) or f"status 0x{status:04X}")
-
-
-def _status(answer: Any, association: Association, expected: Response, otherwise: str) -> int:
-    """Read the status of an answer.
-
-    Raises
-    ------
-    DeliveryError : there is none, or it is the answer to something else.
-    """
-    if words := fault(association, expected, _MESSAGE_ID):
-        raise DeliveryError(words, permanent=False)
-    if answer is None or "Status" not in answer:
-        how = said(association)
-        raise DeliveryError(f"{otherwise}: {how}" if how else otherwise, permanent=False)
-    return int(answer.Status)
 
 
 def _kind(path: Path) -> tuple[str, str]:
@@ -152,37 +115,3 @@ def _kind(path: Path) -> tuple[str, str]:
         raise InstanceError(f"cannot be read ({error.strerror})") from error
     except Exception as error:  # pydicom's parser raises whatever the bytes provoke
         raise InstanceError("is no DICOM Part 10 file") from error
-
-
-@contextlib.contextmanager
-def _association(
-    address: Address,
-    calling_ae_title: str,
-    kinds: set[tuple[str, str]],
-    timeout_s: float,
-    tls: TlsArguments | None = None,
-) -> Iterator[Association]:
-    _config.STORE_SEND_CHUNKED_DATASET = True  # from the file, as it is: no decoding, no second copy
-    entity = Entity(calling_ae_title, timeout_s)
-    entity.dimse_timeout = entity.network_timeout = timeout_s
-    contexts = [build_context(sop_class, syntax) for sop_class, syntax in sorted(kinds)][:_MAX_CONTEXTS]
-    try:
-        association = entity.open(address, contexts, tls, [])
-    except OSError as error:  # the host name has no address
-        raise DeliveryError(f"{address.host}: {error.strerror}", permanent=False) from error
-    if not association.is_established:
-        bury(association)
-        raise DeliveryError(_refusal(association, address, timeout_s, tls), permanent=False)
-    try:
-        yield association
-    finally:
-        if association.is_established:
-            with deadline(association, timeout_s):
-                association.release()
-
-
-def _refusal(association: Association, address: Address, timeout_s: float, tls: TlsArguments | None) -> str:
-    answer = association.acceptor.primitive
-    if answer is not None and answer.result == 0 and not association.accepted_contexts:
-        return f"{address} accepts none of the SOP Classes"
-    return f"{address}: {why_not(association, address, timeout_s, tls).detail}"

@@ -23,6 +23,7 @@ from cxr_node.node.ledger import queries
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.queries import Story
 from cxr_node.node.ledger.states import InstanceState
+from cxr_node.node.network import verification
 from cxr_node.node.process import notify
 from cxr_node.tools import send
 
@@ -157,7 +158,7 @@ def _listening(process: subprocess.Popen[bytes], address: Address, calling_ae_ti
 
 def _answers(address: Address, calling_ae_title: str) -> bool:
     try:
-        send.echo(address, calling_ae_title)
+        verification.echo(address, calling_ae_title)
     except DeliveryError:
         return False
     return True

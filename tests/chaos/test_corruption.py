@@ -11,7 +11,7 @@ import pytest
 
 from cxr_node.node.ledger import queries
 from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
-from cxr_node.node.ledger.states import Death, InstanceState
+from cxr_node.node.ledger.states import DeadReason, InstanceState
 from tests.chaos.accounting import settle
 from tests.chaos.archive import listening
 from tests.chaos.conftest import Report
@@ -56,7 +56,7 @@ def test_corrupted_objects_are_set_aside_and_the_others_go(
     alarms = sum(" ERROR " in line and " dead " in line for line in node.log("work").splitlines())
     report(accounting, damaged=len(victims), alarms=alarms, restarts=node.restarts.total())
     assert (accounting.dead, accounting.delivered) == (len(victims), images - len(victims))
-    assert {row.reason for row in _rows(node.spool) if row.state is InstanceState.DEAD} == {Death.SPOOL_CORRUPT}
+    assert {row.reason for row in _rows(node.spool) if row.state is InstanceState.DEAD} == {DeadReason.SPOOL_CORRUPT}
     assert alarms == len(victims)
     assert (accounting.lost, accounting.doubled, node.restarts.total()) == (0, 0, 0)
     assert accounting.truncated == cut_or_changed + len(victims), "the files, and the rows that point to them"

@@ -56,9 +56,9 @@ def test_the_child_gives_the_same_bytes_each_time_and_other_decoders_the_pixels(
     frame[20:50] = 3
     press = squeeze.Press()
     try:
-        first = press.squeeze(67, 101, memoryview(frame.tobytes()), syntax)
+        first = press.compress(67, 101, memoryview(frame.tobytes()), syntax)
         press.close()
-        assert first == press.squeeze(67, 101, memoryview(frame.tobytes()), syntax)
+        assert first == press.compress(67, 101, memoryview(frame.tobytes()), syntax)
     finally:
         press.close()
     assert first is not None

@@ -45,6 +45,6 @@ def main(role: str, config: Config, place: str = "", when: str = "after") -> Non
         kill_at(place, when)
     stop = supervisor.stop_event()
     if role == "work":
-        worker.run(config, object, workplace.judge, stop)
+        worker.run(config, workplace.analyser, stop)
     else:
         courier.run(config, stop)

@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import Dataset, dcmwrite
@@ -24,8 +25,10 @@ from pynetdicom import AE, dsutils, evt
 from pynetdicom.events import Event
 from pynetdicom.transport import ThreadedAssociationServer
 
-from cxr_node.config.schema import STANDARD_KINDS, Address, Destination
+from cxr_node.config.schema import STANDARD_KINDS, Address, Destination, DicomDestination
 from cxr_node.domain import ResultKind
+from cxr_node.node.deliver.link import ResultFile, StaleConnectionError, StoreReply, link_to
+from cxr_node.node.network.rejections import Refusals
 from cxr_node.tools.recording_pacs import TURN_S, close
 from tests.patience import PATIENCE_S
 
@@ -85,7 +88,22 @@ def result_object(kind: ResultKind, number: int = 1, padding: int = 0, rung: int
 
 def destination(address: Address, name: str = "pacs", timeout_s: float = 2.0, **more: object) -> Destination:
     """A configured destination that gives up early."""
-    return Destination.model_validate({"name": name, "address": address, "timeout_s": timeout_s, **more})
+    return DicomDestination.model_validate({"name": name, "address": address, "timeout_s": timeout_s, **more})
+
+
+class Sender:
+    """A link, driven as the courier drives it; of several SOP Classes the first that is accepted goes."""
+
+    def __init__(self, to: Destination, refusals: Refusals | None = None, compressor: Any = None) -> None:
+        self.link = link_to(to, "CXR_NODE", refusals, compressor)
+        self.close = self.link.close
+
+    def send(self, *alternatives: ResultFile) -> StoreReply:
+        """Open and store; once more where the connection was lost while it was idle."""
+        try:
+            return self.link.store(self.link.open(alternatives)[0])
+        except StaleConnectionError:
+            return self.link.store(self.link.open(alternatives)[0])
 
 
 def nobody() -> Address:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +47,7 @@ def config(folder: Path, destinations: Sequence[Any] = (), **listen: Any) -> Con
 @contextmanager
 def receiving(
     folder: Path,
-    inspect: Callable[[Path], receiver.Inspected] = header.inspect,
+    inspect: receiver.Inspect = header.identify,
     audit: Audit = SILENT,
     **listen: Any,
 ) -> Iterator[Receiving]:
@@ -86,4 +86,4 @@ def receiving(
 def run_process(folder: Path, told: Any) -> None:
     """Run a receiver as the whole of a process that will be killed; `told.send(port)` when it listens."""
     hooks = server.Hooks(stop=threading.Event(), ready=told.send)
-    server.serve(config(folder), header.inspect, SYNTAXES, hooks)
+    server.serve(config(folder), header.identify, SYNTAXES, hooks)

@@ -18,15 +18,12 @@ import pytest
 
 from cxr_node.config.schema import Address, Config
 from cxr_node.errors import ConfigError, DeliveryError, ResourceError
-from cxr_node.node.audit import recorder as auditor
-from cxr_node.node.audit import trail, wiring
+from cxr_node.node.audit import recorder, trail
 from cxr_node.node.audit.messages import Direction, Participant, Reporter, Transfer
 from cxr_node.node.audit.recorder import Auditor
-from cxr_node.node.audit.trail import Segments, Shelf
+from cxr_node.node.audit.trail import Segments, TrailFolder
 from cxr_node.node.deliver import courier
 from cxr_node.node.ledger.ledger import Ledger
-from cxr_node.node.spool.spool import Spool
-from cxr_node.node.work import worker as work
 from cxr_node.tools import send
 from tests import builders
 from tests.node import audit_schema, peers, receivers, workplace
@@ -43,8 +40,8 @@ HEADER = re.compile(
 """PS3.15 A.6: facility 10, severity 5 or 4, MSGID; RFC 5424 6."""
 
 
-def shelf(folder: Path, **fields: Any) -> Shelf:
-    return Shelf(**{"folder": folder, "keep_days": 30.0, "max_bytes": 1 << 30, "is_collected": False} | fields)
+def shelf(folder: Path, **fields: Any) -> TrailFolder:
+    return TrailFolder(**{"folder": folder, "keep_days": 30.0, "max_bytes": 1 << 30, "is_collected": False} | fields)
 
 
 def lines(folder: Path) -> list[bytes]:
@@ -78,7 +75,7 @@ class Clock:
 
 
 @contextlib.contextmanager
-def recorder(folder: Path, clock: Clock | None = None) -> Iterator[Auditor]:
+def recording(folder: Path, clock: Clock | None = None) -> Iterator[Auditor]:
     found = Auditor(REPORTER, Segments(shelf(folder), "receive"), clock or Clock())
     try:
         yield found
@@ -87,7 +84,7 @@ def recorder(folder: Path, clock: Clock | None = None) -> Iterator[Auditor]:
 
 
 def test_start_and_stop_are_recorded_and_every_line_is_a_syslog_message(tmp_path: Path) -> None:
-    with recorder(tmp_path / "audit") as found:
+    with recording(tmp_path / "audit") as found:
         assert events(tmp_path / "audit") == ["110100 110120 0"]
         found.transferred(received(), DX)
         found.refused(PARTICIPANT, "CALLING_AE_TITLE")
@@ -107,16 +104,16 @@ def test_start_and_stop_are_recorded_and_every_line_is_a_syslog_message(tmp_path
 
 def test_images_of_a_study_are_one_message_when_the_study_is_quiet(tmp_path: Path) -> None:
     clock = Clock()
-    with recorder(tmp_path, clock) as found:
+    with recording(tmp_path, clock) as found:
         for study in (1, 1, 2, 1):
             found.transferred(received(study), DX)
         found.transferred(received(1, participant=Participant(ae_title="OTHER", host="10.0.0.8")), DX)
-        clock.now = auditor.QUIET_S - 0.1
+        clock.now = recorder.QUIET_S - 0.1
         found.transferred(received(2), DX)
         assert not workplace.eventually(lambda: "110104 0" in events(tmp_path), 1.5)
-        clock.now = auditor.QUIET_S
+        clock.now = recorder.QUIET_S
         assert workplace.eventually(lambda: events(tmp_path).count("110104 0") == 2)
-        clock.now = 2 * auditor.QUIET_S
+        clock.now = 2 * recorder.QUIET_S
         assert workplace.eventually(lambda: events(tmp_path).count("110104 0") == 3)
     counts = [int(one.get("NumberOfInstances", 0)) for root in bodies(tmp_path) for one in root.iter("SOPClass")]
     assert sorted(counts) == [1, 2, 3]
@@ -124,8 +121,8 @@ def test_images_of_a_study_are_one_message_when_the_study_is_quiet(tmp_path: Pat
 
 def test_a_study_that_never_rests_is_told_once_a_minute(tmp_path: Path) -> None:
     clock = Clock()
-    with recorder(tmp_path, clock) as found:
-        while clock.now < auditor.LONGEST_S:
+    with recording(tmp_path, clock) as found:
+        while clock.now < recorder.LONGEST_S:
             found.transferred(received(), DX)
             clock.now += 1.0
         assert workplace.eventually(lambda: events(tmp_path).count("110104 0") == 1)
@@ -133,12 +130,12 @@ def test_a_study_that_never_rests_is_told_once_a_minute(tmp_path: Path) -> None:
 
 def test_a_study_begins_once_however_many_images_follow(tmp_path: Path) -> None:
     clock, sending = Clock(), received(direction=Direction.SENT)
-    with recorder(tmp_path, clock) as found:
+    with recording(tmp_path, clock) as found:
         for _ in range(3):
             found.begins(sending, DX)
             found.transferred(sending, DX)
         assert workplace.eventually(lambda: "110102 0" in events(tmp_path))
-        clock.now = auditor.QUIET_S
+        clock.now = recorder.QUIET_S
         assert workplace.eventually(lambda: "110104 0" in events(tmp_path))
         found.begins(sending, DX)
     assert [event for event in events(tmp_path) if not event.startswith("110100")] == [
@@ -150,13 +147,13 @@ def test_a_study_begins_once_however_many_images_follow(tmp_path: Path) -> None:
 
 def test_a_flood_of_refusals_does_not_flood_the_trail(tmp_path: Path) -> None:
     clock = Clock()
-    with recorder(tmp_path, clock) as found:
+    with recording(tmp_path, clock) as found:
         for number in range(20_000):
             found.refused(Participant(ae_title=f"AE{number}", host=f"10.0.{number % 100}.1"), "too many connections")
-        clock.now = auditor.LONGEST_S
-        assert workplace.eventually(lambda: len(lines(tmp_path)) >= 1 + 2 * (auditor.MAX_REFUSED + 1))
+        clock.now = recorder.LONGEST_S
+        assert workplace.eventually(lambda: len(lines(tmp_path)) >= 1 + 2 * (recorder.MAX_REFUSED + 1))
     alerts = [root for root in bodies(tmp_path) if root.find(".//ParticipantObjectDetail") is not None]
-    assert len(alerts) == 2 * (auditor.MAX_REFUSED + 1)
+    assert len(alerts) == 2 * (recorder.MAX_REFUSED + 1)
     more = [re.search(r"refused (\d+) times more", one[0][2].text or "") for one in alerts]
     told = sum(int(match[1]) if match else 1 for match in more)
     assert told == 20_000, "every refusal is counted"
@@ -175,12 +172,12 @@ def test_a_full_disk_stops_nobody_and_loses_nothing_while_memory_lasts(
         write(file, content)
 
     monkeypatch.setattr(trail, "_write", half)
-    monkeypatch.setattr(auditor, "MAX_WAITING", 50)
-    with caplog.at_level(logging.WARNING), recorder(tmp_path, clock) as found:
+    monkeypatch.setattr(recorder, "MAX_WAITING", 50)
+    with caplog.at_level(logging.WARNING), recording(tmp_path, clock) as found:
         full.set()
         for study in range(60):
             found.transferred(received(study), DX)
-        clock.now = auditor.QUIET_S
+        clock.now = recorder.QUIET_S
         assert workplace.eventually(lambda: "audit: full" in caplog.text)
         found.refused(PARTICIPANT, "CALLING_AE_TITLE")  # returns, though nothing can be written
         full.clear()
@@ -237,9 +234,9 @@ def config(tmp_path: Path, *addresses: Any, **sections: Any) -> Config:
 
 def test_a_role_records_its_start_its_stop_and_its_death(tmp_path: Path) -> None:
     settings = config(tmp_path)
-    with wiring.recording(settings, "work"):
+    with recorder.recording(settings, "work"):
         pass
-    with pytest.raises(ResourceError), wiring.recording(settings, "work"):
+    with pytest.raises(ResourceError), recorder.recording(settings, "work"):
         raise ResourceError("the disk is gone")
     assert events(tmp_path / "spool" / "audit") == [
         "110100 110120 0",
@@ -247,7 +244,7 @@ def test_a_role_records_its_start_its_stop_and_its_death(tmp_path: Path) -> None
         "110100 110120 0",
         "110100 110121 12",
     ]
-    with wiring.recording(config(tmp_path / "off", audit={"enabled": False}), "work"):
+    with recorder.recording(config(tmp_path / "off", audit={"enabled": False}), "work"):
         pass
     assert not (tmp_path / "off").exists()
 
@@ -259,7 +256,7 @@ def test_a_delivery_is_begun_and_transferred_with_its_study(tmp_path: Path) -> N
         workplace.receive(settings, 1, 2)
         judged(settings)
         stop = threading.Event()
-        with wiring.recording(settings, "deliver") as record:
+        with recorder.recording(settings, "deliver") as record:
             thread = threading.Thread(target=courier.run, args=(settings, stop, None, record))
             thread.start()
             settled = workplace.eventually(
@@ -295,7 +292,7 @@ def test_what_a_destination_rejects_is_an_alert_and_a_line_each_try(
         workplace.receive(settings, 1)
         judged(settings)
         stop = threading.Event()
-        with caplog.at_level("INFO", "cxr_node"), wiring.recording(settings, "deliver") as record:
+        with caplog.at_level("INFO", "cxr_node"), recorder.recording(settings, "deliver") as record:
             thread = threading.Thread(target=courier.run, args=(settings, stop, None, record))
             thread.start()
             tried = workplace.eventually(lambda: "rejected (permanent)" in caplog.text)
@@ -316,7 +313,7 @@ def test_a_caller_outside_ascii_is_in_the_trail(tmp_path: Path) -> None:
     settings = config(tmp_path)
     request = odd_associations.Request(calling=b'<R\xf6"&ntgen\x1b'.ljust(16)).encoded()
     with (
-        wiring.recording(settings, "receive") as record,
+        recorder.recording(settings, "receive") as record,
         receivers.receiving(settings.spool.path, audit=record, peers=[{"ae_title": "CT1"}]) as node,
         Wire(node.port) as stranger,
     ):
@@ -330,7 +327,7 @@ def test_a_caller_outside_ascii_is_in_the_trail(tmp_path: Path) -> None:
 
 def judged(settings: Config) -> None:
     ledger = Ledger.open(settings.spool.path)
-    worker = work.Worker(settings, ledger, Spool(settings.spool.path), "me", object(), workplace.judge)
+    worker = workplace.worker(settings, ledger)
     while worker.do_one():
         pass
     ledger.close()
@@ -341,7 +338,7 @@ def test_what_the_receiver_takes_and_whom_it_refuses_is_recorded(tmp_path: Path)
     file = tmp_path / "one.dcm"
     file.write_bytes(content)
     settings = config(tmp_path)
-    with wiring.recording(settings, "receive") as record:
+    with recorder.recording(settings, "receive") as record:
         known = [{"ae_title": "MODALITY"}]
         with receivers.receiving(settings.spool.path, audit=record, peers=known) as node:
             address = Address(ae_title="CXR_NODE", host="127.0.0.1", port=node.port)
@@ -367,7 +364,7 @@ def test_a_client_that_does_not_speak_tls_is_an_alert(tmp_path: Path) -> None:
     settings = config(tmp_path)
     identity = Authority(tmp_path).issue("node")
     with (
-        wiring.recording(settings, "receive") as record,
+        recorder.recording(settings, "receive") as record,
         receivers.receiving(settings.spool.path, audit=record, tls=identity.tls()) as node,
         socket.create_connection(("127.0.0.1", node.port), 10) as stranger,
         contextlib.suppress(ConnectionResetError),

@@ -57,7 +57,7 @@ def test_ledger_first_then_files_while_the_node_runs(tmp_path: Path) -> None:
         assert node.deliver() == 9
         sent = node.archive
     with opened(tmp_path / "restored") as node:
-        assert recovery.rebuild(node.ledger, node.spool, header.inspect).received == 1
+        assert recovery.rebuild(node.ledger, node.spool, header.identify).received == 1
         assert node.answered() == 6
         assert [story.instance.state for number in (1, 2, 3) for story in node.stories(uid(number))] == [
             "DELIVERED"
@@ -75,7 +75,7 @@ def test_files_first_loses_what_came_in_between(tmp_path: Path) -> None:
         node.receive(2)
         back_up_ledger(node.config.spool.path, tmp_path / "restored" / "spool")
     with opened(tmp_path / "restored") as node:
-        assert recovery.rebuild(node.ledger, node.spool, header.inspect).received == 0
+        assert recovery.rebuild(node.ledger, node.spool, header.identify).received == 0
         assert node.answered() == 3
         (story,) = node.stories(uid(2))
         assert (story.instance.state, story.instance.reason) == ("DEAD", "spool-corrupt")

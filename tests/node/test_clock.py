@@ -14,11 +14,8 @@ from cxr_node.config.schema import MAX_DELAY_S
 from cxr_node.errors import ResourceError
 from cxr_node.node.deliver import courier
 from cxr_node.node.ledger import queries
-from cxr_node.node.ledger.clock import ClockWatch
-from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.ledger import ClockWatch, Ledger
 from cxr_node.node.ledger.states import DeliveryJob, Job
-from cxr_node.node.spool.spool import Spool
-from cxr_node.node.work import worker
 from tests.node import peers, workplace
 from tests.node.ledgers import POSTGRES, Clock, finding, opened, results
 from tests.node.test_ledger import PACS, add, claimed, due, reported
@@ -62,7 +59,7 @@ def taken(ledger: Ledger, owner: str = "other") -> Job | None:
 
 @pytest.mark.parametrize("step_s", STEPS)
 def test_a_job_of_the_dead_is_not_stuck(ledger: Ledger, clock: Clock, step_s: float) -> None:
-    """Its lease would end tomorrow; whoever looks next takes it."""
+    """Its lease would end tomorrow; the next worker takes it."""
     add(ledger, clock)
     claimed(ledger, lease_s=60.0)
     clock.forward(step_s)
@@ -93,7 +90,7 @@ def test_a_heartbeat_after_the_step_holds_the_lease(ledger: Ledger, clock: Clock
 
 
 def test_an_honest_lease_and_an_honest_delay_still_hold(ledger: Ledger, clock: Clock) -> None:
-    """Other machines' clocks are some seconds apart; nothing near a legal time is taken for another clock's."""
+    """Other machines' clocks are some seconds apart; nothing near a legal time is mistaken for another clock's."""
     add(ledger, clock)
     job = claimed(ledger, lease_s=60.0)
     clock.forward(-30.0)
@@ -108,7 +105,7 @@ def test_an_honest_lease_and_an_honest_delay_still_hold(ledger: Ledger, clock: C
 
 @pytest.mark.parametrize("step_s", [-DAY, -20 * 365 * DAY])
 def test_what_waits_does_not_wait_for_a_day_more(ledger: Ledger, clock: Clock, step_s: float) -> None:
-    """Even where nobody saw the step."""
+    """Even where no process saw the step."""
     add(ledger, clock, 2)
     assert ledger.release(claimed(ledger), delay_s=100.0, detail="later")
     reported(ledger, clock, 1)
@@ -211,7 +208,7 @@ def test_no_delivery_dies_early_or_stalls_in_a_living_process(
 
         monkeypatch.setattr(Ledger, "open", stepped)
         ledger = Ledger.open(config.spool.path)
-        worker.Worker(config, ledger, Spool(config.spool.path), "worker", object(), workplace.judge).do_one()
+        workplace.worker(config, ledger).do_one()
         stop = threading.Event()
         thread = threading.Thread(target=courier.run, args=(config, stop))
         thread.start()

@@ -18,14 +18,14 @@ from cxr_node.config.schema import STANDARD_KINDS, Address, Config
 from cxr_node.domain import Origin
 from cxr_node.errors import ResourceError
 from cxr_node.node.deliver import retention
-from cxr_node.node.deliver.commitment_loop import Asker
-from cxr_node.node.deliver.loop import Home
+from cxr_node.node.deliver.commitment_loop import CommitmentLoop
+from cxr_node.node.deliver.loop import DeliveryContext
 from cxr_node.node.ledger import commitments, queries, status
-from cxr_node.node.ledger.lease_keeper import Keeper
+from cxr_node.node.ledger.lease_keeper import LeaseKeeper
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.queries import DeliveryRow
 from cxr_node.node.ledger.states import DeliveryState, PromiseState
-from cxr_node.node.process.notify import Role, ring
+from cxr_node.node.process.notify import Role, notify
 from cxr_node.node.spool.spool import Area, Spool
 from tests.node import committers, peers, wire, workplace
 from tests.node.committers import Asked, Committer, call, committing, information, later, report_on, report_to
@@ -238,17 +238,19 @@ def test_a_destination_without_the_sop_class_is_said_once_to_be_one(
 
 @pytest.fixture
 def asker(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """Builds an asker whose clock stands still."""
-    made: list[Asker] = []
+    """Builds a commitment loop whose clock stands still."""
+    made: list[CommitmentLoop] = []
 
-    def build(settings: Config, clock: Clock) -> Asker:
+    def build(settings: Config, clock: Clock) -> CommitmentLoop:
         ledger = Ledger.open(settings.spool.path, now=clock)
         request.addfinalizer(ledger.close)
-        keeper = Keeper(ledger, 60.0, 300.0)
+        keeper = LeaseKeeper(ledger, 60.0)
         request.addfinalizer(keeper.close)
-        home = Home(config=settings, ledger=ledger, spool=Spool(settings.spool.path), owner="me", keeper=keeper)
+        context = DeliveryContext(
+            config=settings, ledger=ledger, spool=Spool(settings.spool.path), owner="me", keeper=keeper
+        )
         (destination,) = settings.destinations
-        made.append(Asker(home, destination, destination.commitment_wait_h or 0.0))
+        made.append(CommitmentLoop(context, destination, destination.commitment_wait_h or 0.0))
         return made[-1]
 
     yield build
@@ -290,7 +292,7 @@ def test_an_archive_that_never_answers_is_asked_three_times_and_then_shown(
     assert {row.commitment for row in rows(settings)} == {PromiseState.UNCOMMITTED}
     assert {row.commitment_detail for row in rows(settings)} == {"no answer to 3 requests"}
     assert [record for record in caplog.records if record.levelno == logging.ERROR]
-    ledger = one._home.ledger
+    ledger = one._context.ledger
     first = commitments.find(ledger, committer.asked[0].transaction_uid)
     assert first is not None
     late = commitments.Report(transaction_uid=first.uid, committed=tuple(committer.asked[0].uids))
@@ -304,11 +306,11 @@ def test_a_destination_that_is_away_is_asked_when_it_is_back(tmp_path: Path, ask
     one = asker(settings, clock)
     for _ in range(2 * commitments.MAX_ASKS):
         clock.forward(60.0)
-        assert one.do_one().deaf
+        assert one.do_one().is_fixed
     assert [(row.commitment, row.asks) for row in rows(settings)] == [(PromiseState.DUE, 0)]
     with committing(committer := Committer(), ae_title=address.ae_title, port=address.port):
         clock.forward(60.0)
-        assert not one.do_one().deaf
+        assert not one.do_one().is_fixed
     assert len(committer.asked) == 1
     assert {row.commitment for row in rows(settings)} == {PromiseState.ASKED}
 
@@ -319,7 +321,7 @@ def test_a_destination_that_stays_away_is_given_up(tmp_path: Path, asker: Any) -
     delivered(settings, clock)
     one = asker(settings, clock)
     clock.forward(60.0)
-    assert one.do_one().deaf
+    assert one.do_one().is_fixed
     clock.forward(72 * 3600.0)
     one.do_one()
     assert {row.commitment_detail for row in rows(settings)} == {"could not be asked within 72 h"}
@@ -332,7 +334,7 @@ def test_a_process_that_died_while_it_asked_costs_two_minutes(tmp_path: Path, as
         delivered(settings, clock)
         one = asker(settings, clock)
         clock.forward(1.0)
-        assert commitments.begin(one._home.ledger, "pacs") is not None  # and no N-ACTION
+        assert commitments.begin(one._context.ledger, "pacs") is not None  # and no N-ACTION
         assert 0 < one.do_one().seconds <= commitments.UNANSWERED_S
         clock.forward(commitments.UNANSWERED_S)
         one.do_one()
@@ -386,7 +388,7 @@ def test_an_operator_may_ask_again(tmp_path: Path) -> None:
             with reading(settings) as ledger:
                 assert commitments.renew(ledger, UID, ["elsewhere"]) == 0
                 assert commitments.renew(ledger, UID, ["pacs"]) == 1
-            ring(settings.spool.path, Role.DELIVER)  # as `cxr-node retry` does
+            notify(settings.spool.path, Role.DELIVER)  # as `cxr-node retry` does
             assert committer.wait(2)
             assert stand(settings, PromiseState.COMMITTED)
     assert len(committer.asked) == 2
@@ -418,7 +420,7 @@ def node_of(folder: Path, commitment_wait_h: float | None = 24.0) -> AbstractCon
     return receiving(folder / "spool", destinations=[wants])
 
 
-def test_a_node_that_asks_nobody_takes_no_report(tmp_path: Path) -> None:
+def test_a_node_that_requests_no_commitment_accepts_no_report(tmp_path: Path) -> None:
     with node_of(tmp_path, None) as node:
         association = call(node.port)
         assert association.accepted_contexts == []
@@ -458,7 +460,7 @@ def pdus(field: int, *, sop_class: str = committers.PUSH_MODEL, context_id: int 
     ],
     ids=["N-ACTION", "another context", "a command inside", "endless"],
 )
-def test_who_breaks_the_protocol_is_aborted_and_nobody_else(tmp_path: Path, content: bytes) -> None:
+def test_a_peer_that_breaks_the_protocol_is_aborted_and_no_other(tmp_path: Path, content: bytes) -> None:
     with node_of(tmp_path) as node:
         with wire.Wire(node.port) as peer:
             assert peer.associate(sop_class=committers.PUSH_MODEL, syntax=wire.IMPLICIT)[0] == wire.ASSOCIATE_AC

@@ -109,7 +109,7 @@ def test_what_retention_took_cannot_be_sent_again(accepted: Ledger, clock: Clock
     assert commitments.renew(accepted, "1.2.1", ["pacs"]) == 0
 
 
-def test_nobody_answers_and_the_number_of_requests_is_bounded(accepted: Ledger, clock: Clock) -> None:
+def test_without_an_answer_the_number_of_requests_is_bounded(accepted: Ledger, clock: Clock) -> None:
     for _ in range(commitments.MAX_ASKS):
         assert commitments.give_up(accepted, "pacs", 72.0) == 0
         commitments.acknowledged(accepted, asked(accepted), 100 * 3600.0)
@@ -131,7 +131,7 @@ def test_requests_that_do_not_come_through_do_not_count_but_end(accepted: Ledger
     assert commitments.give_up(accepted, "pacs", 72.0) == 3
 
 
-def test_retention_waits_for_the_word_of_a_destination(accepted: Ledger, clock: Clock) -> None:
+def test_retention_waits_for_the_report_of_a_destination(accepted: Ledger, clock: Clock) -> None:
     clock.forward(1.0)
     assert queries.expired(accepted, clock()) == []
     assert commitments.abandon(accepted, ["elsewhere"]) == 3

@@ -1,4 +1,4 @@
-"""Delivery against destinations that are away, slow, moody or gone: nothing lost, nothing twice, nobody delayed."""
+"""Delivery against destinations that are away, slow, moody or gone: nothing lost, nothing twice, no other delayed."""
 
 from __future__ import annotations
 
@@ -18,17 +18,16 @@ from cxr_node.cli import ledger_tables
 from cxr_node.config.schema import Address, Config, Delivery
 from cxr_node.node.deliver import courier as deliver
 from cxr_node.node.deliver import removed_destinations, retention
-from cxr_node.node.deliver.loop import Home
-from cxr_node.node.deliver.storage_scu import link
+from cxr_node.node.deliver.link import link_to
+from cxr_node.node.deliver.loop import DeliveryContext
 from cxr_node.node.ledger import queries
 from cxr_node.node.ledger import tables as schema
-from cxr_node.node.ledger.lease_keeper import Keeper
+from cxr_node.node.ledger.lease_keeper import LeaseKeeper
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import DeliveryJob, DeliveryState
-from cxr_node.node.process.notify import Role, ring
-from cxr_node.node.retry import GO_ON, backoff_s
+from cxr_node.node.process.notify import Role, notify
+from cxr_node.node.retry import NO_PAUSE, backoff_s
 from cxr_node.node.spool.spool import Area, Spool
-from cxr_node.node.work import worker as work
 from tests.node import peers, workplace
 from tests.node.ledgers import Clock, retried
 from tests.patience import FOR_EVER_S
@@ -53,7 +52,7 @@ def judged(config: Config, *numbers: int) -> None:
     """Instances with their results due."""
     workplace.receive(config, *numbers)
     ledger = Ledger.open(config.spool.path)
-    worker = work.Worker(config, ledger, Spool(config.spool.path), "worker", object(), workplace.judge)
+    worker = workplace.worker(config, ledger)
     while worker.do_one():
         pass
     ledger.close()
@@ -99,13 +98,13 @@ def test_everything_arrives_once_over_one_association_each(tmp_path: Path) -> No
 
 
 def test_a_new_result_goes_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The courier sleeps on a bell, not on a clock."""
+    """The courier sleeps on a wakeup, not on a clock."""
     monkeypatch.setattr(deliver, "LOOK_AFTER_S", FOR_EVER_S)
     archive = peers.Archive()
     with peers.listening(archive) as address:
         config = workplace.config(tmp_path / "spool", address)
         with delivering(config):
-            assert workplace.eventually(lambda: ring(config.spool.path, Role.DELIVER) == 1)
+            assert workplace.eventually(lambda: notify(config.spool.path, Role.DELIVER) == 1)
             judged(config, 1)
             assert archive.wait(3)
 
@@ -121,7 +120,7 @@ def test_only_what_a_destination_wants_is_sent(tmp_path: Path) -> None:
     assert len(archive.datasets) == 2
 
 
-def test_a_dead_and_a_stalling_destination_delay_nobody(tmp_path: Path) -> None:
+def test_a_dead_and_a_stalling_destination_delay_no_other(tmp_path: Path) -> None:
     archive, over = peers.Archive(), threading.Event()
 
     def stall(connection: socket.socket) -> None:
@@ -181,7 +180,7 @@ def test_a_permanent_fault_is_dead_at_once_and_spares_the_rest(tmp_path: Path, l
 
 
 @pytest.mark.parametrize("rung", range(3))
-def test_measurements_go_as_the_first_rung_that_the_destination_takes(
+def test_measurements_go_in_the_first_sop_class_that_the_destination_takes(
     tmp_path: Path, ledgers: Opened, rung: int
 ) -> None:
     archive = peers.Archive()
@@ -203,12 +202,12 @@ def test_measurements_go_as_the_first_rung_that_the_destination_takes(
     name = ("measurements ", "measurements as Comprehensive SR", "measurements as Enhanced SR")[rung]
     assert name in console.file.getvalue()
     assert "88." not in console.file.getvalue().split("when (UTC)")[0]
-    for place in range(3):  # each rung's UID leads to the story
+    for place in range(3):  # the UID in each SOP Class leads to the story
         uid = row.sop_instance_uid.removesuffix(f".{rung}") + (f".{place}" if place else "")
         assert [one.instance.id for one in queries.trace(ledgers(config), uid)] == [story.instance.id]
 
 
-def test_each_destination_gets_its_own_rung(tmp_path: Path) -> None:
+def test_each_destination_gets_its_own_sop_class(tmp_path: Path) -> None:
     new, old = peers.Archive(), peers.Archive()
     with peers.listening(new) as one, peers.listening(old, rungs=peers.LADDER[1:], ae_title="OLD") as two:
         config = workplace.config(tmp_path / "spool", one, two)
@@ -219,7 +218,7 @@ def test_each_destination_gets_its_own_rung(tmp_path: Path) -> None:
     assert (len(new.datasets), len(old.datasets)) == (6, 6)
 
 
-def test_a_destination_that_takes_no_rung_gets_the_rest(tmp_path: Path, ledgers: Opened) -> None:
+def test_a_destination_that_takes_no_such_sop_class_gets_the_rest(tmp_path: Path, ledgers: Opened) -> None:
     archive = peers.Archive()
     with peers.listening(archive, rungs=()) as address:
         config = workplace.config(tmp_path / "spool", address)
@@ -252,11 +251,11 @@ def courier(
 
     def build(config: Config) -> deliver.Courier:
         ledger, spool = ledgers(config), Spool(config.spool.path)
-        keeper = Keeper(ledger, 60.0, 300.0)
+        keeper = LeaseKeeper(ledger, 60.0)
         request.addfinalizer(keeper.close)
-        home = Home(config=config, ledger=ledger, spool=spool, owner="me", keeper=keeper)
+        context = DeliveryContext(config=config, ledger=ledger, spool=spool, owner="me", keeper=keeper)
         (destination,) = config.destinations
-        made.append(deliver.Courier(home, destination, link(destination, "CXR_NODE")))
+        made.append(deliver.Courier(context, destination, link_to(destination, "CXR_NODE")))
         return made[-1]
 
     yield build
@@ -274,31 +273,31 @@ def only_measurements(tmp_path: Path, address: Address) -> Config:
     [((0, 1, 2), 1), ((1, 2), 1), ((2,), 2), ((0,), 0)],
     ids=["takes more now", "the same", "takes it no more", "takes only a better one"],
 )
-def test_a_rung_that_was_tried_stays_chosen_while_it_is_taken(
+def test_a_sop_class_that_was_tried_stays_chosen_while_it_is_taken(
     tmp_path: Path, courier: Callable[[Config], deliver.Courier], then: tuple[int, ...], sent: int
 ) -> None:
-    """The answer was lost: where the archive kept the object, another rung would be a second one."""
+    """The answer was lost: where the archive kept the object, another SOP Class would be a second one."""
     kept, archive = peers.Archive(lambda _: None), peers.Archive()
     with peers.listening(kept, rungs=peers.LADDER[1:]) as address:
         config = only_measurements(tmp_path, address)
         judged(config, 1)
         before = courier(config)
-        assert before.do_one().deaf
+        assert before.do_one().is_fixed
         before._link.close()
     assert kept.sop_classes == {peers.LADDER[1]: 1}
     with peers.listening(archive, rungs=tuple(peers.LADDER[rung] for rung in then), port=address.port):
         with delivering(config):  # another process, after a restart
             assert settled(config, "DELIVERED")
         assert archive.sop_classes == {peers.LADDER[sent]: 1}
-        for _ in range(2):  # a rung once delivered is final
+        for _ in range(2):  # what was delivered once is final
             assert before.do_one().seconds > 0
-        assert retried(before._home.ledger, "1.2.1.1.1", "pacs") == 0
+        assert retried(before._context.ledger, "1.2.1.1.1", "pacs") == 0
     assert sum(archive.sop_classes.values()) == 1
-    (story,) = queries.trace(before._home.ledger, "1.2.1.1.1")
+    (story,) = queries.trace(before._context.ledger, "1.2.1.1.1")
     assert [row.sop_class_uid for row in story.deliveries] == [peers.LADDER[sent]]
 
 
-def test_who_lost_the_lease_sends_no_other_rung(
+def test_a_courier_that_lost_the_lease_sends_in_no_other_sop_class(
     tmp_path: Path, courier: Callable[[Config], deliver.Courier], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = peers.Archive()
@@ -327,13 +326,13 @@ def test_after_72_hours_a_delivery_is_dead_and_says_why(
     judged(config, 1)
     one = courier(config)
     rest = one.do_one()
-    assert rest.deaf, "an unreachable destination is left alone for a while"
-    now = one._home.ledger.now
-    one._home.ledger.now = lambda: now() + timedelta(hours=72)
+    assert rest.is_fixed, "an unreachable destination is left alone for a while"
+    now = one._context.ledger.now
+    one._context.ledger.now = lambda: now() + timedelta(hours=72)
     for _ in range(3):
         one.do_one()
     assert workplace.states(config) == [("DEAD", "undelivered")]
-    (story,) = queries.trace(one._home.ledger, "1.2.1.1.1")
+    (story,) = queries.trace(one._context.ledger, "1.2.1.1.1")
     assert all("gave up after 72 h" in (row.last_error or "") for row in story.deliveries)
 
 
@@ -347,7 +346,7 @@ def stored_as(spool: Spool, sop_class_uid: str) -> Path:
 def test_bytes_that_changed_in_the_spool_never_leave(
     tmp_path: Path, courier: Callable[[Config], deliver.Courier], damage: Callable[[Path], None]
 ) -> None:
-    """A rung that another destination would have got does not count: it is not about to leave."""
+    """A SOP Class that another destination would have got does not count: it is not about to leave."""
     archive = peers.Archive()
     with peers.listening(archive) as address:
         config = workplace.config(tmp_path / "spool", address)
@@ -371,16 +370,16 @@ def test_a_destination_that_is_down_costs_no_object_an_attempt(
     config = workplace.config(tmp_path / "spool", peers.nobody(), delivery=delivery)
     judged(config, *range(1, 6))
     one, clock = courier(config), Clock(datetime.now(UTC))
-    one._home.ledger.now = clock
+    one._context.ledger.now = clock
     pauses = []
     for _ in range(8):
         rest = one.do_one()
-        assert rest.deaf
+        assert rest.is_fixed
         pauses.append(rest.seconds)
         clock.forward(rest.seconds)
     assert 60 / 2 <= pauses[-1] <= 60
     assert pauses[0] <= 4
-    rows = [row for number in range(1, 6) for row in queries.trace(one._home.ledger, f"1.2.{number}")[0].deliveries]
+    rows = [row for number in range(1, 6) for row in queries.trace(one._context.ledger, f"1.2.{number}")[0].deliveries]
     assert [row.attempts for row in rows] == [0] * 15
     assert [row.destination for row in rows if row.last_error] == ["pacs0"]
 
@@ -388,14 +387,14 @@ def test_a_destination_that_is_down_costs_no_object_an_attempt(
 def test_what_is_too_old_for_a_destination_that_is_down_is_dead_at_once(
     tmp_path: Path, courier: Callable[[Config], deliver.Courier]
 ) -> None:
-    """Not one every minute: of a thousand the last would be told of a day late."""
+    """Not one every minute: of a thousand the last would be reported a day late."""
     config = workplace.config(tmp_path / "spool", peers.nobody())
     judged(config, *range(5))
     one, clock = courier(config), Clock(datetime.now(UTC))
-    one._home.ledger.now = clock
-    assert one.do_one().deaf
+    one._context.ledger.now = clock
+    assert one.do_one().is_fixed
     clock.forward(72 * 3600)
-    assert [one.do_one() for _ in range(15)] == [GO_ON] * 15
+    assert [one.do_one() for _ in range(15)] == [NO_PAUSE] * 15
     assert workplace.states(config) == [("DEAD", "undelivered")] * 5
 
 
@@ -407,9 +406,9 @@ def test_a_destination_without_room_is_left_alone_after_three_answers(
         config = workplace.config(tmp_path / "spool", address)
         judged(config, *range(3))
         one = courier(config)
-        assert [one.do_one().deaf for _ in range(4)] == [False, False, True, True]
+        assert [one.do_one().is_fixed for _ in range(4)] == [False, False, True, True]
         archive.answer = lambda _: 0x0000
-        assert [one.do_one() for _ in range(5)] == [GO_ON] * 5
+        assert [one.do_one() for _ in range(5)] == [NO_PAUSE] * 5
 
 
 def test_deliveries_to_a_destination_that_was_removed_are_dead_until_it_is_back(

@@ -32,9 +32,9 @@ WORKER_DIES = [
 DELIVERY_DIES = [
     ("cxr_node.node.ledger.ledger:Ledger.claim_delivery", "after"),  # leased, nothing sent
     ("cxr_node.node.spool.spool:Spool.read", "after"),  # associated, about to send
-    ("cxr_node.node.deliver.storage_scu:StorageScu._open", "after"),  # associated
+    ("cxr_node.node.deliver.storage_scu:StorageScu._associate", "after"),  # associated
     (
-        "cxr_node.node.deliver.storage_scu:StorageScu.send",
+        "cxr_node.node.deliver.storage_scu:StorageScu.store",
         "after",
     ),  # taken by the destination, the ledger knows nothing
     ("cxr_node.node.ledger.ledger:Ledger._settle_delivery", "before"),  # the same, one step later
@@ -112,7 +112,7 @@ NOTED_DIES = [
     ("work", "cxr_node.node.ledger.ledger:_attach", "before"),  # within the transaction
     ("work", "cxr_node.node.ledger.ledger:Ledger.settle_rejected", "after"),  # settled, nobody rung
     ("deliver", "cxr_node.node.ledger.ledger:Ledger.claim_delivery", "after"),
-    ("deliver", "cxr_node.node.deliver.storage_scu:StorageScu.send", "after"),  # taken, the ledger knows nothing
+    ("deliver", "cxr_node.node.deliver.storage_scu:StorageScu.store", "after"),  # taken, the ledger knows nothing
     ("deliver", "cxr_node.node.ledger.ledger:conclude", "before"),  # within the transaction
 ]
 
@@ -142,14 +142,14 @@ def noted(config: Config) -> bool:
 
 
 @pytest.mark.timeout(120)
-def test_a_delivery_killed_around_the_choice_of_a_rung_sends_no_other(tmp_path: Path) -> None:
-    """Killed while the archive takes the lowest rung, then it takes all: what was chosen stays chosen."""
+def test_a_delivery_killed_around_the_choice_of_a_sop_class_sends_no_other(tmp_path: Path) -> None:
+    """Killed while the archive accepts the last SOP Class only, then it accepts all: what was chosen stays chosen."""
     old, new = peers.Archive(), peers.Archive()
     points = [
         ("cxr_node.node.ledger.ledger:Ledger.choose", "before"),  # nothing remembered, nothing sent
         ("cxr_node.node.ledger.ledger:Ledger.choose", "after"),  # remembered, nothing sent
         (
-            "cxr_node.node.deliver.storage_scu:StorageScu.send",
+            "cxr_node.node.deliver.storage_scu:StorageScu.store",
             "after",
         ),  # taken by the destination, the ledger knows nothing
     ]

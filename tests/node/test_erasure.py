@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from cxr_node.dicom.read import header
 from cxr_node.errors import ResourceError
-from cxr_node.node.audit import wiring
+from cxr_node.node.audit import recorder
 from cxr_node.node.audit.messages import Act, Deed, Outcome
 from cxr_node.node.deliver import retention
 from cxr_node.node.ledger import queries
@@ -48,7 +48,7 @@ def test_nothing_of_an_image_stays(node: Node) -> None:  # noqa: F811
     assert {left.sop_instance_uid for left in doomed.left} == set(node.archive)
     retention.erase(node.ledger, node.spool, doomed.instance_id, 0.0)
     assert (files_of(node), rows_of(node)) == ([], {})
-    assert recovery.rebuild(node.ledger, node.spool, header.inspect).received == 0, "nothing comes back by itself"
+    assert recovery.rebuild(node.ledger, node.spool, header.identify).received == 0, "nothing comes back by itself"
     retention.erase(node.ledger, node.spool, doomed.instance_id, 0.0)  # twice is no error
     node.receive()
     assert node.answered() == 3, "sent once more it is a new image"
@@ -86,7 +86,7 @@ def test_an_image_that_is_being_judged_is_waited_for(node: Node) -> None:  # noq
     assert len(files_of(node)) == 1
     ended = threading.Thread(target=retention.erase, args=(node.ledger, node.spool, 1, 30.0))
     ended.start()
-    assert node.ledger.release(job, delay_s=0.0, detail="", forgive=True)
+    assert node.ledger.release(job, delay_s=0.0, detail="", count_attempt=False)
     ended.join(30)
     assert (files_of(node), rows_of(node)) == ([], {})
 
@@ -179,7 +179,7 @@ def test_the_audit_trail_has_each_deed_in_the_standards_words(tmp_path: Path, de
         words="as a person asked",
         outcome=Outcome.SUCCESS,
     )
-    with wiring.by_operator(config, "erase") as tell:
+    with recorder.by_operator(config, "erase") as tell:
         tell(act)
     (segment,) = (config.spool.path / "audit").glob("*-erase-*.log")
     (line,) = segment.read_bytes().splitlines()
@@ -191,6 +191,6 @@ def test_the_audit_trail_has_each_deed_in_the_standards_words(tmp_path: Path, de
 
 def test_nothing_is_recorded_where_the_audit_is_off(tmp_path: Path) -> None:
     config = rules(tmp_path, audit={"enabled": False})
-    with wiring.by_operator(config, "erase") as tell:
+    with recorder.by_operator(config, "erase") as tell:
         tell(Act(deed=Deed.ERASED, study_instance_uid="1.2", patient_key="", sop_classes={}, words=""))
     assert not list(tmp_path.rglob("*.log"))

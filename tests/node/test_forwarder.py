@@ -13,16 +13,16 @@ import pytest
 
 from cxr_node.config.schema import Syslog
 from cxr_node.errors import ConfigError, DeliveryError
-from cxr_node.node.audit import syslog
+from cxr_node.node.audit import forwarder as room
 from cxr_node.node.audit.forwarder import Forwarder, reach
-from cxr_node.node.audit.trail import Segments, Shelf
+from cxr_node.node.audit.trail import Segments, TrailFolder
 from tests.node import workplace
 from tests.node.certificates import Authority, Identity
 from tests.node.collectors import Temper, collecting
 
 
-def shelf(folder: Path) -> Shelf:
-    return Shelf(folder=folder, keep_days=30.0, max_bytes=1 << 30, is_collected=True)
+def shelf(folder: Path) -> TrailFolder:
+    return TrailFolder(folder=folder, keep_days=30.0, max_bytes=1 << 30, is_collected=True)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def write(folder: Path, role: str, *contents: bytes) -> None:
 def test_messages_arrive_once_and_in_order(
     tmp_path: Path, identity: Identity, temper: Temper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(syslog, "_CLOSE_S", 0.5)
+    monkeypatch.setattr(room, "_CLOSE_S", 0.5)
     big = b"x" * 32768
     write(tmp_path, "receive", b"1", b"2", big)
     write(tmp_path, "work", b"3")
@@ -68,7 +68,7 @@ def test_a_batch_that_was_not_read_whole_goes_again(
     tmp_path: Path, identity: Identity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At least once, in order: a reset in the middle repeats the batch, a deaf collector is not believed."""
-    monkeypatch.setattr(syslog, "_CLOSE_S", 1.0)
+    monkeypatch.setattr(room, "_CLOSE_S", 1.0)
     contents = [f"{number:04d}".encode() * 5000 for number in range(40)]
     write(tmp_path, "receive", *contents)
     with collecting(identity, Temper.DYING) as collector:
@@ -129,7 +129,7 @@ def test_a_collector_that_refuses_us_is_no_proof(
     tmp_path: Path, identity: Identity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In TLS 1.3 a client learns after its handshake that its certificate is not wanted."""
-    monkeypatch.setattr(syslog, "_CLOSE_S", 1.0)
+    monkeypatch.setattr(room, "_CLOSE_S", 1.0)
     write(tmp_path / "audit", "receive", b"1")
     stranger = Authority(tmp_path, "other").issue("stranger")
     ours = Identity(certificate=stranger.certificate, key=stranger.key, ca=identity.ca)
@@ -158,8 +158,8 @@ def test_check_reaches_the_collector_and_sends_nothing(identity: Identity) -> No
 
 _WRITER = """
 import sys, pathlib
-from cxr_node.node.audit_trail import Segments, Shelf
-shelf = Shelf(folder=pathlib.Path(sys.argv[1]), keep_days=1.0, max_bytes=1 << 30, is_collected=True)
+from cxr_node.node.audit.trail import Segments, TrailFolder
+shelf = TrailFolder(folder=pathlib.Path(sys.argv[1]), keep_days=1.0, max_bytes=1 << 30, is_collected=True)
 segments = Segments(shelf, "receive")
 for number in range(10**9):
     segments.append([b"<85>1 - - - - - - " + sys.argv[2].encode() + b"-%d" % number])
@@ -167,10 +167,10 @@ for number in range(10**9):
 """
 _FORWARDER = """
 import sys, pathlib, threading
-from cxr_node.config import Syslog
-from cxr_node.node.audit_forwarder import Forwarder
-from cxr_node.node.audit_trail import Shelf
-shelf = Shelf(folder=pathlib.Path(sys.argv[1]), keep_days=1.0, max_bytes=1 << 30, is_collected=True)
+from cxr_node.config.schema import Syslog
+from cxr_node.node.audit.forwarder import Forwarder
+from cxr_node.node.audit.trail import TrailFolder
+shelf = TrailFolder(folder=pathlib.Path(sys.argv[1]), keep_days=1.0, max_bytes=1 << 30, is_collected=True)
 Forwarder(Syslog.model_validate_json(sys.argv[2]), shelf).run(threading.Event())
 """
 

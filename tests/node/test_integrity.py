@@ -64,7 +64,7 @@ def test_a_damaged_file_is_set_aside_and_a_new_one_begins(
     file = filled(tmp_path)
     damage(file)
     broken = file.read_bytes()
-    ledger = Ledger.open(tmp_path, mend=True)
+    ledger = Ledger.open(tmp_path, repair=True)
     assert queries.counts(ledger)[InstanceState.RECEIVED] == 0
     assert file.stat().st_mode & 0o777 == 0o600
     ledger.close()
@@ -86,7 +86,7 @@ def test_a_whole_and_a_new_file_are_left_alone(tmp_path: Path) -> None:
     assert database.find_damage(tmp_path / FILE_NAME) is None
     file = filled(tmp_path)
     identity = file.stat().st_ino
-    ledger = Ledger.open(tmp_path, mend=True)
+    ledger = Ledger.open(tmp_path, repair=True)
     assert queries.counts(ledger)[InstanceState.RECEIVED] == ROWS
     ledger.close()
     assert file.stat().st_ino == identity
@@ -113,7 +113,7 @@ def test_who_has_the_old_file_open_is_told(tmp_path: Path, how: str) -> None:
         file.unlink()
     else:
         DAMAGES["pages in the middle"](file)
-        Ledger.open(tmp_path, mend=True).close()
+        Ledger.open(tmp_path, repair=True).close()
     with pytest.raises(LedgerLostError):
         old.database.require_whole()
     with pytest.raises(LedgerLostError):
@@ -128,7 +128,7 @@ def test_the_old_file_s_last_user_does_not_hurt_the_new_one(tmp_path: Path) -> N
     old = Ledger.open(tmp_path, now=clock)
     queries.counts(old)
     DAMAGES["pages in the middle"](file)
-    new = Ledger.open(tmp_path, now=clock, mend=True)
+    new = Ledger.open(tmp_path, now=clock, repair=True)
     assert new.add(reference(1), origin(clock), digest(1), 4711)
     old.close()
     assert new.add(reference(2), origin(clock), digest(2), 4711)

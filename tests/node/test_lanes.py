@@ -17,7 +17,7 @@ from cxr_node.config.schema import Config
 from cxr_node.domain import Outcome
 from cxr_node.errors import InstanceError, ModelError
 from cxr_node.node.ledger import queries
-from cxr_node.node.ledger.lease_keeper import office
+from cxr_node.node.ledger.lease_keeper import worker_name
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.process.notify import Role
 from cxr_node.node.work import worker
@@ -39,7 +39,7 @@ def working(settings: Config, judge: Callable[..., Outcome]) -> Iterator[list[Ba
 
     def run() -> None:
         try:
-            worker.run(settings, object, judge, stop)
+            worker.run(settings, lambda: workplace.analyser(judge), stop)
         except Exception as error:
             raised.append(error)
 
@@ -111,7 +111,7 @@ def test_a_classifier_at_fault_ends_the_worker_and_blames_no_image(tmp_path: Pat
 
 @pytest.mark.parametrize("max_attempts", [1, 3])
 def test_a_poisoned_image_among_others_is_the_only_one_that_is_dead(tmp_path: Path, max_attempts: int) -> None:
-    """The first death takes all that are in hand with it and blames nobody; from then on each of them is alone."""
+    """The first death ends all that are in hand, and none is blamed; from then on each is worked on alone."""
     settings = config(tmp_path, max_attempts=max_attempts)
     workplace.receive(settings, 1)
     workplace.receive(settings, 2, content=b"poison")
@@ -147,7 +147,7 @@ def _until_poisoned(settings: Config) -> None:
 
     stop = threading.Event()
     threading.Thread(target=lambda: (settled(settings), stop.set()), daemon=True).start()
-    worker.run(settings, object, judge, stop)
+    worker.run(settings, lambda: workplace.analyser(judge), stop)
 
 
 def test_what_a_dead_worker_held_alone_stays_counted_and_of_several_none(tmp_path: Path) -> None:
@@ -156,10 +156,10 @@ def test_what_a_dead_worker_held_alone_stays_counted_and_of_several_none(tmp_pat
     try:
         workplace.receive(settings, 1)
         for attempts in ([1], [1, 0, 0]):
-            with office(ledger, settings.spool.path, Role.WORK) as owner:
+            with worker_name(ledger, settings.spool.path, Role.WORK) as owner:
                 while ledger.claim_instance(owner, 3600) is not None:
                     pass
-            with office(ledger, settings.spool.path, Role.WORK):
+            with worker_name(ledger, settings.spool.path, Role.WORK):
                 assert [row.attempts for row in rows(settings)] == attempts
             workplace.receive(settings, 2, 3)
             _past(ledger)

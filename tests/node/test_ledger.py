@@ -23,7 +23,7 @@ from cxr_node.errors import ConfigError, ResourceError
 from cxr_node.node.ledger import queries
 from cxr_node.node.ledger.database import HEAD, alembic_config
 from cxr_node.node.ledger.ledger import DELIVERY_MOVES, FILE_NAME, INSTANCE_MOVES, OPEN, SETTLED, Ledger
-from cxr_node.node.ledger.states import Death, DeliveryJob, DeliveryState, InstanceState, Job
+from cxr_node.node.ledger.states import DeadReason, DeliveryJob, DeliveryState, InstanceState, Job
 from cxr_node.node.ledger.tables import instances, metadata
 from tests.node.ledgers import (
     ALL,
@@ -155,7 +155,7 @@ def test_who_lost_the_lease_changes_nothing(ledger: Ledger, clock: Clock, same_o
     assert not ledger.extend(slow, 60.0)
     assert not ledger.release(slow, delay_s=0, detail="")
     assert not ledger.settle_rejected(slow, Rejected(reason=Reason.NOT_CHEST, sentence=""))
-    assert not ledger.settle_dead(slow, Death.FAULT, "")
+    assert not ledger.settle_dead(slow, DeadReason.FAULT, "")
     assert not ledger.settle_reported(slow, finding(), results(), PACS)
     assert queries.trace(ledger, "1.2.1") == before
     assert ledger.settle_reported(quick, finding(), results(), PACS)
@@ -178,7 +178,7 @@ def test_who_lost_a_delivery_changes_nothing(ledger: Ledger, clock: Clock) -> No
 
 def test_a_released_job_waits_and_its_attempt_counts_or_not(ledger: Ledger, clock: Clock) -> None:
     add(ledger, clock)
-    assert ledger.release(claimed(ledger), delay_s=30.0, detail="the disk is full", forgive=True)
+    assert ledger.release(claimed(ledger), delay_s=30.0, detail="the disk is full", count_attempt=False)
     assert ledger.claim_instance("worker", 60.0) is None
     assert queries.next_instance_s(ledger) == 30.0
     clock.forward(30)
@@ -230,7 +230,7 @@ def test_a_dead_delivery_kills_the_instance_only_when_nothing_is_open(ledger: Le
     assert ledger.settle_delivered(due(ledger), 0x0000)
     story = queries.trace(ledger, "1.2.1.1.1")[0]
     assert story.instance.state is InstanceState.DEAD
-    assert story.instance.reason == Death.UNDELIVERED
+    assert story.instance.reason == DeadReason.UNDELIVERED
     assert {row.destination: row.last_status for row in story.deliveries} == {"pacs": 0x0000, "gone": 0x0122}
 
 
@@ -278,12 +278,12 @@ def test_a_reencoded_duplicate_shares_the_results(ledger: Ledger, clock: Clock) 
 def test_a_dead_instance_is_judged_again_on_retry(ledger: Ledger, clock: Clock) -> None:
     add(ledger, clock)
     job = claimed(ledger)
-    assert ledger.settle_dead(job, Death.SPOOL_CORRUPT, "missing")
+    assert ledger.settle_dead(job, DeadReason.SPOOL_CORRUPT, "missing")
     assert retried(ledger, "1.2.99", "pacs") == 0
     assert retried(ledger, "1.2.1.1.1", "pacs") == 1
     again = claimed(ledger)
     assert again.attempts == 1
-    assert not ledger.settle_dead(job, Death.FAULT, "a dead worker speaks")  # same owner, same attempt, older fence
+    assert not ledger.settle_dead(job, DeadReason.FAULT, "a dead worker speaks")  # an older fence
     assert ledger.settle_reported(again, finding(), results(), PACS)
 
 
@@ -459,7 +459,7 @@ def test_a_ledger_of_a_newer_version_is_refused(tmp_path: Path, clock: Clock) ->
 
 def test_a_broken_migration_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("alembic.op.create_index", lambda *_, **__: 1 / 0)
+        patch.setattr("sqlalchemy.sql.ddl.SchemaGenerator.visit_index", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             Ledger.open(tmp_path)
     with sqlite3.connect(tmp_path / FILE_NAME) as file:

@@ -20,8 +20,6 @@ from cxr_node.errors import DeliveryError, InstanceError
 from cxr_node.node.deliver import courier
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.process import logs
-from cxr_node.node.spool.spool import Spool
-from cxr_node.node.work import worker as work
 from tests.node import peers, workplace
 
 CANARY = "DOE^CANARY"
@@ -57,7 +55,7 @@ def test_our_events_are_one_line_each(stream: io.StringIO) -> None:
 )
 def test_of_other_libraries_only_the_place_is_shown(stream: io.StringIO, library: str, message: str) -> None:
     logging.getLogger(library).error(message)
-    assert "node/test_journal.py" in stream.getvalue()
+    assert "node/test_logs.py" in stream.getvalue()
     assert "text withheld" in stream.getvalue()
     assert message not in stream.getvalue()
 
@@ -85,7 +83,7 @@ def test_warnings_tell_their_place_only(stream: io.StringIO) -> None:
         warnings.simplefilter("always")
         logging.captureWarnings(True)
         warnings.warn(f"Invalid value for VR UI: {CANARY}", UserWarning, stacklevel=1)
-    assert "UserWarning at node/test_journal.py:" in stream.getvalue()
+    assert "UserWarning at node/test_logs.py:" in stream.getvalue()
     assert CANARY not in stream.getvalue()
 
 
@@ -116,7 +114,7 @@ def test_an_outage_is_one_line_a_try_and_one_when_it_is_over(stream: io.StringIO
         config = workplace.config(tmp_path / "spool", Address(ae_title="ARCHIVE", host="127.0.0.1", port=port))
         workplace.receive(config, 1, 2)
         ledger = Ledger.open(config.spool.path)
-        worker = work.Worker(config, ledger, Spool(config.spool.path), "me", object(), workplace.judge)
+        worker = workplace.worker(config, ledger)
         assert worker.do_one()
         assert worker.do_one()
         ledger.close()
@@ -155,7 +153,7 @@ def test_a_whole_delivery_tells_nothing_of_the_patient(stream: io.StringIO, tmp_
         config = workplace.config(tmp_path / "spool", address)
         workplace.receive(config, 1, 2)
         ledger = Ledger.open(config.spool.path)
-        worker = work.Worker(config, ledger, Spool(config.spool.path), "me", object(), workplace.judge)
+        worker = workplace.worker(config, ledger)
         assert worker.do_one()
         assert worker.do_one()
         ledger.close()

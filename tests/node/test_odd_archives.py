@@ -1,4 +1,4 @@
-"""Archives whose answers are odd and legal, and archives whose answers are none: what our SCU makes of them."""
+"""Archives that answer oddly but legally, and archives that answer wrongly: what our SCU makes of them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from cxr_node.config.schema import Address
 from cxr_node.domain import ResultKind
 from cxr_node.errors import DeliveryError
 from cxr_node.node.commitment.scu import CommitmentScu
-from cxr_node.node.deliver.storage_scu import Parcel, link
+from cxr_node.node.deliver.link import ResultFile
 from cxr_node.node.ledger.commitments import Transaction
+from cxr_node.node.network import verification
 from cxr_node.node.network.rejections import Cause, Refusal, Refusals
-from cxr_node.tools import send
 from tests.node import peers, wire
 from tests.pacs import odd_associations as odd
 
@@ -28,11 +28,11 @@ SLOWLY_S = 20.0
 
 
 @pytest.fixture
-def parcel(tmp_path: Path) -> Parcel:
+def file(tmp_path: Path) -> ResultFile:
     content = peers.result_object(ResultKind.REPORT)
     path = tmp_path / "report"
     path.write_bytes(content)
-    return Parcel(path=path, sop_class_uid=peers.SOP_CLASS[ResultKind.REPORT], size_bytes=len(content))
+    return ResultFile(path=path, sop_class_uid=peers.SOP_CLASS[ResultKind.REPORT], size_bytes=len(content))
 
 
 Behave = Callable[[socket.socket], None]
@@ -138,21 +138,21 @@ def answering(field: int = STORE, **changed: int | None) -> Behave:
     return behave
 
 
-def deliver(address: Address, parcel: Parcel, told: list[Refusal], timeout_s: float = 2.0) -> int:
-    pacs = link(peers.destination(address, timeout_s=timeout_s), "CXR_NODE", Refusals(told.append))
+def deliver(address: Address, file: ResultFile, told: list[Refusal], timeout_s: float = 2.0) -> int:
+    pacs = peers.Sender(peers.destination(address, timeout_s=timeout_s), Refusals(told.append))
     try:
-        return pacs.send(parcel).status
+        return pacs.send(file).status
     finally:
         pacs.close()
 
 
-def test_odd_acceptances_are_taken(parcel: Parcel) -> None:
+def test_odd_acceptances_are_accepted(file: ResultFile) -> None:
     account: Counter[str] = Counter()
     refused: dict[str, str] = {}
     for name, change in odd.ANSWERS.items():
         with peers.raw_peer(archive(change)) as address:
             try:
-                assert deliver(address, parcel, [], timeout_s=10.0) == 0x0000
+                assert deliver(address, file, [], timeout_s=10.0) == 0x0000
                 account["taken"] += 1
             except DeliveryError as error:
                 refused[name] = str(error)
@@ -193,7 +193,7 @@ def _no_length(connection: socket.socket, context: int, command: bytes) -> None:
 
 
 @pytest.mark.parametrize("form", [_bytewise, _one_pdu, _reserved, _dribbled, _more_elements, _no_length])
-def test_odd_responses_are_taken(parcel: Parcel, form: Callable[[socket.socket, int, bytes], None]) -> None:
+def test_odd_responses_are_accepted(file: ResultFile, form: Callable[[socket.socket, int, bytes], None]) -> None:
     def behave(connection: socket.socket) -> None:
         accept(connection)
         context, request = hear(connection)
@@ -202,7 +202,7 @@ def test_odd_responses_are_taken(parcel: Parcel, form: Callable[[socket.socket, 
 
     told: list[Refusal] = []
     with peers.raw_peer(behave) as address:
-        assert deliver(address, parcel, told, timeout_s=10.0) == 0x0000
+        assert deliver(address, file, told, timeout_s=10.0) == 0x0000
     assert told == []
 
 
@@ -317,18 +317,18 @@ WRONG: dict[str, tuple[Behave, Cause, str]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_no_answer_is_named_counted_and_soon_over(parcel: Parcel, name: str) -> None:
+def test_what_is_no_answer_is_named_counted_and_soon_over(file: ResultFile, name: str) -> None:
     behave, cause, words = WRONG[name]
     told: list[Refusal] = []
     started = time.monotonic()
     with peers.raw_peer(behave) as address, pytest.raises(DeliveryError, match=words) as caught:
-        deliver(address, parcel, told)
+        deliver(address, file, told)
     assert not caught.value.permanent  # tried again by the schedule
     assert time.monotonic() - started < SLOWLY_S
     assert [(one.cause, one.host, one.ae_title) for one in told] == [(cause, "127.0.0.1", "RAW")]
 
 
-def test_a_wrong_answer_is_aborted_and_the_next_delivery_goes_through(parcel: Parcel) -> None:
+def test_a_wrong_answer_is_aborted_and_the_next_delivery_goes_through(file: ResultFile) -> None:
     heard: list[int] = []
 
     def behave(connection: socket.socket) -> None:
@@ -340,10 +340,10 @@ def test_a_wrong_answer_is_aborted_and_the_next_delivery_goes_through(parcel: Pa
         connection.sendall(wire.pdu(wire.RELEASE_RP, bytes(4)))
 
     with peers.raw_peer(behave) as address:
-        pacs = link(peers.destination(address, timeout_s=10.0), "CXR_NODE")
+        pacs = peers.Sender(peers.destination(address, timeout_s=10.0))
         with pytest.raises(DeliveryError, match="no Message ID"):
-            pacs.send(parcel)
-        assert pacs.send(parcel).status == 0x0000
+            pacs.send(file)
+        assert pacs.send(file).status == 0x0000
         pacs.close()
     assert heard[0] == wire.ABORT
 
@@ -363,7 +363,7 @@ def test_a_verification_is_believed_only_as_an_answer_to_it(
     with peers.raw_peer(answering(field or ECHO, **changed)) as address:
         started = time.monotonic()
         with pytest.raises(DeliveryError, match=words.format("C-ECHO-RSP")):
-            send.echo(address, "CXR_NODE", timeout_s=2.0)
+            verification.echo(address, "CXR_NODE", timeout_s=2.0)
     assert time.monotonic() - started < SLOWLY_S
 
 
@@ -385,8 +385,8 @@ def test_a_request_for_commitment_too(changed: dict[str, int | None], field: int
 ONE_CONTEXT = [name for name in odd.ANSWERS if not name.startswith(("rejected", "contexts that are left out"))]
 
 
-def test_odd_acceptances_of_a_verification_are_taken() -> None:
+def test_odd_acceptances_of_a_verification_are_accepted() -> None:
     """Verification is proposed in one context: what rejects or leaves out a part of them is no acceptance."""
     for name in ONE_CONTEXT:
         with peers.raw_peer(archive(odd.ANSWERS[name], ECHO)) as address:
-            send.echo(address, "CXR_NODE", timeout_s=10.0)
+            verification.echo(address, "CXR_NODE", timeout_s=10.0)

@@ -68,13 +68,19 @@ class Node:
 
     def judge(self, *, probability: float = 0.97) -> None:
         """Judge all that waits."""
-        predictor = builders.FixedPredictor(probability=probability)
-        digest = pipeline.rules_sha256(predictor, self.config)
-        worker = work.Worker(
-            self.config, self.ledger, self.spool, "worker", predictor, pipeline.process, rules_sha256=digest
-        )
+        worker = self.worker(builders.FixedPredictor(probability=probability))
         while worker.do_one():
             pass
+
+    def worker(self, predictor: pipeline.Predictor) -> work.Worker:
+        """A worker with that predictor, as `cxr-node work` makes it."""
+        analyser = work.Analyser(
+            process=lambda content, origin, config, precedent: pipeline.process(
+                content, origin, predictor, config, precedent
+            ),
+            rules_sha256=pipeline.rules_sha256(predictor, self.config),
+        )
+        return work.Worker(self.config, self.ledger, self.spool, "worker", analyser)
 
     def deliver(self) -> int:
         """Send all that is due; how many objects went."""
@@ -190,7 +196,7 @@ def test_a_corrected_version_waits_for_the_one_before_it(node: Node) -> None:
     assert first is not None
     assert node.ledger.claim_instance("lane-2", 60.0) is None
     assert queries.next_instance_s(node.ledger) == 0.5, "it is looked for soon, and not in a busy loop"
-    assert node.ledger.release(first, delay_s=0.0, detail="", forgive=True)
+    assert node.ledger.release(first, delay_s=0.0, detail="", count_attempt=False)
     assert node.answered() == 6
     assert replaced(node.headers("report")[1]) == [str(node.headers("report")[0].SOPInstanceUID)]
 
@@ -212,7 +218,7 @@ def test_a_ledger_made_anew_gives_the_same_bytes_of_every_version(tmp_path: Path
         file.unlink()
     ledger = Ledger.open(config.spool.path)
     node = Node(config, ledger, spool, archive)
-    assert recovery.rebuild(ledger, spool, header.inspect).received == 4
+    assert recovery.rebuild(ledger, spool, header.identify).received == 4
     assert node.answered() == 12
     assert all(contents == [contents[0]] * 2 for contents in archive.values()), "another UID, or other bytes"
     assert len(archive) == 12
@@ -373,11 +379,7 @@ def test_a_rejected_image_that_comes_again_to_other_weights_is_judged(node: Node
     (before,) = node.stories()
     node.receive(**ADULT)
     profile = builders.profile(weights_sha256="cd" * 32)
-    predictor = builders.FixedPredictor(profile=profile)
-    digest = pipeline.rules_sha256(predictor, node.config)
-    work.Worker(
-        node.config, node.ledger, node.spool, "worker", predictor, pipeline.process, rules_sha256=digest
-    ).do_one()
+    node.worker(builders.FixedPredictor(profile=profile)).do_one()
     (after,) = node.stories()
     assert len(after.events) == len(before.events) + 1
 

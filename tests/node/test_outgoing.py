@@ -1,4 +1,4 @@
-"""A message cut for the wire is the message, and no PDU is longer than the peer takes."""
+"""A fragmented message is the message, and no PDU is longer than the peer accepts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pynetdicom.pdu import P_DATA_TF
 
 from cxr_node.config.schema import Address
 from cxr_node.domain import ResultKind
-from cxr_node.node.deliver.storage_scu import Parcel, link
+from cxr_node.node.deliver.link import ResultFile
 from cxr_node.node.network import dimse, file_meta
 from cxr_node.node.network import dimse as outgoing
 from cxr_node.node.network.dimse import Message
@@ -68,7 +68,7 @@ def test_the_command_set_says_what_pynetdicom_would_say() -> None:
 
 
 def test_a_peer_that_reads_late_gets_every_byte() -> None:
-    """The system takes only a part of what it is given; the rest follows."""
+    """The system accepts only a part of a write; the rest follows."""
     near, far = socket.socketpair()
     near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     near.settimeout(10)
@@ -98,10 +98,10 @@ def test_what_was_checked_is_what_leaves(tmp_path: Path) -> None:
     archive, content = peers.Archive(), peers.result_object(ResultKind.REPORT, 1)
     path = tmp_path / "changed"
     path.write_bytes(b"changed meanwhile")
-    parcel = Parcel(path=path, sop_class_uid=peers.SOP_CLASS[ResultKind.REPORT], size_bytes=1, content=content)
+    file = ResultFile(path=path, sop_class_uid=peers.SOP_CLASS[ResultKind.REPORT], size_bytes=1, content=content)
     with peers.listening(archive) as address:
         assert isinstance(address, Address)
-        pacs = link(peers.destination(address), "CXR_NODE")
-        assert pacs.send(parcel).status == 0
+        pacs = peers.Sender(peers.destination(address))
+        assert pacs.send(file).status == 0
         pacs.close()
     assert [many for (many,) in archive.datasets.values()] == [bytes(file_meta.split(content)[1])]

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from cxr_node.node.process import presence
-from cxr_node.node.process.presence import Presence
+from cxr_node.node.process import supervisor as presence
+from cxr_node.node.process.supervisor import Presence
 
 FORKS = multiprocessing.get_context("forkserver")
 

@@ -48,7 +48,7 @@ def checking(folder: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception | N
     def run() -> None:
         hooks = server.Hooks(stop=stop, ready=lambda _: node.ready.set())
         try:
-            server.serve(config(folder, port=node.port), header.inspect, SYNTAXES, hooks)
+            server.serve(config(folder, port=node.port), header.identify, SYNTAXES, hooks)
         except ResourceError as error:
             node.died_of.append(error)
 

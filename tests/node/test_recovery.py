@@ -8,7 +8,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -40,17 +39,12 @@ NO_CHEST = Rejected(reason=Reason.NOT_CHEST, sentence="This is no chest.")
 ENGINES = ["sqlite", "postgresql"] if ledgers.POSTGRES in os.environ else ["sqlite"]
 
 
-@dataclass(frozen=True)
-class Seen:
-    ref: InstanceRef
-
-
-def inspect(path: Path) -> Seen:
+def inspect(path: Path) -> InstanceRef:
     """The header check for `workplace`'s radiographs."""
     content = path.read_bytes()
     if not content.startswith(b"radiograph "):
         raise InstanceError("it is not encoded as DICOM")
-    return Seen(ledgers.reference(int(content.removeprefix(b"radiograph "))))
+    return ledgers.reference(int(content.removeprefix(b"radiograph ")))
 
 
 def lose_all(file: Path) -> None:
@@ -74,7 +68,7 @@ LOSSES: dict[str, Callable[[Path], None]] = {
 
 def mended(config: Config) -> Rebuilt:
     """What the receiver does at its start."""
-    ledger = Ledger.open(config.spool.path, mend=True)
+    ledger = Ledger.open(config.spool.path, repair=True)
     try:
         return rebuild(ledger, Spool(config.spool.path), inspect)
     finally:
@@ -256,7 +250,7 @@ def test_results_that_nobody_has_are_discarded_after_a_day(tmp_path: Path, monke
     config = workplace.config(tmp_path / "spool", peers.nobody())
     workplace.receive(config, 1)
     spool, ledger = Spool(config.spool.path), Ledger.open(config.spool.path)
-    worker.Worker(config, ledger, spool, "worker", object(), workplace.judge).do_one()
+    workplace.worker(config, ledger).do_one()
     wanted = set(spool.digests(Area.RESULTS))
     orphan = spool.store_result(b"of a worker that died").sha256
     assert discard_orphans(ledger, spool) == 0, "it may be a worker's that lives"
@@ -297,7 +291,7 @@ def test_killed_half_way_it_goes_on(tmp_path: Path) -> None:
 def _rebuild_and_die(config: Config) -> None:
     seen = 0
 
-    def dying(path: Path) -> Seen:
+    def dying(path: Path) -> InstanceRef:
         nonlocal seen
         seen += 1
         if seen == 120:
@@ -330,13 +324,13 @@ def ended(run: Callable[[threading.Event], None], file: Path, ready: Callable[[]
 
 def test_every_role_ends_when_the_ledger_is_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would work on a file that nobody else sees; its successor makes a new one."""
-    monkeypatch.setattr(worker, "_LOOK_AFTER_S", 0.2)
+    monkeypatch.setattr(worker, "LOOK_AFTER_S", 0.2)
     config = workplace.config(tmp_path / "spool", peers.nobody())
     workplace.receive(config, 1)
     file, run_folder = config.spool.path / FILE_NAME, config.spool.path / "run"
     assert isinstance(
         ended(
-            lambda stop: worker.run(config, object, workplace.judge, stop),
+            lambda stop: worker.run(config, workplace.analyser, stop),
             file,
             lambda: workplace.states(config) == [("REPORTED", None)],
         ),
@@ -357,7 +351,7 @@ def test_a_receiver_whose_ledger_is_taken_away_says_out_of_resources_and_ends(tm
     def run() -> None:
         try:
             hooks = server.Hooks(stop=stop, ready=ports.append)
-            server.serve(receiver_config(tmp_path / "spool"), header.inspect, SYNTAXES, hooks)
+            server.serve(receiver_config(tmp_path / "spool"), header.identify, SYNTAXES, hooks)
         except LedgerLostError as error:
             told.append(error)
 

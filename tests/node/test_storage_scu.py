@@ -6,7 +6,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,34 +19,34 @@ from pynetdicom.dsutils import split_dataset
 from cxr_node.config.schema import STANDARD_KINDS, Address
 from cxr_node.domain import ResultKind
 from cxr_node.errors import ConfigError, DeliveryError
-from cxr_node.node.deliver.storage_scu import Link, Parcel, link
-from cxr_node.node.network.statuses import TABLE, Fate, judge
+from cxr_node.node.deliver.link import ResultFile
+from cxr_node.node.network.statuses import TABLE, Action, judge
 from tests.node import peers
 from tests.node.certificates import Authority
 from tests.patience import FOR_EVER_S, PATIENCE_S
 
-Wrap = Callable[..., Parcel]
-Connect = Callable[..., Link]
+Wrap = Callable[..., ResultFile]
+Connect = Callable[..., peers.Sender]
 
 
 @pytest.fixture
 def wrap(tmp_path: Path) -> Wrap:
-    def build(kind: ResultKind = ResultKind.REPORT, number: int = 1, padding: int = 0, rung: int = 0) -> Parcel:
+    def build(kind: ResultKind = ResultKind.REPORT, number: int = 1, padding: int = 0, rung: int = 0) -> ResultFile:
         content = peers.result_object(kind, number, padding, rung)
         path = tmp_path / f"{kind}-{number}-{rung}"
         path.write_bytes(content)
         sop_class_uid = peers.LADDER[rung] if rung else peers.SOP_CLASS[kind]
-        return Parcel(path=path, sop_class_uid=sop_class_uid, size_bytes=len(content))
+        return ResultFile(path=path, sop_class_uid=sop_class_uid, size_bytes=len(content))
 
     return build
 
 
 @pytest.fixture
 def connect() -> Iterator[Connect]:
-    opened: list[Link] = []
+    opened: list[peers.Sender] = []
 
-    def build(address: Address, **more: object) -> Link:
-        opened.append(link(peers.destination(address, **more), "CXR_NODE"))  # type: ignore[arg-type]
+    def build(address: Address, **more: object) -> peers.Sender:
+        opened.append(peers.Sender(peers.destination(address, **more)))  # type: ignore[arg-type]
         return opened[-1]
 
     yield build
@@ -54,39 +54,39 @@ def connect() -> Iterator[Connect]:
         each.close()
 
 
-def _data_set(parcel: Parcel) -> bytes:
-    _, offset = split_dataset(parcel.path)
-    return parcel.path.read_bytes()[offset:]
+def _data_set(file: ResultFile) -> bytes:
+    _, offset = split_dataset(file.path)
+    return file.path.read_bytes()[offset:]
 
 
 def test_one_association_carries_all_objects_byte_for_byte(wrap: Wrap, connect: Connect) -> None:
     archive = peers.Archive()
-    parcels = [wrap(kind, number) for number in (1, 2) for kind in STANDARD_KINDS]
+    files = [wrap(kind, number) for number in (1, 2) for kind in STANDARD_KINDS]
     with peers.listening(archive) as address:
         pacs = connect(address)
-        assert [pacs.send(parcel).status for parcel in parcels] == [0] * 6
+        assert [pacs.send(file).status for file in files] == [0] * 6
         pacs.close()
     assert archive.associations == 1
-    assert [many for (many,) in archive.datasets.values()] == [_data_set(parcel) for parcel in parcels]
+    assert [many for (many,) in archive.datasets.values()] == [_data_set(file) for file in files]
     assert archive.syntaxes == {ExplicitVRLittleEndian: 6}
 
 
 def test_a_large_object_arrives_whole(wrap: Wrap, connect: Connect) -> None:
-    archive, parcel = peers.Archive(), wrap(ResultKind.HEATMAP, padding=9_000_000)
+    archive, file = peers.Archive(), wrap(ResultKind.HEATMAP, padding=9_000_000)
     with peers.listening(archive) as address:
-        connect(address, timeout_s=20.0).send(parcel)
-    assert list(archive.datasets.values()) == [[_data_set(parcel)]]
+        connect(address, timeout_s=20.0).send(file)
+    assert list(archive.datasets.values()) == [[_data_set(file)]]
 
 
 def test_a_peer_of_implicit_vr_only_gets_the_same_elements(wrap: Wrap, connect: Connect) -> None:
-    archive, parcel = peers.Archive(), wrap()
+    archive, file = peers.Archive(), wrap()
     with peers.listening(archive, syntaxes=(ImplicitVRLittleEndian,)) as address:
-        assert connect(address).send(parcel).status == 0
+        assert connect(address).send(file).status == 0
     assert archive.syntaxes == {ImplicitVRLittleEndian: 1}
     ((sent,),) = archive.datasets.values()
-    received = parcel.path.with_suffix(".received")
+    received = file.path.with_suffix(".received")
     received.write_bytes(sent)
-    assert dcmread(received, force=True) == dcmread(parcel.path)
+    assert dcmread(received, force=True) == dcmread(file.path)
 
 
 @pytest.mark.parametrize("status", [0x0000, 0xB000, 0xB006, 0xB007, 0xB123, 0x0111])
@@ -140,20 +140,20 @@ def test_a_class_never_proposed_before_is_negotiated(wrap: Wrap, connect: Connec
         with peers.listening(archive) as address:
             pacs = connect(address)
             pacs.send(wrap(ResultKind.REPORT))
-            pacs.send(Parcel(path=new, sop_class_uid=dose_sr, size_bytes=len(old)))
+            pacs.send(ResultFile(path=new, sop_class_uid=dose_sr, size_bytes=len(old)))
     assert (len(archive.datasets), archive.associations) == (2, 2)
 
 
 def test_kinds_that_a_destination_is_sent_are_negotiated_at_once(wrap: Wrap, connect: Connect) -> None:
     archive = peers.Archive()
-    parcels = [wrap(kind) for kind in ResultKind]
+    files = [wrap(kind) for kind in ResultKind]
     with peers.listening(archive, kinds=tuple(ResultKind)) as address:
         pacs = connect(address, send=[kind.value for kind in ResultKind])
-        assert {pacs.send(parcel).status for parcel in parcels} == {0}
+        assert {pacs.send(file).status for file in files} == {0}
     assert (len(archive.datasets), archive.associations) == (len(ResultKind), 1)
 
 
-def rungs_of(wrap: Wrap, number: int = 1) -> list[Parcel]:
+def alternatives_of(wrap: Wrap, number: int = 1) -> list[ResultFile]:
     return [wrap(ResultKind.MEASUREMENTS, number, rung=rung) for rung in range(len(peers.LADDER))]
 
 
@@ -161,57 +161,54 @@ def rungs_of(wrap: Wrap, number: int = 1) -> list[Parcel]:
     ("takes", "sent"), [(("34", "33"), "34"), (("33",), "33"), (("22",), "22"), (("22", "33"), "33")]
 )
 @pytest.mark.parametrize("syntaxes", [peers.BOTH_SYNTAXES, (ImplicitVRLittleEndian,)])
-def test_the_first_rung_that_is_negotiated_goes_and_no_other(
+def test_the_first_sop_class_that_is_negotiated_goes_and_no_other(
     wrap: Wrap, connect: Connect, takes: tuple[str, ...], sent: str, syntaxes: tuple[str, ...]
 ) -> None:
     archive = peers.Archive()
     accepted = tuple(uid for uid in peers.LADDER if uid.endswith(takes))
     with peers.listening(archive, rungs=accepted, syntaxes=syntaxes) as address:
         pacs = connect(address)
-        assert pacs.send(*rungs_of(wrap)).status == 0
+        assert pacs.send(*alternatives_of(wrap)).status == 0
         assert pacs.send(wrap(ResultKind.HEATMAP)).status == 0
-        assert pacs.send(*rungs_of(wrap, 2)).status == 0
+        assert pacs.send(*alternatives_of(wrap, 2)).status == 0
     measured = f"1.2.840.10008.5.1.4.1.1.88.{sent}"
     assert archive.sop_classes == {measured: 2, peers.SOP_CLASS[ResultKind.HEATMAP]: 1}
     assert archive.associations == 1
 
 
-def test_no_rung_is_negotiated_is_permanent_and_spares_the_others(wrap: Wrap, connect: Connect) -> None:
+def test_no_sop_class_negotiated_is_permanent_and_spares_the_others(wrap: Wrap, connect: Connect) -> None:
     archive = peers.Archive()
     with peers.listening(archive, rungs=()) as address:
         pacs = connect(address)
         with pytest.raises(DeliveryError, match=r"no presentation context .*88\.34 or .*88\.33 or .*88\.22") as caught:
-            pacs.send(*rungs_of(wrap))
+            pacs.send(*alternatives_of(wrap))
         assert caught.value.permanent
         assert pacs.send(wrap(ResultKind.REPORT)).status == 0
     assert (len(archive.datasets), archive.associations) == (1, 1)
 
 
-def test_who_chooses_sees_what_the_destination_takes_before_a_byte_leaves(wrap: Wrap, connect: Connect) -> None:
-    archive, seen, rungs = peers.Archive(), [], rungs_of(wrap)
-
-    def choose(taken: Sequence[Parcel]) -> Parcel:
-        seen.append((list(taken), len(archive.datasets)))
-        return taken[-1]
-
+def test_open_says_what_the_destination_accepts_before_a_byte_leaves(wrap: Wrap, connect: Connect) -> None:
+    archive, files = peers.Archive(), alternatives_of(wrap)
     with peers.listening(archive, rungs=(peers.LADDER[0], peers.LADDER[2])) as address:
-        connect(address).send(*rungs, choose=choose)
-    assert seen == [([rungs[0], rungs[2]], 0)]
+        link = connect(address).link
+        assert link.open(files) == [files[0], files[2]]
+        assert not archive.datasets
+        link.store(files[2])
     assert archive.sop_classes == {peers.LADDER[2]: 1}
 
 
-def test_a_reopened_association_is_asked_anew_what_it_takes(wrap: Wrap, connect: Connect) -> None:
+def test_a_reopened_association_negotiates_again(wrap: Wrap, connect: Connect) -> None:
     """The archive comes back with other presentation contexts while the first association is idle."""
     before, after = peers.Archive(lambda count: None if count == 2 else 0x0000), peers.Archive()
     with peers.listening(before) as address:
         pacs = connect(address)
-        assert pacs.send(*rungs_of(wrap, 1)).status == 0
+        assert pacs.send(*alternatives_of(wrap, 1)).status == 0
     with peers.listening(after, rungs=peers.LADDER[2:], port=address.port):
-        assert pacs.send(*rungs_of(wrap, 2)).status == 0
+        assert pacs.send(*alternatives_of(wrap, 2)).status == 0
     assert after.sop_classes == {peers.LADDER[2]: 1}
 
 
-def test_nobody_there_is_temporary(wrap: Wrap, connect: Connect) -> None:
+def test_a_refused_connection_is_temporary(wrap: Wrap, connect: Connect) -> None:
     with pytest.raises(DeliveryError, match="no connection: Connection refused") as caught:
         connect(peers.nobody()).send(wrap())
     assert not caught.value.permanent
@@ -328,8 +325,8 @@ def test_a_peer_that_never_reads_cannot_hold_the_sender(wrap: Wrap, connect: Con
         peers.accept_association(connection)
         stop.wait(FOR_EVER_S)
 
-    parcel = wrap(ResultKind.HEATMAP, padding=40_000_000)
-    small = Parcel(path=parcel.path, sop_class_uid=parcel.sop_class_uid, size_bytes=1)  # no time for its size
+    file = wrap(ResultKind.HEATMAP, padding=40_000_000)
+    small = ResultFile(path=file.path, sop_class_uid=file.sop_class_uid, size_bytes=1)  # no time for its size
     before = threading.active_count()
     with peers.raw_peer(deaf) as address:
         started = time.monotonic()
@@ -354,8 +351,8 @@ def test_a_peer_that_reads_by_drops_is_cut_off(wrap: Wrap, connect: Connect) -> 
         while connection.recv(4096):
             threading.Event().wait(0.1)
 
-    parcel = wrap(ResultKind.HEATMAP, padding=40_000_000)
-    small = Parcel(path=parcel.path, sop_class_uid=parcel.sop_class_uid, size_bytes=1)
+    file = wrap(ResultKind.HEATMAP, padding=40_000_000)
+    small = ResultFile(path=file.path, sop_class_uid=file.sop_class_uid, size_bytes=1)
     with peers.raw_peer(sip) as address:
         started = time.monotonic()
         with pytest.raises(DeliveryError) as caught:
@@ -403,9 +400,9 @@ def test_small_pdus_are_sent_at_once(wrap: Wrap, connect: Connect, monkeypatch: 
 
 def test_every_status_row_can_be_reached() -> None:
     assert [judge(row.value) for row in TABLE if judge(row.value) is not row and row.mask == 0xFFFF] == []
-    assert judge(0x0000).fate is Fate.DELIVERED
-    assert {judge(value).fate for value in range(0xA700, 0xA800)} == {Fate.RETRY}
-    assert {judge(value).fate for value in range(0xC000, 0xD000)} == {Fate.REFUSED}
+    assert judge(0x0000).action is Action.DELIVERED
+    assert {judge(value).action for value in range(0xA700, 0xA800)} == {Action.RETRY}
+    assert {judge(value).action for value in range(0xC000, 0xD000)} == {Action.REFUSED}
 
 
 @pytest.fixture(scope="module")
@@ -480,7 +477,7 @@ def _lying(ca: Authority, folder: Path, fault: str) -> ssl.SSLContext:
     return context
 
 
-def test_an_archive_that_does_not_believe_us_is_told_of(
+def test_an_archive_that_does_not_trust_our_certificate_is_named(
     wrap: Wrap, connect: Connect, ca: Authority, tmp_path: Path
 ) -> None:
     node = Authority(tmp_path, "stranger").issue("node").tls() | {"ca": str(ca.pem)}
@@ -520,26 +517,26 @@ def test_certificates_that_cannot_be_read_are_the_operators_fault(tmp_path: Path
 
 
 @pytest.mark.pacs
-def test_dcmtk_storescp_takes_all_three(wrap: Wrap, connect: Connect, tmp_path: Path) -> None:
+def test_dcmtk_storescp_accepts_all_three(wrap: Wrap, connect: Connect, tmp_path: Path) -> None:
     store = tmp_path / "store"
     with peers.storescp(store) as address:
         pacs = connect(address)
-        parcels = [wrap(kind) for kind in STANDARD_KINDS]
-        assert [pacs.send(parcel).status for parcel in parcels] == [0, 0, 0]
+        files = [wrap(kind) for kind in STANDARD_KINDS]
+        assert [pacs.send(file).status for file in files] == [0, 0, 0]
         pacs.close()
     stored = {dcmread(path).SOPInstanceUID: split_dataset(path)[1] and _data_set_of(path) for path in store.iterdir()}
-    assert stored == {dcmread(parcel.path).SOPInstanceUID: _data_set(parcel) for parcel in parcels}
+    assert stored == {dcmread(file.path).SOPInstanceUID: _data_set(file) for file in files}
 
 
 @pytest.mark.pacs
 @pytest.mark.parametrize("rung", range(3))
-def test_dcmtk_storescp_of_few_classes_gets_the_rung_it_takes(
+def test_dcmtk_storescp_of_few_classes_gets_the_one_it_accepts(
     wrap: Wrap, connect: Connect, tmp_path: Path, rung: int
 ) -> None:
     store = tmp_path / "store"
     with peers.storescp(store, peers.SOP_CLASS[ResultKind.REPORT], peers.LADDER[rung]) as address:
         pacs = connect(address)
-        assert pacs.send(*rungs_of(wrap)).status == 0
+        assert pacs.send(*alternatives_of(wrap)).status == 0
         pacs.close()
     (stored,) = store.iterdir()
     assert dcmread(stored).SOPInstanceUID == peers.uid(ResultKind.MEASUREMENTS, 1, rung)
@@ -551,7 +548,7 @@ def test_dcmtk_storescp_of_no_measurements_refuses_every_rung(wrap: Wrap, connec
     with peers.storescp(store, peers.SOP_CLASS[ResultKind.REPORT]) as address:
         pacs = connect(address)
         with pytest.raises(DeliveryError) as caught:
-            pacs.send(*rungs_of(wrap))
+            pacs.send(*alternatives_of(wrap))
         assert caught.value.permanent
         assert pacs.send(wrap(ResultKind.REPORT)).status == 0
         pacs.close()

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from cxr_node.domain import Reason, Rejected
 from cxr_node.node.ledger.ledger import Ledger
-from cxr_node.node.ledger.states import Death
+from cxr_node.node.ledger.states import DeadReason
 from tests.node.ledgers import ALL, Clock, digest, finding, ladder, opened, origin, reference
 
 NORMAL, FULL = 1, 2
@@ -45,7 +45,7 @@ def test_leases_alone_do_not_wait_for_the_disk(tmp_path: Path) -> None:
             assert ledger.release(jobs[0], delay_s=0.0, detail="")
         with commits(FULL, FULL):
             assert ledger.settle_rejected(jobs[1], Rejected(reason=Reason.NOT_CHEST, sentence=""))
-            assert ledger.settle_dead(jobs[2], Death.FAULT, "")
+            assert ledger.settle_dead(jobs[2], DeadReason.FAULT, "")
         with commits(NORMAL, FULL):
             job = ledger.claim_instance("worker", 60.0)
             assert job is not None

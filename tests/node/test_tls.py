@@ -22,10 +22,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from cxr_node.config.schema import Listen, Tls
 from cxr_node.errors import ConfigError
 from cxr_node.node.ledger import queries
-from cxr_node.node.network.listener import HANDSHAKE_S
 from cxr_node.node.network.rejections import Cause
-from cxr_node.node.network.tls import Shown, server_tls
+from cxr_node.node.network.tls import PeerCertificate, server_tls
 from cxr_node.node.receive.acse import Call, judge
+from cxr_node.node.receive.listener import HANDSHAKE_S
 from tests import builders
 from tests.node import wire
 from tests.node.certificates import Authority, Identity
@@ -214,8 +214,8 @@ def test_title_host_and_certificate_are_of_one_and_the_same_peer(
     first = {"ae_title": "XR1", "hosts": ["10.0.0.1"], "certificate": ["xr1.example.org"]}
     second = {"ae_title": "XR1", "hosts": ["10.0.0.2"], "certificate": ["spare"]}
     listen = Listen.model_validate({"tls": tls, "peers": [first, second]})
-    shown = Shown(fingerprint="", names=frozenset(names)) if names is not None else None
-    call = Call(called_ae_title="CXR_NODE", calling_ae_title=calling, host=host, shown=shown)
+    shown = PeerCertificate(fingerprint="", names=frozenset(names)) if names is not None else None
+    call = Call(called_ae_title="CXR_NODE", calling_ae_title=calling, host=host, certificate=shown)
     assert judge(call, listen, Counter()) is cause
 
 

@@ -19,8 +19,8 @@ from cxr_node.dicom.pixels.compress import Press
 from cxr_node.domain import ResultKind
 from cxr_node.errors import DeliveryError
 from cxr_node.node.deliver import transcode
-from cxr_node.node.deliver.storage_scu import Parcel, link
-from cxr_node.node.deliver.transcode import JPEG_LS, PLAIN, RLE
+from cxr_node.node.deliver.link import ResultFile
+from cxr_node.node.deliver.transcode import JPEG_LS, RLE
 from cxr_node.node.network import file_meta
 from tests.dicom.contexts import context
 from tests.node import peers
@@ -46,8 +46,10 @@ def contents() -> dict[ResultKind, bytes]:
     return found
 
 
-def parcel(kind: ResultKind, content: bytes) -> Parcel:
-    return Parcel(path=Path("nowhere"), sop_class_uid=peers.SOP_CLASS[kind], size_bytes=len(content), content=content)
+def result_file(kind: ResultKind, content: bytes) -> ResultFile:
+    return ResultFile(
+        path=Path("nowhere"), sop_class_uid=peers.SOP_CLASS[kind], size_bytes=len(content), content=content
+    )
 
 
 def read(kind: ResultKind, data_set: bytes, syntax: str) -> Dataset:
@@ -61,11 +63,11 @@ def test_pixels_and_every_other_element_stay(
     kind: ResultKind, syntax: str, press: Press, contents: dict[ResultKind, bytes]
 ) -> None:
     _, data_set = file_meta.split(contents[kind])
-    squeezed = transcode.squeeze(data_set, syntax, press)
-    assert squeezed is not None
-    assert len(squeezed) < len(data_set) * 0.6
-    assert squeezed == transcode.squeeze(data_set, syntax, press)
-    before, after = dcmread(io.BytesIO(contents[kind])), read(kind, bytes(squeezed), syntax)
+    compressed = transcode.compress(data_set, syntax, press)
+    assert compressed is not None
+    assert len(compressed) < len(data_set) * 0.6
+    assert compressed == transcode.compress(data_set, syntax, press)
+    before, after = dcmread(io.BytesIO(contents[kind])), read(kind, bytes(compressed), syntax)
     assert np.array_equal(before.pixel_array, after.pixel_array)
     offsets = parse_basic_offsets(after.PixelData)
     assert len(offsets) == int(before.get("NumberOfFrames", 1))
@@ -87,15 +89,15 @@ def test_pixels_and_every_other_element_stay(
         ("jpeg-ls", ALL, JPEG_LS),
     ],
 )
-def test_what_is_wished_and_taken_is_sent(
+def test_what_is_configured_and_accepted_is_sent(
     wish: str, taken: tuple[str, ...], expected: str, press: Press, contents: dict[ResultKind, bytes]
 ) -> None:
     archive = peers.Archive()
     kinds = (*PICTURES, ResultKind.REPORT, ResultKind.PDF)
     with peers.listening(archive, kinds=kinds, syntaxes=taken) as address:
         to = peers.destination(address, timeout_s=20.0, heatmap_compression=wish, send=[kind.value for kind in kinds])
-        pacs = link(to, "CXR_NODE", squeezer=press)
-        assert [pacs.send(parcel(kind, contents[kind])).status for kind in kinds] == [0] * 4
+        pacs = peers.Sender(to, compressor=press)
+        assert [pacs.send(result_file(kind, contents[kind])).status for kind in kinds] == [0] * 4
         pacs.close()
     plain = expected if expected == ImplicitVRLittleEndian or ExplicitVRLittleEndian not in taken else taken[0]
     plain = ImplicitVRLittleEndian if ExplicitVRLittleEndian not in taken else plain
@@ -112,26 +114,26 @@ def test_a_peer_that_refuses_what_it_agreed_to_gets_it_uncompressed(
 ) -> None:
     archive = peers.Archive(lambda count: 0xC000 if count == 1 else 0)
     with peers.listening(archive, syntaxes=ALL) as address:
-        pacs = link(peers.destination(address, timeout_s=20.0), "CXR_NODE", squeezer=press)
-        assert [pacs.send(parcel(ResultKind.HEATMAP, contents[ResultKind.HEATMAP])).status for _ in "12"] == [0, 0]
+        pacs = peers.Sender(peers.destination(address, timeout_s=20.0), compressor=press)
+        assert [pacs.send(result_file(ResultKind.HEATMAP, contents[ResultKind.HEATMAP])).status for _ in "12"] == [0, 0]
         pacs.close()
     assert archive.syntaxes == {ExplicitVRLittleEndian: 2}
 
 
 def test_a_refusal_of_anything_else_stays_one(press: Press, contents: dict[ResultKind, bytes]) -> None:
     with peers.listening(peers.Archive(lambda _: 0xC000), syntaxes=ALL) as address:
-        pacs = link(peers.destination(address, timeout_s=20.0), "CXR_NODE", squeezer=press)
+        pacs = peers.Sender(peers.destination(address, timeout_s=20.0), compressor=press)
         for kind in (ResultKind.REPORT, ResultKind.HEATMAP):
             with pytest.raises(DeliveryError, match="0xC000"):
-                pacs.send(parcel(kind, contents[kind]))
+                pacs.send(result_file(kind, contents[kind]))
         pacs.close()
 
 
 def test_without_a_codec_nothing_compressed_is_proposed(contents: dict[ResultKind, bytes]) -> None:
     archive = peers.Archive()
     with peers.listening(archive, syntaxes=ALL) as address:
-        pacs = link(peers.destination(address), "CXR_NODE", squeezer=PLAIN)
-        pacs.send(parcel(ResultKind.HEATMAP, contents[ResultKind.HEATMAP]))
+        pacs = peers.Sender(peers.destination(address), compressor=None)
+        pacs.send(result_file(ResultKind.HEATMAP, contents[ResultKind.HEATMAP]))
         pacs.close()
     assert archive.syntaxes == {ExplicitVRLittleEndian: 1}
 
@@ -140,7 +142,7 @@ def test_what_is_no_picture_of_ours_is_left_as_it_is(press: Press, contents: dic
     _, report = file_meta.split(contents[ResultKind.REPORT])
     _, picture = file_meta.split(contents[ResultKind.HEATMAP])
     for data_set in (report, picture[:-2], picture[: len(picture) // 2], memoryview(b"\x10\x00\x10\x00PN\x04\x00A^")):
-        assert transcode.squeeze(memoryview(bytes(data_set)), JPEG_LS, press) is None
+        assert transcode.compress(memoryview(bytes(data_set)), JPEG_LS, press) is None
 
 
 @pytest.mark.pacs
@@ -152,11 +154,11 @@ def test_dcmtk_decodes_it(
     if shutil.which(program) is None:
         pytest.skip(f"{program} is missing: install the package dcmtk")
     uid, data_set = file_meta.split(contents[kind])
-    squeezed, decoded = tmp_path / "squeezed", tmp_path / "decoded"
-    squeezed.write_bytes(
-        file_meta.file_meta(peers.SOP_CLASS[kind], uid, syntax) + (transcode.squeeze(data_set, syntax, press) or b"")
+    compressed, decoded = tmp_path / "compressed", tmp_path / "decoded"
+    compressed.write_bytes(
+        file_meta.file_meta(peers.SOP_CLASS[kind], uid, syntax) + (transcode.compress(data_set, syntax, press) or b"")
     )
-    subprocess.run([program, squeezed, decoded], check=True)
+    subprocess.run([program, compressed, decoded], check=True)
     whole, found = dcmread(io.BytesIO(contents[kind])), dcmread(decoded)
     assert found.SOPInstanceUID == uid
     assert (found.PhotometricInterpretation, found.PlanarConfiguration) == ("RGB", 0)
@@ -175,7 +177,7 @@ def test_storescp_of_implicit_vr_alone_gets_every_byte_of_text(tmp_path: Path) -
         3: (b"GB18030 ", b"Wang^X=\xcd\xf5^\x81\x5c\xb6\xab="),
     }
     with peers.storescp(tmp_path / "store", *(peers.SOP_CLASS[kind] for kind in (ResultKind.REPORT,))) as address:
-        pacs = link(peers.destination(address, timeout_s=20.0), "ANY")
+        pacs = peers.Sender(peers.destination(address, timeout_s=20.0))
         for number, (charset, value) in texts.items():
             value += b" " * (len(value) % 2)
             content = peers.result_object(ResultKind.REPORT, number)
@@ -183,7 +185,7 @@ def test_storescp_of_implicit_vr_alone_gets_every_byte_of_text(tmp_path: Path) -
                 old_element = head + len(old).to_bytes(2, "little") + old
                 assert old_element in content
                 content = content.replace(old_element, head + len(new).to_bytes(2, "little") + new)
-            assert pacs.send(parcel(ResultKind.REPORT, content)).status == 0
+            assert pacs.send(result_file(ResultKind.REPORT, content)).status == 0
         pacs.close()
     kept = b"".join(path.read_bytes() for path in (tmp_path / "store").iterdir())
     for charset, value in texts.values():

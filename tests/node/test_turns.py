@@ -1,4 +1,4 @@
-"""Who writes seldom gets its turn beside another process that writes without a pause, as a receiver in a burst does."""
+"""A process that seldom writes gets its turn while another writes without pause, as a receiver in a burst does."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def turns(begin: Callable[[], AbstractContextManager[object]]) -> int:
     return found
 
 
-def test_a_worker_gets_its_turn_beside_a_busy_receiver(tmp_path: Path) -> None:
+def test_a_worker_gets_its_turn_while_a_receiver_is_busy(tmp_path: Path) -> None:
     """Against SQLite's own way of waiting, in the same minute."""
     ledger = Ledger.open(tmp_path)
     plain = sqlite3.connect(tmp_path / FILE_NAME, timeout=2.0, isolation_level=None)

@@ -92,6 +92,6 @@ def test_the_sender_says_it_on_the_wire_and_a_rebuilt_ledger_has_forgotten_it(tm
         jobs = [node.ledger.claim_instance("me", 60.0) for _ in files]
         assert [job.priority for job in jobs if job] == [HIGH, MEDIUM, LOW]
     with opened("sqlite", tmp_path / "anew", Clock()) as anew:
-        rebuild(anew, Spool(tmp_path / "spool"), header.inspect)
+        rebuild(anew, Spool(tmp_path / "spool"), header.identify)
         with anew.database.reading() as connection:
             assert list(connection.scalars(sa.select(instances.c.priority))) == [MEDIUM] * 3

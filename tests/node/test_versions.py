@@ -20,9 +20,9 @@ from cxr_node.node.deliver import removed_destinations
 from cxr_node.node.ledger import commitments, operator_moves, status
 from cxr_node.node.ledger import operator_moves as revival
 from cxr_node.node.ledger.ledger import Ledger
-from cxr_node.node.ledger.states import Death, InstanceState
+from cxr_node.node.ledger.states import DeadReason, InstanceState
 from cxr_node.node.ledger.tables import deliveries, instances
-from cxr_node.node.receive.receiver import SpoolReceiver
+from cxr_node.node.receive.receiver import Receiver
 from cxr_node.node.spool.spool import Spool
 from tests.node.test_operator_moves import ADULT, PACS, SECOND, SOP, WARN, Node, rules
 
@@ -86,7 +86,7 @@ def test_an_image_that_died_when_it_was_judged_again_is_retried(node: Node) -> N
     assert operator_moves.rejudge(node.ledger, node.rows()).queued == 1
     job = node.ledger.claim_instance("worker", 60.0)
     assert job is not None
-    assert node.ledger.settle_dead(job, Death.FAULT, "a fault")
+    assert node.ledger.settle_dead(job, DeadReason.FAULT, "a fault")
     assert revival.retry(node.ledger, sa.true(), ["pacs"]) == revival.Retried(instances=1)
     assert node.stories()[0].instance.state is InstanceState.RECEIVED
     assert node.answered() == 0
@@ -168,7 +168,7 @@ def test_an_earlier_version_that_comes_again_is_told_with_what_sends_it(
     assert node.answered() == 6
     node.receive()
     assert node.answered() == 0, "the archive has it"
-    receiver = SpoolReceiver(node.config, lambda _: None, node.spool, lambda: node.ledger)  # type: ignore[arg-type, return-value]
+    receiver = Receiver(node.config, lambda _: None, node.spool, lambda: node.ledger)  # type: ignore[arg-type, return-value]
     with caplog.at_level(logging.WARNING, logger="cxr_node"):
         receiver._tell_of_later(2)
         assert not caplog.records

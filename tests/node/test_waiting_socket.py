@@ -30,7 +30,7 @@ from tests.patience import FOR_EVER_S, PATIENCE_S
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiving]:
     """A receiver whose patience is short, but longer than a busy machine keeps an honest peer waiting."""
     monkeypatch.setattr(guarded_socket, "PDU_GRACE_S", 1.5)
-    monkeypatch.setattr("cxr_node.node.network.listener.HANDSHAKE_S", 1.5)
+    monkeypatch.setattr("cxr_node.node.receive.listener.HANDSHAKE_S", 1.5)
     monkeypatch.setattr("cxr_node.node.receive.server.ARTIM_S", 1.5)
     with receiving(tmp_path / "spool") as node:
         yield node
@@ -82,6 +82,7 @@ OVERRIDDEN = {
         "send_pdu": "(self, primitive)",
         "_send": "(self, pdu)",
         "_decode_pdu": "(self, bytestream)",
+        "_is_transport_event": "(self)",
         "idle_timer_expired": "(self)",
     },
     association.Association: {"kill": "(self)", "abort": "(self, block=True)", "set_socket": "(self, socket)"},
@@ -204,7 +205,7 @@ def test_who_is_no_dicom_peer_is_let_go(node: Receiving, said: bytes) -> None:
 
 def test_who_says_nothing_and_goes_is_forgotten_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A port scanner; it is not waited for until the time for an A-ASSOCIATE-RQ is over."""
-    monkeypatch.setattr("cxr_node.node.network.listener.HANDSHAKE_S", FOR_EVER_S)
+    monkeypatch.setattr("cxr_node.node.receive.listener.HANDSHAKE_S", FOR_EVER_S)
     monkeypatch.setattr("cxr_node.node.receive.server.ARTIM_S", FOR_EVER_S)
     with receiving(tmp_path / "spool") as node:
         before = threads()

@@ -10,6 +10,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,11 @@ from cxr_node.domain import Outcome
 from cxr_node.errors import ConfigError, InstanceError, ModelError, ResourceError
 from cxr_node.node.ledger import queries
 from cxr_node.node.ledger.database import utc_now
-from cxr_node.node.ledger.lease_keeper import Keeper, office
+from cxr_node.node.ledger.lease_keeper import LeaseKeeper, worker_name
 from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
-from cxr_node.node.process.notify import Bell, Role, ring
+from cxr_node.node.process.notify import Role, Wakeup, notify
 from cxr_node.node.spool.spool import Area, Spool
 from cxr_node.node.work import worker as work
-from cxr_node.node.work.lanes import Crew
 from tests.node import peers, workplace
 
 Judge = Callable[..., Outcome]
@@ -45,8 +45,7 @@ def ledger(config: Config) -> Iterator[Ledger]:
     opened.close()
 
 
-def hands(config: Config, ledger: Ledger, judge: Judge = workplace.judge, owner: str = "me") -> work.Worker[object]:
-    return work.Worker(config, ledger, Spool(config.spool.path), owner, object(), judge)
+hands = workplace.worker
 
 
 def failing(error: Exception) -> Judge:
@@ -58,9 +57,9 @@ def failing(error: Exception) -> Judge:
 
 def test_results_are_stored_and_due(config: Config, ledger: Ledger) -> None:
     workplace.receive(config, 1)
-    with Bell(config.spool.path, Role.DELIVER) as bell:
+    with Wakeup(config.spool.path, Role.DELIVER) as wakeup:
         assert hands(config, ledger).do_one()
-        assert bell.wait(1.0)
+        assert wakeup.wait(1.0)
     assert workplace.states(config) == [("REPORTED", None)]
     digests = []
     while job := ledger.claim_delivery("pacs0", "me", 60):
@@ -134,9 +133,9 @@ def test_an_image_that_killed_every_worker_is_not_touched_again(config: Config, 
     assert workplace.states(config) == [("DEAD", "fault")]
 
 
-def test_an_image_that_kills_its_worker_is_dead_after_three_and_costs_nobody_else(tmp_path: Path) -> None:
+def test_an_image_that_kills_its_worker_is_dead_after_three_and_costs_no_other(tmp_path: Path) -> None:
     """SIGKILL, as by the kernel when memory is out (FAULTS T30): the attempt was counted before the work began."""
-    config = workplace.config(tmp_path / "spool", work={"lanes": 1})  # with others beside it: test_crew
+    config = workplace.config(tmp_path / "spool", work={"lanes": 1})  # with others beside it: test_lanes
     workplace.receive(config, 1, content=b"poison")
     workplace.receive(config, 2, 3)
     deaths = 0
@@ -163,7 +162,7 @@ def _work_until_poisoned(config: Config) -> None:
     stop = threading.Event()
     thread = threading.Thread(target=lambda: (_nothing_waits(config), stop.set()))
     thread.start()
-    work.run(config, object, judge, stop)
+    work.run(config, lambda: workplace.analyser(judge), stop)
 
 
 def _nothing_waits(config: Config) -> bool:
@@ -171,7 +170,7 @@ def _nothing_waits(config: Config) -> bool:
 
 
 def test_a_suspect_goes_last(config: Config, ledger: Ledger) -> None:
-    """Ten poisoned images at the head of the queue must not hold up who came later."""
+    """Ten poisoned images at the head of the queue must not hold up later ones."""
     for number in (1, 2, 3):
         workplace.receive(config, number)
     assert ledger.claim_instance("dead", -1.0) is not None
@@ -200,7 +199,7 @@ def test_an_outage_of_the_ledger_never_counts_against_an_image(
         with pytest.raises(ResourceError, match="disk is full"):
             worker.do_one()  # still out: nothing is claimed
         monkeypatch.setattr(ledger.database, "writing", real)
-    good = work.Worker(config, ledger, worker.spool, worker.owner, object(), workplace.judge, worker.owed)
+    good = replace(worker, analyser=workplace.analyser())
     assert good.do_one()
     (row,) = queries.recent(ledger, 1)
     assert (row.state, row.attempts) == ("REPORTED", 1)
@@ -218,7 +217,7 @@ def test_the_log_names_the_instance_and_its_verdict(
     assert told == [f"reported verdict={verdict} instance=1", "rejected reason=not-a-chest instance=2"]
 
 
-def test_what_is_dead_is_told_at_error_level_with_its_reason(
+def test_what_is_dead_is_logged_as_an_error_with_its_reason(
     config: Config, ledger: Ledger, caplog: pytest.LogCaptureFixture
 ) -> None:
     workplace.receive(config, 1)
@@ -231,12 +230,12 @@ def test_what_is_dead_is_told_at_error_level_with_its_reason(
 def test_what_a_machine_that_died_for_good_held_is_taken_when_its_lease_ends(
     config: Config, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody frees it, for its name is another machine's; the sleeping worker wakes when the lease is over (T29)."""
-    monkeypatch.setattr(work, "_LOOK_AFTER_S", 600.0)
+    """No process frees it: its name is another machine's. The sleeping worker wakes when the lease is over (T29)."""
+    monkeypatch.setattr(work, "LOOK_AFTER_S", 600.0)
     workplace.receive(config, 1)
     assert ledger.claim_instance("elsewhere/work-0", 1.5) is not None
     stop = threading.Event()
-    thread = threading.Thread(target=work.run, args=(config, object, workplace.judge, stop))
+    thread = threading.Thread(target=work.run, args=(config, workplace.analyser, stop))
     begun = time.monotonic()
     thread.start()
     try:
@@ -258,8 +257,8 @@ def test_no_patient_data_in_ledger_or_log(config: Config, ledger: Ledger, caplog
     assert "CANARY" not in told
 
 
-def test_who_lost_the_lease_changes_nothing(config: Config, ledger: Ledger) -> None:
-    """A worker that slept through its lease comes back with its own results: the other's word counts."""
+def test_a_worker_that_lost_the_lease_changes_nothing(config: Config, ledger: Ledger) -> None:
+    """A worker that slept through its lease comes back with its own results: the other's count."""
     workplace.receive(config, 1)
 
     def overtaken(*arguments: Any) -> Outcome:
@@ -284,8 +283,8 @@ def test_a_long_job_keeps_its_lease(tmp_path: Path) -> None:
         return workplace.judge(*arguments)
 
     worker = hands(config, ledger, slow)
-    with Keeper(ledger, 0.3, 60.0) as keeper, Crew(worker.claim, worker.finish, keeper, 1) as crew:
-        assert crew.take_one()
+    with LeaseKeeper(ledger, 0.3) as keeper, work.Lanes(worker, keeper, 1) as lanes:
+        assert lanes.take_one()
     ledger.close()
     assert workplace.states(config) == [("DELIVERED", None)]  # no destination wants anything
 
@@ -295,25 +294,25 @@ def test_a_job_that_does_not_end_is_reported_and_loses_its_lease(config: Config,
     job = ledger.claim_instance("me", 0.15)
     assert job is not None
     hung = threading.Event()
-    with Keeper(ledger, lease_s=0.15, hung_after_s=0.4, on_hung=hung.set) as keeper, keeper.keeping(job):
+    with LeaseKeeper(ledger, lease_s=0.15, hung_after_s=0.4, on_hung=hung.set) as keeper, keeper.keeping(job):
         assert hung.wait(10)
         assert workplace.eventually(lambda: ledger.claim_instance("other", 60) is not None, 5)
 
 
-def test_a_worker_judges_what_comes_in_at_once_and_stops_when_told(config: Config) -> None:
+def test_a_worker_judges_what_comes_in_at_once_and_stops_when_asked(config: Config) -> None:
     stop, ready = threading.Event(), threading.Event()
 
-    def load() -> object:
+    def load() -> work.Analyser:
         ready.set()
-        return object()
+        return workplace.analyser()
 
-    thread = threading.Thread(target=work.run, args=(config, load, workplace.judge, stop))
+    thread = threading.Thread(target=work.run, args=(config, load, stop))
     thread.start()
     try:
         assert ready.wait(20)
-        assert workplace.eventually(lambda: ring(config.spool.path, Role.WORK) == 1)
+        assert workplace.eventually(lambda: notify(config.spool.path, Role.WORK) == 1)
         workplace.receive(config, 1, 2)
-        ring(config.spool.path, Role.WORK)
+        notify(config.spool.path, Role.WORK)
         assert workplace.eventually(lambda: workplace.states(config) == [("REPORTED", None)] * 2, 5.0)
     finally:
         stop.set()
@@ -325,16 +324,16 @@ def test_a_worker_judges_what_comes_in_at_once_and_stops_when_told(config: Confi
 def test_a_worker_waits_for_a_locked_ledger_and_goes_on_alone(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process holds the write lock for longer than a transaction waits (FAULTS T19)."""
     monkeypatch.setattr("cxr_node.node.ledger.database.BUSY_TIMEOUT_S", 0.1)
-    monkeypatch.setattr(work, "_PAUSE_S", 0.1)
+    monkeypatch.setattr(work, "PAUSE_S", 0.1)
     stop = threading.Event()
-    thread = threading.Thread(target=work.run, args=(config, object, workplace.judge, stop))
+    thread = threading.Thread(target=work.run, args=(config, workplace.analyser, stop))
     thread.start()
-    assert workplace.eventually(lambda: ring(config.spool.path, Role.WORK) == 1)
+    assert workplace.eventually(lambda: notify(config.spool.path, Role.WORK) == 1)
     other = sqlite3.connect(config.spool.path / FILE_NAME, isolation_level=None)
     try:
         workplace.receive(config, 1)
         other.execute("BEGIN IMMEDIATE")
-        ring(config.spool.path, Role.WORK)
+        notify(config.spool.path, Role.WORK)
         threading.Event().wait(1.5)
         assert thread.is_alive()
         assert workplace.states(config) == [("RECEIVED", None)]
@@ -347,16 +346,16 @@ def test_a_worker_waits_for_a_locked_ledger_and_goes_on_alone(config: Config, mo
 
 
 def test_a_successor_frees_what_a_killed_worker_held(config: Config, ledger: Ledger) -> None:
-    """The name is a lock of the kernel's; who holds it knows that its last holder is dead."""
+    """The name is a lock of the kernel's: its holder knows that the last one is dead."""
     workplace.receive(config, 1)
     workplace.receive(config, 2)
-    with office(ledger, config.spool.path, Role.WORK) as first:
+    with worker_name(ledger, config.spool.path, Role.WORK) as first:
         assert (suspect := ledger.claim_instance(first, 3600)) is not None
-        with office(ledger, config.spool.path, Role.WORK) as second:
+        with worker_name(ledger, config.spool.path, Role.WORK) as second:
             assert second != first
             assert (other := ledger.claim_instance(second, 0)) is not None
             assert other.ref != suspect.ref
-    with office(ledger, config.spool.path, Role.WORK) as successor:
+    with worker_name(ledger, config.spool.path, Role.WORK) as successor:
         assert successor == first
         assert (job := ledger.claim_instance(successor, 3600)) is not None
         assert job.ref == other.ref, "the suspect steps back for a moment"
@@ -368,9 +367,9 @@ def test_a_successor_frees_what_a_killed_worker_held(config: Config, ledger: Led
 def test_a_profile_that_cannot_be_used_stops_the_worker_before_it_takes_a_job(config: Config) -> None:
     workplace.receive(config, 1)
 
-    def load() -> object:
+    def load() -> work.Analyser:
         raise ConfigError("model.profile: no such profile")
 
     with pytest.raises(ConfigError):
-        work.run(config, load, workplace.judge, threading.Event())
+        work.run(config, load, threading.Event())
     assert workplace.states(config) == [("RECEIVED", None)]

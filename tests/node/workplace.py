@@ -16,6 +16,7 @@ from cxr_node.config.schema import STANDARD_KINDS, Address, Config
 from cxr_node.domain import Artifact, Origin, Outcome, Precedent, Reason, Rejected, Reported, ResultKind
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.spool.spool import Spool
+from cxr_node.node.work.worker import Analyser, Worker
 from tests.node import ledgers, peers
 from tests.patience import PATIENCE_S
 
@@ -48,7 +49,7 @@ def receive(config_: Config, *numbers: int, content: bytes | None = None) -> Non
         ledger.close()
 
 
-def judge(content: bytes, origin: Origin, predictor: object, config_: Config, precedent: Precedent) -> Outcome:
+def judge(content: bytes, origin: Origin, config_: Config, precedent: Precedent) -> Outcome:
     """`radiograph N` gets three results made of its bytes and its receipt; anything else is rejected, with a note."""
     if not content.startswith(b"radiograph "):
         noted = ResultKind.NOT_ANALYSED in config_.kinds
@@ -56,6 +57,16 @@ def judge(content: bytes, origin: Origin, predictor: object, config_: Config, pr
         return Rejected(reason=Reason.NOT_CHEST, sentence="This is no chest.", artifacts=notes)
     number = int(content.removeprefix(b"radiograph ")) * 1_000_000 + origin.received_at.microsecond
     return Reported(finding=ledgers.finding(), artifacts=tuple(artifact(kind, number) for kind in STANDARD_KINDS))
+
+
+def analyser(process: Callable[..., Outcome] | None = None) -> Analyser:
+    """What a worker does with each instance: `judge`, or what a test wants."""
+    return Analyser(process=process or judge)
+
+
+def worker(config_: Config, ledger: Ledger, process: Callable[..., Outcome] | None = None, owner: str = "me") -> Worker:
+    """A worker on that ledger."""
+    return Worker(config_, ledger, Spool(config_.spool.path), owner, analyser(process))
 
 
 def artifact(kind: ResultKind, number: int) -> Artifact:

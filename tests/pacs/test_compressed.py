@@ -15,7 +15,7 @@ from cxr_node import pipeline
 from cxr_node.config.schema import Address
 from cxr_node.dicom.pixels.compress import Press
 from cxr_node.domain import ResultKind
-from cxr_node.node.deliver.storage_scu import Parcel, link
+from cxr_node.node.deliver.link import ResultFile
 from cxr_node.node.deliver.transcode import JPEG_LS, RLE
 from tests.dicom.contexts import context
 from tests.node import peers
@@ -33,14 +33,14 @@ def test_orthanc_keeps_and_shows_what_was_sent(wish: str, syntax: str, tmp_path:
     with Orthanc(tmp_path / "orthanc") as archive:
         address = Address(ae_title=archive.ae_title, host="127.0.0.1", port=archive.dicom_port)
         to = peers.destination(address, timeout_s=30.0, heatmap_compression=wish, send=[kind.value for kind in made])
-        pacs = link(to, "CXR_NODE", squeezer=press)
+        pacs = peers.Sender(to, compressor=press)
         for artifact in made.values():
             assert artifact is not None
-            parcel = Parcel(
+            file = ResultFile(
                 path=Path("nowhere"), sop_class_uid=artifact.sop_class_uid, size_bytes=len(artifact.content),
                 content=artifact.content,
             )  # fmt: skip
-            assert pacs.send(parcel).status == 0
+            assert pacs.send(file).status == 0
         pacs.close()
         kept = {dcmread(io.BytesIO(archive.file(each))).SOPInstanceUID: each for each in archive.get("/instances")}
         for artifact in made.values():

@@ -21,14 +21,14 @@ _BY_PIXEL = 2
 
 
 class Press:
-    """A squeezer for the node; its child is started when it is first needed."""
+    """A compressor for the node; its child is started when it is first needed."""
 
     def __init__(self) -> None:
         self._child = Sandbox(_COMMAND)
         self.syntaxes = frozenset({RLE, JPEG_LS} if _is_installed("jpeg_ls") else {RLE})
         """Transfer syntaxes that it can write."""
 
-    def squeeze(self, rows: int, columns: int, frame: memoryview, syntax: str) -> bytes | None:
+    def compress(self, rows: int, columns: int, frame: memoryview, syntax: str) -> bytes | None:
         """Compress one frame; None where the child cannot.
 
         Parameters

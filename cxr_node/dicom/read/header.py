@@ -170,6 +170,11 @@ def inspect(path: Path) -> Inspected:
     return inspected
 
 
+def identify(path: Path) -> InstanceRef:
+    """Check a file as `inspect` does; which SOP Instance it is."""
+    return inspect(path).ref
+
+
 def accession_key(accession: str) -> str:
     """One-way key of an Accession Number, as `InstanceRef.accession_key` holds it."""
     return sha256(accession.strip(" \0").encode("utf-8", "surrogateescape")).hexdigest()

@@ -27,6 +27,11 @@ _STUDY, _NODE = ("110180", "DCM", "Study Instance UID"), ("110182", "DCM", "Node
 _PATIENT = ("2", "RFC-3881", "Patient Number")  # A.5.1.2.4
 _APPLICATION_SERVER = "4"  # A.5.1.2.1
 _MACHINE_NAME, _IP_ADDRESS = "1", "2"  # A.5.1.1, NetworkAccessPointTypeCode
+MSGID = "DICOM+RFC3881"
+_AUTHORIZATION = 10  # facility: security and authorization messages (A.6)
+_APP_NAME = "cxr-node"
+_PRINTABLE = {chr(code) for code in range(33, 127)}  # RFC 5424 6: PRINTUSASCII
+_MAX_HOST_CHARS = 255
 
 
 class Outcome(IntEnum):
@@ -285,3 +290,25 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+class Severity(IntEnum):
+    """RFC 5424 6.2.1, those that A.6 names."""
+
+    WARNING = 4
+    NOTICE = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sender:
+    """Who writes, as the header names it."""
+
+    host: str
+    pid: int
+
+    def message(self, content: bytes, severity: Severity, at: datetime) -> bytes:
+        """SYSLOG-MSG; without structured data, and without a byte order mark as the content is ASCII."""
+        host = "".join(char if char in _PRINTABLE else "-" for char in self.host)[:_MAX_HOST_CHARS] or "-"
+        stamp = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        header = f"<{_AUTHORIZATION * 8 + severity}>1 {stamp} {host} {_APP_NAME} {self.pid} {MSGID} - "
+        return header.encode() + content

@@ -26,8 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cxr_node.errors import ConfigError, ResourceError
-from cxr_node.node.spool import folders
-from cxr_node.node.spool import folders as orphans
+from cxr_node.node.spool.spool import remove_unlocked, sync
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +37,7 @@ _OPERATORS_FAULT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shelf:
+class TrailFolder:
     """The folder, and how much may lie in it."""
 
     folder: Path
@@ -92,7 +91,7 @@ class Shelf:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(self.folder / _CURSOR)
-            folders.sync(self.folder)
+            sync(self.folder)
         except OSError as error:
             raise _fault(error, self.folder) from error
 
@@ -106,7 +105,7 @@ class Shelf:
             has_gone = not self.is_collected or next(_lines(path, cursor.get(path.name, 0)), None) is None
             if not (total > self.max_bytes or (has_gone and _modified_at(path) < before)):
                 continue
-            if not orphans.remove(path) and path.exists():
+            if not remove_unlocked(path) and path.exists():
                 continue
             total -= size
             if not has_gone:
@@ -116,12 +115,12 @@ class Shelf:
 class Segments:
     """What one process appends to; one thread at a time."""
 
-    def __init__(self, shelf: Shelf, role: str) -> None:
-        self._shelf = shelf
+    def __init__(self, trail: TrailFolder, role: str) -> None:
+        self._trail = trail
         self._role = role
         self._file = -1
         self._size = 0
-        shelf.make()
+        trail.make()
 
     def append(self, lines: Sequence[bytes]) -> None:
         """Make messages durable: one write, one fsync. All of them, or none.
@@ -141,7 +140,7 @@ class Segments:
                 os.ftruncate(self._file, self._size)
                 raise
         except OSError as error:
-            raise _fault(error, self._shelf.folder, is_running=True) from error
+            raise _fault(error, self._trail.folder, is_running=True) from error
         self._size += len(content)
 
     def close(self) -> None:
@@ -152,14 +151,14 @@ class Segments:
 
     def _begin(self) -> None:
         self.close()
-        self._shelf.make()
-        self._shelf.sweep()
+        self._trail.make()
+        self._trail.sweep()
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-        path = self._shelf.folder / f"{stamp}-{self._role}-{secrets.token_hex(4)}.log"
+        path = self._trail.folder / f"{stamp}-{self._role}-{secrets.token_hex(4)}.log"
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._size = 0
-        folders.sync(self._shelf.folder)
+        sync(self._trail.folder)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,11 +169,11 @@ class Batch:
     offsets: Mapping[str, int]
 
 
-def next_batch(shelf: Shelf, offsets: Mapping[str, int], max_bytes: int) -> Batch:
+def next_batch(trail: TrailFolder, offsets: Mapping[str, int], max_bytes: int) -> Batch:
     """Read on, segment by segment, whole lines only; at least one line where there is one."""
     lines: list[bytes] = []
     moved, room = dict(offsets), max_bytes
-    for path in shelf.segments():
+    for path in trail.segments():
         for line, end in _lines(path, moved.get(path.name, 0)):
             if lines and len(line) > room:
                 return Batch(lines=tuple(lines), offsets=moved)

@@ -1,11 +1,12 @@
-"""Storage Commitment Push Model as SCU: the request, and what an N-EVENT-REPORT says (PS3.4 Annex J).
+"""Storage Commitment Push Model as SCU: the request, and the N-EVENT-REPORT that answers it (PS3.4 Annex J).
 
-Knows no ledger. The answer comes on the association of the request or on another one, opened by the destination;
-`notices` takes it there. Data sets are written here by hand and read by pynetdicom.
+The report comes on the association of the request, or on another one that the destination opens (`event_report`), to
+another process perhaps. Data sets are written here by hand and read by pynetdicom.
 """
 
 from __future__ import annotations
 
+import logging
 import struct
 from collections.abc import Callable
 from io import BytesIO
@@ -16,14 +17,16 @@ from pynetdicom.association import Association
 from pynetdicom.events import Event
 from pynetdicom.presentation import build_context
 
-from cxr_node.config.schema import Destination
-from cxr_node.errors import CxrNodeError, DeliveryError
+from cxr_node.config.schema import Config, DicomDestination
+from cxr_node.errors import CxrNodeError, DeliveryError, ResourceError
+from cxr_node.node.ledger import commitments
 from cxr_node.node.ledger.commitments import Report, Transaction
+from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.network.association import (
     EXPLICIT,
     IMPLICIT,
     Entity,
-    Wrapping,
+    TlsClient,
     ask,
     associate,
     broken,
@@ -33,7 +36,11 @@ from cxr_node.node.network.association import (
     said,
 )
 from cxr_node.node.network.rejections import Cause, Refusals
-from cxr_node.node.network.statuses import Response
+from cxr_node.node.network.statuses import SUCCESS, Response
+from cxr_node.node.process.notify import Role, notify
+from cxr_node.node.retry import backoff_s
+
+log = logging.getLogger(__name__)
 
 SOP_CLASS, SOP_INSTANCE = "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.1.1"
 SYNTAXES = (EXPLICIT, IMPLICIT)
@@ -43,7 +50,6 @@ MESSAGE_ID = 1
 _TO_COMMIT = (REQUEST, SOP_CLASS, SOP_INSTANCE)
 SUCCESSFUL, FAILURES_EXIST = 1, 2
 """Event Type IDs (PS3.4 J.3.3)."""
-SUCCESS = 0x0000
 NO_SUCH_EVENT_TYPE = 0x0113
 INVALID_ARGUMENT = 0x0115
 RESOURCE_LIMITATION = 0x0213
@@ -55,11 +61,11 @@ NEVER = {
     0x0123: "no such action",
     0x0211: "unrecognized operation",
 }
-"""Statuses of an N-ACTION (PS3.7 10.1.4.1.10) that mean that this destination does not commit itself at all."""
+"""Statuses of an N-ACTION (PS3.7 10.1.4.1.10) by which a destination says that it has no Storage Commitment."""
 
 
 class ReportError(CxrNodeError):
-    """An N-EVENT-REPORT that cannot be taken; the status is the answer (PS3.7 10.1.1.1.8)."""
+    """An N-EVENT-REPORT that is refused, with the status to answer (PS3.7 10.1.1.1.8)."""
 
     def __init__(self, status: int, sentence: str) -> None:
         self.status = status
@@ -67,33 +73,33 @@ class ReportError(CxrNodeError):
 
 
 class CommitmentScu:
-    """Asks one destination. For one thread; answers may come in another, through `take`."""
+    """Requests commitment from one destination. For one thread; pynetdicom calls `take_report` in another."""
 
     def __init__(
         self,
-        destination: Destination,
-        calling_ae_title: str,
-        take: Callable[[Report], int],
+        destination: DicomDestination,
+        node_ae_title: str,
+        take_report: Callable[[Report], int],
         refusals: Refusals | None = None,
     ) -> None:
         self._destination = destination
-        self._wrapping = Wrapping(destination)
-        self._entity = Entity(calling_ae_title, destination.timeout_s, refusals)
-        self._take = take
+        self._tls = TlsClient(destination)
+        self._entity = Entity(destination.calling_ae_title or node_ae_title, destination.timeout_s, refusals)
+        self._take_report = take_report
         self._association: Association | None = None
 
     def request(self, asked: Transaction) -> None:
-        """N-ACTION; the association stays open, for some destinations answer on it.
+        """N-ACTION; the association stays open, for some destinations report on it.
 
         Raises
         ------
-        DeliveryError : the request was not taken; permanent where this destination takes none at all.
+        DeliveryError : the request was not accepted; permanent where this destination has no Storage Commitment.
         """
         association = self._association
         if association is None or not association.is_established:
             contexts = [build_context(SOP_CLASS, list(SYNTAXES))]
             handlers: Any = [(evt.EVT_N_EVENT_REPORT, self._reported)]
-            association = associate(self._entity, self._destination, contexts, self._wrapping, handlers)
+            association = associate(self._entity, self._destination, contexts, self._tls, handlers)
             self._association = association
         limit_s = self._destination.timeout_s
         association.dimse_timeout = 2 * limit_s  # the deadline comes first and ends even a stuck send()
@@ -130,7 +136,7 @@ class CommitmentScu:
 
     def _reported(self, event: Event) -> tuple[int, None]:
         try:
-            return self._take(read(event.event_type, event.event_information)), None
+            return self._take_report(read(event.event_type, event.event_information)), None
         except ReportError as error:
             return error.status, None
 
@@ -185,3 +191,39 @@ def _uid(element: int, value: str) -> bytes:
 
 def _element(group: int, element: int, value: bytes) -> bytes:
     return struct.pack("<HHI", group, element, len(value)) + value
+
+
+class Reports:
+    """Applies N-EVENT-REPORTs to the ledger, whichever association and process they came to. Threads share it."""
+
+    def __init__(self, config: Config, ledger: Callable[[], Ledger]) -> None:
+        self._config = config
+        self._ledger = ledger
+
+    def take(self, report: Report, ae_title: str) -> int:
+        """Apply a report of the destination that was asked, and of no other; the status to answer.
+
+        PS3.4 J.3.3, PS3.7 10.1.1.1.8.
+        """
+        try:
+            return self._take(report, ae_title)
+        except ResourceError as error:
+            log.error("commitment report refused ae=%r %s", ae_title, error)
+            return RESOURCE_LIMITATION
+
+    def _take(self, report: Report, ae_title: str) -> int:
+        ledger = self._ledger()
+        asked = commitments.find(ledger, report.transaction_uid)
+        titles = {to.name: to.ae_title for to in self._config.destinations}
+        if asked is None or titles.get(asked.destination) != ae_title:
+            log.warning("commitment report refused ae=%r cause='no such transaction of this peer'", ae_title)
+            return INVALID_ARGUMENT
+        done = commitments.answer(ledger, asked, report, lambda asks: backoff_s(self._config.delivery, max(1, asks)))
+        log.log(
+            logging.ERROR if done["given up"] else logging.WARNING if done["sent again"] else logging.INFO,
+            "commitment reported destination=%s committed=%d sent_again=%d accepted_not_committed=%d transaction=%s",
+            *(asked.destination, done["committed"], done["sent again"], done["given up"], asked.uid),
+        )
+        if done["sent again"]:
+            notify(self._config.spool.path, Role.DELIVER)
+        return SUCCESS

@@ -1,7 +1,7 @@
-"""Delivery: one courier thread per destination, so that a dead destination delays no other.
+"""Delivery: one courier thread for each destination, so that one that is down delays no other.
 
-Knows no DICOM: links are made by `destinations`. A delivery is settled after the answer; a process killed in
-between sends the same bytes under the same SOP Instance UID once more, which changes nothing in an archive.
+Knows no protocol: `link` does. A delivery is settled after the answer; a process killed in between sends the same bytes
+under the same SOP Instance UID once more, which changes nothing in an archive.
 """
 
 from __future__ import annotations
@@ -9,103 +9,35 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 
 from cxr_node.config.schema import Config, Destination
-from cxr_node.errors import DeliveryError, LedgerLostError, ResourceError
+from cxr_node.errors import DeliveryError, LedgerLostError, ResourceError, UnreachableError
 from cxr_node.node.audit.messages import Direction, Outcome, Participant, Transfer
-from cxr_node.node.audit.recorder import SILENT, Audit
-from cxr_node.node.audit.wiring import alert
+from cxr_node.node.audit.recorder import SILENT, Audit, alert
 from cxr_node.node.deliver import removed_destinations, retention
-from cxr_node.node.deliver.commitment_loop import Asker
-from cxr_node.node.deliver.loop import LOOK_AFTER_S, NOTICE_STOP_S, Home, Rounds
-from cxr_node.node.deliver.sop_class_choice import Ladder
-from cxr_node.node.deliver.storage_scu import Link, link
-from cxr_node.node.deliver.transcode import PLAIN, Squeezer
+from cxr_node.node.deliver.commitment_loop import CommitmentLoop
+from cxr_node.node.deliver.link import Link, ResultFile, StaleConnectionError, StoreReply, link_to
+from cxr_node.node.deliver.loop import DeliveryContext, ServiceLoop
+from cxr_node.node.deliver.transcode import PictureCompressor
 from cxr_node.node.ledger import commitments, destination_health, queries
-from cxr_node.node.ledger.lease_keeper import Keeper, office
+from cxr_node.node.ledger.lease_keeper import LeaseKeeper, worker_name
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import DeliveryJob
-from cxr_node.node.network.association import UnreachableError
 from cxr_node.node.network.rejections import Refusals
 from cxr_node.node.process.logs import describe
 from cxr_node.node.process.notify import Role
 from cxr_node.node.process.supervisor import Notifier
-from cxr_node.node.retry import GO_ON, Breaker, Rest, backoff_s
-from cxr_node.node.spool.spool import Spool, SpoolCorruptError
+from cxr_node.node.retry import LOOK_AFTER_S, NO_PAUSE, NOTICE_STOP_S, Breaker, Pause, backoff_s
+from cxr_node.node.spool.spool import Area, Spool, SpoolCorruptError
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(slots=True)
-class Outage:
-    """Tries in a row to which a destination gave no answer, whichever object they were made with."""
-
-    destination: str
-    tries: int = 0
-    _since: float = 0.0
-
-    def goes_on(self) -> int:
-        """One more try failed; which one of this outage it was."""
-        if self.tries == 0:
-            self._since = time.monotonic()
-        self.tries += 1
-        return self.tries
-
-    def is_over(self) -> None:
-        """An answer came, whatever it was."""
-        if self.tries:
-            down_s = time.monotonic() - self._since
-            log.info("back destination=%s tries=%d down_s=%.0f", self.destination, self.tries, down_s)
-        self.tries = 0
-
-
-class Told:
-    """One job at a time, as its courier has it. For one thread."""
-
-    def __init__(self, audit: Audit, ledger: Ledger, destination: Destination) -> None:
-        address = destination.address
-        self._audit = audit
-        self._ledger = ledger
-        self._participant = Participant(ae_title=address.ae_title, host=address.host)
-        self._transfer = self._of("", "")
-        self._sop_class_uid = ""
-
-    def look(self, job: DeliveryJob) -> None:
-        """Find out of which study the next sending is.
-
-        Raises
-        ------
-        ResourceError : the ledger cannot be read now.
-        """
-        if self._audit is SILENT:
-            return
-        self._transfer = self._of(*queries.study_of(self._ledger, job))
-        self._sop_class_uid = job.artifact.rungs[job.rung].sop_class_uid
-
-    def begins(self, sop_class_uid: str) -> None:
-        """Say that the first byte is about to leave."""
-        self._sop_class_uid = sop_class_uid
-        self._audit.begins(self._transfer, sop_class_uid)
-
-    def ended(self, outcome: Outcome = Outcome.SUCCESS, words: str = "") -> None:
-        """Say that the destination has it, or why not; the words are ours, never the destination's."""
-        self._audit.transferred(replace(self._transfer, outcome=outcome, words=words), self._sop_class_uid)
-
-    def _of(self, study_instance_uid: str, patient_key: str) -> Transfer:
-        return Transfer(
-            direction=Direction.SENT,
-            participant=self._participant,
-            study_instance_uid=study_instance_uid,
-            patient_key=patient_key,
-        )
-
-
 _STUCK_AFTER_S = 240.0  # longer than a slow send takes, shorter than WatchdogSec of the unit
-_HUNG_AFTER_LEASES = 5
 
 
 def run(
@@ -113,78 +45,106 @@ def run(
     stop: threading.Event,
     notifier: Notifier | None = None,
     audit: Audit = SILENT,
-    squeezer: Squeezer = PLAIN,
+    compressor: PictureCompressor | None = None,
 ) -> None:
-    """Deliver what is due until `stop` is set; sends in hand are finished first. `squeezer` compresses pictures.
+    """Deliver what is due until `stop` is set; what is being sent is finished first.
 
     Raises
     ------
     ConfigError : a destination's certificate or key cannot be used.
-    ResourceError : a courier ended on its own; a new process may do better.
+    ResourceError : a thread ended by itself; a new process may do better.
     """
     notifier = notifier or Notifier()
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # why a try failed is in its one line of ours
-    spool, ledger = Spool(config.spool.path), Ledger.open(config.spool.path, mend=True)
     with ExitStack() as stack:
+        ledger = Ledger.open(config.spool.path, repair=True)
         stack.callback(ledger.close)
-        owner = stack.enter_context(office(ledger, config.spool.path, Role.DELIVER))
-        lease_s = config.work.lease_s
-        keeper = stack.enter_context(Keeper(ledger, lease_s, _HUNG_AFTER_LEASES * lease_s))
-        refusals = Refusals(partial(alert, audit), level=logging.DEBUG)  # each try has a line of its own
-        home = Home(
-            config=config, ledger=ledger, spool=spool, owner=owner, keeper=keeper, audit=audit, refusals=refusals
+        owner = stack.enter_context(worker_name(ledger, config.spool.path, Role.DELIVER))
+        context = DeliveryContext(
+            config=config,
+            ledger=ledger,
+            spool=Spool(config.spool.path),
+            owner=owner,
+            keeper=stack.enter_context(LeaseKeeper(ledger, config.work.lease_s)),
+            audit=audit,
+            refusals=Refusals(partial(alert, audit), level=logging.DEBUG),  # each try has a line of its own
         )
-        home.clock.follow(ledger)
-        stack.callback(home.refusals.close)
-        hands = [hand for destination in config.destinations for hand in _hands(home, destination, squeezer)]
-        _put_in_order(home)
-        threads = [threading.Thread(target=hand.run, args=(stop,), name=hand.name) for hand in hands]
+        stack.callback(context.refusals.close)
+        context.clock.follow(ledger)
+        loops = [loop for destination in config.destinations for loop in _loops(context, destination, compressor)]
+        _put_in_order(context)
+        threads = [threading.Thread(target=loop.run, args=(stop,), name=loop.name) for loop in loops]
         for thread in threads:
             thread.start()
         stack.callback(_join, stop, threads)
         notifier.ready()
         log.info("ready owner=%s destinations=%d", owner, len(config.destinations))
-        _watch(home, list(zip(hands, threads, strict=True)), stop, notifier)
+        _watch(context, list(zip(loops, threads, strict=True)), stop, notifier)
         notifier.stopping()
 
 
-def _watch(home: Home, pairs: list[tuple[Rounds, threading.Thread]], stop: threading.Event, notifier: Notifier) -> None:
+def _loops(
+    context: DeliveryContext, destination: Destination, compressor: PictureCompressor | None
+) -> list[ServiceLoop]:
+    """One thread sends; where commitment is wanted, another one requests it: neither waits for the other."""
+    link = link_to(destination, context.config.listen.ae_title, context.refusals, compressor)
+    if destination.kind != "dicom" or destination.commitment_wait_h is None:
+        return [Courier(context, destination, link)]
+    commitment = CommitmentLoop(context, destination, destination.commitment_wait_h)
+    return [Courier(context, destination, link, commitment), commitment]
+
+
+def _put_in_order(context: DeliveryContext) -> None:
+    """Settle what waits for a destination that is not configured any more, or is not asked for commitment any more."""
+    configured = {destination.name for destination in context.config.destinations}
+    for name, number in removed_destinations.settle(context.ledger, configured).items():
+        log.error("dead destination=%s deliveries=%d it is not configured any more", name, number)
+    for name, number in removed_destinations.revive(context.ledger, configured).items():
+        log.warning("revived destination=%s deliveries=%d it is configured again", name, number)
+    asked = {destination.name for destination in context.config.destinations if destination.is_asked_to_commit}
+    if abandoned := commitments.abandon(context.ledger, asked):
+        log.error("accepted, not committed objects=%d their destinations are not asked any more", abandoned)
+
+
+def _watch(
+    context: DeliveryContext,
+    pairs: Sequence[tuple[ServiceLoop, threading.Thread]],
+    stop: threading.Event,
+    notifier: Notifier,
+) -> None:
     """Feed the watchdog while every thread moves, and let retention sweep now and then."""
+    kept = context.config.spool
+    pause_s = retention.pause_s(min(kept.retention_days, kept.rejected_days))
     sweep_at = time.monotonic()
     while not stop.wait(NOTICE_STOP_S):
         now = time.monotonic()
-        home.ledger.database.require_whole()
-        home.refusals.turn()
-        if dead := [hand.name for hand, thread in pairs if not thread.is_alive()]:
+        context.ledger.database.require_whole()
+        context.refusals.turn()
+        if dead := [loop.name for loop, thread in pairs if not thread.is_alive()]:
             raise ResourceError(f"delivery to {', '.join(dead)} ended by itself")
-        if all(now - hand.moved_at < _STUCK_AFTER_S for hand, _ in pairs):
+        if all(now - loop.moved_at < _STUCK_AFTER_S for loop, _ in pairs):
             notifier.progress()
-        if _stepped(home):
-            sweep_at = now + _pause_s(home)  # a clock that was just put forward must not delete anything
+        if _has_stepped(context):
+            sweep_at = now + pause_s  # a clock that was just put forward must not delete anything
         if now >= sweep_at:
-            sweep_at = now + _pause_s(home)
-            _sweep(home)
+            sweep_at = now + pause_s
+            _sweep(context)
 
 
-def _stepped(home: Home) -> bool:
+def _has_stepped(context: DeliveryContext) -> bool:
     try:
-        return home.clock.follow(home.ledger) != 0.0
+        return context.clock.follow(context.ledger) != 0.0
     except ResourceError as error:
-        log.error("clock stepped, deliveries are not dated anew yet: %s", error)
+        log.error("clock stepped, due times of deliveries are not corrected yet: %s", error)
         return False
 
 
-def _pause_s(home: Home) -> float:
-    kept = home.config.spool
-    return retention.pause_s(min(kept.retention_days, kept.rejected_days))
-
-
-def _sweep(home: Home) -> None:
-    kept = home.config.spool
+def _sweep(context: DeliveryContext) -> None:
+    kept = context.config.spool
     try:
-        if swept := retention.sweep(home.ledger, home.spool, kept.retention_days, kept.rejected_days):
+        if swept := retention.sweep(context.ledger, context.spool, kept.retention_days, kept.rejected_days):
             log.info("retention instances=%d", swept)
-        if kept.history_days is not None and (forgotten := retention.forget(home.ledger, kept.history_days)):
+        if kept.history_days is not None and (forgotten := retention.forget(context.ledger, kept.history_days)):
             log.info("forgotten instances=%d", forgotten)
     except ResourceError as error:
         log.error("retention put off: %s", error)
@@ -196,149 +156,237 @@ def _join(stop: threading.Event, threads: list[threading.Thread]) -> None:
         thread.join()
 
 
-def _hands(home: Home, destination: Destination, squeezer: Squeezer) -> list[Rounds]:
-    """One thread sends; where commitment is wanted, another one asks for it: neither waits for the other."""
-    link_ = link(destination, home.config.listen.ae_title, home.refusals, squeezer)
-    if destination.commitment_wait_h is None:
-        return [Courier(home, destination, link_)]
-    asker = Asker(home, destination, destination.commitment_wait_h)
-    return [Courier(home, destination, link_, asker), asker]
-
-
-def _put_in_order(home: Home) -> None:
-    """What waits for a destination that is gone, or for a word that nobody asks for any more, waits no longer."""
-    configured = {destination.name for destination in home.config.destinations}
-    for name, number in removed_destinations.settle(home.ledger, configured).items():
-        log.error("dead destination=%s deliveries=%d it is not configured any more", name, number)
-    for name, number in removed_destinations.revive(home.ledger, configured).items():
-        log.warning("revived destination=%s deliveries=%d it is configured again", name, number)
-    asking = {to.name for to in home.config.destinations if to.commitment_wait_h is not None}
-    if abandoned := commitments.abandon(home.ledger, asking):
-        log.error("accepted, not committed objects=%d their destinations are not asked any more", abandoned)
-
-
-class Courier(Rounds):
+class Courier(ServiceLoop):
     """Serves one destination, in a thread of its own."""
 
-    def __init__(self, home: Home, destination: Destination, link_: Link, asker: Asker | None = None) -> None:
-        super().__init__(home, destination.name, destination.idle_close_s)
-        self._link = link_
-        self._told = Told(home.audit, home.ledger, destination)
-        self._asker = asker
-        self._breaker = Breaker(home.config.delivery)
+    def __init__(
+        self, context: DeliveryContext, destination: Destination, link: Link, commitment: CommitmentLoop | None = None
+    ) -> None:
+        super().__init__(context, destination.name, destination.idle_close_s)
+        self._link = link
+        self._audit = TransferAudit(context.audit, context.ledger, destination)
+        self._commitment = commitment
+        self._breaker = Breaker(context.config.delivery)
         self._outage = Outage(destination.name)
         self._last_fault = ""
-        self._steps = 0
+        self._clock_steps = self._choice = 0
 
-    def urged(self) -> None:
+    def forget_failures(self) -> None:
         """Try at once."""
         self._breaker.answered()
 
     def close(self) -> None:
-        """Release the association."""
+        """Close the link."""
         self._link.close()
 
-    def do_one(self) -> Rest:
-        """Claim one delivery and bring it to an end, and say what to do next.
+    def do_one(self) -> Pause:
+        """Claim one delivery and bring it to an end, and say how long to pause.
 
         Raises
         ------
         ResourceError : the ledger or the spool cannot be used now.
         """
-        home = self._home
-        self._steps = home.clock.steps
-        job = home.ledger.claim_delivery(self.name, home.owner, home.config.work.lease_s)
+        context = self._context
+        self._clock_steps = context.clock.steps
+        job = context.ledger.claim_delivery(self.name, context.owner, context.config.work.lease_s)
         if job is None:
-            due_s = queries.next_delivery_s(home.ledger, self.name)
-            return Rest(min(LOOK_AFTER_S, LOOK_AFTER_S if due_s is None else due_s))
+            due_s = queries.next_delivery_s(context.ledger, self.name)
+            return Pause(LOOK_AFTER_S if due_s is None else min(LOOK_AFTER_S, due_s))
         try:
-            self._told.look(job)
-            if self._breaker.failures and self._is_old(job):  # it does not answer: what is too old need not ask again
+            self._audit.look(job)
+            if self._breaker.failures and self._is_old(job):  # it is down: what is too old needs no try of its own
                 return self._dead(job, self._too_old(self._last_fault))
-            with home.keeper.keeping(job):
+            with context.keeper.keeping(job):
                 return self._send(job)
         except DeliveryError as error:
-            return self._seen(self._failed(job, error), error)
+            return self._published(self._failed(job, error), error)
         except SpoolCorruptError as error:
             return self._dead(job, str(error))
         except (ResourceError, LedgerLostError):
             raise
         except Exception as error:
-            permanent = job.attempts >= home.config.work.max_attempts
+            permanent = job.attempts >= context.config.work.max_attempts
             return self._failed(job, DeliveryError(describe(error), permanent=permanent), logging.ERROR)
 
-    def _send(self, job: DeliveryJob) -> Rest:
-        started, ladder = time.monotonic(), Ladder(self._home, job, self._told.begins)
-        receipt = self._link.send(*ladder.parcels, choose=ladder.choose)
+    def _send(self, job: DeliveryJob) -> Pause:
+        started = time.monotonic()
+        alternatives = [
+            ResultFile(
+                path=self._context.spool.locate(Area.RESULTS, stored.content_sha256),
+                sop_class_uid=stored.sop_class_uid,
+                size_bytes=stored.size_bytes,
+            )
+            for stored in job.artifact.rungs
+        ]
+        self._choice = job.rung or self._noted(job)
+        try:
+            reply = self._hand_over(job, alternatives)
+        except StaleConnectionError:
+            log.info("reopening destination=%s", self.name)
+            reply = self._hand_over(job, alternatives)
         self._breaker.answered()
-        self._outage.is_over()
-        self._told.ended()
-        held = self._home.ledger.settle_delivered(job, receipt.status, promised=self._asker is not None)
-        if self._asker is not None:
-            self._asker.nudge()
+        self._outage.end()
+        self._audit.ended()
+        is_held = self._context.ledger.settle_delivered(job, reply.status, promised=self._commitment is not None)
+        if self._commitment is not None:
+            self._commitment.wake()
         log.log(
-            logging.INFO if receipt.status == 0 else logging.WARNING,
-            "delivered destination=%s instance=%d kind=%s delivery=%d attempt=%d took_ms=%d status=0x%04X %s",
+            logging.WARNING if reply.is_warning else logging.INFO,
+            "delivered destination=%s instance=%d kind=%s delivery=%d attempt=%d took_ms=%d %s",
             *(self.name, job.instance_id, job.artifact.kind, job.claim.row_id, job.attempts),
-            *(round(1000 * (time.monotonic() - started)), receipt.status, receipt.words if held else "lost-lease"),
+            *(round(1000 * (time.monotonic() - started)), reply.words if is_held else f"{reply.words} lost-lease"),
         )
-        return GO_ON
+        return NO_PAUSE
 
-    def _failed(self, job: DeliveryJob, error: DeliveryError, level: int = logging.WARNING) -> Rest:
+    def _hand_over(self, job: DeliveryJob, alternatives: Sequence[ResultFile]) -> StoreReply:
+        accepted = self._link.open(alternatives)
+        chosen = self._choose(job, alternatives, accepted)
+        return self._link.store(chosen)
+
+    def _choose(
+        self, job: DeliveryJob, alternatives: Sequence[ResultFile], accepted: Sequence[ResultFile]
+    ) -> ResultFile:
+        """Choose the SOP Class that goes, and check every byte; the ledger knows it before the first byte leaves.
+
+        What was chosen once stays chosen while the destination accepts it, whatever else it accepts by now: after an
+        answer that was lost, another SOP Class would be a second object in the archive.
+        """
+        spool, artifact = self._context.spool, job.artifact
+        before = alternatives[self._choice]
+        chosen = before if before in accepted else accepted[0]
+        number = self._choice = alternatives.index(chosen)
+        content = spool.read(Area.RESULTS, artifact.rungs[number].content_sha256)
+        if number != job.rung:
+            spool.note(artifact.content_sha256, job.destination, str(number))
+            if not self._context.ledger.choose(job, number):
+                raise DeliveryError("another process took this delivery over", permanent=False)
+        self._audit.begins(chosen.sop_class_uid)
+        return replace(chosen, content=content)
+
+    def _noted(self, job: DeliveryJob) -> int:
+        """What was chosen before the ledger was lost (`rebuild`); 0 where nothing was."""
+        if not job.artifact.alternatives:
+            return 0
+        noted = self._context.spool.noted(job.artifact.content_sha256, job.destination)
+        return int(noted) if noted.isdecimal() and int(noted) < len(job.artifact.rungs) else 0
+
+    def _failed(self, job: DeliveryJob, error: DeliveryError, level: int = logging.WARNING) -> Pause:
         """Permanent or too old: DEAD. Else back to the queue; a destination without an answer is left alone.
 
-        Where no association came about the same delivery tries again after the pause, and the attempt does not count:
-        then the log tells the try of the outage.
+        Where there was no connection the same delivery is tried again after the pause, and the attempt does not count:
+        the log numbers the tries of the outage instead.
         """
-        nothing_sent = isinstance(error, UnreachableError)
+        is_unreachable = isinstance(error, UnreachableError)
         attempt = job.attempts
-        if error.permanent or error.status is not None:
-            self._outage.is_over()
+        if error.permanent or error.answered:
+            self._outage.end()
         elif level < logging.ERROR:
-            tries = self._outage.goes_on()
-            attempt = tries if nothing_sent else attempt
+            tries = self._outage.count()
+            attempt = tries if is_unreachable else attempt
         if error.permanent:
             self._breaker.answered()
             return self._dead(job, str(error), error.status)
-        rest = self._breaker.failed() if error.status is None else self._breaker.refused()
+        pause = self._breaker.refused() if error.answered else self._breaker.failed()
         self._last_fault = str(error)
         if self._is_old(job):
             return self._dead(job, self._too_old(str(error)), error.status)
-        if error.status is not None:
-            self._told.ended(Outcome.MINOR_FAILURE, str(error))
-        delay_s = rest.seconds if nothing_sent else backoff_s(self._home.config.delivery, job.attempts)
-        self._home.ledger.postpone(job, delay_s=delay_s, status=error.status, detail=str(error), forgive=nothing_sent)
+        if error.answered:
+            self._audit.ended(Outcome.MINOR_FAILURE, str(error))
+        delay_s = pause.seconds if is_unreachable else backoff_s(self._context.config.delivery, job.attempts)
+        self._context.ledger.postpone(
+            job, delay_s=delay_s, status=error.status, detail=str(error), count_attempt=not is_unreachable
+        )
         log.log(
             level,
             "postponed destination=%s instance=%d delivery=%d attempt=%d again_in_s=%.1f %s",
             *(self.name, job.instance_id, job.claim.row_id, attempt, delay_s, error),
         )
-        return rest
+        return pause
 
-    def _seen(self, rest: Rest, error: DeliveryError) -> Rest:
+    def _published(self, pause: Pause, error: DeliveryError) -> Pause:
         """Let other processes see how the destination fares."""
         if not self._breaker.failures:
-            destination_health.answered(self._home.ledger, self.name)
-        elif rest.seconds or error.status is None:
-            destination_health.down(self._home.ledger, self.name, rest.seconds, str(error))
-        return rest
+            destination_health.answered(self._context.ledger, self.name)
+        elif pause.seconds or not error.answered:
+            destination_health.down(self._context.ledger, self.name, pause.seconds, str(error))
+        return pause
 
     def _is_old(self, job: DeliveryJob) -> bool:
-        """By a clock that did not step since the job was claimed; if it did, the next try will tell."""
-        home = self._home
-        if home.ledger.now() - job.first_due_at < timedelta(hours=home.config.delivery.max_age_h):
+        """By a clock that did not step since the job was claimed; if it did, the next try decides."""
+        context = self._context
+        if context.ledger.now() - job.first_due_at < timedelta(hours=context.config.delivery.max_age_h):
             return False
-        home.clock.follow(home.ledger)
-        return home.clock.steps == self._steps
+        context.clock.follow(context.ledger)
+        return context.clock.steps == self._clock_steps
 
     def _too_old(self, why: str) -> str:
-        return f"gave up after {self._home.config.delivery.max_age_h:g} h: {why}"
+        return f"gave up after {self._context.config.delivery.max_age_h:g} h: {why}"
 
-    def _dead(self, job: DeliveryJob, detail: str, status: int | None = None) -> Rest:
-        self._told.ended(Outcome.SERIOUS_FAILURE, detail)
-        self._home.ledger.settle_delivery_dead(job, status=status, detail=detail)
+    def _dead(self, job: DeliveryJob, detail: str, status: int | None = None) -> Pause:
+        self._audit.ended(Outcome.SERIOUS_FAILURE, detail)
+        self._context.ledger.settle_delivery_dead(job, status=status, detail=detail)
         log.error(
             "dead destination=%s instance=%d delivery=%d attempt=%d %s",
             *(self.name, job.instance_id, job.claim.row_id, job.attempts, detail),
         )
-        return GO_ON
+        return NO_PAUSE
+
+
+class TransferAudit:
+    """The audit of one courier's transfers, one after the other. For one thread."""
+
+    def __init__(self, audit: Audit, ledger: Ledger, destination: Destination) -> None:
+        self._audit = audit
+        self._ledger = ledger
+        self._transfer = Transfer(
+            direction=Direction.SENT,
+            participant=Participant(ae_title=destination.ae_title, host=destination.host),
+            study_instance_uid="",
+            patient_key="",
+        )
+        self._sop_class_uid = ""
+
+    def look(self, job: DeliveryJob) -> None:
+        """Find out of which study the next transfer is.
+
+        Raises
+        ------
+        ResourceError : the ledger cannot be read now.
+        """
+        if self._audit is SILENT:
+            return
+        study_instance_uid, patient_key = queries.study_of(self._ledger, job)
+        self._transfer = replace(self._transfer, study_instance_uid=study_instance_uid, patient_key=patient_key)
+        self._sop_class_uid = job.artifact.rungs[job.rung].sop_class_uid
+
+    def begins(self, sop_class_uid: str) -> None:
+        """Record that the first byte is about to leave."""
+        self._sop_class_uid = sop_class_uid
+        self._audit.begins(self._transfer, sop_class_uid)
+
+    def ended(self, outcome: Outcome = Outcome.SUCCESS, words: str = "") -> None:
+        """Record that the destination has it, or why not; the words are ours, never the destination's."""
+        self._audit.transferred(replace(self._transfer, outcome=outcome, words=words), self._sop_class_uid)
+
+
+@dataclass(slots=True)
+class Outage:
+    """Tries in a row that a destination did not answer, whichever object they were made with."""
+
+    destination: str
+    tries: int = 0
+    _since: float = 0.0
+
+    def count(self) -> int:
+        """One more try without an answer; its number in this outage."""
+        if self.tries == 0:
+            self._since = time.monotonic()
+        self.tries += 1
+        return self.tries
+
+    def end(self) -> None:
+        """An answer came, whatever it was."""
+        if self.tries:
+            down_s = time.monotonic() - self._since
+            log.info("back destination=%s tries=%d down_s=%.0f", self.destination, self.tries, down_s)
+        self.tries = 0

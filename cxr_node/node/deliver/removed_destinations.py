@@ -1,7 +1,7 @@
 """Deliveries to destinations that the configuration no longer names: set aside, back with the name, or forgotten.
 
-Done when the process that delivers starts, for nobody serves such a queue: without it the instances would stay
-REPORTED for ever and nobody would be told. Knows no destination, only names.
+Done when the delivery process starts: no courier serves such a queue, so the instances would stay REPORTED for ever
+without notice. Knows no destination, only names.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cxr_node.node.ledger import results, vital
-from cxr_node.node.ledger.leases import FREE, note
+from cxr_node.node.ledger import destination_health, results
 from cxr_node.node.ledger.ledger import OPEN, Ledger, conclude
-from cxr_node.node.ledger.states import Death, DeliveryState, InstanceState
+from cxr_node.node.ledger.states import FREE, DeadReason, DeliveryState, InstanceState, note
 from cxr_node.node.ledger.tables import deliveries, instance_artifacts, instances, promises
 
 REMOVED = "destination-removed"
@@ -57,7 +56,7 @@ class Forgotten:
 
 
 def forget(ledger: Ledger, destination: str) -> Forgotten:
-    """Take away what waits for a destination, or died at it: nobody will ever send it. What it accepted stays told.
+    """Delete the deliveries that wait for a destination, or are DEAD: none will ever be sent. What it accepted is kept.
 
     Configured again, the destination is not sent these.
     """
@@ -68,7 +67,7 @@ def forget(ledger: Ledger, destination: str) -> Forgotten:
     with ledger.database.writing() as connection:
         held = int(connection.scalar(sa.select(sa.func.count()).select_from(deliveries).where(mine)) or 0)
         if not held:
-            vital.forget(connection, destination)
+            destination_health.forget(connection, destination)
     return Forgotten(total, delivered, held)
 
 
@@ -85,7 +84,7 @@ def _forget_some(ledger: Ledger, destination: str) -> tuple[int, int] | None:
             connection.execute(sa.delete(promises).where(promises.c.delivery_id == row.id))
             connection.execute(sa.delete(deliveries).where(deliveries.c.id == row.id))
             note(connection, users, now, "delivery-forgotten", f"to {destination}: by an operator")
-            over = sa.and_(instances.c.id.in_(users), instances.c.reason == Death.UNDELIVERED)
+            over = sa.and_(instances.c.id.in_(users), instances.c.reason == DeadReason.UNDELIVERED)
             reported = {"state": InstanceState.REPORTED, "updated_at": now, "reason": None}
             connection.execute(sa.update(instances).where(over).values(reported))
             delivered += conclude(connection, users, now)

@@ -109,7 +109,7 @@ def erase(ledger: Ledger, spool: Spool, instance_id: int, patience_s: float) -> 
 
 
 def _erase(ledger: Ledger, spool: Spool, instance_id: int) -> tuple[bool, Doomed | None]:
-    """Try once; whether it is over, and what was erased. Not where somebody works on it; nobody else begins to then.
+    """Try once; whether it is over, and what was erased. Not while a process holds a lease; none gets a new one.
 
     All in one transaction: a receiver that takes the same image again waits for its end, and then finds no row.
     """

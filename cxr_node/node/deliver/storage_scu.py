@@ -1,32 +1,31 @@
 """Storage SCU: sends result objects to one destination over one association that stays open while there is work.
 
-Knows no ledger and no schedule. Objects travel as they are stored: the bytes of the data set that were checked are
-those that leave, cut and never decoded; a peer that speaks Implicit VR only gets the same values under other heads, and
-one that takes compressed pictures the same pixels in fewer bytes (PS3.4 B, PS3.5 10.1, PS3.7 9.1.1).
+Knows no ledger and no schedule. Objects are sent as they are stored: the bytes that were checked are those that leave,
+never decoded. A peer that accepts Implicit VR only gets the same values in that encoding, and one that accepts
+compressed pictures the same pixels in fewer bytes (PS3.4 B, PS3.5 10.1, PS3.7 9.1.1).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Protocol, cast
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 from pynetdicom.association import Association
-from pynetdicom.presentation import PresentationContext, build_context
+from pynetdicom.presentation import build_context
 
-from cxr_node.config.schema import Destination
+from cxr_node.config.schema import DicomDestination
 from cxr_node.domain import ResultKind
 from cxr_node.errors import DeliveryError, ResourceError
 from cxr_node.node.deliver import transcode
-from cxr_node.node.deliver.transcode import PLAIN, Squeezer, to_implicit
+from cxr_node.node.deliver.link import ResultFile, StaleConnectionError, StoreReply
+from cxr_node.node.deliver.transcode import PictureCompressor, to_implicit
 from cxr_node.node.network import file_meta
 from cxr_node.node.network.association import (
     EXPLICIT,
     IMPLICIT,
     Entity,
-    Wrapping,
+    TlsClient,
     associate,
     broken,
     deadline,
@@ -37,7 +36,8 @@ from cxr_node.node.network.association import (
 )
 from cxr_node.node.network.dimse import Message, store_request
 from cxr_node.node.network.rejections import Cause, Refusals
-from cxr_node.node.network.statuses import Fate, Response, judge
+from cxr_node.node.network.statuses import SUCCESS, Action, Response, judge
+from cxr_node.node.network.verification import echo
 
 log = logging.getLogger(__name__)
 
@@ -53,77 +53,9 @@ OPTIONAL_SOP_CLASSES = {
     ResultKind.KEY_OBJECT: "1.2.840.10008.5.1.4.1.1.88.59",
     ResultKind.PDF: "1.2.840.10008.5.1.4.1.1.104.1",
 }
-"""Proposed beside those to a destination that is sent such objects."""
+"""Proposed in addition to a destination that is sent such objects."""
 _SLOWEST_BYTES_PER_S = 65536  # half of what ADSL uploads: beyond, a peer is taken for dead
 _MAX_MESSAGE_ID = 65535  # PS3.7 E.1: US
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parcel:
-    """One object to send: a Part 10 file in Explicit VR Little Endian."""
-
-    path: Path
-    sop_class_uid: str
-    size_bytes: int
-    content: bytes = field(default=b"", repr=False, compare=False)
-    """The file's bytes, where they were read already."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Receipt:
-    """The destination took the object; `words` says what its status means."""
-
-    status: int
-    words: str
-
-
-Choose = Callable[[Sequence[Parcel]], Parcel]
-"""Which of the rungs that the destination takes goes to it; called right before the first byte leaves."""
-
-
-def first_of(taken: Sequence[Parcel]) -> Parcel:
-    """Choose the first rung that the destination takes."""
-    return taken[0]
-
-
-class Link(Protocol):
-    """One destination of any kind."""
-
-    def send(self, *rungs: Parcel, choose: Choose = first_of) -> Receipt:
-        """Hand one object over: of several rungs, which are the same in other SOP Classes, exactly one.
-
-        Raises
-        ------
-        DeliveryError : it was not taken; says whether a repeat can help.
-        """
-        ...
-
-    def close(self) -> None:
-        """End what is open; the next `send` opens it again."""
-        ...
-
-
-def link(
-    destination: Destination, calling_ae_title: str, refusals: Refusals | None = None, squeezer: Squeezer = PLAIN
-) -> Link:
-    """Make the link to a destination; nothing is opened yet.
-
-    `refusals` counts what the destination refuses or breaks, `squeezer` compresses pictures where it takes them so.
-
-    Raises
-    ------
-    ConfigError : a certificate or key cannot be used.
-    """
-    match destination:
-        case Destination():
-            return StorageScu(destination, destination.calling_ae_title or calling_ae_title, refusals, squeezer)
-
-
-class _BrokenError(DeliveryError):
-    """The association ended before an answer came: nobody knows whether the object arrived."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, permanent=False)
 
 
 class StorageScu:
@@ -131,76 +63,79 @@ class StorageScu:
 
     def __init__(
         self,
-        destination: Destination,
-        calling_ae_title: str,
+        destination: DicomDestination,
+        node_ae_title: str,
         refusals: Refusals | None = None,
-        squeezer: Squeezer = PLAIN,
+        compressor: PictureCompressor | None = None,
     ) -> None:
         self._destination = destination
-        self._squeezer = squeezer
-        self._compressed = transcode.syntaxes(destination.heatmap_compression, squeezer)
-        self._wrapping = Wrapping(destination)
-        self._entity = Entity(calling_ae_title, destination.timeout_s, refusals)
+        self._compressor = compressor
+        self._compressed = transcode.syntaxes(destination.heatmap_compression, compressor)
+        self._tls = TlsClient(destination)
+        self._calling_ae_title = destination.calling_ae_title or node_ae_title
+        self._entity = Entity(self._calling_ae_title, destination.timeout_s, refusals)
         self._association: Association | None = None
+        self._was_idle = False
         optional = {OPTIONAL_SOP_CLASSES[kind] for kind in destination.send if kind in OPTIONAL_SOP_CLASSES}
         self._sop_classes = {*SOP_CLASSES, *optional}
         self._message_id = 0
 
-    def send(self, *rungs: Parcel, choose: Choose = first_of) -> Receipt:
-        """C-STORE one object. An association that died while it was idle costs a second try, not a delay."""
-        sop_classes = {parcel.sop_class_uid for parcel in rungs}
-        association = self._reusable(sop_classes)
-        if association is not None:
-            try:
-                return self._store(association, choose(_taken(association, rungs)))
-            except _BrokenError:
-                log.info("reopening destination=%s", self._destination.name)
-        association = self._open(sop_classes)
-        return self._store(association, choose(_taken(association, rungs)))
+    def open(self, alternatives: Sequence[ResultFile]) -> list[ResultFile]:
+        """Associate, unless an association is open that proposed these SOP Classes; those with a context."""
+        sop_classes = {file.sop_class_uid for file in alternatives}
+        if not sop_classes <= self._sop_classes:  # a class that was never proposed: negotiate again
+            self.close()
+            self._sop_classes |= sop_classes
+        association = self._association
+        self._was_idle = association is not None and association.is_established
+        if association is None or not association.is_established:
+            association = self._associate()
+        if accepted := [file for file in alternatives if _syntaxes(association, file)]:
+            return accepted
+        refused = " or ".join(file.sop_class_uid for file in alternatives)
+        raise DeliveryError(f"no presentation context for SOP Class {refused}", permanent=True)
+
+    def store(self, file: ResultFile) -> StoreReply:
+        """C-STORE; uncompressed, from then on, to a peer that agreed to what it then refuses."""
+        try:
+            return self._exchange(file)
+        except DeliveryError as error:
+            was_compressed = self._compressed and file.sop_class_uid in transcode.PICTURES
+            if not (was_compressed and error.permanent and error.answered):
+                raise
+            log.warning("pictures are sent uncompressed from now on: destination=%s %s", self._destination.name, error)
+            self._compressed = ()
+            return self._exchange(file)
 
     def close(self) -> None:
         """Release the association."""
-        self._squeezer.close()
+        if self._compressor is not None:
+            self._compressor.close()
         association, self._association = self._association, None
         if association is not None and association.is_established:
             with deadline(association, self._destination.timeout_s):
                 association.release()
 
-    def _reusable(self, sop_classes: set[str]) -> Association | None:
-        association = self._association
-        if association is None or not association.is_established:
-            return None
-        if not sop_classes <= self._sop_classes:  # a class that was never proposed: negotiate anew
-            self.close()
-            return None
-        return association
+    def probe(self) -> str:
+        """C-ECHO."""
+        tls = self._tls.arguments()
+        echo(self._destination.address, self._calling_ae_title, tls=tls)
+        return f"{self._destination.address} answers the C-ECHO{' over TLS' if tls else ''}"
 
-    def _open(self, sop_classes: set[str]) -> Association:
+    def _associate(self) -> Association:
         self._association = None
-        self._sop_classes |= sop_classes
-        contexts = _contexts(self._sop_classes, self._compressed)
-        self._association = associate(self._entity, self._destination, contexts, self._wrapping, [])
+        contexts = [build_context(*each) for each in proposed(self._sop_classes, self._compressed)]
+        self._association = associate(self._entity, self._destination, contexts, self._tls, [])
         return self._association
 
-    def _store(self, association: Association, parcel: Parcel) -> Receipt:
-        """Send it; uncompressed, from then on, to a peer that agreed to what it then refuses."""
-        try:
-            return self._exchange(association, parcel)
-        except DeliveryError as error:
-            taken = self._compressed and parcel.sop_class_uid in transcode.PICTURES
-            if not (taken and error.permanent and error.status is not None):
-                raise
-            log.warning("pictures are sent uncompressed from now on: destination=%s %s", self._destination.name, error)
-            self._compressed = ()
-            return self._exchange(association, parcel)
-
-    def _exchange(self, association: Association, parcel: Parcel) -> Receipt:
+    def _exchange(self, file: ResultFile) -> StoreReply:
+        association = self._association
+        if association is None or not association.is_established:  # released by the peer a moment ago
+            raise self._broken("the association was ended by the destination")
         self._message_id = self._message_id % _MAX_MESSAGE_ID + 1
-        message = self._message(association, parcel)
-        limit_s = self._destination.timeout_s + parcel.size_bytes / _SLOWEST_BYTES_PER_S
+        message = self._message(association, file)
+        limit_s = self._destination.timeout_s + file.size_bytes / _SLOWEST_BYTES_PER_S
         association.dimse_timeout = 2 * limit_s  # the deadline comes first and ends even a stuck send()
-        if not association.is_established:  # released by the peer a moment ago
-            raise _BrokenError("the association was ended by the destination")
         with deadline(association, limit_s) as passed:
             answer = store(association, message)
         if words := fault(association, Response.C_STORE, self._message_id):
@@ -210,32 +145,37 @@ class StorageScu:
         if answer is None or answer.Status is None:
             self._abort(association)
             raise self._unanswered(said(association), limit_s if passed.is_set() else None)
-        return _verdict(int(answer.Status))
+        return _judge(int(answer.Status))
 
     def _unanswered(self, words: str, limit_s: float | None) -> DeliveryError:
-        """Say why there is no answer; where the association broke, nobody knows whether the object arrived."""
+        """Why there is no answer; where the association broke, the object may have arrived or not."""
         address = self._destination.address
         if limit_s is not None:
             error = DeliveryError(f"no answer within {limit_s:.0f} s", permanent=False)
             broken(self._entity, address, Cause.DESTINATION_MUTE, str(error))
             return error
-        error = _BrokenError(f"no answer: {words or 'the association broke'}")
+        error = self._broken(f"no answer: {words or 'the association broke'}")
         broken(self._entity, address, Cause.DESTINATION_ABORTED, str(error))
         return error
 
-    def _message(self, association: Association, parcel: Parcel) -> Message:
+    def _broken(self, words: str) -> DeliveryError:
+        """The association ended before an answer came: the object may have arrived or not."""
+        return StaleConnectionError(words) if self._was_idle else DeliveryError(words, permanent=False)
+
+    def _message(self, association: Association, file: ResultFile) -> Message:
         """The object as it is stored, compressed where that is agreed, in Implicit VR where that alone is."""
-        sop_instance_uid, data_set = _data_set(parcel)
-        contexts = _syntaxes(association, parcel)
+        sop_instance_uid, data_set = _data_set(file)
+        contexts = _syntaxes(association, file)
         syntax = EXPLICIT if EXPLICIT in contexts else IMPLICIT
         agreed = next((each for each in self._compressed if each in contexts), None)
-        if agreed is not None and (smaller := transcode.squeeze(data_set, agreed, self._squeezer)) is not None:
+        smaller = transcode.compress(data_set, agreed, self._compressor) if agreed and self._compressor else None
+        if agreed and smaller is not None:
             syntax, data_set = agreed, smaller
         elif syntax == IMPLICIT:
             data_set = _implicit(data_set)
         return Message(
             context_id=contexts[syntax],
-            command=store_request(parcel.sop_class_uid, sop_instance_uid, self._message_id),
+            command=store_request(file.sop_class_uid, sop_instance_uid, self._message_id),
             data_set=data_set,
             longest=association.acceptor.maximum_length or 0,
         )
@@ -246,10 +186,10 @@ class StorageScu:
 
 
 def proposed(sop_classes: Iterable[str] = SOP_CLASSES, compressed: Sequence[str] = ()) -> list[tuple[str, str]]:
-    """Tell what is negotiated: SOP class and transfer syntax of every presentation context, in their order.
+    """SOP Class and transfer syntax of every presentation context that is proposed, in order.
 
     Each syntax in a context of its own: the acceptor picks one syntax of each (PS3.8 9.3.2.2). `compressed` are
-    proposed beside the others for pictures.
+    proposed in addition for pictures.
     """
     return [
         (uid, syntax)
@@ -258,19 +198,7 @@ def proposed(sop_classes: Iterable[str] = SOP_CLASSES, compressed: Sequence[str]
     ]
 
 
-def _contexts(sop_classes: set[str], compressed: Sequence[str]) -> list[PresentationContext]:
-    return [build_context(uid, syntax) for uid, syntax in proposed(sop_classes, compressed)]
-
-
-def _taken(association: Association, rungs: Sequence[Parcel]) -> list[Parcel]:
-    """Rungs that have a presentation context, in their order. None is a fault that no repeat mends."""
-    if taken := [parcel for parcel in rungs if _syntaxes(association, parcel)]:
-        return taken
-    refused = " or ".join(parcel.sop_class_uid for parcel in rungs)
-    raise DeliveryError(f"no presentation context for SOP Class {refused}", permanent=True)
-
-
-def _syntaxes(association: Association, parcel: Parcel) -> dict[str, int]:
+def _syntaxes(association: Association, file: ResultFile) -> dict[str, int]:
     """Transfer syntaxes of ours that the destination accepted for an object's SOP Class, each with its context.
 
     Empty where only compressed ones are among them: not every picture becomes smaller, and those are sent as they are.
@@ -278,15 +206,15 @@ def _syntaxes(association: Association, parcel: Parcel) -> dict[str, int]:
     found = {
         str(context.transfer_syntax[0]): cast(int, context.context_id)
         for context in association.accepted_contexts
-        if context.abstract_syntax == parcel.sop_class_uid
+        if context.abstract_syntax == file.sop_class_uid
     }
     return found if EXPLICIT in found or IMPLICIT in found else {}
 
 
-def _data_set(parcel: Parcel) -> tuple[str, memoryview]:
+def _data_set(file: ResultFile) -> tuple[str, memoryview]:
     """SOP Instance UID and data set, as they are stored."""
     try:
-        return file_meta.split(parcel.content or parcel.path.read_bytes())
+        return file_meta.split(file.content or file.path.read_bytes())
     except OSError as error:
         raise ResourceError(f"spool: {error.strerror}") from error
     except ValueError as error:
@@ -300,11 +228,11 @@ def _implicit(data_set: memoryview) -> memoryview:
         raise DeliveryError(str(error), permanent=True) from error
 
 
-def _verdict(value: int) -> Receipt:
+def _judge(value: int) -> StoreReply:
     status = judge(value)
-    match status.fate:
-        case Fate.DELIVERED:
-            return Receipt(status=value, words=status.words)
-        case Fate.RETRY | Fate.REFUSED:
-            permanent = status.fate is Fate.REFUSED
+    match status.action:
+        case Action.DELIVERED:
+            return StoreReply(status=value, words=f"status=0x{value:04X} {status.words}", is_warning=value != SUCCESS)
+        case Action.RETRY | Action.REFUSED:
+            permanent = status.action is Action.REFUSED
             raise DeliveryError(f"0x{value:04X}: {status.words}", permanent=permanent, status=value)

@@ -1,7 +1,8 @@
 """Which pictures may leave compressed, in which transfer syntax, and the compressed data set around the pixels.
 
-Knows no codec: a `Squeezer` is handed in. Every element but Pixel Data leaves in the bytes that were checked, under
-the same SOP Instance UID, and what leaves decodes to the pixels that were checked. PS3.5 8.2, A.4, A.4.2, A.4.3.
+Knows no codec: a `PictureCompressor` is handed in. Every element but Pixel Data leaves in the bytes that were
+checked, under the same SOP Instance UID, and what leaves decodes to the pixels that were checked.
+PS3.5 8.2, A.4, A.4.2, A.4.3.
 """
 
 from __future__ import annotations
@@ -14,6 +15,21 @@ from typing import Protocol
 from cxr_node.config.schema import Compression
 from cxr_node.errors import ResourceError
 
+log = logging.getLogger(__name__)
+
+JPEG_LS, RLE = "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.5"
+PICTURES = frozenset({"1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.7.4"})
+"""Secondary Capture, Multi-frame True Color Secondary Capture: what heatmap and heatmap-frames are."""
+_WANTED = {
+    Compression.AUTO: (JPEG_LS, RLE),  # a fifth to a quarter, two thirds (measured)
+    Compression.NONE: (),
+    Compression.RLE: (RLE,),
+    Compression.JPEG_LS: (JPEG_LS,),
+}
+_SAMPLES, _FRAMES, _ROWS, _COLUMNS = (0x0028, 0x0002), (0x0028, 0x0008), (0x0028, 0x0010), (0x0028, 0x0011)
+_BITS, _PIXEL_DATA = (0x0028, 0x0100), (0x7FE0, 0x0010)
+_ITEM, _SEQUENCE_END = struct.pack("<HH", 0xFFFE, 0xE000), struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+_ENCAPSULATED = struct.pack("<HH2sHI", *_PIXEL_DATA, b"OB", 0, 0xFFFFFFFF)
 _SHORT = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
 """VRs with a length of 16 bits; that of all others, known or not, has 32 after two reserved bytes (PS3.5 7.1.2)."""
 _ITEM_TAG, _ITEM_END, _SEQUENCE_END_TAG = (0xFFFE, 0xE000), (0xFFFE, 0xE00D), (0xFFFE, 0xE0DD)
@@ -44,7 +60,7 @@ class Head:
 
 
 def to_implicit(data_set: memoryview) -> memoryview:
-    """Encode anew.
+    """Encode a data set in Implicit VR Little Endian.
 
     Raises
     ------
@@ -146,23 +162,6 @@ def _size(pieces: Pieces) -> int:
     return sum(len(piece) for piece in pieces)
 
 
-log = logging.getLogger(__name__)
-
-JPEG_LS, RLE = "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.5"
-PICTURES = frozenset({"1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.7.4"})
-"""Secondary Capture, Multi-frame True Color Secondary Capture: what heatmap and heatmap-frames are."""
-_WANTED = {
-    Compression.AUTO: (JPEG_LS, RLE),  # a fifth to a quarter, two thirds (measured)
-    Compression.NONE: (),
-    Compression.RLE: (RLE,),
-    Compression.JPEG_LS: (JPEG_LS,),
-}
-_SAMPLES, _FRAMES, _ROWS, _COLUMNS = (0x0028, 0x0002), (0x0028, 0x0008), (0x0028, 0x0010), (0x0028, 0x0011)
-_BITS, _PIXEL_DATA = (0x0028, 0x0100), (0x7FE0, 0x0010)
-_ITEM, _SEQUENCE_END = struct.pack("<HH", 0xFFFE, 0xE000), struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
-_ENCAPSULATED = struct.pack("<HH2sHI", *_PIXEL_DATA, b"OB", 0, 0xFFFFFFFF)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frames:
     """Uncompressed color frames: uint8, colour by pixel, one behind the other."""
@@ -173,7 +172,7 @@ class Frames:
     pixels: memoryview
 
 
-class Squeezer(Protocol):
+class PictureCompressor(Protocol):
     """What compresses."""
 
     @property
@@ -181,7 +180,7 @@ class Squeezer(Protocol):
         """Transfer syntaxes that it can write."""
         ...
 
-    def squeeze(self, rows: int, columns: int, frame: memoryview, syntax: str) -> bytes | None:
+    def compress(self, rows: int, columns: int, frame: memoryview, syntax: str) -> bytes | None:
         """Compress one frame (uint8, shape (rows, columns, 3)) without loss; None where it cannot now.
 
         Raises
@@ -191,31 +190,16 @@ class Squeezer(Protocol):
         ...
 
     def close(self) -> None:
-        """Give back what it holds; the next `squeeze` takes it again."""
+        """Give back what it holds; the next `compress` takes it again."""
         ...
 
 
-class _Plain:
-    """Compresses nothing."""
-
-    syntaxes: frozenset[str] = frozenset()
-
-    def squeeze(self, rows: int, columns: int, frame: memoryview, syntax: str) -> bytes | None:
-        return None
-
-    def close(self) -> None:
-        pass
-
-
-PLAIN: Squeezer = _Plain()
-
-
-def syntaxes(wish: Compression, squeezer: Squeezer) -> tuple[str, ...]:
+def syntaxes(wish: Compression, compressor: PictureCompressor | None) -> tuple[str, ...]:
     """Transfer syntaxes to propose for pictures, the preferred one first."""
-    return tuple(syntax for syntax in _WANTED[wish] if syntax in squeezer.syntaxes)
+    return tuple(syntax for syntax in _WANTED[wish] if compressor is not None and syntax in compressor.syntaxes)
 
 
-def squeeze(data_set: memoryview, syntax: str, squeezer: Squeezer) -> memoryview | None:
+def compress(data_set: memoryview, syntax: str, compressor: PictureCompressor) -> memoryview | None:
     """Compress a data set in Explicit VR Little Endian; None where that cannot be, or makes it no smaller."""
     try:
         start, frames = _find(data_set)
@@ -223,11 +207,11 @@ def squeeze(data_set: memoryview, syntax: str, squeezer: Squeezer) -> memoryview
         pieces = []
         for number in range(frames.number):
             frame = frames.pixels[number * size : (number + 1) * size]
-            squeezed = squeezer.squeeze(frames.rows, frames.columns, frame, syntax)
-            if squeezed is None:
+            compressed = compressor.compress(frames.rows, frames.columns, frame, syntax)
+            if compressed is None:
                 log.warning("picture is sent uncompressed: syntax=%s the codec gave none", syntax)
                 return None
-            pieces.append(squeezed)
+            pieces.append(compressed)
     except (ValueError, struct.error):  # not a picture of ours, or of another shape: it is sent as it is
         return None
     except ResourceError as error:
@@ -253,7 +237,7 @@ def _find(data_set: memoryview) -> tuple[int, Frames]:
 
     Raises
     ------
-    ValueError : it is not the last element, or not 8-bit color of the size that the header tells.
+    ValueError : it is not the last element, or not 8-bit color of the size that the header states.
     """
     position, numbers = 0, {_FRAMES: 1}
     while position < len(data_set):

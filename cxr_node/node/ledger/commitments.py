@@ -1,7 +1,7 @@
 """Promises: what a destination was asked to commit itself to, and what it answered (PS3.4 Annex J).
 
 All moves between their states live here, as those of instances and deliveries live in `ledger`, which calls
-`expect` within its own transaction. Knows no association: `asking` asks, `reports` hands the answers over.
+`expect` within its own transaction. Knows no association: `commitment_loop` asks, `reports` hands the answers over.
 A promise is about a delivery that the destination accepted: nothing here undoes an acceptance but `_send_again`.
 """
 
@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from cxr_node.node.ledger import results, versions
-from cxr_node.node.ledger.leases import FREE, note
+from cxr_node.node.ledger import results
 from cxr_node.node.ledger.lookup import matching
-from cxr_node.node.ledger.states import DeliveryState, InstanceState, PromiseState
+from cxr_node.node.ledger.states import FREE, DeliveryState, InstanceState, PromiseState, note
 from cxr_node.node.ledger.tables import (
     Instant,
     artifacts,
@@ -279,7 +278,7 @@ def _send_again(connection: sa.Connection, row: sa.RowMapping, words: str, now: 
     linked = sa.select(instances).join(instance_artifacts, instance_artifacts.c.instance_id == instances.c.id)
     linked = linked.where(instance_artifacts.c.artifact_id == row["artifact_id"], kept)
     current = connection.execute(linked.where(instance_artifacts.c.outdated_at.is_(None))).mappings().all()
-    if row["sent"] != DeliveryState.DELIVERED or all(versions.is_replaced(connection, user) for user in current):
+    if row["sent"] != DeliveryState.DELIVERED or all(results.is_replaced(connection, user) for user in current):
         return False
     due = FREE | {"state": DeliveryState.READY, "attempts": 0, "last_error": words, "first_due_at": now}
     due["not_before"] = now + timedelta(seconds=delay_s)

@@ -19,7 +19,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cxr_node.errors import ConfigError, LedgerLostError, ResourceError
-from cxr_node.node.spool import folders
+from cxr_node.node.spool.spool import sync
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +31,8 @@ _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _PRIMARY = 0xFF  # of an extended result code
 
 
-def repair(file: Path, now: datetime) -> Path | None:
-    """Set a damaged file aside, under the caller's lock; where it went, None where there was nothing to mend.
+def set_damaged_aside(file: Path, now: datetime) -> Path | None:
+    """Set a damaged file aside, under the caller's lock; where it went, None where it is whole.
 
     A process that still has it open notices at its next transaction and ends (`Database.require_whole`).
 
@@ -43,7 +43,7 @@ def repair(file: Path, now: datetime) -> Path | None:
     damage = find_damage(file)
     if damage is None:
         return None
-    aside = _set_aside(file, now)
+    aside = set_aside(file, now)
     log.error("ledger damaged cause=%r set_aside=%s", damage, aside.name)
     return aside
 
@@ -73,22 +73,24 @@ def kind(error: object) -> int:
     return getattr(error, "sqlite_errorcode", 0) & _PRIMARY if isinstance(error, sqlite3.Error) else 0
 
 
-def _set_aside(file: Path, now: datetime) -> Path:
+def set_aside(file: Path, now: datetime, why: str = "damaged") -> Path:
     """Rename the file with its log, the log first: a log is thrown away where its file is empty."""
-    aside = file.with_name(f"{file.name}.damaged-{now:%Y%m%dT%H%M%S.%fZ}")
+    aside = file.with_name(f"{file.name}.{why}-{now:%Y%m%dT%H%M%S.%fZ}")
     try:
         for suffix in ("-wal", "-shm", ""):
             with suppress(FileNotFoundError):
                 file.with_name(file.name + suffix).rename(aside.with_name(aside.name + suffix))
         file.touch(mode=0o600)
-        folders.sync(file.parent)
+        sync(file.parent)
     except OSError as error:
         raise ResourceError(f"ledger: cannot be set aside: {error.strerror}") from error
     return aside
 
 
-HEAD = "0006"
+HEAD = "1001"
 """The newest migration; a test compares it with the folder."""
+_UNRELEASED = "0"
+"""First digit of the revisions before 0.1.0."""
 BUSY_TIMEOUT_S = 15.0
 """How long one process waits for another's write; a commit takes milliseconds."""
 _LOOK_EVERY_S = 0.001
@@ -101,8 +103,18 @@ _SYNCHRONOUS = "cxr_node_synchronous"
 
 
 def utc_now() -> datetime:
-    """Read this machine's wall clock; with several machines it must be the database's (FAULTS T24)."""
+    """Read this machine's wall clock; with several machines it must be the database's (reliability.md T24)."""
     return datetime.now(UTC)
+
+
+class UnreleasedLedgerError(ConfigError):
+    """The ledger was written before 0.1.0: nothing reads its tables, and `cxr-node rebuild` begins a new one."""
+
+    def __init__(self, revision: str) -> None:
+        super().__init__(
+            f"ledger: its tables ({revision}) are of a version before 0.1.0; "
+            "`cxr-node rebuild` sets it aside and receives again what is in the spool"
+        )
 
 
 class Database:
@@ -117,20 +129,19 @@ class Database:
         self._lost = ""
 
     @classmethod
-    def open(cls, url: str, lock_path: Path, *, mend: bool = False) -> Database:
-        """Connect, and bring the tables up to date; `mend`: where the file is damaged, set it aside and begin anew.
+    def open(cls, url: str, lock_path: Path, *, repair: bool = False) -> Database:
+        """Connect, and bring the tables up to date; `repair`: where the file is damaged, set it aside and begin anew.
 
         Raises
         ------
         ResourceError : the database does not answer.
-        ConfigError : the database was written by a newer version of this package.
+        ConfigError : the database was written by a newer version of this package, or by one before 0.1.0.
         """
         database = cls(_engine(sa.make_url(url)))
         with _start_lock(lock_path):
-            if mend and database._file is not None:
-                repair(database._file, utc_now())
-            if not _is_known(database._revision()):
-                database._migrate()
+            if repair and database._file is not None:
+                set_damaged_aside(database._file, utc_now())
+            database._bring_up_to_date()
             database._opened = database._identity()
         return database
 
@@ -205,6 +216,13 @@ class Database:
             if not sa.inspect(connection).has_table("alembic_version"):
                 return None
             return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+
+    def _bring_up_to_date(self) -> None:
+        revision = self._revision()
+        if revision is not None and revision[0] == _UNRELEASED:
+            raise UnreleasedLedgerError(revision)
+        if not _is_known(revision):
+            self._migrate()
 
     def _migrate(self) -> None:
         # Imported here: a command that finds its tables up to date need not pay for it.
@@ -297,14 +315,14 @@ def _is_known(revision: str | None) -> bool:
     """Tell whether this code can work on tables of that revision: its own, or later ones of the same thousand.
 
     Within a thousand migrations only add what older code may leave alone, so that a version can be taken back
-    while work is in flight (FAULTS T27); what takes away or changes begins the next thousand.
+    while work is in flight (reliability.md T27); what takes away or changes begins the next thousand.
     """
     return revision is not None and (revision == HEAD or (revision > HEAD and revision[0] == HEAD[0]))
 
 
 @contextmanager
 def _start_lock(path: Path) -> Iterator[None]:
-    """Three processes of one node start at once; one of them mends the file or makes the tables."""
+    """Three processes of one node start at once; one of them repairs the file or makes the tables."""
     try:
         with path.open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)

@@ -8,17 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from cxr_node.node.ledger import commitments
-from cxr_node.node.ledger.leases import pick
-from cxr_node.node.ledger.ledger import Ledger
-from cxr_node.node.ledger.states import DeliveryState
+from cxr_node.node.ledger.states import DeliveryState, pick
 from cxr_node.node.ledger.tables import IS_OPEN, deliveries
 from cxr_node.node.ledger.tables import destination_health as table
-from cxr_node.node.ledger.vital import write
+
+if TYPE_CHECKING:
+    from cxr_node.node.ledger.ledger import Ledger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +67,7 @@ def nudges(ledger: Ledger, destination: str) -> int:
 def try_now(ledger: Ledger, destination: str) -> int:
     """Wish that it be tried at once, and make everything due that waits for it; how many deliveries those are.
 
-    The courier hears of it by a ring; a wish that is made while it tries counts for the time after.
+    The courier hears of it by a notification; a wish that is made while it tries counts for the time after.
     """
     now = ledger.now()
     mine = sa.and_(deliveries.c.destination == destination, IS_OPEN)
@@ -78,3 +78,21 @@ def try_now(ledger: Ledger, destination: str) -> int:
         connection.execute(sa.update(deliveries).where(later).values(not_before=now))
         commitments.hasten(connection, destination, now)
         return int(connection.scalar(sa.select(sa.func.count()).select_from(deliveries).where(mine)) or 0)
+
+
+def write(connection: sa.Connection, destination: str, again: Mapping[str, Any], first: Mapping[str, Any]) -> None:
+    """Change the row, or begin it; the caller holds the write lock, and one process writes of a destination."""
+    known = sa.update(table).where(table.c.destination == destination).values(**again)
+    if connection.execute(known).rowcount == 0:
+        connection.execute(sa.insert(table), {"destination": destination, **first})
+
+
+def succeeded(connection: sa.Connection, destination: str, now: datetime) -> None:
+    """Say that it has just accepted a result, so it is up."""
+    up = {"down_since": None, "next_try_at": None, "last_error": None, "last_success_at": now}
+    write(connection, destination, up, up)
+
+
+def forget(connection: sa.Connection, destination: str) -> None:
+    """Take the row away."""
+    connection.execute(sa.delete(table).where(table.c.destination == destination))

@@ -23,9 +23,8 @@ from typing import Any, Self
 import sqlalchemy as sa
 
 from cxr_node.errors import LedgerLostError, ResourceError
-from cxr_node.node.ledger.leases import FREE
 from cxr_node.node.ledger.ledger import Ledger
-from cxr_node.node.ledger.states import DeliveryJob, Job
+from cxr_node.node.ledger.states import FREE, DeliveryJob, Job
 from cxr_node.node.ledger.tables import deliveries, instances
 from cxr_node.node.process.notify import Role
 
@@ -33,10 +32,11 @@ log = logging.getLogger(__name__)
 
 _MAX_HOST_CHARS = 40  # a lease's owner has 64
 _SUSPECT_DELAY_S = 1.0
+_HUNG_AFTER_LEASES = 5
 
 
 @contextmanager
-def office(ledger: Ledger, spool_path: Path, role: Role) -> Iterator[str]:
+def worker_name(ledger: Ledger, spool_path: Path, role: Role) -> Iterator[str]:
     """Hold the first free name of a role on this machine, and free what its last, dead holder had leased."""
     host = socket.gethostname()[:_MAX_HOST_CHARS]
     folder = spool_path / "run"
@@ -75,14 +75,19 @@ def _free(ledger: Ledger, owner: str) -> int:
         return sum(connection.execute(freed).rowcount for freed in (judged, sent))
 
 
-class Keeper:
+class LeaseKeeper:
     """Extends the leases of what this process has in hand, all in one thread; what takes too long is reported hung."""
 
     def __init__(
-        self, ledger: Ledger, lease_s: float, hung_after_s: float, on_hung: Callable[[], None] = lambda: None
+        self,
+        ledger: Ledger,
+        lease_s: float,
+        on_hung: Callable[[], None] = lambda: None,
+        hung_after_s: float | None = None,
     ) -> None:
-        self._ledger, self._lease_s = ledger, lease_s
-        self._hung_after_s, self._on_hung = hung_after_s, on_hung
+        """`hung_after_s` is five leases unless a test says otherwise."""
+        self._ledger, self._lease_s, self._on_hung = ledger, lease_s, on_hung
+        self._hung_after_s = _HUNG_AFTER_LEASES * lease_s if hung_after_s is None else hung_after_s
         self._lock = threading.Lock()
         self._kept: dict[Job | DeliveryJob, float] = {}
         self._closed = threading.Event()

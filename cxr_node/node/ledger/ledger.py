@@ -1,11 +1,14 @@
 """The truth about every instance and every delivery, and all moves between their states.
 
-Everything that affects a state lives here; `history` only reads. Knows no DICOM, no file and no socket.
+Everything that affects a state lives here; `queries` only reads. Knows no DICOM, no file and no socket.
 A row is the state, a settled claim is the transition, the events table is the memory.
 """
 
 from __future__ import annotations
 
+import logging
+import threading
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -16,13 +19,30 @@ import sqlalchemy as sa
 
 from cxr_node.domain import Finding, InstanceRef, Origin, Priority, Rejected, ResultKind, Verdict
 from cxr_node.errors import ResourceError
-from cxr_node.node.ledger import commitments, results, versions, vital
+from cxr_node.node.ledger import commitments, destination_health, results
 from cxr_node.node.ledger.database import Database, utc_now
-from cxr_node.node.ledger.leases import FREE, claim, extend, held, note, pick
-from cxr_node.node.ledger.receipts import Arrival, Together
-from cxr_node.node.ledger.states import Death, DeliveryJob, DeliveryState, InstanceState, Job, StoredArtifact
+from cxr_node.node.ledger.receipts import Arrival, GroupCommit
+from cxr_node.node.ledger.states import (
+    FREE,
+    DeadReason,
+    DeliveryJob,
+    DeliveryState,
+    InstanceState,
+    Job,
+    StoredArtifact,
+    claim,
+    extend,
+    held,
+    note,
+    pick,
+)
 from cxr_node.node.ledger.tables import IS_OPEN, deliveries, instance_artifacts, instances
 
+log = logging.getLogger(__name__)
+
+TOLERANCE_S = 2.0
+"""Of the clock: less is corrected by slewing, or not worth a transaction."""
+_MARGIN_S = 0.5
 FILE_NAME = "ledger.sqlite3"
 
 INSTANCE_MOVES: Mapping[InstanceState, frozenset[InstanceState]] = {
@@ -38,8 +58,8 @@ DELIVERY_MOVES: Mapping[DeliveryState, frozenset[DeliveryState]] = {
     DeliveryState.DELIVERED: frozenset({DeliveryState.READY}),
     DeliveryState.DEAD: frozenset({DeliveryState.READY}),
 }
-"""Back to RECEIVED: `again.rejudge`, `again.admit`, `retry`, and a rejected image that comes again (`arrivals`).
-Back to REPORTED and READY: `again.resend`, `retry`, and `promises`, where an archive lost what it took."""
+"""Back to RECEIVED: `operator_moves`, and a rejected image that comes again (`receipts`).
+Back to REPORTED and READY: `operator_moves`, and `commitments`, where an archive lost what it took."""
 OPEN = (DeliveryState.READY, DeliveryState.WAIT)
 SETTLED = (InstanceState.DELIVERED, InstanceState.REJECTED, InstanceState.DEAD)
 
@@ -54,15 +74,15 @@ class Ledger:
     def __init__(self, database: Database, now: Callable[[], datetime] = utc_now) -> None:
         self.database = database
         self.now = now
-        self._arrivals = Together(database, now)
+        self._arrivals = GroupCommit(database, now)
 
     @classmethod
     def open(
-        cls, spool_path: Path, url: str | None = None, now: Callable[[], datetime] = utc_now, *, mend: bool = False
+        cls, spool_path: Path, url: str | None = None, now: Callable[[], datetime] = utc_now, *, repair: bool = False
     ) -> Ledger:
         """Open the spool's own SQLite ledger, or the one at `url`; its tables are brought up to date.
 
-        `mend`, for those who work on it: a damaged file is set aside, and a new one begins.
+        `repair`, for those who work on it: a damaged file is set aside, and a new one begins.
         """
         file = spool_path / FILE_NAME
         try:
@@ -72,7 +92,7 @@ class Ledger:
         except OSError as error:
             raise ResourceError(f"ledger: {spool_path}: {error.strerror}") from error
         lock = spool_path / "run" / "migrate.lock"
-        return cls(Database.open(url or f"sqlite:///{file}", lock, mend=mend), now)
+        return cls(Database.open(url or f"sqlite:///{file}", lock, repair=repair), now)
 
     def close(self) -> None:
         """Give the connections back."""
@@ -92,7 +112,7 @@ class Ledger:
     def claim_instance(self, owner: str, lease_s: float) -> Job | None:
         """Lease the instance that is to be judged next: the most urgent, then the oldest."""
         with self.database.leasing() as connection:
-            claimed = claim(connection, instances, versions.is_next(), owner, lease_s, self.now())
+            claimed = claim(connection, instances, results.is_next(), owner, lease_s, self.now())
         if claimed is None:
             return None
         row, lease = claimed
@@ -134,10 +154,13 @@ class Ledger:
         with self.database.leasing() as connection:
             return extend(connection, table, job.claim, self.now() + timedelta(seconds=lease_s))
 
-    def release(self, job: Job, *, delay_s: float, detail: str, forgive: bool = False) -> bool:
-        """Give an instance back for later; `forgive` where it was not to blame: the attempt does not count."""
+    def release(self, job: Job, *, delay_s: float, detail: str, count_attempt: bool = True) -> bool:
+        """Give an instance back for later; `count_attempt` False where it was not to blame."""
         now = self.now()
-        values = FREE | {"not_before": now + timedelta(seconds=delay_s), "attempts": job.attempts - int(forgive)}
+        values = FREE | {
+            "not_before": now + timedelta(seconds=delay_s),
+            "attempts": job.attempts - int(not count_attempt),
+        }
         with self.database.writing() as connection:
             if connection.execute(sa.update(instances).where(held(instances, job.claim)).values(values)).rowcount == 0:
                 return False
@@ -176,10 +199,10 @@ class Ledger:
             moved = sa.update(instances).where(allowed).values(FREE | {"state": InstanceState.REJECTED})
             return connection.execute(moved).rowcount == 1
 
-    def settle_dead(self, job: Job, death: Death, detail: str) -> bool:
+    def settle_dead(self, job: Job, reason: DeadReason, detail: str) -> bool:
         """RECEIVED -> DEAD."""
         with self.database.writing() as connection:
-            return self._settle(connection, job, InstanceState.DEAD, {"reason": death, "sentence": detail}, detail)
+            return self._settle(connection, job, InstanceState.DEAD, {"reason": reason, "sentence": detail}, detail)
 
     def settle_reported(
         self,
@@ -225,16 +248,21 @@ class Ledger:
             note(connection, results.lock_users(connection, row.artifact_id), self.now(), "delivery-rung", detail)
         return True
 
-    def settle_delivered(self, job: DeliveryJob, status: int, *, promised: bool = False) -> bool:
+    def settle_delivered(self, job: DeliveryJob, status: int | None, *, promised: bool = False) -> bool:
         """-> DELIVERED; the last one settles its instance too. `promised`: its commitment is to be asked for."""
+        detail = "accepted" if status is None else f"status 0x{status:04X}"
         values = {"last_status": status, "last_error": None, "delivered_at": self.now()}
-        return self._settle_delivery(job, DeliveryState.DELIVERED, values, f"status 0x{status:04X}", promised)
+        return self._settle_delivery(job, DeliveryState.DELIVERED, values, detail, promised)
 
     def postpone(
-        self, job: DeliveryJob, *, delay_s: float, status: int | None, detail: str, forgive: bool = False
+        self, job: DeliveryJob, *, delay_s: float, status: int | None, detail: str, count_attempt: bool = True
     ) -> bool:
-        """-> WAIT, due again after `delay_s`; `forgive` where nothing was sent: the attempt does not count."""
-        values: dict[str, Any] = {"last_status": status, "last_error": detail, "attempts": job.attempts - int(forgive)}
+        """-> WAIT, due again after `delay_s`; `count_attempt` False where nothing was sent."""
+        values: dict[str, Any] = {
+            "last_status": status,
+            "last_error": detail,
+            "attempts": job.attempts - int(not count_attempt),
+        }
         values["not_before"] = self.now() + timedelta(seconds=delay_s)
         return self._settle_delivery(job, DeliveryState.WAIT, values, f"{detail}; again in {delay_s:.1f} s")
 
@@ -270,7 +298,7 @@ class Ledger:
             if row is None:
                 return False
             if to is DeliveryState.DELIVERED:
-                vital.succeeded(connection, job.destination, now)
+                destination_health.succeeded(connection, job.destination, now)
             if promised:
                 commitments.expect(connection, job.claim.row_id, job.destination, now)
             instance_ids = results.lock_users(connection, row.artifact_id)
@@ -344,7 +372,7 @@ def conclude(connection: sa.Connection, instance_ids: Sequence[int], now: dateti
         dead = DeliveryState.DEAD in states
         to = InstanceState.DEAD if dead else InstanceState.DELIVERED
         reported = sa.and_(instances.c.id == instance_id, instances.c.state == InstanceState.REPORTED)
-        values = {"state": to, "updated_at": now, "reason": Death.UNDELIVERED if dead else None}
+        values = {"state": to, "updated_at": now, "reason": DeadReason.UNDELIVERED if dead else None}
         if connection.execute(sa.update(instances).where(reported).values(values)).rowcount:
             note(connection, [instance_id], now, to.lower(), "every destination has settled")
             delivered += int(not dead)
@@ -355,3 +383,51 @@ def of_instance(instance_id: int, *which: sa.ColumnElement[bool]) -> sa.ColumnEl
     """Deliveries of an instance's results."""
     linked = sa.select(instance_artifacts.c.artifact_id).where(instance_artifacts.c.instance_id == instance_id, *which)
     return deliveries.c.artifact_id.in_(linked)
+
+
+class ClockWatch:
+    """Notices a wall clock that is put forward or back: nothing becomes older than it is, and nothing waits longer.
+
+    Rows hold wall-clock times, for they outlive processes; inside a process only the monotonic clock counts. A step
+    is the difference of the two, and what is on its way is dated by the new clock (reliability.md T24). A step while
+    no delivery runs is not seen: then `states.claim` takes what would wait for longer than is ever set, and the time
+    by which the clock was put forward counts as time that passed. Threads may share it.
+    """
+
+    def __init__(self, steady: Callable[[], float] = time.monotonic) -> None:
+        self._steady = steady
+        self._seen: tuple[float, float] | None = None
+        self._lock = threading.Lock()
+        self.steps = 0
+        """How many were seen; who finds a delivery too old looks whether it grew since the delivery was claimed."""
+
+    def follow(self, ledger: Ledger) -> float:
+        """Date the open deliveries by the clock as it is now; by how many seconds it was put forward (0.0: it was not).
+
+        Raises
+        ------
+        ResourceError : the ledger cannot be written; the step is seen again at the next look.
+        """
+        with self._lock:
+            wall, steady = ledger.now().timestamp(), self._steady()
+            seen_wall, seen_steady = self._seen or (wall, steady)
+            passed_s = steady - seen_steady
+            step_s = wall - seen_wall - passed_s
+            if stepped := abs(step_s) > TOLERANCE_S:
+                _redate(ledger, step_s, passed_s)
+                self.steps += 1
+                log.warning("clock stepped by_s=%.1f", step_s)
+            self._seen = wall, steady
+            return step_s if stepped else 0.0
+
+
+def _redate(ledger: Ledger, step_s: float, passed_s: float) -> None:
+    """Move what was due before the step with the clock; what became due since is right already."""
+    step, now = timedelta(seconds=step_s), ledger.now()
+    since = now - timedelta(seconds=passed_s + _MARGIN_S)
+    open_ = sa.and_(deliveries.c.state.in_(OPEN), ~deliveries.c.first_due_at.between(since, now))
+    rows = sa.select(deliveries.c.id, deliveries.c.first_due_at, deliveries.c.not_before).where(open_)
+    with ledger.database.writing() as connection:
+        for row in connection.execute(rows.with_for_update()).all():
+            moved = {"first_due_at": min(row.first_due_at + step, now), "not_before": row.not_before + step}
+            connection.execute(sa.update(deliveries).where(deliveries.c.id == row.id).values(moved))

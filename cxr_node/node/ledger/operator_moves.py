@@ -18,10 +18,9 @@ import sqlalchemy as sa
 
 from cxr_node.domain import Reason, ResultKind
 from cxr_node.errors import DataError
-from cxr_node.node.ledger import results, versions
-from cxr_node.node.ledger.leases import FREE, note
+from cxr_node.node.ledger import results
 from cxr_node.node.ledger.ledger import Ledger, of_instance
-from cxr_node.node.ledger.states import Death, DeliveryState, InstanceState
+from cxr_node.node.ledger.states import FREE, DeadReason, DeliveryState, InstanceState, note
 from cxr_node.node.ledger.tables import alternatives, artifacts, deliveries, instance_artifacts, instances
 from cxr_node.node.spool.spool import Area, Spool
 
@@ -92,7 +91,7 @@ def _revive(
     """Put one instance back: how many of its deliveries are due again, or why it stays."""
     if row["purged_at"] is not None:
         return Left.PURGED
-    if row["state"] == InstanceState.DEAD and row["reason"] != Death.UNDELIVERED:  # judged again, it may have results
+    if row["state"] == InstanceState.DEAD and row["reason"] != DeadReason.UNDELIVERED:  # it may have results
         if not unjudged:
             return Left.UNSENT
         _move(connection, [row["id"]], InstanceState.RECEIVED, now)
@@ -202,7 +201,7 @@ def resend(
     named, for nobody wants a patient's wrong name sent along with the right one.
     """
     with ledger.database.reading() as connection:
-        old = {row["id"] for row in _rows(connection, instance_ids) if versions.is_replaced(connection, row)}
+        old = {row["id"] for row in _rows(connection, instance_ids) if results.is_replaced(connection, row)}
     if named and len(old) == len(instance_ids):
         old = set()
     told: Counter[str] = Counter(replaced=len(old))

@@ -13,12 +13,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from cxr_node.domain import Precedent
-from cxr_node.node.ledger import results, versions
+from cxr_node.node.ledger import results
 from cxr_node.node.ledger.commitments import awaited
-from cxr_node.node.ledger.leases import due_at, pick
 from cxr_node.node.ledger.ledger import OPEN, SETTLED, Ledger
 from cxr_node.node.ledger.lookup import matching
-from cxr_node.node.ledger.states import DeliveryJob, DeliveryState, InstanceState, Job, PromiseState
+from cxr_node.node.ledger.states import DeliveryJob, DeliveryState, InstanceState, Job, PromiseState, due_at, pick
 from cxr_node.node.ledger.tables import (
     artifacts,
     commitments,
@@ -115,9 +114,9 @@ class Story:
     instance: InstanceRow
     deliveries: tuple[DeliveryRow, ...]
     events: tuple[Event, ...]
-    replaces: tuple[versions.Version, ...] = ()
+    replaces: tuple[results.Version, ...] = ()
     """Earlier versions of the instance, of which the results are others."""
-    replaced_by: tuple[versions.Version, ...] = ()
+    replaced_by: tuple[results.Version, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +134,7 @@ def precedent(ledger: Ledger, job: Job) -> Precedent:
     Rejected ones count too: whether another worker has judged an instance yet must not change the answer. From the
     row on that an operator admitted, that one says whose the study is, and of which study the series; what came
     before it is answered as it was, whenever it is judged again. Results of earlier versions of the instance are
-    known: `versions.is_next` waits for them.
+    known: `results.is_next` waits for them.
     """
     row_id = job.claim.row_id
     same_study = instances.c.study_instance_uid == job.ref.study_instance_uid
@@ -147,7 +146,7 @@ def precedent(ledger: Ledger, job: Job) -> Precedent:
         return Precedent(
             patient_key_of_study=_said(connection, study, row_id),
             study_instance_uid_of_series=_said(connection, series, row_id),
-            earlier_results=versions.earlier_results(connection, job),
+            earlier_results=results.earlier_results(connection, job),
         )
 
 
@@ -177,10 +176,10 @@ def next_instance_s(ledger: Ledger) -> float | None:
 
     One that waits for an earlier version of itself may be claimed as soon as that is settled: look again soon.
     """
-    due_s = _next_s(ledger, instances, versions.is_next())
+    due_s = _next_s(ledger, instances, results.is_next())
     if due_s == 0.0:
         return due_s
-    blocked = _next_s(ledger, instances, sa.and_(instances.c.state == InstanceState.RECEIVED, ~versions.is_next()))
+    blocked = _next_s(ledger, instances, sa.and_(instances.c.state == InstanceState.RECEIVED, ~results.is_next()))
     return due_s if blocked is None else min(_LOOK_AGAIN_S, _LOOK_AGAIN_S if due_s is None else due_s)
 
 
@@ -207,6 +206,20 @@ def queues(ledger: Ledger) -> dict[str, dict[DeliveryState, int]]:
         for destination, state, number in connection.execute(grouped):
             found.setdefault(destination, dict.fromkeys(DeliveryState, 0))[DeliveryState(state)] = number
     return found
+
+
+def dead_deliveries(ledger: Ledger) -> dict[str, int]:
+    """Count what is DEAD at each destination and could be retried: present results whose bytes are kept."""
+    dead = (
+        sa.select(deliveries.c.destination, sa.func.count(sa.distinct(deliveries.c.id)))
+        .join(instance_artifacts, instance_artifacts.c.artifact_id == deliveries.c.artifact_id)
+        .join(instances, instances.c.id == instance_artifacts.c.instance_id)
+        .where(deliveries.c.state == DeliveryState.DEAD)
+        .where(instance_artifacts.c.outdated_at.is_(None), instances.c.purged_at.is_(None))
+    )
+    grouped = dead.group_by(deliveries.c.destination).order_by(deliveries.c.destination)
+    with ledger.database.reading() as connection:
+        return {row[0]: row[1] for row in connection.execute(grouped)}
 
 
 def uncommitted(ledger: Ledger) -> dict[str, dict[PromiseState, int]]:
@@ -316,7 +329,7 @@ def _story(connection: sa.Connection, row: sa.RowMapping, titles: Mapping[str, s
         .order_by(deliveries.c.id)
     )
     told = sa.select(events).where(events.c.instance_id == row["id"]).order_by(events.c.id)
-    others = versions.others(connection, row)
+    others = results.others(connection, row)
     return Story(
         instance=instance_row(row),
         deliveries=tuple(_delivery(connection, one, titles) for one in connection.execute(sent).mappings().all()),
@@ -338,7 +351,7 @@ def _delivery(connection: sa.Connection, row: sa.RowMapping, titles: Mapping[str
     )
     back = sa.select(at).where(
         instances.c.sop_instance_uid == row["sop_instance_uid"],
-        instances.c.calling_ae_title == titles.get(row["destination"]),
+        instances.c.calling_ae_title == (titles.get(row["destination"]) or None),  # "": it calls nobody
     )
     told = dict(row) | {"state": DeliveryState(row["state"]), "seen_again_at": connection.scalar(back)}
     told["why"] = None

@@ -54,7 +54,7 @@ class _Waiting:
     fault: Exception | None = None
 
 
-class Together:
+class GroupCommit:
     """Arrivals of several threads in one transaction: those that come while another one waits for the disk.
 
     SQLite has one writer at a time, and who finds it busy looks again after a sleep. Here the threads queue, and the

@@ -12,15 +12,15 @@ import sqlalchemy as sa
 
 from cxr_node import durations
 from cxr_node.config.schema import Config
-from cxr_node.node.ledger import destination_health, listing, queries, versions
+from cxr_node.node.ledger import destination_health, listing, queries, results
 from cxr_node.node.ledger.destination_health import Health
 from cxr_node.node.ledger.ledger import OPEN, Ledger
 from cxr_node.node.ledger.listing import By, Oldest
 from cxr_node.node.ledger.queries import DeliveryRow, InstanceRow, Story
 from cxr_node.node.ledger.states import DeliveryState, InstanceState, PromiseState
 from cxr_node.node.ledger.tables import IS_OPEN, deliveries, instances
-from cxr_node.node.process import presence
-from cxr_node.node.process.presence import RoleState
+from cxr_node.node.process import supervisor
+from cxr_node.node.process.supervisor import RoleState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class Surroundings:
 
 def surroundings(ledger: Ledger, spool_path: Path, destinations: Collection[str]) -> Surroundings:
     """Look round once, for many sentences."""
-    roles, seen = presence.look(spool_path), destination_health.look(ledger)
+    roles, seen = supervisor.look(spool_path), destination_health.look(ledger)
     return Surroundings(roles=roles, destinations=destinations, health=seen, now=ledger.now())
 
 
@@ -60,7 +60,7 @@ def _of_instance(connection: sa.Connection, row: InstanceRow, around: Surroundin
     sooner = sa.or_(sa.tuple_(*order) < mine.scalar_subquery(), instances.c.lease_until > around.now)
     first = sa.and_(instances.c.state == InstanceState.RECEIVED, instances.c.id != row.id, sooner)
     before = int(connection.scalar(sa.select(sa.func.count()).select_from(instances).where(first)) or 0)
-    earlier = versions.awaited(connection, row.id)
+    earlier = results.awaited(connection, row.id)
     turn = _queue(before) if earlier is None else f"image #{earlier}, an earlier version of it, is to be judged first"
     if stopped is not None:
         return f"{stopped}; {turn}"
@@ -165,16 +165,15 @@ def _alarm(text: str) -> Alarm:
     return Alarm(word, durations.duration(span)) if sign else Alarm(word)
 
 
-def raised(alarms: Sequence[Alarm], seen: Status) -> list[str]:
+def raised(alarms: Sequence[Alarm], seen: NodeStatus) -> list[str]:
     """Say what is wrong, one sentence each; nothing where all is well."""
     return [f"{alarm.word}: {sentence}" for alarm in alarms for sentence in _sentences(alarm, seen)]
 
 
-def _sentences(alarm: Alarm, seen: Status) -> Iterator[str]:
+def _sentences(alarm: Alarm, seen: NodeStatus) -> Iterator[str]:
     match alarm.word:
         case "dead":
-            if number := seen.instances[InstanceState.DEAD]:
-                yield f"{number} images are DEAD (cxr-node list --state DEAD)"
+            yield from _dead(seen)
         case "stopped":
             if stopped := [role for role, state in seen.roles.items() if not state.running]:
                 verb = "does" if len(stopped) == 1 else "do"
@@ -189,7 +188,14 @@ def _sentences(alarm: Alarm, seen: Status) -> Iterator[str]:
             yield from _waiting(alarm, seen)
 
 
-def _down(alarm: Alarm, seen: Status) -> Iterator[str]:
+def _dead(seen: NodeStatus) -> Iterator[str]:
+    if number := seen.instances[InstanceState.DEAD]:
+        yield f"{number} images are DEAD (cxr-node list --state DEAD)"
+    for name, objects in seen.dead_deliveries.items():
+        yield f"{name} has not taken {objects} objects (cxr-node list --destination {name} --state DEAD)"
+
+
+def _down(alarm: Alarm, seen: NodeStatus) -> Iterator[str]:
     for name, place in seen.health.items():
         if place.address is not None and place.down_since is not None:
             span = seen.at - place.down_since
@@ -197,7 +203,7 @@ def _down(alarm: Alarm, seen: Status) -> Iterator[str]:
                 yield f"{name} has not answered for {durations.age(span)} ({place.last_error})"
 
 
-def _waiting(alarm: Alarm, seen: Status) -> Iterator[str]:
+def _waiting(alarm: Alarm, seen: NodeStatus) -> Iterator[str]:
     queues = [("images to be judged", "instance", seen.oldest)]
     queues += [(f"results for {name}", "delivery", place.oldest) for name, place in seen.health.items()]
     for what, noun, oldest in queues:
@@ -223,7 +229,7 @@ class DestinationStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
+class NodeStatus:
     """One look at the ledger."""
 
     at: datetime
@@ -235,6 +241,8 @@ class Status:
     destinations: Mapping[str, Mapping[DeliveryState, int]]
     """By name, then by state; those of the configuration, and those that unsettled deliveries still name."""
     health: Mapping[str, DestinationStatus]
+    dead_deliveries: Mapping[str, int]
+    """Present results, and notes of a rejection, that are DEAD at a destination, by its name."""
     uncommitted: Mapping[str, Mapping[PromiseState, int]]
     """Results that a destination accepted and has not committed itself to, by name, then by state."""
     addresses: Mapping[str, str]
@@ -243,21 +251,22 @@ class Status:
     recent: Sequence[InstanceRow]
 
 
-def look(ledger: Ledger, config: Config) -> Status:
+def look(ledger: Ledger, config: Config) -> NodeStatus:
     """Read the ledger once."""
     queues, oldest = queries.queues(ledger), listing.oldest_deliveries(ledger)
-    addresses = {to.name: str(to.address) for to in config.destinations}
+    addresses = {to.name: to.where for to in config.destinations}
     strays = [name for name, states in queues.items() if name not in addresses and _unsettled(states)]
     none = dict.fromkeys(DeliveryState, 0)
     around = surroundings(ledger, config.spool.path, addresses)
     places = {name: queues.get(name, none) for name in (*addresses, *strays)}
-    return Status(
+    return NodeStatus(
         at=around.now,
         roles=around.roles,
         instances=queries.counts(ledger),
         oldest=listing.oldest_instance(ledger),
         destinations=places,
         health={name: _place(name, around, addresses, states, oldest) for name, states in places.items()},
+        dead_deliveries=queries.dead_deliveries(ledger),
         uncommitted=queries.uncommitted(ledger),
         addresses=addresses,
         last_received={by: listing.last_received(ledger, by) for by in (By.SENDER, By.STATION)},

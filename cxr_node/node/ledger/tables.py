@@ -1,7 +1,7 @@
 """The ledger's tables, as SQLAlchemy Core writes them for SQLite and for PostgreSQL.
 
 Knows no state machine (that is `ledger`) and no connection (that is `database`). A change here needs a
-migration in `node/migrations/versions`; a test compares both.
+migration in `migrations/versions`; a test compares both.
 """
 
 from __future__ import annotations

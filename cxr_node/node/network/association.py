@@ -1,7 +1,7 @@
 """One outgoing association that always ends: pynetdicom's, with sockets that are tuned, bounded and closed.
 
 pynetdicom 3.0.4 waits without limit where a peer stops reading, and may stop a thread without closing its
-socket. Some of its underscored methods are overridden here: its version is pinned, and tests/node/test_destinations
+socket. Some of its underscored methods are overridden here: its version is pinned, and tests/node/test_storage_scu
 notices a change. Knows no object and no schedule.
 """
 
@@ -26,8 +26,8 @@ from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import T_CONNECT, AddressInformation, AssociationSocket
 
-from cxr_node.config.schema import Address, Destination
-from cxr_node.errors import DeliveryError
+from cxr_node.config.schema import Address, DicomDestination
+from cxr_node.errors import DeliveryError, UnreachableError
 from cxr_node.node.network import associate_pdu, statuses
 from cxr_node.node.network.dimse import Message, transmit
 from cxr_node.node.network.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -39,18 +39,11 @@ from cxr_node.node.network.waiting_socket import WaitingSocket, Wake, end_pollin
 EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
 
 
-class UnreachableError(DeliveryError):
-    """There is no association: nothing was sent, and no object is to blame."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, permanent=False)
-
-
 def associate(
     entity: Entity,
-    destination: Destination,
+    destination: DicomDestination,
     contexts: list[PresentationContext],
-    wrapping: Wrapping,
+    tls_client: TlsClient,
     handlers: list[EventHandlerType],
 ) -> Association:
     """Open an association with a destination.
@@ -60,21 +53,21 @@ def associate(
     UnreachableError : it does not come about now.
     DeliveryError : it has no presentation context for us, and never will.
     """
-    address, tls = destination.address, wrapping.arguments()
+    address, tls = destination.address, tls_client.arguments()
     try:
         association = entity.open(address, contexts, tls, handlers)
     except OSError as error:  # the host name has no address
         raise UnreachableError(f"{address.host}: {error.strerror}") from error
     if not association.is_established:
-        bury(association)
+        dispose(association)
         raise _refusal(entity, association, destination, tls)
     return association
 
 
 def _refusal(
-    entity: Entity, association: Association, destination: Destination, tls: TlsArguments | None
+    entity: Entity, association: Association, destination: DicomDestination, tls: TlsArguments | None
 ) -> DeliveryError:
-    """Why there is no association. A wrong AE title is put right by people: tried again on schedule, and visible."""
+    """Why there is no association. A wrong AE title is for people to correct: tried again on schedule, and visible."""
     answer = association.acceptor.primitive
     if answer is not None and answer.result == 0 and not association.accepted_contexts:
         return DeliveryError(f"{destination.address}: accepts none of our SOP Classes", permanent=True)
@@ -124,12 +117,12 @@ def why_not(association: Association, address: Address, timeout_s: float, tls: T
 
 
 def broken(entity: Entity, address: Address, cause: Cause, words: str) -> None:
-    """Count, and tell the audit, that a destination broke an association off or answered what nobody asked."""
+    """Count, and audit, that a destination broke an association off or answered something that was not requested."""
     entity.refusals.add(Refusal(cause=cause, host=address.host, ae_title=address.ae_title, detail=words))
 
 
 def diagnose(address: Address, timeout_s: float, tls: TlsArguments | None) -> str:
-    """Say why no connection came about; pynetdicom tells only its log."""
+    """Say why no connection came about; pynetdicom says so in its log alone."""
     try:
         with socket.create_connection((address.host, address.port), min(timeout_s, _DIAGNOSIS_S)) as connection:
             return _diagnose_tls(connection, *tls) if tls else "the connection was lost"
@@ -152,22 +145,22 @@ def _diagnose_tls(connection: socket.socket, context: ssl.SSLContext, name: str)
 MAX_PDU_BYTES = 131072
 _SLACK_BYTES = 1024  # some count the headers of the PDVs out of it
 _LATE = 1.25  # pynetdicom's own limit comes first, and says why
-_BURIAL_S = 2.0
+_DISPOSAL_S = 2.0
 _OPEN = ("Sta5", "Sta6")  # PS3.8 9.2: awaiting A-ASSOCIATE-AC or -RJ, ready for data transfer
 
 TlsArguments = tuple[ssl.SSLContext, str]
 """What pynetdicom wraps a connection with: a context, and the name that the peer's certificate must bear."""
 
 
-class Wrapping:
-    """How connections to a destination are wrapped: by its `tls`, whose files are read anew when they change.
+class TlsClient:
+    """TLS of the connections to a destination; its files are read again when they change.
 
     Raises
     ------
     ConfigError : a certificate or key cannot be used.
     """
 
-    def __init__(self, destination: Destination) -> None:
+    def __init__(self, destination: DicomDestination) -> None:
         tls = destination.tls
         self._renewed = Renewed(tls, client_tls) if tls is not None else None
         self._name = (tls.server_name if tls is not None else None) or destination.address.host
@@ -184,7 +177,7 @@ class Connection(WaitingSocket):
     is_cut = False
     """We have ended it, because time was up."""
     answer: statuses.Answer | None = None
-    """The last response, for who has asked."""
+    """The last response, for the thread that sent the request."""
 
     def __init__(self, assoc: Association, address: AddressInformation) -> None:
         super().__init__(assoc, address=address)
@@ -205,7 +198,7 @@ class Connection(WaitingSocket):
         self._give_up(f"a message that cannot be read ({type(error).__name__})")
 
     def _give_up(self, fault: str) -> None:
-        """Let nobody wait for an answer any longer."""
+        """End every wait for an answer."""
         self.fault = self.fault or fault
         self.assoc.dimse.msg_queue.put((None, None))  # as pynetdicom does where the connection is closed
 
@@ -265,7 +258,7 @@ class Entity(AE):
         # pynetdicom's own listeners quote what peers send, and stumble over a response without a Status before ours.
         _config.LOG_HANDLER_LEVEL = "none"
         self.refusals = refusals or Refusals(level=logging.DEBUG)
-        """Whose journal line is that of the delivery which failed: here they are counted, and told to the audit."""
+        """Counted and audited here; the journal's line is that of the delivery which failed."""
         self.implementation_class_uid = IMPLEMENTATION_CLASS_UID
         self.implementation_version_name = IMPLEMENTATION_VERSION_NAME
         self._limit_s = limit_s
@@ -378,7 +371,7 @@ def end(association: Association) -> None:
     """Abort, and leave nothing of it."""
     with deadline(association, 1.0):
         association.abort()
-    bury(association)
+    dispose(association)
 
 
 def hang_up(association: Association) -> None:
@@ -390,10 +383,10 @@ def hang_up(association: Association) -> None:
             connection.shutdown(socket.SHUT_RDWR)
 
 
-def bury(association: Association) -> None:
-    """Leave nothing of a failed association: 3.0.4 may stop its thread without closing the socket."""
+def dispose(association: Association) -> None:
+    """Leave nothing of a failed association: pynetdicom may stop its thread without closing the socket."""
     hang_up(association)
-    association.dul.join(_BURIAL_S)
+    association.dul.join(_DISPOSAL_S)
     if not association.dul.is_alive() and (connection := _socket_of(association)) is not None:
         connection.close()
 

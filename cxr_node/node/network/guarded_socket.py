@@ -11,15 +11,15 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any, NoReturn, Protocol, cast
+from typing import Any, NoReturn, cast
 
 from pynetdicom.association import Association
 
 from cxr_node.node.network import associate_pdu
 from cxr_node.node.network.rejections import Cause, Heard, Refusal, Refusals, judge
-from cxr_node.node.network.tls import Shown
+from cxr_node.node.network.tls import PeerCertificate
 from cxr_node.node.network.waiting_socket import SLOWEST_BYTES_PER_S, WaitingSocket, Wake
 from cxr_node.node.process.logs import describe
 
@@ -39,12 +39,8 @@ _P_DATA_TF = 0x04
 _PDV_HEAD = struct.Struct(">IB")  # PS3.8 9.3.5.1: length, presentation context
 
 
-class Taker(Protocol):
-    """The DIMSE provider of the association."""
-
-    def take(self, pdvs: list[tuple[int, memoryview]]) -> None:
-        """Take the PDVs of one P-DATA-TF, each with its presentation context; they are valid during the call."""
-        ...
+PdvHandler = Callable[[list[tuple[int, memoryview]]], None]
+"""Takes the PDVs of one P-DATA-TF, each with its presentation context; they are valid during the call."""
 
 
 class GuardedSocket(WaitingSocket):
@@ -55,8 +51,9 @@ class GuardedSocket(WaitingSocket):
     ) -> None:
         super().__init__(assoc, client_socket=client_socket)
         self.wake = Wake()
-        self.shown: Shown | None = None
-        """The peer's certificate."""
+        self.take_pdvs: PdvHandler | None = None
+        """Set before the association is established."""
+        self.peer_certificate: PeerCertificate | None = None
         self.called_ae_title = self.calling_ae_title = ""
         """As the A-ASSOCIATE-RQ has them, escaped where they are not ASCII; "" before it came."""
         self.has_ended = False
@@ -75,23 +72,25 @@ class GuardedSocket(WaitingSocket):
             client_socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(_LOOK_S))
             client_socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(SEND_TIMEOUT_S))
 
-    @property
-    def ready(self) -> bool:
-        """As the base class, but P-DATA-TF goes straight to who takes it, and is not told of."""
+    def pump(self) -> bool:
+        """Wait as the base class, and hand each P-DATA-TF straight to `take_pdvs`: pynetdicom does not see them.
+
+        A C-STORE may be received, made durable and answered in here, on the association's reading thread.
+        """
         if self.assoc.dul.state_machine.current_state != "Sta6":  # PS3.8 9.2: ready for data transfer
             # What is known comes before what can be read: of a few bytes after a request that is none, nobody waits.
-            return self.event_queue.empty() and super().ready
+            return self.event_queue.empty() and super().pump()
         try:
             while not self._is_wanted():
                 head = self._begun()
                 if head is None:
-                    if not super().ready:
+                    if not super().pump():
                         return False
                     head = self.recv(_HEAD_BYTES)
                 if len(head) < _HEAD_BYTES or head[0] != _P_DATA_TF:
                     self._head = head
                     return True
-                self._take(int.from_bytes(head[2:]))
+                self._take_p_data(int.from_bytes(head[2:]))
                 self.assoc.dul._idle_timer.restart()
         except OSError:
             self.event_queue.put("Evt17")  # PS3.8 9.2: transport connection closed
@@ -189,7 +188,7 @@ class GuardedSocket(WaitingSocket):
             return None
         return head if len(head) in (0, _HEAD_BYTES) else head + self.recv(_HEAD_BYTES - len(head))
 
-    def _take(self, length: int) -> None:
+    def _take_p_data(self, length: int) -> None:
         """Read the rest of a P-DATA-TF and hand it on."""
         self._require_room(length)
         if len(self._buffer) < length:
@@ -202,7 +201,8 @@ class GuardedSocket(WaitingSocket):
             except (ValueError, struct.error):
                 self.event_queue.put("Evt19")  # PS3.8 9.2: invalid PDU, A-ABORT
                 return
-            cast(Taker, self.assoc.dimse).take(pdvs)
+            if self.take_pdvs is not None:
+                self.take_pdvs(pdvs)
 
     def _require_room(self, nr_bytes: int) -> None:
         established = bool(self.assoc.is_established)

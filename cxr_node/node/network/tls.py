@@ -123,7 +123,7 @@ def _stamp(file: Path) -> tuple[int, int, int] | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
+class PeerCertificate:
     """What a peer's certificate says of it, in the form in which the configuration names certificates."""
 
     fingerprint: str
@@ -136,7 +136,7 @@ class Shown:
         return self.fingerprint in certificates or not self.names.isdisjoint(certificates)
 
 
-def shown_by(connection: ssl.SSLSocket) -> Shown:
+def peer_certificate(connection: ssl.SSLSocket) -> PeerCertificate:
     """Read the certificate that a peer has shown in a handshake, which has verified it."""
     encoded, certificate = connection.getpeercert(binary_form=True), cast(dict[str, Any], connection.getpeercert())
     if not encoded or not certificate:
@@ -145,7 +145,7 @@ def shown_by(connection: ssl.SSLSocket) -> Shown:
     if not names:
         subject = [pair for part in certificate.get("subject", ()) for pair in part]
         names = {value.lower() for kind, value in subject if kind == "commonName"}
-    return Shown(fingerprint=hashlib.sha256(encoded).hexdigest(), names=frozenset(names))
+    return PeerCertificate(fingerprint=hashlib.sha256(encoded).hexdigest(), names=frozenset(names))
 
 
 _NAMES = ("DNS", "IP Address")

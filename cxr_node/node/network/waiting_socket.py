@@ -134,6 +134,8 @@ class WaitingSocket(AssociationSocket):
     """Why the peer rejected or aborted, in words."""
     fault = ""
     """What was wrong with a PDU of the peer's that could not be read, in words of ours."""
+    has_input = False
+    """What the last `pump` found."""
 
     def hear(self, content: bytes) -> None:
         """Take note of a PDU before it is decoded."""
@@ -147,7 +149,11 @@ class WaitingSocket(AssociationSocket):
 
     @property
     def ready(self) -> bool:
-        """As the base class, but it waits for the peer, or for something to send.
+        """Tell pynetdicom whether there is a PDU for it to read; nothing is read or waited for here."""
+        return self.has_input
+
+    def pump(self) -> bool:
+        """Wait for the peer, or for something to send; True where there is a PDU for pynetdicom to read.
 
         By poll(): select() cannot watch descriptors beyond 1023.
         """
@@ -224,4 +230,12 @@ def end_polling(association: Association, connection: WaitingSocket) -> None:
     association.dul.to_user_queue = NotifyingQueue(checkpoint.tell)
     association.dimse.msg_queue = NotifyingQueue(checkpoint.tell)
     association.dul.to_provider_queue = NotifyingQueue(connection.wake.set)
-    association.dul._run_loop_delay = 0.0  # `ready` has waited
+    dul: Any = association.dul  # one method of its own is replaced
+    dul._run_loop_delay = 0.0  # `pump` waits
+    look: Callable[[], bool] = dul._is_transport_event
+
+    def pump_and_look() -> bool:
+        connection.has_input = dul.socket is connection and connection.pump()
+        return look()
+
+    dul._is_transport_event = pump_and_look

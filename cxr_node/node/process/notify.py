@@ -1,7 +1,7 @@
-"""Waking a process of the same node without a poll: one datagram to a socket in the spool.
+"""Waking a process of the same node without polling: one datagram to a socket in the spool.
 
-A bell that is not heard costs nothing: the ledger is the truth, and who waits looks at it after a time
-anyhow. So ringing never fails and never blocks. Knows no ledger.
+A notification that is lost costs nothing: the ledger is the truth, and a process that waits looks at it after a time
+anyhow. So notifying never fails and never blocks. Knows no ledger.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from cxr_node.errors import ResourceError
 
 
 class Role(StrEnum):
-    """Who waits."""
+    """Which process waits."""
 
     WORK = "work"
     DELIVER = "deliver"
 
 
-class Bell:
+class Wakeup:
     """A socket that wakes its owner, one thread; others find it by its name, `run/<role>-<pid>-<random>.sock`."""
 
     def __init__(self, spool_path: Path, role: Role) -> None:
@@ -44,7 +44,7 @@ class Bell:
             raise ResourceError(f"wake-up socket: {error.strerror}") from error
 
     def wait(self, timeout_s: float) -> bool:
-        """Sleep until somebody rings; True if somebody did. Rings that were not waited for count as one."""
+        """Sleep until notified; True if so. Notifications that nobody waited for count as one."""
         heard, _, _ = select.select([self._socket], [], [], max(0.0, timeout_s))
         if heard:
             with suppress(BlockingIOError):
@@ -57,7 +57,7 @@ class Bell:
         return self._socket.fileno()
 
     def close(self) -> None:
-        """Take the bell down."""
+        """Remove the socket."""
         self._socket.close()
         (self._folder / self._name).unlink(missing_ok=True)
 
@@ -75,25 +75,25 @@ def listens(spool_path: Path, role: Role) -> bool:
     return any((spool_path / "run").glob(f"{role}-*.sock"))
 
 
-def ring(spool_path: Path, role: Role) -> int:
-    """Wake everybody of that role; how many heard it. Bells of dead processes are taken down."""
+def notify(spool_path: Path, role: Role) -> int:
+    """Wake all processes of that role; returns how many. Sockets of dead processes are removed."""
     folder = spool_path / "run"
-    heard = 0
+    woken = 0
     with suppress(OSError):
-        bells = [path for path in folder.iterdir() if path.name.startswith(f"{role}-") and path.suffix == ".sock"]
-        if bells:
+        sockets = [path for path in folder.iterdir() if path.name.startswith(f"{role}-") and path.suffix == ".sock"]
+        if sockets:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender, _short_paths(folder) as short:
                 sender.setblocking(False)
-                for path in bells:
-                    heard += _ring_one(sender, path, short / path.name)
-    return heard
+                for path in sockets:
+                    woken += _notify_one(sender, path, short / path.name)
+    return woken
 
 
-def _ring_one(sender: socket.socket, path: Path, short: Path) -> bool:
+def _notify_one(sender: socket.socket, path: Path, short: Path) -> bool:
     try:
         sender.sendto(b"\0", str(short))
     except BlockingIOError:
-        return True  # its queue is full of rings: it will wake
+        return True  # its queue is full: it will wake
     except ConnectionRefusedError:
         path.unlink(missing_ok=True)  # bound by a process that is dead
         return False

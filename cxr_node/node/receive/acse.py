@@ -1,4 +1,4 @@
-"""Who may open an association: called and calling AE title, host, and how many at a time (PS3.8 9.3.4).
+"""Association acceptance: called and calling AE title, host, certificate, and how many at a time (PS3.8 9.3.4).
 
 Knows no message. A refusal is an A-ASSOCIATE-RJ with the reason the standard has for it.
 """
@@ -22,7 +22,7 @@ from pynetdicom.presentation import PresentationContext, build_context
 from cxr_node.config.schema import Listen, Peer
 from cxr_node.node.network.guarded_socket import GuardedSocket
 from cxr_node.node.network.rejections import Cause, Refusal, Refusals
-from cxr_node.node.network.tls import Shown
+from cxr_node.node.network.tls import PeerCertificate
 
 
 class Rejection(Enum):
@@ -40,7 +40,7 @@ ANSWERS = {
     Cause.CERTIFICATE: Rejection.CALLING_AE_TITLE,
     Cause.LOCAL_LIMIT: Rejection.LOCAL_LIMIT,
 }
-"""What a caller hears; which of the three it was is for our journal only."""
+"""What a caller is answered; which of the three it was is for our log only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +50,12 @@ class Call:
     called_ae_title: str
     calling_ae_title: str
     host: str
-    shown: Shown | None = None
+    certificate: PeerCertificate | None = None
     """The certificate of the TLS handshake."""
 
 
 def judge(call: Call, listen: Listen, established: Counter[str]) -> Cause | None:
-    """Say why a call is refused; None where it is welcome. `established` counts the other associations by host."""
+    """Say why a call is refused; None where it is accepted. `established` counts the other associations by host."""
     if listen.require_called_ae_title and call.called_ae_title != listen.ae_title:
         return Cause.CALLED_AE_TITLE
     if listen.peers and (stranger := _recognize(call, listen.peers)) is not None:
@@ -70,7 +70,9 @@ def _recognize(call: Call, peers: Sequence[Peer]) -> Cause | None:
     """Compare with the table: AE title, host and certificate must be of one and the same peer."""
     named = [peer for peer in peers if peer.ae_title == call.calling_ae_title]
     there = [peer for peer in named if not peer.hosts or any(_is_host(call.host, host) for host in peer.hosts)]
-    if any(not peer.certificate or (call.shown and call.shown.is_one_of(peer.certificate)) for peer in there):
+    if any(
+        not peer.certificate or (call.certificate and call.certificate.is_one_of(peer.certificate)) for peer in there
+    ):
         return None
     return Cause.CERTIFICATE if there else Cause.HOST if named else Cause.CALLING_AE_TITLE
 
@@ -118,7 +120,7 @@ class GuardedAcse(ACSE):
             called_ae_title=connection.called_ae_title,
             calling_ae_title=connection.calling_ae_title,
             host=str(self.requestor.address),
-            shown=connection.shown,
+            certificate=connection.peer_certificate,
         )
         cause = judge(call, self._listen, self._established())
         if cause is None:
@@ -141,8 +143,8 @@ def _detail(cause: Cause, call: Call) -> str:
     match cause:
         case Cause.CALLED_AE_TITLE:
             return f"called={call.called_ae_title!r}"
-        case Cause.CERTIFICATE if call.shown is not None:
-            return f"names={','.join(sorted(call.shown.names))!r} sha256={call.shown.fingerprint}"
+        case Cause.CERTIFICATE if call.certificate is not None:
+            return f"names={','.join(sorted(call.certificate.names))!r} sha256={call.certificate.fingerprint}"
         case _:
             return ""
 

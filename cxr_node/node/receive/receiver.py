@@ -1,6 +1,6 @@
-"""Objects into spool and ledger: one is answered for when its bytes, its name and its row are safe. PS3.7 9.1.1.
+"""Received objects into spool and ledger: Success is answered when bytes, file name and row are durable (PS3.7 9.1.1).
 
-Knows no wire (`intake` reads it) and no pixel; `Inspect` reads headers and comes from the `dicom` room.
+Knows no wire (`storage_scp` reads it) and no pixel; `Inspect` reads headers and comes from the `dicom` room.
 """
 
 from __future__ import annotations
@@ -13,25 +13,24 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
 
 from cxr_node.config.schema import Config
 from cxr_node.domain import InstanceRef, Origin, Priority
 from cxr_node.errors import ContradictionError, CxrNodeError, ResourceError
 from cxr_node.node.audit.messages import received
 from cxr_node.node.audit.recorder import SILENT, Audit
-from cxr_node.node.ledger import versions
+from cxr_node.node.ledger import results
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.receipts import Arrival, first_receipt, number_of
 from cxr_node.node.network.file_meta import file_meta
 from cxr_node.node.network.statuses import OUT_OF_RESOURCES
-from cxr_node.node.process.notify import Role, ring
+from cxr_node.node.process.notify import Role, notify
 from cxr_node.node.spool.spool import MIB, Part, Spool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreRequest:
-    """What a C-STORE-RQ says of the object that follows, and who says it."""
+    """What a C-STORE-RQ says of the object that follows, and its sender."""
 
     message_id: int
     context_id: int
@@ -44,38 +43,11 @@ class StoreRequest:
 
 
 class RefusedError(CxrNodeError):
-    """An object is not taken; the status is the answer, the sentence is for the log."""
+    """An object is refused: the status goes to the sender, the sentence into the log."""
 
     def __init__(self, status: int, sentence: str) -> None:
         self.status = status
         super().__init__(sentence)
-
-
-class Receiver(Protocol):
-    """Who takes the objects."""
-
-    @property
-    def max_object_bytes(self) -> int:
-        """Longest data set that is taken."""
-        ...
-
-    def begin(self, request: StoreRequest) -> Part:
-        """Open a file for an object.
-
-        Raises
-        ------
-        RefusedError, ResourceError : it shall not come.
-        """
-        ...
-
-    def finish(self, request: StoreRequest, part: Part) -> None:
-        """Make a complete object safe; when this returns the node answers for it.
-
-        Raises
-        ------
-        RefusedError, InstanceError, ResourceError : it is not taken.
-        """
-        ...
 
 
 log = logging.getLogger(__name__)
@@ -83,24 +55,15 @@ log = logging.getLogger(__name__)
 SYNC_SLOTS = 4
 """Concurrent fsyncs; more do not make a disk faster, but every one of them slower."""
 PATIENCE_S = 10.0
-"""How long who sends an object waits for a ledger that is being checked; senders wait longer for an answer."""
+"""How long a sender waits for a ledger that is being checked; senders themselves wait longer for an answer."""
 
 
-class Inspected(Protocol):
-    """What a header check tells."""
-
-    @property
-    def ref(self) -> InstanceRef:
-        """Which SOP Instance it is."""
-        ...
+Inspect = Callable[[Path], InstanceRef]
+"""Checks the header of a Part 10 file, and names its SOP Instance; raises InstanceError where it cannot be read."""
 
 
-Inspect = Callable[[Path], Inspected]
-"""Checks the header of a Part 10 file; raises InstanceError where it cannot be read."""
-
-
-class Opening:
-    """The ledger of a receiver that listens already: nobody gets it before it is known to be whole and complete.
+class LedgerGate:
+    """Holds senders back until the ledger is open: the receiver listens before the ledger is checked and complete.
 
     To check it takes 0.8 s for 100,000 images, and longer where objects must be received again.
     """
@@ -110,13 +73,13 @@ class Opening:
         self._ledger: Ledger | None = None
 
     def admit(self, make: Callable[[], Ledger]) -> Ledger:
-        """Make it good, then let in who waits for it."""
+        """Open and repair the ledger, then let the waiting senders in."""
         ledger = self._ledger = make()
         self._over.set()
         return ledger
 
     def ledger(self) -> Ledger:
-        """Wait for it.
+        """Wait for the ledger.
 
         Raises
         ------
@@ -129,7 +92,7 @@ class Opening:
         return self._ledger
 
     def give_up(self) -> None:
-        """Send away who still waits."""
+        """Refuse the senders that still wait."""
         self._over.set()
 
     def close(self) -> None:
@@ -138,7 +101,7 @@ class Opening:
             self._ledger.close()
 
 
-class SpoolReceiver:
+class Receiver:
     """Takes objects into spool and ledger. Threads share it."""
 
     def __init__(
@@ -150,7 +113,7 @@ class SpoolReceiver:
         self._ledger = ledger
         self._audit = audit
         self._sync_slots = threading.BoundedSemaphore(SYNC_SLOTS)
-        self._ringing, self._is_unheard = threading.Lock(), False
+        self._notifying, self._is_unheard = threading.Lock(), False
 
     def begin(self, request: StoreRequest) -> Part:
         """Open a file that begins with our own File Meta Information; below the watermark none is opened."""
@@ -168,7 +131,7 @@ class SpoolReceiver:
     def finish(self, request: StoreRequest, part: Part) -> None:
         """Check the header, then make durable: file, name, ledger row. Only then the worker is woken."""
         started = time.monotonic()
-        ref = self._inspect(part.path).ref
+        ref = self._inspect(part.path)
         if ref.sop_instance_uid != request.sop_instance_uid or ref.sop_class_uid != request.sop_class_uid:
             raise ContradictionError("the data set is not the object that the command announced")
         with self._sync_slots:
@@ -182,7 +145,7 @@ class SpoolReceiver:
         arrival = Arrival(ref, origin, stored.sha256, stored.size_bytes)
         if not is_new:
             self._keep_date(arrival)
-        self._ring()
+        self._wake_worker()
         self._audit.transferred(received(ref, origin, is_new), ref.sop_class_uid)
         number = self._number(arrival)
         log.info(
@@ -195,9 +158,9 @@ class SpoolReceiver:
             self._tell_of_later(number)
 
     def _tell_of_later(self, number: int) -> None:
-        """An earlier version that comes again is known, and sends nothing: say so, and what would."""
+        """Log that an earlier version came again: it is known and sends nothing; `cxr-node resend` would."""
         with suppress(ResourceError), self._ledger().database.reading() as connection:
-            later = versions.latest(connection, number)
+            later = results.latest(connection, number)
             if later is not None:
                 words = (
                     "an earlier version came again instance=%d replaced_by=%d (cxr-node resend %d sends its results)"
@@ -211,18 +174,18 @@ class SpoolReceiver:
         except ResourceError:
             return None
 
-    def _ring(self) -> None:
-        """Wake the worker; one ring is enough for all rows that were there when it began."""
+    def _wake_worker(self) -> None:
+        """Wake the worker; one notification is enough for all rows that were there when it began."""
         self._is_unheard = True
-        while self._is_unheard and self._ringing.acquire(blocking=False):
+        while self._is_unheard and self._notifying.acquire(blocking=False):
             try:
                 self._is_unheard = False
-                ring(self._spool.path, Role.WORK)
+                notify(self._spool.path, Role.WORK)
             finally:
-                self._ringing.release()
+                self._notifying.release()
 
     def _keep_date(self, arrival: Arrival) -> None:
-        """The file's time is all that a ledger made anew would know of the first receipt, which results repeat."""
+        """Keep the first receipt as the file's time: a rebuilt ledger knows nothing else of it."""
         first = first_receipt(self._ledger().database, arrival)
         if first is not None and first != arrival.origin.received_at:
             self._spool.date(arrival.content_sha256, first)

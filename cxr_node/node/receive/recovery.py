@@ -1,7 +1,7 @@
-"""The ledger's memory, made good from the spool: an object that it does not know becomes RECEIVED again.
+"""The ledger rebuilt from the spool: an object that it does not know becomes RECEIVED again.
 
 Run by the receiver before it listens, and by `cxr-node rebuild`. It does not ask why a row is missing: the database
-was deleted, or damaged and set aside (`integrity`), its log was lost, or the receiver died between the file's name
+was deleted, or damaged and set aside (`database`), its log was lost, or the receiver died between the file's name
 and the commit and acknowledged nothing. In each case judging again is harmless: the same bytes, dated by the file's
 time, give the same results under the same UIDs, and an archive that has them stays as it is.
 
@@ -28,7 +28,7 @@ from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.operator_moves import ADMITTED
 from cxr_node.node.ledger.receipts import Arrival, arrive
 from cxr_node.node.ledger.tables import artifacts, instance_artifacts, instances
-from cxr_node.node.process.notify import Role, ring
+from cxr_node.node.process.notify import Role, notify
 from cxr_node.node.spool.spool import Area, Spool
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def rebuild(ledger: Ledger, spool: Spool, inspect: Inspect, progress: Callable[[
         log.warning(
             "received again objects=%d of=%d: they were in the spool and not in the ledger", received, len(stored)
         )
-        ring(spool.path, Role.WORK)
+        notify(spool.path, Role.WORK)
     return Rebuilt(objects=len(stored), received=received, unreadable=unreadable)
 
 
@@ -134,7 +134,7 @@ def _arrival(spool: Spool, inspect: Inspect, digest: str, received_at: datetime)
     origin = Origin(calling_ae_title="", peer_host="", received_at=received_at)
     admitted = spool.noted(digest, ADMITTED, Area.OBJECTS)
     admitted_at = datetime.fromisoformat(admitted) if admitted else None
-    return Arrival(inspect(path).ref, origin, digest, path.stat().st_size, admitted_at=admitted_at)
+    return Arrival(inspect(path), origin, digest, path.stat().st_size, admitted_at=admitted_at)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The Storage and Verification SCP: a C-ECHO is answered at once, a C-STORE when its object is kept (`keeping`).
+"""The Storage and Verification SCP: a C-ECHO is answered at once, a C-STORE when its object is durable (`receiver`).
 
 Knows no pixel and no model; `inspect` reads headers and comes from the `dicom` room by way of `cli`.
 PS3.4 B (Storage), A (Verification); PS3.7 9.1.1 and 9.1.5.
@@ -11,10 +11,10 @@ studies are routed that fills the disk: `listen.sop_classes: radiographs` offers
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,23 +27,18 @@ from pynetdicom.presentation import AllStoragePresentationContexts, Verification
 
 from cxr_node import domain
 from cxr_node.config import consistency
-from cxr_node.config.schema import Config, SopClasses
-from cxr_node.errors import ConfigError, ResourceError
-from cxr_node.node.audit.recorder import SILENT, Audit
-from cxr_node.node.audit.wiring import alert
+from cxr_node.config.schema import Config, Listen, SopClasses
+from cxr_node.errors import ConfigError, CxrNodeError, ResourceError
+from cxr_node.node.audit.recorder import SILENT, Audit, alert
 from cxr_node.node.commitment import scu
-from cxr_node.node.commitment.reports import Reports
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.network.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from cxr_node.node.network.guarded_socket import GuardedSocket
-from cxr_node.node.network.listener import ARTIM_S, Gate, GuardedServer
 from cxr_node.node.network.rejections import Cause, Refusals
-from cxr_node.node.network.tls import Renewed, server_tls
-from cxr_node.node.receive.acse import GuardedAcse
-from cxr_node.node.receive.event_report import NoticeProvider
-from cxr_node.node.receive.receiver import Inspect, Opening, SpoolReceiver
+from cxr_node.node.receive.listener import ARTIM_S, GuardedServer
+from cxr_node.node.receive.receiver import Inspect, LedgerGate, Receiver
 from cxr_node.node.receive.recovery import discard_orphans, rebuild
-from cxr_node.node.receive.storage_scp import StorageProvider
+from cxr_node.node.receive.storage_scp import EventReportProvider, StorageProvider
 from cxr_node.node.spool.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -52,6 +47,7 @@ GRACE_S = 15.0
 """How long associations may go on after a stop, while they send."""
 IDLE_GRACE_S = 1.0
 """An association that says nothing for so long after a stop is aborted."""
+_OPERATORS_FAULT = (errno.EACCES, errno.EPERM, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 TURN_S = 0.25
 """How often the listener looks for a stop."""
 
@@ -69,7 +65,7 @@ class Hooks:
 
 
 def supported(transfer_syntaxes: Sequence[str], offered: SopClasses = SopClasses.ALL) -> dict[str, tuple[str, ...]]:
-    """Tell what is negotiated: UIDs of SOP classes, each with the transfer syntaxes that are accepted for it."""
+    """Give what is negotiated: UIDs of SOP Classes, each with the transfer syntaxes that are accepted for it."""
     match offered:
         case SopClasses.ALL:
             storage = [str(context.abstract_syntax) for context in AllStoragePresentationContexts]
@@ -91,37 +87,37 @@ def serve(config: Config, inspect: Inspect, transfer_syntaxes: Sequence[str], ho
 
     Raises
     ------
-    ConfigError : the address cannot be listened on, or TLS files cannot be used.
-    ResourceError : spool or ledger cannot be opened, or the listener died.
+    ConfigError : the node has no such address or no right to it, or TLS files cannot be used.
+    ResourceError : the port is taken, spool or ledger cannot be opened, or the listener died.
     """
     # pynetdicom's own lines cost time, quote what peers send, and come by the thousand from a peer that sends garbage.
     _config.LOG_HANDLER_LEVEL = "none"
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
     for sentence in consistency.doubtful(config):
         log.warning("configuration %s", sentence)
-    spool, opening = Spool(config.spool.path, config.spool.min_free_mib), Opening()
+    spool, gate = Spool(config.spool.path, config.spool.min_free_mib), LedgerGate()
     refusals = Refusals(partial(alert, hooks.audit))
-    reports = Reports(config, opening.ledger) if wants_commitment(config) else None
-    receiver = SpoolReceiver(config, inspect, spool, opening.ledger, hooks.audit)
+    reports = scu.Reports(config, gate.ledger) if wants_commitment(config) else None
+    receiver = Receiver(config, inspect, spool, gate.ledger, hooks.audit)
     server = _listen(config, partial(_provider, receiver, reports, refusals), transfer_syntaxes, refusals)
     listener = threading.Thread(target=server.serve_forever, args=(TURN_S,), name="listener", daemon=True)
-    listener.start()  # a C-ECHO is answered from now on; who sends an object waits until the ledger is good
+    listener.start()  # a C-ECHO is answered from now on; a C-STORE waits until the ledger is open
     try:
-        ledger = opening.admit(partial(_open, spool, inspect, hooks.progress))
+        ledger = gate.admit(partial(_open, spool, inspect, hooks.progress))
         server.on_turn = hooks.progress
         _run(server, listener, ledger, hooks)
     finally:
-        opening.give_up()
+        gate.give_up()
         BaseServer.shutdown(server)  # the base class's own also forgets the server in a list it is not in
         server.server_close()
         _drain(server)
-        opening.close()
+        gate.close()
     refusals.close()
 
 
 def _open(spool: Spool, inspect: Inspect, progress: Callable[[], None]) -> Ledger:
     spool.lay_out()
-    ledger = Ledger.open(spool.path, mend=True)
+    ledger = Ledger.open(spool.path, repair=True)
     try:
         _tidy(spool, ledger, inspect, progress)
     except BaseException:
@@ -141,15 +137,15 @@ def _tidy(spool: Spool, ledger: Ledger, inspect: Inspect, progress: Callable[[],
 
 def wants_commitment(config: Config) -> bool:
     """Tell whether a destination may open an association to say what it commits itself to."""
-    return any(destination.commitment_wait_h is not None for destination in config.destinations)
+    return any(destination.is_asked_to_commit for destination in config.destinations)
 
 
 def _provider(
-    receiver: SpoolReceiver, reports: Reports | None, refusals: Refusals, association: Association
+    receiver: Receiver, reports: scu.Reports | None, refusals: Refusals, association: Association
 ) -> StorageProvider:
     if reports is None:
         return StorageProvider(association, receiver, refusals)
-    return NoticeProvider(association, receiver, refusals, reports.take)
+    return EventReportProvider(association, receiver, refusals, reports.take)
 
 
 def _listen(
@@ -159,22 +155,18 @@ def _listen(
     refusals: Refusals,
 ) -> GuardedServer:
     listen = config.listen
-    tls = Renewed(listen.tls, server_tls) if listen.tls is not None else None
-    # Twice the associations, and some: calls that will be rejected must be heard, and one host leaves room for others.
-    gate = Gate(
-        make_acse=lambda association: GuardedAcse(association, listen, lambda: _established(server), refusals),
-        make_provider=make_provider,
-        max_connections=2 * listen.max_associations + 16,
-        max_connections_per_host=min(listen.max_associations, listen.max_associations_per_host) + 8,
-        max_pdu_bytes=listen.max_pdu_bytes,
-        refusals=refusals,
-    )
     try:
-        server = GuardedServer(_entity(config, transfer_syntaxes), (listen.host, listen.port), gate, tls)
+        server = GuardedServer(_entity(config, transfer_syntaxes), listen, make_provider, refusals)
     except OSError as error:
-        raise ConfigError(f"listen: {listen.host}:{listen.port} cannot be used: {error.strerror}") from error
+        raise _unusable(listen, error) from error
     server.bind(evt.EVT_C_ECHO, lambda _: 0x0000)
     return server
+
+
+def _unusable(listen: Listen, error: OSError) -> CxrNodeError:
+    """Whose fault it is: a port that another process holds may be free after a restart, a wrong address never is."""
+    sentence = f"listen: {listen.host}:{listen.port} cannot be used: {error.strerror}"
+    return ConfigError(sentence) if error.errno in _OPERATORS_FAULT else ResourceError(sentence)
 
 
 def _entity(config: Config, transfer_syntaxes: Sequence[str]) -> ApplicationEntity:
@@ -182,7 +174,7 @@ def _entity(config: Config, transfer_syntaxes: Sequence[str]) -> ApplicationEnti
     entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     entity.maximum_pdu_size = config.listen.max_pdu_bytes
-    entity.maximum_associations = 2**31 - 1  # counted by `callers`, which leaves half-open ones out
+    entity.maximum_associations = 2**31 - 1  # counted by `acse`, which leaves half-open ones out
     entity.acse_timeout = ARTIM_S
     entity.network_timeout = config.listen.idle_timeout_s
     for sop_class_uid, offered in supported(transfer_syntaxes, config.listen.sop_classes).items():
@@ -203,7 +195,7 @@ def _run(server: GuardedServer, listener: threading.Thread, ledger: Ledger, hook
 
 
 def _drain(server: GuardedServer) -> None:
-    """Let who sends finish; abort who is silent, and after the grace everybody."""
+    """Let busy associations finish; abort the silent ones, and after the grace period all."""
     deadline = time.monotonic() + GRACE_S
     aborted: set[Association] = set()
     while associations := server.associations:
@@ -230,8 +222,3 @@ def _abort(association: Association) -> None:
     else:
         connection.has_ended = True
         connection.drop()
-
-
-def _established(server: GuardedServer) -> Counter[str]:
-    """Associations of each host."""
-    return Counter(str(one.requestor.address) for one in server.associations if one.is_established)

@@ -4,26 +4,36 @@ Replaces pynetdicom's DIMSE provider of an acceptor, which collects a data set i
 file behind on an abort. Knows no ledger and no configuration: a `Receiver` opens the files and judges them.
 PS3.7 9.1.1 (C-STORE), 9.3.1 (its messages), E.1 (command elements); PS3.8 Annex E (PDVs).
 
-All of this runs on the association's reading thread: while an object is made safe nothing more is read, so who
-sends without waiting is held back by TCP.
+An N-EVENT-REPORT of Storage Commitment comes beside them, on an association that the destination opened, and only in
+a presentation context of this SOP Class, for which the caller is the SCP (PS3.7 D.3.3.4, PS3.4 J.3.3).
+
+All of this runs on the association's reading thread: while an object is made safe nothing more is read, so a
+sender that does not wait is held back by TCP.
 """
 
 from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from enum import IntEnum
+from io import BytesIO
 from typing import Any
 
 from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dimse_primitives import N_EVENT_REPORT
+from pynetdicom.dsutils import decode
 from pynetdicom.pdu_primitives import P_DATA
 
 from cxr_node.domain import Priority
 from cxr_node.errors import ContradictionError, CxrNodeError, InstanceError, LedgerLostError, ResourceError
+from cxr_node.node.commitment.scu import SOP_CLASS, SOP_INSTANCE, ReportError, read
+from cxr_node.node.ledger.commitments import Report
 from cxr_node.node.network import dimse
+from cxr_node.node.network.association import IMPLICIT
 from cxr_node.node.network.dimse import Message
 from cxr_node.node.network.guarded_socket import GuardedSocket, calling_ae_title
-from cxr_node.node.network.listener import Provider
 from cxr_node.node.network.rejections import Cause, Refusal, Refusals
 from cxr_node.node.network.statuses import CANNOT_UNDERSTAND, INVALID_INSTANCE, MISMATCH, OUT_OF_RESOURCES, SUCCESS
 from cxr_node.node.network.waiting_socket import Pace
@@ -42,6 +52,10 @@ MAX_WAITING = 8
 """Requests of one association that wait for an answer; nobody may send more than one (PS3.7 D.3.3.3)."""
 MESSAGE_GRACE_S = 60.0
 """A message that was begun must be complete after this and its length over the slowest rate."""
+MAX_INFORMATION_BYTES = 1024 * 1024
+"""Of the Event Information; that of a hundred objects, as many as we ask about at once, has 20 KiB."""
+TakeReport = Callable[[Report, str], int]
+"""Takes a report and the AE title of who sent it; returns the status to answer."""
 _PRIORITIES = {code: priority for priority, code in dimse.PRIORITIES.items()}
 _IS_COMMAND, _IS_LAST = 1, 2  # PS3.8 E.2, message control header
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
@@ -60,7 +74,7 @@ class ProtocolError(CxrNodeError):
     """The peer does not keep to the protocol: the association is aborted."""
 
 
-class StorageProvider(Provider):
+class StorageProvider(DIMSEServiceProvider):
     """C-STORE and C-ECHO of one association."""
 
     def __init__(self, assoc: Association, receiver: Receiver, refusals: Refusals) -> None:
@@ -89,7 +103,7 @@ class StorageProvider(Provider):
             part.discard()
 
     def receive_primitive(self, primitive: P_DATA) -> None:
-        """Take what came while the association was being released, or by another way than `guarded`."""
+        """Take what came while the association was being released, or by another way than `GuardedSocket.pump`."""
         self.take([(context_id, memoryview(pdv)) for context_id, pdv in primitive.presentation_data_value_list])
 
     def take(self, pdvs: list[tuple[int, memoryview]]) -> None:
@@ -263,12 +277,12 @@ class StorageProvider(Provider):
 
 
 def control(pdv: memoryview) -> tuple[bool, bool]:
-    """Tell of a PDV whether it is a piece of a command, and whether it is the last one."""
+    """Read the message control header of a PDV: is it a piece of a command, and is it the last one (PS3.8 E.2)."""
     return bool(pdv[0] & _IS_COMMAND), bool(pdv[0] & _IS_LAST)
 
 
 def _priority(code: Any) -> Priority:
-    """What the sender asks for; who writes nothing, or nonsense, asks for nothing."""
+    """Read the sender's priority; an absent or unknown one is MEDIUM."""
     return _PRIORITIES.get(code, Priority.MEDIUM)
 
 
@@ -280,3 +294,69 @@ def has_data_set(command: dict[str, Any]) -> bool:
 def is_uid(value: str) -> bool:
     """PS3.5 9.1, but for leading zeros, which some devices write."""
     return len(value) <= 64 and _UID.fullmatch(value) is not None
+
+
+class EventReportProvider(StorageProvider):
+    """C-STORE, C-ECHO, and N-EVENT-REPORT, of one association."""
+
+    def __init__(self, assoc: Association, receiver: Receiver, refusals: Refusals, take: TakeReport) -> None:
+        super().__init__(assoc, receiver, refusals)
+        self._take_report = take
+        self._notice: dict[str, Any] | None = None
+        self._context_id = 0
+        self._information = bytearray()
+
+    def _take(self, context_id: int, pdv: memoryview) -> None:
+        if self._notice is None:
+            super()._take(context_id, pdv)
+            return
+        self._keep_pace(len(pdv))
+        is_command, is_last = control(pdv)
+        if is_command or context_id != self._context_id:
+            raise ProtocolError("another message inside an N-EVENT-REPORT")
+        self._information += pdv[1:]
+        if len(self._information) > MAX_INFORMATION_BYTES:
+            raise ProtocolError("an endless N-EVENT-REPORT")
+        if is_last:
+            self._answer_notice(self._notice)
+
+    def _read(self, context_id: int, command: dict[str, Any]) -> StoreRequest:
+        request = super()._read(context_id, command)
+        if request.sop_class_uid == SOP_CLASS:
+            self._refusal = RefusedError(MISMATCH, "Storage Commitment stores nothing")
+        return request
+
+    def _obey_other(self, context_id: int, command: dict[str, Any]) -> None:
+        context = self.assoc._accepted_cx.get(context_id)
+        is_report = command.get("CommandField") == CommandField.N_EVENT_REPORT_RQ
+        if not is_report or context is None or context.abstract_syntax != SOP_CLASS:
+            super()._obey_other(context_id, command)
+        if not isinstance(command.get("MessageID"), int):
+            raise ProtocolError("an N-EVENT-REPORT without Message ID")
+        self._notice, self._context_id, self._information = command, context_id, bytearray()
+        if not has_data_set(command):
+            self._answer_notice(command)
+
+    def _answer_notice(self, command: dict[str, Any]) -> None:
+        self._notice = None
+        context = self.assoc._accepted_cx[self._context_id]
+        information = decode(BytesIO(bytes(self._information)), context.transfer_syntax[0] == IMPLICIT, True)
+        ae_title = calling_ae_title(self.assoc)
+        try:
+            status = self._take_report(read(command.get("EventTypeID"), information), ae_title)
+        except ReportError as error:
+            self._tell(Cause.COMMITMENT_REPORT, str(error))
+            status = error.status
+        if self.assoc.is_established:
+            self.send_msg(_response(command, status), self._context_id)
+
+
+def _response(command: dict[str, Any], status: int) -> N_EVENT_REPORT:
+    response = N_EVENT_REPORT()
+    response.MessageIDBeingRespondedTo = command["MessageID"]
+    response.AffectedSOPClassUID = SOP_CLASS
+    response.AffectedSOPInstanceUID = SOP_INSTANCE
+    if status == SUCCESS:
+        response.EventTypeID = command["EventTypeID"]
+    response.Status = status
+    return response

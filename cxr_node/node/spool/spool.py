@@ -6,7 +6,7 @@ Knows no DICOM and no ledger. Layout below the spool folder, all of it readable 
     objects/ab/<sha256>.dcm     received; the file's time is the time of receipt
     results/ab/<sha256>.dcm     made here; beside it <sha256>.<digest>.note, what a rebuilt ledger must not forget
     run/                        wake-up sockets and locks
-    audit/                      the audit trail, unless it is configured elsewhere (`audit_trail`)
+    audit/                      the audit trail, unless it is configured elsewhere (`audit.trail`)
 
 Names never come from outside: no UID of a peer is ever part of a path.
 """
@@ -14,8 +14,11 @@ Names never come from outside: no UID of a peer is ever part of a path.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
+import secrets
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -26,13 +29,14 @@ from pathlib import Path
 
 from cxr_node.config import permissions
 from cxr_node.errors import InstanceError, ResourceError
-from cxr_node.node.spool import folders
-from cxr_node.node.spool import folders as orphans
-from cxr_node.node.spool.folders import sync
 
 _WRITE_BYTES = 256 * 1024
 """Of one call of the system: 7.5 MB at once took 15 ms on ext4, and in pieces of this size 1.7 ms (measured)."""
 MIB = 1024 * 1024
+_MAKING = threading.Lock()
+"""Held while a folder is made: another thread's file in it waits until the folder is durable."""
+_MADE: set[Path] = set()
+"""Folders that this process has made or found; who finds one finds it durable."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -66,7 +70,7 @@ class Part:
         self.size_bytes = 0
         self._digest = hashlib.sha256()
         with _disk():
-            self._file, self.path = orphans.create(folder)
+            self._file, self.path = create_locked(folder)
 
     def write(self, content: bytes | memoryview) -> None:
         """Append.
@@ -107,7 +111,7 @@ class Part:
         stored = StoredFile(sha256=self._digest.hexdigest(), size_bytes=self.size_bytes)
         target = _place(folder, stored.sha256)
         with _disk():
-            folders.make(target.parent)
+            make_folder(target.parent)
             with suppress(FileNotFoundError):
                 modified_ns = target.stat().st_mtime_ns
                 os.utime(self._file, ns=(modified_ns, modified_ns))
@@ -124,7 +128,7 @@ class Part:
             try:
                 self.path.rename(target)
             except FileNotFoundError as error:
-                folders.forget(target.parent)
+                forget_folder(target.parent)
                 raise ResourceError("spool: a folder of it was taken away") from error
             self._close()
             sync(target.parent)
@@ -154,7 +158,7 @@ class Spool:
     def lay_out(self) -> None:
         """Make all folders for objects at once: a sender would wait for each of them."""
         with _disk():
-            folders.make_all(self.path / Area.OBJECTS)
+            make_hex_folders(self.path / Area.OBJECTS)
 
     def free_bytes(self) -> int:
         """Count the bytes that may still be written, those for the superuser left out."""
@@ -271,7 +275,7 @@ class Spool:
         swept = 0
         with _disk():
             for path in (self.path / "incoming").glob("*.part"):
-                swept += orphans.remove(path)
+                swept += remove_unlocked(path)
         return swept
 
 
@@ -297,3 +301,88 @@ def _disk() -> Iterator[None]:
     except OSError as error:
         cause = "full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
         raise ResourceError(f"spool: {cause}") from error
+
+
+def create_locked(folder: Path) -> tuple[int, Path]:
+    """Open a new file for writing, under a name of its own, and hold its lock.
+
+    Between creation and lock another process's sweep may find it and take it for an orphan: then another is made.
+
+    Raises
+    ------
+    OSError : the disk is full, gone or broken.
+    """
+    while True:
+        path = folder / f"{secrets.token_hex(16)}.part"
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(file).st_nlink:
+                return file, path
+        except BlockingIOError:
+            pass
+        except OSError:
+            os.close(file)
+            raise
+        os.close(file)
+
+
+def remove_unlocked(path: Path) -> bool:
+    """Take a file away; False where its writer lives, or the file is gone already.
+
+    Raises
+    ------
+    OSError : the disk is gone or broken.
+    """
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink(missing_ok=True)
+        return True
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(file)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, durably.
+
+    Raises
+    ------
+    OSError : the disk is full, gone or broken.
+    """
+    if folder in _MADE:
+        return
+    with _MAKING:
+        if not folder.is_dir():
+            folder.mkdir(mode=0o700, exist_ok=True)
+            sync(folder.parent)
+        _MADE.add(folder)
+
+
+def make_hex_folders(parent: Path) -> None:
+    """Make the folders 00 to ff with one wait for the disk, so that no sender waits for one of them."""
+    with _MAKING:
+        folders = [parent / f"{number:02x}" for number in range(256)]
+        for folder in folders:
+            folder.mkdir(mode=0o700, exist_ok=True)
+        sync(parent)  # also of those that were there: who made them may have been killed before
+        _MADE.update(folders)
+
+
+def forget_folder(folder: Path) -> None:
+    """Somebody has taken it away: the next one makes it anew."""
+    _MADE.discard(folder)
+
+
+def sync(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

@@ -1,7 +1,7 @@
 """Judging: lease an instance, process its bytes, store the results once, settle in one transaction.
 
-Knows no DICOM and no network: `process` and the predictor are handed in. Whatever happens between two lines
-here, the instance is judged again from the same bytes to the same result, and leaves the ledger once.
+Knows no DICOM and no network: an `Analyser` is handed in. Whatever happens between two lines here, the instance is
+judged again from the same bytes to the same result, and leaves the ledger once.
 
 Several instances are in hand at a time, each in a lane of its own from its bytes to its settled row, so that one is
 decoded while another is examined and a third is stored. What ends one lane's job touches no other's.
@@ -13,58 +13,46 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from types import TracebackType
+from typing import Self
 
 from cxr_node.config.schema import Config
 from cxr_node.domain import Artifact, Origin, Outcome, Precedent, Reason, Rejected, Reported, ResultKind
 from cxr_node.errors import InstanceError, LedgerLostError, ModelError, ResourceError
 from cxr_node.node.ledger import queries
-from cxr_node.node.ledger.lease_keeper import Keeper, office
+from cxr_node.node.ledger.lease_keeper import LeaseKeeper, worker_name
 from cxr_node.node.ledger.ledger import Ledger
-from cxr_node.node.ledger.states import Death, Job, StoredArtifact
+from cxr_node.node.ledger.states import DeadReason, Job, StoredArtifact
 from cxr_node.node.process.logs import describe
-from cxr_node.node.process.notify import Bell, Role, ring
+from cxr_node.node.process.notify import Role, Wakeup, notify
 from cxr_node.node.process.supervisor import Notifier
+from cxr_node.node.retry import LOOK_AFTER_S, NOTICE_STOP_S, PAUSE_S
 from cxr_node.node.spool.spool import Area, Spool, SpoolCorruptError
-from cxr_node.node.work.lanes import Crew
 
 log = logging.getLogger(__name__)
 
-P = TypeVar("P")
-Process = Callable[[bytes, Origin, P, Config, Precedent], Outcome]
-"""`pipeline.process`: the same arguments, the same bytes out. Called by several lanes at once."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Traits(Generic[P]):
-    """What is to be known of a predictor."""
-
-    batch: Callable[[P], int] = lambda _: 1
-    """How many instances it examines at once."""
-    rules_sha256: Callable[[P], str] = lambda _: ""
-    """Digest of rules and weights, by which an image that was rejected is refused again."""
-
-
-_LOOK_AFTER_S = 30.0  # a ring that was lost costs at most this
-_NOTICE_STOP_S = 0.25
 _MAX_LANES = 4  # beyond, they wait for Python's own lock; each takes some 150 MB of a 5 megapixel image
-_PAUSE_S = 5.0  # after a fault of this machine
-_RETRY_DELAY_S = 10.0  # after a fault that nobody knows; times the attempt
-_HUNG_AFTER_LEASES = 5
+_RETRY_DELAY_S = 10.0  # after an unexpected error; times the attempt
 _EXIT_HUNG = 70  # EX_SOFTWARE
 
 
-def run(
-    config: Config,
-    load_predictor: Callable[[], P],
-    process: Process[P],
-    stop: threading.Event,
-    notifier: Notifier | None = None,
-    traits: Traits[P] | None = None,
-) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Analyser:
+    """What is done with an instance: `pipeline.process` with a classifier, which a worker does not know."""
+
+    process: Callable[[bytes, Origin, Config, Precedent], Outcome]
+    """Called by several lanes at once; the same arguments, the same bytes out."""
+    batch: int = 1
+    """How many instances it examines at once."""
+    rules_sha256: str = ""
+    """Digest of all that a refusal depends on but the image: what comes again under others is judged again."""
+
+
+def run(config: Config, load: Callable[[], Analyser], stop: threading.Event, notifier: Notifier | None = None) -> None:
     """Judge what is received until `stop` is set; the jobs in hand are finished first.
 
     Raises
@@ -73,67 +61,62 @@ def run(
     ModelError : the classifier failed. The job is back in the queue; a new process may do better.
     LedgerLostError : the ledger is damaged, or another process has begun a new one.
     """
-    notifier, traits = notifier or Notifier(), traits or Traits()
+    notifier = notifier or Notifier()
     spool = Spool(config.spool.path)
-    ledger = Ledger.open(config.spool.path, mend=True)
+    ledger = Ledger.open(config.spool.path, repair=True)
     try:
-        predictor = load_predictor()
-        with Bell(config.spool.path, Role.WORK) as bell, office(ledger, config.spool.path, Role.WORK) as owner:
+        analyser = load()
+        with Wakeup(config.spool.path, Role.WORK) as wakeup, worker_name(ledger, config.spool.path, Role.WORK) as owner:
             if swept := spool.sweep():  # of results that a killed worker was writing
                 log.warning("swept unfinished files=%d", swept)
             notifier.ready()
             log.info("ready owner=%s", owner)
-            rules = traits.rules_sha256(predictor)
-            worker = Worker(config, ledger, spool, owner, predictor, process, rules_sha256=rules)
-            lease_s = config.work.lease_s
+            worker = Worker(config, ledger, spool, owner, analyser)
             with (
-                Keeper(ledger, lease_s, _HUNG_AFTER_LEASES * lease_s, _exit_hung) as keeper,
-                Crew(worker.claim, worker.finish, keeper, _lanes(config, traits.batch(predictor))) as crew,
+                LeaseKeeper(ledger, config.work.lease_s, _exit_hung) as keeper,
+                Lanes(worker, keeper, _lanes(config, analyser.batch)) as lanes,
             ):
-                _loop(crew, ledger, bell, stop, notifier)
+                _loop(lanes, ledger, wakeup, stop, notifier)
             notifier.stopping()
     finally:
         ledger.close()
 
 
 def _lanes(config: Config, batch: int) -> int:
-    """How many instances are in hand at a time: what keeps the cores busy, or fills the predictor's batch."""
+    """How many instances are in hand at a time: what keeps the cores busy, or fills the classifier's batch."""
     return config.work.lanes or max(min(len(os.sched_getaffinity(0)), _MAX_LANES), batch)
 
 
-def _loop(crew: Crew, ledger: Ledger, bell: Bell, stop: threading.Event, notifier: Notifier) -> None:
+def _loop(lanes: Lanes, ledger: Ledger, wakeup: Wakeup, stop: threading.Event, notifier: Notifier) -> None:
     while not stop.is_set():
-        if not crew.has_room(_NOTICE_STOP_S):
-            continue  # and no progress: where no lane comes free any more, the service manager is told nothing
+        if not lanes.has_room(NOTICE_STOP_S):
+            continue  # and no progress: where no lane comes free any more, the service manager restarts the worker
         notifier.progress()
         try:
-            if crew.take_one():
+            if lanes.take_one():
                 continue
             due_s = queries.next_instance_s(ledger)
         except ResourceError as error:
-            log.error("paused pause_s=%.0f %s", _PAUSE_S, error)
-            stop.wait(_PAUSE_S)
+            log.error("paused pause_s=%.0f %s", PAUSE_S, error)
+            stop.wait(PAUSE_S)
             continue
-        until = time.monotonic() + min(_LOOK_AFTER_S, _LOOK_AFTER_S if due_s is None else due_s)
-        while not stop.is_set() and not crew.failed and (left_s := until - time.monotonic()) > 0:
-            if bell.wait(min(left_s, _NOTICE_STOP_S)):
+        until = time.monotonic() + (LOOK_AFTER_S if due_s is None else min(LOOK_AFTER_S, due_s))
+        while not stop.is_set() and not lanes.failed and (left_s := until - time.monotonic()) > 0:
+            if wakeup.wait(min(left_s, NOTICE_STOP_S)):
                 break
 
 
 @dataclass(frozen=True, slots=True)
-class Worker(Generic[P]):
-    """One process's hands."""
+class Worker:
+    """Brings instances to an end, each in the lane that calls it."""
 
     config: Config
     ledger: Ledger
     spool: Spool
     owner: str
-    predictor: P
-    process: Process[P]
-    owed: list[tuple[Job, str]] = field(default_factory=list)
+    analyser: Analyser
+    unreturned: list[tuple[Job, str]] = field(default_factory=list)
     """Jobs to be given back that the ledger did not take at the time, and why: their attempt must not count."""
-    rules_sha256: str = ""
-    """Digest of everything but the image that a refusal depends on: what comes again under others is judged."""
 
     def do_one(self) -> bool:
         """Claim one instance and bring it to an end, its lease as it is; False where none is due. As `finish`."""
@@ -149,7 +132,7 @@ class Worker(Generic[P]):
         ------
         ResourceError : the ledger cannot be used now, and nothing is leased.
         """
-        self._return_owed()
+        self._give_back_the_rest()
         return self.ledger.claim_instance(self.owner, self.config.work.lease_s)
 
     def finish(self, job: Job) -> None:
@@ -162,43 +145,40 @@ class Worker(Generic[P]):
         """
         started = time.monotonic()
         ending = self._end(job)
-        level = logging.ERROR if ending.startswith("dead") else logging.INFO  # somebody must look; `trace` tells why
+        level = logging.ERROR if ending.startswith("dead") else logging.INFO  # an operator must look; `trace` says why
         log.log(level, "%s instance=%d attempt=%d took_ms=%d", ending, job.claim.row_id, job.attempts, _ms(started))
 
     def _end(self, job: Job) -> str:
-        """Bring one claimed instance to an end, by whose fault it is; tell the end in one word."""
+        """Bring one claimed instance to an end, by whose fault it is; that end, for the log."""
         if job.attempts > self.config.work.max_attempts:  # each attempt took its worker with it
             detail = f"{self.config.work.max_attempts} workers died of it"
-            return self._dead(job, Death.FAULT, detail)
+            return self._dead(job, DeadReason.FAULT, detail)
         try:
             return self._judge(job)
         except SpoolCorruptError as error:
-            return self._dead(job, Death.SPOOL_CORRUPT, str(error))
+            return self._dead(job, DeadReason.SPOOL_CORRUPT, str(error))
         except InstanceError as error:
-            return self._dead(job, Death.FAULT, str(error))
-        except ModelError as error:
-            self._give_back(job, error, _PAUSE_S)
-            raise
-        except ResourceError as error:
-            self._give_back(job, error, _PAUSE_S)
+            return self._dead(job, DeadReason.FAULT, str(error))
+        except (ModelError, ResourceError) as error:
+            self._give_back(job, describe(error))
             raise
         except LedgerLostError:
             raise
         except Exception as error:
             return self._blame(job, describe(error))
 
-    def _dead(self, job: Job, death: Death, detail: str) -> str:
+    def _dead(self, job: Job, death: DeadReason, detail: str) -> str:
         return _settled(self.ledger.settle_dead(job, death, detail), f"dead reason={death}")
 
     def _judge(self, job: Job) -> str:
-        if job.rejected_under is not None and job.rejected_under == self.rules_sha256:
+        if job.rejected_under is not None and job.rejected_under == self.analyser.rules_sha256:
             return _settled(self.ledger.settle_as_before(job), "rejected as before")
         content = self.spool.load(Area.OBJECTS, job.content_sha256)
         precedent = queries.precedent(self.ledger, job)
         with ThreadPoolExecutor(1, "digest") as beside:  # 5 ms of 10 MB, which another core has free
             whole = beside.submit(self.spool.require_whole, Area.OBJECTS, job.content_sha256, content)
             try:
-                outcome = self.process(content, job.origin, self.predictor, self.config, precedent)
+                outcome = self.analyser.process(content, job.origin, self.config, precedent)
             finally:
                 whole.result()  # before anything is made of the outcome, whatever it is
         match outcome:
@@ -208,13 +188,13 @@ class Worker(Generic[P]):
                 return self._report(job, outcome)
 
     def _reject(self, job: Job, rejected: Rejected) -> str:
-        """As `_report`, of the note that says so, where there is one."""
+        """As `_report`, for the note that says so, where there is one."""
         stored = self._all_stored(rejected.artifacts)
         by_others = rejected.reason is Reason.IDENTITY_CONFLICT  # what other images say may change
-        rules = None if by_others else self.rules_sha256
+        rules = None if by_others else self.analyser.rules_sha256
         settled = self.ledger.settle_rejected(job, rejected, stored, self._wanted(), rules)
         if stored:
-            ring(self.config.spool.path, Role.DELIVER)
+            notify(self.config.spool.path, Role.DELIVER)
         return _settled(settled, f"rejected reason={rejected.reason}")
 
     def _wanted(self) -> dict[str, tuple[ResultKind, ...]]:
@@ -225,13 +205,13 @@ class Worker(Generic[P]):
         """Results are durable before the ledger speaks of them, and due at the destinations when it does."""
         stored = self._all_stored(reported.artifacts)
         settled = self.ledger.settle_reported(job, reported.finding, stored, self._wanted())
-        ring(self.config.spool.path, Role.DELIVER)
+        notify(self.config.spool.path, Role.DELIVER)
         decision = reported.finding.decision
         doubt = f" doubt={decision.doubt}" if decision.doubt is not None else ""
         return _settled(settled, f"reported verdict={decision.verdict}{doubt}")
 
     def _all_stored(self, artifacts: Sequence[Artifact]) -> list[StoredArtifact]:
-        """Store each; the largest beside the others, for the disk lets both wait at once."""
+        """Store each; the largest at the same time as the others, since the disk serves both."""
         largest = max(artifacts, key=lambda each: len(each.content), default=None)
         with ThreadPoolExecutor(1, "largest") as beside:
             waiting = None if largest is None else beside.submit(self._store, largest)
@@ -252,31 +232,109 @@ class Worker(Generic[P]):
         )
 
     def _blame(self, job: Job, detail: str) -> str:
-        """Nobody expected this: a bug. Tried again, for the machine may have hiccuped, then set aside."""
+        """An unexpected error is a bug: tried again, since the machine may be at fault, then set aside."""
         log.error("failed instance=%d attempt=%d %s", job.claim.row_id, job.attempts, detail)
         if job.attempts >= self.config.work.max_attempts:
-            return self._dead(job, Death.FAULT, detail)
+            return self._dead(job, DeadReason.FAULT, detail)
         return _settled(self.ledger.release(job, delay_s=_RETRY_DELAY_S * job.attempts, detail=detail), "released")
 
-    def _give_back(self, job: Job, error: Exception, delay_s: float) -> None:
+    def _give_back(self, job: Job, detail: str) -> None:
         try:
-            self.ledger.release(job, delay_s=delay_s, detail=describe(error), forgive=True)
+            self.ledger.release(job, delay_s=PAUSE_S, detail=detail, count_attempt=False)
         except ResourceError as fault:  # else three outages of the ledger would make an innocent image DEAD
             log.error("cannot give back now instance=%d %s", job.claim.row_id, fault)
-            self.owed.append((job, describe(error)))
+            self.unreturned.append((job, detail))
 
-    def _return_owed(self) -> None:
-        while self.owed:
-            job, detail = self.owed.pop()
+    def _give_back_the_rest(self) -> None:
+        while self.unreturned:
+            job, detail = self.unreturned.pop()
             try:
-                self.ledger.release(job, delay_s=0.0, detail=detail, forgive=True)
+                self.ledger.release(job, delay_s=0.0, detail=detail, count_attempt=False)
             except ResourceError:
-                self.owed.append((job, detail))
+                self.unreturned.append((job, detail))
                 raise
 
 
+class Lanes:
+    """The lanes of a worker, and the thread that fills them; with one lane there is no other thread than that.
+
+    What a lane raises is raised to the thread that fills them. What a worker died of before is done with all other
+    lanes empty: if it dies again, no other instance is blamed.
+    """
+
+    def __init__(self, worker: Worker, keeper: LeaseKeeper, lanes: int) -> None:
+        self._worker = worker
+        self._keeper = keeper
+        self._lanes = lanes
+        self._room = threading.Semaphore(lanes)
+        self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="lane")
+        self._faults: deque[Exception] = deque()
+
+    @property
+    def failed(self) -> bool:
+        """A lane's fault waits to be raised."""
+        return bool(self._faults)
+
+    def has_room(self, timeout_s: float) -> bool:
+        """Wait until a lane is free."""
+        if free := self._room.acquire(timeout=timeout_s):
+            self._room.release()
+        return free
+
+    def take_one(self) -> bool:
+        """Claim one instance and begin it; False where none is due.
+
+        Raises
+        ------
+        Exception : what the claim raised, or a lane since the last call.
+        """
+        if self._faults:
+            raise self._faults.popleft()
+        job = self._worker.claim()
+        if job is None:
+            return False
+        if self._lanes == 1:
+            self._finish(job)
+        elif job.alone:
+            self._finish_alone(job)
+        else:
+            self._room.acquire()
+            self._threads.submit(self._run, job)
+        return True
+
+    def _finish(self, job: Job) -> None:
+        with self._keeper.keeping(job):
+            self._worker.finish(job)
+
+    def _finish_alone(self, job: Job) -> None:
+        with self._keeper.keeping(job):
+            for _ in range(self._lanes):
+                self._room.acquire()
+            try:
+                self._worker.finish(job)
+            finally:
+                self._room.release(self._lanes)
+
+    def _run(self, job: Job) -> None:
+        try:
+            self._finish(job)
+        except Exception as error:
+            self._faults.append(error)
+        finally:
+            self._room.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let the lanes finish what they have in hand."""
+        self._threads.shutdown()
+
+
 def _settled(held: bool, ending: str) -> str:
-    """Where the lease was lost, another worker's word counts."""
+    """Where the lease was lost, the other worker's end counts."""
     return ending if held else f"lost-lease after={ending}"
 
 

@@ -1,4 +1,4 @@
-"""Run by Alembic inside the transaction that `node.database` opened; a broken migration leaves nothing behind."""
+"""Run by Alembic inside the transaction that `ledger.database` opened; a broken migration leaves nothing behind."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The listener below pynetdicom's acceptor: it counts before it makes a thread, and shakes hands after.
+"""The listener below pynetdicom's acceptor: it counts before it makes a thread, and shakes hands on that thread.
 
 Knows no DIMSE message and no rule about callers. pynetdicom 3.0.4 makes a thread for every connection and shakes
-TLS hands on the thread that accepts: one silent client stops all others. Pinned and tested as `transport` is.
+TLS hands on the thread that accepts: one silent client stops all others. Pinned and tested as `waiting_socket` is.
 """
 
 from __future__ import annotations
@@ -10,23 +10,25 @@ import socket
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
-from pynetdicom.acse import ACSE
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
-from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
+from cxr_node.config.schema import Listen
 from cxr_node.node.network.guarded_socket import GuardedSocket
 from cxr_node.node.network.rejections import Cause, Refusal, Refusals
-from cxr_node.node.network.tls import Renewed, Shown, shown_by, why
+from cxr_node.node.network.tls import PeerCertificate, Renewed, peer_certificate, server_tls, why
 from cxr_node.node.network.waiting_socket import end_polling, understand_more
 from cxr_node.node.process.logs import describe
+from cxr_node.node.receive.acse import GuardedAcse
+from cxr_node.node.receive.storage_scp import StorageProvider
 
 HANDSHAKE_S = 5.0
 """From the connection to the end of the TLS handshake."""
@@ -36,31 +38,6 @@ BACKLOG = 1024
 """Connections that wait to be accepted; of one more, the kernel drops the first packet, and it comes a second late."""
 GIVING_WAY = 64
 """Connections that are being closed for newcomers, at a time."""
-
-
-class Provider(DIMSEServiceProvider):
-    """The DIMSE messages of one association, as far as the transport must end them."""
-
-    @property
-    def idle_s(self) -> float:
-        """Seconds since the last message; 0 while one is on its way."""
-        raise NotImplementedError
-
-    def discard(self) -> None:
-        """Drop what has not been received whole."""
-        raise NotImplementedError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gate:
-    """What an association is made of and bound by."""
-
-    make_acse: Callable[[Association], ACSE]
-    make_provider: Callable[[Association], Provider]
-    max_connections: int
-    max_connections_per_host: int
-    max_pdu_bytes: int
-    refusals: Refusals = field(default_factory=Refusals)
 
 
 @dataclass(slots=True, eq=False)
@@ -78,7 +55,7 @@ class Caller:
         return self.association is not None and bool(self.association.is_established)
 
     def give_way(self) -> None:
-        """Let its thread find the connection closed, and tell nothing more of it."""
+        """Let its thread find the connection closed, and log nothing more of it."""
         if self.association is not None:
             cast(GuardedSocket, self.association.dul.socket).has_ended = True
         with suppress(OSError):  # past ssl, whose own shutdown() would forget its state under the thread's hands
@@ -94,13 +71,14 @@ class GuardedHandler(RequestHandler):
         """Run the association to its end."""
         self._caller = self.server.caller(self.request)
         try:
-            shown = self._prepare()
+            certificate = self._prepare()
         except OSError as error:  # ssl.SSLError is one
             self.server.refuse(Cause.TLS, self._caller.host, why(error))
             return
         association = self._caller.association = self._create_association()
-        self._connection.shown = shown
-        provider = association.dimse = self.server.gate.make_provider(association)
+        self._connection.peer_certificate = certificate
+        provider = association.dimse = self.server.make_provider(association)
+        self._connection.take_pdvs = provider.take
         end_polling(association, self._connection)
         understand_more(association, self._connection)
         self.server.opened(association, provider)
@@ -121,8 +99,8 @@ class GuardedHandler(RequestHandler):
             self.request.shutdown(socket.SHUT_RDWR)
         self.request.close()
 
-    def _prepare(self) -> Shown | None:
-        """Set the connection up, and shake hands; what the peer has shown is looked at when it says who it is."""
+    def _prepare(self) -> PeerCertificate | None:
+        """Set the connection up and shake hands; the peer's certificate is judged when it names itself."""
         self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.request.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self.request.settimeout(HANDSHAKE_S)
@@ -132,17 +110,17 @@ class GuardedHandler(RequestHandler):
         connection = context.wrap_socket(self.request, server_side=True, do_handshake_on_connect=False)
         self.request = self._caller.connection = connection
         connection.do_handshake()
-        return shown_by(connection)
+        return peer_certificate(connection)
 
     def _create_association(self) -> Association:
         association = super()._create_association()
-        gate = self.server.gate
+        server = self.server
         association.dul.daemon = True  # nobody's silence may keep the process from ending
         association.dul.socket = None
         association.dul.event_queue.get_nowait()  # the base class's socket has announced the connection
-        self._connection = GuardedSocket(association, self.request, gate.max_pdu_bytes, gate.refusals)
+        self._connection = GuardedSocket(association, self.request, server.listen.max_pdu_bytes, server.refusals)
         association.set_socket(self._connection)
-        association.acse = gate.make_acse(association)
+        association.acse = GuardedAcse(association, server.listen, server.established, server.refusals)
         return association
 
 
@@ -154,31 +132,48 @@ class _Shared(list[PresentationContext]):
 
 
 class GuardedServer(ThreadedAssociationServer):
-    """A listener that counts before it makes a thread, and shakes hands after."""
+    """A listener that counts before it makes a thread, and shakes hands on that thread."""
 
     request_queue_size = BACKLOG
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, ae: ApplicationEntity, address: tuple[str, int], gate: Gate, tls: Renewed | None) -> None:
-        self.gate = gate
-        self.tls = tls
+    def __init__(
+        self,
+        ae: ApplicationEntity,
+        listen: Listen,
+        make_provider: Callable[[Association], StorageProvider],
+        refusals: Refusals,
+    ) -> None:
+        self.listen = listen
+        self.make_provider = make_provider
+        self.refusals = refusals
+        self.tls = Renewed(listen.tls, server_tls) if listen.tls is not None else None
+        # Twice the associations, and some: calls that will be rejected must be heard, and one host leaves room
+        # for others.
+        self._max_connections = 2 * listen.max_associations + 16
+        self._max_connections_per_host = min(listen.max_associations, listen.max_associations_per_host) + 8
         self.on_turn: Callable[[], None] = lambda: None
         """Called again and again by the thread that accepts, as long as it does."""
         self._lock = threading.Lock()
         self._callers: dict[socket.socket, Caller] = {}
-        self._open: dict[Association, Provider] = {}
+        self._open: dict[Association, StorageProvider] = {}
         # The base class gets no TLS context: it would shake hands on the thread that accepts.
         contexts = _Shared(ae.supported_contexts)
+        address = (listen.host, listen.port)
         super().__init__(ae, address, ae.ae_title, contexts, ssl_context=None, request_handler=GuardedHandler)
 
     @property
-    def associations(self) -> dict[Association, Provider]:
+    def associations(self) -> dict[Association, StorageProvider]:
         """Those that live."""
         with self._lock:
             return dict(self._open)
 
-    def opened(self, association: Association, provider: Provider) -> None:
+    def established(self) -> Counter[str]:
+        """Count the associations of each host."""
+        return Counter(str(one.requestor.address) for one in self.associations if one.is_established)
+
+    def opened(self, association: Association, provider: StorageProvider) -> None:
         """Count an association in."""
         with self._lock:
             self._open[association] = provider
@@ -189,13 +184,13 @@ class GuardedServer(ThreadedAssociationServer):
             self._open.pop(association, None)
 
     def caller(self, request: socket.socket) -> Caller:
-        """Tell whose connection it is, of those that were let in."""
+        """Find the caller of a connection that was let in."""
         with self._lock:
             return self._callers[request]
 
     def refuse(self, cause: Cause, host: str, detail: str = "") -> None:
-        """Count and tell."""
-        self.gate.refusals.add(Refusal(cause=cause, host=host, detail=detail))
+        """Count a refusal, and log it."""
+        self.refusals.add(Refusal(cause=cause, host=host, detail=detail))
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Make a thread for a connection, unless there are enough."""
@@ -217,11 +212,11 @@ class GuardedServer(ThreadedAssociationServer):
     def service_actions(self) -> None:
         """Say that the listener has come round once more."""
         super().service_actions()
-        self.gate.refusals.turn()
+        self.refusals.turn()
         self.on_turn()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Tell of a fault without the traceback that socketserver prints."""
+        """Log a fault without the traceback that socketserver prints."""
         error = sys.exception()
         self.refuse(Cause.FAULT, client_address[0], "" if error is None else describe(error))
 
@@ -246,13 +241,13 @@ class GuardedServer(ThreadedAssociationServer):
         """Let a connection in; where all places are taken, the oldest without an association gives way."""
         with self._lock:
             callers = list(self._callers.values())
-            if sum(caller.host == host for caller in callers) >= self.gate.max_connections_per_host:
+            if sum(caller.host == host for caller in callers) >= self._max_connections_per_host:
                 return False
             leaving = None
-            if len(callers) >= self.gate.max_connections:
+            if len(callers) >= self._max_connections:
                 silent = (caller for caller in callers if not caller.gives_way and not caller.is_associated)
                 leaving = next(silent, None)
-                if leaving is None or len(callers) >= self.gate.max_connections + GIVING_WAY:
+                if leaving is None or len(callers) >= self._max_connections + GIVING_WAY:
                     return False
                 leaving.gives_way = True
             self._callers[request] = Caller(host, request)
