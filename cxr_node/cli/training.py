@@ -169,9 +169,6 @@ def calibrate(
         float | None,
         typer.Option(min=0.001, max=0.999, help="Share of positives that the calibration is for; else the recipe's."),
     ] = None,
-    compare: Annotated[
-        bool, typer.Option("--compare", help="Change nothing; compare ways to calibrate, across patients.")
-    ] = False,
 ) -> None:
     """Fit probabilities and thresholds on labelled images and bind them to the weights."""
     from cxr_node.training.calibrate import calibrate as room
@@ -181,8 +178,8 @@ def calibrate(
         raise DataError("there is nothing to calibrate on: give --data, --labels or both")
     images = data or (labels.parent if labels else Path())
     asked = room.Asked(ppv=ppv, npv=npv, confidence=confidence, prevalence=prevalence)
-    work = room.compare if compare else room.run
-    out.print(tables.figures(work(profile, images, part=part, labels=Labels(manifest=labels), asked=asked)))
+    measured = room.run(profile, images, part=part, labels=Labels(manifest=labels), asked=asked)
+    out.print(tables.figures(measured))
 
 
 @command()
