@@ -107,7 +107,7 @@ def _ready_ours(content: bytes) -> None:
     ours = load_predictor(profile.load(resources.profile_folder(PROFILE)))
     radiograph = decoded(content, ours)
     batch = seen_by(ours, radiograph)
-    _WAYS.update({OURS: lambda: ours.examine(radiograph), PASS: lambda: ours.runtime.see(batch)})
+    _WAYS.update({OURS: lambda: ours.examine(radiograph), PASS: lambda: ours.runtime.infer(batch)})
     one = _for_one_view(ours.profile)
     _WAYS[ONE_EACH] = lambda: one.infer([batch[0, :1]], share_inputs=True)
 
@@ -162,10 +162,10 @@ def maps(plain: PlainModel, ours: ProfilePredictor, told: argparse.Namespace, ba
     found, differences = [], []
     for _, radiograph in zip(range(told.maps), radiographs(told, ours), strict=False):
         batch = seen_by(ours, radiograph)
-        sight = ours.runtime.see(batch)
+        output = ours.runtime.infer(batch)
         reference = plain.map_of(torch.from_numpy(batch[0, :1]))
-        found.append(correlation(plain.scaled(sight.activation[0]), reference))
-        theirs, mine = plain.cam.outputs[0].detach().numpy(), sight.logits[0, 0]
+        found.append(correlation(plain.scaled(output.activation[0]), reference))
+        theirs, mine = plain.cam.outputs[0].detach().numpy(), output.logits[0, 0]
         differences.append(float(np.abs(theirs - mine).max()))
         bar.advance(task)
     source = "real radiographs" if told.data else "drawn radiographs"

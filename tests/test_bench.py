@@ -21,7 +21,7 @@ from cxr_node.bench import figures, run
 from cxr_node.bench import figures as bench_figures
 from cxr_node.bench import node as bench_node
 from cxr_node.bench import stages as bench_stages
-from cxr_node.bench.figures import Batch, Bench, Machine, Pipeline, Role, WholeNode
+from cxr_node.bench.figures import BatchTiming, Bench, Machine, Pipeline, Role, WholeNode
 from cxr_node.cli import bench_table, tables
 from cxr_node.cli.node import app
 from cxr_node.config import loader
@@ -93,7 +93,7 @@ def test_a_share_is_of_the_medians_and_one_slow_image_moves_none() -> None:
 
 
 def test_a_batch_is_told_for_one_image() -> None:
-    assert bench_figures.batch(4, [80.0, 100.0, 3000.0], 9.0) == Batch(
+    assert bench_figures.batch(4, [80.0, 100.0, 3000.0], 9.0) == BatchTiming(
         size=4, ms_per_image=25.0, images_per_s=40.0, peak_mib=9.0
     )
     assert bench_figures.per_1000(3.0, 20) == 150.0
@@ -127,7 +127,7 @@ def test_batch_sizes_are_numbers(text: str) -> None:
 
 
 def test_a_disk_without_room_is_said_before_anything_is_drawn(tmp_path: Path) -> None:
-    choice = run.Choice(images=1000, size_mb=200.0)
+    choice = run.BenchOptions(images=1000, size_mb=200.0)
     with pytest.raises(ResourceError, match=r"GiB free, 4\d\d\.\d are needed: name another folder in TMPDIR"):
         run._require_room(tmp_path, 2 * choice.images * int(choice.size_mb * 1e6 + 16e6))
 

@@ -90,7 +90,7 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
+class BatchTiming:
     """The network and its explanation for several radiographs at once."""
 
     size: int
@@ -111,7 +111,7 @@ class Pipeline:
     peak_mib: float
     others_share: float
     """Of all cores' time, what other programs had meanwhile, in [0, 1]; of an idle machine they have none."""
-    batches: tuple[Batch, ...]
+    batches: tuple[BatchTiming, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,10 +195,10 @@ def stages(names: Sequence[str], each_ms: Sequence[Sequence[float]]) -> tuple[St
     )
 
 
-def batch(size: int, calls_ms: Sequence[float], peak_mib: float) -> Batch:
+def batch(size: int, calls_ms: Sequence[float], peak_mib: float) -> BatchTiming:
     """Median call for `size` radiographs, for each of them."""
     ms = statistics.median(calls_ms) / size
-    return Batch(size=size, ms_per_image=ms, images_per_s=1000.0 / ms, peak_mib=peak_mib)
+    return BatchTiming(size=size, ms_per_image=ms, images_per_s=1000.0 / ms, peak_mib=peak_mib)
 
 
 def per_1000(seconds: float, images: int) -> float:

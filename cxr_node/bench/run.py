@@ -37,7 +37,7 @@ _IN_MEMORY = frozenset({"tmpfs", "ramfs"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class BenchOptions:
     """What is measured."""
 
     images: int = 30
@@ -47,7 +47,7 @@ class Choice:
     batches: tuple[int, ...] = (1, 4, 16)
 
 
-def run(config: Config, choice: Choice, bar: Progress) -> Bench:
+def run(config: Config, choice: BenchOptions, bar: Progress) -> Bench:
     """Measure; takes as long as twice `choice.images` radiographs take, and some 15 seconds.
 
     Raises

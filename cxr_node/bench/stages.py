@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from cxr_node import pipeline
 from cxr_node.bench import figures
-from cxr_node.bench.figures import Batch, Pipeline
+from cxr_node.bench.figures import BatchTiming, Pipeline
 from cxr_node.config.schema import Config
 from cxr_node.diagnose import machine
 from cxr_node.dicom.read import header
@@ -98,7 +98,7 @@ def _admitted(found: Kind | Rejected) -> Kind:
     return found
 
 
-def _batch(size: int, files: Sequence[Path], predictor: ProfilePredictor, config: Config, told: Told) -> Batch:
+def _batch(size: int, files: Sequence[Path], predictor: ProfilePredictor, config: Config, told: Told) -> BatchTiming:
     radiographs = [_radiograph(files[number % len(files)], predictor, config) for number in range(size)]
     machine.forget_peak()
     predictor.examine_all(radiographs)

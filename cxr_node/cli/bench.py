@@ -40,7 +40,7 @@ def bench(
 
     settings = _settings(config, profile)
     try:
-        choice = room.Choice(images=images, size_mb=size_mb, batches=room.parsed_batches(batch))
+        choice = room.BenchOptions(images=images, size_mb=size_mb, batches=room.parsed_batches(batch))
     except ValueError as error:
         raise typer.BadParameter(f"--batch {batch!r}: write sizes of 1 to 256, for example 1,4,16") from error
     if out_dir is not None:

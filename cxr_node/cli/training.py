@@ -35,7 +35,7 @@ def import_weights(
     """Make a profile folder of TorchXRayVision's weights: 18 findings, scored as their authors do."""
     from cxr_node.model import import_torchxrayvision
 
-    choice = import_torchxrayvision.Choice(
+    choice = import_torchxrayvision.ImportOptions(
         judge=judge, weights=weights, report_at=report_at, rule_out_below=rule_out_below, max_spread=max_spread
     )
     made = import_torchxrayvision.run(file, out_dir, choice)
@@ -134,13 +134,13 @@ def evaluate(
     from cxr_node.training.report import run
 
     labels = Labels(column=column, positive=positive, negative=negative)
-    asked = [run.Asked(data=data, part=part, labels=labels, change=Change(change))]
+    data_sets = [run.DataSet(data=data, part=part, labels=labels, change=Change(change))]
     if external:
         labels = Labels(column=external_column, positive=external_positive, negative=external_negative)
-        asked.append(run.Asked(data=external, labels=labels, change=Change(change)))
+        data_sets.append(run.DataSet(data=external, labels=labels, change=Change(change)))
     extras = run.Extras(sample=sample, strangers=outsiders, page=page, keep=keep)
     with _wrong_use():
-        measured = run.run(profile, asked, extras, progress=not as_json)
+        measured = run.run(profile, data_sets, extras, progress=not as_json)
     if as_json:
         say_json(measured)
     else:
@@ -177,8 +177,8 @@ def calibrate(
     if data is None and labels is None:
         raise DataError("there is nothing to calibrate on: give --data, --labels or both")
     images = data or (labels.parent if labels else Path())
-    asked = room.Asked(ppv=ppv, npv=npv, confidence=confidence, prevalence=prevalence)
-    measured = room.run(profile, images, part=part, labels=Labels(manifest=labels), asked=asked)
+    options = room.CalibrationOptions(ppv=ppv, npv=npv, confidence=confidence, prevalence=prevalence)
+    measured = room.run(profile, images, part=part, labels=Labels(manifest=labels), options=options)
     out.print(tables.figures(measured))
 
 

@@ -34,7 +34,7 @@ CALLING = "CXR_DEMO"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class IndexRow:
     """What became of one radiograph."""
 
     name: str
@@ -65,7 +65,7 @@ class Row:
         return (self.folder / name).is_file()
 
 
-def run(paths: Sequence[Path], out: Path, console: Console) -> list[Row]:
+def run(paths: Sequence[Path], out: Path, console: Console) -> list[IndexRow]:
     """Send radiographs through a node and write what came back.
 
     Raises
@@ -127,7 +127,7 @@ def _settled(node: trial_node.Node, uids: Collection[str], bar: Progress) -> dic
     return trial_node.settled(node, uids, lambda left: bar.update(task, completed=len(uids) - left), look_every_s=0.05)
 
 
-def _unpack(source: _Source, story: Story, pacs: Recorder, out: Path) -> Row:
+def _unpack(source: _Source, story: Story, pacs: Recorder, out: Path) -> IndexRow:
     """Put one radiograph and its results where a person finds them."""
     folder = out / source.name
     folder.mkdir(exist_ok=True)
@@ -141,7 +141,7 @@ def _unpack(source: _Source, story: Story, pacs: Recorder, out: Path) -> Row:
             (folder / "heatmap.png").write_bytes(html.picture_png(content))
         if one.kind == ResultKind.REPORT:
             html_page.report(folder / "report.html", html.report_html(content), source.name)
-    return Row(
+    return IndexRow(
         name=source.name,
         folder=folder,
         verdict=story.instance.verdict or story.instance.state,

@@ -34,7 +34,7 @@ class Examiner(Protocol):
         ...
 
 
-class Gathered:
+class BatchingPredictor:
     """An examiner that threads may share; `pipeline.Predictor`."""
 
     def __init__(self, examiner: Examiner) -> None:

@@ -27,7 +27,7 @@ def export(profile: Profile) -> None:
     ModelError : the network cannot be turned into a graph, or the files cannot be written
     """
     network, _ = weights.load(profile.weights_path, profile.network, len(profile.labels))
-    golden = TorchRuntime(network, profile.judged).see(graph_file.golden_inputs(profile.input))
+    golden = TorchRuntime(network, profile.judged).infer(graph_file.golden_inputs(profile.input))
     served = Served(network.to(memory_format=torch.contiguous_format), profile.judged)
     size = profile.input.size_px
     example = torch.zeros(len(VIEW_NAMES), 1, size, size)

@@ -21,7 +21,7 @@ from cxr_node.model import gradcam, graph_file, lungs, regions, runtime_choice, 
 from cxr_node.model.ood_distance import distance
 from cxr_node.model.preprocess import borders, prepare, views
 from cxr_node.model.profile import Profile, sha256
-from cxr_node.model.runtime import Runtime, Sight
+from cxr_node.model.runtime import NetworkOutput, Runtime
 from cxr_node.model.torchxrayvision import op_norm
 
 log = logging.getLogger(__name__)
@@ -117,31 +117,31 @@ class ProfilePredictor:
             return []
         spec = self._profile.input
         shown = np.stack([views(prepare(each.pixels, spec), spec.normalisation) for each in radiographs])
-        sight = self.runtime.see(shown)
-        return [self._examination(sight, place, each) for place, each in enumerate(radiographs)]
+        output = self.runtime.infer(shown)
+        return [self._examination(output, place, each) for place, each in enumerate(radiographs)]
 
-    def _examination(self, sight: Sight, place: int, radiograph: Radiograph) -> Examination:
+    def _examination(self, output: NetworkOutput, place: int, radiograph: Radiograph) -> Examination:
         profile = self._profile
-        logits = sight.logits[place]  # (views, labels)
+        logits = output.logits[place]  # (views, labels)
         by_view, answer = self._numbers(logits)
         trained = profile.op_norm or (0.5,) * len(profile.answered)
         answers = zip(profile.answered, answer[: len(profile.answered)].tolist(), trained, strict=True)
         prediction = Prediction(
             probability={label: number for label, number, at in answers if at is not None},
             spread=float(np.ptp(by_view[:, profile.judged])),
-            distance=self._distance(sight, place),
+            distance=self._distance(output, place),
             classes=self._classes(logits, float(answer[profile.judged])),
         )
         if not np.isfinite([*prediction.probability.values(), prediction.spread, prediction.distance or 0.0]).all():
             raise ModelError(f"profile {profile.name}: the network's answer is no number")
-        return Examination(prediction=prediction, heatmap=self._explain(sight.activation[place], radiograph))
+        return Examination(prediction=prediction, heatmap=self._explain(output.activation[place], radiograph))
 
-    def _distance(self, sight: Sight, place: int) -> float | None:
+    def _distance(self, output: NetworkOutput, place: int) -> float | None:
         if not self._stats:
             return None
         one = slice(place, place + 1)
-        strangeness = None if sight.strangeness is None else sight.strangeness[one]
-        return float(distance(sight.signature[one], self._stats, strangeness)[0])
+        strangeness = None if output.strangeness is None else output.strangeness[one]
+        return float(distance(output.signature[one], self._stats, strangeness)[0])
 
     def _numbers(self, logits: Floats) -> tuple[Doubles, Doubles]:
         """Calibrate, or score as published: there the plain view alone answers, the others tell of doubt.
@@ -213,12 +213,12 @@ def refused(candidate: Runtime, profile: Profile, stats: Mapping[str, Floats]) -
     ------
     ModelError : it failed, or the statistics are those of another network
     """
-    sight = candidate.see(graph_file.golden_inputs(profile.input))
-    if (sight.strangeness is not None) is not (weights_file.LEARNED in stats):
+    output = candidate.infer(graph_file.golden_inputs(profile.input))
+    if (output.strangeness is not None) is not (weights_file.LEARNED in stats):
         raise ModelError(f"{profile.folder}: distance.learned and a network that learns outsiders belong together")
-    if stats and stats["mean"].shape[1:] != sight.signature.shape[1:]:
+    if stats and stats["mean"].shape[1:] != output.signature.shape[1:]:
         raise ModelError(f"{profile.folder}: distance.* is of another network")
-    found = calibrated(sight.logits[:, :, profile.judged], profile.slope, profile.intercept)  # (images, views)
+    found = calibrated(output.logits[:, :, profile.judged], profile.slope, profile.intercept)  # (images, views)
     if not np.isfinite(found).all():
         raise ModelError(f"profile {profile.name}: the network's answer is no number")
     if not graph_file.there(profile):

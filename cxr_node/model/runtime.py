@@ -19,7 +19,7 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sight:
+class NetworkOutput:
     """What the network yields for the views of some images, before any calibration.
 
     Attributes
@@ -54,7 +54,7 @@ class Runtime(Protocol):
         """How many images at once pay."""
         ...
 
-    def see(self, shown: Floats) -> Sight:
+    def infer(self, shown: Floats) -> NetworkOutput:
         """Pass all views of some images through the network, once.
 
         Parameters

@@ -12,7 +12,7 @@ from cxr_node.errors import ModelError
 from cxr_node.model import weights
 from cxr_node.model.networks import Network
 from cxr_node.model.profile import Profile
-from cxr_node.model.runtime import Floats, Sight
+from cxr_node.model.runtime import Floats, NetworkOutput
 
 OUTPUTS = ("logits", "activation", "signature", "strangeness")
 """Names of what `Served` returns, in this order; without the last where the network has not learned it."""
@@ -59,7 +59,7 @@ class TorchRuntime:
         self.layer = network.layer
         self.batch = CUDA_BATCH if device == "cuda" else 1
 
-    def see(self, shown: Floats) -> Sight:
+    def infer(self, shown: Floats) -> NetworkOutput:
         """As `runtime.Runtime`; all images in one batch."""
         images, views = shown.shape[:2]
         try:
@@ -69,7 +69,7 @@ class TorchRuntime:
                 logits, activation, signature, *strange = (part.float().cpu().numpy() for part in seen)
         except RuntimeError as error:  # torch's only word for shapes, memory and devices
             raise ModelError(f"the network failed: {error}") from error
-        return Sight(
+        return NetworkOutput(
             logits=logits.reshape(images, views, -1),
             activation=activation[::views],
             signature=signature[::views],

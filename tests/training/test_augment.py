@@ -109,5 +109,5 @@ def test_stamps_fit_images_smaller_than_themselves() -> None:
     image = np.full((24, 24), 0.5, np.float32)
     rng = np.random.default_rng(2)
     for _ in range(40):
-        burned_in_marks.paste(image, bank, rng)
+        burned_in_marks.paste_marks(image, bank, rng)
     assert 0.0 <= float(image.min()) < float(image.max()) <= 1.0

@@ -15,7 +15,7 @@ from cxr_node.training.data.recipe import LessonsSection, StrangersSection
 from cxr_node.training.learn import auxiliary_loss
 from cxr_node.training.learn.auxiliary_loss import Lesson
 from cxr_node.training.synthetic import opacity, out_of_distribution, style_transfer
-from cxr_node.training.synthetic.augment import Augmenter, Batch
+from cxr_node.training.synthetic.augment import AugmentedBatch, Augmenter
 from tests.training import folders
 
 SECTION = LessonsSection(
@@ -42,7 +42,7 @@ def test_an_opacity_brightens_lung_and_nothing_else() -> None:
     for _ in range(40):
         image = thorax()
         before = image.copy()
-        drawn = opacity.paste(image, rng)
+        drawn = opacity.paste_opacity(image, rng)
         assert 0.0 <= image.min() <= image.max() <= 1.0
         assert drawn.max() == pytest.approx(1.0)
         assert (image - before)[drawn > 0.5].mean() > 0.03
@@ -84,7 +84,7 @@ def test_a_lesson_holds_labelled_images_then_pairs_then_outsiders(tmp_path: Path
     recipe = folders.recipe(tmp_path)
     augmenter = Augmenter(recipe.augment, recipe.input, recipe.data.source_px, seed=1)
     images = np.stack([np.rint(thorax(40) * 255.0).astype(np.uint8)] * 8)
-    given = auxiliary_loss.give(
+    given = auxiliary_loss.lesson_of(
         SECTION, augmenter, (images, np.arange(8) < 4), images[:3], np.random.default_rng(0), 32
     )
     assert (given.labelled, given.pairs) == (8, 2)
@@ -96,7 +96,7 @@ def test_a_lesson_holds_labelled_images_then_pairs_then_outsiders(tmp_path: Path
 def _lesson(inputs: torch.Tensor, drawn: torch.Tensor) -> Lesson:
     chest = torch.zeros_like(inputs)
     chest[..., 16:-16, 16:-16] = 1.0
-    batch = Batch(inputs=inputs, positive=np.zeros(len(inputs), dtype=bool), chest=chest, drawn=drawn)
+    batch = AugmentedBatch(inputs=inputs, positive=np.zeros(len(inputs), dtype=bool), chest=chest, drawn=drawn)
     return Lesson(batch=batch, labelled=len(inputs), pairs=0)
 
 
@@ -109,7 +109,9 @@ def test_evidence_outside_the_chest_or_beside_the_opacity_costs() -> None:
     inside, beside, outside = (torch.zeros(1, 1280, 4, 4) for _ in range(3))
     inside[..., 2, 2], beside[..., 1, 1], outside[..., 0, 0] = 0.01, 0.01, 0.01
     with torch.no_grad():
-        costs = [float(auxiliary_loss.loss(SECTION, network, one, given)) for one in (inside, beside, outside)]
+        costs = [
+            float(auxiliary_loss.auxiliary_loss(SECTION, network, one, given)) for one in (inside, beside, outside)
+        ]
     assert costs[0] < costs[1] < costs[2]
 
 

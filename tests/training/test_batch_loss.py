@@ -91,8 +91,10 @@ def test_weighted_loss_of_unequal_classes_is_the_mean_over_classes() -> None:
     target = torch.tensor([[0.0], [0.0], [0.0], [1.0]])
     each = nnf.binary_cross_entropy_with_logits(logits, target, reduction="none")
     weights = batch_loss.class_weights(np.array([0, 0, 0, 1]), 2)
-    assert float(batch_loss.loss(logits, target, weights)) == pytest.approx(float(each[:3].mean() + each[3]) / 2)
-    assert float(batch_loss.loss(logits, target, None)) == pytest.approx(float(each.mean()))
+    assert float(batch_loss.cross_entropy(logits, target, weights)) == pytest.approx(
+        float(each[:3].mean() + each[3]) / 2
+    )
+    assert float(batch_loss.cross_entropy(logits, target, None)) == pytest.approx(float(each.mean()))
 
 
 def test_loss_over_classes_is_softmax_cross_entropy() -> None:
@@ -101,4 +103,4 @@ def test_loss_over_classes_is_softmax_cross_entropy() -> None:
     logits = torch.stack([torch.zeros(5), *(scores[:, one] - others[one] for one in range(3))], dim=1)
     target = torch.eye(3)[[0, 1, 2, 1, 0]]
     expected = nnf.cross_entropy(scores, target)
-    torch.testing.assert_close(batch_loss.loss(logits, target, None), expected)
+    torch.testing.assert_close(batch_loss.cross_entropy(logits, target, None), expected)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cxr_node.errors import DataError
 from cxr_node.training.calibrate import calibrate
-from cxr_node.training.calibrate.calibrate import Asked, Sample, operating_point
+from cxr_node.training.calibrate.calibrate import CalibrationOptions, Sample, operating_point
 from cxr_node.training.data.recipe import GuaranteeSection, Recipe
 from cxr_node.training.measure import bootstrap
 from cxr_node.training.measure.inference import Scores
@@ -134,17 +134,19 @@ def views_of(count: int, rng: np.random.Generator) -> tuple[np.ndarray, Scores]:
 
 
 def promising(recipe: Recipe, *, ppv: float, npv: float, prevalence: float) -> Recipe:
-    return Asked(ppv=ppv, npv=npv, prevalence=prevalence).of(recipe)
+    return CalibrationOptions(ppv=ppv, npv=npv, prevalence=prevalence).of(recipe)
 
 
 def test_one_predictive_value_alone_is_no_wish(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="give --ppv and --npv"):
-        Asked(ppv=0.9).of(folders.recipe(tmp_path))
+        CalibrationOptions(ppv=0.9).of(folders.recipe(tmp_path))
 
 
 def test_what_is_not_asked_stays_as_the_recipe_says(tmp_path: Path) -> None:
     recipe = folders.recipe(tmp_path)
-    assert Asked().of(recipe) == recipe
+    assert CalibrationOptions().of(recipe) == recipe
     promise = promising(recipe, ppv=0.9, npv=0.98, prevalence=0.3)
     assert promise.operating.abstain is None
-    assert Asked(confidence=0.9).of(promise).operating.guarantee == GuaranteeSection(ppv=0.9, npv=0.98, confidence=0.9)
+    assert CalibrationOptions(confidence=0.9).of(promise).operating.guarantee == GuaranteeSection(
+        ppv=0.9, npv=0.98, confidence=0.9
+    )

@@ -65,14 +65,14 @@ def test_a_site_calibrates_on_its_own_labels_with_a_promise(
         ["calibrate", str(profile_folder), "--data", str(data_folder), "--labels", str(labels), "--part=all", *asked],
     )
     assert said.exit_code == 2, said.output
-    assert "on 8 positive and 8 negative patients: at least 12" in " ".join(said.stderr.split())
+    assert "on 8 positive and 8 negative patients: at least 13" in " ".join(said.stderr.split())
     one_each = labels_csv(tmp_path / "own.csv", data_folder, patients=False)
     measured = calibrate.run(
         profile_folder,
         data_folder,
         part="all",
         labels=Labels(manifest=one_each),
-        asked=calibrate.Asked(ppv=0.6, npv=0.6, confidence=0.8, prevalence=0.4),
+        options=calibrate.CalibrationOptions(ppv=0.6, npv=0.6, confidence=0.8, prevalence=0.4),
         progress=False,
     )
     promised = yaml.safe_load((profile_folder / "calibration.yaml").read_text("utf-8"))["guarantee"]

@@ -17,7 +17,7 @@ from cxr_node.model.profile import InputSpec, Profile
 from cxr_node.training.data import profile_folder as folders_
 from cxr_node.training.data.images import Item
 from cxr_node.training.saliency import deletion, localisation, run, sanity_check
-from cxr_node.training.saliency.probe import LARGEST_PX, Sight, case_of
+from cxr_node.training.saliency.probe import LARGEST_PX, Probe, case_of
 from tests.model import folders
 from tests.model.test_lungs import SHIPPED, pixels_of
 from tests.shared import shared
@@ -81,7 +81,7 @@ def items(tmp_path_factory: pytest.TempPathFactory) -> list[Item]:
 def watcher(profile: Profile, items: list[Item], where: str) -> Watcher:
     """A network that looks at the lungs only, or only at what lies outside the chest."""
     case = case_of(next(item for item in items if not item.positive))
-    plain = Sight(profile=profile, network=folders.lively()).prepared([case.pixels])
+    plain = Probe(profile=profile, network=folders.lively()).prepared([case.pixels])
     place = case.chest.lungs if where == "lungs" else ~case.chest.region
     share = nn.functional.adaptive_avg_pool2d(torch.from_numpy(place.astype(np.float32))[None, None], CELLS)
     return Watcher(nn.functional.adaptive_avg_pool2d(plain, CELLS), (share > 0.6).float()).eval()
@@ -158,28 +158,28 @@ def test_one_class_alone_gives_what_it_can(profile: Profile, items: list[Item], 
 
 
 def test_shuffled_weights_change_the_map(profile: Profile) -> None:
-    sight = Sight(profile=profile, network=folders.lively())
-    before = {name: tensor.clone() for name, tensor in sight.network.state_dict().items()}
+    probe = Probe(profile=profile, network=folders.lively())
+    before = {name: tensor.clone() for name, tensor in probe.network.state_dict().items()}
     inputs = torch.randn(4, 1, SIZE_PX, SIZE_PX, generator=torch.Generator().manual_seed(1))
-    found = sanity_check.likeness(sight, inputs, sight.looks(inputs), np.random.default_rng(0), lambda: None)
+    found = sanity_check.likeness(probe, inputs, probe.explain(inputs), np.random.default_rng(0), lambda: None)
     assert set(found) == {"other image", *sanity_check.STAGES}
     assert found["all layers"]["spearman"].mean() < 0.6
     assert (np.abs(found["all layers"]["ssim"]) < 0.99).all()
-    assert all(torch.equal(before[name], tensor) for name, tensor in sight.network.state_dict().items())
+    assert all(torch.equal(before[name], tensor) for name, tensor in probe.network.state_dict().items())
 
 
 def test_the_last_layer_is_shuffled_so_often_that_chance_hardly_moves_its_figure(
     profile: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sight = Sight(profile=profile, network=folders.lively())
+    probe = Probe(profile=profile, network=folders.lively())
     inputs = torch.randn(4, 1, SIZE_PX, SIZE_PX, generator=torch.Generator().manual_seed(1))
-    looks = sight.looks(inputs)
+    looks = probe.explain(inputs)
     monkeypatch.setattr(sanity_check, "STAGES", {"last layer": 0.0})
 
     def spread(draws: int) -> float:
         monkeypatch.setattr(sanity_check, "DRAWS", draws)
         found = [
-            sanity_check.likeness(sight, inputs, looks, np.random.default_rng(seed), lambda: None) for seed in range(3)
+            sanity_check.likeness(probe, inputs, looks, np.random.default_rng(seed), lambda: None) for seed in range(3)
         ]
         return float(np.ptp([one["last layer"]["spearman"].mean() for one in found]))
 
@@ -191,7 +191,7 @@ def test_only_layers_behind_the_logit_are_shuffled(profile: Profile) -> None:
     network = folders.lively()
     network.other_head = nn.Linear(1280, 1)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    layers = sanity_check.layers_behind(Sight(profile=profile, network=network), torch.randn(1, 1, SIZE_PX, SIZE_PX))
+    layers = sanity_check.layers_behind(Probe(profile=profile, network=network), torch.randn(1, 1, SIZE_PX, SIZE_PX))
     assert layers[0] == "trunk.0.0" and layers[-1] == "classifier" and "other_head" not in layers
     sanity_check.shuffle(network, layers[-1:], torch.Generator().manual_seed(0))
     moved = [name for name, tensor in network.state_dict().items() if not torch.equal(before[name], tensor)]

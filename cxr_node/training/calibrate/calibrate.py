@@ -42,7 +42,7 @@ Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class CalibrationOptions:
     """What a user asks of the thresholds; None: as the recipe says. Shares in (0, 1)."""
 
     ppv: float | None = None
@@ -68,7 +68,7 @@ class Asked:
         return recipe.model_copy(update={"operating": operating.model_copy(update=changes)})
 
 
-AS_RECIPE = Asked()
+AS_RECIPE = CalibrationOptions()
 
 
 def run(
@@ -77,7 +77,7 @@ def run(
     *,
     part: str | None = None,
     labels: Labels = RECIPE_LABELS,
-    asked: Asked = AS_RECIPE,
+    options: CalibrationOptions = AS_RECIPE,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Calibrate a profile anew and bind the result to its weights.
@@ -88,7 +88,7 @@ def run(
     data_folder : the data it was trained on, or another site's labelled images
     part : None: the calibration part of the data it was trained on, all images of any other
     labels : the CSV file with the labels, where it is not the folder's manifest.csv
-    asked : predictive values to keep, and at which prevalence
+    options : predictive values to keep, and at which prevalence
 
     Returns
     -------
@@ -96,10 +96,10 @@ def run(
 
     Raises
     ------
-    DataError : the data cannot be calibrated on, or no threshold keeps what was asked; nothing is changed then
+    DataError : the data cannot be calibrated on, or no threshold keeps what was options; nothing is changed then
     ModelError : the profile folder is not complete, or its weights are not those it was released with
     """
-    recipe, described = asked.of(folder.recipe_of(profile_folder)), profiles.described_in(profile_folder)
+    recipe, described = options.of(folder.recipe_of(profile_folder)), profiles.described_in(profile_folder)
     profiles.as_released(profile_folder, described, "weights.safetensors")  # a calibration vouches for its weights
     fitted_on = folder.held_out(profile_folder, data_folder, part, default="calibration", labels=labels)
     foresee(recipe, fitted_on[0])

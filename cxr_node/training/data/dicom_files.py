@@ -17,13 +17,13 @@ from cxr_node.dicom.read import header
 from cxr_node.domain import Rejected, View
 from cxr_node.errors import DataError, InstanceError, ResourceError
 
-SUFFIXES = frozenset({".dcm", ".dicom"})
+DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
 _PREAMBLE_BYTES, _MAGIC = 128, b"DICM"
 
 
-def is_one(path: Path) -> bool:
+def is_dicom(path: Path) -> bool:
     """Whether a file is DICOM by its suffix or, where it has none of ours, by its first bytes."""
-    if path.suffix.lower() in SUFFIXES:
+    if path.suffix.lower() in DICOM_SUFFIXES:
         return True
     try:
         with path.open("rb") as file:
@@ -32,7 +32,7 @@ def is_one(path: Path) -> bool:
         return False
 
 
-def patient(path: Path, content: bytes) -> str:
+def header_patient(path: Path, content: bytes) -> str:
     """Name a file's patient by a one-way digest of Patient ID, or of the study where there is none.
 
     Raises
@@ -44,7 +44,7 @@ def patient(path: Path, content: bytes) -> str:
     return sha256(named.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def tags(path: Path) -> dict[str, str]:
+def header_tags(path: Path) -> dict[str, str]:
     """Tell age (years), sex and view of a file as far as its header knows them.
 
     Raises
@@ -58,7 +58,7 @@ def tags(path: Path) -> dict[str, str]:
     return {name: value for name, value in told.items() if value}
 
 
-def load(path: Path) -> NDArray[np.float32]:
+def load_dicom(path: Path) -> NDArray[np.float32]:
     """Decode a file's one gray frame.
 
     Returns

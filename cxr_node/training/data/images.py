@@ -134,7 +134,7 @@ def load(item: Item) -> NDArray[np.float32]:
     DataError : the file is not an image
     """
     if item.path.suffix.lower() not in SUFFIXES:
-        return dicom_files.load(item.path)
+        return dicom_files.load_dicom(item.path)
     try:
         with Image.open(item.path) as image:
             if image.mode.startswith("I"):  # 16 bits; convert("L") would cut all above 255
@@ -194,7 +194,7 @@ def is_image(path: Path) -> bool:
     """Whether a file in a folder is one that `load` may read: PNG, JPEG or DICOM, and not hidden."""
     if path.name.startswith(".") or not path.is_file():
         return False
-    return path.suffix.lower() in SUFFIXES or dicom_files.is_one(path)
+    return path.suffix.lower() in SUFFIXES or dicom_files.is_dicom(path)
 
 
 def _items(
@@ -220,7 +220,7 @@ def _items(
 
 def _tags(path: Path, row: Mapping[str, str]) -> dict[str, str]:
     """What a DICOM header tells, and before it what the manifest does."""
-    told = {} if path.suffix.lower() in SUFFIXES else dicom_files.tags(path)
+    told = {} if path.suffix.lower() in SUFFIXES else dicom_files.header_tags(path)
     return told | {column: row[column] for column in TAG_COLUMNS if row.get(column)}
 
 
@@ -235,7 +235,7 @@ def _identity(path: Path, row: Mapping[str, str]) -> tuple[str, str]:
         return digest, f"patient {row['patient']} {row.get('sublabel', '')}"
     if path.suffix.lower() in SUFFIXES:
         return digest, ""
-    return digest, f"dicom {dicom_files.patient(path, content)}"
+    return digest, f"dicom {dicom_files.header_patient(path, content)}"
 
 
 def _groups(rows: Sequence[Mapping[str, str]], identities: Sequence[tuple[str, str]]) -> list[str]:

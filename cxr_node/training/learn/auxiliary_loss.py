@@ -19,7 +19,7 @@ from cxr_node.model.networks import Network
 from cxr_node.training.data import images as data
 from cxr_node.training.data.recipe import LessonsSection
 from cxr_node.training.synthetic import out_of_distribution
-from cxr_node.training.synthetic.augment import Augmenter, Batch
+from cxr_node.training.synthetic.augment import AugmentedBatch, Augmenter
 
 Bytes = NDArray[np.uint8]
 Bools = NDArray[np.bool_]
@@ -35,7 +35,7 @@ class Lesson:
     labelled, pairs : how many images carry a label, how many pairs of strangers follow; the rest are outsiders
     """
 
-    batch: Batch
+    batch: AugmentedBatch
     labelled: int
     pairs: int
 
@@ -54,7 +54,7 @@ def strangers(section: LessonsSection, beside: Path, size_px: int) -> Bytes:
     return data.load_all(items, size_px)
 
 
-def give(
+def lesson_of(
     section: LessonsSection | None,
     augmenter: Augmenter,
     chosen: tuple[Bytes, Bools],
@@ -85,7 +85,9 @@ def give(
     return Lesson(batch=batch, labelled=len(images), pairs=pairs)
 
 
-def loss(section: LessonsSection, network: Network, feature_map: torch.Tensor, lesson: Lesson) -> torch.Tensor:
+def auxiliary_loss(
+    section: LessonsSection, network: Network, feature_map: torch.Tensor, lesson: Lesson
+) -> torch.Tensor:
     """Add up the terms; those that a network cannot learn count nothing.
 
     Parameters

@@ -91,7 +91,7 @@ def class_weights(kinds: Places, classes: int) -> torch.Tensor:
     return torch.from_numpy((1.0 / (classes * share)).astype(np.float32))
 
 
-def loss(logits: torch.Tensor, target: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+def cross_entropy(logits: torch.Tensor, target: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
     """Cross-entropy, in nats.
 
     Parameters

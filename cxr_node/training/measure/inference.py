@@ -169,7 +169,7 @@ def _scored(
     """Logits of each image's views, shape (views, labels), and its distance."""
     rows = []
     for image in inputs:
-        sight = runtime.see(preprocess.views(image[0].numpy())[None])
-        rows.append((sight.logits[0], float(ood_distance.distance(sight.signature, stats, sight.strangeness)[0])))
+        output = runtime.infer(preprocess.views(image[0].numpy())[None])
+        rows.append((output.logits[0], float(ood_distance.distance(output.signature, stats, output.strangeness)[0])))
         on_image()
     return rows

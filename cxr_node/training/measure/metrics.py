@@ -1,6 +1,6 @@
 """What a profile's answers are worth: rates with intervals, verdicts, subgroups.
 
-Knows no network and no file: outcomes in, figures as metrics.json keeps them out. Predictive values, accuracy and F1
+Knows no network and no file: outcomes in, figures as bootstrap.json keeps them out. Predictive values, accuracy and F1
 hold for the data's own share of positives.
 """
 
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from cxr_node.domain import Verdict
 from cxr_node.training.data.images import TAG_COLUMNS
 from cxr_node.training.measure import bootstrap
-from cxr_node.training.measure import bootstrap as metrics
 from cxr_node.training.measure.bootstrap import Bools, Floats, Interval
 from cxr_node.training.measure.words import SUBGROUP_NAMES
 
@@ -93,7 +92,7 @@ FIGURES: Mapping[str, Callable[[Outcomes, Floats], Floats]] = {
 
 LOSSES: Mapping[str, Callable[[Outcomes, Floats], Floats]] = {
     "brier": lambda o, w: _mean(np.square(o.probability - o.positive), w),
-    "log_loss": lambda o, w: _mean(metrics.log_losses(o.positive, o.probability), w),
+    "log_loss": lambda o, w: _mean(bootstrap.log_losses(o.positive, o.probability), w),
     "calibration_error": lambda o, w: bootstrap.calibration_errors(o.positive, o.probability, w),
     "risk_coverage_area": lambda o, w: bootstrap.risk_areas(
         o.called != o.positive, np.maximum(o.probability, 1.0 - o.probability), w

@@ -29,8 +29,8 @@ from cxr_node.training.measure import bootstrap
 from cxr_node.training.measure.evaluate import Judge, decisions_of
 
 Pixels = NDArray[np.float32]
-REFUSED = frozenset({str(Verdict.INDETERMINATE), str(Verdict.REJECTED)})
-KINDS: Mapping[str, Callable[[Pixels, np.random.Generator], Pixels]] = {
+REFUSALS = frozenset({str(Verdict.INDETERMINATE), str(Verdict.REJECTED)})
+OUTSIDERS: Mapping[str, Callable[[Pixels, np.random.Generator], Pixels]] = {
     "inverted": lambda image, rng: 1.0 - image,
     "mirrored": lambda image, rng: image[:, ::-1],
     "rotated by 90 degrees": lambda image, rng: np.rot90(image),
@@ -53,7 +53,7 @@ def foreign(folder: Path, count: int) -> list[Item]:
     return [Item(path=path, positive=False, kind="foreign", group=str(path), digest="") for path in taken]
 
 
-def measure(
+def measure_outsiders(
     judge: Judge, items: Sequence[Item], others: Mapping[str, Sequence[Item]], on_image: Callable[[], None]
 ) -> dict[str, Any]:
     """Count what is refused of changed images, and of foreign ones.
@@ -68,13 +68,13 @@ def measure(
     by kind and for `all` of them together: images, the share refused with its interval, the verdicts
     """
     rng = np.random.default_rng(0)
-    images = {kind: [change(data.load(item), rng) for item in items] for kind, change in KINDS.items()}
+    images = {kind: [change(data.load(item), rng) for item in items] for kind, change in OUTSIDERS.items()}
     images |= {name: [data.load(item) for item in foreigners] for name, foreigners in others.items()}
     said = {kind: _verdicts(judge, kept, on_image) for kind, kept in images.items()}
     names = {kind: [str(place) for place in range(len(kept))] for kind, kept in said.items()}
     names |= {name: [f"{name} {place}" for place in range(len(said[name]))] for name in others}
-    together = _figures([word for one in said.values() for word in one], [g for one in names.values() for g in one])
-    return {"all": together, "kinds": {kind: _figures(said[kind], names[kind]) for kind in said}}
+    together = _refusals([word for one in said.values() for word in one], [g for one in names.values() for g in one])
+    return {"all": together, "kinds": {kind: _refusals(said[kind], names[kind]) for kind in said}}
 
 
 def _verdicts(judge: Judge, images: Sequence[Pixels], on_image: Callable[[], None]) -> list[str]:
@@ -91,8 +91,8 @@ def _is_refused(image: Pixels) -> bool:
     return admission.check_pixels(radiograph) is not None
 
 
-def _figures(said: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:
-    refused = bootstrap.share(np.array([word in REFUSED for word in said]), np.array(groups))
+def _refusals(said: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:
+    refused = bootstrap.share(np.array([word in REFUSALS for word in said]), np.array(groups))
     return {"images": len(said), "refused": refused.as_json(), "verdicts": dict(sorted(Counter(said).items()))}
 
 

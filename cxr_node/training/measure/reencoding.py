@@ -70,7 +70,7 @@ def _sized(long_side_px: int) -> Callable[[Pixels], Pixels]:
 
 
 NO_WINDOW: Mapping[str, None] = {"WindowCenter": None, "WindowWidth": None}
-VARIANTS: Mapping[str, Callable[[Pixels], Pixels]] = {
+REENCODINGS: Mapping[str, Callable[[Pixels], Pixels]] = {
     **{f"JPEG quality {quality}": _jpeg(quality) for quality in (30, 50, 70, 85, 100)},
     **{f"{bits} bits, no window": _dicom(bits, **NO_WINDOW) for bits in (8, 10, 12, 16)},
     "MONOCHROME1, 8 bits": _dicom(8, PhotometricInterpretation="MONOCHROME1"),
@@ -84,7 +84,7 @@ VARIANTS: Mapping[str, Callable[[Pixels], Pixels]] = {
 """What is changed -> how. A window that cuts a tenth of the range is what another console's default does."""
 
 
-def measure(judge: Judge, items: Sequence[Item], on_image: Callable[[], None]) -> dict[str, Any]:
+def measure_reencodings(judge: Judge, items: Sequence[Item], on_image: Callable[[], None]) -> dict[str, Any]:
     """Compare the answers to re-encoded images with those to the images as they are.
 
     Returns
@@ -96,25 +96,25 @@ def measure(judge: Judge, items: Sequence[Item], on_image: Callable[[], None]) -
     with ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         rows = list(pool.map(lambda item: _shown(item, judge), items))  # (variants + 1, 1, size_px, size_px) each
     scored = judge.score(torch.cat(rows), on_image)
-    shape = (len(items), 1 + len(VARIANTS))
+    shape = (len(items), 1 + len(REENCODINGS))
     probability = judge.probability(scored).reshape(shape)
     verdict = np.array([str(one.verdict) for one in decisions_of(judge.profile, scored)]).reshape(shape)
     moved = np.abs(probability[:, 1:] - probability[:, :1])  # (images, variants)
     changed = verdict[:, 1:] != verdict[:, :1]
     unsure = str(Verdict.INDETERMINATE)
     flipped = changed & (verdict[:, 1:] != unsure) & (verdict[:, :1] != unsure)
-    parts = {name: slice(place, place + 1) for place, name in enumerate(VARIANTS)}
-    by_variant = {name: _figures(moved[:, one], changed[:, one], flipped[:, one]) for name, one in parts.items()}
-    return {"images": len(items), **_figures(moved, changed, flipped), "variants": by_variant}
+    parts = {name: slice(place, place + 1) for place, name in enumerate(REENCODINGS)}
+    by_variant = {name: _moves(moved[:, one], changed[:, one], flipped[:, one]) for name, one in parts.items()}
+    return {"images": len(items), **_moves(moved, changed, flipped), "variants": by_variant}
 
 
 def _shown(item: Item, judge: Judge) -> torch.Tensor:
     image = images.load(item)
-    copies = [image, *(through(image) for through in VARIANTS.values())]
+    copies = [image, *(through(image) for through in REENCODINGS.values())]
     return torch.from_numpy(np.stack([preprocess.prepare(copy, judge.profile.input) for copy in copies]))[:, None]
 
 
-def _figures(moved: Floats, changed: bootstrap.Bools, flipped: bootstrap.Bools) -> dict[str, Any]:
+def _moves(moved: Floats, changed: bootstrap.Bools, flipped: bootstrap.Bools) -> dict[str, Any]:
     return {
         "move": _worst(moved).as_json(),
         "largest": round(float(moved.max()), 4),

@@ -17,7 +17,6 @@ from PIL import Image
 
 from cxr_node import __version__, heatmap, html_page
 from cxr_node.dicom.render import overlay
-from cxr_node.dicom.render import overlay as resize
 from cxr_node.domain import Radiograph, View
 from cxr_node.errors import DataError
 from cxr_node.model.predictor import ProfilePredictor
@@ -116,7 +115,7 @@ def _mistakes(judge: Judge, study: Study) -> Iterator[Mistake]:
         seen = Radiograph(pixels=pixels, pixel_aspect=1.0, view=View.UNKNOWN, pixel_sha256=item.digest)
         found = predictor.examine(seen).heatmap
         scale = PICTURE_PX / max(pixels.shape)
-        shown = resize.gray(pixels, (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale)))
+        shown = overlay.gray(pixels, (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale)))
         yield Mistake(
             name=item.path.name,
             truth=item.kind,

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as nnf
 from numpy.typing import NDArray
 
-from cxr_node.training.saliency.probe import Look, Sight
+from cxr_node.training.saliency.probe import Explanation, Probe
 
 STEPS = 6
 """Pictures of a curve after the first: a sixth of the pixels each."""
@@ -31,14 +31,18 @@ def area(curves: Floats) -> Floats:
 
 
 def curves(
-    sight: Sight, inputs: torch.Tensor, looks: Sequence[Look], healthy: torch.Tensor, rng: np.random.Generator
+    probe: Probe,
+    inputs: torch.Tensor,
+    explanations: Sequence[Explanation],
+    healthy: torch.Tensor,
+    rng: np.random.Generator,
 ) -> dict[str, Floats]:
     """Follow each image's probability; one batch for each image.
 
     Parameters
     ----------
     inputs : float32, shape (images, 1, size_px, size_px), prepared
-    looks : what the network sees in them
+    explanations : what the network sees in them
     healthy : as `inputs`, the normal radiograph that takes each one's place
 
     Returns
@@ -46,13 +50,13 @@ def curves(
     deletion, insertion, deletion_random, insertion_random -> float64, shape (images, STEPS + 1), in [0, 1]:
     probability along `SHARES`
     """
-    ends = (sight.probabilities(inputs), sight.probabilities(healthy))
+    ends = (probe.probabilities(inputs), probe.probabilities(healthy))
     rows = []
-    for place, (image, normal, look) in enumerate(zip(inputs, healthy, looks, strict=True)):
-        shuffled = rng.permutation(look.active.size).reshape(look.active.shape).astype(np.float32)
-        ranks = [_rank(cells, image.shape[-1]) for cells in (look.active, shuffled)]
+    for place, (image, normal, explanation) in enumerate(zip(inputs, healthy, explanations, strict=True)):
+        shuffled = rng.permutation(explanation.active.size).reshape(explanation.active.shape).astype(np.float32)
+        ranks = [_rank(cells, image.shape[-1]) for cells in (explanation.active, shuffled)]
         pictures = [_mixed(*pair, rank) for rank in ranks for pair in ((normal, image), (image, normal))]
-        inner = sight.probabilities(torch.cat(pictures)).reshape(4, STEPS - 1)
+        inner = probe.probabilities(torch.cat(pictures)).reshape(4, STEPS - 1)
         ill, well = float(ends[0][place]), float(ends[1][place])
         rows.append([[*((well, *one, ill) if row % 2 else (ill, *one, well))] for row, one in enumerate(inner)])
     found = np.array(rows).reshape(-1, 4, STEPS + 1).swapaxes(0, 1)  # (4, images, STEPS + 1)

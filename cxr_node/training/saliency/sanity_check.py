@@ -17,7 +17,7 @@ from scipy.stats import rankdata
 from torch import nn
 
 from cxr_node.model.networks import Network
-from cxr_node.training.saliency.probe import Look, Sight
+from cxr_node.training.saliency.probe import Explanation, Probe
 
 Floats = NDArray[np.float32]
 STAGES: Mapping[str, float] = {"last layer": 0.0, "last quarter": 0.25, "last half": 0.5, "all layers": 1.0}
@@ -30,14 +30,18 @@ GRID = 32
 
 
 def likeness(
-    sight: Sight, inputs: torch.Tensor, looks: Sequence[Look], rng: np.random.Generator, on_image: Callable[[], None]
+    probe: Probe,
+    inputs: torch.Tensor,
+    explanations: Sequence[Explanation],
+    rng: np.random.Generator,
+    on_image: Callable[[], None],
 ) -> dict[str, dict[str, NDArray[np.float64]]]:
     """Compare each image's map with the one that a shuffled network makes.
 
     Parameters
     ----------
     inputs : float32, shape (images, 1, size_px, size_px), prepared
-    looks : what the network itself sees in them
+    explanations : what the network itself sees in them
 
     Returns
     -------
@@ -45,33 +49,33 @@ def likeness(
     maps of two images by the network itself: so much likeness comes from where maps usually are. "last layer" is the
     mean of `DRAWS` shuffles, the others are one each.
     """
-    own = [look.active for look in looks]
+    own = [explanation.active for explanation in explanations]
     found = {"other image": _compared(own, own[1:] + own[:1])}
-    layers = layers_behind(sight, inputs[:1])
+    layers = layers_behind(probe, inputs[:1])
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
-    maps = sight.maps(inputs)
+    maps = probe.maps(inputs)
     for stage, share in STAGES.items():
         chosen = layers[-max(1, round(share * len(layers))) :]
-        shuffled, draws = Sight(profile=sight.profile, network=copy.deepcopy(sight.network)), []
+        shuffled, draws = Probe(profile=probe.profile, network=copy.deepcopy(probe.network)), []
         for _ in range(DRAWS if len(chosen) == 1 else 1):
             shuffle(shuffled.network, chosen, generator)
-            seen = shuffled.looks_at(maps) if len(chosen) == 1 else shuffled.looks(inputs)
-            draws.append(_compared(own, [look.active for look in seen]))
+            seen = shuffled.explain_maps(maps) if len(chosen) == 1 else shuffled.explain(inputs)
+            draws.append(_compared(own, [explanation.active for explanation in seen]))
         found[stage] = {name: np.mean([one[name] for one in draws], axis=0) for name in draws[0]}
         for _ in own:
             on_image()
     return found
 
 
-def layers_behind(sight: Sight, image: torch.Tensor) -> list[str]:
+def layers_behind(probe: Probe, image: torch.Tensor) -> list[str]:
     """Name the layers with weights that the judged logit depends on, first to last; (1, 1, size_px, size_px).
 
     Others, as a second head that judges something else, would be shuffled in vain.
     """
-    names = [name for name, layer in sight.network.named_modules() if _has_weights(layer)]
-    first = [next(sight.network.get_submodule(name).parameters(recurse=False)) for name in names]
+    names = [name for name, layer in probe.network.named_modules() if _has_weights(layer)]
+    first = [next(probe.network.get_submodule(name).parameters(recurse=False)) for name in names]
     with torch.enable_grad():
-        logit = sight.network(image.to(first[0].device))[0, sight.label]
+        logit = probe.network(image.to(first[0].device))[0, probe.label]
         found = torch.autograd.grad(logit, first, allow_unused=True)
     return [name for name, gradient in zip(names, found, strict=True) if gradient is not None]
 

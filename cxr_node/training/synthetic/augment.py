@@ -37,7 +37,7 @@ CHEST = (0.07, 0.86, 0.06, 0.94)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
+class AugmentedBatch:
     """Changed images and what is known of them.
 
     Attributes
@@ -71,7 +71,7 @@ class Augmenter:
         """Share of negatives into which an opacity is drawn."""
         return self._section.opacity
 
-    def __call__(self, images: Bytes, positive: Bools, rng: np.random.Generator, *, size_px: int = 0) -> Batch:
+    def __call__(self, images: Bytes, positive: Bools, rng: np.random.Generator, *, size_px: int = 0) -> AugmentedBatch:
         """Change a batch, opacities drawn into a share of its negatives.
 
         Parameters
@@ -86,7 +86,7 @@ class Augmenter:
 
     def changed(
         self, images: Bytes, positive: Bools, plan: tuple[Bools, int], rng: np.random.Generator, *, size_px: int = 0
-    ) -> Batch:
+    ) -> AugmentedBatch:
         """Change a batch.
 
         Parameters
@@ -100,11 +100,11 @@ class Augmenter:
         changed = images.astype(np.float32) / 255.0
         drawn = np.zeros_like(changed)
         for place in np.flatnonzero(chosen):
-            drawn[place] = opacity.paste(changed[place], rng)
+            drawn[place] = opacity.paste_opacity(changed[place], rng)
         changed = self._mixed_context(changed, lenders, rng)
         for image in changed:
             if rng.random() < section.marks:
-                burned_in_marks.paste(image, self._stamps, rng)
+                burned_in_marks.paste_marks(image, self._stamps, rng)
             if rng.random() < section.wipe:
                 _wipe(image, rng)
         chest = np.broadcast_to(self._chest, changed.shape)
@@ -115,7 +115,7 @@ class Augmenter:
         batch = _noise(batch, section, rng).clamp(0.0, 1.0)
         batch = _recompressed(batch, section, rng)
         inputs = torch.from_numpy(standardise(batch[:, 0].numpy()))[:, None]
-        return Batch(inputs=inputs, positive=positive | chosen, chest=layers[:, 1:2], drawn=layers[:, 2:])
+        return AugmentedBatch(inputs=inputs, positive=positive | chosen, chest=layers[:, 1:2], drawn=layers[:, 2:])
 
     def _mixed_context(self, images: Floats, lenders: int, rng: np.random.Generator) -> Floats:
         """Give some images the surroundings, or the style, of another image of the batch, whatever its class."""
@@ -129,7 +129,7 @@ class Augmenter:
 
 
 @lru_cache(maxsize=2)
-def _stamps(size_px: int, seed: int) -> Sequence[burned_in_marks.Stamp]:
+def _stamps(size_px: int, seed: int) -> Sequence[burned_in_marks.Mark]:
     """Draw the stamps once: training, calibration and measurement use the same ones."""
     return tuple(burned_in_marks.bank(BANK_SIZE, size_px, np.random.default_rng(seed)))
 

@@ -19,17 +19,17 @@ FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono", "DejaVuSansMono-Bold
 SIDES = ("R", "L", "R", "L", "D", "S", "RT", "LT", "PA", "AP", "R PA", "L AP")
 WORDS = ("ERECT", "SUPINE", "PORTABLE", "BED", "CHEST", "INSP", "mAs", "KV", "cm", "SID", "EI", "W", "C", "SE", "IM")
 
-Stamp = NDArray[np.float32]
+Mark = NDArray[np.float32]
 """Opacity, shape (rows, cols), range [0, 1]."""
 
 
-def bank(count: int, size_px: int, rng: np.random.Generator) -> list[Stamp]:
+def bank(count: int, size_px: int, rng: np.random.Generator) -> list[Mark]:
     """Draw `count` stamps for images of size_px x size_px."""
     makers = (_side, _side, _text, _text, _cable)
     return [makers[rng.integers(len(makers))](size_px, rng) for _ in range(count)]
 
 
-def paste(image: NDArray[np.float32], stamps: Sequence[Stamp], rng: np.random.Generator) -> None:
+def paste_marks(image: NDArray[np.float32], stamps: Sequence[Mark], rng: np.random.Generator) -> None:
     """Lay one to five stamps over an image, in place; four of five lie near an edge, as real ones do.
 
     Parameters
@@ -66,19 +66,19 @@ def _font(size_px: float, rng: np.random.Generator) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(folder / f"{FONTS[int(rng.integers(len(FONTS)))]}.ttf"), max(5, round(size_px)))
 
 
-def _side(size_px: int, rng: np.random.Generator) -> Stamp:
+def _side(size_px: int, rng: np.random.Generator) -> Mark:
     """Draw a side marker: a large letter, sometimes framed, sometimes with technical text below."""
     height = size_px * rng.uniform(0.04, 0.16)
     text = SIDES[int(rng.integers(len(SIDES)))]
     if rng.random() < 0.3:
         text += "\n" + _technical(rng)
-    return _drawn(text, _font(height, rng), rng)
+    return _lettered(text, _font(height, rng), rng)
 
 
-def _text(size_px: int, rng: np.random.Generator) -> Stamp:
+def _text(size_px: int, rng: np.random.Generator) -> Mark:
     """Draw one to four lines of technical text."""
     lines = [_technical(rng) for _ in range(int(rng.integers(1, 5)))]
-    return _drawn("\n".join(lines), _font(size_px * rng.uniform(0.025, 0.07), rng), rng)
+    return _lettered("\n".join(lines), _font(size_px * rng.uniform(0.025, 0.07), rng), rng)
 
 
 def _technical(rng: np.random.Generator) -> str:
@@ -93,7 +93,7 @@ def _technical(rng: np.random.Generator) -> str:
             return "".join(rng.choice(list("0123456789ABCDEFGHKLMNPRSTUVWX./-"), size=int(rng.integers(2, 12))))
 
 
-def _drawn(text: str, font: ImageFont.FreeTypeFont, rng: np.random.Generator) -> Stamp:
+def _lettered(text: str, font: ImageFont.FreeTypeFont, rng: np.random.Generator) -> Mark:
     probe = ImageDraw.Draw(Image.new("L", (1, 1)))
     left, top, right, bottom = (round(edge) for edge in probe.multiline_textbbox((0, 0), text, font=font))
     image = Image.new("L", (right - left + 6, bottom - top + 6))
@@ -108,7 +108,7 @@ def _drawn(text: str, font: ImageFont.FreeTypeFont, rng: np.random.Generator) ->
     return np.asarray(image, dtype=np.float32) / 255.0
 
 
-def _cable(size_px: int, rng: np.random.Generator) -> Stamp:
+def _cable(size_px: int, rng: np.random.Generator) -> Mark:
     """Draw a lead or a tube: a bent line of one to three pixels."""
     span = int(size_px * rng.uniform(0.3, 0.9))
     image = Image.new("L", (span, span))

@@ -88,7 +88,7 @@ def marks(pixels: Floats, chest: Chest, bank: list[Stamp], rng: np.random.Genera
     laid = 0
     for _ in range(TRIES):
         tried = changed.copy()
-        burned_in_marks.paste(tried, bank, rng)
+        burned_in_marks.paste_marks(tried, bank, rng)
         if (chest.region & (np.abs(tried - changed) > TOUCHED)).mean() < CUT_OFF and laid < SETS:
             changed, laid = tried, laid + 1
     changed[chest.region] = pixels[chest.region]

@@ -20,7 +20,7 @@ LEAST_PEAK = 0.5
 """What is drawn reaches this share of a full consolidation somewhere: less could not be called disease."""
 
 
-def paste(image: Floats, rng: np.random.Generator) -> Floats:
+def paste_opacity(image: Floats, rng: np.random.Generator) -> Floats:
     """Draw one to three opacities, or a diffuse pattern over both lungs, in place.
 
     Parameters
@@ -38,7 +38,7 @@ def paste(image: Floats, rng: np.random.Generator) -> Floats:
     inside = image[lungs > 0.3]
     dark, bright = (np.quantile(inside, 0.3), np.quantile(image, 0.9)) if inside.size else (0.3, 0.8)
     reach = max(0.15, float(bright - dark)) * rng.uniform(0.7, 1.1)
-    drawn *= (1.0 + 0.25 * _noise(image.shape, 5.0, rng)).clip(0.4, 1.4)
+    drawn *= (1.0 + 0.25 * _smooth_noise(image.shape, 5.0, rng)).clip(0.4, 1.4)
     filling = np.clip(drawn * rng.uniform(0.6, 1.0), 0.0, 0.95) * np.maximum(dark + reach - image, 0.0)
     image += filling if rng.random() < 0.5 else 0.6 * reach * drawn.clip(0.0, 1.2)  # the latter leaves ribs to be seen
     image.clip(0.0, 1.0, out=image)
@@ -75,7 +75,7 @@ def _patches(lungs: Floats, rng: np.random.Generator) -> Floats:
         down, right = row - centre[0], col - centre[1]
         along, across = down * np.cos(turn) + right * np.sin(turn), right * np.cos(turn) - down * np.sin(turn)
         reach = np.sqrt((along / high) ** 2 + (across / wide) ** 2)
-        ragged = reach + rng.uniform(0.1, 0.5) * _noise(lungs.shape, rng.uniform(4.0, 10.0), rng)
+        ragged = reach + rng.uniform(0.1, 0.5) * _smooth_noise(lungs.shape, rng.uniform(4.0, 10.0), rng)
         softness = rng.uniform(0.15, 0.6)
         drawn = np.maximum(drawn, rng.uniform(0.5, 1.0) / (1.0 + np.exp((ragged - 0.9) / (0.4 * softness))))
     return np.asarray(drawn, dtype=np.float32)
@@ -83,13 +83,15 @@ def _patches(lungs: Floats, rng: np.random.Generator) -> Floats:
 
 def _streaks(lungs: Floats, rng: np.random.Generator) -> Floats:
     """Fine, patchy markings through both lungs, as of an interstitial pneumonia."""
-    fine = 0.5 * _noise(lungs.shape, rng.uniform(1.2, 2.0), rng) + 0.5 * _noise(lungs.shape, rng.uniform(3.0, 6.0), rng)
-    where = 1.0 / (1.0 + np.exp(-3.0 * (_noise(lungs.shape, 22.0, rng) + rng.uniform(-0.3, 0.8))))
+    fine = 0.5 * _smooth_noise(lungs.shape, rng.uniform(1.2, 2.0), rng) + 0.5 * _smooth_noise(
+        lungs.shape, rng.uniform(3.0, 6.0), rng
+    )
+    where = 1.0 / (1.0 + np.exp(-3.0 * (_smooth_noise(lungs.shape, 22.0, rng) + rng.uniform(-0.3, 0.8))))
     haze = rng.uniform(0.2, 0.6)
     return np.asarray((haze + fine.clip(0.0, 1.0)) * where * np.sqrt(lungs), dtype=np.float32).clip(0.0, 1.0)
 
 
-def _noise(shape: tuple[int, ...], sigma_px: float, rng: np.random.Generator) -> Floats:
+def _smooth_noise(shape: tuple[int, ...], sigma_px: float, rng: np.random.Generator) -> Floats:
     """Smooth noise of standard deviation 1; drawn on a coarse grid, for its detail is not needed."""
     step = max(1, int(sigma_px // 2))
     rows, cols = shape
