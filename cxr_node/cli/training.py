@@ -48,7 +48,7 @@ def export(
 ) -> None:
     """Write a profile's network as a graph that serves without torch; training and import do it by themselves."""
     from cxr_node.model import profile
-    from cxr_node.model.export import export as write
+    from cxr_node.model.torch_runtime import export as write
 
     loaded = profile.load(folder)
     write(loaded)
@@ -131,16 +131,16 @@ def evaluate(
     from cxr_node.training.data.profile_folder import Labels
     from cxr_node.training.measure import words
     from cxr_node.training.measure.evaluate import Change
-    from cxr_node.training.report import run
+    from cxr_node.training.report import evaluation
 
     labels = Labels(column=column, positive=positive, negative=negative)
-    data_sets = [run.DataSet(data=data, part=part, labels=labels, change=Change(change))]
+    data_sets = [evaluation.DataSet(data=data, part=part, labels=labels, change=Change(change))]
     if external:
         labels = Labels(column=external_column, positive=external_positive, negative=external_negative)
-        data_sets.append(run.DataSet(data=external, labels=labels, change=Change(change)))
-    extras = run.Extras(sample=sample, strangers=outsiders, page=page, keep=keep)
+        data_sets.append(evaluation.DataSet(data=external, labels=labels, change=Change(change)))
+    extras = evaluation.Extras(sample=sample, strangers=outsiders, page=page, keep=keep)
     with _wrong_use():
-        measured = run.run(profile, data_sets, extras, progress=not as_json)
+        measured = evaluation.run(profile, data_sets, extras, progress=not as_json)
     if as_json:
         say_json(measured)
     else:

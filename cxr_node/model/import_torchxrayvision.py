@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 
 from cxr_node.errors import DataError
 from cxr_node.model import predictor, profile, torchxrayvision, weights
-from cxr_node.model.export import export
-from cxr_node.model.published_networks import XrvDenseNet121
+from cxr_node.model.networks import XrvDenseNet121
+from cxr_node.model.torch_runtime import export
 
 THRESHOLDS = "op_threshs"
 """The buffer in which a DenseNet of that package keeps its operating points once its weights are loaded."""

@@ -1,14 +1,18 @@
-"""One look at one radiograph: calibrated probability, spread over views, distance, and where the network looked.
+"""One radiograph in: calibrated probability, spread over views, distance, and where the network looked.
 
-Knows no DICOM, no threshold, no other image and no torch: an answer depends on the radiograph and the profile alone.
-Which runtime computed it moves the probability by less than `LARGEST_DIFFERENCE` on golden inputs, or it is refused.
+Knows no DICOM, no threshold, no other image and no torch: an answer depends on the radiograph and the profile alone,
+also where several threads share a predictor. Which runtime computed it moves the probability by less than
+`LARGEST_DIFFERENCE` on golden inputs, or the runtime is refused.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import threading
+from collections import deque
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from cxr_node.domain import Examination, Heatmap, Prediction, Radiograph, RuntimeKind
 from cxr_node.errors import ModelError
-from cxr_node.model import gradcam, graph_file, lungs, regions, runtime_choice, weights_file
+from cxr_node.model import gradcam, graph_file, lungs, regions, runtime, weights_file
 from cxr_node.model.ood_distance import distance
 from cxr_node.model.preprocess import borders, prepare, views
 from cxr_node.model.profile import Profile, sha256
@@ -175,6 +179,51 @@ class ProfilePredictor:
         )
 
 
+class BatchingPredictor:
+    """A predictor that threads may share; `pipeline.Predictor`. Radiographs that come while it is busy go together.
+
+    Nobody waits for company: a thread that finds the predictor free is served at once, and what has gathered meanwhile
+    goes next, up to `batch` radiographs in one call. One radiograph's failure is its own.
+    """
+
+    def __init__(self, predictor: ProfilePredictor) -> None:
+        self._predictor = predictor
+        self._waiting: deque[tuple[Radiograph, Future[Examination]]] = deque()
+        self._turn = threading.Lock()
+
+    @property
+    def profile(self) -> Profile:
+        """The predictor's."""
+        return self._predictor.profile
+
+    @property
+    def batch(self) -> int:
+        """How many threads at once pay."""
+        return self._predictor.batch
+
+    def examine(self, radiograph: Radiograph) -> Examination:
+        """Predict and explain one radiograph, perhaps together with those of other threads."""
+        answer: Future[Examination] = Future()
+        self._waiting.append((radiograph, answer))
+        with self._turn:  # whoever had it before may have answered for this one too
+            while not answer.done():
+                self._examine([self._waiting.popleft() for _ in range(min(self.batch, len(self._waiting)))])
+        return answer.result()
+
+    def _examine(self, some: Sequence[tuple[Radiograph, Future[Examination]]]) -> None:
+        try:
+            examinations = self._predictor.examine_all([radiograph for radiograph, _ in some])
+        except Exception as error:
+            if len(some) > 1:  # whose fault is it? each one's alone
+                for one in some:
+                    self._examine([one])
+            else:
+                some[0][1].set_exception(error)
+            return
+        for (_, answer), examination in zip(some, examinations, strict=True):
+            answer.set_result(examination)
+
+
 def load_predictor(profile: Profile, threads: int = 0, wanted: RuntimeKind = RuntimeKind.AUTO) -> ProfilePredictor:
     """Load a profile's network into the quickest runtime that answers as torch in float32 does.
 
@@ -197,7 +246,7 @@ def load_predictor(profile: Profile, threads: int = 0, wanted: RuntimeKind = Run
     # Numpy's products here are small. With a thread for each core one took 0.1 ms alone and 50 ms beside other work.
     threadpool_limits(1, "blas")
     refusals: list[str] = []
-    for candidate in runtime_choice.candidates(profile, wanted, threads or os.cpu_count() or 1):
+    for candidate in runtime.candidates(profile, wanted, threads or os.cpu_count() or 1):
         if (refusal := refused(candidate, profile, stats)) is None:
             log.info("profile %s %s judges by %s", profile.name, profile.version, candidate.name)
             return ProfilePredictor(profile, candidate, stats)

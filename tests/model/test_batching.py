@@ -12,7 +12,7 @@ import pytest
 
 from cxr_node.domain import Examination, Radiograph, View
 from cxr_node.errors import ModelError
-from cxr_node.model.batching import BatchingPredictor
+from cxr_node.model.predictor import BatchingPredictor
 from cxr_node.model.profile import Profile
 
 

@@ -14,8 +14,8 @@ from cxr_node import resources
 from cxr_node.domain import RuntimeKind
 from cxr_node.errors import ModelError
 from cxr_node.model import graph_file, predictor, profile, torch_runtime
-from cxr_node.model.export import export
 from cxr_node.model.profile import NetworkSpec, Profile
+from cxr_node.model.torch_runtime import export
 from tests.model import folders, test_classes
 from tests.model.test_predictor import radiograph
 

@@ -18,7 +18,7 @@ from cxr_node.tools import classify
 from cxr_node.training.data import images
 from cxr_node.training.data.profile_folder import Labels
 from cxr_node.training.learn import checkpoint, train
-from cxr_node.training.report.run import DataSet
+from cxr_node.training.report.evaluation import DataSet
 from tests import builders
 from tests.training import folders
 

@@ -12,9 +12,9 @@ from cxr_node.errors import DataError
 from cxr_node.model.networks import build
 from cxr_node.model.profile import NetworkSpec
 from cxr_node.training.data.recipe import LessonsSection, StrangersSection
-from cxr_node.training.learn import auxiliary_loss
-from cxr_node.training.learn.auxiliary_loss import Lesson
-from cxr_node.training.synthetic import opacity, out_of_distribution, style_transfer
+from cxr_node.training.learn import losses
+from cxr_node.training.learn.losses import Lesson
+from cxr_node.training.synthetic import augment, drawings, out_of_distribution
 from cxr_node.training.synthetic.augment import AugmentedBatch, Augmenter
 from tests.training import folders
 
@@ -42,7 +42,7 @@ def test_an_opacity_brightens_lung_and_nothing_else() -> None:
     for _ in range(40):
         image = thorax()
         before = image.copy()
-        drawn = opacity.paste_opacity(image, rng)
+        drawn = drawings.paste_opacity(image, rng)
         assert 0.0 <= image.min() <= image.max() <= 1.0
         assert drawn.max() == pytest.approx(1.0)
         assert (image - before)[drawn > 0.5].mean() > 0.03
@@ -52,7 +52,7 @@ def test_an_opacity_brightens_lung_and_nothing_else() -> None:
 
 def test_surroundings_are_the_others_and_the_chest_stays() -> None:
     image, other = np.full((100, 100), 0.2, np.float32), np.full((100, 100), 0.9, np.float32)
-    style_transfer.surround(image, other, np.random.default_rng(1))
+    augment.surround(image, other, np.random.default_rng(1))
     np.testing.assert_allclose(image[35:65, 35:65], 0.2)
     np.testing.assert_allclose(image[0], 0.9, atol=0.71)
     assert image[0].mean() > 0.5
@@ -62,10 +62,10 @@ def test_style_moves_detail_and_grey_towards_the_other() -> None:
     rng = np.random.default_rng(2)
     sharp = (thorax() + rng.normal(0.0, 0.05, (96, 96))).clip(0, 1).astype(np.float32)
     soft = (thorax() * 0.5).astype(np.float32)
-    changed = style_transfer.like(sharp, soft, 1.0)
+    changed = augment.like(sharp, soft, 1.0)
     assert np.abs(np.diff(changed)).mean() < np.abs(np.diff(sharp)).mean()
     assert abs(changed.mean() - soft.mean()) < 0.02
-    np.testing.assert_allclose(style_transfer.like(sharp, soft, 0.0), sharp, atol=1e-5)
+    np.testing.assert_allclose(augment.like(sharp, soft, 0.0), sharp, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", sorted(out_of_distribution.MAKERS))
@@ -84,9 +84,7 @@ def test_a_lesson_holds_labelled_images_then_pairs_then_outsiders(tmp_path: Path
     recipe = folders.recipe(tmp_path)
     augmenter = Augmenter(recipe.augment, recipe.input, recipe.data.source_px, seed=1)
     images = np.stack([np.rint(thorax(40) * 255.0).astype(np.uint8)] * 8)
-    given = auxiliary_loss.lesson_of(
-        SECTION, augmenter, (images, np.arange(8) < 4), images[:3], np.random.default_rng(0), 32
-    )
+    given = losses.lesson_of(SECTION, augmenter, (images, np.arange(8) < 4), images[:3], np.random.default_rng(0), 32)
     assert (given.labelled, given.pairs) == (8, 2)
     assert given.batch.inputs.shape == (8 + 2 * 2 + 5, 1, 32, 32)
     drawn = given.batch.drawn.flatten(1).amax(dim=1) > 0.0
@@ -109,9 +107,7 @@ def test_evidence_outside_the_chest_or_beside_the_opacity_costs() -> None:
     inside, beside, outside = (torch.zeros(1, 1280, 4, 4) for _ in range(3))
     inside[..., 2, 2], beside[..., 1, 1], outside[..., 0, 0] = 0.01, 0.01, 0.01
     with torch.no_grad():
-        costs = [
-            float(auxiliary_loss.auxiliary_loss(SECTION, network, one, given)) for one in (inside, beside, outside)
-        ]
+        costs = [float(losses.auxiliary_loss(SECTION, network, one, given)) for one in (inside, beside, outside)]
     assert costs[0] < costs[1] < costs[2]
 
 
@@ -120,7 +116,7 @@ def test_strangers_are_the_rows_that_hold_the_word(tmp_path: Path) -> None:
     folders.manifest(tmp_path / "adults", rows)
     named = StrangersSection(folder="adults", column="read_by", word="")
     section = SECTION.model_copy(update={"strangers": named})
-    assert auxiliary_loss.strangers(section, tmp_path, 32).shape == (2, 32, 32)
+    assert losses.strangers(section, tmp_path, 32).shape == (2, 32, 32)
     missing = section.model_copy(update={"strangers": named.model_copy(update={"word": "Lung Opacity"})})
     with pytest.raises(DataError, match="no labelled image"):
-        auxiliary_loss.strangers(missing, tmp_path, 32)
+        losses.strangers(missing, tmp_path, 32)

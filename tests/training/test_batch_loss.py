@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as nnf
 
 from cxr_node.training.data.recipe import ScheduleSection
-from cxr_node.training.learn import batch_loss
+from cxr_node.training.learn import losses
 
 SIDES = (False, True, True)
 SCHEDULE = ScheduleSection(
@@ -33,23 +33,23 @@ def mixed(seed: int = 0, **alphas: float) -> tuple[torch.Tensor, torch.Tensor]:
     value = torch.arange(4.0) / 4.0
     batch = value[:, None, None, None].expand(4, 1, 16, 16)
     section = SCHEDULE.model_copy(update=alphas)
-    return batch_loss.mixed(batch, value[:, None], section, np.random.default_rng(seed))
+    return losses.mixed(batch, value[:, None], section, np.random.default_rng(seed))
 
 
 def test_two_classes_are_one_number() -> None:
-    target = batch_loss.targets(np.array([0, 1, 1]), np.array([False, True, True]), (False, True), 0.1)
+    target = losses.targets(np.array([0, 1, 1]), np.array([False, True, True]), (False, True), 0.1)
     torch.testing.assert_close(target, torch.tensor([[0.05], [0.95], [0.95]]))
 
 
 def test_several_classes_are_shares_that_sum_to_one() -> None:
-    target = batch_loss.targets(np.array([0, 1, 2]), np.array([False, True, True]), SIDES, 0.3)
+    target = losses.targets(np.array([0, 1, 2]), np.array([False, True, True]), SIDES, 0.3)
     torch.testing.assert_close(target, torch.eye(3) * 0.7 + 0.1)
 
 
 def test_a_normal_that_augmentation_made_positive_is_of_no_known_positive_class() -> None:
-    target = batch_loss.targets(np.array([0, 1]), np.array([True, True]), SIDES, 0.0)
+    target = losses.targets(np.array([0, 1]), np.array([True, True]), SIDES, 0.0)
     torch.testing.assert_close(target, torch.tensor([[0.0, 0.5, 0.5], [0.0, 1.0, 0.0]]))
-    binary = batch_loss.targets(np.array([0]), np.array([True]), (False, True), 0.0)
+    binary = losses.targets(np.array([0]), np.array([True]), (False, True), 0.0)
     torch.testing.assert_close(binary, torch.tensor([[1.0]]))
 
 
@@ -81,7 +81,7 @@ def test_both_ways_take_turns() -> None:
 
 def test_class_weights_give_each_class_the_same_say() -> None:
     kinds = np.array([0] * 6 + [1] * 3 + [2])
-    weights = batch_loss.class_weights(kinds, 3)
+    weights = losses.class_weights(kinds, 3)
     says = [float(weights[one]) * int((kinds == one).sum()) for one in range(3)]
     assert says == pytest.approx([says[0]] * 3)
 
@@ -90,11 +90,9 @@ def test_weighted_loss_of_unequal_classes_is_the_mean_over_classes() -> None:
     logits = torch.tensor([[0.3], [0.3], [0.3], [-1.0]])
     target = torch.tensor([[0.0], [0.0], [0.0], [1.0]])
     each = nnf.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    weights = batch_loss.class_weights(np.array([0, 0, 0, 1]), 2)
-    assert float(batch_loss.cross_entropy(logits, target, weights)) == pytest.approx(
-        float(each[:3].mean() + each[3]) / 2
-    )
-    assert float(batch_loss.cross_entropy(logits, target, None)) == pytest.approx(float(each.mean()))
+    weights = losses.class_weights(np.array([0, 0, 0, 1]), 2)
+    assert float(losses.cross_entropy(logits, target, weights)) == pytest.approx(float(each[:3].mean() + each[3]) / 2)
+    assert float(losses.cross_entropy(logits, target, None)) == pytest.approx(float(each.mean()))
 
 
 def test_loss_over_classes_is_softmax_cross_entropy() -> None:
@@ -103,4 +101,4 @@ def test_loss_over_classes_is_softmax_cross_entropy() -> None:
     logits = torch.stack([torch.zeros(5), *(scores[:, one] - others[one] for one in range(3))], dim=1)
     target = torch.eye(3)[[0, 1, 2, 1, 0]]
     expected = nnf.cross_entropy(scores, target)
-    torch.testing.assert_close(batch_loss.cross_entropy(logits, target, None), expected)
+    torch.testing.assert_close(losses.cross_entropy(logits, target, None), expected)

@@ -12,7 +12,7 @@ from cxr_node.config.schema import Admission
 from cxr_node.dicom.pixels import pixels
 from cxr_node.dicom.read import header
 from cxr_node.errors import DataError
-from cxr_node.training.data import dicom_files, images
+from cxr_node.training.data import images
 from cxr_node.training.learn import train
 from tests import builders
 from tests.training import folders
@@ -50,10 +50,10 @@ def test_images_are_those_that_the_node_sees(tmp_path: Path) -> None:
     source = header.read(path.read_bytes())
     assert isinstance(source, header.Source)
     seen = pixels.decode(source, Admission()).pixels
-    np.testing.assert_array_equal(dicom_files.load_dicom(path), seen)
+    np.testing.assert_array_equal(images.load_dicom(path), seen)
     assert pipeline.pixels.decode is pixels.decode
     inverse = write(tmp_path / "PNEUMONIA" / "b.dcm", number=3, PhotometricInterpretation="MONOCHROME2")
-    assert np.corrcoef(dicom_files.load_dicom(inverse).ravel(), seen.ravel())[0, 1] < -0.9
+    assert np.corrcoef(images.load_dicom(inverse).ravel(), seen.ravel())[0, 1] < -0.9
 
 
 def test_images_of_one_patient_stay_in_one_part(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_broken_file_is_named(content: bytes, tmp_path: Path) -> None:
 def test_an_undecodable_image_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "NORMAL" / "a.dcm", number=1, BitsStored=99)
     with pytest.raises(DataError, match=r"a\.dcm is not a readable image: "):
-        dicom_files.load_dicom(path)
+        images.load_dicom(path)
 
 
 def test_a_training_from_dicom_files_ends_in_a_profile(tmp_path: Path) -> None:
@@ -108,9 +108,9 @@ def test_a_training_from_dicom_files_ends_in_a_profile(tmp_path: Path) -> None:
 
 def test_age_sex_and_view_of_the_header_split_an_evaluation(tmp_path: Path) -> None:
     path = write(tmp_path / "NORMAL" / "a.dcm", number=1, PatientAge="030M", PatientSex="F", ViewPosition="AP")
-    assert dicom_files.header_tags(path) == {"age": "2.5", "sex": "F", "view": "AP"}
+    assert images.header_tags(path) == {"age": "2.5", "sex": "F", "view": "AP"}
     write(tmp_path / "PNEUMONIA" / "b.dcm", number=2, PatientAge="", PatientSex="", ViewPosition="PA")
     normal, pneumonia = sorted(images.read(tmp_path, CLASSES), key=lambda item: item.positive)
-    assert normal.tags == dicom_files.header_tags(path)
+    assert normal.tags == images.header_tags(path)
     assert pneumonia.tags["view"] == "PA"
     assert "sex" not in pneumonia.tags

@@ -18,7 +18,7 @@ from cxr_node.model import profile as profiles
 from cxr_node.model.profile import Profile
 from cxr_node.training.data import profile_folder
 from cxr_node.training.data.images import Item
-from cxr_node.training.measure import evaluate, inference, model_card, ood_test, reencoding
+from cxr_node.training.measure import evaluate, inference, model_card, stress
 from cxr_node.training.measure.evaluate import Judge
 from cxr_node.training.measure.inference import Scores
 from cxr_node.training.saliency import localisation
@@ -85,7 +85,7 @@ def test_adults_that_it_never_saw_are_uncertain(profile: Profile) -> None:
 
 @pytest.mark.shared
 def test_what_is_no_chest_as_it_should_be_is_uncertain(judge: Judge, held_out: list[Item]) -> None:
-    found = ood_test.measure_outsiders(judge, evaluate.sampled(held_out, 10), {}, _silent)["kinds"]
+    found = stress.measure_outsiders(judge, evaluate.sampled(held_out, 10), {}, _silent)["kinds"]
     uncertain = {kind: one["verdicts"].get("UNCERTAIN", 0) / one["images"] for kind, one in found.items()}
     assert set(uncertain) == {"mirrored", "inverted", "rotated by 90 degrees", "rotated by 180 degrees", "noise"}
     assert min(uncertain.values()) >= 0.9, uncertain
@@ -95,8 +95,8 @@ def test_what_is_no_chest_as_it_should_be_is_uncertain(judge: Judge, held_out: l
 def test_no_verdict_turns_into_its_opposite_when_the_image_is_stored_another_way(
     judge: Judge, held_out: list[Item]
 ) -> None:
-    found = reencoding.measure_reencodings(judge, evaluate.sampled(held_out, 4), _silent)
-    assert found["answers"] == 4 * len(reencoding.REENCODINGS)
+    found = stress.measure_reencodings(judge, evaluate.sampled(held_out, 4), _silent)
+    assert found["answers"] == 4 * len(stress.REENCODINGS)
     assert found["flips"] == 0
     assert found["move"]["value"] < 0.05
 

@@ -20,7 +20,7 @@ from cxr_node.training.data import profile_folder as folder
 from cxr_node.training.learn import checkpoint, release, train
 from cxr_node.training.measure import evaluate
 from cxr_node.training.measure.evaluate import Change
-from cxr_node.training.report.run import DataSet
+from cxr_node.training.report.evaluation import DataSet
 from tests.training import folders
 
 

@@ -28,10 +28,10 @@ from cxr_node.training.data import recipe as recipes
 from cxr_node.training.data.device import bar_of
 from cxr_node.training.data.images import Item
 from cxr_node.training.data.recipe import Balance, Recipe, Watch
-from cxr_node.training.learn import auxiliary_loss, batch_loss, pretrain, release, schedule
 from cxr_node.training.learn import checkpoint as course
-from cxr_node.training.learn.auxiliary_loss import Lesson
+from cxr_node.training.learn import losses, pretrain, release, schedule
 from cxr_node.training.learn.checkpoint import Course, State, TrainingIdentity
+from cxr_node.training.learn.losses import Lesson
 from cxr_node.training.measure import bootstrap, inference
 from cxr_node.training.synthetic.augment import Augmenter
 
@@ -131,7 +131,7 @@ def prepare(recipe: Recipe, recipe_path: Path, parts: Mapping[str, Sequence[Item
         kinds=np.array([place[item.word] for item in parts["training"]]),
         sides=tuple(recipe.words.values()),
         watched=(inference.prepared(watched, recipe.input), np.array([item.positive for item in watched])),
-        strangers=auxiliary_loss.strangers(lessons, beside, recipe.data.source_px) if lessons is not None else None,
+        strangers=losses.strangers(lessons, beside, recipe.data.source_px) if lessons is not None else None,
     )
 
 
@@ -161,7 +161,7 @@ def learn(recipe: Recipe, one: Course, material: Material, checkpoint: Path, bar
     options = recipe.schedule
     augmenter = Augmenter(recipe.augment, recipe.input, recipe.data.source_px, one.seed)
     balanced = options.balance is Balance.WEIGHTS
-    weights = batch_loss.class_weights(material.kinds, len(material.sides)) if balanced else None
+    weights = losses.class_weights(material.kinds, len(material.sides)) if balanced else None
     steps = schedule.steps_of(options)
     task = bar.add_task("train", total=options.epochs * steps, completed=one.epoch * steps)
     while not one.finished(options):
@@ -188,11 +188,11 @@ def _lessons(recipe: Recipe, one: Course, augmenter: Augmenter, material: Materi
     for chosen in schedule.batches(material.kinds, len(side), options, rng):
         kinds = material.kinds[chosen]
         labelled = (material.images[chosen], side[kinds])
-        given = auxiliary_loss.lesson_of(recipe.lessons, augmenter, labelled, material.strangers, rng, size_px)
+        given = losses.lesson_of(recipe.lessons, augmenter, labelled, material.strangers, rng, size_px)
         positive = given.batch.positive[: given.labelled]
-        target = batch_loss.targets(kinds, positive, material.sides, options.label_smoothing)
+        target = losses.targets(kinds, positive, material.sides, options.label_smoothing)
         shown, rest = given.batch.inputs[: given.labelled], given.batch.inputs[given.labelled :]
-        shown, target = batch_loss.mixed(shown, target, options, mixing_rng)
+        shown, target = losses.mixed(shown, target, options, mixing_rng)
         yield given, torch.cat([shown, rest]), target
 
 
@@ -213,9 +213,9 @@ def _learn_batch(recipe: Recipe, one: Course, asked: LessonBatch, weights: torch
     with torch.autocast(where.type, torch.bfloat16, enabled=options.bfloat16):
         feature_map = schedule.feature_map(network, device.placed(inputs, network), frozen)
         logits = network.head(feature_map[: given.labelled])  # (labelled, labels)
-    loss = batch_loss.cross_entropy(logits.float(), target.to(where), weights)
+    loss = losses.cross_entropy(logits.float(), target.to(where), weights)
     if recipe.lessons is not None:
-        loss = loss + auxiliary_loss.auxiliary_loss(recipe.lessons, network, feature_map.float(), given)
+        loss = loss + losses.auxiliary_loss(recipe.lessons, network, feature_map.float(), given)
     one.optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(loss)
     nn_utils.clip_grad_norm_(network.parameters(), options.clip_norm)

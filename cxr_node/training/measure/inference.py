@@ -20,7 +20,7 @@ from cxr_node.model.torch_runtime import TorchRuntime
 from cxr_node.training.data import device
 from cxr_node.training.data import images as data
 from cxr_node.training.data.images import Item
-from cxr_node.training.synthetic import style_transfer
+from cxr_node.training.synthetic import augment
 from cxr_node.training.synthetic.augment import Augmenter
 
 BATCH = 32
@@ -102,8 +102,8 @@ def exchanged(images: NDArray[np.uint8], positive: NDArray[np.bool_], spec: Inpu
     batch = torch.empty((len(images), 1, spec.size_px, spec.size_px))
     for place, image in enumerate(images):
         other = images[rng.choice(np.flatnonzero(positive != positive[place]))].astype(np.float32) / 255.0
-        changed = style_transfer.like(image.astype(np.float32) / 255.0, other, float(rng.uniform(0.3, 1.0)))
-        style_transfer.surround(changed, other, rng)
+        changed = augment.like(image.astype(np.float32) / 255.0, other, float(rng.uniform(0.3, 1.0)))
+        augment.surround(changed, other, rng)
         batch[place, 0] = torch.from_numpy(preprocess.prepare(changed, spec))
     return batch
 

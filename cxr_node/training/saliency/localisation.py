@@ -17,7 +17,7 @@ from scipy import ndimage
 from cxr_node.training.measure import bootstrap
 from cxr_node.training.measure.bootstrap import Interval
 from cxr_node.training.saliency.probe import Case, Explanation, Probe
-from cxr_node.training.synthetic import burned_in_marks, counterfactual
+from cxr_node.training.synthetic import counterfactual, drawings
 from cxr_node.training.synthetic.counterfactual import Pasted
 
 INSIDE = 0.8
@@ -88,7 +88,7 @@ def on_marks(
     probe: Probe, positives: Explained, rng: np.random.Generator, on_image: Callable[[], None]
 ) -> dict[str, Interval]:
     """What letters, cables and frames outside the chest do to maps and probabilities of positive images."""
-    bank = burned_in_marks.bank(BANK_SIZE, max([max(case.pixels.shape) for case in positives.cases], default=64), rng)
+    bank = drawings.bank(BANK_SIZE, max([max(case.pixels.shape) for case in positives.cases], default=64), rng)
     changed = _each(positives.cases, lambda case: counterfactual.marks(case.pixels, case.chest, bank, rng), on_image)
     explanations = probe.explain(probe.prepared([one.pixels for one in changed]))
     moved = [

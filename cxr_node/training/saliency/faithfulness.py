@@ -1,7 +1,12 @@
-"""Does the map depend on what was learned? Weights are shuffled from the top downwards, and the map must change.
+"""Does a heat map show what the network used? Weights are shuffled, and pixels replaced in the order of the map.
 
-Knows no radiograph. After Adebayo et al. (2018, "Sanity checks for saliency maps"). Each tensor's values are shuffled
-instead of drawn anew: sizes stay as they were, so that activations neither die nor explode on the way up.
+Knows no chest and no label. Sanity check (Adebayo et al. 2018): weights are shuffled from the top downwards, and the
+map must change. Each tensor's values are shuffled instead of drawn anew: sizes stay as they were, so that activations
+neither die nor explode on the way up. Deletion and insertion are those of Petsiuk et al. (2018, RISE), but for what
+takes the pixels' place: grey (mean probability 0.67) and a blurred copy (0.99) look ill themselves to a network that
+reads radiographs, so that nothing could be seen to leave; a normal radiograph does not. A map that shows what the
+network used makes the deletion curve fall early and the insertion curve rise early; the same cells in random order are
+the measure of chance.
 """
 
 from __future__ import annotations
@@ -11,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as nnf
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.stats import rankdata
@@ -20,6 +26,7 @@ from cxr_node.model.networks import Network
 from cxr_node.training.saliency.probe import Explanation, Probe
 
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 STAGES: Mapping[str, float] = {"last layer": 0.0, "last quarter": 0.25, "last half": 0.5, "all layers": 1.0}
 """Share of the layers that are shuffled, counted from the last; one layer at least."""
 DRAWS = 30
@@ -35,7 +42,7 @@ def likeness(
     explanations: Sequence[Explanation],
     rng: np.random.Generator,
     on_image: Callable[[], None],
-) -> dict[str, dict[str, NDArray[np.float64]]]:
+) -> dict[str, dict[str, Doubles]]:
     """Compare each image's map with the one that a shuffled network makes.
 
     Parameters
@@ -101,7 +108,7 @@ def ssim(one: Floats, other: Floats) -> float:
     """Structural similarity (Wang et al. 2004) of two maps scaled to a peak of 1, in Gaussian windows."""
     a, b = (_scaled(each) for each in (one, other))
 
-    def blurred(plane: NDArray[np.float64]) -> NDArray[np.float64]:
+    def blurred(plane: NDArray[np.float64]) -> Doubles:
         return np.asarray(ndimage.gaussian_filter(plane, 1.5, mode="reflect"))
 
     mean_a, mean_b = blurred(a), blurred(b)
@@ -117,7 +124,7 @@ def _has_weights(module: nn.Module) -> bool:
     return next(module.parameters(recurse=False), None) is not None
 
 
-def _compared(some: Sequence[Floats], others: Sequence[Floats]) -> dict[str, NDArray[np.float64]]:
+def _compared(some: Sequence[Floats], others: Sequence[Floats]) -> dict[str, Doubles]:
     pairs = list(zip(some, others, strict=True))
     return {
         "spearman": np.array([spearman(one, other) for one, other in pairs]),
@@ -125,9 +132,68 @@ def _compared(some: Sequence[Floats], others: Sequence[Floats]) -> dict[str, NDA
     }
 
 
-def _scaled(active: Floats) -> NDArray[np.float64]:
+def _scaled(active: Floats) -> Doubles:
     """Spread over `GRID` x `GRID`, peak 1."""
     zoomed = ndimage.zoom(
         active.astype(np.float64), [GRID / size for size in active.shape], order=1, grid_mode=True, mode="nearest"
     )
     return np.asarray(zoomed / max(float(zoomed.max()), 1e-12))
+
+
+STEPS = 6
+"""Pictures of a curve after the first: a sixth of the pixels each."""
+SHARES = np.linspace(0.0, 1.0, STEPS + 1)
+"""Share of pixels deleted or inserted, at each point of a curve."""
+
+
+def area(curves: Doubles) -> Doubles:
+    """Area under each curve, (images, STEPS + 1) -> (images,), in [0, 1]."""
+    return np.asarray((curves[:, 1:] + curves[:, :-1]).mean(axis=1) / 2.0)
+
+
+def curves(
+    probe: Probe,
+    inputs: torch.Tensor,
+    explanations: Sequence[Explanation],
+    healthy: torch.Tensor,
+    rng: np.random.Generator,
+) -> dict[str, Doubles]:
+    """Follow each image's probability; one batch for each image.
+
+    Parameters
+    ----------
+    inputs : float32, shape (images, 1, size_px, size_px), prepared
+    explanations : what the network sees in them
+    healthy : as `inputs`, the normal radiograph that takes each one's place
+
+    Returns
+    -------
+    deletion, insertion, deletion_random, insertion_random -> float64, shape (images, STEPS + 1), in [0, 1]:
+    probability along `SHARES`
+    """
+    ends = (probe.probabilities(inputs), probe.probabilities(healthy))
+    rows = []
+    for place, (image, normal, explanation) in enumerate(zip(inputs, healthy, explanations, strict=True)):
+        shuffled = rng.permutation(explanation.active.size).reshape(explanation.active.shape).astype(np.float32)
+        ranks = [_rank(cells, image.shape[-1]) for cells in (explanation.active, shuffled)]
+        pictures = [_mixed(*pair, rank) for rank in ranks for pair in ((normal, image), (image, normal))]
+        inner = probe.probabilities(torch.cat(pictures)).reshape(4, STEPS - 1)
+        ill, well = float(ends[0][place]), float(ends[1][place])
+        rows.append([[*((well, *one, ill) if row % 2 else (ill, *one, well))] for row, one in enumerate(inner)])
+    found = np.array(rows).reshape(-1, 4, STEPS + 1).swapaxes(0, 1)  # (4, images, STEPS + 1)
+    return dict(zip(("deletion", "insertion", "deletion_random", "insertion_random"), found, strict=True))
+
+
+def _rank(cells: NDArray[np.float32], size_px: int) -> torch.Tensor:
+    """Rank of each pixel, 0 for the first to go, as a share of all: (1, size_px, size_px) in [0, 1)."""
+    spread = nnf.interpolate(torch.from_numpy(cells)[None, None], size=(size_px, size_px), mode="bilinear")
+    places = torch.argsort(-spread.flatten(), stable=True)
+    rank = torch.empty(len(places))
+    rank[places] = torch.arange(len(places), dtype=torch.float32)
+    return (rank / len(places)).reshape(1, size_px, size_px)
+
+
+def _mixed(put: torch.Tensor, into: torch.Tensor, rank: torch.Tensor) -> torch.Tensor:
+    """Replace ever more pixels of `into` by those of `put`: (STEPS - 1, 1, size_px, size_px), ends left out."""
+    cuts = torch.from_numpy(SHARES[1:-1].astype(np.float32)).reshape(-1, 1, 1, 1)
+    return torch.where(rank[None] < cuts, put[None], into[None])

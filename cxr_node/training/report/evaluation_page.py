@@ -27,7 +27,7 @@ from cxr_node.training.measure.acceptance import GOALS
 from cxr_node.training.measure.evaluate import Judge, Study
 from cxr_node.training.measure.words import RATE_NAMES, SUBGROUP_NAMES
 from cxr_node.training.report import plots
-from cxr_node.training.saliency import run
+from cxr_node.training.saliency import heatmap_tests
 
 MOST_ERRORS = 8
 """Of one data set; the worst come first."""
@@ -82,7 +82,7 @@ def write(path: Path, judge: Judge, studies: Mapping[str, Study], measured: Mapp
         },
         histograms={name: plots.certainty(one, judge.profile.operating_point) for name, one in outcomes.items()},
         moves=plots.moves(measured["reencoding"], _bar("reencoding")) if "reencoding" in measured else None,
-        heatmap_names=run.NAMES,
+        heatmap_names=heatmap_tests.NAMES,
         deletion=_deletion(measured),
         mistakes={name: list(_mistakes(judge, study)) for name, study in studies.items()},
     )

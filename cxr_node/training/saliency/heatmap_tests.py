@@ -33,7 +33,7 @@ from cxr_node.model.profile import Profile
 from cxr_node.training.data.images import Item
 from cxr_node.training.measure import bootstrap
 from cxr_node.training.measure.bootstrap import Interval
-from cxr_node.training.saliency import deletion, localisation, sanity_check
+from cxr_node.training.saliency import faithfulness, localisation
 from cxr_node.training.saliency.localisation import INSIDE, Explained
 from cxr_node.training.saliency.probe import Probe, case_of
 
@@ -121,7 +121,7 @@ def steps(items: Sequence[Item]) -> int:
     """How often `measure` calls `on_image` at most."""
     positives = min(MOST_OF_A_CLASS, sum(item.positive for item in items))
     negatives = min(MOST_OF_A_CLASS, sum(not item.positive for item in items))
-    return 2 * (positives + negatives) + len(sanity_check.STAGES) * min(MOST_FOLLOWED, positives)
+    return 2 * (positives + negatives) + len(faithfulness.STAGES) * min(MOST_FOLLOWED, positives)
 
 
 def _drawn(items: Sequence[Item], positive: bool, rng: np.random.Generator) -> list[Item]:
@@ -173,13 +173,13 @@ def _curves(
     if not followed.explanations or not negatives.explanations:
         return {}, {}
     healthy = negatives.inputs[_healthy(followed, negatives)]
-    found = deletion.curves(probe, followed.inputs, followed.explanations, healthy, rng)
+    found = faithfulness.curves(probe, followed.inputs, followed.explanations, healthy, rng)
     groups = followed.groups
-    areas = {kind: deletion.area(curves) for kind, curves in found.items()}
+    areas = {kind: faithfulness.area(curves) for kind, curves in found.items()}
     rates = {kind.replace("tion", "tion_area"): bootstrap.mean(values, groups) for kind, values in areas.items()}
     rates["deletion_gain"] = bootstrap.mean(areas["deletion_random"] - areas["deletion"], groups)
     rates["insertion_gain"] = bootstrap.mean(areas["insertion"] - areas["insertion_random"], groups)
-    curves: dict[str, Any] = {"shares": deletion.SHARES.round(4).tolist()}
+    curves: dict[str, Any] = {"shares": faithfulness.SHARES.round(4).tolist()}
     for kind, rows in found.items():
         points = [bootstrap.mean(column, groups).as_json() for column in rows.T]
         curves[kind] = {part: [point[part] for point in points] for part in ("value", "low", "high")}
@@ -192,7 +192,7 @@ def _randomised(
     """Likeness of maps to those of shuffled networks."""
     if not followed.explanations:
         return {}
-    found = sanity_check.likeness(probe, followed.inputs, followed.explanations, rng, on_image)
+    found = faithfulness.likeness(probe, followed.inputs, followed.explanations, rng, on_image)
     groups = followed.groups
     return {
         stage: {name: bootstrap.mean(values, groups).as_json() for name, values in compared.items()}

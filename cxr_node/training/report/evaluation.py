@@ -23,11 +23,11 @@ from cxr_node.training.data.device import bar_of
 from cxr_node.training.data.images import Item
 from cxr_node.training.data.profile_folder import RECIPE_LABELS, Labels
 from cxr_node.training.data.recipe import Recipe
-from cxr_node.training.measure import acceptance, evaluate, ood_test, reencoding
+from cxr_node.training.measure import acceptance, evaluate, stress
 from cxr_node.training.measure.bootstrap import Interval, difference
 from cxr_node.training.measure.evaluate import Change, Judge, Study
-from cxr_node.training.report import page
-from cxr_node.training.saliency import run as heatmaps
+from cxr_node.training.report import evaluation_page
+from cxr_node.training.saliency import heatmap_tests as heatmaps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +91,7 @@ def run(profile_folder: Path, data_sets: Sequence[DataSet], extras: Extras, *, p
     profile, recipe = profiles.load(profile_folder), folder.recipe_of(profile_folder)
     if extras.page and not extras.page.parent.is_dir():
         raise DataError(f"{extras.page} cannot be written: there is no folder {extras.page.parent}")
-    foreign = ood_test.foreign(extras.strangers, 10 * extras.sample) if extras.strangers and extras.sample else []
+    foreign = stress.foreign(extras.strangers, 10 * extras.sample) if extras.strangers and extras.sample else []
     with _single_threaded(), bar_of(progress) as bar:
         listed = _listed(profile_folder, recipe, profile, data_sets, bar)
         judge = Judge(profile)
@@ -109,7 +109,7 @@ def run(profile_folder: Path, data_sets: Sequence[DataSet], extras: Extras, *, p
         result["external"] = {"name": other_name, **other.figures}
         result["compared"] = compared(first.figures, other.figures)
     if extras.page:
-        page.write(extras.page, judge, studies, result)
+        evaluation_page.write(extras.page, judge, studies, result)
     return result
 
 
@@ -161,13 +161,13 @@ def _stressed(
     judge: Judge, items: Sequence[Item], foreign: Sequence[Item], sample: int, bar: Progress
 ) -> dict[str, Any]:
     few, more = evaluate.sampled(items, sample), evaluate.sampled(items, 2 * sample)
-    encodings = bar.add_task("re-encode", total=len(few) * (1 + len(reencoding.REENCODINGS)))
-    foreigners = bar.add_task("outsiders", total=len(more) * len(ood_test.OUTSIDERS) + len(foreign))
+    encodings = bar.add_task("re-encode", total=len(few) * (1 + len(stress.REENCODINGS)))
+    foreigners = bar.add_task("outsiders", total=len(more) * len(stress.OUTSIDERS) + len(foreign))
     maps = bar.add_task("heat maps", total=heatmaps.steps(more))
     others = {"foreign images": foreign} if foreign else {}
     rng = np.random.default_rng(0)
     return {
-        "reencoding": reencoding.measure_reencodings(judge, few, lambda: bar.advance(encodings)),
-        "outsiders": ood_test.measure_outsiders(judge, more, others, lambda: bar.advance(foreigners)),
+        "reencoding": stress.measure_reencodings(judge, few, lambda: bar.advance(encodings)),
+        "outsiders": stress.measure_outsiders(judge, more, others, lambda: bar.advance(foreigners)),
         "heatmaps": heatmaps.measure(judge.profile, judge.network, more, rng, lambda: bar.advance(maps)),
     }
