@@ -129,22 +129,22 @@ def evaluate(
 ) -> None:
     """Measure a profile on labelled images, every figure with its interval."""
     from cxr_node.training.data.profile_folder import Labels
-    from cxr_node.training.measure import words
     from cxr_node.training.measure.evaluate import Change
-    from cxr_node.training.report import evaluation
+    from cxr_node.training.report import evaluation as room
+    from cxr_node.training.report import views
 
     labels = Labels(column=column, positive=positive, negative=negative)
-    data_sets = [evaluation.DataSet(data=data, part=part, labels=labels, change=Change(change))]
+    data_sets = [room.DataSet(data=data, part=part, labels=labels, change=Change(change))]
     if external:
         labels = Labels(column=external_column, positive=external_positive, negative=external_negative)
-        data_sets.append(evaluation.DataSet(data=external, labels=labels, change=Change(change)))
-    extras = evaluation.Extras(sample=sample, strangers=outsiders, page=page, keep=keep)
+        data_sets.append(room.DataSet(data=external, labels=labels, change=Change(change)))
+    extras = room.Extras(sample=sample, strangers=outsiders, page=page, keep=keep)
     with _wrong_use():
-        measured = evaluation.run(profile, data_sets, extras, progress=not as_json)
+        measured = room.run(profile, data_sets, extras, progress=not as_json)
     if as_json:
         say_json(measured)
     else:
-        out.print(words.evaluation(measured))
+        out.print(views.tables(measured))
         if page:
             out.print(f"page written: {page}")
 

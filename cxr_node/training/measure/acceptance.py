@@ -22,6 +22,15 @@ class Met(StrEnum):
     NO = "no"
 
 
+MARKS = {
+    "yes": ("✓ yes", "green"),
+    "likely": ("~ likely", ""),
+    "unlikely": ("~ unlikely", "yellow"),
+    "no": ("✕ no", "bold red"),
+}
+"""Whether a goal is reached: all of the interval, the value, one end of the interval, nothing of it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goal:
     """One figure and its bar.

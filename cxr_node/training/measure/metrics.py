@@ -18,8 +18,40 @@ from cxr_node.domain import Verdict
 from cxr_node.training.data.images import TAG_COLUMNS
 from cxr_node.training.measure import bootstrap
 from cxr_node.training.measure.bootstrap import Bools, Floats, Interval
-from cxr_node.training.measure.words import SUBGROUP_NAMES
 
+VERDICTS = (str(Verdict.POSITIVE), str(Verdict.NEGATIVE), str(Verdict.INDETERMINATE))
+RATE_NAMES = {
+    "auc": "AUC (area under the ROC curve)",
+    "auprc": "AUPRC (average precision)",
+    "accuracy_at_0.5": "accuracy at 0.5",
+    "balanced_accuracy_at_0.5": "balanced accuracy at 0.5",
+    "sensitivity_at_0.5": "sensitivity at 0.5",
+    "specificity_at_0.5": "specificity at 0.5",
+    "positive_predictive_value_at_0.5": "positive predictive value at 0.5",
+    "negative_predictive_value_at_0.5": "negative predictive value at 0.5",
+    "f1_at_0.5": "F1 at 0.5",
+    "answered": "answered (not UNCERTAIN)",
+    "answered_of_positives": "answered, of positives",
+    "answered_of_negatives": "answered, of negatives",
+    "accuracy_of_answered": "accuracy of the answers",
+    "balanced_accuracy_of_answered": "balanced accuracy of the answers",
+    "sensitivity_of_answered": "sensitivity of the answers",
+    "specificity_of_answered": "specificity of the answers",
+    "positive_predictive_value": "positive predictive value of the answers",
+    "negative_predictive_value": "negative predictive value of the answers",
+    "f1_of_answered": "F1 of the answers",
+    "calibration_error": "expected calibration error (15 bins)",
+    "brier": "Brier score",
+    "log_loss": "log loss (nats)",
+    "risk_coverage_area": "area under risk-coverage (AURC)",
+}
+SUBGROUP_NAMES = {
+    "auc": "AUC",
+    "sensitivity_at_0.5": "sensitivity at 0.5",
+    "specificity_at_0.5": "specificity at 0.5",
+    "answered": "answered",
+    "accuracy_of_answered": "right answers",
+}
 HALF = 0.5
 """Where a classifier without thresholds of its own would cut."""
 MOST_VALUES = 12
@@ -99,6 +131,12 @@ LOSSES: Mapping[str, Callable[[Outcomes, Floats], Floats]] = {
     ),
 }
 """Best at 0."""
+
+
+def interval(rate: Mapping[str, float], *, signed: bool = False) -> str:
+    """Value and interval in one cell."""
+    form = "+.3f" if signed else ".3f"
+    return f"{rate['value']:{form}} ({rate['low']:{form}} to {rate['high']:{form}})"
 
 
 def rates(outcomes: Outcomes, names: Sequence[str] = (*FIGURES, *SHARES, *LOSSES)) -> dict[str, dict[str, float]]:

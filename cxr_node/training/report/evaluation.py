@@ -26,7 +26,7 @@ from cxr_node.training.data.recipe import Recipe
 from cxr_node.training.measure import acceptance, evaluate, stress
 from cxr_node.training.measure.bootstrap import Interval, difference
 from cxr_node.training.measure.evaluate import Change, Judge, Study
-from cxr_node.training.report import evaluation_page
+from cxr_node.training.report import views
 from cxr_node.training.saliency import heatmap_tests as heatmaps
 
 
@@ -109,7 +109,7 @@ def run(profile_folder: Path, data_sets: Sequence[DataSet], extras: Extras, *, p
         result["external"] = {"name": other_name, **other.figures}
         result["compared"] = compared(first.figures, other.figures)
     if extras.page:
-        evaluation_page.write(extras.page, judge, studies, result)
+        views.write_page(extras.page, judge, studies, result)
     return result
 
 
