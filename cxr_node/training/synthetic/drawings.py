@@ -2,9 +2,9 @@
 
 Knows no labels and no network. A drawn opacity is the one sign in a training image that is surely a sign of disease and
 surely inside a lung: the image it comes from is the same but for it. Marks lie over images of both classes, so that
-none of them can tell the class. Measured: of the false alarms of a network trained without them, most carry a large bold
-"R" with technical text, a style that in the training set belongs mostly to one class. Fonts are those that matplotlib
-carries, so that every machine draws the same.
+none of them can tell the class. Measured: of the false alarms of a network trained without them, most carry a large
+bold "R" with technical text, a style that in the training set belongs mostly to one class. Fonts are those that
+matplotlib carries, so that every machine draws the same.
 """
 
 from __future__ import annotations
