@@ -21,10 +21,10 @@ import numpy as np
 from rich.progress import Progress
 
 from benchmarks import record
-from benchmarks.figures import spread
 from benchmarks.images import TEN_MB
 from benchmarks.node import PICTURE
 from benchmarks.plain_node import PROFILE
+from benchmarks.record import spread
 from cxr_node import resources
 from cxr_node.model import graph_file, profile
 from cxr_node.model.predictor import load_predictor
@@ -122,11 +122,7 @@ def _serve(port: int) -> None:
 
 def main() -> None:
     """Run, and write the figures."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--repeats", type=int, default=60)
-    told = options.parse_args()
-    with record.scratch() as folder, record.bar() as bar:
-        bar.console.print(record.write("least", folder, measure(folder, told, bar)))
+    record.run("least", record.options(__doc__, repeats=60), measure)
 
 
 if __name__ == "__main__":

@@ -47,18 +47,18 @@ def measure(folder: Path, files: Sequence[Path], config: Config, advance: Advanc
         node = stack.enter_context(trial_node.node(folder, settings, "CXR_BENCH"))
         _answered(node, warm, advance)
         alone = [story for file in first for story in _answered(node, [file], advance)]
-        processes = _processes(node.pid)
-        before = {name: _cpu_s(found) for name, found in processes.items()}
+        by_role = processes(node.pid)
+        before = {name: cpu_s(found) for name, found in by_role.items()}
         own_s = machine.cpu_s(os.getpid(), children=False)
         together = _answered(node, second, advance)
         own_s = machine.cpu_s(os.getpid(), children=False) - own_s
         roles = tuple(
             Role(
                 name=name,
-                cpu_s_per_1000_images=figures.per_1000(_cpu_s(found) - before[name], len(together)),
+                cpu_s_per_1000_images=figures.per_1000(cpu_s(found) - before[name], len(together)),
                 peak_mib=sum(machine.peak_bytes(process.pid) for process in found) / _MIB,
             )
-            for name, found in processes.items()
+            for name, found in by_role.items()
         )
         return WholeNode(
             started_in_s=node.started_in_s,
@@ -120,7 +120,7 @@ def _turnaround(stories: Iterable[Story]) -> Spread:
     return figures.spread(each_ms)
 
 
-def _processes(serve_pid: int) -> dict[str, list[psutil.Process]]:
+def processes(serve_pid: int) -> dict[str, list[psutil.Process]]:
     """The node's processes by their role; there may be several workers."""
     found: dict[str, list[psutil.Process]] = {role: [] for role in ROLES}
     for child in psutil.Process(serve_pid).children():
@@ -130,5 +130,6 @@ def _processes(serve_pid: int) -> dict[str, list[psutil.Process]]:
     return found
 
 
-def _cpu_s(processes: Iterable[psutil.Process]) -> float:
-    return sum(machine.cpu_s(process.pid) for process in processes)
+def cpu_s(some: Iterable[psutil.Process]) -> float:
+    """CPU seconds of some processes, and of those that they started, so far."""
+    return sum(machine.cpu_s(process.pid) for process in some)
