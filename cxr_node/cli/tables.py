@@ -18,7 +18,7 @@ from cxr_node.dicom.words.rounding import beside
 from cxr_node.domain import Verdict
 
 if TYPE_CHECKING:
-    from cxr_node.demo.run import IndexRow
+    from cxr_node.demo import IndexRow
     from cxr_node.diagnose.check import Line
     from cxr_node.diagnose.thresholds import Reading
     from cxr_node.tools.classify import Answer

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from threadpoolctl import threadpool_limits
 
+from cxr_node import heatmap
 from cxr_node.domain import Examination, Heatmap, Prediction, Radiograph, RuntimeKind
 from cxr_node.errors import ModelError
-from cxr_node.model import gradcam, graph_file, lungs, regions, runtime, weights_file
+from cxr_node.model import graph_file, lungs, regions, runtime, weights_file
 from cxr_node.model.ood_distance import distance
 from cxr_node.model.preprocess import borders, prepare, views
 from cxr_node.model.profile import Profile, sha256
@@ -168,7 +169,7 @@ class ProfilePredictor:
         return dict(zip(classes, divided(judged, mean, list(classes.values())).tolist(), strict=True))
 
     def _explain(self, active: Floats, radiograph: Radiograph) -> Heatmap:
-        cells, shape = gradcam.scaled(active), radiograph.pixels.shape
+        cells, shape = heatmap.scaled(active), radiograph.pixels.shape
         border = borders(shape, self._profile.input)
         return Heatmap(
             cells=cells,

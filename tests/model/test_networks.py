@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from cxr_node import heatmap
 from cxr_node.errors import ModelError
-from cxr_node.model import gradcam, ood_distance, weights
+from cxr_node.model import ood_distance, weights
 from cxr_node.model.networks import ARCHITECTURES, build, load_imagenet_trunk
 from cxr_node.model.profile import NetworkSpec
 
@@ -100,7 +101,7 @@ def test_its_map_reaches_the_source_grid(architecture: str) -> None:
     feature_map = network.features(torch.randn(1, 1, 96, 96)).detach()
     active = network.activation(feature_map, 0)[0].detach().numpy()
     assert active.shape == feature_map.shape[2:]
-    assert gradcam.on_source_grid(active * 1e9, (50, 70), border=0.04).shape == (50, 70)
+    assert heatmap.on_source_grid(active * 1e9, (50, 70), border=0.04).shape == (50, 70)
 
 
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))

@@ -19,7 +19,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from cxr_node import __version__, heatmap, html_page
+from cxr_node import __version__, heatmap, resources
 from cxr_node.dicom.render import overlay
 from cxr_node.domain import Radiograph, View
 from cxr_node.errors import DataError
@@ -65,7 +65,7 @@ def write_page(path: Path, judge: Judge, studies: Mapping[str, Study], measured:
     outcomes = {name: study.outcomes for name, study in studies.items()}
     lettered = dict(zip(("A", "B"), outcomes.values(), strict=False))
     sets = [measured, *([measured["external"]] if "external" in measured else [])]
-    content = html_page.render(
+    content = resources.html_page(
         "evaluation.html",
         profile=judge.profile,
         product=f"cxr_node {__version__}",

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from cxr_node.model import gradcam, lungs, preprocess
+from cxr_node import heatmap
+from cxr_node.model import lungs, preprocess
 from cxr_node.model.lungs import Chest
 from cxr_node.model.networks import Network
 from cxr_node.model.predictor import calibrated
@@ -95,11 +96,11 @@ class Probe:
 
     def shown(self, explanation: Explanation, shape: tuple[int, ...]) -> Floats:
         """Spread a map over a picture as the node shows it: `shape`, range [0, 1], zeros where nothing stands out."""
-        return gradcam.on_source_grid(explanation.active, (shape[0], shape[1]), self.profile.input.border)
+        return heatmap.on_source_grid(explanation.active, (shape[0], shape[1]), self.profile.input.border)
 
     def even(self, shape: tuple[int, ...]) -> Floats:
         """Spread a map that is the same everywhere: 1 where the network sees, 0 on the border that is cut."""
-        return gradcam.on_source_grid(
+        return heatmap.on_source_grid(
             np.ones((2, 2), dtype=np.float32), (shape[0], shape[1]), self.profile.input.border
         )
 
