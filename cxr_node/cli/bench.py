@@ -34,8 +34,10 @@ def bench(
     profile: Annotated[
         str | None, typer.Option(help="Built-in profile or profile folder; else the configured.")
     ] = None,
-    images: Annotated[int, typer.Option(min=1, max=1000, help="Sent one at a time, and as many at once.")] = 30,
-    size_mb: Annotated[float, typer.Option(min=0.1, max=200.0, help="Pixel data of each.")] = 10.0,
+    images: Annotated[
+        int, typer.Option(min=1, max=1000, help="Radiographs sent one at a time, and again as many at once.")
+    ] = 30,
+    size_mb: Annotated[float, typer.Option(min=0.1, max=200.0, help="Pixel data of each, in MB.")] = 10.0,
     batch: Annotated[str, typer.Option(help="Radiographs at once for the network.")] = "1,4,16",
     out_dir: Annotated[Path | None, typer.Option("--out", help="Write bench.json here.")] = None,
     as_json: AsJson = False,

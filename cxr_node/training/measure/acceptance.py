@@ -53,7 +53,7 @@ GOALS = (
     Goal(place=("rates", "auc"), question="Does it tell the classes apart?", name="AUC", bar=0.985),
     Goal(
         place=("rates", "balanced_accuracy_at_0.5"),
-        question="Is it right when it must answer always?",
+        question="Is it right when it must always answer?",
         name="balanced accuracy at 0.5",
         bar=0.94,
     ),
@@ -73,15 +73,15 @@ GOALS = (
     ),
     Goal(
         place=("rates", "brier"),
-        question="How far are its percentages from what is true?",
+        question="How far are its percentages from the truth?",
         name="Brier score",
         bar=0.06,
         at_least=False,
     ),
     Goal(
         place=("reencoding", "move"),
-        question="Does the answer stay when the image is stored another way?",
-        name="move of the probability, 95th percentile",
+        question="Does the answer stay the same when the image is re-encoded?",
+        name="change of the probability, 95th percentile",
         bar=0.05,
         at_least=False,
     ),
@@ -93,7 +93,7 @@ GOALS = (
     ),
     Goal(
         place=("heatmaps", "rates", "inside_chest"),
-        question="Does it look into the chest?",
+        question="Does it look inside the chest?",
         name="positives with their heat map inside the chest",
         bar=0.90,
     ),

@@ -69,7 +69,7 @@ def reliability(named: Named) -> str:
             reach = np.abs(np.stack([curve.y - curve.low, curve.high - curve.y]))
             axes.errorbar(curve.x, curve.y, yerr=reach, fmt="none", ecolor=color, elinewidth=1.0)
             axes.scatter(curve.x, curve.y, s=8.0 + 120.0 * counts / counts.sum(), color=color, label=_many(named, name))
-        _named(axes, "probability of pneumonia, as said", "share that has it (95 % interval)")
+        _named(axes, "stated probability of pneumonia", "share with pneumonia (95 % interval)")
         _legend(axes, "upper left")
     return drawn[0]
 
@@ -83,7 +83,7 @@ def risk_coverage(named: Named) -> str:
             if one.answered.any():
                 point = (one.answered.mean(), 1.0 - one.right[one.answered].mean())
                 axes.plot(*point, "o", color=line[0], label=_one(named, "as it answers"))
-        _named(axes, "share of images answered, the surest first", "wrong among the answers")
+        _named(axes, "share of images answered, most certain first", "wrong among the answers")
         axes.set_ylim(bottom=0.0, top=None)
         _legend(axes, "upper left")
     return drawn[0]

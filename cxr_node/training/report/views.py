@@ -207,7 +207,7 @@ def _subgroups(measured: Mapping[str, Any]) -> Iterator[Table]:
 
 
 def _reencoding(measured: Mapping[str, Any]) -> Table:
-    title = f"the same {measured['images']} images stored another way: change of the probability"
+    title = f"the same {measured['images']} images re-encoded: change of the probability"
     table = Table("stored as", title=title, title_justify="left")
     for heading in ("95th percentile", "largest", "other verdict", "opposite verdict"):
         table.add_column(heading, justify="right")
