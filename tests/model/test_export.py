@@ -16,7 +16,7 @@ from cxr_node.errors import ModelError
 from cxr_node.model import graph_file, predictor, profile, torch_runtime
 from cxr_node.model.profile import NetworkSpec, Profile
 from cxr_node.model.torch_runtime import export
-from tests.model import folders, test_classes
+from tests.model import folders, test_networks
 from tests.model.test_predictor import radiograph
 
 
@@ -89,7 +89,7 @@ def _passed(reference: object, views: np.ndarray, target: object) -> tuple[np.nd
 
 
 def test_a_softmax_over_classes_is_exported_with_its_map(tmp_path: Path) -> None:
-    made = profile.load(test_classes.profile_folder(tmp_path))
+    made = profile.load(test_networks.profile_folder(tmp_path))
     export(made)
     quick, reference = (
         predictor.load_predictor(made, 1, kind).examine(radiograph(2))
