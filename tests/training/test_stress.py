@@ -11,13 +11,13 @@ from cxr_node.errors import DataError
 from cxr_node.model import profile as profiles
 from cxr_node.training.data import images
 from cxr_node.training.measure import evaluate, stress
-from cxr_node.training.measure.evaluate import Judge
+from cxr_node.training.measure.evaluate import Scorer
 from tests.training import folders
 
 
 @pytest.fixture(scope="module")
-def judge(tmp_path_factory: pytest.TempPathFactory) -> Judge:
-    return Judge(profiles.load(folders.profile(tmp_path_factory.mktemp("profile"))))
+def scorer(tmp_path_factory: pytest.TempPathFactory) -> Scorer:
+    return Scorer(profiles.load(folders.profile(tmp_path_factory.mktemp("profile"))))
 
 
 @pytest.fixture(scope="module")
@@ -54,12 +54,12 @@ def test_a_lossless_encoding_changes_nothing(name: str, picture: np.ndarray) -> 
 
 
 def test_moves_flips_and_changes_are_counted(
-    judge: Judge, items: list[images.Item], monkeypatch: pytest.MonkeyPatch
+    scorer: Scorer, items: list[images.Item], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     two = {"as it is": lambda image: image, "upside down": lambda image: image[::-1]}
     monkeypatch.setattr(stress, "REENCODINGS", two)
     seen: list[None] = []
-    found = stress.measure_reencodings(judge, items, lambda: seen.append(None))
+    found = stress.measure_reencodings(scorer, items, lambda: seen.append(None))
     assert len(seen) == 3 * len(items)
     same, turned = found["variants"].values()
     assert (same["largest"], same["changes"], same["flips"]) == (0.0, 0, 0)
@@ -69,11 +69,11 @@ def test_moves_flips_and_changes_are_counted(
     assert found["move"]["low"] <= found["move"]["value"] <= found["move"]["high"] <= found["largest"]
 
 
-def test_outsiders_are_counted_by_kind_and_together(judge: Judge, items: list[images.Item], tmp_path: Path) -> None:
+def test_outsiders_are_counted_by_kind_and_together(scorer: Scorer, items: list[images.Item], tmp_path: Path) -> None:
     folders.tree(tmp_path / "adults", each=4)
     foreign = stress.foreign(tmp_path / "adults", 5)
     assert len(foreign) == 5
-    found = stress.measure_outsiders(judge, items, {"adults": foreign}, nothing)
+    found = stress.measure_outsiders(scorer, items, {"adults": foreign}, nothing)
     assert set(found["kinds"]) == {*stress.OUTSIDERS, "adults"}
     for one in found["kinds"].values():
         refused = sum(count for verdict, count in one["verdicts"].items() if verdict in stress.REFUSALS)

@@ -106,8 +106,8 @@ GOALS = (
 )
 
 
-def judge(evaluation: Section) -> Iterator[tuple[Goal, Mapping[str, float], Met]]:
-    """Hold an evaluation against the goals; those that it has no figure for are left out."""
+def _compared(evaluation: Section) -> Iterator[tuple[Goal, Mapping[str, float], Met]]:
+    """Compare an evaluation with the goals; those that it has no figure for are left out."""
     for goal in GOALS:
         figure: Any = evaluation
         for name in goal.place:
@@ -130,5 +130,5 @@ def held_against(evaluation: Section) -> list[dict[str, Any]]:
     return [
         {"goal": goal.name, "question": goal.question, "bar": goal.bar, "at_least": goal.at_least, "met": str(answer)}
         | {end: figure[end] for end in ("value", "low", "high")}
-        for goal, figure, answer in judge(evaluation)
+        for goal, figure, answer in _compared(evaluation)
     ]

@@ -35,7 +35,7 @@ from cxr_node.training.data import images as data
 from cxr_node.training.data.images import Item
 from cxr_node.training.measure import bootstrap
 from cxr_node.training.measure.bootstrap import DRAWS, TAIL, Floats, Interval
-from cxr_node.training.measure.evaluate import Judge, decisions_of
+from cxr_node.training.measure.evaluate import Scorer, decisions_of
 
 Pixels = NDArray[np.float32]
 WORST_SHARE = 0.95
@@ -93,7 +93,7 @@ REENCODINGS: Mapping[str, Callable[[Pixels], Pixels]] = {
 """What is changed -> how. A window that cuts a tenth of the range is what another console's default does."""
 
 
-def measure_reencodings(judge: Judge, items: Sequence[Item], on_image: Callable[[], None]) -> dict[str, Any]:
+def measure_reencodings(scorer: Scorer, items: Sequence[Item], on_image: Callable[[], None]) -> dict[str, Any]:
     """Compare the answers to re-encoded images with those to the images as they are.
 
     Returns
@@ -103,11 +103,11 @@ def measure_reencodings(judge: Judge, items: Sequence[Item], on_image: Callable[
     `answers`; the same by variant
     """
     with ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        rows = list(pool.map(lambda item: _shown(item, judge), items))  # (variants + 1, 1, size_px, size_px) each
-    scored = judge.score(torch.cat(rows), on_image)
+        rows = list(pool.map(lambda item: _shown(item, scorer), items))  # (variants + 1, 1, size_px, size_px) each
+    scored = scorer.score(torch.cat(rows), on_image)
     shape = (len(items), 1 + len(REENCODINGS))
-    probability = judge.probability(scored).reshape(shape)
-    verdict = np.array([str(one.verdict) for one in decisions_of(judge.profile, scored)]).reshape(shape)
+    probability = scorer.probability(scored).reshape(shape)
+    verdict = np.array([str(one.verdict) for one in decisions_of(scorer.profile, scored)]).reshape(shape)
     moved = np.abs(probability[:, 1:] - probability[:, :1])  # (images, variants)
     changed = verdict[:, 1:] != verdict[:, :1]
     unsure = str(Verdict.INDETERMINATE)
@@ -117,10 +117,10 @@ def measure_reencodings(judge: Judge, items: Sequence[Item], on_image: Callable[
     return {"images": len(items), **_moves(moved, changed, flipped), "variants": by_variant}
 
 
-def _shown(item: Item, judge: Judge) -> torch.Tensor:
+def _shown(item: Item, scorer: Scorer) -> torch.Tensor:
     image = images.load(item)
     copies = [image, *(through(image) for through in REENCODINGS.values())]
-    return torch.from_numpy(np.stack([preprocess.prepare(copy, judge.profile.input) for copy in copies]))[:, None]
+    return torch.from_numpy(np.stack([preprocess.prepare(copy, scorer.profile.input) for copy in copies]))[:, None]
 
 
 def _moves(moved: Floats, changed: bootstrap.Bools, flipped: bootstrap.Bools) -> dict[str, Any]:
@@ -172,7 +172,7 @@ def foreign(folder: Path, count: int) -> list[Item]:
 
 
 def measure_outsiders(
-    judge: Judge, items: Sequence[Item], others: Mapping[str, Sequence[Item]], on_image: Callable[[], None]
+    scorer: Scorer, items: Sequence[Item], others: Mapping[str, Sequence[Item]], on_image: Callable[[], None]
 ) -> dict[str, Any]:
     """Count what is refused of changed images, and of foreign ones.
 
@@ -188,16 +188,16 @@ def measure_outsiders(
     rng = np.random.default_rng(0)
     images = {kind: [change(data.load(item), rng) for item in items] for kind, change in OUTSIDERS.items()}
     images |= {name: [data.load(item) for item in foreigners] for name, foreigners in others.items()}
-    said = {kind: _verdicts(judge, kept, on_image) for kind, kept in images.items()}
+    said = {kind: _verdicts(scorer, kept, on_image) for kind, kept in images.items()}
     names = {kind: [str(place) for place in range(len(kept))] for kind, kept in said.items()}
     names |= {name: [f"{name} {place}" for place in range(len(said[name]))] for name in others}
     together = _refusals([word for one in said.values() for word in one], [g for one in names.values() for g in one])
     return {"all": together, "kinds": {kind: _refusals(said[kind], names[kind]) for kind in said}}
 
 
-def _verdicts(judge: Judge, images: Sequence[Pixels], on_image: Callable[[], None]) -> list[str]:
-    shown = [preprocess.prepare(np.ascontiguousarray(image), judge.profile.input) for image in images]
-    decisions = decisions_of(judge.profile, judge.score(torch.from_numpy(np.stack(shown))[:, None], on_image))
+def _verdicts(scorer: Scorer, images: Sequence[Pixels], on_image: Callable[[], None]) -> list[str]:
+    shown = [preprocess.prepare(np.ascontiguousarray(image), scorer.profile.input) for image in images]
+    decisions = decisions_of(scorer.profile, scorer.score(torch.from_numpy(np.stack(shown))[:, None], on_image))
     return [
         str(Verdict.REJECTED if _is_refused(image) else decision.verdict)
         for image, decision in zip(images, decisions, strict=True)

@@ -25,7 +25,7 @@ from cxr_node.training.data.profile_folder import RECIPE_LABELS, Labels
 from cxr_node.training.data.recipe import Recipe
 from cxr_node.training.measure import acceptance, evaluate, stress
 from cxr_node.training.measure.bootstrap import Interval, difference
-from cxr_node.training.measure.evaluate import Change, Judge, Study
+from cxr_node.training.measure.evaluate import Change, Scorer, Study
 from cxr_node.training.report import views
 from cxr_node.training.saliency import heatmap_tests as heatmaps
 
@@ -94,11 +94,11 @@ def run(profile_folder: Path, data_sets: Sequence[DataSet], extras: Extras, *, p
     foreign = stress.foreign(extras.strangers, 10 * extras.sample) if extras.strangers and extras.sample else []
     with _single_threaded(), bar_of(progress) as bar:
         listed = _listed(profile_folder, recipe, profile, data_sets, bar)
-        judge = Judge(profile)
-        studies = {one.name: _studied(judge, one, bar) for one in listed}
+        scorer = Scorer(profile)
+        studies = {one.name: _studied(scorer, one, bar) for one in listed}
         first, *others = studies.values()
         if extras.sample:
-            first.figures.update(_stressed(judge, first.items, foreign, extras.sample, bar))
+            first.figures.update(_stressed(scorer, first.items, foreign, extras.sample, bar))
     for study in studies.values():
         study.figures["goals"] = acceptance.held_against(study.figures)
     if extras.keep:
@@ -109,7 +109,7 @@ def run(profile_folder: Path, data_sets: Sequence[DataSet], extras: Extras, *, p
         result["external"] = {"name": other_name, **other.figures}
         result["compared"] = compared(first.figures, other.figures)
     if extras.page:
-        views.write_page(extras.page, judge, studies, result)
+        views.write_page(extras.page, scorer, studies, result)
     return result
 
 
@@ -152,13 +152,13 @@ def _listed(
     return listed
 
 
-def _studied(judge: Judge, one: _Listed, bar: Progress) -> Study:
+def _studied(scorer: Scorer, one: _Listed, bar: Progress) -> Study:
     task = bar.add_task("judge", total=len(one.items))
-    return evaluate.study(judge, one.items, one.inputs, lambda: bar.advance(task))
+    return evaluate.study(scorer, one.items, one.inputs, lambda: bar.advance(task))
 
 
 def _stressed(
-    judge: Judge, items: Sequence[Item], foreign: Sequence[Item], sample: int, bar: Progress
+    scorer: Scorer, items: Sequence[Item], foreign: Sequence[Item], sample: int, bar: Progress
 ) -> dict[str, Any]:
     few, more = evaluate.sampled(items, sample), evaluate.sampled(items, 2 * sample)
     encodings = bar.add_task("re-encode", total=len(few) * (1 + len(stress.REENCODINGS)))
@@ -167,7 +167,7 @@ def _stressed(
     others = {"foreign images": foreign} if foreign else {}
     rng = np.random.default_rng(0)
     return {
-        "reencoding": stress.measure_reencodings(judge, few, lambda: bar.advance(encodings)),
-        "outsiders": stress.measure_outsiders(judge, more, others, lambda: bar.advance(foreigners)),
-        "heatmaps": heatmaps.measure(judge.profile, judge.network, more, rng, lambda: bar.advance(maps)),
+        "reencoding": stress.measure_reencodings(scorer, few, lambda: bar.advance(encodings)),
+        "outsiders": stress.measure_outsiders(scorer, more, others, lambda: bar.advance(foreigners)),
+        "heatmaps": heatmaps.measure(scorer.profile, scorer.network, more, rng, lambda: bar.advance(maps)),
     }

@@ -27,7 +27,7 @@ from cxr_node.model.predictor import ProfilePredictor
 from cxr_node.model.torch_runtime import TorchRuntime
 from cxr_node.training.data import images
 from cxr_node.training.measure.acceptance import GOALS, MARKS
-from cxr_node.training.measure.evaluate import Judge, Study
+from cxr_node.training.measure.evaluate import Scorer, Study
 from cxr_node.training.measure.metrics import RATE_NAMES, SUBGROUP_NAMES, VERDICTS, interval
 from cxr_node.training.report import plots
 from cxr_node.training.saliency import heatmap_tests
@@ -50,7 +50,7 @@ class Mistake:
     mapped: str
 
 
-def write_page(path: Path, judge: Judge, studies: Mapping[str, Study], measured: Mapping[str, Any]) -> None:
+def write_page(path: Path, scorer: Scorer, studies: Mapping[str, Study], measured: Mapping[str, Any]) -> None:
     """Write the page.
 
     Parameters
@@ -67,7 +67,7 @@ def write_page(path: Path, judge: Judge, studies: Mapping[str, Study], measured:
     sets = [measured, *([measured["external"]] if "external" in measured else [])]
     content = resources.html_page(
         "evaluation.html",
-        profile=judge.profile,
+        profile=scorer.profile,
         product=f"cxr_node {__version__}",
         measured=measured,
         sets=sets,
@@ -83,11 +83,11 @@ def write_page(path: Path, judge: Judge, studies: Mapping[str, Study], measured:
             "Reliability": plots.reliability(lettered),
             "Risk and coverage": plots.risk_coverage(lettered),
         },
-        histograms={name: plots.certainty(one, judge.profile.operating_point) for name, one in outcomes.items()},
+        histograms={name: plots.certainty(one, scorer.profile.operating_point) for name, one in outcomes.items()},
         moves=plots.moves(measured["reencoding"], _bar("reencoding")) if "reencoding" in measured else None,
         heatmap_names=heatmap_tests.NAMES,
         deletion=_deletion(measured),
-        mistakes={name: list(_mistakes(judge, study)) for name, study in studies.items()},
+        mistakes={name: list(_mistakes(scorer, study)) for name, study in studies.items()},
     )
     try:
         path.write_text(content, "utf-8")
@@ -104,14 +104,14 @@ def _deletion(measured: Mapping[str, Any]) -> str | None:
     return plots.deletion(curves) if curves else None
 
 
-def _mistakes(judge: Judge, study: Study) -> Iterator[Mistake]:
+def _mistakes(scorer: Scorer, study: Study) -> Iterator[Mistake]:
     """Images whose answer is wrong, then those on the wrong side of 0.5; in each, the furthest off first."""
     outcomes = study.outcomes
     off = np.abs(outcomes.probability - outcomes.positive)
     answered_wrongly = outcomes.answered & ~outcomes.right
     order = np.lexsort((-off, ~answered_wrongly))
     worst = [place for place in order if answered_wrongly[place] or off[place] > 0.5][:MOST_ERRORS]
-    predictor = ProfilePredictor(judge.profile, TorchRuntime(judge.network, judge.profile.judged), judge.stats)
+    predictor = ProfilePredictor(scorer.profile, TorchRuntime(scorer.network, scorer.profile.judged), scorer.stats)
     for place in worst:
         item = study.items[place]
         pixels = images.load(item)
