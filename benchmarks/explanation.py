@@ -62,9 +62,9 @@ _WAYS: dict[str, Callable[[], object]] = {}
 """Of this process: each side is measured in one of its own, with its own threads."""
 
 
-def measure(_folder: Path, told: argparse.Namespace, bar: Progress) -> dict[str, Any]:
+def measure(_folder: Path, options: argparse.Namespace, bar: Progress) -> dict[str, Any]:
     """Times first, then maps."""
-    times = spent(told.repeats, bar)
+    times = spent(options.repeats, bar)
     p50 = {name: values["p50"] for name, values in times.items()}
     ratios = {name: ratio(p50[name], p50[OURS]) for name in (SAME, ONE)}
     networks = {name: ratio(p50[name], p50[PASS]) for name in NETWORKS}
@@ -80,7 +80,7 @@ def measure(_folder: Path, told: argparse.Namespace, bar: Progress) -> dict[str,
         "one_view_by_one_view": one_by_one,
         "over_bare_forward_pass": ratio(p50[OURS], p50[PASS]),
         "ceiling": ceiling(loaded),
-        "maps": maps(plain, ours, told, bar),
+        "maps": maps(plain, ours, options, bar),
     }
 
 
@@ -158,15 +158,15 @@ def seen_by(ours: ProfilePredictor, radiograph: Radiograph) -> NDArray[np.float3
     return views(prepare(radiograph.pixels, spec), spec.normalisation)[None]
 
 
-def maps(plain: PlainModel, ours: ProfilePredictor, told: argparse.Namespace, bar: Progress) -> dict[str, Any]:
+def maps(plain: PlainModel, ours: ProfilePredictor, options: argparse.Namespace, bar: Progress) -> dict[str, Any]:
     """Pearson's correlation of the package's map with ours, at the resolution of the network's input.
 
     What our runtime computes is compared, before `gradcam.on_source_grid` blanks cold maps and rounds steps.
     """
     torch.set_num_threads(1)  # two libraries' threads in one process, and nothing is timed here
-    task = bar.add_task("maps of both", total=told.maps)
+    task = bar.add_task("maps of both", total=options.maps)
     found, differences = [], []
-    for _, radiograph in zip(range(told.maps), radiographs(told, ours), strict=False):
+    for _, radiograph in zip(range(options.maps), radiographs(options, ours), strict=False):
         batch = seen_by(ours, radiograph)
         output = ours.runtime.infer(batch)
         reference = plain.map_of(torch.from_numpy(batch[0, :1]))
@@ -174,7 +174,7 @@ def maps(plain: PlainModel, ours: ProfilePredictor, told: argparse.Namespace, ba
         theirs, mine = plain.cam.outputs[0].detach().numpy(), output.logits[0, 0]
         differences.append(float(np.abs(theirs - mine).max()))
         bar.advance(task)
-    source = "real radiographs" if told.data else "drawn radiographs"
+    source = "real radiographs" if options.data else "drawn radiographs"
     return {"images": source, "correlation": spread(found), "largest_logit_difference": max(differences)}
 
 
@@ -185,13 +185,13 @@ def correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
 
 
-def radiographs(told: argparse.Namespace, ours: ProfilePredictor) -> Iterator[Radiograph]:
+def radiographs(options: argparse.Namespace, ours: ProfilePredictor) -> Iterator[Radiograph]:
     """Of a folder, or drawn ones."""
-    if told.data is None:
-        for content in drawn.draw(DRAWN, told.maps):
+    if options.data is None:
+        for content in drawn.draw(DRAWN, options.maps):
             yield decoded(content, ours)
         return
-    for path in classify.files([told.data]):
+    for path in classify.files([options.data]):
         try:
             yield decoded(classify.part10(path, **drawn.BUILT_IN_ATTRIBUTES), ours)
         except (InstanceError, ValueError):

@@ -24,10 +24,10 @@ ASSOCIATIONS = (1, 8)
 _MB = 1e6
 
 
-def measure(folder: Path, told: argparse.Namespace, bar: Progress) -> dict[str, Any]:
+def measure(folder: Path, options: argparse.Namespace, bar: Progress) -> dict[str, Any]:
     """One row for each size and number of associations."""
-    objects = {"1 MB": told.small_objects, "10 MB": told.large_objects}
-    task = bar.add_task("ingest", total=3 * told.rounds * len(ASSOCIATIONS) * sum(objects.values()))
+    objects = {"1 MB": options.small_objects, "10 MB": options.large_objects}
+    task = bar.add_task("ingest", total=3 * options.rounds * len(ASSOCIATIONS) * sum(objects.values()))
     images = {size: Images(plate) for size, plate in SIZES.items()}
     numbers = itertools.count(1)
     rows = []
@@ -40,7 +40,7 @@ def measure(folder: Path, told: argparse.Namespace, bar: Progress) -> dict[str, 
             peers.flood(receiver, [images["1 MB"].numbered(next(numbers)) for _ in range(8)], 8)
         for size, associations in itertools.product(SIZES, ASSOCIATIONS):
             took: dict[str, list[float]] = {one.name: [] for one in receivers}
-            for _ in range(told.rounds):
+            for _ in range(options.rounds):
                 for receiver in receivers:
                     instances = [images[size].numbered(next(numbers)) for _ in range(objects[size])]
                     sent = peers.flood(receiver, instances, associations, lambda: bar.advance(task))

@@ -33,14 +33,14 @@ WARM_UP = 5
 _PIECE = 256 * 1024
 
 
-def measure(folder: Path, told: argparse.Namespace, bar: Progress) -> dict[str, Any]:
+def measure(folder: Path, options: argparse.Namespace, bar: Progress) -> dict[str, Any]:
     """CPU milliseconds of each step, and of all of them."""
     image, picture = os.urandom(TEN_MB.size_bytes), os.urandom(3 * PICTURE[0] * PICTURE[1])
     took: dict[str, list[float]] = {}
     with Peer() as peer:
         steps = _steps(folder, image, picture, peer)
-        task = bar.add_task("what cannot be left out", total=told.repeats + WARM_UP)
-        for repeat in range(told.repeats + WARM_UP):
+        task = bar.add_task("what cannot be left out", total=options.repeats + WARM_UP)
+        for repeat in range(options.repeats + WARM_UP):
             for name, step in steps.items():
                 began = time.process_time()
                 step()
