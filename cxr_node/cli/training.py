@@ -80,7 +80,7 @@ class Part(StrEnum):
 
 
 class Changed(StrEnum):
-    """`training.evaluate.Change`, known before torch is."""
+    """`training.measure.evaluate.Change`, known before torch is."""
 
     NONE = "none"
     CORRUPTED = "corrupted"

@@ -65,7 +65,7 @@ def divided(judged: float, logits: Floats, positive: Sequence[bool]) -> Doubles:
     Parameters
     ----------
     judged : calibrated probability of the judged label
-    logits : shape (classes,), as `classes.OverClasses` answers them
+    logits : shape (classes,), as `network.OverClasses` answers them
     positive : whether each class is one of the judged label
 
     Returns
@@ -85,7 +85,7 @@ class ProfilePredictor:
 
     Parameters
     ----------
-    stats : as `model.distance.normalised` returns them; {} where no distance is judged
+    stats : as `model.ood_distance.normalised` returns them; {} where no distance is judged
     """
 
     def __init__(self, profile: Profile, computes: Runtime, stats: Mapping[str, Floats]) -> None:

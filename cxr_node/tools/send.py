@@ -1,6 +1,6 @@
 """Storage and Verification SCU for people: `cxr-node send`, `check` and `demo`.
 
-The node's own results travel by `node.destinations`, which keeps associations open; this one sends files once.
+The node's own results travel by `node.deliver.storage_scu`, which keeps associations open; this one sends files once.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ def cross_entropy(logits: torch.Tensor, target: torch.Tensor, weights: torch.Ten
 
     Parameters
     ----------
-    logits : float32, shape (batch, 1), or (batch, 1 + classes) as `model.classes.OverClasses` answers
+    logits : float32, shape (batch, 1), or (batch, 1 + classes) as `model.network.OverClasses` answers
     target : as `targets` returns it
     weights : of the classes, or None
     """

@@ -51,7 +51,7 @@ class Material:
     kinds : shape (images,), place of each one's class in `sides`
     sides : whether each class is positive
     watched : prepared images of the validation part, and whether each is positive
-    strangers : unlabelled images of another population, as `lesson.strangers` reads them; None without lessons
+    strangers : unlabelled images of another population, as `losses.strangers` reads them; None without lessons
     """
 
     images: NDArray[np.uint8]

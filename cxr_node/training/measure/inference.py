@@ -1,6 +1,6 @@
 """What a network says of many labelled images: logits of all views, and the distance from the training data.
 
-Knows no thresholds. Every image goes through `model.preprocess` and `model.served`, as in serving.
+Knows no thresholds. Every image goes through `model.preprocess` and `model.torch_runtime`, as in serving.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def logits(network: Network, inputs: torch.Tensor) -> Floats:
 def signatures(
     network: Network, inputs: torch.Tensor, on_image: Callable[[], None] = _silent
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-    """What `model.distance` measures.
+    """What `model.ood_distance` measures.
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ def score(
     Parameters
     ----------
     network : is switched to evaluation, its weights laid out for convolutions
-    stats : as `model.distance.normalised` returns them
+    stats : as `model.ood_distance.normalised` returns them
     inputs : float32, shape (images, 1, size_px, size_px), standardised
     """
     runtime = TorchRuntime(network, 0)  # one for all threads: it turns the weights' memory round, which none may read
