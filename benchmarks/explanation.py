@@ -2,7 +2,8 @@
 
 Three comparisons on the same weights, both sides in turn: from the decoded radiograph to probability and heat map (the
 same answer: four views; and one view, which is less), the network alone, and our whole answer over the bare forward
-pass of our runtime. Then both maps of many images, as correlation.
+pass of our runtime. Then both maps of many images, as correlation; and how quick the network could be at most: its
+arithmetic, at the rate of one large matrix product, whose operands stay in the cache.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import io
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -21,21 +23,23 @@ import torch
 from numpy.typing import NDArray
 from pydicom import dcmread
 from rich.progress import Progress
+from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import ceiling, record
-from benchmarks.figures import ratio, spread
+from benchmarks import record
 from benchmarks.images import TEN_MB, Images
-from benchmarks.plain_model import Answer, PlainModel
-from benchmarks.plain_node import PROFILE, shown
+from benchmarks.plain_node import PROFILE, Answer, PlainModel, shown
+from benchmarks.record import ratio, spread
 from cxr_node import pipeline, resources
 from cxr_node.config.schema import Admission
 from cxr_node.dicom.read import header
 from cxr_node.domain import NO_PRECEDENT, Examination, Radiograph, Rejected
 from cxr_node.errors import InstanceError
-from cxr_node.model import graph_file, profile
-from cxr_node.model.openvino_runtime import ov
+from cxr_node.model import graph_file, profile, weights
+from cxr_node.model.openvino_runtime import apart, in_float32, ov
 from cxr_node.model.predictor import LARGEST_DIFFERENCE, ProfilePredictor, load_predictor
-from cxr_node.model.preprocess import prepare, views
+from cxr_node.model.preprocess import VIEW_NAMES, prepare, views
+from cxr_node.model.profile import Profile
+from cxr_node.model.torch_runtime import Served
 from cxr_node.tools import classify, drawn
 from cxr_node.tools.drawn import Plate
 
@@ -49,6 +53,8 @@ NETWORKS = (NETWORK_SAME, NETWORK_ONE, NETWORK_BATCH, CHANNELS_LAST)
 DRAWN = Plate(rows=640, cols=512)
 """Images of the correlation where no real ones are named."""
 WARM_UP = 5
+_SIDE, _REPEATS = 2048, 30
+"""Of a matrix product, and how many of them are timed."""
 PAUSE_S = 0.05
 """Between two ways, so that no thread that still spins takes the next one's core."""
 
@@ -56,9 +62,9 @@ _WAYS: dict[str, Callable[[], object]] = {}
 """Of this process: each side is measured in one of its own, with its own threads."""
 
 
-def measure(told: argparse.Namespace, bar: Progress) -> dict[str, Any]:
+def measure(_folder: Path, options: argparse.Namespace, bar: Progress) -> dict[str, Any]:
     """Times first, then maps."""
-    times = spent(told.repeats, bar)
+    times = spent(options.repeats, bar)
     p50 = {name: values["p50"] for name, values in times.items()}
     ratios = {name: ratio(p50[name], p50[OURS]) for name in (SAME, ONE)}
     networks = {name: ratio(p50[name], p50[PASS]) for name in NETWORKS}
@@ -73,8 +79,8 @@ def measure(told: argparse.Namespace, bar: Progress) -> dict[str, Any]:
         "ratio": ratios | networks,
         "one_view_by_one_view": one_by_one,
         "over_bare_forward_pass": ratio(p50[OURS], p50[PASS]),
-        "ceiling": ceiling.measure(loaded),
-        "maps": maps(plain, ours, told, bar),
+        "ceiling": ceiling(loaded),
+        "maps": maps(plain, ours, options, bar),
     }
 
 
@@ -107,7 +113,7 @@ def _ready_ours(content: bytes) -> None:
     ours = load_predictor(profile.load(resources.profile_folder(PROFILE)))
     radiograph = decoded(content, ours)
     batch = seen_by(ours, radiograph)
-    _WAYS.update({OURS: lambda: ours.examine(radiograph), PASS: lambda: ours.runtime.see(batch)})
+    _WAYS.update({OURS: lambda: ours.examine(radiograph), PASS: lambda: ours.runtime.infer(batch)})
     one = _for_one_view(ours.profile)
     _WAYS[ONE_EACH] = lambda: one.infer([batch[0, :1]], share_inputs=True)
 
@@ -117,7 +123,7 @@ def _for_one_view(loaded: profile.Profile) -> Any:
     size_px = loaded.input.size_px
     model = ov.Core().read_model(graph_file.graph(loaded))
     model.reshape([1, 1, size_px, size_px])
-    return ceiling.in_float32(model)
+    return apart(lambda: in_float32(model, os.cpu_count() or 1)).create_infer_request()
 
 
 def _ready_plain(content: bytes) -> None:
@@ -152,23 +158,23 @@ def seen_by(ours: ProfilePredictor, radiograph: Radiograph) -> NDArray[np.float3
     return views(prepare(radiograph.pixels, spec), spec.normalisation)[None]
 
 
-def maps(plain: PlainModel, ours: ProfilePredictor, told: argparse.Namespace, bar: Progress) -> dict[str, Any]:
+def maps(plain: PlainModel, ours: ProfilePredictor, options: argparse.Namespace, bar: Progress) -> dict[str, Any]:
     """Pearson's correlation of the package's map with ours, at the resolution of the network's input.
 
     What our runtime computes is compared, before `gradcam.on_source_grid` blanks cold maps and rounds steps.
     """
     torch.set_num_threads(1)  # two libraries' threads in one process, and nothing is timed here
-    task = bar.add_task("maps of both", total=told.maps)
+    task = bar.add_task("maps of both", total=options.maps)
     found, differences = [], []
-    for _, radiograph in zip(range(told.maps), radiographs(told, ours), strict=False):
+    for _, radiograph in zip(range(options.maps), radiographs(options, ours), strict=False):
         batch = seen_by(ours, radiograph)
-        sight = ours.runtime.see(batch)
+        output = ours.runtime.infer(batch)
         reference = plain.map_of(torch.from_numpy(batch[0, :1]))
-        found.append(correlation(plain.scaled(sight.activation[0]), reference))
-        theirs, mine = plain.cam.outputs[0].detach().numpy(), sight.logits[0, 0]
+        found.append(correlation(plain.scaled(output.activation[0]), reference))
+        theirs, mine = plain.cam.outputs[0].detach().numpy(), output.logits[0, 0]
         differences.append(float(np.abs(theirs - mine).max()))
         bar.advance(task)
-    source = "real radiographs" if told.data else "drawn radiographs"
+    source = "real radiographs" if options.data else "drawn radiographs"
     return {"images": source, "correlation": spread(found), "largest_logit_difference": max(differences)}
 
 
@@ -179,13 +185,13 @@ def correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
 
 
-def radiographs(told: argparse.Namespace, ours: ProfilePredictor) -> Iterator[Radiograph]:
+def radiographs(options: argparse.Namespace, ours: ProfilePredictor) -> Iterator[Radiograph]:
     """Of a folder, or drawn ones."""
-    if told.data is None:
-        for content in drawn.draw(DRAWN, told.maps):
+    if options.data is None:
+        for content in drawn.draw(DRAWN, options.maps):
             yield decoded(content, ours)
         return
-    for path in classify.files([told.data]):
+    for path in classify.files([options.data]):
         try:
             yield decoded(classify.part10(path, **drawn.BUILT_IN_ATTRIBUTES), ours)
         except (InstanceError, ValueError):
@@ -201,15 +207,43 @@ def decoded(content: bytes, ours: ProfilePredictor) -> Radiograph:
     return found
 
 
+def ceiling(loaded: Profile) -> dict[str, float]:
+    """Arithmetic of all views of one radiograph, the machine's rate, and how long the one takes at the other."""
+    work, rate = gflop(loaded), matrix_gflop_s()
+    return {"gflop": work, "matrix_gflop_s": rate, "least_ms": 1000.0 * work / rate}
+
+
+def gflop(loaded: Profile) -> float:
+    """Floating-point operations of one radiograph's answer, in thousand millions; torch counts them."""
+    network, _ = weights.load(loaded.weights_path, loaded.network, len(loaded.labels))
+    seen = torch.zeros(len(VIEW_NAMES), 1, loaded.input.size_px, loaded.input.size_px)
+    with torch.no_grad(), FlopCounterMode(display=False) as counted:
+        Served(network, loaded.judged)(seen)
+    return float(counted.get_total_flops()) / 1e9
+
+
+def matrix_gflop_s() -> float:
+    """The best rate of several products in float32, by the runtime that serves."""
+    generator = np.random.default_rng(0)
+    one, other = (generator.random((_SIDE, _SIDE), dtype=np.float32) for _ in range(2))
+    parts = ov.opset13
+    parameter = parts.parameter([_SIDE, _SIDE], np.float32)
+    model = ov.Model([parts.matmul(parameter, parts.constant(other), False, False)], [parameter])
+    request = apart(lambda: in_float32(model, os.cpu_count() or 1)).create_infer_request()
+
+    def took_s() -> float:
+        began = time.perf_counter()
+        request.infer([one], share_inputs=True)
+        return time.perf_counter() - began
+
+    return 2.0 * _SIDE**3 / min(took_s() for _ in range(_REPEATS)) / 1e9
+
+
 def main() -> None:
     """Run, and write the figures."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--repeats", type=int, default=60)
-    options.add_argument("--maps", type=int, default=100, help="images of the correlation")
-    options.add_argument("--data", type=Path, help="folder of real radiographs for the correlation")
-    told = options.parse_args()
-    with record.scratch() as folder, record.bar() as bar:
-        bar.console.print(record.write("explanation", folder, measure(told, bar)))
+    parser = record.options(__doc__, repeats=60, maps=100)
+    parser.add_argument("--data", type=Path, help="folder of real radiographs for the correlation of the maps")
+    record.run("explanation", parser, measure)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,10 @@ from typing import Any
 
 from rich.progress import Progress
 
-from benchmarks import memory, peers, record, rows, sending
+from benchmarks import peers, record, rows
 from benchmarks.destination import Destination
-from benchmarks.figures import ratio, spread
 from benchmarks.images import SMALL, Images
+from benchmarks.record import ratio, spread
 
 ROWS = (100, 1_000, 10_000, 100_000)
 ASSOCIATIONS = (1, 8, 64)
@@ -25,14 +25,14 @@ RESULTS = 3
 _LISTEN = {"max_associations": 64, "max_associations_per_host": 64}
 
 
-def measure(folder: Path, told: argparse.Namespace, bar: Progress) -> dict[str, Any]:
+def measure(folder: Path, options: argparse.Namespace, bar: Progress) -> dict[str, Any]:
     """A node for each number of rows."""
     images = Images(SMALL)
-    task = bar.add_task("growth", total=told.rounds * len(ROWS) * len(ASSOCIATIONS) * told.images)
-    measured = [_with_rows(folder / str(number), number, images, told, lambda: bar.advance(task)) for number in ROWS]
+    task = bar.add_task("growth", total=options.rounds * len(ROWS) * len(ASSOCIATIONS) * options.images)
+    measured = [_with_rows(folder / str(number), number, images, options, lambda: bar.advance(task)) for number in ROWS]
     return {
         "object_bytes": images.size_bytes,
-        "images": told.images,
+        "images": options.images,
         "by_rows": measured,
         "growth": growth([[cell["cpu_ms_per_image"] for cell in row["cells"]] for row in measured]),
     }
@@ -53,29 +53,29 @@ def growth(costs: Sequence[Sequence[float]]) -> dict[str, float]:
 
 
 def _with_rows(
-    folder: Path, number: int, images: Images, told: argparse.Namespace, sent: Callable[[], object]
+    folder: Path, number: int, images: Images, options: argparse.Namespace, sent: Callable[[], object]
 ) -> dict[str, Any]:
     rows.fill(folder / "spool", number)
     done = 0
     with Destination() as to, peers.starting(folder, to.port, **_LISTEN) as node:
         echo_s = time.monotonic() - node.started_at
-        sending.flood(node, images.several(1, 1), 1)
+        peers.flood(node, images.several(1, 1), 1)
         done += 1
         first_answer_s = max(one.acknowledged_ns for one in to.wait(RESULTS)) / 1e9 - node.started_at
-        sending.flood(node, images.several(2, 8), 8)
+        peers.flood(node, images.several(2, 8), 8)
         done += 8
         to.wait(RESULTS * done)
         cells = []
         for associations in ASSOCIATIONS:
             took_ms, used_s = [], node.cpu_s()
-            for _ in range(told.rounds):
-                answered = sending.flood(node, images.several(done + 1, told.images), associations, sent)
-                done += told.images
+            for _ in range(options.rounds):
+                answered = peers.flood(node, images.several(done + 1, options.images), associations, sent)
+                done += options.images
                 last_ns = max(one.acknowledged_ns for one in to.wait(RESULTS * done))
-                took_ms.append((last_ns - min(one.begun_ns for one in answered)) / 1e6 / told.images)
-            cpu_ms = 1000.0 * (node.cpu_s() - used_s) / (told.rounds * told.images)
+                took_ms.append((last_ns - min(one.begun_ns for one in answered)) / 1e6 / options.images)
+            cpu_ms = 1000.0 * (node.cpu_s() - used_s) / (options.rounds * options.images)
             cells.append({"associations": associations, "ms_per_image": spread(took_ms), "cpu_ms_per_image": cpu_ms})
-        used = memory.by_role(node)
+        used = peers.memory_by_role(node)
     return {
         "rows": number,
         "first_echo_s": echo_s,
@@ -87,12 +87,7 @@ def _with_rows(
 
 def main() -> None:
     """Run, and write the figures."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--images", type=int, default=64, help="of each wave")
-    options.add_argument("--rounds", type=int, default=2, help="waves for each number of rows and associations")
-    told = options.parse_args()
-    with record.scratch() as folder, record.bar() as bar:
-        bar.console.print(record.write("growth", folder, measure(folder, told, bar)))
+    record.run("growth", record.options(__doc__, images=64, rounds=2), measure)
 
 
 if __name__ == "__main__":

@@ -14,20 +14,20 @@ from typing import Any
 
 from rich.progress import Progress
 
-from benchmarks import peers, record, sending
-from benchmarks.figures import ratio, spread
+from benchmarks import peers, record
 from benchmarks.images import ONE_MB, TEN_MB, Images
 from benchmarks.peers import ORTHANC, OURS, STORESCP, Peer
+from benchmarks.record import ratio, spread
 
 SIZES = {"1 MB": ONE_MB, "10 MB": TEN_MB}
 ASSOCIATIONS = (1, 8)
 _MB = 1e6
 
 
-def measure(folder: Path, told: argparse.Namespace, bar: Progress) -> dict[str, Any]:
+def measure(folder: Path, options: argparse.Namespace, bar: Progress) -> dict[str, Any]:
     """One row for each size and number of associations."""
-    objects = {"1 MB": told.small_objects, "10 MB": told.large_objects}
-    task = bar.add_task("ingest", total=3 * told.rounds * len(ASSOCIATIONS) * sum(objects.values()))
+    objects = {"1 MB": options.small_objects, "10 MB": options.large_objects}
+    task = bar.add_task("ingest", total=3 * options.rounds * len(ASSOCIATIONS) * sum(objects.values()))
     images = {size: Images(plate) for size, plate in SIZES.items()}
     numbers = itertools.count(1)
     rows = []
@@ -37,14 +37,14 @@ def measure(folder: Path, told: argparse.Namespace, bar: Progress) -> dict[str, 
             for name, start in ((OURS, peers.receive), (ORTHANC, peers.orthanc), (STORESCP, peers.storescp))
         ]
         for receiver in receivers:
-            sending.flood(receiver, [images["1 MB"].numbered(next(numbers)) for _ in range(8)], 8)
+            peers.flood(receiver, [images["1 MB"].numbered(next(numbers)) for _ in range(8)], 8)
         for size, associations in itertools.product(SIZES, ASSOCIATIONS):
             took: dict[str, list[float]] = {one.name: [] for one in receivers}
-            for _ in range(told.rounds):
+            for _ in range(options.rounds):
                 for receiver in receivers:
                     instances = [images[size].numbered(next(numbers)) for _ in range(objects[size])]
-                    sent = sending.flood(receiver, instances, associations, lambda: bar.advance(task))
-                    took[receiver.name].append(sending.took_s(sent) / objects[size])
+                    sent = peers.flood(receiver, instances, associations, lambda: bar.advance(task))
+                    took[receiver.name].append(peers.took_s(sent) / objects[size])
             rows.append(_row(size, associations, images[size].size_bytes, took))
         kept = {one.name: _files(folder / one.name, one) for one in receivers}
     return {"objects": objects, "rows": rows, "files_kept": kept}
@@ -72,13 +72,7 @@ def _files(folder: Path, receiver: Peer) -> int:
 
 def main() -> None:
     """Run, and write the figures."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--small-objects", type=int, default=80, help="of 1 MB, each time")
-    options.add_argument("--large-objects", type=int, default=24, help="of 10 MB, each time")
-    options.add_argument("--rounds", type=int, default=5)
-    told = options.parse_args()
-    with record.scratch() as folder, record.bar() as bar:
-        bar.console.print(record.write("ingest", folder, measure(folder, told, bar)))
+    record.run("ingest", record.options(__doc__, small_objects=80, large_objects=24, rounds=5), measure)
 
 
 if __name__ == "__main__":

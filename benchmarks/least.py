@@ -21,10 +21,10 @@ import numpy as np
 from rich.progress import Progress
 
 from benchmarks import record
-from benchmarks.figures import spread
 from benchmarks.images import TEN_MB
 from benchmarks.node import PICTURE
 from benchmarks.plain_node import PROFILE
+from benchmarks.record import spread
 from cxr_node import resources
 from cxr_node.model import graph_file, profile
 from cxr_node.model.predictor import load_predictor
@@ -33,14 +33,14 @@ WARM_UP = 5
 _PIECE = 256 * 1024
 
 
-def measure(folder: Path, told: argparse.Namespace, bar: Progress) -> dict[str, Any]:
+def measure(folder: Path, options: argparse.Namespace, bar: Progress) -> dict[str, Any]:
     """CPU milliseconds of each step, and of all of them."""
     image, picture = os.urandom(TEN_MB.size_bytes), os.urandom(3 * PICTURE[0] * PICTURE[1])
     took: dict[str, list[float]] = {}
     with Peer() as peer:
         steps = _steps(folder, image, picture, peer)
-        task = bar.add_task("what cannot be left out", total=told.repeats + WARM_UP)
-        for repeat in range(told.repeats + WARM_UP):
+        task = bar.add_task("what cannot be left out", total=options.repeats + WARM_UP)
+        for repeat in range(options.repeats + WARM_UP):
             for name, step in steps.items():
                 began = time.process_time()
                 step()
@@ -58,7 +58,7 @@ def _steps(folder: Path, image: bytes, picture: bytes, peer: Peer) -> dict[str, 
         "take the object from a socket": lambda: peer.give(len(image)),
         "digest it": lambda: hashlib.sha256(image).digest(),
         "write and sync it": lambda: _write(folder / "object", image),
-        "pass four views through the network": lambda: runtime.see(np.array(shown)),
+        "pass four views through the network": lambda: runtime.infer(np.array(shown)),
         "digest the picture": lambda: hashlib.sha256(picture).digest(),
         "write and sync it, the picture": lambda: _write(folder / "picture", picture),
         "hand it to a socket": lambda: peer.take(picture),
@@ -122,11 +122,7 @@ def _serve(port: int) -> None:
 
 def main() -> None:
     """Run, and write the figures."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--repeats", type=int, default=60)
-    told = options.parse_args()
-    with record.scratch() as folder, record.bar() as bar:
-        bar.console.print(record.write("least", folder, measure(folder, told, bar)))
+    record.run("least", record.options(__doc__, repeats=60), measure)
 
 
 if __name__ == "__main__":

@@ -19,11 +19,12 @@ from typing import Any
 
 from rich.progress import Progress
 
-from benchmarks import memory, peers, record, sending
+from benchmarks import peers, record
 from benchmarks.destination import Destination
-from benchmarks.figures import ratio, spread
 from benchmarks.images import TEN_MB, Images, Numbered
 from benchmarks.peers import ONE_VIEW, OURS, PLAIN, Peer
+from benchmarks.record import ratio, spread
+from cxr_node.bench import node as bench_node
 from cxr_node.node.ledger.ledger import FILE_NAME
 
 PICTURE = (2045, 1219)
@@ -54,7 +55,7 @@ class Contender:
         return max(arrival.acknowledged_ns for arrival in self.to.wait(self.expected))
 
 
-def measure(folder: Path, told: argparse.Namespace, bar: Progress) -> dict[str, Any]:
+def measure(folder: Path, options: argparse.Namespace, bar: Progress) -> dict[str, Any]:
     """All parts, in the order in which they are read."""
     images = Images(TEN_MB)
     with ExitStack() as stack:
@@ -64,9 +65,9 @@ def measure(folder: Path, told: argparse.Namespace, bar: Progress) -> dict[str, 
             nodes.append(Contender(stack.enter_context(_started(name, folder / name, to.port)), to, images))
         figures: dict[str, Any] = {"object_bytes": images.size_bytes}
         figures["result_bytes"] = {one.node.name: _warm_up(one) for one in nodes}
-        figures["turnaround"] = turnaround(nodes, told.one_by_one, bar)
-        figures |= sustained(nodes, folder, told, bar)
-        figures["memory"] = memory.by_role(nodes[0].node)
+        figures["turnaround"] = turnaround(nodes, options.one_by_one, bar)
+        figures |= sustained(nodes, folder, options, bar)
+        figures["memory"] = peers.memory_by_role(nodes[0].node)
     return figures
 
 
@@ -76,7 +77,7 @@ def _started(name: str, folder: Path, to: int) -> AbstractContextManager[Peer]:
 
 def _warm_up(one: Contender) -> list[int]:
     """A few images; the sizes of one image's results."""
-    sending.flood(one.node, one.next(WARM_UP), 1)
+    peers.flood(one.node, one.next(WARM_UP), 1)
     one.last_result_ns()
     return sorted(arrival.size_bytes for arrival in one.to.arrivals[-RESULTS[one.node.name] :])
 
@@ -99,31 +100,33 @@ def turnaround(nodes: list[Contender], images: int, bar: Progress) -> dict[str, 
     return {"ms": ms, "ratio": ratios}
 
 
-def sustained(nodes: list[Contender], folder: Path, told: argparse.Namespace, bar: Progress) -> dict[str, Any]:
+def sustained(nodes: list[Contender], folder: Path, options: argparse.Namespace, bar: Progress) -> dict[str, Any]:
     """Waves over several associations, to one node and then to the next, then to each stage of ours alone."""
-    waves = {OURS: told.images, PLAIN: told.plain_images, ONE_VIEW: told.plain_images}
-    task = bar.add_task("throughput, and each stage alone", total=told.rounds * (sum(waves.values()) + told.images))
+    waves = {OURS: options.images, PLAIN: options.plain_images, ONE_VIEW: options.plain_images}
+    task = bar.add_task(
+        "throughput, and each stage alone", total=options.rounds * (sum(waves.values()) + options.images)
+    )
     alone: dict[str, list[float]] = {}
     rates: dict[str, list[float]] = {name: [] for name in waves}
     cpu_s: dict[str, list[float]] = {name: [] for name in waves}
-    by_role: dict[str, list[float]] = {role: [] for role in memory.ROLES}
-    for number in range(told.rounds):
+    by_role: dict[str, list[float]] = {role: [] for role in bench_node.ROLES}
+    for number in range(options.rounds):
         for one in nodes:
-            name, used, roles = one.node.name, one.node.cpu_s(), memory.cpu_s(one.node)
-            sent = sending.flood(one.node, one.next(waves[name]), told.associations, lambda: bar.advance(task))
+            name, used, roles = one.node.name, one.node.cpu_s(), peers.cpu_s_by_role(one.node)
+            sent = peers.flood(one.node, one.next(waves[name]), options.associations, lambda: bar.advance(task))
             took_s = (one.last_result_ns() - min(each.begun_ns for each in sent)) / 1e9
             rates[name].append(waves[name] / took_s)
             cpu_s[name].append((one.node.cpu_s() - used) / waves[name])
             if name == OURS:
-                for role, now_s in memory.cpu_s(one.node).items():
+                for role, now_s in peers.cpu_s_by_role(one.node).items():
                     by_role[role].append((now_s - roles[role]) / waves[name])
-        for stage, rate in stages(folder / str(number), nodes[0].images, told).items():
+        for stage, rate in stages(folder / str(number), nodes[0].images, options).items():
             alone.setdefault(stage, []).append(rate)
-        bar.advance(task, told.images)
+        bar.advance(task, options.images)
     per_s = {name: spread(values) for name, values in rates.items()}
     by_stage = {stage: spread(values) for stage, values in alone.items()}
     throughput = {
-        "associations": told.associations,
+        "associations": options.associations,
         "images": waves,
         "images_per_s": per_s,
         "cpu_s_per_image": {name: spread(values) for name, values in cpu_s.items()},
@@ -134,19 +137,19 @@ def sustained(nodes: list[Contender], folder: Path, told: argparse.Namespace, ba
     return {"throughput": throughput, "stages": by_stage, "share_of_slowest_stage": share}
 
 
-def stages(folder: Path, images: Images, told: argparse.Namespace) -> dict[str, float]:
+def stages(folder: Path, images: Images, options: argparse.Namespace) -> dict[str, float]:
     """Images a second of receive, work and deliver, each running alone on what the one before left."""
     with peers.receive(folder) as receiver:
-        sent = sending.flood(receiver, images.several(1, told.images), told.associations)
+        sent = peers.flood(receiver, images.several(1, options.images), options.associations)
     with Destination() as to:
         with peers.alone(folder, "work", to.port):
-            settled = _until(lambda: _settled_at_s(folder), told.images)
+            settled = _until(lambda: _settled_at_s(folder), options.images)
         with peers.alone(folder, "deliver", to.port):
-            arrivals = to.wait(told.images * RESULTS[OURS])
+            arrivals = to.wait(options.images * RESULTS[OURS])
     shutil.rmtree(folder)
     delivered = sorted(arrival.acknowledged_ns / 1e9 for arrival in arrivals)[:: RESULTS[OURS]]
     return {
-        "receive": told.images / sending.took_s(sent),
+        "receive": options.images / peers.took_s(sent),
         "work": (len(settled) - 1) / (settled[-1] - settled[0]),
         "deliver": (len(delivered) - 1) / (delivered[-1] - delivered[0]),
     }
@@ -169,15 +172,9 @@ def _until(look: Callable[[], list[float]], count: int, timeout_s: float = 300.0
 
 def main() -> None:
     """Run, and write the figures."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--one-by-one", type=int, default=60, help="images of the turnaround")
-    options.add_argument("--images", type=int, default=200, help="images of a wave to our node")
-    options.add_argument("--plain-images", type=int, default=40, help="images of a wave to a plain node")
-    options.add_argument("--rounds", type=int, default=2, help="waves to each node")
-    options.add_argument("--associations", type=int, default=8)
-    told = options.parse_args()
-    with record.scratch() as folder, record.bar() as bar:
-        bar.console.print(record.write("node", folder, measure(folder, told, bar)))
+    record.run(
+        "node", record.options(__doc__, one_by_one=60, images=200, plain_images=40, rounds=2, associations=8), measure
+    )
 
 
 if __name__ == "__main__":

@@ -1,14 +1,18 @@
-"""What is measured, as processes on free loopback ports: our node and its roles, the plain node, Orthanc, storescp."""
+"""What is measured, as processes on free loopback ports: our node and its roles, the plain node, Orthanc, storescp.
+
+Many objects go to them over several associations at once; memory and processor time of our node are read by role.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import socket
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +22,22 @@ import psutil
 import yaml
 
 from benchmarks import destination, wire
+from benchmarks.images import Numbered
 from benchmarks.record import find
-from benchmarks.wire import Sender, WireError
+from benchmarks.wire import Sender, Sent, WireError
+from cxr_node.bench import node as bench_node
+from cxr_node.diagnose import machine
 from cxr_node.node.process import notify
+from cxr_node.tools import trial_node
+from cxr_node.tools.send import free_port
 
 OURS, ORTHANC, STORESCP = "cxr_node", "Orthanc", "DCMTK storescp"
 PLAIN, ONE_VIEW = "plain node", "plain node, one view"
 """The first gives our answer, from four views; the second what a tutorial gives, from one."""
 TITLES = {OURS: "CXR_NODE", PLAIN: "PLAIN", ONE_VIEW: "PLAIN", ORTHANC: "ORTHANC", STORESCP: "STORESCP"}
-_START_S, _STOP_S = 90.0, 40.0
+_START_S = 90.0
+_LINE = re.compile(r"^(Rss|Pss|VmHWM):\s+(\d+) kB", re.MULTILINE)
+_KIB_OF_MB = 1e6 / 1024.0
 _LOOK_S = 0.01
 _ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}
 """DCMTK and Orthanc wait 40 ms per C-STORE without it."""
@@ -50,21 +61,57 @@ class Peer:
         """Open an association to it."""
         return Sender(self.port, TITLES[self.name])
 
-    def family(self) -> list[psutil.Process]:
-        """The process and its children."""
-        root = psutil.Process(self.process.pid)
-        return [root, *root.children(recursive=True)]
-
     def cpu_s(self) -> float:
         """CPU seconds of it and its children so far."""
-        times = [process.cpu_times() for process in self.family()]
-        return float(sum(one.user + one.system for one in times))
+        return machine.cpu_s(self.process.pid)
 
 
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
+def cpu_s_by_role(node: Peer) -> dict[str, float]:
+    """CPU seconds of each role's process and of its children so far."""
+    return {role: bench_node.cpu_s(found) for role, found in bench_node.processes(node.process.pid).items()}
+
+
+def memory_by_role(node: Peer) -> dict[str, dict[str, float]]:
+    """MB (10^6 bytes) of each role's process: resident, proportional (shared pages are divided), highest resident.
+
+    A role's children (decoders in their sandbox) count for it; their highest resident does not.
+    """
+    return {role: _memory_mb(found[0]) for role, found in bench_node.processes(node.process.pid).items() if found}
+
+
+def _memory_mb(process: psutil.Process) -> dict[str, float]:
+    each = [_status_mb(one) for one in (process, *process.children(recursive=True))]
+    summed = {name: sum(one.get(key, 0.0) for one in each) for name, key in (("rss_mb", "Rss"), ("pss_mb", "Pss"))}
+    return {**summed, "highest_rss_mb": each[0].get("VmHWM", 0.0)}
+
+
+def _status_mb(process: psutil.Process) -> dict[str, float]:
+    folder = Path("/proc") / str(process.pid)
+    text = (folder / "smaps_rollup").read_text() + (folder / "status").read_text()
+    return {name: int(kib) / _KIB_OF_MB for name, kib in _LINE.findall(text)}
+
+
+def flood(
+    peer: Peer, instances: Sequence[Numbered], associations: int, sent: Callable[[], object] = lambda: None
+) -> list[Sent]:
+    """Send all, each association one after the other, as modalities do; `sent` is called after each answer."""
+
+    def send(part: Sequence[Numbered]) -> list[Sent]:
+        told = []
+        with peer.sender() as association:
+            for instance in part:
+                told.append(association.store(instance))
+                sent()
+        return told
+
+    with ThreadPoolExecutor(associations) as pool:
+        parts = [instances[start::associations] for start in range(associations)]
+        return [one for part in pool.map(send, parts) for one in part]
+
+
+def took_s(told: Sequence[Sent]) -> float:
+    """From the first byte of the first to the last answer."""
+    return (max(one.answered_ns for one in told) - min(one.begun_ns for one in told)) / 1e9
 
 
 def answers(port: int, called: str) -> bool:
@@ -111,7 +158,7 @@ def alone(folder: Path, role: str, to: int | None) -> Iterator[Peer]:
 @contextmanager
 def plain(name: str, folder: Path, to: int, picture: tuple[int, int]) -> Iterator[Peer]:
     """Run a plain node (PLAIN or ONE_VIEW); its Secondary Capture has so many rows and columns."""
-    port = free_port()
+    port = free_port("127.0.0.1")
     words = ["--port", port, "--to", to, "--rows", picture[0], "--columns", picture[1], "--folder", folder / "plain"]
     words += ["--one-view"] if name == ONE_VIEW else []
     command = [sys.executable, "-m", "benchmarks.plain_node", *map(str, words)]
@@ -123,7 +170,7 @@ def plain(name: str, folder: Path, to: int, picture: tuple[int, int]) -> Iterato
 @contextmanager
 def orthanc(folder: Path) -> Iterator[Peer]:
     """Run Orthanc with its defaults (it syncs its files), and PDUs as large as ours."""
-    port, store = free_port(), str(folder / "orthanc")
+    port, store = free_port("127.0.0.1"), str(folder / "orthanc")
     configuration = {
         "StorageDirectory": store,
         "IndexDirectory": store,
@@ -143,7 +190,7 @@ def orthanc(folder: Path) -> Iterator[Peer]:
 @contextmanager
 def storescp(folder: Path) -> Iterator[Peer]:
     """Run DCMTK's storescp at its fastest: large PDUs, the data set written as it comes; it does not sync."""
-    port, store = free_port(), folder / "storescp"
+    port, store = free_port("127.0.0.1"), folder / "storescp"
     store.mkdir(parents=True, exist_ok=True)
     program = _installed("storescp", "dcmtk")
     options = ["--fork", "-pdu", str(wire.MAX_PDU_BYTES), "+B", "-od", str(store), "-aet", TITLES[STORESCP]]
@@ -172,7 +219,7 @@ def _echoes(peer: Peer) -> bool:
 
 @contextmanager
 def _role(folder: Path, role: str, to: int | None, listen: dict[str, int]) -> Iterator[Peer]:
-    port = free_port()
+    port = free_port("127.0.0.1")
     content: dict[str, Any] = {"listen": {"port": port, **listen}, "spool": {"path": str(folder / "spool")}}
     if to is not None:
         content["destinations"] = [{"name": "archive", "address": f"{destination.AE_TITLE}@127.0.0.1:{to}"}]
@@ -186,18 +233,9 @@ def _role(folder: Path, role: str, to: int | None, listen: dict[str, int]) -> It
 @contextmanager
 def _process(name: str, command: Sequence[str], port: int, folder: Path) -> Iterator[Peer]:
     folder.mkdir(parents=True, exist_ok=True)
-    with _log(folder, name).open("ab") as log:
-        started_at = time.monotonic()
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=_ENVIRONMENT)
-    try:
+    started_at = time.monotonic()
+    with trial_node.running(command, _log(folder, name), _ENVIRONMENT) as process:
         yield Peer(name, port, process, started_at)
-    finally:
-        process.terminate()
-        try:
-            process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _log(folder: Path, name: str) -> Path:

@@ -1,7 +1,11 @@
-"""What every benchmark writes beside its figures: machine, date, command. And the bar that is shown meanwhile."""
+"""What all benchmarks share: their command line, the arithmetic of a comparison, and what stands beside the figures.
+
+Medians with quartiles, and ratios; nothing is rounded before it is written. Beside the figures: machine, date, command.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -12,18 +16,18 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from cxr_node import __version__
-from cxr_node.diagnose.machine import processor, versions
 
 RESULTS = Path(__file__).parent / "results"
 LIBRARIES = (
@@ -32,6 +36,50 @@ LIBRARIES = (
 )
 _PROGRAMS = {"dcmtk": ("storescp", "--version"), "orthanc": ("Orthanc", "--version")}
 _SYNCS = 20
+
+
+Measure = Callable[[Path, argparse.Namespace, Progress], dict[str, Any]]
+_SHARES = {"min": 0.0, "p25": 25.0, "p50": 50.0, "p75": 75.0, "p95": 95.0, "max": 100.0}
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Describe repeated measurements: how many, percentiles (linear between two values), and the values themselves.
+
+    Raises
+    ------
+    ValueError : there are no values, or one is no number.
+    """
+    found = np.asarray(values, dtype=np.float64)
+    if not found.size or not np.isfinite(found).all():
+        raise ValueError("percentiles need numbers")
+    shares = {name: float(np.percentile(found, share)) for name, share in _SHARES.items()}
+    return {"n": len(values), **shares, "raw": [float(value) for value in values]}
+
+
+def ratio(more: float, less: float) -> float:
+    """How many times `less` goes into `more`.
+
+    Raises
+    ------
+    ValueError : a time or a rate is not above 0; no ratio means anything then.
+    """
+    if not (more > 0.0 and less > 0.0):
+        raise ValueError("a ratio needs figures above 0")
+    return more / less
+
+
+def options(description: str | None, **counts: int) -> argparse.ArgumentParser:
+    """Build the command line of a benchmark: counts and their defaults."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    for name, default in counts.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default, help=" ")
+    return parser
+
+
+def run(name: str, parser: argparse.ArgumentParser, measure: Measure) -> None:
+    """Measure, and write the figures."""
+    with scratch() as folder, bar() as shown:
+        shown.console.print(write(name, folder, measure(folder, parser.parse_args(), shown)))
 
 
 def write(name: str, scratch: Path, figures: dict[str, Any]) -> Path:
@@ -63,6 +111,8 @@ def bar() -> Iterator[Progress]:
 
 
 def _circumstances(scratch: Path) -> dict[str, Any]:
+    from cxr_node.diagnose import disk, machine
+
     module = Path(sys.argv[0]).stem
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -70,17 +120,17 @@ def _circumstances(scratch: Path) -> dict[str, Any]:
         "version": __version__,
         "commit": _commit(),
         "machine": {
-            "processor": _processor_name(),
-            "cores": processor().cores,
+            "processor": machine.processor_name(),
+            "cores": machine.processor().cores,
             "memory_gib": psutil.virtual_memory().total / 2**30,
             "system": platform.freedesktop_os_release().get("PRETTY_NAME", platform.system()),
             "kernel": platform.release(),
-            "file_system": _file_system(scratch),
+            "file_system": disk.kind(scratch),
             "fsync_4_kib_ms": _fsync_ms(scratch),
             "load_average": list(os.getloadavg()),
             "threads_set": os.environ.get("OMP_NUM_THREADS"),
         },
-        "versions": versions(LIBRARIES) | {name: _program(*command) for name, command in _PROGRAMS.items()},
+        "versions": machine.versions(LIBRARIES) | {name: _program(*command) for name, command in _PROGRAMS.items()},
     }
 
 
@@ -90,16 +140,6 @@ def _commit() -> str | None:
     changed = _said(*git, "status", "--porcelain", "--", "cxr_node", "weights", "benchmarks/*.py")
     head = _said(*git, "rev-parse", "--short", "HEAD")
     return f"{head}-changed" if head and changed else head
-
-
-def _processor_name() -> str:
-    lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def _file_system(folder: Path) -> str:
-    at = {part.mountpoint: part.fstype for part in psutil.disk_partitions(all=True)}
-    return next((at[str(place)] for place in (folder, *folder.parents) if str(place) in at), "unknown")
 
 
 def _fsync_ms(folder: Path) -> float:

@@ -1,6 +1,7 @@
-"""A heat map's weight on whatever grid somebody lays over the radiograph; the map itself has 7 to 32 cells a side.
+"""A heat map: Grad-CAM scaled (Selvaraju et al. 2017), and its weight on whatever grid is laid over the radiograph.
 
-Knows no network and no picture.
+Knows no network, no picture, no threshold of the classifier and no region (`model.regions` makes them). The map has 7
+to 32 cells a side.
 """
 
 from __future__ import annotations
@@ -48,3 +49,35 @@ def interpolation(size_px: int, cells: int, border: float) -> NDArray[np.float32
     kept = weights.astype(np.float32)
     kept.setflags(write=False)
     return kept
+
+
+LEVELS = 256
+"""Steps of a cell's weight: coarser than what the number of threads moves (1e-5), so that it moves no byte."""
+SMALLEST_RISE = 1.0
+"""In logits: what an image as warm everywhere as at its peak would add. Below it nothing stands out. On 250
+radiographs, what was called NORMAL had at most 0.98 (median 0), what was called PNEUMONIA at least 4.4 (median 6)."""
+
+
+def on_source_grid(
+    active: NDArray[np.float32], shape: tuple[int, int], border: float | tuple[float, float]
+) -> NDArray[np.float32]:
+    """Spread an activation over the radiograph: `scaled`, then `heatmap.spread`; `border` as there, or one for both."""
+    return spread(scaled(active), border if isinstance(border, tuple) else (border, border), shape)
+
+
+def scaled(active: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scale the peak of an activation to 1.
+
+    Parameters
+    ----------
+    active : float32, shape (cells, cells) of the feature map, 0 or larger
+
+    Returns
+    -------
+    float32, the same shape, range [0, 1]. All zeros where nothing raises the logit by `SMALLEST_RISE`.
+    """
+    peak = float(active.max())
+    if peak * active.size < SMALLEST_RISE:
+        return np.zeros_like(active, dtype=np.float32)
+    stepped: NDArray[np.float32] = (np.round(active / peak * LEVELS) / LEVELS).astype(np.float32)
+    return stepped

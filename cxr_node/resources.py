@@ -1,10 +1,15 @@
-"""What comes with the package: built-in profiles and the example configuration. Imports no room."""
+"""What comes with the package: built-in profiles, the example configuration, HTML templates. Imports no room."""
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from cxr_node.errors import ConfigError
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 
 def bundled(name: str) -> Path:
@@ -26,3 +31,16 @@ def profile_folder(name: str) -> Path:
             return folder
     known = sorted(found.parent.name for found in bundled("weights").glob("*/profile.yaml"))
     raise ConfigError(f"model.profile: no profile {name!r}; built in: {', '.join(known) or 'none'}")
+
+
+def html_page(template: str, **values: Any) -> str:
+    """Fill one of the templates: the demo's index page, a report, an evaluation."""
+    return _templates().get_template(template).render(**values)
+
+
+@lru_cache(maxsize=1)
+def _templates() -> Environment:
+    from jinja2 import Environment, PackageLoader, select_autoescape  # serving needs none
+
+    loader = PackageLoader("cxr_node", "templates")
+    return Environment(loader=loader, autoescape=select_autoescape(), trim_blocks=True, lstrip_blocks=True)

@@ -66,7 +66,7 @@ def classifier(config: Config) -> Classifier:
     ConfigError, ModelError : as above.
     """
     from cxr_node import pipeline
-    from cxr_node.model.batching import Gathered
+    from cxr_node.model.predictor import BatchingPredictor
 
-    loaded = [Gathered(predictor(each, config)) for each in profiles(config)]
+    loaded = [BatchingPredictor(predictor(each, config)) for each in profiles(config)]
     return pipeline.Panel(tuple(loaded)) if len(loaded) > 1 else loaded[0]

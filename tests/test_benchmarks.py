@@ -14,7 +14,7 @@ from pydicom import dcmread
 pytest.importorskip("pytorch_grad_cam", reason="the plain side is not installed: pip install 'cxr-node[bench]'")
 pytest.importorskip("cv2", reason="the plain side is not installed: pip install 'cxr-node[bench]'")
 
-from benchmarks import figures, growth, page, wire
+from benchmarks import growth, page, record, wire
 from benchmarks.images import Images
 from benchmarks.peers import PLAIN
 from cxr_node.tools.drawn import Plate
@@ -26,7 +26,7 @@ def runs() -> dict[str, Any]:
 
 
 def test_percentiles_are_linear_between_two_values() -> None:
-    told = figures.spread([4.0, 1.0, 3.0, 2.0, 5.0])
+    told = record.spread([4.0, 1.0, 3.0, 2.0, 5.0])
     assert (told["n"], told["min"], told["p25"], told["p50"], told["p75"], told["max"]) == (5, 1.0, 2.0, 3.0, 4.0, 5.0)
     assert told["p95"] == pytest.approx(4.8)
     assert told["raw"] == [4.0, 1.0, 3.0, 2.0, 5.0]
@@ -35,14 +35,14 @@ def test_percentiles_are_linear_between_two_values() -> None:
 @pytest.mark.parametrize("values", [[], [1.0, float("nan")], [float("inf")]])
 def test_there_are_no_percentiles_of_what_is_no_number(values: list[float]) -> None:
     with pytest.raises(ValueError, match="numbers"):
-        figures.spread(values)
+        record.spread(values)
 
 
 def test_a_ratio_needs_two_figures() -> None:
-    assert figures.ratio(10.0, 4.0) == 2.5
+    assert record.ratio(10.0, 4.0) == 2.5
     for more, less in ((0.0, 1.0), (1.0, 0.0), (1.0, -1.0), (float("nan"), 1.0)):
         with pytest.raises(ValueError, match="above 0"):
-            figures.ratio(more, less)
+            record.ratio(more, less)
 
 
 def test_growth_is_the_worst_step_from_fewest_to_most() -> None:

@@ -11,23 +11,23 @@ from PIL import Image
 from pydicom import dcmread
 from rich.console import Console
 
-from cxr_node.demo import run
+from cxr_node import demo
 from cxr_node.tools import drawn
 from tests import builders
 
 
 @pytest.fixture(scope="module")
-def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[run.Row], Path]:
+def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[demo.IndexRow], Path]:
     out = tmp_path_factory.mktemp("demo") / "out"
     rubbish = out.parent / "rubbish.dcm"
     rubbish.write_bytes(b"\0" * 128 + b"DICM" + b"rubbish" * 50)
     lateral = out.parent / "lateral.dcm"
     lateral.write_bytes(builders.part10(builders.radiograph(ViewPosition="LL", PatientOrientation=["A", "F"])))
     images = sorted(drawn.BUILT_IN.glob("*.jpg"))
-    return run.run([*images, rubbish, lateral], out, Console(quiet=True)), out
+    return demo.run([*images, rubbish, lateral], out, Console(quiet=True)), out
 
 
-def test_every_radiograph_is_answered_with_its_objects(shown: tuple[list[run.Row], Path]) -> None:
+def test_every_radiograph_is_answered_with_its_objects(shown: tuple[list[demo.IndexRow], Path]) -> None:
     rows, _ = shown
     assert len(rows) == 7  # six built in, one lateral; rubbish is said and left out
     *built_in, lateral = rows
@@ -40,7 +40,7 @@ def test_every_radiograph_is_answered_with_its_objects(shown: tuple[list[run.Row
     assert (lateral.verdict, lateral.reason, lateral.objects) == ("REJECTED", "view-not-frontal", ())
 
 
-def test_the_folder_opens(shown: tuple[list[run.Row], Path]) -> None:
+def test_the_folder_opens(shown: tuple[list[demo.IndexRow], Path]) -> None:
     rows, out = shown
     page = (out / "index.html").read_text()
     assert "Research use only" in page

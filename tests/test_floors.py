@@ -36,7 +36,7 @@ FLOORS = {
         "wiring",
         "pipeline training",
         "dicom model node",
-        "config heatmap html_page resources",
+        "config heatmap resources",
         "domain durations errors process_setup time_zone",
     ),
     "node": (

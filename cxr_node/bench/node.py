@@ -29,11 +29,11 @@ WARM_UP = 2
 _LOOK_EVERY_S = 0.02
 _MIB = 1024**2
 
-Told = Callable[[int], object]
+Advance = Callable[[int], object]
 """Called with the number of radiographs that have been settled since the last call, for a bar."""
 
 
-def measure(folder: Path, files: Sequence[Path], config: Config, told: Told) -> WholeNode:
+def measure(folder: Path, files: Sequence[Path], config: Config, advance: Advance) -> WholeNode:
     """Send half of the files one at a time, and the other half in one go; the first `WARM_UP` do not count.
 
     Raises
@@ -45,20 +45,20 @@ def measure(folder: Path, files: Sequence[Path], config: Config, told: Told) -> 
     with contextlib.ExitStack() as stack:
         settings = _settings(config, stack)
         node = stack.enter_context(trial_node.node(folder, settings, "CXR_BENCH"))
-        _answered(node, warm, told)
-        alone = [story for file in first for story in _answered(node, [file], told)]
-        processes = _processes(node.pid)
-        before = {name: _cpu_s(found) for name, found in processes.items()}
+        _answered(node, warm, advance)
+        alone = [story for file in first for story in _answered(node, [file], advance)]
+        by_role = processes(node.pid)
+        before = {name: cpu_s(found) for name, found in by_role.items()}
         own_s = machine.cpu_s(os.getpid(), children=False)
-        together = _answered(node, second, told)
+        together = _answered(node, second, advance)
         own_s = machine.cpu_s(os.getpid(), children=False) - own_s
         roles = tuple(
             Role(
                 name=name,
-                cpu_s_per_1000_images=figures.per_1000(_cpu_s(found) - before[name], len(together)),
+                cpu_s_per_1000_images=figures.per_1000(cpu_s(found) - before[name], len(together)),
                 peak_mib=sum(machine.peak_bytes(process.pid) for process in found) / _MIB,
             )
-            for name, found in processes.items()
+            for name, found in by_role.items()
         )
         return WholeNode(
             started_in_s=node.started_in_s,
@@ -88,7 +88,7 @@ def _settings(config: Config, stack: contextlib.ExitStack) -> dict[str, Any]:
     return {**kept, "audit": {"enabled": config.audit.enabled}, "destinations": destinations}
 
 
-def _answered(node: trial_node.Node, files: Sequence[Path], told: Told) -> list[Story]:
+def _answered(node: trial_node.Node, files: Sequence[Path], advance: Advance) -> list[Story]:
     """Send files over one association, and wait until all of them are answered; they are deleted then."""
     uids = [header.inspect(file).ref.sop_instance_uid for file in files]
     trial_node.store(node, files, lambda path: path.unlink())
@@ -96,7 +96,7 @@ def _answered(node: trial_node.Node, files: Sequence[Path], told: Told) -> list[
 
     def waiting(number: int) -> None:
         nonlocal left
-        told(left - number)
+        advance(left - number)
         left = number
 
     stories = trial_node.settled(node, uids, waiting, _LOOK_EVERY_S)
@@ -120,7 +120,7 @@ def _turnaround(stories: Iterable[Story]) -> Spread:
     return figures.spread(each_ms)
 
 
-def _processes(serve_pid: int) -> dict[str, list[psutil.Process]]:
+def processes(serve_pid: int) -> dict[str, list[psutil.Process]]:
     """The node's processes by their role; there may be several workers."""
     found: dict[str, list[psutil.Process]] = {role: [] for role in ROLES}
     for child in psutil.Process(serve_pid).children():
@@ -130,5 +130,6 @@ def _processes(serve_pid: int) -> dict[str, list[psutil.Process]]:
     return found
 
 
-def _cpu_s(processes: Iterable[psutil.Process]) -> float:
-    return sum(machine.cpu_s(process.pid) for process in processes)
+def cpu_s(some: Iterable[psutil.Process]) -> float:
+    """CPU seconds of some processes, and of those that they started, so far."""
+    return sum(machine.cpu_s(process.pid) for process in some)

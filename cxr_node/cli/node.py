@@ -209,7 +209,7 @@ def demo(
     out_dir: Annotated[Path, typer.Option("--out", help="Folder for what came back.")] = Path("cxr-demo"),
 ) -> None:
     """Show the main job on real DICOM associations: a node and a small recording PACS on loopback."""
-    from cxr_node.demo import run as room
+    from cxr_node import demo as room
 
     rows = room.run(paths or [], out_dir, err)
     out.print(tables.demo_table(rows))

@@ -18,7 +18,7 @@ from cxr_node.dicom.words.rounding import beside
 from cxr_node.domain import Verdict
 
 if TYPE_CHECKING:
-    from cxr_node.demo.run import Row
+    from cxr_node.demo import IndexRow
     from cxr_node.diagnose.thresholds import Reading
     from cxr_node.tools.classify import Answer
     from cxr_node.tools.send import Sent
@@ -59,7 +59,7 @@ def stated(probability: float | None, doubt: str | None, verdict: str | None = N
     return (beside(verdict, probability) if doubt is None else None) or "-"
 
 
-def demo_table(rows: Sequence[Row]) -> Table:
+def demo_table(rows: Sequence[IndexRow]) -> Table:
     """Image, verdict, certainty, turnaround, objects."""
     table = Table(title="what came back: report, measurements, heat map", title_justify="left")
     table.add_column("image")

@@ -27,7 +27,9 @@ def import_weights(
     file: Annotated[Path, typer.Argument(help="State dict of its DenseNet-121; nothing is downloaded.")],
     out_dir: Annotated[Path, typer.Option("--out", help="Profile folder to write.")],
     judge: Annotated[str, typer.Option(help="Finding that the verdict is about.")] = "Pneumonia",
-    weights: Annotated[str | None, typer.Option(help="Published name; only where the file does not tell.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Published name of the weights, if the file does not say.")
+    ] = None,
     report_at: Annotated[float, typer.Option(help="Score from which it is reported.")] = 0.5,
     rule_out_below: Annotated[float, typer.Option(help="Score below which it is ruled out.")] = 0.5,
     max_spread: Annotated[float, typer.Option(help="Abstain where views differ by more; 1: never.")] = 1.0,
@@ -35,7 +37,7 @@ def import_weights(
     """Make a profile folder of TorchXRayVision's weights: 18 findings, scored as their authors do."""
     from cxr_node.model import import_torchxrayvision
 
-    choice = import_torchxrayvision.Choice(
+    choice = import_torchxrayvision.ImportOptions(
         judge=judge, weights=weights, report_at=report_at, rule_out_below=rule_out_below, max_spread=max_spread
     )
     made = import_torchxrayvision.run(file, out_dir, choice)
@@ -46,9 +48,9 @@ def import_weights(
 def export(
     folder: Annotated[Path, typer.Argument(help="Profile folder; the graph is written into it.")],
 ) -> None:
-    """Write a profile's network as a graph that serves without torch; training and import do it by themselves."""
+    """Write a profile's network as a graph that serves without torch; training and import do this automatically."""
     from cxr_node.model import profile
-    from cxr_node.model.export import export as write
+    from cxr_node.model.torch_runtime import export as write
 
     loaded = profile.load(folder)
     write(loaded)
@@ -56,7 +58,7 @@ def export(
 
 
 DATA = "Folder with manifest.csv, or with a folder per class; PNG, JPEG or DICOM files."
-PART = "Which patients; by default those that training did not see."
+PART = "Which patients; by default those that training never saw."
 
 
 @contextmanager
@@ -78,7 +80,7 @@ class Part(StrEnum):
 
 
 class Changed(StrEnum):
-    """`training.evaluate.Change`, known before torch is."""
+    """`training.measure.evaluate.Change`, known before torch is."""
 
     NONE = "none"
     CORRUPTED = "corrupted"
@@ -99,7 +101,7 @@ def train(
 
 @command()
 def evaluate(
-    profile: Annotated[Path, typer.Argument(help="Profile folder; its metrics.json and card are renewed.")],
+    profile: Annotated[Path, typer.Argument(help="Profile folder; its metrics.json and card are updated.")],
     data: Annotated[Path, typer.Option("--data", help=DATA)],
     external: Annotated[
         Path | None, typer.Option(help="Second data set, shown beside the first; its words: --external-...")
@@ -119,46 +121,47 @@ def evaluate(
         ),
     ] = (Changed.NONE),
     outsiders: Annotated[
-        Path | None, typer.Option(help="Folder of images that the profile was not made for: does it refuse them?")
+        Path | None, typer.Option(help="Folder of images that the profile was not made for: are they refused?")
     ] = None,
     sample: Annotated[
-        int, typer.Option(min=0, help="Images that are re-encoded; twice as many are disguised and mapped. 0: none.")
+        int, typer.Option(min=0, help="Images to re-encode; twice as many are altered and explained. 0: none.")
     ] = 20,
-    keep: Annotated[bool, typer.Option(help="Renew the profile's metrics.json and card.")] = True,
+    keep: Annotated[bool, typer.Option(help="Update the profile's metrics.json and card.")] = True,
     as_json: AsJson = False,
 ) -> None:
     """Measure a profile on labelled images, every figure with its interval."""
     from cxr_node.training.data.profile_folder import Labels
-    from cxr_node.training.measure import words
     from cxr_node.training.measure.evaluate import Change
-    from cxr_node.training.report import run
+    from cxr_node.training.report import evaluation as room
+    from cxr_node.training.report import views
 
     labels = Labels(column=column, positive=positive, negative=negative)
-    asked = [run.Asked(data=data, part=part, labels=labels, change=Change(change))]
+    data_sets = [room.DataSet(data=data, part=part, labels=labels, change=Change(change))]
     if external:
         labels = Labels(column=external_column, positive=external_positive, negative=external_negative)
-        asked.append(run.Asked(data=external, labels=labels, change=Change(change)))
-    extras = run.Extras(sample=sample, strangers=outsiders, page=page, keep=keep)
+        data_sets.append(room.DataSet(data=external, labels=labels, change=Change(change)))
+    extras = room.Extras(sample=sample, strangers=outsiders, page=page, keep=keep)
     with _wrong_use():
-        measured = run.run(profile, asked, extras, progress=not as_json)
+        measured = room.run(profile, data_sets, extras, progress=not as_json)
     if as_json:
         say_json(measured)
     else:
-        out.print(words.evaluation(measured))
+        out.print(views.tables(measured))
         if page:
             out.print(f"page written: {page}")
 
 
 @command()
 def calibrate(
-    profile: Annotated[Path, typer.Argument(help="Profile folder whose calibration.yaml is fitted anew.")],
+    profile: Annotated[Path, typer.Argument(help="Profile folder whose calibration.yaml is refitted.")],
     data: Annotated[
         Path | None,
         typer.Option("--data", help="Labelled images that training never saw; else the folder of --labels."),
     ] = None,
     part: Annotated[Part | None, typer.Option(help=PART)] = None,
     labels: Annotated[
-        Path | None, typer.Option("--labels", help="CSV with file, label and, best, patient; files named from --data.")
+        Path | None,
+        typer.Option("--labels", help="CSV with file, label and preferably patient; paths relative to --data."),
     ] = None,
     ppv: Annotated[float | None, typer.Option(min=0.5, max=0.999, help="Positive predictive value to promise.")] = None,
     npv: Annotated[float | None, typer.Option(min=0.5, max=0.999, help="Negative predictive value to promise.")] = None,
@@ -169,9 +172,6 @@ def calibrate(
         float | None,
         typer.Option(min=0.001, max=0.999, help="Share of positives that the calibration is for; else the recipe's."),
     ] = None,
-    compare: Annotated[
-        bool, typer.Option("--compare", help="Change nothing; compare ways to calibrate, across patients.")
-    ] = False,
 ) -> None:
     """Fit probabilities and thresholds on labelled images and bind them to the weights."""
     from cxr_node.training.calibrate import calibrate as room
@@ -180,15 +180,15 @@ def calibrate(
     if data is None and labels is None:
         raise DataError("there is nothing to calibrate on: give --data, --labels or both")
     images = data or (labels.parent if labels else Path())
-    asked = room.Asked(ppv=ppv, npv=npv, confidence=confidence, prevalence=prevalence)
-    work = room.compare if compare else room.run
-    out.print(tables.figures(work(profile, images, part=part, labels=Labels(manifest=labels), asked=asked)))
+    options = room.CalibrationOptions(ppv=ppv, npv=npv, confidence=confidence, prevalence=prevalence)
+    measured = room.run(profile, images, part=part, labels=Labels(manifest=labels), options=options)
+    out.print(tables.figures(measured))
 
 
 @command()
 def compare(
     profiles: Annotated[list[Path], typer.Argument(help="Profile folders; profile.yaml and metrics.json are read.")],
-    waiting: Annotated[list[Path] | None, typer.Option(help="A recipe not trained yet; may be given again.")] = None,
+    waiting: Annotated[list[Path] | None, typer.Option(help="A recipe not trained yet; may be repeated.")] = None,
     out_file: Annotated[Path | None, typer.Option("--out", help="Markdown file to write; else it is printed.")] = None,
 ) -> None:
     """Compare profiles that were trained on the same images; writes docs/models.md."""

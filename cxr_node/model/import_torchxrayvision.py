@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 
 from cxr_node.errors import DataError
 from cxr_node.model import predictor, profile, torchxrayvision, weights
-from cxr_node.model.export import export
-from cxr_node.model.published_networks import XrvDenseNet121
+from cxr_node.model.networks import XrvDenseNet121
+from cxr_node.model.torch_runtime import export
 
 THRESHOLDS = "op_threshs"
 """The buffer in which a DenseNet of that package keeps its operating points once its weights are loaded."""
@@ -52,7 +52,7 @@ _UnpicklingError: type[Exception] = torch.serialization.pickle.UnpicklingError  
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class ImportOptions:
     """What the file does not tell: which finding the verdict is about, and where it begins on the scores' scale."""
 
     judge: str = JUDGED
@@ -63,7 +63,7 @@ class Choice:
     max_spread: float = 1.0
 
 
-def run(file: Path, out: Path, choice: Choice) -> profile.Profile:
+def run(file: Path, out: Path, choice: ImportOptions) -> profile.Profile:
     """Make a profile folder, and let it judge one drawn image.
 
     Parameters
@@ -176,7 +176,7 @@ def _trained(values: Sequence[float]) -> tuple[float | None, ...]:
     return tuple(None if math.isnan(value) else value for value in single)
 
 
-def _operating_point(choice: Choice, thresholds: Sequence[float | None]) -> profile.OperatingPointFile:
+def _operating_point(choice: ImportOptions, thresholds: Sequence[float | None]) -> profile.OperatingPointFile:
     if _plain(choice.judge) != _plain(JUDGED):
         raise DataError(f"--judge {choice.judge}: the verdict of a result is about {JUDGED}; other findings are scored")
     if thresholds[torchxrayvision.LABELS.index(JUDGED)] is None:

@@ -89,7 +89,7 @@ class Network(nn.Module):
 
     @staticmethod
     def signature(early_map: torch.Tensor) -> torch.Tensor:
-        """Describe an image for `model.distance`: mean and spread of each channel of the middle map.
+        """Describe an image for `model.ood_distance`: mean and spread of each channel of the middle map.
 
         (batch, channels, rows, cols) -> (batch, 2 * channels). The last map has forgotten what does not matter
         for the answer: measured at equal false alarms, it finds 45 % of adults foreign, this one 76 %.

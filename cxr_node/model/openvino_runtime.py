@@ -14,7 +14,7 @@ from cxr_node.errors import ModelError
 from cxr_node.model import graph_file
 from cxr_node.model.preprocess import VIEW_NAMES
 from cxr_node.model.profile import Profile
-from cxr_node.model.runtime import Floats, Sight
+from cxr_node.model.runtime import Floats, NetworkOutput
 
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # importing it fails, as where it is not installed
 
@@ -55,24 +55,24 @@ class OpenVINORuntime:
         except RuntimeError as error:
             raise ModelError(f"{profile.folder}: OpenVINO cannot use the exported network: {error}") from error
 
-    def see(self, shown: Floats) -> Sight:
+    def infer(self, shown: Floats) -> NetworkOutput:
         """As `runtime.Runtime`; one image after the other."""
-        seen = [self._see(np.ascontiguousarray(views)) for views in shown]
+        seen = [self._infer(np.ascontiguousarray(views)) for views in shown]
         strange = [one.strangeness for one in seen if one.strangeness is not None]
-        return Sight(
+        return NetworkOutput(
             logits=np.concatenate([one.logits for one in seen]),
             activation=np.concatenate([one.activation for one in seen]),
             signature=np.concatenate([one.signature for one in seen]),
             strangeness=np.concatenate(strange) if strange else None,
         )
 
-    def _see(self, views: Floats) -> Sight:
+    def _infer(self, views: Floats) -> NetworkOutput:
         try:
             self._request.infer([views], share_inputs=True)
         except RuntimeError as error:
             raise ModelError(f"the network failed: {error}") from error
         logits, activation, signature, *strange = (tensor.data for tensor in self._request.output_tensors)
-        return Sight(  # copies: the request writes into the same memory at its next call
+        return NetworkOutput(  # copies: the request writes into the same memory at its next call
             logits=logits[None].copy(),
             activation=activation[:1].copy(),
             signature=signature[:1].copy(),

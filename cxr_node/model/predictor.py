@@ -1,27 +1,32 @@
-"""One look at one radiograph: calibrated probability, spread over views, distance, and where the network looked.
+"""One radiograph in: calibrated probability, spread over views, distance, and where the network looked.
 
-Knows no DICOM, no threshold, no other image and no torch: an answer depends on the radiograph and the profile alone.
-Which runtime computed it moves the probability by less than `LARGEST_DIFFERENCE` on golden inputs, or it is refused.
+Knows no DICOM, no threshold, no other image and no torch: an answer depends on the radiograph and the profile alone,
+also where several threads share a predictor. Which runtime computed it moves the probability by less than
+`LARGEST_DIFFERENCE` on golden inputs, or the runtime is refused.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import threading
+from collections import deque
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 from threadpoolctl import threadpool_limits
 
+from cxr_node import heatmap
 from cxr_node.domain import Examination, Heatmap, Prediction, Radiograph, RuntimeKind
 from cxr_node.errors import ModelError
-from cxr_node.model import gradcam, graph_file, lungs, regions, runtime_choice, weights_file
+from cxr_node.model import graph_file, lungs, regions, runtime, weights_file
 from cxr_node.model.ood_distance import distance
 from cxr_node.model.preprocess import borders, prepare, views
 from cxr_node.model.profile import Profile, sha256
-from cxr_node.model.runtime import Runtime, Sight
+from cxr_node.model.runtime import NetworkOutput, Runtime
 from cxr_node.model.torchxrayvision import op_norm
 
 log = logging.getLogger(__name__)
@@ -60,7 +65,7 @@ def divided(judged: float, logits: Floats, positive: Sequence[bool]) -> Doubles:
     Parameters
     ----------
     judged : calibrated probability of the judged label
-    logits : shape (classes,), as `classes.OverClasses` answers them
+    logits : shape (classes,), as `network.OverClasses` answers them
     positive : whether each class is one of the judged label
 
     Returns
@@ -80,7 +85,7 @@ class ProfilePredictor:
 
     Parameters
     ----------
-    stats : as `model.distance.normalised` returns them; {} where no distance is judged
+    stats : as `model.ood_distance.normalised` returns them; {} where no distance is judged
     """
 
     def __init__(self, profile: Profile, computes: Runtime, stats: Mapping[str, Floats]) -> None:
@@ -117,31 +122,31 @@ class ProfilePredictor:
             return []
         spec = self._profile.input
         shown = np.stack([views(prepare(each.pixels, spec), spec.normalisation) for each in radiographs])
-        sight = self.runtime.see(shown)
-        return [self._examination(sight, place, each) for place, each in enumerate(radiographs)]
+        output = self.runtime.infer(shown)
+        return [self._examination(output, place, each) for place, each in enumerate(radiographs)]
 
-    def _examination(self, sight: Sight, place: int, radiograph: Radiograph) -> Examination:
+    def _examination(self, output: NetworkOutput, place: int, radiograph: Radiograph) -> Examination:
         profile = self._profile
-        logits = sight.logits[place]  # (views, labels)
+        logits = output.logits[place]  # (views, labels)
         by_view, answer = self._numbers(logits)
         trained = profile.op_norm or (0.5,) * len(profile.answered)
         answers = zip(profile.answered, answer[: len(profile.answered)].tolist(), trained, strict=True)
         prediction = Prediction(
             probability={label: number for label, number, at in answers if at is not None},
             spread=float(np.ptp(by_view[:, profile.judged])),
-            distance=self._distance(sight, place),
+            distance=self._distance(output, place),
             classes=self._classes(logits, float(answer[profile.judged])),
         )
         if not np.isfinite([*prediction.probability.values(), prediction.spread, prediction.distance or 0.0]).all():
             raise ModelError(f"profile {profile.name}: the network's answer is no number")
-        return Examination(prediction=prediction, heatmap=self._explain(sight.activation[place], radiograph))
+        return Examination(prediction=prediction, heatmap=self._explain(output.activation[place], radiograph))
 
-    def _distance(self, sight: Sight, place: int) -> float | None:
+    def _distance(self, output: NetworkOutput, place: int) -> float | None:
         if not self._stats:
             return None
         one = slice(place, place + 1)
-        strangeness = None if sight.strangeness is None else sight.strangeness[one]
-        return float(distance(sight.signature[one], self._stats, strangeness)[0])
+        strangeness = None if output.strangeness is None else output.strangeness[one]
+        return float(distance(output.signature[one], self._stats, strangeness)[0])
 
     def _numbers(self, logits: Floats) -> tuple[Doubles, Doubles]:
         """Calibrate, or score as published: there the plain view alone answers, the others tell of doubt.
@@ -164,7 +169,7 @@ class ProfilePredictor:
         return dict(zip(classes, divided(judged, mean, list(classes.values())).tolist(), strict=True))
 
     def _explain(self, active: Floats, radiograph: Radiograph) -> Heatmap:
-        cells, shape = gradcam.scaled(active), radiograph.pixels.shape
+        cells, shape = heatmap.scaled(active), radiograph.pixels.shape
         border = borders(shape, self._profile.input)
         return Heatmap(
             cells=cells,
@@ -173,6 +178,51 @@ class ProfilePredictor:
             label=self._profile.operating_point.label,
             layer=self.runtime.layer,
         )
+
+
+class BatchingPredictor:
+    """A predictor that threads may share; `pipeline.Predictor`. Radiographs that come while it is busy go together.
+
+    Nobody waits for company: a thread that finds the predictor free is served at once, and what has gathered meanwhile
+    goes next, up to `batch` radiographs in one call. One radiograph's failure is its own.
+    """
+
+    def __init__(self, predictor: ProfilePredictor) -> None:
+        self._predictor = predictor
+        self._waiting: deque[tuple[Radiograph, Future[Examination]]] = deque()
+        self._turn = threading.Lock()
+
+    @property
+    def profile(self) -> Profile:
+        """The predictor's."""
+        return self._predictor.profile
+
+    @property
+    def batch(self) -> int:
+        """How many threads at once pay."""
+        return self._predictor.batch
+
+    def examine(self, radiograph: Radiograph) -> Examination:
+        """Predict and explain one radiograph, perhaps together with those of other threads."""
+        answer: Future[Examination] = Future()
+        self._waiting.append((radiograph, answer))
+        with self._turn:  # whoever had it before may have answered for this one too
+            while not answer.done():
+                self._examine([self._waiting.popleft() for _ in range(min(self.batch, len(self._waiting)))])
+        return answer.result()
+
+    def _examine(self, some: Sequence[tuple[Radiograph, Future[Examination]]]) -> None:
+        try:
+            examinations = self._predictor.examine_all([radiograph for radiograph, _ in some])
+        except Exception as error:
+            if len(some) > 1:  # whose fault is it? each one's alone
+                for one in some:
+                    self._examine([one])
+            else:
+                some[0][1].set_exception(error)
+            return
+        for (_, answer), examination in zip(some, examinations, strict=True):
+            answer.set_result(examination)
 
 
 def load_predictor(profile: Profile, threads: int = 0, wanted: RuntimeKind = RuntimeKind.AUTO) -> ProfilePredictor:
@@ -197,7 +247,7 @@ def load_predictor(profile: Profile, threads: int = 0, wanted: RuntimeKind = Run
     # Numpy's products here are small. With a thread for each core one took 0.1 ms alone and 50 ms beside other work.
     threadpool_limits(1, "blas")
     refusals: list[str] = []
-    for candidate in runtime_choice.candidates(profile, wanted, threads or os.cpu_count() or 1):
+    for candidate in runtime.candidates(profile, wanted, threads or os.cpu_count() or 1):
         if (refusal := refused(candidate, profile, stats)) is None:
             log.info("profile %s %s judges by %s", profile.name, profile.version, candidate.name)
             return ProfilePredictor(profile, candidate, stats)
@@ -213,12 +263,12 @@ def refused(candidate: Runtime, profile: Profile, stats: Mapping[str, Floats]) -
     ------
     ModelError : it failed, or the statistics are those of another network
     """
-    sight = candidate.see(graph_file.golden_inputs(profile.input))
-    if (sight.strangeness is not None) is not (weights_file.LEARNED in stats):
+    output = candidate.infer(graph_file.golden_inputs(profile.input))
+    if (output.strangeness is not None) is not (weights_file.LEARNED in stats):
         raise ModelError(f"{profile.folder}: distance.learned and a network that learns outsiders belong together")
-    if stats and stats["mean"].shape[1:] != sight.signature.shape[1:]:
+    if stats and stats["mean"].shape[1:] != output.signature.shape[1:]:
         raise ModelError(f"{profile.folder}: distance.* is of another network")
-    found = calibrated(sight.logits[:, :, profile.judged], profile.slope, profile.intercept)  # (images, views)
+    found = calibrated(output.logits[:, :, profile.judged], profile.slope, profile.intercept)  # (images, views)
     if not np.isfinite(found).all():
         raise ModelError(f"profile {profile.name}: the network's answer is no number")
     if not graph_file.there(profile):

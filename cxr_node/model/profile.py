@@ -65,7 +65,7 @@ class NetworkSpec(_Strict):
     options: dict[str, Any] = {}
     classes: dict[str, bool] = {}
     """Where the network answers a softmax over several classes: each one's name, and whether it counts as positive
-    for the judged label. The profile's labels are then the judged one and these (`model.classes`)."""
+    for the judged label. The profile's labels are then the judged one and these (`model.network.OverClasses`)."""
 
 
 class Population(_Strict):

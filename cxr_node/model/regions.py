@@ -27,11 +27,11 @@ Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 
 REGION_CUT = 0.7
-"""A region is what reaches this share of the map's peak. Measured by `benchmarks/regions.py` on films that are called
-PNEUMONIA, 1016 of children and 247 of adults. Outlines of half the peak, not cut, take 21 and 13 % of the film, reach
-into both lungs on 88 and 63 % of them, and lie in the lungs by 64 and 62 % of their area. Those of 0.7, cut: 8 and 5 %,
-1 and 1 %, 87 and 84 %. 70 % of their area (54 % before) lies in the radiologists' boxes of the adults, of which they
-touch 79 %; those of 0.8 touch 69 %."""
+"""A region is what reaches this share of the map's peak. Measured by `tools/heatmap_regions.py` on films that are
+called PNEUMONIA, 1016 of children and 247 of adults. Outlines of half the peak, not cut, take 21 and 13 % of the
+film, reach into both lungs on 88 and 63 % of them, and lie in the lungs by 64 and 62 % of their area. Those of 0.7,
+cut: 8 and 5 %, 1 and 1 %, 87 and 84 %. 70 % of their area (54 % before) lies in the radiologists' boxes of the
+adults, of which they touch 79 %; those of 0.8 touch 69 %."""
 MEDIASTINUM = 0.16
 """Half of its width, of the half width of the thorax: spine and hila, not the heart, for lungs lie behind that."""
 OUTSIDE, ABOVE = 0.25, 0.15

@@ -1,18 +1,25 @@
-"""The reference runtime: torch, float32; on CUDA where there is a GPU."""
+"""The reference runtime: torch, float32, on CUDA where there is a GPU; and the export of a network as a graph.
+
+The graph serves without torch; torch's own answers are written beside it.
+"""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
+import yaml
 from torch import nn
 
 from cxr_node.errors import ModelError
-from cxr_node.model import weights
+from cxr_node.model import graph_file, weights
 from cxr_node.model.networks import Network
-from cxr_node.model.profile import Profile
-from cxr_node.model.runtime import Floats, Sight
+from cxr_node.model.preprocess import VIEW_NAMES
+from cxr_node.model.profile import Profile, sha256
+from cxr_node.model.runtime import Floats, NetworkOutput
 
 OUTPUTS = ("logits", "activation", "signature", "strangeness")
 """Names of what `Served` returns, in this order; without the last where the network has not learned it."""
@@ -59,7 +66,7 @@ class TorchRuntime:
         self.layer = network.layer
         self.batch = CUDA_BATCH if device == "cuda" else 1
 
-    def see(self, shown: Floats) -> Sight:
+    def infer(self, shown: Floats) -> NetworkOutput:
         """As `runtime.Runtime`; all images in one batch."""
         images, views = shown.shape[:2]
         try:
@@ -69,7 +76,7 @@ class TorchRuntime:
                 logits, activation, signature, *strange = (part.float().cpu().numpy() for part in seen)
         except RuntimeError as error:  # torch's only word for shapes, memory and devices
             raise ModelError(f"the network failed: {error}") from error
-        return Sight(
+        return NetworkOutput(
             logits=logits.reshape(images, views, -1),
             activation=activation[::views],
             signature=signature[::views],
@@ -111,3 +118,37 @@ def load(profile: Profile, threads: int, device: str | None = None) -> TorchRunt
     torch.set_num_threads(threads)
     network, _ = weights.load(profile.weights_path, profile.network, len(profile.labels))
     return TorchRuntime(network, profile.judged, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def export(profile: Profile) -> None:
+    """Write network.xml, network.bin and network.yaml into the profile's folder.
+
+    Raises
+    ------
+    ModelError : the network cannot be turned into a graph, or the files cannot be written
+    """
+    from cxr_node.model.openvino_runtime import VERSION, ov
+
+    network, _ = weights.load(profile.weights_path, profile.network, len(profile.labels))
+    golden = TorchRuntime(network, profile.judged).infer(graph_file.golden_inputs(profile.input))
+    served = Served(network.to(memory_format=torch.contiguous_format), profile.judged)
+    size = profile.input.size_px
+    example = torch.zeros(len(VIEW_NAMES), 1, size, size)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # the tracer's advice for who wrote the network
+            graph = ov.convert_model(served, example_input=example, input=[-1, 1, size, size])
+        for output, name in zip(graph.outputs, OUTPUTS, strict=False):
+            output.tensor.set_names({name})
+        ov.save_model(graph, profile.folder / graph_file.GRAPH, compress_to_fp16=False)
+    except (RuntimeError, OSError) as error:
+        raise ModelError(f"{profile.folder}: the network cannot be exported: {error}") from error
+    told = graph_file.Description(
+        weights_sha256=profile.weights_sha256,
+        sha256={name: sha256(profile.folder / name) for name in graph_file.FILES},
+        made_by=f"torch {torch.__version__.partition('+')[0]}, OpenVINO {VERSION}",
+        layer=network.layer,
+        golden_logits=np.round(golden.logits[:, :, profile.judged].astype(float), 6).tolist(),
+    )
+    text = yaml.safe_dump(told.model_dump(), sort_keys=False, width=110, default_flow_style=None)
+    (profile.folder / graph_file.DESCRIPTION).write_text(text, "utf-8")

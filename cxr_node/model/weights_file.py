@@ -1,7 +1,7 @@
 """weights.safetensors: what its keys mean, and the part of it that serving needs beside the network.
 
 Knows no torch. Keys: `network.<parameter>` (matrices as fp16, or as they came; vectors as fp32) and
-`distance.<statistic>` (fp32, see `model.distance.fit`; none where the training images are not known). Nothing is
+`distance.<statistic>` (fp32, see `model.ood_distance.fit`; none where the training images are not known). Nothing is
 unpickled.
 """
 
@@ -19,7 +19,7 @@ Floats = NDArray[np.float32]
 
 NETWORK, DISTANCE = "network.", "distance."
 STATISTICS = frozenset({"mean", "axes", "variance", "residual_variance", "scale"})
-"""What `model.distance.fit` yields."""
+"""What `model.ood_distance.fit` yields."""
 LEARNED = "learned"
 """A further statistic, where the network has learned to know outsiders."""
 

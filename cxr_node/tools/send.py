@@ -1,6 +1,6 @@
 """Storage SCU for people: `cxr-node send` and `demo`.
 
-The node's own results travel by `node.deliver`, which keeps associations open; this one sends files once.
+The node's own results travel by `node.deliver.storage_scu`, which keeps associations open; this one sends files once.
 """
 
 from __future__ import annotations

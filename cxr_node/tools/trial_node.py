@@ -27,7 +27,7 @@ from cxr_node.node.network import verification
 from cxr_node.node.process import notify
 from cxr_node.tools import send
 
-START_S = 60.0
+START_S, STOP_S = 60.0, 40.0
 ANSWER_S = 120.0
 """For one radiograph; the first one waits for the weights to be loaded."""
 _OPEN = (InstanceState.RECEIVED, InstanceState.REPORTED)
@@ -77,10 +77,8 @@ def node(folder: Path, settings: Mapping[str, Any], calling_ae_title: str) -> It
     file = folder / "node.yaml"
     file.write_text(yaml.safe_dump({"listen": listen, "spool": spool, **settings}))
     started = time.monotonic()
-    with (folder / "node.log").open("wb") as lines:
-        command = [sys.executable, "-m", "cxr_node", "serve", "--config", str(file)]
-        process = subprocess.Popen(command, stdout=lines, stderr=lines)
-    try:
+    command = [sys.executable, "-m", "cxr_node", "serve", "--config", str(file)]
+    with running(command, folder / "node.log") as process:
         _listening(process, address, calling_ae_title, folder)
         started_in_s = time.monotonic() - started
         with contextlib.closing(Ledger.open(folder / "spool")) as ledger:
@@ -92,10 +90,21 @@ def node(folder: Path, settings: Mapping[str, Any], calling_ae_title: str) -> It
                 calling_ae_title=calling_ae_title,
                 started_in_s=started_in_s,
             )
+
+
+@contextlib.contextmanager
+def running(
+    command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program until the block ends; what it prints is appended to a file."""
+    with log.open("ab") as lines:
+        process = subprocess.Popen(command, stdout=lines, stderr=lines, env=environment)
+    try:
+        yield process
     finally:
         process.terminate()
         try:
-            process.wait(15)
+            process.wait(STOP_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

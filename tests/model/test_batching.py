@@ -12,7 +12,7 @@ import pytest
 
 from cxr_node.domain import Examination, Radiograph, View
 from cxr_node.errors import ModelError
-from cxr_node.model.batching import Gathered
+from cxr_node.model.predictor import BatchingPredictor
 from cxr_node.model.profile import Profile
 
 
@@ -47,7 +47,7 @@ class Counting:
 
 def examined(examiner: Counting, count: int) -> list[Any]:
     """Ask for one, and for the others while it is being examined."""
-    shared = Gathered(examiner)
+    shared = BatchingPredictor(examiner)
     with ThreadPoolExecutor(count) as pool:
         first = pool.submit(shared.examine, radiograph(0))
         assert examiner.begun.wait(10)
@@ -79,9 +79,9 @@ def test_one_that_fails_fails_alone() -> None:
 def test_who_comes_alone_waits_for_nobody() -> None:
     examiner = Counting(batch=16)
     examiner.go.set()
-    assert cast(Any, Gathered(examiner).examine(radiograph(7))) == "7"
+    assert cast(Any, BatchingPredictor(examiner).examine(radiograph(7))) == "7"
     with pytest.raises(ModelError):
-        Gathered(failing()).examine(radiograph(1))
+        BatchingPredictor(failing()).examine(radiograph(1))
 
 
 def failing() -> Counting:

@@ -14,9 +14,9 @@ from cxr_node import resources
 from cxr_node.domain import RuntimeKind
 from cxr_node.errors import ModelError
 from cxr_node.model import graph_file, predictor, profile, torch_runtime
-from cxr_node.model.export import export
 from cxr_node.model.profile import NetworkSpec, Profile
-from tests.model import folders, test_classes
+from cxr_node.model.torch_runtime import export
+from tests.model import folders, test_networks
 from tests.model.test_predictor import radiograph
 
 
@@ -70,7 +70,7 @@ def test_the_map_is_that_of_the_reference_implementation_on_100_images(shipped_p
     reference = grad_cam.GradCAM(network, [network.get_submodule("trunk.18")])
     worst = 1.0
     for views in inputs:
-        found = quick.runtime.see(np.repeat(views[None], 4, axis=1))
+        found = quick.runtime.infer(np.repeat(views[None], 4, axis=1))
         expected = reference.get_cam_image(  # before it is scaled up and stretched
             torch.from_numpy(views), [], None, *_passed(reference, views, targets.ClassifierOutputTarget(0)), False
         )
@@ -89,7 +89,7 @@ def _passed(reference: object, views: np.ndarray, target: object) -> tuple[np.nd
 
 
 def test_a_softmax_over_classes_is_exported_with_its_map(tmp_path: Path) -> None:
-    made = profile.load(test_classes.profile_folder(tmp_path))
+    made = profile.load(test_networks.profile_folder(tmp_path))
     export(made)
     quick, reference = (
         predictor.load_predictor(made, 1, kind).examine(radiograph(2))
@@ -122,8 +122,8 @@ def test_a_head_with_hidden_layers_is_exported(
     made = profile.load(tmp_path)
     export(made)
     shown = graph_file.golden_inputs(made.input)[:2]
-    quick = predictor.load_predictor(made, 1, RuntimeKind.OPENVINO).runtime.see(shown)
-    reference = torch_runtime.load(made, 1, "cpu").see(shown)
+    quick = predictor.load_predictor(made, 1, RuntimeKind.OPENVINO).runtime.infer(shown)
+    reference = torch_runtime.load(made, 1, "cpu").infer(shown)
     np.testing.assert_allclose(quick.logits, reference.logits, rtol=1e-3, atol=1e-4)
     scale = float(np.abs(reference.activation).max()) or 1.0
     np.testing.assert_allclose(quick.activation / scale, reference.activation / scale, atol=1e-3)

@@ -17,7 +17,7 @@ from cxr_node import resources
 from cxr_node.config.schema import Model
 from cxr_node.domain import RuntimeKind
 from cxr_node.errors import ModelError
-from cxr_node.model import graph_file, openvino_runtime, predictor, profile, runtime, runtime_choice, torch_runtime
+from cxr_node.model import graph_file, openvino_runtime, predictor, profile, runtime, torch_runtime
 from cxr_node.model.openvino_runtime import OpenVINORuntime, ov, properties
 from cxr_node.model.profile import Profile
 
@@ -54,8 +54,8 @@ def test_a_graph_is_compiled_in_float32_and_says_so(made: Profile) -> None:
 
 def test_bfloat16_where_the_processor_has_it_would_answer_otherwise(made: Profile, shown: np.ndarray) -> None:
     """What OpenVINO takes by itself on such a processor is more than a rounding away; what we compile is not."""
-    reference = torch_runtime.load(made, 1, "cpu").see(shown).logits.ravel()
-    ours = OpenVINORuntime(made, 1).see(shown).logits.ravel()
+    reference = torch_runtime.load(made, 1, "cpu").infer(shown).logits.ravel()
+    ours = OpenVINORuntime(made, 1).infer(shown).logits.ravel()
     np.testing.assert_allclose(ours, reference, atol=1e-4)
     try:
         by_itself = openvino_runtime.apart(lambda: ov.Core().compile_model(graph(made), "CPU"))
@@ -74,12 +74,12 @@ def test_a_runtime_that_computes_in_other_numbers_is_refused(made: Profile, monk
     class Short(OpenVINORuntime):
         """As OpenVINO would be where a hint was ignored: rounded to the 8 bits of bfloat16."""
 
-        def see(self, shown: np.ndarray) -> runtime.Sight:
-            sight = super().see(shown)
-            rounded = (sight.logits.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
-            return replace(sight, logits=rounded)
+        def infer(self, shown: np.ndarray) -> runtime.NetworkOutput:
+            output = super().infer(shown)
+            rounded = (output.logits.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+            return replace(output, logits=rounded)
 
-    monkeypatch.setattr(runtime_choice, "candidates", lambda *_: iter([Short(made, 1)]))
+    monkeypatch.setattr(runtime, "candidates", lambda *_: iter([Short(made, 1)]))
     with pytest.raises(ModelError, match="is refused: a probability differs by"):
         predictor.load_predictor(made, 1, RuntimeKind.OPENVINO)
 
@@ -100,12 +100,12 @@ def test_a_precision_that_the_plugin_did_not_take_is_an_error(monkeypatch: pytes
 
 def test_torch_computes_in_float32_whatever_the_process_allows(made: Profile, shown: np.ndarray) -> None:
     network = torch_runtime.load(made, 1, "cpu")
-    expected = network.see(shown)
+    expected = network.infer(shown)
     before = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision("medium")
         with torch.autocast("cpu", torch.bfloat16):
-            found = network.see(shown)
+            found = network.infer(shown)
             assert torch.get_float32_matmul_precision() == "medium", "the process keeps its own setting"
     finally:
         torch.set_float32_matmul_precision(before)
@@ -115,7 +115,7 @@ def test_torch_computes_in_float32_whatever_the_process_allows(made: Profile, sh
 
 def test_a_start_tries_one_runtime_and_calls_nothing_an_error(made: Profile, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("DEBUG", "cxr_node"):
-        chosen = list(runtime_choice.candidates(made, RuntimeKind.OPENVINO, 1))
+        chosen = list(runtime.candidates(made, RuntimeKind.OPENVINO, 1))
         predictor.load_predictor(made, 1, RuntimeKind.OPENVINO)
     assert [one.name for one in chosen] == [f"OpenVINO {openvino_runtime.VERSION} CPU fp32"]
     assert [record.getMessage().partition(" judges by ")[2] for record in caplog.records] == [chosen[0].name]

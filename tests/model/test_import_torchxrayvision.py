@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A profile folder of random weights under the published name."""
     place = tmp_path_factory.mktemp("xrv")
     torch.save(xrv_states.state(), place / PUBLISHED)
-    import_torchxrayvision.run(place / PUBLISHED, place / "out", import_torchxrayvision.Choice())
+    import_torchxrayvision.run(place / PUBLISHED, place / "out", import_torchxrayvision.ImportOptions())
     return place / "out"
 
 
@@ -108,7 +108,7 @@ def test_a_file_s_own_thresholds_are_used_and_untrained_findings_left_out(tmp_pa
     """As `torch.save(xrv.models.DenseNet(weights=...).state_dict())` writes them, here for the RSNA weights."""
     stored = torch.tensor(OP_THRESHOLDS["densenet121-res224-rsna"])
     save_file(xrv_states.state() | {"op_threshs": stored}, tmp_path / "state.safetensors")
-    choice = import_torchxrayvision.Choice(judge="pneumonia", rule_out_below=0.3, report_at=0.6, max_spread=0.4)
+    choice = import_torchxrayvision.ImportOptions(judge="pneumonia", rule_out_below=0.3, report_at=0.6, max_spread=0.4)
     made = import_torchxrayvision.run(tmp_path / "state.safetensors", tmp_path / "out", choice)
     assert made.name.endswith("-rsna")
     point = made.operating_point
@@ -121,11 +121,11 @@ def test_a_file_s_own_thresholds_are_used_and_untrained_findings_left_out(tmp_pa
 def test_the_named_weights_stand_in_for_thresholds_that_the_file_lacks(tmp_path: Path) -> None:
     file = saved(tmp_path / "state.pt", xrv_states.state())
     with pytest.raises(DataError, match=r"--weights densenet121-res224-all"):
-        import_torchxrayvision.run(file, tmp_path / "out", import_torchxrayvision.Choice())
+        import_torchxrayvision.run(file, tmp_path / "out", import_torchxrayvision.ImportOptions())
     with pytest.raises(DataError, match="no such weights"):
-        import_torchxrayvision.run(file, tmp_path / "out", import_torchxrayvision.Choice(weights="all"))
+        import_torchxrayvision.run(file, tmp_path / "out", import_torchxrayvision.ImportOptions(weights="all"))
     made = import_torchxrayvision.run(
-        file, tmp_path / "out", import_torchxrayvision.Choice(weights="densenet121-res224-pc")
+        file, tmp_path / "out", import_torchxrayvision.ImportOptions(weights="densenet121-res224-pc")
     )
     assert made.op_norm is not None
     assert made.op_norm[14] is None
@@ -135,7 +135,7 @@ def test_a_whole_model_is_not_unpickled_and_its_owner_is_told_how(tmp_path: Path
     for old in (False, True):
         torch.save(nn.Sequential(nn.Linear(2, 2)), tmp_path / PUBLISHED, _use_new_zipfile_serialization=not old)
         with pytest.raises(DataError) as refusal:
-            import_torchxrayvision.run(tmp_path / PUBLISHED, tmp_path / "out", import_torchxrayvision.Choice())
+            import_torchxrayvision.run(tmp_path / PUBLISHED, tmp_path / "out", import_torchxrayvision.ImportOptions())
         sentence, *lines = str(refusal.value).splitlines()
         assert "would run code" in sentence
         assert [line.split("(")[0].strip() for line in lines] == ["import torch, torchxrayvision", "torch.save"]
@@ -147,7 +147,7 @@ def test_a_whole_model_is_not_unpickled_and_its_owner_is_told_how(tmp_path: Path
 def test_what_is_no_state_dict_is_one_sentence(tmp_path: Path, content: object) -> None:
     with pytest.raises(DataError, match="something else than a state dict"):
         import_torchxrayvision.run(
-            saved(tmp_path / PUBLISHED, content), tmp_path / "out", import_torchxrayvision.Choice()
+            saved(tmp_path / PUBLISHED, content), tmp_path / "out", import_torchxrayvision.ImportOptions()
         )
 
 
@@ -170,7 +170,7 @@ def test_what_does_not_fit_is_one_sentence(tmp_path: Path, monkeypatch: pytest.M
         import_torchxrayvision, "_read", lambda file: state
     )  # no 28 MB written and read for each mistake
     with pytest.raises(DataError, match=sentence) as refusal:
-        import_torchxrayvision.run(tmp_path / PUBLISHED, tmp_path / "out", import_torchxrayvision.Choice())
+        import_torchxrayvision.run(tmp_path / PUBLISHED, tmp_path / "out", import_torchxrayvision.ImportOptions())
     assert len(str(refusal.value).splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
@@ -181,22 +181,24 @@ def test_what_is_no_file_of_tensors_is_one_sentence(tmp_path: Path, content: byt
     (tmp_path / f"state.{suffix}").write_bytes(content)
     with pytest.raises(DataError, match="state"):
         import_torchxrayvision.run(
-            tmp_path / f"state.{suffix}", tmp_path / "out", import_torchxrayvision.Choice(weights=ALL)
+            tmp_path / f"state.{suffix}", tmp_path / "out", import_torchxrayvision.ImportOptions(weights=ALL)
         )
     with pytest.raises(DataError, match="cannot be read"):
-        import_torchxrayvision.run(tmp_path / f"nowhere.{suffix}", tmp_path / "out", import_torchxrayvision.Choice())
+        import_torchxrayvision.run(
+            tmp_path / f"nowhere.{suffix}", tmp_path / "out", import_torchxrayvision.ImportOptions()
+        )
 
 
 @pytest.mark.parametrize(
     ("choice", "sentence"),
     [
-        (import_torchxrayvision.Choice(judge="Effusion"), "about Pneumonia"),
-        (import_torchxrayvision.Choice(report_at=0.3), "--report-at"),
-        (import_torchxrayvision.Choice(max_spread=0.0), "--max-spread"),
+        (import_torchxrayvision.ImportOptions(judge="Effusion"), "about Pneumonia"),
+        (import_torchxrayvision.ImportOptions(report_at=0.3), "--report-at"),
+        (import_torchxrayvision.ImportOptions(max_spread=0.0), "--max-spread"),
     ],
 )
 def test_a_choice_that_cannot_be_is_one_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choice: import_torchxrayvision.Choice, sentence: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choice: import_torchxrayvision.ImportOptions, sentence: str
 ) -> None:
     monkeypatch.setattr(import_torchxrayvision, "_read", lambda file: xrv_states.state())
     file = tmp_path / PUBLISHED
@@ -208,12 +210,14 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path, monkeypatc
     monkeypatch.setattr(import_torchxrayvision, "_read", lambda file: xrv_states.state())
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be written"):
-        import_torchxrayvision.run(tmp_path / PUBLISHED, tmp_path / "file" / "out", import_torchxrayvision.Choice())
+        import_torchxrayvision.run(
+            tmp_path / PUBLISHED, tmp_path / "file" / "out", import_torchxrayvision.ImportOptions()
+        )
 
 
 def test_a_profile_is_not_overwritten(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds a profile already"):
-        import_torchxrayvision.run(tmp_path / PUBLISHED, folder, import_torchxrayvision.Choice())
+        import_torchxrayvision.run(tmp_path / PUBLISHED, folder, import_torchxrayvision.ImportOptions())
 
 
 def test_a_limit_without_statistics_does_not_start(folder: Path, tmp_path: Path) -> None:

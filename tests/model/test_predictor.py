@@ -100,10 +100,10 @@ def test_the_number_of_threads_moves_no_printed_digit(folder: Path, loaded: pred
 def test_calibration_and_serving_see_the_same_in_any_batch(loaded: predictor.ProfilePredictor) -> None:
     spec = loaded.profile.input
     shown = np.stack([preprocess.views(preprocess.prepare(radiograph(seed).pixels, spec)) for seed in range(3)])
-    together = loaded.runtime.see(shown)
+    together = loaded.runtime.infer(shown)
     assert together.logits.shape == (3, len(preprocess.VIEW_NAMES), 1)
     for position in range(3):
-        alone = loaded.runtime.see(shown[position : position + 1])
+        alone = loaded.runtime.infer(shown[position : position + 1])
         np.testing.assert_allclose(alone.logits[0], together.logits[position], rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(alone.signature[0], together.signature[position], rtol=1e-4, atol=1e-4)
 

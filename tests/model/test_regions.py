@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from matplotlib.path import Path as Polygon
 from numpy.typing import NDArray
 
+from cxr_node import heatmap
 from cxr_node.dicom.results.segmentation import mask
 from cxr_node.domain import Place, Region, Zone
-from cxr_node.model import gradcam, lungs, regions
+from cxr_node.model import lungs, regions
 from cxr_node.model.lungs import Thorax
 from cxr_node.model.regions import REGION_CUT
 from tests.model.test_lungs import SHIPPED, pixels_of
@@ -145,7 +146,7 @@ def test_a_hole_is_not_outlined() -> None:
 def test_a_large_image_costs_nothing() -> None:
     active = np.random.default_rng(0).random((7, 7), dtype=np.float32)
     started = time.perf_counter()
-    found = regions.regions(gradcam.scaled(active), (0.05, 0.05), (3000, 2500), USUAL)
+    found = regions.regions(heatmap.scaled(active), (0.05, 0.05), (3000, 2500), USUAL)
     assert time.perf_counter() - started < 1.0  # 4 ms where nothing else runs
     assert found
 
@@ -163,9 +164,9 @@ def test_regions_are_closed_polygons_on_the_image_round_their_peaks(
     cells: int, rows: int, cols: int, border: float, seed: int, finds: bool
 ) -> None:
     active = np.random.default_rng(seed).random((cells, cells), dtype=np.float32) ** 3
-    weight = gradcam.on_source_grid(active, (rows, cols), border)
+    weight = heatmap.on_source_grid(active, (rows, cols), border)
     thorax = USUAL if finds else None
-    found = regions.regions(gradcam.scaled(active), (border, border), (rows, cols), thorax)
+    found = regions.regions(heatmap.scaled(active), (border, border), (rows, cols), thorax)
     if not found:
         assert weight.min() >= (REGION_CUT - 0.1) * weight.max()
         return
@@ -180,7 +181,7 @@ def test_regions_are_closed_polygons_on_the_image_round_their_peaks(
         assert region.weight >= REGION_CUT * weight.max() - 1e-4
         step = max(rows, cols) / 192 + 2  # on an edge a peak may lie on the line
         assert any(Polygon(turned).contains_point(region.peak, radius=step) for turned in (polygon, polygon[::-1]))
-    assert found == regions.regions(gradcam.scaled(active), (border, border), (rows, cols), thorax)
+    assert found == regions.regions(heatmap.scaled(active), (border, border), (rows, cols), thorax)
 
 
 @settings(max_examples=40, deadline=None)
@@ -194,8 +195,8 @@ def test_regions_are_closed_polygons_on_the_image_round_their_peaks(
 def test_the_peak_of_the_cells_is_that_of_the_map_with_every_pixel_looked_at(
     cells: tuple[int, int], rows: int, cols: int, border: tuple[float, float], seed: int
 ) -> None:
-    scaled = gradcam.scaled(np.random.default_rng(seed).random(cells, dtype=np.float32) ** 2 * 9)
-    weight = gradcam.on_source_grid(scaled * 100, (rows, cols), border)
+    scaled = heatmap.scaled(np.random.default_rng(seed).random(cells, dtype=np.float32) ** 2 * 9)
+    weight = heatmap.on_source_grid(scaled * 100, (rows, cols), border)
     down, across = (regions.interpolation(*each) for each in zip((rows, cols), cells, border, strict=True))
     row, column = regions._peak(down, across, scaled)
     assert weight[row, column] == pytest.approx(float(weight.max()), abs=1e-6)

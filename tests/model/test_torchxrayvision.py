@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from cxr_node.model import preprocess, torchxrayvision
+from cxr_node.model.networks import XrvDenseNet121
 from cxr_node.model.profile import InputSpec, Normalisation
-from cxr_node.model.published_networks import XrvDenseNet121
 from tests.model import xrv_states
 
 SPEC = InputSpec(size_px=224, border=0.0, normalisation=Normalisation.XRV)

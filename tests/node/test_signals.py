@@ -98,7 +98,7 @@ def compute():
     while not done.is_set():
         held = [chance.choice(makers)() for _ in range(3)]
         for _ in range(5):
-            chance.choice(held).see(shown)
+            chance.choice(held).infer(shown)
         while held:
             del held[chance.randrange(len(held))]
         say("round")

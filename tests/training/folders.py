@@ -14,8 +14,8 @@ from PIL import Image
 
 from cxr_node.training.data import recipe as recipes
 from cxr_node.training.data.recipe import Recipe
-from cxr_node.training.report import run
-from cxr_node.training.report.run import Asked, Extras
+from cxr_node.training.report import evaluation
+from cxr_node.training.report.evaluation import DataSet, Extras
 from tests.model import folders as profiles
 
 RECIPE = Path(__file__).parents[2] / "config" / "train" / "mobilenet-v2.yaml"
@@ -44,9 +44,9 @@ def recipe(folder: Path, **schedule: Any) -> Recipe:
     return recipes.read(small_recipe(folder, **schedule))
 
 
-def measured_on(profile_folder: Path, asked: Asked) -> dict[str, Any]:
+def measured_on(profile_folder: Path, asked: DataSet) -> dict[str, Any]:
     """Evaluate without re-encodings, outsiders and heat maps."""
-    return run.run(profile_folder, [asked], Extras(sample=0), progress=False)
+    return evaluation.run(profile_folder, [asked], Extras(sample=0), progress=False)
 
 
 def draw(path: Path, *, opacity: bool, seed: int, size_px: int = 40) -> None:

@@ -18,7 +18,7 @@ from cxr_node.tools import classify
 from cxr_node.training.data import images
 from cxr_node.training.data.profile_folder import Labels
 from cxr_node.training.learn import checkpoint, train
-from cxr_node.training.report.run import Asked
+from cxr_node.training.report.evaluation import DataSet
 from tests import builders
 from tests.training import folders
 
@@ -70,10 +70,10 @@ def test_a_recipe_ends_in_a_profile(trained: Path) -> None:
 @pytest.mark.parametrize("trained", ["efficientnet-b0"], indirect=True)
 def test_three_classes_are_measured_and_judged_as_one_question(trained: Path, children: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(trained, tmp_path / "profile"))
-    own = folders.measured_on(folder, Asked(data=children, part="all"))
+    own = folders.measured_on(folder, DataSet(data=children, part="all"))
     assert (own["images"], own["positives"]) == (12, 8)
     words = Labels(positive="PNEUMONIA", negative="NORMAL")
-    assert folders.measured_on(folder, Asked(data=children, part="all", labels=words))["rates"] == own["rates"]
+    assert folders.measured_on(folder, DataSet(data=children, part="all", labels=words))["rates"] == own["rates"]
     predictor = load_predictor(profiles.load(folder), threads=1)
     image = next(item for item in images.read(children, folders.CLASSES) if item.positive)
     seen = predictor.examine(

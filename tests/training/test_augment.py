@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cxr_node.model.preprocess import standardise
 from cxr_node.training.data.recipe import AugmentSection
-from cxr_node.training.synthetic import burned_in_marks
+from cxr_node.training.synthetic import drawings
 from cxr_node.training.synthetic.augment import Augmenter
 from tests.training import folders
 
@@ -96,7 +96,7 @@ def test_a_smaller_size_is_the_same_picture(tmp_path: Path, images: NDArray[np.u
 
 
 def test_stamps_are_opacities_of_many_shapes() -> None:
-    bank = burned_in_marks.bank(60, 224, np.random.default_rng(1))
+    bank = drawings.bank(60, 224, np.random.default_rng(1))
     assert len({stamp.shape for stamp in bank}) > 30
     for stamp in bank:
         assert stamp.min() >= 0.0
@@ -105,9 +105,9 @@ def test_stamps_are_opacities_of_many_shapes() -> None:
 
 
 def test_stamps_fit_images_smaller_than_themselves() -> None:
-    bank = burned_in_marks.bank(40, 224, np.random.default_rng(1))
+    bank = drawings.bank(40, 224, np.random.default_rng(1))
     image = np.full((24, 24), 0.5, np.float32)
     rng = np.random.default_rng(2)
     for _ in range(40):
-        burned_in_marks.paste(image, bank, rng)
+        drawings.paste_marks(image, bank, rng)
     assert 0.0 <= float(image.min()) < float(image.max()) <= 1.0

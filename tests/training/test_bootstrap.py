@@ -111,3 +111,23 @@ def test_a_difference_is_as_unsure_as_both_together() -> None:
     assert found.value == pytest.approx(0.1)
     assert found.low == pytest.approx(0.1 - np.hypot(0.04, 0.03))
     assert found.high == pytest.approx(0.1 + np.hypot(0.03, 0.04))
+
+
+def test_losses_agree_with_scikit_learn() -> None:
+    rng = np.random.default_rng(1)
+    probability = rng.uniform(0.01, 0.99, 200)
+    positive = rng.random(200) < probability
+    assert bootstrap.log_loss(positive, probability) == pytest.approx(known.log_loss(positive, probability))
+    assert bootstrap.brier(positive, probability) == pytest.approx(known.brier_score_loss(positive, probability))
+
+
+def test_calibration_error_is_small_for_true_probabilities_and_large_for_boasts() -> None:
+    rng = np.random.default_rng(1)
+    probability = rng.uniform(0.0, 1.0, 5000)
+    positive = rng.random(5000) < probability
+    assert bootstrap.calibration_error(positive, probability) < 0.03
+    assert bootstrap.calibration_error(positive, np.where(probability > 0.5, 0.99, 0.01)) > 0.2
+
+
+def test_sigmoid_survives_any_logit() -> None:
+    assert bootstrap.sigmoid(np.array([-1e9, 0.0, 1e9])).tolist() == pytest.approx([0.0, 0.5, 1.0])

@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxr_node.errors import DataError
-from cxr_node.training.calibrate import calibrators
-from cxr_node.training.calibrate.calibrate import Asked, operating_point
-from cxr_node.training.calibrate.calibrators import Sample
+from cxr_node.training.calibrate import calibrate
+from cxr_node.training.calibrate.calibrate import CalibrationOptions, Sample, operating_point
 from cxr_node.training.data.recipe import GuaranteeSection, Recipe
 from cxr_node.training.measure import bootstrap
 from cxr_node.training.measure.inference import Scores
@@ -26,7 +25,7 @@ def drawn(count: int, seed: int, gap: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def platt(logit: np.ndarray, positive: np.ndarray, prevalence: float) -> tuple[float, float]:
-    return calibrators.platt(sample(logit, positive), prevalence)
+    return calibrate.platt(sample(logit, positive), prevalence)
 
 
 def sample(logit: np.ndarray, positive: np.ndarray) -> Sample:
@@ -135,30 +134,19 @@ def views_of(count: int, rng: np.random.Generator) -> tuple[np.ndarray, Scores]:
 
 
 def promising(recipe: Recipe, *, ppv: float, npv: float, prevalence: float) -> Recipe:
-    return Asked(ppv=ppv, npv=npv, prevalence=prevalence).of(recipe)
+    return CalibrationOptions(ppv=ppv, npv=npv, prevalence=prevalence).of(recipe)
 
 
 def test_one_predictive_value_alone_is_no_wish(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="give --ppv and --npv"):
-        Asked(ppv=0.9).of(folders.recipe(tmp_path))
+        CalibrationOptions(ppv=0.9).of(folders.recipe(tmp_path))
 
 
 def test_what_is_not_asked_stays_as_the_recipe_says(tmp_path: Path) -> None:
     recipe = folders.recipe(tmp_path)
-    assert Asked().of(recipe) == recipe
+    assert CalibrationOptions().of(recipe) == recipe
     promise = promising(recipe, ppv=0.9, npv=0.98, prevalence=0.3)
     assert promise.operating.abstain is None
-    assert Asked(confidence=0.9).of(promise).operating.guarantee == GuaranteeSection(ppv=0.9, npv=0.98, confidence=0.9)
-
-
-@pytest.mark.parametrize("bend", [1.0, 2.0])
-def test_calibrators_are_compared_on_other_patients(bend: float) -> None:
-    """Where the truth bends as only the beta map can, it wins; where it does not, nothing beats Platt."""
-    rng = np.random.default_rng(2)
-    logit = rng.normal(scale=3.0, size=3000)
-    positive = rng.random(3000) < bootstrap.sigmoid(np.logaddexp(0.0, logit) ** bend - np.logaddexp(0.0, -logit))
-    compared = calibrators.compare(sample(logit, positive), float(positive.mean()))
-    assert set(compared) == {"platt", "temperature", "beta", "isotonic"}
-    better = {name: styles["clean"]["log_loss_beyond_platt"]["high"] < 0.0 for name, styles in compared.items()}
-    assert better["beta"] == (bend != 1.0)
-    assert all(styles["clean"]["calibration_error"] < 0.1 for styles in compared.values())
+    assert CalibrationOptions(confidence=0.9).of(promise).operating.guarantee == GuaranteeSection(
+        ppv=0.9, npv=0.98, confidence=0.9
+    )

@@ -5,7 +5,7 @@ import pytest
 
 from cxr_node.model import lungs
 from cxr_node.model.lungs import Chest
-from cxr_node.training.synthetic import burned_in_marks, counterfactual
+from cxr_node.training.synthetic import counterfactual, drawings
 from tests.model.test_lungs import SHIPPED, pixels_of
 
 
@@ -40,7 +40,7 @@ def test_same_chance_same_opacity(healthy: tuple[lungs.Floats, Chest]) -> None:
 
 def test_marks_stay_out_of_the_chest_and_reach_what_the_network_sees(healthy: tuple[lungs.Floats, Chest]) -> None:
     pixels, chest = healthy
-    bank = burned_in_marks.bank(20, max(pixels.shape), np.random.default_rng(0))
+    bank = drawings.bank(20, max(pixels.shape), np.random.default_rng(0))
     seen = 0
     for seed in range(20):
         one = counterfactual.marks(pixels, chest, bank, np.random.default_rng(seed))
@@ -54,6 +54,6 @@ def test_a_chest_that_fills_the_picture_takes_no_frame() -> None:
     everywhere = np.ones((40, 40), dtype=np.bool_)
     chest = Chest(lungs=everywhere, region=everywhere, likeness=0.5)
     pixels = np.full((40, 40), 0.5, dtype=np.float32)
-    bank = burned_in_marks.bank(5, 40, np.random.default_rng(0))
+    bank = drawings.bank(5, 40, np.random.default_rng(0))
     one = counterfactual.marks(pixels, chest, bank, np.random.default_rng(1))
     assert not one.place.any() and (one.pixels == pixels).all()

@@ -63,7 +63,7 @@ def test_everything_at_once(profile_folder: Path, data_folder: Path, other_folde
 
 def check_page(text: str) -> None:
     assert "Research use only" in text
-    for title in ("ROC", "Reliability", "Worst errors", "stored another way", "not made for", "side by side"):
+    for title in ("ROC", "Reliability", "Worst errors", "re-encoded", "not made for", "side by side"):
         assert title in text
     assert text.count("<svg") >= 7
     assert not re.search(r"""(src|href|url\()=?["']?(?!data:|#)[a-z./]""", text.replace("xlink:href", "href"))

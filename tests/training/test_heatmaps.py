@@ -16,8 +16,8 @@ from cxr_node.model.networks import Network
 from cxr_node.model.profile import InputSpec, Profile
 from cxr_node.training.data import profile_folder as folders_
 from cxr_node.training.data.images import Item
-from cxr_node.training.saliency import deletion, localisation, run, sanity_check
-from cxr_node.training.saliency.probe import LARGEST_PX, Sight, case_of
+from cxr_node.training.saliency import faithfulness, heatmap_tests, localisation
+from cxr_node.training.saliency.probe import LARGEST_PX, Probe, case_of
 from tests.model import folders
 from tests.model.test_lungs import SHIPPED, pixels_of
 from tests.shared import shared
@@ -81,7 +81,7 @@ def items(tmp_path_factory: pytest.TempPathFactory) -> list[Item]:
 def watcher(profile: Profile, items: list[Item], where: str) -> Watcher:
     """A network that looks at the lungs only, or only at what lies outside the chest."""
     case = case_of(next(item for item in items if not item.positive))
-    plain = Sight(profile=profile, network=folders.lively()).prepared([case.pixels])
+    plain = Probe(profile=profile, network=folders.lively()).prepared([case.pixels])
     place = case.chest.lungs if where == "lungs" else ~case.chest.region
     share = nn.functional.adaptive_avg_pool2d(torch.from_numpy(place.astype(np.float32))[None, None], CELLS)
     return Watcher(nn.functional.adaptive_avg_pool2d(plain, CELLS), (share > 0.6).float()).eval()
@@ -89,7 +89,7 @@ def watcher(profile: Profile, items: list[Item], where: str) -> Watcher:
 
 @pytest.fixture(scope="module")
 def measured(profile: Profile, items: list[Item]) -> dict[str, dict[str, dict[str, float]]]:
-    return run.measure(profile, watcher(profile, items, "lungs"), items, np.random.default_rng(3))
+    return heatmap_tests.measure(profile, watcher(profile, items, "lungs"), items, np.random.default_rng(3))
 
 
 def value(measured: dict[str, dict[str, dict[str, float]]], name: str) -> float:
@@ -120,7 +120,7 @@ def test_a_network_that_looks_at_the_edges_does_not_pass(
         path = item.path.with_name(f"framed-{item.path.name}")
         Image.fromarray(np.rint(pixels * 255.0).astype(np.uint8)).save(path)
         framed.append(replace(item, path=path))
-    edges = run.measure(profile, watcher(profile, items, "edges"), framed, np.random.default_rng(3))
+    edges = heatmap_tests.measure(profile, watcher(profile, items, "edges"), framed, np.random.default_rng(3))
     assert value(edges, "inside_chest") == 0.0 == value(edges, "peak_in_chest")
     assert value(edges, "energy_in_chest") < 0.3 < value(edges, "energy_in_chest_by_chance")
     assert value(edges, "opacity_found_nearly") == 0.0 == value(edges, "opacity_raises")
@@ -128,7 +128,7 @@ def test_a_network_that_looks_at_the_edges_does_not_pass(
 
 
 def test_figures_are_named_bounded_and_fit_for_json(measured: dict[str, dict[str, dict[str, float]]]) -> None:
-    assert set(measured["rates"]) <= set(run.NAMES)
+    assert set(measured["rates"]) <= set(heatmap_tests.NAMES)
     assert {"inside_chest", "opacity_found", "deletion_gain"} <= set(measured["rates"])
     again = json.loads(json.dumps(measured, allow_nan=False))
     assert again == measured
@@ -143,43 +143,43 @@ def test_figures_are_named_bounded_and_fit_for_json(measured: dict[str, dict[str
 
 def test_same_chance_same_figures_and_all_steps_are_told(profile: Profile, items: list[Item]) -> None:
     network, told = watcher(profile, items, "lungs"), []
-    one = run.measure(profile, network, items, np.random.default_rng(4), lambda: told.append(1))
-    assert len(told) == run.steps(items)
-    assert one == run.measure(profile, network, items, np.random.default_rng(4))
+    one = heatmap_tests.measure(profile, network, items, np.random.default_rng(4), lambda: told.append(1))
+    assert len(told) == heatmap_tests.steps(items)
+    assert one == heatmap_tests.measure(profile, network, items, np.random.default_rng(4))
 
 
 @pytest.mark.parametrize("positive", [True, False])
 def test_one_class_alone_gives_what_it_can(profile: Profile, items: list[Item], positive: bool) -> None:
     some = [item for item in items if item.positive is positive]
-    found = run.measure(profile, watcher(profile, items, "lungs"), some, np.random.default_rng(0))
+    found = heatmap_tests.measure(profile, watcher(profile, items, "lungs"), some, np.random.default_rng(0))
     assert ("inside_chest" in found["rates"]) is positive
     assert ("opacity_found" in found["rates"]) is not positive
     assert found["curves"] == {}
 
 
 def test_shuffled_weights_change_the_map(profile: Profile) -> None:
-    sight = Sight(profile=profile, network=folders.lively())
-    before = {name: tensor.clone() for name, tensor in sight.network.state_dict().items()}
+    probe = Probe(profile=profile, network=folders.lively())
+    before = {name: tensor.clone() for name, tensor in probe.network.state_dict().items()}
     inputs = torch.randn(4, 1, SIZE_PX, SIZE_PX, generator=torch.Generator().manual_seed(1))
-    found = sanity_check.likeness(sight, inputs, sight.looks(inputs), np.random.default_rng(0), lambda: None)
-    assert set(found) == {"other image", *sanity_check.STAGES}
+    found = faithfulness.likeness(probe, inputs, probe.explain(inputs), np.random.default_rng(0), lambda: None)
+    assert set(found) == {"other image", *faithfulness.STAGES}
     assert found["all layers"]["spearman"].mean() < 0.6
     assert (np.abs(found["all layers"]["ssim"]) < 0.99).all()
-    assert all(torch.equal(before[name], tensor) for name, tensor in sight.network.state_dict().items())
+    assert all(torch.equal(before[name], tensor) for name, tensor in probe.network.state_dict().items())
 
 
 def test_the_last_layer_is_shuffled_so_often_that_chance_hardly_moves_its_figure(
     profile: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sight = Sight(profile=profile, network=folders.lively())
+    probe = Probe(profile=profile, network=folders.lively())
     inputs = torch.randn(4, 1, SIZE_PX, SIZE_PX, generator=torch.Generator().manual_seed(1))
-    looks = sight.looks(inputs)
-    monkeypatch.setattr(sanity_check, "STAGES", {"last layer": 0.0})
+    looks = probe.explain(inputs)
+    monkeypatch.setattr(faithfulness, "STAGES", {"last layer": 0.0})
 
     def spread(draws: int) -> float:
-        monkeypatch.setattr(sanity_check, "DRAWS", draws)
+        monkeypatch.setattr(faithfulness, "DRAWS", draws)
         found = [
-            sanity_check.likeness(sight, inputs, looks, np.random.default_rng(seed), lambda: None) for seed in range(3)
+            faithfulness.likeness(probe, inputs, looks, np.random.default_rng(seed), lambda: None) for seed in range(3)
         ]
         return float(np.ptp([one["last layer"]["spearman"].mean() for one in found]))
 
@@ -191,9 +191,9 @@ def test_only_layers_behind_the_logit_are_shuffled(profile: Profile) -> None:
     network = folders.lively()
     network.other_head = nn.Linear(1280, 1)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    layers = sanity_check.layers_behind(Sight(profile=profile, network=network), torch.randn(1, 1, SIZE_PX, SIZE_PX))
+    layers = faithfulness.layers_behind(Probe(profile=profile, network=network), torch.randn(1, 1, SIZE_PX, SIZE_PX))
     assert layers[0] == "trunk.0.0" and layers[-1] == "classifier" and "other_head" not in layers
-    sanity_check.shuffle(network, layers[-1:], torch.Generator().manual_seed(0))
+    faithfulness.shuffle(network, layers[-1:], torch.Generator().manual_seed(0))
     moved = [name for name, tensor in network.state_dict().items() if not torch.equal(before[name], tensor)]
     assert moved == ["classifier.weight"]
     assert torch.equal(network.get_parameter("classifier.weight").sort()[0], before["classifier.weight"].sort()[0])
@@ -201,19 +201,19 @@ def test_only_layers_behind_the_logit_are_shuffled(profile: Profile) -> None:
 
 def test_likeness_of_maps() -> None:
     ramp = np.arange(36, dtype=np.float32).reshape(6, 6)
-    assert sanity_check.spearman(ramp, ramp**2) == pytest.approx(1.0)
-    assert sanity_check.spearman(ramp, -ramp) == pytest.approx(-1.0)
-    assert sanity_check.spearman(ramp, np.zeros_like(ramp)) == 0.0
-    assert sanity_check.ssim(ramp, 3.0 * ramp) == pytest.approx(1.0)
-    assert sanity_check.ssim(ramp, ramp[::-1]) < 0.5
+    assert faithfulness.spearman(ramp, ramp**2) == pytest.approx(1.0)
+    assert faithfulness.spearman(ramp, -ramp) == pytest.approx(-1.0)
+    assert faithfulness.spearman(ramp, np.zeros_like(ramp)) == 0.0
+    assert faithfulness.ssim(ramp, 3.0 * ramp) == pytest.approx(1.0)
+    assert faithfulness.ssim(ramp, ramp[::-1]) < 0.5
 
 
 def test_deletion_takes_the_warmest_first() -> None:
-    assert deletion.area(np.array([[1.0] * 7, [0.0] * 6 + [1.0]])) == pytest.approx([1.0, 1.0 / 12.0])
-    rank = deletion._rank(np.array([[0.0, 1.0], [0.0, 0.0]], dtype=np.float32), 8)
+    assert faithfulness.area(np.array([[1.0] * 7, [0.0] * 6 + [1.0]])) == pytest.approx([1.0, 1.0 / 12.0])
+    rank = faithfulness._rank(np.array([[0.0, 1.0], [0.0, 0.0]], dtype=np.float32), 8)
     assert rank[0, :2, 6:].max() < 4 / 64 and rank.max() < 1.0 and len(rank.unique()) == 64
-    mixed = deletion._mixed(torch.ones(1, 8, 8), torch.zeros(1, 8, 8), rank)
-    assert mixed.mean(dim=(1, 2, 3)).numpy() == pytest.approx(deletion.SHARES[1:-1], abs=1 / 64)
+    mixed = faithfulness._mixed(torch.ones(1, 8, 8), torch.zeros(1, 8, 8), rank)
+    assert mixed.mean(dim=(1, 2, 3)).numpy() == pytest.approx(faithfulness.SHARES[1:-1], abs=1 / 64)
 
 
 def test_large_radiographs_are_made_smaller(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_the_landed_profile_can_be_asked() -> None:
     items, _ = folders_.held_out(LANDED, shared("data", "kermany224"), None, default="validation")
     few = [item for item in items if item.positive][:8] + [item for item in items if not item.positive][:8]
     network, _ = weights.load(profile.weights_path, profile.network, len(profile.labels))
-    found = run.measure(profile, network, few, np.random.default_rng(0))
+    found = heatmap_tests.measure(profile, network, few, np.random.default_rng(0))
     assert found["positives"] == found["negatives"] == 8
     assert value(found, "energy_in_chest_by_chance") == pytest.approx(0.62, abs=0.15)
     assert localisation.INSIDE == 0.8 and 0.0 <= value(found, "inside_chest") <= 1.0

@@ -18,12 +18,12 @@ from cxr_node.model import profile as profiles
 from cxr_node.model.profile import Profile
 from cxr_node.training.data import profile_folder
 from cxr_node.training.data.images import Item
-from cxr_node.training.measure import evaluate, inference, model_card, ood_test, reencoding
-from cxr_node.training.measure.evaluate import Judge
+from cxr_node.training.measure import evaluate, inference, model_card, stress
+from cxr_node.training.measure.evaluate import Scorer
 from cxr_node.training.measure.inference import Scores
 from cxr_node.training.saliency import localisation
-from cxr_node.training.saliency.localisation import Looked
-from cxr_node.training.saliency.probe import Sight, case_of
+from cxr_node.training.saliency.localisation import Explained
+from cxr_node.training.saliency.probe import Probe, case_of
 from tests.shared import radiographs, shared
 
 LANDED = Path(__file__).parents[2] / "weights" / "pneumonia-pediatric"
@@ -35,8 +35,8 @@ def profile() -> Profile:
 
 
 @pytest.fixture(scope="module")
-def judge(profile: Profile) -> Judge:
-    return Judge(profile)
+def scorer(profile: Profile) -> Scorer:
+    return Scorer(profile)
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +84,8 @@ def test_adults_that_it_never_saw_are_uncertain(profile: Profile) -> None:
 
 
 @pytest.mark.shared
-def test_what_is_no_chest_as_it_should_be_is_uncertain(judge: Judge, held_out: list[Item]) -> None:
-    found = ood_test.measure(judge, evaluate.sampled(held_out, 10), {}, _silent)["kinds"]
+def test_what_is_no_chest_as_it_should_be_is_uncertain(scorer: Scorer, held_out: list[Item]) -> None:
+    found = stress.measure_outsiders(scorer, evaluate.sampled(held_out, 10), {}, _silent)["kinds"]
     uncertain = {kind: one["verdicts"].get("UNCERTAIN", 0) / one["images"] for kind, one in found.items()}
     assert set(uncertain) == {"mirrored", "inverted", "rotated by 90 degrees", "rotated by 180 degrees", "noise"}
     assert min(uncertain.values()) >= 0.9, uncertain
@@ -93,38 +93,38 @@ def test_what_is_no_chest_as_it_should_be_is_uncertain(judge: Judge, held_out: l
 
 @pytest.mark.shared
 def test_no_verdict_turns_into_its_opposite_when_the_image_is_stored_another_way(
-    judge: Judge, held_out: list[Item]
+    scorer: Scorer, held_out: list[Item]
 ) -> None:
-    found = reencoding.measure(judge, evaluate.sampled(held_out, 4), _silent)
-    assert found["answers"] == 4 * len(reencoding.VARIANTS)
+    found = stress.measure_reencodings(scorer, evaluate.sampled(held_out, 4), _silent)
+    assert found["answers"] == 4 * len(stress.REENCODINGS)
     assert found["flips"] == 0
     assert found["move"]["value"] < 0.05
 
 
 @pytest.mark.shared
-def test_heat_maps_of_positives_peak_inside_the_chest(judge: Judge, held_out: list[Item]) -> None:
-    sight = Sight(profile=judge.profile, network=judge.network.eval())
-    looked = _looked(sight, [item for item in evaluate.sampled(held_out, 40) if item.positive])
+def test_heat_maps_of_positives_peak_inside_the_chest(scorer: Scorer, held_out: list[Item]) -> None:
+    probe = Probe(profile=scorer.profile, network=scorer.network.eval())
+    looked = _looked(probe, [item for item in evaluate.sampled(held_out, 40) if item.positive])
     assert len(looked.looks) == 20 and looked.looks[0].active.shape == (12, 12)
-    found = localisation.in_chest(sight, looked)
+    found = localisation.in_chest(probe, looked)
     assert found["shown"].value >= 0.9
     assert found["peak_in_chest"].value >= 0.85
     assert found["energy_in_chest"].value > found["energy_in_chest_by_chance"].value + 0.2
 
 
 @pytest.mark.shared
-def test_heat_maps_peak_in_an_opacity_drawn_into_a_normal_lung(judge: Judge, held_out: list[Item]) -> None:
-    sight = Sight(profile=judge.profile, network=judge.network.eval())
-    looked = _looked(sight, [item for item in evaluate.sampled(held_out, 24) if not item.positive])
-    found, _ = localisation.on_opacities(sight, looked, np.random.default_rng(0), _silent)
+def test_heat_maps_peak_in_an_opacity_drawn_into_a_normal_lung(scorer: Scorer, held_out: list[Item]) -> None:
+    probe = Probe(profile=scorer.profile, network=scorer.network.eval())
+    looked = _looked(probe, [item for item in evaluate.sampled(held_out, 24) if not item.positive])
+    found, _ = localisation.on_opacities(probe, looked, np.random.default_rng(0), _silent)
     assert found["opacity_found"].value >= 0.75
     assert found["opacity_found_by_chance"].value < 0.4
 
 
-def _looked(sight: Sight, items: list[Item]) -> Looked:
+def _looked(probe: Probe, items: list[Item]) -> Explained:
     cases = [case_of(item) for item in items]
-    inputs = sight.prepared([case.pixels for case in cases])
-    return Looked(cases=cases, inputs=inputs, looks=sight.looks(inputs))
+    inputs = probe.prepared([case.pixels for case in cases])
+    return Explained(cases=cases, inputs=inputs, looks=probe.explain(inputs))
 
 
 def _silent() -> None:

@@ -167,13 +167,16 @@ def test_pretraining_is_repeatable_and_leaves_the_head_alone(
 ) -> None:
     recipe = recipes.read(recipe_with(tmp_path, OPTIONS["pretraining"]))
     items = data.read(children, recipe.words)
-    images, bond = data.load_all(items, recipe.data.source_px), checkpoint.Bond(data.fingerprint(items), recipe)
+    images, identity = (
+        data.load_all(items, recipe.data.source_px),
+        checkpoint.TrainingIdentity(data.fingerprint(items), recipe),
+    )
     ends = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         network = train.initial(recipe, tmp_path)
         with bar_of(shown=False) as bar:
-            pretrain.run(recipe, network, images, tmp_path / name, bond, bar)
+            pretrain.run(recipe, network, images, tmp_path / name, identity, bar)
         ends.append(network.state_dict())
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
     assert torch.equal(
@@ -183,16 +186,16 @@ def test_pretraining_is_repeatable_and_leaves_the_head_alone(
 
 def test_a_checkpoint_outlives_new_options_but_no_other_change(tmp_path: Path) -> None:
     recipe = recipes.read(recipe_with(tmp_path, {}))
-    bond = checkpoint.Bond("images", recipe)
-    older = json.loads(str(bond).partition(" ")[2])
+    identity = checkpoint.TrainingIdentity("images", recipe)
+    older = json.loads(str(identity).partition(" ")[2])
     del older["pretraining"], older["schedule"]["patience"]
-    assert bond.holds(f"images {json.dumps(older)}")
-    assert not bond.holds(f"others {json.dumps(older)}")
-    assert not checkpoint.Bond("images", recipes.read(recipe_with(tmp_path, OPTIONS["pretraining"]))).holds(
+    assert identity.holds(f"images {json.dumps(older)}")
+    assert not identity.holds(f"others {json.dumps(older)}")
+    assert not checkpoint.TrainingIdentity("images", recipes.read(recipe_with(tmp_path, OPTIONS["pretraining"]))).holds(
         f"images {json.dumps(older)}"
     )
     older["schedule"]["learning_rate"] = 1.0
-    assert not bond.holds(f"images {json.dumps(older)}")
+    assert not identity.holds(f"images {json.dumps(older)}")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from cxr_node.model import networks
 from cxr_node.model.profile import NetworkSpec
 from cxr_node.training.data.recipe import FrozenPart
 from cxr_node.training.learn import schedule
-from tests.training.test_batch_loss import SCHEDULE
+from tests.training.test_losses import SCHEDULE
 
 KINDS = np.array([0] * 4 + [1] * 11 + [2] * 30)
 

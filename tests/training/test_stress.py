@@ -10,14 +10,14 @@ import pytest
 from cxr_node.errors import DataError
 from cxr_node.model import profile as profiles
 from cxr_node.training.data import images
-from cxr_node.training.measure import evaluate, ood_test, reencoding
-from cxr_node.training.measure.evaluate import Judge
+from cxr_node.training.measure import evaluate, stress
+from cxr_node.training.measure.evaluate import Scorer
 from tests.training import folders
 
 
 @pytest.fixture(scope="module")
-def judge(tmp_path_factory: pytest.TempPathFactory) -> Judge:
-    return Judge(profiles.load(folders.profile(tmp_path_factory.mktemp("profile"))))
+def scorer(tmp_path_factory: pytest.TempPathFactory) -> Scorer:
+    return Scorer(profiles.load(folders.profile(tmp_path_factory.mktemp("profile"))))
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +36,9 @@ def picture() -> np.ndarray:
     return (np.rint((smooth + rng.normal(0.0, 0.01, smooth.shape)).clip(0, 1) * 255) / 255).astype(np.float32)
 
 
-@pytest.mark.parametrize("name", reencoding.VARIANTS)
+@pytest.mark.parametrize("name", stress.REENCODINGS)
 def test_another_encoding_shows_the_same_picture(name: str, picture: np.ndarray) -> None:
-    shown = reencoding.VARIANTS[name](picture)
+    shown = stress.REENCODINGS[name](picture)
     assert shown.dtype == np.float32
     assert 0.0 <= shown.min() < shown.max() <= 1.0
     if shown.shape == picture.shape:
@@ -50,16 +50,16 @@ def test_another_encoding_shows_the_same_picture(name: str, picture: np.ndarray)
 
 @pytest.mark.parametrize("name", ["8 bits, no window", "MONOCHROME1, 8 bits"])
 def test_a_lossless_encoding_changes_nothing(name: str, picture: np.ndarray) -> None:
-    np.testing.assert_allclose(reencoding.VARIANTS[name](picture), picture, atol=1e-6)
+    np.testing.assert_allclose(stress.REENCODINGS[name](picture), picture, atol=1e-6)
 
 
 def test_moves_flips_and_changes_are_counted(
-    judge: Judge, items: list[images.Item], monkeypatch: pytest.MonkeyPatch
+    scorer: Scorer, items: list[images.Item], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     two = {"as it is": lambda image: image, "upside down": lambda image: image[::-1]}
-    monkeypatch.setattr(reencoding, "VARIANTS", two)
+    monkeypatch.setattr(stress, "REENCODINGS", two)
     seen: list[None] = []
-    found = reencoding.measure(judge, items, lambda: seen.append(None))
+    found = stress.measure_reencodings(scorer, items, lambda: seen.append(None))
     assert len(seen) == 3 * len(items)
     same, turned = found["variants"].values()
     assert (same["largest"], same["changes"], same["flips"]) == (0.0, 0, 0)
@@ -69,21 +69,21 @@ def test_moves_flips_and_changes_are_counted(
     assert found["move"]["low"] <= found["move"]["value"] <= found["move"]["high"] <= found["largest"]
 
 
-def test_outsiders_are_counted_by_kind_and_together(judge: Judge, items: list[images.Item], tmp_path: Path) -> None:
+def test_outsiders_are_counted_by_kind_and_together(scorer: Scorer, items: list[images.Item], tmp_path: Path) -> None:
     folders.tree(tmp_path / "adults", each=4)
-    foreign = ood_test.foreign(tmp_path / "adults", 5)
+    foreign = stress.foreign(tmp_path / "adults", 5)
     assert len(foreign) == 5
-    found = ood_test.measure(judge, items, {"adults": foreign}, nothing)
-    assert set(found["kinds"]) == {*ood_test.KINDS, "adults"}
+    found = stress.measure_outsiders(scorer, items, {"adults": foreign}, nothing)
+    assert set(found["kinds"]) == {*stress.OUTSIDERS, "adults"}
     for one in found["kinds"].values():
-        refused = sum(count for verdict, count in one["verdicts"].items() if verdict in ood_test.REFUSED)
+        refused = sum(count for verdict, count in one["verdicts"].items() if verdict in stress.REFUSALS)
         assert one["refused"]["value"] == pytest.approx(refused / one["images"], abs=1e-4)
-    assert found["all"]["images"] == len(ood_test.KINDS) * len(items) + 5
+    assert found["all"]["images"] == len(stress.OUTSIDERS) * len(items) + 5
 
 
 def test_outsiders_are_what_their_names_say(picture: np.ndarray) -> None:
     rng = np.random.default_rng(0)
-    made = {kind: change(picture, rng) for kind, change in ood_test.KINDS.items()}
+    made = {kind: change(picture, rng) for kind, change in stress.OUTSIDERS.items()}
     np.testing.assert_allclose(made["inverted"] + picture, 1.0)
     np.testing.assert_array_equal(made["mirrored"][:, 0], picture[:, -1])
     assert made["rotated by 90 degrees"].shape == picture.shape[::-1]
@@ -93,7 +93,7 @@ def test_outsiders_are_what_their_names_say(picture: np.ndarray) -> None:
 
 def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no image"):
-        ood_test.foreign(tmp_path, 5)
+        stress.foreign(tmp_path, 5)
 
 
 def test_a_sample_has_both_classes_and_every_child_once(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from cxr_node.training.data import profile_folder as folder
 from cxr_node.training.learn import checkpoint, release, train
 from cxr_node.training.measure import evaluate
 from cxr_node.training.measure.evaluate import Change
-from cxr_node.training.report.run import Asked
+from cxr_node.training.report.evaluation import DataSet
 from tests.training import folders
 
 
@@ -144,13 +144,13 @@ def test_own_data_is_used_only_where_training_did_not_see_it(
     assert calibrate.run(profile_folder, data_folder, progress=False)["images"] == 6
     elsewhere = folders.tree(tmp_path / "elsewhere", each=4)
     (elsewhere / "NORMAL" / "0.png").unlink()
-    assert folders.measured_on(profile_folder, Asked(data=elsewhere))["images"] == 7
+    assert folders.measured_on(profile_folder, DataSet(data=elsewhere))["images"] == 7
     with pytest.raises(DataError, match="is not what the profile was trained on"):
-        folders.measured_on(profile_folder, Asked(data=elsewhere, part="validation"))
+        folders.measured_on(profile_folder, DataSet(data=elsewhere, part="validation"))
 
 
 def test_evaluation_counts_every_image_and_brackets_every_rate(profile_folder: Path, data_folder: Path) -> None:
-    measured = folders.measured_on(profile_folder, Asked(data=data_folder, part="all"))
+    measured = folders.measured_on(profile_folder, DataSet(data=data_folder, part="all"))
     assert sum(sum(counts.values()) for counts in measured["verdicts"].values()) == measured["images"] == 30
     for name in ("auc", "answered", "brier"):
         rate = measured["rates"][name]

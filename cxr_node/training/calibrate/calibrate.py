@@ -3,13 +3,13 @@
 Knows no training. The calibration part is scored clean and in corrupted copies: a probability must keep its
 meaning when the scanner's style changes. Thresholds spend a budget of abstentions, because a held-out part of
 the same hospital is easier than the next hospital and would place them too close together; or they keep a promise on
-predictive values (`training.guarantee`), which holds for patients drawn like the calibration part.
+predictive values (`guarantee`), which holds for patients drawn like the calibration part.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
+from scipy.optimize import minimize
 
 from cxr_node.errors import DataError
 from cxr_node.model import profile as profiles
 from cxr_node.model import weights
 from cxr_node.model.profile import CalibrationFile, GuaranteeFile, OperatingPointFile, ProfileFile
-from cxr_node.training.calibrate import calibrators, guarantee
-from cxr_node.training.calibrate.calibrators import Sample, platt
+from cxr_node.training.calibrate import guarantee
 from cxr_node.training.calibrate.guarantee import Patients, Wish
 from cxr_node.training.data import images as data
 from cxr_node.training.data import profile_folder as folder
@@ -42,7 +42,7 @@ Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class CalibrationOptions:
     """What a user asks of the thresholds; None: as the recipe says. Shares in (0, 1)."""
 
     ppv: float | None = None
@@ -68,7 +68,7 @@ class Asked:
         return recipe.model_copy(update={"operating": operating.model_copy(update=changes)})
 
 
-AS_RECIPE = Asked()
+AS_RECIPE = CalibrationOptions()
 
 
 def run(
@@ -77,7 +77,7 @@ def run(
     *,
     part: str | None = None,
     labels: Labels = RECIPE_LABELS,
-    asked: Asked = AS_RECIPE,
+    options: CalibrationOptions = AS_RECIPE,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Calibrate a profile anew and bind the result to its weights.
@@ -88,7 +88,7 @@ def run(
     data_folder : the data it was trained on, or another site's labelled images
     part : None: the calibration part of the data it was trained on, all images of any other
     labels : the CSV file with the labels, where it is not the folder's manifest.csv
-    asked : predictive values to keep, and at which prevalence
+    options : predictive values to keep, and at which prevalence
 
     Returns
     -------
@@ -96,32 +96,15 @@ def run(
 
     Raises
     ------
-    DataError : the data cannot be calibrated on, or no threshold keeps what was asked; nothing is changed then
+    DataError : the data cannot be calibrated on, or no threshold keeps what was options; nothing is changed then
     ModelError : the profile folder is not complete, or its weights are not those it was released with
     """
-    recipe, described = asked.of(folder.recipe_of(profile_folder)), profiles.described_in(profile_folder)
+    recipe, described = options.of(folder.recipe_of(profile_folder)), profiles.described_in(profile_folder)
     profiles.as_released(profile_folder, described, "weights.safetensors")  # a calibration vouches for its weights
     fitted_on = folder.held_out(profile_folder, data_folder, part, default="calibration", labels=labels)
     foresee(recipe, fitted_on[0])
     with bar_of(progress) as bar:
         return calibrate(profile_folder, recipe, described, fitted_on, bar)
-
-
-def compare(
-    profile_folder: Path,
-    data_folder: Path,
-    *,
-    part: str | None = None,
-    labels: Labels = RECIPE_LABELS,
-    asked: Asked = AS_RECIPE,
-    progress: bool = True,
-) -> dict[str, Any]:
-    """Compare Platt's way with others on the images that `run` would fit on, and change nothing; see `calibrators`."""
-    recipe, described = asked.of(folder.recipe_of(profile_folder)), profiles.described_in(profile_folder)
-    items, _ = folder.held_out(profile_folder, data_folder, part, default="calibration", labels=labels)
-    with bar_of(progress) as bar:
-        clean, changed = _scored(profile_folder, recipe, described, items, bar)
-    return calibrators.compare(_sample(items, clean, changed), recipe.operating.prevalence)
 
 
 def foresee(recipe: Recipe, items: Sequence[Item]) -> None:
@@ -150,8 +133,8 @@ def calibrate(
     positive = np.array([item.positive for item in items])
     if positive.all() or not positive.any():
         raise DataError(f"{source} has images of one class only; calibration needs both")
-    clean, changed = _scored(profile_folder, recipe, described, items, bar)
-    slope, intercept = platt(_sample(items, clean, changed), recipe.operating.prevalence)
+    clean, changed = scored(profile_folder, recipe, described, items, bar)
+    slope, intercept = platt(pooled(items, clean, changed), recipe.operating.prevalence)
     point, promised = operating_point(recipe, positive, _groups(items), clean, slope=slope, intercept=intercept)
     calibrated = CalibrationFile(
         weights_sha256="",
@@ -174,7 +157,7 @@ def _groups(items: Sequence[Item]) -> NDArray[np.str_]:
     return np.array([item.group for item in items])
 
 
-def _sample(items: Sequence[Item], clean: Scores, changed: Sequence[Scores]) -> Sample:
+def pooled(items: Sequence[Item], clean: Scores, changed: Sequence[Scores]) -> Sample:
     """The clean images and, with as much weight together, their corrupted copies."""
     styles = 1 + len(changed)
     return Sample(
@@ -237,9 +220,10 @@ def _wish(recipe: Recipe) -> Wish | None:
     return None if promised is None else Wish(**promised.model_dump(), prevalence=recipe.operating.prevalence)
 
 
-def _scored(
+def scored(
     profile_folder: Path, recipe: Recipe, described: ProfileFile, items: Sequence[Item], bar: Progress
 ) -> tuple[Scores, list[Scores]]:
+    """Score the images as they are, and in their corrupted copies."""
     network, stats = weights.load(profile_folder / "weights.safetensors", described.network, len(described.labels))
     copies = recipe.operating.corrupted_copies
     task = bar.add_task("calibrate", total=len(items) * (copies + 1))
@@ -277,3 +261,70 @@ def _measured(positive: Bools, clean: Scores, changed: Sequence[Scores], calibra
         "clean": of(clean),
         "corrupted": [of(one) for one in changed],
     } | ({"guarantee": calibrated.guarantee.model_dump()} if calibrated.guarantee else {})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """Logits of labelled images, corrupted copies among them, one row each.
+
+    Attributes
+    ----------
+    logit, weight : float64, shape (images,); weights are within a class
+    positive, clean : bool, shape (images,); copies are not clean
+    groups : str, shape (images,), the patient of each
+    """
+
+    logit: Floats
+    weight: Floats
+    positive: Bools
+    clean: Bools
+    groups: NDArray[np.str_]
+
+    def at(self, rows: Bools) -> Sample:
+        """Some of the rows."""
+        return Sample(
+            logit=self.logit[rows],
+            weight=self.weight[rows],
+            positive=self.positive[rows],
+            clean=self.clean[rows],
+            groups=self.groups[rows],
+        )
+
+    def share(self, prevalence: float) -> Floats:
+        """Weight of each row where `prevalence` of the rows were positive; sums to 1."""
+        total = np.where(self.positive, self.weight[self.positive].sum(), self.weight[~self.positive].sum())
+        return np.asarray(np.where(self.positive, prevalence, 1.0 - prevalence) * self.weight / total)
+
+
+def platt(sample: Sample, prevalence: float) -> tuple[float, float]:
+    """Fit p = sigmoid(slope * logit + intercept).
+
+    Parameters
+    ----------
+    prevalence : share of positives that the probabilities are meant for
+
+    Returns
+    -------
+    slope (> 0, so that the order of images never changes), intercept
+    """
+    fitted = logistic(sample, prevalence, lambda x: np.exp(x[0]) * sample.logit + x[1], [(-5.0, 5.0), (-50.0, 50.0)])
+    return float(np.exp(fitted[0])), float(fitted[1])
+
+
+def smoothed_target(sample: Sample) -> Floats:
+    """What Platt (1999) puts in the place of 0 and 1: no certainty without evidence."""
+    positives, negatives = float(sample.positive.sum()), float((~sample.positive).sum())
+    return np.where(sample.positive, (positives + 1.0) / (positives + 2.0), 1.0 / (negatives + 2.0))
+
+
+def logistic(
+    sample: Sample, prevalence: float, raised: Callable[[Floats], Floats], bounds: list[tuple[float, float]]
+) -> Floats:
+    """Find the numbers for which sigmoid(raised(numbers)) has the least log loss."""
+    target, share = smoothed_target(sample), sample.share(prevalence)
+
+    def loss(numbers: Floats) -> float:
+        z = raised(numbers)
+        return float((share * (np.logaddexp(0.0, z) - target * z)).sum())
+
+    return np.asarray(minimize(loss, np.zeros(len(bounds)), method="L-BFGS-B", bounds=bounds).x)

@@ -1,7 +1,7 @@
 """Two thresholds that keep a promise on predictive values, with a confidence, for patients drawn like these.
 
 Knows no torch, no image and no file: probabilities of labelled patients in, thresholds out. Learn then test
-(Angelopoulos et al. 2021) in a fixed sequence, with exact binomial p-values. How the promise is counted:
+(Angelopoulos et al. 2021) with exact binomial p-values. How the promise is counted:
 
 - A patient is one witness, however many images: a wrong answer on any image counts as wrong, a right answer counts
   only where every image is answered. So the promise holds whichever of a patient's images is sent, and images of
@@ -9,8 +9,9 @@ Knows no torch, no image and no file: probabilities of labelled patients in, thr
 - A predictive value at a prevalence is a ratio of two rates, each measured within its own class, so the share of
   positives in the set does not matter: PPV >= v wherever wrong rate <= odds * (1 - v) / v * right rate.
 - The right rate is bounded at all thresholds at once (Dvoretzky, Kiefer, Wolfowitz; constant of Massart 1990). The
-  wrong rate is tested exactly, threshold after threshold from a strict one down, and the first failure ends the
-  sequence; its order and its starts come from the other class alone, so only the number of starts is corrected for.
+  wrong rate is tested exactly, threshold after threshold from a strict one down (fallback procedure, Wiens 2003): each
+  start brings its part of the error probability, a passed test hands on what it has, and a failed one spends it. Order
+  and starts come from the other class alone and not from the wish, so a stricter wish never passes where another fails.
 - Both promises hold together with the stated confidence: each may fail with half of the remaining probability.
 """
 
@@ -28,12 +29,12 @@ from scipy.stats import binom
 
 from cxr_node.errors import DataError
 
-METHOD = "learn then test in a fixed sequence, exact binomial tests, one witness a patient"
+METHOD = "learn then test by the fallback procedure, exact binomial tests, one witness a patient"
 RIGHT_SHARE = 0.1
 """Of each promise's error probability, what bounds the right rate; the rare wrong answers need the rest more."""
 STARTS = (0.5, 0.9)
-"""A sequence starts where this share of a class is answered, or where no wrong answer would pass the test if that is
-further down. The first suits classes that overlap; the second is not ended by a few wrong labels among the surest."""
+"""A sequence starts where this share of a class's answerable patients is answered. The first suits classes that
+overlap; the second is for few patients, and is not ended by a few wrong labels among the surest."""
 MOST_PATIENTS = 1_000_000
 """Where the search for a sufficient number of patients gives up."""
 Floats = NDArray[np.float64]
@@ -80,7 +81,7 @@ class Kept:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Reach:
-    """Scores from `start` down to `last` passed the test, as does all between `last` and `failed`."""
+    """Scores from `start` down to `last` pass the test, as does all between `last` and `failed`."""
 
     start: float
     last: float
@@ -120,21 +121,29 @@ def thresholds(patients: Patients, wish: Wish, label: str) -> Kept:
     """
     report, rule_out = _sides(patients, wish.prevalence, label)
     risk = (1.0 - wish.confidence) / 2.0
-    reported = _reach(report, wish.ppv, risk) or _refuse(report, wish.ppv, wish)
-    ruled_out = _reach(rule_out, wish.npv, risk) or _refuse(rule_out, wish.npv, wish)
-    strictest = float(np.nextafter(-ruled_out.start, 1.0))  # tested was "at most", the verdict asks for "below"
-    report_at, rule_out_below = reported.nearest(0.5), max(-ruled_out.nearest(-0.5), strictest)
-    if rule_out_below > report_at:
-        lowest, highest = max(reported.last, strictest), min(reported.start, -ruled_out.last)
-        if lowest > highest:
-            raise DataError("negatives look surer than positives to this network: no threshold keeps both promises")
-        report_at = rule_out_below = min(max(0.5, lowest), highest)
+    reported = _reaches(report, wish.ppv, risk) or _refuse(report, wish.ppv, wish)
+    ruled_out = _reaches(rule_out, wish.npv, risk) or _refuse(rule_out, wish.npv, wish)
+    pairs = [pair for one in reported for other in ruled_out if (pair := _pair(one, other)) is not None]
+    if not pairs:
+        raise DataError("negatives look surer than positives to this network: no threshold keeps both promises")
+    report_at, rule_out_below = min(pairs, key=lambda pair: abs(pair[0] - 0.5) + abs(pair[1] - 0.5))
     return Kept(
         report_at=report_at,
         rule_out_below=rule_out_below,
         positives=len(report.right),
         negatives=len(report.wrong),
     )
+
+
+def _pair(reported: _Reach, ruled_out: _Reach) -> tuple[float, float] | None:
+    """Both thresholds, each as near to one half as the other allows; None where they would cross."""
+    strictest = float(np.nextafter(-ruled_out.start, 1.0))  # tested was "at most", the verdict asks for "below"
+    report_at, rule_out_below = reported.nearest(0.5), max(-ruled_out.nearest(-0.5), strictest)
+    if rule_out_below <= report_at:
+        return report_at, rule_out_below
+    lowest, highest = max(reported.last, strictest), min(reported.start, -ruled_out.last)
+    both = min(max(0.5, lowest), highest)
+    return (both, both) if lowest <= highest else None
 
 
 def _sides(patients: Patients, prevalence: float, label: str) -> tuple[_Side, _Side]:
@@ -201,32 +210,38 @@ def _band(right: int, risk: float) -> float:
 
 
 def _level(risk: float) -> float:
-    """Error probability of each sequence of tests."""
+    """Error probability that each start brings."""
     return (1.0 - RIGHT_SHARE) * risk / len(STARTS)
 
 
-def _reach(side: _Side, value: float, risk: float) -> _Reach | None:
-    """Test from each start down; None where no start passes."""
+def _reaches(side: _Side, value: float, risk: float) -> list[_Reach]:
+    """Test from the strictest candidate down; where the test is passed, in one piece after the other."""
     candidates, answered, limits = _limits(side, value, risk)
-    with_power = binom.cdf(0, len(side.wrong), limits) <= _level(risk)
-    passed = binom.cdf(_reaching(side.wrong, candidates), len(side.wrong), limits) <= _level(risk)
-    reached = []
-    for share in STARTS:
-        possible = np.flatnonzero(with_power & (answered >= share))
-        if len(possible) and passed[possible[0]]:
-            start = int(possible[0])
-            end = next((place for place in range(start, len(passed)) if not passed[place]), len(passed))
-            failed = float(candidates[end]) if end < len(passed) else -np.inf
-            reached.append(_Reach(start=float(candidates[start]), last=float(candidates[end - 1]), failed=failed))
-    return min(reached, key=lambda one: (one.failed, -one.start), default=None)
+    errors = binom.cdf(_reaching(side.wrong, candidates), len(side.wrong), limits)
+    brought = np.zeros(len(candidates) + 1)
+    np.add.at(brought, np.searchsorted(answered, np.multiply(STARTS, max(answered, default=0.0))), _level(risk))
+    found: list[_Reach] = []
+    level, start = 0.0, None
+    for place, score in enumerate(candidates.tolist()):
+        level += brought[place]
+        if errors[place] > level or level == 0.0:
+            if start is not None:
+                found.append(_Reach(start=start, last=float(candidates[place - 1]), failed=score))
+            level, start = 0.0, None
+        elif start is None:
+            start = score
+    if start is not None:
+        found.append(_Reach(start=start, last=float(candidates[-1]), failed=-np.inf))
+    return found
 
 
 def _refuse(side: _Side, value: float, wish: Wish) -> NoReturn:
     """Say why the wish cannot be kept, and what these patients can promise instead."""
     risk = (1.0 - wish.confidence) / 2.0
     right, wrong = ("positive", "negative") if side.value == "PPV" else ("negative", "positive")
-    limits = _limits(side, value, risk)[-1]
-    if not len(limits) or binom.cdf(0, len(side.wrong), limits[-1]) > _level(risk):
+    _, answered, limits = _limits(side, value, risk)
+    last = np.searchsorted(answered, STARTS[-1] * max(answered, default=0.0))
+    if not len(limits) or binom.cdf(0, len(side.wrong), limits[last]) > _level(risk):
         needed = _needed(_factor(side, value), risk)
         why = f"at least {needed} patients of each class are needed, even without a wrong answer"
     else:
@@ -243,7 +258,8 @@ def _needed(factor: float, risk: float) -> int:
     """Smallest number of patients of each class with which a faultless classifier keeps a promise."""
 
     def enough(count: int) -> bool:
-        limit = min(1.0, factor * (1.0 - _band(count, risk)))
+        answered = math.ceil(STARTS[-1] * count) / count
+        limit = min(1.0, factor * (answered - _band(count, risk)))
         return limit > 0.0 and float(binom.cdf(0, count, limit)) <= _level(risk)
 
     return bisect.bisect_left(range(1, MOST_PATIENTS), True, key=enough) + 1
@@ -252,5 +268,5 @@ def _needed(factor: float, risk: float) -> int:
 def _best(side: _Side, risk: float) -> float | None:
     """Highest predictive value, in steps of 0.01, that can be promised; None below 0.5."""
     steps = [step / 100.0 for step in range(50, 100)]
-    kept = bisect.bisect_left(steps, True, key=lambda value: _reach(side, value, risk) is None)
+    kept = bisect.bisect_left(steps, True, key=lambda value: not _reaches(side, value, risk))
     return steps[kept - 1] if kept else None

@@ -1,8 +1,9 @@
 """From a folder of radiographs to a training, a validation and a calibration part that share no patient.
 
 Knows no network. A folder holds `manifest.csv` (file, label, optionally patient, sublabel and
-exact_duplicate_group), or one folder per class; files are PNG, JPEG or DICOM. Whatever is wrong is said in one
-sentence, before any work starts.
+exact_duplicate_group), or one folder per class; files are PNG, JPEG or DICOM. DICOM files are read and decoded by the
+functions that the node uses, and without its rules of admission: the owner of the folder chose what is in it. Whatever
+is wrong is said in one sentence, before any work starts.
 """
 
 from __future__ import annotations
@@ -12,14 +13,18 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from cxr_node.errors import DataError
-from cxr_node.training.data import dicom_files
+from cxr_node.config.schema import Admission
+from cxr_node.dicom.pixels import pixels
+from cxr_node.dicom.read import header
+from cxr_node.domain import Rejected, View
+from cxr_node.errors import DataError, InstanceError, ResourceError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
 STRICT_COLUMNS = frozenset({"label", "sublabel"})
@@ -134,7 +139,7 @@ def load(item: Item) -> NDArray[np.float32]:
     DataError : the file is not an image
     """
     if item.path.suffix.lower() not in SUFFIXES:
-        return dicom_files.load(item.path)
+        return load_dicom(item.path)
     try:
         with Image.open(item.path) as image:
             if image.mode.startswith("I"):  # 16 bits; convert("L") would cut all above 255
@@ -194,7 +199,7 @@ def is_image(path: Path) -> bool:
     """Whether a file in a folder is one that `load` may read: PNG, JPEG or DICOM, and not hidden."""
     if path.name.startswith(".") or not path.is_file():
         return False
-    return path.suffix.lower() in SUFFIXES or dicom_files.is_one(path)
+    return path.suffix.lower() in SUFFIXES or is_dicom(path)
 
 
 def _items(
@@ -220,7 +225,7 @@ def _items(
 
 def _tags(path: Path, row: Mapping[str, str]) -> dict[str, str]:
     """What a DICOM header tells, and before it what the manifest does."""
-    told = {} if path.suffix.lower() in SUFFIXES else dicom_files.tags(path)
+    told = {} if path.suffix.lower() in SUFFIXES else header_tags(path)
     return told | {column: row[column] for column in TAG_COLUMNS if row.get(column)}
 
 
@@ -235,7 +240,7 @@ def _identity(path: Path, row: Mapping[str, str]) -> tuple[str, str]:
         return digest, f"patient {row['patient']} {row.get('sublabel', '')}"
     if path.suffix.lower() in SUFFIXES:
         return digest, ""
-    return digest, f"dicom {dicom_files.patient(path, content)}"
+    return digest, f"dicom {header_patient(path, content)}"
 
 
 def _groups(rows: Sequence[Mapping[str, str]], identities: Sequence[tuple[str, str]]) -> list[str]:
@@ -257,3 +262,69 @@ def _groups(rows: Sequence[Mapping[str, str]], identities: Sequence[tuple[str, s
             parent[root(name)] = root(child)
         firsts.append(child)
     return [root(name) for name in firsts]
+
+
+DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
+_PREAMBLE_BYTES, _MAGIC = 128, b"DICM"
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM by its suffix or, where it has none of ours, by its first bytes."""
+    if path.suffix.lower() in DICOM_SUFFIXES:
+        return True
+    try:
+        with path.open("rb") as file:
+            return file.read(_PREAMBLE_BYTES + len(_MAGIC))[_PREAMBLE_BYTES:] == _MAGIC
+    except OSError:
+        return False
+
+
+def header_patient(path: Path, content: bytes) -> str:
+    """Name a file's patient by a one-way digest of Patient ID, or of the study where there is none.
+
+    Raises
+    ------
+    DataError : the file cannot be read
+    """
+    source = _source(path, content)
+    named = source.text("PatientID") or source.ref.study_instance_uid
+    return sha256(named.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def header_tags(path: Path) -> dict[str, str]:
+    """Tell age (years), sex and view of a file as far as its header knows them.
+
+    Raises
+    ------
+    DataError : the file cannot be read
+    """
+    source = _source(path, path.read_bytes())
+    age = "" if source.age_years is None else f"{source.age_years:.1f}"
+    view = "" if source.view is View.UNKNOWN else str(source.view)
+    told = {"age": age, "sex": source.text("PatientSex"), "view": view}
+    return {name: value for name, value in told.items() if value}
+
+
+def load_dicom(path: Path) -> NDArray[np.float32]:
+    """Decode a file's one gray frame.
+
+    Returns
+    -------
+    float32, shape (rows, cols), range [0, 1], larger means more attenuating (MONOCHROME2 sense), as the node sees it
+
+    Raises
+    ------
+    DataError : the file cannot be read or decoded
+    """
+    try:
+        source = _source(path, path.read_bytes())
+        return pixels.decode(source, Admission()).pixels
+    except (OSError, InstanceError, ResourceError) as error:
+        raise DataError(f"{path} is not a readable image: {error}") from error
+
+
+def _source(path: Path, content: bytes) -> header.Source:
+    source = header.read(content)
+    if isinstance(source, Rejected):
+        raise DataError(f"{path} is not a readable image: {source.sentence}")
+    return source

@@ -174,7 +174,7 @@ class LessonsSection(_Strict):
 
 
 class GuaranteeSection(_Strict):
-    """Predictive values that the thresholds must keep; see `training.guarantee`."""
+    """Predictive values that the thresholds must keep; see `calibrate.guarantee`."""
 
     ppv: float = Field(ge=0.5, lt=1.0)
     npv: float = Field(ge=0.5, lt=1.0)

@@ -18,9 +18,11 @@ from cxr_node.model.networks import Network
 from cxr_node.training.data.recipe import Recipe, ScheduleSection, Watch
 from cxr_node.training.learn import schedule
 
+State = dict[str, torch.Tensor]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class ModelSelection:
     """The weights that were kept, the seeds that are in them, and the figures that decided."""
 
     weights: State
@@ -39,7 +41,7 @@ class Choice:
         }
 
 
-def choose(finals: Mapping[int, State], watched: Callable[[State], float]) -> Choice:
+def choose(finals: Mapping[int, State], watched: Callable[[State], float]) -> ModelSelection:
     """Keep the best single weights, and average into them all that do not make the watched figure fall.
 
     Parameters
@@ -55,7 +57,7 @@ def choose(finals: Mapping[int, State], watched: Callable[[State], float]) -> Ch
         tried = mean_of([finals[one] for one in (*kept, seed)])
         if (reached := watched(tried)) >= figure:
             kept, weights, figure = [*kept, seed], tried, reached
-    return Choice(weights=weights, kept=tuple(kept), single=single, figure=figure)
+    return ModelSelection(weights=weights, kept=tuple(kept), single=single, figure=figure)
 
 
 def mean_of(states: Sequence[State]) -> State:
@@ -66,11 +68,8 @@ def mean_of(states: Sequence[State]) -> State:
     }
 
 
-State = dict[str, torch.Tensor]
-
-
 @dataclass(frozen=True, slots=True)
-class Bond:
+class TrainingIdentity:
     """The images and the recipe that a checkpoint belongs to; names and thresholds may change after the last epoch."""
 
     images: str
@@ -111,7 +110,7 @@ class Course:
 
     Attributes
     ----------
-    bond : what its checkpoints belong to
+    identity : what its checkpoints belong to
     seed : all chance of this course but its initial weights
     ema, average : running average of the weights, and its average over the ends of the last epochs
     best : where training stops by itself, what it will go back to
@@ -119,7 +118,7 @@ class Course:
 
     network: Network
     optimizer: torch.optim.Optimizer
-    bond: Bond
+    identity: TrainingIdentity
     seed: int
     ema: State
     average: State | None
@@ -148,12 +147,12 @@ class Course:
         self.network.load_state_dict(chosen.weights if chosen is not None else self.averaged_weights)
 
 
-def begin(recipe: Recipe, network: Network, checkpoint: Path, *, seed: int, bond: Bond) -> Course:
+def begin(recipe: Recipe, network: Network, checkpoint: Path, *, seed: int, identity: TrainingIdentity) -> Course:
     """Start from the network as it is, or take up a checkpoint."""
     course = Course(
         network=network,
         optimizer=schedule.optimizer(network, recipe.schedule),
-        bond=bond,
+        identity=identity,
         seed=seed,
         ema=copied(network.state_dict()),
         average=None,
@@ -197,7 +196,7 @@ def keep(course: Course, checkpoint: Path) -> None:
     write(
         checkpoint,
         {
-            "bound_to": str(course.bond),
+            "bound_to": str(course.identity),
             "network": course.network.state_dict(),
             "optimizer": course.optimizer.state_dict(),
             "ema": course.ema,
@@ -216,7 +215,7 @@ def write(checkpoint: Path, content: dict[str, Any]) -> None:
     part.replace(checkpoint)
 
 
-def read(checkpoint: Path, bond: Bond) -> dict[str, Any]:
+def read(checkpoint: Path, identity: TrainingIdentity) -> dict[str, Any]:
     """Read a checkpoint; its tensors lie on the CPU.
 
     Raises
@@ -224,7 +223,7 @@ def read(checkpoint: Path, bond: Bond) -> dict[str, Any]:
     ConfigError : it belongs to another training
     """
     content: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    if not bond.holds(content["bound_to"]):
+    if not identity.holds(content["bound_to"]):
         raise ConfigError(
             f"{checkpoint} belongs to another recipe or to other images; choose another --out, or remove it"
         )
@@ -232,7 +231,7 @@ def read(checkpoint: Path, bond: Bond) -> dict[str, Any]:
 
 
 def _restore(course: Course, checkpoint: Path) -> None:
-    content = read(checkpoint, course.bond)
+    content = read(checkpoint, course.identity)
     course.network.load_state_dict(content["network"])
     course.optimizer.load_state_dict(content["optimizer"])
     device = next(course.network.parameters()).device

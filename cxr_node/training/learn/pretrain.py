@@ -22,7 +22,7 @@ from cxr_node.training.data import device
 from cxr_node.training.data.recipe import PretrainingSection, Recipe, ScheduleSection
 from cxr_node.training.learn import checkpoint as course
 from cxr_node.training.learn import schedule
-from cxr_node.training.learn.checkpoint import Bond
+from cxr_node.training.learn.checkpoint import TrainingIdentity
 from cxr_node.training.synthetic.augment import Augmenter
 
 CHECKPOINT = "pretraining.pt"
@@ -50,7 +50,9 @@ class Reconstruction(nn.Module):
         return nnf.pixel_shuffle(self.decoder(self.network.features(x)), self.patch_px)
 
 
-def run(recipe: Recipe, network: Network, images: NDArray[np.uint8], out: Path, bond: Bond, bar: Progress) -> None:
+def run(
+    recipe: Recipe, network: Network, images: NDArray[np.uint8], out: Path, identity: TrainingIdentity, bar: Progress
+) -> None:
     """Reconstruct for as many epochs as the recipe says; the network's trunk ends pre-trained.
 
     Parameters
@@ -65,26 +67,26 @@ def run(recipe: Recipe, network: Network, images: NDArray[np.uint8], out: Path, 
     torch.manual_seed(recipe.seed)
     whole = Reconstruction(network, recipe.input.size_px)
     optimizer = torch.optim.AdamW([{"params": list(whole.parameters()), "factor": 1.0}], lr=section.learning_rate)
-    epoch = _restored(whole, optimizer, out / CHECKPOINT, bond)
+    epoch = _restored(whole, optimizer, out / CHECKPOINT, identity)
     course.forget_after(out / CURVES, recipe.seed, epoch)
     steps = -(-section.images_per_epoch // recipe.schedule.batch)
     task = bar.add_task("pretrain", total=section.epochs * steps, completed=epoch * steps)
     augmenter = Augmenter(recipe.augment, recipe.input, recipe.data.source_px, recipe.seed)
     while epoch < section.epochs:
         rng = np.random.default_rng([recipe.seed, epoch, 2])  # other chance than the epochs with labels
-        begun, losses = time.monotonic(), []
+        begun, costs = time.monotonic(), []
         for step in range(steps):
             done = (epoch * steps + step) / (section.epochs * steps)
             schedule.set_rate(optimizer, section.learning_rate, recipe.schedule.warmup, done)
             shown = images[rng.integers(len(images), size=recipe.schedule.batch)]
             clear = augmenter(shown, np.ones(len(shown), dtype=bool), rng).inputs  # no opacity is drawn into any
-            losses.append(_reconstruct(whole, optimizer, (section, recipe.schedule), clear, rng))
+            costs.append(_reconstruct(whole, optimizer, (section, recipe.schedule), clear, rng))
             bar.advance(task)
         epoch += 1
         took_s = round(time.monotonic() - begun, 1)
-        course.add_line(out / CURVES, {"epoch": epoch, "loss": round(float(np.mean(losses)), 5), "took_s": took_s})
+        course.add_line(out / CURVES, {"epoch": epoch, "loss": round(float(np.mean(costs)), 5), "took_s": took_s})
         content = {"whole": whole.state_dict(), "optimizer": optimizer.state_dict()}
-        course.write(out / CHECKPOINT, content | {"bound_to": str(bond), "epoch": epoch})
+        course.write(out / CHECKPOINT, content | {"bound_to": str(identity), "epoch": epoch})
 
 
 def spoiled(
@@ -128,10 +130,12 @@ def _reconstruct(
     return float(loss.detach())
 
 
-def _restored(whole: Reconstruction, optimizer: torch.optim.Optimizer, checkpoint: Path, bond: Bond) -> int:
+def _restored(
+    whole: Reconstruction, optimizer: torch.optim.Optimizer, checkpoint: Path, identity: TrainingIdentity
+) -> int:
     if not checkpoint.is_file():
         return 0
-    content = course.read(checkpoint, bond)
+    content = course.read(checkpoint, identity)
     whole.load_state_dict(content["whole"])
     optimizer.load_state_dict(content["optimizer"])
     return int(content["epoch"])

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from cxr_node.model import ood_distance, profile, weights
-from cxr_node.model.export import export
 from cxr_node.model.networks import Network
 from cxr_node.model.profile import FORMAT, ProfileFile
+from cxr_node.model.torch_runtime import export
 from cxr_node.training.calibrate import calibrate
 from cxr_node.training.data import images
 from cxr_node.training.data import profile_folder as folder

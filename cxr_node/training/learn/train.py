@@ -28,17 +28,16 @@ from cxr_node.training.data import recipe as recipes
 from cxr_node.training.data.device import bar_of
 from cxr_node.training.data.images import Item
 from cxr_node.training.data.recipe import Balance, Recipe, Watch
-from cxr_node.training.learn import auxiliary_loss, batch_loss, pretrain, release, schedule
-from cxr_node.training.learn import checkpoint as choice
 from cxr_node.training.learn import checkpoint as course
-from cxr_node.training.learn.auxiliary_loss import Lesson
-from cxr_node.training.learn.checkpoint import Bond, Course, State
+from cxr_node.training.learn import losses, pretrain, release, schedule
+from cxr_node.training.learn.checkpoint import Course, State, TrainingIdentity
+from cxr_node.training.learn.losses import Lesson
 from cxr_node.training.measure import bootstrap, inference
 from cxr_node.training.synthetic.augment import Augmenter
 
 CHECKPOINT = "checkpoint.pt"
 CURVES = "curves.jsonl"
-Asked = tuple[Lesson, torch.Tensor, torch.Tensor]
+LessonBatch = tuple[Lesson, torch.Tensor, torch.Tensor]
 """A lesson, its images after mixing, and the targets of the labelled ones, which come first."""
 
 
@@ -52,7 +51,7 @@ class Material:
     kinds : shape (images,), place of each one's class in `sides`
     sides : whether each class is positive
     watched : prepared images of the validation part, and whether each is positive
-    strangers : unlabelled images of another population, as `lesson.strangers` reads them; None without lessons
+    strangers : unlabelled images of another population, as `losses.strangers` reads them; None without lessons
     """
 
     images: NDArray[np.uint8]
@@ -85,15 +84,15 @@ def run(recipe_path: Path, data_folder: Path, out: Path, *, progress: bool = Tru
     parts = profile_folder.deal(items, recipe)
     _require_every_class(parts["training"], recipe)
     network = initial(recipe, recipe_path)
-    bond = Bond(data.fingerprint(items), recipe)
-    _require_own(out, bond)
+    identity = TrainingIdentity(data.fingerprint(items), recipe)
+    _require_own(out, identity)
     calibrate.foresee(recipe, parts["calibration"])
     profile_folder.make(out)
     with bar_of(progress) as bar:
         material = prepare(recipe, recipe_path, parts, bar)
-        pretrain.run(recipe, network, material.images, out, bond, bar)
-        finals = learn_all(recipe, network, material, (out, bond), bar)
-        chosen = choice.choose(finals, lambda state: _watch(network, state, material)[recipe.schedule.watch])
+        pretrain.run(recipe, network, material.images, out, identity, bar)
+        finals = learn_all(recipe, network, material, (out, identity), bar)
+        chosen = course.choose(finals, lambda state: _watch(network, state, material)[recipe.schedule.watch])
         network.load_state_dict(chosen.weights)
         profile_folder.update_metrics(out, {"choice": chosen.as_json(recipe.schedule.watch)})
         release.release(out, recipe, network.cpu(), (parts, data_folder.name), bar)
@@ -132,12 +131,12 @@ def prepare(recipe: Recipe, recipe_path: Path, parts: Mapping[str, Sequence[Item
         kinds=np.array([place[item.word] for item in parts["training"]]),
         sides=tuple(recipe.words.values()),
         watched=(inference.prepared(watched, recipe.input), np.array([item.positive for item in watched])),
-        strangers=auxiliary_loss.strangers(lessons, beside, recipe.data.source_px) if lessons is not None else None,
+        strangers=losses.strangers(lessons, beside, recipe.data.source_px) if lessons is not None else None,
     )
 
 
 def learn_all(
-    recipe: Recipe, network: Network, material: Material, kept: tuple[Path, Bond], bar: Progress
+    recipe: Recipe, network: Network, material: Material, kept: tuple[Path, TrainingIdentity], bar: Progress
 ) -> dict[int, State]:
     """Run the course of every seed from the same beginning; seed -> the weights that it ends with.
 
@@ -145,12 +144,12 @@ def learn_all(
     ----------
     kept : folder of checkpoints and curves, and what these are bound to
     """
-    out, bond = kept
+    out, identity = kept
     beginning, finals = course.copied(network.state_dict()), {}
     for seed in recipe.schedule.seeds or (recipe.seed,):
         network.load_state_dict(beginning)
         checkpoint = out / (f"checkpoint-{seed}.pt" if recipe.schedule.seeds else CHECKPOINT)
-        one = course.begin(recipe, network, checkpoint, seed=seed, bond=bond)
+        one = course.begin(recipe, network, checkpoint, seed=seed, identity=identity)
         course.forget_after(out / CURVES, seed, one.epoch)
         learn(recipe, one, material, checkpoint, bar)
         finals[seed] = course.copied(network.state_dict())
@@ -162,26 +161,26 @@ def learn(recipe: Recipe, one: Course, material: Material, checkpoint: Path, bar
     options = recipe.schedule
     augmenter = Augmenter(recipe.augment, recipe.input, recipe.data.source_px, one.seed)
     balanced = options.balance is Balance.WEIGHTS
-    weights = batch_loss.class_weights(material.kinds, len(material.sides)) if balanced else None
+    weights = losses.class_weights(material.kinds, len(material.sides)) if balanced else None
     steps = schedule.steps_of(options)
     task = bar.add_task("train", total=options.epochs * steps, completed=one.epoch * steps)
     while not one.finished(options):
         torch.manual_seed(one.seed * 1_000_003 + one.epoch)
-        begun, losses = time.monotonic(), []
+        begun, costs = time.monotonic(), []
         for step, asked in enumerate(_ahead(_lessons(recipe, one, augmenter, material))):
             done = (one.epoch * steps + step) / (options.epochs * steps)
             schedule.set_rate(one.optimizer, options.learning_rate, options.warmup, done)
-            losses.append(_learn_batch(recipe, one, asked, weights))
+            costs.append(_learn_batch(recipe, one, asked, weights))
             course.follow(one, options.ema_decay, one.epoch * steps + step)
             bar.advance(task)
         one.epoch += 1
         course.take_average(one, options)
-        _finish_epoch(recipe, one, material, checkpoint, (float(np.mean(losses)), time.monotonic() - begun))
+        _finish_epoch(recipe, one, material, checkpoint, (float(np.mean(costs)), time.monotonic() - begun))
     bar.update(task, completed=options.epochs * steps)  # also where it stopped by itself
     one.conclude(options)
 
 
-def _lessons(recipe: Recipe, one: Course, augmenter: Augmenter, material: Material) -> Iterator[Asked]:
+def _lessons(recipe: Recipe, one: Course, augmenter: Augmenter, material: Material) -> Iterator[LessonBatch]:
     """Make the batches of one epoch and their targets; all chance comes from (seed, epoch)."""
     options, side = recipe.schedule, np.array(material.sides)
     rng, mixing_rng = (np.random.default_rng([one.seed, one.epoch, *more]) for more in ((), (1,)))
@@ -189,15 +188,15 @@ def _lessons(recipe: Recipe, one: Course, augmenter: Augmenter, material: Materi
     for chosen in schedule.batches(material.kinds, len(side), options, rng):
         kinds = material.kinds[chosen]
         labelled = (material.images[chosen], side[kinds])
-        given = auxiliary_loss.give(recipe.lessons, augmenter, labelled, material.strangers, rng, size_px)
+        given = losses.lesson_of(recipe.lessons, augmenter, labelled, material.strangers, rng, size_px)
         positive = given.batch.positive[: given.labelled]
-        target = batch_loss.targets(kinds, positive, material.sides, options.label_smoothing)
+        target = losses.targets(kinds, positive, material.sides, options.label_smoothing)
         shown, rest = given.batch.inputs[: given.labelled], given.batch.inputs[given.labelled :]
-        shown, target = batch_loss.mixed(shown, target, options, mixing_rng)
+        shown, target = losses.mixed(shown, target, options, mixing_rng)
         yield given, torch.cat([shown, rest]), target
 
 
-def _ahead(lessons: Iterator[Asked]) -> Iterator[Asked]:
+def _ahead(lessons: Iterator[LessonBatch]) -> Iterator[LessonBatch]:
     """Make the next batch while the network learns from this one."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         waiting = pool.submit(next, lessons, None)
@@ -206,7 +205,7 @@ def _ahead(lessons: Iterator[Asked]) -> Iterator[Asked]:
             yield asked
 
 
-def _learn_batch(recipe: Recipe, one: Course, asked: Asked, weights: torch.Tensor | None) -> float:
+def _learn_batch(recipe: Recipe, one: Course, asked: LessonBatch, weights: torch.Tensor | None) -> float:
     options, network, (given, inputs, target) = recipe.schedule, one.network, asked
     where = device.of(network)
     frozen = options.frozen_part if one.epoch < options.frozen_epochs else None
@@ -214,9 +213,9 @@ def _learn_batch(recipe: Recipe, one: Course, asked: Asked, weights: torch.Tenso
     with torch.autocast(where.type, torch.bfloat16, enabled=options.bfloat16):
         feature_map = schedule.feature_map(network, device.placed(inputs, network), frozen)
         logits = network.head(feature_map[: given.labelled])  # (labelled, labels)
-    loss = batch_loss.loss(logits.float(), target.to(where), weights)
+    loss = losses.cross_entropy(logits.float(), target.to(where), weights)
     if recipe.lessons is not None:
-        loss = loss + auxiliary_loss.loss(recipe.lessons, network, feature_map.float(), given)
+        loss = loss + losses.auxiliary_loss(recipe.lessons, network, feature_map.float(), given)
     one.optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(loss)
     nn_utils.clip_grad_norm_(network.parameters(), options.clip_norm)
@@ -273,7 +272,7 @@ def _require_every_class(training: Sequence[Item], recipe: Recipe) -> None:
         raise DataError(f"no patient with the label {missing[0]!r} is left to train on; there are too few of them")
 
 
-def _require_own(out: Path, bond: Bond) -> None:
+def _require_own(out: Path, identity: TrainingIdentity) -> None:
     """Refuse the checkpoints of another training before an hour goes into reading images for it."""
     for checkpoint in [*sorted(out.glob("checkpoint*.pt")), *out.glob(pretrain.CHECKPOINT)]:
-        course.read(checkpoint, bond)
+        course.read(checkpoint, identity)

@@ -22,6 +22,15 @@ class Met(StrEnum):
     NO = "no"
 
 
+MARKS = {
+    "yes": ("✓ yes", "green"),
+    "likely": ("~ likely", ""),
+    "unlikely": ("~ unlikely", "yellow"),
+    "no": ("✕ no", "bold red"),
+}
+"""Whether a goal is reached: all of the interval, the value, one end of the interval, nothing of it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goal:
     """One figure and its bar.
@@ -44,7 +53,7 @@ GOALS = (
     Goal(place=("rates", "auc"), question="Does it tell the classes apart?", name="AUC", bar=0.985),
     Goal(
         place=("rates", "balanced_accuracy_at_0.5"),
-        question="Is it right when it must answer always?",
+        question="Is it right when it must always answer?",
         name="balanced accuracy at 0.5",
         bar=0.94,
     ),
@@ -64,15 +73,15 @@ GOALS = (
     ),
     Goal(
         place=("rates", "brier"),
-        question="How far are its percentages from what is true?",
+        question="How far are its percentages from the truth?",
         name="Brier score",
         bar=0.06,
         at_least=False,
     ),
     Goal(
         place=("reencoding", "move"),
-        question="Does the answer stay when the image is stored another way?",
-        name="move of the probability, 95th percentile",
+        question="Does the answer stay the same when the image is re-encoded?",
+        name="change of the probability, 95th percentile",
         bar=0.05,
         at_least=False,
     ),
@@ -84,7 +93,7 @@ GOALS = (
     ),
     Goal(
         place=("heatmaps", "rates", "inside_chest"),
-        question="Does it look into the chest?",
+        question="Does it look inside the chest?",
         name="positives with their heat map inside the chest",
         bar=0.90,
     ),
@@ -97,8 +106,8 @@ GOALS = (
 )
 
 
-def judge(evaluation: Section) -> Iterator[tuple[Goal, Mapping[str, float], Met]]:
-    """Hold an evaluation against the goals; those that it has no figure for are left out."""
+def _compared(evaluation: Section) -> Iterator[tuple[Goal, Mapping[str, float], Met]]:
+    """Compare an evaluation with the goals; those that it has no figure for are left out."""
     for goal in GOALS:
         figure: Any = evaluation
         for name in goal.place:
@@ -121,5 +130,5 @@ def held_against(evaluation: Section) -> list[dict[str, Any]]:
     return [
         {"goal": goal.name, "question": goal.question, "bar": goal.bar, "at_least": goal.at_least, "met": str(answer)}
         | {end: figure[end] for end in ("value", "low", "high")}
-        for goal, figure, answer in judge(evaluation)
+        for goal, figure, answer in _compared(evaluation)
     ]

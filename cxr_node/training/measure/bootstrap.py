@@ -13,7 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr_node.training.measure import bootstrap
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+DRAWS = 1000
+BINS = 15
+"""Equal-width bins of the calibration error, the usual number (Guo et al. 2017)."""
+TAIL = 0.025
+"""Each side of a 95 % interval."""
 
 
 def sigmoid(logits: Floats) -> Floats:
@@ -23,7 +29,7 @@ def sigmoid(logits: Floats) -> Floats:
 
 def auc(positive: Bools, score: Floats) -> float:
     """Area under the ROC curve; not a number where a class is missing."""
-    return float(bootstrap.aucs(positive, score, np.ones((1, len(positive))))[0])
+    return float(aucs(positive, score, np.ones((1, len(positive))))[0])
 
 
 def log_losses(positive: Bools, probability: Floats) -> Floats:
@@ -50,16 +56,7 @@ def calibration_error(positive: Bools, probability: Floats, weight: Floats | Non
     weight : of each image, any unit; None: all alike
     """
     rows = np.ones((1, len(positive))) if weight is None else weight[None]
-    return float(bootstrap.calibration_errors(positive, probability, rows)[0])
-
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
-DRAWS = 1000
-BINS = 15
-"""Equal-width bins of the calibration error, the usual number (Guo et al. 2017)."""
-TAIL = 0.025
-"""Each side of a 95 % interval."""
+    return float(calibration_errors(positive, probability, rows)[0])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """How well a profile does on labelled radiographs: intervals, never bare points.
 
-Knows no training. Verdicts are made as in serving, by `model.decision`; what figures are made of them is in `rates`.
+Knows no training. Verdicts are made as in serving, by `model.decision`; what figures are made of them is in `metrics`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Study:
     figures: dict[str, Any]
 
 
-class Judge:
+class Scorer:
     """A profile's network with its thresholds: prepared images in, scores and decisions out."""
 
     def __init__(self, profile: Profile) -> None:
@@ -73,21 +73,21 @@ def evaluate(
     profile: Profile, recipe: Recipe, items: Sequence[Item], change: Change, on_image: Callable[[], None]
 ) -> dict[str, Any]:
     """Score, decide and measure, without touching the profile folder."""
-    return study(Judge(profile), items, prepared(recipe, items, change), on_image).figures
+    return study(Scorer(profile), items, prepared(recipe, items, change), on_image).figures
 
 
-def study(judge: Judge, items: Sequence[Item], inputs: torch.Tensor, on_image: Callable[[], None]) -> Study:
+def study(scorer: Scorer, items: Sequence[Item], inputs: torch.Tensor, on_image: Callable[[], None]) -> Study:
     """Score prepared images, decide and measure."""
-    scored = judge.score(inputs, on_image)
-    decisions = decisions_of(judge.profile, scored)
+    scored = scorer.score(inputs, on_image)
+    decisions = decisions_of(scorer.profile, scored)
     outcomes = Outcomes(
         positive=np.array([item.positive for item in items]),
         groups=np.array([item.group for item in items]),
-        probability=judge.probability(scored),
+        probability=scorer.probability(scored),
         verdict=np.array([str(decision.verdict) for decision in decisions]),
         answered=np.array([decision.doubt is None for decision in decisions]),
     )
-    beyond = scored.distance > (judge.profile.operating_point.max_distance or np.inf)
+    beyond = scored.distance > (scorer.profile.operating_point.max_distance or np.inf)
     figures = {
         "images": len(items),
         "positives": int(outcomes.positive.sum()),

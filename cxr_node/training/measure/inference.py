@@ -1,6 +1,6 @@
 """What a network says of many labelled images: logits of all views, and the distance from the training data.
 
-Knows no thresholds. Every image goes through `model.preprocess` and `model.served`, as in serving.
+Knows no thresholds. Every image goes through `model.preprocess` and `model.torch_runtime`, as in serving.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cxr_node.model.torch_runtime import TorchRuntime
 from cxr_node.training.data import device
 from cxr_node.training.data import images as data
 from cxr_node.training.data.images import Item
-from cxr_node.training.synthetic import style_transfer
+from cxr_node.training.synthetic import augment
 from cxr_node.training.synthetic.augment import Augmenter
 
 BATCH = 32
@@ -102,8 +102,8 @@ def exchanged(images: NDArray[np.uint8], positive: NDArray[np.bool_], spec: Inpu
     batch = torch.empty((len(images), 1, spec.size_px, spec.size_px))
     for place, image in enumerate(images):
         other = images[rng.choice(np.flatnonzero(positive != positive[place]))].astype(np.float32) / 255.0
-        changed = style_transfer.like(image.astype(np.float32) / 255.0, other, float(rng.uniform(0.3, 1.0)))
-        style_transfer.surround(changed, other, rng)
+        changed = augment.like(image.astype(np.float32) / 255.0, other, float(rng.uniform(0.3, 1.0)))
+        augment.surround(changed, other, rng)
         batch[place, 0] = torch.from_numpy(preprocess.prepare(changed, spec))
     return batch
 
@@ -120,7 +120,7 @@ def logits(network: Network, inputs: torch.Tensor) -> Floats:
 def signatures(
     network: Network, inputs: torch.Tensor, on_image: Callable[[], None] = _silent
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-    """What `model.distance` measures.
+    """What `model.ood_distance` measures.
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ def score(
     Parameters
     ----------
     network : is switched to evaluation, its weights laid out for convolutions
-    stats : as `model.distance.normalised` returns them
+    stats : as `model.ood_distance.normalised` returns them
     inputs : float32, shape (images, 1, size_px, size_px), standardised
     """
     runtime = TorchRuntime(network, 0)  # one for all threads: it turns the weights' memory round, which none may read
@@ -169,7 +169,7 @@ def _scored(
     """Logits of each image's views, shape (views, labels), and its distance."""
     rows = []
     for image in inputs:
-        sight = runtime.see(preprocess.views(image[0].numpy())[None])
-        rows.append((sight.logits[0], float(ood_distance.distance(sight.signature, stats, sight.strangeness)[0])))
+        output = runtime.infer(preprocess.views(image[0].numpy())[None])
+        rows.append((output.logits[0], float(ood_distance.distance(output.signature, stats, output.strangeness)[0])))
         on_image()
     return rows

@@ -1,6 +1,6 @@
 """What a profile's answers are worth: rates with intervals, verdicts, subgroups.
 
-Knows no network and no file: outcomes in, figures as metrics.json keeps them out. Predictive values, accuracy and F1
+Knows no network and no file: outcomes in, figures as bootstrap.json keeps them out. Predictive values, accuracy and F1
 hold for the data's own share of positives.
 """
 
@@ -17,10 +17,41 @@ from numpy.typing import NDArray
 from cxr_node.domain import Verdict
 from cxr_node.training.data.images import TAG_COLUMNS
 from cxr_node.training.measure import bootstrap
-from cxr_node.training.measure import bootstrap as metrics
 from cxr_node.training.measure.bootstrap import Bools, Floats, Interval
-from cxr_node.training.measure.words import SUBGROUP_NAMES
 
+VERDICTS = (str(Verdict.POSITIVE), str(Verdict.NEGATIVE), str(Verdict.INDETERMINATE))
+RATE_NAMES = {
+    "auc": "AUC (area under the ROC curve)",
+    "auprc": "AUPRC (average precision)",
+    "accuracy_at_0.5": "accuracy at 0.5",
+    "balanced_accuracy_at_0.5": "balanced accuracy at 0.5",
+    "sensitivity_at_0.5": "sensitivity at 0.5",
+    "specificity_at_0.5": "specificity at 0.5",
+    "positive_predictive_value_at_0.5": "positive predictive value at 0.5",
+    "negative_predictive_value_at_0.5": "negative predictive value at 0.5",
+    "f1_at_0.5": "F1 at 0.5",
+    "answered": "answered (not UNCERTAIN)",
+    "answered_of_positives": "answered, of positives",
+    "answered_of_negatives": "answered, of negatives",
+    "accuracy_of_answered": "accuracy of the answers",
+    "balanced_accuracy_of_answered": "balanced accuracy of the answers",
+    "sensitivity_of_answered": "sensitivity of the answers",
+    "specificity_of_answered": "specificity of the answers",
+    "positive_predictive_value": "positive predictive value of the answers",
+    "negative_predictive_value": "negative predictive value of the answers",
+    "f1_of_answered": "F1 of the answers",
+    "calibration_error": "expected calibration error (15 bins)",
+    "brier": "Brier score",
+    "log_loss": "log loss (nats)",
+    "risk_coverage_area": "area under risk-coverage (AURC)",
+}
+SUBGROUP_NAMES = {
+    "auc": "AUC",
+    "sensitivity_at_0.5": "sensitivity at 0.5",
+    "specificity_at_0.5": "specificity at 0.5",
+    "answered": "answered",
+    "accuracy_of_answered": "right answers",
+}
 HALF = 0.5
 """Where a classifier without thresholds of its own would cut."""
 MOST_VALUES = 12
@@ -93,13 +124,19 @@ FIGURES: Mapping[str, Callable[[Outcomes, Floats], Floats]] = {
 
 LOSSES: Mapping[str, Callable[[Outcomes, Floats], Floats]] = {
     "brier": lambda o, w: _mean(np.square(o.probability - o.positive), w),
-    "log_loss": lambda o, w: _mean(metrics.log_losses(o.positive, o.probability), w),
+    "log_loss": lambda o, w: _mean(bootstrap.log_losses(o.positive, o.probability), w),
     "calibration_error": lambda o, w: bootstrap.calibration_errors(o.positive, o.probability, w),
     "risk_coverage_area": lambda o, w: bootstrap.risk_areas(
         o.called != o.positive, np.maximum(o.probability, 1.0 - o.probability), w
     ),
 }
 """Best at 0."""
+
+
+def interval(rate: Mapping[str, float], *, signed: bool = False) -> str:
+    """Value and interval in one cell."""
+    form = "+.3f" if signed else ".3f"
+    return f"{rate['value']:{form}} ({rate['low']:{form}} to {rate['high']:{form}})"
 
 
 def rates(outcomes: Outcomes, names: Sequence[str] = (*FIGURES, *SHARES, *LOSSES)) -> dict[str, dict[str, float]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr_node.config import strict_yaml
-from cxr_node.training.measure.words import RATE_NAMES
+from cxr_node.training.measure.metrics import RATE_NAMES
 
 NAME = "MODEL_CARD.md"
 Section = Mapping[str, Any]

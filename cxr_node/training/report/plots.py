@@ -1,14 +1,16 @@
-"""Plots for the evaluation page: curves in, inline SVG out, in the colours of the page.
+"""Plots for the evaluation page: outcomes in, inline SVG out, in the colours of the page.
 
-Knows no file. Colours are words of the page's style sheet, so that the plots follow it into the dark.
+Knows no file. Each curve has the band that re-draws of the patients leave. Colours are words of the page's style sheet,
+so that the plots follow it into the dark.
 """
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
@@ -17,9 +19,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cxr_node.domain import OperatingPoint
+from cxr_node.training.measure import bootstrap
+from cxr_node.training.measure.bootstrap import BINS, TAIL, Bools, Floats
 from cxr_node.training.measure.metrics import Outcomes
-from cxr_node.training.report import curves
-from cxr_node.training.report.curves import Curve
 
 INK, FIRST, SECOND, FAINT = "#010101", "#010102", "#010103", "#010104"
 STYLES = {INK: "currentColor", FIRST: "var(--first)", SECOND: "var(--second)", FAINT: "var(--faint)"}
@@ -38,7 +40,7 @@ def roc(named: Named) -> str:
     """Draw sensitivity against false alarms, with the point of the verdicts at 0.5."""
     with _drawn("ROC curve") as (axes, drawn):
         for (name, one), line in _lined(named):
-            _curve(axes, curves.roc(one), _many(named, name), line)
+            _curve(axes, roc_curve(one), _many(named, name), line)
             false_alarms, sensitivity = one.called[~one.positive].mean(), one.called[one.positive].mean()
             axes.plot([false_alarms], [sensitivity], "o", color=line[0], label=_one(named, "at 0.5"))
         axes.plot([0, 1], [0, 1], ":", color=INK, linewidth=0.8)
@@ -51,7 +53,7 @@ def precision_recall(named: Named) -> str:
     """Draw positive predictive value against sensitivity; what guessing would reach is dotted."""
     with _drawn("precision-recall curve") as (axes, drawn):
         for (name, one), line in _lined(named):
-            _curve(axes, curves.precision_recall(one), _many(named, name), line)
+            _curve(axes, precision_recall_curve(one), _many(named, name), line)
             axes.axhline(float(one.positive.mean()), color=line[0], linestyle=":", linewidth=0.8)
         _named(axes, "found among positives (recall, sensitivity)", "positive among found (precision, PPV)")
         _legend(axes, "lower left")
@@ -63,11 +65,11 @@ def reliability(named: Named) -> str:
     with _drawn("reliability diagram") as (axes, drawn):
         axes.plot([0, 1], [0, 1], ":", color=INK, linewidth=0.8)
         for (name, one), (color, _) in _lined(named):
-            curve, counts = curves.reliability(one)
+            curve, counts = reliability_curve(one)
             reach = np.abs(np.stack([curve.y - curve.low, curve.high - curve.y]))
             axes.errorbar(curve.x, curve.y, yerr=reach, fmt="none", ecolor=color, elinewidth=1.0)
             axes.scatter(curve.x, curve.y, s=8.0 + 120.0 * counts / counts.sum(), color=color, label=_many(named, name))
-        _named(axes, "probability of pneumonia, as said", "share that has it (95 % interval)")
+        _named(axes, "stated probability of pneumonia", "share with pneumonia (95 % interval)")
         _legend(axes, "upper left")
     return drawn[0]
 
@@ -76,12 +78,12 @@ def risk_coverage(named: Named) -> str:
     """Draw errors against how much is answered, with the place of the stored operating point."""
     with _drawn("risk-coverage curve") as (axes, drawn):
         for (name, one), line in _lined(named):
-            curve = curves.risk_coverage(one)
+            curve = risk_coverage_curve(one)
             _curve(axes, curve, _many(named, name), line)
             if one.answered.any():
                 point = (one.answered.mean(), 1.0 - one.right[one.answered].mean())
                 axes.plot(*point, "o", color=line[0], label=_one(named, "as it answers"))
-        _named(axes, "share of images answered, the surest first", "wrong among the answers")
+        _named(axes, "share of images answered, most certain first", "wrong among the answers")
         axes.set_ylim(bottom=0.0, top=None)
         _legend(axes, "upper left")
     return drawn[0]
@@ -201,3 +203,83 @@ def _named(axes: Axes, x: str, y: str) -> None:
     axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
+
+
+DRAWS = 300
+"""Enough for a band that is looked at."""
+GRID = np.linspace(0.0, 1.0, 101)
+SLACK = 1e-9
+"""Against rounding, and against dividing by nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """Points of a curve; `low` and `high` are the 95 % band at each `x`."""
+
+    x: Floats
+    y: Floats
+    low: Floats
+    high: Floats
+
+
+def roc_curve(outcomes: Outcomes) -> Curve:
+    """Share of negatives called positive -> share of positives called positive."""
+
+    def at(hits: Floats, alarms: Floats) -> Floats:
+        return np.interp(GRID, _shares(alarms), _shares(hits))
+
+    return _banded(outcomes.positive, outcomes.probability, outcomes, at)
+
+
+def precision_recall_curve(outcomes: Outcomes) -> Curve:
+    """Sensitivity -> positive predictive value at it."""
+
+    def at(hits: Floats, alarms: Floats) -> Floats:
+        called = np.cumsum(hits + alarms)
+        precision = np.cumsum(hits) / np.maximum(called, SLACK)
+        reached = np.searchsorted(_shares(hits)[1:], np.maximum(GRID - SLACK, SLACK))
+        return np.asarray(precision[np.minimum(reached, len(hits) - 1)])
+
+    return _banded(outcomes.positive, outcomes.probability, outcomes, at)
+
+
+def risk_coverage_curve(outcomes: Outcomes) -> Curve:
+    """Share of the images answered, the most certain first -> share of wrong answers among them."""
+
+    def at(errors: Floats, fine: Floats) -> Floats:
+        answered = np.cumsum(errors + fine)
+        place = np.minimum(np.searchsorted(answered / answered[-1], np.maximum(GRID - SLACK, SLACK)), len(answered) - 1)
+        return np.asarray(np.cumsum(errors)[place] / np.maximum(answered[place], SLACK))
+
+    certainty = np.maximum(outcomes.probability, 1.0 - outcomes.probability)
+    return _banded(outcomes.called != outcomes.positive, certainty, outcomes, at)
+
+
+def reliability_curve(outcomes: Outcomes) -> tuple[Curve, Floats]:
+    """Mean probability of each bin that holds images -> share of positives among them; and how many they are."""
+    weight = bootstrap.weights(outcomes.groups, draws=DRAWS)
+    member = np.eye(BINS)[bootstrap.binned(outcomes.probability)]  # (images, bins)
+    counts = member.sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rows = (weight @ (member * outcomes.positive[:, None])) / (weight @ member)  # (1 + draws, bins)
+        middle = (member * outcomes.probability[:, None]).sum(axis=0) / counts
+    full = counts > 0
+    low, high = np.nanquantile(rows[:, full], [TAIL, 1.0 - TAIL], axis=0)
+    witnesses = np.array([len(np.unique(outcomes.groups[column > 0.0])) for column in member.T[full]])
+    possible = TAIL ** (1.0 / witnesses)  # Clopper and Pearson, where all or none are positive
+    low = np.where(rows[0, full] == 1.0, np.minimum(low, possible), low)
+    high = np.where(rows[0, full] == 0.0, np.maximum(high, 1.0 - possible), high)
+    return Curve(x=middle[full], y=rows[0, full], low=low, high=high), counts[full]
+
+
+def _banded(hit: Bools, score: Floats, outcomes: Outcomes, at: Callable[[Floats, Floats], Floats]) -> Curve:
+    hits, misses = bootstrap.stepped(hit, -score, bootstrap.weights(outcomes.groups, draws=DRAWS))
+    known = hits.any(axis=1) & misses.any(axis=1) if hit.any() and not hit.all() else np.ones(len(hits), dtype=bool)
+    rows = np.array([at(one, other) for one, other in zip(hits[known], misses[known], strict=True)])
+    low, high = np.quantile(rows, [TAIL, 1.0 - TAIL], axis=0)
+    return Curve(x=GRID, y=rows[0], low=low, high=high)
+
+
+def _shares(weights: Floats) -> Floats:
+    """Cumulated shares, from 0."""
+    return np.concatenate(([0.0], np.cumsum(weights) / max(float(weights.sum()), SLACK)))

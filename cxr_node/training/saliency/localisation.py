@@ -16,8 +16,8 @@ from scipy import ndimage
 
 from cxr_node.training.measure import bootstrap
 from cxr_node.training.measure.bootstrap import Interval
-from cxr_node.training.saliency.probe import Case, Look, Sight
-from cxr_node.training.synthetic import burned_in_marks, counterfactual
+from cxr_node.training.saliency.probe import Case, Explanation, Probe
+from cxr_node.training.synthetic import counterfactual, drawings
 from cxr_node.training.synthetic.counterfactual import Pasted
 
 INSIDE = 0.8
@@ -29,33 +29,36 @@ Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Looked:
+class Explained:
     """Radiographs of one class and what the network sees in them: one row per image."""
 
     cases: list[Case]
     inputs: torch.Tensor
-    looks: list[Look]
+    explanations: list[Explanation]
 
     @property
     def groups(self) -> NDArray[np.str_]:
         """Patient of each image."""
         return np.array([case.group for case in self.cases], dtype=np.str_)
 
-    def taken(self, places: Sequence[int]) -> Looked:
+    def taken(self, places: Sequence[int]) -> Explained:
         """Some of the images."""
-        return Looked(
+        return Explained(
             cases=[self.cases[place] for place in places],
             inputs=self.inputs[list(places)],
-            looks=[self.looks[place] for place in places],
+            explanations=[self.explanations[place] for place in places],
         )
 
 
-def in_chest(sight: Sight, positives: Looked) -> dict[str, Interval]:
+def in_chest(probe: Probe, positives: Explained) -> dict[str, Interval]:
     """Where the maps of positive images lie, of those that have one."""
-    maps = [sight.shown(look, case.pixels.shape) for look, case in zip(positives.looks, positives.cases, strict=True)]
+    maps = [
+        probe.shown(explanation, case.pixels.shape)
+        for explanation, case in zip(positives.explanations, positives.cases, strict=True)
+    ]
     shown = np.array([bool(weight.any()) for weight in maps], dtype=np.bool_)
     kept = [(weight, case.chest) for weight, case in zip(maps, positives.cases, strict=True) if weight.any()]
-    evens = [sight.even(weight.shape) for weight, _ in kept]
+    evens = [probe.even(weight.shape) for weight, _ in kept]
     groups = positives.groups[shown]
     energy = np.array([_energy(weight, chest.region) for weight, chest in kept])
     peak = np.array([chest.region[_peak(weight)] for weight, chest in kept], dtype=np.bool_)
@@ -66,8 +69,10 @@ def in_chest(sight: Sight, positives: Looked) -> dict[str, Interval]:
         ],
         "energy_in_lungs_by_chance": [_energy(even, chest.lungs) for even, (_, chest) in zip(evens, kept, strict=True)],
     }
-    report_at = sight.profile.operating_point.report_at
-    reported = np.array([look.probability >= report_at for look in positives.looks], dtype=np.bool_)[shown]
+    report_at = probe.profile.operating_point.report_at
+    reported = np.array(
+        [explanation.probability >= report_at for explanation in positives.explanations], dtype=np.bool_
+    )[shown]
     return {
         "shown": bootstrap.share(shown, positives.groups),
         "energy_in_chest": bootstrap.mean(energy, groups),
@@ -80,17 +85,20 @@ def in_chest(sight: Sight, positives: Looked) -> dict[str, Interval]:
 
 
 def on_marks(
-    sight: Sight, positives: Looked, rng: np.random.Generator, on_image: Callable[[], None]
+    probe: Probe, positives: Explained, rng: np.random.Generator, on_image: Callable[[], None]
 ) -> dict[str, Interval]:
     """What letters, cables and frames outside the chest do to maps and probabilities of positive images."""
-    bank = burned_in_marks.bank(BANK_SIZE, max([max(case.pixels.shape) for case in positives.cases], default=64), rng)
+    bank = drawings.bank(BANK_SIZE, max([max(case.pixels.shape) for case in positives.cases], default=64), rng)
     changed = _each(positives.cases, lambda case: counterfactual.marks(case.pixels, case.chest, bank, rng), on_image)
-    looks = sight.looks(sight.prepared([one.pixels for one in changed]))
-    moved = [abs(after.probability - before.probability) for before, after in zip(positives.looks, looks, strict=True)]
+    explanations = probe.explain(probe.prepared([one.pixels for one in changed]))
+    moved = [
+        abs(after.probability - before.probability)
+        for before, after in zip(positives.explanations, explanations, strict=True)
+    ]
     rows, kept = [], []
-    for place, (one, before, after) in enumerate(zip(changed, positives.looks, looks, strict=True)):
-        even = sight.even(one.pixels.shape)
-        first, second = (sight.shown(look, one.pixels.shape) for look in (before, after))
+    for place, (one, before, after) in enumerate(zip(changed, positives.explanations, explanations, strict=True)):
+        even = probe.even(one.pixels.shape)
+        first, second = (probe.shown(explanation, one.pixels.shape) for explanation in (before, after))
         seen = one.place & (even > 0.0)
         if first.any() and second.any() and seen.any():
             rows.append([_energy(weight, seen) for weight in (first, second, even)] + [float(seen[_peak(second)])])
@@ -106,14 +114,18 @@ def on_marks(
 
 
 def on_opacities(
-    sight: Sight, negatives: Looked, rng: np.random.Generator, on_image: Callable[[], None]
+    probe: Probe, negatives: Explained, rng: np.random.Generator, on_image: Callable[[], None]
 ) -> tuple[dict[str, Interval], dict[str, dict[str, Any]]]:
     """Whether the peak lies in an opacity that was put into a normal lung; of all, and by the opacity's shape."""
-    groups, report_at = negatives.groups, sight.profile.operating_point.report_at
+    groups, report_at = negatives.groups, probe.profile.operating_point.report_at
     changed = _each(negatives.cases, lambda case: counterfactual.opacity(case.pixels, case.chest, rng), on_image)
-    looks = sight.looks(sight.prepared([one.pixels for one in changed]))
-    before, after = (np.array([look.probability for look in some]) for some in (negatives.looks, looks))
-    away = np.array([_away_cells(sight, one, look) for one, look in zip(changed, looks, strict=True)])
+    explanations = probe.explain(probe.prepared([one.pixels for one in changed]))
+    before, after = (
+        np.array([explanation.probability for explanation in some]) for some in (negatives.explanations, explanations)
+    )
+    away = np.array(
+        [_away_cells(probe, one, explanation) for one, explanation in zip(changed, explanations, strict=True)]
+    )
     found, nearly = away <= 0.0, away <= 0.5
     raised = (before < report_at) & (after >= report_at)
     by_chance = [
@@ -146,13 +158,13 @@ def _each(cases: Sequence[Case], change: Callable[[Case], Pasted], on_image: Cal
     return changed
 
 
-def _away_cells(sight: Sight, one: Pasted, look: Look) -> float:
+def _away_cells(probe: Probe, one: Pasted, explanation: Explanation) -> float:
     """How far the peak lies from the opacity, in cells of the map; 0 within it, infinite where there is no map."""
-    weight = sight.shown(look, one.pixels.shape)
+    weight = probe.shown(explanation, one.pixels.shape)
     if not weight.any() or not one.place.any():
         return float("inf")
-    seen = 1.0 - 2.0 * sight.profile.input.border
-    cell = [seen * side / cells for side, cells in zip(one.pixels.shape, look.active.shape, strict=True)]
+    seen = 1.0 - 2.0 * probe.profile.input.border
+    cell = [seen * side / cells for side, cells in zip(one.pixels.shape, explanation.active.shape, strict=True)]
     away = ndimage.distance_transform_edt(~one.place, sampling=[1.0 / size for size in cell])
     return float(away[_peak(weight)])
 

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from cxr_node.model import gradcam, lungs, preprocess
+from cxr_node import heatmap
+from cxr_node.model import lungs, preprocess
 from cxr_node.model.lungs import Chest
 from cxr_node.model.networks import Network
 from cxr_node.model.predictor import calibrated
@@ -43,7 +44,7 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class Explanation:
     """What a network says of one picture, and why.
 
     Attributes
@@ -57,7 +58,7 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sight:
+class Probe:
     """A network with the calibration of its profile."""
 
     profile: Profile
@@ -81,25 +82,25 @@ class Sight:
         judged = device.on_all_cores(self._judged, torch.split(inputs, BATCH))
         return np.array([one for part in judged for one in part], dtype=np.float64)
 
-    def looks(self, inputs: torch.Tensor) -> list[Look]:
+    def explain(self, inputs: torch.Tensor) -> list[Explanation]:
         """Judge and explain prepared pictures; one pass forward, and back through the head only."""
-        return self.looks_at(self.maps(inputs))
+        return self.explain_maps(self.maps(inputs))
 
     def maps(self, inputs: torch.Tensor) -> list[torch.Tensor]:
         """Last feature maps of prepared pictures: batches of shape (up to `BATCH`, channels, rows, cols)."""
         return device.on_all_cores(self._mapped, torch.split(inputs, BATCH))
 
-    def looks_at(self, maps: Sequence[torch.Tensor]) -> list[Look]:
+    def explain_maps(self, maps: Sequence[torch.Tensor]) -> list[Explanation]:
         """Judge and explain what `maps` returned: the head's work alone."""
-        return [look for part in device.on_all_cores(self._explained, maps) for look in part]
+        return [explanation for part in device.on_all_cores(self._explained, maps) for explanation in part]
 
-    def shown(self, look: Look, shape: tuple[int, ...]) -> Floats:
+    def shown(self, explanation: Explanation, shape: tuple[int, ...]) -> Floats:
         """Spread a map over a picture as the node shows it: `shape`, range [0, 1], zeros where nothing stands out."""
-        return gradcam.on_source_grid(look.active, (shape[0], shape[1]), self.profile.input.border)
+        return heatmap.on_source_grid(explanation.active, (shape[0], shape[1]), self.profile.input.border)
 
     def even(self, shape: tuple[int, ...]) -> Floats:
         """Spread a map that is the same everywhere: 1 where the network sees, 0 on the border that is cut."""
-        return gradcam.on_source_grid(
+        return heatmap.on_source_grid(
             np.ones((2, 2), dtype=np.float32), (shape[0], shape[1]), self.profile.input.border
         )
 
@@ -114,11 +115,11 @@ class Sight:
         return self.network.features(device.placed(inputs, self.network))  # (batch, channels, cells, cells)
 
     @torch.no_grad()
-    def _explained(self, maps: torch.Tensor) -> list[Look]:
+    def _explained(self, maps: torch.Tensor) -> list[Explanation]:
         logits = self.network.head(maps)[:, self.label]
         judged = calibrated(logits.cpu().numpy(), self.profile.slope, self.profile.intercept).tolist()
         active = self.network.activation(maps, self.label).cpu().numpy()  # (batch, cells, cells)
-        return [Look(probability=number, active=one) for number, one in zip(judged, active, strict=True)]
+        return [Explanation(probability=number, active=one) for number, one in zip(judged, active, strict=True)]
 
 
 def case_of(item: Item) -> Case:

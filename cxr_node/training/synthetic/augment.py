@@ -1,13 +1,15 @@
 """One batch of training images, changed in every way that must not change the answer, and in one that must.
 
-Both classes pass through the same doors. What remains the same in a class's images after this is what the network
-may learn; scanner style, letters, sharpness, JPEG blocks and all that surrounds the chest should not be among it.
-The only door that knows labels draws an opacity into a normal lung and calls the image positive.
+Images of both classes are changed alike. What remains the same in a class's images after this is what the network may
+learn; scanner style, letters, sharpness, JPEG blocks and all that surrounds the chest should not be among it: in one
+hospital's data the ward and the device often tell the class (Zech et al. 2018), so they are exchanged between images.
+The only change that knows labels draws an opacity into a normal lung and calls the image positive.
 """
 
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,11 +19,12 @@ import torch
 import torch.nn.functional as nnf
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 
 from cxr_node.model.preprocess import standardise
 from cxr_node.model.profile import InputSpec
 from cxr_node.training.data.recipe import AugmentSection
-from cxr_node.training.synthetic import burned_in_marks, opacity, style_transfer
+from cxr_node.training.synthetic import drawings
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -37,7 +40,7 @@ CHEST = (0.07, 0.86, 0.06, 0.94)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
+class AugmentedBatch:
     """Changed images and what is known of them.
 
     Attributes
@@ -71,7 +74,7 @@ class Augmenter:
         """Share of negatives into which an opacity is drawn."""
         return self._section.opacity
 
-    def __call__(self, images: Bytes, positive: Bools, rng: np.random.Generator, *, size_px: int = 0) -> Batch:
+    def __call__(self, images: Bytes, positive: Bools, rng: np.random.Generator, *, size_px: int = 0) -> AugmentedBatch:
         """Change a batch, opacities drawn into a share of its negatives.
 
         Parameters
@@ -86,7 +89,7 @@ class Augmenter:
 
     def changed(
         self, images: Bytes, positive: Bools, plan: tuple[Bools, int], rng: np.random.Generator, *, size_px: int = 0
-    ) -> Batch:
+    ) -> AugmentedBatch:
         """Change a batch.
 
         Parameters
@@ -100,11 +103,11 @@ class Augmenter:
         changed = images.astype(np.float32) / 255.0
         drawn = np.zeros_like(changed)
         for place in np.flatnonzero(chosen):
-            drawn[place] = opacity.paste(changed[place], rng)
+            drawn[place] = drawings.paste_opacity(changed[place], rng)
         changed = self._mixed_context(changed, lenders, rng)
         for image in changed:
             if rng.random() < section.marks:
-                burned_in_marks.paste(image, self._stamps, rng)
+                drawings.paste_marks(image, self._stamps, rng)
             if rng.random() < section.wipe:
                 _wipe(image, rng)
         chest = np.broadcast_to(self._chest, changed.shape)
@@ -115,23 +118,23 @@ class Augmenter:
         batch = _noise(batch, section, rng).clamp(0.0, 1.0)
         batch = _recompressed(batch, section, rng)
         inputs = torch.from_numpy(standardise(batch[:, 0].numpy()))[:, None]
-        return Batch(inputs=inputs, positive=positive | chosen, chest=layers[:, 1:2], drawn=layers[:, 2:])
+        return AugmentedBatch(inputs=inputs, positive=positive | chosen, chest=layers[:, 1:2], drawn=layers[:, 2:])
 
     def _mixed_context(self, images: Floats, lenders: int, rng: np.random.Generator) -> Floats:
         """Give some images the surroundings, or the style, of another image of the batch, whatever its class."""
         section, mixed = self._section, images.copy()
         for place, partner in enumerate(rng.integers(lenders, size=len(images))):
             if rng.random() < section.style:
-                mixed[place] = style_transfer.like(mixed[place], images[partner], float(rng.uniform(0.3, 1.0)))
+                mixed[place] = like(mixed[place], images[partner], float(rng.uniform(0.3, 1.0)))
             if rng.random() < section.surround:
-                style_transfer.surround(mixed[place], images[partner], rng)
+                surround(mixed[place], images[partner], rng)
         return mixed
 
 
 @lru_cache(maxsize=2)
-def _stamps(size_px: int, seed: int) -> Sequence[burned_in_marks.Stamp]:
+def _stamps(size_px: int, seed: int) -> Sequence[drawings.Mark]:
     """Draw the stamps once: training, calibration and measurement use the same ones."""
-    return tuple(burned_in_marks.bank(BANK_SIZE, size_px, np.random.default_rng(seed)))
+    return tuple(drawings.bank(BANK_SIZE, size_px, np.random.default_rng(seed)))
 
 
 def _chest(size_px: int) -> NDArray[np.float32]:
@@ -237,3 +240,58 @@ def _through_jpeg(image: NDArray[np.float32], quality: int) -> NDArray[np.float3
     coded = io.BytesIO()
     Image.fromarray(np.rint(image * 255.0).astype(np.uint8)).save(coded, "JPEG", quality=quality)
     return np.asarray(Image.open(coded), dtype=np.float32) / 255.0
+
+
+BANDS_PX = (1.0, 2.0, 4.0)
+"""Standard deviations between which detail is compared: noise and grain, fine vessels, ribs' edges."""
+LEAST_GAIN, LARGEST_GAIN = 0.4, 2.5
+"""A band is not damped or raised beyond these: what is not there cannot be restored."""
+SURROUND = ((0.03, 0.16), (0.05, 0.24), (0.03, 0.17), (0.03, 0.17))
+"""Least and largest share of the height or width that belongs to top, bottom, left and right surroundings."""
+
+
+def like(image: Floats, other: Floats, share: float) -> Floats:
+    """Move an image's sharpness, band by band, and its grey values towards another's.
+
+    Parameters
+    ----------
+    image, other : float32, shape (size_px, size_px), range [0, 1]
+    share : 0 leaves the image, 1 gives it the other's strength of detail and distribution of grey values
+    """
+    mine, theirs = _bands(image), _bands(other)
+    changed = mine[-1].copy()
+    for band, model in zip(mine[:-1], theirs[:-1], strict=True):
+        gain = (float(model.std()) + 1e-4) / (float(band.std()) + 1e-4)
+        changed += band * np.clip(gain**share, LEAST_GAIN, LARGEST_GAIN)
+    steps = np.linspace(0.0, 1.0, 33)
+    grey = np.interp(changed, np.quantile(changed, steps), np.quantile(other, steps))
+    return np.asarray((1.0 - share) * changed + share * grey, dtype=np.float32).clip(0.0, 1.0)
+
+
+def surround(image: Floats, other: Floats, rng: np.random.Generator) -> None:
+    """Replace what surrounds the chest by another image's surroundings, in place, with soft edges.
+
+    Parameters
+    ----------
+    image, other : float32, shape (size_px, size_px), range [0, 1]
+    """
+    rows, cols = image.shape
+    top, bottom, left, right = (rng.uniform(low, high) for low, high in SURROUND)
+    soft = rng.uniform(0.005, 0.05)
+    down = _window(rows, top, bottom, soft)[:, None]
+    across = _window(cols, left, right, soft)[None, :]
+    kept = np.minimum(down, across)  # (rows, cols)
+    image *= kept
+    image += (1.0 - kept) * other
+
+
+def _window(size: int, first: float, last: float, soft: float) -> Floats:
+    place = (np.arange(size) + 0.5) / size
+    inside = np.minimum(place - first, 1.0 - last - place)
+    return np.asarray(np.clip(0.5 + inside / (2.0 * soft), 0.0, 1.0), dtype=np.float32)
+
+
+def _bands(image: Floats) -> list[Floats]:
+    smooth = [image, *(ndimage.gaussian_filter(image, sigma, truncate=2.5) for sigma in BANDS_PX)]
+    details = [fine - coarse for fine, coarse in itertools.pairwise(smooth)]
+    return [*details, smooth[-1]]

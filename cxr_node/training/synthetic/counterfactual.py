@@ -1,7 +1,7 @@
 """Radiographs changed in one known place: an opacity in a lung, or marks outside the chest.
 
 Knows no network. A heat map can then be asked where it points. Training pastes opacities too
-(`training.opacity`): these here are drawn by other rules, with straight fissures, angles and cells, so that a network
+(`synthetic.drawings`): these here are drawn by other rules, with straight fissures, angles and cells, so that a network
 is not asked what it was taught.
 """
 
@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from cxr_node.model.lungs import Chest
-from cxr_node.training.synthetic import burned_in_marks
-from cxr_node.training.synthetic.burned_in_marks import Stamp
+from cxr_node.training.synthetic import drawings
+from cxr_node.training.synthetic.drawings import Mark
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
@@ -74,7 +74,7 @@ def opacity(pixels: Floats, chest: Chest, rng: np.random.Generator) -> Pasted:
     return Pasted(pixels=changed, place=np.asarray(place), shape=shape)
 
 
-def marks(pixels: Floats, chest: Chest, bank: list[Stamp], rng: np.random.Generator) -> Pasted:
+def marks(pixels: Floats, chest: Chest, bank: list[Mark], rng: np.random.Generator) -> Pasted:
     """Lay letters, text, cables and a frame over a radiograph; the chest stays as it is, cables end at it.
 
     Parameters
@@ -88,7 +88,7 @@ def marks(pixels: Floats, chest: Chest, bank: list[Stamp], rng: np.random.Genera
     laid = 0
     for _ in range(TRIES):
         tried = changed.copy()
-        burned_in_marks.paste(tried, bank, rng)
+        drawings.paste_marks(tried, bank, rng)
         if (chest.region & (np.abs(tried - changed) > TOUCHED)).mean() < CUT_OFF and laid < SETS:
             changed, laid = tried, laid + 1
     changed[chest.region] = pixels[chest.region]

@@ -1,7 +1,7 @@
 """Images that the classifier must not judge, made from those that it may: the lesson is where its world ends.
 
 Knows no labels and no network. An outlier-exposure set in the sense of Hendrycks et al. (2019). What the evaluation
-shows instead is made in `training.strangers`, which shares no code with this.
+shows instead is made in `measure.stress`, which shares no code with this.
 """
 
 from __future__ import annotations

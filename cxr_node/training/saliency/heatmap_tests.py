@@ -33,14 +33,14 @@ from cxr_node.model.profile import Profile
 from cxr_node.training.data.images import Item
 from cxr_node.training.measure import bootstrap
 from cxr_node.training.measure.bootstrap import Interval
-from cxr_node.training.saliency import deletion, localisation, sanity_check
-from cxr_node.training.saliency.localisation import INSIDE, Looked
-from cxr_node.training.saliency.probe import Sight, case_of
+from cxr_node.training.saliency import faithfulness, localisation
+from cxr_node.training.saliency.localisation import INSIDE, Explained
+from cxr_node.training.saliency.probe import Probe, case_of
 
 MOST_OF_A_CLASS = 50
 """Images of each class that are looked at, drawn by chance: intervals of 0.2 at most, in seconds."""
 MOST_FOLLOWED = 16
-"""Positive images for deletion and randomisation, which look at each of them some 25 times."""
+"""Positive images for deletion and randomisation, which explanation at each of them some 25 times."""
 NAMES = {
     "shown": "Positive images with a heat map",
     "energy_in_chest": "Share of the map's energy in the chest",
@@ -96,24 +96,24 @@ def measure(
     ------
     DataError : a file is not an image
     """
-    sight = Sight(profile=profile, network=network.eval())
-    positives = _looked(sight, _drawn(items, True, rng), on_image)
-    negatives = _looked(sight, _drawn(items, False, rng), on_image)
-    rates = localisation.in_chest(sight, positives)
-    rates |= localisation.on_marks(sight, positives, rng, on_image)
-    found, by_shape = localisation.on_opacities(sight, negatives, rng, on_image)
-    followed = _followed(sight, positives)
-    curves, areas = _curves(sight, followed, negatives, rng)
+    probe = Probe(profile=profile, network=network.eval())
+    positives = _explained_cases(probe, _drawn(items, True, rng), on_image)
+    negatives = _explained_cases(probe, _drawn(items, False, rng), on_image)
+    rates = localisation.in_chest(probe, positives)
+    rates |= localisation.on_marks(probe, positives, rng, on_image)
+    found, by_shape = localisation.on_opacities(probe, negatives, rng, on_image)
+    followed = _followed(probe, positives)
+    curves, areas = _curves(probe, followed, negatives, rng)
     known = {name: one.as_json() for name, one in (rates | found | areas).items() if one.is_known()}
     return {
         "positives": len(positives.cases),
         "negatives": len(negatives.cases),
         "followed": len(followed.cases),
-        "cells": len(positives.looks[0].active) if positives.looks else 0,
+        "cells": len(positives.explanations[0].active) if positives.explanations else 0,
         "rates": {name: known[name] for name in NAMES if name in known},
         "opacities": by_shape,
         "curves": curves,
-        "randomised": _randomised(sight, followed, rng, on_image),
+        "randomised": _randomised(probe, followed, rng, on_image),
     }
 
 
@@ -121,7 +121,7 @@ def steps(items: Sequence[Item]) -> int:
     """How often `measure` calls `on_image` at most."""
     positives = min(MOST_OF_A_CLASS, sum(item.positive for item in items))
     negatives = min(MOST_OF_A_CLASS, sum(not item.positive for item in items))
-    return 2 * (positives + negatives) + len(sanity_check.STAGES) * min(MOST_FOLLOWED, positives)
+    return 2 * (positives + negatives) + len(faithfulness.STAGES) * min(MOST_FOLLOWED, positives)
 
 
 def _drawn(items: Sequence[Item], positive: bool, rng: np.random.Generator) -> list[Item]:
@@ -129,26 +129,28 @@ def _drawn(items: Sequence[Item], positive: bool, rng: np.random.Generator) -> l
     return [of_class[place] for place in sorted(rng.permutation(len(of_class))[:MOST_OF_A_CLASS])]
 
 
-def _looked(sight: Sight, items: Sequence[Item], on_image: Callable[[], None]) -> Looked:
+def _explained_cases(probe: Probe, items: Sequence[Item], on_image: Callable[[], None]) -> Explained:
     cases = []
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for case in pool.map(case_of, items):
             cases.append(case)
             on_image()
-    inputs = sight.prepared([case.pixels for case in cases])
-    return Looked(cases=cases, inputs=inputs, looks=sight.looks(inputs))
+    inputs = probe.prepared([case.pixels for case in cases])
+    return Explained(cases=cases, inputs=inputs, explanations=probe.explain(inputs))
 
 
-def _followed(sight: Sight, positives: Looked) -> Looked:
+def _followed(probe: Probe, positives: Explained) -> Explained:
     """Some positive images that have a map, spread evenly over them."""
-    shown = [place for place, look in enumerate(positives.looks) if sight.shown(look, (16, 16)).any()]
+    shown = [
+        place for place, explanation in enumerate(positives.explanations) if probe.shown(explanation, (16, 16)).any()
+    ]
     places = np.linspace(0, len(shown) - 1, min(len(shown), MOST_FOLLOWED)).round().astype(int)
     return positives.taken([shown[place] for place in places])
 
 
-def _healthy(followed: Looked, negatives: Looked) -> list[int]:
+def _healthy(followed: Explained, negatives: Explained) -> list[int]:
     """For each image, the normal one whose chest lies most alike, among the half that is surest to be normal."""
-    order = np.argsort([look.probability for look in negatives.looks], kind="stable")
+    order = np.argsort([explanation.probability for explanation in negatives.explanations], kind="stable")
     sure = [int(place) for place in order[: -(-len(order) // 2)]]
     regions = [_coarse(negatives.cases[place].chest.region) for place in sure]
     chosen = []
@@ -165,19 +167,19 @@ def _coarse(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _curves(
-    sight: Sight, followed: Looked, negatives: Looked, rng: np.random.Generator
+    probe: Probe, followed: Explained, negatives: Explained, rng: np.random.Generator
 ) -> tuple[dict[str, Any], dict[str, Interval]]:
     """Curves of the probability, and the areas under them."""
-    if not followed.looks or not negatives.looks:
+    if not followed.explanations or not negatives.explanations:
         return {}, {}
     healthy = negatives.inputs[_healthy(followed, negatives)]
-    found = deletion.curves(sight, followed.inputs, followed.looks, healthy, rng)
+    found = faithfulness.curves(probe, followed.inputs, followed.explanations, healthy, rng)
     groups = followed.groups
-    areas = {kind: deletion.area(curves) for kind, curves in found.items()}
+    areas = {kind: faithfulness.area(curves) for kind, curves in found.items()}
     rates = {kind.replace("tion", "tion_area"): bootstrap.mean(values, groups) for kind, values in areas.items()}
     rates["deletion_gain"] = bootstrap.mean(areas["deletion_random"] - areas["deletion"], groups)
     rates["insertion_gain"] = bootstrap.mean(areas["insertion"] - areas["insertion_random"], groups)
-    curves: dict[str, Any] = {"shares": deletion.SHARES.round(4).tolist()}
+    curves: dict[str, Any] = {"shares": faithfulness.SHARES.round(4).tolist()}
     for kind, rows in found.items():
         points = [bootstrap.mean(column, groups).as_json() for column in rows.T]
         curves[kind] = {part: [point[part] for point in points] for part in ("value", "low", "high")}
@@ -185,12 +187,12 @@ def _curves(
 
 
 def _randomised(
-    sight: Sight, followed: Looked, rng: np.random.Generator, on_image: Callable[[], None]
+    probe: Probe, followed: Explained, rng: np.random.Generator, on_image: Callable[[], None]
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Likeness of maps to those of shuffled networks."""
-    if not followed.looks:
+    if not followed.explanations:
         return {}
-    found = sanity_check.likeness(sight, followed.inputs, followed.looks, rng, on_image)
+    found = faithfulness.likeness(probe, followed.inputs, followed.explanations, rng, on_image)
     groups = followed.groups
     return {
         stage: {name: bootstrap.mean(values, groups).as_json() for name, values in compared.items()}

@@ -1,6 +1,6 @@
 """A node and a small recording PACS on loopback, real associations, and a folder that a person can open.
 
-The node is the one that hospitals would run, with the default configuration (`trial`).
+The node is the one that hospitals would run, with the default configuration (`tools.trial_node`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
-from cxr_node import html_page
+from cxr_node import resources
 from cxr_node.config.schema import Admission
 from cxr_node.dicom.pixels import pixels
 from cxr_node.dicom.read import header
@@ -34,7 +34,7 @@ CALLING = "CXR_DEMO"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class IndexRow:
     """What became of one radiograph."""
 
     name: str
@@ -65,7 +65,7 @@ class Row:
         return (self.folder / name).is_file()
 
 
-def run(paths: Sequence[Path], out: Path, console: Console) -> list[Row]:
+def run(paths: Sequence[Path], out: Path, console: Console) -> list[IndexRow]:
     """Send radiographs through a node and write what came back.
 
     Raises
@@ -88,7 +88,7 @@ def run(paths: Sequence[Path], out: Path, console: Console) -> list[Row]:
             _send(list(sources.values()), node, bar)
             stories = _settled(node, sources, bar)
         rows = [_unpack(source, stories[uid], pacs, out) for uid, source in sources.items()]
-    (out / "index.html").write_text(html_page.render("demo.html", rows=rows), "utf-8")
+    (out / "index.html").write_text(resources.html_page("demo.html", rows=rows), "utf-8")
     return rows
 
 
@@ -127,7 +127,7 @@ def _settled(node: trial_node.Node, uids: Collection[str], bar: Progress) -> dic
     return trial_node.settled(node, uids, lambda left: bar.update(task, completed=len(uids) - left), look_every_s=0.05)
 
 
-def _unpack(source: _Source, story: Story, pacs: Recorder, out: Path) -> Row:
+def _unpack(source: _Source, story: Story, pacs: Recorder, out: Path) -> IndexRow:
     """Put one radiograph and its results where a person finds them."""
     folder = out / source.name
     folder.mkdir(exist_ok=True)
@@ -140,8 +140,10 @@ def _unpack(source: _Source, story: Story, pacs: Recorder, out: Path) -> Row:
         if one.kind == ResultKind.HEATMAP:
             (folder / "heatmap.png").write_bytes(html.picture_png(content))
         if one.kind == ResultKind.REPORT:
-            html_page.report(folder / "report.html", html.report_html(content), source.name)
-    return Row(
+            fragment = html.report_html(content)
+            page = resources.html_page("report.html", fragment=fragment, title=source.name)
+            (folder / "report.html").write_text(page, "utf-8")
+    return IndexRow(
         name=source.name,
         folder=folder,
         verdict=story.instance.verdict or story.instance.state,

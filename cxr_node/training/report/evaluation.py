@@ -23,15 +23,15 @@ from cxr_node.training.data.device import bar_of
 from cxr_node.training.data.images import Item
 from cxr_node.training.data.profile_folder import RECIPE_LABELS, Labels
 from cxr_node.training.data.recipe import Recipe
-from cxr_node.training.measure import acceptance, evaluate, ood_test, reencoding
+from cxr_node.training.measure import acceptance, evaluate, stress
 from cxr_node.training.measure.bootstrap import Interval, difference
-from cxr_node.training.measure.evaluate import Change, Judge, Study
-from cxr_node.training.report import page
-from cxr_node.training.saliency import run as heatmaps
+from cxr_node.training.measure.evaluate import Change, Scorer, Study
+from cxr_node.training.report import views
+from cxr_node.training.saliency import heatmap_tests as heatmaps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class DataSet:
     """A data set to measure on.
 
     Attributes
@@ -53,7 +53,7 @@ class Extras:
 
     Attributes
     ----------
-    sample : images of the first data set that are re-encoded; twice as many are made outsiders, and asked where the
+    sample : images of the first data set that are re-encoded; twice as many are made outsiders, and data_sets where the
         network looks; 0: none
     strangers : folder of images that the profile was not made for
     page : HTML file to write
@@ -75,7 +75,7 @@ class _Listed:
     inputs: torch.Tensor
 
 
-def run(profile_folder: Path, asked: Sequence[Asked], extras: Extras, *, progress: bool = True) -> dict[str, Any]:
+def run(profile_folder: Path, data_sets: Sequence[DataSet], extras: Extras, *, progress: bool = True) -> dict[str, Any]:
     """Measure a profile on one data set, or on two side by side.
 
     Returns
@@ -91,14 +91,14 @@ def run(profile_folder: Path, asked: Sequence[Asked], extras: Extras, *, progres
     profile, recipe = profiles.load(profile_folder), folder.recipe_of(profile_folder)
     if extras.page and not extras.page.parent.is_dir():
         raise DataError(f"{extras.page} cannot be written: there is no folder {extras.page.parent}")
-    foreign = ood_test.foreign(extras.strangers, 10 * extras.sample) if extras.strangers and extras.sample else []
+    foreign = stress.foreign(extras.strangers, 10 * extras.sample) if extras.strangers and extras.sample else []
     with _single_threaded(), bar_of(progress) as bar:
-        listed = _listed(profile_folder, recipe, profile, asked, bar)
-        judge = Judge(profile)
-        studies = {one.name: _studied(judge, one, bar) for one in listed}
+        listed = _listed(profile_folder, recipe, profile, data_sets, bar)
+        scorer = Scorer(profile)
+        studies = {one.name: _studied(scorer, one, bar) for one in listed}
         first, *others = studies.values()
         if extras.sample:
-            first.figures.update(_stressed(judge, first.items, foreign, extras.sample, bar))
+            first.figures.update(_stressed(scorer, first.items, foreign, extras.sample, bar))
     for study in studies.values():
         study.figures["goals"] = acceptance.held_against(study.figures)
     if extras.keep:
@@ -109,7 +109,7 @@ def run(profile_folder: Path, asked: Sequence[Asked], extras: Extras, *, progres
         result["external"] = {"name": other_name, **other.figures}
         result["compared"] = compared(first.figures, other.figures)
     if extras.page:
-        page.write(extras.page, judge, studies, result)
+        views.write_page(extras.page, scorer, studies, result)
     return result
 
 
@@ -134,15 +134,16 @@ def _single_threaded() -> Iterator[None]:
 
 
 def _listed(
-    profile_folder: Path, recipe: Recipe, profile: Profile, asked: Sequence[Asked], bar: Progress
+    profile_folder: Path, recipe: Recipe, profile: Profile, data_sets: Sequence[DataSet], bar: Progress
 ) -> list[_Listed]:
     """List all images before the first is decoded, and decode all before the first is judged."""
     found = [
-        folder.held_out(profile_folder, one.data, one.part, default="validation", labels=one.labels) for one in asked
+        folder.held_out(profile_folder, one.data, one.part, default="validation", labels=one.labels)
+        for one in data_sets
     ]
     task = bar.add_task("read", total=sum(len(items) for items, _ in found))
     listed: list[_Listed] = []
-    for one, (items, name) in zip(asked, found, strict=True):
+    for one, (items, name) in zip(data_sets, found, strict=True):
         inputs = evaluate.prepared(recipe, items, one.change, lambda: bar.advance(task))
         name = evaluate.named(name, recipe, one.labels, one.change)
         if any(name == before.name for before in listed):
@@ -151,22 +152,22 @@ def _listed(
     return listed
 
 
-def _studied(judge: Judge, one: _Listed, bar: Progress) -> Study:
+def _studied(scorer: Scorer, one: _Listed, bar: Progress) -> Study:
     task = bar.add_task("judge", total=len(one.items))
-    return evaluate.study(judge, one.items, one.inputs, lambda: bar.advance(task))
+    return evaluate.study(scorer, one.items, one.inputs, lambda: bar.advance(task))
 
 
 def _stressed(
-    judge: Judge, items: Sequence[Item], foreign: Sequence[Item], sample: int, bar: Progress
+    scorer: Scorer, items: Sequence[Item], foreign: Sequence[Item], sample: int, bar: Progress
 ) -> dict[str, Any]:
     few, more = evaluate.sampled(items, sample), evaluate.sampled(items, 2 * sample)
-    encodings = bar.add_task("re-encode", total=len(few) * (1 + len(reencoding.VARIANTS)))
-    foreigners = bar.add_task("outsiders", total=len(more) * len(ood_test.KINDS) + len(foreign))
+    encodings = bar.add_task("re-encode", total=len(few) * (1 + len(stress.REENCODINGS)))
+    foreigners = bar.add_task("outsiders", total=len(more) * len(stress.OUTSIDERS) + len(foreign))
     maps = bar.add_task("heat maps", total=heatmaps.steps(more))
     others = {"foreign images": foreign} if foreign else {}
     rng = np.random.default_rng(0)
     return {
-        "reencoding": reencoding.measure(judge, few, lambda: bar.advance(encodings)),
-        "outsiders": ood_test.measure(judge, more, others, lambda: bar.advance(foreigners)),
-        "heatmaps": heatmaps.measure(judge.profile, judge.network, more, rng, lambda: bar.advance(maps)),
+        "reencoding": stress.measure_reencodings(scorer, few, lambda: bar.advance(encodings)),
+        "outsiders": stress.measure_outsiders(scorer, more, others, lambda: bar.advance(foreigners)),
+        "heatmaps": heatmaps.measure(scorer.profile, scorer.network, more, rng, lambda: bar.advance(maps)),
     }

@@ -1,6 +1,6 @@
 """Where the regions of heat maps lie on real radiographs, by the cut, before and after they are cut at the lungs.
 
-    python -m benchmarks.regions --children FOLDER --adults FOLDER
+    python -m tools.heatmap_regions --children FOLDER --adults FOLDER
 
 Radiographs that the shipped profile calls PNEUMONIA. A folder of adults has a `manifest.csv` with `file` and
 `boxes_1024`, the radiologists' boxes as [[x, y, width, height], ...]; images of it without boxes are left out. Prints a

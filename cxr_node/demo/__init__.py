@@ -1,1 +1,0 @@
-"""`cxr-node demo`: a node and a small PACS on loopback, and a folder to look into."""
