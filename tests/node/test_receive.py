@@ -514,7 +514,7 @@ def test_a_port_that_is_taken_is_worth_a_restart(tmp_path: Path) -> None:
 
 def test_an_address_of_another_machine_is_the_operators_mistake(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be used"):
-        _serve_once(tmp_path, host="192.0.2.1")
+        _serve_once(tmp_path, host="192.0.2.1", allow_plaintext=True)
 
 
 def _serve_once(folder: Path, **listen: Any) -> None:
