@@ -210,6 +210,7 @@ def conclude(examination: Examination, profile: Profile, config: Config) -> Find
         config_sha256=config.answer_sha256,
         operating_point=profile.operating_point,
         calibration=profile.calibration,
+        target=profile.target,
     )
     return Finding(
         prediction=examination.prediction,

@@ -439,7 +439,7 @@ def test_a_pipe_gets_whole_lines_and_a_narrow_terminal_whole_uids(tmp_path: Path
 
         console = Console(width=width, record=True)
         with site.ledger() as ledger, console.capture() as capture:
-            console.print(ledger_tables.Listing(queries.recent(ledger, 1)))
+            console.print(ledger_tables.Listing(queries.recent(ledger, 1), {}))
         assert long in "".join(capture.get().split()), "folded at the most"
         assert (width < 72) or any(long in line for line in capture.get().splitlines())
 

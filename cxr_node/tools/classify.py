@@ -16,7 +16,7 @@ from cxr_node import pipeline
 from cxr_node.config.schema import Config
 from cxr_node.dicom import from_picture
 from cxr_node.dicom.words import rounding
-from cxr_node.domain import Artifact, Finding, Origin, Reason, Rejected, ResultKind, Scale, Verdict
+from cxr_node.domain import PNEUMONIA, Artifact, Finding, Origin, Reason, Rejected, ResultKind, Scale, Target, Verdict
 from cxr_node.errors import DataError, InstanceError
 
 _SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".ima", ".img", ".png", ".jpg", ".jpeg"})
@@ -113,8 +113,18 @@ class Answer:
 
     @property
     def verdict(self) -> Verdict:
-        """PNEUMONIA, NORMAL, UNCERTAIN or REJECTED."""
+        """What the node says of it."""
         return Verdict.REJECTED if isinstance(self.outcome, Rejected) else self.outcome.decision.verdict
+
+    @property
+    def target(self) -> Target | None:
+        """What the verdict is about; None where the file was not analysed."""
+        return None if isinstance(self.outcome, Rejected) else self.outcome.target
+
+    @property
+    def word(self) -> str:
+        """The verdict for programs: PNEUMONIA, NORMAL, UNCERTAIN or REJECTED."""
+        return (self.target or PNEUMONIA).word(self.verdict)
 
     @property
     def reason(self) -> str | None:
@@ -147,7 +157,7 @@ class Answer:
         finding = self.outcome if isinstance(self.outcome, Finding) else None
         return {
             "path": str(self.path),
-            "verdict": self.verdict.value,
+            "verdict": self.word,
             "probability": _rounded(finding.calibrated_probability) if finding else None,
             "reason": self.reason,
             "sentence": self.sentence,

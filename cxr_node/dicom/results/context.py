@@ -195,7 +195,7 @@ class Context:
 
     @property
     def regions(self) -> tuple[Region, ...]:
-        """Regions of a PNEUMONIA; none for every other verdict, and where nothing stands out."""
+        """Regions of a positive; none for every other verdict, and where nothing stands out."""
         positive = self.finding.decision.verdict is Verdict.POSITIVE
         return self.finding.heatmap.regions if positive else ()
 

@@ -1,6 +1,6 @@
-"""The mark on an image that somebody should look at: Key Object Selection, for PNEUMONIA only.
+"""The mark on an image that somebody should look at: Key Object Selection, for a positive only.
 
-A key object is read as "look here", so there is none for NORMAL, and none where the algorithm abstains. The images
+A key object is read as "look here", so there is none for a negative, and none where the algorithm abstains. The images
 have no purpose of reference: TID 2010 gives them none, and validators call one an error.
 
 Clauses: PS3.3 A.35.4 Key Object Selection Document IOD, C.17.6; PS3.16 TID 2010, TID 1002, TID 1004, CID 7010.
@@ -22,7 +22,7 @@ TITLE = codes.DCM.OfInterest
 
 
 def build(context: Context) -> Artifact | None:
-    """Mark the radiograph, and its picture where there is one; None unless the verdict is PNEUMONIA."""
+    """Mark the radiograph, and its picture where there is one; None unless the verdict is positive."""
     if context.finding.decision.verdict is not Verdict.POSITIVE:
         return None
     return finish(context, ResultKind.KEY_OBJECT, start_document(context, ResultKind.KEY_OBJECT, _content(context)))

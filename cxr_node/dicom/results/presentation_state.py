@@ -1,7 +1,7 @@
 """The regions drawn over the radiograph itself, for viewers that draw no SR: Grayscale Softcopy Presentation State.
 
 The gray scale is the source's own, as `grayscale` reads it: a presentation state replaces that of the header, so one
-that is left out would show the radiograph without its window. For PNEUMONIA with an outline only; of a frame round
+that is left out would show the radiograph without its window. For a positive with an outline only; of a frame round
 the image nobody has any use.
 
 Clauses: PS3.3 A.33.1 Grayscale Softcopy Presentation State IOD, C.10.4 Displayed Area, C.10.5 Graphic Annotation,

@@ -68,11 +68,11 @@ def _derive(dataset: Dataset, context: Context) -> None:
     source.PurposeOfReferenceCodeSequence = [coded(codes.DCM.SourceImageForImageProcessingOperation)]
     dataset.SourceImageSequence = [source]
     if context.shows_map:
-        layer = context.finding.heatmap.layer
-        dataset.DerivationDescription = f"Grad-CAM of {context.finding.heatmap.label} at {layer}, laid over the source"
+        finding, layer = context.finding.target.finding, context.finding.heatmap.layer
+        dataset.DerivationDescription = f"Grad-CAM for {finding} at {layer}, overlaid on the source image"
         dataset.DerivationCodeSequence = [coded(codes.DCM.GradientWeightedClassActivation)]
     else:
-        dataset.DerivationDescription = "Source with the verdict of an algorithm written beside it"
+        dataset.DerivationDescription = "Source image with the verdict of an algorithm outside it"
 
 
 def fill(dataset: Dataset, *frames: Image.Image) -> None:

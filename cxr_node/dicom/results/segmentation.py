@@ -108,7 +108,7 @@ def _segment(context: Context, number: int) -> Dataset:
     segment.SegmentedPropertyCategoryCodeSequence = [coded(codes.SCT.SpatialAndRelationalConcept)]
     segment.SegmentedPropertyTypeCodeSequence = [coded(codes.DCM.ImageRegion)]
     segment.RecommendedDisplayCIELabValue = _GRAY_LAB
-    segment.TrackingID = f"{wording.TRACKING} {number}"
+    segment.TrackingID = context.finding.target.tracking_identifier(number)
     segment.TrackingUID = context.tracking_uid(number)
     return segment
 

@@ -189,7 +189,9 @@ def _check_set(documents: list[Document], facts: Facts | None, source: Source | 
         if document.kind in _ROWS:
             _check_content(document, facts, report)
             _check_evidence(document, facts, source, documents, report)
-        readings = [*single_field.of_header(document.dataset), *single_field.of_content(document.root)]
+        target = facts.finding.target
+        readings = [*single_field.of_header(document.dataset, target)]
+        readings += single_field.of_content(document.root, target)
         single_field.contradictions(readings, facts.finding.decision.verdict, report)
     rows.check_objects(documents, facts, lambda name: _reporter(name, flaws))
     if known:

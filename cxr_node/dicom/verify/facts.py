@@ -57,7 +57,7 @@ class Facts:
     modality: Triple | None
     procedure: Triple | None
     has_region: bool
-    """Whether the measurements have one to draw: a PNEUMONIA where something stands out."""
+    """Whether the measurements have one to draw: a positive where something stands out."""
     outlines: tuple[tuple[Point, ...], ...] | None
     """Of the regions, in order; empty where none is claimed."""
     groups: int

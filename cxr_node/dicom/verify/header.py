@@ -51,8 +51,8 @@ _PIXELS = {
     "BitsStored": "8", "HighBit": "7", "PixelRepresentation": "0",
 }  # fmt: skip
 _DERIVATION = {
-    True: re.compile(r"Grad-CAM of (.+) at (.+), laid over the source"),
-    False: re.compile(r"Source with the verdict of an algorithm written beside it"),
+    True: re.compile(r"Grad-CAM for (.+) at (.+), overlaid on the source image"),
+    False: re.compile(r"Source image with the verdict of an algorithm outside it"),
 }
 _NOT_IN_PICTURES = ("PixelSpacing", "ImagerPixelSpacing", "ViewPosition", "Laterality", "FrameOfReferenceUID")
 _OWN_SCHEME: Plain = {
@@ -166,7 +166,7 @@ def _check_picture(document: Document, facts: Facts, source: Source | None, repo
     if code(dataset, "DerivationCodeSequence") != derived:
         report(Rule.ATTRIBUTE, "DerivationCodeSequence")
     described = _DERIVATION[facts.shows_map].fullmatch(text(dataset, "DerivationDescription"))
-    explained = (facts.finding.heatmap.label, facts.finding.heatmap.layer)
+    explained = (facts.finding.target.finding, facts.finding.heatmap.layer)
     if described is None or (facts.is_exact and described.groups() not in ((), explained)):
         report(Rule.ATTRIBUTE, "DerivationDescription")
     _check_carried(dataset, source, report)

@@ -31,6 +31,7 @@ from cxr_node.dicom.verify.recover_findings import (
 from cxr_node.dicom.verify.tree import Item, walk
 from cxr_node.dicom.words import names, wording
 from cxr_node.domain import (
+    PNEUMONIA,
     Decision,
     Doubt,
     Finding,
@@ -58,13 +59,13 @@ _SIZES = tuple(("NUM", concept) for concept in _SIZE)
 _ILLUSTRATIONS = frozenset({"121200", "130401"})
 _GRAD_CAM = "130403"
 _WIDEST = OperatingPoint(
-    name="recovered", label="pneumonia", report_at=1.0, rule_out_below=0.0, max_spread=1.0, max_distance=1.0
+    name="recovered", label=PNEUMONIA.finding, report_at=1.0, rule_out_below=0.0, max_spread=1.0, max_distance=1.0
 )
 _THRESHOLDS_THAT_HOLD = {
     Verdict.POSITIVE: (0.0, 0.0), Verdict.NEGATIVE: (1.0, 1.0), Verdict.INDETERMINATE: (0.0, 1.0),
 }  # fmt: skip
 _UNSEEN = np.empty((0, 0), np.float32)
-_JUDGED = "pneumonia"
+_JUDGED = PNEUMONIA.finding
 
 
 def recover(documents: list[Document], source: Source | None) -> Facts | None:

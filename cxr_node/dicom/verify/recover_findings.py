@@ -12,14 +12,15 @@ from cxr_node.dicom.verify.tree import Item, walk
 from cxr_node.dicom.words import coded_findings, wording, zones
 from cxr_node.dicom.words.rounding import exact_percent, percent_text
 from cxr_node.domain import (
+    PNEUMONIA,
     OperatingPoint,
     Scale,
 )
 
-_CERTAINTY = re.compile(r"[Cc]ertainty(?: of pneumonia)?:? ((?:below |above )?[\d.]*\d %)")
+_CERTAINTY = re.compile(r"[Cc]ertainty(?: of [\w -]+?)?:? ((?:below |above )?[\d.]*\d %)")
 
 
-_SCORE = re.compile(r"[Ss]core(?: of pneumonia)?:? (\d[\d.e-]*\d|\d)")
+_SCORE = re.compile(r"[Ss]core(?: of [\w -]+?)?:? (\d[\d.e-]*\d|\d)")
 
 
 _THRESHOLDS = re.compile(r"[Rr]uled out below ([\d.e-]+)( %)?, reported from ([\d.e-]*\d)")
@@ -125,7 +126,7 @@ def others(documents: list[Document], texts: list[str]) -> dict[str, float]:
     known = {found[1]: _number(found[2]) for line in texts if (found := _PLACE.fullmatch(line))}
     counts = [int(found[1]) for line in texts if (found := _HIGHEST.fullmatch(line))]
     counts += [int(found[1]) + 1 for line in texts if (found := _NOT_STATED.fullmatch(line))]
-    missing = max(counts, default=0) - len(known.keys() | {"pneumonia"})
+    missing = max(counts, default=0) - len(known.keys() | {PNEUMONIA.finding})
     return known | {f"not listed {place}": 0.0 for place in range(missing)}
 
 

@@ -110,7 +110,6 @@ def _same(points: list[Point], others: list[Point]) -> bool:
     return all(abs(a - b) <= _POINT_TOLERANCE_PX for one, other in pairs for a, b in zip(one, other, strict=True))
 
 
-PNEUMONIA = Code("233604007", "SCT", "Pneumonia")
 IMAGING_PROCEDURE = Code("363679005", "SCT", "Imaging procedure")
 PERCENT = Code("%", "UCUM", "Percent")
 PIXELS = Code("{pixels}", "UCUM", "Pixels")
@@ -221,6 +220,10 @@ def _library_entry(facts: Facts) -> Row:
     )  # fmt: skip
 
 
+def _target(facts: Facts) -> Code:
+    return Code(*facts.finding.target.code)
+
+
 def _groups(facts: Facts) -> list[Row]:
     if not facts.has_region:
         return [_group_of_codes(facts)]
@@ -239,7 +242,7 @@ def _group(facts: Facts, number: int) -> Row:
         value="DCMR 1410",
         rows=(
             *_finding(facts, number),
-            _code(Rule.PRESENCE, Relation.CONTAINS, PNEUMONIA, triple(PRESENCE[facts.finding.decision.verdict])),
+            _code(Rule.PRESENCE, Relation.CONTAINS, _target(facts), triple(PRESENCE[facts.finding.decision.verdict])),
             Row(
                 rule=Rule.REGION, relation=Relation.CONTAINS, value_type="SCOORD", name=codes.DCM.ImageRegion,
                 value=accepts(facts, number), rows=(source,),
@@ -275,7 +278,7 @@ def _group_of_codes(facts: Facts) -> Row:
         rows=(
             *_finding(facts, 1),
             Row(
-                rule=Rule.PRESENCE, relation=Relation.CONTAINS, value_type="CODE", name=PNEUMONIA,
+                rule=Rule.PRESENCE, relation=Relation.CONTAINS, value_type="CODE", name=_target(facts),
                 value=triple(PRESENCE[facts.finding.decision.verdict]), rows=images,
             ),
         ),
@@ -285,10 +288,11 @@ def _group_of_codes(facts: Facts) -> Row:
 def _finding(facts: Facts, number: int) -> tuple[Row, ...]:
     """What both groups begin with."""
     is_positive = facts.finding.decision.verdict is Verdict.POSITIVE
-    finding = [_code(Rule.FINDING, Relation.CONTAINS, codes.DCM.Finding, triple(PNEUMONIA))]
+    identifier = facts.finding.target.tracking_identifier(number)
+    finding = [_code(Rule.FINDING, Relation.CONTAINS, codes.DCM.Finding, facts.finding.target.code)]
     tracking = facts.tracking_uids[number - 1] if facts.tracking_uids else None
     return (
-        _text(Rule.TRACKING, Relation.HAS_OBS_CONTEXT, codes.DCM.TrackingIdentifier, f"{wording.TRACKING} {number}"),
+        _text(Rule.TRACKING, Relation.HAS_OBS_CONTEXT, codes.DCM.TrackingIdentifier, identifier),
         _uid(Rule.TRACKING, codes.DCM.TrackingUniqueIdentifier, tracking),
         *(finding if is_positive else ()),
         *_algorithm(facts),
@@ -348,9 +352,9 @@ def _digest(name: str, sha256: str) -> Callable[[str], bool]:
 
 
 def _certainty(facts: Facts) -> list[Row]:
-    """Percent of pneumonia where the verdict rests on it; no row where calibration does not hold."""
+    """Percent of the finding where the verdict rests on it; no row where calibration does not hold."""
     certainty, score = wording.certainty(facts.finding), wording.score(facts.finding)
-    of_what = _code(Rule.CERTAINTY, Relation.HAS_CONCEPT_MOD, codes.DCM.Finding, triple(PNEUMONIA))
+    of_what = _code(Rule.CERTAINTY, Relation.HAS_CONCEPT_MOD, codes.DCM.Finding, facts.finding.target.code)
     if score is not None:
         return [_number(Rule.CERTAINTY, Relation.CONTAINS, SCORE, score, NO_UNITS, of_what)]
     if certainty is None:
@@ -367,7 +371,7 @@ def _evaluations(facts: Facts) -> list[Row]:
     ]
     return [
         *processing,
-        _code(Rule.PRESENCE, Relation.CONTAINS, PNEUMONIA, triple(PRESENCE[verdict])),
+        _code(Rule.PRESENCE, Relation.CONTAINS, _target(facts), triple(PRESENCE[verdict])),
         _text(Rule.SUMMARY, Relation.CONTAINS, codes.DCM.Summary, wording.summary(facts.finding)),
         *_scored(facts),
     ]

@@ -96,9 +96,9 @@ SENTENCES = {
     Rule.ALGORITHM: "The algorithm is not identified, or not the same everywhere (TID 4019).",
     Rule.THRESHOLD: "The thresholds are missing or not the same everywhere.",
     Rule.CERTAINTY: "The certainty is missing, stated where none may be, not in percent, or not the same everywhere.",
-    Rule.PRESENCE: "Presence of pneumonia is missing or not that of the verdict (CID 240).",
+    Rule.PRESENCE: "Presence of the finding is missing or not that of the verdict (CID 240).",
     Rule.PROCESSING: "The processing summary is not that of the verdict; UNCERTAIN has none (CID 6047).",
-    Rule.FINDING: "Finding is Pneumonia for a PNEUMONIA, and for nothing else.",
+    Rule.FINDING: "Finding is the target of a positive verdict, and stands with no other.",
     Rule.REGION: "The region is not one closed line on its source image, or not that of the answer.",
     Rule.ILLUSTRATION: "The references to the picture are missing, wrong, or made though it shows no map.",
     Rule.SUMMARY: "The sentence of the verdict is missing or not that of the coded answer.",
@@ -107,8 +107,8 @@ SENTENCES = {
     Rule.VERDICT: "The results of one image do not agree on a verdict, or state none.",
     Rule.DECISION: "The verdict is not what certainty and thresholds give.",
     Rule.DESCRIPTION: "The series description does not begin with the verdict, or is not that of the coded answer.",
-    Rule.READS_NEGATIVE: "Read alone, this field says that there is no pneumonia.",
-    Rule.READS_POSITIVE: "Read alone, this field says that there is pneumonia.",
+    Rule.READS_NEGATIVE: "Read alone, this field says that the finding is absent.",
+    Rule.READS_POSITIVE: "Read alone, this field says that the finding is present.",
 }
 
 

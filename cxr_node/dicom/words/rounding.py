@@ -29,18 +29,18 @@ def stated_text(finding: Finding) -> str | None:
 
 
 def beside(verdict: str | None, probability: float | None) -> str | None:
-    """Certainty beside a verdict whose thresholds are not at hand (ledger, demo): for PNEUMONIA alone.
+    """Certainty beside the word of a verdict whose thresholds are not at hand (ledger, demo): for a positive alone.
 
     It lies at or above its threshold, however both are rounded. Beside the others a number without thresholds reads as
     "rather no".
     """
-    if verdict != Verdict.POSITIVE or probability is None:
+    if verdict is None or probability is None or Verdict.of_word(verdict) is not Verdict.POSITIVE:
         return None
     return _limited(100 * probability, 0)
 
 
 def percent_text(probability: float, point: OperatingPoint) -> str:
-    """Certainty of pneumonia in percent, on the side of both thresholds where it lies, as those are read."""
+    """Certainty of the finding in percent, on the side of both thresholds where it lies, as those are read."""
     digits, percent = _digits(point), 100 * probability
     for threshold in (point.rule_out_below, point.report_at):
         shown = round(100 * threshold, digits)

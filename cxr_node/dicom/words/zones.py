@@ -17,9 +17,9 @@ from cxr_node.dicom.words import wording
 from cxr_node.domain import Decision, Doubt, Place, Region, Verdict, View
 
 PREFIX = "The network looked: "
-ASSUMED = " (sides as films usually hang)"
-_LEGEND_GRAY = "Gray: where it looked; no answer rests on it."
-_NO_LESION = "It is not the outline of a lesion."
+ASSUMED = " (sides assumed from standard hanging)"
+_LEGEND_GRAY = "Gray: where the network looked; no answer is based on it."
+_NO_LESION = "Not the outline of a lesion."
 _NOT_STATED = "No heat map is shown: there is no answer to explain."
 _UNPAIRED = {Place.BETWEEN: "between the lungs", Place.OUTSIDE: "outside the lungs"}
 

@@ -228,7 +228,7 @@ class Worker(Generic[P]):
         ring(self.config.spool.path, Role.DELIVER)
         decision = reported.finding.decision
         doubt = f" doubt={decision.doubt}" if decision.doubt is not None else ""
-        return _settled(settled, f"reported verdict={decision.verdict}{doubt}")
+        return _settled(settled, f"reported verdict={reported.finding.target.word(decision.verdict)}{doubt}")
 
     def _all_stored(self, artifacts: Sequence[Artifact]) -> list[StoredArtifact]:
         """Store each; the largest beside the others, for the disk lets both wait at once."""

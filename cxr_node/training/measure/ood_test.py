@@ -81,7 +81,7 @@ def _verdicts(judge: Judge, images: Sequence[Pixels], on_image: Callable[[], Non
     shown = [preprocess.prepare(np.ascontiguousarray(image), judge.profile.input) for image in images]
     decisions = decisions_of(judge.profile, judge.score(torch.from_numpy(np.stack(shown))[:, None], on_image))
     return [
-        str(Verdict.REJECTED if _is_refused(image) else decision.verdict)
+        judge.profile.target.word(Verdict.REJECTED if _is_refused(image) else decision.verdict)
         for image, decision in zip(images, decisions, strict=True)
     ]
 

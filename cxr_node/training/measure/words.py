@@ -12,7 +12,6 @@ from rich.text import Text
 from cxr_node.domain import Verdict
 
 Section = Mapping[str, Any]
-VERDICTS = (str(Verdict.POSITIVE), str(Verdict.NEGATIVE), str(Verdict.INDETERMINATE))
 MARKS = {
     "yes": ("✓ yes", "green"),
     "likely": ("~ likely", ""),
@@ -113,10 +112,13 @@ def _compared(measured: Section) -> Table:
 
 def _verdicts(measured: Section) -> Table:
     table = Table("truth", title=f"verdicts: {measured['name']}", title_justify="left")
-    for verdict in VERDICTS:
+    common = (Verdict.NEGATIVE.value, Verdict.INDETERMINATE.value)
+    said = {word for counts in measured["verdicts"].values() for word in counts}
+    words = (*sorted(said - set(common)), *common)
+    for verdict in words:
         table.add_column(verdict, justify="right")
     for truth, counts in measured["verdicts"].items():
-        table.add_row(truth, *(str(counts.get(verdict, 0)) for verdict in VERDICTS))
+        table.add_row(truth, *(str(counts.get(verdict, 0)) for verdict in words))
     return table
 
 

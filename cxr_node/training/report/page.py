@@ -18,7 +18,7 @@ from PIL import Image
 from cxr_node import __version__, heatmap, html_page
 from cxr_node.dicom.render import overlay
 from cxr_node.dicom.render import overlay as resize
-from cxr_node.domain import Radiograph, View
+from cxr_node.domain import Radiograph, Verdict, View
 from cxr_node.errors import DataError
 from cxr_node.model.predictor import ProfilePredictor
 from cxr_node.model.torch_runtime import TorchRuntime
@@ -42,7 +42,7 @@ class Mistake:
 
     name: str
     truth: str
-    verdict: str
+    verdict: Verdict
     probability: float
     plain: str
     mapped: str
@@ -63,6 +63,7 @@ def write(path: Path, judge: Judge, studies: Mapping[str, Study], measured: Mapp
     outcomes = {name: study.outcomes for name, study in studies.items()}
     lettered = dict(zip(("A", "B"), outcomes.values(), strict=False))
     sets = [measured, *([measured["external"]] if "external" in measured else [])]
+    styles = {judge.profile.target.word(each): each.name for each in Verdict if each is not Verdict.REJECTED}
     content = html_page.render(
         "evaluation.html",
         profile=judge.profile,
@@ -72,7 +73,8 @@ def write(path: Path, judge: Judge, studies: Mapping[str, Study], measured: Mapp
         figures=[name for name in RATE_NAMES if any(name in one["rates"] for one in sets)],
         subgroup_names=SUBGROUP_NAMES,
         rate_names=RATE_NAMES,
-        verdicts=words.VERDICTS,
+        verdicts=list(styles),
+        styles=styles,
         marks=words.MARKS,
         interval=words.interval,
         curves={
@@ -120,7 +122,7 @@ def _mistakes(judge: Judge, study: Study) -> Iterator[Mistake]:
         yield Mistake(
             name=item.path.name,
             truth=item.kind,
-            verdict=str(study.decisions[place].verdict),
+            verdict=study.decisions[place].verdict,
             probability=float(outcomes.probability[place]),
             plain=_embedded(shown),
             mapped=_embedded(overlay.overlaid(shown, heatmap.on_grid(found, (shown.height, shown.width)))),
