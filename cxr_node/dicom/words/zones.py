@@ -18,8 +18,8 @@ from cxr_node.domain import Decision, Doubt, Place, Region, Verdict, View
 
 PREFIX = "The network looked: "
 ASSUMED = " (sides assumed from standard hanging)"
-_LEGEND_GRAY = "Gray: where the network looked; no answer is based on it."
-_NO_LESION = "Not the outline of a lesion."
+_LEGEND_GRAY = "Gray: where the network looked."
+_GRAY_LIMITS = "No answer is based on it. Not the outline of a lesion."
 _NOT_STATED = "No heat map is shown: there is no answer to explain."
 _UNPAIRED = {Place.BETWEEN: "between the lungs", Place.OUTSIDE: "outside the lungs"}
 
@@ -99,7 +99,7 @@ def no_map(decision: Decision) -> str:
 
 def legend(decision: Decision) -> tuple[str, ...]:
     """Say what the colors of the map mean, or its gray, in lines; the first stands beside them."""
-    return (_LEGEND_GRAY, _NO_LESION) if is_gray(decision) else (wording.LOOKED,)
+    return (_LEGEND_GRAY, _GRAY_LIMITS) if is_gray(decision) else (wording.LOOKED,)
 
 
 def is_gray(decision: Decision) -> bool:
@@ -109,4 +109,4 @@ def is_gray(decision: Decision) -> bool:
 
 def caption(decision: Decision) -> str:
     """Say under a printed map what it shows."""
-    return _LEGEND_GRAY if is_gray(decision) else wording.MAP_CAPTION
+    return f"{_LEGEND_GRAY} No answer is based on it." if is_gray(decision) else wording.MAP_CAPTION
