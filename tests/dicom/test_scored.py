@@ -93,13 +93,13 @@ def heading(item: Dataset) -> str:
 def test_the_sentences() -> None:
     assert {case: wording.summary(scored(case).finding) for case in CASES if case != "two findings"} == {
         "pneumonia": "AI: PNEUMONIA SUSPECTED. Score of pneumonia: 0.62 (a score is not a probability). Not verified "
-        "by a physician. The verdict is about pneumonia only. Research use only.",
+        "by a physician. The verdict concerns pneumonia only. Research use only.",
         "normal": "AI: no pneumonia detected. Score of pneumonia: 0.4997 (a score is not a probability). Not verified "
-        "by a physician. The verdict is about pneumonia only. This is not a statement that the radiograph is normal. "
+        "by a physician. The verdict concerns pneumonia only. This does not mean that the radiograph is normal. "
         "Research use only.",
         "between": "AI: UNCERTAIN. The AI gives no answer: score of pneumonia 0.45, between the two thresholds (0.4 "
         "and 0.6). Human reading required. Research use only.",
-        "views": "AI: UNCERTAIN. The AI gives no answer: its predictions for this image disagree. Human reading "
+        "views": "AI: UNCERTAIN. The AI gives no answer: predictions for this image disagree. Human reading "
         "required. Research use only.",
     }
 
@@ -107,7 +107,7 @@ def test_the_sentences() -> None:
 def test_the_five_highest_stand_in_the_report() -> None:
     report = dcmread(io.BytesIO(made(scored("pneumonia"))[REPORT].content))
     lines = texts(made(scored("pneumonia"))[REPORT])
-    start = lines.index("Highest of 18 findings (0.5: the model's operating point of each):")
+    start = lines.index("Highest of 18 findings (0.5 is the model's operating point for each):")
     assert lines[start + 1 : start + 7] == [
         "1. pleural effusion 0.71",
         "2. cardiomegaly 0.66",
@@ -160,7 +160,7 @@ def test_classes_behind_one_calibrated_label_are_no_findings() -> None:
     """Bacterial and viral are parts of the answer, not calibrated alone: results are those of one label."""
     of = scored("pneumonia", Scale.PROBABILITY)
     assert coded_findings.listed(of.finding) == ()
-    assert "Only pneumonia was assessed" in wording.summary(of.finding)
+    assert "Assessed for pneumonia only" in wording.summary(of.finding)
     assert listed(dcmread(io.BytesIO(made(of)[MEASUREMENTS].content))) == []
     assert check.check_made(list(made(of).values()), of) == []
     assert check.check_files([(str(kind), each.content) for kind, each in made(of).items()]).flaws == ()

@@ -72,7 +72,7 @@ def test_several_zones_and_places_make_one_sentence() -> None:
         "The network looked: right upper to lower zones, left middle and lower zones, between the lungs, "
         "outside the lungs."
     )
-    assert zones.sentence([whole], Sides.ASSUMED).endswith("(sides as films usually hang).")
+    assert zones.sentence([whole], Sides.ASSUMED).endswith("(sides assumed from standard hanging).")
     assert zones.sentence([region(Place.BETWEEN)], Sides.ASSUMED) == "The network looked: between the lungs."
     assert zones.sentence([whole, region(None)], Sides.FACING) == ""
     assert zones.sentence([], Sides.FACING) == ""
