@@ -158,13 +158,18 @@ class Answer:
         return {
             "path": str(self.path),
             "verdict": self.word,
-            "probability": _rounded(finding.calibrated_probability) if finding else None,
+            "probability": _probability(finding) if finding else None,
             "reason": self.reason,
             "sentence": self.sentence,
             "spread": round(finding.prediction.spread, 6) if finding else None,
             "distance": _rounded(finding.prediction.distance) if finding else None,
             "profile": finding.identity.profile if finding else profile,
         } | (_more(finding) if finding else {})
+
+
+def _probability(finding: Finding) -> float | None:
+    value = finding.calibrated_probability
+    return None if value is None else rounding.exact_fraction(value, finding.identity.operating_point)
 
 
 def _more(finding: Finding) -> dict[str, str | dict[str, float]]:
@@ -178,7 +183,7 @@ def _scores(finding: Finding) -> dict[str, str | dict[str, float]]:
     """Every finding's number, the highest first, what the numbers are, and which of them was judged."""
     ranked = sorted(finding.prediction.probability.items(), key=lambda item: -item[1])
     point = finding.identity.operating_point
-    numbers = {label: round(number, 6) for label, number in ranked}
+    numbers = {label: rounding.exact_fraction(number, point) for label, number in ranked}
     return {"judged": point.label, "scale": point.scale.value, "findings": numbers}
 
 

@@ -1,8 +1,8 @@
 """Which number people may read beside a verdict, and in how many digits: the one rule, which every view asks.
 
 People read whole percents. A number never reads as if it lay on the other side of a threshold, nor as 0 or 100:
-84.996 % below a threshold of 85 % is "below 85 %", 0.2 % is "below 1 %". Programs read exact numbers: JSON, the ledger,
-and the measurements. Knows no sentence.
+84.996 % below a threshold of 85 % is "below 85 %", 0.2 % is "below 1 %". Programs read more digits (JSON, the ledger,
+the measurements), and those cross no threshold either. Knows no sentence.
 """
 
 from __future__ import annotations
@@ -68,6 +68,13 @@ def exact_percent(probability: float, point: OperatingPoint) -> float:
         if side(round(value / 100, digits + 2)) == side(probability):
             return value
     return 100 * probability
+
+
+def exact_fraction(value: float, point: OperatingPoint) -> float:
+    """Probability or score for JSON, in [0, 1]: six digits, or all where six would carry it across a threshold."""
+    rounded = round(value, _MAX_DIGITS)
+    limits = (point.rule_out_below, point.report_at)
+    return rounded if all((rounded >= limit) == (value >= limit) for limit in limits) else value
 
 
 def rounded_score(value: float, point: OperatingPoint) -> float:

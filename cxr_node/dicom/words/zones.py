@@ -16,7 +16,7 @@ from cxr_node.dicom.read.header import Source
 from cxr_node.dicom.words import wording
 from cxr_node.domain import Decision, Doubt, Place, Region, Verdict, View
 
-PREFIX = "The network looked: "
+PREFIX = "Areas the network looked at: "
 ASSUMED = " (sides assumed from standard hanging)"
 _LEGEND_GRAY = "Gray: where the network looked."
 _GRAY_LIMITS = "No answer is based on it. Not the outline of a lesion."
