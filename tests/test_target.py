@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fpdf import FPDF
 from pydicom import dcmread
 from typer.testing import CliRunner
 
@@ -19,13 +18,13 @@ from cxr_node import pipeline, resources
 from cxr_node.cli import tables
 from cxr_node.cli.node import app
 from cxr_node.config import loader
-from cxr_node.dicom.render import picture
 from cxr_node.domain import PNEUMONIA, Origin, ResultKind, Target, Verdict
 from cxr_node.model import profile
 from cxr_node.model.profile import TargetFile
 from cxr_node.tools import classify, trial_node
 from cxr_node.tools.recording_pacs import Recorder
 from tests import builders
+from tests.dicom.test_shown_numbers import keep_drawn
 
 TUBERCULOSIS = Target(finding="tuberculosis", code=("56717001", "SCT", "Tuberculosis"))
 KINDS = [kind.value for kind in ResultKind]
@@ -48,26 +47,9 @@ def is_silent(content: bytes | str) -> bool:
     return PNEUMONIA.finding.encode() not in raw.lower() and wide not in raw.lower()
 
 
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every text that is put on a picture or a page, where bytes hold no letters."""
-    said: list[str] = []
-
-    def keeping(draw: Any, at: int) -> Any:
-        def kept(*arguments: Any, **options: Any) -> Any:
-            said.append(str(arguments[at]))
-            return draw(*arguments, **options)
-
-        return kept
-
-    monkeypatch.setattr(picture, "write", keeping(picture.write, 2))
-    monkeypatch.setattr(FPDF, "cell", keeping(FPDF.cell, 3))
-    monkeypatch.setattr(FPDF, "multi_cell", keeping(FPDF.multi_cell, 3))
-    return said
-
-
 @pytest.mark.parametrize("verdict", PROBABILITIES)
-def test_every_result_speaks_of_the_finding_of_its_profile(verdict: Verdict, drawn: list[str]) -> None:
+def test_every_result_speaks_of_the_finding_of_its_profile(verdict: Verdict, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = keep_drawn(monkeypatch)
     wanting = loader.parse({"spool": {"path": "."}, **config()})
     sender = Origin(calling_ae_title="MODALITY", peer_host="127.0.0.1", received_at=datetime(2025, 1, 2, tzinfo=UTC))
     outcome = pipeline.process(

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fpdf import FPDF
@@ -50,18 +51,27 @@ def texts_of(content: bytes) -> list[str]:
     return [str(item.TextValue) for item in items(dataset) if item.ValueType == "TEXT"]
 
 
+def keep_drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Keep every text that is put on a picture or a page from now on: their bytes hold no letters."""
+    said: list[str] = []
+
+    def keeping(draw: Any, at: int) -> Any:
+        def kept(*arguments: Any, **options: Any) -> Any:
+            said.append(str(arguments[at]))
+            return draw(*arguments, **options)
+
+        return kept
+
+    monkeypatch.setattr(picture, "write", keeping(picture.write, 2))
+    for name in ("cell", "multi_cell"):
+        monkeypatch.setattr(FPDF, name, keeping(getattr(FPDF, name), 3))
+    return said
+
+
 def drawn(of: Context, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Texts of the picture and of the page."""
-    said: list[str] = []
-    write, cell, multi_cell = picture.write, FPDF.cell, FPDF.multi_cell
     with monkeypatch.context() as patched:
-        patched.setattr(picture, "write", lambda pen, at, text, *rest: (said.append(text), write(pen, at, text, *rest)))
-        patched.setattr(
-            FPDF, "cell", lambda pdf, w, h, text, **more: (said.append(text), cell(pdf, w, h, text, **more))
-        )
-        patched.setattr(
-            FPDF, "multi_cell", lambda pdf, w, h, text, **more: (said.append(text), multi_cell(pdf, w, h, text, **more))
-        )
+        said = keep_drawn(patched)
         secondary_capture.build(of)
         encapsulated_pdf.build(of)
     return said

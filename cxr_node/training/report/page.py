@@ -18,6 +18,7 @@ from PIL import Image
 from cxr_node import __version__, heatmap, html_page
 from cxr_node.dicom.render import overlay
 from cxr_node.dicom.render import overlay as resize
+from cxr_node.dicom.words import rounding
 from cxr_node.domain import Radiograph, Verdict, View
 from cxr_node.errors import DataError
 from cxr_node.model.predictor import ProfilePredictor
@@ -75,6 +76,7 @@ def write(path: Path, judge: Judge, studies: Mapping[str, Study], measured: Mapp
         rate_names=RATE_NAMES,
         verdicts=list(styles),
         styles=styles,
+        certainty=lambda probability: rounding.percent_text(probability, judge.profile.operating_point),
         marks=words.MARKS,
         interval=words.interval,
         curves={
