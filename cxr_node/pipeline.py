@@ -26,8 +26,7 @@ from cxr_node.dicom.results import (
     secondary_capture,
     segmentation,
 )
-from cxr_node.dicom.results import context as result
-from cxr_node.dicom.results import secondary_capture as frames
+from cxr_node.dicom.results.context import Context
 from cxr_node.dicom.verify import check
 from cxr_node.dicom.verify import note as verify_note
 from cxr_node.domain import (
@@ -49,13 +48,13 @@ from cxr_node.errors import UndecodableError
 from cxr_node.model.decision import decide
 from cxr_node.model.profile import Profile
 
-BUILDERS: Mapping[ResultKind, Callable[[result.Context], Artifact | None]] = {
+BUILDERS: Mapping[ResultKind, Callable[[Context], Artifact | None]] = {
     ResultKind.REPORT: basic_text_sr.build,
     ResultKind.MEASUREMENTS: measurement_sr.build,
     ResultKind.HEATMAP: secondary_capture.build,
     ResultKind.PRESENTATION_STATE: presentation_state.build,
     ResultKind.SEGMENTATION: segmentation.build,
-    ResultKind.FRAMES: frames.build_frames,
+    ResultKind.FRAMES: secondary_capture.build_frames,
     ResultKind.KEY_OBJECT: key_object.build,
     ResultKind.PDF: encapsulated_pdf.build,
 }
@@ -229,7 +228,7 @@ def explain(
     ------
     UnsoundResultError : our own check refuses them; nothing of them may leave the house.
     """
-    context = result.Context(
+    context = Context(
         source=judged.source,
         radiograph=judged.radiograph,
         finding=judged.finding,

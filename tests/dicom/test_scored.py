@@ -53,7 +53,7 @@ def scored(case: str, scale: Scale = Scale.SCORE) -> Context:
         of.finding.identity,
         profile="torchxrayvision-densenet121-res224-all",
         operating_point=point,
-        calibration="op-norm (scores, no probabilities), fitted on what its authors chose",
+        calibration="op-norm (scores, not probabilities), fitted on what its authors chose",
     )
     finding = replace(of.finding, prediction=prediction, identity=identity, decision=decide(prediction, point))
     return replace(of, finding=replace(finding, heatmap=replace(finding.heatmap, label="Pneumonia")))

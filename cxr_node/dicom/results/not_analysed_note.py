@@ -1,7 +1,7 @@
 """The note about a radiograph that was not analysed: a Basic Text SR of one line, where a site asks for it.
 
 A REJECTED film looks to a reader like a film that nobody sent. The note says that no answer was given, and why, and
-says nothing of the patient: no word of it can be taken for a result (`verify_note`). It is made only where there is no
+says nothing of the patient: no word of it can be taken for a result (`verify.note`). It is made only where there is no
 doubt whose image it is, and only of single radiographs: a study of CT slices or another program's pictures would
 bring a note each. What answered are the admission rules, so those are the algorithm that signs it.
 
