@@ -85,8 +85,8 @@ PNEUMONIA = Target(finding="pneumonia", code=("233604007", "SCT", "Pneumonia"))
 """The target of a profile that names none."""
 
 
-class Doubt(StrEnum):
-    """Why the classifier abstains."""
+class AbstainReason(StrEnum):
+    """Why the classifier gives no answer; `doubt` in the ledger and in JSON."""
 
     BETWEEN_THRESHOLDS = "between-thresholds"
     VIEWS_DISAGREE = "views-disagree"
@@ -290,10 +290,10 @@ class OperatingPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """The verdict, and the doubt where it is UNCERTAIN."""
+    """The verdict, and why there is no answer where it is UNCERTAIN."""
 
     verdict: Verdict
-    doubt: Doubt | None = None
+    doubt: AbstainReason | None = None
 
     def __post_init__(self) -> None:
         if (self.verdict is Verdict.INDETERMINATE) != (self.doubt is not None):

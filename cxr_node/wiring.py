@@ -86,4 +86,4 @@ def classifier(config: Config) -> Classifier:
     from cxr_node.model.batching import Gathered
 
     loaded = [Gathered(predictor(each, config)) for each in profiles(config)]
-    return pipeline.Panel(tuple(loaded)) if len(loaded) > 1 else loaded[0]
+    return pipeline.ProfileRouter(tuple(loaded)) if len(loaded) > 1 else loaded[0]

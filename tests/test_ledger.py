@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 from cxr_node.cli.node import app
 from cxr_node.config.schema import Config
 from cxr_node.dicom.read import header
-from cxr_node.domain import Doubt, Origin, Reason, Verdict
+from cxr_node.domain import AbstainReason, Origin, Reason, Verdict
 from cxr_node.node.deliver import courier, removed_destinations
 from cxr_node.node.ledger import destination_health, queries
 from cxr_node.node.ledger.ledger import Ledger
@@ -451,7 +451,7 @@ def week(site: Site) -> None:
     """Three senders, two stations, all verdicts and reasons; the newest has the highest number."""
     rows = [
         ("ROUTER", "XR1", 9.0, InstanceState.DELIVERED, Verdict.POSITIVE, None, None),
-        ("ROUTER", "XR2", 8.0, InstanceState.DELIVERED, Verdict.INDETERMINATE, None, Doubt.VIEWS_DISAGREE),
+        ("ROUTER", "XR2", 8.0, InstanceState.DELIVERED, Verdict.INDETERMINATE, None, AbstainReason.VIEWS_DISAGREE),
         ("ROUTER", "XR1", 3.0, InstanceState.REJECTED, Verdict.REJECTED, Reason.NOT_CHEST, None),
         ("OTHER", None, 2.0, InstanceState.DEAD, Verdict.NEGATIVE, Death.UNDELIVERED, None),
         ("ROUTER", "XR2", 1.0, InstanceState.RECEIVED, None, None, None),

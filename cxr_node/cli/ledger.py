@@ -320,10 +320,10 @@ def _member(words: type[Word], text: str) -> Word:
 
 
 def _reason(text: str) -> str:
-    from cxr_node.domain import Doubt, Reason
+    from cxr_node.domain import AbstainReason, Reason
     from cxr_node.node.ledger.states import Death
 
-    return _among([word.value for words in (Reason, Doubt, Death) for word in words], text.lower())
+    return _among([word.value for words in (Reason, AbstainReason, Death) for word in words], text.lower())
 
 
 def _among(known: list[str], text: str) -> str:

@@ -15,7 +15,7 @@ from cxr_node.dicom.results.context import Context
 from cxr_node.dicom.verify import check
 from cxr_node.dicom.verify.rules import Rule
 from cxr_node.dicom.words import coded_findings, wording
-from cxr_node.domain import Doubt, ResultKind, Scale, Verdict
+from cxr_node.domain import AbstainReason, ResultKind, Scale, Verdict
 from cxr_node.model.decision import decide
 from cxr_node.model.torchxrayvision import LABELS
 from tests import builders
@@ -149,7 +149,7 @@ def test_all_findings_are_coded_in_the_order_of_their_scores() -> None:
 
 def test_where_looks_disagree_no_finding_has_a_number() -> None:
     of = scored("views")
-    assert of.finding.decision.doubt is Doubt.VIEWS_DISAGREE
+    assert of.finding.decision.doubt is AbstainReason.VIEWS_DISAGREE
     assert listed(dcmread(io.BytesIO(made(of)[MEASUREMENTS].content))) == []
     lines = texts(made(of)[REPORT])
     assert "The other 17 findings: not stated." in lines

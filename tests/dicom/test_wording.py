@@ -9,7 +9,7 @@ import pytest
 
 from cxr_node.dicom.verify import single_field
 from cxr_node.dicom.words import names, rounding, wording
-from cxr_node.domain import PNEUMONIA, Doubt, Finding, Reason, Rejected, ResultKind, Verdict, View
+from cxr_node.domain import PNEUMONIA, AbstainReason, Finding, Reason, Rejected, ResultKind, Verdict, View
 from cxr_node.model.decision import decide
 from tests import builders
 from tests.dicom.contexts import CASES, UNCERTAIN, finding, picture_of
@@ -87,10 +87,10 @@ def test_no_word_of_programs_reaches_people(case: str) -> None:
         assert not words.search(sentence), sentence
 
 
-@pytest.mark.parametrize("doubt", Doubt)
-def test_each_doubt_has_words_of_its_own(doubt: Doubt) -> None:
-    assert len(set(names.DOUBTS.values())) == len(Doubt)
-    assert names.reason(doubt.value) == names.DOUBTS[doubt]
+@pytest.mark.parametrize("doubt", AbstainReason)
+def test_each_doubt_has_words_of_its_own(doubt: AbstainReason) -> None:
+    assert len(set(names.ABSTAIN_REASONS.values())) == len(AbstainReason)
+    assert names.reason(doubt.value) == names.ABSTAIN_REASONS[doubt]
 
 
 def test_normal_claims_no_normal_radiograph() -> None:

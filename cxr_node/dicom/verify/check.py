@@ -28,7 +28,7 @@ from cxr_node.dicom.verify.facts import Document, Facts
 from cxr_node.dicom.verify.plain import Parsed, Plain, items, read, read_top, text
 from cxr_node.dicom.verify.rules import Flaw, Rule
 from cxr_node.dicom.verify.tree import Item, Report, compare, tree, walk
-from cxr_node.domain import Artifact, Doubt, Rejected, ResultKind, Verdict
+from cxr_node.domain import AbstainReason, Artifact, Rejected, ResultKind, Verdict
 from cxr_node.errors import InstanceError, UnsoundResultError
 
 _ROWS = {ResultKind.REPORT: verify_rows.report, ResultKind.MEASUREMENTS: verify_rows.measurements}
@@ -213,12 +213,13 @@ def _check_decision(facts: Facts, report: Report) -> None:
     probability = facts.finding.probability
     exceeds = operator.gt if facts.is_exact else operator.ge  # a sentence rounds both
     decision = facts.finding.decision
+    between = point.rule_out_below <= probability < point.report_at
     holds = {
         (Verdict.POSITIVE, None): probability >= point.report_at,
         (Verdict.NEGATIVE, None): probability < point.rule_out_below,
-        (Verdict.INDETERMINATE, Doubt.BETWEEN_THRESHOLDS): point.rule_out_below <= probability < point.report_at,
-        (Verdict.INDETERMINATE, Doubt.VIEWS_DISAGREE): exceeds(prediction.spread, point.max_spread),
-        (Verdict.INDETERMINATE, Doubt.UNLIKE_TRAINING_DATA): prediction.distance is not None
+        (Verdict.INDETERMINATE, AbstainReason.BETWEEN_THRESHOLDS): between,
+        (Verdict.INDETERMINATE, AbstainReason.VIEWS_DISAGREE): exceeds(prediction.spread, point.max_spread),
+        (Verdict.INDETERMINATE, AbstainReason.UNLIKE_TRAINING_DATA): prediction.distance is not None
         and point.max_distance is not None
         and exceeds(prediction.distance, point.max_distance),
     }

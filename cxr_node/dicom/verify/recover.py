@@ -32,8 +32,8 @@ from cxr_node.dicom.verify.tree import Item, walk
 from cxr_node.dicom.words import names, wording
 from cxr_node.domain import (
     PNEUMONIA,
+    AbstainReason,
     Decision,
-    Doubt,
     Finding,
     Heatmap,
     ModelIdentity,
@@ -198,7 +198,7 @@ def _finding(verdict: Verdict, documents: list[Document], texts: list[str], iden
     return Finding(
         prediction=Prediction(
             probability=scored | {_JUDGED: probability},
-            spread=_limit(told, float(doubt is Doubt.VIEWS_DISAGREE), "spread") or 0.0,
+            spread=_limit(told, float(doubt is AbstainReason.VIEWS_DISAGREE), "spread") or 0.0,
             distance=_limit(told, math.inf, "distance"),
         ),
         decision=Decision(verdict=verdict, doubt=doubt),
@@ -219,9 +219,9 @@ def _limit(told: Mapping[str, str], otherwise: float | None, name: str = "distan
         return otherwise
 
 
-def _doubt(texts: list[str], is_stated: bool) -> Doubt:
-    said = [doubt for doubt, words in names.DOUBTS.items() if any(words in line for line in texts)]
-    return said[0] if said else Doubt.BETWEEN_THRESHOLDS if is_stated else Doubt.UNLIKE_TRAINING_DATA
+def _doubt(texts: list[str], is_stated: bool) -> AbstainReason:
+    said = [doubt for doubt, words in names.ABSTAIN_REASONS.items() if any(words in line for line in texts)]
+    return said[0] if said else AbstainReason.BETWEEN_THRESHOLDS if is_stated else AbstainReason.UNLIKE_TRAINING_DATA
 
 
 def _remarks(documents: list[Document], finding: Finding, unremarked: Radiograph) -> tuple[str, ...]:

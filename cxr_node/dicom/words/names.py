@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cxr_node.domain import Doubt
+from cxr_node.domain import AbstainReason
 
-DOUBTS: Mapping[Doubt, str] = {
-    Doubt.BETWEEN_THRESHOLDS: "between the two thresholds",
-    Doubt.VIEWS_DISAGREE: "predictions for this image disagree",
-    Doubt.UNLIKE_TRAINING_DATA: "image unlike the training data",
+ABSTAIN_REASONS: Mapping[AbstainReason, str] = {
+    AbstainReason.BETWEEN_THRESHOLDS: "between the two thresholds",
+    AbstainReason.VIEWS_DISAGREE: "predictions for this image disagree",
+    AbstainReason.UNLIKE_TRAINING_DATA: "image unlike the training data",
 }
 """Why there is no answer; completes "AI gives no answer: ..."."""
 
 
 def reason(word: str | None) -> str:
     """Put a reason to abstain in words; any other reason stays as it is, and none is ""."""
-    return DOUBTS[Doubt(word)] if word in set(Doubt) else word or ""
+    return ABSTAIN_REASONS[AbstainReason(word)] if word in set(AbstainReason) else word or ""

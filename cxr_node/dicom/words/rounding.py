@@ -7,7 +7,7 @@ the measurements), and those cross no threshold either. Knows no sentence.
 
 from __future__ import annotations
 
-from cxr_node.domain import Doubt, Finding, OperatingPoint, Scale, Verdict
+from cxr_node.domain import AbstainReason, Finding, OperatingPoint, Scale, Verdict
 
 _MAX_DIGITS = 6
 _EXTREMES = (0.0, 100.0)
@@ -15,7 +15,7 @@ _EXTREMES = (0.0, 100.0)
 
 def is_stated(finding: Finding) -> bool:
     """Whether any number may stand beside the verdict: not beside a doubt about the image itself."""
-    return finding.decision.doubt in (None, Doubt.BETWEEN_THRESHOLDS)
+    return finding.decision.doubt in (None, AbstainReason.BETWEEN_THRESHOLDS)
 
 
 def stated_text(finding: Finding) -> str | None:

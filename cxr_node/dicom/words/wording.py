@@ -11,9 +11,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cxr_node.dicom.words import coded_findings
-from cxr_node.dicom.words.names import DOUBTS
+from cxr_node.dicom.words.names import ABSTAIN_REASONS
 from cxr_node.dicom.words.rounding import exact_percent, is_stated, rounded_score, stated_text, threshold_text
-from cxr_node.domain import Doubt, Finding, OperatingPoint, Radiograph, Rejected, ResultKind, Scale, Verdict, View
+from cxr_node.domain import (
+    AbstainReason,
+    Finding,
+    OperatingPoint,
+    Radiograph,
+    Rejected,
+    ResultKind,
+    Scale,
+    Verdict,
+    View,
+)
 
 RESEARCH = "Research use only."
 LOOKED = "Where the network looked, not the outline of a lesion."
@@ -109,11 +119,11 @@ def doubt_phrase(finding: Finding) -> str:
     doubt, point = finding.decision.doubt, finding.identity.operating_point
     if doubt is None:
         raise ValueError("only UNCERTAIN has a doubt")
-    if doubt is not Doubt.BETWEEN_THRESHOLDS:
-        return DOUBTS[doubt]
+    if doubt is not AbstainReason.BETWEEN_THRESHOLDS:
+        return ABSTAIN_REASONS[doubt]
     low, high = (threshold_text(value, point) for value in (point.rule_out_below, point.report_at))
     stated = f"{_of_finding(finding)} {number_text(finding)}"
-    return f"{stated}, {DOUBTS[doubt]} ({low} and {high})"
+    return f"{stated}, {ABSTAIN_REASONS[doubt]} ({low} and {high})"
 
 
 def not_analysed(rejected: Rejected) -> str:
@@ -129,7 +139,7 @@ def banner(finding: Finding) -> Banner:
         return Banner(title=title, subtitle=f"Not verified by a physician. {_scope(finding)}")
     if finding.decision.verdict is Verdict.NEGATIVE:
         return Banner(title=title, subtitle="Not verified. Does not mean that the image is normal.")
-    cause = DOUBTS[finding.decision.doubt or Doubt.BETWEEN_THRESHOLDS]
+    cause = ABSTAIN_REASONS[finding.decision.doubt or AbstainReason.BETWEEN_THRESHOLDS]
     return Banner(title=title, subtitle=f"AI gives no answer: {cause}.")
 
 

@@ -14,7 +14,7 @@ from enum import Enum, auto
 
 from cxr_node.dicom.read.header import Source
 from cxr_node.dicom.words import wording
-from cxr_node.domain import Decision, Doubt, Place, Region, Verdict, View
+from cxr_node.domain import AbstainReason, Decision, Place, Region, Verdict, View
 
 PREFIX = "Areas the network looked at: "
 ASSUMED = " (sides assumed from standard hanging)"
@@ -87,14 +87,14 @@ def names_in(looked: str) -> list[str]:
 
 def lines(looked: str, decision: Decision) -> list[str]:
     """Lines of a report on where the network looked: the places, or that a doubt of the image shows no map."""
-    if decision.doubt not in (None, Doubt.BETWEEN_THRESHOLDS):
+    if decision.doubt not in (None, AbstainReason.BETWEEN_THRESHOLDS):
         return [no_map(decision)]
     return [looked] if looked else []
 
 
 def no_map(decision: Decision) -> str:
     """Say why there is no map."""
-    return wording.NO_MAP if decision.doubt in (None, Doubt.BETWEEN_THRESHOLDS) else _NOT_STATED
+    return wording.NO_MAP if decision.doubt in (None, AbstainReason.BETWEEN_THRESHOLDS) else _NOT_STATED
 
 
 def legend(decision: Decision) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cxr_node.domain import Doubt, Verdict
+from cxr_node.domain import AbstainReason, Verdict
 from cxr_node.node.ledger.ledger import OPEN, Ledger
 from cxr_node.node.ledger.lookup import matching
 from cxr_node.node.ledger.queries import InstanceRow, instance_row
@@ -104,7 +104,7 @@ def _conditions(wanted: Wanted) -> Iterator[sa.ColumnElement[bool]]:
     if wanted.verdict is not None:
         yield instances.c.verdict == wanted.verdict
     if wanted.reason is not None:
-        column = instances.c.doubt if wanted.reason in set(Doubt) else instances.c.reason
+        column = instances.c.doubt if wanted.reason in set(AbstainReason) else instances.c.reason
         yield column == wanted.reason
     if wanted.sender is not None:
         yield instances.c.calling_ae_title == wanted.sender
