@@ -47,10 +47,12 @@ _PLAIN_SERIES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Banner:
-    """The head of the picture: the verdict in a few words, and what it means."""
+    """The head of picture and page: the verdict in a few words, its number, and what it means."""
 
     title: str
     subtitle: str
+    number: str = ""
+    """Of a positive alone: beside the others it reads as certainty of what they say."""
 
 
 def plain(text: str) -> str:
@@ -77,11 +79,6 @@ def score(finding: Finding) -> float | None:
     if not is_stated(finding) or finding.identity.operating_point.scale is Scale.PROBABILITY:
         return None
     return rounded_score(finding.probability, finding.identity.operating_point)
-
-
-def number_text(finding: Finding) -> str | None:
-    """Format certainty or score for people, whichever the classifier gives; None where none may be stated."""
-    return stated_text(finding)
 
 
 def scale_percent(finding: Finding) -> float | None:
@@ -122,7 +119,7 @@ def doubt_phrase(finding: Finding) -> str:
     if doubt is not AbstainReason.BETWEEN_THRESHOLDS:
         return ABSTAIN_REASONS[doubt]
     low, high = (threshold_text(value, point) for value in (point.rule_out_below, point.report_at))
-    stated = f"{_of_finding(finding)} {number_text(finding)}"
+    stated = f"{_of_finding(finding)} {stated_text(finding)}"
     return f"{stated}, {ABSTAIN_REASONS[doubt]} ({low} and {high})"
 
 
@@ -136,7 +133,8 @@ def banner(finding: Finding) -> Banner:
     """Write the head of the picture."""
     title = finding.name.upper()
     if finding.decision.verdict is Verdict.POSITIVE:
-        return Banner(title=title, subtitle=f"Not verified by a physician. {_scope(finding)}")
+        number = stated_text(finding) or ""
+        return Banner(title=title, subtitle=f"Not verified by a physician. {_scope(finding)}", number=number)
     if finding.decision.verdict is Verdict.NEGATIVE:
         return Banner(title=title, subtitle="Not verified. Does not mean that the image is normal.")
     cause = ABSTAIN_REASONS[finding.decision.doubt or AbstainReason.BETWEEN_THRESHOLDS]
@@ -146,7 +144,7 @@ def banner(finding: Finding) -> Banner:
 def certainty_line(finding: Finding) -> str:
     """State the certainty or the score, or that none is."""
     said = _of_finding(finding)
-    return f"{said[:1].upper()}{said[1:]}: {number_text(finding) or 'not stated'}"
+    return f"{said[:1].upper()}{said[1:]}: {stated_text(finding) or 'not stated'}"
 
 
 def thresholds_line(point: OperatingPoint) -> str:
@@ -182,7 +180,7 @@ def series_description(kind: ResultKind, finding: Finding, *, shows_map: bool) -
         return f"AI {_PLAIN_SERIES[kind]} (research)"
     number = ""
     if finding.decision.verdict is Verdict.POSITIVE and certainty(finding) is not None:
-        number = (number_text(finding) or "").replace("above ", ">").replace("below ", "<").replace(" %", "%")
+        number = (stated_text(finding) or "").replace("above ", ">").replace("below ", "<").replace(" %", "%")
     pictures = (ResultKind.HEATMAP, ResultKind.FRAMES)
     what = ("Grad-CAM" if shows_map else "picture") if kind in pictures else ""
     parts = [f"AI: {finding.name}", number, what, "frames" if kind is ResultKind.FRAMES else "", "(research)"]
@@ -199,7 +197,7 @@ def report_finding(finding: Finding) -> str:
             said = f"No {finding.target.finding} detected"
         case Verdict.INDETERMINATE | Verdict.REJECTED:
             said = "UNCERTAIN: the AI gives no answer"
-    number = number_text(finding)
+    number = stated_text(finding)
     return f"{said}." if number is None else f"{said} ({_of_finding(finding)} {number})."
 
 
