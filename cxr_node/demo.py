@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,13 +16,14 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
-from cxr_node import resources
+from cxr_node import resources, wiring
+from cxr_node.config import loader
 from cxr_node.config.schema import Admission
 from cxr_node.dicom.pixels import pixels
 from cxr_node.dicom.read import header
 from cxr_node.dicom.render import html
 from cxr_node.dicom.words import names, rounding
-from cxr_node.domain import Rejected, ResultKind, Verdict
+from cxr_node.domain import PNEUMONIA, Rejected, ResultKind, Target, Verdict
 from cxr_node.errors import DataError, InstanceError
 from cxr_node.node.ledger.queries import Story
 from cxr_node.node.ledger.states import DeliveryState
@@ -39,7 +40,11 @@ class IndexRow:
 
     name: str
     folder: Path
-    verdict: str
+    state: str
+    verdict: str | None
+    """The word for programs; None where there is no verdict."""
+    target: Target | None
+    """What it is about; None where the image was not analysed."""
     reason: str | None
     sentence: str | None
     probability: float | None
@@ -52,8 +57,13 @@ class IndexRow:
 
     @property
     def said(self) -> str:
-        """The verdict's name for people."""
-        return names.VERDICTS[Verdict(self.verdict)] if self.verdict in set(Verdict) else self.verdict
+        """The verdict's name for people; the state where there is none."""
+        return self.state if self.verdict is None else (self.target or PNEUMONIA).name(Verdict.of_word(self.verdict))
+
+    @property
+    def style(self) -> str:
+        """Class of the verdict on the page."""
+        return "" if self.verdict is None else Verdict.of_word(self.verdict).name
 
     @property
     def why(self) -> str:
@@ -87,8 +97,10 @@ def run(paths: Sequence[Path], out: Path, console: Console) -> list[IndexRow]:
             bar.console.print(f"node {node.address} and PACS {pacs.address} listen on loopback")
             _send(list(sources.values()), node, bar)
             stories = _settled(node, sources, bar)
-        rows = [_unpack(source, stories[uid], pacs, out) for uid, source in sources.items()]
-    (out / "index.html").write_text(resources.html_page("demo.html", rows=rows), "utf-8")
+            targets = wiring.targets(loader.load(node.folder / "node.yaml"))
+        rows = [_unpack(source, stories[uid], pacs, out, targets) for uid, source in sources.items()]
+    findings = " and ".join(dict.fromkeys(target.finding for target in targets.values()))
+    (out / "index.html").write_text(resources.html_page("demo.html", rows=rows, findings=findings), "utf-8")
     return rows
 
 
@@ -127,7 +139,7 @@ def _settled(node: trial_node.Node, uids: Collection[str], bar: Progress) -> dic
     return trial_node.settled(node, uids, lambda left: bar.update(task, completed=len(uids) - left), look_every_s=0.05)
 
 
-def _unpack(source: _Source, story: Story, pacs: Recorder, out: Path) -> IndexRow:
+def _unpack(source: _Source, story: Story, pacs: Recorder, out: Path, targets: Mapping[str, Target]) -> IndexRow:
     """Put one radiograph and its results where a person finds them."""
     folder = out / source.name
     folder.mkdir(exist_ok=True)
@@ -146,7 +158,9 @@ def _unpack(source: _Source, story: Story, pacs: Recorder, out: Path) -> IndexRo
     return IndexRow(
         name=source.name,
         folder=folder,
-        verdict=story.instance.verdict or story.instance.state,
+        state=story.instance.state,
+        verdict=story.instance.verdict,
+        target=targets.get((story.instance.profile or "").rpartition(" ")[0]),
         reason=story.instance.reason or story.instance.doubt,
         sentence=story.instance.sentence,
         probability=story.instance.probability,

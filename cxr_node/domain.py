@@ -1,6 +1,7 @@
 """The nouns of the house and their units.
 
-Imports nothing at all: every room may speak these words, and numpy is needed only by those who hold an array.
+Imports no other module of the package, so that every room may use them, and no numpy: only code that holds an array
+needs it.
 All values are frozen and valid once constructed.
 """
 
@@ -34,16 +35,58 @@ Point = tuple[float, float]
 
 
 class Verdict(StrEnum):
-    """What the node says of one radiograph. UNCERTAIN is a result; REJECTED means not analysed."""
+    """What the node says of one radiograph. INDETERMINATE is a result; REJECTED means not analysed.
 
-    POSITIVE = "PNEUMONIA"
+    The values are the words that programs read. Three are the same for every target; a POSITIVE is called after its
+    target (`Target.word`): PNEUMONIA.
+    """
+
+    POSITIVE = "POSITIVE"
     NEGATIVE = "NORMAL"
     INDETERMINATE = "UNCERTAIN"
     REJECTED = "REJECTED"
 
+    @classmethod
+    def of_word(cls, word: str) -> Verdict:
+        """Read the word of any target; whatever is none of the common words names a finding."""
+        return cls(word) if word in set(cls) else cls.POSITIVE
 
-class Doubt(StrEnum):
-    """Why the classifier abstains."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """The finding that a profile's verdicts are about, and every word that is made of its name.
+
+    finding : as it stands within a sentence, "pneumonia"
+    code : Code Value, Coding Scheme Designator and Code Meaning of the finding (PS3.3 8.8)
+    """
+
+    finding: str
+    code: tuple[str, str, str]
+
+    def word(self, verdict: Verdict) -> str:
+        """The word for programs: in the ledger, JSON and the log."""
+        return self.finding.upper().replace(" ", "_") if verdict is Verdict.POSITIVE else verdict.value
+
+    def name(self, verdict: Verdict) -> str:
+        """The words for people: in reports, pictures and tables. They never read NORMAL, which nobody asserts."""
+        return {
+            Verdict.POSITIVE: f"{self.finding.upper()} SUSPECTED",
+            Verdict.NEGATIVE: f"no {self.finding} detected",
+            Verdict.INDETERMINATE: "UNCERTAIN",
+            Verdict.REJECTED: "not analysed",
+        }[verdict]
+
+    def tracking_identifier(self, number: int) -> str:
+        """Tracking Identifier of a region, by its number from 1, in every object that has the region."""
+        return f"cxr_node {self.finding} {number}"
+
+
+PNEUMONIA = Target(finding="pneumonia", code=("233604007", "SCT", "Pneumonia"))
+"""The target of a profile that names none."""
+
+
+class AbstainReason(StrEnum):
+    """Why the classifier gives no answer; `doubt` in the ledger and in JSON."""
 
     BETWEEN_THRESHOLDS = "between-thresholds"
     VIEWS_DISAGREE = "views-disagree"
@@ -237,9 +280,8 @@ class OperatingPoint:
     max_spread: float
     max_distance: float | None
     """None: the distance is not measured, and no image is found unlike the training data."""
-    scale: Scale = field(default=Scale.PROBABILITY, repr=False)
-    """What the thresholds are compared with. Not in `repr`: UIDs of results are digests of that, and those of
-    probabilities were given before there was another scale."""
+    scale: Scale = Scale.PROBABILITY
+    """What the thresholds are compared with."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.rule_out_below <= self.report_at <= 1.0:
@@ -248,10 +290,10 @@ class OperatingPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """The verdict, and the doubt where it is UNCERTAIN."""
+    """The verdict, and why there is no answer where it is UNCERTAIN."""
 
     verdict: Verdict
-    doubt: Doubt | None = None
+    doubt: AbstainReason | None = None
 
     def __post_init__(self) -> None:
         if (self.verdict is Verdict.INDETERMINATE) != (self.doubt is not None):
@@ -333,6 +375,7 @@ class ModelIdentity:
     operating_point: OperatingPoint
     calibration: str
     """One line: method and what it was fitted on."""
+    target: Target = PNEUMONIA
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -348,6 +391,16 @@ class Finding:
     def probability(self) -> float:
         """Calibrated probability (or score) of the operating point's label, in [0, 1]."""
         return self.prediction.probability[self.identity.operating_point.label]
+
+    @property
+    def target(self) -> Target:
+        """What the verdict is about."""
+        return self.identity.target
+
+    @property
+    def name(self) -> str:
+        """The verdict for people."""
+        return self.target.name(self.decision.verdict)
 
     @property
     def calibrated_probability(self) -> float | None:

@@ -26,8 +26,7 @@ from cxr_node.dicom.results import (
     secondary_capture,
     segmentation,
 )
-from cxr_node.dicom.results import context as result
-from cxr_node.dicom.results import secondary_capture as frames
+from cxr_node.dicom.results.context import Context
 from cxr_node.dicom.verify import check
 from cxr_node.domain import (
     NO_PRECEDENT,
@@ -48,13 +47,13 @@ from cxr_node.errors import UndecodableError
 from cxr_node.model.decision import decide
 from cxr_node.model.profile import Profile
 
-BUILDERS: Mapping[ResultKind, Callable[[result.Context], Artifact | None]] = {
+BUILDERS: Mapping[ResultKind, Callable[[Context], Artifact | None]] = {
     ResultKind.REPORT: basic_text_sr.build,
     ResultKind.MEASUREMENTS: measurement_sr.build,
     ResultKind.HEATMAP: secondary_capture.build,
     ResultKind.PRESENTATION_STATE: presentation_state.build,
     ResultKind.SEGMENTATION: segmentation.build,
-    ResultKind.FRAMES: frames.build_frames,
+    ResultKind.FRAMES: secondary_capture.build_frames,
     ResultKind.KEY_OBJECT: key_object.build,
     ResultKind.PDF: encapsulated_pdf.build,
 }
@@ -80,11 +79,11 @@ class Predictor(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Panel:
-    """Several classifiers side by side, each for a population of its own.
+class ProfileRouter:
+    """Several classifiers, each for a population of its own; the patient's age chooses.
 
-    The first one whose ages include the patient's answers; the first of all where the age is not known or nobody's,
-    for it is the admission rules that say what then happens.
+    The first whose ages include the patient's answers; the first of all where the age is unknown or outside all of
+    them, for the admission rules decide what happens then.
     """
 
     predictors: tuple[Predictor, ...]
@@ -109,11 +108,11 @@ class Panel:
         return next((each for each in self.predictors if covers(each)), self.predictors[0])
 
 
-Classifier = Predictor | Panel
+Classifier = Predictor | ProfileRouter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
+class Analysis:
     """An analysed radiograph, before it is put into result objects."""
 
     source: header.Source
@@ -139,32 +138,32 @@ def process(
     ModelError : the classifier failed; the instance is not to blame.
     UnsoundResultError : the results break our own rules; a bug, and none of them is handed on.
     """
-    judged = judge(content, classifier, config, precedent)
-    if isinstance(judged, Rejected):
-        return with_note(judged, content, origin, config, precedent)
-    return Reported(finding=judged.finding, artifacts=explain(judged, origin, config, precedent))
+    analysis = judge(content, classifier, config, precedent)
+    if isinstance(analysis, Rejected):
+        return with_note(analysis, content, origin, config, precedent)
+    return Reported(finding=analysis.finding, artifacts=explain(analysis, origin, config, precedent))
 
 
 def rules_sha256(classifier: Classifier, config: Config) -> str:
     """Digest of everything but the image that a refusal depends on: rules, and who could answer for which ages."""
-    predictors = classifier.predictors if isinstance(classifier, Panel) else (classifier,)
+    predictors = classifier.predictors if isinstance(classifier, ProfileRouter) else (classifier,)
     profiles = [(each.profile.weights_sha256, repr(each.profile.population)) for each in predictors]
     return sha256(repr((__version__, config.admission.model_dump_json(), profiles)).encode()).hexdigest()
 
 
 def judge(
     content: bytes, classifier: Classifier, config: Config, precedent: Precedent = NO_PRECEDENT
-) -> Judged | Rejected:
+) -> Analysis | Rejected:
     """Read, choose who answers, admit, decode, examine, decide."""
     source = header.read(content)
     if isinstance(source, Rejected):
         return source
-    predictor = classifier.for_age(source.age_years) if isinstance(classifier, Panel) else classifier
+    predictor = classifier.for_age(source.age_years) if isinstance(classifier, ProfileRouter) else classifier
     radiograph = admit(source, predictor.profile, config.admission, precedent)
     if isinstance(radiograph, Rejected):
         return radiograph
     examination = predictor.examine(radiograph)
-    return Judged(source=source, radiograph=radiograph, finding=conclude(examination, predictor.profile, config))
+    return Analysis(source=source, radiograph=radiograph, finding=conclude(examination, predictor.profile, config))
 
 
 def admit(source: header.Source, profile: Profile, rules: Admission, precedent: Precedent) -> Rejected | Radiograph:
@@ -209,6 +208,7 @@ def conclude(examination: Examination, profile: Profile, config: Config) -> Find
         config_sha256=config.answer_sha256,
         operating_point=profile.operating_point,
         calibration=profile.calibration,
+        target=profile.target,
     )
     return Finding(
         prediction=examination.prediction,
@@ -219,7 +219,7 @@ def conclude(examination: Examination, profile: Profile, config: Config) -> Find
 
 
 def explain(
-    judged: Judged, origin: Origin, config: Config, precedent: Precedent = NO_PRECEDENT
+    analysis: Analysis, origin: Origin, config: Config, precedent: Precedent = NO_PRECEDENT
 ) -> tuple[Artifact, ...]:
     """Make the result objects that somebody wants; they name each other by UIDs that need no order of making.
 
@@ -227,10 +227,10 @@ def explain(
     ------
     UnsoundResultError : our own check refuses them; nothing of them may leave the house.
     """
-    context = result.Context(
-        source=judged.source,
-        radiograph=judged.radiograph,
-        finding=judged.finding,
+    context = Context(
+        source=analysis.source,
+        radiograph=analysis.radiograph,
+        finding=analysis.finding,
         origin=origin,
         settings=config.results,
         kinds=config.kinds,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from cxr_node import process_setup, resources
@@ -9,6 +10,7 @@ from cxr_node.config.schema import Config
 from cxr_node.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
+    from cxr_node.domain import Target
     from cxr_node.model.predictor import ProfilePredictor
     from cxr_node.model.profile import Profile
     from cxr_node.node.ledger.ledger import Ledger
@@ -29,6 +31,21 @@ def profiles(config: Config) -> list[Profile]:
         return [profile.load(resources.profile_folder(name)) for name in names]
     except ModelError as error:
         raise ConfigError(str(error)) from error
+
+
+def targets(config: Config) -> dict[str, Target]:
+    """What each configured profile judges, by the profile's name; a profile that cannot be read is left out.
+
+    For views of the ledger, which must show what happened whatever became of the profiles.
+    """
+    from cxr_node.model import profile
+
+    found = {}
+    for name in (config.model.profile, *config.model.others):
+        with contextlib.suppress(ConfigError, ModelError):
+            described = profile.described_in(resources.profile_folder(name))
+            found[described.name] = described.named_target
+    return found
 
 
 def ledger(config: Config) -> Ledger:
@@ -69,4 +86,4 @@ def classifier(config: Config) -> Classifier:
     from cxr_node.model.predictor import BatchingPredictor
 
     loaded = [BatchingPredictor(predictor(each, config)) for each in profiles(config)]
-    return pipeline.Panel(tuple(loaded)) if len(loaded) > 1 else loaded[0]
+    return pipeline.ProfileRouter(tuple(loaded)) if len(loaded) > 1 else loaded[0]

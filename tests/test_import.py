@@ -84,7 +84,7 @@ def test_the_age_chooses_who_answers(age: str | None, name: str) -> None:
         population = Population(age_years=(ages[0], ages[1]), description="test")
         return builders.FixedPredictor(profile=builders.profile(name=name, population=population))
 
-    panel = pipeline.Panel((predictor("children", 1, 17), predictor("adults", 18, 120)))
+    panel = pipeline.ProfileRouter((predictor("children", 1, 17), predictor("adults", 18, 120)))
     source = builders.part10(builders.radiograph(PatientAge=age, PatientBirthDate=None))
     outcome = pipeline.process(source, ORIGIN, panel, CONFIG)
     assert isinstance(outcome, Reported)

@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 from cxr_node.cli.node import app
 from cxr_node.config.schema import Config
 from cxr_node.dicom.read import header
-from cxr_node.domain import Doubt, Origin, Reason, Verdict
+from cxr_node.domain import AbstainReason, Origin, Reason, Verdict
 from cxr_node.node.deliver import courier, removed_destinations
 from cxr_node.node.ledger import destination_health, lookup, queries
 from cxr_node.node.ledger.ledger import Ledger
@@ -529,7 +529,7 @@ def test_a_pipe_gets_whole_lines_and_a_narrow_terminal_whole_uids(tmp_path: Path
 
         console = Console(width=width, record=True)
         with site.ledger() as ledger, console.capture() as capture:
-            console.print(ledger_tables.Listing(queries.recent(ledger, 1)))
+            console.print(ledger_tables.Listing(queries.recent(ledger, 1), {}))
         assert long in "".join(capture.get().split()), "folded at the most"
         assert (width < 72) or any(long in line for line in capture.get().splitlines())
 
@@ -541,7 +541,7 @@ def week(site: Site) -> None:
     """Three senders, two stations, all verdicts and reasons; the newest has the highest number."""
     rows = [
         ("ROUTER", "XR1", 9.0, InstanceState.DELIVERED, Verdict.POSITIVE, None, None),
-        ("ROUTER", "XR2", 8.0, InstanceState.DELIVERED, Verdict.INDETERMINATE, None, Doubt.VIEWS_DISAGREE),
+        ("ROUTER", "XR2", 8.0, InstanceState.DELIVERED, Verdict.INDETERMINATE, None, AbstainReason.VIEWS_DISAGREE),
         ("ROUTER", "XR1", 3.0, InstanceState.REJECTED, Verdict.REJECTED, Reason.NOT_CHEST, None),
         ("OTHER", None, 2.0, InstanceState.DEAD, Verdict.NEGATIVE, DeadReason.UNDELIVERED, None),
         ("ROUTER", "XR2", 1.0, InstanceState.RECEIVED, None, None, None),

@@ -93,7 +93,7 @@ def test_admit_says_what_remains_in_the_archive(node: Node) -> None:
     shown = typed(node, "admit", SOP)
     assert shown.exit_code == 0
     assert "1 back in the queue" in plain(shown)
-    assert "have to be removed there" in plain(shown)
+    assert "must be removed there" in plain(shown)
     assert all(uid in shown.output for uid in node.archive)
     assert "TEMP1" not in shown.output and "REAL1" not in shown.output
     assert node.answered() == 3

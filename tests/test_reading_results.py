@@ -12,7 +12,7 @@ import yaml
 
 from cxr_node.dicom.results.context import SHAPES
 from cxr_node.dicom.words import names, wording
-from cxr_node.domain import Reason, Verdict
+from cxr_node.domain import PNEUMONIA, Reason, Verdict
 from tests import builders
 
 ROOT = Path(__file__).parent.parent
@@ -27,13 +27,13 @@ def page() -> str:
 
 def test_every_word_of_the_node_is_explained(page: str) -> None:
     for verdict in Verdict:
-        assert f"### {names.VERDICTS[verdict]}".casefold() in page.casefold()
-        assert f"`{verdict}`" in page
+        assert f"### {PNEUMONIA.name(verdict)}".casefold() in page.casefold()
+        assert f"`{PNEUMONIA.word(verdict)}`" in page
     for reason in Reason:
         assert f"`{reason}`" in page
     for shape in SHAPES.values():
         assert str(shape.series_number) in page
-    for doubt in names.DOUBTS.values():
+    for doubt in names.ABSTAIN_REASONS.values():
         assert f"| {doubt} |" in page
 
 

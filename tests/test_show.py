@@ -9,8 +9,7 @@ from rich.console import Console
 
 from cxr_node.cli import ledger_tables, tables
 from cxr_node.config import loader
-from cxr_node.dicom.words import names
-from cxr_node.domain import Doubt, InstanceRef, Origin, Reason, Rejected
+from cxr_node.domain import PNEUMONIA, AbstainReason, InstanceRef, Origin, Reason, Rejected
 from cxr_node.node.ledger import queries, status
 from cxr_node.node.ledger.ledger import Ledger
 
@@ -46,35 +45,38 @@ def test_status_and_trace_show_whole_uids_and_reasons(tmp_path: Path) -> None:
     settings = loader.parse(
         {"spool": {"path": str(tmp_path)}, "destinations": [{"name": "pacs", "address": "PACS@127.0.0.1:104"}]}
     )
-    waiting = printed(ledger_tables.status(status.look(ledger, settings)))
+    waiting = printed(ledger_tables.status(status.look(ledger, settings), {}))
     assert "".join(waiting.split()).count(UID[:20]) == 1
     assert "PACS@127.0.0.1:104" in waiting
     job = ledger.claim_instance("me", 60)
     assert job is not None
     ledger.settle_rejected(job, Rejected(reason=Reason.NOT_FRONTAL, sentence="The view is not frontal (PA or AP)."))
     (story,) = queries.trace(ledger, UID)
-    told = printed(ledger_tables.story(story))
+    told = printed(ledger_tables.story(story, {}))
     assert UID in told
     assert "view-not-frontal" in told
     assert "The view is not frontal" in told
-    seen = printed(ledger_tables.status(status.look(ledger, settings)))
+    seen = printed(ledger_tables.status(status.look(ledger, settings), {}))
     assert "REJECTED" in seen
     assert "view-not-frontal" in seen
     ledger.close()
 
 
 def test_every_verdict_is_a_word_and_a_symbol() -> None:
-    words = [tables.verdict(word).plain for word in tables.SYMBOLS]
+    words = [tables.verdict(PNEUMONIA.word(verdict), PNEUMONIA).plain for verdict in tables.SYMBOLS]
     assert len({word[0] for word in words}) == len(words) == 4
-    assert [word[2:] for word in words] == [names.VERDICTS[verdict] for verdict in tables.SYMBOLS]
-    assert tables.plain({"doubt": Doubt.VIEWS_DISAGREE, "at": AT}) == {"doubt": "views-disagree", "at": AT.isoformat()}
+    assert [word[2:] for word in words] == [PNEUMONIA.name(verdict) for verdict in tables.SYMBOLS]
+    assert tables.plain({"doubt": AbstainReason.VIEWS_DISAGREE, "at": AT}) == {
+        "doubt": "views-disagree",
+        "at": AT.isoformat(),
+    }
 
 
 def test_a_certainty_stands_beside_pneumonia_alone() -> None:
     """0.1 % beside UNCERTAIN reads as negative, and 84.996 % rounds onto a threshold that is not at hand."""
     assert tables.stated(0.984, None, "PNEUMONIA") == "98 %"
     assert tables.stated(0.9996, None, "PNEUMONIA") == "above 99 %"
-    assert tables.stated(0.001, Doubt.UNLIKE_TRAINING_DATA, "UNCERTAIN") == "-"
-    assert tables.stated(0.84996, Doubt.BETWEEN_THRESHOLDS, "UNCERTAIN") == "-"
+    assert tables.stated(0.001, AbstainReason.UNLIKE_TRAINING_DATA, "UNCERTAIN") == "-"
+    assert tables.stated(0.84996, AbstainReason.BETWEEN_THRESHOLDS, "UNCERTAIN") == "-"
     assert tables.stated(0.001, None, "NORMAL") == "-"
     assert tables.stated(None, None, None) == "-"

@@ -85,7 +85,7 @@ def status(
     else:
         for sentence in failed:  # first: those that watch show the first line
             out.print(f"FAIL {sentence}", markup=False)
-        out.print(ledger_tables.status(seen))
+        out.print(ledger_tables.status(seen, wiring.targets(settings)))
     raise typer.Exit(1 if failed else 0)
 
 
@@ -109,7 +109,7 @@ def trace(key: Key, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False
         if as_json:
             say_json(tables.plain(story))
         else:
-            out.print(ledger_tables.story(story))
+            out.print(ledger_tables.story(story, wiring.targets(settings)))
 
 
 @command(name="list")
@@ -117,7 +117,9 @@ def list_instances(
     key: Anything = None,
     config: ConfigFile = DEFAULT_CONFIG,
     state: Annotated[str | None, typer.Option(help="RECEIVED, REPORTED, DELIVERED, REJECTED or DEAD.")] = None,
-    verdict: Annotated[str | None, typer.Option(help="PNEUMONIA, NORMAL, UNCERTAIN or REJECTED.")] = None,
+    verdict: Annotated[
+        str | None, typer.Option(help="NORMAL, UNCERTAIN, REJECTED, or what a positive is called: PNEUMONIA.")
+    ] = None,
     reason: Reason = None,
     sender: Annotated[str | None, typer.Option(help="Calling AE title.")] = None,
     station: Annotated[str | None, typer.Option(help="Station Name (0008,1010) of the image.")] = None,
@@ -132,14 +134,17 @@ def list_instances(
     from cxr_node.node.ledger import listing
 
     settings = loader.load(config)
-    words = {"state": state, "verdict": verdict, "reason": reason, "since": since, "until": until}
+    words = {"state": state, "reason": reason, "since": since, "until": until}
     with opened(settings) as ledger:
-        wanted = _wanted(key, words, {"sender": sender, "station": station}, _known(ledger, settings, destination))
+        said = None if verdict is None else _verdict(ledger, settings, verdict)
+        wanted = _wanted(
+            key, words, {"verdict": said, "sender": sender, "station": station}, _known(ledger, settings, destination)
+        )
         rows = listing.find(ledger, wanted, limit + 1)
     for row in rows[:limit] if as_json else ():
         say_json(tables.plain(row))
     if not as_json:
-        out.print(ledger_tables.Listing(rows[:limit]) if rows else "none")
+        out.print(ledger_tables.Listing(rows[:limit], wiring.targets(settings)) if rows else "none")
         if len(rows) > limit:
             err.print(f"and more; --limit {limit} shows the newest")
 
@@ -162,7 +167,7 @@ def counts(
     begin = moment_since(since, now)
     end = None if until is None else _parsed(lambda text: durations.moment(text, now, whole_day=True), until, "--until")
     with opened(settings) as ledger:
-        found = listing.counts(ledger, words, begin, end)
+        found = listing.counts(ledger, words, begin, end, _configured_words(settings))
     if as_json:
         for one in found:
             say_json(ledger_tables.count_as_json(one, words))
@@ -259,7 +264,6 @@ def _wanted(
 ) -> Wanted:
     """What is looked for, of options that were typed."""
     from cxr_node.dicom.read import header
-    from cxr_node.domain import Verdict
     from cxr_node.node.ledger.listing import Wanted
     from cxr_node.node.ledger.states import InstanceState
 
@@ -268,7 +272,7 @@ def _wanted(
         key=None if key is None else key.strip(),
         accession_keys=() if key is None else header.accession_keys(key),
         state=_parsed(lambda text: _member(InstanceState, text.upper()), words.get("state"), "--state"),
-        verdict=_parsed(lambda text: _member(Verdict, text.upper()), words.get("verdict"), "--verdict"),
+        verdict=names.get("verdict"),
         reason=reason_of(words.get("reason"), "--reason"),
         sender=names.get("sender"),
         station=names.get("station"),
@@ -276,6 +280,23 @@ def _wanted(
         since=_parsed(lambda text: durations.moment(text, at), words.get("since"), "--since"),
         until=_parsed(lambda text: durations.moment(text, at, whole_day=True), words.get("until"), "--until"),
     )
+
+
+def _configured_words(settings: Config) -> list[str]:
+    """Words of a positive verdict of the configured profiles."""
+    from cxr_node.domain import Verdict
+
+    return [target.word(Verdict.POSITIVE) for target in wiring.targets(settings).values()]
+
+
+def _verdict(ledger: Ledger, settings: Config, text: str) -> str | None:
+    """Read --verdict: a word of every target, or the positive word of one, configured or in the ledger."""
+    from cxr_node.domain import Verdict
+    from cxr_node.node.ledger import listing
+
+    common = [verdict.value for verdict in Verdict if verdict is not Verdict.POSITIVE]
+    known = [*dict.fromkeys((*_configured_words(settings), *listing.positives(ledger))), *common]
+    return _parsed(lambda word: _among(known, word), text.upper(), "--verdict")
 
 
 def moment_since(text: str, at: datetime) -> datetime:
@@ -303,10 +324,10 @@ def _member(words: type[Word], text: str) -> Word:
 
 def reason_of(text: str | None, option: str, *, rejected: bool = False) -> str | None:
     """Read a coded reason: of a rejection, and unless `rejected`, also of an UNCERTAIN or of a death."""
-    from cxr_node.domain import Doubt, Reason
+    from cxr_node.domain import AbstainReason, Reason
     from cxr_node.node.ledger.states import DeadReason
 
-    kinds = (Reason,) if rejected else (Reason, Doubt, DeadReason)
+    kinds = (Reason,) if rejected else (Reason, AbstainReason, DeadReason)
     return _parsed(lambda word: _among([one.value for kind in kinds for one in kind], word.lower()), text, option)
 
 

@@ -16,7 +16,7 @@ from rich.text import Text
 from cxr_node import durations
 from cxr_node.cli import tables
 from cxr_node.dicom.words import names
-from cxr_node.domain import ResultKind, Verdict
+from cxr_node.domain import ResultKind, Target
 from cxr_node.node.ledger.ledger import OPEN
 from cxr_node.node.ledger.listing import By, Count
 from cxr_node.node.ledger.queries import DeliveryRow, InstanceRow, Story
@@ -40,10 +40,11 @@ KINDS = {
 }
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 _SR_CLASSES = {"88.34": "Comprehensive 3D SR", "88.33": "Comprehensive SR", "88.22": "Enhanced SR"}
-_VERDICTS = (Verdict.POSITIVE, Verdict.NEGATIVE, Verdict.INDETERMINATE, Verdict.REJECTED)
+Targets = Mapping[str, Target]
+"""What each configured profile judges, by the profile's name."""
 
 
-def status(seen: NodeStatus) -> Group:
+def status(seen: NodeStatus, targets: Targets) -> Group:
     """Roles, queue, destinations, who sent last, last instances."""
     roles = _table("process", "", title="node")
     for role, state in seen.roles.items():
@@ -63,7 +64,7 @@ def status(seen: NodeStatus) -> Group:
     if any(seen.last_received.values()):
         parts.append(_last_received(seen.last_received, seen.at))
     if seen.recent:
-        parts += [Text("last instances", "italic"), Listing(seen.recent)]
+        parts += [Text("last instances", "italic"), Listing(seen.recent, targets)]
     return Group(*parts)
 
 
@@ -72,52 +73,51 @@ class Listing:
     """Instances, one line each where there is room, else two."""
 
     rows: Sequence[InstanceRow]
+    targets: Targets
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """As rich asks for it."""
         if options.max_width < WIDE:
-            yield from (_two_lines(row) for row in self.rows)
+            yield from (_two_lines(row, self.targets) for row in self.rows)
             return
         table = _table("no.", "received (UTC)", "from", "station", "state", "verdict", "reason", "SOP Instance UID")
         for row in self.rows:
-            facts = (*_facts(row), row.sop_instance_uid)
+            facts = (*_facts(row, self.targets), row.sop_instance_uid)
             table.add_row(*(Text(part) if isinstance(part, str) else part for part in facts))
         yield table
 
 
-def _facts(row: InstanceRow) -> tuple[str | Text, ...]:
+def _facts(row: InstanceRow, targets: Targets) -> tuple[str | Text, ...]:
     return (
         f"#{row.id}",
         when(row.received_at),
         row.calling_ae_title or "-",
         row.station_name or "-",
         row.state.value,
-        _verdict(row),
+        _verdict(row, targets),
         row.reason or row.doubt or "",
     )
 
 
-def _two_lines(row: InstanceRow) -> Text:
-    number, received, sender, station, state, verdict, reason = _facts(row)
+def _two_lines(row: InstanceRow, targets: Targets) -> Text:
+    number, received, sender, station, state, verdict, reason = _facts(row, targets)
     line = Text(f"{number}  {received}  {sender} {'' if station == '-' else station}  {state}  ")
     return line.append_text(Text.assemble(verdict)).append(f"  {reason}\n    {row.sop_instance_uid}")
 
 
-def _certainty(row: InstanceRow) -> str:
-    return tables.stated(row.probability, row.doubt, row.verdict)
-
-
-def _verdict(row: InstanceRow) -> Text:
-    said = tables.verdict(row.verdict)
-    certainty = _certainty(row)
+def _verdict(row: InstanceRow, targets: Targets) -> Text:
+    """Name of the verdict, and its certainty where one may be stated."""
+    profile = (row.profile or "").rpartition(" ")[0]  # name and version
+    said = tables.verdict(row.verdict, targets.get(profile))
+    certainty = tables.stated(row.probability, row.doubt, row.verdict)
     return said if certainty == "-" else said.append(f" {certainty}")
 
 
-def story(told: Story) -> Group:
+def story(told: Story, targets: Targets) -> Group:
     """One instance from the wire to the archive."""
     row = told.instance
     head = Table(show_header=False, box=None)
-    for name, value in (_head(row) | _versions(told)).items():
+    for name, value in (_head(row, targets) | _versions(told)).items():
         head.add_row(name, Text(value, overflow="fold"))
     sent = _table("object", "to", "state", "tries", "last answer, and why it waits", box=False)
     held = _table("accepted object", "by", "at (UTC)", "committed (UTC)", "seen again (UTC)", box=False)
@@ -133,7 +133,7 @@ def story(told: Story) -> Group:
     return Group(head, *(table for table in (sent, held) if table.row_count), events)
 
 
-def _head(row: InstanceRow) -> dict[str, str]:
+def _head(row: InstanceRow, targets: Targets) -> dict[str, str]:
     facts = {
         "number": f"#{row.id}",
         "SOP Instance UID": row.sop_instance_uid,
@@ -144,7 +144,7 @@ def _head(row: InstanceRow) -> dict[str, str]:
         "received again": f"{row.repeats} times, last {when(row.repeated_at)} UTC" if row.repeated_at else "-",
         "state": row.state.value,
         "waits": row.why,
-        "verdict": f"{tables.verdict(row.verdict)} {_certainty(row)} {row.profile or ''}",
+        "verdict": f"{_verdict(row, targets)} {row.profile or ''}",
         "reason": " - ".join(word for word in (row.reason, names.reason(row.doubt), row.sentence) if word) or "-",
     }
     return {name: value for name, value in facts.items() if value is not None}
@@ -201,10 +201,10 @@ def _promise(row: DeliveryRow) -> Text:
 def counts(found: Sequence[Count], by: Sequence[By]) -> Table:
     """One row for each group: images, verdicts, what waits or died, the last one."""
     table = _table(*("day (UTC)" if each is By.DAY else each.value for each in by))
-    for heading in ("images", *_VERDICTS, "waiting", "DEAD", "last received (UTC)"):
+    for heading in ("images", *(found[0].verdicts if found else ()), "waiting", "DEAD", "last received (UTC)"):
         table.add_column(heading, justify="right")
     for one in found:
-        numbers = (one.images, *(one.verdicts[verdict] for verdict in _VERDICTS), one.waiting, one.dead)
+        numbers = (one.images, *one.verdicts.values(), one.waiting, one.dead)
         last = "-" if one.last_received_at is None else when(one.last_received_at)
         table.add_row(*(Text(word or "-") for word in one.group), *(str(number) for number in numbers), last)
     return table

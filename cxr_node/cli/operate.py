@@ -99,7 +99,7 @@ def admit(key: Key, config: ConfigFile = DEFAULT_CONFIG) -> None:
     _tell_queued(done)
     left = [left for each in earlier for left in each.left]
     if left:
-        out.print("Results of the earlier header remain in archives, and have to be removed there:")
+        out.print("Results of the earlier header remain in archives and must be removed there:")
         _tell_left(left, settings)
 
 

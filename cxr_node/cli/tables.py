@@ -15,7 +15,7 @@ from rich.text import Text
 from cxr_node.diagnose import thresholds
 from cxr_node.dicom.words import names
 from cxr_node.dicom.words.rounding import beside
-from cxr_node.domain import Verdict
+from cxr_node.domain import PNEUMONIA, Target, Verdict
 
 if TYPE_CHECKING:
     from cxr_node.demo import IndexRow
@@ -46,16 +46,25 @@ def progress(items: Iterable[Item], total: int, what: str, *, quiet: bool = Fals
         yield from bar.track(items, total=total, description=what)
 
 
-def verdict(word: str | None) -> Text:
-    """A verdict's symbol and its name for people; "-" where there is none yet."""
+def verdict(word: str | None, target: Target | None) -> Text:
+    """Show the symbol and the name of a verdict, given its word for programs; "-" where there is none yet.
+
+    Without its target (the profile is not configured any more) a NORMAL is not said to be of another one.
+    """
     if word is None:
         return Text("-")
-    known = Verdict(word)
-    return Text(f"{SYMBOLS[known]} {names.VERDICTS[known]}", STYLES[known])
+    known = Verdict.of_word(word)
+    if target is not None and target.word(known) == word:
+        name = target.name(known)
+    else:
+        name = {Verdict.POSITIVE: f"{word} SUSPECTED", Verdict.NEGATIVE: "negative, of a profile not configured"}.get(
+            known, PNEUMONIA.name(known)
+        )
+    return Text(f"{SYMBOLS[known]} {name}", STYLES[known])
 
 
 def stated(probability: float | None, doubt: str | None, verdict: str | None = None) -> str:
-    """The certainty beside a verdict; "-" where none may stand there without its thresholds (`numbers.beside`)."""
+    """The certainty beside a verdict; "-" where none may stand there without its thresholds (`rounding.beside`)."""
     return (beside(verdict, probability) if doubt is None else None) or "-"
 
 
@@ -64,11 +73,11 @@ def demo_table(rows: Sequence[IndexRow]) -> Table:
     table = Table(title="what came back: report, measurements, heat map", title_justify="left")
     table.add_column("image")
     table.add_column("verdict")
-    for heading in ("certainty of pneumonia", "turnaround", "objects delivered"):
+    for heading in ("certainty", "turnaround", "objects delivered"):
         table.add_column(heading, justify="right")
     for row in rows:
         took = "-" if row.turnaround_ms is None else f"{row.turnaround_ms:.0f} ms"
-        said = verdict(row.verdict) if row.verdict in set(Verdict) else Text(row.verdict)
+        said = Text(row.state) if row.verdict is None else verdict(row.verdict, row.target)
         if row.reason:
             said.append(f" ({names.reason(row.reason)})")
         table.add_row(row.name, said, row.certainty or "-", took, str(len(row.objects)))
@@ -77,12 +86,14 @@ def demo_table(rows: Sequence[IndexRow]) -> Table:
 
 def classify_table(answers: Sequence[Answer]) -> Table:
     """Path, verdict, certainty, reason."""
-    table = Table(caption="Research use only. The verdict is about pneumonia only.", caption_justify="left")
+    findings = dict.fromkeys(one.target.finding for one in answers if one.target is not None)
+    scope = f" The verdict concerns {' or '.join(findings)} only." if findings else ""
+    table = Table(caption=f"Research use only.{scope}", caption_justify="left")
     for heading in ("file", "verdict", "certainty", "reason"):
         table.add_column(heading, overflow="fold")
     for answer in answers:
         why = " - ".join(word for word in (names.reason(answer.reason), answer.sentence) if word)
-        table.add_row(str(answer.path), verdict(answer.verdict), answer.stated or "-", why)
+        table.add_row(str(answer.path), verdict(answer.word, answer.target), answer.stated or "-", why)
     return table
 
 

@@ -35,6 +35,7 @@ from cxr_node.domain import (
     Region,
     Rejected,
     ResultKind,
+    Verdict,
     Zone,
 )
 from cxr_node.model import profile
@@ -189,6 +190,7 @@ def _facts() -> dict[str, Any]:
         "analysed": admission.SOP_CLASSES,
         "modalities": admission.MODALITIES,
         "verification": VERIFICATION,
+        "positive": _profile(config).target.word(Verdict.POSITIVE),
         "produced": produced,
         "first_classes": storage_scu.SOP_CLASSES,
         "proposed": _by_class(storage_scu.proposed({*storage_scu.SOP_CLASSES, *produced}, COMPRESSED)),
@@ -222,13 +224,17 @@ def _facts() -> dict[str, Any]:
     }
 
 
+def _profile(config: Config) -> Profile:
+    return profile.load(resources.profile_folder(config.model.profile))
+
+
 def _documents(config: Config, **attributes: str) -> dict[ResultKind, dict[str, Artifact]]:
     """Result objects of every verdict, by kind, then by the name of the case."""
-    of = profile.load(resources.profile_folder(config.model.profile))
+    of = _profile(config)
     point = of.operating_point
     between = (point.rule_out_below + point.report_at) / 2
     cases = {
-        "PNEUMONIA": Stated(profile=of, probability=(point.report_at + 1) / 2),
+        of.target.word(Verdict.POSITIVE): Stated(profile=of, probability=(point.report_at + 1) / 2),
         "NORMAL": Stated(profile=of, probability=point.rule_out_below / 2),
         "UNCERTAIN": Stated(profile=of, probability=between),
         "UNCERTAIN (no certainty)": Stated(profile=of, probability=between, distance=2 * (point.max_distance or 1.0)),

@@ -223,7 +223,7 @@ def _calibrated(
 ) -> profile.CalibrationFile:
     return profile.CalibrationFile(
         weights_sha256="",
-        method="op-norm (scores, no probabilities)",
+        method="op-norm (scores, not probabilities)",
         fitted_on=f"what its authors chose: TorchXRayVision {name}",
         slope=1.0,
         intercept=0.0,
@@ -243,7 +243,7 @@ Research use only. Not a medical device. Imported by `cxr-node import torchxrayv
 - **Findings, and the sigmoid that their authors chose as operating point of each:** {", ".join(trained)}.
 - **Verdict:** about {point.label} alone: reported from a score of {point.report_at:g}, ruled out below \
 {point.rule_out_below:g}. The other findings are scored, none is asserted.
-- **Scores are no probabilities.** Each sigmoid is stretched so that its operating point lies at 0.5 (op-norm). How \
+- **Scores are not probabilities.** Each sigmoid is stretched so that its operating point lies at 0.5 (op-norm). How \
 often a score is right was not measured here, so results show scores and never percent.
 - **Population:** {described.population.description}; ages {described.population.age_years[0]:g} to \
 {described.population.age_years[1]:g} years.

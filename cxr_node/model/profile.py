@@ -2,7 +2,7 @@
 
 Knows no torch: `check` and `deliver` read profiles too. Layout of a folder:
 
-    profile.yaml         what it is, its network and input, whom it may judge, sha256 of the other files
+    profile.yaml         what it is, its network and input, which finding it judges and in whom, sha256 of the others
     weights.safetensors  `network.*` parameters and `distance.*` statistics of the training features
     calibration.yaml     logit -> probability, thresholds; names the weights' sha256 it was fitted on
     metrics.json, MODEL_CARD.md   written by `cxr-node evaluate` and `cxr-node calibrate`
@@ -14,14 +14,13 @@ import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cxr_node.config import strict_yaml
-from cxr_node.config import strict_yaml as plain_yaml
-from cxr_node.domain import OperatingPoint, Scale
+from cxr_node.domain import PNEUMONIA, OperatingPoint, Scale, Target, Verdict
 from cxr_node.errors import ForeignProfileError, ModelError
 
 FORMAT = 1
@@ -76,6 +75,37 @@ class Population(_Strict):
     description: str
 
 
+_ASCII = r"^[!-\[\]-~]([ -\[\]-~]*[!-\[\]-~])?$"
+"""Printable, without backslash, and without a space at either end."""
+_ShortString = Annotated[str, Field(pattern=_ASCII, max_length=16)]  # SH
+
+
+class CodeFile(_Strict):
+    """A coded concept (PS3.3 8.8)."""
+
+    value: _ShortString
+    scheme: _ShortString
+    meaning: str = Field(pattern=_ASCII, max_length=64)
+
+
+class TargetFile(_Strict):
+    """domain.Target as profile.yaml writes it: what the verdicts are about."""
+
+    finding: str = Field(pattern=r"^[A-Za-z]([A-Za-z0-9 -]*[A-Za-z0-9])?$", max_length=22)
+    """So long that a series description has room for it (LO, 64 characters)."""
+    code: CodeFile
+
+    @model_validator(mode="after")
+    def _is_no_verdict(self) -> Self:
+        if self.finding.upper() in {*Verdict, *Verdict.__members__}:
+            raise ValueError(f"finding must not be the name of a verdict ({self.finding})")
+        return self
+
+    def read(self) -> Target:
+        """Make the target of it."""
+        return Target(finding=self.finding, code=(self.code.value, self.code.scheme, self.code.meaning))
+
+
 class ProfileFile(_Strict):
     """profile.yaml."""
 
@@ -87,6 +117,8 @@ class ProfileFile(_Strict):
     network: NetworkSpec
     input: InputSpec
     population: Population
+    target: TargetFile | None = None
+    """None: pneumonia; then the judged label must say so."""
     sha256: dict[str, str]
     licence: str
     citation: str
@@ -96,6 +128,11 @@ class ProfileFile(_Strict):
         if self.network.classes and self.labels[1:] != list(self.network.classes):
             raise ValueError("labels must be the judged label and then network.classes, in this order")
         return self
+
+    @property
+    def named_target(self) -> Target:
+        """What the verdicts are about."""
+        return PNEUMONIA if self.target is None else self.target.read()
 
 
 class OperatingPointFile(_Strict):
@@ -158,6 +195,7 @@ class Profile:
     operating_point: OperatingPoint
     weights_sha256: str
     op_norm: tuple[float | None, ...] | None = None
+    target: Target = PNEUMONIA
 
     @property
     def answered(self) -> tuple[str, ...]:
@@ -206,6 +244,7 @@ def load(folder: Path) -> Profile:
         operating_point=point,
         weights_sha256=calibrated.weights_sha256,
         op_norm=tuple(calibrated.op_norm) if calibrated.op_norm is not None else None,
+        target=described.named_target,
     )
 
 
@@ -246,6 +285,8 @@ def _operating_point(folder: Path, described: ProfileFile, calibrated: Calibrati
     point = OperatingPoint(**calibrated.operating_point.model_dump(), scale=scale)
     if point.label not in described.labels:
         raise ModelError(f"{folder}: operating point is for {point.label!r}, the network answers {described.labels}")
+    if described.target is None and PNEUMONIA.finding not in point.label.casefold():
+        raise ModelError(f"{folder}: {point.label!r} is judged, and profile.yaml has no target: that names the finding")
     if calibrated.op_norm is not None:
         if len(calibrated.op_norm) != len(described.labels):
             raise ModelError(
@@ -290,7 +331,7 @@ def _read(path: Path, schema: type[Schema]) -> Schema:
 
 def _parsed(path: Path) -> Any:
     try:
-        return plain_yaml.load(path.read_text("utf-8"))
+        return strict_yaml.load(path.read_text("utf-8"))
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -16,7 +16,7 @@ from cxr_node import pipeline
 from cxr_node.config.schema import Config
 from cxr_node.dicom import from_picture
 from cxr_node.dicom.words import rounding
-from cxr_node.domain import Artifact, Finding, Origin, Reason, Rejected, ResultKind, Scale, Verdict
+from cxr_node.domain import PNEUMONIA, Artifact, Finding, Origin, Reason, Rejected, ResultKind, Scale, Target, Verdict
 from cxr_node.errors import DataError, InstanceError
 
 _SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".ima", ".img", ".png", ".jpg", ".jpeg"})
@@ -113,8 +113,18 @@ class Answer:
 
     @property
     def verdict(self) -> Verdict:
-        """PNEUMONIA, NORMAL, UNCERTAIN or REJECTED."""
+        """What the node says of it."""
         return Verdict.REJECTED if isinstance(self.outcome, Rejected) else self.outcome.decision.verdict
+
+    @property
+    def target(self) -> Target | None:
+        """What the verdict is about; None where the file was not analysed."""
+        return None if isinstance(self.outcome, Rejected) else self.outcome.target
+
+    @property
+    def word(self) -> str:
+        """The verdict for programs: PNEUMONIA, NORMAL, UNCERTAIN or REJECTED."""
+        return (self.target or PNEUMONIA).word(self.verdict)
 
     @property
     def reason(self) -> str | None:
@@ -147,14 +157,19 @@ class Answer:
         finding = self.outcome if isinstance(self.outcome, Finding) else None
         return {
             "path": str(self.path),
-            "verdict": self.verdict.value,
-            "probability": _rounded(finding.calibrated_probability) if finding else None,
+            "verdict": self.word,
+            "probability": _probability(finding) if finding else None,
             "reason": self.reason,
             "sentence": self.sentence,
             "spread": round(finding.prediction.spread, 6) if finding else None,
             "distance": _rounded(finding.prediction.distance) if finding else None,
             "profile": finding.identity.profile if finding else profile,
         } | (_more(finding) if finding else {})
+
+
+def _probability(finding: Finding) -> float | None:
+    value = finding.calibrated_probability
+    return None if value is None else rounding.exact_fraction(value, finding.identity.operating_point)
 
 
 def _more(finding: Finding) -> dict[str, str | dict[str, float]]:
@@ -168,7 +183,7 @@ def _scores(finding: Finding) -> dict[str, str | dict[str, float]]:
     """Every finding's number, the highest first, what the numbers are, and which of them was judged."""
     ranked = sorted(finding.prediction.probability.items(), key=lambda item: -item[1])
     point = finding.identity.operating_point
-    numbers = {label: round(number, 6) for label, number in ranked}
+    numbers = {label: rounding.exact_fraction(number, point) for label, number in ranked}
     return {"judged": point.label, "scale": point.scale.value, "findings": numbers}
 
 

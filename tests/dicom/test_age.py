@@ -184,7 +184,7 @@ def test_contradictions_within_the_population_are_remarks() -> None:
     refused, said, cautions = judged(source("001Y", "20190103"))
     assert not refused
     assert said == (
-        "What the header says of the patient's age is contradictory: "
+        "The header contradicts itself about the patient's age: "
         "1 year from Patient's Age, but 5 years from Patient's Birth Date.",
     )
     assert cautions == ("Age contradictory: 1 year or 5 years.",)

@@ -93,7 +93,7 @@ def test_limitations_tell_what_it_is_not_and_remarks() -> None:
     of = replace(of, radiograph=replace(of.radiograph, remarks=("The age is not known.",)))
     lines = [item.TextValue for item in sections(made(of))["Limitations"]]
     assert lines[0].startswith("Research use only.")
-    assert "Only pneumonia was assessed. Nothing else was evaluated." in lines
+    assert "Assessed for pneumonia only. Nothing else was evaluated." in lines
     assert "The age is not known." in lines
     assert any("not the outline of a lesion" in line for line in lines)
 

@@ -63,7 +63,7 @@ def test_the_page_says_all_that_the_report_says(case: str) -> None:
         wording.summary(of.finding),
         wording.FOOTER,
         of.finding.identity.weights_sha256[:12],
-        "Only pneumonia was assessed",
+        "Assessed for pneumonia only",
         of.source.ref.sop_instance_uid,
         "Patient: Test, Child1",
         "Patient ID: TEST-0001",

@@ -15,7 +15,7 @@ from cxr_node.dicom.results.context import Context
 from cxr_node.dicom.verify import check
 from cxr_node.dicom.verify.rules import Rule
 from cxr_node.dicom.words import coded_findings, wording
-from cxr_node.domain import Doubt, ResultKind, Scale, Verdict
+from cxr_node.domain import AbstainReason, ResultKind, Scale, Verdict
 from cxr_node.model.decision import decide
 from cxr_node.model.torchxrayvision import LABELS
 from tests import builders
@@ -55,7 +55,7 @@ def scored(case: str, scale: Scale = Scale.SCORE) -> Context:
         of.finding.identity,
         profile="torchxrayvision-densenet121-res224-all",
         operating_point=point,
-        calibration="op-norm (scores, no probabilities), fitted on what its authors chose",
+        calibration="op-norm (scores, not probabilities), fitted on what its authors chose",
     )
     finding = replace(of.finding, prediction=prediction, identity=identity, decision=decide(prediction, point))
     return replace(of, finding=replace(finding, heatmap=replace(finding.heatmap, label="Pneumonia")))
@@ -95,13 +95,13 @@ def heading(item: Dataset) -> str:
 def test_the_sentences() -> None:
     assert {case: wording.summary(scored(case).finding) for case in CASES if case != "two findings"} == {
         "pneumonia": "AI: PNEUMONIA SUSPECTED. Score of pneumonia: 0.62 (a score is not a probability). Not verified "
-        "by a physician. The verdict is about pneumonia only. Research use only.",
+        "by a physician. The verdict concerns pneumonia only. Research use only.",
         "normal": "AI: no pneumonia detected. Score of pneumonia: 0.4997 (a score is not a probability). Not verified "
-        "by a physician. The verdict is about pneumonia only. This is not a statement that the radiograph is normal. "
+        "by a physician. The verdict concerns pneumonia only. This does not mean that the radiograph is normal. "
         "Research use only.",
         "between": "AI: UNCERTAIN. The AI gives no answer: score of pneumonia 0.45, between the two thresholds (0.4 "
         "and 0.6). Human reading required. Research use only.",
-        "views": "AI: UNCERTAIN. The AI gives no answer: its predictions for this image disagree. Human reading "
+        "views": "AI: UNCERTAIN. The AI gives no answer: predictions for this image disagree. Human reading "
         "required. Research use only.",
     }
 
@@ -109,7 +109,7 @@ def test_the_sentences() -> None:
 def test_the_five_highest_stand_in_the_report() -> None:
     report = dcmread(io.BytesIO(made(scored("pneumonia"))[REPORT].content))
     lines = texts(made(scored("pneumonia"))[REPORT])
-    start = lines.index("Highest of 18 findings (0.5: the model's operating point of each):")
+    start = lines.index("Highest of 18 findings (0.5 is the model's operating point for each):")
     assert lines[start + 1 : start + 7] == [
         "1. pleural effusion 0.71",
         "2. cardiomegaly 0.66",
@@ -151,7 +151,7 @@ def test_all_findings_are_coded_in_the_order_of_their_scores() -> None:
 
 def test_where_looks_disagree_no_finding_has_a_number() -> None:
     of = scored("views")
-    assert of.finding.decision.doubt is Doubt.VIEWS_DISAGREE
+    assert of.finding.decision.doubt is AbstainReason.VIEWS_DISAGREE
     assert listed(dcmread(io.BytesIO(made(of)[MEASUREMENTS].content))) == []
     lines = texts(made(of)[REPORT])
     assert "The other 17 findings: not stated." in lines
@@ -162,7 +162,7 @@ def test_classes_behind_one_calibrated_label_are_no_findings() -> None:
     """Bacterial and viral are parts of the answer, not calibrated alone: results are those of one label."""
     of = scored("pneumonia", Scale.PROBABILITY)
     assert coded_findings.listed(of.finding) == ()
-    assert "Only pneumonia was assessed" in wording.summary(of.finding)
+    assert "Assessed for pneumonia only" in wording.summary(of.finding)
     assert listed(dcmread(io.BytesIO(made(of)[MEASUREMENTS].content))) == []
     assert check.check_made(list(made(of).values()), of) == []
     assert check.check_files([(str(kind), each.content) for kind, each in made(of).items()]).flaws == ()

@@ -69,18 +69,18 @@ def test_several_zones_and_places_make_one_sentence() -> None:
     two = region(Place.PICTURE_RIGHT, Zone.MIDDLE, Zone.LOWER)
     some = [whole, two, two, region(Place.BETWEEN), region(Place.OUTSIDE)]
     assert zones.sentence(some, Sides.FACING) == (
-        "The network looked: right upper to lower zones, left middle and lower zones, between the lungs, "
+        "Areas the network looked at: right upper to lower zones, left middle and lower zones, between the lungs, "
         "outside the lungs."
     )
-    assert zones.sentence([whole], Sides.ASSUMED).endswith("(sides as films usually hang).")
-    assert zones.sentence([region(Place.BETWEEN)], Sides.ASSUMED) == "The network looked: between the lungs."
+    assert zones.sentence([whole], Sides.ASSUMED).endswith("(sides assumed from standard hanging).")
+    assert zones.sentence([region(Place.BETWEEN)], Sides.ASSUMED) == "Areas the network looked at: between the lungs."
     assert zones.sentence([whole, region(None)], Sides.FACING) == ""
     assert zones.sentence([], Sides.FACING) == ""
 
 
 def test_only_a_pneumonia_says_where() -> None:
     assert in_both_lungs(context()).looked == (
-        "The network looked: right lower zone, left upper and middle zones, outside the lungs."
+        "Areas the network looked at: right lower zone, left upper and middle zones, outside the lungs."
     )
     for case in CASES:
         assert bool(context(case).looked) is (case == "pneumonia")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxr_node.domain import Doubt, OperatingPoint, Prediction, Verdict
+from cxr_node.domain import AbstainReason, OperatingPoint, Prediction, Verdict
 from cxr_node.model.decision import decide
 
 POINT = OperatingPoint(
@@ -21,13 +21,13 @@ def prediction(probability: float, spread: float = 0.0, distance: float = 1.0) -
     [
         (1.0, Verdict.POSITIVE, None),
         (0.8, Verdict.POSITIVE, None),
-        (0.7999, Verdict.INDETERMINATE, Doubt.BETWEEN_THRESHOLDS),
-        (0.2, Verdict.INDETERMINATE, Doubt.BETWEEN_THRESHOLDS),
+        (0.7999, Verdict.INDETERMINATE, AbstainReason.BETWEEN_THRESHOLDS),
+        (0.2, Verdict.INDETERMINATE, AbstainReason.BETWEEN_THRESHOLDS),
         (0.1999, Verdict.NEGATIVE, None),
         (0.0, Verdict.NEGATIVE, None),
     ],
 )
-def test_thresholds(probability: float, verdict: Verdict, doubt: Doubt | None) -> None:
+def test_thresholds(probability: float, verdict: Verdict, doubt: AbstainReason | None) -> None:
     decision = decide(prediction(probability), POINT)
     assert (decision.verdict, decision.doubt) == (verdict, doubt)
 
@@ -35,13 +35,13 @@ def test_thresholds(probability: float, verdict: Verdict, doubt: Doubt | None) -
 @pytest.mark.parametrize("probability", [0.0, 0.5, 1.0])
 def test_an_image_unlike_the_training_data_is_never_judged(probability: float) -> None:
     decision = decide(prediction(probability, spread=1.0, distance=1.51), POINT)
-    assert (decision.verdict, decision.doubt) == (Verdict.INDETERMINATE, Doubt.UNLIKE_TRAINING_DATA)
+    assert (decision.verdict, decision.doubt) == (Verdict.INDETERMINATE, AbstainReason.UNLIKE_TRAINING_DATA)
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.5, 1.0])
 def test_views_that_disagree_are_a_doubt(probability: float) -> None:
     decision = decide(prediction(probability, spread=0.31), POINT)
-    assert (decision.verdict, decision.doubt) == (Verdict.INDETERMINATE, Doubt.VIEWS_DISAGREE)
+    assert (decision.verdict, decision.doubt) == (Verdict.INDETERMINATE, AbstainReason.VIEWS_DISAGREE)
 
 
 def test_the_limits_themselves_are_still_allowed() -> None:

@@ -89,7 +89,7 @@ def test_a_report_on_the_same_association_commits_all_at_once(tmp_path: Path) ->
         (story,) = queries.trace(ledger, UID)
     assert [event.what for event in story.events].count("committed") == 1
     console = Console(file=io.StringIO(), width=250)
-    console.print(ledger_tables.story(story))
+    console.print(ledger_tables.story(story, {}))
     assert asked.transaction_uid in console.file.getvalue()
 
 
@@ -200,7 +200,7 @@ def test_an_archive_that_loses_it_every_time_is_given_up_and_shown(
         seen = status.look(ledger, settings)
     assert seen.uncommitted == {"pacs": {PromiseState.UNCOMMITTED: 1}}
     console = Console(file=io.StringIO(), width=250)
-    console.print(ledger_tables.status(seen))
+    console.print(ledger_tables.status(seen, {}))
     assert "1 UNCOMMITTED" in console.file.getvalue()
 
 

@@ -198,7 +198,7 @@ def test_measurements_go_in_the_first_sop_class_that_the_destination_takes(
     told = [event.detail for event in story.events if event.what == "delivery-rung"]
     assert told == ([f"measurements to pacs0: as SOP Class {peers.LADDER[rung]}"] if rung else [])
     console = Console(file=io.StringIO(), width=200)
-    console.print(ledger_tables.story(story))
+    console.print(ledger_tables.story(story, {}))
     name = ("measurements ", "measurements as Comprehensive SR", "measurements as Enhanced SR")[rung]
     assert name in console.file.getvalue()
     assert "88." not in console.file.getvalue().split("when (UTC)")[0]

@@ -212,7 +212,8 @@ def test_the_log_names_the_instance_and_its_verdict(
     workplace.receive(config, 2, content=b"no radiograph")
     with caplog.at_level(logging.INFO):
         assert hands(config, ledger).do_one() and hands(config, ledger).do_one()
-    verdict = workplace.ledgers.finding().decision.verdict
+    finding = workplace.ledgers.finding()
+    verdict = finding.target.word(finding.decision.verdict)
     told = [record.getMessage().partition(" attempt=")[0] for record in caplog.records if "instance=" in record.message]
     assert told == [f"reported verdict={verdict} instance=1", "rejected reason=not-a-chest instance=2"]
 

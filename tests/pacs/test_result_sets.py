@@ -155,7 +155,7 @@ def sop_instance_uid(file: Path) -> str:
 
 IMPRESSION: dict[str, str] = {
     "pneumonia": r"AI: PNEUMONIA SUSPECTED\. Certainty of pneumonia: 93 %\. Not verified by a physician\. "
-    r"Only pneumonia was assessed\. Research use only\.",
+    r"Assessed for pneumonia only\. Research use only\.",
     "normal": r"AI: no pneumonia detected\. Certainty of pneumonia: 3 %\. Not verified by a physician\. .*",
     "between": r"AI: UNCERTAIN\. The AI gives no answer: .* \(15 % and 85 %\)\. Human reading required\. .*",
     "views": r"AI: UNCERTAIN\. The AI gives no answer: .* disagree\. Human reading required\. Research use only\.",
@@ -190,7 +190,7 @@ def test_dsr2html_prints_a_report_as_a_radiologist_writes_it(made: list[Made], c
     assert finding[0].isupper() and len(finding) <= 80
     technique = lines[lines.index("Technique") + 1 : lines.index("Limitations")]
     assert any("15 %" in line and "85 %" in line for line in technique)
-    assert "Only pneumonia was assessed. Nothing else was evaluated." in lines
+    assert "Assessed for pneumonia only. Nothing else was evaluated." in lines
     assert any(line.startswith("Research use only. Not a medical device.") for line in lines)
     assert {"PRELIMINARY", "UNVERIFIED"} <= set(lines)
     assert not [word for word in UNREADABLE if word in text]

@@ -34,7 +34,7 @@ CASES = {
     "pneumonia": (Verdict.POSITIVE, "AI: PNEUMONIA SUSPECTED. Certainty of pneumonia: "),
     "normal": (Verdict.NEGATIVE, "AI: no pneumonia detected. Certainty of pneumonia: "),
     "uncertain": (Verdict.INDETERMINATE, "AI: UNCERTAIN. The AI gives no answer: certainty of pneumonia "),
-    "unlike": (Verdict.INDETERMINATE, "AI: UNCERTAIN. The AI gives no answer: image unlike those it learned from"),
+    "unlike": (Verdict.INDETERMINATE, "AI: UNCERTAIN. The AI gives no answer: image unlike the training data"),
 }
 """Verdict, and how the report's first sentence begins. `unlike` states no certainty, so its SR has no number."""
 

@@ -46,9 +46,9 @@ DISPLAY_BITS = 8
 
 _SHADES = 256
 _HAIR = 1.02
-_NO_VOI = "The header gives no VOI window: the image was shown over its own range of values."
-_USELESS_VOI = "The VOI window of the header does not fit the image: it was shown over its own range of values."
-_OTHER_VOI = "The first VOI window of the header does not fit the image: it was shown with another one of the header."
+_NO_VOI = "The header gives no VOI window; the image was shown over its full range of values."
+_USELESS_VOI = "The VOI window in the header does not fit the image; it was shown over its full range of values."
+_OTHER_VOI = "The first VOI window in the header does not fit the image; it was shown with another one from the header."
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def _modality(source: Source, stored: Values) -> Values:
     for item in source.dataset.get("ModalityLUTSequence") or ():
         lut = read_lut(item, source)
         if lut is None:
-            raise UndecodableError("The Modality LUT of the header cannot be read.")
+            raise UndecodableError("The Modality LUT in the header cannot be read.")
         first, entries, _ = lut
         return entries[_positions(stored, first, len(entries))]
     slope = next(iter(source.numbers("RescaleSlope")), 1.0)

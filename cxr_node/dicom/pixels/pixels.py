@@ -71,7 +71,7 @@ def decode(source: Source, rules: Admission) -> Radiograph:
 
 def _layout(source: Source, rules: Admission) -> Layout:
     if source.unreadable & _VITAL_TAGS:
-        raise UndecodableError("An attribute that gives the pixel data its meaning cannot be read.")
+        raise UndecodableError("An attribute that describes the pixel data cannot be read.")
     bits_allocated = source.integer("BitsAllocated")
     layout = Layout(
         rows=source.integer("Rows"),
@@ -88,12 +88,12 @@ def _layout(source: Source, rules: Admission) -> Layout:
         raise UndecodableError("There is no pixel data.")
     if layout.rows < 1 or layout.columns < 1 or bits_allocated not in (8, 16, 32):
         named = f"{layout.rows} x {layout.columns}, {bits_allocated} bits"
-        raise UndecodableError(f"Rows, Columns or Bits Allocated are missing or not possible ({named}).")
+        raise UndecodableError(f"Rows, Columns or Bits Allocated are missing or invalid ({named}).")
     if not 1 <= layout.bits_stored <= min(bits_allocated, MAX_BITS_STORED):
         named = f"{layout.bits_stored} of {bits_allocated}"
-        raise UndecodableError(f"Bits Stored is not possible, more than Bits Allocated, or than 16 ({named}).")
+        raise UndecodableError(f"Bits Stored is invalid: above Bits Allocated, or above 16 ({named}).")
     if layout.photometric_interpretation not in ("MONOCHROME1", "MONOCHROME2") or samples != 1 or frames > 1:
-        raise UndecodableError("The pixel data is no single gray frame.")
+        raise UndecodableError("The pixel data is not a single grayscale frame.")
     if values > rules.max_pixels or values * bits_allocated // 8 > MAX_DECODED_BYTES:
         raise UndecodableError(f"The image is larger than may be decoded ({layout.rows} x {layout.columns}).")
     return layout

@@ -85,8 +85,8 @@ _SENTENCES = {
     Reason.MODALITY: "The modality is not radiography (CR, DX or RG).",
     Reason.DERIVED: "The image was computed from another one (subtraction, suppression, reformatting).",
     Reason.NO_PIXELS: "The object has no pixel data.",
-    Reason.MULTI_FRAME: "The object has several frames; only single radiographs are analysed.",
-    Reason.COLOR: "The image is in color; only gray images are analysed.",
+    Reason.MULTI_FRAME: "The object is multi-frame; only single-frame radiographs are analysed.",
+    Reason.COLOR: "The image is in color; only grayscale images are analysed.",
     Reason.IDENTITY_EMPTY: "The Patient ID is empty; the node never guesses whose image it is.",
     Reason.NOT_CHEST: "The body part is not the chest.",
     Reason.NOT_FRONTAL: "The view is not frontal (PA or AP).",
@@ -151,11 +151,11 @@ def remarks(source: Source, population_age_years: tuple[float, float], rules: Ad
     """List what a reader of the result must know of what the header does not tell."""
     said = [remark for remark, _ in _age_remarks(source, population_age_years, rules)]
     if source.view is View.UNKNOWN:
-        said.append("The header does not tell the projection: a frontal view was assumed.")
+        said.append("The header does not state the projection; a frontal view was assumed.")
     if projection.has_unknown_part(source.dataset):
-        said.append("The header tells the body part in words that the node does not know: a chest was assumed.")
+        said.append("The header names a body part that the node does not recognize; a chest was assumed.")
     elif projection.body_part(source.dataset).is_chest is None:
-        said.append("The header does not tell the body part: a chest was assumed.")
+        said.append("The header does not state the body part; a chest was assumed.")
     return tuple(said)
 
 
@@ -172,7 +172,7 @@ def _age_remarks(
     contradiction = age.contradiction(source.text)
     if not ages:
         yield (
-            f"The patient's age is not known: the classifier was made for ages {made_for}.",
+            f"The patient's age is not known; the classifier was made for ages {made_for}.",
             f"Age not known: made for {made_for}.",
         )
     elif rules.age_policy is AgePolicy.WARN and any(_is_outside(found, population_age_years) for found in ages):
@@ -185,7 +185,7 @@ def _age_remarks(
     if contradiction is not None:
         one, other = contradiction
         yield (
-            f"What the header says of the patient's age is contradictory: {_both(contradiction)}.",
+            f"The header contradicts itself about the patient's age: {_both(contradiction)}.",
             f"Age contradictory: {one.words} or {other.words}.",
         )
 
@@ -303,7 +303,7 @@ def _conflict(source: Source, precedent: Precedent) -> str:
         what, whose = "The study differs from that of earlier images of the same series", "study"
     return (
         f"{what}. If it was corrected, `cxr-node admit KEY` accepts it from now on, and the image is judged; "
-        f"results of the earlier {whose} remain in the archive and have to be removed there."
+        f"results of the earlier {whose} remain in the archive and must be removed there."
     )
 
 

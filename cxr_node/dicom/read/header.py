@@ -130,7 +130,7 @@ def read(content: bytes) -> Source | Rejected:
             dataset, pixels = parse(io.BytesIO(content), len(content))
             if not (raw_text(dataset, 0x0020000D) and raw_text(dataset, 0x0020000E)):
                 return Rejected(
-                    reason=Reason.IDENTITY_EMPTY, sentence="The study or series it belongs to is not given."
+                    reason=Reason.IDENTITY_EMPTY, sentence="The study or series that it belongs to is not stated."
                 )
             ref = _reference(lambda tag: raw_text(dataset.file_meta if tag >> 16 == _META_GROUP else dataset, tag))
             if pixels is not None:

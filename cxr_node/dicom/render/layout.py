@@ -17,7 +17,7 @@ import matplotlib as mpl
 from PIL import Image, ImageDraw, ImageFont
 
 from cxr_node.dicom.words import wording, zones
-from cxr_node.domain import Finding, Radiograph, Verdict
+from cxr_node.domain import Finding, Radiograph
 
 
 @functools.cache
@@ -122,13 +122,12 @@ def words_of(radiograph: Radiograph, finding: Finding, *, shows_map: bool, looke
     `looked` : where the regions lie, in a sentence; "" where that is not known
     """
     banner, identity = wording.banner(finding), finding.identity
-    number = wording.number_text(finding) if finding.decision.verdict is Verdict.POSITIVE else None
     model = f"{identity.profile} {identity.version} ({identity.weights_sha256[:12]})."
     view = wording.view_line(radiograph.view)
     lowest = [f"{model} {view}"] if len(f"{model} {view}") <= _LOWEST_CHARS else [model, view]
     return Words(
         title=banner.title,
-        number=number or "",
+        number=banner.number,
         subtitle=_broken([banner.subtitle], _BANNER_CHARS),
         cautions=_broken([wording.plain(caution) for caution in radiograph.cautions], _BANNER_CHARS),
         listing=tuple(wording.listing(finding)),

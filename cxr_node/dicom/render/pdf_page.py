@@ -111,7 +111,7 @@ def _head(pdf: FPDF, sheet: Sheet) -> None:
 def _verdict(pdf: FPDF, finding: Finding) -> None:
     """Symbol, verdict, certainty on the verdict's color, in a frame that survives a gray printer."""
     background, ink = picture.BANNERS[finding.decision.verdict]
-    words, number = wording.banner(finding), wording.number_text(finding)
+    words = wording.banner(finding)
     top, height = pdf.get_y(), 19.0
     pdf.set_fill_color(*background)
     pdf.set_draw_color(_INK)
@@ -123,9 +123,8 @@ def _verdict(pdf: FPDF, finding: Finding) -> None:
     pdf.set_font("DejaVu", "B", _VERDICT_PT)
     pdf.set_xy(left, top + 2.5)
     pdf.cell(100, 8, words.title)
-    if number is not None and finding.decision.verdict is Verdict.POSITIVE:  # beside others it reads as theirs
-        pdf.set_xy(_MARGIN_MM + _WIDTH_MM - 64, top + 2.5)
-        pdf.cell(60, 8, number, align=Align.R)
+    pdf.set_xy(_MARGIN_MM + _WIDTH_MM - 64, top + 2.5)
+    pdf.cell(60, 8, words.number, align=Align.R)
     pdf.set_font("DejaVu", "", _BODY_PT)
     pdf.set_xy(left, top + 11)
     pdf.cell(150, 5, words.subtitle)

@@ -88,7 +88,7 @@ def _draw_outline(pen: ImageDraw.ImageDraw, region: Region, radiograph: Radiogra
 def _draw_banner(pen: ImageDraw.ImageDraw, verdict: Verdict, words: Words, layout: Layout) -> None:
     """Symbol, verdict, its certainty; below, what the verdict means, and what a reader must know of it.
 
-    A number stands beside PNEUMONIA only: beside the others it reads as certainty of what they say.
+    A number stands beside a positive only: beside the others it reads as certainty of what they say.
     """
     background, ink = BANNERS[verdict]
     lines = [*((line, False) for line in words.subtitle), *((line, True) for line in words.cautions)]

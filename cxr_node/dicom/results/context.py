@@ -1,8 +1,7 @@
 """What all result objects share: identity, header, references, and bytes.
 
 A result belongs to the patient, study and order of its source and says so in the source's own bytes: text values
-and the character set are carried without being decoded. Must not know what the single objects say
-(`report`, `measurements`, `capture`) nor read a clock.
+and the character set are carried without being decoded. Must not know what the single objects say, nor read a clock.
 
 Clauses: PS3.3 C.7.1.1 Patient, C.7.2.1 General Study, C.7.5.1 General Equipment, C.12.1 SOP Common, C.17 SR;
 PS3.10 7.1 File Meta Information; IHE RAD AIR 6.5.3.1 Contributing Equipment.
@@ -57,44 +56,10 @@ from cxr_node.domain import (
     Verdict,
 )
 
-_DOCUMENTS = (ResultKind.REPORT, ResultKind.MEASUREMENTS)
-
-
-def of(
-    precedent: Precedent, kind: ResultKind, sop_class_uid: str, series_uid: Callable[[ResultKind], str]
-) -> tuple[ResultRef, ...]:
-    """Documents of this kind and class in the answers that came before the first one with this very content.
-
-    A series is of one answer, so it tells whether two versions got the same: one that came in another transfer syntax
-    must not replace itself, nor name what it did not name the first time.
-    """
-    if kind not in _DOCUMENTS:
-        return ()
-    found: dict[str, ResultRef] = {}
-    for version in precedent.earlier_results:
-        if any(each.series_instance_uid == series_uid(each.kind) for each in version):
-            break
-        alike = [each for each in version if each.kind is kind and each.sop_class_uid == sop_class_uid]
-        found |= {each.sop_instance_uid: each for each in alike}
-    return tuple(found.values())
-
-
-def items(study_instance_uid: str, documents: Iterable[ResultRef]) -> list[Dataset]:
-    """Hierarchical reference to documents of one study (table 10-4)."""
-    study = Dataset()
-    study.StudyInstanceUID = study_instance_uid
-    study.ReferencedSeriesSequence = []
-    for document in documents:
-        series = Dataset()
-        series.SeriesInstanceUID = document.series_instance_uid
-        series.ReferencedSOPSequence = [reference(document.sop_class_uid, document.sop_instance_uid)]
-        study.ReferencedSeriesSequence.append(series)
-    return [study]
-
-
 PRODUCT = f"cxr_node {__version__}"
 _NAMESPACE = uuid.UUID("6f1b8d8e-92f4-5d3a-9a43-3c1f0b7e5a21")
 _LO_MAX_CHARS = 64
+_DOCUMENTS = (ResultKind.REPORT, ResultKind.MEASUREMENTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,9 +160,8 @@ class Context:
 
     @property
     def regions(self) -> tuple[Region, ...]:
-        """Regions of a PNEUMONIA; none for every other verdict, and where nothing stands out."""
-        positive = self.finding.decision.verdict is Verdict.POSITIVE
-        return self.finding.heatmap.regions if positive else ()
+        """Regions of a positive; none for every other verdict, and where nothing stands out."""
+        return self.finding.heatmap.regions if self.finding.decision.verdict is Verdict.POSITIVE else ()
 
     @property
     def looked(self) -> str:
@@ -223,7 +187,7 @@ class Context:
 
     def replaced(self, kind: ResultKind, sop_class_uid: str) -> tuple[ResultRef, ...]:
         """Earlier documents that one of this kind and class names as replaced; none for what is no document."""
-        return of(self.precedent, kind, sop_class_uid, self.series_uid)
+        return _earlier_documents(self.precedent, kind, sop_class_uid, self.series_uid)
 
     def series_uid(self, kind: ResultKind) -> str:
         """Series Instance UID: one instance a series, for OHIF shows only the first SR of a series."""
@@ -329,7 +293,7 @@ def _encoded(context: Context, kind: ResultKind, dataset: Dataset, names: Sequen
         return to_part10_each(dataset, names)
     files = []
     for name, documents in zip(names, replaced, strict=True):
-        dataset.PredecessorDocumentsSequence = items(context.source.ref.study_instance_uid, documents)
+        dataset.PredecessorDocumentsSequence = _hierarchical_reference(context.source.ref.study_instance_uid, documents)
         files += to_part10_each(dataset, [name])
     return files
 
@@ -372,3 +336,35 @@ def _evidence(context: Context) -> Dataset:
 def _uid(*parts: str) -> str:
     """UID under the UUID root (PS3.5 B.2), a pure function of the parts."""
     return f"2.25.{uuid.uuid5(_NAMESPACE, '|'.join(parts)).int}"
+
+
+def _earlier_documents(
+    precedent: Precedent, kind: ResultKind, sop_class_uid: str, series_uid: Callable[[ResultKind], str]
+) -> tuple[ResultRef, ...]:
+    """Documents of this kind and class in the answers that came before the first one with this very content.
+
+    A series is of one answer, so it tells whether two versions got the same: one that came in another transfer syntax
+    must not replace itself, nor name what it did not name the first time.
+    """
+    if kind not in _DOCUMENTS:
+        return ()
+    found: dict[str, ResultRef] = {}
+    for version in precedent.earlier_results:
+        if any(each.series_instance_uid == series_uid(each.kind) for each in version):
+            break
+        alike = [each for each in version if each.kind is kind and each.sop_class_uid == sop_class_uid]
+        found |= {each.sop_instance_uid: each for each in alike}
+    return tuple(found.values())
+
+
+def _hierarchical_reference(study_instance_uid: str, documents: Iterable[ResultRef]) -> list[Dataset]:
+    """Hierarchical reference to documents of one study (table 10-4)."""
+    study = Dataset()
+    study.StudyInstanceUID = study_instance_uid
+    study.ReferencedSeriesSequence = []
+    for document in documents:
+        series = Dataset()
+        series.SeriesInstanceUID = document.series_instance_uid
+        series.ReferencedSOPSequence = [reference(document.sop_class_uid, document.sop_instance_uid)]
+        study.ReferencedSeriesSequence.append(series)
+    return [study]

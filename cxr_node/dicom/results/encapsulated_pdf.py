@@ -1,6 +1,6 @@
 """The page as a DICOM object: Encapsulated PDF, with the identifiers that a sheet of paper needs.
 
-Must not know how the page is drawn (`page`). The one result with burned-in identifiers: paper leaves the archive, and
+Must not know how the page is drawn. The one result with burned-in identifiers: paper leaves the archive, and
 a page without them is nobody's or, worse, the wrong one's. They are printed only where they can be read for certain.
 
 Clauses: PS3.3 A.45.1 Encapsulated PDF IOD, C.24.1 Encapsulated Document Series, C.24.2 Encapsulated Document,

@@ -3,7 +3,7 @@
 The same tree is kept as Comprehensive SR and Enhanced SR too, for destinations that take nothing newer; those are
 outside IHE AIR.
 
-Two forms. A PNEUMONIA has a TID 1410 group for each of its regions, which are where the network looked, not outlines of
+Two forms. A positive has a TID 1410 group for each of its regions, which are where the network looked, not outlines of
 lesions; the certainty is that of the radiograph, so it stands in the first group only. Where no region is claimed there
 are codes and an image reference in a TID 1501 group, and nothing to draw. Its title is Qualitative Evaluations: of an
 Imaging Measurement Report without a region OHIF (3.11 to 3.14) shows a black viewport, of any other title the text. Nor
@@ -28,7 +28,6 @@ from cxr_node.domain import Artifact, Finding, ResultKind, Verdict
 
 TITLE = codes.DCM.ImagingMeasurementReport
 ENGLISH = Code("en-US", "RFC5646", "English (United States)")
-PNEUMONIA = Code("233604007", "SCT", "Pneumonia")
 IMAGING_PROCEDURE = Code("363679005", "SCT", "Imaging procedure")
 """Of those tried, the one that validators with old and new tables of CID 100 accept."""
 QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
@@ -75,6 +74,10 @@ def _content(context: Context) -> Dataset:
     return sr_items.root(title(has_region=has_region), "1500", children)
 
 
+def _target(context: Context) -> Code:
+    return Code(*context.finding.target.code)
+
+
 def _observer(context: Context) -> list[Dataset]:
     """TID 1004; the same words as Contributing Equipment (AIR table 6.5.3.1-1)."""
     texts = {
@@ -119,7 +122,7 @@ def _group(context: Context, number: int) -> Dataset:
     source = _source_image(context, Relation.SELECTED_FROM)
     items = [
         *_finding(context, number),
-        sr_items.code(Relation.CONTAINS, PNEUMONIA, PRESENCE[context.finding.decision.verdict]),
+        sr_items.code(Relation.CONTAINS, _target(context), PRESENCE[context.finding.decision.verdict]),
         sr_items.polyline(Relation.CONTAINS, codes.DCM.ImageRegion, region.outline, source),
     ]
     if place:
@@ -134,7 +137,7 @@ def _group(context: Context, number: int) -> Dataset:
 
 def _group_of_codes(context: Context) -> Dataset:
     """TID 1501: the same without a region. The images hang below the answer, where no viewer prints them as text."""
-    presence = sr_items.code(Relation.CONTAINS, PNEUMONIA, PRESENCE[context.finding.decision.verdict])
+    presence = sr_items.code(Relation.CONTAINS, _target(context), PRESENCE[context.finding.decision.verdict])
     presence.ContentSequence = [_source_image(context, Relation.INFERRED_FROM, codes.DCM.SourceOfMeasurement)]
     if context.refers_to_map:
         presence.ContentSequence.append(_picture(context, Relation.HAS_PROPERTIES, codes.DCM.VisualExplanation))
@@ -144,12 +147,13 @@ def _group_of_codes(context: Context) -> Dataset:
 
 def _finding(context: Context, number: int) -> list[Dataset]:
     """What both groups begin with."""
+    tracking = context.finding.target.tracking_identifier(number)
     items = [
-        sr_items.text(Relation.HAS_OBS_CONTEXT, codes.DCM.TrackingIdentifier, f"{wording.TRACKING} {number}"),
+        sr_items.text(Relation.HAS_OBS_CONTEXT, codes.DCM.TrackingIdentifier, tracking),
         sr_items.uid_ref(Relation.HAS_OBS_CONTEXT, codes.DCM.TrackingUniqueIdentifier, context.tracking_uid(number)),
     ]
     if context.finding.decision.verdict is Verdict.POSITIVE:
-        items.append(sr_items.code(Relation.CONTAINS, codes.DCM.Finding, PNEUMONIA))
+        items.append(sr_items.code(Relation.CONTAINS, codes.DCM.Finding, _target(context)))
     return [*items, *_algorithm(context), *(_certainty(context) if number == 1 else ())]
 
 
@@ -186,7 +190,7 @@ def doubts(finding: Finding) -> dict[str, str]:
 
 
 def _certainty(context: Context) -> list[Dataset]:
-    """Calibrated certainty in percent, said of pneumonia whatever the verdict; no row where none may be stated.
+    """Calibrated certainty in percent, said of the finding whatever the verdict; no row where none may be stated.
 
     An absent value with a qualifier (CID 42) would say the same, but the validator of IHE counts it as an error.
     A score is no certainty, and has a concept of its own.
@@ -199,7 +203,7 @@ def _certainty(context: Context) -> list[Dataset]:
         item = sr_items.number(Relation.CONTAINS, codes.DCM.CertaintyOfFinding, value, PERCENT)
     else:
         item = sr_items.number(Relation.CONTAINS, coded_findings.SCORE, value, coded_findings.NO_UNITS)
-    item.ContentSequence = [sr_items.code(Relation.HAS_CONCEPT_MOD, codes.DCM.Finding, PNEUMONIA)]
+    item.ContentSequence = [sr_items.code(Relation.HAS_CONCEPT_MOD, codes.DCM.Finding, _target(context))]
     return [item]
 
 
@@ -207,7 +211,7 @@ def _evaluations(context: Context) -> list[Dataset]:
     """TID 1500 row 12: what holds of the whole radiograph."""
     verdict = context.finding.decision.verdict
     items = [
-        sr_items.code(Relation.CONTAINS, PNEUMONIA, PRESENCE[verdict]),
+        sr_items.code(Relation.CONTAINS, _target(context), PRESENCE[verdict]),
         sr_items.text(Relation.CONTAINS, codes.DCM.Summary, wording.summary(context.finding)),
     ]
     if verdict in PROCESSING:

@@ -2,7 +2,7 @@
 
 The one result that every viewer shows. Raw RGB, for color in compressed captures fails in some; no Pixel Spacing and
 no View Position, for neither is true of it. Its Modality is that of the radiograph, as the SC Equipment module has it:
-over OT, OHIF lays a player. Must not know how the picture is drawn (`picture`).
+over OT, OHIF lays a player. Must not know how the picture is drawn (`render.picture`).
 
 Clauses: PS3.3 A.8.1 SC Image IOD, C.8.6.1 SC Equipment, C.7.6.1 General Image, C.12.4 Derivation.
 """
@@ -15,7 +15,7 @@ from pydicom.sr.codedict import codes
 from pydicom.tag import Tag
 
 from cxr_node.dicom.render import picture
-from cxr_node.dicom.results import copied_attributes, secondary_capture
+from cxr_node.dicom.results import copied_attributes
 from cxr_node.dicom.results.context import Context, finish, start
 from cxr_node.dicom.results.sr_items import coded, reference
 from cxr_node.domain import Artifact, ResultKind
@@ -30,11 +30,11 @@ def build_frames(context: Context) -> Artifact | None:
         picture.draw(radiograph, finding, max_px, shows_map=True, looked=context.looked, bare=bare)
         for bare in (True, False)
     )
-    dataset = secondary_capture.describe(context, ResultKind.FRAMES)
+    dataset = describe(context, ResultKind.FRAMES)
     dataset.NumberOfFrames = 2
     dataset.FrameIncrementPointer = Tag("PageNumberVector")
     dataset.PageNumberVector = [1, 2]
-    secondary_capture.fill(dataset, bare, mapped)
+    fill(dataset, bare, mapped)
     return finish(context, ResultKind.FRAMES, dataset)
 
 
@@ -68,11 +68,11 @@ def _derive(dataset: Dataset, context: Context) -> None:
     source.PurposeOfReferenceCodeSequence = [coded(codes.DCM.SourceImageForImageProcessingOperation)]
     dataset.SourceImageSequence = [source]
     if context.shows_map:
-        layer = context.finding.heatmap.layer
-        dataset.DerivationDescription = f"Grad-CAM of {context.finding.heatmap.label} at {layer}, laid over the source"
+        finding, layer = context.finding.target.finding, context.finding.heatmap.layer
+        dataset.DerivationDescription = f"Grad-CAM for {finding} at {layer}, overlaid on the source image"
         dataset.DerivationCodeSequence = [coded(codes.DCM.GradientWeightedClassActivation)]
     else:
-        dataset.DerivationDescription = "Source with the verdict of an algorithm written beside it"
+        dataset.DerivationDescription = "Source image with the verdict of an algorithm outside it"
 
 
 def fill(dataset: Dataset, *frames: Image.Image) -> None:

@@ -108,7 +108,7 @@ def _segment(context: Context, number: int) -> SegmentDescription:
             version=context.algorithm_version,
             source=context.manufacturer,
         ),
-        tracking_id=f"{wording.TRACKING} {number}",
+        tracking_id=context.finding.target.tracking_identifier(number),
         tracking_uid=context.tracking_uid(number),
         display_color=highdicom.color.CIELabColor(100, 0, 0),  # white; color would mean something
     )

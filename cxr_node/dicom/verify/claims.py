@@ -377,7 +377,7 @@ def _from_finding(context: Context) -> dict[str, Any]:
         "distance": prediction.distance, "distance.limit": point.max_distance,
     }  # fmt: skip
     return {
-        "judged": coded_findings.named(point.label).words,
+        "judged": finding.target.finding,
         "certainty": stated,
         "probability": finding.probability,
         "number": rounding.stated_text(finding),

@@ -1,32 +1,23 @@
-"""What people read instead of a verdict or a doubt: one name for each, in every table, page, picture and report.
+"""What people read instead of a coded reason to abstain: one phrase for each, in every table, page, picture and report.
 
-Programs read the stable words of `domain` (NORMAL, between-thresholds); people never do: NORMAL is the very word that
-must not be read into the answer. Knows no library, so that every room's view may ask.
+Programs read the codes themselves (between-thresholds). Imports no library, so that the command line may ask without
+loading one. The names of verdicts are the target's (`domain.Target.name`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cxr_node.domain import Doubt, Verdict
+from cxr_node.domain import AbstainReason
 
-VERDICTS: Mapping[Verdict, str] = {
-    Verdict.POSITIVE: "PNEUMONIA SUSPECTED",
-    Verdict.NEGATIVE: "no pneumonia detected",
-    Verdict.INDETERMINATE: "UNCERTAIN",
-    Verdict.REJECTED: "not analysed",
-}
-"""The banner says the same in capitals."""
-
-
-DOUBTS: Mapping[Doubt, str] = {
-    Doubt.BETWEEN_THRESHOLDS: "between the two thresholds",
-    Doubt.VIEWS_DISAGREE: "its predictions for this image disagree",
-    Doubt.UNLIKE_TRAINING_DATA: "image unlike those it learned from",
+ABSTAIN_REASONS: Mapping[AbstainReason, str] = {
+    AbstainReason.BETWEEN_THRESHOLDS: "between the two thresholds",
+    AbstainReason.VIEWS_DISAGREE: "predictions for this image disagree",
+    AbstainReason.UNLIKE_TRAINING_DATA: "image unlike the training data",
 }
 """Why there is no answer; completes "AI gives no answer: ..."."""
 
 
 def reason(word: str | None) -> str:
-    """A doubt in words; what is no doubt as it is, "" where there is none."""
-    return DOUBTS[Doubt(word)] if word in set(Doubt) else word or ""
+    """Put a reason to abstain in words; any other reason stays as it is, and none is ""."""
+    return ABSTAIN_REASONS[AbstainReason(word)] if word in set(AbstainReason) else word or ""

@@ -1,13 +1,13 @@
 """Which number people may read beside a verdict, and in how many digits: the one rule, which every view asks.
 
 People read whole percents. A number never reads as if it lay on the other side of a threshold, nor as 0 or 100:
-84.996 % below a threshold of 85 % is "below 85 %", 0.2 % is "below 1 %". Programs read exact numbers: JSON, the ledger,
-and the measurements. Knows no sentence.
+84.996 % below a threshold of 85 % is "below 85 %", 0.2 % is "below 1 %". Programs read more digits (JSON, the ledger,
+the measurements), and those cross no threshold either. Knows no sentence.
 """
 
 from __future__ import annotations
 
-from cxr_node.domain import Doubt, Finding, OperatingPoint, Scale, Verdict
+from cxr_node.domain import AbstainReason, Finding, OperatingPoint, Scale, Verdict
 
 _MAX_DIGITS = 6
 _EXTREMES = (0.0, 100.0)
@@ -15,7 +15,7 @@ _EXTREMES = (0.0, 100.0)
 
 def is_stated(finding: Finding) -> bool:
     """Whether any number may stand beside the verdict: not beside a doubt about the image itself."""
-    return finding.decision.doubt in (None, Doubt.BETWEEN_THRESHOLDS)
+    return finding.decision.doubt in (None, AbstainReason.BETWEEN_THRESHOLDS)
 
 
 def stated_text(finding: Finding) -> str | None:
@@ -29,18 +29,18 @@ def stated_text(finding: Finding) -> str | None:
 
 
 def beside(verdict: str | None, probability: float | None) -> str | None:
-    """Certainty beside a verdict whose thresholds are not at hand (ledger, demo): for PNEUMONIA alone.
+    """Certainty beside the word of a verdict whose thresholds are not at hand (ledger, demo): for a positive alone.
 
     It lies at or above its threshold, however both are rounded. Beside the others a number without thresholds reads as
     "rather no".
     """
-    if verdict != Verdict.POSITIVE or probability is None:
+    if verdict is None or probability is None or Verdict.of_word(verdict) is not Verdict.POSITIVE:
         return None
     return _limited(100 * probability, 0)
 
 
 def percent_text(probability: float, point: OperatingPoint) -> str:
-    """Certainty of pneumonia in percent, on the side of both thresholds where it lies, as those are read."""
+    """Certainty of the finding in percent, on the side of both thresholds where it lies, as those are read."""
     digits, percent = _digits(point), 100 * probability
     for threshold in (point.rule_out_below, point.report_at):
         shown = round(100 * threshold, digits)
@@ -68,6 +68,13 @@ def exact_percent(probability: float, point: OperatingPoint) -> float:
         if side(round(value / 100, digits + 2)) == side(probability):
             return value
     return 100 * probability
+
+
+def exact_fraction(value: float, point: OperatingPoint) -> float:
+    """Probability or score for JSON, in [0, 1]: six digits, or all where six would carry it across a threshold."""
+    rounded = round(value, _MAX_DIGITS)
+    limits = (point.rule_out_below, point.report_at)
+    return rounded if all((rounded >= limit) == (value >= limit) for limit in limits) else value
 
 
 def rounded_score(value: float, point: OperatingPoint) -> float:

@@ -1,7 +1,7 @@
 """Every sentence that a person reads in a result, and the rules that keep it from overstating.
 
-Knows no DICOM object and no pixels. Words are ASCII: the results keep the character set of their source, and
-ASCII means the same in all of them (PS3.3 C.12.1.1.2). How numbers are rounded, `numbers` knows.
+What the verdict is about, its target says (`finding.target`); how numbers are rounded, `rounding`. Words are ASCII: the
+results keep the character set of their source, and ASCII means the same in all of them (PS3.3 C.12.1.1.2).
 """
 
 from __future__ import annotations
@@ -11,22 +11,31 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cxr_node.dicom.words import coded_findings
-from cxr_node.dicom.words.names import DOUBTS, VERDICTS
+from cxr_node.dicom.words.names import ABSTAIN_REASONS
 from cxr_node.dicom.words.rounding import exact_percent, is_stated, rounded_score, stated_text, threshold_text
-from cxr_node.domain import Doubt, Finding, OperatingPoint, Radiograph, Rejected, ResultKind, Scale, Verdict, View
+from cxr_node.domain import (
+    AbstainReason,
+    Finding,
+    OperatingPoint,
+    Radiograph,
+    Rejected,
+    ResultKind,
+    Scale,
+    Verdict,
+    View,
+)
 
 RESEARCH = "Research use only."
 LOOKED = "Where the network looked, not the outline of a lesion."
-MAP_CAPTION = "Where the network looked: clear = little, yellow = most"
+MAP_CAPTION = "Where the network looked: clear = least, yellow = most"
 REGION = "AI: where the network looked (research)"
-TRACKING = "cxr_node pneumonia"
-"""Tracking Identifier of the finding, with the number of its region, in every object that has the region."""
 NO_MAP = "No heat map is shown for this verdict."
 FOOTER = "Research use only. Not a medical device."
 SCORES = " Scores are not probabilities."
-UNMEASURED = "This model cannot tell whether an image is unlike those it learned from."
-NOT_ANALYSED_LINE = (f"AI: {VERDICTS[Verdict.REJECTED]} - ", f". No answer was given. {RESEARCH}")
+UNMEASURED = "This model cannot detect an image that is unlike its training data."
+NOT_ANALYSED_LINE = ("AI: not analysed - ", f". No answer was given. {RESEARCH}")
 """How the note begins and ends; between them stands why."""
+_LO_MAX_CHARS = 64
 NOT_ANALYSED_SERIES = "AI: not analysed (research)"
 _PLAIN_SERIES = {
     ResultKind.MEASUREMENTS: "measurements",
@@ -40,10 +49,12 @@ _PLAIN_SERIES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Banner:
-    """The head of the picture: the verdict in a few words, and what it means."""
+    """The head of picture and page: the verdict in a few words, its number, and what it means."""
 
     title: str
     subtitle: str
+    number: str = ""
+    """Of a positive alone: beside the others it reads as certainty of what they say."""
 
 
 def plain(text: str) -> str:
@@ -54,7 +65,7 @@ def plain(text: str) -> str:
 
 
 def certainty(finding: Finding) -> float | None:
-    """Calibrated certainty of pneumonia for machines, in percent, (0, 100), or None where none may be stated.
+    """Calibrated certainty of the finding for machines, in percent, (0, 100), or None where none may be stated.
 
     The verdict rests on this number, or none is given: calibration does not hold for an image unlike the training
     data, nor where predictions disagree, and a low number beside UNCERTAIN would read as negative. Nor is a score
@@ -66,15 +77,10 @@ def certainty(finding: Finding) -> float | None:
 
 
 def score(finding: Finding) -> float | None:
-    """Score of pneumonia, (0, 1), where the classifier gives scores, under the rules of `certainty`; else None."""
+    """Score of the finding, (0, 1), where the classifier gives scores, under the rules of `certainty`; else None."""
     if not is_stated(finding) or finding.identity.operating_point.scale is Scale.PROBABILITY:
         return None
     return rounded_score(finding.probability, finding.identity.operating_point)
-
-
-def number_text(finding: Finding) -> str | None:
-    """Format certainty or score for people, whichever the classifier gives; None where none may be stated."""
-    return stated_text(finding)
 
 
 def scale_percent(finding: Finding) -> float | None:
@@ -91,18 +97,18 @@ def threshold_labels(point: OperatingPoint) -> tuple[str, str]:
 
 def summary(finding: Finding) -> str:
     """Write the sentence that stands for the whole result, verdict first."""
-    name, point = VERDICTS[finding.decision.verdict], finding.identity.operating_point
-    number = f"{point_word(point).capitalize()} of pneumonia: {number_text(finding)}{_caution(point)}."
+    number = f"{certainty_line(finding)}{_caution(finding.identity.operating_point)}."
     match finding.decision.verdict:
         case Verdict.POSITIVE:
-            return f"AI: {name}. {number} Not verified by a physician. {_scope(finding)} {RESEARCH}"
+            return f"AI: {finding.name}. {number} Not verified by a physician. {_scope(finding)} {RESEARCH}"
         case Verdict.NEGATIVE:
             return (
-                f"AI: {name}. {number} Not verified by a physician. {_scope(finding)} "
-                f"This is not a statement that the radiograph is normal. {RESEARCH}"
+                f"AI: {finding.name}. {number} Not verified by a physician. {_scope(finding)} "
+                f"This does not mean that the radiograph is normal. {RESEARCH}"
             )
         case Verdict.INDETERMINATE:
-            return f"AI: {name}. The AI gives no answer: {doubt_phrase(finding)}. Human reading required. {RESEARCH}"
+            why = f"The AI gives no answer: {doubt_phrase(finding)}."
+            return f"AI: {finding.name}. {why} Human reading required. {RESEARCH}"
         case Verdict.REJECTED:
             raise ValueError("a REJECTED radiograph has no finding")
 
@@ -112,11 +118,11 @@ def doubt_phrase(finding: Finding) -> str:
     doubt, point = finding.decision.doubt, finding.identity.operating_point
     if doubt is None:
         raise ValueError("only UNCERTAIN has a doubt")
-    if doubt is not Doubt.BETWEEN_THRESHOLDS:
-        return DOUBTS[doubt]
+    if doubt is not AbstainReason.BETWEEN_THRESHOLDS:
+        return ABSTAIN_REASONS[doubt]
     low, high = (threshold_text(value, point) for value in (point.rule_out_below, point.report_at))
-    stated = f"{point_word(point)} of pneumonia {number_text(finding)}"
-    return f"{stated}, {DOUBTS[doubt]} ({low} and {high})"
+    stated = f"{_of_finding(finding)} {stated_text(finding)}"
+    return f"{stated}, {ABSTAIN_REASONS[doubt]} ({low} and {high})"
 
 
 def not_analysed(rejected: Rejected) -> str:
@@ -128,19 +134,20 @@ def not_analysed(rejected: Rejected) -> str:
 
 def banner(finding: Finding) -> Banner:
     """Write the head of the picture."""
-    title = VERDICTS[finding.decision.verdict].upper()
+    title = finding.name.upper()
     if finding.decision.verdict is Verdict.POSITIVE:
-        return Banner(title=title, subtitle=f"Not verified by a physician. {_scope(finding)}")
+        number = stated_text(finding) or ""
+        return Banner(title=title, subtitle=f"Not verified by a physician. {_scope(finding)}", number=number)
     if finding.decision.verdict is Verdict.NEGATIVE:
-        return Banner(title=title, subtitle="Not verified. Not a statement that the image is normal.")
-    cause = DOUBTS[finding.decision.doubt or Doubt.BETWEEN_THRESHOLDS]
+        return Banner(title=title, subtitle="Not verified. Does not mean that the image is normal.")
+    cause = ABSTAIN_REASONS[finding.decision.doubt or AbstainReason.BETWEEN_THRESHOLDS]
     return Banner(title=title, subtitle=f"AI gives no answer: {cause}.")
 
 
 def certainty_line(finding: Finding) -> str:
     """State the certainty or the score, or that none is."""
-    word = point_word(finding.identity.operating_point).capitalize()
-    return f"{word} of pneumonia: {number_text(finding) or 'not stated'}"
+    said = _of_finding(finding)
+    return f"{said[:1].upper()}{said[1:]}: {stated_text(finding) or 'not stated'}"
 
 
 def thresholds_line(point: OperatingPoint) -> str:
@@ -155,7 +162,7 @@ def score_heading(finding: Finding) -> str | None:
         return None
     if not is_stated(finding):
         return f"The other {count - 1} findings: not stated."
-    return f"Highest of {count} findings (0.5: the model's operating point of each):"
+    return f"Highest of {count} findings (0.5 is the model's operating point for each):"
 
 
 def listing(finding: Finding) -> list[str]:
@@ -167,34 +174,34 @@ def listing(finding: Finding) -> list[str]:
 def series_description(kind: ResultKind, finding: Finding, *, shows_map: bool) -> str:
     """Name a series. LO: at most 64 characters.
 
-    Of report and picture the verdict first, for lists cut after some 18 characters; with a number for PNEUMONIA alone.
+    Of report and picture the verdict first, for lists cut after some 18 characters; a number for a positive alone, and
+    only where there is room.
     """
     if kind is ResultKind.NOT_ANALYSED:
         return NOT_ANALYSED_SERIES
     if kind in _PLAIN_SERIES:
         return f"AI {_PLAIN_SERIES[kind]} (research)"
-    parts = [f"AI: {VERDICTS[finding.decision.verdict]}"]
+    number = ""
     if finding.decision.verdict is Verdict.POSITIVE and certainty(finding) is not None:
-        parts.append((number_text(finding) or "").replace("above ", ">").replace("below ", "<").replace(" %", "%"))
-    if kind in (ResultKind.HEATMAP, ResultKind.FRAMES):
-        parts.append("Grad-CAM" if shows_map else "picture")
-    if kind is ResultKind.FRAMES:
-        parts.append("frames")
-    return " ".join([*parts, "(research)"])
+        number = (stated_text(finding) or "").replace("above ", ">").replace("below ", "<").replace(" %", "%")
+    pictures = (ResultKind.HEATMAP, ResultKind.FRAMES)
+    what = ("Grad-CAM" if shows_map else "picture") if kind in pictures else ""
+    parts = [f"AI: {finding.name}", number, what, "frames" if kind is ResultKind.FRAMES else "", "(research)"]
+    named = " ".join(part for part in parts if part)
+    return named if len(named) <= _LO_MAX_CHARS else named.replace(f" {number}", "", 1)
 
 
 def report_finding(finding: Finding) -> str:
     """Write the one line under Findings."""
     match finding.decision.verdict:
         case Verdict.POSITIVE:
-            said = "Pneumonia suspected"
+            said = f"{finding.target.finding[:1].upper()}{finding.target.finding[1:]} suspected"
         case Verdict.NEGATIVE:
-            said = "No pneumonia detected"
+            said = f"No {finding.target.finding} detected"
         case Verdict.INDETERMINATE | Verdict.REJECTED:
             said = "UNCERTAIN: the AI gives no answer"
-    number = number_text(finding)
-    word = point_word(finding.identity.operating_point)
-    return f"{said}." if number is None else f"{said} ({word} of pneumonia {number})."
+    number = stated_text(finding)
+    return f"{said}." if number is None else f"{said} ({_of_finding(finding)} {number})."
 
 
 def report_scores(finding: Finding) -> list[str]:
@@ -240,13 +247,14 @@ def page_limits(finding: Finding, radiograph: Radiograph) -> list[str]:
         case Verdict.POSITIVE:
             limits.append(f"A suspicion is not a diagnosis. The map shows {LOOKED[0].lower()}{LOOKED[1:]}")
         case Verdict.NEGATIVE:
-            limits.append("This is not a statement that the radiograph is normal or that the patient is well.")
+            limits.append("This does not mean that the radiograph is normal or that the patient is well.")
         case Verdict.INDETERMINATE | Verdict.REJECTED:
-            limits.append("UNCERTAIN is no answer: neither for nor against pneumonia. Human reading required.")
+            sides = f"neither for nor against {finding.target.finding}"
+            limits.append(f"UNCERTAIN is not an answer: it speaks {sides}. Human reading required.")
     limits += [plain(remark) for remark in radiograph.remarks]
     if finding.identity.operating_point.max_distance is None:
         limits.append(UNMEASURED)
-    limits.append("Pictures on paper are not of diagnostic quality; read the radiograph itself.")
+    limits.append("Printed images are not of diagnostic quality; read the radiograph itself.")
     return limits
 
 
@@ -264,13 +272,17 @@ def _caution(point: OperatingPoint) -> str:
     return " (a score is not a probability)" if point.scale is Scale.SCORE else ""
 
 
+def _of_finding(finding: Finding) -> str:
+    return f"{point_word(finding.identity.operating_point)} of {finding.target.finding}"
+
+
 def _scope(finding: Finding) -> str:
-    return (
-        "The verdict is about pneumonia only." if coded_findings.are_scored(finding) else "Only pneumonia was assessed."
-    )
+    about = "The verdict concerns" if coded_findings.are_scored(finding) else "Assessed for"
+    return f"{about} {finding.target.finding} only."
 
 
 def _nothing_else(finding: Finding) -> str:
-    if coded_findings.are_scored(finding):
-        return "The verdict is about pneumonia only. Other findings are scored, not asserted."
-    return "Only pneumonia was assessed. Nothing else was evaluated."
+    scored = coded_findings.are_scored(finding)
+    return (
+        f"{_scope(finding)} {'Other findings are scored, not asserted.' if scored else 'Nothing else was evaluated.'}"
+    )

@@ -14,12 +14,12 @@ from enum import Enum, auto
 
 from cxr_node.dicom.read.header import Source
 from cxr_node.dicom.words import wording
-from cxr_node.domain import Decision, Doubt, Place, Region, Verdict, View
+from cxr_node.domain import AbstainReason, Decision, Place, Region, Verdict, View
 
-PREFIX = "The network looked: "
-ASSUMED = " (sides as films usually hang)"
-_LEGEND_GRAY = "Gray: where it looked; no answer rests on it."
-_NO_LESION = "It is not the outline of a lesion."
+PREFIX = "Areas the network looked at: "
+ASSUMED = " (sides assumed from standard hanging)"
+_LEGEND_GRAY = "Gray: where the network looked."
+_GRAY_LIMITS = "No answer is based on it. Not the outline of a lesion."
 _NOT_STATED = "No heat map is shown: there is no answer to explain."
 _UNPAIRED = {Place.BETWEEN: "between the lungs", Place.OUTSIDE: "outside the lungs"}
 
@@ -87,19 +87,19 @@ def names_in(looked: str) -> list[str]:
 
 def lines(looked: str, decision: Decision) -> list[str]:
     """Lines of a report on where the network looked: the places, or that a doubt of the image shows no map."""
-    if decision.doubt not in (None, Doubt.BETWEEN_THRESHOLDS):
+    if decision.doubt not in (None, AbstainReason.BETWEEN_THRESHOLDS):
         return [no_map(decision)]
     return [looked] if looked else []
 
 
 def no_map(decision: Decision) -> str:
     """Say why there is no map."""
-    return wording.NO_MAP if decision.doubt in (None, Doubt.BETWEEN_THRESHOLDS) else _NOT_STATED
+    return wording.NO_MAP if decision.doubt in (None, AbstainReason.BETWEEN_THRESHOLDS) else _NOT_STATED
 
 
 def legend(decision: Decision) -> tuple[str, ...]:
     """Say what the colors of the map mean, or its gray, in lines; the first stands beside them."""
-    return (_LEGEND_GRAY, _NO_LESION) if is_gray(decision) else (wording.LOOKED,)
+    return (_LEGEND_GRAY, _GRAY_LIMITS) if is_gray(decision) else (wording.LOOKED,)
 
 
 def is_gray(decision: Decision) -> bool:
@@ -109,4 +109,4 @@ def is_gray(decision: Decision) -> bool:
 
 def caption(decision: Decision) -> str:
     """Say under a printed map what it shows."""
-    return _LEGEND_GRAY if is_gray(decision) else wording.MAP_CAPTION
+    return f"{_LEGEND_GRAY} No answer is based on it." if is_gray(decision) else wording.MAP_CAPTION

@@ -217,8 +217,9 @@ class Ledger:
         radiograph came before in another transfer syntax.
         """
         decision, now = finding.decision, self.now()
+        word = finding.target.word(decision.verdict)
         values: dict[str, Any] = {
-            "verdict": decision.verdict,
+            "verdict": word,
             "doubt": decision.doubt,
             "probability": finding.calibrated_probability,
             "reason": None,
@@ -226,7 +227,7 @@ class Ledger:
             "rules_sha256": None,
         }
         values["profile"] = f"{finding.identity.profile} {finding.identity.version}"
-        detail = f"{decision.verdict} {decision.doubt or ''}".rstrip()  # the certainty has rules of its own: `show`
+        detail = f"{word} {decision.doubt or ''}".rstrip()  # the certainty has rules of its own: `show`
         with self.database.writing() as connection:
             if not self._settle(connection, job, InstanceState.REPORTED, values, detail):
                 return False

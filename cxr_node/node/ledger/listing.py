@@ -14,7 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cxr_node.domain import Doubt, Verdict
+from cxr_node.domain import AbstainReason, Verdict
 from cxr_node.node.ledger.ledger import OPEN, Ledger
 from cxr_node.node.ledger.lookup import matching
 from cxr_node.node.ledger.queries import InstanceRow, instance_row
@@ -34,7 +34,8 @@ class Wanted:
     """As `lookup.matching` takes it."""
     accession_keys: Collection[str] = ()
     state: InstanceState | None = None
-    verdict: Verdict | None = None
+    verdict: str | None = None
+    """The word for programs, which of a positive names its target: PNEUMONIA."""
     reason: str | None = None
     """Of a rejection, of a death, or the doubt of an UNCERTAIN."""
     sender: str | None = None
@@ -64,7 +65,8 @@ class Count:
     group: tuple[str | None, ...]
     """None where it is not known, or where there is none."""
     images: int
-    verdicts: dict[Verdict, int]
+    verdicts: dict[str, int]
+    """By the word for programs."""
     waiting: int
     """Received and not judged yet."""
     dead: int
@@ -102,7 +104,7 @@ def _conditions(wanted: Wanted) -> Iterator[sa.ColumnElement[bool]]:
     if wanted.verdict is not None:
         yield instances.c.verdict == wanted.verdict
     if wanted.reason is not None:
-        column = instances.c.doubt if wanted.reason in set(Doubt) else instances.c.reason
+        column = instances.c.doubt if wanted.reason in set(AbstainReason) else instances.c.reason
         yield column == wanted.reason
     if wanted.sender is not None:
         yield instances.c.calling_ae_title == wanted.sender
@@ -166,13 +168,26 @@ def _grouped(by: By) -> sa.ColumnElement[Any]:
             return sa.func.coalesce(instances.c.verdict, "")
 
 
-def counts(ledger: Ledger, by: Sequence[By], since: datetime, until: datetime | None = None) -> list[Count]:
+def positives(ledger: Ledger) -> list[str]:
+    """Words of positive verdicts that the ledger has, of every target that its node ever had."""
+    others = [verdict.value for verdict in Verdict]
+    with ledger.database.reading() as connection:
+        found = sa.select(instances.c.verdict).where(instances.c.verdict.not_in(others)).distinct()
+        return sorted(connection.scalars(found).all())
+
+
+def counts(
+    ledger: Ledger, by: Sequence[By], since: datetime, until: datetime | None = None, named: Sequence[str] = ()
+) -> list[Count]:
     """Count what was received since then, by one word or several; the order is that of the words, days newest first.
 
+    `named` are the positive words to count even where none was found.
     By sender or by station alone, those that sent nothing since then are there too: their last image is older.
     """
     groups = [_grouped(each).label(f"by_{place}") for place, each in enumerate(by)]
-    verdicts = [sa.func.sum(sa.case((instances.c.verdict == each, 1), else_=0)).label(each) for each in Verdict]
+    others = [verdict.value for verdict in Verdict if verdict is not Verdict.POSITIVE]
+    said = [*dict.fromkeys((*named, *positives(ledger))), *others]
+    verdicts = [sa.func.sum(sa.case((instances.c.verdict == each, 1), else_=0)).label(each) for each in said]
     states = {"waiting": InstanceState.RECEIVED, "dead": InstanceState.DEAD}
     sums = [
         sa.func.sum(sa.case((instances.c.state == state, 1), else_=0)).label(name) for name, state in states.items()
@@ -183,30 +198,29 @@ def counts(ledger: Ledger, by: Sequence[By], since: datetime, until: datetime | 
     query = sa.select(*groups, sa.func.count().label("images"), *verdicts, *sums, last).where(*window)
     with ledger.database.reading() as connection:
         rows = connection.execute(query.group_by(*groups)).mappings().all()
-    found = [_count(row, by) for row in rows]
+    found = [_count(row, by, said) for row in rows]
     if list(by) in ([By.SENDER], [By.STATION]):
         known = {count.group[0] for count in found}
         older = last_received(ledger, by[0])
-        found += [_nothing(name, at) for name, at in older.items() if name not in known]
+        found += [_nothing(name, at, said) for name, at in older.items() if name not in known]
     found.sort(key=lambda count: tuple(word or "" for word in count.group))
     return found[::-1] if by[0] is By.DAY else found
 
 
-def _count(row: sa.RowMapping, by: Sequence[By]) -> Count:
+def _count(row: sa.RowMapping, by: Sequence[By], said: Sequence[str]) -> Count:
     words = [(each, row[f"by_{place}"]) for place, each in enumerate(by)]
     return Count(
         group=tuple(_day(word) if each is By.DAY else word or None for each, word in words),
         images=row["images"],
-        verdicts={each: int(row[each]) for each in Verdict},
+        verdicts={each: int(row[each]) for each in said},
         waiting=int(row["waiting"]),
         dead=int(row["dead"]),
         last_received_at=row["last"],
     )
 
 
-def _nothing(name: str, at: datetime) -> Count:
-    none = dict.fromkeys(Verdict, 0)
-    return Count(group=(name,), images=0, verdicts=none, waiting=0, dead=0, last_received_at=at)
+def _nothing(name: str, at: datetime, said: Sequence[str]) -> Count:
+    return Count(group=(name,), images=0, verdicts=dict.fromkeys(said, 0), waiting=0, dead=0, last_received_at=at)
 
 
 def _day(number: int) -> str:

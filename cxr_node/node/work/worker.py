@@ -208,7 +208,7 @@ class Worker:
         notify(self.config.spool.path, Role.DELIVER)
         decision = reported.finding.decision
         doubt = f" doubt={decision.doubt}" if decision.doubt is not None else ""
-        return _settled(settled, f"reported verdict={decision.verdict}{doubt}")
+        return _settled(settled, f"reported verdict={reported.finding.target.word(decision.verdict)}{doubt}")
 
     def _all_stored(self, artifacts: Sequence[Artifact]) -> list[StoredArtifact]:
         """Store each; the largest at the same time as the others, since the disk serves both."""

@@ -93,7 +93,7 @@ def study(scorer: Scorer, items: Sequence[Item], inputs: torch.Tensor, on_image:
         "positives": int(outcomes.positive.sum()),
         "patients": len(set(outcomes.groups.tolist())),
         "rates": metrics.rates(outcomes),
-        "verdicts": metrics.verdicts(outcomes),
+        "verdicts": metrics.verdicts(outcomes, scorer.profile.target),
         "doubts": dict(Counter(str(decision.doubt) for decision in decisions if decision.doubt is not None)),
         "distance_quantiles": [round(float(q), 3) for q in np.quantile(scored.distance, [0.05, 0.5, 0.95])],
         "beyond_max_distance": round(float(beyond.mean()), 4),

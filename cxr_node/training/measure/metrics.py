@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr_node.domain import Verdict
+from cxr_node.domain import Target, Verdict
 from cxr_node.training.data.images import TAG_COLUMNS
 from cxr_node.training.measure import bootstrap
 from cxr_node.training.measure.bootstrap import Bools, Floats, Interval
 
-VERDICTS = (str(Verdict.POSITIVE), str(Verdict.NEGATIVE), str(Verdict.INDETERMINATE))
 RATE_NAMES = {
     "auc": "AUC (area under the ROC curve)",
     "auprc": "AUPRC (average precision)",
@@ -146,10 +145,12 @@ def rates(outcomes: Outcomes, names: Sequence[str] = (*FIGURES, *SHARES, *LOSSES
     return {name: rate.as_json() for name, rate in measured.items() if rate.is_known()}
 
 
-def verdicts(outcomes: Outcomes) -> dict[str, dict[str, int]]:
-    """Count what was said of positives and of negatives."""
+def verdicts(outcomes: Outcomes, target: Target) -> dict[str, dict[str, int]]:
+    """Count what was said of positives and of negatives, in the words of the target."""
+    words = [target.word(Verdict(value)) for value in outcomes.verdict.tolist()]
     truths = {"positive": outcomes.positive, "negative": ~outcomes.positive}
-    return {truth: dict(sorted(Counter(outcomes.verdict[rows].tolist()).items())) for truth, rows in truths.items()}
+    said = np.array(words)
+    return {truth: dict(sorted(Counter(said[rows].tolist()).items())) for truth, rows in truths.items()}
 
 
 def subgroups(outcomes: Outcomes, tags: Sequence[Mapping[str, str]]) -> dict[str, dict[str, Any]]:

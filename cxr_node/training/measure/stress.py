@@ -199,7 +199,7 @@ def _verdicts(scorer: Scorer, images: Sequence[Pixels], on_image: Callable[[], N
     shown = [preprocess.prepare(np.ascontiguousarray(image), scorer.profile.input) for image in images]
     decisions = decisions_of(scorer.profile, scorer.score(torch.from_numpy(np.stack(shown))[:, None], on_image))
     return [
-        str(Verdict.REJECTED if _is_refused(image) else decision.verdict)
+        scorer.profile.target.word(Verdict.REJECTED if _is_refused(image) else decision.verdict)
         for image, decision in zip(images, decisions, strict=True)
     ]
 

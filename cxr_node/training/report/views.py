@@ -21,14 +21,15 @@ from rich.text import Text
 
 from cxr_node import __version__, heatmap, resources
 from cxr_node.dicom.render import overlay
-from cxr_node.domain import Radiograph, View
+from cxr_node.dicom.words import rounding
+from cxr_node.domain import Radiograph, Verdict, View
 from cxr_node.errors import DataError
 from cxr_node.model.predictor import ProfilePredictor
 from cxr_node.model.torch_runtime import TorchRuntime
 from cxr_node.training.data import images
 from cxr_node.training.measure.acceptance import GOALS, MARKS
 from cxr_node.training.measure.evaluate import Scorer, Study
-from cxr_node.training.measure.metrics import RATE_NAMES, SUBGROUP_NAMES, VERDICTS, interval
+from cxr_node.training.measure.metrics import RATE_NAMES, SUBGROUP_NAMES, interval
 from cxr_node.training.report import plots
 from cxr_node.training.saliency import heatmap_tests
 
@@ -44,7 +45,7 @@ class Mistake:
 
     name: str
     truth: str
-    verdict: str
+    verdict: Verdict
     probability: float
     plain: str
     mapped: str
@@ -65,6 +66,7 @@ def write_page(path: Path, scorer: Scorer, studies: Mapping[str, Study], measure
     outcomes = {name: study.outcomes for name, study in studies.items()}
     lettered = dict(zip(("A", "B"), outcomes.values(), strict=False))
     sets = [measured, *([measured["external"]] if "external" in measured else [])]
+    styles = {scorer.profile.target.word(each): each.name for each in Verdict if each is not Verdict.REJECTED}
     content = resources.html_page(
         "evaluation.html",
         profile=scorer.profile,
@@ -74,7 +76,9 @@ def write_page(path: Path, scorer: Scorer, studies: Mapping[str, Study], measure
         figures=[name for name in RATE_NAMES if any(name in one["rates"] for one in sets)],
         subgroup_names=SUBGROUP_NAMES,
         rate_names=RATE_NAMES,
-        verdicts=VERDICTS,
+        verdicts=list(styles),
+        styles=styles,
+        certainty=lambda probability: rounding.percent_text(probability, scorer.profile.operating_point),
         marks=MARKS,
         interval=interval,
         curves={
@@ -122,7 +126,7 @@ def _mistakes(scorer: Scorer, study: Study) -> Iterator[Mistake]:
         yield Mistake(
             name=item.path.name,
             truth=item.kind,
-            verdict=str(study.decisions[place].verdict),
+            verdict=study.decisions[place].verdict,
             probability=float(outcomes.probability[place]),
             plain=_embedded(shown),
             mapped=_embedded(overlay.overlaid(shown, heatmap.on_grid(found, (shown.height, shown.width)))),
@@ -188,10 +192,13 @@ def _compared(measured: Mapping[str, Any]) -> Table:
 
 def _verdicts(measured: Mapping[str, Any]) -> Table:
     table = Table("truth", title=f"verdicts: {measured['name']}", title_justify="left")
-    for verdict in VERDICTS:
+    common = (Verdict.NEGATIVE.value, Verdict.INDETERMINATE.value)
+    said = {word for counts in measured["verdicts"].values() for word in counts}
+    words = (*sorted(said - set(common)), *common)
+    for verdict in words:
         table.add_column(verdict, justify="right")
     for truth, counts in measured["verdicts"].items():
-        table.add_row(truth, *(str(counts.get(verdict, 0)) for verdict in VERDICTS))
+        table.add_row(truth, *(str(counts.get(verdict, 0)) for verdict in words))
     return table
 
 

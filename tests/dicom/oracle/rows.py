@@ -41,7 +41,6 @@ def accepts(facts: Facts, number: int) -> Callable[[Any], bool]:
     return is_right
 
 
-PNEUMONIA = Code("233604007", "SCT", "Pneumonia")
 IMAGING_PROCEDURE = Code("363679005", "SCT", "Imaging procedure")
 PERCENT = Code("%", "UCUM", "Percent")
 PIXELS = Code("{pixels}", "UCUM", "Pixels")
@@ -151,6 +150,10 @@ def _library_entry(facts: Facts) -> Row:
     )  # fmt: skip
 
 
+def _target(facts: Facts) -> Code:
+    return Code(*facts.context.finding.target.code)
+
+
 def _groups(facts: Facts) -> list[Row]:
     if not facts.context.regions:
         return [_group_of_codes(facts)]
@@ -169,7 +172,7 @@ def _group(facts: Facts, number: int) -> Row:
         value="DCMR 1410",
         rows=(
             *_finding(facts, number),
-            _code(Rule.PRESENCE, Relation.CONTAINS, PNEUMONIA, _presence(facts)),
+            _code(Rule.PRESENCE, Relation.CONTAINS, _target(facts), _presence(facts)),
             Row(
                 rule=Rule.REGION, relation=Relation.CONTAINS, value_type="SCOORD", name=codes.DCM.ImageRegion,
                 value=accepts(facts, number), rows=(source,),
@@ -205,7 +208,7 @@ def _group_of_codes(facts: Facts) -> Row:
         rows=(
             *_finding(facts, 1),
             Row(
-                rule=Rule.PRESENCE, relation=Relation.CONTAINS, value_type="CODE", name=PNEUMONIA,
+                rule=Rule.PRESENCE, relation=Relation.CONTAINS, value_type="CODE", name=_target(facts),
                 value=_presence(facts), rows=images,
             ),
         ),
@@ -214,11 +217,13 @@ def _group_of_codes(facts: Facts) -> Row:
 
 def _finding(facts: Facts, number: int) -> tuple[Row, ...]:
     """What both groups begin with."""
-    is_positive = facts.context.finding.decision.verdict is Verdict.POSITIVE
-    finding = [_code(Rule.FINDING, Relation.CONTAINS, codes.DCM.Finding, triple(PNEUMONIA))]
+    finding_of = facts.context.finding
+    identifier = finding_of.target.tracking_identifier(number)
+    is_positive = finding_of.decision.verdict is Verdict.POSITIVE
+    finding = [_code(Rule.FINDING, Relation.CONTAINS, codes.DCM.Finding, finding_of.target.code)]
     tracking = facts.context.tracking_uid(number)
     return (
-        _text(Rule.TRACKING, Relation.HAS_OBS_CONTEXT, codes.DCM.TrackingIdentifier, f"{wording.TRACKING} {number}"),
+        _text(Rule.TRACKING, Relation.HAS_OBS_CONTEXT, codes.DCM.TrackingIdentifier, identifier),
         _uid(Rule.TRACKING, codes.DCM.TrackingUniqueIdentifier, tracking),
         *(finding if is_positive else ()),
         *_algorithm(facts),
@@ -278,9 +283,9 @@ def _digest(name: str, sha256: str) -> Callable[[str], bool]:
 
 
 def _certainty(facts: Facts) -> list[Row]:
-    """Percent of pneumonia where the verdict rests on it; no row where calibration does not hold."""
+    """Percent of the finding where the verdict rests on it; no row where calibration does not hold."""
     certainty, score = wording.certainty(facts.context.finding), wording.score(facts.context.finding)
-    of_what = _code(Rule.CERTAINTY, Relation.HAS_CONCEPT_MOD, codes.DCM.Finding, triple(PNEUMONIA))
+    of_what = _code(Rule.CERTAINTY, Relation.HAS_CONCEPT_MOD, codes.DCM.Finding, facts.context.finding.target.code)
     if score is not None:
         return [_number(Rule.CERTAINTY, Relation.CONTAINS, SCORE, score, NO_UNITS, of_what)]
     if certainty is None:
@@ -297,7 +302,7 @@ def _evaluations(facts: Facts) -> list[Row]:
     ]
     return [
         *processing,
-        _code(Rule.PRESENCE, Relation.CONTAINS, PNEUMONIA, _presence(facts)),
+        _code(Rule.PRESENCE, Relation.CONTAINS, _target(facts), _presence(facts)),
         _text(Rule.SUMMARY, Relation.CONTAINS, codes.DCM.Summary, wording.summary(facts.context.finding)),
         *_scored(facts),
     ]
