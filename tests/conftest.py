@@ -12,11 +12,13 @@ import pytest
 
 from benchmarks.record import foreign_path
 from cxr_node.model import graph_file
+from tests.leftovers import Lookout, adopt_orphans
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # No test rests on how quick a machine is; all else stays, in CI its fixed examples.
 hypothesis.settings.register_profile("unhurried", hypothesis.settings(deadline=None))
 hypothesis.settings.load_profile("unhurried")
+adopt_orphans()
 os.environ["PATH"] = foreign_path()  # DCMTK's storescu is meant, and an active environment's is pynetdicom's
 
 WHOLE = {
@@ -66,3 +68,21 @@ def few_golden_inputs() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(graph_file, "_SHARES", ())
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_outlives_the_run() -> Iterator[None]:
+    yield from _watched()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_outlives_its_module() -> Iterator[None]:
+    yield from _watched()
+
+
+def _watched() -> Iterator[None]:
+    """A test that leaves a process or a listening socket behind is an error, and names it."""
+    lookout = Lookout()
+    yield
+    left = lookout.left()
+    assert not left, "left behind:\n" + "\n".join(left)

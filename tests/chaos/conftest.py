@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.chaos.archive import Archive
 from tests.model import folders
+from tests.processes import free_port
 
 Report = Callable[..., None]
 """`report(accounting, restarts=3, ...)`: one line in the summary of the run."""
+
+Listening = Callable[..., list[Archive]]
+"""`listening("steady", "full")`: an archive of each temper, which ends with the test."""
 
 _ACCOUNTS = pytest.StashKey[list[str]]()
 
@@ -22,6 +27,22 @@ _ACCOUNTS = pytest.StashKey[list[str]]()
 def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole profile with random weights: the classifier is not what is tested here."""
     return folders.write(tmp_path_factory.mktemp("profile"))
+
+
+@pytest.fixture
+def listening(tmp_path: Path) -> Iterator[Listening]:
+    """Destinations of a scenario; see `Listening`."""
+    archives: list[Archive] = []
+
+    def start(*tempers: str) -> list[Archive]:
+        for number, temper in enumerate(tempers):
+            archives.append(Archive(tmp_path / f"archive{number}-{temper}.jsonl", free_port(), temper, number))
+            archives[-1].start()
+        return archives
+
+    yield start
+    for archive in archives:
+        archive.kill()
 
 
 @pytest.fixture
