@@ -13,7 +13,7 @@ PATIENCE_S = 90.0
 """For an event of this machine: beyond, it does not come."""
 NODE_S = 300.0
 """For what a whole node does, on two cores that others use too."""
-FOR_EVER_S = 600.0
+FOR_EVER_S = 1200.0
 """What a peer or a child does where no deadline ends it; longer than `PATIENCE_S`, and than pytest's own limit."""
 _LOOK_S = 0.02
 

@@ -20,8 +20,6 @@ Report = Callable[..., None]
 Listening = Callable[..., list[Archive]]
 """`listening("steady", "full")`: an archive of each temper, which ends with the test."""
 
-_ACCOUNTS = pytest.StashKey[list[str]]()
-
 
 @pytest.fixture(scope="session")
 def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -62,18 +60,22 @@ def chance(request: pytest.FixtureRequest, seed: int) -> random.Random:
 def report(request: pytest.FixtureRequest, seed: int) -> Report:
     """Hand in what was counted; it is printed at the end of the run, passed or not."""
     began = time.monotonic()
-    accounts = request.config.stash.setdefault(_ACCOUNTS, [])
 
     def add(accounting: object, **more: Any) -> None:
         words = [request.node.name, str(accounting), *(f"{name}={value}" for name, value in more.items())]
-        accounts.append(" ".join([*words, f"seed={seed}", f"duration_s={time.monotonic() - began:.1f}"]))
-        print(accounts[-1])
+        account = " ".join([*words, f"seed={seed}", f"duration_s={time.monotonic() - began:.1f}"])
+        request.node.user_properties.append(("account", account))  # comes along from another process too
+        print(account)
 
     return add
 
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    if accounts := config.stash.get(_ACCOUNTS, []):
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    reports = [
+        one for many in terminalreporter.stats.values() for one in many if getattr(one, "when", "") == "teardown"
+    ]
+    accounts = [account for report in reports for name, account in report.user_properties if name == "account"]
+    if accounts:
         terminalreporter.section("chaos: accounts")
         for account in accounts:
             terminalreporter.line(account)
