@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from cxr_node.model import profile as profiles
+from cxr_node.model.export import export
 from tests.chaos.archive import Archive
 from tests.model import folders
 from tests.processes import free_port
@@ -23,8 +27,19 @@ Listening = Callable[..., list[Archive]]
 
 @pytest.fixture(scope="session")
 def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole profile with random weights: the classifier is not what is tested here."""
-    return folders.write(tmp_path_factory.mktemp("profile"))
+    """A whole profile with random weights, and with its graph, for a worker starts five times as fast without torch.
+
+    Made once for all workers of the run.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "chaos-profile"
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            made = folders.write(folder.with_suffix(".new"))
+            export(profiles.load(made))
+            made.rename(folder)
+    return folder
 
 
 @pytest.fixture

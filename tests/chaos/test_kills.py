@@ -17,7 +17,7 @@ from tests.chaos.senders import Modality
 from tests.node.test_crash import DELIVERY_DIES, WORKER_DIES
 from tests.patience import NODE_S, wait_until
 
-SHORT, LONG = (60, 8), (1000, 50)
+SHORT, LONG = (32, 8), (1000, 50)
 """Images, and kills."""
 LIFE_S = 2.0
 """Mean time that a role lives on after it was seen at work."""
