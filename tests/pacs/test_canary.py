@@ -36,7 +36,7 @@ from tests.node.wire import CR, DX, EXPLICIT, Wire, data_set_of
 from tests.pacs import canary
 from tests.pacs.peers import Node
 from tests.patience import wait_until
-from tests.processes import children, run
+from tests.processes import answers, children, run
 
 pytestmark = [pytest.mark.pacs, pytest.mark.filterwarnings("ignore::UserWarning")]  # pydicom's, of what is odd
 
@@ -154,7 +154,7 @@ def quoting_archive() -> Iterator[Address]:
         yield address
 
 
-def store_odd(node: Node, objects: list[tuple[str, bytes, str]], answers: list[bytes]) -> None:
+def store_odd(node: Node, objects: list[tuple[str, bytes, str]], replies: list[bytes]) -> None:
     """Send what is odd, each over a connection of its own; keep every byte that comes back."""
     for uid, content, sop_class in objects:
         with Wire(node.port) as wire:
@@ -162,7 +162,7 @@ def store_odd(node: Node, objects: list[tuple[str, bytes, str]], answers: list[b
             wire.begin_store(uid, sop_class)
             with contextlib.suppress(OSError):
                 wire.send_data(content)
-            answers.append(wire.receive()[1])
+            replies.append(wire.receive()[1])
 
 
 def store(node: Node, folder: Path, *contents: bytes) -> None:
@@ -214,7 +214,7 @@ def crash(node: Node, role: str, number: int) -> None:
 def test_the_node_never_tells_who_a_patient_is(tmp_path: Path) -> None:
     peers_folder, sources = tmp_path / "peers", tmp_path / "sources"
     sources.mkdir()
-    odd, answers = list(odd_objects()), list[bytes]()
+    odd, replies = list(odd_objects()), list[bytes]()
     with Recorder(peers_folder, "PACS") as pacs, quoting_archive() as quoter:
         destinations = [
             {"name": "pacs", "address": str(pacs.address), "idle_close_s": 0.2},
@@ -225,7 +225,7 @@ def test_the_node_never_tells_who_a_patient_is(tmp_path: Path) -> None:
         with WatchedNode(tmp_path / "node", destinations, **more) as node:
             demo = from_picture.wrap(PNEUMONIA, PatientAge="003Y", ViewPosition="AP", PatientName=canary.NAME)
             store(node, sources, demo, *(builders.part10(marked(number)) for number in (1, 2, 3)))
-            store_odd(node, odd, answers)
+            store_odd(node, odd, replies)
             lossless = builders.part10(marked(4), "1.2.840.10008.1.2.4.80")
             store(node, sources, lossless, undecodable(5, J2K), undecodable(6, JPEG_LOSSLESS))
             wait_until(lambda: len(pacs.stored) >= 9, "results in the archive")
@@ -256,7 +256,7 @@ def test_the_node_never_tells_who_a_patient_is(tmp_path: Path) -> None:
         hits, looked_at = canary.search_files(node.folder, spare=spared)
     for place, content in told.items():
         hits += canary.search(place, content)
-    hits += [hit for content in answers for hit in canary.search("answer to a peer", content)]
+    hits += [hit for content in replies for hit in canary.search("answer to a peer", content)]
     names = {path.name for path in looked_at}
     print(f"odd objects {len(odd)}, files searched {len(looked_at)}, journal {len(log)} bytes")
     assert hits == []
