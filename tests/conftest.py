@@ -6,17 +6,20 @@ Long chaos runs only where they are asked for, by `pytest -m chaos`; `--chaos-se
 import gc
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import hypothesis
 import pytest
 
 from benchmarks.record import foreign_path
 from cxr_node.model import graph_file
+from tests.leftovers import Lookout, adopt_orphans
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # No test rests on how quick a machine is; all else stays, in CI its fixed examples.
 hypothesis.settings.register_profile("unhurried", hypothesis.settings(deadline=None))
 hypothesis.settings.load_profile("unhurried")
+adopt_orphans()
 os.environ["PATH"] = foreign_path()  # DCMTK's storescu is meant, and an active environment's is pynetdicom's
 
 WHOLE = {
@@ -31,6 +34,8 @@ WHOLE = {
     "test_import.py",
 }
 """What runs the node, or a training, from end to end; `pytest -m "not whole"` leaves the unit tests."""
+FIRST = ("viewer", "chaos", "pacs")
+"""Rooms whose modules take longest: what begins last must not be what all others wait for."""
 CHAOS_SEED = 20240601
 
 
@@ -44,7 +49,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark by place, so that no new test of those rooms is forgotten; leave out what takes long."""
+    """Mark by place, so that no new test of those rooms is forgotten; leave out what takes long, and begin with it."""
     for item in items:
         if WHOLE & set(item.path.parts):
             item.add_marker("whole")
@@ -52,6 +57,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         long = [item for item in items if item.get_closest_marker("chaos")]
         items[:] = [item for item in items if item not in long]
         config.hook.pytest_deselected(items=long)
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    room = item.path.parent.name
+    return FIRST.index(room) if room in FIRST else len(FIRST) + (item.get_closest_marker("whole") is None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `-n`: a module is one worker's, for its tests share what was dear to make; and in the order above."""
+    from xdist.scheduler import LoadFileScheduling
+
+    config.option.loadscopereorder = False
+    return LoadFileScheduling(config, log)
 
 
 def pytest_collection_finish() -> None:
@@ -66,3 +86,21 @@ def few_golden_inputs() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(graph_file, "_SHARES", ())
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_outlives_the_run() -> Iterator[None]:
+    yield from _watched()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_outlives_its_module() -> Iterator[None]:
+    yield from _watched()
+
+
+def _watched() -> Iterator[None]:
+    """A test that leaves a process or a listening socket behind is an error, and names it."""
+    lookout = Lookout()
+    yield
+    left = lookout.left()
+    assert not left, "left behind:\n" + "\n".join(left)

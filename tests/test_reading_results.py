@@ -22,7 +22,7 @@ MAX_PICTURE_KB = 250
 
 @pytest.fixture(scope="module")
 def page() -> str:
-    return PAGE.read_text()
+    return " ".join(PAGE.read_text().split())  # wherever its lines end
 
 
 def test_every_word_of_the_node_is_explained(page: str) -> None:
@@ -57,12 +57,11 @@ def test_what_it_tells_of_heat_maps_and_outsiders_was_measured(page: str) -> Non
         assert f"{share} % ({low} to {high})" in page
     assert maps["rates"]["peak_in_chest"]["value"] == 1.0
     mirrored = kinds["mirrored"]["verdicts"]
-    assert f"on {mirrored['UNCERTAIN']} of {kinds['mirrored']['images']}\nmirrored ones" in page
+    assert f"on {mirrored['UNCERTAIN']} of {kinds['mirrored']['images']} mirrored ones" in page
     assert set(mirrored) == {"UNCERTAIN", "PNEUMONIA"}
     limits = " ".join(metrics["recipe"]["profile"]["limits"])
-    share, adults = "98.6 % (96.6 to 100)", "207 adults"
-    assert share in limits and adults in limits
-    assert f"{share} of\n{adults}" in page
+    share = "98.6 % (96.6 to 100)"
+    assert share in limits and f"{share} of 207 adults" in page
 
 
 def test_its_pictures_are_there_and_small() -> None:

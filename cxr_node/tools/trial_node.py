@@ -27,7 +27,9 @@ from cxr_node.node.network import verification
 from cxr_node.node.process import notify
 from cxr_node.tools import send
 
-START_S, STOP_S = 60.0, 40.0
+START_S = 180.0
+"""On a machine with much else to do; a role that ends is not waited for."""
+STOP_S = 40.0
 ANSWER_S = 120.0
 """For one radiograph; the first one waits for the weights to be loaded."""
 _OPEN = (InstanceState.RECEIVED, InstanceState.REPORTED)
@@ -160,7 +162,8 @@ def _listening(process: subprocess.Popen[bytes], address: Address, calling_ae_ti
     """Wait until the port answers and the worker has its weights: the times shown are of a node at work."""
     deadline = time.monotonic() + START_S
     while not (notify.listens(folder / "spool", notify.Role.WORK) and _answers(address, calling_ae_title)):
-        if process.poll() is not None or time.monotonic() > deadline:
+        ended = process.poll() is not None or " ended role=" in _said(folder)
+        if ended or time.monotonic() > deadline:
             raise TrialError(f"the node did not start; its last words:\n{_last_words(folder)}")
         time.sleep(0.1)
 
@@ -174,4 +177,8 @@ def _answers(address: Address, calling_ae_title: str) -> bool:
 
 
 def _last_words(folder: Path) -> str:
-    return "\n".join((folder / "node.log").read_text(errors="replace").splitlines()[-8:])
+    return "\n".join(_said(folder).splitlines()[-8:])
+
+
+def _said(folder: Path) -> str:
+    return (folder / "node.log").read_text(errors="replace")

@@ -1,4 +1,4 @@
-"""Destinations with a temper, each a Storage SCP in a process of its own that writes down what it was given.
+"""Destinations with a temper: the archive of tests/node in a process of its own, which writes down what it was given.
 
 An object is written down before its answer leaves, so the list is right even when the process is killed.
 """
@@ -19,14 +19,13 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from pynetdicom import AE, _config, evt
+from pynetdicom import _config
 from pynetdicom.events import Event
-from pynetdicom.presentation import AllStoragePresentationContexts
-from pynetdicom.transport import AssociationSocket, ThreadedAssociationServer
+from pynetdicom.transport import AssociationSocket
 
 from cxr_node.config.schema import Address
-from cxr_node.tools import send
-from cxr_node.tools.recording_pacs import TURN_S
+from cxr_node.domain import ResultKind
+from tests.node import peers
 
 AE_TITLE = "ARCHIVE"
 SLOW_BYTES_PER_S = 1000
@@ -59,9 +58,6 @@ TEMPERS: dict[str, Answer] = {
     "aborting": lambda _: 0x0000,
     "slow": lambda _: 0x0000,
 }
-
-KEEPS = (0x0000, 0xB000, None)
-"""Answers of an archive that has the object."""
 
 
 class Archive:
@@ -96,17 +92,6 @@ class Archive:
         return [Kept(**json.loads(line)) for line in lines]
 
 
-def listening(folder: Path, *tempers: str) -> list[Archive]:
-    """Start one archive of each temper."""
-    archives = [
-        Archive(folder / f"archive{number}-{temper}.jsonl", send.free_port("127.0.0.1"), temper, number)
-        for number, temper in enumerate(tempers)
-    ]
-    for archive in archives:
-        archive.start()
-    return archives
-
-
 @contextmanager
 def flapping(archive: Archive, chance: random.Random, period_s: float = 1.0) -> Iterator[None]:
     """Up for about a second, down for about a second; at the end it is up."""
@@ -131,32 +116,21 @@ def run(file: Path, port: int, temper: str, seed: int) -> None:
     """Be an archive until killed."""
     _config.LOG_HANDLER_LEVEL = "none"
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
-    chance, answer = random.Random(seed), TEMPERS[temper]
+    chance = random.Random(seed)
     if temper == "slow":
         _slow_down()
     elif temper == "aborting":
         _reset(chance)
-    entity = AE(AE_TITLE)
-    entity.supported_contexts = AllStoragePresentationContexts
-    entity.add_supported_context("1.2.840.10008.1.1")
-    entity.maximum_pdu_size = 131072
     with file.open("a", buffering=1) as lines:
-        lock = threading.Lock()
 
-        def store(event: Event) -> int:
-            status = answer(chance)
-            if status in KEEPS and temper != "lying":
-                line = json.dumps(asdict(_read(event)))
-                with lock:
-                    lines.write(f"{line}\n")
-            if status is None:
-                event.assoc.abort(block=False)
-            return status or 0x0000
+        class Writing(peers.Archive):
+            def keep(self, event: Event) -> None:
+                if temper != "lying":
+                    lines.write(json.dumps(asdict(_read(event))) + "\n")
 
-        server = entity.make_server(
-            ("127.0.0.1", port), evt_handlers=[(evt.EVT_C_STORE, store)], server_class=ThreadedAssociationServer
-        )
-        server.serve_forever(TURN_S)
+        archive = Writing(lambda _: TEMPERS[temper](chance))
+        with peers.listening(archive, kinds=tuple(ResultKind), rungs=peers.LADDER, ae_title=AE_TITLE, port=port):
+            threading.Event().wait()
 
 
 def _read(event: Event) -> Kept:

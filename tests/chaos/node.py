@@ -6,41 +6,31 @@ under another clock, on a short leash, or with a place in the code at which it d
 
 from __future__ import annotations
 
-import os
 import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import psutil
-import yaml
 
 from cxr_node.config.schema import Address
 from cxr_node.node.ledger import queries
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import InstanceState
 from cxr_node.node.process.supervisor import EXIT_CONFIG
-from cxr_node.tools import send
 from tests.chaos.archive import Archive
+from tests.patience import wait_until
+from tests.processes import Program, answers, configured, cxr_node, free_port
 
 ROLES = ("receive", "work", "deliver")
 """In the order of their stop."""
 AE_TITLE = "CXR_NODE"
-ROOT = Path(__file__).parents[2]
-START_S = 300.0
-"""On two cores that others use too."""
-STOP_S = 90.0
-"""TimeoutStopSec of the units: who needs longer is killed."""
 _RESTART_S = 0.2
 _LOOK_S = 0.05
-_PROBE_S = 0.25
 
 
 class Node:
@@ -54,12 +44,11 @@ class Node:
         clock: Path | None = None,
         **sections: dict[str, Any],
     ) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.spool, self.config = folder, folder / "spool", folder / "node.yaml"
-        self.address = Address(ae_title=AE_TITLE, host="127.0.0.1", port=send.free_port("127.0.0.1"))
+        self.folder, self.spool = folder, folder / "spool"
+        self.address = Address(ae_title=AE_TITLE, host="127.0.0.1", port=free_port())
         self.restarts: Counter[str] = Counter()
         """How often a role that ended by itself or by a kill was started again."""
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.running: dict[str, Program] = {}
         self.deaths: list[tuple[str, int]] = []
         """Roles that ended without being asked to, and how."""
         self._armed: dict[str, tuple[str, str, str]] = {}
@@ -69,20 +58,13 @@ class Node:
         self._keeper = threading.Thread(target=self._keep, name="keeper")
         self._lock = threading.RLock()
         self._ledger: Ledger | None = None
-        content: dict[str, dict[str, Any]] = {
-            "listen": {"ae_title": AE_TITLE, "host": "127.0.0.1", "port": self.address.port},
-            "spool": {"path": str(self.spool), "min_free_mib": 16},
-            "model": {"profile": str(profile), "threads": 1},
-            "work": {"lease_s": 10},
-            "delivery": {"first_delay_s": 0.2, "max_delay_s": 1},
-        }
-        for name, section in sections.items():
-            content[name] = content.get(name, {}) | section
         destinations = [
             {"name": f"archive{number}", "address": str(archive.address), "timeout_s": 5}
             for number, archive in enumerate(archives)
         ]
-        self.config.write_text(yaml.safe_dump(content | {"destinations": destinations}))
+        quick = {"work": {"lease_s": 10}, "delivery": {"first_delay_s": 0.2, "max_delay_s": 1}}
+        content = quick | {"model": {"profile": str(profile)}, "destinations": destinations} | sections
+        self.config = configured(folder, "node", self.address.port, **content)
 
     def __enter__(self) -> Self:
         for role in ROLES:
@@ -108,9 +90,8 @@ class Node:
         """Leave nothing behind, and show what the roles said last."""
         self._done.set()
         self._keeper.join()
-        for process in self.processes.values():
-            process.kill()
-            process.wait()
+        for program in self.running.values():
+            program.kill()
         for role in ROLES:
             print(f"--- {role}\n{self.log(role)[-3000:]}")
 
@@ -123,34 +104,24 @@ class Node:
     def start(self, role: str) -> None:
         """Start one role."""
         fail_point = self._armed.pop(role, None)
-        module: tuple[str, ...] = ("cxr_node",)
+        module: tuple[str, ...] = ()
         if fail_point is not None:
             module = ("tests.chaos.failing", *fail_point)
         elif self._clock is not None:
             module = ("tests.chaos.shifted", str(self._clock))
-        command = [sys.executable, "-m", *module, role, "--config", str(self.config)]
-        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        with self._lock, (self.folder / f"{role}.log").open("ab") as log:
-            environment = os.environ | {"PYTHONPATH": path}
-            self.processes[role] = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, cwd=self.folder
-            )
+        with self._lock:
+            self.running[role] = Program(self.folder, *cxr_node(role, self.config, *module), name=role)
+            self.running[role].start()
 
     def stop(self, *roles: str) -> float:
         """SIGTERM, role after role; how long it took. A role that is killed for being late fails the test."""
         began = time.monotonic()
         for role in roles or ROLES:
             with self._lock:
-                process = self.processes.pop(role, None)
-            if process is None:
-                continue
-            process.terminate()
-            try:
-                code = process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                raise
-            assert code in (0, -signal.SIGTERM), f"{role} ended with {code}:\n{self.log(role)[-2000:]}"
+                program = self.running.pop(role, None)
+            if program is not None:
+                code = program.stop()
+                assert code in (0, -signal.SIGTERM), f"{role} ended with {code}:\n{self.log(role)[-2000:]}"
         return time.monotonic() - began
 
     def arm(self, role: str, place: str, when: str, nth: int) -> None:
@@ -160,9 +131,8 @@ class Node:
     def kill(self, role: str) -> None:
         """SIGKILL; the keeper starts it again."""
         with self._lock:
-            process = self.processes[role]
-        process.kill()
-        process.wait()
+            program = self.running[role]
+        program.kill()
 
     def log(self, role: str) -> str:
         """All that a role has said."""
@@ -172,18 +142,24 @@ class Node:
     def pid(self, role: str) -> int | None:
         """Process of a role that lives and works at this moment."""
         with self._lock:
-            process = self.processes.get(role)
-        if process is None or process.poll() is not None:
+            program = self.running.get(role)
+        if program is None or not program.lives():
             return None
+        pid = program.process.pid
         if role == "receive":
-            if process.pid != self._answering and self._answers():
-                self._answering = process.pid  # asked only until then: a connection that closes at once keeps its place
-            return process.pid if process.pid == self._answering else None
-        return process.pid if any((self.spool / "run").glob(f"{role}-{process.pid}-*.sock")) else None
+            if pid != self._answering and answers(self.address.port):
+                self._answering = pid  # asked only until then: a connection that closes at once keeps its place
+            return pid if pid == self._answering else None
+        return pid if any((self.spool / "run").glob(f"{role}-{pid}-*.sock")) else None
 
     def wait_ready(self) -> None:
-        """Wait until every role that was started works."""
-        wait(lambda: all(self.pid(role) is not None for role in list(self.processes)), START_S, "the node starts")
+        """Wait until every role that was started works, but not for one that ends by itself."""
+        wait_until(self._all_work, "the node starts")
+
+    def _all_work(self) -> bool:
+        ended = [role for role, code in self.deaths if code > 0]
+        assert not ended, f"{ended[0]} ended:\n{self.log(ended[0])[-4000:]}"
+        return all(self.pid(role) is not None for role in list(self.running))
 
     def counts(self) -> dict[InstanceState, int]:
         """Instances in each state."""
@@ -203,35 +179,19 @@ class Node:
 
     def usage(self, role: str) -> tuple[float, int, int]:
         """Resident memory in MiB, threads and open files of a role."""
-        process = psutil.Process(self.processes[role].pid)
+        process = psutil.Process(self.running[role].process.pid)
         with process.oneshot():
             return process.memory_info().rss / 2**20, process.num_threads(), process.num_fds()
-
-    def _answers(self) -> bool:
-        try:
-            socket.create_connection((self.address.host, self.address.port), 1).close()
-        except OSError:
-            time.sleep(_PROBE_S)
-            return False
-        return True
 
     def _keep(self) -> None:
         """Start again what died, as `Restart=always` does."""
         while not self._done.wait(_LOOK_S):
             with self._lock:
-                dead = [role for role, process in self.processes.items() if process.poll() is not None]
+                dead = [role for role, program in self.running.items() if not program.lives()]
             for role in dead:
                 with self._lock:
-                    code = self.processes.pop(role).returncode
+                    code = self.running.pop(role).process.returncode
                     self.deaths.append((role, code))
                 if code != EXIT_CONFIG and not self._done.wait(_RESTART_S):
                     self.restarts[role] += 1
                     self.start(role)
-
-
-def wait(true: Callable[[], object], timeout_s: float, what: str) -> None:
-    """Wait for what other processes bring about."""
-    deadline = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < deadline, f"not within {timeout_s:.0f} s: {what}"
-        time.sleep(_LOOK_S)

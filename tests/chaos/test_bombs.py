@@ -20,9 +20,11 @@ from tests.chaos.bombs import bombs
 from tests.chaos.conftest import Report
 from tests.chaos.corpus import SYNTAXES
 from tests.chaos.mutations import Mutant
-from tests.chaos.roles import Peak, Role, children, eventually
+from tests.chaos.roles import Peak, Role
 from tests.chaos.test_corpus import Sender
 from tests.node import wire
+from tests.patience import eventually
+from tests.processes import children
 
 WORKER_LIMIT_MIB = 4096
 """MemoryMax of systemd/cxr-node-work.service, for the worker and its decoder together."""
@@ -46,7 +48,7 @@ def test_bombs(tmp_path: Path, profile: Path, report: Report, is_long: bool) -> 
             after = _radiograph(990)
             assert sender.send(after) == 0x0000
             sender.close()
-            assert eventually(lambda: all(row.state in SETTLED for row in node.rows()), 300) is not None
+            assert eventually(lambda: all(row.state in SETTLED for row in node.rows()), 300)
         rows = {row.sop_instance_uid: row for row in node.rows()}
         lived = node.lives() and worker.lives()
     fates = [f"{names[uid]}: {row.state}({row.reason})" for uid, row in rows.items() if uid in names]
@@ -90,7 +92,7 @@ def test_a_decoder_that_crashes_costs_at_most_its_image(
         for number in range(images):
             assert sender.send(_radiograph(1000 + number, SYNTAXES[4])) == 0x0000
         sender.close()
-        settled_s = eventually(lambda: all(row.state in SETTLED for row in node.rows()), 240)
+        settled = eventually(lambda: all(row.state in SETTLED for row in node.rows()), 240)
         done.set()
         killer.join()
         rows, lives = node.rows(), worker.lives()
@@ -99,7 +101,7 @@ def test_a_decoder_that_crashes_costs_at_most_its_image(
         f"images={images} delivered={images - len(unjudged)} decoder_crashes={len(killed)} worker_restarts={not lives}"
     )
     assert lives
-    assert settled_s is not None
+    assert settled
     assert len(killed) == crashes
     assert len(rows) == images
     assert len(unjudged) <= crashes

@@ -9,15 +9,13 @@ import pytest
 
 from cxr_node.node.ledger.states import InstanceState
 from tests.chaos.accounting import complete, settle
-from tests.chaos.archive import Archive, listening
-from tests.chaos.conftest import Report
-from tests.chaos.node import Node, wait
+from tests.chaos.archive import Archive
+from tests.chaos.conftest import Listening, Report
+from tests.chaos.node import Node
 from tests.chaos.senders import Modality
+from tests.patience import NODE_S, wait_until
 
 DAY_S = 86400
-POLL_S = 30.0
-"""Of the worker and of the couriers: what a lost wake-up may cost, so what a jump may cost."""
-SLACK_S = 15.0
 
 
 @pytest.mark.parametrize(
@@ -27,10 +25,12 @@ SLACK_S = 15.0
         pytest.param(20, (1, -1, 0, 30, -30), marks=[pytest.mark.chaos, pytest.mark.timeout(1800)]),
     ],
 )
-def test_clock_jumps(tmp_path: Path, profile: Path, report: Report, images: int, jumps: tuple[int, ...]) -> None:
+def test_clock_jumps(
+    tmp_path: Path, profile: Path, listening: Listening, report: Report, images: int, jumps: tuple[int, ...]
+) -> None:
     offset = tmp_path / "offset"
     set_clock(offset, 0)
-    archives = listening(tmp_path, "steady", "steady")
+    archives = listening("steady", "steady")
     steady, absent = archives
     absent.kill()
     delays_s: list[float] = []
@@ -41,18 +41,18 @@ def test_clock_jumps(tmp_path: Path, profile: Path, report: Report, images: int,
             set_clock(offset, jump)
             began = time.monotonic()
             modality.send(modality.take(*range(number * images, (number + 1) * images)))
-            wait(lambda all_=(number + 1) * images: _has(steady, all_), POLL_S + SLACK_S, f"delivery, clock {jump:+} d")
+            wait_until(lambda all_=(number + 1) * images: _has(steady, all_), f"delivery, clock {jump:+} d")
             delays_s.append(time.monotonic() - began)
             assert node.counts()[InstanceState.DEAD] == 0, f"dead early, clock {jump:+} d"
         absent.start()
         began = time.monotonic()
-        wait(
+        wait_until(
             lambda: len(complete(absent.kept())) == (len(jumps) + 1) * images,
-            POLL_S + SLACK_S + images,
             "the absent one",
+            NODE_S + images,
         )
         delays_s.append(time.monotonic() - began)
-        wait(node.is_idle, 10, "everything is settled")
+        wait_until(node.is_idle, "everything is settled")
         node.shut_down()
     accounting = settle(node.spool, modality.sources, modality.acknowledged, [one.kept() for one in archives])
     report(

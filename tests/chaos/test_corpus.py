@@ -19,9 +19,10 @@ from tests.chaos import judge
 from tests.chaos.conftest import Report
 from tests.chaos.corpus import CANARY, CONTEXTS
 from tests.chaos.mutations import Mutant, mutant
-from tests.chaos.roles import Peak, Role, eventually
+from tests.chaos.roles import Peak, Role
 from tests.node import wire
 from tests.node.wire import Wire
+from tests.patience import NODE_S, eventually
 
 ASSOCIATION_OBJECTS = 40
 OF_SYNTAX = {syntax: number for number, syntax in CONTEXTS.items()}
@@ -85,7 +86,7 @@ def test_malformed_objects(tmp_path: Path, profile: Path, report: Report, seed: 
             for number in range(objects):
                 answers[number] = sender.send(mutant(seed, number))
             sender.close()
-            settled_s = eventually(lambda: all(row.state in SETTLED for row in node.rows()), 60 + objects)
+            settled = eventually(lambda: all(row.state in SETTLED for row in node.rows()), NODE_S + objects)
         rows = node.rows()
         restarts = (not node.lives()) + (not worker.lives())
         assert "Traceback" not in node.said() + worker.said()
@@ -105,7 +106,7 @@ def test_malformed_objects(tmp_path: Path, profile: Path, report: Report, seed: 
     assert lost == []
     assert unparsable == {}
     assert restarts == 0
-    assert settled_s is not None, Counter(row.state for row in rows)
+    assert settled, Counter(row.state for row in rows)
     assert peak.rss_mib - base.rss_mib <= 50
     assert all(answers[number] == 0x0000 for number in range(0, objects, 20)), "an object without a fault was refused"
     assert _outside(tmp_path) == outside

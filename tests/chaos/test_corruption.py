@@ -13,10 +13,10 @@ from cxr_node.node.ledger import queries
 from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
 from cxr_node.node.ledger.states import DeadReason, InstanceState
 from tests.chaos.accounting import settle
-from tests.chaos.archive import listening
-from tests.chaos.conftest import Report
-from tests.chaos.node import ROLES, Node, wait
+from tests.chaos.conftest import Listening, Report
+from tests.chaos.node import ROLES, Node
 from tests.chaos.senders import Modality
+from tests.patience import NODE_S, wait_until
 
 
 def flip_a_bit(file: Path, chance: random.Random) -> None:
@@ -38,9 +38,9 @@ DAMAGES = (flip_a_bit, cut, delete)
 
 @pytest.mark.parametrize("images", [9, pytest.param(300, marks=[pytest.mark.chaos, pytest.mark.timeout(1800)])])
 def test_corrupted_objects_are_set_aside_and_the_others_go(
-    tmp_path: Path, profile: Path, chance: random.Random, report: Report, images: int
+    tmp_path: Path, profile: Path, chance: random.Random, listening: Listening, report: Report, images: int
 ) -> None:
-    archives = listening(tmp_path, "steady", "steady")
+    archives = listening("steady", "steady")
     with Node(tmp_path / "node", profile, archives) as node:
         node.stop("work")
         modality = Modality(tmp_path / "modality", node.address)
@@ -49,7 +49,7 @@ def test_corrupted_objects_are_set_aside_and_the_others_go(
         for number, victim in enumerate(victims):
             DAMAGES[number % 3](victim, chance)
         node.start("work")
-        wait(node.is_idle, 60 + images, "everything is settled")
+        wait_until(node.is_idle, "everything is settled", NODE_S + images)
         node.shut_down()
     cut_or_changed = sum(victim.exists() for victim in victims)
     accounting = settle(node.spool, modality.sources, modality.acknowledged, [one.kept() for one in archives])
@@ -85,23 +85,24 @@ def test_a_lost_or_rotten_ledger_is_rebuilt_from_the_spool(
     tmp_path: Path,
     profile: Path,
     chance: random.Random,
+    listening: Listening,
     report: Report,
     images: int,
     damage: Callable[[Path, random.Random], None],
 ) -> None:
     """Every image goes to the archive once more, as the same objects."""
-    archives = listening(tmp_path, "steady")
+    archives = listening("steady")
     with Node(tmp_path / "node", profile, archives) as node:
         modality = Modality(tmp_path / "modality", node.address)
         modality.send(modality.take(*range(images)))
-        wait(node.is_idle, 60 + images, "everything is settled")
+        wait_until(node.is_idle, "everything is settled", NODE_S + images)
         node.stop()
         node.forget()
         damage(node.spool / FILE_NAME, chance)
         for role in ROLES:
             node.start(role)
-        wait(lambda: len(archives[0].kept()) >= 6 * images, 90 + images, "everything is delivered again")
-        wait(node.is_idle, 60, "everything is settled")
+        wait_until(lambda: len(archives[0].kept()) >= 6 * images, "everything is delivered again", NODE_S + images)
+        wait_until(node.is_idle, "everything is settled")
         node.shut_down()
     accounting = settle(node.spool, modality.sources, modality.acknowledged, [one.kept() for one in archives])
     report(accounting, restarts=node.restarts.total(), delivered_again=len(archives[0].kept()) - 3 * images)

@@ -16,22 +16,21 @@ from cxr_node.node.ledger import queries
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import DeliveryState
 from tests.chaos.accounting import complete, settle
-from tests.chaos.archive import Archive, flapping, listening
-from tests.chaos.conftest import Report
-from tests.chaos.node import Node, wait
+from tests.chaos.archive import Archive, flapping
+from tests.chaos.conftest import Listening, Report
+from tests.chaos.node import Node
 from tests.chaos.senders import Modality
+from tests.patience import NODE_S, wait_until
 
 TEMPERS = ("steady", "steady", "full", "strict", "mute", "lying", "aborting", "slow", "steady")
 NAMES = ("steady", "flapping", "full", "strict", "mute", "lying", "aborting", "slow", "dead")
-IN_TIME_S = 15.0
-"""For the steady one, per image, from its acknowledgement to its last result, with one worker on one core."""
 
 
 @pytest.mark.parametrize("images", [6, pytest.param(200, marks=[pytest.mark.chaos, pytest.mark.timeout(3600)])])
 def test_destinations_of_every_temper(
-    tmp_path: Path, profile: Path, chance: random.Random, report: Report, images: int
+    tmp_path: Path, profile: Path, chance: random.Random, listening: Listening, report: Report, images: int
 ) -> None:
-    archives = listening(tmp_path, *TEMPERS)
+    archives = listening(*TEMPERS)
     by_name = dict(zip(NAMES, archives, strict=True))
     by_name["dead"].kill()
     with Node(tmp_path / "node", profile, archives) as node:
@@ -40,15 +39,15 @@ def test_destinations_of_every_temper(
             began = time.monotonic()
             with modality.sending(modality.take(*range(images))):
                 pass
-            wait(lambda: _has(by_name["steady"], images), IN_TIME_S * images, "the steady one has everything")
+            wait_until(lambda: _has(by_name["steady"], images), "the steady one has everything", NODE_S + images)
             steady_s = time.monotonic() - began
             assert not by_name["dead"].kept()
-            assert not node.is_idle()
+            assert not node.is_idle()  # others still wait, and it did not wait for them
         by_name["dead"].start()
         by_name["slow"].kill()
         by_name["slow"].temper = "steady"
         by_name["slow"].start()
-        wait(node.is_idle, 120.0 + 3 * images, "everybody has everything")
+        wait_until(node.is_idle, "everybody has everything", NODE_S + 3 * images)
         node.shut_down()
     honest = [archive for name, archive in by_name.items() if name != "lying"]
     accounting = settle(node.spool, modality.sources, modality.acknowledged, [one.kept() for one in honest])

@@ -20,14 +20,13 @@ import pytest
 
 from tests import builders
 from tests.chaos.conftest import Report
-from tests.chaos.roles import MIB, Peak, Role, Usage, eventually, is_back
+from tests.chaos.roles import MIB, Peak, Role, Usage, is_back
 from tests.chaos.test_crowds import radiographs, warmed_up
 from tests.node import wire
 from tests.node.wire import Wire
+from tests.patience import eventually
 
 MOST_RSS_MIB = 50.0
-BACK_S = 7.0
-"""The longest deadline of the receiver, and two seconds."""
 FOUR_GIB = 0xFFFFFFF0
 BLOCK = bytes(128 * 1024 - 6)
 
@@ -39,19 +38,19 @@ def costs_nothing(node: Role, base: Usage, what: str, report: Report) -> Iterato
     """Whatever is done inside, the receiver stays small and is soon as it was before."""
     with Peak(node.pid) as peak:
         yield
-        back_s = eventually(lambda: _is_back(node, base), BACK_S)
+        back = eventually(lambda: _is_back(node, base))
     grown = peak.rss_mib - base.rss_mib
     report(
         f"'{what}' rss_growth_mib={grown:.0f} left_over={len(node.parts())}", peak=f"'{peak}'", now=f"'{node.usage()}'"
     )
     assert grown <= MOST_RSS_MIB
-    assert back_s is not None, f"{node.usage()} is not {base}"
+    assert back, f"{node.usage()} is not {base}"
     assert node.parts() == []
     with Wire(node.port) as peer:
         assert peer.associate()[0] == wire.ASSOCIATE_AC
         assert peer.echo() == 0x0000
         peer.release()
-    eventually(lambda: _is_back(node, base), BACK_S)
+    eventually(lambda: _is_back(node, base))
 
 
 def _is_back(node: Role, base: Usage) -> bool:

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.accounting import settle
-from tests.chaos.archive import listening
-from tests.chaos.conftest import Report
-from tests.chaos.node import ROLES, START_S, Node, wait
+from tests.chaos.conftest import Listening, Report
+from tests.chaos.node import ROLES, Node
 from tests.chaos.senders import Modality
 from tests.node.test_crash import DELIVERY_DIES, WORKER_DIES
+from tests.patience import NODE_S, wait_until
 
-SHORT, LONG = (60, 8), (1000, 50)
+SHORT, LONG = (32, 8), (1000, 50)
 """Images, and kills."""
 LIFE_S = 2.0
 """Mean time that a role lives on after it was seen at work."""
@@ -41,9 +41,9 @@ PLACES = {
     ("images", "times"), [SHORT, pytest.param(*LONG, marks=[pytest.mark.chaos, pytest.mark.timeout(3600)])]
 )
 def test_random_kills(
-    tmp_path: Path, profile: Path, chance: random.Random, report: Report, images: int, times: int
+    tmp_path: Path, profile: Path, chance: random.Random, listening: Listening, report: Report, images: int, times: int
 ) -> None:
-    archives = listening(tmp_path, "steady", "steady")
+    archives = listening("steady", "steady")
     kills: Counter[str] = Counter()
     with Node(tmp_path / "node", profile, archives) as node:
         modality = Modality(tmp_path / "modality", node.address)
@@ -51,12 +51,12 @@ def test_random_kills(
             part = range(number * images // times, (number + 1) * images // times)
             with modality.sending(modality.take(*part)):
                 role = chance.choice(ROLES)
-                wait(lambda role=role: node.pid(role) is not None, START_S, f"{role} works")
+                wait_until(lambda role=role: node.pid(role) is not None, f"{role} works")
                 time.sleep(min(chance.expovariate(1 / LIFE_S), 4 * LIFE_S))
                 node.kill(role)
                 kills[role] += 1
-        wait(node.is_idle, START_S + images, "everything is settled")
-        wait(lambda: all(node.pid(role) is not None for role in ROLES), START_S, "who was killed last works again")
+        wait_until(node.is_idle, "everything is settled", NODE_S + images)
+        wait_until(lambda: all(node.pid(role) is not None for role in ROLES), "who was killed last works again")
         took_s = node.shut_down()
     kept = [archive.kept() for archive in archives]
     accounting = settle(node.spool, modality.sources, modality.acknowledged, kept)
@@ -76,11 +76,11 @@ def test_random_kills(
 
 @pytest.mark.parametrize("rounds", [1, pytest.param(8, marks=[pytest.mark.chaos, pytest.mark.timeout(3600)])])
 def test_kills_at_named_places(
-    tmp_path: Path, profile: Path, chance: random.Random, report: Report, rounds: int
+    tmp_path: Path, profile: Path, chance: random.Random, listening: Listening, report: Report, rounds: int
 ) -> None:
     """In each round every role dies at one of its places; the long run visits every place."""
     places = {role: chance.sample(points, len(points)) for role, points in PLACES.items()}
-    archives = listening(tmp_path, "steady", "steady")
+    archives = listening("steady", "steady")
     node = Node(tmp_path / "node", profile, archives)
     for role in ROLES:
         node.arm(role, *places[role][0], chance.randint(1, 2))
@@ -92,9 +92,11 @@ def test_kills_at_named_places(
                     node.arm(role, *places[role][number % len(places[role])], chance.randint(1, 2))
                     node.kill(role)
             with modality.sending(modality.take(*range(4 * number, 4 * number + 4)), batch=1):
-                wait(lambda all_=3 + 6 * number: len(node.deaths) >= all_, 4 * START_S, "every role dies at its place")
-        wait(node.is_idle, 2 * START_S, "everything is settled")
-        wait(lambda: all(node.pid(role) is not None for role in ROLES), START_S, "who was killed last works again")
+                wait_until(
+                    lambda all_=3 + 6 * number: len(node.deaths) >= all_, "every role dies at its place", 4 * NODE_S
+                )
+        wait_until(node.is_idle, "everything is settled", 2 * NODE_S)
+        wait_until(lambda: all(node.pid(role) is not None for role in ROLES), "who was killed last works again")
         node.shut_down()
     accounting = settle(node.spool, modality.sources, modality.acknowledged, [one.kept() for one in archives])
     report(accounting, kills=len(node.deaths), restarts=node.restarts.total(), broken_associations=modality.broken)

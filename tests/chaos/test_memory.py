@@ -14,9 +14,10 @@ import pytest
 
 from tests.chaos.conftest import Report
 from tests.chaos.crowd import SILENT, SLOW_INSIDE, Crowd, LegalPeer
-from tests.chaos.roles import Role, eventually
+from tests.chaos.roles import Role
 from tests.chaos.test_crowds import hosts, radiographs
 from tests.node.wire import Wire
+from tests.patience import eventually
 
 
 def _address_space_mib(pid: int) -> int:
@@ -38,11 +39,11 @@ def test_a_receiver_without_memory_lives(tmp_path: Path, report: Report, rounds:
         for number in range(rounds):
             peers = [(manner, host) for manner in (SILENT, SLOW_INSIDE) for host in hosts(60, spread=True)]
             with Crowd(node.port, peers) as crowd:
-                assert eventually(lambda: crowd.left() == 0, 60) is not None
+                assert eventually(lambda: crowd.left() == 0, 60)
             with LegalPeer(node.port, radiographs(1000 * number + 1)) as legal:
-                served_s = eventually(lambda: len(legal.stored) >= 10, 60)
+                served = eventually(lambda: len(legal.stored) >= 10, 60)
             assert node.lives(), node.said()[-3000:]
-            assert served_s is not None, legal.fared.failures[:5]
+            assert served, legal.fared.failures[:5]
         report(
             f"limit_mib={limit_mib} at_rest_mib={at_rest_mib} rounds={rounds} restarts=0",
             afterwards=f"'{legal.fared}'",

@@ -21,11 +21,11 @@ from scipy import stats
 from cxr_node.node.ledger.ledger import FILE_NAME
 from cxr_node.node.ledger.states import InstanceState
 from tests.chaos.accounting import settle
-from tests.chaos.archive import listening
-from tests.chaos.conftest import Report
-from tests.chaos.node import ROLES, Node, wait
+from tests.chaos.conftest import Listening, Report
+from tests.chaos.node import ROLES, Node
 from tests.chaos.senders import SOAK, Modality
 from tests.node.wire import P_DATA, Wire, pdu, pdv
+from tests.patience import wait_until
 
 SHORT = (80, 3.0)
 """Images, and seconds that their bytes stay."""
@@ -80,12 +80,13 @@ def test_soak(
     tmp_path: Path,
     profile: Path,
     chance: random.Random,
+    listening: Listening,
     report: Report,
     request: pytest.FixtureRequest,
     is_long: bool,
 ) -> None:
     images, kept_s = (request.config.getoption("--soak-images"), 20.0) if is_long else SHORT
-    archives = listening(tmp_path, "steady", "weary")
+    archives = listening("steady", "weary")
     days = {"retention_days": kept_s / SECONDS_PER_DAY, "history_days": 2 * kept_s / SECONDS_PER_DAY}
     samples, faults = Samples(), Counter[str]()
     with Node(tmp_path / "node", profile, archives, spool=days) as node:
@@ -98,10 +99,10 @@ def test_soak(
                         faults[misbehave(node, modality, number, chance)] += 1
             for file in files:
                 file.unlink()
-            wait(lambda: _backlog(node) <= BACKLOG, 600, "the node keeps up")
+            wait_until(lambda: _backlog(node) <= BACKLOG, "the node keeps up", 600)
             samples.add(node, first + BATCH)
-        wait(node.is_idle, 600, "everything is settled")
-        wait(lambda: not spool_files(node), 10 * kept_s + 30, "retention takes every file")
+        wait_until(node.is_idle, "everything is settled", 600)
+        wait_until(lambda: not spool_files(node), "retention takes every file", 10 * kept_s + 30)
         rejected = node.log("work").count(" rejected ")
         node.shut_down()
     kept = [archive.kept() for archive in archives]

@@ -8,31 +8,32 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.accounting import settle
-from tests.chaos.archive import listening
-from tests.chaos.conftest import Report
-from tests.chaos.node import ROLES, STOP_S, Node, wait
+from tests.chaos.conftest import Listening, Report
+from tests.chaos.node import ROLES, Node
 from tests.chaos.senders import Modality
+from tests.patience import NODE_S, wait_until
+from tests.processes import STOP_S
 
 
 @pytest.mark.parametrize(
     ("images", "stops"), [(30, 1), pytest.param(400, 8, marks=[pytest.mark.chaos, pytest.mark.timeout(1800)])]
 )
 def test_stop_under_load(
-    tmp_path: Path, profile: Path, chance: random.Random, report: Report, images: int, stops: int
+    tmp_path: Path, profile: Path, chance: random.Random, listening: Listening, report: Report, images: int, stops: int
 ) -> None:
-    archives = listening(tmp_path, "steady", "steady")
+    archives = listening("steady", "steady")
     took_s: list[float] = []
     with Node(tmp_path / "node", profile, archives) as node:
         modality = Modality(tmp_path / "modality", node.address)
         with modality.sending(modality.take(*range(images)), associations=4):
             for stop in range(stops):
                 share = (stop + chance.random()) / (stops + 1)
-                wait(lambda some=images * share: modality.acknowledged.total() >= some, 120, "some are acknowledged")
+                wait_until(lambda some=images * share: modality.acknowledged.total() >= some, "some are acknowledged")
                 took_s.append(node.stop())
                 assert not list((node.spool / "incoming").iterdir())
                 for role in ROLES:
                     node.start(role)
-        wait(node.is_idle, 60 + images, "everything is settled")
+        wait_until(node.is_idle, "everything is settled", NODE_S + images)
         took_s.append(node.shut_down())
     accounting = settle(node.spool, modality.sources, modality.acknowledged, [one.kept() for one in archives])
     report(

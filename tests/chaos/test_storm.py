@@ -8,21 +8,21 @@ import pytest
 
 from cxr_node.config.schema import STANDARD_KINDS
 from tests.chaos.accounting import settle
-from tests.chaos.archive import listening
-from tests.chaos.conftest import Report
-from tests.chaos.node import Node, wait
+from tests.chaos.conftest import Listening, Report
+from tests.chaos.node import Node
 from tests.chaos.senders import Modality
+from tests.patience import wait_until
 
 
 @pytest.mark.parametrize("copies", [100, pytest.param(1000, marks=[pytest.mark.chaos, pytest.mark.timeout(900)])])
-def test_duplicate_storm(tmp_path: Path, profile: Path, report: Report, copies: int) -> None:
-    archives = listening(tmp_path, "steady", "steady")
+def test_duplicate_storm(tmp_path: Path, profile: Path, listening: Listening, report: Report, copies: int) -> None:
+    archives = listening("steady", "steady")
     with Node(tmp_path / "node", profile, archives) as node:
         modality = Modality(tmp_path / "modality", node.address)
         (file,) = modality.take(1)
         with modality.sending(modality.copies(file, copies), associations=8, batch=copies):
             pass
-        wait(node.is_idle, 60, "the image is settled")
+        wait_until(node.is_idle, "the image is settled")
         node.shut_down()
     accounting = settle(node.spool, modality.sources, modality.acknowledged, [one.kept() for one in archives])
     inferences = node.log("work").count(" reported ")

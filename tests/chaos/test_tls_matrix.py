@@ -17,12 +17,12 @@ import pytest
 
 from tests.chaos.conftest import Report
 from tests.chaos.crowd import GARBAGE, LEGAL_HOST, SILENT, Crowd, LegalPeer
-from tests.chaos.roles import Peak, Role, eventually, is_back
+from tests.chaos.roles import Peak, Role, is_back
 from tests.chaos.test_crowds import hosts, radiographs
 from tests.node import wire
 from tests.node.certificates import Authority, Identity
 from tests.node.wire import Wire
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, eventually
 
 Stranger = Callable[[Wire], int]
 """Tries to get in; the kind of the PDU that it was answered with, 0 for none."""
@@ -139,7 +139,7 @@ def test_tls_lets_in_who_may_and_nobody_else(tmp_path: Path, report: Report, rou
     ]
     with Role(tmp_path / "node", "receive", listen={"tls": server.tls(), "peers": peers}) as node:
         with LegalPeer(node.port, radiographs(5_000_000), legal.client()) as first:
-            assert eventually(lambda: len(first.stored) >= 3, PATIENCE_S) is not None
+            assert eventually(lambda: len(first.stored) >= 3, PATIENCE_S)
         eventually(lambda: node.usage().threads <= 2, 2)  # the last association is on its way out
         base = node.usage()
         crowd = [(manner, host) for manner in (SILENT, GARBAGE) for host in hosts(each, spread=True)]
@@ -149,9 +149,9 @@ def test_tls_lets_in_who_may_and_nobody_else(tmp_path: Path, report: Report, rou
                 for _ in range(rounds):
                     for name, stranger in people.items():
                         answers[name][_try(node.port, stranger)] += 1
-                gone_s = eventually(lambda: others.left() == 0, PATIENCE_S)
-                assert eventually(lambda: len(peer.stored) >= 10, PATIENCE_S) is not None
-            back_s = eventually(lambda: is_back(node.usage(), base), PATIENCE_S)
+                gone = eventually(lambda: others.left() == 0, PATIENCE_S)
+                assert eventually(lambda: len(peer.stored) >= 10, PATIENCE_S)
+            back = eventually(lambda: is_back(node.usage(), base), PATIENCE_S)
             longest_s = others.longest_s()
         report(
             f"strangers={len(people)} rounds={rounds} answers={ {name: dict(seen) for name, seen in answers.items()} }",
@@ -165,4 +165,4 @@ def test_tls_lets_in_who_may_and_nobody_else(tmp_path: Path, report: Report, rou
     assert not [name for name, seen in answers.items() if "LET IN" in seen], answers
     assert peer.fared.failures == []
     assert peer.fared.median_s() < longest_s
-    assert gone_s is not None and back_s is not None
+    assert gone and back

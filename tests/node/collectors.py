@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from enum import Enum
 
 from tests.node.certificates import Identity
+from tests.patience import PATIENCE_S
 
 
 class Temper(Enum):
@@ -45,7 +46,7 @@ class Collector:
         self._listener.close()
         self._thread.join(5)
 
-    def wait(self, messages: int, timeout_s: float = 20.0) -> bool:
+    def wait(self, messages: int, timeout_s: float = PATIENCE_S) -> bool:
         with self.arrived:
             return self.arrived.wait_for(lambda: len(self.messages) >= messages, timeout_s)
 

@@ -11,11 +11,10 @@ from pydicom import Dataset
 from pynetdicom import AE, build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.events import Event
-from pynetdicom.transport import ThreadedAssociationServer
 
 from cxr_node.config.schema import Address
-from cxr_node.tools.recording_pacs import TURN_S, close
 from tests.node import peers
+from tests.patience import PATIENCE_S
 
 PUSH_MODEL, INSTANCE = "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.1.1"
 NO_SUCH_OBJECT = 0x0112
@@ -55,7 +54,7 @@ class Committer:
             self.arrived.notify_all()
         return self.status, None
 
-    def wait(self, requests: int, timeout_s: float = 20.0) -> bool:
+    def wait(self, requests: int, timeout_s: float = PATIENCE_S) -> bool:
         with self.arrived:
             return self.arrived.wait_for(lambda: len(self.asked) >= requests, timeout_s)
 
@@ -71,16 +70,8 @@ def committing(
     if commits:
         entity.add_supported_context(PUSH_MODEL)
     handlers = [(evt.EVT_C_STORE, committer.archive), (evt.EVT_N_ACTION, committer.act)]
-    server = entity.make_server(
-        ("127.0.0.1", port),
-        evt_handlers=handlers,  # type: ignore[arg-type]  # handlers of two kinds in one list
-        server_class=ThreadedAssociationServer,
-    )
-    threading.Thread(target=server.serve_forever, args=(TURN_S,), daemon=True).start()
-    try:
-        yield Address(ae_title=ae_title, host="127.0.0.1", port=server.server_address[1])
-    finally:
-        close(server)
+    with peers.serving(entity, *handlers, port=port) as address:
+        yield address
 
 
 def information(transaction_uid: str, committed: Sequence[str], failed: dict[str, int] | None = None) -> Dataset:

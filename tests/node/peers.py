@@ -9,9 +9,7 @@ import shutil
 import socket
 import ssl
 import struct
-import subprocess
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +29,7 @@ from cxr_node.node.deliver.link import ResultFile, StaleConnectionError, StoreRe
 from cxr_node.node.network.rejections import Refusals
 from cxr_node.tools.recording_pacs import TURN_S, close
 from tests.patience import PATIENCE_S
+from tests.processes import Program, answers
 
 SOP_CLASS = {
     ResultKind.REPORT: "1.2.840.10008.5.1.4.1.1.88.11",
@@ -114,7 +113,10 @@ def nobody() -> Address:
 
 
 class Archive:
-    """A Storage SCP that remembers what came, as bytes, and answers what `answer` says (called with the count)."""
+    """A Storage SCP that remembers what came, as bytes, and answers what `answer` says (called with the count).
+
+    It keeps what it answers with success or a warning, and what it aborts after.
+    """
 
     def __init__(self, answer: Callable[[int], int | None] = lambda _: 0x0000) -> None:
         self.answer = answer
@@ -131,16 +133,20 @@ class Archive:
         with self.arrived:
             self._count += 1
             status = self.answer(self._count)
-            if status is None or status >> 12 in (0x0, 0xB):
-                uid = str(event.request.AffectedSOPInstanceUID)
-                self.datasets.setdefault(uid, []).append(event.request.DataSet.getvalue())
-                self.syntaxes[event.context.transfer_syntax] += 1
-                self.sop_classes[str(event.request.AffectedSOPClassUID)] += 1
+            if status is None or status == 0x0000 or status >> 12 == 0xB:
+                self.keep(event)
             self.arrived.notify_all()
         if status is None:
             event.assoc.abort(block=False)
             return 0x0000
         return status
+
+    def keep(self, event: Event) -> None:
+        """Remember one object; its answer has not left yet."""
+        uid = str(event.request.AffectedSOPInstanceUID)
+        self.datasets.setdefault(uid, []).append(event.request.DataSet.getvalue())
+        self.syntaxes[event.context.transfer_syntax] += 1
+        self.sop_classes[str(event.request.AffectedSOPClassUID)] += 1
 
     def wait(self, objects: int, timeout_s: float = PATIENCE_S) -> bool:
         """Wait until so many different objects are there."""
@@ -179,52 +185,49 @@ def listening(
     def count(_: Event) -> None:
         archive.associations += 1
 
-    handlers = [(evt.EVT_C_STORE, archive), (evt.EVT_ACCEPTED, count)]
+    with serving(entity, (evt.EVT_C_STORE, archive), (evt.EVT_ACCEPTED, count), port=port, tls=tls) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def serving(entity: AE, *handlers: Any, port: int = 0, tls: ssl.SSLContext | None = None) -> Iterator[Address]:
+    """Listen in a thread of its own; each handler is an event with its function."""
     server = entity.make_server(
-        ("127.0.0.1", port),
-        ssl_context=tls,
-        evt_handlers=handlers,  # type: ignore[arg-type]  # handlers of two kinds in one list
-        server_class=ThreadedAssociationServer,
+        ("127.0.0.1", port), ssl_context=tls, evt_handlers=list(handlers), server_class=ThreadedAssociationServer
     )
     threading.Thread(target=server.serve_forever, args=(TURN_S,), daemon=True).start()
     try:
-        yield Address(ae_title=ae_title, host="127.0.0.1", port=server.server_address[1])
+        yield Address(ae_title=entity.ae_title, host="127.0.0.1", port=server.server_address[1])
     finally:
         close(server)
+
+
+class _StoreScp(Program):
+    port = 0
+
+    def is_ready(self) -> bool:
+        return answers(self.port)
 
 
 @contextlib.contextmanager
 def storescp(store: Path, *sop_class_uids: str) -> Iterator[Address]:
     """DCMTK's Storage SCP, which keeps what it takes in a folder: everything, or these SOP Classes in Implicit VR."""
-    program = shutil.which("storescp")
-    if program is None:
+    if shutil.which("storescp") is None:
         pytest.skip("storescp is missing: install the package dcmtk")
     store.mkdir()
-    address = nobody()
-    command = [program, "-od", store, "-pdu", "131072", "+B", str(address.port)]
+    options: list[object] = []
     if sop_class_uids:
         contexts = (f"PresentationContext{place} = {uid}\\S" for place, uid in enumerate(sop_class_uids, 1))
         profile = store.with_suffix(".profile")
         profile.write_text(_PROFILE.format(contexts="\n".join(contexts)))
-        command[1:1] = ["-xf", profile, "P"]
-    process = subprocess.Popen(command, env={"TCP_NODELAY": "1"})
-    try:
-        _wait_for_port(address)
+        options = ["-xf", profile, "P"]
+    address = nobody()
+    program = _StoreScp(
+        store.parent, "storescp", *options, "-od", store, "-pdu", 131072, "+B", address.port, name=store.name
+    )
+    program.port = address.port
+    with program:
         yield address
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def _wait_for_port(address: Address) -> None:
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            socket.create_connection((address.host, address.port), 1).close()
-            return
-        except OSError:
-            threading.Event().wait(0.02)
-    raise TimeoutError("storescp does not listen")
 
 
 @contextlib.contextmanager

@@ -16,7 +16,6 @@ import sqlite3
 import struct
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -38,7 +37,7 @@ from tests import builders
 from tests.node import wire
 from tests.node.receivers import Receiving, receiving, run_process
 from tests.node.wire import ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA, Wire
-from tests.patience import PATIENCE_S
+from tests.patience import eventually
 
 FORK_FREE = multiprocessing.get_context("spawn")
 
@@ -67,14 +66,6 @@ def assert_clean(node: Receiving) -> None:
         assert peer.associate()[0] == ASSOCIATE_AC
         assert peer.echo() == 0x0000
     assert eventually(lambda: node.parts() == [])  # a peer that broke off may still be being heard
-
-
-def eventually(condition: object, timeout_s: float = PATIENCE_S) -> bool:
-    """True as soon as the condition holds."""
-    deadline = time.monotonic() + timeout_s
-    while not (held := condition()) and time.monotonic() < deadline:  # type: ignore[operator]  # any callable
-        time.sleep(0.01)
-    return bool(held)
 
 
 def test_an_object_is_safe_when_it_is_acknowledged(node: Receiving) -> None:

@@ -20,9 +20,10 @@ import pytest
 import yaml
 
 from tests import builders
-from tests.chaos.roles import Role, children
+from tests.chaos.roles import Role
 from tests.node import peers, workplace
 from tests.node.workplace import eventually
+from tests.processes import children
 
 ROOT = Path(__file__).parents[2]
 HELD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -186,7 +187,7 @@ def test_a_worker_that_is_told_to_stop_ends_with_its_own_status(tmp_path: Path, 
             time.sleep(chance.uniform(0.0, 0.05))
             for _ in range(2):
                 os.kill(node.pid, signal.SIGTERM)
-            code = node._process.wait(90)
+            code = node.process.wait(90)
             assert code == 0, node.said()
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +15,7 @@ from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.spool.spool import Spool
 from cxr_node.node.work.worker import Analyser, Worker
 from tests.node import ledgers, peers
-from tests.patience import PATIENCE_S
+from tests.patience import eventually as eventually
 
 
 def config(path: Path, *addresses: Address, **sections: Any) -> Config:
@@ -94,16 +91,6 @@ def states(config_: Config) -> list[tuple[str, str | None]]:
         return [(row.state.value, row.reason) for row in reversed(queries.recent(ledger, 10_000))]
     finally:
         ledger.close()
-
-
-def eventually(holds: Callable[[], bool], timeout_s: float = PATIENCE_S) -> bool:
-    """Wait for something that another process or thread brings about."""
-    until = time.monotonic() + timeout_s
-    while not holds():
-        if time.monotonic() >= until:
-            return False
-        threading.Event().wait(0.02)
-    return True
 
 
 def digest(content: bytes) -> str:

@@ -6,20 +6,17 @@ Each is a context manager; nothing outlives it. Where a peer is not installed it
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
 import urllib.request
-from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import pytest
-import yaml
+
+from cxr_node.node.ledger import queries
+from cxr_node.node.ledger.ledger import Ledger
+from tests.processes import Program, answers, children, configured, cxr_node, free_port, run, words_of
 
 PACKAGES = {
     "Orthanc": "orthanc orthanc-dicomweb",
@@ -32,8 +29,6 @@ PACKAGES = {
     "chromium": "chromium",
 }
 DICOMWEB_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
-ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}
-"""DCMTK and Orthanc wait 40 ms per C-STORE without it."""
 
 
 def need(*programs: str) -> None:
@@ -43,58 +38,7 @@ def need(*programs: str) -> None:
             pytest.skip(f"{program} is not installed: apt-get install {PACKAGES[program]}")
 
 
-def free_port() -> int:
-    """A loopback port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_until(true: Callable[[], object], timeout_s: float, what: str) -> None:
-    """Poll a peer that has no way to tell."""
-    deadline = time.monotonic() + timeout_s
-    while not true():
-        if time.monotonic() > deadline:
-            raise TimeoutError(what)
-        time.sleep(0.05)
-
-
-def run(*command: object) -> subprocess.CompletedProcess[str]:
-    """Run a peer's tool to its end."""
-    words = [str(word) for word in command]
-    return subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False)
-
-
-class Process:
-    """A child that is stopped, then killed, when its block ends; what it said is in `log`."""
-
-    def __init__(self, command: list[str], folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.command, self.folder, self.log = command, folder, folder / f"{Path(command[0]).name}.log"
-
-    def start(self) -> None:
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                self.command, stdout=log, stderr=subprocess.STDOUT, env=ENVIRONMENT, cwd=self.folder
-            )
-
-    def stop(self, timeout_s: float = 20.0) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-        if kind is not None:
-            print(f"--- {self.log}\n{self.log.read_text(errors='replace')[-6000:]}")
-
-
-class Orthanc(Process):
+class Orthanc(Program):
     """An archive that routes what it stores to its modalities, by the Lua rule it is given."""
 
     ae_title = "ORTHANC"
@@ -122,12 +66,7 @@ class Orthanc(Process):
             "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
         }
         (folder / "orthanc.json").write_text(json.dumps(configuration))
-        super().__init__([shutil.which("Orthanc") or "Orthanc", str(folder / "orthanc.json")], folder)
-
-    def __enter__(self) -> Orthanc:
-        self.start()
-        wait_until(self._answers, 30, "Orthanc does not start")
-        return self
+        super().__init__(folder, "Orthanc", folder / "orthanc.json")
 
     @property
     def address(self) -> str:
@@ -150,66 +89,55 @@ class Orthanc(Process):
     def count(self) -> int:
         return int(self.get("/statistics")["CountInstances"])
 
-    def _answers(self) -> bool:
-        try:
-            self.get("/system")
-            socket.create_connection(("127.0.0.1", self.dicom_port), 1).close()
-        except OSError:
-            return False
-        return True
+    def is_ready(self) -> bool:
+        return answers(self.http_port) and answers(self.dicom_port)
 
 
-class Node(Process):
+class Node(Program):
     """`cxr-node serve`, as a hospital runs it."""
 
     ae_title = "CXR_NODE"
 
     def __init__(self, folder: Path, destinations: list[dict[str, Any]], **sections: Any) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.port = free_port()
-        self.spool = folder / "spool"
+        self.port, self.spool, self.destinations, self.sections = free_port(), folder / "spool", destinations, sections
         self.config = folder / "node.yaml"
-        self.content = {
-            "listen": {"ae_title": self.ae_title, "host": "127.0.0.1", "port": self.port},
-            "spool": {"path": str(self.spool), "min_free_mib": 16},
-            "destinations": destinations,
-            **sections,
-        }
-        super().__init__([sys.executable, "-m", "cxr_node", "serve", "--config", str(self.config)], folder)
+        super().__init__(folder, *cxr_node("serve", self.config), name="node")
 
-    def with_destinations(self, destinations: list[dict[str, Any]]) -> Node:
+    def with_destinations(self, destinations: list[dict[str, Any]]) -> Self:
         """Tell the node where to deliver, before it starts: peers that know each other need that."""
-        self.content["destinations"] = destinations
+        self.destinations = destinations
         return self
 
-    def __enter__(self) -> Node:
-        self.config.write_text(yaml.safe_dump(self.content))
-        self.start()
-        wait_until(self._answers, 60, "the node does not start")
-        return self
+    def start(self) -> None:
+        configured(self.folder, "node", self.port, destinations=self.destinations, **self.sections)
+        super().start()
+
+    def is_ready(self) -> bool:
+        assert " ended role=" not in self.said(), self.said()[-4000:]
+        return answers(self.port)
 
     def json(self, *command: str) -> list[Any]:
         """What a `cxr-node ... --json` command of this node prints."""
-        done = run(sys.executable, "-m", "cxr_node", *command, "--config", self.config, "--json")
+        done = run(*cxr_node(command[0], self.config), *command[1:], "--json")
         assert done.returncode == 0, done.stderr
         return [json.loads(line) for line in done.stdout.splitlines()]
 
+    def counts(self) -> dict[str, int]:
+        """Instances in each state; a command that asks would cost a second each time."""
+        with closing(Ledger.open(self.spool)) as ledger:
+            return {state.value: number for state, number in queries.counts(ledger).items()}
+
+    def story(self, uid: str) -> queries.Story:
+        """What its ledger knows of one instance."""
+        with closing(Ledger.open(self.spool)) as ledger:
+            return queries.trace(ledger, uid)[0]
+
+    def is_idle(self) -> bool:
+        """Something came, and nothing waits to be judged or delivered."""
+        seen = self.counts()
+        return sum(seen.values()) > 0 and seen["RECEIVED"] == seen["REPORTED"] == 0
+
     def roles(self) -> dict[str, int]:
         """Process identifiers of receive, work and deliver, by role, as far as they live at this moment."""
-        found: dict[str, int] = {}
-        for child in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split():
-            try:
-                words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            found |= {role: int(child) for role in ("receive", "work", "deliver") if role.encode() in words}
-        return found
-
-    def _answers(self) -> bool:
-        if self.process.poll() is not None:
-            raise RuntimeError(self.log.read_text(errors="replace")[-4000:])
-        try:
-            socket.create_connection(("127.0.0.1", self.port), 1).close()
-        except OSError:
-            return False
-        return True
+        running = {pid: words_of(pid) for pid in children(self.process.pid)}
+        return {role: pid for pid, words in running.items() for role in ("receive", "work", "deliver") if role in words}

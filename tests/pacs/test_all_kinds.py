@@ -11,7 +11,8 @@ from cxr_node.dicom import from_picture
 from cxr_node.dicom.results.context import SHAPES
 from cxr_node.domain import ResultKind
 from cxr_node.tools import send
-from tests.pacs.peers import Node, Orthanc, wait_until
+from tests.pacs.peers import Node, Orthanc
+from tests.patience import wait_until
 
 pytestmark = pytest.mark.pacs
 
@@ -27,7 +28,7 @@ def test_orthanc_takes_every_kind(tmp_path: Path) -> None:
         with Node(tmp_path / "node", [wanted]) as node:
             address = Address(ae_title=node.ae_title, host="127.0.0.1", port=node.port)
             send.store([source], lambda sent: None, address, "TESTS")
-            wait_until(lambda: orthanc.count() == len(RESULTS), 60, "every kind in the archive")
+            wait_until(lambda: orthanc.count() == len(RESULTS), "every kind in the archive")
         series = [orthanc.get(f"/series/{one}")["MainDicomTags"] for one in orthanc.get("/series")]
     stored = {int(one["SeriesNumber"]): one["Modality"] for one in series}
     assert stored == {SHAPES[kind].series_number: SHAPES[kind].modality or "DX" for kind in RESULTS}

@@ -14,7 +14,6 @@ import resource
 import signal
 import sqlite3
 import struct
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +34,9 @@ from tests import builders
 from tests.node import peers as small_peers
 from tests.node.wire import CR, DX, EXPLICIT, Wire, data_set_of
 from tests.pacs import canary
-from tests.pacs.peers import ENVIRONMENT, Node, run, wait_until
+from tests.pacs.peers import Node
+from tests.patience import wait_until
+from tests.processes import answers, children, run
 
 pytestmark = [pytest.mark.pacs, pytest.mark.filterwarnings("ignore::UserWarning")]  # pydicom's, of what is odd
 
@@ -47,18 +48,13 @@ class WatchedNode(Node):
     """A node that may write core files, and whose temporary and home folders are searched too."""
 
     def start(self) -> None:
-        for name in ("tmp", "home"):
+        for variable, name in (("TMPDIR", "tmp"), ("HOME", "home")):
             (self.folder / name).mkdir(exist_ok=True)
-        places = {"TMPDIR": str(self.folder / "tmp"), "HOME": str(self.folder / "home")}
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                self.command,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=ENVIRONMENT | places,
-                cwd=self.folder,
-                preexec_fn=_allow_cores,
-            )
+            self.environment[variable] = str(self.folder / name)
+        usual = resource.getrlimit(resource.RLIMIT_CORE)
+        resource.setrlimit(resource.RLIMIT_CORE, (usual[1], usual[1]))  # a child inherits it
+        super().start()
+        resource.setrlimit(resource.RLIMIT_CORE, usual)
 
 
 @pytest.fixture(autouse=True)
@@ -66,11 +62,6 @@ def _pydicom_lets_us_lie(monkeypatch: pytest.MonkeyPatch) -> None:
     """Objects that no modality should send are built on purpose."""
     for mode in ("reading_validation_mode", "writing_validation_mode"):
         monkeypatch.setattr(pydicom.config.settings, mode, pydicom.config.IGNORE)
-
-
-def _allow_cores() -> None:
-    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
-    resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
 
 
 def marked(number: int, **overrides: Any) -> Dataset:
@@ -159,15 +150,11 @@ def quoting_archive() -> Iterator[Address]:
         answer.OffendingElement = [0x00100010]
         return answer
 
-    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, refuse)])
-    assert server is not None
-    try:
-        yield Address(ae_title="QUOTER", host="127.0.0.1", port=server.socket.getsockname()[1])
-    finally:
-        server.shutdown()
+    with small_peers.serving(entity, (evt.EVT_C_STORE, refuse)) as address:
+        yield address
 
 
-def store_odd(node: Node, objects: list[tuple[str, bytes, str]], answers: list[bytes]) -> None:
+def store_odd(node: Node, objects: list[tuple[str, bytes, str]], replies: list[bytes]) -> None:
     """Send what is odd, each over a connection of its own; keep every byte that comes back."""
     for uid, content, sop_class in objects:
         with Wire(node.port) as wire:
@@ -175,7 +162,7 @@ def store_odd(node: Node, objects: list[tuple[str, bytes, str]], answers: list[b
             wire.begin_store(uid, sop_class)
             with contextlib.suppress(OSError):
                 wire.send_data(content)
-            answers.append(wire.receive()[1])
+            replies.append(wire.receive()[1])
 
 
 def store(node: Node, folder: Path, *contents: bytes) -> None:
@@ -194,7 +181,7 @@ def cut_in_the_spool(node: Node, folder: Path, content: bytes) -> None:
     A worker that is stopped in the middle of a transaction holds the ledger's write lock, and nothing is acknowledged:
     so it must have nothing to do.
     """
-    wait_until(lambda: _is_quiet(node), 240, "the worker to be idle")
+    wait_until(lambda: _is_quiet(node), "the worker to be idle")
     worker = node.roles()["work"]
     os.kill(worker, signal.SIGSTOP)
     before = set((node.spool / "objects").rglob("*.dcm"))
@@ -209,26 +196,25 @@ def abort_in_the_decoder(node: Node) -> int:
     worker = node.roles().get("work")
     if worker is None:
         return 0
-    lists = Path(f"/proc/{worker}/task").glob("*/children")  # each thread's: a lane starts the decoder
-    children = [child for each in lists for child in each.read_text().split()]
-    for child in children:
+    decoders = children(worker)  # of each thread: a lane starts the decoder
+    for decoder in decoders:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(int(child), signal.SIGABRT)
-    return len(children)
+            os.kill(decoder, signal.SIGABRT)
+    return len(decoders)
 
 
 def crash(node: Node, role: str, number: int) -> None:
     """End a role by a signal, and wait until the supervisor has it again."""
     before = node.roles()[role]
     os.kill(before, number)
-    wait_until(lambda: node.roles().get(role, before) != before, 60, f"{role} again")
+    wait_until(lambda: node.roles().get(role, before) != before, f"{role} again")
 
 
 @pytest.mark.timeout(600)
 def test_the_node_never_tells_who_a_patient_is(tmp_path: Path) -> None:
     peers_folder, sources = tmp_path / "peers", tmp_path / "sources"
     sources.mkdir()
-    odd, answers = list(odd_objects()), list[bytes]()
+    odd, replies = list(odd_objects()), list[bytes]()
     with Recorder(peers_folder, "PACS") as pacs, quoting_archive() as quoter:
         destinations = [
             {"name": "pacs", "address": str(pacs.address), "idle_close_s": 0.2},
@@ -239,14 +225,14 @@ def test_the_node_never_tells_who_a_patient_is(tmp_path: Path) -> None:
         with WatchedNode(tmp_path / "node", destinations, **more) as node:
             demo = from_picture.wrap(PNEUMONIA, PatientAge="003Y", ViewPosition="AP", PatientName=canary.NAME)
             store(node, sources, demo, *(builders.part10(marked(number)) for number in (1, 2, 3)))
-            store_odd(node, odd, answers)
+            store_odd(node, odd, replies)
             lossless = builders.part10(marked(4), "1.2.840.10008.1.2.4.80")
             store(node, sources, lossless, undecodable(5, J2K), undecodable(6, JPEG_LOSSLESS))
-            wait_until(lambda: len(pacs.stored) >= 9, 120, "results in the archive")
+            wait_until(lambda: len(pacs.stored) >= 9, "results in the archive")
             cut_in_the_spool(node, sources, builders.part10(marked(9)))
             for number in (20, 21, 22):
                 store(node, sources, builders.part10(marked(number), "1.2.840.10008.1.2.4.80"))
-                wait_until(lambda: abort_in_the_decoder(node), 120, "a decoder to abort")
+                wait_until(lambda: abort_in_the_decoder(node), "a decoder to abort")
             for role, number in (
                 ("receive", signal.SIGABRT),
                 ("work", signal.SIGSEGV),
@@ -255,22 +241,22 @@ def test_the_node_never_tells_who_a_patient_is(tmp_path: Path) -> None:
                 ("deliver", signal.SIGKILL),
             ):
                 crash(node, role, number)
-            wait_until(node._answers, 60, "the port again")
+            wait_until(lambda: answers(node.port), "the port again")
             with Wire(node.port) as wire:
                 wire.associate()
                 wire.begin_store("1.2.3.4.5")
                 wire.send_data(data_set_of(builders.part10(marked(7)))[:2000])
                 crash(node, "receive", signal.SIGKILL)
-            wait_until(node._answers, 60, "the port again")
+            wait_until(lambda: answers(node.port), "the port again")
             store(node, sources, builders.part10(marked(8)))
-            wait_until(lambda: _is_quiet(node), 240, "the queue to empty")
+            wait_until(lambda: _is_quiet(node), "the queue to empty")
             told = commands(node)
         log = node.log.read_text(errors="replace")
         spared = tuple(node.spool / area for area in ("objects", "results", "incoming"))
         hits, looked_at = canary.search_files(node.folder, spare=spared)
     for place, content in told.items():
         hits += canary.search(place, content)
-    hits += [hit for content in answers for hit in canary.search("answer to a peer", content)]
+    hits += [hit for content in replies for hit in canary.search("answer to a peer", content)]
     names = {path.name for path in looked_at}
     print(f"odd objects {len(odd)}, files searched {len(looked_at)}, journal {len(log)} bytes")
     assert hits == []
@@ -289,7 +275,7 @@ def test_the_node_never_tells_who_a_patient_is(tmp_path: Path) -> None:
 
 
 def _is_quiet(node: Node) -> bool:
-    return not node.json("status")[0]["instances"]["RECEIVED"]
+    return not node.counts()["RECEIVED"]
 
 
 def commands(node: Node) -> dict[str, bytes]:

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from tests import builders
-from tests.pacs.peers import Node, Orthanc, need, run, wait_until
-from tests.pacs.test_routing import KINDS, is_idle
+from tests.pacs.peers import Node, Orthanc, need
+from tests.pacs.test_routing import KINDS
+from tests.patience import wait_until
+from tests.processes import run
 
 pytestmark = pytest.mark.pacs
 
@@ -25,7 +27,7 @@ def deliveries(node: Node, uid: str) -> list[dict[str, Any]]:
 
 
 def committed(node: Node, uid: str) -> bool:
-    return is_idle(node) and [row["commitment"] for row in deliveries(node, uid)] == ["COMMITTED"] * 3
+    return node.is_idle() and [row.commitment for row in node.story(uid).deliveries] == ["COMMITTED"] * 3
 
 
 def objects(orthanc: Orthanc) -> dict[str, str]:
@@ -50,7 +52,7 @@ def test_orthanc_commits_loses_and_gets_it_again(tmp_path: Path) -> None:
         with node.with_destinations([archive]):
             done = run("storescu", "-R", "-aec", node.ae_title, "127.0.0.1", node.port, file)
             assert done.returncode == 0, done.stderr
-            wait_until(lambda: committed(node, uid), 90, "Orthanc's commitment to three results")
+            wait_until(lambda: committed(node, uid), "Orthanc's commitment to three results")
             first = deliveries(node, uid)
             assert all(row["transaction_uid"] and row["committed_at"] and row["asks"] == 1 for row in first)
 
@@ -59,8 +61,8 @@ def test_orthanc_commits_loses_and_gets_it_again(tmp_path: Path) -> None:
             orthanc.delete(instance)
             asked = run(sys.executable, "-m", "cxr_node", "retry", uid, "--config", node.config)
             assert asked.returncode == 0, asked.stderr
-            wait_until(lambda: lost in objects(orthanc), 60, "the lost result, sent again")
-            wait_until(lambda: committed(node, uid), 60, "Orthanc's commitment to all of them once more")
+            wait_until(lambda: lost in objects(orthanc), "the lost result, sent again")
+            wait_until(lambda: committed(node, uid), "Orthanc's commitment to all of them once more")
             assert orthanc.file(objects(orthanc)[lost]) == before
             (story,) = node.json("trace", uid)
             (seen,) = node.json("status")

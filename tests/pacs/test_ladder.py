@@ -11,7 +11,9 @@ from pydicom import dcmread
 from cxr_node.domain import ResultKind
 from tests import builders
 from tests.node import peers
-from tests.pacs.peers import Node, need, run, wait_until
+from tests.pacs.peers import Node, need
+from tests.patience import wait_until
+from tests.processes import run
 
 pytestmark = pytest.mark.pacs
 
@@ -39,7 +41,7 @@ def test_every_archive_gets_the_rung_it_takes_and_trace_tells_which(tmp_path: Pa
         ]
         node = stack.enter_context(Node(tmp_path / "node", destinations))
         assert run("storescu", "-aec", node.ae_title, "127.0.0.1", node.port, source).returncode == 0
-        wait_until(lambda: node.json("status")[0]["instances"]["DEAD"] == 1, 90, "every destination has settled")
+        wait_until(lambda: node.counts()["DEAD"] == 1, "every destination has settled")
         (story,) = node.json("trace", str(dcmread(source).SOPInstanceUID))
     stored = {name: [dcmread(file) for file in (tmp_path / name).iterdir()] for name in TAKES}
     for place, name in enumerate(("new", "middle", "old")):

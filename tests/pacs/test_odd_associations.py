@@ -5,7 +5,6 @@ What both others take and answer with a C-ECHO of success, the node takes too.
 
 from __future__ import annotations
 
-import shutil
 import socket
 import time
 from collections import Counter
@@ -13,38 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.node import wire
+from tests.node import peers, wire
 from tests.node.receivers import receiving
 from tests.node.wire import Wire
 from tests.pacs.odd_associations import Request, forms
-from tests.pacs.peers import Orthanc, Process, free_port, need, wait_until
+from tests.pacs.peers import Orthanc
 
 pytestmark = pytest.mark.pacs
 
 FORMS = 200
 PATIENCE_S = 10.0
 TAKEN = "taken"
-
-
-class StoreScp(Process):
-    """DCMTK's Storage SCP, as it is."""
-
-    def __init__(self, folder: Path) -> None:
-        need("storescp")
-        self.port = free_port()
-        super().__init__([shutil.which("storescp") or "storescp", "-od", str(folder), str(self.port)], folder)
-
-    def __enter__(self) -> StoreScp:
-        self.start()
-        wait_until(self._answers, 30, "storescp does not start")
-        return self
-
-    def _answers(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", self.port), 1).close()
-        except OSError:
-            return False
-        return True
 
 
 def call(port: int, request: Request) -> str:
@@ -74,7 +52,7 @@ def test_what_dcmtk_and_orthanc_take_is_taken(tmp_path: Path) -> None:
     ours_alone: dict[str, str] = {}
     started = time.monotonic()
     with (
-        StoreScp(tmp_path / "storescp") as dcmtk,
+        peers.storescp(tmp_path / "storescp") as dcmtk,
         Orthanc(tmp_path / "orthanc") as orthanc,
         receiving(tmp_path / "spool", require_called_ae_title=False) as node,
     ):

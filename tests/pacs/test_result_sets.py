@@ -15,9 +15,10 @@ from cxr_node.dicom.verify import check
 from cxr_node.domain import ResultKind
 from tests.dicom.contexts import CASES
 from tests.pacs import validators
-from tests.pacs.peers import Orthanc, need, run
+from tests.pacs.peers import Orthanc, need
 from tests.pacs.result_sets import CHARACTER_SETS, RESULT_SETS, Made, ResultSet, write
 from tests.pacs.validators import KNOWN, Complaint
+from tests.processes import run
 
 pytestmark = pytest.mark.pacs
 

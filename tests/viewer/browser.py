@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.pacs.peers import need
+from tests.patience import PATIENCE_S
 
 SIZE = {"width": 1600, "height": 950}
 FLAGS = (
@@ -36,8 +37,6 @@ FLAGS = (
     "--ignore-gpu-blocklist",
     "--force-color-profile=srgb",
 )
-PATIENCE_S = 90.0
-"""For one view. Measured 5 to 9 s on two idle cores; a test must not fail because the machine is busy."""
 CRASHED = "Something went wrong"
 PANE = '[data-cy="viewport-pane"]'
 THUMBNAIL = '[data-cy^="study-browser-thumbnail"]'

@@ -23,8 +23,9 @@ from cxr_node.dicom import from_picture
 from cxr_node.dicom.render import picture
 from cxr_node.domain import Verdict
 from cxr_node.tools.drawn import BUILT_IN, BUILT_IN_ATTRIBUTES
-from tests.pacs.peers import DICOMWEB_PLUGIN, Node, Orthanc, need, run, wait_until
-from tests.pacs.test_routing import is_idle
+from tests.pacs.peers import DICOMWEB_PLUGIN, Node, Orthanc, need
+from tests.patience import wait_until
+from tests.processes import run
 from tests.viewer import browser, install_ohif, ohif
 from tests.viewer.browser import Pixels, Viewer
 
@@ -94,7 +95,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
         send(orthanc.ae_title, orthanc.dicom_port, files)
         with Node(folder / "node", [{"name": "archive", "address": orthanc.address, "send": SEND}]) as node:
             send(node.ae_title, node.port, files)
-            wait_until(lambda: is_idle(node), 180, "an idle node")
+            wait_until(node.is_idle, "an idle node")
             stories = node.json("status")[0]["recent"]
             assert orthanc.count() == len(files) + RESULTS, [(story["state"], story["sentence"]) for story in stories]
         yield orthanc
