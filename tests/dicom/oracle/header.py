@@ -59,12 +59,12 @@ def _check_picture(dataset: Plain, facts: Facts, report: Report) -> None:
     named = [(reference(each), code(each, "PurposeOfReferenceCodeSequence")) for each in sources]
     if named != [(facts.source, purpose)]:
         report(Rule.SOURCE, "SourceImageSequence")
-    shows_map, explained = facts.context.shows_map, facts.context.finding.heatmap
+    shows_map, finding = facts.context.shows_map, facts.context.finding
     derived = triple(codes.DCM.GradientWeightedClassActivation) if shows_map else ("", "", "")
     if code(dataset, "DerivationCodeSequence") != derived:
         report(Rule.ATTRIBUTE, "DerivationCodeSequence")
-    described = f"Grad-CAM of {explained.label} at {explained.layer}, laid over the source"
-    bare = "Source with the verdict of an algorithm written beside it"
+    described = f"Grad-CAM for {finding.target.finding} at {finding.heatmap.layer}, overlaid on the source image"
+    bare = "Source image with the verdict of an algorithm outside it"
     _equal(dataset, {"DerivationDescription": described if shows_map else bare}, Rule.ATTRIBUTE, report)
 
 
