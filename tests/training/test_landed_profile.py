@@ -105,7 +105,7 @@ def test_no_verdict_turns_into_its_opposite_when_the_image_is_stored_another_way
 def test_heat_maps_of_positives_peak_inside_the_chest(scorer: Scorer, held_out: list[Item]) -> None:
     probe = Probe(profile=scorer.profile, network=scorer.network.eval())
     looked = _looked(probe, [item for item in evaluate.sampled(held_out, 40) if item.positive])
-    assert len(looked.looks) == 20 and looked.looks[0].active.shape == (12, 12)
+    assert len(looked.explanations) == 20 and looked.explanations[0].active.shape == (12, 12)
     found = localisation.in_chest(probe, looked)
     assert found["shown"].value >= 0.9
     assert found["peak_in_chest"].value >= 0.85
@@ -124,7 +124,7 @@ def test_heat_maps_peak_in_an_opacity_drawn_into_a_normal_lung(scorer: Scorer, h
 def _looked(probe: Probe, items: list[Item]) -> Explained:
     cases = [case_of(item) for item in items]
     inputs = probe.prepared([case.pixels for case in cases])
-    return Explained(cases=cases, inputs=inputs, looks=probe.explain(inputs))
+    return Explained(cases=cases, inputs=inputs, explanations=probe.explain(inputs))
 
 
 def _silent() -> None:
