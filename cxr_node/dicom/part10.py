@@ -130,7 +130,7 @@ class _Bounded:
         self._reads_left, self._bytes_left = MAX_HEADER_READS, MAX_HEADER_BYTES
 
     def read(self, count: int = -1) -> bytes:
-        if count < 0:  # pydicom reads to the end only in order to inflate (FAULTS T7)
+        if count < 0:  # pydicom reads to the end only in order to inflate (reliability.md T7)
             raise InstanceError("the deflated transfer syntax is not accepted")
         if count > _LONG_VALUE_BYTES and count > self._size_bytes - self._file.tell():
             raise InstanceError(_CUT_ATTRIBUTE)

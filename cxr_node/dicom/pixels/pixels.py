@@ -24,7 +24,7 @@ from cxr_node.domain import Radiograph
 from cxr_node.errors import UndecodableError
 
 MAX_DECODED_BYTES = 256 * 1024 * 1024
-"""Rows x Columns x Samples x Frames x bytes, checked before a decoder runs (FAULTS T8)."""
+"""Rows x Columns x Samples x Frames x bytes, checked before a decoder runs (reliability.md T8)."""
 MAX_BITS_STORED = 16
 _STRIP_PIXELS = 1 << 17
 """Looked up or counted at once: numpy widens indices to 64 bits, and these stay in the processor's cache."""

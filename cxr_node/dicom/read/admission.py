@@ -230,7 +230,7 @@ def _header_rules(source: Source, rules: Admission, precedent: Precedent) -> Ite
 
 
 def _is_own_result(source: Source) -> bool:
-    """The loop guard (FAULTS T35); Instance Creator and Contributing Equipment survive archives, file meta does not."""
+    """The loop guard (reliability.md T35): archives keep Instance Creator and Contributing Equipment, not file meta."""
     meta = source.dataset.file_meta
     if IMPLEMENTATION_CLASS_UID in (meta.get("ImplementationClassUID"), source.dataset.get("InstanceCreatorUID")):
         return True
