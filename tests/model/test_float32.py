@@ -79,7 +79,7 @@ def test_a_runtime_that_computes_in_other_numbers_is_refused(made: Profile, monk
             rounded = (output.logits.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
             return replace(output, logits=rounded)
 
-    monkeypatch.setattr(runtime, "candidates", lambda *_: iter([Short(made, 1)]))
+    monkeypatch.setattr(predictor, "candidates", lambda *_: iter([Short(made, 1)]))
     with pytest.raises(ModelError, match="is refused: a probability differs by"):
         predictor.load_predictor(made, 1, RuntimeKind.OPENVINO)
 
@@ -115,7 +115,7 @@ def test_torch_computes_in_float32_whatever_the_process_allows(made: Profile, sh
 
 def test_a_start_tries_one_runtime_and_calls_nothing_an_error(made: Profile, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("DEBUG", "cxr_node"):
-        chosen = list(runtime.candidates(made, RuntimeKind.OPENVINO, 1))
+        chosen = list(predictor.candidates(made, RuntimeKind.OPENVINO, 1))
         predictor.load_predictor(made, 1, RuntimeKind.OPENVINO)
     assert [one.name for one in chosen] == [f"OpenVINO {openvino_runtime.VERSION} CPU fp32"]
     assert [record.getMessage().partition(" judges by ")[2] for record in caplog.records] == [chosen[0].name]
