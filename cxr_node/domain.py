@@ -13,6 +13,8 @@ from datetime import datetime
 from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING
 
+from cxr_node.result_kinds import ResultKind
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -144,21 +146,6 @@ class Scale(StrEnum):
 
     PROBABILITY = "probability"
     SCORE = "score"
-
-
-class ResultKind(StrEnum):
-    """The result objects a destination may ask for."""
-
-    REPORT = "report"
-    MEASUREMENTS = "measurements"
-    HEATMAP = "heatmap"
-    PRESENTATION_STATE = "presentation-state"
-    SEGMENTATION = "segmentation"
-    FRAMES = "heatmap-frames"
-    KEY_OBJECT = "key-object"
-    PDF = "pdf"
-    NOT_ANALYSED = "not-analysed"
-    """Of a REJECTED radiograph, which has no result."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

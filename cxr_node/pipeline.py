@@ -41,11 +41,11 @@ from cxr_node.domain import (
     Reason,
     Rejected,
     Reported,
-    ResultKind,
 )
 from cxr_node.errors import UndecodableError
 from cxr_node.model.decision import decide
 from cxr_node.model.profile import Profile
+from cxr_node.result_kinds import ResultKind
 
 BUILDERS: Mapping[ResultKind, Callable[[Context], Artifact | None]] = {
     ResultKind.REPORT: basic_text_sr.build,

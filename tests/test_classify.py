@@ -10,9 +10,10 @@ from PIL import Image
 from pydicom.uid import CTImageStorage
 
 from cxr_node.config import loader
-from cxr_node.domain import ResultKind, Verdict
+from cxr_node.domain import Verdict
 from cxr_node.errors import DataError
 from cxr_node.model.profile import NetworkSpec
+from cxr_node.result_kinds import ResultKind
 from cxr_node.tools import classify
 from cxr_node.tools.classify import ResultFiles
 from tests import builders

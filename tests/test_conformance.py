@@ -13,7 +13,6 @@ import pytest
 
 from cxr_node.conformance import statement
 from cxr_node.dicom.pixels import codecs
-from cxr_node.domain import ResultKind
 from cxr_node.node.commitment import scu
 from cxr_node.node.deliver import storage_scu
 from cxr_node.node.network import statuses
@@ -21,6 +20,7 @@ from cxr_node.node.network.association import Entity
 from cxr_node.node.network.file_meta import IMPLEMENTATION_CLASS_UID
 from cxr_node.node.receive import server, storage_scp
 from cxr_node.node.receive.acse import Rejection
+from cxr_node.result_kinds import ResultKind
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "conformance.md"

@@ -38,7 +38,8 @@ FLOORS = {
         "pipeline training",
         "dicom model node",
         "config heatmap resources",
-        "domain durations errors process_setup time_zone",
+        "domain",
+        "durations errors process_setup result_kinds time_zone",
     ),
     "node": (
         "deliver receive",

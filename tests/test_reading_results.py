@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cxr_node.dicom.results.context import SHAPES
 from cxr_node.dicom.words import names, wording
 from cxr_node.domain import PNEUMONIA, Reason, Verdict
+from cxr_node.result_kinds import SHAPES
 from tests import builders
 
 ROOT = Path(__file__).parent.parent

@@ -18,9 +18,10 @@ from cxr_node import pipeline, resources
 from cxr_node.cli import tables
 from cxr_node.cli.node import app
 from cxr_node.config import loader
-from cxr_node.domain import PNEUMONIA, Origin, ResultKind, Target, Verdict
+from cxr_node.domain import PNEUMONIA, Origin, Target, Verdict
 from cxr_node.model import profile
 from cxr_node.model.profile import TargetFile
+from cxr_node.result_kinds import ResultKind
 from cxr_node.tools import classify, trial_node
 from cxr_node.tools.recording_pacs import Recorder
 from tests import builders

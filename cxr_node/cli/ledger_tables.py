@@ -16,7 +16,7 @@ from rich.text import Text
 from cxr_node import durations
 from cxr_node.cli import tables
 from cxr_node.dicom.words import names
-from cxr_node.domain import ResultKind, Target
+from cxr_node.domain import Target
 from cxr_node.node.ledger.ledger import OPEN
 from cxr_node.node.ledger.listing import By, Count
 from cxr_node.node.ledger.queries import DeliveryRow, InstanceRow, Story
@@ -24,20 +24,10 @@ from cxr_node.node.ledger.results import Version
 from cxr_node.node.ledger.states import DeliveryState, InstanceState
 from cxr_node.node.ledger.status import DestinationStatus, NodeStatus, clock
 from cxr_node.node.process.supervisor import RoleState
+from cxr_node.result_kinds import SHAPES, ResultKind
 
 WIDE = 180
 """Columns from which an instance is one line; below, its UID has a line of its own."""
-KINDS = {
-    ResultKind.REPORT: "report",
-    ResultKind.MEASUREMENTS: "measurements",
-    ResultKind.HEATMAP: "heat map",
-    ResultKind.PRESENTATION_STATE: "presentation state",
-    ResultKind.SEGMENTATION: "segmentation",
-    ResultKind.FRAMES: "heat map frames",
-    ResultKind.KEY_OBJECT: "key object",
-    ResultKind.PDF: "PDF",
-    ResultKind.NOT_ANALYSED: "note",
-}
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 _SR_CLASSES = {"88.34": "Comprehensive 3D SR", "88.33": "Comprehensive SR", "88.22": "Enhanced SR"}
 Targets = Mapping[str, Target]
@@ -169,7 +159,7 @@ def _versions(told: Story) -> dict[str, str]:
 
 def kind(one: DeliveryRow) -> str:
     """What a result is to people; the SOP Class only where a destination did not take the first."""
-    name = KINDS[ResultKind(one.kind)] if one.kind in set(ResultKind) else one.kind
+    name = SHAPES[ResultKind(one.kind)].words if one.kind in set(ResultKind) else one.kind
     if not one.rung:
         return name
     tail = one.sop_class_uid.removeprefix(_STORAGE)

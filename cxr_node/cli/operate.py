@@ -14,8 +14,9 @@ from cxr_node.cli.app import DEFAULT_CONFIG, AsJson, ConfigFile, command, err, o
 from cxr_node.cli.ledger import as_logged, moment_since, opened, reason_of, unconfigured, unknown
 from cxr_node.config import loader
 from cxr_node.config.schema import Config
-from cxr_node.domain import Reason, ResultKind
+from cxr_node.domain import Reason
 from cxr_node.errors import DataError
+from cxr_node.result_kinds import ResultKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,7 +17,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from cxr_node.config import credentials, permissions
 from cxr_node.config import strict_yaml as names
-from cxr_node.domain import ResultKind, RuntimeKind
+from cxr_node.domain import RuntimeKind
+from cxr_node.result_kinds import ResultKind
 from cxr_node.time_zone import known as known_zone
 
 _ADDRESS = re.compile(r"(?P<ae_title>[^@]+)@(?P<host>\[[^\]]+\]|[^:\s]+):(?P<port>\d{1,5})")

@@ -23,7 +23,6 @@ from cxr_node.dicom import from_picture, own_identity
 from cxr_node.dicom.pixels import codecs
 from cxr_node.dicom.read import admission
 from cxr_node.dicom.results import statement
-from cxr_node.dicom.results.context import SHAPES
 from cxr_node.domain import (
     Artifact,
     Examination,
@@ -34,7 +33,6 @@ from cxr_node.domain import (
     Radiograph,
     Region,
     Rejected,
-    ResultKind,
     Verdict,
     Zone,
 )
@@ -47,6 +45,7 @@ from cxr_node.node.network import association, file_meta, statuses, tls
 from cxr_node.node.network.statuses import Action
 from cxr_node.node.receive import listener, server, storage_scp
 from cxr_node.node.receive.acse import Rejection
+from cxr_node.result_kinds import SHAPES, ResultKind
 from cxr_node.tools.drawn import BUILT_IN
 
 SOURCE = BUILT_IN / "opacity-1.jpg"

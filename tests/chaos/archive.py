@@ -24,7 +24,7 @@ from pynetdicom.events import Event
 from pynetdicom.transport import AssociationSocket
 
 from cxr_node.config.schema import Address
-from cxr_node.domain import ResultKind
+from cxr_node.result_kinds import ResultKind
 from tests.node import peers
 
 AE_TITLE = "ARCHIVE"

@@ -13,7 +13,8 @@ from pydicom.tag import BaseTag
 from cxr_node.dicom.results import basic_text_sr, measurement_sr, secondary_capture
 from cxr_node.dicom.results.context import Context
 from cxr_node.dicom.results.encoder import to_part10
-from cxr_node.domain import Artifact, ResultKind
+from cxr_node.domain import Artifact
+from cxr_node.result_kinds import ResultKind
 
 BUILD = {
     ResultKind.REPORT: basic_text_sr.build,

@@ -20,8 +20,9 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 
 from cxr_node import pipeline
 from cxr_node.dicom.own_identity import IMPLEMENTATION_CLASS_UID, PRODUCT
-from cxr_node.dicom.results.context import SHAPES, Context
-from cxr_node.domain import Artifact, ResultKind
+from cxr_node.dicom.results.context import Context
+from cxr_node.domain import Artifact
+from cxr_node.result_kinds import SHAPES, ResultKind
 from tests import builders
 from tests.dicom.contexts import CASES, MADE, context, of_bytes
 

@@ -18,7 +18,7 @@ from cxr_node import pipeline
 from cxr_node.dicom.own_identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from cxr_node.dicom.results import context as result
 from cxr_node.dicom.results import encoder
-from cxr_node.domain import ResultKind
+from cxr_node.result_kinds import ResultKind
 from tests import builders
 from tests.dicom.contexts import MADE, context, of_bytes
 

@@ -19,7 +19,8 @@ from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 from cxr_node import pipeline
 from cxr_node.config import loader
 from cxr_node.dicom.results import identity
-from cxr_node.domain import NO_PRECEDENT, Origin, Precedent, Reported, ResultKind, ResultRef
+from cxr_node.domain import NO_PRECEDENT, Origin, Precedent, Reported, ResultRef
+from cxr_node.result_kinds import ResultKind
 from tests import builders
 from tests.dicom import contexts
 from tests.dicom.contexts import RECEIVED

@@ -11,7 +11,7 @@ from pydicom import Dataset, dcmread
 from cxr_node.dicom.results import key_object
 from cxr_node.dicom.results.context import Context
 from cxr_node.dicom.words import wording
-from cxr_node.domain import ResultKind
+from cxr_node.result_kinds import ResultKind
 from tests.dicom.contexts import CASES, context
 
 

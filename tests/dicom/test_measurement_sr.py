@@ -15,7 +15,7 @@ from cxr_node import pipeline
 from cxr_node.dicom.results import measurement_sr
 from cxr_node.dicom.results.context import Context
 from cxr_node.dicom.words import wording
-from cxr_node.domain import ResultKind
+from cxr_node.result_kinds import ResultKind
 from tests import builders
 from tests.dicom.contexts import CASES, UNCERTAIN, context, in_both_lungs, with_regions
 

@@ -14,7 +14,7 @@ from pydicom import Dataset, dcmread
 from cxr_node import pipeline
 from cxr_node.dicom.results.context import Context
 from cxr_node.dicom.verify import check
-from cxr_node.domain import ResultKind
+from cxr_node.result_kinds import ResultKind
 from tests import builders
 from tests.dicom.contexts import context
 

@@ -15,9 +15,10 @@ from cxr_node.dicom.results.context import Context
 from cxr_node.dicom.verify import check
 from cxr_node.dicom.verify.rules import Rule
 from cxr_node.dicom.words import coded_findings, wording
-from cxr_node.domain import AbstainReason, ResultKind, Scale, Verdict
+from cxr_node.domain import AbstainReason, Scale, Verdict
 from cxr_node.model.decision import decide
 from cxr_node.model.torchxrayvision import LABELS
+from cxr_node.result_kinds import ResultKind
 from tests import builders
 from tests.dicom import oracle
 from tests.dicom.contexts import context

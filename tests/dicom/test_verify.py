@@ -14,14 +14,14 @@ from pydicom import Dataset, dcmread
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEG2000Lossless
 
-from cxr_node import pipeline
-from cxr_node.dicom.results import context as result
+from cxr_node import pipeline, result_kinds
 from cxr_node.dicom.results import sr_items
 from cxr_node.dicom.results.context import Context
 from cxr_node.dicom.results.sr_items import Relation
 from cxr_node.dicom.verify import check
 from cxr_node.dicom.verify.rules import Rule
-from cxr_node.domain import Artifact, ResultKind
+from cxr_node.domain import Artifact
+from cxr_node.result_kinds import ResultKind
 from tests import builders
 from tests.dicom import oracle
 from tests.dicom.contexts import CASES, RECEIVED, context, finding, in_both_lungs, of_bytes
@@ -722,4 +722,4 @@ def test_the_context_is_the_builders_own() -> None:
     of = context(**SMALL)
     document = dcmread(io.BytesIO(made(of)[REPORT].content))
     assert document.ContentTime == RECEIVED.strftime("%H%M%S.%f")
-    assert result.SHAPES[REPORT].sop_class_uid == document.SOPClassUID
+    assert result_kinds.SHAPES[REPORT].sop_class_uid == document.SOPClassUID

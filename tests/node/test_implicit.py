@@ -12,9 +12,9 @@ from pydicom.filereader import read_dataset
 from pynetdicom import dsutils
 
 from cxr_node import pipeline
-from cxr_node.domain import ResultKind
 from cxr_node.node.deliver.transcode import to_implicit
 from cxr_node.node.network import file_meta
+from cxr_node.result_kinds import ResultKind
 from tests.dicom.contexts import MADE, context
 
 ITEM, ITEM_END, SEQUENCE_END = (struct.pack("<HH", 0xFFFE, tag) for tag in (0xE000, 0xE00D, 0xE0DD))

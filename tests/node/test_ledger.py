@@ -18,13 +18,14 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from cxr_node.domain import Precedent, Reason, Rejected, ResultKind
+from cxr_node.domain import Precedent, Reason, Rejected
 from cxr_node.errors import ConfigError, ResourceError
 from cxr_node.node.ledger import queries
 from cxr_node.node.ledger.database import HEAD, alembic_config
 from cxr_node.node.ledger.ledger import DELIVERY_MOVES, FILE_NAME, INSTANCE_MOVES, OPEN, SETTLED, Ledger
 from cxr_node.node.ledger.states import DeadReason, DeliveryJob, DeliveryState, InstanceState, Job
 from cxr_node.node.ledger.tables import instances, metadata
+from cxr_node.result_kinds import ResultKind
 from tests.node.ledgers import (
     ALL,
     POSTGRES,

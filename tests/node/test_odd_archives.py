@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from cxr_node.config.schema import Address
-from cxr_node.domain import ResultKind
 from cxr_node.errors import DeliveryError
 from cxr_node.node.commitment.scu import CommitmentScu
 from cxr_node.node.deliver.link import ResultFile
 from cxr_node.node.ledger.commitments import Transaction
 from cxr_node.node.network import verification
 from cxr_node.node.network.rejections import Cause, Refusal, Refusals
+from cxr_node.result_kinds import ResultKind
 from tests.node import peers, wire
 from tests.pacs import odd_associations as odd
 

@@ -20,7 +20,7 @@ from cxr_node import pipeline
 from cxr_node.config import loader
 from cxr_node.config.schema import Config
 from cxr_node.dicom.read import header
-from cxr_node.domain import Origin, Reason, ResultKind
+from cxr_node.domain import Origin, Reason
 from cxr_node.errors import DataError
 from cxr_node.node.deliver import retention
 from cxr_node.node.ledger import operator_moves, queries
@@ -30,6 +30,7 @@ from cxr_node.node.ledger.states import DeliveryState, InstanceState
 from cxr_node.node.receive import recovery
 from cxr_node.node.spool.spool import Area, Spool
 from cxr_node.node.work import worker as work
+from cxr_node.result_kinds import ResultKind
 from tests import builders
 
 SOP = str(builders.radiograph().SOPInstanceUID)

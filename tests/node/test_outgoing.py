@@ -16,11 +16,11 @@ from pynetdicom.dsutils import decode
 from pynetdicom.pdu import P_DATA_TF
 
 from cxr_node.config.schema import Address
-from cxr_node.domain import ResultKind
 from cxr_node.node.deliver.link import ResultFile
 from cxr_node.node.network import dimse, file_meta
 from cxr_node.node.network import dimse as outgoing
 from cxr_node.node.network.dimse import Message
+from cxr_node.result_kinds import ResultKind
 from tests.node import peers
 
 UID = "1.2.840.10008.5.1.4.1.1.7"

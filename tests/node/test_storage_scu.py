@@ -17,10 +17,10 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.dsutils import split_dataset
 
 from cxr_node.config.schema import STANDARD_KINDS, Address
-from cxr_node.domain import ResultKind
 from cxr_node.errors import ConfigError, DeliveryError
 from cxr_node.node.deliver.link import ResultFile
 from cxr_node.node.network.statuses import TABLE, Action, judge
+from cxr_node.result_kinds import ResultKind
 from tests.node import peers
 from tests.node.certificates import Authority
 from tests.patience import FOR_EVER_S, PATIENCE_S

@@ -16,12 +16,12 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from cxr_node import pipeline
 from cxr_node.dicom.pixels.compress import Press
-from cxr_node.domain import ResultKind
 from cxr_node.errors import DeliveryError
 from cxr_node.node.deliver import transcode
 from cxr_node.node.deliver.link import ResultFile
 from cxr_node.node.deliver.transcode import JPEG_LS, RLE
 from cxr_node.node.network import file_meta
+from cxr_node.result_kinds import ResultKind
 from tests.dicom.contexts import context
 from tests.node import peers
 

@@ -8,8 +8,7 @@ import pytest
 
 from cxr_node.config.schema import Address
 from cxr_node.dicom import from_picture
-from cxr_node.dicom.results.context import SHAPES
-from cxr_node.domain import ResultKind
+from cxr_node.result_kinds import SHAPES, ResultKind
 from cxr_node.tools import send
 from tests.pacs.peers import Node, Orthanc
 from tests.patience import wait_until

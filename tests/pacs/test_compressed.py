@@ -14,9 +14,9 @@ from pydicom import dcmread
 from cxr_node import pipeline
 from cxr_node.config.schema import Address
 from cxr_node.dicom.pixels.compress import Press
-from cxr_node.domain import ResultKind
 from cxr_node.node.deliver.link import ResultFile
 from cxr_node.node.deliver.transcode import JPEG_LS, RLE
+from cxr_node.result_kinds import ResultKind
 from tests.dicom.contexts import context
 from tests.node import peers
 from tests.pacs.peers import Orthanc

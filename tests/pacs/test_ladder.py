@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from cxr_node.domain import ResultKind
+from cxr_node.result_kinds import ResultKind
 from tests import builders
 from tests.node import peers
 from tests.pacs.peers import Node, need

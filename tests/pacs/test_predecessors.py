@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cxr_node.domain import ResultKind
+from cxr_node.result_kinds import ResultKind
 from tests.dicom.test_verify_versions import versions
 from tests.pacs.test_validators import complaints
 from tests.pacs.validators import dsrdump, pixelmed_by_any_way

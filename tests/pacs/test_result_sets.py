@@ -12,7 +12,7 @@ import pytest
 
 from cxr_node import pipeline
 from cxr_node.dicom.verify import check
-from cxr_node.domain import ResultKind
+from cxr_node.result_kinds import ResultKind
 from tests.dicom.contexts import CASES
 from tests.pacs import validators
 from tests.pacs.peers import Orthanc, need

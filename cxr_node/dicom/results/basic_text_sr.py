@@ -14,10 +14,11 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from cxr_node.dicom.results import sr_items
-from cxr_node.dicom.results.context import PRODUCT, SHAPES, Context, finish, start_report
+from cxr_node.dicom.results.context import PRODUCT, Context, finish, start_report
 from cxr_node.dicom.results.sr_items import Relation
 from cxr_node.dicom.words import coded_findings, wording, zones
-from cxr_node.domain import Artifact, ResultKind
+from cxr_node.domain import Artifact
+from cxr_node.result_kinds import SHAPES, ResultKind
 
 TITLE = codes.LN.DiagnosticImagingReport
 ENGLISH = Code("en", "RFC5646", "English")

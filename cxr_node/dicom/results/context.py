@@ -18,17 +18,7 @@ from datetime import UTC, datetime, tzinfo
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import (
-    BasicTextSRStorage,
-    Comprehensive3DSRStorage,
-    ComprehensiveSRStorage,
     ComputedRadiographyImageStorage,
-    EncapsulatedPDFStorage,
-    EnhancedSRStorage,
-    GrayscaleSoftcopyPresentationStateStorage,
-    KeyObjectSelectionDocumentStorage,
-    MultiFrameTrueColorSecondaryCaptureImageStorage,
-    SecondaryCaptureImageStorage,
-    SegmentationStorage,
 )
 
 from cxr_node import __version__
@@ -43,57 +33,13 @@ from cxr_node.dicom.results.sr_items import coded, reference
 from cxr_node.dicom.words import zones
 from cxr_node.dicom.words.rounding import is_stated
 from cxr_node.dicom.words.wording import plain, series_description
-from cxr_node.domain import (
-    NO_PRECEDENT,
-    Artifact,
-    Finding,
-    Origin,
-    Precedent,
-    Radiograph,
-    Region,
-    ResultKind,
-    ResultRef,
-    Verdict,
-)
+from cxr_node.domain import NO_PRECEDENT, Artifact, Finding, Origin, Precedent, Radiograph, Region, ResultRef, Verdict
+from cxr_node.result_kinds import SHAPES, ResultKind
 
 PRODUCT = f"cxr_node {__version__}"
 _NAMESPACE = uuid.UUID("6f1b8d8e-92f4-5d3a-9a43-3c1f0b7e5a21")
 _LO_MAX_CHARS = 64
 _DOCUMENTS = (ResultKind.REPORT, ResultKind.MEASUREMENTS)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
-    """What a kind of result is as a DICOM object. Each has a series of its own."""
-
-    sop_class_uid: str
-    series_number: int
-    modality: str | None
-    """None: the source's, as the SC Equipment module has it (PS3.3 C.8.6.1)."""
-    alternatives: tuple[str, ...] = ()
-    """SOP Classes that hold the same data set, for destinations that do not take the first one."""
-
-
-SHAPES = {
-    ResultKind.REPORT: Shape(sop_class_uid=BasicTextSRStorage, series_number=9100, modality="SR"),
-    ResultKind.MEASUREMENTS: Shape(
-        sop_class_uid=Comprehensive3DSRStorage,
-        series_number=9101,
-        modality="SR",
-        alternatives=(ComprehensiveSRStorage, EnhancedSRStorage),  # no SCOORD3D is used, so all three can say it
-    ),
-    ResultKind.HEATMAP: Shape(sop_class_uid=SecondaryCaptureImageStorage, series_number=9102, modality=None),
-    ResultKind.PRESENTATION_STATE: Shape(
-        sop_class_uid=GrayscaleSoftcopyPresentationStateStorage, series_number=9103, modality="PR"
-    ),
-    ResultKind.SEGMENTATION: Shape(sop_class_uid=SegmentationStorage, series_number=9104, modality="SEG"),
-    ResultKind.FRAMES: Shape(
-        sop_class_uid=MultiFrameTrueColorSecondaryCaptureImageStorage, series_number=9105, modality=None
-    ),
-    ResultKind.KEY_OBJECT: Shape(sop_class_uid=KeyObjectSelectionDocumentStorage, series_number=9106, modality="KO"),
-    ResultKind.PDF: Shape(sop_class_uid=EncapsulatedPDFStorage, series_number=9107, modality="DOC"),
-    ResultKind.NOT_ANALYSED: Shape(sop_class_uid=BasicTextSRStorage, series_number=9108, modality="SR"),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

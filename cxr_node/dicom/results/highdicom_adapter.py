@@ -15,8 +15,8 @@ from typing import Any
 from pydicom import Dataset
 
 from cxr_node.dicom.results import copied_attributes
-from cxr_node.dicom.results.context import SHAPES, Context
-from cxr_node.domain import ResultKind
+from cxr_node.dicom.results.context import Context
+from cxr_node.result_kinds import SHAPES, ResultKind
 
 
 def source_image(context: Context) -> Dataset:

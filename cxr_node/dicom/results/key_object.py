@@ -16,7 +16,8 @@ from cxr_node.dicom.results.basic_text_sr import ENGLISH
 from cxr_node.dicom.results.context import PRODUCT, Context, finish, start
 from cxr_node.dicom.results.sr_items import Relation
 from cxr_node.dicom.words import wording
-from cxr_node.domain import Artifact, ResultKind, Verdict
+from cxr_node.domain import Artifact, Verdict
+from cxr_node.result_kinds import ResultKind
 
 TITLE = codes.DCM.OfInterest
 

@@ -21,10 +21,11 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from cxr_node.dicom.results import copied_attributes, sr_items
-from cxr_node.dicom.results.context import SHAPES, Context, finish, start_report
+from cxr_node.dicom.results.context import Context, finish, start_report
 from cxr_node.dicom.results.sr_items import Relation
 from cxr_node.dicom.words import coded_findings, wording, zones
-from cxr_node.domain import Artifact, Finding, ResultKind, Verdict
+from cxr_node.domain import Artifact, Finding, Verdict
+from cxr_node.result_kinds import SHAPES, ResultKind
 
 TITLE = codes.DCM.ImagingMeasurementReport
 ENGLISH = Code("en-US", "RFC5646", "English (United States)")

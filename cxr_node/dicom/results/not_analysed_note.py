@@ -36,9 +36,9 @@ from cxr_node.domain import (
     Radiograph,
     Reason,
     Rejected,
-    ResultKind,
     Verdict,
 )
+from cxr_node.result_kinds import ResultKind
 
 REASONS = frozenset(
     {

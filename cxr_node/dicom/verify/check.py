@@ -19,14 +19,15 @@ from cxr_node.dicom.part10 import quiet
 from cxr_node.dicom.read import header
 from cxr_node.dicom.read.admission import SOP_CLASSES
 from cxr_node.dicom.read.header import Source
-from cxr_node.dicom.results.context import SHAPES, Context
+from cxr_node.dicom.results.context import Context
 from cxr_node.dicom.verify import claims, objects
 from cxr_node.dicom.verify.claims import PREDECESSORS, Document
 from cxr_node.dicom.verify.plain import EXPLICIT_LITTLE_ENDIAN, Parsed, listed, read, text, top
 from cxr_node.dicom.verify.rules import Flaw, Report, Rule
 from cxr_node.dicom.words import wording
-from cxr_node.domain import Artifact, Rejected, ResultKind, Verdict
+from cxr_node.domain import Artifact, Rejected, Verdict
 from cxr_node.errors import InstanceError, UnsoundResultError
+from cxr_node.result_kinds import SHAPES, ResultKind
 
 _KIND_OF = {
     uid: kind

@@ -19,7 +19,7 @@ from pydicom.sr.codedict import codes
 from cxr_node.dicom.own_identity import PROCESSING_EQUIPMENT
 from cxr_node.dicom.read.header import Source
 from cxr_node.dicom.results import copied_attributes
-from cxr_node.dicom.results.context import PRODUCT, SHAPES, Context
+from cxr_node.dicom.results.context import PRODUCT, Context
 from cxr_node.dicom.results.context import modality as modality_of
 from cxr_node.dicom.verify.plain import (
     Item,
@@ -36,7 +36,8 @@ from cxr_node.dicom.verify.plain import (
 )
 from cxr_node.dicom.verify.rules import Rule
 from cxr_node.dicom.words import coded_findings, rounding, wording, zones
-from cxr_node.domain import Point, ResultKind, Verdict
+from cxr_node.domain import Point, Verdict
+from cxr_node.result_kinds import SHAPES, ResultKind
 
 PATIENT_AND_STUDY = (
     "SpecificCharacterSet", "PatientName", "PatientID", "IssuerOfPatientID", "IssuerOfPatientIDQualifiersSequence",

@@ -15,12 +15,12 @@ from typing import Any
 
 from cxr_node.dicom.own_identity import IMPLEMENTATION_CLASS_UID
 from cxr_node.dicom.read.header import Source
-from cxr_node.dicom.results.context import SHAPES
 from cxr_node.dicom.verify import claims, single_field
 from cxr_node.dicom.verify.claims import DOCUMENTS, EVIDENCE, PICTURES, PREDECESSORS, REPORTS, Claim, Document
 from cxr_node.dicom.verify.plain import items, listed, text
 from cxr_node.dicom.verify.rules import Flaw, Report, Rule
-from cxr_node.domain import ResultKind, Verdict
+from cxr_node.domain import Verdict
+from cxr_node.result_kinds import SHAPES, ResultKind
 
 _OF_POSITIVES = frozenset({ResultKind.PRESENTATION_STATE, ResultKind.SEGMENTATION, ResultKind.KEY_OBJECT})
 """Kinds whose mere presence says "look here"."""

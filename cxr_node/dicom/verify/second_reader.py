@@ -9,12 +9,11 @@ import io
 from typing import TYPE_CHECKING
 
 from cxr_node.dicom.part10 import foreign_faults
-from cxr_node.dicom.results.context import SHAPES
 from cxr_node.dicom.verify import check, claims
 from cxr_node.dicom.verify.plain import read, text
 from cxr_node.dicom.verify.rules import Flaw, Rule
-from cxr_node.domain import ResultKind
 from cxr_node.errors import InstanceError
+from cxr_node.result_kinds import SHAPES, ResultKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,17 +13,8 @@ from dataclasses import dataclass
 from cxr_node.dicom.words import coded_findings
 from cxr_node.dicom.words.names import ABSTAIN_REASONS
 from cxr_node.dicom.words.rounding import exact_percent, is_stated, rounded_score, stated_text, threshold_text
-from cxr_node.domain import (
-    AbstainReason,
-    Finding,
-    OperatingPoint,
-    Radiograph,
-    Rejected,
-    ResultKind,
-    Scale,
-    Verdict,
-    View,
-)
+from cxr_node.domain import AbstainReason, Finding, OperatingPoint, Radiograph, Rejected, Scale, Verdict, View
+from cxr_node.result_kinds import SHAPES, ResultKind
 
 RESEARCH = "Research use only."
 LOOKED = "Where the network looked, not the outline of a lesion."
@@ -37,14 +28,6 @@ NOT_ANALYSED_LINE = ("AI: not analysed - ", f". No answer was given. {RESEARCH}"
 """How the note begins and ends; between them stands why."""
 _LO_MAX_CHARS = 64
 NOT_ANALYSED_SERIES = "AI: not analysed (research)"
-_PLAIN_SERIES = {
-    ResultKind.MEASUREMENTS: "measurements",
-    ResultKind.PRESENTATION_STATE: "region",
-    ResultKind.SEGMENTATION: "SEG",
-    ResultKind.KEY_OBJECT: "key image",
-    ResultKind.PDF: "report PDF",
-}
-"""Series that say no verdict by their name, and so can contradict none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,8 +162,8 @@ def series_description(kind: ResultKind, finding: Finding, *, shows_map: bool) -
     """
     if kind is ResultKind.NOT_ANALYSED:
         return NOT_ANALYSED_SERIES
-    if kind in _PLAIN_SERIES:
-        return f"AI {_PLAIN_SERIES[kind]} (research)"
+    if SHAPES[kind].series:  # a name that says no verdict can contradict none
+        return f"AI {SHAPES[kind].series} (research)"
     number = ""
     if finding.decision.verdict is Verdict.POSITIVE and certainty(finding) is not None:
         number = (stated_text(finding) or "").replace("above ", ">").replace("below ", "<").replace(" %", "%")

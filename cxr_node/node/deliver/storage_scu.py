@@ -15,7 +15,6 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
 
 from cxr_node.config.schema import DicomDestination
-from cxr_node.domain import ResultKind
 from cxr_node.errors import DeliveryError, ResourceError
 from cxr_node.node.deliver import transcode
 from cxr_node.node.deliver.link import ResultFile, StaleConnectionError, StoreReply
@@ -38,22 +37,19 @@ from cxr_node.node.network.dimse import Message, store_request
 from cxr_node.node.network.rejections import Cause, Refusals
 from cxr_node.node.network.statuses import SUCCESS, Action, Response, judge
 from cxr_node.node.network.verification import echo
+from cxr_node.result_kinds import SHAPES
 
 log = logging.getLogger(__name__)
 
-_BASIC_TEXT_SR, _COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.11", "1.2.840.10008.5.1.4.1.1.88.34"
-_COMPREHENSIVE_SR, _ENHANCED_SR = "1.2.840.10008.5.1.4.1.1.88.33", "1.2.840.10008.5.1.4.1.1.88.22"
-_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
-SOP_CLASSES = (_BASIC_TEXT_SR, _COMPREHENSIVE_3D_SR, _COMPREHENSIVE_SR, _ENHANCED_SR, _SECONDARY_CAPTURE)
+SOP_CLASSES = tuple(
+    dict.fromkeys(
+        uid
+        for shape in SHAPES.values()
+        if shape.is_always_proposed
+        for uid in (shape.sop_class_uid, *shape.alternatives)
+    )
+)
 """Proposed in every association, so that one association serves all results of an image."""
-OPTIONAL_SOP_CLASSES = {
-    ResultKind.PRESENTATION_STATE: "1.2.840.10008.5.1.4.1.1.11.1",
-    ResultKind.SEGMENTATION: "1.2.840.10008.5.1.4.1.1.66.4",
-    ResultKind.FRAMES: "1.2.840.10008.5.1.4.1.1.7.4",
-    ResultKind.KEY_OBJECT: "1.2.840.10008.5.1.4.1.1.88.59",
-    ResultKind.PDF: "1.2.840.10008.5.1.4.1.1.104.1",
-}
-"""Proposed in addition to a destination that is sent such objects."""
 _SLOWEST_BYTES_PER_S = 65536  # half of what ADSL uploads: beyond, a peer is taken for dead
 _MAX_MESSAGE_ID = 65535  # PS3.7 E.1: US
 
@@ -76,7 +72,7 @@ class StorageScu:
         self._entity = Entity(self._calling_ae_title, destination.timeout_s, refusals)
         self._association: Association | None = None
         self._was_idle = False
-        optional = {OPTIONAL_SOP_CLASSES[kind] for kind in destination.send if kind in OPTIONAL_SOP_CLASSES}
+        optional = {SHAPES[kind].sop_class_uid for kind in destination.send}
         self._sop_classes = {*SOP_CLASSES, *optional}
         self._message_id = 0
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cxr_node.domain import Finding, InstanceRef, Origin, Priority, Rejected, ResultKind, Verdict
+from cxr_node.domain import Finding, InstanceRef, Origin, Priority, Rejected, Verdict
 from cxr_node.errors import ResourceError
 from cxr_node.node.ledger import commitments, destination_health, results
 from cxr_node.node.ledger.database import Database, utc_now
@@ -37,6 +37,7 @@ from cxr_node.node.ledger.states import (
     pick,
 )
 from cxr_node.node.ledger.tables import IS_OPEN, deliveries, instance_artifacts, instances
+from cxr_node.result_kinds import ResultKind
 
 log = logging.getLogger(__name__)
 

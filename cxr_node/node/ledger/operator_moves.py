@@ -16,13 +16,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cxr_node.domain import Reason, ResultKind
+from cxr_node.domain import Reason
 from cxr_node.errors import DataError
 from cxr_node.node.ledger import results
 from cxr_node.node.ledger.ledger import Ledger, of_instance
 from cxr_node.node.ledger.states import FREE, DeadReason, DeliveryState, InstanceState, note
 from cxr_node.node.ledger.tables import alternatives, artifacts, deliveries, instance_artifacts, instances
 from cxr_node.node.spool.spool import Area, Spool
+from cxr_node.result_kinds import ResultKind
 
 _REVIVED_AT_ONCE = 100  # short transactions: the receiver waits for none of them
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cxr_node.domain import ResultKind, ResultRef
+from cxr_node.domain import ResultRef
 from cxr_node.node.ledger.states import InstanceState, Job, StoredArtifact, pick
 from cxr_node.node.ledger.tables import alternatives, artifacts, deliveries, instance_artifacts, instances
+from cxr_node.result_kinds import ResultKind
 
 
 def outdate(connection: sa.Connection, instance_id: int, now: datetime) -> frozenset[int]:

@@ -14,8 +14,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cxr_node.domain import InstanceRef, Origin, Priority, ResultKind
+from cxr_node.domain import InstanceRef, Origin, Priority
 from cxr_node.node.ledger.tables import events
+from cxr_node.result_kinds import ResultKind
 
 
 class InstanceState(StrEnum):

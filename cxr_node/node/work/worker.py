@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Self
 
 from cxr_node.config.schema import Config
-from cxr_node.domain import Artifact, Origin, Outcome, Precedent, Reason, Rejected, Reported, ResultKind
+from cxr_node.domain import Artifact, Origin, Outcome, Precedent, Reason, Rejected, Reported
 from cxr_node.errors import InstanceError, LedgerLostError, ModelError, ResourceError
 from cxr_node.node.ledger import queries
 from cxr_node.node.ledger.lease_keeper import LeaseKeeper, worker_name
@@ -32,6 +32,7 @@ from cxr_node.node.process.notify import Role, Wakeup, notify
 from cxr_node.node.process.supervisor import Notifier
 from cxr_node.node.retry import LOOK_AFTER_S, NOTICE_STOP_S, PAUSE_S
 from cxr_node.node.spool.spool import Area, Spool, SpoolCorruptError
+from cxr_node.result_kinds import ResultKind
 
 log = logging.getLogger(__name__)
 

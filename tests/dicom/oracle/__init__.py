@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from cxr_node.dicom.results.context import Context
 from cxr_node.dicom.verify.plain import read
-from cxr_node.domain import Artifact, ResultKind
+from cxr_node.domain import Artifact
+from cxr_node.result_kinds import ResultKind
 from tests.dicom.oracle import header, rows
 from tests.dicom.oracle.facts import Facts
 from tests.dicom.oracle.rules import Rule

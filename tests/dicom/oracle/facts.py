@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cxr_node.dicom.results import copied_attributes
-from cxr_node.dicom.results.context import PRODUCT, SHAPES, Context
+from cxr_node.dicom.results.context import PRODUCT, Context
 from cxr_node.dicom.verify.plain import Triple, plain, text
-from cxr_node.domain import ResultKind
+from cxr_node.result_kinds import SHAPES, ResultKind
 
 
 @dataclass(frozen=True, slots=True)

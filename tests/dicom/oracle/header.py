@@ -11,7 +11,7 @@ from pydicom.sr.codedict import codes
 
 from cxr_node.dicom.verify.plain import Parsed, Plain, code, items, reference, text
 from cxr_node.dicom.words import coded_findings
-from cxr_node.domain import ResultKind
+from cxr_node.result_kinds import ResultKind
 from tests.dicom.oracle.facts import Facts
 from tests.dicom.oracle.rules import Rule
 from tests.dicom.oracle.tree import Report, triple

@@ -19,7 +19,8 @@ from pydicom.sr.coding import Code
 
 from cxr_node.dicom.results.sr_items import Relation
 from cxr_node.dicom.words import coded_findings, wording, zones
-from cxr_node.domain import ResultKind, Verdict
+from cxr_node.domain import Verdict
+from cxr_node.result_kinds import ResultKind
 from tests.dicom.oracle.facts import Facts
 from tests.dicom.oracle.rules import Rule
 from tests.dicom.oracle.tree import Row, triple

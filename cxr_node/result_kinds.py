@@ -1,0 +1,83 @@
+"""The kinds of result objects: what each is as a DICOM object, and what people call it. One row for each kind.
+
+Knows no library: the room that builds them, the one that sends them and the command line read the same row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class ResultKind(StrEnum):
+    """The result objects a destination may ask for."""
+
+    REPORT = "report"
+    MEASUREMENTS = "measurements"
+    HEATMAP = "heatmap"
+    PRESENTATION_STATE = "presentation-state"
+    SEGMENTATION = "segmentation"
+    FRAMES = "heatmap-frames"
+    KEY_OBJECT = "key-object"
+    PDF = "pdf"
+    NOT_ANALYSED = "not-analysed"
+    """Of a REJECTED radiograph, which has no result."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What a kind of result is as a DICOM object. Each has a series of its own.
+
+    words : what people call it in tables
+    series : what its series is called, where that says no verdict and so can contradict none
+    """
+
+    sop_class_uid: str
+    series_number: int
+    modality: str | None
+    """None: the source's, as the SC Equipment module has it (PS3.3 C.8.6.1)."""
+    words: str
+    series: str = ""
+    alternatives: tuple[str, ...] = ()
+    """SOP Classes that hold the same data set, for destinations that do not take the first one."""
+    is_always_proposed: bool = False
+    """In every association, so that one association serves all standard results; else to who is sent such objects."""
+
+
+_STORAGE = "1.2.840.10008.5.1.4.1.1."
+BASIC_TEXT_SR, ENHANCED_SR, COMPREHENSIVE_SR, COMPREHENSIVE_3D_SR = (f"{_STORAGE}88.{n}" for n in (11, 22, 33, 34))
+SHAPES = {
+    ResultKind.REPORT: Shape(
+        sop_class_uid=BASIC_TEXT_SR, series_number=9100, modality="SR", words="report", is_always_proposed=True
+    ),
+    ResultKind.MEASUREMENTS: Shape(
+        sop_class_uid=COMPREHENSIVE_3D_SR,
+        series_number=9101,
+        modality="SR",
+        words="measurements",
+        series="measurements",
+        alternatives=(COMPREHENSIVE_SR, ENHANCED_SR),  # no SCOORD3D is used, so all three can say it
+        is_always_proposed=True,
+    ),
+    ResultKind.HEATMAP: Shape(
+        sop_class_uid=f"{_STORAGE}7", series_number=9102, modality=None, words="heat map", is_always_proposed=True
+    ),
+    ResultKind.PRESENTATION_STATE: Shape(
+        sop_class_uid=f"{_STORAGE}11.1", series_number=9103, modality="PR", words="presentation state", series="region"
+    ),
+    ResultKind.SEGMENTATION: Shape(
+        sop_class_uid=f"{_STORAGE}66.4", series_number=9104, modality="SEG", words="segmentation", series="SEG"
+    ),
+    ResultKind.FRAMES: Shape(
+        sop_class_uid=f"{_STORAGE}7.4", series_number=9105, modality=None, words="heat map frames"
+    ),
+    ResultKind.KEY_OBJECT: Shape(
+        sop_class_uid=f"{_STORAGE}88.59", series_number=9106, modality="KO", words="key object", series="key image"
+    ),
+    ResultKind.PDF: Shape(
+        sop_class_uid=f"{_STORAGE}104.1", series_number=9107, modality="DOC", words="PDF", series="report PDF"
+    ),
+    ResultKind.NOT_ANALYSED: Shape(
+        sop_class_uid=BASIC_TEXT_SR, series_number=9108, modality="SR", words="note", is_always_proposed=True
+    ),
+}
