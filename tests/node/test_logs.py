@@ -29,11 +29,14 @@ CANARY = "DOE^CANARY"
 def stream() -> Iterator[io.StringIO]:
     root = logging.getLogger()
     ours = logging.getLogger("cxr_node")
+    pynetdicom = logging.getLogger("pynetdicom")  # receiver and courier silence it for their whole process
     before = (root.handlers[:], root.level, ours.level, sys.excepthook, threading.excepthook)
-    written = io.StringIO()
+    silenced, written = pynetdicom.level, io.StringIO()
+    pynetdicom.setLevel(logging.NOTSET)
     logs.configure(stream=written)
     yield written
     logging.captureWarnings(False)
+    pynetdicom.setLevel(silenced)
     root.handlers[:], root.level, ours.level, sys.excepthook, threading.excepthook = before
 
 
