@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cxr_node.model.export import export
 
 from cxr_node.model import profile as profiles
+from cxr_node.model.torch_runtime import export
 from tests.chaos.archive import Archive
 from tests.model import folders
 from tests.processes import free_port

@@ -62,7 +62,7 @@ def test_leases_alone_do_not_wait_for_the_disk(tmp_path: Path) -> None:
 ADD_AND_CLAIM = """
 import sys
 from pathlib import Path
-from cxr_node.node.ledger import Ledger
+from cxr_node.node.ledger.ledger import Ledger
 from tests.node.ledgers import Clock, digest, origin, reference
 ledger, clock = Ledger.open(Path(sys.argv[1])), Clock()
 def mark(word): print(word, file=sys.stderr, flush=True)
