@@ -30,7 +30,7 @@ from cxr_node.node.ledger.states import DeliveryState
 from cxr_node.result_kinds import ResultKind
 from cxr_node.tools import classify, trial_node
 from cxr_node.tools.drawn import BUILT_IN, BUILT_IN_ATTRIBUTES
-from cxr_node.tools.recording_pacs import Recorder
+from cxr_node.tools.trial_node import Recorder
 
 CALLING = "CXR_DEMO"
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Protocol
 
-from cxr_node import __version__, time_zone
+from cxr_node import __version__, times
 from cxr_node.config.schema import Admission, Config
 from cxr_node.dicom.pixels import pixels
 from cxr_node.dicom.read import admission, header
@@ -235,7 +235,7 @@ def explain(
         settings=config.results,
         kinds=config.kinds,
         precedent=precedent,
-        zone=time_zone.zone(config.results.time_zone),
+        zone=times.zone(config.results.time_zone),
     )
     made = (build(context) for kind, build in BUILDERS.items() if kind in config.kinds)
     artifacts = tuple(artifact for artifact in made if artifact is not None)

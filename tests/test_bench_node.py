@@ -21,7 +21,7 @@ from cxr_node.bench import node as bench_node
 from cxr_node.cli.node import app
 from cxr_node.config import loader
 from cxr_node.tools import trial_node
-from cxr_node.tools.recording_pacs import Recorder
+from cxr_node.tools.trial_node import Recorder
 from tests import builders
 from tests.model.test_export import NO_TORCH
 

@@ -13,7 +13,7 @@ import yaml
 from typer.testing import CliRunner
 
 from cxr_node.cli.node import app
-from cxr_node.tools.recording_pacs import Recorder
+from cxr_node.tools.trial_node import Recorder
 
 RUNNER = CliRunner()
 GONE = {"name": "gone", "address": "GONE@127.0.0.1:1"}

@@ -16,7 +16,7 @@ from cxr_node.cli.node import app
 from cxr_node.node.ledger import commitments
 from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
 from cxr_node.node.spool.spool import Spool
-from cxr_node.tools.recording_pacs import Recorder
+from cxr_node.tools.trial_node import Recorder
 from tests import builders
 from tests.node import peers, workplace
 

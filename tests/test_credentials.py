@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cxr_node.config import credentials, loader, schema
+from cxr_node.config import loader, permissions, schema
 from cxr_node.config.schema import Tls
 from cxr_node.errors import ConfigError
 from cxr_node.node.network.association import client_tls
@@ -55,7 +55,7 @@ def test_a_mistake_in_the_yaml_is_placed_without_repeating_the_lines_around_it(t
 
 @pytest.mark.parametrize("text", ["https://example.org/path", "see http://[broken", "user@host:80", "a://b@c"])
 def test_what_only_looks_like_a_secret_is_none(text: str) -> None:
-    assert list(credentials.exposed({"a": [text]})) == []
+    assert list(permissions.exposed({"a": [text]})) == []
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "../key", "with space"])
@@ -67,7 +67,7 @@ def test_a_name_of_no_credential_is_refused_by_its_key(tmp_path: Path, name: str
 def test_a_credential_is_found_where_systemd_put_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tls.key").write_text(PEM)
     (tmp_path / "tls.key").chmod(0o440)  # systemd's mode where an access control list lets the unit's user read
-    monkeypatch.setenv(credentials.VARIABLE, str(tmp_path))
+    monkeypatch.setenv(permissions.VARIABLE, str(tmp_path))
     tls = load(tmp_path, listen={"tls": FILES | {"key": "credential:tls.key"}}).listen.tls
     assert tls is not None
     assert tls.located() == Tls(certificate=Path("node.pem"), key=tmp_path / "tls.key", ca=Path("ca.pem"))
@@ -77,7 +77,7 @@ def test_credentials_that_a_unit_does_not_use_are_not_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The worker reads the same node.yaml and gets no key."""
-    monkeypatch.delenv(credentials.VARIABLE, raising=False)
+    monkeypatch.delenv(permissions.VARIABLE, raising=False)
     assert load(tmp_path, listen={"tls": FILES | {"key": "credential:tls.key"}}).listen.tls is not None
 
 
@@ -85,11 +85,11 @@ def test_credentials_that_a_unit_does_not_use_are_not_asked_for(
 def test_a_missing_credential_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, use: object) -> None:
     assert callable(use)
     tls = Tls(certificate=Path("node.pem"), key=Path("credential:tls.key"), ca=Path("ca.pem"))
-    monkeypatch.delenv(credentials.VARIABLE, raising=False)
+    monkeypatch.delenv(permissions.VARIABLE, raising=False)
     with pytest.raises(
         ConfigError, match=r"^credential:tls\.key: \$CREDENTIALS_DIRECTORY is not set; .*LoadCredential"
     ):
         use(tls)
-    monkeypatch.setenv(credentials.VARIABLE, str(tmp_path))
+    monkeypatch.setenv(permissions.VARIABLE, str(tmp_path))
     with pytest.raises(ConfigError, match=r"^credential:tls\.key: there is no such file in .*LoadCredential=tls\.key:"):
         use(tls)

@@ -39,7 +39,7 @@ FLOORS = {
         "dicom model node",
         "config heatmap resources",
         "domain",
-        "durations errors process_setup result_kinds time_zone",
+        "errors process_setup result_kinds times",
     ),
     "node": (
         "deliver receive",
@@ -53,7 +53,7 @@ FLOORS = {
         "render",
         "pixels words",
         "read",
-        "part10 own_identity from_picture",
+        "part10 from_picture",
     ),
     "training": (
         "learn report",
@@ -62,7 +62,7 @@ FLOORS = {
         "synthetic",
         "data",
     ),
-    "config": ("loader", "consistency", "schema", "permissions", "credentials", "strict_yaml"),
+    "config": ("loader", "consistency", "schema", "permissions", "strict_yaml"),
 }
 """Rooms of the house, and of each large room its sub-rooms, in the order in which imports may run."""
 MAY_NOT_ENTER = {

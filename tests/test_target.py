@@ -23,7 +23,7 @@ from cxr_node.model import profile
 from cxr_node.model.profile import TargetFile
 from cxr_node.result_kinds import ResultKind
 from cxr_node.tools import classify, trial_node
-from cxr_node.tools.recording_pacs import Recorder
+from cxr_node.tools.trial_node import Recorder
 from tests import builders
 from tests.dicom.test_shown_numbers import keep_drawn
 

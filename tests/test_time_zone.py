@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from cxr_node import time_zone
+from cxr_node import times
 from cxr_node.config import loader
 from cxr_node.diagnose import check
 from cxr_node.errors import ConfigError
@@ -40,7 +40,7 @@ def hours(of: tzinfo) -> tuple[float, float]:
     ],
 )
 def test_the_variable_is_read_as_the_c_library_does(variable: str, expected: tuple[float, float]) -> None:
-    assert hours(time_zone.find(variable, NOWHERE, NOWHERE)) == expected
+    assert hours(times.find(variable, NOWHERE, NOWHERE)) == expected
 
 
 @pytest.mark.skipif(not (DATABASE / "Asia" / "Tokyo").exists(), reason="no zone database: apt-get install tzdata")
@@ -49,13 +49,13 @@ def test_the_files_are_read_where_there_is_no_variable(tmp_path: Path) -> None:
     link.symlink_to(DATABASE / "Asia" / "Tokyo")
     shutil.copy(DATABASE / "Europe" / "Berlin", copy)
     text.write_text("America/New_York\n")
-    assert time_zone.name_of(time_zone.find(None, link, text)) == "Asia/Tokyo"
-    assert hours(time_zone.find(None, copy, text)) == (1, 2)
-    assert time_zone.name_of(time_zone.find(None, NOWHERE, text)) == "America/New_York"
-    assert time_zone.find(None, NOWHERE, NOWHERE) is UTC
-    assert hours(time_zone.find(str(DATABASE / "Asia" / "Tokyo"), copy, text)) == (9, 9)
+    assert times.name_of(times.find(None, link, text)) == "Asia/Tokyo"
+    assert hours(times.find(None, copy, text)) == (1, 2)
+    assert times.name_of(times.find(None, NOWHERE, text)) == "America/New_York"
+    assert times.find(None, NOWHERE, NOWHERE) is UTC
+    assert hours(times.find(str(DATABASE / "Asia" / "Tokyo"), copy, text)) == (9, 9)
     text.write_bytes(b"\xff\xfe")
-    assert time_zone.find(None, text, text) is UTC
+    assert times.find(None, text, text) is UTC
 
 
 @pytest.mark.parametrize("name", ["Europe/Berlni", "", "/etc/localtime", "../x", "Europe", "CET-1CEST"])
@@ -91,7 +91,7 @@ STUDY = datetime(2024, 10, 27, 2, 30)  # 00:30 or 01:30 UTC
     ],
 )
 def test_the_offset_is_that_of_the_study(study: datetime | None, received: datetime, expected: int | None) -> None:
-    found = time_zone.offset(BERLIN, study, received)
+    found = times.offset(BERLIN, study, received)
     assert (found if found is None else found // timedelta(hours=1)) == expected
 
 
@@ -108,7 +108,7 @@ def test_the_offset_is_that_of_the_study(study: datetime | None, received: datet
 def test_check_says_which_zone_counts(
     name: str | None, found: tzinfo, said: str, warning: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(time_zone, "_host", lambda: found)
+    monkeypatch.setattr(times, "_host", lambda: found)
     settings = loader.parse({"spool": {"path": "."}, "results": {"time_zone": name}})
     line = check._time_zone(settings)
     assert said in line.figure

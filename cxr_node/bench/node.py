@@ -21,7 +21,7 @@ from cxr_node.dicom.read import header
 from cxr_node.node.ledger.queries import Story
 from cxr_node.node.ledger.states import InstanceState
 from cxr_node.tools import trial_node
-from cxr_node.tools.recording_pacs import Recorder
+from cxr_node.tools.trial_node import Recorder
 
 ROLES = ("receive", "work", "deliver")
 WARM_UP = 2

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from cxr_node import durations, wiring
+from cxr_node import times, wiring
 from cxr_node.cli import tables
 from cxr_node.cli.app import DEFAULT_CONFIG, AsJson, ConfigFile, command, err, out, say_json
 from cxr_node.config import loader
@@ -165,7 +165,7 @@ def counts(
     settings = loader.load(config)
     now = datetime.now(UTC)
     begin = moment_since(since, now)
-    end = None if until is None else _parsed(lambda text: durations.moment(text, now, whole_day=True), until, "--until")
+    end = None if until is None else _parsed(lambda text: times.moment(text, now, whole_day=True), until, "--until")
     with opened(settings) as ledger:
         found = listing.counts(ledger, words, begin, end, _configured_words(settings))
     if as_json:
@@ -277,8 +277,8 @@ def _wanted(
         sender=names.get("sender"),
         station=names.get("station"),
         destination=destination,
-        since=_parsed(lambda text: durations.moment(text, at), words.get("since"), "--since"),
-        until=_parsed(lambda text: durations.moment(text, at, whole_day=True), words.get("until"), "--until"),
+        since=_parsed(lambda text: times.moment(text, at), words.get("since"), "--since"),
+        until=_parsed(lambda text: times.moment(text, at, whole_day=True), words.get("until"), "--until"),
     )
 
 
@@ -301,7 +301,7 @@ def _verdict(ledger: Ledger, settings: Config, text: str) -> str | None:
 
 def moment_since(text: str, at: datetime) -> datetime:
     """Read --since where it has a default."""
-    found = _parsed(lambda written: durations.moment(written, at), text, "--since")
+    found = _parsed(lambda written: times.moment(written, at), text, "--since")
     return at if found is None else found
 
 

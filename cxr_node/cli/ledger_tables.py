@@ -13,7 +13,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
-from cxr_node import durations
+from cxr_node import times
 from cxr_node.cli import tables
 from cxr_node.dicom.words import names
 from cxr_node.domain import Target
@@ -43,7 +43,7 @@ def status(seen: NodeStatus, targets: Targets) -> Group:
     queue.add_row(*(str(number) for number in seen.instances.values()))
     parts: list[RenderableType] = [roles, queue]
     if seen.oldest is not None:
-        age = durations.age(seen.at - seen.oldest.since)
+        age = times.age(seen.at - seen.oldest.since)
         parts.append(Text(f"oldest image that waits to be judged: #{seen.oldest.number}, for {age}"))
     parts.append(_destinations(seen))
     if seen.uncommitted:
@@ -229,7 +229,7 @@ def _destinations(seen: NodeStatus) -> Group:
         table.add_column(heading, justify="right")
     for name, place in seen.health.items():
         waiting = sum(place.deliveries[state] for state in OPEN)
-        oldest = "-" if place.oldest is None else durations.age(seen.at - place.oldest.since)
+        oldest = "-" if place.oldest is None else times.age(seen.at - place.oldest.since)
         told = (str(place.deliveries[state]) for state in (DeliveryState.DELIVERED, DeliveryState.DEAD))
         table.add_row(name, str(waiting), oldest, *told)
     return Group(*lines, *([table] if seen.health else []))
@@ -253,7 +253,7 @@ def _last_received(last: Mapping[By, Mapping[str, datetime]], now: datetime) -> 
     table = _table("", "name", "at (UTC)", "ago", title="last received")
     for by, seen in last.items():
         for name, at in seen.items():
-            table.add_row(by.value, Text(name), when(at), durations.age(now - at))
+            table.add_row(by.value, Text(name), when(at), times.age(now - at))
     return table
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from cxr_node.config import consistency, credentials, loader, permissions, strict_yaml
+from cxr_node.config import consistency, loader, permissions, strict_yaml
 from cxr_node.config.schema import Config
 from cxr_node.errors import ConfigError
 
@@ -60,7 +60,7 @@ def read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: is no YAML: {_place(error)}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: holds no mapping; see config/node.yaml for every key")
-    if secrets := list(credentials.exposed(content)):
+    if secrets := list(permissions.exposed(content)):
         raise ConfigError([f"{path}: {sentence}" for sentence in secrets])
     return content
 

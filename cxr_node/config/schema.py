@@ -15,11 +15,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from cxr_node.config import credentials, permissions
+from cxr_node.config import permissions
 from cxr_node.config import strict_yaml as names
 from cxr_node.domain import RuntimeKind
 from cxr_node.result_kinds import ResultKind
-from cxr_node.time_zone import known as known_zone
+from cxr_node.times import known as known_zone
 
 _ADDRESS = re.compile(r"(?P<ae_title>[^@]+)@(?P<host>\[[^\]]+\]|[^:\s]+):(?P<port>\d{1,5})")
 
@@ -30,7 +30,7 @@ STANDARD_KINDS = (ResultKind.REPORT, ResultKind.MEASUREMENTS, ResultKind.HEATMAP
 MAX_DELAY_S = 3600.0
 """Longest delay between two tries of a delivery; one that seems longer in the ledger was set by another clock."""
 AETitle = Annotated[str, AfterValidator(names.ae_title)]
-File = Annotated[Path, AfterValidator(credentials.well_formed)]
+File = Annotated[Path, AfterValidator(permissions.well_formed)]
 """A path, or `credential:NAME`; `credentials.place` tells where that is."""
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -58,7 +58,7 @@ class Tls(Section):
         ConfigError : there is no such credential, or others may read the key.
         """
         places = {"certificate": self.certificate, "ca": self.ca, "crl": self.crl}
-        found = {name: credentials.place(path) for name, path in places.items() if path is not None}
+        found = {name: permissions.place(path) for name, path in places.items() if path is not None}
         return self.model_copy(update={**found, "key": permissions.private_key(self.key)})
 
 

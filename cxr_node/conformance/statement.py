@@ -19,7 +19,7 @@ from cxr_node import __version__, domain, pipeline, resources
 from cxr_node.config import loader
 from cxr_node.config import schema as configuration
 from cxr_node.config.schema import Config
-from cxr_node.dicom import from_picture, own_identity
+from cxr_node.dicom import from_picture, part10
 from cxr_node.dicom.pixels import codecs
 from cxr_node.dicom.read import admission
 from cxr_node.dicom.results import statement
@@ -199,7 +199,7 @@ def _facts() -> dict[str, Any]:
         "results": results,
         "carried": statement.carried(),
         "identity": {
-            "results": (own_identity.IMPLEMENTATION_CLASS_UID, own_identity.IMPLEMENTATION_VERSION_NAME),
+            "results": (part10.IMPLEMENTATION_CLASS_UID, part10.IMPLEMENTATION_VERSION_NAME),
             "network": (file_meta.IMPLEMENTATION_CLASS_UID, file_meta.IMPLEMENTATION_VERSION_NAME),
         },
         "commitment": {

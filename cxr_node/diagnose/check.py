@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from cxr_node import resources, time_zone
+from cxr_node import resources, times
 from cxr_node.config import consistency, permissions
 from cxr_node.config.schema import Address, Config, Destination, Tls
 from cxr_node.diagnose import disk, thresholds
@@ -259,8 +259,8 @@ def _time_zone(config: Config) -> Reading:
     name, named = config.results.time_zone, "study times that do not tell their offset from UTC are taken to be of"
     if name is not None:
         return well("time zone", f"{named} {name} (results.time_zone)")
-    found = time_zone.zone(None)
-    told = time_zone.name_of(found)
+    found = times.zone(None)
+    told = times.name_of(found)
     sentence = f"{named} this host's zone, {told}"
     if is_utc := found.utcoffset(datetime(2025, 1, 1)) == found.utcoffset(datetime(2025, 7, 1)) == timedelta():
         sentence += "; where the modalities' clocks show another one, write results.time_zone"

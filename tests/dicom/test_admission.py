@@ -16,7 +16,7 @@ from pydicom.uid import (
 )
 
 from cxr_node.config.schema import Admission, AgePolicy
-from cxr_node.dicom import own_identity
+from cxr_node.dicom import part10 as own_identity
 from cxr_node.dicom.pixels import pixels
 from cxr_node.dicom.read import admission, header
 from cxr_node.domain import Precedent, Radiograph, Reason, Rejected, View

@@ -19,7 +19,7 @@ from pydicom.dataset import FileDataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from cxr_node import pipeline
-from cxr_node.dicom.own_identity import IMPLEMENTATION_CLASS_UID, PRODUCT
+from cxr_node.dicom.part10 import IMPLEMENTATION_CLASS_UID, PRODUCT
 from cxr_node.dicom.results.context import Context
 from cxr_node.domain import Artifact
 from cxr_node.result_kinds import SHAPES, ResultKind

@@ -15,7 +15,7 @@ from pydicom.tag import Tag
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from cxr_node import pipeline
-from cxr_node.dicom.own_identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from cxr_node.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from cxr_node.dicom.results import context as result
 from cxr_node.dicom.results import encoder
 from cxr_node.result_kinds import ResultKind

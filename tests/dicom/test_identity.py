@@ -18,7 +18,7 @@ from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from cxr_node import pipeline
 from cxr_node.config import loader
-from cxr_node.dicom.results import identity
+from cxr_node.dicom.results import copied_attributes
 from cxr_node.domain import NO_PRECEDENT, Origin, Precedent, Reported, ResultRef
 from cxr_node.result_kinds import ResultKind
 from tests import builders
@@ -225,7 +225,7 @@ def test_builders_read_nothing_that_identity_does_not_know(case: str, watching: 
     watched.file_meta = context.source.dataset.file_meta
     context = replace(context, source=replace(context.source, dataset=watched), kinds=frozenset(ResultKind))
     watching()
-    identity.header_sha256(context.source, context.radiograph)
+    copied_attributes.header_sha256(context.source, context.radiograph)
     known = watching()
     for build in pipeline.BUILDERS.values():
         build(replace(context))

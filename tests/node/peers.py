@@ -27,7 +27,7 @@ from cxr_node.config.schema import STANDARD_KINDS, Address, Destination, DicomDe
 from cxr_node.node.deliver.link import ResultFile, StaleConnectionError, StoreReply, link_to
 from cxr_node.node.network.rejections import Refusals
 from cxr_node.result_kinds import ResultKind
-from cxr_node.tools.recording_pacs import TURN_S, close
+from cxr_node.tools.trial_node import TURN_S, close
 from tests.patience import PATIENCE_S
 from tests.processes import Program, answers
 

@@ -29,7 +29,7 @@ from pynetdicom.presentation import AllStoragePresentationContexts
 from cxr_node.config.schema import Address
 from cxr_node.dicom import from_picture
 from cxr_node.tools import send
-from cxr_node.tools.recording_pacs import Recorder
+from cxr_node.tools.trial_node import Recorder
 from tests import builders
 from tests.node import peers as small_peers
 from tests.node.wire import CR, DX, EXPLICIT, Wire, data_set_of

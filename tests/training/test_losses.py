@@ -15,7 +15,7 @@ from cxr_node.model.profile import NetworkSpec
 from cxr_node.training.data.recipe import LessonsSection, ScheduleSection, StrangersSection
 from cxr_node.training.learn import losses
 from cxr_node.training.learn.losses import Lesson
-from cxr_node.training.synthetic import augment, drawings, out_of_distribution
+from cxr_node.training.synthetic import augment, drawings
 from cxr_node.training.synthetic.augment import AugmentedBatch, Augmenter
 from tests.training import folders
 
@@ -163,13 +163,13 @@ def test_style_moves_detail_and_grey_towards_the_other() -> None:
     np.testing.assert_allclose(augment.like(sharp, soft, 0.0), sharp, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", sorted(out_of_distribution.MAKERS))
+@pytest.mark.parametrize("kind", sorted(drawings.MAKERS))
 def test_each_outsider_is_another_picture_of_the_same_size(kind: str) -> None:
     image = np.rint(thorax() * 255.0).astype(np.uint8)
     image[:, :40] //= 2  # no symmetry
     rng = np.random.default_rng(3)
     for _ in range(10):
-        made = out_of_distribution.MAKERS[kind](image, rng)
+        made = drawings.MAKERS[kind](image, rng)
         assert made.shape == image.shape
         assert made.dtype == np.uint8
         assert np.abs(made.astype(int) - image).mean() > 2.0

@@ -9,7 +9,7 @@ import torch
 from cxr_node.model import networks
 from cxr_node.model.profile import NetworkSpec
 from cxr_node.training.data.recipe import FrozenPart
-from cxr_node.training.learn import schedule
+from cxr_node.training.learn import checkpoint
 from tests.training.test_losses import SCHEDULE
 
 KINDS = np.array([0] * 4 + [1] * 11 + [2] * 30)
@@ -17,7 +17,7 @@ KINDS = np.array([0] * 4 + [1] * 11 + [2] * 30)
 
 def drawn(**options: object) -> list[np.ndarray]:
     section = SCHEDULE.model_copy(update={"images_per_epoch": 60, "batch": 8, **options})
-    return list(schedule.batches(KINDS, 3, section, np.random.default_rng(5)))
+    return list(checkpoint.batches(KINDS, 3, section, np.random.default_rng(5)))
 
 
 def test_balanced_batches_hold_each_class_alike() -> None:
@@ -40,10 +40,10 @@ def test_unbalanced_batches_hold_what_the_data_holds(balance: str) -> None:
 
 def test_the_rate_rises_and_falls() -> None:
     network = networks.build(NetworkSpec(architecture="simple-cnn"), 1)
-    optimizer = schedule.optimizer(network, SCHEDULE.model_copy(update={"head_factor": 3.0}))
+    optimizer = checkpoint.optimizer(network, SCHEDULE.model_copy(update={"head_factor": 3.0}))
 
     def rates(done: float) -> tuple[float, float]:
-        schedule.set_rate(optimizer, 0.1, 0.2, done)
+        checkpoint.set_rate(optimizer, 0.1, 0.2, done)
         return optimizer.param_groups[0]["lr"], optimizer.param_groups[1]["lr"]
 
     assert rates(0.1) == pytest.approx((0.15, 0.05))
@@ -56,7 +56,7 @@ def test_the_rate_rises_and_falls() -> None:
 def test_every_architecture_has_a_head_that_learns_at_its_own_rate(architecture: str) -> None:
     for classes in ({}, {"a": False, "b": True, "c": True}):
         network = networks.build(NetworkSpec(architecture=architecture, classes=classes), 1 + len(classes))
-        head, matrices, vectors = schedule.optimizer(network, SCHEDULE).param_groups
+        head, matrices, vectors = checkpoint.optimizer(network, SCHEDULE).param_groups
         assert head["params"]
         assert sum(len(group["params"]) for group in (head, matrices, vectors)) == len(list(network.parameters()))
 
@@ -68,11 +68,11 @@ def test_what_is_frozen_has_no_gradient(architecture: str) -> None:
 
     def learning(frozen: FrozenPart | None) -> set[str]:
         network.zero_grad(set_to_none=True)
-        torch.autograd.backward(network.head(schedule.feature_map(network, images, frozen)).sum())
+        torch.autograd.backward(network.head(checkpoint.feature_map(network, images, frozen)).sum())
         return {name for name, value in network.named_parameters() if value.grad is not None}
 
     everything = {name for name, _ in network.named_parameters()}
-    head = {name for name in everything if schedule.HEAD in name.split(".")}
+    head = {name for name in everything if checkpoint.HEAD in name.split(".")}
     assert learning(None) == everything
     assert learning(FrozenPart.TRUNK) == head
     assert head < learning(FrozenPart.EARLY) < everything

@@ -22,7 +22,7 @@ from pydicom.uid import (
 )
 
 from cxr_node.config.schema import Admission, AgePolicy
-from cxr_node.dicom.own_identity import IMPLEMENTATION_CLASS_UID, PROCESSING_EQUIPMENT, PRODUCT
+from cxr_node.dicom.part10 import IMPLEMENTATION_CLASS_UID, PROCESSING_EQUIPMENT, PRODUCT
 from cxr_node.dicom.read import age, projection
 from cxr_node.dicom.read import projection as vocabulary
 from cxr_node.dicom.read.age import Evidence, evidence

@@ -23,12 +23,11 @@ from pydicom.uid import (
 
 from cxr_node import __version__
 from cxr_node.config.schema import STANDARD_KINDS, NormalHeatmap, Results
-from cxr_node.dicom.own_identity import IMPLEMENTATION_CLASS_UID
+from cxr_node.dicom.part10 import IMPLEMENTATION_CLASS_UID
 from cxr_node.dicom.read.header import Source
 from cxr_node.dicom.results import copied_attributes
-from cxr_node.dicom.results.copied_attributes import Moment, moment_of, stamp
+from cxr_node.dicom.results.copied_attributes import Moment, header_sha256, moment_of, stamp
 from cxr_node.dicom.results.encoder import to_part10_each
-from cxr_node.dicom.results.identity import header_sha256
 from cxr_node.dicom.results.sr_items import coded, reference
 from cxr_node.dicom.words import zones
 from cxr_node.dicom.words.rounding import is_stated

@@ -18,8 +18,7 @@ from pydicom.filewriter import write_data_element
 from pydicom.uid import ExplicitVRLittleEndian
 from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR, EXPLICIT_VR_LENGTH_32
 
-from cxr_node.dicom.own_identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from cxr_node.dicom.part10 import quiet
+from cxr_node.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, quiet
 
 Element = DataElement | RawDataElement
 _LONG = frozenset(str(vr) for vr in EXPLICIT_VR_LENGTH_32)

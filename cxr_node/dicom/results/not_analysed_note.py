@@ -14,7 +14,7 @@ import numpy as np
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
 
-from cxr_node import __version__, time_zone
+from cxr_node import __version__, times
 from cxr_node.config.schema import Results
 from cxr_node.dicom.read import admission
 from cxr_node.dicom.read.header import Source
@@ -91,7 +91,7 @@ def context_of(source: Source, rejected: Rejected, origin: Origin, settings: Res
         origin=origin,
         settings=settings,
         kinds=kinds,
-        zone=time_zone.zone(settings.time_zone),
+        zone=times.zone(settings.time_zone),
     )
 
 

@@ -14,8 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from cxr_node.dicom.own_identity import IMPLEMENTATION_CLASS_UID, PRODUCT
-from cxr_node.dicom.part10 import quiet
+from cxr_node.dicom.part10 import IMPLEMENTATION_CLASS_UID, PRODUCT, quiet
 from cxr_node.dicom.read import header
 from cxr_node.dicom.read.admission import SOP_CLASSES
 from cxr_node.dicom.read.header import Source

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from pydicom.sr.codedict import codes
 
-from cxr_node.dicom.own_identity import PROCESSING_EQUIPMENT
+from cxr_node.dicom.part10 import PROCESSING_EQUIPMENT
 from cxr_node.dicom.read.header import Source
 from cxr_node.dicom.results import copied_attributes
 from cxr_node.dicom.results.context import PRODUCT, Context

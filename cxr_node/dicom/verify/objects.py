@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from cxr_node.dicom.own_identity import IMPLEMENTATION_CLASS_UID
+from cxr_node.dicom.part10 import IMPLEMENTATION_CLASS_UID
 from cxr_node.dicom.read.header import Source
 from cxr_node.dicom.verify import claims, single_field
 from cxr_node.dicom.verify.claims import DOCUMENTS, EVIDENCE, PICTURES, PREDECESSORS, REPORTS, Claim, Document

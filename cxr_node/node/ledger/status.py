@@ -10,7 +10,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from cxr_node import durations
+from cxr_node import times
 from cxr_node.config.schema import Config
 from cxr_node.node.ledger import destination_health, listing, queries, results
 from cxr_node.node.ledger.destination_health import Health
@@ -162,7 +162,7 @@ def _alarm(text: str) -> Alarm:
         raise ValueError(f"{text!r} is no alarm{meant}; there are: {GRAMMAR}")
     if sign and word in _PLAIN:
         raise ValueError(f"{text!r}: {word} takes no duration; there are: {GRAMMAR}")
-    return Alarm(word, durations.duration(span)) if sign else Alarm(word)
+    return Alarm(word, times.duration(span)) if sign else Alarm(word)
 
 
 def raised(alarms: Sequence[Alarm], seen: NodeStatus) -> list[str]:
@@ -200,7 +200,7 @@ def _down(alarm: Alarm, seen: NodeStatus) -> Iterator[str]:
         if place.address is not None and place.down_since is not None:
             span = seen.at - place.down_since
             if span >= alarm.longer_than:
-                yield f"{name} has not answered for {durations.age(span)} ({place.last_error})"
+                yield f"{name} has not answered for {times.age(span)} ({place.last_error})"
 
 
 def _waiting(alarm: Alarm, seen: NodeStatus) -> Iterator[str]:
@@ -208,7 +208,7 @@ def _waiting(alarm: Alarm, seen: NodeStatus) -> Iterator[str]:
     queues += [(f"results for {name}", "delivery", place.oldest) for name, place in seen.health.items()]
     for what, noun, oldest in queues:
         if oldest is not None and (span := seen.at - oldest.since) >= alarm.longer_than:
-            yield f"{oldest.waiting} {what}, the oldest ({noun}={oldest.number}) for {durations.age(span)}"
+            yield f"{oldest.waiting} {what}, the oldest ({noun}={oldest.number}) for {times.age(span)}"
 
 
 LAST = 10

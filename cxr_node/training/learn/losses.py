@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from cxr_node.model.networks import Network
 from cxr_node.training.data import images as data
 from cxr_node.training.data.recipe import LessonsSection, ScheduleSection
-from cxr_node.training.synthetic import out_of_distribution
+from cxr_node.training.synthetic import drawings
 from cxr_node.training.synthetic.augment import AugmentedBatch, Augmenter
 
 Places = NDArray[np.int64]
@@ -174,7 +174,7 @@ def lesson_of(
     images, positive = chosen
     pairs = min(section.pairs, len(strange))
     plain = strange[rng.choice(len(strange), size=pairs, replace=False)] if pairs else strange[:0]
-    others = out_of_distribution.draw(images, section.outsiders, rng)
+    others = drawings.draw(images, section.outsiders, rng)
     together = np.concatenate([images, plain, plain, others])
     draw = np.zeros(len(together), dtype=bool)
     draw[: len(images)] = ~positive & (rng.random(len(images)) < augmenter.opacity)

@@ -21,7 +21,6 @@ from cxr_node.model.networks import Network
 from cxr_node.training.data import device
 from cxr_node.training.data.recipe import PretrainingSection, Recipe, ScheduleSection
 from cxr_node.training.learn import checkpoint as course
-from cxr_node.training.learn import schedule
 from cxr_node.training.learn.checkpoint import TrainingIdentity
 from cxr_node.training.synthetic.augment import Augmenter
 
@@ -77,7 +76,7 @@ def run(
         begun, costs = time.monotonic(), []
         for step in range(steps):
             done = (epoch * steps + step) / (section.epochs * steps)
-            schedule.set_rate(optimizer, section.learning_rate, recipe.schedule.warmup, done)
+            course.set_rate(optimizer, section.learning_rate, recipe.schedule.warmup, done)
             shown = images[rng.integers(len(images), size=recipe.schedule.batch)]
             clear = augmenter(shown, np.ones(len(shown), dtype=bool), rng).inputs  # no opacity is drawn into any
             costs.append(_reconstruct(whole, optimizer, (section, recipe.schedule), clear, rng))

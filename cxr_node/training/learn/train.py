@@ -29,7 +29,7 @@ from cxr_node.training.data.device import bar_of
 from cxr_node.training.data.images import Item
 from cxr_node.training.data.recipe import Balance, Recipe, Watch
 from cxr_node.training.learn import checkpoint as course
-from cxr_node.training.learn import losses, pretrain, release, schedule
+from cxr_node.training.learn import losses, pretrain, release
 from cxr_node.training.learn.checkpoint import Course, State, TrainingIdentity
 from cxr_node.training.learn.losses import Lesson
 from cxr_node.training.measure import bootstrap, inference
@@ -162,14 +162,14 @@ def learn(recipe: Recipe, one: Course, material: Material, checkpoint: Path, bar
     augmenter = Augmenter(recipe.augment, recipe.input, recipe.data.source_px, one.seed)
     balanced = options.balance is Balance.WEIGHTS
     weights = losses.class_weights(material.kinds, len(material.sides)) if balanced else None
-    steps = schedule.steps_of(options)
+    steps = course.steps_of(options)
     task = bar.add_task("train", total=options.epochs * steps, completed=one.epoch * steps)
     while not one.finished(options):
         torch.manual_seed(one.seed * 1_000_003 + one.epoch)
         begun, costs = time.monotonic(), []
         for step, asked in enumerate(_ahead(_lessons(recipe, one, augmenter, material))):
             done = (one.epoch * steps + step) / (options.epochs * steps)
-            schedule.set_rate(one.optimizer, options.learning_rate, options.warmup, done)
+            course.set_rate(one.optimizer, options.learning_rate, options.warmup, done)
             costs.append(_learn_batch(recipe, one, asked, weights))
             course.follow(one, options.ema_decay, one.epoch * steps + step)
             bar.advance(task)
@@ -185,7 +185,7 @@ def _lessons(recipe: Recipe, one: Course, augmenter: Augmenter, material: Materi
     options, side = recipe.schedule, np.array(material.sides)
     rng, mixing_rng = (np.random.default_rng([one.seed, one.epoch, *more]) for more in ((), (1,)))
     size_px = options.small_px if one.epoch < options.small_epochs else recipe.input.size_px
-    for chosen in schedule.batches(material.kinds, len(side), options, rng):
+    for chosen in course.batches(material.kinds, len(side), options, rng):
         kinds = material.kinds[chosen]
         labelled = (material.images[chosen], side[kinds])
         given = losses.lesson_of(recipe.lessons, augmenter, labelled, material.strangers, rng, size_px)
@@ -211,7 +211,7 @@ def _learn_batch(recipe: Recipe, one: Course, asked: LessonBatch, weights: torch
     frozen = options.frozen_part if one.epoch < options.frozen_epochs else None
     network.train()
     with torch.autocast(where.type, torch.bfloat16, enabled=options.bfloat16):
-        feature_map = schedule.feature_map(network, device.placed(inputs, network), frozen)
+        feature_map = course.feature_map(network, device.placed(inputs, network), frozen)
         logits = network.head(feature_map[: given.labelled])  # (labelled, labels)
     loss = losses.cross_entropy(logits.float(), target.to(where), weights)
     if recipe.lessons is not None:
