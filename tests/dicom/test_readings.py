@@ -151,7 +151,7 @@ def test_a_local_set_that_is_not_declared_is_tried(charset: str) -> None:
 def test_words_that_nobody_knows_are_no_refusal_but_a_remark(part: bytes) -> None:
     reason, said = judged({BODY_PART: part}, "ISO_IR 192")
     assert reason is None
-    assert "words that the node does not know" in said
+    assert "a body part that the node does not recognize" in said
     assert judged({BODY_PART: part, SERIES: b"Knee ap"}, "ISO_IR 192")[0] is Reason.NOT_CHEST
     assert "body part" not in judged({BODY_PART: part, SERIES: b"Chest ap"}, "ISO_IR 192")[1]
 
