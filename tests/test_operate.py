@@ -11,9 +11,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from cxr_node.cli.node import app
-from cxr_node.node.ledger.ledger import Ledger
-from cxr_node.node.spool.spool import Spool
-from tests.node.test_operator_moves import ADULT, SOP, Node, rules
+from tests.node.test_operator_moves import ADULT, SOP, Node, opened_node
 
 RUNNER = CliRunner()
 STUDY = "1.2.826.0.1.3680043.8.498.77.2.1"
@@ -21,10 +19,8 @@ STUDY = "1.2.826.0.1.3680043.8.498.77.2.1"
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
-    config = rules(tmp_path)
-    ledger = Ledger.open(config.spool.path)
-    yield Node(config, ledger, Spool(config.spool.path), {})
-    ledger.close()
+    with opened_node(tmp_path) as opened:
+        yield opened
 
 
 def typed(node: Node, *words: str, answer: str | None = None) -> Result:

@@ -72,14 +72,13 @@ def status(
 ) -> None:
     """Show what runs, the queue, how the destinations fare, who sent last, and the last results."""
     from cxr_node.cli import ledger_tables
-    from cxr_node.node.ledger import status as alarms
-    from cxr_node.node.ledger import status as room
+    from cxr_node.node.ledger import status as ledger_status
 
-    asked = _parsed(alarms.parse, fail_on, "--fail-on") or []
+    asked = _parsed(ledger_status.parse, fail_on, "--fail-on") or []
     settings = loader.load(config)
     with opened(settings) as ledger:
-        seen = room.look(ledger, settings)
-    failed = alarms.raised(asked, seen)
+        seen = ledger_status.look(ledger, settings)
+    failed = ledger_status.raised(asked, seen)
     if as_json:
         say_json(tables.plain(seen) | ({"failed": failed} if fail_on is not None else {}))
     else:
@@ -95,7 +94,7 @@ def trace(key: Key, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False
     from cxr_node.cli import ledger_tables
     from cxr_node.dicom.read import header
     from cxr_node.node.ledger import queries
-    from cxr_node.node.ledger import status as waiting
+    from cxr_node.node.ledger import status as ledger_status
 
     settings = loader.load(config)
     titles = {to.name: to.ae_title for to in settings.destinations}
@@ -103,8 +102,8 @@ def trace(key: Key, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False
         found = queries.trace(ledger, key.strip(), titles, accession_keys=header.accession_keys(key))
         if not found:
             raise unknown(key)
-        around = waiting.surroundings(ledger, settings.spool.path, titles)
-        stories = [waiting.explained(ledger, story, around) for story in found]
+        around = ledger_status.surroundings(ledger, settings.spool.path, titles)
+        stories = [ledger_status.explained(ledger, story, around) for story in found]
     for story in stories:
         if as_json:
             say_json(tables.plain(story))

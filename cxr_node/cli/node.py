@@ -95,11 +95,10 @@ __all__ = ["app", "bench", "ledger", "operate", "training"]
 
 def _begin() -> None:
     """Open the journal of a process that serves, and keep its memory off the disk should it crash."""
-    from cxr_node import process_setup as privacy
     from cxr_node.node.process import logs
 
     logs.configure()
-    privacy.leave_no_core()
+    process_setup.leave_no_core()
 
 
 def _address(text: str) -> Address:
@@ -112,14 +111,12 @@ def _address(text: str) -> Address:
 @command()
 def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Run the whole node: receive, work and deliver as supervised processes."""
-    from cxr_node.node.process import logs as logfile
-    from cxr_node.node.process import supervisor
-    from cxr_node.node.process import supervisor as signals
+    from cxr_node.node.process import logs, supervisor
 
-    with signals.held():
+    with supervisor.held():
         wiring.profiles(loader.load(config))
     hangup = threading.Event()
-    stop = signals.stop_event(on_hangup=logfile.on_hangup(hangup.set))
+    stop = supervisor.stop_event(on_hangup=logs.on_hangup(hangup.set))
     _begin()
     start = (sys.executable, "-m", "cxr_node")
     roles = ("receive", "work", "deliver")  # in the order of their stop
@@ -131,11 +128,11 @@ def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
 def receive(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Run the Storage SCP alone (as its systemd unit does)."""
     from cxr_node.dicom.pixels import probe
-    from cxr_node.node.process import supervisor as signals
+    from cxr_node.node.process import supervisor
 
-    with signals.held():
+    with supervisor.held():
         settings = loader.load(config)
-    stop = signals.stop_event()
+    stop = supervisor.stop_event()
     _begin()
     process_setup.share_one_heap()
     offered = probe.Question()
@@ -144,7 +141,7 @@ def receive(config: ConfigFile = DEFAULT_CONFIG) -> None:
     from cxr_node.node.audit import recorder as audit
     from cxr_node.node.receive import server as room
 
-    notifier = signals.Presence(settings.spool.path, "receive")
+    notifier = supervisor.Presence(settings.spool.path, "receive")
 
     def ready(_port: int) -> None:
         process_setup.keep_what_started()
@@ -158,11 +155,11 @@ def receive(config: ConfigFile = DEFAULT_CONFIG) -> None:
 @command()
 def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Run one worker alone: claims received instances, judges them, stores their results."""
-    from cxr_node.node.process import supervisor as signals
+    from cxr_node.node.process import supervisor
 
-    with signals.held():
+    with supervisor.held():
         settings = loader.load(config)
-    stop = signals.stop_event()  # before the libraries of the next lines start threads
+    stop = supervisor.stop_event()  # before the libraries of the next lines start threads
     from cxr_node import pipeline
     from cxr_node.node.audit import recorder as audit
     from cxr_node.node.work import worker as room
@@ -179,7 +176,7 @@ def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
             rules_sha256=pipeline.rules_sha256(classifier, settings),
         )
 
-    with signals.Presence(settings.spool.path, "work") as notifier, audit.recording(settings, "work"):
+    with supervisor.Presence(settings.spool.path, "work") as notifier, audit.recording(settings, "work"):
         room.run(settings, load, stop, notifier)
 
 
@@ -187,18 +184,18 @@ def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
 def deliver(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Run the delivery alone: sends results and audit messages away, and clears what has been kept long enough."""
     from cxr_node.dicom.pixels import probe
-    from cxr_node.node.process import supervisor as signals
+    from cxr_node.node.process import supervisor
 
-    with signals.held():
+    with supervisor.held():
         settings = loader.load(config)
-    stop = signals.stop_event()
+    stop = supervisor.stop_event()
     _begin()
     probe.leave_out()
     from cxr_node.dicom.pixels.compress import Press
     from cxr_node.node.audit import recorder as audit
     from cxr_node.node.deliver import courier as room
 
-    present = signals.Presence(settings.spool.path, "deliver")
+    present = supervisor.Presence(settings.spool.path, "deliver")
     with present, audit.forwarding(settings), audit.recording(settings, "deliver") as record:
         room.run(settings, stop, present, audit=record, compressor=Press())
 

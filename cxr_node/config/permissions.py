@@ -20,6 +20,12 @@ from urllib.parse import urlsplit
 from cxr_node.config import strict_yaml
 from cxr_node.errors import ConfigError
 
+log = logging.getLogger(__name__)
+
+_GROUP_AND_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_FRESH_DISK = "lost+found"
+
+
 PREFIX = "credential:"
 VARIABLE = "CREDENTIALS_DIRECTORY"
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,255}")
@@ -75,12 +81,6 @@ def _has_password(url: str) -> bool:
         return urlsplit(url).password is not None
     except ValueError:  # brackets that hold no IPv6 address
         return False
-
-
-log = logging.getLogger(__name__)
-
-_GROUP_AND_OTHERS = stat.S_IRWXG | stat.S_IRWXO
-_FRESH_DISK = "lost+found"
 
 
 def unchanged_by_others(path: Path) -> Path:

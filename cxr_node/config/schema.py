@@ -15,8 +15,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from cxr_node.config import permissions
-from cxr_node.config import strict_yaml as names
+from cxr_node.config import permissions, strict_yaml
 from cxr_node.domain import RuntimeKind
 from cxr_node.result_kinds import ResultKind
 from cxr_node.times import known as known_zone
@@ -29,7 +28,7 @@ STANDARD_KINDS = (ResultKind.REPORT, ResultKind.MEASUREMENTS, ResultKind.HEATMAP
 
 MAX_DELAY_S = 3600.0
 """Longest delay between two tries of a delivery; one that seems longer in the ledger was set by another clock."""
-AETitle = Annotated[str, AfterValidator(names.ae_title)]
+AETitle = Annotated[str, AfterValidator(strict_yaml.ae_title)]
 File = Annotated[Path, AfterValidator(permissions.well_formed)]
 """A path, or `credential:NAME`; `credentials.place` tells where that is."""
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -74,7 +73,7 @@ class Peer(Section):
 
     ae_title: AETitle
     hosts: tuple[str, ...] = ()
-    certificate: tuple[Annotated[str, AfterValidator(names.fingerprint_or_name)], ...] = ()
+    certificate: tuple[Annotated[str, AfterValidator(strict_yaml.fingerprint_or_name)], ...] = ()
     """SHA-256 fingerprints, or names: a subjectAltName, or the Common Name of a certificate without any."""
 
 

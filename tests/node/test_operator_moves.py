@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -120,12 +121,20 @@ class Node:
         return [each for each in found if str(each.SeriesNumber) == series]
 
 
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator[Node]:
+@contextmanager
+def opened_node(tmp_path: Path) -> Iterator[Node]:
     config = rules(tmp_path)
     ledger = Ledger.open(config.spool.path)
-    yield Node(config, ledger, Spool(config.spool.path), {})
-    ledger.close()
+    try:
+        yield Node(config, ledger, Spool(config.spool.path), {})
+    finally:
+        ledger.close()
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    with opened_node(tmp_path) as opened:
+        yield opened
 
 
 def replaced(report: Dataset) -> list[str]:

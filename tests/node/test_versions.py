@@ -19,22 +19,18 @@ from cxr_node.cli import ledger_tables
 from cxr_node.node.deliver import removed_destinations
 from cxr_node.node.ledger import commitments, operator_moves, status
 from cxr_node.node.ledger import operator_moves as revival
-from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import DeadReason, InstanceState
 from cxr_node.node.ledger.tables import deliveries, instances
 from cxr_node.node.receive.receiver import Receiver
-from cxr_node.node.spool.spool import Spool
-from tests.node.test_operator_moves import ADULT, PACS, SECOND, SOP, WARN, Node, rules
+from tests.node.test_operator_moves import ADULT, PACS, SECOND, SOP, WARN, Node, opened_node, rules
 
 OTHER = {"results": {"installation_id": "other"}}
 
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
-    config = rules(tmp_path)
-    ledger = Ledger.open(config.spool.path)
-    yield Node(config, ledger, Spool(config.spool.path), {})
-    ledger.close()
+    with opened_node(tmp_path) as opened:
+        yield opened
 
 
 def judged_again(node: Node, tmp_path: Path, *destinations: dict[str, object], **sections: object) -> None:

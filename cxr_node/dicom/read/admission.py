@@ -24,7 +24,6 @@ from pydicom.uid import (
 from cxr_node.config.schema import Admission, AgePolicy
 from cxr_node.dicom.part10 import IMPLEMENTATION_CLASS_UID, PROCESSING_EQUIPMENT, PRODUCT
 from cxr_node.dicom.read import age, projection
-from cxr_node.dicom.read import projection as vocabulary
 from cxr_node.dicom.read.age import Evidence, evidence
 from cxr_node.dicom.read.header import Source
 from cxr_node.domain import Precedent, Radiograph, Reason, Rejected, View
@@ -254,7 +253,7 @@ def _modality(source: Source) -> str:
     """Name the modality where it is a code."""
     if not source.modality:
         return "Modality is empty"
-    return f"Modality {source.modality}" if source.modality in vocabulary.DEFINED_MODALITIES else ""
+    return f"Modality {source.modality}" if source.modality in projection.DEFINED_MODALITIES else ""
 
 
 def _reprocessed(source: Source) -> str | None:

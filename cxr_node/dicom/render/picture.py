@@ -10,8 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from cxr_node import heatmap
-from cxr_node.dicom.render.layout import Layout, Words, font_of, lay_out, words_of, write
-from cxr_node.dicom.render.layout import fit as fit
+from cxr_node.dicom.render.layout import Layout, Words, fit, font_of, lay_out, words_of, write
 from cxr_node.dicom.render.overlay import gray, overlaid
 from cxr_node.dicom.words import wording, zones
 from cxr_node.domain import Finding, OperatingPoint, Radiograph, Region, Verdict

@@ -16,6 +16,15 @@ from enum import StrEnum
 
 from pynetdicom.fsm import TRANSITION_TABLE
 
+log = logging.getLogger(__name__)
+
+MINUTE_S = 60.0
+TOTALS_EVERY_S = 3600.0
+MAX_WINDOWS = 1024
+"""More peers than this are told of as one."""
+OTHERS = "others"
+
+
 _AWAITS_REQUEST, _AWAITS_ANSWER_OF_OURS, _ESTABLISHED, _AWAITS_CLOSING = "Sta2", "Sta3", "Sta6", "Sta13"
 _ABORTING = ("AA-1", "AA-8")
 _METHODS = (b"GET ", b"HEAD", b"POST", b"OPTI", b"PUT ", b"CONN")
@@ -79,15 +88,6 @@ def in_words(first: bytes) -> str:
     if first[:4] in _METHODS:
         return "an HTTP request"
     return "a PDU that cannot be read" if first[:1] and 1 <= first[0] <= 7 else "it does not speak DICOM"
-
-
-log = logging.getLogger(__name__)
-
-MINUTE_S = 60.0
-TOTALS_EVERY_S = 3600.0
-MAX_WINDOWS = 1024
-"""More peers than this are told of as one."""
-OTHERS = "others"
 
 
 class Cause(StrEnum):

@@ -27,6 +27,17 @@ from cxr_node.node.network.statuses import OUT_OF_RESOURCES
 from cxr_node.node.process.notify import Role, notify
 from cxr_node.node.spool.spool import MIB, Part, Spool
 
+log = logging.getLogger(__name__)
+
+SYNC_SLOTS = 4
+"""Concurrent fsyncs; more do not make a disk faster, but every one of them slower."""
+PATIENCE_S = 10.0
+"""How long a sender waits for a ledger that is being checked; senders themselves wait longer for an answer."""
+
+
+Inspect = Callable[[Path], InstanceRef]
+"""Checks the header of a Part 10 file, and names its SOP Instance; raises InstanceError where it cannot be read."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreRequest:
@@ -48,18 +59,6 @@ class RefusedError(CxrNodeError):
     def __init__(self, status: int, sentence: str) -> None:
         self.status = status
         super().__init__(sentence)
-
-
-log = logging.getLogger(__name__)
-
-SYNC_SLOTS = 4
-"""Concurrent fsyncs; more do not make a disk faster, but every one of them slower."""
-PATIENCE_S = 10.0
-"""How long a sender waits for a ledger that is being checked; senders themselves wait longer for an answer."""
-
-
-Inspect = Callable[[Path], InstanceRef]
-"""Checks the header of a Part 10 file, and names its SOP Instance; raises InstanceError where it cannot be read."""
 
 
 class LedgerGate:

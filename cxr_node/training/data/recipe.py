@@ -13,7 +13,6 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cxr_node.config import strict_yaml
-from cxr_node.config import strict_yaml as plain_yaml
 from cxr_node.errors import ConfigError
 from cxr_node.model.profile import InputSpec, NetworkSpec, Population
 
@@ -258,10 +257,10 @@ def read(path: Path) -> Recipe:
     ConfigError : the file cannot be read or a key is unknown, missing or out of range; one line per mistake
     """
     try:
-        content = plain_yaml.load(path.read_text("utf-8"))
+        content = strict_yaml.load(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except plain_yaml.TwiceError as error:
+    except strict_yaml.TwiceError as error:
         raise ConfigError([f"{path}: {sentence}" for sentence in error.sentences]) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error

@@ -31,7 +31,6 @@ from cxr_node.domain import Radiograph, Rejected, Verdict, View
 from cxr_node.errors import DataError
 from cxr_node.model import preprocess
 from cxr_node.training.data import images
-from cxr_node.training.data import images as data
 from cxr_node.training.data.images import Item
 from cxr_node.training.measure import bootstrap
 from cxr_node.training.measure.bootstrap import DRAWS, TAIL, Floats, Interval
@@ -164,7 +163,7 @@ def foreign(folder: Path, count: int) -> list[Item]:
     ------
     DataError : no folder, or no image in it
     """
-    files = sorted(path for path in folder.rglob("*") if data.is_image(path)) if folder.is_dir() else []
+    files = sorted(path for path in folder.rglob("*") if images.is_image(path)) if folder.is_dir() else []
     if not files:
         raise DataError(f"{folder} holds no image (PNG, JPEG or DICOM)")
     taken = [files[place] for place in np.linspace(0, len(files) - 1, min(count, len(files))).round().astype(int)]
@@ -186,9 +185,9 @@ def measure_outsiders(
     by kind and for `all` of them together: images, the share refused with its interval, the verdicts
     """
     rng = np.random.default_rng(0)
-    images = {kind: [change(data.load(item), rng) for item in items] for kind, change in OUTSIDERS.items()}
-    images |= {name: [data.load(item) for item in foreigners] for name, foreigners in others.items()}
-    said = {kind: _verdicts(scorer, kept, on_image) for kind, kept in images.items()}
+    shown = {kind: [change(images.load(item), rng) for item in items] for kind, change in OUTSIDERS.items()}
+    shown |= {name: [images.load(item) for item in foreigners] for name, foreigners in others.items()}
+    said = {kind: _verdicts(scorer, kept, on_image) for kind, kept in shown.items()}
     names = {kind: [str(place) for place in range(len(kept))] for kind, kept in said.items()}
     names |= {name: [f"{name} {place}" for place in range(len(said[name]))] for name in others}
     together = _refusals([word for one in said.values() for word in one], [g for one in names.values() for g in one])
