@@ -21,16 +21,22 @@ LIBRARY_LIVES_IN = {
     "torch": {"model", "training"},
     "torchvision": {"model", "training"},
     "pynetdicom": {"node", "tools"},
-    "socket": {"node", "tools"},
+    "socket": {"node", "tools", "web"},
     "sqlalchemy": {"node"},
     "alembic": {"node"},
     "cryptography": {"node", "diagnose"},
+    "fastapi": {"web"},
+    "starlette": {"web"},
+    "uvicorn": {"web"},
+    "argon2": {"web"},
+    "authlib": {"web"},
     "pickle": set(),  # weights are safetensors; nothing is unpickled
 }
 FLOORS = {
     "": (  # from the roof down: who stands on one line knows only what stands below it
         "__main__",
         "cli",
+        "web",
         "bench",
         "conformance demo diagnose",
         "tools",

@@ -27,7 +27,7 @@ NEEDS_TORCH = "cxr-node: this command needs torch, which is not installed: pip i
 _USERS = (DataError, ForeignProfileError)
 
 ORDER = (
-    *("demo", "doctor", "bench", "check", "serve", "receive", "work", "deliver", "status", "list"),
+    *("demo", "doctor", "bench", "check", "serve", "receive", "work", "deliver", "web", "user", "status", "list"),
     *("counts", "trace", "retry", "now", "forget", "resend", "rejudge", "admit", "erase", "rebuild"),
     *("send", "classify", "verify", "conformance", "train", "evaluate", "compare", "calibrate", "import", "export"),
 )

@@ -114,12 +114,15 @@ def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
     from cxr_node.node.process import logs, supervisor
 
     with supervisor.held():
-        wiring.profiles(loader.load(config))
+        settings = loader.load(config)
+        wiring.profiles(settings)
     hangup = threading.Event()
     stop = supervisor.stop_event(on_hangup=logs.on_hangup(hangup.set))
     _begin()
     start = (sys.executable, "-m", "cxr_node")
-    roles = ("receive", "work", "deliver")  # in the order of their stop
+    roles = ["receive", "work", "deliver"]  # in the order of their stop
+    if settings.web is not None:
+        roles.append("web")
     commands = [supervisor.Command(name=role, argv=(*start, role, "--config", str(config))) for role in roles]
     raise typer.Exit(supervisor.supervise(commands, stop, hangup=hangup))
 
@@ -198,6 +201,21 @@ def deliver(config: ConfigFile = DEFAULT_CONFIG) -> None:
     present = supervisor.Presence(settings.spool.path, "deliver")
     with present, audit.forwarding(settings), audit.recording(settings, "deliver") as record:
         room.run(settings, stop, present, audit=record, compressor=Press())
+
+
+@command()
+def web(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Run the page alone: queues, studies, quality, a place to try files, API, metrics and alerts."""
+    from cxr_node.node.process import supervisor
+
+    with supervisor.held():
+        settings = loader.load(config)
+    stop = supervisor.stop_event()
+    _begin()
+    from cxr_node.web import server as room
+
+    with supervisor.Presence(settings.spool.path, "web") as present:
+        room.run(settings, stop, present)
 
 
 @command()

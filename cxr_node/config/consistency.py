@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cxr_node.config.schema import Address, Config, Listen
+    from cxr_node.config.schema import Address, Config, Listen, Web
 
 SHORT_LEASE_S = 30.0
 """A job is called hung after five leases; one damaged image alone may hold the decoders for two minutes."""
@@ -24,6 +24,8 @@ SHORT_RETENTION_DAYS = 3.0
 def refused(config: Config) -> Iterator[str]:
     """Say what cannot work, or must not be done by accident."""
     yield from _in_plain_text(config.listen)
+    if config.web is not None:
+        yield from _open_page(config.web)
     for destination in config.destinations:
         if destination.kind == "dicom" and _is_ours(destination.address, config.listen):
             yield (
@@ -47,6 +49,22 @@ def _in_plain_text(listen: Listen) -> Iterator[str]:
     for number, peer in enumerate(listen.peers, 1):
         if peer.certificate and listen.tls is None:
             yield f"listen.peers.{number}.certificate: no caller shows a certificate without listen.tls"
+
+
+def _open_page(web: Web) -> Iterator[str]:
+    exposed, has_users = not is_loopback(web.host), web.users is not None or web.oidc is not None
+    if exposed and not has_users:
+        yield (
+            f"web.users: is null and others than this machine reach {web.host or 'every address'}; write users: FILE, "
+            "and add the first with `cxr-node user add NAME --role operator`, or write host: 127.0.0.1"
+        )
+    if web.proxies and not has_users:
+        yield "web.users: is null and web.proxies passes others on to the page; write users: FILE"
+    if exposed and web.tls is None and not web.proxies:
+        yield (
+            "web.tls: is null and others than this machine reach the page: passwords would travel readable; write tls: "
+            "{certificate: FILE, key: FILE}, or put a proxy with TLS before it and name it in web.proxies"
+        )
 
 
 def doubtful(config: Config) -> Iterator[str]:

@@ -62,6 +62,14 @@ class Alert(Enum):
 
     NODE_AUTHENTICATION = ("110126", "DCM", "Node Authentication")
     RECORDING_STARTED = ("110134", "DCM", "Audit Recording Started")
+    RESTRICTED_FUNCTION = ("110132", "DCM", "Use of Restricted Function")
+
+
+class Authentication(Enum):
+    """User Authentication (A.5.3.12)."""
+
+    LOGIN = ("110122", "DCM", "Login")
+    LOGOUT = ("110123", "DCM", "Logout")
 
 
 class Direction(Enum):
@@ -169,6 +177,26 @@ def security_alert(reporter: Reporter, alert: Alert, peer: Participant | None, w
     detail = base64.b64encode(words.encode()).decode()
     node = _object(message, ("2", "13"), subject, _NODE, (peer.ae_title if peer is not None else "") or subject)
     ElementTree.SubElement(node, "ParticipantObjectDetail", {"type": "Alert Description", "value": detail})
+    return _finish(message, reporter)
+
+
+def user_authentication(
+    reporter: Reporter, kind: Authentication, person: Participant, outcome: Outcome, at: datetime
+) -> bytes:
+    """Somebody logged in on the page, failed to, or logged out (A.5.3.12); `person.ae_title` is the user's name."""
+    message = _message(("110114", "DCM", "User Authentication"), "E", outcome, at)
+    _type(message, kind.value)
+    _participant(message, (person.ae_title or "unknown", ""), person.host, True, None)
+    _ourselves(message, reporter, requests=False, role=_APPLICATION)
+    return _finish(message, reporter)
+
+
+def restricted_use(reporter: Reporter, person: str, host: str, words: str, at: datetime) -> bytes:
+    """An operator changed what the node does: a retry, a hold, a release (A.5.3.11, Use of Restricted Function)."""
+    message = _message(("110113", "DCM", "Security Alert"), "E", Outcome.SUCCESS, at, words)
+    _type(message, Alert.RESTRICTED_FUNCTION.value)
+    _participant(message, (person, ""), host, True, None)
+    _ourselves(message, reporter, requests=False, role=_APPLICATION)
     return _finish(message, reporter)
 
 

@@ -301,29 +301,58 @@ def recording(config: Config, role: str) -> Iterator[Audit]:
         auditor.close(outcome)
 
 
+class People:
+    """What people do, by a command or on the page: each message is on the disk before the call returns.
+
+    Raises, at the start and by each method
+    ---------------------------------------
+    ConfigError, ResourceError : the trail cannot be written, and nothing may be done that nobody can look up.
+    """
+
+    def __init__(self, config: Config, role: str) -> None:
+        self._reporter = _reporter(config, role)
+        self._sender = Sender(host=self._reporter.host, pid=self._reporter.pid)
+        self._segments = Segments(trail_folder(config), role) if config.audit.enabled else None
+        self._lock = threading.Lock()
+        self._write()
+
+    def did(self, person: str, act: Act) -> None:
+        """Somebody erased or admitted a study."""
+        self._write(operator_act(self._reporter, person, act, _now()))
+
+    def changed(self, person: str, words: str, host: str | None = None) -> None:
+        """Somebody changed what the node does; `words` without patient data."""
+        self._write(messages.restricted_use(self._reporter, person, host or self._reporter.host, words, _now()))
+
+    def authenticated(self, kind: messages.Authentication, person: str, host: str, outcome: Outcome) -> None:
+        """Somebody logged in, failed to, or logged out."""
+        who = Participant(ae_title=person, host=host)
+        self._write(messages.user_authentication(self._reporter, kind, who, outcome, _now()))
+
+    def close(self) -> None:
+        """Close the segment."""
+        if self._segments is not None:
+            self._segments.close()
+
+    def _write(self, *content: bytes) -> None:
+        if self._segments is not None:
+            with self._lock:
+                self._segments.append([self._sender.message(each, Severity.NOTICE, _now()) for each in content])
+
+
 @contextmanager
 def by_operator(config: Config, command: str) -> Iterator[Callable[[Act], None]]:
     """Record what an operator does by a command, each deed when it is done; the trail is open before the first.
 
     Raises
     ------
-    ConfigError, ResourceError : it cannot be written, and nothing may be done that nobody can look up.
+    ConfigError, ResourceError : as `People`.
     """
-    if not config.audit.enabled:
-        yield lambda _: None
-        return
-    reporter, segments = _reporter(config, command), Segments(trail_folder(config), command)
-    sender, person = Sender(host=reporter.host, pid=reporter.pid), _account()
-
-    def tell(act: Act) -> None:
-        at = datetime.now(UTC)
-        segments.append([sender.message(operator_act(reporter, person, act, at), Severity.NOTICE, at)])
-
+    people, person = People(config, command), account()
     try:
-        segments.append([])
-        yield tell
+        yield lambda act: people.did(person, act)
     finally:
-        segments.close()
+        people.close()
 
 
 def _reporter(config: Config, role: str) -> Reporter:
@@ -336,7 +365,7 @@ def _reporter(config: Config, role: str) -> Reporter:
     )
 
 
-def _account() -> str:
+def account() -> str:
     """Who asked: of `sudo -u cxr-node` the person behind it."""
     try:
         return os.environ.get("SUDO_USER") or getpass.getuser()

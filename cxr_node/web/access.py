@@ -1,0 +1,228 @@
+"""Who may do what: the session's cookie, roles, keys, the CSRF token and the Origin of each change; login and logout.
+
+A page is for a person with a session; the API takes a session or a key. Where no users are configured, which is
+possible on loopback only, whoever is at this machine is an operator.
+"""
+
+from __future__ import annotations
+
+import hmac
+import math
+from dataclasses import dataclass
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, Depends, Form, Request, Response
+from fastapi.responses import RedirectResponse
+
+from cxr_node.node.audit.messages import Authentication, Outcome
+from cxr_node.web import cookies, rendering
+from cxr_node.web.problems import Problem, wants_json
+from cxr_node.web.services import Services, services
+from cxr_node.web.sessions import Session, Via
+from cxr_node.web.users import Role, Scope
+
+router = APIRouter(include_in_schema=False)
+HOME = "/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Person:
+    """Who asks."""
+
+    name: str
+    role: Role
+    csrf: str
+    is_known: bool = True
+    """False for whoever is at this machine, where there are no users."""
+
+    @property
+    def may_operate(self) -> bool:
+        """Whether the buttons are theirs."""
+        return self.role is Role.OPERATOR
+
+
+class LoginNeeded(Problem):
+    """Nobody is logged in: a person is shown the login page, a program gets 401."""
+
+    def __init__(self) -> None:
+        super().__init__(401, "login", "log in first, or send a key", {"WWW-Authenticate": "Bearer"})
+
+
+def viewer(request: Request, response: Response) -> Person:
+    """Whoever may look."""
+    session = _session(request)
+    if session is None:
+        raise LoginNeeded
+    return _person(session)
+
+
+def operator(request: Request, response: Response) -> Person:
+    """Whoever may change something."""
+    person = viewer(request, response)
+    if not person.may_operate:
+        raise Problem(403, "role", "this takes the role operator; yours is viewer")
+    return person
+
+
+async def change(request: Request, person: Annotated[Person, Depends(operator)]) -> Person:
+    """An operator who meant it: Origin and CSRF token are right."""
+    check_origin(request)
+    await check_token(request, person)
+    return person
+
+
+def check_origin(request: Request) -> None:
+    """Refuse what another site's page sent.
+
+    Raises
+    ------
+    Problem : 403.
+    """
+    said = request.headers.get("origin") or request.headers.get("referer") or ""
+    there = urlsplit(said)
+    site = request.headers.get("sec-fetch-site", "same-origin")
+    if (there.scheme, there.netloc) != (request.url.scheme, request.url.netloc) or site != "same-origin":
+        raise Problem(403, "origin", "the request does not come from this page; open the page itself and try again")
+
+
+async def check_token(request: Request, person: Person) -> None:
+    """Refuse a form that this page did not make for this person.
+
+    Raises
+    ------
+    Problem : 403.
+    """
+    token = request.headers.get("x-csrf-token") or (await request.form()).get("csrf")
+    if not isinstance(token, str) or not hmac.compare_digest(token.encode(), person.csrf.encode()):
+        raise Problem(403, "csrf", "this form has expired; load the page again")
+
+
+def allowed(*scopes: Scope) -> object:
+    """A program with a key of one of these scopes, or a person with a session; the name of either."""
+
+    def check(request: Request) -> str:
+        found = services(request)
+        scheme, _, text = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            client = client_of(request)
+            _slow_down(found, f"key {client}")
+            key = found.users.with_key(text.strip()) if found.users is not None else None
+            if key is None:
+                found.attempts.failed(f"key {client}")
+                raise Problem(401, "key", "this key is unknown", {"WWW-Authenticate": "Bearer"})
+            if not set(scopes) & set(key.scopes):
+                raise Problem(403, "scope", f"this takes a key with the scope {' or '.join(scopes)}")
+            return f"key {key.name}"
+        session = _session(request)
+        if session is None:
+            raise LoginNeeded
+        if request.method not in ("GET", "HEAD") and (session.via is not Via.LOOPBACK or _from_browser(request)):
+            check_origin(request)
+        return session.name
+
+    return Depends(check)
+
+
+def _from_browser(request: Request) -> bool:
+    """Programs such as curl send neither of these."""
+    return "origin" in request.headers or "sec-fetch-site" in request.headers
+
+
+def client_of(request: Request) -> str:
+    """The address that asks; a named proxy's word is believed by the server before this is called."""
+    return request.client.host if request.client is not None else "unknown"
+
+
+def _session(request: Request) -> Session | None:
+    found = services(request)
+    session = found.sessions.find(request.cookies.get(cookies.name(request.url.scheme), ""))
+    if session is None:
+        if found.has_users:
+            return None
+        session = found.sessions.begin(Session(name="this machine", role=Role.OPERATOR, via=Via.LOOPBACK))
+        request.state.new_session = session.token  # the guard sets its cookie
+    if session.via is Via.PASSWORD:
+        user = found.users.user(session.name) if found.users is not None else None
+        if user is None or user.password != session.password_hash:
+            found.sessions.end(session.token)
+            return None
+        session.role = user.role
+    return session
+
+
+def _person(session: Session) -> Person:
+    return Person(name=session.name, role=session.role, csrf=session.csrf, is_known=session.via is not Via.LOOPBACK)
+
+
+@router.get("/login")
+def login_page(request: Request) -> Response:
+    """Ask for name and password, or offer the identity provider."""
+    if not services(request).has_users:
+        return RedirectResponse(HOME, 303)
+    return rendering.page(request, "login.html", person=None, failure=None, oidc=services(request).web.oidc is not None)
+
+
+@router.post("/login")
+def log_in(
+    request: Request,
+    name: Annotated[str, Form(max_length=64)],
+    password: Annotated[str, Form(max_length=1024)],
+    found: Annotated[Services, Depends(services)],
+) -> Response:
+    """Begin a session."""
+    check_origin(request)
+    client = client_of(request)
+    keys = (f"user {name}", f"from {client}")
+    _slow_down(found, *keys)
+    user = found.users.with_password(name, password) if found.users is not None else None
+    if user is None:
+        found.attempts.failed(*keys)
+        known = name if found.users is not None and found.users.user(name) is not None else "unknown"
+        found.people.authenticated(Authentication.LOGIN, known, client, Outcome.SERIOUS_FAILURE)
+        return rendering.page(
+            request,
+            "login.html",
+            person=None,
+            status=401,
+            failure="Name or password is wrong.",
+            oidc=found.web.oidc is not None,
+        )
+    found.attempts.succeeded(*keys)
+    found.people.authenticated(Authentication.LOGIN, user.name, client, Outcome.SUCCESS)
+    session = Session(name=user.name, role=user.role, via=Via.PASSWORD, password_hash=user.password)
+    return welcome(request, found, session)
+
+
+def welcome(request: Request, found: Services, session: Session) -> Response:
+    """Begin a session, and show the first page."""
+    found.sessions.end(request.cookies.get(cookies.name(request.url.scheme), ""))
+    response = RedirectResponse(HOME, 303)
+    cookies.give(response, request.url.scheme, found.sessions.begin(session).token)
+    return response
+
+
+@router.post("/logout")
+async def log_out(request: Request, person: Annotated[Person, Depends(viewer)]) -> Response:
+    """End the session."""
+    check_origin(request)
+    await check_token(request, person)
+    found = services(request)
+    found.sessions.end(request.cookies.get(cookies.name(request.url.scheme), ""))
+    found.people.authenticated(Authentication.LOGOUT, person.name, client_of(request), Outcome.SUCCESS)
+    response = RedirectResponse("/login", 303)
+    response.delete_cookie(cookies.name(request.url.scheme), path="/")
+    return response
+
+
+def answer_login(request: Request, problem: LoginNeeded) -> Response | None:
+    """Send a person to the login page; None for a program."""
+    return None if wants_json(request) else RedirectResponse("/login", 303)
+
+
+def _slow_down(found: Services, *keys: str) -> None:
+    wait_s = math.ceil(found.attempts.wait_s(*keys))
+    if wait_s > 0:
+        raise Problem(
+            429, "slow-down", f"too many failed attempts; try again in {wait_s} s", {"Retry-After": str(wait_s)}
+        )

@@ -1,0 +1,97 @@
+"""The process `web`: one uvicorn, beside the process's main thread, which takes the signals and feeds the watchdog."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import threading
+
+import uvicorn
+
+from cxr_node.config import permissions
+from cxr_node.config.schema import Config, Web
+from cxr_node.errors import ConfigError, ResourceError
+from cxr_node.node.process.supervisor import Presence
+from cxr_node.web import app
+from cxr_node.web.services import assembled
+
+log = logging.getLogger(__name__)
+
+_LOOK_EVERY_S = 1.0
+_GRACE_S = 5
+_AT_A_TIME = 64
+"""Requests; more are answered 503."""
+_IDLE_S = 15
+
+
+def run(config: Config, stop: threading.Event, present: Presence) -> None:
+    """Serve until `stop` is set.
+
+    Raises
+    ------
+    ConfigError : the section `web`, its files or its users cannot be used.
+    ResourceError : the port is taken.
+    """
+    services = assembled(config)
+    try:
+        with _listening(services.web) as listener:
+            server = uvicorn.Server(_settings(services.web, app.create(services)))
+            thread = threading.Thread(target=_serve, args=(server, listener), name="http", daemon=True)
+            thread.start()
+            address = f"{'https' if services.web.tls else 'http'}://{services.web.host}:{listener.getsockname()[1]}"
+            log.info("listening address=%s users=%s", address, "yes" if services.has_users else "no")
+            present.ready()
+            while thread.is_alive() and not stop.wait(_LOOK_EVERY_S):
+                present.progress()
+            present.stopping()
+            server.should_exit = True
+            thread.join()
+            if not stop.is_set():
+                raise ResourceError("the HTTP server ended by itself")
+    finally:
+        services.close()
+
+
+def _serve(server: uvicorn.Server, listener: socket.socket) -> None:
+    asyncio.run(server.serve(sockets=[listener]))
+
+
+def _listening(web: Web) -> socket.socket:
+    family = socket.AF_INET6 if ":" in web.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((web.host, web.port))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise ResourceError(f"web: {web.host}:{web.port} cannot be listened on ({error.strerror})") from error
+    return listener
+
+
+def _settings(web: Web, application: object) -> uvicorn.Config:
+    tls = {}
+    if web.tls is not None:
+        tls = {
+            "ssl_certfile": str(permissions.place(web.tls.certificate)),
+            "ssl_keyfile": str(permissions.private_key(web.tls.key)),
+        }
+    try:
+        settings = uvicorn.Config(
+            application,  # type: ignore[arg-type]  # an ASGI application
+            log_config=None,
+            access_log=False,  # it would log URLs
+            server_header=False,
+            lifespan="off",
+            limit_concurrency=_AT_A_TIME,
+            timeout_keep_alive=_IDLE_S,
+            timeout_graceful_shutdown=_GRACE_S,
+            proxy_headers=bool(web.proxies),
+            forwarded_allow_ips=list(web.proxies),
+            **tls,  # type: ignore[arg-type]
+        )
+        settings.load()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"web.tls: certificate or key cannot be used ({type(error).__name__})") from error
+    return settings

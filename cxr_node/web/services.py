@@ -1,0 +1,88 @@
+"""What the pages and the API work with, made once for each process."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+from fastapi import Request
+
+from cxr_node import wiring
+from cxr_node.config.schema import Config, Web
+from cxr_node.errors import ConfigError
+from cxr_node.node.audit.recorder import People
+from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.web.sessions import Attempts, Rate, Sessions
+from cxr_node.web.users import UserFile
+
+
+@dataclass(slots=True, kw_only=True)
+class Services:
+    """One node's configuration, ledger, users, sessions and audit trail."""
+
+    config: Config
+    people: People
+    users: UserFile | None
+    sessions: Sessions
+    attempts: Attempts = field(default_factory=Attempts)
+    rate: Rate
+    _ledger: Ledger | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def web(self) -> Web:
+        """Its section of the configuration."""
+        if self.config.web is None:
+            raise ConfigError("web: is null; write `web: {}` to have the page")
+        return self.config.web
+
+    @property
+    def has_users(self) -> bool:
+        """Whether people log in; else whoever is at this machine may do everything."""
+        return self.users is not None or self.web.oidc is not None
+
+    def ledger(self) -> Ledger:
+        """The node's ledger, opened when it is first needed.
+
+        Raises
+        ------
+        ConfigError : the node has not run yet.
+        """
+        with self._lock:
+            if self._ledger is None:
+                self._ledger = wiring.ledger(self.config)
+            return self._ledger
+
+    def close(self) -> None:
+        """Give everything back."""
+        self.people.close()
+        if self._ledger is not None:
+            self._ledger.close()
+
+
+def assembled(config: Config) -> Services:
+    """Put together what the configuration asks for.
+
+    Raises
+    ------
+    ConfigError : there is no `web`, or the users' file or the audit trail cannot be used.
+    """
+    web = config.web
+    if web is None:
+        raise ConfigError("web: is null; write `web: {}` to have the page")
+    users = UserFile(web.users) if web.users is not None else None
+    if users is not None:
+        users.users()
+    return Services(
+        config=config,
+        people=People(config, "web"),
+        users=users,
+        sessions=Sessions(web.session_h * 3600),
+        rate=Rate(web.try_files.per_minute),
+    )
+
+
+def services(request: Request) -> Services:
+    """The services of the application that answers a request."""
+    found: Services = request.app.state.services
+    return found
