@@ -19,7 +19,7 @@ import typer
 import typer.core
 from rich.console import Console
 
-from cxr_node import __version__
+from cxr_node import __version__, process_setup
 from cxr_node.errors import ConfigError, CxrNodeError, DataError, ForeignProfileError
 
 EX_CONFIG = 78
@@ -103,6 +103,14 @@ def command(name: str | None = None) -> Callable[[Callable[Params, Result]], Cal
         return app.command(name)(answers_errors(function))
 
     return register
+
+
+def begin_serving() -> None:
+    """Open the journal of a process that serves, and keep its memory off the disk should it crash."""
+    from cxr_node.node.process import logs
+
+    logs.configure()
+    process_setup.leave_no_core()
 
 
 def say_json(value: Any) -> None:

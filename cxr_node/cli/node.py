@@ -14,8 +14,20 @@ import typer
 from pydantic import ValidationError
 
 from cxr_node import process_setup, wiring
-from cxr_node.cli import bench, ledger, operate, tables, training
-from cxr_node.cli.app import DEFAULT_CONFIG, EX_CONFIG, AsJson, ConfigFile, Urgency, app, command, err, out, say_json
+from cxr_node.cli import bench, ledger, operate, tables, training, web
+from cxr_node.cli.app import (
+    DEFAULT_CONFIG,
+    EX_CONFIG,
+    AsJson,
+    ConfigFile,
+    Urgency,
+    app,
+    begin_serving,
+    command,
+    err,
+    out,
+    say_json,
+)
 from cxr_node.config import loader
 from cxr_node.config.schema import Address
 from cxr_node.errors import ConfigError, DataError, ResourceError
@@ -90,15 +102,7 @@ def _contents(paths: list[Path]) -> Iterator[tuple[str, bytes]]:
             raise DataError(f"{file}: cannot be read ({error.strerror})") from error
 
 
-__all__ = ["app", "bench", "ledger", "operate", "training"]
-
-
-def _begin() -> None:
-    """Open the journal of a process that serves, and keep its memory off the disk should it crash."""
-    from cxr_node.node.process import logs
-
-    logs.configure()
-    process_setup.leave_no_core()
+__all__ = ["app", "bench", "ledger", "operate", "training", "web"]
 
 
 def _address(text: str) -> Address:
@@ -118,7 +122,7 @@ def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
         wiring.profiles(settings)
     hangup = threading.Event()
     stop = supervisor.stop_event(on_hangup=logs.on_hangup(hangup.set))
-    _begin()
+    begin_serving()
     start = (sys.executable, "-m", "cxr_node")
     roles = ["receive", "work", "deliver"]  # in the order of their stop
     if settings.web is not None:
@@ -136,7 +140,7 @@ def receive(config: ConfigFile = DEFAULT_CONFIG) -> None:
     with supervisor.held():
         settings = loader.load(config)
     stop = supervisor.stop_event()
-    _begin()
+    begin_serving()
     process_setup.share_one_heap()
     offered = probe.Question()
     probe.leave_out()
@@ -167,7 +171,7 @@ def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
     from cxr_node.node.audit import recorder as audit
     from cxr_node.node.work import worker as room
 
-    _begin()
+    begin_serving()
 
     def load() -> room.Analyser:
         classifier = wiring.classifier(settings)
@@ -192,7 +196,7 @@ def deliver(config: ConfigFile = DEFAULT_CONFIG) -> None:
     with supervisor.held():
         settings = loader.load(config)
     stop = supervisor.stop_event()
-    _begin()
+    begin_serving()
     probe.leave_out()
     from cxr_node.dicom.pixels.compress import Press
     from cxr_node.node.audit import recorder as audit
@@ -201,21 +205,6 @@ def deliver(config: ConfigFile = DEFAULT_CONFIG) -> None:
     present = supervisor.Presence(settings.spool.path, "deliver")
     with present, audit.forwarding(settings), audit.recording(settings, "deliver") as record:
         room.run(settings, stop, present, audit=record, compressor=Press())
-
-
-@command()
-def web(config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Run the page alone: queues, studies, quality, a place to try files, API, metrics and alerts."""
-    from cxr_node.node.process import supervisor
-
-    with supervisor.held():
-        settings = loader.load(config)
-    stop = supervisor.stop_event()
-    _begin()
-    from cxr_node.web import server as room
-
-    with supervisor.Presence(settings.spool.path, "web") as present:
-        room.run(settings, stop, present)
 
 
 @command()

@@ -12,18 +12,14 @@ from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Depends, Form, Request, Response
+from fastapi import Depends, Request, Response
 from fastapi.responses import RedirectResponse
 
-from cxr_node.node.audit.messages import Authentication, Outcome
-from cxr_node.web import cookies, rendering
+from cxr_node.web import cookies
 from cxr_node.web.problems import Problem, wants_json
 from cxr_node.web.services import Services, services
 from cxr_node.web.sessions import Session, Via
 from cxr_node.web.users import Role, Scope
-
-router = APIRouter(include_in_schema=False)
-HOME = "/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +102,7 @@ def allowed(*scopes: Scope) -> object:
         scheme, _, text = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             client = client_of(request)
-            _slow_down(found, f"key {client}")
+            slow_down(found, f"key {client}")
             key = found.users.with_key(text.strip()) if found.users is not None else None
             if key is None:
                 found.attempts.failed(f"key {client}")
@@ -155,72 +151,13 @@ def _person(session: Session) -> Person:
     return Person(name=session.name, role=session.role, csrf=session.csrf, is_known=session.via is not Via.LOOPBACK)
 
 
-@router.get("/login")
-def login_page(request: Request) -> Response:
-    """Ask for name and password, or offer the identity provider."""
-    if not services(request).has_users:
-        return RedirectResponse(HOME, 303)
-    return rendering.page(request, "login.html", person=None, failure=None, oidc=services(request).web.oidc is not None)
-
-
-@router.post("/login")
-def log_in(
-    request: Request,
-    name: Annotated[str, Form(max_length=64)],
-    password: Annotated[str, Form(max_length=1024)],
-    found: Annotated[Services, Depends(services)],
-) -> Response:
-    """Begin a session."""
-    check_origin(request)
-    client = client_of(request)
-    keys = (f"user {name}", f"from {client}")
-    _slow_down(found, *keys)
-    user = found.users.with_password(name, password) if found.users is not None else None
-    if user is None:
-        found.attempts.failed(*keys)
-        known = name if found.users is not None and found.users.user(name) is not None else "unknown"
-        found.people.authenticated(Authentication.LOGIN, known, client, Outcome.SERIOUS_FAILURE)
-        return rendering.page(
-            request,
-            "login.html",
-            person=None,
-            status=401,
-            failure="Name or password is wrong.",
-            oidc=found.web.oidc is not None,
-        )
-    found.attempts.succeeded(*keys)
-    found.people.authenticated(Authentication.LOGIN, user.name, client, Outcome.SUCCESS)
-    session = Session(name=user.name, role=user.role, via=Via.PASSWORD, password_hash=user.password)
-    return welcome(request, found, session)
-
-
-def welcome(request: Request, found: Services, session: Session) -> Response:
-    """Begin a session, and show the first page."""
-    found.sessions.end(request.cookies.get(cookies.name(request.url.scheme), ""))
-    response = RedirectResponse(HOME, 303)
-    cookies.give(response, request.url.scheme, found.sessions.begin(session).token)
-    return response
-
-
-@router.post("/logout")
-async def log_out(request: Request, person: Annotated[Person, Depends(viewer)]) -> Response:
-    """End the session."""
-    check_origin(request)
-    await check_token(request, person)
-    found = services(request)
-    found.sessions.end(request.cookies.get(cookies.name(request.url.scheme), ""))
-    found.people.authenticated(Authentication.LOGOUT, person.name, client_of(request), Outcome.SUCCESS)
-    response = RedirectResponse("/login", 303)
-    response.delete_cookie(cookies.name(request.url.scheme), path="/")
-    return response
-
-
 def answer_login(request: Request, problem: LoginNeeded) -> Response | None:
     """Send a person to the login page; None for a program."""
     return None if wants_json(request) else RedirectResponse("/login", 303)
 
 
-def _slow_down(found: Services, *keys: str) -> None:
+def slow_down(found: Services, *keys: str) -> None:
+    """Refuse a client that failed too often. Raises `Problem`, 429."""
     wait_s = math.ceil(found.attempts.wait_s(*keys))
     if wait_s > 0:
         raise Problem(

@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
+PROVIDER = "cxr-node-login"
+"""Binds a login by an identity provider to the browser that began it; Lax, since the provider's page leads back."""
+
+
+def give_to_provider(response: Response, scheme: str, browser: str) -> None:
+    """Remember for ten minutes which browser began."""
+    response.set_cookie(
+        PROVIDER, browser, max_age=600, secure=scheme == "https", httponly=True, samesite="lax", path="/login"
+    )
+
 
 def name(scheme: str) -> str:
     """`__Host-` binds a cookie to this host and to TLS (RFC 6265bis 4.1.3.2); plain loopback has another name."""

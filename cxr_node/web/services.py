@@ -12,6 +12,7 @@ from cxr_node.config.schema import Config, Web
 from cxr_node.errors import ConfigError
 from cxr_node.node.audit.recorder import People
 from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.web.oidc import Provider
 from cxr_node.web.sessions import Attempts, Rate, Sessions
 from cxr_node.web.users import UserFile
 
@@ -26,6 +27,7 @@ class Services:
     sessions: Sessions
     attempts: Attempts = field(default_factory=Attempts)
     rate: Rate
+    oidc: Provider | None = None
     _ledger: Ledger | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -79,6 +81,7 @@ def assembled(config: Config) -> Services:
         users=users,
         sessions=Sessions(web.session_h * 3600),
         rate=Rate(web.try_files.per_minute),
+        oidc=Provider(settings=web.oidc) if web.oidc is not None else None,
     )
 
 

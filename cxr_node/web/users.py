@@ -92,7 +92,7 @@ class UserFile:
         """
         return self._current().users
 
-    def keys(self) -> tuple[Key, ...]:
+    def api_keys(self) -> tuple[Key, ...]:
         """All of them. Raises as `users` does."""
         return self._current().keys
 
@@ -113,7 +113,7 @@ class UserFile:
     def with_key(self, text: str) -> Key | None:
         """The key that a program shows. Raises as `users` does."""
         digest = hashlib.sha256(text.encode()).hexdigest()
-        return next((each for each in self.keys() if hmac.compare_digest(each.sha256, digest)), None)
+        return next((each for each in self.api_keys() if hmac.compare_digest(each.sha256, digest)), None)
 
     def add(self, name: str, role: Role, password: str) -> None:
         """Add a user, or give one another role and password.
