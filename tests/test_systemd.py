@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parent.parent / "systemd"
-ROLES = ("receive", "work", "deliver")
-MAX_EXPOSURE = {"receive": 1.5, "work": 2.0, "deliver": 1.5}
+ROLES = ("receive", "work", "deliver", "web")
+MAX_EXPOSURE = {"receive": 1.5, "work": 2.0, "deliver": 1.5, "web": 2.0}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_verify_finds_nothing(systemd_analyze: str, tmp_path: Path) -> None:
         text = path.read_text().replace("/opt/cxr-node/bin/cxr-node", shutil.which("true") or "/bin/true")
         (tmp_path / path.name).write_text(text)
     units = sorted(str(path) for path in tmp_path.iterdir())
-    assert len(units) == 4
+    assert len(units) == 5
     done = subprocess.run([systemd_analyze, "verify", *units], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
@@ -58,13 +58,16 @@ def test_units_are_started_by_the_target_and_watched(role: str) -> None:
     assert float(service["WatchdogSec"]) >= 60
     assert service["RestartPreventExitStatus"] == "78"
     assert service["StateDirectory"] == "cxr-node"
-    assert f"cxr-node-{role}.service" in (FOLDER / "cxr-node.target").read_text()
+    started = f"cxr-node-{role}.service" in (FOLDER / "cxr-node.target").read_text()
+    assert started == (role != "web"), "the page is enabled by whoever configures it"
+    assert unit(role)["Install"]["WantedBy"] == "cxr-node.target"
     assert unit(role)["Unit"]["PartOf"] == "cxr-node.target"
 
 
 def test_memory_may_be_executable_only_where_kernels_are_compiled() -> None:
     """oneDNN writes its kernels at run time: under MemoryDenyWriteExecute a convolution fails (measured)."""
-    assert "MemoryDenyWriteExecute" not in unit("work")["Service"]
+    for role in ("work", "web"):
+        assert "MemoryDenyWriteExecute" not in unit(role)["Service"]
     for role in ("receive", "deliver"):
         assert unit(role)["Service"]["MemoryDenyWriteExecute"] == "yes"
 

@@ -9,6 +9,7 @@ import ipaddress
 from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from cxr_node.config.schema import Address, Config, Listen, Web
@@ -60,6 +61,12 @@ def _open_page(web: Web) -> Iterator[str]:
         )
     if web.proxies and not has_users:
         yield "web.users: is null and web.proxies passes others on to the page; write users: FILE"
+    if (
+        web.oidc is not None
+        and web.oidc.issuer.startswith("http:")
+        and not is_loopback(urlsplit(web.oidc.issuer).hostname or "")
+    ):
+        yield "web.oidc.issuer: is http: anybody on the way could log in as anybody; write https"
     if exposed and web.tls is None and not web.proxies:
         yield (
             "web.tls: is null and others than this machine reach the page: passwords would travel readable; write tls: "

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 
 from cxr_node import __version__
 from cxr_node.web import access, login, problems, today
-from cxr_node.web.guard import Guard, TooLargeError
+from cxr_node.web.guard import Guard
 from cxr_node.web.services import Services
 
 _STATIC = Path(__file__).parent / "static"
@@ -41,9 +41,3 @@ def _register_access(app: FastAPI) -> None:
     @app.exception_handler(access.LoginNeeded)
     async def login(request: Request, error: access.LoginNeeded) -> Response:
         return access.answer_login(request, error) or problems.answer(request, error)
-
-    @app.exception_handler(TooLargeError)
-    async def large(request: Request, error: TooLargeError) -> Response:
-        return problems.answer(
-            request, problems.Problem(413, "too-large", "the request is larger than this page takes")
-        )

@@ -12,6 +12,7 @@ from collections.abc import Collection
 from typing import Any
 from urllib.parse import urlsplit
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cxr_node.config.consistency import is_loopback
@@ -36,8 +37,11 @@ HEADERS = {
 _HSTS = "max-age=31536000"
 
 
-class TooLargeError(Exception):
+class TooLargeError(HTTPException):
     """More bytes came than the page takes."""
+
+    def __init__(self) -> None:
+        super().__init__(413)
 
 
 class Guard:

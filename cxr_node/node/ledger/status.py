@@ -261,7 +261,7 @@ def look(ledger: Ledger, config: Config) -> NodeStatus:
     places = {name: queues.get(name, none) for name in (*addresses, *strays)}
     return NodeStatus(
         at=around.now,
-        roles=around.roles,
+        roles=around.roles if config.web is None else supervisor.look(config.spool.path, (*supervisor.ROLES, "web")),
         instances=queries.counts(ledger),
         oldest=listing.oldest_instance(ledger),
         destinations=places,

@@ -338,9 +338,9 @@ class Presence(Notifier):
             self._file = None
 
 
-def look(spool_path: Path) -> dict[str, RoleState]:
-    """Tell of each role."""
-    return {role: _state(spool_path / "run", role) for role in ROLES}
+def look(spool_path: Path, roles: Iterable[str] = ROLES) -> dict[str, RoleState]:
+    """Say how each role fares."""
+    return {role: _state(spool_path / "run", role) for role in roles}
 
 
 def _state(folder: Path, role: str) -> RoleState:
