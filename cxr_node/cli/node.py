@@ -114,7 +114,7 @@ def _address(text: str) -> Address:
 
 @command()
 def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Run the whole node: receive, work and deliver as supervised processes."""
+    """Run the whole node: receive, work, deliver and, where configured, web as supervised processes."""
     from cxr_node.node.process import logs, supervisor
 
     with supervisor.held():
@@ -127,7 +127,10 @@ def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
     roles = ["receive", "work", "deliver"]  # in the order of their stop
     if settings.web is not None:
         roles.append("web")
-    commands = [supervisor.Command(name=role, argv=(*start, role, "--config", str(config))) for role in roles]
+    commands = [
+        supervisor.Command(name=role, argv=(*start, role, "--config", str(config)), is_vital=role != "web")
+        for role in roles
+    ]
     raise typer.Exit(supervisor.supervise(commands, stop, hangup=hangup))
 
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ from tests.node.workplace import eventually
 from tests.patience import PATIENCE_S
 
 
-def command(name: str, folder: Path, body: str, **more: float) -> Command:
+def command(name: str, folder: Path, body: str, **more: Any) -> Command:
     """A small program that may append lines to `diary` with `say(...)`."""
     script = folder / f"{name}.py"
     script.write_text(
@@ -82,6 +83,15 @@ def test_a_refused_configuration_ends_everything_with_its_own_status(tmp_path: P
     wrong = command("work", tmp_path, "time.sleep(1); sys.exit(78)")
     assert supervise([healthy, wrong], threading.Event()) == supervisor.EXIT_CONFIG
     assert diary(tmp_path) == ["receive up", "receive down"]
+
+
+def test_a_page_that_refuses_its_configuration_ends_nobody_else(tmp_path: Path) -> None:
+    healthy = command("receive", tmp_path, OBEDIENT)
+    page = command("web", tmp_path, "say('refuses'); sys.exit(78)", is_vital=False)
+    with supervised(healthy, page) as status:
+        assert eventually(lambda: diary(tmp_path).count("web refuses") >= 2), "it is tried again"
+        assert not status
+    assert diary(tmp_path)[-1] == "receive down" and status == [0]
 
 
 def test_who_does_not_stop_is_killed_after_its_grace(tmp_path: Path) -> None:

@@ -140,6 +140,8 @@ class Command:
     """They inherit this process's stderr, and a signal mask that blocks nothing."""
     grace_s: float = 30.0
     """From SIGTERM to SIGKILL."""
+    is_vital: bool = True
+    """Where it refuses its configuration, all end; else it alone is tried again later."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -164,7 +166,7 @@ def supervise(
 
     Returns
     -------
-    exit status : 0 after a stop; 78 as soon as one command refuses its configuration.
+    exit status : 0 after a stop; 78 as soon as a vital command refuses its configuration.
     """
     notifier, hangup = notifier or Notifier(), hangup or threading.Event()
     now = time.monotonic()
@@ -191,7 +193,7 @@ def _look_after(children: Sequence[_Child]) -> int:
     for child in children:
         if child.process is not None and (code := child.process.poll()) is not None:
             child.process = None
-            if code == EXIT_CONFIG:
+            if code == EXIT_CONFIG and child.command.is_vital:
                 log.error("refused role=%s code=%d", child.command.name, code)
                 return EXIT_CONFIG
             _postpone(child, code)
