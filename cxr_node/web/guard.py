@@ -5,6 +5,7 @@ Pure ASGI. A log line has the route and the status, never the URL: somebody may 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import time
@@ -22,6 +23,8 @@ from cxr_node.web import cookies
 log = logging.getLogger(__name__)
 
 MAX_FORM_BYTES = 64 * 1024
+_PIECE_S = 30.0
+"""Between two pieces of a request."""
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -42,6 +45,13 @@ class TooLargeError(HTTPException):
 
     def __init__(self) -> None:
         super().__init__(413)
+
+
+class TooSlowError(HTTPException):
+    """The rest of a request did not come."""
+
+    def __init__(self) -> None:
+        super().__init__(408)
 
 
 class Guard:
@@ -95,11 +105,17 @@ class Guard:
         return MAX_FORM_BYTES
 
     def _counted(self, scope: Scope, receive: Receive) -> Receive:
-        left = self._limit(scope)
+        left, is_whole = self._limit(scope), False
 
         async def counted() -> Message:
-            nonlocal left
-            message = await receive()
+            nonlocal left, is_whole
+            if is_whole:  # what comes now is that the client has gone
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), _PIECE_S)
+            except TimeoutError:
+                raise TooSlowError from None
+            is_whole = not message.get("more_body", False)
             left -= len(message.get("body", b""))
             if left < 0:
                 raise TooLargeError

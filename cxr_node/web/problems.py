@@ -86,6 +86,7 @@ def register(app: FastAPI) -> None:
 SENTENCES = {
     404: "there is no such page",
     405: "this page does not take that method",
+    408: "the rest of the request did not come in time",
     413: "the request is larger than this page takes",
 }
 

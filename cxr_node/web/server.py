@@ -8,6 +8,7 @@ import socket
 import threading
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from cxr_node.config import permissions
 from cxr_node.config.schema import Config, Web
@@ -23,6 +24,23 @@ _GRACE_S = 5
 _AT_A_TIME = 64
 """Requests; more are answered 503."""
 _IDLE_S = 15
+
+
+class _Impatient(H11Protocol):
+    """Closes a connection that sends no whole request: uvicorn would let it take one of the places for ever."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        self._too_late = self.loop.call_later(_IDLE_S, transport.close)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.cycle is not None:
+            self._too_late.cancel()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._too_late.cancel()
+        super().connection_lost(exc)
 
 
 def run(config: Config, stop: threading.Event, present: Presence) -> None:
@@ -80,6 +98,7 @@ def _settings(web: Web, application: object) -> uvicorn.Config:
     try:
         settings = uvicorn.Config(
             application,  # type: ignore[arg-type]  # an ASGI application
+            http=_Impatient,
             log_config=None,
             access_log=False,  # it would log URLs
             server_header=False,

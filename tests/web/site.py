@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -33,8 +34,8 @@ _CSRF = re.compile(r'name="csrf" value="([^"]+)"')
 class Visitor(httpx.Client):
     """One browser."""
 
-    def __init__(self, address: str) -> None:
-        super().__init__(base_url=address, timeout=PATIENCE_S)
+    def __init__(self, address: str, verify: ssl.SSLContext | bool = True) -> None:
+        super().__init__(base_url=address, timeout=PATIENCE_S, verify=verify)
         self.address = address
 
     def log_in(self, name: str, password: str | None = None) -> httpx.Response:
