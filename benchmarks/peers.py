@@ -133,9 +133,9 @@ def serve(folder: Path, to: int | None, **listen: int) -> Iterator[Peer]:
 
 
 @contextmanager
-def starting(folder: Path, to: int | None, **listen: int) -> Iterator[Peer]:
-    """Run `cxr-node serve`, and do not wait for anything but its C-ECHO."""
-    with _role(folder, "serve", to, listen) as peer:
+def starting(folder: Path, to: int | None, *, web: int | None = None, **listen: int) -> Iterator[Peer]:
+    """Run `cxr-node serve`, with its page on a port, and do not wait for anything but its C-ECHO."""
+    with _role(folder, "serve", to, listen, web) as peer:
         wait(lambda: _echoes(peer), peer, folder)
         yield peer
 
@@ -218,11 +218,13 @@ def _echoes(peer: Peer) -> bool:
 
 
 @contextmanager
-def _role(folder: Path, role: str, to: int | None, listen: dict[str, int]) -> Iterator[Peer]:
+def _role(folder: Path, role: str, to: int | None, listen: dict[str, int], web: int | None = None) -> Iterator[Peer]:
     port = free_port("127.0.0.1")
     content: dict[str, Any] = {"listen": {"port": port, **listen}, "spool": {"path": str(folder / "spool")}}
     if to is not None:
         content["destinations"] = [{"name": "archive", "address": f"{destination.AE_TITLE}@127.0.0.1:{to}"}]
+    if web is not None:
+        content["web"] = {"port": web}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "node.yaml").write_text(yaml.safe_dump(content))
     command = [sys.executable, "-m", "cxr_node", role, "--config", str(folder / "node.yaml")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +17,8 @@ from cxr_node.errors import ConfigError
 if TYPE_CHECKING:
     from cxr_node.web.users import UserFile
 
+_NICE = 10
+"""Where cores are few, the page waits for receive, work and deliver, and its child that tries files with it."""
 users = typer.Typer(help="Users and API keys of the page: add, key, remove, list.", no_args_is_help=True)
 app.add_typer(users, name="user")
 
@@ -44,6 +47,7 @@ def web(config: ConfigFile = DEFAULT_CONFIG) -> None:
         settings = loader.load(config)
     stop = supervisor.stop_event()
     begin_serving()
+    os.nice(_NICE)
     from cxr_node.web import server as room
 
     with supervisor.Presence(settings.spool.path, "web") as present:
