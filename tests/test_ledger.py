@@ -553,8 +553,8 @@ def week(site: Site) -> None:
             origin = Origin(calling_ae_title=sender, peer_host="h", received_at=at)
             assert ledger.add(ledgers.reference(number, station_name=station), origin, ledgers.digest(number), 5)
         with ledger.database.writing() as connection:
-            for number, (_, _, _, state, verdict, reason, doubt) in enumerate(rows, 1):
-                values = {"state": state, "verdict": verdict, "reason": reason, "doubt": doubt}
+            for number, (_, _, _, state, verdict, reason, abstained) in enumerate(rows, 1):
+                values = {"state": state, "verdict": verdict, "reason": reason, "abstain_reason": abstained}
                 connection.execute(sa.update(instances).where(instances.c.id == number).values(values))
 
 

@@ -72,13 +72,13 @@ def status(
 ) -> None:
     """Show what runs, the queue, how the destinations fare, who sent last, and the last results."""
     from cxr_node.cli import ledger_tables
-    from cxr_node.node.ledger import status as ledger_status
+    from cxr_node.node.ledger import status
 
-    asked = _parsed(ledger_status.parse, fail_on, "--fail-on") or []
+    asked = _parsed(status.parse, fail_on, "--fail-on") or []
     settings = loader.load(config)
     with opened(settings) as ledger:
-        seen = ledger_status.look(ledger, settings)
-    failed = ledger_status.raised(asked, seen)
+        seen = status.look(ledger, settings)
+    failed = status.raised(asked, seen)
     if as_json:
         say_json(tables.plain(seen) | ({"failed": failed} if fail_on is not None else {}))
     else:
@@ -93,8 +93,7 @@ def trace(key: Key, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False
     """Tell what became of an image or a study: reasons, deliveries, what was accepted, committed and seen again."""
     from cxr_node.cli import ledger_tables
     from cxr_node.dicom.read import header
-    from cxr_node.node.ledger import queries
-    from cxr_node.node.ledger import status as ledger_status
+    from cxr_node.node.ledger import queries, status
 
     settings = loader.load(config)
     titles = {to.name: to.ae_title for to in settings.destinations}
@@ -102,8 +101,8 @@ def trace(key: Key, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False
         found = queries.trace(ledger, key.strip(), titles, accession_keys=header.accession_keys(key))
         if not found:
             raise unknown(key)
-        around = ledger_status.surroundings(ledger, settings.spool.path, titles)
-        stories = [ledger_status.explained(ledger, story, around) for story in found]
+        around = status.surroundings(ledger, settings.spool.path, titles)
+        stories = [status.explained(ledger, story, around) for story in found]
     for story in stories:
         if as_json:
             say_json(tables.plain(story))

@@ -85,7 +85,7 @@ def _facts(row: InstanceRow, targets: Targets) -> tuple[str | Text, ...]:
         row.station_name or "-",
         row.state.value,
         _verdict(row, targets),
-        row.reason or row.doubt or "",
+        row.reason or row.abstain_reason or "",
     )
 
 
@@ -99,7 +99,7 @@ def _verdict(row: InstanceRow, targets: Targets) -> Text:
     """Name of the verdict, and its certainty where one may be stated."""
     profile = (row.profile or "").rpartition(" ")[0]  # name and version
     said = tables.verdict(row.verdict, targets.get(profile))
-    certainty = tables.stated(row.probability, row.doubt, row.verdict)
+    certainty = tables.stated(row.probability, row.abstain_reason, row.verdict)
     return said if certainty == "-" else said.append(f" {certainty}")
 
 
@@ -135,7 +135,8 @@ def _head(row: InstanceRow, targets: Targets) -> dict[str, str]:
         "state": row.state.value,
         "waits": row.why,
         "verdict": f"{_verdict(row, targets)} {row.profile or ''}",
-        "reason": " - ".join(word for word in (row.reason, names.reason(row.doubt), row.sentence) if word) or "-",
+        "reason": " - ".join(word for word in (row.reason, names.reason(row.abstain_reason), row.sentence) if word)
+        or "-",
     }
     return {name: value for name, value in facts.items() if value is not None}
 
@@ -160,7 +161,7 @@ def _versions(told: Story) -> dict[str, str]:
 def kind(one: DeliveryRow) -> str:
     """What a result is to people; the SOP Class only where a destination did not take the first."""
     name = SHAPES[ResultKind(one.kind)].words if one.kind in set(ResultKind) else one.kind
-    if not one.rung:
+    if not one.sop_class_choice:
         return name
     tail = one.sop_class_uid.removeprefix(_STORAGE)
     return f"{name} as {_SR_CLASSES.get(tail, tail)}"

@@ -27,7 +27,7 @@ def rebuild(config: ConfigFile = DEFAULT_CONFIG) -> None:
     from cxr_node.dicom.read import header
     from cxr_node.node.ledger.database import UnreleasedLedgerError, set_aside, utc_now
     from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
-    from cxr_node.node.receive import recovery as room
+    from cxr_node.node.receive import recovery
     from cxr_node.node.spool.spool import Spool
 
     path = loader.load(config).spool.path
@@ -39,7 +39,7 @@ def rebuild(config: ConfigFile = DEFAULT_CONFIG) -> None:
         set_aside(path / FILE_NAME, utc_now(), "unreleased")
         ledger = Ledger.open(path)
     try:
-        found = room.rebuild(ledger, Spool(path), header.identify)
+        found = recovery.rebuild(ledger, Spool(path), header.identify)
     finally:
         ledger.close()
     out.print(f"{found.objects} objects in the spool, {found.received} of them received again")
@@ -53,8 +53,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check result objects by our own rules, and let highdicom read every SR and SEG: exit 0 where there is no flaw."""
-    from cxr_node.dicom.verify import check as room
-    from cxr_node.dicom.verify import second_reader
+    from cxr_node.dicom.verify import check, second_reader
     from cxr_node.dicom.verify.rules import Flaw
 
     unread: list[Flaw] = []
@@ -64,7 +63,7 @@ def verify(
             unread.extend(second_reader.flaws(name, content))
             yield name, content
 
-    checked = room.check_files(read_twice())
+    checked = check.check_files(read_twice())
     flaws = (*checked.flaws, *unread)
     for flaw in flaws:
         if as_json:
@@ -138,8 +137,8 @@ def receive(config: ConfigFile = DEFAULT_CONFIG) -> None:
     offered = probe.Question()
     probe.leave_out()
     from cxr_node.dicom.read import header
-    from cxr_node.node.audit import recorder as audit
-    from cxr_node.node.receive import server as room
+    from cxr_node.node.audit import recorder
+    from cxr_node.node.receive import server
 
     notifier = supervisor.Presence(settings.spool.path, "receive")
 
@@ -147,9 +146,9 @@ def receive(config: ConfigFile = DEFAULT_CONFIG) -> None:
         process_setup.keep_what_started()
         notifier.ready()
 
-    with notifier, audit.recording(settings, "receive") as record:
-        hooks = room.Hooks(stop=stop, ready=ready, progress=notifier.progress, audit=record)
-        room.serve(settings, header.identify, offered.answer(), hooks)
+    with notifier, recorder.recording(settings, "receive") as record:
+        hooks = server.Hooks(stop=stop, ready=ready, progress=notifier.progress, audit=record)
+        server.serve(settings, header.identify, offered.answer(), hooks)
 
 
 @command()
@@ -161,14 +160,14 @@ def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
         settings = loader.load(config)
     stop = supervisor.stop_event()  # before the libraries of the next lines start threads
     from cxr_node import pipeline
-    from cxr_node.node.audit import recorder as audit
-    from cxr_node.node.work import worker as room
+    from cxr_node.node.audit import recorder
+    from cxr_node.node.work import worker
 
     _begin()
 
-    def load() -> room.Analyser:
+    def load() -> worker.Analyser:
         classifier = wiring.classifier(settings)
-        return room.Analyser(
+        return worker.Analyser(
             process=lambda content, origin, config, precedent: pipeline.process(
                 content, origin, classifier, config, precedent
             ),
@@ -176,8 +175,8 @@ def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
             rules_sha256=pipeline.rules_sha256(classifier, settings),
         )
 
-    with supervisor.Presence(settings.spool.path, "work") as notifier, audit.recording(settings, "work"):
-        room.run(settings, load, stop, notifier)
+    with supervisor.Presence(settings.spool.path, "work") as notifier, recorder.recording(settings, "work"):
+        worker.run(settings, load, stop, notifier)
 
 
 @command()
@@ -192,12 +191,12 @@ def deliver(config: ConfigFile = DEFAULT_CONFIG) -> None:
     _begin()
     probe.leave_out()
     from cxr_node.dicom.pixels.compress import Press
-    from cxr_node.node.audit import recorder as audit
-    from cxr_node.node.deliver import courier as room
+    from cxr_node.node.audit import recorder
+    from cxr_node.node.deliver import courier
 
     present = supervisor.Presence(settings.spool.path, "deliver")
-    with present, audit.forwarding(settings), audit.recording(settings, "deliver") as record:
-        room.run(settings, stop, present, audit=record, compressor=Press())
+    with present, recorder.forwarding(settings), recorder.recording(settings, "deliver") as record:
+        courier.run(settings, stop, present, audit=record, compressor=Press())
 
 
 @command()
@@ -206,9 +205,9 @@ def demo(
     out_dir: Annotated[Path, typer.Option("--out", help="Folder for what came back.")] = Path("cxr-demo"),
 ) -> None:
     """Show the main job on real DICOM associations: a node and a small recording PACS on loopback."""
-    from cxr_node import demo as room
+    from cxr_node import demo
 
-    rows = room.run(paths or [], out_dir, err)
+    rows = demo.run(paths or [], out_dir, err)
     out.print(tables.demo_table(rows))
     out.print(f"Open {out_dir / 'index.html'}. Research use only.")
 
@@ -219,15 +218,15 @@ def check(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
 
     Exit 78 where the configuration or a file that it names is wrong, 1 where the world is (an archive is down).
     """
-    from cxr_node.diagnose import check as room
+    from cxr_node.diagnose import check
     from cxr_node.diagnose.thresholds import Fault
 
     faults = set()
-    for reading in room.check(loader.load(config), str(config)):
+    for reading in check.check(loader.load(config), str(config)):
         if not reading.ok:
             faults.add(reading.fault)
         if as_json:
-            say_json(room.as_json(reading))
+            say_json(check.as_json(reading))
         else:
             out.print(tables.check_line(reading))
     raise typer.Exit(EX_CONFIG if Fault.FILE in faults else 1 if faults else 0)
@@ -241,16 +240,16 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Measure this machine (disk, clock, decoders, limits, memory) and say what to change."""
-    from cxr_node.diagnose import doctor as room
+    from cxr_node.diagnose import doctor
 
     readings = []
-    for reading in room.examine(loader.load(config) if config else None):
+    for reading in doctor.examine(loader.load(config) if config else None):
         readings.append(reading)
         if as_json:
             say_json(reading.as_json())
     if not as_json:
         out.print(tables.doctor_table(readings), tables.doctor_line(readings))
-    raise typer.Exit(1 if room.stops(readings) else 0)
+    raise typer.Exit(1 if doctor.stops(readings) else 0)
 
 
 @command()
@@ -258,9 +257,9 @@ def conformance(
     out_file: Annotated[Path | None, typer.Option("--out", help="Write it here, not to the screen.")] = None,
 ) -> None:
     """Write the DICOM conformance statement and the IHE integration statement, from the code's own tables."""
-    from cxr_node.conformance import statement as room
+    from cxr_node.conformance import statement
 
-    written = room.write()
+    written = statement.write()
     if out_file is None:
         print(written, end="")
     else:
@@ -276,13 +275,12 @@ def send(
 ) -> None:
     """C-STORE files; a PNG or JPEG is wrapped as a DX image first."""
     from cxr_node.domain import Priority
-    from cxr_node.tools import classify
-    from cxr_node.tools import send as room
+    from cxr_node.tools import classify, send
 
     address = _address(to)
     with tempfile.TemporaryDirectory(prefix="cxr-node-send-") as scratch:
         files = classify.dicom_files(classify.files(paths), Path(scratch))
-        store = functools.partial(room.store, address=address, calling_ae_title=calling)
+        store = functools.partial(send.store, address=address, calling_ae_title=calling)
         failures = tables.sending(files, functools.partial(store, priority=Priority[priority.name]))
     raise typer.Exit(1 if failures else 0)
 

@@ -81,7 +81,7 @@ def rejudge(
 @command()
 def admit(key: Key, config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Accept a corrected patient or study that contradicts earlier images, and judge the image."""
-    from cxr_node.node.audit import recorder as audit
+    from cxr_node.node.audit import recorder
     from cxr_node.node.audit.messages import Deed
     from cxr_node.node.deliver import retention
     from cxr_node.node.ledger import operator_moves
@@ -91,7 +91,7 @@ def admit(key: Key, config: ConfigFile = DEFAULT_CONFIG) -> None:
     settings = loader.load(config)
     with opened(settings) as ledger:
         found = operator_moves.conflicts(ledger, _found(ledger, key, None))
-        with audit.by_operator(settings, "admit") as tell:
+        with recorder.by_operator(settings, "admit") as tell:
             words = "the corrected patient or study is accepted"
             _tell_studies(retention.look(ledger, found), Deed.ADMITTED, words, tell)
             done = operator_moves.admit(ledger, Spool(settings.spool.path), found)
@@ -116,7 +116,7 @@ def erase(
     as_json: AsJson = False,
 ) -> None:
     """Erase a patient's or a study's images and results from this node, and list what archives still hold."""
-    from cxr_node.node.audit import recorder as audit
+    from cxr_node.node.audit import recorder
     from cxr_node.node.deliver import retention
 
     settings = loader.load(config)
@@ -128,7 +128,7 @@ def erase(
         if not yes:
             results = sum(each.results for each in images)
             typer.confirm(f"Erase {len(images)} images and {results} result objects for good?", abort=True, err=True)
-        with audit.by_operator(settings, "erase") as tell:
+        with recorder.by_operator(settings, "erase") as tell:
             done = _erased(ledger, settings, images, tell, quiet=as_json)
         others = retention.related(ledger, found)
     left = [left for each in done for left in each.left]

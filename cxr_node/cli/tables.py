@@ -19,7 +19,7 @@ from cxr_node.domain import PNEUMONIA, Target, Verdict
 
 if TYPE_CHECKING:
     from cxr_node.demo import IndexRow
-    from cxr_node.diagnose.thresholds import Reading
+    from cxr_node.diagnose.thresholds import CheckResult
     from cxr_node.tools.classify import Answer
     from cxr_node.tools.send import Sent
 
@@ -63,9 +63,9 @@ def verdict(word: str | None, target: Target | None) -> Text:
     return Text(f"{SYMBOLS[known]} {name}", STYLES[known])
 
 
-def stated(probability: float | None, doubt: str | None, verdict: str | None = None) -> str:
+def stated(probability: float | None, abstain_reason: str | None, verdict: str | None = None) -> str:
     """The certainty beside a verdict; "-" where none may stand there without its thresholds (`rounding.beside`)."""
-    return (beside(verdict, probability) if doubt is None else None) or "-"
+    return (beside(verdict, probability) if abstain_reason is None else None) or "-"
 
 
 def demo_table(rows: Sequence[IndexRow]) -> Table:
@@ -97,14 +97,14 @@ def classify_table(answers: Sequence[Answer]) -> Table:
     return table
 
 
-def check_line(reading: Reading) -> Text:
+def check_line(result: CheckResult) -> Text:
     """ok, warn or FAIL, what was looked at, what was seen."""
-    good = Text("warn ", "yellow") if reading.warning else Text("ok   ", "green")
-    mark = good if reading.ok else Text("FAIL ", "bold red")
-    return mark + Text(f"{reading.subject}: {reading.figure}")
+    good = Text("warn ", "yellow") if result.warning else Text("ok   ", "green")
+    mark = good if result.ok else Text("FAIL ", "bold red")
+    return mark + Text(f"{result.subject}: {result.figure}")
 
 
-def doctor_table(readings: Sequence[Reading]) -> Table:
+def doctor_table(results: Sequence[CheckResult]) -> Table:
     """Verdict, what was measured, its figure, and below it what to do."""
     styles = {
         thresholds.Verdict.WELL: "green",
@@ -112,18 +112,18 @@ def doctor_table(readings: Sequence[Reading]) -> Table:
         thresholds.Verdict.STOP: "bold red",
     }
     table = Table(box=None, show_header=False, pad_edge=False)
-    for reading in readings:
-        figure = Text(reading.figure)
-        if reading.advice:
-            figure.append(f"\ndo this: {reading.advice}", styles[reading.verdict])
-        table.add_row(Text(reading.verdict, styles[reading.verdict]), reading.subject, figure)
+    for result in results:
+        figure = Text(result.figure)
+        if result.advice:
+            figure.append(f"\ndo this: {result.advice}", styles[result.verdict])
+        table.add_row(Text(result.verdict, styles[result.verdict]), result.subject, figure)
     return table
 
 
-def doctor_line(readings: Sequence[Reading]) -> Text:
+def doctor_line(results: Sequence[CheckResult]) -> Text:
     """The end of it in one sentence."""
     stops, changes = (
-        sum(reading.verdict is wanted for reading in readings)
+        sum(result.verdict is wanted for result in results)
         for wanted in (thresholds.Verdict.STOP, thresholds.Verdict.CHANGE)
     )
     rest = f"{changes} could be better" if changes else "nothing is to be changed"

@@ -16,8 +16,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cxr_node import __version__, domain, pipeline, resources
-from cxr_node.config import loader
-from cxr_node.config import schema as configuration
+from cxr_node.config import loader, schema
 from cxr_node.config.schema import Config
 from cxr_node.dicom import from_picture, part10
 from cxr_node.dicom.pixels import codecs
@@ -182,7 +181,7 @@ def _facts() -> dict[str, Any]:
     return {
         "version": __version__,
         "config": config,
-        "standard_kinds": {kind.value for kind in configuration.STANDARD_KINDS},
+        "standard_kinds": {kind.value for kind in schema.STANDARD_KINDS},
         "syntaxes": syntaxes,
         "received": sorted(server.supported([syntax.uid for syntax in syntaxes]), key=_numeric),
         "radiographs": list(domain.STORAGE),
@@ -263,7 +262,7 @@ def _result(kind: ResultKind, made: Mapping[str, Artifact], others: Mapping[str,
     more = {f"{case}, another source": artifact.content for case, artifact in others.items()}
     return {
         "kind": kind.value,
-        "standard": kind in configuration.STANDARD_KINDS,
+        "standard": kind in schema.STANDARD_KINDS,
         "sop_classes": [artifact.sop_class_uid for artifact in (first, *first.alternatives)],
         "series_number": shape.series_number,
         "modality": shape.modality or "of the source",

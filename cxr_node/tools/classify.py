@@ -129,11 +129,11 @@ class Answer:
 
     @property
     def reason(self) -> str | None:
-        """The coded reason of a REJECTED, the doubt of an UNCERTAIN, else None."""
+        """The coded reason of a REJECTED, the abstain reason of an UNCERTAIN, else None."""
         if isinstance(self.outcome, Rejected):
             return self.outcome.reason.value
-        doubt = self.outcome.decision.doubt
-        return doubt.value if doubt else None
+        reason = self.outcome.decision.abstain_reason
+        return reason.value if reason else None
 
     @property
     def sentence(self) -> str | None:

@@ -26,7 +26,7 @@ from tests import builders
 from tests.dicom import oracle
 from tests.dicom.contexts import CASES, RECEIVED, context, finding, in_both_lungs, of_bytes
 from tests.dicom.mutations import broken, made
-from tests.dicom.oracle.rules import Rule as Row
+from tests.dicom.oracle.rules import OracleRule
 
 REPORT, MEASUREMENTS, HEATMAP = ResultKind.REPORT, ResultKind.MEASUREMENTS, ResultKind.HEATMAP
 SMALL = {"max_heatmap_px": 1024}
@@ -431,34 +431,46 @@ def sections_turned(dataset: Dataset) -> None:
 
 GROUP = ("Imaging Measurements", "Measurement Group")
 ALGORITHM = "Algorithm Parameters"
-Broken = tuple[str, str, ResultKind, Callable[[Dataset], None], Rule | Row]
+Broken = tuple[str, str, ResultKind, Callable[[Dataset], None], Rule | OracleRule]
 KNOWN: list[Broken] = [
     # Five that no public validator saw (VIEWERS.md), ...
     ("tracking UID removed", "pneumonia", MEASUREMENTS, removed(*GROUP, "Tracking Unique Identifier"), Rule.TRACKING),
     ("probability in mm", "pneumonia", MEASUREMENTS, unit_in_mm, Rule.CERTAINTY),
-    ("template not named", "pneumonia", MEASUREMENTS, put("ContentTemplateSequence", None), Row.TEMPLATE),
-    ("impressions removed", "pneumonia", REPORT, removed("Impressions"), Row.SECTION),
-    ("observer type removed", "pneumonia", REPORT, removed("Observer Type"), Row.OBSERVER),
+    ("template not named", "pneumonia", MEASUREMENTS, put("ContentTemplateSequence", None), OracleRule.TEMPLATE),
+    ("impressions removed", "pneumonia", REPORT, removed("Impressions"), OracleRule.SECTION),
+    ("observer type removed", "pneumonia", REPORT, removed("Observer Type"), OracleRule.OBSERVER),
     # ... and six of the kinds that one of them or another does see: attributes, template rows, relations, references.
     ("completion flag removed", "pneumonia", MEASUREMENTS, put("CompletionFlag", None), Rule.STATUS),
-    ("title removed", "pneumonia", MEASUREMENTS, put("ConceptNameCodeSequence", None), Row.TITLE),
+    ("title removed", "pneumonia", MEASUREMENTS, put("ConceptNameCodeSequence", None), OracleRule.TITLE),
     ("number without unit", "pneumonia", MEASUREMENTS, without_unit, Rule.CERTAINTY),
-    ("image library removed", "pneumonia", MEASUREMENTS, removed("Image Library"), Row.SECTION),
-    ("relation not allowed", "pneumonia", REPORT, put("RelationshipType", "HAS PROPERTIES", "Findings"), Row.SECTION),
+    ("image library removed", "pneumonia", MEASUREMENTS, removed("Image Library"), OracleRule.SECTION),
+    (
+        "relation not allowed",
+        "pneumonia",
+        REPORT,
+        put("RelationshipType", "HAS PROPERTIES", "Findings"),
+        OracleRule.SECTION,
+    ),
     ("evidence without the source", "pneumonia", MEASUREMENTS, evidence_without(0), Rule.EVIDENCE),
 ]
 OWN: list[Broken] = [
     ("no region", "pneumonia", MEASUREMENTS, removed(*GROUP, "Image Region"), Rule.REGION),
     ("image-level group", "pneumonia", MEASUREMENTS, image_level, Rule.REGION),
     ("open region", "pneumonia", MEASUREMENTS, opened, Rule.REGION),
-    ("frame round a negative", "normal", MEASUREMENTS, framed, Row.ROW_UNEXPECTED),
-    ("measurement report without a region", "unlike", MEASUREMENTS, retitled, Row.TITLE),
+    ("frame round a negative", "normal", MEASUREMENTS, framed, OracleRule.ROW_UNEXPECTED),
+    ("measurement report without a region", "unlike", MEASUREMENTS, retitled, OracleRule.TITLE),
     ("region outside the image", "pneumonia", MEASUREMENTS, outside, Rule.REGION),
-    ("continuous root", "normal", REPORT, put("ContinuityOfContent", "CONTINUOUS"), Row.CONTINUITY),
-    ("continuous section", "between", REPORT, put("ContinuityOfContent", "CONTINUOUS", "Findings"), Row.CONTINUITY),
+    ("continuous root", "normal", REPORT, put("ContinuityOfContent", "CONTINUOUS"), OracleRule.CONTINUITY),
+    (
+        "continuous section",
+        "between",
+        REPORT,
+        put("ContinuityOfContent", "CONTINUOUS", "Findings"),
+        OracleRule.CONTINUITY,
+    ),
     ("finding on a negative", "normal", MEASUREMENTS, with_finding, Rule.READS_POSITIVE),
     ("finding on an abstention", "views", MEASUREMENTS, with_finding, Rule.READS_POSITIVE),
-    ("finding missing", "pneumonia", MEASUREMENTS, removed(*GROUP, "Finding"), Row.FINDING),
+    ("finding missing", "pneumonia", MEASUREMENTS, removed(*GROUP, "Finding"), OracleRule.FINDING),
     ("abstention without findings", "unlike", MEASUREMENTS, with_processing, Rule.READS_NEGATIVE),
     ("certainty as a fraction", "pneumonia", MEASUREMENTS, as_fraction, Rule.CERTAINTY),
     ("other certainty", "pneumonia", MEASUREMENTS, other_value, Rule.CERTAINTY),
@@ -523,9 +535,9 @@ OWN: list[Broken] = [
         "normal",
         REPORT,
         put("TextValue", "Rule-out below 25 %, report from 85 %.", "Findings", "Finding"),
-        Row.REPORT_LINE,
+        OracleRule.REPORT_LINE,
     ),
-    ("findings before impressions", "pneumonia", REPORT, sections_turned, Row.ROW_ORDER),
+    ("findings before impressions", "pneumonia", REPORT, sections_turned, OracleRule.ROW_ORDER),
     ("verified", "normal", REPORT, put("VerificationFlag", "VERIFIED"), Rule.STATUS),
     ("final", "normal", MEASUREMENTS, put("PreliminaryFlag", "FINAL"), Rule.STATUS),
     ("product, not research", "normal", HEATMAP, put("ContentQualification", "PRODUCT"), Rule.STATUS),
@@ -575,7 +587,7 @@ NOT_OF_FILES = ORACLE_ALONE | {
 
 @pytest.mark.parametrize(("name", "case", "kind", "act", "rule"), KNOWN + OWN, ids=[row[0] for row in KNOWN + OWN])
 def test_a_broken_result_is_named(
-    name: str, case: str, kind: ResultKind, act: Callable[[Dataset], None], rule: Rule | Row
+    name: str, case: str, kind: ResultKind, act: Callable[[Dataset], None], rule: Rule | OracleRule
 ) -> None:
     of = context(case, **SMALL)
     artifacts = made(of)
@@ -670,7 +682,7 @@ def test_alternatives_differ_in_class_and_uid_only() -> None:
 
 def test_every_alternative_is_sound_as_a_file() -> None:
     measurements = verify_builders()[1][1](context(**SMALL))
-    for artifact in measurements.rungs:
+    for artifact in measurements.sop_class_choices:
         assert check.check_files([("file", artifact.content)]).flaws == ()
 
 

@@ -73,7 +73,7 @@ def test_an_object_is_safe_when_it_is_acknowledged(node: Receiving) -> None:
     with Wakeup(node.spool.path, Role.WORK) as wakeup, Wire(node.port) as peer:
         peer.associate(calling="MODALITY")
         assert peer.store(uid, data_set) == 0x0000
-        assert wakeup.wait(0)  # rung before the answer
+        assert wakeup.wait(0)  # notified before the answer
         row = stored(node)[0]
         assert peer.release() == wire.RELEASE_RP
     content = node.spool.read(Area.OBJECTS, row.content_sha256)

@@ -165,7 +165,7 @@ def _algorithm(context: Context) -> list[Dataset]:
         "threshold.rule_out": repr(point.rule_out_below),
         "threshold.report": repr(point.report_at),
         "calibration": wording.plain(identity.calibration),
-        **doubts(context.finding),
+        **abstention_figures(context.finding),
         "weights.sha256": identity.weights_sha256,
         "config.sha256": identity.config_sha256,
     }
@@ -181,7 +181,7 @@ def _algorithm(context: Context) -> list[Dataset]:
     ]
 
 
-def doubts(finding: Finding) -> dict[str, str]:
+def abstention_figures(finding: Finding) -> dict[str, str]:
     """What could make the algorithm abstain, with its limit: the figures that people are spared."""
     prediction, point = finding.prediction, finding.identity.operating_point
     told = {"spread": f"{prediction.spread:.4g}", "spread.limit": f"{point.max_spread:.4g}"}

@@ -21,7 +21,7 @@ _OF_THE_IMAGE = frozenset({"Rows", "Columns"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class ContentRow:
     """One content item as all documents of a kind have it; `values` and `present` name the documents."""
 
     depth: int
@@ -70,13 +70,13 @@ def generated(documents: Mapping[str, bytes]) -> tuple[Attribute, ...]:
     return tuple(_attribute(tag, having) for tag, having in sorted(found.items()))
 
 
-def content_tree(documents: Mapping[str, bytes]) -> tuple[Row, ...]:
+def content_tree(documents: Mapping[str, bytes]) -> tuple[ContentRow, ...]:
     """Content items of structured reports of one kind, merged: one row for what they have in common."""
     trees = {document: [_read(content)] for document, content in documents.items()}
     return tuple(_rows(trees, 0, tuple(trees)))
 
 
-def _rows(siblings: Mapping[str, Sequence[Dataset]], depth: int, documents: tuple[str, ...]) -> list[Row]:
+def _rows(siblings: Mapping[str, Sequence[Dataset]], depth: int, documents: tuple[str, ...]) -> list[ContentRow]:
     """Rows of items of one level and what is below them; a key stands where the first document has it."""
     keys: list[tuple[str, ...]] = []
     for items in siblings.values():
@@ -86,7 +86,7 @@ def _rows(siblings: Mapping[str, Sequence[Dataset]], depth: int, documents: tupl
             if key not in keys:
                 keys.insert(at, key)
                 at += 1
-    rows: list[Row] = []
+    rows: list[ContentRow] = []
     for key in keys:
         alike = {document: [item for item in items if _key(item) == key] for document, items in siblings.items()}
         rows.append(_row(key, {document: items for document, items in alike.items() if items}, depth, documents))
@@ -95,10 +95,12 @@ def _rows(siblings: Mapping[str, Sequence[Dataset]], depth: int, documents: tupl
     return rows
 
 
-def _row(key: tuple[str, ...], alike: Mapping[str, Sequence[Dataset]], depth: int, documents: tuple[str, ...]) -> Row:
+def _row(
+    key: tuple[str, ...], alike: Mapping[str, Sequence[Dataset]], depth: int, documents: tuple[str, ...]
+) -> ContentRow:
     relationship, value_type, concept, template = key
     counts = {len(items) for items in alike.values()}
-    return Row(
+    return ContentRow(
         depth=depth,
         relationship=relationship,
         value_type=value_type,

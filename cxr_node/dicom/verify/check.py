@@ -159,9 +159,9 @@ def _verdict(answer: list[Document]) -> Verdict | None:
     votes = [
         verdict
         for document in answer
-        for reading in objects.readings(document, "")
-        if reading.is_statement and len(reading.says) == 1
-        for verdict in reading.says
+        for statement in objects.statements(document, "")
+        if statement.is_statement and len(statement.says) == 1
+        for verdict in statement.says
     ]
     return max(votes, key=votes.count) if votes else None
 

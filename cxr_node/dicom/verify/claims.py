@@ -373,7 +373,7 @@ def _from_finding(context: Context) -> dict[str, Any]:
     stated = [(_rounded(certainty), PERCENT)] if certainty is not None else []
     stated += [(_rounded(score), NO_UNITS)] if score is not None else []
     places = [place for place in context.places if place]
-    doubts = {
+    figures = {
         "spread": prediction.spread, "spread.limit": point.max_spread,
         "distance": prediction.distance, "distance.limit": point.max_distance,
     }  # fmt: skip
@@ -388,7 +388,7 @@ def _from_finding(context: Context) -> dict[str, Any]:
         "threshold.rule_out": point.rule_out_below,
         "threshold.report": point.report_at,
         "calibration": wording.plain(identity.calibration).rstrip(" "),  # padding (PS3.5 6.2)
-        **{name: value and float(f"{value:.4g}") for name, value in doubts.items()},
+        **{name: value and float(f"{value:.4g}") for name, value in figures.items()},
         "weights.sha256": identity.weights_sha256,
         "config.sha256": identity.config_sha256,
         "weights": identity.weights_sha256[:12],

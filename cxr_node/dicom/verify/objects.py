@@ -68,18 +68,18 @@ def check(
                 report(claim.rule, claim.where)
         _check_complete(document, {claim.about for claim in its}, report)
         _check_references(document, its, documents, source, report)
-        _check_readings(document, verdict, agreed.get("judged", ""), report)
+        _check_statements(document, verdict, agreed.get("judged", ""), report)
     _check_uids(documents, source, flaws)
     if documents and verdict is not Verdict.REJECTED:
         _check_numbers(agreed, verdict, reporter(documents[0].name, flaws))
 
 
-def readings(document: Document, judged: str) -> list[single_field.Reading]:
+def statements(document: Document, judged: str) -> list[single_field.FieldStatement]:
     """What every field of an object says to somebody who reads nothing else; `judged` as in `single_field`."""
     dataset, content = document.dataset, document.content
     found = [*single_field.of_header(dataset, judged), *single_field.of_content(content, judged)]
     if document.kind in _OF_POSITIVES:
-        found.append(single_field.Reading(str(document.kind), frozenset({Verdict.POSITIVE}), True))
+        found.append(single_field.FieldStatement(str(document.kind), frozenset({Verdict.POSITIVE}), True))
     return found
 
 
@@ -171,9 +171,9 @@ def _check_complete(document: Document, abouts: set[str], report: Report) -> Non
             report(_RULES.get(about, Rule.THRESHOLD if about.startswith("threshold") else Rule.ALGORITHM), about)
 
 
-def _check_readings(document: Document, verdict: Verdict, judged: str, report: Report) -> None:
+def _check_statements(document: Document, verdict: Verdict, judged: str, report: Report) -> None:
     """No field reads as another verdict; what a reader looks at first states the right one."""
-    found, kind = readings(document, judged), document.kind
+    found, kind = statements(document, judged), document.kind
     single_field.contradictions(found, verdict, report)
     states = any(reading.is_statement and reading.says for reading in found)
     if not states and (kind in PICTURES or kind in (ResultKind.REPORT, ResultKind.MEASUREMENTS)):
@@ -240,8 +240,8 @@ def _check_numbers(said: Mapping[str, Any], verdict: Verdict, report: Report) ->
             if "number" in said and not is_extreme and not _reads_alike(stated, said["number"]):
                 report(Rule.CERTAINTY, "")
     if stated is None:
-        doubts = [(said.get(name), said.get(f"{name}.limit")) for name in ("spread", "distance")]
-        exceeded = [value >= limit for value, limit in doubts if isinstance(value, float) and isinstance(limit, float)]
+        figures = [(said.get(name), said.get(f"{name}.limit")) for name in ("spread", "distance")]
+        exceeded = [value >= limit for value, limit in figures if isinstance(value, float) and isinstance(limit, float)]
         holds = verdict is Verdict.INDETERMINATE and any(exceeded)
     else:
         holds = (

@@ -15,7 +15,7 @@ _EXTREMES = (0.0, 100.0)
 
 def is_stated(finding: Finding) -> bool:
     """Whether any number may stand beside the verdict: not beside a doubt about the image itself."""
-    return finding.decision.doubt in (None, AbstainReason.BETWEEN_THRESHOLDS)
+    return finding.decision.abstain_reason in (None, AbstainReason.BETWEEN_THRESHOLDS)
 
 
 def stated_text(finding: Finding) -> str | None:

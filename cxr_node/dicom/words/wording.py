@@ -98,14 +98,14 @@ def summary(finding: Finding) -> str:
 
 def doubt_phrase(finding: Finding) -> str:
     """Say why there is no answer; with the number only where the verdict rests on it."""
-    doubt, point = finding.decision.doubt, finding.identity.operating_point
-    if doubt is None:
-        raise ValueError("only UNCERTAIN has a doubt")
-    if doubt is not AbstainReason.BETWEEN_THRESHOLDS:
-        return ABSTAIN_REASONS[doubt]
+    reason, point = finding.decision.abstain_reason, finding.identity.operating_point
+    if reason is None:
+        raise ValueError("only UNCERTAIN has an abstain reason")
+    if reason is not AbstainReason.BETWEEN_THRESHOLDS:
+        return ABSTAIN_REASONS[reason]
     low, high = (threshold_text(value, point) for value in (point.rule_out_below, point.report_at))
     stated = f"{_of_finding(finding)} {stated_text(finding)}"
-    return f"{stated}, {ABSTAIN_REASONS[doubt]} ({low} and {high})"
+    return f"{stated}, {ABSTAIN_REASONS[reason]} ({low} and {high})"
 
 
 def not_analysed(rejected: Rejected) -> str:
@@ -123,7 +123,7 @@ def banner(finding: Finding) -> Banner:
         return Banner(title=title, subtitle=f"Not verified by a physician. {_scope(finding)}", number=number)
     if finding.decision.verdict is Verdict.NEGATIVE:
         return Banner(title=title, subtitle="Not verified. Does not mean that the image is normal.")
-    cause = ABSTAIN_REASONS[finding.decision.doubt or AbstainReason.BETWEEN_THRESHOLDS]
+    cause = ABSTAIN_REASONS[finding.decision.abstain_reason or AbstainReason.BETWEEN_THRESHOLDS]
     return Banner(title=title, subtitle=f"AI gives no answer: {cause}.")
 
 

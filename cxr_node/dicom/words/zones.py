@@ -87,14 +87,14 @@ def names_in(looked: str) -> list[str]:
 
 def lines(looked: str, decision: Decision) -> list[str]:
     """Lines of a report on where the network looked: the places, or that a doubt of the image shows no map."""
-    if decision.doubt not in (None, AbstainReason.BETWEEN_THRESHOLDS):
+    if decision.abstain_reason not in (None, AbstainReason.BETWEEN_THRESHOLDS):
         return [no_map(decision)]
     return [looked] if looked else []
 
 
 def no_map(decision: Decision) -> str:
     """Say why there is no map."""
-    return wording.NO_MAP if decision.doubt in (None, AbstainReason.BETWEEN_THRESHOLDS) else _NOT_STATED
+    return wording.NO_MAP if decision.abstain_reason in (None, AbstainReason.BETWEEN_THRESHOLDS) else _NOT_STATED
 
 
 def legend(decision: Decision) -> tuple[str, ...]:

@@ -216,9 +216,9 @@ class Courier(ServiceLoop):
                 sop_class_uid=stored.sop_class_uid,
                 size_bytes=stored.size_bytes,
             )
-            for stored in job.artifact.rungs
+            for stored in job.artifact.sop_class_choices
         ]
-        self._choice = job.rung or self._noted(job)
+        self._choice = job.sop_class_choice or self._noted(job)
         try:
             reply = self._hand_over(job, alternatives)
         except StaleConnectionError:
@@ -255,8 +255,8 @@ class Courier(ServiceLoop):
         before = alternatives[self._choice]
         chosen = before if before in accepted else accepted[0]
         number = self._choice = alternatives.index(chosen)
-        content = spool.read(Area.RESULTS, artifact.rungs[number].content_sha256)
-        if number != job.rung:
+        content = spool.read(Area.RESULTS, artifact.sop_class_choices[number].content_sha256)
+        if number != job.sop_class_choice:
             spool.note(artifact.content_sha256, job.destination, str(number))
             if not self._context.ledger.choose(job, number):
                 raise DeliveryError("another process took this delivery over", permanent=False)
@@ -268,7 +268,7 @@ class Courier(ServiceLoop):
         if not job.artifact.alternatives:
             return 0
         noted = self._context.spool.noted(job.artifact.content_sha256, job.destination)
-        return int(noted) if noted.isdecimal() and int(noted) < len(job.artifact.rungs) else 0
+        return int(noted) if noted.isdecimal() and int(noted) < len(job.artifact.sop_class_choices) else 0
 
     def _failed(self, job: DeliveryJob, error: DeliveryError, level: int = logging.WARNING) -> Pause:
         """Permanent or too old: DEAD. Else back to the queue; a destination without an answer is left alone.
@@ -357,7 +357,7 @@ class TransferAudit:
             return
         study_instance_uid, patient_key = queries.study_of(self._ledger, job)
         self._transfer = replace(self._transfer, study_instance_uid=study_instance_uid, patient_key=patient_key)
-        self._sop_class_uid = job.artifact.rungs[job.rung].sop_class_uid
+        self._sop_class_uid = job.artifact.sop_class_choices[job.sop_class_choice].sop_class_uid
 
     def begins(self, sop_class_uid: str) -> None:
         """Record that the first byte is about to leave."""

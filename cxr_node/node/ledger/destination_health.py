@@ -14,8 +14,7 @@ import sqlalchemy as sa
 
 from cxr_node.node.ledger import commitments
 from cxr_node.node.ledger.states import DeliveryState, pick
-from cxr_node.node.ledger.tables import IS_OPEN, deliveries
-from cxr_node.node.ledger.tables import destination_health as table
+from cxr_node.node.ledger.tables import IS_OPEN, deliveries, destination_health
 
 if TYPE_CHECKING:
     from cxr_node.node.ledger.ledger import Ledger
@@ -37,7 +36,7 @@ class Health:
 def down(ledger: Ledger, destination: str, pause_s: float, detail: str) -> None:
     """Say that it does not answer, or that it cannot now, and when it is tried again."""
     now = ledger.now()
-    since = sa.func.coalesce(table.c.down_since, sa.literal(now, table.c.down_since.type))
+    since = sa.func.coalesce(destination_health.c.down_since, sa.literal(now, destination_health.c.down_since.type))
     told = {"next_try_at": now + timedelta(seconds=pause_s), "last_error": detail}
     with ledger.database.writing() as connection:
         write(connection, destination, told | {"down_since": since}, told | {"down_since": now})
@@ -45,21 +44,23 @@ def down(ledger: Ledger, destination: str, pause_s: float, detail: str) -> None:
 
 def answered(ledger: Ledger, destination: str) -> None:
     """Say that it answers, though not with a success."""
-    was_down = sa.and_(table.c.destination == destination, table.c.down_since.is_not(None))
+    was_down = sa.and_(destination_health.c.destination == destination, destination_health.c.down_since.is_not(None))
     with ledger.database.writing() as connection:
-        connection.execute(sa.update(table).where(was_down).values(down_since=None, next_try_at=None, last_error=None))
+        connection.execute(
+            sa.update(destination_health).where(was_down).values(down_since=None, next_try_at=None, last_error=None)
+        )
 
 
 def look(ledger: Ledger) -> Mapping[str, Health]:
     """Tell of every destination that was ever tried, by name."""
     with ledger.database.reading() as connection:
-        rows = connection.execute(sa.select(table)).mappings().all()
+        rows = connection.execute(sa.select(destination_health)).mappings().all()
     return {row["destination"]: Health(**pick(Health, row)) for row in rows}
 
 
 def nudges(ledger: Ledger, destination: str) -> int:
     """Count the wishes that it be tried at once; one more than before is a new one."""
-    wished = sa.select(table.c.nudges).where(table.c.destination == destination)
+    wished = sa.select(destination_health.c.nudges).where(destination_health.c.destination == destination)
     with ledger.database.reading() as connection:
         return int(connection.scalar(wished) or 0)
 
@@ -72,7 +73,7 @@ def try_now(ledger: Ledger, destination: str) -> int:
     now = ledger.now()
     mine = sa.and_(deliveries.c.destination == destination, IS_OPEN)
     later = sa.and_(mine, deliveries.c.state == DeliveryState.WAIT, deliveries.c.not_before > now)
-    again: dict[str, Any] = {"nudges": table.c.nudges + 1}
+    again: dict[str, Any] = {"nudges": destination_health.c.nudges + 1}
     with ledger.database.writing() as connection:
         write(connection, destination, again, {"nudges": 1})
         connection.execute(sa.update(deliveries).where(later).values(not_before=now))
@@ -82,9 +83,9 @@ def try_now(ledger: Ledger, destination: str) -> int:
 
 def write(connection: sa.Connection, destination: str, again: Mapping[str, Any], first: Mapping[str, Any]) -> None:
     """Change the row, or begin it; the caller holds the write lock, and one process writes of a destination."""
-    known = sa.update(table).where(table.c.destination == destination).values(**again)
+    known = sa.update(destination_health).where(destination_health.c.destination == destination).values(**again)
     if connection.execute(known).rowcount == 0:
-        connection.execute(sa.insert(table), {"destination": destination, **first})
+        connection.execute(sa.insert(destination_health), {"destination": destination, **first})
 
 
 def succeeded(connection: sa.Connection, destination: str, now: datetime) -> None:
@@ -95,4 +96,4 @@ def succeeded(connection: sa.Connection, destination: str, now: datetime) -> Non
 
 def forget(connection: sa.Connection, destination: str) -> None:
     """Take the row away."""
-    connection.execute(sa.delete(table).where(table.c.destination == destination))
+    connection.execute(sa.delete(destination_health).where(destination_health.c.destination == destination))

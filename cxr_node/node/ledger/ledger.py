@@ -144,7 +144,7 @@ class Ledger:
             claim=lease,
             destination=destination,
             artifact=artifact,
-            rung=row["rung"],
+            sop_class_choice=row["sop_class_choice"],
             first_due_at=row["first_due_at"],
             instance_id=instance_id,
         )
@@ -182,7 +182,7 @@ class Ledger:
         was refused by, for a repeat; None: a repeat is judged.
         """
         values: dict[str, Any] = {"reason": rejected.reason, "sentence": rejected.sentence, "verdict": Verdict.REJECTED}
-        values |= {"rules_sha256": rules_sha256, "doubt": None, "probability": None, "profile": None}
+        values |= {"rules_sha256": rules_sha256, "abstain_reason": None, "probability": None, "profile": None}
         now = self.now()
         with self.database.writing() as connection:
             if not self._settle(connection, job, InstanceState.REJECTED, values, rejected.sentence):
@@ -221,14 +221,14 @@ class Ledger:
         word = finding.target.word(decision.verdict)
         values: dict[str, Any] = {
             "verdict": word,
-            "doubt": decision.doubt,
+            "abstain_reason": decision.abstain_reason,
             "probability": finding.calibrated_probability,
             "reason": None,
             "sentence": None,
             "rules_sha256": None,
         }
         values["profile"] = f"{finding.identity.profile} {finding.identity.version}"
-        detail = f"{word} {decision.doubt or ''}".rstrip()  # the certainty has rules of its own: `show`
+        detail = f"{word} {decision.abstain_reason or ''}".rstrip()  # the certainty has rules of its own: `show`
         with self.database.writing() as connection:
             if not self._settle(connection, job, InstanceState.REPORTED, values, detail):
                 return False
@@ -239,15 +239,16 @@ class Ledger:
             conclude(connection, [job.claim.row_id], now)
         return True
 
-    def choose(self, job: DeliveryJob, rung: int) -> bool:
-        """Remember which rung of a result goes to its destination, before its first byte leaves."""
-        detail = f"{job.artifact.kind} to {job.destination}: as SOP Class {job.artifact.rungs[rung].sop_class_uid}"
+    def choose(self, job: DeliveryJob, choice: int) -> bool:
+        """Remember the SOP Class in which a result goes to its destination, before its first byte leaves."""
+        chosen_class = job.artifact.sop_class_choices[choice].sop_class_uid
+        detail = f"{job.artifact.kind} to {job.destination}: as SOP Class {chosen_class}"
         with self.database.writing() as connection:
-            chosen = sa.update(deliveries).where(held(deliveries, job.claim)).values(rung=rung)
+            chosen = sa.update(deliveries).where(held(deliveries, job.claim)).values(sop_class_choice=choice)
             row = connection.execute(chosen.returning(deliveries.c.artifact_id)).first()
             if row is None:
                 return False
-            note(connection, results.lock_users(connection, row.artifact_id), self.now(), "delivery-rung", detail)
+            note(connection, results.lock_users(connection, row.artifact_id), self.now(), "delivery-sop-class", detail)
         return True
 
     def settle_delivered(self, job: DeliveryJob, status: int | None, *, promised: bool = False) -> bool:

@@ -37,7 +37,7 @@ class Wanted:
     verdict: str | None = None
     """The word for programs, which of a positive names its target: PNEUMONIA."""
     reason: str | None = None
-    """Of a rejection, of a death, or the doubt of an UNCERTAIN."""
+    """Of a rejection, of a death, or the abstain reason of an UNCERTAIN."""
     sender: str | None = None
     """Calling AE title."""
     station: str | None = None
@@ -104,7 +104,7 @@ def _conditions(wanted: Wanted) -> Iterator[sa.ColumnElement[bool]]:
     if wanted.verdict is not None:
         yield instances.c.verdict == wanted.verdict
     if wanted.reason is not None:
-        column = instances.c.doubt if wanted.reason in set(AbstainReason) else instances.c.reason
+        column = instances.c.abstain_reason if wanted.reason in set(AbstainReason) else instances.c.reason
         yield column == wanted.reason
     if wanted.sender is not None:
         yield instances.c.calling_ae_title == wanted.sender
@@ -163,7 +163,7 @@ def _grouped(by: By) -> sa.ColumnElement[Any]:
         case By.STATION:
             return sa.func.coalesce(instances.c.station_name, "")
         case By.REASON:
-            return sa.func.coalesce(instances.c.reason, instances.c.doubt)
+            return sa.func.coalesce(instances.c.reason, instances.c.abstain_reason)
         case By.VERDICT:
             return sa.func.coalesce(instances.c.verdict, "")
 

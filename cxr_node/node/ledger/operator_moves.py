@@ -262,7 +262,9 @@ def _rejudge(connection: sa.Connection, instance_id: int, now: datetime, words: 
         return "purged"
     if state == InstanceState.RECEIVED:
         return "waiting"
-    values: dict[str, Any] = dict.fromkeys(("reason", "sentence", "verdict", "doubt", "probability", "rules_sha256"))
+    values: dict[str, Any] = dict.fromkeys(
+        ("reason", "sentence", "verdict", "abstain_reason", "probability", "rules_sha256")
+    )
     values |= FREE | {"state": InstanceState.RECEIVED, "attempts": 0, "alone": 0, "not_before": now, "updated_at": now}
     connection.execute(sa.update(instances).where(instances.c.id == instance_id).values(values))
     note(connection, [instance_id], now, "rejudged", words)
@@ -319,8 +321,8 @@ def _is_kept(connection: sa.Connection, spool: Spool, artifact_id: int) -> bool:
 
     By the files: a radiograph that came back after its retention is there again, and its results are not.
     """
-    rungs = results.find(connection, artifact_id).rungs
-    return all(spool.locate(Area.RESULTS, rung.content_sha256).exists() for rung in rungs)
+    choices = results.find(connection, artifact_id).sop_class_choices
+    return all(spool.locate(Area.RESULTS, choice.content_sha256).exists() for choice in choices)
 
 
 def _make_due(connection: sa.Connection, artifact_id: int, destination: str, priority: int, now: datetime) -> bool:

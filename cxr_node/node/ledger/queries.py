@@ -52,7 +52,7 @@ class InstanceRow:
     reason: str | None
     sentence: str | None
     verdict: str | None
-    doubt: str | None
+    abstain_reason: str | None
     probability: float | None
     profile: str | None
     attempts: int
@@ -74,9 +74,9 @@ class DeliveryRow:
     kind: str
     sop_class_uid: str
     sop_instance_uid: str
-    """Of the rung that was chosen for the destination, where the result has several."""
+    """Of the SOP Class that was chosen for the destination, where the result has several."""
     destination: str
-    rung: int
+    sop_class_choice: int
     """Which of the result's SOP Classes was chosen; 0: its first."""
     state: DeliveryState
     attempts: int

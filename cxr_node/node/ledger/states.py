@@ -112,7 +112,7 @@ class StoredArtifact:
     """The same result in other SOP Classes: where a destination does not take this one's, the first that it takes."""
 
     @property
-    def rungs(self) -> tuple[StoredArtifact, ...]:
+    def sop_class_choices(self) -> tuple[StoredArtifact, ...]:
         """This one and its alternatives, the first choice first."""
         return (self, *self.alternatives)
 
@@ -124,8 +124,8 @@ class DeliveryJob:
     claim: Claim
     destination: str
     artifact: StoredArtifact
-    rung: int
-    """Which of the artifact's rungs was chosen for the destination; 0, its first choice, while none was."""
+    sop_class_choice: int
+    """which of the artifact's SOP Classes was chosen for the destination; 0, its first choice, while none was."""
     first_due_at: datetime
     instance_id: int
     """Ledger number of the instance whose result this is; the first of several that share it."""

@@ -100,7 +100,7 @@ instances = sa.Table(
     sa.Column("reason", _WORD),
     sa.Column("sentence", sa.Text),
     sa.Column("verdict", _WORD),
-    sa.Column("doubt", _WORD),
+    sa.Column("abstain_reason", _WORD),
     sa.Column("probability", sa.Double),
     sa.Column("profile", sa.Text),
     *_lease(),
@@ -126,7 +126,7 @@ instances = sa.Table(
     sa.Index(None, "received_at", "id"),
     sa.Index(None, "calling_ae_title", "id"),
     sa.Index(None, "station_name", "id"),
-    *(_listed(name) for name in ("verdict", "reason", "doubt")),
+    *(_listed(name) for name in ("verdict", "reason", "abstain_reason")),
     sqlite_autoincrement=True,  # ids are never reused: a lower id was received earlier
     info={"max_delay_s": 600.0, "order": ("priority", "alone", "attempts", "id")},
 )
@@ -159,7 +159,7 @@ alternatives = sa.Table(
     "alternatives",
     metadata,
     sa.Column("artifact_id", _KEY, sa.ForeignKey("artifacts.id"), primary_key=True),
-    sa.Column("rung", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("sop_class_choice", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("alternative_id", _KEY, sa.ForeignKey("artifacts.id"), nullable=False, unique=True),
 )
 
@@ -169,7 +169,7 @@ deliveries = sa.Table(
     sa.Column("id", _KEY, primary_key=True),
     sa.Column("artifact_id", _KEY, sa.ForeignKey("artifacts.id"), nullable=False),
     sa.Column("destination", _WORD, nullable=False),
-    sa.Column("rung", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("sop_class_choice", sa.Integer, nullable=False, server_default="0"),
     sa.Column("state", _WORD, nullable=False),
     *_lease(),
     sa.Column("last_status", sa.Integer),

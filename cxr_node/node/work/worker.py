@@ -208,8 +208,8 @@ class Worker:
         settled = self.ledger.settle_reported(job, reported.finding, stored, self._wanted())
         notify(self.config.spool.path, Role.DELIVER)
         decision = reported.finding.decision
-        doubt = f" doubt={decision.doubt}" if decision.doubt is not None else ""
-        return _settled(settled, f"reported verdict={reported.finding.target.word(decision.verdict)}{doubt}")
+        abstained = f" abstain_reason={decision.abstain_reason}" if decision.abstain_reason is not None else ""
+        return _settled(settled, f"reported verdict={reported.finding.target.word(decision.verdict)}{abstained}")
 
     def _all_stored(self, artifacts: Sequence[Artifact]) -> list[StoredArtifact]:
         """Store each; the largest at the same time as the others, since the disk serves both."""

@@ -20,16 +20,14 @@ from rich.progress import Progress
 from scipy.optimize import minimize
 
 from cxr_node.errors import DataError
-from cxr_node.model import profile as profiles
-from cxr_node.model import weights
+from cxr_node.model import profile, weights
 from cxr_node.model.profile import CalibrationFile, GuaranteeFile, OperatingPointFile, ProfileFile
 from cxr_node.training.calibrate import guarantee
 from cxr_node.training.calibrate.guarantee import Patients, Wish
-from cxr_node.training.data import images as data
-from cxr_node.training.data import profile_folder as folder
+from cxr_node.training.data import images
 from cxr_node.training.data.device import bar_of
 from cxr_node.training.data.images import Item
-from cxr_node.training.data.profile_folder import RECIPE_LABELS, Labels
+from cxr_node.training.data.profile_folder import RECIPE_LABELS, Labels, held_out, recipe_of, update_metrics
 from cxr_node.training.data.recipe import GuaranteeSection, Recipe
 from cxr_node.training.measure import bootstrap, inference, model_card
 from cxr_node.training.measure.inference import Scores
@@ -99,9 +97,9 @@ def run(
     DataError : the data cannot be calibrated on, or no threshold keeps what was options; nothing is changed then
     ModelError : the profile folder is not complete, or its weights are not those it was released with
     """
-    recipe, described = options.of(folder.recipe_of(profile_folder)), profiles.described_in(profile_folder)
-    profiles.as_released(profile_folder, described, "weights.safetensors")  # a calibration vouches for its weights
-    fitted_on = folder.held_out(profile_folder, data_folder, part, default="calibration", labels=labels)
+    recipe, described = options.of(recipe_of(profile_folder)), profile.described_in(profile_folder)
+    profile.as_released(profile_folder, described, "weights.safetensors")  # a calibration vouches for its weights
+    fitted_on = held_out(profile_folder, data_folder, part, default="calibration", labels=labels)
     foresee(recipe, fitted_on[0])
     with bar_of(progress) as bar:
         return calibrate(profile_folder, recipe, described, fitted_on, bar)
@@ -146,9 +144,9 @@ def calibrate(
         operating_point=point,
         guarantee=promised,
     )
-    profiles.write(profile_folder, described, calibrated)
+    profile.write(profile_folder, described, calibrated)
     measured = _measured(positive, clean, changed, calibrated)
-    folder.update_metrics(profile_folder, {"calibration": measured, "blind": {}})  # a blind figure is of its thresholds
+    update_metrics(profile_folder, {"calibration": measured, "blind": {}})  # a blind figure is of its thresholds
     model_card.write(profile_folder)
     return measured
 
@@ -228,11 +226,11 @@ def scored(
     copies = recipe.operating.corrupted_copies
     task = bar.add_task("calibrate", total=len(items) * (copies + 1))
     clean = inference.score(network, stats, inference.prepared(items, recipe.input), lambda: bar.advance(task))
-    images = data.load_all(items, recipe.data.source_px)
+    decoded = images.load_all(items, recipe.data.source_px)
     augmenter = Augmenter(recipe.augment, recipe.input, recipe.data.source_px, recipe.seed)
     changed = [
         inference.score(
-            network, stats, inference.corrupted(images, augmenter, recipe.seed + copy), lambda: bar.advance(task)
+            network, stats, inference.corrupted(decoded, augmenter, recipe.seed + copy), lambda: bar.advance(task)
         )
         for copy in range(copies)
     ]

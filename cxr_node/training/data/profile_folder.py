@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr_node.errors import ConfigError, DataError, ForeignProfileError, ModelError
-from cxr_node.training.data import images
-from cxr_node.training.data import recipe as recipes
+from cxr_node.training.data import images, recipe
 from cxr_node.training.data.images import Item
 from cxr_node.training.data.recipe import Recipe
 
@@ -50,7 +49,7 @@ def recipe_of(folder: Path) -> Recipe:
     if not content:
         raise ModelError(f"{folder / METRICS} holds no recipe: the folder was not written by cxr-node train")
     try:
-        return recipes.parse(content, "recipe")
+        return recipe.parse(content, "recipe")
     except ConfigError as error:  # no operator wrote this file
         raise ForeignProfileError(
             f"{folder / METRICS} holds a recipe of another version: {'; '.join(error.mistakes)}"

@@ -19,7 +19,7 @@ import torch.nn.functional as nnf
 from numpy.typing import NDArray
 
 from cxr_node.model.networks import Network
-from cxr_node.training.data import images as data
+from cxr_node.training.data import images
 from cxr_node.training.data.recipe import LessonsSection, ScheduleSection
 from cxr_node.training.synthetic import drawings
 from cxr_node.training.synthetic.augment import AugmentedBatch, Augmenter
@@ -149,8 +149,8 @@ def strangers(section: LessonsSection, beside: Path, size_px: int) -> Bytes:
     if section.strangers is None:
         return np.empty((0, size_px, size_px), dtype=np.uint8)
     named = section.strangers
-    items = data.read(beside / named.folder, {named.word: False}, label_column=named.column)
-    return data.load_all(items, size_px)
+    items = images.read(beside / named.folder, {named.word: False}, label_column=named.column)
+    return images.load_all(items, size_px)
 
 
 def lesson_of(

@@ -20,9 +20,8 @@ from cxr_node.model.profile import FORMAT, ProfileFile
 from cxr_node.model.torch_runtime import export
 from cxr_node.training.calibrate import calibrate
 from cxr_node.training.data import images
-from cxr_node.training.data import profile_folder as folder
 from cxr_node.training.data.images import Item
-from cxr_node.training.data.profile_folder import RECIPE_LABELS
+from cxr_node.training.data.profile_folder import RECIPE_LABELS, update_metrics
 from cxr_node.training.data.recipe import Recipe
 from cxr_node.training.measure import evaluate, inference, model_card
 from cxr_node.training.measure.evaluate import Change
@@ -52,9 +51,7 @@ def release(profile_folder: Path, recipe: Recipe, network: Network, dealt: tuple
         "parts": {name: _counted(items) for name, items in parts.items()},
         "curves": curves,
     }
-    folder.update_metrics(
-        profile_folder, {"recipe": recipe.model_dump(mode="json"), "training": training, "evaluations": {}}
-    )
+    update_metrics(profile_folder, {"recipe": recipe.model_dump(mode="json"), "training": training, "evaluations": {}})
     described = described_by(recipe)
     calibrate.calibrate(profile_folder, recipe, described, (parts["calibration"], f"{source}, calibration part"), bar)
     loaded, measured = profile.load(profile_folder), {}
@@ -62,7 +59,7 @@ def release(profile_folder: Path, recipe: Recipe, network: Network, dealt: tuple
     for change in Change:
         name = evaluate.named(f"{source}, validation part", recipe, RECIPE_LABELS, change)
         measured[name] = evaluate.evaluate(loaded, recipe, parts["validation"], change, lambda: bar.advance(task))
-    folder.update_metrics(profile_folder, {"evaluations": measured, "predicted": _predicted(measured[name]["rates"])})
+    update_metrics(profile_folder, {"evaluations": measured, "predicted": _predicted(measured[name]["rates"])})
     model_card.write(profile_folder)
     export(loaded)
 

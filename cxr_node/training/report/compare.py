@@ -17,10 +17,9 @@ from torch import nn
 from torchvision.models import mobilenet_v2
 
 from cxr_node.errors import DataError
-from cxr_node.model import networks
-from cxr_node.model import profile as profiles
+from cxr_node.model import networks, profile
 from cxr_node.model.profile import ProfileFile
-from cxr_node.training.data import profile_folder as folder
+from cxr_node.training.data import profile_folder
 
 FIGURES = {
     "auc": "AUC",
@@ -64,13 +63,15 @@ def page(profile_folders: Sequence[Path], waiting: Sequence[Path] = ()) -> str:
     DataError : two profiles were trained on different images
     ModelError : a folder holds no profile that was trained here
     """
-    described = [profiles.described_in(one) for one in profile_folders]
-    trained = {folder.section(one, "training").get("fingerprint") for one in profile_folders}
+    described = [profile.described_in(one) for one in profile_folders]
+    trained = {profile_folder.section(one, "training").get("fingerprint") for one in profile_folders}
     if len(trained) > 1:
         raise DataError("these profiles were trained on different images; only equal terms can be compared")
     names: dict[str, None] = {}
     for one in profile_folders:
-        names |= dict.fromkeys(name for name in folder.section(one, "evaluations") if not name.endswith(OWN_TERMS))
+        names |= dict.fromkeys(
+            name for name in profile_folder.section(one, "evaluations") if not name.endswith(OWN_TERMS)
+        )
     sections = [INTRODUCTION, _size_and_speed(described)]
     sections += [_measured(name, profile_folders) for name in names]
     sections += _blind(profile_folders)
@@ -127,7 +128,7 @@ def _forward_ms(timed: Sequence[tuple[nn.Module, torch.Tensor]]) -> list[float]:
 def _measured(name: str, profile_folders: Sequence[Path]) -> str:
     rows = []
     for one in profile_folders:
-        rates = folder.section(one, "evaluations").get(name, {}).get("rates", {})
+        rates = profile_folder.section(one, "evaluations").get(name, {}).get("rates", {})
         if rates:
             rows.append(f"| {_name(one)} | " + " | ".join(_figure(rates.get(key)) for key in FIGURES) + " |")
     head = " | ".join(["profile", *FIGURES.values()])
@@ -140,7 +141,7 @@ def _blind(profile_folders: Sequence[Path]) -> list[str]:
         + " | ".join(_figure(found["rates"].get(key)) for key in FIGURES)
         + " |"
         for one in profile_folders
-        for name, found in folder.section(one, "blind").items()
+        for name, found in profile_folder.section(one, "blind").items()
     ]
     head = " | ".join(["profile", "images", *FIGURES.values()])
     said = "By a third party; the model cards describe the images and compare with what was predicted."
@@ -151,7 +152,7 @@ def _blind(profile_folders: Sequence[Path]) -> list[str]:
 def _claims(profile_folders: Sequence[Path], waiting: Sequence[Path]) -> str:
     rows = []
     for one in profile_folders:
-        claimed = folder.recipe_of(one).profile.claimed
+        claimed = profile_folder.recipe_of(one).profile.claimed
         rows += [f"| {_name(one)} | {claimed} |"] if claimed else []
     said = "## What their authors claimed\n\n"
     said += "Each on its own images and its own split; not comparable with the tables above, nor with each other.\n\n"
@@ -162,7 +163,7 @@ def _claims(profile_folders: Sequence[Path], waiting: Sequence[Path]) -> str:
 
 
 def _name(profile_folder: Path) -> str:
-    return profiles.described_in(profile_folder).name
+    return profile.described_in(profile_folder).name
 
 
 def _figure(rate: Section | None) -> str:

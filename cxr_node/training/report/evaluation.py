@@ -16,18 +16,16 @@ import torch
 from rich.progress import Progress
 
 from cxr_node.errors import DataError
-from cxr_node.model import profile as profiles
-from cxr_node.model.profile import Profile
-from cxr_node.training.data import profile_folder as folder
+from cxr_node.model.profile import Profile, load
 from cxr_node.training.data.device import bar_of
 from cxr_node.training.data.images import Item
-from cxr_node.training.data.profile_folder import RECIPE_LABELS, Labels
+from cxr_node.training.data.profile_folder import RECIPE_LABELS, Labels, held_out, recipe_of
 from cxr_node.training.data.recipe import Recipe
 from cxr_node.training.measure import acceptance, evaluate, stress
 from cxr_node.training.measure.bootstrap import Interval, difference
 from cxr_node.training.measure.evaluate import Change, Scorer, Study
 from cxr_node.training.report import views
-from cxr_node.training.saliency import heatmap_tests as heatmaps
+from cxr_node.training.saliency import heatmap_tests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +86,7 @@ def run(profile_folder: Path, data_sets: Sequence[DataSet], extras: Extras, *, p
     DataError : the data cannot be evaluated on, or the page cannot be written
     ModelError : the profile is not complete, or its hashes do not match
     """
-    profile, recipe = profiles.load(profile_folder), folder.recipe_of(profile_folder)
+    profile, recipe = load(profile_folder), recipe_of(profile_folder)
     if extras.page and not extras.page.parent.is_dir():
         raise DataError(f"{extras.page} cannot be written: there is no folder {extras.page.parent}")
     foreign = stress.foreign(extras.strangers, 10 * extras.sample) if extras.strangers and extras.sample else []
@@ -137,10 +135,7 @@ def _listed(
     profile_folder: Path, recipe: Recipe, profile: Profile, data_sets: Sequence[DataSet], bar: Progress
 ) -> list[_Listed]:
     """List all images before the first is decoded, and decode all before the first is judged."""
-    found = [
-        folder.held_out(profile_folder, one.data, one.part, default="validation", labels=one.labels)
-        for one in data_sets
-    ]
+    found = [held_out(profile_folder, one.data, one.part, default="validation", labels=one.labels) for one in data_sets]
     task = bar.add_task("read", total=sum(len(items) for items, _ in found))
     listed: list[_Listed] = []
     for one, (items, name) in zip(data_sets, found, strict=True):
@@ -163,11 +158,11 @@ def _stressed(
     few, more = evaluate.sampled(items, sample), evaluate.sampled(items, 2 * sample)
     encodings = bar.add_task("re-encode", total=len(few) * (1 + len(stress.REENCODINGS)))
     foreigners = bar.add_task("outsiders", total=len(more) * len(stress.OUTSIDERS) + len(foreign))
-    maps = bar.add_task("heat maps", total=heatmaps.steps(more))
+    maps = bar.add_task("heat maps", total=heatmap_tests.steps(more))
     others = {"foreign images": foreign} if foreign else {}
     rng = np.random.default_rng(0)
     return {
         "reencoding": stress.measure_reencodings(scorer, few, lambda: bar.advance(encodings)),
         "outsiders": stress.measure_outsiders(scorer, more, others, lambda: bar.advance(foreigners)),
-        "heatmaps": heatmaps.measure(scorer.profile, scorer.network, more, rng, lambda: bar.advance(maps)),
+        "heatmaps": heatmap_tests.measure(scorer.profile, scorer.network, more, rng, lambda: bar.advance(maps)),
     }
