@@ -52,7 +52,10 @@ def verify(
     paths: Annotated[list[Path], typer.Argument(help="Result objects, with their sources or without; files, folders.")],
     as_json: AsJson = False,
 ) -> None:
-    """Check result objects by our own rules, and let highdicom read every SR and SEG: exit 0 where there is no flaw."""
+    """Check result objects by our own rules, and let highdicom read every SR and SEG; exit 0 if there are no flaws.
+
+    What the verdict is about (pneumonia or another finding) is read from the objects themselves.
+    """
     from cxr_node.dicom.verify import check, second_reader
     from cxr_node.dicom.verify.rules import Flaw
 

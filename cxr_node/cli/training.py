@@ -26,7 +26,9 @@ def import_weights(
     publisher: Annotated[Publisher, typer.Argument(help="Whose weights these are.")],
     file: Annotated[Path, typer.Argument(help="State dict of its DenseNet-121; nothing is downloaded.")],
     out_dir: Annotated[Path, typer.Option("--out", help="Profile folder to write.")],
-    judge: Annotated[str, typer.Option(help="Finding that the verdict is about.")] = "Pneumonia",
+    judge: Annotated[
+        str, typer.Option(help="Finding of the verdict: only Pneumonia; others are scored.")
+    ] = "Pneumonia",
     weights: Annotated[
         str | None, typer.Option(help="Published name of the weights, if the file does not say.")
     ] = None,

@@ -142,24 +142,25 @@ def kind_of(parsed: Parsed) -> ResultKind | None:
 def _flaws_of(answer: list[Document], versions: Sequence[Source]) -> list[Flaw]:
     """Check one answer with its source: of several versions under one UID the one that it fits best."""
     found = []
-    verdict = _verdict(answer)
+    judged = objects.judged(answer)
+    verdict = _verdict(answer, judged)
     candidates: Sequence[Source | None] = versions or [None]
     for source in candidates:
         flaws: list[Flaw] = []
-        expected = claims.from_source(source) if source else {}
+        expected = {"judged": judged} | (claims.from_source(source) if source else {})
         objects.check(answer, expected, source, verdict or Verdict.REJECTED, flaws)
         found.append(list(dict.fromkeys(flaws)))
     return min(found, key=len)
 
 
-def _verdict(answer: list[Document]) -> Verdict | None:
+def _verdict(answer: list[Document], judged: str) -> Verdict | None:
     """What most fields state that are meant to state one; None where none does."""
     if all(document.kind is ResultKind.NOT_ANALYSED for document in answer):
         return Verdict.REJECTED
     votes = [
         verdict
         for document in answer
-        for statement in objects.statements(document, "")
+        for statement in objects.statements(document, judged)
         if statement.is_statement and len(statement.says) == 1
         for verdict in statement.says
     ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cxr_node.dicom.part10 import IMPLEMENTATION_CLASS_UID
@@ -81,6 +81,12 @@ def statements(document: Document, judged: str) -> list[single_field.FieldStatem
     if document.kind in _OF_POSITIVES:
         found.append(single_field.FieldStatement(str(document.kind), frozenset({Verdict.POSITIVE}), True))
     return found
+
+
+def judged(documents: Iterable[Document]) -> str:
+    """Finding that most of these objects say they are about; "" where none says."""
+    found = [words for each in documents if (words := single_field.judged(each.dataset, each.content))]
+    return max(found, key=found.count) if found else ""
 
 
 def reporter(name: str, flaws: list[Flaw]) -> Report:

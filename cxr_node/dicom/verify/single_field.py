@@ -28,6 +28,8 @@ _CODES = {
     ("111244", "DCM"): Verdict.NEGATIVE,  # Not all algorithms succeeded; without findings
     ("111245", "DCM"): Verdict.NEGATIVE,  # No algorithms succeeded; without findings
 }
+_PRESENCE = frozenset(value for value in _CODES if value[1] == "SCT")
+_NAMES_IT = re.compile(r"\bno (.+?) detected\b|: (.+?) suspected\b", re.IGNORECASE)  # as `domain.Target.name`
 _FINDING = ("121071", "DCM")
 _ABOUT_THE_ANSWER = frozenset({("272394005", "SCT"), ("limitation", "99CXRNODE")})
 """Technique and limitations: the algorithm may have any name ("normal-chest"); limitations say what was not said."""
@@ -75,6 +77,15 @@ def of_content(content: Iterable[Item], judged: str = "") -> Iterator[FieldState
                 yield FieldStatement(item.name[2], frozenset({Verdict.POSITIVE}), True)
             elif item.value[:2] in _CODES:
                 yield FieldStatement(item.name[2], frozenset({_CODES[item.value[:2]]}), True)
+
+
+def judged(dataset: Plain, content: Iterable[Item]) -> str:
+    """Finding that an object is about: what is coded as present or absent, else what the series is called."""
+    for item in content:
+        if item.value_type == "CODE" and item.value[:2] in _PRESENCE:
+            return item.name[2].casefold()
+    named = _NAMES_IT.search(str(dataset.get("SeriesDescription", "")))
+    return next(filter(None, named.groups()), "").casefold() if named else ""
 
 
 def of_text(said: str, judged: str = "") -> frozenset[Verdict]:
