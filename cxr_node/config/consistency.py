@@ -114,7 +114,7 @@ def _reports(config: Config) -> Iterator[str]:
     """Most archives report on an association that they open: the listener must accept it."""
     listen, known = config.listen, {peer.ae_title for peer in config.listen.peers}
     for destination in config.destinations:
-        if destination.kind != "dicom" or not destination.is_asked_to_commit:
+        if not destination.is_asked_to_commit:
             continue
         caller, called = destination.ae_title, destination.calling_ae_title or listen.ae_title
         if known and caller not in known:

@@ -237,9 +237,14 @@ class AnyDestination(Section):
         return None
 
     @property
+    def commitment_wait_s(self) -> float | None:
+        """How long to wait for its Storage Commitment report; None: commitment is not requested."""
+        return None
+
+    @property
     def is_asked_to_commit(self) -> bool:
         """Whether Storage Commitment is requested for what it accepted."""
-        return False
+        return self.commitment_wait_s is not None
 
 
 class DicomDestination(AnyDestination):
@@ -276,9 +281,9 @@ class DicomDestination(AnyDestination):
         return self.tls
 
     @property
-    def is_asked_to_commit(self) -> bool:
-        """Whether a wait is configured."""
-        return self.commitment_wait_h is not None
+    def commitment_wait_s(self) -> float | None:
+        """As configured."""
+        return None if self.commitment_wait_h is None else 3600.0 * self.commitment_wait_h
 
 
 Destination = DicomDestination

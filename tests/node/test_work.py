@@ -10,6 +10,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -57,7 +58,7 @@ def failing(error: Exception) -> Judge:
 
 def test_results_are_stored_and_due(config: Config, ledger: Ledger) -> None:
     workplace.receive(config, 1)
-    with Wakeup(config.spool.path, Role.DELIVER) as wakeup:
+    with closing(Wakeup(config.spool.path, Role.DELIVER)) as wakeup:
         assert hands(config, ledger).do_one()
         assert wakeup.wait(1.0)
     assert workplace.states(config) == [("REPORTED", None)]
@@ -284,7 +285,7 @@ def test_a_long_job_keeps_its_lease(tmp_path: Path) -> None:
         return workplace.judge(*arguments)
 
     judging = hands(config, ledger, slow)
-    with LeaseKeeper(ledger, 0.3) as keeper, worker.Lanes(judging, keeper, 1) as lanes:
+    with closing(LeaseKeeper(ledger, 0.3)) as keeper, worker.Lanes(judging, keeper, 1) as lanes:
         assert lanes.take_one()
     ledger.close()
     assert workplace.states(config) == [("DELIVERED", None)]  # no destination wants anything
@@ -295,7 +296,7 @@ def test_a_job_that_does_not_end_is_reported_and_loses_its_lease(config: Config,
     job = ledger.claim_instance("me", 0.15)
     assert job is not None
     hung = threading.Event()
-    with LeaseKeeper(ledger, lease_s=0.15, hung_after_s=0.4, on_hung=hung.set) as keeper, keeper.keeping(job):
+    with closing(LeaseKeeper(ledger, lease_s=0.15, hung_after_s=0.4, on_hung=hung.set)) as keeper, keeper.keeping(job):
         assert hung.wait(10)
         assert workplace.eventually(lambda: ledger.claim_instance("other", 60) is not None, 5)
 

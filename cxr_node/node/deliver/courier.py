@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -65,7 +65,7 @@ def run(
             ledger=ledger,
             spool=Spool(config.spool.path),
             owner=owner,
-            keeper=stack.enter_context(LeaseKeeper(ledger, config.work.lease_s)),
+            keeper=stack.enter_context(closing(LeaseKeeper(ledger, config.work.lease_s))),
             audit=audit,
             refusals=Refusals(partial(alert, audit), level=logging.DEBUG),  # each try has a line of its own
         )
@@ -88,9 +88,10 @@ def _loops(
 ) -> list[ServiceLoop]:
     """One thread sends; where commitment is wanted, another one requests it: neither waits for the other."""
     link = link_to(destination, context.config.listen.ae_title, context.refusals, compressor)
-    if destination.kind != "dicom" or destination.commitment_wait_h is None:
+    wait_s = destination.commitment_wait_s
+    if wait_s is None:
         return [Courier(context, destination, link)]
-    commitment = CommitmentLoop(context, destination, destination.commitment_wait_h)
+    commitment = CommitmentLoop(context, destination, wait_s)
     return [Courier(context, destination, link, commitment), commitment]
 
 

@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from cxr_node.errors import ResourceError
 
@@ -60,14 +58,6 @@ class Wakeup:
         """Remove the socket."""
         self._socket.close()
         (self._folder / self._name).unlink(missing_ok=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def listens(spool_path: Path, role: Role) -> bool:

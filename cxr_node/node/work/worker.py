@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -67,14 +68,17 @@ def run(config: Config, load: Callable[[], Analyser], stop: threading.Event, not
     ledger = Ledger.open(config.spool.path, repair=True)
     try:
         analyser = load()
-        with Wakeup(config.spool.path, Role.WORK) as wakeup, worker_name(ledger, config.spool.path, Role.WORK) as owner:
+        with (
+            closing(Wakeup(config.spool.path, Role.WORK)) as wakeup,
+            worker_name(ledger, config.spool.path, Role.WORK) as owner,
+        ):
             if swept := spool.sweep():  # of results that a killed worker was writing
                 log.warning("swept unfinished files=%d", swept)
             notifier.ready()
             log.info("ready owner=%s", owner)
             worker = Worker(config, ledger, spool, owner, analyser)
             with (
-                LeaseKeeper(ledger, config.work.lease_s, _exit_hung) as keeper,
+                closing(LeaseKeeper(ledger, config.work.lease_s, _exit_hung)) as keeper,
                 Lanes(worker, keeper, _lanes(config, analyser.batch)) as lanes,
             ):
                 _loop(lanes, ledger, wakeup, stop, notifier)
