@@ -65,7 +65,7 @@ def test_a_good_disk_is_well_in_all() -> None:
         ("free space", {"free_bytes": 10 * GIB}, Verdict.CHANGE, "larger disk"),
         ("free space", {"traffic": BUSY}, Verdict.WELL, ""),
         ("free space", {"traffic": BUSY, "free_bytes": 100 * GIB}, Verdict.CHANGE, "spool.retention_days: 12"),
-        ("inodes", {"free_inodes": 5000}, Verdict.CHANGE, "make the file system anew"),
+        ("inodes", {"free_inodes": 5000}, Verdict.CHANGE, "create the file system with more inodes"),
         ("inodes", {"free_inodes": 10}, Verdict.STOP, "make room"),
         ("disk's clock", {"clock_ahead_s": -5.0}, Verdict.CHANGE, "synchronise"),
         ("SQLite", {"journal_mode": "delete"}, Verdict.STOP, "local disk"),

@@ -90,7 +90,7 @@ def status(
 
 @command()
 def trace(key: Key, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Tell what became of an image or a study: reasons, deliveries, what was accepted, committed and seen again."""
+    """Show the history of an image or a study: reasons, deliveries, commitment, repeated receipts."""
     from cxr_node.cli import ledger_tables
     from cxr_node.dicom.read import header
     from cxr_node.node.ledger import queries, status
@@ -215,7 +215,7 @@ def forget(
     destination: Annotated[str, typer.Option("--destination", help="Name of a destination that was removed.")],
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
-    """Settle what waits for, or died at, a destination that is not configured any more: it will never be sent."""
+    """Drop the deliveries that wait for, or died at, a destination that is no longer configured."""
     from cxr_node.node.deliver import removed_destinations
     from cxr_node.node.ledger import queries
 
@@ -369,7 +369,7 @@ def as_logged(destination: str) -> str:
 
 
 def unconfigured(name: str, configured: list[str]) -> DataError:
-    """Say that there is no such destination, and which there are."""
+    """Error that names the destinations there are."""
     return DataError(f"{name}: no destination of this name is configured; there are: {', '.join(configured) or 'none'}")
 
 

@@ -1,6 +1,6 @@
 """How the ledger looks in a terminal and in a pipe: status, list, trace, counts. Decides nothing.
 
-A UID is to be copied: it is never cut, and stands on one line where stdout is no terminal. All times are UTC.
+A UID is to be copied: it is never cut, and stands on one line where stdout is not a terminal. All times are UTC.
 """
 
 from __future__ import annotations

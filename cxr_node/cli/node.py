@@ -315,6 +315,6 @@ def classify_files(
             continue
         kept.append(answer)
         if written and not written[0].name.startswith(f"{answer.path.stem}."):
-            err.print(f"{answer.path}: its results are {written[0].name} and others beside it", markup=False)
+            err.print(f"{answer.path}: its results are {written[0].name} and others next to it", markup=False)
     if not as_json:
         out.print(tables.classify_table(kept))

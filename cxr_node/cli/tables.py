@@ -31,7 +31,7 @@ STYLES = {Verdict.POSITIVE: "bold", Verdict.NEGATIVE: "", Verdict.INDETERMINATE:
 
 
 def progress(items: Iterable[Item], total: int, what: str, *, quiet: bool = False) -> Iterator[Item]:
-    """Pass items on, with a bar on stderr where somebody looks."""
+    """Pass items on, with a progress bar if stderr is a terminal."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -49,7 +49,7 @@ def progress(items: Iterable[Item], total: int, what: str, *, quiet: bool = Fals
 def verdict(word: str | None, target: Target | None) -> Text:
     """Show the symbol and the name of a verdict, given its word for programs; "-" where there is none yet.
 
-    Without its target (the profile is not configured any more) a NORMAL is not said to be of another one.
+    Without its target (the profile is no longer configured) a NORMAL is not said to be of another one.
     """
     if word is None:
         return Text("-")
@@ -133,7 +133,7 @@ def doctor_line(results: Sequence[CheckResult]) -> Text:
 
 
 def sending(paths: Sequence[Path], store: Callable[[Sequence[Path], Callable[[Sent], None]], None]) -> int:
-    """Store files with a bar, tell of each that failed; returns how many did."""
+    """Store files with a progress bar, report each failure; returns how many failed."""
     from rich.progress import Progress
 
     console = Console(stderr=True, highlight=False)

@@ -106,7 +106,7 @@ def evaluate(
     profile: Annotated[Path, typer.Argument(help="Profile folder; its metrics.json and card are updated.")],
     data: Annotated[Path, typer.Option("--data", help=DATA)],
     external: Annotated[
-        Path | None, typer.Option(help="Second data set, shown beside the first; its words: --external-...")
+        Path | None, typer.Option(help="Second data set, shown next to the first; its words: --external-...")
     ] = None,
     page: Annotated[Path | None, typer.Option(help="HTML page to write: all figures, with plots.")] = None,
     part: Annotated[Part | None, typer.Option(help=PART)] = None,

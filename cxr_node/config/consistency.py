@@ -22,7 +22,7 @@ SHORT_RETENTION_DAYS = 3.0
 
 
 def refused(config: Config) -> Iterator[str]:
-    """Say what cannot work, or must not be done by accident."""
+    """What cannot work, or must not be done by accident."""
     yield from _in_plain_text(config.listen)
     for destination in config.destinations:
         if destination.kind == "dicom" and _is_ours(destination.address, config.listen):
@@ -86,7 +86,7 @@ def _callers(listen: Listen) -> Iterator[str]:
             "reaches the port may store; name the callers"
         )
     elif anywhere := [peer.ae_title for peer in listen.peers if not peer.hosts]:
-        yield f"listen.peers: {', '.join(anywhere)} may call from any host, and an AE title is no secret; name hosts"
+        yield f"listen.peers: {', '.join(anywhere)} may call from any host, and an AE title is not a secret; name hosts"
 
 
 def _times(config: Config) -> Iterator[str]:
@@ -133,7 +133,7 @@ def _is_ours(address: Address, listen: Listen) -> bool:
 
 
 def is_exposed(listen: Listen) -> bool:
-    """Tell whether images may cross a network in plain text."""
+    """Whether images may cross a network in plain text."""
     return listen.tls is None and not is_loopback(listen.host)
 
 
@@ -142,7 +142,7 @@ def _takes_loopback(host: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine reaches a host; of names, only those of every machine are known."""
+    """Whether only this machine reaches a host; of names, only those of every machine are known."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -53,11 +53,11 @@ def read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is no YAML: it is no UTF-8") from error
+        raise ConfigError(f"{path}: is not YAML: it is not UTF-8") from error
     except strict_yaml.TwiceError as error:
         raise ConfigError([f"{path}: {sentence}" for sentence in error.sentences]) from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is no YAML: {_place(error)}") from error
+        raise ConfigError(f"{path}: is not YAML: {_place(error)}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: holds no mapping; see config/node.yaml for every key")
     if secrets := list(permissions.exposed(content)):

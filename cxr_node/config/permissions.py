@@ -3,7 +3,7 @@
 A secret is a file or a systemd credential, never a value of node.yaml.
 
 What others may change, and a private key that others may read, stops the node (exit 78) with the command that
-mends it. The spool is mended at start: nobody needs to be woken for a folder that can be closed.
+mends it. The spool is repaired at start: closing a folder needs no operator.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def well_formed(path: Path) -> Path:
 
     Raises
     ------
-    ValueError : what follows `credential:` is no name of a credential.
+    ValueError : what follows `credential:` is not the name of a credential.
     """
     name = str(path).removeprefix(PREFIX)
     if name != str(path) and (_NAME.fullmatch(name) is None or name in (".", "..")):
@@ -59,7 +59,7 @@ def place(path: Path) -> Path:
     if not folder:
         raise ConfigError(f"{path}: ${VARIABLE} is not set; systemd sets it for a unit with LoadCredential={name}:FILE")
     if not (Path(folder) / name).is_file():
-        raise ConfigError(f"{path}: there is no such file in {folder}; give the unit LoadCredential={name}:FILE")
+        raise ConfigError(f"{path}: no such file in {folder}; add to the unit LoadCredential={name}:FILE")
     return Path(folder) / name
 
 
@@ -97,7 +97,7 @@ def unchanged_by_others(path: Path) -> Path:
 
 
 def private_key(path: Path) -> Path:
-    """The place of a private key that only its owner may read; one that is missing is for its reader to tell.
+    """The place of a private key that only its owner may read; its reader reports a missing one.
 
     A systemd credential is taken as it is: its mode shows the mask of an access control list, and its folder is
     closed to all but the unit.
@@ -123,7 +123,7 @@ def is_open(folder: Path, own: Collection[str]) -> bool:
 
     Raises
     ------
-    ConfigError : it is open and holds other things: the shared folder of somebody else must not be closed.
+    ConfigError : it is open and holds other things: a shared folder must not be closed.
     """
     mode = _mode(folder)
     if mode is None or not mode & _GROUP_AND_OTHERS:

@@ -30,7 +30,7 @@ MAX_DELAY_S = 3600.0
 """Longest delay between two tries of a delivery; one that seems longer in the ledger was set by another clock."""
 AETitle = Annotated[str, AfterValidator(strict_yaml.ae_title)]
 File = Annotated[Path, AfterValidator(permissions.well_formed)]
-"""A path, or `credential:NAME`; `credentials.place` tells where that is."""
+"""A path, or `credential:NAME`; see `permissions.place`."""
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -47,7 +47,7 @@ class Tls(Section):
     key: File
     ca: File
     crl: File | None = None
-    """Certificates that the CA has revoked; None: nobody asks. PEM, of that CA, and renewed before it ends."""
+    """Certificates that the CA has revoked, as PEM, renewed before it expires; None: revocation is not checked."""
 
     def located(self) -> Self:
         """Name the files where they are: credentials looked up, the key closed to others.
@@ -80,7 +80,7 @@ class Peer(Section):
 class SopClasses(StrEnum):
     """For which Storage SOP Classes presentation contexts are accepted."""
 
-    ALL = "all"  # a routed study does not fail for the one letter in it; what is no radiograph is REJECTED
+    ALL = "all"  # one letter in it must not fail a routed study; what is not a radiograph is REJECTED
     RADIOGRAPHS = "radiographs"  # CT, MR, SR and all others get no context, and cost no disk
 
 
@@ -173,7 +173,7 @@ class Results(Section):
     max_heatmap_px: int = Field(default=2048, ge=1024, le=4096)
     """Long side of the heat map picture."""
     time_zone: Annotated[str, AfterValidator(known_zone)] | None = None
-    """IANA name of the zone in which study times were read that do not tell their offset; None: the host's."""
+    """IANA name of the zone of study times without a UTC offset; None: the host's."""
 
 
 class Address(Section):
@@ -190,7 +190,9 @@ class Address(Section):
             return value
         match = _ADDRESS.fullmatch(value.strip())
         if match is None:
-            raise ValueError(f"{value!r} is no DICOM address; write AE@host:port, for example ORTHANC@127.0.0.1:4242")
+            raise ValueError(
+                f"{value!r} is not a DICOM address; write AE@host:port, for example ORTHANC@127.0.0.1:4242"
+            )
         return {**match.groupdict(), "host": match["host"].strip("[]")}
 
     def __str__(self) -> str:
@@ -207,7 +209,7 @@ class Compression(StrEnum):
 
 
 class AnyDestination(Section):
-    """What a destination of every kind has, and what logs, status, audit and checks ask of it."""
+    """What every kind of destination has: for logs, status, audit and checks."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     send: tuple[ResultKind, ...] = STANDARD_KINDS
@@ -223,17 +225,17 @@ class AnyDestination(Section):
 
     @property
     def host(self) -> str:
-        """The machine it is on, for the audit trail."""
+        """Its host, for the audit trail."""
         return "localhost"
 
     @property
     def ae_title(self) -> str:
-        """How it calls itself in DICOM; "" where it does not."""
+        """Its AE title; "" if it has none."""
         return ""
 
     @property
     def tls_files(self) -> Tls | None:
-        """What is shown to it, and which CA is believed."""
+        """Certificate shown to it, and CA it is checked against."""
         return None
 
     @property
@@ -292,7 +294,7 @@ _KINDS: dict[str, type[AnyDestination]] = {"dicom": DicomDestination}
 
 
 def _of_its_kind(value: Any) -> Any:
-    """Validate by the class of its `kind`, so that a mistake is told by that kind's keys alone."""
+    """Validate by the class of its `kind`, so that an error names that kind's keys only."""
     if not isinstance(value, dict):
         return value
     kind = value.get("kind", "dicom")
@@ -326,7 +328,7 @@ class Syslog(Section):
 
 
 class AuditSection(Section):
-    """The audit trail of PS3.15 A.5: who sent and got what, who was refused, when the node ran."""
+    """The audit trail of PS3.15 A.5: transfers, refused peers, start and stop of the node."""
 
     enabled: bool = True
     folder: Path | None = None

@@ -98,7 +98,7 @@ ANSWERS = {
     ),
     statuses.INVALID_INSTANCE: (
         "Failure: Invalid SOP Instance",
-        "The Affected SOP Instance UID is no UID.",
+        "The Affected SOP Instance UID is not a UID.",
         "Mend the object.",
     ),
 }
@@ -108,7 +108,7 @@ REPORT_ANSWERS = {
     scu.NO_SUCH_EVENT_TYPE: ("No such event type", "The Event Type ID is neither 1 nor 2."),
     scu.INVALID_ARGUMENT: (
         "Invalid argument value",
-        "There is no Transaction UID, or this peer was never asked under it.",
+        "The Transaction UID is missing, or this peer was never asked under it.",
     ),
     scu.RESOURCE_LIMITATION: ("Resource limitation", "The ledger cannot be written now: report again later."),
 }

@@ -54,13 +54,13 @@ def tls_lines(config: Config) -> Iterator[CheckResult]:
 
 
 def is_shown_at(ours: Tls, where: Address) -> bool:
-    """Tell whether somebody listens there who shows the listener's own certificate."""
+    """Whether a server there shows the listener's own certificate."""
     shown = send.certificate_at(where.host, where.port)
     return shown is not None and parse(shown, where)[0] == read(ours.located().certificate)[0]
 
 
 def _side(subject: str, side: Tls, listens: bool, seen: set[Path]) -> Iterator[CheckResult]:
-    """One `tls` section; files that another one names too are told of once."""
+    """One `tls` section; files named twice are reported once."""
     try:
         yield from _shown(subject, side, listens, seen)
     except ConfigError as error:
@@ -128,7 +128,7 @@ class Certificate:
     ends_at: datetime
     is_rsa: bool
     for_servers: bool
-    """May be shown by who listens (extended key usage)."""
+    """Valid as a server certificate (extended key usage)."""
     for_clients: bool
 
 
@@ -160,7 +160,7 @@ def crl_ends_at(path: Path) -> datetime | None:
 
     Raises
     ------
-    ConfigError : it cannot be read or is no certificate revocation list.
+    ConfigError : it cannot be read or is not a certificate revocation list.
     """
     try:
         return x509.load_pem_x509_crl(_content(path)).next_update_utc
@@ -256,7 +256,7 @@ def _warnings(config: Config) -> Iterator[str]:
 
 def _time_zone(config: Config) -> CheckResult:
     """Which zone study times are taken to be of; a host in UTC rarely stands where the clocks do."""
-    name, named = config.results.time_zone, "study times that do not tell their offset from UTC are taken to be of"
+    name, named = config.results.time_zone, "study times without a UTC offset are taken to be in"
     if name is not None:
         return well("time zone", f"{named} {name} (results.time_zone)")
     found = times.zone(None)
@@ -364,5 +364,5 @@ def _removed(config: Config) -> Iterator[CheckResult]:
     for name, states in queues.items():
         waiting = states[DeliveryState.READY] + states[DeliveryState.WAIT]
         if waiting and name not in known:
-            sentence = f"not configured any more; {waiting} deliveries wait for it, and are DEAD when deliver starts"
+            sentence = f"no longer configured; {waiting} deliveries wait for it, and are DEAD when deliver starts"
             yield change(f"destination {name}", sentence)

@@ -67,23 +67,23 @@ class CheckResult:
 
 
 def well(subject: str, figure: str) -> CheckResult:
-    """Say what is as it should be."""
+    """Make a result that is fine."""
     return CheckResult(subject=subject, figure=figure)
 
 
 def change(subject: str, figure: str, advice: str = "") -> CheckResult:
-    """Say what could be better."""
+    """Make a result that asks for a change."""
     return CheckResult(subject=subject, figure=figure, verdict=Verdict.CHANGE, advice=advice)
 
 
 def stop(subject: str, figure: str, advice: str = "", fault: Fault = Fault.FILE) -> CheckResult:
-    """Say what must be put right first."""
+    """Make a result that stops the node."""
     return CheckResult(subject=subject, figure=figure, verdict=Verdict.STOP, advice=advice, fault=fault)
 
 
 _MIB = 1024**2
 ASSUMED_BYTES_EACH = 24 * _MIB
-"""A DX image of 10 megapixels, uncompressed, with its heat map picture; where the spool tells nothing yet."""
+"""A DX image of 10 megapixels, uncompressed, with its heat map picture; while the spool is empty."""
 FEW_RADIOGRAPHS = 1000
 GOOD_P95_MS = 50.0
 STOP_P95_MS = 5000.0
@@ -178,7 +178,9 @@ def _inodes(free: int) -> CheckResult:
     if free < NO_INODES:
         return stop("inodes", f"{free} free", "make room for files: each radiograph takes about six")
     if free < FEW_INODES:
-        return change("inodes", f"{free} free", "make the file system anew with more: each radiograph takes about six")
+        return change(
+            "inodes", f"{free} free", "create the file system with more inodes: each radiograph takes about six"
+        )
     return well("inodes", f"{free} free")
 
 
@@ -211,7 +213,7 @@ def _wal_reset_fixed(version: tuple[int, ...]) -> bool:
 def decoders(trials: Sequence[Trial], missing: Sequence[str]) -> Iterator[CheckResult]:
     """Judge the decoders: one line where each decodes its sample, else one for each that does not."""
     for wrong in (one for one in trials if not one.right):
-        advice = "install the node's libraries anew: this is offered to senders, and every image would be refused"
+        advice = "reinstall the node's libraries: senders are offered this, and every such image would be refused"
         yield stop("decoder", f"{wrong.name}: its sample comes out wrong", advice)
     for name in missing:
         yield change("decoder", f"{name}: not installed", "pip install python-gdcm pylibjpeg-openjpeg pillow")

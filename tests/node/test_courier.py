@@ -426,7 +426,7 @@ def test_deliveries_to_a_destination_that_was_removed_are_dead_until_it_is_back(
         with delivering(without):
             assert settled(without, "DEAD")
         assert len(other.datasets) == 3
-        assert "it is not configured any more" in caplog.text
+        assert "no longer configured" in caplog.text
         with reading(without) as ledger:
             (story,) = queries.trace(ledger, "1.2.1.1.1")
             dead = [row for row in story.deliveries if row.state is DeliveryState.DEAD]

@@ -1,4 +1,4 @@
-"""Delivery: one courier thread for each destination, so that one that is down delays no other.
+"""Delivery: one courier thread for each destination, so one that is down does not delay the others.
 
 Knows no protocol: `link` does. A delivery is settled after the answer; a process killed in between sends the same bytes
 under the same SOP Instance UID once more, which changes nothing in an archive.
@@ -55,7 +55,7 @@ def run(
     ResourceError : a thread ended by itself; a new process may do better.
     """
     notifier = notifier or Notifier()
-    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # why a try failed is in its one line of ours
+    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # our own line says why a try failed
     with ExitStack() as stack:
         ledger = Ledger.open(config.spool.path, repair=True)
         stack.callback(ledger.close)
@@ -96,15 +96,15 @@ def _loops(
 
 
 def _put_in_order(context: DeliveryContext) -> None:
-    """Settle what waits for a destination that is not configured any more, or is not asked for commitment any more."""
+    """Settle what waits for a destination that is no longer configured, or no longer asked for commitment."""
     configured = {destination.name for destination in context.config.destinations}
     for name, number in removed_destinations.settle(context.ledger, configured).items():
-        log.error("dead destination=%s deliveries=%d it is not configured any more", name, number)
+        log.error("dead destination=%s deliveries=%d no longer configured", name, number)
     for name, number in removed_destinations.revive(context.ledger, configured).items():
-        log.warning("revived destination=%s deliveries=%d it is configured again", name, number)
+        log.warning("revived destination=%s deliveries=%d configured again", name, number)
     asked = {destination.name for destination in context.config.destinations if destination.is_asked_to_commit}
     if abandoned := commitments.abandon(context.ledger, asked):
-        log.error("accepted, not committed objects=%d their destinations are not asked any more", abandoned)
+        log.error("accepted, not committed objects=%d no longer asked for commitment", abandoned)
 
 
 def _watch(
@@ -305,7 +305,7 @@ class Courier(ServiceLoop):
         return pause
 
     def _published(self, pause: Pause, error: DeliveryError) -> Pause:
-        """Let other processes see how the destination fares."""
+        """Publish the health of the destination to other processes."""
         if not self._breaker.failures:
             destination_health.answered(self._context.ledger, self.name)
         elif pause.seconds or not error.answered:
@@ -348,7 +348,7 @@ class TransferAudit:
         self._sop_class_uid = ""
 
     def look(self, job: DeliveryJob) -> None:
-        """Find out of which study the next transfer is.
+        """Look up the study of the next transfer.
 
         Raises
         ------
@@ -372,7 +372,7 @@ class TransferAudit:
 
 @dataclass(slots=True)
 class Outage:
-    """Tries in a row that a destination did not answer, whichever object they were made with."""
+    """Consecutive tries without an answer from a destination, with whatever object."""
 
     destination: str
     tries: int = 0

@@ -120,6 +120,6 @@ class ServiceLoop(ABC):
             return False
         is_new, self._requests = requests != self._requests, requests
         if is_new:
-            log.info("tried at once destination=%s by an operator's wish", self.name)
+            log.info("tried at once destination=%s requested by an operator", self.name)
             self.forget_failures()
         return is_new

@@ -1,6 +1,6 @@
-"""How each destination fares, written by the process that delivers and read by all others; and the wish to try it now.
+"""Health of each destination, written by deliver and read by the others; and requests to try it now.
 
-Knows no association: `deliver` says what came of a try. What is due is not here but in the deliveries.
+Knows no association: `deliver` reports the outcome of a try. What is due is not here but in the deliveries.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Health:
 
 
 def down(ledger: Ledger, destination: str, pause_s: float, detail: str) -> None:
-    """Say that it does not answer, or that it cannot now, and when it is tried again."""
+    """Record that it does not answer, or refuses for now, and when it is tried again."""
     now = ledger.now()
     since = sa.func.coalesce(destination_health.c.down_since, sa.literal(now, destination_health.c.down_since.type))
     told = {"next_try_at": now + timedelta(seconds=pause_s), "last_error": detail}
@@ -43,7 +43,7 @@ def down(ledger: Ledger, destination: str, pause_s: float, detail: str) -> None:
 
 
 def answered(ledger: Ledger, destination: str) -> None:
-    """Say that it answers, though not with a success."""
+    """Record that it answers, though not with a success."""
     was_down = sa.and_(destination_health.c.destination == destination, destination_health.c.down_since.is_not(None))
     with ledger.database.writing() as connection:
         connection.execute(
@@ -52,23 +52,23 @@ def answered(ledger: Ledger, destination: str) -> None:
 
 
 def look(ledger: Ledger) -> Mapping[str, Health]:
-    """Tell of every destination that was ever tried, by name."""
+    """Health of every destination that was ever tried, by name."""
     with ledger.database.reading() as connection:
         rows = connection.execute(sa.select(destination_health)).mappings().all()
     return {row["destination"]: Health(**pick(Health, row)) for row in rows}
 
 
 def nudges(ledger: Ledger, destination: str) -> int:
-    """Count the wishes that it be tried at once; one more than before is a new one."""
+    """Count the requests to try it at once; a higher count is a new request."""
     wished = sa.select(destination_health.c.nudges).where(destination_health.c.destination == destination)
     with ledger.database.reading() as connection:
         return int(connection.scalar(wished) or 0)
 
 
 def try_now(ledger: Ledger, destination: str) -> int:
-    """Wish that it be tried at once, and make everything due that waits for it; how many deliveries those are.
+    """Request a try at once, and make all its waiting deliveries due; returns how many.
 
-    The courier hears of it by a notification; a wish that is made while it tries counts for the time after.
+    The courier is notified; a request during a try counts for the next one.
     """
     now = ledger.now()
     mine = sa.and_(deliveries.c.destination == destination, IS_OPEN)
@@ -82,18 +82,18 @@ def try_now(ledger: Ledger, destination: str) -> int:
 
 
 def write(connection: sa.Connection, destination: str, again: Mapping[str, Any], first: Mapping[str, Any]) -> None:
-    """Change the row, or begin it; the caller holds the write lock, and one process writes of a destination."""
+    """Update or insert the row; the caller holds the write lock."""
     known = sa.update(destination_health).where(destination_health.c.destination == destination).values(**again)
     if connection.execute(known).rowcount == 0:
         connection.execute(sa.insert(destination_health), {"destination": destination, **first})
 
 
 def succeeded(connection: sa.Connection, destination: str, now: datetime) -> None:
-    """Say that it has just accepted a result, so it is up."""
+    """Record that it has just accepted a result."""
     up = {"down_since": None, "next_try_at": None, "last_error": None, "last_success_at": now}
     write(connection, destination, up, up)
 
 
 def forget(connection: sa.Connection, destination: str) -> None:
-    """Take the row away."""
+    """Delete the row."""
     connection.execute(sa.delete(destination_health).where(destination_health.c.destination == destination))

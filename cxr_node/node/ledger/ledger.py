@@ -81,9 +81,9 @@ class Ledger:
     def open(
         cls, spool_path: Path, url: str | None = None, now: Callable[[], datetime] = utc_now, *, repair: bool = False
     ) -> Ledger:
-        """Open the spool's own SQLite ledger, or the one at `url`; its tables are brought up to date.
+        """Open the spool's own SQLite ledger, or the one at `url`, and bring its tables up to date.
 
-        `repair`, for those who work on it: a damaged file is set aside, and a new one begins.
+        `repair`, for processes that write: a damaged file is set aside, and a new one is started.
         """
         file = spool_path / FILE_NAME
         try:
@@ -96,7 +96,7 @@ class Ledger:
         return cls(Database.open(url or f"sqlite:///{file}", lock, repair=repair), now)
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self.database.close()
 
     def add(
@@ -150,13 +150,13 @@ class Ledger:
         )
 
     def extend(self, job: Job | DeliveryJob, lease_s: float) -> bool:
-        """Work takes longer; False where the lease is lost."""
+        """Extend a lease; False if it is lost."""
         table = instances if isinstance(job, Job) else deliveries
         with self.database.leasing() as connection:
             return extend(connection, table, job.claim, self.now() + timedelta(seconds=lease_s))
 
     def release(self, job: Job, *, delay_s: float, detail: str, count_attempt: bool = True) -> bool:
-        """Give an instance back for later; `count_attempt` False where it was not to blame."""
+        """Return an instance to the queue; `count_attempt` is False if it was not to blame."""
         now = self.now()
         values = FREE | {
             "not_before": now + timedelta(seconds=delay_s),
@@ -178,7 +178,7 @@ class Ledger:
     ) -> bool:
         """RECEIVED -> REJECTED, with the note about it due at every destination that wants one: all or nothing.
 
-        REJECTED stays its state whatever becomes of the note: that is the delivery's to tell. `rules_sha256` of what it
+        It stays REJECTED whatever becomes of the note: the delivery has a state of its own. `rules_sha256` of what it
         was refused by, for a repeat; None: a repeat is judged.
         """
         values: dict[str, Any] = {"reason": rejected.reason, "sentence": rejected.sentence, "verdict": Verdict.REJECTED}
@@ -274,7 +274,7 @@ class Ledger:
         return self._settle_delivery(job, DeliveryState.DEAD, {"last_status": status, "last_error": detail}, detail)
 
     def mark_purged(self, instance_ids: Sequence[int]) -> None:
-        """Say that retention deletes the bytes of settled instances; their rows stay."""
+        """Record that retention deletes the bytes of settled instances; their rows stay."""
         gone = sa.and_(instances.c.id.in_(instance_ids), instances.c.state.in_(SETTLED))
         with self.database.writing() as connection:
             connection.execute(sa.update(instances).where(gone).values(purged_at=self.now()))
@@ -344,7 +344,7 @@ def _attach(
 
 
 def _withdraw(connection: sa.Connection, job: Job, known: Collection[int], now: datetime) -> None:
-    """Take away what nobody has begun to send of earlier answers that the instance has no more, nor any other."""
+    """Withdraw results of earlier answers that no instance has any longer, unless sending has begun."""
     if not known:
         return
     linked = instance_artifacts.c.artifact_id == deliveries.c.artifact_id
@@ -389,7 +389,7 @@ def of_instance(instance_id: int, *which: sa.ColumnElement[bool]) -> sa.ColumnEl
 
 
 class ClockWatch:
-    """Notices a wall clock that is put forward or back: nothing becomes older than it is, and nothing waits longer.
+    """Notices steps of the wall clock, so that nothing expires early or waits too long because of one.
 
     Rows hold wall-clock times, for they outlive processes; inside a process only the monotonic clock counts. A step
     is the difference of the two, and what is on its way is dated by the new clock (reliability.md T24). A step while
@@ -402,7 +402,7 @@ class ClockWatch:
         self._seen: tuple[float, float] | None = None
         self._lock = threading.Lock()
         self.steps = 0
-        """How many were seen; who finds a delivery too old looks whether it grew since the delivery was claimed."""
+        """How many were seen: a delivery is too old only if this has not grown since it was claimed."""
 
     def follow(self, ledger: Ledger) -> float:
         """Date the open deliveries by the clock as it is now; by how many seconds it was put forward (0.0: it was not).

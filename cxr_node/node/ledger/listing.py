@@ -23,7 +23,7 @@ from cxr_node.node.ledger.tables import IS_OPEN, deliveries, instance_artifacts,
 
 _DAY_US = 86_400_000_000
 _MAX_NAMES = 1000
-"""So many senders or stations are told of; a thousandth one is no department any more."""
+"""Most senders or stations listed; a department has fewer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,7 @@ class Count:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Oldest:
-    """What has waited longest, and for how many it stands."""
+    """What has waited longest, and how many wait with it."""
 
     number: int
     since: datetime
@@ -90,7 +90,7 @@ def find(ledger: Ledger, wanted: Wanted, limit: int) -> list[InstanceRow]:
 
 
 def condition(wanted: Wanted) -> sa.ColumnElement[bool]:
-    """Say it as a condition on instances."""
+    """The same as a condition on instances."""
     return sa.and_(sa.true(), *_conditions(wanted))
 
 

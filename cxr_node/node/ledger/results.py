@@ -20,7 +20,7 @@ from cxr_node.result_kinds import ResultKind
 
 
 def outdate(connection: sa.Connection, instance_id: int, now: datetime) -> frozenset[int]:
-    """Say that the results of an earlier judgement are not those of an instance any more; `link` renews those that are.
+    """Outdate an instance's results of an earlier judgement; `link` renews those that still hold.
 
     Returns their rows: none, unless the instance is judged again.
     """
@@ -121,7 +121,7 @@ class Version:
     instance_id: int
     same_study: bool
     same_patient: bool | None
-    """None where that is not known: across studies nobody can tell."""
+    """None where that is not known: across studies it is unknown."""
     sop_instance_uids: tuple[str, ...]
     """Of its results."""
 
@@ -197,7 +197,7 @@ def others(connection: sa.Connection, row: sa.RowMapping) -> tuple[Version, ...]
 
 
 def is_replaced(connection: sa.Connection, row: sa.RowMapping) -> bool:
-    """Tell whether a later version has results, and other ones."""
+    """Whether a later version has different results."""
     return any(version.instance_id > row["id"] for version in others(connection, row))
 
 

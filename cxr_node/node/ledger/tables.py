@@ -52,7 +52,7 @@ metadata = sa.MetaData(
 
 
 def _lease() -> tuple[sa.Column[Any], ...]:
-    """Who works on a row, until when, and how often it was tried.
+    """The worker that leases a row, until when, and how often it was tried.
 
     `fence` counts the claims and is never reset: a settle with an older number changes nothing.
     The table's `info` says more: the longest time that `not_before` is ever set ahead (a row that seems to wait for
@@ -109,7 +109,7 @@ instances = sa.Table(
     sa.Column("repeats", sa.Integer, nullable=False, server_default="0"),
     sa.Column("repeated_at", Instant),
     _priority(),
-    # it was in the hands of a worker that died: the next one takes nothing beside it
+    # it was in the hands of a worker that died: the next one judges it alone
     sa.Column("alone", sa.Integer, nullable=False, server_default="0"),
     sa.Column("station_name", sa.String(16)),
     # an operator accepted that its patient or its study is another one than before

@@ -51,7 +51,7 @@ def associate(
     Raises
     ------
     UnreachableError : it does not come about now.
-    DeliveryError : it has no presentation context for us, and never will.
+    DeliveryError : the peer accepts no presentation context of ours, permanently.
     """
     address, tls = destination.address, tls_client.arguments()
     try:
@@ -82,7 +82,7 @@ _ALERT_S = 0.5  # in TLS 1.3 a server looks at our certificate after our side of
 
 
 def fault(association: Association, expected: Response, message_id: int) -> str:
-    """Say why the last response is no answer to a request; "" where it is one, or where none has come."""
+    """Why the last response does not answer the request; "" if it does, or if none came."""
     connection = association.dul.socket
     if not isinstance(connection, Connection):
         return ""

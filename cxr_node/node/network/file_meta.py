@@ -41,11 +41,11 @@ def _text(element: int, vr: bytes, value: str) -> bytes:
 
 
 def split(content: bytes) -> tuple[str, memoryview]:
-    """Tell a file's SOP Instance UID, and where its data set lies.
+    """A file's SOP Instance UID, and where its data set begins.
 
     Raises
     ------
-    ValueError : it is no Part 10 file.
+    ValueError : it is not a Part 10 file.
     """
     view = memoryview(content)
     if content[128:132] != b"DICM" or content[132:140] != struct.pack("<HH2sH", 0x0002, 0x0000, b"UL", 4):

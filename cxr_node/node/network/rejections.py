@@ -1,4 +1,4 @@
-"""Who was refused, what ended without a release, and why: counted by cause, and told so that a flood fills no journal.
+"""Refused peers and associations that ended without a release: counted by cause, logged at a limited rate.
 
 The first refusal of a peer for a cause is a line at once; the others of the next minute are one line at its end.
 Knows no protocol. PS3.15 A.5.3.11: a refusal may be a Security Alert, which `on_refusal` is for.
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 MINUTE_S = 60.0
 TOTALS_EVERY_S = 3600.0
 MAX_WINDOWS = 1024
-"""More peers than this are told of as one."""
+"""More peers than this are reported as one."""
 OTHERS = "others"
 
 
@@ -39,14 +39,14 @@ class Heard:
     said: str
     """An abort of the peer's, in words."""
     fault: str
-    """What was wrong with a PDU, in words; "" where nobody has said."""
+    """What was wrong with a PDU, in words; "" if unknown."""
     is_idle: bool
     """The peer has been silent for longer than it may."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How it ended; `Cause.PROBE` is to be counted, and not to be told."""
+    """How it ended; `Cause.PROBE` is counted and not logged."""
 
     cause: Cause
     detail: str
@@ -91,11 +91,11 @@ def in_words(first: bytes) -> str:
 
 
 class Cause(StrEnum):
-    """Why somebody was refused."""
+    """Why a peer was refused."""
 
     TOO_MANY_CONNECTIONS = "too-many-connections"
     GAVE_WAY = "gave-way"
-    """It had not asked for an association yet, and there was no room for another."""
+    """It had not requested an association yet, and the limit of connections was reached."""
     TLS = "tls"
     PDU_TOO_LONG = "pdu-too-long"
     TOO_SLOW = "too-slow"
@@ -128,7 +128,7 @@ class Cause(StrEnum):
     STOPPING = "stopping"
     """We aborted an association because the receiver stops."""
     PROBE = "probe"
-    """A connection that was closed without a byte, as those who watch ports do: counted, and not told."""
+    """A connection closed without a byte, as port monitors do: counted, not logged."""
     DESTINATION_REJECTED = "destination-rejected"
     """This and the next four: of an association that we asked a destination for."""
     DESTINATION_ABORTED = "destination-aborted"
@@ -137,7 +137,7 @@ class Cause(StrEnum):
     DESTINATION_CONFUSED = "destination-confused"
     """Its answer is none to our message."""
     DESTINATION_AWAY = "destination-away"
-    """Nobody listens there: counted and told in the journal, and no matter for the audit trail."""
+    """Nothing listens there: counted and logged, but not audited."""
 
 
 UNWELCOME = frozenset(
@@ -146,16 +146,16 @@ UNWELCOME = frozenset(
         *(Cause.CALLED_AE_TITLE, Cause.CALLING_AE_TITLE, Cause.HOST, Cause.CERTIFICATE),
     }
 )
-"""Causes for which nobody is let in: each is a Security Alert."""
+"""Causes for which a peer is refused: each is a Security Alert."""
 ENDED = frozenset(
     {
         *(Cause.PEER_ABORT, Cause.PEER_CLOSED, Cause.IDLE, Cause.NO_REQUEST, Cause.STOPPING),
         *(Cause.DESTINATION_REJECTED, Cause.DESTINATION_ABORTED, Cause.DESTINATION_MUTE, Cause.DESTINATION_CONFUSED),
     }
 )
-"""An association ended, and it was no refusal of ours."""
+"""An association ended, and we did not refuse it."""
 ALERTS = UNWELCOME | ENDED | {Cause.PDU_TOO_LONG, Cause.TOO_SLOW, Cause.PROTOCOL, Cause.FAULT}
-"""What the audit trail is told of; a C-STORE that is refused is in the log alone."""
+"""What is audited; a refused C-STORE is in the log only."""
 
 
 def told_as(cause: Cause) -> str:
@@ -201,7 +201,7 @@ class Refusals:
             return Counter(self._totals)
 
     def add(self, refusal: Refusal) -> None:
-        """Count a refusal, and tell of it if it is the first of its minute."""
+        """Count a refusal, and log it if it is the first of its minute."""
         with self._lock:
             self._totals[refusal.cause] += 1
             key = refusal.host, refusal.cause
@@ -221,7 +221,7 @@ class Refusals:
             self._totals[cause] += 1
 
     def turn(self) -> None:
-        """Tell of the minutes that are over, and once an hour of all; called again and again."""
+        """Log the minutes that are over, and a total every hour; called periodically."""
         now = time.monotonic()
         self._end(now)
         if now >= self._totals_at:
@@ -229,7 +229,7 @@ class Refusals:
             self._tell_totals()
 
     def close(self) -> None:
-        """Tell of what has not been told yet."""
+        """Log what has not been logged yet."""
         self._end(float("inf"))
         self._tell_totals()
 

@@ -47,7 +47,7 @@ class Answer:
 
 
 def read(event: Event) -> Answer | None:
-    """Read a message that has come whole (evt.EVT_DIMSE_RECV); None where it is no response."""
+    """Read a complete message (evt.EVT_DIMSE_RECV); None if it is not a response."""
     command = event.message.command_set
     field = _number(command.get("CommandField")) or 0
     if not field & _IS_RESPONSE:
@@ -57,7 +57,7 @@ def read(event: Event) -> Answer | None:
 
 
 def fault(answer: Answer, expected: Response, message_id: int) -> str:
-    """Say why it is no answer to that request; "" where it is one."""
+    """Why it is not an answer to that request; "" if it is."""
     name = expected.name.replace("_", "-")
     if answer.field != expected:
         return f"the peer answered a {name}-RQ with another command: 0x{answer.field:04X}"

@@ -1,4 +1,4 @@
-"""What the node shows in TLS and whom it believes, on either side, read anew when the files change.
+"""The node's TLS identity and trust, as server and as client, reloaded when the files change.
 
 PS3.15 B.12 (BCP 195: RFC 8996, RFC 9325). Knows no association.
 """
@@ -98,14 +98,14 @@ class Renewed:
         self._context = make(tls)
 
     def context(self) -> ssl.SSLContext:
-        """For the next handshake; files that cannot be used change nothing, and are told of once."""
+        """For the next handshake; unusable files change nothing and are logged once."""
         with self._lock:
             seen = self._look()
             if seen != self._seen:
                 self._seen = seen
                 try:
                     self._context = self._make(self._tls)
-                    log.info("certificates read anew certificate=%s", self._tls.certificate)
+                    log.info("certificates reloaded certificate=%s", self._tls.certificate)
                 except ConfigError as error:
                     log.error("the certificates from before stay in use: %s", error)
             return self._context
@@ -132,7 +132,7 @@ class PeerCertificate:
     """DNS names and IP addresses of the subjectAltName; without any, the Common Names."""
 
     def is_one_of(self, certificates: tuple[str, ...]) -> bool:
-        """Tell whether a list of fingerprints and names has it."""
+        """Whether a list of fingerprints and names contains it."""
         return self.fingerprint in certificates or not self.names.isdisjoint(certificates)
 
 

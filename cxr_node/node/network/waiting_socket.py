@@ -1,6 +1,6 @@
 """Waiting without a poll, below pynetdicom's associations: both threads of one sleep until there is news.
 
-Knows no DIMSE message. In pynetdicom 3.0.4 they look for news a thousand times a second. What is overridden here is
+Knows no DIMSE message. pynetdicom 3.0.4 polls a thousand times a second. What is overridden here is
 internal to it: the version is pinned, and `tests/node/test_waiting_socket.py` holds each name we rely on.
 """
 
@@ -30,14 +30,14 @@ _TURN_S, _CLOSED_TURN_S = 0.001, 0.01
 
 
 class NotifyingQueue(queue.Queue[Any]):
-    """A queue that tells when something was put."""
+    """A queue that notifies when something was put."""
 
     def __init__(self, on_put: Callable[[], None]) -> None:
         super().__init__()
         self._on_put = on_put
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        """As the base class, then tell."""
+        """As the base class, then notify."""
         super().put(item, block, timeout)
         self._on_put()
 
@@ -85,17 +85,17 @@ class Checkpoint(threading.Event):
         self._association = association
         self._news = threading.Event()
 
-    def tell(self) -> None:
+    def notify(self) -> None:
         """Let the thread take its next turn now."""
         self._news.set()
 
     def set(self) -> None:
-        """As the base class; that somebody opens the checkpoint is news."""
+        """As the base class; that someone opens the checkpoint is news."""
         super().set()
         self._news.set()
 
     def clear(self) -> None:
-        """As the base class; that somebody closes it is news too."""
+        """As the base class; that someone closes it is news too."""
         super().clear()
         self._news.set()
 
@@ -120,7 +120,7 @@ class Pace:
         self._begun_at, self._bytes = time.monotonic(), 0
 
     def keeps_up(self, nr_bytes: int) -> bool:
-        """Tell whether it still comes fast enough, now that more of it is there."""
+        """Whether the peer is still fast enough, now that more has arrived."""
         self._bytes += nr_bytes
         return time.monotonic() - self._begun_at <= self._grace_s + self._bytes / SLOWEST_BYTES_PER_S
 
@@ -129,7 +129,7 @@ class WaitingSocket(AssociationSocket):
     """A connection whose thread sleeps until the peer, or its own process, has something for it."""
 
     wake: Wake
-    """Set by who has something to send."""
+    """Set by a thread that has something to send."""
     said = ""
     """Why the peer rejected or aborted, in words."""
     fault = ""
@@ -149,7 +149,7 @@ class WaitingSocket(AssociationSocket):
 
     @property
     def ready(self) -> bool:
-        """Tell pynetdicom whether there is a PDU for it to read; nothing is read or waited for here."""
+        """Whether there is a PDU for pynetdicom to read; neither reads nor waits."""
         return self.has_input
 
     def pump(self) -> bool:
@@ -178,7 +178,7 @@ class WaitingSocket(AssociationSocket):
         return number in found
 
     def _pending(self) -> bool:
-        """Tell whether TLS has read more than was asked for."""
+        """Whether TLS holds more decrypted bytes."""
         return isinstance(self.socket, ssl.SSLSocket) and bool(self.socket.pending())
 
 
@@ -190,7 +190,7 @@ class Machine(StateMachine):
         self._connection = connection
 
     def do_action(self, event: str) -> None:
-        """As the base class, but a fault is no end of the thread."""
+        """As the base class, but a fault does not end the thread."""
         state = self.current_state
         self._connection.meet(event, state)
         try:
@@ -227,8 +227,8 @@ def end_polling(association: Association, connection: WaitingSocket) -> None:
     """Let both threads of an association wait until the other, or the peer, has something for them."""
     checkpoint = association._reactor_checkpoint = Checkpoint(association)
     checkpoint.set()
-    association.dul.to_user_queue = NotifyingQueue(checkpoint.tell)
-    association.dimse.msg_queue = NotifyingQueue(checkpoint.tell)
+    association.dul.to_user_queue = NotifyingQueue(checkpoint.notify)
+    association.dimse.msg_queue = NotifyingQueue(checkpoint.notify)
     association.dul.to_provider_queue = NotifyingQueue(connection.wake.set)
     dul: Any = association.dul  # one method of its own is replaced
     dul._run_loop_delay = 0.0  # `pump` waits
