@@ -60,7 +60,7 @@ def test_a_good_disk_is_well_in_all() -> None:
         ("file system", {"kind": "xfs"}, Verdict.WELL, ""),
         ("durable write", {"store_ms": (4.0,) * 40 + (80.0,) * 10}, Verdict.CHANGE, "slow answers"),
         ("durable write", {"store_ms": (0.1,) * 50}, Verdict.CHANGE, "too fast to be true"),
-        ("durable write", {"store_ms": (6000.0,) * 50}, Verdict.STOP, "give up waiting"),
+        ("durable write", {"store_ms": (6000.0,) * 50}, Verdict.STOP, "time out"),
         ("free space", {"free_bytes": GIB}, Verdict.STOP, "0xA700"),
         ("free space", {"free_bytes": 10 * GIB}, Verdict.CHANGE, "larger disk"),
         ("free space", {"traffic": BUSY}, Verdict.WELL, ""),

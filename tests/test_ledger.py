@@ -457,7 +457,7 @@ def test_a_destination_that_is_down_is_seen_from_outside_and_tried_at_once(tmp_p
         assert seen["health"]["pacs"]["next_try_at"] > seen["health"]["pacs"]["down_since"]
         text = flat(site.run("status", "--fail-on", "down"))
         assert text.startswith("FAIL down: pacs has not answered for ")
-        assert f"pacs ({nobody}) is down since " in text
+        assert f"pacs ({nobody}) has been down since " in text
         assert ", next try " in text
         told = [
             row["why"]
@@ -465,7 +465,7 @@ def test_a_destination_that_is_down_is_seen_from_outside_and_tried_at_once(tmp_p
             for row in story["deliveries"]
         ]
         assert len(told) == 6
-        assert all(why.startswith("pacs is down since ") and "next try at" in why for why in told)
+        assert all(why.startswith("pacs has been down since ") and "next try at" in why for why in told)
         assert sum("trying again at" in why for why in told) == 1, "the one that knocks"
         assert any("before it: 5 waiting" in why for why in told)
         archive = peers.Archive()

@@ -1,4 +1,4 @@
-"""The commands that look into the ledger and put right what is DEAD or waits; registered by `cli`."""
+"""Commands that show the ledger, and retry what is DEAD or waiting; registered by `cli`."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def opened(config: Config) -> Iterator[Ledger]:
 
     Raises
     ------
-    ConfigError : it has not.
+    ConfigError : it has not run.
     """
     ledger = wiring.ledger(config)
     try:
@@ -70,7 +70,7 @@ def status(
         ),
     ] = None,
 ) -> None:
-    """Show what runs, the queue, how the destinations fare, who sent last, and the last results."""
+    """Show processes, queue, destinations, senders and the last results."""
     from cxr_node.cli import ledger_tables
     from cxr_node.node.ledger import status
 
@@ -124,7 +124,7 @@ def list_instances(
     destination: Destination = None,
     since: Since = None,
     until: Until = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="At most this many.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List images, the newest first: by state, verdict, reason, sender, station, destination and time."""
@@ -155,7 +155,7 @@ def counts(
     until: Until = None,
     as_json: AsJson = False,
 ) -> None:
-    """Count images by day, sender, station, reason or verdict, and say when each last one came."""
+    """Count images by day, sender, station, reason or verdict, and show when the last one came."""
     from cxr_node.cli import ledger_tables
     from cxr_node.node.ledger import listing
 
@@ -177,14 +177,12 @@ def counts(
 def retry(
     key: Anything = None,
     config: ConfigFile = DEFAULT_CONFIG,
-    all_dead: Annotated[
-        bool, typer.Option("--dead", help="All that is DEAD, or what the other options leave of it.")
-    ] = False,
+    all_dead: Annotated[bool, typer.Option("--dead", help="All that is DEAD, limited by the other options.")] = False,
     destination: Destination = None,
     reason: Reason = None,
     since: Since = None,
 ) -> None:
-    """Give DEAD images and deliveries another try; ask again for the commitment of destinations to what they took."""
+    """Give DEAD images and deliveries another try; request missing storage commitments again."""
     from cxr_node.node.ledger import listing, operator_moves
     from cxr_node.node.process import notify
 
@@ -192,7 +190,7 @@ def retry(
     configured = [to.name for to in settings.destinations]
     if (key is None) is not all_dead:
         raise DataError(
-            "retry: say what: a KEY, or --dead for all that is DEAD (with --destination, --reason, --since)"
+            "retry what? Give a KEY, or --dead for all that is DEAD (with --destination, --reason, --since)"
         )
     destination = None if destination is None else as_logged(destination)
     if destination is not None and destination not in configured:
@@ -222,7 +220,7 @@ def forget(
     settings = loader.load(config)
     destination = as_logged(destination)
     if destination in (to.name for to in settings.destinations):
-        raise DataError(f"{destination}: is configured; take it out of the configuration first, and restart the node")
+        raise DataError(f"{destination}: is configured; remove it from the configuration first, and restart the node")
     with opened(settings) as ledger:
         queues = queries.queues(ledger)
         if destination not in queues:
@@ -304,7 +302,7 @@ def moment_since(text: str, at: datetime) -> datetime:
 
 
 def _parsed(parse: Callable[[str], Value], text: str | None, option: str) -> Value | None:
-    """Read an option; a word that is none is one sentence, and exit 2."""
+    """Read an option; an unknown word is an error with exit 2."""
     if text is None:
         return None
     try:
@@ -374,7 +372,7 @@ def unconfigured(name: str, configured: list[str]) -> DataError:
 
 
 def unknown(key: str) -> DataError:
-    """Say that a key names nothing."""
+    """Error for a key without a match."""
     return DataError(f"{key}: the ledger knows no such UID, Accession Number, number or digest")
 
 
@@ -386,7 +384,7 @@ def _renew(ledger: Ledger, settings: Config, wanted: Wanted) -> int:
 
 
 def _nothing_dead(ledger: Ledger, wanted: Wanted, came: Retried) -> str:
-    """Say what is so: it is not known, or it is not DEAD, or it is DEAD and stays so, and why."""
+    """Why nothing was retried: unknown, not DEAD, or DEAD for good."""
     from cxr_node.cli import ledger_tables
     from cxr_node.node.ledger import listing
 

@@ -35,7 +35,7 @@ Targets = Mapping[str, Target]
 
 
 def status(seen: NodeStatus, targets: Targets) -> Group:
-    """Roles, queue, destinations, who sent last, last instances."""
+    """Roles, queue, destinations, senders, last instances."""
     roles = _table("process", "", title="node")
     for role, state in seen.roles.items():
         roles.add_row(role, _role(state, seen.at))
@@ -104,7 +104,7 @@ def _verdict(row: InstanceRow, targets: Targets) -> Text:
 
 
 def story(told: Story, targets: Targets) -> Group:
-    """One instance from the wire to the archive."""
+    """One instance from receipt to archive."""
     row = told.instance
     head = Table(show_header=False, box=None)
     for name, value in (_head(row, targets) | _versions(told)).items():
@@ -172,7 +172,7 @@ def _sent(one: DeliveryRow) -> str:
 
 
 def _last(one: DeliveryRow) -> Text:
-    """What was answered last, and what it waits for."""
+    """Last answer, and what it waits for."""
     answer = "" if one.last_status is None else f"0x{one.last_status:04X}"
     said = " ".join(word for word in (answer, one.last_error) if word)
     if one.why is None:
@@ -214,7 +214,7 @@ def _role(state: RoleState, now: datetime) -> Text:
         return Text("is not running, and never was with this spool" if not state.running else "runs", "yellow")
     at = clock(state.since, now)
     if not state.running:
-        ended = f"is not running since {at}"
+        ended = f"has not been running since {at}"
         return Text(ended if state.in_order else f"is not running; it was killed, last sign of life {at}", "bold red")
     more = f", {state.processes} processes" if state.processes > 1 else ""
     silent = state.seen_at is not None and (now - state.seen_at).total_seconds() > 120
@@ -223,7 +223,7 @@ def _role(state: RoleState, now: datetime) -> Text:
 
 
 def _destinations(seen: NodeStatus) -> Group:
-    """How each fares, in a line; then the numbers."""
+    """One line of health for each; then the numbers."""
     lines = [_fares(name, place, seen.at) for name, place in seen.health.items()]
     table = _table("deliveries to")
     for heading in ("waiting", "oldest", DeliveryState.DELIVERED.value, DeliveryState.DEAD.value):
@@ -246,7 +246,7 @@ def _fares(name: str, place: DestinationStatus, now: datetime) -> Text:
     tried = ""
     if place.next_try_at is not None and any(place.deliveries[state] for state in OPEN):
         tried = f", next try {clock(place.next_try_at, now)}" if place.next_try_at > now else ", being tried now"
-    told = f"is down since {clock(place.down_since, now)}{tried}: {place.last_error or ''}".rstrip(": ")
+    told = f"has been down since {clock(place.down_since, now)}{tried}: {place.last_error or ''}".rstrip(": ")
     return line.append(told, "bold red").append(last)
 
 
@@ -284,7 +284,7 @@ def when(at: datetime) -> str:
 
 
 def _table(*headings: str, title: str | None = None, box: bool = True) -> Table:
-    """Whose cells are folded where there is no room, and never cut."""
+    """A column whose cells are folded, never cut."""
     table = Table(title=title, title_justify="left") if box else Table(box=None)
     for heading in headings:
         table.add_column(heading, overflow="fold")

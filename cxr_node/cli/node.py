@@ -23,7 +23,7 @@ from cxr_node.errors import ConfigError, DataError, ResourceError
 
 @command()
 def rebuild(config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Check the ledger, set it aside where it is damaged or too old, and receive again what only the spool knows."""
+    """Check the ledger, set it aside if it is damaged or too old, and receive again what only the spool has."""
     from cxr_node.dicom.read import header
     from cxr_node.node.ledger.database import UnreleasedLedgerError, set_aside, utc_now
     from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
@@ -74,9 +74,9 @@ def verify(
         else:
             out.print(str(flaw), markup=False)
     for name in checked.ignored:
-        err.print(f"{name}: neither a result of ours nor a radiograph; not checked", markup=False)
+        err.print(f"{name}: neither one of our results nor a radiograph; not checked", markup=False)
     if not checked.results and not flaws:
-        raise DataError("there is no result of ours among these files")
+        raise DataError("none of these files is one of our results")
     if not as_json:
         out.print(f"{checked.results} results, {checked.sources} sources, {len(flaws)} flaws")
     raise typer.Exit(1 if flaws else 0)
@@ -156,7 +156,7 @@ def receive(config: ConfigFile = DEFAULT_CONFIG) -> None:
 
 @command()
 def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Run one worker alone: claims received instances, judges them, stores their results."""
+    """Run one worker alone: leases received instances, judges them, stores the results."""
     from cxr_node.node.process import supervisor
 
     with supervisor.held():
@@ -184,7 +184,7 @@ def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
 
 @command()
 def deliver(config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Run the delivery alone: sends results and audit messages away, and clears what has been kept long enough."""
+    """Run delivery alone: sends results and audit messages, and deletes what has been kept long enough."""
     from cxr_node.dicom.pixels import probe
     from cxr_node.node.process import supervisor
 
@@ -217,9 +217,9 @@ def demo(
 
 @command()
 def check(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Look at configuration, secrets, weights, spool, port and destinations: one line each.
+    """Check configuration, secrets, weights, spool, port and destinations: one line each.
 
-    Exit 78 where the configuration or a file that it names is wrong, 1 where the world is (an archive is down).
+    Exit 78 if the configuration or a file that it names is wrong, 1 for anything else (an archive is down).
     """
     from cxr_node.diagnose import check
     from cxr_node.diagnose.thresholds import Fault
@@ -257,7 +257,7 @@ def doctor(
 
 @command()
 def conformance(
-    out_file: Annotated[Path | None, typer.Option("--out", help="Write it here, not to the screen.")] = None,
+    out_file: Annotated[Path | None, typer.Option("--out", help="File to write; default: stdout.")] = None,
 ) -> None:
     """Write the DICOM conformance statement and the IHE integration statement, from the code's own tables."""
     from cxr_node.conformance import statement
@@ -274,7 +274,7 @@ def send(
     paths: Annotated[list[Path], typer.Argument(help="DICOM files, PNG or JPEG pictures, or folders.")],
     to: Annotated[str, typer.Option("--to", help="AE@host:port of a Storage SCP.")],
     calling: Annotated[str, typer.Option(help="Calling AE title.")] = "CXR_SEND",
-    priority: Annotated[Urgency, typer.Option(help="C-STORE Priority: low waits for all others.")] = Urgency.MEDIUM,
+    priority: Annotated[Urgency, typer.Option(help="C-STORE Priority; low is handled last.")] = Urgency.MEDIUM,
 ) -> None:
     """C-STORE files; a PNG or JPEG is wrapped as a DX image first."""
     from cxr_node.domain import Priority

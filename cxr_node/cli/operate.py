@@ -1,4 +1,4 @@
-"""Commands by which an operator sends again, judges again, admits and erases; registered by `cli`."""
+"""Operator commands: resend, rejudge, admit, erase; registered by `cli`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def resend(
     since: Since = None,
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
-    """Send known results again, the same bytes under the same UIDs; also to a destination that never had them."""
+    """Send known results again, the same bytes under the same UIDs; also to a new destination."""
     from cxr_node.node.ledger import operator_moves
     from cxr_node.node.process import notify
     from cxr_node.node.spool.spool import Spool
@@ -151,7 +151,7 @@ def _destinations(settings: Config, name: str | None) -> dict[str, frozenset[Res
 
 
 def _found(ledger: Ledger, key: str | None, since: str | None, rejected: str | None = None) -> list[int]:
-    """Rows that an operator means; a sentence where there are none."""
+    """Rows that the options select; an error if there are none."""
     from cxr_node.dicom.read import header
     from cxr_node.node.ledger import lookup, operator_moves
 
@@ -167,7 +167,7 @@ def _found(ledger: Ledger, key: str | None, since: str | None, rejected: str | N
 
 
 def _of_patient(ledger: Ledger, patient: str) -> list[int]:
-    """The Patient ID is written nowhere, and not repeated in the answer either."""
+    """The Patient ID is written nowhere, not even in the answer."""
     from cxr_node.dicom.read import header
     from cxr_node.node.deliver import retention
 
@@ -184,7 +184,7 @@ def _of_patient(ledger: Ledger, patient: str) -> list[int]:
 def _erased(
     ledger: Ledger, settings: Config, images: Sequence[Doomed], record: Callable[[Act], None], *, quiet: bool
 ) -> list[Doomed]:
-    """Erase one after the other, as they are by then; what was erased before a fault is in the audit all the same."""
+    """Erase one after the other, as they are by then; after a fault, what was erased is still audited."""
     from cxr_node.node.audit.messages import Deed
     from cxr_node.node.deliver import retention
     from cxr_node.node.spool.spool import Spool

@@ -1,4 +1,4 @@
-"""How answers look in a terminal: tables, lines and bars. Decides nothing."""
+"""Tables, lines and bars for the terminal. Decides nothing."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def progress(items: Iterable[Item], total: int, what: str, *, quiet: bool = Fals
 def verdict(word: str | None, target: Target | None) -> Text:
     """Show the symbol and the name of a verdict, given its word for programs; "-" where there is none yet.
 
-    Without its target (the profile is no longer configured) a NORMAL is not said to be of another one.
+    Without its target (the profile is no longer configured) a NORMAL names no finding.
     """
     if word is None:
         return Text("-")
@@ -121,7 +121,7 @@ def doctor_table(results: Sequence[CheckResult]) -> Table:
 
 
 def doctor_line(results: Sequence[CheckResult]) -> Text:
-    """The end of it in one sentence."""
+    """Summary in one sentence."""
     stops, changes = (
         sum(result.verdict is wanted for result in results)
         for wanted in (thresholds.Verdict.STOP, thresholds.Verdict.CHANGE)

@@ -1,6 +1,6 @@
 """The whole configuration: one strict schema, read from one YAML file.
 
-An unknown key is an error with its path and a suggestion; every key has a default but the four that
+An unknown key is an error with its path and a suggestion; every key has a default except the four that
 name a place (`config/node.yaml` shows them all). Imports no room.
 """
 
@@ -24,7 +24,7 @@ _ADDRESS = re.compile(r"(?P<ae_title>[^@]+)@(?P<host>\[[^\]]+\]|[^:\s]+):(?P<por
 
 
 STANDARD_KINDS = (ResultKind.REPORT, ResultKind.MEASUREMENTS, ResultKind.HEATMAP)
-"""What a destination gets that asks for nothing else: sentences, codes, and a picture."""
+"""What a destination gets by default: sentences, codes, and a picture."""
 
 MAX_DELAY_S = 3600.0
 """Longest delay between two tries of a delivery; one that seems longer in the ledger was set by another clock."""
@@ -62,14 +62,14 @@ class Tls(Section):
 
 
 class DestinationTls(Tls):
-    """As every `tls`; and whose certificate the destination must show."""
+    """As every `tls`, and the name that the destination's certificate must have."""
 
     server_name: str | None = None
     """DNS name or IP address in its certificate; None: the host of `address`."""
 
 
 class Peer(Section):
-    """One that may call: its AE title, the hosts it may call from, the certificates it may show (empty: any)."""
+    """A permitted caller: its AE title, hosts and certificates (empty: any)."""
 
     ae_title: AETitle
     hosts: tuple[str, ...] = ()
@@ -92,18 +92,18 @@ class Listen(Section):
     port: Port = 11112
     tls: Tls | None = None
     allow_plaintext: bool = False
-    """Listen without TLS where others than this machine reach the port."""
+    """Listen without TLS although other machines reach the port."""
     require_called_ae_title: bool = True
     peers: tuple[Peer, ...] = ()
-    """Who may call; empty: everybody who can reach the port."""
+    """Permitted callers; empty: everyone who can reach the port."""
     sop_classes: SopClasses = SopClasses.ALL
     max_associations: int = Field(default=32, ge=1, le=512)
     max_associations_per_host: int = Field(default=16, ge=1, le=512)
-    """So that one host leaves room for others."""
+    """Keeps one host from taking all associations."""
     max_pdu_bytes: int = Field(default=131072, ge=16384, le=1048576)
     max_object_mib: int = Field(default=256, ge=1, le=4096)
     idle_timeout_s: float = Field(default=60.0, gt=0)
-    """An association that says nothing for so long is aborted."""
+    """An association that is silent for this long is aborted."""
 
 
 class SpoolSection(Section):
@@ -115,9 +115,9 @@ class SpoolSection(Section):
     retention_days: float = Field(default=30.0, ge=0)
     """Objects and results of settled instances are deleted after this; their ledger rows stay."""
     rejected_days: float = Field(default=1.0, ge=0)
-    """Objects that were rejected are deleted after this already; not those that an operator may still admit."""
+    """Objects that were rejected are deleted after this; not those that an operator may still admit."""
     history_days: float | None = Field(default=None, ge=0)
-    """Ledger rows of settled instances go after this, for a ledger that stops to grow; None: they stay for ever."""
+    """Ledger rows of settled instances go after this, so that the ledger stops growing; None: never."""
 
     @model_validator(mode="after")
     def _rows_outlive_bytes(self) -> SpoolSection:
@@ -140,7 +140,7 @@ class Model(Section):
 
 
 class AgePolicy(StrEnum):
-    """What an age outside the profile's population does."""
+    """Effect of an age outside the profile's population."""
 
     ENFORCE = "enforce"
     WARN = "warn"
@@ -164,7 +164,7 @@ class NormalHeatmap(StrEnum):
 
 
 class Results(Section):
-    """What every result object says of its maker."""
+    """What every result object says about its origin."""
 
     manufacturer: str = "cxr_node project"
     installation_id: str = "cxr-node"
@@ -200,7 +200,7 @@ class Address(Section):
 
 
 class Compression(StrEnum):
-    """How a destination may get pictures: pixel for pixel the same, in fewer bytes."""
+    """How a destination may get pictures: the same pixels in fewer bytes."""
 
     AUTO = "auto"  # JPEG-LS where it is taken, else RLE, else none
     NONE = "none"
@@ -220,7 +220,7 @@ class AnyDestination(Section):
 
     @property
     def where(self) -> str:
-        """Where it is, for people."""
+        """Its address, for people."""
         raise NotImplementedError
 
     @property
@@ -256,11 +256,11 @@ class DicomDestination(AnyDestination):
     address: Address
     tls: DestinationTls | None = None
     calling_ae_title: AETitle | None = None
-    """How the node calls itself; None: the AE title it listens with."""
+    """Our AE title towards it; None: the one that the node listens with."""
     heatmap_compression: Compression = Compression.AUTO
     """Of heatmap and heatmap-frames, where the destination takes it: lossless, under the same SOP Instance UID."""
     commitment_wait_h: float | None = Field(default=None, gt=0)
-    """Request Storage Commitment for what it took, and wait so long for its report; None: not requested."""
+    """Request Storage Commitment, and wait this long for the report; None: not requested."""
 
     @property
     def where(self) -> str:
@@ -364,7 +364,7 @@ class Config(Section):
 
     @property
     def kinds(self) -> frozenset[ResultKind]:
-        """What is worth making: all that some destination wants, the standard ones where there is none."""
+        """Kinds to make: all that some destination wants, the standard ones without destinations."""
         wanted = [kind for destination in self.destinations for kind in destination.send]
         return frozenset(wanted if self.destinations else STANDARD_KINDS)
 

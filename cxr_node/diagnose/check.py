@@ -100,7 +100,7 @@ def _dated(subject: str, found: Certificate) -> CheckResult:
 def _crl(subject: str, path: Path) -> CheckResult:
     ends_at = crl_ends_at(path)
     if ends_at is None:
-        return well(f"{subject} crl", f"{path}: does not say when the next one is due")
+        return well(f"{subject} crl", f"{path}: has no date of the next update")
     return _ending(f"{subject} crl", f"{path}", ends_at, datetime.now(UTC), soon_days=0)
 
 
@@ -232,7 +232,7 @@ def check(config: Config, source: str) -> Iterator[CheckResult]:
     yield _try("spool", partial(_spool, config))
     yield _try("port", partial(_port, config))
     if not config.destinations:
-        yield stop("destinations", "none configured: results would go nowhere")
+        yield stop("destinations", "none configured: results would not be sent")
     for destination in config.destinations:
         yield _try(f"destination {destination.name}", partial(_probe, config, destination))
     yield from _removed(config)
@@ -255,7 +255,7 @@ def _warnings(config: Config) -> Iterator[str]:
 
 
 def _time_zone(config: Config) -> CheckResult:
-    """Which zone study times are taken to be of; a host in UTC rarely stands where the clocks do."""
+    """Time zone assumed for study times; a host in UTC rarely matches the modalities."""
     name, named = config.results.time_zone, "study times without a UTC offset are taken to be in"
     if name is not None:
         return well("time zone", f"{named} {name} (results.time_zone)")
@@ -287,7 +287,7 @@ def _private_keys(found: Sequence[Tls]) -> str:
 
 
 def _unreadable(key: Path) -> str | None:
-    """Why a private key cannot be used; None where it holds one."""
+    """Why a private key cannot be used; None if it can."""
     try:
         content = key.read_bytes()
     except OSError as error:
@@ -320,7 +320,7 @@ def _spool(config: Config) -> str:
             "every C-STORE would be answered 0xA700"
         )
     if thresholds.is_network(kind := disk.kind(existing)):
-        raise ConfigError(f"{path}: lies on another machine ({kind}); the ledger in it needs a local disk")
+        raise ConfigError(f"{path}: is on another machine ({kind}); the ledger in it needs a local disk")
     open_to_others = permissions.is_open(path, OWN_NAMES)
     if not os.access(existing, os.W_OK | os.X_OK):
         raise ConfigError(f"{path}: is not writable for this user")

@@ -25,13 +25,13 @@ class Verdict(StrEnum):
 
     WELL = "well"
     CHANGE = "change"
-    """The node runs, worse or less safely than it could."""
+    """The node runs, but slower or less safely than it could."""
     STOP = "stop"
     """The node cannot keep what it promises here."""
 
 
 class Fault(StrEnum):
-    """What has to be put right where a result says STOP."""
+    """What to fix if a result says STOP."""
 
     FILE = "file"
     """The configuration, or a file that it names: the node would not start, or could not do its work (78)."""
@@ -41,7 +41,7 @@ class Fault(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckResult:
-    """One thing that was looked at or measured."""
+    """Outcome of one check or measurement."""
 
     subject: str
     figure: str
@@ -58,7 +58,7 @@ class CheckResult:
 
     @property
     def warning(self) -> bool:
-        """It works, and an operator should know all the same."""
+        """It works, but an operator should know."""
         return self.verdict is Verdict.CHANGE
 
     def as_json(self) -> dict[str, str]:
@@ -142,7 +142,7 @@ def _durable_write(found: Disk) -> CheckResult:
     figure = f"{len(found.store_ms)} x 1 MiB: p50 {p50:.1f} ms, p95 {p95:.1f} ms"
     subject = "durable write"
     if p95 > STOP_P95_MS:
-        return stop(subject, figure, "find out what holds this disk up: senders would give up waiting")
+        return stop(subject, figure, "find out what slows this disk down: senders would time out")
     if p50 < TOO_FAST_P50_MS:
         return change(subject, figure, "too fast to be true: look for cache=unsafe, or a write cache without a battery")
     if p95 > GOOD_P95_MS:
@@ -260,9 +260,9 @@ def clock(found: Clock) -> CheckResult:
     """The content time of every result is the time of receipt, and leases and repeats are dated."""
     subject = "clock"
     if not FIRST_YEAR <= found.year <= LAST_YEAR:
-        return stop(subject, f"year {found.year}", "set the clock: every result would bear a wrong date")
+        return stop(subject, f"year {found.year}", "set the clock: every result would have a wrong date")
     if found.synchronised is None:
-        return change(subject, "not to be seen here", "look at it outside of this sandbox: timedatectl")
+        return change(subject, "not to be seen here", "check outside this sandbox: timedatectl")
     error = f", at most {found.max_error_ms:.0f} ms off" if found.max_error_ms is not None else ""
     if not found.synchronised:
         return change(subject, "not synchronised", "start a time service: timedatectl set-ntp true, or chrony")
@@ -349,7 +349,7 @@ def _unit(found: Confinement) -> CheckResult:
         if not there
     ]
     if missing:
-        return change("systemd", f"{found.unit} without {', '.join(missing)}", "take the unit that comes with the node")
+        return change("systemd", f"{found.unit} without {', '.join(missing)}", "use the unit that comes with the node")
     return well("systemd", f"{found.unit}: no new privilege, filtered system calls, no capability")
 
 

@@ -107,7 +107,7 @@ def _down_sentence(destination: str, around: Surroundings) -> str | None:
     if seen is None or seen.down_since is None:
         return None
     since = clock(seen.down_since, around.now)
-    return f"{destination} is down since {since}{_next_try(seen, around.now)} ({seen.last_error})"
+    return f"{destination} has been down since {since}{_next_try(seen, around.now)} ({seen.last_error})"
 
 
 def _next_try(seen: Health, now: datetime) -> str:

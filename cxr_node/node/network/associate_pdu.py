@@ -1,9 +1,9 @@
-"""What a peer says of an association, put into the one form that pynetdicom reads: bytes in, bytes out.
+"""A peer's association PDUs, rewritten in the form that pynetdicom reads: bytes in, bytes out.
 
 PS3.8 9.3.1: "items of an unrecognized type shall be ignored and skipped". Table 9-11: only bit 0 of the version is
 tested, reserved fields are not tested. pynetdicom 3.0.4 aborts at an unknown item, a version name of 17 characters,
-an AE title outside ASCII, a reserved diagnostic. Here such a PDU is written again with what the node understands
-and nothing else, for either role. Knows no socket and no policy.
+an AE title outside ASCII, a reserved diagnostic. Here such a PDU is rewritten with only what the node understands,
+for either role. Knows no socket and no policy.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ RQ, AC, RJ, ABORT = 0x01, 0x02, 0x03, 0x07
 FIXED_BYTES = 74
 """Of an A-ASSOCIATE-RQ or -AC before its first item (Table 9-11, 9-17)."""
 UNSTATED_LENGTH = 16384
-"""Longest PDU for a peer that says nothing: what every peer takes."""
+"""Longest PDU for a peer that names no limit: every peer accepts this."""
 _TITLES = slice(10, 42)
 _ECHOED = slice(10, FIXED_BYTES)
 _APPLICATION, _PROPOSED, _RESULT, _ABSTRACT, _TRANSFER, _USER = 0x10, 0x20, 0x21, 0x30, 0x40, 0x50
@@ -92,7 +92,7 @@ def is_about_version(rejection: bytes) -> bool:
 
 
 def in_words(pdu: bytes) -> str:
-    """Say what an A-ASSOCIATE-RJ or an A-ABORT says, "" of any other PDU."""
+    """An A-ASSOCIATE-RJ or A-ABORT in words; "" for any other PDU."""
     match pdu[:1]:
         case b"\x03":
             result = pdu[7] if len(pdu) > 7 else 0
@@ -162,7 +162,7 @@ def _result(content: bytes) -> tuple[int, bytes]:
 
 
 def _user_information(said: Sequence[tuple[int, bytes]], kind: int) -> bytes:
-    """Keep what the node heeds: of a request the roles too. The rest is optional to answer (PS3.7 D.3.3)."""
+    """Keep what the node uses: in a request the roles too. Answering the rest is optional (PS3.7 D.3.3)."""
     lengths = [int.from_bytes(content[:4]) for part, content in said if part == _LENGTH and len(content) >= 4]
     length = next(iter(lengths), UNSTATED_LENGTH)
     heeded = _item(_LENGTH, struct.pack(">I", max(length & ~1, _SHORTEST_PDU) if length else 0))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 
 IMPLEMENTATION_CLASS_UID = "2.25.270368559297714802618508887961494672406"
-"""Of this node, whatever its version: the bytes of a file must not change with an update."""
+"""Of this node in every version: an update must not change the bytes of a file."""
 IMPLEMENTATION_VERSION_NAME = "CXR_NODE"
 PREAMBLE = bytes(128) + b"DICM"
 _FIRST = len(PREAMBLE) + 12  # behind the group length

@@ -1,8 +1,8 @@
-"""The connection of one association that came to us: how long and how slow a PDU may be, and data past pynetdicom.
+"""The connection of one incoming association: how long and how slow a PDU may be, and data past pynetdicom.
 
-Knows no DIMSE message. pynetdicom 3.0.4 reads a PDU with no deadline and no limit, and copies three times what is a
-piece of an object. What is overridden here is internal to it: the version is pinned, and each name that we rely on is
-held by `tests/node/test_waiting_socket.py`. PS3.8 9.1 (transport), 9.3.1 (PDU length), 9.3.5 (P-DATA-TF).
+Knows no DIMSE message. pynetdicom 3.0.4 reads a PDU with no deadline and no limit, and copies each piece of an object
+three times. What is overridden here is internal to it: the version is pinned, and `tests/node/test_waiting_socket.py`
+holds each name that we rely on. PS3.8 9.1 (transport), 9.3.1 (PDU length), 9.3.5 (P-DATA-TF).
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ REQUEST_PDU_BYTES = 128 * 1024
 PDU_SLACK_BYTES = 1024
 """Some senders count the headers of the PDVs from the length that was negotiated."""
 AFTER_ABORT_BYTES = 1024 * 1024
-"""What is read and forgotten while the peer has not closed (PS3.8 9.2, Sta13)."""
+"""Most bytes discarded while waiting for the peer to close (PS3.8 9.2, Sta13)."""
 _LOOK_S = 0.25
-"""How often a wait for the rest of a PDU looks at its deadline."""
+"""How often a wait for the rest of a PDU checks its deadline."""
 _HEAD_BYTES = 6  # PS3.8 9.3.1: type, reserved, length
 _P_DATA_TF = 0x04
 _PDV_HEAD = struct.Struct(">IB")  # PS3.8 9.3.5.1: length, presentation context
@@ -97,7 +97,7 @@ class GuardedSocket(WaitingSocket):
         return False
 
     def hear(self, content: bytes) -> None:
-        """Take note of a PDU; the first of all is the request."""
+        """Observe a PDU; the first one is the request."""
         super().hear(content)
         if content[:1] == bytes([associate_pdu.RQ]) and not self._request:
             self._request = content[: associate_pdu.FIXED_BYTES]
@@ -147,7 +147,7 @@ class GuardedSocket(WaitingSocket):
         return content[:received] if received < nr_bytes else content
 
     def send(self, bytestream: bytes) -> None:
-        """As the base class, but a peer that does not read is given up."""
+        """As the base class, but give up on a peer that does not read."""
         if self.socket is not None:
             if not self._is_plain:
                 with suppress(OSError):
@@ -212,7 +212,7 @@ class GuardedSocket(WaitingSocket):
         if self.assoc.dul.state_machine.current_state == "Sta13":
             self._after_abort_bytes += nr_bytes
             if self._after_abort_bytes > AFTER_ABORT_BYTES:
-                self._refuse(Cause.PROTOCOL, "a peer that goes on after an abort")
+                self._refuse(Cause.PROTOCOL, "the peer goes on after an abort")
 
     def _fill(self, rest: memoryview) -> int:
         """Read until it is full, or the peer has closed; how many bytes there were."""
@@ -223,7 +223,7 @@ class GuardedSocket(WaitingSocket):
         return received
 
     def _recv_some(self, rest: memoryview, deadline: float) -> int:
-        """Read; 0 where the peer has closed, -1 where nothing has come for a while."""
+        """Read; 0 if the peer has closed, -1 if nothing came for a while."""
         connection, remaining_s = self.socket, deadline - time.monotonic()
         if connection is None:
             return 0
@@ -244,7 +244,7 @@ class GuardedSocket(WaitingSocket):
 
 
 def calling_ae_title(association: Association) -> str:
-    """Say how the peer calls itself: stripped of padding, escaped where it is not ASCII."""
+    """The peer's AE title: stripped of padding, escaped where it is not ASCII."""
     connection = association.dul.socket
     if isinstance(connection, GuardedSocket):
         return connection.calling_ae_title

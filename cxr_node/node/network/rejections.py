@@ -32,7 +32,7 @@ _METHODS = (b"GET ", b"HEAD", b"POST", b"OPTI", b"PUT ", b"CONN")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
-    """What the connection knows of its peer so far."""
+    """What the connection knows about its peer so far."""
 
     first: bytes
     """The first bytes that came, up to six."""
@@ -41,7 +41,7 @@ class Heard:
     fault: str
     """What was wrong with a PDU, in words; "" if unknown."""
     is_idle: bool
-    """The peer has been silent for longer than it may."""
+    """The peer has been silent for too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Ending:
 
 
 def judge(event: str, state: str, heard: Heard) -> Ending | None:
-    """Say why an event ends the association; None where it does not, or where it ends as it should.
+    """Why an event ends the association; None if it does not, or if the end is regular.
 
     Evt15: we abort. Evt16: the peer aborts. Evt17: the connection is closed. Evt18: time is up. Evt19: no valid PDU.
     """
@@ -82,7 +82,7 @@ def judge(event: str, state: str, heard: Heard) -> Ending | None:
 
 
 def in_words(first: bytes) -> str:
-    """Guess from its first bytes what a connection that does not speak DICOM speaks."""
+    """Guess the protocol of a connection that does not speak DICOM from its first bytes."""
     if first[:2] == b"\x16\x03":
         return "a TLS handshake, where plain DICOM is spoken"
     if first[:4] in _METHODS:
@@ -104,7 +104,7 @@ class Cause(StrEnum):
     CALLED_AE_TITLE = "called-ae-title"
     CALLING_AE_TITLE = "calling-ae-title"
     HOST = "host"
-    """The AE title is known, but not from there."""
+    """The AE title is known, but not from that host."""
     CERTIFICATE = "certificate"
     """The AE title is known, but not with that certificate."""
     LOCAL_LIMIT = "local-limit"
@@ -115,9 +115,9 @@ class Cause(StrEnum):
     CANNOT_UNDERSTAND = "cannot-understand"
     COMMITMENT_REPORT = "commitment-report"
     DROPPED = "dropped"
-    """An object whose association ended before it was whole."""
+    """An association that ended before its object was complete."""
     FAULT = "fault"
-    """Of ours, that ended its association and no other."""
+    """A fault of ours that ended one association."""
     PEER_ABORT = "peer-abort"
     PEER_CLOSED = "peer-closed"
     """It closed the connection without a release."""
@@ -130,12 +130,12 @@ class Cause(StrEnum):
     PROBE = "probe"
     """A connection closed without a byte, as port monitors do: counted, not logged."""
     DESTINATION_REJECTED = "destination-rejected"
-    """This and the next four: of an association that we asked a destination for."""
+    """This and the next four: of an association that we requested."""
     DESTINATION_ABORTED = "destination-aborted"
     DESTINATION_MUTE = "destination-mute"
     """It did not answer in time, or closed the connection."""
     DESTINATION_CONFUSED = "destination-confused"
-    """Its answer is none to our message."""
+    """Its answer does not match our message."""
     DESTINATION_AWAY = "destination-away"
     """Nothing listens there: counted and logged, but not audited."""
 
@@ -159,7 +159,7 @@ ALERTS = UNWELCOME | ENDED | {Cause.PDU_TOO_LONG, Cause.TOO_SLOW, Cause.PROTOCOL
 
 
 def told_as(cause: Cause) -> str:
-    """Give the first word of a line or an alert."""
+    """First words of a line or an alert."""
     return "association ended" if cause in ENDED else "refused"
 
 
@@ -170,7 +170,7 @@ class Refusal:
     cause: Cause
     host: str
     ae_title: str = ""
-    """As the peer calls itself; empty before it did."""
+    """The peer's AE title; empty before its request."""
     detail: str = ""
     times: int = 1
 
@@ -196,7 +196,7 @@ class Refusals:
 
     @property
     def totals(self) -> Counter[Cause]:
-        """How many there were since the start, by cause."""
+        """Counts since the start, by cause."""
         with self._lock:
             return Counter(self._totals)
 
@@ -234,7 +234,7 @@ class Refusals:
         self._tell_totals()
 
     def _end(self, now: float) -> None:
-        """End the windows that are due; a peer that went on has another minute from now."""
+        """End the windows that are due; a peer that went on gets another minute."""
         more = []
         with self._lock:
             for key, window in [(key, one) for key, one in self._windows.items() if one.ends_at <= now]:
