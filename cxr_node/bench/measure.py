@@ -57,12 +57,9 @@ class BenchOptions:
 def run(config: Config, options: BenchOptions, bar: Progress) -> Bench:
     """Measure; takes as long as twice `options.images` radiographs take, and some 15 seconds.
 
-    Raises
-    ------
-    ConfigError, ModelError : the profile is not there, or does not work here.
-    DataError : the configuration refuses the drawn radiographs.
-    ResourceError : the temporary folder has too little room.
-    TrialError : the node does not start, or leaves radiographs unanswered.
+    Raises ConfigError, ModelError: the profile is not there, or does not work here; DataError: the configuration
+    refuses the drawn radiographs; ResourceError: the temporary folder has too little room; TrialError: the node does
+    not start, or leaves radiographs unanswered.
     """
     profile = wiring.profiles(config)[0]
     plate = Plate.of_size(options.size_mb, options.bits_stored, _age_years(profile))
@@ -99,12 +96,7 @@ def run(config: Config, options: BenchOptions, bar: Progress) -> Bench:
 
 
 def parsed_batches(text: str) -> tuple[int, ...]:
-    """Read "1,4,16".
-
-    Raises
-    ------
-    ValueError : it is something else, or a size is not 1 to 256.
-    """
+    """Read "1,4,16". Raises ValueError: it is something else, or a size is not 1 to 256."""
     sizes = tuple(int(word) for word in text.split(","))
     if not all(1 <= size <= 256 for size in sizes):
         raise ValueError("1 to 256")
@@ -186,9 +178,7 @@ def measure_stages(
 ) -> Pipeline:
     """Measure every stage, then the network at each batch size.
 
-    Raises
-    ------
-    DataError : the configuration refuses the drawn radiographs.
+    Raises DataError: the configuration refuses the drawn radiographs.
     """
     for number in range(WARM_UP):
         _stages_ms(files[number % len(files)].read_bytes(), predictor, config)

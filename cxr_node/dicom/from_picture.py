@@ -29,14 +29,9 @@ _MAX_COLOR_DIFFERENCE = 8
 def wrap(path: Path, **attributes: str) -> bytes:
     """Part 10 file of a gray picture.
 
-    Parameters
-    ----------
-    path : 8- or 16-bit gray PNG or JPEG; of 16 bits as many are taken for stored as the brightest pixel needs
-    attributes : further DICOM attributes by keyword, for example PatientAge="003Y"
-
-    Raises
-    ------
-    InstanceError : the file cannot be read, is no picture, or is in color.
+    `path` : 8- or 16-bit gray PNG or JPEG; of 16 bits as many are taken for stored as the brightest pixel needs
+    `attributes` : further DICOM attributes by keyword, for example PatientAge="003Y"
+    Raises InstanceError: the file cannot be read, is no picture, or is in color.
     """
     try:
         content = path.read_bytes()

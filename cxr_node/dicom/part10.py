@@ -176,9 +176,7 @@ class PixelValue:
 def parse(file: BinaryIO, size_bytes: int) -> tuple[Dataset, PixelValue | None]:
     """Read everything before the pixel data, and find that in full.
 
-    Raises
-    ------
-    InstanceError : no Part 10 file, cut short, deflated, or beyond the bounds of this module.
+    Raises InstanceError: no Part 10 file, cut short, deflated, or beyond the bounds of this module.
     """
     require_prefix(file, size_bytes)
     found: list[tuple[int, str, int, int]] = []
@@ -203,9 +201,7 @@ def parse(file: BinaryIO, size_bytes: int) -> tuple[Dataset, PixelValue | None]:
 def require_prefix(file: BinaryIO, size_bytes: int) -> None:
     """Look for preamble and prefix (PS3.10 7.1); the file is then at its beginning.
 
-    Raises
-    ------
-    InstanceError : they are missing.
+    Raises InstanceError: they are missing.
     """
     file.seek(0)
     if size_bytes < _PREFIX_END or file.read(_PREFIX_END)[-4:] != b"DICM":
@@ -253,13 +249,8 @@ def attach(dataset: Dataset, pixels: PixelValue, content: bytes) -> None:
 def settle(dataset: Dataset) -> tuple[Dataset, frozenset[int]]:
     """Convert every attribute now, so that nobody meets a broken one later; drop private ones and the broken.
 
-    Returns
-    -------
-    The data set, cut loose from the file, and the tags that were dropped because they could not be read.
-
-    Raises
-    ------
-    InstanceError : sequences are nested too deep.
+    Returns the data set, cut loose from the file, and the tags that were dropped because they could not be read.
+    Raises InstanceError: sequences are nested too deep.
     """
     unreadable: set[int] = set()
     for part in (dataset.file_meta, dataset):

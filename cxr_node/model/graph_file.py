@@ -50,12 +50,7 @@ def there(profile: Profile) -> bool:
 
 
 def graph(profile: Profile) -> Path:
-    """Where the graph lies, verified.
-
-    Raises
-    ------
-    ModelError : it was made of other weights, or a file was changed
-    """
+    """Where the graph lies, verified. Raises ModelError: it was made of other weights, or a file was changed."""
     told = description(profile)
     for name in FILES:
         if (found := sha256(profile.folder / name)) != told.sha256.get(name):
@@ -64,12 +59,7 @@ def graph(profile: Profile) -> Path:
 
 
 def description(profile: Profile) -> Description:
-    """Read network.yaml.
-
-    Raises
-    ------
-    ModelError : it is malformed, or tells of other weights
-    """
+    """Read network.yaml. Raises ModelError: it is malformed, or tells of other weights."""
     file = profile.folder / DESCRIPTION
     try:
         told = Description.model_validate(strict_yaml.load(file.read_text("utf-8")))

@@ -66,15 +66,10 @@ class ImportOptions:
 def run(file: Path, out: Path, choice: ImportOptions) -> profile.Profile:
     """Make a profile folder, and let it judge one drawn image.
 
-    Parameters
-    ----------
-    file : state dict of a torchxrayvision DenseNet: .pt as torch.save writes it, or .safetensors
-    out : profile folder; made where it does not exist
-
-    Raises
-    ------
-    DataError : the file is no such state dict, the choice does not fit it, or the folder holds a profile already
-    ModelError : what was written does not work here
+    `file` : state dict of a torchxrayvision DenseNet: .pt as torch.save writes it, or .safetensors
+    `out` : profile folder; made where it does not exist
+    Raises DataError: the file is no such state dict, the choice does not fit it, or the folder holds a profile already;
+    ModelError: what was written does not work here.
     """
     if (out / "profile.yaml").exists():
         raise DataError(f"{out} holds a profile already; name another folder")

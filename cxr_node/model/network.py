@@ -26,10 +26,8 @@ def last_layer(units: int, outputs: int) -> nn.Linear:
 class Network(nn.Module):
     """Two halves and a head: what Grad-CAM (the last feature map) and the distance (the middle one) need.
 
-    Attributes
-    ----------
-    layer : name of the layer that yields the feature map, as reports cite it
-    learns_outsiders : whether `strangeness` answers
+    `layer` : name of the layer that yields the feature map, as reports cite it
+    `learns_outsiders` : whether `strangeness` answers
     """
 
     layer: str

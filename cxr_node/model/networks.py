@@ -32,14 +32,12 @@ MIDDLE = 17
 class MobileNetV2(Network):
     """The trunk of MobileNetV2 (Sandler et al. 2018) with one linear layer over the averaged feature map.
 
-    Parameters
-    ----------
-    labels : number of logits
-    dropout : share of pooled features dropped while training
-    stride : 32, or 16: the last stage keeps its resolution and looks at every other cell instead (Yu and Koltun
-        2016), so that the map has four times the cells, for 1.8 times the work
-    outsider : whether a second linear layer learns which images are no business of this network
-    hidden : units of a further layer before the last one, with a dropout of its own; None for none
+    `labels` : number of logits
+    `dropout` : share of pooled features dropped while training
+    `stride` : 32, or 16: the last stage keeps its resolution and looks at every other cell instead (Yu and Koltun
+    2016), so that the map has four times the cells, for 1.8 times the work
+    `outsider` : whether a second linear layer learns which images are no business of this network
+    `hidden` : units of a further layer before the last one, with a dropout of its own; None for none
     """
 
     layer = "features.18"
@@ -286,14 +284,9 @@ ARCHITECTURES: Mapping[str, Callable[..., Network]] = {
 def build(spec: NetworkSpec, labels: int) -> Network:
     """Build the network that a profile names, with random weights.
 
-    Parameters
-    ----------
-    spec : architecture and its options
-    labels : number of logits; where the network has classes, one more than these
-
-    Raises
-    ------
-    ModelError : the architecture or one of its options is unknown
+    `spec` : architecture and its options
+    `labels` : number of logits; where the network has classes, one more than these
+    Raises ModelError: the architecture or one of its options is unknown.
     """
     builder = ARCHITECTURES.get(spec.architecture)
     if builder is None:
@@ -312,9 +305,7 @@ def build(spec: NetworkSpec, labels: int) -> Network:
 def load_imagenet_trunk(network: Network, path: Path) -> None:
     """Start a MobileNetV2 from ImageNet features (keys `features.*`, fp16 or fp32).
 
-    Raises
-    ------
-    ModelError : the network is another one, the file cannot be read, or it does not hold this trunk
+    Raises ModelError: the network is another one, the file cannot be read, or it does not hold this trunk.
     """
     network = network.inner if isinstance(network, OverClasses) else network
     if not isinstance(network, MobileNetV2):

@@ -85,9 +85,7 @@ class ProfilePredictor:
 
     Not for two threads at once: a worker process owns one.
 
-    Parameters
-    ----------
-    stats : as `model.ood_distance.normalised` returns them; {} where no distance is judged
+    `stats` : as `model.ood_distance.normalised` returns them; {} where no distance is judged
     """
 
     def __init__(self, profile: Profile, computes: Runtime, stats: Mapping[str, Floats]) -> None:
@@ -261,9 +259,7 @@ def load_predictor(profile: Profile, threads: int = 0, wanted: RuntimeKind = Run
 def refused(candidate: Runtime, profile: Profile, stats: Mapping[str, Floats]) -> str | None:
     """Let a runtime judge the golden inputs, and say what is wrong with its answers; None: nothing.
 
-    Raises
-    ------
-    ModelError : it failed, or the statistics are those of another network
+    Raises ModelError: it failed, or the statistics are those of another network.
     """
     output = candidate.infer(graph_file.golden_inputs(profile.input))
     if (output.strangeness is not None) is not (weights_file.LEARNED in stats):

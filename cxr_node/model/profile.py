@@ -216,10 +216,8 @@ class Profile:
 def load(folder: Path) -> Profile:
     """Read and verify a profile folder.
 
-    Raises
-    ------
-    ForeignProfileError : another version of this program wrote it
-    ModelError : a file is missing or malformed, or a hash does not match; the message names both hashes.
+    Raises ForeignProfileError: another version of this program wrote it; ModelError: a file is missing or malformed, or
+    a hash does not match; the message names both hashes.
     """
     described = described_in(folder)
     found = {name: as_released(folder, described, name) for name in BOUND_FILES}
@@ -251,9 +249,7 @@ def load(folder: Path) -> Profile:
 def as_released(folder: Path, described: ProfileFile, name: str) -> str:
     """Take the sha256 of a file of the profile, which must be the one that profile.yaml names.
 
-    Raises
-    ------
-    ModelError : it is another, or the file cannot be read; the message names both
+    Raises ModelError: it is another, or the file cannot be read; the message names both.
     """
     found = sha256(folder / name)
     if found != (expected := described.sha256.get(name)):
@@ -267,10 +263,7 @@ def as_released(folder: Path, described: ProfileFile, name: str) -> str:
 def described_in(folder: Path) -> ProfileFile:
     """Read profile.yaml, without asking for weights or a calibration that fit.
 
-    Raises
-    ------
-    ForeignProfileError : another version of this program wrote it
-    ModelError : it is missing or malformed
+    Raises ForeignProfileError: another version of this program wrote it; ModelError: it is missing or malformed.
     """
     content = _parsed(folder / "profile.yaml")
     found = content.get("format") if isinstance(content, dict) else None
@@ -307,12 +300,7 @@ def write(folder: Path, described: ProfileFile, calibrated: CalibrationFile) -> 
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file.
-
-    Raises
-    ------
-    ModelError : the file cannot be read.
-    """
+    """Hex digest of a file. Raises ModelError: the file cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

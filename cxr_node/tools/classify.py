@@ -39,9 +39,7 @@ class ResultFiles:
     def write(self, image: Path, sop_instance_uid: str, artifacts: Sequence[Artifact]) -> list[Path]:
         """Write what was made of one image; the files, in the order of the objects.
 
-        Raises
-        ------
-        DataError : the folder cannot be written to, or every name is taken.
+        Raises DataError: the folder cannot be written to, or every name is taken.
         """
         try:
             self._look()
@@ -195,9 +193,7 @@ def _rounded(value: float | None) -> float | None:
 def files(paths: Sequence[Path]) -> list[Path]:
     """Files to judge, folders walked in the order of their names.
 
-    Raises
-    ------
-    DataError : a path does not exist, or there is no file at all.
+    Raises DataError: a path does not exist, or there is no file at all.
     """
     found: list[Path] = []
     for path in paths:
@@ -215,9 +211,7 @@ def files(paths: Sequence[Path]) -> list[Path]:
 def part10(path: Path, **attributes: str) -> bytes:
     """A file as the network would have brought it; `attributes` are told of a picture, which has none of its own.
 
-    Raises
-    ------
-    InstanceError : it cannot be read, or is a picture that cannot be wrapped.
+    Raises InstanceError: it cannot be read, or is a picture that cannot be wrapped.
     """
     if path.suffix.lower() in from_picture.PICTURE_SUFFIXES:
         return from_picture.wrap(path, **attributes)
@@ -230,9 +224,7 @@ def part10(path: Path, **attributes: str) -> bytes:
 def dicom_files(paths: Sequence[Path], scratch: Path) -> list[Path]:
     """The files as Part 10 files: pictures wrapped into `scratch`, DICOM files where they are.
 
-    Raises
-    ------
-    DataError : a picture cannot be wrapped.
+    Raises DataError: a picture cannot be wrapped.
     """
     found = []
     for number, path in enumerate(paths):

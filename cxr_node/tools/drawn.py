@@ -33,11 +33,9 @@ _STRIDE = 104_729
 class Plate:
     """What all images of a series of drawings share.
 
-    Attributes
-    ----------
-    rows, cols : size in pixels
-    bits_stored : 8 to 16; more than 8 take two bytes a pixel
-    age_years : of every patient; the default profile judges children of 1 to 5 years
+    `rows`, `cols` : size in pixels
+    `bits_stored` : 8 to 16; more than 8 take two bytes a pixel
+    `age_years` : of every patient; the default profile judges children of 1 to 5 years
     """
 
     rows: int = 2000

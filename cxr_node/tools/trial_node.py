@@ -134,15 +134,10 @@ class Node:
 def node(folder: Path, settings: Mapping[str, Any], calling_ae_title: str) -> Iterator[Node]:
     """Run `cxr-node serve` until the block ends.
 
-    Parameters
-    ----------
-    folder : its spool, configuration and log are made there
-    settings : sections of the configuration beside `listen` and `spool`
-    calling_ae_title : who sends to it
-
-    Raises
-    ------
-    TrialError : it does not start.
+    `folder` : its spool, configuration and log are made there
+    `settings` : sections of the configuration beside `listen` and `spool`
+    `calling_ae_title` : who sends to it
+    Raises TrialError: it does not start.
     """
     address = Address(ae_title="CXR_NODE", host="127.0.0.1", port=send.free_port("127.0.0.1"))
     listen = {"ae_title": address.ae_title, "host": address.host, "port": address.port}
@@ -186,10 +181,7 @@ def running(
 def store(there: Node, files: Sequence[Path], arrived: Callable[[Path], None]) -> None:
     """Send files over one association, and tell of each that the node has acknowledged.
 
-    Raises
-    ------
-    TrialError : it refuses one.
-    DeliveryError : it cannot be reached.
+    Raises TrialError: it refuses one; DeliveryError: it cannot be reached.
     """
 
     def told(sent: send.Sent) -> None:
@@ -203,9 +195,7 @@ def store(there: Node, files: Sequence[Path], arrived: Callable[[Path], None]) -
 def settled(there: Node, uids: Iterable[str], waiting: Callable[[int], None], look_every_s: float) -> dict[str, Story]:
     """Wait until every instance is DELIVERED, REJECTED or DEAD, tell how many are not, and then their stories.
 
-    Raises
-    ------
-    TrialError : not every one is settled in time.
+    Raises TrialError: not every one is settled in time.
     """
     wanted = list(uids)
     deadline = time.monotonic() + ANSWER_S + len(wanted)

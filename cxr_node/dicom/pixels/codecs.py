@@ -46,9 +46,7 @@ class Trial:
 def trials() -> list[Trial]:
     """Decode the sample of every transfer syntax that the node offers, in the sandbox where the node does too.
 
-    Raises
-    ------
-    ResourceError : the sandbox cannot be started.
+    Raises ResourceError: the sandbox cannot be started.
     """
     syntaxes = codecs.transfer_syntaxes()
     for syntax in syntaxes:  # libraries are loaded at their first use
@@ -315,9 +313,7 @@ def _check_frame(frame: bytes, syntax: str, layout: Layout) -> None:
     A decoder allocates what the codestream claims, and GDCM ends the process on an empty one or on an impossible
     precision.
 
-    Raises
-    ------
-    UndecodableError : there is no header, or it tells of another image.
+    Raises UndecodableError: there is no header, or it tells of another image.
     """
     if syntax == uid.RLELossless:  # all it says is where its segments begin
         return

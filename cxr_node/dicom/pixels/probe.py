@@ -41,9 +41,7 @@ class Question:
     def answer(self) -> tuple[str, ...]:
         """Wait for the UIDs, in the order in which they are offered.
 
-        Raises
-        ------
-        ResourceError : the child died, or does not answer.
+        Raises ResourceError: the child died, or does not answer.
         """
         try:
             told, _ = self._child.communicate(timeout=TIMEOUT_S)

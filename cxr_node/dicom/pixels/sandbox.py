@@ -115,9 +115,7 @@ class Sandbox:
 
         A request is sent once more to a new child where the first died: somebody else may have killed it.
 
-        Raises
-        ------
-        ResourceError : no child can be started on this machine.
+        Raises ResourceError: no child can be started on this machine.
         """
         with self._lock:
             for _ in range(_ATTEMPTS):
@@ -185,9 +183,7 @@ class Sandbox:
 def _take(pipe: IO[bytes], length: int, deadline: float) -> bytes:
     """Read exactly so many bytes before the deadline.
 
-    Raises
-    ------
-    EOFError : the pipe ended. TimeoutError : the deadline passed.
+    Raises EOFError: the pipe ended. TimeoutError : the deadline passed.
     """
     taken = bytearray()
     while len(taken) < length:

@@ -100,14 +100,9 @@ def check_header(
 ) -> Rejected | None:
     """Refuse by the header alone.
 
-    Parameters
-    ----------
-    population_age_years : youngest and oldest age that the classifier may judge, completed years, both inclusive
-    precedent : what is known of the study and series from earlier instances
-
-    Returns
-    -------
-    The first broken rule, or None where the pixels may be looked at.
+    `population_age_years` : youngest and oldest age that the classifier may judge, completed years, both inclusive
+    `precedent` : what is known of the study and series from earlier instances
+    Returns the first broken rule, or None where the pixels may be looked at.
     """
     for reason, broken, seen in _header_rules(source, rules, precedent):
         if broken:

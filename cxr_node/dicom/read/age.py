@@ -43,12 +43,10 @@ Text = Callable[[str], str]
 class Evidence:
     """One age, and where it stands.
 
-    Attributes
-    ----------
-    years : at the examination, not rounded; of Patient's Age the least that it can mean
-    unit_years : how much more than `years` it can mean
-    words : for people: "74 years", "3 days"
-    place : the attribute that it was read from
+    `years` : at the examination, not rounded; of Patient's Age the least that it can mean
+    `unit_years` : how much more than `years` it can mean
+    `words` : for people: "74 years", "3 days"
+    `place` : the attribute that it was read from
     """
 
     years: float

@@ -58,9 +58,7 @@ def is_plain(text: str) -> bool:
 def words(dataset: Dataset, keyword: str, declaring: Dataset | None = None) -> str:
     """All readings of one attribute, each folded, with spaces between them.
 
-    Parameters
-    ----------
-    declaring : the data set whose Specific Character Set holds, where an item's own is meant by it
+    `declaring` : the data set whose Specific Character Set holds, where an item's own is meant by it
     """
     text = raw(dataset, keyword)[:_MAX_CHARACTERS]
     if is_plain(text):
@@ -174,10 +172,8 @@ def byte_forms(text: str) -> frozenset[bytes]:
 def ascii_folded(raw: str, character_set: str, max_chars: int) -> str:
     """First value of a text as a plain name: without accents, other scripts as "?", no control characters.
 
-    Parameters
-    ----------
-    raw : the bytes of the value, ASCII, others as surrogates (`part10.as_text`)
-    character_set : Specific Character Set (0008,0005) as it stands there, values divided by a backslash
+    `raw` : the bytes of the value, ASCII, others as surrogates (`part10.as_text`)
+    `character_set` : Specific Character Set (0008,0005) as it stands there, values divided by a backslash
     """
     content = raw.split("\\")[0].encode("utf-8", "surrogateescape")
     if not content.isascii() or _ESC in content:

@@ -90,13 +90,8 @@ class Values:
 def check(file: BinaryIO, size_bytes: int, wanted: Collection[int] = ()) -> Values:
     """Walk over a file.
 
-    Parameters
-    ----------
-    wanted : tags whose values are told
-
-    Raises
-    ------
-    InstanceError : where it does not hold together, or has more attributes or levels than a radiograph can have.
+    `wanted` : tags whose values are told
+    Raises InstanceError: where it does not hold together, or has more attributes or levels than a radiograph can have.
     """
     require_prefix(file, size_bytes)
     found: dict[int, tuple[str, bytes]] = {}

@@ -35,17 +35,12 @@ def draw(
 ) -> Image.Image:
     """Draw the picture.
 
-    Parameters
-    ----------
-    radiograph, finding : what is shown, and what was found
-    max_px : longest side of the picture
-    shows_map : whether the heat map is laid over the radiograph
-    looked : where its regions lie, in a sentence
-    bare : all as with the map, and the map left away
-
-    Returns
-    -------
-    Image of mode RGB.
+    `radiograph`, `finding` : what is shown, and what was found
+    `max_px` : longest side of the picture
+    `shows_map` : whether the heat map is laid over the radiograph
+    `looked` : where its regions lie, in a sentence
+    `bare` : all as with the map, and the map left away
+    Returns image of mode RGB.
     """
     words = words_of(radiograph, finding, shows_map=shows_map, looked=looked)
     layout = lay_out(radiograph, max_px, words)

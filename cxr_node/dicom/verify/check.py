@@ -55,9 +55,7 @@ class Checked:
 def require_sound(artifacts: Sequence[Artifact], context: Context, rejected: Rejected | None = None) -> None:
     """Let nothing pass that breaks a rule; `rejected` is what a note is about.
 
-    Raises
-    ------
-    UnsoundResultError : with the codes and places of the first flaws; no patient data.
+    Raises UnsoundResultError: with the codes and places of the first flaws; no patient data.
     """
     flaws = check_made(artifacts, context, rejected)
     if flaws:
@@ -94,9 +92,7 @@ def _flaws_of_made(artifacts: Sequence[Artifact], context: Context, rejected: Re
 def check_files(files: Iterable[tuple[str, bytes]]) -> Checked:
     """Check files of any number of studies; those of one image and one algorithm together, and with their source.
 
-    Parameters
-    ----------
-    files : name and content of each; sources and objects that are not ours may be among them
+    `files` : name and content of each; sources and objects that are not ours may be among them
     """
     flaws: list[Flaw] = []
     documents: list[Document] = []

@@ -53,10 +53,8 @@ def check(
 ) -> None:
     """Find what is wrong with the results of one answer.
 
-    Parameters
-    ----------
-    expected : by what a claim is about, what every object must claim; what is missing is decided by most of them
-    verdict : that of the answer; REJECTED for notes
+    `expected` : by what a claim is about, what every object must claim; what is missing is decided by most of them
+    `verdict` : that of the answer; REJECTED for notes
     """
     said = [(document, list(claims.of(document))) for document in documents]
     agreed = {**_agreed(said, expected), **claims.FIXED, **expected}

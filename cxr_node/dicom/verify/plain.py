@@ -65,9 +65,7 @@ class Item(NamedTuple):
 def read(content: bytes) -> Parsed:
     """Read a Part 10 file; what archives have transcoded is left to pydicom.
 
-    Raises
-    ------
-    InstanceError : it is none, is cut short, or is beyond the bounds of `part10`.
+    Raises InstanceError: it is none, is cut short, or is beyond the bounds of `part10`.
     """
     with foreign_faults():
         try:
@@ -81,9 +79,7 @@ def read(content: bytes) -> Parsed:
 def top(content: bytes) -> dict[str, bytes]:
     """Elements of a file that we made, as they are encoded; those of its file meta information among them.
 
-    Raises
-    ------
-    InstanceError : as `read`.
+    Raises InstanceError: as `read`.
     """
     with foreign_faults():
         return {_keyword(tag): content[start:end] for tag, _, start, end in _file(content)}

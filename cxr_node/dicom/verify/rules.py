@@ -73,10 +73,8 @@ class Rule(StrEnum):
 class Flaw:
     """One rule that one result breaks.
 
-    Attributes
-    ----------
-    document : name of the file, or kind of the result
-    where : attribute, or the name of a content item; "" where it is the whole object
+    `document` : name of the file, or kind of the result
+    `where` : attribute, or the name of a content item; "" where it is the whole object
     """
 
     rule: Rule

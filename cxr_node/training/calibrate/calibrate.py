@@ -49,12 +49,7 @@ class CalibrationOptions:
     prevalence: float | None = None
 
     def of(self, recipe: Recipe) -> Recipe:
-        """Put it into a recipe.
-
-        Raises
-        ------
-        DataError : one predictive value without the other
-        """
+        """Put it into a recipe. Raises DataError: one predictive value without the other."""
         operating, own = recipe.operating, recipe.operating.guarantee
         changes: dict[str, Any] = {"prevalence": self.prevalence or operating.prevalence}
         if self.ppv or self.npv or self.confidence:
@@ -80,22 +75,14 @@ def run(
 ) -> dict[str, Any]:
     """Calibrate a profile anew and bind the result to its weights.
 
-    Parameters
-    ----------
-    profile_folder : as `train` wrote it; its recipe is read from metrics.json
-    data_folder : the data it was trained on, or another site's labelled images
-    part : None: the calibration part of the data it was trained on, all images of any other
-    labels : the CSV file with the labels, where it is not the folder's manifest.csv
-    options : predictive values to keep, and at which prevalence
-
-    Returns
-    -------
-    the calibration section of metrics.json
-
-    Raises
-    ------
-    DataError : the data cannot be calibrated on, or no threshold keeps what was options; nothing is changed then
-    ModelError : the profile folder is not complete, or its weights are not those it was released with
+    `profile_folder` : as `train` wrote it; its recipe is read from metrics.json
+    `data_folder` : the data it was trained on, or another site's labelled images
+    `part` : None: the calibration part of the data it was trained on, all images of any other
+    `labels` : the CSV file with the labels, where it is not the folder's manifest.csv
+    `options` : predictive values to keep, and at which prevalence
+    Returns the calibration section of metrics.json
+    Raises DataError: the data cannot be calibrated on, or no threshold keeps what was options; nothing is changed then;
+    ModelError: the profile folder is not complete, or its weights are not those it was released with.
     """
     recipe, described = options.of(recipe_of(profile_folder)), profile.described_in(profile_folder)
     profile.as_released(profile_folder, described, "weights.safetensors")  # a calibration vouches for its weights
@@ -108,9 +95,7 @@ def run(
 def foresee(recipe: Recipe, items: Sequence[Item]) -> None:
     """Refuse, before any work, a promise that not even a faultless network could keep on so few patients.
 
-    Raises
-    ------
-    DataError : there are too few
+    Raises DataError: there are too few.
     """
     if wish := _wish(recipe):
         positive = np.array([item.positive for item in items])
@@ -174,9 +159,7 @@ def operating_point(
 
     The limits of spread and distance are set without regard to labels, and the promise is made for what they leave.
 
-    Raises
-    ------
-    DataError : no threshold keeps the promise
+    Raises DataError: no threshold keeps the promise.
     """
     operating = recipe.operating
     probability, spread = clean.probability(slope, intercept), clean.spread(slope, intercept)
@@ -297,13 +280,8 @@ class Sample:
 def platt(sample: Sample, prevalence: float) -> tuple[float, float]:
     """Fit p = sigmoid(slope * logit + intercept).
 
-    Parameters
-    ----------
-    prevalence : share of positives that the probabilities are meant for
-
-    Returns
-    -------
-    slope (> 0, so that the order of images never changes), intercept
+    `prevalence` : share of positives that the probabilities are meant for
+    Returns slope (> 0, so that the order of images never changes), intercept
     """
     fitted = logistic(sample, prevalence, lambda x: np.exp(x[0]) * sample.logit + x[1], [(-5.0, 5.0), (-50.0, 50.0)])
     return float(np.exp(fitted[0])), float(fitted[1])

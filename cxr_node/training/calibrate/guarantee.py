@@ -111,13 +111,8 @@ def thresholds(patients: Patients, wish: Wish, label: str) -> Kept:
     That is the lowest `report_at` with PPV >= wish.ppv and the highest `rule_out_below` with NPV >= wish.npv, but
     where these lie beyond one half, one half: a verdict never contradicts its own probability.
 
-    Parameters
-    ----------
-    label : the positive verdict, for messages
-
-    Raises
-    ------
-    DataError : no threshold keeps the wish on these patients; says how many would, or what these can promise
+    `label` : the positive verdict, for messages
+    Raises DataError: no threshold keeps the wish on these patients; says how many would, or what these can promise.
     """
     report, rule_out = _sides(patients, wish.prevalence, label)
     risk = (1.0 - wish.confidence) / 2.0

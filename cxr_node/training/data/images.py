@@ -37,14 +37,12 @@ TAG_COLUMNS = ("sublabel", "age", "sex", "view")
 class Item:
     """One labelled radiograph.
 
-    Attributes
-    ----------
-    positive : whether the label is the one that is judged
-    word : the label, as the data words it
-    kind : sublabel where the data has one, else the label
-    group : images of one group (one child, or exact copies) stay in one part
-    digest : sha256 of the file
-    tags : what the data tell of `TAG_COLUMNS`; never what the network sees
+    `positive` : whether the label is the one that is judged
+    `word` : the label, as the data words it
+    `kind` : sublabel where the data has one, else the label
+    `group` : images of one group (one child, or exact copies) stay in one part
+    `digest` : sha256 of the file
+    `tags` : what the data tell of `TAG_COLUMNS`; never what the network sees
     """
 
     path: Path
@@ -61,17 +59,13 @@ def read(
 ) -> list[Item]:
     """List the labelled images of a folder.
 
-    Parameters
-    ----------
-    folder : holds manifest.csv, or one folder per class
-    classes : word -> whether it is positive
-    label_column : the manifest's column that holds these words. Rows with another word are an error in
-        "label" and "sublabel" and are left out in any other column, which may hold more classes than two.
-    manifest : CSV file to read instead of the folder's manifest.csv; its files are named from `folder`
-
-    Raises
-    ------
-    DataError : no folder, no image, a missing file, an unknown label, a class without images, a column of no manifest
+    `folder` : holds manifest.csv, or one folder per class
+    `classes` : word -> whether it is positive
+    `label_column` : the manifest's column that holds these words. Rows with another word are an error in "label" and
+    "sublabel" and are left out in any other column, which may hold more classes than two.
+    `manifest` : CSV file to read instead of the folder's manifest.csv; its files are named from `folder`
+    Raises DataError: no folder, no image, a missing file, an unknown label, a class without images, a column of no
+    manifest.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder")
@@ -95,15 +89,10 @@ def read(
 def split(items: Sequence[Item], *, validation: float, calibration: float, seed: int) -> dict[str, list[Item]]:
     """Deal whole groups to the parts, class by class, so that each part has both.
 
-    Parameters
-    ----------
-    items : as `read` returns them
-    validation, calibration : share of each class's groups, in (0, 1)
-    seed : another seed, another deal; the same one, the same deal on any machine
-
-    Raises
-    ------
-    DataError : too few patients for both held-out parts
+    `items` : as `read` returns them
+    `validation`, `calibration` : share of each class's groups, in (0, 1)
+    `seed` : another seed, another deal; the same one, the same deal on any machine
+    Raises DataError: too few patients for both held-out parts.
     """
     label_of_group = {item.group: item.positive for item in items}
     part_of_group: dict[str, str] = {}
@@ -282,9 +271,7 @@ def is_dicom(path: Path) -> bool:
 def header_patient(path: Path, content: bytes) -> str:
     """Name a file's patient by a one-way digest of Patient ID, or of the study where there is none.
 
-    Raises
-    ------
-    DataError : the file cannot be read
+    Raises DataError: the file cannot be read.
     """
     source = _source(path, content)
     named = source.text("PatientID") or source.ref.study_instance_uid
@@ -294,9 +281,7 @@ def header_patient(path: Path, content: bytes) -> str:
 def header_tags(path: Path) -> dict[str, str]:
     """Tell age (years), sex and view of a file as far as its header knows them.
 
-    Raises
-    ------
-    DataError : the file cannot be read
+    Raises DataError: the file cannot be read.
     """
     source = _source(path, path.read_bytes())
     age = "" if source.age_years is None else f"{source.age_years:.1f}"

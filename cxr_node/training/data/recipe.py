@@ -252,9 +252,7 @@ class Recipe(_Strict):
 def read(path: Path) -> Recipe:
     """Read a recipe file.
 
-    Raises
-    ------
-    ConfigError : the file cannot be read or a key is unknown, missing or out of range; one line per mistake
+    Raises ConfigError: the file cannot be read or a key is unknown, missing or out of range; one line per mistake.
     """
     try:
         content = strict_yaml.load(path.read_text("utf-8"))

@@ -116,10 +116,8 @@ class ModelSelection:
 def choose(finals: Mapping[int, State], watched: Callable[[State], float]) -> ModelSelection:
     """Keep the best single weights, and average into them all that do not make the watched figure fall.
 
-    Parameters
-    ----------
-    finals : seed -> the weights that its course ended with
-    watched : weights -> figure on the validation part, larger is better
+    `finals` : seed -> the weights that its course ended with
+    `watched` : weights -> figure on the validation part, larger is better
     """
     single = {seed: watched(state) for seed, state in finals.items()}
     ranked = sorted(finals, key=lambda seed: -single[seed])
@@ -180,12 +178,10 @@ class Best:
 class Course:
     """What changes while a network learns, and is kept at the end of every epoch.
 
-    Attributes
-    ----------
-    identity : what its checkpoints belong to
-    seed : all chance of this course but its initial weights
-    ema, average : running average of the weights, and its average over the ends of the last epochs
-    best : where training stops by itself, what it will go back to
+    `identity` : what its checkpoints belong to
+    `seed` : all chance of this course but its initial weights
+    `ema`, `average` : running average of the weights, and its average over the ends of the last epochs
+    `best` : where training stops by itself, what it will go back to
     """
 
     network: Network
@@ -288,12 +284,7 @@ def write(checkpoint: Path, content: dict[str, Any]) -> None:
 
 
 def read(checkpoint: Path, identity: TrainingIdentity) -> dict[str, Any]:
-    """Read a checkpoint; its tensors lie on the CPU.
-
-    Raises
-    ------
-    ConfigError : it belongs to another training
-    """
+    """Read a checkpoint; its tensors lie on the CPU. Raises ConfigError: it belongs to another training."""
     content: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
     if not identity.holds(content["bound_to"]):
         raise ConfigError(

@@ -128,10 +128,8 @@ Bytes = NDArray[np.uint8]
 class Lesson:
     """One batch: labelled images first, then pairs of strangers (plain ones, the same with an opacity), then outsiders.
 
-    Attributes
-    ----------
-    batch : all of them, changed
-    labelled, pairs : how many images carry a label, how many pairs of strangers follow; the rest are outsiders
+    `batch` : all of them, changed
+    `labelled`, `pairs` : how many images carry a label, how many pairs of strangers follow; the rest are outsiders
     """
 
     batch: AugmentedBatch
@@ -163,11 +161,9 @@ def lesson_of(
 ) -> Lesson:
     """Put a batch together and change it.
 
-    Parameters
-    ----------
-    section : None: the labelled images alone
-    chosen : labelled images and whether each is positive
-    strange : unlabelled images of another population, may be empty
+    `section` : None: the labelled images alone
+    `chosen` : labelled images and whether each is positive
+    `strange` : unlabelled images of another population, may be empty
     """
     if section is None or strange is None:
         return Lesson(batch=augmenter(*chosen, rng, size_px=size_px), labelled=len(chosen[1]), pairs=0)

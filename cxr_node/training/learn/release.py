@@ -35,10 +35,8 @@ Parts = Mapping[str, Sequence[Item]]
 def release(profile_folder: Path, recipe: Recipe, network: Network, dealt: tuple[Parts, str], bar: Progress) -> None:
     """Write a profile folder that `model.profile.load` accepts.
 
-    Parameters
-    ----------
-    network : with its final weights
-    dealt : items of the three parts, and the data's name
+    `network` : with its final weights
+    `dealt` : items of the three parts, and the data's name
     """
     parts, source = dealt
     weights.save(profile_folder / "weights.safetensors", network, _statistics(recipe, network, parts, bar))

@@ -61,20 +61,12 @@ class Material:
 def run(recipe_path: Path, data_folder: Path, out: Path, *, progress: bool = True) -> Path:
     """Train, calibrate, measure, and write a complete profile folder.
 
-    Parameters
-    ----------
-    recipe_path : a file of config/train
-    data_folder : manifest.csv or one folder per class
-    out : the profile folder; an unfinished training in it is taken up again
-
-    Returns
-    -------
-    the profile folder
-
-    Raises
-    ------
-    ConfigError : the recipe is wrong, or `out` holds a training of another recipe
-    DataError : the data cannot be trained on, or `out` cannot be made; said before any training starts
+    `recipe_path` : a file of config/train
+    `data_folder` : manifest.csv or one folder per class
+    `out` : the profile folder; an unfinished training in it is taken up again
+    Returns the profile folder
+    Raises ConfigError: the recipe is wrong, or `out` holds a training of another recipe; DataError: the data cannot be
+    trained on, or `out` cannot be made; said before any training starts.
     """
     recipe = read(recipe_path)
     items = images.read(data_folder, recipe.words, label_column=recipe.data.column)
@@ -137,9 +129,7 @@ def learn_all(
 ) -> dict[int, State]:
     """Run the course of every seed from the same beginning; seed -> the weights that it ends with.
 
-    Parameters
-    ----------
-    kept : folder of checkpoints and curves, and what these are bound to
+    `kept` : folder of checkpoints and curves, and what these are bound to
     """
     out, identity = kept
     beginning, finals = checkpoint.copied(network.state_dict()), {}

@@ -35,11 +35,9 @@ MARKS = {
 class Goal:
     """One figure and its bar.
 
-    Attributes
-    ----------
-    place : where the figure is found in an evaluation
-    question : what it answers, in plain words
-    at_least : whether more is better
+    `place` : where the figure is found in an evaluation
+    `question` : what it answers, in plain words
+    `at_least` : whether more is better
     """
 
     place: tuple[str, ...]

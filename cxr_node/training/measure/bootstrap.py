@@ -51,9 +51,7 @@ def brier(positive: Bools, probability: Floats) -> float:
 def calibration_error(positive: Bools, probability: Floats, weight: Floats | None = None) -> float:
     """Expected calibration error: mean gap of probability and frequency over bins of equal width.
 
-    Parameters
-    ----------
-    weight : of each image, any unit; None: all alike
+    `weight` : of each image, any unit; None: all alike
     """
     rows = np.ones((1, len(positive))) if weight is None else weight[None]
     return float(calibration_errors(positive, probability, rows)[0])
@@ -153,11 +151,9 @@ def binned(probability: Floats, bins: int = BINS) -> NDArray[np.intp]:
 def bracket(rows: Floats, witnesses: int | None = None) -> Interval:
     """Value and percentile interval of a figure's rows, widened to hold the value.
 
-    Parameters
-    ----------
-    rows : the figure of the data set, then of its re-draws
-    witnesses : of a figure that cannot leave [0, 1], the number of groups that it rests on. Where it is 0 or 1 the
-        re-draws see no doubt at all; the exact bound of Clopper and Pearson (1934) for so many witnesses stands in.
+    `rows` : the figure of the data set, then of its re-draws
+    `witnesses` : of a figure that cannot leave [0, 1], the number of groups that it rests on. Where it is 0 or 1 the
+    re-draws see no doubt at all; the exact bound of Clopper and Pearson (1934) for so many witnesses stands in.
     """
     value, known = float(rows[0]), rows[1:][np.isfinite(rows[1:])]
     if not np.isfinite(value) or not len(known):

@@ -95,10 +95,8 @@ REENCODINGS: Mapping[str, Callable[[Pixels], Pixels]] = {
 def measure_reencodings(scorer: Scorer, items: Sequence[Item], on_image: Callable[[], None]) -> dict[str, Any]:
     """Compare the answers to re-encoded images with those to the images as they are.
 
-    Returns
-    -------
-    images; `move`, the 95th percentile of |change of the probability| over images and variants, with its interval;
-    `largest`; `flips` from PNEUMONIA to NORMAL or back and `changes` of the verdict at all, as counts among
+    Returns images; `move`, the 95th percentile of |change of the probability| over images and variants, with its
+    interval; `largest`; `flips` from PNEUMONIA to NORMAL or back and `changes` of the verdict at all, as counts among
     `answers`; the same by variant
     """
     with ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -159,9 +157,7 @@ OUTSIDERS: Mapping[str, Callable[[Pixels, np.random.Generator], Pixels]] = {
 def foreign(folder: Path, count: int) -> list[Item]:
     """List images of a folder, whatever they show: `count` of them, evenly from all.
 
-    Raises
-    ------
-    DataError : no folder, or no image in it
+    Raises DataError: no folder, or no image in it.
     """
     files = sorted(path for path in folder.rglob("*") if images.is_image(path)) if folder.is_dir() else []
     if not files:
@@ -175,14 +171,9 @@ def measure_outsiders(
 ) -> dict[str, Any]:
     """Count what is refused of changed images, and of foreign ones.
 
-    Parameters
-    ----------
-    items : the profile's own, to be changed
-    others : name -> images that are foreign as they are
-
-    Returns
-    -------
-    by kind and for `all` of them together: images, the share refused with its interval, the verdicts
+    `items` : the profile's own, to be changed
+    `others` : name -> images that are foreign as they are
+    Returns by kind and for `all` of them together: images, the share refused with its interval, the verdicts
     """
     rng = np.random.default_rng(0)
     shown = {kind: [change(images.load(item), rng) for item in items] for kind, change in OUTSIDERS.items()}

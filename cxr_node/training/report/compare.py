@@ -53,15 +53,10 @@ Section = Mapping[str, Any]
 def page(profile_folders: Sequence[Path], waiting: Sequence[Path] = ()) -> str:
     """Write the comparison as Markdown.
 
-    Parameters
-    ----------
-    profile_folders : as `cxr-node train` wrote them; profile.yaml and metrics.json are read
-    waiting : recipes that have not been trained yet; they are named, not measured
-
-    Raises
-    ------
-    DataError : two profiles were trained on different images
-    ModelError : a folder holds no profile that was trained here
+    `profile_folders` : as `cxr-node train` wrote them; profile.yaml and metrics.json are read
+    `waiting` : recipes that have not been trained yet; they are named, not measured
+    Raises DataError: two profiles were trained on different images; ModelError: a folder holds no profile that was
+    trained here.
     """
     described = [profile.described_in(one) for one in profile_folders]
     trained = {profile_folder.section(one, "training").get("fingerprint") for one in profile_folders}

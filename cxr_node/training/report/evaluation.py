@@ -32,11 +32,9 @@ from cxr_node.training.saliency import heatmap_tests
 class DataSet:
     """A data set to measure on.
 
-    Attributes
-    ----------
-    part : training, validation, calibration or all; None: the validation part of the data that the profile was
-        trained on, all images of any other
-    labels : the data's label column and words
+    `part` : training, validation, calibration or all; None: the validation part of the data that the profile was
+    trained on, all images of any other
+    `labels` : the data's label column and words
     """
 
     data: Path
@@ -49,13 +47,11 @@ class DataSet:
 class Extras:
     """What is measured beside the answers themselves.
 
-    Attributes
-    ----------
-    sample : images of the first data set that are re-encoded; twice as many are made outsiders, and data_sets where the
-        network looks; 0: none
-    strangers : folder of images that the profile was not made for
-    page : HTML file to write
-    keep : whether the profile's metrics.json and card are renewed
+    `sample` : images of the first data set that are re-encoded; twice as many are made outsiders, and data_sets where
+    the network looks; 0: none
+    `strangers` : folder of images that the profile was not made for
+    `page` : HTML file to write
+    `keep` : whether the profile's metrics.json and card are renewed
     """
 
     sample: int = 20
@@ -76,15 +72,10 @@ class _Listed:
 def run(profile_folder: Path, data_sets: Sequence[DataSet], extras: Extras, *, progress: bool = True) -> dict[str, Any]:
     """Measure a profile on one data set, or on two side by side.
 
-    Returns
-    -------
-    the figures of the first data set with its `name`; of a second one under `external`, and how much they differ
-    under `compared`
-
-    Raises
-    ------
-    DataError : the data cannot be evaluated on, or the page cannot be written
-    ModelError : the profile is not complete, or its hashes do not match
+    Returns the figures of the first data set with its `name`; of a second one under `external`, and how much they
+    differ under `compared`
+    Raises DataError: the data cannot be evaluated on, or the page cannot be written; ModelError: the profile is not
+    complete, or its hashes do not match.
     """
     profile, recipe = load(profile_folder), recipe_of(profile_folder)
     if extras.page and not extras.page.parent.is_dir():

@@ -54,14 +54,9 @@ class Mistake:
 def write_page(path: Path, scorer: Scorer, studies: Mapping[str, Study], measured: Mapping[str, Any]) -> None:
     """Write the page.
 
-    Parameters
-    ----------
-    studies : name -> one or two data sets, the first one in detail
-    measured : as `evaluation.run` returns it
-
-    Raises
-    ------
-    DataError : the file cannot be written
+    `studies` : name -> one or two data sets, the first one in detail
+    `measured` : as `evaluation.run` returns it
+    Raises DataError: the file cannot be written.
     """
     outcomes = {name: study.outcomes for name, study in studies.items()}
     lettered = dict(zip(("A", "B"), outcomes.values(), strict=False))

@@ -81,20 +81,12 @@ def measure(
 ) -> dict[str, Any]:
     """Ask all five questions.
 
-    Parameters
-    ----------
-    network : with the profile's weights; its evaluation mode is switched on
-    items : labelled radiographs that training never saw; up to `MOST_OF_A_CLASS` of each class are drawn
-    rng : the only source of chance
-    on_image : called up to `steps(items)` times
-
-    Returns
-    -------
-    JSON-able, as the head of this file tells
-
-    Raises
-    ------
-    DataError : a file is not an image
+    `network` : with the profile's weights; its evaluation mode is switched on
+    `items` : labelled radiographs that training never saw; up to `MOST_OF_A_CLASS` of each class are drawn
+    `rng` : the only source of chance
+    `on_image` : called up to `steps(items)` times
+    Returns JSON-able, as the head of this file tells
+    Raises DataError: a file is not an image.
     """
     probe = Probe(profile=profile, network=network.eval())
     positives = _explained_cases(probe, _drawn(items, True, rng), on_image)

@@ -125,9 +125,7 @@ class Probe:
 def case_of(item: Item) -> Case:
     """Decode a radiograph, make it smaller where it is large, and find its chest.
 
-    Raises
-    ------
-    DataError : the file is not an image
+    Raises DataError: the file is not an image.
     """
     pixels = images.load(item)
     largest = max(pixels.shape)

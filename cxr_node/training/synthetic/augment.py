@@ -92,10 +92,8 @@ class Augmenter:
     ) -> AugmentedBatch:
         """Change a batch.
 
-        Parameters
-        ----------
-        plan : into which images opacities are drawn, and how many of the first images lend their surroundings and
-            style to all
+        `plan` : into which images opacities are drawn, and how many of the first images lend their surroundings and
+        style to all
         """
         section, spec = self._section, self._spec
         spec = spec.model_copy(update={"size_px": size_px}) if size_px else spec
