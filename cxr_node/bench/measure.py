@@ -104,7 +104,6 @@ def parsed_batches(text: str) -> tuple[int, ...]:
 
 
 def _age_years(profile: Profile) -> int:
-    """An age that the profile judges: the middle one."""
     youngest, oldest = profile.population.age_years
     return min(999, int((youngest + oldest) / 2))
 

@@ -93,7 +93,6 @@ def run(file: Path, out: Path, choice: ImportOptions) -> profile.Profile:
 
 
 def _read(file: Path) -> Mapping[str, torch.Tensor]:
-    """Read tensors by name, and nothing else."""
     content: Any
     try:
         if file.suffix == ".safetensors":

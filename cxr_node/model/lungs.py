@@ -156,7 +156,6 @@ def _without_air(small: Floats) -> Floats:
 
 
 def _centres(count: int) -> Floats:
-    """Centres of pixels, as shares of the side."""
     return (np.arange(count, dtype=np.float32) + 0.5) / np.float32(count)
 
 
@@ -175,7 +174,6 @@ def _own_coordinates(places: Floats, x: Floats, y: Floats) -> tuple[Floats, Floa
 
 
 def _wall(places: Floats, v: Floats) -> Floats:
-    """Half width of the rib cage at each height: a bell."""
     above = np.clip((0.85 - v) / 0.9, 0.0, 1.0)
     wall: Floats = np.sqrt(1.0 - above ** places[:, 6, None, None])
     return wall

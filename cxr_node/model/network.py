@@ -43,9 +43,10 @@ class Network(nn.Module):
     def late(self, early_map: torch.Tensor) -> torch.Tensor:
         """Compute the last feature map from the middle one: -> (batch, channels, rows, cols)."""
 
-    @abstractmethod
     def head(self, feature_map: torch.Tensor) -> torch.Tensor:
         """Average over the image and classify: (batch, channels, rows, cols) -> (batch, labels) logits."""
+        logits: torch.Tensor = self.classifier(self.flattened(feature_map))
+        return logits
 
     def strangeness(self, feature_map: torch.Tensor) -> torch.Tensor | None:
         """Say how strange an image is: (batch, channels, rows, cols) -> (batch,) logits; None where not learned."""
@@ -54,11 +55,13 @@ class Network(nn.Module):
     def evidence(self, feature_map: torch.Tensor) -> torch.Tensor:
         """Tell what each cell adds to each logit: -> (batch, labels, rows, cols); their mean is the logit, less bias.
 
-        Raises
-        ------
-        ModelError : the head is not one linear layer over the averaged map
+        Raises ModelError: the head is not one linear layer over the averaged map.
         """
-        raise ModelError(f"{type(self).__name__} has no linear head, so that its cells have no evidence of their own")
+        if not isinstance(linear := getattr(self, "classifier", None), nn.Linear):
+            raise ModelError(
+                f"{type(self).__name__} has no linear head, so that its cells have no evidence of their own"
+            )
+        return torch.einsum("nchw,lc->nlhw", feature_map, linear.weight)
 
     def importance(self, feature_map: torch.Tensor, label: int) -> torch.Tensor:
         """Tell how much each channel raises one logit: alpha of Grad-CAM (Selvaraju et al. 2017, equation 1).

@@ -170,7 +170,6 @@ def _enlarging(before: int, after: int) -> Floats:
 
 
 def _blurred(image: Floats) -> Floats:
-    """Mean over 3 x 3 pixels, the edge repeated."""
     padded = np.pad(image, 1, mode="edge")
     down = padded[:-2] + padded[1:-1] + padded[2:]
     return np.asarray((down[:, :-2] + down[:, 1:-1] + down[:, 2:]) / np.float32(9.0), dtype=np.float32)

@@ -230,7 +230,6 @@ def _region(piece: _Piece, sampled: _Sampled, lungs: _Lungs | None) -> Region:
 
 
 def _zones(heights: Floats, peak: float) -> tuple[Zone, ...]:
-    """Tell which zones samples at such heights cover."""
     counts = np.bincount(np.searchsorted(ZONE_ENDS, heights, side="right"), minlength=len(Zone))
     of_peak = int(np.searchsorted(ZONE_ENDS, peak, side="right"))
     return tuple(

@@ -172,7 +172,6 @@ def _probability(finding: Finding) -> float | None:
 
 
 def _more(finding: Finding) -> dict[str, str | dict[str, float]]:
-    """What only some profiles tell."""
     classes = {label: round(share, 6) for label, share in finding.prediction.classes.items()}
     several = len(finding.prediction.probability) > 1
     return ({"classes": classes} if classes else {}) | (_scores(finding) if several else {})

@@ -103,7 +103,6 @@ def _store(association: Association, path: Path, address: Address, priority: Pri
 
 
 def _kind(path: Path) -> tuple[str, str]:
-    """SOP class and transfer syntax of a Part 10 file."""
     try:
         meta, _ = split_dataset(path)
         return str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)

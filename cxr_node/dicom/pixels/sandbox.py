@@ -221,7 +221,6 @@ def _allow_cpu_s(seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    pass
     from cxr_node.dicom.pixels.codecs import answer
 
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))

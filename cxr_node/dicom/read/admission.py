@@ -185,7 +185,6 @@ def _age_remarks(
 
 
 def _naming(sentence: str, seen: str) -> str:
-    """Put what was seen behind a sentence."""
     return f"{sentence[:-1]}: {seen}." if seen else sentence
 
 
@@ -195,7 +194,6 @@ def _range(population_age_years: tuple[float, float]) -> str:
 
 
 def _both(ages: tuple[Evidence, ...]) -> str:
-    """Each age and where it was read."""
     if len({found.words for found in ages}) == 1:
         return f"{ages[0].words}, from {' and '.join(found.place for found in ages)}"
     return ", but ".join(f"{found.words} from {found.place}" for found in ages)
@@ -245,7 +243,6 @@ def _is_radiography(source: Source) -> bool:
 
 
 def _modality(source: Source) -> str:
-    """Name the modality where it is a code."""
     if not source.modality:
         return "Modality is empty"
     return f"Modality {source.modality}" if source.modality in projection.DEFINED_MODALITIES else ""

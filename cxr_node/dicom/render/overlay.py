@@ -97,7 +97,6 @@ def overlaid(shown: Image.Image, weight: NDArray[np.float32], *, gray: bool = Fa
 
 @functools.cache
 def _viridis() -> NDArray[np.uint8]:
-    """Colors of the map, shape (256, 3)."""
     table: NDArray[np.uint8] = mpl.colormaps["viridis"](np.arange(256), bytes=True)[:, :3]
     return table
 

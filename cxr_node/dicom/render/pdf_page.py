@@ -90,7 +90,6 @@ def _glyphs() -> frozenset[int]:
 
 
 def _line(pdf: FPDF, text: str, size_pt: float = _BODY_PT, style: str = "", gray: int = _INK) -> None:
-    """Write a paragraph over the whole width."""
     pdf.set_font("DejaVu", style, size_pt)
     pdf.set_text_color(gray)
     kept = text.replace(" %", "\u00a0%")  # a number and its unit stay on one line
@@ -98,7 +97,6 @@ def _line(pdf: FPDF, text: str, size_pt: float = _BODY_PT, style: str = "", gray
 
 
 def _head(pdf: FPDF, sheet: Sheet) -> None:
-    """Whose it is, and for whom it is not."""
     _line(pdf, TITLE, _TITLE_PT, "B")
     _line(pdf, wording.FOOTER, _BODY_PT, "B")
     pdf.ln(1.5)

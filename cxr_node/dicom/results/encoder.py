@@ -51,7 +51,6 @@ def to_part10_each(dataset: Dataset, names: Sequence[tuple[str, str]]) -> list[b
 
 
 def _file_meta(sop_class_uid: str, sop_instance_uid: str) -> tuple[bytes, ...]:
-    """Preamble, prefix and File Meta Information."""
     elements = (
         *_explicit(0x00020001, "OB", b"\0\1"),
         *_uid(0x00020002, sop_class_uid),

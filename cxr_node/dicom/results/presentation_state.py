@@ -126,7 +126,6 @@ def _voi(source: Source, chosen: Voi | None) -> list[SoftcopyVOILUTTransformatio
 
 
 def _first(source: Source, keyword: str) -> float | None:
-    """First value of a number; None where there is none, or it is none."""
     value = next(iter(source.numbers(keyword)), math.nan)
     return value if math.isfinite(value) else None
 

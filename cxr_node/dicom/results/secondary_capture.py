@@ -63,7 +63,6 @@ def describe(context: Context, kind: ResultKind) -> Dataset:
 
 
 def _derive(dataset: Dataset, context: Context) -> None:
-    """Say of what it is made, and how."""
     ref = context.source.ref
     source = reference(ref.sop_class_uid, ref.sop_instance_uid)
     source.PurposeOfReferenceCodeSequence = [coded(codes.DCM.SourceImageForImageProcessingOperation)]

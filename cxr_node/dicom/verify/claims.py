@@ -266,7 +266,6 @@ def _of_parameter(item: Item) -> Iterator[Claim]:
 
 
 def _of_line(document: Document, item: Item) -> Iterator[Claim]:
-    """What a sentence says in numbers and places."""
     line, where = item.value, item.name[2]
     if item.name[0] in _SENTENCES:
         yield Claim("summary", line, Rule.SUMMARY, where)

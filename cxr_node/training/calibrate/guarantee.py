@@ -142,7 +142,6 @@ def _pair(reported: _Reach, ruled_out: _Reach) -> tuple[float, float] | None:
 
 
 def _sides(patients: Patients, prevalence: float, label: str) -> tuple[_Side, _Side]:
-    """Witnesses of the report and of the ruling out."""
     spoken_for = _by_lot(patients)
     positive, negative = patients.positive & spoken_for, ~patients.positive & spoken_for
     odds = prevalence / (1.0 - prevalence)
@@ -160,7 +159,6 @@ def _sides(patients: Patients, prevalence: float, label: str) -> tuple[_Side, _S
 
 
 def _worst(score: Floats, groups: NDArray[np.str_], fold: np.ufunc) -> Floats:
-    """Fold the images of each patient into one score."""
     names, codes = np.unique(groups, return_inverse=True)
     folded = np.full(len(names), np.inf if fold is np.minimum else -np.inf)
     fold.at(folded, codes, score)
@@ -190,7 +188,6 @@ def _limits(side: _Side, value: float, risk: float) -> tuple[Floats, Floats, Flo
 
 
 def _reaching(scores: Floats, candidates: Floats) -> NDArray[np.int64]:
-    """How many scores reach each candidate."""
     return np.asarray(len(scores) - np.searchsorted(np.sort(scores), candidates, side="left"))
 
 

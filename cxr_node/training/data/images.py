@@ -213,7 +213,6 @@ def _items(
 
 
 def _tags(path: Path, row: Mapping[str, str]) -> dict[str, str]:
-    """What a DICOM header tells, and before it what the manifest does."""
     told = {} if path.suffix.lower() in SUFFIXES else header_tags(path)
     return told | {column: row[column] for column in TAG_COLUMNS if row.get(column)}
 

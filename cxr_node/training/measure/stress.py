@@ -205,7 +205,6 @@ def _refusals(said: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:
 
 
 def _noise(shape: tuple[int, ...], rng: np.random.Generator) -> Pixels:
-    """White noise, or clouds: each as likely."""
     white = rng.standard_normal(shape)
     if rng.random() < 0.5:
         white = ndimage.gaussian_filter(white, rng.uniform(1.0, 12.0))

@@ -20,6 +20,7 @@ from cxr_node.errors import DataError
 from cxr_node.model import networks, profile
 from cxr_node.model.profile import ProfileFile
 from cxr_node.training.data import profile_folder
+from cxr_node.training.measure.model_card import figure
 
 FIGURES = {
     "auc": "AUC",
@@ -162,6 +163,4 @@ def _name(profile_folder: Path) -> str:
 
 
 def _figure(rate: Section | None) -> str:
-    if rate is None:
-        return ""
-    return f"{rate['value']:.3f}" + (f" ({rate['low']:.3f} to {rate['high']:.3f})" if "low" in rate else "")
+    return "" if rate is None else figure(rate)

@@ -184,12 +184,10 @@ def _one(named: Named, label: str) -> str | None:
 
 
 def _many(named: Named, name: str) -> str | None:
-    """The name of a data set, where there are several."""
     return name if len(named) > 1 else None
 
 
 def _legend(axes: Axes, place: Any) -> None:
-    """A legend, if anything has a name."""
     if axes.get_legend_handles_labels()[1]:
         axes.legend(loc=place)
 
@@ -281,5 +279,4 @@ def _banded(hit: Bools, score: Floats, outcomes: Outcomes, at: Callable[[Floats,
 
 
 def _shares(weights: Floats) -> Floats:
-    """Cumulated shares, from 0."""
     return np.concatenate(([0.0], np.cumsum(weights) / max(float(weights.sum()), SLACK)))

@@ -120,7 +120,6 @@ def ssim(one: Floats, other: Floats) -> float:
 
 
 def _has_weights(module: nn.Module) -> bool:
-    """Whether a module has weights of its own."""
     return next(module.parameters(recurse=False), None) is not None
 
 
@@ -133,7 +132,6 @@ def _compared(some: Sequence[Floats], others: Sequence[Floats]) -> dict[str, Dou
 
 
 def _scaled(active: Floats) -> Doubles:
-    """Spread over `GRID` x `GRID`, peak 1."""
     zoomed = ndimage.zoom(
         active.astype(np.float64), [GRID / size for size in active.shape], order=1, grid_mode=True, mode="nearest"
     )

@@ -161,7 +161,6 @@ def _coarse(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def _curves(
     probe: Probe, followed: Explained, negatives: Explained, rng: np.random.Generator
 ) -> tuple[dict[str, Any], dict[str, Interval]]:
-    """Curves of the probability, and the areas under them."""
     if not followed.explanations or not negatives.explanations:
         return {}, {}
     healthy = negatives.inputs[_healthy(followed, negatives)]
@@ -181,7 +180,6 @@ def _curves(
 def _randomised(
     probe: Probe, followed: Explained, rng: np.random.Generator, on_image: Callable[[], None]
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Likeness of maps to those of shuffled networks."""
     if not followed.explanations:
         return {}
     found = faithfulness.likeness(probe, followed.inputs, followed.explanations, rng, on_image)

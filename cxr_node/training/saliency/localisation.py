@@ -170,7 +170,6 @@ def _away_cells(probe: Probe, one: Pasted, explanation: Explanation) -> float:
 
 
 def _energy(weight: Floats, place: Bools) -> float:
-    """Share of a map that lies on a place, in [0, 1]."""
     return float(weight[place].sum() / weight.sum())
 
 

@@ -109,7 +109,6 @@ def _frame(pixels: Floats, chest: Chest, rng: np.random.Generator) -> None:
 
 
 def _one_lung(chest: Chest, rng: np.random.Generator) -> Bools:
-    """One of the two lung fields, by chance."""
     fields, count = ndimage.label(chest.lungs)
     sizes = np.bincount(fields.ravel(), minlength=count + 1)[1:]
     largest = np.argsort(sizes)[::-1][:2] + 1
@@ -200,7 +199,6 @@ def _airways(lung: Bools, rng: np.random.Generator) -> Floats:
 
 
 def _grain(shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
-    """Uneven filling, mean 1."""
     noise = ndimage.gaussian_filter(rng.standard_normal(shape), 0.012 * max(shape))
     return _floats(1.0 + 0.12 * noise / max(float(noise.std()), 1e-6))
 

@@ -241,7 +241,6 @@ def _side(size_px: int, rng: np.random.Generator) -> Mark:
 
 
 def _text(size_px: int, rng: np.random.Generator) -> Mark:
-    """Draw one to four lines of technical text."""
     lines = [_technical(rng) for _ in range(int(rng.integers(1, 5)))]
     return _lettered("\n".join(lines), _font(size_px * rng.uniform(0.025, 0.07), rng), rng)
 
