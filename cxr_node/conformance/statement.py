@@ -1,8 +1,7 @@
 """The DICOM conformance statement, written from the tables that the node runs on (PS3.2 Annex A layout).
 
-Negotiated contexts, statuses, templates and attributes are read off the code and off result objects made from a
-built-in drawn radiograph; only sentences stand in the template. Depends on code and bundled files alone, so that
-`docs/conformance.md` can be compared with it byte for byte.
+Contexts, statuses, templates and attributes are read off the code and off result objects of a built-in drawn
+radiograph; only sentences stand in the template. `docs/conformance.md` is compared with it byte for byte.
 """
 
 from __future__ import annotations

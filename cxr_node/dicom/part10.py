@@ -1,8 +1,7 @@
 """Part 10 bytes or a file to a pydicom data set, within bounds, whatever the bytes are.
 
-Knows no attribute's meaning. PS3.10 7.1 (file meta information), PS3.5 7 (data set), A.4 (encapsulation).
-pydicom parses; what bounds it stands here: it may read only so many times, so many bytes and so deep, and pixel
-data is found beside it.
+pydicom parses, and may read only so many times, so many bytes and so deep; pixel data is found beside it.
+PS3.10 7.1 (file meta information), PS3.5 7 (data set), A.4 (encapsulation).
 """
 
 from __future__ import annotations

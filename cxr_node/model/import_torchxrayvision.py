@@ -1,7 +1,6 @@
 """A profile folder made of weights that TorchXRayVision published: state dict in, profile out.
 
-Knows no network connection and runs no code of the file: a state dict is tensors, and nothing else is read. What the
-numbers mean is `model.torchxrayvision`'s.
+Runs no code of the file: a state dict is tensors, and nothing else is read.
 """
 
 from __future__ import annotations

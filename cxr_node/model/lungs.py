@@ -1,7 +1,6 @@
 """Where the chest is on a frontal radiograph: a drawn thorax, moved and stretched until it lies on the picture.
 
-Knows no network, no label and no other image: opacified lungs must be found as well as clear ones, so shape and
-usual place decide where brightness does not. Thresholds alone lose a white lung; a drawn shape keeps it.
+Opacified lungs must be found as well as clear ones, so shape and usual place decide where brightness does not.
 """
 
 from __future__ import annotations

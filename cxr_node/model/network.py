@@ -1,7 +1,4 @@
-"""What every network offers: the last feature map for Grad-CAM, the middle one for the distance, and a head.
-
-Knows no architecture, no pixels' history and no file.
-"""
+"""What every network offers: the last feature map for Grad-CAM, the middle one for the distance, and a head."""
 
 from __future__ import annotations
 

@@ -1,9 +1,7 @@
 """The networks that a profile may name: one builder and one row in `ARCHITECTURES` each.
 
-Knows no pixels' history, no thresholds and no files but the ImageNet initialisation, which exists here for MobileNetV2
-alone: the networks that others chose for this task, in their authors' form, start from random weights. Images have one
-channel; where an architecture expects three, the image is repeated. The part that is learned from scratch is always
-called `classifier`: training gives it its own learning rate.
+Only MobileNetV2 has an ImageNet initialisation here. Images have one channel; where an architecture expects three, the
+image is repeated. What is learned from scratch is called `classifier`: training gives it its own learning rate.
 """
 
 from __future__ import annotations
@@ -32,7 +30,6 @@ MIDDLE = 17
 class MobileNetV2(Network):
     """The trunk of MobileNetV2 (Sandler et al. 2018) with one linear layer over the averaged feature map.
 
-    `labels` : number of logits
     `dropout` : share of pooled features dropped while training
     `stride` : 32, or 16: the last stage keeps its resolution and looks at every other cell instead (Yu and Koltun
     2016), so that the map has four times the cells, for 1.8 times the work
@@ -229,7 +226,6 @@ ARCHITECTURES: Mapping[str, Callable[..., Network]] = {
 def build(spec: NetworkSpec, labels: int) -> Network:
     """Build the network that a profile names, with random weights.
 
-    `spec` : architecture and its options
     `labels` : number of logits; where the network has classes, one more than these
     Raises ModelError: the architecture or one of its options is unknown.
     """

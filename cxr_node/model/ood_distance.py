@@ -1,9 +1,8 @@
 """How far an image's features lie from those of the training images.
 
-Knows no pixels and no network: features in, a number out. A Mahalanobis distance to the nearest class
-(Lee et al. 2018), on the leading axes of the within-class scatter, plus what those axes leave over
-(Ren et al. 2021 show that without it foreign images can look near). Where a network has learned to know outsiders
-(Hendrycks et al. 2019), the larger of both counts: a mirrored chest has the features of a chest.
+A Mahalanobis distance to the nearest class (Lee et al. 2018), on the leading axes of the within-class scatter, plus
+what those axes leave over (Ren et al. 2021: without it foreign images can look near). Where a network has learned to
+know outsiders (Hendrycks et al. 2019), the larger of both counts: a mirrored chest has the features of a chest.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """One radiograph in: calibrated probability, spread over views, distance, and where the network looked.
 
-Knows no DICOM, no threshold, no other image and no torch: an answer depends on the radiograph and the profile alone,
-also where several threads share a predictor. Which runtime computed it moves the probability by less than
-`LARGEST_DIFFERENCE` on golden inputs, or the runtime is refused.
+An answer depends on the radiograph and the profile alone, also where several threads share a predictor. Which runtime
+computed it moves the probability by less than `LARGEST_DIFFERENCE` on golden inputs, or the runtime is refused.
 """
 
 from __future__ import annotations
@@ -230,7 +229,6 @@ def load_predictor(profile: Profile, threads: int = 0, wanted: RuntimeKind = Run
 
     Parameters
     ----------
-    profile : verified by `profile.load`
     threads : threads of inference; 0: all cores of the machine
     wanted : which runtime; AUTO: chosen by itself
 

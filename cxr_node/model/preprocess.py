@@ -1,7 +1,6 @@
 """From a radiograph to the network's input: the same function in training and in serving.
 
-Knows nothing of DICOM, of networks or of files. One golden array (tests/model/test_preprocess.py) pins it:
-what changes its input makes every calibration in `weights/` void.
+One golden array (tests/model/test_preprocess.py) pins it: a change makes every calibration in `weights/` void.
 """
 
 from __future__ import annotations

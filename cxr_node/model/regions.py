@@ -1,12 +1,9 @@
 """Regions of a heat map: every place that stands out, and in which lung field it lies.
 
-The map has no borders of its own, and it runs over the spine from one lung into the other on most films; a region must
-say which lung the network looked at. So what reaches into both is cut at the mediastinum, and what reaches beyond the
-lungs is cut at the rib cage. What has its peak outside the chest is left as it is: that the network looked at a letter
-must be seen. Where no lungs are found, nothing is cut and no place is named.
-
-Knows no network, no threshold of the classifier, no side of the patient, and no DICOM but how SCOORD counts pixels
-(PS3.3 C.18.6.1.1).
+The map runs over the spine from one lung into the other on most films; a region must say which lung the network looked
+at. So what reaches into both is cut at the mediastinum, and what reaches beyond the lungs at the rib cage. What has its
+peak outside the chest stays: that the network looked at a letter must be seen. Where no lungs are found, nothing is cut
+and no place is named. Pixels are counted as SCOORD does (PS3.3 C.18.6.1.1).
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """TorchXRayVision's DenseNet-121 as its authors published it: labels, operating points, input.
 
-Knows no file, does not need that package, and leaves the network to `ancestors`. Everything here follows
-`torchxrayvision/models.py` and `datasets.py`, version 1.5 (Apache-2.0; Cohen et al., "TorchXRayVision: A library of
-chest X-ray datasets and models", MIDL 2022); a test compares each part with a second reading of that source.
+Follows `torchxrayvision/models.py` and `datasets.py`, version 1.5 (Apache-2.0; Cohen et al., MIDL 2022); a test
+compares each part with a second reading of that source.
 """
 
 from __future__ import annotations

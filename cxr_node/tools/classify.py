@@ -154,6 +154,7 @@ class Answer:
         `findings`; where the scale is `score`, `probability` is null.
         """
         finding = self.outcome if isinstance(self.outcome, Finding) else None
+        distance = finding.prediction.distance if finding else None
         return {
             "path": str(self.path),
             "verdict": self.word,
@@ -161,7 +162,7 @@ class Answer:
             "reason": self.reason,
             "sentence": self.sentence,
             "spread": round(finding.prediction.spread, 6) if finding else None,
-            "distance": _rounded(finding.prediction.distance) if finding else None,
+            "distance": round(distance, 6) if distance is not None else None,
             "profile": finding.identity.profile if finding else profile,
         } | (_more(finding) if finding else {})
 
@@ -183,10 +184,6 @@ def _scores(finding: Finding) -> dict[str, str | dict[str, float]]:
     point = finding.identity.operating_point
     numbers = {label: rounding.exact_fraction(number, point) for label, number in ranked}
     return {"judged": point.label, "scale": point.scale.value, "findings": numbers}
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)
 
 
 def files(paths: Sequence[Path]) -> list[Path]:

@@ -1,7 +1,6 @@
 """A whole node on loopback for a while: `cxr-node serve`, as processes of its own, on a spool of its own.
 
-The node that hospitals would run, on a configuration file that differs from a real one in its ports and paths. It is
-sent files, and its ledger tells what became of them. Nothing is known here of what the files are.
+It is sent files, and its ledger tells what became of them.
 """
 
 from __future__ import annotations

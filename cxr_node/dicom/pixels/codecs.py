@@ -1,7 +1,7 @@
 """Pixel data to raw integers, and which transfer syntaxes the installed decoders can really take.
 
-Knows no gray scale: `pixels` gives the integers their meaning. PS3.5 8.2 and Annex A. What is not in the table is
-not offered; deflated is not, for a megabyte of it can hold a gigabyte (reliability.md T7).
+PS3.5 8.2 and Annex A. What is not in the table is not offered; deflated is not, for a megabyte of it can hold a
+gigabyte (reliability.md T7).
 """
 
 from __future__ import annotations

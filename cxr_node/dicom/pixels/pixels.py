@@ -58,13 +58,9 @@ def decode(source: Source, rules: Admission) -> Radiograph:
         digest = beside.submit(_digest, patterns, shown.table)
         pixels = _looked_up(shown.table.astype(np.float32), patterns)
     return Radiograph(
-        pixels=pixels,
-        pixel_aspect=_pixel_aspect(source),
-        view=source.view,
-        remarks=shown.remarks,
-        voi=shown.voi,
+        pixels=pixels, pixel_aspect=_pixel_aspect(source), view=source.view, remarks=shown.remarks, voi=shown.voi,
         pixel_sha256=digest.result(),
-    )
+    )  # fmt: skip
 
 
 def _layout(source: Source, rules: Admission) -> Layout:

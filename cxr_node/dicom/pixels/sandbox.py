@@ -1,9 +1,8 @@
 """A second process in which codecs run: what one image does to a codec costs that image, not the node.
 
-Knows no codec and no image: a request is a line of JSON and bytes, an answer is bytes of the expected length or none.
-The child trusts its parent; the parent takes nothing from the child but pixels (reliability.md T8, T9: codecs abort,
-overrun, and loop on bytes that were made for it). Memory, time and computing have limits here, and `confine` takes
-network, programs and files. The child ends when its standard input does, so it outlives nobody.
+A request is a line of JSON and bytes; of the child the parent takes bytes of the expected length, or none
+(reliability.md T8, T9: codecs abort, overrun, and loop on bytes that were made for it). Memory and time have limits
+here, `confine` takes network, programs and files, and the child ends when its standard input does.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which radiographs may be judged: each rule a reason and a sentence for people, decided from what the header has.
 
-Knows no ledger and no network. A missing tag refuses nothing but a missing patient: archives are full of missing
-tags. The first rule that is broken is the one that is told, so the order is from what it is to whom it shows.
+A missing tag refuses nothing but a missing patient: archives are full of missing tags. The first broken rule is named,
+so the order is from what the image is to whom it shows.
 """
 
 from __future__ import annotations
@@ -11,15 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset
-from pydicom.uid import (
-    UID,
-    ComputedRadiographyImageStorage,
-    DigitalXRayImageStorageForPresentation,
-    MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
-    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
-    SecondaryCaptureImageStorage,
-)
+from pydicom import Dataset, uid
 
 from cxr_node.config.schema import Admission, AgePolicy
 from cxr_node.dicom.part10 import IMPLEMENTATION_CLASS_UID, PROCESSING_EQUIPMENT, PRODUCT
@@ -29,12 +21,10 @@ from cxr_node.dicom.read.header import Source
 from cxr_node.domain import Precedent, Radiograph, Reason, Rejected, View
 
 SOP_CLASSES = (
-    str(ComputedRadiographyImageStorage),
-    str(DigitalXRayImageStorageForPresentation),
-    str(SecondaryCaptureImageStorage),
-    str(MultiFrameGrayscaleByteSecondaryCaptureImageStorage),
-    str(MultiFrameGrayscaleWordSecondaryCaptureImageStorage),
-)
+    str(uid.ComputedRadiographyImageStorage), str(uid.DigitalXRayImageStorageForPresentation),
+    str(uid.SecondaryCaptureImageStorage), str(uid.MultiFrameGrayscaleByteSecondaryCaptureImageStorage),
+    str(uid.MultiFrameGrayscaleWordSecondaryCaptureImageStorage),
+)  # fmt: skip
 """DX For Processing is not among them: its values are not meant for the eye, nor was the classifier trained on them."""
 MODALITIES = ("CR", "DX", "RG")
 """RG: radiographic imaging (conventional film), as digitisers name it."""
@@ -59,14 +49,8 @@ _REPROCESSING_CODES = frozenset(
 )  # fmt: skip
 """Of PS3.16 CID 7203: reformatting, projections, subtraction, stitching, energy weighting, and Grad-CAM."""
 _REPROCESSED_WORDS = (
-    "bone suppress",
-    "rib suppress",
-    "dual energy",
-    "subtraction",
-    "tomosynthesis",
-    "heatmap",
-    "heat map",
-)
+    "bone suppress", "rib suppress", "dual energy", "subtraction", "tomosynthesis", "heatmap", "heat map",
+)  # fmt: skip
 
 MIN_SPREAD = 0.05
 """Of the full range, between the 1st and 99th percentile of an image that shows anything."""
@@ -206,13 +190,14 @@ def _header_rules(source: Source, rules: Admission, precedent: Precedent) -> Ite
     part, view = projection.body_part(source.dataset), projection.other_view(source.dataset)
     reprocessed = _reprocessed(source)
     yield Reason.OWN_RESULT, _is_own_result(source), ""
-    yield Reason.SOP_CLASS, source.ref.sop_class_uid not in SOP_CLASSES, UID(source.ref.sop_class_uid).name
+    yield Reason.SOP_CLASS, source.ref.sop_class_uid not in SOP_CLASSES, uid.UID(source.ref.sop_class_uid).name
     yield Reason.MODALITY, not _is_radiography(source), _modality(source)
     yield Reason.DERIVED, reprocessed is not None, reprocessed or ""
     yield Reason.NO_PIXELS, "PixelData" not in source.dataset, ""
     frames = source.integer("NumberOfFrames", 1)
     yield Reason.MULTI_FRAME, frames > 1, f"{frames} frames"
-    yield Reason.COLOR, source.integer("SamplesPerPixel", 1) > 1 or _is_color(source), _colors(source)
+    not_gray = source.text("PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2", "")
+    yield Reason.COLOR, source.integer("SamplesPerPixel", 1) > 1 or not_gray, _colors(source)
     yield Reason.IDENTITY_EMPTY, not source.ref.patient_key, ""
     yield Reason.IDENTITY_CONFLICT, _contradicts(source, precedent), ""
     yield Reason.NOT_CHEST, part.is_chest is False, part.seen
@@ -256,11 +241,8 @@ def _reprocessed(source: Source) -> str | None:
     codes = {str(item.get("CodeValue")) for item in source.dataset.get("DerivationCodeSequence") or ()}
     if found := codes & _REPROCESSING_CODES:
         return f"Derivation Code Sequence {min(found)}"
-    for keyword, name in (
-        ("SeriesDescription", "Series Description"),
-        ("DerivationDescription", "Derivation Description"),
-    ):
-        words = source.text(keyword).lower().replace("-", " ")
+    for name in ("Series Description", "Derivation Description"):
+        words = source.text(name.replace(" ", "")).lower().replace("-", " ")
         if word := next((word for word in _REPROCESSED_WORDS if word in words), None):
             return f"{name} with {word!r}"
     return None
@@ -269,10 +251,6 @@ def _reprocessed(source: Source) -> str | None:
 def _colors(source: Source) -> str:
     interpretation = source.text("PhotometricInterpretation").upper()
     return f"Photometric Interpretation {interpretation}" if interpretation in _COLORS else ""
-
-
-def _is_color(source: Source) -> bool:
-    return source.text("PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2", "")
 
 
 def _contradicts(source: Source, precedent: Precedent) -> bool:

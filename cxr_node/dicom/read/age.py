@@ -1,7 +1,6 @@
 """How old the patient was at the examination: every piece of evidence in the header, and whether the pieces agree.
 
-Knows no population. PS3.5 6.2 (AS, DA, DT), PS3.3 C.7.2.2 (Patient's Age), C.7.1.1 (Patient's Birth Date). Ages in
-years, not rounded. No birth date ever leaves this module: an age is no identifier, a birth date is one.
+PS3.5 6.2 (AS, DA, DT), PS3.3 C.7.2.2, C.7.1.1. No birth date leaves this module: an age is no identifier, that is one.
 """
 
 from __future__ import annotations

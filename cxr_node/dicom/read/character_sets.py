@@ -1,8 +1,7 @@
 """One text in every byte form that a DICOM Specific Character Set allows, and a text of any as a plain name.
 
 By the first, what is known by its bytes alone is found again by what a person types.
-
-Knows no attribute. PS3.3 C.12.1.1.2 (defined terms), PS3.5 6.1.2.5 (code extension, ISO 2022), annexes H, I, J, K.
+PS3.3 C.12.1.1.2 (defined terms), PS3.5 6.1.2.5 (code extension, ISO 2022), annexes H, I, J, K.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 """Part 10 bytes or a file to a checked header; hostile input ends in `InstanceError` or `Rejected`, never elsewhere.
 
-Knows neither who sent the object nor whether it may be judged (`admission`), and leaves the bytes to `part10`.
 PS3.10 7.1 (file meta information), PS3.5 9.1 (UIDs).
 """
 
@@ -63,7 +62,6 @@ class Source:
     """A received instance: every attribute of the data set is converted and safe to read.
 
     `dataset` : without private attributes; pixel data, if any, as received (`decoders` turns it into stored values)
-    `ref` : its identity
     `unreadable` : tags of attributes that were there but could not be read, and were dropped
     """
 

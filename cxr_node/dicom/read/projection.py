@@ -1,7 +1,6 @@
 """What the header says of body part and projection: codes first, then words in the languages archives speak.
 
-Knows no rule: it answers yes, no or nothing known, and what said so (`admission` decides). PS3.3 C.8.1.1, C.8.11.5
-(View Position, View Code Sequence), C.7.6.1.1.1 (Patient Orientation), PS3.16 CID 4010 (views), CID 4031 (regions).
+PS3.3 C.8.1.1, C.8.11.5 (View Position, View Code Sequence), C.7.6.1.1.1 (Patient Orientation), PS3.16 CID 4010, 4031.
 """
 
 from __future__ import annotations

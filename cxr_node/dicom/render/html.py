@@ -1,7 +1,6 @@
 """Results as files that a person can open without a viewer: the report as HTML, the picture as PNG.
 
-Reads the objects that the node made, so that what is shown is what was sent. Shows no patient data: these files lie
-beside the DICOM objects, and travel more easily.
+Made of the objects that were sent. No patient data: these files lie beside the objects, and travel more easily.
 """
 
 from __future__ import annotations

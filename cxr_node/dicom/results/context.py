@@ -1,10 +1,7 @@
 """What all result objects share: identity, header, references, and bytes.
 
-A result belongs to the patient, study and order of its source and says so in the source's own bytes: text values
-and the character set are carried without being decoded. Must not know what the single objects say, nor read a clock.
-
-Clauses: PS3.3 C.7.1.1 Patient, C.7.2.1 General Study, C.7.5.1 General Equipment, C.12.1 SOP Common, C.17 SR;
-PS3.10 7.1 File Meta Information; IHE RAD AIR 6.5.3.1 Contributing Equipment.
+A result belongs to the patient, study and order of its source and says so in the source's own bytes. No clock is read.
+PS3.3 C.7.1.1, C.7.2.1, C.7.5.1, C.12.1, C.17; PS3.10 7.1; IHE RAD AIR 6.5.3.1 Contributing Equipment.
 """
 
 from __future__ import annotations

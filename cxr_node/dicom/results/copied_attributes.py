@@ -1,9 +1,8 @@
 """What a result takes over from its source, byte for byte.
 
-Text is never decoded: a name in an undeclared or unknown character set arrives as it was sent, under the same
-Specific Character Set, which an item of a sequence may have of its own (PS3.3 C.12.1.1.2). Only the attributes listed
-here pass; private ones and deep nests cannot. A date, time, age or code string that its VR forbids is left out, for the
-archive's validator would blame the result, and padding is what the VR asks for (PS3.5 6.2).
+Text is never decoded: a name arrives as it was sent, under the same Specific Character Set, which an item may have of
+its own (PS3.3 C.12.1.1.2). Only the attributes listed here pass. A date, time, age or code string that its VR forbids
+is left out, for the archive's validator would blame the result; padding is what the VR asks for (PS3.5 6.2).
 """
 
 from __future__ import annotations
@@ -131,16 +130,9 @@ _REQUEST_TYPE_2 = (
     "FillerOrderNumberImagingServiceRequest", "RequestedProcedureID", "RequestedProcedureDescription",
     "RequestedProcedureCodeSequence",
 )  # fmt: skip
-_EQUIPMENT: Attributes = dict.fromkeys(
-    [
-        "Manufacturer",
-        "InstitutionName",
-        "StationName",
-        "ManufacturerModelName",
-        "DeviceSerialNumber",
-        "SoftwareVersions",
-    ]
-)
+_EQUIPMENT: Attributes = dict.fromkeys((
+    "Manufacturer", "InstitutionName", "StationName", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions",
+))  # fmt: skip
 _STRICT_VRS = frozenset({"AS", "CS", "DA", "TM", "UI"})
 _LOSSY = frozenset(f"1.2.840.10008.1.2.4.{tail}" for tail in ("50", "51", "81", "91", "93", "203"))
 """Transfer syntaxes that may lose something; what they lost, a picture made of it has lost too."""

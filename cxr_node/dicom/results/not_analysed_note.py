@@ -1,11 +1,8 @@
 """The note about a radiograph that was not analysed: a Basic Text SR of one line, where a site asks for it.
 
-A REJECTED film looks to a reader like a film that nobody sent. The note says that no answer was given, and why, and
-says nothing of the patient: no word of it can be taken for a result. It is made only where there is no
-doubt whose image it is, and only of single radiographs: a study of CT slices or another program's pictures would
-bring a note each. What answered are the admission rules, so those are the algorithm that signs it.
-
-Clauses: PS3.3 A.35.1 Basic Text SR IOD; PS3.16 TID 2000 Basic Diagnostic Imaging Report, CID 7001, TID 1204, TID 1002.
+A REJECTED film looks like one that nobody sent; the note says that no answer was given and why, and nothing of the
+patient. Only for single radiographs, and where there is no doubt whose. The admission rules are the algorithm that
+signs. PS3.3 A.35.1; PS3.16 TID 2000, CID 7001, TID 1204, TID 1002.
 """
 
 from __future__ import annotations

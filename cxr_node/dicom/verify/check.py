@@ -1,11 +1,8 @@
 """Our own check of result objects: before they are stored, and by hand on files from anywhere.
 
-Public validators know the standard and not what we mean by it: of eleven broken reports five passed all of them.
-Here the whole set of one image, of every kind, is read back from its bytes. What its objects claim must be what they
-were made from; of files alone, what most of them claim, and what their source says where it is among them.
-
-Knows no pixels and no page: what is drawn is not read. Rows and attributes that are the same in every result are the
-tests' business (`tests/dicom/oracle`).
+Of eleven broken reports five passed all public validators. The whole set of one image is read back from its bytes: it
+must claim what it was made from; of files alone, what most of them claim, and what their source says where it is there.
+Rows and attributes that are the same in every result are the tests' business (`tests/dicom/oracle`).
 """
 
 from __future__ import annotations

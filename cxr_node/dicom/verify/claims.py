@@ -1,9 +1,7 @@
 """What an object says, as claims: each names what it is about, and objects of one answer must say the same of it.
 
-The same list is compared with what an answer was made from (before it is stored), and among objects (of files alone).
-Knows every kind of result, but no order of attributes and no template: the tests' oracle knows those.
-
-Clauses: PS3.3 C.7.1.1, C.7.2.1, C.7.5.1, C.12.1, C.17.2; PS3.16 TID 1500, 1410, 4019; IHE RAD AIR table 6.5.3.1-1.
+The same list is compared with what an answer was made from, and among objects (of files alone). No order and no
+template. PS3.3 C.7.1.1, C.7.2.1, C.7.5.1, C.12.1, C.17.2; PS3.16 TID 1500, 1410, 4019; IHE RAD AIR table 6.5.3.1-1.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
 """The result objects of one answer, each alone and all together, against what they must say.
 
-What that is, the caller knows: what they were made from, or of files alone what their source says. Where nobody knows,
-what most of them say is right.
-
-Clauses: PS3.3 C.12.1, C.17.2, table 10-4; PS3.5 9.1, B.2; PS3.10 7.1.
+The caller knows that; where nobody does, what most of them say is right.
+PS3.3 C.12.1, C.17.2, table 10-4; PS3.5 9.1, B.2; PS3.10 7.1.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
 """Results as plain values: what stands in a file, by keyword, as text.
 
-Read by a parser of our own, not by the library that the results were built with. Values stay in the bytes they were
-sent in (read as Latin-1, which loses none), so that carried text is compared without knowing its character set.
-
-Clauses: PS3.5 7.1.2 Explicit VR, 7.5 nesting; PS3.3 8.8 code sequences, C.17.3 SR Document Content.
+Read by a parser of our own. Values stay in the bytes they were sent in (as Latin-1, which loses none), so that carried
+text is compared without its character set. PS3.5 7.1.2, 7.5; PS3.3 8.8 code sequences, C.17.3.
 """
 
 from __future__ import annotations

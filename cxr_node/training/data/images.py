@@ -1,9 +1,8 @@
 """From a folder of radiographs to a training, a validation and a calibration part that share no patient.
 
-Knows no network. A folder holds `manifest.csv` (file, label, optionally patient, sublabel and
-exact_duplicate_group), or one folder per class; files are PNG, JPEG or DICOM. DICOM files are read and decoded by the
-functions that the node uses, and without its rules of admission: the owner of the folder chose what is in it. Whatever
-is wrong is said in one sentence, before any work starts.
+A folder holds `manifest.csv` (file, label, optionally patient, sublabel and exact_duplicate_group), or one folder per
+class; files are PNG, JPEG or DICOM. DICOM files are decoded as the node does, and without its rules of admission: the
+owner of the folder chose what is in it. What is wrong is said in one sentence, before any work starts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""A profile folder as training sees it: metrics.json, the recipe in it, and which images are held out.
-
-Knows no torch. What serving reads of the same folder is in `model.profile`.
-"""
+"""A profile folder as training sees it: metrics.json, the recipe in it, and which images are held out."""
 
 from __future__ import annotations
 

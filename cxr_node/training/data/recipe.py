@@ -1,7 +1,4 @@
-"""A training recipe: every option of `cxr-node train`, strict and documented in config/train/*.yaml.
-
-Knows no torch and opens no image.
-"""
+"""A training recipe: every option of `cxr-node train`, strict and documented in config/train/*.yaml."""
 
 from __future__ import annotations
 

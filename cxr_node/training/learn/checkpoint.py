@@ -1,6 +1,6 @@
 """The state of one training: which images come when, what changes, what is averaged, and how it is kept.
 
-Knows no image and no loss. A course that was stopped is taken up again from the end of its last finished epoch.
+A course that was stopped is taken up again from the end of its last finished epoch.
 """
 
 from __future__ import annotations
@@ -60,14 +60,11 @@ def _drawn(places: Places, count: int, rng: np.random.Generator) -> Places:
 def optimizer(network: Network, schedule: ScheduleSection) -> torch.optim.Optimizer:
     """Build AdamW with a faster head, and without decay of the trunk's vectors."""
     named = [(HEAD in name.split("."), value) for name, value in network.named_parameters()]
+    head, trunk = ([value for is_head, value in named if is_head is wanted] for wanted in (True, False))
     groups = [
-        {"params": [value for is_head, value in named if is_head], "factor": schedule.head_factor},
-        {"params": [value for is_head, value in named if not is_head and value.dim() > 1], "factor": 1.0},
-        {
-            "params": [value for is_head, value in named if not is_head and value.dim() <= 1],
-            "factor": 1.0,
-            "weight_decay": 0.0,
-        },
+        {"params": head, "factor": schedule.head_factor},
+        {"params": [value for value in trunk if value.dim() > 1], "factor": 1.0},
+        {"params": [value for value in trunk if value.dim() <= 1], "factor": 1.0, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
 
@@ -189,10 +186,10 @@ class Course:
     identity: TrainingIdentity
     seed: int
     ema: State
-    average: State | None
-    averaged: int
-    epoch: int
-    best: Best | None
+    average: State | None = None
+    averaged: int = 0
+    epoch: int = 0
+    best: Best | None = None
 
     @property
     def averaged_weights(self) -> State:
@@ -217,17 +214,8 @@ class Course:
 
 def begin(recipe: Recipe, network: Network, checkpoint: Path, *, seed: int, identity: TrainingIdentity) -> Course:
     """Start from the network as it is, or take up a checkpoint."""
-    course = Course(
-        network=network,
-        optimizer=optimizer(network, recipe.schedule),
-        identity=identity,
-        seed=seed,
-        ema=copied(network.state_dict()),
-        average=None,
-        averaged=0,
-        epoch=0,
-        best=None,
-    )
+    rule, ema = optimizer(network, recipe.schedule), copied(network.state_dict())
+    course = Course(network=network, optimizer=rule, identity=identity, seed=seed, ema=ema)
     if checkpoint.is_file():
         _restore(course, checkpoint)
     return course

@@ -1,10 +1,8 @@
 """What a batch teaches: targets and their loss, and what is taught beside the labels.
 
-Knows no epochs and no file. With two classes the target is one number, with more it is a share of each class; all
-chance comes from the generator given to a call. Labels alone leave three things open, and on one hospital's images a
-network fills them in wrongly: whether the evidence lies in the chest (it reads letters and wards), whether an opacity
-looks the same in another hospital (it has seen none), and whether an image belongs to the population at all (it answers
-everything). The auxiliary losses teach these.
+All chance comes from the generator given to a call. Labels alone leave three things open, and on one hospital's images
+a network fills them in wrongly: whether the evidence lies in the chest (it reads letters and wards), whether an opacity
+looks the same in another hospital, and whether an image belongs to the population at all. Auxiliary losses teach these.
 """
 
 from __future__ import annotations

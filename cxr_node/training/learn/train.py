@@ -1,7 +1,7 @@
 """From a folder of labelled radiographs and a recipe to a profile folder, in reading order.
 
-Knows no DICOM and no thresholds. A training that was stopped goes on from its last finished epoch and ends with
-the same weights as one that was not: every epoch draws its chance from (seed, epoch) alone.
+A training that was stopped goes on from its last finished epoch and ends with the same weights as one that was not:
+every epoch draws its chance from (seed, epoch) alone.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What a profile must reach before anybody relies on it, and whether it does.
-
-Knows no network and no file. The bars are the project's own, set before the weights were measured.
-"""
+"""What a profile must reach before anybody relies on it: bars that were set before the weights were measured."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
 """Figures of merit of a data set and of a thousand re-draws of it, all at once: numbers in, numbers out.
 
-Knows no torch, no image and no file. What is drawn is groups (children), not images: several images of one child are
-not several witnesses. A re-draw is a row of weights, how often each image was drawn, so every figure here takes
-weights of shape (rows, images) and returns one number a row; row 0 of `weights` is the data set as it is.
-No library measures weighted rows at once: the loop over scikit-learn that this replaces took a minute for one page.
+Groups (children) are drawn, not images: several images of one child are not several witnesses. A re-draw is a row of
+weights, how often each image was drawn, so every figure takes weights of shape (rows, images) and returns one number a
+row; row 0 of `weights` is the data set as it is. A loop over scikit-learn took a minute for one page.
 """
 
 from __future__ import annotations

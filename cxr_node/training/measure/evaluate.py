@@ -1,6 +1,6 @@
 """How well a profile does on labelled radiographs: intervals, never bare points.
 
-Knows no training. Verdicts are made as in serving, by `model.decision`; what figures are made of them is in `metrics`.
+Verdicts are made as in serving, by `model.decision`; what figures are made of them is in `metrics`.
 """
 
 from __future__ import annotations

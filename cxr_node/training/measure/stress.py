@@ -1,11 +1,8 @@
 """Two stress tests: the same image stored another way, and images that the profile was not made for.
 
-Knows no label. The answer must stay where JPEG, bits, MONOCHROME1, windows or size change; these are read by the same
-functions as in the node (PS3.3 C.7.6.3.1.2, C.11.2.1.2). An outsider must be refused: by the node's admission
-(`admission.check_pixels`) or as UNCERTAIN; headers are not asked, for the pixels alone must be enough. Training makes
-outsiders too (`synthetic.out_of_distribution`), on purpose by other code: these here start from the source file and not
-from the small copy that was learned from, and their noise is of another kind, so that a mistake in the lesson is not
-also in the examination.
+The answer must stay where JPEG, bits, MONOCHROME1, windows or size change (PS3.3 C.7.6.3.1.2, C.11.2.1.2). An outsider
+must be refused by `admission.check_pixels` or be UNCERTAIN; its pixels alone must be enough. Training makes outsiders
+too (`synthetic.drawings`), on purpose by other code: a mistake in the lesson must not be in the examination as well.
 """
 
 from __future__ import annotations

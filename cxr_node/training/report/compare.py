@@ -1,7 +1,6 @@
 """Several profiles on equal terms: one page, written from their metrics.json and from this machine's clock.
 
-Knows no data and needs no weights: what a profile measured when it was trained or evaluated is read, and how fast a
-network is does not depend on what it has learned.
+Needs no data and no weights: how fast a network is does not depend on what it has learned.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Plots for the evaluation page: outcomes in, inline SVG out, in the colours of the page.
+"""Plots for the evaluation page: outcomes in, inline SVG out.
 
-Knows no file. Each curve has the band that re-draws of the patients leave. Colours are words of the page's style sheet,
-so that the plots follow it into the dark.
+Each curve has the band that re-draws of the patients leave. Colours are words of the page's style sheet, so that the
+plots follow it into the dark.
 """
 
 from __future__ import annotations

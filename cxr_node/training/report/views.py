@@ -1,7 +1,6 @@
 """How an evaluation is shown: as tables in a terminal, and as one HTML page that needs nothing but itself.
 
-Both put the goals first: can this profile be trusted? Knows no file but the one it writes; the pictures in it are of
-the evaluated images and stay where the user puts them.
+Both put the goals first: can this profile be trusted? The pictures in the page are of the evaluated images.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Where heat maps point: into the chest, to marks, to an opacity that was put there.
 
-Knows no file and no page. What a map of no meaning would reach stands beside each figure.
+What a map of no meaning would reach stands beside each figure.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Pictures in, probability and heat map out: what the tests of heat maps ask a network, many pictures at once.
-
-Knows no opacity, no mark and no figure. The plain view only: heat maps are made of it.
-"""
+"""Pictures in, probability and heat map (of the plain view) out: what the tests of heat maps ask a network."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """Radiographs changed in one known place: an opacity in a lung, or marks outside the chest.
 
-Knows no network. A heat map can then be asked where it points. Training pastes opacities too
-(`synthetic.drawings`): these here are drawn by other rules, with straight fissures, angles and cells, so that a network
-is not asked what it was taught.
+A heat map can then be asked where it points. Opacities are drawn by other rules than those of training
+(`synthetic.drawings`), so that a network is not asked what it was taught.
 """
 
 from __future__ import annotations
