@@ -158,7 +158,9 @@ class OverClasses(Network):
         The sigmoid of a class's logit is its softmax probability, so log-sigmoid is what cross-entropy needs.
         """
         scores = self.inner.head(feature_map).float()  # (batch, classes)
-        return torch.stack([_against_the_rest(scores, side) for side in self._sides()], dim=1)
+        sides = [torch.tensor(side, device=scores.device) for side in self._sides()]
+        against = [scores[:, one].logsumexp(1) - scores[:, ~one].logsumexp(1) for one in sides]  # (batch,) each
+        return torch.stack(against, dim=1)
 
     def importance(self, feature_map: torch.Tensor, label: int) -> torch.Tensor:
         """As the base class; the gradient of a log-sum-exp is the softmax."""
@@ -173,8 +175,3 @@ class OverClasses(Network):
         """Which classes each answer stands for: the judged label's, then each class alone."""
         places = range(len(self.positive))
         return [self.positive, *([one == each for one in places] for each in places)]
-
-
-def _against_the_rest(scores: torch.Tensor, side: Sequence[bool]) -> torch.Tensor:
-    chosen = torch.tensor(side, device=scores.device)
-    return torch.logsumexp(scores[:, chosen], dim=1) - torch.logsumexp(scores[:, ~chosen], dim=1)  # (batch,)

@@ -113,9 +113,7 @@ class ProfilePredictor:
         ----------
         radiographs : each with pixels float32, shape (rows, cols), range [0, 1], larger means more attenuating
 
-        Raises
-        ------
-        ModelError : the network failed or answered something that is no number
+        Raises ModelError: the network failed or answered something that is no number.
         """
         if not radiographs:
             return []
@@ -232,10 +230,8 @@ def load_predictor(profile: Profile, threads: int = 0, wanted: RuntimeKind = Run
     threads : threads of inference; 0: all cores of the machine
     wanted : which runtime; AUTO: chosen by itself
 
-    Raises
-    ------
-    ModelError : the weights are not those the profile was loaded with, or no runtime that is wanted can use them, or
-        answers right, here
+    Raises ModelError: the weights are not those the profile was loaded with, or no runtime that is wanted can use them,
+    or answers right, here.
     """
     if (found := sha256(profile.weights_path)) != profile.weights_sha256:
         raise ModelError(f"{profile.weights_path} was changed: sha256 is {found}, expected {profile.weights_sha256}")
@@ -284,9 +280,7 @@ def candidates(profile: Profile, wanted: RuntimeKind, threads: int) -> Iterator[
     wanted : AUTO tries CUDA, OpenVINO, torch; each in float32, whatever shorter numbers the processor multiplies
     threads : of one call
 
-    Raises
-    ------
-    ModelError : what is wanted is not installed, or the profile has no exported graph for it
+    Raises ModelError: what is wanted is not installed, or the profile has no exported graph for it.
     """
     if wanted is RuntimeKind.TORCH:
         yield _torch(profile, threads)

@@ -78,7 +78,7 @@ class _Sampled:
         return centres / np.float32(self.shape[axis])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class _Lungs:
     """The thorax on the grid of the samples: `u`, `v` and `depth` as `Thorax.own` returns them."""
 
@@ -138,14 +138,11 @@ def regions(
     cut = np.float32(share) * sampled.weight.max()
     if cut <= 0.0 or sampled.weight.min() >= cut:
         return ()
-    lungs = None if thorax is None or not thorax.is_found else _lungs(thorax, sampled)
+    lungs = None
+    if thorax is not None and thorax.is_found:
+        lungs = _Lungs(*thorax.own(sampled.shares(1), sampled.shares(0)))
     found = [_region(piece, sampled, lungs) for piece in _pieces(sampled.weight - cut, sampled.cell, lungs)]
     return tuple(sorted(found, key=lambda region: -region.weight))  # stable: of equal ones the upper first
-
-
-def _lungs(thorax: Thorax, sampled: _Sampled) -> _Lungs:
-    u, v, depth = thorax.own(sampled.shares(1), sampled.shares(0))
-    return _Lungs(u=u, v=v, depth=depth)
 
 
 def _sample(cells: Floats, border: tuple[float, float], shape: tuple[int, ...]) -> _Sampled:

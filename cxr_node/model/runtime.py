@@ -54,7 +54,5 @@ class Runtime(Protocol):
         ----------
         shown : float32, shape (images, views, 1, size_px, size_px); the first view is the image itself
 
-        Raises
-        ------
-        ModelError : the network failed.
+        Raises ModelError: the network failed.
         """

@@ -198,7 +198,7 @@ def settled(there: Node, uids: Iterable[str], waiting: Callable[[int], None], lo
     """
     wanted = list(uids)
     deadline = time.monotonic() + ANSWER_S + len(wanted)
-    while left := _open(there.ledger):
+    while left := sum(count for state, count in queries.counts(there.ledger).items() if state in _OPEN):
         waiting(left)
         if time.monotonic() > deadline:
             raise TrialError(f"{left} radiographs are not settled in time; its last words:\n{there.last_words}")
@@ -211,11 +211,6 @@ def turnaround_ms(story: Story) -> float | None:
     """From the instance's durable receipt to the last result acknowledged; None where none was."""
     times = [one.delivered_at for one in story.deliveries if one.delivered_at is not None]
     return (max(times) - story.instance.received_at).total_seconds() * 1000 if times else None
-
-
-def _open(ledger: Ledger) -> int:
-    counts = queries.counts(ledger)
-    return sum(counts[state] for state in _OPEN)
 
 
 def _listening(process: subprocess.Popen[bytes], address: Address, calling_ae_title: str, folder: Path) -> None:

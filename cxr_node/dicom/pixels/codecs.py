@@ -164,9 +164,7 @@ def decode(pixel_data: bytes | memoryview, transfer_syntax_uid: str, layout: Lay
     uint8, uint16, uint32 or their signed kin, shape (rows, columns): as stored, unused bits included; native pixel
     data is not copied, and not to be written to
 
-    Raises
-    ------
-    UndecodableError : no decoder for the syntax, or none can read these bytes, or they hold another size.
+    Raises UndecodableError: no decoder for the syntax, or none can read these bytes, or they hold another size.
     """
     syntax = next((known for known in transfer_syntaxes() if known.uid == transfer_syntax_uid), None)
     if syntax is None:

@@ -34,9 +34,7 @@ class Press:
         ----------
         frame : uint8, shape (rows, columns, 3), colour by pixel
 
-        Raises
-        ------
-        ResourceError : no child can be started.
+        Raises ResourceError: no child can be started.
         """
         # PackBits makes at most 129 bytes of 128, JPEG-LS bounds a sample by four times its bits (ISO 14495-1 A.2.1)
         request = {"syntax": syntax, "rows": rows, "columns": columns, "expected_bytes": 4 * len(frame) + 4096}

@@ -73,9 +73,7 @@ def show(source: Source, stored: Values, tally: Tally) -> Shown:
     stored : the stored values, ascending by bit pattern, shape (n,)
     tally : counts how many pixels have each of them, padding not counted; answers shape (n,)
 
-    Raises
-    ------
-    UndecodableError : the modality transformation is there but cannot be read.
+    Raises UndecodableError: the modality transformation is there but cannot be read.
     """
     values = _modality(source, stored)
     shown = _voi(source, values, tally)

@@ -206,17 +206,12 @@ def serve(answer: Callable[[dict[str, Any], bytes], bytes]) -> None:
     target.write(_READY)
     target.flush()
     while line := source.readline():
-        _allow_cpu_s(TIMEOUT_S)
+        most_s = math.ceil(time.process_time() + TIMEOUT_S)  # no clock ends a loop where the parent has died
+        resource.setrlimit(resource.RLIMIT_CPU, (most_s, resource.getrlimit(resource.RLIMIT_CPU)[1]))
         description = json.loads(line)
         found = answer(description, source.read(description["length"]))
         target.write(len(found).to_bytes(_LENGTH_BYTES, "little") + found)
         target.flush()
-
-
-def _allow_cpu_s(seconds: float) -> None:
-    """Set the end of one request's computing: where the parent has died, nobody's clock would end a loop."""
-    soft = math.ceil(time.process_time() + seconds)
-    resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.getrlimit(resource.RLIMIT_CPU)[1]))
 
 
 if __name__ == "__main__":

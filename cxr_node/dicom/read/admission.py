@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset, uid
+from pydicom import uid
 
 from cxr_node.config.schema import Admission, AgePolicy
 from cxr_node.dicom.part10 import IMPLEMENTATION_CLASS_UID, PROCESSING_EQUIPMENT, PRODUCT
@@ -191,13 +191,18 @@ def _header_rules(source: Source, rules: Admission, precedent: Precedent) -> Ite
     reprocessed = _reprocessed(source)
     yield Reason.OWN_RESULT, _is_own_result(source), ""
     yield Reason.SOP_CLASS, source.ref.sop_class_uid not in SOP_CLASSES, uid.UID(source.ref.sop_class_uid).name
-    yield Reason.MODALITY, not _is_radiography(source), _modality(source)
+    by_class = not source.modality and source.ref.sop_class_uid in SOP_CLASSES[:2]  # CR and DX say it themselves
+    coded = f"Modality {source.modality}" if source.modality in projection.DEFINED_MODALITIES else ""
+    named = coded if source.modality else "Modality is empty"
+    yield Reason.MODALITY, source.modality not in MODALITIES and not by_class, named
     yield Reason.DERIVED, reprocessed is not None, reprocessed or ""
     yield Reason.NO_PIXELS, "PixelData" not in source.dataset, ""
     frames = source.integer("NumberOfFrames", 1)
     yield Reason.MULTI_FRAME, frames > 1, f"{frames} frames"
-    not_gray = source.text("PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2", "")
-    yield Reason.COLOR, source.integer("SamplesPerPixel", 1) > 1 or not_gray, _colors(source)
+    shades = source.text("PhotometricInterpretation")
+    in_color = source.integer("SamplesPerPixel", 1) > 1 or shades not in ("MONOCHROME1", "MONOCHROME2", "")
+    seen = f"Photometric Interpretation {shades.upper()}" if shades.upper() in _COLORS else ""
+    yield Reason.COLOR, in_color, seen
     yield Reason.IDENTITY_EMPTY, not source.ref.patient_key, ""
     yield Reason.IDENTITY_CONFLICT, _contradicts(source, precedent), ""
     yield Reason.NOT_CHEST, part.is_chest is False, part.seen
@@ -211,26 +216,12 @@ def _is_own_result(source: Source) -> bool:
     meta = source.dataset.file_meta
     if IMPLEMENTATION_CLASS_UID in (meta.get("ImplementationClassUID"), source.dataset.get("InstanceCreatorUID")):
         return True
-    return any(
-        _purpose(item) == PROCESSING_EQUIPMENT and str(item.get("ManufacturerModelName", "")).startswith(PRODUCT)
-        for item in source.dataset.get("ContributingEquipmentSequence") or ()
-    )
-
-
-def _purpose(equipment: Dataset) -> str:
-    codes = equipment.get("PurposeOfReferenceCodeSequence") or ()
-    return next((str(code.get("CodeValue", "")) for code in codes), "")
-
-
-def _is_radiography(source: Source) -> bool:
-    """A CR or DX class says so itself where Modality is missing; a Secondary Capture may be anything."""
-    return source.modality in MODALITIES or (not source.modality and source.ref.sop_class_uid in SOP_CLASSES[:2])
-
-
-def _modality(source: Source) -> str:
-    if not source.modality:
-        return "Modality is empty"
-    return f"Modality {source.modality}" if source.modality in projection.DEFINED_MODALITIES else ""
+    for item in source.dataset.get("ContributingEquipmentSequence") or ():
+        purposes = [str(code.get("CodeValue", "")) for code in item.get("PurposeOfReferenceCodeSequence") or ()]
+        ours = str(item.get("ManufacturerModelName", "")).startswith(PRODUCT)
+        if ours and purposes[:1] == [PROCESSING_EQUIPMENT]:
+            return True
+    return False
 
 
 def _reprocessed(source: Source) -> str | None:
@@ -246,11 +237,6 @@ def _reprocessed(source: Source) -> str | None:
         if word := next((word for word in _REPROCESSED_WORDS if word in words), None):
             return f"{name} with {word!r}"
     return None
-
-
-def _colors(source: Source) -> str:
-    interpretation = source.text("PhotometricInterpretation").upper()
-    return f"Photometric Interpretation {interpretation}" if interpretation in _COLORS else ""
 
 
 def _contradicts(source: Source, precedent: Precedent) -> bool:

@@ -208,7 +208,7 @@ def _extended(text: str) -> Iterator[bytes]:
             continue
         for initial, returns, early in itertools.product((None, first), (False, True), (False, True)):
             yield _designated(runs, initial, returns=returns, early=early)
-        yield _per_run(runs)
+        yield b"".join((_ESC + _SINGLE[name] if name else _ASCII) + content for name, content in runs)  # each run's set
 
 
 Run = tuple[str, bytes]
@@ -259,11 +259,6 @@ def _designated(runs: list[Run], initial: str | None, *, returns: bool, early: b
             written, current = written + _ESC + _SINGLE[name], name
         written += content
     return written + (_ASCII if returns and current != initial else b"")
-
-
-def _per_run(runs: list[Run]) -> bytes:
-    """Name the set of every run, ASCII included."""
-    return b"".join((_ESC + _SINGLE[name] if name else _ASCII) + content for name, content in runs)
 
 
 def _japanese(text: str) -> Iterator[bytes]:

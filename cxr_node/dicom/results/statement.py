@@ -89,7 +89,9 @@ def _rows(siblings: Mapping[str, Sequence[Dataset]], depth: int, documents: tupl
     for key in keys:
         alike = {document: [item for item in items if _key(item) == key] for document, items in siblings.items()}
         rows.append(_row(key, {document: items for document, items in alike.items() if items}, depth, documents))
-        below = {document: [c for item in items for c in _children(item)] for document, items in alike.items()}
+        below = {
+            name: [one for item in items for one in item.get("ContentSequence", ())] for name, items in alike.items()
+        }
         rows += _rows({document: items for document, items in below.items() if items}, depth + 1, documents)
     return rows
 
@@ -147,10 +149,6 @@ def _value(item: Dataset) -> str:
             return str(item.ContinuityOfContent)
         case _:
             return ""
-
-
-def _children(item: Dataset) -> Sequence[Dataset]:
-    return item.get("ContentSequence") or ()
 
 
 def _code(code: Dataset) -> str:

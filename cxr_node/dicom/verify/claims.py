@@ -54,6 +54,7 @@ _SENTENCES = frozenset({"121073", "121111", "113012"})  # Impression, Summary, K
 _NUMERIC = ("threshold.", "spread", "distance")
 _TECHNIQUE, _LIMITATION = "272394005", "limitation"
 _PARAMETERS, _COMMENT, _TRACKING_UID, _DEVICE_UID = "111002", "121106", "112040", "121012"
+_EQUIPMENT = {"manufacturer": "Manufacturer", "model": "ManufacturerModelName", "serial number": "DeviceSerialNumber"}
 _ALGORITHM = {"111001": "model", "111003": "algorithm version", "122405": "manufacturer"}
 PERCENT: Triple = ("%", "UCUM", "Percent")
 NO_UNITS: Triple = ("1", "UCUM", "no units")
@@ -63,11 +64,8 @@ FIXED = {
     f"description of {ResultKind.NOT_ANALYSED}": wording.NOT_ANALYSED_SERIES,
 }
 """What is so in every result."""
-_ACQUISITION: Plain = {
-    "PurposeOfReferenceCodeSequence": [
-        {"CodeValue": "109101", "CodingSchemeDesignator": "DCM", "CodeMeaning": "Acquisition Equipment"}
-    ]
-}
+_TAKER: Plain = {"CodeValue": "109101", "CodingSchemeDesignator": "DCM", "CodeMeaning": "Acquisition Equipment"}
+_ACQUISITION: Plain = {"PurposeOfReferenceCodeSequence": [_TAKER]}
 _NUMBER = re.compile(r"(?:[Cc]ertainty|[Ss]core) of [^:.(]*?:? ((?:below |above )?\d(?:[\d.e-]*\d)?(?: %)?)")
 _SHORT = re.compile(r" ([<>]?\d[\d.]*)%")
 _THRESHOLDS = re.compile(r"[Rr]uled out below ([\d.e-]+(?: %)?), reported from ([\d.e-]*\d(?: %)?)")
@@ -155,13 +153,9 @@ def _of_equipment(document: Document, ours: Plain) -> Iterator[Claim]:
         said = text(dataset, f"{prefix}Date") + text(dataset, f"{prefix}Time")
         yield Claim("moment", said, Rule.CONTENT_TIME, f"{prefix}Time")
     yield Claim("moment", wall, Rule.CONTENT_TIME, "ContributionDateTime")
-    for about, keyword in (
-        ("manufacturer", "Manufacturer"),
-        ("model", "ManufacturerModelName"),
-        ("serial number", "DeviceSerialNumber"),
-    ):
-        yield Claim(about, text(dataset, keyword), Rule.EQUIPMENT, keyword)
-        yield Claim(about, text(ours, keyword), Rule.EQUIPMENT, keyword)
+    for about, keyword in _EQUIPMENT.items():
+        for said in (text(dataset, keyword), text(ours, keyword)):
+            yield Claim(about, said, Rule.EQUIPMENT, keyword)
     product, _, version = text(dataset, "SoftwareVersions").partition("\\")
     yield Claim("product", product, Rule.EQUIPMENT, "SoftwareVersions")
     for said in (version, text(ours, "SoftwareVersions")):
@@ -297,10 +291,9 @@ def _of_regions(document: Document) -> Iterator[Claim]:
         yield Claim("tracking", [text(each, "TrackingUID") for each in segments], Rule.TRACKING, "SegmentSequence")
         for keyword, concept in (("Rows", "110910"), ("Columns", "110911")):
             yield Claim(f"size {concept}", (as_number(text(dataset, keyword)), PIXELS), Rule.LIBRARY, keyword)
-        for segment in segments:
-            for item in items(segment, "SegmentationAlgorithmIdentificationSequence"):
-                yield Claim("model", text(item, "AlgorithmName"), Rule.ALGORITHM, where)
-                yield Claim("algorithm version", text(item, "AlgorithmVersion"), Rule.ALGORITHM, where)
+        for item in [one for each in segments for one in items(each, "SegmentationAlgorithmIdentificationSequence")]:
+            yield Claim("model", text(item, "AlgorithmName"), Rule.ALGORITHM, where)
+            yield Claim("algorithm version", text(item, "AlgorithmVersion"), Rule.ALGORITHM, where)
 
 
 def _of_outlines(drawn: list[tuple[str, ...]], where: str) -> Iterator[Claim]:
@@ -402,9 +395,8 @@ def _from_finding(context: Context) -> dict[str, Any]:
 def _as_stored(outline: tuple[Point, ...]) -> tuple[str, ...]:
     """Coordinates as they stand in an object, in single precision."""
     numbers = [number for point in outline for number in point]
-    return tuple(
-        f"{number:.10g}" for number in struct.unpack(f"{len(numbers)}f", struct.pack(f"{len(numbers)}f", *numbers))
-    )
+    form = f"{len(numbers)}f"
+    return tuple(f"{number:.10g}" for number in struct.unpack(form, struct.pack(form, *numbers)))
 
 
 def _rounded(value: float) -> float:

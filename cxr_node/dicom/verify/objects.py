@@ -6,6 +6,7 @@ PS3.3 C.12.1, C.17.2, table 10-4; PS3.5 9.1, B.2; PS3.10 7.1.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -240,14 +241,9 @@ def _check_numbers(said: Mapping[str, Any], verdict: Verdict, report: Report) ->
         exceeded = [value >= limit for value, limit in figures if isinstance(value, float) and isinstance(limit, float)]
         holds = verdict is Verdict.INDETERMINATE and any(exceeded)
     else:
-        holds = (
-            exact is not None
-            and {
-                Verdict.POSITIVE: exact >= high - slack,
-                Verdict.NEGATIVE: exact < low + slack,
-                Verdict.INDETERMINATE: low - slack <= exact < high + slack,
-            }[verdict]
-        )
+        least = {Verdict.POSITIVE: high - slack, Verdict.INDETERMINATE: low - slack}.get(verdict, -math.inf)
+        below = {Verdict.NEGATIVE: low + slack, Verdict.INDETERMINATE: high + slack}.get(verdict, math.inf)
+        holds = exact is not None and least <= exact < below
     if not holds:
         report(Rule.DECISION, "")
 

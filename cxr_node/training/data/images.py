@@ -8,7 +8,6 @@ owner of the folder chose what is in it. What is wrong is said in one sentence, 
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -97,7 +96,7 @@ def split(items: Sequence[Item], *, validation: float, calibration: float, seed:
     part_of_group: dict[str, str] = {}
     for positive in (False, True):
         groups = [group for group, is_positive in label_of_group.items() if is_positive is positive]
-        groups.sort(key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).digest())
+        groups.sort(key=lambda group: sha256(f"{seed}:{group}".encode()).digest())
         if len(groups) < len(PARTS):
             raise DataError(
                 f"{len(groups)} patients with the {'positive' if positive else 'negative'} label are too few: "
@@ -112,7 +111,7 @@ def split(items: Sequence[Item], *, validation: float, calibration: float, seed:
 
 def fingerprint(items: Sequence[Item]) -> str:
     """Name a set of images by their content, whatever their order and file names."""
-    return hashlib.sha256("".join(sorted(item.digest for item in items)).encode()).hexdigest()
+    return sha256("".join(sorted(item.digest for item in items)).encode()).hexdigest()
 
 
 def load(item: Item) -> NDArray[np.float32]:
@@ -122,9 +121,7 @@ def load(item: Item) -> NDArray[np.float32]:
     -------
     float32, shape (rows, cols), range [0, 1], larger means brighter
 
-    Raises
-    ------
-    DataError : the file is not an image
+    Raises DataError: the file is not an image.
     """
     if item.path.suffix.lower() not in SUFFIXES:
         return load_dicom(item.path)
@@ -144,9 +141,7 @@ def load_all(items: Sequence[Item], size_px: int, on_image: Callable[[], None] =
     -------
     uint8, shape (images, size_px, size_px); 5,000 images of 224 pixels take 250 MB
 
-    Raises
-    ------
-    DataError : a file is not an image
+    Raises DataError: a file is not an image.
     """
     images = np.empty((len(items), size_px, size_px), dtype=np.uint8)
 
@@ -196,7 +191,7 @@ def _items(
     for row in rows:
         if not (folder / row["file"]).is_file():
             raise DataError(f"{folder / row['file']} is listed but does not exist")
-    identities = [_identity(folder / row["file"], row) for row in rows]
+    known = [_looked_at(folder / row["file"], row) for row in rows]
     return [
         Item(
             path=folder / row["file"],
@@ -205,32 +200,30 @@ def _items(
             kind=row.get("sublabel") or row[label_column],
             group=group,
             digest=digest,
-            tags=_tags(folder / row["file"], row),
+            tags=tags,
         )
-        for row, (digest, _), group in zip(rows, identities, _groups(rows, identities), strict=True)
+        for row, (digest, _, tags), group in zip(rows, known, _groups(rows, known), strict=True)
     ]
 
 
-def _tags(path: Path, row: Mapping[str, str]) -> dict[str, str]:
-    told = {} if path.suffix.lower() in SUFFIXES else header_tags(path)
-    return told | {column: row[column] for column in TAG_COLUMNS if row.get(column)}
-
-
-def _identity(path: Path, row: Mapping[str, str]) -> tuple[str, str]:
-    """Digest of a file, and its patient: as the manifest names it, else as a DICOM header does, else "".
+def _looked_at(path: Path, row: Mapping[str, str]) -> tuple[str, str, dict[str, str]]:
+    """Digest of a file, its patient ("": not known) and its tags; the manifest comes before a DICOM header.
 
     The patients of a manifest are numbered anew in each sub-class, so a child is (patient, sublabel).
     """
     content = path.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
+    patient, told = "", dict[str, str]()
+    if path.suffix.lower() not in SUFFIXES:
+        source = _source(path, content)
+        named = source.text("PatientID") or source.ref.study_instance_uid
+        patient = f"dicom {sha256(named.encode('utf-8', 'surrogateescape')).hexdigest()}"
+        told = _header_tags(source)
     if row.get("patient"):
-        return digest, f"patient {row['patient']} {row.get('sublabel', '')}"
-    if path.suffix.lower() in SUFFIXES:
-        return digest, ""
-    return digest, f"dicom {header_patient(path, content)}"
+        patient = f"patient {row['patient']} {row.get('sublabel', '')}"
+    return sha256(content).hexdigest(), patient, told | {name: row[name] for name in TAG_COLUMNS if row.get(name)}
 
 
-def _groups(rows: Sequence[Mapping[str, str]], identities: Sequence[tuple[str, str]]) -> list[str]:
+def _groups(rows: Sequence[Mapping[str, str]], known: Sequence[tuple[str, str, dict[str, str]]]) -> list[str]:
     """Join rows of one child and rows of one picture; copies of one picture may carry two children's names."""
     parent: dict[str, str] = {}
 
@@ -240,7 +233,7 @@ def _groups(rows: Sequence[Mapping[str, str]], identities: Sequence[tuple[str, s
         return name
 
     firsts = []
-    for row, (digest, patient) in zip(rows, identities, strict=True):
+    for row, (digest, patient, _) in zip(rows, known, strict=True):
         child = patient or f"file {digest}"
         names = [child, f"file {digest}"]
         if row.get("exact_duplicate_group"):
@@ -266,22 +259,12 @@ def is_dicom(path: Path) -> bool:
         return False
 
 
-def header_patient(path: Path, content: bytes) -> str:
-    """Name a file's patient by a one-way digest of Patient ID, or of the study where there is none.
-
-    Raises DataError: the file cannot be read.
-    """
-    source = _source(path, content)
-    named = source.text("PatientID") or source.ref.study_instance_uid
-    return sha256(named.encode("utf-8", "surrogateescape")).hexdigest()
-
-
 def header_tags(path: Path) -> dict[str, str]:
-    """Tell age (years), sex and view of a file as far as its header knows them.
+    """Age (years), sex and view of a file as far as its header knows them. Raises DataError: it cannot be read."""
+    return _header_tags(_source(path, path.read_bytes()))
 
-    Raises DataError: the file cannot be read.
-    """
-    source = _source(path, path.read_bytes())
+
+def _header_tags(source: header.Source) -> dict[str, str]:
     age = "" if source.age_years is None else f"{source.age_years:.1f}"
     view = "" if source.view is View.UNKNOWN else str(source.view)
     told = {"age": age, "sex": source.text("PatientSex"), "view": view}
@@ -295,9 +278,7 @@ def load_dicom(path: Path) -> NDArray[np.float32]:
     -------
     float32, shape (rows, cols), range [0, 1], larger means more attenuating (MONOCHROME2 sense), as the node sees it
 
-    Raises
-    ------
-    DataError : the file cannot be read or decoded
+    Raises DataError: the file cannot be read or decoded.
     """
     try:
         source = _source(path, path.read_bytes())

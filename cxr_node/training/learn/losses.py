@@ -60,22 +60,14 @@ def mixed(
 
     Where both are, a coin decides for each batch. The share is drawn from Beta(alpha, alpha).
     """
-    known = [
-        (way, alpha) for way, alpha in ((_blended, schedule.mixup_alpha), (_cut, schedule.cutmix_alpha)) if alpha > 0.0
-    ]
+    known = [(cuts, alpha) for cuts, alpha in enumerate((schedule.mixup_alpha, schedule.cutmix_alpha)) if alpha > 0.0]
     if not known:
         return batch, target
-    way, alpha = known[int(rng.integers(len(known))) if len(known) > 1 else 0]
+    cuts, alpha = known[int(rng.integers(len(known))) if len(known) > 1 else 0]
     share = float(rng.beta(alpha, alpha))
     partner = torch.from_numpy(rng.permutation(len(batch)))
-    batch, share = way(batch, batch[partner], share, rng)
+    batch, share = _cut(batch, batch[partner], share, rng) if cuts else (batch.lerp(batch[partner], share), share)
     return batch, target.lerp(target[partner], share)
-
-
-def _blended(
-    batch: torch.Tensor, partner: torch.Tensor, share: float, rng: np.random.Generator
-) -> tuple[torch.Tensor, float]:
-    return batch.lerp(partner, share), share
 
 
 def _cut(
@@ -138,9 +130,7 @@ class Lesson:
 def strangers(section: LessonsSection, beside: Path, size_px: int) -> Bytes:
     """Read the unlabelled images of another population: uint8, shape (images, size_px, size_px); empty without any.
 
-    Raises
-    ------
-    DataError : the folder, its manifest or an image cannot be read, or no row holds the word
+    Raises DataError: the folder, its manifest or an image cannot be read, or no row holds the word.
     """
     if section.strangers is None:
         return np.empty((0, size_px, size_px), dtype=np.uint8)

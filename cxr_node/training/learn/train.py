@@ -74,7 +74,8 @@ def run(recipe_path: Path, data_folder: Path, out: Path, *, progress: bool = Tru
     _require_every_class(parts["training"], recipe)
     network = initial(recipe, recipe_path)
     identity = TrainingIdentity(images.fingerprint(items), recipe)
-    _require_own(out, identity)
+    for path in [*sorted(out.glob("checkpoint*.pt")), *out.glob(pretrain.CHECKPOINT)]:
+        checkpoint.read(path, identity)  # refuses another training's before an hour goes into reading images
     calibrate.foresee(recipe, parts["calibration"])
     profile_folder.make(out)
     with bar_of(progress) as bar:
@@ -257,9 +258,3 @@ def _require_every_class(training: Sequence[Item], recipe: Recipe) -> None:
     missing = [word for word in recipe.words if not any(item.word == word for item in training)]
     if missing:
         raise DataError(f"no patient with the label {missing[0]!r} is left to train on; there are too few of them")
-
-
-def _require_own(out: Path, identity: TrainingIdentity) -> None:
-    """Refuse the checkpoints of another training before an hour goes into reading images for it."""
-    for checkpoint_path in [*sorted(out.glob("checkpoint*.pt")), *out.glob(pretrain.CHECKPOINT)]:
-        checkpoint.read(checkpoint_path, identity)

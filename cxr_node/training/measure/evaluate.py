@@ -123,9 +123,7 @@ def prepared(
 ) -> torch.Tensor:
     """Decode, change and prepare images: float32, shape (images, 1, size_px, size_px).
 
-    Raises
-    ------
-    DataError : an image cannot be read, or images of one class only were to change places
+    Raises DataError: an image cannot be read, or images of one class only were to change places.
     """
     if change is Change.NONE:
         return inference.prepared(items, recipe.input, on_image)

@@ -185,15 +185,12 @@ def measure_outsiders(
 def _verdicts(scorer: Scorer, images: Sequence[Pixels], on_image: Callable[[], None]) -> list[str]:
     shown = [preprocess.prepare(np.ascontiguousarray(image), scorer.profile.input) for image in images]
     decisions = decisions_of(scorer.profile, scorer.score(torch.from_numpy(np.stack(shown))[:, None], on_image))
-    return [
-        scorer.profile.target.word(Verdict.REJECTED if _is_refused(image) else decision.verdict)
-        for image, decision in zip(images, decisions, strict=True)
+    seen = [Radiograph(pixels=image, pixel_aspect=1.0, view=View.UNKNOWN, pixel_sha256="") for image in images]
+    said = [
+        decision.verdict if admission.check_pixels(one) is None else Verdict.REJECTED
+        for one, decision in zip(seen, decisions, strict=True)
     ]
-
-
-def _is_refused(image: Pixels) -> bool:
-    radiograph = Radiograph(pixels=image, pixel_aspect=1.0, view=View.UNKNOWN, pixel_sha256="")
-    return admission.check_pixels(radiograph) is not None
+    return [scorer.profile.target.word(verdict) for verdict in said]
 
 
 def _refusals(said: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:

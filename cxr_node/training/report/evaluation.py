@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from cxr_node.training.data.profile_folder import RECIPE_LABELS, Labels, held_ou
 from cxr_node.training.data.recipe import Recipe
 from cxr_node.training.measure import acceptance, evaluate, stress
 from cxr_node.training.measure.bootstrap import Interval, difference
-from cxr_node.training.measure.evaluate import Change, Scorer, Study
+from cxr_node.training.measure.evaluate import Change, Scorer
 from cxr_node.training.report import views
 from cxr_node.training.saliency import heatmap_tests
 
@@ -84,7 +85,10 @@ def run(profile_folder: Path, data_sets: Sequence[DataSet], extras: Extras, *, p
     with _single_threaded(), bar_of(progress) as bar:
         listed = _listed(profile_folder, recipe, profile, data_sets, bar)
         scorer = Scorer(profile)
-        studies = {one.name: _studied(scorer, one, bar) for one in listed}
+        studies = {}
+        for one in listed:
+            task = bar.add_task("judge", total=len(one.items))
+            studies[one.name] = evaluate.study(scorer, one.items, one.inputs, partial(bar.advance, task))
         first, *others = studies.values()
         if extras.sample:
             first.figures.update(_stressed(scorer, first.items, foreign, extras.sample, bar))
@@ -136,11 +140,6 @@ def _listed(
             name += " (external)"
         listed.append(_Listed(name=name, items=items, inputs=inputs))
     return listed
-
-
-def _studied(scorer: Scorer, one: _Listed, bar: Progress) -> Study:
-    task = bar.add_task("judge", total=len(one.items))
-    return evaluate.study(scorer, one.items, one.inputs, lambda: bar.advance(task))
 
 
 def _stressed(

@@ -61,6 +61,7 @@ def write_page(path: Path, scorer: Scorer, studies: Mapping[str, Study], measure
     lettered = dict(zip(("A", "B"), outcomes.values(), strict=False))
     sets = [measured, *([measured["external"]] if "external" in measured else [])]
     styles = {scorer.profile.target.word(each): each.name for each in Verdict if each is not Verdict.REJECTED}
+    deleted = measured.get("heatmaps", {}).get("curves")
     content = resources.html_page(
         "evaluation.html",
         profile=scorer.profile,
@@ -84,7 +85,7 @@ def write_page(path: Path, scorer: Scorer, studies: Mapping[str, Study], measure
         histograms={name: plots.certainty(one, scorer.profile.operating_point) for name, one in outcomes.items()},
         moves=plots.moves(measured["reencoding"], _bar("reencoding")) if "reencoding" in measured else None,
         heatmap_names=heatmap_tests.NAMES,
-        deletion=_deletion(measured),
+        deletion=plots.deletion(deleted) if deleted else None,
         mistakes={name: list(_mistakes(scorer, study)) for name, study in studies.items()},
     )
     try:
@@ -95,11 +96,6 @@ def write_page(path: Path, scorer: Scorer, studies: Mapping[str, Study], measure
 
 def _bar(section: str) -> float:
     return next(goal.bar for goal in GOALS if goal.place[0] == section)
-
-
-def _deletion(measured: Mapping[str, Any]) -> str | None:
-    curves = measured.get("heatmaps", {}).get("curves")
-    return plots.deletion(curves) if curves else None
 
 
 def _mistakes(scorer: Scorer, study: Study) -> Iterator[Mistake]:

@@ -20,7 +20,6 @@ import torch.nn.functional as nnf
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.stats import rankdata
-from torch import nn
 
 from cxr_node.model.networks import Network
 from cxr_node.training.saliency.probe import Explanation, Probe
@@ -79,7 +78,7 @@ def layers_behind(probe: Probe, image: torch.Tensor) -> list[str]:
 
     Others, as a second head that judges something else, would be shuffled in vain.
     """
-    names = [name for name, layer in probe.network.named_modules() if _has_weights(layer)]
+    names = [name for name, layer in probe.network.named_modules() if [*layer.parameters(recurse=False)]]
     first = [next(probe.network.get_submodule(name).parameters(recurse=False)) for name in names]
     with torch.enable_grad():
         logit = probe.network(image.to(first[0].device))[0, probe.label]
@@ -117,10 +116,6 @@ def ssim(one: Floats, other: Floats) -> float:
     light, contrast = 0.01**2, 0.03**2  # the constants of the paper, for a range of 1
     similar = (2.0 * mean_a * mean_b + light) * (2.0 * both + contrast)
     return float((similar / ((mean_a**2 + mean_b**2 + light) * (variance_a + variance_b + contrast))).mean())
-
-
-def _has_weights(module: nn.Module) -> bool:
-    return next(module.parameters(recurse=False), None) is not None
 
 
 def _compared(some: Sequence[Floats], others: Sequence[Floats]) -> dict[str, Doubles]:
