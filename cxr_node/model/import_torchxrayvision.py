@@ -37,15 +37,8 @@ where torchxrayvision is installed, two lines of Python turn it into a state dic
   import torch, torchxrayvision
   torch.save(torch.load({name!r}, map_location="cpu", weights_only=False).state_dict(), {target!r})"""
 _NOT_A_STATE = (
-    RuntimeError,
-    EOFError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    struct.error,
-    SafetensorError,
-)
+    RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, struct.error, SafetensorError,
+)  # fmt: skip
 """What torch's unpickler raises over bytes that nobody pickled, as they come."""
 _UnpicklingError: type[Exception] = torch.serialization.pickle.UnpicklingError  # type: ignore[attr-defined]  # by name
 

@@ -96,8 +96,7 @@ def distance(features: Floats, stats: Mapping[str, Floats], strangeness: Floats 
     if strangeness is None:
         return measured
     middle, end = stats["learned"]
-    larger: Floats = np.maximum(measured, (strangeness - middle) / max(end - middle, np.float32(1e-6)))
-    return larger
+    return np.asarray(np.maximum(measured, (strangeness - middle) / max(end - middle, np.float32(1e-6))))
 
 
 def mahalanobis(features: Floats, stats: Mapping[str, Floats]) -> Floats:
@@ -112,5 +111,4 @@ def mahalanobis(features: Floats, stats: Mapping[str, Floats]) -> Floats:
     axes = along.shape[-1]
     squared = (np.square(along) / stats["variance"]).sum(-1) + residual * axes / stats["residual_variance"]
     nearest = np.sqrt(squared.min(axis=1) / axes) / stats["scale"]  # (batch,)
-    held: Floats = np.minimum(nearest, np.finfo(np.float32).max).astype(np.float32)
-    return held
+    return np.asarray(np.minimum(nearest, np.finfo(np.float32).max).astype(np.float32))

@@ -44,20 +44,17 @@ Two ways of computing in float32 differ by 2e-6 here; bfloat16 moves a probabili
 
 def calibrated(logits: NDArray[np.floating], slope: float, intercept: float) -> Doubles:
     """Platt's sigmoid(slope * logit + intercept): any shape, same shape in [0, 1]."""
-    probabilities: Doubles = expit(slope * logits.astype(np.float64) + intercept)
-    return probabilities
+    return np.asarray(expit(slope * logits.astype(np.float64) + intercept))
 
 
 def image_logits(logits: Floats) -> Floats:
     """Mean over views, the logit that is calibrated: (images, views, labels) -> (images, labels)."""
-    mean: Floats = logits.mean(axis=1)
-    return mean
+    return np.asarray(logits.mean(axis=1))
 
 
 def spread(probabilities: Doubles) -> Doubles:
     """Largest difference between views: calibrated (images, views, labels) -> (images, labels), in [0, 1]."""
-    widest: Doubles = np.ptp(probabilities, axis=1)
-    return widest
+    return np.asarray(np.ptp(probabilities, axis=1))
 
 
 def divided(judged: float, logits: Floats, positive: Sequence[bool]) -> Doubles:
@@ -75,8 +72,7 @@ def divided(judged: float, logits: Floats, positive: Sequence[bool]) -> Doubles:
     """
     softmax, chosen = expit(logits.astype(np.float64)), np.array(positive)
     total = np.where(chosen, softmax[chosen].sum(), softmax[~chosen].sum()).clip(1e-300)
-    shares: Doubles = softmax / total * np.where(chosen, judged, 1.0 - judged)
-    return shares
+    return np.asarray(softmax / total * np.where(chosen, judged, 1.0 - judged))
 
 
 class ProfilePredictor:

@@ -47,8 +47,7 @@ def prepare(pixels: NDArray[np.float32], spec: InputSpec) -> NDArray[np.float32]
     """
     if spec.normalisation is Normalisation.XRV:
         return torchxrayvision.prepare(pixels, spec.size_px)
-    standardised: Floats = standardise(cut_and_resize(pixels, spec)[None])[0]
-    return standardised
+    return np.asarray(standardise(cut_and_resize(pixels, spec)[None])[0])
 
 
 def borders(shape: tuple[int, ...], spec: InputSpec) -> tuple[float, float]:
@@ -127,8 +126,7 @@ def _quantile(ordered: Floats, share: float) -> Floats:
     place = share * (ordered.shape[1] - 1)
     below = int(place)
     above = min(below + 1, ordered.shape[1] - 1)
-    quantile: Floats = ordered[:, below] + (ordered[:, above] - ordered[:, below]) * np.float32(place - below)
-    return quantile
+    return np.asarray(ordered[:, below] + (ordered[:, above] - ordered[:, below]) * np.float32(place - below))
 
 
 def views(prepared: Floats, normalisation: Normalisation = Normalisation.STANDARDISED) -> Floats:
@@ -164,8 +162,7 @@ def _closer(image: Floats) -> Floats:
 def _enlarging(before: int, after: int) -> Floats:
     """Weights of the old samples in each new one, (after, before): linear between the samples' centres."""
     place = np.clip((np.arange(after) + 0.5) * before / after - 0.5, 0.0, before - 1.0)
-    weights: Floats = np.clip(1.0 - np.abs(place[:, None] - np.arange(before)), 0.0, 1.0).astype(np.float32)
-    return weights
+    return np.asarray(np.clip(1.0 - np.abs(place[:, None] - np.arange(before)), 0.0, 1.0).astype(np.float32))
 
 
 def _blurred(image: Floats) -> Floats:
@@ -177,5 +174,4 @@ def _blurred(image: Floats) -> Floats:
 def _brighter(image: Floats) -> Floats:
     low, high = image.min(), image.max()
     reach = max(high - low, np.float32(SMALLEST_SPREAD))
-    brighter: Floats = ((image - low) / reach) ** np.float32(0.8)
-    return brighter
+    return np.asarray(((image - low) / reach) ** np.float32(0.8))

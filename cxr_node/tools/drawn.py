@@ -100,8 +100,7 @@ def _noise(plate: Plate) -> Values:
     """Gaussian, cut off where `_enlarged` leaves off; negative values as two's complement, so that a sum is exact."""
     reach, chance = _reach(plate), np.random.default_rng(1)
     drawn = chance.standard_normal((plate.rows, plate.cols), np.float32) * (reach / 4.0)
-    grain: Values = np.clip(np.rint(drawn), -reach, reach).astype(np.int16).astype(plate.dtype)
-    return grain
+    return np.asarray(np.clip(np.rint(drawn), -reach, reach).astype(np.int16).astype(plate.dtype))
 
 
 def _reach(plate: Plate) -> int:

@@ -96,8 +96,7 @@ def overlaid(shown: Image.Image, weight: NDArray[np.float32], *, gray: bool = Fa
 
 @functools.cache
 def _viridis() -> NDArray[np.uint8]:
-    table: NDArray[np.uint8] = mpl.colormaps["viridis"](np.arange(256), bytes=True)[:, :3]
-    return table
+    return np.asarray(mpl.colormaps["viridis"](np.arange(256), bytes=True)[:, :3])
 
 
 @functools.cache

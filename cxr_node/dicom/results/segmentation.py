@@ -82,8 +82,7 @@ def mask(outline: tuple[Point, ...], shape: tuple[int, ...]) -> NDArray[np.bool_
         row = np.arange(first, last)  # whose centres lie between both ends; none for a level edge
         column = x_0 + (row + 0.5 - y_0) * (x_1 - x_0) / (y_1 - y_0 or 1.0)
         crossed[row, np.clip(np.ceil(column - 0.5), 0, columns).astype(np.intp)] ^= 1  # everything right of here
-    inside: NDArray[np.bool_] = np.bitwise_xor.accumulate(crossed, axis=1)[:, :-1].astype(bool)
-    return inside
+    return np.asarray(np.bitwise_xor.accumulate(crossed, axis=1)[:, :-1].astype(bool))
 
 
 def _segment(context: Context, number: int) -> SegmentDescription:

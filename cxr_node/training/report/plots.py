@@ -179,7 +179,6 @@ def _lined(named: Named) -> Iterator[tuple[tuple[str, Outcomes], tuple[str, str]
 
 
 def _one(named: Named, label: str) -> str | None:
-    """A label that only one of several data sets needs."""
     return label if len(named) == 1 else None
 
 
