@@ -1,8 +1,7 @@
 """The DICOM conformance statement, written from the tables that the node runs on (PS3.2 Annex A layout).
 
-Negotiated contexts, statuses, templates and attributes are read off the code and off result objects made from a
-built-in drawn radiograph; only sentences stand in the template. Depends on code and bundled files alone, so that
-`docs/conformance.md` can be compared with it byte for byte.
+Contexts, statuses, templates and attributes are read off the code and off result objects of a built-in drawn
+radiograph; only sentences stand in the template. `docs/conformance.md` is compared with it byte for byte.
 """
 
 from __future__ import annotations
@@ -183,7 +182,9 @@ def _facts() -> dict[str, Any]:
         "config": config,
         "standard_kinds": {kind.value for kind in schema.STANDARD_KINDS},
         "syntaxes": syntaxes,
-        "received": sorted(server.supported([syntax.uid for syntax in syntaxes]), key=_numeric),
+        "received": sorted(
+            server.supported([each.uid for each in syntaxes]), key=lambda uid: [*map(int, uid.split("."))]
+        ),
         "radiographs": list(domain.STORAGE),
         "analysed": admission.SOP_CLASSES,
         "modalities": admission.MODALITIES,
@@ -283,7 +284,3 @@ def _masked(row: statuses.StatusRule) -> str:
     """Status with x for the digits that do not matter: 0xA7xx."""
     digits = zip(f"{row.value:04X}", f"{row.mask:04X}", strict=True)
     return "0x" + "".join(digit if mask == "F" else "x" for digit, mask in digits)
-
-
-def _numeric(uid: str) -> list[int]:
-    return [int(part) for part in uid.split(".")]

@@ -1,11 +1,8 @@
 """Our own check of result objects: before they are stored, and by hand on files from anywhere.
 
-Public validators know the standard and not what we mean by it: of eleven broken reports five passed all of them.
-Here the whole set of one image, of every kind, is read back from its bytes. What its objects claim must be what they
-were made from; of files alone, what most of them claim, and what their source says where it is among them.
-
-Knows no pixels and no page: what is drawn is not read. Rows and attributes that are the same in every result are the
-tests' business (`tests/dicom/oracle`).
+Of eleven broken reports five passed all public validators. The whole set of one image is read back from its bytes: it
+must claim what it was made from; of files alone, what most of them claim, and what their source says where it is there.
+Rows and attributes that are the same in every result are the tests' business (`tests/dicom/oracle`).
 """
 
 from __future__ import annotations
@@ -55,9 +52,7 @@ class Checked:
 def require_sound(artifacts: Sequence[Artifact], context: Context, rejected: Rejected | None = None) -> None:
     """Let nothing pass that breaks a rule; `rejected` is what a note is about.
 
-    Raises
-    ------
-    UnsoundResultError : with the codes and places of the first flaws; no patient data.
+    Raises UnsoundResultError: with the codes and places of the first flaws; no patient data.
     """
     flaws = check_made(artifacts, context, rejected)
     if flaws:
@@ -94,9 +89,7 @@ def _flaws_of_made(artifacts: Sequence[Artifact], context: Context, rejected: Re
 def check_files(files: Iterable[tuple[str, bytes]]) -> Checked:
     """Check files of any number of studies; those of one image and one algorithm together, and with their source.
 
-    Parameters
-    ----------
-    files : name and content of each; sources and objects that are not ours may be among them
+    `files` : name and content of each; sources and objects that are not ours may be among them
     """
     flaws: list[Flaw] = []
     documents: list[Document] = []

@@ -1,13 +1,12 @@
 """The result objects of one answer, each alone and all together, against what they must say.
 
-What that is, the caller knows: what they were made from, or of files alone what their source says. Where nobody knows,
-what most of them say is right.
-
-Clauses: PS3.3 C.12.1, C.17.2, table 10-4; PS3.5 9.1, B.2; PS3.10 7.1.
+The caller knows that; where nobody does, what most of them say is right.
+PS3.3 C.12.1, C.17.2, table 10-4; PS3.5 9.1, B.2; PS3.10 7.1.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -53,10 +52,8 @@ def check(
 ) -> None:
     """Find what is wrong with the results of one answer.
 
-    Parameters
-    ----------
-    expected : by what a claim is about, what every object must claim; what is missing is decided by most of them
-    verdict : that of the answer; REJECTED for notes
+    `expected` : by what a claim is about, what every object must claim; what is missing is decided by most of them
+    `verdict` : that of the answer; REJECTED for notes
     """
     said = [(document, list(claims.of(document))) for document in documents]
     agreed = {**_agreed(said, expected), **claims.FIXED, **expected}
@@ -250,14 +247,9 @@ def _check_numbers(said: Mapping[str, Any], verdict: Verdict, report: Report) ->
         exceeded = [value >= limit for value, limit in figures if isinstance(value, float) and isinstance(limit, float)]
         holds = verdict is Verdict.INDETERMINATE and any(exceeded)
     else:
-        holds = (
-            exact is not None
-            and {
-                Verdict.POSITIVE: exact >= high - slack,
-                Verdict.NEGATIVE: exact < low + slack,
-                Verdict.INDETERMINATE: low - slack <= exact < high + slack,
-            }[verdict]
-        )
+        least = {Verdict.POSITIVE: high - slack, Verdict.INDETERMINATE: low - slack}.get(verdict, -math.inf)
+        below = {Verdict.NEGATIVE: low + slack, Verdict.INDETERMINATE: high + slack}.get(verdict, math.inf)
+        holds = exact is not None and least <= exact < below
     if not holds:
         report(Rule.DECISION, "")
 

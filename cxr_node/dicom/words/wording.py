@@ -80,7 +80,8 @@ def threshold_labels(point: OperatingPoint) -> tuple[str, str]:
 
 def summary(finding: Finding) -> str:
     """Write the sentence that stands for the whole result, verdict first."""
-    number = f"{certainty_line(finding)}{_caution(finding.identity.operating_point)}."
+    is_score = finding.identity.operating_point.scale is Scale.SCORE
+    number = f"{certainty_line(finding)}{' (a score is not a probability)' if is_score else ''}."
     match finding.decision.verdict:
         case Verdict.POSITIVE:
             return f"AI: {finding.name}. {number} Not verified by a physician. {_scope(finding)} {RESEARCH}"
@@ -249,10 +250,6 @@ def view_line(view: View) -> str:
 def point_word(point: OperatingPoint) -> str:
     """Say what the numbers are."""
     return "score" if point.scale is Scale.SCORE else "certainty"
-
-
-def _caution(point: OperatingPoint) -> str:
-    return " (a score is not a probability)" if point.scale is Scale.SCORE else ""
 
 
 def _of_finding(finding: Finding) -> str:

@@ -1,7 +1,4 @@
-"""A profile folder as training sees it: metrics.json, the recipe in it, and which images are held out.
-
-Knows no torch. What serving reads of the same folder is in `model.profile`.
-"""
+"""A profile folder as training sees it: metrics.json, the recipe in it, and which images are held out."""
 
 from __future__ import annotations
 
@@ -40,10 +37,8 @@ RECIPE_LABELS = Labels()
 def recipe_of(folder: Path) -> Recipe:
     """Read the recipe that a profile was trained with.
 
-    Raises
-    ------
-    ForeignProfileError : it is of another version of this program
-    ModelError : metrics.json is missing or holds none
+    Raises ForeignProfileError: it is of another version of this program; ModelError: metrics.json is missing or holds
+    none.
     """
     content = section(folder, "recipe")
     if not content:
@@ -57,12 +52,7 @@ def recipe_of(folder: Path) -> Recipe:
 
 
 def section(folder: Path, name: str) -> dict[str, Any]:
-    """Read one section of metrics.json; empty where there is none.
-
-    Raises
-    ------
-    ModelError : the file cannot be read
-    """
+    """Read one section of metrics.json; empty where there is none. Raises ModelError: the file cannot be read."""
     try:
         content = json.loads((folder / METRICS).read_text("utf-8"))
     except FileNotFoundError:
@@ -76,12 +66,7 @@ def section(folder: Path, name: str) -> dict[str, Any]:
 
 
 def make(folder: Path) -> None:
-    """Make a profile folder where there is none yet.
-
-    Raises
-    ------
-    DataError : the folder cannot be made
-    """
+    """Make a profile folder where there is none yet. Raises DataError: the folder cannot be made."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -89,12 +74,7 @@ def make(folder: Path) -> None:
 
 
 def update_metrics(folder: Path, sections: dict[str, Any]) -> None:
-    """Replace sections of metrics.json, keeping the others.
-
-    Raises
-    ------
-    DataError : the folder cannot be written to
-    """
+    """Replace sections of metrics.json, keeping the others. Raises DataError: the folder cannot be written to."""
     path = folder / METRICS
     content = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     try:
@@ -114,14 +94,9 @@ def held_out(
 ) -> tuple[list[Item], str]:
     """List the images of `data_folder` that may be used on a profile, and name them.
 
-    Parameters
-    ----------
-    part : training, validation, calibration or all; None: `default` where the profile was trained on these very
-        images, else all of them. Figures on images that training saw would flatter.
-
-    Raises
-    ------
-    DataError : as `data.read`, or there is no such part
+    `part` : training, validation, calibration or all; None: `default` where the profile was trained on these very
+    images, else all of them. Figures on images that training saw would flatter.
+    Raises DataError: as `data.read`, or there is no such part.
     """
     recipe = recipe_of(folder)
     if labels.are_those_of_the_recipe:

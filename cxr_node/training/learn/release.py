@@ -1,7 +1,4 @@
-"""From a trained network to a profile folder: statistics, weights, calibration, figures, card.
-
-Knows no optimizer.
-"""
+"""From a trained network to a profile folder: statistics, weights, calibration, figures, card."""
 
 from __future__ import annotations
 
@@ -35,10 +32,8 @@ Parts = Mapping[str, Sequence[Item]]
 def release(profile_folder: Path, recipe: Recipe, network: Network, dealt: tuple[Parts, str], bar: Progress) -> None:
     """Write a profile folder that `model.profile.load` accepts.
 
-    Parameters
-    ----------
-    network : with its final weights
-    dealt : items of the three parts, and the data's name
+    `network` : with its final weights
+    `dealt` : items of the three parts, and the data's name
     """
     parts, source = dealt
     weights.save(profile_folder / "weights.safetensors", network, _statistics(recipe, network, parts, bar))
@@ -76,18 +71,9 @@ def _predicted(rates: Mapping[str, Any]) -> dict[str, Any]:
 
 def described_by(recipe: Recipe) -> ProfileFile:
     """What profile.yaml says, hashes aside."""
-    return ProfileFile(
-        format=FORMAT,
-        name=recipe.profile.name,
-        version=recipe.profile.version,
-        labels=recipe.labels,
-        network=recipe.network_spec,
-        input=recipe.input,
-        population=recipe.profile.population,
-        sha256={},
-        licence=recipe.profile.licence,
-        citation=recipe.profile.citation,
-    )
+    said = recipe.profile.model_dump(include={"name", "version", "population", "licence", "citation"})
+    network, labels = recipe.network_spec, recipe.labels
+    return ProfileFile(format=FORMAT, labels=labels, network=network, input=recipe.input, sha256={}, **said)
 
 
 def _statistics(recipe: Recipe, network: Network, parts: Parts, bar: Progress) -> dict[str, NDArray[np.float32]]:

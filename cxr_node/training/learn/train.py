@@ -1,7 +1,7 @@
 """From a folder of labelled radiographs and a recipe to a profile folder, in reading order.
 
-Knows no DICOM and no thresholds. A training that was stopped goes on from its last finished epoch and ends with
-the same weights as one that was not: every epoch draws its chance from (seed, epoch) alone.
+A training that was stopped goes on from its last finished epoch and ends with the same weights as one that was not:
+every epoch draws its chance from (seed, epoch) alone.
 """
 
 from __future__ import annotations
@@ -61,20 +61,12 @@ class Material:
 def run(recipe_path: Path, data_folder: Path, out: Path, *, progress: bool = True) -> Path:
     """Train, calibrate, measure, and write a complete profile folder.
 
-    Parameters
-    ----------
-    recipe_path : a file of config/train
-    data_folder : manifest.csv or one folder per class
-    out : the profile folder; an unfinished training in it is taken up again
-
-    Returns
-    -------
-    the profile folder
-
-    Raises
-    ------
-    ConfigError : the recipe is wrong, or `out` holds a training of another recipe
-    DataError : the data cannot be trained on, or `out` cannot be made; said before any training starts
+    `recipe_path` : a file of config/train
+    `data_folder` : manifest.csv or one folder per class
+    `out` : the profile folder; an unfinished training in it is taken up again
+    Returns the profile folder
+    Raises ConfigError: the recipe is wrong, or `out` holds a training of another recipe; DataError: the data cannot be
+    trained on, or `out` cannot be made; said before any training starts.
     """
     recipe = read(recipe_path)
     items = images.read(data_folder, recipe.words, label_column=recipe.data.column)
@@ -82,7 +74,8 @@ def run(recipe_path: Path, data_folder: Path, out: Path, *, progress: bool = Tru
     _require_every_class(parts["training"], recipe)
     network = initial(recipe, recipe_path)
     identity = TrainingIdentity(images.fingerprint(items), recipe)
-    _require_own(out, identity)
+    for path in [*sorted(out.glob("checkpoint*.pt")), *out.glob(pretrain.CHECKPOINT)]:
+        checkpoint.read(path, identity)  # refuses another training's before an hour goes into reading images
     calibrate.foresee(recipe, parts["calibration"])
     profile_folder.make(out)
     with bar_of(progress) as bar:
@@ -137,9 +130,7 @@ def learn_all(
 ) -> dict[int, State]:
     """Run the course of every seed from the same beginning; seed -> the weights that it ends with.
 
-    Parameters
-    ----------
-    kept : folder of checkpoints and curves, and what these are bound to
+    `kept` : folder of checkpoints and curves, and what these are bound to
     """
     out, identity = kept
     beginning, finals = checkpoint.copied(network.state_dict()), {}
@@ -267,9 +258,3 @@ def _require_every_class(training: Sequence[Item], recipe: Recipe) -> None:
     missing = [word for word in recipe.words if not any(item.word == word for item in training)]
     if missing:
         raise DataError(f"no patient with the label {missing[0]!r} is left to train on; there are too few of them")
-
-
-def _require_own(out: Path, identity: TrainingIdentity) -> None:
-    """Refuse the checkpoints of another training before an hour goes into reading images for it."""
-    for checkpoint_path in [*sorted(out.glob("checkpoint*.pt")), *out.glob(pretrain.CHECKPOINT)]:
-        checkpoint.read(checkpoint_path, identity)

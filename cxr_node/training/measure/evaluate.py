@@ -1,6 +1,6 @@
 """How well a profile does on labelled radiographs: intervals, never bare points.
 
-Knows no training. Verdicts are made as in serving, by `model.decision`; what figures are made of them is in `metrics`.
+Verdicts are made as in serving, by `model.decision`; what figures are made of them is in `metrics`.
 """
 
 from __future__ import annotations
@@ -123,9 +123,7 @@ def prepared(
 ) -> torch.Tensor:
     """Decode, change and prepare images: float32, shape (images, 1, size_px, size_px).
 
-    Raises
-    ------
-    DataError : an image cannot be read, or images of one class only were to change places
+    Raises DataError: an image cannot be read, or images of one class only were to change places.
     """
     if change is Change.NONE:
         return inference.prepared(items, recipe.input, on_image)

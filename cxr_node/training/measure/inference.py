@@ -165,7 +165,6 @@ def score(
 def _scored(
     runtime: TorchRuntime, stats: Mapping[str, NDArray[np.float32]], inputs: torch.Tensor, on_image: Callable[[], None]
 ) -> list[tuple[NDArray[np.float32], float]]:
-    """Logits of each image's views, shape (views, labels), and its distance."""
     rows = []
     for image in inputs:
         output = runtime.infer(preprocess.views(image[0].numpy())[None])

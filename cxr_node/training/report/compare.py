@@ -1,7 +1,6 @@
 """Several profiles on equal terms: one page, written from their metrics.json and from this machine's clock.
 
-Knows no data and needs no weights: what a profile measured when it was trained or evaluated is read, and how fast a
-network is does not depend on what it has learned.
+Needs no data and no weights: how fast a network is does not depend on what it has learned.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from cxr_node.errors import DataError
 from cxr_node.model import networks, profile
 from cxr_node.model.profile import ProfileFile
 from cxr_node.training.data import profile_folder
+from cxr_node.training.measure.model_card import figure
 
 FIGURES = {
     "auc": "AUC",
@@ -53,15 +53,10 @@ Section = Mapping[str, Any]
 def page(profile_folders: Sequence[Path], waiting: Sequence[Path] = ()) -> str:
     """Write the comparison as Markdown.
 
-    Parameters
-    ----------
-    profile_folders : as `cxr-node train` wrote them; profile.yaml and metrics.json are read
-    waiting : recipes that have not been trained yet; they are named, not measured
-
-    Raises
-    ------
-    DataError : two profiles were trained on different images
-    ModelError : a folder holds no profile that was trained here
+    `profile_folders` : as `cxr-node train` wrote them; profile.yaml and metrics.json are read
+    `waiting` : recipes that have not been trained yet; they are named, not measured
+    Raises DataError: two profiles were trained on different images; ModelError: a folder holds no profile that was
+    trained here.
     """
     described = [profile.described_in(one) for one in profile_folders]
     trained = {profile_folder.section(one, "training").get("fingerprint") for one in profile_folders}
@@ -167,6 +162,4 @@ def _name(profile_folder: Path) -> str:
 
 
 def _figure(rate: Section | None) -> str:
-    if rate is None:
-        return ""
-    return f"{rate['value']:.3f}" + (f" ({rate['low']:.3f} to {rate['high']:.3f})" if "low" in rate else "")
+    return "" if rate is None else figure(rate)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from cxr_node.training.data.profile_folder import RECIPE_LABELS, Labels, held_ou
 from cxr_node.training.data.recipe import Recipe
 from cxr_node.training.measure import acceptance, evaluate, stress
 from cxr_node.training.measure.bootstrap import Interval, difference
-from cxr_node.training.measure.evaluate import Change, Scorer, Study
+from cxr_node.training.measure.evaluate import Change, Scorer
 from cxr_node.training.report import views
 from cxr_node.training.saliency import heatmap_tests
 
@@ -32,11 +33,9 @@ from cxr_node.training.saliency import heatmap_tests
 class DataSet:
     """A data set to measure on.
 
-    Attributes
-    ----------
-    part : training, validation, calibration or all; None: the validation part of the data that the profile was
-        trained on, all images of any other
-    labels : the data's label column and words
+    `part` : training, validation, calibration or all; None: the validation part of the data that the profile was
+    trained on, all images of any other
+    `labels` : the data's label column and words
     """
 
     data: Path
@@ -49,13 +48,11 @@ class DataSet:
 class Extras:
     """What is measured beside the answers themselves.
 
-    Attributes
-    ----------
-    sample : images of the first data set that are re-encoded; twice as many are made outsiders, and data_sets where the
-        network looks; 0: none
-    strangers : folder of images that the profile was not made for
-    page : HTML file to write
-    keep : whether the profile's metrics.json and card are renewed
+    `sample` : images of the first data set that are re-encoded; twice as many are made outsiders, and data_sets where
+    the network looks; 0: none
+    `strangers` : folder of images that the profile was not made for
+    `page` : HTML file to write
+    `keep` : whether the profile's metrics.json and card are renewed
     """
 
     sample: int = 20
@@ -76,15 +73,10 @@ class _Listed:
 def run(profile_folder: Path, data_sets: Sequence[DataSet], extras: Extras, *, progress: bool = True) -> dict[str, Any]:
     """Measure a profile on one data set, or on two side by side.
 
-    Returns
-    -------
-    the figures of the first data set with its `name`; of a second one under `external`, and how much they differ
-    under `compared`
-
-    Raises
-    ------
-    DataError : the data cannot be evaluated on, or the page cannot be written
-    ModelError : the profile is not complete, or its hashes do not match
+    Returns the figures of the first data set with its `name`; of a second one under `external`, and how much they
+    differ under `compared`
+    Raises DataError: the data cannot be evaluated on, or the page cannot be written; ModelError: the profile is not
+    complete, or its hashes do not match.
     """
     profile, recipe = load(profile_folder), recipe_of(profile_folder)
     if extras.page and not extras.page.parent.is_dir():
@@ -93,7 +85,10 @@ def run(profile_folder: Path, data_sets: Sequence[DataSet], extras: Extras, *, p
     with _single_threaded(), bar_of(progress) as bar:
         listed = _listed(profile_folder, recipe, profile, data_sets, bar)
         scorer = Scorer(profile)
-        studies = {one.name: _studied(scorer, one, bar) for one in listed}
+        studies = {}
+        for one in listed:
+            task = bar.add_task("judge", total=len(one.items))
+            studies[one.name] = evaluate.study(scorer, one.items, one.inputs, partial(bar.advance, task))
         first, *others = studies.values()
         if extras.sample:
             first.figures.update(_stressed(scorer, first.items, foreign, extras.sample, bar))
@@ -145,11 +140,6 @@ def _listed(
             name += " (external)"
         listed.append(_Listed(name=name, items=items, inputs=inputs))
     return listed
-
-
-def _studied(scorer: Scorer, one: _Listed, bar: Progress) -> Study:
-    task = bar.add_task("judge", total=len(one.items))
-    return evaluate.study(scorer, one.items, one.inputs, lambda: bar.advance(task))
 
 
 def _stressed(
