@@ -180,15 +180,15 @@ def test_every_number_and_digest_of_a_log_line_leads_to_the_image(
     names = {name for name, _ in fields} - NAMES_NOTHING
     assert names <= lookup.FIELDS.keys(), "a field that no command takes"
     for name, value in sorted(field for field in fields if field[0] in names):
-        for key in (f"{name}={value}",):
-            assert len(site.json("trace", key)) == len(site.json("list", key)) == 1, key
-            assert flat(site.run("retry", key)) == "1 back in the queue", key
-            site.refuse("pacs")
-            assert flat(site.run("resend", key)) == "pacs: 3 objects are due again", key
-            site.refuse("pacs")
-            assert flat(site.run("rejudge", key)) == "1 back in the queue", key
-            site.judged()
-            site.refuse("pacs")
+        key = f"{name}={value}"
+        assert len(site.json("trace", key)) == len(site.json("list", key)) == 1, key
+        assert flat(site.run("retry", key)) == "1 back in the queue", key
+        site.refuse("pacs")
+        assert flat(site.run("resend", key)) == "pacs: 3 objects are due again", key
+        site.refuse("pacs")
+        assert flat(site.run("rejudge", key)) == "1 back in the queue", key
+        site.judged()
+        site.refuse("pacs")
     assert "nothing waits for pacs" in site.run("now", "destination=pacs").output
 
 
