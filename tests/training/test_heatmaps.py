@@ -223,6 +223,7 @@ def test_large_radiographs_are_made_smaller(tmp_path: Path) -> None:
     assert case.chest.region.shape == case.pixels.shape
 
 
+@pytest.mark.whole
 @pytest.mark.shared
 def test_the_landed_profile_can_be_asked() -> None:
     """The landed profile's maps, on a handful of radiographs: every figure is there; what they say is in its card."""
