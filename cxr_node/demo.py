@@ -162,7 +162,7 @@ def _unpack(source: _Source, story: Story, pacs: Recorder, out: Path, targets: M
         state=story.instance.state,
         verdict=story.instance.verdict,
         target=targets.get((story.instance.profile or "").rpartition(" ")[0]),
-        reason=story.instance.reason or story.instance.doubt,
+        reason=story.instance.reason or story.instance.abstain_reason,
         sentence=story.instance.sentence,
         probability=story.instance.probability,
         certainty=rounding.beside(story.instance.verdict, story.instance.probability),

@@ -88,7 +88,7 @@ PNEUMONIA = Target(finding="pneumonia", code=("233604007", "SCT", "Pneumonia"))
 
 
 class AbstainReason(StrEnum):
-    """Why the classifier gives no answer; `doubt` in the ledger and in JSON."""
+    """Why the classifier gives no answer."""
 
     BETWEEN_THRESHOLDS = "between-thresholds"
     VIEWS_DISAGREE = "views-disagree"
@@ -280,11 +280,11 @@ class Decision:
     """The verdict, and why there is no answer where it is UNCERTAIN."""
 
     verdict: Verdict
-    doubt: AbstainReason | None = None
+    abstain_reason: AbstainReason | None = None
 
     def __post_init__(self) -> None:
-        if (self.verdict is Verdict.INDETERMINATE) != (self.doubt is not None):
-            raise ValueError("a doubt belongs to UNCERTAIN, and only to it")
+        if (self.verdict is Verdict.INDETERMINATE) != (self.abstain_reason is not None):
+            raise ValueError("an abstain reason belongs to UNCERTAIN, and only to it")
 
 
 class Place(StrEnum):
@@ -409,7 +409,7 @@ class Artifact:
     """The same result in other SOP Classes: where a destination does not take this one's, the first that it takes."""
 
     @property
-    def rungs(self) -> tuple[Artifact, ...]:
+    def sop_class_choices(self) -> tuple[Artifact, ...]:
         """This one and its alternatives, the first choice first."""
         return (self, *self.alternatives)
 

@@ -3,6 +3,7 @@
 Long chaos runs only where they are asked for, by `pytest -m chaos`; `--chaos-seed` repeats one that failed.
 """
 
+import functools
 import gc
 import os
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+import typer.testing
 
 from benchmarks.record import foreign_path
 from cxr_node.model import graph_file
@@ -19,6 +21,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # No test rests on how quick a machine is; all else stays, in CI its fixed examples.
 hypothesis.settings.register_profile("unhurried", hypothesis.settings(deadline=None))
 hypothesis.settings.load_profile("unhurried")
+typer.testing._get_command = functools.cache(typer.testing._get_command)  # half of a command's time was its building
 adopt_orphans()
 os.environ["PATH"] = foreign_path()  # DCMTK's storescu is meant, and an active environment's is pynetdicom's
 
@@ -29,11 +32,24 @@ WHOLE = {
     "viewer",
     "test_ancestors.py",
     "test_bench_node.py",
+    "test_calibrate_command.py",
+    "test_compare.py",
+    "test_conformance.py",
     "test_demo.py",
+    "test_evaluate_command.py",
+    "test_export.py",
+    "test_float32.py",
     "test_identity.py",
     "test_import.py",
+    "test_import_torchxrayvision.py",
+    "test_landed_profile.py",
+    "test_quiet.py",
+    "test_train.py",
 }
-"""What runs the node, or a training, from end to end; `pytest -m "not whole"` leaves the unit tests."""
+"""What runs the node, our program, a training, or a network (its export, its import, many images) from end to end.
+
+A single test of another file is marked where it stands. `pytest -m "not whole"` leaves the unit tests.
+"""
 FIRST = ("viewer", "chaos", "pacs")
 """Rooms whose modules take longest: what begins last must not be what all others wait for."""
 CHAOS_SEED = 20240601
@@ -51,7 +67,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark by place, so that no new test of those rooms is forgotten; leave out what takes long, and begin with it."""
     for item in items:
-        if WHOLE & set(item.path.parts):
+        if _runs_whole(item):
             item.add_marker("whole")
     if "chaos" not in str(config.getoption("markexpr")):
         long = [item for item in items if item.get_closest_marker("chaos")]
@@ -62,7 +78,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _turn(item: pytest.Item) -> int:
     room = item.path.parent.name
-    return FIRST.index(room) if room in FIRST else len(FIRST) + (item.get_closest_marker("whole") is None)
+    return FIRST.index(room) if room in FIRST else len(FIRST) + (not _runs_whole(item))
+
+
+def _runs_whole(item: pytest.Item) -> bool:
+    return not WHOLE.isdisjoint(item.path.parts)
 
 
 @pytest.hookimpl(optionalhook=True)

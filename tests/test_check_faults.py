@@ -86,4 +86,4 @@ def test_a_credential_that_does_not_exist_is_not_ok(
     tls = {"certificate": "c", "key": "credential:tls.key", "ca": "a"}
     code, failed = checked(tmp_path, destinations=[there | {"tls": tls}])
     assert code == 78
-    assert "there is no such file" in failed["private keys"]["sentence"]
+    assert "no such file" in failed["private keys"]["sentence"]

@@ -11,7 +11,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from cxr_node.config import loader
 from cxr_node.diagnose import check
-from cxr_node.diagnose.thresholds import Reading
+from cxr_node.diagnose.thresholds import CheckResult
 from tests.node import peers
 from tests.node.certificates import Authority, Identity
 from tests.node.receivers import receiving
@@ -22,11 +22,11 @@ def ca(tmp_path: Path) -> Authority:
     return Authority(tmp_path, "hospital")
 
 
-def look(**sections: Any) -> list[Reading]:
+def look(**sections: Any) -> list[CheckResult]:
     return list(check.tls_lines(loader.parse({"spool": {"path": "/var/lib/cxr-node"}, **sections})))
 
 
-def listen(identity: Identity, **more: str) -> list[Reading]:
+def listen(identity: Identity, **more: str) -> list[CheckResult]:
     return look(listen={"tls": identity.tls(**more)})
 
 

@@ -163,6 +163,7 @@ def test_retry_asks_again_for_the_commitment_to_what_was_delivered(tmp_path: Pat
     ledger.close()
 
 
+@pytest.mark.whole
 def test_only_the_worker_imports_torch_and_whoever_sends_or_receives_no_codec(tmp_path: Path) -> None:
     """A crash of the classifier's runtime must not close the port to the PACS; torch costs 276 MiB and a second."""
     program = (

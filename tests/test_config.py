@@ -20,7 +20,7 @@ MISTAKES = {
         "destinations.a.sent: unknown key; did you mean 'send'?",
     ),
     "missing": ({}, "spool: is missing"),
-    "long AE": ({**SPOOL, "listen": {"ae_title": "X" * 17}}, "listen.ae_title: 'XXXXXXXXXXXXXXXXX' is no AE title"),
+    "long AE": ({**SPOOL, "listen": {"ae_title": "X" * 17}}, "listen.ae_title: 'XXXXXXXXXXXXXXXXX' is not an AE title"),
     "AE title with backslash": ({**SPOOL, "listen": {"ae_title": "A\\B"}}, "listen.ae_title:"),
     "address without port": (
         {**SPOOL, "destinations": [{"name": "a", "address": "ORTHANC@host"}]},
@@ -49,7 +49,7 @@ MISTAKES = {
     ),
     "a SHA-1 fingerprint": (
         {**SPOOL, "listen": {"peers": [{"ae_title": "A", "certificate": ["AB:" * 19 + "AB"]}]}},
-        "is no SHA-256 fingerprint: that has 64 hexadecimal digits",
+        "is not a SHA-256 fingerprint: 64 hexadecimal digits",
     ),
     "an empty name": (
         {**SPOOL, "listen": {"peers": [{"ae_title": "A", "certificate": [" "]}]}},

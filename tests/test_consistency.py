@@ -68,7 +68,9 @@ def test_times_that_contradict_each_other_are_refused(delivery: dict[str, float]
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "10.0.0.9", "cxr.example.org"])
 def test_plain_text_beyond_this_machine_must_be_written(host: str) -> None:
-    with pytest.raises(ConfigError, match=r"listen\.tls: is null and others .* write tls: .* allow_plaintext: true"):
+    with pytest.raises(
+        ConfigError, match=r"listen\.tls: is null and other machines .* write tls: .* allow_plaintext: true"
+    ):
         loader.parse(SPOOL | {"listen": {"host": host}})
     assert loader.parse(SPOOL | {"listen": {"host": host, "allow_plaintext": True}}).listen.tls is None
     assert loader.parse(SPOOL | {"listen": {"host": host, "tls": TLS}}).listen.tls is not None
@@ -85,7 +87,7 @@ def test_a_certificate_without_tls_is_shown_by_nobody() -> None:
 
 
 DOUBTFUL: dict[str, dict[str, Any]] = {
-    "listen.allow_plaintext: images travel readable": {"listen": PLAIN | {"peers": [XR1]}},
+    "listen.allow_plaintext: images travel in plain text": {"listen": PLAIN | {"peers": [XR1]}},
     "listen.peers: is empty, and 0.0.0.0": {"listen": PLAIN},
     "listen.peers: CT1 may call from any host": {"listen": PLAIN | {"peers": [{"ae_title": "CT1"}, XR1]}},
     "listen.peers: is empty: every certificate": {"listen": {"host": "::", "tls": TLS}},

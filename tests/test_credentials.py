@@ -46,10 +46,10 @@ def test_a_secret_in_the_configuration_is_refused_without_repeating_it(
 def test_a_mistake_in_the_yaml_is_placed_without_repeating_the_lines_around_it(tmp_path: Path) -> None:
     file = tmp_path / "node.yaml"
     file.write_text("ledger:\n  password: hunter2 : hunter2\n")
-    with pytest.raises(ConfigError, match=r"is no YAML: line 2: mapping values are not allowed here$"):
+    with pytest.raises(ConfigError, match=r"is not YAML: line 2: mapping values are not allowed here$"):
         loader.load(file)
     file.write_bytes(b"\xff\xfehunter2")
-    with pytest.raises(ConfigError, match=r"it is no UTF-8$"):
+    with pytest.raises(ConfigError, match=r"it is not UTF-8$"):
         loader.load(file)
 
 
@@ -91,5 +91,5 @@ def test_a_missing_credential_is_one_sentence(tmp_path: Path, monkeypatch: pytes
     ):
         use(tls)
     monkeypatch.setenv(permissions.VARIABLE, str(tmp_path))
-    with pytest.raises(ConfigError, match=r"^credential:tls\.key: there is no such file in .*LoadCredential=tls\.key:"):
+    with pytest.raises(ConfigError, match=r"^credential:tls\.key: no such file in .*LoadCredential=tls\.key:"):
         use(tls)

@@ -18,7 +18,7 @@ from cxr_node.config.schema import Listen, SpoolSection
 from cxr_node.diagnose import doctor, machine, thresholds
 from cxr_node.diagnose.disk import Disk, Traffic
 from cxr_node.diagnose.machine import Clock, Confinement, Limits, Memory, Processor
-from cxr_node.diagnose.thresholds import GIB, Reading, Verdict
+from cxr_node.diagnose.thresholds import GIB, CheckResult, Verdict
 from cxr_node.dicom.pixels.codecs import Trial
 from cxr_node.errors import ResourceError
 
@@ -37,15 +37,15 @@ SPOOL = SpoolSection(path=Path("/var/lib/cxr-node"))
 BUSY = Traffic(radiographs_per_day=500.0, bytes_each=20 * 1024**2, kept_bytes=50 * GIB)
 
 
-def only(readings: Iterable[Reading], subject: str) -> Reading:
-    (found,) = (reading for reading in readings if reading.subject == subject)
+def only(results: Iterable[CheckResult], subject: str) -> CheckResult:
+    (found,) = (result for result in results if result.subject == subject)
     assert bool(found.advice) == (found.verdict is not Verdict.WELL)
     assert len(found.advice) <= 160
     return found
 
 
 def test_a_good_disk_is_well_in_all() -> None:
-    assert {reading.verdict for reading in thresholds.disk(DISK, SPOOL, trial=False)} == {Verdict.WELL}
+    assert {result.verdict for result in thresholds.disk(DISK, SPOOL, trial=False)} == {Verdict.WELL}
 
 
 @pytest.mark.parametrize(
@@ -60,12 +60,12 @@ def test_a_good_disk_is_well_in_all() -> None:
         ("file system", {"kind": "xfs"}, Verdict.WELL, ""),
         ("durable write", {"store_ms": (4.0,) * 40 + (80.0,) * 10}, Verdict.CHANGE, "slow answers"),
         ("durable write", {"store_ms": (0.1,) * 50}, Verdict.CHANGE, "too fast to be true"),
-        ("durable write", {"store_ms": (6000.0,) * 50}, Verdict.STOP, "give up waiting"),
+        ("durable write", {"store_ms": (6000.0,) * 50}, Verdict.STOP, "time out"),
         ("free space", {"free_bytes": GIB}, Verdict.STOP, "0xA700"),
         ("free space", {"free_bytes": 10 * GIB}, Verdict.CHANGE, "larger disk"),
         ("free space", {"traffic": BUSY}, Verdict.WELL, ""),
         ("free space", {"traffic": BUSY, "free_bytes": 100 * GIB}, Verdict.CHANGE, "spool.retention_days: 12"),
-        ("inodes", {"free_inodes": 5000}, Verdict.CHANGE, "make the file system anew"),
+        ("inodes", {"free_inodes": 5000}, Verdict.CHANGE, "create the file system with more inodes"),
         ("inodes", {"free_inodes": 10}, Verdict.STOP, "make room"),
         ("disk's clock", {"clock_ahead_s": -5.0}, Verdict.CHANGE, "synchronise"),
         ("SQLite", {"journal_mode": "delete"}, Verdict.STOP, "local disk"),
@@ -93,7 +93,7 @@ def test_room_is_told_in_radiographs_and_in_days() -> None:
 def test_a_disk_that_is_only_at_hand_is_no_verdict_on_the_spool_s() -> None:
     found = only(thresholds.disk(replace(DISK, kind="tmpfs"), SPOOL, trial=True), "file system")
     assert (found.verdict, "--config" in found.advice) == (Verdict.CHANGE, True)
-    inodes = [reading.subject for reading in thresholds.disk(replace(DISK, free_inodes=None), SPOOL, trial=True)]
+    inodes = [result.subject for result in thresholds.disk(replace(DISK, free_inodes=None), SPOOL, trial=True)]
     assert "inodes" not in inodes
 
 
@@ -123,8 +123,8 @@ def test_a_clock(found: Clock, verdict: Verdict) -> None:
     ],
 )
 def test_limits(found: Limits, associations: int, verdicts: tuple[Verdict, Verdict]) -> None:
-    readings = list(thresholds.limits(found, Listen(max_associations=associations), "the unit"))
-    assert (only(readings, "open files").verdict, only(readings, "threads").verdict) == verdicts
+    results = list(thresholds.limits(found, Listen(max_associations=associations), "the unit"))
+    assert (only(results, "open files").verdict, only(results, "threads").verdict) == verdicts
 
 
 @pytest.mark.parametrize(("associations", "enough"), [(32, True), (181, True), (182, False)])
@@ -133,8 +133,8 @@ def test_the_receiver_s_unit_is_large_enough_for_what_it_says(associations: int,
     unit.read(UNITS / "cxr-node-receive.service")
     service = unit["Service"]
     given = Limits(open_files=int(service["LimitNOFILE"]), threads=int(service["TasksMax"]))
-    readings = thresholds.limits(given, Listen(max_associations=associations), "the unit")
-    assert ({reading.verdict for reading in readings} == {Verdict.WELL}) == enough
+    results = thresholds.limits(given, Listen(max_associations=associations), "the unit")
+    assert ({result.verdict for result in results} == {Verdict.WELL}) == enough
 
 
 @pytest.mark.parametrize(
@@ -150,8 +150,8 @@ def test_memory(gib: float, free_gib: float, readable: tuple[str, ...], verdicts
     found = Memory(
         limit_bytes=int(gib * GIB), available_bytes=int(free_gib * GIB), swaps=swaps, readable_swaps=readable
     )
-    readings = list(thresholds.memory(found))
-    assert (only(readings, "memory").verdict, only(readings, "swap").verdict) == verdicts
+    results = list(thresholds.memory(found))
+    assert (only(results, "memory").verdict, only(results, "swap").verdict) == verdicts
 
 
 @pytest.mark.parametrize(
@@ -201,16 +201,16 @@ def test_versions() -> None:
     assert only(thresholds.versions(tested), "libraries").verdict is Verdict.WELL
     newer = list(thresholds.versions(tested | {"openvino": "9.9.0+cpu"}))
     assert only(newer, "libraries").figure == f"openvino 9.9.0+cpu (tested: {thresholds.TESTED['openvino']})"
-    assert [reading.verdict for reading in thresholds.versions(tested | {"openvino": None})] == [Verdict.STOP]
+    assert [result.verdict for result in thresholds.versions(tested | {"openvino": None})] == [Verdict.STOP]
 
 
 def test_decoders() -> None:
     right = Trial(uid="1", name="JPEG-LS", right=True, took_ms=2.0)
     wrong = Trial(uid="2", name="JPEG 2000", right=False, took_ms=2.0)
     good = list(thresholds.decoders([right], []))
-    assert [(reading.verdict, reading.figure[:1]) for reading in good] == [(Verdict.WELL, "1")]
+    assert [(result.verdict, result.figure[:1]) for result in good] == [(Verdict.WELL, "1")]
     bad = list(thresholds.decoders([wrong, right], ["RLE Lossless"]))
-    assert [reading.verdict for reading in bad] == [Verdict.STOP, Verdict.CHANGE, Verdict.WELL]
+    assert [result.verdict for result in bad] == [Verdict.STOP, Verdict.CHANGE, Verdict.WELL]
     assert bad[0].figure.startswith("JPEG 2000")
 
 
@@ -220,10 +220,10 @@ def test_what_cannot_be_measured_is_a_stop_and_not_the_end(tmp_path: Path, monke
 
     monkeypatch.setattr(doctor.disk, "measure", broken)
     monkeypatch.setattr(doctor.codecs, "trials", broken)
-    readings = list(doctor.examine(loader.parse({"spool": {"path": str(tmp_path)}})))
-    assert doctor.stops(readings) == 2
-    assert only(readings, "spool").figure == only(readings, "decoders").figure == "it is broken"
-    assert only(readings, "libraries")
+    results = list(doctor.examine(loader.parse({"spool": {"path": str(tmp_path)}})))
+    assert doctor.stops(results) == 2
+    assert only(results, "spool").figure == only(results, "decoders").figure == "it is broken"
+    assert only(results, "libraries")
 
 
 def test_a_spool_that_this_account_cannot_write_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,9 +236,9 @@ def test_a_spool_that_this_account_cannot_write_is_one_line(tmp_path: Path, monk
 def test_the_exit_code_says_whether_the_node_can_live_here(
     stops: int, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    readings = [Reading(subject="clock", figure="well"), thresholds.change("swap", "a", "b")]
-    readings += [thresholds.stop("file system", "nfs4", "a local disk")] * stops
-    monkeypatch.setattr(doctor, "examine", lambda _: iter(readings))
+    results = [CheckResult(subject="clock", figure="well"), thresholds.change("swap", "a", "b")]
+    results += [thresholds.stop("file system", "nfs4", "a local disk")] * stops
+    monkeypatch.setattr(doctor, "examine", lambda _: iter(results))
     shown = CliRunner().invoke(app, ["doctor"])
     assert shown.exit_code == code
     last = shown.output.strip().splitlines()[-1]

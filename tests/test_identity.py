@@ -97,11 +97,15 @@ ORIGIN = Origin(calling_ae_title="MODALITY", peer_host="127.0.0.1", received_at=
 def results(
     *, dataset: Any = None, predictor: Any = None, origin: Origin = ORIGIN, rules: Config | None = None
 ) -> dict[tuple[str, str], bytes]:
-    """Result objects of one radiograph by kind and SOP class, every rung."""
+    """Result objects of one radiograph by kind and SOP class, every SOP Class."""
     content = builders.part10(builders.radiograph() if dataset is None else dataset)
     outcome = pipeline.process(content, origin, predictor or builders.FixedPredictor(), rules or settings())
     assert isinstance(outcome, Reported)
-    return {(rung.kind, rung.sop_class_uid): rung.content for artifact in outcome.artifacts for rung in artifact.rungs}
+    return {
+        (choice.kind, choice.sop_class_uid): choice.content
+        for artifact in outcome.artifacts
+        for choice in artifact.sop_class_choices
+    }
 
 
 def uids(made: dict[tuple[str, str], bytes]) -> set[bytes]:

@@ -33,8 +33,8 @@ def test_every_word_of_the_node_is_explained(page: str) -> None:
         assert f"`{reason}`" in page
     for shape in SHAPES.values():
         assert str(shape.series_number) in page
-    for doubt in names.ABSTAIN_REASONS.values():
-        assert f"| {doubt} |" in page
+    for reason in names.ABSTAIN_REASONS.values():
+        assert f"| {reason} |" in page
 
 
 def test_its_thresholds_are_the_profile_s(page: str) -> None:

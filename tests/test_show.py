@@ -66,8 +66,8 @@ def test_every_verdict_is_a_word_and_a_symbol() -> None:
     words = [tables.verdict(PNEUMONIA.word(verdict), PNEUMONIA).plain for verdict in tables.SYMBOLS]
     assert len({word[0] for word in words}) == len(words) == 4
     assert [word[2:] for word in words] == [PNEUMONIA.name(verdict) for verdict in tables.SYMBOLS]
-    assert tables.plain({"doubt": AbstainReason.VIEWS_DISAGREE, "at": AT}) == {
-        "doubt": "views-disagree",
+    assert tables.plain({"abstain_reason": AbstainReason.VIEWS_DISAGREE, "at": AT}) == {
+        "abstain_reason": "views-disagree",
         "at": AT.isoformat(),
     }
 

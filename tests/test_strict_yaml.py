@@ -69,7 +69,7 @@ def test_what_stands_once_is_what_yaml_says(text: str) -> None:
 def test_what_cannot_be_read_is_one_sentence(text: str, tmp_path: Path) -> None:
     file = tmp_path / "node.yaml"
     file.write_text(text)
-    with pytest.raises(ConfigError, match="is no YAML: ") as raised:
+    with pytest.raises(ConfigError, match="is not YAML: ") as raised:
         loader.load(file)
     assert len(raised.value.mistakes) == 1
 

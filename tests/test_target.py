@@ -18,6 +18,8 @@ from cxr_node import pipeline, resources
 from cxr_node.cli import tables
 from cxr_node.cli.node import app
 from cxr_node.config import loader
+from cxr_node.dicom.verify import check
+from cxr_node.dicom.verify.rules import Rule
 from cxr_node.domain import PNEUMONIA, Origin, Target, Verdict
 from cxr_node.model import profile
 from cxr_node.model.profile import TargetFile
@@ -60,13 +62,33 @@ def test_every_result_speaks_of_the_finding_of_its_profile(verdict: Verdict, mon
     made = {artifact.kind: artifact for artifact in outcome.artifacts}
     assert set(made) >= {ResultKind.REPORT, ResultKind.MEASUREMENTS, ResultKind.HEATMAP, ResultKind.PDF}
     assert verdict is not Verdict.POSITIVE or set(made) == set(ResultKind) - {ResultKind.NOT_ANALYSED}
-    assert all(is_silent(each.content) for artifact in made.values() for each in artifact.rungs)
+    assert all(is_silent(each.content) for artifact in made.values() for each in artifact.sop_class_choices)
     name = TUBERCULOSIS.name(verdict)
     report = dcmread(io.BytesIO(made[ResultKind.REPORT].content))
     assert report.SeriesDescription.startswith(f"AI: {name}")
     assert name.upper() in drawn
     assert drawn and all(map(is_silent, drawn))
     assert "56717001" in str(dcmread(io.BytesIO(made[ResultKind.MEASUREMENTS].content)))
+    for kinds in ([ResultKind.REPORT], [ResultKind.MEASUREMENTS], list(made)):  # what the files are about, they say
+        files = [(kind.value, made[kind].content) for kind in kinds]
+        checked = check.check_files(files)
+        assert (checked.results, checked.flaws) == (len(files), ()), checked.flaws
+
+
+def test_a_foreign_file_that_reads_as_the_other_verdict_is_found_whatever_it_is_about() -> None:
+    wanting = loader.parse({"spool": {"path": "."}, **config()})
+    sender = Origin(calling_ae_title="MODALITY", peer_host="127.0.0.1", received_at=datetime(2025, 1, 2, tzinfo=UTC))
+    source = builders.part10(builders.radiograph())
+    outcome = pipeline.process(source, sender, predictor(PROBABILITIES[Verdict.POSITIVE]), wanting)
+    assert isinstance(outcome, pipeline.Reported)
+    (report,) = (each for each in outcome.artifacts if each.kind is ResultKind.REPORT)
+    dataset = dcmread(io.BytesIO(report.content))
+    (findings,) = (each for each in dataset.ContentSequence if each.ConceptNameCodeSequence[0].CodeValue == "121070")
+    findings.ContentSequence[0].TextValue = "No tuberculosis detected."
+    written = io.BytesIO()
+    dataset.save_as(written)
+    found = {flaw.rule for flaw in check.check_files([("report", written.getvalue())]).flaws}
+    assert Rule.READS_NEGATIVE in found
 
 
 def test_other_views_too(tmp_path: Path) -> None:

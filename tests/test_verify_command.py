@@ -89,6 +89,7 @@ def test_highdicom_reads_every_sr_and_segmentation_too(folder: Path) -> None:
     assert "second-reader: highdicom, an independent reader," in ran.stdout.replace("\n", " ")
 
 
+@pytest.mark.whole
 def test_the_node_never_imports_the_second_reader() -> None:
     program = "import sys, cxr_node.pipeline; print([n for n in sys.modules if 'second_reader' in n])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)

@@ -131,9 +131,7 @@ def spread(each_ms: Sequence[float]) -> Spread:
 def stages(names: Sequence[str], each_ms: Sequence[Sequence[float]]) -> tuple[Stage, ...]:
     """Median of each stage, and its share of their sum.
 
-    Parameters
-    ----------
-    each_ms : for each radiograph, the times of all stages
+    `each_ms` : for each radiograph, the times of all stages
     """
     medians = [statistics.median(column) for column in zip(*each_ms, strict=True)]
     total = sum(medians)

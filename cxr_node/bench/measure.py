@@ -1,8 +1,7 @@
 """What this machine does with the profile and configuration that it will run: stage by stage, and the whole node.
 
-Needs nothing but the installation. Everything is drawn, sent and stored in a temporary folder that is removed at the
-end; of a configuration, the spool, the ports and the destinations are replaced and never touched. The stages are the
-functions of `pipeline.process` in the same order; what lies between them (choosing a profile) costs nothing.
+Everything is drawn, sent and stored in a temporary folder; of a configuration, spool, ports and destinations are
+replaced and never touched. The stages are the functions of `pipeline.process` in the same order.
 """
 
 from __future__ import annotations
@@ -30,7 +29,6 @@ from cxr_node.diagnose import disk, machine
 from cxr_node.dicom.read import header
 from cxr_node.domain import NO_PRECEDENT, Origin, Radiograph, Rejected
 from cxr_node.errors import DataError, ResourceError
-from cxr_node.model.profile import Profile
 from cxr_node.tools import drawn
 from cxr_node.tools.drawn import Plate
 
@@ -57,15 +55,12 @@ class BenchOptions:
 def run(config: Config, options: BenchOptions, bar: Progress) -> Bench:
     """Measure; takes as long as twice `options.images` radiographs take, and some 15 seconds.
 
-    Raises
-    ------
-    ConfigError, ModelError : the profile is not there, or does not work here.
-    DataError : the configuration refuses the drawn radiographs.
-    ResourceError : the temporary folder has too little room.
-    TrialError : the node does not start, or leaves radiographs unanswered.
+    Raises ConfigError, ModelError: the profile is not there, or does not work here; DataError: the configuration
+    refuses the drawn radiographs; ResourceError: the temporary folder has too little room; TrialError: the node does
+    not start, or leaves radiographs unanswered.
     """
     profile = wiring.profiles(config)[0]
-    plate = Plate.of_size(options.size_mb, options.bits_stored, _age_years(profile))
+    plate = Plate.of_size(options.size_mb, options.bits_stored, min(999, int(sum(profile.population.age_years) / 2)))
     count = bench_node.WARM_UP + 2 * options.images
     with tempfile.TemporaryDirectory(prefix="cxr-node-bench-") as scratch:
         folder = Path(scratch)
@@ -83,7 +78,13 @@ def run(config: Config, options: BenchOptions, bar: Progress) -> Bench:
         return Bench(
             at=datetime.now(UTC),
             version=__version__,
-            machine=_machine(here),
+            machine=figures.Machine(
+                cores=machine.processor().cores,
+                processor=machine.processor_name(),
+                file_system=here,
+                memory_gib=round(machine.memory().limit_bytes / GIB, 1),
+                versions=machine.versions(LIBRARIES),
+            ),
             profile=f"{profile.name} {profile.version}",
             runtime=predictor.runtime.name,
             threads=config.model.threads,
@@ -99,22 +100,11 @@ def run(config: Config, options: BenchOptions, bar: Progress) -> Bench:
 
 
 def parsed_batches(text: str) -> tuple[int, ...]:
-    """Read "1,4,16".
-
-    Raises
-    ------
-    ValueError : it is something else, or a size is not 1 to 256.
-    """
+    """Read "1,4,16". Raises ValueError: it is something else, or a size is not 1 to 256."""
     sizes = tuple(int(word) for word in text.split(","))
     if not all(1 <= size <= 256 for size in sizes):
         raise ValueError("1 to 256")
     return sizes
-
-
-def _age_years(profile: Profile) -> int:
-    """An age that the profile judges: the middle one."""
-    youngest, oldest = profile.population.age_years
-    return min(999, int((youngest + oldest) / 2))
 
 
 def _drawn(folder: Path, plate: Plate, count: int) -> Iterator[Path]:
@@ -132,16 +122,6 @@ def _require_room(folder: Path, needed_bytes: int) -> None:
             f"{folder.parent} has {free_bytes / GIB:.1f} GiB free, {needed_bytes / GIB:.1f} are needed: "
             "name another folder in TMPDIR, or give a smaller --images"
         )
-
-
-def _machine(file_system: str) -> figures.Machine:
-    return figures.Machine(
-        cores=machine.processor().cores,
-        processor=machine.processor_name(),
-        memory_gib=round(machine.memory().limit_bytes / GIB, 1),
-        file_system=file_system,
-        versions=machine.versions(LIBRARIES),
-    )
 
 
 def _notes(config: Config, folder: Path, file_system: str, others_share: float) -> Iterator[str]:
@@ -186,9 +166,7 @@ def measure_stages(
 ) -> Pipeline:
     """Measure every stage, then the network at each batch size.
 
-    Raises
-    ------
-    DataError : the configuration refuses the drawn radiographs.
+    Raises DataError: the configuration refuses the drawn radiographs.
     """
     for number in range(WARM_UP):
         _stages_ms(files[number % len(files)].read_bytes(), predictor, config)

@@ -36,9 +36,7 @@ Advance = Callable[[int], object]
 def measure(folder: Path, files: Sequence[Path], config: Config, advance: Advance) -> WholeNode:
     """Send half of the files one at a time, and the other half in one go; the first `WARM_UP` do not count.
 
-    Raises
-    ------
-    TrialError : the node does not start, or does not answer every radiograph with its results.
+    Raises TrialError: the node does not start, or does not answer every radiograph with its results.
     """
     warm, rest = files[:WARM_UP], files[WARM_UP:]
     first, second = rest[: len(rest) // 2], rest[len(rest) // 2 :]

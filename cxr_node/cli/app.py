@@ -74,7 +74,7 @@ DEFAULT_CONFIG = Path("/etc/cxr-node/node.yaml")
 
 
 def answers_errors(command: Callable[Params, Result]) -> Callable[Params, Result]:
-    """Say an expected error in its own words, one line each, and exit with its code; never a traceback."""
+    """Print an expected error, one line each, and exit with its code; never a traceback."""
 
     @functools.wraps(command)
     def wrapped(*args: Params.args, **kwargs: Params.kwargs) -> Result:
@@ -119,7 +119,7 @@ def say_json(value: Any) -> None:
 
 
 def _silence_libraries(context: typer.Context) -> None:
-    """Keep off the screen what libraries log and warn of, whatever levels and handlers they give their loggers.
+    """Silence the logs and warnings of libraries, whatever levels and handlers they set.
 
     A command says what it found in its own words; a library may quote a patient's values. The services switch their
     journal on instead. Warnings that were made errors stay errors.

@@ -46,11 +46,11 @@ def bench(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from cxr_node.bench import measure as room
+    from cxr_node.bench import measure
 
     settings = _settings(config, profile)
     try:
-        options = room.BenchOptions(images=images, size_mb=size_mb, batches=room.parsed_batches(batch))
+        options = measure.BenchOptions(images=images, size_mb=size_mb, batches=measure.parsed_batches(batch))
     except ValueError as error:
         raise typer.BadParameter(f"--batch {batch!r}: write sizes of 1 to 256, for example 1,4,16") from error
     if out_dir is not None:
@@ -58,7 +58,7 @@ def bench(
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=as_json or not console.is_terminal) as bar:
-        found = room.run(settings, options, bar)
+        found = measure.run(settings, options, bar)
     if out_dir is not None:
         (out_dir / "bench.json").write_text(json.dumps(tables.plain(found), indent=2) + "\n", "utf-8")
     if as_json:

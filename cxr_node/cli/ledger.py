@@ -1,4 +1,4 @@
-"""The commands that look into the ledger and put right what is DEAD or waits; registered by `cli`."""
+"""Commands that show the ledger, and retry what is DEAD or waiting; registered by `cli`."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def opened(config: Config) -> Iterator[Ledger]:
 
     Raises
     ------
-    ConfigError : it has not.
+    ConfigError : it has not run.
     """
     ledger = wiring.ledger(config)
     try:
@@ -70,15 +70,15 @@ def status(
         ),
     ] = None,
 ) -> None:
-    """Show what runs, the queue, how the destinations fare, who sent last, and the last results."""
+    """Show processes, queue, destinations, senders and the last results."""
     from cxr_node.cli import ledger_tables
-    from cxr_node.node.ledger import status as ledger_status
+    from cxr_node.node.ledger import status
 
-    asked = _parsed(ledger_status.parse, fail_on, "--fail-on") or []
+    asked = _parsed(status.parse, fail_on, "--fail-on") or []
     settings = loader.load(config)
     with opened(settings) as ledger:
-        seen = ledger_status.look(ledger, settings)
-    failed = ledger_status.raised(asked, seen)
+        seen = status.look(ledger, settings)
+    failed = status.raised(asked, seen)
     if as_json:
         say_json(tables.plain(seen) | ({"failed": failed} if fail_on is not None else {}))
     else:
@@ -90,11 +90,10 @@ def status(
 
 @command()
 def trace(key: Key, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Tell what became of an image or a study: reasons, deliveries, what was accepted, committed and seen again."""
+    """Show the history of an image or a study: reasons, deliveries, commitment, repeated receipts."""
     from cxr_node.cli import ledger_tables
     from cxr_node.dicom.read import header
-    from cxr_node.node.ledger import queries
-    from cxr_node.node.ledger import status as ledger_status
+    from cxr_node.node.ledger import queries, status
 
     settings = loader.load(config)
     titles = {to.name: to.ae_title for to in settings.destinations}
@@ -102,8 +101,8 @@ def trace(key: Key, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False
         found = queries.trace(ledger, key.strip(), titles, accession_keys=header.accession_keys(key))
         if not found:
             raise unknown(key)
-        around = ledger_status.surroundings(ledger, settings.spool.path, titles)
-        stories = [ledger_status.explained(ledger, story, around) for story in found]
+        around = status.surroundings(ledger, settings.spool.path, titles)
+        stories = [status.explained(ledger, story, around) for story in found]
     for story in stories:
         if as_json:
             say_json(tables.plain(story))
@@ -125,7 +124,7 @@ def list_instances(
     destination: Destination = None,
     since: Since = None,
     until: Until = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="At most this many.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List images, the newest first: by state, verdict, reason, sender, station, destination and time."""
@@ -156,7 +155,7 @@ def counts(
     until: Until = None,
     as_json: AsJson = False,
 ) -> None:
-    """Count images by day, sender, station, reason or verdict, and say when each last one came."""
+    """Count images by day, sender, station, reason or verdict, and show when the last one came."""
     from cxr_node.cli import ledger_tables
     from cxr_node.node.ledger import listing
 
@@ -178,14 +177,12 @@ def counts(
 def retry(
     key: Anything = None,
     config: ConfigFile = DEFAULT_CONFIG,
-    all_dead: Annotated[
-        bool, typer.Option("--dead", help="All that is DEAD, or what the other options leave of it.")
-    ] = False,
+    all_dead: Annotated[bool, typer.Option("--dead", help="All that is DEAD, limited by the other options.")] = False,
     destination: Destination = None,
     reason: Reason = None,
     since: Since = None,
 ) -> None:
-    """Give DEAD images and deliveries another try; ask again for the commitment of destinations to what they took."""
+    """Give DEAD images and deliveries another try; request missing storage commitments again."""
     from cxr_node.node.ledger import listing, operator_moves
     from cxr_node.node.process import notify
 
@@ -193,7 +190,7 @@ def retry(
     configured = [to.name for to in settings.destinations]
     if (key is None) is not all_dead:
         raise DataError(
-            "retry: say what: a KEY, or --dead for all that is DEAD (with --destination, --reason, --since)"
+            "retry what? Give a KEY, or --dead for all that is DEAD (with --destination, --reason, --since)"
         )
     destination = None if destination is None else as_logged(destination)
     if destination is not None and destination not in configured:
@@ -216,14 +213,14 @@ def forget(
     destination: Annotated[str, typer.Option("--destination", help="Name of a destination that was removed.")],
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
-    """Settle what waits for, or died at, a destination that is not configured any more: it will never be sent."""
+    """Drop the deliveries that wait for, or died at, a destination that is no longer configured."""
     from cxr_node.node.deliver import removed_destinations
     from cxr_node.node.ledger import queries
 
     settings = loader.load(config)
     destination = as_logged(destination)
     if destination in (to.name for to in settings.destinations):
-        raise DataError(f"{destination}: is configured; take it out of the configuration first, and restart the node")
+        raise DataError(f"{destination}: is configured; remove it from the configuration first, and restart the node")
     with opened(settings) as ledger:
         queues = queries.queues(ledger)
         if destination not in queues:
@@ -305,7 +302,7 @@ def moment_since(text: str, at: datetime) -> datetime:
 
 
 def _parsed(parse: Callable[[str], Value], text: str | None, option: str) -> Value | None:
-    """Read an option; a word that is none is one sentence, and exit 2."""
+    """Read an option; an unknown word is an error with exit 2."""
     if text is None:
         return None
     try:
@@ -370,12 +367,12 @@ def as_logged(destination: str) -> str:
 
 
 def unconfigured(name: str, configured: list[str]) -> DataError:
-    """Say that there is no such destination, and which there are."""
+    """Error that names the destinations there are."""
     return DataError(f"{name}: no destination of this name is configured; there are: {', '.join(configured) or 'none'}")
 
 
 def unknown(key: str) -> DataError:
-    """Say that a key names nothing."""
+    """Error for a key without a match."""
     return DataError(f"{key}: the ledger knows no such UID, Accession Number, number or digest")
 
 
@@ -387,7 +384,7 @@ def _renew(ledger: Ledger, settings: Config, wanted: Wanted) -> int:
 
 
 def _nothing_dead(ledger: Ledger, wanted: Wanted, came: Retried) -> str:
-    """Say what is so: it is not known, or it is not DEAD, or it is DEAD and stays so, and why."""
+    """Why nothing was retried: unknown, not DEAD, or DEAD for good."""
     from cxr_node.cli import ledger_tables
     from cxr_node.node.ledger import listing
 

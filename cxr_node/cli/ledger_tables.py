@@ -1,6 +1,6 @@
 """How the ledger looks in a terminal and in a pipe: status, list, trace, counts. Decides nothing.
 
-A UID is to be copied: it is never cut, and stands on one line where stdout is no terminal. All times are UTC.
+A UID is to be copied: it is never cut, and stands on one line where stdout is not a terminal. All times are UTC.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Targets = Mapping[str, Target]
 
 
 def status(seen: NodeStatus, targets: Targets) -> Group:
-    """Roles, queue, destinations, who sent last, last instances."""
+    """Roles, queue, destinations, senders, last instances."""
     roles = _table("process", "", title="node")
     for role, state in seen.roles.items():
         roles.add_row(role, _role(state, seen.at))
@@ -85,7 +85,7 @@ def _facts(row: InstanceRow, targets: Targets) -> tuple[str | Text, ...]:
         row.station_name or "-",
         row.state.value,
         _verdict(row, targets),
-        row.reason or row.doubt or "",
+        row.reason or row.abstain_reason or "",
     )
 
 
@@ -99,12 +99,12 @@ def _verdict(row: InstanceRow, targets: Targets) -> Text:
     """Name of the verdict, and its certainty where one may be stated."""
     profile = (row.profile or "").rpartition(" ")[0]  # name and version
     said = tables.verdict(row.verdict, targets.get(profile))
-    certainty = tables.stated(row.probability, row.doubt, row.verdict)
+    certainty = tables.stated(row.probability, row.abstain_reason, row.verdict)
     return said if certainty == "-" else said.append(f" {certainty}")
 
 
 def story(told: Story, targets: Targets) -> Group:
-    """One instance from the wire to the archive."""
+    """One instance from receipt to archive."""
     row = told.instance
     head = Table(show_header=False, box=None)
     for name, value in (_head(row, targets) | _versions(told)).items():
@@ -135,7 +135,8 @@ def _head(row: InstanceRow, targets: Targets) -> dict[str, str]:
         "state": row.state.value,
         "waits": row.why,
         "verdict": f"{_verdict(row, targets)} {row.profile or ''}",
-        "reason": " - ".join(word for word in (row.reason, names.reason(row.doubt), row.sentence) if word) or "-",
+        "reason": " - ".join(word for word in (row.reason, names.reason(row.abstain_reason), row.sentence) if word)
+        or "-",
     }
     return {name: value for name, value in facts.items() if value is not None}
 
@@ -160,7 +161,7 @@ def _versions(told: Story) -> dict[str, str]:
 def kind(one: DeliveryRow) -> str:
     """What a result is to people; the SOP Class only where a destination did not take the first."""
     name = SHAPES[ResultKind(one.kind)].words if one.kind in set(ResultKind) else one.kind
-    if not one.rung:
+    if not one.sop_class_choice:
         return name
     tail = one.sop_class_uid.removeprefix(_STORAGE)
     return f"{name} as {_SR_CLASSES.get(tail, tail)}"
@@ -171,7 +172,7 @@ def _sent(one: DeliveryRow) -> str:
 
 
 def _last(one: DeliveryRow) -> Text:
-    """What was answered last, and what it waits for."""
+    """Last answer, and what it waits for."""
     answer = "" if one.last_status is None else f"0x{one.last_status:04X}"
     said = " ".join(word for word in (answer, one.last_error) if word)
     if one.why is None:
@@ -213,7 +214,7 @@ def _role(state: RoleState, now: datetime) -> Text:
         return Text("is not running, and never was with this spool" if not state.running else "runs", "yellow")
     at = clock(state.since, now)
     if not state.running:
-        ended = f"is not running since {at}"
+        ended = f"has not been running since {at}"
         return Text(ended if state.in_order else f"is not running; it was killed, last sign of life {at}", "bold red")
     more = f", {state.processes} processes" if state.processes > 1 else ""
     silent = state.seen_at is not None and (now - state.seen_at).total_seconds() > 120
@@ -222,7 +223,7 @@ def _role(state: RoleState, now: datetime) -> Text:
 
 
 def _destinations(seen: NodeStatus) -> Group:
-    """How each fares, in a line; then the numbers."""
+    """One line of health for each; then the numbers."""
     lines = [_fares(name, place, seen.at) for name, place in seen.health.items()]
     table = _table("deliveries to")
     for heading in ("waiting", "oldest", DeliveryState.DELIVERED.value, DeliveryState.DEAD.value):
@@ -245,7 +246,7 @@ def _fares(name: str, place: DestinationStatus, now: datetime) -> Text:
     tried = ""
     if place.next_try_at is not None and any(place.deliveries[state] for state in OPEN):
         tried = f", next try {clock(place.next_try_at, now)}" if place.next_try_at > now else ", being tried now"
-    told = f"is down since {clock(place.down_since, now)}{tried}: {place.last_error or ''}".rstrip(": ")
+    told = f"has been down since {clock(place.down_since, now)}{tried}: {place.last_error or ''}".rstrip(": ")
     return line.append(told, "bold red").append(last)
 
 
@@ -283,7 +284,7 @@ def when(at: datetime) -> str:
 
 
 def _table(*headings: str, title: str | None = None, box: bool = True) -> Table:
-    """Whose cells are folded where there is no room, and never cut."""
+    """A column whose cells are folded, never cut."""
     table = Table(title=title, title_justify="left") if box else Table(box=None)
     for heading in headings:
         table.add_column(heading, overflow="fold")

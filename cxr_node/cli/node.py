@@ -35,11 +35,11 @@ from cxr_node.errors import ConfigError, DataError, ResourceError
 
 @command()
 def rebuild(config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Check the ledger, set it aside where it is damaged or too old, and receive again what only the spool knows."""
+    """Check the ledger, set it aside if it is damaged or too old, and receive again what only the spool has."""
     from cxr_node.dicom.read import header
     from cxr_node.node.ledger.database import UnreleasedLedgerError, set_aside, utc_now
     from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
-    from cxr_node.node.receive import recovery as room
+    from cxr_node.node.receive import recovery
     from cxr_node.node.spool.spool import Spool
 
     path = loader.load(config).spool.path
@@ -51,7 +51,7 @@ def rebuild(config: ConfigFile = DEFAULT_CONFIG) -> None:
         set_aside(path / FILE_NAME, utc_now(), "unreleased")
         ledger = Ledger.open(path)
     try:
-        found = room.rebuild(ledger, Spool(path), header.identify)
+        found = recovery.rebuild(ledger, Spool(path), header.identify)
     finally:
         ledger.close()
     out.print(f"{found.objects} objects in the spool, {found.received} of them received again")
@@ -64,9 +64,11 @@ def verify(
     paths: Annotated[list[Path], typer.Argument(help="Result objects, with their sources or without; files, folders.")],
     as_json: AsJson = False,
 ) -> None:
-    """Check result objects by our own rules, and let highdicom read every SR and SEG: exit 0 where there is no flaw."""
-    from cxr_node.dicom.verify import check as room
-    from cxr_node.dicom.verify import second_reader
+    """Check result objects by our own rules, and let highdicom read every SR and SEG; exit 0 if there are no flaws.
+
+    What the verdict is about (pneumonia or another finding) is read from the objects themselves.
+    """
+    from cxr_node.dicom.verify import check, second_reader
     from cxr_node.dicom.verify.rules import Flaw
 
     unread: list[Flaw] = []
@@ -76,7 +78,7 @@ def verify(
             unread.extend(second_reader.flaws(name, content))
             yield name, content
 
-    checked = room.check_files(read_twice())
+    checked = check.check_files(read_twice())
     flaws = (*checked.flaws, *unread)
     for flaw in flaws:
         if as_json:
@@ -84,9 +86,9 @@ def verify(
         else:
             out.print(str(flaw), markup=False)
     for name in checked.ignored:
-        err.print(f"{name}: neither a result of ours nor a radiograph; not checked", markup=False)
+        err.print(f"{name}: neither one of our results nor a radiograph; not checked", markup=False)
     if not checked.results and not flaws:
-        raise DataError("there is no result of ours among these files")
+        raise DataError("none of these files is one of our results")
     if not as_json:
         out.print(f"{checked.results} results, {checked.sources} sources, {len(flaws)} flaws")
     raise typer.Exit(1 if flaws else 0)
@@ -148,8 +150,8 @@ def receive(config: ConfigFile = DEFAULT_CONFIG) -> None:
     offered = probe.Question()
     probe.leave_out()
     from cxr_node.dicom.read import header
-    from cxr_node.node.audit import recorder as audit
-    from cxr_node.node.receive import server as room
+    from cxr_node.node.audit import recorder
+    from cxr_node.node.receive import server
 
     notifier = supervisor.Presence(settings.spool.path, "receive")
 
@@ -157,28 +159,28 @@ def receive(config: ConfigFile = DEFAULT_CONFIG) -> None:
         process_setup.keep_what_started()
         notifier.ready()
 
-    with notifier, audit.recording(settings, "receive") as record:
-        hooks = room.Hooks(stop=stop, ready=ready, progress=notifier.progress, audit=record)
-        room.serve(settings, header.identify, offered.answer(), hooks)
+    with notifier, recorder.recording(settings, "receive") as record:
+        hooks = server.Hooks(stop=stop, ready=ready, progress=notifier.progress, audit=record)
+        server.serve(settings, header.identify, offered.answer(), hooks)
 
 
 @command()
 def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Run one worker alone: claims received instances, judges them, stores their results."""
+    """Run one worker alone: leases received instances, judges them, stores the results."""
     from cxr_node.node.process import supervisor
 
     with supervisor.held():
         settings = loader.load(config)
     stop = supervisor.stop_event()  # before the libraries of the next lines start threads
     from cxr_node import pipeline
-    from cxr_node.node.audit import recorder as audit
-    from cxr_node.node.work import worker as room
+    from cxr_node.node.audit import recorder
+    from cxr_node.node.work import worker
 
     begin_serving()
 
-    def load() -> room.Analyser:
+    def load() -> worker.Analyser:
         classifier = wiring.classifier(settings)
-        return room.Analyser(
+        return worker.Analyser(
             process=lambda content, origin, config, precedent: pipeline.process(
                 content, origin, classifier, config, precedent
             ),
@@ -186,13 +188,13 @@ def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
             rules_sha256=pipeline.rules_sha256(classifier, settings),
         )
 
-    with supervisor.Presence(settings.spool.path, "work") as notifier, audit.recording(settings, "work"):
-        room.run(settings, load, stop, notifier)
+    with supervisor.Presence(settings.spool.path, "work") as notifier, recorder.recording(settings, "work"):
+        worker.run(settings, load, stop, notifier)
 
 
 @command()
 def deliver(config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Run the delivery alone: sends results and audit messages away, and clears what has been kept long enough."""
+    """Run delivery alone: sends results and audit messages, and deletes what has been kept long enough."""
     from cxr_node.dicom.pixels import probe
     from cxr_node.node.process import supervisor
 
@@ -202,12 +204,12 @@ def deliver(config: ConfigFile = DEFAULT_CONFIG) -> None:
     begin_serving()
     probe.leave_out()
     from cxr_node.dicom.pixels.compress import Press
-    from cxr_node.node.audit import recorder as audit
-    from cxr_node.node.deliver import courier as room
+    from cxr_node.node.audit import recorder
+    from cxr_node.node.deliver import courier
 
     present = supervisor.Presence(settings.spool.path, "deliver")
-    with present, audit.forwarding(settings), audit.recording(settings, "deliver") as record:
-        room.run(settings, stop, present, audit=record, compressor=Press())
+    with present, recorder.forwarding(settings), recorder.recording(settings, "deliver") as record:
+        courier.run(settings, stop, present, audit=record, compressor=Press())
 
 
 @command()
@@ -216,28 +218,28 @@ def demo(
     out_dir: Annotated[Path, typer.Option("--out", help="Folder for what came back.")] = Path("cxr-demo"),
 ) -> None:
     """Show the main job on real DICOM associations: a node and a small recording PACS on loopback."""
-    from cxr_node import demo as room
+    from cxr_node import demo
 
-    rows = room.run(paths or [], out_dir, err)
+    rows = demo.run(paths or [], out_dir, err)
     out.print(tables.demo_table(rows))
     out.print(f"Open {out_dir / 'index.html'}. Research use only.")
 
 
 @command()
 def check(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Look at configuration, secrets, weights, spool, port and destinations: one line each.
+    """Check configuration, secrets, weights, spool, port and destinations: one line each.
 
-    Exit 78 where the configuration or a file that it names is wrong, 1 where the world is (an archive is down).
+    Exit 78 if the configuration or a file that it names is wrong, 1 for anything else (an archive is down).
     """
-    from cxr_node.diagnose import check as room
+    from cxr_node.diagnose import check
     from cxr_node.diagnose.thresholds import Fault
 
     faults = set()
-    for reading in room.check(loader.load(config), str(config)):
+    for reading in check.check(loader.load(config), str(config)):
         if not reading.ok:
             faults.add(reading.fault)
         if as_json:
-            say_json(room.as_json(reading))
+            say_json(check.as_json(reading))
         else:
             out.print(tables.check_line(reading))
     raise typer.Exit(EX_CONFIG if Fault.FILE in faults else 1 if faults else 0)
@@ -251,26 +253,26 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Measure this machine (disk, clock, decoders, limits, memory) and say what to change."""
-    from cxr_node.diagnose import doctor as room
+    from cxr_node.diagnose import doctor
 
     readings = []
-    for reading in room.examine(loader.load(config) if config else None):
+    for reading in doctor.examine(loader.load(config) if config else None):
         readings.append(reading)
         if as_json:
             say_json(reading.as_json())
     if not as_json:
         out.print(tables.doctor_table(readings), tables.doctor_line(readings))
-    raise typer.Exit(1 if room.stops(readings) else 0)
+    raise typer.Exit(1 if doctor.stops(readings) else 0)
 
 
 @command()
 def conformance(
-    out_file: Annotated[Path | None, typer.Option("--out", help="Write it here, not to the screen.")] = None,
+    out_file: Annotated[Path | None, typer.Option("--out", help="File to write; default: stdout.")] = None,
 ) -> None:
     """Write the DICOM conformance statement and the IHE integration statement, from the code's own tables."""
-    from cxr_node.conformance import statement as room
+    from cxr_node.conformance import statement
 
-    written = room.write()
+    written = statement.write()
     if out_file is None:
         print(written, end="")
     else:
@@ -282,17 +284,16 @@ def send(
     paths: Annotated[list[Path], typer.Argument(help="DICOM files, PNG or JPEG pictures, or folders.")],
     to: Annotated[str, typer.Option("--to", help="AE@host:port of a Storage SCP.")],
     calling: Annotated[str, typer.Option(help="Calling AE title.")] = "CXR_SEND",
-    priority: Annotated[Urgency, typer.Option(help="C-STORE Priority: low waits for all others.")] = Urgency.MEDIUM,
+    priority: Annotated[Urgency, typer.Option(help="C-STORE Priority; low is handled last.")] = Urgency.MEDIUM,
 ) -> None:
     """C-STORE files; a PNG or JPEG is wrapped as a DX image first."""
     from cxr_node.domain import Priority
-    from cxr_node.tools import classify
-    from cxr_node.tools import send as room
+    from cxr_node.tools import classify, send
 
     address = _address(to)
     with tempfile.TemporaryDirectory(prefix="cxr-node-send-") as scratch:
         files = classify.dicom_files(classify.files(paths), Path(scratch))
-        store = functools.partial(room.store, address=address, calling_ae_title=calling)
+        store = functools.partial(send.store, address=address, calling_ae_title=calling)
         failures = tables.sending(files, functools.partial(store, priority=Priority[priority.name]))
     raise typer.Exit(1 if failures else 0)
 
@@ -324,6 +325,6 @@ def classify_files(
             continue
         kept.append(answer)
         if written and not written[0].name.startswith(f"{answer.path.stem}."):
-            err.print(f"{answer.path}: its results are {written[0].name} and others beside it", markup=False)
+            err.print(f"{answer.path}: its results are {written[0].name} and others next to it", markup=False)
     if not as_json:
         out.print(tables.classify_table(kept))

@@ -1,4 +1,4 @@
-"""Commands by which an operator sends again, judges again, admits and erases; registered by `cli`."""
+"""Operator commands: resend, rejudge, admit, erase; registered by `cli`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def resend(
     since: Since = None,
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
-    """Send known results again, the same bytes under the same UIDs; also to a destination that never had them."""
+    """Send known results again, the same bytes under the same UIDs; also to a new destination."""
     from cxr_node.node.ledger import operator_moves
     from cxr_node.node.process import notify
     from cxr_node.node.spool.spool import Spool
@@ -54,7 +54,7 @@ def resend(
         found = _found(ledger, key, since)
         done = operator_moves.resend(ledger, Spool(settings.spool.path), found, wanted, named=key is not None)
     notify.notify(settings.spool.path, notify.Role.DELIVER)
-    _tell_resent(done, list(wanted))
+    _report_resent(done, list(wanted))
 
 
 @command()
@@ -75,13 +75,13 @@ def rejudge(
     with opened(settings) as ledger:
         done = operator_moves.rejudge(ledger, _found(ledger, key, since, reason))
     notify.notify(settings.spool.path, notify.Role.WORK)
-    _tell_queued(done)
+    _report_queued(done)
 
 
 @command()
 def admit(key: Key, config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Accept a corrected patient or study that contradicts earlier images, and judge the image."""
-    from cxr_node.node.audit import recorder as audit
+    from cxr_node.node.audit import recorder
     from cxr_node.node.audit.messages import Deed
     from cxr_node.node.deliver import retention
     from cxr_node.node.ledger import operator_moves
@@ -91,17 +91,17 @@ def admit(key: Key, config: ConfigFile = DEFAULT_CONFIG) -> None:
     settings = loader.load(config)
     with opened(settings) as ledger:
         found = operator_moves.conflicts(ledger, _found(ledger, key, None))
-        with audit.by_operator(settings, "admit") as tell:
+        with recorder.by_operator(settings, "admit") as record:
             words = "the corrected patient or study is accepted"
-            _tell_studies(retention.look(ledger, found), Deed.ADMITTED, words, tell)
+            _report_studies(retention.look(ledger, found), Deed.ADMITTED, words, record)
             done = operator_moves.admit(ledger, Spool(settings.spool.path), found)
         earlier = retention.look(ledger, retention.related(ledger, found))
     notify.notify(settings.spool.path, notify.Role.WORK)
-    _tell_queued(done)
+    _report_queued(done)
     left = [left for each in earlier for left in each.left]
     if left:
         out.print("Results of the earlier header remain in archives and must be removed there:")
-        _tell_left(left, settings)
+        _report_left(left, settings)
 
 
 @command()
@@ -116,7 +116,7 @@ def erase(
     as_json: AsJson = False,
 ) -> None:
     """Erase a patient's or a study's images and results from this node, and list what archives still hold."""
-    from cxr_node.node.audit import recorder as audit
+    from cxr_node.node.audit import recorder
     from cxr_node.node.deliver import retention
 
     settings = loader.load(config)
@@ -128,16 +128,16 @@ def erase(
         if not yes:
             results = sum(each.results for each in images)
             typer.confirm(f"Erase {len(images)} images and {results} result objects for good?", abort=True, err=True)
-        with audit.by_operator(settings, "erase") as tell:
-            done = _erased(ledger, settings, images, tell, quiet=as_json)
+        with recorder.by_operator(settings, "erase") as record:
+            done = _erased(ledger, settings, images, record, quiet=as_json)
         others = retention.related(ledger, found)
     left = [left for each in done for left in each.left]
     if as_json:
         say_json({"erased": len(done), "left": tables.plain(left), "other_versions": others})
         return
     out.print(f"{len(done)} images are erased here: objects, results and rows.")
-    _tell_left(left, settings)
-    _tell_kept(settings, others)
+    _report_left(left, settings)
+    _report_kept(settings, others)
 
 
 def _destinations(settings: Config, name: str | None) -> dict[str, frozenset[ResultKind]]:
@@ -151,7 +151,7 @@ def _destinations(settings: Config, name: str | None) -> dict[str, frozenset[Res
 
 
 def _found(ledger: Ledger, key: str | None, since: str | None, rejected: str | None = None) -> list[int]:
-    """Rows that an operator means; a sentence where there are none."""
+    """Rows that the options select; an error if there are none."""
     from cxr_node.dicom.read import header
     from cxr_node.node.ledger import lookup, operator_moves
 
@@ -167,7 +167,7 @@ def _found(ledger: Ledger, key: str | None, since: str | None, rejected: str | N
 
 
 def _of_patient(ledger: Ledger, patient: str) -> list[int]:
-    """The Patient ID is written nowhere, and not repeated in the answer either."""
+    """The Patient ID is written nowhere, not even in the answer."""
     from cxr_node.dicom.read import header
     from cxr_node.node.deliver import retention
 
@@ -182,9 +182,9 @@ def _of_patient(ledger: Ledger, patient: str) -> list[int]:
 
 
 def _erased(
-    ledger: Ledger, settings: Config, images: Sequence[Doomed], tell: Callable[[Act], None], *, quiet: bool
+    ledger: Ledger, settings: Config, images: Sequence[Doomed], record: Callable[[Act], None], *, quiet: bool
 ) -> list[Doomed]:
-    """Erase one after the other, as they are by then; what was erased before a fault is in the audit all the same."""
+    """Erase one after the other, as they are by then; after a fault, what was erased is still audited."""
     from cxr_node.node.audit.messages import Deed
     from cxr_node.node.deliver import retention
     from cxr_node.node.spool.spool import Spool
@@ -201,21 +201,21 @@ def _erased(
         for _ in tables.progress(each_erased(), len(images), "erasing", quiet=quiet):
             pass
     finally:
-        _tell_studies(done, Deed.ERASED, "images and their results are erased from this node", tell)
+        _report_studies(done, Deed.ERASED, "images and their results are erased from this node", record)
     return done
 
 
-def _tell_studies(images: Sequence[Doomed], deed: Deed, words: str, tell: Callable[[Act], None]) -> None:
-    """Tell the audit what was done, once for each patient in each study."""
+def _report_studies(images: Sequence[Doomed], deed: Deed, words: str, record: Callable[[Act], None]) -> None:
+    """Audit what was done, once for each patient in each study."""
     from cxr_node.node.audit.messages import Act
 
     for study, patient_key in dict.fromkeys((each.study_instance_uid, each.patient_key) for each in images):
         here = [each for each in images if (each.study_instance_uid, each.patient_key) == (study, patient_key)]
         classes = Counter(each.sop_class_uid for each in here)
-        tell(Act(deed=deed, study_instance_uid=study, patient_key=patient_key, sop_classes=classes, words=words))
+        record(Act(deed=deed, study_instance_uid=study, patient_key=patient_key, sop_classes=classes, words=words))
 
 
-def _tell_resent(done: Resent, names: Sequence[str]) -> None:
+def _report_resent(done: Resent, names: Sequence[str]) -> None:
     for name in names:
         out.print(f"{name}: {done.due[name]} objects are due again")
     if done.waiting:
@@ -233,28 +233,28 @@ def _tell_resent(done: Resent, names: Sequence[str]) -> None:
         raise DataError("nothing is sent")
 
 
-def _tell_queued(done: Rejudged) -> None:
+def _report_queued(done: Rejudged) -> None:
     out.print(f"{done.queued} back in the queue")
     if done.waiting:
         out.print(f"{done.waiting} were in the queue anyway")
     if done.purged:
         err.print(f"{done.purged} images: {_GONE}")
     if not done.queued and not done.waiting:
-        raise DataError("nothing is judged again")
+        raise DataError("nothing to judge again")
 
 
-def _tell_left(left: Sequence[Left], settings: Config) -> None:
+def _report_left(left: Sequence[Left], settings: Config) -> None:
     addresses = {to.name: to.where for to in settings.destinations}
     if not left:
         out.print("No archive has a result of them.")
     for one in left:
-        where = f"{one.destination} ({addresses.get(one.destination, 'not configured any more')})"
+        where = f"{one.destination} ({addresses.get(one.destination, 'no longer configured')})"
         doubt = "" if one.is_sure else ", perhaps: it was never acknowledged"
         words = f"{where}: {one.kind} {one.sop_instance_uid} of study {one.study_instance_uid}{doubt}"
         out.print(words, markup=False, soft_wrap=True)
 
 
-def _tell_kept(settings: Config, versions: Sequence[int]) -> None:
+def _report_kept(settings: Config, versions: Sequence[int]) -> None:
     """What this node still has, and what it never had."""
     if versions:
         numbers = ", ".join(map(str, versions))  # a shell takes #7 for a comment

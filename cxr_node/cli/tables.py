@@ -1,4 +1,4 @@
-"""How answers look in a terminal: tables, lines and bars. Decides nothing."""
+"""Tables, lines and bars for the terminal. Decides nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cxr_node.domain import PNEUMONIA, Target, Verdict
 
 if TYPE_CHECKING:
     from cxr_node.demo import IndexRow
-    from cxr_node.diagnose.thresholds import Reading
+    from cxr_node.diagnose.thresholds import CheckResult
     from cxr_node.tools.classify import Answer
     from cxr_node.tools.send import Sent
 
@@ -31,7 +31,7 @@ STYLES = {Verdict.POSITIVE: "bold", Verdict.NEGATIVE: "", Verdict.INDETERMINATE:
 
 
 def progress(items: Iterable[Item], total: int, what: str, *, quiet: bool = False) -> Iterator[Item]:
-    """Pass items on, with a bar on stderr where somebody looks."""
+    """Pass items on, with a progress bar if stderr is a terminal."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -49,7 +49,7 @@ def progress(items: Iterable[Item], total: int, what: str, *, quiet: bool = Fals
 def verdict(word: str | None, target: Target | None) -> Text:
     """Show the symbol and the name of a verdict, given its word for programs; "-" where there is none yet.
 
-    Without its target (the profile is not configured any more) a NORMAL is not said to be of another one.
+    Without its target (the profile is no longer configured) a NORMAL names no finding.
     """
     if word is None:
         return Text("-")
@@ -63,9 +63,9 @@ def verdict(word: str | None, target: Target | None) -> Text:
     return Text(f"{SYMBOLS[known]} {name}", STYLES[known])
 
 
-def stated(probability: float | None, doubt: str | None, verdict: str | None = None) -> str:
+def stated(probability: float | None, abstain_reason: str | None, verdict: str | None = None) -> str:
     """The certainty beside a verdict; "-" where none may stand there without its thresholds (`rounding.beside`)."""
-    return (beside(verdict, probability) if doubt is None else None) or "-"
+    return (beside(verdict, probability) if abstain_reason is None else None) or "-"
 
 
 def demo_table(rows: Sequence[IndexRow]) -> Table:
@@ -97,14 +97,14 @@ def classify_table(answers: Sequence[Answer]) -> Table:
     return table
 
 
-def check_line(reading: Reading) -> Text:
+def check_line(result: CheckResult) -> Text:
     """ok, warn or FAIL, what was looked at, what was seen."""
-    good = Text("warn ", "yellow") if reading.warning else Text("ok   ", "green")
-    mark = good if reading.ok else Text("FAIL ", "bold red")
-    return mark + Text(f"{reading.subject}: {reading.figure}")
+    good = Text("warn ", "yellow") if result.warning else Text("ok   ", "green")
+    mark = good if result.ok else Text("FAIL ", "bold red")
+    return mark + Text(f"{result.subject}: {result.figure}")
 
 
-def doctor_table(readings: Sequence[Reading]) -> Table:
+def doctor_table(results: Sequence[CheckResult]) -> Table:
     """Verdict, what was measured, its figure, and below it what to do."""
     styles = {
         thresholds.Verdict.WELL: "green",
@@ -112,18 +112,18 @@ def doctor_table(readings: Sequence[Reading]) -> Table:
         thresholds.Verdict.STOP: "bold red",
     }
     table = Table(box=None, show_header=False, pad_edge=False)
-    for reading in readings:
-        figure = Text(reading.figure)
-        if reading.advice:
-            figure.append(f"\ndo this: {reading.advice}", styles[reading.verdict])
-        table.add_row(Text(reading.verdict, styles[reading.verdict]), reading.subject, figure)
+    for result in results:
+        figure = Text(result.figure)
+        if result.advice:
+            figure.append(f"\ndo this: {result.advice}", styles[result.verdict])
+        table.add_row(Text(result.verdict, styles[result.verdict]), result.subject, figure)
     return table
 
 
-def doctor_line(readings: Sequence[Reading]) -> Text:
-    """The end of it in one sentence."""
+def doctor_line(results: Sequence[CheckResult]) -> Text:
+    """Summary in one sentence."""
     stops, changes = (
-        sum(reading.verdict is wanted for reading in readings)
+        sum(result.verdict is wanted for result in results)
         for wanted in (thresholds.Verdict.STOP, thresholds.Verdict.CHANGE)
     )
     rest = f"{changes} could be better" if changes else "nothing is to be changed"
@@ -133,7 +133,7 @@ def doctor_line(readings: Sequence[Reading]) -> Text:
 
 
 def sending(paths: Sequence[Path], store: Callable[[Sequence[Path], Callable[[Sent], None]], None]) -> int:
-    """Store files with a bar, tell of each that failed; returns how many did."""
+    """Store files with a progress bar, report each failure; returns how many failed."""
     from rich.progress import Progress
 
     console = Console(stderr=True, highlight=False)

@@ -26,7 +26,9 @@ def import_weights(
     publisher: Annotated[Publisher, typer.Argument(help="Whose weights these are.")],
     file: Annotated[Path, typer.Argument(help="State dict of its DenseNet-121; nothing is downloaded.")],
     out_dir: Annotated[Path, typer.Option("--out", help="Profile folder to write.")],
-    judge: Annotated[str, typer.Option(help="Finding that the verdict is about.")] = "Pneumonia",
+    judge: Annotated[
+        str, typer.Option(help="Finding of the verdict: only Pneumonia; others are scored.")
+    ] = "Pneumonia",
     weights: Annotated[
         str | None, typer.Option(help="Published name of the weights, if the file does not say.")
     ] = None,
@@ -50,10 +52,10 @@ def export(
 ) -> None:
     """Write a profile's network as a graph that serves without torch; training and import do this automatically."""
     from cxr_node.model import profile
-    from cxr_node.model.torch_runtime import export as write
+    from cxr_node.model.torch_runtime import export
 
     loaded = profile.load(folder)
-    write(loaded)
+    export(loaded)
     out.print(f"the network of {loaded.name} {loaded.version} is exported to {folder}")
 
 
@@ -94,9 +96,9 @@ def train(
     out_dir: Annotated[Path, typer.Option("--out", help="Profile folder to write; resumes what it finds there.")],
 ) -> None:
     """Train, calibrate and measure a classifier on labelled images; writes a profile folder."""
-    from cxr_node.training.learn import train as room
+    from cxr_node.training.learn import train
 
-    out.print(f"profile written: {room.run(recipe, data, out_dir)}")
+    out.print(f"profile written: {train.run(recipe, data, out_dir)}")
 
 
 @command()
@@ -104,7 +106,7 @@ def evaluate(
     profile: Annotated[Path, typer.Argument(help="Profile folder; its metrics.json and card are updated.")],
     data: Annotated[Path, typer.Option("--data", help=DATA)],
     external: Annotated[
-        Path | None, typer.Option(help="Second data set, shown beside the first; its words: --external-...")
+        Path | None, typer.Option(help="Second data set, shown next to the first; its words: --external-...")
     ] = None,
     page: Annotated[Path | None, typer.Option(help="HTML page to write: all figures, with plots.")] = None,
     part: Annotated[Part | None, typer.Option(help=PART)] = None,
@@ -132,17 +134,16 @@ def evaluate(
     """Measure a profile on labelled images, every figure with its interval."""
     from cxr_node.training.data.profile_folder import Labels
     from cxr_node.training.measure.evaluate import Change
-    from cxr_node.training.report import evaluation as room
-    from cxr_node.training.report import views
+    from cxr_node.training.report import evaluation, views
 
     labels = Labels(column=column, positive=positive, negative=negative)
-    data_sets = [room.DataSet(data=data, part=part, labels=labels, change=Change(change))]
+    data_sets = [evaluation.DataSet(data=data, part=part, labels=labels, change=Change(change))]
     if external:
         labels = Labels(column=external_column, positive=external_positive, negative=external_negative)
-        data_sets.append(room.DataSet(data=external, labels=labels, change=Change(change)))
-    extras = room.Extras(sample=sample, strangers=outsiders, page=page, keep=keep)
+        data_sets.append(evaluation.DataSet(data=external, labels=labels, change=Change(change)))
+    extras = evaluation.Extras(sample=sample, strangers=outsiders, page=page, keep=keep)
     with _wrong_use():
-        measured = room.run(profile, data_sets, extras, progress=not as_json)
+        measured = evaluation.run(profile, data_sets, extras, progress=not as_json)
     if as_json:
         say_json(measured)
     else:
@@ -174,14 +175,14 @@ def calibrate(
     ] = None,
 ) -> None:
     """Fit probabilities and thresholds on labelled images and bind them to the weights."""
-    from cxr_node.training.calibrate import calibrate as room
+    from cxr_node.training.calibrate import calibrate
     from cxr_node.training.data.profile_folder import Labels
 
     if data is None and labels is None:
         raise DataError("there is nothing to calibrate on: give --data, --labels or both")
     images = data or (labels.parent if labels else Path())
-    options = room.CalibrationOptions(ppv=ppv, npv=npv, confidence=confidence, prevalence=prevalence)
-    measured = room.run(profile, images, part=part, labels=Labels(manifest=labels), options=options)
+    options = calibrate.CalibrationOptions(ppv=ppv, npv=npv, confidence=confidence, prevalence=prevalence)
+    measured = calibrate.run(profile, images, part=part, labels=Labels(manifest=labels), options=options)
     out.print(tables.figures(measured))
 
 
@@ -192,10 +193,10 @@ def compare(
     out_file: Annotated[Path | None, typer.Option("--out", help="Markdown file to write; else it is printed.")] = None,
 ) -> None:
     """Compare profiles that were trained on the same images; writes docs/models.md."""
-    from cxr_node.training.report import compare as room
+    from cxr_node.training.report import compare
 
     with _wrong_use():
-        text = room.page(profiles, waiting or [])
+        text = compare.page(profiles, waiting or [])
     if out_file is None:
         out.print(text, markup=False, highlight=False, soft_wrap=True)
     else:

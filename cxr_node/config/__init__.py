@@ -1,1 +1,1 @@
-"""node.yaml: its schema, how it is read, and what may not stand in it together."""
+"""node.yaml: its schema, how it is read, and which values exclude each other."""

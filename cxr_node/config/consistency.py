@@ -1,6 +1,6 @@
-"""Values that are each allowed and together wrong or dangerous. Imports no room, looks at nothing but the values.
+"""Values that are each allowed and together wrong or dangerous. Imports no room, reads nothing but the values.
 
-`refused` cannot work and stops the node (exit 78); `doubtful` works, but rarely as it was meant: `check` warns.
+`refused` cannot work and stops the node (exit 78); `doubtful` works, but rarely as intended: `check` warns.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SHORT_RETENTION_DAYS = 3.0
 
 
 def refused(config: Config) -> Iterator[str]:
-    """Say what cannot work, or must not be done by accident."""
+    """What cannot work, or must not be done by accident."""
     yield from _in_plain_text(config.listen)
     if config.web is not None:
         yield from _open_page(config.web)
@@ -43,8 +43,8 @@ def refused(config: Config) -> Iterator[str]:
 def _in_plain_text(listen: Listen) -> Iterator[str]:
     if is_exposed(listen) and not listen.allow_plaintext:
         yield (
-            f"listen.tls: is null and others than this machine reach {listen.host or 'every address'}: images would "
-            "travel readable and an AE title alone would be believed; write tls: {certificate: FILE, key: FILE, "
+            f"listen.tls: is null and other machines reach {listen.host or 'every address'}: images would "
+            "travel in plain text and an AE title alone would be trusted; write tls: {certificate: FILE, key: FILE, "
             "ca: FILE}, or host: 127.0.0.1, or allow_plaintext: true"
         )
     for number, peer in enumerate(listen.peers, 1):
@@ -75,7 +75,7 @@ def _open_page(web: Web) -> Iterator[str]:
 
 
 def doubtful(config: Config) -> Iterator[str]:
-    """Say what works and is dangerous all the same."""
+    """What works and is dangerous all the same."""
     yield from _callers(config.listen)
     yield from _times(config)
     yield from _reports(config)
@@ -83,7 +83,7 @@ def doubtful(config: Config) -> Iterator[str]:
     if spool.min_free_mib < listen.max_object_mib:
         yield (
             f"spool.min_free_mib: {spool.min_free_mib} leaves no room for one object of listen.max_object_mib "
-            f"({listen.max_object_mib}): the disk could fill to the last byte, the ledger with it; write 1024"
+            f"({listen.max_object_mib}): the disk could fill up, and the ledger with it; write 1024"
         )
     if config.work.max_attempts == 1:
         yield "work.max_attempts: 1 sets an image aside (DEAD) when the power fails while it is judged; write 3"
@@ -104,21 +104,21 @@ def _callers(listen: Listen) -> Iterator[str]:
         return
     if not is_exposed(listen):
         return
-    yield f"listen.allow_plaintext: images travel readable between {listen.host} and its callers; write tls"
+    yield f"listen.allow_plaintext: images travel in plain text between {listen.host} and its callers; write tls"
     if not listen.peers:
         yield (
-            f"listen.peers: is empty, and {listen.host} is reached from the network without TLS: everybody who "
+            f"listen.peers: is empty, and {listen.host} is reached from the network without TLS: everyone who "
             "reaches the port may store; name the callers"
         )
     elif anywhere := [peer.ae_title for peer in listen.peers if not peer.hosts]:
-        yield f"listen.peers: {', '.join(anywhere)} may call from any host, and an AE title is no secret; name hosts"
+        yield f"listen.peers: {', '.join(anywhere)} may call from any host, and an AE title is not a secret; name hosts"
 
 
 def _times(config: Config) -> Iterator[str]:
     if config.work.lease_s < SHORT_LEASE_S:
         yield (
             f"work.lease_s: {config.work.lease_s:g} is shorter than a slow image may take: a worker is restarted "
-            f"after five leases, and the image set aside after that happened thrice; write 120, never below "
+            f"after five leases, and the image set aside after three times; write 120, never below "
             f"{SHORT_LEASE_S:g}"
         )
     if config.listen.idle_timeout_s < SHORT_IDLE_S:
@@ -136,10 +136,10 @@ def _times(config: Config) -> Iterator[str]:
 
 
 def _reports(config: Config) -> Iterator[str]:
-    """Most archives report on an association that they open: the listener must accept it."""
+    """Most archives report on an association of their own: the listener must accept it."""
     listen, known = config.listen, {peer.ae_title for peer in config.listen.peers}
     for destination in config.destinations:
-        if destination.kind != "dicom" or not destination.is_asked_to_commit:
+        if not destination.is_asked_to_commit:
             continue
         caller, called = destination.ae_title, destination.calling_ae_title or listen.ae_title
         if known and caller not in known:
@@ -158,7 +158,7 @@ def _is_ours(address: Address, listen: Listen) -> bool:
 
 
 def is_exposed(listen: Listen) -> bool:
-    """Tell whether images may cross a network in plain text."""
+    """Whether images may cross a network in plain text."""
     return listen.tls is None and not is_loopback(listen.host)
 
 
@@ -167,7 +167,7 @@ def _takes_loopback(host: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine reaches a host; of names, only those of every machine are known."""
+    """Whether only this machine reaches a host; of names, only those of every machine are known."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

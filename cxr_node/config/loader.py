@@ -1,4 +1,4 @@
-"""The text of a configuration file: YAML, by one who may be trusted with it, and without secrets. Imports no room."""
+"""Reads a configuration file: YAML that only trusted accounts may write, without secrets. Imports no room."""
 
 from __future__ import annotations
 
@@ -46,27 +46,27 @@ def read(path: Path) -> dict[str, Any]:
 
     Raises
     ------
-    ConfigError : it cannot be read, a key stands in it twice, everybody may change it, or a secret stands in it.
+    ConfigError : it cannot be read, it has a duplicate key or a secret, or everyone may write it.
     """
     try:
         content = strict_yaml.load(permissions.unchanged_by_others(path).read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is no YAML: it is no UTF-8") from error
+        raise ConfigError(f"{path}: is not YAML: it is not UTF-8") from error
     except strict_yaml.TwiceError as error:
         raise ConfigError([f"{path}: {sentence}" for sentence in error.sentences]) from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is no YAML: {_place(error)}") from error
+        raise ConfigError(f"{path}: is not YAML: {_place(error)}") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: holds no mapping; see config/node.yaml for every key")
+        raise ConfigError(f"{path}: is not a mapping; see config/node.yaml for every key")
     if secrets := list(permissions.exposed(content)):
         raise ConfigError([f"{path}: {sentence}" for sentence in secrets])
     return content
 
 
 def _place(error: yaml.YAMLError) -> str:
-    """Say where, and not with the lines around it: one of them may be a secret."""
+    """Where the error is, without the lines around it: one may be a secret."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return f"line {error.problem_mark.line + 1}: {error.problem or error.context}"
     return " ".join(str(error).split())

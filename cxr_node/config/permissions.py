@@ -1,9 +1,9 @@
-"""Where secrets stand, and who else on this machine may read or change what the node relies on. Opens no file.
+"""Where secrets are, and which files other accounts may read or change. Opens no file.
 
 A secret is a file or a systemd credential, never a value of node.yaml.
 
 What others may change, and a private key that others may read, stops the node (exit 78) with the command that
-mends it. The spool is mended at start: nobody needs to be woken for a folder that can be closed.
+fixes it. The spool is repaired at start: closing a folder needs no operator.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
 
 
 def well_formed(path: Path) -> Path:
-    """Check how a path is written, not whether it is there.
+    """Check how a path is written, not whether it exists.
 
     Raises
     ------
-    ValueError : what follows `credential:` is no name of a credential.
+    ValueError : what follows `credential:` is not the name of a credential.
     """
     name = str(path).removeprefix(PREFIX)
     if name != str(path) and (_NAME.fullmatch(name) is None or name in (".", "..")):
@@ -50,7 +50,7 @@ def place(path: Path) -> Path:
 
     Raises
     ------
-    ConfigError : it is a credential, and this process was given none of that name.
+    ConfigError : it is a credential, and this process has none of that name.
     """
     name = str(path).removeprefix(PREFIX)
     if name == str(path):
@@ -59,21 +59,21 @@ def place(path: Path) -> Path:
     if not folder:
         raise ConfigError(f"{path}: ${VARIABLE} is not set; systemd sets it for a unit with LoadCredential={name}:FILE")
     if not (Path(folder) / name).is_file():
-        raise ConfigError(f"{path}: there is no such file in {folder}; give the unit LoadCredential={name}:FILE")
+        raise ConfigError(f"{path}: no such file in {folder}; add to the unit LoadCredential={name}:FILE")
     return Path(folder) / name
 
 
 def exposed(content: Any, path: str = "") -> Iterator[str]:
-    """Say each secret that stands in a configuration itself, by the path of its key and without its text."""
+    """Secrets in the configuration itself, by the path of the key and without their text."""
     if isinstance(content, dict | list):
         numbered = ((strict_yaml.list_item(number, item), item) for number, item in enumerate(content))
         for key, value in content.items() if isinstance(content, dict) else numbered:
             yield from exposed(value, f"{path}.{key}".lstrip("."))
     elif isinstance(content, str):
         if "PRIVATE KEY-----" in content:
-            yield f"{path}: holds a private key; put it into a file that only the node may read, and write its path"
+            yield f"{path}: holds a private key; move it to a file that only the node may read, and write the path"
         if any(_has_password(url) for url in _URL.findall(content)):
-            yield f"{path}: holds a URL with a password in it; a password stands in a file of its own, never here"
+            yield f"{path}: holds a URL with a password; keep passwords in a file of their own"
 
 
 def _has_password(url: str) -> bool:
@@ -84,20 +84,20 @@ def _has_password(url: str) -> bool:
 
 
 def unchanged_by_others(path: Path) -> Path:
-    """A file that not everybody may write.
+    """A file that not everyone may write.
 
     Raises
     ------
-    ConfigError : everybody may.
+    ConfigError : everyone may.
     """
     mode = _mode(path)
     if mode is not None and mode & stat.S_IWOTH:
-        raise ConfigError(f"{path}: everybody on this machine may change it (mode {mode:04o}); chmod o-w {path}")
+        raise ConfigError(f"{path}: everyone on this machine may change it (mode {mode:04o}); chmod o-w {path}")
     return path
 
 
 def private_key(path: Path) -> Path:
-    """The place of a private key that only its owner may read; one that is missing is for its reader to tell.
+    """The place of a private key that only its owner may read; its reader reports a missing one.
 
     A systemd credential is taken as it is: its mode shows the mask of an access control list, and its folder is
     closed to all but the unit.
@@ -123,7 +123,7 @@ def is_open(folder: Path, own: Collection[str]) -> bool:
 
     Raises
     ------
-    ConfigError : it is open and holds other things: the shared folder of somebody else must not be closed.
+    ConfigError : it is open and holds other things: a shared folder must not be closed.
     """
     mode = _mode(folder)
     if mode is None or not mode & _GROUP_AND_OTHERS:
@@ -131,7 +131,7 @@ def is_open(folder: Path, own: Collection[str]) -> bool:
     found = {entry.name for entry in folder.iterdir()} - {_FRESH_DISK}
     if found and not found.intersection(own):
         raise ConfigError(
-            f"{folder}: is open to others (mode {mode:04o}) and holds what is not the node's; "
+            f"{folder}: is open to others (mode {mode:04o}) and holds files that are not the node's; "
             f"give the spool a folder of its own, or chmod 0700 {folder}"
         )
     return True
@@ -152,7 +152,7 @@ def close(folder: Path, own: Collection[str]) -> None:
         raise ConfigError(
             f"{folder}: is open to others and belongs to another account; chown it to the node's, and chmod 0700"
         ) from error
-    log.warning("the spool was open to others and is closed now mode=0700")
+    log.warning("the spool was open to others and is now closed mode=0700")
 
 
 def changeable(folder: Path) -> bool:

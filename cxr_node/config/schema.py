@@ -1,6 +1,6 @@
 """The whole configuration: one strict schema, read from one YAML file.
 
-An unknown key is an error with its path and a suggestion; every key has a default but the four that
+An unknown key is an error with its path and a suggestion; every key has a default except the four that
 name a place (`config/node.yaml` shows them all). Imports no room.
 """
 
@@ -24,13 +24,13 @@ _ADDRESS = re.compile(r"(?P<ae_title>[^@]+)@(?P<host>\[[^\]]+\]|[^:\s]+):(?P<por
 
 
 STANDARD_KINDS = (ResultKind.REPORT, ResultKind.MEASUREMENTS, ResultKind.HEATMAP)
-"""What a destination gets that asks for nothing else: sentences, codes, and a picture."""
+"""What a destination gets by default: sentences, codes, and a picture."""
 
 MAX_DELAY_S = 3600.0
 """Longest delay between two tries of a delivery; one that seems longer in the ledger was set by another clock."""
 AETitle = Annotated[str, AfterValidator(strict_yaml.ae_title)]
 File = Annotated[Path, AfterValidator(permissions.well_formed)]
-"""A path, or `credential:NAME`; `credentials.place` tells where that is."""
+"""A path, or `credential:NAME`; see `permissions.place`."""
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -47,7 +47,7 @@ class Tls(Section):
     key: File
     ca: File
     crl: File | None = None
-    """Certificates that the CA has revoked; None: nobody asks. PEM, of that CA, and renewed before it ends."""
+    """Certificates that the CA has revoked, as PEM, renewed before it expires; None: revocation is not checked."""
 
     def located(self) -> Self:
         """Name the files where they are: credentials looked up, the key closed to others.
@@ -62,14 +62,14 @@ class Tls(Section):
 
 
 class DestinationTls(Tls):
-    """As every `tls`; and whose certificate the destination must show."""
+    """As every `tls`, and the name that the destination's certificate must have."""
 
     server_name: str | None = None
     """DNS name or IP address in its certificate; None: the host of `address`."""
 
 
 class Peer(Section):
-    """One that may call: its AE title, the hosts it may call from, the certificates it may show (empty: any)."""
+    """A permitted caller: its AE title, hosts and certificates (empty: any)."""
 
     ae_title: AETitle
     hosts: tuple[str, ...] = ()
@@ -80,7 +80,7 @@ class Peer(Section):
 class SopClasses(StrEnum):
     """For which Storage SOP Classes presentation contexts are accepted."""
 
-    ALL = "all"  # a routed study does not fail for the one letter in it; what is no radiograph is REJECTED
+    ALL = "all"  # one letter in it must not fail a routed study; what is not a radiograph is REJECTED
     RADIOGRAPHS = "radiographs"  # CT, MR, SR and all others get no context, and cost no disk
 
 
@@ -92,18 +92,18 @@ class Listen(Section):
     port: Port = 11112
     tls: Tls | None = None
     allow_plaintext: bool = False
-    """Listen without TLS where others than this machine reach the port."""
+    """Listen without TLS although other machines reach the port."""
     require_called_ae_title: bool = True
     peers: tuple[Peer, ...] = ()
-    """Who may call; empty: everybody who can reach the port."""
+    """Permitted callers; empty: everyone who can reach the port."""
     sop_classes: SopClasses = SopClasses.ALL
     max_associations: int = Field(default=32, ge=1, le=512)
     max_associations_per_host: int = Field(default=16, ge=1, le=512)
-    """So that one host leaves room for others."""
+    """Keeps one host from taking all associations."""
     max_pdu_bytes: int = Field(default=131072, ge=16384, le=1048576)
     max_object_mib: int = Field(default=256, ge=1, le=4096)
     idle_timeout_s: float = Field(default=60.0, gt=0)
-    """An association that says nothing for so long is aborted."""
+    """An association that is silent for this long is aborted."""
 
 
 class SpoolSection(Section):
@@ -115,9 +115,9 @@ class SpoolSection(Section):
     retention_days: float = Field(default=30.0, ge=0)
     """Objects and results of settled instances are deleted after this; their ledger rows stay."""
     rejected_days: float = Field(default=1.0, ge=0)
-    """Objects that were rejected are deleted after this already; not those that an operator may still admit."""
+    """Objects that were rejected are deleted after this; not those that an operator may still admit."""
     history_days: float | None = Field(default=None, ge=0)
-    """Ledger rows of settled instances go after this, for a ledger that stops to grow; None: they stay for ever."""
+    """Ledger rows of settled instances go after this, so that the ledger stops growing; None: never."""
 
     @model_validator(mode="after")
     def _rows_outlive_bytes(self) -> SpoolSection:
@@ -140,7 +140,7 @@ class Model(Section):
 
 
 class AgePolicy(StrEnum):
-    """What an age outside the profile's population does."""
+    """Effect of an age outside the profile's population."""
 
     ENFORCE = "enforce"
     WARN = "warn"
@@ -164,7 +164,7 @@ class NormalHeatmap(StrEnum):
 
 
 class Results(Section):
-    """What every result object says of its maker."""
+    """What every result object says about its origin."""
 
     manufacturer: str = "cxr_node project"
     installation_id: str = "cxr-node"
@@ -173,7 +173,7 @@ class Results(Section):
     max_heatmap_px: int = Field(default=2048, ge=1024, le=4096)
     """Long side of the heat map picture."""
     time_zone: Annotated[str, AfterValidator(known_zone)] | None = None
-    """IANA name of the zone in which study times were read that do not tell their offset; None: the host's."""
+    """IANA name of the zone of study times without a UTC offset; None: the host's."""
 
 
 class Address(Section):
@@ -190,7 +190,9 @@ class Address(Section):
             return value
         match = _ADDRESS.fullmatch(value.strip())
         if match is None:
-            raise ValueError(f"{value!r} is no DICOM address; write AE@host:port, for example ORTHANC@127.0.0.1:4242")
+            raise ValueError(
+                f"{value!r} is not a DICOM address; write AE@host:port, for example ORTHANC@127.0.0.1:4242"
+            )
         return {**match.groupdict(), "host": match["host"].strip("[]")}
 
     def __str__(self) -> str:
@@ -198,7 +200,7 @@ class Address(Section):
 
 
 class Compression(StrEnum):
-    """How a destination may get pictures: pixel for pixel the same, in fewer bytes."""
+    """How a destination may get pictures: the same pixels in fewer bytes."""
 
     AUTO = "auto"  # JPEG-LS where it is taken, else RLE, else none
     NONE = "none"
@@ -207,7 +209,7 @@ class Compression(StrEnum):
 
 
 class AnyDestination(Section):
-    """What a destination of every kind has, and what logs, status, audit and checks ask of it."""
+    """What every kind of destination has: for logs, status, audit and checks."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     send: tuple[ResultKind, ...] = STANDARD_KINDS
@@ -218,28 +220,33 @@ class AnyDestination(Section):
 
     @property
     def where(self) -> str:
-        """Where it is, for people."""
+        """Its address, for people."""
         raise NotImplementedError
 
     @property
     def host(self) -> str:
-        """The machine it is on, for the audit trail."""
+        """Its host, for the audit trail."""
         return "localhost"
 
     @property
     def ae_title(self) -> str:
-        """How it calls itself in DICOM; "" where it does not."""
+        """Its AE title; "" if it has none."""
         return ""
 
     @property
     def tls_files(self) -> Tls | None:
-        """What is shown to it, and which CA is believed."""
+        """Certificate shown to it, and CA it is checked against."""
+        return None
+
+    @property
+    def commitment_wait_s(self) -> float | None:
+        """How long to wait for its Storage Commitment report; None: commitment is not requested."""
         return None
 
     @property
     def is_asked_to_commit(self) -> bool:
         """Whether Storage Commitment is requested for what it accepted."""
-        return False
+        return self.commitment_wait_s is not None
 
 
 class DicomDestination(AnyDestination):
@@ -249,11 +256,11 @@ class DicomDestination(AnyDestination):
     address: Address
     tls: DestinationTls | None = None
     calling_ae_title: AETitle | None = None
-    """How the node calls itself; None: the AE title it listens with."""
+    """Our AE title towards it; None: the one that the node listens with."""
     heatmap_compression: Compression = Compression.AUTO
     """Of heatmap and heatmap-frames, where the destination takes it: lossless, under the same SOP Instance UID."""
     commitment_wait_h: float | None = Field(default=None, gt=0)
-    """Request Storage Commitment for what it took, and wait so long for its report; None: not requested."""
+    """Request Storage Commitment, and wait this long for the report; None: not requested."""
 
     @property
     def where(self) -> str:
@@ -276,9 +283,9 @@ class DicomDestination(AnyDestination):
         return self.tls
 
     @property
-    def is_asked_to_commit(self) -> bool:
-        """Whether a wait is configured."""
-        return self.commitment_wait_h is not None
+    def commitment_wait_s(self) -> float | None:
+        """As configured."""
+        return None if self.commitment_wait_h is None else 3600.0 * self.commitment_wait_h
 
 
 Destination = DicomDestination
@@ -287,7 +294,7 @@ _KINDS: dict[str, type[AnyDestination]] = {"dicom": DicomDestination}
 
 
 def _of_its_kind(value: Any) -> Any:
-    """Validate by the class of its `kind`, so that a mistake is told by that kind's keys alone."""
+    """Validate by the class of its `kind`, so that an error names that kind's keys only."""
     if not isinstance(value, dict):
         return value
     kind = value.get("kind", "dicom")
@@ -321,7 +328,7 @@ class Syslog(Section):
 
 
 class AuditSection(Section):
-    """The audit trail of PS3.15 A.5: who sent and got what, who was refused, when the node ran."""
+    """The audit trail of PS3.15 A.5: transfers, refused peers, start and stop of the node."""
 
     enabled: bool = True
     folder: Path | None = None
@@ -414,7 +421,7 @@ class Config(Section):
 
     @property
     def kinds(self) -> frozenset[ResultKind]:
-        """What is worth making: all that some destination wants, the standard ones where there is none."""
+        """Kinds to make: all that some destination wants, the standard ones without destinations."""
         wanted = [kind for destination in self.destinations for kind in destination.send]
         return frozenset(wanted if self.destinations else STANDARD_KINDS)
 

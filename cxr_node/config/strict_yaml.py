@@ -50,7 +50,7 @@ def ae_title(value: str) -> str:
     """PS3.5 6.2, VR AE: 1 to 16 characters of the default repertoire, no backslash, not only spaces."""
     title = value.strip()
     if not 1 <= len(title) <= 16 or "\\" in title or not all(" " <= char <= "~" for char in title):
-        raise ValueError(f"{value!r} is no AE title: 1 to 16 ASCII characters without backslash")
+        raise ValueError(f"{value!r} is not an AE title: 1 to 16 ASCII characters without backslash")
     return title
 
 
@@ -70,7 +70,7 @@ def fingerprint_or_name(value: str) -> str:
             raise ValueError("is empty; write a name in the certificate, or its SHA-256 fingerprint")
         return name
     if len(digits) != _DIGITS:
-        raise ValueError(f"{value!r} is no SHA-256 fingerprint: that has {_DIGITS} hexadecimal digits, colons allowed")
+        raise ValueError(f"{value!r} is not a SHA-256 fingerprint: {_DIGITS} hexadecimal digits, colons allowed")
     return digits
 
 
@@ -113,7 +113,7 @@ def load(text: str) -> Any:
 
     Raises
     ------
-    yaml.YAMLError : it is no YAML, or holds a value that is none (a month 13, an alias within itself).
+    yaml.YAMLError : it is not YAML, or holds an invalid value (a month 13, an alias within itself).
     TwiceError : a key stands twice; a `yaml.YAMLError` too.
     """
     loader = yaml.SafeLoader(text)

@@ -1,8 +1,7 @@
 """The DICOM conformance statement, written from the tables that the node runs on (PS3.2 Annex A layout).
 
-Negotiated contexts, statuses, templates and attributes are read off the code and off result objects made from a
-built-in drawn radiograph; only sentences stand in the template. Depends on code and bundled files alone, so that
-`docs/conformance.md` can be compared with it byte for byte.
+Contexts, statuses, templates and attributes are read off the code and off result objects of a built-in drawn
+radiograph; only sentences stand in the template. `docs/conformance.md` is compared with it byte for byte.
 """
 
 from __future__ import annotations
@@ -16,8 +15,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cxr_node import __version__, domain, pipeline, resources
-from cxr_node.config import loader
-from cxr_node.config import schema as configuration
+from cxr_node.config import loader, schema
 from cxr_node.config.schema import Config
 from cxr_node.dicom import from_picture, part10
 from cxr_node.dicom.pixels import codecs
@@ -99,7 +97,7 @@ ANSWERS = {
     ),
     statuses.INVALID_INSTANCE: (
         "Failure: Invalid SOP Instance",
-        "The Affected SOP Instance UID is no UID.",
+        "The Affected SOP Instance UID is not a UID.",
         "Mend the object.",
     ),
 }
@@ -109,7 +107,7 @@ REPORT_ANSWERS = {
     scu.NO_SUCH_EVENT_TYPE: ("No such event type", "The Event Type ID is neither 1 nor 2."),
     scu.INVALID_ARGUMENT: (
         "Invalid argument value",
-        "There is no Transaction UID, or this peer was never asked under it.",
+        "The Transaction UID is missing, or this peer was never asked under it.",
     ),
     scu.RESOURCE_LIMITATION: ("Resource limitation", "The ledger cannot be written now: report again later."),
 }
@@ -182,9 +180,11 @@ def _facts() -> dict[str, Any]:
     return {
         "version": __version__,
         "config": config,
-        "standard_kinds": {kind.value for kind in configuration.STANDARD_KINDS},
+        "standard_kinds": {kind.value for kind in schema.STANDARD_KINDS},
         "syntaxes": syntaxes,
-        "received": sorted(server.supported([syntax.uid for syntax in syntaxes]), key=_numeric),
+        "received": sorted(
+            server.supported([each.uid for each in syntaxes]), key=lambda uid: [*map(int, uid.split("."))]
+        ),
         "radiographs": list(domain.STORAGE),
         "analysed": admission.SOP_CLASSES,
         "modalities": admission.MODALITIES,
@@ -263,7 +263,7 @@ def _result(kind: ResultKind, made: Mapping[str, Artifact], others: Mapping[str,
     more = {f"{case}, another source": artifact.content for case, artifact in others.items()}
     return {
         "kind": kind.value,
-        "standard": kind in configuration.STANDARD_KINDS,
+        "standard": kind in schema.STANDARD_KINDS,
         "sop_classes": [artifact.sop_class_uid for artifact in (first, *first.alternatives)],
         "series_number": shape.series_number,
         "modality": shape.modality or "of the source",
@@ -284,7 +284,3 @@ def _masked(row: statuses.StatusRule) -> str:
     """Status with x for the digits that do not matter: 0xA7xx."""
     digits = zip(f"{row.value:04X}", f"{row.mask:04X}", strict=True)
     return "0x" + "".join(digit if mask == "F" else "x" for digit, mask in digits)
-
-
-def _numeric(uid: str) -> list[int]:
-    return [int(part) for part in uid.split(".")]

@@ -23,7 +23,7 @@ from cxr_node import resources, times
 from cxr_node.config import consistency, permissions
 from cxr_node.config.schema import Address, Config, Destination, Tls
 from cxr_node.diagnose import disk, thresholds
-from cxr_node.diagnose.thresholds import Fault, Reading, change, stop, well
+from cxr_node.diagnose.thresholds import CheckResult, Fault, change, stop, well
 from cxr_node.dicom.pixels import codecs
 from cxr_node.errors import ConfigError, CxrNodeError, DeliveryError, ResourceError
 from cxr_node.model import profile
@@ -39,7 +39,7 @@ from cxr_node.tools import send
 SOON_DAYS = 30
 
 
-def tls_lines(config: Config) -> Iterator[Reading]:
+def tls_lines(config: Config) -> Iterator[CheckResult]:
     """Look at the listener's TLS, its peers, and at what is shown to destinations."""
     listen, seen = config.listen, set[Path]()
     if listen.tls is not None:
@@ -54,20 +54,20 @@ def tls_lines(config: Config) -> Iterator[Reading]:
 
 
 def is_shown_at(ours: Tls, where: Address) -> bool:
-    """Tell whether somebody listens there who shows the listener's own certificate."""
+    """Whether a server there shows the listener's own certificate."""
     shown = send.certificate_at(where.host, where.port)
     return shown is not None and parse(shown, where)[0] == read(ours.located().certificate)[0]
 
 
-def _side(subject: str, side: Tls, listens: bool, seen: set[Path]) -> Iterator[Reading]:
-    """One `tls` section; files that another one names too are told of once."""
+def _side(subject: str, side: Tls, listens: bool, seen: set[Path]) -> Iterator[CheckResult]:
+    """One `tls` section; files named twice are reported once."""
     try:
         yield from _shown(subject, side, listens, seen)
     except ConfigError as error:
         yield stop(subject, str(error))
 
 
-def _shown(subject: str, side: Tls, listens: bool, seen: set[Path]) -> Iterator[Reading]:
+def _shown(subject: str, side: Tls, listens: bool, seen: set[Path]) -> Iterator[CheckResult]:
     files = side.located()
     context = tls.server_tls(side) if listens else tls.client_tls(side)
     shown, *chain = read(files.certificate)
@@ -86,7 +86,7 @@ def _shown(subject: str, side: Tls, listens: bool, seen: set[Path]) -> Iterator[
     seen.update(file for file in (files.certificate, files.ca, files.crl) if file is not None)
 
 
-def _dated(subject: str, found: Certificate) -> Reading:
+def _dated(subject: str, found: Certificate) -> CheckResult:
     names = f", for {', '.join(found.names)}" if found.names else ""
     issuer = "itself" if found.issuer == found.subject else found.issuer
     whose = f"{found.subject}{names}, by {issuer}, sha256 {found.fingerprint}"
@@ -97,14 +97,14 @@ def _dated(subject: str, found: Certificate) -> Reading:
     return _ending(subject, whose, found.ends_at, now)
 
 
-def _crl(subject: str, path: Path) -> Reading:
+def _crl(subject: str, path: Path) -> CheckResult:
     ends_at = crl_ends_at(path)
     if ends_at is None:
-        return well(f"{subject} crl", f"{path}: does not say when the next one is due")
+        return well(f"{subject} crl", f"{path}: has no date of the next update")
     return _ending(f"{subject} crl", f"{path}", ends_at, datetime.now(UTC), soon_days=0)
 
 
-def _ending(subject: str, what: str, ends_at: datetime, now: datetime, soon_days: int = SOON_DAYS) -> Reading:
+def _ending(subject: str, what: str, ends_at: datetime, now: datetime, soon_days: int = SOON_DAYS) -> CheckResult:
     if ends_at <= now:
         sentence = f"{what}, ended {ends_at:%Y-%m-%d %H:%M}Z: peers refuse it"
         return stop(subject, sentence, fault=Fault.WORLD)
@@ -128,7 +128,7 @@ class Certificate:
     ends_at: datetime
     is_rsa: bool
     for_servers: bool
-    """May be shown by who listens (extended key usage)."""
+    """Valid as a server certificate (extended key usage)."""
     for_clients: bool
 
 
@@ -160,7 +160,7 @@ def crl_ends_at(path: Path) -> datetime | None:
 
     Raises
     ------
-    ConfigError : it cannot be read or is no certificate revocation list.
+    ConfigError : it cannot be read or is not a certificate revocation list.
     """
     try:
         return x509.load_pem_x509_crl(_content(path)).next_update_utc
@@ -209,14 +209,14 @@ def _allows(found: x509.Certificate, usage: x509.ObjectIdentifier) -> bool:
 _MIB = 1024 * 1024
 
 
-def as_json(reading: Reading) -> dict[str, object]:
+def as_json(result: CheckResult) -> dict[str, object]:
     """One line of `cxr-node check --json`."""
-    told: dict[str, object] = {"ok": reading.ok, "warning": reading.warning, "subject": reading.subject}
-    told["sentence"] = reading.figure
-    return told if reading.ok else told | {"fault": reading.fault.value}
+    told: dict[str, object] = {"ok": result.ok, "warning": result.warning, "subject": result.subject}
+    told["sentence"] = result.figure
+    return told if result.ok else told | {"fault": result.fault.value}
 
 
-def check(config: Config, source: str) -> Iterator[Reading]:
+def check(config: Config, source: str) -> Iterator[CheckResult]:
     """Look at configuration, weights, decoders, disk, port and destinations."""
     yield well("configuration", f"{source}: every key is known, and none holds a secret")
     for sentence in _warnings(config):
@@ -232,7 +232,7 @@ def check(config: Config, source: str) -> Iterator[Reading]:
     yield _try("spool", partial(_spool, config))
     yield _try("port", partial(_port, config))
     if not config.destinations:
-        yield stop("destinations", "none configured: results would go nowhere")
+        yield stop("destinations", "none configured: results would not be sent")
     for destination in config.destinations:
         yield _try(f"destination {destination.name}", partial(_probe, config, destination))
     yield from _removed(config)
@@ -254,9 +254,9 @@ def _warnings(config: Config) -> Iterator[str]:
         yield f"listen.max_object_mib: {config.listen.max_object_mib} is more than {path} has free ({free_mib} MiB)"
 
 
-def _time_zone(config: Config) -> Reading:
-    """Which zone study times are taken to be of; a host in UTC rarely stands where the clocks do."""
-    name, named = config.results.time_zone, "study times that do not tell their offset from UTC are taken to be of"
+def _time_zone(config: Config) -> CheckResult:
+    """Time zone assumed for study times; a host in UTC rarely matches the modalities."""
+    name, named = config.results.time_zone, "study times without a UTC offset are taken to be in"
     if name is not None:
         return well("time zone", f"{named} {name} (results.time_zone)")
     found = times.zone(None)
@@ -287,7 +287,7 @@ def _private_keys(found: Sequence[Tls]) -> str:
 
 
 def _unreadable(key: Path) -> str | None:
-    """Why a private key cannot be used; None where it holds one."""
+    """Why a private key cannot be used; None if it can."""
     try:
         content = key.read_bytes()
     except OSError as error:
@@ -295,7 +295,7 @@ def _unreadable(key: Path) -> str | None:
     return None if b"PRIVATE KEY-----" in content else f"{key}: holds no private key (PEM)"
 
 
-def _try(subject: str, look: Callable[[], str]) -> Reading:
+def _try(subject: str, look: Callable[[], str]) -> CheckResult:
     try:
         return well(subject, look())
     except CxrNodeError as error:
@@ -320,7 +320,7 @@ def _spool(config: Config) -> str:
             "every C-STORE would be answered 0xA700"
         )
     if thresholds.is_network(kind := disk.kind(existing)):
-        raise ConfigError(f"{path}: lies on another machine ({kind}); the ledger in it needs a local disk")
+        raise ConfigError(f"{path}: is on another machine ({kind}); the ledger in it needs a local disk")
     open_to_others = permissions.is_open(path, OWN_NAMES)
     if not os.access(existing, os.W_OK | os.X_OK):
         raise ConfigError(f"{path}: is not writable for this user")
@@ -350,7 +350,7 @@ def _probe(config: Config, destination: Destination) -> str:
     return link_to(destination, config.listen.ae_title).probe()
 
 
-def _removed(config: Config) -> Iterator[Reading]:
+def _removed(config: Config) -> Iterator[CheckResult]:
     """Deliveries that wait for destinations which this configuration does not name; for the ledger's owner to see."""
     file = config.spool.path / FILE_NAME
     if not file.exists() or file.stat().st_uid != os.geteuid():  # what root made here the services could not write
@@ -364,5 +364,5 @@ def _removed(config: Config) -> Iterator[Reading]:
     for name, states in queues.items():
         waiting = states[DeliveryState.READY] + states[DeliveryState.WAIT]
         if waiting and name not in known:
-            sentence = f"not configured any more; {waiting} deliveries wait for it, and are DEAD when deliver starts"
+            sentence = f"no longer configured; {waiting} deliveries wait for it, and are DEAD when deliver starts"
             yield change(f"destination {name}", sentence)

@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from cxr_node.config import loader
 from cxr_node.config.schema import Config
 from cxr_node.diagnose import disk, machine, thresholds
-from cxr_node.diagnose.thresholds import Reading
+from cxr_node.diagnose.thresholds import CheckResult
 from cxr_node.dicom.pixels import codecs
 from cxr_node.errors import CxrNodeError
 
 RECEIVER = "cxr-node-receive.service"
 
 
-def examine(config: Config | None = None) -> Iterator[Reading]:
+def examine(config: Config | None = None) -> Iterator[CheckResult]:
     """Measure the machine for a configuration; without one for the defaults, on the disk of the temporary folder."""
     settings = config or loader.parse({"spool": {"path": tempfile.gettempdir()}})
     yield from _disk(settings, trial=config is None)
@@ -32,12 +32,12 @@ def examine(config: Config | None = None) -> Iterator[Reading]:
     yield from thresholds.versions(machine.versions([name for name in thresholds.TESTED if name != "python"]))
 
 
-def stops(readings: list[Reading]) -> int:
+def stops(results: list[CheckResult]) -> int:
     """How many of them the node cannot work with."""
-    return sum(not reading.ok for reading in readings)
+    return sum(not result.ok for result in results)
 
 
-def _disk(settings: Config, *, trial: bool) -> Iterator[Reading]:
+def _disk(settings: Config, *, trial: bool) -> Iterator[CheckResult]:
     path = settings.spool.path
     existing = next(parent for parent in (path, *path.parents) if parent.exists())
     if not os.access(existing, os.W_OK | os.X_OK):
@@ -53,7 +53,7 @@ def _disk(settings: Config, *, trial: bool) -> Iterator[Reading]:
     yield from thresholds.disk(measured, settings.spool, trial=trial)
 
 
-def _decoders() -> Iterator[Reading]:
+def _decoders() -> Iterator[CheckResult]:
     try:
         trials = codecs.trials()
     except CxrNodeError as error:
@@ -62,7 +62,7 @@ def _decoders() -> Iterator[Reading]:
     yield from thresholds.decoders(trials, codecs.missing())
 
 
-def _limits(settings: Config) -> Iterator[Reading]:
+def _limits(settings: Config) -> Iterator[CheckResult]:
     of_unit = machine.unit_limits(RECEIVER)
     if of_unit is not None:
         yield from thresholds.limits(of_unit, settings.listen, RECEIVER)

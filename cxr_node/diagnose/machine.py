@@ -68,7 +68,7 @@ class Memory:
     swaps: tuple[str, ...]
     """Devices and files that take what is swapped out."""
     readable_swaps: tuple[str, ...] = ()
-    """Those that are neither in memory nor below dm-crypt; of a file nobody can tell."""
+    """Those that are neither in memory nor below dm-crypt; for a file it is unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 
 class Verdict(StrEnum):
-    """What a reading means."""
+    """What a result means."""
 
     WELL = "well"
     CHANGE = "change"
-    """The node runs, worse or less safely than it could."""
+    """The node runs, but slower or less safely than it could."""
     STOP = "stop"
     """The node cannot keep what it promises here."""
 
 
 class Fault(StrEnum):
-    """What has to be put right where a reading says STOP."""
+    """What to fix if a result says STOP."""
 
     FILE = "file"
     """The configuration, or a file that it names: the node would not start, or could not do its work (78)."""
@@ -40,8 +40,8 @@ class Fault(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """One thing that was looked at or measured."""
+class CheckResult:
+    """Outcome of one check or measurement."""
 
     subject: str
     figure: str
@@ -58,7 +58,7 @@ class Reading:
 
     @property
     def warning(self) -> bool:
-        """It works, and an operator should know all the same."""
+        """It works, but an operator should know."""
         return self.verdict is Verdict.CHANGE
 
     def as_json(self) -> dict[str, str]:
@@ -66,24 +66,24 @@ class Reading:
         return {"subject": self.subject, "figure": self.figure, "verdict": self.verdict, "advice": self.advice}
 
 
-def well(subject: str, figure: str) -> Reading:
-    """Say what is as it should be."""
-    return Reading(subject=subject, figure=figure)
+def well(subject: str, figure: str) -> CheckResult:
+    """Make a result that is fine."""
+    return CheckResult(subject=subject, figure=figure)
 
 
-def change(subject: str, figure: str, advice: str = "") -> Reading:
-    """Say what could be better."""
-    return Reading(subject=subject, figure=figure, verdict=Verdict.CHANGE, advice=advice)
+def change(subject: str, figure: str, advice: str = "") -> CheckResult:
+    """Make a result that asks for a change."""
+    return CheckResult(subject=subject, figure=figure, verdict=Verdict.CHANGE, advice=advice)
 
 
-def stop(subject: str, figure: str, advice: str = "", fault: Fault = Fault.FILE) -> Reading:
-    """Say what must be put right first."""
-    return Reading(subject=subject, figure=figure, verdict=Verdict.STOP, advice=advice, fault=fault)
+def stop(subject: str, figure: str, advice: str = "", fault: Fault = Fault.FILE) -> CheckResult:
+    """Make a result that stops the node."""
+    return CheckResult(subject=subject, figure=figure, verdict=Verdict.STOP, advice=advice, fault=fault)
 
 
 _MIB = 1024**2
 ASSUMED_BYTES_EACH = 24 * _MIB
-"""A DX image of 10 megapixels, uncompressed, with its heat map picture; where the spool tells nothing yet."""
+"""A DX image of 10 megapixels, uncompressed, with its heat map picture; while the spool is empty."""
 FEW_RADIOGRAPHS = 1000
 GOOD_P95_MS = 50.0
 STOP_P95_MS = 5000.0
@@ -102,7 +102,7 @@ _MEMORY = frozenset({"tmpfs", "ramfs"})
 _HOST_S = frozenset({"9p", "virtiofs", "vboxsf", "vmhgfs", "prl_fs"})
 
 
-def disk(found: Disk, spool: SpoolSection, *, trial: bool) -> Iterator[Reading]:
+def disk(found: Disk, spool: SpoolSection, *, trial: bool) -> Iterator[CheckResult]:
     """Judge a disk; `trial` where it is only what was at hand, for no configuration names a spool."""
     yield _kind(found, trial)
     yield _durable_write(found)
@@ -118,7 +118,7 @@ def is_network(kind: str) -> bool:
     return kind in _NETWORK or kind in ("fuse.sshfs", "fuse.glusterfs", "fuse.s3fs")
 
 
-def _kind(found: Disk, trial: bool) -> Reading:
+def _kind(found: Disk, trial: bool) -> CheckResult:
     subject, figure = "file system", f"{found.kind} at {found.folder}"
     if trial:
         return change(subject, f"{figure}, only at hand", "give --config FILE: then the spool's own disk is measured")
@@ -137,12 +137,12 @@ def _kind(found: Disk, trial: bool) -> Reading:
     return well(subject, figure)
 
 
-def _durable_write(found: Disk) -> Reading:
+def _durable_write(found: Disk) -> CheckResult:
     p50, p95 = statistics.median(found.store_ms), _percentile(found.store_ms, 0.95)
     figure = f"{len(found.store_ms)} x 1 MiB: p50 {p50:.1f} ms, p95 {p95:.1f} ms"
     subject = "durable write"
     if p95 > STOP_P95_MS:
-        return stop(subject, figure, "find out what holds this disk up: senders would give up waiting")
+        return stop(subject, figure, "find out what slows this disk down: senders would time out")
     if p50 < TOO_FAST_P50_MS:
         return change(subject, figure, "too fast to be true: look for cache=unsafe, or a write cache without a battery")
     if p95 > GOOD_P95_MS:
@@ -150,7 +150,7 @@ def _durable_write(found: Disk) -> Reading:
     return well(subject, figure)
 
 
-def _room(found: Disk, spool: SpoolSection) -> Reading:
+def _room(found: Disk, spool: SpoolSection) -> CheckResult:
     subject, usable_bytes = "free space", found.free_bytes - spool.min_free_mib * _MIB
     free = f"{found.free_bytes / GIB:.1f} GiB free"
     if usable_bytes <= 0:
@@ -174,22 +174,24 @@ def _room(found: Disk, spool: SpoolSection) -> Reading:
     return well(subject, figure)
 
 
-def _inodes(free: int) -> Reading:
+def _inodes(free: int) -> CheckResult:
     if free < NO_INODES:
         return stop("inodes", f"{free} free", "make room for files: each radiograph takes about six")
     if free < FEW_INODES:
-        return change("inodes", f"{free} free", "make the file system anew with more: each radiograph takes about six")
+        return change(
+            "inodes", f"{free} free", "create the file system with more inodes: each radiograph takes about six"
+        )
     return well("inodes", f"{free} free")
 
 
-def _time(ahead_s: float) -> Reading:
+def _time(ahead_s: float) -> CheckResult:
     figure = f"{abs(ahead_s):.1f} s {'ahead of' if ahead_s > 0 else 'behind'} this machine"
     if abs(ahead_s) > MAX_CLOCK_DIFFERENCE_S:
         return change("disk's clock", figure, "synchronise the clock of the machine that holds the disk")
     return well("disk's clock", "that of this machine")
 
 
-def _sqlite(found: Disk) -> Reading:
+def _sqlite(found: Disk) -> CheckResult:
     figure = f"{found.sqlite_version}, journal mode {found.journal_mode}"
     version = tuple(int(part) for part in found.sqlite_version.split("."))
     if found.journal_mode != "wal":
@@ -208,10 +210,10 @@ def _wal_reset_fixed(version: tuple[int, ...]) -> bool:
     )
 
 
-def decoders(trials: Sequence[Trial], missing: Sequence[str]) -> Iterator[Reading]:
+def decoders(trials: Sequence[Trial], missing: Sequence[str]) -> Iterator[CheckResult]:
     """Judge the decoders: one line where each decodes its sample, else one for each that does not."""
     for wrong in (one for one in trials if not one.right):
-        advice = "install the node's libraries anew: this is offered to senders, and every image would be refused"
+        advice = "reinstall the node's libraries: senders are offered this, and every such image would be refused"
         yield stop("decoder", f"{wrong.name}: its sample comes out wrong", advice)
     for name in missing:
         yield change("decoder", f"{name}: not installed", "pip install python-gdcm pylibjpeg-openjpeg pillow")
@@ -254,22 +256,22 @@ TESTED = {
 """Major and minor versions with which all tests of this release ran."""
 
 
-def clock(found: Clock) -> Reading:
+def clock(found: Clock) -> CheckResult:
     """The content time of every result is the time of receipt, and leases and repeats are dated."""
     subject = "clock"
     if not FIRST_YEAR <= found.year <= LAST_YEAR:
-        return stop(subject, f"year {found.year}", "set the clock: every result would bear a wrong date")
+        return stop(subject, f"year {found.year}", "set the clock: every result would have a wrong date")
     if found.synchronised is None:
-        return change(subject, "not to be seen here", "look at it outside of this sandbox: timedatectl")
+        return change(subject, "not to be seen here", "check outside this sandbox: timedatectl")
     error = f", at most {found.max_error_ms:.0f} ms off" if found.max_error_ms is not None else ""
     if not found.synchronised:
         return change(subject, "not synchronised", "start a time service: timedatectl set-ntp true, or chrony")
     if (found.max_error_ms or 0.0) > MAX_CLOCK_ERROR_MS:
         return change(subject, f"synchronised{error}", "give the time service a nearer or better server")
-    return Reading(subject=subject, figure=f"synchronised{error}")
+    return CheckResult(subject=subject, figure=f"synchronised{error}")
 
 
-def limits(found: Limits, listen: Listen, whose: str) -> Iterator[Reading]:
+def limits(found: Limits, listen: Listen, whose: str) -> Iterator[CheckResult]:
     """Open files and threads, for as many connections as the listener lets in."""
     connections = 2 * listen.max_associations + 16
     need = f"for listen.max_associations: {listen.max_associations}"
@@ -277,7 +279,7 @@ def limits(found: Limits, listen: Listen, whose: str) -> Iterator[Reading]:
     yield _limit("threads", found.threads, BASE_THREADS + THREADS_EACH * connections, f"{need}, of {whose}")
 
 
-def _limit(subject: str, most: int | None, need: int, why: str) -> Reading:
+def _limit(subject: str, most: int | None, need: int, why: str) -> CheckResult:
     figure = f"{'no limit' if most is None else most}, {need} needed {why}"
     key = {"open files": "LimitNOFILE", "threads": "TasksMax"}[subject]
     if most is not None and most < min(need, FEWEST):
@@ -287,7 +289,7 @@ def _limit(subject: str, most: int | None, need: int, why: str) -> Reading:
     return well(subject, figure)
 
 
-def memory(found: Memory) -> Iterator[Reading]:
+def memory(found: Memory) -> Iterator[CheckResult]:
     """Three processes and a decoder; and where pixels go when memory is short."""
     figure = f"{found.limit_bytes / GIB:.1f} GiB, {found.available_bytes / GIB:.1f} GiB of it free"
     if found.limit_bytes < MIN_MEMORY_BYTES:
@@ -303,7 +305,7 @@ def memory(found: Memory) -> Iterator[Reading]:
         yield well("swap", ", ".join(found.swaps) or "none")
 
 
-def processor(found: Processor, threads: int) -> Reading:
+def processor(found: Processor, threads: int) -> CheckResult:
     """Cores against `model.threads`, and the instructions that oneDNN wants."""
     fast = [name for name in ("avx2", "avx512f", "amx_bf16", "asimd") if name in found.features]
     named = {"avx2": "AVX2", "avx512f": "AVX-512", "amx_bf16": "AMX", "asimd": "NEON"}
@@ -318,7 +320,7 @@ def processor(found: Processor, threads: int) -> Reading:
     return well("processor", figure)
 
 
-def confinement(found: Confinement) -> Iterator[Reading]:
+def confinement(found: Confinement) -> Iterator[CheckResult]:
     """Crash dumps, random numbers, and what systemd forbids."""
     program = found.core_pattern.removeprefix("|").split(" ")[0]
     if found.core_pattern.startswith("|") and "systemd-coredump" not in program:
@@ -333,7 +335,7 @@ def confinement(found: Confinement) -> Iterator[Reading]:
     yield _unit(found)
 
 
-def _unit(found: Confinement) -> Reading:
+def _unit(found: Confinement) -> CheckResult:
     if found.unit is None:
         figure = "not run by it; for service take the units of docs/install.md, or `cxr-node serve` in a container"
         return well("systemd", figure)
@@ -347,11 +349,11 @@ def _unit(found: Confinement) -> Reading:
         if not there
     ]
     if missing:
-        return change("systemd", f"{found.unit} without {', '.join(missing)}", "take the unit that comes with the node")
+        return change("systemd", f"{found.unit} without {', '.join(missing)}", "use the unit that comes with the node")
     return well("systemd", f"{found.unit}: no new privilege, filtered system calls, no capability")
 
 
-def versions(found: Mapping[str, str | None]) -> Iterator[Reading]:
+def versions(found: Mapping[str, str | None]) -> Iterator[CheckResult]:
     """Libraries against those that were tested; one line where all are."""
     missing = sorted(name for name, version in found.items() if version is None)
     other = [

@@ -1,7 +1,6 @@
-"""A PNG or JPEG picture of a radiograph as a DX image, for trying the node without a modality.
+"""A PNG or JPEG picture of a radiograph as a DX image (PS3.3 A.26), for trying the node without a modality.
 
-The object is as deterministic as the picture: the same file gives the same UIDs and bytes. It claims no more
-than is known: no age, no view, and a patient that says what it is (PS3.3 A.26, Digital X-Ray Image IOD).
+The same file gives the same UIDs and bytes. It claims no age and no view, and its patient says what it is.
 """
 
 from __future__ import annotations
@@ -29,14 +28,9 @@ _MAX_COLOR_DIFFERENCE = 8
 def wrap(path: Path, **attributes: str) -> bytes:
     """Part 10 file of a gray picture.
 
-    Parameters
-    ----------
-    path : 8- or 16-bit gray PNG or JPEG; of 16 bits as many are taken for stored as the brightest pixel needs
-    attributes : further DICOM attributes by keyword, for example PatientAge="003Y"
-
-    Raises
-    ------
-    InstanceError : the file cannot be read, is no picture, or is in color.
+    `path` : 8- or 16-bit gray PNG or JPEG; of 16 bits as many are taken for stored as the brightest pixel needs
+    `attributes` : further DICOM attributes by keyword, for example PatientAge="003Y"
+    Raises InstanceError: the file cannot be read, is no picture, or is in color.
     """
     try:
         content = path.read_bytes()
@@ -46,7 +40,8 @@ def wrap(path: Path, **attributes: str) -> bytes:
         raise InstanceError("the file is neither DICOM nor a PNG or JPEG picture") from error
     except (OSError, Image.DecompressionBombError, SyntaxError) as error:
         raise InstanceError(f"the picture cannot be read ({type(error).__name__})") from error
-    return _part10(_dataset(pixels, hashlib.sha256(content).hexdigest(), {**_depth(pixels), **attributes}))
+    bits = max(int(pixels.max(initial=0)).bit_length(), 8)  # detectors have 10 to 14, PNG 8 or 16
+    return _part10(_dataset(pixels, hashlib.sha256(content).hexdigest(), {**depth(bits), **attributes}))
 
 
 def of_values(values: NDArray[np.uint8] | NDArray[np.uint16], **attributes: str | int | None) -> bytes:
@@ -60,11 +55,8 @@ def of_values(values: NDArray[np.uint8] | NDArray[np.uint16], **attributes: str 
     return _part10(_dataset(values, hashlib.sha256(values.tobytes()).hexdigest(), attributes))
 
 
-def _depth(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> dict[str, str | int]:
-    """Stored bits and their window, where a picture of 16 bits holds fewer: detectors have 10 to 14, PNG 8 or 16."""
-    bits = max(int(pixels.max(initial=0)).bit_length(), 8)
-    if bits == pixels.dtype.itemsize * 8:
-        return {}
+def depth(bits: int) -> dict[str, str | int]:
+    """Attributes of so many stored bits, and the window that shows all of them."""
     window = {"WindowCenter": str(2 ** (bits - 1)), "WindowWidth": str(2**bits)}
     return {"BitsStored": bits, "HighBit": bits - 1, **window}
 

@@ -1,8 +1,7 @@
 """Part 10 bytes or a file to a pydicom data set, within bounds, whatever the bytes are.
 
-Knows no attribute's meaning. PS3.10 7.1 (file meta information), PS3.5 7 (data set), A.4 (encapsulation).
-pydicom parses; what bounds it stands here: it may read only so many times, so many bytes and so deep, and pixel
-data is found beside it.
+pydicom parses, and may read only so many times, so many bytes and so deep; pixel data is found beside it.
+PS3.10 7.1 (file meta information), PS3.5 7 (data set), A.4 (encapsulation).
 """
 
 from __future__ import annotations
@@ -176,9 +175,7 @@ class PixelValue:
 def parse(file: BinaryIO, size_bytes: int) -> tuple[Dataset, PixelValue | None]:
     """Read everything before the pixel data, and find that in full.
 
-    Raises
-    ------
-    InstanceError : no Part 10 file, cut short, deflated, or beyond the bounds of this module.
+    Raises InstanceError: no Part 10 file, cut short, deflated, or beyond the bounds of this module.
     """
     require_prefix(file, size_bytes)
     found: list[tuple[int, str, int, int]] = []
@@ -203,9 +200,7 @@ def parse(file: BinaryIO, size_bytes: int) -> tuple[Dataset, PixelValue | None]:
 def require_prefix(file: BinaryIO, size_bytes: int) -> None:
     """Look for preamble and prefix (PS3.10 7.1); the file is then at its beginning.
 
-    Raises
-    ------
-    InstanceError : they are missing.
+    Raises InstanceError: they are missing.
     """
     file.seek(0)
     if size_bytes < _PREFIX_END or file.read(_PREFIX_END)[-4:] != b"DICM":
@@ -253,13 +248,8 @@ def attach(dataset: Dataset, pixels: PixelValue, content: bytes) -> None:
 def settle(dataset: Dataset) -> tuple[Dataset, frozenset[int]]:
     """Convert every attribute now, so that nobody meets a broken one later; drop private ones and the broken.
 
-    Returns
-    -------
-    The data set, cut loose from the file, and the tags that were dropped because they could not be read.
-
-    Raises
-    ------
-    InstanceError : sequences are nested too deep.
+    Returns the data set, cut loose from the file, and the tags that were dropped because they could not be read.
+    Raises InstanceError: sequences are nested too deep.
     """
     unreadable: set[int] = set()
     for part in (dataset.file_meta, dataset):

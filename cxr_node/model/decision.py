@@ -17,11 +17,11 @@ def decide(prediction: Prediction, point: OperatingPoint) -> Decision:
     """
     probability = prediction.probability[point.label]
     if point.max_distance is not None and (prediction.distance is None or prediction.distance > point.max_distance):
-        return Decision(verdict=Verdict.INDETERMINATE, doubt=AbstainReason.UNLIKE_TRAINING_DATA)
+        return Decision(verdict=Verdict.INDETERMINATE, abstain_reason=AbstainReason.UNLIKE_TRAINING_DATA)
     if prediction.spread > point.max_spread:
-        return Decision(verdict=Verdict.INDETERMINATE, doubt=AbstainReason.VIEWS_DISAGREE)
+        return Decision(verdict=Verdict.INDETERMINATE, abstain_reason=AbstainReason.VIEWS_DISAGREE)
     if probability >= point.report_at:
         return Decision(verdict=Verdict.POSITIVE)
     if probability < point.rule_out_below:
         return Decision(verdict=Verdict.NEGATIVE)
-    return Decision(verdict=Verdict.INDETERMINATE, doubt=AbstainReason.BETWEEN_THRESHOLDS)
+    return Decision(verdict=Verdict.INDETERMINATE, abstain_reason=AbstainReason.BETWEEN_THRESHOLDS)

@@ -11,15 +11,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cxr_node.config import strict_yaml
 from cxr_node.errors import ModelError
 from cxr_node.model.preprocess import prepare, views
-from cxr_node.model.profile import InputSpec, Profile, sha256
+from cxr_node.model.profile import InputSpec, Profile, Strict, read, sha256
 
 GRAPH, DESCRIPTION = "network.xml", "network.yaml"
 FILES = (GRAPH, "network.bin")
@@ -30,10 +27,8 @@ _SHARES = (0.5, 0.65)
 Floats = NDArray[np.float32]
 
 
-class Description(BaseModel):
+class Description(Strict):
     """network.yaml."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     weights_sha256: str
     sha256: dict[str, str]
@@ -50,12 +45,7 @@ def there(profile: Profile) -> bool:
 
 
 def graph(profile: Profile) -> Path:
-    """Where the graph lies, verified.
-
-    Raises
-    ------
-    ModelError : it was made of other weights, or a file was changed
-    """
+    """Where the graph lies, verified. Raises ModelError: it was made of other weights, or a file was changed."""
     told = description(profile)
     for name in FILES:
         if (found := sha256(profile.folder / name)) != told.sha256.get(name):
@@ -64,17 +54,8 @@ def graph(profile: Profile) -> Path:
 
 
 def description(profile: Profile) -> Description:
-    """Read network.yaml.
-
-    Raises
-    ------
-    ModelError : it is malformed, or tells of other weights
-    """
-    file = profile.folder / DESCRIPTION
-    try:
-        told = Description.model_validate(strict_yaml.load(file.read_text("utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
-        raise ModelError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
+    """Read network.yaml. Raises ModelError: it is malformed, or tells of other weights."""
+    told = read(file := profile.folder / DESCRIPTION, Description)
     if told.weights_sha256 != profile.weights_sha256:
         raise ModelError(
             f"{file} was made of weights {told.weights_sha256}, the folder holds {profile.weights_sha256}. "

@@ -1,7 +1,6 @@
 """A profile folder made of weights that TorchXRayVision published: state dict in, profile out.
 
-Knows no network connection and runs no code of the file: a state dict is tensors, and nothing else is read. What the
-numbers mean is `model.torchxrayvision`'s.
+Runs no code of the file: a state dict is tensors, and nothing else is read.
 """
 
 from __future__ import annotations
@@ -38,15 +37,8 @@ where torchxrayvision is installed, two lines of Python turn it into a state dic
   import torch, torchxrayvision
   torch.save(torch.load({name!r}, map_location="cpu", weights_only=False).state_dict(), {target!r})"""
 _NOT_A_STATE = (
-    RuntimeError,
-    EOFError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    struct.error,
-    SafetensorError,
-)
+    RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, struct.error, SafetensorError,
+)  # fmt: skip
 """What torch's unpickler raises over bytes that nobody pickled, as they come."""
 _UnpicklingError: type[Exception] = torch.serialization.pickle.UnpicklingError  # type: ignore[attr-defined]  # by name
 
@@ -66,15 +58,10 @@ class ImportOptions:
 def run(file: Path, out: Path, choice: ImportOptions) -> profile.Profile:
     """Make a profile folder, and let it judge one drawn image.
 
-    Parameters
-    ----------
-    file : state dict of a torchxrayvision DenseNet: .pt as torch.save writes it, or .safetensors
-    out : profile folder; made where it does not exist
-
-    Raises
-    ------
-    DataError : the file is no such state dict, the choice does not fit it, or the folder holds a profile already
-    ModelError : what was written does not work here
+    `file` : state dict of a torchxrayvision DenseNet: .pt as torch.save writes it, or .safetensors
+    `out` : profile folder; made where it does not exist
+    Raises DataError: the file is no such state dict, the choice does not fit it, or the folder holds a profile already;
+    ModelError: what was written does not work here.
     """
     if (out / "profile.yaml").exists():
         raise DataError(f"{out} holds a profile already; name another folder")
@@ -98,7 +85,6 @@ def run(file: Path, out: Path, choice: ImportOptions) -> profile.Profile:
 
 
 def _read(file: Path) -> Mapping[str, torch.Tensor]:
-    """Read tensors by name, and nothing else."""
     content: Any
     try:
         if file.suffix == ".safetensors":

@@ -1,7 +1,4 @@
-"""What every network offers: the last feature map for Grad-CAM, the middle one for the distance, and a head.
-
-Knows no architecture, no pixels' history and no file.
-"""
+"""What every network offers: the last feature map for Grad-CAM, the middle one for the distance, and a head."""
 
 from __future__ import annotations
 
@@ -26,10 +23,8 @@ def last_layer(units: int, outputs: int) -> nn.Linear:
 class Network(nn.Module):
     """Two halves and a head: what Grad-CAM (the last feature map) and the distance (the middle one) need.
 
-    Attributes
-    ----------
-    layer : name of the layer that yields the feature map, as reports cite it
-    learns_outsiders : whether `strangeness` answers
+    `layer` : name of the layer that yields the feature map, as reports cite it
+    `learns_outsiders` : whether `strangeness` answers
     """
 
     layer: str
@@ -45,9 +40,10 @@ class Network(nn.Module):
     def late(self, early_map: torch.Tensor) -> torch.Tensor:
         """Compute the last feature map from the middle one: -> (batch, channels, rows, cols)."""
 
-    @abstractmethod
     def head(self, feature_map: torch.Tensor) -> torch.Tensor:
         """Average over the image and classify: (batch, channels, rows, cols) -> (batch, labels) logits."""
+        logits: torch.Tensor = self.classifier(self.flattened(feature_map))
+        return logits
 
     def strangeness(self, feature_map: torch.Tensor) -> torch.Tensor | None:
         """Say how strange an image is: (batch, channels, rows, cols) -> (batch,) logits; None where not learned."""
@@ -56,11 +52,13 @@ class Network(nn.Module):
     def evidence(self, feature_map: torch.Tensor) -> torch.Tensor:
         """Tell what each cell adds to each logit: -> (batch, labels, rows, cols); their mean is the logit, less bias.
 
-        Raises
-        ------
-        ModelError : the head is not one linear layer over the averaged map
+        Raises ModelError: the head is not one linear layer over the averaged map.
         """
-        raise ModelError(f"{type(self).__name__} has no linear head, so that its cells have no evidence of their own")
+        if not isinstance(linear := getattr(self, "classifier", None), nn.Linear):
+            raise ModelError(
+                f"{type(self).__name__} has no linear head, so that its cells have no evidence of their own"
+            )
+        return torch.einsum("nchw,lc->nlhw", feature_map, linear.weight)
 
     def importance(self, feature_map: torch.Tensor, label: int) -> torch.Tensor:
         """Tell how much each channel raises one logit: alpha of Grad-CAM (Selvaraju et al. 2017, equation 1).
@@ -160,7 +158,9 @@ class OverClasses(Network):
         The sigmoid of a class's logit is its softmax probability, so log-sigmoid is what cross-entropy needs.
         """
         scores = self.inner.head(feature_map).float()  # (batch, classes)
-        return torch.stack([_against_the_rest(scores, side) for side in self._sides()], dim=1)
+        sides = [torch.tensor(side, device=scores.device) for side in self._sides()]
+        against = [scores[:, one].logsumexp(1) - scores[:, ~one].logsumexp(1) for one in sides]  # (batch,) each
+        return torch.stack(against, dim=1)
 
     def importance(self, feature_map: torch.Tensor, label: int) -> torch.Tensor:
         """As the base class; the gradient of a log-sum-exp is the softmax."""
@@ -175,8 +175,3 @@ class OverClasses(Network):
         """Which classes each answer stands for: the judged label's, then each class alone."""
         places = range(len(self.positive))
         return [self.positive, *([one == each for one in places] for each in places)]
-
-
-def _against_the_rest(scores: torch.Tensor, side: Sequence[bool]) -> torch.Tensor:
-    chosen = torch.tensor(side, device=scores.device)
-    return torch.logsumexp(scores[:, chosen], dim=1) - torch.logsumexp(scores[:, ~chosen], dim=1)  # (batch,)

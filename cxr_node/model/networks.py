@@ -1,9 +1,7 @@
 """The networks that a profile may name: one builder and one row in `ARCHITECTURES` each.
 
-Knows no pixels' history, no thresholds and no files but the ImageNet initialisation, which exists here for MobileNetV2
-alone: the networks that others chose for this task, in their authors' form, start from random weights. Images have one
-channel; where an architecture expects three, the image is repeated. The part that is learned from scratch is always
-called `classifier`: training gives it its own learning rate.
+Only MobileNetV2 has an ImageNet initialisation here. Images have one channel; where an architecture expects three, the
+image is repeated. What is learned from scratch is called `classifier`: training gives it its own learning rate.
 """
 
 from __future__ import annotations
@@ -32,14 +30,11 @@ MIDDLE = 17
 class MobileNetV2(Network):
     """The trunk of MobileNetV2 (Sandler et al. 2018) with one linear layer over the averaged feature map.
 
-    Parameters
-    ----------
-    labels : number of logits
-    dropout : share of pooled features dropped while training
-    stride : 32, or 16: the last stage keeps its resolution and looks at every other cell instead (Yu and Koltun
-        2016), so that the map has four times the cells, for 1.8 times the work
-    outsider : whether a second linear layer learns which images are no business of this network
-    hidden : units of a further layer before the last one, with a dropout of its own; None for none
+    `dropout` : share of pooled features dropped while training
+    `stride` : 32, or 16: the last stage keeps its resolution and looks at every other cell instead (Yu and Koltun
+    2016), so that the map has four times the cells, for 1.8 times the work
+    `outsider` : whether a second linear layer learns which images are no business of this network
+    `hidden` : units of a further layer before the last one, with a dropout of its own; None for none
     """
 
     layer = "features.18"
@@ -89,14 +84,8 @@ class MobileNetV2(Network):
         strange: torch.Tensor = self.outsider(self.dropout(self.pooled(feature_map)))  # (batch, 1)
         return strange[:, 0]
 
-    def evidence(self, feature_map: torch.Tensor) -> torch.Tensor:
-        """Weigh the map's channels as the linear layer does: -> (batch, labels, rows, cols)."""
-        if not isinstance(self.classifier, nn.Linear):
-            return super().evidence(feature_map)
-        return torch.einsum("nchw,lc->nlhw", feature_map, self.classifier.weight)
-
     def head(self, feature_map: torch.Tensor) -> torch.Tensor:
-        """Average over the image, drop some features while training, and classify."""
+        """As the base class; some features are dropped while training."""
         logits: torch.Tensor = self.classifier(self.dropout(self.pooled(feature_map)))  # (batch, labels)
         return logits
 
@@ -143,47 +132,38 @@ class SimpleCNN(Network):
         """Average into cells: unlike the others it knows where in the image something is."""
         return nnf.adaptive_avg_pool2d(feature_map, self.cells).flatten(1)  # (batch, 64 * 7 * 7)
 
-    def head(self, feature_map: torch.Tensor) -> torch.Tensor:
-        """Classify the flattened cells."""
-        logits: torch.Tensor = self.classifier(self.flattened(feature_map))  # (batch, labels)
-        return logits
+
+class _Cut(Network):
+    """A trunk of torchvision's, cut in front of its last part."""
+
+    trunk: nn.Sequential
+    middle: int
+    """How many parts belong to `early`."""
+    channels = 3
+
+    def early(self, x: torch.Tensor) -> torch.Tensor:
+        """Show the image in as many equal channels as the trunk expects, and pass all parts but the last."""
+        early_map: torch.Tensor = self.trunk[: self.middle](x.expand(-1, self.channels, -1, -1))
+        return early_map
+
+    def late(self, early_map: torch.Tensor) -> torch.Tensor:
+        """Pass the last part; what leaves it is 0 or larger."""
+        return nnf.relu(self.trunk[self.middle :](early_map))
 
 
-class _Averaged(Network):
-    """A network whose `classifier` reads the averaged feature map."""
-
-    classifier: nn.Sequential
-
-    def head(self, feature_map: torch.Tensor) -> torch.Tensor:
-        """Average over the image and classify."""
-        logits: torch.Tensor = self.classifier(self.pooled(feature_map))  # (batch, labels)
-        return logits
-
-
-class DenseNet121(_Averaged):
+class DenseNet121(_Cut):
     """DenseNet-121 (Huang et al. 2017), the network of CheXNet: one linear layer over the averaged feature map."""
 
     layer = "features.norm5"
     middle = 10
-    """Parts before the fourth dense block."""
 
     def __init__(self, labels: int, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.trunk = densenet121(weights=None).features
         self.classifier = nn.Sequential(nn.Dropout(dropout), last_layer(1024, labels))
 
-    def early(self, x: torch.Tensor) -> torch.Tensor:
-        """Pass three of four dense blocks."""
-        early_map: torch.Tensor = self.trunk[: self.middle](x.expand(-1, 3, -1, -1))  # (batch, 512, size_px / 32, ...)
-        return early_map
 
-    def late(self, early_map: torch.Tensor) -> torch.Tensor:
-        """Pass the last dense block."""
-        feature_map: torch.Tensor = nnf.relu(self.trunk[self.middle :](early_map))  # (batch, 1024, size_px / 32, ...)
-        return feature_map
-
-
-class EfficientNetB0(_Averaged):
+class EfficientNetB0(_Cut):
     """EfficientNet-B0 (Tan and Le 2019) with a head of batch normalisation, dropout and 256 units."""
 
     layer = "features.8"
@@ -192,53 +172,30 @@ class EfficientNetB0(_Averaged):
     def __init__(self, labels: int, *, dropout: float = 0.3, hidden: int = 256) -> None:
         super().__init__()
         self.trunk = efficientnet_b0(weights=None).features
-        self.classifier = nn.Sequential(
-            nn.BatchNorm1d(1280),
-            nn.Dropout(dropout),
-            nn.Linear(1280, hidden),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            last_layer(hidden, labels),
-        )
-
-    def early(self, x: torch.Tensor) -> torch.Tensor:
-        """Pass all blocks but the last convolution."""
-        early_map: torch.Tensor = self.trunk[: self.middle](x.expand(-1, 3, -1, -1))  # (batch, 320, size_px / 32, ...)
-        return early_map
+        units = [nn.Linear(1280, hidden), nn.ReLU(), nn.Dropout(dropout), last_layer(hidden, labels)]
+        self.classifier = nn.Sequential(nn.BatchNorm1d(1280), nn.Dropout(dropout), *units)
 
     def late(self, early_map: torch.Tensor) -> torch.Tensor:
-        """Pass the last convolution."""
+        """Pass the last convolution; its SiLU may be negative."""
         feature_map: torch.Tensor = self.trunk[self.middle :](early_map)  # (batch, 1280, size_px / 32, size_px / 32)
         return feature_map
 
 
-class ResNet50(_Averaged):
+class ResNet50(_Cut):
     """ResNet-50 (He et al. 2016) with a head of 2048, 512 and as many units as there are answers."""
 
     layer = "layer4"
+    middle = -1
 
     def __init__(self, labels: int, *, dropout: float = 0.5, hidden: int = 512) -> None:
         super().__init__()
-        whole = resnet50(weights=None)
-        self.stem = nn.Sequential(whole.conv1, whole.bn1, whole.relu, whole.maxpool)
-        self.middle = nn.Sequential(whole.layer1, whole.layer2, whole.layer3)
-        self.last = whole.layer4
+        self.trunk = nn.Sequential(*list(resnet50(weights=None).children())[:-2])  # without pooling and classifier
         self.classifier = nn.Sequential(
             nn.Dropout(dropout), nn.Linear(2048, hidden), nn.ReLU(), nn.Dropout(dropout), last_layer(hidden, labels)
         )
 
-    def early(self, x: torch.Tensor) -> torch.Tensor:
-        """Pass three of four stages."""
-        early_map: torch.Tensor = self.middle(self.stem(x.expand(-1, 3, -1, -1)))  # (batch, 1024, size_px / 16, ...)
-        return early_map
 
-    def late(self, early_map: torch.Tensor) -> torch.Tensor:
-        """Pass the last stage."""
-        feature_map: torch.Tensor = self.last(early_map)  # (batch, 2048, size_px / 32, size_px / 32)
-        return feature_map
-
-
-class XrvDenseNet121(Network):
+class XrvDenseNet121(_Cut):
     """DenseNet-121 (Huang et al. 2017) for one channel, with one linear layer over the averaged feature map.
 
     The authors' form is torchvision's but for its first convolution, down to the names of its parameters; only
@@ -246,31 +203,14 @@ class XrvDenseNet121(Network):
     """
 
     layer = "features.norm5"
+    middle = 10
+    channels = 1
 
     def __init__(self, labels: int) -> None:
         super().__init__()
         self.trunk = densenet121(weights=None).features
         self.trunk.conv0 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
         self.classifier = nn.Linear(1024, labels)
-
-    def early(self, x: torch.Tensor) -> torch.Tensor:
-        """Pass three of four dense blocks."""
-        early_map: torch.Tensor = self.trunk[:-2](x)  # (batch, 512, size_px / 32, size_px / 32)
-        return early_map
-
-    def late(self, early_map: torch.Tensor) -> torch.Tensor:
-        """Pass the last block, its normalisation and the rectifier that follows it in the authors' `forward`."""
-        feature_map: torch.Tensor = torch.relu(self.trunk[-2:](early_map))  # (batch, 1024, size_px / 32, ...)
-        return feature_map
-
-    def evidence(self, feature_map: torch.Tensor) -> torch.Tensor:
-        """Weigh the map's channels as the linear layer does: -> (batch, labels, rows, cols)."""
-        return torch.einsum("nchw,lc->nlhw", feature_map, self.classifier.weight)
-
-    def head(self, feature_map: torch.Tensor) -> torch.Tensor:
-        """Average over the image and classify."""
-        logits: torch.Tensor = self.classifier(self.pooled(feature_map))  # (batch, labels)
-        return logits
 
 
 ARCHITECTURES: Mapping[str, Callable[..., Network]] = {
@@ -286,14 +226,8 @@ ARCHITECTURES: Mapping[str, Callable[..., Network]] = {
 def build(spec: NetworkSpec, labels: int) -> Network:
     """Build the network that a profile names, with random weights.
 
-    Parameters
-    ----------
-    spec : architecture and its options
-    labels : number of logits; where the network has classes, one more than these
-
-    Raises
-    ------
-    ModelError : the architecture or one of its options is unknown
+    `labels` : number of logits; where the network has classes, one more than these
+    Raises ModelError: the architecture or one of its options is unknown.
     """
     builder = ARCHITECTURES.get(spec.architecture)
     if builder is None:
@@ -312,9 +246,7 @@ def build(spec: NetworkSpec, labels: int) -> Network:
 def load_imagenet_trunk(network: Network, path: Path) -> None:
     """Start a MobileNetV2 from ImageNet features (keys `features.*`, fp16 or fp32).
 
-    Raises
-    ------
-    ModelError : the network is another one, the file cannot be read, or it does not hold this trunk
+    Raises ModelError: the network is another one, the file cannot be read, or it does not hold this trunk.
     """
     network = network.inner if isinstance(network, OverClasses) else network
     if not isinstance(network, MobileNetV2):

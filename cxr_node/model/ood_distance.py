@@ -1,9 +1,8 @@
 """How far an image's features lie from those of the training images.
 
-Knows no pixels and no network: features in, a number out. A Mahalanobis distance to the nearest class
-(Lee et al. 2018), on the leading axes of the within-class scatter, plus what those axes leave over
-(Ren et al. 2021 show that without it foreign images can look near). Where a network has learned to know outsiders
-(Hendrycks et al. 2019), the larger of both counts: a mirrored chest has the features of a chest.
+A Mahalanobis distance to the nearest class (Lee et al. 2018), on the leading axes of the within-class scatter, plus
+what those axes leave over (Ren et al. 2021: without it foreign images can look near). Where a network has learned to
+know outsiders (Hendrycks et al. 2019), the larger of both counts: a mirrored chest has the features of a chest.
 """
 
 from __future__ import annotations
@@ -97,8 +96,7 @@ def distance(features: Floats, stats: Mapping[str, Floats], strangeness: Floats 
     if strangeness is None:
         return measured
     middle, end = stats["learned"]
-    larger: Floats = np.maximum(measured, (strangeness - middle) / max(end - middle, np.float32(1e-6)))
-    return larger
+    return np.asarray(np.maximum(measured, (strangeness - middle) / max(end - middle, np.float32(1e-6))))
 
 
 def mahalanobis(features: Floats, stats: Mapping[str, Floats]) -> Floats:
@@ -113,5 +111,4 @@ def mahalanobis(features: Floats, stats: Mapping[str, Floats]) -> Floats:
     axes = along.shape[-1]
     squared = (np.square(along) / stats["variance"]).sum(-1) + residual * axes / stats["residual_variance"]
     nearest = np.sqrt(squared.min(axis=1) / axes) / stats["scale"]  # (batch,)
-    held: Floats = np.minimum(nearest, np.finfo(np.float32).max).astype(np.float32)
-    return held
+    return np.asarray(np.minimum(nearest, np.finfo(np.float32).max).astype(np.float32))

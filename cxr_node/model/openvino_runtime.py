@@ -85,9 +85,7 @@ def in_float32(model: Any, threads: int) -> Any:
 
     Without a hint OpenVINO computes in bfloat16 wherever a processor can, and the same image gets other numbers there.
 
-    Raises
-    ------
-    RuntimeError : OpenVINO cannot, or will not in float32.
+    Raises RuntimeError: OpenVINO cannot, or will not in float32.
     """
     options = {
         properties.hint.inference_precision(): ov.Type.f32,

@@ -1,8 +1,7 @@
 """One radiograph in: calibrated probability, spread over views, distance, and where the network looked.
 
-Knows no DICOM, no threshold, no other image and no torch: an answer depends on the radiograph and the profile alone,
-also where several threads share a predictor. Which runtime computed it moves the probability by less than
-`LARGEST_DIFFERENCE` on golden inputs, or the runtime is refused.
+An answer depends on the radiograph and the profile alone, also where several threads share a predictor. Which runtime
+computed it moves the probability by less than `LARGEST_DIFFERENCE` on golden inputs, or the runtime is refused.
 """
 
 from __future__ import annotations
@@ -45,20 +44,17 @@ Two ways of computing in float32 differ by 2e-6 here; bfloat16 moves a probabili
 
 def calibrated(logits: NDArray[np.floating], slope: float, intercept: float) -> Doubles:
     """Platt's sigmoid(slope * logit + intercept): any shape, same shape in [0, 1]."""
-    probabilities: Doubles = expit(slope * logits.astype(np.float64) + intercept)
-    return probabilities
+    return np.asarray(expit(slope * logits.astype(np.float64) + intercept))
 
 
 def image_logits(logits: Floats) -> Floats:
     """Mean over views, the logit that is calibrated: (images, views, labels) -> (images, labels)."""
-    mean: Floats = logits.mean(axis=1)
-    return mean
+    return np.asarray(logits.mean(axis=1))
 
 
 def spread(probabilities: Doubles) -> Doubles:
     """Largest difference between views: calibrated (images, views, labels) -> (images, labels), in [0, 1]."""
-    widest: Doubles = np.ptp(probabilities, axis=1)
-    return widest
+    return np.asarray(np.ptp(probabilities, axis=1))
 
 
 def divided(judged: float, logits: Floats, positive: Sequence[bool]) -> Doubles:
@@ -76,8 +72,7 @@ def divided(judged: float, logits: Floats, positive: Sequence[bool]) -> Doubles:
     """
     softmax, chosen = expit(logits.astype(np.float64)), np.array(positive)
     total = np.where(chosen, softmax[chosen].sum(), softmax[~chosen].sum()).clip(1e-300)
-    shares: Doubles = softmax / total * np.where(chosen, judged, 1.0 - judged)
-    return shares
+    return np.asarray(softmax / total * np.where(chosen, judged, 1.0 - judged))
 
 
 class ProfilePredictor:
@@ -85,9 +80,7 @@ class ProfilePredictor:
 
     Not for two threads at once: a worker process owns one.
 
-    Parameters
-    ----------
-    stats : as `model.ood_distance.normalised` returns them; {} where no distance is judged
+    `stats` : as `model.ood_distance.normalised` returns them; {} where no distance is judged
     """
 
     def __init__(self, profile: Profile, computes: Runtime, stats: Mapping[str, Floats]) -> None:
@@ -116,9 +109,7 @@ class ProfilePredictor:
         ----------
         radiographs : each with pixels float32, shape (rows, cols), range [0, 1], larger means more attenuating
 
-        Raises
-        ------
-        ModelError : the network failed or answered something that is no number
+        Raises ModelError: the network failed or answered something that is no number.
         """
         if not radiographs:
             return []
@@ -232,14 +223,11 @@ def load_predictor(profile: Profile, threads: int = 0, wanted: RuntimeKind = Run
 
     Parameters
     ----------
-    profile : verified by `profile.load`
     threads : threads of inference; 0: all cores of the machine
     wanted : which runtime; AUTO: chosen by itself
 
-    Raises
-    ------
-    ModelError : the weights are not those the profile was loaded with, or no runtime that is wanted can use them, or
-        answers right, here
+    Raises ModelError: the weights are not those the profile was loaded with, or no runtime that is wanted can use them,
+    or answers right, here.
     """
     if (found := sha256(profile.weights_path)) != profile.weights_sha256:
         raise ModelError(f"{profile.weights_path} was changed: sha256 is {found}, expected {profile.weights_sha256}")
@@ -261,9 +249,7 @@ def load_predictor(profile: Profile, threads: int = 0, wanted: RuntimeKind = Run
 def refused(candidate: Runtime, profile: Profile, stats: Mapping[str, Floats]) -> str | None:
     """Let a runtime judge the golden inputs, and say what is wrong with its answers; None: nothing.
 
-    Raises
-    ------
-    ModelError : it failed, or the statistics are those of another network
+    Raises ModelError: it failed, or the statistics are those of another network.
     """
     output = candidate.infer(graph_file.golden_inputs(profile.input))
     if (output.strangeness is not None) is not (weights_file.LEARNED in stats):
@@ -290,9 +276,7 @@ def candidates(profile: Profile, wanted: RuntimeKind, threads: int) -> Iterator[
     wanted : AUTO tries CUDA, OpenVINO, torch; each in float32, whatever shorter numbers the processor multiplies
     threads : of one call
 
-    Raises
-    ------
-    ModelError : what is wanted is not installed, or the profile has no exported graph for it
+    Raises ModelError: what is wanted is not installed, or the profile has no exported graph for it.
     """
     if wanted is RuntimeKind.TORCH:
         yield _torch(profile, threads)

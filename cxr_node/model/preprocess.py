@@ -1,7 +1,6 @@
 """From a radiograph to the network's input: the same function in training and in serving.
 
-Knows nothing of DICOM, of networks or of files. One golden array (tests/model/test_preprocess.py) pins it:
-what changes its input makes every calibration in `weights/` void.
+One golden array (tests/model/test_preprocess.py) pins it: a change makes every calibration in `weights/` void.
 """
 
 from __future__ import annotations
@@ -48,8 +47,7 @@ def prepare(pixels: NDArray[np.float32], spec: InputSpec) -> NDArray[np.float32]
     """
     if spec.normalisation is Normalisation.XRV:
         return torchxrayvision.prepare(pixels, spec.size_px)
-    standardised: Floats = standardise(cut_and_resize(pixels, spec)[None])[0]
-    return standardised
+    return np.asarray(standardise(cut_and_resize(pixels, spec)[None])[0])
 
 
 def borders(shape: tuple[int, ...], spec: InputSpec) -> tuple[float, float]:
@@ -128,8 +126,7 @@ def _quantile(ordered: Floats, share: float) -> Floats:
     place = share * (ordered.shape[1] - 1)
     below = int(place)
     above = min(below + 1, ordered.shape[1] - 1)
-    quantile: Floats = ordered[:, below] + (ordered[:, above] - ordered[:, below]) * np.float32(place - below)
-    return quantile
+    return np.asarray(ordered[:, below] + (ordered[:, above] - ordered[:, below]) * np.float32(place - below))
 
 
 def views(prepared: Floats, normalisation: Normalisation = Normalisation.STANDARDISED) -> Floats:
@@ -165,12 +162,10 @@ def _closer(image: Floats) -> Floats:
 def _enlarging(before: int, after: int) -> Floats:
     """Weights of the old samples in each new one, (after, before): linear between the samples' centres."""
     place = np.clip((np.arange(after) + 0.5) * before / after - 0.5, 0.0, before - 1.0)
-    weights: Floats = np.clip(1.0 - np.abs(place[:, None] - np.arange(before)), 0.0, 1.0).astype(np.float32)
-    return weights
+    return np.asarray(np.clip(1.0 - np.abs(place[:, None] - np.arange(before)), 0.0, 1.0).astype(np.float32))
 
 
 def _blurred(image: Floats) -> Floats:
-    """Mean over 3 x 3 pixels, the edge repeated."""
     padded = np.pad(image, 1, mode="edge")
     down = padded[:-2] + padded[1:-1] + padded[2:]
     return np.asarray((down[:, :-2] + down[:, 1:-1] + down[:, 2:]) / np.float32(9.0), dtype=np.float32)
@@ -179,5 +174,4 @@ def _blurred(image: Floats) -> Floats:
 def _brighter(image: Floats) -> Floats:
     low, high = image.min(), image.max()
     reach = max(high - low, np.float32(SMALLEST_SPREAD))
-    brighter: Floats = ((image - low) / reach) ** np.float32(0.8)
-    return brighter
+    return np.asarray(((image - low) / reach) ** np.float32(0.8))

@@ -28,7 +28,9 @@ Schema = TypeVar("Schema", bound=BaseModel)
 BOUND_FILES = ("weights.safetensors", "calibration.yaml")
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """A section of a file: every key is known, none changes."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -41,7 +43,7 @@ class Normalisation(StrEnum):
     """TorchXRayVision's: [-1024, 1024] over the whole range, the central square, no border cut."""
 
 
-class InputSpec(_Strict):
+class InputSpec(Strict):
     """How a radiograph becomes the network's input; the same in training and in serving."""
 
     size_px: int = Field(ge=32, le=2048)
@@ -57,7 +59,7 @@ class InputSpec(_Strict):
         return self
 
 
-class NetworkSpec(_Strict):
+class NetworkSpec(Strict):
     """Which builder of `model.networks.ARCHITECTURES`, and its options."""
 
     architecture: str
@@ -67,7 +69,7 @@ class NetworkSpec(_Strict):
     for the judged label. The profile's labels are then the judged one and these (`model.network.OverClasses`)."""
 
 
-class Population(_Strict):
+class Population(Strict):
     """Whom the profile may judge: what its training data covered."""
 
     age_years: tuple[float, float]
@@ -80,7 +82,7 @@ _ASCII = r"^[!-\[\]-~]([ -\[\]-~]*[!-\[\]-~])?$"
 _ShortString = Annotated[str, Field(pattern=_ASCII, max_length=16)]  # SH
 
 
-class CodeFile(_Strict):
+class CodeFile(Strict):
     """A coded concept (PS3.3 8.8)."""
 
     value: _ShortString
@@ -88,7 +90,7 @@ class CodeFile(_Strict):
     meaning: str = Field(pattern=_ASCII, max_length=64)
 
 
-class TargetFile(_Strict):
+class TargetFile(Strict):
     """domain.Target as profile.yaml writes it: what the verdicts are about."""
 
     finding: str = Field(pattern=r"^[A-Za-z]([A-Za-z0-9 -]*[A-Za-z0-9])?$", max_length=22)
@@ -106,7 +108,7 @@ class TargetFile(_Strict):
         return Target(finding=self.finding, code=(self.code.value, self.code.scheme, self.code.meaning))
 
 
-class ProfileFile(_Strict):
+class ProfileFile(Strict):
     """profile.yaml."""
 
     format: int
@@ -135,7 +137,7 @@ class ProfileFile(_Strict):
         return PNEUMONIA if self.target is None else self.target.read()
 
 
-class OperatingPointFile(_Strict):
+class OperatingPointFile(Strict):
     """domain.OperatingPoint as calibration.yaml writes it."""
 
     name: str
@@ -147,7 +149,7 @@ class OperatingPointFile(_Strict):
     """null: weights.safetensors holds no `distance.*`, and no image is found unlike the training data."""
 
 
-class GuaranteeFile(_Strict):
+class GuaranteeFile(Strict):
     """What the thresholds promise of patients drawn like those they were chosen on; shares in (0, 1)."""
 
     ppv: float
@@ -162,7 +164,7 @@ class GuaranteeFile(_Strict):
     method: str
 
 
-class CalibrationFile(_Strict):
+class CalibrationFile(Strict):
     """calibration.yaml: p = sigmoid(slope * logit + intercept) (Platt 1999)."""
 
     weights_sha256: str
@@ -216,14 +218,12 @@ class Profile:
 def load(folder: Path) -> Profile:
     """Read and verify a profile folder.
 
-    Raises
-    ------
-    ForeignProfileError : another version of this program wrote it
-    ModelError : a file is missing or malformed, or a hash does not match; the message names both hashes.
+    Raises ForeignProfileError: another version of this program wrote it; ModelError: a file is missing or malformed, or
+    a hash does not match; the message names both hashes.
     """
     described = described_in(folder)
     found = {name: as_released(folder, described, name) for name in BOUND_FILES}
-    calibrated = _read(folder / "calibration.yaml", CalibrationFile)
+    calibrated = read(folder / "calibration.yaml", CalibrationFile)
     if calibrated.weights_sha256 != found["weights.safetensors"]:
         raise ModelError(
             f"{folder}/calibration.yaml was fitted on weights {calibrated.weights_sha256}, "
@@ -251,9 +251,7 @@ def load(folder: Path) -> Profile:
 def as_released(folder: Path, described: ProfileFile, name: str) -> str:
     """Take the sha256 of a file of the profile, which must be the one that profile.yaml names.
 
-    Raises
-    ------
-    ModelError : it is another, or the file cannot be read; the message names both
+    Raises ModelError: it is another, or the file cannot be read; the message names both.
     """
     found = sha256(folder / name)
     if found != (expected := described.sha256.get(name)):
@@ -267,16 +265,13 @@ def as_released(folder: Path, described: ProfileFile, name: str) -> str:
 def described_in(folder: Path) -> ProfileFile:
     """Read profile.yaml, without asking for weights or a calibration that fit.
 
-    Raises
-    ------
-    ForeignProfileError : another version of this program wrote it
-    ModelError : it is missing or malformed
+    Raises ForeignProfileError: another version of this program wrote it; ModelError: it is missing or malformed.
     """
     content = _parsed(folder / "profile.yaml")
     found = content.get("format") if isinstance(content, dict) else None
     if isinstance(found, int) and found != FORMAT:  # first: another format may have other keys
         raise ForeignProfileError(f"{folder}/profile.yaml is of format {found}; this version reads format {FORMAT}")
-    return _read(folder / "profile.yaml", ProfileFile)
+    return read(folder / "profile.yaml", ProfileFile)
 
 
 def _operating_point(folder: Path, described: ProfileFile, calibrated: CalibrationFile) -> OperatingPoint:
@@ -307,12 +302,7 @@ def write(folder: Path, described: ProfileFile, calibrated: CalibrationFile) -> 
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file.
-
-    Raises
-    ------
-    ModelError : the file cannot be read.
-    """
+    """Hex digest of a file. Raises ModelError: the file cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -320,7 +310,8 @@ def sha256(path: Path) -> str:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _read(path: Path, schema: type[Schema]) -> Schema:
+def read(path: Path, schema: type[Schema]) -> Schema:
+    """Read a YAML file of a profile. Raises ModelError: it is missing or malformed; one sentence for each mistake."""
     content = _parsed(path)
     try:
         return schema.model_validate(content)

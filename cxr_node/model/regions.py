@@ -1,12 +1,9 @@
 """Regions of a heat map: every place that stands out, and in which lung field it lies.
 
-The map has no borders of its own, and it runs over the spine from one lung into the other on most films; a region must
-say which lung the network looked at. So what reaches into both is cut at the mediastinum, and what reaches beyond the
-lungs is cut at the rib cage. What has its peak outside the chest is left as it is: that the network looked at a letter
-must be seen. Where no lungs are found, nothing is cut and no place is named.
-
-Knows no network, no threshold of the classifier, no side of the patient, and no DICOM but how SCOORD counts pixels
-(PS3.3 C.18.6.1.1).
+The map runs over the spine from one lung into the other on most films; a region must say which lung the network looked
+at. So what reaches into both is cut at the mediastinum, and what reaches beyond the lungs at the rib cage. What has its
+peak outside the chest stays: that the network looked at a letter must be seen. Where no lungs are found, nothing is cut
+and no place is named. Pixels are counted as SCOORD does (PS3.3 C.18.6.1.1).
 """
 
 from __future__ import annotations
@@ -81,7 +78,7 @@ class _Sampled:
         return centres / np.float32(self.shape[axis])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class _Lungs:
     """The thorax on the grid of the samples: `u`, `v` and `depth` as `Thorax.own` returns them."""
 
@@ -141,14 +138,11 @@ def regions(
     cut = np.float32(share) * sampled.weight.max()
     if cut <= 0.0 or sampled.weight.min() >= cut:
         return ()
-    lungs = None if thorax is None or not thorax.is_found else _lungs(thorax, sampled)
+    lungs = None
+    if thorax is not None and thorax.is_found:
+        lungs = _Lungs(*thorax.own(sampled.shares(1), sampled.shares(0)))
     found = [_region(piece, sampled, lungs) for piece in _pieces(sampled.weight - cut, sampled.cell, lungs)]
     return tuple(sorted(found, key=lambda region: -region.weight))  # stable: of equal ones the upper first
-
-
-def _lungs(thorax: Thorax, sampled: _Sampled) -> _Lungs:
-    u, v, depth = thorax.own(sampled.shares(1), sampled.shares(0))
-    return _Lungs(u=u, v=v, depth=depth)
 
 
 def _sample(cells: Floats, border: tuple[float, float], shape: tuple[int, ...]) -> _Sampled:
@@ -230,7 +224,6 @@ def _region(piece: _Piece, sampled: _Sampled, lungs: _Lungs | None) -> Region:
 
 
 def _zones(heights: Floats, peak: float) -> tuple[Zone, ...]:
-    """Tell which zones samples at such heights cover."""
     counts = np.bincount(np.searchsorted(ZONE_ENDS, heights, side="right"), minlength=len(Zone))
     of_peak = int(np.searchsorted(ZONE_ENDS, peak, side="right"))
     return tuple(

@@ -1,7 +1,6 @@
 """What computes a network: the interface of `torch_runtime` and `openvino_runtime`.
 
-Knows no pixels and no calibration. torch is the reference, and the only one that trains; OpenVINO is what a CPU serves
-with, from the graph that `torch_runtime.export` wrote into the profile folder, so that serving needs no torch.
+torch is the reference, and trains; OpenVINO serves on CPUs, from the graph that `torch_runtime.export` wrote.
 """
 
 from __future__ import annotations
@@ -39,17 +38,14 @@ class Runtime(Protocol):
     @property
     def name(self) -> str:
         """Who computes, and how exactly; for logs and benchmarks."""
-        ...
 
     @property
     def layer(self) -> str:
         """Which layer of the network the heat map is of."""
-        ...
 
     @property
     def batch(self) -> int:
         """How many images at once pay."""
-        ...
 
     def infer(self, shown: Floats) -> NetworkOutput:
         """Pass all views of some images through the network, once.
@@ -58,8 +54,5 @@ class Runtime(Protocol):
         ----------
         shown : float32, shape (images, views, 1, size_px, size_px); the first view is the image itself
 
-        Raises
-        ------
-        ModelError : the network failed.
+        Raises ModelError: the network failed.
         """
-        ...

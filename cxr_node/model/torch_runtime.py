@@ -28,9 +28,7 @@ OUTPUTS = ("logits", "activation", "signature", "strangeness")
 class Served(nn.Module):
     """A network in evaluation mode that also explains one of its logits.
 
-    Parameters
-    ----------
-    label : which logit is judged, and explained
+    `label` : which logit is judged, and explained
     """
 
     def __init__(self, network: Network, label: int) -> None:
@@ -106,14 +104,9 @@ def in_float32() -> Iterator[None]:
 def load(profile: Profile, threads: int, device: str | None = None) -> TorchRuntime:
     """Load a profile's network.
 
-    Parameters
-    ----------
-    threads : process-wide, as torch's setting is
-    device : "cpu" or "cuda"; None: a GPU where there is one
-
-    Raises
-    ------
-    ModelError : the weights do not fit the network
+    `threads` : process-wide, as torch's setting is
+    `device` : "cpu" or "cuda"; None: a GPU where there is one
+    Raises ModelError: the weights do not fit the network.
     """
     torch.set_num_threads(threads)
     network, _ = weights.load(profile.weights_path, profile.network, len(profile.labels))
@@ -123,9 +116,7 @@ def load(profile: Profile, threads: int, device: str | None = None) -> TorchRunt
 def export(profile: Profile) -> None:
     """Write network.xml, network.bin and network.yaml into the profile's folder.
 
-    Raises
-    ------
-    ModelError : the network cannot be turned into a graph, or the files cannot be written
+    Raises ModelError: the network cannot be turned into a graph, or the files cannot be written.
     """
     from cxr_node.model.openvino_runtime import VERSION, ov
 

@@ -1,8 +1,7 @@
 """TorchXRayVision's DenseNet-121 as its authors published it: labels, operating points, input.
 
-Knows no file, does not need that package, and leaves the network to `ancestors`. Everything here follows
-`torchxrayvision/models.py` and `datasets.py`, version 1.5 (Apache-2.0; Cohen et al., "TorchXRayVision: A library of
-chest X-ray datasets and models", MIDL 2022); a test compares each part with a second reading of that source.
+Follows `torchxrayvision/models.py` and `datasets.py`, version 1.5 (Apache-2.0; Cohen et al., MIDL 2022); a test
+compares each part with a second reading of that source.
 """
 
 from __future__ import annotations
@@ -88,8 +87,7 @@ def op_norm(probabilities: NDArray[np.float64], thresholds: Sequence[float | Non
     at = np.array([_NAN if value is None else value for value in thresholds])
     below = probabilities / (at * 2)
     above = 1 - (1 - probabilities) / ((1 - at) * 2)
-    scores: NDArray[np.float64] = np.where(np.isnan(at), 0.5, np.where(probabilities < at, below, above))
-    return scores
+    return np.asarray(np.where(np.isnan(at), 0.5, np.where(probabilities < at, below, above)))
 
 
 def prepare(pixels: NDArray[np.float32], size_px: int) -> NDArray[np.float32]:
@@ -115,8 +113,7 @@ def prepare(pixels: NDArray[np.float32], size_px: int) -> NDArray[np.float32]:
     if step > 1.0:
         scaled = ndimage.gaussian_filter(scaled, (step - 1.0) / 2.0, mode="grid-constant")
     resized = ndimage.zoom(scaled, 1.0 / step, order=1, mode="grid-constant", grid_mode=True)
-    clipped: NDArray[np.float32] = np.clip(resized, -REACH, REACH).astype(np.float32)
-    return clipped
+    return np.asarray(np.clip(resized, -REACH, REACH).astype(np.float32))
 
 
 def square(shape: tuple[int, ...]) -> tuple[int, int, int]:

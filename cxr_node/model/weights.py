@@ -1,7 +1,4 @@
-"""weights.safetensors from and to a torch network; what its keys mean stands in `weights_file`.
-
-Knows no thresholds and no pixels.
-"""
+"""weights.safetensors from and to a torch network; what its keys mean stands in `weights_file`."""
 
 from __future__ import annotations
 
@@ -38,15 +35,7 @@ def save(path: Path, network: Network, stats: Mapping[str, Floats], *, exact: bo
 def load(path: Path, spec: NetworkSpec, labels: int) -> tuple[Network, dict[str, Floats]]:
     """Read both, as fp32 on the CPU; the network is in evaluation mode.
 
-    Parameters
-    ----------
-    path : weights.safetensors of a profile folder
-    spec : architecture and options, from profile.yaml
-    labels : number of logits
-
-    Raises
-    ------
-    ModelError : the file cannot be read, does not fit the network, or holds anything else
+    Raises ModelError: the file cannot be read, does not fit the network, or holds anything else.
     """
     with torch.device("meta"):  # names and shapes alone: no weights are drawn to be thrown away
         network = build(spec, labels)

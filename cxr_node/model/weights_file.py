@@ -27,9 +27,7 @@ LEARNED = "learned"
 def statistics(path: Path) -> dict[str, Floats]:
     """Read the statistics of the training features; {} where there are none.
 
-    Raises
-    ------
-    ModelError : the file cannot be read, or holds what is neither network nor statistics
+    Raises ModelError: the file cannot be read, or holds what is neither network nor statistics.
     """
     try:
         with safe_open(path, framework="numpy") as file:

@@ -39,9 +39,7 @@ class ResultFiles:
     def write(self, image: Path, sop_instance_uid: str, artifacts: Sequence[Artifact]) -> list[Path]:
         """Write what was made of one image; the files, in the order of the objects.
 
-        Raises
-        ------
-        DataError : the folder cannot be written to, or every name is taken.
+        Raises DataError: the folder cannot be written to, or every name is taken.
         """
         try:
             self._look()
@@ -129,11 +127,11 @@ class Answer:
 
     @property
     def reason(self) -> str | None:
-        """The coded reason of a REJECTED, the doubt of an UNCERTAIN, else None."""
+        """The coded reason of a REJECTED, the abstain reason of an UNCERTAIN, else None."""
         if isinstance(self.outcome, Rejected):
             return self.outcome.reason.value
-        doubt = self.outcome.decision.doubt
-        return doubt.value if doubt else None
+        reason = self.outcome.decision.abstain_reason
+        return reason.value if reason else None
 
     @property
     def sentence(self) -> str | None:
@@ -156,6 +154,7 @@ class Answer:
         `findings`; where the scale is `score`, `probability` is null.
         """
         finding = self.outcome if isinstance(self.outcome, Finding) else None
+        distance = finding.prediction.distance if finding else None
         return {
             "path": str(self.path),
             "verdict": self.word,
@@ -163,7 +162,7 @@ class Answer:
             "reason": self.reason,
             "sentence": self.sentence,
             "spread": round(finding.prediction.spread, 6) if finding else None,
-            "distance": _rounded(finding.prediction.distance) if finding else None,
+            "distance": round(distance, 6) if distance is not None else None,
             "profile": finding.identity.profile if finding else profile,
         } | (_more(finding) if finding else {})
 
@@ -174,7 +173,6 @@ def _probability(finding: Finding) -> float | None:
 
 
 def _more(finding: Finding) -> dict[str, str | dict[str, float]]:
-    """What only some profiles tell."""
     classes = {label: round(share, 6) for label, share in finding.prediction.classes.items()}
     several = len(finding.prediction.probability) > 1
     return ({"classes": classes} if classes else {}) | (_scores(finding) if several else {})
@@ -188,16 +186,10 @@ def _scores(finding: Finding) -> dict[str, str | dict[str, float]]:
     return {"judged": point.label, "scale": point.scale.value, "findings": numbers}
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)
-
-
 def files(paths: Sequence[Path]) -> list[Path]:
     """Files to judge, folders walked in the order of their names.
 
-    Raises
-    ------
-    DataError : a path does not exist, or there is no file at all.
+    Raises DataError: a path does not exist, or there is no file at all.
     """
     found: list[Path] = []
     for path in paths:
@@ -215,9 +207,7 @@ def files(paths: Sequence[Path]) -> list[Path]:
 def part10(path: Path, **attributes: str) -> bytes:
     """A file as the network would have brought it; `attributes` are told of a picture, which has none of its own.
 
-    Raises
-    ------
-    InstanceError : it cannot be read, or is a picture that cannot be wrapped.
+    Raises InstanceError: it cannot be read, or is a picture that cannot be wrapped.
     """
     if path.suffix.lower() in from_picture.PICTURE_SUFFIXES:
         return from_picture.wrap(path, **attributes)
@@ -230,9 +220,7 @@ def part10(path: Path, **attributes: str) -> bytes:
 def dicom_files(paths: Sequence[Path], scratch: Path) -> list[Path]:
     """The files as Part 10 files: pictures wrapped into `scratch`, DICOM files where they are.
 
-    Raises
-    ------
-    DataError : a picture cannot be wrapped.
+    Raises DataError: a picture cannot be wrapped.
     """
     found = []
     for number, path in enumerate(paths):

@@ -1,7 +1,6 @@
 """Drawn radiographs of any size as DX images, each one different, for measuring with: nobody's, and nothing to fetch.
 
-The demo's pictures, enlarged, under noise that is another one in each image. The same number gives the same UIDs and
-the same bytes, and another number others: what a node has already, it does not judge again.
+The demo's pictures, enlarged, under noise that differs from image to image. The same number gives the same bytes.
 """
 
 from __future__ import annotations
@@ -33,11 +32,9 @@ _STRIDE = 104_729
 class Plate:
     """What all images of a series of drawings share.
 
-    Attributes
-    ----------
-    rows, cols : size in pixels
-    bits_stored : 8 to 16; more than 8 take two bytes a pixel
-    age_years : of every patient; the default profile judges children of 1 to 5 years
+    `rows`, `cols` : size in pixels
+    `bits_stored` : 8 to 16; more than 8 take two bytes a pixel
+    `age_years` : of every patient; the default profile judges children of 1 to 5 years
     """
 
     rows: int = 2000
@@ -76,7 +73,7 @@ def draw(plate: Plate, count: int, first: int = 1) -> Iterator[bytes]:
     pictures = [picture for pair in zip(clear, opaque, strict=True) for picture in pair]
     enlarged = functools.lru_cache(len(pictures))(functools.partial(_enlarged, plate))
     noise = _noise(plate)
-    told = {**BUILT_IN_ATTRIBUTES, "PatientAge": f"{plate.age_years:03d}Y", **_depth(plate)}
+    told = {**BUILT_IN_ATTRIBUTES, "PatientAge": f"{plate.age_years:03d}Y", **from_picture.depth(plate.bits_stored)}
     for number in range(first, first + count):
         grain = np.roll(noise, number * _STRIDE % noise.size)
         yield from_picture.of_values(enlarged(pictures[number % len(pictures)]) + grain, **told)
@@ -103,15 +100,8 @@ def _noise(plate: Plate) -> Values:
     """Gaussian, cut off where `_enlarged` leaves off; negative values as two's complement, so that a sum is exact."""
     reach, chance = _reach(plate), np.random.default_rng(1)
     drawn = chance.standard_normal((plate.rows, plate.cols), np.float32) * (reach / 4.0)
-    grain: Values = np.clip(np.rint(drawn), -reach, reach).astype(np.int16).astype(plate.dtype)
-    return grain
+    return np.asarray(np.clip(np.rint(drawn), -reach, reach).astype(np.int16).astype(plate.dtype))
 
 
 def _reach(plate: Plate) -> int:
     return 4 * (1 << plate.bits_stored) // _NOISE_PARTS
-
-
-def _depth(plate: Plate) -> dict[str, str | int]:
-    half = 1 << (plate.bits_stored - 1)
-    window = {"WindowCenter": str(half), "WindowWidth": str(2 * half)}
-    return {"BitsStored": plate.bits_stored, "HighBit": plate.bits_stored - 1, **window}

@@ -41,10 +41,8 @@ class Sent:
 def bind_for_a_moment(host: str, port: int) -> None:
     """Prove that a port can be listened on.
 
-    Raises
-    ------
-    ResourceError : it cannot now, and why: somebody else listens there.
-    ConfigError : it never can: the address is none of this machine, or the port is not for this account.
+    Raises ResourceError: it cannot now, and why: somebody else listens there; ConfigError: it never can: the address is
+    none of this machine, or the port is not for this account.
     """
     try:
         with socket.create_server((host, port)):
@@ -78,9 +76,7 @@ def store(
 ) -> None:
     """C-STORE files over one association, each in its own transfer syntax, and tell of each as it is answered.
 
-    Raises
-    ------
-    DeliveryError : the peer cannot be reached, refuses the association or breaks it.
+    Raises DeliveryError: the peer cannot be reached, refuses the association or breaks it.
     """
     kinds: dict[Path, tuple[str, str]] = {}
     for path in paths:
@@ -107,7 +103,6 @@ def _store(association: Association, path: Path, address: Address, priority: Pri
 
 
 def _kind(path: Path) -> tuple[str, str]:
-    """SOP class and transfer syntax of a Part 10 file."""
     try:
         meta, _ = split_dataset(path)
         return str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)

@@ -1,7 +1,6 @@
 """A whole node on loopback for a while: `cxr-node serve`, as processes of its own, on a spool of its own.
 
-The node that hospitals would run, on a configuration file that differs from a real one in its ports and paths. It is
-sent files, and its ledger tells what became of them. Nothing is known here of what the files are.
+It is sent files, and its ledger tells what became of them.
 """
 
 from __future__ import annotations
@@ -134,15 +133,10 @@ class Node:
 def node(folder: Path, settings: Mapping[str, Any], calling_ae_title: str) -> Iterator[Node]:
     """Run `cxr-node serve` until the block ends.
 
-    Parameters
-    ----------
-    folder : its spool, configuration and log are made there
-    settings : sections of the configuration beside `listen` and `spool`
-    calling_ae_title : who sends to it
-
-    Raises
-    ------
-    TrialError : it does not start.
+    `folder` : its spool, configuration and log are made there
+    `settings` : sections of the configuration beside `listen` and `spool`
+    `calling_ae_title` : who sends to it
+    Raises TrialError: it does not start.
     """
     address = Address(ae_title="CXR_NODE", host="127.0.0.1", port=send.free_port("127.0.0.1"))
     listen = {"ae_title": address.ae_title, "host": address.host, "port": address.port}
@@ -186,10 +180,7 @@ def running(
 def store(there: Node, files: Sequence[Path], arrived: Callable[[Path], None]) -> None:
     """Send files over one association, and tell of each that the node has acknowledged.
 
-    Raises
-    ------
-    TrialError : it refuses one.
-    DeliveryError : it cannot be reached.
+    Raises TrialError: it refuses one; DeliveryError: it cannot be reached.
     """
 
     def told(sent: send.Sent) -> None:
@@ -203,13 +194,11 @@ def store(there: Node, files: Sequence[Path], arrived: Callable[[Path], None]) -
 def settled(there: Node, uids: Iterable[str], waiting: Callable[[int], None], look_every_s: float) -> dict[str, Story]:
     """Wait until every instance is DELIVERED, REJECTED or DEAD, tell how many are not, and then their stories.
 
-    Raises
-    ------
-    TrialError : not every one is settled in time.
+    Raises TrialError: not every one is settled in time.
     """
     wanted = list(uids)
     deadline = time.monotonic() + ANSWER_S + len(wanted)
-    while left := _open(there.ledger):
+    while left := sum(count for state, count in queries.counts(there.ledger).items() if state in _OPEN):
         waiting(left)
         if time.monotonic() > deadline:
             raise TrialError(f"{left} radiographs are not settled in time; its last words:\n{there.last_words}")
@@ -222,11 +211,6 @@ def turnaround_ms(story: Story) -> float | None:
     """From the instance's durable receipt to the last result acknowledged; None where none was."""
     times = [one.delivered_at for one in story.deliveries if one.delivered_at is not None]
     return (max(times) - story.instance.received_at).total_seconds() * 1000 if times else None
-
-
-def _open(ledger: Ledger) -> int:
-    counts = queries.counts(ledger)
-    return sum(counts[state] for state in _OPEN)
 
 
 def _listening(process: subprocess.Popen[bytes], address: Address, calling_ae_title: str, folder: Path) -> None:

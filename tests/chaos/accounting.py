@@ -23,7 +23,7 @@ from tests.node import peers
 from tests.node.wire import data_set_of
 
 KIND = {sop_class: kind for kind, sop_class in peers.SOP_CLASS.items() if kind is not ResultKind.NOT_ANALYSED}
-KIND |= dict.fromkeys(peers.LADDER, ResultKind.MEASUREMENTS)
+KIND |= dict.fromkeys(peers.MEASUREMENT_CLASSES, ResultKind.MEASUREMENTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -129,7 +129,13 @@ def run(file: Path, port: int, temper: str, seed: int) -> None:
                     lines.write(json.dumps(asdict(_read(event))) + "\n")
 
         archive = Writing(lambda _: TEMPERS[temper](chance))
-        with peers.listening(archive, kinds=tuple(ResultKind), rungs=peers.LADDER, ae_title=AE_TITLE, port=port):
+        with peers.listening(
+            archive,
+            kinds=tuple(ResultKind),
+            measurement_classes=peers.MEASUREMENT_CLASSES,
+            ae_title=AE_TITLE,
+            port=port,
+        ):
             threading.Event().wait()
 
 

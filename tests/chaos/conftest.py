@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cxr_node.model import profile as profiles
+from cxr_node.model.profile import load
 from cxr_node.model.torch_runtime import export
 from tests.chaos.archive import Archive
 from tests.model import folders
@@ -37,7 +37,7 @@ def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
             made = folders.write(folder.with_suffix(".new"))
-            export(profiles.load(made))
+            export(load(made))
             made.rename(folder)
     return folder
 

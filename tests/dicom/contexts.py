@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,12 @@ MADE = [(kind, case) for kind in ResultKind for case in APPLIES.get(kind, CASES)
 
 def context(case: str = "pneumonia", dataset: Dataset | None = None, **settings: Any) -> Context:
     """Judge a synthetic radiograph; `settings` are those of `results:` in the configuration."""
-    return of_bytes(builders.part10(builders.radiograph() if dataset is None else dataset), case, **settings)
+    return _plain(case, **settings) if dataset is None else of_bytes(builders.part10(dataset), case, **settings)
+
+
+@cache
+def _plain(case: str, **settings: Any) -> Context:
+    return of_bytes(builders.part10(builders.radiograph()), case, **settings)
 
 
 def in_both_lungs(of: Context) -> Context:
@@ -68,7 +74,7 @@ def with_regions(of: Context, *regions: Region) -> Context:
 def of_bytes(content: bytes, case: str = "pneumonia", **settings: Any) -> Context:
     source = header.read(content)
     assert not isinstance(source, Rejected), source
-    radiograph = picture_of(builders.chest() / np.float32(4095))
+    radiograph = _chest()
     return Context(
         source=source,
         radiograph=radiograph,
@@ -76,6 +82,13 @@ def of_bytes(content: bytes, case: str = "pneumonia", **settings: Any) -> Contex
         origin=Origin(calling_ae_title="MODALITY", peer_host="127.0.0.1", received_at=RECEIVED),
         settings=Results(**settings),
     )
+
+
+@cache
+def _chest() -> Radiograph:
+    made = picture_of(builders.chest() / np.float32(4095))
+    made.pixels.setflags(write=False)
+    return made
 
 
 def finding(case: str, radiograph: Radiograph, **point: float) -> Finding:

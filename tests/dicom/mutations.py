@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 
 from pydicom import Dataset, dcmread
 from pydicom.datadict import keyword_for_tag
@@ -15,6 +16,7 @@ from cxr_node.dicom.results.context import Context
 from cxr_node.dicom.results.encoder import to_part10
 from cxr_node.domain import Artifact
 from cxr_node.result_kinds import ResultKind
+from tests.dicom.contexts import context
 
 BUILD = {
     ResultKind.REPORT: basic_text_sr.build,
@@ -96,6 +98,13 @@ def items(dataset: Dataset) -> Iterator[Callable[[Dataset], None]]:
 def made(of: Context) -> dict[ResultKind, Artifact]:
     """The three results, with no alternatives."""
     return {kind: replace(build(of), alternatives=()) for kind, build in BUILD.items()}
+
+
+@cache
+def results(case: str) -> tuple[dict[ResultKind, Artifact], Context]:
+    """Those three of one case, small, and what they were made of; not to be changed."""
+    of = context(case, max_heatmap_px=1024)
+    return made(of), of
 
 
 def broken(artifact: Artifact, act: Change) -> Artifact:

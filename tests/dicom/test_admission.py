@@ -16,11 +16,12 @@ from pydicom.uid import (
 )
 
 from cxr_node.config.schema import Admission, AgePolicy
-from cxr_node.dicom import part10 as own_identity
+from cxr_node.dicom import part10
 from cxr_node.dicom.pixels import pixels
 from cxr_node.dicom.read import admission, header
 from cxr_node.domain import Precedent, Radiograph, Reason, Rejected, View
-from tests.builders import chest, part10, radiograph
+from tests import builders
+from tests.builders import chest, radiograph
 from tests.shared import shared
 
 POPULATION = (1.0, 5.0)
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Invalid value:UserWarning")
 
 
 def source(**overrides: Any) -> header.Source:
-    found = header.read(part10(radiograph(**overrides)))
+    found = header.read(builders.part10(radiograph(**overrides)))
     assert isinstance(found, header.Source)
     return found
 
@@ -45,7 +46,7 @@ def reason(precedent: Precedent | None = None, rules: Admission | None = None, *
 def equipment(model_name: str) -> Dataset:
     item = Dataset()
     item.ManufacturerModelName = model_name
-    item.PurposeOfReferenceCodeSequence = [code(own_identity.PROCESSING_EQUIPMENT, "DCM")]
+    item.PurposeOfReferenceCodeSequence = [code(part10.PROCESSING_EQUIPMENT, "DCM")]
     return item
 
 
@@ -142,12 +143,12 @@ def test_a_refusal_repeats_nothing_that_may_name_a_person(overrides: dict[str, A
 
 
 def test_own_results_are_never_processed() -> None:
-    ours, others = equipment(f"{own_identity.PRODUCT} pneumonia-pediatric"), equipment("Other AI")
+    ours, others = equipment(f"{part10.PRODUCT} pneumonia-pediatric"), equipment("Other AI")
     assert reason(ContributingEquipmentSequence=[others, ours]) is Reason.OWN_RESULT
     assert reason(ContributingEquipmentSequence=[others]) is None
-    assert reason(InstanceCreatorUID=own_identity.IMPLEMENTATION_CLASS_UID) is Reason.OWN_RESULT
+    assert reason(InstanceCreatorUID=part10.IMPLEMENTATION_CLASS_UID) is Reason.OWN_RESULT
     written_by_us = source()
-    written_by_us.dataset.file_meta.ImplementationClassUID = own_identity.IMPLEMENTATION_CLASS_UID
+    written_by_us.dataset.file_meta.ImplementationClassUID = part10.IMPLEMENTATION_CLASS_UID
     refused = admission.check_header(written_by_us, POPULATION, Admission(), Precedent())
     assert refused is not None
     assert refused.reason is Reason.OWN_RESULT

@@ -113,17 +113,17 @@ def test_everything_that_is_promised_is_installed() -> None:
         uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1, uid.JPEGLSLossless,
         uid.JPEGLSNearLossless, uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K,
     }  # fmt: skip
-    assert all(syntax.decoders and syntax.name for syntax in found.values())
+    assert all(syntax.decoder and syntax.name for syntax in found.values())
     assert uid.DeflatedExplicitVRLittleEndian not in found
 
 
 def test_what_is_not_installed_is_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(codecs, "_is_installed", lambda syntax, name: name in ("numpy", "gdcm"))
-    offered = {syntax.uid: syntax.decoders for syntax in codecs.transfer_syntaxes.__wrapped__()}
+    offered = {syntax.uid: syntax.decoder for syntax in codecs.transfer_syntaxes.__wrapped__()}
     assert uid.HTJ2K not in offered
     assert uid.RLELossless not in offered
     assert uid.JPEG2000 not in offered
-    assert offered[uid.JPEGLossless] == ("gdcm",)
+    assert offered[uid.JPEGLossless] == "gdcm"
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,7 @@ def test_what_does_not_apply_is_not_made(kind: ResultKind, case: str) -> None:
     assert (BUILD[kind](context(case)) is not None) == ((kind, case) in MADE)
 
 
+@pytest.mark.whole
 def test_the_same_bytes_in_every_process() -> None:
     program = "from tests.dicom.test_context import digests; print(digests())"
     environment = {**os.environ, "PYTHONHASHSEED": "1", "TZ": "Asia/Tokyo"}  # ours is another seed, at each run

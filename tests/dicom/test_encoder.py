@@ -16,11 +16,11 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from cxr_node import pipeline
 from cxr_node.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from cxr_node.dicom.results import context as result
-from cxr_node.dicom.results import encoder
+from cxr_node.dicom.results import context, encoder
 from cxr_node.result_kinds import ResultKind
 from tests import builders
-from tests.dicom.contexts import MADE, context, of_bytes
+from tests.dicom import contexts
+from tests.dicom.contexts import MADE, of_bytes
 
 NAMES = [("1.2.840.10008.5.1.4.1.1.7", "2.25.1"), ("1.2.840.10008.5.1.4.1.1.88.34", "2.25.12")]
 
@@ -61,7 +61,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Dataset, Sequence[tup
         seen.append((dataset, names, found))
         return found
 
-    monkeypatch.setattr(result, "to_part10_each", watch)
+    monkeypatch.setattr(context, "to_part10_each", watch)
     return seen
 
 
@@ -74,10 +74,10 @@ def require_pydicoms(seen: list[tuple[Dataset, Sequence[tuple[str, str]], list[b
 @pytest.mark.parametrize(("kind", "case"), MADE)
 def test_every_result_is_encoded_as_pydicom_does(kind: ResultKind, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = encoded(monkeypatch)
-    artifact = pipeline.BUILDERS[kind](context(case))
+    artifact = pipeline.BUILDERS[kind](contexts.context(case))
     assert artifact is not None
     ((_, _, found),) = seen
-    assert [one.content for one in artifact.rungs] == found
+    assert [one.content for one in artifact.sop_class_choices] == found
     assert len(found) == (3 if kind is ResultKind.MEASUREMENTS else 1)
     require_pydicoms(seen)
 

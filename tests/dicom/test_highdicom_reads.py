@@ -50,7 +50,7 @@ def results(probability: float) -> Made:
     predictor = builders.FixedPredictor(probability=probability)
     outcome = pipeline.process(builders.part10(SOURCE), ORIGIN, predictor, CONFIG)
     assert isinstance(outcome, Reported)
-    contents = [rung.content for artifact in outcome.artifacts for rung in artifact.rungs]
+    contents = [choice.content for artifact in outcome.artifacts for choice in artifact.sop_class_choices]
     return outcome, {dataset.SOPClassUID: dataset for dataset in (dcmread(io.BytesIO(each)) for each in contents)}
 
 

@@ -38,11 +38,15 @@ Made = dict[tuple[str, str], bytes]
 
 
 def results(content: bytes | None = None, precedent: Precedent = NO_PRECEDENT, **changes: Any) -> Made:
-    """Result objects of one radiograph by kind and SOP class, every rung."""
+    """Result objects of one radiograph by kind and SOP class, every SOP Class."""
     content = content or builders.part10(builders.radiograph(**ORDERED | changes))
     outcome = pipeline.process(content, ORIGIN, builders.FixedPredictor(probability=0.93), RULES, precedent)
     assert isinstance(outcome, Reported), outcome
-    return {(rung.kind, rung.sop_class_uid): rung.content for artifact in outcome.artifacts for rung in artifact.rungs}
+    return {
+        (choice.kind, choice.sop_class_uid): choice.content
+        for artifact in outcome.artifacts
+        for choice in artifact.sop_class_choices
+    }
 
 
 def item(**attributes: Any) -> Dataset:

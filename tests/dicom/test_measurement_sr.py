@@ -71,28 +71,32 @@ def test_the_tree_is_tid_1500_with_one_group(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_rung_says_the_same_under_a_uid_of_its_own(case: str) -> None:
+def test_every_choice_says_the_same_under_a_uid_of_its_own(case: str) -> None:
     of = context(case)
-    rungs = measurement_sr.build(of).rungs
-    assert [one.sop_class_uid for one in rungs] == [Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage]
-    assert {one.kind for one in rungs} == {ResultKind.MEASUREMENTS}
-    documents = [dcmread(io.BytesIO(one.content)) for one in rungs]
-    for one, document in zip(rungs, documents, strict=True):
+    choices = measurement_sr.build(of).sop_class_choices
+    assert [one.sop_class_uid for one in choices] == [
+        Comprehensive3DSRStorage,
+        ComprehensiveSRStorage,
+        EnhancedSRStorage,
+    ]
+    assert {one.kind for one in choices} == {ResultKind.MEASUREMENTS}
+    documents = [dcmread(io.BytesIO(one.content)) for one in choices]
+    for one, document in zip(choices, documents, strict=True):
         assert document.SOPClassUID == document.file_meta.MediaStorageSOPClassUID == one.sop_class_uid
         assert document.SOPInstanceUID == document.file_meta.MediaStorageSOPInstanceUID == one.sop_instance_uid
         assert one.sop_instance_uid == of.instance_uid(ResultKind.MEASUREMENTS, one.sop_class_uid)
         del document.SOPClassUID, document.SOPInstanceUID
     assert documents[0] == documents[1] == documents[2]
-    assert len({one.sop_instance_uid for one in rungs} | {of.instance_uid(ResultKind.MEASUREMENTS)}) == 3
-    assert measurement_sr.build(context(case)).rungs == rungs
+    assert len({one.sop_instance_uid for one in choices} | {of.instance_uid(ResultKind.MEASUREMENTS)}) == 3
+    assert measurement_sr.build(context(case)).sop_class_choices == choices
 
 
 @pytest.mark.parametrize("kind", sorted(pipeline.BUILDERS.keys() - {ResultKind.MEASUREMENTS}))
-def test_no_sibling_refers_to_measurements_that_may_go_as_another_rung(kind: ResultKind) -> None:
+def test_no_sibling_refers_to_measurements_that_may_go_as_another_sop_class(kind: ResultKind) -> None:
     of = replace(context(), kinds=frozenset(ResultKind))
     sibling = pipeline.BUILDERS[kind](of)
     assert sibling is not None
-    for one in measurement_sr.build(of).rungs:
+    for one in measurement_sr.build(of).sop_class_choices:
         assert one.sop_instance_uid.encode() not in sibling.content
     assert of.series_uid(ResultKind.MEASUREMENTS).encode() not in sibling.content
 

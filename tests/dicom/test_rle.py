@@ -13,8 +13,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 from pydicom.pixels.decoders.rle import _rle_decode_frame
 
-from cxr_node.dicom.pixels import compress as squeeze
-from cxr_node.dicom.pixels import rle
+from cxr_node.dicom.pixels import compress, rle
 
 FEW = st.integers(0, 3) | st.integers(0, 255)
 
@@ -47,14 +46,14 @@ def test_no_piece_crosses_a_row_and_no_header_is_reserved() -> None:
     assert lengths == [128, 2] * 5
 
 
-@pytest.mark.parametrize("syntax", [squeeze.JPEG_LS, squeeze.RLE])
+@pytest.mark.parametrize("syntax", [compress.JPEG_LS, compress.RLE])
 def test_the_child_gives_the_same_bytes_each_time_and_other_decoders_the_pixels(syntax: str) -> None:
     import jpeg_ls
 
     random = np.random.default_rng(1)
     frame = random.integers(0, 255, (67, 101, 3), np.uint8)
     frame[20:50] = 3
-    press = squeeze.Press()
+    press = compress.Press()
     try:
         first = press.compress(67, 101, memoryview(frame.tobytes()), syntax)
         press.close()
@@ -62,7 +61,7 @@ def test_the_child_gives_the_same_bytes_each_time_and_other_decoders_the_pixels(
     finally:
         press.close()
     assert first is not None
-    decoded: Any = jpeg_ls.decode(np.frombuffer(first, np.uint8)) if syntax == squeeze.JPEG_LS else None
+    decoded: Any = jpeg_ls.decode(np.frombuffer(first, np.uint8)) if syntax == compress.JPEG_LS else None
     if decoded is None:
         decoded = np.frombuffer(bytes(_rle_decode_frame(first, 67, 101, 3, 8)), np.uint8)
         decoded = decoded.reshape(3, 67, 101).transpose(1, 2, 0)

@@ -23,7 +23,7 @@ from tests import builders
 from tests.dicom import oracle
 from tests.dicom.contexts import context
 from tests.dicom.mutations import broken, made
-from tests.dicom.oracle.rules import Rule as Row
+from tests.dicom.oracle.rules import OracleRule
 
 REPORT, MEASUREMENTS, HEATMAP = ResultKind.REPORT, ResultKind.MEASUREMENTS, ResultKind.HEATMAP
 SOURCE = ("source", builders.part10(builders.radiograph()))
@@ -152,7 +152,7 @@ def test_all_findings_are_coded_in_the_order_of_their_scores() -> None:
 
 def test_where_looks_disagree_no_finding_has_a_number() -> None:
     of = scored("views")
-    assert of.finding.decision.doubt is AbstainReason.VIEWS_DISAGREE
+    assert of.finding.decision.abstain_reason is AbstainReason.VIEWS_DISAGREE
     assert listed(dcmread(io.BytesIO(made(of)[MEASUREMENTS].content))) == []
     lines = texts(made(of)[REPORT])
     assert "The other 17 findings: not stated." in lines
@@ -228,27 +228,27 @@ def line(before: str, after: str) -> Callable[[Dataset], None]:
     return act
 
 
-BROKEN: list[tuple[ResultKind, Callable[[Dataset], None], Rule | Row]] = [
+BROKEN: list[tuple[ResultKind, Callable[[Dataset], None], Rule | OracleRule]] = [
     (MEASUREMENTS, higher, Rule.SCORES),
     (MEASUREMENTS, in_percent, Rule.SCORES),
     (MEASUREMENTS, left_out, Rule.SCORES),
-    (MEASUREMENTS, asserted, Row.ROW_UNEXPECTED),
+    (MEASUREMENTS, asserted, OracleRule.ROW_UNEXPECTED),
     (MEASUREMENTS, other_finding, Rule.SCORES),
     (MEASUREMENTS, scheme_unsaid, Rule.SCORES),
     (MEASUREMENTS, of_the_judged, Rule.CERTAINTY),
-    (REPORT, line("1. pleural effusion 0.71", "1. pleural effusion 0.91"), Row.REPORT_LINE),
-    (REPORT, line("1. pleural effusion 0.71", "1. pneumothorax 0.71"), Row.REPORT_LINE),
-    (REPORT, line(wording.UNMEASURED, "Every image was like the training data."), Row.REPORT_LINE),
+    (REPORT, line("1. pleural effusion 0.71", "1. pleural effusion 0.91"), OracleRule.REPORT_LINE),
+    (REPORT, line("1. pleural effusion 0.71", "1. pneumothorax 0.71"), OracleRule.REPORT_LINE),
+    (REPORT, line(wording.UNMEASURED, "Every image was like the training data."), OracleRule.REPORT_LINE),
     (
         REPORT,
         line("Pneumonia suspected (score of pneumonia 0.62).", "Pneumonia suspected (certainty of pneumonia 62 %)."),
-        Row.REPORT_LINE,
+        OracleRule.REPORT_LINE,
     ),
 ]
 
 
 @pytest.mark.parametrize(("kind", "act", "rule"), BROKEN)
-def test_broken_ones_are_told(kind: ResultKind, act: Callable[[Dataset], None], rule: Rule | Row) -> None:
+def test_broken_ones_are_told(kind: ResultKind, act: Callable[[Dataset], None], rule: Rule | OracleRule) -> None:
     of = scored("pneumonia")
     artifacts = made(of)
     artifacts[kind] = broken(artifacts[kind], act)

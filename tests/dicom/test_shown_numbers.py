@@ -28,9 +28,9 @@ _NUMBER = re.compile(r"(?:below |above )?\d+(?:\.\d+)? %")
 _THRESHOLDS = re.compile(r"\(15 % and 85 %\)|ruled out below 15 %|reported from 85 %")
 
 
-def judged(probability: float, **doubts: float) -> Context:
+def judged(probability: float, **figures: float) -> Context:
     of = contexts.context()
-    prediction = replace(of.finding.prediction, probability={"pneumonia": probability}, **doubts)
+    prediction = replace(of.finding.prediction, probability={"pneumonia": probability}, **figures)
     decision = decide(prediction, of.finding.identity.operating_point)
     return replace(of, finding=replace(of.finding, prediction=prediction, decision=decision))
 
@@ -88,7 +88,7 @@ def test_every_view_shows_the_same_number(probability: float, monkeypatch: pytes
     for texts in (texts_of(report), texts_of(measured), drawn(of, monkeypatch)):
         assert numbers(texts) == {shown}
     word = finding.target.word(finding.decision.verdict)
-    beside = tables.stated(finding.probability, finding.decision.doubt, word)
+    beside = tables.stated(finding.probability, finding.decision.abstain_reason, word)
     title = dcmread(io.BytesIO(report)).SeriesDescription
     if finding.decision.verdict is Verdict.POSITIVE:
         marked = key_object.build(of)
@@ -104,15 +104,15 @@ def test_every_view_shows_the_same_number(probability: float, monkeypatch: pytes
             assert (round(exact, 9) >= limit) == (probability >= limit)
 
 
-@pytest.mark.parametrize("doubts", [{"spread": 0.41}, {"distance": 1.43}])
+@pytest.mark.parametrize("figures", [{"spread": 0.41}, {"distance": 1.43}])
 @pytest.mark.parametrize("probability", [0.03, 0.97])
 def test_where_no_certainty_is_stated_no_view_has_one(
-    probability: float, doubts: dict[str, float], monkeypatch: pytest.MonkeyPatch
+    probability: float, figures: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    of = judged(probability, **doubts)
+    of = judged(probability, **figures)
     answer = Answer(path=Path("a.dcm"), outcome=of.finding)
     assert rounding.stated_text(of.finding) is None is answer.stated
-    assert tables.stated(of.finding.probability, of.finding.decision.doubt, "UNCERTAIN") == "-"
+    assert tables.stated(of.finding.probability, of.finding.decision.abstain_reason, "UNCERTAIN") == "-"
     report, measured = basic_text_sr.build(of).content, measurement_sr.build(of).content
     for texts in (texts_of(report), texts_of(measured), drawn(of, monkeypatch)):
         assert numbers(texts) == set()

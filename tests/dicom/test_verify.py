@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -25,8 +26,8 @@ from cxr_node.result_kinds import ResultKind
 from tests import builders
 from tests.dicom import oracle
 from tests.dicom.contexts import CASES, RECEIVED, context, finding, in_both_lungs, of_bytes
-from tests.dicom.mutations import broken, made
-from tests.dicom.oracle.rules import Rule as Row
+from tests.dicom.mutations import BUILD, broken, made, results
+from tests.dicom.oracle.rules import OracleRule
 
 REPORT, MEASUREMENTS, HEATMAP = ResultKind.REPORT, ResultKind.MEASUREMENTS, ResultKind.HEATMAP
 SMALL = {"max_heatmap_px": 1024}
@@ -93,12 +94,14 @@ def files(of: Context, *kinds: ResultKind, source: bytes | None = None) -> list[
     return [*found, ("source", source)] if source else found
 
 
-def flaws(of: Context, source: bytes | None) -> list[str]:
+def flaws(of: Context, source: bytes) -> list[str]:
     """Of the set before it is sent, of its files with and without their source, and of each file alone."""
-    found = [str(flaw) for flaw in check.check_made(list(made(of).values()), of)]
-    found += map(str, oracle.flaws(list(made(of).values()), of))
-    alone = [files(of, kind) for kind in made(of)]
-    for these in (files(of, source=source), files(of), files(of, REPORT, HEATMAP), *alone):
+    artifacts = made(of)
+    found = [str(flaw) for flaw in check.check_made(list(artifacts.values()), of)]
+    found += map(str, oracle.flaws(list(artifacts.values()), of))
+    report, measurements, heatmap = ((str(kind), artifact.content) for kind, artifact in artifacts.items())
+    whole = [report, measurements, heatmap]
+    for these in ([*whole, ("source", source)], whole, [report, heatmap], *([one] for one in whole)):
         found += [str(flaw) for flaw in check.check_files(these).flaws]
     return found
 
@@ -138,9 +141,21 @@ def every_kind(of: Context) -> list[Artifact]:
     return [artifact for artifact in built if artifact is not None]
 
 
-def test_several_regions_are_sound_in_every_kind() -> None:
+@cache
+def of_both_lungs() -> tuple[list[Artifact], Context]:
     of = replace(in_both_lungs(context(**SMALL)), kinds=frozenset(ResultKind))
-    artifacts = every_kind(of)
+    return every_kind(of), of
+
+
+def spoilt(kind: ResultKind, act: Callable[[Dataset], None]) -> set[Rule]:
+    """What is found in every kind of two lungs, where this one was changed."""
+    artifacts, of = of_both_lungs()
+    changed = [replace(broken(each, act), alternatives=()) if each.kind is kind else each for each in artifacts]
+    return {flaw.rule for flaw in check.check_made(changed, of)}
+
+
+def test_several_regions_are_sound_in_every_kind() -> None:
+    artifacts, of = of_both_lungs()
     assert check.check_made(artifacts, of) == []
     named = [(str(artifact.kind), artifact.content) for artifact in artifacts]
     assert check.check_files([*named, ("source", SOURCES["DX"])]).flaws == ()
@@ -205,12 +220,7 @@ def segment_of_another(dataset: Dataset) -> None:
 def test_every_region_is_checked_before_anything_is_sent(
     kind: ResultKind, change: Callable[[Dataset], None], rule: Rule
 ) -> None:
-    of = replace(in_both_lungs(context(**SMALL)), kinds=frozenset(ResultKind))
-    artifacts = [
-        replace(broken(artifact, change), alternatives=()) if artifact.kind is kind else artifact
-        for artifact in every_kind(of)
-    ]
-    assert rule in {flaw.rule for flaw in check.check_made(artifacts, of)}
+    assert rule in spoilt(kind, change)
 
 
 def test_remarks_and_a_map_without_a_region_are_sound() -> None:
@@ -263,14 +273,8 @@ def test_whatever_the_numbers_sound_results_have_no_flaw_before_they_are_sent(
         of = replace(of, finding=finding("drawn", of.radiograph, **point))
     finally:
         del CASES["drawn"]
-    artifacts = [build(of) for kind, build in verify_builders() if kind is not HEATMAP]
+    artifacts = [build(of) for kind, build in BUILD.items() if kind is not HEATMAP]
     assert check.check_made(artifacts, of) == []
-
-
-def verify_builders() -> list[tuple[ResultKind, Callable[[Context], Any]]]:
-    from tests.dicom.mutations import BUILD
-
-    return list(BUILD.items())
 
 
 @pytest.mark.parametrize(
@@ -431,34 +435,46 @@ def sections_turned(dataset: Dataset) -> None:
 
 GROUP = ("Imaging Measurements", "Measurement Group")
 ALGORITHM = "Algorithm Parameters"
-Broken = tuple[str, str, ResultKind, Callable[[Dataset], None], Rule | Row]
+Broken = tuple[str, str, ResultKind, Callable[[Dataset], None], Rule | OracleRule]
 KNOWN: list[Broken] = [
     # Five that no public validator saw (VIEWERS.md), ...
     ("tracking UID removed", "pneumonia", MEASUREMENTS, removed(*GROUP, "Tracking Unique Identifier"), Rule.TRACKING),
     ("probability in mm", "pneumonia", MEASUREMENTS, unit_in_mm, Rule.CERTAINTY),
-    ("template not named", "pneumonia", MEASUREMENTS, put("ContentTemplateSequence", None), Row.TEMPLATE),
-    ("impressions removed", "pneumonia", REPORT, removed("Impressions"), Row.SECTION),
-    ("observer type removed", "pneumonia", REPORT, removed("Observer Type"), Row.OBSERVER),
+    ("template not named", "pneumonia", MEASUREMENTS, put("ContentTemplateSequence", None), OracleRule.TEMPLATE),
+    ("impressions removed", "pneumonia", REPORT, removed("Impressions"), OracleRule.SECTION),
+    ("observer type removed", "pneumonia", REPORT, removed("Observer Type"), OracleRule.OBSERVER),
     # ... and six of the kinds that one of them or another does see: attributes, template rows, relations, references.
     ("completion flag removed", "pneumonia", MEASUREMENTS, put("CompletionFlag", None), Rule.STATUS),
-    ("title removed", "pneumonia", MEASUREMENTS, put("ConceptNameCodeSequence", None), Row.TITLE),
+    ("title removed", "pneumonia", MEASUREMENTS, put("ConceptNameCodeSequence", None), OracleRule.TITLE),
     ("number without unit", "pneumonia", MEASUREMENTS, without_unit, Rule.CERTAINTY),
-    ("image library removed", "pneumonia", MEASUREMENTS, removed("Image Library"), Row.SECTION),
-    ("relation not allowed", "pneumonia", REPORT, put("RelationshipType", "HAS PROPERTIES", "Findings"), Row.SECTION),
+    ("image library removed", "pneumonia", MEASUREMENTS, removed("Image Library"), OracleRule.SECTION),
+    (
+        "relation not allowed",
+        "pneumonia",
+        REPORT,
+        put("RelationshipType", "HAS PROPERTIES", "Findings"),
+        OracleRule.SECTION,
+    ),
     ("evidence without the source", "pneumonia", MEASUREMENTS, evidence_without(0), Rule.EVIDENCE),
 ]
 OWN: list[Broken] = [
     ("no region", "pneumonia", MEASUREMENTS, removed(*GROUP, "Image Region"), Rule.REGION),
     ("image-level group", "pneumonia", MEASUREMENTS, image_level, Rule.REGION),
     ("open region", "pneumonia", MEASUREMENTS, opened, Rule.REGION),
-    ("frame round a negative", "normal", MEASUREMENTS, framed, Row.ROW_UNEXPECTED),
-    ("measurement report without a region", "unlike", MEASUREMENTS, retitled, Row.TITLE),
+    ("frame round a negative", "normal", MEASUREMENTS, framed, OracleRule.ROW_UNEXPECTED),
+    ("measurement report without a region", "unlike", MEASUREMENTS, retitled, OracleRule.TITLE),
     ("region outside the image", "pneumonia", MEASUREMENTS, outside, Rule.REGION),
-    ("continuous root", "normal", REPORT, put("ContinuityOfContent", "CONTINUOUS"), Row.CONTINUITY),
-    ("continuous section", "between", REPORT, put("ContinuityOfContent", "CONTINUOUS", "Findings"), Row.CONTINUITY),
+    ("continuous root", "normal", REPORT, put("ContinuityOfContent", "CONTINUOUS"), OracleRule.CONTINUITY),
+    (
+        "continuous section",
+        "between",
+        REPORT,
+        put("ContinuityOfContent", "CONTINUOUS", "Findings"),
+        OracleRule.CONTINUITY,
+    ),
     ("finding on a negative", "normal", MEASUREMENTS, with_finding, Rule.READS_POSITIVE),
     ("finding on an abstention", "views", MEASUREMENTS, with_finding, Rule.READS_POSITIVE),
-    ("finding missing", "pneumonia", MEASUREMENTS, removed(*GROUP, "Finding"), Row.FINDING),
+    ("finding missing", "pneumonia", MEASUREMENTS, removed(*GROUP, "Finding"), OracleRule.FINDING),
     ("abstention without findings", "unlike", MEASUREMENTS, with_processing, Rule.READS_NEGATIVE),
     ("certainty as a fraction", "pneumonia", MEASUREMENTS, as_fraction, Rule.CERTAINTY),
     ("other certainty", "pneumonia", MEASUREMENTS, other_value, Rule.CERTAINTY),
@@ -523,9 +539,9 @@ OWN: list[Broken] = [
         "normal",
         REPORT,
         put("TextValue", "Rule-out below 25 %, report from 85 %.", "Findings", "Finding"),
-        Row.REPORT_LINE,
+        OracleRule.REPORT_LINE,
     ),
-    ("findings before impressions", "pneumonia", REPORT, sections_turned, Row.ROW_ORDER),
+    ("findings before impressions", "pneumonia", REPORT, sections_turned, OracleRule.ROW_ORDER),
     ("verified", "normal", REPORT, put("VerificationFlag", "VERIFIED"), Rule.STATUS),
     ("final", "normal", MEASUREMENTS, put("PreliminaryFlag", "FINAL"), Rule.STATUS),
     ("product, not research", "normal", HEATMAP, put("ContentQualification", "PRODUCT"), Rule.STATUS),
@@ -575,11 +591,10 @@ NOT_OF_FILES = ORACLE_ALONE | {
 
 @pytest.mark.parametrize(("name", "case", "kind", "act", "rule"), KNOWN + OWN, ids=[row[0] for row in KNOWN + OWN])
 def test_a_broken_result_is_named(
-    name: str, case: str, kind: ResultKind, act: Callable[[Dataset], None], rule: Rule | Row
+    name: str, case: str, kind: ResultKind, act: Callable[[Dataset], None], rule: Rule | OracleRule
 ) -> None:
-    of = context(case, **SMALL)
-    artifacts = made(of)
-    artifacts[kind] = broken(artifacts[kind], act)
+    artifacts, of = results(case)
+    artifacts = artifacts | {kind: broken(artifacts[kind], act)}
     flaws = check.check_made(list(artifacts.values()), of)
     by_oracle = oracle.flaws(list(artifacts.values()), of)
     assert rule in {str(flaw.rule) for flaw in flaws} | {str(found) for found, _ in by_oracle}
@@ -617,11 +632,8 @@ EVERYWHERE: list[tuple[Callable[[Dataset], None], Rule]] = [
 
 @pytest.mark.parametrize("kind", pipeline.BUILDERS)
 def test_what_holds_of_every_kind_is_checked_of_every_kind(kind: ResultKind) -> None:
-    of = replace(in_both_lungs(context(**SMALL)), kinds=frozenset(ResultKind))
-    artifacts = every_kind(of)
     for act, rule in EVERYWHERE:
-        spoilt = [replace(broken(each, act), alternatives=()) if each.kind is kind else each for each in artifacts]
-        assert rule in {flaw.rule for flaw in check.check_made(spoilt, of)}, rule
+        assert rule in spoilt(kind, act), rule
 
 
 @pytest.mark.parametrize(
@@ -635,9 +647,7 @@ def test_what_holds_of_every_kind_is_checked_of_every_kind(kind: ResultKind) -> 
     ],
 )
 def test_what_holds_of_one_kind(kind: ResultKind, act: Callable[[Dataset], None], rule: Rule) -> None:
-    of = replace(in_both_lungs(context(**SMALL)), kinds=frozenset(ResultKind))
-    spoilt = [replace(broken(each, act), alternatives=()) if each.kind is kind else each for each in every_kind(of)]
-    assert rule in {flaw.rule for flaw in check.check_made(spoilt, of)}
+    assert rule in spoilt(kind, act)
 
 
 @pytest.mark.parametrize("kind", [ResultKind.PRESENTATION_STATE, ResultKind.SEGMENTATION, ResultKind.KEY_OBJECT])
@@ -651,8 +661,8 @@ def test_an_object_that_says_look_here_needs_a_positive(kind: ResultKind) -> Non
     "act", [put("PatientName", "Secret^Name"), put("PatientID", "SECRET"), put("StudyID", "SECRET")]
 )
 def test_flaws_name_no_patient(act: Callable[[Dataset], None]) -> None:
-    of = context(**SMALL)
-    artifacts = made(of) | {REPORT: broken(made(of)[REPORT], act)}
+    artifacts, of = results("pneumonia")
+    artifacts = artifacts | {REPORT: broken(artifacts[REPORT], act)}
     with pytest.raises(check.UnsoundResultError, match="patient-and-study") as raised:
         check.require_sound(list(artifacts.values()), of)
     assert "secret" not in str(raised.value).lower()
@@ -660,7 +670,7 @@ def test_flaws_name_no_patient(act: Callable[[Dataset], None]) -> None:
 
 def test_alternatives_differ_in_class_and_uid_only() -> None:
     of = context(**SMALL)
-    whole = [build(of) for _, build in verify_builders()]
+    whole = [build(of) for build in BUILD.values()]
     assert len(whole[1].alternatives) == 2
     assert check.check_made(whole, of) == []
     below = broken(whole[1].alternatives[0], removed(*GROUP, "Tracking Unique Identifier"))
@@ -669,8 +679,8 @@ def test_alternatives_differ_in_class_and_uid_only() -> None:
 
 
 def test_every_alternative_is_sound_as_a_file() -> None:
-    measurements = verify_builders()[1][1](context(**SMALL))
-    for artifact in measurements.rungs:
+    measurements = BUILD[MEASUREMENTS](context(**SMALL))
+    for artifact in measurements.sop_class_choices:
         assert check.check_files([("file", artifact.content)]).flaws == ()
 
 

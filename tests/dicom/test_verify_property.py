@@ -15,8 +15,8 @@ from cxr_node.domain import Artifact
 from cxr_node.result_kinds import ResultKind
 from tests import builders
 from tests.dicom import oracle
-from tests.dicom.contexts import CASES, context
-from tests.dicom.mutations import Mutation, broken, every, items, made
+from tests.dicom.contexts import CASES
+from tests.dicom.mutations import Mutation, broken, every, items, results
 
 SOURCE = ("source", builders.part10(builders.radiograph()))
 OF_FILES = frozenset(
@@ -41,12 +41,6 @@ AT_RUN_TIME = OF_FILES | {
     "SOPInstanceUID", "SeriesInstanceUID", "SeriesDescription", "NumericValue", "GraphicData", "MeasuredValueSequence",
 }  # fmt: skip
 """A change of these, at any depth, is noticed before anything is stored. Every other is the oracle's at least."""
-
-
-@cache
-def results(case: str) -> tuple[dict[ResultKind, Artifact], check.Context]:
-    of = context(case, max_heatmap_px=1024)
-    return made(of), of
 
 
 @cache

@@ -45,23 +45,23 @@ def versions() -> tuple[Version, Version]:
         of = context("pneumonia", dataset, max_heatmap_px=1024)
         later = replace(of.origin, received_at=RECEIVED + timedelta(days=number))
         of = replace(of, origin=later, precedent=precedent)
-        artifacts = {kind: build(of) for kind, build in BUILD.items()}  # every rung
+        artifacts = {kind: build(of) for kind, build in BUILD.items()}  # every SOP Class
         check.require_sound(list(artifacts.values()), of)
-        precedent = Precedent(earlier_results=(tuple(map(named, rungs(artifacts))),))
+        precedent = Precedent(earlier_results=(tuple(map(named, every_choice(artifacts))),))
         found.append(Version(name, artifacts, builders.part10(dataset)))
     return found[0], found[1]
 
 
-def rungs(artifacts: dict[ResultKind, Artifact]) -> list[Artifact]:
-    return [rung for artifact in artifacts.values() for rung in artifact.rungs]
+def every_choice(artifacts: dict[ResultKind, Artifact]) -> list[Artifact]:
+    return [choice for artifact in artifacts.values() for choice in artifact.sop_class_choices]
 
 
-def named(rung: Artifact) -> ResultRef:
+def named(choice: Artifact) -> ResultRef:
     return ResultRef(
-        kind=rung.kind,
-        sop_class_uid=rung.sop_class_uid,
-        sop_instance_uid=rung.sop_instance_uid,
-        series_instance_uid=rung.series_instance_uid,
+        kind=choice.kind,
+        sop_class_uid=choice.sop_class_uid,
+        sop_instance_uid=choice.sop_instance_uid,
+        series_instance_uid=choice.series_instance_uid,
     )
 
 
@@ -80,7 +80,9 @@ def test_both_versions_of_a_corrected_header_are_sound_together_and_alone() -> N
 def test_each_class_names_the_document_of_its_own_class() -> None:
     first, second = versions()
     for kind in (REPORT, MEASUREMENTS):
-        for old, new in zip(first.artifacts[kind].rungs, second.artifacts[kind].rungs, strict=True):
+        for old, new in zip(
+            first.artifacts[kind].sop_class_choices, second.artifacts[kind].sop_class_choices, strict=True
+        ):
             (study,) = dcmread(io.BytesIO(new.content)).PredecessorDocumentsSequence
             (series,) = study.ReferencedSeriesSequence
             (document,) = series.ReferencedSOPSequence
@@ -122,7 +124,7 @@ def without(dataset: Dataset) -> None:
 def test_what_is_made_must_name_what_it_was_made_to_replace(act: Callable[[Dataset], None]) -> None:
     first, second = versions()
     of = context("pneumonia", builders.radiograph(PatientName="Right^Name"), max_heatmap_px=1024)
-    precedent = Precedent(earlier_results=(tuple(map(named, rungs(first.artifacts))),))
+    precedent = Precedent(earlier_results=(tuple(map(named, every_choice(first.artifacts))),))
     of = replace(of, origin=replace(of.origin, received_at=RECEIVED + timedelta(days=1)), precedent=precedent)
     artifacts = second.artifacts | {REPORT: broken(second.artifacts[REPORT], act)}
     assert Rule.PREDECESSOR in {flaw.rule for flaw in check.check_made(list(artifacts.values()), of)}

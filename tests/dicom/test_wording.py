@@ -88,10 +88,10 @@ def test_no_word_of_programs_reaches_people(case: str) -> None:
         assert not words.search(sentence), sentence
 
 
-@pytest.mark.parametrize("doubt", AbstainReason)
-def test_each_doubt_has_words_of_its_own(doubt: AbstainReason) -> None:
+@pytest.mark.parametrize("abstain_reason", AbstainReason)
+def test_each_abstain_reason_has_words_of_its_own(reason: AbstainReason) -> None:
     assert len(set(names.ABSTAIN_REASONS.values())) == len(AbstainReason)
-    assert names.reason(doubt.value) == names.ABSTAIN_REASONS[doubt]
+    assert names.reason(reason.value) == names.ABSTAIN_REASONS[reason]
 
 
 def test_normal_claims_no_normal_radiograph() -> None:

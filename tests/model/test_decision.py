@@ -17,7 +17,7 @@ def prediction(probability: float, spread: float = 0.0, distance: float = 1.0) -
 
 
 @pytest.mark.parametrize(
-    ("probability", "verdict", "doubt"),
+    ("probability", "verdict", "abstain_reason"),
     [
         (1.0, Verdict.POSITIVE, None),
         (0.8, Verdict.POSITIVE, None),
@@ -27,21 +27,21 @@ def prediction(probability: float, spread: float = 0.0, distance: float = 1.0) -
         (0.0, Verdict.NEGATIVE, None),
     ],
 )
-def test_thresholds(probability: float, verdict: Verdict, doubt: AbstainReason | None) -> None:
+def test_thresholds(probability: float, verdict: Verdict, abstain_reason: AbstainReason | None) -> None:
     decision = decide(prediction(probability), POINT)
-    assert (decision.verdict, decision.doubt) == (verdict, doubt)
+    assert (decision.verdict, decision.abstain_reason) == (verdict, abstain_reason)
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.5, 1.0])
 def test_an_image_unlike_the_training_data_is_never_judged(probability: float) -> None:
     decision = decide(prediction(probability, spread=1.0, distance=1.51), POINT)
-    assert (decision.verdict, decision.doubt) == (Verdict.INDETERMINATE, AbstainReason.UNLIKE_TRAINING_DATA)
+    assert (decision.verdict, decision.abstain_reason) == (Verdict.INDETERMINATE, AbstainReason.UNLIKE_TRAINING_DATA)
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.5, 1.0])
 def test_views_that_disagree_are_a_doubt(probability: float) -> None:
     decision = decide(prediction(probability, spread=0.31), POINT)
-    assert (decision.verdict, decision.doubt) == (Verdict.INDETERMINATE, AbstainReason.VIEWS_DISAGREE)
+    assert (decision.verdict, decision.abstain_reason) == (Verdict.INDETERMINATE, AbstainReason.VIEWS_DISAGREE)
 
 
 def test_the_limits_themselves_are_still_allowed() -> None:

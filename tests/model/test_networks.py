@@ -12,8 +12,8 @@ from scipy.special import expit
 from cxr_node import heatmap
 from cxr_node.domain import Radiograph, View
 from cxr_node.errors import ModelError
-from cxr_node.model import network as classes
 from cxr_node.model import networks, ood_distance, predictor, profile, weights
+from cxr_node.model.network import OverClasses
 from cxr_node.model.networks import ARCHITECTURES, build, load_imagenet_trunk
 from cxr_node.model.profile import NetworkSpec
 from tests.model import folders
@@ -184,7 +184,7 @@ def profile_folder(folder: Path) -> Path:
 
 def test_the_judged_logit_is_that_of_all_positive_classes() -> None:
     network = lively()
-    assert isinstance(network, classes.OverClasses)
+    assert isinstance(network, OverClasses)
     feature_map = network.features(torch.randn(5, 1, 64, 64))
     softmax = network.inner.head(feature_map).softmax(dim=1)  # (5, classes)
     answers = torch.sigmoid(network.head(feature_map))

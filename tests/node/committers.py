@@ -65,7 +65,7 @@ def committing(
 ) -> Iterator[Address]:
     """Serve an archive; where it does not commit, it has no presentation context for Storage Commitment."""
     entity = AE(ae_title)
-    for sop_class_uid in {*peers.SOP_CLASS.values(), *peers.LADDER}:
+    for sop_class_uid in {*peers.SOP_CLASS.values(), *peers.MEASUREMENT_CLASSES}:
         entity.add_supported_context(sop_class_uid, list(peers.BOTH_SYNTAXES))
     if commits:
         entity.add_supported_context(PUSH_MODEL)

@@ -120,18 +120,18 @@ def results(number: int = 1) -> list[StoredArtifact]:
     ]
 
 
-def ladder(number: int = 1) -> list[StoredArtifact]:
+def measurements_in_three_classes(number: int = 1) -> list[StoredArtifact]:
     """The same, and two alternatives of the measurements."""
     report, measurements, heatmap = results(number)
     below = tuple(
         StoredArtifact(
             kind=measurements.kind,
-            sop_class_uid=f"1.2.3.{rung}",
-            sop_instance_uid=f"{measurements.sop_instance_uid}.{rung}",
-            content_sha256=digest(10 * number + 5 + rung),
-            size_bytes=100 + rung,
+            sop_class_uid=f"1.2.3.{choice}",
+            sop_instance_uid=f"{measurements.sop_instance_uid}.{choice}",
+            content_sha256=digest(10 * number + 5 + choice),
+            size_bytes=100 + choice,
         )
-        for rung in (1, 2)
+        for choice in (1, 2)
     )
     return [report, replace(measurements, alternatives=below), heatmap]
 

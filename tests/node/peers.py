@@ -42,7 +42,7 @@ SOP_CLASS = {
     ResultKind.PDF: "1.2.840.10008.5.1.4.1.1.104.1",
     ResultKind.NOT_ANALYSED: "1.2.840.10008.5.1.4.1.1.88.11",
 }
-LADDER = tuple(f"1.2.840.10008.5.1.4.1.1.88.{number}" for number in (34, 33, 22))
+MEASUREMENT_CLASSES = tuple(f"1.2.840.10008.5.1.4.1.1.88.{number}" for number in (34, 33, 22))
 """SOP Classes of the measurements, the first choice first."""
 _PROFILE = """
 [[TransferSyntaxes]]
@@ -59,17 +59,17 @@ BOTH_SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 _ROOT = "1.2.826.0.1.3680043.8.498.78"
 
 
-def uid(kind: ResultKind, number: int = 1, rung: int = 0) -> str:
-    """SOP Instance UID of the result object of that kind and number; each rung has its own."""
-    return f"{_ROOT}.{list(ResultKind).index(kind)}.{number}" + (f".{rung}" if rung else "")
+def uid(kind: ResultKind, number: int = 1, choice: int = 0) -> str:
+    """SOP Instance UID of the result object of that kind and number; each SOP Class has its own."""
+    return f"{_ROOT}.{list(ResultKind).index(kind)}.{number}" + (f".{choice}" if choice else "")
 
 
-def result_object(kind: ResultKind, number: int = 1, padding: int = 0, rung: int = 0) -> bytes:
+def result_object(kind: ResultKind, number: int = 1, padding: int = 0, choice: int = 0) -> bytes:
     """A Part 10 file in Explicit VR Little Endian; `padding` bytes of private data make it large."""
     data_set = Dataset()
     data_set.SpecificCharacterSet = "ISO_IR 192"
-    data_set.SOPClassUID = LADDER[rung] if rung else SOP_CLASS[kind]
-    data_set.SOPInstanceUID = uid(kind, number, rung)
+    data_set.SOPClassUID = MEASUREMENT_CLASSES[choice] if choice else SOP_CLASS[kind]
+    data_set.SOPInstanceUID = uid(kind, number, choice)
     data_set.PatientName = "CANARY^TEST"
     data_set.PatientID = f"CANARY-{number}"
     data_set.StudyInstanceUID = f"{_ROOT}.9.{number}"
@@ -163,18 +163,18 @@ def listening(
     archive: Archive,
     *,
     kinds: tuple[ResultKind, ...] = STANDARD_KINDS,
-    rungs: tuple[str, ...] | None = None,
+    measurement_classes: tuple[str, ...] | None = None,
     syntaxes: tuple[str, ...] = BOTH_SYNTAXES,
     ae_title: str = "PACS",
     requires: str | None = None,
     port: int = 0,
     tls: ssl.SSLContext | None = None,
 ) -> Iterator[Address]:
-    """Serve an archive; `requires` is the only calling AE title it lets in, `rungs` its classes for measurements."""
+    """Serve an archive that lets in the calling AE title `requires` only."""
     entity = AE(ae_title)
     supported = {SOP_CLASS[kind] for kind in kinds}
-    if rungs is not None:
-        supported = supported - set(LADDER) | set(rungs)
+    if measurement_classes is not None:
+        supported = supported - set(MEASUREMENT_CLASSES) | set(measurement_classes)
     for sop_class_uid in supported:
         entity.add_supported_context(sop_class_uid, list(syntaxes))
     entity.add_supported_context("1.2.840.10008.1.1")

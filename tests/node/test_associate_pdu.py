@@ -10,7 +10,7 @@ from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIA
 
 from cxr_node.node.network import associate_pdu
 from tests.node import wire
-from tests.pacs import odd_associations as odd
+from tests.pacs import odd_associations
 from tests.pacs.odd_associations import Request, item
 
 PLAIN = Request().encoded()
@@ -37,18 +37,18 @@ def test_a_plain_request_says_what_it_said() -> None:
     assert user.implementation_version_name == "ODD_1"
 
 
-@pytest.mark.parametrize("name", odd.ODDITIES)
+@pytest.mark.parametrize("name", odd_associations.ODDITIES)
 def test_what_is_tidy_stays_so_and_pynetdicom_reads_it(name: str) -> None:
-    content = odd.mixed(name).encoded()
+    content = odd_associations.mixed(name).encoded()
     read(content)
     once = associate_pdu.tidy(content)
     assert associate_pdu.tidy(once) == once
 
 
-@pytest.mark.parametrize("name", odd.ANSWERS)
+@pytest.mark.parametrize("name", odd_associations.ANSWERS)
 def test_an_odd_acceptance_is_read_too(name: str) -> None:
-    answer = odd.acceptance(PLAIN)
-    odd.ANSWERS[name](answer)
+    answer = odd_associations.acceptance(PLAIN)
+    odd_associations.ANSWERS[name](answer)
     pdu = A_ASSOCIATE_AC()
     pdu.decode(associate_pdu.tidy(answer.encoded()))
     primitive = pdu.to_primitive()
@@ -85,9 +85,9 @@ def test_two_titles_that_are_not_ascii_stay_two() -> None:
 def test_the_answer_repeats_the_bytes_of_the_request() -> None:
     """PS3.8 Table 9-17: titles and reserved bytes are returned as they came."""
     request = Request(calling=b"R\xf6ntgen".ljust(16, b"\0"), third_reserved=b"vendor".ljust(32, b"\xff")).encoded()
-    answer = associate_pdu.with_echo(odd.acceptance(PLAIN).encoded(), request)
+    answer = associate_pdu.with_echo(odd_associations.acceptance(PLAIN).encoded(), request)
     assert answer[10:74] == request[10:74]
-    assert len(answer) == len(odd.acceptance(PLAIN).encoded())
+    assert len(answer) == len(odd_associations.acceptance(PLAIN).encoded())
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_what_does_not_hold_together_is_said_to_be_so(broken: bytes) -> None:
 def test_any_bytes_end_in_a_value_error_or_in_what_pynetdicom_reads() -> None:
     chance = random.Random(8)
     for _ in range(3000):
-        content = bytearray(odd.mixed(*chance.sample(sorted(odd.ODDITIES), 2)).encoded())
+        content = bytearray(odd_associations.mixed(*chance.sample(sorted(odd_associations.ODDITIES), 2)).encoded())
         for _ in range(chance.randint(1, 8)):
             content[chance.randrange(len(content))] = chance.randrange(256)
         content[0] = 0x01
@@ -127,7 +127,11 @@ def test_any_bytes_end_in_a_value_error_or_in_what_pynetdicom_reads() -> None:
 
 def test_a_context_that_is_no_use_is_still_answered() -> None:
     """No syntax, no class, no UID: rejected with a result, for the peer waits for one."""
-    pdu = read(Request(contexts=[odd.proposed(5, wire.DX, ()), odd.proposed(7, "vendor!", ("x" * 65,))]).encoded())
+    pdu = read(
+        Request(
+            contexts=[odd_associations.proposed(5, wire.DX, ()), odd_associations.proposed(7, "vendor!", ("x" * 65,))]
+        ).encoded()
+    )
     assert [(one.context_id, one.abstract_syntax) for one in pdu.presentation_context] == [(5, wire.DX), (7, "0.0")]
     assert [one.transfer_syntax for one in pdu.presentation_context] == [["0.0"], ["0.0"]]
 

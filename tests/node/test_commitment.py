@@ -250,7 +250,7 @@ def asker(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
             config=settings, ledger=ledger, spool=Spool(settings.spool.path), owner="me", keeper=keeper
         )
         (destination,) = settings.destinations
-        made.append(CommitmentLoop(context, destination, destination.commitment_wait_h or 0.0))
+        made.append(CommitmentLoop(context, destination, destination.commitment_wait_s or 0.0))
         return made[-1]
 
     yield build

@@ -16,12 +16,10 @@ from rich.console import Console
 
 from cxr_node.cli import ledger_tables
 from cxr_node.config.schema import Address, Config, Delivery
-from cxr_node.node.deliver import courier as deliver
-from cxr_node.node.deliver import removed_destinations, retention
+from cxr_node.node.deliver import courier, removed_destinations, retention
 from cxr_node.node.deliver.link import link_to
 from cxr_node.node.deliver.loop import DeliveryContext
-from cxr_node.node.ledger import queries
-from cxr_node.node.ledger import tables as schema
+from cxr_node.node.ledger import queries, tables
 from cxr_node.node.ledger.lease_keeper import LeaseKeeper
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import DeliveryJob, DeliveryState
@@ -61,7 +59,7 @@ def judged(config: Config, *numbers: int) -> None:
 @contextmanager
 def delivering(config: Config) -> Iterator[None]:
     stop = threading.Event()
-    thread = threading.Thread(target=deliver.run, args=(config, stop))
+    thread = threading.Thread(target=courier.run, args=(config, stop))
     thread.start()
     try:
         yield
@@ -99,7 +97,7 @@ def test_everything_arrives_once_over_one_association_each(tmp_path: Path) -> No
 
 def test_a_new_result_goes_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The courier sleeps on a wakeup, not on a clock."""
-    monkeypatch.setattr(deliver, "LOOK_AFTER_S", FOR_EVER_S)
+    monkeypatch.setattr(courier, "LOOK_AFTER_S", FOR_EVER_S)
     archive = peers.Archive()
     with peers.listening(archive) as address:
         config = workplace.config(tmp_path / "spool", address)
@@ -179,58 +177,61 @@ def test_a_permanent_fault_is_dead_at_once_and_spares_the_rest(tmp_path: Path, l
     assert "no presentation context" in (dead.last_error or "")
 
 
-@pytest.mark.parametrize("rung", range(3))
+@pytest.mark.parametrize("choice", range(3))
 def test_measurements_go_in_the_first_sop_class_that_the_destination_takes(
-    tmp_path: Path, ledgers: Opened, rung: int
+    tmp_path: Path, ledgers: Opened, choice: int
 ) -> None:
     archive = peers.Archive()
-    with peers.listening(archive, rungs=peers.LADDER[rung:]) as address:
+    with peers.listening(archive, measurement_classes=peers.MEASUREMENT_CLASSES[choice:]) as address:
         config = workplace.config(tmp_path / "spool", address)
         judged(config, 1)
         with delivering(config):
             assert settled(config, "DELIVERED")
     assert len(archive.datasets) == 3
-    assert archive.sop_classes[peers.LADDER[rung]] == 1
+    assert archive.sop_classes[peers.MEASUREMENT_CLASSES[choice]] == 1
     (story,) = queries.trace(ledgers(config), "1.2.1.1.1")
     (row,) = [one for one in story.deliveries if one.kind == "measurements"]
-    assert (row.sop_class_uid, row.attempts) == (peers.LADDER[rung], 1)
+    assert (row.sop_class_uid, row.attempts) == (peers.MEASUREMENT_CLASSES[choice], 1)
     assert row.sop_instance_uid in archive.datasets
-    told = [event.detail for event in story.events if event.what == "delivery-rung"]
-    assert told == ([f"measurements to pacs0: as SOP Class {peers.LADDER[rung]}"] if rung else [])
+    told = [event.detail for event in story.events if event.what == "delivery-sop-class"]
+    assert told == ([f"measurements to pacs0: as SOP Class {peers.MEASUREMENT_CLASSES[choice]}"] if choice else [])
     console = Console(file=io.StringIO(), width=200)
     console.print(ledger_tables.story(story, {}))
-    name = ("measurements ", "measurements as Comprehensive SR", "measurements as Enhanced SR")[rung]
+    name = ("measurements ", "measurements as Comprehensive SR", "measurements as Enhanced SR")[choice]
     assert name in console.file.getvalue()
     assert "88." not in console.file.getvalue().split("when (UTC)")[0]
     for place in range(3):  # the UID in each SOP Class leads to the story
-        uid = row.sop_instance_uid.removesuffix(f".{rung}") + (f".{place}" if place else "")
+        uid = row.sop_instance_uid.removesuffix(f".{choice}") + (f".{place}" if place else "")
         assert [one.instance.id for one in queries.trace(ledgers(config), uid)] == [story.instance.id]
 
 
 def test_each_destination_gets_its_own_sop_class(tmp_path: Path) -> None:
     new, old = peers.Archive(), peers.Archive()
-    with peers.listening(new) as one, peers.listening(old, rungs=peers.LADDER[1:], ae_title="OLD") as two:
+    with (
+        peers.listening(new) as one,
+        peers.listening(old, measurement_classes=peers.MEASUREMENT_CLASSES[1:], ae_title="OLD") as two,
+    ):
         config = workplace.config(tmp_path / "spool", one, two)
         judged(config, 1, 2)
         with delivering(config):
             assert settled(config, "DELIVERED", 2)
-    assert (new.sop_classes[peers.LADDER[0]], old.sop_classes[peers.LADDER[1]]) == (2, 2)
+    assert (new.sop_classes[peers.MEASUREMENT_CLASSES[0]], old.sop_classes[peers.MEASUREMENT_CLASSES[1]]) == (2, 2)
     assert (len(new.datasets), len(old.datasets)) == (6, 6)
 
 
 def test_a_destination_that_takes_no_such_sop_class_gets_the_rest(tmp_path: Path, ledgers: Opened) -> None:
     archive = peers.Archive()
-    with peers.listening(archive, rungs=()) as address:
+    with peers.listening(archive, measurement_classes=()) as address:
         config = workplace.config(tmp_path / "spool", address)
         judged(config, 1)
         with delivering(config):
             assert settled(config, "DEAD")
-    assert not set(peers.LADDER) & set(archive.sop_classes)
+    assert not set(peers.MEASUREMENT_CLASSES) & set(archive.sop_classes)
     assert len(archive.datasets) == 2
     (story,) = queries.trace(ledgers(config), "1.2.1.1.1")
     (dead,) = [row for row in story.deliveries if row.state is DeliveryState.DEAD]
     assert (dead.kind, dead.attempts) == ("measurements", 1)
-    assert all(sop_class_uid in (dead.last_error or "") for sop_class_uid in peers.LADDER)
+    assert all(sop_class_uid in (dead.last_error or "") for sop_class_uid in peers.MEASUREMENT_CLASSES)
 
 
 def test_a_warning_is_a_delivery_and_its_status_is_kept(tmp_path: Path, ledgers: Opened) -> None:
@@ -244,18 +245,18 @@ def test_a_warning_is_a_delivery_and_its_status_is_kept(tmp_path: Path, ledgers:
 
 
 @pytest.fixture
-def courier(
+def make_courier(
     tmp_path: Path, ledgers: Opened, request: pytest.FixtureRequest
-) -> Iterator[Callable[[Config], deliver.Courier]]:
-    made: list[deliver.Courier] = []
+) -> Iterator[Callable[[Config], courier.Courier]]:
+    made: list[courier.Courier] = []
 
-    def build(config: Config) -> deliver.Courier:
+    def build(config: Config) -> courier.Courier:
         ledger, spool = ledgers(config), Spool(config.spool.path)
         keeper = LeaseKeeper(ledger, 60.0)
         request.addfinalizer(keeper.close)
         context = DeliveryContext(config=config, ledger=ledger, spool=spool, owner="me", keeper=keeper)
         (destination,) = config.destinations
-        made.append(deliver.Courier(context, destination, link_to(destination, "CXR_NODE")))
+        made.append(courier.Courier(context, destination, link_to(destination, "CXR_NODE")))
         return made[-1]
 
     yield build
@@ -274,44 +275,46 @@ def only_measurements(tmp_path: Path, address: Address) -> Config:
     ids=["takes more now", "the same", "takes it no more", "takes only a better one"],
 )
 def test_a_sop_class_that_was_tried_stays_chosen_while_it_is_taken(
-    tmp_path: Path, courier: Callable[[Config], deliver.Courier], then: tuple[int, ...], sent: int
+    tmp_path: Path, make_courier: Callable[[Config], courier.Courier], then: tuple[int, ...], sent: int
 ) -> None:
     """The answer was lost: where the archive kept the object, another SOP Class would be a second one."""
     kept, archive = peers.Archive(lambda _: None), peers.Archive()
-    with peers.listening(kept, rungs=peers.LADDER[1:]) as address:
+    with peers.listening(kept, measurement_classes=peers.MEASUREMENT_CLASSES[1:]) as address:
         config = only_measurements(tmp_path, address)
         judged(config, 1)
-        before = courier(config)
+        before = make_courier(config)
         assert before.do_one().is_fixed
         before._link.close()
-    assert kept.sop_classes == {peers.LADDER[1]: 1}
-    with peers.listening(archive, rungs=tuple(peers.LADDER[rung] for rung in then), port=address.port):
+    assert kept.sop_classes == {peers.MEASUREMENT_CLASSES[1]: 1}
+    with peers.listening(
+        archive, measurement_classes=tuple(peers.MEASUREMENT_CLASSES[choice] for choice in then), port=address.port
+    ):
         with delivering(config):  # another process, after a restart
             assert settled(config, "DELIVERED")
-        assert archive.sop_classes == {peers.LADDER[sent]: 1}
+        assert archive.sop_classes == {peers.MEASUREMENT_CLASSES[sent]: 1}
         for _ in range(2):  # what was delivered once is final
             assert before.do_one().seconds > 0
         assert retried(before._context.ledger, "1.2.1.1.1", "pacs") == 0
     assert sum(archive.sop_classes.values()) == 1
     (story,) = queries.trace(before._context.ledger, "1.2.1.1.1")
-    assert [row.sop_class_uid for row in story.deliveries] == [peers.LADDER[sent]]
+    assert [row.sop_class_uid for row in story.deliveries] == [peers.MEASUREMENT_CLASSES[sent]]
 
 
 def test_a_courier_that_lost_the_lease_sends_in_no_other_sop_class(
-    tmp_path: Path, courier: Callable[[Config], deliver.Courier], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, make_courier: Callable[[Config], courier.Courier], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = peers.Archive()
-    with peers.listening(archive, rungs=peers.LADDER[1:]) as address:
+    with peers.listening(archive, measurement_classes=peers.MEASUREMENT_CLASSES[1:]) as address:
         config = only_measurements(tmp_path, address)
         judged(config, 1)
-        slow = courier(config)
+        slow = make_courier(config)
         genuine = Ledger.choose
 
-        def overtaken(ledger: Ledger, job: DeliveryJob, rung: int) -> bool:
+        def overtaken(ledger: Ledger, job: DeliveryJob, choice: int) -> bool:
             with ledger.database.writing() as connection:
                 connection.exec_driver_sql("UPDATE deliveries SET lease_until = 0")
             assert ledger.claim_delivery("pacs", "other", 60) is not None
-            return genuine(ledger, job, rung)
+            return genuine(ledger, job, choice)
 
         monkeypatch.setattr(Ledger, "choose", overtaken)
         slow.do_one()
@@ -320,11 +323,11 @@ def test_a_courier_that_lost_the_lease_sends_in_no_other_sop_class(
 
 
 def test_after_72_hours_a_delivery_is_dead_and_says_why(
-    tmp_path: Path, courier: Callable[[Config], deliver.Courier]
+    tmp_path: Path, make_courier: Callable[[Config], courier.Courier]
 ) -> None:
     config = workplace.config(tmp_path / "spool", peers.nobody())
     judged(config, 1)
-    one = courier(config)
+    one = make_courier(config)
     rest = one.do_one()
     assert rest.is_fixed, "an unreachable destination is left alone for a while"
     now = one._context.ledger.now
@@ -344,17 +347,17 @@ def stored_as(spool: Spool, sop_class_uid: str) -> Path:
 
 @pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b"other"), lambda path: path.unlink()])
 def test_bytes_that_changed_in_the_spool_never_leave(
-    tmp_path: Path, courier: Callable[[Config], deliver.Courier], damage: Callable[[Path], None]
+    tmp_path: Path, make_courier: Callable[[Config], courier.Courier], damage: Callable[[Path], None]
 ) -> None:
     """A SOP Class that another destination would have got does not count: it is not about to leave."""
     archive = peers.Archive()
     with peers.listening(archive) as address:
         config = workplace.config(tmp_path / "spool", address)
         judged(config, 1)
-        spoiled = (peers.SOP_CLASS[peers.ResultKind.REPORT], peers.LADDER[2])
+        spoiled = (peers.SOP_CLASS[peers.ResultKind.REPORT], peers.MEASUREMENT_CLASSES[2])
         for path in [stored_as(Spool(config.spool.path), sop_class_uid) for sop_class_uid in spoiled]:
             damage(path)
-        one = courier(config)
+        one = make_courier(config)
         for _ in range(3):
             one.do_one()
         one._link.close()
@@ -363,13 +366,13 @@ def test_bytes_that_changed_in_the_spool_never_leave(
 
 
 def test_a_destination_that_is_down_costs_no_object_an_attempt(
-    tmp_path: Path, courier: Callable[[Config], deliver.Courier]
+    tmp_path: Path, make_courier: Callable[[Config], courier.Courier]
 ) -> None:
     """One of them knocks, again and again and ever more rarely; the others wait untried."""
     delivery = {"first_delay_s": 4.0, "max_delay_s": 1800.0}
     config = workplace.config(tmp_path / "spool", peers.nobody(), delivery=delivery)
     judged(config, *range(1, 6))
-    one, clock = courier(config), Clock(datetime.now(UTC))
+    one, clock = make_courier(config), Clock(datetime.now(UTC))
     one._context.ledger.now = clock
     pauses = []
     for _ in range(8):
@@ -385,12 +388,12 @@ def test_a_destination_that_is_down_costs_no_object_an_attempt(
 
 
 def test_what_is_too_old_for_a_destination_that_is_down_is_dead_at_once(
-    tmp_path: Path, courier: Callable[[Config], deliver.Courier]
+    tmp_path: Path, make_courier: Callable[[Config], courier.Courier]
 ) -> None:
     """Not one every minute: of a thousand the last would be reported a day late."""
     config = workplace.config(tmp_path / "spool", peers.nobody())
     judged(config, *range(5))
-    one, clock = courier(config), Clock(datetime.now(UTC))
+    one, clock = make_courier(config), Clock(datetime.now(UTC))
     one._context.ledger.now = clock
     assert one.do_one().is_fixed
     clock.forward(72 * 3600)
@@ -399,13 +402,13 @@ def test_what_is_too_old_for_a_destination_that_is_down_is_dead_at_once(
 
 
 def test_a_destination_without_room_is_left_alone_after_three_answers(
-    tmp_path: Path, courier: Callable[[Config], deliver.Courier]
+    tmp_path: Path, make_courier: Callable[[Config], courier.Courier]
 ) -> None:
     archive = peers.Archive(lambda _: 0xA700)
     with peers.listening(archive) as address:
         config = workplace.config(tmp_path / "spool", address)
         judged(config, *range(3))
-        one = courier(config)
+        one = make_courier(config)
         assert [one.do_one().is_fixed for _ in range(4)] == [False, False, True, True]
         archive.answer = lambda _: 0x0000
         assert [one.do_one() for _ in range(5)] == [NO_PAUSE] * 5
@@ -423,7 +426,7 @@ def test_deliveries_to_a_destination_that_was_removed_are_dead_until_it_is_back(
         with delivering(without):
             assert settled(without, "DEAD")
         assert len(other.datasets) == 3
-        assert "it is not configured any more" in caplog.text
+        assert "no longer configured" in caplog.text
         with reading(without) as ledger:
             (story,) = queries.trace(ledger, "1.2.1.1.1")
             dead = [row for row in story.deliveries if row.state is DeliveryState.DEAD]
@@ -505,10 +508,10 @@ def test_history_takes_rows_whose_bytes_are_gone_and_a_repeat_is_a_new_instance(
     assert retention.forget(ledger, 365.0) == 1
     assert retention.forget(ledger, 365.0) == 0
     assert workplace.states(config) == [("DELIVERED", None)]
-    tables = (schema.instances, schema.artifacts, schema.instance_artifacts, schema.alternatives, schema.deliveries)
+    emptied = (tables.instances, tables.artifacts, tables.instance_artifacts, tables.alternatives, tables.deliveries)
     with ledger.database.reading() as connection:
-        left = [connection.scalar(sa.select(sa.func.count()).select_from(table)) for table in tables]
-        owners = set(connection.scalars(sa.select(schema.events.c.instance_id)))
+        left = [connection.scalar(sa.select(sa.func.count()).select_from(table)) for table in emptied]
+        owners = set(connection.scalars(sa.select(tables.events.c.instance_id)))
     assert (left, len(owners)) == ([1, 5, 5, 2, 3], 1)  # measurements in three SOP Classes, one delivery
     workplace.receive(config, 1)
     assert workplace.states(config) == [("DELIVERED", None), ("RECEIVED", None)]
@@ -522,6 +525,6 @@ def test_sweeps_come_as_often_as_retention_needs() -> None:
 
 def test_a_courier_that_ends_by_itself_ends_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = workplace.config(tmp_path / "spool", peers.nobody())
-    monkeypatch.setattr(deliver.Courier, "run", lambda *_: None)
-    with pytest.raises(deliver.ResourceError, match="pacs0 ended by itself"):
-        deliver.run(config, threading.Event())
+    monkeypatch.setattr(courier.Courier, "run", lambda *_: None)
+    with pytest.raises(courier.ResourceError, match="pacs0 ended by itself"):
+        courier.run(config, threading.Event())

@@ -27,7 +27,7 @@ WORKER_DIES = [
     ("cxr_node.node.spool.spool:Spool.store_result", "after"),  # one of three results stored
     ("cxr_node.node.ledger.ledger:Ledger.settle_reported", "before"),  # all stored, the ledger knows nothing
     ("cxr_node.node.ledger.ledger:_attach", "before"),  # within the transaction
-    ("cxr_node.node.ledger.ledger:Ledger.settle_reported", "after"),  # settled, nobody rung
+    ("cxr_node.node.ledger.ledger:Ledger.settle_reported", "after"),  # settled, nobody notified
 ]
 DELIVERY_DIES = [
     ("cxr_node.node.ledger.ledger:Ledger.claim_delivery", "after"),  # leased, nothing sent
@@ -110,7 +110,7 @@ NOTED_DIES = [
     ("work", "cxr_node.node.spool.spool:Spool.store_result", "after"),  # the note is stored, the ledger knows nothing
     ("work", "cxr_node.node.ledger.ledger:Ledger.settle_rejected", "before"),
     ("work", "cxr_node.node.ledger.ledger:_attach", "before"),  # within the transaction
-    ("work", "cxr_node.node.ledger.ledger:Ledger.settle_rejected", "after"),  # settled, nobody rung
+    ("work", "cxr_node.node.ledger.ledger:Ledger.settle_rejected", "after"),  # settled, nobody notified
     ("deliver", "cxr_node.node.ledger.ledger:Ledger.claim_delivery", "after"),
     ("deliver", "cxr_node.node.deliver.storage_scu:StorageScu.store", "after"),  # taken, the ledger knows nothing
     ("deliver", "cxr_node.node.ledger.ledger:conclude", "before"),  # within the transaction
@@ -153,7 +153,7 @@ def test_a_delivery_killed_around_the_choice_of_a_sop_class_sends_no_other(tmp_p
             "after",
         ),  # taken by the destination, the ledger knows nothing
     ]
-    with peers.listening(old, rungs=peers.LADDER[2:]) as address:
+    with peers.listening(old, measurement_classes=peers.MEASUREMENT_CLASSES[2:]) as address:
         wants = {"name": "pacs", "address": str(address), "send": ["measurements"], "timeout_s": 2.0}
         config = workplace.config(tmp_path / "spool", destinations=[wants])
         workplace.receive(config, 1)
@@ -161,9 +161,12 @@ def test_a_delivery_killed_around_the_choice_of_a_sop_class_sends_no_other(tmp_p
             assert workplace.eventually(lambda: [row[0] for row in workplace.states(config)] == ["REPORTED"])
         for point in points:
             assert exit_code(child(config, "deliver", *point)) == -signal.SIGKILL, f"never came to {point}"
-    with peers.listening(new, rungs=peers.LADDER, port=address.port), running(config, "deliver"):
+    with (
+        peers.listening(new, measurement_classes=peers.MEASUREMENT_CLASSES, port=address.port),
+        running(config, "deliver"),
+    ):
         assert all_delivered(config, 1)
-    assert old.sop_classes == new.sop_classes == {peers.LADDER[2]: 1}
+    assert old.sop_classes == new.sop_classes == {peers.MEASUREMENT_CLASSES[2]: 1}
     assert old.digests() == new.digests()
 
 

@@ -20,7 +20,7 @@ from tests.node import wire
 from tests.node.receivers import Receiving, receiving
 from tests.node.test_receive import eventually, instance
 from tests.node.wire import ASSOCIATE_AC, ASSOCIATE_RJ, Wire
-from tests.pacs import odd_associations as odd
+from tests.pacs import odd_associations
 
 
 @dataclass
@@ -81,7 +81,7 @@ def _reset(peer: Wire) -> None:
 
 
 def _close_in_the_request(peer: Wire) -> None:
-    peer.send(odd.Request().encoded()[:100])
+    peer.send(odd_associations.Request().encoded()[:100])
 
 
 def _silent(peer: Wire) -> None:
@@ -123,11 +123,26 @@ ENDINGS: dict[str, tuple[Callable[[Wire], None], str, str, str]] = {
     "HTTP": (_say(b"GET / HTTP/1.1\r\n\r\n"), "refused", "protocol", "an HTTP request"),
     "TLS": (_say(b"\x16\x03\x01\x02\0\1\0\1\xfc\3\3"), "refused", "protocol", "a TLS handshake"),
     "nonsense": (_say(b"\x99" * 20), "refused", "protocol", "does not speak DICOM"),
-    "an item too long": (_say(wire.pdu(1, odd.Request().encoded()[6:-1])), "refused", "protocol", "an item"),
-    "no AE title": (_say(odd.Request(calling=bytes(16)).encoded()), "refused", "protocol", "nothing but padding"),
-    "version": (_say(odd.Request(version=2).encoded()), "refused", "protocol-version", "bit 0"),
+    "an item too long": (
+        _say(wire.pdu(1, odd_associations.Request().encoded()[6:-1])),
+        "refused",
+        "protocol",
+        "an item",
+    ),
+    "no AE title": (
+        _say(odd_associations.Request(calling=bytes(16)).encoded()),
+        "refused",
+        "protocol",
+        "nothing but padding",
+    ),
+    "version": (_say(odd_associations.Request(version=2).encoded()), "refused", "protocol-version", "bit 0"),
     "out of place": (_say(wire.pdu(5, bytes(4))), "refused", "protocol", "out of its place"),
-    "a request twice": (_say_associated(odd.Request().encoded()), "refused", "protocol", "out of its place"),
+    "a request twice": (
+        _say_associated(odd_associations.Request().encoded()),
+        "refused",
+        "protocol",
+        "out of its place",
+    ),
     "no PDV": (_say_associated(wire.pdu(wire.P_DATA, b"\xff" * 12)), "refused", "protocol", "cannot be read"),
     "an echo elsewhere": (
         _say_associated(
@@ -201,10 +216,10 @@ def test_a_stop_that_aborts_is_told(node: Receiving, told: Told) -> None:
 )
 def test_a_title_is_the_same_in_ledger_log_and_audit(tmp_path: Path, told: Told, raw: bytes, title: str) -> None:
     uid, data_set = instance()
-    request = odd.Request(calling=raw)
+    request = odd_associations.Request(calling=raw)
     request.contexts = [
-        odd.proposed(1, wire.DX, (wire.EXPLICIT,)),
-        odd.proposed(3, wire.VERIFICATION, (wire.IMPLICIT,)),
+        odd_associations.proposed(1, wire.DX, (wire.EXPLICIT,)),
+        odd_associations.proposed(3, wire.VERIFICATION, (wire.IMPLICIT,)),
     ]
     with receiving(tmp_path / "spool", audit=told) as node, Wire(node.port) as peer:
         peer.send(request.encoded())
@@ -231,5 +246,5 @@ def test_a_title_is_the_same_in_ledger_log_and_audit(tmp_path: Path, told: Told,
 def test_titles_are_compared_without_their_padding(tmp_path: Path, calling: bytes, called: bytes, is_in: bool) -> None:
     peers: Any = [{"ae_title": "CT1"}, {"ae_title": "CT1??"}]
     with receiving(tmp_path / "spool", peers=peers) as node, Wire(node.port) as peer:
-        peer.send(odd.Request(calling=calling, called=called).encoded())
+        peer.send(odd_associations.Request(calling=calling, called=called).encoded())
         assert peer.receive()[0] == (ASSOCIATE_AC if is_in else ASSOCIATE_RJ)

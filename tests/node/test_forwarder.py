@@ -13,7 +13,7 @@ import pytest
 
 from cxr_node.config.schema import Syslog
 from cxr_node.errors import ConfigError, DeliveryError
-from cxr_node.node.audit import forwarder as room
+from cxr_node.node.audit import forwarder
 from cxr_node.node.audit.forwarder import Forwarder, reach
 from cxr_node.node.audit.trail import Segments, TrailFolder
 from tests.node import workplace
@@ -30,7 +30,7 @@ def identity(tmp_path_factory: pytest.TempPathFactory) -> Identity:
     return Authority(tmp_path_factory.mktemp("ca")).issue("collector")
 
 
-def forwarder(folder: Path, identity: Identity, port: int, host: str = "localhost") -> Forwarder:
+def built(folder: Path, identity: Identity, port: int, host: str = "localhost") -> Forwarder:
     settings = Syslog.model_validate({"host": host, "port": port, "tls": identity.tls()})
     return Forwarder(settings, shelf(folder))
 
@@ -45,12 +45,12 @@ def write(folder: Path, role: str, *contents: bytes) -> None:
 def test_messages_arrive_once_and_in_order(
     tmp_path: Path, identity: Identity, temper: Temper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "_CLOSE_S", 0.5)
+    monkeypatch.setattr(forwarder, "_CLOSE_S", 0.5)
     big = b"x" * 32768
     write(tmp_path, "receive", b"1", b"2", big)
     write(tmp_path, "work", b"3")
     with collecting(identity, temper) as collector:
-        sender = forwarder(tmp_path, identity, collector.port)
+        sender = built(tmp_path, identity, collector.port)
         assert [sender.forward(), sender.forward()] == [4, 0]
         write(tmp_path, "work", b"4")
         assert sender.forward() == 1
@@ -68,11 +68,11 @@ def test_a_batch_that_was_not_read_whole_goes_again(
     tmp_path: Path, identity: Identity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At least once, in order: a reset in the middle repeats the batch, a deaf collector is not believed."""
-    monkeypatch.setattr(room, "_CLOSE_S", 1.0)
+    monkeypatch.setattr(forwarder, "_CLOSE_S", 1.0)
     contents = [f"{number:04d}".encode() * 5000 for number in range(40)]
     write(tmp_path, "receive", *contents)
     with collecting(identity, Temper.DYING) as collector:
-        sender = forwarder(tmp_path, identity, collector.port)
+        sender = built(tmp_path, identity, collector.port)
         for collector.dies_after in (1, 7, 39):
             with pytest.raises(OSError):
                 sender.forward()
@@ -91,7 +91,7 @@ def test_a_month_without_a_collector(tmp_path: Path, identity: Identity, caplog:
     with collecting(identity) as collector:
         port = collector.port
     folder = tmp_path / "audit"
-    senders = [forwarder(folder, identity, port) for _ in range(2)]
+    senders = [built(folder, identity, port) for _ in range(2)]
     stop = threading.Event()
     threads = [threading.Thread(target=sender.run, args=(stop,)) for sender in senders]
     for thread in threads:
@@ -116,12 +116,12 @@ def test_only_a_collector_of_our_ca_and_name_gets_messages(tmp_path: Path, ident
     stranger = Authority(tmp_path, "other").issue("stranger")
     with collecting(stranger) as collector:
         with pytest.raises(OSError, match="certificate verify failed"):
-            forwarder(tmp_path / "audit", identity, collector.port).forward()
+            built(tmp_path / "audit", identity, collector.port).forward()
         assert collector.messages == []
     elsewhere = Authority(tmp_path, "third").issue("elsewhere", hosts=("audit.example.org",))
     with collecting(elsewhere) as collector:
         with pytest.raises(OSError, match="certificate verify failed"):
-            forwarder(tmp_path / "audit", elsewhere, collector.port).forward()
+            built(tmp_path / "audit", elsewhere, collector.port).forward()
         assert collector.messages == []
 
 
@@ -129,14 +129,14 @@ def test_a_collector_that_refuses_us_is_no_proof(
     tmp_path: Path, identity: Identity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In TLS 1.3 a client learns after its handshake that its certificate is not wanted."""
-    monkeypatch.setattr(room, "_CLOSE_S", 1.0)
+    monkeypatch.setattr(forwarder, "_CLOSE_S", 1.0)
     write(tmp_path / "audit", "receive", b"1")
     stranger = Authority(tmp_path, "other").issue("stranger")
     ours = Identity(certificate=stranger.certificate, key=stranger.key, ca=identity.ca)
     with collecting(identity) as collector:
         for _ in range(20):  # whether the alert or our bytes come first is chance
             with pytest.raises(OSError):
-                forwarder(tmp_path / "audit", ours, collector.port).forward()
+                built(tmp_path / "audit", ours, collector.port).forward()
         assert collector.messages == []
 
 
@@ -195,7 +195,7 @@ def test_kill_9_of_writer_and_forwarder_loses_no_written_message(tmp_path: Path,
             for process in (writer, sender):
                 process.wait(10)
             writer.stdout.close()
-        closing = forwarder(folder, identity, collector.port)
+        closing = built(folder, identity, collector.port)
         while closing.forward():
             pass
         told = [body.rsplit(b" ", 1)[-1] for body in collector.bodies()]

@@ -32,7 +32,7 @@ from tests.node.ledgers import (
     Clock,
     digest,
     finding,
-    ladder,
+    measurements_in_three_classes,
     opened,
     origin,
     reference,
@@ -306,14 +306,14 @@ def measured(ledger: Ledger, clock: Clock, destinations: tuple[str, ...] = ("pac
     """Claim the delivery of measurements in three SOP Classes."""
     assert add(ledger, clock)
     wanted = dict.fromkeys(destinations, (ResultKind.MEASUREMENTS,))
-    assert ledger.settle_reported(claimed(ledger), finding(), ladder(), wanted)
+    assert ledger.settle_reported(claimed(ledger), finding(), measurements_in_three_classes(), wanted)
     return due(ledger)
 
 
 def test_a_result_in_several_classes_is_one_delivery(ledger: Ledger, clock: Clock) -> None:
     job = measured(ledger, clock)
-    assert (job.artifact, job.rung) == (ladder()[1], 0)
-    assert [one.sop_class_uid for one in job.artifact.rungs] == ["1.2.3", "1.2.3.1", "1.2.3.2"]
+    assert (job.artifact, job.sop_class_choice) == (measurements_in_three_classes()[1], 0)
+    assert [one.sop_class_uid for one in job.artifact.sop_class_choices] == ["1.2.3", "1.2.3.1", "1.2.3.2"]
     assert ledger.claim_delivery("pacs", "other", 60.0) is None
     assert ledger.settle_delivered(job, 0x0000)
     (story,) = queries.trace(ledger, "1.2.1.1.1")
@@ -321,13 +321,13 @@ def test_a_result_in_several_classes_is_one_delivery(ledger: Ledger, clock: Cloc
     assert [(row.sop_class_uid, row.sop_instance_uid) for row in story.deliveries] == [("1.2.3", "2.25.1.1")]
 
 
-def test_the_rung_that_was_chosen_is_remembered_and_shown(ledger: Ledger, clock: Clock) -> None:
+def test_the_sop_class_that_was_chosen_is_remembered_and_shown(ledger: Ledger, clock: Clock) -> None:
     job = measured(ledger, clock, ("pacs", "other"))
     assert ledger.choose(job, 2)
     assert ledger.postpone(job, delay_s=1, status=None, detail="no answer")
     clock.forward(1)
     again = due(ledger)
-    assert (again.rung, again.artifact) == (2, job.artifact)
+    assert (again.sop_class_choice, again.artifact) == (2, job.artifact)
     assert ledger.settle_delivered(again, 0x0000)
     assert ledger.settle_delivered(due(ledger, "other"), 0x0000)
     (story,) = queries.trace(ledger, "2.25.1.1.2")  # by the alternative's own UID
@@ -335,7 +335,7 @@ def test_the_rung_that_was_chosen_is_remembered_and_shown(ledger: Ledger, clock:
         "pacs": ("1.2.3.2", "2.25.1.1.2"),
         "other": ("1.2.3", "2.25.1.1"),
     }
-    assert [event.detail for event in story.events if event.what == "delivery-rung"] == [
+    assert [event.detail for event in story.events if event.what == "delivery-sop-class"] == [
         "measurements to pacs: as SOP Class 1.2.3.2"
     ]
 
@@ -346,15 +346,17 @@ def test_who_lost_a_delivery_chooses_nothing(ledger: Ledger, clock: Clock) -> No
     quick = due(ledger)
     assert not ledger.choose(slow, 1)
     assert ledger.settle_delivered(quick, 0x0000)
-    assert not ledger.choose(quick, 1)  # a rung once delivered is final
+    assert not ledger.choose(quick, 1)  # an SOP Class once delivered is final
     (story,) = queries.trace(ledger, "1.2.1.1.1")
     assert [row.sop_class_uid for row in story.deliveries] == ["1.2.3"]
 
 
-def test_a_reencoded_duplicate_shares_all_rungs(ledger: Ledger, clock: Clock) -> None:
+def test_a_reencoded_duplicate_shares_all_alternatives(ledger: Ledger, clock: Clock) -> None:
     job = measured(ledger, clock)
     assert add(ledger, clock, content=77)
-    assert ledger.settle_reported(claimed(ledger), finding(), ladder(), {"pacs": (ResultKind.MEASUREMENTS,)})
+    assert ledger.settle_reported(
+        claimed(ledger), finding(), measurements_in_three_classes(), {"pacs": (ResultKind.MEASUREMENTS,)}
+    )
     assert ledger.choose(job, 1)
     assert ledger.settle_delivered(job, 0x0000)
     assert ledger.claim_delivery("pacs", "sender", 60.0) is None
@@ -363,11 +365,11 @@ def test_a_reencoded_duplicate_shares_all_rungs(ledger: Ledger, clock: Clock) ->
     assert [row.sop_class_uid for story in stories for row in story.deliveries] == ["1.2.3.1"] * 2
 
 
-def test_retention_takes_all_rungs(ledger: Ledger, clock: Clock) -> None:
+def test_retention_takes_all_alternatives(ledger: Ledger, clock: Clock) -> None:
     assert ledger.settle_delivered(measured(ledger, clock), 0x0000)
     clock.forward(1)
     (old,) = queries.expired(ledger, clock())
-    kept = {one.content_sha256 for result in ladder() for one in result.rungs}
+    kept = {one.content_sha256 for result in measurements_in_three_classes() for one in result.sop_class_choices}
     assert (set(old.artifact_sha256s), len(kept)) == (kept, 5)
 
 

@@ -25,7 +25,7 @@ LOOKED_UP = {
     "state": Wanted(state=InstanceState.DELIVERED),
     "verdict": Wanted(verdict=Verdict.INDETERMINATE),
     "reason": Wanted(reason="not-a-chest"),
-    "doubt": Wanted(reason="views-disagree"),
+    "abstain_reason": Wanted(reason="views-disagree"),
     "sender": Wanted(sender="A"),
     "station": Wanted(station="A"),
     "time": Wanted(since=NOW - timedelta(days=1), until=NOW),

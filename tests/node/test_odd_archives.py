@@ -20,7 +20,7 @@ from cxr_node.node.network import verification
 from cxr_node.node.network.rejections import Cause, Refusal, Refusals
 from cxr_node.result_kinds import ResultKind
 from tests.node import peers, wire
-from tests.pacs import odd_associations as odd
+from tests.pacs import odd_associations
 
 STORE, ECHO, ACTION = 0x8001, 0x8030, 0x8130
 SLOWLY_S = 20.0
@@ -38,10 +38,10 @@ def file(tmp_path: Path) -> ResultFile:
 Behave = Callable[[socket.socket], None]
 
 
-def accept(connection: socket.socket, change: Callable[[odd.Acceptance], None] = lambda _: None) -> None:
+def accept(connection: socket.socket, change: Callable[[odd_associations.Acceptance], None] = lambda _: None) -> None:
     """Answer the request, as a test wants it."""
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    answer = odd.acceptance(peers.read_pdu(connection))
+    answer = odd_associations.acceptance(peers.read_pdu(connection))
     change(answer)
     content = answer.encoded()
     step = answer.piece_bytes or len(content)
@@ -114,7 +114,7 @@ def linger(connection: socket.socket) -> None:
             connection.sendall(wire.pdu(wire.RELEASE_RP, bytes(4)))
 
 
-def archive(change: Callable[[odd.Acceptance], None], field: int = STORE) -> Behave:
+def archive(change: Callable[[odd_associations.Acceptance], None], field: int = STORE) -> Behave:
     """Accept as a test wants it, and answer every message with success."""
 
     def behave(connection: socket.socket) -> None:
@@ -149,14 +149,14 @@ def deliver(address: Address, file: ResultFile, told: list[Refusal], timeout_s: 
 def test_odd_acceptances_are_accepted(file: ResultFile) -> None:
     account: Counter[str] = Counter()
     refused: dict[str, str] = {}
-    for name, change in odd.ANSWERS.items():
+    for name, change in odd_associations.ANSWERS.items():
         with peers.raw_peer(archive(change)) as address:
             try:
                 assert deliver(address, file, [], timeout_s=10.0) == 0x0000
                 account["taken"] += 1
             except DeliveryError as error:
                 refused[name] = str(error)
-    print(f"{len(odd.ANSWERS)} A-ASSOCIATE-AC: taken: {account['taken']}, refused: {len(refused)}")
+    print(f"{len(odd_associations.ANSWERS)} A-ASSOCIATE-AC: taken: {account['taken']}, refused: {len(refused)}")
     assert refused == {}
 
 
@@ -269,7 +269,7 @@ def _rejecting(said: bytes) -> Behave:
 
 def _half_an_acceptance(connection: socket.socket) -> None:
     request = peers.read_pdu(connection)
-    answer = odd.acceptance(request)
+    answer = odd_associations.acceptance(request)
     answer.after = b"\x70\0\xff\xff"
     connection.sendall(answer.encoded())
     linger(connection)
@@ -382,11 +382,13 @@ def test_a_request_for_commitment_too(changed: dict[str, int | None], field: int
     assert [one.cause for one in told] == [CONFUSED]
 
 
-ONE_CONTEXT = [name for name in odd.ANSWERS if not name.startswith(("rejected", "contexts that are left out"))]
+ONE_CONTEXT = [
+    name for name in odd_associations.ANSWERS if not name.startswith(("rejected", "contexts that are left out"))
+]
 
 
 def test_odd_acceptances_of_a_verification_are_accepted() -> None:
     """Verification is proposed in one context: what rejects or leaves out a part of them is no acceptance."""
     for name in ONE_CONTEXT:
-        with peers.raw_peer(archive(odd.ANSWERS[name], ECHO)) as address:
+        with peers.raw_peer(archive(odd_associations.ANSWERS[name], ECHO)) as address:
             verification.echo(address, "CXR_NODE", timeout_s=10.0)

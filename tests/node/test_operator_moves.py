@@ -30,7 +30,7 @@ from cxr_node.node.ledger.lookup import matching
 from cxr_node.node.ledger.states import DeliveryState, InstanceState
 from cxr_node.node.receive import recovery
 from cxr_node.node.spool.spool import Area, Spool
-from cxr_node.node.work import worker as work
+from cxr_node.node.work import worker
 from cxr_node.result_kinds import ResultKind
 from tests import builders
 
@@ -74,15 +74,15 @@ class Node:
         while worker.do_one():
             pass
 
-    def worker(self, predictor: pipeline.Predictor) -> work.Worker:
+    def worker(self, predictor: pipeline.Predictor) -> worker.Worker:
         """A worker with that predictor, as `cxr-node work` makes it."""
-        analyser = work.Analyser(
+        analyser = worker.Analyser(
             process=lambda content, origin, config, precedent: pipeline.process(
                 content, origin, predictor, config, precedent
             ),
             rules_sha256=pipeline.rules_sha256(predictor, self.config),
         )
-        return work.Worker(self.config, self.ledger, self.spool, "worker", analyser)
+        return worker.Worker(self.config, self.ledger, self.spool, "worker", analyser)
 
     def deliver(self) -> int:
         """Send all that is due; how many objects went."""

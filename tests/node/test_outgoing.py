@@ -18,7 +18,6 @@ from pynetdicom.pdu import P_DATA_TF
 from cxr_node.config.schema import Address
 from cxr_node.node.deliver.link import ResultFile
 from cxr_node.node.network import dimse, file_meta
-from cxr_node.node.network import dimse as outgoing
 from cxr_node.node.network.dimse import Message
 from cxr_node.result_kinds import ResultKind
 from tests.node import peers
@@ -73,7 +72,7 @@ def test_a_peer_that_reads_late_gets_every_byte() -> None:
     near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     near.settimeout(10)
     sent = message(os.urandom(2_000_000), 16384)
-    writing = threading.Thread(target=lambda: (outgoing.transmit(near, sent), near.close()))
+    writing = threading.Thread(target=lambda: (dimse.transmit(near, sent), near.close()))
     writing.start()
     got = b"".join(iter(lambda: far.recv(100_000), b""))
     writing.join(10)

@@ -18,6 +18,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -70,10 +71,10 @@ def assert_clean(node: Receiving) -> None:
 
 def test_an_object_is_safe_when_it_is_acknowledged(node: Receiving) -> None:
     uid, data_set = instance()
-    with Wakeup(node.spool.path, Role.WORK) as wakeup, Wire(node.port) as peer:
+    with closing(Wakeup(node.spool.path, Role.WORK)) as wakeup, Wire(node.port) as peer:
         peer.associate(calling="MODALITY")
         assert peer.store(uid, data_set) == 0x0000
-        assert wakeup.wait(0)  # rung before the answer
+        assert wakeup.wait(0)  # notified before the answer
         row = stored(node)[0]
         assert peer.release() == wire.RELEASE_RP
     content = node.spool.read(Area.OBJECTS, row.content_sha256)

@@ -28,8 +28,7 @@ from cxr_node.node.spool.spool import Area, Spool
 from cxr_node.node.work import worker
 from tests import builders
 from tests.node import ledgers, peers, wire, workplace
-from tests.node.receivers import SYNTAXES, receiving
-from tests.node.receivers import config as receiver_config
+from tests.node.receivers import SYNTAXES, config, receiving
 from tests.node.test_crash import all_delivered, running
 from tests.node.test_ledger import claimed
 from tests.node.wire import Wire
@@ -118,17 +117,17 @@ def test_what_stood_in_a_lost_log_only_is_received_again(tmp_path: Path) -> None
 
 
 @pytest.mark.timeout(120)
-def test_the_rung_that_went_is_the_rung_that_goes_again(tmp_path: Path) -> None:
-    """The archive takes more SOP Classes by now; another rung would be a second object in it."""
+def test_the_sop_class_that_went_is_the_one_that_goes_again(tmp_path: Path) -> None:
+    """The archive takes more SOP Classes by now; another SOP Class would be a second object in it."""
     old, new = peers.Archive(), peers.Archive()
-    with peers.listening(old, rungs=peers.LADDER[2:]) as address:
+    with peers.listening(old, measurement_classes=peers.MEASUREMENT_CLASSES[2:]) as address:
         config = workplace.config(tmp_path / "spool", address)
         workplace.receive(config, 1)
         with running(config, "work", "deliver"):
             assert all_delivered(config, 1)
     lose_all(config.spool.path / FILE_NAME)
     assert mended(config).received == 1
-    with peers.listening(new, rungs=peers.LADDER) as address:
+    with peers.listening(new, measurement_classes=peers.MEASUREMENT_CLASSES) as address:
         config = workplace.config(tmp_path / "spool", address)
         with running(config, "work", "deliver"):
             assert all_delivered(config, 1)
@@ -136,7 +135,7 @@ def test_the_rung_that_went_is_the_rung_that_goes_again(tmp_path: Path) -> None:
     ledger = Ledger.open(config.spool.path)
     (story,) = queries.trace(ledger, "1.2.1.1.1")
     ledger.close()
-    assert peers.LADDER[2] in {row.sop_class_uid for row in story.deliveries}
+    assert peers.MEASUREMENT_CLASSES[2] in {row.sop_class_uid for row in story.deliveries}
 
 
 def test_real_objects_keep_their_identity_and_their_time(tmp_path: Path) -> None:
@@ -351,7 +350,7 @@ def test_a_receiver_whose_ledger_is_taken_away_says_out_of_resources_and_ends(tm
     def run() -> None:
         try:
             hooks = server.Hooks(stop=stop, ready=ports.append)
-            server.serve(receiver_config(tmp_path / "spool"), header.identify, SYNTAXES, hooks)
+            server.serve(config(tmp_path / "spool"), header.identify, SYNTAXES, hooks)
         except LedgerLostError as error:
             told.append(error)
 

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 HELD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 PREAMBLE = """
 import os, random, signal, sys, threading
-from cxr_node.node.process import logs as journal, supervisor as signals
+from cxr_node.node.process import logs, supervisor
 def say(*words): os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 """
 
@@ -55,10 +55,10 @@ def heard(process: subprocess.Popen[str]) -> str:
 
 def test_a_signal_counts_that_comes_while_a_role_still_loads_its_libraries() -> None:
     body = """
-    with signals.held():
+    with supervisor.held():
         say('loading')
         sys.stdin.readline()
-    stop = signals.stop_event()
+    stop = supervisor.stop_event()
     stop.wait()
     say('stopped')
     """
@@ -72,7 +72,7 @@ def test_a_signal_counts_that_comes_while_a_role_still_loads_its_libraries() -> 
 def test_a_start_that_fails_leaves_the_process_as_it_was() -> None:
     body = """
     try:
-        with signals.held():
+        with supervisor.held():
             raise ValueError
     except ValueError:
         say(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
@@ -86,14 +86,14 @@ chance, seen, count = random.Random(int(sys.argv[1])), threading.Event(), 0
 def on_stop():
     global count
     count += 1
-stop = signals.stop_event(on_stop)  # threads of what is imported after it inherit what is blocked
-journal.configure()
+stop = supervisor.stop_event(on_stop)  # threads of what is imported after it inherit what is blocked
+logs.configure()
 say("up")
-from cxr_node import resources as shipped
-from cxr_node.model import graph_file as exported, profile, torch_runtime
+from cxr_node import resources
+from cxr_node.model import graph_file, profile, torch_runtime
 from cxr_node.model.openvino_runtime import OpenVINORuntime
-made = profile.load(shipped.profile_folder("pneumonia-pediatric"))
-shown = exported.golden_inputs(made.input)[:1]
+made = profile.load(resources.profile_folder("pneumonia-pediatric"))
+shown = graph_file.golden_inputs(made.input)[:1]
 makers = (lambda: OpenVINORuntime(made, 1), lambda: torch_runtime.load(made, 1, "cpu"))
 def compute():
     while not done.is_set():
@@ -192,8 +192,8 @@ def test_a_worker_that_is_told_to_stop_ends_with_its_own_status(tmp_path: Path, 
 
 
 FILE = """
-stop = signals.stop_event()
-journal.configure()
+stop = supervisor.stop_event()
+logs.configure()
 import logging
 for line in sys.stdin:
     if line.strip() == "stop": break

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from cxr_node.errors import ResourceError
-from cxr_node.node.spool import spool as room
+from cxr_node.node.spool import spool
 from cxr_node.node.spool.spool import Area, Spool, SpoolCorruptError
 
 CONTENT = b"not a radiograph" * 1000
@@ -25,45 +25,45 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 @pytest.fixture
-def spool(tmp_path: Path) -> Spool:
+def kept(tmp_path: Path) -> Spool:
     return Spool(tmp_path / "spool")
 
 
-def receive(spool: Spool, content: bytes = CONTENT, received_at: datetime = NOON) -> str:
-    part = spool.begin()
+def receive(kept: Spool, content: bytes = CONTENT, received_at: datetime = NOON) -> str:
+    part = kept.begin()
     for start in range(0, len(content), 1000):
         part.write(content[start : start + 1000])
-    return spool.store_object(part, received_at).sha256
+    return kept.store_object(part, received_at).sha256
 
 
-def test_an_object_comes_back_as_it_came(spool: Spool) -> None:
-    assert receive(spool) == SHA256
-    assert spool.read(Area.OBJECTS, SHA256) == CONTENT
-    file = spool.locate(Area.OBJECTS, SHA256)
-    assert file == spool.path / "objects" / SHA256[:2] / f"{SHA256}.dcm"
+def test_an_object_comes_back_as_it_came(kept: Spool) -> None:
+    assert receive(kept) == SHA256
+    assert kept.read(Area.OBJECTS, SHA256) == CONTENT
+    file = kept.locate(Area.OBJECTS, SHA256)
+    assert file == kept.path / "objects" / SHA256[:2] / f"{SHA256}.dcm"
     assert file.stat().st_mtime == NOON.timestamp()
-    assert list(spool.digests(Area.OBJECTS)) == [SHA256]
-    assert not list((spool.path / "incoming").iterdir())
+    assert list(kept.digests(Area.OBJECTS)) == [SHA256]
+    assert not list((kept.path / "incoming").iterdir())
 
 
-def test_only_the_owner_may_look(spool: Spool) -> None:
-    receive(spool)
-    spool.store_result(CONTENT)
-    modes = {path: path.stat().st_mode & 0o777 for path in [spool.path, *spool.path.rglob("*")]}
+def test_only_the_owner_may_look(kept: Spool) -> None:
+    receive(kept)
+    kept.store_result(CONTENT)
+    modes = {path: path.stat().st_mode & 0o777 for path in [kept.path, *kept.path.rglob("*")]}
     assert all(mode == (0o700 if path.is_dir() else 0o600) for path, mode in modes.items())
 
 
-def test_the_first_receipt_counts(spool: Spool) -> None:
-    receive(spool)
-    receive(spool, received_at=datetime(2026, 3, 2, tzinfo=UTC))
-    assert spool.locate(Area.OBJECTS, SHA256).stat().st_mtime == NOON.timestamp()
+def test_the_first_receipt_counts(kept: Spool) -> None:
+    receive(kept)
+    receive(kept, received_at=datetime(2026, 3, 2, tzinfo=UTC))
+    assert kept.locate(Area.OBJECTS, SHA256).stat().st_mtime == NOON.timestamp()
 
 
-def test_a_repeat_heals_a_damaged_file(spool: Spool) -> None:
-    receive(spool)
-    spool.locate(Area.OBJECTS, SHA256).write_bytes(b"bit rot")
-    receive(spool)
-    assert spool.read(Area.OBJECTS, SHA256) == CONTENT
+def test_a_repeat_heals_a_damaged_file(kept: Spool) -> None:
+    receive(kept)
+    kept.locate(Area.OBJECTS, SHA256).write_bytes(b"bit rot")
+    receive(kept)
+    assert kept.read(Area.OBJECTS, SHA256) == CONTENT
 
 
 @pytest.mark.parametrize(
@@ -76,14 +76,14 @@ def test_a_repeat_heals_a_damaged_file(spool: Spool) -> None:
     ],
     ids=["missing", "empty", "truncated", "changed"],
 )
-def test_damage_is_noticed(spool: Spool, damage: Callable[[Path], Any]) -> None:
-    spool.store_result(CONTENT)
-    damage(spool.locate(Area.RESULTS, SHA256))
+def test_damage_is_noticed(kept: Spool, damage: Callable[[Path], Any]) -> None:
+    kept.store_result(CONTENT)
+    damage(kept.locate(Area.RESULTS, SHA256))
     with pytest.raises(SpoolCorruptError):
-        spool.read(Area.RESULTS, SHA256)
+        kept.read(Area.RESULTS, SHA256)
 
 
-def test_the_name_is_durable_before_the_object_is_stored(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_name_is_durable_before_the_object_is_stored(kept: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[str] = []
     real_sync, real_rename = os.fsync, Path.rename
 
@@ -97,14 +97,14 @@ def test_the_name_is_durable_before_the_object_is_stored(spool: Spool, monkeypat
 
     monkeypatch.setattr(os, "fsync", sync)
     monkeypatch.setattr(Path, "rename", rename)
-    receive(spool)
+    receive(kept)
     assert steps == ["fsync folder", "fsync .part", "rename", "fsync folder"]  # the first: a new folder's own name
 
 
 @pytest.mark.parametrize("failing", ["write", "fsync"])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EDQUOT])
 def test_a_full_or_broken_disk_leaves_nothing(
-    spool: Spool, monkeypatch: pytest.MonkeyPatch, failing: str, code: int
+    kept: Spool, monkeypatch: pytest.MonkeyPatch, failing: str, code: int
 ) -> None:
     def fail(*_: object) -> int:
         raise OSError(code, os.strerror(code))
@@ -112,8 +112,8 @@ def test_a_full_or_broken_disk_leaves_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(os, failing, fail)
         with pytest.raises(ResourceError):
-            spool.store_result(CONTENT)
-    assert not [path for path in spool.path.rglob("*") if path.is_file()]
+            kept.store_result(CONTENT)
+    assert not [path for path in kept.path.rglob("*") if path.is_file()]
 
 
 def test_the_watermark(tmp_path: Path) -> None:
@@ -122,47 +122,47 @@ def test_the_watermark(tmp_path: Path) -> None:
     assert not Spool(tmp_path, min_free_mib=free_mib * 2).has_room()
 
 
-def test_a_path_is_made_of_digests_only(spool: Spool) -> None:
+def test_a_path_is_made_of_digests_only(kept: Spool) -> None:
     for name in ("../../etc/passwd", "", "A" * 64, "1.2.840.10008"):
         with pytest.raises(ValueError, match="sha256"):
-            spool.locate(Area.OBJECTS, name)
+            kept.locate(Area.OBJECTS, name)
 
 
-def test_a_note_on_a_result_goes_with_it(spool: Spool) -> None:
-    digest = spool.store_result(CONTENT).sha256
-    assert spool.noted(digest, "pacs") == ""
-    spool.note(digest, "pacs", "1")
-    spool.note(digest, "../other", "2")
-    spool.note(digest, "pacs", "3")
-    assert (spool.noted(digest, "pacs"), spool.noted(digest, "../other")) == ("3", "2")
-    assert list(spool.digests(Area.RESULTS)) == [digest]
-    spool.store_result(CONTENT)  # the same bytes again
-    assert spool.noted(digest, "pacs") == "3"
-    spool.delete(Area.RESULTS, digest)
-    assert not [path for path in spool.path.rglob("*") if path.is_file()]
+def test_a_note_on_a_result_goes_with_it(kept: Spool) -> None:
+    digest = kept.store_result(CONTENT).sha256
+    assert kept.noted(digest, "pacs") == ""
+    kept.note(digest, "pacs", "1")
+    kept.note(digest, "../other", "2")
+    kept.note(digest, "pacs", "3")
+    assert (kept.noted(digest, "pacs"), kept.noted(digest, "../other")) == ("3", "2")
+    assert list(kept.digests(Area.RESULTS)) == [digest]
+    kept.store_result(CONTENT)  # the same bytes again
+    assert kept.noted(digest, "pacs") == "3"
+    kept.delete(Area.RESULTS, digest)
+    assert not [path for path in kept.path.rglob("*") if path.is_file()]
 
 
-def test_retention_may_delete_twice(spool: Spool) -> None:
-    receive(spool)
-    spool.delete(Area.OBJECTS, SHA256)
-    spool.delete(Area.OBJECTS, SHA256)
-    assert list(spool.digests(Area.OBJECTS)) == []
+def test_retention_may_delete_twice(kept: Spool) -> None:
+    receive(kept)
+    kept.delete(Area.OBJECTS, SHA256)
+    kept.delete(Area.OBJECTS, SHA256)
+    assert list(kept.digests(Area.OBJECTS)) == []
 
 
-def test_the_unfinished_files_of_the_dead_are_swept_and_those_of_the_living_are_not(spool: Spool) -> None:
+def test_the_unfinished_files_of_the_dead_are_swept_and_those_of_the_living_are_not(kept: Spool) -> None:
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    writer = context.Process(target=_begin_and_wait, args=(spool.path, there))
+    writer = context.Process(target=_begin_and_wait, args=(kept.path, there))
     writer.start()
     theirs = here.recv()
-    mine = spool.begin()
-    assert spool.sweep() == 0
+    mine = kept.begin()
+    assert kept.sweep() == 0
     os.kill(writer.pid or 0, signal.SIGKILL)
     writer.join()
-    assert spool.sweep() == 1
+    assert kept.sweep() == 1
     assert not theirs.exists()
     mine.write(CONTENT)
-    assert spool.store_object(mine, NOON).sha256 == SHA256
+    assert kept.store_object(mine, NOON).sha256 == SHA256
     here.close()
     there.close()
 
@@ -179,7 +179,7 @@ def test_nobody_stores_in_a_new_folder_before_its_name_is_durable(
 ) -> None:
     """One thread has made the folder and waits for the disk: the other's file is not safe before."""
     made, go_on = threading.Event(), threading.Event()
-    sync = room.sync
+    sync = spool.sync
 
     def slow(folder: Path) -> None:
         if folder.name == "objects":
@@ -187,11 +187,11 @@ def test_nobody_stores_in_a_new_folder_before_its_name_is_durable(
             assert go_on.wait(10)
         sync(folder)
 
-    monkeypatch.setattr(room, "sync", slow)
+    monkeypatch.setattr(spool, "sync", slow)
     folder = tmp_path / "objects" / "ab"
     folder.parent.mkdir()
-    first = threading.Thread(target=room.make_folder, args=(folder,))
-    second = threading.Thread(target=room.make_folder, args=(folder,))
+    first = threading.Thread(target=spool.make_folder, args=(folder,))
+    second = threading.Thread(target=spool.make_folder, args=(folder,))
     first.start()
     assert made.wait(10)
     second.start()
@@ -206,19 +206,19 @@ def test_nobody_stores_in_a_new_folder_before_its_name_is_durable(
 
 def test_a_sweep_takes_no_file_of_a_living_writer(tmp_path: Path) -> None:
     """Every process sweeps when it starts, also in the moment between a name and its lock."""
-    spool, done = Spool(tmp_path), threading.Event()
+    kept, done = Spool(tmp_path), threading.Event()
 
     def sweep() -> None:
         while not done.is_set():
-            spool.sweep()
+            kept.sweep()
 
     threads = [threading.Thread(target=sweep) for _ in range(3)]
     for thread in threads:
         thread.start()
     try:
-        stored = [spool.store_result(bytes([number]) * 100) for number in range(200)]
+        stored = [kept.store_result(bytes([number]) * 100) for number in range(200)]
     finally:
         done.set()
         for thread in threads:
             thread.join()
-    assert all(spool.read(Area.RESULTS, file.sha256) for file in stored)
+    assert all(kept.read(Area.RESULTS, file.sha256) for file in stored)

@@ -31,11 +31,11 @@ Connect = Callable[..., peers.Sender]
 
 @pytest.fixture
 def wrap(tmp_path: Path) -> Wrap:
-    def build(kind: ResultKind = ResultKind.REPORT, number: int = 1, padding: int = 0, rung: int = 0) -> ResultFile:
-        content = peers.result_object(kind, number, padding, rung)
-        path = tmp_path / f"{kind}-{number}-{rung}"
+    def build(kind: ResultKind = ResultKind.REPORT, number: int = 1, padding: int = 0, choice: int = 0) -> ResultFile:
+        content = peers.result_object(kind, number, padding, choice)
+        path = tmp_path / f"{kind}-{number}-{choice}"
         path.write_bytes(content)
-        sop_class_uid = peers.LADDER[rung] if rung else peers.SOP_CLASS[kind]
+        sop_class_uid = peers.MEASUREMENT_CLASSES[choice] if choice else peers.SOP_CLASS[kind]
         return ResultFile(path=path, sop_class_uid=sop_class_uid, size_bytes=len(content))
 
     return build
@@ -154,7 +154,7 @@ def test_kinds_that_a_destination_is_sent_are_negotiated_at_once(wrap: Wrap, con
 
 
 def alternatives_of(wrap: Wrap, number: int = 1) -> list[ResultFile]:
-    return [wrap(ResultKind.MEASUREMENTS, number, rung=rung) for rung in range(len(peers.LADDER))]
+    return [wrap(ResultKind.MEASUREMENTS, number, choice=choice) for choice in range(len(peers.MEASUREMENT_CLASSES))]
 
 
 @pytest.mark.parametrize(
@@ -165,8 +165,8 @@ def test_the_first_sop_class_that_is_negotiated_goes_and_no_other(
     wrap: Wrap, connect: Connect, takes: tuple[str, ...], sent: str, syntaxes: tuple[str, ...]
 ) -> None:
     archive = peers.Archive()
-    accepted = tuple(uid for uid in peers.LADDER if uid.endswith(takes))
-    with peers.listening(archive, rungs=accepted, syntaxes=syntaxes) as address:
+    accepted = tuple(uid for uid in peers.MEASUREMENT_CLASSES if uid.endswith(takes))
+    with peers.listening(archive, measurement_classes=accepted, syntaxes=syntaxes) as address:
         pacs = connect(address)
         assert pacs.send(*alternatives_of(wrap)).status == 0
         assert pacs.send(wrap(ResultKind.HEATMAP)).status == 0
@@ -178,7 +178,7 @@ def test_the_first_sop_class_that_is_negotiated_goes_and_no_other(
 
 def test_no_sop_class_negotiated_is_permanent_and_spares_the_others(wrap: Wrap, connect: Connect) -> None:
     archive = peers.Archive()
-    with peers.listening(archive, rungs=()) as address:
+    with peers.listening(archive, measurement_classes=()) as address:
         pacs = connect(address)
         with pytest.raises(DeliveryError, match=r"no presentation context .*88\.34 or .*88\.33 or .*88\.22") as caught:
             pacs.send(*alternatives_of(wrap))
@@ -189,12 +189,14 @@ def test_no_sop_class_negotiated_is_permanent_and_spares_the_others(wrap: Wrap, 
 
 def test_open_says_what_the_destination_accepts_before_a_byte_leaves(wrap: Wrap, connect: Connect) -> None:
     archive, files = peers.Archive(), alternatives_of(wrap)
-    with peers.listening(archive, rungs=(peers.LADDER[0], peers.LADDER[2])) as address:
+    with peers.listening(
+        archive, measurement_classes=(peers.MEASUREMENT_CLASSES[0], peers.MEASUREMENT_CLASSES[2])
+    ) as address:
         link = connect(address).link
         assert link.open(files) == [files[0], files[2]]
         assert not archive.datasets
         link.store(files[2])
-    assert archive.sop_classes == {peers.LADDER[2]: 1}
+    assert archive.sop_classes == {peers.MEASUREMENT_CLASSES[2]: 1}
 
 
 def test_a_reopened_association_negotiates_again(wrap: Wrap, connect: Connect) -> None:
@@ -203,9 +205,9 @@ def test_a_reopened_association_negotiates_again(wrap: Wrap, connect: Connect) -
     with peers.listening(before) as address:
         pacs = connect(address)
         assert pacs.send(*alternatives_of(wrap, 1)).status == 0
-    with peers.listening(after, rungs=peers.LADDER[2:], port=address.port):
+    with peers.listening(after, measurement_classes=peers.MEASUREMENT_CLASSES[2:], port=address.port):
         assert pacs.send(*alternatives_of(wrap, 2)).status == 0
-    assert after.sop_classes == {peers.LADDER[2]: 1}
+    assert after.sop_classes == {peers.MEASUREMENT_CLASSES[2]: 1}
 
 
 def test_a_refused_connection_is_temporary(wrap: Wrap, connect: Connect) -> None:
@@ -529,21 +531,21 @@ def test_dcmtk_storescp_accepts_all_three(wrap: Wrap, connect: Connect, tmp_path
 
 
 @pytest.mark.pacs
-@pytest.mark.parametrize("rung", range(3))
+@pytest.mark.parametrize("choice", range(3))
 def test_dcmtk_storescp_of_few_classes_gets_the_one_it_accepts(
-    wrap: Wrap, connect: Connect, tmp_path: Path, rung: int
+    wrap: Wrap, connect: Connect, tmp_path: Path, choice: int
 ) -> None:
     store = tmp_path / "store"
-    with peers.storescp(store, peers.SOP_CLASS[ResultKind.REPORT], peers.LADDER[rung]) as address:
+    with peers.storescp(store, peers.SOP_CLASS[ResultKind.REPORT], peers.MEASUREMENT_CLASSES[choice]) as address:
         pacs = connect(address)
         assert pacs.send(*alternatives_of(wrap)).status == 0
         pacs.close()
     (stored,) = store.iterdir()
-    assert dcmread(stored).SOPInstanceUID == peers.uid(ResultKind.MEASUREMENTS, 1, rung)
+    assert dcmread(stored).SOPInstanceUID == peers.uid(ResultKind.MEASUREMENTS, 1, choice)
 
 
 @pytest.mark.pacs
-def test_dcmtk_storescp_of_no_measurements_refuses_every_rung(wrap: Wrap, connect: Connect, tmp_path: Path) -> None:
+def test_dcmtk_storescp_of_no_measurements_refuses_every_choice(wrap: Wrap, connect: Connect, tmp_path: Path) -> None:
     store = tmp_path / "store"
     with peers.storescp(store, peers.SOP_CLASS[ResultKind.REPORT]) as address:
         pacs = connect(address)

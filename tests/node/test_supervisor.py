@@ -138,12 +138,12 @@ def alive(pid: int) -> bool:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_set_the_event(number: signal.Signals) -> None:
     """In a process of its own: whatever worked in this one has no part in it."""
-    body = "stop = signals.stop_event(lambda: say('rung')); say(stop.is_set()); stop.wait(); say('stopped')"
+    body = "stop = supervisor.stop_event(lambda: say('called')); say(stop.is_set()); stop.wait(); say('stopped')"
     with program(body) as process:
         assert heard(process) == "False"
         process.send_signal(number)
         told, complaints = process.communicate(timeout=60)
-    assert (sorted(told.split()), complaints, process.returncode) == (["rung", "stopped"], "", 0)
+    assert (sorted(told.split()), complaints, process.returncode) == (["called", "stopped"], "", 0)
 
 
 def test_the_service_manager_hears_of_progress_but_not_too_often(

@@ -265,7 +265,7 @@ def test_a_renewed_certificate_is_shown_without_a_restart(tmp_path: Path, caplog
         assert answer(node, client)[0] == ASSOCIATE_AC
     errors = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert len(errors) == 4  # one each, however many shook hands meanwhile
-    assert all("the certificates from before stay in use: listen.tls: " in one.getMessage() for one in errors)
+    assert all("the previous certificates stay in use: listen.tls: " in one.getMessage() for one in errors)
 
 
 def test_a_renewed_ca_is_believed_without_a_restart(tmp_path: Path, stranger: Authority) -> None:

@@ -18,7 +18,6 @@ import sqlalchemy as sa
 from cxr_node.cli import ledger_tables
 from cxr_node.node.deliver import removed_destinations
 from cxr_node.node.ledger import commitments, operator_moves, status
-from cxr_node.node.ledger import operator_moves as revival
 from cxr_node.node.ledger.states import DeadReason, InstanceState
 from cxr_node.node.ledger.tables import deliveries, instances
 from cxr_node.node.receive.receiver import Receiver
@@ -83,7 +82,7 @@ def test_an_image_that_died_when_it_was_judged_again_is_retried(node: Node) -> N
     job = node.ledger.claim_instance("worker", 60.0)
     assert job is not None
     assert node.ledger.settle_dead(job, DeadReason.FAULT, "a fault")
-    assert revival.retry(node.ledger, sa.true(), ["pacs"]) == revival.Retried(instances=1)
+    assert operator_moves.retry(node.ledger, sa.true(), ["pacs"]) == operator_moves.Retried(instances=1)
     assert node.stories()[0].instance.state is InstanceState.RECEIVED
     assert node.answered() == 0
     assert node.states() == [("DELIVERED", None)]
@@ -104,7 +103,7 @@ def test_a_replaced_answer_that_died_is_nothing_to_retry(node: Node, tmp_path: P
     node.judge()
     died(node)
     judged_again(node, tmp_path, **OTHER)
-    assert revival.retry(node.ledger, sa.true(), ["pacs"]) == revival.Retried()
+    assert operator_moves.retry(node.ledger, sa.true(), ["pacs"]) == operator_moves.Retried()
 
 
 @pytest.mark.parametrize("corrected", [True, False], ids=["corrected", "judged again"])

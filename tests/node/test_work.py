@@ -10,6 +10,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -26,7 +27,7 @@ from cxr_node.node.ledger.lease_keeper import LeaseKeeper, worker_name
 from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
 from cxr_node.node.process.notify import Role, Wakeup, notify
 from cxr_node.node.spool.spool import Area, Spool
-from cxr_node.node.work import worker as work
+from cxr_node.node.work import worker
 from tests.node import peers, workplace
 
 Judge = Callable[..., Outcome]
@@ -57,7 +58,7 @@ def failing(error: Exception) -> Judge:
 
 def test_results_are_stored_and_due(config: Config, ledger: Ledger) -> None:
     workplace.receive(config, 1)
-    with Wakeup(config.spool.path, Role.DELIVER) as wakeup:
+    with closing(Wakeup(config.spool.path, Role.DELIVER)) as wakeup:
         assert hands(config, ledger).do_one()
         assert wakeup.wait(1.0)
     assert workplace.states(config) == [("REPORTED", None)]
@@ -114,14 +115,14 @@ def test_a_bug_is_tried_three_times_then_set_aside(config: Config, ledger: Ledge
     now = ledger.now
     late = [0.0]
     ledger.now = lambda: now() + timedelta(seconds=late[0])
-    worker = hands(config, ledger, failing(ZeroDivisionError("CANARY^PATIENT")))
+    judging = hands(config, ledger, failing(ZeroDivisionError("CANARY^PATIENT")))
     for attempt in (1, 2, 3):
         late[0] = 3600.0 * attempt
-        assert worker.do_one()
+        assert judging.do_one()
         state = "DEAD" if attempt == 3 else "RECEIVED"
         assert [row[0] for row in workplace.states(config)] == [state]
     late[0] += 3600.0
-    assert not worker.do_one()
+    assert not judging.do_one()
 
 
 def test_an_image_that_killed_every_worker_is_not_touched_again(config: Config, ledger: Ledger) -> None:
@@ -162,7 +163,7 @@ def _work_until_poisoned(config: Config) -> None:
     stop = threading.Event()
     thread = threading.Thread(target=lambda: (_nothing_waits(config), stop.set()))
     thread.start()
-    work.run(config, lambda: workplace.analyser(judge), stop)
+    worker.run(config, lambda: workplace.analyser(judge), stop)
 
 
 def _nothing_waits(config: Config) -> bool:
@@ -192,14 +193,14 @@ def test_an_outage_of_the_ledger_never_counts_against_an_image(
         monkeypatch.setattr(ledger.database, "writing", full)
         raise ResourceError("spool: full")
 
-    worker = hands(config, ledger, judge)
+    judging = hands(config, ledger, judge)
     for _ in range(5):
         with pytest.raises(ResourceError, match="spool"):
-            worker.do_one()
+            judging.do_one()
         with pytest.raises(ResourceError, match="disk is full"):
-            worker.do_one()  # still out: nothing is claimed
+            judging.do_one()  # still out: nothing is claimed
         monkeypatch.setattr(ledger.database, "writing", real)
-    good = replace(worker, analyser=workplace.analyser())
+    good = replace(judging, analyser=workplace.analyser())
     assert good.do_one()
     (row,) = queries.recent(ledger, 1)
     assert (row.state, row.attempts) == ("REPORTED", 1)
@@ -232,11 +233,11 @@ def test_what_a_machine_that_died_for_good_held_is_taken_when_its_lease_ends(
     config: Config, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No process frees it: its name is another machine's. The sleeping worker wakes when the lease is over (T29)."""
-    monkeypatch.setattr(work, "LOOK_AFTER_S", 600.0)
+    monkeypatch.setattr(worker, "LOOK_AFTER_S", 600.0)
     workplace.receive(config, 1)
     assert ledger.claim_instance("elsewhere/work-0", 1.5) is not None
     stop = threading.Event()
-    thread = threading.Thread(target=work.run, args=(config, workplace.analyser, stop))
+    thread = threading.Thread(target=worker.run, args=(config, workplace.analyser, stop))
     begun = time.monotonic()
     thread.start()
     try:
@@ -283,8 +284,8 @@ def test_a_long_job_keeps_its_lease(tmp_path: Path) -> None:
         assert ledger.claim_instance("thief", 60) is None
         return workplace.judge(*arguments)
 
-    worker = hands(config, ledger, slow)
-    with LeaseKeeper(ledger, 0.3) as keeper, work.Lanes(worker, keeper, 1) as lanes:
+    judging = hands(config, ledger, slow)
+    with closing(LeaseKeeper(ledger, 0.3)) as keeper, worker.Lanes(judging, keeper, 1) as lanes:
         assert lanes.take_one()
     ledger.close()
     assert workplace.states(config) == [("DELIVERED", None)]  # no destination wants anything
@@ -295,7 +296,7 @@ def test_a_job_that_does_not_end_is_reported_and_loses_its_lease(config: Config,
     job = ledger.claim_instance("me", 0.15)
     assert job is not None
     hung = threading.Event()
-    with LeaseKeeper(ledger, lease_s=0.15, hung_after_s=0.4, on_hung=hung.set) as keeper, keeper.keeping(job):
+    with closing(LeaseKeeper(ledger, lease_s=0.15, hung_after_s=0.4, on_hung=hung.set)) as keeper, keeper.keeping(job):
         assert hung.wait(10)
         assert workplace.eventually(lambda: ledger.claim_instance("other", 60) is not None, 5)
 
@@ -303,11 +304,11 @@ def test_a_job_that_does_not_end_is_reported_and_loses_its_lease(config: Config,
 def test_a_worker_judges_what_comes_in_at_once_and_stops_when_asked(config: Config) -> None:
     stop, ready = threading.Event(), threading.Event()
 
-    def load() -> work.Analyser:
+    def load() -> worker.Analyser:
         ready.set()
         return workplace.analyser()
 
-    thread = threading.Thread(target=work.run, args=(config, load, stop))
+    thread = threading.Thread(target=worker.run, args=(config, load, stop))
     thread.start()
     try:
         assert ready.wait(20)
@@ -325,9 +326,9 @@ def test_a_worker_judges_what_comes_in_at_once_and_stops_when_asked(config: Conf
 def test_a_worker_waits_for_a_locked_ledger_and_goes_on_alone(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process holds the write lock for longer than a transaction waits (FAULTS T19)."""
     monkeypatch.setattr("cxr_node.node.ledger.database.BUSY_TIMEOUT_S", 0.1)
-    monkeypatch.setattr(work, "PAUSE_S", 0.1)
+    monkeypatch.setattr(worker, "PAUSE_S", 0.1)
     stop = threading.Event()
-    thread = threading.Thread(target=work.run, args=(config, workplace.analyser, stop))
+    thread = threading.Thread(target=worker.run, args=(config, workplace.analyser, stop))
     thread.start()
     assert workplace.eventually(lambda: notify(config.spool.path, Role.WORK) == 1)
     other = sqlite3.connect(config.spool.path / FILE_NAME, isolation_level=None)
@@ -368,9 +369,9 @@ def test_a_successor_frees_what_a_killed_worker_held(config: Config, ledger: Led
 def test_a_profile_that_cannot_be_used_stops_the_worker_before_it_takes_a_job(config: Config) -> None:
     workplace.receive(config, 1)
 
-    def load() -> work.Analyser:
+    def load() -> worker.Analyser:
         raise ConfigError("model.profile: no such profile")
 
     with pytest.raises(ConfigError):
-        work.run(config, load, threading.Event())
+        worker.run(config, load, threading.Event())
     assert workplace.states(config) == [("RECEIVED", None)]

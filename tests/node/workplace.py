@@ -70,16 +70,16 @@ def worker(config_: Config, ledger: Ledger, process: Callable[..., Outcome] | No
 
 def artifact(kind: ResultKind, number: int) -> Artifact:
     """One result object of that number; measurements in all their SOP Classes."""
-    sop_classes = peers.LADDER if kind is ResultKind.MEASUREMENTS else (peers.SOP_CLASS[kind],)
+    sop_classes = peers.MEASUREMENT_CLASSES if kind is ResultKind.MEASUREMENTS else (peers.SOP_CLASS[kind],)
     first, *below = (
         Artifact(
             kind=kind,
             sop_class_uid=sop_class_uid,
-            sop_instance_uid=peers.uid(kind, number, rung),
+            sop_instance_uid=peers.uid(kind, number, choice),
             series_instance_uid=peers.uid(kind, number, 9),
-            content=peers.result_object(kind, number, rung=rung),
+            content=peers.result_object(kind, number, choice=choice),
         )
-        for rung, sop_class_uid in enumerate(sop_classes)
+        for choice, sop_class_uid in enumerate(sop_classes)
     )
     return replace(first, alternatives=tuple(below))
 

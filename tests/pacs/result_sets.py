@@ -1,4 +1,4 @@
-"""Forty result sets: every verdict and doubt, from CR, DX and SC, under every character set; all kinds and rungs.
+"""Forty result sets: every verdict and doubt, from CR, DX and SC, under every character set; all kinds and SOP Classes.
 
 Made by the pipeline as the worker makes them, with a classifier that says what it is told.
 """
@@ -65,7 +65,7 @@ class ResultSet:
         origin = Origin(calling_ae_title="MODALITY", peer_host="127.0.0.1", received_at=RECEIVED)
         outcome = pipeline.process(self.source, origin, builders.FixedPredictor(**CASES[self.case]), SETTINGS)
         assert isinstance(outcome, Reported), outcome
-        return tuple(rung for artifact in outcome.artifacts for rung in artifact.rungs)
+        return tuple(choice for artifact in outcome.artifacts for choice in artifact.sop_class_choices)
 
 
 RESULT_SETS = tuple(
@@ -97,8 +97,8 @@ def write(folder: Path, sets: tuple[ResultSet, ...] = RESULT_SETS) -> list[Made]
         source = folder / f"{one}-source.dcm"
         source.write_bytes(one.source)
         for artifact in one.artifacts:
-            rung = artifact.sop_class_uid.rsplit(".", 1)[-1]
-            file = folder / f"{one}-{artifact.kind}-{rung}.dcm"
+            suffix = artifact.sop_class_uid.rsplit(".", 1)[-1]
+            file = folder / f"{one}-{artifact.kind}-{suffix}.dcm"
             file.write_bytes(artifact.content)
             made.append(
                 Made(of=one, kind=artifact.kind, sop_class_uid=artifact.sop_class_uid, source=source, file=file)

@@ -28,10 +28,10 @@ without a region: an extension of CID 7021, by which alone the validator knows a
 def test_validators_accept_predecessors(tmp_path: Path) -> None:
     _, second = versions()
     files = []
-    for kind, rungs in ((ResultKind.REPORT, 1), (ResultKind.MEASUREMENTS, 3)):
-        for rung in range(rungs):
-            files.append(tmp_path / f"{kind}-{rung}.dcm")
-            files[-1].write_bytes(second.artifacts[kind].rungs[rung].content)
+    for kind, choices in ((ResultKind.REPORT, 1), (ResultKind.MEASUREMENTS, 3)):
+        for choice in range(choices):
+            files.append(tmp_path / f"{kind}-{choice}.dcm")
+            files[-1].write_bytes(second.artifacts[kind].sop_class_choices[choice].content)
             assert complaints(files[-1]) == []
             assert dsrdump(files[-1]) == []
     said = [complaint.words for found in pixelmed_by_any_way(files).values() for complaint in found]

@@ -41,13 +41,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> list[Made]:
     return write(tmp_path_factory.mktemp("sets"))
 
 
-def test_there_are_forty_sets_of_every_verdict_kind_rung_and_character_set(made: list[Made]) -> None:
+def test_there_are_forty_sets_of_every_verdict_kind_sop_class_and_character_set(made: list[Made]) -> None:
     assert len(RESULT_SETS) == 40
     assert {(one.of.case, one.of.character_set) for one in made} == {(c, s) for c in CASES for s in CHARACTER_SETS}
     assert {one.of.source_class for one in made} == {"DX", "CR", "SC"}
     assert {one.kind for one in made} == set(pipeline.BUILDERS)
-    rungs = {one.sop_class_uid.rsplit(".", 1)[-1] for one in made if one.kind is ResultKind.MEASUREMENTS}
-    assert rungs == {"34", "33", "22"}
+    choices = {one.sop_class_uid.rsplit(".", 1)[-1] for one in made if one.kind is ResultKind.MEASUREMENTS}
+    assert choices == {"34", "33", "22"}
 
 
 def unexplained(found: dict[Path, list[Complaint]]) -> list[str]:
@@ -81,7 +81,7 @@ def test_dsrdump_reads_every_tree(made: list[Made]) -> None:
 
 def test_pixelmed_finds_every_template_kept(made: list[Made]) -> None:
     """A part of the sets, some 5 s a file without a JDK; `python -m tests.pacs.validation` shows it all of them."""
-    rung = {ResultKind.REPORT: "11", ResultKind.MEASUREMENTS: "34", ResultKind.KEY_OBJECT: "59"}
+    choice = {ResultKind.REPORT: "11", ResultKind.MEASUREMENTS: "34", ResultKind.KEY_OBJECT: "59"}
     first = [
         one.file
         for one in made
@@ -89,7 +89,7 @@ def test_pixelmed_finds_every_template_kept(made: list[Made]) -> None:
         and (one.of.source_class, one.of.character_set) == ("DX", "Latin-1")
         and (
             one.of.case == "pneumonia"
-            or (one.of.case in WITH_PIXELMED and one.sop_class_uid.endswith(f".{rung[one.kind]}"))
+            or (one.of.case in WITH_PIXELMED and one.sop_class_uid.endswith(f".{choice[one.kind]}"))
         )
     ]
     found = validators.pixelmed_by_any_way(first)

@@ -139,7 +139,7 @@ def test_real_files_of_other_vendors_get_a_verdict_or_a_coded_reason(tmp_path: P
         wait_until(node.is_idle, "an idle node")
         for name in REAL_FILES:
             (row,) = traced(node, folder / name)
-            print(name, row["verdict"], row["reason"] or row["doubt"], row["sentence"])
+            print(name, row["verdict"], row["reason"] or row["abstain_reason"], row["sentence"])
             assert row["verdict"] in ("PNEUMONIA", "NORMAL", "UNCERTAIN") or row["reason"]
 
 

@@ -43,11 +43,11 @@ def complaints(file: Path) -> list[str]:
     return [line for line in lines if not line.endswith(EXPECTED_WARNINGS)]
 
 
-def written(folder: Path, of: Context, kind: ResultKind, rung: int = 0) -> Path:
+def written(folder: Path, of: Context, kind: ResultKind, choice: int = 0) -> Path:
     file = folder / f"{kind}.dcm"
     made = BUILD[kind](of)
     assert made is not None
-    file.write_bytes(made.rungs[rung].content)
+    file.write_bytes(made.sop_class_choices[choice].content)
     return file
 
 

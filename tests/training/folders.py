@@ -12,11 +12,10 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from cxr_node.training.data import recipe as recipes
-from cxr_node.training.data.recipe import Recipe
+from cxr_node.training.data.recipe import Recipe, read
 from cxr_node.training.report import evaluation
 from cxr_node.training.report.evaluation import DataSet, Extras
-from tests.model import folders as profiles
+from tests.model import folders
 
 RECIPE = Path(__file__).parents[2] / "config" / "train" / "mobilenet-v2.yaml"
 CLASSES = {"PNEUMONIA": True, "NORMAL": False}
@@ -41,7 +40,7 @@ def small_recipe(folder: Path, **schedule: Any) -> Path:
 
 def recipe(folder: Path, **schedule: Any) -> Recipe:
     """Read what `small_recipe` writes."""
-    return recipes.read(small_recipe(folder, **schedule))
+    return read(small_recipe(folder, **schedule))
 
 
 def measured_on(profile_folder: Path, asked: DataSet) -> dict[str, Any]:
@@ -100,7 +99,7 @@ def children(count: int = 12, images: int = 3) -> list[dict[str, str]]:
 
 def profile(folder: Path) -> Path:
     """Write a profile of random weights as `train` leaves one, in a hundredth of the time."""
-    written = profiles.write(folder / "profile")
+    written = folders.write(folder / "profile")
     parts = {part: {"images": 0, "positives": 0, "patients": 0} for part in ("training", "validation", "calibration")}
     training = {"data": "nothing", "fingerprint": "", "epochs": 0, "images_per_epoch": 0, "parts": parts}
     content = {"recipe": recipe(folder).model_dump(mode="json"), "training": training}

@@ -11,9 +11,9 @@ import yaml
 
 from cxr_node.config import loader
 from cxr_node.domain import Radiograph, View
-from cxr_node.model import profile as profiles
 from cxr_node.model import weights
 from cxr_node.model.predictor import load_predictor
+from cxr_node.model.profile import load
 from cxr_node.tools import classify
 from cxr_node.training.data import images
 from cxr_node.training.data.profile_folder import Labels
@@ -56,7 +56,7 @@ def trained(request: pytest.FixtureRequest, children: Path, tmp_path_factory: py
 
 def test_a_recipe_ends_in_a_profile(trained: Path) -> None:
     folder, ancestor = trained, trained.name
-    profile = profiles.load(folder)
+    profile = load(folder)
     network, _ = weights.load(profile.weights_path, profile.network, len(profile.labels))
     assert not network.training
     three = ancestor == "efficientnet-b0"
@@ -74,7 +74,7 @@ def test_three_classes_are_measured_and_judged_as_one_question(trained: Path, ch
     assert (own["images"], own["positives"]) == (12, 8)
     words = Labels(positive="PNEUMONIA", negative="NORMAL")
     assert folders.measured_on(folder, DataSet(data=children, part="all", labels=words))["rates"] == own["rates"]
-    predictor = load_predictor(profiles.load(folder), threads=1)
+    predictor = load_predictor(load(folder), threads=1)
     image = next(item for item in images.read(children, folders.CLASSES) if item.positive)
     seen = predictor.examine(
         Radiograph(pixels=images.load(image), pixel_aspect=1.0, view=View.AP, pixel_sha256="")

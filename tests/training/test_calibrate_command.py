@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from cxr_node.cli.node import app
 from cxr_node.errors import DataError, ModelError
-from cxr_node.model import profile as profiles
+from cxr_node.model import profile
 from cxr_node.training.calibrate import calibrate
 from cxr_node.training.data.images import Item
 from cxr_node.training.data.profile_folder import Labels
@@ -78,7 +78,7 @@ def test_a_site_calibrates_on_its_own_labels_with_a_promise(
     promised = yaml.safe_load((profile_folder / "calibration.yaml").read_text("utf-8"))["guarantee"]
     assert (promised["ppv"], promised["prevalence"], promised["positive_patients"]) == (0.6, 0.4, 15)
     assert measured["guarantee"] == promised
-    assert "own.csv" in profiles.load(profile_folder).calibration
+    assert "own.csv" in profile.load(profile_folder).calibration
     assert "positive predictive value of at least 0.6" in (profile_folder / "MODEL_CARD.md").read_text("utf-8")
 
 

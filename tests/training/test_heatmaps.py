@@ -10,11 +10,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from cxr_node.model import profile as profiles
 from cxr_node.model import weights
 from cxr_node.model.networks import Network
-from cxr_node.model.profile import InputSpec, Profile
-from cxr_node.training.data import profile_folder as folders_
+from cxr_node.model.profile import InputSpec, Profile, load
+from cxr_node.training.data import profile_folder
 from cxr_node.training.data.images import Item
 from cxr_node.training.saliency import faithfulness, heatmap_tests, localisation
 from cxr_node.training.saliency.probe import LARGEST_PX, Probe, case_of
@@ -56,7 +55,7 @@ class Watcher(Network):
 
 @pytest.fixture(scope="module")
 def profile(tmp_path_factory: pytest.TempPathFactory) -> Profile:
-    loaded = profiles.load(folders.write(tmp_path_factory.mktemp("profile")))
+    loaded = load(folders.write(tmp_path_factory.mktemp("profile")))
     point = replace(loaded.operating_point, report_at=0.6, rule_out_below=0.4)
     return replace(
         loaded, input=InputSpec(size_px=SIZE_PX, border=0.0), operating_point=point, slope=1.0, intercept=0.0
@@ -224,11 +223,12 @@ def test_large_radiographs_are_made_smaller(tmp_path: Path) -> None:
     assert case.chest.region.shape == case.pixels.shape
 
 
+@pytest.mark.whole
 @pytest.mark.shared
 def test_the_landed_profile_can_be_asked() -> None:
     """The landed profile's maps, on a handful of radiographs: every figure is there; what they say is in its card."""
-    profile = profiles.load(LANDED)
-    items, _ = folders_.held_out(LANDED, shared("data", "kermany224"), None, default="validation")
+    profile = load(LANDED)
+    items, _ = profile_folder.held_out(LANDED, shared("data", "kermany224"), None, default="validation")
     few = [item for item in items if item.positive][:8] + [item for item in items if not item.positive][:8]
     network, _ = weights.load(profile.weights_path, profile.network, len(profile.labels))
     found = heatmap_tests.measure(profile, network, few, np.random.default_rng(0))

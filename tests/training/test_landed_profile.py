@@ -14,8 +14,7 @@ from PIL import Image
 
 from cxr_node.domain import Verdict
 from cxr_node.model import preprocess, weights
-from cxr_node.model import profile as profiles
-from cxr_node.model.profile import Profile
+from cxr_node.model.profile import Profile, load
 from cxr_node.training.data import profile_folder
 from cxr_node.training.data.images import Item
 from cxr_node.training.measure import evaluate, inference, model_card, stress
@@ -31,7 +30,7 @@ LANDED = Path(__file__).parents[2] / "weights" / "pneumonia-pediatric"
 
 @pytest.fixture(scope="module")
 def profile() -> Profile:
-    return profiles.load(LANDED)
+    return load(LANDED)
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,9 @@ import yaml
 from rich.console import Console
 
 from cxr_node.errors import ConfigError
-from cxr_node.training.data import images as data
-from cxr_node.training.data import recipe as recipes
+from cxr_node.training.data import images
 from cxr_node.training.data.device import bar_of
-from cxr_node.training.data.recipe import PretrainingSection
+from cxr_node.training.data.recipe import PretrainingSection, read
 from cxr_node.training.learn import checkpoint, pretrain, release, train
 from cxr_node.training.learn.checkpoint import State
 from tests.training import folders
@@ -165,18 +164,18 @@ def test_hidden_cells_are_blank_and_the_rest_is_noisy() -> None:
 def test_pretraining_is_repeatable_and_leaves_the_head_alone(
     children: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = recipes.read(recipe_with(tmp_path, OPTIONS["pretraining"]))
-    items = data.read(children, recipe.words)
-    images, identity = (
-        data.load_all(items, recipe.data.source_px),
-        checkpoint.TrainingIdentity(data.fingerprint(items), recipe),
+    recipe = read(recipe_with(tmp_path, OPTIONS["pretraining"]))
+    items = images.read(children, recipe.words)
+    decoded, identity = (
+        images.load_all(items, recipe.data.source_px),
+        checkpoint.TrainingIdentity(images.fingerprint(items), recipe),
     )
     ends = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         network = train.initial(recipe, tmp_path)
         with bar_of(shown=False) as bar:
-            pretrain.run(recipe, network, images, tmp_path / name, identity, bar)
+            pretrain.run(recipe, network, decoded, tmp_path / name, identity, bar)
         ends.append(network.state_dict())
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
     assert torch.equal(
@@ -185,13 +184,13 @@ def test_pretraining_is_repeatable_and_leaves_the_head_alone(
 
 
 def test_a_checkpoint_outlives_new_options_but_no_other_change(tmp_path: Path) -> None:
-    recipe = recipes.read(recipe_with(tmp_path, {}))
+    recipe = read(recipe_with(tmp_path, {}))
     identity = checkpoint.TrainingIdentity("images", recipe)
     older = json.loads(str(identity).partition(" ")[2])
     del older["pretraining"], older["schedule"]["patience"]
     assert identity.holds(f"images {json.dumps(older)}")
     assert not identity.holds(f"others {json.dumps(older)}")
-    assert not checkpoint.TrainingIdentity("images", recipes.read(recipe_with(tmp_path, OPTIONS["pretraining"]))).holds(
+    assert not checkpoint.TrainingIdentity("images", read(recipe_with(tmp_path, OPTIONS["pretraining"]))).holds(
         f"images {json.dumps(older)}"
     )
     older["schedule"]["learning_rate"] = 1.0
@@ -214,7 +213,7 @@ def test_a_checkpoint_outlives_new_options_but_no_other_change(tmp_path: Path) -
 )
 def test_options_that_exclude_each_other_are_named(sections: dict[str, Any], said: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        recipes.read(recipe_with(tmp_path, sections))
+        read(recipe_with(tmp_path, sections))
     assert any(said in mistake for mistake in caught.value.mistakes)
 
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from cxr_node.errors import ConfigError
-from cxr_node.training.data import recipe as recipes
+from cxr_node.training.data import recipe
 from tests.training import folders
 
 SHIPPED = sorted(folders.RECIPE.parent.glob("*.yaml"))
@@ -18,14 +18,14 @@ EXPLAINED = {"input", "data", "pretraining", "schedule", "augment", "operating"}
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_shipped_recipes_are_read(path: Path) -> None:
-    assert recipes.read(path).label == "PNEUMONIA"
+    assert recipe.read(path).label == "PNEUMONIA"
 
 
 @pytest.mark.parametrize("path", ANCESTORS, ids=lambda path: path.name)
 def test_every_key_is_written(path: Path) -> None:
     """A reader of one file knows all that can be changed."""
     content = yaml.safe_load(path.read_text("utf-8"))
-    written = recipes.read(path).model_dump(mode="json")
+    written = recipe.read(path).model_dump(mode="json")
     for section, value in written.items():
         assert section in content
         if isinstance(value, dict) and section != "network":
@@ -33,7 +33,7 @@ def test_every_key_is_written(path: Path) -> None:
 
 
 def test_ancestors_are_compared_on_equal_terms() -> None:
-    read = [recipes.read(path) for path in ANCESTORS]
+    read = [recipe.read(path) for path in ANCESTORS]
     assert len(read) == 5
     for one in read:
         assert one.seed == 2
@@ -72,7 +72,7 @@ def test_mistakes_are_named(section: str, key: str, value: object, said: str, tm
     content[section][key] = value
     path.write_text(yaml.safe_dump(content), "utf-8")
     with pytest.raises(ConfigError) as caught:
-        recipes.read(path)
+        recipe.read(path)
     (mistake,) = caught.value.mistakes
     assert said in mistake
     assert str(path) in mistake
@@ -82,7 +82,7 @@ def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
     path = tmp_path / "empty.yaml"
     path.write_text("seed: 1\n", "utf-8")
     with pytest.raises(ConfigError) as caught:
-        recipes.read(path)
+        recipe.read(path)
     assert len(caught.value.mistakes) >= 8
 
 
@@ -92,7 +92,7 @@ def test_something_must_be_left_to_train_on(tmp_path: Path) -> None:
     content["data"] |= {"validation": 0.45, "calibration": 0.45}
     path.write_text(yaml.safe_dump(content), "utf-8")
     with pytest.raises(ConfigError, match="must leave at least a fifth"):
-        recipes.read(path)
+        recipe.read(path)
 
 
 @pytest.mark.parametrize("ways", [{}, {"abstain": 0.1, "guarantee": {"ppv": 0.9, "npv": 0.9, "confidence": 0.95}}])
@@ -103,12 +103,12 @@ def test_thresholds_are_placed_in_one_way(ways: dict[str, object], tmp_path: Pat
     content["operating"] |= ways
     path.write_text(yaml.safe_dump(content), "utf-8")
     with pytest.raises(ConfigError, match=r"operating: .*give either abstain or guarantee"):
-        recipes.read(path)
+        recipe.read(path)
 
 
 def test_missing_and_malformed_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
-        recipes.read(tmp_path / "missing.yaml")
+        recipe.read(tmp_path / "missing.yaml")
     (tmp_path / "broken.yaml").write_text("seed: [", "utf-8")
     with pytest.raises(ConfigError, match="is not YAML"):
-        recipes.read(tmp_path / "broken.yaml")
+        recipe.read(tmp_path / "broken.yaml")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cxr_node.errors import DataError
-from cxr_node.model import profile as profiles
+from cxr_node.model import profile
 from cxr_node.training.data import images
 from cxr_node.training.measure import evaluate, stress
 from cxr_node.training.measure.evaluate import Scorer
@@ -17,7 +17,7 @@ from tests.training import folders
 
 @pytest.fixture(scope="module")
 def scorer(tmp_path_factory: pytest.TempPathFactory) -> Scorer:
-    return Scorer(profiles.load(folders.profile(tmp_path_factory.mktemp("profile"))))
+    return Scorer(profile.load(folders.profile(tmp_path_factory.mktemp("profile"))))
 
 
 @pytest.fixture(scope="module")

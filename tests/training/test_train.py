@@ -12,11 +12,11 @@ import yaml
 from safetensors.torch import load_file
 
 from cxr_node.errors import ConfigError, DataError, ModelError
-from cxr_node.model import profile as profiles
 from cxr_node.model import weights
+from cxr_node.model.profile import load
 from cxr_node.training.calibrate import calibrate
 from cxr_node.training.data import images
-from cxr_node.training.data import profile_folder as folder
+from cxr_node.training.data.profile_folder import recipe_of
 from cxr_node.training.learn import checkpoint, release, train
 from cxr_node.training.measure import evaluate
 from cxr_node.training.measure.evaluate import Change
@@ -43,7 +43,7 @@ def profile_folder(trained: Path, tmp_path: Path) -> Path:
 
 
 def test_a_training_ends_in_a_profile_that_loads(trained: Path) -> None:
-    profile = profiles.load(trained)
+    profile = load(trained)
     assert profile.labels == ("PNEUMONIA",)
     assert profile.slope > 0.0
     network, stats = weights.load(profile.weights_path, profile.network, 1)
@@ -74,7 +74,7 @@ def test_changed_weights_do_not_load(profile_folder: Path) -> None:
     content[-1] ^= 1
     (profile_folder / "weights.safetensors").write_bytes(content)
     with pytest.raises(ModelError, match="is not the file that the profile was released with"):
-        profiles.load(profile_folder)
+        load(profile_folder)
 
 
 def test_stopped_and_resumed_equals_uninterrupted(
@@ -133,7 +133,7 @@ def test_calibrating_anew_binds_to_the_weights_and_renews_the_card(profile_folde
     before = (profile_folder / "weights.safetensors").read_bytes()
     measured = calibrate.run(profile_folder, data_folder, part="all", progress=False)
     assert measured["images"] == 30
-    assert profiles.load(profile_folder).slope == measured["slope"]
+    assert load(profile_folder).slope == measured["slope"]
     assert (profile_folder / "weights.safetensors").read_bytes() == before
     assert "fitted on 30 images" in (profile_folder / "MODEL_CARD.md").read_text("utf-8")
 
@@ -169,7 +169,7 @@ def test_what_others_will_measure_is_said_beforehand(profile_folder: Path, data_
 
 
 def test_surroundings_of_one_class_alone_cannot_change_places(profile_folder: Path, data_folder: Path) -> None:
-    recipe = folder.recipe_of(profile_folder)
+    recipe = recipe_of(profile_folder)
     items = [item for item in images.read(data_folder, recipe.words) if item.positive]
     with pytest.raises(DataError, match="of one"):
         evaluate.prepared(recipe, items, Change.EXCHANGED)

@@ -1,7 +1,7 @@
 """Pixel data to raw integers, and which transfer syntaxes the installed decoders can really take.
 
-Knows no gray scale: `pixels` gives the integers their meaning. PS3.5 8.2 and Annex A. What is not in the table is
-not offered; deflated is not, for a megabyte of it can hold a gigabyte (reliability.md T7).
+PS3.5 8.2 and Annex A. What is not in the table is not offered; deflated is not, for a megabyte of it can hold a
+gigabyte (reliability.md T7).
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -22,7 +21,6 @@ from pydicom.encaps import encapsulate, generate_fragments, get_frame
 from pydicom.pixels.decoders.base import get_decoder
 
 from cxr_node.dicom.part10 import foreign_faults
-from cxr_node.dicom.pixels import codecs
 from cxr_node.dicom.pixels.sandbox import Sandbox
 from cxr_node.errors import InstanceError, UndecodableError
 
@@ -46,11 +44,9 @@ class Trial:
 def trials() -> list[Trial]:
     """Decode the sample of every transfer syntax that the node offers, in the sandbox where the node does too.
 
-    Raises
-    ------
-    ResourceError : the sandbox cannot be started.
+    Raises ResourceError: the sandbox cannot be started.
     """
-    syntaxes = codecs.transfer_syntaxes()
+    syntaxes = transfer_syntaxes()
     for syntax in syntaxes:  # libraries are loaded at their first use
         _try(syntax)
     return [_try(syntax) for syntax in syntaxes]
@@ -58,8 +54,8 @@ def trials() -> list[Trial]:
 
 def missing() -> list[str]:
     """Name the transfer syntaxes that the node knows and this installation has no decoder for."""
-    offered = {syntax.uid for syntax in codecs.transfer_syntaxes()}
-    return [syntax.name for syntax in codecs.KNOWN if syntax not in offered]
+    offered = {syntax.uid for syntax in transfer_syntaxes()}
+    return [syntax.name for syntax in KNOWN if syntax not in offered]
 
 
 def picture(syntax: str) -> NDArray[Any]:
@@ -68,20 +64,16 @@ def picture(syntax: str) -> NDArray[Any]:
     return (ramp >> 2).astype(np.uint8) if syntax == uid.JPEGBaseline8Bit else (ramp << 2).astype(np.uint16)
 
 
-def _try(syntax: codecs.TransferSyntax) -> Trial:
+def _try(syntax: TransferSyntax) -> Trial:
     wanted = picture(syntax.uid)
     bits_allocated = wanted.dtype.itemsize * 8
-    layout = codecs.Layout(
-        rows=SIZE_PX,
-        columns=SIZE_PX,
-        bits_allocated=bits_allocated,
-        bits_stored=min(bits_allocated, 12),
-        signed=False,
+    layout = Layout(
+        rows=SIZE_PX, columns=SIZE_PX, bits_allocated=bits_allocated, bits_stored=min(bits_allocated, 12), signed=False,
         photometric_interpretation="MONOCHROME2",
-    )
+    )  # fmt: skip
     started = time.perf_counter()
     try:
-        found = codecs.decode(_pixel_data(syntax.uid, wanted), syntax.uid, layout)
+        found = decode(_pixel_data(syntax.uid, wanted), syntax.uid, layout)
         right = int(np.abs(found.astype(int) - wanted.astype(int)).max()) <= _MAX_ERROR.get(uid.UID(syntax.uid), 0)
     except InstanceError:
         right = False
@@ -101,27 +93,26 @@ _IN_PROCESS = frozenset({_NATIVE, "pydicom"})
 """Decoders in Python and numpy; those in C and C++ run in the sandbox."""
 _SANDBOX = Sandbox()
 
-# Per syntax the decoders that were found right on 8- to 16-bit gray images, the preferred one first. Pillow is not
-# among them for JPEG 2000 (it loses the sign) and Extended (8 bits only); pydicom's own gdcm plugin declines
-# Extended with 12 bits, which GDCM decodes: `_decode_12_bit` asks it directly. pylibjpeg-rle ends the process on a
-# cut segment (its Rust panic is no `Exception`), pyjpegls reads on beyond the end of a cut codestream, and GDCM aborts
-# on some JPEG 2000 that openjpeg refuses.
-_DECODERS: dict[uid.UID, tuple[str, ...]] = {
-    uid.ExplicitVRLittleEndian: (_NATIVE,),
-    uid.ImplicitVRLittleEndian: (_NATIVE,),
-    uid.ExplicitVRBigEndian: (_NATIVE,),
-    uid.RLELossless: ("pydicom",),
-    uid.JPEGBaseline8Bit: ("pillow",),
-    uid.JPEGExtended12Bit: (_GDCM_12_BIT,),
-    uid.JPEGLossless: ("gdcm",),
-    uid.JPEGLosslessSV1: ("gdcm",),
-    uid.JPEGLSLossless: ("gdcm",),
-    uid.JPEGLSNearLossless: ("gdcm",),
-    uid.JPEG2000Lossless: ("pylibjpeg",),
-    uid.JPEG2000: ("pylibjpeg",),
-    uid.HTJ2KLossless: ("pylibjpeg",),
-    uid.HTJ2KLosslessRPCL: ("pylibjpeg",),
-    uid.HTJ2K: ("pylibjpeg",),
+# Per syntax the decoder that was found right on 8- to 16-bit gray images. Pillow is not taken for JPEG 2000 (it loses
+# the sign) and Extended (8 bits only); pydicom's own gdcm plugin declines Extended with 12 bits, which GDCM decodes:
+# `_decode_12_bit` asks it directly. pylibjpeg-rle ends the process on a cut segment (its Rust panic is no `Exception`),
+# pyjpegls reads on beyond the end of a cut codestream, and GDCM aborts on some JPEG 2000 that openjpeg refuses.
+_DECODERS: dict[uid.UID, str] = {
+    uid.ExplicitVRLittleEndian: _NATIVE,
+    uid.ImplicitVRLittleEndian: _NATIVE,
+    uid.ExplicitVRBigEndian: _NATIVE,
+    uid.RLELossless: "pydicom",
+    uid.JPEGBaseline8Bit: "pillow",
+    uid.JPEGExtended12Bit: _GDCM_12_BIT,
+    uid.JPEGLossless: "gdcm",
+    uid.JPEGLosslessSV1: "gdcm",
+    uid.JPEGLSLossless: "gdcm",
+    uid.JPEGLSNearLossless: "gdcm",
+    uid.JPEG2000Lossless: "pylibjpeg",
+    uid.JPEG2000: "pylibjpeg",
+    uid.HTJ2KLossless: "pylibjpeg",
+    uid.HTJ2KLosslessRPCL: "pylibjpeg",
+    uid.HTJ2K: "pylibjpeg",
 }
 KNOWN = tuple(_DECODERS)
 """The transfer syntaxes that a whole installation decodes."""
@@ -129,11 +120,11 @@ KNOWN = tuple(_DECODERS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferSyntax:
-    """One transfer syntax that can be decoded here, and by what, the preferred decoder first."""
+    """One transfer syntax that can be decoded here, and by what."""
 
     uid: str
     name: str
-    decoders: tuple[str, ...]
+    decoder: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,12 +144,11 @@ class Layout:
 @cache
 def transfer_syntaxes() -> tuple[TransferSyntax, ...]:
     """What the decoders installed on this machine can decode, in the order in which it is offered."""
-    found = []
-    for syntax, wanted in _DECODERS.items():
-        installed = tuple(name for name in wanted if _is_installed(syntax, name))
-        if installed:
-            found.append(TransferSyntax(uid=str(syntax), name=syntax.name, decoders=installed))
-    return tuple(found)
+    return tuple(
+        TransferSyntax(uid=str(syntax), name=syntax.name, decoder=decoder)
+        for syntax, decoder in _DECODERS.items()
+        if _is_installed(syntax, decoder)
+    )
 
 
 def decode(pixel_data: bytes | memoryview, transfer_syntax_uid: str, layout: Layout) -> NDArray[Any]:
@@ -174,9 +164,7 @@ def decode(pixel_data: bytes | memoryview, transfer_syntax_uid: str, layout: Lay
     uint8, uint16, uint32 or their signed kin, shape (rows, columns): as stored, unused bits included; native pixel
     data is not copied, and not to be written to
 
-    Raises
-    ------
-    UndecodableError : no decoder for the syntax, or none can read these bytes, or they hold another size.
+    Raises UndecodableError: no decoder for the syntax, or none can read these bytes, or they hold another size.
     """
     syntax = next((known for known in transfer_syntaxes() if known.uid == transfer_syntax_uid), None)
     if syntax is None:
@@ -189,9 +177,11 @@ def decode(pixel_data: bytes | memoryview, transfer_syntax_uid: str, layout: Lay
                 pixel_data = encapsulate([frame], has_bot=False)
             elif transfer_syntax_uid == uid.ExplicitVRBigEndian:
                 pixel_data = _unswapped(pixel_data, layout)
-            if set(syntax.decoders) <= _IN_PROCESS:
-                array = _decoder(syntax.decoders[0])(pixel_data, transfer_syntax_uid, layout, syntax.decoders[0])
-                return _one_frame(array, layout)
+            if syntax.decoder in _IN_PROCESS:
+                array = _decode(pixel_data, transfer_syntax_uid, layout, syntax.decoder)
+                if array.shape != (layout.rows, layout.columns):  # pydicom takes what is twice as long for two frames
+                    raise UndecodableError("There is more pixel data than the header describes.")
+                return array
     except UndecodableError:
         raise
     except InstanceError as error:
@@ -220,30 +210,27 @@ def _unswapped(pixel_data: bytes | memoryview, layout: Layout) -> bytes | memory
     return cells[:even].reshape(-1, 2)[:, ::-1].tobytes() + cells[even:].tobytes()
 
 
-def _one_frame(array: NDArray[Any], layout: Layout) -> NDArray[Any]:
-    """Refuse what is more than one frame: pydicom takes native pixel data twice as long as declared for two."""
-    if array.shape != (layout.rows, layout.columns):
-        raise UndecodableError("There is more pixel data than the header describes.")
-    return array
-
-
 def _decode_elsewhere(pixel_data: bytes, syntax: TransferSyntax, layout: Layout) -> NDArray[Any]:
     sample = _sample(layout)
     expected_bytes = layout.rows * layout.columns * sample.itemsize
-    request = {"syntax": syntax.uid, "layout": asdict(layout), "expected_bytes": expected_bytes}
-    for name in syntax.decoders:
-        found = _SANDBOX.ask({**request, "decoder": name}, pixel_data)
-        if found is not None and len(found) == expected_bytes:
-            return np.frombuffer(found, sample).reshape(layout.rows, layout.columns)
+    request = {
+        "syntax": syntax.uid,
+        "layout": asdict(layout),
+        "decoder": syntax.decoder,
+        "expected_bytes": expected_bytes,
+    }
+    found = _SANDBOX.ask(request, pixel_data)
+    if found is not None and len(found) == expected_bytes:
+        return np.frombuffer(found, sample).reshape(layout.rows, layout.columns)
     raise UndecodableError(f"The pixel data is damaged: it cannot be decoded ({syntax.name}).")
 
 
 def answer(request: dict[str, Any], pixel_data: bytes) -> bytes:
     """Decode in the sandbox's child; no bytes where the decoder refuses."""
-    layout, name = Layout(**request["layout"]), request["decoder"]
+    layout = Layout(**request["layout"])
     try:
         with foreign_faults():
-            array = _decoder(name)(pixel_data, request["syntax"], layout, name)
+            array = _decode(pixel_data, request["syntax"], layout, request["decoder"])
             return array.astype(_sample(layout), copy=False).tobytes()
     except InstanceError:
         return b""
@@ -253,21 +240,14 @@ def _sample(layout: Layout) -> np.dtype[Any]:
     return np.dtype(f"<{'i' if layout.signed else 'u'}{layout.bits_allocated // 8}")
 
 
-_Decoder = Callable[[bytes | memoryview, str, Layout, str], "NDArray[Any]"]
-
-
-def _decoder(name: str) -> _Decoder:
-    return _decode_12_bit if name == _GDCM_12_BIT else _decode_with_plugin
-
-
 def _is_installed(syntax: uid.UID, name: str) -> bool:
     plugin = "gdcm" if name == _GDCM_12_BIT else name
     return name == _NATIVE or plugin in get_decoder(syntax).available_plugins
 
 
-def _decode_with_plugin(
-    pixel_data: bytes | memoryview, transfer_syntax_uid: str, layout: Layout, name: str
-) -> NDArray[Any]:
+def _decode(pixel_data: bytes | memoryview, transfer_syntax_uid: str, layout: Layout, name: str) -> NDArray[Any]:
+    if name == _GDCM_12_BIT:
+        return _decode_12_bit(pixel_data, transfer_syntax_uid, layout)
     options: Any = {
         "correct_unused_bits": False,  # `pixels` knows what is in them
         "view_only": True,
@@ -287,7 +267,7 @@ def _decode_with_plugin(
     return array
 
 
-def _decode_12_bit(pixel_data: bytes | memoryview, transfer_syntax_uid: str, layout: Layout, name: str) -> NDArray[Any]:
+def _decode_12_bit(pixel_data: bytes | memoryview, transfer_syntax_uid: str, layout: Layout) -> NDArray[Any]:
     """Decode JPEG Extended, 8 or 12 bits a sample, with GDCM's codec alone: its parser never sees the object."""
     import gdcm  # here, for it is slow to import and wanted for this syntax only
 
@@ -315,9 +295,7 @@ def _check_frame(frame: bytes, syntax: str, layout: Layout) -> None:
     A decoder allocates what the codestream claims, and GDCM ends the process on an empty one or on an impossible
     precision.
 
-    Raises
-    ------
-    UndecodableError : there is no header, or it tells of another image.
+    Raises UndecodableError: there is no header, or it tells of another image.
     """
     if syntax == uid.RLELossless:  # all it says is where its segments begin
         return

@@ -1,7 +1,6 @@
-"""Pictures without loss in fewer bytes: JPEG-LS Lossless and RLE Lossless, written by a child process.
+"""Pictures without loss in fewer bytes: JPEG-LS Lossless and RLE Lossless (PS3.5 8.2.2, 8.2.3; ISO 14495-1).
 
-The process that sends has neither numpy nor codecs (`pixel_free`); the child has them, is confined as the one that
-decodes, and lives only while pictures are sent compressed. Knows no data set. PS3.5 8.2.2, 8.2.3; ISO 14495-1.
+A confined child writes them: the process that sends has neither numpy nor codecs.
 """
 
 from __future__ import annotations
@@ -35,9 +34,7 @@ class Press:
         ----------
         frame : uint8, shape (rows, columns, 3), colour by pixel
 
-        Raises
-        ------
-        ResourceError : no child can be started.
+        Raises ResourceError: no child can be started.
         """
         # PackBits makes at most 129 bytes of 128, JPEG-LS bounds a sample by four times its bits (ISO 14495-1 A.2.1)
         request = {"syntax": syntax, "rows": rows, "columns": columns, "expected_bytes": 4 * len(frame) + 4096}

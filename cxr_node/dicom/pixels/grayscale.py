@@ -1,10 +1,8 @@
 """Stored values to what the eye sees: Modality LUT, VOI LUT, Presentation LUT, as one table over stored values.
 
-Knows no pixels, only how often each stored value occurs: a table of at most 65,536 entries costs the same for a
-thumbnail and for 9 megapixels. PS3.3 C.11.1 (modality), C.11.2 (VOI), C.11.6 (presentation), C.7.6.3.1.2.
-
-Where PS3.3 leaves the choice: a VOI LUT is preferred to a window (C.11.2.1 calls them alternatives; the curve is
-the one that the modality's own console applies), and of several of either the first is used that shows something.
+A table of at most 65,536 entries costs the same for a thumbnail and for 9 megapixels. A VOI LUT is preferred to a
+window (C.11.2.1 calls them alternatives; the curve is what the modality's console applies), and of several of either
+the first is used that shows something. PS3.3 C.11.1 (modality), C.11.2 (VOI), C.11.6 (presentation), C.7.6.3.1.2.
 """
 
 from __future__ import annotations
@@ -75,9 +73,7 @@ def show(source: Source, stored: Values, tally: Tally) -> Shown:
     stored : the stored values, ascending by bit pattern, shape (n,)
     tally : counts how many pixels have each of them, padding not counted; answers shape (n,)
 
-    Raises
-    ------
-    UndecodableError : the modality transformation is there but cannot be read.
+    Raises UndecodableError: the modality transformation is there but cannot be read.
     """
     values = _modality(source, stored)
     shown = _voi(source, values, tally)

@@ -45,10 +45,8 @@ _VITAL_TAGS = frozenset(
 def decode(source: Source, rules: Admission) -> Radiograph:
     """Decode a source's one gray frame.
 
-    Raises
-    ------
-    UndecodableError : the description of the pixel data is incomplete, contradictory (Bits Stored > Bits
-        Allocated, PS3.3 C.7.6.3.1.3) or beyond the limits, or the pixel data is missing or damaged.
+    Raises UndecodableError: the description of the pixel data is incomplete, contradictory (Bits Stored > Bits
+    Allocated, PS3.3 C.7.6.3.1.3) or beyond the limits, or the pixel data is missing or damaged.
     """
     layout = _layout(source, rules)
     raw = codecs.decode(source.dataset.PixelData, source.ref.transfer_syntax_uid, layout)
@@ -60,13 +58,9 @@ def decode(source: Source, rules: Admission) -> Radiograph:
         digest = beside.submit(_digest, patterns, shown.table)
         pixels = _looked_up(shown.table.astype(np.float32), patterns)
     return Radiograph(
-        pixels=pixels,
-        pixel_aspect=_pixel_aspect(source),
-        view=source.view,
-        remarks=shown.remarks,
-        voi=shown.voi,
+        pixels=pixels, pixel_aspect=_pixel_aspect(source), view=source.view, remarks=shown.remarks, voi=shown.voi,
         pixel_sha256=digest.result(),
-    )
+    )  # fmt: skip
 
 
 def _layout(source: Source, rules: Admission) -> Layout:

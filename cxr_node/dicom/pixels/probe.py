@@ -1,8 +1,7 @@
 """A process that reads headers and never pixels, and what it must ask of another one.
 
-pydicom imports numpy and every codec that it finds: 35 MB of a receiver (measured), and C that it never calls.
-Here they are kept out. Which transfer syntaxes they decode is told by a child, which loads them, answers and ends.
-Knows no codec.
+pydicom imports numpy and every codec that it finds: 35 MB of a receiver (measured), and C that it never calls. They are
+kept out here; a child loads them, tells which transfer syntaxes they decode, and ends.
 """
 
 from __future__ import annotations
@@ -41,9 +40,7 @@ class Question:
     def answer(self) -> tuple[str, ...]:
         """Wait for the UIDs, in the order in which they are offered.
 
-        Raises
-        ------
-        ResourceError : the child died, or does not answer.
+        Raises ResourceError: the child died, or does not answer.
         """
         try:
             told, _ = self._child.communicate(timeout=TIMEOUT_S)

@@ -1,9 +1,8 @@
 """A second process in which codecs run: what one image does to a codec costs that image, not the node.
 
-Knows no codec and no image: a request is a line of JSON and bytes, an answer is bytes of the expected length or none.
-The child trusts its parent; the parent takes nothing from the child but pixels (reliability.md T8, T9: codecs abort,
-overrun, and loop on bytes that were made for it). Memory, time and computing have limits here, and `confine` takes
-network, programs and files. The child ends when its standard input does, so it outlives nobody.
+A request is a line of JSON and bytes; of the child the parent takes bytes of the expected length, or none
+(reliability.md T8, T9: codecs abort, overrun, and loop on bytes that were made for it). Memory and time have limits
+here, `confine` takes network, programs and files, and the child ends when its standard input does.
 """
 
 from __future__ import annotations
@@ -115,9 +114,7 @@ class Sandbox:
 
         A request is sent once more to a new child where the first died: somebody else may have killed it.
 
-        Raises
-        ------
-        ResourceError : no child can be started on this machine.
+        Raises ResourceError: no child can be started on this machine.
         """
         with self._lock:
             for _ in range(_ATTEMPTS):
@@ -185,9 +182,7 @@ class Sandbox:
 def _take(pipe: IO[bytes], length: int, deadline: float) -> bytes:
     """Read exactly so many bytes before the deadline.
 
-    Raises
-    ------
-    EOFError : the pipe ended. TimeoutError : the deadline passed.
+    Raises EOFError: the pipe ended. TimeoutError : the deadline passed.
     """
     taken = bytearray()
     while len(taken) < length:
@@ -211,21 +206,15 @@ def serve(answer: Callable[[dict[str, Any], bytes], bytes]) -> None:
     target.write(_READY)
     target.flush()
     while line := source.readline():
-        _allow_cpu_s(TIMEOUT_S)
+        most_s = math.ceil(time.process_time() + TIMEOUT_S)  # no clock ends a loop where the parent has died
+        resource.setrlimit(resource.RLIMIT_CPU, (most_s, resource.getrlimit(resource.RLIMIT_CPU)[1]))
         description = json.loads(line)
         found = answer(description, source.read(description["length"]))
         target.write(len(found).to_bytes(_LENGTH_BYTES, "little") + found)
         target.flush()
 
 
-def _allow_cpu_s(seconds: float) -> None:
-    """Set the end of one request's computing: where the parent has died, nobody's clock would end a loop."""
-    soft = math.ceil(time.process_time() + seconds)
-    resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.getrlimit(resource.RLIMIT_CPU)[1]))
-
-
 if __name__ == "__main__":
-    pass
     from cxr_node.dicom.pixels.codecs import answer
 
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))

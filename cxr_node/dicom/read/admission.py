@@ -1,7 +1,7 @@
 """Which radiographs may be judged: each rule a reason and a sentence for people, decided from what the header has.
 
-Knows no ledger and no network. A missing tag refuses nothing but a missing patient: archives are full of missing
-tags. The first rule that is broken is the one that is told, so the order is from what it is to whom it shows.
+A missing tag refuses nothing but a missing patient: archives are full of missing tags. The first broken rule is named,
+so the order is from what the image is to whom it shows.
 """
 
 from __future__ import annotations
@@ -11,15 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset
-from pydicom.uid import (
-    UID,
-    ComputedRadiographyImageStorage,
-    DigitalXRayImageStorageForPresentation,
-    MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
-    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
-    SecondaryCaptureImageStorage,
-)
+from pydicom import uid
 
 from cxr_node.config.schema import Admission, AgePolicy
 from cxr_node.dicom.part10 import IMPLEMENTATION_CLASS_UID, PROCESSING_EQUIPMENT, PRODUCT
@@ -29,12 +21,10 @@ from cxr_node.dicom.read.header import Source
 from cxr_node.domain import Precedent, Radiograph, Reason, Rejected, View
 
 SOP_CLASSES = (
-    str(ComputedRadiographyImageStorage),
-    str(DigitalXRayImageStorageForPresentation),
-    str(SecondaryCaptureImageStorage),
-    str(MultiFrameGrayscaleByteSecondaryCaptureImageStorage),
-    str(MultiFrameGrayscaleWordSecondaryCaptureImageStorage),
-)
+    str(uid.ComputedRadiographyImageStorage), str(uid.DigitalXRayImageStorageForPresentation),
+    str(uid.SecondaryCaptureImageStorage), str(uid.MultiFrameGrayscaleByteSecondaryCaptureImageStorage),
+    str(uid.MultiFrameGrayscaleWordSecondaryCaptureImageStorage),
+)  # fmt: skip
 """DX For Processing is not among them: its values are not meant for the eye, nor was the classifier trained on them."""
 MODALITIES = ("CR", "DX", "RG")
 """RG: radiographic imaging (conventional film), as digitisers name it."""
@@ -59,14 +49,8 @@ _REPROCESSING_CODES = frozenset(
 )  # fmt: skip
 """Of PS3.16 CID 7203: reformatting, projections, subtraction, stitching, energy weighting, and Grad-CAM."""
 _REPROCESSED_WORDS = (
-    "bone suppress",
-    "rib suppress",
-    "dual energy",
-    "subtraction",
-    "tomosynthesis",
-    "heatmap",
-    "heat map",
-)
+    "bone suppress", "rib suppress", "dual energy", "subtraction", "tomosynthesis", "heatmap", "heat map",
+)  # fmt: skip
 
 MIN_SPREAD = 0.05
 """Of the full range, between the 1st and 99th percentile of an image that shows anything."""
@@ -100,14 +84,9 @@ def check_header(
 ) -> Rejected | None:
     """Refuse by the header alone.
 
-    Parameters
-    ----------
-    population_age_years : youngest and oldest age that the classifier may judge, completed years, both inclusive
-    precedent : what is known of the study and series from earlier instances
-
-    Returns
-    -------
-    The first broken rule, or None where the pixels may be looked at.
+    `population_age_years` : youngest and oldest age that the classifier may judge, completed years, both inclusive
+    `precedent` : what is known of the study and series from earlier instances
+    Returns the first broken rule, or None where the pixels may be looked at.
     """
     for reason, broken, seen in _header_rules(source, rules, precedent):
         if broken:
@@ -190,7 +169,6 @@ def _age_remarks(
 
 
 def _naming(sentence: str, seen: str) -> str:
-    """Put what was seen behind a sentence."""
     return f"{sentence[:-1]}: {seen}." if seen else sentence
 
 
@@ -200,7 +178,6 @@ def _range(population_age_years: tuple[float, float]) -> str:
 
 
 def _both(ages: tuple[Evidence, ...]) -> str:
-    """Each age and where it was read."""
     if len({found.words for found in ages}) == 1:
         return f"{ages[0].words}, from {' and '.join(found.place for found in ages)}"
     return ", but ".join(f"{found.words} from {found.place}" for found in ages)
@@ -213,13 +190,19 @@ def _header_rules(source: Source, rules: Admission, precedent: Precedent) -> Ite
     part, view = projection.body_part(source.dataset), projection.other_view(source.dataset)
     reprocessed = _reprocessed(source)
     yield Reason.OWN_RESULT, _is_own_result(source), ""
-    yield Reason.SOP_CLASS, source.ref.sop_class_uid not in SOP_CLASSES, UID(source.ref.sop_class_uid).name
-    yield Reason.MODALITY, not _is_radiography(source), _modality(source)
+    yield Reason.SOP_CLASS, source.ref.sop_class_uid not in SOP_CLASSES, uid.UID(source.ref.sop_class_uid).name
+    by_class = not source.modality and source.ref.sop_class_uid in SOP_CLASSES[:2]  # CR and DX say it themselves
+    coded = f"Modality {source.modality}" if source.modality in projection.DEFINED_MODALITIES else ""
+    named = coded if source.modality else "Modality is empty"
+    yield Reason.MODALITY, source.modality not in MODALITIES and not by_class, named
     yield Reason.DERIVED, reprocessed is not None, reprocessed or ""
     yield Reason.NO_PIXELS, "PixelData" not in source.dataset, ""
     frames = source.integer("NumberOfFrames", 1)
     yield Reason.MULTI_FRAME, frames > 1, f"{frames} frames"
-    yield Reason.COLOR, source.integer("SamplesPerPixel", 1) > 1 or _is_color(source), _colors(source)
+    shades = source.text("PhotometricInterpretation")
+    in_color = source.integer("SamplesPerPixel", 1) > 1 or shades not in ("MONOCHROME1", "MONOCHROME2", "")
+    seen = f"Photometric Interpretation {shades.upper()}" if shades.upper() in _COLORS else ""
+    yield Reason.COLOR, in_color, seen
     yield Reason.IDENTITY_EMPTY, not source.ref.patient_key, ""
     yield Reason.IDENTITY_CONFLICT, _contradicts(source, precedent), ""
     yield Reason.NOT_CHEST, part.is_chest is False, part.seen
@@ -233,27 +216,12 @@ def _is_own_result(source: Source) -> bool:
     meta = source.dataset.file_meta
     if IMPLEMENTATION_CLASS_UID in (meta.get("ImplementationClassUID"), source.dataset.get("InstanceCreatorUID")):
         return True
-    return any(
-        _purpose(item) == PROCESSING_EQUIPMENT and str(item.get("ManufacturerModelName", "")).startswith(PRODUCT)
-        for item in source.dataset.get("ContributingEquipmentSequence") or ()
-    )
-
-
-def _purpose(equipment: Dataset) -> str:
-    codes = equipment.get("PurposeOfReferenceCodeSequence") or ()
-    return next((str(code.get("CodeValue", "")) for code in codes), "")
-
-
-def _is_radiography(source: Source) -> bool:
-    """A CR or DX class says so itself where Modality is missing; a Secondary Capture may be anything."""
-    return source.modality in MODALITIES or (not source.modality and source.ref.sop_class_uid in SOP_CLASSES[:2])
-
-
-def _modality(source: Source) -> str:
-    """Name the modality where it is a code."""
-    if not source.modality:
-        return "Modality is empty"
-    return f"Modality {source.modality}" if source.modality in projection.DEFINED_MODALITIES else ""
+    for item in source.dataset.get("ContributingEquipmentSequence") or ():
+        purposes = [str(code.get("CodeValue", "")) for code in item.get("PurposeOfReferenceCodeSequence") or ()]
+        ours = str(item.get("ManufacturerModelName", "")).startswith(PRODUCT)
+        if ours and purposes[:1] == [PROCESSING_EQUIPMENT]:
+            return True
+    return False
 
 
 def _reprocessed(source: Source) -> str | None:
@@ -264,23 +232,11 @@ def _reprocessed(source: Source) -> str | None:
     codes = {str(item.get("CodeValue")) for item in source.dataset.get("DerivationCodeSequence") or ()}
     if found := codes & _REPROCESSING_CODES:
         return f"Derivation Code Sequence {min(found)}"
-    for keyword, name in (
-        ("SeriesDescription", "Series Description"),
-        ("DerivationDescription", "Derivation Description"),
-    ):
-        words = source.text(keyword).lower().replace("-", " ")
+    for name in ("Series Description", "Derivation Description"):
+        words = source.text(name.replace(" ", "")).lower().replace("-", " ")
         if word := next((word for word in _REPROCESSED_WORDS if word in words), None):
             return f"{name} with {word!r}"
     return None
-
-
-def _colors(source: Source) -> str:
-    interpretation = source.text("PhotometricInterpretation").upper()
-    return f"Photometric Interpretation {interpretation}" if interpretation in _COLORS else ""
-
-
-def _is_color(source: Source) -> bool:
-    return source.text("PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2", "")
 
 
 def _contradicts(source: Source, precedent: Precedent) -> bool:

@@ -1,7 +1,6 @@
 """How old the patient was at the examination: every piece of evidence in the header, and whether the pieces agree.
 
-Knows no population. PS3.5 6.2 (AS, DA, DT), PS3.3 C.7.2.2 (Patient's Age), C.7.1.1 (Patient's Birth Date). Ages in
-years, not rounded. No birth date ever leaves this module: an age is no identifier, a birth date is one.
+PS3.5 6.2 (AS, DA, DT), PS3.3 C.7.2.2, C.7.1.1. No birth date leaves this module: an age is no identifier, that is one.
 """
 
 from __future__ import annotations
@@ -43,12 +42,10 @@ Text = Callable[[str], str]
 class Evidence:
     """One age, and where it stands.
 
-    Attributes
-    ----------
-    years : at the examination, not rounded; of Patient's Age the least that it can mean
-    unit_years : how much more than `years` it can mean
-    words : for people: "74 years", "3 days"
-    place : the attribute that it was read from
+    `years` : at the examination, not rounded; of Patient's Age the least that it can mean
+    `unit_years` : how much more than `years` it can mean
+    `words` : for people: "74 years", "3 days"
+    `place` : the attribute that it was read from
     """
 
     years: float

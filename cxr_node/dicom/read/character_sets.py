@@ -1,8 +1,7 @@
 """One text in every byte form that a DICOM Specific Character Set allows, and a text of any as a plain name.
 
 By the first, what is known by its bytes alone is found again by what a person types.
-
-Knows no attribute. PS3.3 C.12.1.1.2 (defined terms), PS3.5 6.1.2.5 (code extension, ISO 2022), annexes H, I, J, K.
+PS3.3 C.12.1.1.2 (defined terms), PS3.5 6.1.2.5 (code extension, ISO 2022), annexes H, I, J, K.
 """
 
 from __future__ import annotations
@@ -58,9 +57,7 @@ def is_plain(text: str) -> bool:
 def words(dataset: Dataset, keyword: str, declaring: Dataset | None = None) -> str:
     """All readings of one attribute, each folded, with spaces between them.
 
-    Parameters
-    ----------
-    declaring : the data set whose Specific Character Set holds, where an item's own is meant by it
+    `declaring` : the data set whose Specific Character Set holds, where an item's own is meant by it
     """
     text = raw(dataset, keyword)[:_MAX_CHARACTERS]
     if is_plain(text):
@@ -174,10 +171,8 @@ def byte_forms(text: str) -> frozenset[bytes]:
 def ascii_folded(raw: str, character_set: str, max_chars: int) -> str:
     """First value of a text as a plain name: without accents, other scripts as "?", no control characters.
 
-    Parameters
-    ----------
-    raw : the bytes of the value, ASCII, others as surrogates (`part10.as_text`)
-    character_set : Specific Character Set (0008,0005) as it stands there, values divided by a backslash
+    `raw` : the bytes of the value, ASCII, others as surrogates (`part10.as_text`)
+    `character_set` : Specific Character Set (0008,0005) as it stands there, values divided by a backslash
     """
     content = raw.split("\\")[0].encode("utf-8", "surrogateescape")
     if not content.isascii() or _ESC in content:
@@ -213,7 +208,7 @@ def _extended(text: str) -> Iterator[bytes]:
             continue
         for initial, returns, early in itertools.product((None, first), (False, True), (False, True)):
             yield _designated(runs, initial, returns=returns, early=early)
-        yield _per_run(runs)
+        yield b"".join((_ESC + _SINGLE[name] if name else _ASCII) + content for name, content in runs)  # each run's set
 
 
 Run = tuple[str, bytes]
@@ -264,11 +259,6 @@ def _designated(runs: list[Run], initial: str | None, *, returns: bool, early: b
             written, current = written + _ESC + _SINGLE[name], name
         written += content
     return written + (_ASCII if returns and current != initial else b"")
-
-
-def _per_run(runs: list[Run]) -> bytes:
-    """Name the set of every run, ASCII included."""
-    return b"".join((_ESC + _SINGLE[name] if name else _ASCII) + content for name, content in runs)
 
 
 def _japanese(text: str) -> Iterator[bytes]:

@@ -1,8 +1,7 @@
 """Whether a Part 10 file can be walked from its first element to its last: tags, VRs, lengths, sequences, fragments.
 
-Knows no attribute's meaning; reads the Transfer Syntax UID, and what it is asked for. pydicom guesses where an encoding
-contradicts itself, opens a sequence only when it is asked for, and stops at the pixel data; before an object is
-acknowledged, all of it must be what it says it is. PS3.5 7 (data set), 7.5 (sequences), A.4 (fragments), 6.2.2 (UN).
+pydicom guesses where an encoding contradicts itself, opens a sequence only when it is asked for, and stops at the pixel
+data; before an object is acknowledged, all of it must be what it says it is. PS3.5 7, 7.5, A.4, 6.2.2 (UN).
 """
 
 from __future__ import annotations
@@ -90,13 +89,8 @@ class Values:
 def check(file: BinaryIO, size_bytes: int, wanted: Collection[int] = ()) -> Values:
     """Walk over a file.
 
-    Parameters
-    ----------
-    wanted : tags whose values are told
-
-    Raises
-    ------
-    InstanceError : where it does not hold together, or has more attributes or levels than a radiograph can have.
+    `wanted` : tags whose values are told
+    Raises InstanceError: where it does not hold together, or has more attributes or levels than a radiograph can have.
     """
     require_prefix(file, size_bytes)
     found: dict[int, tuple[str, bytes]] = {}

@@ -1,6 +1,5 @@
 """Part 10 bytes or a file to a checked header; hostile input ends in `InstanceError` or `Rejected`, never elsewhere.
 
-Knows neither who sent the object nor whether it may be judged (`admission`), and leaves the bytes to `part10`.
 PS3.10 7.1 (file meta information), PS3.5 9.1 (UIDs).
 """
 
@@ -62,11 +61,8 @@ class Inspected:
 class Source:
     """A received instance: every attribute of the data set is converted and safe to read.
 
-    Attributes
-    ----------
-    dataset : without private attributes; pixel data, if any, as received (`decoders` turns it into stored values)
-    ref : its identity
-    unreadable : tags of attributes that were there but could not be read, and were dropped
+    `dataset` : without private attributes; pixel data, if any, as received (`decoders` turns it into stored values)
+    `unreadable` : tags of attributes that were there but could not be read, and were dropped
     """
 
     dataset: Dataset = field(repr=False)
@@ -144,11 +140,9 @@ def read(content: bytes) -> Source | Rejected:
 def inspect(path: Path) -> Inspected:
     """Check that a file on disk can be walked to its end, and read its header; pixel data is not read.
 
-    Raises
-    ------
-    InstanceError : not parsable, UIDs missing or ill-formed (PS3.5 9.1), file meta information absent or
-        contradicting the data set, an absurd size. The sentence holds no value of the object.
-    ResourceError : this machine cannot read the file.
+    Raises InstanceError: not parsable, UIDs missing or ill-formed (PS3.5 9.1), file meta information absent or
+    contradicting the data set, an absurd size. The sentence holds no value of the object; ResourceError: this machine
+    cannot read the file.
     """
     try:
         file = path.open("rb")

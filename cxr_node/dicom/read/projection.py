@@ -1,7 +1,6 @@
 """What the header says of body part and projection: codes first, then words in the languages archives speak.
 
-Knows no rule: it answers yes, no or nothing known, and what said so (`admission` decides). PS3.3 C.8.1.1, C.8.11.5
-(View Position, View Code Sequence), C.7.6.1.1.1 (Patient Orientation), PS3.16 CID 4010 (views), CID 4031 (regions).
+PS3.3 C.8.1.1, C.8.11.5 (View Position, View Code Sequence), C.7.6.1.1.1 (Patient Orientation), PS3.16 CID 4010, 4031.
 """
 
 from __future__ import annotations
@@ -175,10 +174,8 @@ _CHEST_CODES = frozenset(
 class Part:
     """What the header says of the body part.
 
-    Attributes
-    ----------
-    is_chest : None where it says nothing that is understood
-    seen : for people, the attribute and the word in it that decided; "" where there is none, or none to repeat
+    `is_chest` : None where it says nothing that is understood
+    `seen` : for people, the attribute and the word in it that decided; "" where there is none, or none to repeat
     """
 
     is_chest: bool | None
@@ -207,9 +204,8 @@ def other_view(dataset: Dataset) -> str | None:
     verdict, a refused one is read by a person. Words count only where no tag tells the view, and the study's
     words only where they name nothing but a lateral view: one study has both.
 
-    Returns
-    -------
-    Where it stands, and of coded attributes the term. Free text is not repeated: nobody knows whom else it names.
+    Returns where it stands, and of coded attributes the term. Free text is not repeated: nobody knows whom else it
+    names.
     """
     if term := VIEW_POSITIONS.search(raw(dataset, "ViewPosition").upper().replace("_", " ")):
         return f"View Position {term[0]}"

@@ -1,7 +1,6 @@
 """Results as files that a person can open without a viewer: the report as HTML, the picture as PNG.
 
-Reads the objects that the node made, so that what is shown is what was sent. Shows no patient data: these files lie
-beside the DICOM objects, and travel more easily.
+Made of the objects that were sent. No patient data: these files lie beside the objects, and travel more easily.
 """
 
 from __future__ import annotations
@@ -19,13 +18,8 @@ _VERDICT_FIRST = codes.DCM.Impression.value
 def report_html(content: bytes) -> str:
     """Render a report as an HTML fragment.
 
-    Parameters
-    ----------
-    content : Part 10 file of a structured report whose containers hold text (TID 2000)
-
-    Returns
-    -------
-    One `article` element with a heading, a section per container, and the impression as its lead; escaped.
+    `content` : Part 10 file of a structured report whose containers hold text (TID 2000)
+    Returns one `article` element with a heading, a section per container, and the impression as its lead; escaped.
     """
     document = dcmread(io.BytesIO(content))
     sections = [item for item in document.ContentSequence if item.ValueType == "CONTAINER"]
@@ -38,9 +32,7 @@ def report_html(content: bytes) -> str:
 def picture_png(content: bytes) -> bytes:
     """Turn a heat map picture into PNG.
 
-    Parameters
-    ----------
-    content : Part 10 file of an uncompressed RGB secondary capture, 8 bits, color by pixel
+    `content` : Part 10 file of an uncompressed RGB secondary capture, 8 bits, color by pixel
     """
     dataset = dcmread(io.BytesIO(content))
     size = (int(dataset.Columns), int(dataset.Rows))

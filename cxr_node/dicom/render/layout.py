@@ -1,9 +1,8 @@
 """Which words stand on the picture, and where: bands above and below the radiograph, and free corners.
 
-Viewers lay their own words over the corners of a picture, and OHIF its player over the top middle of every capture of
-Modality OT (84 pixels, in a window of 900); so a free band is the topmost, and the lowest lines stand in the middle.
-Bands grow with their lines, and lines are broken here, before the size of the picture is known: letters keep their
-size. Draws nothing.
+Viewers lay their own words over the corners, and OHIF its player over the top middle of a capture of Modality OT (84
+pixels of 900); so a free band is the topmost, and the lowest lines stand in the middle. Lines are broken here, before
+the size of the picture is known: bands grow with them, and letters keep their size.
 """
 
 from __future__ import annotations
@@ -22,10 +21,14 @@ from cxr_node.domain import Finding, Radiograph
 
 @functools.cache
 def font_of(size_px: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans as shipped with matplotlib: the same on every machine."""
+    """DejaVu Sans in some size."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    path = Path(mpl.get_data_path()) / "fonts" / "ttf" / name
-    return ImageFont.truetype(path, size_px, layout_engine=ImageFont.Layout.BASIC)
+    return ImageFont.truetype(font_folder() / name, size_px, layout_engine=ImageFont.Layout.BASIC)
+
+
+def font_folder() -> Path:
+    """DejaVu as shipped with matplotlib: the same on every machine."""
+    return Path(mpl.get_data_path()) / "fonts" / "ttf"
 
 
 @functools.lru_cache(maxsize=64)  # most words are the same in every picture
@@ -165,14 +168,8 @@ def lay_out(radiograph: Radiograph, max_px: int, words: Words) -> Layout:
     image_width, image_height = max(1, int(true_width * scale)), max(1, int(true_height * scale))
     free, banner, strip, listing, footer = (int(share * unit * scale) for share in shares)
     return Layout(
-        width=width,
-        height=free + banner + image_height + strip + listing + footer,
+        width=width, height=free + banner + image_height + strip + listing + footer,
         image=((width - image_width) // 2, free + banner, image_width, image_height),
-        free=free,
-        banner=banner,
-        scale=strip,
-        listing=listing,
-        footer=footer,
-        line=round(_LINE * unit * scale),
-        body_px=max(9, round(_BODY * unit * scale)),
-    )
+        free=free, banner=banner, scale=strip, listing=listing, footer=footer,
+        line=round(_LINE * unit * scale), body_px=max(9, round(_BODY * unit * scale)),
+    )  # fmt: skip

@@ -1,8 +1,7 @@
 """The heat map laid over the radiograph: in color where the answer rests on it, hatched in gray where none does.
 
-Color is viridis, perceptually uniform, safe for color-blind readers, and no red. Gray is hatched and not a veil, for a
-veil over a lung would look like an opacity; it is no color of a finding, and cannot be taken for one. Both fade to
-nothing where the network did not look. Knows no words and no layout.
+Viridis is perceptually uniform, safe for color-blind readers, and has no red. A gray veil over a lung would look like
+an opacity, so gray is hatched. Both fade to nothing where the network did not look.
 """
 
 from __future__ import annotations
@@ -97,9 +96,7 @@ def overlaid(shown: Image.Image, weight: NDArray[np.float32], *, gray: bool = Fa
 
 @functools.cache
 def _viridis() -> NDArray[np.uint8]:
-    """Colors of the map, shape (256, 3)."""
-    table: NDArray[np.uint8] = mpl.colormaps["viridis"](np.arange(256), bytes=True)[:, :3]
-    return table
+    return np.asarray(mpl.colormaps["viridis"](np.arange(256), bytes=True)[:, :3])
 
 
 @functools.cache

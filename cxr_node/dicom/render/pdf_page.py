@@ -1,8 +1,7 @@
 """The page that a ward can print: A4 PDF with both images, the verdict, what it rests on, and what it is not.
 
-Fonts are embedded, text can be searched and copied. Meaning is never in color alone, for wards print in gray. The
-same sheet gives the same bytes: fpdf2 writes no clock of its own, and the file identifier is a digest of the content.
-Knows no DICOM object.
+Fonts are embedded, and meaning is never in color alone, for wards print in gray. The same sheet gives the same bytes:
+fpdf2 writes no clock of its own, and the file identifier is a digest of the content.
 """
 
 from __future__ import annotations
@@ -12,14 +11,13 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
-import matplotlib as mpl
 from fontTools.ttLib import TTFont
 from fpdf import FPDF, Align, XPos, YPos
 from PIL import Image
 
 from cxr_node.dicom.render import picture
+from cxr_node.dicom.render.layout import font_folder
 from cxr_node.dicom.words import coded_findings, wording, zones
 from cxr_node.domain import Finding, Radiograph, Verdict
 
@@ -65,7 +63,7 @@ def draw(sheet: Sheet) -> bytes:
     pdf.set_lang("en")
     pdf.set_image_filter("FlateDecode")
     for style, name in _FONTS.items():
-        pdf.add_font("DejaVu", style, _font_folder() / name)
+        pdf.add_font("DejaVu", style, font_folder() / name)
     pdf.set_margins(_MARGIN_MM, _MARGIN_MM)
     pdf.c_margin = 0.0  # text is flush with frames and images
     pdf.set_auto_page_break(True, margin=12.0)  # more remarks than any radiograph has: a second page, never lost words
@@ -78,19 +76,13 @@ def draw(sheet: Sheet) -> bytes:
     return bytes(pdf.output())
 
 
-def _font_folder() -> Path:
-    """DejaVu as shipped with matplotlib: the same on every machine."""
-    return Path(mpl.get_data_path()) / "fonts" / "ttf"
-
-
 @functools.cache
 def _glyphs() -> frozenset[int]:
-    with TTFont(_font_folder() / _FONTS[""], lazy=True) as font:
+    with TTFont(font_folder() / _FONTS[""], lazy=True) as font:
         return frozenset(font.getBestCmap())
 
 
 def _line(pdf: FPDF, text: str, size_pt: float = _BODY_PT, style: str = "", gray: int = _INK) -> None:
-    """Write a paragraph over the whole width."""
     pdf.set_font("DejaVu", style, size_pt)
     pdf.set_text_color(gray)
     kept = text.replace(" %", "\u00a0%")  # a number and its unit stay on one line
@@ -98,7 +90,6 @@ def _line(pdf: FPDF, text: str, size_pt: float = _BODY_PT, style: str = "", gray
 
 
 def _head(pdf: FPDF, sheet: Sheet) -> None:
-    """Whose it is, and for whom it is not."""
     _line(pdf, TITLE, _TITLE_PT, "B")
     _line(pdf, wording.FOOTER, _BODY_PT, "B")
     pdf.ln(1.5)

@@ -1,7 +1,7 @@
 """The picture for the reading room: radiograph, heat map, verdict, certainty, model and limits.
 
-Nothing is written over the radiograph: the words stand in bands above and below it, where `layout` has them. Meaning is
-never in color alone: the verdict is a word and a symbol. Knows no DICOM object; burned in is no patient text.
+Nothing is written over the radiograph; words stand in bands (`layout`). The verdict is a word and a symbol, not a color
+alone. No patient text is burned in.
 """
 
 from __future__ import annotations
@@ -35,17 +35,9 @@ def draw(
 ) -> Image.Image:
     """Draw the picture.
 
-    Parameters
-    ----------
-    radiograph, finding : what is shown, and what was found
-    max_px : longest side of the picture
-    shows_map : whether the heat map is laid over the radiograph
-    looked : where its regions lie, in a sentence
-    bare : all as with the map, and the map left away
-
-    Returns
-    -------
-    Image of mode RGB.
+    `shows_map` : whether the heat map is laid over the radiograph
+    `looked` : where its regions lie, in a sentence
+    `bare` : all as with the map, and the map left away
     """
     words = words_of(radiograph, finding, shows_map=shows_map, looked=looked)
     layout = lay_out(radiograph, max_px, words)
@@ -138,16 +130,11 @@ def _draw_scale(pen: ImageDraw.ImageDraw, finding: Finding, layout: Layout) -> N
     def at(share: float) -> int:
         return round(left + share * (right - left))
 
-    for begin, end, shade in (
-        (0.0, point.rule_out_below, 70),
-        (point.rule_out_below, point.report_at, 120),
-        (point.report_at, 1.0, 190),
-    ):
+    bounds, tick = (0.0, point.rule_out_below, point.report_at, 1.0), max(2, layout.width // 350)
+    for begin, end, shade in zip(bounds[:-1], bounds[1:], (70, 120, 190), strict=True):
         pen.rectangle((at(begin), middle - half, at(end), middle + half), fill=(shade, shade, shade))
-    for share in (point.rule_out_below, point.report_at):
-        pen.line(
-            (at(share), middle - half * 2, at(share), middle + half * 2), fill=WHITE, width=max(2, layout.width // 350)
-        )
+    for share in bounds[1:3]:
+        pen.line((at(share), middle - half * 2, at(share), middle + half * 2), fill=WHITE, width=tick)
     if value is not None:
         x, size = at(value / 100), half * 2.2
         corners = [(x, middle - size), (x + size, middle), (x, middle + size), (x - size, middle)]

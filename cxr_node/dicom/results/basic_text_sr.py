@@ -1,10 +1,8 @@
 """The report that a person reads: Basic Text SR: Impressions, Findings, Technique, Limitations.
 
-Findings has one line, which is one. What is neither impression nor finding has headings of its own: CID 7001 has no
-word for these two, and may be extended. Shape as measured in viewers: every container SEPARATE, the source image under
-the Impression (some viewers print no children of text), a short line under Findings (it does not wrap).
-
-Clauses: PS3.3 A.35.1 Basic Text SR IOD; PS3.16 TID 2000 Basic Diagnostic Imaging Report, TID 1204, TID 1002.
+CID 7001 has no word for the last two, and may be extended. Shape as measured in viewers: every container SEPARATE, the
+source image under the Impression (some print no children of text), one short line under Findings (it does not wrap).
+PS3.3 A.35.1; PS3.16 TID 2000, TID 1204, TID 1002.
 """
 
 from __future__ import annotations

@@ -1,25 +1,20 @@
 """What all result objects share: identity, header, references, and bytes.
 
-A result belongs to the patient, study and order of its source and says so in the source's own bytes: text values
-and the character set are carried without being decoded. Must not know what the single objects say, nor read a clock.
-
-Clauses: PS3.3 C.7.1.1 Patient, C.7.2.1 General Study, C.7.5.1 General Equipment, C.12.1 SOP Common, C.17 SR;
-PS3.10 7.1 File Meta Information; IHE RAD AIR 6.5.3.1 Contributing Equipment.
+A result belongs to the patient, study and order of its source and says so in the source's own bytes. No clock is read.
+PS3.3 C.7.1.1, C.7.2.1, C.7.5.1, C.12.1, C.17; PS3.10 7.1; IHE RAD AIR 6.5.3.1 Contributing Equipment.
 """
 
 from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, tzinfo
 
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
-from pydicom.uid import (
-    ComputedRadiographyImageStorage,
-)
+from pydicom.uid import ComputedRadiographyImageStorage
 
 from cxr_node import __version__
 from cxr_node.config.schema import STANDARD_KINDS, NormalHeatmap, Results
@@ -132,7 +127,7 @@ class Context:
 
     def replaced(self, kind: ResultKind, sop_class_uid: str) -> tuple[ResultRef, ...]:
         """Earlier documents that one of this kind and class names as replaced; none for what is no document."""
-        return _earlier_documents(self.precedent, kind, sop_class_uid, self.series_uid)
+        return _earlier_documents(self, kind, sop_class_uid)
 
     def series_uid(self, kind: ResultKind) -> str:
         """Series Instance UID: one instance a series, for OHIF shows only the first SR of a series."""
@@ -197,7 +192,7 @@ def start_report(context: Context, kind: ResultKind, content: Dataset) -> Datase
     requests = copied_attributes.requests(context.source.dataset, context.source.ref.study_instance_uid)
     if requests:
         dataset.ReferencedRequestSequence = requests
-    dataset.CurrentRequestedProcedureEvidenceSequence = [_evidence(context)]
+    dataset.CurrentRequestedProcedureEvidenceSequence = _evidence(context)
     dataset.update(content)
     dataset.PerformedProcedureCodeSequence = []
     dataset.CompletionFlag = "COMPLETE"
@@ -218,15 +213,10 @@ def finish(context: Context, kind: ResultKind, dataset: Dataset) -> Artifact:
     shape = SHAPES[kind]
     names = [(uid, context.instance_uid(kind, uid)) for uid in (shape.sop_class_uid, *shape.alternatives)]
     files = _encoded(context, kind, dataset, names)
+    series_uid = context.series_uid(kind)
     first, *below = (
-        Artifact(
-            kind=kind,
-            sop_class_uid=sop_class_uid,
-            sop_instance_uid=sop_instance_uid,
-            series_instance_uid=context.series_uid(kind),
-            content=content,
-        )
-        for (sop_class_uid, sop_instance_uid), content in zip(names, files, strict=True)
+        Artifact(kind=kind, sop_class_uid=of, sop_instance_uid=uid, series_instance_uid=series_uid, content=content)
+        for (of, uid), content in zip(names, files, strict=True)
     )
     return replace(first, alternatives=tuple(below))
 
@@ -238,13 +228,13 @@ def _encoded(context: Context, kind: ResultKind, dataset: Dataset, names: Sequen
         return to_part10_each(dataset, names)
     files = []
     for name, documents in zip(names, replaced, strict=True):
-        dataset.PredecessorDocumentsSequence = _hierarchical_reference(context.source.ref.study_instance_uid, documents)
+        members = [(each.series_instance_uid, each.sop_class_uid, each.sop_instance_uid) for each in documents]
+        dataset.PredecessorDocumentsSequence = _hierarchical_reference(context.source.ref.study_instance_uid, members)
         files += to_part10_each(dataset, [name])
     return files
 
 
 def _equipment(context: Context) -> list[Dataset]:
-    """Contributing Equipment: who took the radiograph, and who judged it (AIR 6.5.3.1)."""
     ours = Dataset()
     ours.PurposeOfReferenceCodeSequence = [coded(codes.DCM.ProcessingEquipment)]
     ours.Manufacturer = context.manufacturer
@@ -260,22 +250,13 @@ def _equipment(context: Context) -> list[Dataset]:
     return [acquisition, ours]
 
 
-def _evidence(context: Context) -> Dataset:
+def _evidence(context: Context) -> list[Dataset]:
     """Source and picture, by series (PS3.3 C.17.2.1)."""
-    ref = context.source.ref
-    members = {ref.series_instance_uid: reference(ref.sop_class_uid, ref.sop_instance_uid)}
-    if ResultKind.HEATMAP in context.kinds:
-        picture = SHAPES[ResultKind.HEATMAP].sop_class_uid, context.instance_uid(ResultKind.HEATMAP)
-        members[context.series_uid(ResultKind.HEATMAP)] = reference(*picture)
-    study = Dataset()
-    study.StudyInstanceUID = ref.study_instance_uid
-    study.ReferencedSeriesSequence = []
-    for series_instance_uid, member in members.items():
-        series = Dataset()
-        series.SeriesInstanceUID = series_instance_uid
-        series.ReferencedSOPSequence = [member]
-        study.ReferencedSeriesSequence.append(series)
-    return study
+    ref, kind = context.source.ref, ResultKind.HEATMAP
+    members = [(ref.series_instance_uid, ref.sop_class_uid, ref.sop_instance_uid)]
+    if kind in context.kinds:
+        members.append((context.series_uid(kind), SHAPES[kind].sop_class_uid, context.instance_uid(kind)))
+    return _hierarchical_reference(ref.study_instance_uid, members)
 
 
 def _uid(*parts: str) -> str:
@@ -283,9 +264,7 @@ def _uid(*parts: str) -> str:
     return f"2.25.{uuid.uuid5(_NAMESPACE, '|'.join(parts)).int}"
 
 
-def _earlier_documents(
-    precedent: Precedent, kind: ResultKind, sop_class_uid: str, series_uid: Callable[[ResultKind], str]
-) -> tuple[ResultRef, ...]:
+def _earlier_documents(context: Context, kind: ResultKind, sop_class_uid: str) -> tuple[ResultRef, ...]:
     """Documents of this kind and class in the answers that came before the first one with this very content.
 
     A series is of one answer, so it tells whether two versions got the same: one that came in another transfer syntax
@@ -294,22 +273,22 @@ def _earlier_documents(
     if kind not in _DOCUMENTS:
         return ()
     found: dict[str, ResultRef] = {}
-    for version in precedent.earlier_results:
-        if any(each.series_instance_uid == series_uid(each.kind) for each in version):
+    for version in context.precedent.earlier_results:
+        if any(each.series_instance_uid == context.series_uid(each.kind) for each in version):
             break
         alike = [each for each in version if each.kind is kind and each.sop_class_uid == sop_class_uid]
         found |= {each.sop_instance_uid: each for each in alike}
     return tuple(found.values())
 
 
-def _hierarchical_reference(study_instance_uid: str, documents: Iterable[ResultRef]) -> list[Dataset]:
-    """Hierarchical reference to documents of one study (table 10-4)."""
+def _hierarchical_reference(study_instance_uid: str, members: Iterable[tuple[str, str, str]]) -> list[Dataset]:
+    """Refer to instances of one study, each by series, SOP Class and SOP Instance UID (table 10-4)."""
     study = Dataset()
     study.StudyInstanceUID = study_instance_uid
     study.ReferencedSeriesSequence = []
-    for document in documents:
+    for series_instance_uid, *named in members:
         series = Dataset()
-        series.SeriesInstanceUID = document.series_instance_uid
-        series.ReferencedSOPSequence = [reference(document.sop_class_uid, document.sop_instance_uid)]
+        series.SeriesInstanceUID = series_instance_uid
+        series.ReferencedSOPSequence = [reference(*named)]
         study.ReferencedSeriesSequence.append(series)
     return [study]

@@ -1,9 +1,8 @@
 """What a result takes over from its source, byte for byte.
 
-Text is never decoded: a name in an undeclared or unknown character set arrives as it was sent, under the same
-Specific Character Set, which an item of a sequence may have of its own (PS3.3 C.12.1.1.2). Only the attributes listed
-here pass; private ones and deep nests cannot. A date, time, age or code string that its VR forbids is left out, for the
-archive's validator would blame the result, and padding is what the VR asks for (PS3.5 6.2).
+Text is never decoded: a name arrives as it was sent, under the same Specific Character Set, which an item may have of
+its own (PS3.3 C.12.1.1.2). Only the attributes listed here pass. A date, time, age or code string that its VR forbids
+is left out, for the archive's validator would blame the result; padding is what the VR asks for (PS3.5 6.2).
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ from cxr_node import times
 from cxr_node.dicom.part10 import AsSent, quiet
 from cxr_node.dicom.pixels import grayscale
 from cxr_node.dicom.read.header import Source
-from cxr_node.dicom.results import copied_attributes
 from cxr_node.dicom.results.encoder import to_bytes
 from cxr_node.dicom.words import zones
 from cxr_node.domain import Radiograph
@@ -56,7 +54,7 @@ class Moment:
 
 def moment_of(source: Dataset, received_at: datetime, zone: tzinfo) -> Moment:
     """Tell the moment of receipt (aware) by the source's offset from UTC, else by that of its study in a zone."""
-    told = copied_attributes.utc_offset(source)
+    told = utc_offset(source)
     if told:
         minutes = int(f"{told[0]}1") * (60 * int(told[1:3]) + int(told[3:]))
         at = received_at.astimezone(times.fixed(timedelta(minutes=minutes)))
@@ -78,8 +76,8 @@ def stamp(dataset: Dataset, moment: Moment) -> None:
 
 def _began(source: Dataset) -> datetime | None:
     """Study Date and Study Time as they stand there: naive, the day's begin where there is no time; None: no date."""
-    day = copied_attributes.raw_text(source, "StudyDate").decode("ascii", "replace")
-    time = _TIME.fullmatch(copied_attributes.raw_text(source, "StudyTime").decode("ascii", "replace"))
+    day = raw_text(source, "StudyDate").decode("ascii", "replace")
+    time = _TIME.fullmatch(raw_text(source, "StudyTime").decode("ascii", "replace"))
     if _DATE.fullmatch(day) is None:
         return None
     hour, minute, second = (int(part or 0) for part in time.groups()) if time else (0, 0, 0)
@@ -99,9 +97,7 @@ _HIERARCHIC_DESIGNATOR: Attributes = dict.fromkeys(
     ("LocalNamespaceEntityID", "UniversalEntityID", "UniversalEntityIDType")
 )
 _ISSUER_QUALIFIERS: Attributes = {
-    "UniversalEntityID": None,
-    "UniversalEntityIDType": None,
-    "IdentifierTypeCode": None,
+    **dict.fromkeys(("UniversalEntityID", "UniversalEntityIDType", "IdentifierTypeCode")),
     "AssigningFacilitySequence": _HIERARCHIC_DESIGNATOR,
     "AssigningJurisdictionCodeSequence": _CODE,
     "AssigningAgencyOrDepartmentCodeSequence": _CODE,
@@ -112,22 +108,12 @@ _PATIENT_ID: Attributes = {
     "IssuerOfPatientIDQualifiersSequence": _ISSUER_QUALIFIERS,
 }
 PATIENT_AND_STUDY: Attributes = {
-    **_PATIENT_ID,
-    "SpecificCharacterSet": None,
-    "TimezoneOffsetFromUTC": None,
-    "PatientName": None,
-    "PatientBirthDate": None,
-    "PatientSex": None,
-    "PatientAge": None,
+    **_PATIENT_ID, "SpecificCharacterSet": None, "TimezoneOffsetFromUTC": None, "PatientName": None,
+    "PatientBirthDate": None, "PatientSex": None, "PatientAge": None,
     "OtherPatientIDsSequence": {**_PATIENT_ID, "TypeOfPatientID": None},
-    "StudyID": None,
-    "StudyDate": None,
-    "StudyTime": None,
-    "StudyDescription": None,
-    "AccessionNumber": None,
-    "IssuerOfAccessionNumberSequence": _HIERARCHIC_DESIGNATOR,
-    "ReferringPhysicianName": None,
-}
+    "StudyID": None, "StudyDate": None, "StudyTime": None, "StudyDescription": None, "AccessionNumber": None,
+    "IssuerOfAccessionNumberSequence": _HIERARCHIC_DESIGNATOR, "ReferringPhysicianName": None,
+}  # fmt: skip
 _PATIENT_AND_STUDY_TYPE_2 = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex",
     "StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName",
@@ -135,28 +121,18 @@ _PATIENT_AND_STUDY_TYPE_2 = (
 _REQUEST: Attributes = {
     "StudyInstanceUID": None,
     "ReferencedStudySequence": dict.fromkeys(("ReferencedSOPClassUID", "ReferencedSOPInstanceUID")),
-    "AccessionNumber": None,
-    "IssuerOfAccessionNumberSequence": _HIERARCHIC_DESIGNATOR,
-    "RequestedProcedureID": None,
-    "RequestedProcedureDescription": None,
-    "RequestedProcedureCodeSequence": _CODE,
+    "AccessionNumber": None, "IssuerOfAccessionNumberSequence": _HIERARCHIC_DESIGNATOR,
+    "RequestedProcedureID": None, "RequestedProcedureDescription": None, "RequestedProcedureCodeSequence": _CODE,
     "ReasonForTheRequestedProcedure": None,
-}
+}  # fmt: skip
 _REQUEST_TYPE_2 = (
     "ReferencedStudySequence", "AccessionNumber", "PlacerOrderNumberImagingServiceRequest",
     "FillerOrderNumberImagingServiceRequest", "RequestedProcedureID", "RequestedProcedureDescription",
     "RequestedProcedureCodeSequence",
 )  # fmt: skip
-_EQUIPMENT: Attributes = dict.fromkeys(
-    (
-        "Manufacturer",
-        "InstitutionName",
-        "StationName",
-        "ManufacturerModelName",
-        "DeviceSerialNumber",
-        "SoftwareVersions",
-    )
-)
+_EQUIPMENT: Attributes = dict.fromkeys((
+    "Manufacturer", "InstitutionName", "StationName", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions",
+))  # fmt: skip
 _STRICT_VRS = frozenset({"AS", "CS", "DA", "TM", "UI"})
 _LOSSY = frozenset(f"1.2.840.10008.1.2.4.{tail}" for tail in ("50", "51", "81", "91", "93", "203"))
 """Transfer syntaxes that may lose something; what they lost, a picture made of it has lost too."""
@@ -322,14 +298,14 @@ def header_sha256(source: Source, radiograph: Radiograph) -> str:
 def _carried(source: Source) -> Dataset:
     """Everything that arrives in some result byte for byte; what is empty there and absent here is the same."""
     header, ref = source.dataset, source.ref
-    carried = copied_attributes.patient_and_study(header)
-    carried.update(copied_attributes.patient_orientation(header))
+    carried = patient_and_study(header)
+    carried.update(patient_orientation(header))
     carried.StudyInstanceUID = ref.study_instance_uid
     carried.SeriesInstanceUID = ref.series_instance_uid
     carried.SOPClassUID = ref.sop_class_uid
-    carried.LossyImageCompression = copied_attributes.lossy(header, ref.transfer_syntax_uid)
-    carried.RequestAttributesSequence = copied_attributes.requests(header, ref.study_instance_uid)
-    equipment, procedure = copied_attributes.acquisition_equipment(header), copied_attributes.procedure_code(header)
+    carried.LossyImageCompression = lossy(header, ref.transfer_syntax_uid)
+    carried.RequestAttributesSequence = requests(header, ref.study_instance_uid)
+    equipment, procedure = acquisition_equipment(header), procedure_code(header)
     carried.ContributingEquipmentSequence = [] if equipment is None else [equipment]
     carried.ProcedureCodeSequence = [] if procedure is None else [procedure]
     return carried
@@ -337,21 +313,17 @@ def _carried(source: Source) -> Dataset:
 
 def _read(source: Source, radiograph: Radiograph) -> Iterator[object]:
     """Everything that a result says in other words, or prints though it is not valid enough to be carried."""
-    for keyword, nested in copied_attributes.PATIENT_AND_STUDY.items():
+    for keyword, nested in PATIENT_AND_STUDY.items():
         if nested is None:
-            yield keyword, copied_attributes.raw_text(source.dataset, keyword)
+            yield keyword, raw_text(source.dataset, keyword)
     for keyword in _TEXTS:
         yield keyword, source.text(keyword)
     for keyword in _NUMBERS:
         yield keyword, source.numbers(keyword)[:1]
     for keyword in _TABLES:
         for item in (source.dataset.get(keyword) or ())[:1]:
-            lut = grayscale.read_lut(item, source)
-            yield (
-                keyword,
-                str(item.get("ModalityLUTType", "")),
-                lut and (lut[0], sha256(lut[1].tobytes()).hexdigest(), lut[2]),
-            )
+            lut, kind = grayscale.read_lut(item, source), str(item.get("ModalityLUTType", ""))
+            yield keyword, kind, lut and (lut[0], sha256(lut[1].tobytes()).hexdigest(), lut[2])
     yield "spacing", source.spacing_mm  # of a segmentation's pixels
     yield "sides", zones.sides(source)  # in whose words a region is placed
     for field in fields(radiograph):

@@ -1,10 +1,7 @@
-"""The page as a DICOM object: Encapsulated PDF, with the identifiers that a sheet of paper needs.
+"""The page as a DICOM object: Encapsulated PDF (PS3.3 A.45.1, C.24.1, C.24.2, C.8.6.1).
 
-Must not know how the page is drawn. The one result with burned-in identifiers: paper leaves the archive, and
-a page without them is nobody's or, worse, the wrong one's. They are printed only where they can be read for certain.
-
-Clauses: PS3.3 A.45.1 Encapsulated PDF IOD, C.24.1 Encapsulated Document Series, C.24.2 Encapsulated Document,
-C.8.6.1 SC Equipment.
+The one result with burned-in identifiers: paper leaves the archive, and a page without them is nobody's or the wrong
+one's. They are printed only where they can be read for certain.
 """
 
 from __future__ import annotations

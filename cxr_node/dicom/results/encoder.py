@@ -1,8 +1,7 @@
 """A finished data set to Part 10 files, one for each name it is given.
 
-Must not know what it says. What results are made of, ASCII text, sequences, and what is carried as it was sent, is
-encoded here: pydicom's writer takes ten times as long. Every other element is left to that, and a test compares whole
-files with it. PS3.10 7.1 File Meta Information; PS3.5 7.1.2 Explicit VR, 7.5 sequences, A.2 Explicit VR Little Endian.
+ASCII text, sequences and what is carried as it was sent are encoded here: pydicom's writer takes ten times as long, and
+gets the rest. A test compares whole files with it. PS3.10 7.1; PS3.5 7.1.2 Explicit VR, 7.5 sequences, A.2.
 """
 
 from __future__ import annotations
@@ -51,7 +50,6 @@ def to_part10_each(dataset: Dataset, names: Sequence[tuple[str, str]]) -> list[b
 
 
 def _file_meta(sop_class_uid: str, sop_instance_uid: str) -> tuple[bytes, ...]:
-    """Preamble, prefix and File Meta Information."""
     elements = (
         *_explicit(0x00020001, "OB", b"\0\1"),
         *_uid(0x00020002, sop_class_uid),

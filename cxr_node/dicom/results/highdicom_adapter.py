@@ -1,11 +1,8 @@
 """What highdicom is given of a radiograph, and what is kept of the object that it builds.
 
-highdicom copies patient and study from its source image and raises where one of them is missing or breaks its VR, as
-in real headers. So it is given an image with UIDs and a size and nothing else, and the header of the result is ours:
-carried from the radiograph byte for byte, at the time of receipt. What highdicom says of itself and of the present
-moment is left out: the same input gives the same bytes.
-
-highdicom is imported by the function that needs it, and so by the worker alone.
+highdicom raises where patient or study of its source are missing or break their VR, as in real headers. So it is given
+UIDs and a size alone, and the header of the result is ours; what it says of itself and of the present moment is left
+out. Imported where it is needed, by the worker alone.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 """The mark on an image that somebody should look at: Key Object Selection, for a positive only.
 
-A key object is read as "look here", so there is none for a negative, and none where the algorithm abstains. The images
-have no purpose of reference: TID 2010 gives them none, and validators call one an error. highdicom builds the document;
-its purpose of reference is taken out, and the language of the text is put in.
-
-Clauses: PS3.3 A.35.4 Key Object Selection Document IOD, C.17.6; PS3.16 TID 2010, TID 1002, TID 1004, CID 7010.
+It is read as "look here", so there is none for a negative or where the algorithm abstains. TID 2010 gives the images no
+purpose of reference: highdicom's is taken out, and the language of the text put in.
+PS3.3 A.35.4, C.17.6; PS3.16 TID 2010, TID 1002, TID 1004, CID 7010.
 """
 
 from __future__ import annotations

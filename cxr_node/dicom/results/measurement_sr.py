@@ -1,16 +1,11 @@
-"""The measurements that a machine reads: Comprehensive 3D SR, TID 1500.
+"""The measurements that a machine reads: Comprehensive 3D SR, TID 1500; and, outside IHE AIR, as its two older classes.
 
-The same tree is kept as Comprehensive SR and Enhanced SR too, for destinations that take nothing newer; those are
-outside IHE AIR.
+A positive has a TID 1410 group for each region, where the network looked; the certainty is that of the radiograph and
+stands in the first group only. Without a region there are codes and an image reference in a TID 1501 group, and the
+title is Qualitative Evaluations: of an Imaging Measurement Report without a region OHIF (3.11 to 3.14) shows a black
+viewport. Nor may every item of the text be without a name: hence no image library.
 
-Two forms. A positive has a TID 1410 group for each of its regions, which are where the network looked, not outlines of
-lesions; the certainty is that of the radiograph, so it stands in the first group only. Where no region is claimed there
-are codes and an image reference in a TID 1501 group, and nothing to draw. Its title is Qualitative Evaluations: of an
-Imaging Measurement Report without a region OHIF (3.11 to 3.14) shows a black viewport, of any other title the text. Nor
-may every item of the text be without a name: hence no image library.
-
-Clauses: PS3.3 A.35.13 Comprehensive 3D SR IOD, A.35.3 Comprehensive SR IOD, A.35.2 Enhanced SR IOD, C.18.6 Spatial
-Coordinates; PS3.16 TID 1500, 1600, 1602, 1410, 1501, 4019, 1204, 1004, CID 240, CID 6047, CID 7021 (may be extended);
+PS3.3 A.35.13, A.35.3, A.35.2, C.18.6; PS3.16 TID 1500, 1600, 1602, 1410, 1501, 4019, 1204, 1004, CID 240, 6047, 7021;
 IHE RAD AIR 6.5.3.
 """
 
@@ -165,7 +160,7 @@ def _algorithm(context: Context) -> list[Dataset]:
         "threshold.rule_out": repr(point.rule_out_below),
         "threshold.report": repr(point.report_at),
         "calibration": wording.plain(identity.calibration),
-        **doubts(context.finding),
+        **abstention_figures(context.finding),
         "weights.sha256": identity.weights_sha256,
         "config.sha256": identity.config_sha256,
     }
@@ -181,7 +176,7 @@ def _algorithm(context: Context) -> list[Dataset]:
     ]
 
 
-def doubts(finding: Finding) -> dict[str, str]:
+def abstention_figures(finding: Finding) -> dict[str, str]:
     """What could make the algorithm abstain, with its limit: the figures that people are spared."""
     prediction, point = finding.prediction, finding.identity.operating_point
     told = {"spread": f"{prediction.spread:.4g}", "spread.limit": f"{point.max_spread:.4g}"}

@@ -1,11 +1,8 @@
 """The note about a radiograph that was not analysed: a Basic Text SR of one line, where a site asks for it.
 
-A REJECTED film looks to a reader like a film that nobody sent. The note says that no answer was given, and why, and
-says nothing of the patient: no word of it can be taken for a result. It is made only where there is no
-doubt whose image it is, and only of single radiographs: a study of CT slices or another program's pictures would
-bring a note each. What answered are the admission rules, so those are the algorithm that signs it.
-
-Clauses: PS3.3 A.35.1 Basic Text SR IOD; PS3.16 TID 2000 Basic Diagnostic Imaging Report, CID 7001, TID 1204, TID 1002.
+A REJECTED film looks like one that nobody sent; the note says that no answer was given and why, and nothing of the
+patient. Only for single radiographs, and where there is no doubt whose. The admission rules are the algorithm that
+signs. PS3.3 A.35.1; PS3.16 TID 2000, CID 7001, TID 1204, TID 1002.
 """
 
 from __future__ import annotations
@@ -14,7 +11,7 @@ import numpy as np
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
 
-from cxr_node import __version__, times
+from cxr_node import __version__, domain, times
 from cxr_node.config.schema import Results
 from cxr_node.dicom.read import admission
 from cxr_node.dicom.read.header import Source
@@ -23,40 +20,18 @@ from cxr_node.dicom.results.basic_text_sr import ENGLISH, TITLE, observer
 from cxr_node.dicom.results.context import Context, finish, start_report
 from cxr_node.dicom.results.sr_items import Relation
 from cxr_node.dicom.words import wording
-from cxr_node.domain import (
-    Artifact,
-    Decision,
-    Finding,
-    Heatmap,
-    ModelIdentity,
-    OperatingPoint,
-    Origin,
-    Precedent,
-    Prediction,
-    Radiograph,
-    Reason,
-    Rejected,
-    Verdict,
-)
+from cxr_node.domain import Artifact, Decision, Finding, Origin, Precedent, Prediction, Radiograph, Reason, Rejected
 from cxr_node.result_kinds import ResultKind
 
-REASONS = frozenset(
-    {
-        Reason.NOT_CHEST,
-        Reason.NOT_FRONTAL,
-        Reason.TOO_SMALL,
-        Reason.TOO_LARGE,
-        Reason.AGE_OUTSIDE_POPULATION,
-        Reason.NO_PIXELS,
-        Reason.UNREADABLE_PIXELS,
-        Reason.IMPLAUSIBLE_PIXELS,
-    }
-)
+REASONS = frozenset({
+    Reason.NOT_CHEST, Reason.NOT_FRONTAL, Reason.TOO_SMALL, Reason.TOO_LARGE, Reason.AGE_OUTSIDE_POPULATION,
+    Reason.NO_PIXELS, Reason.UNREADABLE_PIXELS, Reason.IMPLAUSIBLE_PIXELS,
+})  # fmt: skip
 """What a single radiograph of a known patient may be refused for. The others: no radiograph, our own result, a picture
 made from another one, a header that cannot be read, or a patient in doubt."""
 RULES = "admission rules"
 _NOTHING = np.empty((0, 0), np.float32)
-_NO_POINT = OperatingPoint(
+_NO_POINT = domain.OperatingPoint(
     name="none", label="none", report_at=1.0, rule_out_below=0.0, max_spread=1.0, max_distance=None
 )
 
@@ -68,7 +43,7 @@ def applies(source: Source, rejected: Rejected, precedent: Precedent) -> bool:
 
 def context_of(source: Source, rejected: Rejected, origin: Origin, settings: Results, config_sha256: str) -> Context:
     """What the note is made of: the answer of the rules, which is none."""
-    identity = ModelIdentity(
+    identity = domain.ModelIdentity(
         profile=RULES,
         version=__version__,
         weights_sha256=config_sha256,  # the rules in force
@@ -78,21 +53,15 @@ def context_of(source: Source, rejected: Rejected, origin: Origin, settings: Res
     )
     finding = Finding(
         prediction=Prediction(probability={}, spread=0.0, distance=None),
-        decision=Decision(verdict=Verdict.REJECTED),
-        heatmap=Heatmap(cells=_NOTHING, border=(0.0, 0.0), regions=(), label="", layer=""),
+        decision=Decision(verdict=domain.Verdict.REJECTED),
+        heatmap=domain.Heatmap(cells=_NOTHING, border=(0.0, 0.0), regions=(), label="", layer=""),
         identity=identity,
     )
     unseen = Radiograph(pixels=_NOTHING, pixel_aspect=1.0, view=source.view, pixel_sha256="")
-    kinds = frozenset({ResultKind.NOT_ANALYSED})
     return Context(
-        source=source,
-        radiograph=unseen,
-        finding=finding,
-        origin=origin,
-        settings=settings,
-        kinds=kinds,
-        zone=times.zone(settings.time_zone),
-    )
+        source=source, radiograph=unseen, finding=finding, origin=origin, settings=settings,
+        kinds=frozenset({ResultKind.NOT_ANALYSED}), zone=times.zone(settings.time_zone),
+    )  # fmt: skip
 
 
 def build(context: Context, rejected: Rejected) -> Artifact:

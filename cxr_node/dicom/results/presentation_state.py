@@ -1,11 +1,8 @@
 """The regions drawn over the radiograph itself, for viewers that draw no SR: Grayscale Softcopy Presentation State.
 
-The gray scale is the source's own, as `grayscale` reads it: a presentation state replaces that of the header, so one
-that is left out would show the radiograph without its window. For a positive with an outline only; of a frame round
-the image nobody has any use. highdicom builds it; the tables are read by us, for highdicom raises on broken ones.
-
-Clauses: PS3.3 A.33.1 Grayscale Softcopy Presentation State IOD, C.10.4 Displayed Area, C.10.5 Graphic Annotation,
-C.10.7 Graphic Layer, C.11.1 Modality LUT, C.11.6 Softcopy Presentation LUT, C.11.8 Softcopy VOI LUT, C.11.10, C.11.11.
+It replaces the header's gray scale, so it carries the source's, as `grayscale` reads it; highdicom raises on broken
+tables. For a positive with an outline only.
+PS3.3 A.33.1, C.10.4, C.10.5, C.10.7, C.11.1, C.11.6, C.11.8 Softcopy VOI LUT, C.11.10, C.11.11.
 """
 
 from __future__ import annotations
@@ -126,7 +123,6 @@ def _voi(source: Source, chosen: Voi | None) -> list[SoftcopyVOILUTTransformatio
 
 
 def _first(source: Source, keyword: str) -> float | None:
-    """First value of a number; None where there is none, or it is none."""
     value = next(iter(source.numbers(keyword)), math.nan)
     return value if math.isfinite(value) else None
 

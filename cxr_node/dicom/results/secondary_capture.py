@@ -1,10 +1,7 @@
-"""The picture as a DICOM object: Secondary Capture, RGB, uncompressed.
+"""The picture as a DICOM object: Secondary Capture, RGB, uncompressed; the one result that every viewer shows.
 
-The one result that every viewer shows. Raw RGB, for color in compressed captures fails in some; no Pixel Spacing and
-no View Position, for neither is true of it. Its Modality is that of the radiograph, as the SC Equipment module has it:
-over OT, OHIF lays a player. Must not know how the picture is drawn (`render.picture`).
-
-Clauses: PS3.3 A.8.1 SC Image IOD, C.8.6.1 SC Equipment, C.7.6.1 General Image, C.12.4 Derivation.
+Color in compressed captures fails in some. No Pixel Spacing and no View Position, for neither is true of it. Modality
+is that of the radiograph: over OT, OHIF lays a player. PS3.3 A.8.1, C.8.6.1, C.7.6.1, C.12.4 Derivation.
 """
 
 from __future__ import annotations
@@ -63,7 +60,6 @@ def describe(context: Context, kind: ResultKind) -> Dataset:
 
 
 def _derive(dataset: Dataset, context: Context) -> None:
-    """Say of what it is made, and how."""
     ref = context.source.ref
     source = reference(ref.sop_class_uid, ref.sop_instance_uid)
     source.PurposeOfReferenceCodeSequence = [coded(codes.DCM.SourceImageForImageProcessingOperation)]

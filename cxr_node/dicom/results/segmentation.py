@@ -1,15 +1,9 @@
 """The regions as masks for machines: Segmentation, BINARY, a segment and a frame for each region.
 
-Every pixel whose centre lies within an outline of the measurements: the same region in other words, on the same
-grid, under the same tracking identifier. It is where the network looked, so the segment is an image region and no
-anatomy and no lesion. Without a Frame of Reference, for a projection has none. It has a plane all the same: some
-viewers (OHIF) show a black page for a segmentation without size, orientation and position of its pixels, which the
-standard allows here (PS3.3 A.51.5.1). The plane is the image's own: rows to the right, columns down, from 0\\0\\0.
-highdicom builds it, but for that plane and for the polygons, which are filled here.
-
-Clauses: PS3.3 A.51 Segmentation IOD, C.8.20.2 Segmentation Image, C.7.6.16 Multi-frame Functional Groups (2.1 Pixel
-Measures, 2.3 Plane Position, 2.4 Plane Orientation), C.7.6.17 Multi-frame Dimension, C.12.2 Common Instance Reference;
-PS3.5 8.2 bits; IHE RAD AIR table 6.5.3.1-1.
+Every pixel whose centre lies within an outline of the measurements, under the same tracking identifier: an image
+region, no anatomy and no lesion. A projection has no Frame of Reference, but OHIF shows a black page for a segmentation
+without a plane, which the standard allows here (PS3.3 A.51.5.1): the image's own, from 0\\0\\0. highdicom builds the
+rest. PS3.3 A.51, C.8.20.2, C.7.6.16, C.7.6.17, C.12.2; PS3.5 8.2 bits; IHE RAD AIR table 6.5.3.1-1.
 """
 
 from __future__ import annotations
@@ -88,8 +82,7 @@ def mask(outline: tuple[Point, ...], shape: tuple[int, ...]) -> NDArray[np.bool_
         row = np.arange(first, last)  # whose centres lie between both ends; none for a level edge
         column = x_0 + (row + 0.5 - y_0) * (x_1 - x_0) / (y_1 - y_0 or 1.0)
         crossed[row, np.clip(np.ceil(column - 0.5), 0, columns).astype(np.intp)] ^= 1  # everything right of here
-    inside: NDArray[np.bool_] = np.bitwise_xor.accumulate(crossed, axis=1)[:, :-1].astype(bool)
-    return inside
+    return np.asarray(np.bitwise_xor.accumulate(crossed, axis=1)[:, :-1].astype(bool))
 
 
 def _segment(context: Context, number: int) -> SegmentDescription:

@@ -1,7 +1,6 @@
-"""Content items of a structured report, one function per value type.
+"""Content items of a structured report, one function per value type (PS3.3 C.17.3).
 
-Thin on purpose: PS3.3 C.17.3 as data sets. highdicom builds no report of ours: its items insist on a concept name for
-every image, which TID 1601 and 2000 do not give, and its templates on attributes that real radiographs lack.
+highdicom insists on a concept name for every image, which TID 1601 and 2000 do not give.
 """
 
 from __future__ import annotations

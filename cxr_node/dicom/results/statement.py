@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from pydicom import Dataset, dcmread
 from pydicom.datadict import dictionary_description, dictionary_VR, tag_for_keyword
-from pydicom.tag import Tag
 from pydicom.uid import UID
 
 from cxr_node.dicom.results import copied_attributes
@@ -21,7 +20,7 @@ _OF_THE_IMAGE = frozenset({"Rows", "Columns"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class ContentRow:
     """One content item as all documents of a kind have it; `values` and `present` name the documents."""
 
     depth: int
@@ -54,8 +53,8 @@ def name(uid: str) -> str:
 def carried() -> tuple[Attribute, ...]:
     """Attributes that every result takes over from its source, nested ones after their sequence."""
     return tuple(
-        Attribute(tag=_tag(keyword), name=f"{'> ' * depth}{_name(keyword)}", vr=_vr(keyword), value="")
-        for keyword, depth in _flat(copied_attributes.PATIENT_AND_STUDY)
+        Attribute(tag=_tag(tag), name=f"{'> ' * depth}{dictionary_description(tag)}", vr=dictionary_VR(tag), value="")
+        for tag, depth in _flat(copied_attributes.PATIENT_AND_STUDY)
     )
 
 
@@ -70,13 +69,13 @@ def generated(documents: Mapping[str, bytes]) -> tuple[Attribute, ...]:
     return tuple(_attribute(tag, having) for tag, having in sorted(found.items()))
 
 
-def content_tree(documents: Mapping[str, bytes]) -> tuple[Row, ...]:
+def content_tree(documents: Mapping[str, bytes]) -> tuple[ContentRow, ...]:
     """Content items of structured reports of one kind, merged: one row for what they have in common."""
     trees = {document: [_read(content)] for document, content in documents.items()}
     return tuple(_rows(trees, 0, tuple(trees)))
 
 
-def _rows(siblings: Mapping[str, Sequence[Dataset]], depth: int, documents: tuple[str, ...]) -> list[Row]:
+def _rows(siblings: Mapping[str, Sequence[Dataset]], depth: int, documents: tuple[str, ...]) -> list[ContentRow]:
     """Rows of items of one level and what is below them; a key stands where the first document has it."""
     keys: list[tuple[str, ...]] = []
     for items in siblings.values():
@@ -86,19 +85,23 @@ def _rows(siblings: Mapping[str, Sequence[Dataset]], depth: int, documents: tupl
             if key not in keys:
                 keys.insert(at, key)
                 at += 1
-    rows: list[Row] = []
+    rows: list[ContentRow] = []
     for key in keys:
         alike = {document: [item for item in items if _key(item) == key] for document, items in siblings.items()}
         rows.append(_row(key, {document: items for document, items in alike.items() if items}, depth, documents))
-        below = {document: [c for item in items for c in _children(item)] for document, items in alike.items()}
+        below = {
+            name: [one for item in items for one in item.get("ContentSequence", ())] for name, items in alike.items()
+        }
         rows += _rows({document: items for document, items in below.items() if items}, depth + 1, documents)
     return rows
 
 
-def _row(key: tuple[str, ...], alike: Mapping[str, Sequence[Dataset]], depth: int, documents: tuple[str, ...]) -> Row:
+def _row(
+    key: tuple[str, ...], alike: Mapping[str, Sequence[Dataset]], depth: int, documents: tuple[str, ...]
+) -> ContentRow:
     relationship, value_type, concept, template = key
     counts = {len(items) for items in alike.values()}
-    return Row(
+    return ContentRow(
         depth=depth,
         relationship=relationship,
         value_type=value_type,
@@ -148,10 +151,6 @@ def _value(item: Dataset) -> str:
             return ""
 
 
-def _children(item: Dataset) -> Sequence[Dataset]:
-    return item.get("ContentSequence") or ()
-
-
 def _code(code: Dataset) -> str:
     return f'({code.CodeValue}, {code.CodingSchemeDesignator}, "{code.CodeMeaning}")'
 
@@ -163,28 +162,19 @@ def _attribute(tag: int, having: Sequence[Dataset]) -> Attribute:
     fixed = len(values) == 1 and first.keyword not in _OF_THE_IMAGE
     shown = first.value if first.VM > 1 else [first.value] * first.VM
     value = "\\".join(map(str, shown)) if fixed else ""
-    return Attribute(tag=_tag(first.keyword), name=first.name, vr=first.VR, value=value)
+    return Attribute(tag=_tag(tag), name=first.name, vr=first.VR, value=value)
 
 
-def _flat(attributes: copied_attributes.Attributes, depth: int = 0) -> list[tuple[str, int]]:
+def _flat(attributes: copied_attributes.Attributes, depth: int = 0) -> list[tuple[int, int]]:
     return [
         pair
-        for keyword, nested in sorted(attributes.items(), key=lambda item: tag_for_keyword(item[0]) or 0)
-        for pair in [(keyword, depth), *(_flat(nested, depth + 1) if nested else ())]
+        for tag, nested in sorted((tag_for_keyword(key) or 0, nested) for key, nested in attributes.items())
+        for pair in [(tag, depth), *(_flat(nested, depth + 1) if nested else ())]
     ]
 
 
-def _tag(keyword: str) -> str:
-    tag = Tag(tag_for_keyword(keyword) or 0)
-    return f"({tag.group:04X},{tag.element:04X})"
-
-
-def _name(keyword: str) -> str:
-    return dictionary_description(tag_for_keyword(keyword) or 0)
-
-
-def _vr(keyword: str) -> str:
-    return dictionary_VR(tag_for_keyword(keyword) or 0)
+def _tag(tag: int) -> str:
+    return f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
 
 
 def _read(content: bytes) -> Dataset:

@@ -1,11 +1,8 @@
 """Our own check of result objects: before they are stored, and by hand on files from anywhere.
 
-Public validators know the standard and not what we mean by it: of eleven broken reports five passed all of them.
-Here the whole set of one image, of every kind, is read back from its bytes. What its objects claim must be what they
-were made from; of files alone, what most of them claim, and what their source says where it is among them.
-
-Knows no pixels and no page: what is drawn is not read. Rows and attributes that are the same in every result are the
-tests' business (`tests/dicom/oracle`).
+Of eleven broken reports five passed all public validators. The whole set of one image is read back from its bytes: it
+must claim what it was made from; of files alone, what most of them claim, and what their source says where it is there.
+Rows and attributes that are the same in every result are the tests' business (`tests/dicom/oracle`).
 """
 
 from __future__ import annotations
@@ -55,9 +52,7 @@ class Checked:
 def require_sound(artifacts: Sequence[Artifact], context: Context, rejected: Rejected | None = None) -> None:
     """Let nothing pass that breaks a rule; `rejected` is what a note is about.
 
-    Raises
-    ------
-    UnsoundResultError : with the codes and places of the first flaws; no patient data.
+    Raises UnsoundResultError: with the codes and places of the first flaws; no patient data.
     """
     flaws = check_made(artifacts, context, rejected)
     if flaws:
@@ -94,9 +89,7 @@ def _flaws_of_made(artifacts: Sequence[Artifact], context: Context, rejected: Re
 def check_files(files: Iterable[tuple[str, bytes]]) -> Checked:
     """Check files of any number of studies; those of one image and one algorithm together, and with their source.
 
-    Parameters
-    ----------
-    files : name and content of each; sources and objects that are not ours may be among them
+    `files` : name and content of each; sources and objects that are not ours may be among them
     """
     flaws: list[Flaw] = []
     documents: list[Document] = []
@@ -142,26 +135,27 @@ def kind_of(parsed: Parsed) -> ResultKind | None:
 def _flaws_of(answer: list[Document], versions: Sequence[Source]) -> list[Flaw]:
     """Check one answer with its source: of several versions under one UID the one that it fits best."""
     found = []
-    verdict = _verdict(answer)
+    judged = objects.judged(answer)
+    verdict = _verdict(answer, judged)
     candidates: Sequence[Source | None] = versions or [None]
     for source in candidates:
         flaws: list[Flaw] = []
-        expected = claims.from_source(source) if source else {}
+        expected = {"judged": judged} | (claims.from_source(source) if source else {})
         objects.check(answer, expected, source, verdict or Verdict.REJECTED, flaws)
         found.append(list(dict.fromkeys(flaws)))
     return min(found, key=len)
 
 
-def _verdict(answer: list[Document]) -> Verdict | None:
+def _verdict(answer: list[Document], judged: str) -> Verdict | None:
     """What most fields state that are meant to state one; None where none does."""
     if all(document.kind is ResultKind.NOT_ANALYSED for document in answer):
         return Verdict.REJECTED
     votes = [
         verdict
         for document in answer
-        for reading in objects.readings(document, "")
-        if reading.is_statement and len(reading.says) == 1
-        for verdict in reading.says
+        for statement in objects.statements(document, judged)
+        if statement.is_statement and len(statement.says) == 1
+        for verdict in statement.says
     ]
     return max(votes, key=votes.count) if votes else None
 

@@ -1,9 +1,7 @@
 """What an object says, as claims: each names what it is about, and objects of one answer must say the same of it.
 
-The same list is compared with what an answer was made from (before it is stored), and among objects (of files alone).
-Knows every kind of result, but no order of attributes and no template: the tests' oracle knows those.
-
-Clauses: PS3.3 C.7.1.1, C.7.2.1, C.7.5.1, C.12.1, C.17.2; PS3.16 TID 1500, 1410, 4019; IHE RAD AIR table 6.5.3.1-1.
+The same list is compared with what an answer was made from, and among objects (of files alone). No order and no
+template. PS3.3 C.7.1.1, C.7.2.1, C.7.5.1, C.12.1, C.17.2; PS3.16 TID 1500, 1410, 4019; IHE RAD AIR table 6.5.3.1-1.
 """
 
 from __future__ import annotations
@@ -56,6 +54,7 @@ _SENTENCES = frozenset({"121073", "121111", "113012"})  # Impression, Summary, K
 _NUMERIC = ("threshold.", "spread", "distance")
 _TECHNIQUE, _LIMITATION = "272394005", "limitation"
 _PARAMETERS, _COMMENT, _TRACKING_UID, _DEVICE_UID = "111002", "121106", "112040", "121012"
+_EQUIPMENT = {"manufacturer": "Manufacturer", "model": "ManufacturerModelName", "serial number": "DeviceSerialNumber"}
 _ALGORITHM = {"111001": "model", "111003": "algorithm version", "122405": "manufacturer"}
 PERCENT: Triple = ("%", "UCUM", "Percent")
 NO_UNITS: Triple = ("1", "UCUM", "no units")
@@ -65,11 +64,8 @@ FIXED = {
     f"description of {ResultKind.NOT_ANALYSED}": wording.NOT_ANALYSED_SERIES,
 }
 """What is so in every result."""
-_ACQUISITION: Plain = {
-    "PurposeOfReferenceCodeSequence": [
-        {"CodeValue": "109101", "CodingSchemeDesignator": "DCM", "CodeMeaning": "Acquisition Equipment"}
-    ]
-}
+_TAKER: Plain = {"CodeValue": "109101", "CodingSchemeDesignator": "DCM", "CodeMeaning": "Acquisition Equipment"}
+_ACQUISITION: Plain = {"PurposeOfReferenceCodeSequence": [_TAKER]}
 _NUMBER = re.compile(r"(?:[Cc]ertainty|[Ss]core) of [^:.(]*?:? ((?:below |above )?\d(?:[\d.e-]*\d)?(?: %)?)")
 _SHORT = re.compile(r" ([<>]?\d[\d.]*)%")
 _THRESHOLDS = re.compile(r"[Rr]uled out below ([\d.e-]+(?: %)?), reported from ([\d.e-]*\d(?: %)?)")
@@ -157,13 +153,9 @@ def _of_equipment(document: Document, ours: Plain) -> Iterator[Claim]:
         said = text(dataset, f"{prefix}Date") + text(dataset, f"{prefix}Time")
         yield Claim("moment", said, Rule.CONTENT_TIME, f"{prefix}Time")
     yield Claim("moment", wall, Rule.CONTENT_TIME, "ContributionDateTime")
-    for about, keyword in (
-        ("manufacturer", "Manufacturer"),
-        ("model", "ManufacturerModelName"),
-        ("serial number", "DeviceSerialNumber"),
-    ):
-        yield Claim(about, text(dataset, keyword), Rule.EQUIPMENT, keyword)
-        yield Claim(about, text(ours, keyword), Rule.EQUIPMENT, keyword)
+    for about, keyword in _EQUIPMENT.items():
+        for said in (text(dataset, keyword), text(ours, keyword)):
+            yield Claim(about, said, Rule.EQUIPMENT, keyword)
     product, _, version = text(dataset, "SoftwareVersions").partition("\\")
     yield Claim("product", product, Rule.EQUIPMENT, "SoftwareVersions")
     for said in (version, text(ours, "SoftwareVersions")):
@@ -266,7 +258,6 @@ def _of_parameter(item: Item) -> Iterator[Claim]:
 
 
 def _of_line(document: Document, item: Item) -> Iterator[Claim]:
-    """What a sentence says in numbers and places."""
     line, where = item.value, item.name[2]
     if item.name[0] in _SENTENCES:
         yield Claim("summary", line, Rule.SUMMARY, where)
@@ -300,10 +291,9 @@ def _of_regions(document: Document) -> Iterator[Claim]:
         yield Claim("tracking", [text(each, "TrackingUID") for each in segments], Rule.TRACKING, "SegmentSequence")
         for keyword, concept in (("Rows", "110910"), ("Columns", "110911")):
             yield Claim(f"size {concept}", (as_number(text(dataset, keyword)), PIXELS), Rule.LIBRARY, keyword)
-        for segment in segments:
-            for item in items(segment, "SegmentationAlgorithmIdentificationSequence"):
-                yield Claim("model", text(item, "AlgorithmName"), Rule.ALGORITHM, where)
-                yield Claim("algorithm version", text(item, "AlgorithmVersion"), Rule.ALGORITHM, where)
+        for item in [one for each in segments for one in items(each, "SegmentationAlgorithmIdentificationSequence")]:
+            yield Claim("model", text(item, "AlgorithmName"), Rule.ALGORITHM, where)
+            yield Claim("algorithm version", text(item, "AlgorithmVersion"), Rule.ALGORITHM, where)
 
 
 def _of_outlines(drawn: list[tuple[str, ...]], where: str) -> Iterator[Claim]:
@@ -373,7 +363,7 @@ def _from_finding(context: Context) -> dict[str, Any]:
     stated = [(_rounded(certainty), PERCENT)] if certainty is not None else []
     stated += [(_rounded(score), NO_UNITS)] if score is not None else []
     places = [place for place in context.places if place]
-    doubts = {
+    figures = {
         "spread": prediction.spread, "spread.limit": point.max_spread,
         "distance": prediction.distance, "distance.limit": point.max_distance,
     }  # fmt: skip
@@ -388,7 +378,7 @@ def _from_finding(context: Context) -> dict[str, Any]:
         "threshold.rule_out": point.rule_out_below,
         "threshold.report": point.report_at,
         "calibration": wording.plain(identity.calibration).rstrip(" "),  # padding (PS3.5 6.2)
-        **{name: value and float(f"{value:.4g}") for name, value in doubts.items()},
+        **{name: value and float(f"{value:.4g}") for name, value in figures.items()},
         "weights.sha256": identity.weights_sha256,
         "config.sha256": identity.config_sha256,
         "weights": identity.weights_sha256[:12],
@@ -405,9 +395,8 @@ def _from_finding(context: Context) -> dict[str, Any]:
 def _as_stored(outline: tuple[Point, ...]) -> tuple[str, ...]:
     """Coordinates as they stand in an object, in single precision."""
     numbers = [number for point in outline for number in point]
-    return tuple(
-        f"{number:.10g}" for number in struct.unpack(f"{len(numbers)}f", struct.pack(f"{len(numbers)}f", *numbers))
-    )
+    form = f"{len(numbers)}f"
+    return tuple(f"{number:.10g}" for number in struct.unpack(form, struct.pack(form, *numbers)))
 
 
 def _rounded(value: float) -> float:

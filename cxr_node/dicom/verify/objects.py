@@ -1,16 +1,15 @@
 """The result objects of one answer, each alone and all together, against what they must say.
 
-What that is, the caller knows: what they were made from, or of files alone what their source says. Where nobody knows,
-what most of them say is right.
-
-Clauses: PS3.3 C.12.1, C.17.2, table 10-4; PS3.5 9.1, B.2; PS3.10 7.1.
+The caller knows that; where nobody does, what most of them say is right.
+PS3.3 C.12.1, C.17.2, table 10-4; PS3.5 9.1, B.2; PS3.10 7.1.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cxr_node.dicom.part10 import IMPLEMENTATION_CLASS_UID
@@ -53,10 +52,8 @@ def check(
 ) -> None:
     """Find what is wrong with the results of one answer.
 
-    Parameters
-    ----------
-    expected : by what a claim is about, what every object must claim; what is missing is decided by most of them
-    verdict : that of the answer; REJECTED for notes
+    `expected` : by what a claim is about, what every object must claim; what is missing is decided by most of them
+    `verdict` : that of the answer; REJECTED for notes
     """
     said = [(document, list(claims.of(document))) for document in documents]
     agreed = {**_agreed(said, expected), **claims.FIXED, **expected}
@@ -68,19 +65,25 @@ def check(
                 report(claim.rule, claim.where)
         _check_complete(document, {claim.about for claim in its}, report)
         _check_references(document, its, documents, source, report)
-        _check_readings(document, verdict, agreed.get("judged", ""), report)
+        _check_statements(document, verdict, agreed.get("judged", ""), report)
     _check_uids(documents, source, flaws)
     if documents and verdict is not Verdict.REJECTED:
         _check_numbers(agreed, verdict, reporter(documents[0].name, flaws))
 
 
-def readings(document: Document, judged: str) -> list[single_field.Reading]:
+def statements(document: Document, judged: str) -> list[single_field.FieldStatement]:
     """What every field of an object says to somebody who reads nothing else; `judged` as in `single_field`."""
     dataset, content = document.dataset, document.content
     found = [*single_field.of_header(dataset, judged), *single_field.of_content(content, judged)]
     if document.kind in _OF_POSITIVES:
-        found.append(single_field.Reading(str(document.kind), frozenset({Verdict.POSITIVE}), True))
+        found.append(single_field.FieldStatement(str(document.kind), frozenset({Verdict.POSITIVE}), True))
     return found
+
+
+def judged(documents: Iterable[Document]) -> str:
+    """Finding that most of these objects say they are about; "" where none says."""
+    found = [words for each in documents if (words := single_field.judged(each.dataset, each.content))]
+    return max(found, key=found.count) if found else ""
 
 
 def reporter(name: str, flaws: list[Flaw]) -> Report:
@@ -171,9 +174,9 @@ def _check_complete(document: Document, abouts: set[str], report: Report) -> Non
             report(_RULES.get(about, Rule.THRESHOLD if about.startswith("threshold") else Rule.ALGORITHM), about)
 
 
-def _check_readings(document: Document, verdict: Verdict, judged: str, report: Report) -> None:
+def _check_statements(document: Document, verdict: Verdict, judged: str, report: Report) -> None:
     """No field reads as another verdict; what a reader looks at first states the right one."""
-    found, kind = readings(document, judged), document.kind
+    found, kind = statements(document, judged), document.kind
     single_field.contradictions(found, verdict, report)
     states = any(reading.is_statement and reading.says for reading in found)
     if not states and (kind in PICTURES or kind in (ResultKind.REPORT, ResultKind.MEASUREMENTS)):
@@ -240,18 +243,13 @@ def _check_numbers(said: Mapping[str, Any], verdict: Verdict, report: Report) ->
             if "number" in said and not is_extreme and not _reads_alike(stated, said["number"]):
                 report(Rule.CERTAINTY, "")
     if stated is None:
-        doubts = [(said.get(name), said.get(f"{name}.limit")) for name in ("spread", "distance")]
-        exceeded = [value >= limit for value, limit in doubts if isinstance(value, float) and isinstance(limit, float)]
+        figures = [(said.get(name), said.get(f"{name}.limit")) for name in ("spread", "distance")]
+        exceeded = [value >= limit for value, limit in figures if isinstance(value, float) and isinstance(limit, float)]
         holds = verdict is Verdict.INDETERMINATE and any(exceeded)
     else:
-        holds = (
-            exact is not None
-            and {
-                Verdict.POSITIVE: exact >= high - slack,
-                Verdict.NEGATIVE: exact < low + slack,
-                Verdict.INDETERMINATE: low - slack <= exact < high + slack,
-            }[verdict]
-        )
+        least = {Verdict.POSITIVE: high - slack, Verdict.INDETERMINATE: low - slack}.get(verdict, -math.inf)
+        below = {Verdict.NEGATIVE: low + slack, Verdict.INDETERMINATE: high + slack}.get(verdict, math.inf)
+        holds = exact is not None and least <= exact < below
     if not holds:
         report(Rule.DECISION, "")
 

@@ -1,9 +1,7 @@
 """Results as plain values: what stands in a file, by keyword, as text.
 
-Read by a parser of our own, not by the library that the results were built with. Values stay in the bytes they were
-sent in (read as Latin-1, which loses none), so that carried text is compared without knowing its character set.
-
-Clauses: PS3.5 7.1.2 Explicit VR, 7.5 nesting; PS3.3 8.8 code sequences, C.17.3 SR Document Content.
+Read by a parser of our own. Values stay in the bytes they were sent in (as Latin-1, which loses none), so that carried
+text is compared without its character set. PS3.5 7.1.2, 7.5; PS3.3 8.8 code sequences, C.17.3.
 """
 
 from __future__ import annotations
@@ -65,9 +63,7 @@ class Item(NamedTuple):
 def read(content: bytes) -> Parsed:
     """Read a Part 10 file; what archives have transcoded is left to pydicom.
 
-    Raises
-    ------
-    InstanceError : it is none, is cut short, or is beyond the bounds of `part10`.
+    Raises InstanceError: it is none, is cut short, or is beyond the bounds of `part10`.
     """
     with foreign_faults():
         try:
@@ -81,9 +77,7 @@ def read(content: bytes) -> Parsed:
 def top(content: bytes) -> dict[str, bytes]:
     """Elements of a file that we made, as they are encoded; those of its file meta information among them.
 
-    Raises
-    ------
-    InstanceError : as `read`.
+    Raises InstanceError: as `read`.
     """
     with foreign_faults():
         return {_keyword(tag): content[start:end] for tag, _, start, end in _file(content)}

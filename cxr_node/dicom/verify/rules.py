@@ -1,7 +1,6 @@
-"""What `verify` may find, each with a stable code and a sentence; no check is here.
+"""What `verify` may find, each with a stable code and a sentence: scripts and tests name the codes.
 
-The codes are a contract: scripts and tests name them. No sentence and no place holds a value of a patient, so a
-flaw may end in a log line.
+No sentence and no place holds a value of a patient, so a flaw may end in a log line.
 """
 
 from __future__ import annotations
@@ -73,10 +72,8 @@ class Rule(StrEnum):
 class Flaw:
     """One rule that one result breaks.
 
-    Attributes
-    ----------
-    document : name of the file, or kind of the result
-    where : attribute, or the name of a content item; "" where it is the whole object
+    `document` : name of the file, or kind of the result
+    `where` : attribute, or the name of a content item; "" where it is the whole object
     """
 
     rule: Rule

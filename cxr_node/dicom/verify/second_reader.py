@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _MEASUREMENTS = SHAPES[ResultKind.MEASUREMENTS]
-_READ = dict.fromkeys((_MEASUREMENTS.sop_class_uid, *_MEASUREMENTS.alternatives), _MEASUREMENTS)
+_READ = (_MEASUREMENTS.sop_class_uid, *_MEASUREMENTS.alternatives)
 
 
 def flaws(name: str, content: bytes) -> Iterator[Flaw]:

@@ -28,6 +28,8 @@ _CODES = {
     ("111244", "DCM"): Verdict.NEGATIVE,  # Not all algorithms succeeded; without findings
     ("111245", "DCM"): Verdict.NEGATIVE,  # No algorithms succeeded; without findings
 }
+_PRESENCE = frozenset(value for value in _CODES if value[1] == "SCT")
+_NAMES_IT = re.compile(r"\bno (.+?) detected\b|: (.+?) suspected\b", re.IGNORECASE)  # as `domain.Target.name`
 _FINDING = ("121071", "DCM")
 _ABOUT_THE_ANSWER = frozenset({("272394005", "SCT"), ("limitation", "99CXRNODE")})
 """Technique and limitations: the algorithm may have any name ("normal-chest"); limitations say what was not said."""
@@ -41,7 +43,7 @@ _TEXTS = frozenset(
 )  # fmt: skip
 
 
-class Reading(NamedTuple):
+class FieldStatement(NamedTuple):
     """What one field says of the patient to somebody who reads nothing else."""
 
     where: str
@@ -50,18 +52,18 @@ class Reading(NamedTuple):
     """Whether the field is meant to state the verdict; others must only not contradict it."""
 
 
-def of_header(dataset: Plain, judged: str = "") -> Iterator[Reading]:
+def of_header(dataset: Plain, judged: str = "") -> Iterator[FieldStatement]:
     """Read the texts of a header, at every depth but that of the content tree."""
     for keyword, value in dataset.items():
         if isinstance(value, str):
             if value and keyword in _TEXTS:
-                yield Reading(keyword, of_text(value, judged), keyword == "SeriesDescription")
+                yield FieldStatement(keyword, of_text(value, judged), keyword == "SeriesDescription")
         elif keyword != "ContentSequence":
             for item in value:
                 yield from of_header(item, judged)
 
 
-def of_content(content: Iterable[Item], judged: str = "") -> Iterator[Reading]:
+def of_content(content: Iterable[Item], judged: str = "") -> Iterator[FieldStatement]:
     """Read every content item that speaks of the patient.
 
     Context, modifiers, technique and limitations do not; a certainty's own modifier says of what, not whether.
@@ -69,12 +71,21 @@ def of_content(content: Iterable[Item], judged: str = "") -> Iterator[Reading]:
     for item in content:
         name = item.name[:2]
         if item.value_type == "TEXT" and item.relation == Relation.CONTAINS and name not in _ABOUT_THE_ANSWER:
-            yield Reading(item.name[2], of_text(item.value, judged), name in _STATEMENTS)
+            yield FieldStatement(item.name[2], of_text(item.value, judged), name in _STATEMENTS)
         elif item.value_type == "CODE" and item.parent != "NUM":
             if name == _FINDING:
-                yield Reading(item.name[2], frozenset({Verdict.POSITIVE}), True)
+                yield FieldStatement(item.name[2], frozenset({Verdict.POSITIVE}), True)
             elif item.value[:2] in _CODES:
-                yield Reading(item.name[2], frozenset({_CODES[item.value[:2]]}), True)
+                yield FieldStatement(item.name[2], frozenset({_CODES[item.value[:2]]}), True)
+
+
+def judged(dataset: Plain, content: Iterable[Item]) -> str:
+    """Finding that an object is about: what is coded as present or absent, else what the series is called."""
+    for item in content:
+        if item.value_type == "CODE" and item.value[:2] in _PRESENCE:
+            return item.name[2].casefold()
+    named = _NAMES_IT.search(str(dataset.get("SeriesDescription", "")))
+    return next(filter(None, named.groups()), "").casefold() if named else ""
 
 
 def of_text(said: str, judged: str = "") -> frozenset[Verdict]:
@@ -87,9 +98,9 @@ def of_text(said: str, judged: str = "") -> frozenset[Verdict]:
     return frozenset(verdict for verdict, pattern in found.items() if pattern.search(said))
 
 
-def contradictions(readings: Iterable[Reading], verdict: Verdict, report: Report) -> None:
+def contradictions(statements: Iterable[FieldStatement], verdict: Verdict, report: Report) -> None:
     """Report every field that, read alone, says another verdict than the result's."""
-    for where, says, is_statement in readings:
+    for where, says, is_statement in statements:
         if verdict is not Verdict.NEGATIVE and Verdict.NEGATIVE in says:
             report(Rule.READS_NEGATIVE, where)
         if verdict is not Verdict.POSITIVE and Verdict.POSITIVE in says:

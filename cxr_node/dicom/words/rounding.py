@@ -1,8 +1,7 @@
 """Which number people may read beside a verdict, and in how many digits: the one rule, which every view asks.
 
-People read whole percents. A number never reads as if it lay on the other side of a threshold, nor as 0 or 100:
-84.996 % below a threshold of 85 % is "below 85 %", 0.2 % is "below 1 %". Programs read more digits (JSON, the ledger,
-the measurements), and those cross no threshold either. Knows no sentence.
+Whole percents; never as if on the other side of a threshold, nor 0 or 100: 84.996 % below a threshold of 85 % is
+"below 85 %". Programs read more digits (JSON, the ledger, the measurements), and those cross no threshold either.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ _EXTREMES = (0.0, 100.0)
 
 def is_stated(finding: Finding) -> bool:
     """Whether any number may stand beside the verdict: not beside a doubt about the image itself."""
-    return finding.decision.doubt in (None, AbstainReason.BETWEEN_THRESHOLDS)
+    return finding.decision.abstain_reason in (None, AbstainReason.BETWEEN_THRESHOLDS)
 
 
 def stated_text(finding: Finding) -> str | None:

@@ -80,7 +80,8 @@ def threshold_labels(point: OperatingPoint) -> tuple[str, str]:
 
 def summary(finding: Finding) -> str:
     """Write the sentence that stands for the whole result, verdict first."""
-    number = f"{certainty_line(finding)}{_caution(finding.identity.operating_point)}."
+    is_score = finding.identity.operating_point.scale is Scale.SCORE
+    number = f"{certainty_line(finding)}{' (a score is not a probability)' if is_score else ''}."
     match finding.decision.verdict:
         case Verdict.POSITIVE:
             return f"AI: {finding.name}. {number} Not verified by a physician. {_scope(finding)} {RESEARCH}"
@@ -98,14 +99,14 @@ def summary(finding: Finding) -> str:
 
 def doubt_phrase(finding: Finding) -> str:
     """Say why there is no answer; with the number only where the verdict rests on it."""
-    doubt, point = finding.decision.doubt, finding.identity.operating_point
-    if doubt is None:
-        raise ValueError("only UNCERTAIN has a doubt")
-    if doubt is not AbstainReason.BETWEEN_THRESHOLDS:
-        return ABSTAIN_REASONS[doubt]
+    reason, point = finding.decision.abstain_reason, finding.identity.operating_point
+    if reason is None:
+        raise ValueError("only UNCERTAIN has an abstain reason")
+    if reason is not AbstainReason.BETWEEN_THRESHOLDS:
+        return ABSTAIN_REASONS[reason]
     low, high = (threshold_text(value, point) for value in (point.rule_out_below, point.report_at))
     stated = f"{_of_finding(finding)} {stated_text(finding)}"
-    return f"{stated}, {ABSTAIN_REASONS[doubt]} ({low} and {high})"
+    return f"{stated}, {ABSTAIN_REASONS[reason]} ({low} and {high})"
 
 
 def not_analysed(rejected: Rejected) -> str:
@@ -123,7 +124,7 @@ def banner(finding: Finding) -> Banner:
         return Banner(title=title, subtitle=f"Not verified by a physician. {_scope(finding)}", number=number)
     if finding.decision.verdict is Verdict.NEGATIVE:
         return Banner(title=title, subtitle="Not verified. Does not mean that the image is normal.")
-    cause = ABSTAIN_REASONS[finding.decision.doubt or AbstainReason.BETWEEN_THRESHOLDS]
+    cause = ABSTAIN_REASONS[finding.decision.abstain_reason or AbstainReason.BETWEEN_THRESHOLDS]
     return Banner(title=title, subtitle=f"AI gives no answer: {cause}.")
 
 
@@ -249,10 +250,6 @@ def view_line(view: View) -> str:
 def point_word(point: OperatingPoint) -> str:
     """Say what the numbers are."""
     return "score" if point.scale is Scale.SCORE else "certainty"
-
-
-def _caution(point: OperatingPoint) -> str:
-    return " (a score is not a probability)" if point.scale is Scale.SCORE else ""
 
 
 def _of_finding(finding: Finding) -> str:

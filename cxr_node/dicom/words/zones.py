@@ -1,10 +1,7 @@
 """Side and zone of regions in words, said only as where the network looked, and only as far as they are known.
 
-A region knows its side of the picture. Which side of the patient that is, the header tells by Patient Orientation;
-where it has none but states PA or AP, the film is taken to hang as films do, and the words say so. Words never name a
-side of the patient on less. Knows no picture and no content item.
-
-Clauses: PS3.3 C.7.6.1.1.1 Patient Orientation.
+Which side of the patient a side of the picture is, Patient Orientation tells (PS3.3 C.7.6.1.1.1); without it, but with
+PA or AP, the film is taken to hang as films do, and the words say so. On less, no side of the patient is named.
 """
 
 from __future__ import annotations
@@ -87,14 +84,14 @@ def names_in(looked: str) -> list[str]:
 
 def lines(looked: str, decision: Decision) -> list[str]:
     """Lines of a report on where the network looked: the places, or that a doubt of the image shows no map."""
-    if decision.doubt not in (None, AbstainReason.BETWEEN_THRESHOLDS):
+    if decision.abstain_reason not in (None, AbstainReason.BETWEEN_THRESHOLDS):
         return [no_map(decision)]
     return [looked] if looked else []
 
 
 def no_map(decision: Decision) -> str:
     """Say why there is no map."""
-    return wording.NO_MAP if decision.doubt in (None, AbstainReason.BETWEEN_THRESHOLDS) else _NOT_STATED
+    return wording.NO_MAP if decision.abstain_reason in (None, AbstainReason.BETWEEN_THRESHOLDS) else _NOT_STATED
 
 
 def legend(decision: Decision) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Forwards the audit trail to the collector: syslog over TLS, at least once, in the order of each process.
 
-One process at a time does it, whoever holds the lock. The cursor moves after the collector has read a batch; a
-process that dies in between sends the batch again. An absent collector costs nothing but the disk of the trail.
+Only the process that holds the lock forwards. The cursor moves once the collector has read a batch; a process that
+dies before that sends the batch again. While the collector is down, the trail costs disk space and nothing else.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Forwarder:
         self._failures = 0
 
     def run(self, stop: threading.Event) -> None:
-        """Forward until `stop` is set, as soon as no other process does."""
+        """Forward until `stop` is set, once no other process does."""
         while not stop.is_set():
             with self._lock() as is_ours:
                 if is_ours:
@@ -98,7 +98,7 @@ class Forwarder:
 
     @contextmanager
     def _lock(self) -> Iterator[bool]:
-        """Hold the lock of the one who forwards; False where another process does."""
+        """Take the forwarder's lock; False if another process holds it."""
         file = os.open(self._trail.folder / "forward.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -110,7 +110,7 @@ class Forwarder:
 
 
 def reach(settings: Syslog) -> str:
-    """Try the way to the collector, and send nothing; what to tell an operator.
+    """Connect to the collector without sending anything; returns a sentence for the operator.
 
     Raises
     ------
@@ -125,7 +125,7 @@ def reach(settings: Syslog) -> str:
 
 
 def _words(error: OSError | ResourceError) -> str:
-    """TLS and the system name their causes by words of their own; none quotes a message."""
+    """TLS and system errors use fixed words; none quotes a message."""
     if isinstance(error, ResourceError):
         return str(error)
     return why(error) if isinstance(error, ssl.SSLError) else error.strerror or "timed out"
@@ -136,7 +136,7 @@ def _context(tls: Tls) -> ssl.SSLContext:
 
 
 class UnconfirmedError(OSError):
-    """Nobody knows whether the collector has read what was sent: it goes again."""
+    """The collector may not have read what was sent, so it is sent again."""
 
 
 def frame(message: bytes) -> bytes:
@@ -245,7 +245,7 @@ def _all_acknowledged(connection: socket.socket) -> bool:
 
 
 def _unacknowledged_bytes(connection: socket.socket) -> int:
-    """SIOCOUTQ of tcp(7); 1, which proves nothing, where the kernel does not tell."""
+    """SIOCOUTQ of tcp(7); 1, which proves nothing, if the kernel does not support it."""
     with contextlib.suppress(OSError):
         number: int = struct.unpack("i", fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
         return number

@@ -2,7 +2,7 @@
 
 Knows no file, no socket and no patient. Where the standard asks for the patient's ID these messages carry the
 ledger's digest of it, a pseudonym that is the same for all images of one study: the node keeps no identifier of
-a person outside the objects themselves. Who must know the patient asks the archive for the study.
+a person outside the objects themselves. To identify the patient, look the study up in the archive.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def instances_transferred(
 
 
 def security_alert(reporter: Reporter, alert: Alert, peer: Participant | None, words: str, at: datetime) -> bytes:
-    """Somebody was refused, or the record itself has a gap (A.5.3.11)."""
+    """A peer was refused, or the record itself has a gap (A.5.3.11)."""
     message = _message(("110113", "DCM", "Security Alert"), "E", Outcome.MINOR_FAILURE, at, words)
     _type(message, alert.value)
     _ourselves(message, reporter, requests=False, role=_APPLICATION)
@@ -201,7 +201,7 @@ def restricted_use(reporter: Reporter, person: str, host: str, words: str, at: d
 
 
 def operator_act(reporter: Reporter, person: str, act: Act, at: datetime) -> bytes:
-    """Somebody erased instances of a study, or accepted whose they are; `person` is the account that asked for it."""
+    """An operator erased instances of a study or admitted its patient; `person` is the operator's account."""
     action, event = act.deed.value
     message = _message(event, action, act.outcome, at, act.words)
     _participant(message, (person, ""), reporter.host, True, None)
@@ -213,7 +213,7 @@ def operator_act(reporter: Reporter, person: str, act: Act, at: datetime) -> byt
 def _transfer(
     message: ElementTree.Element, reporter: Reporter, transfer: Transfer, sop_classes: Mapping[str, int]
 ) -> bytes:
-    """Who sends comes first; it has requested the association too (A.5.3.3, A.5.3.7)."""
+    """The sender comes first; it also requested the association (A.5.3.3, A.5.3.7)."""
     if transfer.direction is Direction.SENT:
         _ourselves(message, reporter, requests=True, role=_SOURCE)
         _other(message, transfer.participant, requests=False, role=_DESTINATION)
@@ -329,7 +329,7 @@ class Severity(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sender:
-    """Who writes, as the header names it."""
+    """Process that writes, as the header names it."""
 
     host: str
     pid: int

@@ -1,8 +1,8 @@
 """One process's part of the audit trail: takes events at once, writes them in a thread of its own.
 
-Whoever reports never waits and never fails: an event is put into memory, grouped, and written with one fsync for
-all that has come meanwhile. So a full disk or a hanging one stops neither a C-STORE nor a delivery. What cannot be
-written is kept, up to a limit, and tried again; what was lost beyond it is counted, and told by an alert.
+Reporting never blocks and never fails: an event is queued in memory, grouped, and written with one fsync for
+everything queued meanwhile. So a full or hanging disk stops neither a C-STORE nor a delivery. Messages that cannot be
+written are kept up to a limit and retried; losses beyond it are counted and reported by an alert.
 
 Transfers are grouped, as A.5.3.7 wants a message per study and not per image: by peer, study, direction and outcome,
 until the study has been quiet for some seconds. A process that is killed takes the groups of these seconds with it.
@@ -54,7 +54,7 @@ MAX_GROUPS = 4096
 MAX_WAITING = 10_000
 """Messages in memory while the disk takes none; some 15 MB."""
 MAX_REFUSED = 64
-"""Refused peers that are told apart at a time; more are counted together: a flood must not flood the trail."""
+"""Refused peers counted one by one at a time; more are counted together: a flood must not flood the trail."""
 _TURN_S = 1.0
 _CLOSE_S = 10.0
 _MANY = Participant(ae_title="", host="many")
@@ -72,7 +72,7 @@ class Audit(Protocol):
         ...
 
     def refused(self, peer: Participant, cause: str, times: int = 1, word: str = "refused") -> None:
-        """Say that a peer was not let in, `times` since the last word of it; `cause` and `word` are of ours."""
+        """Record that a peer was refused `times` since the last report; `cause` and `word` are our own words."""
         ...
 
 
@@ -107,7 +107,7 @@ class _Group:
 
 @dataclass(slots=True)
 class _Refusals:
-    """One peer and one cause: the first is told at once, the others by one message when their time is up."""
+    """One peer and one cause: the first refusal is reported at once, the rest in one message a minute later."""
 
     first_at: float
     peer: Participant
@@ -160,7 +160,7 @@ class Auditor:
             group.sop_classes[sop_class_uid] += 1
 
     def refused(self, peer: Participant, cause: str, times: int = 1, word: str = "refused") -> None:
-        """Tell of the first refusal of a peer at once, and count those that follow within a minute."""
+        """Report a peer's first refusal at once, and count those that follow within a minute."""
         with self._lock:
             key = (peer.host, cause)
             if key not in self._refusals and len(self._refusals) >= MAX_REFUSED:
@@ -265,7 +265,7 @@ def trail_folder(config: Config) -> TrailFolder:
 
     Raises
     ------
-    ConfigError : the spool is the shared folder of somebody else. ResourceError : its disk is full, gone or broken.
+    ConfigError : the spool is a shared folder. ResourceError : its disk is full, gone or broken.
     """
     audit = config.audit
     return TrailFolder(
@@ -277,7 +277,7 @@ def trail_folder(config: Config) -> TrailFolder:
 
 
 def alert(audit: Audit, refusal: Refusal) -> None:
-    """Who was not let in, and what ended without a release, is in the trail; a refused C-STORE is in the log."""
+    """The trail has refused peers and associations that ended without a release; a refused C-STORE is in the log."""
     from cxr_node.node.network.rejections import ALERTS, told_as  # pynetdicom, which the page does without
 
     if refusal.cause in ALERTS:
@@ -370,7 +370,7 @@ def _reporter(config: Config, role: str) -> Reporter:
 
 
 def account() -> str:
-    """Who asked: of `sudo -u cxr-node` the person behind it."""
+    """The operator's account: under `sudo -u cxr-node` the person behind it."""
     try:
         return os.environ.get("SUDO_USER") or getpass.getuser()
     except (KeyError, OSError):  # no such account: a container
@@ -388,7 +388,7 @@ def forwarding(config: Config) -> Iterator[None]:
     if not config.audit.enabled or config.audit.syslog is None:
         yield
         return
-    from cxr_node.node.audit.forwarder import Forwarder  # with it comes TLS, which the other roles do not need
+    from cxr_node.node.audit.forwarder import Forwarder  # it imports TLS, which the other roles do not need
 
     forwarder, stop = Forwarder(config.audit.syslog, trail_folder(config)), threading.Event()
     thread = threading.Thread(target=forwarder.run, args=(stop,), name="audit-forwarder", daemon=True)

@@ -61,7 +61,7 @@ NEVER = {
     0x0123: "no such action",
     0x0211: "unrecognized operation",
 }
-"""Statuses of an N-ACTION (PS3.7 10.1.4.1.10) by which a destination says that it has no Storage Commitment."""
+"""Statuses of an N-ACTION (PS3.7 10.1.4.1.10) of a destination that does not support Storage Commitment."""
 
 
 class ReportError(CxrNodeError):
@@ -93,7 +93,7 @@ class CommitmentScu:
 
         Raises
         ------
-        DeliveryError : the request was not accepted; permanent where this destination has no Storage Commitment.
+        DeliveryError : the request was not accepted; permanent if this destination does not support Storage Commitment.
         """
         association = self._association
         if association is None or not association.is_established:
@@ -155,13 +155,13 @@ def read(event_type: int | None, information: Any) -> Report:
 
     Raises
     ------
-    ReportError : it is none of Storage Commitment.
+    ReportError : it is not a Storage Commitment report.
     """
     if event_type not in (SUCCESSFUL, FAILURES_EXIST):
         raise ReportError(NO_SUCH_EVENT_TYPE, "the Event Type ID is neither 1 nor 2")
     transaction_uid = str(information.get("TransactionUID") or "")
     if not transaction_uid:
-        raise ReportError(INVALID_ARGUMENT, "there is no Transaction UID")
+        raise ReportError(INVALID_ARGUMENT, "Transaction UID is missing")
     committed = information.get("ReferencedSOPSequence") or ()
     failed = information.get("FailedSOPSequence") or ()
     return Report(

@@ -22,9 +22,9 @@ log = logging.getLogger(__name__)
 class CommitmentLoop(ServiceLoop):
     """Requests commitment from one destination, in a thread of its own."""
 
-    def __init__(self, context: DeliveryContext, destination: DicomDestination, wait_h: float) -> None:
+    def __init__(self, context: DeliveryContext, destination: DicomDestination, wait_s: float) -> None:
         super().__init__(context, destination.name, destination.idle_close_s)
-        self._wait_s = 3600.0 * wait_h
+        self._wait_s = wait_s
         self._breaker = Breaker(context.config.delivery)
         self._complained = False
         reports = Reports(context.config, lambda: context.ledger)

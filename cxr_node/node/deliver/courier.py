@@ -1,4 +1,4 @@
-"""Delivery: one courier thread for each destination, so that one that is down delays no other.
+"""Delivery: one courier thread for each destination, so one that is down does not delay the others.
 
 Knows no protocol: `link` does. A delivery is settled after the answer; a process killed in between sends the same bytes
 under the same SOP Instance UID once more, which changes nothing in an archive.
@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -55,7 +55,7 @@ def run(
     ResourceError : a thread ended by itself; a new process may do better.
     """
     notifier = notifier or Notifier()
-    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # why a try failed is in its one line of ours
+    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # our own line says why a try failed
     with ExitStack() as stack:
         ledger = Ledger.open(config.spool.path, repair=True)
         stack.callback(ledger.close)
@@ -65,7 +65,7 @@ def run(
             ledger=ledger,
             spool=Spool(config.spool.path),
             owner=owner,
-            keeper=stack.enter_context(LeaseKeeper(ledger, config.work.lease_s)),
+            keeper=stack.enter_context(closing(LeaseKeeper(ledger, config.work.lease_s))),
             audit=audit,
             refusals=Refusals(partial(alert, audit), level=logging.DEBUG),  # each try has a line of its own
         )
@@ -88,22 +88,23 @@ def _loops(
 ) -> list[ServiceLoop]:
     """One thread sends; where commitment is wanted, another one requests it: neither waits for the other."""
     link = link_to(destination, context.config.listen.ae_title, context.refusals, compressor)
-    if destination.kind != "dicom" or destination.commitment_wait_h is None:
+    wait_s = destination.commitment_wait_s
+    if wait_s is None:
         return [Courier(context, destination, link)]
-    commitment = CommitmentLoop(context, destination, destination.commitment_wait_h)
+    commitment = CommitmentLoop(context, destination, wait_s)
     return [Courier(context, destination, link, commitment), commitment]
 
 
 def _put_in_order(context: DeliveryContext) -> None:
-    """Settle what waits for a destination that is not configured any more, or is not asked for commitment any more."""
+    """Settle what waits for a destination that is no longer configured, or no longer asked for commitment."""
     configured = {destination.name for destination in context.config.destinations}
     for name, number in removed_destinations.settle(context.ledger, configured).items():
-        log.error("dead destination=%s deliveries=%d it is not configured any more", name, number)
+        log.error("dead destination=%s deliveries=%d no longer configured", name, number)
     for name, number in removed_destinations.revive(context.ledger, configured).items():
-        log.warning("revived destination=%s deliveries=%d it is configured again", name, number)
+        log.warning("revived destination=%s deliveries=%d configured again", name, number)
     asked = {destination.name for destination in context.config.destinations if destination.is_asked_to_commit}
     if abandoned := commitments.abandon(context.ledger, asked):
-        log.error("accepted, not committed objects=%d their destinations are not asked any more", abandoned)
+        log.error("accepted, not committed objects=%d no longer asked for commitment", abandoned)
 
 
 def _watch(
@@ -216,9 +217,9 @@ class Courier(ServiceLoop):
                 sop_class_uid=stored.sop_class_uid,
                 size_bytes=stored.size_bytes,
             )
-            for stored in job.artifact.rungs
+            for stored in job.artifact.sop_class_choices
         ]
-        self._choice = job.rung or self._noted(job)
+        self._choice = job.sop_class_choice or self._noted(job)
         try:
             reply = self._hand_over(job, alternatives)
         except StaleConnectionError:
@@ -255,8 +256,8 @@ class Courier(ServiceLoop):
         before = alternatives[self._choice]
         chosen = before if before in accepted else accepted[0]
         number = self._choice = alternatives.index(chosen)
-        content = spool.read(Area.RESULTS, artifact.rungs[number].content_sha256)
-        if number != job.rung:
+        content = spool.read(Area.RESULTS, artifact.sop_class_choices[number].content_sha256)
+        if number != job.sop_class_choice:
             spool.note(artifact.content_sha256, job.destination, str(number))
             if not self._context.ledger.choose(job, number):
                 raise DeliveryError("another process took this delivery over", permanent=False)
@@ -268,7 +269,7 @@ class Courier(ServiceLoop):
         if not job.artifact.alternatives:
             return 0
         noted = self._context.spool.noted(job.artifact.content_sha256, job.destination)
-        return int(noted) if noted.isdecimal() and int(noted) < len(job.artifact.rungs) else 0
+        return int(noted) if noted.isdecimal() and int(noted) < len(job.artifact.sop_class_choices) else 0
 
     def _failed(self, job: DeliveryJob, error: DeliveryError, level: int = logging.WARNING) -> Pause:
         """Permanent or too old: DEAD. Else back to the queue; a destination without an answer is left alone.
@@ -304,7 +305,7 @@ class Courier(ServiceLoop):
         return pause
 
     def _published(self, pause: Pause, error: DeliveryError) -> Pause:
-        """Let other processes see how the destination fares."""
+        """Publish the health of the destination to other processes."""
         if not self._breaker.failures:
             destination_health.answered(self._context.ledger, self.name)
         elif pause.seconds or not error.answered:
@@ -347,7 +348,7 @@ class TransferAudit:
         self._sop_class_uid = ""
 
     def look(self, job: DeliveryJob) -> None:
-        """Find out of which study the next transfer is.
+        """Look up the study of the next transfer.
 
         Raises
         ------
@@ -357,7 +358,7 @@ class TransferAudit:
             return
         study_instance_uid, patient_key = queries.study_of(self._ledger, job)
         self._transfer = replace(self._transfer, study_instance_uid=study_instance_uid, patient_key=patient_key)
-        self._sop_class_uid = job.artifact.rungs[job.rung].sop_class_uid
+        self._sop_class_uid = job.artifact.sop_class_choices[job.sop_class_choice].sop_class_uid
 
     def begins(self, sop_class_uid: str) -> None:
         """Record that the first byte is about to leave."""
@@ -371,7 +372,7 @@ class TransferAudit:
 
 @dataclass(slots=True)
 class Outage:
-    """Tries in a row that a destination did not answer, whichever object they were made with."""
+    """Consecutive tries without an answer from a destination, with whatever object."""
 
     destination: str
     tries: int = 0

@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from abc import ABC, abstractmethod
+from contextlib import closing
 from dataclasses import dataclass, field
 
 from cxr_node.config.schema import Config
@@ -75,7 +76,7 @@ class ServiceLoop(ABC):
 
     def run(self, stop: threading.Event) -> None:
         """Loop until `stop` is set."""
-        with Wakeup(self._context.config.spool.path, Role.DELIVER) as wakeup:
+        with closing(Wakeup(self._context.config.spool.path, Role.DELIVER)) as wakeup:
             try:
                 self._is_asked()  # requests to the process before this one are fulfilled: a loop begins with a try
                 while not stop.is_set():
@@ -119,6 +120,6 @@ class ServiceLoop(ABC):
             return False
         is_new, self._requests = requests != self._requests, requests
         if is_new:
-            log.info("tried at once destination=%s by an operator's wish", self.name)
+            log.info("tried at once destination=%s requested by an operator", self.name)
             self.forget_failures()
         return is_new

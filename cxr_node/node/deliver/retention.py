@@ -1,7 +1,7 @@
 """Retention: after a time a settled instance's bytes go, and after a longer one, where that is configured, its rows.
 
 A result that a younger instance shares stays until that one's time has come. Killed half-way, the next sweep
-takes the same files again. SQLite uses the pages of deleted rows for new ones: the ledger stops to grow.
+takes the same files again. SQLite uses the pages of deleted rows for new ones: the ledger stops growing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from cxr_node.node.spool.spool import Area, Spool
 
 OWNER = "erase"
 LEASE = timedelta(seconds=60)
-"""An erasure that died costs what it had taken so long."""
+"""Lease of an erasure: how long one that died blocks its rows."""
 _LOOK_EVERY_S = 0.25
 
 
@@ -95,8 +95,8 @@ def erase(ledger: Ledger, spool: Spool, instance_id: int, patience_s: float) -> 
 
     Raises
     ------
-    ResourceError : it is in hand for too long, or spool or ledger cannot be used. Nothing is half done but what the
-        next try ends.
+    ResourceError : it is in hand for too long, or spool or ledger cannot be used. What is half
+        done, the next try finishes.
     """
     until = time.monotonic() + patience_s
     while True:
@@ -133,7 +133,7 @@ def _erase(ledger: Ledger, spool: Spool, instance_id: int) -> tuple[bool, Doomed
 
 
 def _take(connection: sa.Connection, table: sa.Table, which: sa.ColumnElement[bool], now: datetime) -> bool:
-    """Lease what is free; True where somebody else has a lease."""
+    """Lease what is free; True if another process has a lease."""
     waiting = (InstanceState.RECEIVED,) if table is instances else (DeliveryState.READY, DeliveryState.WAIT)
     mine = sa.and_(which, table.c.state.in_(waiting))
     free = sa.or_(table.c.lease_until.is_(None), table.c.lease_until <= now, table.c.lease_owner == OWNER)
@@ -227,7 +227,7 @@ def _sweep(ledger: Ledger, spool: Spool, days: float, *which: sa.ColumnElement[b
 
 
 def forget(ledger: Ledger, history_days: float) -> int:
-    """Delete the rows of instances that were settled so long ago and have no bytes any more; how many they were.
+    """Delete the rows of instances that were settled so long ago and no longer have bytes; how many they were.
 
     Such an instance, sent once more, is a new one: judged again, under the same UIDs, with a new time of receipt.
     """

@@ -53,7 +53,7 @@ class Head:
     def end(self, limit: int) -> int:
         """Where its value ends."""
         if self.length == _UNDEFINED:
-            raise ValueError("an element of undefined length is no sequence: it cannot be in Implicit VR")
+            raise ValueError("an element of undefined length is not a sequence: it cannot be in Implicit VR")
         if self.start + self.length > limit:
             raise ValueError(_CUT)
         return self.start + self.length

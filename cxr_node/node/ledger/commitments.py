@@ -1,4 +1,4 @@
-"""Promises: what a destination was asked to commit itself to, and what it answered (PS3.4 Annex J).
+"""Promises: what a destination was asked to commit to, and what it answered (PS3.4 Annex J).
 
 All moves between their states live here, as those of instances and deliveries live in `ledger`, which calls
 `expect` within its own transaction. Knows no association: `commitment_loop` asks, `reports` hands the answers over.
@@ -40,13 +40,13 @@ PROMISE_MOVES: Mapping[PromiseState, frozenset[PromiseState]] = {
 }
 OPEN = (PromiseState.DUE, PromiseState.ASKED)
 MAX_ASKS = 3
-"""So often an object is asked about, answers that were failures included; then it is accepted, not committed."""
+"""Most requests for one object, failure answers included; then it is accepted, not committed."""
 BATCH = 100
 """Objects of one N-ACTION."""
 GATHER_S = 2.0
-"""What is delivered within this goes into one N-ACTION."""
+"""Deliveries within this time share one N-ACTION."""
 UNANSWERED_S = 120.0
-"""A process that died between the row and the N-ACTION-RSP costs this."""
+"""Delay if a process died between the row and the N-ACTION-RSP."""
 HOPELESS = {0x0122: "its SOP Class is not supported", 0x0119: "its SOP Class is another one"}
 """Failure Reasons (PS3.3 C.14.1.1) that the same bytes would get again."""
 
@@ -84,8 +84,8 @@ def expect(connection: sa.Connection, delivery_id: int, destination: str, now: d
 def begin(ledger: Ledger, destination: str) -> Transaction | None:
     """DUE, or ASKED in vain -> ASKED: a new transaction about what is due; None where nothing is.
 
-    What was delivered a moment ago goes with it. The row is there before the request leaves: an answer may come at
-    any moment, to another process.
+    What was delivered a moment ago goes with it. The row is written before the request leaves: the answer may
+    arrive at any moment, in another process.
     """
     now = ledger.now()
     with ledger.database.writing() as connection:
@@ -109,14 +109,14 @@ def begin(ledger: Ledger, destination: str) -> Transaction | None:
 
 
 def acknowledged(ledger: Ledger, asked: Transaction, wait_s: float) -> None:
-    """The destination will answer: wait for it. An answer that came before changes nothing here."""
+    """The destination will answer: wait for it. An answer that has already arrived stands."""
     with ledger.database.writing() as connection:
         until = {"not_before": ledger.now() + timedelta(seconds=wait_s)}
         connection.execute(sa.update(promises).where(_waiting_for(asked)).values(until))
 
 
 def postpone(ledger: Ledger, asked: Transaction, delay_s: float, detail: str) -> None:
-    """ASKED -> DUE: the request did not come through, or nobody knows; it does not count."""
+    """ASKED -> DUE: the request failed, or may have; it does not count."""
     values = {"state": PromiseState.DUE, "asks": promises.c.asks - 1, "detail": detail}
     values["not_before"] = ledger.now() + timedelta(seconds=delay_s)
     with ledger.database.writing() as connection:
@@ -141,12 +141,12 @@ def give_up(ledger: Ledger, destination: str, max_age_h: float) -> int:
 
 
 def abandon(ledger: Ledger, asking: Collection[str]) -> int:
-    """-> UNCOMMITTED, what no destination of these names is to be asked about any more; how many."""
-    return _give_up(ledger, promises.c.destination.not_in(asking), "it is not configured to be asked any more")
+    """-> UNCOMMITTED, what is no longer to be committed by these destinations; how many."""
+    return _give_up(ledger, promises.c.destination.not_in(asking), "its destination is no longer asked to commit")
 
 
 def find(ledger: Ledger, transaction_uid: str) -> Transaction | None:
-    """Look a transaction up by its UID, however long ago it was asked."""
+    """Look a transaction up by its UID, whatever its age."""
     named = sa.select(commitments).where(commitments.c.transaction_uid == transaction_uid)
     with ledger.database.reading() as connection:
         row = connection.execute(named).mappings().first()
@@ -213,7 +213,7 @@ def next_s(ledger: Ledger, destination: str) -> float | None:
 
 
 def awaited() -> sa.ColumnElement[bool]:
-    """Instances a result of which was accepted and waits for its destination's word; for retention."""
+    """Instances with an accepted result that awaits commitment; for retention."""
     waiting = (
         sa.select(instance_artifacts.c.instance_id)
         .join(deliveries, deliveries.c.artifact_id == instance_artifacts.c.artifact_id)
@@ -254,7 +254,7 @@ def _commit(connection: sa.Connection, asked: Transaction, rows: Sequence[sa.Row
 
 
 def _fail(connection: sa.Connection, row: sa.RowMapping, reason: int, now: datetime, delay_s: float) -> str:
-    """A destination that accepted the object does not have it: the same bytes go again, unless that is hopeless."""
+    """The destination lost an object that it accepted: send the same bytes again, unless that is hopeless."""
     words = f"commitment failed: 0x{reason:04X}"
     if reason in HOPELESS or row["asks"] >= MAX_ASKS or not _send_again(connection, row, words, now, delay_s):
         words += f", {HOPELESS[reason]}" if reason in HOPELESS else ""
@@ -291,7 +291,7 @@ def _send_again(connection: sa.Connection, row: sa.RowMapping, words: str, now: 
 
 
 def _give_up(ledger: Ledger, which: sa.ColumnElement[bool], detail: str) -> int:
-    """In short transactions: the receiver waits for none of them."""
+    """In short transactions, so that the receiver does not wait."""
     number = 0
     while some := _give_some_up(ledger, sa.and_(which, promises.c.state.in_(OPEN)), detail):
         number += some
@@ -312,7 +312,7 @@ def _give_some_up(ledger: Ledger, which: sa.ColumnElement[bool], detail: str) ->
 
 
 def _tell(connection: sa.Connection, row: sa.RowMapping, now: datetime, what: str, detail: str) -> None:
-    """Remember it in the story of each instance that the object is a result of."""
+    """Add it to the history of each instance that has this result."""
     kind = connection.scalar(sa.select(artifacts.c.kind).where(artifacts.c.id == row["artifact_id"]))
     users = sa.select(instance_artifacts.c.instance_id).where(instance_artifacts.c.artifact_id == row["artifact_id"])
     note(connection, list(connection.scalars(users)), now, what, f"{kind} at {row['destination']}: {detail}")

@@ -32,7 +32,7 @@ _PRIMARY = 0xFF  # of an extended result code
 
 
 def set_damaged_aside(file: Path, now: datetime) -> Path | None:
-    """Set a damaged file aside, under the caller's lock; where it went, None where it is whole.
+    """Set a damaged file aside, under the caller's lock; returns its new path, None if it is intact.
 
     A process that still has it open notices at its next transaction and ends (`Database.require_whole`).
 
@@ -49,7 +49,7 @@ def set_damaged_aside(file: Path, now: datetime) -> Path | None:
 
 
 def find_damage(file: Path) -> str | None:
-    """Tell the first fault of an SQLite file; None where it is whole, empty or not there."""
+    """First fault of an SQLite file; None if it is intact, empty or missing."""
     if not file.exists():
         return None
     full = file.stat().st_size <= FULL_CHECK_BYTES
@@ -64,7 +64,7 @@ def find_damage(file: Path) -> str | None:
 
 
 def tells_damage(error: object) -> bool:
-    """Tell whether an error of the driver's means that the file is damaged."""
+    """Whether a driver error means that the file is damaged."""
     return kind(error) in _DAMAGE
 
 
@@ -74,7 +74,7 @@ def kind(error: object) -> int:
 
 
 def set_aside(file: Path, now: datetime, why: str = "damaged") -> Path:
-    """Rename the file with its log, the log first: a log is thrown away where its file is empty."""
+    """Rename the file with its log, the log first: SQLite deletes a log whose file is empty."""
     aside = file.with_name(f"{file.name}.{why}-{now:%Y%m%dT%H%M%S.%fZ}")
     try:
         for suffix in ("-wal", "-shm", ""):
@@ -94,7 +94,7 @@ _UNRELEASED = "0"
 BUSY_TIMEOUT_S = 15.0
 """How long one process waits for another's write; a commit takes milliseconds."""
 _LOOK_EVERY_S = 0.001
-"""How often a writer looks whether it is its turn."""
+"""Polling interval of a waiting writer."""
 POOL_SIZE = 4
 """Connections of one process; SQLite has one writer at a time anyway."""
 _READ_ONLY = "cxr_node_read_only"
@@ -108,7 +108,7 @@ def utc_now() -> datetime:
 
 
 class UnreleasedLedgerError(ConfigError):
-    """The ledger was written before 0.1.0: nothing reads its tables, and `cxr-node rebuild` begins a new one."""
+    """The ledger was written before 0.1.0: nothing reads its tables, and `cxr-node rebuild` starts a new one."""
 
     def __init__(self, revision: str) -> None:
         super().__init__(
@@ -130,7 +130,7 @@ class Database:
 
     @classmethod
     def open(cls, url: str, lock_path: Path, *, repair: bool = False) -> Database:
-        """Connect, and bring the tables up to date; `repair`: where the file is damaged, set it aside and begin anew.
+        """Connect, and bring the tables up to date; `repair`: set a damaged file aside and start a new one.
 
         Raises
         ------
@@ -150,7 +150,7 @@ class Database:
         """One transaction that holds the write lock from its first statement (SQLite: BEGIN IMMEDIATE)."""
         with self._faults(), self.engine.begin() as connection:
             yield connection
-        self.require_whole()  # what went into a file that nobody will open again was not written
+        self.require_whole()  # a commit to a file that was set aside is lost
 
     @contextmanager
     def leasing(self) -> Iterator[sa.Connection]:
@@ -158,7 +158,7 @@ class Database:
 
         The kernel has the commit, so it outlives every process. A power cut may forget it, and ends with it whoever
         held the lease: the row is free again at once, which is what a restart makes of it anyhow. The next commit that
-        is durable makes this one durable too: the log is written in order, so nobody settles a claim that is forgotten.
+        is durable makes this one durable too: the log is written in order, so a lost claim is never settled.
         """
         with self._faults(), self._leasing.begin() as connection:
             yield connection
@@ -166,16 +166,16 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """One consistent view that blocks nobody."""
+        """One consistent view that blocks no writer."""
         with self._faults(), self._reading.begin() as connection:
             yield connection
 
     def require_whole(self) -> None:
-        """Fail where the file was found damaged, or where another process has set it aside and begun a new one.
+        """Fail if the file is damaged, or another process has set it aside and started a new one.
 
         Raises
         ------
-        LedgerLostError : nothing that this process knows of its rows holds any more; it must end.
+        LedgerLostError : the process knows rows that no longer exist; it must end.
         """
         if not self._lost and self._opened is not None and self._identity() != self._opened:
             self._lost = "ledger: its file was removed or replaced"
@@ -183,11 +183,11 @@ class Database:
             raise LedgerLostError(self._lost)
 
     def close(self) -> None:
-        """Give all connections back."""
+        """Close all connections."""
         self.engine.dispose()
 
     def _identity(self) -> tuple[int, int] | None:
-        """Which file stands under the ledger's name; None where there is none."""
+        """Device and inode of the ledger's file; None if there is none."""
         try:
             found = self._file.stat() if self._file is not None else None
         except OSError:
@@ -312,7 +312,7 @@ def _file(url: sa.URL) -> Path | None:
 
 
 def _is_known(revision: str | None) -> bool:
-    """Tell whether this code can work on tables of that revision: its own, or later ones of the same thousand.
+    """Whether this code can work on tables of that revision: its own, or later ones of the same thousand.
 
     Within a thousand migrations only add what older code may leave alone, so that a version can be taken back
     while work is in flight (reliability.md T27); what takes away or changes begins the next thousand.

@@ -1,6 +1,6 @@
-"""How each destination fares, written by the process that delivers and read by all others; and the wish to try it now.
+"""Health of each destination, written by deliver and read by the others; and requests to try it now.
 
-Knows no association: `deliver` says what came of a try. What is due is not here but in the deliveries.
+Knows no association: `deliver` reports the outcome of a try. What is due is not here but in the deliveries.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import sqlalchemy as sa
 
 from cxr_node.node.ledger import commitments
 from cxr_node.node.ledger.states import DeliveryState, pick
-from cxr_node.node.ledger.tables import IS_OPEN, deliveries
-from cxr_node.node.ledger.tables import destination_health as table
+from cxr_node.node.ledger.tables import IS_OPEN, deliveries, destination_health
 
 if TYPE_CHECKING:
     from cxr_node.node.ledger.ledger import Ledger
@@ -35,44 +34,46 @@ class Health:
 
 
 def down(ledger: Ledger, destination: str, pause_s: float, detail: str) -> None:
-    """Say that it does not answer, or that it cannot now, and when it is tried again."""
+    """Record that it does not answer, or refuses for now, and when it is tried again."""
     now = ledger.now()
-    since = sa.func.coalesce(table.c.down_since, sa.literal(now, table.c.down_since.type))
+    since = sa.func.coalesce(destination_health.c.down_since, sa.literal(now, destination_health.c.down_since.type))
     told = {"next_try_at": now + timedelta(seconds=pause_s), "last_error": detail}
     with ledger.database.writing() as connection:
         write(connection, destination, told | {"down_since": since}, told | {"down_since": now})
 
 
 def answered(ledger: Ledger, destination: str) -> None:
-    """Say that it answers, though not with a success."""
-    was_down = sa.and_(table.c.destination == destination, table.c.down_since.is_not(None))
+    """Record that it answers, though not with a success."""
+    was_down = sa.and_(destination_health.c.destination == destination, destination_health.c.down_since.is_not(None))
     with ledger.database.writing() as connection:
-        connection.execute(sa.update(table).where(was_down).values(down_since=None, next_try_at=None, last_error=None))
+        connection.execute(
+            sa.update(destination_health).where(was_down).values(down_since=None, next_try_at=None, last_error=None)
+        )
 
 
 def look(ledger: Ledger) -> Mapping[str, Health]:
-    """Tell of every destination that was ever tried, by name."""
+    """Health of every destination that was ever tried, by name."""
     with ledger.database.reading() as connection:
-        rows = connection.execute(sa.select(table)).mappings().all()
+        rows = connection.execute(sa.select(destination_health)).mappings().all()
     return {row["destination"]: Health(**pick(Health, row)) for row in rows}
 
 
 def nudges(ledger: Ledger, destination: str) -> int:
-    """Count the wishes that it be tried at once; one more than before is a new one."""
-    wished = sa.select(table.c.nudges).where(table.c.destination == destination)
+    """Count the requests to try it at once; a higher count is a new request."""
+    wished = sa.select(destination_health.c.nudges).where(destination_health.c.destination == destination)
     with ledger.database.reading() as connection:
         return int(connection.scalar(wished) or 0)
 
 
 def try_now(ledger: Ledger, destination: str) -> int:
-    """Wish that it be tried at once, and make everything due that waits for it; how many deliveries those are.
+    """Request a try at once, and make all its waiting deliveries due; returns how many.
 
-    The courier hears of it by a notification; a wish that is made while it tries counts for the time after.
+    The courier is notified; a request during a try counts for the next one.
     """
     now = ledger.now()
     mine = sa.and_(deliveries.c.destination == destination, IS_OPEN)
     later = sa.and_(mine, deliveries.c.state == DeliveryState.WAIT, deliveries.c.not_before > now)
-    again: dict[str, Any] = {"nudges": table.c.nudges + 1}
+    again: dict[str, Any] = {"nudges": destination_health.c.nudges + 1}
     with ledger.database.writing() as connection:
         write(connection, destination, again, {"nudges": 1})
         connection.execute(sa.update(deliveries).where(later).values(not_before=now))
@@ -81,18 +82,18 @@ def try_now(ledger: Ledger, destination: str) -> int:
 
 
 def write(connection: sa.Connection, destination: str, again: Mapping[str, Any], first: Mapping[str, Any]) -> None:
-    """Change the row, or begin it; the caller holds the write lock, and one process writes of a destination."""
-    known = sa.update(table).where(table.c.destination == destination).values(**again)
+    """Update or insert the row; the caller holds the write lock."""
+    known = sa.update(destination_health).where(destination_health.c.destination == destination).values(**again)
     if connection.execute(known).rowcount == 0:
-        connection.execute(sa.insert(table), {"destination": destination, **first})
+        connection.execute(sa.insert(destination_health), {"destination": destination, **first})
 
 
 def succeeded(connection: sa.Connection, destination: str, now: datetime) -> None:
-    """Say that it has just accepted a result, so it is up."""
+    """Record that it has just accepted a result."""
     up = {"down_since": None, "next_try_at": None, "last_error": None, "last_success_at": now}
     write(connection, destination, up, up)
 
 
 def forget(connection: sa.Connection, destination: str) -> None:
-    """Take the row away."""
-    connection.execute(sa.delete(table).where(table.c.destination == destination))
+    """Delete the row."""
+    connection.execute(sa.delete(destination_health).where(destination_health.c.destination == destination))

@@ -1,4 +1,4 @@
-"""Who works here: one name per living process, and leases that last as long as the work does.
+"""One name per living process, and leases that last as long as the work does.
 
 A process that was killed leaves leases behind. Its successor takes over its name, which is a lock that the
 kernel opened when the process died, and frees them at once instead of waiting for their time to pass.
@@ -17,8 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -61,9 +60,9 @@ def worker_name(ledger: Ledger, spool_path: Path, role: Role) -> Iterator[str]:
 def _free(ledger: Ledger, owner: str) -> int:
     """Drop the leases of a dead owner, and let each of its instances be tried alone from now on.
 
-    The attempt of an instance that it held alone stays counted. Of several nobody knows which one it died of: none is
-    blamed, and the next death will tell. All step back for a moment: were one the first again, a worker that is killed
-    again and again by somebody else would spend all attempts on the same, innocent image.
+    The attempt of an instance that it held alone stays counted. If it held several, the culprit is unknown: none is
+    blamed until the next death. All step back for a moment: were one the first again, a worker that is killed
+    again and again by something else would spend all attempts on the same, innocent image.
     """
     held = instances.c.lease_owner == owner
     suspect: dict[str, Any] = FREE | {"alone": 1, "not_before": ledger.now() + timedelta(seconds=_SUSPECT_DELAY_S)}
@@ -76,7 +75,7 @@ def _free(ledger: Ledger, owner: str) -> int:
 
 
 class LeaseKeeper:
-    """Extends the leases of what this process has in hand, all in one thread; what takes too long is reported hung."""
+    """Extends the leases of the jobs in hand, in one thread; a job that takes too long is reported hung."""
 
     def __init__(
         self,
@@ -105,7 +104,7 @@ class LeaseKeeper:
             self._drop(job)
 
     def close(self) -> None:
-        """Extend no lease any more."""
+        """Stop extending leases."""
         self._closed.set()
         self._thread.join()
 
@@ -127,7 +126,7 @@ class LeaseKeeper:
             log.warning("cannot extend lease: %s", error)
             return True
         except LedgerLostError:
-            return False  # who settles is told
+            return False  # settling will raise it
         with self._lock:
             if not held and job in self._kept:  # else it was settled a moment ago
                 log.warning("lost lease instance=%d owner=%s", job.instance_id, job.claim.owner)
@@ -136,11 +135,3 @@ class LeaseKeeper:
     def _drop(self, job: Job | DeliveryJob) -> None:
         with self._lock:
             self._kept.pop(job, None)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

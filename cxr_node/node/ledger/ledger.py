@@ -81,9 +81,9 @@ class Ledger:
     def open(
         cls, spool_path: Path, url: str | None = None, now: Callable[[], datetime] = utc_now, *, repair: bool = False
     ) -> Ledger:
-        """Open the spool's own SQLite ledger, or the one at `url`; its tables are brought up to date.
+        """Open the spool's own SQLite ledger, or the one at `url`, and bring its tables up to date.
 
-        `repair`, for those who work on it: a damaged file is set aside, and a new one begins.
+        `repair`, for processes that write: a damaged file is set aside, and a new one is started.
         """
         file = spool_path / FILE_NAME
         try:
@@ -96,7 +96,7 @@ class Ledger:
         return cls(Database.open(url or f"sqlite:///{file}", lock, repair=repair), now)
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self.database.close()
 
     def add(
@@ -144,19 +144,19 @@ class Ledger:
             claim=lease,
             destination=destination,
             artifact=artifact,
-            rung=row["rung"],
+            sop_class_choice=row["sop_class_choice"],
             first_due_at=row["first_due_at"],
             instance_id=instance_id,
         )
 
     def extend(self, job: Job | DeliveryJob, lease_s: float) -> bool:
-        """Work takes longer; False where the lease is lost."""
+        """Extend a lease; False if it is lost."""
         table = instances if isinstance(job, Job) else deliveries
         with self.database.leasing() as connection:
             return extend(connection, table, job.claim, self.now() + timedelta(seconds=lease_s))
 
     def release(self, job: Job, *, delay_s: float, detail: str, count_attempt: bool = True) -> bool:
-        """Give an instance back for later; `count_attempt` False where it was not to blame."""
+        """Return an instance to the queue; `count_attempt` is False if it was not to blame."""
         now = self.now()
         values = FREE | {
             "not_before": now + timedelta(seconds=delay_s),
@@ -178,11 +178,11 @@ class Ledger:
     ) -> bool:
         """RECEIVED -> REJECTED, with the note about it due at every destination that wants one: all or nothing.
 
-        REJECTED stays its state whatever becomes of the note: that is the delivery's to tell. `rules_sha256` of what it
+        It stays REJECTED whatever becomes of the note: the delivery has a state of its own. `rules_sha256` of what it
         was refused by, for a repeat; None: a repeat is judged.
         """
         values: dict[str, Any] = {"reason": rejected.reason, "sentence": rejected.sentence, "verdict": Verdict.REJECTED}
-        values |= {"rules_sha256": rules_sha256, "doubt": None, "probability": None, "profile": None}
+        values |= {"rules_sha256": rules_sha256, "abstain_reason": None, "probability": None, "profile": None}
         now = self.now()
         with self.database.writing() as connection:
             if not self._settle(connection, job, InstanceState.REJECTED, values, rejected.sentence):
@@ -221,14 +221,14 @@ class Ledger:
         word = finding.target.word(decision.verdict)
         values: dict[str, Any] = {
             "verdict": word,
-            "doubt": decision.doubt,
+            "abstain_reason": decision.abstain_reason,
             "probability": finding.calibrated_probability,
             "reason": None,
             "sentence": None,
             "rules_sha256": None,
         }
         values["profile"] = f"{finding.identity.profile} {finding.identity.version}"
-        detail = f"{word} {decision.doubt or ''}".rstrip()  # the certainty has rules of its own: `show`
+        detail = f"{word} {decision.abstain_reason or ''}".rstrip()  # the certainty has rules of its own: `show`
         with self.database.writing() as connection:
             if not self._settle(connection, job, InstanceState.REPORTED, values, detail):
                 return False
@@ -239,15 +239,16 @@ class Ledger:
             conclude(connection, [job.claim.row_id], now)
         return True
 
-    def choose(self, job: DeliveryJob, rung: int) -> bool:
-        """Remember which rung of a result goes to its destination, before its first byte leaves."""
-        detail = f"{job.artifact.kind} to {job.destination}: as SOP Class {job.artifact.rungs[rung].sop_class_uid}"
+    def choose(self, job: DeliveryJob, choice: int) -> bool:
+        """Remember the SOP Class in which a result goes to its destination, before its first byte leaves."""
+        chosen_class = job.artifact.sop_class_choices[choice].sop_class_uid
+        detail = f"{job.artifact.kind} to {job.destination}: as SOP Class {chosen_class}"
         with self.database.writing() as connection:
-            chosen = sa.update(deliveries).where(held(deliveries, job.claim)).values(rung=rung)
+            chosen = sa.update(deliveries).where(held(deliveries, job.claim)).values(sop_class_choice=choice)
             row = connection.execute(chosen.returning(deliveries.c.artifact_id)).first()
             if row is None:
                 return False
-            note(connection, results.lock_users(connection, row.artifact_id), self.now(), "delivery-rung", detail)
+            note(connection, results.lock_users(connection, row.artifact_id), self.now(), "delivery-sop-class", detail)
         return True
 
     def settle_delivered(self, job: DeliveryJob, status: int | None, *, promised: bool = False) -> bool:
@@ -273,7 +274,7 @@ class Ledger:
         return self._settle_delivery(job, DeliveryState.DEAD, {"last_status": status, "last_error": detail}, detail)
 
     def mark_purged(self, instance_ids: Sequence[int]) -> None:
-        """Say that retention deletes the bytes of settled instances; their rows stay."""
+        """Record that retention deletes the bytes of settled instances; their rows stay."""
         gone = sa.and_(instances.c.id.in_(instance_ids), instances.c.state.in_(SETTLED))
         with self.database.writing() as connection:
             connection.execute(sa.update(instances).where(gone).values(purged_at=self.now()))
@@ -343,7 +344,7 @@ def _attach(
 
 
 def _withdraw(connection: sa.Connection, job: Job, known: Collection[int], now: datetime) -> None:
-    """Take away what nobody has begun to send of earlier answers that the instance has no more, nor any other."""
+    """Withdraw results of earlier answers that no instance has any longer, unless sending has begun."""
     if not known:
         return
     linked = instance_artifacts.c.artifact_id == deliveries.c.artifact_id
@@ -388,7 +389,7 @@ def of_instance(instance_id: int, *which: sa.ColumnElement[bool]) -> sa.ColumnEl
 
 
 class ClockWatch:
-    """Notices a wall clock that is put forward or back: nothing becomes older than it is, and nothing waits longer.
+    """Notices steps of the wall clock, so that nothing expires early or waits too long because of one.
 
     Rows hold wall-clock times, for they outlive processes; inside a process only the monotonic clock counts. A step
     is the difference of the two, and what is on its way is dated by the new clock (reliability.md T24). A step while
@@ -401,7 +402,7 @@ class ClockWatch:
         self._seen: tuple[float, float] | None = None
         self._lock = threading.Lock()
         self.steps = 0
-        """How many were seen; who finds a delivery too old looks whether it grew since the delivery was claimed."""
+        """How many were seen: a delivery is too old only if this has not grown since it was claimed."""
 
     def follow(self, ledger: Ledger) -> float:
         """Date the open deliveries by the clock as it is now; by how many seconds it was put forward (0.0: it was not).

@@ -23,7 +23,7 @@ from cxr_node.node.ledger.tables import IS_OPEN, deliveries, instance_artifacts,
 
 _DAY_US = 86_400_000_000
 _MAX_NAMES = 1000
-"""So many senders or stations are told of; a thousandth one is no department any more."""
+"""Most senders or stations listed; a department has fewer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ class Wanted:
     verdict: str | None = None
     """The word for programs, which of a positive names its target: PNEUMONIA."""
     reason: str | None = None
-    """Of a rejection, of a death, or the doubt of an UNCERTAIN."""
+    """Of a rejection, of a death, or the abstain reason of an UNCERTAIN."""
     sender: str | None = None
     """Calling AE title."""
     station: str | None = None
@@ -75,7 +75,7 @@ class Count:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Oldest:
-    """What has waited longest, and for how many it stands."""
+    """What has waited longest, and how many wait with it."""
 
     number: int
     since: datetime
@@ -90,7 +90,7 @@ def find(ledger: Ledger, wanted: Wanted, limit: int) -> list[InstanceRow]:
 
 
 def condition(wanted: Wanted) -> sa.ColumnElement[bool]:
-    """Say it as a condition on instances."""
+    """The same as a condition on instances."""
     return sa.and_(sa.true(), *_conditions(wanted))
 
 
@@ -104,7 +104,7 @@ def _conditions(wanted: Wanted) -> Iterator[sa.ColumnElement[bool]]:
     if wanted.verdict is not None:
         yield instances.c.verdict == wanted.verdict
     if wanted.reason is not None:
-        column = instances.c.doubt if wanted.reason in set(AbstainReason) else instances.c.reason
+        column = instances.c.abstain_reason if wanted.reason in set(AbstainReason) else instances.c.reason
         yield column == wanted.reason
     if wanted.sender is not None:
         yield instances.c.calling_ae_title == wanted.sender
@@ -163,7 +163,7 @@ def _grouped(by: By) -> sa.ColumnElement[Any]:
         case By.STATION:
             return sa.func.coalesce(instances.c.station_name, "")
         case By.REASON:
-            return sa.func.coalesce(instances.c.reason, instances.c.doubt)
+            return sa.func.coalesce(instances.c.reason, instances.c.abstain_reason)
         case By.VERDICT:
             return sa.func.coalesce(instances.c.verdict, "")
 

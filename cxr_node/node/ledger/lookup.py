@@ -1,6 +1,6 @@
 """What an operator types, pastes from a log line or reads off a table, as a condition on instances.
 
-Every command that takes a KEY (`trace`, `list`, `retry`, `resend`, ...) takes what stands here, and nothing else.
+Every command that takes a KEY (`trace`, `list`, `retry`, `resend`, ...) takes these, and nothing else.
 Knows no state and no move.
 """
 
@@ -87,4 +87,4 @@ FIELDS: dict[str, Callable[[str], Condition]] = {
     "sha256": _of_digest,
     "transaction": _of_uid,
 }
-"""Fields of log lines that name something in the ledger; `tests/test_ledger.py` holds that there are no others."""
+"""Fields of log lines that name ledger rows; `tests/test_ledger.py` holds that the list is complete."""

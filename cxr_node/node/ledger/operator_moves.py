@@ -1,7 +1,7 @@
-"""Sent again, judged again, admitted: the moves that an operator asks for, one transaction an instance.
+"""Resend, rejudge, admit, retry: the moves of an operator, one transaction per instance.
 
-`resend` sends known bytes under their UIDs; `rejudge` judges received bytes under the configuration of today, and the
-same answer doubles nothing; `admit` accepts that an image's patient or study is another one than before.
+`resend` sends known bytes under their UIDs; `rejudge` judges received bytes under the configuration of today, and
+the same answer sends nothing twice; `admit` accepts an image's changed patient or study.
 Knows no DICOM and no socket.
 """
 
@@ -29,7 +29,7 @@ _REVIVED_AT_ONCE = 100  # short transactions: the receiver waits for none of the
 
 
 class Left(StrEnum):
-    """Why something DEAD stays so."""
+    """Why something stays DEAD."""
 
     PURGED = "its bytes were deleted after spool.retention_days; send the image again"
     ELSEWHERE = "it is DEAD only at other destinations, or at those that are not configured"
@@ -38,7 +38,7 @@ class Left(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Retried:
-    """What came of it."""
+    """Outcome of a retry."""
 
     instances: int = 0
     """Back in the queue, whole or with some of their deliveries."""
@@ -122,18 +122,18 @@ def _move(connection: sa.Connection, instance_ids: list[int], to: InstanceState,
 
 
 ADMITTED = "admitted"
-"""Name of the note beside an object that an operator admitted: it outlives the ledger."""
+"""Name of the note next to an object that an operator admitted: it outlives the ledger."""
 _BATCH = 500  # names in one query
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resent:
-    """What became of results that were to be sent again."""
+    """Outcome of a resend."""
 
     due: Counter[str] = field(default_factory=Counter)
     """Objects due again, or for the first time, by destination."""
     waiting: int = 0
-    """Objects that were due anyhow."""
+    """Objects that were due already."""
     purged: int = 0
     """Instances whose results retention has deleted."""
     replaced: int = 0
@@ -144,11 +144,11 @@ class Resent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejudged:
-    """What became of images that were to be judged again."""
+    """Outcome of a rejudge or admit."""
 
     queued: int = 0
     waiting: int = 0
-    """In the queue anyhow, or in a worker's hands."""
+    """Already in the queue, or leased by a worker."""
     purged: int = 0
     """Images whose bytes retention has deleted."""
 
@@ -167,7 +167,7 @@ def rejected_for(reason: Reason) -> sa.ColumnElement[bool]:
 
 
 def conflicts(ledger: Ledger, instance_ids: Sequence[int]) -> list[int]:
-    """Rows that were rejected for whose they are, with all others of the same patient in the same study.
+    """Rows rejected for an identity conflict, with all others of the same patient in the same study.
 
     Raises
     ------
@@ -199,7 +199,7 @@ def resend(
     """Make the present results of instances due at destinations that want them: READY again, or for the first time.
 
     `named` : an operator named these images; results that a corrected version replaced go only where nothing else is
-    named, for nobody wants a patient's wrong name sent along with the right one.
+    named: a patient's wrong name must not be sent along with the right one.
     """
     with ledger.database.reading() as connection:
         old = {row["id"] for row in _rows(connection, instance_ids) if results.is_replaced(connection, row)}
@@ -234,7 +234,7 @@ def rejudge(ledger: Ledger, instance_ids: Sequence[int]) -> Rejudged:
 def admit(ledger: Ledger, spool: Spool, instance_ids: Sequence[int]) -> Rejudged:
     """REJECTED -> RECEIVED, and from now on the images' patient and study are those of their study and series.
 
-    The note beside the object comes first: a ledger made anew admits it too.
+    The note next to the object comes first: a rebuilt ledger admits it too.
     """
     told: Counter[str] = Counter()
     with ledger.database.reading() as connection:
@@ -262,7 +262,9 @@ def _rejudge(connection: sa.Connection, instance_id: int, now: datetime, words: 
         return "purged"
     if state == InstanceState.RECEIVED:
         return "waiting"
-    values: dict[str, Any] = dict.fromkeys(("reason", "sentence", "verdict", "doubt", "probability", "rules_sha256"))
+    values: dict[str, Any] = dict.fromkeys(
+        ("reason", "sentence", "verdict", "abstain_reason", "probability", "rules_sha256")
+    )
     values |= FREE | {"state": InstanceState.RECEIVED, "attempts": 0, "alone": 0, "not_before": now, "updated_at": now}
     connection.execute(sa.update(instances).where(instances.c.id == instance_id).values(values))
     note(connection, [instance_id], now, "rejudged", words)
@@ -276,7 +278,7 @@ def _resend(
     destinations: Mapping[str, Collection[ResultKind]],
     now: datetime,
 ) -> tuple[str, Counter[str], int]:
-    """Tell what came of one instance, what is due by destination, and how many objects were due anyhow."""
+    """Outcome for one instance, what is due by destination, and how many objects were due already."""
     due: Counter[str] = Counter()
     waiting = 0
     row = (
@@ -315,16 +317,16 @@ def _present(connection: sa.Connection, instance_id: int) -> Sequence[sa.RowMapp
 
 
 def _is_kept(connection: sa.Connection, spool: Spool, artifact_id: int) -> bool:
-    """Tell whether the bytes of a result are in the spool, in every SOP Class.
+    """Whether the bytes of a result are in the spool, in every SOP Class.
 
     By the files: a radiograph that came back after its retention is there again, and its results are not.
     """
-    rungs = results.find(connection, artifact_id).rungs
-    return all(spool.locate(Area.RESULTS, rung.content_sha256).exists() for rung in rungs)
+    choices = results.find(connection, artifact_id).sop_class_choices
+    return all(spool.locate(Area.RESULTS, choice.content_sha256).exists() for choice in choices)
 
 
 def _make_due(connection: sa.Connection, artifact_id: int, destination: str, priority: int, now: datetime) -> bool:
-    """-> READY; False where the result is due there anyhow."""
+    """-> READY; False if the result is due there already."""
     here = sa.and_(deliveries.c.artifact_id == artifact_id, deliveries.c.destination == destination)
     state = connection.scalar(sa.select(deliveries.c.state).where(here).with_for_update())
     due = {"state": DeliveryState.READY, "attempts": 0, "not_before": now, "first_due_at": now}

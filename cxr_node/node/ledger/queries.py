@@ -1,4 +1,4 @@
-"""What the ledger tells: queues, counts, one instance's story, what came before, what is due, what is old.
+"""Questions to the ledger: queues, counts, one instance's story, what came before, what is due, what is old.
 
 Reads only; every move is in `ledger`. Keys are UIDs and digests, never a patient's name or number.
 """
@@ -52,7 +52,7 @@ class InstanceRow:
     reason: str | None
     sentence: str | None
     verdict: str | None
-    doubt: str | None
+    abstain_reason: str | None
     probability: float | None
     profile: str | None
     attempts: int
@@ -63,7 +63,7 @@ class InstanceRow:
     """How often the same bytes came again."""
     repeated_at: datetime | None
     why: str | None = None
-    """What it waits for (`waiting`); None where it does not wait, or where that was not asked."""
+    """What it waits for (`waiting`); None if it does not wait or was not looked up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +74,9 @@ class DeliveryRow:
     kind: str
     sop_class_uid: str
     sop_instance_uid: str
-    """Of the rung that was chosen for the destination, where the result has several."""
+    """Of the SOP Class that was chosen for the destination, where the result has several."""
     destination: str
-    rung: int
+    sop_class_choice: int
     """Which of the result's SOP Classes was chosen; 0: its first."""
     state: DeliveryState
     attempts: int
@@ -87,7 +87,7 @@ class DeliveryRow:
     delivered_at: datetime | None
     """When the destination accepted it, with `last_status`."""
     commitment: PromiseState | None
-    """None where the destination is not asked to commit itself."""
+    """None if the destination is not asked to commit."""
     asks: int | None
     transaction_uid: str | None
     committed_at: datetime | None
@@ -95,7 +95,7 @@ class DeliveryRow:
     seen_again_at: datetime | None
     """When the object last came back to us from the destination, which therefore holds it."""
     why: str | None = None
-    """What it waits for (`waiting`); None where it does not wait, or where that was not asked."""
+    """What it waits for (`waiting`); None if it does not wait or was not looked up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +161,7 @@ def _said(connection: sa.Connection, of: sa.Select[Any], row_id: int) -> str | N
 
 
 def study_of(ledger: Ledger, job: DeliveryJob) -> tuple[str, str]:
-    """Tell of which study a result is, and whose: Study Instance UID and patient key of its first instance."""
+    """Study and patient of a result: Study Instance UID and patient key of its first instance."""
     of_instance = instances.join(instance_artifacts, instance_artifacts.c.instance_id == instances.c.id)
     of_delivery = of_instance.join(deliveries, deliveries.c.artifact_id == instance_artifacts.c.artifact_id)
     found = sa.select(instances.c.study_instance_uid, instances.c.patient_key).select_from(of_delivery)
@@ -198,7 +198,7 @@ def counts(ledger: Ledger) -> dict[InstanceState, int]:
 
 
 def queues(ledger: Ledger) -> dict[str, dict[DeliveryState, int]]:
-    """Deliveries in each state, by destination; destinations that the configuration forgot are still here."""
+    """Deliveries in each state, by destination; removed destinations included."""
     columns = (deliveries.c.destination, deliveries.c.state)
     grouped = sa.select(*columns, sa.func.count()).group_by(*columns).order_by(deliveries.c.destination)
     found: dict[str, dict[DeliveryState, int]] = {}
@@ -223,7 +223,7 @@ def dead_deliveries(ledger: Ledger) -> dict[str, int]:
 
 
 def uncommitted(ledger: Ledger) -> dict[str, dict[PromiseState, int]]:
-    """Results that a destination accepted and has not committed itself to, by destination and state."""
+    """Results that a destination accepted and has not committed, by destination and state."""
     columns = (promises.c.destination, promises.c.state)
     accepted = sa.and_(deliveries.c.state == DeliveryState.DELIVERED, promises.c.state != PromiseState.COMMITTED)
     counted = sa.select(*columns, sa.func.count()).join_from(promises, deliveries).where(accepted).group_by(*columns)
@@ -244,7 +244,7 @@ def recent(ledger: Ledger, number: int) -> list[InstanceRow]:
 def trace(
     ledger: Ledger, key: str, titles: Mapping[str, str] | None = None, *, accession_keys: Collection[str] = ()
 ) -> list[Story]:
-    """Tell the stories behind a key, as `lookup.matching` takes it.
+    """The stories behind a key, as `lookup.matching` takes it.
 
     `titles` are the AE titles of the destinations, by name: by them a result that came back is known as theirs.
     """
@@ -340,7 +340,7 @@ def _story(connection: sa.Connection, row: sa.RowMapping, titles: Mapping[str, s
 
 
 def instance_row(row: sa.RowMapping) -> InstanceRow:
-    """Make the noun of a row of `instances`."""
+    """Convert a row of `instances`."""
     return InstanceRow(**pick(InstanceRow, dict(row) | {"state": InstanceState(row["state"]), "why": None}))
 
 
@@ -351,7 +351,7 @@ def _delivery(connection: sa.Connection, row: sa.RowMapping, titles: Mapping[str
     )
     back = sa.select(at).where(
         instances.c.sop_instance_uid == row["sop_instance_uid"],
-        instances.c.calling_ae_title == (titles.get(row["destination"]) or None),  # "": it calls nobody
+        instances.c.calling_ae_title == (titles.get(row["destination"]) or None),  # "": it has no AE title
     )
     told = dict(row) | {"state": DeliveryState(row["state"]), "seen_again_at": connection.scalar(back)}
     told["why"] = None

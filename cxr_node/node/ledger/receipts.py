@@ -1,4 +1,4 @@
-"""How an object enters the ledger: from a sender, or from the spool, where the ledger had lost it.
+"""How an object enters the ledger: from a sender, or from the spool after the ledger was lost.
 
 Knows which columns an instance is received with; every later move is in `ledger`.
 """
@@ -36,7 +36,7 @@ class Arrival:
 
     ref: InstanceRef
     origin: Origin
-    """Without AE title where it was found in the spool: nobody remembers who sent it."""
+    """Without AE title where it was found in the spool: its sender is unknown."""
     content_sha256: str
     size_bytes: int
     priority: Priority = Priority.MEDIUM
@@ -55,9 +55,9 @@ class _Waiting:
 
 
 class GroupCommit:
-    """Arrivals of several threads in one transaction: those that come while another one waits for the disk.
+    """Group commit: arrivals of several threads while another one waits for the disk.
 
-    SQLite has one writer at a time, and who finds it busy looks again after a sleep. Here the threads queue, and the
+    SQLite has one writer at a time, and a writer that finds it busy polls. Here the threads queue, and the
     first of them writes for all.
     """
 
@@ -72,7 +72,7 @@ class GroupCommit:
         mine = _Waiting(arrival)
         self._waiting.append(mine)
         with self._turn:
-            if mine.is_new is None and mine.fault is None:  # nobody has written it meanwhile
+            if mine.is_new is None and mine.fault is None:  # not written meanwhile
                 self._write([self._waiting.popleft() for _ in range(len(self._waiting))])
         if mine.fault is not None:
             raise mine.fault
@@ -82,10 +82,10 @@ class GroupCommit:
         try:
             with self._database.writing() as connection:
                 found = arrive(connection, [each.arrival for each in together], self._now())
-        except CxrNodeError as error:  # the database's fault, so it is everybody's
+        except CxrNodeError as error:  # the database's fault, so it fails all
             for each in together:
                 each.fault = error
-        except Exception as error:  # one arrival's fault, whatever it is, must not be the others'
+        except Exception as error:  # a fault of one arrival must not fail the others
             if len(together) == 1:
                 together[0].fault = error
             else:
@@ -138,7 +138,7 @@ def _told(sender: Origin) -> str:
 
 
 def first_receipt(database: Database, arrival: Arrival) -> datetime | None:
-    """When an object was received for the first time; None where it is not known."""
+    """When an object was first received; None if unknown."""
     with database.reading() as connection:
         return connection.scalar(sa.select(instances.c.received_at).where(*_same(arrival)))
 

@@ -1,6 +1,6 @@
 """Result objects in the ledger's tables: kept once, shared by instances, some of them in several SOP Classes.
 
-Such a result is one object to the ledger: one delivery to a destination, which gets one of its rungs. Knows no
+Such a result is one object to the ledger: one delivery to a destination, which gets one of its SOP Classes. Knows no
 state: `ledger` says what is due and what is settled.
 """
 
@@ -20,7 +20,7 @@ from cxr_node.result_kinds import ResultKind
 
 
 def outdate(connection: sa.Connection, instance_id: int, now: datetime) -> frozenset[int]:
-    """Say that the results of an earlier judgement are not those of an instance any more; `link` renews those that are.
+    """Outdate an instance's results of an earlier judgement; `link` renews those that still hold.
 
     Returns their rows: none, unless the instance is judged again.
     """
@@ -35,17 +35,17 @@ def outdate(connection: sa.Connection, instance_id: int, now: datetime) -> froze
 def link(
     connection: sa.Connection, instance_id: int, stored: StoredArtifact, known: Collection[int] = ()
 ) -> tuple[int, bool]:
-    """Link a result in all its rungs to an instance: its row, and whether it is new.
+    """Link a result in all its SOP Classes to an instance: its row, and whether it is new.
 
     `known` : rows that the instance was linked to before.
     """
     artifact_id, new = _keep(connection, stored)
     linked = [artifact_id]
-    for rung, alternative in enumerate(stored.alternatives, 1):
+    for choice, alternative in enumerate(stored.alternatives, 1):
         alternative_id, first_seen = _keep(connection, alternative)
         linked.append(alternative_id)
         if first_seen:
-            row = {"artifact_id": artifact_id, "rung": rung, "alternative_id": alternative_id}
+            row = {"artifact_id": artifact_id, "sop_class_choice": choice, "alternative_id": alternative_id}
             connection.execute(sa.insert(alternatives), row)
     rows = [{"instance_id": instance_id, "artifact_id": row_id} for row_id in linked if row_id not in known]
     if rows:
@@ -63,7 +63,7 @@ def find(connection: sa.Connection, artifact_id: int) -> StoredArtifact:
         sa.select(artifacts)
         .join(alternatives, alternatives.c.alternative_id == artifacts.c.id)
         .where(alternatives.c.artifact_id == artifact_id)
-        .order_by(alternatives.c.rung)
+        .order_by(alternatives.c.sop_class_choice)
     )
     below = tuple(_stored(row, ()) for row in connection.execute(others).mappings())
     return _stored(first, below)
@@ -76,9 +76,10 @@ def first_user(connection: sa.Connection, artifact_id: int) -> int:
 
 
 def chosen() -> sa.ColumnElement[Any]:
-    """Row of the result object that a delivery is about: the rung that was chosen for its destination."""
+    """Row of the result object that a delivery is about: the SOP Class that was chosen for its destination."""
     instead = sa.select(alternatives.c.alternative_id).where(
-        alternatives.c.artifact_id == deliveries.c.artifact_id, alternatives.c.rung == deliveries.c.rung
+        alternatives.c.artifact_id == deliveries.c.artifact_id,
+        alternatives.c.sop_class_choice == deliveries.c.sop_class_choice,
     )
     return sa.func.coalesce(instead.correlate(deliveries).scalar_subquery(), deliveries.c.artifact_id)
 
@@ -120,7 +121,7 @@ class Version:
     instance_id: int
     same_study: bool
     same_patient: bool | None
-    """None where that is not known: across studies nobody can tell."""
+    """None where that is not known: across studies it is unknown."""
     sop_instance_uids: tuple[str, ...]
     """Of its results."""
 
@@ -196,7 +197,7 @@ def others(connection: sa.Connection, row: sa.RowMapping) -> tuple[Version, ...]
 
 
 def is_replaced(connection: sa.Connection, row: sa.RowMapping) -> bool:
-    """Tell whether a later version has results, and other ones."""
+    """Whether a later version has different results."""
     return any(version.instance_id > row["id"] for version in others(connection, row))
 
 

@@ -53,7 +53,7 @@ class DeadReason(StrEnum):
     """Why an instance is DEAD: stable words for ledger, logs, status and tests."""
 
     FAULT = "fault"
-    """Every attempt failed; the sentence tells what was seen last."""
+    """Every attempt failed; the sentence is the last error."""
     SPOOL_CORRUPT = "spool-corrupt"
     """Its bytes are not those that were acknowledged."""
     UNDELIVERED = "undelivered"
@@ -62,7 +62,7 @@ class DeadReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """A lease on one row; settles only while nobody else has claimed the row since."""
+    """A lease on one row; settles only if the row was not claimed again."""
 
     row_id: int
     owner: str
@@ -82,7 +82,7 @@ class Job:
     content_sha256: str
     priority: Priority
     alone: bool
-    """It was in the hands of a worker that died: nothing else is to be worked on beside it."""
+    """It was in the hands of a worker that died: nothing else may run at the same time."""
     rejected_under: str | None = None
     """It came again after it was rejected under these rules and weights: while they hold, so does the refusal."""
 
@@ -112,7 +112,7 @@ class StoredArtifact:
     """The same result in other SOP Classes: where a destination does not take this one's, the first that it takes."""
 
     @property
-    def rungs(self) -> tuple[StoredArtifact, ...]:
+    def sop_class_choices(self) -> tuple[StoredArtifact, ...]:
         """This one and its alternatives, the first choice first."""
         return (self, *self.alternatives)
 
@@ -124,8 +124,8 @@ class DeliveryJob:
     claim: Claim
     destination: str
     artifact: StoredArtifact
-    rung: int
-    """Which of the artifact's rungs was chosen for the destination; 0, its first choice, while none was."""
+    sop_class_choice: int
+    """which of the artifact's SOP Classes was chosen for the destination; 0, its first choice, while none was."""
     first_due_at: datetime
     instance_id: int
     """Ledger number of the instance whose result this is; the first of several that share it."""
@@ -137,7 +137,7 @@ class DeliveryJob:
 
 
 FREE: dict[str, Any] = {"lease_owner": None, "lease_until": None}
-"""A row nobody works on."""
+"""A row without a lease."""
 
 
 def claim(
@@ -173,7 +173,7 @@ def _passed(at: sa.Column[Any], now: datetime, longest_s: float) -> sa.ColumnEle
 
 
 def held(table: sa.Table, lease: Claim) -> sa.ColumnElement[bool]:
-    """True for the leased row, while nobody has claimed it since and nobody has settled it."""
+    """True for the leased row, until it is claimed again or settled."""
     return sa.and_(table.c.id == lease.row_id, table.c.lease_owner == lease.owner, table.c.fence == lease.fence)
 
 

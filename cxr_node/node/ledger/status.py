@@ -107,7 +107,7 @@ def _down_sentence(destination: str, around: Surroundings) -> str | None:
     if seen is None or seen.down_since is None:
         return None
     since = clock(seen.down_since, around.now)
-    return f"{destination} is down since {since}{_next_try(seen, around.now)} ({seen.last_error})"
+    return f"{destination} has been down since {since}{_next_try(seen, around.now)} ({seen.last_error})"
 
 
 def _next_try(seen: Health, now: datetime) -> str:
@@ -159,7 +159,7 @@ def _alarm(text: str) -> Alarm:
     if word not in (*_PLAIN, *_LASTING):
         near = difflib.get_close_matches(word, (*_PLAIN, *_LASTING), n=1)
         meant = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{text!r} is no alarm{meant}; there are: {GRAMMAR}")
+        raise ValueError(f"{text!r} is not an alarm{meant}; there are: {GRAMMAR}")
     if sign and word in _PLAIN:
         raise ValueError(f"{text!r}: {word} takes no duration; there are: {GRAMMAR}")
     return Alarm(word, times.duration(span)) if sign else Alarm(word)

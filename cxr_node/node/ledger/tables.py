@@ -52,7 +52,7 @@ metadata = sa.MetaData(
 
 
 def _lease() -> tuple[sa.Column[Any], ...]:
-    """Who works on a row, until when, and how often it was tried.
+    """The worker that leases a row, until when, and how often it was tried.
 
     `fence` counts the claims and is never reset: a settle with an older number changes nothing.
     The table's `info` says more: the longest time that `not_before` is ever set ahead (a row that seems to wait for
@@ -100,7 +100,7 @@ instances = sa.Table(
     sa.Column("reason", _WORD),
     sa.Column("sentence", sa.Text),
     sa.Column("verdict", _WORD),
-    sa.Column("doubt", _WORD),
+    sa.Column("abstain_reason", _WORD),
     sa.Column("probability", sa.Double),
     sa.Column("profile", sa.Text),
     *_lease(),
@@ -109,7 +109,7 @@ instances = sa.Table(
     sa.Column("repeats", sa.Integer, nullable=False, server_default="0"),
     sa.Column("repeated_at", Instant),
     _priority(),
-    # it was in the hands of a worker that died: the next one takes nothing beside it
+    # it was in the hands of a worker that died: the next one judges it alone
     sa.Column("alone", sa.Integer, nullable=False, server_default="0"),
     sa.Column("station_name", sa.String(16)),
     # an operator accepted that its patient or its study is another one than before
@@ -126,7 +126,7 @@ instances = sa.Table(
     sa.Index(None, "received_at", "id"),
     sa.Index(None, "calling_ae_title", "id"),
     sa.Index(None, "station_name", "id"),
-    *(_listed(name) for name in ("verdict", "reason", "doubt")),
+    *(_listed(name) for name in ("verdict", "reason", "abstain_reason")),
     sqlite_autoincrement=True,  # ids are never reused: a lower id was received earlier
     info={"max_delay_s": 600.0, "order": ("priority", "alone", "attempts", "id")},
 )
@@ -159,7 +159,7 @@ alternatives = sa.Table(
     "alternatives",
     metadata,
     sa.Column("artifact_id", _KEY, sa.ForeignKey("artifacts.id"), primary_key=True),
-    sa.Column("rung", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("sop_class_choice", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("alternative_id", _KEY, sa.ForeignKey("artifacts.id"), nullable=False, unique=True),
 )
 
@@ -169,7 +169,7 @@ deliveries = sa.Table(
     sa.Column("id", _KEY, primary_key=True),
     sa.Column("artifact_id", _KEY, sa.ForeignKey("artifacts.id"), nullable=False),
     sa.Column("destination", _WORD, nullable=False),
-    sa.Column("rung", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("sop_class_choice", sa.Integer, nullable=False, server_default="0"),
     sa.Column("state", _WORD, nullable=False),
     *_lease(),
     sa.Column("last_status", sa.Integer),

@@ -1,9 +1,9 @@
-"""What a peer says of an association, put into the one form that pynetdicom reads: bytes in, bytes out.
+"""A peer's association PDUs, rewritten in the form that pynetdicom reads: bytes in, bytes out.
 
 PS3.8 9.3.1: "items of an unrecognized type shall be ignored and skipped". Table 9-11: only bit 0 of the version is
 tested, reserved fields are not tested. pynetdicom 3.0.4 aborts at an unknown item, a version name of 17 characters,
-an AE title outside ASCII, a reserved diagnostic. Here such a PDU is written again with what the node understands
-and nothing else, for either role. Knows no socket, and judges nobody.
+an AE title outside ASCII, a reserved diagnostic. Here such a PDU is rewritten with only what the node understands,
+for either role. Knows no socket and no policy.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ RQ, AC, RJ, ABORT = 0x01, 0x02, 0x03, 0x07
 FIXED_BYTES = 74
 """Of an A-ASSOCIATE-RQ or -AC before its first item (Table 9-11, 9-17)."""
 UNSTATED_LENGTH = 16384
-"""Longest PDU for a peer that says nothing: what every peer takes."""
+"""Longest PDU for a peer that names no limit: every peer accepts this."""
 _TITLES = slice(10, 42)
 _ECHOED = slice(10, FIXED_BYTES)
 _APPLICATION, _PROPOSED, _RESULT, _ABSTRACT, _TRANSFER, _USER = 0x10, 0x20, 0x21, 0x30, 0x40, 0x50
 _LENGTH, _CLASS_UID, _ROLE, _VERSION_NAME = 0x51, 0x52, 0x54, 0x55
 _SHORTEST_PDU = 8  # a PDV's head and two bytes
 _NO_SYNTAX = b"0.0"
-"""In the place of a UID that is none: supported by nobody, so its presentation context is answered and rejected."""
+"""In the place of a UID that is none: never supported, so its presentation context is answered and rejected."""
 _UID = re.compile(rb"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*")
 _ACCEPTED, _USER_REJECTION = 0, 1
 
@@ -87,12 +87,12 @@ def with_echo(answer: bytes, request: bytes) -> bytes:
 
 
 def is_about_version(rejection: bytes) -> bool:
-    """Tell of an A-ASSOCIATE-RJ whether it is for the protocol version."""
+    """Whether an A-ASSOCIATE-RJ rejects the protocol version."""
     return _last_two(rejection) == (2, 2)
 
 
 def in_words(pdu: bytes) -> str:
-    """Say what an A-ASSOCIATE-RJ or an A-ABORT says, "" of any other PDU."""
+    """An A-ASSOCIATE-RJ or A-ABORT in words; "" for any other PDU."""
     match pdu[:1]:
         case b"\x03":
             result = pdu[7] if len(pdu) > 7 else 0
@@ -154,7 +154,7 @@ def _proposed(content: bytes) -> tuple[int, bytes]:
 
 
 def _result(content: bytes) -> tuple[int, bytes]:
-    """Of a context that was rejected the syntax is not significant (9.3.3.2); accepted without one, it is no use."""
+    """A rejected context has no significant syntax (9.3.3.2); one accepted without a syntax is useless."""
     if content[2] != _ACCEPTED:
         return content[2], b""
     syntax = next((_uid(part) for kind, part in _items(content[4:]) if kind == _TRANSFER), _NO_SYNTAX)
@@ -162,7 +162,7 @@ def _result(content: bytes) -> tuple[int, bytes]:
 
 
 def _user_information(said: Sequence[tuple[int, bytes]], kind: int) -> bytes:
-    """Keep what the node heeds: of a request the roles too. The rest is optional to answer (PS3.7 D.3.3)."""
+    """Keep what the node uses: in a request the roles too. Answering the rest is optional (PS3.7 D.3.3)."""
     lengths = [int.from_bytes(content[:4]) for part, content in said if part == _LENGTH and len(content) >= 4]
     length = next(iter(lengths), UNSTATED_LENGTH)
     heeded = _item(_LENGTH, struct.pack(">I", max(length & ~1, _SHORTEST_PDU) if length else 0))
@@ -184,7 +184,7 @@ def _role(content: bytes) -> bytes:
 
 
 def _items(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """Walk over items, or over the sub-items of one; up to three bytes of padding at the end are no item.
+    """Walk over items, or over the sub-items of one; up to three bytes of padding at the end are ignored.
 
     Raises
     ------
@@ -202,7 +202,7 @@ def _items(content: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _uid(content: bytes) -> bytes:
-    """Give a UID without its padding; one that is none in the form of one that nobody supports."""
+    """A UID without its padding; an invalid one becomes one that is never supported."""
     uid = content.rstrip(b"\0 ")
     return uid if len(uid) <= 64 and _UID.fullmatch(uid) else _NO_SYNTAX
 

@@ -50,8 +50,8 @@ def associate(
 
     Raises
     ------
-    UnreachableError : it does not come about now.
-    DeliveryError : it has no presentation context for us, and never will.
+    UnreachableError : there is no association now.
+    DeliveryError : the peer accepts no presentation context of ours, permanently.
     """
     address, tls = destination.address, tls_client.arguments()
     try:
@@ -67,7 +67,7 @@ def associate(
 def _refusal(
     entity: Entity, association: Association, destination: DicomDestination, tls: TlsArguments | None
 ) -> DeliveryError:
-    """Why there is no association. A wrong AE title is for people to correct: tried again on schedule, and visible."""
+    """Why there is no association. A wrong AE title is the operator's to correct: visible, and retried on schedule."""
     answer = association.acceptor.primitive
     if answer is not None and answer.result == 0 and not association.accepted_contexts:
         return DeliveryError(f"{destination.address}: accepts none of our SOP Classes", permanent=True)
@@ -82,7 +82,7 @@ _ALERT_S = 0.5  # in TLS 1.3 a server looks at our certificate after our side of
 
 
 def fault(association: Association, expected: Response, message_id: int) -> str:
-    """Say why the last response is no answer to a request; "" where it is one, or where none has come."""
+    """Why the last response does not answer the request; "" if it does, or if none came."""
     connection = association.dul.socket
     if not isinstance(connection, Connection):
         return ""
@@ -92,13 +92,13 @@ def fault(association: Association, expected: Response, message_id: int) -> str:
 
 
 def said(association: Association) -> str:
-    """Say how the peer ended the association; "" where it did not."""
+    """How the peer ended the association; "" if it did not."""
     connection = association.dul.socket
     return connection.said if isinstance(connection, Connection) else ""
 
 
 def why_not(association: Association, address: Address, timeout_s: float, tls: TlsArguments | None) -> Refusal:
-    """Say why no association came about, and what is to be counted."""
+    """Why there is no association, and what to count."""
     connection = association.dul.socket
     made = functools.partial(Refusal, host=address.host, ae_title=address.ae_title)
     if not isinstance(connection, Connection) or not connection.connected:
@@ -122,7 +122,7 @@ def broken(entity: Entity, address: Address, cause: Cause, words: str) -> None:
 
 
 def diagnose(address: Address, timeout_s: float, tls: TlsArguments | None) -> str:
-    """Say why no connection came about; pynetdicom says so in its log alone."""
+    """Why there is no connection; pynetdicom only logs it."""
     try:
         with socket.create_connection((address.host, address.port), min(timeout_s, _DIAGNOSIS_S)) as connection:
             return _diagnose_tls(connection, *tls) if tls else "the connection was lost"
@@ -175,7 +175,7 @@ class Connection(WaitingSocket):
 
     connected = False
     is_cut = False
-    """We have ended it, because time was up."""
+    """We ended it at its deadline."""
     answer: statuses.Answer | None = None
     """The last response, for the thread that sent the request."""
 
@@ -187,14 +187,14 @@ class Connection(WaitingSocket):
         understand_more(assoc, self)
 
     def meet(self, event: str, state: str) -> None:
-        """Take note of how the peer ends the association."""
+        """Record how the peer ends the association."""
         if event == "Evt17" and state in _OPEN and not self.is_cut:
             self.said = self.said or "the peer closed the connection"
         elif event == "Evt19" and state in _OPEN:
             self._give_up(self.fault or "a PDU that cannot be read")
 
     def fail(self, error: Exception) -> None:
-        """Take note of a message that cannot be read."""
+        """Record a message that cannot be read."""
         self._give_up(f"a message that cannot be read ({type(error).__name__})")
 
     def _give_up(self, fault: str) -> None:
@@ -215,7 +215,7 @@ class Connection(WaitingSocket):
                 self.event_queue.put("Evt17")
 
     def recv(self, nr_bytes: int) -> bytearray:
-        """As the base class, but no longer than we have said that a PDU may be, and TLS says why it ended.
+        """As the base class, but up to our longest PDU, and with the reason why TLS ended.
 
         Raises
         ------
@@ -368,7 +368,7 @@ def _timer(after_s: float, action: Callable[[], None]) -> threading.Timer:
 
 
 def end(association: Association) -> None:
-    """Abort, and leave nothing of it."""
+    """Abort and clean up."""
     with deadline(association, 1.0):
         association.abort()
     dispose(association)
@@ -384,7 +384,7 @@ def hang_up(association: Association) -> None:
 
 
 def dispose(association: Association) -> None:
-    """Leave nothing of a failed association: pynetdicom may stop its thread without closing the socket."""
+    """Clean up after a failed association: pynetdicom may stop its thread without closing the socket."""
     hang_up(association)
     association.dul.join(_DISPOSAL_S)
     if not association.dul.is_alive() and (connection := _socket_of(association)) is not None:

@@ -1,4 +1,4 @@
-"""Command sets of the messages that come by the thousand, read and written without a data set in between.
+"""Command sets of the frequent messages, read and written without a data set in between.
 
 Knows no association. PS3.7 6.3.1 (Implicit VR Little Endian), 9.3.1 (C-STORE), E.1 (elements and their VRs).
 """
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from cxr_node.domain import Priority
 
 LONGEST_PDU_BYTES = 1024 * 1024
-"""To a peer that takes any."""
+"""For a peer without a limit."""
 _P_DATA_TF, _COMMAND, _DATA, _LAST = 0x04, 0x01, 0x00, 0x02
 _PIECES = 64  # in one call of the system, which takes up to 1024
 
@@ -44,7 +44,7 @@ class Message:
 
 
 def transmit(connection: socket.socket, message: Message) -> None:
-    """Write a message; raises OSError where the peer has gone, or reads too slowly."""
+    """Write a message; raises OSError if the peer is gone or reads too slowly."""
     pieces = message.pieces()
     if isinstance(connection, ssl.SSLSocket):
         for head in pieces:
@@ -83,7 +83,7 @@ def read(encoded: bytes) -> dict[str, int | str]:
 
     Raises
     ------
-    ValueError : it does not hold together.
+    ValueError : it is malformed.
     """
     found: dict[str, int | str] = {}
     position = 0

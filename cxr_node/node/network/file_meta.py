@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 
 IMPLEMENTATION_CLASS_UID = "2.25.270368559297714802618508887961494672406"
-"""Of this node, whatever its version: the bytes of a file must not change with an update."""
+"""Of this node in every version: an update must not change the bytes of a file."""
 IMPLEMENTATION_VERSION_NAME = "CXR_NODE"
 PREAMBLE = bytes(128) + b"DICM"
 _FIRST = len(PREAMBLE) + 12  # behind the group length
@@ -41,11 +41,11 @@ def _text(element: int, vr: bytes, value: str) -> bytes:
 
 
 def split(content: bytes) -> tuple[str, memoryview]:
-    """Tell a file's SOP Instance UID, and where its data set lies.
+    """A file's SOP Instance UID, and where its data set begins.
 
     Raises
     ------
-    ValueError : it is no Part 10 file.
+    ValueError : it is not a Part 10 file.
     """
     view = memoryview(content)
     if content[128:132] != b"DICM" or content[132:140] != struct.pack("<HH2sH", 0x0002, 0x0000, b"UL", 4):

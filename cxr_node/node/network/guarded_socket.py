@@ -1,8 +1,8 @@
-"""The connection of one association that came to us: how long and how slow a PDU may be, and data past pynetdicom.
+"""The connection of one incoming association: how long and how slow a PDU may be, and data past pynetdicom.
 
-Knows no DIMSE message. pynetdicom 3.0.4 reads a PDU with no deadline and no limit, and copies three times what is a
-piece of an object. What is overridden here is internal to it: the version is pinned, and each name that we rely on is
-held by `tests/node/test_waiting_socket.py`. PS3.8 9.1 (transport), 9.3.1 (PDU length), 9.3.5 (P-DATA-TF).
+Knows no DIMSE message. pynetdicom 3.0.4 reads a PDU with no deadline and no limit, and copies each piece of an object
+three times. What is overridden here is internal to it: the version is pinned, and `tests/node/test_waiting_socket.py`
+holds each name that we rely on. PS3.8 9.1 (transport), 9.3.1 (PDU length), 9.3.5 (P-DATA-TF).
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ SEND_TIMEOUT_S = 30.0
 REQUEST_PDU_BYTES = 128 * 1024
 """Longest PDU before the association; 128 contexts with 40 transfer syntaxes each fit."""
 PDU_SLACK_BYTES = 1024
-"""Some senders count the headers of the PDVs out of the length they were told."""
+"""Some senders count the headers of the PDVs from the length that was negotiated."""
 AFTER_ABORT_BYTES = 1024 * 1024
-"""What is read and forgotten while the peer has not closed (PS3.8 9.2, Sta13)."""
+"""Most bytes discarded while waiting for the peer to close (PS3.8 9.2, Sta13)."""
 _LOOK_S = 0.25
-"""How often a wait for the rest of a PDU looks at its deadline."""
+"""How often a wait for the rest of a PDU checks its deadline."""
 _HEAD_BYTES = 6  # PS3.8 9.3.1: type, reserved, length
 _P_DATA_TF = 0x04
 _PDV_HEAD = struct.Struct(">IB")  # PS3.8 9.3.5.1: length, presentation context
@@ -57,7 +57,7 @@ class GuardedSocket(WaitingSocket):
         self.called_ae_title = self.calling_ae_title = ""
         """As the A-ASSOCIATE-RQ has them, escaped where they are not ASCII; "" before it came."""
         self.has_ended = False
-        """Why it ended is told, and what follows from it is not worth a line."""
+        """The cause is logged already; its consequences are not worth a line."""
         self._request = self._first = b""
         self._refusals = refusals
         self._max_pdu_bytes = max_pdu_bytes
@@ -78,7 +78,7 @@ class GuardedSocket(WaitingSocket):
         A C-STORE may be received, made durable and answered in here, on the association's reading thread.
         """
         if self.assoc.dul.state_machine.current_state != "Sta6":  # PS3.8 9.2: ready for data transfer
-            # What is known comes before what can be read: of a few bytes after a request that is none, nobody waits.
+            # What is known comes before what can be read: after an invalid request nothing waits for a few more bytes.
             return self.event_queue.empty() and super().pump()
         try:
             while not self._is_wanted():
@@ -97,35 +97,35 @@ class GuardedSocket(WaitingSocket):
         return False
 
     def hear(self, content: bytes) -> None:
-        """Take note of a PDU; the first of all is the request."""
+        """Observe a PDU; the first one is the request."""
         super().hear(content)
         if content[:1] == bytes([associate_pdu.RQ]) and not self._request:
             self._request = content[: associate_pdu.FIXED_BYTES]
             self.called_ae_title, self.calling_ae_title = associate_pdu.titles(content)
 
     def meet(self, event: str, state: str) -> None:
-        """Tell why the association ends, if this event ends it and nobody has told."""
+        """Report why the association ends, if this event ends it and it was not reported yet."""
         is_idle = self.assoc.dul.idle_timer_expired()
         ending = judge(event, state, Heard(first=self._first, said=self.said, fault=self.fault, is_idle=is_idle))
         if ending is not None:
             self.end(ending.cause, ending.detail)
 
     def fail(self, error: Exception) -> None:
-        """Tell of a fault of ours."""
+        """Report a fault of our own."""
         self.end(Cause.FAULT, describe(error))
 
     def end(self, cause: Cause, detail: str) -> None:
-        """Tell why the association ends; of several reasons the first."""
+        """Report why the association ends: the first of several reasons."""
         if self.has_ended:
             return
         self.has_ended = True
         if cause is Cause.PROBE:
             self._refusals.count(cause)
         else:
-            self.tell(cause, detail)
+            self.report(cause, detail)
 
-    def tell(self, cause: Cause, detail: str) -> None:
-        """Count and tell what the peer did, or what was done to it."""
+    def report(self, cause: Cause, detail: str) -> None:
+        """Count and report what the peer did, or why it was refused."""
         host, ae_title = str(self.assoc.requestor.address), self.calling_ae_title
         self._refusals.add(Refusal(cause=cause, host=host, ae_title=ae_title, detail=detail))
 
@@ -147,7 +147,7 @@ class GuardedSocket(WaitingSocket):
         return content[:received] if received < nr_bytes else content
 
     def send(self, bytestream: bytes) -> None:
-        """As the base class, but a peer that does not read is given up."""
+        """As the base class, but give up on a peer that does not read."""
         if self.socket is not None:
             if not self._is_plain:
                 with suppress(OSError):
@@ -155,7 +155,7 @@ class GuardedSocket(WaitingSocket):
             super().send(self._completed(bytestream))
 
     def _completed(self, content: bytes) -> bytes:
-        """An A-ASSOCIATE-AC repeats what it answers; of a version that is not ours pynetdicom tells nobody."""
+        """An A-ASSOCIATE-AC repeats what it answers; pynetdicom does not report another protocol version."""
         if content[:1] == bytes([associate_pdu.AC]) and self._request:
             return associate_pdu.with_echo(content, self._request)
         if content[:1] == bytes([associate_pdu.RJ]) and associate_pdu.is_about_version(content):
@@ -163,18 +163,18 @@ class GuardedSocket(WaitingSocket):
         return content
 
     def drop(self) -> None:
-        """Close the connection; who waits for its A-ASSOCIATE-RQ learns that none will come."""
+        """Close the connection, and wake the thread that waits for its A-ASSOCIATE-RQ."""
         self._shutdown_socket()
         if not self.assoc.is_established:
             self.assoc.dul.to_user_queue.put(cast(Any, None))  # what the queue's reader makes of a timeout
 
     def release(self) -> None:
-        """Give back what it holds beside the connection; the object itself may be found to be garbage much later."""
+        """Release what it holds besides the connection; the object itself may be collected much later."""
         self.wake.close()
         self._buffer = bytearray()
 
     def _is_wanted(self) -> bool:
-        """Tell whether the thread has something else to do than to read."""
+        """Whether the thread has something to do besides reading."""
         dul = self.assoc.dul
         return bool(dul._kill_thread or dul.to_provider_queue.queue) or not self.event_queue.empty()
 
@@ -212,7 +212,7 @@ class GuardedSocket(WaitingSocket):
         if self.assoc.dul.state_machine.current_state == "Sta13":
             self._after_abort_bytes += nr_bytes
             if self._after_abort_bytes > AFTER_ABORT_BYTES:
-                self._refuse(Cause.PROTOCOL, "a peer that goes on after an abort")
+                self._refuse(Cause.PROTOCOL, "the peer goes on after an abort")
 
     def _fill(self, rest: memoryview) -> int:
         """Read until it is full, or the peer has closed; how many bytes there were."""
@@ -223,7 +223,7 @@ class GuardedSocket(WaitingSocket):
         return received
 
     def _recv_some(self, rest: memoryview, deadline: float) -> int:
-        """Read; 0 where the peer has closed, -1 where nothing has come for a while."""
+        """Read; 0 if the peer has closed, -1 if nothing came for a while."""
         connection, remaining_s = self.socket, deadline - time.monotonic()
         if connection is None:
             return 0
@@ -244,7 +244,7 @@ class GuardedSocket(WaitingSocket):
 
 
 def calling_ae_title(association: Association) -> str:
-    """Say how the peer calls itself: stripped of padding, escaped where it is not ASCII."""
+    """The peer's AE title: stripped of padding, escaped where it is not ASCII."""
     connection = association.dul.socket
     if isinstance(connection, GuardedSocket):
         return connection.calling_ae_title

@@ -1,4 +1,4 @@
-"""Who was refused, what ended without a release, and why: counted by cause, and told so that a flood fills no journal.
+"""Refused peers and associations that ended without a release: counted by cause, logged at a limited rate.
 
 The first refusal of a peer for a cause is a line at once; the others of the next minute are one line at its end.
 Knows no protocol. PS3.15 A.5.3.11: a refusal may be a Security Alert, which `on_refusal` is for.
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 MINUTE_S = 60.0
 TOTALS_EVERY_S = 3600.0
 MAX_WINDOWS = 1024
-"""More peers than this are told of as one."""
+"""More peers than this are reported as one."""
 OTHERS = "others"
 
 
@@ -32,28 +32,28 @@ _METHODS = (b"GET ", b"HEAD", b"POST", b"OPTI", b"PUT ", b"CONN")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
-    """What the connection knows of its peer so far."""
+    """What the connection knows about its peer so far."""
 
     first: bytes
     """The first bytes that came, up to six."""
     said: str
     """An abort of the peer's, in words."""
     fault: str
-    """What was wrong with a PDU, in words; "" where nobody has said."""
+    """What was wrong with a PDU, in words; "" if unknown."""
     is_idle: bool
-    """The peer has been silent for longer than it may."""
+    """The peer has been silent for too long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How it ended; `Cause.PROBE` is to be counted, and not to be told."""
+    """How it ended; `Cause.PROBE` is counted and not logged."""
 
     cause: Cause
     detail: str
 
 
 def judge(event: str, state: str, heard: Heard) -> Ending | None:
-    """Say why an event ends the association; None where it does not, or where it ends as it should.
+    """Why an event ends the association; None if it does not, or if the end is regular.
 
     Evt15: we abort. Evt16: the peer aborts. Evt17: the connection is closed. Evt18: time is up. Evt19: no valid PDU.
     """
@@ -82,7 +82,7 @@ def judge(event: str, state: str, heard: Heard) -> Ending | None:
 
 
 def in_words(first: bytes) -> str:
-    """Guess from its first bytes what a connection that does not speak DICOM speaks."""
+    """Guess the protocol of a connection that does not speak DICOM from its first bytes."""
     if first[:2] == b"\x16\x03":
         return "a TLS handshake, where plain DICOM is spoken"
     if first[:4] in _METHODS:
@@ -91,11 +91,11 @@ def in_words(first: bytes) -> str:
 
 
 class Cause(StrEnum):
-    """Why somebody was refused."""
+    """Why a peer was refused."""
 
     TOO_MANY_CONNECTIONS = "too-many-connections"
     GAVE_WAY = "gave-way"
-    """It had not asked for an association yet, and there was no room for another."""
+    """It had not requested an association yet, and the limit of connections was reached."""
     TLS = "tls"
     PDU_TOO_LONG = "pdu-too-long"
     TOO_SLOW = "too-slow"
@@ -104,7 +104,7 @@ class Cause(StrEnum):
     CALLED_AE_TITLE = "called-ae-title"
     CALLING_AE_TITLE = "calling-ae-title"
     HOST = "host"
-    """The AE title is known, but not from there."""
+    """The AE title is known, but not from that host."""
     CERTIFICATE = "certificate"
     """The AE title is known, but not with that certificate."""
     LOCAL_LIMIT = "local-limit"
@@ -115,9 +115,9 @@ class Cause(StrEnum):
     CANNOT_UNDERSTAND = "cannot-understand"
     COMMITMENT_REPORT = "commitment-report"
     DROPPED = "dropped"
-    """An object whose association ended before it was whole."""
+    """An association that ended before its object was complete."""
     FAULT = "fault"
-    """Of ours, that ended its association and no other."""
+    """A fault of ours that ended one association."""
     PEER_ABORT = "peer-abort"
     PEER_CLOSED = "peer-closed"
     """It closed the connection without a release."""
@@ -128,16 +128,16 @@ class Cause(StrEnum):
     STOPPING = "stopping"
     """We aborted an association because the receiver stops."""
     PROBE = "probe"
-    """A connection that was closed without a byte, as those who watch ports do: counted, and not told."""
+    """A connection closed without a byte, as port monitors do: counted, not logged."""
     DESTINATION_REJECTED = "destination-rejected"
-    """This and the next four: of an association that we asked a destination for."""
+    """This and the next four: of an association that we requested."""
     DESTINATION_ABORTED = "destination-aborted"
     DESTINATION_MUTE = "destination-mute"
     """It did not answer in time, or closed the connection."""
     DESTINATION_CONFUSED = "destination-confused"
-    """Its answer is none to our message."""
+    """Its answer does not match our message."""
     DESTINATION_AWAY = "destination-away"
-    """Nobody listens there: counted and told in the journal, and no matter for the audit trail."""
+    """Nothing listens there: counted and logged, but not audited."""
 
 
 UNWELCOME = frozenset(
@@ -146,20 +146,20 @@ UNWELCOME = frozenset(
         *(Cause.CALLED_AE_TITLE, Cause.CALLING_AE_TITLE, Cause.HOST, Cause.CERTIFICATE),
     }
 )
-"""Causes for which nobody is let in: each is a Security Alert."""
+"""Causes for which a peer is refused: each is a Security Alert."""
 ENDED = frozenset(
     {
         *(Cause.PEER_ABORT, Cause.PEER_CLOSED, Cause.IDLE, Cause.NO_REQUEST, Cause.STOPPING),
         *(Cause.DESTINATION_REJECTED, Cause.DESTINATION_ABORTED, Cause.DESTINATION_MUTE, Cause.DESTINATION_CONFUSED),
     }
 )
-"""An association ended, and it was no refusal of ours."""
+"""An association ended, and we did not refuse it."""
 ALERTS = UNWELCOME | ENDED | {Cause.PDU_TOO_LONG, Cause.TOO_SLOW, Cause.PROTOCOL, Cause.FAULT}
-"""What the audit trail is told of; a C-STORE that is refused is in the log alone."""
+"""What is audited; a refused C-STORE is in the log only."""
 
 
 def told_as(cause: Cause) -> str:
-    """Give the first word of a line or an alert."""
+    """First words of a line or an alert."""
     return "association ended" if cause in ENDED else "refused"
 
 
@@ -170,7 +170,7 @@ class Refusal:
     cause: Cause
     host: str
     ae_title: str = ""
-    """As the peer calls itself; empty before it did."""
+    """The peer's AE title; empty before its request."""
     detail: str = ""
     times: int = 1
 
@@ -196,12 +196,12 @@ class Refusals:
 
     @property
     def totals(self) -> Counter[Cause]:
-        """How many there were since the start, by cause."""
+        """Counts since the start, by cause."""
         with self._lock:
             return Counter(self._totals)
 
     def add(self, refusal: Refusal) -> None:
-        """Count a refusal, and tell of it if it is the first of its minute."""
+        """Count a refusal, and log it if it is the first of its minute."""
         with self._lock:
             self._totals[refusal.cause] += 1
             key = refusal.host, refusal.cause
@@ -221,7 +221,7 @@ class Refusals:
             self._totals[cause] += 1
 
     def turn(self) -> None:
-        """Tell of the minutes that are over, and once an hour of all; called again and again."""
+        """Log the minutes that are over, and a total every hour; called periodically."""
         now = time.monotonic()
         self._end(now)
         if now >= self._totals_at:
@@ -229,12 +229,12 @@ class Refusals:
             self._tell_totals()
 
     def close(self) -> None:
-        """Tell of what has not been told yet."""
+        """Log what has not been logged yet."""
         self._end(float("inf"))
         self._tell_totals()
 
     def _end(self, now: float) -> None:
-        """End the windows that are due; a peer that went on has another minute from now."""
+        """End the windows that are due; a peer that went on gets another minute."""
         more = []
         with self._lock:
             for key, window in [(key, one) for key, one in self._windows.items() if one.ends_at <= now]:

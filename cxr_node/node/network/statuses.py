@@ -47,7 +47,7 @@ class Answer:
 
 
 def read(event: Event) -> Answer | None:
-    """Read a message that has come whole (evt.EVT_DIMSE_RECV); None where it is no response."""
+    """Read a complete message (evt.EVT_DIMSE_RECV); None if it is not a response."""
     command = event.message.command_set
     field = _number(command.get("CommandField")) or 0
     if not field & _IS_RESPONSE:
@@ -57,7 +57,7 @@ def read(event: Event) -> Answer | None:
 
 
 def fault(answer: Answer, expected: Response, message_id: int) -> str:
-    """Say why it is no answer to that request; "" where it is one."""
+    """Why it is not an answer to that request; "" if it is."""
     name = expected.name.replace("_", "-")
     if answer.field != expected:
         return f"the peer answered a {name}-RQ with another command: 0x{answer.field:04X}"
@@ -76,7 +76,7 @@ def _number(value: Any) -> int | None:
 
 
 class Action(Enum):
-    """What becomes of a delivery after an answer."""
+    """Next state of a delivery after an answer."""
 
     DELIVERED = "delivered"
     RETRY = "retry"
@@ -106,7 +106,7 @@ TABLE = (
     StatusRule(0x0001, _EXACT, Action.DELIVERED, "stored with a warning", "PS3.7 Annex C"),
     StatusRule(0x0107, _EXACT, Action.DELIVERED, "stored, attribute list error", "PS3.7 Annex C"),
     StatusRule(0x0116, _EXACT, Action.DELIVERED, "stored, attribute value out of range", "PS3.7 Annex C"),
-    # Our UIDs are made from content: who has this SOP Instance UID has these bytes, and lost only the reply.
+    # Our UIDs are made from content: a peer that has this UID has these bytes, and only the reply was lost.
     StatusRule(0x0111, _EXACT, Action.DELIVERED, "the destination has it already", "PS3.7 Annex C"),
     StatusRule(0xA700, _CLASS_A, Action.RETRY, "refused: out of resources", "PS3.4 B.2.3"),
     StatusRule(0xA900, _CLASS_A, Action.REFUSED, "data set does not match its SOP Class", "PS3.4 B.2.3"),
@@ -121,7 +121,7 @@ TABLE = (
     StatusRule(0x0120, _EXACT, Action.REFUSED, "missing attribute", "PS3.7 Annex C"),
     StatusRule(0x0121, _EXACT, Action.REFUSED, "missing attribute value", "PS3.7 Annex C"),
     StatusRule(0x0122, _EXACT, Action.REFUSED, "refused: SOP Class not supported", "PS3.7 Annex C"),
-    # Rights are given by people at the destination: they may come within the delivery's 72 hours.
+    # People at the destination may grant the right within the delivery's 72 hours.
     StatusRule(0x0124, _EXACT, Action.RETRY, "refused: not authorized", "PS3.7 Annex C"),
     StatusRule(0x0210, _EXACT, Action.RETRY, "duplicate invocation", "PS3.7 Annex C"),
     StatusRule(0x0211, _EXACT, Action.REFUSED, "unrecognized operation", "PS3.7 Annex C"),
@@ -131,7 +131,7 @@ TABLE = (
 
 
 def judge(value: int) -> StatusRule:
-    """Row for an answer. What no clause knows (and Pending, which a C-STORE never has) is tried again."""
+    """Row for an answer. An unknown status (and Pending, which a C-STORE never has) is retried."""
     for row in TABLE:
         if value & row.mask == row.value:
             return row

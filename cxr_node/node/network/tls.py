@@ -1,4 +1,4 @@
-"""What the node shows in TLS and whom it believes, on either side, read anew when the files change.
+"""The node's TLS identity and trust, as server and as client, reloaded when the files change.
 
 PS3.15 B.12 (BCP 195: RFC 8996, RFC 9325). Knows no association.
 """
@@ -37,7 +37,7 @@ def server_tls(tls: Tls) -> ssl.SSLContext:
 
 
 def client_tls(tls: Tls, section: str = "destinations.tls") -> ssl.SSLContext:
-    """The same for whom we call: its certificate is of our CA and names it, and ours is shown.
+    """The same as a client: the server's certificate is of our CA and names the server, and ours is shown.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def offered(context: ssl.SSLContext, is_rsa: bool) -> dict[str, list[str]]:
 
 
 def _nobody_types() -> str:
-    """Answer for the pass phrase of an encrypted key: a service has no terminal to ask at."""
+    """Pass phrase of an encrypted key: a service has no terminal to prompt at."""
     return ""
 
 
@@ -98,16 +98,16 @@ class Renewed:
         self._context = make(tls)
 
     def context(self) -> ssl.SSLContext:
-        """For the next handshake; files that cannot be used change nothing, and are told of once."""
+        """For the next handshake; unusable files change nothing and are logged once."""
         with self._lock:
             seen = self._look()
             if seen != self._seen:
                 self._seen = seen
                 try:
                     self._context = self._make(self._tls)
-                    log.info("certificates read anew certificate=%s", self._tls.certificate)
+                    log.info("certificates reloaded certificate=%s", self._tls.certificate)
                 except ConfigError as error:
-                    log.error("the certificates from before stay in use: %s", error)
+                    log.error("the previous certificates stay in use: %s", error)
             return self._context
 
     def _look(self) -> list[tuple[int, int, int] | None]:
@@ -124,7 +124,7 @@ def _stamp(file: Path) -> tuple[int, int, int] | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerCertificate:
-    """What a peer's certificate says of it, in the form in which the configuration names certificates."""
+    """The names in a peer's certificate, in the form that the configuration uses."""
 
     fingerprint: str
     """SHA-256."""
@@ -132,7 +132,7 @@ class PeerCertificate:
     """DNS names and IP addresses of the subjectAltName; without any, the Common Names."""
 
     def is_one_of(self, certificates: tuple[str, ...]) -> bool:
-        """Tell whether a list of fingerprints and names has it."""
+        """Whether a list of fingerprints and names contains it."""
         return self.fingerprint in certificates or not self.names.isdisjoint(certificates)
 
 
@@ -156,9 +156,9 @@ def _name(kind: str, value: str) -> str:
 
 
 def why(error: OSError) -> str:
-    """Say in OpenSSL's constant words why a handshake failed."""
+    """Why a handshake failed, in OpenSSL's constant words."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"certificate not accepted: {error.verify_message}"
     if isinstance(error, ssl.SSLError) and error.reason:
         return error.reason.replace("_", " ").lower()
-    return "no end of the handshake in time" if isinstance(error, TimeoutError) else "the connection was lost"
+    return "the handshake took too long" if isinstance(error, TimeoutError) else "the connection was lost"

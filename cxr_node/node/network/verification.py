@@ -1,4 +1,4 @@
-"""Verification SCU (PS3.4 Annex A), and the short association that it and `cxr-node send` open for one errand."""
+"""Verification SCU (PS3.4 Annex A), and the short association that it and `cxr-node send` open."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def associated(
 
     Raises
     ------
-    DeliveryError : it does not come about.
+    DeliveryError : there is no association.
     """
     _config.STORE_SEND_CHUNKED_DATASET = True  # from the file, as it is: no decoding, no second copy
     entity = Entity(calling_ae_title, timeout_s)

@@ -1,6 +1,6 @@
-"""Waiting without a poll, below pynetdicom's associations: both threads of one sleep until there is news.
+"""Waiting without a poll, below pynetdicom's associations: both threads of one sleep until there is work.
 
-Knows no DIMSE message. In pynetdicom 3.0.4 they look for news a thousand times a second. What is overridden here is
+Knows no DIMSE message. pynetdicom 3.0.4 polls a thousand times a second. What is overridden here is
 internal to it: the version is pinned, and `tests/node/test_waiting_socket.py` holds each name we rely on.
 """
 
@@ -25,19 +25,19 @@ from cxr_node.node.network import associate_pdu
 SLOWEST_BYTES_PER_S = 32 * 1024
 """Of a PDU, and of a whole message."""
 WAIT_S = 0.2
-"""How long a thread waits for news before it looks at its timers."""
+"""How long a thread waits before it checks its timers."""
 _TURN_S, _CLOSED_TURN_S = 0.001, 0.01
 
 
 class NotifyingQueue(queue.Queue[Any]):
-    """A queue that tells when something was put."""
+    """A queue that notifies when something was put."""
 
     def __init__(self, on_put: Callable[[], None]) -> None:
         super().__init__()
         self._on_put = on_put
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        """As the base class, then tell."""
+        """As the base class, then notify."""
         super().put(item, block, timeout)
         self._on_put()
 
@@ -66,7 +66,7 @@ class Wake:
                 os.eventfd_read(self._file)
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the descriptor."""
         with self._lock:
             file, self._file = self._file, -1
             if file >= 0:
@@ -74,7 +74,7 @@ class Wake:
 
 
 class Checkpoint(threading.Event):
-    """The event that an association's thread passes on every turn: it waits there until there is news.
+    """The event that an association's thread passes on every turn: it waits there until there is work.
 
     Who sends a request closes it, and waits until the thread says that it is here. A thread of pynetdicom's that has
     served an N-EVENT-REPORT says that it is not, and so it is said again as long as it is true.
@@ -85,22 +85,22 @@ class Checkpoint(threading.Event):
         self._association = association
         self._news = threading.Event()
 
-    def tell(self) -> None:
+    def notify(self) -> None:
         """Let the thread take its next turn now."""
         self._news.set()
 
     def set(self) -> None:
-        """As the base class; that somebody opens the checkpoint is news."""
+        """As the base class; opening the checkpoint wakes the thread."""
         super().set()
         self._news.set()
 
     def clear(self) -> None:
-        """As the base class; that somebody closes it is news too."""
+        """As the base class; closing it wakes the thread too."""
         super().clear()
         self._news.set()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait for news, but not for long; then as the base class."""
+        """Wait for work, but not for long; then as the base class."""
         self._news.wait(WAIT_S)
         self._news.clear()
         while not super().wait(_CLOSED_TURN_S):
@@ -109,7 +109,7 @@ class Checkpoint(threading.Event):
 
 
 class Pace:
-    """How long a message may take in all; else a byte a minute, in a PDU of its own, would keep it open for years."""
+    """Longest time of a whole message; else a peer could hold it open by a byte a minute."""
 
     def __init__(self, grace_s: float) -> None:
         self._grace_s = grace_s
@@ -120,7 +120,7 @@ class Pace:
         self._begun_at, self._bytes = time.monotonic(), 0
 
     def keeps_up(self, nr_bytes: int) -> bool:
-        """Tell whether it still comes fast enough, now that more of it is there."""
+        """Whether the peer is still fast enough, now that more has arrived."""
         self._bytes += nr_bytes
         return time.monotonic() - self._begun_at <= self._grace_s + self._bytes / SLOWEST_BYTES_PER_S
 
@@ -129,7 +129,7 @@ class WaitingSocket(AssociationSocket):
     """A connection whose thread sleeps until the peer, or its own process, has something for it."""
 
     wake: Wake
-    """Set by who has something to send."""
+    """Set by a thread that has something to send."""
     said = ""
     """Why the peer rejected or aborted, in words."""
     fault = ""
@@ -138,18 +138,18 @@ class WaitingSocket(AssociationSocket):
     """What the last `pump` found."""
 
     def hear(self, content: bytes) -> None:
-        """Take note of a PDU before it is decoded."""
+        """Observe a PDU before it is decoded."""
         self.said = self.said or associate_pdu.in_words(content)
 
     def meet(self, event: str, state: str) -> None:
-        """Take note of an event of PS3.8 9.2 before it is acted on."""
+        """Observe an event of PS3.8 9.2 before it is handled."""
 
     def fail(self, error: Exception) -> None:
-        """Take note of a fault that ends the association, whosever it is."""
+        """Observe any fault that ends the association."""
 
     @property
     def ready(self) -> bool:
-        """Tell pynetdicom whether there is a PDU for it to read; nothing is read or waited for here."""
+        """Whether there is a PDU for pynetdicom to read; neither reads nor waits."""
         return self.has_input
 
     def pump(self) -> bool:
@@ -178,7 +178,7 @@ class WaitingSocket(AssociationSocket):
         return number in found
 
     def _pending(self) -> bool:
-        """Tell whether TLS has read more than was asked for."""
+        """Whether TLS holds more decrypted bytes."""
         return isinstance(self.socket, ssl.SSLSocket) and bool(self.socket.pending())
 
 
@@ -190,7 +190,7 @@ class Machine(StateMachine):
         self._connection = connection
 
     def do_action(self, event: str) -> None:
-        """As the base class, but a fault is no end of the thread."""
+        """As the base class, but a fault does not end the thread."""
         state = self.current_state
         self._connection.meet(event, state)
         try:
@@ -199,7 +199,7 @@ class Machine(StateMachine):
                 self.dul.to_user_queue.put(cast(Any, None))
         except InvalidEventError:  # our answer to a peer that has broken the protocol meanwhile
             self.dul.kill_dul()  # the association's thread sees it, and the connection is closed
-        except Exception as error:  # one association's fault, whatever it is, must not end the others
+        except Exception as error:  # a fault of one association must not end the others
             self._connection.fail(error)
             self.dul.kill_dul()
 
@@ -227,8 +227,8 @@ def end_polling(association: Association, connection: WaitingSocket) -> None:
     """Let both threads of an association wait until the other, or the peer, has something for them."""
     checkpoint = association._reactor_checkpoint = Checkpoint(association)
     checkpoint.set()
-    association.dul.to_user_queue = NotifyingQueue(checkpoint.tell)
-    association.dimse.msg_queue = NotifyingQueue(checkpoint.tell)
+    association.dul.to_user_queue = NotifyingQueue(checkpoint.notify)
+    association.dimse.msg_queue = NotifyingQueue(checkpoint.notify)
     association.dul.to_provider_queue = NotifyingQueue(connection.wake.set)
     dul: Any = association.dul  # one method of its own is replaced
     dul._run_loop_delay = 0.0  # `pump` waits

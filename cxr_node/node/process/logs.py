@@ -39,13 +39,13 @@ class _Stream:
 
 
 class LogFiles:
-    """The files that stdout and stderr were sent into when the process began."""
+    """Files that stdout and stderr were redirected to when the process started."""
 
     def __init__(self) -> None:
         self._streams = [stream for number in _STREAMS if (stream := _file_behind(number)) is not None]
 
     def reopen(self) -> bool:
-        """Write on into a new file where the old one bears another name now, and tell whether one did."""
+        """Reopen files that were rotated away; returns whether any was."""
         moved = [stream for stream in self._streams if _is_moved(stream)]
         opened: list[Path] = []
         for stream in moved:
@@ -53,16 +53,16 @@ class LogFiles:
                 _reopen(stream)
                 opened.append(stream.path)
             except OSError as error:
-                log.error("SIGHUP: the log file cannot be opened again, the old one stays in use: %s", error.strerror)
+                log.error("SIGHUP: the log file cannot be reopened, the old one stays in use: %s", error.strerror)
         if opened:
-            log.info("SIGHUP: the log file was moved away and is opened again")
+            log.info("SIGHUP: the log file was rotated and is reopened")
         elif not moved:
             log.info("SIGHUP is ignored: no log file was moved away, and the configuration is read at the start only")
         return bool(opened)
 
 
 def on_hangup(then: Callable[[], None] | None = None) -> Callable[[], None]:
-    """Make what SIGHUP does in this process; `then` is called after a file was opened again."""
+    """Handler of SIGHUP; `then` is called after a file was reopened."""
     files = LogFiles()
 
     def hang_up() -> None:
@@ -159,7 +159,7 @@ class _OneLine(logging.Formatter):
 
 
 def _stage(record: logging.LogRecord) -> str:
-    """Who speaks: of ours the stage (receive, work, deliver, ...), which outlives the name of a module."""
+    """Source of a line: for our own code the stage (receive, work, deliver, ...), not the module."""
     if not _is_ours(record):
         return record.name
     names = record.name.split(".")

@@ -1,7 +1,7 @@
 """Waking a process of the same node without polling: one datagram to a socket in the spool.
 
-A notification that is lost costs nothing: the ledger is the truth, and a process that waits looks at it after a time
-anyhow. So notifying never fails and never blocks. Knows no ledger.
+A lost notification costs nothing: the ledger is the truth, and a waiting process polls it now and then anyway.
+So notifying never fails and never blocks. Knows no ledger.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from cxr_node.errors import ResourceError
 
@@ -44,7 +42,7 @@ class Wakeup:
             raise ResourceError(f"wake-up socket: {error.strerror}") from error
 
     def wait(self, timeout_s: float) -> bool:
-        """Sleep until notified; True if so. Notifications that nobody waited for count as one."""
+        """Sleep until notified; True if so. Earlier notifications count as one."""
         heard, _, _ = select.select([self._socket], [], [], max(0.0, timeout_s))
         if heard:
             with suppress(BlockingIOError):
@@ -61,17 +59,9 @@ class Wakeup:
         self._socket.close()
         (self._folder / self._name).unlink(missing_ok=True)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
 
 def listens(spool_path: Path, role: Role) -> bool:
-    """Tell whether a process of this role is ready for work (or died without tidying up)."""
+    """Whether a process of this role is ready for work (or died without cleaning up)."""
     return any((spool_path / "run").glob(f"{role}-*.sock"))
 
 

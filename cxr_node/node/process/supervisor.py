@@ -2,7 +2,7 @@
 
 Knows nothing of DICOM and no ledger: it starts commands, ends them in order, and restarts what died. Each role
 holds a lock on a file in the spool, which the kernel opens when the process dies, however it dies; so neither kill -9
-nor a process number that is given again can deceive. What stands in the file only says since when.
+nor a reused process number can deceive. The content of the file only says since when.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ _FIRST_DELAY_S = 0.5
 _MAX_DELAY_S = 30.0
 _HEALTHY_AFTER_S = 60.0  # a child that lived that long starts again with the first delay
 _LOOK_EVERY_S = 0.2
-_HEAD_START_S = 0.3  # of the receiver, for whom a PACS waits, when the ledger is checked and cores are few
+_HEAD_START_S = 0.3  # of the receiver: a PACS waits while the ledger is checked on few cores
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 SIGN_EVERY_S = 15.0
 """Between two signs of life."""
@@ -96,7 +96,7 @@ _SUFFIX = ".alive"
 
 
 class Notifier:
-    """Tells the service manager how this process fares (sd_notify(3)); without one it does nothing.
+    """Reports to the service manager (sd_notify(3)); does nothing without one.
 
     `progress` is for the main loop only. A thread of its own that fed the watchdog would only prove that
     the thread lives.
@@ -111,12 +111,12 @@ class Notifier:
         self._is_ready = False
 
     def ready(self) -> None:
-        """The process does its work from now on."""
+        """The process is ready."""
         self._is_ready = True
         self._say("READY=1")
 
     def progress(self) -> None:
-        """The main loop has come round once more; before `ready`, a long start goes on."""
+        """The main loop made progress; before `ready`, a long start did."""
         now = time.monotonic()
         if now - self._fed_at >= self._REPEAT_S:
             self._fed_at = now
@@ -229,7 +229,7 @@ def _die_with_parent(prctl: Callable[[int, int], int], parent: int) -> None:
     """Run in the new process before exec: SIGTERM when the supervisor is gone (prctl(2)).
 
     The supervisor blocks signals (`held`), and a mask outlives exec. A hangup is ignored until the role waits for
-    it: one that comes before ends nobody.
+    it: an earlier one ends nothing.
     """
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -239,7 +239,7 @@ def _die_with_parent(prctl: Callable[[int, int], int], parent: int) -> None:
 
 
 def _end(children: Sequence[_Child]) -> None:
-    """SIGTERM one after the other: the receiver lets no more in before the worker settles what it holds."""
+    """SIGTERM one after the other: the receiver stops accepting before the worker finishes its jobs."""
     for child in children:
         process = child.process
         if process is None:
@@ -257,22 +257,22 @@ def _end(children: Sequence[_Child]) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoleState:
-    """One role, whichever processes do it."""
+    """State of one role, over all its processes."""
 
     running: bool
     processes: int
     since: datetime | None
-    """When it became ready, or, where it does not run, ended; None where it never ran with this spool."""
+    """When it became ready or, if it does not run, ended; None if it never ran with this spool."""
     in_order: bool
-    """It ended as it was asked to; where it was killed, `since` is its last sign of life."""
+    """It ended as requested; if it was killed, `since` is its last sign of life."""
     seen_at: datetime | None
-    """When its main loop last came round, to `SIGN_EVERY_S`."""
+    """Last progress of its main loop, to `SIGN_EVERY_S`."""
 
 
 class Presence(Notifier):
-    """Tells the service manager, and every process that looks into the spool, how this one fares.
+    """Reports how this process is doing to the service manager and, through the spool, to other processes.
 
-    What cannot be written is not told: no role ends for it.
+    A report that cannot be written is skipped: no role ends because of it.
     """
 
     def __init__(self, spool_path: Path, role: str) -> None:
@@ -283,14 +283,14 @@ class Presence(Notifier):
         self._told: dict[str, str | int] = {"pid": os.getpid()}
 
     def ready(self) -> None:
-        """The process does its work from now on."""
+        """The process is ready."""
         if self._file is None:
             with self._forgiving():
                 self._appear()
         super().ready()
 
     def progress(self) -> None:
-        """The main loop has come round once more."""
+        """The main loop made progress."""
         super().progress()
         if self._file is not None and (now := time.monotonic()) - self._signed_at >= SIGN_EVERY_S:
             self._signed_at = now
@@ -298,7 +298,7 @@ class Presence(Notifier):
                 os.utime(self._file)
 
     def close(self) -> None:
-        """The process ends as it was asked to."""
+        """The process ends as requested."""
         if self._file is not None:
             with self._forgiving():
                 self._tell(ended_at=_now())
@@ -306,7 +306,7 @@ class Presence(Notifier):
             self._file = None
 
     def _appear(self) -> None:
-        """Lock the file before anybody can see it; what dead processes of the role left is taken away."""
+        """Lock the file before it is visible, and delete those of dead processes of the role."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         dead = [path for path in _files(self._folder, self._role) if not _is_held(path)]
         path = self._folder / f"{self._role}-{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}"
@@ -335,13 +335,13 @@ class Presence(Notifier):
     ) -> None:
         if kind is None or not issubclass(kind, Exception):
             self.close()
-        elif self._file is not None:  # it died of a fault: the file says so by what it does not say
+        elif self._file is not None:  # it died of a fault: ended_at stays missing
             os.close(self._file)
             self._file = None
 
 
 def look(spool_path: Path, roles: Iterable[str] = ROLES) -> dict[str, RoleState]:
-    """Say how each role fares."""
+    """State of each role."""
     return {role: _state(spool_path / "run", role) for role in roles}
 
 

@@ -40,7 +40,7 @@ ANSWERS = {
     Cause.CERTIFICATE: Rejection.CALLING_AE_TITLE,
     Cause.LOCAL_LIMIT: Rejection.LOCAL_LIMIT,
 }
-"""What a caller is answered; which of the three it was is for our log only."""
+"""What a caller is answered; the log alone says which of the three it was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,7 @@ class Call:
 
 
 def judge(call: Call, listen: Listen, established: Counter[str]) -> Cause | None:
-    """Say why a call is refused; None where it is accepted. `established` counts the other associations by host."""
+    """Why a call is refused; None if it is accepted. `established` counts the other associations by host."""
     if listen.require_called_ae_title and call.called_ae_title != listen.ae_title:
         return Cause.CALLED_AE_TITLE
     if listen.peers and (stranger := _recognize(call, listen.peers)) is not None:
@@ -82,7 +82,7 @@ def prefer(
 ) -> list[PresentationContext]:
     """Order the supported transfer syntaxes as the caller proposes them.
 
-    Who proposes several in one context names first what the object is stored in; pynetdicom would choose by
+    A sender that proposes several in one context names its stored syntax first; pynetdicom would choose by
     our order, and some callers then fail because they cannot transcode.
     """
     wishes: dict[str, list[str]] = {}
@@ -103,7 +103,7 @@ def _rank(wish: Sequence[str]) -> Callable[[str], int]:
 
 
 class GuardedAcse(ACSE):
-    """pynetdicom's negotiation, after our own rules; a fault in a rule ends the association, it opens nothing."""
+    """pynetdicom's negotiation, after our own rules; a fault in a rule ends the association."""
 
     def __init__(
         self, assoc: Association, listen: Listen, established: Callable[[], Counter[str]], refusals: Refusals
@@ -139,7 +139,7 @@ class GuardedAcse(ACSE):
 
 
 def _detail(cause: Cause, call: Call) -> str:
-    """What an operator needs to put it right, and else nothing."""
+    """What an operator needs to correct it, and nothing else."""
     match cause:
         case Cause.CALLED_AE_TITLE:
             return f"called={call.called_ae_title!r}"
@@ -150,7 +150,7 @@ def _detail(cause: Cause, call: Call) -> str:
 
 
 def _is_host(address: str, host: str) -> bool:
-    """Compare with an address, a network (10.1.0.0/16) or a name; a name that does not resolve is nobody's."""
+    """Compare with an address, a network (10.1.0.0/16) or a name; a name that does not resolve matches nothing."""
     caller = _plain(address)
     try:
         return caller in ipaddress.ip_network(host, strict=False)

@@ -35,9 +35,9 @@ HANDSHAKE_S = 5.0
 ARTIM_S = 5.0
 """From the connection to its A-ASSOCIATE-RQ, and from a refusal to its end (PS3.8 9.1.5)."""
 BACKLOG = 1024
-"""Connections that wait to be accepted; of one more, the kernel drops the first packet, and it comes a second late."""
+"""Connections that wait to be accepted; beyond that the kernel drops the first packet, which costs a second."""
 GIVING_WAY = 64
-"""Connections that are being closed for newcomers, at a time."""
+"""Most connections being closed for newcomers at a time."""
 
 
 @dataclass(slots=True, eq=False)
@@ -51,11 +51,11 @@ class Caller:
 
     @property
     def is_associated(self) -> bool:
-        """It has asked for an association and got it."""
+        """It has requested an association and got it."""
         return self.association is not None and bool(self.association.is_established)
 
     def give_way(self) -> None:
-        """Let its thread find the connection closed, and log nothing more of it."""
+        """Close the connection under its thread, without another log line."""
         if self.association is not None:
             cast(GuardedSocket, self.association.dul.socket).has_ended = True
         with suppress(OSError):  # past ssl, whose own shutdown() would forget its state under the thread's hands
@@ -63,7 +63,7 @@ class Caller:
 
 
 class GuardedHandler(RequestHandler):
-    """One connection, from the handshake to the last trace of it; runs in a thread of its own."""
+    """One connection from the handshake to its cleanup; runs in a thread of its own."""
 
     server: GuardedServer
 
@@ -94,7 +94,7 @@ class GuardedHandler(RequestHandler):
             self.server.closed(association)
 
     def finish(self) -> None:
-        """Close the connection, whatever came before."""
+        """Close the connection in any case."""
         with suppress(OSError):
             self.request.shutdown(socket.SHUT_RDWR)
         self.request.close()
@@ -115,7 +115,7 @@ class GuardedHandler(RequestHandler):
     def _create_association(self) -> Association:
         association = super()._create_association()
         server = self.server
-        association.dul.daemon = True  # nobody's silence may keep the process from ending
+        association.dul.daemon = True  # a silent peer must not keep the process from ending
         association.dul.socket = None
         association.dul.event_queue.get_nowait()  # the base class's socket has announced the connection
         self._connection = GuardedSocket(association, self.request, server.listen.max_pdu_bytes, server.refusals)
@@ -154,7 +154,7 @@ class GuardedServer(ThreadedAssociationServer):
         self._max_connections = 2 * listen.max_associations + 16
         self._max_connections_per_host = min(listen.max_associations, listen.max_associations_per_host) + 8
         self.on_turn: Callable[[], None] = lambda: None
-        """Called again and again by the thread that accepts, as long as it does."""
+        """Called periodically by the accepting thread."""
         self._lock = threading.Lock()
         self._callers: dict[socket.socket, Caller] = {}
         self._open: dict[Association, StorageProvider] = {}
@@ -184,7 +184,7 @@ class GuardedServer(ThreadedAssociationServer):
             self._open.pop(association, None)
 
     def caller(self, request: socket.socket) -> Caller:
-        """Find the caller of a connection that was let in."""
+        """Find the caller of an accepted connection."""
         with self._lock:
             return self._callers[request]
 
@@ -193,7 +193,7 @@ class GuardedServer(ThreadedAssociationServer):
         self.refusals.add(Refusal(cause=cause, host=host, detail=detail))
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Make a thread for a connection, unless there are enough."""
+        """Start a thread for a connection, unless the limit is reached."""
         host = client_address[0]
         if not self._admit(request, host):
             self.refuse(Cause.TOO_MANY_CONNECTIONS, host)
@@ -210,7 +210,7 @@ class GuardedServer(ThreadedAssociationServer):
         """Do nothing: an association calls this before its last PDU is out; the handler closes after it."""
 
     def service_actions(self) -> None:
-        """Say that the listener has come round once more."""
+        """Report progress of the listener."""
         super().service_actions()
         self.refusals.turn()
         self.on_turn()
@@ -221,7 +221,7 @@ class GuardedServer(ThreadedAssociationServer):
         self.refuse(Cause.FAULT, client_address[0], "" if error is None else describe(error))
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        """Accept; where the machine has no descriptor left, let others finish instead of spinning."""
+        """Accept; without a free descriptor, wait for others to finish instead of spinning."""
         try:
             return super().get_request()
         except OSError:
@@ -238,7 +238,7 @@ class GuardedServer(ThreadedAssociationServer):
             self._leave(request)
 
     def _admit(self, request: socket.socket, host: str) -> bool:
-        """Let a connection in; where all places are taken, the oldest without an association gives way."""
+        """Accept a connection; at the limit, drop the oldest one without an association."""
         with self._lock:
             callers = list(self._callers.values())
             if sum(caller.host == host for caller in callers) >= self._max_connections_per_host:

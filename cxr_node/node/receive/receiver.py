@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 SYNC_SLOTS = 4
 """Concurrent fsyncs; more do not make a disk faster, but every one of them slower."""
 PATIENCE_S = 10.0
-"""How long a sender waits for a ledger that is being checked; senders themselves wait longer for an answer."""
+"""How long a sender waits for the ledger check; senders themselves wait longer for an answer."""
 
 
 Inspect = Callable[[Path], InstanceRef]
@@ -54,7 +54,7 @@ class StoreRequest:
 
 
 class RefusedError(CxrNodeError):
-    """An object is refused: the status goes to the sender, the sentence into the log."""
+    """A refused object: the status goes to the sender, the sentence to the log."""
 
     def __init__(self, status: int, sentence: str) -> None:
         self.status = status
@@ -64,7 +64,7 @@ class RefusedError(CxrNodeError):
 class LedgerGate:
     """Holds senders back until the ledger is open: the receiver listens before the ledger is checked and complete.
 
-    To check it takes 0.8 s for 100,000 images, and longer where objects must be received again.
+    The check takes 0.8 s for 100,000 images, and longer if objects must be received again.
     """
 
     def __init__(self) -> None:
@@ -82,7 +82,7 @@ class LedgerGate:
 
         Raises
         ------
-        ResourceError : it takes too long, or there will be none.
+        ResourceError : it takes too long, or the ledger cannot be opened.
         """
         if self._ledger is None:
             self._over.wait(PATIENCE_S)
@@ -116,19 +116,19 @@ class Receiver:
 
     def begin(self, request: StoreRequest) -> Part:
         """Open a file that begins with our own File Meta Information; below the watermark none is opened."""
-        self._ledger()  # what could not be written down is not taken
+        self._ledger()  # refuse what could not be written
         if not self._spool.has_room():
             raise RefusedError(OUT_OF_RESOURCES, "the disk is below its watermark")
         part = self._spool.begin()
         try:
             part.write(file_meta(request.sop_class_uid, request.sop_instance_uid, request.transfer_syntax_uid))
-        except ResourceError:  # nobody else knows of it: on a full disk an empty file would stay for each refusal
+        except ResourceError:  # nothing else refers to it: on a full disk an empty file would stay for each refusal
             part.discard()
             raise
         return part
 
     def finish(self, request: StoreRequest, part: Part) -> None:
-        """Check the header, then make durable: file, name, ledger row. Only then the worker is woken."""
+        """Check the header, then make durable: file, name, ledger row. Only then wake the worker."""
         started = time.monotonic()
         ref = self._inspect(part.path)
         if ref.sop_instance_uid != request.sop_instance_uid or ref.sop_class_uid != request.sop_class_uid:
@@ -157,7 +157,7 @@ class Receiver:
             self._tell_of_later(number)
 
     def _tell_of_later(self, number: int) -> None:
-        """Log that an earlier version came again: it is known and sends nothing; `cxr-node resend` would."""
+        """Log that an earlier version arrived again: nothing is sent; `cxr-node resend` would send it."""
         with suppress(ResourceError), self._ledger().database.reading() as connection:
             later = results.latest(connection, number)
             if later is not None:
@@ -167,7 +167,7 @@ class Receiver:
                 log.warning(words, number, later, number)
 
     def _number(self, arrival: Arrival) -> int | None:
-        """For the log alone: what is durable already is not refused because the ledger cannot be read now."""
+        """For the log only: a durable object is not refused because the ledger cannot be read."""
         try:
             return number_of(self._ledger().database, arrival)
         except ResourceError:

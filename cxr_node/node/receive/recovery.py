@@ -39,12 +39,12 @@ log = logging.getLogger(__name__)
 _BATCH = 100  # rows of one transaction
 _LOOK_EVERY_S = 0.25
 _ORPHAN_AFTER_S = 86_400.0
-"""A result that no row names for a day is no worker's any more."""
+"""A result that no row names for a day belongs to no worker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rebuilt:
-    """What became of the objects that the ledger did not know."""
+    """Outcome of a rebuild."""
 
     objects: int
     """In the spool, known ones included."""
@@ -54,9 +54,9 @@ class Rebuilt:
 
 
 def rebuild(ledger: Ledger, spool: Spool, inspect: Inspect, progress: Callable[[], None] = lambda: None) -> Rebuilt:
-    """Receive again what lies in the spool and is not in the ledger, the first received first.
+    """Receive again what is in the spool and not in the ledger, oldest first.
 
-    The order matters: the first image of a study says whose study it is. `progress` is called now and then.
+    The order matters: the first image of a study says whose study it is. `progress` is called periodically.
 
     Raises
     ------
@@ -139,7 +139,7 @@ def _arrival(spool: Spool, inspect: Inspect, digest: str, received_at: datetime)
 
 @contextmanager
 def _alone(spool: Spool, progress: Callable[[], None]) -> Iterator[None]:
-    """One process of a node does this at a time; the others wait, for the order of the rows' sake."""
+    """One process of a node at a time, to keep the order of the rows."""
     try:
         file = os.open(spool.path / "run" / "rebuild.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:

@@ -5,7 +5,7 @@ PS3.4 B (Storage), A (Verification); PS3.7 9.1.1 and 9.1.5.
 
 Offered are all Storage SOP Classes, not only those of radiographs: an archive that routes a whole study sees
 its job fail if one SR or one scanned letter in it is refused, and then sends nothing or everything again. What
-is no radiograph is taken, and the pipeline refuses it with a reason that `cxr-node trace` shows. Where whole CT
+is not a radiograph is taken, and the pipeline refuses it with a reason that `cxr-node trace` shows. Where whole CT
 studies are routed that fills the disk: `listen.sop_classes: radiographs` offers no context for them.
 """
 
@@ -44,12 +44,12 @@ from cxr_node.node.spool.spool import Spool
 log = logging.getLogger(__name__)
 
 GRACE_S = 15.0
-"""How long associations may go on after a stop, while they send."""
+"""How long associations may go on sending after a stop."""
 IDLE_GRACE_S = 1.0
-"""An association that says nothing for so long after a stop is aborted."""
+"""After a stop, an association silent for this long is aborted."""
 _OPERATORS_FAULT = (errno.EACCES, errno.EPERM, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 TURN_S = 0.25
-"""How often the listener looks for a stop."""
+"""How often the listener checks for a stop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +127,7 @@ def _open(spool: Spool, inspect: Inspect, progress: Callable[[], None]) -> Ledge
 
 
 def _tidy(spool: Spool, ledger: Ledger, inspect: Inspect, progress: Callable[[], None]) -> None:
-    """Put right what earlier processes left behind when they died, before an object is taken."""
+    """Clean up after dead processes before the first object is accepted."""
     if swept := spool.sweep():
         log.warning("swept unfinished files=%d", swept)
     found = rebuild(ledger, spool, inspect, progress)
@@ -136,7 +136,7 @@ def _tidy(spool: Spool, ledger: Ledger, inspect: Inspect, progress: Callable[[],
 
 
 def wants_commitment(config: Config) -> bool:
-    """Tell whether a destination may open an association to say what it commits itself to."""
+    """Whether a destination may open an association to report commitment."""
     return any(destination.is_asked_to_commit for destination in config.destinations)
 
 
@@ -164,7 +164,7 @@ def _listen(
 
 
 def _unusable(listen: Listen, error: OSError) -> CxrNodeError:
-    """Whose fault it is: a port that another process holds may be free after a restart, a wrong address never is."""
+    """A port that is in use may be free after a restart; a wrong address stays wrong."""
     sentence = f"listen: {listen.host}:{listen.port} cannot be used: {error.strerror}"
     return ConfigError(sentence) if error.errno in _OPERATORS_FAULT else ResourceError(sentence)
 

@@ -4,7 +4,7 @@ Replaces pynetdicom's DIMSE provider of an acceptor, which collects a data set i
 file behind on an abort. Knows no ledger and no configuration: a `Receiver` opens the files and judges them.
 PS3.7 9.1.1 (C-STORE), 9.3.1 (its messages), E.1 (command elements); PS3.8 Annex E (PDVs).
 
-An N-EVENT-REPORT of Storage Commitment comes beside them, on an association that the destination opened, and only in
+An N-EVENT-REPORT of Storage Commitment also arrives here, on an association that the destination opened, and only in
 a presentation context of this SOP Class, for which the caller is the SCP (PS3.7 D.3.3.4, PS3.4 J.3.3).
 
 All of this runs on the association's reading thread: while an object is made safe nothing more is read, so a
@@ -49,13 +49,13 @@ _CAUSES = {
 
 MAX_COMMAND_BYTES = 16 * 1024
 MAX_WAITING = 8
-"""Requests of one association that wait for an answer; nobody may send more than one (PS3.7 D.3.3.3)."""
+"""Requests of one association that wait for an answer; no peer may send more than one (PS3.7 D.3.3.3)."""
 MESSAGE_GRACE_S = 60.0
 """A message that was begun must be complete after this and its length over the slowest rate."""
 MAX_INFORMATION_BYTES = 1024 * 1024
 """Of the Event Information; that of a hundred objects, as many as we ask about at once, has 20 KiB."""
 TakeReport = Callable[[Report, str], int]
-"""Takes a report and the AE title of who sent it; returns the status to answer."""
+"""Takes a report and its sender's AE title; returns the status to answer."""
 _PRIORITIES = {code: priority for priority, code in dimse.PRIORITIES.items()}
 _IS_COMMAND, _IS_LAST = 1, 2  # PS3.8 E.2, message control header
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
@@ -71,7 +71,7 @@ class CommandField(IntEnum):
 
 
 class ProtocolError(CxrNodeError):
-    """The peer does not keep to the protocol: the association is aborted."""
+    """The peer violates the protocol: the association is aborted."""
 
 
 class StorageProvider(DIMSEServiceProvider):
@@ -96,7 +96,7 @@ class StorageProvider(DIMSEServiceProvider):
         return 0.0 if self._busy or self._request is not None else time.monotonic() - self._last_at
 
     def discard(self) -> None:
-        """Drop what has not been received whole."""
+        """Drop an incomplete object."""
         part, self._part = self._part, None
         if part is not None:
             self._tell(Cause.DROPPED, f"bytes={part.size_bytes}")
@@ -107,14 +107,14 @@ class StorageProvider(DIMSEServiceProvider):
         self.take([(context_id, memoryview(pdv)) for context_id, pdv in primitive.presentation_data_value_list])
 
     def take(self, pdvs: list[tuple[int, memoryview]]) -> None:
-        """Take the PDVs of one P-DATA-TF; what goes wrong ends this association and no other."""
+        """Take the PDVs of one P-DATA-TF; a fault ends this association only."""
         self._busy = True
         try:
             for context_id, pdv in pdvs:
                 self._take(context_id, pdv)
         except ProtocolError as error:
             self._end(Cause.PROTOCOL, str(error))
-        except Exception as error:  # one association's fault, whatever it is, must not end the others
+        except Exception as error:  # a fault of one association must not end the others
             self._end(Cause.FAULT, describe(error))
         finally:
             self._busy = False
@@ -167,13 +167,13 @@ class StorageProvider(DIMSEServiceProvider):
                 self._begin(self._read(context_id, command), has_data=has_data_set(command))
             case CommandField.C_ECHO_RQ:
                 if self.msg_queue.qsize() >= MAX_WAITING:
-                    raise ProtocolError("more requests at a time than anybody may send")
+                    raise ProtocolError("more requests at a time than allowed")
                 echo = P_DATA()
                 pdv: Any = [context_id, bytes([_IS_COMMAND | _IS_LAST]) + encoded]  # typed a tuple, checked as a list
                 echo.presentation_data_value_list = [pdv]
                 super().receive_primitive(echo)
             case CommandField.C_CANCEL_RQ:
-                pass  # PS3.7 9.3.2.3: a C-CANCEL that comes too late is no error
+                pass  # PS3.7 9.3.2.3: a C-CANCEL that comes too late is not an error
             case _:
                 self._obey_other(context_id, command)
 
@@ -201,7 +201,7 @@ class StorageProvider(DIMSEServiceProvider):
         if request.sop_class_uid != str(context.abstract_syntax):
             self._refusal = RefusedError(MISMATCH, "the SOP Class is not that of the presentation context")
         elif not is_uid(request.sop_instance_uid):
-            self._refusal = RefusedError(INVALID_INSTANCE, "the SOP Instance UID is no UID")
+            self._refusal = RefusedError(INVALID_INSTANCE, "the SOP Instance UID is not a UID")
         return request
 
     def _begin(self, request: StoreRequest, has_data: bool) -> None:
@@ -216,7 +216,7 @@ class StorageProvider(DIMSEServiceProvider):
                 self._refuse(error)
 
     def _take_data(self, request: StoreRequest, content: memoryview) -> None:
-        """Write, or after a refusal read on so that the answer comes where the peer expects it."""
+        """Write; after a refusal, read on so that the answer comes where the peer expects it."""
         self._received_bytes += len(content)
         limit = self._receiver.max_object_bytes
         if self._received_bytes > 2 * limit:
@@ -287,7 +287,7 @@ def _priority(code: Any) -> Priority:
 
 
 def has_data_set(command: dict[str, Any]) -> bool:
-    """Tell whether a data set follows the command (PS3.7 E.1)."""
+    """Whether a data set follows the command (PS3.7 E.1)."""
     return command.get("CommandDataSetType") != dimse.NO_DATA_SET
 
 

@@ -4,7 +4,7 @@ Knows no DICOM and no ledger. Layout below the spool folder, all of it readable 
 
     incoming/<random>.part      being written; the writer holds a lock on it as long as it lives
     objects/ab/<sha256>.dcm     received; the file's time is the time of receipt
-    results/ab/<sha256>.dcm     made here; beside it <sha256>.<digest>.note, what a rebuilt ledger must not forget
+    results/ab/<sha256>.dcm     made here; next to it <sha256>.<digest>.note, what a rebuilt ledger must not forget
     run/                        wake-up sockets and locks
     audit/                      the audit trail, unless it is configured elsewhere (`audit.trail`)
 
@@ -34,9 +34,9 @@ _WRITE_BYTES = 256 * 1024
 """Of one call of the system: 7.5 MB at once took 15 ms on ext4, and in pieces of this size 1.7 ms (measured)."""
 MIB = 1024 * 1024
 _MAKING = threading.Lock()
-"""Held while a folder is made: another thread's file in it waits until the folder is durable."""
+"""Held while a folder is created, so that files in it wait until it is durable."""
 _MADE: set[Path] = set()
-"""Folders that this process has made or found; who finds one finds it durable."""
+"""Folders that this process has made or found, all of them durable."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -83,9 +83,9 @@ class Part:
         self._append(content)
 
     def fill(self, content: bytes) -> None:
-        """As `write`, of all that there will be, and on to the disk; its digest is made by another core meanwhile."""
-        with ThreadPoolExecutor(1, "digest") as beside:
-            beside.submit(self._digest.update, content)
+        """As `write`, for the whole content, with fsync; another core computes the digest meanwhile."""
+        with ThreadPoolExecutor(1, "digest") as thread:
+            thread.submit(self._digest.update, content)
             self._append(content)
             with _disk():
                 os.fsync(self._file)
@@ -98,7 +98,7 @@ class Part:
                 rest = rest[os.write(self._file, rest[:_WRITE_BYTES]) :]
 
     def discard(self) -> None:
-        """Take the file away, if it was not stored."""
+        """Delete the file, if it was not stored."""
         if self._file >= 0:
             self.path.unlink(missing_ok=True)
             self._close()
@@ -129,7 +129,7 @@ class Part:
                 self.path.rename(target)
             except FileNotFoundError as error:
                 forget_folder(target.parent)
-                raise ResourceError("spool: a folder of it was taken away") from error
+                raise ResourceError("spool: one of its folders was deleted") from error
             self._close()
             sync(target.parent)
 
@@ -156,7 +156,7 @@ class Spool:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def lay_out(self) -> None:
-        """Make all folders for objects at once: a sender would wait for each of them."""
+        """Create all folders for objects at once, so that no sender waits for one."""
         with _disk():
             make_hex_folders(self.path / Area.OBJECTS)
 
@@ -167,7 +167,7 @@ class Spool:
         return disk.f_bavail * disk.f_frsize
 
     def has_room(self) -> bool:
-        """Tell whether the disk is above the watermark."""
+        """Whether the disk is above the watermark."""
         return self.free_bytes() >= self.min_free_bytes
 
     def begin(self) -> Part:
@@ -217,7 +217,7 @@ class Spool:
             raise SpoolCorruptError(f"{area}/{sha256[:12]} does not have the bytes that were stored")
 
     def received_at(self, sha256: str) -> datetime:
-        """Tell when an object was received for the first time, to the microsecond, as its results repeat it.
+        """When an object was first received, to the microsecond, as its results repeat it.
 
         Raises FileNotFoundError where it is not there.
         """
@@ -226,7 +226,7 @@ class Spool:
         return _EPOCH + timedelta(microseconds=round(modified_ns / 1000))
 
     def date(self, sha256: str, received_at: datetime) -> None:
-        """Give an object back the time of its first receipt: retention had taken it, and it came again."""
+        """Restore the time of first receipt of an object that came again after its retention."""
         with _disk():
             file = os.open(self.locate(Area.OBJECTS, sha256), os.O_RDONLY | os.O_CLOEXEC)
             try:
@@ -236,7 +236,7 @@ class Spool:
                 os.close(file)
 
     def note(self, sha256: str, about: str, words: str, area: Area = Area.RESULTS) -> None:
-        """Write something down beside a file, so that it outlives the ledger; it goes when the file goes."""
+        """Keep a note next to a file, so that it outlives the ledger; deleted with the file."""
         part = self.begin()
         try:
             part.write(words.encode())
@@ -245,7 +245,7 @@ class Spool:
             part.discard()
 
     def noted(self, sha256: str, about: str, area: Area = Area.RESULTS) -> str:
-        """Read what was written down; "" where nothing was."""
+        """Read such a note; "" if there is none."""
         try:
             with _disk():
                 return self._note(sha256, about, area).read_text()
@@ -253,7 +253,7 @@ class Spool:
             return ""
 
     def delete(self, area: Area, sha256: str) -> None:
-        """Take a file away with the notes on it; one that is gone already is no error."""
+        """Delete a file and its notes; a missing file is not an error."""
         path = self.locate(area, sha256)
         with _disk():
             for note in path.parent.glob(f"{sha256}.*.note"):
@@ -271,7 +271,7 @@ class Spool:
         return self.locate(area, sha256).with_suffix(f".{name}.note")
 
     def sweep(self) -> int:
-        """Take away the unfinished files of writers that died; how many there were."""
+        """Delete the unfinished files of dead writers; returns how many."""
         swept = 0
         with _disk():
             for path in (self.path / "incoming").glob("*.part"):
@@ -293,7 +293,7 @@ def _nanoseconds(at: datetime) -> tuple[int, int]:
 
 @contextmanager
 def _disk() -> Iterator[None]:
-    """Name the machine's faults; a missing file is for the caller to judge."""
+    """Translate OS errors; a missing file is left to the caller."""
     try:
         yield
     except FileNotFoundError:
@@ -328,7 +328,7 @@ def create_locked(folder: Path) -> tuple[int, Path]:
 
 
 def remove_unlocked(path: Path) -> bool:
-    """Take a file away; False where its writer lives, or the file is gone already.
+    """Delete a file; False if its writer lives, or the file is gone already.
 
     Raises
     ------
@@ -370,12 +370,12 @@ def make_hex_folders(parent: Path) -> None:
         folders = [parent / f"{number:02x}" for number in range(256)]
         for folder in folders:
             folder.mkdir(mode=0o700, exist_ok=True)
-        sync(parent)  # also of those that were there: who made them may have been killed before
+        sync(parent)  # existing ones too: their maker may have been killed before its fsync
         _MADE.update(folders)
 
 
 def forget_folder(folder: Path) -> None:
-    """Somebody has taken it away: the next one makes it anew."""
+    """It was deleted: the next caller makes it again."""
     _MADE.discard(folder)
 
 

@@ -4,7 +4,7 @@ Knows no DICOM and no network: an `Analyser` is handed in. Whatever happens betw
 judged again from the same bytes to the same result, and leaves the ledger once.
 
 Several instances are in hand at a time, each in a lane of its own from its bytes to its settled row, so that one is
-decoded while another is examined and a third is stored. What ends one lane's job touches no other's.
+decoded while another is examined and a third is stored. A fault in one lane does not touch the others.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -37,20 +38,20 @@ from cxr_node.result_kinds import ResultKind
 log = logging.getLogger(__name__)
 
 _MAX_LANES = 4  # beyond, they wait for Python's own lock; each takes some 150 MB of a 5 megapixel image
-_RETRY_DELAY_S = 10.0  # after an unexpected error; times the attempt
+_RETRY_DELAY_S = 10.0  # after an unexpected error, times the attempt
 _EXIT_HUNG = 70  # EX_SOFTWARE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Analyser:
-    """What is done with an instance: `pipeline.process` with a classifier, which a worker does not know."""
+    """Analyses an instance: `pipeline.process` with a classifier, which a worker does not know."""
 
     process: Callable[[bytes, Origin, Config, Precedent], Outcome]
-    """Called by several lanes at once; the same arguments, the same bytes out."""
+    """Called by several lanes at once; equal arguments give equal bytes."""
     batch: int = 1
     """How many instances it examines at once."""
     rules_sha256: str = ""
-    """Digest of all that a refusal depends on but the image: what comes again under others is judged again."""
+    """Digest of all that a refusal depends on besides the image: under another one, a repeat is judged again."""
 
 
 def run(config: Config, load: Callable[[], Analyser], stop: threading.Event, notifier: Notifier | None = None) -> None:
@@ -67,14 +68,17 @@ def run(config: Config, load: Callable[[], Analyser], stop: threading.Event, not
     ledger = Ledger.open(config.spool.path, repair=True)
     try:
         analyser = load()
-        with Wakeup(config.spool.path, Role.WORK) as wakeup, worker_name(ledger, config.spool.path, Role.WORK) as owner:
+        with (
+            closing(Wakeup(config.spool.path, Role.WORK)) as wakeup,
+            worker_name(ledger, config.spool.path, Role.WORK) as owner,
+        ):
             if swept := spool.sweep():  # of results that a killed worker was writing
                 log.warning("swept unfinished files=%d", swept)
             notifier.ready()
             log.info("ready owner=%s", owner)
             worker = Worker(config, ledger, spool, owner, analyser)
             with (
-                LeaseKeeper(ledger, config.work.lease_s, _exit_hung) as keeper,
+                closing(LeaseKeeper(ledger, config.work.lease_s, _exit_hung)) as keeper,
                 Lanes(worker, keeper, _lanes(config, analyser.batch)) as lanes,
             ):
                 _loop(lanes, ledger, wakeup, stop, notifier)
@@ -109,7 +113,7 @@ def _loop(lanes: Lanes, ledger: Ledger, wakeup: Wakeup, stop: threading.Event, n
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """Brings instances to an end, each in the lane that calls it."""
+    """Processes instances, each in the lane that calls it."""
 
     config: Config
     ledger: Ledger
@@ -176,8 +180,8 @@ class Worker:
             return _settled(self.ledger.settle_as_before(job), "rejected as before")
         content = self.spool.load(Area.OBJECTS, job.content_sha256)
         precedent = queries.precedent(self.ledger, job)
-        with ThreadPoolExecutor(1, "digest") as beside:  # 5 ms of 10 MB, which another core has free
-            whole = beside.submit(self.spool.require_whole, Area.OBJECTS, job.content_sha256, content)
+        with ThreadPoolExecutor(1, "digest") as thread:  # 5 ms of 10 MB, which another core has free
+            whole = thread.submit(self.spool.require_whole, Area.OBJECTS, job.content_sha256, content)
             try:
                 outcome = self.analyser.process(content, job.origin, self.config, precedent)
             finally:
@@ -208,14 +212,14 @@ class Worker:
         settled = self.ledger.settle_reported(job, reported.finding, stored, self._wanted())
         notify(self.config.spool.path, Role.DELIVER)
         decision = reported.finding.decision
-        doubt = f" doubt={decision.doubt}" if decision.doubt is not None else ""
-        return _settled(settled, f"reported verdict={reported.finding.target.word(decision.verdict)}{doubt}")
+        abstained = f" abstain_reason={decision.abstain_reason}" if decision.abstain_reason is not None else ""
+        return _settled(settled, f"reported verdict={reported.finding.target.word(decision.verdict)}{abstained}")
 
     def _all_stored(self, artifacts: Sequence[Artifact]) -> list[StoredArtifact]:
         """Store each; the largest at the same time as the others, since the disk serves both."""
         largest = max(artifacts, key=lambda each: len(each.content), default=None)
-        with ThreadPoolExecutor(1, "largest") as beside:
-            waiting = None if largest is None else beside.submit(self._store, largest)
+        with ThreadPoolExecutor(1, "largest") as thread:
+            waiting = None if largest is None else thread.submit(self._store, largest)
             stored = [None if each is largest else self._store(each) for each in artifacts]
         return [one if one is not None else waiting.result() for one in stored if waiting is not None]
 

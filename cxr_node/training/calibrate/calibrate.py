@@ -1,9 +1,8 @@
 """From logits on children that training never saw to probabilities, and to where verdicts begin.
 
-Knows no training. The calibration part is scored clean and in corrupted copies: a probability must keep its
-meaning when the scanner's style changes. Thresholds spend a budget of abstentions, because a held-out part of
-the same hospital is easier than the next hospital and would place them too close together; or they keep a promise on
-predictive values (`guarantee`), which holds for patients drawn like the calibration part.
+The calibration part is scored clean and in corrupted copies: a probability must keep its meaning when the scanner's
+style changes. Thresholds spend a budget of abstentions, because a held-out part of the same hospital is easier than the
+next hospital; or they keep a promise on predictive values (`guarantee`), for patients drawn like the calibration part.
 """
 
 from __future__ import annotations
@@ -20,16 +19,14 @@ from rich.progress import Progress
 from scipy.optimize import minimize
 
 from cxr_node.errors import DataError
-from cxr_node.model import profile as profiles
-from cxr_node.model import weights
+from cxr_node.model import profile, weights
 from cxr_node.model.profile import CalibrationFile, GuaranteeFile, OperatingPointFile, ProfileFile
 from cxr_node.training.calibrate import guarantee
 from cxr_node.training.calibrate.guarantee import Patients, Wish
-from cxr_node.training.data import images as data
-from cxr_node.training.data import profile_folder as folder
+from cxr_node.training.data import images
 from cxr_node.training.data.device import bar_of
 from cxr_node.training.data.images import Item
-from cxr_node.training.data.profile_folder import RECIPE_LABELS, Labels
+from cxr_node.training.data.profile_folder import RECIPE_LABELS, Labels, held_out, recipe_of, update_metrics
 from cxr_node.training.data.recipe import GuaranteeSection, Recipe
 from cxr_node.training.measure import bootstrap, inference, model_card
 from cxr_node.training.measure.inference import Scores
@@ -51,12 +48,7 @@ class CalibrationOptions:
     prevalence: float | None = None
 
     def of(self, recipe: Recipe) -> Recipe:
-        """Put it into a recipe.
-
-        Raises
-        ------
-        DataError : one predictive value without the other
-        """
+        """Put it into a recipe. Raises DataError: one predictive value without the other."""
         operating, own = recipe.operating, recipe.operating.guarantee
         changes: dict[str, Any] = {"prevalence": self.prevalence or operating.prevalence}
         if self.ppv or self.npv or self.confidence:
@@ -82,26 +74,17 @@ def run(
 ) -> dict[str, Any]:
     """Calibrate a profile anew and bind the result to its weights.
 
-    Parameters
-    ----------
-    profile_folder : as `train` wrote it; its recipe is read from metrics.json
-    data_folder : the data it was trained on, or another site's labelled images
-    part : None: the calibration part of the data it was trained on, all images of any other
-    labels : the CSV file with the labels, where it is not the folder's manifest.csv
-    options : predictive values to keep, and at which prevalence
-
-    Returns
-    -------
-    the calibration section of metrics.json
-
-    Raises
-    ------
-    DataError : the data cannot be calibrated on, or no threshold keeps what was options; nothing is changed then
-    ModelError : the profile folder is not complete, or its weights are not those it was released with
+    `data_folder` : the data it was trained on, or another site's labelled images
+    `part` : None: the calibration part of the data it was trained on, all images of any other
+    `labels` : the CSV file with the labels, where it is not the folder's manifest.csv
+    `options` : predictive values to keep, and at which prevalence
+    Returns the calibration section of metrics.json
+    Raises DataError: the data cannot be calibrated on, or no threshold keeps what was options; nothing is changed then;
+    ModelError: the profile folder is not complete, or its weights are not those it was released with.
     """
-    recipe, described = options.of(folder.recipe_of(profile_folder)), profiles.described_in(profile_folder)
-    profiles.as_released(profile_folder, described, "weights.safetensors")  # a calibration vouches for its weights
-    fitted_on = folder.held_out(profile_folder, data_folder, part, default="calibration", labels=labels)
+    recipe, described = options.of(recipe_of(profile_folder)), profile.described_in(profile_folder)
+    profile.as_released(profile_folder, described, "weights.safetensors")  # a calibration vouches for its weights
+    fitted_on = held_out(profile_folder, data_folder, part, default="calibration", labels=labels)
     foresee(recipe, fitted_on[0])
     with bar_of(progress) as bar:
         return calibrate(profile_folder, recipe, described, fitted_on, bar)
@@ -110,18 +93,12 @@ def run(
 def foresee(recipe: Recipe, items: Sequence[Item]) -> None:
     """Refuse, before any work, a promise that not even a faultless network could keep on so few patients.
 
-    Raises
-    ------
-    DataError : there are too few
+    Raises DataError: there are too few.
     """
     if wish := _wish(recipe):
         positive = np.array([item.positive for item in items])
-        faultless = Patients(
-            probability=positive.astype(np.float64),
-            positive=positive,
-            answerable=np.ones_like(positive),
-            groups=_groups(items),
-        )
+        surely, all_of_them = positive.astype(np.float64), np.ones_like(positive)
+        faultless = Patients(probability=surely, positive=positive, answerable=all_of_them, groups=_groups(items))
         guarantee.thresholds(faultless, wish, recipe.label)
 
 
@@ -146,9 +123,9 @@ def calibrate(
         operating_point=point,
         guarantee=promised,
     )
-    profiles.write(profile_folder, described, calibrated)
+    profile.write(profile_folder, described, calibrated)
     measured = _measured(positive, clean, changed, calibrated)
-    folder.update_metrics(profile_folder, {"calibration": measured, "blind": {}})  # a blind figure is of its thresholds
+    update_metrics(profile_folder, {"calibration": measured, "blind": {}})  # a blind figure is of its thresholds
     model_card.write(profile_folder)
     return measured
 
@@ -176,9 +153,7 @@ def operating_point(
 
     The limits of spread and distance are set without regard to labels, and the promise is made for what they leave.
 
-    Raises
-    ------
-    DataError : no threshold keeps the promise
+    Raises DataError: no threshold keeps the promise.
     """
     operating = recipe.operating
     probability, spread = clean.probability(slope, intercept), clean.spread(slope, intercept)
@@ -228,11 +203,11 @@ def scored(
     copies = recipe.operating.corrupted_copies
     task = bar.add_task("calibrate", total=len(items) * (copies + 1))
     clean = inference.score(network, stats, inference.prepared(items, recipe.input), lambda: bar.advance(task))
-    images = data.load_all(items, recipe.data.source_px)
+    decoded = images.load_all(items, recipe.data.source_px)
     augmenter = Augmenter(recipe.augment, recipe.input, recipe.data.source_px, recipe.seed)
     changed = [
         inference.score(
-            network, stats, inference.corrupted(images, augmenter, recipe.seed + copy), lambda: bar.advance(task)
+            network, stats, inference.corrupted(decoded, augmenter, recipe.seed + copy), lambda: bar.advance(task)
         )
         for copy in range(copies)
     ]
@@ -242,14 +217,14 @@ def scored(
 def _measured(positive: Bools, clean: Scores, changed: Sequence[Scores], calibrated: CalibrationFile) -> dict[str, Any]:
     """Say how well the fit fits its own images; performance is measured on the validation part instead."""
 
+    largest = calibrated.operating_point.max_distance or np.inf
+
     def of(one: Scores) -> dict[str, float]:
         probability = one.probability(calibrated.slope, calibrated.intercept)
         return {
             "auc": round(bootstrap.auc(positive, probability), 4),
             "brier": round(bootstrap.brier(positive, probability), 4),
-            "beyond_max_distance": round(
-                float((one.distance > (calibrated.operating_point.max_distance or np.inf)).mean()), 4
-            ),
+            "beyond_max_distance": round(float((one.distance > largest).mean()), 4),
         }
 
     return {
@@ -282,13 +257,7 @@ class Sample:
 
     def at(self, rows: Bools) -> Sample:
         """Some of the rows."""
-        return Sample(
-            logit=self.logit[rows],
-            weight=self.weight[rows],
-            positive=self.positive[rows],
-            clean=self.clean[rows],
-            groups=self.groups[rows],
-        )
+        return Sample(**{field.name: getattr(self, field.name)[rows] for field in dataclasses.fields(self)})
 
     def share(self, prevalence: float) -> Floats:
         """Weight of each row where `prevalence` of the rows were positive; sums to 1."""
@@ -299,13 +268,8 @@ class Sample:
 def platt(sample: Sample, prevalence: float) -> tuple[float, float]:
     """Fit p = sigmoid(slope * logit + intercept).
 
-    Parameters
-    ----------
-    prevalence : share of positives that the probabilities are meant for
-
-    Returns
-    -------
-    slope (> 0, so that the order of images never changes), intercept
+    `prevalence` : share of positives that the probabilities are meant for
+    Returns slope (> 0, so that the order of images never changes), intercept
     """
     fitted = logistic(sample, prevalence, lambda x: np.exp(x[0]) * sample.logit + x[1], [(-5.0, 5.0), (-50.0, 50.0)])
     return float(np.exp(fitted[0])), float(fitted[1])

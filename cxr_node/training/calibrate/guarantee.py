@@ -111,13 +111,8 @@ def thresholds(patients: Patients, wish: Wish, label: str) -> Kept:
     That is the lowest `report_at` with PPV >= wish.ppv and the highest `rule_out_below` with NPV >= wish.npv, but
     where these lie beyond one half, one half: a verdict never contradicts its own probability.
 
-    Parameters
-    ----------
-    label : the positive verdict, for messages
-
-    Raises
-    ------
-    DataError : no threshold keeps the wish on these patients; says how many would, or what these can promise
+    `label` : the positive verdict, for messages
+    Raises DataError: no threshold keeps the wish on these patients; says how many would, or what these can promise.
     """
     report, rule_out = _sides(patients, wish.prevalence, label)
     risk = (1.0 - wish.confidence) / 2.0
@@ -147,7 +142,6 @@ def _pair(reported: _Reach, ruled_out: _Reach) -> tuple[float, float] | None:
 
 
 def _sides(patients: Patients, prevalence: float, label: str) -> tuple[_Side, _Side]:
-    """Witnesses of the report and of the ruling out."""
     spoken_for = _by_lot(patients)
     positive, negative = patients.positive & spoken_for, ~patients.positive & spoken_for
     odds = prevalence / (1.0 - prevalence)
@@ -165,7 +159,6 @@ def _sides(patients: Patients, prevalence: float, label: str) -> tuple[_Side, _S
 
 
 def _worst(score: Floats, groups: NDArray[np.str_], fold: np.ufunc) -> Floats:
-    """Fold the images of each patient into one score."""
     names, codes = np.unique(groups, return_inverse=True)
     folded = np.full(len(names), np.inf if fold is np.minimum else -np.inf)
     fold.at(folded, codes, score)
@@ -195,7 +188,6 @@ def _limits(side: _Side, value: float, risk: float) -> tuple[Floats, Floats, Flo
 
 
 def _reaching(scores: Floats, candidates: Floats) -> NDArray[np.int64]:
-    """How many scores reach each candidate."""
     return np.asarray(len(scores) - np.searchsorted(np.sort(scores), candidates, side="left"))
 
 

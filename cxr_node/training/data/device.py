@@ -1,7 +1,4 @@
-"""The machine that a training runs on: a GPU where there is one, else the processor.
-
-Knows no recipe's contents and no network's form.
-"""
+"""The machine that a training runs on: a GPU where there is one, else the processor."""
 
 from __future__ import annotations
 

@@ -1,15 +1,13 @@
 """From a folder of radiographs to a training, a validation and a calibration part that share no patient.
 
-Knows no network. A folder holds `manifest.csv` (file, label, optionally patient, sublabel and
-exact_duplicate_group), or one folder per class; files are PNG, JPEG or DICOM. DICOM files are read and decoded by the
-functions that the node uses, and without its rules of admission: the owner of the folder chose what is in it. Whatever
-is wrong is said in one sentence, before any work starts.
+A folder holds `manifest.csv` (file, label, optionally patient, sublabel and exact_duplicate_group), or one folder per
+class; files are PNG, JPEG or DICOM. DICOM files are decoded as the node does, and without its rules of admission: the
+owner of the folder chose what is in it. What is wrong is said in one sentence, before any work starts.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -37,14 +35,12 @@ TAG_COLUMNS = ("sublabel", "age", "sex", "view")
 class Item:
     """One labelled radiograph.
 
-    Attributes
-    ----------
-    positive : whether the label is the one that is judged
-    word : the label, as the data words it
-    kind : sublabel where the data has one, else the label
-    group : images of one group (one child, or exact copies) stay in one part
-    digest : sha256 of the file
-    tags : what the data tell of `TAG_COLUMNS`; never what the network sees
+    `positive` : whether the label is the one that is judged
+    `word` : the label, as the data words it
+    `kind` : sublabel where the data has one, else the label
+    `group` : images of one group (one child, or exact copies) stay in one part
+    `digest` : sha256 of the file
+    `tags` : what the data tell of `TAG_COLUMNS`; never what the network sees
     """
 
     path: Path
@@ -61,17 +57,13 @@ def read(
 ) -> list[Item]:
     """List the labelled images of a folder.
 
-    Parameters
-    ----------
-    folder : holds manifest.csv, or one folder per class
-    classes : word -> whether it is positive
-    label_column : the manifest's column that holds these words. Rows with another word are an error in
-        "label" and "sublabel" and are left out in any other column, which may hold more classes than two.
-    manifest : CSV file to read instead of the folder's manifest.csv; its files are named from `folder`
-
-    Raises
-    ------
-    DataError : no folder, no image, a missing file, an unknown label, a class without images, a column of no manifest
+    `folder` : holds manifest.csv, or one folder per class
+    `classes` : word -> whether it is positive
+    `label_column` : the manifest's column that holds these words. Rows with another word are an error in "label" and
+    "sublabel" and are left out in any other column, which may hold more classes than two.
+    `manifest` : CSV file to read instead of the folder's manifest.csv; its files are named from `folder`
+    Raises DataError: no folder, no image, a missing file, an unknown label, a class without images, a column of no
+    manifest.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder")
@@ -95,21 +87,16 @@ def read(
 def split(items: Sequence[Item], *, validation: float, calibration: float, seed: int) -> dict[str, list[Item]]:
     """Deal whole groups to the parts, class by class, so that each part has both.
 
-    Parameters
-    ----------
-    items : as `read` returns them
-    validation, calibration : share of each class's groups, in (0, 1)
-    seed : another seed, another deal; the same one, the same deal on any machine
-
-    Raises
-    ------
-    DataError : too few patients for both held-out parts
+    `items` : as `read` returns them
+    `validation`, `calibration` : share of each class's groups, in (0, 1)
+    `seed` : another seed, another deal; the same one, the same deal on any machine
+    Raises DataError: too few patients for both held-out parts.
     """
     label_of_group = {item.group: item.positive for item in items}
     part_of_group: dict[str, str] = {}
     for positive in (False, True):
         groups = [group for group, is_positive in label_of_group.items() if is_positive is positive]
-        groups.sort(key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).digest())
+        groups.sort(key=lambda group: sha256(f"{seed}:{group}".encode()).digest())
         if len(groups) < len(PARTS):
             raise DataError(
                 f"{len(groups)} patients with the {'positive' if positive else 'negative'} label are too few: "
@@ -124,7 +111,7 @@ def split(items: Sequence[Item], *, validation: float, calibration: float, seed:
 
 def fingerprint(items: Sequence[Item]) -> str:
     """Name a set of images by their content, whatever their order and file names."""
-    return hashlib.sha256("".join(sorted(item.digest for item in items)).encode()).hexdigest()
+    return sha256("".join(sorted(item.digest for item in items)).encode()).hexdigest()
 
 
 def load(item: Item) -> NDArray[np.float32]:
@@ -134,9 +121,7 @@ def load(item: Item) -> NDArray[np.float32]:
     -------
     float32, shape (rows, cols), range [0, 1], larger means brighter
 
-    Raises
-    ------
-    DataError : the file is not an image
+    Raises DataError: the file is not an image.
     """
     if item.path.suffix.lower() not in SUFFIXES:
         return load_dicom(item.path)
@@ -156,9 +141,7 @@ def load_all(items: Sequence[Item], size_px: int, on_image: Callable[[], None] =
     -------
     uint8, shape (images, size_px, size_px); 5,000 images of 224 pixels take 250 MB
 
-    Raises
-    ------
-    DataError : a file is not an image
+    Raises DataError: a file is not an image.
     """
     images = np.empty((len(items), size_px, size_px), dtype=np.uint8)
 
@@ -208,7 +191,7 @@ def _items(
     for row in rows:
         if not (folder / row["file"]).is_file():
             raise DataError(f"{folder / row['file']} is listed but does not exist")
-    identities = [_identity(folder / row["file"], row) for row in rows]
+    known = [_looked_at(folder / row["file"], row) for row in rows]
     return [
         Item(
             path=folder / row["file"],
@@ -217,33 +200,30 @@ def _items(
             kind=row.get("sublabel") or row[label_column],
             group=group,
             digest=digest,
-            tags=_tags(folder / row["file"], row),
+            tags=tags,
         )
-        for row, (digest, _), group in zip(rows, identities, _groups(rows, identities), strict=True)
+        for row, (digest, _, tags), group in zip(rows, known, _groups(rows, known), strict=True)
     ]
 
 
-def _tags(path: Path, row: Mapping[str, str]) -> dict[str, str]:
-    """What a DICOM header tells, and before it what the manifest does."""
-    told = {} if path.suffix.lower() in SUFFIXES else header_tags(path)
-    return told | {column: row[column] for column in TAG_COLUMNS if row.get(column)}
-
-
-def _identity(path: Path, row: Mapping[str, str]) -> tuple[str, str]:
-    """Digest of a file, and its patient: as the manifest names it, else as a DICOM header does, else "".
+def _looked_at(path: Path, row: Mapping[str, str]) -> tuple[str, str, dict[str, str]]:
+    """Digest of a file, its patient ("": not known) and its tags; the manifest comes before a DICOM header.
 
     The patients of a manifest are numbered anew in each sub-class, so a child is (patient, sublabel).
     """
     content = path.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
+    patient, told = "", dict[str, str]()
+    if path.suffix.lower() not in SUFFIXES:
+        source = _source(path, content)
+        named = source.text("PatientID") or source.ref.study_instance_uid
+        patient = f"dicom {sha256(named.encode('utf-8', 'surrogateescape')).hexdigest()}"
+        told = _header_tags(source)
     if row.get("patient"):
-        return digest, f"patient {row['patient']} {row.get('sublabel', '')}"
-    if path.suffix.lower() in SUFFIXES:
-        return digest, ""
-    return digest, f"dicom {header_patient(path, content)}"
+        patient = f"patient {row['patient']} {row.get('sublabel', '')}"
+    return sha256(content).hexdigest(), patient, told | {name: row[name] for name in TAG_COLUMNS if row.get(name)}
 
 
-def _groups(rows: Sequence[Mapping[str, str]], identities: Sequence[tuple[str, str]]) -> list[str]:
+def _groups(rows: Sequence[Mapping[str, str]], known: Sequence[tuple[str, str, dict[str, str]]]) -> list[str]:
     """Join rows of one child and rows of one picture; copies of one picture may carry two children's names."""
     parent: dict[str, str] = {}
 
@@ -253,7 +233,7 @@ def _groups(rows: Sequence[Mapping[str, str]], identities: Sequence[tuple[str, s
         return name
 
     firsts = []
-    for row, (digest, patient) in zip(rows, identities, strict=True):
+    for row, (digest, patient, _) in zip(rows, known, strict=True):
         child = patient or f"file {digest}"
         names = [child, f"file {digest}"]
         if row.get("exact_duplicate_group"):
@@ -279,26 +259,12 @@ def is_dicom(path: Path) -> bool:
         return False
 
 
-def header_patient(path: Path, content: bytes) -> str:
-    """Name a file's patient by a one-way digest of Patient ID, or of the study where there is none.
-
-    Raises
-    ------
-    DataError : the file cannot be read
-    """
-    source = _source(path, content)
-    named = source.text("PatientID") or source.ref.study_instance_uid
-    return sha256(named.encode("utf-8", "surrogateescape")).hexdigest()
-
-
 def header_tags(path: Path) -> dict[str, str]:
-    """Tell age (years), sex and view of a file as far as its header knows them.
+    """Age (years), sex and view of a file as far as its header knows them. Raises DataError: it cannot be read."""
+    return _header_tags(_source(path, path.read_bytes()))
 
-    Raises
-    ------
-    DataError : the file cannot be read
-    """
-    source = _source(path, path.read_bytes())
+
+def _header_tags(source: header.Source) -> dict[str, str]:
     age = "" if source.age_years is None else f"{source.age_years:.1f}"
     view = "" if source.view is View.UNKNOWN else str(source.view)
     told = {"age": age, "sex": source.text("PatientSex"), "view": view}
@@ -312,9 +278,7 @@ def load_dicom(path: Path) -> NDArray[np.float32]:
     -------
     float32, shape (rows, cols), range [0, 1], larger means more attenuating (MONOCHROME2 sense), as the node sees it
 
-    Raises
-    ------
-    DataError : the file cannot be read or decoded
+    Raises DataError: the file cannot be read or decoded.
     """
     try:
         source = _source(path, path.read_bytes())

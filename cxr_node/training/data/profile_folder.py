@@ -1,7 +1,4 @@
-"""A profile folder as training sees it: metrics.json, the recipe in it, and which images are held out.
-
-Knows no torch. What serving reads of the same folder is in `model.profile`.
-"""
+"""A profile folder as training sees it: metrics.json, the recipe in it, and which images are held out."""
 
 from __future__ import annotations
 
@@ -12,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr_node.errors import ConfigError, DataError, ForeignProfileError, ModelError
-from cxr_node.training.data import images
-from cxr_node.training.data import recipe as recipes
+from cxr_node.training.data import images, recipe
 from cxr_node.training.data.images import Item
 from cxr_node.training.data.recipe import Recipe
 
@@ -41,16 +37,14 @@ RECIPE_LABELS = Labels()
 def recipe_of(folder: Path) -> Recipe:
     """Read the recipe that a profile was trained with.
 
-    Raises
-    ------
-    ForeignProfileError : it is of another version of this program
-    ModelError : metrics.json is missing or holds none
+    Raises ForeignProfileError: it is of another version of this program; ModelError: metrics.json is missing or holds
+    none.
     """
     content = section(folder, "recipe")
     if not content:
         raise ModelError(f"{folder / METRICS} holds no recipe: the folder was not written by cxr-node train")
     try:
-        return recipes.parse(content, "recipe")
+        return recipe.parse(content, "recipe")
     except ConfigError as error:  # no operator wrote this file
         raise ForeignProfileError(
             f"{folder / METRICS} holds a recipe of another version: {'; '.join(error.mistakes)}"
@@ -58,12 +52,7 @@ def recipe_of(folder: Path) -> Recipe:
 
 
 def section(folder: Path, name: str) -> dict[str, Any]:
-    """Read one section of metrics.json; empty where there is none.
-
-    Raises
-    ------
-    ModelError : the file cannot be read
-    """
+    """Read one section of metrics.json; empty where there is none. Raises ModelError: the file cannot be read."""
     try:
         content = json.loads((folder / METRICS).read_text("utf-8"))
     except FileNotFoundError:
@@ -77,12 +66,7 @@ def section(folder: Path, name: str) -> dict[str, Any]:
 
 
 def make(folder: Path) -> None:
-    """Make a profile folder where there is none yet.
-
-    Raises
-    ------
-    DataError : the folder cannot be made
-    """
+    """Make a profile folder where there is none yet. Raises DataError: the folder cannot be made."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -90,12 +74,7 @@ def make(folder: Path) -> None:
 
 
 def update_metrics(folder: Path, sections: dict[str, Any]) -> None:
-    """Replace sections of metrics.json, keeping the others.
-
-    Raises
-    ------
-    DataError : the folder cannot be written to
-    """
+    """Replace sections of metrics.json, keeping the others. Raises DataError: the folder cannot be written to."""
     path = folder / METRICS
     content = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     try:
@@ -115,14 +94,9 @@ def held_out(
 ) -> tuple[list[Item], str]:
     """List the images of `data_folder` that may be used on a profile, and name them.
 
-    Parameters
-    ----------
-    part : training, validation, calibration or all; None: `default` where the profile was trained on these very
-        images, else all of them. Figures on images that training saw would flatter.
-
-    Raises
-    ------
-    DataError : as `data.read`, or there is no such part
+    `part` : training, validation, calibration or all; None: `default` where the profile was trained on these very
+    images, else all of them. Figures on images that training saw would flatter.
+    Raises DataError: as `data.read`, or there is no such part.
     """
     recipe = recipe_of(folder)
     if labels.are_those_of_the_recipe:

@@ -1,7 +1,4 @@
-"""A training recipe: every option of `cxr-node train`, strict and documented in config/train/*.yaml.
-
-Knows no torch and opens no image.
-"""
+"""A training recipe: every option of `cxr-node train`, strict and documented in config/train/*.yaml."""
 
 from __future__ import annotations
 
@@ -10,18 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from cxr_node.config import strict_yaml
 from cxr_node.errors import ConfigError
-from cxr_node.model.profile import InputSpec, NetworkSpec, Population
+from cxr_node.model.profile import InputSpec, NetworkSpec, Population, Strict
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ProfileSection(_Strict):
+class ProfileSection(Strict):
     """What the resulting profile says of itself."""
 
     name: str
@@ -57,13 +50,13 @@ class Watch(StrEnum):
     LOG_LOSS = "log_loss"
 
 
-class DataSection(_Strict):
+class DataSection(Strict):
     """Which words in the data mean what, and how patients are dealt out."""
 
     positive: str
     negative: str
     column: str = "label"
-    classes: dict[str, str] = {}
+    classes: dict[str, str] = Field(default={})
     """Word in the column -> `positive` or `negative`, for a softmax over more than two classes; else empty."""
     source_px: int = Field(ge=32, le=1024)
     validation: float = Field(gt=0.0, lt=0.5)
@@ -81,7 +74,7 @@ class DataSection(_Strict):
         return self
 
 
-class ScheduleSection(_Strict):
+class ScheduleSection(Strict):
     """How long, how fast, and what is averaged."""
 
     epochs: int = Field(ge=1)
@@ -118,7 +111,7 @@ class ScheduleSection(_Strict):
         return self
 
 
-class PretrainingSection(_Strict):
+class PretrainingSection(Strict):
     """Reconstruction of hidden parts of the training images, before any label is shown."""
 
     epochs: int = Field(ge=1)
@@ -128,7 +121,7 @@ class PretrainingSection(_Strict):
     noise: float = Field(ge=0.0, le=2.0)
 
 
-class AugmentSection(_Strict):
+class AugmentSection(Strict):
     """Shares (0 to 1) are of images; ranges are half-widths round "no change" unless said otherwise."""
 
     opacity: float = Field(0.0, ge=0.0, le=1.0)
@@ -151,7 +144,7 @@ class AugmentSection(_Strict):
     recompress_quality: tuple[int, int]
 
 
-class StrangersSection(_Strict):
+class StrangersSection(Strict):
     """Unlabelled images of another population: rows of a manifest whose `column` holds `word`."""
 
     folder: str
@@ -159,7 +152,7 @@ class StrangersSection(_Strict):
     word: str
 
 
-class LessonsSection(_Strict):
+class LessonsSection(Strict):
     """What is taught beside the labels; weights are of terms of the loss, counts are per batch."""
 
     outsiders: int = Field(ge=1)
@@ -172,7 +165,7 @@ class LessonsSection(_Strict):
     drawn_weight: float = Field(ge=0.0)
 
 
-class GuaranteeSection(_Strict):
+class GuaranteeSection(Strict):
     """Predictive values that the thresholds must keep; see `calibrate.guarantee`."""
 
     ppv: float = Field(ge=0.5, lt=1.0)
@@ -180,7 +173,7 @@ class GuaranteeSection(_Strict):
     confidence: float = Field(ge=0.5, lt=1.0)
 
 
-class OperatingSection(_Strict):
+class OperatingSection(Strict):
     """How probabilities are calibrated and where verdicts begin: by a budget of abstentions or by a guarantee."""
 
     name: str
@@ -198,7 +191,7 @@ class OperatingSection(_Strict):
         return self
 
 
-class Recipe(_Strict):
+class Recipe(Strict):
     """One training, from a folder of images to a profile folder."""
 
     seed: int
@@ -252,9 +245,7 @@ class Recipe(_Strict):
 def read(path: Path) -> Recipe:
     """Read a recipe file.
 
-    Raises
-    ------
-    ConfigError : the file cannot be read or a key is unknown, missing or out of range; one line per mistake
+    Raises ConfigError: the file cannot be read or a key is unknown, missing or out of range; one line per mistake.
     """
     try:
         content = strict_yaml.load(path.read_text("utf-8"))

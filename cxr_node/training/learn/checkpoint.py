@@ -1,6 +1,6 @@
 """The state of one training: which images come when, what changes, what is averaged, and how it is kept.
 
-Knows no image and no loss. A course that was stopped is taken up again from the end of its last finished epoch.
+A course that was stopped is taken up again from the end of its last finished epoch.
 """
 
 from __future__ import annotations
@@ -60,14 +60,11 @@ def _drawn(places: Places, count: int, rng: np.random.Generator) -> Places:
 def optimizer(network: Network, schedule: ScheduleSection) -> torch.optim.Optimizer:
     """Build AdamW with a faster head, and without decay of the trunk's vectors."""
     named = [(HEAD in name.split("."), value) for name, value in network.named_parameters()]
+    head, trunk = ([value for is_head, value in named if is_head is wanted] for wanted in (True, False))
     groups = [
-        {"params": [value for is_head, value in named if is_head], "factor": schedule.head_factor},
-        {"params": [value for is_head, value in named if not is_head and value.dim() > 1], "factor": 1.0},
-        {
-            "params": [value for is_head, value in named if not is_head and value.dim() <= 1],
-            "factor": 1.0,
-            "weight_decay": 0.0,
-        },
+        {"params": head, "factor": schedule.head_factor},
+        {"params": [value for value in trunk if value.dim() > 1], "factor": 1.0},
+        {"params": [value for value in trunk if value.dim() <= 1], "factor": 1.0, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
 
@@ -116,10 +113,8 @@ class ModelSelection:
 def choose(finals: Mapping[int, State], watched: Callable[[State], float]) -> ModelSelection:
     """Keep the best single weights, and average into them all that do not make the watched figure fall.
 
-    Parameters
-    ----------
-    finals : seed -> the weights that its course ended with
-    watched : weights -> figure on the validation part, larger is better
+    `finals` : seed -> the weights that its course ended with
+    `watched` : weights -> figure on the validation part, larger is better
     """
     single = {seed: watched(state) for seed, state in finals.items()}
     ranked = sorted(finals, key=lambda seed: -single[seed])
@@ -180,12 +175,10 @@ class Best:
 class Course:
     """What changes while a network learns, and is kept at the end of every epoch.
 
-    Attributes
-    ----------
-    identity : what its checkpoints belong to
-    seed : all chance of this course but its initial weights
-    ema, average : running average of the weights, and its average over the ends of the last epochs
-    best : where training stops by itself, what it will go back to
+    `identity` : what its checkpoints belong to
+    `seed` : all chance of this course but its initial weights
+    `ema`, `average` : running average of the weights, and its average over the ends of the last epochs
+    `best` : where training stops by itself, what it will go back to
     """
 
     network: Network
@@ -193,10 +186,10 @@ class Course:
     identity: TrainingIdentity
     seed: int
     ema: State
-    average: State | None
-    averaged: int
-    epoch: int
-    best: Best | None
+    average: State | None = None
+    averaged: int = 0
+    epoch: int = 0
+    best: Best | None = None
 
     @property
     def averaged_weights(self) -> State:
@@ -221,17 +214,8 @@ class Course:
 
 def begin(recipe: Recipe, network: Network, checkpoint: Path, *, seed: int, identity: TrainingIdentity) -> Course:
     """Start from the network as it is, or take up a checkpoint."""
-    course = Course(
-        network=network,
-        optimizer=optimizer(network, recipe.schedule),
-        identity=identity,
-        seed=seed,
-        ema=copied(network.state_dict()),
-        average=None,
-        averaged=0,
-        epoch=0,
-        best=None,
-    )
+    rule, ema = optimizer(network, recipe.schedule), copied(network.state_dict())
+    course = Course(network=network, optimizer=rule, identity=identity, seed=seed, ema=ema)
     if checkpoint.is_file():
         _restore(course, checkpoint)
     return course
@@ -288,12 +272,7 @@ def write(checkpoint: Path, content: dict[str, Any]) -> None:
 
 
 def read(checkpoint: Path, identity: TrainingIdentity) -> dict[str, Any]:
-    """Read a checkpoint; its tensors lie on the CPU.
-
-    Raises
-    ------
-    ConfigError : it belongs to another training
-    """
+    """Read a checkpoint; its tensors lie on the CPU. Raises ConfigError: it belongs to another training."""
     content: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
     if not identity.holds(content["bound_to"]):
         raise ConfigError(

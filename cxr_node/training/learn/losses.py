@@ -1,10 +1,8 @@
 """What a batch teaches: targets and their loss, and what is taught beside the labels.
 
-Knows no epochs and no file. With two classes the target is one number, with more it is a share of each class; all
-chance comes from the generator given to a call. Labels alone leave three things open, and on one hospital's images a
-network fills them in wrongly: whether the evidence lies in the chest (it reads letters and wards), whether an opacity
-looks the same in another hospital (it has seen none), and whether an image belongs to the population at all (it answers
-everything). The auxiliary losses teach these.
+All chance comes from the generator given to a call. Labels alone leave three things open, and on one hospital's images
+a network fills them in wrongly: whether the evidence lies in the chest (it reads letters and wards), whether an opacity
+looks the same in another hospital, and whether an image belongs to the population at all. Auxiliary losses teach these.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ import torch.nn.functional as nnf
 from numpy.typing import NDArray
 
 from cxr_node.model.networks import Network
-from cxr_node.training.data import images as data
+from cxr_node.training.data import images
 from cxr_node.training.data.recipe import LessonsSection, ScheduleSection
 from cxr_node.training.synthetic import drawings
 from cxr_node.training.synthetic.augment import AugmentedBatch, Augmenter
@@ -62,22 +60,14 @@ def mixed(
 
     Where both are, a coin decides for each batch. The share is drawn from Beta(alpha, alpha).
     """
-    known = [
-        (way, alpha) for way, alpha in ((_blended, schedule.mixup_alpha), (_cut, schedule.cutmix_alpha)) if alpha > 0.0
-    ]
+    known = [(cuts, alpha) for cuts, alpha in enumerate((schedule.mixup_alpha, schedule.cutmix_alpha)) if alpha > 0.0]
     if not known:
         return batch, target
-    way, alpha = known[int(rng.integers(len(known))) if len(known) > 1 else 0]
+    cuts, alpha = known[int(rng.integers(len(known))) if len(known) > 1 else 0]
     share = float(rng.beta(alpha, alpha))
     partner = torch.from_numpy(rng.permutation(len(batch)))
-    batch, share = way(batch, batch[partner], share, rng)
+    batch, share = _cut(batch, batch[partner], share, rng) if cuts else (batch.lerp(batch[partner], share), share)
     return batch, target.lerp(target[partner], share)
-
-
-def _blended(
-    batch: torch.Tensor, partner: torch.Tensor, share: float, rng: np.random.Generator
-) -> tuple[torch.Tensor, float]:
-    return batch.lerp(partner, share), share
 
 
 def _cut(
@@ -128,10 +118,8 @@ Bytes = NDArray[np.uint8]
 class Lesson:
     """One batch: labelled images first, then pairs of strangers (plain ones, the same with an opacity), then outsiders.
 
-    Attributes
-    ----------
-    batch : all of them, changed
-    labelled, pairs : how many images carry a label, how many pairs of strangers follow; the rest are outsiders
+    `batch` : all of them, changed
+    `labelled`, `pairs` : how many images carry a label, how many pairs of strangers follow; the rest are outsiders
     """
 
     batch: AugmentedBatch
@@ -142,15 +130,13 @@ class Lesson:
 def strangers(section: LessonsSection, beside: Path, size_px: int) -> Bytes:
     """Read the unlabelled images of another population: uint8, shape (images, size_px, size_px); empty without any.
 
-    Raises
-    ------
-    DataError : the folder, its manifest or an image cannot be read, or no row holds the word
+    Raises DataError: the folder, its manifest or an image cannot be read, or no row holds the word.
     """
     if section.strangers is None:
         return np.empty((0, size_px, size_px), dtype=np.uint8)
     named = section.strangers
-    items = data.read(beside / named.folder, {named.word: False}, label_column=named.column)
-    return data.load_all(items, size_px)
+    items = images.read(beside / named.folder, {named.word: False}, label_column=named.column)
+    return images.load_all(items, size_px)
 
 
 def lesson_of(
@@ -163,11 +149,9 @@ def lesson_of(
 ) -> Lesson:
     """Put a batch together and change it.
 
-    Parameters
-    ----------
-    section : None: the labelled images alone
-    chosen : labelled images and whether each is positive
-    strange : unlabelled images of another population, may be empty
+    `section` : None: the labelled images alone
+    `chosen` : labelled images and whether each is positive
+    `strange` : unlabelled images of another population, may be empty
     """
     if section is None or strange is None:
         return Lesson(batch=augmenter(*chosen, rng, size_px=size_px), labelled=len(chosen[1]), pairs=0)

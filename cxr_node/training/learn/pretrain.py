@@ -20,7 +20,7 @@ from torch import nn
 from cxr_node.model.networks import Network
 from cxr_node.training.data import device
 from cxr_node.training.data.recipe import PretrainingSection, Recipe, ScheduleSection
-from cxr_node.training.learn import checkpoint as course
+from cxr_node.training.learn import checkpoint
 from cxr_node.training.learn.checkpoint import TrainingIdentity
 from cxr_node.training.synthetic.augment import Augmenter
 
@@ -67,7 +67,7 @@ def run(
     whole = Reconstruction(network, recipe.input.size_px)
     optimizer = torch.optim.AdamW([{"params": list(whole.parameters()), "factor": 1.0}], lr=section.learning_rate)
     epoch = _restored(whole, optimizer, out / CHECKPOINT, identity)
-    course.forget_after(out / CURVES, recipe.seed, epoch)
+    checkpoint.forget_after(out / CURVES, recipe.seed, epoch)
     steps = -(-section.images_per_epoch // recipe.schedule.batch)
     task = bar.add_task("pretrain", total=section.epochs * steps, completed=epoch * steps)
     augmenter = Augmenter(recipe.augment, recipe.input, recipe.data.source_px, recipe.seed)
@@ -76,16 +76,16 @@ def run(
         begun, costs = time.monotonic(), []
         for step in range(steps):
             done = (epoch * steps + step) / (section.epochs * steps)
-            course.set_rate(optimizer, section.learning_rate, recipe.schedule.warmup, done)
+            checkpoint.set_rate(optimizer, section.learning_rate, recipe.schedule.warmup, done)
             shown = images[rng.integers(len(images), size=recipe.schedule.batch)]
             clear = augmenter(shown, np.ones(len(shown), dtype=bool), rng).inputs  # no opacity is drawn into any
             costs.append(_reconstruct(whole, optimizer, (section, recipe.schedule), clear, rng))
             bar.advance(task)
         epoch += 1
         took_s = round(time.monotonic() - begun, 1)
-        course.add_line(out / CURVES, {"epoch": epoch, "loss": round(float(np.mean(costs)), 5), "took_s": took_s})
+        checkpoint.add_line(out / CURVES, {"epoch": epoch, "loss": round(float(np.mean(costs)), 5), "took_s": took_s})
         content = {"whole": whole.state_dict(), "optimizer": optimizer.state_dict()}
-        course.write(out / CHECKPOINT, content | {"bound_to": str(identity), "epoch": epoch})
+        checkpoint.write(out / CHECKPOINT, content | {"bound_to": str(identity), "epoch": epoch})
 
 
 def spoiled(
@@ -130,11 +130,11 @@ def _reconstruct(
 
 
 def _restored(
-    whole: Reconstruction, optimizer: torch.optim.Optimizer, checkpoint: Path, identity: TrainingIdentity
+    whole: Reconstruction, optimizer: torch.optim.Optimizer, checkpoint_path: Path, identity: TrainingIdentity
 ) -> int:
-    if not checkpoint.is_file():
+    if not checkpoint_path.is_file():
         return 0
-    content = course.read(checkpoint, identity)
+    content = checkpoint.read(checkpoint_path, identity)
     whole.load_state_dict(content["whole"])
     optimizer.load_state_dict(content["optimizer"])
     return int(content["epoch"])

@@ -1,7 +1,4 @@
-"""From a trained network to a profile folder: statistics, weights, calibration, figures, card.
-
-Knows no optimizer.
-"""
+"""From a trained network to a profile folder: statistics, weights, calibration, figures, card."""
 
 from __future__ import annotations
 
@@ -20,9 +17,8 @@ from cxr_node.model.profile import FORMAT, ProfileFile
 from cxr_node.model.torch_runtime import export
 from cxr_node.training.calibrate import calibrate
 from cxr_node.training.data import images
-from cxr_node.training.data import profile_folder as folder
 from cxr_node.training.data.images import Item
-from cxr_node.training.data.profile_folder import RECIPE_LABELS
+from cxr_node.training.data.profile_folder import RECIPE_LABELS, update_metrics
 from cxr_node.training.data.recipe import Recipe
 from cxr_node.training.measure import evaluate, inference, model_card
 from cxr_node.training.measure.evaluate import Change
@@ -36,10 +32,8 @@ Parts = Mapping[str, Sequence[Item]]
 def release(profile_folder: Path, recipe: Recipe, network: Network, dealt: tuple[Parts, str], bar: Progress) -> None:
     """Write a profile folder that `model.profile.load` accepts.
 
-    Parameters
-    ----------
-    network : with its final weights
-    dealt : items of the three parts, and the data's name
+    `network` : with its final weights
+    `dealt` : items of the three parts, and the data's name
     """
     parts, source = dealt
     weights.save(profile_folder / "weights.safetensors", network, _statistics(recipe, network, parts, bar))
@@ -52,9 +46,7 @@ def release(profile_folder: Path, recipe: Recipe, network: Network, dealt: tuple
         "parts": {name: _counted(items) for name, items in parts.items()},
         "curves": curves,
     }
-    folder.update_metrics(
-        profile_folder, {"recipe": recipe.model_dump(mode="json"), "training": training, "evaluations": {}}
-    )
+    update_metrics(profile_folder, {"recipe": recipe.model_dump(mode="json"), "training": training, "evaluations": {}})
     described = described_by(recipe)
     calibrate.calibrate(profile_folder, recipe, described, (parts["calibration"], f"{source}, calibration part"), bar)
     loaded, measured = profile.load(profile_folder), {}
@@ -62,7 +54,7 @@ def release(profile_folder: Path, recipe: Recipe, network: Network, dealt: tuple
     for change in Change:
         name = evaluate.named(f"{source}, validation part", recipe, RECIPE_LABELS, change)
         measured[name] = evaluate.evaluate(loaded, recipe, parts["validation"], change, lambda: bar.advance(task))
-    folder.update_metrics(profile_folder, {"evaluations": measured, "predicted": _predicted(measured[name]["rates"])})
+    update_metrics(profile_folder, {"evaluations": measured, "predicted": _predicted(measured[name]["rates"])})
     model_card.write(profile_folder)
     export(loaded)
 
@@ -79,18 +71,9 @@ def _predicted(rates: Mapping[str, Any]) -> dict[str, Any]:
 
 def described_by(recipe: Recipe) -> ProfileFile:
     """What profile.yaml says, hashes aside."""
-    return ProfileFile(
-        format=FORMAT,
-        name=recipe.profile.name,
-        version=recipe.profile.version,
-        labels=recipe.labels,
-        network=recipe.network_spec,
-        input=recipe.input,
-        population=recipe.profile.population,
-        sha256={},
-        licence=recipe.profile.licence,
-        citation=recipe.profile.citation,
-    )
+    said = recipe.profile.model_dump(include={"name", "version", "population", "licence", "citation"})
+    network, labels = recipe.network_spec, recipe.labels
+    return ProfileFile(format=FORMAT, labels=labels, network=network, input=recipe.input, sha256={}, **said)
 
 
 def _statistics(recipe: Recipe, network: Network, parts: Parts, bar: Progress) -> dict[str, NDArray[np.float32]]:

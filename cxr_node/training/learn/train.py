@@ -1,7 +1,7 @@
 """From a folder of labelled radiographs and a recipe to a profile folder, in reading order.
 
-Knows no DICOM and no thresholds. A training that was stopped goes on from its last finished epoch and ends with
-the same weights as one that was not: every epoch draws its chance from (seed, epoch) alone.
+A training that was stopped goes on from its last finished epoch and ends with the same weights as one that was not:
+every epoch draws its chance from (seed, epoch) alone.
 """
 
 from __future__ import annotations
@@ -22,14 +22,11 @@ from cxr_node.errors import ConfigError, DataError, ModelError
 from cxr_node.model import networks
 from cxr_node.model.networks import Network
 from cxr_node.training.calibrate import calibrate
-from cxr_node.training.data import device, profile_folder
-from cxr_node.training.data import images as data
-from cxr_node.training.data import recipe as recipes
+from cxr_node.training.data import device, images, profile_folder
 from cxr_node.training.data.device import bar_of
 from cxr_node.training.data.images import Item
-from cxr_node.training.data.recipe import Balance, Recipe, Watch
-from cxr_node.training.learn import checkpoint as course
-from cxr_node.training.learn import losses, pretrain, release
+from cxr_node.training.data.recipe import Balance, Recipe, Watch, read
+from cxr_node.training.learn import checkpoint, losses, pretrain, release
 from cxr_node.training.learn.checkpoint import Course, State, TrainingIdentity
 from cxr_node.training.learn.losses import Lesson
 from cxr_node.training.measure import bootstrap, inference
@@ -64,35 +61,28 @@ class Material:
 def run(recipe_path: Path, data_folder: Path, out: Path, *, progress: bool = True) -> Path:
     """Train, calibrate, measure, and write a complete profile folder.
 
-    Parameters
-    ----------
-    recipe_path : a file of config/train
-    data_folder : manifest.csv or one folder per class
-    out : the profile folder; an unfinished training in it is taken up again
-
-    Returns
-    -------
-    the profile folder
-
-    Raises
-    ------
-    ConfigError : the recipe is wrong, or `out` holds a training of another recipe
-    DataError : the data cannot be trained on, or `out` cannot be made; said before any training starts
+    `recipe_path` : a file of config/train
+    `data_folder` : manifest.csv or one folder per class
+    `out` : the profile folder; an unfinished training in it is taken up again
+    Returns the profile folder
+    Raises ConfigError: the recipe is wrong, or `out` holds a training of another recipe; DataError: the data cannot be
+    trained on, or `out` cannot be made; said before any training starts.
     """
-    recipe = recipes.read(recipe_path)
-    items = data.read(data_folder, recipe.words, label_column=recipe.data.column)
+    recipe = read(recipe_path)
+    items = images.read(data_folder, recipe.words, label_column=recipe.data.column)
     parts = profile_folder.deal(items, recipe)
     _require_every_class(parts["training"], recipe)
     network = initial(recipe, recipe_path)
-    identity = TrainingIdentity(data.fingerprint(items), recipe)
-    _require_own(out, identity)
+    identity = TrainingIdentity(images.fingerprint(items), recipe)
+    for path in [*sorted(out.glob("checkpoint*.pt")), *out.glob(pretrain.CHECKPOINT)]:
+        checkpoint.read(path, identity)  # refuses another training's before an hour goes into reading images
     calibrate.foresee(recipe, parts["calibration"])
     profile_folder.make(out)
     with bar_of(progress) as bar:
         material = prepare(recipe, recipe_path, parts, bar)
         pretrain.run(recipe, network, material.images, out, identity, bar)
         finals = learn_all(recipe, network, material, (out, identity), bar)
-        chosen = course.choose(finals, lambda state: _watch(network, state, material)[recipe.schedule.watch])
+        chosen = checkpoint.choose(finals, lambda state: _watch(network, state, material)[recipe.schedule.watch])
         network.load_state_dict(chosen.weights)
         profile_folder.update_metrics(out, {"choice": chosen.as_json(recipe.schedule.watch)})
         release.release(out, recipe, network.cpu(), (parts, data_folder.name), bar)
@@ -120,14 +110,14 @@ def initial(recipe: Recipe, recipe_path: Path) -> Network:
 def prepare(recipe: Recipe, recipe_path: Path, parts: Mapping[str, Sequence[Item]], bar: Progress) -> Material:
     """Decode all images now: a broken one must not stop the work after its longest hour."""
     reading = bar.add_task("read images", total=sum(len(part) for part in parts.values()))
-    images = {
-        name: data.load_all(part, recipe.data.source_px, lambda: bar.advance(reading)) for name, part in parts.items()
+    decoded = {
+        name: images.load_all(part, recipe.data.source_px, lambda: bar.advance(reading)) for name, part in parts.items()
     }
     place = {word: number for number, word in enumerate(recipe.words)}
     watched = parts["validation"]
     lessons, beside = recipe.lessons, recipe_path.parent
     return Material(
-        images=images["training"],
+        images=decoded["training"],
         kinds=np.array([place[item.word] for item in parts["training"]]),
         sides=tuple(recipe.words.values()),
         watched=(inference.prepared(watched, recipe.input), np.array([item.positive for item in watched])),
@@ -140,42 +130,40 @@ def learn_all(
 ) -> dict[int, State]:
     """Run the course of every seed from the same beginning; seed -> the weights that it ends with.
 
-    Parameters
-    ----------
-    kept : folder of checkpoints and curves, and what these are bound to
+    `kept` : folder of checkpoints and curves, and what these are bound to
     """
     out, identity = kept
-    beginning, finals = course.copied(network.state_dict()), {}
+    beginning, finals = checkpoint.copied(network.state_dict()), {}
     for seed in recipe.schedule.seeds or (recipe.seed,):
         network.load_state_dict(beginning)
-        checkpoint = out / (f"checkpoint-{seed}.pt" if recipe.schedule.seeds else CHECKPOINT)
-        one = course.begin(recipe, network, checkpoint, seed=seed, identity=identity)
-        course.forget_after(out / CURVES, seed, one.epoch)
-        learn(recipe, one, material, checkpoint, bar)
-        finals[seed] = course.copied(network.state_dict())
+        checkpoint_path = out / (f"checkpoint-{seed}.pt" if recipe.schedule.seeds else CHECKPOINT)
+        one = checkpoint.begin(recipe, network, checkpoint_path, seed=seed, identity=identity)
+        checkpoint.forget_after(out / CURVES, seed, one.epoch)
+        learn(recipe, one, material, checkpoint_path, bar)
+        finals[seed] = checkpoint.copied(network.state_dict())
     return finals
 
 
-def learn(recipe: Recipe, one: Course, material: Material, checkpoint: Path, bar: Progress) -> None:
+def learn(recipe: Recipe, one: Course, material: Material, checkpoint_path: Path, bar: Progress) -> None:
     """Run the epochs that are left; the network ends with the weights that the recipe chooses."""
     options = recipe.schedule
     augmenter = Augmenter(recipe.augment, recipe.input, recipe.data.source_px, one.seed)
     balanced = options.balance is Balance.WEIGHTS
     weights = losses.class_weights(material.kinds, len(material.sides)) if balanced else None
-    steps = course.steps_of(options)
+    steps = checkpoint.steps_of(options)
     task = bar.add_task("train", total=options.epochs * steps, completed=one.epoch * steps)
     while not one.finished(options):
         torch.manual_seed(one.seed * 1_000_003 + one.epoch)
         begun, costs = time.monotonic(), []
         for step, asked in enumerate(_ahead(_lessons(recipe, one, augmenter, material))):
             done = (one.epoch * steps + step) / (options.epochs * steps)
-            course.set_rate(one.optimizer, options.learning_rate, options.warmup, done)
+            checkpoint.set_rate(one.optimizer, options.learning_rate, options.warmup, done)
             costs.append(_learn_batch(recipe, one, asked, weights))
-            course.follow(one, options.ema_decay, one.epoch * steps + step)
+            checkpoint.follow(one, options.ema_decay, one.epoch * steps + step)
             bar.advance(task)
         one.epoch += 1
-        course.take_average(one, options)
-        _finish_epoch(recipe, one, material, checkpoint, (float(np.mean(costs)), time.monotonic() - begun))
+        checkpoint.take_average(one, options)
+        _finish_epoch(recipe, one, material, checkpoint_path, (float(np.mean(costs)), time.monotonic() - begun))
     bar.update(task, completed=options.epochs * steps)  # also where it stopped by itself
     one.conclude(options)
 
@@ -185,7 +173,7 @@ def _lessons(recipe: Recipe, one: Course, augmenter: Augmenter, material: Materi
     options, side = recipe.schedule, np.array(material.sides)
     rng, mixing_rng = (np.random.default_rng([one.seed, one.epoch, *more]) for more in ((), (1,)))
     size_px = options.small_px if one.epoch < options.small_epochs else recipe.input.size_px
-    for chosen in course.batches(material.kinds, len(side), options, rng):
+    for chosen in checkpoint.batches(material.kinds, len(side), options, rng):
         kinds = material.kinds[chosen]
         labelled = (material.images[chosen], side[kinds])
         given = losses.lesson_of(recipe.lessons, augmenter, labelled, material.strangers, rng, size_px)
@@ -211,7 +199,7 @@ def _learn_batch(recipe: Recipe, one: Course, asked: LessonBatch, weights: torch
     frozen = options.frozen_part if one.epoch < options.frozen_epochs else None
     network.train()
     with torch.autocast(where.type, torch.bfloat16, enabled=options.bfloat16):
-        feature_map = course.feature_map(network, device.placed(inputs, network), frozen)
+        feature_map = checkpoint.feature_map(network, device.placed(inputs, network), frozen)
         logits = network.head(feature_map[: given.labelled])  # (labelled, labels)
     loss = losses.cross_entropy(logits.float(), target.to(where), weights)
     if recipe.lessons is not None:
@@ -224,7 +212,7 @@ def _learn_batch(recipe: Recipe, one: Course, asked: LessonBatch, weights: torch
 
 
 def _finish_epoch(
-    recipe: Recipe, one: Course, material: Material, checkpoint: Path, measured: tuple[float, float]
+    recipe: Recipe, one: Course, material: Material, checkpoint_path: Path, measured: tuple[float, float]
 ) -> None:
     """Measure the averaged weights on children that training never saw, write the curves and the checkpoint."""
     loss, took_s = measured
@@ -239,13 +227,13 @@ def _finish_epoch(
         "validation_loss": round(-figures[Watch.LOG_LOSS], 5),
         "took_s": round(took_s, 1),
     }
-    course.add_line(checkpoint.parent / CURVES, line)
-    course.keep(one, checkpoint)
+    checkpoint.add_line(checkpoint_path.parent / CURVES, line)
+    checkpoint.keep(one, checkpoint_path)
 
 
 def _watch(network: Network, state: State, material: Material) -> dict[Watch, float]:
     """Figures of some weights on the validation part, larger is better; the network is left as it was."""
-    current = course.copied(network.state_dict())
+    current = checkpoint.copied(network.state_dict())
     network.load_state_dict(state)
     inputs, positive = material.watched
     logits = inference.logits(network, inputs)
@@ -270,9 +258,3 @@ def _require_every_class(training: Sequence[Item], recipe: Recipe) -> None:
     missing = [word for word in recipe.words if not any(item.word == word for item in training)]
     if missing:
         raise DataError(f"no patient with the label {missing[0]!r} is left to train on; there are too few of them")
-
-
-def _require_own(out: Path, identity: TrainingIdentity) -> None:
-    """Refuse the checkpoints of another training before an hour goes into reading images for it."""
-    for checkpoint in [*sorted(out.glob("checkpoint*.pt")), *out.glob(pretrain.CHECKPOINT)]:
-        course.read(checkpoint, identity)

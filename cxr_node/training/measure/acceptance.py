@@ -1,7 +1,4 @@
-"""What a profile must reach before anybody relies on it, and whether it does.
-
-Knows no network and no file. The bars are the project's own, set before the weights were measured.
-"""
+"""What a profile must reach before anybody relies on it: bars that were set before the weights were measured."""
 
 from __future__ import annotations
 
@@ -23,23 +20,19 @@ class Met(StrEnum):
 
 
 MARKS = {
-    "yes": ("✓ yes", "green"),
-    "likely": ("~ likely", ""),
-    "unlikely": ("~ unlikely", "yellow"),
-    "no": ("✕ no", "bold red"),
-}
+    "yes": ("✓ yes", "green"), "likely": ("~ likely", ""),
+    "unlikely": ("~ unlikely", "yellow"), "no": ("✕ no", "bold red"),
+}  # fmt: skip
 """Whether a goal is reached: all of the interval, the value, one end of the interval, nothing of it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Goal:
     """One figure and its bar.
 
-    Attributes
-    ----------
-    place : where the figure is found in an evaluation
-    question : what it answers, in plain words
-    at_least : whether more is better
+    `place` : where the figure is found in an evaluation
+    `question` : what it answers, in plain words
+    `at_least` : whether more is better
     """
 
     place: tuple[str, ...]
@@ -50,60 +43,34 @@ class Goal:
 
 
 GOALS = (
-    Goal(place=("rates", "auc"), question="Does it tell the classes apart?", name="AUC", bar=0.985),
+    Goal(("rates", "auc"), "Does it tell the classes apart?", "AUC", 0.985),
     Goal(
-        place=("rates", "balanced_accuracy_at_0.5"),
-        question="Is it right when it must always answer?",
-        name="balanced accuracy at 0.5",
-        bar=0.94,
+        ("rates", "balanced_accuracy_at_0.5"), "Is it right when it must always answer?",
+        "balanced accuracy at 0.5", 0.94,
+    ),
+    Goal(("rates", "accuracy_of_answered"), "Is it right when it answers?", "accuracy of its answers", 0.975),
+    Goal(("rates", "answered"), "Does it answer often enough?", "share answered", 0.80),
+    Goal(
+        ("rates", "calibration_error"), "Do its percentages come true?",
+        "calibration error (ECE, 15 bins)", 0.05, False,
+    ),
+    Goal(("rates", "brier"), "How far are its percentages from the truth?", "Brier score", 0.06, False),
+    Goal(
+        ("reencoding", "move"), "Does the answer stay the same when the image is re-encoded?",
+        "change of the probability, 95th percentile", 0.05, False,
     ),
     Goal(
-        place=("rates", "accuracy_of_answered"),
-        question="Is it right when it answers?",
-        name="accuracy of its answers",
-        bar=0.975,
-    ),
-    Goal(place=("rates", "answered"), question="Does it answer often enough?", name="share answered", bar=0.80),
-    Goal(
-        place=("rates", "calibration_error"),
-        question="Do its percentages come true?",
-        name="calibration error (ECE, 15 bins)",
-        bar=0.05,
-        at_least=False,
+        ("outsiders", "all", "refused"), "Does it refuse what it was not made for?", "share refused or UNCERTAIN", 0.95,
     ),
     Goal(
-        place=("rates", "brier"),
-        question="How far are its percentages from the truth?",
-        name="Brier score",
-        bar=0.06,
-        at_least=False,
+        ("heatmaps", "rates", "inside_chest"), "Does it look inside the chest?",
+        "positives with their heat map inside the chest", 0.90,
     ),
     Goal(
-        place=("reencoding", "move"),
-        question="Does the answer stay the same when the image is re-encoded?",
-        name="change of the probability, 95th percentile",
-        bar=0.05,
-        at_least=False,
+        ("heatmaps", "rates", "opacity_found"), "Does it look at the opacity?",
+        "heat maps with their peak in an opacity drawn into a normal lung", 0.80,
     ),
-    Goal(
-        place=("outsiders", "all", "refused"),
-        question="Does it refuse what it was not made for?",
-        name="share refused or UNCERTAIN",
-        bar=0.95,
-    ),
-    Goal(
-        place=("heatmaps", "rates", "inside_chest"),
-        question="Does it look inside the chest?",
-        name="positives with their heat map inside the chest",
-        bar=0.90,
-    ),
-    Goal(
-        place=("heatmaps", "rates", "opacity_found"),
-        question="Does it look at the opacity?",
-        name="heat maps with their peak in an opacity drawn into a normal lung",
-        bar=0.80,
-    ),
-)
+)  # fmt: skip
 
 
 def _compared(evaluation: Section) -> Iterator[tuple[Goal, Mapping[str, float], Met]]:

@@ -1,9 +1,8 @@
 """Figures of merit of a data set and of a thousand re-draws of it, all at once: numbers in, numbers out.
 
-Knows no torch, no image and no file. What is drawn is groups (children), not images: several images of one child are
-not several witnesses. A re-draw is a row of weights, how often each image was drawn, so every figure here takes
-weights of shape (rows, images) and returns one number a row; row 0 of `weights` is the data set as it is.
-No library measures weighted rows at once: the loop over scikit-learn that this replaces took a minute for one page.
+Groups (children) are drawn, not images: several images of one child are not several witnesses. A re-draw is a row of
+weights, how often each image was drawn, so every figure takes weights of shape (rows, images) and returns one number a
+row; row 0 of `weights` is the data set as it is. A loop over scikit-learn took a minute for one page.
 """
 
 from __future__ import annotations
@@ -51,9 +50,7 @@ def brier(positive: Bools, probability: Floats) -> float:
 def calibration_error(positive: Bools, probability: Floats, weight: Floats | None = None) -> float:
     """Expected calibration error: mean gap of probability and frequency over bins of equal width.
 
-    Parameters
-    ----------
-    weight : of each image, any unit; None: all alike
+    `weight` : of each image, any unit; None: all alike
     """
     rows = np.ones((1, len(positive))) if weight is None else weight[None]
     return float(calibration_errors(positive, probability, rows)[0])
@@ -153,11 +150,9 @@ def binned(probability: Floats, bins: int = BINS) -> NDArray[np.intp]:
 def bracket(rows: Floats, witnesses: int | None = None) -> Interval:
     """Value and percentile interval of a figure's rows, widened to hold the value.
 
-    Parameters
-    ----------
-    rows : the figure of the data set, then of its re-draws
-    witnesses : of a figure that cannot leave [0, 1], the number of groups that it rests on. Where it is 0 or 1 the
-        re-draws see no doubt at all; the exact bound of Clopper and Pearson (1934) for so many witnesses stands in.
+    `rows` : the figure of the data set, then of its re-draws
+    `witnesses` : of a figure that cannot leave [0, 1], the number of groups that it rests on. Where it is 0 or 1 the
+    re-draws see no doubt at all; the exact bound of Clopper and Pearson (1934) for so many witnesses stands in.
     """
     value, known = float(rows[0]), rows[1:][np.isfinite(rows[1:])]
     if not np.isfinite(value) or not len(known):

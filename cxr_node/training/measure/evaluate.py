@@ -1,6 +1,6 @@
 """How well a profile does on labelled radiographs: intervals, never bare points.
 
-Knows no training. Verdicts are made as in serving, by `model.decision`; what figures are made of them is in `metrics`.
+Verdicts are made as in serving, by `model.decision`; what figures are made of them is in `metrics`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ from cxr_node.errors import DataError
 from cxr_node.model import weights
 from cxr_node.model.decision import decide
 from cxr_node.model.profile import Profile
-from cxr_node.training.data import images as data
-from cxr_node.training.data import profile_folder as folder
+from cxr_node.training.data import images
 from cxr_node.training.data.images import Item
-from cxr_node.training.data.profile_folder import RECIPE_LABELS, Labels
+from cxr_node.training.data.profile_folder import RECIPE_LABELS, Labels, section, update_metrics
 from cxr_node.training.data.recipe import Recipe
 from cxr_node.training.measure import inference, metrics, model_card
 from cxr_node.training.measure.bootstrap import Floats
@@ -85,7 +84,7 @@ def study(scorer: Scorer, items: Sequence[Item], inputs: torch.Tensor, on_image:
         groups=np.array([item.group for item in items]),
         probability=scorer.probability(scored),
         verdict=np.array([str(decision.verdict) for decision in decisions]),
-        answered=np.array([decision.doubt is None for decision in decisions]),
+        answered=np.array([decision.abstain_reason is None for decision in decisions]),
     )
     beyond = scored.distance > (scorer.profile.operating_point.max_distance or np.inf)
     figures = {
@@ -94,7 +93,9 @@ def study(scorer: Scorer, items: Sequence[Item], inputs: torch.Tensor, on_image:
         "patients": len(set(outcomes.groups.tolist())),
         "rates": metrics.rates(outcomes),
         "verdicts": metrics.verdicts(outcomes, scorer.profile.target),
-        "doubts": dict(Counter(str(decision.doubt) for decision in decisions if decision.doubt is not None)),
+        "doubts": dict(
+            Counter(str(decision.abstain_reason) for decision in decisions if decision.abstain_reason is not None)
+        ),
         "distance_quantiles": [round(float(q), 3) for q in np.quantile(scored.distance, [0.05, 0.5, 0.95])],
         "beyond_max_distance": round(float(beyond.mean()), 4),
         "subgroups": metrics.subgroups(outcomes, [item.tags for item in items]),
@@ -122,22 +123,20 @@ def prepared(
 ) -> torch.Tensor:
     """Decode, change and prepare images: float32, shape (images, 1, size_px, size_px).
 
-    Raises
-    ------
-    DataError : an image cannot be read, or images of one class only were to change places
+    Raises DataError: an image cannot be read, or images of one class only were to change places.
     """
     if change is Change.NONE:
         return inference.prepared(items, recipe.input, on_image)
-    images = data.load_all(items, recipe.data.source_px, on_image)
+    decoded = images.load_all(items, recipe.data.source_px, on_image)
     seed = recipe.seed + 1_000
     if change is Change.CORRUPTED:
         return inference.corrupted(
-            images, Augmenter(recipe.augment, recipe.input, recipe.data.source_px, recipe.seed), seed
+            decoded, Augmenter(recipe.augment, recipe.input, recipe.data.source_px, recipe.seed), seed
         )
     positive = np.array([item.positive for item in items])
     if positive.all() or not positive.any():
         raise DataError("surroundings can be exchanged between two classes only; all these images are of one")
-    return inference.exchanged(images, positive, recipe.input, seed)
+    return inference.exchanged(decoded, positive, recipe.input, seed)
 
 
 def named(name: str, recipe: Recipe, labels: Labels, change: Change) -> str:
@@ -150,8 +149,8 @@ def named(name: str, recipe: Recipe, labels: Labels, change: Change) -> str:
 
 def keep(profile_folder: Path, measured: dict[str, dict[str, Any]]) -> None:
     """Write evaluations into metrics.json, in place of those of the same names, and renew the card."""
-    known = folder.section(profile_folder, "evaluations")
-    folder.update_metrics(profile_folder, {"evaluations": known | measured})
+    known = section(profile_folder, "evaluations")
+    update_metrics(profile_folder, {"evaluations": known | measured})
     model_card.write(profile_folder)
 
 

@@ -17,8 +17,7 @@ from cxr_node.model.networks import Network
 from cxr_node.model.predictor import calibrated, image_logits, spread
 from cxr_node.model.profile import InputSpec
 from cxr_node.model.torch_runtime import TorchRuntime
-from cxr_node.training.data import device
-from cxr_node.training.data import images as data
+from cxr_node.training.data import device, images
 from cxr_node.training.data.images import Item
 from cxr_node.training.synthetic import augment
 from cxr_node.training.synthetic.augment import Augmenter
@@ -61,7 +60,7 @@ def prepared(items: Sequence[Item], spec: InputSpec, on_image: Callable[[], None
     """Decode and prepare images: float32, shape (images, 1, size_px, size_px)."""
     batch = torch.empty((len(items), 1, spec.size_px, spec.size_px))
     for place, item in enumerate(items):
-        batch[place, 0] = torch.from_numpy(preprocess.prepare(data.load(item), spec))
+        batch[place, 0] = torch.from_numpy(preprocess.prepare(images.load(item), spec))
         on_image()
     return batch
 
@@ -166,7 +165,6 @@ def score(
 def _scored(
     runtime: TorchRuntime, stats: Mapping[str, NDArray[np.float32]], inputs: torch.Tensor, on_image: Callable[[], None]
 ) -> list[tuple[NDArray[np.float32], float]]:
-    """Logits of each image's views, shape (views, labels), and its distance."""
     rows = []
     for image in inputs:
         output = runtime.infer(preprocess.views(image[0].numpy())[None])

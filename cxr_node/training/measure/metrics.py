@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -71,13 +71,7 @@ class Outcomes:
 
     def taken(self, rows: Bools) -> Outcomes:
         """Some of the images."""
-        return Outcomes(
-            positive=self.positive[rows],
-            groups=self.groups[rows],
-            probability=self.probability[rows],
-            verdict=self.verdict[rows],
-            answered=self.answered[rows],
-        )
+        return Outcomes(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
     def said(self, verdict: Verdict) -> Bools:
         """Which images got a verdict."""

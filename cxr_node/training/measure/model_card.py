@@ -16,19 +16,10 @@ from cxr_node.training.measure.metrics import RATE_NAMES
 NAME = "MODEL_CARD.md"
 Section = Mapping[str, Any]
 SHOWN_RATES = (
-    "auc",
-    "balanced_accuracy_at_0.5",
-    "sensitivity_at_0.5",
-    "specificity_at_0.5",
-    "answered",
-    "accuracy_of_answered",
-    "sensitivity_of_answered",
-    "specificity_of_answered",
-    "positive_predictive_value",
-    "negative_predictive_value",
-    "calibration_error",
-    "brier",
-)
+    "auc", "balanced_accuracy_at_0.5", "sensitivity_at_0.5", "specificity_at_0.5", "answered", "accuracy_of_answered",
+    "sensitivity_of_answered", "specificity_of_answered", "positive_predictive_value", "negative_predictive_value",
+    "calibration_error", "brier",
+)  # fmt: skip
 """What a card needs; all others are in metrics.json."""
 HEATMAP_RATES = {
     "inside_chest": "of positives inside the chest in",
@@ -198,8 +189,11 @@ def _under_stress(one: Section) -> Iterator[str]:
 
 
 def _figure(rate: Mapping[str, float] | None) -> str:
-    if rate is None:
-        return "not yet"
+    return "not yet" if rate is None else figure(rate)
+
+
+def figure(rate: Mapping[str, float]) -> str:
+    """Value, and its interval where there is one."""
     return f"{rate['value']:.3f}" + (f" ({rate['low']:.3f} to {rate['high']:.3f})" if "low" in rate else "")
 
 

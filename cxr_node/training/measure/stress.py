@@ -1,11 +1,8 @@
 """Two stress tests: the same image stored another way, and images that the profile was not made for.
 
-Knows no label. The answer must stay where JPEG, bits, MONOCHROME1, windows or size change; these are read by the same
-functions as in the node (PS3.3 C.7.6.3.1.2, C.11.2.1.2). An outsider must be refused: by the node's admission
-(`admission.check_pixels`) or as UNCERTAIN; headers are not asked, for the pixels alone must be enough. Training makes
-outsiders too (`synthetic.out_of_distribution`), on purpose by other code: these here start from the source file and not
-from the small copy that was learned from, and their noise is of another kind, so that a mistake in the lesson is not
-also in the examination.
+The answer must stay where JPEG, bits, MONOCHROME1, windows or size change (PS3.3 C.7.6.3.1.2, C.11.2.1.2). An outsider
+must be refused by `admission.check_pixels` or be UNCERTAIN; its pixels alone must be enough. Training makes outsiders
+too (`synthetic.drawings`), on purpose by other code: a mistake in the lesson must not be in the examination as well.
 """
 
 from __future__ import annotations
@@ -95,10 +92,8 @@ REENCODINGS: Mapping[str, Callable[[Pixels], Pixels]] = {
 def measure_reencodings(scorer: Scorer, items: Sequence[Item], on_image: Callable[[], None]) -> dict[str, Any]:
     """Compare the answers to re-encoded images with those to the images as they are.
 
-    Returns
-    -------
-    images; `move`, the 95th percentile of |change of the probability| over images and variants, with its interval;
-    `largest`; `flips` from PNEUMONIA to NORMAL or back and `changes` of the verdict at all, as counts among
+    Returns images; `move`, the 95th percentile of |change of the probability| over images and variants, with its
+    interval; `largest`; `flips` from PNEUMONIA to NORMAL or back and `changes` of the verdict at all, as counts among
     `answers`; the same by variant
     """
     with ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -159,9 +154,7 @@ OUTSIDERS: Mapping[str, Callable[[Pixels, np.random.Generator], Pixels]] = {
 def foreign(folder: Path, count: int) -> list[Item]:
     """List images of a folder, whatever they show: `count` of them, evenly from all.
 
-    Raises
-    ------
-    DataError : no folder, or no image in it
+    Raises DataError: no folder, or no image in it.
     """
     files = sorted(path for path in folder.rglob("*") if images.is_image(path)) if folder.is_dir() else []
     if not files:
@@ -175,14 +168,9 @@ def measure_outsiders(
 ) -> dict[str, Any]:
     """Count what is refused of changed images, and of foreign ones.
 
-    Parameters
-    ----------
-    items : the profile's own, to be changed
-    others : name -> images that are foreign as they are
-
-    Returns
-    -------
-    by kind and for `all` of them together: images, the share refused with its interval, the verdicts
+    `items` : the profile's own, to be changed
+    `others` : name -> images that are foreign as they are
+    Returns by kind and for `all` of them together: images, the share refused with its interval, the verdicts
     """
     rng = np.random.default_rng(0)
     shown = {kind: [change(images.load(item), rng) for item in items] for kind, change in OUTSIDERS.items()}
@@ -197,15 +185,12 @@ def measure_outsiders(
 def _verdicts(scorer: Scorer, images: Sequence[Pixels], on_image: Callable[[], None]) -> list[str]:
     shown = [preprocess.prepare(np.ascontiguousarray(image), scorer.profile.input) for image in images]
     decisions = decisions_of(scorer.profile, scorer.score(torch.from_numpy(np.stack(shown))[:, None], on_image))
-    return [
-        scorer.profile.target.word(Verdict.REJECTED if _is_refused(image) else decision.verdict)
-        for image, decision in zip(images, decisions, strict=True)
+    seen = [Radiograph(pixels=image, pixel_aspect=1.0, view=View.UNKNOWN, pixel_sha256="") for image in images]
+    said = [
+        decision.verdict if admission.check_pixels(one) is None else Verdict.REJECTED
+        for one, decision in zip(seen, decisions, strict=True)
     ]
-
-
-def _is_refused(image: Pixels) -> bool:
-    radiograph = Radiograph(pixels=image, pixel_aspect=1.0, view=View.UNKNOWN, pixel_sha256="")
-    return admission.check_pixels(radiograph) is not None
+    return [scorer.profile.target.word(verdict) for verdict in said]
 
 
 def _refusals(said: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:
@@ -214,7 +199,6 @@ def _refusals(said: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:
 
 
 def _noise(shape: tuple[int, ...], rng: np.random.Generator) -> Pixels:
-    """White noise, or clouds: each as likely."""
     white = rng.standard_normal(shape)
     if rng.random() < 0.5:
         white = ndimage.gaussian_filter(white, rng.uniform(1.0, 12.0))

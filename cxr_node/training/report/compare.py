@@ -1,7 +1,6 @@
 """Several profiles on equal terms: one page, written from their metrics.json and from this machine's clock.
 
-Knows no data and needs no weights: what a profile measured when it was trained or evaluated is read, and how fast a
-network is does not depend on what it has learned.
+Needs no data and no weights: how fast a network is does not depend on what it has learned.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from torch import nn
 from torchvision.models import mobilenet_v2
 
 from cxr_node.errors import DataError
-from cxr_node.model import networks
-from cxr_node.model import profile as profiles
+from cxr_node.model import networks, profile
 from cxr_node.model.profile import ProfileFile
-from cxr_node.training.data import profile_folder as folder
+from cxr_node.training.data import profile_folder
+from cxr_node.training.measure.model_card import figure
 
 FIGURES = {
     "auc": "AUC",
@@ -54,23 +53,20 @@ Section = Mapping[str, Any]
 def page(profile_folders: Sequence[Path], waiting: Sequence[Path] = ()) -> str:
     """Write the comparison as Markdown.
 
-    Parameters
-    ----------
-    profile_folders : as `cxr-node train` wrote them; profile.yaml and metrics.json are read
-    waiting : recipes that have not been trained yet; they are named, not measured
-
-    Raises
-    ------
-    DataError : two profiles were trained on different images
-    ModelError : a folder holds no profile that was trained here
+    `profile_folders` : as `cxr-node train` wrote them; profile.yaml and metrics.json are read
+    `waiting` : recipes that have not been trained yet; they are named, not measured
+    Raises DataError: two profiles were trained on different images; ModelError: a folder holds no profile that was
+    trained here.
     """
-    described = [profiles.described_in(one) for one in profile_folders]
-    trained = {folder.section(one, "training").get("fingerprint") for one in profile_folders}
+    described = [profile.described_in(one) for one in profile_folders]
+    trained = {profile_folder.section(one, "training").get("fingerprint") for one in profile_folders}
     if len(trained) > 1:
         raise DataError("these profiles were trained on different images; only equal terms can be compared")
     names: dict[str, None] = {}
     for one in profile_folders:
-        names |= dict.fromkeys(name for name in folder.section(one, "evaluations") if not name.endswith(OWN_TERMS))
+        names |= dict.fromkeys(
+            name for name in profile_folder.section(one, "evaluations") if not name.endswith(OWN_TERMS)
+        )
     sections = [INTRODUCTION, _size_and_speed(described)]
     sections += [_measured(name, profile_folders) for name in names]
     sections += _blind(profile_folders)
@@ -127,7 +123,7 @@ def _forward_ms(timed: Sequence[tuple[nn.Module, torch.Tensor]]) -> list[float]:
 def _measured(name: str, profile_folders: Sequence[Path]) -> str:
     rows = []
     for one in profile_folders:
-        rates = folder.section(one, "evaluations").get(name, {}).get("rates", {})
+        rates = profile_folder.section(one, "evaluations").get(name, {}).get("rates", {})
         if rates:
             rows.append(f"| {_name(one)} | " + " | ".join(_figure(rates.get(key)) for key in FIGURES) + " |")
     head = " | ".join(["profile", *FIGURES.values()])
@@ -140,7 +136,7 @@ def _blind(profile_folders: Sequence[Path]) -> list[str]:
         + " | ".join(_figure(found["rates"].get(key)) for key in FIGURES)
         + " |"
         for one in profile_folders
-        for name, found in folder.section(one, "blind").items()
+        for name, found in profile_folder.section(one, "blind").items()
     ]
     head = " | ".join(["profile", "images", *FIGURES.values()])
     said = "By a third party; the model cards describe the images and compare with what was predicted."
@@ -151,7 +147,7 @@ def _blind(profile_folders: Sequence[Path]) -> list[str]:
 def _claims(profile_folders: Sequence[Path], waiting: Sequence[Path]) -> str:
     rows = []
     for one in profile_folders:
-        claimed = folder.recipe_of(one).profile.claimed
+        claimed = profile_folder.recipe_of(one).profile.claimed
         rows += [f"| {_name(one)} | {claimed} |"] if claimed else []
     said = "## What their authors claimed\n\n"
     said += "Each on its own images and its own split; not comparable with the tables above, nor with each other.\n\n"
@@ -162,10 +158,8 @@ def _claims(profile_folders: Sequence[Path], waiting: Sequence[Path]) -> str:
 
 
 def _name(profile_folder: Path) -> str:
-    return profiles.described_in(profile_folder).name
+    return profile.described_in(profile_folder).name
 
 
 def _figure(rate: Section | None) -> str:
-    if rate is None:
-        return ""
-    return f"{rate['value']:.3f}" + (f" ({rate['low']:.3f} to {rate['high']:.3f})" if "low" in rate else "")
+    return "" if rate is None else figure(rate)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +17,25 @@ import torch
 from rich.progress import Progress
 
 from cxr_node.errors import DataError
-from cxr_node.model import profile as profiles
-from cxr_node.model.profile import Profile
-from cxr_node.training.data import profile_folder as folder
+from cxr_node.model.profile import Profile, load
 from cxr_node.training.data.device import bar_of
 from cxr_node.training.data.images import Item
-from cxr_node.training.data.profile_folder import RECIPE_LABELS, Labels
+from cxr_node.training.data.profile_folder import RECIPE_LABELS, Labels, held_out, recipe_of
 from cxr_node.training.data.recipe import Recipe
 from cxr_node.training.measure import acceptance, evaluate, stress
 from cxr_node.training.measure.bootstrap import Interval, difference
-from cxr_node.training.measure.evaluate import Change, Scorer, Study
+from cxr_node.training.measure.evaluate import Change, Scorer
 from cxr_node.training.report import views
-from cxr_node.training.saliency import heatmap_tests as heatmaps
+from cxr_node.training.saliency import heatmap_tests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSet:
     """A data set to measure on.
 
-    Attributes
-    ----------
-    part : training, validation, calibration or all; None: the validation part of the data that the profile was
-        trained on, all images of any other
-    labels : the data's label column and words
+    `part` : training, validation, calibration or all; None: the validation part of the data that the profile was
+    trained on, all images of any other
+    `labels` : the data's label column and words
     """
 
     data: Path
@@ -51,13 +48,11 @@ class DataSet:
 class Extras:
     """What is measured beside the answers themselves.
 
-    Attributes
-    ----------
-    sample : images of the first data set that are re-encoded; twice as many are made outsiders, and data_sets where the
-        network looks; 0: none
-    strangers : folder of images that the profile was not made for
-    page : HTML file to write
-    keep : whether the profile's metrics.json and card are renewed
+    `sample` : images of the first data set that are re-encoded; twice as many are made outsiders, and data_sets where
+    the network looks; 0: none
+    `strangers` : folder of images that the profile was not made for
+    `page` : HTML file to write
+    `keep` : whether the profile's metrics.json and card are renewed
     """
 
     sample: int = 20
@@ -78,24 +73,22 @@ class _Listed:
 def run(profile_folder: Path, data_sets: Sequence[DataSet], extras: Extras, *, progress: bool = True) -> dict[str, Any]:
     """Measure a profile on one data set, or on two side by side.
 
-    Returns
-    -------
-    the figures of the first data set with its `name`; of a second one under `external`, and how much they differ
-    under `compared`
-
-    Raises
-    ------
-    DataError : the data cannot be evaluated on, or the page cannot be written
-    ModelError : the profile is not complete, or its hashes do not match
+    Returns the figures of the first data set with its `name`; of a second one under `external`, and how much they
+    differ under `compared`
+    Raises DataError: the data cannot be evaluated on, or the page cannot be written; ModelError: the profile is not
+    complete, or its hashes do not match.
     """
-    profile, recipe = profiles.load(profile_folder), folder.recipe_of(profile_folder)
+    profile, recipe = load(profile_folder), recipe_of(profile_folder)
     if extras.page and not extras.page.parent.is_dir():
         raise DataError(f"{extras.page} cannot be written: there is no folder {extras.page.parent}")
     foreign = stress.foreign(extras.strangers, 10 * extras.sample) if extras.strangers and extras.sample else []
     with _single_threaded(), bar_of(progress) as bar:
         listed = _listed(profile_folder, recipe, profile, data_sets, bar)
         scorer = Scorer(profile)
-        studies = {one.name: _studied(scorer, one, bar) for one in listed}
+        studies = {}
+        for one in listed:
+            task = bar.add_task("judge", total=len(one.items))
+            studies[one.name] = evaluate.study(scorer, one.items, one.inputs, partial(bar.advance, task))
         first, *others = studies.values()
         if extras.sample:
             first.figures.update(_stressed(scorer, first.items, foreign, extras.sample, bar))
@@ -137,10 +130,7 @@ def _listed(
     profile_folder: Path, recipe: Recipe, profile: Profile, data_sets: Sequence[DataSet], bar: Progress
 ) -> list[_Listed]:
     """List all images before the first is decoded, and decode all before the first is judged."""
-    found = [
-        folder.held_out(profile_folder, one.data, one.part, default="validation", labels=one.labels)
-        for one in data_sets
-    ]
+    found = [held_out(profile_folder, one.data, one.part, default="validation", labels=one.labels) for one in data_sets]
     task = bar.add_task("read", total=sum(len(items) for items, _ in found))
     listed: list[_Listed] = []
     for one, (items, name) in zip(data_sets, found, strict=True):
@@ -152,22 +142,17 @@ def _listed(
     return listed
 
 
-def _studied(scorer: Scorer, one: _Listed, bar: Progress) -> Study:
-    task = bar.add_task("judge", total=len(one.items))
-    return evaluate.study(scorer, one.items, one.inputs, lambda: bar.advance(task))
-
-
 def _stressed(
     scorer: Scorer, items: Sequence[Item], foreign: Sequence[Item], sample: int, bar: Progress
 ) -> dict[str, Any]:
     few, more = evaluate.sampled(items, sample), evaluate.sampled(items, 2 * sample)
     encodings = bar.add_task("re-encode", total=len(few) * (1 + len(stress.REENCODINGS)))
     foreigners = bar.add_task("outsiders", total=len(more) * len(stress.OUTSIDERS) + len(foreign))
-    maps = bar.add_task("heat maps", total=heatmaps.steps(more))
+    maps = bar.add_task("heat maps", total=heatmap_tests.steps(more))
     others = {"foreign images": foreign} if foreign else {}
     rng = np.random.default_rng(0)
     return {
         "reencoding": stress.measure_reencodings(scorer, few, lambda: bar.advance(encodings)),
         "outsiders": stress.measure_outsiders(scorer, more, others, lambda: bar.advance(foreigners)),
-        "heatmaps": heatmaps.measure(scorer.profile, scorer.network, more, rng, lambda: bar.advance(maps)),
+        "heatmaps": heatmap_tests.measure(scorer.profile, scorer.network, more, rng, lambda: bar.advance(maps)),
     }

@@ -1,7 +1,7 @@
-"""Plots for the evaluation page: outcomes in, inline SVG out, in the colours of the page.
+"""Plots for the evaluation page: outcomes in, inline SVG out.
 
-Knows no file. Each curve has the band that re-draws of the patients leave. Colours are words of the page's style sheet,
-so that the plots follow it into the dark.
+Each curve has the band that re-draws of the patients leave. Colours are words of the page's style sheet, so that the
+plots follow it into the dark.
 """
 
 from __future__ import annotations
@@ -179,17 +179,14 @@ def _lined(named: Named) -> Iterator[tuple[tuple[str, Outcomes], tuple[str, str]
 
 
 def _one(named: Named, label: str) -> str | None:
-    """A label that only one of several data sets needs."""
     return label if len(named) == 1 else None
 
 
 def _many(named: Named, name: str) -> str | None:
-    """The name of a data set, where there are several."""
     return name if len(named) > 1 else None
 
 
 def _legend(axes: Axes, place: Any) -> None:
-    """A legend, if anything has a name."""
     if axes.get_legend_handles_labels()[1]:
         axes.legend(loc=place)
 
@@ -281,5 +278,4 @@ def _banded(hit: Bools, score: Floats, outcomes: Outcomes, at: Callable[[Floats,
 
 
 def _shares(weights: Floats) -> Floats:
-    """Cumulated shares, from 0."""
     return np.concatenate(([0.0], np.cumsum(weights) / max(float(weights.sum()), SLACK)))

@@ -1,7 +1,6 @@
 """How an evaluation is shown: as tables in a terminal, and as one HTML page that needs nothing but itself.
 
-Both put the goals first: can this profile be trusted? Knows no file but the one it writes; the pictures in it are of
-the evaluated images and stay where the user puts them.
+Both put the goals first: can this profile be trusted? The pictures in the page are of the evaluated images.
 """
 
 from __future__ import annotations
@@ -54,19 +53,15 @@ class Mistake:
 def write_page(path: Path, scorer: Scorer, studies: Mapping[str, Study], measured: Mapping[str, Any]) -> None:
     """Write the page.
 
-    Parameters
-    ----------
-    studies : name -> one or two data sets, the first one in detail
-    measured : as `evaluation.run` returns it
-
-    Raises
-    ------
-    DataError : the file cannot be written
+    `studies` : name -> one or two data sets, the first one in detail
+    `measured` : as `evaluation.run` returns it
+    Raises DataError: the file cannot be written.
     """
     outcomes = {name: study.outcomes for name, study in studies.items()}
     lettered = dict(zip(("A", "B"), outcomes.values(), strict=False))
     sets = [measured, *([measured["external"]] if "external" in measured else [])]
     styles = {scorer.profile.target.word(each): each.name for each in Verdict if each is not Verdict.REJECTED}
+    deleted = measured.get("heatmaps", {}).get("curves")
     content = resources.html_page(
         "evaluation.html",
         profile=scorer.profile,
@@ -90,7 +85,7 @@ def write_page(path: Path, scorer: Scorer, studies: Mapping[str, Study], measure
         histograms={name: plots.certainty(one, scorer.profile.operating_point) for name, one in outcomes.items()},
         moves=plots.moves(measured["reencoding"], _bar("reencoding")) if "reencoding" in measured else None,
         heatmap_names=heatmap_tests.NAMES,
-        deletion=_deletion(measured),
+        deletion=plots.deletion(deleted) if deleted else None,
         mistakes={name: list(_mistakes(scorer, study)) for name, study in studies.items()},
     )
     try:
@@ -101,11 +96,6 @@ def write_page(path: Path, scorer: Scorer, studies: Mapping[str, Study], measure
 
 def _bar(section: str) -> float:
     return next(goal.bar for goal in GOALS if goal.place[0] == section)
-
-
-def _deletion(measured: Mapping[str, Any]) -> str | None:
-    curves = measured.get("heatmaps", {}).get("curves")
-    return plots.deletion(curves) if curves else None
 
 
 def _mistakes(scorer: Scorer, study: Study) -> Iterator[Mistake]:

@@ -20,7 +20,6 @@ import torch.nn.functional as nnf
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.stats import rankdata
-from torch import nn
 
 from cxr_node.model.networks import Network
 from cxr_node.training.saliency.probe import Explanation, Probe
@@ -79,7 +78,7 @@ def layers_behind(probe: Probe, image: torch.Tensor) -> list[str]:
 
     Others, as a second head that judges something else, would be shuffled in vain.
     """
-    names = [name for name, layer in probe.network.named_modules() if _has_weights(layer)]
+    names = [name for name, layer in probe.network.named_modules() if [*layer.parameters(recurse=False)]]
     first = [next(probe.network.get_submodule(name).parameters(recurse=False)) for name in names]
     with torch.enable_grad():
         logit = probe.network(image.to(first[0].device))[0, probe.label]
@@ -119,11 +118,6 @@ def ssim(one: Floats, other: Floats) -> float:
     return float((similar / ((mean_a**2 + mean_b**2 + light) * (variance_a + variance_b + contrast))).mean())
 
 
-def _has_weights(module: nn.Module) -> bool:
-    """Whether a module has weights of its own."""
-    return next(module.parameters(recurse=False), None) is not None
-
-
 def _compared(some: Sequence[Floats], others: Sequence[Floats]) -> dict[str, Doubles]:
     pairs = list(zip(some, others, strict=True))
     return {
@@ -133,7 +127,6 @@ def _compared(some: Sequence[Floats], others: Sequence[Floats]) -> dict[str, Dou
 
 
 def _scaled(active: Floats) -> Doubles:
-    """Spread over `GRID` x `GRID`, peak 1."""
     zoomed = ndimage.zoom(
         active.astype(np.float64), [GRID / size for size in active.shape], order=1, grid_mode=True, mode="nearest"
     )

@@ -81,20 +81,12 @@ def measure(
 ) -> dict[str, Any]:
     """Ask all five questions.
 
-    Parameters
-    ----------
-    network : with the profile's weights; its evaluation mode is switched on
-    items : labelled radiographs that training never saw; up to `MOST_OF_A_CLASS` of each class are drawn
-    rng : the only source of chance
-    on_image : called up to `steps(items)` times
-
-    Returns
-    -------
-    JSON-able, as the head of this file tells
-
-    Raises
-    ------
-    DataError : a file is not an image
+    `network` : with the profile's weights; its evaluation mode is switched on
+    `items` : labelled radiographs that training never saw; up to `MOST_OF_A_CLASS` of each class are drawn
+    `rng` : the only source of chance
+    `on_image` : called up to `steps(items)` times
+    Returns JSON-able, as the head of this file tells
+    Raises DataError: a file is not an image.
     """
     probe = Probe(profile=profile, network=network.eval())
     positives = _explained_cases(probe, _drawn(items, True, rng), on_image)
@@ -169,7 +161,6 @@ def _coarse(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def _curves(
     probe: Probe, followed: Explained, negatives: Explained, rng: np.random.Generator
 ) -> tuple[dict[str, Any], dict[str, Interval]]:
-    """Curves of the probability, and the areas under them."""
     if not followed.explanations or not negatives.explanations:
         return {}, {}
     healthy = negatives.inputs[_healthy(followed, negatives)]
@@ -189,7 +180,6 @@ def _curves(
 def _randomised(
     probe: Probe, followed: Explained, rng: np.random.Generator, on_image: Callable[[], None]
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Likeness of maps to those of shuffled networks."""
     if not followed.explanations:
         return {}
     found = faithfulness.likeness(probe, followed.inputs, followed.explanations, rng, on_image)

@@ -1,6 +1,6 @@
 """Where heat maps point: into the chest, to marks, to an opacity that was put there.
 
-Knows no file and no page. What a map of no meaning would reach stands beside each figure.
+What a map of no meaning would reach stands beside each figure.
 """
 
 from __future__ import annotations
@@ -53,31 +53,28 @@ class Explained:
 def in_chest(probe: Probe, positives: Explained) -> dict[str, Interval]:
     """Where the maps of positive images lie, of those that have one."""
     maps = [
-        probe.shown(explanation, case.pixels.shape)
-        for explanation, case in zip(positives.explanations, positives.cases, strict=True)
+        probe.shown(one, case.pixels.shape) for one, case in zip(positives.explanations, positives.cases, strict=True)
     ]
     shown = np.array([bool(weight.any()) for weight in maps], dtype=np.bool_)
-    kept = [(weight, case.chest) for weight, case in zip(maps, positives.cases, strict=True) if weight.any()]
-    evens = [probe.even(weight.shape) for weight, _ in kept]
-    groups = positives.groups[shown]
-    energy = np.array([_energy(weight, chest.region) for weight, chest in kept])
-    peak = np.array([chest.region[_peak(weight)] for weight, chest in kept], dtype=np.bool_)
+    chests = [case.chest for case, is_shown in zip(positives.cases, shown, strict=True) if is_shown]
+    weights = [weight for weight in maps if weight.any()]
+    evens = [probe.even(weight.shape) for weight in weights]
+    groups, report_at = positives.groups[shown], probe.profile.operating_point.report_at
+
+    def energies(some: Sequence[Floats], places: Sequence[Bools]) -> NDArray[np.float64]:
+        return np.array([_energy(weight, place) for weight, place in zip(some, places, strict=True)])
+
+    regions, lungs = [chest.region for chest in chests], [chest.lungs for chest in chests]
+    energy = energies(weights, regions)
+    peak = np.array([region[_peak(weight)] for weight, region in zip(weights, regions, strict=True)], dtype=np.bool_)
     inside = peak & (energy >= INSIDE)
-    by_chance = {
-        "energy_in_chest_by_chance": [
-            _energy(even, chest.region) for even, (_, chest) in zip(evens, kept, strict=True)
-        ],
-        "energy_in_lungs_by_chance": [_energy(even, chest.lungs) for even, (_, chest) in zip(evens, kept, strict=True)],
-    }
-    report_at = probe.profile.operating_point.report_at
-    reported = np.array(
-        [explanation.probability >= report_at for explanation in positives.explanations], dtype=np.bool_
-    )[shown]
+    reported = np.array([one.probability >= report_at for one in positives.explanations], dtype=np.bool_)[shown]
     return {
         "shown": bootstrap.share(shown, positives.groups),
         "energy_in_chest": bootstrap.mean(energy, groups),
-        "energy_in_lungs": bootstrap.mean(np.array([_energy(weight, chest.lungs) for weight, chest in kept]), groups),
-        **{name: bootstrap.mean(np.array(values), groups) for name, values in by_chance.items()},
+        "energy_in_lungs": bootstrap.mean(energies(weights, lungs), groups),
+        "energy_in_chest_by_chance": bootstrap.mean(energies(evens, regions), groups),
+        "energy_in_lungs_by_chance": bootstrap.mean(energies(evens, lungs), groups),
         "peak_in_chest": bootstrap.share(peak, groups),
         "inside_chest": bootstrap.share(inside, groups),
         "inside_chest_of_reported": bootstrap.share(inside[reported], groups[reported]),
@@ -170,7 +167,6 @@ def _away_cells(probe: Probe, one: Pasted, explanation: Explanation) -> float:
 
 
 def _energy(weight: Floats, place: Bools) -> float:
-    """Share of a map that lies on a place, in [0, 1]."""
     return float(weight[place].sum() / weight.sum())
 
 

@@ -1,7 +1,4 @@
-"""Pictures in, probability and heat map out: what the tests of heat maps ask a network, many pictures at once.
-
-Knows no opacity, no mark and no figure. The plain view only: heat maps are made of it.
-"""
+"""Pictures in, probability and heat map (of the plain view) out: what the tests of heat maps ask a network."""
 
 from __future__ import annotations
 
@@ -125,9 +122,7 @@ class Probe:
 def case_of(item: Item) -> Case:
     """Decode a radiograph, make it smaller where it is large, and find its chest.
 
-    Raises
-    ------
-    DataError : the file is not an image
+    Raises DataError: the file is not an image.
     """
     pixels = images.load(item)
     largest = max(pixels.shape)

@@ -1,9 +1,9 @@
 """One batch of training images, changed in every way that must not change the answer, and in one that must.
 
-Images of both classes are changed alike. What remains the same in a class's images after this is what the network may
-learn; scanner style, letters, sharpness, JPEG blocks and all that surrounds the chest should not be among it: in one
-hospital's data the ward and the device often tell the class (Zech et al. 2018), so they are exchanged between images.
-The only change that knows labels draws an opacity into a normal lung and calls the image positive.
+Images of both classes are changed alike; what remains the same in a class is what the network may learn. Scanner style,
+letters, sharpness, JPEG blocks and surroundings are not to be among it: in one hospital's data ward and device often
+tell the class (Zech et al. 2018), so they are exchanged between images. The only change that knows labels draws an
+opacity into a normal lung and calls the image positive.
 """
 
 from __future__ import annotations
@@ -81,7 +81,6 @@ class Augmenter:
         ----------
         images : uint8, shape (batch, source_px, source_px)
         positive : bool, shape (batch,)
-        rng : the only source of chance
         size_px : side of the result where it is not the profile's, as in the first epochs
         """
         chosen = ~positive & (rng.random(len(images)) < self._section.opacity)
@@ -92,10 +91,8 @@ class Augmenter:
     ) -> AugmentedBatch:
         """Change a batch.
 
-        Parameters
-        ----------
-        plan : into which images opacities are drawn, and how many of the first images lend their surroundings and
-            style to all
+        `plan` : into which images opacities are drawn, and how many of the first images lend their surroundings and
+        style to all
         """
         section, spec = self._section, self._spec
         spec = spec.model_copy(update={"size_px": size_px}) if size_px else spec

@@ -1,8 +1,7 @@
 """Radiographs changed in one known place: an opacity in a lung, or marks outside the chest.
 
-Knows no network. A heat map can then be asked where it points. Training pastes opacities too
-(`synthetic.drawings`): these here are drawn by other rules, with straight fissures, angles and cells, so that a network
-is not asked what it was taught.
+A heat map can then be asked where it points. Opacities are drawn by other rules than those of training
+(`synthetic.drawings`), so that a network is not asked what it was taught.
 """
 
 from __future__ import annotations
@@ -109,7 +108,6 @@ def _frame(pixels: Floats, chest: Chest, rng: np.random.Generator) -> None:
 
 
 def _one_lung(chest: Chest, rng: np.random.Generator) -> Bools:
-    """One of the two lung fields, by chance."""
     fields, count = ndimage.label(chest.lungs)
     sizes = np.bincount(fields.ravel(), minlength=count + 1)[1:]
     largest = np.argsort(sizes)[::-1][:2] + 1
@@ -200,7 +198,6 @@ def _airways(lung: Bools, rng: np.random.Generator) -> Floats:
 
 
 def _grain(shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
-    """Uneven filling, mean 1."""
     noise = ndimage.gaussian_filter(rng.standard_normal(shape), 0.012 * max(shape))
     return _floats(1.0 + 0.12 * noise / max(float(noise.std()), 1e-6))
 

@@ -1,23 +1,21 @@
 """What is drawn into training images: opacities into lungs, letters, side markers and cables over images; and images
 that the classifier must not judge, made from those that it may.
 
-Knows no labels and no network. A drawn opacity is the one sign in a training image that is surely a sign of disease and
-surely inside a lung: the image it comes from is the same but for it. Marks lie over images of both classes, so that
-none of them can tell the class. Measured: of the false alarms of a network trained without them, most carry a large
-bold "R" with technical text, a style that in the training set belongs mostly to one class. Fonts are those that
-matplotlib carries, so that every machine draws the same.
+A drawn opacity is surely a sign of disease and surely inside a lung. Marks lie over images of both classes, so that
+none can tell the class: of the false alarms of a network trained without them, most carry a large bold "R" with
+technical text. Fonts are those that matplotlib carries, so that every machine draws the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
+
+from cxr_node.dicom.render.layout import font_folder
 
 Bytes = NDArray[np.uint8]
 Maker = Callable[[Bytes, np.random.Generator], Bytes]
@@ -227,8 +225,7 @@ def _near_edge(room: int, rng: np.random.Generator) -> int:
 
 
 def _font(size_px: float, rng: np.random.Generator) -> ImageFont.FreeTypeFont:
-    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-    return ImageFont.truetype(str(folder / f"{FONTS[int(rng.integers(len(FONTS)))]}.ttf"), max(5, round(size_px)))
+    return ImageFont.truetype(font_folder() / f"{FONTS[int(rng.integers(len(FONTS)))]}.ttf", max(5, round(size_px)))
 
 
 def _side(size_px: int, rng: np.random.Generator) -> Mark:
@@ -241,7 +238,6 @@ def _side(size_px: int, rng: np.random.Generator) -> Mark:
 
 
 def _text(size_px: int, rng: np.random.Generator) -> Mark:
-    """Draw one to four lines of technical text."""
     lines = [_technical(rng) for _ in range(int(rng.integers(1, 5)))]
     return _lettered("\n".join(lines), _font(size_px * rng.uniform(0.025, 0.07), rng), rng)
 

@@ -14,21 +14,21 @@ from cxr_node.domain import Artifact
 from cxr_node.result_kinds import ResultKind
 from tests.dicom.oracle import header, rows
 from tests.dicom.oracle.facts import Facts
-from tests.dicom.oracle.rules import Rule
+from tests.dicom.oracle.rules import OracleRule
 from tests.dicom.oracle.tree import compare, tree
 
 _ROWS = {ResultKind.REPORT: rows.report, ResultKind.MEASUREMENTS: rows.measurements}
 
 
-def flaws(artifacts: Sequence[Artifact], context: Context) -> list[tuple[Rule, str]]:
+def flaws(artifacts: Sequence[Artifact], context: Context) -> list[tuple[OracleRule, str]]:
     """Rules that the results of one image break, and where; other kinds than the three are passed over."""
-    found: list[tuple[Rule, str]] = []
+    found: list[tuple[OracleRule, str]] = []
     facts = Facts(context)
     for artifact in artifacts:
         if artifact.kind not in _ROWS and artifact.kind is not ResultKind.HEATMAP:
             continue
 
-        def report(rule: Rule, where: str) -> None:
+        def report(rule: OracleRule, where: str) -> None:
             found.append((rule, where))
 
         parsed = read(artifact.content)
@@ -36,7 +36,7 @@ def flaws(artifacts: Sequence[Artifact], context: Context) -> list[tuple[Rule, s
         if artifact.kind in _ROWS:
             root, row = tree(parsed.dataset), _ROWS[artifact.kind](facts)
             if root.value_type != "CONTAINER" or root.name[:2] != row.key[2:]:
-                report(Rule.TITLE, "ConceptNameCodeSequence")
+                report(OracleRule.TITLE, "ConceptNameCodeSequence")
             else:
                 compare(root, row, report)
     return found

@@ -13,7 +13,7 @@ from cxr_node.dicom.verify.plain import Parsed, Plain, code, items, reference, t
 from cxr_node.dicom.words import coded_findings
 from cxr_node.result_kinds import ResultKind
 from tests.dicom.oracle.facts import Facts
-from tests.dicom.oracle.rules import Rule
+from tests.dicom.oracle.rules import OracleRule
 from tests.dicom.oracle.tree import Report, triple
 
 _PICTURE = {
@@ -37,38 +37,38 @@ def check(kind: ResultKind, parsed: Parsed, facts: Facts, report: Report) -> Non
         kind is ResultKind.MEASUREMENTS and bool(coded_findings.listed(facts.context.finding))
     )
     if items(dataset, "CodingSchemeIdentificationSequence") != ([_OWN_SCHEME] if has_local_codes else []):
-        report(Rule.SCORES, "CodingSchemeIdentificationSequence")
+        report(OracleRule.SCORES, "CodingSchemeIdentificationSequence")
     processing, acquisition = triple(codes.DCM.ProcessingEquipment), triple(codes.DCM.AcquisitionEquipment)
     contributors = items(dataset, "ContributingEquipmentSequence")
     purposes = [code(item, "PurposeOfReferenceCodeSequence") for item in contributors]
     if purposes not in ([processing], [acquisition, processing]):
-        report(Rule.EQUIPMENT, "ContributingEquipmentSequence")
+        report(OracleRule.EQUIPMENT, "ContributingEquipmentSequence")
     if kind is ResultKind.HEATMAP:
         _check_picture(dataset, facts, report)
         return
     for keyword in ("PerformedProcedureCodeSequence", "ReferencedPerformedProcedureStepSequence"):
         if dataset.get(keyword) != []:
-            report(Rule.ATTRIBUTE, keyword)
+            report(OracleRule.ATTRIBUTE, keyword)
 
 
 def _check_picture(dataset: Plain, facts: Facts, report: Report) -> None:
-    _equal(dataset, _PICTURE, Rule.ATTRIBUTE, report)
-    _equal(dataset, _PIXELS, Rule.PIXELS, report)
+    _equal(dataset, _PICTURE, OracleRule.ATTRIBUTE, report)
+    _equal(dataset, _PIXELS, OracleRule.PIXELS, report)
     purpose = triple(codes.DCM.SourceImageForImageProcessingOperation)
     sources = items(dataset, "SourceImageSequence")
     named = [(reference(each), code(each, "PurposeOfReferenceCodeSequence")) for each in sources]
     if named != [(facts.source, purpose)]:
-        report(Rule.SOURCE, "SourceImageSequence")
+        report(OracleRule.SOURCE, "SourceImageSequence")
     shows_map, finding = facts.context.shows_map, facts.context.finding
     derived = triple(codes.DCM.GradientWeightedClassActivation) if shows_map else ("", "", "")
     if code(dataset, "DerivationCodeSequence") != derived:
-        report(Rule.ATTRIBUTE, "DerivationCodeSequence")
+        report(OracleRule.ATTRIBUTE, "DerivationCodeSequence")
     described = f"Grad-CAM for {finding.target.finding} at {finding.heatmap.layer}, overlaid on the source image"
     bare = "Source image with the verdict of an algorithm outside it"
-    _equal(dataset, {"DerivationDescription": described if shows_map else bare}, Rule.ATTRIBUTE, report)
+    _equal(dataset, {"DerivationDescription": described if shows_map else bare}, OracleRule.ATTRIBUTE, report)
 
 
-def _equal(dataset: Plain, expected: Mapping[str, str], rule: Rule, report: Report) -> None:
+def _equal(dataset: Plain, expected: Mapping[str, str], rule: OracleRule, report: Report) -> None:
     for keyword, value in expected.items():
         if text(dataset, keyword) != value:
             report(rule, keyword)

@@ -22,8 +22,8 @@ from cxr_node.dicom.words import coded_findings, wording, zones
 from cxr_node.domain import Verdict
 from cxr_node.result_kinds import ResultKind
 from tests.dicom.oracle.facts import Facts
-from tests.dicom.oracle.rules import Rule
-from tests.dicom.oracle.tree import Row, triple
+from tests.dicom.oracle.rules import OracleRule
+from tests.dicom.oracle.tree import ExpectedItem, triple
 
 _POINT_TOLERANCE_PX = 0.01  # coordinates are stored as float32
 
@@ -71,7 +71,7 @@ PROCESSING = {
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def report(facts: Facts) -> Row:
+def report(facts: Facts) -> ExpectedItem:
     """TID 2000 as the node writes it."""
     finding, radiograph, shows_map = facts.context.finding, facts.context.radiograph, facts.context.refers_to_map
     technique = wording.report_technique(finding, radiograph, facts.series_numbers, facts.product, shows_map=shows_map)
@@ -79,16 +79,16 @@ def report(facts: Facts) -> Row:
     scores = wording.report_scores(finding)
     technique += zones.lines(facts.context.looked, finding.decision)
     name = f"{facts.product}, {facts.context.model_name}"
-    image = Row(
-        rule=Rule.SOURCE, relation=Relation.INFERRED_FROM, value_type="IMAGE", name=codes.DCM.SourceOfMeasurement,
+    image = ExpectedItem(
+        rule=OracleRule.SOURCE, relation=Relation.INFERRED_FROM, value_type="IMAGE", name=codes.DCM.SourceOfMeasurement,
         value=facts.source,
     )  # fmt: skip
-    impression = _text(Rule.SUMMARY, Relation.CONTAINS, codes.DCM.Impression, wording.summary(finding), image)
-    return Row(
-        rule=Rule.TITLE, relation=None, value_type="CONTAINER", name=REPORT_TITLE, value="DCMR 2000",
+    impression = _text(OracleRule.SUMMARY, Relation.CONTAINS, codes.DCM.Impression, wording.summary(finding), image)
+    return ExpectedItem(
+        rule=OracleRule.TITLE, relation=None, value_type="CONTAINER", name=REPORT_TITLE, value="DCMR 2000",
         rows=(
             *_language_and_observer(facts, ResultKind.REPORT),
-            _text(Rule.OBSERVER, Relation.HAS_OBS_CONTEXT, codes.DCM.DeviceObserverName, name),
+            _text(OracleRule.OBSERVER, Relation.HAS_OBS_CONTEXT, codes.DCM.DeviceObserverName, name),
             _section(codes.DCM.Impressions, impression),
             _section(codes.DCM.Findings, *_lines(codes.DCM.Finding, [wording.report_finding(finding)])),
             *([_section(SCORED, *_lines(SCORE, scores))] if scores else ()),
@@ -98,7 +98,7 @@ def report(facts: Facts) -> Row:
     )  # fmt: skip
 
 
-def measurements(facts: Facts) -> Row:
+def measurements(facts: Facts) -> ExpectedItem:
     """TID 1500 as the node writes it."""
     procedure = facts.procedure or triple(IMAGING_PROCEDURE)
     observer = {
@@ -107,14 +107,14 @@ def measurements(facts: Facts) -> Row:
         codes.DCM.DeviceObserverModelName: facts.context.model_name,
         codes.DCM.DeviceObserverSerialNumber: facts.context.serial_number,
     }
-    return Row(
-        rule=Rule.TITLE, relation=None, value_type="CONTAINER", value="DCMR 1500",
+    return ExpectedItem(
+        rule=OracleRule.TITLE, relation=None, value_type="CONTAINER", value="DCMR 1500",
         name=MEASUREMENTS_TITLE if facts.context.regions else EVALUATIONS,
         rows=(
             *_language_and_observer(facts, ResultKind.MEASUREMENTS),
-            *(_text(Rule.OBSERVER, Relation.HAS_OBS_CONTEXT, name, value) for name, value in observer.items()),
+            *(_text(OracleRule.OBSERVER, Relation.HAS_OBS_CONTEXT, name, value) for name, value in observer.items()),
             _code(
-                Rule.PROCEDURE, Relation.HAS_CONCEPT_MOD, codes.DCM.ProcedureReported,
+                OracleRule.PROCEDURE, Relation.HAS_CONCEPT_MOD, codes.DCM.ProcedureReported,
                 procedure,
             ),
             *(_library(facts) if facts.context.regions else ()),
@@ -124,29 +124,34 @@ def measurements(facts: Facts) -> Row:
     )  # fmt: skip
 
 
-def _language_and_observer(facts: Facts, kind: ResultKind) -> tuple[Row, ...]:
+def _language_and_observer(facts: Facts, kind: ResultKind) -> tuple[ExpectedItem, ...]:
     language = codes.DCM.LanguageOfContentItemAndDescendants
     return (
-        _code(Rule.LANGUAGE, Relation.HAS_CONCEPT_MOD, language, triple(LANGUAGES[kind])),
-        _code(Rule.OBSERVER, Relation.HAS_OBS_CONTEXT, codes.DCM.ObserverType, triple(Code("121007", "DCM", "Device"))),
-        _uid(Rule.OBSERVER, codes.DCM.DeviceObserverUID, facts.context.device_uid),
+        _code(OracleRule.LANGUAGE, Relation.HAS_CONCEPT_MOD, language, triple(LANGUAGES[kind])),
+        _code(
+            OracleRule.OBSERVER,
+            Relation.HAS_OBS_CONTEXT,
+            codes.DCM.ObserverType,
+            triple(Code("121007", "DCM", "Device")),
+        ),
+        _uid(OracleRule.OBSERVER, codes.DCM.DeviceObserverUID, facts.context.device_uid),
     )
 
 
-def _library(facts: Facts) -> tuple[Row, ...]:
+def _library(facts: Facts) -> tuple[ExpectedItem, ...]:
     return (_section(codes.DCM.ImageLibrary, _section(codes.DCM.ImageLibraryGroup, _library_entry(facts))),)
 
 
-def _library_entry(facts: Facts) -> Row:
+def _library_entry(facts: Facts) -> ExpectedItem:
     """TID 1601 and 1602, of the one image."""
     rows, columns = facts.context.radiograph.pixels.shape
     context = Relation.HAS_ACQ_CONTEXT
-    return Row(
-        rule=Rule.SOURCE, relation=Relation.CONTAINS, value_type="IMAGE", name=None, value=facts.source,
+    return ExpectedItem(
+        rule=OracleRule.SOURCE, relation=Relation.CONTAINS, value_type="IMAGE", name=None, value=facts.source,
         rows=(
-            _code(Rule.LIBRARY, context, codes.DCM.Modality, facts.modality),
-            _number(Rule.LIBRARY, context, codes.DCM.PixelDataRows, rows, PIXELS),
-            _number(Rule.LIBRARY, context, codes.DCM.PixelDataColumns, columns, PIXELS),
+            _code(OracleRule.LIBRARY, context, codes.DCM.Modality, facts.modality),
+            _number(OracleRule.LIBRARY, context, codes.DCM.PixelDataRows, rows, PIXELS),
+            _number(OracleRule.LIBRARY, context, codes.DCM.PixelDataColumns, columns, PIXELS),
         ),
     )  # fmt: skip
 
@@ -155,27 +160,31 @@ def _target(facts: Facts) -> Code:
     return Code(*facts.context.finding.target.code)
 
 
-def _groups(facts: Facts) -> list[Row]:
+def _groups(facts: Facts) -> list[ExpectedItem]:
     if not facts.context.regions:
         return [_group_of_codes(facts)]
     return [_group(facts, number) for number in range(1, len(facts.context.regions) + 1)]
 
 
-def _group(facts: Facts, number: int) -> Row:
+def _group(facts: Facts, number: int) -> ExpectedItem:
     """TID 1410 with one region."""
-    source = Row(rule=Rule.SOURCE, relation=Relation.SELECTED_FROM, value_type="IMAGE", name=None, value=facts.source)
+    source = ExpectedItem(
+        rule=OracleRule.SOURCE, relation=Relation.SELECTED_FROM, value_type="IMAGE", name=None, value=facts.source
+    )
     illustrations = [
-        Row(rule=Rule.ILLUSTRATION, relation=Relation.CONTAINS, value_type="IMAGE", name=name, value=facts.picture)
+        ExpectedItem(
+            rule=OracleRule.ILLUSTRATION, relation=Relation.CONTAINS, value_type="IMAGE", name=name, value=facts.picture
+        )
         for name in (codes.DCM.IllustrationOfROI, codes.DCM.VisualExplanation)
     ]
-    return Row(
-        rule=Rule.SECTION, relation=Relation.CONTAINS, value_type="CONTAINER", name=codes.DCM.MeasurementGroup,
+    return ExpectedItem(
+        rule=OracleRule.SECTION, relation=Relation.CONTAINS, value_type="CONTAINER", name=codes.DCM.MeasurementGroup,
         value="DCMR 1410",
         rows=(
             *_finding(facts, number),
-            _code(Rule.PRESENCE, Relation.CONTAINS, _target(facts), _presence(facts)),
-            Row(
-                rule=Rule.REGION, relation=Relation.CONTAINS, value_type="SCOORD", name=codes.DCM.ImageRegion,
+            _code(OracleRule.PRESENCE, Relation.CONTAINS, _target(facts), _presence(facts)),
+            ExpectedItem(
+                rule=OracleRule.REGION, relation=Relation.CONTAINS, value_type="SCOORD", name=codes.DCM.ImageRegion,
                 value=accepts(facts, number), rows=(source,),
             ),
             *_place(facts, number),
@@ -184,55 +193,55 @@ def _group(facts: Facts, number: int) -> Row:
     )  # fmt: skip
 
 
-def _place(facts: Facts, number: int) -> list[Row]:
+def _place(facts: Facts, number: int) -> list[ExpectedItem]:
     """Where the region lies, in words, where that is known."""
     places = facts.context.places
     if len(places) < number or not places[number - 1]:
         return []
-    return [_text(Rule.REGION, Relation.CONTAINS, codes.DCM.Comment, zones.of_region(places[number - 1]))]
+    return [_text(OracleRule.REGION, Relation.CONTAINS, codes.DCM.Comment, zones.of_region(places[number - 1]))]
 
 
-def _group_of_codes(facts: Facts) -> Row:
+def _group_of_codes(facts: Facts) -> ExpectedItem:
     """TID 1501, with nothing to draw: of everything that claims no region."""
-    source = Row(
-        rule=Rule.SOURCE, relation=Relation.INFERRED_FROM, value_type="IMAGE", name=codes.DCM.SourceOfMeasurement,
+    source = ExpectedItem(
+        rule=OracleRule.SOURCE, relation=Relation.INFERRED_FROM, value_type="IMAGE", name=codes.DCM.SourceOfMeasurement,
         value=facts.source,
     )  # fmt: skip
-    picture = Row(
-        rule=Rule.ILLUSTRATION, relation=Relation.HAS_PROPERTIES, value_type="IMAGE", name=codes.DCM.VisualExplanation,
-        value=facts.picture,
+    picture = ExpectedItem(
+        rule=OracleRule.ILLUSTRATION, relation=Relation.HAS_PROPERTIES, value_type="IMAGE",
+        name=codes.DCM.VisualExplanation, value=facts.picture,
     )  # fmt: skip
     images = (source, picture) if facts.context.refers_to_map else (source,)
-    return Row(
-        rule=Rule.SECTION, relation=Relation.CONTAINS, value_type="CONTAINER", name=codes.DCM.MeasurementGroup,
+    return ExpectedItem(
+        rule=OracleRule.SECTION, relation=Relation.CONTAINS, value_type="CONTAINER", name=codes.DCM.MeasurementGroup,
         value="DCMR 1501",
         rows=(
             *_finding(facts, 1),
-            Row(
-                rule=Rule.PRESENCE, relation=Relation.CONTAINS, value_type="CODE", name=_target(facts),
+            ExpectedItem(
+                rule=OracleRule.PRESENCE, relation=Relation.CONTAINS, value_type="CODE", name=_target(facts),
                 value=_presence(facts), rows=images,
             ),
         ),
     )  # fmt: skip
 
 
-def _finding(facts: Facts, number: int) -> tuple[Row, ...]:
+def _finding(facts: Facts, number: int) -> tuple[ExpectedItem, ...]:
     """What both groups begin with."""
     finding_of = facts.context.finding
     identifier = finding_of.target.tracking_identifier(number)
     is_positive = finding_of.decision.verdict is Verdict.POSITIVE
-    finding = [_code(Rule.FINDING, Relation.CONTAINS, codes.DCM.Finding, finding_of.target.code)]
+    finding = [_code(OracleRule.FINDING, Relation.CONTAINS, codes.DCM.Finding, finding_of.target.code)]
     tracking = facts.context.tracking_uid(number)
     return (
-        _text(Rule.TRACKING, Relation.HAS_OBS_CONTEXT, codes.DCM.TrackingIdentifier, identifier),
-        _uid(Rule.TRACKING, codes.DCM.TrackingUniqueIdentifier, tracking),
+        _text(OracleRule.TRACKING, Relation.HAS_OBS_CONTEXT, codes.DCM.TrackingIdentifier, identifier),
+        _uid(OracleRule.TRACKING, codes.DCM.TrackingUniqueIdentifier, tracking),
         *(finding if is_positive else ()),
         *_algorithm(facts),
         *(_certainty(facts) if number == 1 else ()),
     )
 
 
-def _algorithm(facts: Facts) -> list[Row]:
+def _algorithm(facts: Facts) -> list[ExpectedItem]:
     """TID 4019; name, version and manufacturer as in Contributing Equipment."""
     identity, point = facts.context.finding.identity, facts.context.finding.identity.operating_point
     words = [
@@ -241,23 +250,23 @@ def _algorithm(facts: Facts) -> list[Row]:
         (codes.DCM.AlgorithmManufacturer, facts.context.manufacturer),
     ]
     parameters = [
-        (Rule.THRESHOLD, _threshold("threshold.rule_out", point.rule_out_below)),
-        (Rule.THRESHOLD, _threshold("threshold.report", point.report_at)),
-        (Rule.ALGORITHM, f"calibration={wording.plain(identity.calibration)}"),
-        *((Rule.ALGORITHM, f"{name}={value}") for name, value in _doubts(facts).items()),
-        (Rule.ALGORITHM, _digest("weights.sha256", identity.weights_sha256)),
-        (Rule.ALGORITHM, _digest("config.sha256", identity.config_sha256)),
+        (OracleRule.THRESHOLD, _threshold("threshold.rule_out", point.rule_out_below)),
+        (OracleRule.THRESHOLD, _threshold("threshold.report", point.report_at)),
+        (OracleRule.ALGORITHM, f"calibration={wording.plain(identity.calibration)}"),
+        *((OracleRule.ALGORITHM, f"{name}={value}") for name, value in _abstention_figures(facts).items()),
+        (OracleRule.ALGORITHM, _digest("weights.sha256", identity.weights_sha256)),
+        (OracleRule.ALGORITHM, _digest("config.sha256", identity.config_sha256)),
     ]
     modifier = Relation.HAS_CONCEPT_MOD
     return [
-        *(_text(Rule.ALGORITHM, modifier, name, value) for name, value in words),
+        *(_text(OracleRule.ALGORITHM, modifier, name, value) for name, value in words),
         *(_text(rule, modifier, codes.DCM.AlgorithmParameters, value) for rule, value in parameters),
-        _code(Rule.ALGORITHM, modifier, codes.DCM.AlgorithmFamily, triple(ARTIFICIAL_INTELLIGENCE)),
+        _code(OracleRule.ALGORITHM, modifier, codes.DCM.AlgorithmFamily, triple(ARTIFICIAL_INTELLIGENCE)),
     ]
 
 
-def _doubts(facts: Facts) -> dict[str, str]:
-    """Figures of the two doubts about the image itself, to four digits."""
+def _abstention_figures(facts: Facts) -> dict[str, str]:
+    """Figures of the two abstain reasons about the image itself, to four digits."""
     prediction, point = facts.context.finding.prediction, facts.context.finding.identity.operating_point
     told = {"spread": prediction.spread, "spread.limit": point.max_spread}
     if prediction.distance is not None and point.max_distance is not None:
@@ -283,65 +292,73 @@ def _digest(name: str, sha256: str) -> Callable[[str], bool]:
     return lambda value: value == f"{name}={sha256}" and _SHA256.fullmatch(sha256) is not None
 
 
-def _certainty(facts: Facts) -> list[Row]:
+def _certainty(facts: Facts) -> list[ExpectedItem]:
     """Percent of the finding where the verdict rests on it; no row where calibration does not hold."""
     certainty, score = wording.certainty(facts.context.finding), wording.score(facts.context.finding)
-    of_what = _code(Rule.CERTAINTY, Relation.HAS_CONCEPT_MOD, codes.DCM.Finding, facts.context.finding.target.code)
+    of_what = _code(
+        OracleRule.CERTAINTY, Relation.HAS_CONCEPT_MOD, codes.DCM.Finding, facts.context.finding.target.code
+    )
     if score is not None:
-        return [_number(Rule.CERTAINTY, Relation.CONTAINS, SCORE, score, NO_UNITS, of_what)]
+        return [_number(OracleRule.CERTAINTY, Relation.CONTAINS, SCORE, score, NO_UNITS, of_what)]
     if certainty is None:
         return []
-    return [_number(Rule.CERTAINTY, Relation.CONTAINS, codes.DCM.CertaintyOfFinding, certainty, PERCENT, of_what)]
+    return [_number(OracleRule.CERTAINTY, Relation.CONTAINS, codes.DCM.CertaintyOfFinding, certainty, PERCENT, of_what)]
 
 
-def _evaluations(facts: Facts) -> list[Row]:
+def _evaluations(facts: Facts) -> list[ExpectedItem]:
     """TID 1500 row 12: what holds of the whole radiograph."""
     verdict = facts.context.finding.decision.verdict
     summary = codes.DCM.CADProcessingAndFindingsSummary
     processing = [
-        _code(Rule.PROCESSING, Relation.CONTAINS, summary, triple(PROCESSING[v])) for v in PROCESSING if v is verdict
+        _code(OracleRule.PROCESSING, Relation.CONTAINS, summary, triple(PROCESSING[v]))
+        for v in PROCESSING
+        if v is verdict
     ]
     return [
         *processing,
-        _code(Rule.PRESENCE, Relation.CONTAINS, _target(facts), _presence(facts)),
-        _text(Rule.SUMMARY, Relation.CONTAINS, codes.DCM.Summary, wording.summary(facts.context.finding)),
+        _code(OracleRule.PRESENCE, Relation.CONTAINS, _target(facts), _presence(facts)),
+        _text(OracleRule.SUMMARY, Relation.CONTAINS, codes.DCM.Summary, wording.summary(facts.context.finding)),
         *_scored(facts),
     ]
 
 
-def _scored(facts: Facts) -> list[Row]:
+def _scored(facts: Facts) -> list[ExpectedItem]:
     """Each scored finding with its number, under a concept that asserts nothing."""
     return [
-        Row(
-            rule=Rule.SCORES, relation=Relation.CONTAINS, value_type="CODE", name=SCORED,
+        ExpectedItem(
+            rule=OracleRule.SCORES, relation=Relation.CONTAINS, value_type="CODE", name=SCORED,
             value=triple(coded_findings.named(label).code),
-            rows=(_number(Rule.SCORES, Relation.HAS_PROPERTIES, SCORE, value, NO_UNITS),),
+            rows=(_number(OracleRule.SCORES, Relation.HAS_PROPERTIES, SCORE, value, NO_UNITS),),
         )
         for label, value in coded_findings.listed(facts.context.finding)
     ]  # fmt: skip
 
 
-def _section(name: Code, *rows: Row) -> Row:
-    return Row(rule=Rule.SECTION, relation=Relation.CONTAINS, value_type="CONTAINER", name=name, rows=rows)
+def _section(name: Code, *rows: ExpectedItem) -> ExpectedItem:
+    return ExpectedItem(
+        rule=OracleRule.SECTION, relation=Relation.CONTAINS, value_type="CONTAINER", name=name, rows=rows
+    )
 
 
-def _lines(name: Code, lines: list[str]) -> list[Row]:
-    return [_text(Rule.REPORT_LINE, Relation.CONTAINS, name, line) for line in lines]
+def _lines(name: Code, lines: list[str]) -> list[ExpectedItem]:
+    return [_text(OracleRule.REPORT_LINE, Relation.CONTAINS, name, line) for line in lines]
 
 
-def _text(rule: Rule, relation: Relation, name: Code, value: Any, *rows: Row) -> Row:
-    return Row(rule=rule, relation=relation, value_type="TEXT", name=name, value=value, rows=rows)
+def _text(rule: OracleRule, relation: Relation, name: Code, value: Any, *rows: ExpectedItem) -> ExpectedItem:
+    return ExpectedItem(rule=rule, relation=relation, value_type="TEXT", name=name, value=value, rows=rows)
 
 
-def _code(rule: Rule, relation: Relation, name: Code, value: Any) -> Row:
-    return Row(rule=rule, relation=relation, value_type="CODE", name=name, value=value)
+def _code(rule: OracleRule, relation: Relation, name: Code, value: Any) -> ExpectedItem:
+    return ExpectedItem(rule=rule, relation=relation, value_type="CODE", name=name, value=value)
 
 
-def _uid(rule: Rule, name: Code, value: str | None) -> Row:
-    return Row(rule=rule, relation=Relation.HAS_OBS_CONTEXT, value_type="UIDREF", name=name, value=value)
+def _uid(rule: OracleRule, name: Code, value: str | None) -> ExpectedItem:
+    return ExpectedItem(rule=rule, relation=Relation.HAS_OBS_CONTEXT, value_type="UIDREF", name=name, value=value)
 
 
-def _number(rule: Rule, relation: Relation, name: Code, value: float | None, unit: Code, *rows: Row) -> Row:
+def _number(
+    rule: OracleRule, relation: Relation, name: Code, value: float | None, unit: Code, *rows: ExpectedItem
+) -> ExpectedItem:
     """NUM of this value, or of any where it is None; never without its unit."""
 
     def accepts(told: Any) -> bool:
@@ -352,7 +369,7 @@ def _number(rule: Rule, relation: Relation, name: Code, value: float | None, uni
         except ValueError:
             return False
 
-    return Row(rule=rule, relation=relation, value_type="NUM", name=name, value=accepts, rows=rows)
+    return ExpectedItem(rule=rule, relation=relation, value_type="NUM", name=name, value=accepts, rows=rows)
 
 
 def _presence(facts: Facts) -> Any:

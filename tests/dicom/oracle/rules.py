@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 
-class Rule(StrEnum):
+class OracleRule(StrEnum):
     """A rule that an object breaks."""
 
     ATTRIBUTE = "attribute"

@@ -15,9 +15,9 @@ from pydicom.sr.coding import Code
 
 from cxr_node.dicom.results.sr_items import Relation
 from cxr_node.dicom.verify.plain import NO_CODE, Plain, Triple, code, item_value, items, text
-from tests.dicom.oracle.rules import Rule
+from tests.dicom.oracle.rules import OracleRule
 
-Report: TypeAlias = Callable[[Rule, str], None]
+Report: TypeAlias = Callable[[OracleRule, str], None]
 """Takes a broken rule and the place where it is broken."""
 
 
@@ -58,18 +58,18 @@ def tree(plain: Plain) -> Item:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class ExpectedItem:
     """One content item that a document must have, and the rule that it breaks where it is missing or wrong.
 
     `value`: what it must be equal to, a function that accepts it, or None where anything but nothing is right.
     """
 
-    rule: Rule
+    rule: OracleRule
     relation: Relation | None
     value_type: str
     name: Code | None
     value: Any = None
-    rows: tuple[Row, ...] = ()
+    rows: tuple[ExpectedItem, ...] = ()
 
     @property
     def key(self) -> tuple[str, str, str, str]:
@@ -86,12 +86,12 @@ class Row:
         return bool(self.value(value)) if callable(self.value) else bool(self.value == value)
 
 
-def compare(found: Item, row: Row, report: Report, path: tuple[str, ...] = ()) -> None:
+def compare(found: Item, row: ExpectedItem, report: Report, path: tuple[str, ...] = ()) -> None:
     """Compare an item with its row, and all below: closed (nothing more), complete (nothing less), in order."""
     where = (*path, found.name[2] or found.value_type)
     place = " > ".join(where)
     if row.name is not None and found.name[2] != row.name.meaning:
-        report(Rule.CODE_MEANING, place)
+        report(OracleRule.CODE_MEANING, place)
     if row.value_type == "CONTAINER":
         _compare_container(found, row, report, place)
     elif not row.accepts(found.value):
@@ -101,23 +101,25 @@ def compare(found: Item, row: Row, report: Report, path: tuple[str, ...] = ()) -
         name = absent.name.meaning if absent.name else absent.value_type
         report(absent.rule, f"{place} > {name}")
     for item in unexpected:
-        report(Rule.ROW_UNEXPECTED, f"{place} > {item.name[2] or item.value_type}")
+        report(OracleRule.ROW_UNEXPECTED, f"{place} > {item.name[2] or item.value_type}")
     order = [index for _, index in pairs]
     if order != sorted(order):
-        report(Rule.ROW_ORDER, place)
+        report(OracleRule.ROW_ORDER, place)
     for item, index in pairs:
         compare(item, row.rows[index], report, where)
 
 
-def _compare_container(found: Item, row: Row, report: Report, place: str) -> None:
+def _compare_container(found: Item, row: ExpectedItem, report: Report, place: str) -> None:
     continuity, template = found.value
     if continuity != "SEPARATE":
-        report(Rule.CONTINUITY, place)
+        report(OracleRule.CONTINUITY, place)
     if template != (row.value or ""):
-        report(Rule.TEMPLATE, place)
+        report(OracleRule.TEMPLATE, place)
 
 
-def _match(found: Sequence[Item], rows: Sequence[Row]) -> tuple[list[tuple[Item, int]], list[Row], list[Item]]:
+def _match(
+    found: Sequence[Item], rows: Sequence[ExpectedItem]
+) -> tuple[list[tuple[Item, int]], list[ExpectedItem], list[Item]]:
     """Pair items with rows by key, those of equal value first, so that of many alike the wrong one is blamed."""
     free = dict(enumerate(rows))
     paired: dict[int, int] = {}

@@ -19,14 +19,14 @@ pytestmark = pytest.mark.pacs
 
 REPORT = peers.SOP_CLASS[ResultKind.REPORT]
 TAKES = {
-    "new": (REPORT, *peers.LADDER),
-    "middle": (REPORT, *peers.LADDER[1:]),
-    "old": (REPORT, peers.LADDER[2]),
+    "new": (REPORT, *peers.MEASUREMENT_CLASSES),
+    "middle": (REPORT, *peers.MEASUREMENT_CLASSES[1:]),
+    "old": (REPORT, peers.MEASUREMENT_CLASSES[2]),
     "none": (REPORT,),
 }
 
 
-def test_every_archive_gets_the_rung_it_takes_and_trace_tells_which(tmp_path: Path) -> None:
+def test_every_archive_gets_the_sop_class_it_takes_and_trace_says_which(tmp_path: Path) -> None:
     need("storescp", "storescu")
     source = tmp_path / "source.dcm"
     source.write_bytes(builders.part10(builders.radiograph()))
@@ -45,7 +45,7 @@ def test_every_archive_gets_the_rung_it_takes_and_trace_tells_which(tmp_path: Pa
         (story,) = node.json("trace", str(dcmread(source).SOPInstanceUID))
     stored = {name: [dcmread(file) for file in (tmp_path / name).iterdir()] for name in TAKES}
     for place, name in enumerate(("new", "middle", "old")):
-        assert {document.SOPClassUID for document in stored[name]} == {REPORT, peers.LADDER[place]}, name
+        assert {document.SOPClassUID for document in stored[name]} == {REPORT, peers.MEASUREMENT_CLASSES[place]}, name
     assert [document.SOPClassUID for document in stored["none"]] == [REPORT]
     delivered = {
         (row["destination"], row["sop_instance_uid"]) for row in story["deliveries"] if row["state"] == "DELIVERED"
