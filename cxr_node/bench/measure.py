@@ -29,6 +29,7 @@ from cxr_node.diagnose import disk, machine
 from cxr_node.dicom.read import header
 from cxr_node.domain import NO_PRECEDENT, Origin, Radiograph, Rejected
 from cxr_node.errors import DataError, ResourceError
+from cxr_node.model.profile import Profile
 from cxr_node.tools import drawn
 from cxr_node.tools.drawn import Plate
 
@@ -60,7 +61,7 @@ def run(config: Config, options: BenchOptions, bar: Progress) -> Bench:
     not start, or leaves radiographs unanswered.
     """
     profile = wiring.profiles(config)[0]
-    plate = Plate.of_size(options.size_mb, options.bits_stored, min(999, int(sum(profile.population.age_years) / 2)))
+    plate = Plate.of_size(options.size_mb, options.bits_stored, _age_years(profile))
     count = bench_node.WARM_UP + 2 * options.images
     with tempfile.TemporaryDirectory(prefix="cxr-node-bench-") as scratch:
         folder = Path(scratch)
@@ -105,6 +106,10 @@ def parsed_batches(text: str) -> tuple[int, ...]:
     if not all(1 <= size <= 256 for size in sizes):
         raise ValueError("1 to 256")
     return sizes
+
+
+def _age_years(profile: Profile) -> int:
+    return min(999, int(sum(profile.population.age_years) / 2))
 
 
 def _drawn(folder: Path, plate: Plate, count: int) -> Iterator[Path]:
