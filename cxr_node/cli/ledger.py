@@ -93,13 +93,13 @@ def status(
 def trace(key: Key, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Show the history of an image or a study: reasons, deliveries, commitment, repeated receipts."""
     from cxr_node.cli import ledger_tables
-    from cxr_node.dicom.read import header
+    from cxr_node.dicom.read import keys
     from cxr_node.node.ledger import queries, status
 
     settings = loader.load(config)
     titles = {to.name: to.ae_title for to in settings.destinations}
     with opened(settings) as ledger:
-        found = queries.trace(ledger, key.strip(), titles, accession_keys=header.accession_keys(key))
+        found = queries.trace(ledger, key.strip(), titles, accession_keys=keys.accession_keys(key))
         if not found:
             raise unknown(key)
         around = status.surroundings(ledger, settings.spool.path, titles)
@@ -273,14 +273,14 @@ def _wanted(
     key: str | None, words: dict[str, str | None], names: dict[str, str | None], destination: str | None
 ) -> Wanted:
     """What is looked for, of options that were typed."""
-    from cxr_node.dicom.read import header
+    from cxr_node.dicom.read import keys
     from cxr_node.node.ledger.listing import Wanted
     from cxr_node.node.ledger.states import InstanceState
 
     at = datetime.now(UTC)
     return Wanted(
         key=None if key is None else key.strip(),
-        accession_keys=() if key is None else header.accession_keys(key),
+        accession_keys=() if key is None else keys.accession_keys(key),
         state=parsed(lambda text: member(InstanceState, text.upper()), words.get("state"), "--state"),
         verdict=names.get("verdict"),
         reason=reason_of(words.get("reason"), "--reason"),

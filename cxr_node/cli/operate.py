@@ -250,10 +250,10 @@ def _destinations(settings: Config, name: str | None) -> dict[str, frozenset[Res
 
 def _found(ledger: Ledger, key: str | None, since: str | None, rejected: str | None = None) -> list[int]:
     """Rows that the options select; an error if there are none."""
-    from cxr_node.dicom.read import header
+    from cxr_node.dicom.read import keys
     from cxr_node.node.ledger import lookup, operator_moves
 
-    named = [] if key is None else [lookup.matching(key.strip(), header.accession_keys(key))]
+    named = [] if key is None else [lookup.matching(key.strip(), keys.accession_keys(key))]
     which = [] if rejected is None else [operator_moves.rejected_for(Reason(rejected))]
     after = None if since is None else moment_since(since, ledger.now())
     found = operator_moves.find(ledger, *named, *which, since=after)
@@ -266,14 +266,14 @@ def _found(ledger: Ledger, key: str | None, since: str | None, rejected: str | N
 
 def _of_patient(ledger: Ledger, patient: str) -> list[int]:
     """The Patient ID is written nowhere, not even in the answer."""
-    from cxr_node.dicom.read import header
+    from cxr_node.dicom.read import keys
     from cxr_node.node.deliver import retention
 
     if patient == "-":
         patient = typer.prompt("Patient ID", hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.readline()
     if not patient.strip():
         raise DataError("--patient: is empty")
-    found = retention.of_patient(ledger, lambda study: header.patient_keys(study, patient.strip()))
+    found = retention.of_patient(ledger, lambda study: keys.patient_keys(study, patient.strip()))
     if not found:
         raise DataError("the ledger knows no image of this Patient ID")
     return found
