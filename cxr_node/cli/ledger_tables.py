@@ -23,12 +23,10 @@ from cxr_node.node.ledger.results import Version
 from cxr_node.node.ledger.states import OPEN, DeliveryState, InstanceState
 from cxr_node.node.ledger.status import DestinationStatus, NodeStatus, clock, held
 from cxr_node.node.process.supervisor import RoleState
-from cxr_node.result_kinds import SHAPES, ResultKind
+from cxr_node.result_kinds import called
 
 WIDE = 180
 """Columns from which an instance is one line; below, its UID has a line of its own."""
-_STORAGE = "1.2.840.10008.5.1.4.1.1."
-_SR_CLASSES = {"88.34": "Comprehensive 3D SR", "88.33": "Comprehensive SR", "88.22": "Enhanced SR"}
 Targets = Mapping[str, Target]
 """What each configured profile judges, by the profile's name."""
 
@@ -163,11 +161,7 @@ def _versions(told: Story) -> dict[str, str]:
 
 def kind(one: DeliveryRow) -> str:
     """What a result is to people; the SOP Class only where a destination did not take the first."""
-    name = SHAPES[ResultKind(one.kind)].words if one.kind in set(ResultKind) else one.kind
-    if not one.sop_class_choice:
-        return name
-    tail = one.sop_class_uid.removeprefix(_STORAGE)
-    return f"{name} as {_SR_CLASSES.get(tail, tail)}"
+    return called(one.kind, one.sop_class_uid if one.sop_class_choice else None)
 
 
 def _sent(one: DeliveryRow) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,10 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cxr_node import __version__, times
+from cxr_node.dicom.words import names, rounding
+from cxr_node.domain import Verdict
 from cxr_node.node.ledger.status import clock
+from cxr_node.result_kinds import called
 
 if TYPE_CHECKING:
     from cxr_node.web.access import Person
@@ -29,9 +32,24 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"clock": clock, "age": times.age}
-    environment.globals |= {"version": __version__, "navigation": NAVIGATION}
+    environment.filters |= {"clock": clock, "age": times.age, "utc": _utc, "plain": names.reason, "called": called}
+    environment.globals |= {
+        "version": __version__,
+        "navigation": NAVIGATION,
+        "verdict_name": names.verdict,
+        "verdict_class": _verdict_class,
+        "beside": rounding.beside,
+    }
     return environment
+
+
+def _utc(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def _verdict_class(word: str) -> str:
+    """Of the style sheet; the same for every target's positive."""
+    return Verdict.of_word(word).name
 
 
 def page(

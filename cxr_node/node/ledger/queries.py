@@ -269,6 +269,19 @@ def trace(
         return [_story(connection, row, titles or {}) for row in rows]
 
 
+def present_results(ledger: Ledger, instance_id: int, kinds: Collection[str]) -> list[tuple[str, str]]:
+    """Kind and digest of the results that an image has now, of these kinds."""
+    linked = sa.and_(
+        instance_artifacts.c.artifact_id == artifacts.c.id,
+        instance_artifacts.c.instance_id == instance_id,
+        instance_artifacts.c.outdated_at.is_(None),
+    )
+    found = sa.select(artifacts.c.kind, artifacts.c.content_sha256).join(instance_artifacts, linked)
+    with ledger.database.reading() as connection:
+        rows = connection.execute(found.where(artifacts.c.kind.in_(kinds)).order_by(artifacts.c.id)).all()
+    return [(row.kind, row.content_sha256) for row in rows]
+
+
 def expired(ledger: Ledger, before: datetime, limit: int = 100, *which: sa.ColumnElement[bool]) -> list[Expired]:
     """Find settled instances untouched since `before` whose bytes are still in the spool, oldest first.
 
