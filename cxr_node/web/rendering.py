@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from cxr_node import __version__, times
 from cxr_node.dicom.words import names, rounding
@@ -29,6 +31,7 @@ def _environment() -> Environment:
         loader=PackageLoader("cxr_node.web", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_printable,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -41,6 +44,17 @@ def _environment() -> Environment:
         "beside": rounding.beside,
     }
     return environment
+
+
+_UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+"""Controls, and what turns the direction of the text behind it: a peer may call itself by them."""
+
+
+def _printable(value: object) -> object:
+    """Mark in texts what nobody sees; Markup is ours."""
+    if not isinstance(value, str) or isinstance(value, Markup) or value.isprintable():
+        return value
+    return _UNSEEN.sub("\ufffd", value)
 
 
 def _utc(at: datetime) -> str:
