@@ -47,7 +47,7 @@ def columns(title: str, description: str, labels: Sequence[str], parts: Mapping[
                 height, y = _INNER_H * value / top, _y(base[place] + value, top)
                 drawn.append(_rect(number, _LEFT + step * (place + 0.1), y, step * 0.8, height))
                 base[place] += value
-    body = Markup("").join([*_axis(top, _plain), *_below(labels, step), *drawn])
+    body = Markup("").join([*_axis(top, _plain, whole=True), *_below(labels, step), *drawn])
     return _picture(title, description, body)
 
 
@@ -117,8 +117,11 @@ def _rect(number: int, x: float, y: float, width: float, height: float) -> Marku
     )
 
 
-def _axis(top: float, written: Callable[[float], str]) -> Iterator[Markup]:
-    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+def _axis(top: float, written: Callable[[float], str], *, whole: bool = False) -> Iterator[Markup]:
+    """Rules at round numbers: four or five, fewer where they count single images."""
+    steps = next((steps for steps in (5, 4, 2) if top / steps >= whole and _is_round(top / steps)), 1)
+    for number in range(steps + 1):
+        share = number / steps
         y = _TOP + _INNER_H * (1.0 - share)
         yield Markup('<line class="rule" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(_LEFT, WIDTH - _RIGHT, y, y)
         yield Markup('<text class="tick end" x="{}" y="{:.1f}">{}</text>').format(
@@ -139,6 +142,11 @@ def _picture(title: str, description: str, body: Markup) -> Markup:
         '<svg class="chart" role="img" viewBox="0 0 {} {}" aria-labelledby="chart-{}-title chart-{}-words">'
         '<title id="chart-{}-title">{}</title><desc id="chart-{}-words">{}</desc>{}</svg>'
     ).format(WIDTH, HEIGHT, number, number, number, title, number, description, body)
+
+
+def _is_round(value: float) -> bool:
+    """One digit, and zeros around it."""
+    return float(f"{value:.0e}") == float(f"{value:.6e}")
 
 
 def _round_up(value: float) -> float:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from cxr_node.domain import AbstainReason, Decision, Finding, Origin, Reason, Rejected, Verdict
 from cxr_node.node.ledger import alerts, destination_health, holds, queries, set_aside
@@ -10,6 +14,8 @@ from cxr_node.node.ledger.holds import HoldReason
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import DeadReason, Job, SetAsideReason
 from tests.node.ledgers import ALL, digest, finding, reference, results
+from tests.web import site
+from tests.web.site import Site
 
 ODD = (
     "",
@@ -54,6 +60,18 @@ def fill(ledger: Ledger) -> dict[str, int]:
     alerts.begin_alert(ledger, "down pacs", "destination-down", "pacs", ledger.now())
     alerts.begin_alert(ledger, "odd", "silent-sender", "<b>&'\"\x1b", ledger.now())
     return numbers
+
+
+@contextmanager
+def opened(folder: Path, **web: Any) -> Iterator[Site]:
+    """Start a page over such a ledger."""
+    destinations = [
+        {"name": name, "address": f"{name.upper()}@127.0.0.1:1", "send": [*kinds]}
+        for name, kinds in DESTINATIONS.items()
+    ]
+    with site.opened(folder, destinations=destinations, web=web) as found:
+        fill(found.ledger)
+        yield found
 
 
 def receive(ledger: Ledger, number: int, sender: str = "MODALITY", station: str | None = None) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from cxr_node.node.ledger.stages import Stage
-from tests.web import pages, rows, site
+from tests.web import pages, rows
 from tests.web.site import Site, Visitor
 
 ADDRESSES = (
@@ -27,11 +27,7 @@ ADDRESSES = (
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    destinations = [
-        {"name": name, "address": f"{name.upper()}@127.0.0.1:1", "send": [*rows.ALL]} for name in rows.DESTINATIONS
-    ]
-    with site.opened(tmp_path_factory.mktemp("pages"), destinations=destinations) as found:
-        rows.fill(found.ledger)
+    with rows.opened(tmp_path_factory.mktemp("pages")) as found:
         yield found
 
 
