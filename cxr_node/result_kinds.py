@@ -81,3 +81,17 @@ SHAPES = {
         sop_class_uid=BASIC_TEXT_SR, series_number=9108, modality="SR", words="note", is_always_proposed=True
     ),
 }
+
+_SR_CLASSES = {
+    COMPREHENSIVE_3D_SR: "Comprehensive 3D SR",
+    COMPREHENSIVE_SR: "Comprehensive SR",
+    ENHANCED_SR: "Enhanced SR",
+}
+
+
+def called(kind: str, sop_class_uid: str | None = None) -> str:
+    """What a result is to people; with its SOP Class where a destination did not take the first."""
+    name = SHAPES[ResultKind(kind)].words if kind in set(ResultKind) else kind
+    if sop_class_uid is None:
+        return name
+    return f"{name} as {_SR_CLASSES.get(sop_class_uid, sop_class_uid.removeprefix(_STORAGE))}"

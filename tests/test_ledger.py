@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 from cxr_node.cli.node import app
 from cxr_node.config.schema import Config
-from cxr_node.dicom.read import header
+from cxr_node.dicom.read import keys
 from cxr_node.domain import AbstainReason, Origin, Reason, Verdict
 from cxr_node.node.deliver import courier, removed_destinations
 from cxr_node.node.ledger import destination_health, lookup, operator_moves, queries
@@ -126,7 +126,7 @@ def test_retry_takes_whatever_trace_and_list_take(tmp_path: Path) -> None:
     site = Site(tmp_path, PACS)
     site.judged(1)
     with site.ledger() as ledger, ledger.database.writing() as connection:
-        connection.execute(sa.update(instances).values(accession_key=header.accession_key("ACC-7")))
+        connection.execute(sa.update(instances).values(accession_key=keys.accession_key("ACC-7")))
     for name, key in keys_of_one(site).items():
         site.refuse("pacs")
         assert len(site.json("trace", key)) == len(site.json("list", key)) == 1, name
@@ -197,7 +197,7 @@ def test_an_accession_number_outside_ascii_is_found_in_every_way_it_was_written(
     site = Site(tmp_path, PACS)
     site.judged(1)
     with site.ledger() as ledger, ledger.database.writing() as connection:
-        key = header.accession_key(b"\xc412".decode("ascii", "surrogateescape"))
+        key = keys.accession_key(b"\xc412".decode("ascii", "surrogateescape"))
         connection.execute(sa.update(instances).values(accession_key=key))
     site.refuse("pacs")
     assert "1.2.1.1.1" in site.run("trace", "Ä12").output

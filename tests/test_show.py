@@ -9,6 +9,7 @@ from rich.console import Console
 
 from cxr_node.cli import ledger_tables, tables
 from cxr_node.config import loader
+from cxr_node.dicom.words import names
 from cxr_node.domain import PNEUMONIA, AbstainReason, InstanceRef, Origin, Reason, Rejected
 from cxr_node.node.ledger import queries, status
 from cxr_node.node.ledger.ledger import Ledger
@@ -63,9 +64,9 @@ def test_status_and_trace_show_whole_uids_and_reasons(tmp_path: Path) -> None:
 
 
 def test_every_verdict_is_a_word_and_a_symbol() -> None:
-    words = [tables.verdict(PNEUMONIA.word(verdict), PNEUMONIA).plain for verdict in tables.SYMBOLS]
+    words = [tables.verdict(PNEUMONIA.word(verdict), PNEUMONIA).plain for verdict in names.SYMBOLS]
     assert len({word[0] for word in words}) == len(words) == 4
-    assert [word[2:] for word in words] == [PNEUMONIA.name(verdict) for verdict in tables.SYMBOLS]
+    assert [word[2:] for word in words] == [PNEUMONIA.name(verdict) for verdict in names.SYMBOLS]
     assert tables.plain({"abstain_reason": AbstainReason.VIEWS_DISAGREE, "at": AT}) == {
         "abstain_reason": "views-disagree",
         "at": AT.isoformat(),

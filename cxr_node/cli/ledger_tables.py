@@ -17,19 +17,16 @@ from cxr_node import times
 from cxr_node.cli import tables
 from cxr_node.dicom.words import names
 from cxr_node.domain import Target
-from cxr_node.node.ledger.ledger import OPEN
 from cxr_node.node.ledger.listing import By, Count
 from cxr_node.node.ledger.queries import DeliveryRow, InstanceRow, Story
 from cxr_node.node.ledger.results import Version
-from cxr_node.node.ledger.states import DeliveryState, InstanceState
-from cxr_node.node.ledger.status import DestinationStatus, NodeStatus, clock
+from cxr_node.node.ledger.states import OPEN, DeliveryState, InstanceState
+from cxr_node.node.ledger.status import DestinationStatus, NodeStatus, clock, held
 from cxr_node.node.process.supervisor import RoleState
-from cxr_node.result_kinds import SHAPES, ResultKind
+from cxr_node.result_kinds import called
 
 WIDE = 180
 """Columns from which an instance is one line; below, its UID has a line of its own."""
-_STORAGE = "1.2.840.10008.5.1.4.1.1."
-_SR_CLASSES = {"88.34": "Comprehensive 3D SR", "88.33": "Comprehensive SR", "88.22": "Enhanced SR"}
 Targets = Mapping[str, Target]
 """What each configured profile judges, by the profile's name."""
 
@@ -85,7 +82,9 @@ def _facts(row: InstanceRow, targets: Targets) -> tuple[str | Text, ...]:
         row.station_name or "-",
         row.state.value,
         _verdict(row, targets),
-        row.reason or row.abstain_reason or "",
+        f"{row.reason}, {row.sentence}"
+        if row.state is InstanceState.SET_ASIDE
+        else row.reason or row.abstain_reason or "",
     )
 
 
@@ -138,6 +137,8 @@ def _head(row: InstanceRow, targets: Targets) -> dict[str, str]:
         "reason": " - ".join(word for word in (row.reason, names.reason(row.abstain_reason), row.sentence) if word)
         or "-",
     }
+    if row.state is InstanceState.SET_ASIDE:
+        facts |= {"state": f"set aside: {row.reason}, {row.sentence}", "reason": None}
     return {name: value for name, value in facts.items() if value is not None}
 
 
@@ -160,11 +161,7 @@ def _versions(told: Story) -> dict[str, str]:
 
 def kind(one: DeliveryRow) -> str:
     """What a result is to people; the SOP Class only where a destination did not take the first."""
-    name = SHAPES[ResultKind(one.kind)].words if one.kind in set(ResultKind) else one.kind
-    if not one.sop_class_choice:
-        return name
-    tail = one.sop_class_uid.removeprefix(_STORAGE)
-    return f"{name} as {_SR_CLASSES.get(tail, tail)}"
+    return called(one.kind, one.sop_class_uid if one.sop_class_choice else None)
 
 
 def _sent(one: DeliveryRow) -> str:
@@ -175,6 +172,8 @@ def _last(one: DeliveryRow) -> Text:
     """Last answer, and what it waits for."""
     answer = "" if one.last_status is None else f"0x{one.last_status:04X}"
     said = " ".join(word for word in (answer, one.last_error) if word)
+    if one.state is DeliveryState.SET_ASIDE:
+        return Text(f"set aside: {one.reason}, {one.last_error}")
     if one.why is None:
         return Text(said or "-")
     return Text(f"{one.why}" + (f"\nlast: {said}" if said and said not in one.why else ""))
@@ -241,6 +240,8 @@ def _fares(name: str, place: DestinationStatus, now: datetime) -> Text:
         return Text(f"{name} is not configured (cxr-node forget --destination {name} settles what is left)")
     last = "" if place.last_success_at is None else f"; last success {clock(place.last_success_at, now)}"
     line = Text(f"{name} ({place.address}) ")
+    if place.held is not None:
+        line.append(f"is {held(place.held, now)} (cxr-node release {name}); ", "yellow")
     if place.down_since is None:
         return line.append("is up" if place.last_success_at is not None else "was not tried yet").append(last)
     tried = ""
@@ -266,6 +267,7 @@ def left_over(rows: Iterable[InstanceRow]) -> list[str]:
         InstanceState.DELIVERED: "is DELIVERED since",
         InstanceState.REJECTED: "is REJECTED",
         InstanceState.DEAD: "is DEAD",
+        InstanceState.SET_ASIDE: "is set aside",
     }
     said = []
     for row in rows:

@@ -15,7 +15,7 @@ from rich.text import Text
 from cxr_node.diagnose import thresholds
 from cxr_node.dicom.words import names
 from cxr_node.dicom.words.rounding import beside
-from cxr_node.domain import PNEUMONIA, Target, Verdict
+from cxr_node.domain import Target, Verdict
 
 if TYPE_CHECKING:
     from cxr_node.demo import IndexRow
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
-SYMBOLS = {Verdict.POSITIVE: "▲", Verdict.NEGATIVE: "○", Verdict.INDETERMINATE: "?", Verdict.REJECTED: "✕"}
 STYLES = {Verdict.POSITIVE: "bold", Verdict.NEGATIVE: "", Verdict.INDETERMINATE: "cyan", Verdict.REJECTED: "yellow"}
 """Never color alone: the symbol and the word say it first."""
 
@@ -47,20 +46,8 @@ def progress(items: Iterable[Item], total: int, what: str, *, quiet: bool = Fals
 
 
 def verdict(word: str | None, target: Target | None) -> Text:
-    """Show the symbol and the name of a verdict, given its word for programs; "-" where there is none yet.
-
-    Without its target (the profile is no longer configured) a NORMAL names no finding.
-    """
-    if word is None:
-        return Text("-")
-    known = Verdict.of_word(word)
-    if target is not None and target.word(known) == word:
-        name = target.name(known)
-    else:
-        name = {Verdict.POSITIVE: f"{word} SUSPECTED", Verdict.NEGATIVE: "negative, of a profile not configured"}.get(
-            known, PNEUMONIA.name(known)
-        )
-    return Text(f"{SYMBOLS[known]} {name}", STYLES[known])
+    """Show the symbol and the name of a verdict, given its word for programs; "-" where there is none yet."""
+    return Text("-") if word is None else Text(names.verdict(word, target), STYLES[Verdict.of_word(word)])
 
 
 def stated(probability: float | None, abstain_reason: str | None, verdict: str | None = None) -> str:

@@ -68,6 +68,13 @@ async def change(request: Request, person: Annotated[Person, Depends(operator)])
     return person
 
 
+async def form(request: Request, person: Annotated[Person, Depends(viewer)]) -> Person:
+    """Whoever may look, and sent a form of this page."""
+    check_origin(request)
+    await check_token(request, person)
+    return person
+
+
 def check_origin(request: Request) -> None:
     """Refuse what another site's page sent.
 

@@ -76,6 +76,12 @@ class Sessions:
             self._sessions.move_to_end(token)
             return session
 
+    def number(self) -> int:
+        """How many are open; those that have expired do not count."""
+        with self._lock:
+            now = self._clock()
+            return sum(now - session.used_at <= self._lifetime_s for session in self._sessions.values())
+
     def end(self, token: str) -> None:
         """Forget a session."""
         with self._lock:

@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Form, Request, Response
+from pydantic import BaseModel, Field, field_validator
 
+from cxr_node.config.schema import Config
 from cxr_node.errors import ConfigError
-from cxr_node.node.ledger import status
-from cxr_node.web import access, rendering
+from cxr_node.node.ledger import alerts, browse, holds, status
+from cxr_node.node.ledger.browse import Place
+from cxr_node.node.ledger.holds import HoldReason
+from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.listing import By, Wanted
+from cxr_node.node.ledger.queries import InstanceRow
+from cxr_node.node.ledger.stages import Stage
+from cxr_node.web import access, acts, rendering, surroundings
+from cxr_node.web.acts import Act, Operator
+from cxr_node.web.problems import Problem
 from cxr_node.web.services import Services, services
 
 router = APIRouter(include_in_schema=False)
+SENDERS = 12
+"""So many are shown at once, the last one first; the others behind them."""
+_WAITING = (Stage.WAITING, Stage.WORKING, Stage.TO_DELIVER, Stage.HELD)
+
+
+class Wish(BaseModel):
+    """What a button at a destination sends."""
+
+    what: Act
+    destination: str = Field(max_length=64)
+    hold_reason: HoldReason | None = None
+
+    @field_validator("hold_reason", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
+        return value or None
 
 
 @router.get("/")
@@ -20,10 +47,58 @@ def today(
     person: Annotated[access.Person, Depends(access.viewer)],
     found: Annotated[Services, Depends(services)],
 ) -> Response:
-    """One look at the node; the page asks for `?part` again every ten seconds."""
-    template = "today_part.html" if request.headers.get("hx-request") else "today.html"
+    """One look at the node; the page asks for its middle again every ten seconds."""
+    part = request.headers.get("hx-request") and not request.headers.get("hx-boosted")
+    return _page(request, person, found, template="today_part.html" if part else "today.html")
+
+
+@router.post("/")
+def act(
+    request: Request, operator: Annotated[Operator, Depends(acts.operator)], wish: Annotated[Wish, Form()]
+) -> Response:
+    """Hold or release a destination, and show what is there then."""
+    match wish.what:
+        case Act.HOLD:
+            said = operator.hold(wish.destination, wish.hold_reason)
+        case Act.RELEASE:
+            said = operator.release(wish.destination)
+        case _:
+            raise Problem(422, "malformed", "there is no such button here")
+    return _page(request, operator.person, operator.found, said=said)
+
+
+def _page(
+    request: Request, person: access.Person, found: Services, template: str = "today.html", said: str | None = None
+) -> Response:
     try:
-        seen = status.look(found.ledger(), found.config)
+        ledger = found.ledger()
     except ConfigError:
         return rendering.page(request, "not_yet.html", person=person)
-    return rendering.page(request, template, person=person, seen=seen)
+    return rendering.page(request, template, person=person, said=said, **_seen(ledger, found.config))
+
+
+def _seen(ledger: Ledger, config: Config) -> Mapping[str, Any]:
+    with ledger.database.one_view():
+        seen = status.look(ledger, config)
+        oldest = {stage: _oldest(ledger, stage) for stage in _WAITING}
+        lasting = [alert for alert in alerts.open_alerts(ledger) if alert.ended_at is None]
+        held = holds.look(ledger)
+    senders = seen.last_received
+    return {
+        "seen": seen,
+        "oldest": {stage: row for stage, row in oldest.items() if row is not None},
+        "alerts": lasting,
+        "held": held,
+        "hold_reasons": tuple(HoldReason),
+        "destinations": list(seen.addresses),
+        "last": {"Sender": list(senders[By.SENDER].items()), "Station": list(senders[By.STATION].items())},
+        "most": SENDERS,
+        "disk": surroundings.disk(config),
+        "certificates": surroundings.CERTIFICATES.of(config),
+        "judges": surroundings.PROFILES.of(config),
+    }
+
+
+def _oldest(ledger: Ledger, stage: Stage) -> InstanceRow | None:
+    rows = browse.page(ledger, Wanted(stage=stage), Place(oldest_first=True, size=1)).rows
+    return rows[0] if rows else None

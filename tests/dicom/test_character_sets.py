@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pydicom import charset
 
-from cxr_node.dicom.read import character_sets, header
+from cxr_node.dicom.read import header, keys
 from tests import builders
 
 TEXTS = (
@@ -63,14 +63,14 @@ def test_a_received_number_is_among_the_keys_of_what_is_typed(text: str, value: 
     received = header.inspect(file).ref.accession_key
     assert received == sha256(value).hexdigest()
     for form in ("NFC", "NFD"):
-        assert received in header.accession_keys(f" {unicodedata.normalize(form, text)} ")
-    assert received not in header.accession_keys(f"{text}x")
+        assert received in keys.accession_keys(f" {unicodedata.normalize(form, text)} ")
+    assert received not in keys.accession_keys(f"{text}x")
 
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_whatever_pydicom_writes_is_found(text: str) -> None:
     """An encoder of somebody else: a set of one byte first, each other one beside it, and every set alone."""
-    found = character_sets.byte_forms(text)
+    found = keys.byte_forms(text)
     extended = sorted({name for term, name in charset.python_encoding.items() if term.startswith("ISO 2022 IR")})
     written = 0
     pairs = [pair for pair in itertools.permutations(extended, 2) if pair[0] not in MULTI_BYTE and pair[1] != "iso8859"]
@@ -87,7 +87,7 @@ def test_whatever_pydicom_writes_is_found(text: str) -> None:
 
 
 def test_ascii_has_one_form_and_odd_input_raises_nothing() -> None:
-    assert header.accession_keys("A12") == {header.accession_key("A12")}
-    assert header.accession_key("\udcc412") in header.accession_keys("\udcc412"), "bytes of another terminal"
-    assert header.accession_keys("Ä" * 10_000)
-    assert header.accession_keys("")
+    assert keys.accession_keys("A12") == {keys.accession_key("A12")}
+    assert keys.accession_key("\udcc412") in keys.accession_keys("\udcc412"), "bytes of another terminal"
+    assert keys.accession_keys("Ä" * 10_000)
+    assert keys.accession_keys("")

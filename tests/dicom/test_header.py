@@ -23,7 +23,7 @@ from pydicom.uid import (
 
 from cxr_node.config.schema import Admission
 from cxr_node.dicom.pixels import pixels
-from cxr_node.dicom.read import header
+from cxr_node.dicom.read import header, keys
 from cxr_node.domain import Reason, Rejected, View
 from cxr_node.errors import InstanceError, ResourceError, UndecodableError
 from tests.builders import part10, radiograph
@@ -79,7 +79,7 @@ def test_both_ways_in_name_the_same_instance(syntax: str, tmp_path: Path) -> Non
     assert inspected.ref.series_instance_uid == dataset.SeriesInstanceUID
     assert inspected.ref.sop_class_uid == dataset.SOPClassUID
     assert inspected.ref.transfer_syntax_uid == syntax
-    assert inspected.ref.accession_key == header.accession_key("ACC00001")
+    assert inspected.ref.accession_key == keys.accession_key("ACC00001")
     shape = (inspected.rows, inspected.columns, inspected.bits_allocated, inspected.samples, inspected.frames)
     assert shape == (320, 288, 16, 1, 1)
 

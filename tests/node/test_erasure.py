@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from cxr_node.dicom.read import header
+from cxr_node.dicom.read import header, keys
 from cxr_node.errors import ResourceError
 from cxr_node.node.audit import recorder
 from cxr_node.node.audit.messages import Act, Deed, Outcome
@@ -65,16 +65,16 @@ def test_a_patient_is_found_in_all_studies_by_digest_and_character_set(node: Nod
             StudyDescription="x",
         )
     node.receive(number=3)
-    found = retention.of_patient(node.ledger, lambda study: header.patient_keys(study, written))
+    found = retention.of_patient(node.ledger, lambda study: keys.patient_keys(study, written))
     assert found == [1, 2]
-    assert retention.of_patient(node.ledger, lambda study: header.patient_keys(study, "Нина")) == []
+    assert retention.of_patient(node.ledger, lambda study: keys.patient_keys(study, "Нина")) == []
 
 
 @pytest.mark.parametrize("charset", ["ISO 2022 IR 149", "ISO 2022 IR 87"])
 def test_a_patient_is_found_where_the_character_set_is_changed_by_an_escape(node: Node, charset: str) -> None:  # noqa: F811
     written = "김-7" if charset == "ISO 2022 IR 149" else "山-7"
     node.receive(SpecificCharacterSet=["", charset], PatientID=written, PatientName="x")
-    assert retention.of_patient(node.ledger, lambda study: header.patient_keys(study, written)) == [1]
+    assert retention.of_patient(node.ledger, lambda study: keys.patient_keys(study, written)) == [1]
 
 
 def test_an_image_that_is_being_judged_is_waited_for(node: Node) -> None:  # noqa: F811
@@ -179,7 +179,7 @@ def test_the_audit_trail_has_each_deed_in_the_standards_words(tmp_path: Path, de
         words="as a person asked",
         outcome=Outcome.SUCCESS,
     )
-    with recorder.by_operator(config, "erase") as tell:
+    with recorder.by_operator(config, "erase", "anna") as tell:
         tell(act)
     (segment,) = (config.spool.path / "audit").glob("*-erase-*.log")
     (line,) = segment.read_bytes().splitlines()
@@ -191,6 +191,6 @@ def test_the_audit_trail_has_each_deed_in_the_standards_words(tmp_path: Path, de
 
 def test_nothing_is_recorded_where_the_audit_is_off(tmp_path: Path) -> None:
     config = rules(tmp_path, audit={"enabled": False})
-    with recorder.by_operator(config, "erase") as tell:
+    with recorder.by_operator(config, "erase", "anna") as tell:
         tell(Act(deed=Deed.ERASED, study_instance_uid="1.2", patient_key="", sop_classes={}, words=""))
     assert not list(tmp_path.rglob("*.log"))

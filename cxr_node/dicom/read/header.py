@@ -19,6 +19,7 @@ from pydicom.multival import MultiValue
 
 from cxr_node.dicom.part10 import attach, foreign_faults, parse, quiet, raw_text, settle
 from cxr_node.dicom.read import age, character_sets, encoding_check
+from cxr_node.dicom.read.keys import accession_key
 from cxr_node.domain import InstanceRef, Reason, Rejected, View
 from cxr_node.errors import ContradictionError, InstanceError, ResourceError
 
@@ -169,20 +170,6 @@ def identify(path: Path) -> InstanceRef:
     return inspect(path).ref
 
 
-def accession_key(accession: str) -> str:
-    """One-way key of an Accession Number, as `InstanceRef.accession_key` holds it."""
-    return sha256(accession.strip(" \0").encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def accession_keys(accession: str) -> frozenset[str]:
-    """Keys of an Accession Number as somebody types it: one for each form in which a sender may have encoded it.
-
-    The ledger has the digest of the bytes that came, in whatever Specific Character Set; the terminal speaks UTF-8.
-    """
-    forms = character_sets.byte_forms(accession.strip(" \0"))
-    return frozenset(sha256(form).hexdigest() for form in forms)
-
-
 def _reference(text: Text) -> InstanceRef:
     ref = InstanceRef(
         study_instance_uid=_uid(text, 0x0020000D, "Study Instance UID"),
@@ -199,12 +186,6 @@ def _reference(text: Text) -> InstanceRef:
         if named and named != is_:
             raise ContradictionError("its file meta information contradicts its data set")
     return ref
-
-
-def patient_keys(study_instance_uid: str, patient_id: str) -> frozenset[str]:
-    """Keys that a Patient ID may have in a study, as `InstanceRef.patient_key` holds one: by character set."""
-    study, forms = study_instance_uid.encode("ascii") + b"\0", character_sets.byte_forms(patient_id.strip(" \0"))
-    return frozenset(sha256(study + form).hexdigest() for form in forms)
 
 
 def _patient_key(text: Text) -> str:

@@ -345,16 +345,18 @@ class People:
 
 
 @contextmanager
-def by_operator(config: Config, command: str) -> Iterator[Callable[[Act], None]]:
+def by_operator(config: Config, command: str, by: str) -> Iterator[Callable[[Act | str], None]]:
     """Record what an operator does by a command, each deed when it is done; the trail is open before the first.
+
+    A deed is an act on a study; in plain words, it is a setting for all of them.
 
     Raises
     ------
     ConfigError, ResourceError : as `People`.
     """
-    people, person = People(config, command), account()
+    people = People(config, command)
     try:
-        yield lambda act: people.did(person, act)
+        yield lambda deed: people.changed(by, deed) if isinstance(deed, str) else people.did(by, deed)
     finally:
         people.close()
 

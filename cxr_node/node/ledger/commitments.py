@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from cxr_node.node.ledger import results
-from cxr_node.node.ledger.lookup import matching
-from cxr_node.node.ledger.states import FREE, DeliveryState, InstanceState, PromiseState, note
+from cxr_node.node.ledger.states import FREE, DeliveryState, InstanceState, PromiseState, is_on_hold, note
 from cxr_node.node.ledger.tables import (
     Instant,
     artifacts,
@@ -178,22 +177,23 @@ def answer(ledger: Ledger, asked: Transaction, report: Report, delay_s: Callable
     return done
 
 
-def renew(ledger: Ledger, key: str, asking: Collection[str], accession_keys: Collection[str] = ()) -> int:
-    """-> DUE, for all that was delivered of what a key names and does not wait for an answer; how many."""
-    kept = sa.and_(matching(key, accession_keys), instances.c.purged_at.is_(None))
+def renew(ledger: Ledger, which: sa.ColumnElement[bool], asking: Collection[str], *, by: str) -> int:
+    """-> DUE, for all that was delivered of the instances that are meant and does not wait for an answer; how many."""
+    kept = sa.and_(which, instances.c.purged_at.is_(None))
     linked = sa.select(instance_artifacts.c.artifact_id).join(instances).where(kept)
     waiting = sa.select(promises.c.delivery_id).where(promises.c.state.in_(OPEN))
-    delivered = sa.select(deliveries.c.id, deliveries.c.destination).where(
+    delivered = sa.select(deliveries.c.id, deliveries.c.destination, deliveries.c.artifact_id).where(
         deliveries.c.artifact_id.in_(linked),
         deliveries.c.destination.in_(asking),
         deliveries.c.state == DeliveryState.DELIVERED,
         deliveries.c.id.not_in(waiting),
     )
     with ledger.database.writing() as connection:
-        rows = connection.execute(delivered.order_by(deliveries.c.id).with_for_update(of=deliveries)).all()
+        rows = connection.execute(delivered.order_by(deliveries.c.id).with_for_update(of=deliveries)).mappings().all()
         for row in rows:
-            expect(connection, row.id, row.destination, ledger.now())
-        _set(connection, [row.id for row in rows], {"asks": 0, "failure_reason": None, "detail": None})
+            expect(connection, row["id"], row["destination"], ledger.now())
+            _tell(connection, row, ledger.now(), "asked-again", f"by {by}")
+        _set(connection, [row["id"] for row in rows], {"asks": 0, "failure_reason": None, "detail": None})
     return len(rows)
 
 
@@ -224,9 +224,10 @@ def awaited() -> sa.ColumnElement[bool]:
 
 
 def _accepted(chosen: sa.Select[Any], destination: str) -> sa.Select[Any]:
-    """Promises of a destination about what it has accepted."""
+    """Promises of a destination about what it has accepted; none while an operator holds it."""
     here = chosen.select_from(promises).join(deliveries, deliveries.c.id == promises.c.delivery_id)
-    return here.where(promises.c.destination == destination, deliveries.c.state == DeliveryState.DELIVERED)
+    accepted = sa.and_(promises.c.destination == destination, deliveries.c.state == DeliveryState.DELIVERED)
+    return here.where(accepted, ~is_on_hold(destination))
 
 
 def _is_delivered() -> sa.ColumnElement[bool]:
@@ -283,7 +284,7 @@ def _send_again(connection: sa.Connection, row: sa.RowMapping, words: str, now: 
     due = FREE | {"state": DeliveryState.READY, "attempts": 0, "last_error": words, "first_due_at": now}
     due["not_before"] = now + timedelta(seconds=delay_s)
     connection.execute(sa.update(deliveries).where(deliveries.c.id == row["delivery_id"]).values(due))
-    settled = instances.c.state.in_((InstanceState.DELIVERED, InstanceState.DEAD))
+    settled = instances.c.state.in_((InstanceState.DELIVERED, InstanceState.DEAD, InstanceState.SET_ASIDE))
     reported = {"state": InstanceState.REPORTED, "updated_at": now, "reason": None}
     connection.execute(sa.update(instances).where(instances.c.id.in_(users), settled, kept).values(reported))
     _tell(connection, row, now, "uncommitted", f"{words}; sent again")

@@ -15,10 +15,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from cxr_node.domain import AbstainReason, Verdict
-from cxr_node.node.ledger.ledger import OPEN, Ledger
+from cxr_node.node.ledger import stages
+from cxr_node.node.ledger.database import utc_now
+from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.lookup import matching
 from cxr_node.node.ledger.queries import InstanceRow, instance_row
-from cxr_node.node.ledger.states import DeliveryState, InstanceState
+from cxr_node.node.ledger.stages import Stage
+from cxr_node.node.ledger.states import OPEN, DeliveryState, InstanceState
 from cxr_node.node.ledger.tables import IS_OPEN, deliveries, instance_artifacts, instances
 
 _DAY_US = 86_400_000_000
@@ -34,6 +37,7 @@ class Wanted:
     """As `lookup.matching` takes it."""
     accession_keys: Collection[str] = ()
     state: InstanceState | None = None
+    stage: Stage | None = None
     verdict: str | None = None
     """The word for programs, which of a positive names its target: PNEUMONIA."""
     reason: str | None = None
@@ -84,30 +88,52 @@ class Oldest:
 
 def find(ledger: Ledger, wanted: Wanted, limit: int) -> list[InstanceRow]:
     """List instances, the newest first."""
-    newest = sa.select(instances).where(condition(wanted)).order_by(instances.c.id.desc()).limit(limit)
+    newest = sa.select(instances).where(condition(wanted, ledger.now())).order_by(instances.c.id.desc()).limit(limit)
     with ledger.database.reading() as connection:
         return [instance_row(row) for row in connection.execute(newest).mappings()]
 
 
-def condition(wanted: Wanted) -> sa.ColumnElement[bool]:
-    """The same as a condition on instances."""
-    return sa.and_(sa.true(), *_conditions(wanted))
+def condition(wanted: Wanted, now: datetime | None = None) -> sa.ColumnElement[bool]:
+    """The same as a condition on instances; `now` tells which leases hold."""
+    return sa.and_(sa.true(), *_conditions(wanted, now or utc_now()))
 
 
-def _conditions(wanted: Wanted) -> Iterator[sa.ColumnElement[bool]]:
+_DUE_THERE = {
+    Stage.DEAD: InstanceState.DEAD,
+    Stage.SET_ASIDE: InstanceState.SET_ASIDE,
+    Stage.TO_DELIVER: InstanceState.REPORTED,
+}
+
+
+def _placed(wanted: Wanted, now: datetime) -> Iterator[sa.ColumnElement[bool]]:
+    """Where they are: the stage, the state and the destination."""
+    state = wanted.state
+    if wanted.stage is not None:
+        if wanted.destination is not None and wanted.stage in _DUE_THERE:
+            state = _DUE_THERE[wanted.stage]
+        elif wanted.reason is not None and wanted.stage in stages.ENDS:  # by the index of the reasons
+            yield stages.unindexed(instances.c.state) == stages.ENDS[wanted.stage]
+        else:
+            yield stages.condition(wanted.stage, now)
+    if wanted.destination is not None:
+        yield _at(wanted.destination, state)
+    elif state is not None:
+        yield instances.c.state == state
+
+
+def _conditions(wanted: Wanted, now: datetime) -> Iterator[sa.ColumnElement[bool]]:
     if wanted.key is not None:
         yield matching(wanted.key, wanted.accession_keys)
-    if wanted.destination is not None:
-        yield _at(wanted.destination, wanted.state)
-    elif wanted.state is not None:
-        yield instances.c.state == wanted.state
+    yield from _placed(wanted, now)
     if wanted.verdict is not None:
         yield instances.c.verdict == wanted.verdict
     if wanted.reason is not None:
         column = instances.c.abstain_reason if wanted.reason in set(AbstainReason) else instances.c.reason
         yield column == wanted.reason
     if wanted.sender is not None:
-        yield instances.c.calling_ae_title == wanted.sender
+        are_few = wanted.stage is not None and wanted.stage not in stages.MANY and wanted.reason is None
+        title = instances.c.calling_ae_title
+        yield (stages.unindexed(title) if are_few else title) == wanted.sender
     if wanted.station is not None:
         yield instances.c.station_name == wanted.station
     yield from _received(wanted.since, wanted.until)
@@ -115,15 +141,17 @@ def _conditions(wanted: Wanted) -> Iterator[sa.ColumnElement[bool]]:
 
 def _received(since: datetime | None, until: datetime | None) -> Iterator[sa.ColumnElement[bool]]:
     """By the ids of that time too, which all indexes have: what `rebuild` received again is older than its id."""
-    ids, at = sa.select(sa.func.min(instances.c.id)), instances.c.received_at
+    at = instances.c.received_at
+    window = [at >= since] if since is not None else []
+    window += [at < until] if until is not None else []
     unindexed = sa.type_coerce(
         at.op("+")(sa.literal_column("0")), at.type
     )  # else SQLite takes the index of times, and sorts
     if since is not None:
-        yield instances.c.id >= ids.where(at >= since).scalar_subquery()
+        yield instances.c.id >= sa.select(sa.func.min(instances.c.id)).where(*window).scalar_subquery()
         yield unindexed >= since
     if until is not None:
-        yield instances.c.id <= sa.select(sa.func.max(instances.c.id)).where(at < until).scalar_subquery()
+        yield instances.c.id <= sa.select(sa.func.max(instances.c.id)).where(*window).scalar_subquery()
         yield unindexed < until
 
 
@@ -131,6 +159,7 @@ _SENT_AS = {
     InstanceState.DEAD: (DeliveryState.DEAD,),
     InstanceState.REPORTED: OPEN,
     InstanceState.DELIVERED: (DeliveryState.DELIVERED,),
+    InstanceState.SET_ASIDE: (DeliveryState.SET_ASIDE,),
 }
 
 
@@ -143,7 +172,7 @@ def _at(destination: str, state: InstanceState | None) -> sa.ColumnElement[bool]
         deliveries, deliveries.c.artifact_id == instance_artifacts.c.artifact_id
     )
     states = () if state is None else _SENT_AS.get(state, ())
-    if state in (InstanceState.DEAD, InstanceState.REPORTED):
+    if state in (InstanceState.DEAD, InstanceState.REPORTED, InstanceState.SET_ASIDE):
         here = linked.where(deliveries.c.destination == destination, deliveries.c.state.in_(states))
         return instances.c.id.in_(here)
     there = linked.where(
@@ -233,17 +262,23 @@ def last_received(ledger: Ledger, by: By) -> dict[str, datetime]:
     From name to name by the index: the same cost for a hundred images as for a million.
     """
     column = instances.c.calling_ae_title if by is By.SENDER else instances.c.station_name
-    found: dict[str, datetime] = {}
-    name = ""
+    newest = sa.select(instances.c.received_at).order_by(instances.c.id.desc()).limit(1)
     with ledger.database.reading() as connection:
-        for _ in range(_MAX_NAMES):
-            following = connection.scalar(sa.select(sa.func.min(column)).where(column > name))
-            if following is None:
-                break
-            name = following
-            newest = sa.select(instances.c.received_at).where(column == name).order_by(instances.c.id.desc()).limit(1)
-            found[name] = connection.execute(newest).scalar_one()
+        found = {
+            name: connection.execute(newest.where(column == name)).scalar_one() for name in names(connection, column)
+        }
     return dict(sorted(found.items(), key=lambda item: item[1], reverse=True))
+
+
+def names(connection: sa.Connection, column: sa.Column[Any]) -> Iterator[str]:
+    """Go from name to name of an indexed column."""
+    name = ""
+    for _ in range(_MAX_NAMES):
+        following = connection.scalar(sa.select(sa.func.min(column)).where(column > name))
+        if following is None:
+            return
+        name = following
+        yield name
 
 
 def oldest_instance(ledger: Ledger) -> Oldest | None:

@@ -28,7 +28,7 @@ def matching(key: str, accession_keys: Collection[str] = ()) -> Condition:
     key : SOP, series or study UID; a result's SOP Instance UID; the Transaction UID of a Storage Commitment; the
         ledger's number of an instance; a digest of an object or a result, or at least its first 12 digits; or what a
         log line has, one of `FIELDS` with its value (`instance=7`, `delivery=12`, `sha256=0123456789ab`)
-    accession_keys : digests of what `key` may be as an Accession Number (`dicom.header` makes them)
+    accession_keys : digests of what `key` may be as an Accession Number (`dicom.read.keys`)
     """
     name, equals, value = key.strip(" ,;").partition("=")
     readers = [FIELDS[name]] if equals and name in FIELDS else [] if equals else [_of_uid, _of_digest, _of_number]

@@ -15,10 +15,22 @@ import sqlalchemy as sa
 from cxr_node.domain import Precedent
 from cxr_node.node.ledger import results
 from cxr_node.node.ledger.commitments import awaited
-from cxr_node.node.ledger.ledger import OPEN, SETTLED, Ledger
+from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.lookup import matching
-from cxr_node.node.ledger.states import DeliveryJob, DeliveryState, InstanceState, Job, PromiseState, due_at, pick
+from cxr_node.node.ledger.states import (
+    OPEN,
+    SETTLED,
+    DeliveryJob,
+    DeliveryState,
+    InstanceState,
+    Job,
+    PromiseState,
+    due_at,
+    is_on_hold,
+    pick,
+)
 from cxr_node.node.ledger.tables import (
+    IS_ENDED,
     artifacts,
     commitments,
     deliveries,
@@ -86,6 +98,8 @@ class DeliveryRow:
     first_due_at: datetime
     delivered_at: datetime | None
     """When the destination accepted it, with `last_status`."""
+    reason: str | None
+    """Why an operator set it aside; None where nobody did."""
     commitment: PromiseState | None
     """None if the destination is not asked to commit."""
     asks: int | None
@@ -184,8 +198,8 @@ def next_instance_s(ledger: Ledger) -> float | None:
 
 
 def next_delivery_s(ledger: Ledger, destination: str) -> float | None:
-    """Seconds until a delivery to a destination may be claimed (0.0: now); None where none waits."""
-    here = sa.and_(deliveries.c.destination == destination, deliveries.c.state.in_(OPEN))
+    """Seconds until a delivery to a destination may be claimed (0.0: now); None where none waits, or it is held."""
+    here = sa.and_(deliveries.c.destination == destination, deliveries.c.state.in_(OPEN), ~is_on_hold(destination))
     return _next_s(ledger, deliveries, here)
 
 
@@ -210,14 +224,15 @@ def queues(ledger: Ledger) -> dict[str, dict[DeliveryState, int]]:
 
 def dead_deliveries(ledger: Ledger) -> dict[str, int]:
     """Count what is DEAD at each destination and could be retried: present results whose bytes are kept."""
+    columns = (deliveries.c.id, deliveries.c.destination, deliveries.c.artifact_id)
+    ended = sa.select(*columns).where(IS_ENDED, deliveries.c.state == DeliveryState.DEAD).subquery()
     dead = (
-        sa.select(deliveries.c.destination, sa.func.count(sa.distinct(deliveries.c.id)))
-        .join(instance_artifacts, instance_artifacts.c.artifact_id == deliveries.c.artifact_id)
+        sa.select(ended.c.destination, sa.func.count(sa.distinct(ended.c.id)))
+        .join(instance_artifacts, instance_artifacts.c.artifact_id == ended.c.artifact_id)
         .join(instances, instances.c.id == instance_artifacts.c.instance_id)
-        .where(deliveries.c.state == DeliveryState.DEAD)
         .where(instance_artifacts.c.outdated_at.is_(None), instances.c.purged_at.is_(None))
     )
-    grouped = dead.group_by(deliveries.c.destination).order_by(deliveries.c.destination)
+    grouped = dead.group_by(ended.c.destination).order_by(ended.c.destination)
     with ledger.database.reading() as connection:
         return {row[0]: row[1] for row in connection.execute(grouped)}
 
@@ -252,6 +267,19 @@ def trace(
         named = sa.select(instances).where(matching(key, accession_keys)).order_by(instances.c.id)
         rows = connection.execute(named).mappings().all()
         return [_story(connection, row, titles or {}) for row in rows]
+
+
+def present_results(ledger: Ledger, instance_id: int, kinds: Collection[str]) -> list[tuple[str, str]]:
+    """Kind and digest of the results that an image has now, of these kinds."""
+    linked = sa.and_(
+        instance_artifacts.c.artifact_id == artifacts.c.id,
+        instance_artifacts.c.instance_id == instance_id,
+        instance_artifacts.c.outdated_at.is_(None),
+    )
+    found = sa.select(artifacts.c.kind, artifacts.c.content_sha256).join(instance_artifacts, linked)
+    with ledger.database.reading() as connection:
+        rows = connection.execute(found.where(artifacts.c.kind.in_(kinds)).order_by(artifacts.c.id)).all()
+    return [(row.kind, row.content_sha256) for row in rows]
 
 
 def expired(ledger: Ledger, before: datetime, limit: int = 100, *which: sa.ColumnElement[bool]) -> list[Expired]:

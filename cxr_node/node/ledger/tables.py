@@ -71,14 +71,16 @@ def _priority() -> sa.Column[Any]:
     return sa.Column("priority", sa.Integer, nullable=False, server_default=str(int(Priority.MEDIUM)))
 
 
-def _listed(name: str) -> sa.Index:
+def _listed(name: str, *columns: str) -> sa.Index:
     """Of a column that is empty until an instance is judged, and costs nothing while it is received."""
-    told = sa.text(f"{name} IS NOT NULL")
-    return sa.Index(None, name, "id", sqlite_where=told, postgresql_where=told)
+    judged = sa.text(f"{name} IS NOT NULL")
+    return sa.Index(None, *(columns or (name, "id")), sqlite_where=judged, postgresql_where=judged)
 
 
 IS_OPEN = sa.text("state IN ('READY', 'WAIT')")
 """Deliveries that are not settled, in the very words of an index: a query that repeats them may use it."""
+IS_ENDED = sa.text("state IN ('DEAD', 'SET_ASIDE')")
+"""Deliveries that no destination accepted, in the same way."""
 
 instances = sa.Table(
     "instances",
@@ -116,6 +118,8 @@ instances = sa.Table(
     sa.Column("admitted_at", Instant),
     # under which rules and weights it was rejected
     sa.Column("rules_sha256", _SHA256),
+    # when every destination had accepted its results for the first time
+    sa.Column("delivered_at", Instant),
     sa.UniqueConstraint("sop_instance_uid", "content_sha256"),
     sa.Index(None, "state", "id"),
     sa.Index(None, "state", "priority", "alone", "attempts", "id"),
@@ -127,6 +131,9 @@ instances = sa.Table(
     sa.Index(None, "calling_ae_title", "id"),
     sa.Index(None, "station_name", "id"),
     *(_listed(name) for name in ("verdict", "reason", "abstain_reason")),
+    # of one sender; empty until an image is judged, too
+    *(_listed("reason", "calling_ae_title", name, "id") for name in ("state", "reason")),
+    _listed("abstain_reason", "calling_ae_title", "verdict", "id"),
     sqlite_autoincrement=True,  # ids are never reused: a lower id was received earlier
     info={"max_delay_s": 600.0, "order": ("priority", "alone", "attempts", "id")},
 )
@@ -176,10 +183,13 @@ deliveries = sa.Table(
     sa.Column("last_error", sa.Text),
     sa.Column("first_due_at", Instant, nullable=False),
     sa.Column("delivered_at", Instant),
+    # why an operator set it aside
+    sa.Column("reason", _WORD),
     _priority(),
     sa.UniqueConstraint("artifact_id", "destination"),
     sa.Index(None, "destination", "state", "id"),
     sa.Index(None, "destination", "priority", "id", sqlite_where=IS_OPEN, postgresql_where=IS_OPEN),
+    sa.Index(None, "state", "destination", "artifact_id", sqlite_where=IS_ENDED, postgresql_where=IS_ENDED),
     sqlite_autoincrement=True,
     info={"max_delay_s": MAX_DELAY_S, "order": ("priority", "id")},
 )
@@ -234,4 +244,26 @@ destination_health = sa.Table(
     sa.Column("last_success_at", Instant),
     # counts the wishes of operators that it be tried at once
     sa.Column("nudges", sa.Integer, nullable=False, server_default="0"),
+)
+
+# What is for these destinations waits.
+holds = sa.Table(
+    "holds",
+    metadata,
+    sa.Column("destination", _WORD, primary_key=True),
+    sa.Column("since", Instant, nullable=False),
+    sa.Column("by", _WORD, nullable=False),
+    sa.Column("reason", _WORD),
+)
+
+# What is wrong with the node, from its begin until people were told that it is over.
+alerts = sa.Table(
+    "alerts",
+    metadata,
+    sa.Column("key", sa.String(200), primary_key=True),
+    sa.Column("rule", _WORD, nullable=False),
+    sa.Column("subject", sa.String(200), nullable=False),
+    sa.Column("began_at", Instant, nullable=False),
+    sa.Column("announced_at", Instant),
+    sa.Column("ended_at", Instant),
 )

@@ -1,0 +1,136 @@
+"""Study: what became of an image or a study, found by what an operator has at hand, and what may be done about it.
+
+The key that was typed is sent in the body of a POST, looked up as digests or as a UID, and repeated nowhere: neither in
+an address nor in a title, a log line or the answer. From then on the images are named by their ledger numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Form, Request, Response
+from markupsafe import Markup
+from pydantic import BaseModel, Field
+
+from cxr_node import wiring
+from cxr_node.dicom.read import keys
+from cxr_node.domain import Target
+from cxr_node.node.ledger import listing, queries, status
+from cxr_node.node.ledger.listing import Wanted
+from cxr_node.node.ledger.queries import Story
+from cxr_node.node.ledger.states import OPEN, DeliveryState, InstanceState, SetAsideReason
+from cxr_node.result_kinds import ResultKind
+from cxr_node.web import access, acts, rendering
+from cxr_node.web.acts import Act, Number, Operator
+from cxr_node.web.aside import Task, ask
+from cxr_node.web.problems import Problem
+from cxr_node.web.services import Services, services
+
+router = APIRouter(include_in_schema=False)
+MOST = 50
+"""Images of one key that are shown; the newest."""
+_SHOWN = (ResultKind.REPORT, ResultKind.HEATMAP)
+_ENDS = (DeliveryState.DEAD, DeliveryState.SET_ASIDE)
+Viewer = Annotated[access.Person, Depends(access.viewer)]
+Asker = Annotated[access.Person, Depends(access.form)]
+Found = Annotated[Services, Depends(services)]
+Numbers = Annotated[list[Number], Form(max_length=MOST)]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One image's story, and what may be done about it."""
+
+    story: Story
+    target: Target | None
+
+    @property
+    def acts(self) -> Sequence[Act]:
+        """Those that can change something."""
+        image, ways = self.story.instance, {each.state for each in self.story.deliveries}
+        judged = image.state is not InstanceState.RECEIVED
+        may = {
+            Act.RETRY: image.state in (InstanceState.DEAD, InstanceState.SET_ASIDE) or not ways.isdisjoint(_ENDS),
+            Act.SET_ASIDE: image.state in (InstanceState.RECEIVED, InstanceState.DEAD)
+            or not ways.isdisjoint((*OPEN, DeliveryState.DEAD)),
+            Act.RESEND: judged and bool(ways),
+            Act.REJUDGE: judged and image.purged_at is None,
+        }
+        return [act for act, possible in may.items() if possible]
+
+
+class Wish(BaseModel):
+    """What a button below an image sends: with the images that are shown, the one that is meant."""
+
+    number: list[Number] = Field(max_length=MOST)
+    of: Number
+    what: Act
+    reason: SetAsideReason | None = None
+
+
+@router.get("/study")
+def study(request: Request, person: Viewer) -> Response:
+    """The box."""
+    return _page(request, person)
+
+
+@router.post("/study")
+def find(request: Request, person: Asker, found: Found, key: Annotated[str, Form(max_length=256)]) -> Response:
+    """Look a key up."""
+    ledger, typed = found.ledger(), key.strip()
+    wanted = Wanted(key=typed, accession_keys=keys.accession_keys(typed))
+    numbers = [row.id for row in listing.find(ledger, wanted, MOST + 1)] if typed else []
+    told = _told(found, numbers[:MOST])
+    said = None if told else "The ledger knows no such UID, Accession Number, number or digest."
+    return _page(request, person, told, said=said, are_more=len(numbers) > MOST)
+
+
+@router.post("/study/act")
+def act(
+    request: Request, operator: Annotated[Operator, Depends(acts.operator)], wish: Annotated[Wish, Form()]
+) -> Response:
+    """Do something with one image, and show all that were shown."""
+    match wish.what:
+        case Act.RETRY:
+            said = operator.retry([wish.of])
+        case Act.RESEND:
+            said = operator.resend([wish.of])
+        case Act.REJUDGE:
+            said = operator.rejudge([wish.of])
+        case Act.SET_ASIDE if wish.reason is not None:
+            said = operator.set_aside([wish.of], wish.reason)
+        case _:
+            raise Problem(422, "malformed", "say what is to be done, and why where it is set aside")
+    told = _told(operator.found, wish.number)
+    return _page(request, operator.person, told, said=f"Image #{wish.of}: {said}")
+
+
+@router.post("/study/results")
+def results(request: Request, person: Asker, found: Found, number: Numbers, of: Annotated[Number, Form()]) -> Response:
+    """Show heat map and report of one image, as they were sent."""
+    if not found.web.show_images:
+        raise Problem(403, "not-shown", "this node shows no images here (web.show_images)")
+    there = queries.present_results(found.ledger(), of, _SHOWN)
+    shown = ask(Task.SHOW, found.config, results=[{"kind": kind, "sha256": sha256} for kind, sha256 in there])
+    for each in shown:
+        if "html" in each:
+            each["html"] = Markup(each["html"])  # noqa: S704 - our own fragment, escaped where it is made
+    return _page(request, person, _told(found, number), shown={of: shown})
+
+
+def _told(of: Services, numbers: Sequence[int]) -> list[Told]:
+    titles = {to.name: to.ae_title for to in of.config.destinations}
+    ledger, targets = of.ledger(), wiring.targets(of.config)
+    with ledger.database.one_view():
+        around = status.surroundings(ledger, of.config.spool.path, titles)
+        found = (story for each in sorted(set(numbers)) for story in queries.trace(ledger, f"instance={each}", titles))
+        stories = [status.explained(ledger, story, around) for story in found]
+    return [Told(story, targets.get((story.instance.profile or "").rpartition(" ")[0])) for story in stories]
+
+
+def _page(request: Request, person: access.Person, told: Sequence[Told] = (), **more: Any) -> Response:
+    values: dict[str, Any] = {"said": None, "are_more": False, "shown": {}, "reasons": tuple(SetAsideReason)} | more
+    shows_images = request.app.state.services.web.show_images
+    return rendering.page(request, "study.html", person=person, told=told, shows_images=shows_images, **values)

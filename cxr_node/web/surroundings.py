@@ -1,0 +1,189 @@
+"""What lies around the ledger: disk, certificates, profiles. Dear to look at, so each look is kept for a time."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from cxr_node import resources
+from cxr_node.config import permissions
+from cxr_node.config.schema import Config
+from cxr_node.dicom.words.rounding import threshold_text
+from cxr_node.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    from cxr_node.model.profile import Profile
+
+Seen = TypeVar("Seen")
+SOON_DAYS = 30
+_KEPT = 16
+
+
+class Kept(Generic[Seen]):
+    """The last look of a configuration, as long as it is young enough. Threads may share it."""
+
+    def __init__(self, look: Callable[[Config], Seen], for_s: float) -> None:
+        self._look, self._for_s = look, for_s
+        self._lock = threading.Lock()
+        self._seen: dict[int, tuple[Config, float, Seen]] = {}
+
+    def of(self, config: Config) -> Seen:
+        """What is there, as it was a moment ago."""
+        with self._lock:
+            found = self._seen.get(id(config))
+            if found is None or time.monotonic() - found[1] > self._for_s:
+                if len(self._seen) >= _KEPT:
+                    self._seen.clear()
+                found = self._seen[id(config)] = (config, time.monotonic(), self._look(config))
+            return found[2]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """The file system of the spool."""
+
+    free_mib: int
+    total_mib: int
+    min_free_mib: int
+    """The watermark: below it every C-STORE is answered 0xA700."""
+
+    @property
+    def is_full(self) -> bool:
+        """Nothing is received."""
+        return self.free_mib < self.min_free_mib
+
+    @property
+    def is_nearly_full(self) -> bool:
+        """Twice the watermark is left, or less."""
+        return self.free_mib < 2 * self.min_free_mib
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dated:
+    """A file that ends one day."""
+
+    subject: str
+    """Where the configuration names it."""
+    ends_at: datetime | None
+    """None: it does not say, or it cannot be read."""
+    failure: str | None = None
+
+    @property
+    def days(self) -> int | None:
+        """Whole days left; negative where it has ended."""
+        return None if self.ends_at is None else (self.ends_at - datetime.now(UTC)).days
+
+    @property
+    def level(self) -> str:
+        """What it means: good, warn or bad."""
+        if self.failure is not None:
+            return "warn"
+        if self.days is None or self.days >= SOON_DAYS:
+            return "good"
+        return "warn" if self.days >= 0 else "bad"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judge:
+    """A profile, in words."""
+
+    name: str
+    version: str = ""
+    folder: Path | None = None
+    finding: str = ""
+    ages: str = ""
+    thresholds: tuple[str, ...] = ()
+    sha256: str = ""
+    calibration: str = ""
+    failure: str | None = None
+
+    @property
+    def card(self) -> Path | None:
+        """Its model card, where there is one."""
+        card = None if self.folder is None else self.folder / "MODEL_CARD.md"
+        return card if card is not None and card.is_file() else None
+
+
+def disk(config: Config) -> Disk | None:
+    """Look at the spool's file system; None where it is not there."""
+    try:
+        usage = shutil.disk_usage(config.spool.path)
+    except OSError:
+        return None
+    mib = 1024 * 1024
+    return Disk(free_mib=usage.free // mib, total_mib=usage.total // mib, min_free_mib=config.spool.min_free_mib)
+
+
+def _certificates(config: Config) -> Sequence[Dated]:
+    return [each for subject, path, is_list in _files(config) for each in _dated(subject, path, is_list)]
+
+
+def _files(config: Config) -> Iterator[tuple[str, Path, bool]]:
+    sides = {"listen.tls": config.listen.tls} | {f"{to.name}.tls": to.tls_files for to in config.destinations}
+    sides |= {"audit.syslog.tls": config.audit.syslog.tls if config.audit.syslog is not None else None}
+    seen = set[Path]()
+    for subject, side in sides.items():
+        if side is not None:
+            files = {"certificate": side.certificate, "CA": side.ca, "revocation list": side.crl}
+            for what, path in files.items():
+                if path is not None and path not in seen:
+                    seen.add(path)
+                    yield f"{subject} {what}", path, what == "revocation list"
+    if config.web is not None and config.web.tls is not None and config.web.tls.certificate not in seen:
+        yield "web.tls certificate", config.web.tls.certificate, False
+
+
+def _dated(subject: str, path: Path, is_list: bool) -> Iterator[Dated]:
+    from cxr_node.diagnose import certificates  # cryptography: only where there is TLS
+
+    try:
+        there = permissions.place(path)
+        if is_list:
+            yield Dated(subject=subject, ends_at=certificates.crl_ends_at(there))
+            return
+        ends_at = min(each.ends_at for each in certificates.read(there))
+        yield Dated(subject=subject, ends_at=ends_at)
+    except ConfigError as error:
+        yield Dated(subject=subject, ends_at=None, failure=str(error))
+
+
+def _profiles(config: Config) -> Sequence[Judge]:
+    return [_judge(name) for name in (config.model.profile, *config.model.others)]
+
+
+def _judge(name: str) -> Judge:
+    from cxr_node.model import profile
+
+    try:
+        return _described(profile.load(resources.profile_folder(name)))
+    except (ConfigError, ModelError) as error:
+        return Judge(name=name, failure=str(error))
+
+
+def _described(found: Profile) -> Judge:
+    point, (youngest, oldest) = found.operating_point, found.population.age_years
+    low, high = (threshold_text(value, point) for value in (point.rule_out_below, point.report_at))
+    words = [f"{point.label} is reported from {high} on, and ruled out below {low}"]
+    words.append(f"no answer between them, nor where predictions differ by more than {point.max_spread:g}")
+    if point.max_distance is not None:
+        words.append(f"no answer beyond a distance of {point.max_distance:g} from the training data")
+    return Judge(
+        name=found.name,
+        version=found.version,
+        folder=found.folder,
+        finding=found.target.finding,
+        ages=f"{youngest:g} to {oldest:g} years",
+        thresholds=tuple(words),
+        sha256=found.weights_sha256,
+        calibration=found.calibration,
+    )
+
+
+CERTIFICATES = Kept(_certificates, 60.0)
+PROFILES = Kept(_profiles, 60.0)

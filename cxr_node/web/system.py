@@ -1,0 +1,160 @@
+"""System: which profiles judge, which software runs, what the machine can do, who may log in, and what was done."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request, Response
+
+import cxr_node
+from cxr_node.config.schema import Config
+from cxr_node.diagnose import thresholds
+from cxr_node.errors import ConfigError
+from cxr_node.web import access, rendering, surroundings, trail
+from cxr_node.web.aside import Task, ask
+from cxr_node.web.problems import Problem
+from cxr_node.web.services import Services, services
+from cxr_node.web.users import User
+
+router = APIRouter(include_in_schema=False)
+PROGRAM = "cxr-node"
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
+_LICENCE_CHARS = 60
+
+Viewer = Annotated[access.Person, Depends(access.viewer)]
+Found = Annotated[Services, Depends(services)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Library:
+    """What is installed beside the program."""
+
+    name: str
+    version: str | None
+    tested: str | None
+    """Major and minor version that all tests of this release ran with."""
+    licence: str
+
+    @property
+    def is_as_tested(self) -> bool:
+        """As far as that was said."""
+        return self.tested is None or (self.version or "").split(".")[:2] == self.tested.split(".")
+
+
+@router.get("/system")
+def system(request: Request, person: Viewer, found: Found) -> Response:
+    """One page about this installation."""
+    return _page(request, person, found)
+
+
+@router.post("/system/doctor")
+def doctor(request: Request, person: Annotated[access.Person, Depends(access.change)], found: Found) -> Response:
+    """Measure this machine, as `cxr-node doctor` does."""
+    return _page(request, person, found, readings=ask(Task.DOCTOR, found.config))
+
+
+@router.get("/system/card/{number}")
+def card(request: Request, person: Viewer, found: Found, number: int) -> Response:
+    """The model card of a configured profile."""
+    judges = surroundings.PROFILES.of(found.config)
+    path = judges[number].card if 0 <= number < len(judges) else None
+    if path is None:
+        raise Problem(404, "no-card", "there is no such model card")
+    title = f"Model card of {judges[number].name}"
+    return rendering.page(request, "document.html", person=person, title=title, text=_text(path))
+
+
+@router.get("/system/licence")
+def licence(request: Request, person: Viewer) -> Response:
+    """The licence of the program itself."""
+    return rendering.page(request, "document.html", person=person, title="Licence", text=_licence())
+
+
+@router.get("/system/conformance")
+def conformance(request: Request, person: Viewer, found: Found) -> Response:
+    """The DICOM conformance statement, from the code's own tables."""
+    title, text = "DICOM conformance statement", _Statement.of(found.config)
+    return rendering.page(request, "document.html", person=person, title=title, text=text)
+
+
+def _page(request: Request, person: access.Person, found: Services, readings: Any = None) -> Response:
+    return rendering.page(
+        request,
+        "system.html",
+        person=person,
+        judges=surroundings.PROFILES.of(found.config),
+        python=".".join(map(str, sys.version_info[:3])),
+        libraries=_libraries(),
+        readings=readings,
+        users=_users(found),
+        sessions=found.sessions.number(),
+        entries=trail.last(found.config),
+        is_audited=found.config.audit.enabled,
+    )
+
+
+def _users(found: Services) -> Sequence[User]:
+    try:
+        return () if found.users is None else found.users.users()
+    except ConfigError:
+        return ()
+
+
+class _Statement:
+    """The conformance statement; it depends on the program alone."""
+
+    _text: str | None = None
+
+    @classmethod
+    def of(cls, config: Config) -> str:
+        if cls._text is None:
+            cls._text = str(ask(Task.CONFORMANCE, config))
+        return cls._text
+
+
+@cache
+def _libraries() -> tuple[Library, ...]:
+    return tuple(sorted(_installed(), key=lambda each: each.name))
+
+
+def _installed() -> Iterator[Library]:
+    for line in metadata.requires(PROGRAM) or ():
+        if "extra ==" in line or (name := _NAME.match(line)) is None:
+            continue
+        try:
+            about = metadata.metadata(name[0])
+        except metadata.PackageNotFoundError:
+            yield Library(name=name[0], version=None, tested=thresholds.TESTED.get(name[0]), licence="-")
+            continue
+        tested = thresholds.TESTED.get(name[0].lower())
+        yield Library(name=name[0], version=about["Version"], tested=tested, licence=_named_licence(about))
+
+
+def _named_licence(about: metadata.PackageMetadata) -> str:
+    """By the expression, else by the classifiers; some write the whole text where its name belongs."""
+    classes = [each.rpartition(" :: ")[2] for each in about.get_all("Classifier") or () if each.startswith("License")]
+    named = [*(about.get_all("License-Expression") or ()), ", ".join(classes), *(about.get_all("License") or ())]
+    first = (text.strip().partition("\n")[0][:_LICENCE_CHARS] for text in named)
+    return next((text for text in first if text), "-")
+
+
+@cache
+def _licence() -> str:
+    for name in ("LICENSE", "licenses/LICENSE"):
+        if (text := metadata.distribution(PROGRAM).read_text(name)) is not None:
+            return text
+    return _text(Path(cxr_node.__file__).parent.parent / "LICENSE")
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", errors="replace")
+    except OSError:
+        raise Problem(404, "no-document", "this installation does not have that document") from None
