@@ -1,4 +1,4 @@
-"""An evening at the page, in a real browser: the archive stops, somebody is told, Retry is clicked, no shell is opened."""
+"""An evening at the page, in a real browser: the archive stops, somebody is told, Retry is clicked; no shell."""
 
 from __future__ import annotations
 
