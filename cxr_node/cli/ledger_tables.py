@@ -17,11 +17,10 @@ from cxr_node import times
 from cxr_node.cli import tables
 from cxr_node.dicom.words import names
 from cxr_node.domain import Target
-from cxr_node.node.ledger.ledger import OPEN
 from cxr_node.node.ledger.listing import By, Count
 from cxr_node.node.ledger.queries import DeliveryRow, InstanceRow, Story
 from cxr_node.node.ledger.results import Version
-from cxr_node.node.ledger.states import DeliveryState, InstanceState
+from cxr_node.node.ledger.states import OPEN, DeliveryState, InstanceState
 from cxr_node.node.ledger.status import DestinationStatus, NodeStatus, clock
 from cxr_node.node.process.supervisor import RoleState
 from cxr_node.result_kinds import SHAPES, ResultKind

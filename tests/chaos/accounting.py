@@ -14,9 +14,9 @@ from pathlib import Path
 
 from cxr_node.config.schema import STANDARD_KINDS
 from cxr_node.node.ledger import queries
-from cxr_node.node.ledger.ledger import SETTLED, Ledger
+from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.queries import InstanceRow
-from cxr_node.node.ledger.states import InstanceState
+from cxr_node.node.ledger.states import SETTLED, InstanceState
 from cxr_node.result_kinds import ResultKind
 from tests.chaos.archive import Kept
 from tests.node import peers

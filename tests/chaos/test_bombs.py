@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cxr_node.node.ledger.ledger import SETTLED
-from cxr_node.node.ledger.states import InstanceState
+from cxr_node.node.ledger.states import SETTLED, InstanceState
 from tests import builders
 from tests.chaos.bombs import bombs
 from tests.chaos.conftest import Report

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from cxr_node.node.ledger.ledger import SETTLED
 from cxr_node.node.ledger.queries import InstanceRow
+from cxr_node.node.ledger.states import SETTLED
 from tests.chaos import judge
 from tests.chaos.conftest import Report
 from tests.chaos.corpus import CANARY, CONTEXTS

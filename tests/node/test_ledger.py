@@ -22,8 +22,18 @@ from cxr_node.domain import Precedent, Reason, Rejected
 from cxr_node.errors import ConfigError, ResourceError
 from cxr_node.node.ledger import queries
 from cxr_node.node.ledger.database import HEAD, alembic_config
-from cxr_node.node.ledger.ledger import DELIVERY_MOVES, FILE_NAME, INSTANCE_MOVES, OPEN, SETTLED, Ledger
-from cxr_node.node.ledger.states import DeadReason, DeliveryJob, DeliveryState, InstanceState, Job
+from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
+from cxr_node.node.ledger.states import (
+    DELIVERY_MOVES,
+    INSTANCE_MOVES,
+    OPEN,
+    SETTLED,
+    DeadReason,
+    DeliveryJob,
+    DeliveryState,
+    InstanceState,
+    Job,
+)
 from cxr_node.node.ledger.tables import instances, metadata
 from cxr_node.result_kinds import ResultKind
 from tests.node.ledgers import (

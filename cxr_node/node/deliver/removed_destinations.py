@@ -14,8 +14,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from cxr_node.node.ledger import destination_health, results
-from cxr_node.node.ledger.ledger import OPEN, Ledger, conclude
-from cxr_node.node.ledger.states import FREE, DeadReason, DeliveryState, InstanceState, note
+from cxr_node.node.ledger.ledger import Ledger, conclude
+from cxr_node.node.ledger.states import FREE, OPEN, DeadReason, DeliveryState, InstanceState, note
 from cxr_node.node.ledger.tables import deliveries, instance_artifacts, instances, promises
 
 REMOVED = "destination-removed"

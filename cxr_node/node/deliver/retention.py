@@ -17,9 +17,9 @@ import sqlalchemy as sa
 from cxr_node.domain import Reason
 from cxr_node.errors import ResourceError
 from cxr_node.node.ledger import queries
-from cxr_node.node.ledger.ledger import SETTLED, Ledger
+from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.results import chosen
-from cxr_node.node.ledger.states import DeliveryState, InstanceState
+from cxr_node.node.ledger.states import SETTLED, DeliveryState, InstanceState
 from cxr_node.node.ledger.tables import (
     alternatives,
     artifacts,

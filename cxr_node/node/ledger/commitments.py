@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from cxr_node.node.ledger import results
 from cxr_node.node.ledger.lookup import matching
-from cxr_node.node.ledger.states import FREE, DeliveryState, InstanceState, PromiseState, note
+from cxr_node.node.ledger.states import FREE, DeliveryState, InstanceState, PromiseState, is_on_hold, note
 from cxr_node.node.ledger.tables import (
     Instant,
     artifacts,
@@ -224,9 +224,10 @@ def awaited() -> sa.ColumnElement[bool]:
 
 
 def _accepted(chosen: sa.Select[Any], destination: str) -> sa.Select[Any]:
-    """Promises of a destination about what it has accepted."""
+    """Promises of a destination about what it has accepted; none while an operator holds it."""
     here = chosen.select_from(promises).join(deliveries, deliveries.c.id == promises.c.delivery_id)
-    return here.where(promises.c.destination == destination, deliveries.c.state == DeliveryState.DELIVERED)
+    accepted = sa.and_(promises.c.destination == destination, deliveries.c.state == DeliveryState.DELIVERED)
+    return here.where(accepted, ~is_on_hold(destination))
 
 
 def _is_delivered() -> sa.ColumnElement[bool]:
@@ -283,7 +284,7 @@ def _send_again(connection: sa.Connection, row: sa.RowMapping, words: str, now: 
     due = FREE | {"state": DeliveryState.READY, "attempts": 0, "last_error": words, "first_due_at": now}
     due["not_before"] = now + timedelta(seconds=delay_s)
     connection.execute(sa.update(deliveries).where(deliveries.c.id == row["delivery_id"]).values(due))
-    settled = instances.c.state.in_((InstanceState.DELIVERED, InstanceState.DEAD))
+    settled = instances.c.state.in_((InstanceState.DELIVERED, InstanceState.DEAD, InstanceState.SET_ASIDE))
     reported = {"state": InstanceState.REPORTED, "updated_at": now, "reason": None}
     connection.execute(sa.update(instances).where(instances.c.id.in_(users), settled, kept).values(reported))
     _tell(connection, row, now, "uncommitted", f"{words}; sent again")

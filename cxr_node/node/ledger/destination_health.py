@@ -73,12 +73,17 @@ def try_now(ledger: Ledger, destination: str) -> int:
     now = ledger.now()
     mine = sa.and_(deliveries.c.destination == destination, IS_OPEN)
     later = sa.and_(mine, deliveries.c.state == DeliveryState.WAIT, deliveries.c.not_before > now)
-    again: dict[str, Any] = {"nudges": destination_health.c.nudges + 1}
     with ledger.database.writing() as connection:
-        write(connection, destination, again, {"nudges": 1})
+        nudge(connection, destination)
         connection.execute(sa.update(deliveries).where(later).values(not_before=now))
         commitments.hasten(connection, destination, now)
         return int(connection.scalar(sa.select(sa.func.count()).select_from(deliveries).where(mine)) or 0)
+
+
+def nudge(connection: sa.Connection, destination: str) -> None:
+    """Wish that it be tried at once, whatever pause its courier makes."""
+    again: dict[str, Any] = {"nudges": destination_health.c.nudges + 1}
+    write(connection, destination, again, {"nudges": 1})
 
 
 def write(connection: sa.Connection, destination: str, again: Mapping[str, Any], first: Mapping[str, Any]) -> None:

@@ -23,7 +23,11 @@ from cxr_node.node.ledger import commitments, destination_health, results
 from cxr_node.node.ledger.database import Database, utc_now
 from cxr_node.node.ledger.receipts import Arrival, GroupCommit
 from cxr_node.node.ledger.states import (
+    DELIVERY_MOVES,
     FREE,
+    INSTANCE_MOVES,
+    OPEN,
+    SETTLED,
     DeadReason,
     DeliveryJob,
     DeliveryState,
@@ -33,6 +37,7 @@ from cxr_node.node.ledger.states import (
     claim,
     extend,
     held,
+    is_on_hold,
     note,
     pick,
 )
@@ -45,24 +50,6 @@ TOLERANCE_S = 2.0
 """Of the clock: less is corrected by slewing, or not worth a transaction."""
 _MARGIN_S = 0.5
 FILE_NAME = "ledger.sqlite3"
-
-INSTANCE_MOVES: Mapping[InstanceState, frozenset[InstanceState]] = {
-    InstanceState.RECEIVED: frozenset({InstanceState.REPORTED, InstanceState.REJECTED, InstanceState.DEAD}),
-    InstanceState.REPORTED: frozenset({InstanceState.DELIVERED, InstanceState.DEAD, InstanceState.RECEIVED}),
-    InstanceState.DELIVERED: frozenset({InstanceState.REPORTED, InstanceState.RECEIVED}),
-    InstanceState.REJECTED: frozenset({InstanceState.RECEIVED}),
-    InstanceState.DEAD: frozenset({InstanceState.RECEIVED, InstanceState.REPORTED}),
-}
-DELIVERY_MOVES: Mapping[DeliveryState, frozenset[DeliveryState]] = {
-    DeliveryState.READY: frozenset({DeliveryState.WAIT, DeliveryState.DELIVERED, DeliveryState.DEAD}),
-    DeliveryState.WAIT: frozenset({DeliveryState.WAIT, DeliveryState.DELIVERED, DeliveryState.DEAD}),
-    DeliveryState.DELIVERED: frozenset({DeliveryState.READY}),
-    DeliveryState.DEAD: frozenset({DeliveryState.READY}),
-}
-"""Back to RECEIVED: `operator_moves`, and a rejected image that comes again (`receipts`).
-Back to REPORTED and READY: `operator_moves`, and `commitments`, where an archive lost what it took."""
-OPEN = (DeliveryState.READY, DeliveryState.WAIT)
-SETTLED = (InstanceState.DELIVERED, InstanceState.REJECTED, InstanceState.DEAD)
 
 
 class Ledger:
@@ -131,8 +118,8 @@ class Ledger:
         )
 
     def claim_delivery(self, destination: str, owner: str, lease_s: float) -> DeliveryJob | None:
-        """Lease the delivery that is due next at a destination: the most urgent, then the oldest."""
-        waiting = sa.and_(deliveries.c.destination == destination, IS_OPEN)
+        """Lease the delivery that is due next at a destination: the most urgent, then the oldest; none while held."""
+        waiting = sa.and_(deliveries.c.destination == destination, IS_OPEN, ~is_on_hold(destination))
         with self.database.leasing() as connection:
             claimed = claim(connection, deliveries, waiting, owner, lease_s, self.now())
             if claimed is None:
@@ -362,23 +349,29 @@ def _withdraw(connection: sa.Connection, job: Job, known: Collection[int], now: 
 
 
 def conclude(connection: sa.Connection, instance_ids: Sequence[int], now: datetime) -> int:
-    """REPORTED -> DELIVERED or DEAD for those instances, held by the caller, of which no delivery is open any more.
+    """REPORTED -> DELIVERED, DEAD or SET_ASIDE for those instances, held by the caller, with no open delivery any more.
 
     How many are DELIVERED now.
     """
     delivered = 0
     for instance_id in instance_ids:
         current = of_instance(instance_id, instance_artifacts.c.outdated_at.is_(None))
-        states = set(connection.scalars(sa.select(deliveries.c.state).where(current)))
-        if states.intersection(OPEN):
+        columns = (deliveries.c.state, deliveries.c.reason, deliveries.c.last_error)
+        ends = {row.state: row for row in connection.execute(sa.select(*columns).where(current).distinct())}
+        if not ends.keys().isdisjoint(OPEN):
             continue
-        dead = DeliveryState.DEAD in states
-        to = InstanceState.DEAD if dead else InstanceState.DELIVERED
+        values: dict[str, Any] = {"state": InstanceState.DELIVERED, "reason": None, "updated_at": now}
+        if DeliveryState.DEAD in ends:
+            values |= {"state": InstanceState.DEAD, "reason": DeadReason.UNDELIVERED}
+        elif (aside := ends.get(DeliveryState.SET_ASIDE)) is not None:
+            values |= {"state": InstanceState.SET_ASIDE, "reason": aside.reason, "sentence": aside.last_error}
+        else:
+            first = sa.literal(now, instances.c.delivered_at.type)
+            values["delivered_at"] = sa.func.coalesce(instances.c.delivered_at, first)
         reported = sa.and_(instances.c.id == instance_id, instances.c.state == InstanceState.REPORTED)
-        values = {"state": to, "updated_at": now, "reason": DeadReason.UNDELIVERED if dead else None}
         if connection.execute(sa.update(instances).where(reported).values(values)).rowcount:
-            note(connection, [instance_id], now, to.lower(), "every destination has settled")
-            delivered += int(not dead)
+            note(connection, [instance_id], now, values["state"].lower(), "every destination has settled")
+            delivered += int(values["state"] is InstanceState.DELIVERED)
     return delivered
 
 

@@ -15,10 +15,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from cxr_node.domain import AbstainReason, Verdict
-from cxr_node.node.ledger.ledger import OPEN, Ledger
+from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.lookup import matching
 from cxr_node.node.ledger.queries import InstanceRow, instance_row
-from cxr_node.node.ledger.states import DeliveryState, InstanceState
+from cxr_node.node.ledger.states import OPEN, DeliveryState, InstanceState
 from cxr_node.node.ledger.tables import IS_OPEN, deliveries, instance_artifacts, instances
 
 _DAY_US = 86_400_000_000

@@ -15,9 +15,20 @@ import sqlalchemy as sa
 from cxr_node.domain import Precedent
 from cxr_node.node.ledger import results
 from cxr_node.node.ledger.commitments import awaited
-from cxr_node.node.ledger.ledger import OPEN, SETTLED, Ledger
+from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.lookup import matching
-from cxr_node.node.ledger.states import DeliveryJob, DeliveryState, InstanceState, Job, PromiseState, due_at, pick
+from cxr_node.node.ledger.states import (
+    OPEN,
+    SETTLED,
+    DeliveryJob,
+    DeliveryState,
+    InstanceState,
+    Job,
+    PromiseState,
+    due_at,
+    is_on_hold,
+    pick,
+)
 from cxr_node.node.ledger.tables import (
     artifacts,
     commitments,
@@ -86,6 +97,8 @@ class DeliveryRow:
     first_due_at: datetime
     delivered_at: datetime | None
     """When the destination accepted it, with `last_status`."""
+    reason: str | None
+    """Why an operator set it aside; None where nobody did."""
     commitment: PromiseState | None
     """None if the destination is not asked to commit."""
     asks: int | None
@@ -184,8 +197,8 @@ def next_instance_s(ledger: Ledger) -> float | None:
 
 
 def next_delivery_s(ledger: Ledger, destination: str) -> float | None:
-    """Seconds until a delivery to a destination may be claimed (0.0: now); None where none waits."""
-    here = sa.and_(deliveries.c.destination == destination, deliveries.c.state.in_(OPEN))
+    """Seconds until a delivery to a destination may be claimed (0.0: now); None where none waits, or it is held."""
+    here = sa.and_(deliveries.c.destination == destination, deliveries.c.state.in_(OPEN), ~is_on_hold(destination))
     return _next_s(ledger, deliveries, here)
 
 

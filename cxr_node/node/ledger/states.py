@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cxr_node.domain import InstanceRef, Origin, Priority
-from cxr_node.node.ledger.tables import events
+from cxr_node.node.ledger.tables import events, holds
 from cxr_node.result_kinds import ResultKind
 
 
@@ -27,6 +27,8 @@ class InstanceState(StrEnum):
     DELIVERED = "DELIVERED"
     REJECTED = "REJECTED"
     DEAD = "DEAD"
+    SET_ASIDE = "SET_ASIDE"
+    """An operator ended it, for a `SetAsideReason`."""
 
 
 class DeliveryState(StrEnum):
@@ -36,6 +38,8 @@ class DeliveryState(StrEnum):
     WAIT = "WAIT"
     DELIVERED = "DELIVERED"
     DEAD = "DEAD"
+    SET_ASIDE = "SET_ASIDE"
+    """An operator decided that it is not to be sent, for a `SetAsideReason`."""
 
 
 class PromiseState(StrEnum):
@@ -58,6 +62,46 @@ class DeadReason(StrEnum):
     """Its bytes are not those that were acknowledged."""
     UNDELIVERED = "undelivered"
     """A destination did not take a result."""
+
+
+class SetAsideReason(StrEnum):
+    """Why an operator ended an image or a delivery: a closed list, for free text would name patients."""
+
+    DUPLICATE = "duplicate"
+    WRONG_PATIENT = "wrong-patient"
+    SENT_OTHERWISE = "sent-otherwise"
+    NOT_NEEDED = "not-needed"
+    TEST_IMAGE = "test-image"
+
+
+INSTANCE_MOVES: Mapping[InstanceState, frozenset[InstanceState]] = {
+    InstanceState.RECEIVED: frozenset(
+        {InstanceState.REPORTED, InstanceState.REJECTED, InstanceState.DEAD, InstanceState.SET_ASIDE}
+    ),
+    InstanceState.REPORTED: frozenset(
+        {InstanceState.DELIVERED, InstanceState.DEAD, InstanceState.SET_ASIDE, InstanceState.RECEIVED}
+    ),
+    InstanceState.DELIVERED: frozenset({InstanceState.REPORTED, InstanceState.RECEIVED}),
+    InstanceState.REJECTED: frozenset({InstanceState.RECEIVED}),
+    InstanceState.DEAD: frozenset({InstanceState.RECEIVED, InstanceState.REPORTED, InstanceState.SET_ASIDE}),
+    InstanceState.SET_ASIDE: frozenset({InstanceState.RECEIVED, InstanceState.REPORTED}),
+}
+DELIVERY_MOVES: Mapping[DeliveryState, frozenset[DeliveryState]] = {
+    DeliveryState.READY: frozenset(
+        {DeliveryState.WAIT, DeliveryState.DELIVERED, DeliveryState.DEAD, DeliveryState.SET_ASIDE}
+    ),
+    DeliveryState.WAIT: frozenset(
+        {DeliveryState.WAIT, DeliveryState.DELIVERED, DeliveryState.DEAD, DeliveryState.SET_ASIDE}
+    ),
+    DeliveryState.DELIVERED: frozenset({DeliveryState.READY}),
+    DeliveryState.DEAD: frozenset({DeliveryState.READY, DeliveryState.SET_ASIDE}),
+    DeliveryState.SET_ASIDE: frozenset({DeliveryState.READY}),
+}
+"""Back to RECEIVED: `operator_moves`, and a rejected image that comes again (`receipts`).
+Back to REPORTED and READY: `operator_moves`, and `commitments`, where an archive lost what it took.
+SET_ASIDE: `set_aside`."""
+OPEN = (DeliveryState.READY, DeliveryState.WAIT)
+SETTLED = (InstanceState.DELIVERED, InstanceState.REJECTED, InstanceState.DEAD, InstanceState.SET_ASIDE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +224,11 @@ def held(table: sa.Table, lease: Claim) -> sa.ColumnElement[bool]:
 def extend(connection: sa.Connection, table: sa.Table, lease: Claim, until: datetime) -> bool:
     """Keep a lease for longer; False where it is lost."""
     return connection.execute(sa.update(table).where(held(table, lease)).values(lease_until=until)).rowcount == 1
+
+
+def is_on_hold(destination: str) -> sa.ColumnElement[bool]:
+    """An operator holds the destination: a condition of every claim, within its transaction."""
+    return sa.select(holds.c.destination).where(holds.c.destination == destination).exists()
 
 
 def due_at(table: sa.Table) -> sa.ColumnElement[Any]:

@@ -14,10 +14,10 @@ from cxr_node import times
 from cxr_node.config.schema import Config
 from cxr_node.node.ledger import destination_health, listing, queries, results
 from cxr_node.node.ledger.destination_health import Health
-from cxr_node.node.ledger.ledger import OPEN, Ledger
+from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.listing import By, Oldest
 from cxr_node.node.ledger.queries import DeliveryRow, InstanceRow, Story
-from cxr_node.node.ledger.states import DeliveryState, InstanceState, PromiseState
+from cxr_node.node.ledger.states import OPEN, DeliveryState, InstanceState, PromiseState
 from cxr_node.node.ledger.tables import IS_OPEN, deliveries, instances
 from cxr_node.node.process import supervisor
 from cxr_node.node.process.supervisor import RoleState

@@ -79,6 +79,8 @@ def _listed(name: str) -> sa.Index:
 
 IS_OPEN = sa.text("state IN ('READY', 'WAIT')")
 """Deliveries that are not settled, in the very words of an index: a query that repeats them may use it."""
+IS_ENDED = sa.text("state IN ('DEAD', 'SET_ASIDE')")
+"""Deliveries that no destination accepted, in the same way."""
 
 instances = sa.Table(
     "instances",
@@ -116,6 +118,8 @@ instances = sa.Table(
     sa.Column("admitted_at", Instant),
     # under which rules and weights it was rejected
     sa.Column("rules_sha256", _SHA256),
+    # when every destination had accepted its results for the first time
+    sa.Column("delivered_at", Instant),
     sa.UniqueConstraint("sop_instance_uid", "content_sha256"),
     sa.Index(None, "state", "id"),
     sa.Index(None, "state", "priority", "alone", "attempts", "id"),
@@ -176,10 +180,13 @@ deliveries = sa.Table(
     sa.Column("last_error", sa.Text),
     sa.Column("first_due_at", Instant, nullable=False),
     sa.Column("delivered_at", Instant),
+    # why an operator set it aside
+    sa.Column("reason", _WORD),
     _priority(),
     sa.UniqueConstraint("artifact_id", "destination"),
     sa.Index(None, "destination", "state", "id"),
     sa.Index(None, "destination", "priority", "id", sqlite_where=IS_OPEN, postgresql_where=IS_OPEN),
+    sa.Index(None, "state", "destination", "artifact_id", sqlite_where=IS_ENDED, postgresql_where=IS_ENDED),
     sqlite_autoincrement=True,
     info={"max_delay_s": MAX_DELAY_S, "order": ("priority", "id")},
 )
@@ -234,6 +241,16 @@ destination_health = sa.Table(
     sa.Column("last_success_at", Instant),
     # counts the wishes of operators that it be tried at once
     sa.Column("nudges", sa.Integer, nullable=False, server_default="0"),
+)
+
+# What is for these destinations waits.
+holds = sa.Table(
+    "holds",
+    metadata,
+    sa.Column("destination", _WORD, primary_key=True),
+    sa.Column("since", Instant, nullable=False),
+    sa.Column("by", _WORD, nullable=False),
+    sa.Column("reason", _WORD),
 )
 
 # What is wrong with the node, from its begin until people were told that it is over.
