@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -74,7 +75,7 @@ def status(
     from cxr_node.cli import ledger_tables
     from cxr_node.node.ledger import status
 
-    asked = _parsed(status.parse, fail_on, "--fail-on") or []
+    asked = parsed(status.parse, fail_on, "--fail-on") or []
     settings = loader.load(config)
     with opened(settings) as ledger:
         seen = status.look(ledger, settings)
@@ -114,7 +115,9 @@ def trace(key: Key, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False
 def list_instances(
     key: Anything = None,
     config: ConfigFile = DEFAULT_CONFIG,
-    state: Annotated[str | None, typer.Option(help="RECEIVED, REPORTED, DELIVERED, REJECTED or DEAD.")] = None,
+    state: Annotated[
+        str | None, typer.Option(help="RECEIVED, REPORTED, DELIVERED, REJECTED, DEAD or SET_ASIDE.")
+    ] = None,
     verdict: Annotated[
         str | None, typer.Option(help="NORMAL, UNCERTAIN, REJECTED, or what a positive is called: PNEUMONIA.")
     ] = None,
@@ -124,20 +127,22 @@ def list_instances(
     destination: Destination = None,
     since: Since = None,
     until: Until = None,
+    set_aside: Annotated[bool, typer.Option("--set-aside", help="What an operator set aside.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="At most this many.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List images, the newest first: by state, verdict, reason, sender, station, destination and time."""
     from cxr_node.cli import ledger_tables
     from cxr_node.node.ledger import listing
+    from cxr_node.node.ledger.stages import Stage
 
     settings = loader.load(config)
     words = {"state": state, "reason": reason, "since": since, "until": until}
     with opened(settings) as ledger:
         said = None if verdict is None else _verdict(ledger, settings, verdict)
-        wanted = _wanted(
-            key, words, {"verdict": said, "sender": sender, "station": station}, _known(ledger, settings, destination)
-        )
+        known = known_destination(ledger, settings, destination)
+        wanted = _wanted(key, words, {"verdict": said, "sender": sender, "station": station}, known)
+        wanted = dataclasses.replace(wanted, stage=Stage.SET_ASIDE if set_aside else None)
         rows = listing.find(ledger, wanted, limit + 1)
     for row in rows[:limit] if as_json else ():
         say_json(tables.plain(row))
@@ -159,11 +164,11 @@ def counts(
     from cxr_node.cli import ledger_tables
     from cxr_node.node.ledger import listing
 
-    words = _parsed(_groups, by, "--by") or []
+    words = parsed(_groups, by, "--by") or []
     settings = loader.load(config)
     now = datetime.now(UTC)
     begin = moment_since(since, now)
-    end = None if until is None else _parsed(lambda text: times.moment(text, now, whole_day=True), until, "--until")
+    end = None if until is None else parsed(lambda text: times.moment(text, now, whole_day=True), until, "--until")
     with opened(settings) as ledger:
         found = listing.counts(ledger, words, begin, end, _configured_words(settings))
     if as_json:
@@ -182,8 +187,9 @@ def retry(
     reason: Reason = None,
     since: Since = None,
 ) -> None:
-    """Give DEAD images and deliveries another try; request missing storage commitments again."""
-    from cxr_node.node.ledger import listing, operator_moves
+    """Give another try to what is DEAD, with a KEY also to what was set aside; request missing commitments again."""
+    from cxr_node.node.audit.recorder import account
+    from cxr_node.node.ledger import commitments, listing, operator_moves
     from cxr_node.node.process import notify
 
     settings = loader.load(config)
@@ -199,8 +205,11 @@ def retry(
         wanted = _wanted(key, {"reason": reason, "since": since}, {}, None)
         to = configured if destination is None else [destination]
         unjudged = destination is None
-        came = operator_moves.retry(ledger, listing.condition(wanted), to, unjudged=unjudged)
-        renewed = _renew(ledger, settings, wanted) if key is not None and unjudged else 0
+        which, by = listing.condition(wanted), account()
+        again = operator_moves.Again(destinations=to, by=by, unjudged=unjudged, set_aside=key is not None)
+        came = operator_moves.retry(ledger, which, again)
+        asking = [to.name for to in settings.destinations if to.is_asked_to_commit]
+        renewed = commitments.renew(ledger, which, asking, by=by) if key is not None and unjudged else 0
         if key is not None and not came.instances and not renewed:
             raise DataError(_nothing_dead(ledger, wanted, came))
     for role in notify.Role:
@@ -214,6 +223,7 @@ def forget(
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
     """Drop the deliveries that wait for, or died at, a destination that is no longer configured."""
+    from cxr_node.node.audit.recorder import account
     from cxr_node.node.deliver import removed_destinations
     from cxr_node.node.ledger import queries
 
@@ -226,7 +236,7 @@ def forget(
         if destination not in queues:
             known = ", ".join(sorted(queues)) or "none"
             raise DataError(f"{destination}: nothing was ever due at a destination of this name; there were: {known}")
-        done = removed_destinations.forget(ledger, destination)
+        done = removed_destinations.forget(ledger, destination, by=account())
     out.print(f"{done.deliveries} deliveries to {destination} forgotten, {done.delivered} images are DELIVERED now")
     if done.held:
         raise ResourceError(f"{done.held} deliveries are in hand: stop deliver, or wait, and repeat the command")
@@ -242,8 +252,9 @@ def now(
 
     settings = loader.load(config)
     destination = as_logged(destination)
-    if destination not in (to.name for to in settings.destinations):
-        raise unconfigured(destination, [to.name for to in settings.destinations])
+    configured = [to.name for to in settings.destinations]
+    if destination not in configured:
+        raise unconfigured(destination, configured)
     with opened(settings) as ledger:
         waiting = destination_health.try_now(ledger, destination)
     notify.notify(settings.spool.path, notify.Role.DELIVER)
@@ -267,14 +278,14 @@ def _wanted(
     return Wanted(
         key=None if key is None else key.strip(),
         accession_keys=() if key is None else header.accession_keys(key),
-        state=_parsed(lambda text: _member(InstanceState, text.upper()), words.get("state"), "--state"),
+        state=parsed(lambda text: member(InstanceState, text.upper()), words.get("state"), "--state"),
         verdict=names.get("verdict"),
         reason=reason_of(words.get("reason"), "--reason"),
         sender=names.get("sender"),
         station=names.get("station"),
         destination=destination,
-        since=_parsed(lambda text: times.moment(text, at), words.get("since"), "--since"),
-        until=_parsed(lambda text: times.moment(text, at, whole_day=True), words.get("until"), "--until"),
+        since=parsed(lambda text: times.moment(text, at), words.get("since"), "--since"),
+        until=parsed(lambda text: times.moment(text, at, whole_day=True), words.get("until"), "--until"),
     )
 
 
@@ -292,16 +303,16 @@ def _verdict(ledger: Ledger, settings: Config, text: str) -> str | None:
 
     common = [verdict.value for verdict in Verdict if verdict is not Verdict.POSITIVE]
     known = [*dict.fromkeys((*_configured_words(settings), *listing.positives(ledger))), *common]
-    return _parsed(lambda word: _among(known, word), text.upper(), "--verdict")
+    return parsed(lambda word: _among(known, word), text.upper(), "--verdict")
 
 
 def moment_since(text: str, at: datetime) -> datetime:
     """Read --since where it has a default."""
-    found = _parsed(lambda written: times.moment(written, at), text, "--since")
+    found = parsed(lambda written: times.moment(written, at), text, "--since")
     return at if found is None else found
 
 
-def _parsed(parse: Callable[[str], Value], text: str | None, option: str) -> Value | None:
+def parsed(parse: Callable[[str], Value], text: str | None, option: str) -> Value | None:
     """Read an option; an unknown word is an error with exit 2."""
     if text is None:
         return None
@@ -314,17 +325,17 @@ def _parsed(parse: Callable[[str], Value], text: str | None, option: str) -> Val
 Word = TypeVar("Word", bound=StrEnum)
 
 
-def _member(words: type[Word], text: str) -> Word:
+def member(words: type[Word], text: str) -> Word:
     return words(_among([word.value for word in words], text))
 
 
 def reason_of(text: str | None, option: str, *, rejected: bool = False) -> str | None:
     """Read a coded reason: of a rejection, and unless `rejected`, also of an UNCERTAIN or of a death."""
     from cxr_node.domain import AbstainReason, Reason
-    from cxr_node.node.ledger.states import DeadReason
+    from cxr_node.node.ledger.states import DeadReason, SetAsideReason
 
-    kinds = (Reason,) if rejected else (Reason, AbstainReason, DeadReason)
-    return _parsed(lambda word: _among([one.value for kind in kinds for one in kind], word.lower()), text, option)
+    kinds = (Reason,) if rejected else (Reason, AbstainReason, DeadReason, SetAsideReason)
+    return parsed(lambda word: _among([one.value for kind in kinds for one in kind], word.lower()), text, option)
 
 
 def _among(known: list[str], text: str) -> str:
@@ -347,10 +358,10 @@ def _among(known: list[str], text: str) -> str:
 def _groups(text: str) -> list[By]:
     from cxr_node.node.ledger.listing import By
 
-    return list(dict.fromkeys(_member(By, part.strip().lower()) for part in text.split(",")))
+    return list(dict.fromkeys(member(By, part.strip().lower()) for part in text.split(",")))
 
 
-def _known(ledger: Ledger, settings: Config, destination: str | None) -> str | None:
+def known_destination(ledger: Ledger, settings: Config, destination: str | None) -> str | None:
     """A destination of the configuration or of the ledger's past."""
     from cxr_node.node.ledger import queries
 
@@ -374,13 +385,6 @@ def unconfigured(name: str, configured: list[str]) -> DataError:
 def unknown(key: str) -> DataError:
     """Error for a key without a match."""
     return DataError(f"{key}: the ledger knows no such UID, Accession Number, number or digest")
-
-
-def _renew(ledger: Ledger, settings: Config, wanted: Wanted) -> int:
-    from cxr_node.node.ledger import commitments
-
-    asking = [to.name for to in settings.destinations if to.is_asked_to_commit]
-    return commitments.renew(ledger, wanted.key or "", asking, wanted.accession_keys)
 
 
 def _nothing_dead(ledger: Ledger, wanted: Wanted, came: Retried) -> str:

@@ -21,7 +21,7 @@ from cxr_node.node.ledger.listing import By, Count
 from cxr_node.node.ledger.queries import DeliveryRow, InstanceRow, Story
 from cxr_node.node.ledger.results import Version
 from cxr_node.node.ledger.states import OPEN, DeliveryState, InstanceState
-from cxr_node.node.ledger.status import DestinationStatus, NodeStatus, clock
+from cxr_node.node.ledger.status import DestinationStatus, NodeStatus, clock, held
 from cxr_node.node.process.supervisor import RoleState
 from cxr_node.result_kinds import SHAPES, ResultKind
 
@@ -84,7 +84,9 @@ def _facts(row: InstanceRow, targets: Targets) -> tuple[str | Text, ...]:
         row.station_name or "-",
         row.state.value,
         _verdict(row, targets),
-        row.reason or row.abstain_reason or "",
+        f"{row.reason}, {row.sentence}"
+        if row.state is InstanceState.SET_ASIDE
+        else row.reason or row.abstain_reason or "",
     )
 
 
@@ -137,6 +139,8 @@ def _head(row: InstanceRow, targets: Targets) -> dict[str, str]:
         "reason": " - ".join(word for word in (row.reason, names.reason(row.abstain_reason), row.sentence) if word)
         or "-",
     }
+    if row.state is InstanceState.SET_ASIDE:
+        facts |= {"state": f"set aside: {row.reason}, {row.sentence}", "reason": None}
     return {name: value for name, value in facts.items() if value is not None}
 
 
@@ -174,6 +178,8 @@ def _last(one: DeliveryRow) -> Text:
     """Last answer, and what it waits for."""
     answer = "" if one.last_status is None else f"0x{one.last_status:04X}"
     said = " ".join(word for word in (answer, one.last_error) if word)
+    if one.state is DeliveryState.SET_ASIDE:
+        return Text(f"set aside: {one.reason}, {one.last_error}")
     if one.why is None:
         return Text(said or "-")
     return Text(f"{one.why}" + (f"\nlast: {said}" if said and said not in one.why else ""))
@@ -240,6 +246,8 @@ def _fares(name: str, place: DestinationStatus, now: datetime) -> Text:
         return Text(f"{name} is not configured (cxr-node forget --destination {name} settles what is left)")
     last = "" if place.last_success_at is None else f"; last success {clock(place.last_success_at, now)}"
     line = Text(f"{name} ({place.address}) ")
+    if place.held is not None:
+        line.append(f"is {held(place.held, now)} (cxr-node release {name}); ", "yellow")
     if place.down_since is None:
         return line.append("is up" if place.last_success_at is not None else "was not tried yet").append(last)
     tried = ""
@@ -265,6 +273,7 @@ def left_over(rows: Iterable[InstanceRow]) -> list[str]:
         InstanceState.DELIVERED: "is DELIVERED since",
         InstanceState.REJECTED: "is REJECTED",
         InstanceState.DEAD: "is DEAD",
+        InstanceState.SET_ASIDE: "is set aside",
     }
     said = []
     for row in rows:

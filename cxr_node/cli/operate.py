@@ -11,11 +11,21 @@ import typer
 
 from cxr_node.cli import tables
 from cxr_node.cli.app import DEFAULT_CONFIG, AsJson, ConfigFile, command, err, out, say_json
-from cxr_node.cli.ledger import as_logged, moment_since, opened, reason_of, unconfigured, unknown
+from cxr_node.cli.ledger import (
+    as_logged,
+    known_destination,
+    member,
+    moment_since,
+    opened,
+    parsed,
+    reason_of,
+    unconfigured,
+    unknown,
+)
 from cxr_node.config import loader
 from cxr_node.config.schema import Config
 from cxr_node.domain import Reason
-from cxr_node.errors import DataError
+from cxr_node.errors import DataError, ResourceError
 from cxr_node.result_kinds import ResultKind
 
 if TYPE_CHECKING:
@@ -42,6 +52,7 @@ def resend(
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
     """Send known results again, the same bytes under the same UIDs; also to a new destination."""
+    from cxr_node.node.audit.recorder import account
     from cxr_node.node.ledger import operator_moves
     from cxr_node.node.process import notify
     from cxr_node.node.spool.spool import Spool
@@ -52,7 +63,9 @@ def resend(
     wanted = _destinations(settings, to)
     with opened(settings) as ledger:
         found = _found(ledger, key, since)
-        done = operator_moves.resend(ledger, Spool(settings.spool.path), found, wanted, named=key is not None)
+        done = operator_moves.resend(
+            ledger, Spool(settings.spool.path), found, wanted, named=key is not None, by=account()
+        )
     notify.notify(settings.spool.path, notify.Role.DELIVER)
     _report_resent(done, list(wanted))
 
@@ -65,6 +78,7 @@ def rejudge(
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
     """Judge images again under the present configuration; an answer that stays the same is not sent twice."""
+    from cxr_node.node.audit.recorder import account
     from cxr_node.node.ledger import operator_moves
     from cxr_node.node.process import notify
 
@@ -73,7 +87,7 @@ def rejudge(
         raise DataError("name an image or a study, or write --rejected and a reason")
     reason = reason_of(rejected, "--rejected", rejected=True)
     with opened(settings) as ledger:
-        done = operator_moves.rejudge(ledger, _found(ledger, key, since, reason))
+        done = operator_moves.rejudge(ledger, _found(ledger, key, since, reason), by=account())
     notify.notify(settings.spool.path, notify.Role.WORK)
     _report_queued(done)
 
@@ -91,10 +105,10 @@ def admit(key: Key, config: ConfigFile = DEFAULT_CONFIG) -> None:
     settings = loader.load(config)
     with opened(settings) as ledger:
         found = operator_moves.conflicts(ledger, _found(ledger, key, None))
-        with recorder.by_operator(settings, "admit") as record:
+        with recorder.by_operator(settings, "admit", by := recorder.account()) as record:
             words = "the corrected patient or study is accepted"
-            _report_studies(retention.look(ledger, found), Deed.ADMITTED, words, record)
-            done = operator_moves.admit(ledger, Spool(settings.spool.path), found)
+            _report_studies(retention.look(ledger, found), Deed.ACCESSED, words, record)
+            done = operator_moves.admit(ledger, Spool(settings.spool.path), found, by=by)
         earlier = retention.look(ledger, retention.related(ledger, found))
     notify.notify(settings.spool.path, notify.Role.WORK)
     _report_queued(done)
@@ -128,7 +142,7 @@ def erase(
         if not yes:
             results = sum(each.results for each in images)
             typer.confirm(f"Erase {len(images)} images and {results} result objects for good?", abort=True, err=True)
-        with recorder.by_operator(settings, "erase") as record:
+        with recorder.by_operator(settings, "erase", recorder.account()) as record:
             done = _erased(ledger, settings, images, record, quiet=as_json)
         others = retention.related(ledger, found)
     left = [left for each in done for left in each.left]
@@ -140,14 +154,97 @@ def erase(
     _report_kept(settings, others)
 
 
+@command()
+def hold(
+    destination: Annotated[str, typer.Argument(help="Name of a destination.")],
+    reason: Annotated[
+        str | None, typer.Option("--reason", help="maintenance, migration, storage-full or wrong-results.")
+    ] = None,
+    config: ConfigFile = DEFAULT_CONFIG,
+) -> None:
+    """Let what is for a destination wait, without an attempt, until it is released."""
+    from cxr_node.node.audit import recorder
+    from cxr_node.node.ledger import holds
+
+    settings = loader.load(config)
+    name, by = _configured(settings, destination), recorder.account()
+    why = parsed(lambda word: member(holds.HoldReason, word), reason, "--reason")
+    with opened(settings) as ledger, recorder.by_operator(settings, "hold", by) as record:
+        held = holds.hold(ledger, name, by, why)
+        record(f"destination {name} is held{f': {held.reason}' if held.reason else ''}")
+    since = f"{held.since:%Y-%m-%d %H:%M:%S} UTC"
+    out.print(f"{name} is held since {since} by {held.by}; `cxr-node release {name}` sends what waits", markup=False)
+
+
+@command()
+def release(
+    destination: Annotated[str, typer.Argument(help="Name of a destination.")], config: ConfigFile = DEFAULT_CONFIG
+) -> None:
+    """End the hold of a destination: all that waits for it is due at once."""
+    from cxr_node.node.audit import recorder
+    from cxr_node.node.ledger import holds
+    from cxr_node.node.process import notify
+
+    settings = loader.load(config)
+    with opened(settings) as ledger, recorder.by_operator(settings, "release", recorder.account()) as record:
+        held = holds.look(ledger)
+        name = _configured(settings, destination, *held)
+        waiting = holds.release(ledger, name)
+        if waiting is None:
+            raise DataError(f"{name}: is not held; held are: {', '.join(held) or 'none'}")
+        record(f"destination {name} is released")
+    notify.notify(settings.spool.path, notify.Role.DELIVER)
+    out.print(f"{name} is released: {waiting} objects are due now", markup=False)
+
+
+@command(name="set-aside")
+def set_aside(
+    key: Key,
+    reason: Annotated[
+        str | None, typer.Option("--reason", help="duplicate, wrong-patient, sent-otherwise, not-needed or test-image.")
+    ] = None,
+    destination: Annotated[str | None, typer.Option("--destination", help="Only what is for this destination.")] = None,
+    config: ConfigFile = DEFAULT_CONFIG,
+) -> None:
+    """End what is DEAD or waits, for a coded reason: it is not judged and not sent; `retry KEY` takes that back."""
+    from cxr_node.node.audit import recorder
+    from cxr_node.node.audit.messages import Deed
+    from cxr_node.node.deliver import retention
+    from cxr_node.node.ledger import set_aside
+    from cxr_node.node.ledger.states import SetAsideReason
+
+    settings = loader.load(config)
+    why = parsed(lambda word: member(SetAsideReason, word), reason, "--reason")
+    if why is None:
+        raise DataError(f"say why: --reason {', '.join(SetAsideReason)}")
+    with opened(settings) as ledger:
+        name = known_destination(ledger, settings, destination)
+        found = _found(ledger, key, None)
+        with recorder.by_operator(settings, "set-aside", by := recorder.account()) as record:
+            done = set_aside.set_aside(ledger, found, why, by=by, destination=name)
+            if done.ids:
+                words = f"set aside: {why}" + (f", for {name}" if name else "")
+                _report_studies(retention.look(ledger, done.ids), Deed.ACCESSED, words, record)
+    out.print(f"{len(done.ids)} images, {done.deliveries} deliveries set aside: {why}")
+    if done.in_hand:
+        raise ResourceError(f"{done.in_hand} are being judged or sent right now; repeat the command in a minute")
+    if not done.ids:
+        raise DataError(f"{key}: nothing of it is DEAD or waits")
+
+
+def _configured(settings: Config, destination: str, *others: str) -> str:
+    """Name of a destination as it was typed, or one of `others`."""
+    name, known = as_logged(destination), list(dict.fromkeys([*(to.name for to in settings.destinations), *others]))
+    if name not in known:
+        raise unconfigured(name, known)
+    return name
+
+
 def _destinations(settings: Config, name: str | None) -> dict[str, frozenset[ResultKind]]:
-    name = None if name is None else as_logged(name)
     known = {to.name: frozenset(to.send) for to in settings.destinations}
     if name is None:
         return known
-    if name not in known:
-        raise unconfigured(name, list(known))
-    return {name: known[name]}
+    return {configured: known[configured] for configured in (_configured(settings, name),)}
 
 
 def _found(ledger: Ledger, key: str | None, since: str | None, rejected: str | None = None) -> list[int]:

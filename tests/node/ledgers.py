@@ -138,4 +138,5 @@ def measurements_in_three_classes(number: int = 1) -> list[StoredArtifact]:
 
 def retried(ledger: Ledger, key: str, *destinations: str) -> int:
     """Retry what a key names, at these destinations; how many instances are back in the queue."""
-    return operator_moves.retry(ledger, matching(key), destinations).instances
+    again = operator_moves.Again(destinations=destinations, by="anna", set_aside=True)
+    return operator_moves.retry(ledger, matching(key), again).instances

@@ -23,6 +23,7 @@ from cxr_node.node.deliver.loop import DeliveryContext
 from cxr_node.node.ledger import commitments, queries, status
 from cxr_node.node.ledger.lease_keeper import LeaseKeeper
 from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.lookup import matching
 from cxr_node.node.ledger.queries import DeliveryRow
 from cxr_node.node.ledger.states import DeliveryState, PromiseState
 from cxr_node.node.process.notify import Role, notify
@@ -386,8 +387,8 @@ def test_an_operator_may_ask_again(tmp_path: Path) -> None:
         with delivering(settings):
             assert stand(settings, PromiseState.COMMITTED)
             with reading(settings) as ledger:
-                assert commitments.renew(ledger, UID, ["elsewhere"]) == 0
-                assert commitments.renew(ledger, UID, ["pacs"]) == 1
+                assert commitments.renew(ledger, matching(UID), ["elsewhere"], by="anna") == 0
+                assert commitments.renew(ledger, matching(UID), ["pacs"], by="anna") == 1
             notify(settings.spool.path, Role.DELIVER)  # as `cxr-node retry` does
             assert committer.wait(2)
             assert stand(settings, PromiseState.COMMITTED)

@@ -11,6 +11,7 @@ from cxr_node.node.deliver import removed_destinations
 from cxr_node.node.ledger import commitments, queries
 from cxr_node.node.ledger.commitments import Report, Transaction
 from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.lookup import matching
 from cxr_node.node.ledger.states import DeliveryState, InstanceState, PromiseState
 from tests.node.ledgers import Clock
 from tests.node.test_ledger import PACS, add, clock, due, ledger, reported, state
@@ -106,7 +107,7 @@ def test_what_retention_took_cannot_be_sent_again(accepted: Ledger, clock: Clock
     accepted.mark_purged([1])
     assert told(accepted, one, report=0x0112) == {"given up": 1}
     assert state(accepted) is InstanceState.DELIVERED
-    assert commitments.renew(accepted, "1.2.1", ["pacs"]) == 0
+    assert commitments.renew(accepted, matching("1.2.1"), ["pacs"], by="anna") == 0
 
 
 def test_without_an_answer_the_number_of_requests_is_bounded(accepted: Ledger, clock: Clock) -> None:
@@ -117,7 +118,7 @@ def test_without_an_answer_the_number_of_requests_is_bounded(accepted: Ledger, c
     assert commitments.begin(accepted, "pacs") is None
     assert commitments.give_up(accepted, "pacs", 72.0) == 3
     assert queries.uncommitted(accepted) == {"pacs": {PromiseState.UNCOMMITTED: 3}}
-    assert commitments.renew(accepted, "1.2.1", ["pacs"]) == 3
+    assert commitments.renew(accepted, matching("1.2.1"), ["pacs"], by="anna") == 3
     clock.forward(commitments.GATHER_S)
     assert len(asked(accepted).references) == 3
 

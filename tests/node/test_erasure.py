@@ -179,7 +179,7 @@ def test_the_audit_trail_has_each_deed_in_the_standards_words(tmp_path: Path, de
         words="as a person asked",
         outcome=Outcome.SUCCESS,
     )
-    with recorder.by_operator(config, "erase") as tell:
+    with recorder.by_operator(config, "erase", "anna") as tell:
         tell(act)
     (segment,) = (config.spool.path / "audit").glob("*-erase-*.log")
     (line,) = segment.read_bytes().splitlines()
@@ -191,6 +191,6 @@ def test_the_audit_trail_has_each_deed_in_the_standards_words(tmp_path: Path, de
 
 def test_nothing_is_recorded_where_the_audit_is_off(tmp_path: Path) -> None:
     config = rules(tmp_path, audit={"enabled": False})
-    with recorder.by_operator(config, "erase") as tell:
+    with recorder.by_operator(config, "erase", "anna") as tell:
         tell(Act(deed=Deed.ERASED, study_instance_uid="1.2", patient_key="", sop_classes={}, words=""))
     assert not list(tmp_path.rglob("*.log"))

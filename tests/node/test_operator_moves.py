@@ -112,7 +112,7 @@ class Node:
         self, *, named: bool = True, to: str | None = None, rows: list[int] | None = None
     ) -> operator_moves.Resent:
         wanted = {each.name: each.send for each in self.config.destinations if to in (None, each.name)}
-        return operator_moves.resend(self.ledger, self.spool, rows or self.rows(), wanted, named=named)
+        return operator_moves.resend(self.ledger, self.spool, rows or self.rows(), wanted, named=named, by="anna")
 
     def headers(self, kind: str) -> list[Dataset]:
         """Objects of a kind that were sent, in the order of their first sending."""
@@ -221,7 +221,7 @@ def test_a_ledger_made_anew_gives_the_same_bytes_of_every_version(tmp_path: Path
         assert node.answered() == 3
     node.receive(PatientID="REAL-1")
     node.judge()
-    operator_moves.admit(ledger, spool, operator_moves.conflicts(ledger, node.rows()))
+    operator_moves.admit(ledger, spool, operator_moves.conflicts(ledger, node.rows()), by="anna")
     assert node.answered() == 3
     ledger.close()
     for file in config.spool.path.glob(f"{FILE_NAME}*"):
@@ -248,11 +248,11 @@ def test_a_corrected_patient_id_is_admitted_by_an_operator(node: Node) -> None:
     assert "removed there" in str(story.instance.sentence)
     found = operator_moves.conflicts(node.ledger, node.rows())
     assert found == [2, 3], "the other images of that patient in the study are meant too"
-    assert operator_moves.admit(node.ledger, node.spool, found) == operator_moves.Rejudged(queued=2)
+    assert operator_moves.admit(node.ledger, node.spool, found, by="anna") == operator_moves.Rejudged(queued=2)
     assert node.answered() == 6
     assert [str(each.PatientID) for each in node.headers("report")] == ["TEMP1", "REAL1", "REAL1"]
     assert [each.same_patient for each in node.stories()[1].replaces] == [False]
-    assert operator_moves.rejudge(node.ledger, [1, 2, 3]).queued == 3
+    assert operator_moves.rejudge(node.ledger, [1, 2, 3], by="anna").queued == 3
     assert node.answered() == 0, "the earlier version is answered as it was, and so is what replaces it"
     node.receive(PatientID="REAL1", SOPInstanceUID="1.2.3.9")
     assert node.answered() == 3, "from now on it is this study's"
@@ -267,7 +267,8 @@ def test_a_corrected_study_of_a_series_is_admitted(node: Node) -> None:
     node.receive(StudyInstanceUID="1.2.3.7")
     assert node.answered() == 0
     assert "The study differs" in str(node.stories()[1].instance.sentence)
-    assert operator_moves.admit(node.ledger, node.spool, operator_moves.conflicts(node.ledger, node.rows())).queued == 1
+    contradicting = operator_moves.conflicts(node.ledger, node.rows())
+    assert operator_moves.admit(node.ledger, node.spool, contradicting, by="anna").queued == 1
     assert node.answered() == 3
 
 
@@ -324,11 +325,11 @@ def test_what_retention_took_is_told_and_can_be_made_again(node: Node) -> None:
     node.ledger.now = lambda: now() + timedelta(days=31)
     assert retention.sweep(node.ledger, node.spool, 30.0) == 1
     assert node.resend() == operator_moves.Resent(purged=1)
-    assert operator_moves.rejudge(node.ledger, node.rows()) == operator_moves.Rejudged(purged=1)
+    assert operator_moves.rejudge(node.ledger, node.rows(), by="anna") == operator_moves.Rejudged(purged=1)
     digest = node.receive()
     assert node.resend() == operator_moves.Resent(purged=1), "the radiograph is back, its results are not"
     node.spool.date(digest, node.stories()[0].instance.received_at)
-    assert operator_moves.rejudge(node.ledger, node.rows()) == operator_moves.Rejudged(queued=1)
+    assert operator_moves.rejudge(node.ledger, node.rows(), by="anna") == operator_moves.Rejudged(queued=1)
     assert node.answered() == 0, "known results go by `resend`"
     assert node.resend().due == {"pacs": 3}
     assert node.deliver() == 3
@@ -338,8 +339,8 @@ def test_what_retention_took_is_told_and_can_be_made_again(node: Node) -> None:
 def test_judged_again_unchanged_nothing_doubles(node: Node) -> None:
     node.receive()
     assert node.answered() == 3
-    assert operator_moves.rejudge(node.ledger, node.rows()) == operator_moves.Rejudged(queued=1)
-    assert operator_moves.rejudge(node.ledger, node.rows()) == operator_moves.Rejudged(waiting=1)
+    assert operator_moves.rejudge(node.ledger, node.rows(), by="anna") == operator_moves.Rejudged(queued=1)
+    assert operator_moves.rejudge(node.ledger, node.rows(), by="anna") == operator_moves.Rejudged(waiting=1)
     assert node.answered() == 0
     assert node.states() == [("DELIVERED", None)]
     assert len(node.archive) == 3
@@ -349,12 +350,12 @@ def test_judged_again_under_other_rules_the_new_results_are_the_instances(node: 
     node.receive()
     assert node.answered() == 3
     node.config = rules(tmp_path, results={"installation_id": "other"})
-    assert operator_moves.rejudge(node.ledger, node.rows()).queued == 1
+    assert operator_moves.rejudge(node.ledger, node.rows(), by="anna").queued == 1
     assert node.answered() == 3
     assert node.resend().due == {"pacs": 3}, "the outdated ones stay where they are"
     assert node.deliver() == 3
     node.config = rules(tmp_path)
-    assert operator_moves.rejudge(node.ledger, node.rows()).queued == 1
+    assert operator_moves.rejudge(node.ledger, node.rows(), by="anna").queued == 1
     assert node.answered() == 0, "the first answer is the instance's again"
     node.resend()
     assert node.deliver() == 3
@@ -403,7 +404,7 @@ def test_all_that_was_rejected_for_a_reason_is_judged_again(node: Node, tmp_path
     assert found == [1]
     assert operator_moves.find(node.ledger, since=datetime.now(UTC) + timedelta(hours=1)) == []
     assert operator_moves.find(node.ledger, matching("1.2.3.8")) == [2]
-    assert operator_moves.rejudge(node.ledger, found).queued == 1
+    assert operator_moves.rejudge(node.ledger, found, by="anna").queued == 1
     assert node.answered() == 3
     assert node.states() == [("DELIVERED", None)]
 

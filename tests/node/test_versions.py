@@ -23,6 +23,7 @@ from cxr_node.node.ledger.tables import deliveries, instances
 from cxr_node.node.receive.receiver import Receiver
 from tests.node.test_operator_moves import ADULT, PACS, SECOND, SOP, WARN, Node, opened_node, rules
 
+AGAIN = operator_moves.Again(destinations=["pacs"], by="anna")
 OTHER = {"results": {"installation_id": "other"}}
 
 
@@ -34,7 +35,7 @@ def node(tmp_path: Path) -> Iterator[Node]:
 
 def judged_again(node: Node, tmp_path: Path, *destinations: dict[str, object], **sections: object) -> None:
     node.config = rules(tmp_path, *destinations, **sections)
-    assert operator_moves.rejudge(node.ledger, node.rows()).queued == 1
+    assert operator_moves.rejudge(node.ledger, node.rows(), by="anna").queued == 1
     node.judge()
 
 
@@ -78,11 +79,11 @@ def test_a_rejection_withdraws_the_answer_before_it(node: Node, tmp_path: Path) 
 def test_an_image_that_died_when_it_was_judged_again_is_retried(node: Node) -> None:
     node.receive()
     assert node.answered() == 3
-    assert operator_moves.rejudge(node.ledger, node.rows()).queued == 1
+    assert operator_moves.rejudge(node.ledger, node.rows(), by="anna").queued == 1
     job = node.ledger.claim_instance("worker", 60.0)
     assert job is not None
     assert node.ledger.settle_dead(job, DeadReason.FAULT, "a fault")
-    assert operator_moves.retry(node.ledger, sa.true(), ["pacs"]) == operator_moves.Retried(instances=1)
+    assert operator_moves.retry(node.ledger, sa.true(), AGAIN) == operator_moves.Retried(instances=1)
     assert node.stories()[0].instance.state is InstanceState.RECEIVED
     assert node.answered() == 0
     assert node.states() == [("DELIVERED", None)]
@@ -103,7 +104,7 @@ def test_a_replaced_answer_that_died_is_nothing_to_retry(node: Node, tmp_path: P
     node.judge()
     died(node)
     judged_again(node, tmp_path, **OTHER)
-    assert operator_moves.retry(node.ledger, sa.true(), ["pacs"]) == operator_moves.Retried()
+    assert operator_moves.retry(node.ledger, sa.true(), AGAIN) == operator_moves.Retried()
 
 
 @pytest.mark.parametrize("corrected", [True, False], ids=["corrected", "judged again"])

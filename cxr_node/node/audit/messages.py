@@ -61,6 +61,7 @@ class Alert(Enum):
     """What a Security Alert is about (CID 403)."""
 
     NODE_AUTHENTICATION = ("110126", "DCM", "Node Authentication")
+    SOFTWARE_CONFIGURATION = ("110131", "DCM", "Software Configuration")
     RECORDING_STARTED = ("110134", "DCM", "Audit Recording Started")
 
 
@@ -108,7 +109,8 @@ class Deed(Enum):
     """What an operator did with a study: EventActionCode and EventID (A.5.3.6, A.5.3.8)."""
 
     ERASED = ("D", ("110105", "DCM", "DICOM Study Deleted"))
-    ADMITTED = ("U", ("110103", "DCM", "DICOM Instances Accessed"))
+    ACCESSED = ("U", ("110103", "DCM", "DICOM Instances Accessed"))
+    """Accepted whose they are, or set aside; the words tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,9 +168,7 @@ def security_alert(reporter: Reporter, alert: Alert, peer: Participant | None, w
     if peer is not None:
         _other(message, peer, requests=False, role=None)
     subject = peer.host if peer is not None else reporter.host
-    detail = base64.b64encode(words.encode()).decode()
-    node = _object(message, ("2", "13"), subject, _NODE, (peer.ae_title if peer is not None else "") or subject)
-    ElementTree.SubElement(node, "ParticipantObjectDetail", {"type": "Alert Description", "value": detail})
+    _described(message, subject, (peer.ae_title if peer is not None else "") or subject, words)
     return _finish(message, reporter)
 
 
@@ -180,6 +180,22 @@ def operator_act(reporter: Reporter, person: str, act: Act, at: datetime) -> byt
     _ourselves(message, reporter, requests=False, role=_APPLICATION)
     _about(message, act.study_instance_uid, act.patient_key, act.sop_classes)
     return _finish(message, reporter)
+
+
+def operator_setting(reporter: Reporter, person: str, words: str, at: datetime) -> bytes:
+    """Somebody changed what the node does for all studies: an informative alert (A.5.3.11)."""
+    message = _message(("110113", "DCM", "Security Alert"), "E", Outcome.SUCCESS, at, words)
+    _type(message, Alert.SOFTWARE_CONFIGURATION.value)
+    _participant(message, (person, ""), reporter.host, True, None)
+    _ourselves(message, reporter, requests=False, role=_APPLICATION)
+    _described(message, reporter.host, reporter.ae_title or reporter.host, words)
+    return _finish(message, reporter)
+
+
+def _described(message: ElementTree.Element, host: str, name: str, words: str) -> None:
+    node = _object(message, ("2", "13"), host, _NODE, name)
+    detail = base64.b64encode(words.encode()).decode()
+    ElementTree.SubElement(node, "ParticipantObjectDetail", {"type": "Alert Description", "value": detail})
 
 
 def _transfer(

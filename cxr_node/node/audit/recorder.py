@@ -37,6 +37,7 @@ from cxr_node.node.audit.messages import (
     Severity,
     Transfer,
     operator_act,
+    operator_setting,
 )
 from cxr_node.node.audit.trail import Segments, TrailFolder
 from cxr_node.node.network.rejections import ALERTS, Refusal, told_as
@@ -302,8 +303,10 @@ def recording(config: Config, role: str) -> Iterator[Audit]:
 
 
 @contextmanager
-def by_operator(config: Config, command: str) -> Iterator[Callable[[Act], None]]:
+def by_operator(config: Config, command: str, by: str) -> Iterator[Callable[[Act | str], None]]:
     """Record what an operator does by a command, each deed when it is done; the trail is open before the first.
+
+    A deed is an act on a study; in plain words, it is a setting for all of them.
 
     Raises
     ------
@@ -313,11 +316,14 @@ def by_operator(config: Config, command: str) -> Iterator[Callable[[Act], None]]
         yield lambda _: None
         return
     reporter, segments = _reporter(config, command), Segments(trail_folder(config), command)
-    sender, person = Sender(host=reporter.host, pid=reporter.pid), _account()
+    sender = Sender(host=reporter.host, pid=reporter.pid)
 
-    def record(act: Act) -> None:
+    def record(deed: Act | str) -> None:
         at = datetime.now(UTC)
-        segments.append([sender.message(operator_act(reporter, person, act, at), Severity.NOTICE, at)])
+        told = (
+            operator_setting(reporter, by, deed, at) if isinstance(deed, str) else operator_act(reporter, by, deed, at)
+        )
+        segments.append([sender.message(told, Severity.NOTICE, at)])
 
     try:
         segments.append([])
@@ -336,7 +342,7 @@ def _reporter(config: Config, role: str) -> Reporter:
     )
 
 
-def _account() -> str:
+def account() -> str:
     """The operator's account: under `sudo -u cxr-node` the person behind it."""
     try:
         return os.environ.get("SUDO_USER") or getpass.getuser()

@@ -13,7 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cxr_node.node.ledger import destination_health, results
+from cxr_node.node.ledger import destination_health, holds, results
 from cxr_node.node.ledger.ledger import Ledger, conclude
 from cxr_node.node.ledger.states import FREE, OPEN, DeadReason, DeliveryState, InstanceState, note
 from cxr_node.node.ledger.tables import deliveries, instance_artifacts, instances, promises
@@ -23,6 +23,7 @@ REMOVED = "destination-removed"
 
 
 _BATCH = 100  # short transactions: the receiver waits for none of them
+_IS_UNSETTLED = deliveries.c.state.in_((*OPEN, DeliveryState.DEAD))
 
 
 def settle(ledger: Ledger, configured: Collection[str]) -> Counter[str]:
@@ -55,35 +56,35 @@ class Forgotten:
     """Deliveries that a process of the node has in hand now."""
 
 
-def forget(ledger: Ledger, destination: str) -> Forgotten:
-    """Delete the deliveries that wait for a destination, or are DEAD: none will ever be sent. What it accepted is kept.
+def forget(ledger: Ledger, destination: str, *, by: str) -> Forgotten:
+    """Delete the deliveries that wait for a destination, or are DEAD: none will ever be sent.
 
-    Configured again, the destination is not sent these.
+    What it accepted is kept, and what was set aside. Configured again, the destination is not sent these.
     """
     total, delivered = 0, 0
-    while some := _forget_some(ledger, destination):
+    while some := _forget_some(ledger, destination, by):
         total, delivered = total + some[0], delivered + some[1]
-    mine = sa.and_(deliveries.c.destination == destination, deliveries.c.state != DeliveryState.DELIVERED)
+    mine = sa.and_(deliveries.c.destination == destination, _IS_UNSETTLED)
     with ledger.database.writing() as connection:
         held = int(connection.scalar(sa.select(sa.func.count()).select_from(deliveries).where(mine)) or 0)
         if not held:
             destination_health.forget(connection, destination)
+            holds.forget(connection, destination)
     return Forgotten(total, delivered, held)
 
 
-def _forget_some(ledger: Ledger, destination: str) -> tuple[int, int] | None:
+def _forget_some(ledger: Ledger, destination: str, by: str) -> tuple[int, int] | None:
     """One batch: how many deliveries, and how many instances are DELIVERED for it; None where nothing is left."""
     now = ledger.now()
     free = sa.or_(deliveries.c.lease_until.is_(None), deliveries.c.lease_until <= now)
-    unsettled = deliveries.c.state != DeliveryState.DELIVERED
     delivered = 0
     with ledger.database.writing() as connection:
-        rows = _some(connection, sa.and_(deliveries.c.destination == destination, unsettled, free))
+        rows = _some(connection, sa.and_(deliveries.c.destination == destination, _IS_UNSETTLED, free))
         for row in rows:
             users = results.lock_users(connection, row.artifact_id)
             connection.execute(sa.delete(promises).where(promises.c.delivery_id == row.id))
             connection.execute(sa.delete(deliveries).where(deliveries.c.id == row.id))
-            note(connection, users, now, "delivery-forgotten", f"to {destination}: by an operator")
+            note(connection, users, now, "delivery-forgotten", f"to {destination}: by {by}")
             over = sa.and_(instances.c.id.in_(users), instances.c.reason == DeadReason.UNDELIVERED)
             reported = {"state": InstanceState.REPORTED, "updated_at": now, "reason": None}
             connection.execute(sa.update(instances).where(over).values(reported))

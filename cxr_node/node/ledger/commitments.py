@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from cxr_node.node.ledger import results
-from cxr_node.node.ledger.lookup import matching
 from cxr_node.node.ledger.states import FREE, DeliveryState, InstanceState, PromiseState, is_on_hold, note
 from cxr_node.node.ledger.tables import (
     Instant,
@@ -178,22 +177,23 @@ def answer(ledger: Ledger, asked: Transaction, report: Report, delay_s: Callable
     return done
 
 
-def renew(ledger: Ledger, key: str, asking: Collection[str], accession_keys: Collection[str] = ()) -> int:
-    """-> DUE, for all that was delivered of what a key names and does not wait for an answer; how many."""
-    kept = sa.and_(matching(key, accession_keys), instances.c.purged_at.is_(None))
+def renew(ledger: Ledger, which: sa.ColumnElement[bool], asking: Collection[str], *, by: str) -> int:
+    """-> DUE, for all that was delivered of the instances that are meant and does not wait for an answer; how many."""
+    kept = sa.and_(which, instances.c.purged_at.is_(None))
     linked = sa.select(instance_artifacts.c.artifact_id).join(instances).where(kept)
     waiting = sa.select(promises.c.delivery_id).where(promises.c.state.in_(OPEN))
-    delivered = sa.select(deliveries.c.id, deliveries.c.destination).where(
+    delivered = sa.select(deliveries.c.id, deliveries.c.destination, deliveries.c.artifact_id).where(
         deliveries.c.artifact_id.in_(linked),
         deliveries.c.destination.in_(asking),
         deliveries.c.state == DeliveryState.DELIVERED,
         deliveries.c.id.not_in(waiting),
     )
     with ledger.database.writing() as connection:
-        rows = connection.execute(delivered.order_by(deliveries.c.id).with_for_update(of=deliveries)).all()
+        rows = connection.execute(delivered.order_by(deliveries.c.id).with_for_update(of=deliveries)).mappings().all()
         for row in rows:
-            expect(connection, row.id, row.destination, ledger.now())
-        _set(connection, [row.id for row in rows], {"asks": 0, "failure_reason": None, "detail": None})
+            expect(connection, row["id"], row["destination"], ledger.now())
+            _tell(connection, row, ledger.now(), "asked-again", f"by {by}")
+        _set(connection, [row["id"] for row in rows], {"asks": 0, "failure_reason": None, "detail": None})
     return len(rows)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -125,6 +126,7 @@ class Database:
         self._reading = engine.execution_options(**{_READ_ONLY: True})
         self._leasing = engine.execution_options(**{_LEASING: True})
         self._file = _file(engine.url)
+        self._shared = threading.local()
         self._opened: tuple[int, int] | None = None
         self._lost = ""
 
@@ -167,8 +169,22 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """One consistent view that blocks no writer."""
+        shared: sa.Connection | None = getattr(self._shared, "connection", None)
+        if shared is not None:
+            yield shared
+            return
         with self._faults(), self._reading.begin() as connection:
             yield connection
+
+    @contextmanager
+    def one_view(self) -> Iterator[None]:
+        """Let all that this thread reads meanwhile see the same moment: for figures that are shown side by side."""
+        with self.reading() as connection:
+            self._shared.connection = connection
+            try:
+                yield
+            finally:
+                self._shared.connection = None
 
     def require_whole(self) -> None:
         """Fail if the file is damaged, or another process has set it aside and started a new one.

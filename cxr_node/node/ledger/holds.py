@@ -16,8 +16,7 @@ import sqlalchemy as sa
 
 from cxr_node.node.ledger import destination_health
 from cxr_node.node.ledger.states import OPEN, PromiseState, pick
-from cxr_node.node.ledger.tables import IS_OPEN, deliveries, promises
-from cxr_node.node.ledger.tables import holds as table
+from cxr_node.node.ledger.tables import IS_OPEN, deliveries, holds, promises
 
 if TYPE_CHECKING:
     from cxr_node.node.ledger.ledger import Ledger
@@ -49,10 +48,10 @@ def hold(ledger: Ledger, destination: str, by: str, reason: HoldReason | None = 
     """Let what is for a destination wait; one that is held stays as it was, with its first `since` and `by`."""
     new = Hold(destination=destination, since=ledger.now(), by=by, reason=reason)
     with ledger.database.writing() as connection:
-        known = connection.execute(sa.select(table).where(table.c.destination == destination)).mappings().first()
+        known = connection.execute(sa.select(holds).where(holds.c.destination == destination)).mappings().first()
         if known is not None:
             return Hold(**pick(Hold, known))
-        connection.execute(sa.insert(table), asdict(new))
+        connection.execute(sa.insert(holds), asdict(new))
     return new
 
 
@@ -72,7 +71,7 @@ def release(ledger: Ledger, destination: str) -> int | None:
     unasked = sa.and_(promises.c.destination == destination, promises.c.state == PromiseState.DUE)
     with ledger.database.writing() as connection:
         connection.execute(sa.update(promises).where(unasked).values(not_before=now, first_due_at=now))
-        connection.execute(sa.delete(table).where(table.c.destination == destination))
+        connection.execute(sa.delete(holds).where(holds.c.destination == destination))
         destination_health.nudge(connection, destination)
         waiting = sa.select(sa.func.count()).where(deliveries.c.destination == destination, IS_OPEN)
         return int(connection.scalar(waiting) or 0)
@@ -94,10 +93,10 @@ def _date_some(ledger: Ledger, destination: str, state: str, last_id: int) -> in
 def look(ledger: Ledger) -> Mapping[str, Hold]:
     """Tell of every destination that is held, by name."""
     with ledger.database.reading() as connection:
-        rows = connection.execute(sa.select(table).order_by(table.c.destination)).mappings().all()
+        rows = connection.execute(sa.select(holds).order_by(holds.c.destination)).mappings().all()
     return {row["destination"]: Hold(**pick(Hold, row)) for row in rows}
 
 
 def forget(connection: sa.Connection, destination: str) -> None:
     """Take the row away: the destination is gone."""
-    connection.execute(sa.delete(table).where(table.c.destination == destination))
+    connection.execute(sa.delete(holds).where(holds.c.destination == destination))

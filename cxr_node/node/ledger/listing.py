@@ -15,9 +15,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from cxr_node.domain import AbstainReason, Verdict
+from cxr_node.node.ledger import stages
+from cxr_node.node.ledger.database import utc_now
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.lookup import matching
 from cxr_node.node.ledger.queries import InstanceRow, instance_row
+from cxr_node.node.ledger.stages import Stage
 from cxr_node.node.ledger.states import OPEN, DeliveryState, InstanceState
 from cxr_node.node.ledger.tables import IS_OPEN, deliveries, instance_artifacts, instances
 
@@ -34,6 +37,7 @@ class Wanted:
     """As `lookup.matching` takes it."""
     accession_keys: Collection[str] = ()
     state: InstanceState | None = None
+    stage: Stage | None = None
     verdict: str | None = None
     """The word for programs, which of a positive names its target: PNEUMONIA."""
     reason: str | None = None
@@ -84,23 +88,36 @@ class Oldest:
 
 def find(ledger: Ledger, wanted: Wanted, limit: int) -> list[InstanceRow]:
     """List instances, the newest first."""
-    newest = sa.select(instances).where(condition(wanted)).order_by(instances.c.id.desc()).limit(limit)
+    newest = sa.select(instances).where(condition(wanted, ledger.now())).order_by(instances.c.id.desc()).limit(limit)
     with ledger.database.reading() as connection:
         return [instance_row(row) for row in connection.execute(newest).mappings()]
 
 
-def condition(wanted: Wanted) -> sa.ColumnElement[bool]:
-    """The same as a condition on instances."""
-    return sa.and_(sa.true(), *_conditions(wanted))
+def condition(wanted: Wanted, now: datetime | None = None) -> sa.ColumnElement[bool]:
+    """The same as a condition on instances; `now` tells which leases hold."""
+    return sa.and_(sa.true(), *_conditions(wanted, now or utc_now()))
 
 
-def _conditions(wanted: Wanted) -> Iterator[sa.ColumnElement[bool]]:
+_DUE_THERE = {
+    Stage.DEAD: InstanceState.DEAD,
+    Stage.SET_ASIDE: InstanceState.SET_ASIDE,
+    Stage.TO_DELIVER: InstanceState.REPORTED,
+}
+
+
+def _conditions(wanted: Wanted, now: datetime) -> Iterator[sa.ColumnElement[bool]]:
     if wanted.key is not None:
         yield matching(wanted.key, wanted.accession_keys)
+    state = wanted.state
+    if wanted.stage is not None:
+        if wanted.destination is not None and wanted.stage in _DUE_THERE:
+            state = _DUE_THERE[wanted.stage]
+        else:
+            yield stages.condition(wanted.stage, now)
     if wanted.destination is not None:
-        yield _at(wanted.destination, wanted.state)
-    elif wanted.state is not None:
-        yield instances.c.state == wanted.state
+        yield _at(wanted.destination, state)
+    elif state is not None:
+        yield instances.c.state == state
     if wanted.verdict is not None:
         yield instances.c.verdict == wanted.verdict
     if wanted.reason is not None:
@@ -131,6 +148,7 @@ _SENT_AS = {
     InstanceState.DEAD: (DeliveryState.DEAD,),
     InstanceState.REPORTED: OPEN,
     InstanceState.DELIVERED: (DeliveryState.DELIVERED,),
+    InstanceState.SET_ASIDE: (DeliveryState.SET_ASIDE,),
 }
 
 
@@ -143,7 +161,7 @@ def _at(destination: str, state: InstanceState | None) -> sa.ColumnElement[bool]
         deliveries, deliveries.c.artifact_id == instance_artifacts.c.artifact_id
     )
     states = () if state is None else _SENT_AS.get(state, ())
-    if state in (InstanceState.DEAD, InstanceState.REPORTED):
+    if state in (InstanceState.DEAD, InstanceState.REPORTED, InstanceState.SET_ASIDE):
         here = linked.where(deliveries.c.destination == destination, deliveries.c.state.in_(states))
         return instances.c.id.in_(here)
     there = linked.where(

@@ -20,7 +20,8 @@ from cxr_node.domain import Reason
 from cxr_node.errors import DataError
 from cxr_node.node.ledger import results
 from cxr_node.node.ledger.ledger import Ledger, of_instance
-from cxr_node.node.ledger.states import FREE, DeadReason, DeliveryState, InstanceState, note
+from cxr_node.node.ledger.stages import has_ended
+from cxr_node.node.ledger.states import FREE, DeliveryState, InstanceState, is_unjudged, note
 from cxr_node.node.ledger.tables import alternatives, artifacts, deliveries, instance_artifacts, instances
 from cxr_node.node.spool.spool import Area, Spool
 from cxr_node.result_kinds import ResultKind
@@ -46,37 +47,34 @@ class Retried:
     left: Counter[Left] = field(default_factory=Counter)
 
 
-def dead() -> sa.ColumnElement[bool]:
-    """Instances that are DEAD, and those on their way that a destination has refused something of."""
-    refused = (
-        sa.select(instance_artifacts.c.instance_id)
-        .join(deliveries, deliveries.c.artifact_id == instance_artifacts.c.artifact_id)
-        .where(instance_artifacts.c.instance_id == instances.c.id, instance_artifacts.c.outdated_at.is_(None))
-        .where(deliveries.c.state == DeliveryState.DEAD)
-    )
-    noted = (InstanceState.REPORTED, InstanceState.REJECTED)  # of a rejected one the note that says so
-    on_its_way = sa.and_(instances.c.state.in_(noted), refused.exists())
-    return sa.or_(instances.c.state == InstanceState.DEAD, on_its_way)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Again:
+    """What may be tried again, and who asks for it."""
+
+    destinations: Collection[str]
+    """Names of those that may be tried."""
+    by: str
+    unjudged: bool = True
+    """Also what died, or was set aside, before it was judged."""
+    set_aside: bool = False
+    """Also what an operator set aside."""
+
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """States that are left; instances and deliveries have the same words for them."""
+        return (DeliveryState.DEAD, DeliveryState.SET_ASIDE) if self.set_aside else (DeliveryState.DEAD,)
 
 
-def retry(
-    ledger: Ledger, which: sa.ColumnElement[bool], destinations: Collection[str], *, unjudged: bool = True
-) -> Retried:
-    """DEAD -> READY or RECEIVED, for instances that a condition names.
-
-    Parameters
-    ----------
-    which : condition on instances
-    destinations : names of those that may be tried again
-    unjudged : also what died while it was judged
-    """
+def retry(ledger: Ledger, which: sa.ColumnElement[bool], again: Again) -> Retried:
+    """DEAD or SET_ASIDE -> READY or RECEIVED, for instances that a condition names."""
     last_id, moved, sent, left = 0, 0, 0, Counter[Left]()
+    ended = sa.or_(*(has_ended(InstanceState(each)) for each in again.ends))
     while True:
-        found = sa.select(instances).where(which, dead(), instances.c.id > last_id).order_by(instances.c.id)
+        found = sa.select(instances).where(which, ended, instances.c.id > last_id).order_by(instances.c.id)
         with ledger.database.writing() as connection:
             rows = connection.execute(found.limit(_REVIVED_AT_ONCE).with_for_update()).mappings().all()
             for row in rows:
-                came = _revive(connection, row, destinations, ledger.now(), unjudged=unjudged)
+                came = _revive(connection, row, again, ledger.now())
                 if isinstance(came, Left):
                     left[came] += 1
                 else:
@@ -86,39 +84,40 @@ def retry(
         last_id = rows[-1]["id"]
 
 
-def _revive(
-    connection: sa.Connection, row: sa.RowMapping, destinations: Collection[str], now: datetime, *, unjudged: bool
-) -> int | Left:
+def _revive(connection: sa.Connection, row: sa.RowMapping, again: Again, now: datetime) -> int | Left:
     """Put one instance back: how many of its deliveries are due again, or why it stays."""
     if row["purged_at"] is not None:
         return Left.PURGED
-    if row["state"] == InstanceState.DEAD and row["reason"] != DeadReason.UNDELIVERED:  # it may have results
-        if not unjudged:
+    if is_unjudged(row):  # it may have results of an earlier judgement
+        if not again.unjudged:
             return Left.UNSENT
-        _move(connection, [row["id"]], InstanceState.RECEIVED, now)
+        _move(connection, [row["id"]], InstanceState.RECEIVED, again.by, now)
         return 0
     current = of_instance(row["id"], instance_artifacts.c.outdated_at.is_(None))
-    refused = sa.and_(current, deliveries.c.state == DeliveryState.DEAD, deliveries.c.destination.in_(destinations))
+    mine = sa.and_(deliveries.c.state.in_(again.ends), deliveries.c.destination.in_(again.destinations))
     due = FREE | {"attempts": 0, "not_before": now, "state": DeliveryState.READY, "first_due_at": now}
-    again = sa.update(deliveries).where(refused).values(due).returning(deliveries.c.artifact_id)
-    sent = list(connection.scalars(again))
+    was_set_aside = deliveries.c.state == DeliveryState.SET_ASIDE
+    due |= {"reason": None, "last_error": sa.case((was_set_aside, None), else_=deliveries.c.last_error)}
+    sent = list(
+        connection.scalars(sa.update(deliveries).where(current, mine).values(due).returning(deliveries.c.artifact_id))
+    )
     if not sent:
         return Left.ELSEWHERE
     users = {user for artifact_id in sent for user in results.lock_users(connection, artifact_id)}
-    over = sa.and_(instances.c.state == InstanceState.DEAD, instances.c.purged_at.is_(None))
+    over = sa.and_(instances.c.state.in_(again.ends), instances.c.purged_at.is_(None))
     waiting = sa.select(instances.c.id).where(instances.c.id.in_(users), over)
     back = list(connection.scalars(waiting))
-    _move(connection, back, InstanceState.REPORTED, now)
+    _move(connection, back, InstanceState.REPORTED, again.by, now)
     if row["id"] not in back:
-        note(connection, [row["id"]], now, "retried", f"by an operator, {len(sent)} deliveries")
+        note(connection, [row["id"]], now, "retried", f"by {again.by}, {len(sent)} deliveries")
     return len(sent)
 
 
-def _move(connection: sa.Connection, instance_ids: list[int], to: InstanceState, now: datetime) -> None:
+def _move(connection: sa.Connection, instance_ids: list[int], to: InstanceState, by: str, now: datetime) -> None:
     values: dict[str, Any] = FREE | {"attempts": 0, "not_before": now, "updated_at": now, "state": to}
     values |= {"reason": None, "sentence": None}
     connection.execute(sa.update(instances).where(instances.c.id.in_(instance_ids)).values(values))
-    note(connection, instance_ids, now, "retried", f"by an operator, back to {to}")
+    note(connection, instance_ids, now, "retried", f"by {by}, back to {to}")
 
 
 ADMITTED = "admitted"
@@ -195,6 +194,7 @@ def resend(
     destinations: Mapping[str, Collection[ResultKind]],
     *,
     named: bool,
+    by: str,
 ) -> Resent:
     """Make the present results of instances due at destinations that want them: READY again, or for the first time.
 
@@ -209,7 +209,7 @@ def resend(
     due: Counter[str] = Counter()
     for instance_id in (each for each in instance_ids if each not in old):
         with ledger.database.writing() as connection:
-            ending, added, waiting = _resend(connection, spool, instance_id, destinations, ledger.now())
+            ending, added, waiting = _resend(connection, spool, instance_id, destinations, ledger.now(), by)
         told[ending] += 1
         told["waiting"] += waiting
         due += added
@@ -222,16 +222,16 @@ def resend(
     )
 
 
-def rejudge(ledger: Ledger, instance_ids: Sequence[int]) -> Rejudged:
+def rejudge(ledger: Ledger, instance_ids: Sequence[int], *, by: str) -> Rejudged:
     """-> RECEIVED, for images whose bytes are kept: judged as if they came now."""
     told: Counter[str] = Counter()
     for instance_id in instance_ids:
         with ledger.database.writing() as connection:
-            told[_rejudge(connection, instance_id, ledger.now(), "judged again, by an operator")] += 1
+            told[_rejudge(connection, instance_id, ledger.now(), f"judged again, by {by}")] += 1
     return Rejudged(queued=told["queued"], waiting=told["waiting"], purged=told["purged"])
 
 
-def admit(ledger: Ledger, spool: Spool, instance_ids: Sequence[int]) -> Rejudged:
+def admit(ledger: Ledger, spool: Spool, instance_ids: Sequence[int], *, by: str) -> Rejudged:
     """REJECTED -> RECEIVED, and from now on the images' patient and study are those of their study and series.
 
     The note next to the object comes first: a rebuilt ledger admits it too.
@@ -245,7 +245,7 @@ def admit(ledger: Ledger, spool: Spool, instance_ids: Sequence[int]) -> Rejudged
         with ledger.database.writing() as connection:
             admitted = sa.update(instances).where(instances.c.id == row["id"]).values(admitted_at=ledger.now())
             connection.execute(admitted)
-            told[_rejudge(connection, row["id"], ledger.now(), "patient and study accepted, by an operator")] += 1
+            told[_rejudge(connection, row["id"], ledger.now(), f"patient and study accepted, by {by}")] += 1
     return Rejudged(queued=told["queued"], waiting=told["waiting"], purged=told["purged"])
 
 
@@ -277,6 +277,7 @@ def _resend(
     instance_id: int,
     destinations: Mapping[str, Collection[ResultKind]],
     now: datetime,
+    by: str,
 ) -> tuple[str, Counter[str], int]:
     """Outcome for one instance, what is due by destination, and how many objects were due already."""
     due: Counter[str] = Counter()
@@ -298,7 +299,7 @@ def _resend(
         _reopen(connection, artifact["id"], now)
     if due:
         words = ", ".join(f"{number} objects to {name}" for name, number in sorted(due.items()))
-        note(connection, [instance_id], now, "resent", f"by an operator: {words}")
+        note(connection, [instance_id], now, "resent", f"by {by}: {words}")
     return "sent", due, waiting
 
 
@@ -336,16 +337,16 @@ def _make_due(connection: sa.Connection, artifact_id: int, destination: str, pri
         return True
     if state in (DeliveryState.READY, DeliveryState.WAIT):
         return False
-    connection.execute(sa.update(deliveries).where(here).values(FREE | due | {"last_error": None}))
+    connection.execute(sa.update(deliveries).where(here).values(FREE | due | {"last_error": None, "reason": None}))
     return True
 
 
 def _reopen(connection: sa.Connection, artifact_id: int, now: datetime) -> None:
-    """DELIVERED or DEAD -> REPORTED, for the instances of a result of which something is due."""
+    """DELIVERED, DEAD or SET_ASIDE -> REPORTED, for the instances of a result of which something is due."""
     users = results.lock_users(connection, artifact_id)
     settled = sa.and_(
         instances.c.id.in_(users),
-        instances.c.state.in_((InstanceState.DELIVERED, InstanceState.DEAD)),
+        instances.c.state.in_((InstanceState.DELIVERED, InstanceState.DEAD, InstanceState.SET_ASIDE)),
         instances.c.purged_at.is_(None),
     )
     open_ = sa.select(deliveries.c.id).where(

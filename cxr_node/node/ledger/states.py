@@ -14,7 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cxr_node.domain import InstanceRef, Origin, Priority
+from cxr_node.domain import InstanceRef, Origin, Priority, Verdict
 from cxr_node.node.ledger.tables import events, holds
 from cxr_node.result_kinds import ResultKind
 
@@ -102,6 +102,18 @@ Back to REPORTED and READY: `operator_moves`, and `commitments`, where an archiv
 SET_ASIDE: `set_aside`."""
 OPEN = (DeliveryState.READY, DeliveryState.WAIT)
 SETTLED = (InstanceState.DELIVERED, InstanceState.REJECTED, InstanceState.DEAD, InstanceState.SET_ASIDE)
+
+
+def is_unjudged(row: Mapping[Any, Any]) -> bool:
+    """Tell of a row of `instances` whether it waits to be judged, or came to its end before: no result is concerned."""
+    match row["state"]:
+        case InstanceState.RECEIVED:
+            return True
+        case InstanceState.DEAD:
+            return bool(row["reason"] != DeadReason.UNDELIVERED)
+        case InstanceState.SET_ASIDE:
+            return row["verdict"] is None or row["verdict"] == Verdict.REJECTED
+    return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

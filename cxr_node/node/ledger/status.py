@@ -12,8 +12,9 @@ import sqlalchemy as sa
 
 from cxr_node import times
 from cxr_node.config.schema import Config
-from cxr_node.node.ledger import destination_health, listing, queries, results
+from cxr_node.node.ledger import destination_health, holds, listing, queries, results
 from cxr_node.node.ledger.destination_health import Health
+from cxr_node.node.ledger.holds import Hold
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.listing import By, Oldest
 from cxr_node.node.ledger.queries import DeliveryRow, InstanceRow, Story
@@ -31,13 +32,14 @@ class Surroundings:
     destinations: Collection[str]
     """Names in the configuration."""
     health: Mapping[str, Health]
+    holds: Mapping[str, Hold]
     now: datetime
 
 
 def surroundings(ledger: Ledger, spool_path: Path, destinations: Collection[str]) -> Surroundings:
     """Look round once, for many sentences."""
-    roles, seen = supervisor.look(spool_path), destination_health.look(ledger)
-    return Surroundings(roles=roles, destinations=destinations, health=seen, now=ledger.now())
+    roles, seen, held = supervisor.look(spool_path), destination_health.look(ledger), holds.look(ledger)
+    return Surroundings(roles=roles, destinations=destinations, health=seen, holds=held, now=ledger.now())
 
 
 def explained(ledger: Ledger, story: Story, around: Surroundings) -> Story:
@@ -83,10 +85,12 @@ def _of_delivery(connection: sa.Connection, row: DeliveryRow, around: Surroundin
     before = int(connection.scalar(sa.select(sa.func.count()).select_from(deliveries).where(*others)) or 0)
     tried = bool(connection.scalar(sa.select(sa.func.count()).select_from(deliveries).where(at_hand)))
     stopped, down = _stopped("deliver", around), _down_sentence(row.destination, around)
-    if stopped is not None:
+    if stopped is not None and row.destination not in around.holds:
         return "; ".join(word for word in (stopped, down, _queue(before)) if word)
     if _is_held(found["lease_until"], around.now):
         return "; ".join(word for word in (down, "it is being sent now") if word)
+    if (hold := around.holds.get(row.destination)) is not None:
+        return f"{row.destination} is {held(hold, around.now)}; `cxr-node release {row.destination}` sends it"
     said = [down] if down else []
     if row.not_before > around.now:
         said.append(f"trying again at {clock(row.not_before, around.now)}")
@@ -100,6 +104,11 @@ def _stopped(role: str, around: Surroundings) -> str | None:
     if state.running:
         return None
     return f"{role} does not run" + (f" since {clock(state.since, around.now)}" if state.since else "")
+
+
+def held(hold: Hold, now: datetime) -> str:
+    """Since when, by whom and why."""
+    return f"held since {clock(hold.since, now)} by {hold.by}" + (f" ({hold.reason})" if hold.reason else "")
 
 
 def _down_sentence(destination: str, around: Surroundings) -> str | None:
@@ -205,7 +214,8 @@ def _down(alarm: Alarm, seen: NodeStatus) -> Iterator[str]:
 
 def _waiting(alarm: Alarm, seen: NodeStatus) -> Iterator[str]:
     queues = [("images to be judged", "instance", seen.oldest)]
-    queues += [(f"results for {name}", "delivery", place.oldest) for name, place in seen.health.items()]
+    free = [(name, place) for name, place in seen.health.items() if place.held is None]  # an operator knows of others
+    queues += [(f"results for {name}", "delivery", place.oldest) for name, place in free]
     for what, noun, oldest in queues:
         if oldest is not None and (span := seen.at - oldest.since) >= alarm.longer_than:
             yield f"{oldest.waiting} {what}, the oldest ({noun}={oldest.number}) for {times.age(span)}"
@@ -226,6 +236,8 @@ class DestinationStatus:
     next_try_at: datetime | None
     last_error: str | None
     last_success_at: datetime | None
+    held: Hold | None
+    """An operator lets what is for it wait."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,7 +264,12 @@ class NodeStatus:
 
 
 def look(ledger: Ledger, config: Config) -> NodeStatus:
-    """Read the ledger once."""
+    """Read the ledger at one moment."""
+    with ledger.database.one_view():
+        return _look(ledger, config)
+
+
+def _look(ledger: Ledger, config: Config) -> NodeStatus:
     queues, oldest = queries.queues(ledger), listing.oldest_deliveries(ledger)
     addresses = {to.name: to.where for to in config.destinations}
     strays = [name for name, states in queues.items() if name not in addresses and _unsettled(states)]
@@ -294,4 +311,5 @@ def _place(
         next_try_at=seen.next_try_at if seen else None,
         last_error=seen.last_error if seen else None,
         last_success_at=seen.last_success_at if seen else None,
+        held=around.holds.get(name),
     )

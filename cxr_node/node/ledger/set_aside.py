@@ -1,0 +1,108 @@
+"""Set aside: the end that an operator gives to what is DEAD or waits, for a coded reason.
+
+Nothing is deleted: the state says it, `retry` takes it back, and the story keeps who did it. Knows no DICOM, no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from cxr_node.node.ledger import results
+from cxr_node.node.ledger.ledger import Ledger, conclude, of_instance
+from cxr_node.node.ledger.states import (
+    FREE,
+    OPEN,
+    DeadReason,
+    DeliveryState,
+    InstanceState,
+    SetAsideReason,
+    is_unjudged,
+    note,
+)
+from cxr_node.node.ledger.tables import deliveries, instances
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetAside:
+    """What came of it."""
+
+    ids: tuple[int, ...] = ()
+    """Instances that have ended, or some of whose deliveries have."""
+    deliveries: int = 0
+    in_hand: int = 0
+    """Left as they were: judged or sent at this moment."""
+
+
+def set_aside(
+    ledger: Ledger, instance_ids: Sequence[int], reason: SetAsideReason, *, by: str, destination: str | None = None
+) -> SetAside:
+    """-> SET_ASIDE, for what of these instances is DEAD or waits; at one destination alone, where one is named.
+
+    One transaction an instance: the receiver waits for none of them.
+    """
+    ids, sent, in_hand = [], 0, 0
+    for instance_id in instance_ids:
+        with ledger.database.writing() as connection:
+            ended, number, busy = _set_aside(connection, instance_id, destination, _Words(reason, by, ledger.now()))
+        ids += [instance_id] if ended or number else []
+        sent, in_hand = sent + number, in_hand + busy
+    return SetAside(ids=tuple(ids), deliveries=sent, in_hand=in_hand)
+
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """Why, by whom and when."""
+
+    reason: SetAsideReason
+    by: str
+    now: datetime
+
+    def __str__(self) -> str:
+        return f"by {self.by}, {self.now:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _set_aside(
+    connection: sa.Connection, instance_id: int, destination: str | None, words: _Words
+) -> tuple[bool, int, int]:
+    """Tell whether the instance itself is set aside, how many of its deliveries are, and what is in hand."""
+    found = sa.select(instances).where(instances.c.id == instance_id).with_for_update()
+    row = connection.execute(found).mappings().first()
+    if row is None:
+        return False, 0, 0
+    ends = destination is None and is_unjudged(row)
+    if ends and row["lease_until"] is not None and row["lease_until"] > words.now:
+        return False, 0, 1
+    if ends:
+        values: dict[str, Any] = FREE | {"state": InstanceState.SET_ASIDE, "updated_at": words.now, "alone": 0}
+        values |= {"reason": words.reason, "sentence": str(words)}
+        connection.execute(sa.update(instances).where(instances.c.id == instance_id).values(values))
+        note(connection, [instance_id], words.now, "set-aside", f"{words.reason}, by {words.by}")
+    return ends, *_end_deliveries(connection, instance_id, destination, words)
+
+
+def _end_deliveries(
+    connection: sa.Connection, instance_id: int, destination: str | None, words: _Words
+) -> tuple[int, int]:
+    """End the deliveries of an instance that are DEAD or wait: how many, and how many are being sent now."""
+    mine = sa.and_(of_instance(instance_id), deliveries.c.state.in_((*OPEN, DeliveryState.DEAD)))
+    if destination is not None:
+        mine = sa.and_(mine, deliveries.c.destination == destination)
+    free = sa.or_(deliveries.c.lease_until.is_(None), deliveries.c.lease_until <= words.now)
+    values = FREE | {"state": DeliveryState.SET_ASIDE, "reason": words.reason, "last_error": str(words)}
+    ended = sa.update(deliveries).where(mine, free).values(values)
+    rows = connection.execute(ended.returning(deliveries.c.artifact_id, deliveries.c.destination)).all()
+    concerned: set[int] = set()
+    for row in rows:
+        users = results.lock_users(connection, row.artifact_id)
+        note(connection, users, words.now, "set-aside", f"to {row.destination}: {words.reason}, by {words.by}")
+        concerned.update(users)
+    undelivered = sa.and_(instances.c.id.in_(concerned), instances.c.reason == DeadReason.UNDELIVERED)
+    reported = {"state": InstanceState.REPORTED, "updated_at": words.now, "reason": None}
+    connection.execute(sa.update(instances).where(undelivered).values(reported))
+    conclude(connection, sorted(concerned), words.now)
+    return len(rows), int(connection.scalar(sa.select(sa.func.count()).select_from(deliveries).where(mine)) or 0)
