@@ -251,17 +251,23 @@ def last_received(ledger: Ledger, by: By) -> dict[str, datetime]:
     From name to name by the index: the same cost for a hundred images as for a million.
     """
     column = instances.c.calling_ae_title if by is By.SENDER else instances.c.station_name
-    found: dict[str, datetime] = {}
-    name = ""
+    newest = sa.select(instances.c.received_at).order_by(instances.c.id.desc()).limit(1)
     with ledger.database.reading() as connection:
-        for _ in range(_MAX_NAMES):
-            following = connection.scalar(sa.select(sa.func.min(column)).where(column > name))
-            if following is None:
-                break
-            name = following
-            newest = sa.select(instances.c.received_at).where(column == name).order_by(instances.c.id.desc()).limit(1)
-            found[name] = connection.execute(newest).scalar_one()
+        found = {
+            name: connection.execute(newest.where(column == name)).scalar_one() for name in names(connection, column)
+        }
     return dict(sorted(found.items(), key=lambda item: item[1], reverse=True))
+
+
+def names(connection: sa.Connection, column: sa.Column[Any]) -> Iterator[str]:
+    """Go from name to name of an indexed column."""
+    name = ""
+    for _ in range(_MAX_NAMES):
+        following = connection.scalar(sa.select(sa.func.min(column)).where(column > name))
+        if following is None:
+            return
+        name = following
+        yield name
 
 
 def oldest_instance(ledger: Ledger) -> Oldest | None:

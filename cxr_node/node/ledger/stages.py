@@ -57,7 +57,7 @@ def condition(stage: Stage, now: datetime) -> sa.ColumnElement[bool]:
         case Stage.REJECTED:
             return sa.and_(instances.c.state == InstanceState.REJECTED, instances.c.reason.is_not(None))
         case Stage.UNCERTAIN:
-            return sa.and_(instances.c.verdict == Verdict.INDETERMINATE, instances.c.doubt.is_not(None))
+            return sa.and_(instances.c.verdict == Verdict.INDETERMINATE, instances.c.abstain_reason.is_not(None))
 
 
 def has_ended(state: InstanceState) -> sa.ColumnElement[bool]:
