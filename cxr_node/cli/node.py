@@ -43,6 +43,8 @@ def rebuild(config: ConfigFile = DEFAULT_CONFIG) -> None:
     finally:
         ledger.close()
     out.print(f"{found.objects} objects in the spool, {found.received} of them received again")
+    if found.received:
+        err.print("of these none is set aside; where the ledger is new, no destination is held (`cxr-node hold`)")
     if found.unreadable:
         raise ResourceError(f"{found.unreadable} objects are damaged beyond their header: send those images again")
 

@@ -12,7 +12,7 @@ from sqlalchemy.dialects import sqlite
 
 from cxr_node.dicom.read import header
 from cxr_node.domain import Verdict
-from cxr_node.node.ledger import listing
+from cxr_node.node.ledger import listing, queries
 from cxr_node.node.ledger.listing import By, Wanted
 from cxr_node.node.ledger.states import InstanceState
 from cxr_node.node.ledger.tables import instances
@@ -99,3 +99,15 @@ def test_the_station_name_of_an_image_is_a_plain_name(
     source = header.read(file.read_bytes())
     assert isinstance(source, header.Source)
     assert source.ref.station_name == station, "received and judged, it is one reference"
+
+
+def test_figures_side_by_side_are_of_one_moment(tmp_path: Path) -> None:
+    clock = ledgers.Clock()
+    with ledgers.opened("sqlite", tmp_path, clock) as ledger:
+        assert ledger.add(ledgers.reference(1), ledgers.origin(clock), ledgers.digest(1), 5)
+        with ledger.database.one_view():
+            assert queries.counts(ledger)[InstanceState.RECEIVED] == 1
+            assert ledger.add(ledgers.reference(2), ledgers.origin(clock), ledgers.digest(2), 5)
+            assert queries.counts(ledger)[InstanceState.RECEIVED] == 1
+            assert len(queries.recent(ledger, 5)) == 1
+        assert queries.counts(ledger)[InstanceState.RECEIVED] == 2

@@ -13,7 +13,7 @@ from enum import StrEnum
 import sqlalchemy as sa
 
 from cxr_node.domain import AbstainReason, Reason
-from cxr_node.node.ledger import listing
+from cxr_node.node.ledger import listing, stages
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.listing import Wanted
 from cxr_node.node.ledger.queries import InstanceRow, instance_row
@@ -77,9 +77,10 @@ def page(ledger: Ledger, wanted: Wanted, place: Place | None = None) -> Page:
     beyond = [instances.c.id > place.after] if place.after is not None else []
     beyond += [instances.c.id < place.before] if place.before is not None else []
     order = instances.c.id.asc() if ascends else instances.c.id.desc()
-    query = sa.select(instances).where(listing.condition(wanted, ledger.now()), *beyond).order_by(order)
+    some = sa.select(instances.c.id).where(listing.condition(wanted, ledger.now()), *beyond).order_by(order)
+    query = sa.select(instances).where(instances.c.id.in_(some.limit(place.size + 1))).order_by(order)
     with ledger.database.reading() as connection:
-        found = [instance_row(row) for row in connection.execute(query.limit(place.size + 1)).mappings()]
+        found = [instance_row(row) for row in connection.execute(query).mappings()]
     is_more, rows = len(found) > place.size, found[: place.size]
     return Page(
         rows=tuple(rows if ascends is place.oldest_first else rows[::-1]),
@@ -101,9 +102,20 @@ def groups(ledger: Ledger, wanted: Wanted, by: Group) -> dict[str, Total]:
 
     Of the reasons, those that the stage may have; what is DEAD at one destination and on its way to others has none.
     """
+    if by is Group.SENDER and wanted.stage is not None and wanted.stage not in stages.MANY:
+        return _senders(ledger, wanted)
     with ledger.database.one_view():
         found = {name: count(ledger, _narrowed(wanted, by, name)) for name in _names(ledger, wanted, by)}
     return {name: total for name, total in found.items() if total.number}
+
+
+def _senders(ledger: Ledger, wanted: Wanted) -> dict[str, Total]:
+    """Of the few that wait or did not end well, all in one pass."""
+    title = instances.c.calling_ae_title
+    counted = sa.select(title, sa.func.count()).where(listing.condition(wanted, ledger.now()))
+    with ledger.database.reading() as connection:
+        found = connection.execute(counted.group_by(stages.unindexed(title))).all()
+    return {name: Total(number=min(number, COUNTED), is_more=number > COUNTED) for name, number in found}
 
 
 def _narrowed(wanted: Wanted, by: Group, name: str) -> Wanted:

@@ -105,26 +105,35 @@ _DUE_THERE = {
 }
 
 
-def _conditions(wanted: Wanted, now: datetime) -> Iterator[sa.ColumnElement[bool]]:
-    if wanted.key is not None:
-        yield matching(wanted.key, wanted.accession_keys)
+def _placed(wanted: Wanted, now: datetime) -> Iterator[sa.ColumnElement[bool]]:
+    """Where they are: the stage, the state and the destination."""
     state = wanted.state
     if wanted.stage is not None:
         if wanted.destination is not None and wanted.stage in _DUE_THERE:
             state = _DUE_THERE[wanted.stage]
+        elif wanted.reason is not None and wanted.stage in stages.ENDS:  # by the index of the reasons
+            yield stages.unindexed(instances.c.state) == stages.ENDS[wanted.stage]
         else:
             yield stages.condition(wanted.stage, now)
     if wanted.destination is not None:
         yield _at(wanted.destination, state)
     elif state is not None:
         yield instances.c.state == state
+
+
+def _conditions(wanted: Wanted, now: datetime) -> Iterator[sa.ColumnElement[bool]]:
+    if wanted.key is not None:
+        yield matching(wanted.key, wanted.accession_keys)
+    yield from _placed(wanted, now)
     if wanted.verdict is not None:
         yield instances.c.verdict == wanted.verdict
     if wanted.reason is not None:
         column = instances.c.abstain_reason if wanted.reason in set(AbstainReason) else instances.c.reason
         yield column == wanted.reason
     if wanted.sender is not None:
-        yield instances.c.calling_ae_title == wanted.sender
+        are_few = wanted.stage is not None and wanted.stage not in stages.MANY and wanted.reason is None
+        title = instances.c.calling_ae_title
+        yield (stages.unindexed(title) if are_few else title) == wanted.sender
     if wanted.station is not None:
         yield instances.c.station_name == wanted.station
     yield from _received(wanted.since, wanted.until)
@@ -132,15 +141,17 @@ def _conditions(wanted: Wanted, now: datetime) -> Iterator[sa.ColumnElement[bool
 
 def _received(since: datetime | None, until: datetime | None) -> Iterator[sa.ColumnElement[bool]]:
     """By the ids of that time too, which all indexes have: what `rebuild` received again is older than its id."""
-    ids, at = sa.select(sa.func.min(instances.c.id)), instances.c.received_at
+    at = instances.c.received_at
+    window = [at >= since] if since is not None else []
+    window += [at < until] if until is not None else []
     unindexed = sa.type_coerce(
         at.op("+")(sa.literal_column("0")), at.type
     )  # else SQLite takes the index of times, and sorts
     if since is not None:
-        yield instances.c.id >= ids.where(at >= since).scalar_subquery()
+        yield instances.c.id >= sa.select(sa.func.min(instances.c.id)).where(*window).scalar_subquery()
         yield unindexed >= since
     if until is not None:
-        yield instances.c.id <= sa.select(sa.func.max(instances.c.id)).where(at < until).scalar_subquery()
+        yield instances.c.id <= sa.select(sa.func.max(instances.c.id)).where(*window).scalar_subquery()
         yield unindexed < until
 
 

@@ -30,6 +30,7 @@ from cxr_node.node.ledger.states import (
     pick,
 )
 from cxr_node.node.ledger.tables import (
+    IS_ENDED,
     artifacts,
     commitments,
     deliveries,
@@ -223,14 +224,15 @@ def queues(ledger: Ledger) -> dict[str, dict[DeliveryState, int]]:
 
 def dead_deliveries(ledger: Ledger) -> dict[str, int]:
     """Count what is DEAD at each destination and could be retried: present results whose bytes are kept."""
+    columns = (deliveries.c.id, deliveries.c.destination, deliveries.c.artifact_id)
+    ended = sa.select(*columns).where(IS_ENDED, deliveries.c.state == DeliveryState.DEAD).subquery()
     dead = (
-        sa.select(deliveries.c.destination, sa.func.count(sa.distinct(deliveries.c.id)))
-        .join(instance_artifacts, instance_artifacts.c.artifact_id == deliveries.c.artifact_id)
+        sa.select(ended.c.destination, sa.func.count(sa.distinct(ended.c.id)))
+        .join(instance_artifacts, instance_artifacts.c.artifact_id == ended.c.artifact_id)
         .join(instances, instances.c.id == instance_artifacts.c.instance_id)
-        .where(deliveries.c.state == DeliveryState.DEAD)
         .where(instance_artifacts.c.outdated_at.is_(None), instances.c.purged_at.is_(None))
     )
-    grouped = dead.group_by(deliveries.c.destination).order_by(deliveries.c.destination)
+    grouped = dead.group_by(ended.c.destination).order_by(ended.c.destination)
     with ledger.database.reading() as connection:
         return {row[0]: row[1] for row in connection.execute(grouped)}
 

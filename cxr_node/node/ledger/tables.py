@@ -71,10 +71,10 @@ def _priority() -> sa.Column[Any]:
     return sa.Column("priority", sa.Integer, nullable=False, server_default=str(int(Priority.MEDIUM)))
 
 
-def _listed(name: str) -> sa.Index:
+def _listed(name: str, *columns: str) -> sa.Index:
     """Of a column that is empty until an instance is judged, and costs nothing while it is received."""
-    told = sa.text(f"{name} IS NOT NULL")
-    return sa.Index(None, name, "id", sqlite_where=told, postgresql_where=told)
+    judged = sa.text(f"{name} IS NOT NULL")
+    return sa.Index(None, *(columns or (name, "id")), sqlite_where=judged, postgresql_where=judged)
 
 
 IS_OPEN = sa.text("state IN ('READY', 'WAIT')")
@@ -131,6 +131,9 @@ instances = sa.Table(
     sa.Index(None, "calling_ae_title", "id"),
     sa.Index(None, "station_name", "id"),
     *(_listed(name) for name in ("verdict", "reason", "abstain_reason")),
+    # of one sender; empty until an image is judged, too
+    *(_listed("reason", "calling_ae_title", name, "id") for name in ("state", "reason")),
+    _listed("abstain_reason", "calling_ae_title", "verdict", "id"),
     sqlite_autoincrement=True,  # ids are never reused: a lower id was received earlier
     info={"max_delay_s": 600.0, "order": ("priority", "alone", "attempts", "id")},
 )

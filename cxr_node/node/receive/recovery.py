@@ -80,7 +80,9 @@ def rebuild(ledger: Ledger, spool: Spool, inspect: Inspect, progress: Callable[[
                 received += sum(arrive(connection, arrivals, ledger.now()))
     if received:
         log.warning(
-            "received again objects=%d of=%d: they were in the spool and not in the ledger", received, len(stored)
+            "received again objects=%d of=%d: they were in the spool and not in the ledger; a new ledger knows neither "
+            "holds nor what was set aside",
+            *(received, len(stored)),
         )
         notify(spool.path, Role.WORK)
     return Rebuilt(objects=len(stored), received=received, unreadable=unreadable)
