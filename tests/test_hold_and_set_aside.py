@@ -41,6 +41,8 @@ def test_a_held_destination_is_shown_and_is_no_alarm(site: Site) -> None:
     assert site.run("status", "--fail-on", "waiting").exit_code == 0
     assert "pacs is held since" in flat(site.run("trace", "1"))
 
+    shown = site.run("now", "pacs")
+    assert (shown.exit_code, "pacs: is held" in flat(shown)) == (2, True)
     shown = site.run("release", "pacs")
     assert (shown.exit_code, flat(shown)) == (0, "pacs is released: 3 objects are due now")
     assert site.run("status", "--fail-on", "waiting").exit_code == 1

@@ -247,7 +247,8 @@ def now(
     destination: Annotated[str, typer.Argument(help="Name of a destination.")], config: ConfigFile = DEFAULT_CONFIG
 ) -> None:
     """Try a destination at once, not only when its next try is due."""
-    from cxr_node.node.ledger import destination_health
+    from cxr_node.node.audit.recorder import account
+    from cxr_node.node.ledger import destination_health, holds
     from cxr_node.node.process import notify, supervisor
 
     settings = loader.load(config)
@@ -256,7 +257,9 @@ def now(
     if destination not in configured:
         raise unconfigured(destination, configured)
     with opened(settings) as ledger:
-        waiting = destination_health.try_now(ledger, destination)
+        if destination in holds.look(ledger):
+            raise DataError(f"{destination}: is held; `cxr-node release {destination}` sends what waits")
+        waiting = destination_health.try_now(ledger, destination, by=account())
     notify.notify(settings.spool.path, notify.Role.DELIVER)
     if not waiting:
         out.print(f"nothing waits for {destination}; `cxr-node check` shows whether it answers")

@@ -186,10 +186,11 @@ def release(
     from cxr_node.node.process import notify
 
     settings = loader.load(config)
-    with opened(settings) as ledger, recorder.by_operator(settings, "release", recorder.account()) as record:
+    by = recorder.account()
+    with opened(settings) as ledger, recorder.by_operator(settings, "release", by) as record:
         held = holds.look(ledger)
         name = _configured(settings, destination, *held)
-        waiting = holds.release(ledger, name)
+        waiting = holds.release(ledger, name, by=by)
         if waiting is None:
             raise DataError(f"{name}: is not held; held are: {', '.join(held) or 'none'}")
         record(f"destination {name} is released")

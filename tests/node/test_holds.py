@@ -32,11 +32,11 @@ def test_what_is_held_waits_without_an_attempt_and_is_due_at_once_after_it(ledge
     assert queries.next_delivery_s(ledger, "pacs") is None, "else its courier would not sleep"
     assert ledger.claim_delivery("second", "courier", 60.0) is not None
     clock.forward(5 * DAY_S)
-    assert holds.release(ledger, "pacs") == 3
+    assert holds.release(ledger, "pacs", by="bert") == 3
     assert holds.look(ledger) == {}
     job = due(ledger)
     assert (job.attempts, job.first_due_at) == (1, clock()), "five days of a hold do not make it too old"
-    assert holds.release(ledger, "pacs") is None
+    assert holds.release(ledger, "pacs", by="bert") is None
 
 
 def test_a_hold_is_one_however_often_it_is_asked_for(ledger: Ledger, clock: Clock) -> None:
@@ -55,7 +55,7 @@ def test_what_is_in_hand_is_finished_and_what_fails_waits(ledger: Ledger, clock:
     assert ledger.postpone(other, delay_s=600.0, status=0xA700, detail="out of resources")
     clock.forward(601.0)
     assert ledger.claim_delivery("pacs", "courier", 60.0) is None
-    holds.release(ledger, "pacs")
+    holds.release(ledger, "pacs", by="bert")
     assert due(ledger).first_due_at == clock()
 
 
@@ -66,7 +66,7 @@ def test_more_than_one_batch_is_released(ledger: Ledger, clock: Clock, monkeypat
     assert ledger.postpone(due(ledger), delay_s=600.0, status=None, detail="no answer")
     holds.hold(ledger, "pacs", "anna")
     clock.forward(DAY_S)
-    assert holds.release(ledger, "pacs") == 9
+    assert holds.release(ledger, "pacs", by="bert") == 9
     assert [due(ledger).first_due_at for _ in range(9)] == [clock()] * 9
 
 
@@ -79,7 +79,7 @@ def test_commitment_is_not_asked_for_while_held_and_is_not_given_up_for_it(ledge
     assert commitments.next_s(ledger, "pacs") is None
     assert commitments.begin(ledger, "pacs") is None
     clock.forward(5 * DAY_S)
-    holds.release(ledger, "pacs")
+    holds.release(ledger, "pacs", by="bert")
     assert commitments.next_s(ledger, "pacs") == 0.0
     assert commitments.give_up(ledger, "pacs", 72.0) == 0
     asked = commitments.begin(ledger, "pacs")
@@ -110,7 +110,7 @@ def test_a_hold_outlives_the_process_and_a_release_wakes_it(tmp_path: Path, monk
         assert closed.datasets == {}
         with delivering(config), reading(config) as ledger:
             assert eventually(lambda: notify(config.spool.path, Role.DELIVER) == 2)
-            assert holds.release(ledger, "pacs0") == 6
+            assert holds.release(ledger, "pacs0", by="bert") == 6
             notify(config.spool.path, Role.DELIVER)
             assert closed.wait(6)
             assert settled(config, "DELIVERED", 2)

@@ -1,7 +1,7 @@
-"""Alerts that were begun, and whether people were told: one row until the end of an alert is announced.
+"""Alerts and their announcements: a row stays until the end of the alert is announced.
 
-Knows no rule and no channel: the alert loop decides when one begins, and sends the announcements. Announced is what a
-channel took; what it did not take is announced later, also by the next process.
+Knows no rule and no channel: the alert loop decides when an alert begins, and sends the announcements. One that could
+not be sent is sent later, also by the next process.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
-    """One thing that is wrong, or was until a moment ago."""
+    """One alert, lasting or just over."""
 
     key: str
-    """Of the rule and its subject; the same again is the same alert."""
+    """Of the rule and its subject."""
     rule: str
     subject: str
     """A destination, a sender or a process; never a patient."""
     began_at: datetime
     announced_at: datetime | None
-    """None: its begin was not sent yet."""
+    """None: its begin was not announced yet."""
     ended_at: datetime | None
-    """None: it lasts. Else its end is still to be announced."""
+    """None: it lasts."""
 
 
 def open_alerts(ledger: Ledger) -> tuple[Alert, ...]:
-    """All that last, and all whose end was not announced yet; the oldest first."""
+    """Alerts that last, and those whose end was not announced yet; oldest first."""
     with ledger.database.reading() as connection:
         rows = connection.execute(sa.select(alerts).order_by(alerts.c.began_at, alerts.c.key)).mappings().all()
     return tuple(Alert(**pick(Alert, row)) for row in rows)
 
 
 def begin_alert(ledger: Ledger, key: str, rule: str, subject: str, now: datetime) -> bool:
-    """Remember that it began; False where it lasts already.
+    """Record the begin; False where the alert lasts already.
 
-    One that begins again before its end was announced goes on: nobody was told that it had ended.
+    One that begins again before its end was announced continues: its end was never announced.
     """
     row = {"key": key, "rule": rule, "subject": subject, "began_at": now}
     named = alerts.c.key == key
@@ -60,21 +60,21 @@ def begin_alert(ledger: Ledger, key: str, rule: str, subject: str, now: datetime
 
 
 def mark_announced(ledger: Ledger, key: str, now: datetime) -> None:
-    """Remember that people were told of its begin."""
+    """Record that its begin was announced."""
     with ledger.database.writing() as connection:
         untold = sa.and_(alerts.c.key == key, alerts.c.announced_at.is_(None))
         connection.execute(sa.update(alerts).where(untold).values(announced_at=now))
 
 
 def end_alert(ledger: Ledger, key: str, now: datetime) -> None:
-    """Remember that it is over; the row stays until its end was announced."""
+    """Record the end; the row stays until `forget_alert`."""
     with ledger.database.writing() as connection:
         lasting = sa.and_(alerts.c.key == key, alerts.c.ended_at.is_(None))
         connection.execute(sa.update(alerts).where(lasting).values(ended_at=now))
 
 
 def forget_alert(ledger: Ledger, key: str) -> None:
-    """Take away one that has ended: people know, or were never told that it began. One that lasts stays."""
+    """Delete an alert whose end was announced, or whose begin never was; one that lasts stays."""
     with ledger.database.writing() as connection:
         over = sa.and_(alerts.c.key == key, alerts.c.ended_at.is_not(None))
         connection.execute(sa.delete(alerts).where(over))

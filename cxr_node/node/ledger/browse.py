@@ -1,7 +1,7 @@
-"""Instances a page at a time, and how many there are, as far as anybody counts. Reads only; `listing` says which.
+"""Pages of instances, and bounded counts. Reads only; `listing` makes the conditions.
 
-Each answer costs the same at a hundred images and at a million: a page begins behind the last row of the one before
-it, and nothing is counted beyond `COUNTED`.
+The cost does not grow with the ledger: a page begins after the last row of the page before it (keyset paging), and
+nothing is counted beyond `COUNTED`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _REASONS: dict[Stage | None, tuple[type[StrEnum], ...]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a page begins: below or above the ledger number of an image, or at the end that is shown first."""
+    """Where a page begins: before or after the ledger number of an image, else at the first row."""
 
     before: int | None = None
     after: int | None = None
@@ -44,7 +44,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """Some of the instances that are wanted."""
+    """Some of the matching instances."""
 
     rows: tuple[InstanceRow, ...]
     has_newer: bool
@@ -53,7 +53,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Total:
-    """How many there are; where it `is_more`, more than that."""
+    """A count; `is_more`: there are more than that."""
 
     number: int
     is_more: bool
@@ -71,7 +71,7 @@ class Group(StrEnum):
 
 
 def page(ledger: Ledger, wanted: Wanted, place: Place | None = None) -> Page:
-    """One page, in the order of receipt or the other way round."""
+    """One page, newest or oldest first."""
     place = place or Place()
     ascends = place.after is not None or (place.before is None and place.oldest_first)
     beyond = [instances.c.id > place.after] if place.after is not None else []
@@ -90,7 +90,7 @@ def page(ledger: Ledger, wanted: Wanted, place: Place | None = None) -> Page:
 
 
 def count(ledger: Ledger, wanted: Wanted) -> Total:
-    """How many there are, up to `COUNTED`."""
+    """Count matching instances, up to `COUNTED`."""
     some = sa.select(instances.c.id).where(listing.condition(wanted, ledger.now())).limit(COUNTED + 1)
     with ledger.database.reading() as connection:
         number = int(connection.scalar(sa.select(sa.func.count()).select_from(some.subquery())) or 0)
@@ -98,9 +98,9 @@ def count(ledger: Ledger, wanted: Wanted) -> Total:
 
 
 def groups(ledger: Ledger, wanted: Wanted, by: Group) -> dict[str, Total]:
-    """Count those that are wanted by reason, sender or destination, each up to `COUNTED`, all at one moment.
+    """Count matching instances by reason, sender or destination, each up to `COUNTED`, in one view of the ledger.
 
-    Of the reasons, those that the stage may have; what is DEAD at one destination and on its way to others has none.
+    An image that one destination refused while it is on its way to others has no reason, and is in no group of them.
     """
     if by is Group.SENDER and wanted.stage is not None and wanted.stage not in stages.MANY:
         return _senders(ledger, wanted)
@@ -110,11 +110,11 @@ def groups(ledger: Ledger, wanted: Wanted, by: Group) -> dict[str, Total]:
 
 
 def _senders(ledger: Ledger, wanted: Wanted) -> dict[str, Total]:
-    """Of the few that wait or did not end well, all in one pass."""
-    title = instances.c.calling_ae_title
+    """In one pass: at these stages there are few."""
+    title = stages.unindexed(instances.c.calling_ae_title)
     counted = sa.select(title, sa.func.count()).where(listing.condition(wanted, ledger.now()))
     with ledger.database.reading() as connection:
-        found = connection.execute(counted.group_by(stages.unindexed(title))).all()
+        found = connection.execute(counted.group_by(title)).all()
     return {name: Total(number=min(number, COUNTED), is_more=number > COUNTED) for name, number in found}
 
 
@@ -129,7 +129,7 @@ def _narrowed(wanted: Wanted, by: Group, name: str) -> Wanted:
 
 
 def _names(ledger: Ledger, wanted: Wanted, by: Group) -> Iterable[str]:
-    """What may be there; where one is wanted, that one alone."""
+    """Names to count: the one that is wanted, else all that are possible."""
     given = {Group.REASON: wanted.reason, Group.SENDER: wanted.sender, Group.DESTINATION: wanted.destination}[by]
     if given is not None:
         return [given]

@@ -5,6 +5,7 @@ Knows no association: `deliver` reports the outcome of a try. What is due is not
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,6 +19,9 @@ from cxr_node.node.ledger.tables import IS_OPEN, deliveries, destination_health
 
 if TYPE_CHECKING:
     from cxr_node.node.ledger.ledger import Ledger
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +69,7 @@ def nudges(ledger: Ledger, destination: str) -> int:
         return int(connection.scalar(wished) or 0)
 
 
-def try_now(ledger: Ledger, destination: str) -> int:
+def try_now(ledger: Ledger, destination: str, *, by: str) -> int:
     """Request a try at once, and make all its waiting deliveries due; returns how many.
 
     The courier is notified; a request during a try counts for the next one.
@@ -77,11 +81,13 @@ def try_now(ledger: Ledger, destination: str) -> int:
         nudge(connection, destination)
         connection.execute(sa.update(deliveries).where(later).values(not_before=now))
         commitments.hasten(connection, destination, now)
-        return int(connection.scalar(sa.select(sa.func.count()).select_from(deliveries).where(mine)) or 0)
+        waiting = int(connection.scalar(sa.select(sa.func.count()).select_from(deliveries).where(mine)) or 0)
+    log.info("requested a try destination=%s by=%s deliveries=%d", destination, by, waiting)
+    return waiting
 
 
 def nudge(connection: sa.Connection, destination: str) -> None:
-    """Wish that it be tried at once, whatever pause its courier makes."""
+    """Request a try at once, whatever pause its courier makes."""
     again: dict[str, Any] = {"nudges": destination_health.c.nudges + 1}
     write(connection, destination, again, {"nudges": 1})
 

@@ -1,6 +1,6 @@
-"""What the node answered and how long it took, by day or hour and by sender. Reads only; counts, never a patient.
+"""Verdicts, reasons and turnaround times by day or hour and by sender. Reads only; counts, never a patient.
 
-Bounded: at most `MAX_DAYS` back and the newest `MAX_IMAGES` of them, found by the index of the time of receipt.
+Bounded: at most `MAX_DAYS` back, and at most the newest `MAX_IMAGES`, by the index of the time of receipt.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SECOND_US = 1_000_000
 
 
 class Every(IntEnum):
-    """How long a bucket of time is, in seconds; they begin at full hours and days, UTC."""
+    """Length of a bucket of time, in seconds; buckets begin at full hours and days, UTC."""
 
     HOUR = 3600
     DAY = 86_400
@@ -38,7 +38,7 @@ class Turnaround:
     p50_s: float
     p95_s: float
     number: int
-    """Of the images; few say little."""
+    """Of images that the percentiles rest on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +46,12 @@ class Quality:
     """Images of one sender, or of all, in one bucket of time, or in all of it."""
 
     begins_at: datetime | None
-    """None: all of the time."""
+    """None: the whole time."""
     sender: str | None
-    """None: all of them."""
+    """None: all senders."""
     images: int
     verdicts: Mapping[str, int]
-    """By the word for programs; what was not judged yet, or never, is in none."""
+    """By the word for programs; images without a verdict are in none."""
     abstain_reasons: Mapping[str, int]
     rejections: Mapping[str, int]
     turnaround: Turnaround | None
@@ -59,12 +59,12 @@ class Quality:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What was counted, and from when on that is everything."""
+    """The groups, and since when they are complete."""
 
     since: datetime
-    """Later than what was asked for, where there are more than `MAX_IMAGES` or `MAX_DAYS`."""
+    """Later than requested where that exceeds `MAX_IMAGES` or `MAX_DAYS`."""
     groups: tuple[Quality, ...]
-    """The newest first, by the name of the sender."""
+    """Newest first, then by sender."""
 
 
 @dataclass(slots=True)
@@ -79,7 +79,7 @@ class _Sums:
 def report(
     ledger: Ledger, since: datetime, until: datetime | None = None, *, every: Every | None = None, senders: bool = False
 ) -> Report:
-    """Count what was received between two times, in buckets of time, by sender, by both or altogether."""
+    """Count the images received between two times, by bucket, by sender, by both or altogether."""
     until = until or ledger.now()
     since = max(since, until - timedelta(days=MAX_DAYS))
     at, done = (sa.type_coerce(column, sa.BigInteger) for column in (instances.c.received_at, instances.c.delivered_at))
@@ -126,7 +126,7 @@ def _quality(key: tuple[int | None, str | None], sums: _Sums, every: Every | Non
 
 
 def _turnaround(took_us: list[int]) -> Turnaround | None:
-    """Of one image, its own time is both; a clock that was put back makes none negative."""
+    """Of a single image, both percentiles are its own time; a clock that was put back makes no time negative."""
     if not took_us:
         return None
     took_s = [max(0, each) / _SECOND_US for each in took_us]

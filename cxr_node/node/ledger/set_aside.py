@@ -1,6 +1,6 @@
-"""Set aside: the end that an operator gives to what is DEAD or waits, for a coded reason.
+"""Set aside: an operator ends what is DEAD or waits, for a coded reason.
 
-Nothing is deleted: the state says it, `retry` takes it back, and the story keeps who did it. Knows no DICOM, no file.
+Nothing is deleted: `retry` undoes it, and the events keep who did it and why. Knows no DICOM and no file.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from cxr_node.node.ledger.tables import deliveries, instances
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetAside:
-    """What came of it."""
+    """The outcome."""
 
     ids: tuple[int, ...] = ()
-    """Instances that have ended, or some of whose deliveries have."""
+    """Instances that were set aside, whole or in part."""
     deliveries: int = 0
     in_hand: int = 0
-    """Left as they were: judged or sent at this moment."""
+    """Left as they were: being judged or sent."""
 
 
 def set_aside(
     ledger: Ledger, instance_ids: Sequence[int], reason: SetAsideReason, *, by: str, destination: str | None = None
 ) -> SetAside:
-    """-> SET_ASIDE, for what of these instances is DEAD or waits; at one destination alone, where one is named.
+    """-> SET_ASIDE for these instances and their deliveries, as far as they are DEAD or wait; one transaction each.
 
-    One transaction an instance: the receiver waits for none of them.
+    `destination` : only its deliveries.
     """
     ids, sent, in_hand = [], 0, 0
     for instance_id in instance_ids:
@@ -56,7 +56,7 @@ def set_aside(
 
 @dataclass(frozen=True, slots=True)
 class _Words:
-    """Why, by whom and when."""
+    """Reason, person and time."""
 
     reason: SetAsideReason
     by: str
@@ -69,7 +69,7 @@ class _Words:
 def _set_aside(
     connection: sa.Connection, instance_id: int, destination: str | None, words: _Words
 ) -> tuple[bool, int, int]:
-    """Tell whether the instance itself is set aside, how many of its deliveries are, and what is in hand."""
+    """Returns whether the instance itself is set aside, how many of its deliveries are, and how many are in hand."""
     found = sa.select(instances).where(instances.c.id == instance_id).with_for_update()
     row = connection.execute(found).mappings().first()
     if row is None:
@@ -88,7 +88,7 @@ def _set_aside(
 def _end_deliveries(
     connection: sa.Connection, instance_id: int, destination: str | None, words: _Words
 ) -> tuple[int, int]:
-    """End the deliveries of an instance that are DEAD or wait: how many, and how many are being sent now."""
+    """Set the deliveries aside that are DEAD or wait; returns how many, and how many are being sent now."""
     mine = sa.and_(of_instance(instance_id), deliveries.c.state.in_((*OPEN, DeliveryState.DEAD)))
     if destination is not None:
         mine = sa.and_(mine, deliveries.c.destination == destination)

@@ -1,7 +1,6 @@
-"""Where an image stands in the words of an operator, as conditions on instances. Knows no move.
+"""Stages of an image as an operator names them, as conditions on instances. Knows no move.
 
-Each is quick at a million rows, for few images wait, are on their way or ended so, and all of them are found by an
-index: of the instances' states, or of the deliveries that are open or ended without success.
+Each uses an index: of the instances' states, or of the deliveries that are open or ended without success.
 """
 
 from __future__ import annotations
@@ -17,20 +16,20 @@ from cxr_node.node.ledger.tables import IS_ENDED, IS_OPEN, deliveries, holds, in
 
 
 class Stage(StrEnum):
-    """What an operator asks for."""
+    """Where an image is."""
 
     WAITING = "waiting"
-    """To be judged, and in nobody's hands."""
+    """To be judged, and not in a worker's hands."""
     WORKING = "working"
     TO_DELIVER = "to-deliver"
     HELD = "held"
-    """Something of it waits for a destination that is held."""
+    """A result waits for a held destination."""
     DEAD = "dead"
-    """Or a destination refused something of it."""
+    """Itself, or one of its deliveries."""
     REJECTED = "rejected"
     UNCERTAIN = "uncertain"
     SET_ASIDE = "set-aside"
-    """Or some of its deliveries are."""
+    """Itself, or one of its deliveries."""
 
 
 ENDS = {
@@ -39,7 +38,7 @@ ENDS = {
     Stage.REJECTED: InstanceState.REJECTED,
 }
 MANY = (Stage.REJECTED, Stage.UNCERTAIN)
-"""Of these a ledger may have very many, and those of one sender have an index of their own."""
+"""A ledger may have very many of these; each has an index by sender."""
 
 
 def condition(stage: Stage, now: datetime) -> sa.ColumnElement[bool]:
@@ -67,12 +66,12 @@ def condition(stage: Stage, now: datetime) -> sa.ColumnElement[bool]:
 
 
 def unindexed(column: sa.Column[str]) -> sa.ColumnElement[str]:
-    """A column that SQLite must not look up: another index leads to fewer rows."""
+    """A column whose index SQLite must not use: another one leads to fewer rows."""
     return sa.func.coalesce(column, "")
 
 
 def has_ended(state: InstanceState) -> sa.ColumnElement[bool]:
-    """Instances that are DEAD, or set aside; and those of which a destination did not get a present result for that."""
+    """Instances that are DEAD or set aside, and those with such a delivery of a present result."""
     ended = sa.select(deliveries.c.artifact_id).where(IS_ENDED, deliveries.c.state == state.value)
     linked = _linked(ended, instance_artifacts.c.outdated_at.is_(None))
     concerned = (InstanceState.REPORTED, InstanceState.REJECTED, InstanceState.DEAD)  # of a rejected one its note
