@@ -22,6 +22,7 @@ from cxr_node.dicom.results import copied_attributes
 from cxr_node.domain import NO_PRECEDENT, Origin, Precedent, Reported, ResultRef
 from cxr_node.result_kinds import ResultKind
 from tests import builders
+from tests.builders import item
 from tests.dicom import contexts
 from tests.dicom.contexts import RECEIVED
 
@@ -43,13 +44,6 @@ def results(content: bytes | None = None, precedent: Precedent = NO_PRECEDENT, *
     outcome = pipeline.process(content, ORIGIN, builders.FixedPredictor(probability=0.93), RULES, precedent)
     assert isinstance(outcome, Reported), outcome
     return {(rung.kind, rung.sop_class_uid): rung.content for artifact in outcome.artifacts for rung in artifact.rungs}
-
-
-def item(**attributes: Any) -> Dataset:
-    found = Dataset()
-    for keyword, value in attributes.items():
-        setattr(found, keyword, value)
-    return found
 
 
 def order(number: str) -> list[Dataset]:
