@@ -69,7 +69,7 @@ def radiograph(number: int = 1, stored: NDArray[Any] | None = None, **overrides:
 
 
 def _patient_and_study(number: int) -> Dataset:
-    return _dataset(
+    return item(
         SpecificCharacterSet="ISO_IR 100",
         PatientName=f"Test^Child{number}",
         PatientID=f"TEST-{number:04d}",
@@ -88,7 +88,7 @@ def _patient_and_study(number: int) -> Dataset:
 
 
 def _equipment_and_series(number: int) -> Dataset:
-    return _dataset(
+    return item(
         SOPClassUID=DigitalXRayImageStorageForPresentation,
         SOPInstanceUID=f"{_UID_ROOT}.4.{number}",
         SeriesInstanceUID=f"{_UID_ROOT}.3.{number}",
@@ -108,7 +108,7 @@ def _equipment_and_series(number: int) -> Dataset:
 
 
 def _acquisition() -> Dataset:
-    return _dataset(
+    return item(
         ImageType=["ORIGINAL", "PRIMARY"],
         InstanceNumber="1",
         AcquisitionDate="20240601",
@@ -134,7 +134,7 @@ def _image(stored: NDArray[Any]) -> Dataset:
     bits = 8 if stored.dtype.itemsize == 1 else int(max(9, np.abs(stored.astype(np.int64)).max().item().bit_length()))
     signed = np.issubdtype(stored.dtype, np.signedinteger)
     bits += signed
-    image = _dataset(
+    image = item(
         SamplesPerPixel=1,
         PhotometricInterpretation="MONOCHROME2",
         Rows=stored.shape[0],
@@ -157,7 +157,8 @@ def _image(stored: NDArray[Any]) -> Dataset:
     return image
 
 
-def _dataset(**attributes: Any) -> Dataset:
+def item(**attributes: Any) -> Dataset:
+    """Make a data set, or an item of a sequence, of these attributes by keyword."""
     dataset = Dataset()
     for keyword, value in attributes.items():
         setattr(dataset, keyword, value)
@@ -165,7 +166,7 @@ def _dataset(**attributes: Any) -> Dataset:
 
 
 def _code(value: str, scheme: str, meaning: str, **more: Any) -> Dataset:
-    return _dataset(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning, **more)
+    return item(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning, **more)
 
 
 def part10(dataset: Dataset, transfer_syntax: str = ExplicitVRLittleEndian) -> bytes:

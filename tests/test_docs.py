@@ -23,7 +23,7 @@ def test_what_a_page_names_is_there(page: Path) -> None:
     missing = [link for link in links if link and not (page.parent / link).exists()]
     files = re.findall(r"`((?:[\w-]+/)+[\w.-]*\.(?:py|md|yaml))`", text)
     missing += [file for file in files if not any((place / file).exists() for place in PLACES)]
-    named = re.findall(r"`(?:[^`\n]*/)?cxr-node ([a-z]+)", text)
+    named = re.findall(r"`(?:[^`\n]*/)?cxr-node ([a-z-]+)", text)
     assert not missing + [command for command in named if command not in COMMANDS]
 
 

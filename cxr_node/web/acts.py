@@ -109,7 +109,7 @@ class Operator:
         """Send again what is for a destination."""
         name = self._known(destination, *holds.look(self.found.ledger()))
         self._audit(f"releases {name}")
-        due = holds.release(self.found.ledger(), name)
+        due = holds.release(self.found.ledger(), name, by=self.person.name)
         self._wake()
         return _sentence([f"{name} was not held" if due is None else f"{name} is released: {due} objects are due now"])
 

@@ -11,18 +11,21 @@ from pydicom import Dataset, dcmread
 from pydicom.datadict import keyword_for_tag
 from pydicom.tag import BaseTag
 
+from cxr_node import pipeline
 from cxr_node.dicom.results import basic_text_sr, measurement_sr, secondary_capture
 from cxr_node.dicom.results.context import Context
 from cxr_node.dicom.results.encoder import to_part10
 from cxr_node.domain import Artifact
 from cxr_node.result_kinds import ResultKind
-from tests.dicom.contexts import context
+from tests import builders
+from tests.dicom.contexts import context, in_both_lungs
 
 BUILD = {
     ResultKind.REPORT: basic_text_sr.build,
     ResultKind.MEASUREMENTS: measurement_sr.build,
     ResultKind.HEATMAP: secondary_capture.build,
 }
+SOURCE = ("source", builders.part10(builders.radiograph()))
 Change = Callable[[Dataset], None]
 _OTHER = {"DA": "19990101", "TM": "010101.000001", "DT": "19990101010101.000001+0000", "AS": "077Y", "CS": "ISO_IR 144"}
 Path = tuple[tuple[BaseTag, int], ...]
@@ -105,6 +108,18 @@ def results(case: str) -> tuple[dict[ResultKind, Artifact], Context]:
     """Those three of one case, small, and what they were made of; not to be changed."""
     of = context(case, max_heatmap_px=1024)
     return made(of), of
+
+
+def every_kind(of: Context) -> list[Artifact]:
+    of = replace(of, kinds=frozenset(ResultKind))
+    built = (build(of) for build in pipeline.BUILDERS.values())
+    return [artifact for artifact in built if artifact is not None]
+
+
+@cache
+def of_both_lungs() -> tuple[list[Artifact], Context]:
+    of = replace(in_both_lungs(context(max_heatmap_px=1024)), kinds=frozenset(ResultKind))
+    return every_kind(of), of
 
 
 def broken(artifact: Artifact, act: Change) -> Artifact:

@@ -24,6 +24,7 @@ from cxr_node.dicom.results.context import Context
 from cxr_node.domain import Artifact
 from cxr_node.result_kinds import SHAPES, ResultKind
 from tests import builders
+from tests.builders import item
 from tests.dicom.contexts import CASES, MADE, context, of_bytes
 
 ROOT = Path(__file__).parent.parent.parent
@@ -37,13 +38,6 @@ def made(kind: ResultKind, of: Context) -> FileDataset:
     artifact = BUILD[kind](of)
     assert artifact is not None
     return dcmread(io.BytesIO(artifact.content))
-
-
-def item(**attributes: Any) -> Dataset:
-    dataset = Dataset()
-    for keyword, value in attributes.items():
-        setattr(dataset, keyword, value)
-    return dataset
 
 
 def digests() -> str:

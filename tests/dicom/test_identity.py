@@ -22,6 +22,7 @@ from cxr_node.dicom.results import copied_attributes
 from cxr_node.domain import NO_PRECEDENT, Origin, Precedent, Reported, ResultRef
 from cxr_node.result_kinds import ResultKind
 from tests import builders
+from tests.builders import item
 from tests.dicom import contexts
 from tests.dicom.contexts import RECEIVED
 
@@ -47,13 +48,6 @@ def results(content: bytes | None = None, precedent: Precedent = NO_PRECEDENT, *
         for artifact in outcome.artifacts
         for choice in artifact.sop_class_choices
     }
-
-
-def item(**attributes: Any) -> Dataset:
-    found = Dataset()
-    for keyword, value in attributes.items():
-        setattr(found, keyword, value)
-    return found
 
 
 def order(number: str) -> list[Dataset]:

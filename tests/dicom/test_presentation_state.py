@@ -22,8 +22,8 @@ from cxr_node.dicom.results.context import Context
 from cxr_node.dicom.results.encoder import to_part10
 from cxr_node.dicom.words import wording
 from tests import builders
+from tests.builders import item
 from tests.dicom.contexts import CASES, context, in_both_lungs, of_bytes, with_regions
-from tests.dicom.test_context import item
 
 
 def made(of: Context) -> Dataset:

@@ -13,12 +13,10 @@ from pydicom import Dataset, dcmread
 from cxr_node.dicom.verify import check
 from cxr_node.domain import Artifact
 from cxr_node.result_kinds import ResultKind
-from tests import builders
 from tests.dicom import oracle
 from tests.dicom.contexts import CASES
-from tests.dicom.mutations import Mutation, broken, every, items, results
+from tests.dicom.mutations import SOURCE, Mutation, broken, every, items, results
 
-SOURCE = ("source", builders.part10(builders.radiograph()))
 OF_FILES = frozenset(
     {
         # whose it is

@@ -19,8 +19,9 @@ from cxr_node.dicom.results.context import Context
 from cxr_node.domain import Rejected
 from cxr_node.result_kinds import ResultKind
 from tests import builders
+from tests.builders import item
 from tests.dicom.contexts import context
-from tests.dicom.test_context import BUILD, item
+from tests.dicom.test_context import BUILD
 from tests.dicom.test_not_analysed_note import LATERAL, refused
 from tests.pacs.result_sets import SOURCES
 from tests.pacs.validators import dsrdump, pixelmed
