@@ -235,3 +235,15 @@ destination_health = sa.Table(
     # counts the wishes of operators that it be tried at once
     sa.Column("nudges", sa.Integer, nullable=False, server_default="0"),
 )
+
+# What is wrong with the node, from its begin until people were told that it is over.
+alerts = sa.Table(
+    "alerts",
+    metadata,
+    sa.Column("key", sa.String(200), primary_key=True),
+    sa.Column("rule", _WORD, nullable=False),
+    sa.Column("subject", sa.String(200), nullable=False),
+    sa.Column("began_at", Instant, nullable=False),
+    sa.Column("announced_at", Instant),
+    sa.Column("ended_at", Instant),
+)
