@@ -32,11 +32,13 @@ from cxr_node.node.ledger.states import (
     StoredArtifact,
     claim,
     extend,
+    has_been,
     held,
     note,
     pick,
 )
 from cxr_node.node.ledger.tables import IS_OPEN, deliveries, instance_artifacts, instances
+from cxr_node.node.process import metrics
 from cxr_node.result_kinds import ResultKind
 
 log = logging.getLogger(__name__)
@@ -376,7 +378,10 @@ def conclude(connection: sa.Connection, instance_ids: Sequence[int], now: dateti
         to = InstanceState.DEAD if dead else InstanceState.DELIVERED
         reported = sa.and_(instances.c.id == instance_id, instances.c.state == InstanceState.REPORTED)
         values = {"state": to, "updated_at": now, "reason": DeadReason.UNDELIVERED if dead else None}
-        if connection.execute(sa.update(instances).where(reported).values(values)).rowcount:
+        moved = sa.update(instances).where(reported).values(values).returning(instances.c.received_at)
+        if (row := connection.execute(moved).first()) is not None:
+            if not dead and not has_been(connection, instance_id, to):
+                metrics.turned_around((now - row.received_at).total_seconds())
             note(connection, [instance_id], now, to.lower(), "every destination has settled")
             delivered += int(not dead)
     return delivered

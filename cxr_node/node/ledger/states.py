@@ -195,6 +195,12 @@ def note(connection: sa.Connection, instance_ids: Sequence[int], now: datetime, 
         connection.execute(sa.insert(events), rows)
 
 
+def has_been(connection: sa.Connection, instance_id: int, state: InstanceState) -> bool:
+    """Whether the instance was in that state before: sent or judged again, it takes days from its receipt."""
+    before = sa.select(events.c.id).where(events.c.instance_id == instance_id, events.c.what == state.lower())
+    return connection.execute(before.limit(1)).first() is not None
+
+
 def pick(noun: type[Any], row: Mapping[Any, Any]) -> dict[str, Any]:
     """Take from a row what a noun's fields are named after."""
     return {field.name: row[field.name] for field in fields(noun)}
