@@ -25,11 +25,13 @@ LIBRARY_LIVES_IN = {
     "sqlalchemy": {"node"},
     "alembic": {"node"},
     "cryptography": {"node", "diagnose"},
+    "prometheus_client": {"node", "web"},
+    "apprise": {"web"},
+    "argon2": {"web"},
+    "authlib": {"web"},
     "fastapi": {"web"},
     "starlette": {"web"},
     "uvicorn": {"web"},
-    "argon2": {"web"},
-    "authlib": {"web"},
     "pickle": set(),  # weights are safetensors; nothing is unpickled
 }
 FLOORS = {
@@ -68,7 +70,7 @@ FLOORS = {
         "synthetic",
         "data",
     ),
-    "config": ("loader", "consistency", "schema", "permissions", "strict_yaml"),
+    "config": ("loader", "consistency", "schema", "monitoring page", "section", "permissions", "strict_yaml"),
 }
 """Rooms of the house, and of each large room its sub-rooms, in the order in which imports may run."""
 MAY_NOT_ENTER = {

@@ -20,6 +20,7 @@ import typer.core
 from rich.console import Console
 
 from cxr_node import __version__, process_setup
+from cxr_node.config.schema import Config
 from cxr_node.errors import ConfigError, CxrNodeError, DataError, ForeignProfileError
 
 EX_CONFIG = 78
@@ -106,12 +107,18 @@ def command(name: str | None = None) -> Callable[[Callable[Params, Result]], Cal
     return register
 
 
-def begin_serving() -> None:
-    """Open the journal of a process that serves, and keep its memory off the disk should it crash."""
-    from cxr_node.node.process import logs
+def begin_serving(settings: Config, role: str) -> None:
+    """Open the journal of a process that serves, count for `web`, and leave no memory on the disk after a crash."""
+    from cxr_node.node.process import logs, metrics
+    from cxr_node.node.spool.spool import Spool
 
-    logs.configure()
+    logs.configure(form=settings.log.format, role=role)
     process_setup.leave_no_core()
+    if role == "serve":
+        metrics.clear(settings.spool.path)
+    elif settings.web is not None:
+        Spool(settings.spool.path)  # closes the folder, or refuses it
+        metrics.begin(settings.spool.path, role, {peer.ae_title for peer in settings.listen.peers})
 
 
 def say_json(value: Any) -> None:

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -126,7 +127,7 @@ def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
         wiring.profiles(settings)
     hangup = threading.Event()
     stop = supervisor.stop_event(on_hangup=logs.on_hangup(hangup.set))
-    begin_serving()
+    begin_serving(settings, "serve")
     start = (sys.executable, "-m", "cxr_node")
     roles = ["receive", "work", "deliver"]  # in the order of their stop
     if settings.web is not None:
@@ -147,7 +148,7 @@ def receive(config: ConfigFile = DEFAULT_CONFIG) -> None:
     with supervisor.held():
         settings = loader.load(config)
     stop = supervisor.stop_event()
-    begin_serving()
+    begin_serving(settings, "receive")
     process_setup.share_one_heap()
     offered = probe.Question()
     probe.leave_out()
@@ -176,15 +177,16 @@ def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
     stop = supervisor.stop_event()  # before the libraries of the next lines start threads
     from cxr_node import pipeline
     from cxr_node.node.audit import recorder
+    from cxr_node.node.process import metrics
     from cxr_node.node.work import worker
 
-    begin_serving()
+    begin_serving(settings, "work")
 
     def load() -> worker.Analyser:
         classifier = wiring.classifier(settings)
         return worker.Analyser(
             process=lambda content, origin, config, precedent: pipeline.process(
-                content, origin, classifier, config, precedent
+                content, origin, classifier, config, precedent, metrics.stage
             ),
             batch=classifier.batch,
             rules_sha256=pipeline.rules_sha256(classifier, settings),
@@ -203,7 +205,7 @@ def deliver(config: ConfigFile = DEFAULT_CONFIG) -> None:
     with supervisor.held():
         settings = loader.load(config)
     stop = supervisor.stop_event()
-    begin_serving()
+    begin_serving(settings, "deliver")
     probe.leave_out()
     from cxr_node.dicom.pixels.compress import Press
     from cxr_node.node.audit import recorder
@@ -228,16 +230,23 @@ def demo(
 
 
 @command()
-def check(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Check configuration, secrets, weights, spool, port and destinations: one line each.
+def check(
+    config: ConfigFile = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+    send_test_alert: Annotated[
+        bool, typer.Option("--send-test-alert", help="Send a message by each way of alerts.to.")
+    ] = False,
+) -> None:
+    """Check configuration, secrets, weights, spool, port, destinations and alerts: one line each.
 
     Exit 78 if the configuration or a file that it names is wrong, 1 for anything else (an archive is down).
     """
     from cxr_node.diagnose import check
     from cxr_node.diagnose.thresholds import Fault
+    from cxr_node.web import announce
 
-    faults = set()
-    for reading in check.check(loader.load(config), str(config)):
+    faults, settings = set(), loader.load(config)
+    for reading in chain(check.check(settings, str(config)), announce.readings(settings, test=send_test_alert)):
         if not reading.ok:
             faults.add(reading.fault)
         if as_json:

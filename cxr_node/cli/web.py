@@ -46,7 +46,7 @@ def web(config: ConfigFile = DEFAULT_CONFIG) -> None:
     with supervisor.held():
         settings = loader.load(config)
     stop = supervisor.stop_event()
-    begin_serving()
+    begin_serving(settings, "web")
     os.nice(_NICE)
     from cxr_node.web import server as room
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from cxr_node.config.schema import Address, Config, Listen, Web
+    from cxr_node.config.page import Web
+    from cxr_node.config.schema import Address, Config, Listen
 
 SHORT_LEASE_S = 30.0
 """A job is called hung after five leases; one damaged image alone may hold the decoders for two minutes."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request, Response
@@ -101,7 +101,7 @@ async def check_token(request: Request, person: Person) -> None:
         raise Problem(403, "csrf", "this form has expired; load the page again")
 
 
-def allowed(*scopes: Scope) -> object:
+def allowed(*scopes: Scope) -> Any:
     """A program with a key of one of these scopes, or a person with a session; the name of either."""
 
     def check(request: Request) -> str:

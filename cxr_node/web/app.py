@@ -9,7 +9,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from cxr_node import __version__
-from cxr_node.web import access, login, problems, quality, queue, study, system, today
+from cxr_node.web import access, login, problems, quality, queue, scrape, study, system, today
 from cxr_node.web.guard import Guard
 from cxr_node.web.services import Services
 
@@ -31,7 +31,7 @@ def create(services: Services) -> ASGIApp:
     app.state.services = services
     problems.register(app)
     _register_access(app)
-    for room in (login, today, queue, study, quality, system):
+    for room in (login, today, queue, study, quality, system, scrape):
         app.include_router(room.router)
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")
     return Guard(app, services.web, UPLOADS)

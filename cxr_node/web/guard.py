@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cxr_node.config.consistency import is_loopback
-from cxr_node.config.schema import Web
+from cxr_node.config.page import Web
 from cxr_node.web import cookies
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cxr_node.config import permissions
-from cxr_node.config.schema import Oidc
+from cxr_node.config.page import Oidc
 from cxr_node.errors import ConfigError
 from cxr_node.web.problems import Problem
 from cxr_node.web.sessions import Session, Via

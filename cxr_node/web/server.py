@@ -11,10 +11,11 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from cxr_node.config import permissions
-from cxr_node.config.schema import Config, Web
+from cxr_node.config.page import Web
+from cxr_node.config.schema import Config
 from cxr_node.errors import ConfigError, ResourceError
 from cxr_node.node.process.supervisor import Presence
-from cxr_node.web import app
+from cxr_node.web import alert_loop, app
 from cxr_node.web.services import assembled
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ def run(config: Config, stop: threading.Event, present: Presence) -> None:
     ConfigError : the section `web`, its files or its users cannot be used.
     ResourceError : the port is taken.
     """
-    services = assembled(config)
+    services, ending = assembled(config), threading.Event()
     try:
         with _listening(services.web) as listener:
             server = uvicorn.Server(_settings(services.web, app.create(services)))
@@ -60,11 +61,15 @@ def run(config: Config, stop: threading.Event, present: Presence) -> None:
             address = f"{'https' if services.web.tls else 'http'}://{services.web.host}:{listener.getsockname()[1]}"
             log.info("listening address=%s users=%s", address, "yes" if services.has_users else "no")
             present.ready()
+            alerts = threading.Thread(target=alert_loop.run, args=(config, services.ledger, ending), name="alerts")
+            alerts.start()
             while thread.is_alive() and not stop.wait(_LOOK_EVERY_S):
                 present.progress()
             present.stopping()
+            ending.set()
             server.should_exit = True
             thread.join()
+            alerts.join()
             if not stop.is_set():
                 raise ResourceError("the HTTP server ended by itself")
     finally:

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from fastapi import Request
 
 from cxr_node import wiring
-from cxr_node.config.schema import Config, Web
+from cxr_node.config.page import Web
+from cxr_node.config.schema import Config
 from cxr_node.errors import ConfigError
 from cxr_node.node.audit.recorder import People
 from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.web.metrics import Exposition
 from cxr_node.web.oidc import Provider
 from cxr_node.web.sessions import Attempts, Rate, Sessions
 from cxr_node.web.users import UserFile
@@ -28,8 +30,12 @@ class Services:
     attempts: Attempts = field(default_factory=Attempts)
     rate: Rate
     oidc: Provider | None = None
+    exposition: Exposition = field(init=False)
     _ledger: Ledger | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.exposition = Exposition(self.config, self.ledger)
 
     @property
     def web(self) -> Web:

@@ -26,7 +26,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from pydantic import Field, ValidationError
 
 from cxr_node.config import strict_yaml
-from cxr_node.config.schema import Section
+from cxr_node.config.section import Section
 from cxr_node.errors import ConfigError, DataError
 
 _HASHER = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from cxr_node.web import guard, server
+from cxr_node.web.users import Scope
 from tests.node.certificates import Authority
 from tests.patience import PATIENCE_S
 from tests.processes import Program, answers, configured, cxr_node, free_port, run
@@ -106,3 +107,14 @@ def test_a_page_that_cannot_start_says_why(tmp_path: Path, web: dict[str, object
     ended = run(*cxr_node("web", config))
     assert ended.returncode == 78 and sentence in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_metrics_are_for_prometheus_with_a_key(tmp_path: Path) -> None:
+    with opened(tmp_path) as site:
+        visitor = site.visitor()
+        assert visitor.get("/metrics").status_code == 401
+        for scope, status in ((Scope.PREDICT, 403), (Scope.METRICS, 200)):
+            answer = visitor.get("/metrics", headers={"authorization": f"Bearer {site.key(scope)}"})
+            assert answer.status_code == status
+        assert "cxr_node_instances" in answer.text and answer.headers["content-type"].startswith("text/plain")
+        assert visitor.get("/metrics", headers={"authorization": "Bearer guess"}).status_code == 401

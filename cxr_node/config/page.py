@@ -1,0 +1,65 @@
+"""The section `web`: the page, and who may see it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from cxr_node.config.section import File, Section
+
+
+class WebTls(Section):
+    """Certificate and key of the page; PEM files. A browser shows no certificate of its own."""
+
+    certificate: File
+    key: File
+
+
+class Oidc(Section):
+    """Users of the hospital's identity provider (OpenID Connect)."""
+
+    issuer: str = Field(pattern=r"^https?://\S+$")
+    client_id: str
+    client_secret: File
+    claim: str = "groups"
+    """Claim of the ID token that says what a person may do."""
+    operators: tuple[str, ...] = ()
+    """Values of the claim that make an operator."""
+    viewers: tuple[str, ...] = ()
+    """Values of the claim that make a viewer; whoever has neither is refused."""
+
+
+class TrySection(Section):
+    """The page and the API that judge one file and keep nothing."""
+
+    enabled: bool = True
+    max_file_mib: int = Field(default=256, ge=1, le=1024)
+    max_files: int = Field(default=16, ge=1, le=256)
+    per_minute: int = Field(default=60, ge=1)
+    """Files that one client may have judged in a minute."""
+    timeout_s: float = Field(default=120.0, gt=0)
+    """One file takes no longer; its process ends then, and another is started for the next."""
+    idle_unload_s: float = Field(default=600.0, ge=0)
+    """The network is unloaded after so long without a file."""
+
+
+class Web(Section):
+    """The page, the API, health and metrics."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8042
+    tls: WebTls | None = None
+    users: Path | None = None
+    """File of local users and API keys, written by `cxr-node user`; needed where others than this machine reach it."""
+    oidc: Oidc | None = None
+    proxies: tuple[str, ...] = ()
+    """Addresses of the reverse proxies whose X-Forwarded-For and X-Forwarded-Proto are believed."""
+    names: tuple[str, ...] = ()
+    """Host names by which browsers reach the page, besides `host` and this machine's own."""
+    session_h: float = Field(default=8.0, gt=0, le=168)
+    """A login lasts so long without being used."""
+    show_images: bool = False
+    """Show the heat maps and reports that were sent, on the page of a study."""
+    try_files: TrySection = Field(default=TrySection(), alias="try")
