@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -103,7 +104,7 @@ def evening(tmp_path: Path) -> Iterator[tuple[Node, Orthanc, str, list[str]]]:
 
 def sent(node: Node) -> None:
     """A radiograph comes in."""
-    ended = run(*["cxr-node", "send", IMAGE, "--to", f"CXR_NODE@127.0.0.1:{node.port}"])
+    ended = run(sys.executable, "-m", "cxr_node", "send", IMAGE, "--to", f"CXR_NODE@127.0.0.1:{node.port}")
     assert ended.returncode == 0, ended.stderr
 
 
