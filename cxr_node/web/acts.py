@@ -103,7 +103,7 @@ class Operator:
         name = self._known(destination)
         self._audit(f"holds {name}" + (f": {reason}" if reason else ""))
         held = holds.hold(self.found.ledger(), name, self.person.name, reason)
-        return _sentence([f"{name} is held by {held.by}: what is for it waits until it is released"])
+        return _sentence([f"held by {held.by}: what is for {name} waits until it is released"])
 
     def release(self, destination: str) -> str:
         """Send again what is for a destination."""
@@ -111,7 +111,7 @@ class Operator:
         self._audit(f"releases {name}")
         due = holds.release(self.found.ledger(), name, by=self.person.name)
         self._wake()
-        return _sentence([f"{name} was not held" if due is None else f"{name} is released: {due} objects are due now"])
+        return _sentence([f"nothing holds {name}" if due is None else f"released: {due} objects are due at {name} now"])
 
     def _audit(self, words: str) -> None:
         self.found.people.changed(self.person.name, words, self.host)
@@ -153,7 +153,7 @@ def _retried(came: Retried, nothing: str) -> list[str]:
 
 
 def _resent(done: Resent) -> list[str]:
-    said = [f"{name}: {number} objects are due again" for name, number in sorted(done.due.items()) if number]
+    said = [f"{number} objects are due again at {name}" for name, number in sorted(done.due.items()) if number]
     parts = {
         "objects were waiting to be sent anyway": done.waiting,
         "images left out: a corrected version has replaced them": done.replaced,

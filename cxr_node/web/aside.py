@@ -32,6 +32,8 @@ class Task(StrEnum):
 
 
 _BUSY = {task: threading.Lock() for task in Task}
+_PATIENCE_S = {Task.SHOW: 10.0, Task.CONFORMANCE: 10.0, Task.DOCTOR: 0.0}
+"""So long a task waits for the one before it."""
 
 
 def ask(task: Task, config: Config, **more: Any) -> Any:
@@ -41,7 +43,7 @@ def ask(task: Task, config: Config, **more: Any) -> Any:
     ------
     ResourceError : the same is being done for somebody else, or the process failed or took too long.
     """
-    if not _BUSY[task].acquire(blocking=False):
+    if not _BUSY[task].acquire(timeout=_PATIENCE_S[task]):
         raise ResourceError(f"{task} is running already; try again when it is done")
     try:
         content = {"task": task, "config": config.model_dump(mode="json", by_alias=True), "more": more}

@@ -20,28 +20,34 @@ from cxr_node.errors import ConfigError, ModelError
 if TYPE_CHECKING:
     from cxr_node.model.profile import Profile
 
+Of = TypeVar("Of")
 Seen = TypeVar("Seen")
 SOON_DAYS = 30
 _KEPT = 16
 
 
-class Kept(Generic[Seen]):
-    """The last look of a configuration, as long as it is young enough. Threads may share it."""
+class Kept(Generic[Of, Seen]):
+    """The last look at something, as long as it is young enough; by one at a time. Threads may share it."""
 
-    def __init__(self, look: Callable[[Config], Seen], for_s: float) -> None:
+    def __init__(self, look: Callable[[Of], Seen], for_s: float) -> None:
         self._look, self._for_s = look, for_s
         self._lock = threading.Lock()
-        self._seen: dict[int, tuple[Config, float, Seen]] = {}
+        self._seen: dict[int, tuple[Of, float, Seen]] = {}
 
-    def of(self, config: Config) -> Seen:
+    def at(self, what: Of) -> Seen:
         """What is there, as it was a moment ago."""
         with self._lock:
-            found = self._seen.get(id(config))
+            found = self._seen.get(id(what))
             if found is None or time.monotonic() - found[1] > self._for_s:
                 if len(self._seen) >= _KEPT:
                     self._seen.clear()
-                found = self._seen[id(config)] = (config, time.monotonic(), self._look(config))
+                found = self._seen[id(what)] = (what, time.monotonic(), self._look(what))
             return found[2]
+
+    def forget(self, what: Of) -> None:
+        """Somebody changed it: look again."""
+        with self._lock:
+            self._seen.pop(id(what), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +14,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request, Response
 
 import cxr_node
-from cxr_node.config.schema import Config
 from cxr_node.diagnose import thresholds
 from cxr_node.errors import ConfigError
 from cxr_node.web import access, rendering, surroundings, trail
@@ -27,6 +26,7 @@ router = APIRouter(include_in_schema=False)
 PROGRAM = "cxr-node"
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _LICENCE_CHARS = 60
+_STATEMENT = surroundings.Kept(partial(ask, Task.CONFORMANCE), 86_400.0)
 
 Viewer = Annotated[access.Person, Depends(access.viewer)]
 Found = Annotated[Services, Depends(services)]
@@ -63,7 +63,7 @@ def doctor(request: Request, person: Annotated[access.Person, Depends(access.cha
 @router.get("/system/card/{number}")
 def card(request: Request, person: Viewer, found: Found, number: int) -> Response:
     """The model card of a configured profile."""
-    judges = surroundings.PROFILES.of(found.config)
+    judges = surroundings.PROFILES.at(found.config)
     path = judges[number].card if 0 <= number < len(judges) else None
     if path is None:
         raise Problem(404, "no-card", "there is no such model card")
@@ -80,7 +80,7 @@ def licence(request: Request, person: Viewer) -> Response:
 @router.get("/system/conformance")
 def conformance(request: Request, person: Viewer, found: Found) -> Response:
     """The DICOM conformance statement, from the code's own tables."""
-    title, text = "DICOM conformance statement", _Statement.of(found.config)
+    title, text = "DICOM conformance statement", _STATEMENT.at(found.config)
     return rendering.page(request, "document.html", person=person, title=title, text=text)
 
 
@@ -89,7 +89,7 @@ def _page(request: Request, person: access.Person, found: Services, readings: An
         request,
         "system.html",
         person=person,
-        judges=surroundings.PROFILES.of(found.config),
+        judges=surroundings.PROFILES.at(found.config),
         python=".".join(map(str, sys.version_info[:3])),
         libraries=_libraries(),
         readings=readings,
@@ -105,18 +105,6 @@ def _users(found: Services) -> Sequence[User]:
         return () if found.users is None else found.users.users()
     except ConfigError:
         return ()
-
-
-class _Statement:
-    """The conformance statement; it depends on the program alone."""
-
-    _text: str | None = None
-
-    @classmethod
-    def of(cls, config: Config) -> str:
-        if cls._text is None:
-            cls._text = str(ask(Task.CONFORMANCE, config))
-        return cls._text
 
 
 @cache

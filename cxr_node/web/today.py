@@ -8,7 +8,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Form, Request, Response
 from pydantic import BaseModel, Field, field_validator
 
-from cxr_node.config.schema import Config
 from cxr_node.errors import ConfigError
 from cxr_node.node.ledger import alerts, browse, holds, status
 from cxr_node.node.ledger.browse import Place
@@ -21,6 +20,7 @@ from cxr_node.web import access, acts, rendering, surroundings
 from cxr_node.web.acts import Act, Operator
 from cxr_node.web.problems import Problem
 from cxr_node.web.services import Services, services
+from cxr_node.web.surroundings import Kept
 
 router = APIRouter(include_in_schema=False)
 SENDERS = 12
@@ -70,14 +70,17 @@ def act(
 def _page(
     request: Request, person: access.Person, found: Services, template: str = "today.html", said: str | None = None
 ) -> Response:
+    if said is not None:
+        _SEEN.forget(found)
     try:
-        ledger = found.ledger()
+        seen = _SEEN.at(found)
     except ConfigError:
         return rendering.page(request, "not_yet.html", person=person)
-    return rendering.page(request, template, person=person, said=said, **_seen(ledger, found.config))
+    return rendering.page(request, template, person=person, said=said, **seen)
 
 
-def _seen(ledger: Ledger, config: Config) -> Mapping[str, Any]:
+def _look(found: Services) -> Mapping[str, Any]:
+    ledger, config = found.ledger(), found.config
     with ledger.database.one_view():
         seen = status.look(ledger, config)
         oldest = {stage: _oldest(ledger, stage) for stage in _WAITING}
@@ -94,9 +97,13 @@ def _seen(ledger: Ledger, config: Config) -> Mapping[str, Any]:
         "last": {"Sender": list(senders[By.SENDER].items()), "Station": list(senders[By.STATION].items())},
         "most": SENDERS,
         "disk": surroundings.disk(config),
-        "certificates": surroundings.CERTIFICATES.of(config),
-        "judges": surroundings.PROFILES.of(config),
+        "certificates": surroundings.CERTIFICATES.at(config),
+        "judges": surroundings.PROFILES.at(config),
     }
+
+
+_SEEN = Kept(_look, 3.0)
+"""At a million images a look takes a second: those who watch share it."""
 
 
 def _oldest(ledger: Ledger, stage: Stage) -> InstanceRow | None:

@@ -36,7 +36,6 @@ _DONE = {
     "110122": "logged in",
     "110123": "logged out",
     "110126": "peer not let in",
-    "110131": "setting changed",
     "110132": "changed by an operator",
     "110134": "gap in the trail",
 }

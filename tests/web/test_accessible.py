@@ -81,3 +81,30 @@ def test_a_study_and_what_was_done_there_have_none(browser: Any, page: Site) -> 
     browser.get_by_role("status").wait_for()
     assert not violations(browser)
     assert browser.evaluate("document.activeElement.id") == "said", "a screen reader hears what was done"
+
+
+def test_a_refresh_takes_neither_focus_nor_place(browser: Any, page: Site) -> None:
+    log_in(browser, page)
+    browser.goto(f"{page.address}/")
+    browser.evaluate("document.querySelector('h2#profiles').dataset.mark = 'old'")
+    link = browser.get_by_role("link", name="DEAD")
+    link.focus()
+    browser.evaluate("window.scrollTo(0, 300)")
+    at = browser.evaluate("window.scrollY")
+    with browser.expect_response(lambda answer: "hx-request" in answer.request.headers):
+        pass
+    browser.wait_for_function("!document.querySelector('h2#profiles').dataset.mark")
+    assert browser.evaluate("document.activeElement.id") == "state-DEAD"
+    assert browser.evaluate("window.scrollY") == at
+
+
+def test_a_button_acts_in_place_and_by_keyboard(browser: Any, page: Site) -> None:
+    log_in(browser, page)
+    browser.goto(f"{page.address}/queue?stage=dead")
+    for name in ("hold", "release"):
+        button = browser.get_by_role("button", name=name.capitalize(), exact=False).filter(has_not_text="gone").last
+        button.focus()
+        browser.keyboard.press("Enter")
+        browser.locator("#said").wait_for()
+        assert not violations(browser)
+    assert browser.url.endswith("/queue?stage=dead")
