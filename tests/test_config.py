@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cxr_node import resources
-from cxr_node.config import loader, schema
+from cxr_node.config import loader, monitoring, schema
 from cxr_node.errors import ConfigError
 
 SPOOL = {"spool": {"path": "/var/lib/cxr-node"}}
@@ -57,6 +57,8 @@ MISTAKES = {
     ),
     "audit without TLS": ({**SPOOL, "audit": {"syslog": {"host": "arr"}}}, "audit.syslog.tls: is missing"),
     "audit source with a space": ({**SPOOL, "audit": {"source_id": "a b"}}, "audit.source_id:"),
+    "log format": ({**SPOOL, "log": {"format": "xml"}}, "log.format:"),
+    "abstention band": ({**SPOOL, "alerts": {"abstention_band": [0.3, 0.1]}}, "alerts: abstention_band: the"),
     "negative retention": ({"spool": {"path": "x", "retention_days": -1}}, "spool.retention_days:"),
 }  # fmt: skip
 
@@ -87,8 +89,10 @@ def test_node_yaml_shows_every_key_with_its_default() -> None:
         schema.Admission,
         schema.Results,
         schema.DicomDestination,
+        monitoring.LogSection,
+        monitoring.AlertsSection,
     )
-    for section in (*sections, schema.DicomDestination, schema.AuditSection, schema.Syslog):
+    for section in (*sections, schema.AuditSection, schema.Syslog):
         for key in section.model_fields:
             assert f"{key}:" in text, f"{key} is not shown in node.yaml"
 

@@ -25,12 +25,18 @@ LIBRARY_LIVES_IN = {
     "sqlalchemy": {"node"},
     "alembic": {"node"},
     "cryptography": {"node", "diagnose"},
+    "prometheus_client": {"node", "web"},
+    "apprise": {"web"},
+    "fastapi": {"web"},
+    "uvicorn": {"web"},
+    "starlette": {"web"},
     "pickle": set(),  # weights are safetensors; nothing is unpickled
 }
 FLOORS = {
     "": (  # from the roof down: who stands on one line knows only what stands below it
         "__main__",
         "cli",
+        "web",
         "bench",
         "conformance demo diagnose",
         "tools",
@@ -62,7 +68,7 @@ FLOORS = {
         "synthetic",
         "data",
     ),
-    "config": ("loader", "consistency", "schema", "permissions", "strict_yaml"),
+    "config": ("loader", "consistency", "schema", "monitoring", "section", "permissions", "strict_yaml"),
 }
 """Rooms of the house, and of each large room its sub-rooms, in the order in which imports may run."""
 MAY_NOT_ENTER = {

@@ -13,9 +13,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from cxr_node.config import permissions, strict_yaml
+from cxr_node.config.monitoring import AlertsSection, LogSection, Web
+from cxr_node.config.section import File, Section
 from cxr_node.domain import RuntimeKind
 from cxr_node.result_kinds import ResultKind
 from cxr_node.times import known as known_zone
@@ -29,15 +31,7 @@ STANDARD_KINDS = (ResultKind.REPORT, ResultKind.MEASUREMENTS, ResultKind.HEATMAP
 MAX_DELAY_S = 3600.0
 """Longest delay between two tries of a delivery; one that seems longer in the ledger was set by another clock."""
 AETitle = Annotated[str, AfterValidator(strict_yaml.ae_title)]
-File = Annotated[Path, AfterValidator(permissions.well_formed)]
-"""A path, or `credential:NAME`; see `permissions.place`."""
 Port = Annotated[int, Field(ge=0, le=65535)]
-
-
-class Section(BaseModel):
-    """A strict, frozen part of the configuration."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
 class Tls(Section):
@@ -353,6 +347,10 @@ class Config(Section):
     work: Work = Work()
     delivery: Delivery = Delivery()
     audit: AuditSection = AuditSection()
+    log: LogSection = LogSection()
+    web: Web | None = None
+    """None: no such process, and no counters on the disk."""
+    alerts: AlertsSection = AlertsSection()
     destinations: tuple[Annotated[Destination, BeforeValidator(_of_its_kind)], ...] = ()
 
     @model_validator(mode="after")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import re
 import socket
@@ -10,11 +11,13 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 from pydicom.uid import ImplicitVRLittleEndian
 
+from cxr_node.config.monitoring import LogFormat
 from cxr_node.config.schema import Address
 from cxr_node.errors import DeliveryError, InstanceError
 from cxr_node.node.deliver import courier
@@ -45,6 +48,48 @@ def test_our_events_are_one_line_each(stream: io.StringIO) -> None:
     line, end = stream.getvalue().split("\n")
     assert line.endswith("Z INFO work reported instance=7 verdict=NORMAL")
     assert end == ""
+
+
+def objects(stream: io.StringIO) -> list[dict[str, object]]:
+    """Every line of it, each an object by itself."""
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_json_has_the_words_of_a_line_as_members(stream: io.StringIO) -> None:
+    logs.configure(stream, form=LogFormat.JSON, role="receive")
+    words = "stored instance=%s sha256=%s ae=%r new=%s ms=%.1f 100%%"
+    logging.getLogger("cxr_node.node.receive.receiver").info(words, 7, "123456789012", "R\xf6 'A' B", True, 0.25)
+    logging.getLogger("cxr_node.node.process.supervisor").error("ended role=%s code=%d", "work", -9)
+    stored, ended = objects(stream)
+    assert datetime.fromisoformat(str(stored.pop("time"))).tzinfo is not None
+    assert stored == {
+        **{"level": "INFO", "role": "receive", "stage": "receive", "event": "stored"},
+        **{"instance": 7, "sha256": "123456789012", "ae": "R\xf6 'A' B", "new": True, "ms": 0.2},
+        "message": "stored instance=7 sha256=123456789012 ae=\"R\xf6 'A' B\" new=True ms=0.2 100%",
+    }
+    assert (ended["role"], ended["stage"], ended["code"]) == ("work", "process", -9), "the role that it is about"
+
+
+def test_a_field_never_hides_what_every_line_has(stream: io.StringIO) -> None:
+    logs.configure(stream, form=LogFormat.JSON, role="work")
+    logging.getLogger("cxr_node.node.work.worker").warning("odd level=%s time=%s message=%s", "1", "2", "3\n4")
+    (line,) = objects(stream)
+    assert (line["level"], line["message"]) == ("WARNING", "odd level=1 time=2 message=3 4")
+    assert line["time"] != 2
+
+
+def test_json_withholds_what_text_withholds(stream: io.StringIO) -> None:
+    logs.configure(stream, form=LogFormat.JSON, role="work")
+    logging.getLogger("pydicom.charset").error("name=%s", CANARY)
+    try:
+        raise ValueError(f"key={CANARY}")
+    except ValueError:
+        logging.getLogger("cxr_node.node.work.worker").exception("failed instance=%d", 7)
+    foreign, ours = objects(stream)
+    assert CANARY not in stream.getvalue()
+    assert "text withheld" in str(foreign["message"])
+    assert (ours["event"], ours["instance"]) == ("failed", 7)
+    assert "ValueError [" in str(ours["message"])
 
 
 @pytest.mark.parametrize(

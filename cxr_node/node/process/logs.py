@@ -1,4 +1,4 @@
-"""What the processes write to stderr: one line per event, logfmt words, and never patient data.
+"""What the processes write to stderr: one line per event, logfmt words or JSON, and never patient data.
 
 Our own lines carry ledger numbers and digests only. Foreign libraries may quote a dataset in a message, so of
 theirs only the place in the code is shown. The same holds for exceptions: the text of our own errors is shown
@@ -8,6 +8,7 @@ theirs only the place in the code is shown. The same holds for exceptions: the t
 from __future__ import annotations
 
 import faulthandler
+import json
 import logging
 import os
 import re
@@ -22,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
+from cxr_node.config.monitoring import LogFormat
 from cxr_node.errors import CxrNodeError
 
 log = logging.getLogger(__name__)
@@ -105,15 +107,15 @@ _OURS = "cxr_node"
 _MAX_FRAMES = 12
 
 
-def configure(level: int = logging.INFO, stream: TextIO | None = None) -> None:
+def configure(stream: TextIO | None = None, *, form: LogFormat = LogFormat.TEXT, role: str = "") -> None:
     """Send every line of this process to stderr in one form; called once by each role's command."""
     logging.disable(logging.NOTSET)  # as commands for people leave it (`command`)
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(_OneLine())
+    handler.setFormatter(_OneLine() if form is LogFormat.TEXT else _OneObject(role))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    logging.getLogger(_OURS).setLevel(level)
+    logging.getLogger(_OURS).setLevel(logging.INFO)
     logging.captureWarnings(True)
     sys.excepthook = _uncaught
     threading.excepthook = lambda args: _uncaught(args.exc_type, args.exc_value, args.exc_traceback)
@@ -154,8 +156,48 @@ class _OneLine(logging.Formatter):
     """`2026-01-31T12:00:00Z INFO stage event key=value`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        stamp = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return f"{stamp} {record.levelname} {_stage(record)} {_text(record)}"
+        return f"{_stamp(record, 'seconds')} {record.levelname} {_stage(record)} {_text(record)}"
+
+
+class _OneObject(logging.Formatter):
+    """The same text as a JSON object, with its key=value words as members."""
+
+    def __init__(self, role: str) -> None:
+        super().__init__()
+        self._role = role
+
+    def format(self, record: logging.LogRecord) -> str:
+        text, stage = _text(record), _stage(record)
+        own = {"time": _stamp(record, "milliseconds"), "level": record.levelname, "stage": stage}
+        own |= {"event": _FIELD.split(text, maxsplit=1)[0].strip(), "message": text}
+        words = _FIELD.finditer(text) if _is_ours(record) else ()
+        fields = {found["key"]: _value(found["key"], found["value"]) for found in words}
+        return json.dumps({"role": self._role or stage} | fields | own, ensure_ascii=False)
+
+
+_FIELD = re.compile(r"""(?:^|(?<=\s))(?P<key>[a-z][a-z0-9_]*)=(?P<value>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\S+)""")
+"""A word of a line: key=value, or key='a value' as %r writes it."""
+
+
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,14})(\.[0-9]+)?")
+_WORDS = {"None": None, "True": True, "False": False}
+_TEXTS = frozenset({"ae", "cause", "destination", "owner", "peer", "role", "segment", "sha256", "transaction"})
+"""Names and digests: text, also where it is made of digits alone."""
+
+
+def _value(key: str, word: str) -> str | float | bool | None:
+    """A number as one; text without its quotes, and what is escaped in it as it stands in the line."""
+    if key not in _TEXTS:
+        if word in _WORDS:
+            return _WORDS[word]
+        if _NUMBER.fullmatch(word):
+            return float(word) if "." in word else int(word)
+    return word[1:-1] if len(word) > 1 and word[0] in "'\"" and word[-1] == word[0] else word
+
+
+def _stamp(record: logging.LogRecord, precision: str) -> str:
+    at = datetime.fromtimestamp(record.created, UTC)
+    return at.isoformat(timespec=precision).replace("+00:00", "Z")
 
 
 def _stage(record: logging.LogRecord) -> str:
