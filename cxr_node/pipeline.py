@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Protocol
@@ -109,6 +110,13 @@ class ProfileRouter:
 
 
 Classifier = Predictor | ProfileRouter
+During = Callable[[str], AbstractContextManager[object]]
+"""Entered around each stage, by its name: for whoever measures, since the pipeline knows no clock."""
+
+
+def unmeasured(_stage: str) -> AbstractContextManager[object]:
+    """Measure nothing."""
+    return nullcontext()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +129,12 @@ class Analysis:
 
 
 def process(
-    content: bytes, origin: Origin, classifier: Classifier, config: Config, precedent: Precedent = NO_PRECEDENT
+    content: bytes,
+    origin: Origin,
+    classifier: Classifier,
+    config: Config,
+    precedent: Precedent = NO_PRECEDENT,
+    during: During = unmeasured,
 ) -> Outcome:
     """Judge one received SOP Instance and make its result objects.
 
@@ -132,16 +145,19 @@ def process(
     classifier : who answers, or several of whom the patient's age chooses one
     config : only `admission`, `results` and what the destinations want are read
     precedent : what is already known of its study and series
+    during : entered around read, decode, examine and explain
 
     Raises
     ------
     ModelError : the classifier failed; the instance is not to blame.
     UnsoundResultError : the results break our own rules; a bug, and none of them is handed on.
     """
-    analysis = judge(content, classifier, config, precedent)
+    analysis = judge(content, classifier, config, precedent, during)
     if isinstance(analysis, Rejected):
         return with_note(analysis, content, origin, config, precedent)
-    return Reported(finding=analysis.finding, artifacts=explain(analysis, origin, config, precedent))
+    with during("explain"):
+        artifacts = explain(analysis, origin, config, precedent)
+    return Reported(finding=analysis.finding, artifacts=artifacts)
 
 
 def rules_sha256(classifier: Classifier, config: Config) -> str:
@@ -152,27 +168,36 @@ def rules_sha256(classifier: Classifier, config: Config) -> str:
 
 
 def judge(
-    content: bytes, classifier: Classifier, config: Config, precedent: Precedent = NO_PRECEDENT
+    content: bytes,
+    classifier: Classifier,
+    config: Config,
+    precedent: Precedent = NO_PRECEDENT,
+    during: During = unmeasured,
 ) -> Analysis | Rejected:
     """Read, choose who answers, admit, decode, examine, decide."""
-    source = header.read(content)
+    with during("read"):
+        source = header.read(content)
     if isinstance(source, Rejected):
         return source
     predictor = classifier.for_age(source.age_years) if isinstance(classifier, ProfileRouter) else classifier
-    radiograph = admit(source, predictor.profile, config.admission, precedent)
+    radiograph = admit(source, predictor.profile, config.admission, precedent, during)
     if isinstance(radiograph, Rejected):
         return radiograph
-    examination = predictor.examine(radiograph)
+    with during("examine"):
+        examination = predictor.examine(radiograph)
     return Analysis(source=source, radiograph=radiograph, finding=conclude(examination, predictor.profile, config))
 
 
-def admit(source: header.Source, profile: Profile, rules: Admission, precedent: Precedent) -> Rejected | Radiograph:
+def admit(
+    source: header.Source, profile: Profile, rules: Admission, precedent: Precedent, during: During = unmeasured
+) -> Rejected | Radiograph:
     """Check the header, then the pixels, and refuse what must not be judged."""
     refusal = admission.check_header(source, profile.population.age_years, rules, precedent)
     if refusal is not None:
         return refusal
     try:
-        radiograph = pixels.decode(source, rules)
+        with during("decode"):
+            radiograph = pixels.decode(source, rules)
     except UndecodableError as error:
         return Rejected(reason=Reason.UNREADABLE_PIXELS, sentence=str(error))
     ages = profile.population.age_years

@@ -19,7 +19,8 @@ import typer
 import typer.core
 from rich.console import Console
 
-from cxr_node import __version__
+from cxr_node import __version__, process_setup
+from cxr_node.config.schema import Config
 from cxr_node.errors import ConfigError, CxrNodeError, DataError, ForeignProfileError
 
 EX_CONFIG = 78
@@ -104,6 +105,20 @@ def command(name: str | None = None) -> Callable[[Callable[Params, Result]], Cal
         return app.command(name)(answers_errors(function))
 
     return register
+
+
+def begin_serving(settings: Config, role: str) -> None:
+    """Open the journal of a process that serves, count for `web`, and leave no memory on the disk after a crash."""
+    from cxr_node.node.process import logs, metrics
+    from cxr_node.node.spool.spool import Spool
+
+    logs.configure(form=settings.log.format, role=role)
+    process_setup.leave_no_core()
+    if role == "serve":
+        metrics.clear(settings.spool.path)
+    elif settings.web is not None:
+        Spool(settings.spool.path)  # closes the folder, or refuses it
+        metrics.begin(settings.spool.path, role, {peer.ae_title for peer in settings.listen.peers})
 
 
 def say_json(value: Any) -> None:

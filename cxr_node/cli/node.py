@@ -15,7 +15,19 @@ from pydantic import ValidationError
 
 from cxr_node import process_setup, wiring
 from cxr_node.cli import bench, ledger, operate, tables, training
-from cxr_node.cli.app import DEFAULT_CONFIG, EX_CONFIG, AsJson, ConfigFile, Urgency, app, command, err, out, say_json
+from cxr_node.cli.app import (
+    DEFAULT_CONFIG,
+    EX_CONFIG,
+    AsJson,
+    ConfigFile,
+    Urgency,
+    app,
+    begin_serving,
+    command,
+    err,
+    out,
+    say_json,
+)
 from cxr_node.config import loader
 from cxr_node.config.schema import Address
 from cxr_node.errors import ConfigError, DataError, ResourceError
@@ -97,14 +109,6 @@ def _contents(paths: list[Path]) -> Iterator[tuple[str, bytes]]:
 __all__ = ["app", "bench", "ledger", "operate", "training"]
 
 
-def _begin() -> None:
-    """Open the journal of a process that serves, and keep its memory off the disk should it crash."""
-    from cxr_node.node.process import logs
-
-    logs.configure()
-    process_setup.leave_no_core()
-
-
 def _address(text: str) -> Address:
     try:
         return Address.model_validate(text)
@@ -118,10 +122,11 @@ def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
     from cxr_node.node.process import logs, supervisor
 
     with supervisor.held():
-        wiring.profiles(loader.load(config))
+        settings = loader.load(config)
+        wiring.profiles(settings)
     hangup = threading.Event()
     stop = supervisor.stop_event(on_hangup=logs.on_hangup(hangup.set))
-    _begin()
+    begin_serving(settings, "serve")
     start = (sys.executable, "-m", "cxr_node")
     roles = ("receive", "work", "deliver")  # in the order of their stop
     commands = [supervisor.Command(name=role, argv=(*start, role, "--config", str(config))) for role in roles]
@@ -137,7 +142,7 @@ def receive(config: ConfigFile = DEFAULT_CONFIG) -> None:
     with supervisor.held():
         settings = loader.load(config)
     stop = supervisor.stop_event()
-    _begin()
+    begin_serving(settings, "receive")
     process_setup.share_one_heap()
     offered = probe.Question()
     probe.leave_out()
@@ -166,15 +171,16 @@ def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
     stop = supervisor.stop_event()  # before the libraries of the next lines start threads
     from cxr_node import pipeline
     from cxr_node.node.audit import recorder
+    from cxr_node.node.process import metrics
     from cxr_node.node.work import worker
 
-    _begin()
+    begin_serving(settings, "work")
 
     def load() -> worker.Analyser:
         classifier = wiring.classifier(settings)
         return worker.Analyser(
             process=lambda content, origin, config, precedent: pipeline.process(
-                content, origin, classifier, config, precedent
+                content, origin, classifier, config, precedent, metrics.stage
             ),
             batch=classifier.batch,
             rules_sha256=pipeline.rules_sha256(classifier, settings),
@@ -193,7 +199,7 @@ def deliver(config: ConfigFile = DEFAULT_CONFIG) -> None:
     with supervisor.held():
         settings = loader.load(config)
     stop = supervisor.stop_event()
-    _begin()
+    begin_serving(settings, "deliver")
     probe.leave_out()
     from cxr_node.dicom.pixels.compress import Press
     from cxr_node.node.audit import recorder

@@ -183,6 +183,29 @@ def next_batch(trail: TrailFolder, offsets: Mapping[str, int], max_bytes: int) -
     return Batch(lines=tuple(lines), offsets=moved)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """What the collector does not have yet."""
+
+    nr_bytes: int
+    since: datetime | None
+    """When the first of it was written, as its own head says (RFC 5424 6.2.3); None where the collector has all."""
+
+
+def backlog(trail: TrailFolder) -> Backlog:
+    """Look what waits for the collector."""
+    cursor = trail.cursor()
+    nr_bytes = sum(max(0, _size(path) - cursor.get(path.name, 0)) for path in trail.segments())
+    first = next_batch(trail, cursor, 1).lines
+    return Backlog(nr_bytes=nr_bytes, since=_written_at(first[0]) if first else None)
+
+
+def _written_at(line: bytes) -> datetime | None:
+    with contextlib.suppress(ValueError, IndexError):
+        return datetime.fromisoformat(line.split(b" ", 2)[1].decode("ascii"))
+    return None
+
+
 def _lines(path: Path, offset: int) -> Iterator[tuple[bytes, int]]:
     """Whole lines behind an offset, each with the offset of its end; a segment just deleted has none."""
     with contextlib.suppress(FileNotFoundError), path.open("rb") as file:

@@ -29,6 +29,7 @@ from cxr_node.node.ledger.lease_keeper import LeaseKeeper, worker_name
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import DeliveryJob
 from cxr_node.node.network.rejections import Refusals
+from cxr_node.node.process import metrics
 from cxr_node.node.process.logs import describe
 from cxr_node.node.process.notify import Role
 from cxr_node.node.process.supervisor import Notifier
@@ -231,6 +232,7 @@ class Courier(ServiceLoop):
         is_held = self._context.ledger.settle_delivered(job, reply.status, promised=self._commitment is not None)
         if self._commitment is not None:
             self._commitment.wake()
+        metrics.attempted(self.name, "delivered")
         log.log(
             logging.WARNING if reply.is_warning else logging.INFO,
             "delivered destination=%s instance=%d kind=%s delivery=%d attempt=%d took_ms=%d %s",
@@ -297,6 +299,7 @@ class Courier(ServiceLoop):
         self._context.ledger.postpone(
             job, delay_s=delay_s, status=error.status, detail=str(error), count_attempt=not is_unreachable
         )
+        metrics.attempted(self.name, "postponed")
         log.log(
             level,
             "postponed destination=%s instance=%d delivery=%d attempt=%d again_in_s=%.1f %s",
@@ -326,6 +329,7 @@ class Courier(ServiceLoop):
     def _dead(self, job: DeliveryJob, detail: str, status: int | None = None) -> Pause:
         self._audit.ended(Outcome.SERIOUS_FAILURE, detail)
         self._context.ledger.settle_delivery_dead(job, status=status, detail=detail)
+        metrics.attempted(self.name, "dead")
         log.error(
             "dead destination=%s instance=%d delivery=%d attempt=%d %s",
             *(self.name, job.instance_id, job.claim.row_id, job.attempts, detail),

@@ -20,6 +20,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cxr_node.errors import ConfigError, LedgerLostError, ResourceError
+from cxr_node.node.process import metrics
 from cxr_node.node.spool.spool import sync
 
 log = logging.getLogger(__name__)
@@ -150,7 +151,7 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
         """One transaction that holds the write lock from its first statement (SQLite: BEGIN IMMEDIATE)."""
-        with self._faults(), self.engine.begin() as connection:
+        with self._faults(), metrics.transaction(), self.engine.begin() as connection:
             yield connection
         self.require_whole()  # a commit to a file that was set aside is lost
 

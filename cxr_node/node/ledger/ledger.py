@@ -42,6 +42,7 @@ from cxr_node.node.ledger.states import (
     pick,
 )
 from cxr_node.node.ledger.tables import IS_OPEN, deliveries, instance_artifacts, instances
+from cxr_node.node.process import metrics
 from cxr_node.result_kinds import ResultKind
 
 log = logging.getLogger(__name__)
@@ -369,9 +370,13 @@ def conclude(connection: sa.Connection, instance_ids: Sequence[int], now: dateti
             first = sa.literal(now, instances.c.delivered_at.type)
             values["delivered_at"] = sa.func.coalesce(instances.c.delivered_at, first)
         reported = sa.and_(instances.c.id == instance_id, instances.c.state == InstanceState.REPORTED)
-        if connection.execute(sa.update(instances).where(reported).values(values)).rowcount:
+        told = (instances.c.received_at, instances.c.delivered_at)
+        row = connection.execute(sa.update(instances).where(reported).values(values).returning(*told)).first()
+        if row is not None:
             note(connection, [instance_id], now, values["state"].lower(), "every destination has settled")
             delivered += int(values["state"] is InstanceState.DELIVERED)
+            if row.delivered_at == now:  # for the first time
+                metrics.turned_around((now - row.received_at).total_seconds())
     return delivered
 
 

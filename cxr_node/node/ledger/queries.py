@@ -222,6 +222,13 @@ def queues(ledger: Ledger) -> dict[str, dict[DeliveryState, int]]:
     return found
 
 
+def dead(ledger: Ledger) -> dict[str, int]:
+    """Instances that are DEAD, by reason."""
+    which = sa.select(instances.c.reason, sa.func.count()).where(instances.c.state == InstanceState.DEAD)
+    with ledger.database.reading() as connection:
+        return {reason or "": number for reason, number in connection.execute(which.group_by(instances.c.reason))}
+
+
 def dead_deliveries(ledger: Ledger) -> dict[str, int]:
     """Count what is DEAD at each destination and could be retried: present results whose bytes are kept."""
     columns = (deliveries.c.id, deliveries.c.destination, deliveries.c.artifact_id)

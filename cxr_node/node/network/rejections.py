@@ -16,6 +16,8 @@ from enum import StrEnum
 
 from pynetdicom.fsm import TRANSITION_TABLE
 
+from cxr_node.node.process import metrics
+
 log = logging.getLogger(__name__)
 
 MINUTE_S = 60.0
@@ -154,6 +156,7 @@ ENDED = frozenset(
     }
 )
 """An association ended, and we did not refuse it."""
+_NO_REFUSAL = ENDED | {Cause.DROPPED, Cause.FAULT, Cause.DESTINATION_AWAY}
 ALERTS = UNWELCOME | ENDED | {Cause.PDU_TOO_LONG, Cause.TOO_SLOW, Cause.PROTOCOL, Cause.FAULT}
 """What is audited; a refused C-STORE is in the log only."""
 
@@ -202,6 +205,8 @@ class Refusals:
 
     def add(self, refusal: Refusal) -> None:
         """Count a refusal, and log it if it is the first of its minute."""
+        if refusal.cause not in _NO_REFUSAL:
+            metrics.refused(refusal.cause)
         with self._lock:
             self._totals[refusal.cause] += 1
             key = refusal.host, refusal.cause

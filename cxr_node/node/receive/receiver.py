@@ -24,6 +24,7 @@ from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.receipts import Arrival, first_receipt, number_of
 from cxr_node.node.network.file_meta import file_meta
 from cxr_node.node.network.statuses import OUT_OF_RESOURCES
+from cxr_node.node.process import metrics
 from cxr_node.node.process.notify import Role, notify
 from cxr_node.node.spool.spool import MIB, Part, Spool
 
@@ -146,6 +147,7 @@ class Receiver:
             self._keep_date(arrival)
         self._wake_worker()
         self._audit.transferred(received(ref, origin, is_new), ref.sop_class_uid)
+        metrics.received(origin.calling_ae_title)
         number = self._number(arrival)
         log.info(
             "stored instance=%s sha256=%s bytes=%d peer=%s ae=%r new=%s ms=%.0f",

@@ -28,6 +28,7 @@ from cxr_node.node.ledger import queries
 from cxr_node.node.ledger.lease_keeper import LeaseKeeper, worker_name
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import DeadReason, Job, StoredArtifact
+from cxr_node.node.process import metrics
 from cxr_node.node.process.logs import describe
 from cxr_node.node.process.notify import Role, Wakeup, notify
 from cxr_node.node.process.supervisor import Notifier
@@ -200,6 +201,8 @@ class Worker:
         settled = self.ledger.settle_rejected(job, rejected, stored, self._wanted(), rules)
         if stored:
             notify(self.config.spool.path, Role.DELIVER)
+        if settled:
+            metrics.rejected(rejected.reason)
         return _settled(settled, f"rejected reason={rejected.reason}")
 
     def _wanted(self) -> dict[str, tuple[ResultKind, ...]]:
@@ -211,9 +214,12 @@ class Worker:
         stored = self._all_stored(reported.artifacts)
         settled = self.ledger.settle_reported(job, reported.finding, stored, self._wanted())
         notify(self.config.spool.path, Role.DELIVER)
-        decision = reported.finding.decision
+        decision, profile = reported.finding.decision, reported.finding.identity.profile
+        word = reported.finding.target.word(decision.verdict)
+        if settled:
+            metrics.judged(profile, word, decision.abstain_reason)
         abstained = f" abstain_reason={decision.abstain_reason}" if decision.abstain_reason is not None else ""
-        return _settled(settled, f"reported verdict={reported.finding.target.word(decision.verdict)}{abstained}")
+        return _settled(settled, f"reported verdict={word}{abstained}")
 
     def _all_stored(self, artifacts: Sequence[Artifact]) -> list[StoredArtifact]:
         """Store each; the largest at the same time as the others, since the disk serves both."""
