@@ -96,8 +96,8 @@ def unchanged_by_others(path: Path) -> Path:
     return path
 
 
-def private_key(path: Path) -> Path:
-    """The place of a private key that only its owner may read; its reader reports a missing one.
+def private_key(path: Path, noun: str = "private key") -> Path:
+    """The place of a private key, or other secret, that only its owner may read; its reader reports a missing one.
 
     A systemd credential is taken as it is: its mode shows the mask of an access control list, and its folder is
     closed to all but the unit.
@@ -109,7 +109,7 @@ def private_key(path: Path) -> Path:
     found = place(path)
     mode = _mode(found)
     if found == path and mode is not None and mode & _GROUP_AND_OTHERS:
-        raise ConfigError(f"{path}: others may read this private key (mode {mode:04o}); chmod 0600 {path}")
+        raise ConfigError(f"{path}: others may read this {noun} (mode {mode:04o}); chmod 0600 {path}")
     return found
 
 

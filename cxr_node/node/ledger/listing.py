@@ -25,6 +25,7 @@ from cxr_node.node.ledger.states import OPEN, DeliveryState, InstanceState
 from cxr_node.node.ledger.tables import IS_OPEN, deliveries, instance_artifacts, instances
 
 _DAY_US = 86_400_000_000
+_MINUTE_US = 60_000_000
 _MAX_NAMES = 1000
 """Most senders or stations listed; a department has fewer."""
 
@@ -279,6 +280,26 @@ def names(connection: sa.Connection, column: sa.Column[Any]) -> Iterator[str]:
             return
         name = following
         yield name
+
+
+def minutes(ledger: Ledger, since: datetime) -> dict[str, list[int]]:
+    """In which minutes since 1970 each sender sent something, in their order: at most 1440 a day, whatever it sends."""
+    minute = (sa.type_coerce(instances.c.received_at, sa.BigInteger) // _MINUTE_US).label("minute")
+    distinct = sa.select(instances.c.calling_ae_title, minute).where(instances.c.received_at >= since).distinct()
+    found: dict[str, list[int]] = {}
+    with ledger.database.reading() as connection:
+        for sender, at in connection.execute(distinct.order_by(instances.c.calling_ae_title, minute)):
+            found.setdefault(sender, []).append(int(at))
+    return found
+
+
+def abstentions(ledger: Ledger, since: datetime) -> dict[str, tuple[int, int]]:
+    """Of what was received since then: how many a profile left UNCERTAIN, and how many it analysed."""
+    unsure = sa.func.sum(sa.case((instances.c.verdict == Verdict.INDETERMINATE, 1), else_=0))
+    analysed = sa.and_(instances.c.received_at >= since, instances.c.profile.is_not(None))
+    query = sa.select(instances.c.profile, unsure, sa.func.count()).where(analysed).group_by(instances.c.profile)
+    with ledger.database.reading() as connection:
+        return {profile: (int(few), int(all_)) for profile, few, all_ in connection.execute(query)}
 
 
 def oldest_instance(ledger: Ledger) -> Oldest | None:

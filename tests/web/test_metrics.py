@@ -1,0 +1,143 @@
+"""What a scrape shows: the ledger as it is, what processes counted, and everything else where one of them fails."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from cxr_node.errors import LedgerLostError
+from cxr_node.node.ledger import destination_health
+from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.web.metrics import Exposition
+from tests.node.certificates import Authority
+from tests.web.ledgers import PACS, Node, node
+
+Labels = tuple[tuple[str, str], ...]
+COUNT = """
+import sys
+from pathlib import Path
+from cxr_node.node.process import metrics
+metrics.begin(Path(sys.argv[1]), "work")
+metrics.received("XR1"), metrics.refused("host"), metrics.judged("adults", "UNCERTAIN", "views-disagree")
+metrics.rejected("too-small"), metrics.attempted("pacs", "delivered"), metrics.turned_around(7.0)
+with metrics.stage("examine"), metrics.transaction(): pass
+"""
+PROCESSES_COUNT = {
+    "cxr_node_instances_received_total",
+    "cxr_node_associations_refused_total",
+    "cxr_node_stage_seconds_count",
+    "cxr_node_delivery_attempts_total",
+    "cxr_node_ledger_transaction_seconds_count",
+    "cxr_node_verdicts_total",
+    "cxr_node_rejections_total",
+    "cxr_node_turnaround_seconds_count",
+}
+
+
+@pytest.fixture
+def worked(tmp_path: Path) -> Iterator[Node]:
+    shown = Authority(tmp_path, "hospital").issue("node", hosts=["127.0.0.1"])
+    archive = {"name": PACS, "address": "PACS@127.0.0.1:4242", "commitment_wait_h": 24, "tls": shown.tls()}
+    audit = {"syslog": {"host": "127.0.0.1", "tls": shown.tls()}}
+    with node(tmp_path / "spool", destinations=[archive], audit=audit, listen={"tls": shown.tls()}) as made:
+        yield made
+
+
+def counted(spool: Path) -> None:
+    """Let a process count, which ends then."""
+    subprocess.run([sys.executable, "-c", COUNT, str(spool)], check=True, timeout=90)
+
+
+def parsed(content: bytes) -> dict[tuple[str, Labels], float]:
+    families = text_string_to_metric_families(content.decode())
+    return {(s.name, tuple(sorted(s.labels.items()))): s.value for family in families for s in family.samples}
+
+
+def scraped(made: Node) -> dict[tuple[str, Labels], float]:
+    return parsed(Exposition(made.config, lambda: made.ledger).read())
+
+
+def test_the_ledger_is_shown_as_it_is(worked: Node) -> None:
+    worked.report("XR1")
+    worked.deliver()
+    worked.reject("XR2")
+    worked.kill()
+    worked.clock.forward(60)
+    worked.report()
+    worked.receive()
+    destination_health.down(worked.ledger, PACS, 30.0, "no answer")
+    worked.clock.forward(100)
+    found = scraped(worked)
+    states = {labels[0][1]: value for (name, labels), value in found.items() if name == "cxr_node_instances"}
+    assert states == {"RECEIVED": 1, "REPORTED": 1, "DELIVERED": 1, "REJECTED": 1, "DEAD": 1}
+    assert found["cxr_node_oldest_waiting_seconds", (("stage", "work"),)] == 100
+    assert found["cxr_node_oldest_waiting_seconds", (("stage", "deliver"),)] == 100
+    assert found["cxr_node_destination_up", (("destination", PACS),)] == 0
+    assert found["cxr_node_dead", (("reason", "fault"),)] == 1
+    assert found["cxr_node_deliveries", (("destination", PACS), ("state", "DELIVERED"))] == 3
+    assert found["cxr_node_last_received_timestamp_seconds", (("sender", "XR2"),)] == pytest.approx(
+        worked.clock().timestamp() - 160
+    )
+    assert found["cxr_node_role_up", (("role", "receive"),)] == 0
+    assert found["cxr_node_spool_watermark_bytes", ()] == 16 * 1024 * 1024
+    assert found["cxr_node_scrape_errors", ()] == 0
+
+
+def test_profiles_and_certificates_are_named(worked: Node) -> None:
+    found = scraped(worked)
+    (profile,) = [dict(labels) for name, labels in found if name == "cxr_node_profile_info"]
+    assert (profile["profile"], profile["version"]) == ("pneumonia-pediatric", "2.0")
+    assert len(profile["weights"]) == 12
+    name = "cxr_node_certificate_expiry_timestamp_seconds"
+    roles = {labels[0][1] for found_name, labels in found if found_name == name}
+    assert roles == {"listen", f"destination-{PACS}", "audit"}
+
+
+def test_what_processes_counted_is_there_too(worked: Node) -> None:
+    counted(worked.config.spool.path)
+    found = scraped(worked)
+    assert {name for name, _ in found} >= PROCESSES_COUNT
+    doubt = (("cause", "views-disagree"), ("profile", "adults"), ("verdict", "UNCERTAIN"))
+    assert found["cxr_node_verdicts_total", doubt] == 1
+    assert found["cxr_node_turnaround_seconds_bucket", (("le", "5.0"),)] == 0
+    assert found["cxr_node_turnaround_seconds_bucket", (("le", "10.0"),)] == 1
+
+
+def test_a_ledger_that_fails_takes_nothing_else_with_it(worked: Node, caplog: pytest.LogCaptureFixture) -> None:
+    def lost() -> Ledger:
+        raise LedgerLostError("ledger: its file was removed or replaced")
+
+    counted(worked.config.spool.path)
+    exposition = Exposition(worked.config, lost)
+    found = parsed(exposition.read())
+    assert found["cxr_node_scrape_errors", ()] == 7
+    assert found["cxr_node_rejections_total", (("reason", "too-small"),)] == 1
+    assert ("cxr_node_spool_free_bytes", ()) in found
+    caplog.clear()
+    exposition.read()
+    assert not caplog.records, "said once, not at every scrape"
+
+
+def test_a_torn_counter_file_takes_nothing_else_with_it(worked: Node) -> None:
+    counted(worked.config.spool.path)
+    (worked.config.spool.path / "metrics" / "counter_work-0.db").write_bytes(b"\x7f")
+    found = scraped(worked)
+    assert found["cxr_node_scrape_errors", ()] == 1
+    assert found["cxr_node_instances", (("state", "DEAD"),)] == 0
+
+
+def test_promtool_finds_nothing_to_say(worked: Node) -> None:
+    program = shutil.which("promtool")
+    if program is None:
+        pytest.skip("promtool is missing: install the package prometheus")
+    counted(worked.config.spool.path)
+    worked.report()
+    content = Exposition(worked.config, lambda: worked.ledger).read()
+    done = subprocess.run([program, "check", "metrics"], input=content, capture_output=True, timeout=90)
+    assert (done.returncode, done.stdout + done.stderr) == (0, b"")
