@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -224,16 +225,23 @@ def demo(
 
 
 @command()
-def check(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Check configuration, secrets, weights, spool, port and destinations: one line each.
+def check(
+    config: ConfigFile = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+    send_test_alert: Annotated[
+        bool, typer.Option("--send-test-alert", help="Send a message by each way of alerts.to.")
+    ] = False,
+) -> None:
+    """Check configuration, secrets, weights, spool, port, destinations and alerts: one line each.
 
     Exit 78 if the configuration or a file that it names is wrong, 1 for anything else (an archive is down).
     """
     from cxr_node.diagnose import check
     from cxr_node.diagnose.thresholds import Fault
+    from cxr_node.web import announce
 
-    faults = set()
-    for reading in check.check(loader.load(config), str(config)):
+    faults, settings = set(), loader.load(config)
+    for reading in chain(check.check(settings, str(config)), announce.readings(settings, test=send_test_alert)):
         if not reading.ok:
             faults.add(reading.fault)
         if as_json:

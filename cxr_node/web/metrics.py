@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
@@ -27,6 +28,8 @@ from cxr_node.web import facts
 from cxr_node.web.facts import Paced
 
 log = logging.getLogger(__name__)
+
+Labels = TypeVar("Labels", bound=tuple[str, ...])
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _DUE = (PromiseState.DUE, PromiseState.ASKED, PromiseState.UNCOMMITTED)
@@ -146,6 +149,15 @@ class _Collector:
         for each in self._profiles():
             family.add_metric((each.name,), {"version": each.version, "weights": each.weights_sha256[:12]})
         yield family
+        bands = {each.name: self._config.alerts.abstention_band or each.abstention for each in self._profiles()}
+        samples = {
+            (name, bound): share
+            for name, band in bands.items()
+            if band is not None
+            for bound, share in zip(("low", "high"), band, strict=True)
+        }
+        words = "Share of UNCERTAIN that is expected, least and greatest: as configured, or as the profile predicts."
+        yield _gauge("abstention_band_ratio", words, samples, "profile", "bound")
 
     def _roles(self) -> Iterator[Metric]:
         samples = {(role,): int(state.running) for role, state in supervisor.look(self._config.spool.path).items()}
@@ -154,10 +166,10 @@ class _Collector:
     def _counted(self) -> Iterator[Metric]:
         folder = self._config.spool.path / FOLDER
         if folder.is_dir():
-            yield from MultiProcessCollector(None, str(folder)).collect()
+            yield from MultiProcessCollector(None, str(folder)).collect()  # type: ignore[no-untyped-call]  # theirs
 
 
-def _gauge(name: str, words: str, samples: Mapping[tuple[str, ...], float], *labels: str) -> Metric:
+def _gauge(name: str, words: str, samples: Mapping[Labels, float], *labels: str) -> Metric:
     family = GaugeMetricFamily(f"cxr_node_{name}", words, labels=labels)
     for values, value in samples.items():
         family.add_metric(values, value)

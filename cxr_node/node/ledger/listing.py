@@ -285,10 +285,10 @@ def names(connection: sa.Connection, column: sa.Column[Any]) -> Iterator[str]:
 def minutes(ledger: Ledger, since: datetime) -> dict[str, list[int]]:
     """In which minutes since 1970 each sender sent something, in their order: at most 1440 a day, whatever it sends."""
     minute = (sa.type_coerce(instances.c.received_at, sa.BigInteger) // _MINUTE_US).label("minute")
-    distinct = sa.select(instances.c.calling_ae_title, minute).where(instances.c.received_at >= since).distinct()
+    distinct = sa.select(_grouped(By.SENDER).label("sender"), minute).where(instances.c.received_at >= since).distinct()
     found: dict[str, list[int]] = {}
     with ledger.database.reading() as connection:
-        for sender, at in connection.execute(distinct.order_by(instances.c.calling_ae_title, minute)):
+        for sender, at in connection.execute(distinct.order_by("sender", "minute")):
             found.setdefault(sender, []).append(int(at))
     return found
 
