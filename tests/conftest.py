@@ -30,7 +30,9 @@ WHOLE = {
     "node",
     "pacs",
     "viewer",
+    "test_alert_loop.py",
     "test_ancestors.py",
+    "test_announce.py",
     "test_bench_node.py",
     "test_calibrate_command.py",
     "test_compare.py",
@@ -43,6 +45,7 @@ WHOLE = {
     "test_import.py",
     "test_import_torchxrayvision.py",
     "test_landed_profile.py",
+    "test_prometheus.py",
     "test_quiet.py",
     "test_train.py",
 }

@@ -22,6 +22,7 @@ LEAST_BEFORE = 100
 """Of a sender's days before."""
 STOPPED_S = 60.0
 """A restart takes less."""
+_NEGLIGIBLE = 1e-17
 UNLIKELY = 1e-4
 """A share is another one where chance makes it so in one of ten thousand looks."""
 
@@ -260,6 +261,8 @@ def _since(at: datetime, now: datetime) -> str:
 def tail(successes: int, of: int, share: float) -> float:
     """Probability of so many or more successes, exact: the upper tail of a binomial distribution.
 
+    Summed from `successes` away from the mean, where the terms only fall, until they no longer count.
+
     Parameters
     ----------
     share : probability of one success, in [0, 1]
@@ -268,10 +271,17 @@ def tail(successes: int, of: int, share: float) -> float:
         return 1.0
     if share <= 0.0:
         return 0.0
-    ways = math.lgamma(of + 1)
-    terms = (
-        ways - math.lgamma(each + 1) - math.lgamma(of - each + 1) + each * math.log(share)
-        + (of - each) * math.log1p(-share)
-        for each in range(successes, of + 1)
-    )  # fmt: skip
-    return min(1.0, math.fsum(map(math.exp, terms)))
+    if successes > of * share:
+        return min(1.0, _sum(range(successes, of + 1), of, share))
+    return max(0.0, 1.0 - _sum(range(successes - 1, -1, -1), of, share))
+
+
+def _sum(numbers: range, of: int, share: float) -> float:
+    total = 0.0
+    for number in numbers:
+        ways = math.lgamma(of + 1) - math.lgamma(number + 1) - math.lgamma(of - number + 1)
+        term = math.exp(ways + number * math.log(share) + (of - number) * math.log1p(-share))
+        total += term
+        if term <= total * _NEGLIGIBLE:
+            break
+    return total

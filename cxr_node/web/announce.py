@@ -17,7 +17,7 @@ from pathlib import Path
 
 from cxr_node.config import permissions
 from cxr_node.config.schema import Config
-from cxr_node.diagnose.thresholds import Fault, Reading, change, stop, well
+from cxr_node.diagnose.thresholds import CheckResult, Fault, change, stop, well
 from cxr_node.errors import ConfigError, DeliveryError
 
 TIMEOUT_S = 30.0
@@ -86,7 +86,7 @@ def send(url: str, title: str, body: str) -> None:
         raise DeliveryError(said, permanent=False)
 
 
-def readings(config: Config, *, test: bool) -> Iterator[Reading]:
+def readings(config: Config, *, test: bool) -> Iterator[CheckResult]:
     """Look at the ways to people, for `check`; a `test` sends each of them a message."""
     if config.web is None and config.alerts.to:
         yield change("alerts", "web: is null: nobody watches the node; write `web: {}`")
@@ -99,7 +99,7 @@ def readings(config: Config, *, test: bool) -> Iterator[Reading]:
             yield stop("alerts", str(error))
 
 
-def _tried(file: Path, title: str, *, test: bool) -> Iterator[Reading]:
+def _tried(file: Path, title: str, *, test: bool) -> Iterator[CheckResult]:
     url = url_in(file)
     try:
         send(url, "", "")

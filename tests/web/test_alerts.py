@@ -100,7 +100,8 @@ def test_every_alert_says_what_to_type_or_where_to_look() -> None:
 
 
 @pytest.mark.parametrize(
-    ("few", "of", "share"), [(0, 10, 0.1), (3, 10, 0.1), (10, 10, 0.5), (60, 100, 0.2), (7, 5000, 0.001)]
+    ("few", "of", "share"),
+    [(0, 10, 0.1), (3, 10, 0.1), (10, 10, 0.5), (60, 100, 0.2), (7, 5000, 0.001), (1500, 17000, 0.1)],
 )
 def test_the_tail_is_the_binomial_distribution_s(few: int, of: int, share: float) -> None:
     assert tail(few, of, share) == pytest.approx(stats.binom.sf(few - 1, of, share), rel=1e-9)
