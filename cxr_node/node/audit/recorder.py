@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from cxr_node.config.schema import Config
 from cxr_node.errors import ResourceError
@@ -40,8 +40,10 @@ from cxr_node.node.audit.messages import (
     operator_setting,
 )
 from cxr_node.node.audit.trail import Segments, TrailFolder
-from cxr_node.node.network.rejections import ALERTS, Refusal, told_as
 from cxr_node.node.spool.spool import Spool
+
+if TYPE_CHECKING:
+    from cxr_node.node.network.rejections import Refusal
 
 log = logging.getLogger(__name__)
 
@@ -277,6 +279,8 @@ def trail_folder(config: Config) -> TrailFolder:
 
 def alert(audit: Audit, refusal: Refusal) -> None:
     """The trail has refused peers and associations that ended without a release; a refused C-STORE is in the log."""
+    from cxr_node.node.network.rejections import ALERTS, told_as  # pynetdicom, which the page does without
+
     if refusal.cause in ALERTS:
         peer, word = Participant(ae_title=refusal.ae_title, host=refusal.host), told_as(refusal.cause)
         audit.refused(peer, refusal.cause, refusal.times, word)
