@@ -33,7 +33,7 @@ Labels = TypeVar("Labels", bound=tuple[str, ...])
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _DUE = (PromiseState.DUE, PromiseState.ASKED, PromiseState.UNCOMMITTED)
-"""What is committed is no concern any more, and may be a million rows."""
+"""Without COMMITTED, which may be a million rows."""
 
 
 class Exposition:
