@@ -26,7 +26,7 @@ class LogSection(Section):
 
 
 class AlertsSection(Section):
-    """When somebody is told of what is wrong, and by which way."""
+    """What counts as wrong, and where alerts go."""
 
     to: tuple[File, ...] = ()
     """Files, or credentials, with one Apprise URL each; a URL holds a password, so none stands here."""

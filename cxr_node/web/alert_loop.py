@@ -1,7 +1,7 @@
 """The loop of the alerts: looks at the node, remembers in the ledger what began and ended, and tells people of it once.
 
-A message that was not taken is tried again, ever more rarely, until it was; all that is to be told by then is in it.
-What was told stands in the ledger, so a restart tells nothing twice. Where one of several ways took a message and the
+A message that a server did not take is sent again, ever more rarely, with all that has to be announced by then. The
+ledger knows what was announced, so a restart announces nothing twice. Where one of several ways took a message and the
 process ends before the others did, that way gets it once more: better twice than never.
 """
 
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 EVERY_S = 15.0
 HOLD_S = 60.0
-"""An alert has ended once its cause has been away for so long: what comes and goes is told once."""
+"""An alert has ended once its cause has been away for so long: what comes and goes is announced once."""
 _LOOK_S = 0.2
 _FIRST_DELAY_S, _MAX_DELAY_S = 15.0, 1800.0
 _MAX_LINES = 40
@@ -39,10 +39,10 @@ class Store(Protocol):
     """What is remembered beyond this process; `node.ledger.alerts` keeps it."""
 
     def open_alerts(self) -> tuple[book.Alert, ...]:
-        """All that last, and all whose end was not told yet."""
+        """All that last, and all whose end was not announced yet."""
 
     def begin_alert(self, key: str, rule: str, subject: str, now: datetime) -> bool:
-        """Remember a begin; one that had ended untold goes on."""
+        """Remember a begin; one whose end was not announced goes on."""
 
     def mark_announced(self, key: str, now: datetime) -> None:
         """People know of its begin."""
@@ -83,7 +83,7 @@ class LedgerStore:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """One thing to be told."""
+    """One begin or end to be announced."""
 
     key: str
     began_at: datetime
@@ -106,25 +106,25 @@ class Channel:
         self._batch: tuple[Notice, ...] = ()
         self._began_at = self._due_at = float("-inf")
         self._failures = 0
-        self._told: set[tuple[str, datetime, bool]] = set()
+        self._sent: set[tuple[str, datetime, bool]] = set()
 
     @property
     def is_sending(self) -> bool:
         """A message is on its way."""
         return self._message is not None
 
-    def has_told(self, notice: Notice) -> bool:
+    def has_sent(self, notice: Notice) -> bool:
         """Whether its message was taken."""
-        return notice.name in self._told
+        return notice.name in self._sent
 
     def turn(self, notices: Sequence[Notice]) -> None:
-        """Look what became of the message on its way; else send what is to be told, if it is time for that."""
-        self._told &= {notice.name for notice in notices}
+        """Look what became of the message on its way; else send what has to be announced, if it is time for that."""
+        self._sent &= {notice.name for notice in notices}
         if self._message is not None:
             self._look(self._message)
-        untold = [notice for notice in notices if notice.name not in self._told]
-        if self._message is None and untold and time.monotonic() >= self._due_at:
-            self._send(untold)
+        unsent = [notice for notice in notices if notice.name not in self._sent]
+        if self._message is None and unsent and time.monotonic() >= self._due_at:
+            self._send(unsent)
 
     def close(self) -> None:
         """Give up what is on its way."""
@@ -143,7 +143,7 @@ class Channel:
         if said:
             self._failed(said)
             return
-        self._told.update(notice.name for notice in self._batch)
+        self._sent.update(notice.name for notice in self._batch)
         if self._failures:
             log.warning("alerts are taken again channel=%s failures=%d", self._file.name, self._failures)
         self._failures = 0
@@ -170,7 +170,7 @@ class Channel:
 
 
 class AlertLoop:
-    """Begins and ends alerts, and has them told."""
+    """Begins and ends alerts, and announces both."""
 
     def __init__(self, config: Config, look: Callable[[datetime], Snapshot], store: Store) -> None:
         self._config = config
@@ -213,7 +213,7 @@ class AlertLoop:
         for key, alert in found.items():
             self._away_since.pop(key, None)
             earlier = known.get(key)
-            if earlier is None or (earlier.ended_at is not None and not self._is_partly_told(earlier)):
+            if earlier is None or (earlier.ended_at is not None and not self._is_partly_sent(earlier)):
                 self._store.begin_alert(key, alert.rule, alert.subject, now)
                 log.warning("alert began rule=%s subject=%s %s", alert.rule, alert.subject, alert.sentence)
         for key, each in known.items():
@@ -225,19 +225,19 @@ class AlertLoop:
                 log.warning("alert ended rule=%s subject=%s", each.rule, each.subject)
 
     def tell(self, now: datetime) -> None:
-        """Turn every channel once, and remember what all of them have told."""
+        """Turn every channel once, and remember what all of them have sent."""
         notices = [notice for each in self._store.open_alerts() if (notice := self._notice(each)) is not None]
         for channel in self._channels:
             channel.turn(notices)
         for notice in notices:
-            if all(channel.has_told(notice) for channel in self._channels):
+            if all(channel.has_sent(notice) for channel in self._channels):
                 if notice.is_over:
                     self._store.forget_alert(notice.key)
                 else:
                     self._store.mark_announced(notice.key, now)
 
     def _notice(self, each: book.Alert) -> Notice | None:
-        """What is to be told of an alert; None where people know, or where only the next look can say it."""
+        """What has to be announced of an alert; None where people know, or where only the next look can say it."""
         if each.ended_at is not None:
             span = f"from {each.began_at:%Y-%m-%d %H:%M} to {each.ended_at:%H:%M} UTC"
             words = f"{each.rule} {each.subject}: {span}, {times.age(each.ended_at - each.began_at)}"
@@ -247,9 +247,9 @@ class AlertLoop:
             return None
         return Notice(each.key, each.began_at, False, f"{_capital(alert.sentence)}.\nWhat to do: {alert.advice}.")
 
-    def _is_partly_told(self, ended: book.Alert) -> bool:
+    def _is_partly_sent(self, ended: book.Alert) -> bool:
         notice = self._notice(ended)
-        return notice is not None and any(channel.has_told(notice) for channel in self._channels)
+        return notice is not None and any(channel.has_sent(notice) for channel in self._channels)
 
 
 def run(config: Config, ledger: Callable[[], Ledger], stop: threading.Event) -> None:

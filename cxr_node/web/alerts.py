@@ -92,13 +92,13 @@ class Snapshot:
     """One look at the node. What is empty is well, but for the rules in `unread`."""
 
     down_since: Mapping[str, datetime] = field(default_factory=dict)
-    """Configured destinations that do not answer."""
+    """Configured destinations that do not answer, without those on hold."""
     silences: Mapping[str, Silence] = field(default_factory=dict)
     """Senders of which enough is known."""
     image_since: datetime | None = None
     """Receipt of the oldest image that waits for the worker."""
     results_since: Mapping[str, datetime] = field(default_factory=dict)
-    """By configured destination: since when its oldest result is due."""
+    """By configured destination that is not on hold: since when its oldest result is due."""
     dead: Mapping[str, int] = field(default_factory=dict)
     """Images that are DEAD, by reason."""
     stopped_since: Mapping[str, datetime] = field(default_factory=dict)

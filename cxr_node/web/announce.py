@@ -1,6 +1,6 @@
 """One message to one Apprise URL, in a process of its own: `python -m cxr_node.web.announce`, the message on stdin.
 
-So a server that hangs holds nobody up, a library that crashes ends nothing else, and the 20 MiB that Apprise takes are
+So a server that hangs delays nothing, a library that crashes ends nothing else, and the 20 MiB that Apprise takes are
 given back. What comes back is one line that never holds the URL, for it may hold a password.
 """
 
@@ -50,7 +50,7 @@ class Message:
         self._child = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         pipe, self._child.stdin = self._child.stdin, None
         if pipe is not None:
-            with suppress(BrokenPipeError), pipe:  # one that is dead already is told of by its status
+            with suppress(BrokenPipeError), pipe:  # its exit status says that it died
                 pipe.write(json.dumps({"url": url, "title": title, "body": body}).encode())
 
     def result(self, timeout_s: float = 0.0) -> str | None:
@@ -89,7 +89,7 @@ def send(url: str, title: str, body: str) -> None:
 def readings(config: Config, *, test: bool) -> Iterator[CheckResult]:
     """Look at the ways to people, for `check`; a `test` sends each of them a message."""
     if config.web is None and config.alerts.to:
-        yield change("alerts", "web: is null: nobody watches the node; write `web: {}`")
+        yield change("alerts", "web: is null: no process watches the node; write `web: {}`")
     if config.web is not None and not config.alerts.to:
         yield change("alerts", "alerts.to: is empty: what is wrong stands on the page alone; name a file with a URL")
     for file in config.alerts.to:

@@ -17,7 +17,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, 
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from cxr_node.config.schema import Config
-from cxr_node.node.ledger import destination_health, listing, queries
+from cxr_node.node.ledger import destination_health, holds, listing, queries
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.listing import By
 from cxr_node.node.ledger.states import DeadReason, PromiseState
@@ -33,7 +33,7 @@ Labels = TypeVar("Labels", bound=tuple[str, ...])
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _DUE = (PromiseState.DUE, PromiseState.ASKED, PromiseState.UNCOMMITTED)
-"""What is committed is no concern any more, and may be a million rows."""
+"""Without COMMITTED, which may be a million rows."""
 
 
 class Exposition:
@@ -94,7 +94,8 @@ class _Collector:
     def _waiting(self) -> Iterator[Metric]:
         ledger = self._ledger()
         now, first = ledger.now(), listing.oldest_instance(ledger)
-        since = [oldest.since for oldest in listing.oldest_deliveries(ledger).values()]
+        held = holds.look(ledger)
+        since = [oldest.since for name, oldest in listing.oldest_deliveries(ledger).items() if name not in held]
         samples = {
             ("work",): (now - first.since).total_seconds() if first else 0.0,
             ("deliver",): (now - min(since)).total_seconds() if since else 0.0,
@@ -102,7 +103,9 @@ class _Collector:
         backlog = facts.backlog(self._config)
         if backlog is not None:
             samples[("audit",)] = (now - backlog.since).total_seconds() if backlog.since else 0.0
-        words = "Age of what has waited longest: an image, a result, an audit message; 0 where nothing waits."
+        words = (
+            "Age of what has waited longest: an image, a result that is not held, an audit message; 0: nothing does."
+        )
         yield _gauge("oldest_waiting_seconds", words, samples, "stage")
 
     def _dead(self) -> Iterator[Metric]:
@@ -121,6 +124,9 @@ class _Collector:
         down = {name for name in names if name in health and health[name].down_since is not None}
         samples = {(name,): int(name not in down) for name in names}
         yield _gauge("destination_up", "0 where a destination did not answer the last try.", samples, "destination")
+        held = holds.look(self._ledger())
+        samples = {(name,): int(name in held) for name in names}
+        yield _gauge("destination_held", "1 while an operator holds a destination.", samples, "destination")
 
     def _commitments(self) -> Iterator[Metric]:
         asked = [destination.name for destination in self._config.destinations if destination.is_asked_to_commit]

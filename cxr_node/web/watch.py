@@ -11,7 +11,7 @@ from typing import Any
 from cxr_node import times
 from cxr_node.config.schema import Config
 from cxr_node.errors import ConfigError
-from cxr_node.node.ledger import destination_health, listing, queries
+from cxr_node.node.ledger import destination_health, holds, listing, queries
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.listing import By, Count
 from cxr_node.node.process import supervisor
@@ -47,7 +47,7 @@ class Watch:
         ResourceError, LedgerLostError : the ledger cannot be read; nothing is known then.
         """
         ledger, config = self._ledger(), self._config
-        names = {destination.name for destination in config.destinations}
+        names = {destination.name for destination in config.destinations}.difference(holds.look(ledger))
         health, oldest = destination_health.look(ledger), listing.oldest_instance(ledger)
         due = listing.oldest_deliveries(ledger)
         seen: dict[str, Any] = {

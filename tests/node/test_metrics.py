@@ -121,7 +121,7 @@ def test_files_have_all_their_blocks_before_they_are_mapped(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "torn", [b"\x40\x00\x00\x00" + b"\xff" * 60, b"\x01", b"\x20\0\0\0\0\0\0\0\x04\0\0\0oops" + b"\0" * 40]
 )
-def test_a_torn_file_is_begun_anew(tmp_path: Path, torn: bytes) -> None:
+def test_a_torn_file_is_replaced(tmp_path: Path, torn: bytes) -> None:
     folder = tmp_path / metrics.FOLDER
     folder.mkdir()
     (folder / "counter_receive-0.db").write_bytes(torn)

@@ -81,7 +81,7 @@ def test_check_says_that_nobody_watches_or_nobody_is_told(tmp_path: Path) -> Non
     assert "alerts.to: is empty" in str(silent["sentence"])
     hook = WebHook(tmp_path)
     alone, _ = said(tmp_path, to=[hook.file], web=None)
-    assert "nobody watches" in str(alone["sentence"])
+    assert "no process watches" in str(alone["sentence"])
     assert not list(announce.readings(loader.parse({"spool": {"path": "x"}}), test=False))
 
 

@@ -11,7 +11,7 @@ import pytest
 from cxr_node.config import loader
 from cxr_node.node.audit import recorder, trail
 from cxr_node.node.audit.recorder import trail_folder
-from cxr_node.node.ledger import destination_health, listing
+from cxr_node.node.ledger import destination_health, holds, listing
 from cxr_node.web import facts
 from cxr_node.web.alerts import Rule, evaluate
 from cxr_node.web.watch import Watch
@@ -55,6 +55,16 @@ def test_a_node_that_works_as_always_is_well_and_one_that_does_not_is_not(made: 
     made.clock.forward(5 * 1800)
     found = keys(made, Watch(made.config, lambda: made.ledger))
     assert found == {"rejections:XR1", "sender-quiet:XR1", f"destination-down:{PACS}", "dead:fault", "waiting:work"}
+
+
+def test_a_destination_that_somebody_holds_is_not_missed(made: Node) -> None:
+    made.report()
+    destination_health.down(made.ledger, PACS, 30.0, "no answer")
+    made.clock.forward(1000)
+    watch = Watch(made.config, lambda: made.ledger)
+    assert f"destination-down:{PACS}" in keys(made, watch)
+    holds.hold(made.ledger, PACS, "somebody")
+    assert not any(PACS in key for key in keys(made, watch))
 
 
 def test_processes_are_missed_only_after_a_minute(made: Node) -> None:

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 FOLDER = "metrics"
 MAX_SENDERS = 100
 OTHER = "other"
-"""The sender of what came from more AE titles than are told apart."""
+"""The sender of what came from more AE titles than have a series of their own."""
 _FILE_BYTES = 256 * 1024
 """Of one slot; a hundred senders and fifty destinations with long names take half of it."""
 _MAX_SLOTS = 64
@@ -89,7 +89,7 @@ def clear(spool_path: Path) -> None:
 
 
 def begin(spool_path: Path, role: str, peers: Collection[str] = ()) -> None:
-    """Count from now on, in a slot of the role; `peers` are AE titles that are told apart however many they are.
+    """Count from now on, in a slot of the role; `peers` are AE titles that each have a series of their own.
 
     Where the disk takes no files there is a line in the log, and nothing is counted: no image waits for a metric.
     """
@@ -129,7 +129,7 @@ def _reserved(file: Path) -> set[str]:
     try:
         senders = set(_senders(file))
     except (ValueError, RuntimeError, struct.error, TypeError, LookupError):
-        log.warning("damaged metrics are begun anew file=%s", file.name)
+        log.warning("damaged metrics are replaced file=%s", file.name)
         file.unlink()
         senders = set()
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
