@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,7 +56,10 @@ def memory_mb(pid: int, what: str = "VmRSS") -> float:
 
 def scratch_files(pid: int, spool: Path) -> int:
     """Files without a name that a process holds in a spool."""
-    links = [os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir() if each.is_symlink()]
+    links = []
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed in the meantime
+            links.append(str(each.readlink()))
     return sum(link.startswith(f"{spool}/run/") and link.endswith("(deleted)") for link in links)
 
 

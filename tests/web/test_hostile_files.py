@@ -50,7 +50,7 @@ def _part10(data_set: bytes, syntax: str) -> bytes:
     return bytes(128) + b"DICM" + file.getvalue() + data_set
 
 
-@pytest.mark.parametrize("count", [200, pytest.param(5000, marks=pytest.mark.chaos)])
+@pytest.mark.parametrize("count", [200, pytest.param(5000, marks=[pytest.mark.chaos, pytest.mark.timeout(7200)])])
 def test_each_damaged_file_gets_an_answer(tmp_path: Path, request: pytest.FixtureRequest, count: int) -> None:
     seed = request.config.getoption("--chaos-seed")
     statuses: Counter[int] = Counter()
