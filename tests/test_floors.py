@@ -28,6 +28,7 @@ LIBRARY_LIVES_IN = {
     "fastapi": {"web"},
     "starlette": {"web"},
     "uvicorn": {"web"},
+    "python_multipart": {"web"},
     "argon2": {"web"},
     "authlib": {"web"},
     "pickle": set(),  # weights are safetensors; nothing is unpickled

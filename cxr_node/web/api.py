@@ -48,7 +48,10 @@ def _form(**properties: object) -> dict[str, Any]:
     response_model=answers.Prediction,
     response_model_exclude_unset=True,
     responses=answers.UPLOAD_REFUSALS,
-    openapi_extra=_form(file=_BINARY | {"description": "DICOM (PS3.10), PNG or JPEG"}, explain={"type": "boolean"}),
+    openapi_extra=_form(
+        file=_BINARY | {"description": "DICOM (PS3.10), PNG or JPEG"},
+        explain={"type": "boolean", "description": "as below"},
+    ),
 )
 async def predict(
     request: Request,

@@ -70,7 +70,7 @@ def _operation(
         fields=(*_members(form), *parameters),
         answers=tuple(_answer(status, each) for status, each in sorted(said["responses"].items())),
         members=tuple(_members(_resolved(document, _schema(said["responses"].get("200", {}))))),
-        curl=_curl(base_url, method, path, form),
+        curl=_curl(f"{base_url}{path}", method, form, "security" in said),
     )
 
 
@@ -110,7 +110,11 @@ def _kind(schema: Mapping[str, Any]) -> str:
             return str(kind)
 
 
-def _curl(base_url: str, method: str, path: str, form: Mapping[str, Any]) -> str:
-    files = [f"-F {name}=@chest.dcm" for name, said in form.get("properties", {}).items() if "file" in _kind(said)]
-    words = ["curl", *(["-X", method] if method != "GET" and not files else []), '-H "Authorization: Bearer $KEY"']
-    return " ".join([*words, *files, f"{base_url}{path}"])
+def _curl(url: str, method: str, form: Mapping[str, Any], takes_key: bool) -> str:
+    words = ["curl"]
+    if takes_key:
+        words.append('-H "Authorization: Bearer $KEY"')
+    words += [f"-F {name}=@chest.dcm" for name, said in form.get("properties", {}).items() if "file" in _kind(said)]
+    if method != "GET" and not form:
+        words.append(f"-X {method}")
+    return " ".join([*words, url])

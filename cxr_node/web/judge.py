@@ -22,7 +22,7 @@ from cxr_node import pipeline, process_setup, wiring
 from cxr_node.config.schema import Config
 from cxr_node.dicom import from_picture
 from cxr_node.dicom.render import html
-from cxr_node.dicom.words import wording
+from cxr_node.dicom.words import rounding, wording
 from cxr_node.domain import PNEUMONIA, Artifact, Origin, Reason, Rejected, Verdict
 from cxr_node.errors import ConfigError, CxrNodeError, InstanceError, ModelError
 from cxr_node.node.process import logs
@@ -141,7 +141,7 @@ def _shown(judged: Analysis | Rejected) -> dict[str, Any]:
     return {
         "name": finding.name,
         "style": finding.decision.verdict.name,
-        "number": classify.answer(Path(), judged).stated,
+        "number": wording.certainty_line(finding) if rounding.is_stated(finding) else None,
         "thresholds": wording.threshold_labels(finding.identity.operating_point),
         "sentence": wording.summary(finding),
     }

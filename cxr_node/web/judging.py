@@ -51,7 +51,7 @@ class Judged:
     prediction: dict[str, Any]
     """As `cxr-node classify --json`, without the path."""
     shown: dict[str, Any]
-    """For people: name, style, number, thresholds, sentence."""
+    """For people: name, style, number (None where none may be stated), thresholds, sentence."""
     unreadable: bool
     parts: dict[str, tuple[int, int]]
     """Where in `file` each part begins, and its length."""

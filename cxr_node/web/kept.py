@@ -79,5 +79,10 @@ class Kept:
             for result in entry.results:
                 result.close()
 
+    def close(self) -> None:
+        """Let all of them go."""
+        for token in list(self._entries):
+            self.forget(token)
+
     def _size_bytes(self) -> int:
         return sum(result.size_bytes for entry in self._entries.values() for result in entry.results)

@@ -76,6 +76,7 @@ class Services:
     def close(self) -> None:
         """Give everything back."""
         self.judge.close()
+        self.kept.close()
         self.people.close()
         if self._ledger is not None:
             self._ledger.close()

@@ -9,7 +9,6 @@ from typing import Annotated, BinaryIO
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
-from markupsafe import Markup
 
 from cxr_node import resources
 from cxr_node.web import access, rendering, uploads
@@ -125,11 +124,9 @@ def _shown(person: access.Person, found: Services, results: Sequence[Result]) ->
     return RedirectResponse(f"{PATH}/{found.kept.add(person.csrf, results)}", 303)
 
 
-def _report(judged: Judged | None) -> Markup | None:
-    """The report as our own renderer wrote it, escaped there."""
-    if judged is None or "report.html" not in judged.parts:
-        return None
-    return Markup(judged.part("report.html").decode())  # noqa: S704 - `dicom.render.html` escapes every value
+def _report(judged: Judged | None) -> str:
+    """The report as `dicom.render.html` wrote it, which escapes every value; "" where there is none."""
+    return judged.part("report.html").decode() if judged is not None and "report.html" in judged.parts else ""
 
 
 def _as_file(number: int, name: str) -> dict[str, str]:

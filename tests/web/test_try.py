@@ -61,9 +61,9 @@ def test_each_file_has_its_verdict_and_the_reason(results: tuple[str, str]) -> N
     said = re.split(r"File \d ", words(page))[1:]
     assert len(said) == 4
     positive, doubtful, rejected, foreign = said
-    assert "PNEUMONIA SUSPECTED · certainty 99 % (ruled out below 12 %, reported from 81 %)" in positive
+    assert "PNEUMONIA SUSPECTED · Certainty of pneumonia: 99 % (ruled out below 12 %, reported from 81 %)" in positive
     assert "Report" in positive and "Research use only" in positive
-    assert doubtful.startswith("UNCERTAIN") and "unlike the training data" in doubtful and "certainty" not in doubtful
+    assert doubtful.startswith("UNCERTAIN") and "unlike the training data" in doubtful and "ertainty" not in doubtful
     assert rejected.startswith("not analysed") and "view-not-frontal" in rejected
     assert "neither DICOM" in foreign and "(file-type)" in foreign
     assert "NORMAL" not in words(page)
@@ -132,7 +132,7 @@ def test_the_drawn_radiographs_are_judged(viewer: Visitor) -> None:
     said = words(viewer.get(sent.headers["location"]).text)
     assert said.startswith("Results")
     assert (said.count("no pneumonia detected ("), said.count("PNEUMONIA SUSPECTED ·")) == (0, 2)
-    assert said.count("no pneumonia detected ·") == 3 and said.count("UNCERTAIN ·") == 1
+    assert said.count("no pneumonia detected · Certainty of pneumonia: ") == 3 and said.count("UNCERTAIN ·") == 1
 
 
 def test_nothing_is_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
