@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,15 +24,16 @@ from cxr_node.dicom.read import header
 from cxr_node.dicom.render import html
 from cxr_node.dicom.words import names, rounding
 from cxr_node.domain import PNEUMONIA, Rejected, Target, Verdict
-from cxr_node.errors import DataError, InstanceError
+from cxr_node.errors import DataError, InstanceError, ResourceError
 from cxr_node.node.ledger.queries import Story
 from cxr_node.node.ledger.states import DeliveryState
 from cxr_node.result_kinds import ResultKind
-from cxr_node.tools import classify, trial_node
+from cxr_node.tools import classify, send, trial_node
 from cxr_node.tools.drawn import BUILT_IN, BUILT_IN_ATTRIBUTES
 from cxr_node.tools.trial_node import Recorder
 
 CALLING = "CXR_DEMO"
+_PAGE_PORT = 8042
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,8 +77,14 @@ class IndexRow:
         return (self.folder / name).is_file()
 
 
-def run(paths: Sequence[Path], out: Path, console: Console) -> list[IndexRow]:
+def run(
+    paths: Sequence[Path], out: Path, console: Console, visit: Callable[[list[IndexRow], str], None] | None = None
+) -> list[IndexRow]:
     """Send radiographs through a node and write what came back.
+
+    Parameters
+    ----------
+    visit : the node serves its page too, and runs until this returns, which is given what came back and the address
 
     Raises
     ------
@@ -90,19 +97,32 @@ def run(paths: Sequence[Path], out: Path, console: Console) -> list[IndexRow]:
         work = Path(scratch)
         sources = _part10_files(images, work / "sent", console)
         console.print("starting the node")
-        with (
-            Recorder(work / "arrived", "DEMO_PACS") as pacs,
-            trial_node.node(work, {"destinations": [{"name": "demo", "address": str(pacs.address)}]}, CALLING) as node,
-            Progress(console=console, transient=True) as bar,
-        ):
-            bar.console.print(f"node {node.address} and PACS {pacs.address} listen on loopback")
-            _send(list(sources.values()), node, bar)
-            stories = _settled(node, sources, bar)
-            targets = wiring.targets(loader.load(node.folder / "node.yaml"))
-        rows = [_unpack(source, stories[uid], pacs, out, targets) for uid, source in sources.items()]
-    findings = " and ".join(dict.fromkeys(target.finding for target in targets.values()))
-    (out / "index.html").write_text(resources.html_page("demo.html", rows=rows, findings=findings), "utf-8")
+        web = {} if visit is None else {"web": {"port": _page_port(), "show_images": True}}
+        with Recorder(work / "arrived", "DEMO_PACS") as pacs:
+            settings = web | {"destinations": [{"name": "demo", "address": str(pacs.address)}]}
+            with trial_node.node(work, settings, CALLING) as node:
+                with Progress(console=console, transient=True) as bar:
+                    bar.console.print(f"node {node.address} and PACS {pacs.address} listen on loopback")
+                    _send(list(sources.values()), node, bar)
+                    stories = _settled(node, sources, bar)
+                targets = wiring.targets(loader.load(node.folder / "node.yaml"))
+                rows = [_unpack(source, stories[uid], pacs, out, targets) for uid, source in sources.items()]
+                findings = " and ".join(dict.fromkeys(target.finding for target in targets.values()))
+                page = resources.html_page("demo.html", rows=rows, findings=findings)
+                (out / "index.html").write_text(page, "utf-8")
+                if visit is not None:
+                    trial_node.await_page(node)
+                    visit(rows, f"http://127.0.0.1:{web['web']['port']}/try")
     return rows
+
+
+def _page_port() -> int:
+    """The configuration's own port, or any where that is taken."""
+    try:
+        send.bind_for_a_moment("127.0.0.1", _PAGE_PORT)
+    except ResourceError:
+        return send.free_port("127.0.0.1")
+    return _PAGE_PORT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

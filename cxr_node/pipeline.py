@@ -244,25 +244,34 @@ def conclude(examination: Examination, profile: Profile, config: Config) -> Find
 
 
 def explain(
-    analysis: Analysis, origin: Origin, config: Config, precedent: Precedent = NO_PRECEDENT
+    analysis: Analysis,
+    origin: Origin,
+    config: Config,
+    precedent: Precedent = NO_PRECEDENT,
+    kinds: frozenset[ResultKind] | None = None,
 ) -> tuple[Artifact, ...]:
     """Make the result objects that somebody wants; they name each other by UIDs that need no order of making.
+
+    Parameters
+    ----------
+    kinds : None: what the destinations want
 
     Raises
     ------
     UnsoundResultError : our own check refuses them; nothing of them may leave the house.
     """
+    kinds = config.kinds if kinds is None else kinds
     context = Context(
         source=analysis.source,
         radiograph=analysis.radiograph,
         finding=analysis.finding,
         origin=origin,
         settings=config.results,
-        kinds=config.kinds,
+        kinds=kinds,
         precedent=precedent,
         zone=times.zone(config.results.time_zone),
     )
-    made = (build(context) for kind, build in BUILDERS.items() if kind in config.kinds)
+    made = (build(context) for kind, build in BUILDERS.items() if kind in kinds)
     artifacts = tuple(artifact for artifact in made if artifact is not None)
     check.require_sound(artifacts, context)
     return artifacts

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 
+DRAWN = Path(__file__).parent / "demo_radiographs"
+"""Six radiographs of nobody, as JPEG."""
+
+
 def bundled(name: str) -> Path:
     """Folder `weights` or `config` as shipped: inside the installed package, else beside it in a checkout."""
     package = Path(__file__).parent

@@ -32,6 +32,7 @@ LIBRARY_LIVES_IN = {
     "fastapi": {"web"},
     "starlette": {"web"},
     "uvicorn": {"web"},
+    "python_multipart": {"web"},
     "pickle": set(),  # weights are safetensors; nothing is unpickled
 }
 FLOORS = {

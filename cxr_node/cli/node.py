@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import signal
 import sys
 import tempfile
 import threading
+import webbrowser
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -220,13 +223,29 @@ def deliver(config: ConfigFile = DEFAULT_CONFIG) -> None:
 def demo(
     paths: Annotated[list[Path] | None, typer.Argument(help="Radiographs; without any, built-in ones.")] = None,
     out_dir: Annotated[Path, typer.Option("--out", help="Folder for what came back.")] = Path("cxr-demo"),
+    page: Annotated[bool, typer.Option("--web", help="Then show the node's page, until Ctrl-C.")] = False,
+    browser: Annotated[bool, typer.Option(help="With --web: open the page in the browser.")] = True,
 ) -> None:
     """Show the main job on real DICOM associations: a node and a small recording PACS on loopback."""
     from cxr_node import demo
 
-    rows = demo.run(paths or [], out_dir, err)
-    out.print(tables.demo_table(rows))
-    out.print(f"Open {out_dir / 'index.html'}. Research use only.")
+    def show(rows: list[demo.IndexRow]) -> None:
+        out.print(tables.demo_table(rows))
+        out.print(f"Open {out_dir / 'index.html'}. Research use only.")
+
+    def visit(rows: list[demo.IndexRow], address: str) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler)
+        with contextlib.suppress(KeyboardInterrupt):
+            show(rows)
+            out.print(f"The node runs on. Try your own files: {address} (Ctrl-C ends it)")
+            if browser:
+                webbrowser.open(address)
+            signal.pause()
+
+    rows = demo.run(paths or [], out_dir, err, visit if page else None)
+    if not page:
+        show(rows)
 
 
 @command()

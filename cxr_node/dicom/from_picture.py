@@ -26,14 +26,22 @@ _MAX_COLOR_DIFFERENCE = 8
 
 
 def wrap(path: Path, **attributes: str) -> bytes:
-    """Part 10 file of a gray picture.
-
-    `path` : 8- or 16-bit gray PNG or JPEG; of 16 bits as many are taken for stored as the brightest pixel needs
-    `attributes` : further DICOM attributes by keyword, for example PatientAge="003Y"
-    Raises InstanceError: the file cannot be read, is no picture, or is in color.
-    """
+    """As `wrapped`, of a file. Raises InstanceError also where that cannot be read."""
     try:
         content = path.read_bytes()
+    except OSError as error:
+        raise InstanceError(f"the picture cannot be read ({type(error).__name__})") from error
+    return wrapped(content, **attributes)
+
+
+def wrapped(content: bytes, **attributes: str) -> bytes:
+    """Part 10 file of a gray picture.
+
+    `content` : 8- or 16-bit gray PNG or JPEG; of 16 bits as many are taken for stored as the brightest pixel needs
+    `attributes` : further DICOM attributes by keyword, for example PatientAge="003Y"
+    Raises InstanceError: it is no picture, is damaged, or is in color.
+    """
+    try:
         with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as picture:
             pixels = _gray(picture)
     except UnidentifiedImageError as error:

@@ -247,12 +247,18 @@ def judge(paths: Sequence[Path], classifier: pipeline.Classifier, config: Config
             yield Answer(path=path, outcome=Rejected(reason=Reason.UNREADABLE_PIXELS, sentence=str(error)))
             continue
         judged = pipeline.judge(content, classifier, config)
-        if isinstance(judged, Rejected):
-            yield Answer(path=path, outcome=judged)
-            continue
-        artifacts = pipeline.explain(judged, _origin(path), config) if objects else ()
-        uid = judged.source.ref.sop_instance_uid
-        yield Answer(path=path, outcome=judged.finding, artifacts=artifacts, sop_instance_uid=uid)
+        if isinstance(judged, Rejected) or not objects:
+            yield answer(path, judged)
+        else:
+            yield answer(path, judged, pipeline.explain(judged, _origin(path), config))
+
+
+def answer(path: Path, judged: pipeline.Analysis | Rejected, artifacts: tuple[Artifact, ...] = ()) -> Answer:
+    """Put what the pipeline found in its answer's form."""
+    if isinstance(judged, Rejected):
+        return Answer(path=path, outcome=judged)
+    uid = judged.source.ref.sop_instance_uid
+    return Answer(path=path, outcome=judged.finding, artifacts=artifacts, sop_instance_uid=uid)
 
 
 def _origin(path: Path) -> Origin:

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cxr_node import resources
 from cxr_node.dicom import from_picture
 
 Values = NDArray[np.uint8] | NDArray[np.uint16]
-BUILT_IN = Path(__file__).parents[1] / "demo_radiographs"
+BUILT_IN = resources.DRAWN
 BUILT_IN_ATTRIBUTES = {"PatientName": "Phantom^Drawn", "PatientAge": "003Y", "ViewPosition": "AP"}
 _WIDTH_TO_HEIGHT = 1.25
 _NOISE_PARTS = 512

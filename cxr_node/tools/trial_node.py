@@ -30,7 +30,7 @@ from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.queries import Story
 from cxr_node.node.ledger.states import InstanceState
 from cxr_node.node.network import verification
-from cxr_node.node.process import notify
+from cxr_node.node.process import notify, supervisor
 from cxr_node.tools import send
 
 TURN_S = 0.02
@@ -175,6 +175,20 @@ def running(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def await_page(there: Node) -> None:
+    """Wait until the process `web` of a node that was configured to have a page listens.
+
+    Raises
+    ------
+    TrialError : it does not.
+    """
+    deadline = time.monotonic() + START_S
+    while not supervisor.look(there.folder / "spool", ("web",))["web"].running:
+        if time.monotonic() > deadline:
+            raise TrialError(f"the page did not start; the node's last words:\n{there.last_words}")
+        time.sleep(0.1)
 
 
 def store(there: Node, files: Sequence[Path], arrived: Callable[[Path], None]) -> None:

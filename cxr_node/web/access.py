@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -96,7 +97,11 @@ async def check_token(request: Request, person: Person) -> None:
     ------
     Problem : 403.
     """
-    token = request.headers.get("x-csrf-token") or (await request.form()).get("csrf")
+    compare_token(request.headers.get("x-csrf-token") or (await request.form()).get("csrf"), person)
+
+
+def compare_token(token: object, person: Person) -> None:
+    """Refuse a token that is not of this person's forms. Raises as `check_token`."""
     if not isinstance(token, str) or not hmac.compare_digest(token.encode(), person.csrf.encode()):
         raise Problem(403, "csrf", "this form has expired; load the page again")
 
@@ -105,26 +110,39 @@ def allowed(*scopes: Scope) -> Any:
     """A program with a key of one of these scopes, or a person with a session; the name of either."""
 
     def check(request: Request) -> str:
-        found = services(request)
-        scheme, _, text = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer":
-            client = client_of(request)
-            slow_down(found, f"key {client}")
-            key = found.users.with_key(text.strip()) if found.users is not None else None
-            if key is None:
-                found.attempts.failed(f"key {client}")
-                raise Problem(401, "key", "this key is unknown", {"WWW-Authenticate": "Bearer"})
-            if not set(scopes) & set(key.scopes):
-                raise Problem(403, "scope", f"this takes a key with the scope {' or '.join(scopes)}")
-            return f"key {key.name}"
-        session = _session(request)
-        if session is None:
-            raise LoginNeeded
-        if request.method not in ("GET", "HEAD") and (session.via is not Via.LOOPBACK or _from_browser(request)):
-            check_origin(request)
-        return session.name
+        return _who(request, scopes)
 
     return Depends(check)
+
+
+def is_known(request: Request) -> bool:
+    """Whether any key or session comes with a request that needs none."""
+    try:
+        _who(request, tuple(Scope))
+    except Problem:
+        return False
+    return True
+
+
+def _who(request: Request, scopes: Sequence[Scope]) -> str:
+    found = services(request)
+    scheme, _, text = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        client = client_of(request)
+        slow_down(found, f"key {client}")
+        key = found.users.with_key(text.strip()) if found.users is not None else None
+        if key is None:
+            found.attempts.failed(f"key {client}")
+            raise Problem(401, "key", "this key is unknown", {"WWW-Authenticate": "Bearer"})
+        if not set(scopes) & set(key.scopes):
+            raise Problem(403, "scope", f"this takes a key with the scope {' or '.join(scopes)}")
+        return f"key {key.name}"
+    session = _session(request)
+    if session is None:
+        raise LoginNeeded
+    if request.method not in ("GET", "HEAD") and (session.via is not Via.LOOPBACK or _from_browser(request)):
+        check_origin(request)
+    return session.name
 
 
 def _from_browser(request: Request) -> bool:

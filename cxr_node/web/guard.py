@@ -14,11 +14,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cxr_node.config.consistency import is_loopback
 from cxr_node.config.page import Web
-from cxr_node.web import cookies
+from cxr_node.web import cookies, problems
+from cxr_node.web.problems import Problem
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +84,7 @@ class Guard:
 
         refused = self._refusal(scope)
         if refused is not None:
-            await _plain(answer, *refused)
+            await _refuse(scope, answer, *refused)
         else:
             await self._app(scope, self._counted(scope, receive), answer)
         if scope["method"] not in ("GET", "HEAD") or status >= 400:
@@ -145,11 +148,13 @@ def _headers(scope: Scope) -> list[tuple[bytes, bytes]]:
     return found
 
 
-async def _plain(send: Send, status: int, sentence: str) -> None:
-    body = sentence.encode()
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+async def _refuse(scope: Scope, send: Send, status: int, sentence: str) -> None:
+    request = Request(scope)
+    if problems.wants_json(request):
+        response: Response = problems.answer(request, Problem(status, "refused", sentence))
+    else:
+        response = PlainTextResponse(sentence, status)
+    await response(scope, request.receive, send)
 
 
 def _tell(scope: Scope, status: int, took_s: float) -> None:

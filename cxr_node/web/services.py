@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import dataclass, field
 
@@ -13,8 +14,11 @@ from cxr_node.config.schema import Config
 from cxr_node.errors import ConfigError
 from cxr_node.node.audit.recorder import People
 from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.web.judging import Judge
+from cxr_node.web.kept import Kept
 from cxr_node.web.metrics import Exposition
 from cxr_node.web.oidc import Provider
+from cxr_node.web.problems import Problem
 from cxr_node.web.sessions import Attempts, Rate, Sessions
 from cxr_node.web.users import UserFile
 
@@ -29,6 +33,8 @@ class Services:
     sessions: Sessions
     attempts: Attempts = field(default_factory=Attempts)
     rate: Rate
+    judge: Judge
+    kept: Kept = field(default_factory=Kept)
     oidc: Provider | None = None
     exposition: Exposition = field(init=False)
     _ledger: Ledger | None = None
@@ -61,8 +67,22 @@ class Services:
                 self._ledger = wiring.ledger(self.config)
             return self._ledger
 
+    def require_rate(self, client: str, files: int) -> None:
+        """Count files that a client wants judged.
+
+        Raises
+        ------
+        Problem : 429, they are too many for this minute.
+        """
+        wait_s = math.ceil(self.rate.wait_s(client, files))
+        if wait_s > 0:
+            limit = f"{self.web.try_files.per_minute} files a minute (web.try.per_minute)"
+            raise Problem(429, "too-many", f"at most {limit}; try again in {wait_s} s", {"Retry-After": str(wait_s)})
+
     def close(self) -> None:
         """Give everything back."""
+        self.judge.close()
+        self.kept.close()
         self.people.close()
         if self._ledger is not None:
             self._ledger.close()
@@ -87,6 +107,7 @@ def assembled(config: Config) -> Services:
         users=users,
         sessions=Sessions(web.session_h * 3600),
         rate=Rate(web.try_files.per_minute),
+        judge=Judge(config, web.try_files),
         oidc=Provider(settings=web.oidc) if web.oidc is not None else None,
     )
 

@@ -12,6 +12,8 @@ from PIL import Image
 from pydicom import Dataset, dcmread
 from pydicom.sr.codedict import codes
 
+from cxr_node.domain import Radiograph
+
 _VERDICT_FIRST = codes.DCM.Impression.value
 
 
@@ -37,6 +39,27 @@ def picture_png(content: bytes) -> bytes:
     dataset = dcmread(io.BytesIO(content))
     size = (int(dataset.Columns), int(dataset.Rows))
     picture = Image.frombytes("RGB", size, dataset.PixelData[: 3 * size[0] * size[1]])
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def document_pdf(content: bytes) -> bytes:
+    """Take the page out of its DICOM object.
+
+    Parameters
+    ----------
+    content : Part 10 file of an Encapsulated PDF that states the length of its document
+    """
+    dataset = dcmread(io.BytesIO(content))
+    page: bytes = dataset.EncapsulatedDocument[: int(dataset.EncapsulatedDocumentLength)]
+    return page
+
+
+def radiograph_png(shown: Radiograph, longest_px: int) -> bytes:
+    """Draw the radiograph as it was judged, reduced to `longest_px` on its longer side where it is larger."""
+    picture = Image.fromarray((shown.pixels * 255.0).round().astype("uint8"))
+    picture.thumbnail((longest_px, longest_px))
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return buffer.getvalue()

@@ -1,0 +1,72 @@
+"""Whether the process lives, and whether the node works: for load balancers, service managers and monitoring."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from cxr_node import wiring
+from cxr_node.config.consistency import is_loopback
+from cxr_node.errors import ConfigError, CxrNodeError, ResourceError
+from cxr_node.node.ledger import queries
+from cxr_node.node.process import supervisor
+from cxr_node.web import access, answers
+from cxr_node.web.services import Services, services
+
+router = APIRouter(prefix="/health")
+_MIB = 1024 * 1024
+_UNHEALTHY = {503: {"model": answers.Health, "description": "something does not work"}}
+
+
+@router.get("/live")
+def live() -> answers.Health:
+    """Say that this process answers."""
+    return answers.Health(status="Healthy", checks=[])
+
+
+@router.get("/ready", responses=_UNHEALTHY)  # type: ignore[arg-type]  # FastAPI's key type is wider
+def ready(request: Request, response: Response, found: Annotated[Services, Depends(services)]) -> answers.Health:
+    """Look at ledger, disk, weights and processes. Why something is wrong is for this machine, a key or a session."""
+    told = _is_local(request) or access.is_known(request)
+    checks = [_check(name, look, told) for name, look in _looks(found).items()]
+    well = all(each.result == "Healthy" for each in checks)
+    response.status_code = 200 if well else 503
+    return answers.Health(status="Healthy" if well else "Unhealthy", checks=checks)
+
+
+def _is_local(request: Request) -> bool:
+    return is_loopback(access.client_of(request)) and "x-forwarded-for" not in request.headers
+
+
+def _looks(found: Services) -> dict[str, Callable[[], object]]:
+    config = found.config
+
+    def room() -> None:
+        free_mib = shutil.disk_usage(config.spool.path).free // _MIB
+        if free_mib < config.spool.min_free_mib:
+            raise ResourceError(f"{free_mib} MiB free, spool.min_free_mib asks for {config.spool.min_free_mib}")
+
+    def running(role: str) -> Callable[[], None]:
+        def look() -> None:
+            if not supervisor.look(config.spool.path)[role].running:
+                raise ResourceError(f"{role} does not run")
+
+        return look
+
+    looks: dict[str, Callable[[], object]] = {
+        "ledger": lambda: queries.recent(found.ledger(), 1),
+        "spool": room,
+        "weights": lambda: wiring.profiles(config),
+    }
+    return looks | {role: running(role) for role in supervisor.ROLES}
+
+
+def _check(name: str, look: Callable[[], object], told: bool) -> answers.Check:
+    try:
+        look()
+    except (CxrNodeError, ConfigError, OSError) as error:
+        return answers.Check(check=name, result="Unhealthy", detail=str(error) if told else "")
+    return answers.Check(check=name, result="Healthy")
