@@ -262,10 +262,11 @@ def check(
     """
     from cxr_node.diagnose import check
     from cxr_node.diagnose.thresholds import Fault
-    from cxr_node.web import announce
+    from cxr_node.web import announce, server
 
     faults, settings = set(), loader.load(config)
-    for reading in chain(check.check(settings, str(config)), announce.readings(settings, test=send_test_alert)):
+    page = chain(server.readings(settings), announce.readings(settings, test=send_test_alert))
+    for reading in chain(check.check(settings, str(config)), page):
         if not reading.ok:
             faults.add(reading.fault)
         if as_json:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from cxr_node import resources
 from cxr_node.config import permissions
-from cxr_node.config.schema import Config, Tls
+from cxr_node.config.schema import Config
 from cxr_node.diagnose import certificates
 from cxr_node.errors import ConfigError, ModelError
 from cxr_node.model import profile
@@ -60,21 +61,19 @@ def certificate_ends(config: Config) -> dict[str, datetime]:
     ------
     ConfigError : a file cannot be read, or holds none.
     """
-    return {role: min(_ends(shown)) for role, shown in _sides(config)}
+    return {role: min(_ends(files)) for role, files in _sides(config)}
 
 
-def _sides(config: Config) -> Iterator[tuple[str, Tls]]:
-    if config.listen.tls is not None:
-        yield "listen", config.listen.tls
-    for destination in config.destinations:
-        if destination.tls_files is not None:
-            yield f"destination-{destination.name}", destination.tls_files
-    if config.audit.syslog is not None:
-        yield "audit", config.audit.syslog.tls
+def _sides(config: Config) -> Iterator[tuple[str, tuple[Path, ...]]]:
+    sides = [("listen", config.listen.tls), ("audit", config.audit.syslog.tls if config.audit.syslog else None)]
+    sides += [(f"destination-{destination.name}", destination.tls_files) for destination in config.destinations]
+    yield from ((role, (shown.certificate, shown.ca)) for role, shown in sides if shown is not None)
+    if config.web is not None and config.web.tls is not None:
+        yield "web", (config.web.tls.certificate,)
 
 
-def _ends(shown: Tls) -> Iterator[datetime]:
-    for file in (shown.certificate, shown.ca):
+def _ends(files: Iterable[Path]) -> Iterator[datetime]:
+    for file in files:
         yield from (found.ends_at for found in certificates.read(permissions.place(file)))
 
 

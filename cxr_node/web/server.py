@@ -6,6 +6,8 @@ import asyncio
 import logging
 import socket
 import threading
+from collections import Counter
+from collections.abc import Iterator
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -13,10 +15,15 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from cxr_node.config import permissions
 from cxr_node.config.page import Web
 from cxr_node.config.schema import Config
+from cxr_node.diagnose.thresholds import CheckResult, Fault, stop, well
 from cxr_node.errors import ConfigError, ResourceError
+from cxr_node.node.process import supervisor
 from cxr_node.node.process.supervisor import Presence
 from cxr_node.web import alert_loop, app
+from cxr_node.web.oidc import Provider
+from cxr_node.web.problems import Problem
 from cxr_node.web.services import assembled
+from cxr_node.web.users import Role, UserFile
 
 log = logging.getLogger(__name__)
 
@@ -119,3 +126,40 @@ def _settings(web: Web, application: object) -> uvicorn.Config:
     except (OSError, ValueError) as error:
         raise ConfigError(f"web.tls: certificate or key cannot be used ({type(error).__name__})") from error
     return settings
+
+
+def readings(config: Config) -> Iterator[CheckResult]:
+    """Look at the page before it is served, for `check`: users, certificate, identity provider, port."""
+    web = config.web
+    if web is None:
+        return
+    where = f"{web.host}:{web.port}"
+    try:
+        yield well("page users", _who(web))
+        _settings(web, app.create)  # whatever is served: certificate and key are read
+    except ConfigError as error:
+        yield stop("page", str(error))
+        return
+    if web.oidc is not None:
+        try:
+            Provider(settings=web.oidc).begin(f"http://{where}", "")
+            yield well("page identity provider", web.oidc.issuer)
+        except (Problem, ConfigError) as error:
+            yield stop("page identity provider", f"{web.oidc.issuer}: {error}", fault=Fault.WORLD)
+    if supervisor.look(config.spool.path, ("web",))["web"].running:
+        yield well("page port", f"{where}: the page runs")
+        return
+    try:
+        _listening(web).close()
+        yield well("page port", f"{where} is free")
+    except ResourceError as error:
+        yield stop("page port", str(error), fault=Fault.WORLD)
+
+
+def _who(web: Web) -> str:
+    if web.users is None:
+        return "from the identity provider" if web.oidc is not None else "whoever is at this machine is an operator"
+    roles = Counter(user.role for user in UserFile(web.users).users())
+    if not roles and web.oidc is None:
+        raise ConfigError(f"{web.users}: has no user; `cxr-node user add NAME --role operator` adds one")
+    return f"{web.users}: {roles[Role.OPERATOR]} operators, {roles[Role.VIEWER]} viewers"

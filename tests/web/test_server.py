@@ -10,8 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from cxr_node.config import loader
 from cxr_node.web import guard, server
-from cxr_node.web.users import Scope
+from cxr_node.web.users import Role, Scope, UserFile
 from tests.node.certificates import Authority
 from tests.patience import PATIENCE_S
 from tests.processes import Program, answers, configured, cxr_node, free_port, run
@@ -118,3 +119,27 @@ def test_metrics_are_for_prometheus_with_a_key(tmp_path: Path) -> None:
             assert answer.status_code == status
         assert "cxr_node_instances" in answer.text and answer.headers["content-type"].startswith("text/plain")
         assert visitor.get("/metrics", headers={"authorization": "Bearer guess"}).status_code == 401
+
+
+def checked(config: Path) -> dict[str, tuple[bool, str]]:
+    """What `check` says of the page."""
+    return {
+        found.subject: (found.ok, found.figure)
+        for found in server.readings(loader.load(config))
+        if "page" in found.subject
+    }
+
+
+def test_check_looks_at_the_page(tmp_path: Path) -> None:
+    users = tmp_path / "users.yaml"
+    section = {"port": free_port(), "users": str(users)}
+    config = configured(tmp_path, "node", 0, web=section)
+    assert "cannot be read" in checked(config)["page"][1]
+    UserFile(users).add_key("ris", (Scope.PREDICT,))
+    assert "has no user" in checked(config)["page"][1]
+    UserFile(users).add("olga", Role.OPERATOR, "correct horse battery")
+    assert checked(config)["page users"] == (True, f"{users}: 1 operators, 0 viewers")
+    assert checked(config)["page port"][0]
+    with socket.create_server(("127.0.0.1", section["port"])):
+        assert not checked(config)["page port"][0]
+    assert checked(configured(tmp_path, "none", 0)) == {}
