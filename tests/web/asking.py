@@ -44,8 +44,12 @@ def judge_of(pid: int) -> int | None:
 
 
 def lives(pid: int) -> bool:
-    """Whether a process has not ended, reaped or not."""
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    """Whether a process has not ended, reaped or not; it has when the last of its threads has."""
+    try:
+        found = psutil.Process(pid)
+        return found.status() != psutil.STATUS_ZOMBIE or found.num_threads() > 1
+    except psutil.NoSuchProcess:
+        return False
 
 
 def memory_mb(pid: int, what: str = "VmRSS") -> float:
