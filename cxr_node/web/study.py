@@ -112,6 +112,7 @@ def results(request: Request, person: Asker, found: Found, number: Numbers, of: 
     """Show heat map and report of one image, as they were sent."""
     if not found.web.show_images:
         raise Problem(403, "not-shown", "this node shows no images here (web.show_images)")
+    found.people.changed(person.name, f"looks at the results of image #{of}", access.client_of(request))
     there = queries.present_results(found.ledger(), of, _SHOWN)
     shown = ask(Task.SHOW, found.config, results=[{"kind": kind, "sha256": sha256} for kind, sha256 in there])
     for each in shown:

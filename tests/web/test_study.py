@@ -112,6 +112,7 @@ def test_results_are_shown_as_they_were_sent(page: Site) -> None:
     assert not pages.faults(answer.text)
     assert 'src="data:image/png;base64,iVBOR' in answer.text
     assert "Impressions" in answer.text
+    assert f"looks at the results of image #{number}" in page.audited()
 
 
 def test_results_that_are_gone_are_said_to_be(page: Site) -> None:
