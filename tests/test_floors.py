@@ -71,6 +71,18 @@ FLOORS = {
         "synthetic",
         "data",
     ),
+    "web": (
+        "server",
+        "app",
+        "api pages",
+        "uploads",
+        "access guard",
+        "services",
+        "problems",
+        "rendering",
+        "identity judging monitoring",
+        "problem",
+    ),
     "config": ("loader", "consistency", "schema", "monitoring page", "section", "permissions", "strict_yaml"),
 }
 """Rooms of the house, and of each large room its sub-rooms, in the order in which imports may run."""

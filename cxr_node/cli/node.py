@@ -262,7 +262,8 @@ def check(
     """
     from cxr_node.diagnose import check
     from cxr_node.diagnose.thresholds import Fault
-    from cxr_node.web import announce, server
+    from cxr_node.web import server
+    from cxr_node.web.monitoring import announce
 
     faults, settings = set(), loader.load(config)
     page = chain(server.readings(settings), announce.readings(settings, test=send_test_alert))

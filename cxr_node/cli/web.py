@@ -15,7 +15,7 @@ from cxr_node.config import loader
 from cxr_node.errors import ConfigError
 
 if TYPE_CHECKING:
-    from cxr_node.web.users import UserFile
+    from cxr_node.web.identity.users import UserFile
 
 _NICE = 10
 """Where cores are few, the page waits for receive, work and deliver, and its child that tries files with it."""
@@ -65,7 +65,7 @@ def add(
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
     """Add a user, or give one another role and password; sessions under the old password end."""
-    from cxr_node.web.users import Role
+    from cxr_node.web.identity.users import Role
 
     file = _file(config)
     if password_stdin:
@@ -84,7 +84,7 @@ def key(
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
     """Make an API key for a program, and print it: it is shown only now."""
-    from cxr_node.web.users import Scope
+    from cxr_node.web.identity.users import Scope
 
     made = _file(config).add_key(name, tuple(Scope(each) for each in scope))
     err.print(f"Key of {name}; send it as `Authorization: Bearer KEY`:", markup=False)
@@ -113,7 +113,7 @@ def list_users(config: ConfigFile = DEFAULT_CONFIG) -> None:
 
 
 def _file(config: ConfigFile) -> UserFile:
-    from cxr_node.web.users import UserFile
+    from cxr_node.web.identity.users import UserFile
 
     section = loader.load(config).web
     if section is None or section.users is None:

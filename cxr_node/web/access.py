@@ -9,34 +9,19 @@ from __future__ import annotations
 import hmac
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request, Response
 from fastapi.responses import RedirectResponse
 
-from cxr_node.web import cookies
-from cxr_node.web.problems import Problem, wants_json
+from cxr_node.web.identity import cookies
+from cxr_node.web.identity.person import Person
+from cxr_node.web.identity.sessions import Session, Via
+from cxr_node.web.identity.users import Role, Scope
+from cxr_node.web.problem import Problem
+from cxr_node.web.problems import wants_json
 from cxr_node.web.services import Services, services
-from cxr_node.web.sessions import Session, Via
-from cxr_node.web.users import Role, Scope
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Person:
-    """Who asks."""
-
-    name: str
-    role: Role
-    csrf: str
-    is_known: bool = True
-    """False for whoever is at this machine, where there are no users."""
-
-    @property
-    def may_operate(self) -> bool:
-        """Whether the buttons are theirs."""
-        return self.role is Role.OPERATOR
 
 
 class LoginNeeded(Problem):

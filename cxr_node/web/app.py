@@ -9,13 +9,15 @@ from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from cxr_node import __version__
-from cxr_node.web import access, api, health, login, problems, quality, queue, scrape, study, system, today, trying
+from cxr_node.web import access, problems
+from cxr_node.web.api import health, predict, scrape
 from cxr_node.web.guard import Guard
+from cxr_node.web.pages import login, quality, queue, study, system, today, trying
 from cxr_node.web.services import Services
 
 _STATIC = Path(__file__).parent / "static"
 _DESCRIPTION = "Chest radiographs judged by the node's own pipeline. Research use only: not for diagnosis."
-UPLOADS = frozenset({api.PREDICT, api.BATCH, trying.PATH})
+UPLOADS = frozenset({predict.PREDICT, predict.BATCH, trying.PATH})
 
 
 def create(services: Services) -> ASGIApp:
@@ -31,7 +33,7 @@ def create(services: Services) -> ASGIApp:
     app.state.services = services
     problems.register(app)
     _register_access(app)
-    for room in (login, today, queue, study, quality, system, trying, api, health, scrape):
+    for room in (login, today, queue, study, quality, system, trying, predict, health, scrape):
         app.include_router(room.router)
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")
     return Guard(app, services.web, UPLOADS)

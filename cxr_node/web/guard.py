@@ -20,8 +20,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cxr_node.config.consistency import is_loopback
 from cxr_node.config.page import Web
-from cxr_node.web import cookies, problems
-from cxr_node.web.problems import Problem
+from cxr_node.web import problems
+from cxr_node.web.identity import cookies
+from cxr_node.web.problem import Problem
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,6 @@ A problem never repeats what a client sent: it may be a patient's name.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request, Response
@@ -16,26 +15,10 @@ from starlette.exceptions import HTTPException
 
 from cxr_node.errors import ConfigError, CxrNodeError, DataError, LedgerLostError, ResourceError
 from cxr_node.web import rendering
+from cxr_node.web.problem import Problem
 
 log = logging.getLogger(__name__)
 API = "/api/"
-
-
-class Problem(Exception):  # noqa: N818 - RFC 9457's word
-    """An answer that is not the one asked for."""
-
-    def __init__(
-        self, status: int, code: str, detail: str, headers: Mapping[str, str] | None = None, **more: str
-    ) -> None:
-        super().__init__(detail)
-        self.status, self.code, self.detail, self.headers, self.more = status, code, detail, headers or {}, more
-
-    def as_json(self) -> dict[str, object]:
-        """Members of RFC 9457, and `code`, which programs may rely on."""
-        title = HTTPStatus(self.status).phrase
-        return {"type": "about:blank", "title": title, "status": self.status, "code": self.code} | (
-            {"detail": self.detail} | self.more
-        )
 
 
 def wants_json(request: Request) -> bool:

@@ -20,7 +20,7 @@ from cxr_node.node.ledger.status import clock
 from cxr_node.result_kinds import called
 
 if TYPE_CHECKING:
-    from cxr_node.web.access import Person
+    from cxr_node.web.identity.person import Person
 
 NAVIGATION = (("/", "Today"), ("/queue", "Queue"), ("/study", "Study"), ("/quality", "Quality"), ("/system", "System"))
 

@@ -19,11 +19,12 @@ from cxr_node.diagnose.thresholds import CheckResult, Fault, stop, well
 from cxr_node.errors import ConfigError, ResourceError
 from cxr_node.node.process import supervisor
 from cxr_node.node.process.supervisor import Presence
-from cxr_node.web import alert_loop, app
-from cxr_node.web.oidc import Provider
-from cxr_node.web.problems import Problem
+from cxr_node.web import app
+from cxr_node.web.identity.oidc import Provider
+from cxr_node.web.identity.users import Role, UserFile
+from cxr_node.web.monitoring import alert_loop
+from cxr_node.web.problem import Problem
 from cxr_node.web.services import assembled
-from cxr_node.web.users import Role, UserFile
 
 log = logging.getLogger(__name__)
 

@@ -14,13 +14,13 @@ from cxr_node.config.schema import Config
 from cxr_node.errors import ConfigError
 from cxr_node.node.audit.recorder import People
 from cxr_node.node.ledger.ledger import Ledger
-from cxr_node.web.judging import Judge
-from cxr_node.web.kept import Kept
-from cxr_node.web.metrics import Exposition
-from cxr_node.web.oidc import Provider
-from cxr_node.web.problems import Problem
-from cxr_node.web.sessions import Attempts, Rate, Sessions
-from cxr_node.web.users import UserFile
+from cxr_node.web.identity.oidc import Provider
+from cxr_node.web.identity.sessions import Attempts, Rate, Sessions
+from cxr_node.web.identity.users import UserFile
+from cxr_node.web.judging.client import Judge
+from cxr_node.web.judging.kept import Kept
+from cxr_node.web.monitoring.metrics import Exposition
+from cxr_node.web.problem import Problem
 
 
 @dataclass(slots=True, kw_only=True)

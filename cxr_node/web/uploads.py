@@ -21,8 +21,8 @@ from starlette.requests import ClientDisconnect
 
 from cxr_node.config.schema import Config
 from cxr_node.web.guard import MAX_FORM_BYTES
-from cxr_node.web.judging import scratch
-from cxr_node.web.problems import Problem
+from cxr_node.web.judging.client import scratch
+from cxr_node.web.problem import Problem
 
 UPLOAD_S = 300.0
 """A request's files come within this: 256 MiB at 7 Mbit/s."""

@@ -40,7 +40,7 @@ def post(client: httpx.Client, content: bytes, path: str = "/api/v1/predict", **
 
 def judge_of(pid: int) -> int | None:
     """The process with the network, of a web process; None where none runs."""
-    return next((each for each in descendants(pid) if "cxr_node.web.judge" in words_of(each)), None)
+    return next((each for each in descendants(pid) if "cxr_node.web.judging.judge" in words_of(each)), None)
 
 
 def lives(pid: int) -> bool:

@@ -22,7 +22,7 @@ from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.process.supervisor import Presence
 from cxr_node.node.spool.spool import Spool
 from cxr_node.web import server
-from cxr_node.web.users import Role, Scope, UserFile
+from cxr_node.web.identity.users import Role, Scope, UserFile
 from tests.patience import PATIENCE_S, wait_until
 from tests.processes import answers, free_port
 

@@ -12,8 +12,17 @@ import pytest
 from cxr_node.config import loader
 from cxr_node.errors import ConfigError, DataError
 from cxr_node.web import guard
-from cxr_node.web.sessions import FREE_FAILURES, LONGEST_WAIT_S, MAX_SESSIONS, Attempts, Rate, Session, Sessions, Via
-from cxr_node.web.users import Role, Scope, UserFile
+from cxr_node.web.identity.sessions import (
+    FREE_FAILURES,
+    LONGEST_WAIT_S,
+    MAX_SESSIONS,
+    Attempts,
+    Rate,
+    Session,
+    Sessions,
+    Via,
+)
+from cxr_node.web.identity.users import Role, Scope, UserFile
 from tests.web.site import PASSWORDS, Site, opened
 
 

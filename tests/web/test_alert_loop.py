@@ -13,10 +13,10 @@ import pytest
 from cxr_node.errors import ResourceError
 from cxr_node.node.ledger import alerts as book
 from cxr_node.node.ledger import destination_health
-from cxr_node.web import alert_loop, announce
-from cxr_node.web.alert_loop import HOLD_S, AlertLoop, LedgerStore
-from cxr_node.web.alerts import Rule, Snapshot
-from cxr_node.web.watch import Watch
+from cxr_node.web.monitoring import alert_loop, announce
+from cxr_node.web.monitoring.alert_loop import HOLD_S, AlertLoop, LedgerStore
+from cxr_node.web.monitoring.alerts import Rule, Snapshot
+from cxr_node.web.monitoring.watch import Watch
 from tests.node.ledgers import Clock
 from tests.patience import eventually
 from tests.web.ledgers import PACS, Node, node

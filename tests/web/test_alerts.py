@@ -14,8 +14,8 @@ from scipy import stats
 
 from cxr_node.cli.node import app
 from cxr_node.config.monitoring import AlertsSection
-from cxr_node.web import alerts, habits
-from cxr_node.web.alerts import Abstention, Alert, Rule, Shares, Silence, Snapshot, evaluate, tail
+from cxr_node.web.monitoring import alerts, habits
+from cxr_node.web.monitoring.alerts import Abstention, Alert, Rule, Shares, Silence, Snapshot, evaluate, tail
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)  # a Monday
 MIB = 1024 * 1024

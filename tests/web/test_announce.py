@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from cxr_node.cli.node import app
 from cxr_node.config import loader
 from cxr_node.errors import DeliveryError
-from cxr_node.web import announce
+from cxr_node.web.monitoring import announce
 from tests.processes import configured, free_port
 from tests.web.sinks import MailServer, WebHook
 

@@ -15,7 +15,7 @@ from PIL import Image
 from cxr_node import wiring
 from cxr_node.node.process import supervisor
 from cxr_node.tools import classify
-from cxr_node.web.users import Scope
+from cxr_node.web.identity.users import Scope
 from tests import builders
 from tests.patience import NODE_S
 from tests.web.asking import CANARY, DICOM, JPEG, LATERAL, png, post

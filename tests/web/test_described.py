@@ -11,7 +11,7 @@ import schemathesis
 from hypothesis.errors import Unsatisfiable
 from schemathesis.checks import content_type_conformance, not_a_server_error, response_schema_conformance
 
-from cxr_node.web.users import Scope
+from cxr_node.web.identity.users import Scope
 from tests.patience import NODE_S
 from tests.web.asking import LATERAL, post
 from tests.web.site import opened

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from cxr_node.errors import LedgerLostError
 from cxr_node.node.ledger import destination_health
 from cxr_node.node.ledger.ledger import Ledger
-from cxr_node.web.metrics import Exposition
+from cxr_node.web.monitoring.metrics import Exposition
 from tests.node.certificates import Authority
 from tests.web.ledgers import PACS, Node, node
 

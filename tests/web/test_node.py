@@ -14,7 +14,7 @@ from cxr_node.config import loader
 from cxr_node.errors import DeliveryError
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.tools import send
-from cxr_node.web.metrics import Exposition
+from cxr_node.web.monitoring.metrics import Exposition
 from tests.builders import part10, radiograph
 from tests.chaos.node import ROLES, Node
 from tests.node import peers

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cxr_node.web.users import Role, UserFile
+from cxr_node.web.identity.users import Role, UserFile
 from tests.pacs.peers import Node, Orthanc
 from tests.patience import NODE_S, eventually, wait_until
 from tests.processes import answers, free_port, run

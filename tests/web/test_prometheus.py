@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cxr_node.web.alerts import Rule
-from cxr_node.web.metrics import Exposition
+from cxr_node.web.monitoring.alerts import Rule
+from cxr_node.web.monitoring.metrics import Exposition
 from tests.web.ledgers import Node
 from tests.web.test_metrics import counted, parsed, worked
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 from scipy.stats import binomtest
 
-from cxr_node.web import charts
-from cxr_node.web.charts import Point
-from cxr_node.web.shares import Share
+from cxr_node.web.pages import charts
+from cxr_node.web.pages.charts import Point
+from cxr_node.web.pages.shares import Share
 from tests.web import pages, rows
 from tests.web.site import Site
 

@@ -13,7 +13,7 @@ from cxr_node.node.ledger import holds, queries
 from cxr_node.node.ledger.states import InstanceState
 from cxr_node.node.process import notify
 from cxr_node.node.process.notify import Wakeup
-from cxr_node.web import acts
+from cxr_node.web.pages import acts
 from tests.web import pages, rows
 from tests.web.site import Site, Visitor
 

@@ -12,7 +12,7 @@ import pytest
 
 from cxr_node.config import loader
 from cxr_node.web import guard, server
-from cxr_node.web.users import Role, Scope, UserFile
+from cxr_node.web.identity.users import Role, Scope, UserFile
 from tests.node.certificates import Authority
 from tests.patience import PATIENCE_S
 from tests.processes import Program, answers, configured, cxr_node, free_port, run

@@ -12,9 +12,9 @@ from cxr_node.config import loader
 from cxr_node.node.audit import recorder, trail
 from cxr_node.node.audit.recorder import trail_folder
 from cxr_node.node.ledger import destination_health, holds, listing
-from cxr_node.web import facts
-from cxr_node.web.alerts import Rule, evaluate
-from cxr_node.web.watch import Watch
+from cxr_node.web.monitoring import facts
+from cxr_node.web.monitoring.alerts import Rule, evaluate
+from cxr_node.web.monitoring.watch import Watch
 from tests.node.certificates import Authority
 from tests.web.ledgers import PACS, Node, node
 

@@ -21,9 +21,9 @@ from cxr_node.config.schema import Config
 from cxr_node.errors import ConfigError, LedgerLostError, ResourceError
 from cxr_node.node.ledger import alerts as book
 from cxr_node.node.ledger.ledger import Ledger
-from cxr_node.web import announce
-from cxr_node.web.alerts import Alert, Snapshot, evaluate
-from cxr_node.web.watch import Watch
+from cxr_node.web.monitoring import announce
+from cxr_node.web.monitoring.alerts import Alert, Snapshot, evaluate
+from cxr_node.web.monitoring.watch import Watch
 
 log = logging.getLogger(__name__)
 

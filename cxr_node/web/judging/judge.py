@@ -30,8 +30,8 @@ from cxr_node.pipeline import Analysis, Classifier
 from cxr_node.result_kinds import ResultKind
 from cxr_node.tools import classify
 from cxr_node.tools.drawn import BUILT_IN_ATTRIBUTES
-from cxr_node.web import frames
-from cxr_node.web.frames import Wanted
+from cxr_node.web.judging import frames
+from cxr_node.web.judging.frames import Wanted
 
 log = logging.getLogger(__name__)
 

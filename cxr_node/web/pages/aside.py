@@ -47,7 +47,7 @@ def ask(task: Task, config: Config, **more: Any) -> Any:
         raise ResourceError(f"{task} is running already; try again when it is done")
     try:
         content = {"task": task, "config": config.model_dump(mode="json", by_alias=True), "more": more}
-        command = [sys.executable, "-m", "cxr_node.web.aside"]
+        command = [sys.executable, "-m", "cxr_node.web.pages.aside"]
         done = subprocess.run(
             command, input=json.dumps(content).encode(), stdout=subprocess.PIPE, timeout=TIMEOUT_S, check=True
         )

@@ -19,13 +19,14 @@ from cxr_node.model import profile as profile_folder
 from cxr_node.model.profile import Profile
 from cxr_node.node.ledger import listing, queries
 from cxr_node.node.ledger.listing import By
-from cxr_node.web import access, answers, api_page, rendering, uploads
-from cxr_node.web.frames import Wanted
-from cxr_node.web.judging import Judged
-from cxr_node.web.problems import Problem
+from cxr_node.web import access, rendering, uploads
+from cxr_node.web.api import answers, page
+from cxr_node.web.identity.users import Scope
+from cxr_node.web.judging.client import Judged
+from cxr_node.web.judging.frames import Wanted
+from cxr_node.web.problem import Problem
 from cxr_node.web.services import Services, services
 from cxr_node.web.uploads import Upload
-from cxr_node.web.users import Scope
 
 _KEY = Security(HTTPBearer(auto_error=False, description="A key of `cxr-node user key`; a person's session will do."))
 router = APIRouter(prefix="/api/v1", dependencies=[_KEY])
@@ -101,7 +102,7 @@ def stats(client: Counting, found: Found) -> answers.Stats:
 @router.get("/", include_in_schema=False)
 def description(request: Request) -> Response:
     """Show the API to people; no script, nothing from elsewhere."""
-    operations = api_page.operations(request.app.openapi(), str(request.base_url).rstrip("/"))
+    operations = page.operations(request.app.openapi(), str(request.base_url).rstrip("/"))
     return rendering.page(request, "api.html", person=None, operations=operations)
 
 

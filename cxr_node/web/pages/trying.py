@@ -12,10 +12,11 @@ from fastapi.responses import RedirectResponse, StreamingResponse
 
 from cxr_node import resources
 from cxr_node.web import access, rendering, uploads
-from cxr_node.web.frames import Wanted
-from cxr_node.web.judging import Judged
-from cxr_node.web.kept import KEEP_S, Result
-from cxr_node.web.problems import Problem
+from cxr_node.web.identity import person
+from cxr_node.web.judging.client import Judged
+from cxr_node.web.judging.frames import Wanted
+from cxr_node.web.judging.kept import KEEP_S, Result
+from cxr_node.web.problem import Problem
 from cxr_node.web.services import Services, services
 
 router = APIRouter(include_in_schema=False)
@@ -28,7 +29,7 @@ _DOWNLOADS = {
     "measurements.dcm": "measurements (SR)",
     "heatmap.dcm": "heat map (SC)",
 }
-Person = Annotated[access.Person, Depends(access.viewer)]
+Person = Annotated[person.Person, Depends(access.viewer)]
 Found = Annotated[Services, Depends(services)]
 
 
@@ -118,7 +119,7 @@ async def _result(
         return Result(judged=None, problem=error)
 
 
-def _shown(person: access.Person, found: Services, results: Sequence[Result]) -> Response:
+def _shown(person: person.Person, found: Services, results: Sequence[Result]) -> Response:
     if not results:
         return RedirectResponse(PATH, 303)
     return RedirectResponse(f"{PATH}/{found.kept.add(person.csrf, results)}", 303)

@@ -16,11 +16,13 @@ from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.listing import By, Wanted
 from cxr_node.node.ledger.queries import InstanceRow
 from cxr_node.node.ledger.stages import Stage
-from cxr_node.web import access, acts, rendering, surroundings
-from cxr_node.web.acts import Act, Operator
-from cxr_node.web.problems import Problem
+from cxr_node.web import access, rendering
+from cxr_node.web.identity import person
+from cxr_node.web.pages import acts, surroundings
+from cxr_node.web.pages.acts import Act, Operator
+from cxr_node.web.pages.surroundings import Kept
+from cxr_node.web.problem import Problem
 from cxr_node.web.services import Services, services
-from cxr_node.web.surroundings import Kept
 
 router = APIRouter(include_in_schema=False)
 SENDERS = 12
@@ -44,7 +46,7 @@ class Wish(BaseModel):
 @router.get("/")
 def today(
     request: Request,
-    person: Annotated[access.Person, Depends(access.viewer)],
+    person: Annotated[person.Person, Depends(access.viewer)],
     found: Annotated[Services, Depends(services)],
 ) -> Response:
     """One look at the node; the page asks for its middle again every ten seconds."""
@@ -68,7 +70,7 @@ def act(
 
 
 def _page(
-    request: Request, person: access.Person, found: Services, template: str = "today.html", said: str | None = None
+    request: Request, person: person.Person, found: Services, template: str = "today.html", said: str | None = None
 ) -> Response:
     if said is not None:
         _SEEN.forget(found)

@@ -18,9 +18,9 @@ from typing import Any
 from cxr_node.config import permissions
 from cxr_node.config.page import Oidc
 from cxr_node.errors import ConfigError
-from cxr_node.web.problems import Problem
-from cxr_node.web.sessions import Session, Via
-from cxr_node.web.users import Role
+from cxr_node.web.identity.sessions import Session, Via
+from cxr_node.web.identity.users import Role
+from cxr_node.web.problem import Problem
 
 _TIMEOUT_S = 10.0
 _FRESH_S = 3600.0

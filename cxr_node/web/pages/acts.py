@@ -23,6 +23,7 @@ from cxr_node.node.ledger.tables import instances
 from cxr_node.node.process import notify
 from cxr_node.node.spool.spool import Spool
 from cxr_node.web import access
+from cxr_node.web.identity import person
 from cxr_node.web.services import Services, services
 
 _NAMED = 20
@@ -48,7 +49,7 @@ class Operator:
     """A person at a page who may change things."""
 
     found: Services
-    person: access.Person
+    person: person.Person
     host: str
 
     def retry(self, ids: Sequence[int]) -> str:
@@ -131,7 +132,7 @@ class Operator:
 
 def operator(
     request: Request,
-    person: Annotated[access.Person, Depends(access.change)],
+    person: Annotated[person.Person, Depends(access.change)],
     found: Annotated[Services, Depends(services)],
 ) -> Operator:
     """Whoever sent a form that changes something."""

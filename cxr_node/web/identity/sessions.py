@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from cxr_node.web.users import Role
+from cxr_node.web.identity.users import Role
 
 MAX_SESSIONS = 1_000
 MAX_WATCHED = 10_000

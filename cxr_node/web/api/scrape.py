@@ -6,9 +6,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
 
-from cxr_node.web import access, metrics
+from cxr_node.web import access
+from cxr_node.web.identity.users import Scope
+from cxr_node.web.monitoring import metrics
 from cxr_node.web.services import Services, services
-from cxr_node.web.users import Scope
 
 router = APIRouter()
 

@@ -25,9 +25,11 @@ from cxr_node.node.ledger.listing import By, Wanted
 from cxr_node.node.ledger.stages import Stage
 from cxr_node.node.ledger.states import DeadReason, SetAsideReason
 from cxr_node.node.ledger.tables import deliveries
-from cxr_node.web import access, acts, rendering
-from cxr_node.web.acts import Act, Number, Operator
-from cxr_node.web.problems import Problem
+from cxr_node.web import access, rendering
+from cxr_node.web.identity import person
+from cxr_node.web.pages import acts
+from cxr_node.web.pages.acts import Act, Number, Operator
+from cxr_node.web.problem import Problem
 from cxr_node.web.services import Services, services
 
 router = APIRouter(include_in_schema=False)
@@ -123,7 +125,7 @@ Wanting = Annotated[Asked, Depends(asked)]
 @router.get("/queue")
 def queue(
     request: Request,
-    person: Annotated[access.Person, Depends(access.viewer)],
+    person: Annotated[person.Person, Depends(access.viewer)],
     found: Annotated[Services, Depends(services)],
     what: Wanting,
 ) -> Response:
@@ -165,7 +167,7 @@ def _done(operator: Operator, what: Asked, wish: Wish) -> str:
     raise Problem(422, "malformed", "there is no such button here")
 
 
-def _page(request: Request, person: access.Person, found: Services, what: Asked, said: str | None = None) -> Response:
+def _page(request: Request, person: person.Person, found: Services, what: Asked, said: str | None = None) -> Response:
     try:
         ledger = found.ledger()
     except ConfigError:

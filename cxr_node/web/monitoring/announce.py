@@ -1,4 +1,4 @@
-"""One message to one Apprise URL, in a process of its own: `python -m cxr_node.web.announce`, the message on stdin.
+"""One message to one Apprise URL, by a program of its own: this module run with `-m`, the message on stdin.
 
 So a server that hangs delays nothing, a library that crashes ends nothing else, and the 20 MiB that Apprise takes are
 given back. What comes back is one line that never holds the URL, for it may hold a password.

@@ -15,10 +15,10 @@ from cxr_node.node.ledger import destination_health, holds, listing, queries
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.listing import By, Count
 from cxr_node.node.process import supervisor
-from cxr_node.web import facts, habits
-from cxr_node.web.alerts import Abstention, Rule, Shares, Silence, Snapshot
-from cxr_node.web.facts import Paced
-from cxr_node.web.habits import LEARNED_DAYS, Habit
+from cxr_node.web.monitoring import facts, habits
+from cxr_node.web.monitoring.alerts import Abstention, Rule, Shares, Silence, Snapshot
+from cxr_node.web.monitoring.facts import Paced
+from cxr_node.web.monitoring.habits import LEARNED_DAYS, Habit
 
 log = logging.getLogger(__name__)
 

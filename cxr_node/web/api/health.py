@@ -13,7 +13,8 @@ from cxr_node.config.consistency import is_loopback
 from cxr_node.errors import ConfigError, CxrNodeError, ResourceError
 from cxr_node.node.ledger import queries
 from cxr_node.node.process import supervisor
-from cxr_node.web import access, answers
+from cxr_node.web import access
+from cxr_node.web.api import answers
 from cxr_node.web.services import Services, services
 
 router = APIRouter(prefix="/health")

@@ -9,11 +9,12 @@ from fastapi import APIRouter, Depends, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
 from cxr_node.node.audit.messages import Authentication, Outcome
-from cxr_node.web import access, cookies, rendering
-from cxr_node.web.oidc import Provider
-from cxr_node.web.problems import Problem
+from cxr_node.web import access, rendering
+from cxr_node.web.identity import cookies, person
+from cxr_node.web.identity.oidc import Provider
+from cxr_node.web.identity.sessions import Session, Via
+from cxr_node.web.problem import Problem
 from cxr_node.web.services import Services, services
-from cxr_node.web.sessions import Session, Via
 
 router = APIRouter(include_in_schema=False)
 HOME = "/"
@@ -68,7 +69,7 @@ def welcome(request: Request, found: Services, session: Session) -> Response:
 
 
 @router.post("/logout")
-async def log_out(request: Request, person: Annotated[access.Person, Depends(access.viewer)]) -> Response:
+async def log_out(request: Request, person: Annotated[person.Person, Depends(access.viewer)]) -> Response:
     """End the session."""
     access.check_origin(request)
     await access.check_token(request, person)

@@ -22,10 +22,12 @@ from cxr_node.node.ledger.listing import Wanted
 from cxr_node.node.ledger.queries import Story
 from cxr_node.node.ledger.states import OPEN, DeliveryState, InstanceState, SetAsideReason
 from cxr_node.result_kinds import ResultKind
-from cxr_node.web import access, acts, rendering
-from cxr_node.web.acts import Act, Number, Operator
-from cxr_node.web.aside import Task, ask
-from cxr_node.web.problems import Problem
+from cxr_node.web import access, rendering
+from cxr_node.web.identity import person
+from cxr_node.web.pages import acts
+from cxr_node.web.pages.acts import Act, Number, Operator
+from cxr_node.web.pages.aside import Task, ask
+from cxr_node.web.problem import Problem
 from cxr_node.web.services import Services, services
 
 router = APIRouter(include_in_schema=False)
@@ -33,8 +35,8 @@ MOST = 50
 """Images of one key that are shown; the newest."""
 _SHOWN = (ResultKind.REPORT, ResultKind.HEATMAP)
 _ENDS = (DeliveryState.DEAD, DeliveryState.SET_ASIDE)
-Viewer = Annotated[access.Person, Depends(access.viewer)]
-Asker = Annotated[access.Person, Depends(access.form)]
+Viewer = Annotated[person.Person, Depends(access.viewer)]
+Asker = Annotated[person.Person, Depends(access.form)]
 Found = Annotated[Services, Depends(services)]
 Numbers = Annotated[list[Number], Form(max_length=MOST)]
 
@@ -131,7 +133,7 @@ def _told(of: Services, numbers: Sequence[int]) -> list[Told]:
     return [Told(story, targets.get((story.instance.profile or "").rpartition(" ")[0])) for story in stories]
 
 
-def _page(request: Request, person: access.Person, told: Sequence[Told] = (), **more: Any) -> Response:
+def _page(request: Request, person: person.Person, told: Sequence[Told] = (), **more: Any) -> Response:
     values: dict[str, Any] = {"said": None, "are_more": False, "shown": {}, "reasons": tuple(SetAsideReason)} | more
     shows_images = request.app.state.services.web.show_images
     return rendering.page(request, "study.html", person=person, told=told, shows_images=shows_images, **values)

@@ -24,8 +24,8 @@ from cxr_node.node.ledger.states import DeadReason, PromiseState
 from cxr_node.node.process import supervisor
 from cxr_node.node.process.logs import describe
 from cxr_node.node.process.metrics import FOLDER, MAX_SENDERS
-from cxr_node.web import facts
-from cxr_node.web.facts import Paced
+from cxr_node.web.monitoring import facts
+from cxr_node.web.monitoring.facts import Paced
 
 log = logging.getLogger(__name__)
 

@@ -23,9 +23,9 @@ from typing import Any, BinaryIO
 
 from cxr_node.config.page import TrySection
 from cxr_node.config.schema import Config
-from cxr_node.web import frames
-from cxr_node.web.frames import Wanted
-from cxr_node.web.problems import Problem
+from cxr_node.web.judging import frames
+from cxr_node.web.judging.frames import Wanted
+from cxr_node.web.problem import Problem
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ PLACES = 8
 """Requests that may wait with their files; more are answered 503."""
 _RETRY_S = "5"
 _START_S = 120.0
-_COMMAND = (sys.executable, "-m", "cxr_node.web.judge")
+_COMMAND = (sys.executable, "-m", "cxr_node.web.judging.judge")
 _STATUS = {"memory": 422, "model": 503, "machine": 503}
 """Of a fault that the child names; any other is ours."""
 

@@ -10,8 +10,8 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cxr_node.web.judging import Judged
-from cxr_node.web.problems import Problem
+from cxr_node.web.judging.client import Judged
+from cxr_node.web.problem import Problem
 
 KEEP_S = 600.0
 MAX_KEPT_BYTES = 512 * 1024 * 1024

@@ -24,10 +24,12 @@ from cxr_node.errors import ConfigError
 from cxr_node.node.ledger import quality
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.quality import Every, Quality, Report
-from cxr_node.web import access, charts, rendering
-from cxr_node.web.charts import Point
+from cxr_node.web import access, rendering
+from cxr_node.web.identity import person
+from cxr_node.web.pages import charts
+from cxr_node.web.pages.charts import Point
+from cxr_node.web.pages.shares import Share
 from cxr_node.web.services import Services, services
-from cxr_node.web.shares import Share
 
 router = APIRouter(include_in_schema=False)
 _KEPT_S = 60.0
@@ -92,7 +94,7 @@ _KEPT = _Kept()
 @router.get("/quality")
 def page(
     request: Request,
-    person: Annotated[access.Person, Depends(access.viewer)],
+    person: Annotated[person.Person, Depends(access.viewer)],
     found: Annotated[Services, Depends(services)],
     days: Days = Days.MONTH,
     sender: Annotated[str | None, Query(max_length=16)] = None,

@@ -16,11 +16,13 @@ from fastapi import APIRouter, Depends, Request, Response
 import cxr_node
 from cxr_node.diagnose import thresholds
 from cxr_node.errors import ConfigError
-from cxr_node.web import access, rendering, surroundings, trail
-from cxr_node.web.aside import Task, ask
-from cxr_node.web.problems import Problem
+from cxr_node.web import access, rendering
+from cxr_node.web.identity import person
+from cxr_node.web.identity.users import User
+from cxr_node.web.pages import surroundings, trail
+from cxr_node.web.pages.aside import Task, ask
+from cxr_node.web.problem import Problem
 from cxr_node.web.services import Services, services
-from cxr_node.web.users import User
 
 router = APIRouter(include_in_schema=False)
 PROGRAM = "cxr-node"
@@ -28,7 +30,7 @@ _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _LICENCE_CHARS = 60
 _STATEMENT = surroundings.Kept(partial(ask, Task.CONFORMANCE), 86_400.0)
 
-Viewer = Annotated[access.Person, Depends(access.viewer)]
+Viewer = Annotated[person.Person, Depends(access.viewer)]
 Found = Annotated[Services, Depends(services)]
 
 
@@ -55,7 +57,7 @@ def system(request: Request, person: Viewer, found: Found) -> Response:
 
 
 @router.post("/system/doctor")
-def doctor(request: Request, person: Annotated[access.Person, Depends(access.change)], found: Found) -> Response:
+def doctor(request: Request, person: Annotated[person.Person, Depends(access.change)], found: Found) -> Response:
     """Measure this machine, as `cxr-node doctor` does."""
     return _page(request, person, found, readings=ask(Task.DOCTOR, found.config))
 
@@ -84,7 +86,7 @@ def conformance(request: Request, person: Viewer, found: Found) -> Response:
     return rendering.page(request, "document.html", person=person, title=title, text=text)
 
 
-def _page(request: Request, person: access.Person, found: Services, readings: Any = None) -> Response:
+def _page(request: Request, person: person.Person, found: Services, readings: Any = None) -> Response:
     return rendering.page(
         request,
         "system.html",

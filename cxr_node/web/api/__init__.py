@@ -1,0 +1,1 @@
+"""HTTP for programs: predictions, descriptions, figures, health, metrics."""

@@ -1,0 +1,1 @@
+"""Who somebody is: users and keys, sessions, the identity provider, the cookie."""

@@ -1,0 +1,1 @@
+"""Metrics for Prometheus; alerts, and how people learn of them."""
