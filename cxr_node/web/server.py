@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -22,9 +24,8 @@ from cxr_node.node.process.supervisor import Presence
 from cxr_node.web import app
 from cxr_node.web.identity.oidc import Provider
 from cxr_node.web.identity.users import Role, UserFile
-from cxr_node.web.monitoring import alert_loop
 from cxr_node.web.problem import Problem
-from cxr_node.web.services import assembled
+from cxr_node.web.services import Services, assembled
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,8 @@ def run(config: Config, stop: threading.Event, present: Presence) -> None:
             address = f"{'https' if services.web.tls else 'http'}://{services.web.host}:{listener.getsockname()[1]}"
             log.info("listening address=%s users=%s", address, "yes" if services.has_users else "no")
             present.ready()
-            alerts = threading.Thread(target=alert_loop.run, args=(config, services.ledger, ending), name="alerts")
+            now = functools.partial(_now, services)
+            alerts = threading.Thread(target=services.watcher.run, args=(ending, now), name="alerts")
             alerts.start()
             while thread.is_alive() and not stop.wait(_LOOK_EVERY_S):
                 present.progress()
@@ -82,6 +84,10 @@ def run(config: Config, stop: threading.Event, present: Presence) -> None:
                 raise ResourceError("the HTTP server ended by itself")
     finally:
         services.close()
+
+
+def _now(services: Services) -> datetime:
+    return services.ledger().now()
 
 
 def _serve(server: uvicorn.Server, listener: socket.socket) -> None:

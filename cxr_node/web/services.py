@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 
 from fastapi import Request
 
@@ -19,6 +20,8 @@ from cxr_node.web.identity.sessions import Attempts, Rate, Sessions
 from cxr_node.web.identity.users import UserFile
 from cxr_node.web.judging.client import Judge
 from cxr_node.web.judging.kept import Kept
+from cxr_node.web.monitoring import alert_loop
+from cxr_node.web.monitoring.alert_loop import AlertLoop
 from cxr_node.web.monitoring.metrics import Exposition
 from cxr_node.web.problem import Problem
 
@@ -37,11 +40,13 @@ class Services:
     kept: Kept = field(default_factory=Kept)
     oidc: Provider | None = None
     exposition: Exposition = field(init=False)
+    watcher: AlertLoop = field(init=False)
     _ledger: Ledger | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self.exposition = Exposition(self.config, self.ledger)
+        self.watcher = alert_loop.of_node(self.config, self.ledger)
 
     @property
     def web(self) -> Web:
@@ -98,6 +103,8 @@ def assembled(config: Config) -> Services:
     web = config.web
     if web is None:
         raise ConfigError("web: is null; write `web: {}` to have the page")
+    if web.oidc is not None and not (find_spec("authlib") and find_spec("httpx2")):
+        raise ConfigError("web.oidc: needs authlib and httpx2: pip install 'cxr-node[oidc]'")
     users = UserFile(web.users) if web.users is not None else None
     if users is not None:
         users.users()

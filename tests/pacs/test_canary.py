@@ -10,6 +10,7 @@ import base64
 import contextlib
 import os
 import random
+import re
 import resource
 import signal
 import sqlite3
@@ -19,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pydicom.config
 import pytest
 from pydicom import Dataset
@@ -28,6 +30,7 @@ from pynetdicom.presentation import AllStoragePresentationContexts
 
 from cxr_node.config.schema import Address
 from cxr_node.dicom import from_picture
+from cxr_node.node.ledger.stages import Stage
 from cxr_node.tools import send
 from cxr_node.tools.trial_node import Recorder
 from tests import builders
@@ -35,8 +38,8 @@ from tests.node import peers as small_peers
 from tests.node.wire import CR, DX, EXPLICIT, Wire, data_set_of
 from tests.pacs import canary
 from tests.pacs.peers import Node
-from tests.patience import wait_until
-from tests.processes import answers, children, run
+from tests.patience import PATIENCE_S, wait_until
+from tests.processes import answers, children, free_port, run
 
 pytestmark = [pytest.mark.pacs, pytest.mark.filterwarnings("ignore::UserWarning")]  # pydicom's, of what is odd
 
@@ -221,7 +224,13 @@ def test_the_node_never_tells_who_a_patient_is(tmp_path: Path) -> None:
             {"name": "quoter", "address": str(quoter)},
             {"name": "dead", "address": str(small_peers.nobody())},
         ]
-        more = {"work": {"lease_s": 10}, "delivery": {"first_delay_s": 0.3, "max_delay_s": 1}}
+        page = free_port()
+        more = {
+            "work": {"lease_s": 10},
+            "delivery": {"first_delay_s": 0.3, "max_delay_s": 1},
+            "web": {"port": page},
+            "alerts": {"destination_down_s": 1},
+        }
         with WatchedNode(tmp_path / "node", destinations, **more) as node:
             demo = from_picture.wrap(PNEUMONIA, PatientAge="003Y", ViewPosition="AP", PatientName=canary.NAME)
             store(node, sources, demo, *(builders.part10(marked(number)) for number in (1, 2, 3)))
@@ -250,7 +259,7 @@ def test_the_node_never_tells_who_a_patient_is(tmp_path: Path) -> None:
             wait_until(lambda: answers(node.port), "the port again")
             store(node, sources, builders.part10(marked(8)))
             wait_until(lambda: _is_quiet(node), "the queue to empty")
-            told = commands(node)
+            told = commands(node) | pages(page)
         log = node.log.read_text(errors="replace")
         spared = tuple(node.spool / area for area in ("objects", "results", "incoming"))
         hits, looked_at = canary.search_files(node.folder, spare=spared)
@@ -272,6 +281,35 @@ def test_the_node_never_tells_who_a_patient_is(tmp_path: Path) -> None:
     ):
         assert words in log, words
     assert any(canary.search("", path.read_bytes()) for path in (node.spool / "objects").rglob("*.dcm"))
+
+
+def pages(port: int) -> dict[str, bytes]:
+    """What the page and the API say of this node, and of what is asked of them."""
+    told: dict[str, bytes] = {}
+    address = f"http://127.0.0.1:{port}"
+    with httpx.Client(base_url=address, headers={"origin": address}, timeout=PATIENCE_S) as browser:
+        stages = [f"/queue?stage={stage.value}" for stage in Stage]
+        for path in (
+            "/",
+            *stages,
+            "/quality",
+            "/system",
+            "/metrics",
+            "/api/v1/stats",
+            "/health/ready",
+            "/no-such-page",
+        ):
+            told[path] = browser.get(path).content
+        csrf = re.findall(rb'name="csrf" value="([^"]+)"', told["/queue?stage=dead"])[0].decode()
+        for key in (canary.ATTRIBUTES["AccessionNumber"], canary.NAME, canary.NUMBER):
+            told["/study"] = told.get("/study", b"") + browser.post("/study", data={"csrf": csrf, "key": key}).content
+        name = f"{canary.MARK}.dcm"
+        for content in (builders.part10(marked(11)), undecodable(12, J2K), b"DICM" + canary.NAME.encode()):
+            files = {"file": (name, content, "application/dicom")}
+            told["predict"] = told.get("predict", b"") + browser.post("/api/v1/predict", files=files).content
+        told["wrong"] = browser.post("/api/v1/predict", files={canary.MARK: (name, b"", "text/plain")}).content
+    assert b"Time line" in told["/study"] and b"destination-down" in told["/"] and b'"verdict"' in told["predict"]
+    return told
 
 
 def _is_quiet(node: Node) -> bool:

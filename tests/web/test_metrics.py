@@ -146,7 +146,7 @@ def test_promtool_finds_nothing_to_say(worked: Node) -> None:
 def test_who_watches_needs_no_pixels_and_no_network(tmp_path: Path) -> None:
     """The process stays below 150 MB: numpy and pynetdicom alone would take half of that."""
     program = (
-        "import sys\nfrom cxr_node.web import alert_loop, metrics\n"
+        "import sys\nfrom cxr_node.web.monitoring import alert_loop, metrics\n"
         "print(*{'numpy', 'pydicom', 'pynetdicom', 'apprise', 'scipy', 'prometheus_client'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=90)

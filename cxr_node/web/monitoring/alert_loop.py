@@ -181,6 +181,11 @@ class AlertLoop:
         self._away_since: dict[str, datetime] = {}
         self._is_failing = False
 
+    @property
+    def lasting(self) -> Mapping[str, Alert]:
+        """What was wrong at the last look, by its key."""
+        return self._lasting
+
     def run(self, stop: threading.Event, now: Callable[[], datetime]) -> None:
         """Look every quarter of a minute until `stop` is set; a ledger that fails now is looked at again then."""
         try:
@@ -252,10 +257,9 @@ class AlertLoop:
         return notice is not None and any(channel.has_sent(notice) for channel in self._channels)
 
 
-def run(config: Config, ledger: Callable[[], Ledger], stop: threading.Event) -> None:
-    """Watch one node until `stop` is set; for a thread of the process `web`."""
-    loop = AlertLoop(config, Watch(config, ledger).look, LedgerStore(ledger))
-    loop.run(stop, lambda: ledger().now())
+def of_node(config: Config, ledger: Callable[[], Ledger]) -> AlertLoop:
+    """The loop that watches one node; for a thread of the process `web`."""
+    return AlertLoop(config, Watch(config, ledger).look, LedgerStore(ledger))
 
 
 def _capital(sentence: str) -> str:

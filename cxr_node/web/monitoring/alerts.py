@@ -165,7 +165,7 @@ def _dead(snapshot: Snapshot, config: AlertsSection, now: datetime) -> Iterator[
             yield Alert(
                 rule=Rule.DEAD,
                 subject=reason,
-                sentence=f"{number} images are DEAD, {reason}: they wait for a person",
+                sentence=f"{number} {'image is' if number == 1 else 'images are'} DEAD, {reason}, until a person acts",
                 advice="`cxr-node list --state DEAD`; once the cause is removed, `cxr-node retry --dead`",
             )
 

@@ -116,12 +116,9 @@ def _tried(file: Path, title: str, *, test: bool) -> Iterator[CheckResult]:
 
 def main() -> int:
     """Send what stands on stdin; 0 where it was taken, else 1 and why on stdout."""
+    from apprise import Apprise  # 20 MiB, in this process alone
+
     asked = json.load(sys.stdin)
-    try:
-        from apprise import Apprise
-    except ImportError:
-        print("Apprise is not installed: pip install 'cxr-node[web]'")
-        return 1
     lines: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]  # a whole class for it

@@ -92,7 +92,7 @@ def _look(found: Services) -> Mapping[str, Any]:
     return {
         "seen": seen,
         "oldest": {stage: row for stage, row in oldest.items() if row is not None},
-        "alerts": lasting,
+        "alerts": [(alert, found.watcher.lasting.get(alert.key)) for alert in lasting],
         "held": held,
         "hold_reasons": tuple(HoldReason),
         "destinations": list(seen.addresses),
