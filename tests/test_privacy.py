@@ -13,7 +13,8 @@ import pytest
 DIE = "import os\n{before}\nos.abort()"
 OURS = {
     "privacy": "from cxr_node import process_setup; process_setup.leave_no_core()",
-    "every role": "from cxr_node.cli import node; node._begin()",
+    "every role": "from cxr_node.cli import app; from cxr_node.config import loader; "
+    "app.begin_serving(loader.parse({'spool': {'path': '.'}}), 'work')",
 }
 
 

@@ -89,9 +89,9 @@ def test_no_word_of_programs_reaches_people(case: str) -> None:
 
 
 @pytest.mark.parametrize("abstain_reason", AbstainReason)
-def test_each_abstain_reason_has_words_of_its_own(reason: AbstainReason) -> None:
+def test_each_abstain_reason_has_words_of_its_own(abstain_reason: AbstainReason) -> None:
     assert len(set(names.ABSTAIN_REASONS.values())) == len(AbstainReason)
-    assert names.reason(reason.value) == names.ABSTAIN_REASONS[reason]
+    assert names.reason(abstain_reason.value) == names.ABSTAIN_REASONS[abstain_reason]
 
 
 def test_normal_claims_no_normal_radiograph() -> None:

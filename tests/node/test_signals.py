@@ -221,7 +221,7 @@ def test_after_a_hangup_a_log_that_was_moved_away_is_written_into_a_new_file(tmp
         log.rename(old)
         tell(process, "three")
         process.send_signal(signal.SIGHUP)
-        assert eventually(lambda: log.exists() and "opened again" in log.read_text())
+        assert eventually(lambda: log.exists() and "is reopened" in log.read_text())
         tell(process, "four")
         process.communicate("stop\n", timeout=60)
     assert process.returncode == 0
@@ -259,7 +259,7 @@ def test_a_node_survives_a_hangup_and_its_roles_write_into_the_new_log(tmp_path:
             require_one_taker(pid)
         log.rename(tmp_path / "node.log.1")
         process.send_signal(signal.SIGHUP)
-        assert eventually(lambda: log.exists() and log.read_text().count("opened again") == 4, 60), log.read_text()
+        assert eventually(lambda: log.exists() and log.read_text().count("is reopened") == 4, 60), log.read_text()
         assert {process.pid, *children(process.pid)} == pids, "a role was lost"
         process.terminate()
         assert process.wait(90) == 0

@@ -160,7 +160,14 @@ def link(text: str, name: str) -> str | None:
 
 def test_today_names_what_needs_a_person(page: Site) -> None:
     words = pages.texts(page.viewer().get("/").text)
-    for expected in ("destination-down", "failing for", "held since", "MiB free", "is reported from", "does not run"):
+    for expected in (
+        "Destination down pacs",
+        "failing for",
+        "held since",
+        "MiB free",
+        "is reported from",
+        "does not run",
+    ):
         assert expected in words
     part = Visitor.get(page.viewer(), "/", headers={"hx-request": "true"}).text
     assert not pages.faults(part)
