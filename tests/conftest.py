@@ -32,6 +32,7 @@ WHOLE = {
     "viewer",
     "web",
     "test_ancestors.py",
+    "test_bench.py",
     "test_bench_node.py",
     "test_calibrate_command.py",
     "test_compare.py",
@@ -44,7 +45,10 @@ WHOLE = {
     "test_import.py",
     "test_import_torchxrayvision.py",
     "test_landed_profile.py",
+    "test_probe.py",
+    "test_process_setup.py",
     "test_quiet.py",
+    "test_sandbox.py",
     "test_train.py",
 }
 """What runs the node, our program, a training, or a network (its export, its import, many images) from end to end.

@@ -270,6 +270,7 @@ def test_an_undecodable_image_is_named(tmp_path: Path) -> None:
         images.load_dicom(path)
 
 
+@pytest.mark.whole
 def test_a_training_from_dicom_files_ends_in_a_profile(tmp_path: Path) -> None:
     recipe = folders.small_recipe(tmp_path, epochs=1, average_epochs=1)
     out = train.run(recipe, tree(tmp_path / "data"), tmp_path / "out", progress=False)
