@@ -6,18 +6,22 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from cxr_node.dicom import from_picture
 from cxr_node.web.identity.users import Role, UserFile
 from tests.pacs.peers import Node, Orthanc
 from tests.patience import NODE_S, eventually, wait_until
 from tests.processes import answers, free_port, run
 from tests.viewer.browser import chromium
 from tests.web.site import PASSWORDS
+from tests.web.test_accessible import violations
 
 pytestmark = [pytest.mark.viewer, pytest.mark.pacs, pytest.mark.timeout(900)]
 
@@ -25,6 +29,7 @@ IMAGE = Path(__file__).parents[2] / "cxr_node" / "demo_radiographs" / "opacity-1
 SOON = {"first_delay_s": 0.5, "max_delay_s": 1, "max_age_h": 10 / 3600}
 """A delivery is DEAD ten seconds after its first failure."""
 TOLD_WITHIN_S = 60.0
+"""Of the first failure, for an archive that may be down for five seconds."""
 
 
 class Clicks:
@@ -116,6 +121,8 @@ def test_an_archive_stops_and_comes_back(evening: tuple[Node, Orthanc, str, list
         page = Clicks(browser.new_page(), address)
         page.log_in("olga", PASSWORDS["olga"])
         assert eventually(lambda: any("pacs" in told for told in received), NODE_S), "somebody is told"
+        down_since = node.json("status", "--json")[0]["health"]["pacs"]["down_since"]
+        assert datetime.now(UTC) - datetime.fromisoformat(down_since) < timedelta(seconds=TOLD_WITHIN_S)
         page.tab.locator("main").get_by_text("failing").first.wait_for()
         page.tab.locator("#state-DEAD >> xpath=../../strong").get_by_text("1").wait_for()
         archive.start()
@@ -129,6 +136,34 @@ def test_an_archive_stops_and_comes_back(evening: tuple[Node, Orthanc, str, list
         page.open()
         page.tab.get_by_text("DELIVERED").locator("xpath=../strong").get_by_text("1").wait_for()
         assert eventually(lambda: sum("pacs" in told for told in received) >= 2, NODE_S), "and told that it is over"
+
+
+def test_try_takes_what_people_have(evening: tuple[Node, Orthanc, str, list[str]], tmp_path: Path) -> None:
+    _, archive, address, _ = evening
+    picture, broken, huge = tmp_path / "chest.png", tmp_path / "broken.dcm", tmp_path / "huge.dcm"
+    with Image.open(IMAGE) as drawn:
+        drawn.save(picture)
+    dicom = tmp_path / "chest.dcm"
+    dicom.write_bytes(from_picture.wrap(IMAGE, PatientAge="003Y", ViewPosition="AP", PatientName="Canary^Tried"))
+    broken.write_bytes(dicom.read_bytes()[:3000])
+    with huge.open("wb") as file:
+        file.write(dicom.read_bytes()[:3000])
+        file.truncate(300 * 1024**2)
+    with chromium() as browser:
+        page = Clicks(browser.new_page(), address)
+        page.log_in("vito", PASSWORDS["vito"])
+        page.click("link", "Try")
+        assert not violations(page.tab)
+        page.tab.get_by_label("Files").set_input_files([dicom, picture, IMAGE, broken, huge])
+        page.click("button", "Judge")
+        page.tab.get_by_role("heading", name="5 files judged").wait_for()
+        text = page.text()
+        assert text.count("PNEUMONIA SUSPECTED") >= 2 and "larger than 256 MiB" in text and "Canary" not in text
+        assert not violations(page.tab)
+        with page.tab.expect_download() as download:
+            page.tab.get_by_role("link", name="PDF").first.click()
+        assert Path(download.value.path()).read_bytes().startswith(b"%PDF")
+    assert archive.count() == 0, "nothing of it goes anywhere"
 
 
 def test_hold_and_release(evening: tuple[Node, Orthanc, str, list[str]]) -> None:
