@@ -5,8 +5,6 @@ Each share has its number and its interval of 95 %: few images say little. Count
 
 from __future__ import annotations
 
-import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,11 +27,10 @@ from cxr_node.web.identity import person
 from cxr_node.web.pages import charts
 from cxr_node.web.pages.charts import Point
 from cxr_node.web.pages.shares import Share
+from cxr_node.web.pages.surroundings import Kept
 from cxr_node.web.services import Services, services
 
 router = APIRouter(include_in_schema=False)
-_KEPT_S = 60.0
-_MOST_KEPT = 32
 
 
 class Days(IntEnum):
@@ -69,28 +66,6 @@ class Figures:
     senders: Sequence[Quality]
 
 
-class _Kept:
-    """Figures of a minute ago are good enough; they are counted by one at a time."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._figures: dict[tuple[int, Days, str | None], tuple[Ledger, float, Figures]] = {}
-
-    def of(self, ledger: Ledger, days: Days, sender: str | None) -> Figures:
-        """Count, or repeat what was counted."""
-        key = id(ledger), days, sender
-        with self._lock:
-            found = self._figures.get(key)
-            if found is None or time.monotonic() - found[1] > _KEPT_S:
-                if len(self._figures) >= _MOST_KEPT:
-                    self._figures.clear()
-                found = self._figures[key] = (ledger, time.monotonic(), _counted(ledger, days, sender))
-            return found[2]
-
-
-_KEPT = _Kept()
-
-
 @router.get("/quality")
 def page(
     request: Request,
@@ -104,7 +79,7 @@ def page(
         ledger = found.ledger()
     except ConfigError:
         return rendering.page(request, "not_yet.html", person=person)
-    figures = _KEPT.of(ledger, days, sender or None)
+    figures = _KEPT.at(ledger, days, sender or None)
     return rendering.page(
         request,
         "quality.html",
@@ -138,6 +113,10 @@ def _counted(ledger: Ledger, days: Days, sender: str | None) -> Figures:
         rejections={} if total is None else _shares(total.rejections, settled(total)),
         senders=by_sender.groups,
     )
+
+
+_KEPT = Kept(_counted, 60.0, most=32)
+"""Figures of a minute ago are good enough."""
 
 
 def settled(group: Quality) -> int:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Concatenate, Generic, TypeVar
 
 from cxr_node import resources
 from cxr_node.config import permissions
@@ -27,27 +27,28 @@ _KEPT = 16
 
 
 class Kept(Generic[Of, Seen]):
-    """The last look at something, as long as it is young enough; by one at a time. Threads may share it."""
+    """The last looks at something, as long as they are young enough; by one at a time. Threads may share it."""
 
-    def __init__(self, look: Callable[[Of], Seen], for_s: float) -> None:
-        self._look, self._for_s = look, for_s
+    def __init__(self, look: Callable[Concatenate[Of, ...], Seen], for_s: float, most: int = _KEPT) -> None:
+        self._look, self._for_s, self._most = look, for_s, most
         self._lock = threading.Lock()
-        self._seen: dict[int, tuple[Of, float, Seen]] = {}
+        self._seen: dict[tuple[Hashable, ...], tuple[Of, float, Seen]] = {}
 
-    def at(self, what: Of) -> Seen:
-        """What is there, as it was a moment ago."""
+    def at(self, what: Of, *how: Hashable) -> Seen:
+        """What is there, as it was a moment ago; `how` are further arguments of the look."""
+        key = id(what), *how
         with self._lock:
-            found = self._seen.get(id(what))
+            found = self._seen.get(key)
             if found is None or time.monotonic() - found[1] > self._for_s:
-                if len(self._seen) >= _KEPT:
+                if len(self._seen) >= self._most:
                     self._seen.clear()
-                found = self._seen[id(what)] = (what, time.monotonic(), self._look(what))
+                found = self._seen[key] = (what, time.monotonic(), self._look(what, *how))
             return found[2]
 
-    def forget(self, what: Of) -> None:
+    def forget(self, what: Of, *how: Hashable) -> None:
         """Somebody changed it: look again."""
         with self._lock:
-            self._seen.pop(id(what), None)
+            self._seen.pop((id(what), *how), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
