@@ -1,7 +1,8 @@
 """The networks that a profile may name: one builder and one row in `ARCHITECTURES` each.
 
-Only MobileNetV2 has an ImageNet initialisation here. Images have one channel; where an architecture expects three, the
-image is repeated. What is learned from scratch is called `classifier`: training gives it its own learning rate.
+MobileNetV2 and EfficientNet-Lite0 have an ImageNet initialisation. Images have one channel; where an architecture
+expects three, the image is repeated. What is learned from scratch is called `classifier`: training gives it its own
+learning rate.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import nn
 from torchvision.models import densenet121, efficientnet_b0, mobilenet_v2, resnet50
 
 from cxr_node.errors import ModelError
-from cxr_node.model import torchxrayvision
+from cxr_node.model import efficientnet_lite, torchxrayvision
 from cxr_node.model.network import Network as Network  # the name under which every room knows it
 from cxr_node.model.network import OverClasses, last_layer
 from cxr_node.model.profile import NetworkSpec
@@ -35,6 +36,7 @@ class MobileNetV2(Network):
     2016), so that the map has four times the cells, for 1.8 times the work
     `outsider` : whether a second linear layer learns which images are no business of this network
     `hidden` : units of a further layer before the last one, with a dropout of its own; None for none
+    `dilated` : False: with stride 16, the last stage looks at neighbouring cells
     """
 
     layer = "features.18"
@@ -47,13 +49,14 @@ class MobileNetV2(Network):
         stride: int = 32,
         outsider: bool = False,
         hidden: int | None = None,
+        dilated: bool = True,
     ) -> None:
         super().__init__()
         if stride not in (16, 32):
             raise ValueError(f"stride must be 16 or 32, not {stride}")
         self.trunk = mobilenet_v2(weights=None).features
         if stride == 16:
-            _keep_resolution(self.trunk)
+            _keep_resolution(self.trunk, dilated=dilated)
         self.dropout = nn.Dropout(dropout)
         last = last_layer(hidden or 1280, labels)
         before = [nn.Linear(1280, hidden), nn.ReLU(), nn.Dropout(dropout)] if hidden else []
@@ -90,14 +93,54 @@ class MobileNetV2(Network):
         return logits
 
 
-def _keep_resolution(trunk: nn.Sequential) -> None:
-    """Turn the last stride of 2 into a dilation of 2; the parameters keep their names, shapes and meaning."""
+def _keep_resolution(trunk: nn.Sequential, *, dilated: bool) -> None:
+    """Take out the last stride of 2, for a dilation of 2 if wanted; the parameters keep their names and shapes."""
     for place in range(LAST_STAGE, LAST_STAGE + 4):
         for layer in trunk[place].modules():
             if isinstance(layer, nn.Conv2d) and layer.groups > 1:
                 layer.stride = (1, 1)
-                if place > LAST_STAGE:
+                if dilated and place > LAST_STAGE:
                     layer.dilation = layer.padding = (2, 2)
+
+
+class EfficientNetLite0(Network):
+    """EfficientNet-Lite0 (Google 2020) with its last stride taken out, and one linear layer over the averaged map.
+
+    `dropout` : share of pooled features dropped while training
+    `outsider` : whether a second linear layer learns which images are no business of this network
+    """
+
+    layer = "conv_head"
+
+    def __init__(self, labels: int, *, dropout: float = 0.3, outsider: bool = False) -> None:
+        super().__init__()
+        self.trunk = efficientnet_lite.Lite0()
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = last_layer(efficientnet_lite.CHANNELS, labels)
+        self.outsider = last_layer(efficientnet_lite.CHANNELS, 1) if outsider else None
+        self.learns_outsiders = outsider
+
+    def early(self, x: torch.Tensor) -> torch.Tensor:
+        """Show the image in three equal channels, and pass six of seven stages."""
+        early_map: torch.Tensor = self.trunk.early(x)  # (batch, 192, size_px / 16, size_px / 16)
+        return early_map
+
+    def late(self, early_map: torch.Tensor) -> torch.Tensor:
+        """Pass the last stage and the layer that widens it."""
+        feature_map: torch.Tensor = self.trunk.late(early_map)  # (batch, 1280, size_px / 16, size_px / 16)
+        return feature_map
+
+    def strangeness(self, feature_map: torch.Tensor) -> torch.Tensor | None:
+        """As `MobileNetV2.strangeness`."""
+        if self.outsider is None:
+            return None
+        strange: torch.Tensor = self.outsider(self.dropout(self.pooled(feature_map)))  # (batch, 1)
+        return strange[:, 0]
+
+    def head(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """As the base class; some features are dropped while training."""
+        logits: torch.Tensor = self.classifier(self.dropout(self.pooled(feature_map)))  # (batch, labels)
+        return logits
 
 
 class SimpleCNN(Network):
@@ -215,6 +258,7 @@ class XrvDenseNet121(_Cut):
 
 ARCHITECTURES: Mapping[str, Callable[..., Network]] = {
     "mobilenet-v2": MobileNetV2,
+    "efficientnet-lite0": EfficientNetLite0,
     "simple-cnn": SimpleCNN,
     "densenet121": DenseNet121,
     "efficientnet-b0": EfficientNetB0,
@@ -244,21 +288,22 @@ def build(spec: NetworkSpec, labels: int) -> Network:
 
 
 def load_imagenet_trunk(network: Network, path: Path) -> None:
-    """Start a MobileNetV2 from ImageNet features (keys `features.*`, fp16 or fp32).
+    """Start a MobileNetV2 or an EfficientNet-Lite0 from ImageNet features (fp16 or fp32).
 
     Raises ModelError: the network is another one, the file cannot be read, or it does not hold this trunk.
     """
     network = network.inner if isinstance(network, OverClasses) else network
-    if not isinstance(network, MobileNetV2):
-        raise ModelError(f"ImageNet weights exist for mobilenet-v2 only, not for {type(network).__name__}")
+    if not isinstance(network, MobileNetV2 | EfficientNetLite0):
+        kind = type(network).__name__
+        raise ModelError(f"ImageNet weights exist for mobilenet-v2 and efficientnet-lite0, not for {kind}")
     try:
         with path.open("rb") as file:
             if not zipfile.is_zipfile(file):  # torch.save writes one; weights_only refuses all but tensors in it
-                raise ModelError(f"{path} does not hold the trunk of a mobilenet-v2")
+                raise ModelError(f"{path} does not hold the trunk of a {type(network).__name__}")
         stored = torch.load(path, map_location="cpu", weights_only=True)
         trunk = {name.removeprefix("features."): value for name, value in stored.items()}
         network.trunk.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in trunk.items()})
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error
     except (RuntimeError, AttributeError) as error:
-        raise ModelError(f"{path} does not hold the trunk of a mobilenet-v2") from error
+        raise ModelError(f"{path} does not hold the trunk of a {type(network).__name__}") from error

@@ -13,7 +13,7 @@ from PIL import Image
 from scipy import sparse
 
 from cxr_node.model import torchxrayvision
-from cxr_node.model.profile import InputSpec, Normalisation
+from cxr_node.model.profile import Geometry, InputSpec, Normalisation
 
 Floats = NDArray[np.float32]
 
@@ -43,34 +43,67 @@ def prepare(pixels: NDArray[np.float32], spec: InputSpec) -> NDArray[np.float32]
     Notes
     -----
     Each output pixel is a triangle-weighted mean over the source area under it, so that an original of
-    3,000 pixels and its small copy give nearly the same input. The aspect is squashed, as in the training images.
+    3,000 pixels and its small copy give nearly the same input. Bars of a letterbox are 0 and set no scale.
     """
     if spec.normalisation is Normalisation.XRV:
         return torchxrayvision.prepare(pixels, spec.size_px)
-    return np.asarray(standardise(cut_and_resize(pixels, spec)[None])[0])
+    film: Floats = standardise(cut_and_resize(pixels, spec)[None])[0]  # (rows, cols) of the grid that the film takes
+    if film.shape == (spec.size_px, spec.size_px):
+        return film
+    canvas = np.zeros((spec.size_px, spec.size_px), dtype=np.float32)
+    canvas[_centred(film.shape, spec.size_px)] = film
+    return canvas
 
 
 def borders(shape: tuple[int, ...], spec: InputSpec) -> tuple[float, float]:
-    """Share of the rows, and of the columns, that `prepare` leaves out on each side."""
+    """Share of the rows, and of the columns, that `prepare` leaves out on each side; negative: adds as a bar."""
+    if spec.geometry is Geometry.LETTERBOX:
+        rows, cols = _taken(shape, spec)
+        return (rows - spec.size_px) / (2 * rows), (cols - spec.size_px) / (2 * cols)
     if spec.normalisation is Normalisation.STANDARDISED:
         return spec.border, spec.border
     top, left, _ = torchxrayvision.square(shape)
     return top / shape[0], left / shape[1]
 
 
+def _taken(shape: tuple[int, ...], spec: InputSpec) -> tuple[int, int]:
+    """Rows and columns of the grid that a film takes; a bar is as broad as the one opposite."""
+    if spec.geometry is Geometry.SQUASHED:
+        return spec.size_px, spec.size_px
+    size, longest = spec.size_px, max(shape)
+    rows, cols = (max(size % 2 + 2, size - 2 * round(size * (1.0 - side / longest) / 2.0)) for side in shape)
+    return rows, cols
+
+
+def _centred(taken: tuple[int, ...], size_px: int) -> tuple[slice, slice]:
+    rows, cols = (slice((size_px - side) // 2, (size_px + side) // 2) for side in taken)
+    return rows, cols
+
+
+def _film(prepared: Floats) -> tuple[slice, slice]:
+    """Find the rows and columns between the bars: nothing but a bar is 0 to the last bit from edge to edge."""
+    shown = prepared != 0.0
+    ends = []
+    for axis in (1, 0):
+        there = np.flatnonzero(shown.any(axis=axis))
+        ends.append(slice(int(there[0]), int(there[-1]) + 1) if len(there) else slice(0, prepared.shape[1 - axis]))
+    return ends[0], ends[1]
+
+
 def cut_and_resize(pixels: NDArray[np.float32], spec: InputSpec) -> NDArray[np.float32]:
-    """`prepare` without the standardisation: float32, shape (size_px, size_px), range [0, 1].
+    """`prepare` without standardisation and bars: float32, (rows, cols) that the film takes, range [0, 1].
 
     Large images are averaged here with the weights that Pillow computes for its filter: it would copy them, and take
     four times as long. A test holds both to the same numbers.
     """
+    taken = _taken(pixels.shape, spec)
     if pixels.size >= LARGE_PX:
-        down, across = (_triangles(size, spec.size_px, spec.border) for size in pixels.shape)
+        down, across = (_triangles(*sizes, spec.border) for sizes in zip(pixels.shape, taken, strict=True))
         return np.ascontiguousarray((across @ (down @ pixels).T).T)
     rows, cols = pixels.shape
     kept = (spec.border * cols, spec.border * rows, (1.0 - spec.border) * cols, (1.0 - spec.border) * rows)
     image = Image.fromarray(np.ascontiguousarray(pixels, dtype=np.float32))
-    resized = image.resize((spec.size_px, spec.size_px), Image.Resampling.BILINEAR, box=kept)
+    resized = image.resize(taken[::-1], Image.Resampling.BILINEAR, box=kept)
     return np.array(resized, dtype=np.float32)
 
 
@@ -134,7 +167,7 @@ def views(prepared: Floats, normalisation: Normalisation = Normalisation.STANDAR
 
     Parameters
     ----------
-    prepared : float32, shape (size_px, size_px), as `prepare` returns it
+    prepared : float32, shape (size_px, size_px), as `prepare` returns it; bars of a letterbox stay bars
     normalisation : how it was prepared; the views are brought to the same range
 
     Returns
@@ -145,16 +178,20 @@ def views(prepared: Floats, normalisation: Normalisation = Normalisation.STANDAR
         reach = np.float32(torchxrayvision.REACH)
         brighter = ((prepared / reach + 1.0) / 2.0) ** np.float32(0.8) * 2.0 * reach - reach
         return np.stack([prepared, _closer(prepared), _blurred(prepared), brighter])[:, None]
-    others = standardise(np.stack([_closer(prepared), _blurred(prepared), _brighter(prepared)]))
-    return np.concatenate([prepared[None], others])[:, None]
+    place = _film(prepared)
+    film = prepared[place]
+    shown = np.zeros((len(VIEW_NAMES), 1, *prepared.shape), dtype=np.float32)
+    shown[0, 0] = prepared
+    shown[1:, 0, place[0], place[1]] = standardise(np.stack([_closer(film), _blurred(film), _brighter(film)]))
+    return shown
 
 
 def _closer(image: Floats) -> Floats:
     """Cut 4 % off each side and enlarge the rest, bilinearly."""
-    size = image.shape[-1]
-    edge = round(0.04 * size)
-    weights = _enlarging(size - 2 * edge, size)  # (size, size - 2 * edge)
-    closer = weights @ image[edge : size - edge, edge : size - edge] @ weights.T
+    rows, cols = image.shape
+    down, across = round(0.04 * rows), round(0.04 * cols)
+    inner = image[down : rows - down, across : cols - across]
+    closer = _enlarging(len(inner), rows) @ inner @ _enlarging(inner.shape[1], cols).T
     return np.asarray(closer, dtype=np.float32)
 
 

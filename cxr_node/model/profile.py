@@ -38,24 +38,36 @@ class Normalisation(StrEnum):
     """How grey values reach the network."""
 
     STANDARDISED = "standardised"
-    """Clipped to their central range, mean 0, standard deviation 1; the aspect squashed."""
+    """Clipped to their central range, mean 0, standard deviation 1."""
     XRV = "xrv"
     """TorchXRayVision's: [-1024, 1024] over the whole range, the central square, no border cut."""
+
+
+class Geometry(StrEnum):
+    """How a film that is no square becomes one."""
+
+    SQUASHED = "squashed"
+    """Both sides stretched to the grid: the shape of the film shows in the shape of the chest."""
+    LETTERBOX = "letterbox"
+    """The film keeps its shape, centred between bars that are 0 and count in no mean."""
 
 
 class InputSpec(Strict):
     """How a radiograph becomes the network's input; the same in training and in serving."""
 
     size_px: int = Field(ge=32, le=2048)
-    """The network sees size_px x size_px, the aspect squashed as in the training images."""
+    """The network sees size_px x size_px."""
     border: float = Field(ge=0.0, lt=0.25)
     """Share of rows and columns cut from each side before resizing (side markers live there)."""
     normalisation: Normalisation = Normalisation.STANDARDISED
+    geometry: Geometry = Geometry.SQUASHED
 
     @model_validator(mode="after")
-    def _published_form_has_no_border(self) -> Self:
+    def _forms_that_have_no_border(self) -> Self:
         if self.normalisation is Normalisation.XRV and self.border:
             raise ValueError("with normalisation xrv the border must be 0: the published networks saw whole squares")
+        if self.geometry is Geometry.LETTERBOX and (self.border or self.normalisation is Normalisation.XRV):
+            raise ValueError("geometry letterbox shows whole films: border must be 0, normalisation standardised")
         return self
 
 

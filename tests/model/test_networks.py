@@ -13,7 +13,7 @@ from scipy.special import expit
 from cxr_node import heatmap
 from cxr_node.domain import Radiograph, View
 from cxr_node.errors import ModelError
-from cxr_node.model import networks, ood_distance, predictor, profile, weights
+from cxr_node.model import efficientnet_lite, networks, ood_distance, predictor, profile, weights
 from cxr_node.model.network import Network, OverClasses
 from cxr_node.model.networks import ARCHITECTURES, build, load_imagenet_trunk
 from cxr_node.model.profile import NetworkSpec
@@ -248,3 +248,26 @@ def test_labels_that_do_not_name_the_classes_are_refused(tmp_path: Path) -> None
 def test_a_number_of_labels_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ModelError, match="3 classes give 4 labels, not 1"):
         networks.build(SPEC, 1)
+
+
+def test_strided_layers_of_lite0_pad_as_tensorflow_does() -> None:
+    """For an even side, one column more at the end and none at the start."""
+    conv = efficientnet_lite._Conv(1, 1, 3, 2)
+    torch.nn.init.ones_(conv.weight)
+    x = torch.zeros(1, 1, 8, 8)
+    x[..., 1] = 1.0
+    with torch.inference_mode():
+        seen = conv(x)
+    assert seen.shape == (1, 1, 4, 4)
+    assert seen[0, 0, 0].tolist() == [3.0, 0.0, 0.0, 0.0]  # windows that begin a column earlier would be two
+
+
+def test_stride_16_without_dilation_is_another_network_of_the_same_parameters() -> None:
+    options = [{"stride": 16}, {"stride": 16, "dilated": False}]
+    dilated, near = (build(NetworkSpec(architecture="mobilenet-v2", options=each), 1).eval() for each in options)
+    near.load_state_dict(dilated.state_dict())
+    x = torch.randn(1, 1, 64, 64)
+    with torch.inference_mode():
+        one, other = dilated.features(x), near.features(x)
+    assert one.shape == other.shape
+    assert not torch.allclose(one, other, atol=0.0)  # drawn weights give tiny maps

@@ -1,0 +1,107 @@
+"""The trunk of EfficientNet-Lite0 (Google 2020, after Tan and Le 2019), with timm's parameter names.
+
+No squeeze-excitation and ReLU6 only: quick on a CPU. Strided layers pad as TensorFlow does (more at the end than at the
+start), or the published weights would see a shifted image. The last stride of 2 is taken out, so that a map has four
+times the cells.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as nnf
+from torch import nn
+
+CHANNELS = 1280
+"""Of the map that leaves the trunk."""
+STEM = 32
+STAGES = (
+    (3, 1, 1, 16, 1),
+    (3, 2, 6, 24, 2),
+    (5, 2, 6, 40, 2),
+    (3, 2, 6, 80, 3),
+    (5, 1, 6, 112, 3),
+    (5, 1, 6, 192, 4),
+    (3, 1, 6, 320, 1),
+)
+"""Kernel, stride, expansion, channels and repeats of each; the published sixth has stride 2."""
+
+
+class _Conv(nn.Conv2d):
+    """A convolution without bias, padded as TensorFlow's SAME."""
+
+    def __init__(self, channels: int, out: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
+        super().__init__(channels, out, kernel, stride, groups=groups, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        rows, cols = (max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in x.shape[-2:])
+        padded = nnf.pad(x, (cols // 2, cols - cols // 2, rows // 2, rows - rows // 2))
+        return nnf.conv2d(padded, self.weight, None, stride, 0, 1, self.groups)
+
+
+def _norm(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
+
+
+class _Separable(nn.Module):
+    """Depthwise, then pointwise."""
+
+    def __init__(self, kernel: int, stride: int, channels: int, out: int) -> None:
+        super().__init__()
+        self.conv_dw, self.bn1 = _Conv(channels, channels, kernel, stride, channels), _norm(channels)
+        self.conv_pw, self.bn2 = _Conv(channels, out, 1), _norm(out)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        seen: torch.Tensor = self.bn2(self.conv_pw(nnf.relu6(self.bn1(self.conv_dw(x)))))
+        return seen
+
+
+class _Inverted(nn.Module):
+    """Widen, look depthwise, narrow; with a way round where nothing changes its shape."""
+
+    def __init__(self, kernel: int, stride: int, expansion: int, channels: int, out: int) -> None:
+        super().__init__()
+        wide = channels * expansion
+        self.skips = stride == 1 and channels == out
+        self.conv_pw, self.bn1 = _Conv(channels, wide, 1), _norm(wide)
+        self.conv_dw, self.bn2 = _Conv(wide, wide, kernel, stride, wide), _norm(wide)
+        self.conv_pwl, self.bn3 = _Conv(wide, out, 1), _norm(out)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        wide = nnf.relu6(self.bn2(self.conv_dw(nnf.relu6(self.bn1(self.conv_pw(x))))))
+        seen: torch.Tensor = self.bn3(self.conv_pwl(wide))
+        return x + seen if self.skips else seen
+
+
+class Lite0(nn.Module):
+    """(batch, 1, size_px, size_px) -> (batch, CHANNELS, size_px / 16, size_px / 16), in two halves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv_stem, self.bn1 = _Conv(3, STEM, 3, 2), _norm(STEM)
+        stages, channels = [], STEM
+        for kernel, stride, expansion, out, repeats in STAGES:
+            blocks: list[nn.Module] = []
+            for place in range(repeats):
+                step = stride if place == 0 else 1
+                block = (
+                    _Separable(kernel, step, channels, out)
+                    if expansion == 1
+                    else _Inverted(kernel, step, expansion, channels, out)
+                )
+                blocks.append(block)
+                channels = out
+            stages.append(nn.Sequential(*blocks))
+        self.blocks = nn.Sequential(*stages)
+        self.conv_head, self.bn2 = _Conv(channels, CHANNELS, 1), _norm(CHANNELS)
+
+    def early(self, x: torch.Tensor) -> torch.Tensor:
+        """Pass all stages but the last."""
+        seen: torch.Tensor = nnf.relu6(self.bn1(self.conv_stem(x.expand(-1, 3, -1, -1))))
+        for stage in self.blocks[:-1]:
+            seen = stage(seen)
+        return seen
+
+    def late(self, early_map: torch.Tensor) -> torch.Tensor:
+        """Pass the last stage; what leaves is 0 or larger."""
+        return nnf.relu6(self.bn2(self.conv_head(self.blocks[-1](early_map))))
