@@ -21,6 +21,7 @@ from rich.progress import Progress
 from cxr_node.errors import ConfigError, DataError, ModelError
 from cxr_node.model import networks
 from cxr_node.model.networks import Network
+from cxr_node.model.profile import Geometry
 from cxr_node.training.calibrate import calibrate
 from cxr_node.training.data import device, images, profile_folder
 from cxr_node.training.data.device import bar_of
@@ -69,6 +70,8 @@ def run(recipe_path: Path, data_folder: Path, out: Path, *, progress: bool = Tru
     trained on, or `out` cannot be made; said before any training starts.
     """
     recipe = read(recipe_path)
+    if recipe.input.geometry is Geometry.LETTERBOX:  # the changes of `synthetic.augment` squash every film
+        raise ConfigError(f"{recipe_path}: input.geometry: letterbox can be served; training here squashes films")
     items = images.read(data_folder, recipe.words, label_column=recipe.data.column)
     parts = profile_folder.deal(items, recipe)
     _require_every_class(parts["training"], recipe)
