@@ -127,7 +127,7 @@ def list_instances(
     destination: Destination = None,
     since: Since = None,
     until: Until = None,
-    set_aside: Annotated[bool, typer.Option("--set-aside", help="What an operator set aside.")] = False,
+    set_aside: Annotated[bool, typer.Option("--set-aside", help="What was set aside, or was too late.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="At most this many.")] = 50,
     as_json: AsJson = False,
 ) -> None:
@@ -335,9 +335,9 @@ def member(words: type[Word], text: str) -> Word:
 def reason_of(text: str | None, option: str, *, rejected: bool = False) -> str | None:
     """Read a coded reason: of a rejection, and unless `rejected`, also of an UNCERTAIN or of a death."""
     from cxr_node.domain import AbstainReason, Reason
-    from cxr_node.node.ledger.states import DeadReason, SetAsideReason
+    from cxr_node.node.ledger.states import DeadReason, OwnReason, SetAsideReason
 
-    kinds = (Reason,) if rejected else (Reason, AbstainReason, DeadReason, SetAsideReason)
+    kinds = (Reason,) if rejected else (Reason, AbstainReason, DeadReason, SetAsideReason, OwnReason)
     return parsed(lambda word: _among([one.value for kind in kinds for one in kind], word.lower()), text, option)
 
 

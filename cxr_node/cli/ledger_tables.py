@@ -20,7 +20,7 @@ from cxr_node.domain import Target
 from cxr_node.node.ledger.listing import By, Count
 from cxr_node.node.ledger.queries import DeliveryRow, InstanceRow, Story
 from cxr_node.node.ledger.results import Version
-from cxr_node.node.ledger.states import OPEN, DeliveryState, InstanceState
+from cxr_node.node.ledger.states import OPEN, DeliveryState, InstanceState, aside_words
 from cxr_node.node.ledger.status import DestinationStatus, NodeStatus, clock, held
 from cxr_node.node.process.supervisor import RoleState
 from cxr_node.result_kinds import called
@@ -82,7 +82,7 @@ def _facts(row: InstanceRow, targets: Targets) -> tuple[str | Text, ...]:
         row.station_name or "-",
         row.state.value,
         _verdict(row, targets),
-        f"{row.reason}, {row.sentence}"
+        aside_words(row.reason, row.sentence).removeprefix("set aside: ")
         if row.state is InstanceState.SET_ASIDE
         else row.reason or row.abstain_reason or "",
     )
@@ -138,7 +138,7 @@ def _head(row: InstanceRow, targets: Targets) -> dict[str, str]:
         or "-",
     }
     if row.state is InstanceState.SET_ASIDE:
-        facts |= {"state": f"set aside: {row.reason}, {row.sentence}", "reason": None}
+        facts |= {"state": aside_words(row.reason, row.sentence), "reason": None}
     return {name: value for name, value in facts.items() if value is not None}
 
 
@@ -173,7 +173,7 @@ def _last(one: DeliveryRow) -> Text:
     answer = "" if one.last_status is None else f"0x{one.last_status:04X}"
     said = " ".join(word for word in (answer, one.last_error) if word)
     if one.state is DeliveryState.SET_ASIDE:
-        return Text(f"set aside: {one.reason}, {one.last_error}")
+        return Text(aside_words(one.reason, one.last_error))
     if one.why is None:
         return Text(said or "-")
     return Text(f"{one.why}" + (f"\nlast: {said}" if said and said not in one.why else ""))
@@ -225,12 +225,15 @@ def _destinations(seen: NodeStatus) -> Group:
     """One line of health for each; then the numbers."""
     lines = [_fares(name, place, seen.at) for name, place in seen.health.items()]
     table = _table("deliveries to")
-    for heading in ("waiting", "oldest", DeliveryState.DELIVERED.value, DeliveryState.DEAD.value):
+    headings = ["waiting", "oldest", DeliveryState.DELIVERED.value, DeliveryState.DEAD.value]
+    headings += ["late"] if seen.late_deliveries else []
+    for heading in headings:
         table.add_column(heading, justify="right")
     for name, place in seen.health.items():
         waiting = sum(place.deliveries[state] for state in OPEN)
         oldest = "-" if place.oldest is None else times.age(seen.at - place.oldest.since)
-        told = (str(place.deliveries[state]) for state in (DeliveryState.DELIVERED, DeliveryState.DEAD))
+        told = [str(place.deliveries[state]) for state in (DeliveryState.DELIVERED, DeliveryState.DEAD)]
+        told += [str(seen.late_deliveries.get(name, 0))] if seen.late_deliveries else []
         table.add_row(name, str(waiting), oldest, *told)
     return Group(*lines, *([table] if seen.health else []))
 

@@ -304,6 +304,8 @@ class Delivery(Section):
     first_delay_s: float = Field(default=5.0, gt=0)
     max_delay_s: float = Field(default=1800.0, gt=0, le=MAX_DELAY_S)
     max_age_h: float = Field(default=72.0, gt=0)
+    not_after_min: float | None = Field(default=None, gt=0)
+    """A result that is not sent so long after its image was received is kept and not sent; None: none is too late."""
 
 
 class Work(Section):

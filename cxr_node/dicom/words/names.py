@@ -19,7 +19,9 @@ ABSTAIN_REASONS: Mapping[AbstainReason, str] = {
 
 
 def reason(word: str | None) -> str:
-    """Put a reason to abstain in words; any other reason stays as it is, and none is ""."""
+    """Put a reason to abstain in words, and "too late"; any other reason stays as it is, and none is ""."""
+    if word == "too-late":
+        return "too late"
     return ABSTAIN_REASONS[AbstainReason(word)] if word in set(AbstainReason) else word or ""
 
 

@@ -195,6 +195,8 @@ class Courier(ServiceLoop):
             due_s = queries.next_delivery_s(context.ledger, self.name)
             return Pause(LOOK_AFTER_S if due_s is None else min(LOOK_AFTER_S, due_s))
         try:
+            if self._is_late(job):
+                return self._late(job)
             self._audit.look(job)
             if self._breaker.failures and self._is_old(job):  # it is down: what is too old needs no try of its own
                 return self._dead(job, self._too_old(self._last_fault))
@@ -317,11 +319,36 @@ class Courier(ServiceLoop):
 
     def _is_old(self, job: DeliveryJob) -> bool:
         """By a clock that did not step since the job was claimed; if it did, the next try decides."""
-        context = self._context
-        if context.ledger.now() - job.first_due_at < timedelta(hours=context.config.delivery.max_age_h):
+        age, delivery = self._context.ledger.now() - job.first_due_at, self._context.config.delivery
+        return age >= timedelta(hours=delivery.max_age_h) and not self._has_stepped()
+
+    def _is_late(self, job: DeliveryJob) -> bool:
+        """By such a clock too; where it stepped, what may be too late is sent."""
+        not_after_min = self._context.config.delivery.not_after_min
+        if not_after_min is None or self._waited(job) < timedelta(minutes=not_after_min):
             return False
-        context.clock.follow(context.ledger)
-        return context.clock.steps == self._clock_steps
+        return not self._has_stepped()
+
+    def _waited(self, job: DeliveryJob) -> timedelta:
+        return self._context.clock.age(self._context.ledger, job)
+
+    def _has_stepped(self) -> bool:
+        self._context.clock.follow(self._context.ledger)
+        return self._context.clock.steps != self._clock_steps
+
+    def _late(self, job: DeliveryJob) -> Pause:
+        """Nothing is sent; an archive may have it from an earlier try: the event says that there was one."""
+        after_min, tries = self._waited(job).total_seconds() / 60, job.attempts - 1
+        detail = f"kept, not sent, after {after_min:.0f} min"
+        if tries:
+            detail += f"; tried {tries} {'time' if tries == 1 else 'times'} before, and not known to have arrived"
+        self._context.ledger.settle_late(job, detail)
+        metrics.too_late(self.name)
+        log.info(
+            "too late destination=%s instance=%d kind=%s delivery=%d %s",
+            *(self.name, job.instance_id, job.artifact.kind, job.claim.row_id, detail),
+        )
+        return NO_PAUSE
 
     def _too_old(self, why: str) -> str:
         return f"gave up after {self._context.config.delivery.max_age_h:g} h: {why}"

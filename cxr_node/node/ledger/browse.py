@@ -18,17 +18,17 @@ from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.listing import Wanted
 from cxr_node.node.ledger.queries import InstanceRow, instance_row
 from cxr_node.node.ledger.stages import Stage
-from cxr_node.node.ledger.states import DeadReason, SetAsideReason
+from cxr_node.node.ledger.states import DeadReason, OwnReason, SetAsideReason
 from cxr_node.node.ledger.tables import deliveries, instances
 
 PAGE = 50
 COUNTED = 1000
 _REASONS: dict[Stage | None, tuple[type[StrEnum], ...]] = {
-    None: (Reason, AbstainReason, DeadReason, SetAsideReason),
+    None: (Reason, AbstainReason, DeadReason, SetAsideReason, OwnReason),
     Stage.REJECTED: (Reason,),
     Stage.UNCERTAIN: (AbstainReason,),
     Stage.DEAD: (DeadReason,),
-    Stage.SET_ASIDE: (SetAsideReason,),
+    Stage.SET_ASIDE: (SetAsideReason, OwnReason),
 }
 
 

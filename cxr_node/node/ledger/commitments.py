@@ -282,7 +282,7 @@ def _send_again(connection: sa.Connection, row: sa.RowMapping, words: str, now: 
     if row["sent"] != DeliveryState.DELIVERED or all(results.is_replaced(connection, user) for user in current):
         return False
     due = FREE | {"state": DeliveryState.READY, "attempts": 0, "last_error": words, "first_due_at": now}
-    due["not_before"] = now + timedelta(seconds=delay_s)
+    due |= {"not_before": now + timedelta(seconds=delay_s), "late_from": None}  # it was there in time
     connection.execute(sa.update(deliveries).where(deliveries.c.id == row["delivery_id"]).values(due))
     settled = instances.c.state.in_((InstanceState.DELIVERED, InstanceState.DEAD, InstanceState.SET_ASIDE))
     reported = {"state": InstanceState.REPORTED, "updated_at": now, "reason": None}

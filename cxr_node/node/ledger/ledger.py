@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from cxr_node.domain import Finding, InstanceRef, Origin, Priority, Rejected, Verdict
 from cxr_node.errors import ResourceError
-from cxr_node.node.ledger import commitments, destination_health, results
+from cxr_node.node.ledger import commitments, destination_health, lateness, results
 from cxr_node.node.ledger.database import Database, utc_now
 from cxr_node.node.ledger.receipts import Arrival, GroupCommit
 from cxr_node.node.ledger.states import (
@@ -33,6 +33,7 @@ from cxr_node.node.ledger.states import (
     DeliveryState,
     InstanceState,
     Job,
+    OwnReason,
     StoredArtifact,
     claim,
     extend,
@@ -134,6 +135,7 @@ class Ledger:
             artifact=artifact,
             sop_class_choice=row["sop_class_choice"],
             first_due_at=row["first_due_at"],
+            late_from=row["late_from"],
             instance_id=instance_id,
         )
 
@@ -261,6 +263,11 @@ class Ledger:
         """-> DEAD."""
         return self._settle_delivery(job, DeliveryState.DEAD, {"last_status": status, "last_error": detail}, detail)
 
+    def settle_late(self, job: DeliveryJob, detail: str) -> bool:
+        """-> SET_ASIDE, for it is too late: kept, and not sent; the attempt does not count."""
+        values = {"reason": OwnReason.TOO_LATE, "last_error": detail, "attempts": job.attempts - 1}
+        return self._settle_delivery(job, DeliveryState.SET_ASIDE, values, detail, what=OwnReason.TOO_LATE)
+
     def mark_purged(self, instance_ids: Sequence[int]) -> None:
         """Record that retention deletes the bytes of settled instances; their rows stay."""
         gone = sa.and_(instances.c.id.in_(instance_ids), instances.c.state.in_(SETTLED))
@@ -279,7 +286,13 @@ class Ledger:
         return True
 
     def _settle_delivery(
-        self, job: DeliveryJob, to: DeliveryState, values: dict[str, Any], detail: str, promised: bool = False
+        self,
+        job: DeliveryJob,
+        to: DeliveryState,
+        values: dict[str, Any],
+        detail: str,
+        promised: bool = False,
+        what: str | None = None,
     ) -> bool:
         now = self.now()
         allowed = sa.and_(held(deliveries, job.claim), deliveries.c.state.in_(_before(DELIVERY_MOVES, to)))
@@ -294,7 +307,7 @@ class Ledger:
                 commitments.expect(connection, job.claim.row_id, job.destination, now)
             instance_ids = results.lock_users(connection, row.artifact_id)
             detail = f"{job.artifact.kind} to {job.destination}: {detail}"
-            note(connection, instance_ids, now, f"delivery-{to.lower()}", detail)
+            note(connection, instance_ids, now, what or f"delivery-{to.lower()}", detail)
             conclude(connection, instance_ids, now)
         return True
 
@@ -325,10 +338,13 @@ def _attach(
         return
     there = sa.select(deliveries.c.destination).where(deliveries.c.artifact_id == artifact_id)
     have = set() if is_new else set(connection.scalars(there))
+    new = [name for name in wanted_by if name not in have]
+    if not new:
+        return
     due = {"artifact_id": artifact_id, "state": DeliveryState.READY, "not_before": now, "first_due_at": now}
-    rows = [due | {"destination": name, "priority": job.priority} for name in wanted_by if name not in have]
-    if rows:
-        connection.execute(sa.insert(deliveries), rows)
+    due |= {"priority": job.priority}
+    due |= {"late_from": lateness.since(connection, [job.instance_id], came_again=job.rejected_under is not None)}
+    connection.execute(sa.insert(deliveries), [due | {"destination": name} for name in new])
 
 
 def _withdraw(connection: sa.Connection, job: Job, known: Collection[int], now: datetime) -> None:
@@ -401,6 +417,8 @@ class ClockWatch:
         self._lock = threading.Lock()
         self.steps = 0
         """How many were seen: a delivery is too old only if this has not grown since it was claimed."""
+        self._forward: list[tuple[datetime, timedelta, int]] = []
+        """Of each step forward: when it was, by how much, and the last delivery that was dated by it."""
 
     def follow(self, ledger: Ledger) -> float:
         """Date the open deliveries by the clock as it is now; by how many seconds it was put forward (0.0: it was not).
@@ -415,20 +433,46 @@ class ClockWatch:
             passed_s = steady - seen_steady
             step_s = wall - seen_wall - passed_s
             if stepped := abs(step_s) > TOLERANCE_S:
-                _redate(ledger, step_s, passed_s)
+                last_id = _redate(ledger, step_s, passed_s)
                 self.steps += 1
+                if step_s > 0.0:
+                    self._forward.append((_before_now(ledger, passed_s), timedelta(seconds=step_s), last_id))
                 log.warning("clock stepped by_s=%.1f", step_s)
             self._seen = wall, steady
             return step_s if stepped else 0.0
 
+    def age(self, ledger: Ledger, job: DeliveryJob) -> timedelta:
+        """How late a delivery is, zero where it is never too late.
 
-def _redate(ledger: Ledger, step_s: float, passed_s: float) -> None:
-    """Move what was due before the step with the clock; what became due since is right already."""
-    step, now = timedelta(seconds=step_s), ledger.now()
-    since = now - timedelta(seconds=passed_s + _MARGIN_S)
-    open_ = sa.and_(deliveries.c.state.in_(OPEN), ~deliveries.c.first_due_at.between(since, now))
-    rows = sa.select(deliveries.c.id, deliveries.c.first_due_at, deliveries.c.not_before).where(open_)
+        Of an image that was received before a step and judged after it, the step is no time that passed.
+        """
+        if job.late_from is None:
+            return timedelta()
+        with self._lock:
+            steps = [step for at, step, last_id in self._forward if job.late_from < at and job.claim.row_id > last_id]
+        return ledger.now() - job.late_from - sum(steps, timedelta())
+
+
+def _before_now(ledger: Ledger, passed_s: float) -> datetime:
+    """When the clock stepped, by the clock as it is now: not later than that."""
+    return ledger.now() - timedelta(seconds=passed_s + _MARGIN_S)
+
+
+def _redate(ledger: Ledger, step_s: float, passed_s: float) -> int:
+    """Move what was due before the step with the clock; what became due since is right already.
+
+    Returns the last delivery there is: of what comes later, `late_from` may still be of the clock as it was.
+    """
+    step, now, since = timedelta(seconds=step_s), ledger.now(), _before_now(ledger, passed_s)
+    columns = (deliveries.c.id, deliveries.c.first_due_at, deliveries.c.not_before, deliveries.c.late_from)
+    rows = sa.select(*columns).where(deliveries.c.state.in_(OPEN))
     with ledger.database.writing() as connection:
         for row in connection.execute(rows.with_for_update()).all():
-            moved = {"first_due_at": min(row.first_due_at + step, now), "not_before": row.not_before + step}
-            connection.execute(sa.update(deliveries).where(deliveries.c.id == row.id).values(moved))
+            moved: dict[str, datetime] = {}
+            if not since <= row.first_due_at <= now:
+                moved = {"first_due_at": min(row.first_due_at + step, now), "not_before": row.not_before + step}
+            if row.late_from is not None and not since <= row.late_from <= now:
+                moved["late_from"] = min(row.late_from + step, now)
+            if moved:
+                connection.execute(sa.update(deliveries).where(deliveries.c.id == row.id).values(moved))
+        return int(connection.scalar(sa.select(sa.func.max(deliveries.c.id))) or 0)

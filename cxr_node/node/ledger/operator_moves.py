@@ -96,6 +96,7 @@ def _revive(connection: sa.Connection, row: sa.RowMapping, again: Again, now: da
     current = of_instance(row["id"], instance_artifacts.c.outdated_at.is_(None))
     mine = sa.and_(deliveries.c.state.in_(again.ends), deliveries.c.destination.in_(again.destinations))
     due = FREE | {"attempts": 0, "not_before": now, "state": DeliveryState.READY, "first_due_at": now}
+    due["late_from"] = now
     was_set_aside = deliveries.c.state == DeliveryState.SET_ASIDE
     due |= {"reason": None, "last_error": sa.case((was_set_aside, None), else_=deliveries.c.last_error)}
     sent = list(
@@ -330,12 +331,13 @@ def _make_due(connection: sa.Connection, artifact_id: int, destination: str, pri
     """-> READY; False if the result is due there already."""
     here = sa.and_(deliveries.c.artifact_id == artifact_id, deliveries.c.destination == destination)
     state = connection.scalar(sa.select(deliveries.c.state).where(here).with_for_update())
-    due = {"state": DeliveryState.READY, "attempts": 0, "not_before": now, "first_due_at": now}
+    due = {"state": DeliveryState.READY, "attempts": 0, "not_before": now, "first_due_at": now, "late_from": now}
     if state is None:
         row = due | {"artifact_id": artifact_id, "destination": destination, "priority": priority}
         connection.execute(sa.insert(deliveries), row)
         return True
     if state in (DeliveryState.READY, DeliveryState.WAIT):
+        connection.execute(sa.update(deliveries).where(here).values(late_from=now))  # a person wants it now
         return False
     connection.execute(sa.update(deliveries).where(here).values(FREE | due | {"last_error": None, "reason": None}))
     return True

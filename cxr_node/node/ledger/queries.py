@@ -24,6 +24,7 @@ from cxr_node.node.ledger.states import (
     DeliveryState,
     InstanceState,
     Job,
+    OwnReason,
     PromiseState,
     due_at,
     is_on_hold,
@@ -99,7 +100,7 @@ class DeliveryRow:
     delivered_at: datetime | None
     """When the destination accepted it, with `last_status`."""
     reason: str | None
-    """Why an operator set it aside; None where nobody did."""
+    """Why it was set aside; None where it was not."""
     commitment: PromiseState | None
     """None if the destination is not asked to commit."""
     asks: int | None
@@ -231,15 +232,24 @@ def dead(ledger: Ledger) -> dict[str, int]:
 
 def dead_deliveries(ledger: Ledger) -> dict[str, int]:
     """Count what is DEAD at each destination and could be retried: present results whose bytes are kept."""
+    return _kept(ledger, deliveries.c.state == DeliveryState.DEAD)
+
+
+def late_deliveries(ledger: Ledger) -> dict[str, int]:
+    """Count what was too late for each destination and is kept: present results that `retry` would send."""
+    return _kept(ledger, deliveries.c.state == DeliveryState.SET_ASIDE, deliveries.c.reason == OwnReason.TOO_LATE)
+
+
+def _kept(ledger: Ledger, *which: sa.ColumnElement[bool]) -> dict[str, int]:
     columns = (deliveries.c.id, deliveries.c.destination, deliveries.c.artifact_id)
-    ended = sa.select(*columns).where(IS_ENDED, deliveries.c.state == DeliveryState.DEAD).subquery()
-    dead = (
+    ended = sa.select(*columns).where(IS_ENDED, *which).subquery()
+    counted = (
         sa.select(ended.c.destination, sa.func.count(sa.distinct(ended.c.id)))
         .join(instance_artifacts, instance_artifacts.c.artifact_id == ended.c.artifact_id)
         .join(instances, instances.c.id == instance_artifacts.c.instance_id)
         .where(instance_artifacts.c.outdated_at.is_(None), instances.c.purged_at.is_(None))
     )
-    grouped = dead.group_by(ended.c.destination).order_by(ended.c.destination)
+    grouped = counted.group_by(ended.c.destination).order_by(ended.c.destination)
     with ledger.database.reading() as connection:
         return {row[0]: row[1] for row in connection.execute(grouped)}
 

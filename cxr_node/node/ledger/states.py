@@ -28,7 +28,7 @@ class InstanceState(StrEnum):
     REJECTED = "REJECTED"
     DEAD = "DEAD"
     SET_ASIDE = "SET_ASIDE"
-    """An operator ended it, for a `SetAsideReason`."""
+    """An operator ended it, for a `SetAsideReason`; or its results were too late (`OwnReason`)."""
 
 
 class DeliveryState(StrEnum):
@@ -39,7 +39,7 @@ class DeliveryState(StrEnum):
     DELIVERED = "DELIVERED"
     DEAD = "DEAD"
     SET_ASIDE = "SET_ASIDE"
-    """An operator decided that it is not to be sent, for a `SetAsideReason`."""
+    """An operator decided that it is not to be sent, for a `SetAsideReason`; or the node did, for an `OwnReason`."""
 
 
 class PromiseState(StrEnum):
@@ -74,6 +74,20 @@ class SetAsideReason(StrEnum):
     TEST_IMAGE = "test-image"
 
 
+class OwnReason(StrEnum):
+    """Why the node itself set a delivery aside: no operator can choose it, and `retry` undoes it as any other."""
+
+    TOO_LATE = "too-late"
+    """Not sent within `delivery.not_after_min` of the receipt of its image."""
+
+
+def aside_words(reason: str | None, sentence: str | None) -> str:
+    """Say that something was set aside, and why."""
+    if reason == OwnReason.TOO_LATE:
+        return f"too late: {sentence}"
+    return f"set aside: {reason}, {sentence}"
+
+
 INSTANCE_MOVES: Mapping[InstanceState, frozenset[InstanceState]] = {
     InstanceState.RECEIVED: frozenset(
         {InstanceState.REPORTED, InstanceState.REJECTED, InstanceState.DEAD, InstanceState.SET_ASIDE}
@@ -99,7 +113,7 @@ DELIVERY_MOVES: Mapping[DeliveryState, frozenset[DeliveryState]] = {
 }
 """Back to RECEIVED: `operator_moves`, and a rejected image that comes again (`receipts`).
 Back to REPORTED and READY: `operator_moves`, and `commitments`, where an archive lost what it took.
-SET_ASIDE: `set_aside`."""
+SET_ASIDE: `set_aside`, and a delivery that is too late (`Ledger.settle_late`)."""
 OPEN = (DeliveryState.READY, DeliveryState.WAIT)
 SETTLED = (InstanceState.DELIVERED, InstanceState.REJECTED, InstanceState.DEAD, InstanceState.SET_ASIDE)
 
@@ -183,6 +197,8 @@ class DeliveryJob:
     sop_class_choice: int
     """which of the artifact's SOP Classes was chosen for the destination; 0, its first choice, while none was."""
     first_due_at: datetime
+    late_from: datetime | None
+    """From when on it counts how late it is (`lateness`); None: it is never too late."""
     instance_id: int
     """Ledger number of the instance whose result this is; the first of several that share it."""
 

@@ -255,6 +255,8 @@ class NodeStatus:
     health: Mapping[str, DestinationStatus]
     dead_deliveries: Mapping[str, int]
     """Present results, and notes of a rejection, that are DEAD at a destination, by its name."""
+    late_deliveries: Mapping[str, int]
+    """Those that were too late for a destination (`delivery.not_after_min`): kept, not sent."""
     uncommitted: Mapping[str, Mapping[PromiseState, int]]
     """Results that a destination accepted and has not committed itself to, by name, then by state."""
     addresses: Mapping[str, str]
@@ -284,6 +286,7 @@ def _look(ledger: Ledger, config: Config) -> NodeStatus:
         destinations=places,
         health={name: _place(name, around, addresses, states, oldest) for name, states in places.items()},
         dead_deliveries=queries.dead_deliveries(ledger),
+        late_deliveries=queries.late_deliveries(ledger),
         uncommitted=queries.uncommitted(ledger),
         addresses=addresses,
         last_received={by: listing.last_received(ledger, by) for by in (By.SENDER, By.STATION)},

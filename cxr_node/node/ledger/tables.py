@@ -183,9 +183,11 @@ deliveries = sa.Table(
     sa.Column("last_error", sa.Text),
     sa.Column("first_due_at", Instant, nullable=False),
     sa.Column("delivered_at", Instant),
-    # why an operator set it aside
+    # why it was set aside
     sa.Column("reason", _WORD),
     _priority(),
+    # from when on it counts how late it is: receipt, or the wish of an operator; null: it is never too late
+    sa.Column("late_from", Instant),
     sa.UniqueConstraint("artifact_id", "destination"),
     sa.Index(None, "destination", "state", "id"),
     sa.Index(None, "destination", "priority", "id", sqlite_where=IS_OPEN, postgresql_where=IS_OPEN),

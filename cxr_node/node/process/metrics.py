@@ -46,6 +46,8 @@ class _Counters:
         self.stage = _histogram("stage_seconds", "Time of one image in a stage of the analysis.", _STAGE_S, "stage")
         words = "Attempts to deliver one result object, by what came of them."
         self.attempts = _counter("delivery_attempts", words, "destination", "outcome")
+        words = "Results that were too late for a destination: kept, not sent."
+        self.late = _counter("results_late", words, "destination")
         words = "Write transactions of the ledger, from the wait for the lock to the end of the commit."
         self.transaction = _histogram("ledger_transaction_seconds", words, _TRANSACTION_S)
         words = "Analysed images, by profile, verdict, and cause of an UNCERTAIN."
@@ -183,6 +185,12 @@ def attempted(destination: str, outcome: Literal["delivered", "postponed", "dead
     """A delivery was tried."""
     if _counters is not None:
         _add(_counters.attempts, destination, outcome)
+
+
+def too_late(destination: str) -> None:
+    """A result was too late for a destination."""
+    if _counters is not None:
+        _add(_counters.late, destination)
 
 
 def turned_around(seconds: float) -> None:

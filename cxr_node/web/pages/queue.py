@@ -23,7 +23,7 @@ from cxr_node.node.ledger.browse import PAGE, Group, Place
 from cxr_node.node.ledger.holds import HoldReason
 from cxr_node.node.ledger.listing import By, Wanted
 from cxr_node.node.ledger.stages import Stage
-from cxr_node.node.ledger.states import DeadReason, SetAsideReason
+from cxr_node.node.ledger.states import DeadReason, OwnReason, SetAsideReason
 from cxr_node.node.ledger.tables import deliveries
 from cxr_node.web import access, rendering
 from cxr_node.web.identity import person
@@ -53,7 +53,7 @@ class Asked(BaseModel):
     """What an address asks for."""
 
     stage: Stage = Stage.DEAD
-    reason: Reason | AbstainReason | DeadReason | SetAsideReason | None = None
+    reason: Reason | AbstainReason | DeadReason | SetAsideReason | OwnReason | None = None
     sender: str | None = Field(default=None, max_length=16)
     destination: str | None = Field(default=None, max_length=64)
     since: Day | None = None

@@ -1,0 +1,31 @@
+"""From when on it counts how late a result is (`delivery.not_after_min`).
+
+From the receipt of its image; of several, of the last. Where a person wanted it since, from then on: what is judged
+again, retried or sent again is wanted, however old the image. What an archive lost is never too late (`commitments`).
+Neither a hold nor a destination that is down stops this clock: what is read by then needs no result any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from cxr_node.node.ledger.tables import Instant, events, instances
+
+WISHED = ("rejudged", "retried")
+"""What the memory of an image calls the wishes of people that it be judged again."""
+
+
+def since(connection: sa.Connection, instance_ids: Collection[int], *, came_again: bool = False) -> datetime:
+    """From when on it counts for a new result of these images; `came_again` : for its last receipt it is judged."""
+    received = sa.func.coalesce(instances.c.repeated_at, instances.c.received_at)
+    column = received if came_again else instances.c.received_at
+    last = sa.select(sa.func.max(column, type_=Instant())).where(instances.c.id.in_(instance_ids))
+    wished = sa.select(sa.func.max(events.c.at, type_=Instant())).where(
+        events.c.instance_id.in_(instance_ids), events.c.what.in_(WISHED)
+    )
+    received_at: datetime = connection.execute(last).scalar_one()
+    wished_at: datetime | None = connection.scalar(wished)
+    return received_at if wished_at is None else max(received_at, wished_at)
