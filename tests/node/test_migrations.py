@@ -19,6 +19,7 @@ from cxr_node.node.ledger.database import HEAD
 from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
 from cxr_node.node.spool.spool import Spool
 from tests.node.ledgers import Clock, digest, origin, reference
+from tests.node.test_ledger import due, reported
 
 FORKS = multiprocessing.get_context("forkserver")
 KILLED_AT = ["sqlalchemy.sql.ddl:SchemaGenerator.visit_table", "alembic.command:upgrade"]
@@ -66,6 +67,19 @@ def test_a_version_that_was_taken_back_works_on_what_the_newer_one_added(tmp_pat
     assert ledger.add(reference(1), origin(clock), digest(1), 4711)
     ledger.close()
     assert _revision(tmp_path) == "1999"
+
+
+def test_what_was_due_before_an_update_is_never_too_late(tmp_path: Path) -> None:
+    clock = Clock()
+    ledger = Ledger.open(tmp_path, now=clock)
+    reported(ledger, clock)
+    ledger.close()
+    _at_revision(tmp_path, "1001", "ALTER TABLE deliveries DROP COLUMN late_from")
+    ledger = Ledger.open(tmp_path, now=clock)
+    assert due(ledger).late_from is None
+    reported(ledger, clock, 2)
+    ledger.close()
+    assert _revision(tmp_path) == HEAD
 
 
 def test_a_ledger_before_0_1_0_is_refused_and_rebuild_begins_a_new_one(tmp_path: Path) -> None:

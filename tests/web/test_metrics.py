@@ -26,6 +26,7 @@ from cxr_node.node.process import metrics
 metrics.begin(Path(sys.argv[1]), "work")
 metrics.received("XR1"), metrics.refused("host"), metrics.judged("adults", "UNCERTAIN", "views-disagree")
 metrics.rejected("too-small"), metrics.attempted("pacs", "delivered"), metrics.turned_around(7.0)
+metrics.too_late("pacs")
 with metrics.stage("examine"), metrics.transaction(): pass
 """
 PROCESSES_COUNT = {
@@ -33,6 +34,7 @@ PROCESSES_COUNT = {
     "cxr_node_associations_refused_total",
     "cxr_node_stage_seconds_count",
     "cxr_node_delivery_attempts_total",
+    "cxr_node_results_late_total",
     "cxr_node_ledger_transaction_seconds_count",
     "cxr_node_verdicts_total",
     "cxr_node_rejections_total",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from cxr_node.node.ledger.tables import deliveries
+from cxr_node.node.ledger.tables import Instant, deliveries
 
 revision = "1003"
 down_revision = "1001"
@@ -20,4 +20,4 @@ def upgrade() -> None:
     column = deliveries.c.late_from
     known = {each["name"] for each in sa.inspect(op.get_bind()).get_columns(deliveries.name)}
     if column.name not in known:
-        op.add_column(deliveries.name, column.copy())
+        op.add_column(deliveries.name, sa.Column(column.name, Instant))
