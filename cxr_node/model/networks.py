@@ -28,7 +28,33 @@ MIDDLE = 17
 """Blocks of MobileNetV2 before the map that `signature` reads. Measured: earlier ones take scanners for strangers."""
 
 
-class MobileNetV2(Network):
+class _Dropping(Network):
+    """A head over the averaged map, of which some features are dropped while training, and perhaps a second one.
+
+    The second, `outsider`, learns which images are no business of this network.
+    """
+
+    dropout: nn.Dropout
+    outsider: nn.Linear | None
+
+    def _learn_outsiders(self, units: int, *, wanted: bool) -> None:
+        self.outsider = last_layer(units, 1) if wanted else None
+        self.learns_outsiders = wanted
+
+    def strangeness(self, feature_map: torch.Tensor) -> torch.Tensor | None:
+        """Say how strange an image is: -> (batch,) logits; None without the option `outsider`."""
+        if self.outsider is None:
+            return None
+        strange: torch.Tensor = self.outsider(self.dropout(self.pooled(feature_map)))  # (batch, 1)
+        return strange[:, 0]
+
+    def head(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """As the base class; some features are dropped while training."""
+        logits: torch.Tensor = self.classifier(self.dropout(self.pooled(feature_map)))  # (batch, labels)
+        return logits
+
+
+class MobileNetV2(_Dropping):
     """The trunk of MobileNetV2 (Sandler et al. 2018) with one linear layer over the averaged feature map.
 
     `dropout` : share of pooled features dropped while training
@@ -61,8 +87,7 @@ class MobileNetV2(Network):
         last = last_layer(hidden or 1280, labels)
         before = [nn.Linear(1280, hidden), nn.ReLU(), nn.Dropout(dropout)] if hidden else []
         self.classifier = nn.Sequential(*before, last) if before else last
-        self.outsider = last_layer(1280, 1) if outsider else None
-        self.learns_outsiders = outsider
+        self._learn_outsiders(1280, wanted=outsider)
 
     def early(self, x: torch.Tensor) -> torch.Tensor:
         """Show the image in three equal channels, as the ImageNet features expect, and pass 17 of 19 blocks.
@@ -80,18 +105,6 @@ class MobileNetV2(Network):
         feature_map: torch.Tensor = self.trunk[MIDDLE:](early_map)  # (batch, 1280, size_px / 32, size_px / 32)
         return feature_map
 
-    def strangeness(self, feature_map: torch.Tensor) -> torch.Tensor | None:
-        """Say how strange an image is: -> (batch,) logits; None without the option `outsider`."""
-        if self.outsider is None:
-            return None
-        strange: torch.Tensor = self.outsider(self.dropout(self.pooled(feature_map)))  # (batch, 1)
-        return strange[:, 0]
-
-    def head(self, feature_map: torch.Tensor) -> torch.Tensor:
-        """As the base class; some features are dropped while training."""
-        logits: torch.Tensor = self.classifier(self.dropout(self.pooled(feature_map)))  # (batch, labels)
-        return logits
-
 
 def _keep_resolution(trunk: nn.Sequential, *, dilated: bool) -> None:
     """Take out the last stride of 2, for a dilation of 2 if wanted; the parameters keep their names and shapes."""
@@ -103,7 +116,7 @@ def _keep_resolution(trunk: nn.Sequential, *, dilated: bool) -> None:
                     layer.dilation = layer.padding = (2, 2)
 
 
-class EfficientNetLite0(Network):
+class EfficientNetLite0(_Dropping):
     """EfficientNet-Lite0 (Google 2020) with its last stride taken out, and one linear layer over the averaged map.
 
     `dropout` : share of pooled features dropped while training
@@ -117,8 +130,7 @@ class EfficientNetLite0(Network):
         self.trunk = efficientnet_lite.Lite0()
         self.dropout = nn.Dropout(dropout)
         self.classifier = last_layer(efficientnet_lite.CHANNELS, labels)
-        self.outsider = last_layer(efficientnet_lite.CHANNELS, 1) if outsider else None
-        self.learns_outsiders = outsider
+        self._learn_outsiders(efficientnet_lite.CHANNELS, wanted=outsider)
 
     def early(self, x: torch.Tensor) -> torch.Tensor:
         """Show the image in three equal channels, and pass six of seven stages."""
@@ -129,18 +141,6 @@ class EfficientNetLite0(Network):
         """Pass the last stage and the layer that widens it."""
         feature_map: torch.Tensor = self.trunk.late(early_map)  # (batch, 1280, size_px / 16, size_px / 16)
         return feature_map
-
-    def strangeness(self, feature_map: torch.Tensor) -> torch.Tensor | None:
-        """As `MobileNetV2.strangeness`."""
-        if self.outsider is None:
-            return None
-        strange: torch.Tensor = self.outsider(self.dropout(self.pooled(feature_map)))  # (batch, 1)
-        return strange[:, 0]
-
-    def head(self, feature_map: torch.Tensor) -> torch.Tensor:
-        """As the base class; some features are dropped while training."""
-        logits: torch.Tensor = self.classifier(self.dropout(self.pooled(feature_map)))  # (batch, labels)
-        return logits
 
 
 class SimpleCNN(Network):
