@@ -46,7 +46,7 @@ from cxr_node.domain import (
 from cxr_node.errors import UndecodableError
 from cxr_node.model.decision import decide
 from cxr_node.model.profile import Profile
-from cxr_node.result_kinds import ResultKind
+from cxr_node.result_kinds import ReportPer, ResultKind
 
 BUILDERS: Mapping[ResultKind, Callable[[Context], Artifact | None]] = {
     ResultKind.REPORT: basic_text_sr.build,
@@ -213,7 +213,7 @@ def with_note(rejected: Rejected, content: bytes, origin: Origin, config: Config
     ------
     UnsoundResultError : our own check refuses it.
     """
-    if ResultKind.NOT_ANALYSED not in config.kinds:
+    if ResultKind.NOT_ANALYSED not in config.kinds(ReportPer.IMAGE) | config.kinds(ReportPer.STUDY):
         return rejected
     source = header.read(content)
     if isinstance(source, Rejected) or not not_analysed_note.applies(source, rejected, precedent):
@@ -260,7 +260,7 @@ def explain(
     ------
     UnsoundResultError : our own check refuses them; nothing of them may leave the house.
     """
-    kinds = config.kinds if kinds is None else kinds
+    kinds = config.kinds(ReportPer.IMAGE) if kinds is None else kinds
     context = Context(
         source=analysis.source,
         radiograph=analysis.radiograph,

@@ -24,6 +24,23 @@ class ResultKind(StrEnum):
     """Of a REJECTED radiograph, which has no result."""
 
 
+class ReportPer(StrEnum):
+    """What one report is about."""
+
+    STUDY = "study"
+    """All images of a study together, once it is ripe."""
+    IMAGE = "image"
+    """Each image alone, as soon as it is judged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What a destination wants."""
+
+    per: ReportPer
+    kinds: tuple[ResultKind, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
     """What a kind of result is as a DICOM object. Each has a series of its own.

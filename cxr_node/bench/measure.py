@@ -93,7 +93,7 @@ def run(config: Config, options: BenchOptions, bar: Progress) -> Bench:
             cols=plate.cols,
             bits_stored=plate.bits_stored,
             size_mb=plate.size_bytes / 1e6,
-            results=tuple(sorted(kind.value for kind in config.kinds)),
+            results=tuple(sorted(kind.value for kind in config.kinds(ReportPer.IMAGE) | config.kinds(ReportPer.STUDY))),
             pipeline=by_stage,
             node=node,
             notes=tuple(_notes(config, folder, here, by_stage.others_share)),
