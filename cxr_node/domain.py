@@ -433,6 +433,36 @@ class NotAnalysed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StudyImage:
+    """One analysed image, for the report of its study."""
+
+    content: bytes = field(repr=False)
+    """DICOM Part 10 file, as received."""
+    origin: Origin
+    judgement: Judgement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyCase:
+    """What the report of a study is made of; in whichever order it is given, the report is the same."""
+
+    images: tuple[StudyImage, ...]
+    others: tuple[NotAnalysed, ...] = ()
+    earlier_reports: tuple[tuple[ResultRef, ...], ...] = ()
+    """Documents of each report of this study that was made before, the first one first: they are replaced."""
+    priors: tuple[StudyImage, ...] = ()
+    """Earlier radiographs of the patient, of other studies, judged by the same profile."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyReport:
+    """The answer for a study."""
+
+    verdict: Verdict
+    artifacts: tuple[Artifact, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
     """One result object, as it is sent and kept."""
 
