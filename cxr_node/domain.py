@@ -404,6 +404,7 @@ class Judgement:
     finding : its map has no cells; the regions stay
     rows, columns : of the radiograph
     pixel_aspect, view, remarks, cautions, pixel_sha256 : as `Radiograph`
+    header_sha256 : of what the results carry over from the header: with the pixels, all that the report depends on
     results : the objects of this image alone that go with the report of its study, its picture among them
     """
 
@@ -415,6 +416,7 @@ class Judgement:
     remarks: tuple[str, ...]
     cautions: tuple[str, ...]
     pixel_sha256: str
+    header_sha256: str
     results: tuple[ResultRef, ...] = ()
 
 

@@ -18,23 +18,38 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Self
 
+from cxr_node import judgement_text
 from cxr_node.config.schema import Config
-from cxr_node.domain import Artifact, Origin, Outcome, Precedent, Reason, Rejected, Reported
+from cxr_node.domain import (
+    Artifact,
+    NotAnalysed,
+    Origin,
+    Outcome,
+    Precedent,
+    Reason,
+    Rejected,
+    Reported,
+    StudyCase,
+    StudyImage,
+    StudyReport,
+)
 from cxr_node.errors import InstanceError, LedgerLostError, ModelError, ResourceError
-from cxr_node.node.ledger import queries
+from cxr_node.node.ledger import queries, studies
 from cxr_node.node.ledger.lease_keeper import LeaseKeeper, worker_name
 from cxr_node.node.ledger.ledger import Ledger
-from cxr_node.node.ledger.states import DeadReason, Job, StoredArtifact
+from cxr_node.node.ledger.ripening import Judged, Ripening
+from cxr_node.node.ledger.states import DeadReason, Job, Member, StoredArtifact, StudyJob
 from cxr_node.node.process import metrics
 from cxr_node.node.process.logs import describe
 from cxr_node.node.process.notify import Role, Wakeup, notify
 from cxr_node.node.process.supervisor import Notifier
 from cxr_node.node.retry import LOOK_AFTER_S, NOTICE_STOP_S, PAUSE_S
 from cxr_node.node.spool.spool import Area, Spool, SpoolCorruptError
-from cxr_node.result_kinds import ResultKind
+from cxr_node.result_kinds import ReportPer, ResultKind
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +64,8 @@ class Analyser:
 
     process: Callable[[bytes, Origin, Config, Precedent], Outcome]
     """Called by several lanes at once; equal arguments give equal bytes."""
+    report: Callable[[StudyCase, Config], StudyReport | None]
+    """Makes the report of a study, as `process` does; None where there is nothing to say."""
     batch: int = 1
     """How many instances it examines at once."""
     rules_sha256: str = ""
@@ -101,7 +118,7 @@ def _loop(lanes: Lanes, ledger: Ledger, wakeup: Wakeup, stop: threading.Event, n
         try:
             if lanes.take_one():
                 continue
-            due_s = queries.next_instance_s(ledger)
+            due_s = _next_s(ledger)
         except ResourceError as error:
             log.error("paused pause_s=%.0f %s", PAUSE_S, error)
             stop.wait(PAUSE_S)
@@ -110,6 +127,12 @@ def _loop(lanes: Lanes, ledger: Ledger, wakeup: Wakeup, stop: threading.Event, n
         while not stop.is_set() and not lanes.failed and (left_s := until - time.monotonic()) > 0:
             if wakeup.wait(min(left_s, NOTICE_STOP_S)):
                 break
+
+
+def _next_s(ledger: Ledger) -> float | None:
+    """Seconds until an image or a study may be claimed; None where none waits."""
+    due = [due_s for due_s in (queries.next_instance_s(ledger), studies.next_study_s(ledger)) if due_s is not None]
+    return min(due, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +148,11 @@ class Worker:
     """Jobs to be given back that the ledger did not take at the time, and why: their attempt must not count."""
 
     def do_one(self) -> bool:
-        """Claim one instance and bring it to an end, its lease as it is; False where none is due. As `finish`."""
+        """Claim one study or instance and bring it to an end, its lease as it is; False where none is due. As `finish`."""
+        study = self.claim_study()
+        if study is not None:
+            self.finish_study(study)
+            return True
         job = self.claim()
         if job is not None:
             self.finish(job)
@@ -195,24 +222,32 @@ class Worker:
 
     def _reject(self, job: Job, rejected: Rejected) -> str:
         """As `_report`, for the note that says so, where there is one."""
-        stored = self._all_stored(rejected.artifacts)
+        per = ReportPer.STUDY if ResultKind.NOT_ANALYSED in self.config.kinds(ReportPer.STUDY) else ReportPer.IMAGE
+        stored = self._all_stored(rejected.artifacts, per)
         by_others = rejected.reason is Reason.IDENTITY_CONFLICT  # what other images say may change
         rules = None if by_others else self.analyser.rules_sha256
-        settled = self.ledger.settle_rejected(job, rejected, stored, self._wanted(), rules)
+        judged = None if rejected.listed is None else self._judged(judgement_text.dump(rejected.listed), is_listed=True)
+        settled = self.ledger.settle_rejected(job, rejected, stored, self.config.wishes, rules, judged)
         if stored:
             notify(self.config.spool.path, Role.DELIVER)
         if settled:
             metrics.rejected(rejected.reason)
         return _settled(settled, f"rejected reason={rejected.reason}")
 
-    def _wanted(self) -> dict[str, tuple[ResultKind, ...]]:
-        """Kinds of results by the destinations that want them."""
-        return {destination.name: destination.send for destination in self.config.destinations}
+    def _judged(self, text: str, *, is_listed: bool) -> Judged | None:
+        """What the report of its study is made of; None where nobody wants one."""
+        if not self.config.kinds(ReportPer.STUDY):
+            return None
+        ripening = Ripening(quiet_s=self.config.study.quiet_s, max_wait_s=self.config.study.max_wait_s)
+        return Judged(text=text, is_listed=is_listed, ripening=ripening)
 
     def _report(self, job: Job, reported: Reported) -> str:
         """Results are durable before the ledger speaks of them, and due at the destinations when it does."""
-        stored = self._all_stored(reported.artifacts)
-        settled = self.ledger.settle_reported(job, reported.finding, stored, self._wanted())
+        stored = self._all_stored(reported.artifacts, ReportPer.IMAGE)
+        stored += self._all_stored(reported.pictures, ReportPer.STUDY)
+        kept = reported.judgement
+        judged = None if kept is None else self._judged(judgement_text.dump(kept), is_listed=False)
+        settled = self.ledger.settle_reported(job, reported.finding, stored, self.config.wishes, judged)
         notify(self.config.spool.path, Role.DELIVER)
         decision, profile = reported.finding.decision, reported.finding.identity.profile
         word = reported.finding.target.word(decision.verdict)
@@ -221,16 +256,68 @@ class Worker:
         abstained = f" abstain_reason={decision.abstain_reason}" if decision.abstain_reason is not None else ""
         return _settled(settled, f"reported verdict={word}{abstained}")
 
-    def _all_stored(self, artifacts: Sequence[Artifact]) -> list[StoredArtifact]:
+    def claim_study(self) -> StudyJob | None:
+        """Lease the study that is to be reported next. As `claim`."""
+        return studies.claim_study(self.ledger, self.owner, self.config.work.lease_s, self.config.study.max_wait_s)
+
+    def finish_study(self, job: StudyJob) -> None:
+        """Make the report of one claimed study. As `finish`."""
+        started = time.monotonic()
+        ending = self._end_study(job)
+        level = logging.ERROR if ending.startswith("dead") else logging.INFO
+        first = job.members[0].instance_id if job.members else 0
+        told = (ending, first, len(job.members), job.attempts, _ms(started))
+        log.log(level, "%s instance=%d images=%d attempt=%d took_ms=%d", *told)
+
+    def _end_study(self, job: StudyJob) -> str:
+        if job.attempts > self.config.work.max_attempts:
+            return self._study_dead(job, DeadReason.FAULT, f"{self.config.work.max_attempts} workers died of it")
+        try:
+            return self._report_study(job)
+        except SpoolCorruptError as error:
+            return self._study_dead(job, DeadReason.SPOOL_CORRUPT, str(error))
+        except ResourceError:
+            studies.release_study(self.ledger, job, delay_s=PAUSE_S, count_attempt=False)
+            raise
+        except LedgerLostError:
+            raise
+        except Exception as error:
+            log.error("failed study images=%d attempt=%d %s", len(job.members), job.attempts, describe(error))
+            if job.attempts >= self.config.work.max_attempts:
+                return self._study_dead(job, DeadReason.FAULT, describe(error))
+            delay_s = _RETRY_DELAY_S * job.attempts
+            return _settled(studies.release_study(self.ledger, job, delay_s=delay_s), "study released")
+
+    def _study_dead(self, job: StudyJob, death: DeadReason, detail: str) -> str:
+        return _settled(studies.settle_study_dead(self.ledger, job, death, detail), f"dead study reason={death}")
+
+    def _report_study(self, job: StudyJob) -> str:
+        images = tuple(self._image(member) for member in job.members if member.judgement and not member.is_listed)
+        others = tuple(_not_analysed(member) for member in job.members if member.is_listed or not member.judgement)
+        case = StudyCase(images=images, others=others, earlier_reports=job.earlier_reports)
+        report = self.analyser.report(case, self.config)
+        stored = [] if report is None else self._all_stored(report.artifacts, ReportPer.STUDY)
+        verdict = None if report is None else report.verdict
+        settled = studies.settle_study(self.ledger, job, verdict, stored, self.config.wishes)
+        notify(self.config.spool.path, Role.DELIVER)
+        return _settled(settled, "study with nothing to report" if verdict is None else f"study verdict={verdict}")
+
+    def _image(self, member: Member) -> StudyImage:
+        content = self.spool.load(Area.OBJECTS, member.content_sha256)
+        self.spool.require_whole(Area.OBJECTS, member.content_sha256, content)
+        judgement = judgement_text.load_judgement(member.judgement)
+        return StudyImage(content=content, origin=member.origin, judgement=judgement)
+
+    def _all_stored(self, artifacts: Sequence[Artifact], per: ReportPer) -> list[StoredArtifact]:
         """Store each; the largest at the same time as the others, since the disk serves both."""
         largest = max(artifacts, key=lambda each: len(each.content), default=None)
         with ThreadPoolExecutor(1, "largest") as thread:
-            waiting = None if largest is None else thread.submit(self._store, largest)
-            stored = [None if each is largest else self._store(each) for each in artifacts]
+            waiting = None if largest is None else thread.submit(self._store, largest, per)
+            stored = [None if each is largest else self._store(each, per) for each in artifacts]
         return [one if one is not None else waiting.result() for one in stored if waiting is not None]
 
-    def _store(self, artifact: Artifact) -> StoredArtifact:
-        alternatives = tuple(self._store(alternative) for alternative in artifact.alternatives)
+    def _store(self, artifact: Artifact, per: ReportPer) -> StoredArtifact:
+        alternatives = tuple(self._store(alternative, per) for alternative in artifact.alternatives)
         file = self.spool.store_result(artifact.content)
         return StoredArtifact(
             kind=artifact.kind,
@@ -239,6 +326,7 @@ class Worker:
             series_instance_uid=artifact.series_instance_uid,
             content_sha256=file.sha256,
             size_bytes=file.size_bytes,
+            per=per,
             alternatives=alternatives,
         )
 
@@ -301,6 +389,11 @@ class Lanes:
         """
         if self._faults:
             raise self._faults.popleft()
+        study = self._worker.claim_study()
+        if study is not None:
+            self._room.acquire()
+            self._threads.submit(self._run, partial(self._worker.finish_study, study))
+            return True
         job = self._worker.claim()
         if job is None:
             return False
@@ -310,7 +403,7 @@ class Lanes:
             self._finish_alone(job)
         else:
             self._room.acquire()
-            self._threads.submit(self._run, job)
+            self._threads.submit(self._run, partial(self._finish, job))
         return True
 
     def _finish(self, job: Job) -> None:
@@ -326,9 +419,9 @@ class Lanes:
             finally:
                 self._room.release(self._lanes)
 
-    def _run(self, job: Job) -> None:
+    def _run(self, finish: Callable[[], None]) -> None:
         try:
-            self._finish(job)
+            finish()
         except Exception as error:
             self._faults.append(error)
         finally:
@@ -347,6 +440,20 @@ class Lanes:
 def _settled(held: bool, ending: str) -> str:
     """Where the lease was lost, the other worker's end counts."""
     return ending if held else f"lost-lease after={ending}"
+
+
+def _not_analysed(member: Member) -> NotAnalysed:
+    if member.judgement:
+        return judgement_text.load_not_analysed(member.judgement)
+    return NotAnalysed(
+        sop_class_uid=member.ref.sop_class_uid,
+        sop_instance_uid=member.ref.sop_instance_uid,
+        series_instance_uid=member.ref.series_instance_uid,
+        series_number=None,
+        instance_number=None,
+        reason=None,
+        sentence="It could not be analysed for a technical fault.",
+    )
 
 
 def _exit_hung() -> None:
