@@ -42,6 +42,8 @@ from cxr_node.domain import (
     Reason,
     Rejected,
     Reported,
+    StudyCase,
+    StudyReport,
 )
 from cxr_node.errors import UndecodableError
 from cxr_node.model.decision import decide
@@ -275,3 +277,8 @@ def explain(
     artifacts = tuple(artifact for artifact in made if artifact is not None)
     check.require_sound(artifacts, context)
     return artifacts
+
+
+def report_study(case: StudyCase, config: Config) -> StudyReport | None:
+    """Make the report of a study."""
+    raise NotImplementedError

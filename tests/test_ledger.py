@@ -302,7 +302,7 @@ def test_a_result_that_two_images_share_takes_both_back(tmp_path: Path) -> None:
             type(one)(**{name: getattr(one, name) for name in one.__slots__} | {"sop_instance_uid": uid})
             for one, uid in zip(known, stored, strict=True)
         ]
-        assert ledger.settle_reported(job, ledgers.finding(), same, {"pacs": ()})
+        assert ledger.settle_reported(job, ledgers.finding(), same, ledgers.wishes(pacs=()))
     site.refuse("pacs")
     assert site.states() == ["DEAD", "DEAD"]
     assert site.run("retry", "#1").exit_code == 0

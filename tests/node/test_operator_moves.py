@@ -111,7 +111,7 @@ class Node:
     def resend(
         self, *, named: bool = True, to: str | None = None, rows: list[int] | None = None
     ) -> operator_moves.Resent:
-        wanted = {each.name: each.send for each in self.config.destinations if to in (None, each.name)}
+        wanted = {name: wish for name, wish in self.config.wishes.items() if to in (None, name)}
         return operator_moves.resend(self.ledger, self.spool, rows or self.rows(), wanted, named=named, by="anna")
 
     def headers(self, kind: str) -> list[Dataset]:

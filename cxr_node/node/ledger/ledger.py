@@ -450,6 +450,6 @@ def _redate(ledger: Ledger, step_s: float, passed_s: float) -> None:
         for row in connection.execute(rows.with_for_update()).all():
             moved = {"first_due_at": min(row.first_due_at + step, now), "not_before": row.not_before + step}
             connection.execute(sa.update(deliveries).where(deliveries.c.id == row.id).values(moved))
-        for row in connection.execute(waiting.with_for_update()).all():
-            due = {"not_before": row.not_before + step}
-            connection.execute(sa.update(studies).where(studies.c.id == row.id).values(due))
+        for study in connection.execute(waiting.with_for_update()).all():
+            due = {"not_before": study.not_before + step}
+            connection.execute(sa.update(studies).where(studies.c.id == study.id).values(due))

@@ -60,10 +60,10 @@ def _is_ripe() -> sa.ColumnElement[bool]:
     return sa.and_(studies.c.state == StudyState.WAITING, ~unjudged.correlate(studies).exists())
 
 
-def claim_study(ledger: Ledger, owner: str, lease_s: float, max_wait_s: float) -> StudyJob | None:
+def claim_study(ledger: Ledger, owner: str, lease_s: float) -> StudyJob | None:
     """Lease the study that is to be reported next: the most urgent, then the one that has been ripe for longest."""
     with ledger.database.leasing() as connection:
-        claimed = claim(connection, studies, _is_ripe(), owner, lease_s, ledger.now(), max_wait_s)
+        claimed = claim(connection, studies, _is_ripe(), owner, lease_s, ledger.now())
         if claimed is None:
             return None
         row, lease = claimed
@@ -267,11 +267,8 @@ def _make_due(
         there = sa.select(deliveries.c.destination).where(deliveries.c.artifact_id == artifact_id)
         have = set(connection.scalars(there))
         due = {"artifact_id": artifact_id, "state": DeliveryState.READY, "not_before": now, "first_due_at": now}
-        rows += [
-            due | {"destination": to, "priority": priority}
-            for to in wanting(wishes, kind, ReportPer.STUDY)
-            if to not in have
-        ]
+        wanted_by = [name for name in wanting(wishes, kind, ReportPer.STUDY) if name not in have]
+        rows += [due | {"destination": name, "priority": priority} for name in wanted_by]
     if rows:
         connection.execute(sa.insert(deliveries), rows)
 

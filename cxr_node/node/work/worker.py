@@ -148,7 +148,10 @@ class Worker:
     """Jobs to be given back that the ledger did not take at the time, and why: their attempt must not count."""
 
     def do_one(self) -> bool:
-        """Claim one study or instance and bring it to an end, its lease as it is; False where none is due. As `finish`."""
+        """Claim a study or an instance and bring it to an end, its lease as it is; False where none is due.
+
+        As `finish`.
+        """
         study = self.claim_study()
         if study is not None:
             self.finish_study(study)
@@ -258,7 +261,7 @@ class Worker:
 
     def claim_study(self) -> StudyJob | None:
         """Lease the study that is to be reported next. As `claim`."""
-        return studies.claim_study(self.ledger, self.owner, self.config.work.lease_s, self.config.study.max_wait_s)
+        return studies.claim_study(self.ledger, self.owner, self.config.work.lease_s)
 
     def finish_study(self, job: StudyJob) -> None:
         """Make the report of one claimed study. As `finish`."""
