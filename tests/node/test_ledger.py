@@ -217,7 +217,7 @@ def test_the_last_delivery_settles_the_instance(ledger: Ledger, clock: Clock) ->
 
 def test_deliveries_that_end_at_once_settle_the_instance(ledger: Ledger, clock: Clock) -> None:
     for number in range(1, 11):
-        reported(ledger, clock, number, {"a": ALL, "b": ALL, "c": ALL})
+        reported(ledger, clock, number, wishes(a=ALL, b=ALL, c=ALL))
 
     def deliver(destination: str) -> None:
         while (job := ledger.claim_delivery(destination, destination, 60.0)) is not None:

@@ -79,7 +79,7 @@ def test_a_ledger_before_0_1_0_is_refused_and_rebuild_begins_a_new_one(tmp_path:
     settings.write_text(f"spool: {{path: {tmp_path}}}\n")
     told = CliRunner().invoke(app, ["rebuild", "--config", str(settings)])
     assert (told.exit_code, told.stdout) == (0, "0 objects in the spool, 0 of them received again\n"), told.output
-    assert _revision(tmp_path) == "1001"
+    assert _revision(tmp_path) == "1002"
     assert len(list(tmp_path.glob(f"{FILE_NAME}.unreleased-*Z"))) == 1
 
 
