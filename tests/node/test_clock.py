@@ -14,7 +14,8 @@ from cxr_node.config.schema import MAX_DELAY_S
 from cxr_node.errors import ResourceError
 from cxr_node.node.deliver import courier
 from cxr_node.node.ledger import queries
-from cxr_node.node.ledger.ledger import ClockWatch, Ledger
+from cxr_node.node.ledger.clock_watch import ClockWatch
+from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import DeliveryJob, Job
 from tests.node import peers, workplace
 from tests.node.ledgers import POSTGRES, Clock, finding, opened, results

@@ -16,8 +16,9 @@ from cxr_node.config.schema import Config
 from cxr_node.errors import LedgerLostError, ResourceError
 from cxr_node.node.audit.recorder import SILENT, Audit
 from cxr_node.node.ledger import destination_health
+from cxr_node.node.ledger.clock_watch import ClockWatch
 from cxr_node.node.ledger.lease_keeper import LeaseKeeper
-from cxr_node.node.ledger.ledger import ClockWatch, Ledger
+from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.network.rejections import Refusals
 from cxr_node.node.process.notify import Role, Wakeup
 from cxr_node.node.retry import NOTICE_STOP_S, PAUSE_S, Pause

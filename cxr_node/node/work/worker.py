@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -25,8 +25,6 @@ from typing import Self
 from cxr_node import judgement_text
 from cxr_node.config.schema import Config
 from cxr_node.domain import (
-    Artifact,
-    NotAnalysed,
     Origin,
     Outcome,
     Precedent,
@@ -34,7 +32,6 @@ from cxr_node.domain import (
     Rejected,
     Reported,
     StudyCase,
-    StudyImage,
     StudyReport,
 )
 from cxr_node.errors import InstanceError, LedgerLostError, ModelError, ResourceError
@@ -42,19 +39,19 @@ from cxr_node.node.ledger import queries, studies
 from cxr_node.node.ledger.lease_keeper import LeaseKeeper, worker_name
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.ripening import Judged, Ripening
-from cxr_node.node.ledger.states import DeadReason, Job, Member, StoredArtifact, StudyJob
+from cxr_node.node.ledger.states import DeadReason, Job
 from cxr_node.node.process import metrics
 from cxr_node.node.process.logs import describe
 from cxr_node.node.process.notify import Role, Wakeup, notify
 from cxr_node.node.process.supervisor import Notifier
 from cxr_node.node.retry import LOOK_AFTER_S, NOTICE_STOP_S, PAUSE_S
 from cxr_node.node.spool.spool import Area, Spool, SpoolCorruptError
+from cxr_node.node.work.study_reports import RETRY_DELAY_S, StudyReporter, all_stored, ms, settled
 from cxr_node.result_kinds import ReportPer, ResultKind
 
 log = logging.getLogger(__name__)
 
 _MAX_LANES = 4  # beyond, they wait for Python's own lock; each takes some 150 MB of a 5 megapixel image
-_RETRY_DELAY_S = 10.0  # after an unexpected error, times the attempt
 _EXIT_HUNG = 70  # EX_SOFTWARE
 
 
@@ -147,14 +144,19 @@ class Worker:
     unreturned: list[tuple[Job, str]] = field(default_factory=list)
     """Jobs to be given back that the ledger did not take at the time, and why: their attempt must not count."""
 
+    @property
+    def studies(self) -> StudyReporter:
+        """Who reports studies."""
+        return StudyReporter(self.config, self.ledger, self.spool, self.owner, self.analyser.report)
+
     def do_one(self) -> bool:
         """Claim a study or an instance and bring it to an end, its lease as it is; False where none is due.
 
         As `finish`.
         """
-        study = self.claim_study()
+        study = self.studies.claim()
         if study is not None:
-            self.finish_study(study)
+            self.studies.finish(study)
             return True
         job = self.claim()
         if job is not None:
@@ -182,7 +184,7 @@ class Worker:
         started = time.monotonic()
         ending = self._end(job)
         level = logging.ERROR if ending.startswith("dead") else logging.INFO  # an operator must look; `trace` says why
-        log.log(level, "%s instance=%d attempt=%d took_ms=%d", ending, job.claim.row_id, job.attempts, _ms(started))
+        log.log(level, "%s instance=%d attempt=%d took_ms=%d", ending, job.claim.row_id, job.attempts, ms(started))
 
     def _end(self, job: Job) -> str:
         """Bring one claimed instance to an end, by whose fault it is; that end, for the log."""
@@ -204,11 +206,11 @@ class Worker:
             return self._blame(job, describe(error))
 
     def _dead(self, job: Job, death: DeadReason, detail: str) -> str:
-        return _settled(self.ledger.settle_dead(job, death, detail), f"dead reason={death}")
+        return settled(self.ledger.settle_dead(job, death, detail), f"dead reason={death}")
 
     def _judge(self, job: Job) -> str:
         if job.rejected_under is not None and job.rejected_under == self.analyser.rules_sha256:
-            return _settled(self.ledger.settle_as_before(job), "rejected as before")
+            return settled(self.ledger.settle_as_before(job), "rejected as before")
         content = self.spool.load(Area.OBJECTS, job.content_sha256)
         precedent = queries.precedent(self.ledger, job)
         with ThreadPoolExecutor(1, "digest") as thread:  # 5 ms of 10 MB, which another core has free
@@ -226,16 +228,16 @@ class Worker:
     def _reject(self, job: Job, rejected: Rejected) -> str:
         """As `_report`, for the note that says so, where there is one."""
         per = ReportPer.STUDY if ResultKind.NOT_ANALYSED in self.config.kinds(ReportPer.STUDY) else ReportPer.IMAGE
-        stored = self._all_stored(rejected.artifacts, per)
+        stored = all_stored(self.spool, rejected.artifacts, per)
         by_others = rejected.reason is Reason.IDENTITY_CONFLICT  # what other images say may change
         rules = None if by_others else self.analyser.rules_sha256
         judged = None if rejected.listed is None else self._judged(judgement_text.dump(rejected.listed), is_listed=True)
-        settled = self.ledger.settle_rejected(job, rejected, stored, self.config.wishes, rules, judged)
+        was_held = self.ledger.settle_rejected(job, rejected, stored, self.config.wishes, rules, judged)
         if stored:
             notify(self.config.spool.path, Role.DELIVER)
-        if settled:
+        if was_held:
             metrics.rejected(rejected.reason)
-        return _settled(settled, f"rejected reason={rejected.reason}")
+        return settled(was_held, f"rejected reason={rejected.reason}")
 
     def _judged(self, text: str, *, is_listed: bool) -> Judged | None:
         """What the report of its study is made of; None where nobody wants one."""
@@ -246,99 +248,25 @@ class Worker:
 
     def _report(self, job: Job, reported: Reported) -> str:
         """Results are durable before the ledger speaks of them, and due at the destinations when it does."""
-        stored = self._all_stored(reported.artifacts, ReportPer.IMAGE)
-        stored += self._all_stored(reported.pictures, ReportPer.STUDY)
+        stored = all_stored(self.spool, reported.artifacts, ReportPer.IMAGE)
+        stored += all_stored(self.spool, reported.pictures, ReportPer.STUDY)
         kept = reported.judgement
         judged = None if kept is None else self._judged(judgement_text.dump(kept), is_listed=False)
-        settled = self.ledger.settle_reported(job, reported.finding, stored, self.config.wishes, judged)
+        was_held = self.ledger.settle_reported(job, reported.finding, stored, self.config.wishes, judged)
         notify(self.config.spool.path, Role.DELIVER)
         decision, profile = reported.finding.decision, reported.finding.identity.profile
         word = reported.finding.target.word(decision.verdict)
-        if settled:
+        if was_held:
             metrics.judged(profile, word, decision.abstain_reason)
         abstained = f" abstain_reason={decision.abstain_reason}" if decision.abstain_reason is not None else ""
-        return _settled(settled, f"reported verdict={word}{abstained}")
-
-    def claim_study(self) -> StudyJob | None:
-        """Lease the study that is to be reported next. As `claim`."""
-        return studies.claim_study(self.ledger, self.owner, self.config.work.lease_s)
-
-    def finish_study(self, job: StudyJob) -> None:
-        """Make the report of one claimed study. As `finish`."""
-        started = time.monotonic()
-        ending = self._end_study(job)
-        level = logging.ERROR if ending.startswith("dead") else logging.INFO
-        first = job.members[0].instance_id if job.members else 0
-        told = (ending, first, len(job.members), job.attempts, _ms(started))
-        log.log(level, "%s instance=%d images=%d attempt=%d took_ms=%d", *told)
-
-    def _end_study(self, job: StudyJob) -> str:
-        if job.attempts > self.config.work.max_attempts:
-            return self._study_dead(job, DeadReason.FAULT, f"{self.config.work.max_attempts} workers died of it")
-        try:
-            return self._report_study(job)
-        except SpoolCorruptError as error:
-            return self._study_dead(job, DeadReason.SPOOL_CORRUPT, str(error))
-        except ResourceError:
-            studies.release_study(self.ledger, job, delay_s=PAUSE_S, count_attempt=False)
-            raise
-        except LedgerLostError:
-            raise
-        except Exception as error:
-            log.error("failed study images=%d attempt=%d %s", len(job.members), job.attempts, describe(error))
-            if job.attempts >= self.config.work.max_attempts:
-                return self._study_dead(job, DeadReason.FAULT, describe(error))
-            delay_s = _RETRY_DELAY_S * job.attempts
-            return _settled(studies.release_study(self.ledger, job, delay_s=delay_s), "study released")
-
-    def _study_dead(self, job: StudyJob, death: DeadReason, detail: str) -> str:
-        return _settled(studies.settle_study_dead(self.ledger, job, death, detail), f"dead study reason={death}")
-
-    def _report_study(self, job: StudyJob) -> str:
-        images = tuple(self._image(member) for member in job.members if member.judgement and not member.is_listed)
-        others = tuple(_not_analysed(member) for member in job.members if member.is_listed or not member.judgement)
-        case = StudyCase(images=images, others=others, earlier_reports=job.earlier_reports)
-        report = self.analyser.report(case, self.config)
-        stored = [] if report is None else self._all_stored(report.artifacts, ReportPer.STUDY)
-        verdict = None if report is None else report.verdict
-        settled = studies.settle_study(self.ledger, job, verdict, stored, self.config.wishes)
-        notify(self.config.spool.path, Role.DELIVER)
-        return _settled(settled, "study with nothing to report" if verdict is None else f"study verdict={verdict}")
-
-    def _image(self, member: Member) -> StudyImage:
-        content = self.spool.load(Area.OBJECTS, member.content_sha256)
-        self.spool.require_whole(Area.OBJECTS, member.content_sha256, content)
-        judgement = judgement_text.load_judgement(member.judgement)
-        return StudyImage(content=content, origin=member.origin, judgement=judgement)
-
-    def _all_stored(self, artifacts: Sequence[Artifact], per: ReportPer) -> list[StoredArtifact]:
-        """Store each; the largest at the same time as the others, since the disk serves both."""
-        largest = max(artifacts, key=lambda each: len(each.content), default=None)
-        with ThreadPoolExecutor(1, "largest") as thread:
-            waiting = None if largest is None else thread.submit(self._store, largest, per)
-            stored = [None if each is largest else self._store(each, per) for each in artifacts]
-        return [one if one is not None else waiting.result() for one in stored if waiting is not None]
-
-    def _store(self, artifact: Artifact, per: ReportPer) -> StoredArtifact:
-        alternatives = tuple(self._store(alternative, per) for alternative in artifact.alternatives)
-        file = self.spool.store_result(artifact.content)
-        return StoredArtifact(
-            kind=artifact.kind,
-            sop_class_uid=artifact.sop_class_uid,
-            sop_instance_uid=artifact.sop_instance_uid,
-            series_instance_uid=artifact.series_instance_uid,
-            content_sha256=file.sha256,
-            size_bytes=file.size_bytes,
-            per=per,
-            alternatives=alternatives,
-        )
+        return settled(was_held, f"reported verdict={word}{abstained}")
 
     def _blame(self, job: Job, detail: str) -> str:
         """An unexpected error is a bug: tried again, since the machine may be at fault, then set aside."""
         log.error("failed instance=%d attempt=%d %s", job.claim.row_id, job.attempts, detail)
         if job.attempts >= self.config.work.max_attempts:
             return self._dead(job, DeadReason.FAULT, detail)
-        return _settled(self.ledger.release(job, delay_s=_RETRY_DELAY_S * job.attempts, detail=detail), "released")
+        return settled(self.ledger.release(job, delay_s=RETRY_DELAY_S * job.attempts, detail=detail), "released")
 
     def _give_back(self, job: Job, detail: str) -> None:
         try:
@@ -392,10 +320,10 @@ class Lanes:
         """
         if self._faults:
             raise self._faults.popleft()
-        study = self._worker.claim_study()
+        study = self._worker.studies.claim()
         if study is not None:
             self._room.acquire()
-            self._threads.submit(self._run, partial(self._worker.finish_study, study))
+            self._threads.submit(self._run, partial(self._worker.studies.finish, study))
             return True
         job = self._worker.claim()
         if job is None:
@@ -440,30 +368,7 @@ class Lanes:
         self._threads.shutdown()
 
 
-def _settled(held: bool, ending: str) -> str:
-    """Where the lease was lost, the other worker's end counts."""
-    return ending if held else f"lost-lease after={ending}"
-
-
-def _not_analysed(member: Member) -> NotAnalysed:
-    if member.judgement:
-        return judgement_text.load_not_analysed(member.judgement)
-    return NotAnalysed(
-        sop_class_uid=member.ref.sop_class_uid,
-        sop_instance_uid=member.ref.sop_instance_uid,
-        series_instance_uid=member.ref.series_instance_uid,
-        series_number=None,
-        instance_number=None,
-        reason=None,
-        sentence="It could not be analysed for a technical fault.",
-    )
-
-
 def _exit_hung() -> None:
     """C code cannot be interrupted: the process goes, the lease runs out, the attempt stays counted."""
     log.critical("hung: the job in hand did not end")
     os._exit(_EXIT_HUNG)
-
-
-def _ms(started: float) -> int:
-    return round(1000 * (time.monotonic() - started))
