@@ -403,8 +403,8 @@ class Judgement:
     ----------
     finding : its map has no cells; the regions stay
     rows, columns : of the radiograph
-    pixel_aspect, view, remarks, cautions, pixel_sha256 : as `Radiograph`
     header_sha256 : of what the results carry over from the header: with the pixels, all that the report depends on
+    pixel_aspect, view, remarks, cautions, pixel_sha256, voi : as `Radiograph`
     results : the objects of this image alone that go with the report of its study, its picture among them
     """
 
@@ -417,6 +417,7 @@ class Judgement:
     cautions: tuple[str, ...]
     pixel_sha256: str
     header_sha256: str
+    voi: Voi | None = None
     results: tuple[ResultRef, ...] = ()
 
 
@@ -454,6 +455,8 @@ class StudyCase:
     """Documents of each report of this study that was made before, the first one first: they are replaced."""
     priors: tuple[StudyImage, ...] = ()
     """Earlier radiographs of the patient, of other studies, judged by the same profile."""
+    unanswered: tuple[bytes, Origin] | None = field(default=None, repr=False)
+    """Part 10 file and origin of the first of `others`, where no image was analysed: whose patient and study it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

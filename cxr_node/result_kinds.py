@@ -24,6 +24,12 @@ class ResultKind(StrEnum):
     """Of a REJECTED radiograph, which has no result."""
 
 
+OF_ONE_IMAGE = frozenset({
+    ResultKind.HEATMAP, ResultKind.FRAMES, ResultKind.PRESENTATION_STATE, ResultKind.SEGMENTATION, ResultKind.PDF,
+})  # fmt: skip
+"""Kinds that are about one image and made of its pixels, whatever a report is about."""
+
+
 class ReportPer(StrEnum):
     """What one report is about."""
 
