@@ -455,8 +455,8 @@ class StudyCase:
     """Documents of each report of this study that was made before, the first one first: they are replaced."""
     priors: tuple[StudyImage, ...] = ()
     """Earlier radiographs of the patient, of other studies, judged by the same profile."""
-    unanswered: tuple[bytes, Origin] | None = field(default=None, repr=False)
-    """Part 10 file and origin of the first of `others`, where no image was analysed: whose patient and study it is."""
+    unanswered: tuple[tuple[bytes, Origin], ...] = field(default=(), repr=False)
+    """Part 10 file and origin of each of `others`, where no image was analysed: whose patient and study it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

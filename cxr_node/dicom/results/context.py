@@ -277,7 +277,7 @@ def start(of: Subject, kind: ResultKind) -> Dataset:
     dataset.DeviceSerialNumber = device.serial_number
     dataset.SoftwareVersions = [PRODUCT, device.algorithm_version]
     dataset.ContentQualification = "RESEARCH"
-    dataset.ContributingEquipmentSequence = _equipment(of)
+    dataset.ContributingEquipmentSequence = equipment(of)
     return dataset
 
 
@@ -314,7 +314,7 @@ def _encoded(of: Subject, kind: ResultKind, dataset: Dataset, names: Sequence[tu
     return files
 
 
-def _equipment(of: Subject) -> list[Dataset]:
+def equipment(of: Subject) -> list[Dataset]:
     """Who took the radiograph, and every algorithm that has a say (AIR 6.5.3.1)."""
     acquisition = copied_attributes.acquisition_equipment(of.source.dataset)
     if acquisition is not None:

@@ -3,8 +3,8 @@
 A positive has a TID 1410 group for each region, where the network looked; the certainty is that of the radiograph and
 stands in the first group only. Without a region there are codes and an image reference in a TID 1501 group, and the
 title is Qualitative Evaluations: of an Imaging Measurement Report without a region OHIF (3.11 to 3.14) shows a black
-viewport. Nor may every item of the text be without a name: hence no image library. Of several images those with a region
-come first, for OHIF opens the first group.
+viewport. Nor may every item of the text be without a name: hence no image library. Of several images those with a
+region come first, for OHIF opens the first group.
 
 PS3.3 A.35.13, A.35.3, A.35.2, C.18.6; PS3.16 TID 1500, 1600, 1602, 1410, 1501, 4019, 1204, 1004, CID 240, 6047, 7021;
 IHE RAD AIR 6.5.3.

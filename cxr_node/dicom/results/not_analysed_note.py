@@ -56,7 +56,6 @@ def context_of(
     settings: Results,
     config_sha256: str,
     *,
-    kind: ResultKind = ResultKind.NOT_ANALYSED,
     per: ReportPer = ReportPer.IMAGE,
 ) -> Context:
     """What the note is made of: the answer of the rules, which is none; and the report where nothing was answered."""
@@ -74,6 +73,7 @@ def context_of(
         heatmap=domain.Heatmap(cells=_NOTHING, border=(0.0, 0.0), regions=(), label="", layer=""),
         identity=identity,
     )
+    kind = ResultKind.NOT_ANALYSED if per is ReportPer.IMAGE else ResultKind.REPORT
     unseen = Radiograph(pixels=_NOTHING, pixel_aspect=1.0, view=source.view, pixel_sha256="")
     return Context(
         source=source, radiograph=unseen, finding=finding, origin=origin, settings=settings,

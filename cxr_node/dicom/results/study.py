@@ -43,11 +43,11 @@ class Study:
     """Everything that the content depends on, but earlier reports."""
 
     def __post_init__(self) -> None:
-        keys = [(_order(each.source), each.source.ref.sop_instance_uid) for each in self.images]
-        keys += [(_place(each.series_number, each.instance_number), each.sop_instance_uid) for each in self.others]
+        keys = [place(each.source) for each in self.images]
+        keys += [(*_numbers(each.series_number, each.instance_number), each.sop_instance_uid) for each in self.others]
         latest = max(each.origin.received_at for each in (self.head, *self.images))
         head = self.head
-        object.__setattr__(self, "numbers", {key[1]: number for number, key in enumerate(sorted(keys), 1)})
+        object.__setattr__(self, "numbers", {key[-1]: number for number, key in enumerate(sorted(keys), 1)})
         object.__setattr__(self, "clock", moment_of(head.source.dataset, latest, head.zone))
         object.__setattr__(self, "answer", self._all_that_counts())
 
@@ -106,7 +106,7 @@ class Study:
             return study_wording.label(
                 self.numbers[image.sop_instance_uid], None, image.series_number, image.instance_number
             )
-        series, instance = (_number(image.source, keyword) for keyword in ("SeriesNumber", "InstanceNumber"))
+        series, instance = (stated_number(image.source, keyword) for keyword in ("SeriesNumber", "InstanceNumber"))
         return study_wording.label(self.number(image), image.radiograph.view, series, instance)
 
     @property
@@ -169,7 +169,7 @@ def about(of: Context | Study) -> Study:
 
 def in_order(images: Iterable[Context]) -> tuple[Context, ...]:
     """Sort images by series, number and UID."""
-    return tuple(sorted(images, key=lambda each: (_order(each.source), each.source.ref.sop_instance_uid)))
+    return tuple(sorted(images, key=lambda each: place(each.source)))
 
 
 def named(image: Context | NotAnalysed) -> tuple[str, str, str]:
@@ -219,14 +219,17 @@ def _classes(kind: ResultKind) -> tuple[str, ...]:
     return (BASIC_TEXT_SR,) if kind is ResultKind.REPORT else (SHAPES[kind].sop_class_uid, *SHAPES[kind].alternatives)
 
 
-def _order(source: Source) -> tuple[int, int]:
-    return _place(_number(source, "SeriesNumber"), _number(source, "InstanceNumber"))
+def place(source: Source) -> tuple[int, int, str]:
+    """Where an image stands among others."""
+    numbers = _numbers(stated_number(source, "SeriesNumber"), stated_number(source, "InstanceNumber"))
+    return *numbers, source.ref.sop_instance_uid
 
 
-def _place(series_number: int | None, instance_number: int | None) -> tuple[int, int]:
+def _numbers(series_number: int | None, instance_number: int | None) -> tuple[int, int]:
     return _LAST if series_number is None else series_number, _LAST if instance_number is None else instance_number
 
 
-def _number(source: Source, keyword: str) -> int | None:
+def stated_number(source: Source, keyword: str) -> int | None:
+    """Series or Instance Number, None where the header has none."""
     found = source.integer(keyword, _LAST)
     return None if found == _LAST else found
