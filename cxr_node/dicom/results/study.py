@@ -54,7 +54,7 @@ class Study:
     @property
     def is_of_one(self) -> bool:
         """Whether it is about one image, with the sentences of that."""
-        return len(self.images) == 1 and not self.others
+        return len(self.images) == 1 and not self.others and not self.priors
 
     @property
     def verdict(self) -> Verdict:

@@ -24,7 +24,7 @@ from cxr_node.dicom.verify.rules import Flaw, Report, Rule
 from cxr_node.dicom.words import wording
 from cxr_node.domain import Artifact, Rejected, Verdict
 from cxr_node.errors import InstanceError, UnsoundResultError
-from cxr_node.result_kinds import SHAPES, ReportPer, ResultKind
+from cxr_node.result_kinds import SHAPES, ResultKind
 
 _KIND_OF = {
     uid: kind
@@ -68,7 +68,7 @@ def require_sound_study(artifacts: Sequence[Artifact], study: Study) -> None:
     """As `require_sound`, of the documents of a study."""
     flaws: list[Flaw] = []
     with quiet():
-        if study.is_of_one and not study.priors and study.head.per is ReportPer.STUDY and not study.replaces:
+        if study.is_of_one:
             flaws = _flaws_of_made(artifacts, study.images[0], None, study)
         else:
             documents = _documents(artifacts, study, flaws)
@@ -83,14 +83,16 @@ def check_made(artifacts: Sequence[Artifact], context: Context, rejected: Reject
 
 
 def _flaws_of_made(
-    artifacts: Sequence[Artifact], context: Context, rejected: Rejected | None, named: Subject | None = None
+    artifacts: Sequence[Artifact], context: Context, rejected: Rejected | None, study: Study | None = None
 ) -> list[Flaw]:
-    """`named` : whose UIDs they have, if not those of the image"""
+    """`study` : which has no other image, and whose documents they are."""
     flaws: list[Flaw] = []
-    documents = _documents(artifacts, named or context, flaws)
+    documents = _documents(artifacts, study or context, flaws)
     expected = claims.from_context(context)
     if rejected is not None:
         expected["summary"] = wording.not_analysed(rejected)
+    if study is not None:
+        expected["summary"] = study.summary
     objects.check(documents, expected, context.source, context.finding.decision.verdict, flaws)
     return flaws
 
