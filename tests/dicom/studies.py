@@ -36,7 +36,7 @@ CONFIG = settings()
 
 def source(number: int, **overrides: Any) -> bytes:
     """Image `number` of the study, in a series of its own."""
-    named = {
+    named: dict[str, Any] = {
         "SOPInstanceUID": f"1.2.826.0.1.3680043.10.1.{number}",
         "SeriesInstanceUID": f"1.2.826.0.1.3680043.10.2.{number}",
         "SeriesNumber": number,
@@ -54,7 +54,8 @@ def image(
     number: int, case: str = "pneumonia", config: schema.Config = CONFIG, **overrides: Any
 ) -> tuple[StudyImage, Reported]:
     content = source(number, **overrides)
-    outcome = pipeline.process(content, origin(number), builders.FixedPredictor(**CASES[case]), config)
+    answers: dict[str, Any] = dict(CASES[case])
+    outcome = pipeline.process(content, origin(number), builders.FixedPredictor(**answers), config)
     assert isinstance(outcome, Reported), outcome
     assert outcome.judgement is not None
     return StudyImage(content=content, origin=origin(number), judgement=outcome.judgement), outcome

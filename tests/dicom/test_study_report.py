@@ -13,8 +13,9 @@ from pydicom import Dataset, dcmread
 from cxr_node import judgement_text, pipeline
 from cxr_node.dicom.verify import check
 from cxr_node.dicom.words import study_wording
-from cxr_node.domain import Reason, StudyCase, StudyReport, Verdict
+from cxr_node.domain import Reason, Reported, StudyCase, StudyReport, Verdict
 from cxr_node.result_kinds import OF_ONE_IMAGE, ResultKind
+from tests import builders
 from tests.dicom import studies
 from tests.dicom.studies import case, image, lateral, refs, report, settings, with_prior
 
@@ -173,8 +174,8 @@ def test_a_normal_has_no_picture_unless_asked_for() -> None:
 
 def test_a_report_of_each_image_is_no_matter_of_studies() -> None:
     config = settings(per="image")
-    outcome = pipeline.process(studies.source(1), studies.origin(1), studies.builders.FixedPredictor(), config)
-    assert isinstance(outcome, pipeline.Reported)
+    outcome = pipeline.process(studies.source(1), studies.origin(1), builders.FixedPredictor(), config)
+    assert isinstance(outcome, Reported)
     assert outcome.judgement is None
     assert outcome.pictures == ()
     assert {each.kind for each in outcome.artifacts} >= {ResultKind.REPORT, ResultKind.HEATMAP}

@@ -309,7 +309,10 @@ def _encoded(of: Subject, kind: ResultKind, dataset: Dataset, names: Sequence[tu
     files = []
     for name, documents in zip(names, replaced, strict=True):
         members = [(each.series_instance_uid, each.sop_class_uid, each.sop_instance_uid) for each in documents]
-        dataset.PredecessorDocumentsSequence = [study_reference(of.source.ref.study_instance_uid, members)]
+        if members:
+            dataset.PredecessorDocumentsSequence = [study_reference(of.source.ref.study_instance_uid, members)]
+        else:
+            dataset.pop("PredecessorDocumentsSequence", None)
         files += to_part10_each(dataset, [name])
     return files
 

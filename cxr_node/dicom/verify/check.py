@@ -135,7 +135,7 @@ def check_files(files: Iterable[tuple[str, bytes]]) -> Checked:
             sources[source.ref.sop_instance_uid].append(source)
         else:
             ignored.append(name)
-    of_studies = [document for document in documents if parts.is_of_study(document)]
+    of_studies = _of_studies(documents)
     for report_of_study in _answers(of_studies, by_study=True):
         study_check.check_files_of_study(report_of_study, documents, flaws)
     single = [document for document in documents if document not in of_studies]
@@ -210,6 +210,23 @@ def _answers(documents: list[Document], *, by_study: bool = False) -> list[list[
             received[moment if len(classes) < len(group) else ""].append(document)
         answers += received.values()
     return answers
+
+
+def _of_studies(documents: list[Document]) -> list[Document]:
+    """Documents about several images; a key object goes with the report that was made with it."""
+
+    def made(document: Document) -> tuple[str, ...]:
+        ours = claims.equipment(document.dataset)
+        return text(document.dataset, "StudyInstanceUID"), text(ours, "DeviceUID"), text(ours, "ContributionDateTime")
+
+    found = [document for document in documents if parts.is_of_study(document)]
+    reports = {(*made(document), _summary(document)) for document in found}
+    marks = [document for document in documents if document.kind is ResultKind.KEY_OBJECT]
+    return found + [document for document in marks if (*made(document), _summary(document)) in reports]
+
+
+def _summary(document: Document) -> str:
+    return next((claim.value for claim in claims.of_study(document) if claim.about == "summary"), "")
 
 
 def _source_of(documents: list[Document]) -> str:

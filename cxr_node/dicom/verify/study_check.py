@@ -66,7 +66,7 @@ def check_files_of_study(documents: Sequence[Document], others: Sequence[Documen
         verdicts.append(verdict)
         _check_views(views, {}, verdict, flaws)
         for document, its in parts:
-            if image not in its.views:
+            if image not in its.views and document.kind is not ResultKind.KEY_OBJECT:
                 objects.reporter(document.name, flaws)(Rule.SOURCE, "images")
     worst = next((each for each in _WORST_FIRST if each in verdicts), Verdict.INDETERMINATE)
     said = [(its.study, list(claims.of_study(its.study))) for _, its in parts]
@@ -84,6 +84,8 @@ def check_files_of_study(documents: Sequence[Document], others: Sequence[Documen
         mentioned = {image for _, image, _ in all_listed} | set(images) | set(its.library)
         mentioned |= {claim.value for view in its.views.values() for claim in claims.of_view(view)
                       if claim.about == "picture"}  # fmt: skip
+        if document.kind is ResultKind.KEY_OBJECT:
+            mentioned = {item.value for item in document.content if item.value_type == "IMAGE"}
         misplaced = any(pictures.get(entry[3], entry[1]) != entry[1] for entry in entries)
         if misplaced or not mentioned <= {entry[2:] for entry in entries}:
             report(Rule.EVIDENCE, EVIDENCE)
