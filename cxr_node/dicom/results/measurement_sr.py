@@ -3,8 +3,8 @@
 A positive has a TID 1410 group for each region, where the network looked; the certainty is that of the radiograph and
 stands in the first group only. Without a region there are codes and an image reference in a TID 1501 group, and the
 title is Qualitative Evaluations: of an Imaging Measurement Report without a region OHIF (3.11 to 3.14) shows a black
-viewport. Nor may every item of the text be without a name: hence no image library. Of several images those with a
-region come first, for OHIF opens the first group.
+viewport. Nor may every item of the text be without a name: hence no image library. Beside images with a region, which
+come first, the others have a frame round all of them for one: no group may be without a region there either.
 
 PS3.3 A.35.13, A.35.3, A.35.2, C.18.6; PS3.16 TID 1500, 1600, 1602, 1410, 1501, 4019, 1204, 1004, CID 240, 6047, 7021;
 IHE RAD AIR 6.5.3.
@@ -21,7 +21,7 @@ from cxr_node.dicom.results.context import Context, finish
 from cxr_node.dicom.results.sr_items import Relation
 from cxr_node.dicom.results.study import Study, about, named, start_report
 from cxr_node.dicom.words import coded_findings, study_wording, wording, zones
-from cxr_node.domain import Artifact, Finding, NotAnalysed, Verdict
+from cxr_node.domain import Artifact, Finding, NotAnalysed, Point, Verdict
 from cxr_node.result_kinds import ResultKind
 
 TITLE = codes.DCM.ImagingMeasurementReport
@@ -61,7 +61,7 @@ def _content(study: Study) -> Dataset:
     drawn = [image for image in study.images if image.regions]
     bare = [image for image in study.images if not image.regions]
     groups = [_group(image, number) for image in drawn for number in range(1, len(image.regions) + 1)]
-    groups += [_group_of_codes(image) for image in bare]
+    groups += [_framed_group(image) if drawn else _group_of_codes(image) for image in bare]
     entries = [_library_entry(each) for each in study.listed]
     library = sr_items.container(Relation.CONTAINS, codes.DCM.ImageLibraryGroup, entries)
     children = [
@@ -122,12 +122,25 @@ def _library_entry(image: Context | NotAnalysed) -> Dataset:
 
 def _group(context: Context, number: int) -> Dataset:
     """TID 1410, one region: the finding, its certainty, who says so, and the region that lets viewers show it."""
-    region, place = context.regions[number - 1], context.places[number - 1]
+    return _drawn_group(context, number, context.regions[number - 1].outline, context.places[number - 1])
+
+
+def _framed_group(context: Context) -> Dataset:
+    return _drawn_group(context, 1, frame(context), "")
+
+
+def frame(context: Context) -> tuple[Point, ...]:
+    """Closed line round the whole image."""
+    rows, columns = context.radiograph.pixels.shape
+    return (0.0, 0.0), (columns, 0.0), (columns, rows), (0.0, rows), (0.0, 0.0)
+
+
+def _drawn_group(context: Context, number: int, outline: tuple[Point, ...], place: str) -> Dataset:
     source = _source_image(context, Relation.SELECTED_FROM)
     items = [
         *_finding(context, number),
         sr_items.code(Relation.CONTAINS, _target(context), PRESENCE[context.finding.decision.verdict]),
-        sr_items.polyline(Relation.CONTAINS, codes.DCM.ImageRegion, region.outline, source),
+        sr_items.polyline(Relation.CONTAINS, codes.DCM.ImageRegion, outline, source),
     ]
     if place:
         items.append(sr_items.text(Relation.CONTAINS, codes.DCM.Comment, zones.of_region(place)))

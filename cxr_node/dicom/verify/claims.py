@@ -408,7 +408,7 @@ def _from_finding(context: Context) -> dict[str, Any]:
         "config.sha256": identity.config_sha256,
         "weights": identity.weights_sha256[:12],
         "model line": wording.model_line(finding, PRODUCT),
-        "outlines": [_as_stored(region.outline) for region in context.regions],
+        "outlines": [as_stored(region.outline) for region in context.regions],
         "tracking": [context.tracking_uid(number) for number in range(1, max(len(context.regions), 1) + 1)],
         "places in order": places,
         "places": set(places),
@@ -417,7 +417,7 @@ def _from_finding(context: Context) -> dict[str, Any]:
     }
 
 
-def _as_stored(outline: tuple[Point, ...]) -> tuple[str, ...]:
+def as_stored(outline: tuple[Point, ...]) -> tuple[str, ...]:
     """Coordinates as they stand in an object, in single precision."""
     numbers = [number for point in outline for number in point]
     form = f"{len(numbers)}f"

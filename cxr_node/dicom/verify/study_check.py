@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cxr_node.dicom.results import copied_attributes
+from cxr_node.dicom.results import copied_attributes, measurement_sr
 from cxr_node.dicom.results.context import Context, equipment
 from cxr_node.dicom.results.study import Study, evidence, named
 from cxr_node.dicom.verify import claims, objects, single_field
@@ -22,6 +22,7 @@ from cxr_node.dicom.words import study_wording
 from cxr_node.domain import NotAnalysed, Verdict
 from cxr_node.result_kinds import ResultKind
 
+_OURS = "2.25."  # as pictures are named; so may be an image, of which it is not asked
 _OTHER_EVIDENCE = "PertinentOtherEvidenceSequence"
 _WORST_FIRST = (Verdict.POSITIVE, Verdict.INDETERMINATE, Verdict.NEGATIVE)
 _THRESHOLDS = {
@@ -51,6 +52,8 @@ def check_study(documents: Sequence[Document], study: Study, flaws: list[Flaw]) 
     for image, context in images.items():
         views = [its.views[image] for its in parts.values() if image in its.views]
         wanted = claims.from_context(context) | {"line": study_wording.finding_line(context.finding)}
+        if not context.regions and any(each.regions for each in study.images):
+            wanted["outlines"] = [claims.as_stored(measurement_sr.frame(context))]
         _check_views(views, wanted, context.finding.decision.verdict, flaws)
 
 
@@ -59,6 +62,7 @@ def check_files_of_study(documents: Sequence[Document], others: Sequence[Documen
     parts = [(document, take_apart(document)) for document in documents]
     images = list(dict.fromkeys(image for _, its in parts for image in its.views))
     all_listed = [line for document, its in parts if document.kind is ResultKind.REPORT for line in its.lines]
+    in_report = {image for _, image, _ in all_listed}
     verdicts = []
     for image in images:
         views = [its.views[image] for _, its in parts if image in its.views]
@@ -81,7 +85,7 @@ def check_files_of_study(documents: Sequence[Document], others: Sequence[Documen
         )
         _check_said(its.study, worst, judged, report)
         entries = listed(document.dataset, EVIDENCE)
-        mentioned = {image for _, image, _ in all_listed} | set(images) | set(its.library)
+        mentioned = in_report | set(images) | set(its.library)
         mentioned |= {claim.value for view in its.views.values() for claim in claims.of_view(view)
                       if claim.about == "picture"}  # fmt: skip
         if document.kind is ResultKind.KEY_OBJECT:
@@ -89,8 +93,11 @@ def check_files_of_study(documents: Sequence[Document], others: Sequence[Documen
         misplaced = any(pictures.get(entry[3], entry[1]) != entry[1] for entry in entries)
         if misplaced or not mentioned <= {entry[2:] for entry in entries}:
             report(Rule.EVIDENCE, EVIDENCE)
-        if not its.is_clear or (its.library and not {image for _, image, _ in all_listed} <= set(its.library)):
+        if not its.is_clear or (its.library and in_report != set(its.library)):
             report(Rule.LIBRARY, "Image Library")
+        unlisted = {entry[2:] for entry in entries if not entry[3].startswith(_OURS)} - in_report
+        if document.kind is ResultKind.REPORT and unlisted:
+            report(Rule.SUMMARY, "Finding")
         numbers = [number for number, _, _ in its.lines]
         if document.kind is ResultKind.REPORT and numbers != list(range(1, len(numbers) + 1)):
             report(Rule.SUMMARY, "Finding")
