@@ -54,47 +54,64 @@ def is_of_study(document: Document) -> bool:
 def take_apart(document: Document) -> Parts:
     """Sort the content of a report or of measurements by what it is about."""
     found = Parts(study=document)
-    of_study: list[Plain] = []
-    of_image: dict[Named, list[Plain]] = defaultdict(list)
-    of_all: list[tuple[int | None, Plain]] = []
+    piles = _Piles()
     for path, item in _leaves(document.dataset, ()):
-        concept, images = code(item, "ConceptNameCodeSequence")[0], list(_images(item))
-        said = text(item, "TextValue")
-        if concept == _PREVIOUS and images:
-            found.previous.append((images[0], said))
-        elif concept == _FINDING and said and images:
-            number, line = study_wording.numbered(said)
-            found.lines.append((number, images[0], line))
-            found.is_clear &= len(images) == 1 and number is not None
-            if not line.startswith(_NOT_ANALYSED):
-                of_image[images[0]].append(item | {"TextValue": line})
-        elif "Image Library" in path:
-            found.library += images
-            if items(item, "ContentSequence"):
-                of_image[images[0]].append(item)
-        elif "Imaging Measurements" in path or concept == coded_findings.SCORED.value:
-            found.is_clear &= len(set(images)) == 1
-            for image in set(images):
-                of_image[image].append(item)
-        elif said and concept in _OF_IMAGES:
-            number, line = study_wording.numbered(said)
-            of_all.append((number, item | {"TextValue": line}))
-        else:
-            found.summary_of += images if said else []
-            of_study.append(item if not images else {key: item[key] for key in item if key != "ContentSequence"})
+        _sort(path, item, found, piles)
     numbers = {image: number for number, image, _ in found.lines}
-    for number, item in of_all:
-        for image, its in of_image.items():
+    for number, item in piles.of_all:
+        for image, its in piles.of_image.items():
             if number is None or numbers.get(image) == number:
                 its.append(item)
         found.is_clear &= number is None or number in numbers.values()
-    found.study = replace(document, content=tuple(content_items({"ContentSequence": list(of_study)})))
-    for image, its in of_image.items():
-        bare = replace(document.parsed, dataset={}, meta={})
-        found.views[image] = Document(
-            document.name, document.kind, bare, tuple(content_items({"ContentSequence": list(its)}))
-        )
+    found.study = replace(document, content=tuple(content_items({"ContentSequence": list(piles.of_study)})))
+    bare = replace(document.parsed, dataset={}, meta={})
+    for image, its in piles.of_image.items():
+        content = tuple(content_items({"ContentSequence": list(its)}))
+        found.views[image] = Document(document.name, document.kind, bare, content)
     return found
+
+
+@dataclass(slots=True)
+class _Piles:
+    """Items while they are sorted; those of all images with the number of one, where they have it."""
+
+    of_study: list[Plain] = field(default_factory=list)
+    of_image: dict[Named, list[Plain]] = field(default_factory=lambda: defaultdict(list))
+    of_all: list[tuple[int | None, Plain]] = field(default_factory=list)
+
+
+def _sort(path: tuple[str, ...], item: Plain, found: Parts, piles: _Piles) -> None:
+    concept, images = code(item, "ConceptNameCodeSequence")[0], list(_images(item))
+    said = text(item, "TextValue")
+    if said and images and concept in (_FINDING, _PREVIOUS):
+        _sort_line(concept, images, item, found, piles)
+    elif "Image Library" in path:
+        found.library += images
+        if items(item, "ContentSequence") and images:
+            piles.of_image[images[0]].append(item)
+    elif "Imaging Measurements" in path or concept == coded_findings.SCORED.value:
+        found.is_clear &= len(set(images)) == 1
+        for image in set(images):
+            piles.of_image[image].append(item)
+    elif said and concept in _OF_IMAGES:
+        number, line = study_wording.numbered(said)
+        piles.of_all.append((number, item | {"TextValue": line}))
+    else:
+        found.summary_of += images if said else []
+        piles.of_study.append({key: item[key] for key in item if key != "ContentSequence"} if images else item)
+
+
+def _sort_line(concept: str, images: list[Named], item: Plain, found: Parts, piles: _Piles) -> None:
+    """Line of one image, or of an earlier one."""
+    said = text(item, "TextValue")
+    if concept == _PREVIOUS:
+        found.previous.append((images[0], said))
+        return
+    number, line = study_wording.numbered(said)
+    found.lines.append((number, images[0], line))
+    found.is_clear &= len(images) == 1 and number is not None
+    if not line.startswith(_NOT_ANALYSED):
+        piles.of_image[images[0]].append(item | {"TextValue": line})
 
 
 def _leaves(plain: Plain, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Plain]]:

@@ -61,8 +61,7 @@ def check_files_of_study(documents: Sequence[Document], others: Sequence[Documen
     """Check the documents of a study against each other; `others` are pictures and other objects of its images."""
     parts = [(document, take_apart(document)) for document in documents]
     images = list(dict.fromkeys(image for _, its in parts for image in its.views))
-    all_listed = [line for document, its in parts if document.kind is ResultKind.REPORT for line in its.lines]
-    in_report = {image for _, image, _ in all_listed}
+    in_report = {line[1] for document, its in parts if document.kind is ResultKind.REPORT for line in its.lines}
     verdicts = []
     for image in images:
         views = [its.views[image] for _, its in parts if image in its.views]
@@ -77,34 +76,45 @@ def check_files_of_study(documents: Sequence[Document], others: Sequence[Documen
     agreed = {**objects.agreed_on(said, {}), **claims.FIXED}
     judged = objects.judged([document for document, _ in parts])
     pictures = {objects.names(each)[2]: objects.names(each)[1] for each in others}
-    for document, its in parts:
+    for (document, its), (_, its_claims) in zip(parts, said, strict=True):
         report = objects.reporter(document.name, flaws)
         objects.check_object(document, report)
-        _compare(
-            its.study, [claim for one, its_claims in said if one is its.study for claim in its_claims], agreed, report
-        )
+        _compare(its.study, its_claims, agreed, report)
         _check_said(its.study, worst, judged, report)
-        entries = listed(document.dataset, EVIDENCE)
-        mentioned = in_report | set(images) | set(its.library)
-        mentioned |= {claim.value for view in its.views.values() for claim in claims.of_view(view)
-                      if claim.about == "picture"}  # fmt: skip
-        if document.kind is ResultKind.KEY_OBJECT:
-            mentioned = {item.value for item in document.content if item.value_type == "IMAGE"}
-        misplaced = any(pictures.get(entry[3], entry[1]) != entry[1] for entry in entries)
-        if misplaced or not mentioned <= {entry[2:] for entry in entries}:
-            report(Rule.EVIDENCE, EVIDENCE)
-        if not its.is_clear or (its.library and in_report != set(its.library)):
-            report(Rule.LIBRARY, "Image Library")
-        unlisted = {entry[2:] for entry in entries if not entry[3].startswith(_OURS)} - in_report
-        if document.kind is ResultKind.REPORT and unlisted:
-            report(Rule.SUMMARY, "Finding")
-        numbers = [number for number, _, _ in its.lines]
-        if document.kind is ResultKind.REPORT and numbers != list(range(1, len(numbers) + 1)):
-            report(Rule.SUMMARY, "Finding")
-        elsewhere = {entry[2:] for entry in listed(document.dataset, _OTHER_EVIDENCE)}
-        if {image for image, _ in its.previous} != elsewhere:
-            report(Rule.EVIDENCE, _OTHER_EVIDENCE)
+        _check_listed(document, its, in_report, pictures, report)
+        if document.kind is ResultKind.REPORT:
+            _check_numbering(document, its, in_report, report)
     objects.check_uids([document for document, _ in parts], None, flaws)
+
+
+def _check_listed(
+    document: Document, its: Parts, in_report: set[Named], pictures: Mapping[str, str], report: Report
+) -> None:
+    """Evidence and library have every image that the content leads to; `pictures` : series of each."""
+    entries = listed(document.dataset, EVIDENCE)
+    found = [claim for view in its.views.values() for claim in claims.of_view(view)]
+    mentioned = (
+        in_report | set(its.views) | set(its.library) | {each.value for each in found if each.about == "picture"}
+    )
+    if document.kind is ResultKind.KEY_OBJECT:
+        mentioned = {item.value for item in document.content if item.value_type == "IMAGE"}
+    misplaced = any(pictures.get(entry[3], entry[1]) != entry[1] for entry in entries)
+    if misplaced or not mentioned <= {entry[2:] for entry in entries}:
+        report(Rule.EVIDENCE, EVIDENCE)
+    if not its.is_clear or (its.library and in_report and in_report != set(its.library)):
+        report(Rule.LIBRARY, "Image Library")
+
+
+def _check_numbering(document: Document, its: Parts, in_report: set[Named], report: Report) -> None:
+    """Every image of the evidence has a line, and a number from 1; earlier ones stand elsewhere."""
+    entries = listed(document.dataset, EVIDENCE)
+    unlisted = {entry[2:] for entry in entries if not entry[3].startswith(_OURS)} - in_report
+    numbers = [number for number, _, _ in its.lines]
+    if unlisted or numbers != list(range(1, len(numbers) + 1)):
+        report(Rule.SUMMARY, "Finding")
+    elsewhere = {entry[2:] for entry in listed(document.dataset, _OTHER_EVIDENCE)}
+    if {image for image, _ in its.previous} != elsewhere:
+        report(Rule.EVIDENCE, _OTHER_EVIDENCE)
 
 
 def _of_study(study: Study) -> dict[str, Any]:
