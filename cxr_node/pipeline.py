@@ -358,9 +358,7 @@ def report_study(case: StudyCase, config: Config) -> StudyReport | None:
     -------
     None where there is nothing to say: no chest radiograph was looked at.
 
-    Raises
-    ------
-    UnsoundResultError : our own check refuses it; nothing of it may leave the house.
+    Raises UnsoundResultError: our own check refuses it; nothing of it may leave the house.
     """
     kinds = config.kinds(ReportPer.STUDY)
     images = in_order(_context_of(each, config) for each in _newest(case.images))
@@ -434,7 +432,7 @@ def _priors(images: Sequence[StudyImage], config: Config) -> tuple[Context, ...]
 def _unanswered(case: StudyCase, config: Config) -> Context | None:
     """What the admission rules say of a study of which no image was analysed; None where none of it was looked at."""
     reasons = {each.sop_instance_uid: each.reason for each in case.others}
-    if not any(reason is None or reason in not_analysed_note.LOOKED_AT for reason in reasons.values()):
+    if not ({None} | not_analysed_note.LOOKED_AT) & set(reasons.values()):
         return None
     found = []
     for content, origin in case.unanswered:

@@ -192,3 +192,10 @@ def test_files_of_a_study_have_no_flaw(cases: tuple[str, ...], laterals: int) ->
     files = [(str(each.kind), each.content) for each in (*report(of).artifacts, *pictures)]
     sources = [(f"source {number}", each.content) for number, each in enumerate(of.images)]
     assert check.check_files([*files, *sources]).flaws == ()
+
+
+def test_another_number_of_an_image_makes_another_picture() -> None:
+    one, other = (image(1, "pneumonia", InstanceNumber=number)[1].pictures for number in (1, 2))
+    assert not {each.sop_instance_uid for each in one} & {each.sop_instance_uid for each in other}
+    numbers = [dcmread(io.BytesIO(each[0].content)).InstanceNumber for each in (one, other)]
+    assert numbers == [1, 2]

@@ -178,7 +178,12 @@ class Context:
 
     def instance_number(self, kind: ResultKind) -> int:
         """Number in its series: the source's where images share it."""
-        return max(self.source.integer("InstanceNumber", 1), 1) if self.is_shared(kind) else 1
+        return self._number if self.is_shared(kind) else 1
+
+    @property
+    def _number(self) -> int:
+        """Instance Number of the source."""
+        return max(self.source.integer("InstanceNumber", 1), 1)
 
     @property
     def devices(self) -> tuple[Context, ...]:
@@ -209,7 +214,7 @@ class Context:
             __version__,
             *(f"without {kind}" for kind in missing),
             self.clock.identity,
-            *(["with the report of its study"] if self.per is ReportPer.STUDY else []),
+            *([f"with the report of its study, {self._number}"] if self.per is ReportPer.STUDY else []),
         )
 
 

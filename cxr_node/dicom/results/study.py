@@ -43,7 +43,8 @@ class Study:
     """Everything that the content depends on, but earlier reports."""
 
     def __post_init__(self) -> None:
-        keys = [place(each.source) for each in self.images]
+        alone = self.is_of_one  # then no number is read
+        keys = [(0, 0, each.source.ref.sop_instance_uid) if alone else place(each.source) for each in self.images]
         keys += [(*_numbers(each.series_number, each.instance_number), each.sop_instance_uid) for each in self.others]
         latest = max(each.origin.received_at for each in (self.head, *self.images))
         head = self.head
