@@ -7,11 +7,13 @@ give the same UIDs and the same bytes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Protocol
+
+import numpy as np
 
 from cxr_node import __version__, times
 from cxr_node.config.schema import Admission, Config
@@ -28,13 +30,17 @@ from cxr_node.dicom.results import (
     segmentation,
 )
 from cxr_node.dicom.results.context import Context
+from cxr_node.dicom.results.copied_attributes import header_sha256
+from cxr_node.dicom.results.study import Study, in_order, place, stated_number
 from cxr_node.dicom.verify import check
 from cxr_node.domain import (
     NO_PRECEDENT,
     Artifact,
     Examination,
     Finding,
+    Judgement,
     ModelIdentity,
+    NotAnalysed,
     Origin,
     Outcome,
     Precedent,
@@ -42,11 +48,15 @@ from cxr_node.domain import (
     Reason,
     Rejected,
     Reported,
+    ResultRef,
+    StudyCase,
+    StudyImage,
+    StudyReport,
 )
-from cxr_node.errors import UndecodableError
+from cxr_node.errors import InstanceError, UndecodableError
 from cxr_node.model.decision import decide
 from cxr_node.model.profile import Profile
-from cxr_node.result_kinds import ResultKind
+from cxr_node.result_kinds import OF_ONE_IMAGE, ReportPer, ResultKind
 
 BUILDERS: Mapping[ResultKind, Callable[[Context], Artifact | None]] = {
     ResultKind.REPORT: basic_text_sr.build,
@@ -59,6 +69,12 @@ BUILDERS: Mapping[ResultKind, Callable[[Context], Artifact | None]] = {
     ResultKind.PDF: encapsulated_pdf.build,
 }
 """Makers of the result objects, in the order in which they are made; None where one does not apply."""
+STUDY_BUILDERS: Mapping[ResultKind, Callable[[Study], Artifact | None]] = {
+    ResultKind.REPORT: basic_text_sr.build,
+    ResultKind.MEASUREMENTS: measurement_sr.build,
+    ResultKind.KEY_OBJECT: key_object.build,
+}
+"""Those that a study has one of; the others are made of each image."""
 
 
 class Predictor(Protocol):
@@ -157,7 +173,10 @@ def process(
         return with_note(analysis, content, origin, config, precedent)
     with during("explain"):
         artifacts = explain(analysis, origin, config, precedent)
-    return Reported(finding=analysis.finding, artifacts=artifacts)
+        for_study = config.kinds(ReportPer.STUDY)
+        pictures = explain(analysis, origin, config, kinds=for_study, per=ReportPer.STUDY)
+    told = judgement(analysis, pictures) if for_study else None
+    return Reported(finding=analysis.finding, artifacts=artifacts, pictures=pictures, judgement=told)
 
 
 def rules_sha256(classifier: Classifier, config: Config) -> str:
@@ -207,18 +226,22 @@ def admit(
 
 
 def with_note(rejected: Rejected, content: bytes, origin: Origin, config: Config, precedent: Precedent) -> Rejected:
-    """Add the note that the image was not analysed, where a destination wants one and it may be made.
+    """Add how the report of its study lists it, and the note about it alone, where those may be made.
 
     Raises
     ------
-    UnsoundResultError : our own check refuses it.
+    UnsoundResultError : our own check refuses the note.
     """
-    if ResultKind.NOT_ANALYSED not in config.kinds:
+    if rejected.reason not in not_analysed_note.REASONS:
         return rejected
     source = header.read(content)
     if isinstance(source, Rejected) or not not_analysed_note.applies(source, rejected, precedent):
         return rejected
-    context = not_analysed_note.context_of(source, rejected, origin, config.results, config.answer_sha256)
+    rejected = replace(rejected, listed=not_analysed(source, rejected))
+    if ResultKind.NOT_ANALYSED not in config.kinds(ReportPer.IMAGE) | config.kinds(ReportPer.STUDY):
+        return rejected
+    because = not_analysed_note.because(rejected)
+    context = not_analysed_note.context_of(source, because, origin, config.results, config.answer_sha256)
     made = not_analysed_note.build(context, rejected)
     check.require_sound([made], context, rejected)
     return replace(rejected, artifacts=(made,))
@@ -249,18 +272,20 @@ def explain(
     config: Config,
     precedent: Precedent = NO_PRECEDENT,
     kinds: frozenset[ResultKind] | None = None,
+    per: ReportPer = ReportPer.IMAGE,
 ) -> tuple[Artifact, ...]:
     """Make the result objects that somebody wants; they name each other by UIDs that need no order of making.
 
     Parameters
     ----------
-    kinds : None: what the destinations want
+    kinds : None: what the destinations want of each image
+    per : of a study only what each image has of its own is made; the rest follows in its report
 
     Raises
     ------
     UnsoundResultError : our own check refuses them; nothing of them may leave the house.
     """
-    kinds = config.kinds if kinds is None else kinds
+    kinds = config.kinds(per) if kinds is None else kinds
     context = Context(
         source=analysis.source,
         radiograph=analysis.radiograph,
@@ -270,8 +295,155 @@ def explain(
         kinds=kinds,
         precedent=precedent,
         zone=times.zone(config.results.time_zone),
+        per=per,
     )
-    made = (build(context) for kind, build in BUILDERS.items() if kind in kinds)
+    wanted = kinds if per is ReportPer.IMAGE else kinds & OF_ONE_IMAGE
+    made = (build(context) for kind, build in BUILDERS.items() if kind in wanted)
     artifacts = tuple(artifact for artifact in made if artifact is not None)
     check.require_sound(artifacts, context)
     return artifacts
+
+
+def judgement(analysis: Analysis, pictures: tuple[Artifact, ...]) -> Judgement:
+    """Keep what the report of the study needs of an image, without its pixels."""
+    radiograph, finding = analysis.radiograph, analysis.finding
+    rows, columns = radiograph.pixels.shape
+    bare = replace(finding.heatmap, cells=np.empty((0, 0), np.float32))
+    return Judgement(
+        finding=replace(finding, heatmap=bare),
+        rows=rows,
+        columns=columns,
+        pixel_aspect=radiograph.pixel_aspect,
+        view=radiograph.view,
+        remarks=radiograph.remarks,
+        cautions=radiograph.cautions,
+        pixel_sha256=radiograph.pixel_sha256,
+        header_sha256=header_sha256(analysis.source, radiograph),
+        voi=radiograph.voi,
+        results=tuple(
+            ResultRef(
+                kind=each.kind,
+                sop_class_uid=each.sop_class_uid,
+                sop_instance_uid=each.sop_instance_uid,
+                series_instance_uid=each.series_instance_uid,
+            )
+            for each in pictures
+        ),
+    )
+
+
+def not_analysed(source: header.Source, rejected: Rejected) -> NotAnalysed:
+    """How the report of its study lists an image that was refused."""
+    series_number, instance_number = (stated_number(source, keyword) for keyword in ("SeriesNumber", "InstanceNumber"))
+    return NotAnalysed(
+        sop_class_uid=source.ref.sop_class_uid,
+        sop_instance_uid=source.ref.sop_instance_uid,
+        series_instance_uid=source.ref.series_instance_uid,
+        series_number=series_number,
+        instance_number=instance_number,
+        reason=rejected.reason,
+        sentence=rejected.sentence,
+    )
+
+
+def report_study(case: StudyCase, config: Config) -> StudyReport | None:
+    """Make the report of a study: no pixels, no clock; the same images give the same bytes, in whichever order.
+
+    Parameters
+    ----------
+    case : its images, each once or several times; of several versions of an image the newest counts
+    config : only `results` and what the destinations want of a study are read
+
+    Returns
+    -------
+    None where there is nothing to say: no chest radiograph was looked at.
+
+    Raises UnsoundResultError: our own check refuses it; nothing of it may leave the house.
+    """
+    kinds = config.kinds(ReportPer.STUDY)
+    images = in_order(_context_of(each, config) for each in _newest(case.images))
+    known = {each.source.ref.sop_instance_uid for each in images}
+    others = tuple({each.sop_instance_uid: each for each in case.others if each.sop_instance_uid not in known}.values())
+    head = images[0] if images else _unanswered(case, config)
+    if head is None:
+        return None
+    study = Study(
+        head=head, images=images, others=others, earlier=case.earlier_reports, priors=_priors(case.priors, config)
+    )
+    wanted = kinds if images else kinds & {ResultKind.REPORT}
+    made = (build(study) for kind, build in STUDY_BUILDERS.items() if kind in wanted)
+    artifacts = tuple(artifact for artifact in made if artifact is not None)
+    check.require_sound_study(artifacts, study)
+    return StudyReport(verdict=study.verdict, artifacts=artifacts)
+
+
+def _context_of(image: StudyImage, config: Config) -> Context:
+    """Put an image and what was said of it together again; nothing of a report is made of its pixels.
+
+    Raises
+    ------
+    InstanceError : the file cannot be read any more.
+    """
+    source, told = header.read(image.content), image.judgement
+    if isinstance(source, Rejected):
+        raise InstanceError(source.sentence)
+    unseen = Radiograph(
+        pixels=np.broadcast_to(np.float32(0), (told.rows, told.columns)),
+        pixel_aspect=told.pixel_aspect,
+        view=told.view,
+        remarks=told.remarks,
+        cautions=told.cautions,
+        voi=told.voi,
+        pixel_sha256=told.pixel_sha256,
+    )
+    return Context(
+        source=source,
+        radiograph=unseen,
+        finding=told.finding,
+        origin=image.origin,
+        settings=config.results,
+        kinds=config.kinds(ReportPer.STUDY),
+        zone=times.zone(config.results.time_zone),
+        per=ReportPer.STUDY,
+        made=told.results,
+    )
+
+
+def _newest(images: Iterable[StudyImage]) -> list[StudyImage]:
+    """Of each SOP Instance its newest version, as it came first: a copy in another transfer syntax is no version."""
+    chosen: dict[str, StudyImage] = {}
+    versions: set[tuple[str, str, str]] = set()
+    for image in sorted(images, key=lambda each: (each.origin.received_at, sha256(each.content).hexdigest())):
+        source = header.read(image.content)
+        uid = "" if isinstance(source, Rejected) else source.ref.sop_instance_uid
+        version = uid, image.judgement.pixel_sha256, image.judgement.header_sha256
+        if version not in versions:
+            versions.add(version)
+            chosen[uid] = image
+    return list(chosen.values())
+
+
+def _priors(images: Sequence[StudyImage], config: Config) -> tuple[Context, ...]:
+    """Earlier radiographs, the newest study first."""
+    found = in_order(_context_of(each, config) for each in _newest(images))
+    return tuple(sorted(found, key=lambda each: each.source.text("StudyDate"), reverse=True))
+
+
+def _unanswered(case: StudyCase, config: Config) -> Context | None:
+    """What the admission rules say of a study of which no image was analysed; None where none of it was looked at."""
+    reasons = {each.sop_instance_uid: each.reason for each in case.others}
+    if not ({None} | not_analysed_note.LOOKED_AT) & set(reasons.values()):
+        return None
+    found = []
+    for content, origin in case.unanswered:
+        source = header.read(content)
+        if not isinstance(source, Rejected) and source.ref.sop_instance_uid in reasons:
+            found.append((source, origin))
+    if not found:
+        return None
+    last = max((origin for _, origin in found), key=lambda origin: origin.received_at)
+    source = min((source for source, _ in found), key=place)
+    because = f"no image of the study was analysed: {', '.join(sorted({str(each) for each in reasons.values()}))}"
+    return not_analysed_note.context_of(
+        source, because, last, config.results, config.answer_sha256, per=ReportPer.STUDY
+    )

@@ -24,6 +24,29 @@ class ResultKind(StrEnum):
     """Of a REJECTED radiograph, which has no result."""
 
 
+OF_ONE_IMAGE = frozenset({
+    ResultKind.HEATMAP, ResultKind.FRAMES, ResultKind.PRESENTATION_STATE, ResultKind.SEGMENTATION, ResultKind.PDF,
+})  # fmt: skip
+"""Kinds that are about one image and made of its pixels, whatever a report is about."""
+
+
+class ReportPer(StrEnum):
+    """What one report is about."""
+
+    STUDY = "study"
+    """All images of a study together, once it is ripe."""
+    IMAGE = "image"
+    """Each image alone, as soon as it is judged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What a destination wants."""
+
+    per: ReportPer
+    kinds: tuple[ResultKind, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
     """What a kind of result is as a DICOM object. Each has a series of its own.

@@ -46,7 +46,7 @@ FLOORS = {
         "wiring",
         "pipeline training",
         "dicom model node",
-        "config heatmap resources",
+        "config heatmap judgement_text resources",
         "domain",
         "errors process_setup result_kinds times",
     ),

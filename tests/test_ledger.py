@@ -31,8 +31,8 @@ from cxr_node.node.spool.spool import Spool
 from tests.node import ledgers, peers, workplace
 
 RUNNER = CliRunner()
-PACS = {"name": "pacs", "address": "PACS@127.0.0.1:104"}
-WARD = {"name": "ward", "address": "WARD@127.0.0.1:104"}
+PACS = {"name": "pacs", "address": "PACS@127.0.0.1:104", "report_per": "image"}
+WARD = {"name": "ward", "address": "WARD@127.0.0.1:104", "report_per": "image"}
 
 
 class Site:
@@ -169,7 +169,7 @@ def test_every_number_and_digest_of_a_log_line_leads_to_the_image(
     monkeypatch.setattr(workplace, "judge", lambda _, *rest: judge(b"radiograph 1", *rest))
     archive = peers.Archive(lambda count: {1: 0xA700, 2: 0x0000}.get(count, 0xA900))
     with caplog.at_level("INFO", "cxr_node"), peers.listening(archive) as address:
-        site = Site(tmp_path, {"name": "pacs", "address": str(address)})
+        site = Site(tmp_path, {"name": "pacs", "address": str(address), "report_per": "image"})
         with site.ledger() as ledger:
             received(site, ledger)
         site.judged()
@@ -302,7 +302,7 @@ def test_a_result_that_two_images_share_takes_both_back(tmp_path: Path) -> None:
             type(one)(**{name: getattr(one, name) for name in one.__slots__} | {"sop_instance_uid": uid})
             for one, uid in zip(known, stored, strict=True)
         ]
-        assert ledger.settle_reported(job, ledgers.finding(), same, {"pacs": ()})
+        assert ledger.settle_reported(job, ledgers.finding(), same, ledgers.wishes(pacs=()))
     site.refuse("pacs")
     assert site.states() == ["DEAD", "DEAD"]
     assert site.run("retry", "#1").exit_code == 0
@@ -432,7 +432,7 @@ def test_a_word_that_is_no_alarm_is_refused(week: Site, text: str) -> None:
 def test_a_destination_that_is_down_is_seen_from_outside_and_tried_at_once(tmp_path: Path) -> None:
     """An outage: who waits and why, and `now` when it is over, without waiting for the next try."""
     nobody = peers.nobody()
-    there = {"name": "pacs", "address": str(nobody), "timeout_s": 2.0}
+    there = {"name": "pacs", "address": str(nobody), "report_per": "image", "timeout_s": 2.0}
     site = Site(tmp_path, there)
     slow = workplace.config(
         site.spool, destinations=[there], delivery={"first_delay_s": 3000, "max_delay_s": 3600, "max_age_h": 72}

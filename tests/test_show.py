@@ -44,7 +44,10 @@ def ledger_with_one(tmp_path: Path) -> Ledger:
 def test_status_and_trace_show_whole_uids_and_reasons(tmp_path: Path) -> None:
     ledger = ledger_with_one(tmp_path)
     settings = loader.parse(
-        {"spool": {"path": str(tmp_path)}, "destinations": [{"name": "pacs", "address": "PACS@127.0.0.1:104"}]}
+        {
+            "spool": {"path": str(tmp_path)},
+            "destinations": [{"name": "pacs", "address": "PACS@127.0.0.1:104", "report_per": "image"}],
+        }
     )
     waiting = printed(ledger_tables.status(status.look(ledger, settings), {}))
     assert "".join(waiting.split()).count(UID[:20]) == 1

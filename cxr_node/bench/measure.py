@@ -30,6 +30,7 @@ from cxr_node.dicom.read import header
 from cxr_node.domain import NO_PRECEDENT, Origin, Radiograph, Rejected
 from cxr_node.errors import DataError, ResourceError
 from cxr_node.model.profile import Profile
+from cxr_node.result_kinds import ReportPer
 from cxr_node.tools import drawn
 from cxr_node.tools.drawn import Plate
 
@@ -93,7 +94,7 @@ def run(config: Config, options: BenchOptions, bar: Progress) -> Bench:
             cols=plate.cols,
             bits_stored=plate.bits_stored,
             size_mb=plate.size_bytes / 1e6,
-            results=tuple(sorted(kind.value for kind in config.kinds)),
+            results=tuple(sorted(kind.value for kind in config.kinds(ReportPer.IMAGE) | config.kinds(ReportPer.STUDY))),
             pipeline=by_stage,
             node=node,
             notes=tuple(_notes(config, folder, here, by_stage.others_share)),

@@ -191,6 +191,7 @@ def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
             process=lambda content, origin, config, precedent: pipeline.process(
                 content, origin, classifier, config, precedent, metrics.stage
             ),
+            report=pipeline.report_study,
             batch=classifier.batch,
             rules_sha256=pipeline.rules_sha256(classifier, settings),
         )

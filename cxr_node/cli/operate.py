@@ -26,7 +26,7 @@ from cxr_node.config import loader
 from cxr_node.config.schema import Config
 from cxr_node.domain import Reason
 from cxr_node.errors import DataError, ResourceError
-from cxr_node.result_kinds import ResultKind
+from cxr_node.result_kinds import Wish
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -241,8 +241,8 @@ def _configured(settings: Config, destination: str, *others: str) -> str:
     return name
 
 
-def _destinations(settings: Config, name: str | None) -> dict[str, frozenset[ResultKind]]:
-    known = {to.name: frozenset(to.send) for to in settings.destinations}
+def _destinations(settings: Config, name: str | None) -> dict[str, Wish]:
+    known = settings.wishes
     if name is None:
         return known
     return {configured: known[configured] for configured in (_configured(settings, name),)}

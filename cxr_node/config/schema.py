@@ -20,7 +20,7 @@ from cxr_node.config.monitoring import AlertsSection, LogSection
 from cxr_node.config.page import Web
 from cxr_node.config.section import File, Section
 from cxr_node.domain import RuntimeKind
-from cxr_node.result_kinds import ResultKind
+from cxr_node.result_kinds import ReportPer, ResultKind, Wish
 from cxr_node.times import known as known_zone
 
 _ADDRESS = re.compile(r"(?P<ae_title>[^@]+)@(?P<host>\[[^\]]+\]|[^:\s]+):(?P<port>\d{1,5})")
@@ -29,6 +29,8 @@ _ADDRESS = re.compile(r"(?P<ae_title>[^@]+)@(?P<host>\[[^\]]+\]|[^:\s]+):(?P<por
 STANDARD_KINDS = (ResultKind.REPORT, ResultKind.MEASUREMENTS, ResultKind.HEATMAP)
 """What a destination gets by default: sentences, codes, and a picture."""
 
+MAX_STUDY_WAIT_S = 3600.0
+"""Longest time that a study is waited for."""
 MAX_DELAY_S = 3600.0
 """Longest delay between two tries of a delivery; one that seems longer in the ledger was set by another clock."""
 AETitle = Annotated[str, AfterValidator(strict_yaml.ae_title)]
@@ -152,8 +154,9 @@ class Admission(Section):
 
 
 class NormalHeatmap(StrEnum):
-    """What the heat map object of a NORMAL shows."""
+    """What the picture of a NORMAL shows."""
 
+    NONE = "none"  # there is none
     BANNER = "banner"
     MAP = "map"
 
@@ -164,7 +167,7 @@ class Results(Section):
     manufacturer: str = "cxr_node project"
     installation_id: str = "cxr-node"
     """Serial number of this installation; part of every UID the node makes."""
-    normal_heatmap: NormalHeatmap = NormalHeatmap.BANNER
+    normal_heatmap: NormalHeatmap = NormalHeatmap.NONE
     max_heatmap_px: int = Field(default=2048, ge=1024, le=4096)
     """Long side of the heat map picture."""
     time_zone: Annotated[str, AfterValidator(known_zone)] | None = None
@@ -209,6 +212,7 @@ class AnyDestination(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     send: tuple[ResultKind, ...] = STANDARD_KINDS
     """The others only where they apply: a key object for PNEUMONIA alone, and no region without an outline."""
+    report_per: ReportPer = ReportPer.STUDY
     timeout_s: float = Field(default=30.0, gt=0)
     idle_close_s: float = Field(default=10.0, ge=0)
     """A connection without work is closed after this."""
@@ -298,8 +302,34 @@ def _of_its_kind(value: Any) -> Any:
     return _KINDS[kind].model_validate(value)
 
 
+class Study(Section):
+    """When a study is ripe: all of it is there, as far as anybody can tell, and it is reported."""
+
+    quiet_s: float = Field(default=15.0, ge=0, le=600)
+    """After its last image."""
+    max_wait_s: float = Field(default=120.0, ge=0, le=MAX_STUDY_WAIT_S)
+    """After its first image that no report has, however many follow."""
+
+    @model_validator(mode="after")
+    def _quiet_is_within_the_wait(self) -> Self:
+        if self.quiet_s > self.max_wait_s:
+            raise ValueError("quiet_s must not be more than max_wait_s")
+        return self
+
+
+class Priors(Section):
+    """From where the patient's earlier radiographs are fetched, to say what the same profile says of them."""
+
+    source: str = Field(alias="from")
+    """Name of a destination that answers C-FIND and C-GET."""
+    studies: int = Field(default=1, ge=1, le=5)
+    """How many earlier studies, the newest first."""
+    years: float = Field(default=2.0, gt=0, le=100)
+    """Older ones are left alone."""
+
+
 class Delivery(Section):
-    """When a failed delivery is tried again."""
+    """When a failed delivery is tried again, and which result is too late."""
 
     first_delay_s: float = Field(default=5.0, gt=0)
     max_delay_s: float = Field(default=1800.0, gt=0, le=MAX_DELAY_S)
@@ -348,6 +378,9 @@ class Config(Section):
     admission: Admission = Admission()
     results: Results = Results()
     work: Work = Work()
+    study: Study = Study()
+    priors: Priors | None = None
+    """None: none are fetched."""
     delivery: Delivery = Delivery()
     audit: AuditSection = AuditSection()
     log: LogSection = LogSection()
@@ -363,11 +396,22 @@ class Config(Section):
             raise ValueError(f"two destinations are named {sorted(twice)[0]!r}; names must differ")
         return self
 
+    @model_validator(mode="after")
+    def _priors_come_from_a_destination(self) -> Config:
+        if self.priors is not None and self.priors.source not in {each.name for each in self.destinations}:
+            raise ValueError(f"priors: from: there is no destination named {self.priors.source!r}")
+        return self
+
     @property
-    def kinds(self) -> frozenset[ResultKind]:
-        """Kinds to make: all that some destination wants, the standard ones without destinations."""
-        wanted = [kind for destination in self.destinations for kind in destination.send]
-        return frozenset(wanted if self.destinations else STANDARD_KINDS)
+    def wishes(self) -> dict[str, Wish]:
+        """What the destinations want, by name."""
+        return {each.name: Wish(per=each.report_per, kinds=each.send) for each in self.destinations}
+
+    def kinds(self, per: ReportPer) -> frozenset[ResultKind]:
+        """Kinds to make of each image or study: all that some destination wants, the standard ones without any."""
+        if not self.destinations:
+            return frozenset(STANDARD_KINDS if per is ReportPer.STUDY else ())
+        return frozenset(kind for each in self.wishes.values() if each.per is per for kind in each.kinds)
 
     @property
     def answer_sha256(self) -> str:

@@ -59,7 +59,7 @@ class Node:
         self._lock = threading.RLock()
         self._ledger: Ledger | None = None
         destinations = [
-            {"name": f"archive{number}", "address": str(archive.address), "timeout_s": 5}
+            {"name": f"archive{number}", "address": str(archive.address), "report_per": "image", "timeout_s": 5}
             for number, archive in enumerate(archives)
         ]
         quick = {"work": {"lease_s": 10}, "delivery": {"first_delay_s": 0.2, "max_delay_s": 1}}

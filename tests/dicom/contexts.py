@@ -80,7 +80,7 @@ def of_bytes(content: bytes, case: str = "pneumonia", **settings: Any) -> Contex
         radiograph=radiograph,
         finding=finding(case, radiograph),
         origin=Origin(calling_ae_title="MODALITY", peer_host="127.0.0.1", received_at=RECEIVED),
-        settings=Results(**settings),
+        settings=Results(**{"normal_heatmap": "banner"} | settings),
     )
 
 

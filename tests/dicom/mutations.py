@@ -99,8 +99,9 @@ def items(dataset: Dataset) -> Iterator[Callable[[Dataset], None]]:
 
 
 def made(of: Context) -> dict[ResultKind, Artifact]:
-    """The three results, with no alternatives."""
-    return {kind: replace(build(of), alternatives=()) for kind, build in BUILD.items()}
+    """The three results as far as they are made, with no alternatives."""
+    built = {kind: build(of) for kind, build in BUILD.items()}
+    return {kind: replace(each, alternatives=()) for kind, each in built.items() if each is not None}
 
 
 @cache

@@ -34,7 +34,10 @@ from tests import builders
 ORIGIN = Origin(calling_ae_title="PACS", peer_host="::1", received_at=datetime(2024, 6, 1, 12, tzinfo=UTC))
 EVERY_KIND = [kind.value for kind in ResultKind]
 CONFIG = loader.parse(
-    {"spool": {"path": "."}, "destinations": [{"name": "a", "address": "A@127.0.0.1:104", "send": EVERY_KIND}]}
+    {
+        "spool": {"path": "."},
+        "destinations": [{"name": "a", "address": "A@127.0.0.1:104", "send": EVERY_KIND, "report_per": "image"}],
+    }
 )
 SOURCE = builders.radiograph()
 SR_CLASSES = {

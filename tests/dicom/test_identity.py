@@ -31,7 +31,14 @@ RULES = loader.parse(
     {
         "spool": {"path": "."},
         "results": {"max_heatmap_px": 1024},
-        "destinations": [{"name": "a", "address": "A@127.0.0.1:104", "send": [kind.value for kind in ResultKind]}],
+        "destinations": [
+            {
+                "name": "a",
+                "address": "A@127.0.0.1:104",
+                "send": [kind.value for kind in ResultKind],
+                "report_per": "image",
+            }
+        ],
     }
 )
 OWN_UID = re.compile(rb"\b2\.25\.\d{30,39}\b\0?")

@@ -27,7 +27,7 @@ LATERAL: dict[str, Any] = {"ViewPosition": "LL"}
 
 
 def settings(*send: str) -> schema.Config:
-    wants = {"name": "pacs", "address": "PACS@127.0.0.1:104", "send": list(send)}
+    wants = {"name": "pacs", "address": "PACS@127.0.0.1:104", "send": list(send), "report_per": "image"}
     return loader.parse({"spool": {"path": "."}, "destinations": [wants]})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -28,6 +28,7 @@ from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.lookup import matching
 from cxr_node.node.ledger.states import StoredArtifact
 from cxr_node.node.ledger.tables import metadata
+from cxr_node.result_kinds import ReportPer, ResultKind, Wish
 
 POSTGRES = "CXR_NODE_TEST_POSTGRES"
 """Names a variable that holds the URL of an empty PostgreSQL database the tests may fill and empty."""
@@ -90,6 +91,11 @@ def reference(number: int = 1, **overrides: str | None) -> InstanceRef:
 
 def origin(clock: Clock) -> Origin:
     return Origin(calling_ae_title="MODALITY", peer_host="10.0.0.7", received_at=clock())
+
+
+def wishes(**kinds: Sequence[ResultKind]) -> dict[str, Wish]:
+    """Destinations that want these kinds of each image."""
+    return {name: Wish(per=ReportPer.IMAGE, kinds=tuple(wanted)) for name, wanted in kinds.items()}
 
 
 def finding() -> Finding:

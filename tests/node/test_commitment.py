@@ -47,7 +47,14 @@ ALL = [kind.value for kind in STANDARD_KINDS]
 
 def config(folder: Path, address: Address, **more: Any) -> Config:
     """One destination that is to commit itself to one object an image, unless `send` says more."""
-    wants = {"name": "pacs", "address": str(address), "timeout_s": 5.0, "commitment_wait_h": 24.0, "send": ["heatmap"]}
+    wants = {
+        "name": "pacs",
+        "address": str(address),
+        "report_per": "image",
+        "timeout_s": 5.0,
+        "commitment_wait_h": 24.0,
+        "send": ["heatmap"],
+    }
     wants |= more
     return workplace.config(folder / "spool", destinations=[wants])
 
@@ -417,7 +424,12 @@ def test_what_comes_back_from_the_archive_is_seen_again(tmp_path: Path) -> None:
 
 def node_of(folder: Path, commitment_wait_h: float | None = 24.0) -> AbstractContextManager[Receiving]:
     """A receiver with one destination."""
-    wants = {"name": "pacs", "address": "PACS@127.0.0.1:104", "commitment_wait_h": commitment_wait_h}
+    wants = {
+        "name": "pacs",
+        "address": "PACS@127.0.0.1:104",
+        "report_per": "image",
+        "commitment_wait_h": commitment_wait_h,
+    }
     return receiving(folder / "spool", destinations=[wants])
 
 

@@ -110,7 +110,13 @@ def test_a_new_result_goes_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_only_what_a_destination_wants_is_sent(tmp_path: Path) -> None:
     archive = peers.Archive()
     with peers.listening(archive) as address:
-        wants = {"name": "viewer", "address": str(address), "send": ["heatmap"], "timeout_s": 2.0}
+        wants = {
+            "name": "viewer",
+            "address": str(address),
+            "report_per": "image",
+            "send": ["heatmap"],
+            "timeout_s": 2.0,
+        }
         config = workplace.config(tmp_path / "spool", destinations=[wants])
         judged(config, 1, 2)
         with delivering(config):
@@ -127,7 +133,10 @@ def test_a_dead_and_a_stalling_destination_delay_no_other(tmp_path: Path) -> Non
 
     with peers.listening(archive) as healthy, peers.raw_peer(stall) as stalling:
         addresses = (healthy, stalling, peers.nobody())
-        named = [{"name": f"pacs{number}", "address": str(each)} for number, each in enumerate(addresses)]
+        named = [
+            {"name": f"pacs{number}", "address": str(each), "report_per": "image"}
+            for number, each in enumerate(addresses)
+        ]
         patient = [each | {"timeout_s": FOR_EVER_S} for each in named]
         config = workplace.config(tmp_path / "spool", destinations=patient)
         judged(config, *range(5))
@@ -265,7 +274,7 @@ def make_courier(
 
 
 def only_measurements(tmp_path: Path, address: Address) -> Config:
-    wants = {"name": "pacs", "address": str(address), "send": ["measurements"], "timeout_s": 2.0}
+    wants = {"name": "pacs", "address": str(address), "report_per": "image", "send": ["measurements"], "timeout_s": 2.0}
     return workplace.config(tmp_path / "spool", destinations=[wants])
 
 
@@ -421,7 +430,10 @@ def test_deliveries_to_a_destination_that_was_removed_are_dead_until_it_is_back(
     with peers.listening(archive) as address, peers.listening(other) as elsewhere:
         both = workplace.config(tmp_path / "spool", peers.nobody(), elsewhere)
         judged(both, 1)
-        renamed = [{"name": "pacs1", "address": str(elsewhere)}, {"name": "new", "address": str(address)}]
+        renamed = [
+            {"name": "pacs1", "address": str(elsewhere), "report_per": "image"},
+            {"name": "new", "address": str(address), "report_per": "image"},
+        ]
         without = workplace.config(tmp_path / "spool", destinations=renamed)
         with delivering(without):
             assert settled(without, "DEAD")
@@ -433,7 +445,10 @@ def test_deliveries_to_a_destination_that_was_removed_are_dead_until_it_is_back(
             assert [(row.destination, (row.last_error or "").split(":")[0]) for row in dead] == [
                 ("pacs0", "destination-removed")
             ] * 3
-        back = [{"name": "pacs1", "address": str(elsewhere)}, {"name": "pacs0", "address": str(address)}]
+        back = [
+            {"name": "pacs1", "address": str(elsewhere), "report_per": "image"},
+            {"name": "pacs0", "address": str(address), "report_per": "image"},
+        ]
         with delivering(workplace.config(tmp_path / "spool", destinations=back)):
             assert settled(both, "DELIVERED")
     assert len(archive.datasets) == 3
@@ -462,7 +477,7 @@ def test_the_delay_doubles_to_its_ceiling_with_jitter() -> None:
 def test_an_idle_association_is_released(tmp_path: Path) -> None:
     archive = peers.Archive()
     with peers.listening(archive) as address:
-        once = {"name": "pacs", "address": str(address), "idle_close_s": 0.1, "timeout_s": 2.0}
+        once = {"name": "pacs", "address": str(address), "report_per": "image", "idle_close_s": 0.1, "timeout_s": 2.0}
         config = workplace.config(tmp_path / "spool", destinations=[once])
         judged(config, 1)
         with delivering(config):

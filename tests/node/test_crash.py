@@ -121,7 +121,13 @@ NOTED_DIES = [
 def test_killed_at_every_state_a_rejected_image_keeps_its_one_note(tmp_path: Path) -> None:
     archive = peers.Archive()
     with peers.listening(archive) as address:
-        wants = {"name": "pacs", "address": str(address), "send": ["report", "not-analysed"], "timeout_s": 2.0}
+        wants = {
+            "name": "pacs",
+            "address": str(address),
+            "report_per": "image",
+            "send": ["report", "not-analysed"],
+            "timeout_s": 2.0,
+        }
         config = workplace.config(tmp_path / "spool", destinations=[wants], work={"max_attempts": 10})
         workplace.receive(config, 1, content=b"a hand")
         for role, *point in NOTED_DIES:
@@ -154,7 +160,13 @@ def test_a_delivery_killed_around_the_choice_of_a_sop_class_sends_no_other(tmp_p
         ),  # taken by the destination, the ledger knows nothing
     ]
     with peers.listening(old, measurement_classes=peers.MEASUREMENT_CLASSES[2:]) as address:
-        wants = {"name": "pacs", "address": str(address), "send": ["measurements"], "timeout_s": 2.0}
+        wants = {
+            "name": "pacs",
+            "address": str(address),
+            "report_per": "image",
+            "send": ["measurements"],
+            "timeout_s": 2.0,
+        }
         config = workplace.config(tmp_path / "spool", destinations=[wants])
         workplace.receive(config, 1)
         with running(config, "work"):
@@ -231,7 +243,13 @@ def test_a_process_killed_while_it_asks_for_commitment_asks_again(tmp_path: Path
     committer = Committer()
     committer.before = lambda asked: later(asked, information(asked.transaction_uid, asked.uids))
     with committing(committer) as address:
-        wants = {"name": "pacs", "address": str(address), "commitment_wait_h": 24, "send": ["heatmap"]}
+        wants = {
+            "name": "pacs",
+            "address": str(address),
+            "report_per": "image",
+            "commitment_wait_h": 24,
+            "send": ["heatmap"],
+        }
         config = workplace.config(tmp_path / "spool", destinations=[wants])
         workplace.receive(config, 1)
         with running(config, "work"):

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from benchmarks import rows
 from cxr_node.node.ledger import queries
 from cxr_node.node.ledger.ledger import Ledger
-from tests.node.ledgers import ALL, Clock, digest, finding, opened, origin, reference, results
+from tests.node.ledgers import ALL, Clock, digest, finding, opened, origin, reference, results, wishes
 
 FEW, MANY = 100, 5_000
 PACS = "archive"
@@ -57,7 +57,7 @@ def course(ledger: Ledger, clock: Clock, steps: Steps, number: int) -> None:
     with steps.of("precedent"):
         queries.precedent(ledger, job)
     with steps.of("settle"):
-        assert ledger.settle_reported(job, finding(), results(number), {PACS: ALL})
+        assert ledger.settle_reported(job, finding(), results(number), wishes(archive=ALL))
     for _ in ALL:
         with steps.of("claim delivery"):
             delivery = ledger.claim_delivery(PACS, "deliver", 60.0)

@@ -35,7 +35,7 @@ from cxr_node.node.ledger.states import (
     Job,
 )
 from cxr_node.node.ledger.tables import instances, metadata
-from cxr_node.result_kinds import ResultKind
+from cxr_node.result_kinds import ResultKind, Wish
 from tests.node.ledgers import (
     ALL,
     POSTGRES,
@@ -48,9 +48,10 @@ from tests.node.ledgers import (
     reference,
     results,
     retried,
+    wishes,
 )
 
-PACS = {"pacs": ALL}
+PACS = wishes(pacs=ALL)
 
 
 @pytest.fixture
@@ -81,9 +82,7 @@ def due(ledger: Ledger, destination: str = "pacs", owner: str = "sender", lease_
     return job
 
 
-def reported(
-    ledger: Ledger, clock: Clock, number: int = 1, destinations: dict[str, tuple[ResultKind, ...]] = PACS
-) -> Job:
+def reported(ledger: Ledger, clock: Clock, number: int = 1, destinations: dict[str, Wish] = PACS) -> Job:
     assert add(ledger, clock, number)
     job = claimed(ledger)
     assert ledger.settle_reported(job, finding(), results(number), destinations)
@@ -175,7 +174,7 @@ def test_who_lost_the_lease_changes_nothing(ledger: Ledger, clock: Clock, same_o
 
 
 def test_who_lost_a_delivery_changes_nothing(ledger: Ledger, clock: Clock) -> None:
-    reported(ledger, clock, destinations={"pacs": (ResultKind.REPORT,)})
+    reported(ledger, clock, destinations=wishes(pacs=(ResultKind.REPORT,)))
     slow = due(ledger, lease_s=60.0)
     clock.forward(61)
     quick = due(ledger)
@@ -200,7 +199,7 @@ def test_a_released_job_waits_and_its_attempt_counts_or_not(ledger: Ledger, cloc
 
 
 def test_the_way_to_delivered(ledger: Ledger, clock: Clock) -> None:
-    reported(ledger, clock, destinations={"pacs": ALL, "viewer": (ResultKind.HEATMAP,)})
+    reported(ledger, clock, destinations=wishes(pacs=ALL, viewer=(ResultKind.HEATMAP,)))
     assert state(ledger) is InstanceState.REPORTED
     assert [due(ledger).artifact.kind for _ in range(3)] == list(ALL)
     assert ledger.claim_delivery("pacs", "sender", 60.0) is None
@@ -218,7 +217,7 @@ def test_the_last_delivery_settles_the_instance(ledger: Ledger, clock: Clock) ->
 
 def test_deliveries_that_end_at_once_settle_the_instance(ledger: Ledger, clock: Clock) -> None:
     for number in range(1, 11):
-        reported(ledger, clock, number, {"a": ALL, "b": ALL, "c": ALL})
+        reported(ledger, clock, number, wishes(a=ALL, b=ALL, c=ALL))
 
     def deliver(destination: str) -> None:
         while (job := ledger.claim_delivery(destination, destination, 60.0)) is not None:
@@ -235,7 +234,7 @@ def test_nothing_to_deliver_is_delivered(ledger: Ledger, clock: Clock) -> None:
 
 
 def test_a_dead_delivery_kills_the_instance_only_when_nothing_is_open(ledger: Ledger, clock: Clock) -> None:
-    reported(ledger, clock, destinations={"pacs": (ResultKind.REPORT,), "gone": (ResultKind.REPORT,)})
+    reported(ledger, clock, destinations=wishes(pacs=(ResultKind.REPORT,), gone=(ResultKind.REPORT,)))
     assert ledger.settle_delivery_dead(due(ledger, "gone"), status=0x0122, detail="SOP class not supported")
     assert state(ledger) is InstanceState.REPORTED
     assert ledger.settle_delivered(due(ledger), 0x0000)
@@ -246,7 +245,7 @@ def test_a_dead_delivery_kills_the_instance_only_when_nothing_is_open(ledger: Le
 
 
 def test_a_postponed_delivery_waits(ledger: Ledger, clock: Clock) -> None:
-    reported(ledger, clock, destinations={"pacs": (ResultKind.REPORT,)})
+    reported(ledger, clock, destinations=wishes(pacs=(ResultKind.REPORT,)))
     assert queries.next_delivery_s(ledger, "pacs") == 0.0
     first = due(ledger)
     assert queries.next_delivery_s(ledger, "pacs") == 60.0  # when the lease runs out
@@ -299,7 +298,7 @@ def test_a_dead_instance_is_judged_again_on_retry(ledger: Ledger, clock: Clock) 
 
 
 def test_dead_deliveries_are_due_again_on_retry(ledger: Ledger, clock: Clock) -> None:
-    reported(ledger, clock, destinations={"pacs": (ResultKind.REPORT,), "gone": (ResultKind.REPORT,)})
+    reported(ledger, clock, destinations=wishes(pacs=(ResultKind.REPORT,), gone=(ResultKind.REPORT,)))
     ledger.settle_delivered(due(ledger), 0x0000)
     ledger.settle_delivery_dead(due(ledger, "gone"), status=None, detail="72 h are over")
     clock.forward(86400)
@@ -315,7 +314,7 @@ def test_dead_deliveries_are_due_again_on_retry(ledger: Ledger, clock: Clock) ->
 def measured(ledger: Ledger, clock: Clock, destinations: tuple[str, ...] = ("pacs",)) -> DeliveryJob:
     """Claim the delivery of measurements in three SOP Classes."""
     assert add(ledger, clock)
-    wanted = dict.fromkeys(destinations, (ResultKind.MEASUREMENTS,))
+    wanted = wishes(**dict.fromkeys(destinations, (ResultKind.MEASUREMENTS,)))
     assert ledger.settle_reported(claimed(ledger), finding(), measurements_in_three_classes(), wanted)
     return due(ledger)
 
@@ -365,7 +364,7 @@ def test_a_reencoded_duplicate_shares_all_alternatives(ledger: Ledger, clock: Cl
     job = measured(ledger, clock)
     assert add(ledger, clock, content=77)
     assert ledger.settle_reported(
-        claimed(ledger), finding(), measurements_in_three_classes(), {"pacs": (ResultKind.MEASUREMENTS,)}
+        claimed(ledger), finding(), measurements_in_three_classes(), wishes(pacs=(ResultKind.MEASUREMENTS,))
     )
     assert ledger.choose(job, 1)
     assert ledger.settle_delivered(job, 0x0000)

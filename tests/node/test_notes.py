@@ -13,7 +13,7 @@ from cxr_node.node.ledger import queries
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import DeliveryState, InstanceState, StoredArtifact
 from cxr_node.result_kinds import ResultKind
-from tests.node.ledgers import Clock, digest, opened, reference
+from tests.node.ledgers import Clock, digest, opened, reference, wishes
 from tests.node.test_ledger import add, claimed, due
 
 REFUSED = Rejected(reason=Reason.NOT_FRONTAL, sentence="The view is lateral.")
@@ -24,7 +24,7 @@ NOTE = StoredArtifact(
     content_sha256=digest(8),
     size_bytes=8,
 )
-WANTED = {"pacs": (ResultKind.REPORT, ResultKind.NOT_ANALYSED), "ward": (ResultKind.REPORT,)}
+WANTED = wishes(pacs=(ResultKind.REPORT, ResultKind.NOT_ANALYSED), ward=(ResultKind.REPORT,))
 
 
 @pytest.fixture

@@ -35,8 +35,8 @@ from cxr_node.result_kinds import ResultKind
 from tests import builders
 
 SOP = str(builders.radiograph().SOPInstanceUID)
-PACS = {"name": "pacs", "address": "PACS@127.0.0.1:104"}
-SECOND = {"name": "second", "address": "SECOND@127.0.0.1:105", "send": ["report"]}
+PACS = {"name": "pacs", "address": "PACS@127.0.0.1:104", "report_per": "image"}
+SECOND = {"name": "second", "address": "SECOND@127.0.0.1:105", "report_per": "image", "send": ["report"]}
 
 
 def rules(folder: Path, *destinations: dict[str, Any], **sections: Any) -> Config:
@@ -77,6 +77,7 @@ class Node:
     def worker(self, predictor: pipeline.Predictor) -> worker.Worker:
         """A worker with that predictor, as `cxr-node work` makes it."""
         analyser = worker.Analyser(
+            report=lambda case, config: None,
             process=lambda content, origin, config, precedent: pipeline.process(
                 content, origin, predictor, config, precedent
             ),
@@ -111,7 +112,7 @@ class Node:
     def resend(
         self, *, named: bool = True, to: str | None = None, rows: list[int] | None = None
     ) -> operator_moves.Resent:
-        wanted = {each.name: each.send for each in self.config.destinations if to in (None, each.name)}
+        wanted = {name: wish for name, wish in self.config.wishes.items() if to in (None, name)}
         return operator_moves.resend(self.ledger, self.spool, rows or self.rows(), wanted, named=named, by="anna")
 
     def headers(self, kind: str) -> list[Dataset]:

@@ -16,7 +16,17 @@ import sqlalchemy as sa
 from cxr_node.domain import Reason, Rejected
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import DeadReason
-from tests.node.ledgers import ALL, Clock, digest, finding, measurements_in_three_classes, opened, origin, reference
+from tests.node.ledgers import (
+    ALL,
+    Clock,
+    digest,
+    finding,
+    measurements_in_three_classes,
+    opened,
+    origin,
+    reference,
+    wishes,
+)
 
 NORMAL, FULL = 1, 2
 
@@ -49,7 +59,7 @@ def test_leases_alone_do_not_wait_for_the_disk(tmp_path: Path) -> None:
         with commits(NORMAL, FULL):
             job = ledger.claim_instance("worker", 60.0)
             assert job is not None
-            assert ledger.settle_reported(job, finding(), measurements_in_three_classes(), {"pacs": ALL})
+            assert ledger.settle_reported(job, finding(), measurements_in_three_classes(), wishes(pacs=ALL))
         with commits(NORMAL, NORMAL, NORMAL):
             due = [one for _ in range(3) if (one := ledger.claim_delivery("pacs", "sender", 60.0))]
         with commits(FULL, FULL, FULL, FULL):

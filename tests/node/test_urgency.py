@@ -17,7 +17,7 @@ from cxr_node.node.receive.recovery import rebuild
 from cxr_node.node.spool.spool import Spool
 from cxr_node.tools import send
 from tests import builders
-from tests.node.ledgers import ALL, Clock, digest, finding, opened, origin, reference, results
+from tests.node.ledgers import ALL, Clock, digest, finding, opened, origin, reference, results, wishes
 from tests.node.receivers import receiving
 
 HIGH, MEDIUM, LOW = Priority.HIGH, Priority.MEDIUM, Priority.LOW
@@ -45,7 +45,7 @@ def judged(ledger: Ledger) -> list[str]:
     while job := ledger.claim_instance("worker", 60.0):
         number = job.ref.sop_instance_uid.split(".")[2]
         order.append(number)
-        assert ledger.settle_reported(job, finding(), results(int(number)), {"pacs": ALL})
+        assert ledger.settle_reported(job, finding(), results(int(number)), wishes(pacs=ALL))
     return order
 
 

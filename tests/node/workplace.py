@@ -15,7 +15,7 @@ from cxr_node.domain import Artifact, Origin, Outcome, Precedent, Reason, Reject
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.spool.spool import Spool
 from cxr_node.node.work.worker import Analyser, Worker
-from cxr_node.result_kinds import ResultKind
+from cxr_node.result_kinds import ReportPer, ResultKind
 from tests.node import ledgers, peers
 from tests.patience import eventually as eventually
 
@@ -23,7 +23,8 @@ from tests.patience import eventually as eventually
 def config(path: Path, *addresses: Address, **sections: Any) -> Config:
     """A configuration with destinations pacs0, pacs1, ... that are tried again at once."""
     destinations = [
-        {"name": f"pacs{number}", "address": str(address), "timeout_s": 2.0} for number, address in enumerate(addresses)
+        {"name": f"pacs{number}", "address": str(address), "timeout_s": 2.0, "report_per": "image"}
+        for number, address in enumerate(addresses)
     ]
     content = {
         "spool": {"path": str(path), "min_free_mib": 0},
@@ -51,7 +52,7 @@ def receive(config_: Config, *numbers: int, content: bytes | None = None) -> Non
 def judge(content: bytes, origin: Origin, config_: Config, precedent: Precedent) -> Outcome:
     """`radiograph N` gets three results made of its bytes and its receipt; anything else is rejected, with a note."""
     if not content.startswith(b"radiograph "):
-        noted = ResultKind.NOT_ANALYSED in config_.kinds
+        noted = ResultKind.NOT_ANALYSED in config_.kinds(ReportPer.IMAGE)
         notes = (artifact(ResultKind.NOT_ANALYSED, origin.received_at.microsecond),) if noted else ()
         return Rejected(reason=Reason.NOT_CHEST, sentence="This is no chest.", artifacts=notes)
     number = int(content.removeprefix(b"radiograph ")) * 1_000_000 + origin.received_at.microsecond
@@ -60,7 +61,7 @@ def judge(content: bytes, origin: Origin, config_: Config, precedent: Precedent)
 
 def analyser(process: Callable[..., Outcome] | None = None) -> Analyser:
     """What a worker does with each instance: `judge`, or what a test wants."""
-    return Analyser(process=process or judge)
+    return Analyser(process=process or judge, report=lambda case, config: None)
 
 
 def worker(config_: Config, ledger: Ledger, process: Callable[..., Outcome] | None = None, owner: str = "me") -> Worker:

@@ -34,8 +34,12 @@ SOURCES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 CHARACTER_SETS = ("Latin-1", "UTF-8", "Greek", "Cyrillic", "Arabic", "Japanese", "undeclared")
 _ROWS = [*zip(CHARACTER_SETS, ("DX", "CR", "SC", "DX", "CR", "DX", "CR"), strict=True), ("Latin-1", "SC")]
-DESTINATION = {"name": "pacs", "address": "PACS@127.0.0.1:104", "send": [kind.value for kind in ResultKind]}
-SETTINGS = loader.parse({"spool": {"path": "."}, "destinations": [DESTINATION]})
+DESTINATION = {
+    "name": "pacs", "address": "PACS@127.0.0.1:104", "send": [kind.value for kind in ResultKind], "report_per": "image",
+}  # fmt: skip
+SETTINGS = loader.parse(
+    {"spool": {"path": "."}, "destinations": [DESTINATION], "results": {"normal_heatmap": "banner"}}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

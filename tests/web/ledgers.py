@@ -13,10 +13,10 @@ from cxr_node.config.schema import Config
 from cxr_node.domain import Origin, Reason, Rejected
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import DeadReason, Job
-from tests.node.ledgers import ALL, Clock, digest, finding, opened, reference, results
+from tests.node.ledgers import ALL, Clock, digest, finding, opened, reference, results, wishes
 
 PACS, ARCHIVE = "pacs", "archive"
-WANTED = {PACS: ALL}
+WANTED = wishes(**{PACS: ALL})
 
 
 @dataclass

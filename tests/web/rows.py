@@ -13,7 +13,7 @@ from cxr_node.node.ledger import alerts, destination_health, holds, queries, set
 from cxr_node.node.ledger.holds import HoldReason
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import DeadReason, Job, SetAsideReason
-from tests.node.ledgers import ALL, digest, finding, reference, results
+from tests.node.ledgers import ALL, digest, finding, reference, results, wishes
 from tests.web import site
 from tests.web.site import Site
 
@@ -31,7 +31,7 @@ ODD = (
     "\ud7ff\ufffd\ufffe",
 )
 """What a peer may call itself, at most 16 characters."""
-DESTINATIONS = {"pacs": list(ALL), "second": list(ALL)}
+DESTINATIONS = wishes(pacs=ALL, second=ALL)
 SENTENCE = "<script>alert(1)</script> " + "x" * 400
 DOUBT = AbstainReason.BETWEEN_THRESHOLDS
 

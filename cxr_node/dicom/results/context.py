@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, tzinfo
+from typing import Protocol
 
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
@@ -26,9 +27,9 @@ from cxr_node.dicom.results.encoder import to_part10_each
 from cxr_node.dicom.results.sr_items import coded, reference
 from cxr_node.dicom.words import zones
 from cxr_node.dicom.words.rounding import is_stated
-from cxr_node.dicom.words.wording import plain, series_description
+from cxr_node.dicom.words.wording import plain, series_description, shared_series_description
 from cxr_node.domain import NO_PRECEDENT, Artifact, Finding, Origin, Precedent, Radiograph, Region, ResultRef, Verdict
-from cxr_node.result_kinds import SHAPES, ResultKind
+from cxr_node.result_kinds import OF_ONE_IMAGE, SHAPES, ReportPer, ResultKind
 
 PRODUCT = f"cxr_node {__version__}"
 _NAMESPACE = uuid.UUID("6f1b8d8e-92f4-5d3a-9a43-3c1f0b7e5a21")
@@ -51,14 +52,18 @@ class Context:
     """What came before in the study; the results of an earlier version of this instance are those that are replaced."""
     zone: tzinfo = UTC
     """Of the study's times, where the source does not tell their offset from UTC."""
+    per: ReportPer = ReportPer.IMAGE
+    """What its report is about; with that of a study go series of pictures that all its images share."""
+    made: tuple[ResultRef, ...] | None = None
+    """Objects of this image that were made before its report; None: what `kinds` says, with this."""
     clock: Moment = field(init=False, repr=False)
     """When the source was received, and whether all times of an object have its offset from UTC."""
-    _answer: tuple[str, ...] = field(init=False, repr=False)
+    answer: tuple[str, ...] = field(init=False, repr=False)
     """Everything that the content depends on; what changes bytes changes UIDs. Each object asks several times."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "clock", moment_of(self.source.dataset, self.origin.received_at, self.zone))
-        object.__setattr__(self, "_answer", self._all_that_counts())
+        object.__setattr__(self, "answer", self._all_that_counts())
 
     @property
     def manufacturer(self) -> str:
@@ -84,7 +89,7 @@ class Context:
     @property
     def device_uid(self) -> str:
         """This algorithm on this installation; new weights are a new device (AIR)."""
-        return _uid("device", self.settings.installation_id, self.finding.identity.weights_sha256)
+        return uid("device", self.settings.installation_id, self.finding.identity.weights_sha256)
 
     @property
     def shows_map(self) -> bool:
@@ -94,9 +99,30 @@ class Context:
         return is_stated(self.finding)
 
     @property
+    def has_picture(self) -> bool:
+        """Whether a heat map object goes with the report: with that of a negative only where a site asks for it."""
+        if self.made is not None:
+            return any(each.kind is ResultKind.HEATMAP for each in self.made)
+        unwanted = self.settings.normal_heatmap is NormalHeatmap.NONE
+        is_left_out = unwanted and self.finding.decision.verdict is Verdict.NEGATIVE
+        return ResultKind.HEATMAP in self.kinds and not is_left_out
+
+    @property
+    def picture(self) -> ResultRef:
+        """The heat map object, where there is one."""
+        kind = ResultKind.HEATMAP
+        named = ResultRef(
+            kind=kind,
+            sop_class_uid=SHAPES[kind].sop_class_uid,
+            sop_instance_uid=self.instance_uid(kind),
+            series_instance_uid=self.series_uid(kind),
+        )
+        return next((each for each in self.made or () if each.kind is kind), named)
+
+    @property
     def refers_to_map(self) -> bool:
         """Whether there is a picture with a map to point to."""
-        return self.shows_map and ResultKind.HEATMAP in self.kinds
+        return self.shows_map and self.has_picture
 
     @property
     def regions(self) -> tuple[Region, ...]:
@@ -123,28 +149,60 @@ class Context:
         """SOP Instance UID: the same for the same input, weights, configuration, program and SOP Class."""
         sop_class_uid = sop_class_uid or SHAPES[kind].sop_class_uid
         replaced = [each.sop_instance_uid for each in self.replaced(kind, sop_class_uid)]
-        return _uid("instance", *self._answer, kind, sop_class_uid, *(f"replaces {uid}" for uid in replaced))
+        return uid("instance", *self.answer, kind, sop_class_uid, *(f"replaces {each}" for each in replaced))
 
     def replaced(self, kind: ResultKind, sop_class_uid: str) -> tuple[ResultRef, ...]:
         """Earlier documents that one of this kind and class names as replaced; none for what is no document."""
-        return _earlier_documents(self, kind, sop_class_uid)
+        return earlier_documents(self, self.precedent.earlier_results, kind, sop_class_uid)
 
     def series_uid(self, kind: ResultKind) -> str:
-        """Series Instance UID: one instance a series, for OHIF shows only the first SR of a series."""
-        return _uid("series", self.source.ref.study_instance_uid, *self._answer, kind)
+        """Series Instance UID: one instance a series, for OHIF shows only the first SR of a series.
+
+        With the report of a study, objects of one kind share one, of which nothing is the image's own.
+        """
+        study_instance_uid, identity = self.source.ref.study_instance_uid, self.finding.identity
+        if not self.is_shared(kind):
+            return uid("series", study_instance_uid, *self.answer, kind)
+        made_by = (self.settings.installation_id, identity.weights_sha256, identity.config_sha256, __version__)
+        return uid("shared series", study_instance_uid, *made_by, kind, SHAPES[kind].modality or modality(self.source))
+
+    def is_shared(self, kind: ResultKind) -> bool:
+        """Whether the series of this kind holds the objects of other images too."""
+        return self.per is ReportPer.STUDY and kind in OF_ONE_IMAGE
+
+    def series_description(self, kind: ResultKind) -> str:
+        """Name the series of a kind; one that images share says no verdict."""
+        if self.is_shared(kind):
+            return shared_series_description(kind)
+        return series_description(kind, self.finding, shows_map=self.shows_map)
+
+    def instance_number(self, kind: ResultKind) -> int:
+        """Number in its series: the source's where images share it."""
+        return self._number if self.is_shared(kind) else 1
+
+    @property
+    def _number(self) -> int:
+        """Instance Number of the source."""
+        return max(self.source.integer("InstanceNumber", 1), 1)
+
+    @property
+    def devices(self) -> tuple[Context, ...]:
+        """Of each algorithm that has a say, one image that it judged."""
+        return (self,)
 
     def tracking_uid(self, number: int = 1) -> str:
         """Tracking Unique Identifier of the finding, by the number of its region from 1."""
-        return _uid("tracking", *self._answer, *([] if number == 1 else [str(number)]))
+        return uid("tracking", *self.answer, *([] if number == 1 else [str(number)]))
 
     @property
     def dimension_uid(self) -> str:
         """Dimension Organization UID of the masks."""
-        return _uid("dimension", *self._answer)
+        return uid("dimension", *self.answer)
 
     def _all_that_counts(self) -> tuple[str, ...]:
         identity = self.finding.identity
-        missing = sorted(kind for kind in STANDARD_KINDS if kind not in self.kinds)  # others refer to those
+        there = {kind for kind in self.kinds if kind is not ResultKind.HEATMAP or self.has_picture}
+        missing = sorted(kind for kind in STANDARD_KINDS if kind not in there)  # others refer to those
         return (
             self.settings.installation_id,
             self.source.ref.sop_instance_uid,
@@ -156,48 +214,75 @@ class Context:
             __version__,
             *(f"without {kind}" for kind in missing),
             self.clock.identity,
+            *([f"with the report of its study, {self._number}"] if self.per is ReportPer.STUDY else []),
         )
 
 
-def start(context: Context, kind: ResultKind) -> Dataset:
+class Subject(Protocol):
+    """What a result object is about: an image, or a study. Patient and study are those of its source."""
+
+    @property
+    def source(self) -> Source:
+        """Whose header is taken over."""
+        ...
+
+    @property
+    def clock(self) -> Moment:
+        """When the content was complete."""
+        ...
+
+    @property
+    def devices(self) -> tuple[Context, ...]:
+        """Of each algorithm that has a say, one image that it judged."""
+        ...
+
+    def instance_uid(self, kind: ResultKind, sop_class_uid: str | None = None) -> str:
+        """SOP Instance UID."""
+        ...
+
+    def series_uid(self, kind: ResultKind) -> str:
+        """Series Instance UID."""
+        ...
+
+    def series_description(self, kind: ResultKind) -> str:
+        """Name of the series."""
+        ...
+
+    def instance_number(self, kind: ResultKind) -> int:
+        """Number in its series."""
+        ...
+
+    def is_shared(self, kind: ResultKind) -> bool:
+        """Whether objects of other images are in its series."""
+        ...
+
+    def replaced(self, kind: ResultKind, sop_class_uid: str) -> tuple[ResultRef, ...]:
+        """Earlier documents that it replaces."""
+        ...
+
+
+def start(of: Subject, kind: ResultKind) -> Dataset:
     """Header of one result object: everything but its content."""
-    shape = SHAPES[kind]
-    dataset = copied_attributes.patient_and_study(context.source.dataset)
-    dataset.StudyInstanceUID = context.source.ref.study_instance_uid
+    shape, device = SHAPES[kind], of.devices[0]
+    dataset = copied_attributes.patient_and_study(of.source.dataset)
+    dataset.StudyInstanceUID = of.source.ref.study_instance_uid
     dataset.SOPClassUID = shape.sop_class_uid
-    dataset.SOPInstanceUID = context.instance_uid(kind)
-    dataset.SeriesInstanceUID = context.series_uid(kind)
+    dataset.SOPInstanceUID = of.instance_uid(kind)
+    dataset.SeriesInstanceUID = of.series_uid(kind)
     dataset.SeriesNumber = shape.series_number
-    dataset.SeriesDescription = series_description(kind, context.finding, shows_map=context.shows_map)
-    dataset.Modality = shape.modality or modality(context.source)
-    dataset.InstanceNumber = 1
+    dataset.SeriesDescription = of.series_description(kind)
+    dataset.Modality = shape.modality or modality(of.source)
+    dataset.InstanceNumber = of.instance_number(kind)
     dataset.InstanceCreatorUID = IMPLEMENTATION_CLASS_UID
-    stamp(dataset, context.clock)
-    dataset.Manufacturer = context.manufacturer
-    dataset.ManufacturerModelName = context.model_name
-    dataset.DeviceSerialNumber = context.serial_number
-    dataset.SoftwareVersions = [PRODUCT, context.algorithm_version]
+    stamp(dataset, of.clock)
+    if of.is_shared(kind):
+        del dataset.SeriesDate, dataset.SeriesTime  # its images came at different times
+    dataset.Manufacturer = device.manufacturer
+    dataset.ManufacturerModelName = device.model_name
+    dataset.DeviceSerialNumber = device.serial_number
+    dataset.SoftwareVersions = [PRODUCT, device.algorithm_version]
     dataset.ContentQualification = "RESEARCH"
-    dataset.ContributingEquipmentSequence = _equipment(context)
-    return dataset
-
-
-def start_report(context: Context, kind: ResultKind, content: Dataset) -> Dataset:
-    """Header, order, evidence and content tree of a structured report.
-
-    Never verified and always preliminary: no person has read it (PS3.3 C.17.2).
-    """
-    dataset = start(context, kind)
-    dataset.ReferencedPerformedProcedureStepSequence = []
-    requests = copied_attributes.requests(context.source.dataset, context.source.ref.study_instance_uid)
-    if requests:
-        dataset.ReferencedRequestSequence = requests
-    dataset.CurrentRequestedProcedureEvidenceSequence = _evidence(context)
-    dataset.update(content)
-    dataset.PerformedProcedureCodeSequence = []
-    dataset.CompletionFlag = "COMPLETE"
-    dataset.VerificationFlag = "UNVERIFIED"
-    dataset.PreliminaryFlag = "PRELIMINARY"
+    dataset.ContributingEquipmentSequence = equipment(of)
     return dataset
 
 
@@ -208,63 +293,62 @@ def modality(source: Source) -> str:
     return "CR" if source.ref.sop_class_uid == ComputedRadiographyImageStorage else "DX"
 
 
-def finish(context: Context, kind: ResultKind, dataset: Dataset) -> Artifact:
+def finish(of: Subject, kind: ResultKind, dataset: Dataset) -> Artifact:
     """Encode a complete data set, and name it for each SOP Class of its kind; a destination gets one of them."""
     shape = SHAPES[kind]
-    names = [(uid, context.instance_uid(kind, uid)) for uid in (shape.sop_class_uid, *shape.alternatives)]
-    files = _encoded(context, kind, dataset, names)
-    series_uid = context.series_uid(kind)
+    names = [(each, of.instance_uid(kind, each)) for each in (shape.sop_class_uid, *shape.alternatives)]
+    files = _encoded(of, kind, dataset, names)
+    series = of.series_uid(kind)
     first, *below = (
-        Artifact(kind=kind, sop_class_uid=of, sop_instance_uid=uid, series_instance_uid=series_uid, content=content)
-        for (of, uid), content in zip(names, files, strict=True)
+        Artifact(kind=kind, sop_class_uid=named, sop_instance_uid=own, series_instance_uid=series, content=content)
+        for (named, own), content in zip(names, files, strict=True)
     )
     return replace(first, alternatives=tuple(below))
 
 
-def _encoded(context: Context, kind: ResultKind, dataset: Dataset, names: Sequence[tuple[str, str]]) -> list[bytes]:
+def _encoded(of: Subject, kind: ResultKind, dataset: Dataset, names: Sequence[tuple[str, str]]) -> list[bytes]:
     """Encode for each SOP Class: once for all of them, unless each names an earlier document of its own class."""
-    replaced = [context.replaced(kind, sop_class_uid) for sop_class_uid, _ in names]
+    replaced = [of.replaced(kind, sop_class_uid) for sop_class_uid, _ in names]
     if not any(replaced):
         return to_part10_each(dataset, names)
     files = []
     for name, documents in zip(names, replaced, strict=True):
         members = [(each.series_instance_uid, each.sop_class_uid, each.sop_instance_uid) for each in documents]
-        dataset.PredecessorDocumentsSequence = _hierarchical_reference(context.source.ref.study_instance_uid, members)
+        if members:
+            dataset.PredecessorDocumentsSequence = [study_reference(of.source.ref.study_instance_uid, members)]
+        else:
+            dataset.pop("PredecessorDocumentsSequence", None)
         files += to_part10_each(dataset, [name])
     return files
 
 
-def _equipment(context: Context) -> list[Dataset]:
-    ours = Dataset()
-    ours.PurposeOfReferenceCodeSequence = [coded(codes.DCM.ProcessingEquipment)]
-    ours.Manufacturer = context.manufacturer
-    ours.ManufacturerModelName = context.model_name
-    ours.DeviceSerialNumber = context.serial_number
-    ours.SoftwareVersions = context.algorithm_version
-    ours.DeviceUID = context.device_uid
-    ours.ContributionDateTime = context.moment.strftime("%Y%m%d%H%M%S.%f%z")
-    acquisition = copied_attributes.acquisition_equipment(context.source.dataset)
-    if acquisition is None:
-        return [ours]
-    acquisition.PurposeOfReferenceCodeSequence = [coded(codes.DCM.AcquisitionEquipment)]
-    return [acquisition, ours]
+def equipment(of: Subject) -> list[Dataset]:
+    """Who took the radiograph, and every algorithm that has a say (AIR 6.5.3.1)."""
+    acquisition = copied_attributes.acquisition_equipment(of.source.dataset)
+    if acquisition is not None:
+        acquisition.PurposeOfReferenceCodeSequence = [coded(codes.DCM.AcquisitionEquipment)]
+    contributors = [] if acquisition is None else [acquisition]
+    for device in of.devices:
+        ours = Dataset()
+        ours.PurposeOfReferenceCodeSequence = [coded(codes.DCM.ProcessingEquipment)]
+        ours.Manufacturer = device.manufacturer
+        ours.ManufacturerModelName = device.model_name
+        ours.DeviceSerialNumber = device.serial_number
+        ours.SoftwareVersions = device.algorithm_version
+        ours.DeviceUID = device.device_uid
+        ours.ContributionDateTime = of.clock.at.strftime("%Y%m%d%H%M%S.%f%z")
+        contributors.append(ours)
+    return contributors
 
 
-def _evidence(context: Context) -> list[Dataset]:
-    """Source and picture, by series (PS3.3 C.17.2.1)."""
-    ref, kind = context.source.ref, ResultKind.HEATMAP
-    members = [(ref.series_instance_uid, ref.sop_class_uid, ref.sop_instance_uid)]
-    if kind in context.kinds:
-        members.append((context.series_uid(kind), SHAPES[kind].sop_class_uid, context.instance_uid(kind)))
-    return _hierarchical_reference(ref.study_instance_uid, members)
-
-
-def _uid(*parts: str) -> str:
+def uid(*parts: str) -> str:
     """UID under the UUID root (PS3.5 B.2), a pure function of the parts."""
     return f"2.25.{uuid.uuid5(_NAMESPACE, '|'.join(parts)).int}"
 
 
-def _earlier_documents(context: Context, kind: ResultKind, sop_class_uid: str) -> tuple[ResultRef, ...]:
+def earlier_documents(
+    of: Subject, versions: Iterable[tuple[ResultRef, ...]], kind: ResultKind, sop_class_uid: str
+) -> tuple[ResultRef, ...]:
     """Documents of this kind and class in the answers that came before the first one with this very content.
 
     A series is of one answer, so it tells whether two versions got the same: one that came in another transfer syntax
@@ -273,22 +357,25 @@ def _earlier_documents(context: Context, kind: ResultKind, sop_class_uid: str) -
     if kind not in _DOCUMENTS:
         return ()
     found: dict[str, ResultRef] = {}
-    for version in context.precedent.earlier_results:
-        if any(each.series_instance_uid == context.series_uid(each.kind) for each in version):
+    for version in versions:
+        if any(each.series_instance_uid == of.series_uid(each.kind) for each in version):
             break
         alike = [each for each in version if each.kind is kind and each.sop_class_uid == sop_class_uid]
         found |= {each.sop_instance_uid: each for each in alike}
     return tuple(found.values())
 
 
-def _hierarchical_reference(study_instance_uid: str, members: Iterable[tuple[str, str, str]]) -> list[Dataset]:
+def study_reference(study_instance_uid: str, members: Iterable[tuple[str, str, str]]) -> Dataset:
     """Refer to instances of one study, each by series, SOP Class and SOP Instance UID (table 10-4)."""
     study = Dataset()
     study.StudyInstanceUID = study_instance_uid
     study.ReferencedSeriesSequence = []
-    for series_instance_uid, *named in members:
-        series = Dataset()
-        series.SeriesInstanceUID = series_instance_uid
-        series.ReferencedSOPSequence = [reference(*named)]
-        study.ReferencedSeriesSequence.append(series)
-    return [study]
+    by_series: dict[str, Dataset] = {}
+    for series_instance_uid, *named in dict.fromkeys(members):
+        if series_instance_uid not in by_series:
+            series = by_series[series_instance_uid] = Dataset()
+            series.SeriesInstanceUID = series_instance_uid
+            series.ReferencedSOPSequence = []
+            study.ReferencedSeriesSequence.append(series)
+        by_series[series_instance_uid].ReferencedSOPSequence.append(reference(*named))
+    return study

@@ -13,7 +13,6 @@ from pydicom import Dataset
 
 from cxr_node.dicom.results import copied_attributes
 from cxr_node.dicom.results.context import Context
-from cxr_node.result_kinds import SHAPES, ResultKind
 
 
 def source_image(context: Context) -> Dataset:
@@ -29,8 +28,8 @@ def source_image(context: Context) -> Dataset:
 
 def picture(context: Context) -> Dataset:
     """The heat map of the same study."""
-    kind = ResultKind.HEATMAP
-    return _image(context, SHAPES[kind].sop_class_uid, context.instance_uid(kind), context.series_uid(kind))
+    of = context.picture
+    return _image(context, of.sop_class_uid, of.sop_instance_uid, of.series_instance_uid)
 
 
 def arguments(header: Dataset) -> dict[str, Any]:

@@ -13,32 +13,35 @@ from cxr_node.dicom.results import copied_attributes, highdicom_adapter, sr_item
 from cxr_node.dicom.results.basic_text_sr import ENGLISH
 from cxr_node.dicom.results.context import PRODUCT, Context, finish, start
 from cxr_node.dicom.results.sr_items import Relation
-from cxr_node.dicom.words import wording
+from cxr_node.dicom.results.study import Study, about
 from cxr_node.domain import Artifact, Verdict
 from cxr_node.result_kinds import ResultKind
 
 TITLE = codes.DCM.OfInterest
 
 
-def build(context: Context) -> Artifact | None:
-    """Mark the radiograph, and its picture where there is one; None unless the verdict is positive."""
-    if context.finding.decision.verdict is not Verdict.POSITIVE:
+def build(of: Context | Study) -> Artifact | None:
+    """Mark every positive radiograph, each before its picture where there is one; None unless one is positive."""
+    study = about(of)
+    if study.verdict is not Verdict.POSITIVE:
         return None
     import highdicom
 
-    header = start(context, ResultKind.KEY_OBJECT)
-    images = [highdicom_adapter.source_image(context)]
-    if ResultKind.HEATMAP in context.kinds:
-        images.append(highdicom_adapter.picture(context))
-    device = highdicom.sr.DeviceObserverIdentifyingAttributes(context.device_uid, f"{PRODUCT}, {context.model_name}")
+    header, first = start(study, ResultKind.KEY_OBJECT), study.decisive
+    images = []
+    for image in study.images:
+        if image.finding.decision.verdict is Verdict.POSITIVE:
+            images.append(highdicom_adapter.source_image(image))
+            images += [highdicom_adapter.picture(image)] if image.has_picture else []
+    device = highdicom.sr.DeviceObserverIdentifyingAttributes(first.device_uid, f"{PRODUCT}, {first.model_name}")
     observer = highdicom.sr.ObserverContext(codes.DCM.Device, device)
     content = highdicom.ko.KeyObjectSelection(
-        TITLE, images, observer_device_context=observer, description=wording.summary(context.finding)
+        TITLE, images, observer_device_context=observer, description=study.summary
     )
     built = highdicom.ko.KeyObjectSelectionDocument(images, content, **highdicom_adapter.arguments(header))
     dataset = highdicom_adapter.under(header, built)
-    ref = context.source.ref
-    if requests := copied_attributes.requests(context.source.dataset, ref.study_instance_uid):
+    source = study.source
+    if requests := copied_attributes.requests(source.dataset, source.ref.study_instance_uid):
         dataset.ReferencedRequestSequence = requests
     dataset.ContinuityOfContent = "SEPARATE"
     language = sr_items.code(Relation.HAS_CONCEPT_MOD, codes.DCM.LanguageOfContentItemAndDescendants, ENGLISH)
@@ -47,4 +50,4 @@ def build(context: Context) -> Artifact | None:
         if child.ValueType == "IMAGE":
             del child.ConceptNameCodeSequence
     dataset.ContentSequence = children
-    return finish(context, ResultKind.KEY_OBJECT, dataset)
+    return finish(study, ResultKind.KEY_OBJECT, dataset)

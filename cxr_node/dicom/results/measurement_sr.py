@@ -3,7 +3,8 @@
 A positive has a TID 1410 group for each region, where the network looked; the certainty is that of the radiograph and
 stands in the first group only. Without a region there are codes and an image reference in a TID 1501 group, and the
 title is Qualitative Evaluations: of an Imaging Measurement Report without a region OHIF (3.11 to 3.14) shows a black
-viewport. Nor may every item of the text be without a name: hence no image library.
+viewport. Nor may every item of the text be without a name: hence no image library. Beside images with a region, which
+come first, the others have a frame round all of them for one: no group may be without a region there either.
 
 PS3.3 A.35.13, A.35.3, A.35.2, C.18.6; PS3.16 TID 1500, 1600, 1602, 1410, 1501, 4019, 1204, 1004, CID 240, 6047, 7021;
 IHE RAD AIR 6.5.3.
@@ -16,11 +17,12 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from cxr_node.dicom.results import copied_attributes, sr_items
-from cxr_node.dicom.results.context import Context, finish, start_report
+from cxr_node.dicom.results.context import Context, finish
 from cxr_node.dicom.results.sr_items import Relation
-from cxr_node.dicom.words import coded_findings, wording, zones
-from cxr_node.domain import Artifact, Finding, Verdict
-from cxr_node.result_kinds import SHAPES, ResultKind
+from cxr_node.dicom.results.study import Study, about, named, start_report
+from cxr_node.dicom.words import coded_findings, study_wording, wording, zones
+from cxr_node.domain import Artifact, Finding, NotAnalysed, Point, Verdict
+from cxr_node.result_kinds import ResultKind
 
 TITLE = codes.DCM.ImagingMeasurementReport
 ENGLISH = Code("en-US", "RFC5646", "English (United States)")
@@ -41,13 +43,13 @@ PROCESSING = {
 """CID 6047; no value of it means "abstained", so UNCERTAIN has none: "without findings" would read as negative."""
 
 
-def build(context: Context) -> Artifact:
-    """Make the measurements of one radiograph."""
-    kind = ResultKind.MEASUREMENTS
-    dataset = start_report(context, kind, _content(context))
-    if coded_findings.listed(context.finding):  # then local codes are used
+def build(of: Context | Study) -> Artifact:
+    """Make the measurements of an image or of a study."""
+    study, kind = about(of), ResultKind.MEASUREMENTS
+    dataset = start_report(study, kind, _content(study))
+    if any(coded_findings.listed(image.finding) for image in study.images):  # then local codes are used
         dataset.CodingSchemeIdentificationSequence = [coded_findings.own_scheme()]
-    return finish(context, kind, dataset)
+    return finish(study, kind, dataset)
 
 
 def title(*, has_region: bool) -> Code:
@@ -55,19 +57,22 @@ def title(*, has_region: bool) -> Code:
     return TITLE if has_region else QUALITATIVE_EVALUATIONS
 
 
-def _content(context: Context) -> Dataset:
-    has_region = bool(context.regions)
-    groups = [_group(context, number) for number in range(1, len(context.regions) + 1)] or [_group_of_codes(context)]
-    library = sr_items.container(Relation.CONTAINS, codes.DCM.ImageLibraryGroup, [_library_entry(context)])
+def _content(study: Study) -> Dataset:
+    drawn = [image for image in study.images if image.regions]
+    bare = [image for image in study.images if not image.regions]
+    groups = [_group(image, number) for image in drawn for number in range(1, len(image.regions) + 1)]
+    groups += [_framed_group(image) if drawn else _group_of_codes(image) for image in bare]
+    entries = [_library_entry(each) for each in study.listed]
+    library = sr_items.container(Relation.CONTAINS, codes.DCM.ImageLibraryGroup, entries)
     children = [
         sr_items.code(Relation.HAS_CONCEPT_MOD, codes.DCM.LanguageOfContentItemAndDescendants, ENGLISH),
-        *_observer(context),
-        _procedure(context),
-        *([sr_items.container(Relation.CONTAINS, codes.DCM.ImageLibrary, [library])] if has_region else []),
+        *(item for device in study.devices for item in _observer(device)),
+        _procedure(study.head),
+        *([sr_items.container(Relation.CONTAINS, codes.DCM.ImageLibrary, [library])] if drawn else []),
         sr_items.container(Relation.CONTAINS, codes.DCM.ImagingMeasurements, groups),
-        sr_items.container(Relation.CONTAINS, QUALITATIVE_EVALUATIONS, _evaluations(context)),
+        sr_items.container(Relation.CONTAINS, QUALITATIVE_EVALUATIONS, _evaluations(study)),
     ]
-    return sr_items.root(title(has_region=has_region), "1500", children)
+    return sr_items.root(title(has_region=bool(drawn)), "1500", children)
 
 
 def _target(context: Context) -> Code:
@@ -98,8 +103,11 @@ def _procedure(context: Context) -> Dataset:
     return item
 
 
-def _library_entry(context: Context) -> Dataset:
-    """TID 1601 and 1602, from what was decoded rather than from tags that may be missing."""
+def _library_entry(image: Context | NotAnalysed) -> Dataset:
+    """TID 1601; of an analysed one 1602, from what was decoded rather than from tags that may be missing."""
+    if isinstance(image, NotAnalysed):
+        return _other_image(image, Relation.CONTAINS)
+    context = image
     rows, columns = context.radiograph.pixels.shape
     computed = copied_attributes.raw_text(context.source.dataset, "Modality") == b"CR"
     modality = codes.DCM.ComputedRadiography if computed else codes.DCM.DigitalRadiography
@@ -114,12 +122,25 @@ def _library_entry(context: Context) -> Dataset:
 
 def _group(context: Context, number: int) -> Dataset:
     """TID 1410, one region: the finding, its certainty, who says so, and the region that lets viewers show it."""
-    region, place = context.regions[number - 1], context.places[number - 1]
+    return _drawn_group(context, number, context.regions[number - 1].outline, context.places[number - 1])
+
+
+def _framed_group(context: Context) -> Dataset:
+    return _drawn_group(context, 1, frame(context), "")
+
+
+def frame(context: Context) -> tuple[Point, ...]:
+    """Closed line round the whole image."""
+    rows, columns = context.radiograph.pixels.shape
+    return (0.0, 0.0), (columns, 0.0), (columns, rows), (0.0, rows), (0.0, 0.0)
+
+
+def _drawn_group(context: Context, number: int, outline: tuple[Point, ...], place: str) -> Dataset:
     source = _source_image(context, Relation.SELECTED_FROM)
     items = [
         *_finding(context, number),
         sr_items.code(Relation.CONTAINS, _target(context), PRESENCE[context.finding.decision.verdict]),
-        sr_items.polyline(Relation.CONTAINS, codes.DCM.ImageRegion, region.outline, source),
+        sr_items.polyline(Relation.CONTAINS, codes.DCM.ImageRegion, outline, source),
     ]
     if place:
         items.append(sr_items.text(Relation.CONTAINS, codes.DCM.Comment, zones.of_region(place)))
@@ -203,24 +224,29 @@ def _certainty(context: Context) -> list[Dataset]:
     return [item]
 
 
-def _evaluations(context: Context) -> list[Dataset]:
-    """TID 1500 row 12: what holds of the whole radiograph."""
-    verdict = context.finding.decision.verdict
+def _evaluations(study: Study) -> list[Dataset]:
+    """TID 1500 row 12: what holds of the whole study, and which images were not analysed."""
+    verdict = study.verdict
     items = [
-        sr_items.code(Relation.CONTAINS, _target(context), PRESENCE[verdict]),
-        sr_items.text(Relation.CONTAINS, codes.DCM.Summary, wording.summary(context.finding)),
+        sr_items.code(Relation.CONTAINS, _target(study.decisive), PRESENCE[verdict]),
+        sr_items.text(Relation.CONTAINS, codes.DCM.Summary, study.summary),
     ]
     if verdict in PROCESSING:
         processing = codes.DCM.CADProcessingAndFindingsSummary
         items.insert(0, sr_items.code(Relation.CONTAINS, processing, PROCESSING[verdict]))
-    return items + _scored(context)
+    for other in study.others:
+        said = f"{study.label(other)}{study_wording.not_analysed_line(other)}"
+        line = sr_items.text(Relation.CONTAINS, codes.DCM.Finding, said)
+        line.ContentSequence = [_other_image(other, Relation.INFERRED_FROM, codes.DCM.SourceOfMeasurement)]
+        items.append(line)
+    return items + [item for image in study.images for item in _scored(image, study)]
 
 
-def _scored(context: Context) -> list[Dataset]:
+def _scored(context: Context, study: Study) -> list[Dataset]:
     """Every finding that was scored beside the judged one, the highest first; named, with its number, not asserted.
 
     Codes alone would read as found, and a measurement group without a region breaks viewers: so one CODE each, under
-    a concept that says what it is not. None where no number may be stated.
+    a concept that says what it is not; of several images each leads to its own. None where no number may be stated.
     """
     items = []
     for label, value in coded_findings.listed(context.finding):
@@ -228,6 +254,9 @@ def _scored(context: Context) -> list[Dataset]:
         item.ContentSequence = [
             sr_items.number(Relation.HAS_PROPERTIES, coded_findings.SCORE, value, coded_findings.NO_UNITS)
         ]
+        if not study.is_of_one:
+            source = _source_image(context, Relation.INFERRED_FROM, codes.DCM.SourceOfMeasurement)
+            item.ContentSequence.append(source)
         items.append(item)
     return items
 
@@ -237,6 +266,11 @@ def _source_image(context: Context, relation: Relation, name: Code | None = None
     return sr_items.image(relation, name, ref.sop_class_uid, ref.sop_instance_uid)
 
 
+def _other_image(image: NotAnalysed, relation: Relation, name: Code | None = None) -> Dataset:
+    _, sop_class_uid, sop_instance_uid = named(image)
+    return sr_items.image(relation, name, sop_class_uid, sop_instance_uid)
+
+
 def _picture(context: Context, relation: Relation, purpose: Code) -> Dataset:
-    sop_class_uid = SHAPES[ResultKind.HEATMAP].sop_class_uid
-    return sr_items.image(relation, purpose, sop_class_uid, context.instance_uid(ResultKind.HEATMAP))
+    picture = context.picture
+    return sr_items.image(relation, purpose, picture.sop_class_uid, picture.sop_instance_uid)

@@ -17,11 +17,12 @@ from cxr_node.dicom.read import admission
 from cxr_node.dicom.read.header import Source
 from cxr_node.dicom.results import sr_items
 from cxr_node.dicom.results.basic_text_sr import ENGLISH, TITLE, observer
-from cxr_node.dicom.results.context import Context, finish, start_report
+from cxr_node.dicom.results.context import Context, finish
 from cxr_node.dicom.results.sr_items import Relation
+from cxr_node.dicom.results.study import about, start_report
 from cxr_node.dicom.words import wording
 from cxr_node.domain import Artifact, Decision, Finding, Origin, Precedent, Prediction, Radiograph, Reason, Rejected
-from cxr_node.result_kinds import ResultKind
+from cxr_node.result_kinds import ReportPer, ResultKind
 
 REASONS = frozenset({
     Reason.NOT_CHEST, Reason.NOT_FRONTAL, Reason.TOO_SMALL, Reason.TOO_LARGE, Reason.AGE_OUTSIDE_POPULATION,
@@ -29,6 +30,8 @@ REASONS = frozenset({
 })  # fmt: skip
 """What a single radiograph of a known patient may be refused for. The others: no radiograph, our own result, a picture
 made from another one, a header that cannot be read, or a patient in doubt."""
+LOOKED_AT = REASONS - {Reason.NOT_CHEST, Reason.AGE_OUTSIDE_POPULATION}
+"""What a chest radiograph may be refused for that the node might have answered."""
 RULES = "admission rules"
 _NOTHING = np.empty((0, 0), np.float32)
 _NO_POINT = domain.OperatingPoint(
@@ -36,20 +39,33 @@ _NO_POINT = domain.OperatingPoint(
 )
 
 
+def because(rejected: Rejected) -> str:
+    """Why, as the rules sign it."""
+    return f"{rejected.reason}: {rejected.sentence}"
+
+
 def applies(source: Source, rejected: Rejected, precedent: Precedent) -> bool:
     """Whether a note may be made of this refusal."""
     return rejected.reason in REASONS and admission.is_identity_clear(source, precedent)
 
 
-def context_of(source: Source, rejected: Rejected, origin: Origin, settings: Results, config_sha256: str) -> Context:
-    """What the note is made of: the answer of the rules, which is none."""
+def context_of(
+    source: Source,
+    because: str,
+    origin: Origin,
+    settings: Results,
+    config_sha256: str,
+    *,
+    per: ReportPer = ReportPer.IMAGE,
+) -> Context:
+    """What the note is made of: the answer of the rules, which is none; and the report where nothing was answered."""
     identity = domain.ModelIdentity(
         profile=RULES,
         version=__version__,
         weights_sha256=config_sha256,  # the rules in force
         config_sha256=config_sha256,
         operating_point=_NO_POINT,
-        calibration=f"{rejected.reason}: {rejected.sentence}",
+        calibration=because,
     )
     finding = Finding(
         prediction=Prediction(probability={}, spread=0.0, distance=None),
@@ -57,17 +73,18 @@ def context_of(source: Source, rejected: Rejected, origin: Origin, settings: Res
         heatmap=domain.Heatmap(cells=_NOTHING, border=(0.0, 0.0), regions=(), label="", layer=""),
         identity=identity,
     )
+    kind = ResultKind.NOT_ANALYSED if per is ReportPer.IMAGE else ResultKind.REPORT
     unseen = Radiograph(pixels=_NOTHING, pixel_aspect=1.0, view=source.view, pixel_sha256="")
     return Context(
         source=source, radiograph=unseen, finding=finding, origin=origin, settings=settings,
-        kinds=frozenset({ResultKind.NOT_ANALYSED}), zone=times.zone(settings.time_zone),
+        kinds=frozenset({kind}), zone=times.zone(settings.time_zone), per=per,
     )  # fmt: skip
 
 
 def build(context: Context, rejected: Rejected) -> Artifact:
     """Make the note."""
     kind = ResultKind.NOT_ANALYSED
-    return finish(context, kind, start_report(context, kind, _content(context, rejected)))
+    return finish(context, kind, start_report(about(context), kind, _content(context, rejected)))
 
 
 def _content(context: Context, rejected: Rejected) -> Dataset:

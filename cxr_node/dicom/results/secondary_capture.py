@@ -36,8 +36,10 @@ def build_frames(context: Context) -> Artifact | None:
     return finish(context, ResultKind.FRAMES, dataset)
 
 
-def build(context: Context) -> Artifact:
-    """Make the picture of one radiograph."""
+def build(context: Context) -> Artifact | None:
+    """Make the picture of one radiograph; None where a negative has none."""
+    if not context.has_picture:
+        return None
     max_px, looked = context.settings.max_heatmap_px, context.looked
     drawn = picture.draw(context.radiograph, context.finding, max_px, shows_map=context.shows_map, looked=looked)
     dataset = describe(context, ResultKind.HEATMAP)

@@ -15,8 +15,9 @@ from cxr_node.dicom.part10 import IMPLEMENTATION_CLASS_UID, PRODUCT, quiet
 from cxr_node.dicom.read import header
 from cxr_node.dicom.read.admission import SOP_CLASSES
 from cxr_node.dicom.read.header import Source
-from cxr_node.dicom.results.context import Context
-from cxr_node.dicom.verify import claims, objects
+from cxr_node.dicom.results.context import Context, Subject
+from cxr_node.dicom.results.study import Study
+from cxr_node.dicom.verify import claims, objects, parts, study_check
 from cxr_node.dicom.verify.claims import PREDECESSORS, Document
 from cxr_node.dicom.verify.plain import EXPLICIT_LITTLE_ENDIAN, Parsed, listed, read, text, top
 from cxr_node.dicom.verify.rules import Flaw, Report, Rule
@@ -54,10 +55,25 @@ def require_sound(artifacts: Sequence[Artifact], context: Context, rejected: Rej
 
     Raises UnsoundResultError: with the codes and places of the first flaws; no patient data.
     """
-    flaws = check_made(artifacts, context, rejected)
+    _refuse(check_made(artifacts, context, rejected))
+
+
+def _refuse(flaws: Sequence[Flaw]) -> None:
     if flaws:
         told = "; ".join(f"{flaw.document}: {flaw.rule} [{flaw.where}]" for flaw in flaws[:_MAX_TOLD])
         raise UnsoundResultError(f"{len(flaws)} flaws in its results: {told}")
+
+
+def require_sound_study(artifacts: Sequence[Artifact], study: Study) -> None:
+    """As `require_sound`, of the documents of a study."""
+    flaws: list[Flaw] = []
+    with quiet():
+        if study.is_of_one:
+            flaws = _flaws_of_made(artifacts, study.images[0], None, study)
+        else:
+            documents = _documents(artifacts, study, flaws)
+            study_check.check_study(documents, study, flaws)
+    _refuse(list(dict.fromkeys(flaws)))
 
 
 def check_made(artifacts: Sequence[Artifact], context: Context, rejected: Rejected | None = None) -> list[Flaw]:
@@ -66,24 +82,34 @@ def check_made(artifacts: Sequence[Artifact], context: Context, rejected: Reject
         return list(dict.fromkeys(_flaws_of_made(artifacts, context, rejected)))
 
 
-def _flaws_of_made(artifacts: Sequence[Artifact], context: Context, rejected: Rejected | None) -> list[Flaw]:
+def _flaws_of_made(
+    artifacts: Sequence[Artifact], context: Context, rejected: Rejected | None, study: Study | None = None
+) -> list[Flaw]:
+    """`study` : which has no other image, and whose documents they are."""
     flaws: list[Flaw] = []
+    documents = _documents(artifacts, study or context, flaws)
+    expected = claims.from_context(context)
+    if rejected is not None:
+        expected["summary"] = wording.not_analysed(rejected)
+    if study is not None:
+        expected["summary"] = study.summary
+    objects.check(documents, expected, context.source, context.finding.decision.verdict, flaws)
+    return flaws
+
+
+def _documents(artifacts: Sequence[Artifact], of: Subject, flaws: list[Flaw]) -> list[Document]:
     documents = []
     for artifact in artifacts:
         report = objects.reporter(str(artifact.kind), flaws)
         try:
             document = claims.document(str(artifact.kind), artifact.kind, read(artifact.content))
-            _check_alternatives(artifact, document, context, report)
+            _check_alternatives(artifact, document, of, report)
         except InstanceError:
             report(Rule.UNREADABLE, "")
             continue
         documents.append(document)
-        _check_made_file(document, artifact, context, report)
-    expected = claims.from_context(context)
-    if rejected is not None:
-        expected["summary"] = wording.not_analysed(rejected)
-    objects.check(documents, expected, context.source, context.finding.decision.verdict, flaws)
-    return flaws
+        _check_made_file(document, artifact, of, report)
+    return documents
 
 
 def check_files(files: Iterable[tuple[str, bytes]]) -> Checked:
@@ -109,7 +135,11 @@ def check_files(files: Iterable[tuple[str, bytes]]) -> Checked:
             sources[source.ref.sop_instance_uid].append(source)
         else:
             ignored.append(name)
-    for answer in _answers(documents):
+    of_studies = _of_studies(documents)
+    for report_of_study in _answers(of_studies, by_study=True):
+        study_check.check_files_of_study(report_of_study, documents, flaws)
+    single = [document for document in documents if document not in of_studies]
+    for answer in _answers(single):
         flaws += _flaws_of(answer, sources.get(_source_of(answer), []))
         _check_strangers(answer, documents, flaws)
     number = sum(len(versions) for versions in sources.values())
@@ -160,7 +190,7 @@ def _verdict(answer: list[Document], judged: str) -> Verdict | None:
     return max(votes, key=votes.count) if votes else None
 
 
-def _answers(documents: list[Document]) -> list[list[Document]]:
+def _answers(documents: list[Document], *, by_study: bool = False) -> list[list[Document]]:
     """Documents of one image by one algorithm; another model's answer to the same image is another answer.
 
     So is the answer to the same image with a corrected header: where a class occurs twice, the time of receipt, which
@@ -169,7 +199,8 @@ def _answers(documents: list[Document]) -> list[list[Document]]:
     grouped: dict[tuple[str, ...], list[Document]] = defaultdict(list)
     for document in documents:
         device = text(claims.equipment(document.dataset), "DeviceUID")
-        grouped[_source_of([document]), device].append(document)
+        about = text(document.dataset, "StudyInstanceUID") if by_study else _source_of([document])
+        grouped[about, device].append(document)
     answers: list[list[Document]] = []
     for group in grouped.values():
         received: dict[str, list[Document]] = defaultdict(list)
@@ -179,6 +210,23 @@ def _answers(documents: list[Document]) -> list[list[Document]]:
             received[moment if len(classes) < len(group) else ""].append(document)
         answers += received.values()
     return answers
+
+
+def _of_studies(documents: list[Document]) -> list[Document]:
+    """Documents about several images; a key object goes with the report that was made with it."""
+
+    def made(document: Document) -> tuple[str, ...]:
+        ours = claims.equipment(document.dataset)
+        return text(document.dataset, "StudyInstanceUID"), text(ours, "DeviceUID"), text(ours, "ContributionDateTime")
+
+    found = [document for document in documents if parts.is_of_study(document)]
+    reports = {(*made(document), _summary(document)) for document in found}
+    marks = [document for document in documents if document.kind is ResultKind.KEY_OBJECT]
+    return found + [document for document in marks if (*made(document), _summary(document)) in reports]
+
+
+def _summary(document: Document) -> str:
+    return next((claim.value for claim in claims.of_study(document) if claim.about == "summary"), "")
 
 
 def _source_of(documents: list[Document]) -> str:
@@ -195,7 +243,7 @@ def _check_strangers(answer: list[Document], documents: list[Document], flaws: l
             flaws.append(Flaw(rule=Rule.EVIDENCE, document=document.name, where="result of another answer"))
 
 
-def _check_made_file(document: Document, artifact: Artifact, context: Context, report: Report) -> None:
+def _check_made_file(document: Document, artifact: Artifact, context: Subject, report: Report) -> None:
     """As we name and encode it; archives may rewrite file meta information."""
     named = [text(document.dataset, f"{what}UID") for what in ("SOPClass", "SOPInstance", "SeriesInstance")]
     wanted = [artifact.sop_class_uid, artifact.sop_instance_uid, context.series_uid(artifact.kind)]
@@ -205,7 +253,7 @@ def _check_made_file(document: Document, artifact: Artifact, context: Context, r
     objects.equal(document.parsed.meta, fresh, Rule.FILE_META, report)
 
 
-def _check_alternatives(artifact: Artifact, document: Document, context: Context, report: Report) -> None:
+def _check_alternatives(artifact: Artifact, document: Document, context: Subject, report: Report) -> None:
     """The same data set under other classes and UIDs, each with the predecessors of its own class."""
     if listed(document.dataset, PREDECESSORS) != _replaced(artifact, context):
         report(Rule.PREDECESSOR, PREDECESSORS)
@@ -221,7 +269,7 @@ def _check_alternatives(artifact: Artifact, document: Document, context: Context
             report(Rule.PREDECESSOR, PREDECESSORS)
 
 
-def _replaced(artifact: Artifact, context: Context) -> list[tuple[str, str, str, str]]:
+def _replaced(artifact: Artifact, context: Subject) -> list[tuple[str, str, str, str]]:
     return [
         (context.source.ref.study_instance_uid, each.series_instance_uid, each.sop_class_uid, each.sop_instance_uid)
         for each in context.replaced(artifact.kind, artifact.sop_class_uid)

@@ -35,7 +35,7 @@ from cxr_node.dicom.verify.plain import (
 from cxr_node.dicom.verify.rules import Rule
 from cxr_node.dicom.words import coded_findings, rounding, wording, zones
 from cxr_node.domain import Point, Verdict
-from cxr_node.result_kinds import SHAPES, ResultKind
+from cxr_node.result_kinds import OF_ONE_IMAGE, ResultKind
 
 PATIENT_AND_STUDY = (
     "SpecificCharacterSet", "PatientName", "PatientID", "IssuerOfPatientID", "IssuerOfPatientIDQualifiersSequence",
@@ -104,6 +104,13 @@ def document(name: str, kind: ResultKind | None, parsed: Parsed) -> Document:
     return Document(name, kind, parsed, tuple(content_items(parsed.dataset)))
 
 
+def is_shared(document: Document) -> bool:
+    """Whether its series holds the objects of several images."""
+    description = text(document.dataset, "SeriesDescription")
+    shared = document.kind in OF_ONE_IMAGE and description == wording.shared_series_description(document.kind)
+    return shared and "SeriesDate" not in document.dataset
+
+
 def equipment(dataset: Plain) -> Plain:
     """Our item of Contributing Equipment; empty where it is missing."""
     for item in items(dataset, "ContributingEquipmentSequence"):
@@ -118,6 +125,21 @@ def of(document: Document) -> Iterator[Claim]:
     yield from _of_references(document)
     yield from _of_content(document)
     yield from _of_regions(document)
+
+
+def of_study(document: Document) -> Iterator[Claim]:
+    """What the part of a document says that is about a study, and not about one of its images."""
+    yield from _of_header(document)
+    yield from _of_lines(document)
+
+
+def of_view(document: Document) -> Iterator[Claim]:
+    """What the part of a document says that is about one image."""
+    yield from _of_references(document)
+    yield from _of_content(document)
+    for item in document.content:
+        if item.value_type == "TEXT" and item.name == codes.DCM.Finding[:3]:
+            yield Claim("line", item.value, Rule.SUMMARY, item.name[2])
 
 
 def _of_header(document: Document) -> Iterator[Claim]:
@@ -149,7 +171,7 @@ def _of_equipment(document: Document, ours: Plain) -> Iterator[Claim]:
     dataset = document.dataset
     wall = text(ours, "ContributionDateTime")[:-5]
     of_content = "PresentationCreation" if document.kind is ResultKind.PRESENTATION_STATE else "Content"
-    for prefix in (of_content, "Series"):
+    for prefix in (of_content, *([] if is_shared(document) else ["Series"])):
         said = text(dataset, f"{prefix}Date") + text(dataset, f"{prefix}Time")
         yield Claim("moment", said, Rule.CONTENT_TIME, f"{prefix}Time")
     yield Claim("moment", wall, Rule.CONTENT_TIME, "ContributionDateTime")
@@ -195,6 +217,12 @@ def _references(dataset: Plain) -> Iterator[tuple[str, tuple[str, str]]]:
 
 
 def _of_content(document: Document) -> Iterator[Claim]:
+    yield from _of_lines(document)
+    if document.kind is ResultKind.MEASUREMENTS:
+        yield from _of_measurements(document.content)
+
+
+def _of_lines(document: Document) -> Iterator[Claim]:
     for item in document.content:
         concept, where = item.name[0], item.name[2]
         if item.value_type == "NUM":
@@ -207,8 +235,6 @@ def _of_content(document: Document) -> Iterator[Claim]:
             yield Claim(_ALGORITHM[concept], item.value, Rule.ALGORITHM, where)
         elif item.value_type == "TEXT":
             yield from _of_line(document, item)
-    if document.kind is ResultKind.MEASUREMENTS:
-        yield from _of_measurements(document.content)
 
 
 def _of_measurements(content: tuple[Item, ...]) -> Iterator[Claim]:
@@ -327,10 +353,10 @@ def from_source(source: Source) -> dict[str, Any]:
 def from_context(context: Context) -> dict[str, Any]:
     """What the objects were made from: all that they may say."""
     finding, ref = context.finding, context.source.ref
-    picture = SHAPES[ResultKind.HEATMAP].sop_class_uid, context.instance_uid(ResultKind.HEATMAP)
+    picture = context.picture.sop_class_uid, context.picture.sop_instance_uid
     evidence = [(ref.study_instance_uid, ref.series_instance_uid, ref.sop_class_uid, ref.sop_instance_uid)]
-    if ResultKind.HEATMAP in context.kinds:
-        evidence.append((ref.study_instance_uid, context.series_uid(ResultKind.HEATMAP), *picture))
+    if context.has_picture:
+        evidence.append((ref.study_instance_uid, context.picture.series_instance_uid, *picture))
     expected = from_source(context.source) | {
         "offset": context.clock.offset,
         "contribution": context.moment.strftime("%Y%m%d%H%M%S.%f%z"),
@@ -345,8 +371,7 @@ def from_context(context: Context) -> dict[str, Any]:
         "picture": picture,
     }
     for kind in context.kinds:
-        said = wording.series_description(kind, finding, shows_map=context.shows_map)
-        expected[f"description of {kind}"] = said
+        expected[f"description of {kind}"] = context.series_description(kind)
     return expected if finding.decision.verdict is Verdict.REJECTED else expected | _from_finding(context)
 
 
@@ -383,7 +408,7 @@ def _from_finding(context: Context) -> dict[str, Any]:
         "config.sha256": identity.config_sha256,
         "weights": identity.weights_sha256[:12],
         "model line": wording.model_line(finding, PRODUCT),
-        "outlines": [_as_stored(region.outline) for region in context.regions],
+        "outlines": [as_stored(region.outline) for region in context.regions],
         "tracking": [context.tracking_uid(number) for number in range(1, max(len(context.regions), 1) + 1)],
         "places in order": places,
         "places": set(places),
@@ -392,7 +417,7 @@ def _from_finding(context: Context) -> dict[str, Any]:
     }
 
 
-def _as_stored(outline: tuple[Point, ...]) -> tuple[str, ...]:
+def as_stored(outline: tuple[Point, ...]) -> tuple[str, ...]:
     """Coordinates as they stand in an object, in single precision."""
     numbers = [number for point in outline for number in point]
     form = f"{len(numbers)}f"

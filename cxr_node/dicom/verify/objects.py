@@ -56,19 +56,19 @@ def check(
     `verdict` : that of the answer; REJECTED for notes
     """
     said = [(document, list(claims.of(document))) for document in documents]
-    agreed = {**_agreed(said, expected), **claims.FIXED, **expected}
+    agreed = {**agreed_on(said, expected), **claims.FIXED, **expected}
     for document, its in said:
         report = reporter(document.name, flaws)
-        _check_object(document, report)
+        check_object(document, report)
         for claim in its:
             if claim.value != agreed[claim.about]:
                 report(claim.rule, claim.where)
         _check_complete(document, {claim.about for claim in its}, report)
-        _check_references(document, its, documents, source, report)
+        check_references(document, its, documents, source, report)
         _check_statements(document, verdict, agreed.get("judged", ""), report)
-    _check_uids(documents, source, flaws)
+    check_uids(documents, source, flaws)
     if documents and verdict is not Verdict.REJECTED:
-        _check_numbers(agreed, verdict, reporter(documents[0].name, flaws))
+        check_numbers(agreed, verdict, reporter(documents[0].name, flaws))
 
 
 def statements(document: Document, judged: str) -> list[single_field.FieldStatement]:
@@ -86,6 +86,12 @@ def judged(documents: Iterable[Document]) -> str:
     return max(found, key=found.count) if found else ""
 
 
+def names(document: Document) -> tuple[str, str, str]:
+    """SOP Class, Series and SOP Instance UID of an object."""
+    of = document.dataset
+    return text(of, "SOPClassUID"), text(of, "SeriesInstanceUID"), text(of, "SOPInstanceUID")
+
+
 def reporter(name: str, flaws: list[Flaw]) -> Report:
     """Collect the flaws of one document."""
     return lambda rule, where: flaws.append(Flaw(rule=rule, document=name, where=where))
@@ -99,7 +105,8 @@ def equal(dataset: Mapping[str, Any], expected: Mapping[str, str], rule: Rule, r
             report(rule, keyword)
 
 
-def _agreed(said: list[tuple[Document, list[Claim]]], expected: Mapping[str, Any]) -> dict[str, Any]:
+def agreed_on(said: list[tuple[Document, list[Claim]]], expected: Mapping[str, Any]) -> dict[str, Any]:
+    """What most of them claim, of what is not expected."""
     values: dict[str, list[Any]] = defaultdict(list)
     for _, its in said:
         for claim in its:
@@ -108,7 +115,7 @@ def _agreed(said: list[tuple[Document, list[Claim]]], expected: Mapping[str, Any
     return {about: max(found, key=found.count) for about, found in values.items()}
 
 
-def _check_object(document: Document, report: Report) -> None:
+def check_object(document: Document, report: Report) -> None:
     """UIDs, file meta information, class, status and size: what holds whatever the answer."""
     dataset, kind = document.dataset, document.kind
     _check_names(document, report)
@@ -116,7 +123,8 @@ def _check_object(document: Document, report: Report) -> None:
     if kind is None or shape is None or text(dataset, "SOPClassUID") not in (shape.sop_class_uid, *shape.alternatives):
         report(Rule.SOP_CLASS, "SOPClassUID")
         return
-    own = {"InstanceCreatorUID": IMPLEMENTATION_CLASS_UID, "InstanceNumber": "1"}
+    own = {"InstanceCreatorUID": IMPLEMENTATION_CLASS_UID}
+    own |= {} if claims.is_shared(document) else {"InstanceNumber": "1"}
     own |= {"SeriesNumber": str(shape.series_number)} | ({"Modality": shape.modality} if shape.modality else {})
     equal(dataset, own, Rule.ATTRIBUTE, report)
     status = _STATUS if kind in REPORTS else {"VerificationFlag": "UNVERIFIED"} if kind is ResultKind.PDF else {}
@@ -177,6 +185,9 @@ def _check_complete(document: Document, abouts: set[str], report: Report) -> Non
 def _check_statements(document: Document, verdict: Verdict, judged: str, report: Report) -> None:
     """No field reads as another verdict; what a reader looks at first states the right one."""
     found, kind = statements(document, judged), document.kind
+    if claims.is_shared(document):  # its series says no verdict; the picture itself does
+        single_field.contradictions(found, verdict, report)
+        return
     single_field.contradictions(found, verdict, report)
     states = any(reading.is_statement and reading.says for reading in found)
     if not states and (kind in PICTURES or kind in (ResultKind.REPORT, ResultKind.MEASUREMENTS)):
@@ -186,7 +197,7 @@ def _check_statements(document: Document, verdict: Verdict, judged: str, report:
         report(Rule.DESCRIPTION, "SeriesDescription")
 
 
-def _check_references(
+def check_references(
     document: Document, its: list[Claim], documents: list[Document], source: Source | None, report: Report
 ) -> None:
     """Evidence lists every image that the content refers to, under the right study and series; predecessors fit."""
@@ -207,7 +218,7 @@ def _check_references(
         report(Rule.EVIDENCE, EVIDENCE)
 
 
-def _check_uids(documents: list[Document], source: Source | None, flaws: list[Flaw]) -> None:
+def check_uids(documents: list[Document], source: Source | None, flaws: list[Flaw]) -> None:
     """One instance, one UID; one result, one series; one result of a kind. Alternatives of a kind share a series."""
     instances = {source.ref.sop_instance_uid} if source else set()
     series = {source.ref.series_instance_uid: ""} if source else {}
@@ -226,7 +237,7 @@ def _check_uids(documents: list[Document], source: Source | None, flaws: list[Fl
         kinds.add(kind)
 
 
-def _check_numbers(said: Mapping[str, Any], verdict: Verdict, report: Report) -> None:
+def check_numbers(said: Mapping[str, Any], verdict: Verdict, report: Report) -> None:
     """The verdict follows from the numbers; of files, people read the numbers that machines read."""
     low, high = said.get("threshold.rule_out"), said.get("threshold.report")
     if not isinstance(low, float) or not isinstance(high, float) or "certainty" not in said:

@@ -28,6 +28,7 @@ NOT_ANALYSED_LINE = ("AI: not analysed - ", f". No answer was given. {RESEARCH}"
 """How the note begins and ends; between them stands why."""
 _LO_MAX_CHARS = 64
 NOT_ANALYSED_SERIES = "AI: not analysed (research)"
+_PICTURES = {ResultKind.HEATMAP: "heat maps", ResultKind.FRAMES: "heat map frames"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,10 +85,10 @@ def summary(finding: Finding) -> str:
     number = f"{certainty_line(finding)}{' (a score is not a probability)' if is_score else ''}."
     match finding.decision.verdict:
         case Verdict.POSITIVE:
-            return f"AI: {finding.name}. {number} Not verified by a physician. {_scope(finding)} {RESEARCH}"
+            return f"AI: {finding.name}. {number} Not verified by a physician. {scope(finding)} {RESEARCH}"
         case Verdict.NEGATIVE:
             return (
-                f"AI: {finding.name}. {number} Not verified by a physician. {_scope(finding)} "
+                f"AI: {finding.name}. {number} Not verified by a physician. {scope(finding)} "
                 f"This does not mean that the radiograph is normal. {RESEARCH}"
             )
         case Verdict.INDETERMINATE:
@@ -105,15 +106,20 @@ def doubt_phrase(finding: Finding) -> str:
     if reason is not AbstainReason.BETWEEN_THRESHOLDS:
         return ABSTAIN_REASONS[reason]
     low, high = (threshold_text(value, point) for value in (point.rule_out_below, point.report_at))
-    stated = f"{_of_finding(finding)} {stated_text(finding)}"
+    stated = f"{of_finding(finding)} {stated_text(finding)}"
     return f"{stated}, {ABSTAIN_REASONS[reason]} ({low} and {high})"
 
 
 def not_analysed(rejected: Rejected) -> str:
     """Write the one line of the note about an image that was not analysed; it says nothing of the patient's lungs."""
-    because = plain(rejected.sentence).strip().rstrip(".")
     begins, ends = NOT_ANALYSED_LINE
-    return f"{begins}{because[:1].lower()}{because[1:]}{ends}"
+    return f"{begins}{within(rejected.sentence)}{ends}"
+
+
+def within(sentence: str) -> str:
+    """Put a sentence after a dash or a colon of another one."""
+    because = plain(sentence).strip().rstrip(".")
+    return f"{because[:1].lower()}{because[1:]}"
 
 
 def banner(finding: Finding) -> Banner:
@@ -121,7 +127,7 @@ def banner(finding: Finding) -> Banner:
     title = finding.name.upper()
     if finding.decision.verdict is Verdict.POSITIVE:
         number = stated_text(finding) or ""
-        return Banner(title=title, subtitle=f"Not verified by a physician. {_scope(finding)}", number=number)
+        return Banner(title=title, subtitle=f"Not verified by a physician. {scope(finding)}", number=number)
     if finding.decision.verdict is Verdict.NEGATIVE:
         return Banner(title=title, subtitle="Not verified. Does not mean that the image is normal.")
     cause = ABSTAIN_REASONS[finding.decision.abstain_reason or AbstainReason.BETWEEN_THRESHOLDS]
@@ -130,7 +136,7 @@ def banner(finding: Finding) -> Banner:
 
 def certainty_line(finding: Finding) -> str:
     """State the certainty or the score, or that none is."""
-    said = _of_finding(finding)
+    said = of_finding(finding)
     return f"{said[:1].upper()}{said[1:]}: {stated_text(finding) or 'not stated'}"
 
 
@@ -155,24 +161,29 @@ def listing(finding: Finding) -> list[str]:
     return [] if heading is None else [heading, *(", ".join(part) for part in (names[:3], names[3:]) if part)]
 
 
-def series_description(kind: ResultKind, finding: Finding, *, shows_map: bool) -> str:
+def series_description(kind: ResultKind, finding: Finding, *, shows_map: bool, numbered: bool = True) -> str:
     """Name a series. LO: at most 64 characters.
 
     Of report and picture the verdict first, for lists cut after some 18 characters; a number for a positive alone, and
-    only where there is room.
+    only where there is room; none where it holds of one of several images (`numbered`).
     """
     if kind is ResultKind.NOT_ANALYSED:
         return NOT_ANALYSED_SERIES
     if SHAPES[kind].series:  # a name that says no verdict can contradict none
         return f"AI {SHAPES[kind].series} (research)"
     number = ""
-    if finding.decision.verdict is Verdict.POSITIVE and certainty(finding) is not None:
+    if numbered and finding.decision.verdict is Verdict.POSITIVE and certainty(finding) is not None:
         number = (stated_text(finding) or "").replace("above ", ">").replace("below ", "<").replace(" %", "%")
     pictures = (ResultKind.HEATMAP, ResultKind.FRAMES)
     what = ("Grad-CAM" if shows_map else "picture") if kind in pictures else ""
     parts = [f"AI: {finding.name}", number, what, "frames" if kind is ResultKind.FRAMES else "", "(research)"]
     named = " ".join(part for part in parts if part)
     return named if len(named) <= _LO_MAX_CHARS else named.replace(f" {number}", "", 1)
+
+
+def shared_series_description(kind: ResultKind) -> str:
+    """Name a series of pictures that the images of a study share: no verdict holds of all of them."""
+    return f"AI {SHAPES[kind].series or _PICTURES[kind]} (research)"
 
 
 def report_finding(finding: Finding) -> str:
@@ -185,7 +196,7 @@ def report_finding(finding: Finding) -> str:
         case Verdict.INDETERMINATE | Verdict.REJECTED:
             said = "UNCERTAIN: the AI gives no answer"
     number = stated_text(finding)
-    return f"{said}." if number is None else f"{said} ({_of_finding(finding)} {number})."
+    return f"{said}." if number is None else f"{said} ({of_finding(finding)} {number})."
 
 
 def report_scores(finding: Finding) -> list[str]:
@@ -252,17 +263,17 @@ def point_word(point: OperatingPoint) -> str:
     return "score" if point.scale is Scale.SCORE else "certainty"
 
 
-def _of_finding(finding: Finding) -> str:
+def of_finding(finding: Finding) -> str:
+    """Say what the number is one of."""
     return f"{point_word(finding.identity.operating_point)} of {finding.target.finding}"
 
 
-def _scope(finding: Finding) -> str:
+def scope(finding: Finding) -> str:
+    """Say what was looked for, and that it was nothing else."""
     about = "The verdict concerns" if coded_findings.are_scored(finding) else "Assessed for"
     return f"{about} {finding.target.finding} only."
 
 
 def _nothing_else(finding: Finding) -> str:
     scored = coded_findings.are_scored(finding)
-    return (
-        f"{_scope(finding)} {'Other findings are scored, not asserted.' if scored else 'Nothing else was evaluated.'}"
-    )
+    return f"{scope(finding)} {'Other findings are scored, not asserted.' if scored else 'Nothing else was evaluated.'}"

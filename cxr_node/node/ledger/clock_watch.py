@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from cxr_node.node.ledger.ledger import Ledger
-from cxr_node.node.ledger.states import OPEN, DeliveryJob
-from cxr_node.node.ledger.tables import deliveries
+from cxr_node.node.ledger.states import OPEN, DeliveryJob, StudyState
+from cxr_node.node.ledger.tables import deliveries, studies
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +85,7 @@ def _redate(ledger: Ledger, step_s: float, passed_s: float) -> int:
     step, now, since = timedelta(seconds=step_s), ledger.now(), _before_now(ledger, passed_s)
     columns = (deliveries.c.id, deliveries.c.first_due_at, deliveries.c.not_before, deliveries.c.late_from)
     rows = sa.select(*columns).where(deliveries.c.state.in_(OPEN))
+    waiting = sa.select(studies.c.id, studies.c.not_before).where(studies.c.state == StudyState.WAITING)
     with ledger.database.writing() as connection:
         for row in connection.execute(rows.with_for_update()).all():
             moved: dict[str, datetime] = {}
@@ -94,4 +95,7 @@ def _redate(ledger: Ledger, step_s: float, passed_s: float) -> int:
                 moved["late_from"] = min(row.late_from + step, now)
             if moved:
                 connection.execute(sa.update(deliveries).where(deliveries.c.id == row.id).values(moved))
+        for study in connection.execute(waiting.with_for_update()).all():
+            due = {"not_before": study.not_before + step}
+            connection.execute(sa.update(studies).where(studies.c.id == study.id).values(due))
         return int(connection.scalar(sa.select(sa.func.max(deliveries.c.id))) or 0)

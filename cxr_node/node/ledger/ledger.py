@@ -19,6 +19,7 @@ from cxr_node.errors import ResourceError
 from cxr_node.node.ledger import commitments, destination_health, lateness, results
 from cxr_node.node.ledger.database import Database, utc_now
 from cxr_node.node.ledger.receipts import Arrival, GroupCommit
+from cxr_node.node.ledger.ripening import Judged, expect, wanting
 from cxr_node.node.ledger.states import (
     DELIVERY_MOVES,
     FREE,
@@ -32,6 +33,7 @@ from cxr_node.node.ledger.states import (
     Job,
     OwnReason,
     StoredArtifact,
+    StudyState,
     claim,
     extend,
     held,
@@ -39,9 +41,9 @@ from cxr_node.node.ledger.states import (
     note,
     pick,
 )
-from cxr_node.node.ledger.tables import IS_OPEN, deliveries, instance_artifacts, instances
+from cxr_node.node.ledger.tables import IS_OPEN, deliveries, instance_artifacts, instances, studies
 from cxr_node.node.process import metrics
-from cxr_node.result_kinds import ResultKind
+from cxr_node.result_kinds import ReportPer, ResultKind, Wish
 
 FILE_NAME = "ledger.sqlite3"
 
@@ -155,13 +157,14 @@ class Ledger:
         job: Job,
         rejected: Rejected,
         stored: Sequence[StoredArtifact] = (),
-        destinations: Mapping[str, Sequence[ResultKind]] | None = None,
+        wishes: Mapping[str, Wish] | None = None,
         rules_sha256: str | None = None,
+        judged: Judged | None = None,
     ) -> bool:
         """RECEIVED -> REJECTED, with the note about it due at every destination that wants one: all or nothing.
 
         It stays REJECTED whatever becomes of the note: the delivery has a state of its own. `rules_sha256` of what it
-        was refused by, for a repeat; None: a repeat is judged.
+        was refused by, for a repeat; None: a repeat is judged. `judged` : as the report of its study lists it.
         """
         values: dict[str, Any] = {"reason": rejected.reason, "sentence": rejected.sentence, "verdict": Verdict.REJECTED}
         values |= {"rules_sha256": rules_sha256, "abstain_reason": None, "probability": None, "profile": None}
@@ -171,8 +174,9 @@ class Ledger:
                 return False
             known = results.outdate(connection, job.claim.row_id, now)
             for artifact in stored:
-                _attach(connection, job, artifact, _wanting(destinations or {}, artifact.kind), known, now)
+                _attach(connection, job, artifact, _wanted_now(wishes or {}, artifact), known, now)
             _withdraw(connection, job, known, now)
+            expect(connection, job, judged, now)
         return True
 
     def settle_as_before(self, job: Job) -> bool:
@@ -192,12 +196,14 @@ class Ledger:
         job: Job,
         finding: Finding,
         stored: Sequence[StoredArtifact],
-        destinations: Mapping[str, Sequence[ResultKind]],
+        wishes: Mapping[str, Wish],
+        judged: Judged | None = None,
     ) -> bool:
         """RECEIVED -> REPORTED, with its results due at every destination that wants them: all or nothing.
 
         A result whose SOP Instance UID is known keeps its first bytes and makes no new delivery: the same
-        radiograph came before in another transfer syntax.
+        radiograph came before in another transfer syntax. `judged` : for destinations that want a report of its study,
+        which is made, and goes with the pictures, once the study is ripe.
         """
         decision, now = finding.decision, self.now()
         word = finding.target.word(decision.verdict)
@@ -216,8 +222,9 @@ class Ledger:
                 return False
             known = results.outdate(connection, job.claim.row_id, now)
             for artifact in stored:
-                _attach(connection, job, artifact, _wanting(destinations, artifact.kind), known, now)
+                _attach(connection, job, artifact, _wanted_now(wishes, artifact), known, now)
             _withdraw(connection, job, known, now)
+            expect(connection, job, judged, now)
             conclude(connection, [job.claim.row_id], now)
         return True
 
@@ -309,8 +316,10 @@ def _before(moves: Mapping[Any, frozenset[Any]], to: StrEnum) -> list[StrEnum]:
     return [state for state, allowed in moves.items() if to in allowed]
 
 
-def _wanting(destinations: Mapping[str, Sequence[ResultKind]], kind: ResultKind) -> list[str]:
-    return [name for name, kinds in destinations.items() if kind in kinds]
+def _wanted_now(wishes: Mapping[str, Wish], stored: StoredArtifact) -> list[str]:
+    """Destinations that get a result as soon as its image is judged; what belongs to a study waits for its report."""
+    at_once = stored.per is ReportPer.IMAGE or stored.kind is ResultKind.NOT_ANALYSED
+    return wanting(wishes, stored.kind, ReportPer.IMAGE) if at_once else []
 
 
 def _attach(
@@ -360,6 +369,7 @@ def _withdraw(connection: sa.Connection, job: Job, known: Collection[int], now: 
 def conclude(connection: sa.Connection, instance_ids: Sequence[int], now: datetime) -> int:
     """REPORTED -> DELIVERED, DEAD or SET_ASIDE for those instances, held by the caller, with no open delivery any more.
 
+    Not while their study waits for a report.
     How many are DELIVERED now.
     """
     delivered = 0
@@ -377,7 +387,14 @@ def conclude(connection: sa.Connection, instance_ids: Sequence[int], now: dateti
         else:
             first = sa.literal(now, instances.c.delivered_at.type)
             values["delivered_at"] = sa.func.coalesce(instances.c.delivered_at, first)
-        reported = sa.and_(instances.c.id == instance_id, instances.c.state == InstanceState.REPORTED)
+        awaited = sa.select(sa.literal(1)).where(
+            studies.c.study_instance_uid == instances.c.study_instance_uid, studies.c.state == StudyState.WAITING
+        )
+        reported = sa.and_(
+            instances.c.id == instance_id,
+            instances.c.state == InstanceState.REPORTED,
+            ~awaited.correlate(instances).exists(),
+        )
         moved = sa.update(instances).where(reported).values(values)
         columns_moved = (instances.c.received_at, instances.c.delivered_at)
         if (row := connection.execute(moved.returning(*columns_moved)).first()) is not None:

@@ -20,11 +20,12 @@ from cxr_node.domain import Reason
 from cxr_node.errors import DataError
 from cxr_node.node.ledger import results
 from cxr_node.node.ledger.ledger import Ledger, of_instance
+from cxr_node.node.ledger.ripening import wanting
 from cxr_node.node.ledger.stages import has_ended
 from cxr_node.node.ledger.states import FREE, DeliveryState, InstanceState, is_unjudged, note
 from cxr_node.node.ledger.tables import alternatives, artifacts, deliveries, instance_artifacts, instances
 from cxr_node.node.spool.spool import Area, Spool
-from cxr_node.result_kinds import ResultKind
+from cxr_node.result_kinds import ReportPer, ResultKind, Wish
 
 _REVIVED_AT_ONCE = 100  # short transactions: the receiver waits for none of them
 
@@ -192,7 +193,7 @@ def resend(
     ledger: Ledger,
     spool: Spool,
     instance_ids: Sequence[int],
-    destinations: Mapping[str, Collection[ResultKind]],
+    wishes: Mapping[str, Wish],
     *,
     named: bool,
     by: str,
@@ -210,7 +211,7 @@ def resend(
     due: Counter[str] = Counter()
     for instance_id in (each for each in instance_ids if each not in old):
         with ledger.database.writing() as connection:
-            ending, added, waiting = _resend(connection, spool, instance_id, destinations, ledger.now(), by)
+            ending, added, waiting = _resend(connection, spool, instance_id, wishes, ledger.now(), by)
         told[ending] += 1
         told["waiting"] += waiting
         due += added
@@ -276,7 +277,7 @@ def _resend(
     connection: sa.Connection,
     spool: Spool,
     instance_id: int,
-    destinations: Mapping[str, Collection[ResultKind]],
+    wishes: Mapping[str, Wish],
     now: datetime,
     by: str,
 ) -> tuple[str, Counter[str], int]:
@@ -292,8 +293,7 @@ def _resend(
     if not all(_is_kept(connection, spool, artifact["id"]) for artifact in found):
         return "purged", due, waiting
     for artifact in found:
-        wanted = [name for name, kinds in destinations.items() if ResultKind(artifact["kind"]) in kinds]
-        for name in wanted:
+        for name in _wanted(wishes, artifact):
             is_new_turn = _make_due(connection, artifact["id"], name, row["priority"], now)
             due[name] += is_new_turn
             waiting += not is_new_turn
@@ -304,10 +304,16 @@ def _resend(
     return "sent", due, waiting
 
 
+def _wanted(wishes: Mapping[str, Wish], artifact: sa.RowMapping) -> list[str]:
+    kind = ResultKind(artifact["kind"])
+    of_both = (ReportPer.IMAGE, ReportPer.STUDY) if kind is ResultKind.NOT_ANALYSED else (ReportPer(artifact["per"]),)
+    return [name for per in of_both for name in wanting(wishes, kind, per)]
+
+
 def _present(connection: sa.Connection, instance_id: int) -> Sequence[sa.RowMapping]:
     """Results of an instance, without the alternatives of another SOP Class and without those that are outdated."""
     found = (
-        sa.select(artifacts.c.id, artifacts.c.kind)
+        sa.select(artifacts.c.id, artifacts.c.kind, artifacts.c.per)
         .join(instance_artifacts, instance_artifacts.c.artifact_id == artifacts.c.id)
         .where(
             instance_artifacts.c.instance_id == instance_id,

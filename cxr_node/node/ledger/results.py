@@ -15,16 +15,26 @@ import sqlalchemy as sa
 
 from cxr_node.domain import ResultRef
 from cxr_node.node.ledger.states import InstanceState, Job, StoredArtifact, pick
-from cxr_node.node.ledger.tables import alternatives, artifacts, deliveries, instance_artifacts, instances
-from cxr_node.result_kinds import ResultKind
+from cxr_node.node.ledger.tables import (
+    alternatives,
+    artifacts,
+    deliveries,
+    instance_artifacts,
+    instances,
+    report_artifacts,
+)
+from cxr_node.result_kinds import ReportPer, ResultKind
 
 
 def outdate(connection: sa.Connection, instance_id: int, now: datetime) -> frozenset[int]:
     """Outdate an instance's results of an earlier judgement; `link` renews those that still hold.
 
-    Returns their rows: none, unless the instance is judged again.
+    Returns their rows: none, unless the instance is judged again. For reports of its study see `studies`.
     """
-    linked = instance_artifacts.c.instance_id == instance_id
+    of_studies = sa.select(report_artifacts.c.artifact_id)
+    linked = sa.and_(
+        instance_artifacts.c.instance_id == instance_id, instance_artifacts.c.artifact_id.not_in(of_studies)
+    )
     known = frozenset(connection.scalars(sa.select(instance_artifacts.c.artifact_id).where(linked)))
     if known:
         current = sa.and_(linked, instance_artifacts.c.outdated_at.is_(None))
@@ -108,7 +118,7 @@ def _keep(connection: sa.Connection, stored: StoredArtifact) -> tuple[int, bool]
 
 def _stored(row: sa.RowMapping, below: tuple[StoredArtifact, ...]) -> StoredArtifact:
     told = dict(row) | {"kind": ResultKind(row["kind"]), "alternatives": below}
-    return StoredArtifact(**pick(StoredArtifact, told))
+    return StoredArtifact(**pick(StoredArtifact, told | {"per": ReportPer(row["per"])}))
 
 
 _IS_CURRENT = instance_artifacts.c.outdated_at.is_(None)
@@ -163,6 +173,7 @@ def earlier_results(connection: sa.Connection, job: Job) -> tuple[tuple[ResultRe
             instances.c.id < job.claim.row_id,
             _IS_CURRENT,
             artifacts.c.series_instance_uid.is_not(None),
+            artifacts.c.per == ReportPer.IMAGE,
         )
         .order_by(instances.c.id, artifacts.c.id)
     )

@@ -14,9 +14,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cxr_node.domain import InstanceRef, Origin, Priority, Verdict
+from cxr_node.domain import InstanceRef, Origin, Priority, ResultRef, Verdict
 from cxr_node.node.ledger.tables import events, holds
-from cxr_node.result_kinds import ResultKind
+from cxr_node.result_kinds import ReportPer, ResultKind
 
 
 class InstanceState(StrEnum):
@@ -40,6 +40,16 @@ class DeliveryState(StrEnum):
     DEAD = "DEAD"
     SET_ASIDE = "SET_ASIDE"
     """An operator decided that it is not to be sent, for a `SetAsideReason`; or the node did, for an `OwnReason`."""
+
+
+class StudyState(StrEnum):
+    """Where a study is, for destinations that want one report of it."""
+
+    WAITING = "WAITING"
+    """For its images, or for a worker that makes its report."""
+    REPORTED = "REPORTED"
+    FAILED = "FAILED"
+    """Every attempt failed; its images are DEAD."""
 
 
 class PromiseState(StrEnum):
@@ -168,6 +178,41 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One image of a study, as its report has it."""
+
+    instance_id: int
+    ref: InstanceRef
+    origin: Origin
+    content_sha256: str
+    judgement: str
+    """What was said of it; "" where the node could not judge it, for a fault of its own."""
+    is_listed: bool
+    """It was not analysed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyJob:
+    """One ripe study to be reported."""
+
+    claim: Claim
+    study_instance_uid: str
+    version: int
+    priority: Priority
+    members: tuple[Member, ...]
+    """Of each SOP Instance the version that counts, the first received first."""
+    made_of_sha256: str
+    """Digest of all of it: what equals it was reported already."""
+    earlier_reports: tuple[tuple[ResultRef, ...], ...]
+    """Documents of the reports that came before the first one made of the same."""
+
+    @property
+    def attempts(self) -> int:
+        """How often this was tried, this time included."""
+        return self.claim.attempts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredArtifact:
     """A result object whose bytes are safe in the spool."""
 
@@ -178,6 +223,8 @@ class StoredArtifact:
     size_bytes: int
     series_instance_uid: str | None = None
     """None for results of versions that did not keep it."""
+    per: ReportPer = ReportPer.IMAGE
+    """For destinations that want a report of each image, or of each study."""
     alternatives: tuple[StoredArtifact, ...] = ()
     """The same result in other SOP Classes: where a destination does not take this one's, the first that it takes."""
 

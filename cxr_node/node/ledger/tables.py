@@ -11,8 +11,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cxr_node.config.schema import MAX_DELAY_S
+from cxr_node.config.schema import MAX_DELAY_S, MAX_STUDY_WAIT_S
 from cxr_node.domain import Priority
+from cxr_node.result_kinds import ReportPer
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -148,6 +149,8 @@ artifacts = sa.Table(
     sa.Column("series_instance_uid", _UID),
     sa.Column("content_sha256", _SHA256, nullable=False),
     sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    # for destinations that want a report of each image, or of each study
+    sa.Column("per", _WORD, nullable=False, server_default=ReportPer.IMAGE.value),
     sqlite_autoincrement=True,
 )
 
@@ -168,6 +171,54 @@ alternatives = sa.Table(
     sa.Column("artifact_id", _KEY, sa.ForeignKey("artifacts.id"), primary_key=True),
     sa.Column("sop_class_choice", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("alternative_id", _KEY, sa.ForeignKey("artifacts.id"), nullable=False, unique=True),
+)
+
+# What was said of an image, as the report of its study needs it: see `judgement_text`. Nothing names the patient.
+judgements = sa.Table(
+    "judgements",
+    metadata,
+    sa.Column("instance_id", _KEY, sa.ForeignKey("instances.id"), primary_key=True, autoincrement=False),
+    # 1: it was not analysed, and is listed
+    sa.Column("listed", sa.Integer, nullable=False),
+    sa.Column("content", sa.Text, nullable=False),
+)
+
+# A study waits until it is ripe (`not_before`), is reported, and waits again if another image comes.
+studies = sa.Table(
+    "studies",
+    metadata,
+    sa.Column("id", _KEY, primary_key=True),
+    sa.Column("study_instance_uid", _UID, nullable=False, unique=True),
+    sa.Column("state", _WORD, nullable=False),
+    # counts its judgements: a report that was made while another image was judged is not the last word
+    sa.Column("version", sa.Integer, nullable=False),
+    # when the first image came that no report has
+    sa.Column("first_at", Instant, nullable=False),
+    *_lease(),
+    _priority(),
+    sa.Column("updated_at", Instant, nullable=False),
+    sa.Index(None, "state", "priority", "not_before", "id"),
+    sqlite_autoincrement=True,
+    info={"max_delay_s": MAX_STUDY_WAIT_S, "order": ("priority", "not_before", "id")},
+)
+
+study_reports = sa.Table(
+    "study_reports",
+    metadata,
+    sa.Column("id", _KEY, primary_key=True),
+    sa.Column("study_id", _KEY, sa.ForeignKey("studies.id"), nullable=False, index=True),
+    # digest of all that it was made of
+    sa.Column("made_of_sha256", _SHA256, nullable=False),
+    sa.Column("verdict", _WORD),
+    sa.Column("reported_at", Instant, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+report_artifacts = sa.Table(
+    "report_artifacts",
+    metadata,
+    sa.Column("report_id", _KEY, sa.ForeignKey("study_reports.id"), primary_key=True),
+    sa.Column("artifact_id", _KEY, sa.ForeignKey("artifacts.id"), primary_key=True, index=True),
 )
 
 deliveries = sa.Table(

@@ -14,32 +14,44 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Self
 
+from cxr_node import judgement_text
 from cxr_node.config.schema import Config
-from cxr_node.domain import Artifact, Origin, Outcome, Precedent, Reason, Rejected, Reported
+from cxr_node.domain import (
+    Origin,
+    Outcome,
+    Precedent,
+    Reason,
+    Rejected,
+    Reported,
+    StudyCase,
+    StudyReport,
+)
 from cxr_node.errors import InstanceError, LedgerLostError, ModelError, ResourceError
-from cxr_node.node.ledger import queries
+from cxr_node.node.ledger import queries, studies
 from cxr_node.node.ledger.lease_keeper import LeaseKeeper, worker_name
 from cxr_node.node.ledger.ledger import Ledger
-from cxr_node.node.ledger.states import DeadReason, Job, StoredArtifact
+from cxr_node.node.ledger.ripening import Judged, Ripening
+from cxr_node.node.ledger.states import DeadReason, Job
 from cxr_node.node.process import metrics
 from cxr_node.node.process.logs import describe
 from cxr_node.node.process.notify import Role, Wakeup, notify
 from cxr_node.node.process.supervisor import Notifier
 from cxr_node.node.retry import LOOK_AFTER_S, NOTICE_STOP_S, PAUSE_S
 from cxr_node.node.spool.spool import Area, Spool, SpoolCorruptError
-from cxr_node.result_kinds import ResultKind
+from cxr_node.node.work.study_reports import RETRY_DELAY_S, StudyReporter, all_stored, ms, settled
+from cxr_node.result_kinds import ReportPer, ResultKind
 
 log = logging.getLogger(__name__)
 
 _MAX_LANES = 4  # beyond, they wait for Python's own lock; each takes some 150 MB of a 5 megapixel image
-_RETRY_DELAY_S = 10.0  # after an unexpected error, times the attempt
 _EXIT_HUNG = 70  # EX_SOFTWARE
 
 
@@ -49,6 +61,8 @@ class Analyser:
 
     process: Callable[[bytes, Origin, Config, Precedent], Outcome]
     """Called by several lanes at once; equal arguments give equal bytes."""
+    report: Callable[[StudyCase, Config], StudyReport | None]
+    """Makes the report of a study, as `process` does; None where there is nothing to say."""
     batch: int = 1
     """How many instances it examines at once."""
     rules_sha256: str = ""
@@ -101,7 +115,7 @@ def _loop(lanes: Lanes, ledger: Ledger, wakeup: Wakeup, stop: threading.Event, n
         try:
             if lanes.take_one():
                 continue
-            due_s = queries.next_instance_s(ledger)
+            due_s = _next_s(ledger)
         except ResourceError as error:
             log.error("paused pause_s=%.0f %s", PAUSE_S, error)
             stop.wait(PAUSE_S)
@@ -110,6 +124,12 @@ def _loop(lanes: Lanes, ledger: Ledger, wakeup: Wakeup, stop: threading.Event, n
         while not stop.is_set() and not lanes.failed and (left_s := until - time.monotonic()) > 0:
             if wakeup.wait(min(left_s, NOTICE_STOP_S)):
                 break
+
+
+def _next_s(ledger: Ledger) -> float | None:
+    """Seconds until an image or a study may be claimed; None where none waits."""
+    due = [due_s for due_s in (queries.next_instance_s(ledger), studies.next_study_s(ledger)) if due_s is not None]
+    return min(due, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +144,20 @@ class Worker:
     unreturned: list[tuple[Job, str]] = field(default_factory=list)
     """Jobs to be given back that the ledger did not take at the time, and why: their attempt must not count."""
 
+    @property
+    def studies(self) -> StudyReporter:
+        """Who reports studies."""
+        return StudyReporter(self.config, self.ledger, self.spool, self.owner, self.analyser.report)
+
     def do_one(self) -> bool:
-        """Claim one instance and bring it to an end, its lease as it is; False where none is due. As `finish`."""
+        """Claim a study or an instance and bring it to an end, its lease as it is; False where none is due.
+
+        As `finish`.
+        """
+        study = self.studies.claim()
+        if study is not None:
+            self.studies.finish(study)
+            return True
         job = self.claim()
         if job is not None:
             self.finish(job)
@@ -152,7 +184,7 @@ class Worker:
         started = time.monotonic()
         ending = self._end(job)
         level = logging.ERROR if ending.startswith("dead") else logging.INFO  # an operator must look; `trace` says why
-        log.log(level, "%s instance=%d attempt=%d took_ms=%d", ending, job.claim.row_id, job.attempts, _ms(started))
+        log.log(level, "%s instance=%d attempt=%d took_ms=%d", ending, job.claim.row_id, job.attempts, ms(started))
 
     def _end(self, job: Job) -> str:
         """Bring one claimed instance to an end, by whose fault it is; that end, for the log."""
@@ -174,11 +206,11 @@ class Worker:
             return self._blame(job, describe(error))
 
     def _dead(self, job: Job, death: DeadReason, detail: str) -> str:
-        return _settled(self.ledger.settle_dead(job, death, detail), f"dead reason={death}")
+        return settled(self.ledger.settle_dead(job, death, detail), f"dead reason={death}")
 
     def _judge(self, job: Job) -> str:
         if job.rejected_under is not None and job.rejected_under == self.analyser.rules_sha256:
-            return _settled(self.ledger.settle_as_before(job), "rejected as before")
+            return settled(self.ledger.settle_as_before(job), "rejected as before")
         content = self.spool.load(Area.OBJECTS, job.content_sha256)
         precedent = queries.precedent(self.ledger, job)
         with ThreadPoolExecutor(1, "digest") as thread:  # 5 ms of 10 MB, which another core has free
@@ -195,59 +227,46 @@ class Worker:
 
     def _reject(self, job: Job, rejected: Rejected) -> str:
         """As `_report`, for the note that says so, where there is one."""
-        stored = self._all_stored(rejected.artifacts)
+        per = ReportPer.STUDY if ResultKind.NOT_ANALYSED in self.config.kinds(ReportPer.STUDY) else ReportPer.IMAGE
+        stored = all_stored(self.spool, rejected.artifacts, per)
         by_others = rejected.reason is Reason.IDENTITY_CONFLICT  # what other images say may change
         rules = None if by_others else self.analyser.rules_sha256
-        settled = self.ledger.settle_rejected(job, rejected, stored, self._wanted(), rules)
+        judged = None if rejected.listed is None else self._judged(judgement_text.dump(rejected.listed), is_listed=True)
+        was_held = self.ledger.settle_rejected(job, rejected, stored, self.config.wishes, rules, judged)
         if stored:
             notify(self.config.spool.path, Role.DELIVER)
-        if settled:
+        if was_held:
             metrics.rejected(rejected.reason)
-        return _settled(settled, f"rejected reason={rejected.reason}")
+        return settled(was_held, f"rejected reason={rejected.reason}")
 
-    def _wanted(self) -> dict[str, tuple[ResultKind, ...]]:
-        """Kinds of results by the destinations that want them."""
-        return {destination.name: destination.send for destination in self.config.destinations}
+    def _judged(self, text: str, *, is_listed: bool) -> Judged | None:
+        """What the report of its study is made of; None where nobody wants one."""
+        if not self.config.kinds(ReportPer.STUDY):
+            return None
+        ripening = Ripening(quiet_s=self.config.study.quiet_s, max_wait_s=self.config.study.max_wait_s)
+        return Judged(text=text, is_listed=is_listed, ripening=ripening)
 
     def _report(self, job: Job, reported: Reported) -> str:
         """Results are durable before the ledger speaks of them, and due at the destinations when it does."""
-        stored = self._all_stored(reported.artifacts)
-        settled = self.ledger.settle_reported(job, reported.finding, stored, self._wanted())
+        stored = all_stored(self.spool, reported.artifacts, ReportPer.IMAGE)
+        stored += all_stored(self.spool, reported.pictures, ReportPer.STUDY)
+        kept = reported.judgement
+        judged = None if kept is None else self._judged(judgement_text.dump(kept), is_listed=False)
+        was_held = self.ledger.settle_reported(job, reported.finding, stored, self.config.wishes, judged)
         notify(self.config.spool.path, Role.DELIVER)
         decision, profile = reported.finding.decision, reported.finding.identity.profile
         word = reported.finding.target.word(decision.verdict)
-        if settled:
+        if was_held:
             metrics.judged(profile, word, decision.abstain_reason)
         abstained = f" abstain_reason={decision.abstain_reason}" if decision.abstain_reason is not None else ""
-        return _settled(settled, f"reported verdict={word}{abstained}")
-
-    def _all_stored(self, artifacts: Sequence[Artifact]) -> list[StoredArtifact]:
-        """Store each; the largest at the same time as the others, since the disk serves both."""
-        largest = max(artifacts, key=lambda each: len(each.content), default=None)
-        with ThreadPoolExecutor(1, "largest") as thread:
-            waiting = None if largest is None else thread.submit(self._store, largest)
-            stored = [None if each is largest else self._store(each) for each in artifacts]
-        return [one if one is not None else waiting.result() for one in stored if waiting is not None]
-
-    def _store(self, artifact: Artifact) -> StoredArtifact:
-        alternatives = tuple(self._store(alternative) for alternative in artifact.alternatives)
-        file = self.spool.store_result(artifact.content)
-        return StoredArtifact(
-            kind=artifact.kind,
-            sop_class_uid=artifact.sop_class_uid,
-            sop_instance_uid=artifact.sop_instance_uid,
-            series_instance_uid=artifact.series_instance_uid,
-            content_sha256=file.sha256,
-            size_bytes=file.size_bytes,
-            alternatives=alternatives,
-        )
+        return settled(was_held, f"reported verdict={word}{abstained}")
 
     def _blame(self, job: Job, detail: str) -> str:
         """An unexpected error is a bug: tried again, since the machine may be at fault, then set aside."""
         log.error("failed instance=%d attempt=%d %s", job.claim.row_id, job.attempts, detail)
         if job.attempts >= self.config.work.max_attempts:
             return self._dead(job, DeadReason.FAULT, detail)
-        return _settled(self.ledger.release(job, delay_s=_RETRY_DELAY_S * job.attempts, detail=detail), "released")
+        return settled(self.ledger.release(job, delay_s=RETRY_DELAY_S * job.attempts, detail=detail), "released")
 
     def _give_back(self, job: Job, detail: str) -> None:
         try:
@@ -301,6 +320,11 @@ class Lanes:
         """
         if self._faults:
             raise self._faults.popleft()
+        study = self._worker.studies.claim()
+        if study is not None:
+            self._room.acquire()
+            self._threads.submit(self._run, partial(self._worker.studies.finish, study))
+            return True
         job = self._worker.claim()
         if job is None:
             return False
@@ -310,7 +334,7 @@ class Lanes:
             self._finish_alone(job)
         else:
             self._room.acquire()
-            self._threads.submit(self._run, job)
+            self._threads.submit(self._run, partial(self._finish, job))
         return True
 
     def _finish(self, job: Job) -> None:
@@ -326,9 +350,9 @@ class Lanes:
             finally:
                 self._room.release(self._lanes)
 
-    def _run(self, job: Job) -> None:
+    def _run(self, finish: Callable[[], None]) -> None:
         try:
-            self._finish(job)
+            finish()
         except Exception as error:
             self._faults.append(error)
         finally:
@@ -344,16 +368,7 @@ class Lanes:
         self._threads.shutdown()
 
 
-def _settled(held: bool, ending: str) -> str:
-    """Where the lease was lost, the other worker's end counts."""
-    return ending if held else f"lost-lease after={ending}"
-
-
 def _exit_hung() -> None:
     """C code cannot be interrupted: the process goes, the lease runs out, the attempt stays counted."""
     log.critical("hung: the job in hand did not end")
     os._exit(_EXIT_HUNG)
-
-
-def _ms(started: float) -> int:
-    return round(1000 * (time.monotonic() - started))

@@ -86,9 +86,10 @@ class Operator:
     def resend(self, ids: Sequence[int]) -> str:
         """Send the results of these images again."""
         self._audit(f"sends the results of {_named(ids)} again")
-        wanted = {to.name: frozenset(to.send) for to in self.found.config.destinations}
         spool = Spool(self.found.config.spool.path)
-        done = operator_moves.resend(self.found.ledger(), spool, ids, wanted, named=True, by=self.person.name)
+        done = operator_moves.resend(
+            self.found.ledger(), spool, ids, self.found.config.wishes, named=True, by=self.person.name
+        )
         self._wake()
         return _sentence(_resent(done))
 

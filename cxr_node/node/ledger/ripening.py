@@ -1,0 +1,78 @@
+"""When a study is ripe: a judged image makes it wait until no image has come for a while, and no longer than a bound.
+
+The row of the study is written with that of its image, so ripeness outlives kills and is the same for all workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from cxr_node.domain import Priority
+from cxr_node.node.ledger.states import Job, StudyState
+from cxr_node.node.ledger.tables import instances, judgements, studies
+from cxr_node.result_kinds import ReportPer, ResultKind, Wish
+
+URGENT_QUIET_S = 2.0
+"""Where its sender says that an image is urgent (C-STORE Priority HIGH)."""
+_INSERTS = {name: insert(studies) for name, insert in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert))}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ripening:
+    """When a study is ripe, in seconds: after its last image, and at the latest after the first that no report has."""
+
+    quiet_s: float
+    max_wait_s: float
+
+    def ripe_at(self, first: datetime, last: datetime, priority: Priority) -> datetime:
+        """When all of it is there, as far as anybody can tell."""
+        quiet_s = min(self.quiet_s, URGENT_QUIET_S) if priority is Priority.HIGH else self.quiet_s
+        return min(last + timedelta(seconds=quiet_s), first + timedelta(seconds=self.max_wait_s))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """What the report of a study will be made of, of one image, and when that study is ripe."""
+
+    text: str
+    is_listed: bool
+    ripening: Ripening
+
+
+def expect(connection: sa.Connection, job: Job, judged: Judged | None, now: datetime) -> None:
+    """Remember what was said of an image, and let its study wait for its report; None: no report is to have it."""
+    known = judgements.c.instance_id == job.instance_id
+    had = connection.execute(sa.delete(judgements).where(known)).rowcount
+    if judged is not None:
+        row = {"instance_id": job.instance_id, "listed": int(judged.is_listed), "content": judged.text}
+        connection.execute(sa.insert(judgements), row)
+    if judged is not None or had:
+        ripening = Ripening(quiet_s=0.0, max_wait_s=0.0) if judged is None else judged.ripening
+        _wait(connection, job, ripening, now)
+
+
+def _wait(connection: sa.Connection, job: Job, ripening: Ripening, now: datetime) -> None:
+    uid, received_at = job.ref.study_instance_uid, job.origin.received_at
+    fresh = {"study_instance_uid": uid, "state": StudyState.REPORTED, "version": 0, "first_at": received_at}
+    fresh |= {"not_before": received_at, "priority": job.priority, "updated_at": now, "attempts": 0, "fence": 0}
+    connection.execute(_INSERTS[connection.dialect.name].values(fresh).on_conflict_do_nothing())
+    mine = studies.c.study_instance_uid == uid
+    row = connection.execute(sa.select(studies).where(mine).with_for_update()).mappings().one()
+    waits = row["state"] == StudyState.WAITING
+    first = min(row["first_at"], received_at) if waits else received_at
+    priority = Priority(min(row["priority"], job.priority) if waits else job.priority)
+    of_study = sa.select(sa.func.max(instances.c.received_at, type_=instances.c.received_at.type))
+    last = connection.scalar(of_study.where(instances.c.study_instance_uid == uid)) or received_at
+    values = {"state": StudyState.WAITING, "version": row["version"] + 1, "first_at": first, "priority": priority}
+    values |= {"not_before": ripening.ripe_at(first, last, priority), "attempts": 0, "updated_at": now}
+    connection.execute(sa.update(studies).where(mine).values(values))
+
+
+def wanting(wishes: Mapping[str, Wish], kind: ResultKind, per: ReportPer) -> list[str]:
+    """Name the destinations that want a kind of result, of each image or of each study."""
+    return [name for name, wish in wishes.items() if wish.per is per and kind in wish.kinds]
