@@ -50,6 +50,7 @@ MAX_STUDIES, MAX_SERIES, MAX_TRIED = 8, 20, 4
 """Studies that are looked at, series of each that are, and instances of each that are tried."""
 _PENDING = (0xFF00, 0xFF01)
 _FAILED_IN_PART = 0xB000
+_REFUSED = {Response.C_FIND: Reason.CANNOT_QUERY, Response.C_GET: Reason.CANNOT_RETRIEVE}
 _LEAST_S = 0.05
 _STEPS = 5  # of opening an association: connection, TLS, answer, and the diagnosis of a failure
 
@@ -282,19 +283,17 @@ class Archive:
     def _get(self, ref: Ref, part: Part) -> tuple[int, Ref | None]:
         """Status, and the object as it came."""
         self._inbox.expect(ref, part)
-        status = SUCCESS
         try:
             left_s = self._order.left_s  # an object may take all of it
             with closing(self._asked("send_c_get", GET, Response.C_GET, query.of_instance(ref), left_s)) as answers:
-                for status, _ in answers:
-                    pass
+                *_, (status, _) = answers
         finally:
             taken = self._inbox.taken()
         return status, taken if status in (SUCCESS, _FAILED_IN_PART) else None
 
     def _asked(
         self, method: str, model: str, expected: Response, keys: dict[int, str], silence_s: float
-    ) -> Generator[tuple[int, Any]]:
+    ) -> Generator[tuple[int, Any], None, None]:
         """Send a request; each of its answers with its status, up to the last one."""
         association = self._association
         self._message_id += 1
@@ -315,15 +314,15 @@ class Archive:
                 yield int(status), answer
                 if status not in _PENDING:
                     return
-            raise self._unanswered(passed.is_set())
+            raise self._unanswered(passed.is_set(), _REFUSED[expected])
 
-    def _unanswered(self, is_late: bool) -> NotFetchedError:
+    def _unanswered(self, is_late: bool, otherwise: Reason) -> NotFetchedError:
         if self._inbox.fault:
             return self._ended(Reason.FAULT, self._inbox.fault)
         if is_late or not said(self._association):
             return self._ended(Reason.TIMEOUT, "the source did not answer in time", Cause.DESTINATION_MUTE)
-        words = f"the source broke off: {said(self._association)}"
-        return self._ended(Reason.FAULT, words, Cause.DESTINATION_ABORTED)
+        words = f"the source broke off: {said(self._association)}"  # so Orthanc refuses what it does not permit
+        return self._ended(otherwise, words, Cause.DESTINATION_ABORTED)
 
     def _ended(self, reason: Reason, words: str, cause: Cause = Cause.DESTINATION_CONFUSED) -> NotFetchedError:
         """Abort; an answer that is not the one to the question is the last."""
