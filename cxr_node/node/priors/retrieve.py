@@ -119,6 +119,8 @@ class PriorScu:
         """
         if words := wanted.why_not():
             return [NotFetched(reason=Reason.NOT_ASKED, sentence=words)]
+        if order.left_s <= 0:
+            return [NotFetched(reason=Reason.TIMEOUT, sentence="there was no time left to ask the source")]
         found: list[Fetched | NotFetched] = []
         try:
             with closing(self._open(order)) as archive:
