@@ -328,6 +328,30 @@ def test_a_retrieval_always_ends(fetch: Fetch, temper: Callable[[Source], Any], 
         assert why(fetch(address, within_s=1.5 if reason is Reason.TIMEOUT else 10.0)) is reason
 
 
+def test_an_object_that_trickles_in_is_broken_off_in_time(fetch: Fetch) -> None:
+    with listening(Source()) as archive:
+
+        def relay(connection: socket.socket) -> None:
+            with socket.create_connection((archive.host, archive.port)) as upstream:
+                threading.Thread(target=pump, args=(connection, upstream), daemon=True).start()
+                passed = 0
+                while content := upstream.recv(1024):
+                    connection.sendall(content)
+                    passed += len(content)
+                    if passed > 20_000:  # in the middle of the object
+                        time.sleep(0.1)
+
+        with peers.raw_peer(relay) as address:
+            assert why(fetch(address, within_s=2.0)) is Reason.TIMEOUT
+
+
+def pump(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while content := source.recv(65536):
+            target.sendall(content)
+        target.shutdown(socket.SHUT_RDWR)
+
+
 @pytest.mark.parametrize("objects", [[prior(3)], [prior(), prior()], [prior(), prior(3)]])
 def test_another_object_or_a_second_one_is_refused(fetch: Fetch, objects: list[Dataset]) -> None:
     source = Source()
