@@ -139,7 +139,7 @@ def why(found: list[Fetched | NotFetched]) -> Reason:
 
 
 def taken(found: list[Fetched | NotFetched]) -> list[Dataset]:
-    files = []
+    files: list[Dataset] = []
     for one in found:
         assert isinstance(one, Fetched), one
         files.append(dcmread(io.BytesIO(one.part.path.read_bytes())))
