@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from pynetdicom import AE
 from typer.testing import CliRunner
 
 from cxr_node.cli.node import app
+from cxr_node.config.schema import Address
+from cxr_node.node.priors.retrieve import FIND, GET
 from cxr_node.tools.trial_node import Recorder
+from tests.node import peers
 
 RUNNER = CliRunner()
+RADIOGRAPHY, VERIFICATION = "1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.1.1"
 GONE = {"name": "gone", "address": "GONE@127.0.0.1:1"}
 
 
@@ -23,6 +29,17 @@ GONE = {"name": "gone", "address": "GONE@127.0.0.1:1"}
 def there(tmp_path: Path) -> Iterator[dict[str, Any]]:
     with Recorder(tmp_path / "pacs") as pacs:
         yield {"name": "there", "address": str(pacs.address)}
+
+
+@contextmanager
+def archive() -> Iterator[Address]:
+    """An archive that takes queries, and sends what it is asked for on the same association."""
+    entity = AE("PACS")
+    for sop_class_uid in (VERIFICATION, FIND, GET):
+        entity.add_supported_context(sop_class_uid)
+    entity.add_supported_context(RADIOGRAPHY, scu_role=False, scp_role=True)
+    with peers.serving(entity) as address:
+        yield address
 
 
 def checked(folder: Path, **sections: Any) -> tuple[int, dict[str, dict[str, Any]]]:
@@ -87,3 +104,12 @@ def test_a_credential_that_does_not_exist_is_not_ok(
     code, failed = checked(tmp_path, destinations=[there | {"tls": tls}])
     assert code == 78
     assert "no such file" in failed["private keys"]["sentence"]
+
+
+def test_a_source_of_priors_that_takes_no_queries_is_the_world_s(tmp_path: Path, there: dict[str, Any]) -> None:
+    code, failed = checked(tmp_path, destinations=[there], priors={"from": "there"})
+    assert (code, list(failed), failed["priors"]["fault"]) == (1, ["priors"], "world")
+    assert "takes no C-FIND" in failed["priors"]["sentence"]
+    with archive() as address:
+        asked = {"name": "asked", "address": str(address)}
+        assert checked(tmp_path, destinations=[asked], priors={"from": "asked"}) == (0, {})

@@ -52,7 +52,7 @@ FLOORS = {
     ),
     "node": (
         "deliver receive",
-        "work commitment audit",
+        "work commitment audit priors",
         "ledger network",
         "process retry spool",
     ),

@@ -28,6 +28,7 @@ from cxr_node.node.ledger import queries
 from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
 from cxr_node.node.ledger.states import DeliveryState
 from cxr_node.node.network import tls, verification
+from cxr_node.node.priors.retrieve import PriorScu
 from cxr_node.node.spool.spool import OWN_NAMES
 from cxr_node.tools import send
 
@@ -137,6 +138,8 @@ def check(config: Config, source: str) -> Iterator[CheckResult]:
         yield stop("destinations", "none configured: results would not be sent")
     for destination in config.destinations:
         yield _try(f"destination {destination.name}", partial(_probe, config, destination))
+    if config.priors is not None:
+        yield _try("priors", partial(_priors, config, config.priors.source))
     yield from _removed(config)
     if config.audit.enabled and config.audit.syslog is not None:
         yield _try("audit collector", partial(forwarder.reach, config.audit.syslog))
@@ -250,6 +253,13 @@ def _port(config: Config) -> str:
 
 def _probe(config: Config, destination: Destination) -> str:
     return link_to(destination, config.listen.ae_title).probe()
+
+
+def _priors(config: Config, name: str) -> str:
+    """Whether the source of earlier radiographs can be asked; the schema knows that there is one of that name."""
+    source = next(destination for destination in config.destinations if destination.name == name)
+    syntaxes = [syntax.uid for syntax in codecs.transfer_syntaxes()]
+    return PriorScu(source, config.listen.ae_title, syntaxes).probe()
 
 
 def _removed(config: Config) -> Iterator[CheckResult]:

@@ -43,8 +43,16 @@ class Orthanc(Program):
 
     ae_title = "ORTHANC"
 
-    def __init__(self, folder: Path, *, modalities: dict[str, tuple[str, int]] | None = None, rule: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        modalities: dict[str, tuple[str, int]] | None = None,
+        rule: str = "",
+        more: dict[str, Any] | None = None,
+    ) -> None:
         need("Orthanc")
+        self._storage = folder / "db"
         self.http_port, self.dicom_port = free_port(), free_port()
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "route.lua").write_text(rule)
@@ -64,7 +72,7 @@ class Orthanc(Program):
                 for name, (ae_title, port) in (modalities or {}).items()
             },
             "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
-        }
+        } | (more or {})
         (folder / "orthanc.json").write_text(json.dumps(configuration))
         super().__init__(folder, "Orthanc", folder / "orthanc.json")
 
@@ -85,6 +93,17 @@ class Orthanc(Program):
     def delete(self, instance: str) -> None:
         url = f"http://127.0.0.1:{self.http_port}/instances/{instance}"
         urllib.request.urlopen(urllib.request.Request(url, method="DELETE"), timeout=30).close()
+
+    def post(self, path: str, content: bytes) -> Any:
+        url = f"http://127.0.0.1:{self.http_port}{path}"
+        with urllib.request.urlopen(urllib.request.Request(url, content, method="POST"), timeout=30) as answer:
+            return json.load(answer)
+
+    def lose(self, sop_instance_uid: str) -> None:
+        """Delete the file of an instance that its index goes on to list."""
+        (instance,) = self.post("/tools/lookup", sop_instance_uid.encode())
+        uuid = self.get(f"/instances/{instance['ID']}/attachments/dicom/info")["Uuid"]
+        (self._storage / uuid[:2] / uuid[2:4] / uuid).unlink()
 
     def count(self) -> int:
         return int(self.get("/statistics")["CountInstances"])

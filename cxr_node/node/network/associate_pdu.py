@@ -133,7 +133,7 @@ def _tidy_associate(pdu: bytes, kind: int) -> bytes:
     name = next((_uid(content) for item, content in items if item == _APPLICATION), _NO_SYNTAX)
     contexts = _contexts(items, kind)
     said = [part for item, content in items if item == _USER for part in _items(content)]
-    return _encoded(kind, fields + _item(_APPLICATION, name) + contexts + _item(_USER, _user_information(said, kind)))
+    return _encoded(kind, fields + _item(_APPLICATION, name) + contexts + _item(_USER, _user_information(said)))
 
 
 def _contexts(items: Sequence[tuple[int, bytes]], kind: int) -> bytes:
@@ -161,8 +161,8 @@ def _result(content: bytes) -> tuple[int, bytes]:
     return (_USER_REJECTION, b"") if syntax == _NO_SYNTAX else (_ACCEPTED, _item(_TRANSFER, syntax))
 
 
-def _user_information(said: Sequence[tuple[int, bytes]], kind: int) -> bytes:
-    """Keep what the node uses: in a request the roles too. Answering the rest is optional (PS3.7 D.3.3)."""
+def _user_information(said: Sequence[tuple[int, bytes]]) -> bytes:
+    """Keep what the node uses, the roles too. Answering the rest is optional (PS3.7 D.3.3)."""
     lengths = [int.from_bytes(content[:4]) for part, content in said if part == _LENGTH and len(content) >= 4]
     length = next(iter(lengths), UNSTATED_LENGTH)
     heeded = _item(_LENGTH, struct.pack(">I", max(length & ~1, _SHORTEST_PDU) if length else 0))
@@ -170,8 +170,7 @@ def _user_information(said: Sequence[tuple[int, bytes]], kind: int) -> bytes:
     heeded += _item(_CLASS_UID, uid)
     if name := next((_printable(content)[:16] for part, content in said if part == _VERSION_NAME), b""):
         heeded += _item(_VERSION_NAME, name)
-    roles = [content for part, content in said if part == _ROLE] if kind == RQ else []
-    return heeded + b"".join(map(_role, roles))
+    return heeded + b"".join(_role(content) for part, content in said if part == _ROLE)
 
 
 def _role(content: bytes) -> bytes:

@@ -14,7 +14,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 from pynetdicom import AE, _config, evt
@@ -22,7 +22,7 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event, EventHandlerType
 from pynetdicom.pdu import P_DATA_TF
-from pynetdicom.pdu_primitives import P_DATA
+from pynetdicom.pdu_primitives import P_DATA, SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import T_CONNECT, AddressInformation, AssociationSocket
 
@@ -45,6 +45,7 @@ def associate(
     contexts: list[PresentationContext],
     tls_client: TlsClient,
     handlers: list[EventHandlerType],
+    roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
 ) -> Association:
     """Open an association with a destination.
 
@@ -55,7 +56,7 @@ def associate(
     """
     address, tls = destination.address, tls_client.arguments()
     try:
-        association = entity.open(address, contexts, tls, handlers)
+        association = entity.open(address, contexts, tls, handlers, roles)
     except OSError as error:  # the host name has no address
         raise UnreachableError(f"{address.host}: {error.strerror}") from error
     if not association.is_established:
@@ -271,6 +272,7 @@ class Entity(AE):
         contexts: list[PresentationContext],
         tls: TlsArguments | None,
         handlers: list[EventHandlerType],
+        roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
     ) -> Association:
         """Request an association; ends in time even where the peer dribbles its answer byte by byte.
 
@@ -290,6 +292,7 @@ class Entity(AE):
                 contexts=contexts,
                 ae_title=address.ae_title,
                 max_pdu=MAX_PDU_BYTES,
+                ext_neg=list(roles),
                 tls_args=tls,
                 evt_handlers=[(evt.EVT_CONN_OPEN, connected), (evt.EVT_DIMSE_RECV, _note), *handlers],
             )

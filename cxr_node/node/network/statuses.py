@@ -32,6 +32,8 @@ class Response(IntEnum):
     """Command Fields of the responses that are waited for (PS3.7 Table E.1-1)."""
 
     C_STORE = 0x8001
+    C_GET = 0x8010
+    C_FIND = 0x8020
     C_ECHO = 0x8030
     N_ACTION = 0x8130
 
