@@ -32,7 +32,7 @@ from benchmarks.record import ratio, spread
 from cxr_node import pipeline, resources
 from cxr_node.config.schema import Admission
 from cxr_node.dicom.read import header
-from cxr_node.domain import NO_PRECEDENT, Examination, Radiograph, Rejected
+from cxr_node.domain import NO_PRECEDENT, Examination, Radiograph
 from cxr_node.errors import InstanceError
 from cxr_node.model import graph_file, profile, weights
 from cxr_node.model.openvino_runtime import apart, in_float32, ov
@@ -40,6 +40,7 @@ from cxr_node.model.predictor import LARGEST_DIFFERENCE, ProfilePredictor, load_
 from cxr_node.model.preprocess import VIEW_NAMES, prepare, views
 from cxr_node.model.profile import Profile
 from cxr_node.model.torch_runtime import Served
+from cxr_node.outcome import Rejected
 from cxr_node.tools import classify, drawn
 from cxr_node.tools.drawn import Plate
 

@@ -23,10 +23,11 @@ from cxr_node.dicom.pixels import pixels
 from cxr_node.dicom.read import header
 from cxr_node.dicom.render import html
 from cxr_node.dicom.words import names, rounding
-from cxr_node.domain import PNEUMONIA, Rejected, Target, Verdict
+from cxr_node.domain import PNEUMONIA, Target, Verdict
 from cxr_node.errors import DataError, InstanceError, ResourceError
 from cxr_node.node.ledger.queries import Story
 from cxr_node.node.ledger.states import DeliveryState
+from cxr_node.outcome import Rejected
 from cxr_node.result_kinds import ResultKind
 from cxr_node.tools import classify, send, trial_node
 from cxr_node.tools.drawn import BUILT_IN, BUILT_IN_ATTRIBUTES

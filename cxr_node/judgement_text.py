@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from cxr_node.domain import Judgement, NotAnalysed
+from cxr_node.outcome import Judgement, NotAnalysed
 
 
 class _Array:

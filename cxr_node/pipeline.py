@@ -7,7 +7,7 @@ give the same UIDs and the same bytes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -31,31 +31,30 @@ from cxr_node.dicom.results import (
 )
 from cxr_node.dicom.results.context import Context
 from cxr_node.dicom.results.copied_attributes import header_sha256
-from cxr_node.dicom.results.study import Study, in_order, place, stated_number
+from cxr_node.dicom.results.study import stated_number
 from cxr_node.dicom.verify import check
 from cxr_node.domain import (
     NO_PRECEDENT,
-    Artifact,
     Examination,
     Finding,
-    Judgement,
     ModelIdentity,
-    NotAnalysed,
     Origin,
-    Outcome,
     Precedent,
     Radiograph,
     Reason,
-    Rejected,
-    Reported,
     ResultRef,
-    StudyCase,
-    StudyImage,
-    StudyReport,
 )
-from cxr_node.errors import InstanceError, UndecodableError
+from cxr_node.errors import UndecodableError
 from cxr_node.model.decision import decide
 from cxr_node.model.profile import Profile
+from cxr_node.outcome import (
+    Artifact,
+    Judgement,
+    NotAnalysed,
+    Outcome,
+    Rejected,
+    Reported,
+)
 from cxr_node.result_kinds import OF_ONE_IMAGE, ReportPer, ResultKind
 
 BUILDERS: Mapping[ResultKind, Callable[[Context], Artifact | None]] = {
@@ -69,12 +68,6 @@ BUILDERS: Mapping[ResultKind, Callable[[Context], Artifact | None]] = {
     ResultKind.PDF: encapsulated_pdf.build,
 }
 """Makers of the result objects, in the order in which they are made; None where one does not apply."""
-STUDY_BUILDERS: Mapping[ResultKind, Callable[[Study], Artifact | None]] = {
-    ResultKind.REPORT: basic_text_sr.build,
-    ResultKind.MEASUREMENTS: measurement_sr.build,
-    ResultKind.KEY_OBJECT: key_object.build,
-}
-"""Those that a study has one of; the others are made of each image."""
 
 
 class Predictor(Protocol):
@@ -343,107 +336,4 @@ def not_analysed(source: header.Source, rejected: Rejected) -> NotAnalysed:
         instance_number=instance_number,
         reason=rejected.reason,
         sentence=rejected.sentence,
-    )
-
-
-def report_study(case: StudyCase, config: Config) -> StudyReport | None:
-    """Make the report of a study: no pixels, no clock; the same images give the same bytes, in whichever order.
-
-    Parameters
-    ----------
-    case : its images, each once or several times; of several versions of an image the newest counts
-    config : only `results` and what the destinations want of a study are read
-
-    Returns
-    -------
-    None where there is nothing to say: no chest radiograph was looked at.
-
-    Raises UnsoundResultError: our own check refuses it; nothing of it may leave the house.
-    """
-    kinds = config.kinds(ReportPer.STUDY)
-    images = in_order(_context_of(each, config) for each in _newest(case.images))
-    known = {each.source.ref.sop_instance_uid for each in images}
-    others = tuple({each.sop_instance_uid: each for each in case.others if each.sop_instance_uid not in known}.values())
-    head = images[0] if images else _unanswered(case, config)
-    if head is None:
-        return None
-    study = Study(
-        head=head, images=images, others=others, earlier=case.earlier_reports, priors=_priors(case.priors, config)
-    )
-    wanted = kinds if images else kinds & {ResultKind.REPORT}
-    made = (build(study) for kind, build in STUDY_BUILDERS.items() if kind in wanted)
-    artifacts = tuple(artifact for artifact in made if artifact is not None)
-    check.require_sound_study(artifacts, study)
-    return StudyReport(verdict=study.verdict, artifacts=artifacts)
-
-
-def _context_of(image: StudyImage, config: Config) -> Context:
-    """Put an image and what was said of it together again; nothing of a report is made of its pixels.
-
-    Raises
-    ------
-    InstanceError : the file cannot be read any more.
-    """
-    source, told = header.read(image.content), image.judgement
-    if isinstance(source, Rejected):
-        raise InstanceError(source.sentence)
-    unseen = Radiograph(
-        pixels=np.broadcast_to(np.float32(0), (told.rows, told.columns)),
-        pixel_aspect=told.pixel_aspect,
-        view=told.view,
-        remarks=told.remarks,
-        cautions=told.cautions,
-        voi=told.voi,
-        pixel_sha256=told.pixel_sha256,
-    )
-    return Context(
-        source=source,
-        radiograph=unseen,
-        finding=told.finding,
-        origin=image.origin,
-        settings=config.results,
-        kinds=config.kinds(ReportPer.STUDY),
-        zone=times.zone(config.results.time_zone),
-        per=ReportPer.STUDY,
-        made=told.results,
-    )
-
-
-def _newest(images: Iterable[StudyImage]) -> list[StudyImage]:
-    """Of each SOP Instance its newest version, as it came first: a copy in another transfer syntax is no version."""
-    chosen: dict[str, StudyImage] = {}
-    versions: set[tuple[str, str, str]] = set()
-    for image in sorted(images, key=lambda each: (each.origin.received_at, sha256(each.content).hexdigest())):
-        source = header.read(image.content)
-        uid = "" if isinstance(source, Rejected) else source.ref.sop_instance_uid
-        version = uid, image.judgement.pixel_sha256, image.judgement.header_sha256
-        if version not in versions:
-            versions.add(version)
-            chosen[uid] = image
-    return list(chosen.values())
-
-
-def _priors(images: Sequence[StudyImage], config: Config) -> tuple[Context, ...]:
-    """Earlier radiographs, the newest study first."""
-    found = in_order(_context_of(each, config) for each in _newest(images))
-    return tuple(sorted(found, key=lambda each: each.source.text("StudyDate"), reverse=True))
-
-
-def _unanswered(case: StudyCase, config: Config) -> Context | None:
-    """What the admission rules say of a study of which no image was analysed; None where none of it was looked at."""
-    reasons = {each.sop_instance_uid: each.reason for each in case.others}
-    if not ({None} | not_analysed_note.LOOKED_AT) & set(reasons.values()):
-        return None
-    found = []
-    for content, origin in case.unanswered:
-        source = header.read(content)
-        if not isinstance(source, Rejected) and source.ref.sop_instance_uid in reasons:
-            found.append((source, origin))
-    if not found:
-        return None
-    last = max((origin for _, origin in found), key=lambda origin: origin.received_at)
-    source = min((source for source, _ in found), key=place)
-    because = f"no image of the study was analysed: {', '.join(sorted({str(each) for each in reasons.values()}))}"
-    return not_analysed_note.context_of(
-        source, because, last, config.results, config.answer_sha256, per=ReportPer.STUDY
     )

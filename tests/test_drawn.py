@@ -12,8 +12,9 @@ from pydicom import Dataset, dcmread
 
 from cxr_node import pipeline, resources
 from cxr_node.config import loader
-from cxr_node.domain import Origin, Reported, Verdict
+from cxr_node.domain import Origin, Verdict
 from cxr_node.model import predictor, profile
+from cxr_node.outcome import Reported
 from cxr_node.tools import drawn
 from cxr_node.tools.drawn import Plate
 

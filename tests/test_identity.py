@@ -23,7 +23,8 @@ from cxr_node import pipeline
 from cxr_node.config import loader, schema
 from cxr_node.config.schema import Config
 from cxr_node.dicom import from_picture
-from cxr_node.domain import Origin, Reported
+from cxr_node.domain import Origin
+from cxr_node.outcome import Reported
 from cxr_node.result_kinds import ResultKind
 from tests import builders
 from tests.dicom.contexts import RECEIVED

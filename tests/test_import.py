@@ -15,9 +15,10 @@ from typer.testing import CliRunner
 from cxr_node import pipeline
 from cxr_node.cli.node import app
 from cxr_node.config import loader
-from cxr_node.domain import Origin, Rejected, Reported
+from cxr_node.domain import Origin
 from cxr_node.model.profile import Population
 from cxr_node.model.torchxrayvision import LABELS
+from cxr_node.outcome import Rejected, Reported
 from tests import builders
 from tests.model import xrv_states
 

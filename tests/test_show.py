@@ -10,9 +10,10 @@ from rich.console import Console
 from cxr_node.cli import ledger_tables, tables
 from cxr_node.config import loader
 from cxr_node.dicom.words import names
-from cxr_node.domain import PNEUMONIA, AbstainReason, InstanceRef, Origin, Reason, Rejected
+from cxr_node.domain import PNEUMONIA, AbstainReason, InstanceRef, Origin, Reason
 from cxr_node.node.ledger import queries, status
 from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.outcome import Rejected
 
 UID = "2.25.156555107011265429406234759924849916479"
 AT = datetime(2024, 6, 1, 12, tzinfo=UTC)

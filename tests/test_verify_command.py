@@ -17,8 +17,9 @@ from cxr_node.cli.node import app
 from cxr_node.config import loader
 from cxr_node.dicom.results import measurement_sr
 from cxr_node.dicom.results.context import Context
-from cxr_node.domain import Artifact, Origin, Reported
+from cxr_node.domain import Origin
 from cxr_node.errors import InstanceError, UnsoundResultError
+from cxr_node.outcome import Artifact, Reported
 from cxr_node.result_kinds import ResultKind
 from tests import builders
 

@@ -27,9 +27,10 @@ from cxr_node.bench.figures import BatchTiming, Bench, Pipeline
 from cxr_node.config.schema import Config
 from cxr_node.diagnose import disk, machine
 from cxr_node.dicom.read import header
-from cxr_node.domain import NO_PRECEDENT, Origin, Radiograph, Rejected
+from cxr_node.domain import NO_PRECEDENT, Origin, Radiograph
 from cxr_node.errors import DataError, ResourceError
 from cxr_node.model.profile import Profile
+from cxr_node.outcome import Rejected
 from cxr_node.result_kinds import ReportPer
 from cxr_node.tools import drawn
 from cxr_node.tools.drawn import Plate

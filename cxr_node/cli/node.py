@@ -178,7 +178,7 @@ def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
     with supervisor.held():
         settings = loader.load(config)
     stop = supervisor.stop_event()  # before the libraries of the next lines start threads
-    from cxr_node import pipeline
+    from cxr_node import pipeline, study_pipeline
     from cxr_node.node.audit import recorder
     from cxr_node.node.process import metrics
     from cxr_node.node.work import worker
@@ -191,7 +191,7 @@ def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
             process=lambda content, origin, config, precedent: pipeline.process(
                 content, origin, classifier, config, precedent, metrics.stage
             ),
-            report=pipeline.report_study,
+            report=study_pipeline.report_study,
             batch=classifier.batch,
             rules_sha256=pipeline.rules_sha256(classifier, settings),
         )

@@ -21,19 +21,7 @@ from cxr_node.dicom import from_picture, part10
 from cxr_node.dicom.pixels import codecs
 from cxr_node.dicom.read import admission
 from cxr_node.dicom.results import statement
-from cxr_node.domain import (
-    Artifact,
-    Examination,
-    Heatmap,
-    Origin,
-    Place,
-    Prediction,
-    Radiograph,
-    Region,
-    Rejected,
-    Verdict,
-    Zone,
-)
+from cxr_node.domain import Examination, Heatmap, Origin, Place, Prediction, Radiograph, Region, Verdict, Zone
 from cxr_node.model import profile
 from cxr_node.model.profile import Profile
 from cxr_node.node.commitment import scu
@@ -43,6 +31,7 @@ from cxr_node.node.network import association, file_meta, statuses, tls
 from cxr_node.node.network.statuses import Action
 from cxr_node.node.receive import listener, server, storage_scp
 from cxr_node.node.receive.acse import Rejection
+from cxr_node.outcome import Artifact, Rejected
 from cxr_node.result_kinds import SHAPES, ResultKind
 from cxr_node.tools.drawn import BUILT_IN
 

@@ -16,8 +16,9 @@ from cxr_node import pipeline
 from cxr_node.config.schema import Config
 from cxr_node.dicom import from_picture
 from cxr_node.dicom.words import rounding
-from cxr_node.domain import PNEUMONIA, Artifact, Finding, Origin, Reason, Rejected, Scale, Target, Verdict
+from cxr_node.domain import PNEUMONIA, Finding, Origin, Reason, Scale, Target, Verdict
 from cxr_node.errors import DataError, InstanceError
+from cxr_node.outcome import Artifact, Rejected
 from cxr_node.result_kinds import ResultKind
 
 _SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".ima", ".img", ".png", ".jpg", ".jpeg"})

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from cxr_node.config.schema import STANDARD_KINDS
-from cxr_node.domain import Reason, Rejected
+from cxr_node.domain import Reason
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.spool.spool import Spool
+from cxr_node.outcome import Rejected
 from tests import builders
 from tests.chaos.accounting import Accounting, Source, settle
 from tests.chaos.archive import Kept

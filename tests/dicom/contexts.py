@@ -14,8 +14,9 @@ from pydicom import Dataset
 from cxr_node.config.schema import Results
 from cxr_node.dicom.read import header
 from cxr_node.dicom.results.context import Context
-from cxr_node.domain import Finding, ModelIdentity, Origin, Place, Radiograph, Region, Rejected, View, Zone
+from cxr_node.domain import Finding, ModelIdentity, Origin, Place, Radiograph, Region, View, Zone
 from cxr_node.model.decision import decide
+from cxr_node.outcome import Rejected
 from cxr_node.result_kinds import ResultKind
 from tests import builders
 

@@ -15,7 +15,7 @@ from cxr_node import pipeline
 from cxr_node.dicom.results import basic_text_sr, measurement_sr, secondary_capture
 from cxr_node.dicom.results.context import Context
 from cxr_node.dicom.results.encoder import to_part10
-from cxr_node.domain import Artifact
+from cxr_node.outcome import Artifact
 from cxr_node.result_kinds import ResultKind
 from tests import builders
 from tests.dicom.contexts import context, in_both_lungs

@@ -6,18 +6,10 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from cxr_node import pipeline
+from cxr_node import pipeline, study_pipeline
 from cxr_node.config import loader, schema
-from cxr_node.domain import (
-    NotAnalysed,
-    Origin,
-    Rejected,
-    Reported,
-    ResultRef,
-    StudyCase,
-    StudyImage,
-    StudyReport,
-)
+from cxr_node.domain import Origin, ResultRef
+from cxr_node.outcome import NotAnalysed, Rejected, Reported, StudyCase, StudyImage, StudyReport
 from tests import builders
 from tests.dicom.contexts import CASES, RECEIVED
 
@@ -77,7 +69,7 @@ def case(*cases: str, laterals: int = 0, config: schema.Config = CONFIG) -> Stud
 
 
 def report(of: StudyCase, config: schema.Config = CONFIG) -> StudyReport:
-    made = pipeline.report_study(of, config)
+    made = study_pipeline.report_study(of, config)
     assert made is not None
     return made
 

@@ -19,7 +19,8 @@ from cxr_node.config.schema import Admission, AgePolicy
 from cxr_node.dicom import part10
 from cxr_node.dicom.pixels import pixels
 from cxr_node.dicom.read import admission, header
-from cxr_node.domain import Precedent, Radiograph, Reason, Rejected, View
+from cxr_node.domain import Precedent, Radiograph, Reason, View
+from cxr_node.outcome import Rejected
 from tests import builders
 from tests.builders import chest, radiograph
 from tests.shared import shared

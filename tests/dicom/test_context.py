@@ -21,7 +21,7 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 from cxr_node import pipeline
 from cxr_node.dicom.part10 import IMPLEMENTATION_CLASS_UID, PRODUCT
 from cxr_node.dicom.results.context import Context
-from cxr_node.domain import Artifact
+from cxr_node.outcome import Artifact
 from cxr_node.result_kinds import SHAPES, ResultKind
 from tests import builders
 from tests.builders import item

@@ -24,8 +24,9 @@ from pydicom.uid import (
 from cxr_node.config.schema import Admission
 from cxr_node.dicom.pixels import pixels
 from cxr_node.dicom.read import header, keys
-from cxr_node.domain import Reason, Rejected, View
+from cxr_node.domain import Reason, View
 from cxr_node.errors import InstanceError, ResourceError, UndecodableError
+from cxr_node.outcome import Rejected
 from tests.builders import part10, radiograph
 from tests.shared import shared
 

@@ -19,7 +19,7 @@ from cxr_node import pipeline
 from cxr_node.dicom.read import admission
 from cxr_node.dicom.results import copied_attributes, highdicom_adapter
 from cxr_node.dicom.results.encoder import to_bytes, to_part10
-from cxr_node.domain import Artifact
+from cxr_node.outcome import Artifact
 from cxr_node.result_kinds import ResultKind
 from tests import builders
 from tests.dicom.contexts import context, of_bytes

@@ -27,7 +27,8 @@ from cxr_node import pipeline
 from cxr_node.config import loader
 from cxr_node.dicom.results import segmentation
 from cxr_node.dicom.words import wording
-from cxr_node.domain import Origin, Reported, Verdict
+from cxr_node.domain import Origin, Verdict
+from cxr_node.outcome import Reported
 from cxr_node.result_kinds import ResultKind
 from tests import builders
 

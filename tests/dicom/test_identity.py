@@ -19,7 +19,8 @@ from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 from cxr_node import pipeline
 from cxr_node.config import loader
 from cxr_node.dicom.results import copied_attributes
-from cxr_node.domain import NO_PRECEDENT, Origin, Precedent, Reported, ResultRef
+from cxr_node.domain import NO_PRECEDENT, Origin, Precedent, ResultRef
+from cxr_node.outcome import Reported
 from cxr_node.result_kinds import ResultKind
 from tests import builders
 from tests.builders import item

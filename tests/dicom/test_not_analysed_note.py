@@ -14,8 +14,9 @@ from cxr_node import pipeline
 from cxr_node.config import loader, schema
 from cxr_node.dicom.verify import check
 from cxr_node.dicom.verify.rules import Rule
-from cxr_node.domain import Origin, Precedent, Rejected, Reported
+from cxr_node.domain import Origin, Precedent
 from cxr_node.errors import UnsoundResultError
+from cxr_node.outcome import Rejected, Reported
 from cxr_node.result_kinds import SHAPES, ResultKind
 from tests import builders
 from tests.dicom.contexts import RECEIVED

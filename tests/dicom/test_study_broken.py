@@ -12,8 +12,8 @@ from pydicom import Dataset
 from cxr_node.dicom.results.study import Study
 from cxr_node.dicom.verify import check
 from cxr_node.dicom.verify.rules import Rule
-from cxr_node.domain import Artifact
 from cxr_node.errors import UnsoundResultError
+from cxr_node.outcome import Artifact
 from cxr_node.result_kinds import ResultKind
 from tests.dicom.mutations import broken
 from tests.dicom.studies import CONFIG, case, report, with_prior

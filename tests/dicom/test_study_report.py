@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from pydicom import Dataset, dcmread
 
-from cxr_node import judgement_text, pipeline
+from cxr_node import judgement_text, pipeline, study_pipeline
 from cxr_node.dicom.verify import check
 from cxr_node.dicom.words import study_wording
-from cxr_node.domain import Reason, Reported, StudyCase, StudyReport, Verdict
+from cxr_node.domain import Reason, Verdict
+from cxr_node.outcome import Reported, StudyCase, StudyReport
 from cxr_node.result_kinds import OF_ONE_IMAGE, ResultKind
 from tests import builders
 from tests.dicom import studies
@@ -78,8 +79,8 @@ def test_nothing_to_say() -> None:
     _, film = lateral(1)
     for reason in (Reason.NOT_CHEST, Reason.AGE_OUTSIDE_POPULATION):
         unseen = StudyCase(images=(), others=(replace(film, reason=reason),))
-        assert pipeline.report_study(unseen, studies.CONFIG) is None
-    assert pipeline.report_study(StudyCase(images=()), studies.CONFIG) is None
+        assert study_pipeline.report_study(unseen, studies.CONFIG) is None
+    assert study_pipeline.report_study(StudyCase(images=()), studies.CONFIG) is None
 
 
 def test_every_image_has_its_line_and_leads_to_it() -> None:

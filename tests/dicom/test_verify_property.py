@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydicom import Dataset, dcmread
 
 from cxr_node.dicom.verify import check
-from cxr_node.domain import Artifact
+from cxr_node.outcome import Artifact
 from cxr_node.result_kinds import ResultKind
 from tests.dicom import oracle
 from tests.dicom.contexts import CASES

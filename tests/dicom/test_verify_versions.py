@@ -13,7 +13,8 @@ from pydicom import Dataset, dcmread
 
 from cxr_node.dicom.verify import check
 from cxr_node.dicom.verify.rules import Rule
-from cxr_node.domain import Artifact, Precedent, ResultRef
+from cxr_node.domain import Precedent, ResultRef
+from cxr_node.outcome import Artifact
 from cxr_node.result_kinds import ResultKind
 from tests import builders
 from tests.dicom.contexts import RECEIVED, context

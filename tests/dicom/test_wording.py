@@ -9,8 +9,9 @@ import pytest
 
 from cxr_node.dicom.verify import single_field
 from cxr_node.dicom.words import names, rounding, wording
-from cxr_node.domain import PNEUMONIA, AbstainReason, Finding, Reason, Rejected, Verdict, View
+from cxr_node.domain import PNEUMONIA, AbstainReason, Finding, Reason, Verdict, View
 from cxr_node.model.decision import decide
+from cxr_node.outcome import Rejected
 from cxr_node.result_kinds import ResultKind
 from tests import builders
 from tests.dicom.contexts import CASES, UNCERTAIN, finding, picture_of

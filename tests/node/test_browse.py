@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from benchmarks import rows
-from cxr_node.domain import Reason, Rejected
+from cxr_node.domain import Reason
 from cxr_node.node.ledger import browse, holds, listing, operator_moves, set_aside
 from cxr_node.node.ledger.browse import Group, Place, Total
 from cxr_node.node.ledger.ledger import Ledger
@@ -17,6 +17,7 @@ from cxr_node.node.ledger.listing import Wanted
 from cxr_node.node.ledger.stages import Stage
 from cxr_node.node.ledger.states import DeadReason, SetAsideReason
 from cxr_node.node.ledger.tables import deliveries, instances
+from cxr_node.outcome import Rejected
 from tests.node import ledgers
 from tests.node.ledgers import ALL, Clock
 from tests.node.test_growth import MOST_GROWTH, Steps

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 from cxr_node.config.schema import Config
-from cxr_node.domain import Outcome
 from cxr_node.errors import InstanceError, ModelError
 from cxr_node.node.ledger import queries
 from cxr_node.node.ledger.lease_keeper import worker_name
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.process.notify import Role
 from cxr_node.node.work import worker
+from cxr_node.outcome import Outcome
 from tests.node import workplace
 
 FORKS = multiprocessing.get_context("forkserver")

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from cxr_node.cli import ledger_tables
-from cxr_node.domain import Reason, Rejected
+from cxr_node.domain import Reason
 from cxr_node.node.deliver import courier
 from cxr_node.node.ledger import browse, commitments, holds, lateness, operator_moves, queries, status
 from cxr_node.node.ledger.browse import Group
@@ -23,6 +23,7 @@ from cxr_node.node.ledger.lookup import matching
 from cxr_node.node.ledger.stages import Stage
 from cxr_node.node.ledger.states import DeadReason, InstanceState, OwnReason, SetAsideReason
 from cxr_node.node.retry import NO_PAUSE
+from cxr_node.outcome import Rejected
 from tests.node import peers, workplace
 from tests.node.ledgers import Clock, finding, results, retried
 from tests.node.test_clock import Clocks

@@ -18,7 +18,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from cxr_node.domain import Precedent, Reason, Rejected
+from cxr_node.domain import Precedent, Reason
 from cxr_node.errors import ConfigError, ResourceError
 from cxr_node.node.ledger import queries
 from cxr_node.node.ledger.database import HEAD, alembic_config
@@ -35,6 +35,7 @@ from cxr_node.node.ledger.states import (
     Job,
 )
 from cxr_node.node.ledger.tables import instances, metadata
+from cxr_node.outcome import Rejected
 from cxr_node.result_kinds import ResultKind, Wish
 from tests.node.ledgers import (
     ALL,

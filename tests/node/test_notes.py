@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from cxr_node.domain import Reason, Rejected
+from cxr_node.domain import Reason
 from cxr_node.node.ledger import queries
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import DeliveryState, InstanceState, StoredArtifact
+from cxr_node.outcome import Rejected
 from cxr_node.result_kinds import ResultKind
 from tests.node.ledgers import Clock, digest, opened, reference, wishes
 from tests.node.test_ledger import add, claimed, due

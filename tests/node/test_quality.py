@@ -7,10 +7,11 @@ from datetime import timedelta
 
 import pytest
 
-from cxr_node.domain import Decision, Reason, Rejected, Verdict
+from cxr_node.domain import Decision, Reason, Verdict
 from cxr_node.node.ledger import commitments, quality
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.quality import Every, Turnaround
+from cxr_node.outcome import Rejected
 from tests.node import ledgers
 from tests.node.ledgers import Clock
 from tests.node.test_ledger import add, claimed, clock, due, ledger, reported

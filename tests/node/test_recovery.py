@@ -15,7 +15,7 @@ import pytest
 
 from cxr_node.config.schema import STANDARD_KINDS, Config
 from cxr_node.dicom.read import header
-from cxr_node.domain import InstanceRef, Precedent, Reason, Rejected
+from cxr_node.domain import InstanceRef, Precedent, Reason
 from cxr_node.errors import InstanceError, LedgerLostError
 from cxr_node.node.deliver import courier
 from cxr_node.node.ledger import queries
@@ -26,6 +26,7 @@ from cxr_node.node.receive import server
 from cxr_node.node.receive.recovery import Rebuilt, discard_orphans, rebuild
 from cxr_node.node.spool.spool import Area, Spool
 from cxr_node.node.work import worker
+from cxr_node.outcome import Rejected
 from tests import builders
 from tests.node import ledgers, peers, wire, workplace
 from tests.node.receivers import SYNTAXES, config, receiving

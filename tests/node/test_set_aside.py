@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cxr_node.domain import Reason, Rejected
+from cxr_node.domain import Reason
 from cxr_node.node.deliver import removed_destinations
 from cxr_node.node.ledger import listing, operator_moves, queries, results, set_aside
 from cxr_node.node.ledger.ledger import Ledger
@@ -12,6 +12,7 @@ from cxr_node.node.ledger.lookup import matching
 from cxr_node.node.ledger.set_aside import SetAside
 from cxr_node.node.ledger.stages import Stage
 from cxr_node.node.ledger.states import DeadReason, DeliveryState, InstanceState, SetAsideReason
+from cxr_node.outcome import Rejected
 from tests.node import ledgers
 from tests.node.ledgers import Clock, retried
 from tests.node.test_ledger import PACS, add, claimed, clock, due, ledger, reported, state

@@ -12,27 +12,13 @@ from typing import Any
 import pytest
 
 from cxr_node.config.schema import Config
-from cxr_node.domain import (
-    InstanceRef,
-    Judgement,
-    NotAnalysed,
-    Origin,
-    Outcome,
-    Precedent,
-    Priority,
-    Reason,
-    Rejected,
-    Reported,
-    StudyCase,
-    StudyReport,
-    Verdict,
-    View,
-)
+from cxr_node.domain import InstanceRef, Origin, Precedent, Priority, Reason, Verdict, View
 from cxr_node.node.ledger import operator_moves, queries, ripening, set_aside, studies
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import InstanceState, SetAsideReason, StudyJob
 from cxr_node.node.spool.spool import Spool
 from cxr_node.node.work.worker import Analyser, Worker
+from cxr_node.outcome import Judgement, NotAnalysed, Outcome, Rejected, Reported, StudyCase, StudyReport
 from cxr_node.result_kinds import ResultKind
 from tests.node import ledgers, peers, workplace
 from tests.node.ledgers import Clock

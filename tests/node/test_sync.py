@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from cxr_node.domain import Reason, Rejected
+from cxr_node.domain import Reason
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import DeadReason
+from cxr_node.outcome import Rejected
 from tests.node.ledgers import (
     ALL,
     Clock,

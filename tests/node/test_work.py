@@ -19,7 +19,6 @@ from typing import Any
 import pytest
 
 from cxr_node.config.schema import Config
-from cxr_node.domain import Outcome
 from cxr_node.errors import ConfigError, InstanceError, ModelError, ResourceError
 from cxr_node.node.ledger import queries
 from cxr_node.node.ledger.database import utc_now
@@ -28,6 +27,7 @@ from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
 from cxr_node.node.process.notify import Role, Wakeup, notify
 from cxr_node.node.spool.spool import Area, Spool
 from cxr_node.node.work import worker
+from cxr_node.outcome import Outcome
 from tests.node import peers, workplace
 
 Judge = Callable[..., Outcome]

@@ -11,10 +11,11 @@ from typing import Any
 
 from cxr_node.config import loader
 from cxr_node.config.schema import STANDARD_KINDS, Address, Config
-from cxr_node.domain import Artifact, Origin, Outcome, Precedent, Reason, Rejected, Reported
+from cxr_node.domain import Origin, Precedent, Reason
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.spool.spool import Spool
 from cxr_node.node.work.worker import Analyser, Worker
+from cxr_node.outcome import Artifact, Outcome, Rejected, Reported
 from cxr_node.result_kinds import ReportPer, ResultKind
 from tests.node import ledgers, peers
 from tests.patience import eventually as eventually

@@ -17,7 +17,8 @@ from pydicom.uid import (
 
 from cxr_node import pipeline
 from cxr_node.config import loader
-from cxr_node.domain import Artifact, Origin, Reported
+from cxr_node.domain import Origin
+from cxr_node.outcome import Artifact, Reported
 from cxr_node.result_kinds import ResultKind
 from tests import builders
 from tests.dicom.contexts import CASES, RECEIVED

@@ -16,7 +16,7 @@ from cxr_node.config.schema import Admission
 from cxr_node.dicom.pixels import pixels
 from cxr_node.dicom.read import header
 from cxr_node.dicom.results.context import Context
-from cxr_node.domain import Rejected
+from cxr_node.outcome import Rejected
 from cxr_node.result_kinds import ResultKind
 from tests import builders
 from tests.builders import item

@@ -10,9 +10,10 @@ from typing import Any
 
 from cxr_node.config import loader
 from cxr_node.config.schema import Config
-from cxr_node.domain import Origin, Reason, Rejected
+from cxr_node.domain import Origin, Reason
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import DeadReason, Job
+from cxr_node.outcome import Rejected
 from tests.node.ledgers import ALL, Clock, digest, finding, opened, reference, results, wishes
 
 PACS, ARCHIVE = "pacs", "archive"

@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cxr_node.domain import AbstainReason, Decision, Finding, Origin, Reason, Rejected, Verdict
+from cxr_node.domain import AbstainReason, Decision, Finding, Origin, Reason, Verdict
 from cxr_node.node.ledger import alerts, destination_health, holds, queries, set_aside
 from cxr_node.node.ledger.holds import HoldReason
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import DeadReason, Job, SetAsideReason
+from cxr_node.outcome import Rejected
 from tests.node.ledgers import ALL, digest, finding, reference, results, wishes
 from tests.web import site
 from tests.web.site import Site

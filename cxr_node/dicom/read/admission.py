@@ -18,7 +18,8 @@ from cxr_node.dicom.part10 import IMPLEMENTATION_CLASS_UID, PROCESSING_EQUIPMENT
 from cxr_node.dicom.read import age, projection
 from cxr_node.dicom.read.age import Evidence, evidence
 from cxr_node.dicom.read.header import Source
-from cxr_node.domain import Precedent, Radiograph, Reason, Rejected, View
+from cxr_node.domain import Precedent, Radiograph, Reason, View
+from cxr_node.outcome import Rejected
 
 SOP_CLASSES = (
     str(uid.ComputedRadiographyImageStorage), str(uid.DigitalXRayImageStorageForPresentation),

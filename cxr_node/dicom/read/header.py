@@ -20,8 +20,9 @@ from pydicom.multival import MultiValue
 from cxr_node.dicom.part10 import attach, foreign_faults, parse, quiet, raw_text, settle
 from cxr_node.dicom.read import age, character_sets, encoding_check
 from cxr_node.dicom.read.keys import accession_key
-from cxr_node.domain import InstanceRef, Reason, Rejected, View
+from cxr_node.domain import InstanceRef, Reason, View
 from cxr_node.errors import ContradictionError, InstanceError, ResourceError
+from cxr_node.outcome import Rejected
 
 MAX_PIXEL_BITS = 8 * 1024**3
 """Rows x Columns x Bits Allocated x Samples x Frames that a header may claim: 1 GiB, four times the largest object."""

@@ -19,7 +19,7 @@ from cxr_node.dicom.results.context import PRODUCT, Context, finish
 from cxr_node.dicom.results.sr_items import Relation
 from cxr_node.dicom.results.study import Study, about, looked, named, start_report
 from cxr_node.dicom.words import coded_findings, study_wording, wording
-from cxr_node.domain import Artifact, NotAnalysed
+from cxr_node.outcome import Artifact, NotAnalysed
 from cxr_node.result_kinds import SHAPES, ResultKind
 
 TITLE = codes.LN.DiagnosticImagingReport

@@ -28,7 +28,8 @@ from cxr_node.dicom.results.sr_items import coded, reference
 from cxr_node.dicom.words import zones
 from cxr_node.dicom.words.rounding import is_stated
 from cxr_node.dicom.words.wording import plain, series_description, shared_series_description
-from cxr_node.domain import NO_PRECEDENT, Artifact, Finding, Origin, Precedent, Radiograph, Region, ResultRef, Verdict
+from cxr_node.domain import NO_PRECEDENT, Finding, Origin, Precedent, Radiograph, Region, ResultRef, Verdict
+from cxr_node.outcome import Artifact
 from cxr_node.result_kinds import OF_ONE_IMAGE, SHAPES, ReportPer, ResultKind
 
 PRODUCT = f"cxr_node {__version__}"

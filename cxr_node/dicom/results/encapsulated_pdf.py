@@ -15,7 +15,7 @@ from cxr_node.dicom.results import copied_attributes
 from cxr_node.dicom.results.basic_text_sr import TITLE
 from cxr_node.dicom.results.context import PRODUCT, Context, finish, start
 from cxr_node.dicom.results.sr_items import coded, reference
-from cxr_node.domain import Artifact
+from cxr_node.outcome import Artifact
 from cxr_node.result_kinds import ResultKind
 
 _IDENTIFIERS = {

@@ -14,7 +14,8 @@ from cxr_node.dicom.results.basic_text_sr import ENGLISH
 from cxr_node.dicom.results.context import PRODUCT, Context, finish, start
 from cxr_node.dicom.results.sr_items import Relation
 from cxr_node.dicom.results.study import Study, about
-from cxr_node.domain import Artifact, Verdict
+from cxr_node.domain import Verdict
+from cxr_node.outcome import Artifact
 from cxr_node.result_kinds import ResultKind
 
 TITLE = codes.DCM.OfInterest

@@ -21,7 +21,8 @@ from cxr_node.dicom.results.context import Context, finish
 from cxr_node.dicom.results.sr_items import Relation
 from cxr_node.dicom.results.study import Study, about, named, start_report
 from cxr_node.dicom.words import coded_findings, study_wording, wording, zones
-from cxr_node.domain import Artifact, Finding, NotAnalysed, Point, Verdict
+from cxr_node.domain import Finding, Point, Verdict
+from cxr_node.outcome import Artifact, NotAnalysed
 from cxr_node.result_kinds import ResultKind
 
 TITLE = codes.DCM.ImagingMeasurementReport

@@ -21,7 +21,8 @@ from cxr_node.dicom.results.context import Context, finish
 from cxr_node.dicom.results.sr_items import Relation
 from cxr_node.dicom.results.study import about, start_report
 from cxr_node.dicom.words import wording
-from cxr_node.domain import Artifact, Decision, Finding, Origin, Precedent, Prediction, Radiograph, Reason, Rejected
+from cxr_node.domain import Decision, Finding, Origin, Precedent, Prediction, Radiograph, Reason
+from cxr_node.outcome import Artifact, Rejected
 from cxr_node.result_kinds import ReportPer, ResultKind
 
 REASONS = frozenset({

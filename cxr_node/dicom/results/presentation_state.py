@@ -21,7 +21,8 @@ from cxr_node.dicom.read.header import Source
 from cxr_node.dicom.results import highdicom_adapter
 from cxr_node.dicom.results.context import Context, finish, start
 from cxr_node.dicom.words import wording
-from cxr_node.domain import Artifact, Point, Voi
+from cxr_node.domain import Point, Voi
+from cxr_node.outcome import Artifact
 from cxr_node.result_kinds import ResultKind
 
 if TYPE_CHECKING:

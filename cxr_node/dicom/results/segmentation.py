@@ -19,7 +19,8 @@ from pydicom.sr.codedict import codes
 from cxr_node.dicom.results import copied_attributes, highdicom_adapter
 from cxr_node.dicom.results.context import Context, finish, start
 from cxr_node.dicom.words import wording
-from cxr_node.domain import Artifact, Point
+from cxr_node.domain import Point
+from cxr_node.outcome import Artifact
 from cxr_node.result_kinds import ResultKind
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from cxr_node.dicom.results import copied_attributes
 from cxr_node.dicom.results.context import Context, earlier_documents, start, study_reference, uid
 from cxr_node.dicom.results.copied_attributes import Moment, moment_of
 from cxr_node.dicom.words import study_wording, wording, zones
-from cxr_node.domain import NotAnalysed, ResultRef, Verdict
+from cxr_node.domain import ResultRef, Verdict
+from cxr_node.outcome import NotAnalysed
 from cxr_node.result_kinds import BASIC_TEXT_SR, SHAPES, ReportPer, ResultKind
 
 _LAST = 2**31

@@ -22,8 +22,9 @@ from cxr_node.dicom.verify.claims import PREDECESSORS, Document
 from cxr_node.dicom.verify.plain import EXPLICIT_LITTLE_ENDIAN, Parsed, listed, read, text, top
 from cxr_node.dicom.verify.rules import Flaw, Report, Rule
 from cxr_node.dicom.words import wording
-from cxr_node.domain import Artifact, Rejected, Verdict
+from cxr_node.domain import Verdict
 from cxr_node.errors import InstanceError, UnsoundResultError
+from cxr_node.outcome import Artifact, Rejected
 from cxr_node.result_kinds import SHAPES, ResultKind
 
 _KIND_OF = {

@@ -19,7 +19,8 @@ from cxr_node.dicom.verify.parts import Named, Parts, take_apart
 from cxr_node.dicom.verify.plain import listed, plain
 from cxr_node.dicom.verify.rules import Flaw, Report, Rule
 from cxr_node.dicom.words import study_wording
-from cxr_node.domain import NotAnalysed, Verdict
+from cxr_node.domain import Verdict
+from cxr_node.outcome import NotAnalysed
 from cxr_node.result_kinds import ResultKind
 
 _OURS = "2.25."  # as pictures are named; so may be an image, of which it is not asked

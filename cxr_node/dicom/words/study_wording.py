@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from cxr_node.dicom.words.names import ABSTAIN_REASONS
 from cxr_node.dicom.words.rounding import stated_text
 from cxr_node.dicom.words.wording import RESEARCH, of_finding, plain, report_finding, scope, within
-from cxr_node.domain import Finding, NotAnalysed, Verdict, View
+from cxr_node.domain import Finding, Verdict, View
+from cxr_node.outcome import NotAnalysed
 
 REPLACES = "This report replaces the earlier one of this study. "
 NOT_COMPARED = "This report does not compare the two."

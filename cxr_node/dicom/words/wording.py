@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from cxr_node.dicom.words import coded_findings
 from cxr_node.dicom.words.names import ABSTAIN_REASONS
 from cxr_node.dicom.words.rounding import exact_percent, is_stated, rounded_score, stated_text, threshold_text
-from cxr_node.domain import AbstainReason, Finding, OperatingPoint, Radiograph, Rejected, Scale, Verdict, View
+from cxr_node.domain import AbstainReason, Finding, OperatingPoint, Radiograph, Scale, Verdict, View
+from cxr_node.outcome import Rejected
 from cxr_node.result_kinds import SHAPES, ResultKind
 
 RESEARCH = "Research use only."

@@ -14,7 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cxr_node.domain import Finding, InstanceRef, Origin, Priority, Rejected, Verdict
+from cxr_node.domain import Finding, InstanceRef, Origin, Priority, Verdict
 from cxr_node.errors import ResourceError
 from cxr_node.node.ledger import commitments, destination_health, lateness, results
 from cxr_node.node.ledger.database import Database, utc_now
@@ -43,6 +43,7 @@ from cxr_node.node.ledger.states import (
 )
 from cxr_node.node.ledger.tables import IS_OPEN, deliveries, instance_artifacts, instances, studies
 from cxr_node.node.process import metrics
+from cxr_node.outcome import Rejected
 from cxr_node.result_kinds import ReportPer, ResultKind, Wish
 
 FILE_NAME = "ledger.sqlite3"

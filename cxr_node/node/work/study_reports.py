@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
 from cxr_node import judgement_text
 from cxr_node.config.schema import Config
-from cxr_node.domain import Artifact, NotAnalysed, StudyCase, StudyImage, StudyReport
+from cxr_node.domain import Origin
 from cxr_node.errors import LedgerLostError, ResourceError
 from cxr_node.node.ledger import studies
 from cxr_node.node.ledger.ledger import Ledger
@@ -23,6 +24,7 @@ from cxr_node.node.process.logs import describe
 from cxr_node.node.process.notify import Role, notify
 from cxr_node.node.retry import PAUSE_S
 from cxr_node.node.spool.spool import Area, Spool, SpoolCorruptError
+from cxr_node.outcome import Artifact, NotAnalysed, StudyCase, StudyImage, StudyReport
 from cxr_node.result_kinds import ReportPer
 
 log = logging.getLogger(__name__)
@@ -89,13 +91,22 @@ class StudyReporter:
     def _report(self, job: StudyJob) -> str:
         images = tuple(self._image(member) for member in job.members if member.judgement and not member.is_listed)
         others = tuple(_not_analysed(member) for member in job.members if member.is_listed or not member.judgement)
-        case = StudyCase(images=images, others=others, earlier_reports=job.earlier_reports)
+        unanswered = () if images else tuple(self._unanswered(job.members))
+        case = StudyCase(images=images, others=others, earlier_reports=job.earlier_reports, unanswered=unanswered)
         report = self.make(case, self.config)
         stored = [] if report is None else all_stored(self.spool, report.artifacts, ReportPer.STUDY)
         verdict = None if report is None else report.verdict
         was_held = studies.settle_study(self.ledger, job, verdict, stored, self.config.wishes)
         notify(self.config.spool.path, Role.DELIVER)
         return settled(was_held, "study with nothing to report" if verdict is None else f"study verdict={verdict}")
+
+    def _unanswered(self, members: Sequence[Member]) -> Iterator[tuple[bytes, Origin]]:
+        """Whose patient and study it is; files that are damaged cannot tell."""
+        for member in members:
+            with suppress(SpoolCorruptError):
+                content = self.spool.load(Area.OBJECTS, member.content_sha256)
+                self.spool.require_whole(Area.OBJECTS, member.content_sha256, content)
+                yield content, member.origin
 
     def _image(self, member: Member) -> StudyImage:
         content = self.spool.load(Area.OBJECTS, member.content_sha256)

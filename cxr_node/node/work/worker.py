@@ -24,16 +24,7 @@ from typing import Self
 
 from cxr_node import judgement_text
 from cxr_node.config.schema import Config
-from cxr_node.domain import (
-    Origin,
-    Outcome,
-    Precedent,
-    Reason,
-    Rejected,
-    Reported,
-    StudyCase,
-    StudyReport,
-)
+from cxr_node.domain import Origin, Precedent, Reason
 from cxr_node.errors import InstanceError, LedgerLostError, ModelError, ResourceError
 from cxr_node.node.ledger import queries, studies
 from cxr_node.node.ledger.lease_keeper import LeaseKeeper, worker_name
@@ -47,6 +38,7 @@ from cxr_node.node.process.supervisor import Notifier
 from cxr_node.node.retry import LOOK_AFTER_S, NOTICE_STOP_S, PAUSE_S
 from cxr_node.node.spool.spool import Area, Spool, SpoolCorruptError
 from cxr_node.node.work.study_reports import RETRY_DELAY_S, StudyReporter, all_stored, ms, settled
+from cxr_node.outcome import Outcome, Rejected, Reported, StudyCase, StudyReport
 from cxr_node.result_kinds import ReportPer, ResultKind
 
 log = logging.getLogger(__name__)

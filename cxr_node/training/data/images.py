@@ -21,8 +21,9 @@ from PIL import Image, UnidentifiedImageError
 from cxr_node.config.schema import Admission
 from cxr_node.dicom.pixels import pixels
 from cxr_node.dicom.read import header
-from cxr_node.domain import Rejected, View
+from cxr_node.domain import View
 from cxr_node.errors import DataError, InstanceError, ResourceError
+from cxr_node.outcome import Rejected
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
 STRICT_COLUMNS = frozenset({"label", "sublabel"})

@@ -24,9 +24,10 @@ from cxr_node.config.schema import Admission
 from cxr_node.dicom import from_picture
 from cxr_node.dicom.pixels import pixels
 from cxr_node.dicom.read import admission, header
-from cxr_node.domain import Radiograph, Rejected, Verdict, View
+from cxr_node.domain import Radiograph, Verdict, View
 from cxr_node.errors import DataError
 from cxr_node.model import preprocess
+from cxr_node.outcome import Rejected
 from cxr_node.training.data import images
 from cxr_node.training.data.images import Item
 from cxr_node.training.measure import bootstrap

@@ -23,9 +23,10 @@ from cxr_node.config.schema import Config
 from cxr_node.dicom import from_picture
 from cxr_node.dicom.render import html
 from cxr_node.dicom.words import rounding, wording
-from cxr_node.domain import PNEUMONIA, Artifact, Origin, Reason, Rejected, Verdict
+from cxr_node.domain import PNEUMONIA, Origin, Reason, Verdict
 from cxr_node.errors import ConfigError, CxrNodeError, InstanceError, ModelError
 from cxr_node.node.process import logs
+from cxr_node.outcome import Artifact, Rejected
 from cxr_node.pipeline import Analysis, Classifier
 from cxr_node.result_kinds import ResultKind
 from cxr_node.tools import classify

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from cxr_node.dicom.results.context import Context
 from cxr_node.dicom.verify.plain import read
-from cxr_node.domain import Artifact
+from cxr_node.outcome import Artifact
 from cxr_node.result_kinds import ResultKind
 from tests.dicom.oracle import header, rows
 from tests.dicom.oracle.facts import Facts

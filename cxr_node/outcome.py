@@ -1,0 +1,128 @@
+"""What is made of an image and of a study: the nouns of answers, refusals and result objects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cxr_node.domain import Finding, Origin, Reason, ResultRef, Verdict, View, Voi
+from cxr_node.result_kinds import ResultKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What was said of one image, kept until its study is reported: nothing of it names the patient.
+
+    Attributes
+    ----------
+    finding : its map has no cells; the regions stay
+    rows, columns : of the radiograph
+    header_sha256 : of what the results carry over from the header: with the pixels, all that the report depends on
+    pixel_aspect, view, remarks, cautions, pixel_sha256, voi : as `Radiograph`
+    results : the objects of this image alone that go with the report of its study, its picture among them
+    """
+
+    finding: Finding
+    rows: int
+    columns: int
+    pixel_aspect: float
+    view: View
+    remarks: tuple[str, ...]
+    cautions: tuple[str, ...]
+    pixel_sha256: str
+    header_sha256: str
+    voi: Voi | None = None
+    results: tuple[ResultRef, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotAnalysed:
+    """An image of a study that was not analysed, as the report of the study lists it."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    series_number: int | None
+    instance_number: int | None
+    reason: Reason | None
+    """None: the node could not, for a fault of its own."""
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyImage:
+    """One analysed image, for the report of its study."""
+
+    content: bytes = field(repr=False)
+    """DICOM Part 10 file, as received."""
+    origin: Origin
+    judgement: Judgement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyCase:
+    """What the report of a study is made of; in whichever order it is given, the report is the same."""
+
+    images: tuple[StudyImage, ...]
+    others: tuple[NotAnalysed, ...] = ()
+    earlier_reports: tuple[tuple[ResultRef, ...], ...] = ()
+    """Documents of each report of this study that was made before, the first one first: they are replaced."""
+    priors: tuple[StudyImage, ...] = ()
+    """Earlier radiographs of the patient, of other studies, judged by the same profile."""
+    unanswered: tuple[tuple[bytes, Origin], ...] = field(default=(), repr=False)
+    """Part 10 file and origin of each of `others`, where no image was analysed: whose patient and study it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyReport:
+    """The answer for a study."""
+
+    verdict: Verdict
+    artifacts: tuple[Artifact, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """One result object, as it is sent and kept."""
+
+    kind: ResultKind
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    content: bytes
+    """DICOM Part 10 file, Explicit VR Little Endian."""
+    alternatives: tuple[Artifact, ...] = field(default=(), repr=False)
+    """The same result in other SOP Classes: where a destination does not take this one's, the first that it takes."""
+
+    @property
+    def sop_class_choices(self) -> tuple[Artifact, ...]:
+        """This one and its alternatives, the first choice first."""
+        return (self, *self.alternatives)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """Not analysed, and why: a value, never an exception."""
+
+    reason: Reason
+    sentence: str
+    """For people; without patient data."""
+    artifacts: tuple[Artifact, ...] = field(default=(), repr=False)
+    """The note that says so, where a destination wants one and it may be made."""
+    listed: NotAnalysed | None = field(default=None, repr=False)
+    """How the report of its study lists it; None: not at all (no radiograph, or a patient in doubt)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reported:
+    """Analysed: the finding and the objects that carry it."""
+
+    finding: Finding
+    artifacts: tuple[Artifact, ...] = field(repr=False)
+    """For destinations that want a report of each image."""
+    pictures: tuple[Artifact, ...] = field(default=(), repr=False)
+    """Objects of this image that go with the report of its study."""
+    judgement: Judgement | None = field(default=None, repr=False)
+    """What the report of its study is made of; None: no destination wants one."""
+
+
+Outcome = Rejected | Reported
