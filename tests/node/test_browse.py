@@ -19,7 +19,7 @@ from cxr_node.node.ledger.states import DeadReason, SetAsideReason
 from cxr_node.node.ledger.tables import deliveries, instances
 from cxr_node.outcome import Rejected
 from tests.node import ledgers
-from tests.node.ledgers import ALL, Clock
+from tests.node.ledgers import ALL, Clock, wishes
 from tests.node.test_growth import MOST_GROWTH, Steps
 from tests.node.test_ledger import PACS, add, claimed, clock, due, ledger, reported
 
@@ -75,7 +75,7 @@ def mixed(ledger: Ledger, clock: Clock) -> Iterator[Ledger]:
     for number in (5, 6):
         add(ledger, clock, number)
         set_aside.set_aside(ledger, [number], SetAsideReason.DUPLICATE, by="anna")
-    reported(ledger, clock, 7, {"held": ALL})
+    reported(ledger, clock, 7, wishes(held=ALL))
     holds.hold(ledger, "held", "anna")
     for number in (8, 9):
         add(ledger, clock, number)
@@ -132,7 +132,7 @@ def test_all_of_one_reason_or_destination_are_tried_again(ledger: Ledger, clock:
         add(ledger, clock, number)
         reason = DeadReason.FAULT if number < 3 else DeadReason.SPOOL_CORRUPT
         assert ledger.settle_dead(claimed(ledger), reason, "it ended")
-    reported(ledger, clock, 4, PACS | {"second": ALL})
+    reported(ledger, clock, 4, PACS | wishes(second=ALL))
     for name in ("pacs", "second"):
         for _ in ALL:
             assert ledger.settle_delivery_dead(due(ledger, name), status=0x0122, detail="refused")

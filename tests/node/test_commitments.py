@@ -13,7 +13,7 @@ from cxr_node.node.ledger.commitments import Report, Transaction
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.lookup import matching
 from cxr_node.node.ledger.states import DeliveryState, InstanceState, PromiseState
-from tests.node.ledgers import Clock
+from tests.node.ledgers import ALL, Clock, wishes
 from tests.node.test_ledger import PACS, add, clock, due, ledger, reported, state
 
 __all__ = ["clock", "ledger"]  # fixtures
@@ -90,7 +90,7 @@ def test_a_lost_object_reopens_its_delivery_and_its_instance_alone(accepted: Led
 
 
 def test_a_dead_instance_stays_dead_after_its_lost_object_was_sent_again(ledger: Ledger, clock: Clock) -> None:
-    reported(ledger, clock, 1, PACS | {"gone": PACS["pacs"][:1]})
+    reported(ledger, clock, 1, PACS | wishes(gone=ALL[:1]))
     for _ in UIDS:
         assert ledger.settle_delivered(due(ledger), 0x0000, promised=True)
     assert ledger.settle_delivery_dead(due(ledger, "gone"), status=0x0122, detail="refused")
@@ -140,7 +140,7 @@ def test_retention_waits_for_the_report_of_a_destination(accepted: Ledger, clock
 
 
 def test_a_removed_destination_settles_and_a_returned_one_opens(ledger: Ledger, clock: Clock) -> None:
-    reported(ledger, clock, 1, PACS | {"gone": PACS["pacs"]})
+    reported(ledger, clock, 1, PACS | wishes(gone=ALL))
     busy = due(ledger, "gone")
     assert removed_destinations.settle(ledger, ["pacs"]) == {"gone": 2}  # another process still sends the third
     assert ledger.settle_delivered(busy, 0x0000)
@@ -157,7 +157,7 @@ def test_a_removed_destination_settles_and_a_returned_one_opens(ledger: Ledger, 
 
 
 def test_a_returned_destination_gets_nothing_that_retention_took(ledger: Ledger, clock: Clock) -> None:
-    reported(ledger, clock, 1, {"gone": PACS["pacs"]})
+    reported(ledger, clock, 1, wishes(gone=ALL))
     assert removed_destinations.settle(ledger, []) == {"gone": 3}
     ledger.mark_purged([1])
     assert removed_destinations.revive(ledger, ["gone"]) == {}
