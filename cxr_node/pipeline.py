@@ -325,6 +325,28 @@ def judgement(analysis: Analysis, pictures: tuple[Artifact, ...]) -> Judgement:
     )
 
 
+def judge_prior(content: bytes, current: bytes, classifier: Classifier, config: Config) -> Judgement | Rejected:
+    """Judge an earlier radiograph for the report of a study; no result is made of it alone.
+
+    Parameters
+    ----------
+    content : what an archive sent as an earlier radiograph, with the header that it has there
+    current : an image of the study
+
+    Raises
+    ------
+    ModelError : the classifier failed; neither image is to blame.
+    """
+    source, of_study = header.read(content), header.read(current)
+    if isinstance(source, Rejected):
+        return source
+    if isinstance(of_study, Rejected) or not admission.is_earlier(source, of_study):
+        sentence = "It is no earlier radiograph of this patient."
+        return Rejected(reason=Reason.IDENTITY_CONFLICT, sentence=sentence)
+    analysis = judge(content, classifier, config)
+    return analysis if isinstance(analysis, Rejected) else judgement(analysis, ())
+
+
 def not_analysed(source: header.Source, rejected: Rejected) -> NotAnalysed:
     """How the report of its study lists an image that was refused."""
     series_number, instance_number = (stated_number(source, keyword) for keyword in ("SeriesNumber", "InstanceNumber"))

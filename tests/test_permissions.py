@@ -62,7 +62,7 @@ def test_an_open_spool_is_closed_at_start(tmp_path: Path, bits: int) -> None:
     assert mode(path) == 0o700
     path.chmod(bits)  # now it holds the node's own folders
     Spool(path)
-    assert [mode(folder) for folder in (path, *(path / name for name in OWN_NAMES))] == [0o700] * 6
+    assert [mode(folder) for folder in (path, *(path / name for name in OWN_NAMES))] == [0o700] * 7
 
 
 def test_somebody_else_s_folder_is_not_closed_but_refused(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ ASSOCIATION_OBJECTS = 40
 OF_SYNTAX = {syntax: number for number, syntax in CONTEXTS.items()}
 ECHO_CONTEXT = 255
 LAYOUT = re.compile(
-    r"(incoming|run|objects|results|audit)|(objects|results)/[0-9a-f]{2}(/[0-9a-f]{64}\.dcm)?|"
+    r"(incoming|run|objects|results|priors|audit)|(objects|results)/[0-9a-f]{2}(/[0-9a-f]{64}\.dcm)?|"
     r"ledger\.sqlite3(-wal|-shm)?|run/.+|audit/[0-9A-Za-z.-]+\.(log|lock|json)"
 )
 """All that a spool may hold once nothing comes in any more."""

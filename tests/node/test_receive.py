@@ -193,6 +193,7 @@ def test_a_bad_object_gets_the_status_that_fits(node: Receiving, name: str) -> N
         "incoming",
         "objects",
         "results",
+        "priors",
         "run",
         "audit",
         "ledger.sqlite3",

@@ -106,6 +106,27 @@ def is_identity_clear(source: Source, precedent: Precedent) -> bool:
     return bool(source.ref.patient_key) and not _contradicts(source, precedent) and not _is_own_result(source)
 
 
+def is_earlier(source: Source, current: Source) -> bool:
+    """Whether an image is of the same patient as another one, and of an earlier study.
+
+    Issuer and birth date may be missing in one of them; where both have them they agree. Of the same day only the
+    times can tell.
+    """
+    patient_id = source.text("PatientID")
+    if not patient_id or patient_id != current.text("PatientID"):
+        return False
+    for keyword in ("IssuerOfPatientID", "PatientBirthDate"):
+        one, other = source.text(keyword), current.text(keyword)
+        if one and other and one != other:
+            return False
+    if source.ref.study_instance_uid == current.ref.study_instance_uid:
+        return False
+    then, now = source.text("StudyDate"), current.text("StudyDate")
+    if then == now:
+        return "" < source.text("StudyTime") < current.text("StudyTime")
+    return "" < then < now
+
+
 def check_pixels(radiograph: Radiograph) -> Rejected | None:
     """Refuse what shows nothing: constant, saturated, without contrast, or drawn with a handful of gray levels."""
     steps = tuple(max(1, side // _SAMPLED_SIDE_PX) for side in radiograph.pixels.shape)

@@ -15,14 +15,15 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 
-from cxr_node.config.schema import Config, Destination
+from cxr_node.config.schema import Config, Destination, DicomDestination
 from cxr_node.errors import DeliveryError, LedgerLostError, ResourceError, UnreachableError
 from cxr_node.node.audit.messages import Direction, Outcome, Participant, Transfer
 from cxr_node.node.audit.recorder import SILENT, Audit, alert
-from cxr_node.node.deliver import removed_destinations, retention
+from cxr_node.node.deliver import prior_files, removed_destinations, retention
 from cxr_node.node.deliver.commitment_loop import CommitmentLoop
 from cxr_node.node.deliver.link import Link, ResultFile, StaleConnectionError, StoreReply, link_to
 from cxr_node.node.deliver.loop import DeliveryContext, ServiceLoop
+from cxr_node.node.deliver.prior_loop import PriorLoop, PriorTools
 from cxr_node.node.deliver.transcode import PictureCompressor
 from cxr_node.node.ledger import commitments, destination_health, queries
 from cxr_node.node.ledger.lease_keeper import LeaseKeeper, worker_name
@@ -47,8 +48,13 @@ def run(
     notifier: Notifier | None = None,
     audit: Audit = SILENT,
     compressor: PictureCompressor | None = None,
+    priors: PriorTools | None = None,
 ) -> None:
     """Deliver what is due until `stop` is set; what is being sent is finished first.
+
+    Parameters
+    ----------
+    priors : what reads and names images; where earlier radiographs are configured, they are fetched with it
 
     Raises
     ------
@@ -73,6 +79,7 @@ def run(
         stack.callback(context.refusals.close)
         context.clock.follow(ledger)
         loops = [loop for destination in config.destinations for loop in _loops(context, destination, compressor)]
+        loops += _prior_loops(context, priors)
         _put_in_order(context)
         threads = [threading.Thread(target=loop.run, args=(stop,), name=loop.name) for loop in loops]
         for thread in threads:
@@ -94,6 +101,17 @@ def _loops(
         return [Courier(context, destination, link)]
     commitment = CommitmentLoop(context, destination, wait_s)
     return [Courier(context, destination, link, commitment), commitment]
+
+
+def _prior_loops(context: DeliveryContext, tools: PriorTools | None) -> list[ServiceLoop]:
+    configured = context.config.priors
+    if configured is None or tools is None:
+        return []
+    return [
+        PriorLoop(context, configured, source, tools)
+        for source in context.config.destinations
+        if source.name == configured.source and isinstance(source, DicomDestination)
+    ]
 
 
 def _put_in_order(context: DeliveryContext) -> None:
@@ -146,6 +164,8 @@ def _sweep(context: DeliveryContext) -> None:
     try:
         if swept := retention.sweep(context.ledger, context.spool, kept.retention_days, kept.rejected_days):
             log.info("retention instances=%d", swept)
+        if gone := prior_files.sweep(context.ledger, context.spool):
+            log.info("retention earlier_radiographs=%d", gone)
         if kept.history_days is not None and (forgotten := retention.forget(context.ledger, kept.history_days)):
             log.info("forgotten instances=%d", forgotten)
     except ResourceError as error:

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from cxr_node.domain import Reason
 from cxr_node.errors import ResourceError
-from cxr_node.node.ledger import queries
+from cxr_node.node.ledger import prior_orders, queries
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.results import chosen
 from cxr_node.node.ledger.states import SETTLED, DeliveryState, InstanceState
@@ -129,6 +129,8 @@ def _erase(ledger: Ledger, spool: Spool, instance_id: int) -> tuple[bool, Doomed
             spool.delete(Area.RESULTS, each.content_sha256)
         spool.delete(Area.OBJECTS, row["content_sha256"])
         delete_rows(connection, [instance_id])
+        for digest in prior_orders.forget(connection, [row["study_instance_uid"]]):
+            spool.delete(Area.PRIORS, digest)
     return True, doomed
 
 

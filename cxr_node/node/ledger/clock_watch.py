@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from cxr_node.node.ledger.ledger import Ledger
-from cxr_node.node.ledger.states import OPEN, DeliveryJob, StudyState
-from cxr_node.node.ledger.tables import deliveries, studies
+from cxr_node.node.ledger.states import OPEN, DeliveryJob, OrderState, StudyState
+from cxr_node.node.ledger.tables import deliveries, prior_orders, studies
 
 log = logging.getLogger(__name__)
 
@@ -98,4 +98,8 @@ def _redate(ledger: Ledger, step_s: float, passed_s: float) -> int:
         for study in connection.execute(waiting.with_for_update()).all():
             due = {"not_before": study.not_before + step}
             connection.execute(sa.update(studies).where(studies.c.id == study.id).values(due))
+        ordered = sa.select(prior_orders.c.id, prior_orders.c.until, prior_orders.c.not_before)
+        for order in connection.execute(ordered.where(prior_orders.c.state == OrderState.DUE).with_for_update()).all():
+            due = {"until": order.until + step, "not_before": order.not_before + step}
+            connection.execute(sa.update(prior_orders).where(prior_orders.c.id == order.id).values(due))
         return int(connection.scalar(sa.select(sa.func.max(deliveries.c.id))) or 0)

@@ -8,18 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from cxr_node.domain import Priority
-from cxr_node.node.ledger.states import Job, StudyState
-from cxr_node.node.ledger.tables import instances, judgements, studies
+from cxr_node.node.ledger.states import Job, OrderState, StudyState
+from cxr_node.node.ledger.tables import instances, judgements, prior_orders, studies
 from cxr_node.result_kinds import ReportPer, ResultKind, Wish
 
 URGENT_QUIET_S = 2.0
 """Where its sender says that an image is urgent (C-STORE Priority HIGH)."""
-_INSERTS = {name: insert(studies) for name, insert in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert))}
+_INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,8 @@ class Ripening:
 
     quiet_s: float
     max_wait_s: float
+    with_priors: bool = False
+    """Earlier radiographs of its patient are to be fetched meanwhile."""
 
     def ripe_at(self, first: datetime, last: datetime, priority: Priority) -> datetime:
         """When all of it is there, as far as anybody can tell."""
@@ -60,7 +63,7 @@ def _wait(connection: sa.Connection, job: Job, ripening: Ripening, now: datetime
     uid, received_at = job.ref.study_instance_uid, job.origin.received_at
     fresh = {"study_instance_uid": uid, "state": StudyState.REPORTED, "version": 0, "first_at": received_at}
     fresh |= {"not_before": received_at, "priority": job.priority, "updated_at": now, "attempts": 0, "fence": 0}
-    connection.execute(_INSERTS[connection.dialect.name].values(fresh).on_conflict_do_nothing())
+    _insert_once(connection, studies, fresh)
     mine = studies.c.study_instance_uid == uid
     row = connection.execute(sa.select(studies).where(mine).with_for_update()).mappings().one()
     waits = row["state"] == StudyState.WAITING
@@ -71,6 +74,17 @@ def _wait(connection: sa.Connection, job: Job, ripening: Ripening, now: datetime
     values = {"state": StudyState.WAITING, "version": row["version"] + 1, "first_at": first, "priority": priority}
     values |= {"not_before": ripening.ripe_at(first, last, priority), "attempts": 0, "updated_at": now}
     connection.execute(sa.update(studies).where(mine).values(values))
+    if ripening.with_priors:
+        until = first + timedelta(seconds=ripening.max_wait_s)
+        order = {"study_instance_uid": uid, "state": OrderState.DUE, "until": until, "priority": priority}
+        _insert_once(
+            connection, prior_orders, order | {"not_before": now, "updated_at": now, "attempts": 0, "fence": 0}
+        )
+
+
+def _insert_once(connection: sa.Connection, table: sa.Table, row: dict[str, Any]) -> None:
+    """Leave the row as it is where the study has one."""
+    connection.execute(_INSERTS[connection.dialect.name](table).values(row).on_conflict_do_nothing())
 
 
 def wanting(wishes: Mapping[str, Wish], kind: ResultKind, per: ReportPer) -> list[str]:

@@ -52,6 +52,14 @@ class StudyState(StrEnum):
     """Every attempt failed; its images are DEAD."""
 
 
+class OrderState(StrEnum):
+    """Where the order of a study's earlier radiographs is."""
+
+    DUE = "DUE"
+    SETTLED = "SETTLED"
+    """They were fetched, or are not to be had."""
+
+
 class PromiseState(StrEnum):
     """Where the commitment of a destination to one accepted result object is (PS3.4 Annex J)."""
 
@@ -192,6 +200,17 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Prior:
+    """One earlier radiograph that was fetched for the report of a study."""
+
+    prior_id: int
+    content_sha256: str
+    fetched_at: datetime
+    judgement: str | None
+    """What was said of it; None: it was not judged yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StudyJob:
     """One ripe study to be reported."""
 
@@ -205,6 +224,8 @@ class StudyJob:
     """Digest of all of it: what equals it was reported already."""
     earlier_reports: tuple[tuple[ResultRef, ...], ...]
     """Documents of the reports that came before the first one made of the same."""
+    priors: tuple[Prior, ...] = ()
+    """Earlier radiographs, the newest first, but those that no report is to mention."""
 
     @property
     def attempts(self) -> int:
@@ -273,8 +294,8 @@ def claim(
     job that kills its worker is counted too. SQLite holds the write lock here; PostgreSQL skips rows that another
     claim has locked.
     """
-    free = sa.or_(table.c.lease_until.is_(None), _passed(table.c.lease_until, now, 2 * lease_s))
-    due = _passed(table.c.not_before, now, table.info["max_delay_s"])
+    free = sa.or_(table.c.lease_until.is_(None), passed(table.c.lease_until, now, 2 * lease_s))
+    due = passed(table.c.not_before, now, table.info["max_delay_s"])
     found = sa.select(table).where(waiting, due, free).order_by(*(table.c[name] for name in table.info["order"]))
     row = connection.execute(found.limit(1).with_for_update(skip_locked=True)).mappings().first()
     if row is None:
@@ -286,7 +307,7 @@ def claim(
     return row, lease
 
 
-def _passed(at: sa.Column[Any], now: datetime, longest_s: float) -> sa.ColumnElement[bool]:
+def passed(at: sa.Column[Any], now: datetime, longest_s: float) -> sa.ColumnElement[bool]:
     """True for a time that has come, and for one further away than any is ever set: the clock was put back since."""
     return sa.or_(at <= now, at > now + timedelta(seconds=longest_s))
 

@@ -8,6 +8,7 @@ makes the study wait again, and its report replaces the earlier ones, which stay
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
@@ -15,8 +16,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from cxr_node.domain import InstanceRef, Origin, Priority, ResultRef, Verdict
-from cxr_node.node.ledger import lateness, results
+from cxr_node.node.ledger import lateness, prior_orders, results
 from cxr_node.node.ledger.ledger import Ledger, conclude
+from cxr_node.node.ledger.prior_orders import PriorOutcome
 from cxr_node.node.ledger.ripening import wanting
 from cxr_node.node.ledger.states import (
     FREE,
@@ -25,6 +27,7 @@ from cxr_node.node.ledger.states import (
     InstanceState,
     Member,
     OwnReason,
+    Prior,
     StoredArtifact,
     StudyJob,
     StudyState,
@@ -62,14 +65,21 @@ def _is_ripe() -> sa.ColumnElement[bool]:
 
 
 def claim_study(ledger: Ledger, owner: str, lease_s: float) -> StudyJob | None:
-    """Lease the study that is to be reported next: the most urgent, then the one that has been ripe for longest."""
+    """Lease the study that is to be reported next: the most urgent, then the one that has been ripe for longest.
+
+    Earlier radiographs that were not fetched until then are left out for good.
+    """
+    now = ledger.now()
+    waiting = sa.and_(_is_ripe(), ~prior_orders.awaited(now))
     with ledger.database.leasing() as connection:
-        claimed = claim(connection, studies, _is_ripe(), owner, lease_s, ledger.now())
+        claimed = claim(connection, studies, waiting, owner, lease_s, now)
         if claimed is None:
             return None
         row, lease = claimed
+        prior_orders.give_up(connection, row["study_instance_uid"], now)
         members = _members(connection, row["study_instance_uid"])
-        made_of = _digest(members)
+        priors = prior_orders.fetched(connection, row["study_instance_uid"])
+        made_of = _digest(members, priors)
         return StudyJob(
             claim=lease,
             study_instance_uid=row["study_instance_uid"],
@@ -78,13 +88,33 @@ def claim_study(ledger: Ledger, owner: str, lease_s: float) -> StudyJob | None:
             members=members,
             made_of_sha256=made_of,
             earlier_reports=_earlier_reports(connection, row["id"], made_of),
+            priors=priors,
         )
+
+
+def settle_priors(ledger: Ledger, job: StudyJob, answers: Mapping[int, PriorOutcome]) -> StudyJob | None:
+    """Remember what is said of earlier radiographs, by their numbers, before a report says it; the job with that.
+
+    None where the lease was lost.
+    """
+    with ledger.database.writing() as connection:
+        mine = sa.select(studies.c.id).where(held(studies, job.claim)).with_for_update()
+        if connection.scalar(mine) is None:
+            return None
+        for prior_id, outcome in sorted(answers.items()):
+            prior_orders.answer(connection, prior_id, outcome)
+        priors = prior_orders.fetched(connection, job.study_instance_uid)
+        made_of = _digest(job.members, priors)
+        earlier = _earlier_reports(connection, job.claim.row_id, made_of)
+    return replace(job, priors=priors, made_of_sha256=made_of, earlier_reports=earlier)
 
 
 def next_study_s(ledger: Ledger) -> float | None:
     """Seconds until a study may be claimed (0.0: now); None where none waits but for its images."""
     with ledger.database.reading() as connection:
-        found = sa.select(sa.func.min(due_at(studies), type_=studies.c.not_before.type)).where(_is_ripe())
+        due, until = due_at(studies), prior_orders.awaited_until()
+        at_last = sa.case((until > due, until), else_=due)
+        found = sa.select(sa.func.min(at_last, type_=studies.c.not_before.type)).where(_is_ripe())
         at = connection.scalar(found)
     return None if at is None else max(0.0, (at - ledger.now()).total_seconds())
 
@@ -190,8 +220,9 @@ def _member(row: sa.RowMapping) -> Member:
     )
 
 
-def _digest(members: Iterable[Member]) -> str:
+def _digest(members: Iterable[Member], priors: Iterable[Prior]) -> str:
     parts = sorted(f"{each.ref.sop_instance_uid}|{each.judgement}" for each in members)
+    parts += sorted(f"{each.content_sha256}|{each.judgement}" for each in priors)
     return sha256("\n".join(parts).encode()).hexdigest()
 
 

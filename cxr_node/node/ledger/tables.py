@@ -221,6 +221,40 @@ report_artifacts = sa.Table(
     sa.Column("artifact_id", _KEY, sa.ForeignKey("artifacts.id"), primary_key=True, index=True),
 )
 
+# One for each study whose report is to say what is said of earlier radiographs: they are fetched once, or not at all.
+# Without a foreign key: it goes when the images of its study have gone.
+prior_orders = sa.Table(
+    "prior_orders",
+    metadata,
+    sa.Column("id", _KEY, primary_key=True),
+    sa.Column("study_instance_uid", _UID, nullable=False, unique=True),
+    sa.Column("state", _WORD, nullable=False),
+    # the study waits no longer
+    sa.Column("until", Instant, nullable=False),
+    *_lease(),
+    _priority(),
+    sa.Column("updated_at", Instant, nullable=False),
+    sa.Index(None, "state", "priority", "id"),
+    sqlite_autoincrement=True,
+    info={"max_delay_s": MAX_STUDY_WAIT_S, "order": ("priority", "id")},
+)
+
+# What came of an order: each radiograph by the digest of its file, or why there is none. Nothing names the patient.
+priors = sa.Table(
+    "priors",
+    metadata,
+    sa.Column("id", _KEY, primary_key=True),
+    sa.Column("order_id", _KEY, sa.ForeignKey("prior_orders.id"), nullable=False, index=True),
+    sa.Column("content_sha256", _SHA256, index=True),
+    # why it was not fetched, or why no report mentions it
+    sa.Column("reason", _WORD),
+    sa.Column("sentence", sa.Text),
+    # what was said of it: judged once, so that a later report of the study says the same
+    sa.Column("judgement", sa.Text),
+    sa.Column("settled_at", Instant, nullable=False),
+    sqlite_autoincrement=True,
+)
+
 deliveries = sa.Table(
     "deliveries",
     metadata,

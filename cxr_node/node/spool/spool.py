@@ -5,6 +5,7 @@ Knows no DICOM and no ledger. Layout below the spool folder, all of it readable 
     incoming/<random>.part      being written; the writer holds a lock on it as long as it lives
     objects/ab/<sha256>.dcm     received; the file's time is the time of receipt
     results/ab/<sha256>.dcm     made here; next to it <sha256>.<digest>.note, what a rebuilt ledger must not forget
+    priors/ab/<sha256>.dcm      earlier radiographs, fetched; nobody sent them, and a rebuilt ledger fetches them again
     run/                        wake-up sockets and locks
     audit/                      the audit trail, unless it is configured elsewhere (`audit.trail`)
 
@@ -45,9 +46,10 @@ class Area(StrEnum):
 
     OBJECTS = "objects"
     RESULTS = "results"
+    PRIORS = "priors"
 
 
-OWN_NAMES = ("incoming", Area.OBJECTS, Area.RESULTS, "run", "audit")
+OWN_NAMES = ("incoming", *Area, "run", "audit")
 """Folders of a spool."""
 
 
@@ -186,6 +188,10 @@ class Spool:
             return part.store(self.path / Area.RESULTS)
         finally:
             part.discard()
+
+    def store_prior(self, part: Part) -> StoredFile:
+        """Store an earlier radiograph."""
+        return part.store(self.path / Area.PRIORS)
 
     def locate(self, area: Area, sha256: str) -> Path:
         """Name the file of a digest; it need not exist."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from cxr_node import judgement_text
 from cxr_node.config.schema import Config
 from cxr_node.domain import Origin
-from cxr_node.errors import LedgerLostError, ResourceError
+from cxr_node.errors import LedgerLostError, ModelError, ResourceError
 from cxr_node.node.ledger import studies
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import DeadReason, Member, StoredArtifact, StudyJob
@@ -24,6 +24,7 @@ from cxr_node.node.process.logs import describe
 from cxr_node.node.process.notify import Role, notify
 from cxr_node.node.retry import PAUSE_S
 from cxr_node.node.spool.spool import Area, Spool, SpoolCorruptError
+from cxr_node.node.work.earlier_radiographs import EarlierRadiographs, JudgePrior
 from cxr_node.outcome import Artifact, NotAnalysed, StudyCase, StudyImage, StudyReport
 from cxr_node.result_kinds import ReportPer
 
@@ -42,6 +43,7 @@ class StudyReporter:
     spool: Spool
     owner: str
     make: Callable[[StudyCase, Config], StudyReport | None]
+    judge_prior: JudgePrior | None = None
 
     def claim(self) -> StudyJob | None:
         """Lease the study that is to be reported next.
@@ -57,7 +59,7 @@ class StudyReporter:
 
         Raises
         ------
-        ResourceError : after the study was given back.
+        ModelError, ResourceError : after the study was given back.
         """
         started = time.monotonic()
         ending = self._end(job)
@@ -73,7 +75,7 @@ class StudyReporter:
             return self._report(job)
         except SpoolCorruptError as error:
             return self._dead(job, DeadReason.SPOOL_CORRUPT, str(error))
-        except ResourceError:
+        except (ModelError, ResourceError):
             studies.release_study(self.ledger, job, delay_s=PAUSE_S, count_attempt=False)
             raise
         except LedgerLostError:
@@ -92,7 +94,13 @@ class StudyReporter:
         images = tuple(self._image(member) for member in job.members if member.judgement and not member.is_listed)
         others = tuple(_not_analysed(member) for member in job.members if member.is_listed or not member.judgement)
         unanswered = () if images else tuple(self._unanswered(job.members))
-        case = StudyCase(images=images, others=others, earlier_reports=job.earlier_reports, unanswered=unanswered)
+        earlier = EarlierRadiographs(self.config, self.ledger, self.spool, self.judge_prior).of(job, images)
+        if earlier is None:
+            return settled(False, "judging earlier radiographs")
+        job, priors = earlier
+        case = StudyCase(
+            images=images, others=others, earlier_reports=job.earlier_reports, priors=priors, unanswered=unanswered
+        )
         report = self.make(case, self.config)
         stored = [] if report is None else all_stored(self.spool, report.artifacts, ReportPer.STUDY)
         verdict = None if report is None else report.verdict

@@ -37,6 +37,7 @@ from cxr_node.node.process.notify import Role, Wakeup, notify
 from cxr_node.node.process.supervisor import Notifier
 from cxr_node.node.retry import LOOK_AFTER_S, NOTICE_STOP_S, PAUSE_S
 from cxr_node.node.spool.spool import Area, Spool, SpoolCorruptError
+from cxr_node.node.work.earlier_radiographs import JudgePrior
 from cxr_node.node.work.study_reports import RETRY_DELAY_S, StudyReporter, all_stored, ms, settled
 from cxr_node.outcome import Outcome, Rejected, Reported, StudyCase, StudyReport
 from cxr_node.result_kinds import ReportPer, ResultKind
@@ -55,6 +56,8 @@ class Analyser:
     """Called by several lanes at once; equal arguments give equal bytes."""
     report: Callable[[StudyCase, Config], StudyReport | None]
     """Makes the report of a study, as `process` does; None where there is nothing to say."""
+    prior: JudgePrior | None = None
+    """Judges an earlier radiograph for the report of a study; None: reports mention none."""
     batch: int = 1
     """How many instances it examines at once."""
     rules_sha256: str = ""
@@ -139,7 +142,8 @@ class Worker:
     @property
     def studies(self) -> StudyReporter:
         """Who reports studies."""
-        return StudyReporter(self.config, self.ledger, self.spool, self.owner, self.analyser.report)
+        analyser = self.analyser
+        return StudyReporter(self.config, self.ledger, self.spool, self.owner, analyser.report, analyser.prior)
 
     def do_one(self) -> bool:
         """Claim a study or an instance and bring it to an end, its lease as it is; False where none is due.
@@ -235,7 +239,11 @@ class Worker:
         """What the report of its study is made of; None where nobody wants one."""
         if not self.config.kinds(ReportPer.STUDY):
             return None
-        ripening = Ripening(quiet_s=self.config.study.quiet_s, max_wait_s=self.config.study.max_wait_s)
+        ripening = Ripening(
+            quiet_s=self.config.study.quiet_s,
+            max_wait_s=self.config.study.max_wait_s,
+            with_priors=self.config.priors is not None and not is_listed,
+        )
         return Judged(text=text, is_listed=is_listed, ripening=ripening)
 
     def _report(self, job: Job, reported: Reported) -> str:
