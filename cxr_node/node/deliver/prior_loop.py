@@ -16,7 +16,7 @@ from cxr_node.config.schema import DicomDestination, Priors
 from cxr_node.errors import ResourceError
 from cxr_node.node.deliver.loop import DeliveryContext, ServiceLoop
 from cxr_node.node.ledger import prior_orders
-from cxr_node.node.ledger.prior_orders import PriorOrder, PriorOutcome
+from cxr_node.node.ledger.prior_orders import NONE, NOTE, PriorOrder, PriorOutcome
 from cxr_node.node.priors.query import NotFetched, Reason, Wanted
 from cxr_node.node.priors.retrieve import Fetched, Order, PriorScu
 from cxr_node.node.process.notify import Role, notify
@@ -72,7 +72,7 @@ class PriorLoop(ServiceLoop):
             due_s = prior_orders.next_order_s(context.ledger)
             return Pause(LOOK_AFTER_S if due_s is None else min(LOOK_AFTER_S, due_s))
         try:
-            outcomes = self._kept(self._fetch(order))
+            outcomes = self._noted(order) or self._kept(self._fetch(order))
         except ResourceError:
             prior_orders.release_order(context.ledger, order, delay_s=PAUSE_S)
             raise
@@ -88,6 +88,17 @@ class PriorLoop(ServiceLoop):
             ("; ".join(reasons) if is_held else "; ".join([*reasons, "lost-lease"])) or "-",
         )
         return NO_PAUSE
+
+    def _noted(self, order: PriorOrder) -> list[PriorOutcome]:
+        """What a report of the study said before the ledger was lost; nothing where there is no such report or file."""
+        spool = self._context.spool
+        words = "" if order.content_sha256 is None else spool.noted(order.content_sha256, NOTE, Area.OBJECTS)
+        if words == NONE:
+            return [PriorOutcome(reason=Reason.NONE, sentence="an earlier report of the study mentions none")]
+        digests = words.split()
+        if not all(spool.locate(Area.PRIORS, each).exists() for each in digests):
+            return []
+        return [PriorOutcome(content_sha256=each) for each in digests]
 
     def _fetch(self, order: PriorOrder) -> list[Fetched | NotFetched]:
         context = self._context

@@ -18,6 +18,10 @@ from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import FREE, Claim, OrderState, Prior, claim, due_at, held, note, passed, pick
 from cxr_node.node.ledger.tables import instances, judgements, prior_orders, priors, studies
 
+NOTE = "earlier radiographs of its study"
+"""What a report of its study mentions is noted beside each image: a rebuilt ledger makes the same of the same."""
+NONE = "none"
+"""Such a note where it mentions none; else it has the digests of their files."""
 _DUE = prior_orders.c.state == OrderState.DUE
 _TIMEOUT, _TOO_LONG = "timeout", "it was not fetched while the study waited"
 
@@ -179,13 +183,15 @@ def _settle(
     return True
 
 
-def fetched(connection: sa.Connection, study_instance_uid: str) -> tuple[Prior, ...]:
-    """Earlier radiographs of a study, but those that no report is to mention."""
+def fetched(connection: sa.Connection, study_instance_uid: str) -> tuple[Prior, ...] | None:
+    """Earlier radiographs of a study, but those that no report is to mention; None where none were ordered."""
+    mine = prior_orders.c.study_instance_uid == study_instance_uid
+    if connection.scalar(sa.select(prior_orders.c.id).where(mine)) is None:
+        return None
     found = (
         sa.select(priors)
         .join(prior_orders, prior_orders.c.id == priors.c.order_id)
-        .where(prior_orders.c.study_instance_uid == study_instance_uid)
-        .where(priors.c.content_sha256.is_not(None), priors.c.reason.is_(None))
+        .where(mine, priors.c.content_sha256.is_not(None), priors.c.reason.is_(None))
         .order_by(priors.c.id)
     )
     return tuple(

@@ -224,8 +224,8 @@ class StudyJob:
     """Digest of all of it: what equals it was reported already."""
     earlier_reports: tuple[tuple[ResultRef, ...], ...]
     """Documents of the reports that came before the first one made of the same."""
-    priors: tuple[Prior, ...] = ()
-    """Earlier radiographs, the newest first, but those that no report is to mention."""
+    priors: tuple[Prior, ...] | None = None
+    """Earlier radiographs, the newest first, but those that no report is to mention; None: none were ordered."""
 
     @property
     def attempts(self) -> int:

@@ -220,9 +220,9 @@ def _member(row: sa.RowMapping) -> Member:
     )
 
 
-def _digest(members: Iterable[Member], priors: Iterable[Prior]) -> str:
+def _digest(members: Iterable[Member], priors: Iterable[Prior] | None) -> str:
     parts = sorted(f"{each.ref.sop_instance_uid}|{each.judgement}" for each in members)
-    parts += sorted(f"{each.content_sha256}|{each.judgement}" for each in priors)
+    parts += sorted(f"{each.content_sha256}|{each.judgement}" for each in priors or ())
     return sha256("\n".join(parts).encode()).hexdigest()
 
 

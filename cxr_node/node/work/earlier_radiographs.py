@@ -15,7 +15,7 @@ from cxr_node.domain import ModelIdentity, Origin
 from cxr_node.errors import CxrNodeError, InstanceError
 from cxr_node.node.ledger import studies
 from cxr_node.node.ledger.ledger import Ledger
-from cxr_node.node.ledger.prior_orders import PriorOutcome
+from cxr_node.node.ledger.prior_orders import NONE, NOTE, PriorOutcome
 from cxr_node.node.ledger.states import DeadReason, Prior, StudyJob
 from cxr_node.node.spool.spool import Area, Spool, SpoolCorruptError
 from cxr_node.outcome import Judgement, Rejected, StudyImage
@@ -51,7 +51,7 @@ class EarlierRadiographs:
         ------
         ModelError, ResourceError : nothing was remembered; the next try judges them.
         """
-        if self.judge is None or not images or not job.priors:
+        if self.judge is None or not images or job.priors is None:
             return job, ()
         told: list[StudyImage] = []
         answers: dict[int, PriorOutcome] = {}
@@ -65,7 +65,17 @@ class EarlierRadiographs:
             if text != prior.judgement:
                 answers[prior.prior_id] = PriorOutcome(judgement=text)
         settled = studies.settle_priors(self.ledger, job, answers) if answers else job
-        return None if settled is None else (settled, tuple(told))
+        if settled is None:
+            return None
+        self._note(settled)
+        return settled, tuple(told)
+
+    def _note(self, job: StudyJob) -> None:
+        words = " ".join(each.content_sha256 for each in job.priors or ()) or NONE
+        analysed = [each.content_sha256 for each in job.members if each.judgement and not each.is_listed]
+        for image in analysed:
+            if self.spool.noted(image, NOTE, Area.OBJECTS) != words:
+                self.spool.note(image, NOTE, words, Area.OBJECTS)
 
     def _image(
         self, judge: JudgePrior, prior: Prior, job: StudyJob, images: Sequence[StudyImage]
