@@ -35,7 +35,7 @@ def back_up_ledger(spool: Path, target: Path) -> None:
 
 def back_up_files(spool: Path, target: Path) -> None:
     """As `cp -a`: the times are those of the first receipt."""
-    for name in ("objects", "results"):
+    for name in ("objects", "results", "priors"):
         shutil.copytree(spool / name, target / name, copy_function=shutil.copy2)
 
 
