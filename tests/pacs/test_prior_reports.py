@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-import json
 import os
 import signal
 import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import pytest
 from pydicom import Dataset, dcmread
@@ -78,10 +79,11 @@ def sent(node: Node, folder: Path, *images: Dataset) -> None:
 def reports(orthanc: Orthanc) -> dict[str, list[Dataset]]:
     """Basic Text SRs in the archive, by study."""
     found: dict[str, list[Dataset]] = {}
-    query = {"Level": "Instance", "Query": {"SOPClassUID": str(BasicTextSRStorage)}}
-    for instance in orthanc.post("/tools/find", json.dumps(query).encode()):
-        dataset = dcmread(io.BytesIO(orthanc.file(instance)))
-        found.setdefault(str(dataset.StudyInstanceUID), []).append(dataset)
+    for instance in orthanc.get("/instances"):
+        with contextlib.suppress(HTTPError):  # the one whose file is gone
+            dataset = dcmread(io.BytesIO(orthanc.file(instance)))
+            if dataset.SOPClassUID == BasicTextSRStorage:
+                found.setdefault(str(dataset.StudyInstanceUID), []).append(dataset)
     return found
 
 
@@ -99,7 +101,8 @@ def texts(report: Dataset, heading: str) -> list[str]:
 def test_a_report_says_what_is_said_of_the_radiograph_before_and_compares_nothing(tmp_path: Path) -> None:
     """A patient with none, one with three and a lateral, one of another issuer, one whose file is gone.
 
-    This archive, which answers from its index alone, names no issuer: that one is fetched, and its header tells.
+    This archive, which answers from its index alone, names neither issuer nor view: those are fetched, and their
+    headers tell.
     """
     archived = OPEN | {"StorageAccessOnFind": "Never"}
     with Orthanc(tmp_path / "orthanc", more=archived) as orthanc:
@@ -110,7 +113,7 @@ def test_a_report_says_what_is_said_of_the_radiograph_before_and_compares_nothin
             tmp_path / "node",
             [{"name": "pacs", "address": orthanc.address}],
             study={"quiet_s": 1, "max_wait_s": 100},
-            priors={"from": "pacs", "studies": 2, "years": 10},
+            priors={"from": "pacs", "studies": 3, "years": 10},
         )
         with node:
             sent(node, tmp_path, NONE, THREE, OTHER, GONE)
@@ -139,7 +142,10 @@ def test_a_report_says_what_is_said_of_the_radiograph_before_and_compares_nothin
     assert texts(report, "Findings"), "and what is said now"
     evidence = [str(each.StudyInstanceUID) for each in report.PertinentOtherEvidenceSequence]
     assert evidence == [f"{ROOT}.1.12", f"{ROOT}.1.11"]
-    assert len(kept) == 3
+    told = became[str(THREE.StudyInstanceUID)]
+    assert told is not None
+    assert [each.reason for each in told.outcomes] == ["view-not-frontal", None, None]
+    assert len(kept) == 4
     assert archive_has > len(ARCHIVED), "results went to the archive, earlier radiographs did not come back to it"
     log = node.said()
     assert log.count(" earlier radiographs source=pacs instance=") == 4
