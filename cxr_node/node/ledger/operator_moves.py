@@ -20,9 +20,9 @@ from cxr_node.domain import Reason
 from cxr_node.errors import DataError
 from cxr_node.node.ledger import results
 from cxr_node.node.ledger.ledger import Ledger, of_instance
-from cxr_node.node.ledger.ripening import wanting
+from cxr_node.node.ledger.ripening import is_in_study, is_reported, state_of, wait_again, wanting
 from cxr_node.node.ledger.stages import has_ended
-from cxr_node.node.ledger.states import FREE, DeliveryState, InstanceState, is_unjudged, note
+from cxr_node.node.ledger.states import FREE, DeadReason, DeliveryState, InstanceState, is_unjudged, note
 from cxr_node.node.ledger.tables import alternatives, artifacts, deliveries, instance_artifacts, instances
 from cxr_node.node.spool.spool import Area, Spool
 from cxr_node.result_kinds import ReportPer, ResultKind, Wish
@@ -94,6 +94,9 @@ def _revive(connection: sa.Connection, row: sa.RowMapping, again: Again, now: da
             return Left.UNSENT
         _move(connection, [row["id"]], InstanceState.RECEIVED, again.by, now)
         return 0
+    to = _way_back(connection, row, again)
+    if row["reason"] == DeadReason.UNREPORTED and to is None:
+        return Left.UNSENT
     current = of_instance(row["id"], instance_artifacts.c.outdated_at.is_(None))
     mine = sa.and_(deliveries.c.state.in_(again.ends), deliveries.c.destination.in_(again.destinations))
     due = FREE | {"attempts": 0, "not_before": now, "state": DeliveryState.READY, "first_due_at": now}
@@ -103,16 +106,30 @@ def _revive(connection: sa.Connection, row: sa.RowMapping, again: Again, now: da
     sent = list(
         connection.scalars(sa.update(deliveries).where(current, mine).values(due).returning(deliveries.c.artifact_id))
     )
-    if not sent:
+    if not sent and to is None:
         return Left.ELSEWHERE
     users = {user for artifact_id in sent for user in results.lock_users(connection, artifact_id)}
     over = sa.and_(instances.c.state.in_(again.ends), instances.c.purged_at.is_(None))
     waiting = sa.select(instances.c.id).where(instances.c.id.in_(users), over)
     back = list(connection.scalars(waiting))
     _move(connection, back, InstanceState.REPORTED, again.by, now)
-    if row["id"] not in back:
+    if to is not None:
+        _move(connection, [row["id"]], to, again.by, now)
+    if to is InstanceState.REPORTED:
+        wait_again(connection, row["study_instance_uid"], now)
+    if row["id"] not in back and to is None:
         note(connection, [row["id"]], now, "retried", f"by {again.by}, {len(sent)} deliveries")
     return len(sent)
+
+
+def _way_back(connection: sa.Connection, row: sa.RowMapping, again: Again) -> InstanceState | None:
+    """Where an image goes whose study was not reported (its report is tried again), or which was taken out of it."""
+    if not again.unjudged or row["state"] not in again.ends:
+        return None
+    if row["reason"] == DeadReason.UNREPORTED:
+        return InstanceState.REPORTED
+    is_out = row["state"] == InstanceState.SET_ASIDE and not is_in_study(connection, row["id"])
+    return InstanceState.RECEIVED if is_out and state_of(connection, row["study_instance_uid"]) else None
 
 
 def _move(connection: sa.Connection, instance_ids: list[int], to: InstanceState, by: str, now: datetime) -> None:
@@ -209,9 +226,10 @@ def resend(
         old = set()
     told: Counter[str] = Counter(replaced=len(old))
     due: Counter[str] = Counter()
+    done: set[int] = set()
     for instance_id in (each for each in instance_ids if each not in old):
         with ledger.database.writing() as connection:
-            ending, added, waiting = _resend(connection, spool, instance_id, wishes, ledger.now(), by)
+            ending, added, waiting = _resend(connection, spool, instance_id, wishes, done, ledger.now(), by)
         told[ending] += 1
         told["waiting"] += waiting
         due += added
@@ -278,10 +296,14 @@ def _resend(
     spool: Spool,
     instance_id: int,
     wishes: Mapping[str, Wish],
+    done: set[int],
     now: datetime,
     by: str,
 ) -> tuple[str, Counter[str], int]:
-    """Outcome for one instance, what is due by destination, and how many objects were due already."""
+    """Outcome for one instance, what is due by destination, and how many objects were due already.
+
+    `done` : results that images before it share, such as the report of their study; they go once.
+    """
     due: Counter[str] = Counter()
     waiting = 0
     row = (
@@ -292,22 +314,28 @@ def _resend(
         return "without", due, waiting
     if not all(_is_kept(connection, spool, artifact["id"]) for artifact in found):
         return "purged", due, waiting
+    has_report = bool(connection.scalar(sa.select(is_reported(instance_id))))
     for artifact in found:
-        for name in _wanted(wishes, artifact):
+        for name in () if artifact["id"] in done else _wanted(wishes, artifact, has_report=has_report):
             is_new_turn = _make_due(connection, artifact["id"], name, row["priority"], now)
             due[name] += is_new_turn
             waiting += not is_new_turn
         _reopen(connection, artifact["id"], now)
+    done |= {artifact["id"] for artifact in found}
     if due:
         words = ", ".join(f"{number} objects to {name}" for name, number in sorted(due.items()))
         note(connection, [instance_id], now, "resent", f"by {by}: {words}")
     return "sent", due, waiting
 
 
-def _wanted(wishes: Mapping[str, Wish], artifact: sa.RowMapping) -> list[str]:
-    kind = ResultKind(artifact["kind"])
-    of_both = (ReportPer.IMAGE, ReportPer.STUDY) if kind is ResultKind.NOT_ANALYSED else (ReportPer(artifact["per"]),)
-    return [name for per in of_both for name in wanting(wishes, kind, per)]
+def _wanted(wishes: Mapping[str, Wish], artifact: sa.RowMapping, *, has_report: bool) -> list[str]:
+    """Destinations that want a result; of a study the pictures go with its report, and a note in place of one."""
+    kind, per = ResultKind(artifact["kind"]), ReportPer(artifact["per"])
+    if kind is ResultKind.NOT_ANALYSED:
+        found = (ReportPer.IMAGE,) if has_report else (ReportPer.IMAGE, ReportPer.STUDY)
+    else:
+        found = () if per is ReportPer.STUDY and not has_report else (per,)
+    return [name for each in found for name in wanting(wishes, kind, each)]
 
 
 def _present(connection: sa.Connection, instance_id: int) -> Sequence[sa.RowMapping]:
