@@ -22,7 +22,7 @@ from cxr_node.node.ledger import results
 from cxr_node.node.ledger.ledger import Ledger, of_instance
 from cxr_node.node.ledger.ripening import is_in_study, is_reported, state_of, wait_again, wanting
 from cxr_node.node.ledger.stages import has_ended
-from cxr_node.node.ledger.states import FREE, DeadReason, DeliveryState, InstanceState, is_unjudged, note
+from cxr_node.node.ledger.states import FREE, DeadReason, DeliveryState, InstanceState, StudyState, is_unjudged, note
 from cxr_node.node.ledger.tables import alternatives, artifacts, deliveries, instance_artifacts, instances
 from cxr_node.node.spool.spool import Area, Spool
 from cxr_node.result_kinds import ReportPer, ResultKind, Wish
@@ -226,10 +226,10 @@ def resend(
         old = set()
     told: Counter[str] = Counter(replaced=len(old))
     due: Counter[str] = Counter()
-    done: set[int] = set()
+    order = _Order(spool, wishes, by)
     for instance_id in (each for each in instance_ids if each not in old):
         with ledger.database.writing() as connection:
-            ending, added, waiting = _resend(connection, spool, instance_id, wishes, done, ledger.now(), by)
+            ending, added, waiting = _resend(connection, instance_id, order, ledger.now())
         told[ending] += 1
         told["waiting"] += waiting
         due += added
@@ -291,19 +291,19 @@ def _rejudge(connection: sa.Connection, instance_id: int, now: datetime, words: 
     return "queued"
 
 
-def _resend(
-    connection: sa.Connection,
-    spool: Spool,
-    instance_id: int,
-    wishes: Mapping[str, Wish],
-    done: set[int],
-    now: datetime,
-    by: str,
-) -> tuple[str, Counter[str], int]:
-    """Outcome for one instance, what is due by destination, and how many objects were due already.
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What an operator wants to be sent again."""
 
-    `done` : results that images before it share, such as the report of their study; they go once.
-    """
+    spool: Spool
+    wishes: Mapping[str, Wish]
+    by: str
+    done: set[int] = field(default_factory=set)
+    """Results that are seen to: several images share the report of their study, and it goes once."""
+
+
+def _resend(connection: sa.Connection, instance_id: int, order: _Order, now: datetime) -> tuple[str, Counter[str], int]:
+    """Outcome for one instance, what is due by destination, and how many objects were due already."""
     due: Counter[str] = Counter()
     waiting = 0
     row = (
@@ -312,30 +312,33 @@ def _resend(
     found = _present(connection, instance_id)
     if row["state"] == InstanceState.RECEIVED or not found:  # REJECTED: the note that says so, where there is one
         return "without", due, waiting
-    if not all(_is_kept(connection, spool, artifact["id"]) for artifact in found):
+    if not all(_is_kept(connection, order.spool, artifact["id"]) for artifact in found):
         return "purged", due, waiting
-    has_report = bool(connection.scalar(sa.select(is_reported(instance_id))))
+    with_report = bool(connection.scalar(sa.select(is_reported(instance_id))))
+    without = not with_report and state_of(connection, row["study_instance_uid"]) is not StudyState.WAITING
     for artifact in found:
-        for name in () if artifact["id"] in done else _wanted(wishes, artifact, has_report=has_report):
+        wanted = _wanted(order.wishes, artifact, with_report=with_report, without_report=without)
+        for name in () if artifact["id"] in order.done else wanted:
             is_new_turn = _make_due(connection, artifact["id"], name, row["priority"], now)
             due[name] += is_new_turn
             waiting += not is_new_turn
         _reopen(connection, artifact["id"], now)
-    done |= {artifact["id"] for artifact in found}
+    order.done.update(artifact["id"] for artifact in found)
     if due:
         words = ", ".join(f"{number} objects to {name}" for name, number in sorted(due.items()))
-        note(connection, [instance_id], now, "resent", f"by {by}: {words}")
+        note(connection, [instance_id], now, "resent", f"by {order.by}: {words}")
     return "sent", due, waiting
 
 
-def _wanted(wishes: Mapping[str, Wish], artifact: sa.RowMapping, *, has_report: bool) -> list[str]:
-    """Destinations that want a result; of a study the pictures go with its report, and a note in place of one."""
+def _wanted(
+    wishes: Mapping[str, Wish], artifact: sa.RowMapping, *, with_report: bool, without_report: bool
+) -> list[str]:
+    """Destinations that want a result; of a study the pictures go with its report, and notes where there is none."""
     kind, per = ResultKind(artifact["kind"]), ReportPer(artifact["per"])
-    if kind is ResultKind.NOT_ANALYSED:
-        found = (ReportPer.IMAGE,) if has_report else (ReportPer.IMAGE, ReportPer.STUDY)
-    else:
-        found = () if per is ReportPer.STUDY and not has_report else (per,)
-    return [name for each in found for name in wanting(wishes, kind, each)]
+    goes = without_report if kind is ResultKind.NOT_ANALYSED else with_report and per is ReportPer.STUDY
+    at_once = kind is ResultKind.NOT_ANALYSED or per is ReportPer.IMAGE
+    found = wanting(wishes, kind, ReportPer.IMAGE) if at_once else []
+    return found + (wanting(wishes, kind, ReportPer.STUDY) if goes else [])
 
 
 def _present(connection: sa.Connection, instance_id: int) -> Sequence[sa.RowMapping]:

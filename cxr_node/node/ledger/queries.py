@@ -26,6 +26,7 @@ from cxr_node.node.ledger.states import (
     Job,
     OwnReason,
     PromiseState,
+    StudyState,
     due_at,
     is_on_hold,
     pick,
@@ -39,6 +40,8 @@ from cxr_node.node.ledger.tables import (
     instance_artifacts,
     instances,
     promises,
+    report_artifacts,
+    studies,
 )
 
 _LOOK_AGAIN_S = 0.5
@@ -308,17 +311,52 @@ def expired(ledger: Ledger, before: datetime, limit: int = 100, *which: sa.Colum
     old = sa.and_(instances.c.state.in_(SETTLED), instances.c.updated_at < before, instances.c.purged_at.is_(None))
     wanted = (
         sa.select(instances.c.id, instances.c.content_sha256)
-        .where(old, ~awaited(), ~_on_its_way(), *which)
+        .where(old, ~awaited(), ~_on_its_way(), ~_is_to_be_reported(), ~_is_in_a_report_of(before), *which)
         .order_by(instances.c.id)
         .limit(limit)
     )
     with ledger.database.reading() as connection:
+        rows = connection.execute(wanted).all()
+        ids = [row.id for row in rows]
         return [
             Expired(
-                instance_id=row.id, content_sha256=row.content_sha256, artifact_sha256s=_own(connection, row.id, before)
+                instance_id=row.id,
+                content_sha256=row.content_sha256,
+                artifact_sha256s=_own(connection, row.id, ids[:place]),
             )
-            for row in connection.execute(wanted).all()
+            for place, row in enumerate(rows)
         ]
+
+
+def has_report() -> sa.ColumnElement[bool]:
+    """Instances that the report of a study is about."""
+    linked = sa.select(instance_artifacts.c.instance_id).join(
+        report_artifacts, report_artifacts.c.artifact_id == instance_artifacts.c.artifact_id
+    )
+    return linked.where(instance_artifacts.c.instance_id == instances.c.id).correlate(instances).exists()
+
+
+def _is_to_be_reported() -> sa.ColumnElement[bool]:
+    """A report is to be made of the study, with this instance if it is in it."""
+    waiting = sa.select(studies.c.id).where(
+        studies.c.study_instance_uid == instances.c.study_instance_uid, studies.c.state == StudyState.WAITING
+    )
+    return waiting.correlate(instances).exists()
+
+
+def _is_in_a_report_of(before: datetime) -> sa.ColumnElement[bool]:
+    """In the report of a study with an image that is younger: a report goes at once with all that it is about."""
+    mine, theirs, other = instance_artifacts.alias("mine"), instance_artifacts.alias("theirs"), instances.alias("other")
+    young = sa.or_(other.c.state.not_in(SETTLED), other.c.updated_at >= before)
+    found = (
+        sa.select(sa.literal(1))
+        .select_from(mine.join(report_artifacts, report_artifacts.c.artifact_id == mine.c.artifact_id))
+        .join(theirs, theirs.c.artifact_id == mine.c.artifact_id)
+        .join(other, other.c.id == theirs.c.instance_id)
+        .where(mine.c.instance_id == instances.c.id, other.c.purged_at.is_(None), young)
+        .where(mine.c.outdated_at.is_(None), theirs.c.outdated_at.is_(None))
+    )
+    return found.correlate(instances).exists()
 
 
 def _on_its_way() -> sa.ColumnElement[bool]:
@@ -333,8 +371,8 @@ def _on_its_way() -> sa.ColumnElement[bool]:
     )
 
 
-def _own(connection: sa.Connection, instance_id: int, before: datetime) -> tuple[str, ...]:
-    """Digests of the results that no instance shares which stays, or which goes later in the same run."""
+def _own(connection: sa.Connection, instance_id: int, gone: Collection[int]) -> tuple[str, ...]:
+    """Digests of the results that no instance shares whose bytes stay; those that are `gone` went just before."""
     mine, other = instance_artifacts.alias("mine"), instance_artifacts.alias("other")
     shared = (
         sa.select(sa.literal(1))
@@ -343,7 +381,7 @@ def _own(connection: sa.Connection, instance_id: int, before: datetime) -> tuple
             other.c.artifact_id == artifacts.c.id,
             other.c.instance_id != instance_id,
             instances.c.purged_at.is_(None),
-            sa.or_(other.c.instance_id > instance_id, instances.c.updated_at >= before),
+            other.c.instance_id.not_in(gone),
         )
     )
     found = (

@@ -74,7 +74,7 @@ def _wait(connection: sa.Connection, job: Job, ripening: Ripening, now: datetime
 
 
 def wait_again(connection: sa.Connection, study_instance_uid: str, now: datetime) -> None:
-    """Let a study be reported again, at once unless it waits anyway: a report that is being made is not the last word."""
+    """Let a study be reported again, at once unless it waits anyway; a report that is being made is not its last."""
     waits = studies.c.state == StudyState.WAITING
     values = {"state": StudyState.WAITING, "version": studies.c.version + 1, "attempts": 0, "updated_at": now}
     for at in (studies.c.first_at, studies.c.not_before):

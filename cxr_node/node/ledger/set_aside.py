@@ -27,7 +27,6 @@ from cxr_node.node.ledger.states import (
 )
 from cxr_node.node.ledger.tables import deliveries, instances
 
-
 _ABOUT_THE_IMAGE = (SetAsideReason.WRONG_PATIENT, SetAsideReason.DUPLICATE, SetAsideReason.TEST_IMAGE)
 """For the others it need not be sent: nothing is wrong with a report that has it."""
 

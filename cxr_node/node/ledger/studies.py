@@ -103,7 +103,7 @@ def settle_study(
     ----------
     verdict : None: there is nothing to say of it; then the notes about its images are due
     """
-    now, row_id = ledger.now(), job.claim.row_id
+    now = ledger.now()
     with ledger.database.writing() as connection:
         told = _told(connection, job)
         waiting = _lock_images(connection, job.study_instance_uid, told)
@@ -179,7 +179,7 @@ def _members(connection: sa.Connection, study_instance_uid: str) -> tuple[Member
 
 
 def _is_of_the_patient(connection: sa.Connection, study_instance_uid: str) -> sa.ColumnElement[bool]:
-    """Not an image of the patient whose study it was before an operator admitted another one: see `queries.precedent`."""
+    """Not an image of whose study it was before an operator admitted another patient: see `queries.precedent`."""
     named = sa.select(instances.c.patient_key).where(
         instances.c.study_instance_uid == study_instance_uid,
         instances.c.patient_key != "",
@@ -203,9 +203,7 @@ def _told(connection: sa.Connection, job: StudyJob) -> list[int]:
 
 def _lock_images(connection: sa.Connection, study_instance_uid: str, told: Sequence[int]) -> list[int]:
     """Hold the images of a report, and those that waited for it in vain: another version of theirs is in it."""
-    waiting = sa.and_(
-        instances.c.study_instance_uid == study_instance_uid, instances.c.state == InstanceState.REPORTED
-    )
+    waiting = sa.and_(instances.c.study_instance_uid == study_instance_uid, instances.c.state == InstanceState.REPORTED)
     which = sa.or_(instances.c.id.in_(told), waiting)
     return list(connection.scalars(sa.select(instances.c.id).where(which).order_by(instances.c.id).with_for_update()))
 

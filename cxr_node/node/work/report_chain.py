@@ -61,5 +61,5 @@ def _named(stored: StoredArtifact) -> ResultRef:
         kind=stored.kind,
         sop_class_uid=stored.sop_class_uid,
         sop_instance_uid=stored.sop_instance_uid,
-        series_instance_uid=stored.series_instance_uid,
+        series_instance_uid=stored.series_instance_uid or "",
     )
