@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from cxr_node.domain import Reason
 from cxr_node.errors import ResourceError
-from cxr_node.node.ledger import queries
+from cxr_node.node.ledger import expiry
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.results import chosen
 from cxr_node.node.ledger.states import FREE, SETTLED, DeliveryState, InstanceState, StudyState
@@ -212,7 +212,7 @@ def _left(connection: sa.Connection, row: sa.RowMapping) -> list[Left]:
 _REFUSED = sa.and_(
     instances.c.state == InstanceState.REJECTED,
     instances.c.reason != Reason.IDENTITY_CONFLICT,
-    ~queries.has_report(),
+    ~expiry.has_report(),
 )
 _BATCH = 100  # short transactions: the receiver waits for none of them
 _SECONDS_PER_DAY = 86400.0
@@ -240,7 +240,7 @@ def sweep(ledger: Ledger, spool: Spool, retention_days: float, rejected_days: fl
 def _sweep(ledger: Ledger, spool: Spool, days: float, *which: sa.ColumnElement[bool]) -> int:
     before = ledger.now() - timedelta(days=days)
     swept = 0
-    while found := queries.expired(ledger, before, _BATCH, *which):
+    while found := expiry.expired(ledger, before, _BATCH, *which):
         for instance in found:
             spool.delete(Area.OBJECTS, instance.content_sha256)
             for digest in instance.artifact_sha256s:

@@ -245,7 +245,7 @@ def _made_reports(connection: sa.Connection, study_id: int) -> tuple[MadeReport,
         images = sa.select(instances.c.content_sha256).where(instances.c.id.in_(about)).order_by(instances.c.id)
         told = {"documents": refs, "images": tuple(connection.scalars(images))}
         reports.append(MadeReport(made_of_sha256=report["made_of_sha256"], **told))
-    return tuple(each for each in reports if each.documents)
+    return tuple({each.uids: each for each in reports if each.documents}.values())
 
 
 def _link(
