@@ -152,11 +152,8 @@ class Study:
         before = list(self.earlier)
         while before and any(each.series_instance_uid == self.series_uid(each.kind) for each in before[-1]):
             before.pop()  # it is the same report, made again
-        named = (each for report in before for each in report)
-        alike = {
-            each.sop_instance_uid: each for each in named if (each.kind, each.sop_class_uid) == (kind, sop_class_uid)
-        }
-        return tuple(alike.values()) if kind in _REPLACED else ()
+        named = [each for report in before for each in report if kind in _REPLACED and each.kind is kind]
+        return tuple({each.sop_instance_uid: each for each in named if each.sop_class_uid == sop_class_uid}.values())
 
     def _all_that_counts(self) -> tuple[str, ...]:
         if self.head.per is ReportPer.IMAGE:
