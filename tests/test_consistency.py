@@ -16,6 +16,8 @@ from cxr_node.node.receive import server
 
 SPOOL = {"spool": {"path": "/var/lib/cxr-node"}}
 PACS = {"name": "a", "address": "A@10.0.0.5:104"}
+OF_IMAGES = PACS | {"report_per": "image"}
+NO_PICTURE = PACS | {"send": ["report"]}
 ASKED = PACS | {"commitment_wait_h": 24}
 TLS = {"certificate": "node.pem", "key": "node.key", "ca": "ca.pem"}
 
@@ -101,6 +103,17 @@ DOUBTFUL: dict[str, dict[str, Any]] = {
     "delivery.max_delay_s: is longer": {"delivery": {"max_age_h": 0.4}},
     "listen.peers: A is none of them": {"listen": {"peers": [{"ae_title": "B"}]}, "destinations": [ASKED]},
     "listen.require_called_ae_title: a calls the node OTHER": {"destinations": [ASKED | {"calling_ae_title": "OTHER"}]},
+    "results.normal_heatmap: banner asks": {"results": {"normal_heatmap": "banner"}, "destinations": [NO_PICTURE]},
+    "study: concerns": {"study": {"quiet_s": 30}, "destinations": [OF_IMAGES]},
+    "priors: are told in reports of studies": {"priors": {"from": "a"}, "destinations": [OF_IMAGES]},
+    "priors: are told in the report": {"priors": {"from": "a"}, "destinations": [PACS | {"send": ["heatmap"]}]},
+    "study.quiet_s: 1 reports a study before": {"study": {"quiet_s": 1}},
+    "delivery.not_after_min: 0.25 is not longer than study.quiet_s": {"delivery": {"not_after_min": 0.25}},
+    "delivery.not_after_min: 2 is not longer than study.max_wait_s": {
+        "delivery": {"not_after_min": 2},
+        "priors": {"from": "a"},
+        "destinations": [PACS],
+    },
     "destinations: a, b are one archive": {"destinations": [PACS, PACS | {"name": "b"}]},
 }
 
@@ -120,6 +133,10 @@ def test_what_is_dangerous_is_warned_of(sentence: str, sections: dict[str, Any])
         {"listen": {"host": "0.0.0.0", "tls": TLS, "peers": [XR1 | {"certificate": ["xr1.example.org"]}]}},
         {"listen": {"peers": [{"ae_title": "A"}]}, "destinations": [ASKED]},
         {"listen": {"peers": [{"ae_title": "B"}]}, "destinations": [PACS]},
+        {"results": {"normal_heatmap": "map"}, "destinations": [PACS]},
+        {"priors": {"from": "a"}, "destinations": [OF_IMAGES, PACS | {"name": "b", "address": "B@10.0.0.5:104"}]},
+        {"delivery": {"not_after_min": 2}, "destinations": [PACS]},
+        {"delivery": {"not_after_min": 0.1}, "destinations": [OF_IMAGES]},
     ],
 )
 def test_a_sound_configuration_is_not_warned_of(sections: dict[str, Any]) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from cxr_node.result_kinds import ReportPer, ResultKind
+
 if TYPE_CHECKING:
     from cxr_node.config.page import Web
     from cxr_node.config.schema import Address, Config, Listen
@@ -21,6 +23,8 @@ SHORT_IDLE_S = 10.0
 """Modalities pause so long between two images of one association, and archives before they answer."""
 SHORT_RETENTION_DAYS = 3.0
 """A weekend: what is DEAD on Friday evening can be retried on Monday."""
+SHORT_QUIET_S = 2.0
+"""Between two exposures of a study a minute may pass, and its images are sent one after the other."""
 
 
 def refused(config: Config) -> Iterator[str]:
@@ -79,6 +83,7 @@ def doubtful(config: Config) -> Iterator[str]:
     """What works and is dangerous all the same."""
     yield from _callers(config.listen)
     yield from _times(config)
+    yield from _studies(config)
     yield from _reports(config)
     spool, listen = config.spool, config.listen
     if spool.min_free_mib < listen.max_object_mib:
@@ -134,6 +139,36 @@ def _times(config: Config) -> Iterator[str]:
         )
     if config.delivery.max_delay_s >= config.delivery.max_age_h * 3600:
         yield "delivery.max_delay_s: is longer than max_age_h: a delivery could die while it waits for its next try"
+
+
+def _studies(config: Config) -> Iterator[str]:
+    wanted, study = config.kinds(ReportPer.STUDY), config.study
+    every = wanted | config.kinds(ReportPer.IMAGE)
+    if config.results.normal_heatmap != "none" and ResultKind.HEATMAP not in every:
+        yield (
+            f"results.normal_heatmap: {config.results.normal_heatmap} asks for a picture of each NORMAL, and no "
+            "destination is sent heatmap; add it to send"
+        )
+    if not wanted:
+        if "study" in config.model_fields_set:
+            yield "study: concerns reports of studies alone, and every destination has report_per: image"
+        if config.priors is not None:
+            yield "priors: are told in reports of studies alone, and every destination has report_per: image"
+        return
+    if config.priors is not None and ResultKind.REPORT not in wanted:
+        yield "priors: are told in the report, and no destination with report_per: study is sent report; add it to send"
+    if study.quiet_s < SHORT_QUIET_S:
+        yield (
+            f"study.quiet_s: {study.quiet_s:g} reports a study before its next image is there, and each further image "
+            "makes a report that replaces the one before; write 15"
+        )
+    longest_s = study.quiet_s if config.priors is None else study.max_wait_s
+    if config.delivery.not_after_min is not None and 60 * config.delivery.not_after_min <= longest_s:
+        key = "quiet_s" if config.priors is None else "max_wait_s, for which earlier radiographs are waited for"
+        yield (
+            f"delivery.not_after_min: {config.delivery.not_after_min:g} is not longer than study.{key}: reports of "
+            "studies would be too late before they are made"
+        )
 
 
 def _reports(config: Config) -> Iterator[str]:

@@ -144,6 +144,17 @@ def test_a_late_image_makes_a_report_that_says_what_it_replaces() -> None:
     )
 
 
+def test_an_answer_that_is_given_again_replaces_the_one_in_between() -> None:
+    of = case("normal", "pneumonia")
+    alone = replace(of, images=of.images[:1])
+    first = report(alone)
+    second = report(replace(of, earlier_reports=(refs(first),)))
+    third = report(replace(alone, earlier_reports=(refs(first), refs(second))))
+    named = listed(document(third, ResultKind.REPORT).PredecessorDocumentsSequence)
+    assert named == [each.sop_instance_uid for made in (first, second) for each in refs(made) if each.kind == "report"]
+    assert report(replace(alone, earlier_reports=(refs(first), refs(second), refs(third)))) == third
+
+
 def test_a_prior_is_told_without_a_comparison() -> None:
     made = report(with_prior(case("pneumonia")))
     assert lines(made, "Previous Finding") == [

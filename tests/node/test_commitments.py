@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from cxr_node.node.deliver import removed_destinations
-from cxr_node.node.ledger import commitments, queries
+from cxr_node.node.ledger import commitments, expiry, queries
 from cxr_node.node.ledger.commitments import Report, Transaction
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.lookup import matching
@@ -134,9 +134,9 @@ def test_requests_that_do_not_come_through_do_not_count_but_end(accepted: Ledger
 
 def test_retention_waits_for_the_report_of_a_destination(accepted: Ledger, clock: Clock) -> None:
     clock.forward(1.0)
-    assert queries.expired(accepted, clock()) == []
+    assert expiry.expired(accepted, clock()) == []
     assert commitments.abandon(accepted, ["elsewhere"]) == 3
-    assert [one.instance_id for one in queries.expired(accepted, clock())] == [1]
+    assert [one.instance_id for one in expiry.expired(accepted, clock())] == [1]
 
 
 def test_a_removed_destination_settles_and_a_returned_one_opens(ledger: Ledger, clock: Clock) -> None:

@@ -20,7 +20,7 @@ from alembic.script import ScriptDirectory
 
 from cxr_node.domain import Precedent, Reason
 from cxr_node.errors import ConfigError, ResourceError
-from cxr_node.node.ledger import queries
+from cxr_node.node.ledger import expiry, queries
 from cxr_node.node.ledger.database import HEAD, alembic_config
 from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
 from cxr_node.node.ledger.states import (
@@ -378,7 +378,7 @@ def test_a_reencoded_duplicate_shares_all_alternatives(ledger: Ledger, clock: Cl
 def test_retention_takes_all_alternatives(ledger: Ledger, clock: Clock) -> None:
     assert ledger.settle_delivered(measured(ledger, clock), 0x0000)
     clock.forward(1)
-    (old,) = queries.expired(ledger, clock())
+    (old,) = expiry.expired(ledger, clock())
     kept = {one.content_sha256 for result in measurements_in_three_classes() for one in result.sop_class_choices}
     assert (set(old.artifact_sha256s), len(kept)) == (kept, 5)
 
@@ -427,14 +427,14 @@ def test_retention_takes_what_is_settled_and_old(ledger: Ledger, clock: Clock) -
     add(ledger, clock, 3)
     claimed(ledger)
     ledger.settle_rejected(claimed(ledger), Rejected(reason=Reason.NOT_CHEST, sentence=""))
-    old = queries.expired(ledger, reported_later)
+    old = expiry.expired(ledger, reported_later)
     assert [(one.content_sha256, len(one.artifact_sha256s)) for one in old] == [(digest(1), 3)]
     ledger.mark_purged([one.instance_id for one in old])
-    assert queries.expired(ledger, reported_later) == []
+    assert expiry.expired(ledger, reported_later) == []
     assert queries.trace(ledger, "1.2.1")[0].instance.purged_at == clock()
     assert not add(ledger, clock, 1)  # it comes again: its bytes are back, and expire again
     clock.forward(100)
-    assert digest(1) in [one.content_sha256 for one in queries.expired(ledger, clock())]
+    assert digest(1) in [one.content_sha256 for one in expiry.expired(ledger, clock())]
 
 
 def test_retention_keeps_results_that_a_younger_instance_shares(ledger: Ledger, clock: Clock) -> None:
@@ -442,10 +442,10 @@ def test_retention_keeps_results_that_a_younger_instance_shares(ledger: Ledger, 
     clock.forward(100)
     add(ledger, clock, 1, content=77)
     ledger.settle_reported(claimed(ledger), finding(), results(), {})
-    old = queries.expired(ledger, clock())
+    old = expiry.expired(ledger, clock())
     assert [(one.content_sha256, one.artifact_sha256s) for one in old] == [(digest(1), ())]
     clock.forward(100)
-    both = queries.expired(ledger, clock())
+    both = expiry.expired(ledger, clock())
     assert [len(one.artifact_sha256s) for one in both] == [0, 3]  # the last one takes them along
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cxr_node.domain import Reason
-from cxr_node.node.ledger import queries
+from cxr_node.node.ledger import expiry, queries
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import DeliveryState, InstanceState, StoredArtifact
 from cxr_node.outcome import Rejected
@@ -67,9 +67,9 @@ def test_it_is_tried_again_and_a_dead_note_does_not_kill_the_image(ledger: Ledge
 
 def test_retention_waits_for_a_note_on_its_way(ledger: Ledger, clock: Clock) -> None:
     clock.forward(100)
-    assert queries.expired(ledger, clock() + timedelta(days=1)) == []
+    assert expiry.expired(ledger, clock() + timedelta(days=1)) == []
     assert ledger.settle_delivered(due(ledger), 0x0000)
-    (old,) = queries.expired(ledger, clock() + timedelta(days=1))
+    (old,) = expiry.expired(ledger, clock() + timedelta(days=1))
     assert (old.content_sha256, old.artifact_sha256s) == (digest(1), (digest(8),))
 
 

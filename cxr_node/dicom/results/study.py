@@ -143,8 +143,17 @@ class Study:
         return False
 
     def replaced(self, kind: ResultKind, sop_class_uid: str) -> tuple[ResultRef, ...]:
-        """Earlier documents that one of this kind and class names as replaced; none for what is no document."""
-        return earlier_documents(self, self.earlier, kind, sop_class_uid)
+        """Earlier documents that one of this kind and class names as replaced; none for what is no document.
+
+        An answer that is given again after another one replaces that one, too: else the other would be the last word.
+        """
+        if self.head.per is ReportPer.IMAGE:
+            return earlier_documents(self, self.earlier, kind, sop_class_uid)
+        before = list(self.earlier)
+        while before and any(each.series_instance_uid == self.series_uid(each.kind) for each in before[-1]):
+            before.pop()  # it is the same report, made again
+        named = [each for report in before for each in report if kind in _REPLACED and each.kind is kind]
+        return tuple({each.sop_instance_uid: each for each in named if each.sop_class_uid == sop_class_uid}.values())
 
     def _all_that_counts(self) -> tuple[str, ...]:
         if self.head.per is ReportPer.IMAGE:

@@ -16,10 +16,10 @@ import sqlalchemy as sa
 
 from cxr_node.domain import Reason
 from cxr_node.errors import ResourceError
-from cxr_node.node.ledger import prior_orders, queries
+from cxr_node.node.ledger import expiry, prior_orders
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.results import chosen
-from cxr_node.node.ledger.states import SETTLED, DeliveryState, InstanceState
+from cxr_node.node.ledger.states import FREE, SETTLED, DeliveryState, InstanceState, StudyState
 from cxr_node.node.ledger.tables import (
     alternatives,
     artifacts,
@@ -28,7 +28,11 @@ from cxr_node.node.ledger.tables import (
     events,
     instance_artifacts,
     instances,
+    judgements,
     promises,
+    report_artifacts,
+    studies,
+    study_reports,
 )
 from cxr_node.node.spool.spool import Area, Spool
 
@@ -120,34 +124,49 @@ def _erase(ledger: Ledger, spool: Spool, instance_id: int) -> tuple[bool, Doomed
             return True, None
         now = ledger.now()
         own = _own_results(connection, instance_id)
-        if _take(connection, instances, instances.c.id == instance_id, now) or _take(
-            connection, deliveries, deliveries.c.artifact_id.in_([each.id for each in own]), now
+        study = studies.c.study_instance_uid == row["study_instance_uid"]
+        if (
+            _take(connection, instances, instances.c.id == instance_id, now)
+            or _take(connection, deliveries, deliveries.c.artifact_id.in_([each.id for each in own]), now)
+            or _take(connection, studies, study, now)
         ):
             return False, None
         doomed = _doomed(connection, instance_id)
-        for each in own:
+        for each in _own_results(connection, instance_id, instances.c.purged_at.is_(None)):
             spool.delete(Area.RESULTS, each.content_sha256)
         spool.delete(Area.OBJECTS, row["content_sha256"])
         delete_rows(connection, [instance_id])
         for digest in prior_orders.forget(connection, [row["study_instance_uid"]]):
             spool.delete(Area.PRIORS, digest)
+        mine = sa.and_(study, studies.c.lease_owner == OWNER)
+        connection.execute(sa.update(studies).where(mine).values(FREE))
     return True, doomed
+
+
+_WAITING = {
+    instances.name: (InstanceState.RECEIVED,),
+    deliveries.name: (DeliveryState.READY, DeliveryState.WAIT),
+    studies.name: (StudyState.WAITING,),
+}
 
 
 def _take(connection: sa.Connection, table: sa.Table, which: sa.ColumnElement[bool], now: datetime) -> bool:
     """Lease what is free; True if another process has a lease."""
-    waiting = (InstanceState.RECEIVED,) if table is instances else (DeliveryState.READY, DeliveryState.WAIT)
-    mine = sa.and_(which, table.c.state.in_(waiting))
+    mine = sa.and_(which, table.c.state.in_(_WAITING[table.name]))
     free = sa.or_(table.c.lease_until.is_(None), table.c.lease_until <= now, table.c.lease_owner == OWNER)
     values: dict[str, Any] = {"lease_owner": OWNER, "lease_until": now + LEASE}
     connection.execute(sa.update(table).where(mine, free).values(values | {"fence": table.c.fence + 1}))
     return connection.scalar(sa.select(table.c.id).where(mine, table.c.lease_owner != OWNER).limit(1)) is not None
 
 
-def _own_results(connection: sa.Connection, instance_id: int) -> Sequence[Any]:
-    """Results, in every SOP Class, that no other instance shares."""
+def _own_results(connection: sa.Connection, instance_id: int, *which: sa.ColumnElement[bool]) -> Sequence[Any]:
+    """Results, in every SOP Class, that no other instance shares; `which` leaves some others out."""
     mine, other = instance_artifacts.alias("mine"), instance_artifacts.alias("other")
-    shared = sa.select(sa.literal(1)).where(other.c.artifact_id == artifacts.c.id, other.c.instance_id != instance_id)
+    shared = (
+        sa.select(sa.literal(1))
+        .select_from(other.join(instances, instances.c.id == other.c.instance_id))
+        .where(other.c.artifact_id == artifacts.c.id, other.c.instance_id != instance_id, *which)
+    )
     found = (
         sa.select(artifacts.c.id, artifacts.c.content_sha256)
         .join(mine, mine.c.artifact_id == artifacts.c.id)
@@ -192,7 +211,11 @@ def _left(connection: sa.Connection, row: sa.RowMapping) -> list[Left]:
     ]
 
 
-_REFUSED = sa.and_(instances.c.state == InstanceState.REJECTED, instances.c.reason != Reason.IDENTITY_CONFLICT)
+_REFUSED = sa.and_(
+    instances.c.state == InstanceState.REJECTED,
+    instances.c.reason != Reason.IDENTITY_CONFLICT,
+    ~expiry.has_report(),
+)
 _BATCH = 100  # short transactions: the receiver waits for none of them
 _SECONDS_PER_DAY = 86400.0
 _LONGEST_PAUSE_S = 3600.0
@@ -207,7 +230,8 @@ def pause_s(retention_days: float) -> float:
 def sweep(ledger: Ledger, spool: Spool, retention_days: float, rejected_days: float | None = None) -> int:
     """Delete what is older, and what was rejected after days of its own; how many instances lost their bytes.
 
-    Not for whose it is: such an image waits for an operator to say so.
+    Not for whose it is: such an image waits for an operator to say so. Nor what the report of a study lists: it stays
+    as long as the report, so that a rebuilt ledger makes the same.
     """
     swept = _sweep(ledger, spool, retention_days)
     if rejected_days is not None and rejected_days < retention_days:
@@ -218,7 +242,7 @@ def sweep(ledger: Ledger, spool: Spool, retention_days: float, rejected_days: fl
 def _sweep(ledger: Ledger, spool: Spool, days: float, *which: sa.ColumnElement[bool]) -> int:
     before = ledger.now() - timedelta(days=days)
     swept = 0
-    while found := queries.expired(ledger, before, _BATCH, *which):
+    while found := expiry.expired(ledger, before, _BATCH, *which):
         for instance in found:
             spool.delete(Area.OBJECTS, instance.content_sha256)
             for digest in instance.artifact_sha256s:
@@ -246,7 +270,10 @@ def forget(ledger: Ledger, history_days: float) -> int:
 
 
 def delete_rows(connection: sa.Connection, instance_ids: Sequence[int]) -> None:
-    """Take instances away, and the results that no other instance has."""
+    """Take instances away, the results that no other instance has, and the studies of which none is left."""
+    named = sa.select(instances.c.study_instance_uid).where(instances.c.id.in_(instance_ids)).distinct()
+    of_studies = list(connection.scalars(named))
+    connection.execute(sa.delete(judgements).where(judgements.c.instance_id.in_(instance_ids)))
     of_these = instance_artifacts.c.instance_id.in_(instance_ids)
     results = list(connection.scalars(sa.select(instance_artifacts.c.artifact_id).where(of_these).distinct()))
     connection.execute(sa.delete(events).where(events.c.instance_id.in_(instance_ids)))
@@ -263,4 +290,17 @@ def delete_rows(connection: sa.Connection, instance_ids: Sequence[int]) -> None:
     connection.execute(sa.delete(deliveries).where(deliveries.c.artifact_id.in_(own)))
     either = sa.or_(alternatives.c.artifact_id.in_(own), alternatives.c.alternative_id.in_(own))
     connection.execute(sa.delete(alternatives).where(either))
+    connection.execute(sa.delete(report_artifacts).where(report_artifacts.c.artifact_id.in_(own)))
     connection.execute(sa.delete(artifacts).where(artifacts.c.id.in_(own)))
+    _delete_studies(connection, of_studies)
+
+
+def _delete_studies(connection: sa.Connection, study_instance_uids: Sequence[str]) -> None:
+    """Delete reports of which nothing is left, and studies of which no image is."""
+    of_these = sa.select(studies.c.id).where(studies.c.study_instance_uid.in_(study_instance_uids))
+    left = sa.select(report_artifacts.c.report_id).where(report_artifacts.c.report_id == study_reports.c.id)
+    empty = sa.and_(study_reports.c.study_id.in_(of_these), ~left.correlate(study_reports).exists())
+    connection.execute(sa.delete(study_reports).where(empty))
+    images = sa.select(instances.c.id).where(instances.c.study_instance_uid == studies.c.study_instance_uid)
+    gone = sa.and_(studies.c.study_instance_uid.in_(study_instance_uids), ~images.correlate(studies).exists())
+    connection.execute(sa.delete(studies).where(gone))

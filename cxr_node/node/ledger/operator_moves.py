@@ -20,9 +20,9 @@ from cxr_node.domain import Reason
 from cxr_node.errors import DataError
 from cxr_node.node.ledger import results
 from cxr_node.node.ledger.ledger import Ledger, of_instance
-from cxr_node.node.ledger.ripening import wanting
+from cxr_node.node.ledger.ripening import is_in_study, is_reported, state_of, wait_again, wanting
 from cxr_node.node.ledger.stages import has_ended
-from cxr_node.node.ledger.states import FREE, DeliveryState, InstanceState, is_unjudged, note
+from cxr_node.node.ledger.states import FREE, DeadReason, DeliveryState, InstanceState, StudyState, is_unjudged, note
 from cxr_node.node.ledger.tables import alternatives, artifacts, deliveries, instance_artifacts, instances
 from cxr_node.node.spool.spool import Area, Spool
 from cxr_node.result_kinds import ReportPer, ResultKind, Wish
@@ -94,6 +94,9 @@ def _revive(connection: sa.Connection, row: sa.RowMapping, again: Again, now: da
             return Left.UNSENT
         _move(connection, [row["id"]], InstanceState.RECEIVED, again.by, now)
         return 0
+    to = _way_back(connection, row, again)
+    if row["reason"] == DeadReason.UNREPORTED and to is None:
+        return Left.UNSENT
     current = of_instance(row["id"], instance_artifacts.c.outdated_at.is_(None))
     mine = sa.and_(deliveries.c.state.in_(again.ends), deliveries.c.destination.in_(again.destinations))
     due = FREE | {"attempts": 0, "not_before": now, "state": DeliveryState.READY, "first_due_at": now}
@@ -103,16 +106,30 @@ def _revive(connection: sa.Connection, row: sa.RowMapping, again: Again, now: da
     sent = list(
         connection.scalars(sa.update(deliveries).where(current, mine).values(due).returning(deliveries.c.artifact_id))
     )
-    if not sent:
+    if not sent and to is None:
         return Left.ELSEWHERE
     users = {user for artifact_id in sent for user in results.lock_users(connection, artifact_id)}
     over = sa.and_(instances.c.state.in_(again.ends), instances.c.purged_at.is_(None))
     waiting = sa.select(instances.c.id).where(instances.c.id.in_(users), over)
     back = list(connection.scalars(waiting))
     _move(connection, back, InstanceState.REPORTED, again.by, now)
-    if row["id"] not in back:
+    if to is not None:
+        _move(connection, [row["id"]], to, again.by, now)
+    if to is InstanceState.REPORTED:
+        wait_again(connection, row["study_instance_uid"], now)
+    if row["id"] not in back and to is None:
         note(connection, [row["id"]], now, "retried", f"by {again.by}, {len(sent)} deliveries")
     return len(sent)
+
+
+def _way_back(connection: sa.Connection, row: sa.RowMapping, again: Again) -> InstanceState | None:
+    """Where an image goes whose study was not reported (its report is tried again), or which was taken out of it."""
+    if not again.unjudged or row["state"] not in again.ends:
+        return None
+    if row["reason"] == DeadReason.UNREPORTED:
+        return InstanceState.REPORTED
+    is_out = row["state"] == InstanceState.SET_ASIDE and not is_in_study(connection, row["id"])
+    return InstanceState.RECEIVED if is_out and state_of(connection, row["study_instance_uid"]) else None
 
 
 def _move(connection: sa.Connection, instance_ids: list[int], to: InstanceState, by: str, now: datetime) -> None:
@@ -209,9 +226,10 @@ def resend(
         old = set()
     told: Counter[str] = Counter(replaced=len(old))
     due: Counter[str] = Counter()
+    order = _Order(spool, wishes, by)
     for instance_id in (each for each in instance_ids if each not in old):
         with ledger.database.writing() as connection:
-            ending, added, waiting = _resend(connection, spool, instance_id, wishes, ledger.now(), by)
+            ending, added, waiting = _resend(connection, instance_id, order, ledger.now())
         told[ending] += 1
         told["waiting"] += waiting
         due += added
@@ -273,14 +291,18 @@ def _rejudge(connection: sa.Connection, instance_id: int, now: datetime, words: 
     return "queued"
 
 
-def _resend(
-    connection: sa.Connection,
-    spool: Spool,
-    instance_id: int,
-    wishes: Mapping[str, Wish],
-    now: datetime,
-    by: str,
-) -> tuple[str, Counter[str], int]:
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What an operator wants to be sent again."""
+
+    spool: Spool
+    wishes: Mapping[str, Wish]
+    by: str
+    done: set[int] = field(default_factory=set)
+    """Results that are seen to: several images share the report of their study, and it goes once."""
+
+
+def _resend(connection: sa.Connection, instance_id: int, order: _Order, now: datetime) -> tuple[str, Counter[str], int]:
     """Outcome for one instance, what is due by destination, and how many objects were due already."""
     due: Counter[str] = Counter()
     waiting = 0
@@ -290,24 +312,33 @@ def _resend(
     found = _present(connection, instance_id)
     if row["state"] == InstanceState.RECEIVED or not found:  # REJECTED: the note that says so, where there is one
         return "without", due, waiting
-    if not all(_is_kept(connection, spool, artifact["id"]) for artifact in found):
+    if not all(_is_kept(connection, order.spool, artifact["id"]) for artifact in found):
         return "purged", due, waiting
+    with_report = bool(connection.scalar(sa.select(is_reported(instance_id))))
+    without = not with_report and state_of(connection, row["study_instance_uid"]) is not StudyState.WAITING
     for artifact in found:
-        for name in _wanted(wishes, artifact):
+        wanted = _wanted(order.wishes, artifact, with_report=with_report, without_report=without)
+        for name in () if artifact["id"] in order.done else wanted:
             is_new_turn = _make_due(connection, artifact["id"], name, row["priority"], now)
             due[name] += is_new_turn
             waiting += not is_new_turn
         _reopen(connection, artifact["id"], now)
+    order.done.update(artifact["id"] for artifact in found)
     if due:
         words = ", ".join(f"{number} objects to {name}" for name, number in sorted(due.items()))
-        note(connection, [instance_id], now, "resent", f"by {by}: {words}")
+        note(connection, [instance_id], now, "resent", f"by {order.by}: {words}")
     return "sent", due, waiting
 
 
-def _wanted(wishes: Mapping[str, Wish], artifact: sa.RowMapping) -> list[str]:
-    kind = ResultKind(artifact["kind"])
-    of_both = (ReportPer.IMAGE, ReportPer.STUDY) if kind is ResultKind.NOT_ANALYSED else (ReportPer(artifact["per"]),)
-    return [name for per in of_both for name in wanting(wishes, kind, per)]
+def _wanted(
+    wishes: Mapping[str, Wish], artifact: sa.RowMapping, *, with_report: bool, without_report: bool
+) -> list[str]:
+    """Destinations that want a result; of a study the pictures go with its report, and notes where there is none."""
+    kind, per = ResultKind(artifact["kind"]), ReportPer(artifact["per"])
+    goes = without_report if kind is ResultKind.NOT_ANALYSED else with_report and per is ReportPer.STUDY
+    at_once = kind is ResultKind.NOT_ANALYSED or per is ReportPer.IMAGE
+    found = wanting(wishes, kind, ReportPer.IMAGE) if at_once else []
+    return found + (wanting(wishes, kind, ReportPer.STUDY) if goes else [])
 
 
 def _present(connection: sa.Connection, instance_id: int) -> Sequence[sa.RowMapping]:

@@ -1,4 +1,4 @@
-"""Questions to the ledger: queues, counts, one instance's story, what came before, what is due, what is old.
+"""Questions to the ledger: queues, counts, one instance's story, what came before, what is due.
 
 Reads only; every move is in `ledger`. Keys are UIDs and digests, never a patient's name or number.
 """
@@ -14,12 +14,10 @@ import sqlalchemy as sa
 
 from cxr_node.domain import Precedent
 from cxr_node.node.ledger import results
-from cxr_node.node.ledger.commitments import awaited
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.lookup import matching
 from cxr_node.node.ledger.states import (
     OPEN,
-    SETTLED,
     DeliveryJob,
     DeliveryState,
     InstanceState,
@@ -132,15 +130,6 @@ class Story:
     replaces: tuple[results.Version, ...] = ()
     """Earlier versions of the instance, of which the results are others."""
     replaced_by: tuple[results.Version, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expired:
-    """One settled instance whose bytes may go."""
-
-    instance_id: int
-    content_sha256: str
-    artifact_sha256s: tuple[str, ...]
 
 
 def precedent(ledger: Ledger, job: Job) -> Precedent:
@@ -297,61 +286,6 @@ def present_results(ledger: Ledger, instance_id: int, kinds: Collection[str]) ->
     with ledger.database.reading() as connection:
         rows = connection.execute(found.where(artifacts.c.kind.in_(kinds)).order_by(artifacts.c.id)).all()
     return [(row.kind, row.content_sha256) for row in rows]
-
-
-def expired(ledger: Ledger, before: datetime, limit: int = 100, *which: sa.ColumnElement[bool]) -> list[Expired]:
-    """Find settled instances untouched since `before` whose bytes are still in the spool, oldest first.
-
-    A result that a younger instance shares is not in the list, nor an instance with a result that a destination
-    is still to commit itself to, nor a rejected one with a note on its way. `which` leaves others out.
-    """
-    old = sa.and_(instances.c.state.in_(SETTLED), instances.c.updated_at < before, instances.c.purged_at.is_(None))
-    wanted = (
-        sa.select(instances.c.id, instances.c.content_sha256)
-        .where(old, ~awaited(), ~_on_its_way(), *which)
-        .order_by(instances.c.id)
-        .limit(limit)
-    )
-    with ledger.database.reading() as connection:
-        return [
-            Expired(
-                instance_id=row.id, content_sha256=row.content_sha256, artifact_sha256s=_own(connection, row.id, before)
-            )
-            for row in connection.execute(wanted).all()
-        ]
-
-
-def _on_its_way() -> sa.ColumnElement[bool]:
-    """Something of the instance is still to be delivered: of a settled one only the note about a rejection."""
-    return (
-        sa.select(sa.literal(1))
-        .select_from(instance_artifacts)
-        .join(deliveries, deliveries.c.artifact_id == instance_artifacts.c.artifact_id)
-        .where(instance_artifacts.c.instance_id == instances.c.id, deliveries.c.state.in_(OPEN))
-        .correlate(instances)
-        .exists()
-    )
-
-
-def _own(connection: sa.Connection, instance_id: int, before: datetime) -> tuple[str, ...]:
-    """Digests of the results that no instance shares which stays, or which goes later in the same run."""
-    mine, other = instance_artifacts.alias("mine"), instance_artifacts.alias("other")
-    shared = (
-        sa.select(sa.literal(1))
-        .select_from(other.join(instances, instances.c.id == other.c.instance_id))
-        .where(
-            other.c.artifact_id == artifacts.c.id,
-            other.c.instance_id != instance_id,
-            instances.c.purged_at.is_(None),
-            sa.or_(other.c.instance_id > instance_id, instances.c.updated_at >= before),
-        )
-    )
-    found = (
-        sa.select(artifacts.c.content_sha256)
-        .join(mine, mine.c.artifact_id == artifacts.c.id)
-        .where(mine.c.instance_id == instance_id, ~shared.exists())
-    )
-    return tuple(connection.scalars(found.order_by(artifacts.c.id)))
 
 
 def _next_s(ledger: Ledger, table: sa.Table, waiting: sa.ColumnElement[bool]) -> float | None:

@@ -15,7 +15,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from cxr_node.domain import Priority
 from cxr_node.node.ledger.states import Job, OrderState, StudyState
-from cxr_node.node.ledger.tables import instances, judgements, prior_orders, studies
+from cxr_node.node.ledger.tables import (
+    instance_artifacts,
+    instances,
+    judgements,
+    prior_orders,
+    report_artifacts,
+    studies,
+)
 from cxr_node.result_kinds import ReportPer, ResultKind, Wish
 
 URGENT_QUIET_S = 2.0
@@ -85,6 +92,44 @@ def _wait(connection: sa.Connection, job: Job, ripening: Ripening, now: datetime
 def _insert_once(connection: sa.Connection, table: sa.Table, row: dict[str, Any]) -> None:
     """Leave the row as it is where the study has one."""
     connection.execute(_INSERTS[connection.dialect.name](table).values(row).on_conflict_do_nothing())
+
+
+def wait_again(connection: sa.Connection, study_instance_uid: str, now: datetime) -> None:
+    """Let a study be reported again, at once unless it waits anyway; a report that is being made is not its last."""
+    waits = studies.c.state == StudyState.WAITING
+    values = {"state": StudyState.WAITING, "version": studies.c.version + 1, "attempts": 0, "updated_at": now}
+    for at in (studies.c.first_at, studies.c.not_before):
+        values[at.name] = sa.case((waits, at), else_=sa.literal(now, at.type))
+    mine = studies.c.study_instance_uid == study_instance_uid
+    connection.execute(sa.update(studies).where(mine).values(values))
+
+
+def leave(connection: sa.Connection, instance_id: int, study_instance_uid: str, now: datetime) -> None:
+    """Take an image out of its study, which is reported without it; judged again, it is in it again."""
+    connection.execute(sa.delete(judgements).where(judgements.c.instance_id == instance_id))
+    wait_again(connection, study_instance_uid, now)
+
+
+def is_in_study(connection: sa.Connection, instance_id: int) -> bool:
+    """Whether the report of its study has, or will have, what was said of an image."""
+    known = sa.select(judgements.c.instance_id).where(judgements.c.instance_id == instance_id)
+    return connection.scalar(known) is not None
+
+
+def state_of(connection: sa.Connection, study_instance_uid: str) -> StudyState | None:
+    """Where a study is; None where no report of it was ever wanted."""
+    state = connection.scalar(sa.select(studies.c.state).where(studies.c.study_instance_uid == study_instance_uid))
+    return None if state is None else StudyState(state)
+
+
+def is_reported(instance_id: int) -> sa.ColumnElement[bool]:
+    """An image whose study has a report that is about it."""
+    linked = sa.select(instance_artifacts.c.artifact_id).where(
+        instance_artifacts.c.instance_id == instance_id,
+        instance_artifacts.c.outdated_at.is_(None),
+        instance_artifacts.c.artifact_id.in_(sa.select(report_artifacts.c.artifact_id)),
+    )
+    return linked.exists()
 
 
 def wanting(wishes: Mapping[str, Wish], kind: ResultKind, per: ReportPer) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cxr_node.node.ledger import results
+from cxr_node.node.ledger import results, ripening
 from cxr_node.node.ledger.ledger import Ledger, conclude, of_instance
 from cxr_node.node.ledger.states import (
     FREE,
@@ -21,10 +21,14 @@ from cxr_node.node.ledger.states import (
     DeliveryState,
     InstanceState,
     SetAsideReason,
+    StudyState,
     is_unjudged,
     note,
 )
 from cxr_node.node.ledger.tables import deliveries, instances
+
+_ABOUT_THE_IMAGE = (SetAsideReason.WRONG_PATIENT, SetAsideReason.DUPLICATE, SetAsideReason.TEST_IMAGE)
+"""For the others it need not be sent: nothing is wrong with a report that has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +47,12 @@ def set_aside(
 ) -> SetAside:
     """-> SET_ASIDE for these instances and their deliveries, as far as they are DEAD or wait; one transaction each.
 
-    `destination` : only its deliveries.
+    An image that its study waits for is in no report of it. One whose report waits to be sent, and which should not be
+    in it, is taken out: the report is made again of the others.
+
+    Parameters
+    ----------
+    destination : only its deliveries
     """
     ids, sent, in_hand = [], 0, 0
     for instance_id in instance_ids:
@@ -74,7 +83,8 @@ def _set_aside(
     row = connection.execute(found).mappings().first()
     if row is None:
         return False, 0, 0
-    ends = destination is None and is_unjudged(row)
+    leaves = destination is None and _leaves_its_study(connection, row, words)
+    ends = leaves or (destination is None and is_unjudged(row))
     if ends and row["lease_until"] is not None and row["lease_until"] > words.now:
         return False, 0, 1
     if ends:
@@ -82,7 +92,22 @@ def _set_aside(
         values |= {"reason": words.reason, "sentence": str(words)}
         connection.execute(sa.update(instances).where(instances.c.id == instance_id).values(values))
         note(connection, [instance_id], words.now, "set-aside", f"{words.reason}, by {words.by}")
+    if leaves:  # before its deliveries end: the other images wait for another report
+        ripening.leave(connection, instance_id, row["study_instance_uid"], words.now)
     return ends, *_end_deliveries(connection, instance_id, destination, words)
+
+
+def _leaves_its_study(connection: sa.Connection, row: sa.RowMapping, words: _Words) -> bool:
+    """Whether it is to be in no report of its study from now on; what was delivered everywhere stays."""
+    if not ripening.is_in_study(connection, row["id"]):
+        return False
+    is_reported = bool(connection.scalar(sa.select(ripening.is_reported(row["id"]))))
+    if not is_reported and ripening.state_of(connection, row["study_instance_uid"]) is not StudyState.REPORTED:
+        return True
+    if words.reason not in _ABOUT_THE_IMAGE:
+        return False
+    waits = sa.and_(of_instance(row["id"]), deliveries.c.state.in_((*OPEN, DeliveryState.DEAD)))
+    return is_unjudged(row) or bool(connection.scalar(sa.select(sa.exists().where(waits))))
 
 
 def _end_deliveries(

@@ -80,6 +80,8 @@ class DeadReason(StrEnum):
     """Its bytes are not those that were acknowledged."""
     UNDELIVERED = "undelivered"
     """A destination did not take a result."""
+    UNREPORTED = "unreported"
+    """It was judged, and every attempt to report its study failed; the sentence is the last error."""
 
 
 class SetAsideReason(StrEnum):
@@ -114,7 +116,7 @@ INSTANCE_MOVES: Mapping[InstanceState, frozenset[InstanceState]] = {
         {InstanceState.DELIVERED, InstanceState.DEAD, InstanceState.SET_ASIDE, InstanceState.RECEIVED}
     ),
     InstanceState.DELIVERED: frozenset({InstanceState.REPORTED, InstanceState.RECEIVED}),
-    InstanceState.REJECTED: frozenset({InstanceState.RECEIVED}),
+    InstanceState.REJECTED: frozenset({InstanceState.RECEIVED, InstanceState.SET_ASIDE}),
     InstanceState.DEAD: frozenset({InstanceState.RECEIVED, InstanceState.REPORTED, InstanceState.SET_ASIDE}),
     InstanceState.SET_ASIDE: frozenset({InstanceState.RECEIVED, InstanceState.REPORTED}),
 }
@@ -142,7 +144,7 @@ def is_unjudged(row: Mapping[Any, Any]) -> bool:
         case InstanceState.RECEIVED:
             return True
         case InstanceState.DEAD:
-            return bool(row["reason"] != DeadReason.UNDELIVERED)
+            return row["reason"] not in (DeadReason.UNDELIVERED, DeadReason.UNREPORTED)
         case InstanceState.SET_ASIDE:
             return row["verdict"] is None or row["verdict"] == Verdict.REJECTED
     return False
@@ -211,6 +213,21 @@ class Prior:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MadeReport:
+    """One report of a study that was made before."""
+
+    made_of_sha256: str
+    documents: tuple[ResultRef, ...]
+    images: tuple[str, ...]
+    """Digests of the objects that it is about."""
+
+    @property
+    def uids(self) -> frozenset[str]:
+        """What it is known by: the SOP Instance UIDs of its documents."""
+        return frozenset(each.sop_instance_uid for each in self.documents)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StudyJob:
     """One ripe study to be reported."""
 
@@ -222,8 +239,8 @@ class StudyJob:
     """Of each SOP Instance the version that counts, the first received first."""
     made_of_sha256: str
     """Digest of all of it: what equals it was reported already."""
-    earlier_reports: tuple[tuple[ResultRef, ...], ...]
-    """Documents of the reports that came before the first one made of the same."""
+    reports: tuple[MadeReport, ...]
+    """Those that this ledger knows, the first one first, but for those about images whose bytes are gone."""
     priors: tuple[Prior, ...] | None = None
     """Earlier radiographs, the newest first, but those that no report is to mention; None: none were ordered."""
 

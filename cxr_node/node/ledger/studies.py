@@ -25,8 +25,8 @@ from cxr_node.node.ledger.states import (
     DeadReason,
     DeliveryState,
     InstanceState,
+    MadeReport,
     Member,
-    OwnReason,
     Prior,
     StoredArtifact,
     StudyJob,
@@ -49,7 +49,7 @@ from cxr_node.node.ledger.tables import (
 )
 from cxr_node.result_kinds import ReportPer, ResultKind, Wish
 
-_DOCUMENTS = (ResultKind.REPORT, ResultKind.MEASUREMENTS)
+DOCUMENTS = (ResultKind.REPORT, ResultKind.MEASUREMENTS)
 _REPORTED = (InstanceState.REPORTED, InstanceState.DELIVERED)
 
 
@@ -79,15 +79,14 @@ def claim_study(ledger: Ledger, owner: str, lease_s: float) -> StudyJob | None:
         prior_orders.give_up(connection, row["study_instance_uid"], now)
         members = _members(connection, row["study_instance_uid"])
         priors = prior_orders.fetched(connection, row["study_instance_uid"])
-        made_of = _digest(members, priors)
         return StudyJob(
             claim=lease,
             study_instance_uid=row["study_instance_uid"],
             version=row["version"],
             priority=Priority(row["priority"]),
             members=members,
-            made_of_sha256=made_of,
-            earlier_reports=_earlier_reports(connection, row["id"], made_of),
+            made_of_sha256=_digest(members, priors),
+            reports=_made_reports(connection, row["id"]),
             priors=priors,
         )
 
@@ -104,9 +103,7 @@ def settle_priors(ledger: Ledger, job: StudyJob, answers: Mapping[int, PriorOutc
         for prior_id, outcome in sorted(answers.items()):
             prior_orders.answer(connection, prior_id, outcome)
         priors = prior_orders.fetched(connection, job.study_instance_uid)
-        made_of = _digest(job.members, priors)
-        earlier = _earlier_reports(connection, job.claim.row_id, made_of)
-    return replace(job, priors=priors, made_of_sha256=made_of, earlier_reports=earlier)
+    return replace(job, priors=priors, made_of_sha256=_digest(job.members, priors))
 
 
 def next_study_s(ledger: Ledger) -> float | None:
@@ -134,25 +131,25 @@ def settle_study(
     ----------
     verdict : None: there is nothing to say of it; then the notes about its images are due
     """
-    now, row_id = ledger.now(), job.claim.row_id
+    now = ledger.now()
     with ledger.database.writing() as connection:
+        told = _told(connection, job)
+        waiting = _lock_images(connection, job.study_instance_uid, told)
         mine = sa.and_(held(studies, job.claim), studies.c.version == job.version)
         values = FREE | {"state": StudyState.REPORTED, "attempts": 0, "updated_at": now}
         if connection.execute(sa.update(studies).where(mine).values(values)).rowcount == 0:
             again = FREE | {"attempts": 0}
             connection.execute(sa.update(studies).where(held(studies, job.claim)).values(again))
             return False
-        told = [member.instance_id for member in job.members]
-        locked = sa.select(instances.c.id).where(instances.c.id.in_(told)).order_by(instances.c.id)
-        connection.execute(locked.with_for_update())
-        report = _link(connection, row_id, job, verdict, stored, now)
+        report = _link(connection, job, told, verdict, stored, now)
         due = report | _pictures(connection, told, notes=verdict is None)
-        late_from = lateness.since(connection, told) if told else now
+        members = [member.instance_id for member in job.members]
+        late_from = lateness.since(connection, members) if members else now
         _make_due(connection, due, wishes, job.priority, now, late_from)
         _reopen(connection, told, now)
-        words = f"{verdict} of {len(told)} images" if verdict else "nothing to report"
+        words = f"{verdict} of {len(members)} images" if verdict else "nothing to report"
         note(connection, told, now, "study-reported", words)
-        conclude(connection, told, now)
+        conclude(connection, waiting, now)
     return True
 
 
@@ -173,10 +170,11 @@ def settle_study_dead(ledger: Ledger, job: StudyJob, reason: DeadReason, detail:
         if connection.execute(sa.update(studies).where(mine).values(failed)).rowcount == 0:
             return False
         told = [member.instance_id for member in job.members]
-        dead = {"state": InstanceState.DEAD, "reason": reason, "sentence": detail, "updated_at": now}
+        dead = {"state": InstanceState.DEAD, "reason": DeadReason.UNREPORTED, "updated_at": now}
+        dead["sentence"] = f"{reason}: {detail}"
         which = sa.and_(instances.c.id.in_(told), instances.c.state == InstanceState.REPORTED)
-        ended = sa.update(instances).where(which).values(dead).returning(instances.c.id)
-        note(connection, list(connection.scalars(ended)), now, "dead", f"its study was not reported: {detail}")
+        connection.execute(sa.update(instances).where(which).values(dead))
+        note(connection, told, now, "dead", f"its study was not reported: {reason}: {detail}")
     return True
 
 
@@ -187,9 +185,7 @@ def _members(connection: sa.Connection, study_instance_uid: str) -> tuple[Member
         instances.c.reason.in_((DeadReason.FAULT, DeadReason.SPOOL_CORRUPT)),
         judgements.c.instance_id.is_(None),
     )
-    too_late = instances.c.reason == OwnReason.TOO_LATE  # its results were: the image stays one of its study
-    is_aside = sa.and_(instances.c.state == InstanceState.SET_ASIDE, sa.func.coalesce(~too_late, sa.true()))
-    judged = sa.and_(judgements.c.instance_id.is_not(None), ~is_aside)
+    judged = judgements.c.instance_id.is_not(None)
     found = (
         sa.select(instances, judgements.c.content, judgements.c.listed)
         .outerjoin(judgements, judgements.c.instance_id == instances.c.id)
@@ -197,6 +193,7 @@ def _members(connection: sa.Connection, study_instance_uid: str) -> tuple[Member
             instances.c.study_instance_uid == study_instance_uid,
             instances.c.purged_at.is_(None),
             sa.or_(judged, unjudged),
+            _is_of_the_patient(connection, study_instance_uid),
         )
         .order_by(instances.c.id)
     )
@@ -207,6 +204,36 @@ def _members(connection: sa.Connection, study_instance_uid: str) -> tuple[Member
         if before is None or before.judgement != one.judgement:
             answers[one.ref.sop_instance_uid] = one
     return tuple(sorted(answers.values(), key=lambda member: member.instance_id))
+
+
+def _is_of_the_patient(connection: sa.Connection, study_instance_uid: str) -> sa.ColumnElement[bool]:
+    """Not an image of whose study it was before an operator admitted another patient: see `queries.precedent`."""
+    named = sa.select(instances.c.patient_key).where(
+        instances.c.study_instance_uid == study_instance_uid,
+        instances.c.patient_key != "",
+        instances.c.admitted_at.is_not(None),
+    )
+    admitted = connection.scalar(named.order_by(instances.c.id.desc()).limit(1))
+    return sa.true() if admitted is None else instances.c.patient_key.in_(("", admitted))
+
+
+def _told(connection: sa.Connection, job: StudyJob) -> list[int]:
+    """Images that a report is about: its own, and copies of which the same was said."""
+    said = {(member.ref.sop_instance_uid, member.judgement) for member in job.members}
+    found = (
+        sa.select(instances.c.id, instances.c.sop_instance_uid, judgements.c.content)
+        .join(judgements, judgements.c.instance_id == instances.c.id)
+        .where(instances.c.study_instance_uid == job.study_instance_uid, instances.c.purged_at.is_(None))
+    )
+    copies = {row.id for row in connection.execute(found) if (row.sop_instance_uid, row.content) in said}
+    return sorted(copies | {member.instance_id for member in job.members})
+
+
+def _lock_images(connection: sa.Connection, study_instance_uid: str, told: Sequence[int]) -> list[int]:
+    """Hold the images of a report, and those that waited for it in vain: another version of theirs is in it."""
+    waiting = sa.and_(instances.c.study_instance_uid == study_instance_uid, instances.c.state == InstanceState.REPORTED)
+    which = sa.or_(instances.c.id.in_(told), waiting)
+    return list(connection.scalars(sa.select(instances.c.id).where(which).order_by(instances.c.id).with_for_update()))
 
 
 def _member(row: sa.RowMapping) -> Member:
@@ -226,28 +253,40 @@ def _digest(members: Iterable[Member], priors: Iterable[Prior] | None) -> str:
     return sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _earlier_reports(connection: sa.Connection, study_id: int, made_of: str) -> tuple[tuple[ResultRef, ...], ...]:
-    made = sa.select(study_reports).where(study_reports.c.study_id == study_id).order_by(study_reports.c.id)
+def _made_reports(connection: sa.Connection, study_id: int) -> tuple[MadeReport, ...]:
+    """Those with documents; what is said of an image that is here no more stands, and nothing replaces it."""
+    about_gone = (
+        sa.select(report_artifacts.c.report_id)
+        .join(instance_artifacts, instance_artifacts.c.artifact_id == report_artifacts.c.artifact_id)
+        .join(instances, instances.c.id == instance_artifacts.c.instance_id)
+        .where(instances.c.purged_at.is_not(None), report_artifacts.c.report_id == study_reports.c.id)
+        .correlate(study_reports)
+        .exists()
+    )
+    made = sa.select(study_reports).where(study_reports.c.study_id == study_id, ~about_gone)
     reports = []
-    for report in connection.execute(made).mappings().all():
-        if report["made_of_sha256"] == made_of:
-            break
+    for report in connection.execute(made.order_by(study_reports.c.id)).mappings().all():
         linked = sa.select(report_artifacts.c.artifact_id).where(report_artifacts.c.report_id == report["id"])
-        documents = sa.select(artifacts).where(artifacts.c.id.in_(linked), artifacts.c.kind.in_(_DOCUMENTS))
+        documents = sa.select(artifacts).where(artifacts.c.id.in_(linked), artifacts.c.kind.in_(DOCUMENTS))
         rows = connection.execute(documents.order_by(artifacts.c.id)).mappings()
-        reports.append(tuple(ResultRef(**pick(ResultRef, row) | {"kind": ResultKind(row["kind"])}) for row in rows))
-    return tuple(each for each in reports if each)
+        refs = tuple(ResultRef(**pick(ResultRef, row) | {"kind": ResultKind(row["kind"])}) for row in rows)
+        about = sa.select(instance_artifacts.c.instance_id).where(instance_artifacts.c.artifact_id.in_(linked))
+        images = sa.select(instances.c.content_sha256).where(instances.c.id.in_(about)).order_by(instances.c.id)
+        told = {"documents": refs, "images": tuple(connection.scalars(images))}
+        reports.append(MadeReport(made_of_sha256=report["made_of_sha256"], **told))
+    return tuple({each.uids: each for each in reports if each.documents}.values())
 
 
 def _link(
     connection: sa.Connection,
-    study_id: int,
     job: StudyJob,
+    told: Sequence[int],
     verdict: Verdict | None,
     stored: Sequence[StoredArtifact],
     now: datetime,
 ) -> set[int]:
     """Keep the report, and link it to the images that it is about in place of the one before; its rows."""
+    study_id = job.claim.row_id
     earlier = sa.select(report_artifacts.c.artifact_id).join(study_reports)
     of_study = earlier.where(study_reports.c.study_id == study_id)
     replaced = sa.and_(instance_artifacts.c.artifact_id.in_(of_study), instance_artifacts.c.outdated_at.is_(None))
@@ -257,14 +296,15 @@ def _link(
     report = {"study_id": study_id, "made_of_sha256": job.made_of_sha256, "verdict": verdict, "reported_at": now}
     report_id = connection.execute(sa.insert(study_reports).returning(study_reports.c.id), report).scalar_one()
     due = set()
-    for member in job.members:
-        have = sa.select(instance_artifacts.c.artifact_id).where(instance_artifacts.c.instance_id == member.instance_id)
+    for instance_id in told:
+        have = sa.select(instance_artifacts.c.artifact_id).where(instance_artifacts.c.instance_id == instance_id)
         known = frozenset(connection.scalars(have))
         for each in stored:
-            due.add(results.link(connection, member.instance_id, each, known)[0])
+            due.add(results.link(connection, instance_id, each, known)[0])
     rows = sa.select(artifacts.c.id).where(artifacts.c.sop_instance_uid.in_(list(_uids(stored))))
     linked = [{"report_id": report_id, "artifact_id": artifact_id} for artifact_id in connection.scalars(rows)]
-    connection.execute(sa.insert(report_artifacts), linked)
+    if linked:
+        connection.execute(sa.insert(report_artifacts), linked)
     return due
 
 
@@ -311,9 +351,9 @@ def _make_due(
 
 
 def _reopen(connection: sa.Connection, instance_ids: Sequence[int], now: datetime) -> None:
-    """What was delivered, or was not, or too late, came with an earlier report: the last one counts."""
-    undelivered = sa.and_(instances.c.state == InstanceState.DEAD, instances.c.reason == DeadReason.UNDELIVERED)
-    late = sa.and_(instances.c.state == InstanceState.SET_ASIDE, instances.c.reason == OwnReason.TOO_LATE)
-    which = sa.or_(instances.c.state.in_(_REPORTED), undelivered, late)
+    """What was delivered, or was not, or was not to be, came with an earlier report: the last one counts."""
+    undelivered = instances.c.reason.in_((DeadReason.UNDELIVERED, DeadReason.UNREPORTED))
+    dead = sa.and_(instances.c.state == InstanceState.DEAD, undelivered)
+    which = sa.or_(instances.c.state.in_((*_REPORTED, InstanceState.SET_ASIDE)), dead)
     values = {"state": InstanceState.REPORTED, "reason": None, "sentence": None, "updated_at": now}
     connection.execute(sa.update(instances).where(instances.c.id.in_(instance_ids), which).values(values))

@@ -24,6 +24,7 @@ from cxr_node.node.process.logs import describe
 from cxr_node.node.process.notify import Role, notify
 from cxr_node.node.retry import PAUSE_S
 from cxr_node.node.spool.spool import Area, Spool, SpoolCorruptError
+from cxr_node.node.work import report_chain
 from cxr_node.node.work.earlier_radiographs import EarlierRadiographs, JudgePrior
 from cxr_node.outcome import Artifact, NotAnalysed, StudyCase, StudyImage, StudyReport
 from cxr_node.result_kinds import ReportPer
@@ -94,15 +95,16 @@ class StudyReporter:
         images = tuple(self._image(member) for member in job.members if member.judgement and not member.is_listed)
         others = tuple(_not_analysed(member) for member in job.members if member.is_listed or not member.judgement)
         unanswered = () if images else tuple(self._unanswered(job.members))
-        earlier = EarlierRadiographs(self.config, self.ledger, self.spool, self.judge_prior).of(job, images)
-        if earlier is None:
+        radiographs = EarlierRadiographs(self.config, self.ledger, self.spool, self.judge_prior).of(job, images)
+        if radiographs is None:
             return settled(False, "judging earlier radiographs")
-        job, priors = earlier
-        case = StudyCase(
-            images=images, others=others, earlier_reports=job.earlier_reports, priors=priors, unanswered=unanswered
-        )
+        job, priors = radiographs
+        before = report_chain.earlier(self.spool, job)
+        earlier = tuple(each.documents for each in before)
+        case = StudyCase(images=images, others=others, earlier_reports=earlier, priors=priors, unanswered=unanswered)
         report = self.make(case, self.config)
         stored = [] if report is None else all_stored(self.spool, report.artifacts, ReportPer.STUDY)
+        report_chain.keep(self.spool, job, before, stored)
         verdict = None if report is None else report.verdict
         was_held = studies.settle_study(self.ledger, job, verdict, stored, self.config.wishes)
         notify(self.config.spool.path, Role.DELIVER)
