@@ -28,6 +28,7 @@ from tests.node import ledgers, workplace
 
 JUDGING: tuple[Any, ...] = (Ledger.settle_reported, ripening.expect, ripening._wait)
 SETTLING: tuple[Any, ...] = (
+    studies._earlier_reports,
     studies.settle_study,
     studies._link,
     studies._pictures,
@@ -39,7 +40,6 @@ REPORTING: tuple[Any, ...] = (
     studies._members,
     studies._member,
     studies._digest,
-    studies._earlier_reports,
     StudyReporter.finish,
     StudyReporter._end,
     StudyReporter._report,
@@ -49,7 +49,6 @@ REPORTING: tuple[Any, ...] = (
     study_reports._store,
     Spool.store_result,
     Part.store,
-    *SETTLING,
 )
 Line = tuple[str, int]
 """Function, and number of a line in its file."""
@@ -66,7 +65,7 @@ def lines(functions: tuple[Any, ...], run: Callable[[], object]) -> list[Line]:
 def main(config: Config, now: datetime, functions: tuple[str, ...] = (), line: Line = ("", 0)) -> None:
     """Be a worker, and die at that line where there is one."""
     os.fsync = need_not_last
-    told = [each for each in JUDGING + REPORTING if each.__qualname__ in functions]
+    told = [each for each in JUDGING + REPORTING + SETTLING if each.__qualname__ in functions]
     with (
         closing(Ledger.open(config.spool.path, now=lambda: now)) as ledger,
         _tracing(tuple(told), lambda found: os.kill(os.getpid(), signal.SIGKILL) if found == line else None),
