@@ -22,8 +22,6 @@ from tests.patience import NODE_S, wait_until
 
 SHORT, LONG = (32, 8), (1000, 50)
 """Images, and kills."""
-FEW, MANY = (40, 4), (1000, 30)
-"""Studies, and kills."""
 AT_ONCE = 10
 """Studies that may wait to be judged before more are sent."""
 LIFE_S = 2.0
@@ -83,7 +81,7 @@ def test_random_kills(
 
 @pytest.mark.parametrize(
     ("studies", "times", "quiet_s"),
-    [(*FEW, 4.0), pytest.param(*MANY, 15.0, marks=[pytest.mark.chaos, pytest.mark.timeout(7200)])],
+    [(40, 4, 4.0), pytest.param(None, 30, 15.0, marks=[pytest.mark.chaos, pytest.mark.timeout(7200)])],
 )
 def test_random_kills_while_studies_come(
     tmp_path: Path,
@@ -91,11 +89,13 @@ def test_random_kills_while_studies_come(
     chance: random.Random,
     listening: Listening,
     report: Report,
-    studies: int,
+    request: pytest.FixtureRequest,
+    studies: int | None,
     times: int,
     quiet_s: float,
 ) -> None:
     """Of each study one report, and another where an image comes after it: these at every destination, and no other."""
+    studies = studies or int(request.config.getoption("--studies"))
     archives = listening("steady", "steady")
     kills: Counter[str] = Counter()
     ripe = {"quiet_s": quiet_s, "max_wait_s": 600.0}
