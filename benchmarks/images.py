@@ -53,11 +53,12 @@ class Drawing:
         uids = tuple(str(dataset[keyword].value) for keyword in _UIDS)
         return cls(part10, part10[begins:pixels], part10[pixels:], uids)
 
-    def numbered(self, number: int) -> Numbered:
-        """Give it UIDs of that number, as long as the old ones: lengths stay true."""
+    def numbered(self, number: int, study: int | None = None) -> Numbered:
+        """Give it UIDs of that number, as long as the old ones: lengths stay true. `study`: number of its study."""
         head, new = self.head, ""
         for place, old in enumerate(self.uids, 1):
-            new = f"2.25.{place}{number:0{len(old) - 6}d}"
+            told = number if study is None or place > 1 else study
+            new = f"2.25.{place}{told:0{len(old) - 6}d}"
             head = head.replace(old.encode(), new.encode())
         return Numbered(new, (head, self.pixel_data))
 
@@ -72,6 +73,11 @@ class Images:
     def numbered(self, number: int) -> Numbered:
         """The instance of that number; six pictures take turns."""
         return self.drawings[number % _DIFFERENT].numbered(number)
+
+    def study(self, number: int, size: int) -> list[Numbered]:
+        """So many images of the study of that number, all of one patient: the same picture under several UIDs."""
+        drawing = self.drawings[number % _DIFFERENT]
+        return [drawing.numbered(10 * number + place, number) for place in range(size)]
 
     def several(self, first: int, count: int) -> list[Numbered]:
         """So many of them, from a number on."""

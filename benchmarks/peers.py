@@ -35,7 +35,7 @@ OURS, ORTHANC, STORESCP = "cxr_node", "Orthanc", "DCMTK storescp"
 PLAIN, ONE_VIEW = "plain node", "plain node, one view"
 """The first gives our answer, from four views; the second what a tutorial gives, from one."""
 TITLES = {OURS: "CXR_NODE", PLAIN: "PLAIN", ONE_VIEW: "PLAIN", ORTHANC: "ORTHANC", STORESCP: "STORESCP"}
-_START_S = 90.0
+_START_S = 300.0
 _LINE = re.compile(r"^(Rss|Pss|VmHWM):\s+(\d+) kB", re.MULTILINE)
 _KIB_OF_MB = 1e6 / 1024.0
 _LOOK_S = 0.01
@@ -125,9 +125,11 @@ def answers(port: int, called: str) -> bool:
 
 
 @contextmanager
-def serve(folder: Path, to: int | None, **listen: int) -> Iterator[Peer]:
+def serve(
+    folder: Path, to: int | None, *, report_per: str = "image", sections: dict[str, Any] | None = None
+) -> Iterator[Peer]:
     """Run `cxr-node serve` with the default configuration, but for its ports, paths and destination."""
-    with _role(folder, "serve", to, listen) as peer:
+    with _role(folder, "serve", to, {}, sections, report_per) as peer:
         wait(lambda: notify.listens(folder / "spool", notify.Role.WORK) and _echoes(peer), peer, folder)
         yield peer
 
@@ -135,7 +137,7 @@ def serve(folder: Path, to: int | None, **listen: int) -> Iterator[Peer]:
 @contextmanager
 def starting(folder: Path, to: int | None, *, web: int | None = None, **listen: int) -> Iterator[Peer]:
     """Run `cxr-node serve`, with its page on a port, and do not wait for anything but its C-ECHO."""
-    with _role(folder, "serve", to, listen, web) as peer:
+    with _role(folder, "serve", to, listen, {} if web is None else {"web": {"port": web}}) as peer:
         wait(lambda: _echoes(peer), peer, folder)
         yield peer
 
@@ -218,13 +220,21 @@ def _echoes(peer: Peer) -> bool:
 
 
 @contextmanager
-def _role(folder: Path, role: str, to: int | None, listen: dict[str, int], web: int | None = None) -> Iterator[Peer]:
+def _role(
+    folder: Path,
+    role: str,
+    to: int | None,
+    listen: dict[str, int],
+    sections: dict[str, Any] | None = None,
+    report_per: str = "image",
+) -> Iterator[Peer]:
+    """Of each image a report and a picture, whatever it shows, unless `sections` or `report_per` say otherwise."""
     port = free_port("127.0.0.1")
     content: dict[str, Any] = {"listen": {"port": port, **listen}, "spool": {"path": str(folder / "spool")}}
+    content |= {"results": {"normal_heatmap": "banner"}} | (sections or {})
     if to is not None:
-        content["destinations"] = [{"name": "archive", "address": f"{destination.AE_TITLE}@127.0.0.1:{to}"}]
-    if web is not None:
-        content["web"] = {"port": web}
+        address = f"{destination.AE_TITLE}@127.0.0.1:{to}"
+        content["destinations"] = [{"name": "archive", "address": address, "report_per": report_per}]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "node.yaml").write_text(yaml.safe_dump(content))
     command = [sys.executable, "-m", "cxr_node", role, "--config", str(folder / "node.yaml")]

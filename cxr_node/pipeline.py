@@ -279,6 +279,9 @@ def explain(
     UnsoundResultError : our own check refuses them; nothing of them may leave the house.
     """
     kinds = config.kinds(per) if kinds is None else kinds
+    wanted = kinds if per is ReportPer.IMAGE else kinds & OF_ONE_IMAGE
+    if not wanted:
+        return ()
     context = Context(
         source=analysis.source,
         radiograph=analysis.radiograph,
@@ -290,7 +293,6 @@ def explain(
         zone=times.zone(config.results.time_zone),
         per=per,
     )
-    wanted = kinds if per is ReportPer.IMAGE else kinds & OF_ONE_IMAGE
     made = (build(context) for kind, build in BUILDERS.items() if kind in wanted)
     artifacts = tuple(artifact for artifact in made if artifact is not None)
     check.require_sound(artifacts, context)

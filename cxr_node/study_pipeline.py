@@ -5,8 +5,10 @@ As `pipeline`: no I/O, no clock, no randomness; and no pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from hashlib import sha256
+from itertools import groupby
 
 import numpy as np
 
@@ -58,7 +60,7 @@ def report_study(case: StudyCase, config: Config) -> StudyReport | None:
     Raises UnsoundResultError: our own check refuses it; nothing of it may leave the house.
     """
     kinds = config.kinds(ReportPer.STUDY)
-    images = in_order(_context_of(each, config) for each in _newest(case.images))
+    images = in_order(_context_of(*each, config) for each in _newest(case.images))
     known = {each.source.ref.sop_instance_uid for each in images}
     others = tuple({each.sop_instance_uid: each for each in case.others if each.sop_instance_uid not in known}.values())
     head = images[0] if images else _unanswered(case, config)
@@ -74,16 +76,9 @@ def report_study(case: StudyCase, config: Config) -> StudyReport | None:
     return StudyReport(verdict=study.verdict, artifacts=artifacts)
 
 
-def _context_of(image: StudyImage, config: Config) -> Context:
-    """Put an image and what was said of it together again; nothing of a report is made of its pixels.
-
-    Raises
-    ------
-    InstanceError : the file cannot be read any more.
-    """
-    source, told = header.read(image.content), image.judgement
-    if isinstance(source, Rejected):
-        raise InstanceError(source.sentence)
+def _context_of(image: StudyImage, source: header.Source, config: Config) -> Context:
+    """Put an image and what was said of it together again; nothing of a report is made of its pixels."""
+    told = image.judgement
     unseen = Radiograph(
         pixels=np.broadcast_to(np.float32(0), (told.rows, told.columns)),
         pixel_aspect=told.pixel_aspect,
@@ -106,23 +101,41 @@ def _context_of(image: StudyImage, config: Config) -> Context:
     )
 
 
-def _newest(images: Iterable[StudyImage]) -> list[StudyImage]:
-    """Of each SOP Instance its newest version, as it came first: a copy in another transfer syntax is no version."""
-    chosen: dict[str, StudyImage] = {}
+def _newest(images: Iterable[StudyImage]) -> list[tuple[StudyImage, header.Source]]:
+    """Of each SOP Instance its newest version, as it came first: a copy in another transfer syntax is no version.
+
+    Raises
+    ------
+    InstanceError : a file cannot be read any more.
+    """
+    chosen: dict[str, tuple[StudyImage, header.Source]] = {}
     versions: set[tuple[str, str, str]] = set()
-    for image in sorted(images, key=lambda each: (each.origin.received_at, sha256(each.content).hexdigest())):
+    for image in _as_they_came(images):
         source = header.read(image.content)
-        uid = "" if isinstance(source, Rejected) else source.ref.sop_instance_uid
+        if isinstance(source, Rejected):
+            raise InstanceError(source.sentence)
+        uid = source.ref.sop_instance_uid
         version = uid, image.judgement.pixel_sha256, image.judgement.header_sha256
         if version not in versions:
             versions.add(version)
-            chosen[uid] = image
+            chosen[uid] = image, source
     return list(chosen.values())
+
+
+def _as_they_came(images: Iterable[StudyImage]) -> Iterator[StudyImage]:
+    """Sort them by their receipt; only of equal moments the content, of which a digest takes long, decides."""
+    by_moment = groupby(sorted(images, key=_moment), key=_moment)
+    for several in (list(group) for _, group in by_moment):
+        yield from several if len(several) == 1 else sorted(several, key=lambda each: sha256(each.content).digest())
+
+
+def _moment(image: StudyImage) -> datetime:
+    return image.origin.received_at
 
 
 def _priors(images: Sequence[StudyImage], config: Config) -> tuple[Context, ...]:
     """Earlier radiographs, the newest study first."""
-    found = in_order(_context_of(each, config) for each in _newest(images))
+    found = in_order(_context_of(*each, config) for each in _newest(images))
     return tuple(sorted(found, key=lambda each: each.source.text("StudyDate"), reverse=True))
 
 

@@ -8,4 +8,4 @@ from __future__ import annotations
 import multiprocessing
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["tests.node.crash_child", "tests.chaos.archive"])
+FORKS.set_forkserver_preload(["tests.node.crash_child", "tests.node.line_deaths", "tests.chaos.archive"])

@@ -103,7 +103,7 @@ def settle(
         dead=ends[InstanceState.DEAD],
         lost=ends[None],
         doubled=sum(len(same) > 1 for same in by_uid.values()) + _doubled(kept),
-        truncated=_truncated(spool, rows, sources, [] if forgets else kept),
+        truncated=truncated(spool, rows, sources, [] if forgets else kept),
     )
 
 
@@ -136,7 +136,7 @@ def _doubled(archives: Sequence[Sequence[Kept]]) -> int:
     return doubled + sum(len(digests) > 1 for digests in contents.values())
 
 
-def _truncated(
+def truncated(
     spool: Path, rows: Sequence[InstanceRow], sources: Mapping[str, Source], archives: Sequence[Sequence[Kept]]
 ) -> int:
     """Compare every byte: file against name, object against what was sent, destination against result."""

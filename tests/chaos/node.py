@@ -42,6 +42,7 @@ class Node:
         profile: Path,
         archives: Sequence[Archive],
         clock: Path | None = None,
+        report_per: str = "image",
         **sections: dict[str, Any],
     ) -> None:
         self.folder, self.spool = folder, folder / "spool"
@@ -59,7 +60,7 @@ class Node:
         self._lock = threading.RLock()
         self._ledger: Ledger | None = None
         destinations = [
-            {"name": f"archive{number}", "address": str(archive.address), "report_per": "image", "timeout_s": 5}
+            {"name": f"archive{number}", "address": str(archive.address), "report_per": report_per, "timeout_s": 5}
             for number, archive in enumerate(archives)
         ]
         quick = {"work": {"lease_s": 10}, "delivery": {"first_delay_s": 0.2, "max_delay_s": 1}}

@@ -67,6 +67,10 @@ class Modality:
                 self._uids[file] = source.sop_instance_uid
         return files
 
+    def uid(self, file: Path) -> str:
+        """SOP Instance UID of what it wrote."""
+        return self._uids[file]
+
     def copies(self, file: Path, number: int) -> list[Path]:
         """The same SOP Instance under other file names."""
         files = [file.with_name(f"{file.stem}-{copy:04d}.dcm") for copy in range(number)]

@@ -10,15 +10,20 @@ from pathlib import Path
 
 import pytest
 
+from cxr_node.node.ledger.states import InstanceState
 from tests.chaos.accounting import settle
 from tests.chaos.conftest import Listening, Report
 from tests.chaos.node import ROLES, Node
 from tests.chaos.senders import Modality
+from tests.chaos.studies import Oracle, draw, reported
+from tests.chaos.studies import settle as settle_studies
 from tests.node.test_crash import DELIVERY_DIES, WORKER_DIES
 from tests.patience import NODE_S, wait_until
 
 SHORT, LONG = (32, 8), (1000, 50)
 """Images, and kills."""
+AT_ONCE = 10
+"""Studies that may wait to be judged before more are sent."""
 LIFE_S = 2.0
 """Mean time that a role lives on after it was seen at work."""
 
@@ -72,6 +77,71 @@ def test_random_kills(
     assert node.deaths == [(role, -signal.SIGKILL) for role, _ in node.deaths] and len(node.deaths) == times
     assert accounting.is_clean
     assert accounting.delivered == images
+
+
+@pytest.mark.parametrize(
+    ("studies", "times", "quiet_s"),
+    [(40, 4, 4.0), pytest.param(None, 30, 15.0, marks=[pytest.mark.chaos, pytest.mark.timeout(7200)])],
+)
+def test_random_kills_while_studies_come(
+    tmp_path: Path,
+    profile: Path,
+    chance: random.Random,
+    listening: Listening,
+    report: Report,
+    request: pytest.FixtureRequest,
+    studies: int | None,
+    times: int,
+    quiet_s: float,
+) -> None:
+    """Of each study one report, and another where an image comes after it: these at every destination, and no other."""
+    studies = studies or int(request.config.getoption("--studies"))
+    archives = listening("steady", "steady")
+    kills: Counter[str] = Counter()
+    ripe = {"quiet_s": quiet_s, "max_wait_s": 600.0}
+    with Node(tmp_path / "node", profile, archives, report_per="study", study=ripe) as node:
+        modality = Modality(tmp_path / "modality", node.address)
+        drawn = list(draw(modality, range(1, studies + 1), chance))
+        waiting = [study for study in drawn if len(study.parts) > 1]
+
+        def late() -> list[Path]:
+            """Take what is late, of studies that are reported."""
+            have = reported([archive.kept() for archive in archives])
+            some = [study for study in waiting if study.uid in have]
+            waiting[:] = [study for study in waiting if study.uid not in have]
+            return [file for study in some for file in study.parts[1]]
+
+        for number in range(times):
+            part = drawn[number * studies // times : (number + 1) * studies // times]
+            with modality.sending([file for study in part for file in study.parts[0]] + late(), associations=3):
+                role = chance.choice(ROLES)
+                wait_until(lambda role=role: node.pid(role) is not None, f"{role} works")
+                time.sleep(min(chance.expovariate(1 / LIFE_S), 4 * LIFE_S))
+                node.kill(role)
+                kills[role] += 1
+            wait_until(lambda: node.counts()[InstanceState.RECEIVED] <= AT_ONCE, "images are judged", NODE_S)
+        while waiting:
+            modality.send(late())
+            time.sleep(0.5)
+        wait_until(node.is_idle, "everything is settled", NODE_S + 3 * studies)
+        wait_until(lambda: all(node.pid(role) is not None for role in ROLES), "who was killed last works again")
+        node.shut_down()
+    kept = [archive.kept() for archive in archives]
+    oracle = Oracle(node.config)
+    accounting = settle_studies(node.spool, modality, drawn, oracle.objects, kept, quiet_s)
+    repeats = [len(one) - accounting.objects for one in kept]
+    report(
+        accounting,
+        late=sum(len(study.parts) - 1 for study in drawn),
+        kills=dict(kills),
+        restarts=node.restarts.total(),
+        broken_associations=modality.broken,
+        repeated_sends=repeats,
+    )
+    assert node.deaths == [(role, -signal.SIGKILL) for role, _ in node.deaths] and len(node.deaths) == times
+    assert accounting.is_clean
+    assert accounting.images == sum(len(study.files) for study in drawn)
+    assert accounting.reports >= sum(len(study.parts) for study in drawn)
 
 
 @pytest.mark.parametrize("rounds", [1, pytest.param(8, marks=[pytest.mark.chaos, pytest.mark.timeout(3600)])])

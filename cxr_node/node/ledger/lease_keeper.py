@@ -23,8 +23,8 @@ import sqlalchemy as sa
 
 from cxr_node.errors import LedgerLostError, ResourceError
 from cxr_node.node.ledger.ledger import Ledger
-from cxr_node.node.ledger.states import FREE, DeliveryJob, Job
-from cxr_node.node.ledger.tables import deliveries, instances
+from cxr_node.node.ledger.states import FREE, DeliveryJob, Job, StudyJob
+from cxr_node.node.ledger.tables import deliveries, instances, studies
 from cxr_node.node.process.notify import Role
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 _MAX_HOST_CHARS = 40  # a lease's owner has 64
 _SUSPECT_DELAY_S = 1.0
 _HUNG_AFTER_LEASES = 5
+Leased = Job | StudyJob | DeliveryJob
 
 
 @contextmanager
@@ -60,18 +61,22 @@ def worker_name(ledger: Ledger, spool_path: Path, role: Role) -> Iterator[str]:
 def _free(ledger: Ledger, owner: str) -> int:
     """Drop the leases of a dead owner, and let each of its instances be tried alone from now on.
 
-    The attempt of an instance that it held alone stays counted. If it held several, the culprit is unknown: none is
-    blamed until the next death. All step back for a moment: were one the first again, a worker that is killed
-    again and again by something else would spend all attempts on the same, innocent image.
+    The attempt of an instance that it held alone stays counted. If it held several, or a study, the culprit is
+    unknown: none is blamed until the next death; but for a study, which is tried alone because it was tried before.
+    All step back for a moment: were one the first again, a worker that is killed again and again by something else
+    would spend all attempts on the same, innocent image.
     """
     held = instances.c.lease_owner == owner
-    suspect: dict[str, Any] = FREE | {"alone": 1, "not_before": ledger.now() + timedelta(seconds=_SUSPECT_DELAY_S)}
+    later: dict[str, Any] = FREE | {"not_before": ledger.now() + timedelta(seconds=_SUSPECT_DELAY_S)}
     with ledger.database.writing() as connection:
-        many = int(connection.scalar(sa.select(sa.func.count()).select_from(instances).where(held)) or 0) > 1
-        suspect["attempts"] = instances.c.attempts - int(many)
+        images = int(connection.scalar(sa.select(sa.func.count()).select_from(instances).where(held)) or 0)
+        reported = sa.update(studies).where(studies.c.lease_owner == owner).values(later)
+        freed = connection.execute(reported).rowcount
+        blamed = images + freed == 1
+        suspect = later | {"alone": 1, "attempts": instances.c.attempts - int(not blamed)}
         sent = sa.update(deliveries).where(deliveries.c.lease_owner == owner).values(FREE)
         judged = sa.update(instances).where(held).values(suspect)
-        return sum(connection.execute(freed).rowcount for freed in (judged, sent))
+        return freed + sum(connection.execute(each).rowcount for each in (judged, sent))
 
 
 class LeaseKeeper:
@@ -88,13 +93,13 @@ class LeaseKeeper:
         self._ledger, self._lease_s, self._on_hung = ledger, lease_s, on_hung
         self._hung_after_s = _HUNG_AFTER_LEASES * lease_s if hung_after_s is None else hung_after_s
         self._lock = threading.Lock()
-        self._kept: dict[Job | DeliveryJob, float] = {}
+        self._kept: dict[Leased, float] = {}
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
         self._thread.start()
 
     @contextmanager
-    def keeping(self, job: Job | DeliveryJob) -> Iterator[None]:
+    def keeping(self, job: Leased) -> Iterator[None]:
         """Extend a lease while the block runs."""
         with self._lock:
             self._kept[job] = time.monotonic()
@@ -119,7 +124,7 @@ class LeaseKeeper:
                 elif not self._extend(job):
                     self._drop(job)
 
-    def _extend(self, job: Job | DeliveryJob) -> bool:
+    def _extend(self, job: Leased) -> bool:
         try:
             held = self._ledger.extend(job, self._lease_s)
         except ResourceError as error:  # the lease still has two thirds of its time
@@ -132,6 +137,6 @@ class LeaseKeeper:
                 log.warning("lost lease instance=%d owner=%s", job.instance_id, job.claim.owner)
         return held
 
-    def _drop(self, job: Job | DeliveryJob) -> None:
+    def _drop(self, job: Leased) -> None:
         with self._lock:
             self._kept.pop(job, None)

@@ -33,6 +33,7 @@ from cxr_node.node.ledger.states import (
     Job,
     OwnReason,
     StoredArtifact,
+    StudyJob,
     StudyState,
     claim,
     extend,
@@ -47,6 +48,7 @@ from cxr_node.outcome import Rejected
 from cxr_node.result_kinds import ReportPer, ResultKind, Wish
 
 FILE_NAME = "ledger.sqlite3"
+_LEASED = {Job: instances, StudyJob: studies, DeliveryJob: deliveries}
 
 
 class Ledger:
@@ -134,9 +136,9 @@ class Ledger:
             instance_id=instance_id,
         )
 
-    def extend(self, job: Job | DeliveryJob, lease_s: float) -> bool:
+    def extend(self, job: Job | StudyJob | DeliveryJob, lease_s: float) -> bool:
         """Extend a lease; False if it is lost."""
-        table = instances if isinstance(job, Job) else deliveries
+        table = _LEASED[type(job)]
         with self.database.leasing() as connection:
             return extend(connection, table, job.claim, self.now() + timedelta(seconds=lease_s))
 

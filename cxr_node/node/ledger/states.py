@@ -245,6 +245,16 @@ class StudyJob:
     """Earlier radiographs, the newest first, but those that no report is to mention; None: none were ordered."""
 
     @property
+    def instance_id(self) -> int:
+        """Ledger number of its first image, which names it in logs; 0 where it has none any more."""
+        return self.members[0].instance_id if self.members else 0
+
+    @property
+    def alone(self) -> bool:
+        """It was tried before, and the worker may have died of it: nothing else may run at the same time."""
+        return self.attempts > 1
+
+    @property
     def attempts(self) -> int:
         """How often this was tried, this time included."""
         return self.claim.attempts

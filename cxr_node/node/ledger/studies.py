@@ -54,8 +54,11 @@ _REPORTED = (InstanceState.REPORTED, InstanceState.DELIVERED)
 
 
 def _is_ripe() -> sa.ColumnElement[bool]:
-    """Every image that came is judged; one that failed, and is to be tried again, is not waited for."""
-    fresh = sa.or_(instances.c.attempts == 0, instances.c.lease_owner.is_not(None))
+    """Every image that came is judged; one that failed, and is to be tried again after a while, is not waited for.
+
+    One whose worker died is: it is tried again at once, and a few times at most.
+    """
+    fresh = sa.or_(instances.c.attempts == 0, instances.c.lease_owner.is_not(None), instances.c.alone == 1)
     unjudged = sa.select(sa.literal(1)).where(
         instances.c.study_instance_uid == studies.c.study_instance_uid,
         instances.c.state == InstanceState.RECEIVED,

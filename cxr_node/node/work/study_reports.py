@@ -65,8 +65,7 @@ class StudyReporter:
         started = time.monotonic()
         ending = self._end(job)
         level = logging.ERROR if ending.startswith("dead") else logging.INFO
-        first = job.members[0].instance_id if job.members else 0
-        told = (ending, first, len(job.members), job.attempts, ms(started))
+        told = (ending, job.instance_id, len(job.members), job.attempts, ms(started))
         log.log(level, "%s instance=%d images=%d attempt=%d took_ms=%d", *told)
 
     def _end(self, job: StudyJob) -> str:

@@ -30,7 +30,7 @@ from cxr_node.node.ledger import queries, studies
 from cxr_node.node.ledger.lease_keeper import LeaseKeeper, worker_name
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.ripening import Judged, Ripening
-from cxr_node.node.ledger.states import DeadReason, Job
+from cxr_node.node.ledger.states import DeadReason, Job, StudyJob
 from cxr_node.node.process import metrics
 from cxr_node.node.process.logs import describe
 from cxr_node.node.process.notify import Role, Wakeup, notify
@@ -312,7 +312,7 @@ class Lanes:
         return free
 
     def take_one(self) -> bool:
-        """Claim one instance and begin it; False where none is due.
+        """Claim one study or instance and begin it; False where none is due.
 
         Raises
         ------
@@ -320,12 +320,7 @@ class Lanes:
         """
         if self._faults:
             raise self._faults.popleft()
-        study = self._worker.studies.claim()
-        if study is not None:
-            self._room.acquire()
-            self._threads.submit(self._run, partial(self._worker.studies.finish, study))
-            return True
-        job = self._worker.claim()
+        job = self._worker.studies.claim() or self._worker.claim()
         if job is None:
             return False
         if self._lanes == 1:
@@ -337,18 +332,24 @@ class Lanes:
             self._threads.submit(self._run, partial(self._finish, job))
         return True
 
-    def _finish(self, job: Job) -> None:
+    def _finish(self, job: Job | StudyJob) -> None:
         with self._keeper.keeping(job):
-            self._worker.finish(job)
+            self._end(job)
 
-    def _finish_alone(self, job: Job) -> None:
+    def _finish_alone(self, job: Job | StudyJob) -> None:
         with self._keeper.keeping(job):
             for _ in range(self._lanes):
                 self._room.acquire()
             try:
-                self._worker.finish(job)
+                self._end(job)
             finally:
                 self._room.release(self._lanes)
+
+    def _end(self, job: Job | StudyJob) -> None:
+        if isinstance(job, StudyJob):
+            self._worker.studies.finish(job)
+        else:
+            self._worker.finish(job)
 
     def _run(self, finish: Callable[[], None]) -> None:
         try:
