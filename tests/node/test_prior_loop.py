@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import logging
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -29,8 +31,10 @@ from cxr_node.node.ledger.prior_orders import PriorOutcome
 from cxr_node.node.ledger.ripening import Judged, Ripening
 from cxr_node.node.ledger.states import OrderState
 from cxr_node.node.priors.query import Wanted
+from cxr_node.node.priors.retrieve import PriorScu
 from cxr_node.node.process.notify import Role, notify
 from cxr_node.node.spool.spool import Area, Spool
+from tests.forks import FORKS
 from tests.node import ledgers, peers, workplace
 from tests.node.test_priors import EXPLICIT, WANTED, Source, answer, listening, prior
 from tests.patience import FOR_EVER_S
@@ -207,17 +211,46 @@ def test_an_image_that_is_gone_or_unreadable_asks_nothing(tmp_path: Path) -> Non
     assert source.asked == []
 
 
-def test_killed_with_the_file_in_the_spool_the_next_process_settles_the_same(tmp_path: Path) -> None:
-    with listening(Source()) as address, deliverer(tmp_path, address) as node:
+DEATHS = {
+    "claimed": (prior_orders, "claim_order"),
+    "fetched": (PriorScu, "fetch"),
+    "stored": (Spool, "store_prior"),
+    "settled": (prior_orders, "settle_order"),
+    "noticed": (prior_loop, "notify"),
+}
+"""After which call a process is killed."""
+
+
+def fetch_and_die(config: Config, death: str) -> None:
+    """Be the process that fetches, and die."""
+    owner, name = DEATHS[death]
+    genuine = getattr(owner, name)
+
+    def dying(*arguments: Any, **keywords: Any) -> None:
+        genuine(*arguments, **keywords)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(owner, name, dying)
+    with closing(Ledger.open(config.spool.path)) as ledger, closing(LeaseKeeper(ledger, 60.0)) as keeper:
+        Deliverer(config, ledger, Spool(config.spool.path), keeper).loop().do_one()
+
+
+@pytest.mark.parametrize("death", DEATHS)
+def test_killed_anywhere_there_is_one_order_and_one_file(tmp_path: Path, death: str) -> None:
+    source = Source()
+    with listening(source) as address, deliverer(tmp_path, address) as node:
         study = node.orders()
-        dead = node.loop()
-        order = prior_orders.claim_order(node.ledger, "host/deliver-0", 60.0)
-        assert order is not None
-        (kept,) = dead._kept(dead._fetch(order))
-        loop = node.loop()  # a process of that name begins
-        loop.do_one()
-        assert [each.content_sha256 for each in node.outcomes(study)] == [kept.content_sha256]
-        assert list(node.spool.digests(Area.PRIORS)) == [kept.content_sha256]
+        process = FORKS.Process(target=fetch_and_die, args=(node.config, death))
+        process.start()
+        process.join(60)
+        assert process.exitcode == -signal.SIGKILL
+        node.loop().do_one()  # a process of that name begins
+        node.spool.sweep()
+        (outcome,) = node.outcomes(study)
+        assert outcome.reason is None
+        assert dcmread(io.BytesIO(node.spool.read(Area.PRIORS, outcome.content_sha256 or ""))) == prior()
+        assert list(node.spool.digests(Area.PRIORS)) == [outcome.content_sha256]
+        assert list((node.config.spool.path / "incoming").iterdir()) == []
 
 
 @pytest.mark.parametrize("is_lost", [False, True])
