@@ -4,7 +4,8 @@ Knows no DICOM and no ledger. Layout below the spool folder, all of it readable 
 
     incoming/<random>.part      being written; the writer holds a lock on it as long as it lives
     objects/ab/<sha256>.dcm     received; the file's time is the time of receipt
-    results/ab/<sha256>.dcm     made here; next to it <sha256>.<digest>.note, what a rebuilt ledger must not forget
+    results/ab/<sha256>.dcm     made here
+    .../<sha256>.<digest>.note  next to a received or made object: what a rebuilt ledger must not forget of it
     run/                        wake-up sockets and locks
     audit/                      the audit trail, unless it is configured elsewhere (`audit.trail`)
 
