@@ -167,12 +167,13 @@ def release_study(ledger: Ledger, job: StudyJob, *, delay_s: float, count_attemp
 def settle_study_dead(ledger: Ledger, job: StudyJob, reason: DeadReason, detail: str) -> bool:
     """WAITING -> FAILED, and its images DEAD, so that an operator sees them and may retry."""
     now = ledger.now()
+    told = [member.instance_id for member in job.members]
     with ledger.database.writing() as connection:
+        _lock_images(connection, job.study_instance_uid, told)
         mine = sa.and_(held(studies, job.claim), studies.c.version == job.version)
         failed = FREE | {"state": StudyState.FAILED, "updated_at": now}
         if connection.execute(sa.update(studies).where(mine).values(failed)).rowcount == 0:
             return False
-        told = [member.instance_id for member in job.members]
         dead = {"state": InstanceState.DEAD, "reason": DeadReason.UNREPORTED, "updated_at": now}
         dead["sentence"] = f"{reason}: {detail}"
         which = sa.and_(instances.c.id.in_(told), instances.c.state == InstanceState.REPORTED)
@@ -233,7 +234,10 @@ def _told(connection: sa.Connection, job: StudyJob) -> list[int]:
 
 
 def _lock_images(connection: sa.Connection, study_instance_uid: str, told: Sequence[int]) -> list[int]:
-    """Hold the images of a report, and those that waited for it in vain: another version of theirs is in it."""
+    """Hold the images of a report, and those that waited for it in vain: another version of theirs is in it.
+
+    Before the study, as everybody does who holds both.
+    """
     waiting = sa.and_(instances.c.study_instance_uid == study_instance_uid, instances.c.state == InstanceState.REPORTED)
     which = sa.or_(instances.c.id.in_(told), waiting)
     return list(connection.scalars(sa.select(instances.c.id).where(which).order_by(instances.c.id).with_for_update()))

@@ -4,8 +4,9 @@ Knows no DICOM and no ledger. Layout below the spool folder, all of it readable 
 
     incoming/<random>.part      being written; the writer holds a lock on it as long as it lives
     objects/ab/<sha256>.dcm     received; the file's time is the time of receipt
-    results/ab/<sha256>.dcm     made here; next to it <sha256>.<digest>.note, what a rebuilt ledger must not forget
-    priors/ab/<sha256>.dcm      earlier radiographs, fetched; nobody sent them, and a rebuilt ledger fetches them again
+    results/ab/<sha256>.dcm     made here
+    priors/ab/<sha256>.dcm      earlier radiographs, fetched for the report of a study; nobody sent them
+    .../<sha256>.<digest>.note  next to a received or made object: what a rebuilt ledger must not forget of it
     run/                        wake-up sockets and locks
     audit/                      the audit trail, unless it is configured elsewhere (`audit.trail`)
 
