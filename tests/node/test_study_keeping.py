@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -55,6 +56,7 @@ class Node(test_studies.Node):
     """That its destinations want of a study."""
     remarks: tuple[str, ...] = ()
     """Of each judgement."""
+    erased: bool = False
     sent: list[str] = field(default_factory=list)
     """SOP Instance UIDs, as they went."""
 
@@ -568,3 +570,80 @@ def test_too_late_counts_from_the_last_image_of_a_study(node: Node) -> None:
     assert job is not None
     assert job.late_from == last
     assert job.first_due_at == last + timedelta(seconds=QUIET_S)
+
+
+# All of it together
+
+IMAGES = {1: "radiograph", 2: "radiograph", 4: "normal", 8: "radiograph", 16: "lateral"}
+
+
+def settle_all(node: Node) -> None:
+    for _ in range(3):
+        node.works()
+        node.due()
+        node.clock.forward(QUIET_S)
+
+
+def operate(node: Node, move: str, number: int, ids: dict[int, int]) -> tuple[set[int], set[int]]:
+    """One move about one image; which are in the report of the study from now on, and which are not."""
+    if move == "aside":
+        return set(), {number} if node.aside(ids[number]).ids else set()
+    if move == "retry":
+        return {number} if node.retried(f"1.2.1.1.{number}") else set(), set()
+    if move == "rejudge":
+        operator_moves.rejudge(node.ledger, [ids[number]], by="anna")
+        return {number}, set()
+    if move == "erase":
+        retention.erase(node.ledger, node.spool, ids.pop(number), 0.0)
+        node.erased = True
+        return set(), {number}
+    node.resend(sorted(ids.values()))
+    return set(), set()
+
+
+def walk(node: Node, draw: random.Random, moves: int) -> set[int]:
+    """Whatever operators may do, between and during reports; the images that are to be in the last report."""
+    ids: dict[int, int] = {}
+    counted: set[int] = set()
+    for _ in range(moves):
+        missing = sorted(IMAGES.keys() - ids.keys())
+        move = draw.choice(["comes", "aside", "retry", "rejudge", "erase", "resend", "works", "works", "due", "waits"])
+        if move == "comes" and missing:
+            number = draw.choice(missing)
+            node.comes(number, content=IMAGES[number])
+            ids[number] = queries.recent(node.ledger, 1)[0].id
+            counted.add(number)
+        elif move == "works":
+            node.works()
+        elif move == "due":
+            node.due()
+        elif move == "waits":
+            node.clock.forward(QUIET_S)
+        elif ids:
+            there, gone = operate(node, move, draw.choice(sorted(ids)), ids)
+            counted = (counted | there) - gone
+    return counted
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_operators_do_all_is_settled_and_nothing_stays(node: Node, seed: int) -> None:
+    counted = walk(node, random.Random(seed), 40)
+    settle_all(node)
+    assert node.study() in (StudyState.REPORTED, None)
+    assert not {"RECEIVED", "REPORTED", "DEAD"} & set(node.states())
+    assert studies.next_study_s(node.ledger) is None
+    with node.ledger.database.reading() as connection:
+        in_it = set(connection.scalars(sa.select(metadata.tables["judgements"].c.instance_id)))
+        uids = sa.select(metadata.tables["instances"].c.sop_instance_uid)
+        found = set(connection.scalars(uids.where(metadata.tables["instances"].c.id.in_(in_it))))
+    assert found == {f"1.2.1.1.{number}" for number in counted}
+    said = {number for number in counted if IMAGES[number] != "lateral"}
+    last = [uid for uid in node.sent if uid.startswith(f"{peers.uid(ResultKind.REPORT, 0)[:-1]}")]
+    if said and not node.erased:
+        assert int(last[-1].rsplit(".", 1)[-1]) % 1000 == sum(said)
+    node.clock.forward(31 * DAY_S)
+    retention.sweep(node.ledger, node.spool, 30.0, 1.0)
+    assert node.files() == []
+    node.clock.forward(31 * DAY_S)
+    retention.forget(node.ledger, 30.0)
+    assert node.rows() == {}
