@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cxr_node.demo import IndexRow
     from cxr_node.diagnose.thresholds import CheckResult
     from cxr_node.tools.classify import Answer
+    from cxr_node.tools.classify_study import StudyAnswer
     from cxr_node.tools.send import Sent
 
 Item = TypeVar("Item")
@@ -73,15 +74,41 @@ def demo_table(rows: Sequence[IndexRow]) -> Table:
 
 def classify_table(answers: Sequence[Answer]) -> Table:
     """Path, verdict, certainty, reason."""
-    findings = dict.fromkeys(one.target.finding for one in answers if one.target is not None)
-    scope = f" The verdict concerns {' or '.join(findings)} only." if findings else ""
-    table = Table(caption=f"Research use only.{scope}", caption_justify="left")
+    table = Table(caption=_scope(answers), caption_justify="left")
     for heading in ("file", "verdict", "certainty", "reason"):
         table.add_column(heading, overflow="fold")
     for answer in answers:
-        why = " - ".join(word for word in (names.reason(answer.reason), answer.sentence) if word)
-        table.add_row(str(answer.path), verdict(answer.word, answer.target), answer.stated or "-", why)
+        table.add_row(str(answer.path), verdict(answer.word, answer.target), answer.stated or "-", _why(answer))
     return table
+
+
+def study_table(answers: Sequence[StudyAnswer]) -> Table:
+    """Study, verdict, and below each other its images: what is said of each, or why it was not analysed."""
+    images = [image for answer in answers for image in answer.images]
+    table = Table(caption=_scope(images), caption_justify="left")
+    for heading in ("study", "verdict", "images"):
+        table.add_column(heading, overflow="fold")
+    for answer in answers:
+        said = verdict(answer.word, answer.target)
+        table.add_row(answer.study_instance_uid or "-", said, Text("\n".join(map(_image_line, answer.images))))
+    return table
+
+
+def _image_line(image: Answer) -> str:
+    if image.target is None:
+        return f"{image.path}: not analysed - {_why(image)}"
+    more = [word for word in (image.stated and f"certainty {image.stated}", _why(image)) if word]
+    return ", ".join([f"{image.path}: {names.verdict(image.word, image.target)}", *more])
+
+
+def _why(answer: Answer) -> str:
+    return " - ".join(word for word in (names.reason(answer.reason), answer.sentence) if word)
+
+
+def _scope(answers: Sequence[Answer]) -> str:
+    findings = dict.fromkeys(one.target.finding for one in answers if one.target is not None)
+    concerns = f" The verdict concerns {' or '.join(findings)} only." if findings else ""
+    return f"Research use only.{concerns}"
 
 
 def check_line(result: CheckResult) -> Text:
