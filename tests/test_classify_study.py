@@ -152,5 +152,6 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = " ".join(CliRunner().invoke(app, argv).output.split())
     assert "not analysed" in told
     assert {file: file.read_bytes() for file in out.iterdir()} == before
-    checked = CliRunner().invoke(app, ["verify", str(folder), str(out)])
-    assert (checked.exit_code, checked.stdout.strip()) == (0, "7 results, 3 sources, 0 flaws")
+    sources = [str(folder / name) for name in ("1", "2", "z.dcm")]
+    checked = CliRunner().invoke(app, ["verify", *sources, str(out)])
+    assert checked.stdout.splitlines() == ["7 results, 4 sources, 0 flaws"]
