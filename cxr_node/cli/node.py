@@ -256,11 +256,11 @@ def demo(
     """Show the main job on real DICOM associations: a node and a small recording PACS on loopback."""
     from cxr_node import demo
 
-    def show(rows: list[demo.IndexRow]) -> None:
+    def show(rows: list[demo.StudyRow]) -> None:
         out.print(tables.demo_table(rows))
         out.print(f"Open {out_dir / 'index.html'}. Research use only.")
 
-    def visit(rows: list[demo.IndexRow], address: str) -> None:
+    def visit(rows: list[demo.StudyRow], address: str) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler)
         with contextlib.suppress(KeyboardInterrupt):

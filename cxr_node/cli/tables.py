@@ -15,10 +15,10 @@ from rich.text import Text
 from cxr_node.diagnose import thresholds
 from cxr_node.dicom.words import names
 from cxr_node.dicom.words.rounding import beside
-from cxr_node.domain import Target, Verdict
+from cxr_node.domain import PNEUMONIA, Target, Verdict
 
 if TYPE_CHECKING:
-    from cxr_node.demo import IndexRow
+    from cxr_node.demo import ImageRow, StudyRow
     from cxr_node.diagnose.thresholds import CheckResult
     from cxr_node.tools.classify import Answer
     from cxr_node.tools.classify_study import StudyAnswer
@@ -56,20 +56,30 @@ def stated(probability: float | None, abstain_reason: str | None, verdict: str |
     return (beside(verdict, probability) if abstain_reason is None else None) or "-"
 
 
-def demo_table(rows: Sequence[IndexRow]) -> Table:
-    """Image, verdict, certainty, turnaround, objects."""
-    table = Table(title="what came back: report, measurements, heat map", title_justify="left")
-    table.add_column("image")
+def demo_table(rows: Sequence[StudyRow]) -> Table:
+    """Study, verdict, certainty, turnaround, objects; below a study of several images what is said of each."""
+    table = Table(title="what came back: reports, measurements, heat maps", title_justify="left")
+    table.add_column("study")
     table.add_column("verdict")
     for heading in ("certainty", "turnaround", "objects delivered"):
         table.add_column(heading, justify="right")
     for row in rows:
         took = "-" if row.turnaround_ms is None else f"{row.turnaround_ms:.0f} ms"
-        said = Text(row.state) if row.verdict is None else verdict(row.verdict, row.target)
-        if row.reason:
-            said.append(f" ({names.reason(row.reason)})")
-        table.add_row(row.name, said, row.certainty or "-", took, str(len(row.objects)))
+        count = str(len(row.objects))
+        if len(row.images) == 1:
+            table.add_row(row.name, _said(row.images[0]), row.images[0].certainty or "-", took, count)
+            continue
+        table.add_row(row.name, verdict((row.target or PNEUMONIA).word(row.verdict), row.target), "", took, count)
+        for number, image in enumerate(row.images, 1):
+            table.add_row(f"  image {number}: {image.name}", _said(image), image.certainty or "-", "", "")
     return table
+
+
+def _said(image: ImageRow) -> Text:
+    said = Text(image.state) if image.verdict is None else verdict(image.verdict, image.target)
+    if image.reason:
+        said.append(f" ({names.reason(image.reason)})")
+    return said
 
 
 def classify_table(answers: Sequence[Answer]) -> Table:
