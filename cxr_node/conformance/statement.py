@@ -224,7 +224,7 @@ def _facts() -> dict[str, Any]:
         "priors": {
             "defaults": config.priors,
             "find": retrieve.FIND,
-            "get": retrieve.GET,
+            "retrieve": retrieve.GET,
             "classes": query.SOP_CLASSES,
             "syntaxes": (association.EXPLICIT, association.IMPLICIT),
             "answers": retrieve.MAX_ANSWERS,
