@@ -179,7 +179,7 @@ def _past(ledger: Ledger) -> None:
 def test_a_study_is_ripe_when_it_is_although_its_last_image_took_longest(tmp_path: Path) -> None:
     """Who fills the lanes has then looked what is next, and would look again after half a minute only."""
     pacs = {"name": "pacs", "address": "PACS@127.0.0.1:104"}
-    settings = config(tmp_path, study={"quiet_s": 0.0}, destinations=[pacs])
+    settings = workplace.config(tmp_path / "spool", study={"quiet_s": 0.0}, destinations=[pacs])
     reported = threading.Event()
     kept = Judgement(
         finding=ledgers.finding(), rows=1, columns=1, pixel_aspect=1.0, view=View.PA, remarks=(), cautions=(),
