@@ -7,7 +7,7 @@ All values are frozen and valid once constructed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum, StrEnum
@@ -52,6 +52,12 @@ class Verdict(StrEnum):
     def of_word(cls, word: str) -> Verdict:
         """Read the word of any target; whatever is none of the common words names a finding."""
         return cls(word) if word in set(cls) else cls.POSITIVE
+
+    @classmethod
+    def worst(cls, found: Iterable[Verdict]) -> Verdict:
+        """Of the images of a study; INDETERMINATE where none of them was analysed."""
+        there, first = set(found), (cls.POSITIVE, cls.INDETERMINATE, cls.NEGATIVE)
+        return next((each for each in first if each in there), cls.INDETERMINATE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

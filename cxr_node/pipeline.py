@@ -165,9 +165,19 @@ def process(
     if isinstance(analysis, Rejected):
         return with_note(analysis, content, origin, config, precedent)
     with during("explain"):
-        artifacts = explain(analysis, origin, config, precedent)
-        for_study = config.kinds(ReportPer.STUDY)
-        pictures = explain(analysis, origin, config, kinds=for_study, per=ReportPer.STUDY)
+        return report(analysis, origin, config, precedent)
+
+
+def report(analysis: Analysis, origin: Origin, config: Config, precedent: Precedent = NO_PRECEDENT) -> Reported:
+    """Make what the destinations want of an image alone, and what the report of its study needs of it.
+
+    Raises
+    ------
+    UnsoundResultError : as `explain`.
+    """
+    artifacts = explain(analysis, origin, config, precedent)
+    for_study = config.kinds(ReportPer.STUDY)
+    pictures = explain(analysis, origin, config, kinds=for_study, per=ReportPer.STUDY)
     told = judgement(analysis, pictures) if for_study else None
     return Reported(finding=analysis.finding, artifacts=artifacts, pictures=pictures, judgement=told)
 

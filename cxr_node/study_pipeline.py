@@ -45,13 +45,14 @@ STUDY_BUILDERS: Mapping[ResultKind, Callable[[Study], Artifact | None]] = {
 """Those that a study has one of; the others are made of each image."""
 
 
-def report_study(case: StudyCase, config: Config) -> StudyReport | None:
+def report_study(case: StudyCase, config: Config, kinds: frozenset[ResultKind] | None = None) -> StudyReport | None:
     """Make the report of a study: no pixels, no clock; the same images give the same bytes, in whichever order.
 
     Parameters
     ----------
     case : its images, each once or several times; of several versions of an image the newest counts
     config : only `results` and what the destinations want of a study are read
+    kinds : None: what the destinations want of a study
 
     Returns
     -------
@@ -59,16 +60,15 @@ def report_study(case: StudyCase, config: Config) -> StudyReport | None:
 
     Raises UnsoundResultError: our own check refuses it; nothing of it may leave the house.
     """
-    kinds = config.kinds(ReportPer.STUDY)
-    images = in_order(_context_of(*each, config) for each in _newest(case.images))
+    kinds = config.kinds(ReportPer.STUDY) if kinds is None else kinds
+    images = in_order(_context_of(*each, config, kinds) for each in _newest(case.images))
     known = {each.source.ref.sop_instance_uid for each in images}
     others = tuple({each.sop_instance_uid: each for each in case.others if each.sop_instance_uid not in known}.values())
     head = images[0] if images else _unanswered(case, config)
     if head is None:
         return None
-    study = Study(
-        head=head, images=images, others=others, earlier=case.earlier_reports, priors=_priors(case.priors, config)
-    )
+    priors = _priors(case.priors, config, kinds)
+    study = Study(head=head, images=images, others=others, earlier=case.earlier_reports, priors=priors)
     wanted = kinds if images else kinds & {ResultKind.REPORT}
     made = (build(study) for kind, build in STUDY_BUILDERS.items() if kind in wanted)
     artifacts = tuple(artifact for artifact in made if artifact is not None)
@@ -76,7 +76,7 @@ def report_study(case: StudyCase, config: Config) -> StudyReport | None:
     return StudyReport(verdict=study.verdict, artifacts=artifacts)
 
 
-def _context_of(image: StudyImage, source: header.Source, config: Config) -> Context:
+def _context_of(image: StudyImage, source: header.Source, config: Config, kinds: frozenset[ResultKind]) -> Context:
     """Put an image and what was said of it together again; nothing of a report is made of its pixels."""
     told = image.judgement
     unseen = Radiograph(
@@ -94,7 +94,7 @@ def _context_of(image: StudyImage, source: header.Source, config: Config) -> Con
         finding=told.finding,
         origin=image.origin,
         settings=config.results,
-        kinds=config.kinds(ReportPer.STUDY),
+        kinds=kinds,
         zone=times.zone(config.results.time_zone),
         per=ReportPer.STUDY,
         made=told.results,
@@ -133,9 +133,9 @@ def _moment(image: StudyImage) -> datetime:
     return image.origin.received_at
 
 
-def _priors(images: Sequence[StudyImage], config: Config) -> tuple[Context, ...]:
+def _priors(images: Sequence[StudyImage], config: Config, kinds: frozenset[ResultKind]) -> tuple[Context, ...]:
     """Earlier radiographs, the newest study first."""
-    found = in_order(_context_of(*each, config) for each in _newest(images))
+    found = in_order(_context_of(*each, config, kinds) for each in _newest(images))
     return tuple(sorted(found, key=lambda each: each.source.text("StudyDate"), reverse=True))
 
 

@@ -11,13 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from cxr_node.config.schema import Study
 from cxr_node.conformance import statement
 from cxr_node.dicom.pixels import codecs
 from cxr_node.node.commitment import scu
 from cxr_node.node.deliver import storage_scu
+from cxr_node.node.ledger import ripening
 from cxr_node.node.network import statuses
 from cxr_node.node.network.association import Entity
 from cxr_node.node.network.file_meta import IMPLEMENTATION_CLASS_UID
+from cxr_node.node.priors import query, retrieve
 from cxr_node.node.receive import server, storage_scp
 from cxr_node.node.receive.acse import Rejection
 from cxr_node.result_kinds import ResultKind
@@ -130,8 +133,8 @@ def test_deliver_introduces_itself_as_the_statement_says(written: str) -> None:
 def test_uncertain_has_no_word_of_presence_or_absence(written: str) -> None:
     """Where the statement tells values by verdict, it tells the right ones."""
     coded = rows(written, "8.3 Coded terminology and templates")
-    assert [row[6] for row in coded if '"Present"' in row[4]] == ["PNEUMONIA"] * 2
-    told = [row for row in coded if "Absent" in row[4]]
+    assert [row[6] for row in coded if '"Present"' in row[4]] == ["PNEUMONIA, several images"] * 2
+    told = [row for row in coded if "Absent" in row[4] and "several images" not in row[6]]
     assert len(told) == 2
     for row in told:
         values = {value.split(" for ")[1]: value for value in row[4].split("; ")}
@@ -149,3 +152,19 @@ def test_the_integration_statement_answers_every_item(written: str) -> None:
 def test_nothing_of_the_template_s_machinery_shows(written: str, word: str) -> None:
     lines = [line for line in written.splitlines() if line != "None."]
     assert not [line for line in lines if word in line and "(None" not in line]
+
+
+def test_what_a_study_and_its_priors_bring_is_stated(written: str) -> None:
+    """A report of several images, its predecessor, its priors, the defaults of ripeness, and the queries."""
+    model = section(written, "4.1 Implementation model")
+    settings = Study()
+    assert f"{settings.quiet_s:g} s after its last image" in model
+    assert f"{settings.max_wait_s:g} s after the first" in model
+    assert f"{ripening.URGENT_QUIET_S:g} s after its last image" in model
+    made = section(written, "8.1.4 Attributes made here")
+    assert all(made.count(tag) >= 1 for tag in ("(0040,A360)", "(0040,A385)"))
+    tree = [row for row in rows(written, "8.3 Coded terminology and templates") if "Previous Finding" in row[3]]
+    assert [row[6] for row in tree] == ["several images"] * 2
+    opened = section(written, "4.2.2.2 Association initiation")
+    assert all(f"| {uid} | SCU |" in opened for uid in (retrieve.FIND, retrieve.GET))
+    assert all(f"| {uid} | SCP, by SCP/SCU Role Selection |" in opened for uid in query.SOP_CLASSES)

@@ -17,7 +17,7 @@ from tests import builders
 
 
 @pytest.fixture(scope="module")
-def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[demo.IndexRow], Path]:
+def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[demo.StudyRow], Path]:
     out = tmp_path_factory.mktemp("demo") / "out"
     rubbish = out.parent / "rubbish.dcm"
     rubbish.write_bytes(b"\0" * 128 + b"DICM" + b"rubbish" * 50)
@@ -27,30 +27,46 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[demo.IndexRow]
     return demo.run([*images, rubbish, lateral], out, Console(quiet=True)), out
 
 
-def test_every_radiograph_is_answered_with_its_objects(shown: tuple[list[demo.IndexRow], Path]) -> None:
+def test_every_study_is_answered_with_its_objects(shown: tuple[list[demo.StudyRow], Path]) -> None:
     rows, _ = shown
-    assert len(rows) == 7  # six built in, one lateral; rubbish is said and left out
-    *built_in, lateral = rows
-    assert [row.verdict for row in built_in] == ["NORMAL"] * 3 + ["PNEUMONIA"] * 2 + ["UNCERTAIN"]
-    doubtful = built_in[-1]
-    assert doubtful.reason == "between-thresholds"
-    assert doubtful.probability is not None and 0.25 < doubtful.probability < 0.6  # far from both
-    assert all(row.objects == ("report.dcm", "measurements.dcm", "heatmap.dcm") for row in built_in)
-    assert all(row.turnaround_ms is not None and row.turnaround_ms > 0 for row in built_in)
-    assert (lateral.verdict, lateral.reason, lateral.objects) == ("REJECTED", "view-not-frontal", ())
+    assert [len(row.images) for row in rows] == [2, 1, 1, 1, 1, 1]  # rubbish is said and left out
+    assert [row.verdict.value for row in rows] == [
+        "POSITIVE", "NORMAL", "NORMAL", "POSITIVE", "UNCERTAIN", "UNCERTAIN",
+    ]  # fmt: skip
+    together, clear, _, _, doubtful, lateral = rows
+    assert [image.verdict for image in together.images] == ["NORMAL", "PNEUMONIA"]
+    (image,) = doubtful.images
+    assert image.reason == "between-thresholds"
+    assert image.probability is not None and 0.25 < image.probability < 0.6  # far from both
+    assert together.objects == ("report.dcm", "measurements.dcm", "heatmap-2.dcm")
+    assert clear.objects == ("report.dcm", "measurements.dcm")
+    assert doubtful.objects == ("report.dcm", "measurements.dcm", "heatmap-1.dcm")
+    assert all(row.turnaround_ms is not None and row.turnaround_ms > 1000 * demo.QUIET_S for row in rows)
+    (image,) = lateral.images
+    assert (image.verdict, image.reason, lateral.objects) == ("REJECTED", "view-not-frontal", ("report.dcm",))
 
 
-def test_the_folder_opens(shown: tuple[list[demo.IndexRow], Path]) -> None:
+def test_the_folder_opens(shown: tuple[list[demo.StudyRow], Path]) -> None:
     rows, out = shown
     page = (out / "index.html").read_text()
     assert "Research use only" in page
-    assert all(row.name in page and row.said in page for row in rows)
+    assert "7 radiographs of 6 studies" in page
+    assert all(row.name in page and image.said in page for row in rows for image in row.images)
     assert "between-thresholds" not in page
     assert "NORMAL" not in re.sub(r"<style>.*?</style>|<[^>]*>", "", page, flags=re.DOTALL)
-    for row in rows[:-1]:
-        source, report = dcmread(row.folder / "source.dcm"), dcmread(row.folder / "report.dcm")
-        assert report.StudyInstanceUID == source.StudyInstanceUID
+    for row in rows:
+        report = dcmread(row.folder / "report.dcm")
         assert f"AI: {row.said}" in (row.folder / "report.html").read_text()
-        with Image.open(row.folder / "heatmap.png") as picture:
-            assert picture.mode == "RGB"
-            assert np.asarray(picture).std() > 10
+        for number, _ in enumerate(row.images, 1):
+            assert report.StudyInstanceUID == dcmread(row.folder / f"source-{number}.dcm").StudyInstanceUID
+    for name in (name.removesuffix(".dcm") for row in rows for name in row.objects if name.startswith("heatmap")):
+        assert f"{name}.png" in page
+    with Image.open(rows[0].folder / "heatmap-2.png") as picture:
+        assert picture.mode == "RGB"
+        assert np.asarray(picture).std() > 10
+
+
+def test_the_report_of_two_images_names_both(shown: tuple[list[demo.StudyRow], Path]) -> None:
+    text = (shown[0][0].folder / "report.html").read_text()
+    assert "AI: PNEUMONIA SUSPECTED in image 2." in text
+    assert "Image 1 (AP, series 1, image 1): No pneumonia detected" in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,10 @@ from cxr_node.errors import InstanceError, UnsoundResultError
 from cxr_node.outcome import Artifact, Reported
 from cxr_node.result_kinds import ResultKind
 from tests import builders
+from tests.dicom import studies
 
-CONFIG = loader.parse({"spool": {"path": "."}, "model": {"profile": "test"}})
+ALONE = {"name": "pacs", "address": "PACS@127.0.0.1:104", "report_per": "image"}
+CONFIG = loader.parse({"spool": {"path": "."}, "model": {"profile": "test"}, "destinations": [ALONE]})
 ORIGIN = Origin(calling_ae_title="MODALITY", peer_host="127.0.0.1", received_at=datetime(2025, 1, 2, tzinfo=UTC))
 RUNNER = CliRunner()
 SOURCE = builders.part10(builders.radiograph())
@@ -113,7 +116,7 @@ def test_a_builder_s_mistake_is_not_handed_on(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_all_kinds_of_results_pass() -> None:
-    everything = {"name": "all", "address": "PACS@127.0.0.1:104", "send": [kind.value for kind in ResultKind]}
+    everything = ALONE | {"send": [kind.value for kind in ResultKind]}
     config = loader.parse({"spool": {"path": "."}, "model": {"profile": "test"}, "destinations": [everything]})
     for probability in (0.97, 0.5, 0.03):
         outcome = pipeline.process(SOURCE, ORIGIN, builders.FixedPredictor(probability=probability), config)
@@ -123,7 +126,7 @@ def test_all_kinds_of_results_pass() -> None:
 
 def test_every_kind_of_several_radiographs_at_once_is_told_apart(tmp_path: Path) -> None:
     """Objects without a content tree name their source in sequences of their own."""
-    everything = {"name": "a", "address": "A@h:1", "send": [*ResultKind]}
+    everything = ALONE | {"send": [*ResultKind]}
     config = loader.parse({"spool": {"path": "."}, "destinations": [everything]})
     for number in (1, 2):
         content = builders.part10(builders.radiograph(number))
@@ -135,3 +138,30 @@ def test_every_kind_of_several_radiographs_at_once_is_told_apart(tmp_path: Path)
     shown = RUNNER.invoke(app, ["verify", str(tmp_path)])
     assert shown.exit_code == 0, shown.output
     assert f"{2 * len(pipeline.BUILDERS)} results, 2 sources, 0 flaws" in shown.output
+
+
+def study_files(folder: Path) -> Path:
+    """What an archive has of a study: its report, the one that replaced it when an image came late, and all images."""
+    of = studies.with_prior(studies.case("pneumonia", "normal", "between", laterals=1))
+    early = studies.report(replace(of, images=of.images[:2], priors=()))
+    late = studies.report(replace(of, earlier_reports=(studies.refs(early),)))
+    names = ("pneumonia", "normal", "between")
+    pictures = [each for number, one in enumerate(names, 1) for each in studies.image(number, one)[1].pictures]
+    for number, each in enumerate((*early.artifacts, *late.artifacts, *pictures)):
+        (folder / f"{number}.{each.kind}.dcm").write_bytes(each.content)
+    for number, image in enumerate(of.images):
+        (folder / f"source-{number}.dcm").write_bytes(image.content)
+    return folder
+
+
+def test_the_objects_of_a_study_pass(tmp_path: Path) -> None:
+    ran = verify(study_files(tmp_path))
+    assert (ran.exit_code, ran.stdout.splitlines()[-1:]) == (0, ["10 results, 3 sources, 0 flaws"]), ran.stdout
+
+
+def test_a_flaw_in_one_image_of_a_study_is_told(tmp_path: Path) -> None:
+    """That the lateral was analysed, where its reason stands."""
+    spoil(study_files(tmp_path) / "3.report.dcm", b"not analysed - the view", b"analysed, and the view ")
+    ran = verify(tmp_path)
+    assert ran.exit_code == 1
+    assert str(tmp_path / "3.report.dcm") in ran.stdout

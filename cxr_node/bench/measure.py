@@ -208,7 +208,7 @@ def _stages_ms(content: bytes, predictor: ProfilePredictor, config: Config) -> t
     examination = predictor.examine(radiograph)
     clock.append(time.perf_counter())
     finding = pipeline.conclude(examination, predictor.profile, config)
-    pipeline.explain(pipeline.Analysis(source=source, radiograph=radiograph, finding=finding), origin, config)
+    pipeline.report(pipeline.Analysis(source=source, radiograph=radiograph, finding=finding), origin, config)
     clock.append(time.perf_counter())
     return tuple(1000.0 * (end - start) for start, end in itertools.pairwise(clock))
 

@@ -20,6 +20,7 @@ from cxr_node.diagnose import machine
 from cxr_node.dicom.read import header
 from cxr_node.node.ledger.queries import Story
 from cxr_node.node.ledger.states import InstanceState
+from cxr_node.result_kinds import ReportPer, Wish
 from cxr_node.tools import trial_node
 from cxr_node.tools.trial_node import Recorder
 
@@ -77,12 +78,13 @@ def images_per_s(stories: Sequence[Story]) -> float:
 
 def _settings(config: Config, stack: contextlib.ExitStack) -> dict[str, Any]:
     """The configuration, with a PACS on loopback in the place of each of its destinations."""
-    kept = config.model_dump(mode="json", exclude={"listen", "spool", "audit", "destinations"})
-    wanted = [(to.name, to.send) for to in config.destinations] or [("pacs", STANDARD_KINDS)]
+    kept = config.model_dump(mode="json", exclude={"listen", "spool", "audit", "priors", "destinations"})
+    wanted = config.wishes or {"pacs": Wish(per=ReportPer.STUDY, kinds=STANDARD_KINDS)}
     destinations = []
-    for number, (name, kinds) in enumerate(wanted):
+    for number, (name, wish) in enumerate(wanted.items()):
         pacs = stack.enter_context(Recorder(None, f"BENCH_{number}"))
-        destinations.append({"name": name, "address": str(pacs.address), "send": [kind.value for kind in kinds]})
+        kinds = [kind.value for kind in wish.kinds]
+        destinations.append({"name": name, "address": str(pacs.address), "send": kinds, "report_per": wish.per.value})
     return {**kept, "audit": {"enabled": config.audit.enabled}, "destinations": destinations}
 
 

@@ -33,7 +33,7 @@ from cxr_node.cli.app import (
     say_json,
 )
 from cxr_node.config import loader
-from cxr_node.config.schema import Address
+from cxr_node.config.schema import Address, Config
 from cxr_node.errors import ConfigError, DataError, ResourceError
 
 if TYPE_CHECKING:
@@ -256,11 +256,11 @@ def demo(
     """Show the main job on real DICOM associations: a node and a small recording PACS on loopback."""
     from cxr_node import demo
 
-    def show(rows: list[demo.IndexRow]) -> None:
+    def show(rows: list[demo.StudyRow]) -> None:
         out.print(tables.demo_table(rows))
         out.print(f"Open {out_dir / 'index.html'}. Research use only.")
 
-    def visit(rows: list[demo.IndexRow], address: str) -> None:
+    def visit(rows: list[demo.StudyRow], address: str) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler)
         with contextlib.suppress(KeyboardInterrupt):
@@ -363,15 +363,25 @@ def classify_files(
     out_dir: Annotated[Path | None, typer.Option("--out", help="Write the result objects here.")] = None,
     profile: Annotated[str, typer.Option(help="Built-in profile or profile folder.")] = "pneumonia-pediatric",
     config: Annotated[Path | None, typer.Option("--config", "-c", help="Rules of this configuration.")] = None,
+    study: Annotated[
+        bool, typer.Option("--study", help="One answer for each study, as the node sends it; no earlier radiographs.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Judge files without a network: a table, or one JSON object a line."""
+    """Judge files without a network, each alone or each study as a whole: a table, or one JSON object a line."""
     from cxr_node.tools import classify
-    from cxr_node.tools.classify import ResultFiles
 
     default = loader.parse({"spool": {"path": "."}, "model": {"profile": profile}})
     settings = loader.load(config) if config else default
     files = classify.files(paths)
+    judged = _judge_studies if study else _judge_files
+    judged(files, settings, out_dir, as_json)
+
+
+def _judge_files(files: list[Path], settings: Config, out_dir: Path | None, as_json: bool) -> None:
+    from cxr_node.tools import classify
+    from cxr_node.tools.classify import ResultFiles
+
     classifier = wiring.classifier(settings)
     answers = classify.judge(files, classifier, settings, objects=out_dir is not None)
     results = ResultFiles(out_dir, files) if out_dir is not None else None
@@ -387,3 +397,23 @@ def classify_files(
             err.print(f"{answer.path}: its results are {written[0].name} and others next to it", markup=False)
     if not as_json:
         out.print(tables.classify_table(kept))
+
+
+def _judge_studies(files: list[Path], settings: Config, out_dir: Path | None, as_json: bool) -> None:
+    from cxr_node.tools import classify_study
+    from cxr_node.tools.classify import ResultFiles
+
+    found = classify_study.group(files)
+    classifier = wiring.classifier(settings)
+    answers = classify_study.judge(found, classifier, settings, objects=out_dir is not None)
+    studies = [Path(each.study_instance_uid) for each in found if each.study_instance_uid is not None]
+    results = ResultFiles(out_dir, [*files, *studies]) if out_dir is not None else None
+    kept = []
+    for answer in tables.progress(answers, len(found), "judging", quiet=as_json):
+        written = answer.write(results) if results else []
+        if as_json:
+            named = {"objects": [file.name for file in written]} if results else {}
+            say_json(answer.as_json(classifier.profile.name) | named)
+        kept.append(answer)
+    if not as_json:
+        out.print(tables.study_table(kept))

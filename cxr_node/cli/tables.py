@@ -15,12 +15,13 @@ from rich.text import Text
 from cxr_node.diagnose import thresholds
 from cxr_node.dicom.words import names
 from cxr_node.dicom.words.rounding import beside
-from cxr_node.domain import Target, Verdict
+from cxr_node.domain import PNEUMONIA, Target, Verdict
 
 if TYPE_CHECKING:
-    from cxr_node.demo import IndexRow
+    from cxr_node.demo import ImageRow, StudyRow
     from cxr_node.diagnose.thresholds import CheckResult
     from cxr_node.tools.classify import Answer
+    from cxr_node.tools.classify_study import StudyAnswer
     from cxr_node.tools.send import Sent
 
 Item = TypeVar("Item")
@@ -55,33 +56,69 @@ def stated(probability: float | None, abstain_reason: str | None, verdict: str |
     return (beside(verdict, probability) if abstain_reason is None else None) or "-"
 
 
-def demo_table(rows: Sequence[IndexRow]) -> Table:
-    """Image, verdict, certainty, turnaround, objects."""
-    table = Table(title="what came back: report, measurements, heat map", title_justify="left")
-    table.add_column("image")
+def demo_table(rows: Sequence[StudyRow]) -> Table:
+    """Study, verdict, certainty, turnaround, objects; below a study of several images what is said of each."""
+    table = Table(title="what came back: reports, measurements, heat maps", title_justify="left")
+    table.add_column("study")
     table.add_column("verdict")
     for heading in ("certainty", "turnaround", "objects delivered"):
         table.add_column(heading, justify="right")
     for row in rows:
         took = "-" if row.turnaround_ms is None else f"{row.turnaround_ms:.0f} ms"
-        said = Text(row.state) if row.verdict is None else verdict(row.verdict, row.target)
-        if row.reason:
-            said.append(f" ({names.reason(row.reason)})")
-        table.add_row(row.name, said, row.certainty or "-", took, str(len(row.objects)))
+        count = str(len(row.objects))
+        if len(row.images) == 1:
+            table.add_row(row.name, _said(row.images[0]), row.images[0].certainty or "-", took, count)
+            continue
+        table.add_row(row.name, verdict((row.target or PNEUMONIA).word(row.verdict), row.target), "", took, count)
+        for number, image in enumerate(row.images, 1):
+            table.add_row(f"  image {number}: {image.name}", _said(image), image.certainty or "-", "", "")
     return table
+
+
+def _said(image: ImageRow) -> Text:
+    said = Text(image.state) if image.verdict is None else verdict(image.verdict, image.target)
+    if image.reason:
+        said.append(f" ({names.reason(image.reason)})")
+    return said
 
 
 def classify_table(answers: Sequence[Answer]) -> Table:
     """Path, verdict, certainty, reason."""
-    findings = dict.fromkeys(one.target.finding for one in answers if one.target is not None)
-    scope = f" The verdict concerns {' or '.join(findings)} only." if findings else ""
-    table = Table(caption=f"Research use only.{scope}", caption_justify="left")
+    table = Table(caption=_scope(answers), caption_justify="left")
     for heading in ("file", "verdict", "certainty", "reason"):
         table.add_column(heading, overflow="fold")
     for answer in answers:
-        why = " - ".join(word for word in (names.reason(answer.reason), answer.sentence) if word)
-        table.add_row(str(answer.path), verdict(answer.word, answer.target), answer.stated or "-", why)
+        table.add_row(str(answer.path), verdict(answer.word, answer.target), answer.stated or "-", _why(answer))
     return table
+
+
+def study_table(answers: Sequence[StudyAnswer]) -> Table:
+    """Study, verdict, and below each other its images: what is said of each, or why it was not analysed."""
+    images = [image for answer in answers for image in answer.images]
+    table = Table(caption=_scope(images), caption_justify="left")
+    for heading in ("study", "verdict", "images"):
+        table.add_column(heading, overflow="fold")
+    for answer in answers:
+        said = verdict(answer.word, answer.target)
+        table.add_row(answer.study_instance_uid or "-", said, Text("\n".join(map(_image_line, answer.images))))
+    return table
+
+
+def _image_line(image: Answer) -> str:
+    if image.target is None:
+        return f"{image.path}: not analysed - {_why(image)}"
+    more = [word for word in (image.stated and f"certainty {image.stated}", _why(image)) if word]
+    return ", ".join([f"{image.path}: {names.verdict(image.word, image.target)}", *more])
+
+
+def _why(answer: Answer) -> str:
+    return " - ".join(word for word in (names.reason(answer.reason), answer.sentence) if word)
+
+
+def _scope(answers: Sequence[Answer]) -> str:
+    findings = dict.fromkeys(one.target.finding for one in answers if one.target is not None)
+    concerns = f" The verdict concerns {' or '.join(findings)} only." if findings else ""
+    return f"Research use only.{concerns}"
 
 
 def check_line(result: CheckResult) -> Text:

@@ -14,24 +14,36 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from cxr_node import __version__, domain, pipeline, resources
+from cxr_node import __version__, domain, pipeline, resources, study_pipeline
 from cxr_node.config import loader, schema
 from cxr_node.config.schema import Config
 from cxr_node.dicom import from_picture, part10
 from cxr_node.dicom.pixels import codecs
 from cxr_node.dicom.read import admission
 from cxr_node.dicom.results import statement
-from cxr_node.domain import Examination, Heatmap, Origin, Place, Prediction, Radiograph, Region, Verdict, Zone
+from cxr_node.domain import (
+    Examination,
+    Heatmap,
+    Origin,
+    Place,
+    Prediction,
+    Radiograph,
+    Region,
+    ResultRef,
+    Verdict,
+    Zone,
+)
 from cxr_node.model import profile
 from cxr_node.model.profile import Profile
 from cxr_node.node.commitment import scu
 from cxr_node.node.deliver import storage_scu, transcode
-from cxr_node.node.ledger import commitments
+from cxr_node.node.ledger import commitments, ripening
 from cxr_node.node.network import association, file_meta, statuses, tls
 from cxr_node.node.network.statuses import Action
+from cxr_node.node.priors import query, retrieve
 from cxr_node.node.receive import listener, server, storage_scp
 from cxr_node.node.receive.acse import Rejection
-from cxr_node.outcome import Artifact, Rejected
+from cxr_node.outcome import Artifact, Rejected, StudyCase, StudyImage
 from cxr_node.result_kinds import SHAPES, ResultKind
 from cxr_node.tools.drawn import BUILT_IN
 
@@ -49,7 +61,11 @@ OTHER_ATTRIBUTES = {
     "ImageLaterality": "",
 }
 """Of a second source: a value that it changes is not the same for every radiograph."""
+SEVERAL, NOT_ONE = "several images", "no image analysed"
+"""Cases that are no verdict: an image of each with a lateral, a prior and an earlier report; and a lateral alone."""
+_EARLIER = {"StudyInstanceUID": "2.25.8", "StudyDate": "20240101", "StudyTime": "120000"}
 _AT = datetime(2025, 1, 1, 12, tzinfo=UTC)
+_SENDER = Origin(calling_ae_title="MODALITY", peer_host="127.0.0.1", received_at=_AT)
 _DESTINATION = {
     "name": "pacs",
     "address": "PACS@127.0.0.1:104",
@@ -57,9 +73,10 @@ _DESTINATION = {
     "commitment_wait_h": 24,
 }
 
-_CONFIG = {
+_CONFIG: dict[str, Any] = {
     "spool": {"path": "/var/lib/cxr-node"},
     "destinations": [_DESTINATION],
+    "priors": {"from": "pacs"},
     "results": {"time_zone": "UTC"},  # not the zone of the machine that writes the statement
 }
 
@@ -202,6 +219,16 @@ def _facts() -> dict[str, Any]:
             "batch": commitments.BATCH,
             "longest_kib": storage_scp.MAX_INFORMATION_BYTES // 1024,
         },
+        "study": config.study,
+        "urgent_quiet_s": ripening.URGENT_QUIET_S,
+        "priors": {
+            "defaults": config.priors,
+            "find": retrieve.FIND,
+            "retrieve": retrieve.GET,
+            "classes": query.SOP_CLASSES,
+            "syntaxes": (association.EXPLICIT, association.IMPLICIT),
+            "answers": retrieve.MAX_ANSWERS,
+        },
         "limits": {
             "artim_s": listener.ARTIM_S,
             "handshake_s": listener.HANDSHAKE_S,
@@ -217,7 +244,7 @@ def _profile(config: Config) -> Profile:
 
 
 def _documents(config: Config, **attributes: str) -> dict[ResultKind, dict[str, Artifact]]:
-    """Result objects of every verdict, by kind, then by the name of the case."""
+    """Result objects of studies of one image with every verdict, and of one of several, by kind, then by case."""
     of = _profile(config)
     point = of.operating_point
     between = (point.rule_out_below + point.report_at) / 2
@@ -227,23 +254,70 @@ def _documents(config: Config, **attributes: str) -> dict[ResultKind, dict[str, 
         "UNCERTAIN": Stated(profile=of, probability=between),
         "UNCERTAIN (no certainty)": Stated(profile=of, probability=between, distance=2 * (point.max_distance or 1.0)),
     }
-    content = from_picture.wrap(SOURCE, **ATTRIBUTES, **attributes)
+    told = ATTRIBUTES | attributes
     found: dict[ResultKind, dict[str, Artifact]] = {}
-    for case, predictor in cases.items():
-        for artifact in _artifacts(content, predictor, config):
+
+    def keep(case: str, *artifacts: Artifact) -> None:
+        for artifact in artifacts:
             found.setdefault(artifact.kind, {})[case] = artifact
-    lateral = from_picture.wrap(SOURCE, **ATTRIBUTES | attributes | {"ViewPosition": "LL"})
-    for artifact in _artifacts(lateral, cases["NORMAL"], config):
-        found.setdefault(artifact.kind, {})["REJECTED"] = artifact
+
+    images = []
+    for number, (case, predictor) in enumerate(cases.items(), 1):
+        image, pictures = _image(predictor, config, told | {"InstanceNumber": str(number)}, number)
+        images.append(image)
+        keep(case, *_report(StudyCase(images=(image,)), config), *pictures)
+    content, lateral = _lateral(config, told)
+    keep("REJECTED", *lateral.artifacts)
+    listed = () if lateral.listed is None else (lateral.listed,)
+    prior, _ = _image(cases["NORMAL"], config, told | _EARLIER, len(cases) + 1)
+    several = StudyCase(
+        images=tuple(images),
+        others=listed,
+        priors=(prior,),
+        earlier_reports=(_refs(_report(StudyCase(images=(images[0],)), config)),),
+    )
+    keep(SEVERAL, *_report(several, config))
+    keep(NOT_ONE, *_report(StudyCase(images=(), others=listed, unanswered=((content, _SENDER),)), config))
     return dict(sorted(found.items(), key=lambda item: SHAPES[item[0]].series_number))
 
 
-def _artifacts(content: bytes, predictor: Stated, config: Config) -> tuple[Artifact, ...]:
-    sender = Origin(calling_ae_title="MODALITY", peer_host="127.0.0.1", received_at=_AT)
-    outcome = pipeline.process(content, sender, predictor, config)
-    if isinstance(outcome, Rejected) and not outcome.artifacts:
-        raise ValueError(f"the built-in radiograph is {outcome.reason}")
-    return outcome.artifacts
+def _image(
+    predictor: Stated, config: Config, attributes: Mapping[str, str], number: int
+) -> tuple[StudyImage, tuple[Artifact, ...]]:
+    """Judge an image of the one study; with its pictures."""
+    content = from_picture.wrap(SOURCE, **{"SOPInstanceUID": f"2.25.{number}", **attributes})
+    outcome = pipeline.process(content, _SENDER, predictor, config)
+    if isinstance(outcome, Rejected) or outcome.judgement is None:
+        raise ValueError("the built-in radiograph was not analysed")
+    return StudyImage(content=content, origin=_SENDER, judgement=outcome.judgement), outcome.pictures
+
+
+def _lateral(config: Config, attributes: dict[str, str]) -> tuple[bytes, Rejected]:
+    predictor = Stated(profile=_profile(config), probability=0.0)
+    content = from_picture.wrap(SOURCE, **attributes | {"ViewPosition": "LL", "SOPInstanceUID": "2.25.9"})
+    outcome = pipeline.process(content, _SENDER, predictor, config)
+    if not isinstance(outcome, Rejected):
+        raise ValueError("a lateral radiograph was analysed")
+    return content, outcome
+
+
+def _report(case: StudyCase, config: Config) -> tuple[Artifact, ...]:
+    made = study_pipeline.report_study(case, config)
+    if made is None:
+        raise ValueError("there is nothing to say of the built-in radiograph")
+    return made.artifacts
+
+
+def _refs(artifacts: Iterable[Artifact]) -> tuple[ResultRef, ...]:
+    return tuple(
+        ResultRef(
+            kind=each.kind,
+            sop_class_uid=each.sop_class_uid,
+            sop_instance_uid=each.sop_instance_uid,
+            series_instance_uid=each.series_instance_uid,
+        )
+        for each in artifacts
+    )
 
 
 def _result(kind: ResultKind, made: Mapping[str, Artifact], others: Mapping[str, Artifact]) -> dict[str, Any]:

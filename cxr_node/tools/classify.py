@@ -19,7 +19,7 @@ from cxr_node.dicom.words import rounding
 from cxr_node.domain import PNEUMONIA, Finding, Origin, Reason, Scale, Target, Verdict
 from cxr_node.errors import DataError, InstanceError
 from cxr_node.outcome import Artifact, Rejected
-from cxr_node.result_kinds import ResultKind
+from cxr_node.result_kinds import ReportPer, ResultKind
 
 _SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".ima", ".img", ".png", ".jpg", ".jpeg"})
 """What is no part of an image's name; storescp names files by their UIDs, whose last component is none either."""
@@ -239,8 +239,10 @@ def dicom_files(paths: Sequence[Path], scratch: Path) -> list[Path]:
 def judge(paths: Sequence[Path], classifier: pipeline.Classifier, config: Config, *, objects: bool) -> Iterator[Answer]:
     """Answer for each file, in order; with its result objects where asked for.
 
-    The content time of the results is the file's modification time: the same file gives the same bytes.
+    The results are those of `report_per: image`, whatever the destinations want of a study. Their content time is the
+    file's modification time: the same file gives the same bytes.
     """
+    kinds = config.kinds(ReportPer.IMAGE) or config.kinds(ReportPer.STUDY)
     for path in paths:
         try:
             content = part10(path)
@@ -251,7 +253,7 @@ def judge(paths: Sequence[Path], classifier: pipeline.Classifier, config: Config
         if isinstance(judged, Rejected) or not objects:
             yield answer(path, judged)
         else:
-            yield answer(path, judged, pipeline.explain(judged, _origin(path), config))
+            yield answer(path, judged, pipeline.explain(judged, origin(path), config, kinds=kinds))
 
 
 def answer(path: Path, judged: pipeline.Analysis | Rejected, artifacts: tuple[Artifact, ...] = ()) -> Answer:
@@ -262,7 +264,8 @@ def answer(path: Path, judged: pipeline.Analysis | Rejected, artifacts: tuple[Ar
     return Answer(path=path, outcome=judged.finding, artifacts=artifacts, sop_instance_uid=uid)
 
 
-def _origin(path: Path) -> Origin:
+def origin(path: Path) -> Origin:
+    """Who brings a file, and when: the same file at any time."""
     modified_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
     return Origin(calling_ae_title="CLASSIFY", peer_host="localhost", received_at=modified_at)
 

@@ -25,10 +25,10 @@ from pynetdicom.transport import ThreadedAssociationServer
 
 from cxr_node.config.schema import Address
 from cxr_node.errors import CxrNodeError, DeliveryError
-from cxr_node.node.ledger import queries
+from cxr_node.node.ledger import queries, studies
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.queries import Story
-from cxr_node.node.ledger.states import InstanceState
+from cxr_node.node.ledger.states import DeliveryState, InstanceState
 from cxr_node.node.network import verification
 from cxr_node.node.process import notify, supervisor
 from cxr_node.tools import send
@@ -103,6 +103,7 @@ STOP_S = 40.0
 ANSWER_S = 120.0
 """For one radiograph; the first one waits for the weights to be loaded."""
 _OPEN = (InstanceState.RECEIVED, InstanceState.REPORTED)
+_DUE = (DeliveryState.READY, DeliveryState.WAIT)
 
 
 class TrialError(CxrNodeError):
@@ -208,11 +209,15 @@ def store(there: Node, files: Sequence[Path], arrived: Callable[[Path], None]) -
 def settled(there: Node, uids: Iterable[str], waiting: Callable[[int], None], look_every_s: float) -> dict[str, Story]:
     """Wait until every instance is DELIVERED, REJECTED or DEAD, tell how many are not, and then their stories.
 
+    Studies are waited for too: their report may list an instance that was REJECTED long before.
+
     Raises TrialError: not every one is settled in time.
     """
     wanted = list(uids)
     deadline = time.monotonic() + ANSWER_S + len(wanted)
-    while left := sum(count for state, count in queries.counts(there.ledger).items() if state in _OPEN):
+    while (left := sum(count for state, count in queries.counts(there.ledger).items() if state in _OPEN)) or _reports(
+        there.ledger
+    ):
         waiting(left)
         if time.monotonic() > deadline:
             raise TrialError(f"{left} radiographs are not settled in time; its last words:\n{there.last_words}")
@@ -221,10 +226,17 @@ def settled(there: Node, uids: Iterable[str], waiting: Callable[[int], None], lo
     return {uid: queries.trace(there.ledger, uid)[0] for uid in wanted}
 
 
-def turnaround_ms(story: Story) -> float | None:
-    """From the instance's durable receipt to the last result acknowledged; None where none was."""
-    times = [one.delivered_at for one in story.deliveries if one.delivered_at is not None]
-    return (max(times) - story.instance.received_at).total_seconds() * 1000 if times else None
+def _reports(ledger: Ledger) -> bool:
+    """Whether a study waits for its report, or a result for its delivery."""
+    due = (states.get(state, 0) for states in queries.queues(ledger).values() for state in _DUE)
+    return studies.next_study_s(ledger) is not None or any(due)
+
+
+def turnaround_ms(*stories: Story) -> float | None:
+    """From the durable receipt of an image, the last of several, to the last result acknowledged; None without any."""
+    times = [one.delivered_at for story in stories for one in story.deliveries if one.delivered_at is not None]
+    received_at = max(story.instance.received_at for story in stories)
+    return (max(times) - received_at).total_seconds() * 1000 if times else None
 
 
 def _listening(process: subprocess.Popen[bytes], address: Address, calling_ae_title: str, folder: Path) -> None:

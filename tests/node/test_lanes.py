@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,14 +15,16 @@ from typing import Any
 import pytest
 
 from cxr_node.config.schema import Config
+from cxr_node.domain import View
 from cxr_node.errors import InstanceError, ModelError
 from cxr_node.node.ledger import queries
 from cxr_node.node.ledger.lease_keeper import worker_name
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.process.notify import Role
 from cxr_node.node.work import worker
-from cxr_node.outcome import Outcome
-from tests.node import workplace
+from cxr_node.node.work.worker import Analyser
+from cxr_node.outcome import Judgement, Outcome, Reported
+from tests.node import ledgers, workplace
 
 FORKS = multiprocessing.get_context("forkserver")
 LANES = 3
@@ -32,14 +35,15 @@ def config(folder: Path, **sections: Any) -> Config:
 
 
 @contextmanager
-def working(settings: Config, judge: Callable[..., Outcome]) -> Iterator[list[BaseException]]:
+def working(settings: Config, judge: Callable[..., Outcome] | Analyser) -> Iterator[list[BaseException]]:
     """A worker in a thread; what it raised at its end."""
+    analyser = judge if isinstance(judge, Analyser) else workplace.analyser(judge)
     raised: list[BaseException] = []
     stop = threading.Event()
 
     def run() -> None:
         try:
-            worker.run(settings, lambda: workplace.analyser(judge), stop)
+            worker.run(settings, lambda: analyser, stop)
         except Exception as error:
             raised.append(error)
 
@@ -170,3 +174,25 @@ def test_what_a_dead_worker_held_alone_stays_counted_and_of_several_none(tmp_pat
 def _past(ledger: Ledger) -> None:
     with ledger.database.writing() as connection:
         connection.exec_driver_sql("UPDATE instances SET not_before = 0")
+
+
+def test_a_study_is_ripe_when_it_is_although_its_last_image_took_longest(tmp_path: Path) -> None:
+    """Who fills the lanes has then looked what is next, and would look again after half a minute only."""
+    pacs = {"name": "pacs", "address": "PACS@127.0.0.1:104"}
+    settings = workplace.config(tmp_path / "spool", study={"quiet_s": 0.0}, destinations=[pacs])
+    reported = threading.Event()
+    kept = Judgement(
+        finding=ledgers.finding(), rows=1, columns=1, pixel_aspect=1.0, view=View.PA, remarks=(), cautions=(),
+        pixel_sha256="", header_sha256="",
+    )  # fmt: skip
+
+    def judge(*_: Any) -> Outcome:
+        time.sleep(0.3)  # as long as the other thread needs to find nothing more to do
+        return Reported(finding=kept.finding, artifacts=(), judgement=kept)
+
+    def report(*_: Any) -> None:
+        reported.set()
+
+    workplace.receive(settings, 1)
+    with working(settings, Analyser(process=judge, report=report)):
+        assert reported.wait(10)

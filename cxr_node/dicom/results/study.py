@@ -21,7 +21,6 @@ from cxr_node.outcome import NotAnalysed
 from cxr_node.result_kinds import BASIC_TEXT_SR, SHAPES, ReportPer, ResultKind
 
 _LAST = 2**31
-_WORST_FIRST = (Verdict.POSITIVE, Verdict.INDETERMINATE, Verdict.NEGATIVE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +60,7 @@ class Study:
     @property
     def verdict(self) -> Verdict:
         """The worst of all images; no numbers are averaged."""
-        found = {each.finding.decision.verdict for each in self.images}
-        return next((verdict for verdict in _WORST_FIRST if verdict in found), Verdict.INDETERMINATE)
+        return Verdict.worst(each.finding.decision.verdict for each in self.images)
 
     @property
     def decisive(self) -> Context:

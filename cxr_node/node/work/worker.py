@@ -231,6 +231,7 @@ class Worker:
         was_held = self.ledger.settle_rejected(job, rejected, stored, self.config.wishes, rules, judged)
         if stored:
             notify(self.config.spool.path, Role.DELIVER)
+        self._tell_of_study(judged)
         if was_held:
             metrics.rejected(rejected.reason)
         return settled(was_held, f"rejected reason={rejected.reason}")
@@ -246,6 +247,11 @@ class Worker:
         )
         return Judged(text=text, is_listed=is_listed, ripening=ripening)
 
+    def _tell_of_study(self, judged: Judged | None) -> None:
+        """Whoever fills the lanes has looked when the next study is ripe before this image was judged."""
+        if judged is not None:
+            notify(self.config.spool.path, Role.WORK)
+
     def _report(self, job: Job, reported: Reported) -> str:
         """Results are durable before the ledger speaks of them, and due at the destinations when it does."""
         stored = all_stored(self.spool, reported.artifacts, ReportPer.IMAGE)
@@ -254,6 +260,7 @@ class Worker:
         judged = None if kept is None else self._judged(judgement_text.dump(kept), is_listed=False)
         was_held = self.ledger.settle_reported(job, reported.finding, stored, self.config.wishes, judged)
         notify(self.config.spool.path, Role.DELIVER)
+        self._tell_of_study(judged)
         decision, profile = reported.finding.decision, reported.finding.identity.profile
         word = reported.finding.target.word(decision.verdict)
         if was_held:
