@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-ALL = ("ingest", "explanation", "node", "growth", "least", "web", "page")
+ALL = ("ingest", "explanation", "node", "studies", "growth", "least", "web", "page")
 """Ingest comes first: for five minutes ext4 passes by the inodes of files that the others have deleted, one by one."""
 
 

@@ -22,6 +22,8 @@ from benchmarks.record import RESULTS
 DOCS = Path(__file__).parent.parent / "docs"
 PICTURES = DOCS / "pictures"
 NAMES = ("explanation", "node", "ingest", "growth", "least")
+STUDIES = "studies"
+"""A run that has no chart, and no part of the page until it was made."""
 Runs = Mapping[str, Mapping[str, Any]]
 
 _COLORS = {OURS: "#1f6f8b", PLAIN: "#c06c3e", ONE_VIEW: "#dba879", ORTHANC: "#8a8a8a", STORESCP: "#c9c9c9"}
@@ -45,7 +47,8 @@ class Goal:
 
 def read() -> dict[str, Any]:
     """Every run's JSON, by its name."""
-    return {name: json.loads((RESULTS / f"{name}.json").read_text("utf-8")) for name in NAMES}
+    found = [name for name in (*NAMES, STUDIES) if name in NAMES or (RESULTS / f"{name}.json").exists()]
+    return {name: json.loads((RESULTS / f"{name}.json").read_text("utf-8")) for name in found}
 
 
 def write(runs: Runs) -> str:
@@ -101,7 +104,16 @@ def goals(runs: Runs) -> list[Goal]:
         _at_most("`serve` until the first answer", 10.0, answer, " s"),
         _at_most("resident memory of the receiver", 120.0, receiver, " MB"),
         _at_most("resident memory of the worker", 1200.0, worker, " MB"),
+        *_goals_of_studies(runs),
     ]
+
+
+def _goals_of_studies(runs: Runs) -> Iterator[Goal]:
+    if STUDIES in runs:
+        seen = runs[STUDIES]["figures"]
+        yield _at_most("turnaround p95 of a study beyond `study.quiet_s`", 2.0, seen["beyond_quiet_s"]["p95"], " s")
+        rate = seen["throughput"]["ratio"]["p50"]
+        yield _at_least("sustained throughput, `report_per: study` over `report_per: image`", 1.0, rate, " x")
 
 
 def _memory(runs: Runs, role: str) -> float:

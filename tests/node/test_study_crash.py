@@ -17,8 +17,11 @@ import sqlalchemy as sa
 
 from cxr_node.config.schema import Config
 from cxr_node.domain import Origin
+from cxr_node.node.ledger.lease_keeper import worker_name
 from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.studies import claim_study
 from cxr_node.node.ledger.tables import artifacts, deliveries, instances, report_artifacts, studies, study_reports
+from cxr_node.node.process.notify import Role
 from cxr_node.node.spool.spool import Spool
 from tests.forks import FORKS
 from tests.node import ledgers, line_deaths, workplace
@@ -164,6 +167,45 @@ def test_a_worker_killed_at_every_line_of_settling_makes_a_second_report_once(no
     node.works()
     node.clock.forward(QUIET_S)
     assert check(node, line_deaths.SETTLING) >= 60
+
+
+def test_what_a_dead_worker_reported_is_free_after_a_moment_and_reported_alone(node: Node) -> None:
+    node.works()
+    node.clock.forward(QUIET_S)
+    spool = node.config.spool.path
+    with worker_name(node.ledger, spool, Role.WORK) as owner:
+        first = claim_study(node.ledger, owner, 3600)
+    with worker_name(node.ledger, spool, Role.WORK) as owner:
+        assert claim_study(node.ledger, owner, 3600) is None
+        node.clock.forward(1)
+        second = claim_study(node.ledger, owner, 3600)
+    assert first is not None and second is not None
+    assert (first.attempts, first.alone, second.attempts, second.alone) == (1, False, 2, True)
+
+
+def test_an_image_is_not_blamed_for_a_report_that_killed_its_worker(node: Node) -> None:
+    node.works()
+    node.clock.forward(QUIET_S)
+    spool = node.config.spool.path
+    with worker_name(node.ledger, spool, Role.WORK) as owner:
+        assert claim_study(node.ledger, owner, 3600) is not None
+        comes(node, 4)
+        assert node.ledger.claim_instance(owner, 3600) is not None
+    with worker_name(node.ledger, spool, Role.WORK) as owner:
+        node.clock.forward(1)
+        image = node.ledger.claim_instance(owner, 3600)
+        assert image is not None and image.attempts == 1
+
+
+def test_an_image_whose_worker_died_is_waited_for(node: Node) -> None:
+    spool = node.config.spool.path
+    with worker_name(node.ledger, spool, Role.WORK) as owner:
+        assert node.ledger.claim_instance(owner, 3600) is not None
+    with worker_name(node.ledger, spool, Role.WORK) as owner:
+        node.clock.forward(QUIET_S)
+        assert claim_study(node.ledger, owner, 3600) is None
+    node.works()
+    assert len(node.told()["reports"]) == 1, "with all three images"
 
 
 def test_two_workers_make_one_report_of_a_ripe_study(node: Node) -> None:
