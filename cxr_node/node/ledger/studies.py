@@ -15,7 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cxr_node.domain import InstanceRef, Origin, Priority, ResultRef, Verdict
+from cxr_node.domain import InstanceRef, Origin, Priority, ResultRef
 from cxr_node.node.ledger import lateness, prior_orders, results
 from cxr_node.node.ledger.ledger import Ledger, conclude
 from cxr_node.node.ledger.prior_orders import PriorOutcome
@@ -80,7 +80,7 @@ def claim_study(ledger: Ledger, owner: str, lease_s: float) -> StudyJob | None:
             return None
         row, lease = claimed
         prior_orders.give_up(connection, row["study_instance_uid"], now)
-        members = _members(connection, row["study_instance_uid"])
+        members = images_of(connection, row["study_instance_uid"])
         priors = prior_orders.fetched(connection, row["study_instance_uid"])
         return StudyJob(
             claim=lease,
@@ -122,7 +122,7 @@ def next_study_s(ledger: Ledger) -> float | None:
 def settle_study(
     ledger: Ledger,
     job: StudyJob,
-    verdict: Verdict | None,
+    verdict: str | None,
     stored: Sequence[StoredArtifact],
     wishes: Mapping[str, Wish],
 ) -> bool:
@@ -132,7 +132,7 @@ def settle_study(
 
     Parameters
     ----------
-    verdict : None: there is nothing to say of it; then the notes about its images are due
+    verdict : the word for programs; None: there is nothing to say of it; then the notes about its images are due
     """
     now = ledger.now()
     with ledger.database.writing() as connection:
@@ -182,7 +182,7 @@ def settle_study_dead(ledger: Ledger, job: StudyJob, reason: DeadReason, detail:
     return True
 
 
-def _members(connection: sa.Connection, study_instance_uid: str) -> tuple[Member, ...]:
+def images_of(connection: sa.Connection, study_instance_uid: str) -> tuple[Member, ...]:
     """Images that the report has: of each SOP Instance the last answer, and of equal ones the first."""
     unjudged = sa.and_(
         instances.c.state == InstanceState.DEAD,
@@ -288,7 +288,7 @@ def _link(
     connection: sa.Connection,
     job: StudyJob,
     told: Sequence[int],
-    verdict: Verdict | None,
+    verdict: str | None,
     stored: Sequence[StoredArtifact],
     now: datetime,
 ) -> set[int]:
