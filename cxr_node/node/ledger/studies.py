@@ -47,6 +47,7 @@ from cxr_node.node.ledger.tables import (
     studies,
     study_reports,
 )
+from cxr_node.node.process import metrics
 from cxr_node.result_kinds import ReportPer, ResultKind, Wish
 
 DOCUMENTS = (ResultKind.REPORT, ResultKind.MEASUREMENTS)
@@ -144,6 +145,7 @@ def settle_study(
             again = FREE | {"attempts": 0}
             connection.execute(sa.update(studies).where(held(studies, job.claim)).values(again))
             return False
+        waited_s = _waited_s(connection, job, now)
         report = _link(connection, job, told, verdict, stored, now)
         due = report | _pictures(connection, told, notes=verdict is None)
         members = [member.instance_id for member in job.members]
@@ -153,7 +155,17 @@ def settle_study(
         words = f"{verdict} of {len(members)} images" if verdict else "nothing to report"
         note(connection, told, now, "study-reported", words)
         conclude(connection, waiting, now)
+    if verdict is not None:
+        metrics.study_reported(verdict, waited_s)
     return True
+
+
+def _waited_s(connection: sa.Connection, job: StudyJob, now: datetime) -> float | None:
+    """Seconds since the last image came; None where it came before an earlier report."""
+    at, mine = study_reports.c.reported_at, study_reports.c.study_id == job.claim.row_id
+    before = connection.scalar(sa.select(sa.func.max(at, type_=at.type)).where(mine))
+    last = max((member.origin.received_at for member in job.members), default=None)
+    return None if last is None or (before is not None and last <= before) else (now - last).total_seconds()
 
 
 def release_study(ledger: Ledger, job: StudyJob, *, delay_s: float, count_attempt: bool = True) -> bool:
