@@ -5,7 +5,7 @@ Reads only; the moves are in `studies`. Keys are UIDs, never a patient's name or
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -172,6 +172,14 @@ def _documents(
             sop_instance_uid=row["sop_instance_uid"],
             deliveries=sent,
         )
+
+
+def ripe_at(ledger: Ledger, study_instance_uids: Collection[str]) -> dict[str, datetime]:
+    """When each of these studies that wait is ripe, as far as is known now."""
+    waiting = sa.and_(studies.c.study_instance_uid.in_(study_instance_uids), studies.c.state == StudyState.WAITING)
+    found = sa.select(studies.c.study_instance_uid, studies.c.not_before).where(waiting)
+    with ledger.database.reading() as connection:
+        return {row.study_instance_uid: row.not_before for row in connection.execute(found)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
