@@ -18,7 +18,7 @@ PHONE = {"width": 375, "height": 740}
 DESK = {"width": 1366, "height": 900}
 LOOKS = {"light": ("light", DESK), "dark": ("dark", DESK), "phone": ("light", PHONE), "phone-dark": ("dark", PHONE)}
 ADDRESSES = (
-    *("/login", "/", "/queue", "/queue?stage=rejected", "/queue?stage=waiting", "/study", "/quality", "/system"),
+    *("/login", "/", "/queue", "/queue?stage=rejected", "/queue?stage=for-study", "/study", "/quality", "/system"),
     *("/system/card/0", "/no-such-page"),
 )
 

@@ -93,6 +93,21 @@ def test_the_ledger_is_shown_as_it_is(worked: Node) -> None:
     assert found["cxr_node_scrape_errors", ()] == 0
 
 
+def test_studies_are_counted_by_what_becomes_of_them(worked: Node) -> None:
+    states = [(("state", state),) for state in ("WAITING", "FAILED")]
+    worked.judge()
+    worked.clock.forward(worked.config.study.max_wait_s)
+    found = scraped(worked)
+    assert [found["cxr_node_studies", state] for state in states] == [1, 0]
+    assert found["cxr_node_oldest_waiting_seconds", (("stage", "study"),)] == 0
+    worked.clock.forward(30)
+    assert scraped(worked)["cxr_node_oldest_waiting_seconds", (("stage", "study"),)] == 30
+    worked.fail()
+    found = scraped(worked)
+    assert [found["cxr_node_studies", state] for state in states] == [0, 1]
+    assert found["cxr_node_oldest_waiting_seconds", (("stage", "study"),)] == 0
+
+
 def test_profiles_and_certificates_are_named(worked: Node) -> None:
     found = scraped(worked)
     (profile,) = [dict(labels) for name, labels in found if name == "cxr_node_profile_info"]
