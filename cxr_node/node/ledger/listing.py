@@ -130,8 +130,7 @@ def _conditions(wanted: Wanted, now: datetime) -> Iterator[sa.ColumnElement[bool
         yield matching(wanted.key, wanted.accession_keys)
     yield from _placed(wanted, now)
     if wanted.study is not None:
-        which = has_failed() if wanted.study is StudyState.FAILED else studies.c.state == wanted.study
-        yield instances.c.study_instance_uid.in_(sa.select(studies.c.study_instance_uid).where(which))
+        yield _of_study(wanted.study)
     if wanted.verdict is not None:
         yield instances.c.verdict == wanted.verdict
     if wanted.reason is not None:
@@ -144,6 +143,15 @@ def _conditions(wanted: Wanted, now: datetime) -> Iterator[sa.ColumnElement[bool
     if wanted.station is not None:
         yield instances.c.station_name == wanted.station
     yield from _received(wanted.since, wanted.until)
+
+
+def _of_study(state: StudyState) -> sa.ColumnElement[bool]:
+    """Few wait or failed: those are found from the side of the studies, the others from that of the instances."""
+    if state is StudyState.REPORTED:
+        named = studies.c.study_instance_uid == instances.c.study_instance_uid
+        return sa.select(studies.c.id).where(named, studies.c.state == state).correlate(instances).exists()
+    which = has_failed() if state is StudyState.FAILED else studies.c.state == state
+    return instances.c.study_instance_uid.in_(sa.select(studies.c.study_instance_uid).where(which))
 
 
 def _received(since: datetime | None, until: datetime | None) -> Iterator[sa.ColumnElement[bool]]:
