@@ -36,7 +36,7 @@ router = APIRouter(include_in_schema=False)
 _ACTS: Mapping[Stage, tuple[Act, ...]] = {
     Stage.WAITING: (Act.SET_ASIDE,),
     Stage.WORKING: (),
-    Stage.FOR_STUDY: (),
+    Stage.FOR_STUDY: (Act.SET_ASIDE,),
     Stage.TO_DELIVER: (Act.SET_ASIDE,),
     Stage.HELD: (Act.SET_ASIDE,),
     Stage.DEAD: (Act.RETRY, Act.SET_ASIDE),

@@ -20,7 +20,7 @@ from cxr_node.domain import Target
 from cxr_node.node.ledger import listing, queries, status
 from cxr_node.node.ledger.listing import Wanted
 from cxr_node.node.ledger.queries import DeliveryRow, Story
-from cxr_node.node.ledger.states import OPEN, DeliveryState, InstanceState, SetAsideReason
+from cxr_node.node.ledger.states import OPEN, DeliveryState, InstanceState, SetAsideReason, StudyState
 from cxr_node.node.ledger.study_stories import StudyRow
 from cxr_node.result_kinds import ResultKind
 from cxr_node.web import access, rendering
@@ -64,9 +64,11 @@ class Told:
         """Those that can change something."""
         image, ways = self.story.instance, {each.state for each in self.story.deliveries}
         judged = image.state is not InstanceState.RECEIVED
+        for_study = self.study is not None and self.study.state is StudyState.WAITING
         may = {
             Act.RETRY: image.state in (InstanceState.DEAD, InstanceState.SET_ASIDE) or not ways.isdisjoint(_ENDS),
             Act.SET_ASIDE: image.state in (InstanceState.RECEIVED, InstanceState.DEAD)
+            or (for_study and image.state is InstanceState.REPORTED)
             or not ways.isdisjoint((*OPEN, DeliveryState.DEAD)),
             Act.RESEND: judged and bool(ways),
             Act.REJUDGE: judged and image.purged_at is None,
