@@ -63,9 +63,7 @@ CHAOS_SEED = 20240601
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--chaos-seed", type=int, default=CHAOS_SEED, help="seed of tests/chaos (default: %(default)s)")
     parser.addoption("--soak-images", type=int, default=10_000, help="images of the long soak (default: %(default)s)")
-    parser.addoption(
-        "--studies", type=int, default=1000, help="studies of the long kills (default: %(default)s)"
-    )
+    parser.addoption("--studies", type=int, default=1000, help="studies of the long kills (default: %(default)s)")
 
 
 def pytest_report_header(config: pytest.Config) -> str:

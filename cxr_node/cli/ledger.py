@@ -91,8 +91,8 @@ def status(
 
 @command()
 def trace(key: Key, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Show the history of an image or a study: reasons, deliveries, commitment, repeated receipts."""
-    from cxr_node.cli import ledger_tables
+    """Show the history of a study and its images: reports, reasons, deliveries, commitment, repeated receipts."""
+    from cxr_node.cli import ledger_tables, study_tables
     from cxr_node.dicom.read import keys
     from cxr_node.node.ledger import queries, status
 
@@ -102,13 +102,15 @@ def trace(key: Key, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False
         found = queries.trace(ledger, key.strip(), titles, accession_keys=keys.accession_keys(key))
         if not found:
             raise unknown(key)
-        around = status.surroundings(ledger, settings.spool.path, titles)
-        stories = [status.explained(ledger, story, around) for story in found]
-    for story in stories:
-        if as_json:
-            say_json(tables.plain(story))
-        else:
-            out.print(ledger_tables.story(story, wiring.targets(settings)))
+        told = status.told(ledger, found, settings.spool.path, titles)
+    for study, stories in told:
+        if study is not None and not as_json:
+            out.print(study_tables.study(study, stories, wiring.targets(settings)))
+        for story in stories:
+            if as_json:
+                say_json(tables.plain(story) | {"study": tables.plain(study)})
+            else:
+                out.print(ledger_tables.story(story, wiring.targets(settings), study))
 
 
 @command(name="list")
@@ -121,6 +123,7 @@ def list_instances(
     verdict: Annotated[
         str | None, typer.Option(help="NORMAL, UNCERTAIN, REJECTED, or what a positive is called: PNEUMONIA.")
     ] = None,
+    study: Annotated[str | None, typer.Option(help="WAITING, REPORTED or FAILED: the state of its study.")] = None,
     reason: Reason = None,
     sender: Annotated[str | None, typer.Option(help="Calling AE title.")] = None,
     station: Annotated[str | None, typer.Option(help="Station Name (0008,1010) of the image.")] = None,
@@ -135,14 +138,16 @@ def list_instances(
     from cxr_node.cli import ledger_tables
     from cxr_node.node.ledger import listing
     from cxr_node.node.ledger.stages import Stage
+    from cxr_node.node.ledger.states import StudyState
 
     settings = loader.load(config)
+    of_study = parsed(lambda text: member(StudyState, text.upper()), study, "--study")
     words = {"state": state, "reason": reason, "since": since, "until": until}
     with opened(settings) as ledger:
         said = None if verdict is None else _verdict(ledger, settings, verdict)
         known = known_destination(ledger, settings, destination)
         wanted = _wanted(key, words, {"verdict": said, "sender": sender, "station": station}, known)
-        wanted = dataclasses.replace(wanted, stage=Stage.SET_ASIDE if set_aside else None)
+        wanted = dataclasses.replace(wanted, stage=Stage.SET_ASIDE if set_aside else None, study=of_study)
         rows = listing.find(ledger, wanted, limit + 1)
     for row in rows[:limit] if as_json else ():
         say_json(tables.plain(row))

@@ -22,6 +22,7 @@ from cxr_node.node.ledger.queries import DeliveryRow, InstanceRow, Story
 from cxr_node.node.ledger.results import Version
 from cxr_node.node.ledger.states import OPEN, DeliveryState, InstanceState, aside_words
 from cxr_node.node.ledger.status import DestinationStatus, NodeStatus, clock, held
+from cxr_node.node.ledger.study_stories import StudyCounts, StudyRow
 from cxr_node.node.process.supervisor import RoleState
 from cxr_node.result_kinds import called
 
@@ -42,6 +43,8 @@ def status(seen: NodeStatus, targets: Targets) -> Group:
     if seen.oldest is not None:
         age = times.age(seen.at - seen.oldest.since)
         parts.append(Text(f"oldest image that waits to be judged: #{seen.oldest.number}, for {age}"))
+    if (said := _studies(seen.studies, seen.at)) is not None:
+        parts.append(said)
     parts.append(_destinations(seen))
     if seen.uncommitted:
         promised = _table("destination", "objects", title="accepted, not committed")
@@ -53,6 +56,19 @@ def status(seen: NodeStatus, targets: Targets) -> Group:
     if seen.recent:
         parts += [Text("last instances", "italic"), Listing(seen.recent, targets)]
     return Group(*parts)
+
+
+def _studies(seen: StudyCounts, now: datetime) -> Text | None:
+    """None where no destination ever wanted a report of a study."""
+    if not (seen.waiting or seen.failed or seen.reported_today):
+        return None
+    said = Text(f"studies: {seen.waiting} waiting")
+    if seen.oldest is not None:
+        said.append(f", the oldest (#{seen.oldest.number}) for {times.age(now - seen.oldest.since)}")
+    said.append(f"; {seen.reported_today} reports made today")
+    if seen.failed:
+        said.append(f"; {seen.failed} FAILED (cxr-node list --study FAILED)", "bold red")
+    return said
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,24 +118,31 @@ def _verdict(row: InstanceRow, targets: Targets) -> Text:
     return said if certainty == "-" else said.append(f" {certainty}")
 
 
-def story(told: Story, targets: Targets) -> Group:
-    """One instance from receipt to archive."""
+def story(told: Story, targets: Targets, study: StudyRow | None = None) -> Group:
+    """One instance from receipt to archive; what belongs to the reports of its `study` stands there."""
     row = told.instance
     head = Table(show_header=False, box=None)
     for name, value in (_head(row, targets) | _versions(told)).items():
         head.add_row(name, Text(value, overflow="fold"))
-    sent = _table("object", "to", "state", "tries", "last answer, and why it waits", box=False)
-    held = _table("accepted object", "by", "at (UTC)", "committed (UTC)", "seen again (UTC)", box=False)
-    for one in told.deliveries:
-        back = "-" if one.seen_again_at is None else when(one.seen_again_at)
-        if one.delivered_at is None:
-            sent.add_row(kind(one), one.destination, _sent(one), str(one.attempts), _last(one))
-        else:
-            held.add_row(kind(one), one.destination, when(one.delivered_at), _promise(one), back)
+    of_study = frozenset[int]() if study is None else study.delivery_ids
+    ways = deliveries((kind(one), one) for one in told.deliveries if one.id not in of_study)
     events = _table("when (UTC)", "what", "detail", box=False)
     for event in told.events:
         events.add_row(when(event.at), event.what, Text(event.detail))
-    return Group(head, *(table for table in (sent, held) if table.row_count), events)
+    return Group(head, *ways, events)
+
+
+def deliveries(named: Iterable[tuple[str, DeliveryRow]]) -> list[Table]:
+    """Where objects, each by its name, are to go, and where they went."""
+    way = _table("object", "to", "state", "tries", "last answer, and why it waits", box=False)
+    held = _table("accepted object", "by", "at (UTC)", "committed (UTC)", "seen again (UTC)", box=False)
+    for name, one in named:
+        back = "-" if one.seen_again_at is None else when(one.seen_again_at)
+        if one.delivered_at is None:
+            way.add_row(name, one.destination, _sent(one), str(one.attempts), _last(one))
+        else:
+            held.add_row(name, one.destination, when(one.delivered_at), _promise(one), back)
+    return [table for table in (way, held) if table.row_count]
 
 
 def _head(row: InstanceRow, targets: Targets) -> dict[str, str]:

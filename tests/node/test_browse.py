@@ -14,6 +14,7 @@ from cxr_node.node.ledger import browse, holds, listing, operator_moves, set_asi
 from cxr_node.node.ledger.browse import Group, Place, Total
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.listing import Wanted
+from cxr_node.node.ledger.ripening import Judged, Ripening
 from cxr_node.node.ledger.stages import Stage
 from cxr_node.node.ledger.states import DeadReason, SetAsideReason
 from cxr_node.node.ledger.tables import deliveries, instances
@@ -77,9 +78,12 @@ def mixed(ledger: Ledger, clock: Clock) -> Iterator[Ledger]:
         set_aside.set_aside(ledger, [number], SetAsideReason.DUPLICATE, by="anna")
     reported(ledger, clock, 7, wishes(held=ALL))
     holds.hold(ledger, "held", "anna")
-    for number in (8, 9):
-        add(ledger, clock, number)
+    add(ledger, clock, 8)
     claimed(ledger)
+    add(ledger, clock, 9)
+    judged = Judged(text="{}", is_listed=False, ripening=Ripening(quiet_s=15.0, max_wait_s=120.0))
+    assert ledger.settle_reported(claimed(ledger), ledgers.finding(), [], {}, judged)
+    add(ledger, clock, 10)
     with ledger.database.writing() as connection:
         uncertain = {"verdict": "UNCERTAIN", "abstain_reason": "views-disagree"}
         connection.execute(sa.update(instances).where(instances.c.id == 7).values(uncertain))
@@ -87,8 +91,9 @@ def mixed(ledger: Ledger, clock: Clock) -> Iterator[Ledger]:
 
 
 AT = {
-    Stage.WAITING: [9],
+    Stage.WAITING: [10],
     Stage.WORKING: [8],
+    Stage.FOR_STUDY: [9],
     Stage.TO_DELIVER: [7, 4],
     Stage.HELD: [7],
     Stage.DEAD: [4, 3],

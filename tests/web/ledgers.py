@@ -11,7 +11,9 @@ from typing import Any
 from cxr_node.config import loader
 from cxr_node.config.schema import Config
 from cxr_node.domain import Origin, Reason
+from cxr_node.node.ledger import studies
 from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.ripening import Judged, Ripening
 from cxr_node.node.ledger.states import DeadReason, Job
 from cxr_node.outcome import Rejected
 from tests.node.ledgers import ALL, Clock, digest, finding, opened, reference, results, wishes
@@ -44,6 +46,19 @@ class Node:
         self.receive(sender)
         job = self.claim()
         assert self.ledger.settle_reported(job, finding(), results(job.instance_id), WANTED)
+
+    def judge(self) -> None:
+        """An image that waits for the report of its study."""
+        self.receive()
+        ripening = Ripening(quiet_s=self.config.study.quiet_s, max_wait_s=self.config.study.max_wait_s)
+        judged = Judged(text="{}", is_listed=False, ripening=ripening)
+        assert self.ledger.settle_reported(self.claim(), finding(), [], {}, judged)
+
+    def fail(self) -> None:
+        """No report of a study that is ripe can be made."""
+        job = studies.claim_study(self.ledger, "work", 60.0)
+        assert job is not None
+        assert studies.settle_study_dead(self.ledger, job, DeadReason.FAULT, "three workers died of it")
 
     def reject(self, sender: str = "XR1") -> None:
         self.receive(sender)

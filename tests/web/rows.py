@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from cxr_node.domain import AbstainReason, Decision, Finding, Origin, Reason, Verdict
-from cxr_node.node.ledger import alerts, destination_health, holds, queries, set_aside
+from cxr_node.node.ledger import alerts, destination_health, holds, queries, set_aside, studies
 from cxr_node.node.ledger.holds import HoldReason
 from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.ripening import Judged, Ripening
 from cxr_node.node.ledger.states import DeadReason, Job, SetAsideReason
 from cxr_node.outcome import Rejected
+from cxr_node.result_kinds import ReportPer, ResultKind, Wish
 from tests.node.ledgers import ALL, digest, finding, reference, results, wishes
 from tests.web import site
 from tests.web.site import Site
@@ -33,6 +35,8 @@ ODD = (
 )
 """What a peer may call itself, at most 16 characters."""
 DESTINATIONS = wishes(pacs=ALL, second=ALL)
+WHOLE = Wish(per=ReportPer.STUDY, kinds=(ResultKind.REPORT, ResultKind.MEASUREMENTS))
+STUDIES = {"whole": WHOLE}
 SENTENCE = "<script>alert(1)</script> " + "x" * 400
 DOUBT = AbstainReason.BETWEEN_THRESHOLDS
 
@@ -52,6 +56,8 @@ def fill(ledger: Ledger) -> dict[str, int]:
         "working": _working(ledger, 8),
     }
     set_aside.set_aside(ledger, [numbers["set-aside"]], SetAsideReason.TEST_IMAGE, by="olga")
+    numbers["of-a-study"] = _reported_study(ledger, 10)
+    numbers["for-its-study"] = _judged(ledger, 11, quiet_s=600.0)
     for place, name in enumerate(ODD):
         receive(ledger, 100 + place, sender=name, station=name)
     numbers["waiting"] = receive(ledger, 9, sender="MODALITY", station="ROOM 1")
@@ -67,8 +73,8 @@ def fill(ledger: Ledger) -> dict[str, int]:
 def opened(folder: Path, **web: Any) -> Iterator[Site]:
     """Start a page over such a ledger."""
     destinations = [
-        {"name": name, "address": f"{name.upper()}@127.0.0.1:1", "send": [*kinds]}
-        for name, kinds in DESTINATIONS.items()
+        {"name": name, "address": f"{name.upper()}@127.0.0.1:1", "report_per": wish.per.value, "send": [*wish.kinds]}
+        for name, wish in (DESTINATIONS | STUDIES).items()
     ]
     with site.opened(folder, destinations=destinations, web=web) as found:
         fill(found.ledger)
@@ -109,6 +115,26 @@ def _reported(ledger: Ledger, number: int, said: Finding | None = None) -> int:
     job = _job(ledger, number)
     assert ledger.settle_reported(job, said or finding(), results(number), DESTINATIONS)
     return job.instance_id
+
+
+def _judged(ledger: Ledger, number: int, quiet_s: float = 0.0) -> int:
+    """It waits for its study, which is ripe so long after its receipt."""
+    job = _job(ledger, number)
+    judged = Judged(text="{}", is_listed=False, ripening=Ripening(quiet_s=quiet_s, max_wait_s=quiet_s))
+    assert ledger.settle_reported(job, finding(), [], STUDIES, judged)
+    return job.instance_id
+
+
+def _reported_study(ledger: Ledger, number: int) -> int:
+    """All of it has arrived."""
+    instance_id = _judged(ledger, number)
+    job = studies.claim_study(ledger, "worker", 600.0)
+    assert job is not None
+    documents = [replace(one, per=ReportPer.STUDY) for one in results(number)[:2]]
+    assert studies.settle_study(ledger, job, "PNEUMONIA", documents, STUDIES)
+    while (way := ledger.claim_delivery("whole", "courier", 60.0)) is not None:
+        assert ledger.settle_delivered(way, 0)
+    return instance_id
 
 
 def _delivered(ledger: Ledger, number: int) -> int:

@@ -19,7 +19,7 @@ DESK = {"width": 1366, "height": 900}
 LOOKS = {"light": ("light", DESK), "dark": ("dark", DESK), "phone": ("light", PHONE), "phone-dark": ("dark", PHONE)}
 ADDRESSES = (
     *("/login", "/", "/queue", "/queue?stage=rejected", "/queue?stage=waiting", "/study", "/quality", "/system"),
-    *("/system/card/0", "/no-such-page"),
+    *("/queue?stage=for-study", "/system/card/0", "/no-such-page"),
 )
 
 
@@ -81,6 +81,15 @@ def test_a_study_and_what_was_done_there_have_none(browser: Any, page: Site) -> 
     browser.get_by_role("status").wait_for()
     assert not violations(browser)
     assert browser.evaluate("document.activeElement.id") == "said", "a screen reader hears what was done"
+
+
+def test_a_report_of_a_study_has_none(browser: Any, page: Site) -> None:
+    log_in(browser, page)
+    browser.goto(f"{page.address}/study")
+    browser.get_by_label("Accession Number").fill("1.2.10")
+    browser.get_by_role("button", name="Find").click()
+    browser.get_by_role("heading", name="Report 1").wait_for()
+    assert not violations(browser)
 
 
 def test_a_refresh_takes_neither_focus_nor_place(browser: Any, page: Site) -> None:

@@ -35,7 +35,9 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "quiet": ({"silences": {"XR1": SILENCE}}, "sender-quiet:XR1"),
     "an image waits": ({"image_since": ago(minutes=5)}, "waiting:work"),
     "a result waits": ({"results_since": {"pacs": ago(minutes=5)}}, "waiting:pacs"),
+    "a study waits": ({"study_due_at": ago(minutes=5)}, "waiting:study"),
     "dead": ({"dead": {"fault": 1}}, "dead:fault"),
+    "a study failed": ({"studies_failed": 1}, "dead:study"),
     "stopped": ({"stopped_since": {"work": ago(minutes=1)}}, "stopped:work"),
     "rejections": (
         {"rejections": {"XR1": Shares(few=10, of=50, few_before=20, of_before=1000)}},
@@ -53,6 +55,8 @@ WELL: dict[str, dict[str, Any]] = {
     "down for a moment": {"down_since": {"pacs": ago(minutes=9)}},
     "within five gaps": {"silences": {"XR1": Silence(since=ago(hours=2), silent_s=7200, gap_s=1800)}},
     "what waits for who is down": {"results_since": {"pacs": ago(hours=5)}, "down_since": {"pacs": ago(minutes=1)}},
+    "a study within its time": {"study_due_at": ago(minutes=-1)},
+    "a study that is late by a moment": {"study_due_at": ago(minutes=4)},
     "restarted": {"stopped_since": {"work": ago(seconds=30)}},
     "too few images": {"rejections": {"XR1": Shares(few=10, of=19, few_before=2, of_before=1000)}},
     "too few before": {"rejections": {"XR1": Shares(few=10, of=50, few_before=0, of_before=99)}},

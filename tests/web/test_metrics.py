@@ -26,7 +26,7 @@ from cxr_node.node.process import metrics
 metrics.begin(Path(sys.argv[1]), "work")
 metrics.received("XR1"), metrics.refused("host"), metrics.judged("adults", "UNCERTAIN", "views-disagree")
 metrics.rejected("too-small"), metrics.attempted("pacs", "delivered"), metrics.turned_around(7.0)
-metrics.too_late("pacs")
+metrics.too_late("pacs"), metrics.study_reported("PNEUMONIA", 16.5), metrics.study_reported("PNEUMONIA", None)
 with metrics.stage("examine"), metrics.transaction(): pass
 """
 PROCESSES_COUNT = {
@@ -39,6 +39,8 @@ PROCESSES_COUNT = {
     "cxr_node_verdicts_total",
     "cxr_node_rejections_total",
     "cxr_node_turnaround_seconds_count",
+    "cxr_node_study_reports_total",
+    "cxr_node_study_turnaround_seconds_count",
 }
 
 
@@ -91,6 +93,21 @@ def test_the_ledger_is_shown_as_it_is(worked: Node) -> None:
     assert found["cxr_node_scrape_errors", ()] == 0
 
 
+def test_studies_are_counted_by_what_becomes_of_them(worked: Node) -> None:
+    states = [(("state", state),) for state in ("WAITING", "FAILED")]
+    worked.judge()
+    worked.clock.forward(worked.config.study.max_wait_s)
+    found = scraped(worked)
+    assert [found["cxr_node_studies", state] for state in states] == [1, 0]
+    assert found["cxr_node_oldest_waiting_seconds", (("stage", "study"),)] == 0
+    worked.clock.forward(30)
+    assert scraped(worked)["cxr_node_oldest_waiting_seconds", (("stage", "study"),)] == 30
+    worked.fail()
+    found = scraped(worked)
+    assert [found["cxr_node_studies", state] for state in states] == [0, 1]
+    assert found["cxr_node_oldest_waiting_seconds", (("stage", "study"),)] == 0
+
+
 def test_profiles_and_certificates_are_named(worked: Node) -> None:
     found = scraped(worked)
     (profile,) = [dict(labels) for name, labels in found if name == "cxr_node_profile_info"]
@@ -109,6 +126,9 @@ def test_what_processes_counted_is_there_too(worked: Node) -> None:
     assert found["cxr_node_verdicts_total", doubt] == 1
     assert found["cxr_node_turnaround_seconds_bucket", (("le", "5.0"),)] == 0
     assert found["cxr_node_turnaround_seconds_bucket", (("le", "10.0"),)] == 1
+    assert found["cxr_node_study_reports_total", (("verdict", "PNEUMONIA"),)] == 2
+    assert found["cxr_node_study_turnaround_seconds_bucket", (("le", "16.0"),)] == 0
+    assert found["cxr_node_study_turnaround_seconds_count", ()] == 1
 
 
 def test_a_ledger_that_fails_takes_nothing_else_with_it(worked: Node, caplog: pytest.LogCaptureFixture) -> None:
@@ -118,7 +138,7 @@ def test_a_ledger_that_fails_takes_nothing_else_with_it(worked: Node, caplog: py
     counted(worked.config.spool.path)
     exposition = Exposition(worked.config, lost)
     found = parsed(exposition.read())
-    assert found["cxr_node_scrape_errors", ()] == 7
+    assert found["cxr_node_scrape_errors", ()] == 8
     assert found["cxr_node_rejections_total", (("reason", "too-small"),)] == 1
     assert ("cxr_node_spool_free_bytes", ()) in found
     caplog.clear()

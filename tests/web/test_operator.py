@@ -101,6 +101,7 @@ def evening(tmp_path: Path) -> Iterator[tuple[Node, Orthanc, str, list[str]]]:
             web={"port": port, "users": str(users.path)},
             alerts={"to": [str(secret)], "destination_down_s": 5},
             delivery=SOON,
+            study={"quiet_s": 0.5},
         )
         with node:
             wait_until(lambda: answers(port), "the page answers")

@@ -20,8 +20,12 @@ from tests.web.test_metrics import counted, parsed, worked
 CONFIG = Path(__file__).parents[2] / "config"
 RULES = CONFIG / "prometheus" / "alerts.yaml"
 DASHBOARD = CONFIG / "grafana" / "cxr-node.json"
-_ALSO_CALLED = {"CxrNodeResultWaiting": "CxrNodeWaiting"}
-"""Two rules of Prometheus where ours has two subjects."""
+_ALSO_CALLED = {
+    "CxrNodeResultWaiting": "CxrNodeWaiting",
+    "CxrNodeStudyWaiting": "CxrNodeWaiting",
+    "CxrNodeStudyFailed": "CxrNodeDead",
+}
+"""Several rules of Prometheus where ours has several subjects."""
 __all__ = ["worked"]
 
 

@@ -77,6 +77,18 @@ def test_nothing_ticked_and_an_unknown_reason_change_nothing(page: Site) -> None
     assert state(page, 2) is InstanceState.DEAD
 
 
+def test_what_waits_for_its_study_has_a_list_of_its_own(page: Site) -> None:
+    operator = page.operator()
+    shown = operator.get("/queue?stage=for-study").text
+    assert not pages.faults(shown)
+    words = pages.texts(shown)
+    assert "Waiting for its study: 1 image" in words
+    assert re.search(r"#10 .* waits for its study, ripe at [-\d: ]+ UTC", words)
+    assert "#10" not in operator.get("/queue?stage=to-deliver").text
+    today = pages.texts(operator.get("/").text)
+    assert "WAITING 1 the oldest for" in today and "Reports made today (UTC) 1" in today
+
+
 @pytest.mark.parametrize("address", ["/", "/queue?stage=dead"])
 def test_a_destination_is_held_and_released(page: Site, address: str) -> None:
     operator = page.operator()

@@ -47,6 +47,20 @@ def test_every_key_that_trace_takes_finds_the_image(page: Site, key: str) -> Non
         assert key not in answer.text, "the page does not repeat it"
 
 
+def test_the_study_comes_first_with_its_report_or_what_it_waits_for(page: Site) -> None:
+    reported = page.viewer().submit("/study", key="1.2.10").text
+    assert not pages.faults(reported)
+    words = pages.texts(reported)
+    assert words.index("Study: REPORTED") < words.index("Report 1") < words.index("Image #9: DELIVERED")
+    assert "PNEUMONIA SUSPECTED" in words[words.index("Report 1") : words.index("Image #9")]
+    assert "of 1 analysed" in words
+    assert (words.count("report whole DELIVERED"), words.count("measurements whole DELIVERED")) == (1, 1)
+    waiting = page.viewer().submit("/study", key="#10").text
+    assert not pages.faults(waiting)
+    assert "Study: WAITING" in pages.texts(waiting)
+    assert re.search(r"waits for its study: work does not run; ripe at [-\d: ]+ UTC", waiting)
+
+
 def test_what_is_typed_stands_in_no_log_and_no_trail(page: Site, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
         answer = page.viewer().submit("/study", key="Mustermann^Max")

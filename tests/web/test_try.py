@@ -129,10 +129,12 @@ def test_too_many_files_are_said(viewer: Visitor) -> None:
 
 def test_the_drawn_radiographs_are_judged(viewer: Visitor) -> None:
     sent = viewer.submit("/try/drawn")
-    said = words(viewer.get(sent.headers["location"]).text)
+    page = viewer.get(sent.headers["location"]).text
+    said = words(page)
     assert said.startswith("Results")
     assert (said.count("no pneumonia detected ("), said.count("PNEUMONIA SUSPECTED ·")) == (0, 2)
     assert said.count("no pneumonia detected · Certainty of pneumonia: ") == 3 and said.count("UNCERTAIN ·") == 1
+    assert page.count("/heatmap.png") == 6, "a picture of each, also where nothing was detected"
 
 
 def test_nothing_is_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

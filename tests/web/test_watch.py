@@ -57,6 +57,17 @@ def test_a_node_that_works_as_always_is_well_and_one_that_does_not_is_not(made: 
     assert found == {"rejections:XR1", "sender-quiet:XR1", f"destination-down:{PACS}", "dead:fault", "waiting:work"}
 
 
+def test_a_study_that_is_not_reported_is_missed_and_one_that_cannot_be_is_said(made: Node) -> None:
+    watch = Watch(made.config, lambda: made.ledger)
+    made.judge()
+    made.clock.forward(made.config.study.max_wait_s + made.config.alerts.waiting_s - 1)
+    assert keys(made, watch) == set()
+    made.clock.forward(2)
+    assert keys(made, watch) == {"waiting:study"}
+    made.fail()
+    assert keys(made, watch) == {"dead:study", "dead:fault"}
+
+
 def test_a_destination_that_somebody_holds_is_not_missed(made: Node) -> None:
     made.report()
     destination_health.down(made.ledger, PACS, 30.0, "no answer")

@@ -21,8 +21,9 @@ from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.lookup import matching
 from cxr_node.node.ledger.queries import InstanceRow, instance_row
 from cxr_node.node.ledger.stages import Stage
-from cxr_node.node.ledger.states import OPEN, DeliveryState, InstanceState
-from cxr_node.node.ledger.tables import IS_OPEN, deliveries, instance_artifacts, instances
+from cxr_node.node.ledger.states import OPEN, DeliveryState, InstanceState, StudyState
+from cxr_node.node.ledger.study_stories import has_failed
+from cxr_node.node.ledger.tables import IS_OPEN, deliveries, instance_artifacts, instances, studies
 
 _DAY_US = 86_400_000_000
 _MINUTE_US = 60_000_000
@@ -39,6 +40,8 @@ class Wanted:
     accession_keys: Collection[str] = ()
     state: InstanceState | None = None
     stage: Stage | None = None
+    study: StudyState | None = None
+    """Of its study, where a destination wants one report of that; FAILED: and nobody has decided about it yet."""
     verdict: str | None = None
     """The word for programs, which of a positive names its target: PNEUMONIA."""
     reason: str | None = None
@@ -126,6 +129,8 @@ def _conditions(wanted: Wanted, now: datetime) -> Iterator[sa.ColumnElement[bool
     if wanted.key is not None:
         yield matching(wanted.key, wanted.accession_keys)
     yield from _placed(wanted, now)
+    if wanted.study is not None:
+        yield _of_study(wanted.study)
     if wanted.verdict is not None:
         yield instances.c.verdict == wanted.verdict
     if wanted.reason is not None:
@@ -138,6 +143,15 @@ def _conditions(wanted: Wanted, now: datetime) -> Iterator[sa.ColumnElement[bool
     if wanted.station is not None:
         yield instances.c.station_name == wanted.station
     yield from _received(wanted.since, wanted.until)
+
+
+def _of_study(state: StudyState) -> sa.ColumnElement[bool]:
+    """Few wait or failed: those are found from the side of the studies, the others from that of the instances."""
+    if state is StudyState.REPORTED:
+        named = studies.c.study_instance_uid == instances.c.study_instance_uid
+        return sa.select(studies.c.id).where(named, studies.c.state == state).correlate(instances).exists()
+    which = has_failed() if state is StudyState.FAILED else studies.c.state == state
+    return instances.c.study_instance_uid.in_(sa.select(studies.c.study_instance_uid).where(which))
 
 
 def _received(since: datetime | None, until: datetime | None) -> Iterator[sa.ColumnElement[bool]]:

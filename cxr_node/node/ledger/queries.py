@@ -295,27 +295,34 @@ def _next_s(ledger: Ledger, table: sa.Table, waiting: sa.ColumnElement[bool]) ->
 
 
 def _story(connection: sa.Connection, row: sa.RowMapping, titles: Mapping[str, str]) -> Story:
+    mine = sa.select(instance_artifacts.c.artifact_id).where(instance_artifacts.c.instance_id == row["id"])
+    told = sa.select(events).where(events.c.instance_id == row["id"]).order_by(events.c.id)
+    others = results.others(connection, row)
+    return Story(
+        instance=instance_row(row),
+        deliveries=deliveries_of(connection, mine, titles),
+        events=tuple(Event(**pick(Event, found)) for found in connection.execute(told).mappings()),
+        replaces=tuple(each for each in others if each.instance_id < row["id"]),
+        replaced_by=tuple(each for each in others if each.instance_id > row["id"]),
+    )
+
+
+def deliveries_of(
+    connection: sa.Connection, artifact_ids: sa.Select[tuple[int]], titles: Mapping[str, str]
+) -> tuple[DeliveryRow, ...]:
+    """Where results went and are to go; `titles` as in `trace`."""
     promised = (promises.c.asks, promises.c.state.label("commitment"), promises.c.detail.label("commitment_detail"))
     committed_at = sa.case((promises.c.state == PromiseState.COMMITTED, promises.c.settled_at)).label("committed_at")
     sent = (
         sa.select(artifacts.c.kind, artifacts.c.sop_class_uid, artifacts.c.sop_instance_uid, deliveries)
         .add_columns(*promised, committed_at, commitments.c.transaction_uid)
-        .join_from(deliveries, instance_artifacts, instance_artifacts.c.artifact_id == deliveries.c.artifact_id)
-        .join(artifacts, artifacts.c.id == results.chosen())
+        .join_from(deliveries, artifacts, artifacts.c.id == results.chosen())
         .outerjoin(promises, promises.c.delivery_id == deliveries.c.id)
         .outerjoin(commitments, commitments.c.id == promises.c.commitment_id)
-        .where(instance_artifacts.c.instance_id == row["id"])
+        .where(deliveries.c.artifact_id.in_(artifact_ids))
         .order_by(deliveries.c.id)
     )
-    told = sa.select(events).where(events.c.instance_id == row["id"]).order_by(events.c.id)
-    others = results.others(connection, row)
-    return Story(
-        instance=instance_row(row),
-        deliveries=tuple(_delivery(connection, one, titles) for one in connection.execute(sent).mappings().all()),
-        events=tuple(Event(**pick(Event, found)) for found in connection.execute(told).mappings()),
-        replaces=tuple(each for each in others if each.instance_id < row["id"]),
-        replaced_by=tuple(each for each in others if each.instance_id > row["id"]),
-    )
+    return tuple(_delivery(connection, one, titles) for one in connection.execute(sent).mappings().all())
 
 
 def instance_row(row: sa.RowMapping) -> InstanceRow:

@@ -11,8 +11,8 @@ from enum import StrEnum
 import sqlalchemy as sa
 
 from cxr_node.domain import Verdict
-from cxr_node.node.ledger.states import InstanceState
-from cxr_node.node.ledger.tables import IS_ENDED, IS_OPEN, deliveries, holds, instance_artifacts, instances
+from cxr_node.node.ledger.states import InstanceState, StudyState
+from cxr_node.node.ledger.tables import IS_ENDED, IS_OPEN, deliveries, holds, instance_artifacts, instances, studies
 
 
 class Stage(StrEnum):
@@ -21,6 +21,8 @@ class Stage(StrEnum):
     WAITING = "waiting"
     """To be judged, and not in a worker's hands."""
     WORKING = "working"
+    FOR_STUDY = "for-study"
+    """Judged, and its study is not reported yet."""
     TO_DELIVER = "to-deliver"
     HELD = "held"
     """A result waits for a held destination."""
@@ -50,8 +52,10 @@ def condition(stage: Stage, now: datetime) -> sa.ColumnElement[bool]:
             return sa.and_(is_received, ~is_in_hand)
         case Stage.WORKING:
             return sa.and_(is_received, is_in_hand)
+        case Stage.FOR_STUDY:
+            return sa.and_(instances.c.state == InstanceState.REPORTED, _awaits_study())
         case Stage.TO_DELIVER:
-            return instances.c.state == InstanceState.REPORTED
+            return sa.and_(instances.c.state == InstanceState.REPORTED, ~_awaits_study())
         case Stage.HELD:
             waiting = sa.select(deliveries.c.artifact_id).where(
                 deliveries.c.destination.in_(sa.select(holds.c.destination))
@@ -63,6 +67,11 @@ def condition(stage: Stage, now: datetime) -> sa.ColumnElement[bool]:
             return sa.and_(instances.c.state == ENDS[stage], instances.c.reason.is_not(None))
         case Stage.UNCERTAIN:
             return sa.and_(instances.c.verdict == Verdict.INDETERMINATE, instances.c.abstain_reason.is_not(None))
+
+
+def _awaits_study() -> sa.ColumnElement[bool]:
+    waiting = sa.select(studies.c.study_instance_uid).where(studies.c.state == StudyState.WAITING)
+    return instances.c.study_instance_uid.in_(waiting)
 
 
 def unindexed(column: sa.Column[str]) -> sa.ColumnElement[str]:

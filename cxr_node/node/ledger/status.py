@@ -12,13 +12,14 @@ import sqlalchemy as sa
 
 from cxr_node import times
 from cxr_node.config.schema import Config
-from cxr_node.node.ledger import destination_health, holds, listing, queries, results
+from cxr_node.node.ledger import destination_health, holds, listing, queries, results, study_stories
 from cxr_node.node.ledger.destination_health import Health
 from cxr_node.node.ledger.holds import Hold
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.listing import By, Oldest
 from cxr_node.node.ledger.queries import DeliveryRow, InstanceRow, Story
-from cxr_node.node.ledger.states import OPEN, DeliveryState, InstanceState, PromiseState
+from cxr_node.node.ledger.states import OPEN, DeliveryState, InstanceState, PromiseState, StudyState
+from cxr_node.node.ledger.study_stories import DocumentRow, StudyCounts, StudyRow
 from cxr_node.node.ledger.tables import IS_OPEN, deliveries, instances
 from cxr_node.node.process import supervisor
 from cxr_node.node.process.supervisor import RoleState
@@ -42,15 +43,70 @@ def surroundings(ledger: Ledger, spool_path: Path, destinations: Collection[str]
     return Surroundings(roles=roles, destinations=destinations, health=seen, holds=held, now=ledger.now())
 
 
-def explained(ledger: Ledger, story: Story, around: Surroundings) -> Story:
-    """Say of one instance what it waits for, and of each of its deliveries."""
+def explained(ledger: Ledger, story: Story, around: Surroundings, study: StudyRow | None = None) -> Story:
+    """Say of one instance what it waits for, and of each of its deliveries; `study` : its own, explained."""
     with ledger.database.reading() as connection:
         sent = tuple(replace(row, why=_of_delivery(connection, row, around)) for row in story.deliveries)
-        row = replace(story.instance, why=_of_instance(connection, story.instance, around))
+        row = replace(story.instance, why=_of_instance(connection, story.instance, around, study))
     return replace(story, instance=row, deliveries=sent)
 
 
-def _of_instance(connection: sa.Connection, row: InstanceRow, around: Surroundings) -> str | None:
+def told(
+    ledger: Ledger, stories: Sequence[Story], spool_path: Path, titles: Mapping[str, str]
+) -> list[tuple[StudyRow | None, list[Story]]]:
+    """Each study, where a report of it was ever wanted, with its stories, all explained; `titles` as in `trace`."""
+    around = surroundings(ledger, spool_path, titles)
+    images: dict[str, list[Story]] = {}
+    for story in stories:
+        images.setdefault(story.instance.study_instance_uid, []).append(story)
+    found: list[tuple[StudyRow | None, list[Story]]] = []
+    for uid, of_study in images.items():
+        study = study_stories.look(ledger, uid, titles)
+        study = None if study is None else _study_explained(ledger, study, around)
+        found.append((study, [explained(ledger, story, around, study) for story in of_study]))
+    return found
+
+
+def _study_explained(ledger: Ledger, study: StudyRow, around: Surroundings) -> StudyRow:
+    """Say of a study what it waits for, or what is to be done, and of each delivery of its reports."""
+    with ledger.database.reading() as connection:
+        reports = tuple(
+            replace(report, documents=tuple(_of_document(connection, each, around) for each in report.documents))
+            for report in study.reports
+        )
+    return replace(study, reports=reports, why=_of_study(study, around))
+
+
+def _of_document(connection: sa.Connection, row: DocumentRow, around: Surroundings) -> DocumentRow:
+    sent = tuple(replace(each, why=_of_delivery(connection, each, around)) for each in row.deliveries)
+    return replace(row, deliveries=sent)
+
+
+def _of_study(study: StudyRow, around: Surroundings) -> str | None:
+    if study.state is StudyState.FAILED:
+        act = "retry" if study.can_be_retried else "rejudge"
+        return f"no report of it could be made; `cxr-node {act} {study.study_instance_uid}` tries again"
+    if study.ripe_at is None:
+        return None
+    stopped = _stopped("work", around)
+    if stopped is None and _is_held(study.lease_until, around.now):
+        return "its report is being made now"
+    at, is_ripe = clock(study.ripe_at, around.now), study.ripe_at <= around.now
+    said = [stopped] if stopped is not None else []
+    if study.attempts:
+        said.append(f"tried {study.attempts} times, " + ("the next try is due" if is_ripe else f"trying again at {at}"))
+    else:
+        said.append(f"ripe {'since' if is_ripe else 'at'} {at}")
+    if study.to_be_judged:
+        said.append(f"images of it that are not judged yet: {study.to_be_judged}")
+    return "; ".join(said)
+
+
+def _of_instance(
+    connection: sa.Connection, row: InstanceRow, around: Surroundings, study: StudyRow | None
+) -> str | None:
+    if row.state is InstanceState.REPORTED and study is not None and study.state is StudyState.WAITING:
+        return f"waits for its study: {study.why}"
     if row.state is not InstanceState.RECEIVED:
         return None
     lease = connection.execute(sa.select(instances.c.lease_until).where(instances.c.id == row.id)).scalar_one()
@@ -202,6 +258,8 @@ def _dead(seen: NodeStatus) -> Iterator[str]:
         yield f"{number} images are DEAD (cxr-node list --state DEAD)"
     for name, objects in seen.dead_deliveries.items():
         yield f"{name} has not taken {objects} objects (cxr-node list --destination {name} --state DEAD)"
+    if number := seen.studies.failed:
+        yield f"{number} studies are FAILED (cxr-node list --study FAILED)"
 
 
 def _down(alarm: Alarm, seen: NodeStatus) -> Iterator[str]:
@@ -219,6 +277,9 @@ def _waiting(alarm: Alarm, seen: NodeStatus) -> Iterator[str]:
     for what, noun, oldest in queues:
         if oldest is not None and (span := seen.at - oldest.since) >= alarm.longer_than:
             yield f"{oldest.waiting} {what}, the oldest ({noun}={oldest.number}) for {times.age(span)}"
+    study = seen.studies.oldest
+    if study is not None and seen.at - study.due_at >= alarm.longer_than:
+        yield f"a study ought to be reported for {times.age(seen.at - study.due_at)} (instance={study.number})"
 
 
 LAST = 10
@@ -250,6 +311,8 @@ class NodeStatus:
     """By state."""
     oldest: Oldest | None
     """Of the instances that wait to be judged."""
+    studies: StudyCounts
+    """Those of which a destination wants one report."""
     destinations: Mapping[str, Mapping[DeliveryState, int]]
     """By name, then by state; those of the configuration, and those that unsettled deliveries still name."""
     health: Mapping[str, DestinationStatus]
@@ -283,6 +346,7 @@ def _look(ledger: Ledger, config: Config) -> NodeStatus:
         roles=around.roles if config.web is None else supervisor.look(config.spool.path, (*supervisor.ROLES, "web")),
         instances=queries.counts(ledger),
         oldest=listing.oldest_instance(ledger),
+        studies=study_stories.counts(ledger, config.study.max_wait_s),
         destinations=places,
         health={name: _place(name, around, addresses, states, oldest) for name, states in places.items()},
         dead_deliveries=queries.dead_deliveries(ledger),

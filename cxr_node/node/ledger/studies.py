@@ -15,7 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cxr_node.domain import InstanceRef, Origin, Priority, ResultRef, Verdict
+from cxr_node.domain import InstanceRef, Origin, Priority, ResultRef
 from cxr_node.node.ledger import lateness, prior_orders, results
 from cxr_node.node.ledger.ledger import Ledger, conclude
 from cxr_node.node.ledger.prior_orders import PriorOutcome
@@ -47,6 +47,7 @@ from cxr_node.node.ledger.tables import (
     studies,
     study_reports,
 )
+from cxr_node.node.process import metrics
 from cxr_node.result_kinds import ReportPer, ResultKind, Wish
 
 DOCUMENTS = (ResultKind.REPORT, ResultKind.MEASUREMENTS)
@@ -80,7 +81,7 @@ def claim_study(ledger: Ledger, owner: str, lease_s: float) -> StudyJob | None:
             return None
         row, lease = claimed
         prior_orders.give_up(connection, row["study_instance_uid"], now)
-        members = _members(connection, row["study_instance_uid"])
+        members = images_of(connection, row["study_instance_uid"])
         priors = prior_orders.fetched(connection, row["study_instance_uid"])
         return StudyJob(
             claim=lease,
@@ -122,7 +123,7 @@ def next_study_s(ledger: Ledger) -> float | None:
 def settle_study(
     ledger: Ledger,
     job: StudyJob,
-    verdict: Verdict | None,
+    verdict: str | None,
     stored: Sequence[StoredArtifact],
     wishes: Mapping[str, Wish],
 ) -> bool:
@@ -132,7 +133,7 @@ def settle_study(
 
     Parameters
     ----------
-    verdict : None: there is nothing to say of it; then the notes about its images are due
+    verdict : the word for programs; None: there is nothing to say of it; then the notes about its images are due
     """
     now = ledger.now()
     with ledger.database.writing() as connection:
@@ -144,6 +145,7 @@ def settle_study(
             again = FREE | {"attempts": 0}
             connection.execute(sa.update(studies).where(held(studies, job.claim)).values(again))
             return False
+        waited_s = _waited_s(connection, job, now)
         report = _link(connection, job, told, verdict, stored, now)
         due = report | _pictures(connection, told, notes=verdict is None)
         members = [member.instance_id for member in job.members]
@@ -153,7 +155,17 @@ def settle_study(
         words = f"{verdict} of {len(members)} images" if verdict else "nothing to report"
         note(connection, told, now, "study-reported", words)
         conclude(connection, waiting, now)
+    if verdict is not None:
+        metrics.study_reported(verdict, waited_s)
     return True
+
+
+def _waited_s(connection: sa.Connection, job: StudyJob, now: datetime) -> float | None:
+    """Seconds since the last image came; None where it came before an earlier report."""
+    at, mine = study_reports.c.reported_at, study_reports.c.study_id == job.claim.row_id
+    before = connection.scalar(sa.select(sa.func.max(at, type_=at.type)).where(mine))
+    last = max((member.origin.received_at for member in job.members), default=None)
+    return None if last is None or (before is not None and last <= before) else (now - last).total_seconds()
 
 
 def release_study(ledger: Ledger, job: StudyJob, *, delay_s: float, count_attempt: bool = True) -> bool:
@@ -182,7 +194,7 @@ def settle_study_dead(ledger: Ledger, job: StudyJob, reason: DeadReason, detail:
     return True
 
 
-def _members(connection: sa.Connection, study_instance_uid: str) -> tuple[Member, ...]:
+def images_of(connection: sa.Connection, study_instance_uid: str) -> tuple[Member, ...]:
     """Images that the report has: of each SOP Instance the last answer, and of equal ones the first."""
     unjudged = sa.and_(
         instances.c.state == InstanceState.DEAD,
@@ -288,7 +300,7 @@ def _link(
     connection: sa.Connection,
     job: StudyJob,
     told: Sequence[int],
-    verdict: Verdict | None,
+    verdict: str | None,
     stored: Sequence[StoredArtifact],
     now: datetime,
 ) -> set[int]:

@@ -32,6 +32,8 @@ _FILE_BYTES = 256 * 1024
 _MAX_SLOTS = 64
 _STAGE_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _TRANSACTION_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0)
+_STUDY_S = (2.0, 5.0, 10.0, 15.0, 16.0, 17.0, 20.0, 30.0, 60.0, 120.0, 300.0, 900.0)
+"""Close where `study.quiet_s` is over."""
 _TURNAROUND_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0)
 
 
@@ -55,6 +57,9 @@ class _Counters:
         self.rejections = _counter("rejections", "Images that were not analysed, by reason.", "reason")
         words = "From the receipt of an image to the first time that all destinations had accepted its results."
         self.turnaround = _histogram("turnaround_seconds", words, _TURNAROUND_S)
+        self.study_reports = _counter("study_reports", "Reports of studies that were made, by verdict.", "verdict")
+        words = "From the receipt of a study's last image to the report that has it."
+        self.study_turnaround = _histogram("study_turnaround_seconds", words, _STUDY_S)
 
     def sender(self, ae_title: str) -> str:
         """The label for an AE title."""
@@ -197,6 +202,14 @@ def turned_around(seconds: float) -> None:
     """An image has reached all its destinations for the first time."""
     if _counters is not None:
         _counters.turnaround.observe(seconds)
+
+
+def study_reported(verdict: str, seconds: float | None) -> None:
+    """A report of a study was made, so long after its last image; None: an earlier one has all of its images."""
+    if _counters is not None:
+        _add(_counters.study_reports, verdict)
+        if seconds is not None:
+            _counters.study_turnaround.observe(seconds)
 
 
 def stage(name: str) -> AbstractContextManager[object]:

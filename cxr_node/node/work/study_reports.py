@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from cxr_node import judgement_text
 from cxr_node.config.schema import Config
-from cxr_node.domain import Origin
+from cxr_node.domain import Origin, Verdict
 from cxr_node.errors import LedgerLostError, ModelError, ResourceError
 from cxr_node.node.ledger import studies
 from cxr_node.node.ledger.ledger import Ledger
@@ -104,7 +104,7 @@ class StudyReporter:
         report = self.make(case, self.config)
         stored = [] if report is None else all_stored(self.spool, report.artifacts, ReportPer.STUDY)
         report_chain.keep(self.spool, job, before, stored)
-        verdict = None if report is None else report.verdict
+        verdict = None if report is None else _word(report.verdict, images)
         was_held = studies.settle_study(self.ledger, job, verdict, stored, self.config.wishes)
         notify(self.config.spool.path, Role.DELIVER)
         return settled(was_held, "study with nothing to report" if verdict is None else f"study verdict={verdict}")
@@ -122,6 +122,11 @@ class StudyReporter:
         self.spool.require_whole(Area.OBJECTS, member.content_sha256, content)
         judgement = judgement_text.load_judgement(member.judgement)
         return StudyImage(content=content, origin=member.origin, judgement=judgement)
+
+
+def _word(verdict: Verdict, images: Sequence[StudyImage]) -> str:
+    """The word for programs, which of a positive names its target."""
+    return images[0].judgement.finding.target.word(verdict) if images else verdict.value
 
 
 def _not_analysed(member: Member) -> NotAnalysed:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from cxr_node import pipeline, process_setup, wiring
-from cxr_node.config.schema import Config
+from cxr_node.config.schema import Config, NormalHeatmap
 from cxr_node.dicom import from_picture
 from cxr_node.dicom.render import html
 from cxr_node.dicom.words import rounding, wording
@@ -124,11 +124,12 @@ def _analysed(content: bytes, said: dict[str, Any], classifier: Classifier, conf
 def _explained(judged: Analysis, config: Config, kinds: frozenset[ResultKind]) -> tuple[Artifact, ...]:
     """Make objects that no archive can take for the node's own: the installation and with it every UID is another.
 
-    Their content time is this moment, so the same file tried twice must not give other bytes under one UID.
+    Their content time is this moment, so the same file tried twice must not give other bytes under one UID. Whoever
+    tries a file wants to see where the network looked, whatever the site sends of a NORMAL.
     """
     at = datetime.now(UTC)
     name = f"{config.results.installation_id[:32]} tried {at:%Y%m%dT%H%M%S.%f}"
-    results = config.results.model_copy(update={"installation_id": name})
+    results = config.results.model_copy(update={"installation_id": name, "normal_heatmap": NormalHeatmap.MAP})
     origin = Origin(calling_ae_title="TRY", peer_host="localhost", received_at=at)
     return pipeline.explain(judged, origin, config.model_copy(update={"results": results}), kinds=kinds)
 

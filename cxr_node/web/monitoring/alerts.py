@@ -99,6 +99,10 @@ class Snapshot:
     """Receipt of the oldest image that waits for the worker."""
     results_since: Mapping[str, datetime] = field(default_factory=dict)
     """By configured destination that is not on hold: since when its oldest result is due."""
+    study_due_at: datetime | None = None
+    """When the report of the study that has waited longest was or is due at the latest (`study.max_wait_s`)."""
+    studies_failed: int = 0
+    """Studies of which no report could be made."""
     dead: Mapping[str, int] = field(default_factory=dict)
     """Images that are DEAD, by reason."""
     stopped_since: Mapping[str, datetime] = field(default_factory=dict)
@@ -149,6 +153,13 @@ def _waiting(snapshot: Snapshot, config: AlertsSection, now: datetime) -> Iterat
             sentence=f"an image has waited to be analysed {_since(snapshot.image_since, now)}",
             advice="`cxr-node status` shows whether work runs; `journalctl -u cxr-node-work` says why not",
         )
+    if snapshot.study_due_at is not None and (now - snapshot.study_due_at).total_seconds() >= config.waiting_s:
+        yield Alert(
+            rule=Rule.WAITING,
+            subject="study",
+            sentence=f"a study ought to be reported {_since(snapshot.study_due_at, now)}",
+            advice="`cxr-node status` names the first image of it, and `cxr-node trace` says what it waits for",
+        )
     for name, since in snapshot.results_since.items():
         if name not in snapshot.down_since and (now - since).total_seconds() >= config.waiting_s:
             yield Alert(
@@ -168,6 +179,17 @@ def _dead(snapshot: Snapshot, config: AlertsSection, now: datetime) -> Iterator[
                 sentence=f"{number} {'image is' if number == 1 else 'images are'} DEAD, {reason}, until a person acts",
                 advice="`cxr-node list --state DEAD`; once the cause is removed, `cxr-node retry --dead`",
             )
+
+
+def _failed(snapshot: Snapshot, config: AlertsSection, now: datetime) -> Iterator[Alert]:
+    if number := snapshot.studies_failed:
+        which = "study" if number == 1 else "studies"
+        yield Alert(
+            rule=Rule.DEAD,
+            subject="study",
+            sentence=f"no report could be made of {number} {which}, until a person acts",
+            advice="`cxr-node list --study FAILED`, and `cxr-node trace` of one says what to type",
+        )
 
 
 def _stopped(snapshot: Snapshot, config: AlertsSection, now: datetime) -> Iterator[Alert]:
@@ -250,7 +272,7 @@ def _audit(snapshot: Snapshot, config: AlertsSection, now: datetime) -> Iterator
 
 
 _RULES: tuple[Callable[[Snapshot, AlertsSection, datetime], Iterator[Alert]], ...] = (
-    *(_down, _quiet, _waiting, _dead, _stopped, _rejections, _abstention, _disk, _certificates, _audit),
+    *(_down, _quiet, _waiting, _dead, _failed, _stopped, _rejections, _abstention, _disk, _certificates, _audit),
 )
 
 

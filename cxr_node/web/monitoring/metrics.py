@@ -17,10 +17,10 @@ from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, 
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from cxr_node.config.schema import Config
-from cxr_node.node.ledger import destination_health, holds, listing, queries
+from cxr_node.node.ledger import destination_health, holds, listing, queries, study_stories
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.listing import By
-from cxr_node.node.ledger.states import DeadReason, PromiseState
+from cxr_node.node.ledger.states import DeadReason, PromiseState, StudyState
 from cxr_node.node.process import supervisor
 from cxr_node.node.process.logs import describe
 from cxr_node.node.process.metrics import FOLDER, MAX_SENDERS
@@ -67,8 +67,17 @@ class _Collector:
     def collect(self) -> Iterator[Metric]:
         """Read every part; count those that cannot be read."""
         parts = [
-            *(self._received, self._instances, self._waiting, self._dead, self._deliveries, self._destinations),
-            *(self._commitments, self._disk, self._certificates, self._audit, self._info, self._roles, self._counted),
+            *(self._received, self._instances, self._studies, self._waiting, self._dead, self._deliveries),
+            *(
+                self._destinations,
+                self._commitments,
+                self._disk,
+                self._certificates,
+                self._audit,
+                self._info,
+                self._roles,
+                self._counted,
+            ),
         ]
         errors = 0
         for part in parts:
@@ -103,10 +112,19 @@ class _Collector:
         backlog = facts.backlog(self._config)
         if backlog is not None:
             samples[("audit",)] = (now - backlog.since).total_seconds() if backlog.since else 0.0
+        study = study_stories.counts(ledger, self._config.study.max_wait_s).oldest
+        samples[("study",)] = max(0.0, (now - study.due_at).total_seconds()) if study else 0.0
         words = (
-            "Age of what has waited longest: an image, a result that is not held, an audit message; 0: nothing does."
+            "Age of what has waited longest: an image, a result that is not held, an audit message; of a study so "
+            "long as it waits beyond its longest time; 0: nothing does."
         )
         yield _gauge("oldest_waiting_seconds", words, samples, "stage")
+
+    def _studies(self) -> Iterator[Metric]:
+        found = study_stories.counts(self._ledger(), self._config.study.max_wait_s)
+        samples = {(StudyState.WAITING,): found.waiting, (StudyState.FAILED,): found.failed}
+        words = "Studies that wait for their report, and those of which none could be made, until a person decides."
+        yield _gauge("studies", words, samples, "state")
 
     def _dead(self) -> Iterator[Metric]:
         found = queries.dead(self._ledger())

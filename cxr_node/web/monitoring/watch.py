@@ -11,7 +11,7 @@ from typing import Any
 from cxr_node import times
 from cxr_node.config.schema import Config
 from cxr_node.errors import ConfigError
-from cxr_node.node.ledger import destination_health, holds, listing, queries
+from cxr_node.node.ledger import destination_health, holds, listing, queries, study_stories
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.listing import By, Count
 from cxr_node.node.process import supervisor
@@ -50,6 +50,7 @@ class Watch:
         names = {destination.name for destination in config.destinations}.difference(holds.look(ledger))
         health, oldest = destination_health.look(ledger), listing.oldest_instance(ledger)
         due = listing.oldest_deliveries(ledger)
+        studies = study_stories.counts(ledger, config.study.max_wait_s)
         seen: dict[str, Any] = {
             "down_since": {
                 name: at for name in names if name in health and (at := health[name].down_since) is not None
@@ -57,6 +58,8 @@ class Watch:
             "silences": self._silences(ledger, now),
             "image_since": oldest.since if oldest else None,
             "results_since": {name: first.since for name, first in due.items() if name in names},
+            "study_due_at": studies.oldest.due_at if studies.oldest else None,
+            "studies_failed": studies.failed,
             "dead": queries.dead(ledger),
             "stopped_since": self._stopped(now),
             "rejections": self._rejections(),

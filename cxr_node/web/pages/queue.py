@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from cxr_node import wiring
 from cxr_node.domain import AbstainReason, Reason
 from cxr_node.errors import ConfigError
-from cxr_node.node.ledger import browse, holds, listing
+from cxr_node.node.ledger import browse, holds, listing, study_stories
 from cxr_node.node.ledger.browse import PAGE, Group, Place
 from cxr_node.node.ledger.holds import HoldReason
 from cxr_node.node.ledger.listing import By, Wanted
@@ -36,6 +36,7 @@ router = APIRouter(include_in_schema=False)
 _ACTS: Mapping[Stage, tuple[Act, ...]] = {
     Stage.WAITING: (Act.SET_ASIDE,),
     Stage.WORKING: (),
+    Stage.FOR_STUDY: (Act.SET_ASIDE,),
     Stage.TO_DELIVER: (Act.SET_ASIDE,),
     Stage.HELD: (Act.SET_ASIDE,),
     Stage.DEAD: (Act.RETRY, Act.SET_ASIDE),
@@ -44,7 +45,7 @@ _ACTS: Mapping[Stage, tuple[Act, ...]] = {
     Stage.SET_ASIDE: (Act.RETRY,),
 }
 """What may be done with a selection."""
-_OLDEST_FIRST = (Stage.WAITING, Stage.WORKING, Stage.TO_DELIVER, Stage.HELD)
+_OLDEST_FIRST = (Stage.WAITING, Stage.WORKING, Stage.FOR_STUDY, Stage.TO_DELIVER, Stage.HELD)
 """Where whoever has waited longest comes first."""
 Day = Annotated[date, Field(ge=date(1970, 1, 1), le=date(9998, 12, 31))]
 
@@ -181,6 +182,7 @@ def _page(request: Request, person: person.Person, found: Services, what: Asked,
             "senders": listing.last_received(ledger, By.SENDER),
             "held": holds.look(ledger),
             "total": browse.count(ledger, wanted),
+            "ripe_at": study_stories.ripe_at(ledger, {row.study_instance_uid for row in page.rows}),
         }
         destinations = [to.name for to in found.config.destinations]
         with ledger.database.reading() as connection:

@@ -19,8 +19,9 @@ from cxr_node.dicom.read import keys
 from cxr_node.domain import Target
 from cxr_node.node.ledger import listing, queries, status
 from cxr_node.node.ledger.listing import Wanted
-from cxr_node.node.ledger.queries import Story
-from cxr_node.node.ledger.states import OPEN, DeliveryState, InstanceState, SetAsideReason
+from cxr_node.node.ledger.queries import DeliveryRow, Story
+from cxr_node.node.ledger.states import OPEN, DeliveryState, InstanceState, SetAsideReason, StudyState
+from cxr_node.node.ledger.study_stories import StudyRow
 from cxr_node.result_kinds import ResultKind
 from cxr_node.web import access, rendering
 from cxr_node.web.identity import person
@@ -47,15 +48,27 @@ class Told:
 
     story: Story
     target: Target | None
+    study: StudyRow | None
+    """None where no report of it was ever wanted."""
+    is_first: bool
+    """Of those of its study that are shown."""
+
+    @property
+    def deliveries(self) -> Sequence[DeliveryRow]:
+        """Without those of the reports of its study."""
+        of_study = frozenset[int]() if self.study is None else self.study.delivery_ids
+        return [one for one in self.story.deliveries if one.id not in of_study]
 
     @property
     def acts(self) -> Sequence[Act]:
         """Those that can change something."""
         image, ways = self.story.instance, {each.state for each in self.story.deliveries}
         judged = image.state is not InstanceState.RECEIVED
+        for_study = self.study is not None and self.study.state is StudyState.WAITING
         may = {
             Act.RETRY: image.state in (InstanceState.DEAD, InstanceState.SET_ASIDE) or not ways.isdisjoint(_ENDS),
             Act.SET_ASIDE: image.state in (InstanceState.RECEIVED, InstanceState.DEAD)
+            or (for_study and image.state is InstanceState.REPORTED)
             or not ways.isdisjoint((*OPEN, DeliveryState.DEAD)),
             Act.RESEND: judged and bool(ways),
             Act.REJUDGE: judged and image.purged_at is None,
@@ -126,11 +139,14 @@ def results(request: Request, person: Asker, found: Found, number: Numbers, of: 
 def _told(of: Services, numbers: Sequence[int]) -> list[Told]:
     titles = {to.name: to.ae_title for to in of.config.destinations}
     ledger, targets = of.ledger(), wiring.targets(of.config)
+    shown = []
     with ledger.database.one_view():
-        around = status.surroundings(ledger, of.config.spool.path, titles)
-        found = (story for each in sorted(set(numbers)) for story in queries.trace(ledger, f"instance={each}", titles))
-        stories = [status.explained(ledger, story, around) for story in found]
-    return [Told(story, targets.get((story.instance.profile or "").rpartition(" ")[0])) for story in stories]
+        found = [story for each in sorted(set(numbers)) for story in queries.trace(ledger, f"instance={each}", titles)]
+        for study, stories in status.told(ledger, found, of.config.spool.path, titles):
+            for place, story in enumerate(stories):
+                target = targets.get((story.instance.profile or "").rpartition(" ")[0])
+                shown.append(Told(story, target, study, is_first=place == 0))
+    return shown
 
 
 def _page(request: Request, person: person.Person, told: Sequence[Told] = (), **more: Any) -> Response:

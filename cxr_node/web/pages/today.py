@@ -27,7 +27,7 @@ from cxr_node.web.services import Services, services
 router = APIRouter(include_in_schema=False)
 SENDERS = 12
 """So many are shown at once, the last one first; the others behind them."""
-_WAITING = (Stage.WAITING, Stage.WORKING, Stage.TO_DELIVER, Stage.HELD)
+_WAITING = (Stage.WAITING, Stage.WORKING, Stage.FOR_STUDY, Stage.TO_DELIVER, Stage.HELD)
 
 
 class Wish(BaseModel):
