@@ -19,7 +19,7 @@ from cxr_node.node.ledger.lease_keeper import worker_name
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.process.notify import Role
 from cxr_node.node.spool.spool import Part, Spool
-from cxr_node.node.work import study_reports
+from cxr_node.node.work import report_chain, study_reports
 from cxr_node.node.work.study_reports import StudyReporter
 from cxr_node.node.work.worker import Analyser, Worker
 from cxr_node.outcome import Judgement, NotAnalysed, Outcome, Rejected, Reported, StudyCase, StudyReport
@@ -28,16 +28,20 @@ from tests.node import ledgers, workplace
 
 JUDGING: tuple[Any, ...] = (Ledger.settle_reported, ripening.expect, ripening._wait)
 SETTLING: tuple[Any, ...] = (
-    studies._earlier_reports,
+    studies._made_reports,
     studies.settle_study,
+    studies._told,
+    studies._lock_images,
     studies._link,
     studies._pictures,
     studies._make_due,
     studies._reopen,
+    report_chain.earlier,
+    report_chain.keep,
 )
 REPORTING: tuple[Any, ...] = (
     studies.claim_study,
-    studies._members,
+    studies.images_of,
     studies._member,
     studies._digest,
     StudyReporter.finish,
