@@ -22,7 +22,6 @@ from cxr_node.result_kinds import ResultKind
 from tests import builders
 from tests.dicom.contexts import CASES
 from tests.dicom.studies import origin, refs
-from tests.dicom.test_context import NAMES
 from tests.pacs.result_sets import SOURCES, ResultFile, named
 
 DESTINATION = {"name": "pacs", "address": "PACS@127.0.0.1:104", "send": [kind.value for kind in ResultKind]}
@@ -176,6 +175,4 @@ def _written(folder: Path, of: StudySet) -> Iterator[ResultFile]:
     for number, artifact in enumerate(of.artifacts):
         file = folder / f"{of}-{number:02d}-{artifact.kind}-{artifact.sop_class_uid.rsplit('.', 1)[-1]}.dcm"
         file.write_bytes(artifact.content)
-        yield ResultFile(
-            kind=artifact.kind, sop_class_uid=artifact.sop_class_uid, sources=tuple(sources), file=file
-        )
+        yield ResultFile(kind=artifact.kind, sop_class_uid=artifact.sop_class_uid, sources=tuple(sources), file=file)
