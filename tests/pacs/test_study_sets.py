@@ -55,7 +55,7 @@ def test_dsrdump_reads_every_tree(made: list[ResultFile]) -> None:
 
 
 def test_pixelmed_finds_every_template_kept(made: list[ResultFile]) -> None:
-    """A part of the studies, some 5 s a file without a JDK; `python -m tests.pacs.validation` shows it all of them."""
+    """A part of the studies: some 5 s a file without a JDK."""
     first = {"report": ".11", "measurements": ".34", "key-object": ".59"}
     chosen = of(
         made,
