@@ -133,8 +133,8 @@ class StudySet:
 
 
 STUDY_SETS = tuple(
-    StudySet(number, *of, **more)
-    for number, (*of, more) in enumerate(
+    StudySet(number, images, **more)
+    for number, (images, more) in enumerate(
         (
             (("normal", "pneumonia"), {}),
             (("pneumonia", "normal", "lateral"), {"character_set": "UTF-8"}),
