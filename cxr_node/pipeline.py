@@ -29,9 +29,8 @@ from cxr_node.dicom.results import (
     secondary_capture,
     segmentation,
 )
-from cxr_node.dicom.results.context import Context
+from cxr_node.dicom.results.context import Context, stated_number
 from cxr_node.dicom.results.copied_attributes import header_sha256
-from cxr_node.dicom.results.study import stated_number
 from cxr_node.dicom.verify import check
 from cxr_node.domain import (
     NO_PRECEDENT,

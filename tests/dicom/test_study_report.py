@@ -211,3 +211,16 @@ def test_another_number_of_an_image_makes_another_picture() -> None:
     assert not {each.sop_instance_uid for each in one} & {each.sop_instance_uid for each in other}
     numbers = [dcmread(io.BytesIO(each[0].content)).InstanceNumber for each in (one, other)]
     assert numbers == [1, 2]
+
+
+def test_a_picture_says_which_image_it_is_and_another_series_makes_another() -> None:
+    one, other = (image(1, "pneumonia", SeriesNumber=number)[1].pictures for number in (1, 2))
+    assert not {each.sop_instance_uid for each in one} & {each.sop_instance_uid for each in other}
+    assert study_wording.place({"series": 2, "image": 1}) == "Series 2, image 1."
+    assert study_wording.place({}) == ""
+    found = [
+        next(dcmread(io.BytesIO(each.content)).pixel_array for each in its if each.kind is ResultKind.HEATMAP)
+        for its in (one, other)
+    ]
+    assert found[0].shape == found[1].shape
+    assert (found[0] != found[1]).any()

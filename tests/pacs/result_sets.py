@@ -58,11 +58,7 @@ class ResultSet:
     @property
     def source(self) -> bytes:
         """Part 10 file of the radiograph: patient, study and instance of its own."""
-        declared, sent = NAMES[self.character_set]
-        placeholder = b"@" * (len(sent) + len(sent) % 2)
-        named = {"SpecificCharacterSet": declared, "PatientName": placeholder.decode()}
-        dataset = builders.radiograph(self.number, **SOURCES[self.source_class], **named)
-        return builders.part10(dataset).replace(placeholder, sent.ljust(len(placeholder)))
+        return named(self.number, self.character_set, **SOURCES[self.source_class])
 
     @property
     def artifacts(self) -> tuple[Artifact, ...]:
@@ -79,20 +75,39 @@ RESULT_SETS = tuple(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Made:
-    """One result object as a file, and where it came from."""
+def named(number: int, character_set: str, **overrides: Any) -> bytes:
+    """Part 10 file of a radiograph whose patient has a name in a character set."""
+    declared, sent = NAMES[character_set]
+    placeholder = b"@" * (len(sent) + len(sent) % 2)
+    overrides |= {"SpecificCharacterSet": declared, "PatientName": placeholder.decode()}
+    return builders.part10(builders.radiograph(number, **overrides)).replace(placeholder, sent.ljust(len(placeholder)))
 
-    of: ResultSet
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultFile:
+    """One result object as a file, with the files that it was made of."""
+
     kind: ResultKind
     sop_class_uid: str
-    source: Path
+    sources: tuple[Path, ...]
     file: Path
 
     @property
     def is_report(self) -> bool:
         """Tell whether it has a content tree, for the validators of those."""
         return self.kind in (ResultKind.REPORT, ResultKind.MEASUREMENTS, ResultKind.KEY_OBJECT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made(ResultFile):
+    """One that was made of a single radiograph."""
+
+    of: ResultSet
+
+    @property
+    def source(self) -> Path:
+        """The radiograph."""
+        return self.sources[0]
 
 
 def write(folder: Path, sets: tuple[ResultSet, ...] = RESULT_SETS) -> list[Made]:
@@ -106,6 +121,6 @@ def write(folder: Path, sets: tuple[ResultSet, ...] = RESULT_SETS) -> list[Made]
             file = folder / f"{one}-{artifact.kind}-{suffix}.dcm"
             file.write_bytes(artifact.content)
             made.append(
-                Made(of=one, kind=artifact.kind, sop_class_uid=artifact.sop_class_uid, source=source, file=file)
+                Made(of=one, kind=artifact.kind, sop_class_uid=artifact.sop_class_uid, sources=(source,), file=file)
             )
     return made

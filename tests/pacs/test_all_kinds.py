@@ -24,7 +24,7 @@ def test_orthanc_takes_every_kind(tmp_path: Path) -> None:
     source.write_bytes(from_picture.wrap(PNEUMONIA, PatientAge="003Y", ViewPosition="AP"))
     with Orthanc(tmp_path / "orthanc") as orthanc:
         wanted = {"name": "pacs", "address": orthanc.address, "send": [kind.value for kind in ResultKind]}
-        with Node(tmp_path / "node", [wanted]) as node:
+        with Node(tmp_path / "node", [wanted], study={"quiet_s": 0.5}) as node:
             address = Address(ae_title=node.ae_title, host="127.0.0.1", port=node.port)
             send.store([source], lambda sent: None, address, "TESTS")
             wait_until(lambda: orthanc.count() == len(RESULTS), "every kind in the archive")

@@ -48,7 +48,9 @@ def test_orthanc_commits_loses_and_gets_it_again(tmp_path: Path) -> None:
     uid = str(source.SOPInstanceUID)
     node = Node(tmp_path / "node", [], delivery={"first_delay_s": 0.5, "max_delay_s": 2})
     with Orthanc(tmp_path / "orthanc", modalities={"node": (node.ae_title, node.port)}) as orthanc:
-        archive = {"name": "archive", "address": orthanc.address, "commitment_wait_h": 1}
+        archive = {
+            "name": "archive", "address": orthanc.address, "commitment_wait_h": 1, "report_per": "image",
+        }  # fmt: skip
         with node.with_destinations([archive]):
             done = run("storescu", "-R", "-aec", node.ae_title, "127.0.0.1", node.port, file)
             assert done.returncode == 0, done.stderr

@@ -41,11 +41,11 @@ KINDS = {
 }
 
 
-def archive_and_node(folder: Path, rule: str) -> tuple[Orthanc, Node]:
-    """Two peers that know each other."""
-    node = Node(folder / "node", [])
+def archive_and_node(folder: Path, rule: str, **wishes: str) -> tuple[Orthanc, Node]:
+    """Two peers that know each other; `wishes` are of the archive."""
+    node = Node(folder / "node", [], study={"quiet_s": 0.5}, results={"normal_heatmap": "banner"})
     orthanc = Orthanc(folder / "orthanc", modalities={"node": (node.ae_title, node.port)}, rule=rule)
-    node = node.with_destinations([{"name": "archive", "address": orthanc.address}])
+    node = node.with_destinations([{"name": "archive", "address": orthanc.address, **wishes}])
     return orthanc, node
 
 
@@ -75,7 +75,7 @@ def test_twenty_radiographs_through_auto_routing_and_three_times_again(tmp_path:
     sources = {str(dcmread(file, stop_before_pixels=True).StudyInstanceUID) for file in files}
     assert len(sources) == 20
 
-    orthanc, node = archive_and_node(tmp_path, ROUTE_RADIOGRAPHS)
+    orthanc, node = archive_and_node(tmp_path, ROUTE_RADIOGRAPHS, report_per="image")
     with orthanc, node:
         store(orthanc, files)
         wait_until(lambda: orthanc.count() == 80, "60 results beside 20 radiographs")

@@ -36,6 +36,7 @@ def test_every_archive_gets_the_sop_class_it_takes_and_trace_says_which(tmp_path
                 "name": name,
                 "address": str(stack.enter_context(peers.storescp(tmp_path / name, *taken))),
                 "send": ["report", "measurements"],
+                "report_per": "image",
             }
             for name, taken in TAKES.items()
         ]

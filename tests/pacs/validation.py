@@ -58,7 +58,8 @@ PixelMed on a part of them.
 {% for row in stays %}
 | {{ row | join(" | ") }} |
 {% endfor %}
-"""
+
+{{ looked_at }}"""
 
 
 def page(made: list[Made]) -> str:
@@ -85,6 +86,7 @@ def page(made: list[Made]) -> str:
     rows.append(("cxr-node verify", "this project", len(made), len(_own_flaws(made)), 0, 0))
     objects = Counter((one.kind.value, one.sop_class_uid) for one in made)
     return _template().render(
+        looked_at=(Path(__file__).parent / "looked_at.md").read_text("utf-8"),
         sets=len(RESULT_SETS),
         rows=rows,
         kinds=[(*key, objects[key], ", ".join(seen), sum(seen.values())) for key, seen in by_kind.items()],

@@ -93,7 +93,8 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
     files = [radiograph(case, folder) for case in CASES]
     with Orthanc(folder / "orthanc") as orthanc:
         send(orthanc.ae_title, orthanc.dicom_port, files)
-        with Node(folder / "node", [{"name": "archive", "address": orthanc.address, "send": SEND}]) as node:
+        wanted = {"name": "archive", "address": orthanc.address, "send": SEND, "report_per": "image"}
+        with Node(folder / "node", [wanted], results={"normal_heatmap": "banner"}) as node:
             send(node.ae_title, node.port, files)
             wait_until(node.is_idle, "an idle node")
             stories = node.json("status")[0]["recent"]

@@ -119,14 +119,15 @@ class Layout:
         return self.free + self.banner + self.image[3]
 
 
-def words_of(radiograph: Radiograph, finding: Finding, *, shows_map: bool, looked: str) -> Words:
+def words_of(radiograph: Radiograph, finding: Finding, *, shows_map: bool, looked: str, place: str = "") -> Words:
     """Gather what is written on the picture.
 
     `looked` : where the regions lie, in a sentence; "" where that is not known
+    `place` : which image of a study it is, in a sentence
     """
     banner, identity = wording.banner(finding), finding.identity
     model = f"{identity.profile} {identity.version} ({identity.weights_sha256[:12]})."
-    view = wording.view_line(radiograph.view)
+    view = f"{wording.view_line(radiograph.view)} {place}".rstrip()
     lowest = [f"{model} {view}"] if len(f"{model} {view}") <= _LOWEST_CHARS else [model, view]
     return Words(
         title=banner.title,

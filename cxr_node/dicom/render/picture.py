@@ -30,16 +30,24 @@ _CORNERS_FREE = 0.14
 """Of the width, at either side of the lowest lines: there viewers write."""
 
 
-def draw(
-    radiograph: Radiograph, finding: Finding, max_px: int, *, shows_map: bool, looked: str = "", bare: bool = False
+def draw(  # noqa: PLR0913 - whatever is written on it
+    radiograph: Radiograph,
+    finding: Finding,
+    max_px: int,
+    *,
+    shows_map: bool,
+    looked: str = "",
+    place: str = "",
+    bare: bool = False,
 ) -> Image.Image:
     """Draw the picture.
 
     `shows_map` : whether the heat map is laid over the radiograph
     `looked` : where its regions lie, in a sentence
+    `place` : which image of a study it is, in a sentence
     `bare` : all as with the map, and the map left away
     """
-    words = words_of(radiograph, finding, shows_map=shows_map, looked=looked)
+    words = words_of(radiograph, finding, shows_map=shows_map, looked=looked, place=place)
     layout = lay_out(radiograph, max_px, words)
     picture = Image.new("RGB", (layout.width, layout.height), BLACK)
     left, top, width, height = layout.image

@@ -25,7 +25,7 @@ from cxr_node.dicom.results import copied_attributes
 from cxr_node.dicom.results.copied_attributes import Moment, header_sha256, moment_of, stamp
 from cxr_node.dicom.results.encoder import to_part10_each
 from cxr_node.dicom.results.sr_items import coded, reference
-from cxr_node.dicom.words import zones
+from cxr_node.dicom.words import study_wording, zones
 from cxr_node.dicom.words.rounding import is_stated
 from cxr_node.dicom.words.wording import plain, series_description, shared_series_description
 from cxr_node.domain import NO_PRECEDENT, Finding, Origin, Precedent, Radiograph, Region, ResultRef, Verdict
@@ -35,6 +35,8 @@ from cxr_node.result_kinds import OF_ONE_IMAGE, SHAPES, ReportPer, ResultKind
 PRODUCT = f"cxr_node {__version__}"
 _NAMESPACE = uuid.UUID("6f1b8d8e-92f4-5d3a-9a43-3c1f0b7e5a21")
 _LO_MAX_CHARS = 64
+LAST = 2**31
+"""In place of a Series or Instance Number that is not there: such images come last."""
 _DOCUMENTS = (ResultKind.REPORT, ResultKind.MEASUREMENTS)
 
 
@@ -182,6 +184,15 @@ class Context:
         return self._number if self.is_shared(kind) else 1
 
     @property
+    def place(self) -> str:
+        """Which image of its study it is, by the numbers that the report of the study gives it too."""
+        if self.per is not ReportPer.STUDY:
+            return ""
+        keywords = {"series": "SeriesNumber", "image": "InstanceNumber"}
+        stated = {name: stated_number(self.source, keyword) for name, keyword in keywords.items()}
+        return study_wording.place({name: number for name, number in stated.items() if number is not None})
+
+    @property
     def _number(self) -> int:
         """Instance Number of the source."""
         return max(self.source.integer("InstanceNumber", 1), 1)
@@ -215,8 +226,14 @@ class Context:
             __version__,
             *(f"without {kind}" for kind in missing),
             self.clock.identity,
-            *([f"with the report of its study, {self._number}"] if self.per is ReportPer.STUDY else []),
+            *([f"with the report of its study, {self._number}", self.place] if self.per is ReportPer.STUDY else []),
         )
+
+
+def stated_number(source: Source, keyword: str) -> int | None:
+    """Series or Instance Number, None where the header has none."""
+    found = source.integer(keyword, LAST)
+    return None if found == LAST else found
 
 
 class Subject(Protocol):

@@ -24,8 +24,9 @@ def build_frames(context: Context) -> Artifact | None:
     if not context.shows_map:
         return None
     radiograph, finding, max_px = context.radiograph, context.finding, context.settings.max_heatmap_px
+    looked, place = context.looked, context.place
     bare, mapped = (
-        picture.draw(radiograph, finding, max_px, shows_map=True, looked=context.looked, bare=bare)
+        picture.draw(radiograph, finding, max_px, shows_map=True, looked=looked, place=place, bare=bare)
         for bare in (True, False)
     )
     dataset = describe(context, ResultKind.FRAMES)
@@ -40,8 +41,14 @@ def build(context: Context) -> Artifact | None:
     """Make the picture of one radiograph; None where a negative has none."""
     if not context.has_picture:
         return None
-    max_px, looked = context.settings.max_heatmap_px, context.looked
-    drawn = picture.draw(context.radiograph, context.finding, max_px, shows_map=context.shows_map, looked=looked)
+    drawn = picture.draw(
+        context.radiograph,
+        context.finding,
+        context.settings.max_heatmap_px,
+        shows_map=context.shows_map,
+        looked=context.looked,
+        place=context.place,
+    )
     dataset = describe(context, ResultKind.HEATMAP)
     fill(dataset, drawn)
     return finish(context, ResultKind.HEATMAP, dataset)

@@ -13,14 +13,12 @@ from pydicom import Dataset
 
 from cxr_node.dicom.read.header import Source
 from cxr_node.dicom.results import copied_attributes
-from cxr_node.dicom.results.context import Context, earlier_documents, start, study_reference, uid
+from cxr_node.dicom.results.context import LAST, Context, earlier_documents, start, stated_number, study_reference, uid
 from cxr_node.dicom.results.copied_attributes import Moment, moment_of
 from cxr_node.dicom.words import study_wording, wording, zones
 from cxr_node.domain import ResultRef, Verdict
 from cxr_node.outcome import NotAnalysed
 from cxr_node.result_kinds import BASIC_TEXT_SR, SHAPES, ReportPer, ResultKind
-
-_LAST = 2**31
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,10 +233,4 @@ def place(source: Source) -> tuple[int, int, str]:
 
 
 def _numbers(series_number: int | None, instance_number: int | None) -> tuple[int, int]:
-    return _LAST if series_number is None else series_number, _LAST if instance_number is None else instance_number
-
-
-def stated_number(source: Source, keyword: str) -> int | None:
-    """Series or Instance Number, None where the header has none."""
-    found = source.integer(keyword, _LAST)
-    return None if found == _LAST else found
+    return LAST if series_number is None else series_number, LAST if instance_number is None else instance_number

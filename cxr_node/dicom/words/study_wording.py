@@ -31,6 +31,11 @@ def label(number: int, view: View | None, series_number: int | None, instance_nu
     return f"Image {number} ({', '.join(known)}): " if known else f"Image {number}: "
 
 
+def place(numbers: Mapping[str, int]) -> str:
+    """Name an image on its picture, where its number in the report is not known yet: "Series 2, image 1."."""
+    return f"{', '.join(f'{name} {number}' for name, number in numbers.items())}.".capitalize() if numbers else ""
+
+
 def numbered(line: str) -> tuple[int | None, str]:
     """Split a line into the number of the image that it is about, and what it says; None: of all images."""
     found = _LABEL.match(line)
