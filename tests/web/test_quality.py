@@ -35,7 +35,7 @@ def test_the_page_counts_what_is_in_the_ledger(page: Site) -> None:
     words = pages.texts(page.viewer().get("/quality?days=7").text)
     assert "between the two thresholds" in words
     assert "too-small" in words
-    assert "1 of 5" in words, "one of five that were judged or refused was refused"
+    assert "1 of 7" in words, "one of seven that were judged or refused was refused"
     assert "Turnaround" in words
 
 

@@ -14,6 +14,7 @@ from cxr_node.errors import ConfigError
 from cxr_node.node.ledger import destination_health, holds, listing, queries, study_stories
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.listing import By, Count
+from cxr_node.node.ledger.states import DeadReason
 from cxr_node.node.process import supervisor
 from cxr_node.web.monitoring import facts, habits
 from cxr_node.web.monitoring.alerts import Abstention, Rule, Shares, Silence, Snapshot
@@ -60,7 +61,9 @@ class Watch:
             "results_since": {name: first.since for name, first in due.items() if name in names},
             "study_due_at": studies.oldest.due_at if studies.oldest else None,
             "studies_failed": studies.failed,
-            "dead": queries.dead(ledger),
+            "dead": {
+                reason: number for reason, number in queries.dead(ledger).items() if reason != DeadReason.UNREPORTED
+            },
             "stopped_since": self._stopped(now),
             "rejections": self._rejections(),
             "abstentions": self._abstentions(),
