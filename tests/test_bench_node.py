@@ -98,11 +98,11 @@ def test_the_trial_keeps_what_is_configured_but_its_places(tmp_path: Path) -> No
     )
     with contextlib.ExitStack() as stack:
         tried = loader.parse({"spool": {"path": str(tmp_path)}, **bench_node._settings(given, stack)})
-    assert (tried.model, tried.results, tried.work, tried.kinds) == (
+    assert (tried.model, tried.results, tried.work, tried.wishes) == (
         given.model,
         given.results,
         given.work,
-        given.kinds,
+        given.wishes,
     )
     assert tried.audit.enabled is False
     assert [(to.name, to.send) for to in tried.destinations] == [(to.name, to.send) for to in given.destinations]

@@ -145,7 +145,7 @@ def test_a_removed_destination_is_named_by_check_and_status(tmp_path: Path) -> N
 
 
 def test_retry_asks_again_for_the_commitment_to_what_was_delivered(tmp_path: Path) -> None:
-    asked = {"name": "pacs", "address": "PACS@127.0.0.1:104", "commitment_wait_h": 24}
+    asked = {"name": "pacs", "address": "PACS@127.0.0.1:104", "report_per": "image", "commitment_wait_h": 24}
     settings = workplace.config(tmp_path / "spool", destinations=[asked])
     workplace.receive(settings, 1)
     ledger = Ledger.open(settings.spool.path)

@@ -6,6 +6,7 @@ Whole commands with the real classifier, compared by `cmp`. `tests/dicom/test_re
 from __future__ import annotations
 
 import functools
+import io
 import os
 import re
 import shutil
@@ -17,15 +18,16 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
 
-from cxr_node import pipeline
+from cxr_node import pipeline, study_pipeline
 from cxr_node.config import loader, schema
 from cxr_node.config.schema import Config
 from cxr_node.dicom import from_picture
 from cxr_node.domain import Origin
-from cxr_node.outcome import Reported
-from cxr_node.result_kinds import ResultKind
+from cxr_node.outcome import Reported, StudyCase, StudyImage
+from cxr_node.result_kinds import OF_ONE_IMAGE, ReportPer, ResultKind
 from tests import builders
 from tests.dicom.contexts import RECEIVED
 
@@ -34,13 +36,16 @@ IMAGE = ROOT / "cxr_node" / "demo_radiographs" / "opacity-1.jpg"
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 MODIFIED_AT = 1_700_000_000
 SEND_ALL = [kind.value for kind in ResultKind]
+SHARED = {f"{kind} of study" for kind in OF_ONE_IMAGE}
 OWN_UID = re.compile(rb"\b2\.25\.\d{30,39}\b")
 
 
 def settings(**results: Any) -> Config:
-    destination = {"name": "pacs", "address": "PACS@127.0.0.1:104", "send": SEND_ALL}
+    """Want everything, of each image and of its study."""
+    pacs = {"address": "PACS@127.0.0.1:104", "send": SEND_ALL}
+    destinations = [pacs | {"name": per.value, "report_per": per.value} for per in ReportPer]
     results = {"time_zone": "UTC", **results}
-    return loader.parse({"spool": {"path": "."}, "destinations": [destination], "results": results})
+    return loader.parse({"spool": {"path": "."}, "destinations": destinations, "results": results})
 
 
 @pytest.fixture(scope="module")
@@ -98,21 +103,37 @@ ORIGIN = Origin(calling_ae_title="MODALITY", peer_host="127.0.0.1", received_at=
 def results(
     *, dataset: Any = None, predictor: Any = None, origin: Origin = ORIGIN, rules: Config | None = None
 ) -> dict[tuple[str, str], bytes]:
-    """Result objects of one radiograph by kind and SOP class, every SOP Class."""
+    """Result objects of one radiograph, and of the study that has no other, by kind and SOP class, every SOP Class."""
     content = builders.part10(builders.radiograph() if dataset is None else dataset)
-    outcome = pipeline.process(content, origin, predictor or builders.FixedPredictor(), rules or settings())
-    assert isinstance(outcome, Reported)
+    rules = rules or settings()
+    outcome = pipeline.process(content, origin, predictor or builders.FixedPredictor(), rules)
+    assert isinstance(outcome, Reported) and outcome.judgement is not None
+    image = StudyImage(content=content, origin=origin, judgement=outcome.judgement)
+    report = study_pipeline.report_study(StudyCase(images=(image,)), rules)
+    assert report is not None
+    made = {ReportPer.IMAGE: outcome.artifacts, ReportPer.STUDY: (*outcome.pictures, *report.artifacts)}
     return {
-        (choice.kind, choice.sop_class_uid): choice.content
-        for artifact in outcome.artifacts
+        (f"{artifact.kind} of {per}", choice.sop_class_uid): choice.content
+        for per, artifacts in made.items()
+        for artifact in artifacts
         for choice in artifact.sop_class_choices
     }
 
 
 def uids(made: dict[tuple[str, str], bytes]) -> set[bytes]:
-    """UIDs that the node made, wherever they stand, but for that of the program and of the device."""
+    """UIDs that the node made, wherever they stand, but for those of program and device, and of shared series."""
     found = {uid for content in made.values() for uid in OWN_UID.findall(content)}
-    return found - constant()
+    return found - constant() - set(shared_series(made).values())
+
+
+def shared_series(made: dict[tuple[str, str], bytes]) -> dict[str, bytes]:
+    """Series of the pictures of a study by their kind: all its images have the same, whatever is said of them."""
+    series = {}
+    for (name, _), content in made.items():
+        if name in SHARED:
+            dataset = pydicom.dcmread(io.BytesIO(content), stop_before_pixels=True)
+            series[name] = str(dataset.SeriesInstanceUID).encode()
+    return series
 
 
 @functools.cache
@@ -171,6 +192,15 @@ def test_whatever_is_changed_gives_new_uids(change: str) -> None:
     assert not uids(before) & uids(after)
 
 
+@pytest.mark.parametrize("change", CHANGES)
+def test_pictures_of_a_study_share_a_series_while_the_same_node_answers(change: str) -> None:
+    before, after = shared_series(unchanged()), shared_series(CHANGES[change]())
+    assert len(before) == len(SHARED)
+    same = {name for name in SHARED if before[name] == after[name]}
+    is_other = change in {"weights", "results configuration", "admission configuration", "installation"}
+    assert same == (set() if is_other else SHARED)
+
+
 def test_a_zone_matters_only_where_the_source_tells_no_offset() -> None:
     told = builders.radiograph(TimezoneOffsetFromUTC="+0100")
     assert results(dataset=told) == results(dataset=told, rules=settings(time_zone="Asia/Tokyo"))
@@ -188,6 +218,6 @@ def test_the_time_of_receipt_alone_tells_of_time() -> None:
     before, after = unchanged(), results(origin=later)
     assert uids(before) == uids(after)
     stamps = [RECEIVED.strftime("%Y%m%d").encode(), later.received_at.strftime("%Y%m%d").encode()]
-    assert {key: content.replace(stamps[0], stamps[1]) for key, content in before.items() if key[0] != "pdf"} == {
-        key: content for key, content in after.items() if key[0] != "pdf"
+    assert {key: content.replace(stamps[0], stamps[1]) for key, content in before.items() if "pdf" not in key[0]} == {
+        key: content for key, content in after.items() if "pdf" not in key[0]
     }

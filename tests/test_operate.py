@@ -26,7 +26,10 @@ def node(tmp_path: Path) -> Iterator[Node]:
 def typed(node: Node, *words: str, answer: str | None = None) -> Result:
     """Type a command."""
     file = node.config.spool.path.parent / "node.yaml"
-    destinations = [{"name": to.name, "address": str(to.address)} for to in node.config.destinations]
+    destinations = [
+        {"name": to.name, "address": str(to.address), "report_per": to.report_per.value}
+        for to in node.config.destinations
+    ]
     content = {"spool": {"path": str(node.config.spool.path)}, "destinations": destinations}
     file.write_text(yaml.safe_dump(content))
     shown = RUNNER.invoke(app, [*words, "--config", str(file)], input=answer)

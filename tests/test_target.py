@@ -14,7 +14,7 @@ import pytest
 from pydicom import dcmread
 from typer.testing import CliRunner
 
-from cxr_node import pipeline, resources
+from cxr_node import pipeline, resources, study_pipeline
 from cxr_node.cli import tables
 from cxr_node.cli.node import app
 from cxr_node.config import loader
@@ -23,7 +23,8 @@ from cxr_node.dicom.verify.rules import Rule
 from cxr_node.domain import PNEUMONIA, Origin, Target, Verdict
 from cxr_node.model import profile
 from cxr_node.model.profile import TargetFile
-from cxr_node.result_kinds import ResultKind
+from cxr_node.outcome import StudyCase, StudyImage
+from cxr_node.result_kinds import ReportPer, ResultKind
 from cxr_node.tools import classify, trial_node
 from cxr_node.tools.trial_node import Recorder
 from tests import builders
@@ -41,7 +42,9 @@ def predictor(probability: float) -> builders.FixedPredictor:
 
 
 def config(address: str = "PACS@127.0.0.1:104") -> dict[str, Any]:
-    return {"destinations": [{"name": "archive", "address": address, "send": KINDS}]}
+    archive = {"address": address, "send": KINDS}
+    destinations = [archive | {"name": per.value, "report_per": per.value} for per in ReportPer]
+    return {"destinations": destinations, "results": {"normal_heatmap": "banner"}}
 
 
 def is_silent(content: bytes | str) -> bool:
@@ -55,14 +58,18 @@ def test_every_result_speaks_of_the_finding_of_its_profile(verdict: Verdict, mon
     drawn = keep_drawn(monkeypatch)
     wanting = loader.parse({"spool": {"path": "."}, **config()})
     sender = Origin(calling_ae_title="MODALITY", peer_host="127.0.0.1", received_at=datetime(2025, 1, 2, tzinfo=UTC))
-    outcome = pipeline.process(
-        builders.part10(builders.radiograph()), sender, predictor(PROBABILITIES[verdict]), wanting
-    )
+    source = builders.part10(builders.radiograph())
+    outcome = pipeline.process(source, sender, predictor(PROBABILITIES[verdict]), wanting)
     assert isinstance(outcome, pipeline.Reported)
     made = {artifact.kind: artifact for artifact in outcome.artifacts}
     assert set(made) >= {ResultKind.REPORT, ResultKind.MEASUREMENTS, ResultKind.HEATMAP, ResultKind.PDF}
     assert verdict is not Verdict.POSITIVE or set(made) == set(ResultKind) - {ResultKind.NOT_ANALYSED}
-    assert all(is_silent(each.content) for artifact in made.values() for each in artifact.sop_class_choices)
+    assert outcome.judgement is not None
+    image = StudyImage(content=source, origin=sender, judgement=outcome.judgement)
+    whole = study_pipeline.report_study(StudyCase(images=(image,)), wanting)
+    assert whole is not None and len(whole.artifacts) >= 2
+    every = (*made.values(), *outcome.pictures, *whole.artifacts)
+    assert all(is_silent(each.content) for artifact in every for each in artifact.sop_class_choices)
     name = TUBERCULOSIS.name(verdict)
     report = dcmread(io.BytesIO(made[ResultKind.REPORT].content))
     assert report.SeriesDescription.startswith(f"AI: {name}")

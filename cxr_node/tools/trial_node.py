@@ -235,8 +235,10 @@ def _reports(ledger: Ledger) -> bool:
 def turnaround_ms(*stories: Story) -> float | None:
     """From the durable receipt of an image, the last of several, to the last result acknowledged; None without any."""
     times = [one.delivered_at for story in stories for one in story.deliveries if one.delivered_at is not None]
+    if not times:
+        return None
     received_at = max(story.instance.received_at for story in stories)
-    return (max(times) - received_at).total_seconds() * 1000 if times else None
+    return (max(times) - received_at).total_seconds() * 1000
 
 
 def _listening(process: subprocess.Popen[bytes], address: Address, calling_ae_title: str, folder: Path) -> None:

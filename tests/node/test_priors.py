@@ -342,7 +342,7 @@ def test_an_object_that_trickles_in_is_broken_off_in_time(fetch: Fetch) -> None:
                         time.sleep(0.1)
 
         with peers.raw_peer(relay) as address:
-            assert why(fetch(address, within_s=2.0)) is Reason.TIMEOUT
+            assert why(fetch(address, within_s=5.0)) is Reason.TIMEOUT
 
 
 def pump(source: socket.socket, target: socket.socket) -> None:
