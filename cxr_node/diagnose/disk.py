@@ -15,7 +15,8 @@ from pathlib import Path
 import psutil
 
 from cxr_node.errors import ResourceError
-from cxr_node.node.spool.spool import MIB, Area, Spool
+from cxr_node.node.spool.disk import MIB
+from cxr_node.node.spool.spool import Area, Spool
 
 WRITES = 50
 RECENT_DAYS = 7.0

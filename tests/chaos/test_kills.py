@@ -29,9 +29,9 @@ LIFE_S = 2.0
 
 PLACES = {
     "receive": [
-        ("cxr_node.node.spool.spool:Part.write", "before"),  # an empty file
-        ("cxr_node.node.spool.spool:Part.store", "before"),  # all bytes written, nothing durable
-        ("cxr_node.node.spool.spool:sync", "before"),  # renamed, the name not durable
+        ("cxr_node.node.spool.part:Part.write", "before"),  # an empty file
+        ("cxr_node.node.spool.file_store:FileStore.put", "before"),  # all bytes written, nothing durable
+        ("cxr_node.node.spool.disk:sync", "before"),  # renamed, the name not durable
         ("cxr_node.node.ledger.ledger:Ledger.add", "before"),  # durable, the ledger knows nothing
         ("cxr_node.node.ledger.ledger:Ledger.add", "after"),  # committed, not answered
         ("cxr_node.node.receive.storage_scp:StorageProvider._respond", "before"),  # the same, one step later

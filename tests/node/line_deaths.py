@@ -18,7 +18,8 @@ from cxr_node.node.ledger import ripening, studies
 from cxr_node.node.ledger.lease_keeper import worker_name
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.process.notify import Role
-from cxr_node.node.spool.spool import Part, Spool
+from cxr_node.node.spool.file_store import FileStore
+from cxr_node.node.spool.spool import Spool
 from cxr_node.node.work import report_chain, study_reports
 from cxr_node.node.work.study_reports import StudyReporter
 from cxr_node.node.work.worker import Analyser, Worker
@@ -52,7 +53,8 @@ REPORTING: tuple[Any, ...] = (
     study_reports.all_stored,
     study_reports._store,
     Spool.store_result,
-    Part.store,
+    Spool._store,
+    FileStore.put,
 )
 Line = tuple[str, int]
 """Function, and number of a line in its file."""

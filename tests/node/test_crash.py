@@ -23,7 +23,7 @@ WORKER_DIES = [
     ("cxr_node.node.ledger.ledger:Ledger.claim_instance", "after"),  # leased, nothing done
     ("cxr_node.node.ledger.queries:precedent", "after"),  # bytes read
     ("tests.node.workplace:judge", "after"),  # judged, nothing stored
-    ("cxr_node.node.spool.spool:Part.store", "before"),  # half of a result written
+    ("cxr_node.node.spool.file_store:FileStore.put", "before"),  # half of a result written
     ("cxr_node.node.spool.spool:Spool.store_result", "after"),  # one of three results stored
     ("cxr_node.node.ledger.ledger:Ledger.settle_reported", "before"),  # all stored, the ledger knows nothing
     ("cxr_node.node.ledger.ledger:_attach", "before"),  # within the transaction

@@ -84,7 +84,7 @@ def test_what_was_due_before_an_update_is_never_too_late(tmp_path: Path) -> None
 
 def test_a_ledger_before_0_1_0_is_refused_and_rebuild_begins_a_new_one(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
-    spool.lay_out()
+    spool.store.prepare()
     Ledger.open(tmp_path).close()
     _at_revision(tmp_path, "0006")
     for repair in (False, True):

@@ -7,7 +7,6 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -28,11 +27,9 @@ SLOWLY_S = 20.0
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> ResultFile:
+def file() -> ResultFile:
     content = peers.result_object(ResultKind.REPORT)
-    path = tmp_path / "report"
-    path.write_bytes(content)
-    return ResultFile(path=path, sop_class_uid=peers.SOP_CLASS[ResultKind.REPORT], size_bytes=len(content))
+    return ResultFile(sop_class_uid=peers.SOP_CLASS[ResultKind.REPORT], size_bytes=len(content), content=content)
 
 
 Behave = Callable[[socket.socket], None]

@@ -63,8 +63,7 @@ class Node:
         part.write(content)
         ref = header.inspect(part.path).ref
         stored = self.spool.store_object(part, datetime.now(UTC))
-        received_at = self.spool.received_at(stored.sha256)
-        origin = Origin(calling_ae_title="MODALITY", peer_host="10.0.0.7", received_at=received_at)
+        origin = Origin(calling_ae_title="MODALITY", peer_host="10.0.0.7", received_at=stored.at)
         self.ledger.add(ref, origin, stored.sha256, stored.size_bytes)
         return stored.sha256
 

@@ -7,7 +7,6 @@ import socket
 import struct
 import threading
 from io import BytesIO
-from pathlib import Path
 
 import pytest
 from pydicom import dcmread
@@ -15,8 +14,6 @@ from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dsutils import decode
 from pynetdicom.pdu import P_DATA_TF
 
-from cxr_node.config.schema import Address
-from cxr_node.node.deliver.link import ResultFile
 from cxr_node.node.network import dimse, file_meta
 from cxr_node.node.network.dimse import Message
 from cxr_node.result_kinds import ResultKind
@@ -90,17 +87,3 @@ def test_a_file_is_split_where_its_data_set_begins() -> None:
     assert file_meta.split(ours) == ("2.25.1", b"data")
     with pytest.raises(ValueError, match="Part 10"):
         file_meta.split(b"no" * 200)
-
-
-def test_what_was_checked_is_what_leaves(tmp_path: Path) -> None:
-    """The bytes that the spool has verified go out, whatever the file holds a moment later."""
-    archive, content = peers.Archive(), peers.result_object(ResultKind.REPORT, 1)
-    path = tmp_path / "changed"
-    path.write_bytes(b"changed meanwhile")
-    file = ResultFile(path=path, sop_class_uid=peers.SOP_CLASS[ResultKind.REPORT], size_bytes=1, content=content)
-    with peers.listening(archive) as address:
-        assert isinstance(address, Address)
-        pacs = peers.Sender(peers.destination(address))
-        assert pacs.send(file).status == 0
-        pacs.close()
-    assert [many for (many,) in archive.datasets.values()] == [bytes(file_meta.split(content)[1])]

@@ -438,6 +438,6 @@ def test_a_full_disk_is_a_value(fetch: Fetch, tmp_path: Path, monkeypatch: pytes
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("cxr_node.node.spool.spool.os.write", full)
+    monkeypatch.setattr("cxr_node.node.spool.part.os.write", full)
     with listening(Source()) as address:
         assert why(fetch(address)) is Reason.FAULT

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from cxr_node.errors import ResourceError
-from cxr_node.node.spool import spool
+from cxr_node.node.spool import disk
 from cxr_node.node.spool.spool import Area, Spool, SpoolCorruptError
 
 CONTENT = b"not a radiograph" * 1000
@@ -179,7 +179,7 @@ def test_nobody_stores_in_a_new_folder_before_its_name_is_durable(
 ) -> None:
     """One thread has made the folder and waits for the disk: the other's file is not safe before."""
     made, go_on = threading.Event(), threading.Event()
-    sync = spool.sync
+    sync = disk.sync
 
     def slow(folder: Path) -> None:
         if folder.name == "objects":
@@ -187,11 +187,11 @@ def test_nobody_stores_in_a_new_folder_before_its_name_is_durable(
             assert go_on.wait(10)
         sync(folder)
 
-    monkeypatch.setattr(spool, "sync", slow)
+    monkeypatch.setattr(disk, "sync", slow)
     folder = tmp_path / "objects" / "ab"
     folder.parent.mkdir()
-    first = threading.Thread(target=spool.make_folder, args=(folder,))
-    second = threading.Thread(target=spool.make_folder, args=(folder,))
+    first = threading.Thread(target=disk.make_folder, args=(folder,))
+    second = threading.Thread(target=disk.make_folder, args=(folder,))
     first.start()
     assert made.wait(10)
     second.start()

@@ -7,7 +7,9 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from pynetdicom.dsutils import split_dataset
 from cxr_node.config.schema import STANDARD_KINDS, Address
 from cxr_node.errors import ConfigError, DeliveryError
 from cxr_node.node.deliver.link import ResultFile
+from cxr_node.node.network import file_meta
 from cxr_node.node.network.statuses import TABLE, Action, judge
 from cxr_node.result_kinds import ResultKind
 from tests.node import peers
@@ -30,13 +33,11 @@ Connect = Callable[..., peers.Sender]
 
 
 @pytest.fixture
-def wrap(tmp_path: Path) -> Wrap:
+def wrap() -> Wrap:
     def build(kind: ResultKind = ResultKind.REPORT, number: int = 1, padding: int = 0, choice: int = 0) -> ResultFile:
         content = peers.result_object(kind, number, padding, choice)
-        path = tmp_path / f"{kind}-{number}-{choice}"
-        path.write_bytes(content)
         sop_class_uid = peers.MEASUREMENT_CLASSES[choice] if choice else peers.SOP_CLASS[kind]
-        return ResultFile(path=path, sop_class_uid=sop_class_uid, size_bytes=len(content))
+        return ResultFile(sop_class_uid=sop_class_uid, size_bytes=len(content), content=content)
 
     return build
 
@@ -55,8 +56,7 @@ def connect() -> Iterator[Connect]:
 
 
 def _data_set(file: ResultFile) -> bytes:
-    _, offset = split_dataset(file.path)
-    return file.path.read_bytes()[offset:]
+    return bytes(file_meta.split(file.content)[1])
 
 
 def test_one_association_carries_all_objects_byte_for_byte(wrap: Wrap, connect: Connect) -> None:
@@ -84,9 +84,7 @@ def test_a_peer_of_implicit_vr_only_gets_the_same_elements(wrap: Wrap, connect: 
         assert connect(address).send(file).status == 0
     assert archive.syntaxes == {ImplicitVRLittleEndian: 1}
     ((sent,),) = archive.datasets.values()
-    received = file.path.with_suffix(".received")
-    received.write_bytes(sent)
-    assert dcmread(received, force=True) == dcmread(file.path)
+    assert dcmread(BytesIO(sent), force=True) == dcmread(BytesIO(file.content))
 
 
 @pytest.mark.parametrize("status", [0x0000, 0xB000, 0xB006, 0xB007, 0xB123, 0x0111])
@@ -127,20 +125,18 @@ def test_a_peer_that_takes_no_class_at_all_is_permanent(wrap: Wrap, connect: Con
     assert caught.value.permanent
 
 
-def test_a_class_never_proposed_before_is_negotiated(wrap: Wrap, connect: Connect, tmp_path: Path) -> None:
+def test_a_class_never_proposed_before_is_negotiated(wrap: Wrap, connect: Connect) -> None:
     """A new kind of result object needs no code in the sender."""
     archive = peers.Archive()
     dose_sr = "1.2.840.10008.5.1.4.1.1.88.67"
     old = peers.result_object(ResultKind.REPORT, 5)
-    new = tmp_path / "dose"
-    short = peers.SOP_CLASS[ResultKind.REPORT].encode()
-    new.write_bytes(old.replace(short, dose_sr.encode()))
+    new = old.replace(peers.SOP_CLASS[ResultKind.REPORT].encode(), dose_sr.encode())
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(peers.SOP_CLASS, ResultKind.MEASUREMENTS, dose_sr)
         with peers.listening(archive) as address:
             pacs = connect(address)
             pacs.send(wrap(ResultKind.REPORT))
-            pacs.send(ResultFile(path=new, sop_class_uid=dose_sr, size_bytes=len(old)))
+            pacs.send(ResultFile(sop_class_uid=dose_sr, size_bytes=len(new), content=new))
     assert (len(archive.datasets), archive.associations) == (2, 2)
 
 
@@ -328,7 +324,7 @@ def test_a_peer_that_never_reads_cannot_hold_the_sender(wrap: Wrap, connect: Con
         stop.wait(FOR_EVER_S)
 
     file = wrap(ResultKind.HEATMAP, padding=40_000_000)
-    small = ResultFile(path=file.path, sop_class_uid=file.sop_class_uid, size_bytes=1)  # no time for its size
+    small = replace(file, size_bytes=1)  # no time for its size
     before = threading.active_count()
     with peers.raw_peer(deaf) as address:
         started = time.monotonic()
@@ -354,7 +350,7 @@ def test_a_peer_that_reads_by_drops_is_cut_off(wrap: Wrap, connect: Connect) -> 
             threading.Event().wait(0.1)
 
     file = wrap(ResultKind.HEATMAP, padding=40_000_000)
-    small = ResultFile(path=file.path, sop_class_uid=file.sop_class_uid, size_bytes=1)
+    small = replace(file, size_bytes=1)
     with peers.raw_peer(sip) as address:
         started = time.monotonic()
         with pytest.raises(DeliveryError) as caught:
@@ -527,7 +523,7 @@ def test_dcmtk_storescp_accepts_all_three(wrap: Wrap, connect: Connect, tmp_path
         assert [pacs.send(file).status for file in files] == [0, 0, 0]
         pacs.close()
     stored = {dcmread(path).SOPInstanceUID: split_dataset(path)[1] and _data_set_of(path) for path in store.iterdir()}
-    assert stored == {dcmread(file.path).SOPInstanceUID: _data_set(file) for file in files}
+    assert stored == {dcmread(BytesIO(file.content)).SOPInstanceUID: _data_set(file) for file in files}
 
 
 @pytest.mark.pacs

@@ -47,9 +47,7 @@ def contents() -> dict[ResultKind, bytes]:
 
 
 def result_file(kind: ResultKind, content: bytes) -> ResultFile:
-    return ResultFile(
-        path=Path("nowhere"), sop_class_uid=peers.SOP_CLASS[kind], size_bytes=len(content), content=content
-    )
+    return ResultFile(sop_class_uid=peers.SOP_CLASS[kind], size_bytes=len(content), content=content)
 
 
 def read(kind: ResultKind, data_set: bytes, syntax: str) -> Dataset:

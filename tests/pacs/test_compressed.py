@@ -37,7 +37,7 @@ def test_orthanc_keeps_and_shows_what_was_sent(wish: str, syntax: str, tmp_path:
         for artifact in made.values():
             assert artifact is not None
             file = ResultFile(
-                path=Path("nowhere"), sop_class_uid=artifact.sop_class_uid, size_bytes=len(artifact.content),
+                sop_class_uid=artifact.sop_class_uid, size_bytes=len(artifact.content),
                 content=artifact.content,
             )  # fmt: skip
             assert pacs.send(file).status == 0

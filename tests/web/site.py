@@ -126,7 +126,7 @@ def opened(
         for (name, password), role in zip(PASSWORDS.items(), (Role.OPERATOR, Role.VIEWER), strict=True):
             file.add(name, role, password)
     config = loader.parse({"spool": {"path": str(spool), "min_free_mib": 16}, "web": section} | sections)
-    Spool(spool).lay_out()
+    Spool(spool).store.prepare()
     ledger = Ledger.open(spool)
     site = Site(address=f"http://127.0.0.1:{section['port']}", config=config, ledger=ledger)
     try:

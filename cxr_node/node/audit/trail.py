@@ -26,7 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cxr_node.errors import ConfigError, ResourceError
-from cxr_node.node.spool.spool import remove_unlocked, sync
+from cxr_node.node.spool.disk import remove_unlocked, sync
 
 log = logging.getLogger(__name__)
 

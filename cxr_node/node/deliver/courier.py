@@ -236,7 +236,6 @@ class Courier(ServiceLoop):
         started = time.monotonic()
         alternatives = [
             ResultFile(
-                path=self._context.spool.locate(Area.RESULTS, stored.content_sha256),
                 sop_class_uid=stored.sop_class_uid,
                 size_bytes=stored.size_bytes,
             )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 from cxr_node.config.schema import Destination, DicomDestination
@@ -21,11 +20,10 @@ from cxr_node.node.network.rejections import Refusals
 class ResultFile:
     """One result in one SOP Class: a Part 10 file in Explicit VR Little Endian."""
 
-    path: Path
     sop_class_uid: str
     size_bytes: int
     content: bytes = field(default=b"", repr=False, compare=False)
-    """The file's bytes, where they were read already."""
+    """Its bytes, once it was chosen and they were read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

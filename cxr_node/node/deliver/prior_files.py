@@ -22,16 +22,9 @@ def sweep(ledger: Ledger, spool: Spool) -> int:
                 spool.delete(Area.PRIORS, digest)
                 swept += 1
     before = time.time() - _ORPHAN_AFTER_S
-    old = [digest for digest in spool.digests(Area.PRIORS) if _placed_before(spool, digest, before)]
-    orphans = set(old) - prior_orders.files(ledger) if old else set()
+    stored = set(spool.digests(Area.PRIORS))
+    unnamed = stored - prior_orders.files(ledger) if stored else stored
+    orphans = [digest for digest in unnamed if spool.placed_before(Area.PRIORS, digest, before)]
     for digest in orphans:
         spool.delete(Area.PRIORS, digest)
     return swept + len(orphans)
-
-
-def _placed_before(spool: Spool, digest: str, at_s: float) -> bool:
-    """By the time of the file's name, which the kernel sets."""
-    try:
-        return spool.locate(Area.PRIORS, digest).stat().st_ctime < at_s
-    except FileNotFoundError:
-        return False

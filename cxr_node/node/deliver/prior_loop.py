@@ -21,7 +21,8 @@ from cxr_node.node.priors.query import NotFetched, Reason, Wanted
 from cxr_node.node.priors.retrieve import Fetched, Order, PriorScu
 from cxr_node.node.process.notify import Role, notify
 from cxr_node.node.retry import LOOK_AFTER_S, NO_PAUSE, PAUSE_S, Pause
-from cxr_node.node.spool.spool import MIB, Area, SpoolCorruptError
+from cxr_node.node.spool.disk import MIB
+from cxr_node.node.spool.spool import Area, SpoolCorruptError
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ class PriorLoop(ServiceLoop):
         if words == NONE:
             return [PriorOutcome(reason=Reason.NONE, sentence="an earlier report of the study mentions none")]
         digests = words.split()
-        if not all(spool.locate(Area.PRIORS, each).exists() for each in digests):
+        if not all(spool.has(Area.PRIORS, each) for each in digests):
             return []
         return [PriorOutcome(content_sha256=each) for each in digests]
 

@@ -15,7 +15,7 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
 
 from cxr_node.config.schema import DicomDestination
-from cxr_node.errors import DeliveryError, ResourceError
+from cxr_node.errors import DeliveryError
 from cxr_node.node.deliver import transcode
 from cxr_node.node.deliver.link import ResultFile, StaleConnectionError, StoreReply
 from cxr_node.node.deliver.transcode import PictureCompressor, to_implicit
@@ -210,9 +210,7 @@ def _syntaxes(association: Association, file: ResultFile) -> dict[str, int]:
 def _data_set(file: ResultFile) -> tuple[str, memoryview]:
     """SOP Instance UID and data set, as they are stored."""
     try:
-        return file_meta.split(file.content or file.path.read_bytes())
-    except OSError as error:
-        raise ResourceError(f"spool: {error.strerror}") from error
+        return file_meta.split(file.content)
     except ValueError as error:
         raise DeliveryError(str(error), permanent=True) from error
 

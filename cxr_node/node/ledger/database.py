@@ -21,7 +21,7 @@ import sqlalchemy as sa
 
 from cxr_node.errors import ConfigError, LedgerLostError, ResourceError
 from cxr_node.node.process import metrics
-from cxr_node.node.spool.spool import sync
+from cxr_node.node.spool.disk import sync
 
 log = logging.getLogger(__name__)
 

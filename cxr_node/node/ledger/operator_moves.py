@@ -361,7 +361,7 @@ def _is_kept(connection: sa.Connection, spool: Spool, artifact_id: int) -> bool:
     By the files: a radiograph that came back after its retention is there again, and its results are not.
     """
     choices = results.find(connection, artifact_id).sop_class_choices
-    return all(spool.locate(Area.RESULTS, choice.content_sha256).exists() for choice in choices)
+    return all(spool.has(Area.RESULTS, choice.content_sha256) for choice in choices)
 
 
 def _make_due(connection: sa.Connection, artifact_id: int, destination: str, priority: int, now: datetime) -> bool:

@@ -19,7 +19,7 @@ from cxr_node.errors import CxrNodeError, ResourceError
 from cxr_node.node.network.file_meta import file_meta
 from cxr_node.node.network.statuses import CANNOT_UNDERSTAND, SUCCESS
 from cxr_node.node.priors.query import SOP_CLASSES, Ref
-from cxr_node.node.spool.spool import Part
+from cxr_node.node.spool.part import Part
 
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 """Of all answers of one association, objects left out: those to 500 matches have a tenth of it."""

@@ -40,7 +40,7 @@ from cxr_node.node.priors import query
 from cxr_node.node.priors.inbox import Inbox, RetrieveProvider
 from cxr_node.node.priors.query import NotFetched, Reason, Ref, Study, Wanted
 from cxr_node.node.process.logs import describe
-from cxr_node.node.spool.spool import Part
+from cxr_node.node.spool.part import Part
 
 FIND, GET = "1.2.840.10008.5.1.4.1.2.2.1", "1.2.840.10008.5.1.4.1.2.2.3"
 """Study Root Query/Retrieve Information Model (PS3.4 C.6.2)."""

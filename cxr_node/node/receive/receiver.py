@@ -26,12 +26,12 @@ from cxr_node.node.network.file_meta import file_meta
 from cxr_node.node.network.statuses import OUT_OF_RESOURCES
 from cxr_node.node.process import metrics
 from cxr_node.node.process.notify import Role, notify
-from cxr_node.node.spool.spool import MIB, Part, Spool
+from cxr_node.node.spool.disk import MIB
+from cxr_node.node.spool.part import Part
+from cxr_node.node.spool.spool import Spool
 
 log = logging.getLogger(__name__)
 
-SYNC_SLOTS = 4
-"""Concurrent fsyncs; more do not make a disk faster, but every one of them slower."""
 PATIENCE_S = 10.0
 """How long a sender waits for the ledger check; senders themselves wait longer for an answer."""
 
@@ -112,7 +112,7 @@ class Receiver:
         self._spool = spool
         self._ledger = ledger
         self._audit = audit
-        self._sync_slots = threading.BoundedSemaphore(SYNC_SLOTS)
+        self._sync_slots = threading.BoundedSemaphore(spool.store.writers)
         self._notifying, self._is_unheard = threading.Lock(), False
 
     def begin(self, request: StoreRequest) -> Part:
@@ -139,7 +139,7 @@ class Receiver:
         origin = Origin(
             calling_ae_title=request.calling_ae_title,
             peer_host=request.peer_host,
-            received_at=self._spool.received_at(stored.sha256),  # the first receipt's, where the file was there
+            received_at=stored.at,
         )
         is_new = self._ledger().add(ref, origin, stored.sha256, stored.size_bytes, request.priority)
         arrival = Arrival(ref, origin, stored.sha256, stored.size_bytes)
@@ -189,4 +189,5 @@ class Receiver:
         """Keep the first receipt as the file's time: a rebuilt ledger knows nothing else of it."""
         first = first_receipt(self._ledger().database, arrival)
         if first is not None and first != arrival.origin.received_at:
-            self._spool.date(arrival.content_sha256, first)
+            with suppress(FileNotFoundError):  # an operator erased it a moment ago
+                self._spool.date(arrival.content_sha256, first)

@@ -100,21 +100,14 @@ def discard_orphans(ledger: Ledger, spool: Spool) -> int:
         .where(instances.c.purged_at.is_(None))
     )
     before = time.time() - _ORPHAN_AFTER_S
-    stored = [digest for digest in spool.digests(Area.RESULTS) if _placed_before(spool, digest, before)]
+    stored = list(spool.digests(Area.RESULTS))
     with ledger.database.reading() as connection:
         wanted = set(connection.scalars(kept.distinct()))
-    orphans = [digest for digest in stored if digest not in wanted]
+    unwanted = [digest for digest in stored if digest not in wanted]
+    orphans = [digest for digest in unwanted if spool.placed_before(Area.RESULTS, digest, before)]
     for digest in orphans:
         spool.delete(Area.RESULTS, digest)
     return len(orphans)
-
-
-def _placed_before(spool: Spool, digest: str, at_s: float) -> bool:
-    """By the time of the file's name, which the kernel sets; its own time may be any."""
-    try:
-        return spool.locate(Area.RESULTS, digest).stat().st_ctime < at_s
-    except FileNotFoundError:
-        return False
 
 
 def _known(ledger: Ledger) -> set[str]:
@@ -125,18 +118,16 @@ def _known(ledger: Ledger) -> set[str]:
 
 def _dated(spool: Spool, digests: Sequence[str]) -> Iterator[tuple[datetime, str]]:
     for digest in digests:
-        try:
-            yield spool.received_at(digest), digest
-        except FileNotFoundError:  # retention took it a moment ago
-            continue
+        if (received_at := spool.received_at(digest)) is not None:  # else retention took it a moment ago
+            yield received_at, digest
 
 
 def _arrival(spool: Spool, inspect: Inspect, digest: str, received_at: datetime) -> Arrival:
-    path = spool.locate(Area.OBJECTS, digest)
     origin = Origin(calling_ae_title="", peer_host="", received_at=received_at)
     admitted = spool.noted(digest, ADMITTED, Area.OBJECTS)
     admitted_at = datetime.fromisoformat(admitted) if admitted else None
-    return Arrival(inspect(path), origin, digest, path.stat().st_size, admitted_at=admitted_at)
+    with spool.as_file(Area.OBJECTS, digest) as path:
+        return Arrival(inspect(path), origin, digest, path.stat().st_size, admitted_at=admitted_at)
 
 
 @contextmanager

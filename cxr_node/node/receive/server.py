@@ -116,7 +116,7 @@ def serve(config: Config, inspect: Inspect, transfer_syntaxes: Sequence[str], ho
 
 
 def _open(spool: Spool, inspect: Inspect, progress: Callable[[], None]) -> Ledger:
-    spool.lay_out()
+    spool.store.prepare()
     ledger = Ledger.open(spool.path, repair=True)
     try:
         _tidy(spool, ledger, inspect, progress)

@@ -39,7 +39,7 @@ from cxr_node.node.network.statuses import CANNOT_UNDERSTAND, INVALID_INSTANCE, 
 from cxr_node.node.network.waiting_socket import Pace
 from cxr_node.node.process.logs import describe
 from cxr_node.node.receive.receiver import Receiver, RefusedError, StoreRequest
-from cxr_node.node.spool.spool import Part
+from cxr_node.node.spool.part import Part
 
 _CAUSES = {
     OUT_OF_RESOURCES: Cause.OUT_OF_RESOURCES,

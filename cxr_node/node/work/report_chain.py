@@ -30,7 +30,7 @@ def earlier(spool: Spool, job: StudyJob) -> tuple[MadeReport, ...]:
         last = max((place for place, each in enumerate(noted, 1) if each.uids in known), default=0)
         noted = noted[:last]
     old = {each.uids for each in noted}
-    here = [each for each in noted if all(spool.locate(Area.OBJECTS, image).exists() for image in each.images)]
+    here = [each for each in noted if all(spool.has(Area.OBJECTS, image) for image in each.images)]
     chain = here + [each for each in job.reports if each.uids not in old]
     while chain and chain[-1].made_of_sha256 == job.made_of_sha256:
         chain.pop()
