@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cxr_node import resources
-from cxr_node.config import loader, monitoring, schema
+from cxr_node.config import loader, monitoring, schema, storage
 from cxr_node.errors import ConfigError
 
 SPOOL = {"spool": {"path": "/var/lib/cxr-node"}}
@@ -60,6 +60,32 @@ MISTAKES = {
     "log format": ({**SPOOL, "log": {"format": "xml"}}, "log.format:"),
     "abstention band": ({**SPOOL, "alerts": {"abstention_band": [0.3, 0.1]}}, "alerts: abstention_band: the"),
     "negative retention": ({"spool": {"path": "x", "retention_days": -1}}, "spool.retention_days:"),
+    "no such kind of store": (
+        {"spool": {"path": "x", "store": {"kind": "tape"}}},
+        "spool.store: kind 'tape' is unknown; write one of: file, posix, s3",
+    ),
+    "a share without a path": ({"spool": {"path": "x", "store": {"kind": "posix"}}}, "spool.store.path: is missing"),
+    "a bucket of another kind's keys": (
+        {"spool": {"path": "x", "store": {"kind": "s3", "bucket": "b-1", "credentials": "c", "path": "p"}}},
+        "spool.store.path: unknown key",
+    ),
+    "a bucket without a name": (
+        {"spool": {"path": "x", "store": {"kind": "s3", "credentials": "c"}}},
+        "spool.store.bucket: is missing",
+    ),
+    "an endpoint that is no URL": (
+        {"spool": {"path": "x", "store": {"kind": "s3", "bucket": "b-1", "credentials": "c", "endpoint": "s3:9000"}}},
+        "spool.store.endpoint:",
+    ),
+    "a bucket in plain text": (
+        {
+            "spool": {
+                "path": "x",
+                "store": {"kind": "s3", "bucket": "b-1", "credentials": "c", "endpoint": "http://s3.example.org"},
+            }
+        },
+        "spool.store.endpoint: is http: images would travel in plain text",
+    ),
 }  # fmt: skip
 
 
@@ -85,6 +111,7 @@ def test_node_yaml_shows_every_key_with_its_default() -> None:
     sections = (
         schema.Listen,
         schema.SpoolSection,
+        storage.S3Store,
         schema.Model,
         schema.Admission,
         schema.Results,

@@ -27,6 +27,8 @@ LIBRARY_LIVES_IN = {
     "cryptography": {"node", "diagnose"},
     "prometheus_client": {"node", "web"},
     "apprise": {"web"},
+    "boto3": {"node"},
+    "botocore": {"node"},
     "argon2": {"web"},
     "authlib": {"web"},
     "fastapi": {"web"},
@@ -84,7 +86,7 @@ FLOORS = {
         "identity judging monitoring",
         "problem",
     ),
-    "config": ("loader", "consistency", "schema", "monitoring page", "section", "permissions", "strict_yaml"),
+    "config": ("loader", "consistency", "schema", "monitoring page storage", "section", "permissions", "strict_yaml"),
 }
 """Rooms of the house, and of each large room its sub-rooms, in the order in which imports may run."""
 MAY_NOT_ENTER = {

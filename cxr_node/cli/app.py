@@ -110,14 +110,14 @@ def command(name: str | None = None) -> Callable[[Callable[Params, Result]], Cal
 def begin_serving(settings: Config, role: str) -> None:
     """Open the journal of a process that serves, count for `web`, and leave no memory on the disk after a crash."""
     from cxr_node.node.process import logs, metrics
-    from cxr_node.node.spool.spool import Spool
+    from cxr_node.node.spool.spool import make_folders
 
     logs.configure(form=settings.log.format, role=role)
     process_setup.leave_no_core()
     if role == "serve":
         metrics.clear(settings.spool.path)
     elif settings.web is not None:
-        Spool(settings.spool.path)  # closes the folder, or refuses it
+        make_folders(settings.spool.path)
         metrics.begin(settings.spool.path, role, {peer.ae_title for peer in settings.listen.peers})
 
 

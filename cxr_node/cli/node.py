@@ -47,9 +47,10 @@ def rebuild(config: ConfigFile = DEFAULT_CONFIG) -> None:
     from cxr_node.node.ledger.database import UnreleasedLedgerError, set_aside, utc_now
     from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
     from cxr_node.node.receive import recovery
-    from cxr_node.node.spool.spool import Spool
+    from cxr_node.node.spool.opening import open_spool
 
-    path = loader.load(config).spool.path
+    settings = loader.load(config)
+    path = settings.spool.path
     if not path.is_dir():
         raise ConfigError(f"{path}: there is no spool yet; has the node run with this configuration?")
     try:
@@ -58,7 +59,7 @@ def rebuild(config: ConfigFile = DEFAULT_CONFIG) -> None:
         set_aside(path / FILE_NAME, utc_now(), "unreleased")
         ledger = Ledger.open(path)
     try:
-        found = recovery.rebuild(ledger, Spool(path), header.identify)
+        found = recovery.rebuild(ledger, open_spool(settings.spool), header.identify)
     finally:
         ledger.close()
     out.print(f"{found.objects} objects in the spool, {found.received} of them received again")

@@ -55,7 +55,7 @@ def resend(
     from cxr_node.node.audit.recorder import account
     from cxr_node.node.ledger import operator_moves
     from cxr_node.node.process import notify
-    from cxr_node.node.spool.spool import Spool
+    from cxr_node.node.spool.opening import open_spool
 
     settings = loader.load(config)
     if key is None and since is None:
@@ -64,7 +64,7 @@ def resend(
     with opened(settings) as ledger:
         found = _found(ledger, key, since)
         done = operator_moves.resend(
-            ledger, Spool(settings.spool.path), found, wanted, named=key is not None, by=account()
+            ledger, open_spool(settings.spool), found, wanted, named=key is not None, by=account()
         )
     notify.notify(settings.spool.path, notify.Role.DELIVER)
     _report_resent(done, list(wanted))
@@ -100,7 +100,7 @@ def admit(key: Key, config: ConfigFile = DEFAULT_CONFIG) -> None:
     from cxr_node.node.deliver import retention
     from cxr_node.node.ledger import operator_moves
     from cxr_node.node.process import notify
-    from cxr_node.node.spool.spool import Spool
+    from cxr_node.node.spool.opening import open_spool
 
     settings = loader.load(config)
     with opened(settings) as ledger:
@@ -108,7 +108,7 @@ def admit(key: Key, config: ConfigFile = DEFAULT_CONFIG) -> None:
         with recorder.by_operator(settings, "admit", by := recorder.account()) as record:
             words = "the corrected patient or study is accepted"
             _report_studies(retention.look(ledger, found), Deed.ACCESSED, words, record)
-            done = operator_moves.admit(ledger, Spool(settings.spool.path), found, by=by)
+            done = operator_moves.admit(ledger, open_spool(settings.spool), found, by=by)
         earlier = retention.look(ledger, retention.related(ledger, found))
     notify.notify(settings.spool.path, notify.Role.WORK)
     _report_queued(done)
@@ -285,9 +285,9 @@ def _erased(
     """Erase one after the other, as they are by then; after a fault, what was erased is still audited."""
     from cxr_node.node.audit.messages import Deed
     from cxr_node.node.deliver import retention
-    from cxr_node.node.spool.spool import Spool
+    from cxr_node.node.spool.opening import open_spool
 
-    spool = Spool(settings.spool.path)
+    spool = open_spool(settings.spool)
     done: list[Doomed] = []
 
     def each_erased() -> Iterator[Doomed]:

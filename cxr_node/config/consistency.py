@@ -16,6 +16,7 @@ from cxr_node.result_kinds import ReportPer, ResultKind
 if TYPE_CHECKING:
     from cxr_node.config.page import Web
     from cxr_node.config.schema import Address, Config, Listen
+    from cxr_node.config.storage import AnyStore
 
 SHORT_LEASE_S = 30.0
 """A job is called hung after five leases; one damaged image alone may hold the decoders for two minutes."""
@@ -32,6 +33,7 @@ def refused(config: Config) -> Iterator[str]:
     yield from _in_plain_text(config.listen)
     if config.web is not None:
         yield from _open_page(config.web)
+    yield from _unprotected(config.spool.store)
     for destination in config.destinations:
         if destination.kind == "dicom" and _is_ours(destination.address, config.listen):
             yield (
@@ -43,6 +45,13 @@ def refused(config: Config) -> Iterator[str]:
         yield f"delivery.first_delay_s: {delivery.first_delay_s:g} is more than max_delay_s, {delivery.max_delay_s:g}"
     if delivery.first_delay_s >= delivery.max_age_h * 3600:
         yield f"delivery.max_age_h: {delivery.max_age_h:g} ends before the first repeat of a failed delivery is due"
+
+
+def _unprotected(store: AnyStore) -> Iterator[str]:
+    if store.kind != "s3" or store.allow_plaintext or not (store.endpoint or "").startswith("http:"):
+        return
+    if not is_loopback(urlsplit(store.endpoint or "").hostname or ""):
+        yield "spool.store.endpoint: is http: images would travel in plain text; write https, or allow_plaintext: true"
 
 
 def _in_plain_text(listen: Listen) -> Iterator[str]:

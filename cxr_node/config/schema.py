@@ -18,7 +18,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from cxr_node.config import permissions, strict_yaml
 from cxr_node.config.monitoring import AlertsSection, LogSection
 from cxr_node.config.page import Web
-from cxr_node.config.section import File, Section
+from cxr_node.config.section import File, Section, by_kind
+from cxr_node.config.storage import AnyStore, FileStore
 from cxr_node.domain import RuntimeKind
 from cxr_node.result_kinds import ReportPer, ResultKind, Wish
 from cxr_node.times import known as known_zone
@@ -104,9 +105,11 @@ class Listen(Section):
 
 
 class SpoolSection(Section):
-    """Where received objects, results and the ledger live."""
+    """Where received objects, results and the ledger are."""
 
     path: Path
+    store: AnyStore = FileStore()
+    """Objects, results and their notes; the rest stays below `path`, on a disk of this machine."""
     min_free_mib: int = Field(default=1024, ge=0)
     """Below this a C-STORE is answered 0xA700 before a byte is taken."""
     retention_days: float = Field(default=30.0, ge=0)
@@ -289,17 +292,7 @@ class DicomDestination(AnyDestination):
 
 Destination = DicomDestination
 """One destination, of any kind. Another kind is another class here, joined by `|`, with a `kind` of its own."""
-_KINDS: dict[str, type[AnyDestination]] = {"dicom": DicomDestination}
-
-
-def _of_its_kind(value: Any) -> Any:
-    """Validate by the class of its `kind`, so that an error names that kind's keys only."""
-    if not isinstance(value, dict):
-        return value
-    kind = value.get("kind", "dicom")
-    if not isinstance(kind, str) or kind not in _KINDS:
-        raise ValueError(f"kind {kind!r} is unknown; write one of: {', '.join(_KINDS)}")
-    return _KINDS[kind].model_validate(value)
+_of_its_kind = by_kind({"dicom": DicomDestination}, "dicom")
 
 
 class Study(Section):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
@@ -17,3 +18,17 @@ class Section(BaseModel):
     """A strict, frozen part of the configuration."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+def by_kind(kinds: Mapping[str, type[Section]], default: str) -> Callable[[Any], Any]:
+    """Make the check of a tagged union: by the class of its `kind`, so that an error names that kind's keys only."""
+
+    def validate(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        kind = value.get("kind", default)
+        if not isinstance(kind, str) or kind not in kinds:
+            raise ValueError(f"kind {kind!r} is unknown; write one of: {', '.join(kinds)}")
+        return kinds[kind].model_validate(value)
+
+    return validate

@@ -39,7 +39,7 @@ from cxr_node.node.audit.messages import (
     operator_act,
 )
 from cxr_node.node.audit.trail import Segments, TrailFolder
-from cxr_node.node.spool.spool import Spool
+from cxr_node.node.spool.spool import make_folders
 
 if TYPE_CHECKING:
     from cxr_node.node.network.rejections import Refusal
@@ -268,8 +268,10 @@ def trail_folder(config: Config) -> TrailFolder:
     ConfigError : the spool is a shared folder. ResourceError : its disk is full, gone or broken.
     """
     audit = config.audit
+    if audit.folder is None:
+        make_folders(config.spool.path)
     return TrailFolder(
-        folder=audit.folder or Spool(config.spool.path).path / "audit",
+        folder=audit.folder or config.spool.path / "audit",
         keep_days=audit.keep_days,
         max_bytes=audit.max_mib * _MIB,
         is_collected=audit.syslog is not None,

@@ -35,7 +35,8 @@ from cxr_node.node.process.logs import describe
 from cxr_node.node.process.notify import Role
 from cxr_node.node.process.supervisor import Notifier
 from cxr_node.node.retry import LOOK_AFTER_S, NO_PAUSE, NOTICE_STOP_S, Breaker, Pause, backoff_s
-from cxr_node.node.spool.spool import Area, Spool, SpoolCorruptError
+from cxr_node.node.spool.opening import open_spool
+from cxr_node.node.spool.spool import Area, SpoolCorruptError
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ def run(
 
     Raises
     ------
-    ConfigError : a destination's certificate or key cannot be used.
+    ConfigError : a destination's certificate or key cannot be used, or the store.
     ResourceError : a thread ended by itself; a new process may do better.
     """
     notifier = notifier or Notifier()
@@ -70,13 +71,14 @@ def run(
         context = DeliveryContext(
             config=config,
             ledger=ledger,
-            spool=Spool(config.spool.path),
+            spool=open_spool(config.spool),
             owner=owner,
             keeper=stack.enter_context(closing(LeaseKeeper(ledger, config.work.lease_s))),
             audit=audit,
             refusals=Refusals(partial(alert, audit), level=logging.DEBUG),  # each try has a line of its own
         )
         stack.callback(context.refusals.close)
+        context.spool.store.prepare()
         context.clock.follow(ledger)
         loops = [loop for destination in config.destinations for loop in _loops(context, destination, compressor)]
         loops += _prior_loops(context, priors)

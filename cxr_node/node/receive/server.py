@@ -39,6 +39,7 @@ from cxr_node.node.receive.listener import ARTIM_S, GuardedServer
 from cxr_node.node.receive.receiver import Inspect, LedgerGate, Receiver
 from cxr_node.node.receive.recovery import discard_orphans, rebuild
 from cxr_node.node.receive.storage_scp import EventReportProvider, StorageProvider
+from cxr_node.node.spool.opening import open_spool
 from cxr_node.node.spool.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ def serve(config: Config, inspect: Inspect, transfer_syntaxes: Sequence[str], ho
 
     Raises
     ------
-    ConfigError : the node has no such address or no right to it, or TLS files cannot be used.
+    ConfigError : the node has no such address or no right to it, or TLS files or the store cannot be used.
     ResourceError : the port is taken, spool or ledger cannot be opened, or the listener died.
     """
     # pynetdicom's own lines cost time, quote what peers send, and come by the thousand from a peer that sends garbage.
@@ -95,7 +96,7 @@ def serve(config: Config, inspect: Inspect, transfer_syntaxes: Sequence[str], ho
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
     for sentence in consistency.doubtful(config):
         log.warning("configuration %s", sentence)
-    spool, gate = Spool(config.spool.path, config.spool.min_free_mib), LedgerGate()
+    spool, gate = open_spool(config.spool), LedgerGate()
     refusals = Refusals(partial(alert, hooks.audit))
     reports = scu.Reports(config, gate.ledger) if wants_commitment(config) else None
     receiver = Receiver(config, inspect, spool, gate.ledger, hooks.audit)

@@ -5,6 +5,7 @@ Knows no DICOM and no ledger. Layout below the spool folder, all of it readable 
     incoming/<random>.part      being written; the writer holds a lock on it as long as it lives
     run/                        wake-up sockets and locks
     audit/                      the audit trail, unless it is configured elsewhere (`audit.trail`)
+    cache/                      copies of what is in a bucket; `cache`
 
 and in the store, which is the same folder where nothing else is configured:
 
@@ -81,10 +82,7 @@ class Spool:
     def __init__(self, path: Path, min_free_mib: int = 0, store: Store | None = None) -> None:
         self.path = path
         self.min_free_bytes = min_free_mib * MIB
-        with disk.faults():
-            permissions.close(path, OWN_NAMES)
-            for folder in (path, *(path / name for name in _LOCAL)):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folders(path)
         self.store = store or FileStore(path, tuple(Area))
 
     def free_bytes(self) -> int:
@@ -225,6 +223,20 @@ class Spool:
             for path in (self.path / "incoming").glob("*.part"):
                 swept += disk.remove_unlocked(path)
         return swept
+
+
+def make_folders(path: Path) -> None:
+    """Make what of a spool is on this machine whatever the store is, or close it to others.
+
+    Raises
+    ------
+    ConfigError : it is open to others and cannot be closed.
+    ResourceError : the disk is full, gone or broken.
+    """
+    with disk.faults():
+        permissions.close(path, OWN_NAMES)
+        for folder in (path, *(path / name for name in _LOCAL)):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def _name(area: Area, sha256: str) -> str:

@@ -36,6 +36,7 @@ from cxr_node.node.process.logs import describe
 from cxr_node.node.process.notify import Role, Wakeup, notify
 from cxr_node.node.process.supervisor import Notifier
 from cxr_node.node.retry import LOOK_AFTER_S, NOTICE_STOP_S, PAUSE_S
+from cxr_node.node.spool.opening import open_spool
 from cxr_node.node.spool.spool import Area, Spool, SpoolCorruptError
 from cxr_node.node.work.earlier_radiographs import JudgePrior
 from cxr_node.node.work.study_reports import RETRY_DELAY_S, StudyReporter, all_stored, ms, settled
@@ -69,12 +70,13 @@ def run(config: Config, load: Callable[[], Analyser], stop: threading.Event, not
 
     Raises
     ------
-    ConfigError : the profile cannot be used.
+    ConfigError : the profile cannot be used, or the store.
     ModelError : the classifier failed. The job is back in the queue; a new process may do better.
     LedgerLostError : the ledger is damaged, or another process has begun a new one.
     """
     notifier = notifier or Notifier()
-    spool = Spool(config.spool.path)
+    spool = open_spool(config.spool)
+    spool.store.prepare()
     ledger = Ledger.open(config.spool.path, repair=True)
     try:
         analyser = load()

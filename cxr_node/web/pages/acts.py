@@ -21,7 +21,7 @@ from cxr_node.node.ledger.operator_moves import Again, Rejudged, Resent, Retried
 from cxr_node.node.ledger.states import SetAsideReason
 from cxr_node.node.ledger.tables import instances
 from cxr_node.node.process import notify
-from cxr_node.node.spool.spool import Spool
+from cxr_node.node.spool.opening import open_spool
 from cxr_node.web import access
 from cxr_node.web.identity import person
 from cxr_node.web.services import Services, services
@@ -86,7 +86,7 @@ class Operator:
     def resend(self, ids: Sequence[int]) -> str:
         """Send the results of these images again."""
         self._audit(f"sends the results of {_named(ids)} again")
-        spool = Spool(self.found.config.spool.path)
+        spool = open_spool(self.found.config.spool)
         done = operator_moves.resend(
             self.found.ledger(), spool, ids, self.found.config.wishes, named=True, by=self.person.name
         )

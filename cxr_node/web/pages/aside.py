@@ -76,9 +76,10 @@ def _conformance(_: Config) -> str:
 def _show(config: Config, results: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
     """Heat maps as PNG, reports as HTML of our own making, which is escaped; as they were sent."""
     from cxr_node.dicom.render import html
-    from cxr_node.node.spool.spool import Area, Spool
+    from cxr_node.node.spool.opening import open_spool
+    from cxr_node.node.spool.spool import Area
 
-    spool, shown = Spool(config.spool.path), []
+    spool, shown = open_spool(config.spool), []
     for result in results:
         try:
             content = spool.load(Area.RESULTS, result["sha256"])
