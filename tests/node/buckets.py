@@ -25,6 +25,7 @@ from cxr_node.node.spool.cache import Cache
 from cxr_node.node.spool.part import Part
 from cxr_node.node.spool.s3_store import S3Store
 from cxr_node.node.spool.spool import Spool
+from tests.node.stores import Folder
 from tests.patience import eventually
 
 KEY, SECRET, BUCKET = "node", "not-a-secret", "node"
@@ -80,10 +81,19 @@ class SeaweedFS:
         named = [f"-{role}.port={each}" for role, each in zip(("master", "volume", "filer"), others, strict=True)]
         grpc = [f"-{role}.port.grpc={free_port()}" for role in ("master", "volume", "filer", "s3")]
         command = [WEED, "server", f"-dir={folder}", "-s3", f"-s3.port={port}", f"-s3.config={config}", *named, *grpc]
-        command += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.volumeSizeLimitMB=64"]
+        command += [
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+            "-master.telemetry=false",
+            "-ip=127.0.0.1",
+            "-ip.bind=127.0.0.1",
+            "-master.volumeSizeLimitMB=64",
+        ]
         with (folder / "log").open("wb") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        eventually(self._stores)
+        if not eventually(self._stores):
+            self.stop()
+            raise AssertionError(f"SeaweedFS does not start: {(folder / 'log').read_text()[-2000:]}")
 
     def _stores(self) -> bool:
         try:
@@ -128,6 +138,10 @@ class Bucket:
         values = {"endpoint": self.service.url, "bucket": BUCKET, "credentials": self._credentials, "timeout_s": 1.0}
         return Settings(**values | {"prefix": self.prefix} | more)
 
+    def configured(self) -> dict[str, Any]:
+        """The key `spool.store`."""
+        return self.settings().model_dump(mode="json")
+
     def open(self, **more: Any) -> S3Store:
         """As one more machine sees it."""
         cache = self.local / f"cache-{next(_NUMBERS)}"
@@ -157,6 +171,9 @@ class Bucket:
         """Not there for a while."""
         with self.service.away():
             yield
+
+
+Place = Folder | Bucket
 
 
 def credentials_file(file: Path, secret: str = SECRET) -> Path:

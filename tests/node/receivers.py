@@ -19,6 +19,7 @@ from cxr_node.dicom.read import header
 from cxr_node.node.audit.recorder import SILENT, Audit
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.receive import receiver, server
+from cxr_node.node.spool.opening import open_spool
 from cxr_node.node.spool.spool import Spool
 
 SYNTAXES = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.70")
@@ -39,8 +40,10 @@ class Receiving:
         return list((self.spool.path / "incoming").iterdir())
 
 
-def config(folder: Path, destinations: Sequence[Any] = (), **listen: Any) -> Config:
-    spool = {"path": str(folder), "min_free_mib": 1}
+def config(
+    folder: Path, destinations: Sequence[Any] = (), store: dict[str, Any] | None = None, **listen: Any
+) -> Config:
+    spool = {"path": str(folder), "min_free_mib": 1, "store": store or {"kind": "file"}}
     return parse({"listen": {"port": 0, **listen}, "spool": spool, "destinations": destinations})
 
 
@@ -73,7 +76,9 @@ def receiving(
     assert ports, "the receiver did not start"
     ledger = Ledger.open(folder)
     try:
-        yield Receiving(port=ports[0], spool=Spool(folder), ledger=ledger, stop=stop, thread=thread)
+        yield Receiving(
+            port=ports[0], spool=open_spool(config(folder, **listen).spool), ledger=ledger, stop=stop, thread=thread
+        )
     finally:
         stop.set()
         thread.join(60)

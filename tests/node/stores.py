@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from cxr_node.node.spool.file_store import FileStore
 from cxr_node.node.spool.part import Part
@@ -32,6 +33,10 @@ class Folder:
     def open(self) -> Store:
         """As one more process sees it."""
         return FileStore(self.folder, AREAS) if self.kind == "file" else ShareStore(self.folder, AREAS)
+
+    def configured(self) -> dict[str, Any]:
+        """The key `spool.store`."""
+        return {"kind": "file"} if self.kind == "file" else {"kind": "posix", "path": str(self.folder)}
 
     def spool(self) -> Spool:
         """A node's spool on it."""

