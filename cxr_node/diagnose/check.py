@@ -16,7 +16,7 @@ from pathlib import Path
 from cxr_node import resources, times
 from cxr_node.config import consistency, permissions
 from cxr_node.config.schema import Address, Config, Destination, Tls
-from cxr_node.diagnose import disk, thresholds
+from cxr_node.diagnose import disk, store, thresholds
 from cxr_node.diagnose.certificates import Certificate, crl_ends_at, parse, read
 from cxr_node.diagnose.thresholds import CheckResult, Fault, change, stop, well
 from cxr_node.dicom.pixels import codecs
@@ -133,6 +133,8 @@ def check(config: Config, source: str) -> Iterator[CheckResult]:
     for syntax in codecs.transfer_syntaxes():
         yield well("transfer syntax", f"{syntax.name} ({syntax.uid})")
     yield _try("spool", partial(_spool, config))
+    if config.spool.store.kind != "file":
+        yield _try("store", partial(store.reach, config.spool))
     yield _try("port", partial(_port, config))
     if not config.destinations:
         yield stop("destinations", "none configured: results would not be sent")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from cxr_node.config import loader
 from cxr_node.config.schema import Config
-from cxr_node.diagnose import disk, machine, thresholds
+from cxr_node.diagnose import disk, machine, store, thresholds
 from cxr_node.diagnose.thresholds import CheckResult
 from cxr_node.dicom.pixels import codecs
 from cxr_node.errors import CxrNodeError
@@ -23,6 +23,7 @@ def examine(config: Config | None = None) -> Iterator[CheckResult]:
     """Measure the machine for a configuration; without one for the defaults, on the disk of the temporary folder."""
     settings = config or loader.parse({"spool": {"path": tempfile.gettempdir()}})
     yield from _disk(settings, trial=config is None)
+    yield from store.examine(settings.spool)
     yield thresholds.clock(machine.clock())
     yield from _decoders()
     yield from _limits(settings)

@@ -16,6 +16,9 @@ import pytest
 import yaml
 from botocore.exceptions import ClientError, IncompleteReadError
 
+from cxr_node.config import loader
+from cxr_node.diagnose import store
+from cxr_node.diagnose.thresholds import Verdict
 from cxr_node.errors import ConfigError, ResourceError
 from cxr_node.node.spool import cache as cache_module
 from cxr_node.node.spool import s3_store
@@ -311,3 +314,26 @@ def test_an_object_of_another_origin_has_the_time_of_its_put(bucket: Bucket) -> 
     found = bucket.open().exists(NAME)
     assert found is not None
     assert before < found.at < datetime.now(UTC) + timedelta(seconds=2)
+
+
+@pytest.mark.parametrize("service", ["moto", "seaweedfs"])
+def test_doctor_tries_a_bucket(tmp_path: Path, request: pytest.FixtureRequest, service: str) -> None:
+    bucket = Bucket(tmp_path, request.getfixturevalue(service))
+    settings = loader.parse({"spool": {"path": str(tmp_path / "spool"), "store": bucket.configured()}}).spool
+    results = {each.subject: each for each in store.examine(settings)}
+    assert set(results) == {"store", "store put"}
+    assert results["store"].figure.startswith(f"bucket {BUCKET} at {bucket.service.url}: a trial was put once")
+    assert results["store put"].figure.startswith("20 x 1 MiB: p50 ")
+    assert bucket.names() == []
+    assert not (tmp_path / "spool").exists()
+
+
+def test_doctor_warns_of_versions(tmp_path: Path, moto: Moto) -> None:
+    bucket = Bucket(tmp_path, moto)
+    bucket.client.create_bucket(Bucket="versioned")
+    versioning = {"Status": "Enabled"}
+    bucket.client.put_bucket_versioning(Bucket="versioned", VersioningConfiguration=versioning)
+    given = bucket.configured() | {"bucket": "versioned"}
+    settings = loader.parse({"spool": {"path": str(tmp_path / "spool"), "store": given}}).spool
+    (result,) = [each for each in store.examine(settings) if each.subject == "store versions"]
+    assert (result.verdict, "erased stays" in result.advice) == (Verdict.CHANGE, True)

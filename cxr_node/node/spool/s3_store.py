@@ -130,6 +130,13 @@ class S3Store:
         with self._answers():
             self._client.delete_object(**self._named(name))
 
+    def keeps_versions(self) -> bool:
+        """Whether what is deleted stays as a version; False too where that is not told."""
+        with suppress(ResourceError), self._answers():
+            found = self._client.get_bucket_versioning(Bucket=self._settings.bucket)
+            return bool(found.get("Status") == "Enabled")
+        return False
+
     def _upload(self, name: str, part: Part, at: datetime, **condition: str) -> bool:
         """Put a part; False where the condition does not hold."""
         whole = part.size_bytes <= self._multipart_bytes
