@@ -90,6 +90,8 @@ class Listen(Section):
     tls: Tls | None = None
     allow_plaintext: bool = False
     """Listen without TLS although other machines reach the port."""
+    proxy_protocol: tuple[Annotated[str, AfterValidator(strict_yaml.network)], ...] = ()
+    """Load balancers: addresses or networks that must, and alone may, name the peer they pass on (PROXY protocol 2)."""
     require_called_ae_title: bool = True
     peers: tuple[Peer, ...] = ()
     """Permitted callers; empty: everyone who can reach the port."""

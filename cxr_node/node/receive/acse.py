@@ -69,7 +69,7 @@ def judge(call: Call, listen: Listen, established: Counter[str]) -> Cause | None
 def _recognize(call: Call, peers: Sequence[Peer]) -> Cause | None:
     """Compare with the table: AE title, host and certificate must be of one and the same peer."""
     named = [peer for peer in peers if peer.ae_title == call.calling_ae_title]
-    there = [peer for peer in named if not peer.hosts or any(_is_host(call.host, host) for host in peer.hosts)]
+    there = [peer for peer in named if not peer.hosts or any(is_host(call.host, host) for host in peer.hosts)]
     if any(
         not peer.certificate or (call.certificate and call.certificate.is_one_of(peer.certificate)) for peer in there
     ):
@@ -149,7 +149,7 @@ def _detail(cause: Cause, call: Call) -> str:
             return ""
 
 
-def _is_host(address: str, host: str) -> bool:
+def is_host(address: str, host: str) -> bool:
     """Compare with an address, a network (10.1.0.0/16) or a name; a name that does not resolve matches nothing."""
     caller = _plain(address)
     try:
