@@ -103,6 +103,8 @@ class Listen(Section):
     max_object_mib: int = Field(default=256, ge=1, le=4096)
     idle_timeout_s: float = Field(default=60.0, gt=0)
     """An association that is silent for this long is aborted."""
+    drain_s: float = Field(default=0.0, ge=0, le=60)
+    """After SIGTERM, so long new associations are rejected and those that are there go on; then it listens no more."""
 
 
 class SpoolSection(Section):

@@ -132,6 +132,8 @@ class Cause(StrEnum):
     """We aborted an association on which nothing came."""
     NO_REQUEST = "no-request"
     """A connection on which nothing came."""
+    DRAINING = "draining"
+    """An association was requested while the receiver stops."""
     STOPPING = "stopping"
     """We aborted an association because the receiver stops."""
     PROBE = "probe"

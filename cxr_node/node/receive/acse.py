@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import cast
+from typing import Protocol, cast
 
 from pynetdicom import evt
 from pynetdicom.acse import ACSE
@@ -39,6 +39,7 @@ ANSWERS = {
     Cause.HOST: Rejection.CALLING_AE_TITLE,
     Cause.CERTIFICATE: Rejection.CALLING_AE_TITLE,
     Cause.LOCAL_LIMIT: Rejection.LOCAL_LIMIT,
+    Cause.DRAINING: Rejection.LOCAL_LIMIT,
 }
 """What a caller is answered; the log alone says which of the three it was."""
 
@@ -102,15 +103,27 @@ def _rank(wish: Sequence[str]) -> Callable[[str], int]:
     return lambda syntax: wish.index(syntax) if syntax in wish else len(wish)
 
 
+class House(Protocol):
+    """The listener, as far as a call is judged by it."""
+
+    @property
+    def listen(self) -> Listen:
+        """Its rules."""
+
+    @property
+    def is_draining(self) -> bool:
+        """It stops, and lets nobody in any more."""
+
+    def established(self) -> Counter[str]:
+        """Count the associations of each host."""
+
+
 class GuardedAcse(ACSE):
     """pynetdicom's negotiation, after our own rules; a fault in a rule ends the association."""
 
-    def __init__(
-        self, assoc: Association, listen: Listen, established: Callable[[], Counter[str]], refusals: Refusals
-    ) -> None:
+    def __init__(self, assoc: Association, house: House, refusals: Refusals) -> None:
         super().__init__(assoc)
-        self._listen = listen
-        self._established = established
+        self._house = house
         self._refusals = refusals
 
     def _negotiate_as_acceptor(self) -> None:
@@ -122,7 +135,9 @@ class GuardedAcse(ACSE):
             host=str(self.requestor.address),
             certificate=connection.peer_certificate,
         )
-        cause = judge(call, self._listen, self._established())
+        cause = judge(call, self._house.listen, self._house.established())
+        if cause is None and self._house.is_draining:
+            cause = Cause.DRAINING
         if cause is None:
             self.acceptor.supported_contexts = prefer(
                 request.presentation_context_definition_list, self.acceptor.supported_contexts
@@ -143,6 +158,8 @@ def _detail(cause: Cause, call: Call) -> str:
     match cause:
         case Cause.CALLED_AE_TITLE:
             return f"called={call.called_ae_title!r}"
+        case Cause.DRAINING:
+            return "the receiver stops"
         case Cause.CERTIFICATE if call.certificate is not None:
             return f"names={','.join(sorted(call.certificate.names))!r} sha256={call.certificate.fingerprint}"
         case _:

@@ -149,7 +149,7 @@ class GuardedHandler(RequestHandler):
         association.dul.event_queue.get_nowait()  # the base class's socket has announced the connection
         self._connection = GuardedSocket(association, self.request, server.listen.max_pdu_bytes, server.refusals)
         association.set_socket(self._connection)
-        association.acse = GuardedAcse(association, server.listen, server.established, server.refusals)
+        association.acse = GuardedAcse(association, server, server.refusals)
         return association
 
 
@@ -182,6 +182,8 @@ class GuardedServer(ThreadedAssociationServer):
         # for others.
         self._max_connections = 2 * listen.max_associations + 16
         self._max_connections_per_host = min(listen.max_associations, listen.max_associations_per_host) + 8
+        self.is_draining = False
+        """It stops: who calls now is rejected, those that are here go on."""
         self.on_turn: Callable[[], None] = lambda: None
         """Called periodically by the accepting thread."""
         self._lock = threading.Lock()
