@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,10 @@ SAMPLE = Path(__file__).parents[2] / "deploy" / "haproxy.cfg"
 XR1, XR2 = "127.0.0.7", "127.0.0.8"
 """Hosts of two modalities; HAProxy itself calls the receivers from 127.0.0.1."""
 BEHIND = {"proxy_protocol": ["127.0.0.1"], "allow_plaintext": True}
+CHECKED_BY_ECHO = (
+    "    default-server send-proxy-v2 check check-send-proxy inter 2s fastinter 500ms fall 2 rise 2\n    # With"
+)
+"""The line of the sample, and how the comment after it begins: it stands there once more, for TLS."""
 SECOND_TRY_S = 5.0
 """Of a sender; HAProxy needs at most 3 s to see that a receiver drains."""
 
@@ -39,12 +43,19 @@ SECOND_TRY_S = 5.0
 class Receiver(Program):
     """`cxr-node receive` with a spool of its own; may be started again."""
 
-    def __init__(self, folder: Path, port: int, listen: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, port: int, listen: dict[str, Any], **sections: Any) -> None:
         self.port, self.spool = port, folder / "spool"
-        super().__init__(folder, *cxr_node("receive", configured(folder, "node", port, listen=listen)), name="receive")
+        self.config = configured(folder, "node", port, listen=listen, **sections)
+        super().__init__(folder, *cxr_node("receive", self.config), name="receive")
 
     def is_ready(self) -> bool:
         return supervisor.look(self.spool)["receive"].running and answers(self.port)
+
+    def stop(self) -> int:
+        """Twice SIGTERM: no draining."""
+        self.terminate()
+        wait_until(lambda: not self.lives() or supervisor.look(self.spool)["receive"].stopping, "it stops")
+        return super().stop()
 
     def received(self) -> list[queries.InstanceRow]:
         with closing(Ledger.open(self.spool)) as ledger:
@@ -54,24 +65,28 @@ class Receiver(Program):
 class HAProxy(Program):
     """HAProxy, ready when it has seen both receivers live."""
 
-    def __init__(self, folder: Path, ports: tuple[int, int], *changes: tuple[str, str]) -> None:
+    def __init__(
+        self, folder: Path, ports: tuple[int, int], *changes: tuple[str, str], pages: Sequence[int] = ()
+    ) -> None:
         need("haproxy")
         self.port, self.metrics_port = free_port(), free_port()
         page = Authority(folder, "page-ca").issue("page")
         (folder / "page.pem").write_bytes(page.certificate.read_bytes() + page.key.read_bytes())
         first, second = ports
+        check_a, check_b = (f" port {page}" for page in pages) if pages else ("", "")
         places = (
             ("bind :11112", f"bind 127.0.0.1:{self.port}"),
             ("bind :443 ", f"bind 127.0.0.1:{free_port()} "),
             ("bind 127.0.0.1:8404", f"bind 127.0.0.1:{self.metrics_port}"),
             ("/etc/haproxy/page.pem", str(folder / "page.pem")),
-            ("server a 10.0.0.11:11112", f"server a 127.0.0.1:{first}"),
-            ("server b 10.0.0.12:11112", f"server b 127.0.0.1:{second}"),
+            ("server a 10.0.0.11:11112", f"server a 127.0.0.1:{first}{check_a}"),
+            ("server b 10.0.0.12:11112", f"server b 127.0.0.1:{second}{check_b}"),
             ("10.0.0.11:8042", f"127.0.0.1:{free_port()}"),  # nobody is there: the page is not what is tested
             ("10.0.0.12:8042", f"127.0.0.1:{free_port()}"),
         )
         file = folder / "haproxy.cfg"
-        file.write_text(substituted(SAMPLE.read_text(), *places, *changes))
+        sample = SAMPLE.read_text()
+        file.write_text(substituted(asking_the_page(sample) if pages else sample, *places, *changes))
         super().__init__(folder, "haproxy", "-db", "-f", file)
 
     def state(self, server: str) -> str:
@@ -162,10 +177,7 @@ def test_the_receivers_know_the_peers_behind_it(tmp_path: Path) -> None:
     assert "peer=127.0.0.1" not in re.sub(r"stored .*", "", said), "its checks are served without a line"
 
 
-WITHOUT = (
-    "    default-server send-proxy-v2 check check-send-proxy inter 2s fastinter 500ms fall 2 rise 2\n    # With",
-    "    default-server check inter 2s fastinter 500ms fall 2 rise 2\n    # With",
-)
+WITHOUT = (CHECKED_BY_ECHO, "    default-server check inter 2s fastinter 500ms fall 2 rise 2\n    # With")
 
 
 @pytest.mark.parametrize("names_peers", [True, False], ids=["with", "without"])
@@ -280,7 +292,7 @@ def test_tls_passes_through(tmp_path: Path) -> None:
     ]
     listen = {"proxy_protocol": ["127.0.0.1"], "tls": ca.issue("node").tls(), "peers": peers}
     changes = (
-        (WITHOUT[0], "    # With"),
+        (CHECKED_BY_ECHO, "    # With"),
         (
             "    #default-server send-proxy-v2 check check-send-proxy",
             "    default-server send-proxy-v2 check check-send-proxy",
@@ -296,15 +308,40 @@ def test_tls_passes_through(tmp_path: Path) -> None:
         assert run("echoscu", *there).returncode != 0
 
 
-def test_the_sample_asks_the_page_where_that_is_wanted(tmp_path: Path) -> None:
-    """The other check of the file: syntax, and that it names what is there."""
-    need("haproxy")
-    text = re.sub(r"^ +(option tcp-check|tcp-check .*)\n", "", SAMPLE.read_text(), flags=re.MULTILINE)
-    text = text.replace("    #option httpchk", "    option httpchk").replace(" ssl crt /etc/haproxy/page.pem", "")
-    text = text.replace(WITHOUT[0], "    # With").replace(
-        "    #default-server send-proxy-v2 check port", "    default-server send-proxy-v2 check port"
+def asking_the_page(text: str) -> str:
+    """The other check of the file: its lines in the place of those of tcp-check."""
+    text = re.sub(r"^ +(option tcp-check|tcp-check .*)\n", "", text, flags=re.MULTILINE)
+    changes = (
+        (CHECKED_BY_ECHO, "    # With"),
+        ("    #option httpchk", "    option httpchk"),
+        ("    #http-check send", "    http-check send"),
+        ("    #default-server send-proxy-v2 check port", "    default-server send-proxy-v2 check port"),
     )
-    (tmp_path / "haproxy.cfg").write_text(substituted(text))
-    done = run("haproxy", "-c", "-f", tmp_path / "haproxy.cfg")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert text.count("default-server send-proxy-v2 check port 8042 ") == 1 and "GET /health/ready/receive" in text
+    return substituted(text, *changes)
+
+
+def test_a_page_takes_a_receiver_out_that_drains(tmp_path: Path) -> None:
+    """503 comes before the listener closes: HAProxy sees it while associations still go on."""
+    pages = [free_port(), free_port()]
+    with ExitStack() as stack:
+        receivers = [
+            Receiver(tmp_path / name, free_port(), {**BEHIND, "drain_s": 60}, web={"port": page})
+            for name, page in zip(("a", "b"), pages, strict=True)
+        ]
+        for receiver, page in zip(receivers, pages, strict=True):
+            stack.enter_context(receiver)
+            web = Program(receiver.folder, *cxr_node("web", receiver.config), name="web")
+            stack.enter_context(web)
+            wait_until(lambda page=page: answers(page), "the page answers")  # type: ignore[misc]
+        a, b = receivers
+        proxy = stack.enter_context(HAProxy(tmp_path, (a.port, b.port), pages=pages))
+        a.terminate()
+        wait_until(lambda: proxy.state("a") == "DOWN", "HAProxy is told that a drains")
+        assert a.lives() and answers(a.port) and proxy.state("b") == "UP"
+        for number in range(1, 4):
+            with Wire(proxy.port, from_host=XR1) as peer:
+                assert peer.associate()[0] == ASSOCIATE_AC
+                assert peer.store(*instance(number)) == 0x0000
+        assert len(b.received()) == 3
+        a.terminate()
+        assert a.process.wait(30) == 0
