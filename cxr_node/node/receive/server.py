@@ -204,7 +204,7 @@ def _refuse_newcomers(server: GuardedServer, hooks: Hooks) -> None:
     hooks.stopping()
     server.is_draining = True
     if server.listen.drain_s:
-        log.info("draining seconds=%g associations=%d", server.listen.drain_s, len(server.associations))
+        log.info("draining seconds=%g associations=%d", server.listen.drain_s, server.established().total())
         hooks.hurry.wait(server.listen.drain_s)
 
 
