@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from cxr_node.cli.node import app
 from cxr_node.config.schema import Address
 from cxr_node.node.priors.retrieve import FIND, GET
+from cxr_node.node.process.supervisor import Presence
 from cxr_node.tools.trial_node import Recorder
 from tests.node import peers
 
@@ -64,6 +65,18 @@ def test_an_archive_that_is_down_and_a_port_in_use_are_the_world_s(tmp_path: Pat
         tmp_path, destinations=[there], spool={"path": str(tmp_path / "spool"), "min_free_mib": 10**9}
     )
     assert (code, failed["spool"]["fault"]) == (1, "world")
+
+
+def test_a_receiver_behind_a_load_balancer_is_known_by_its_sign_of_life(tmp_path: Path, there: dict[str, Any]) -> None:
+    """It would not hear an association that begins without a header."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = {"port": taken.getsockname()[1], "proxy_protocol": ["127.0.0.1"], "allow_plaintext": True}
+        code, failed = checked(tmp_path, listen=listen, destinations=[there])
+        assert (code, "port" in failed) == (1, True)
+        with Presence(tmp_path / "spool", "receive") as present:
+            present.ready()
+            code, failed = checked(tmp_path, listen=listen, destinations=[there])
+        assert (code, "port" in failed) == (0, False)
 
 
 def test_what_stands_in_the_file_is_78_even_if_the_world_is_wrong_too(tmp_path: Path) -> None:

@@ -94,6 +94,9 @@ DOUBTFUL: dict[str, dict[str, Any]] = {
     "listen.peers: CT1 may call from any host": {"listen": PLAIN | {"peers": [{"ae_title": "CT1"}, XR1]}},
     "listen.peers: is empty: every certificate": {"listen": {"host": "::", "tls": TLS}},
     "listen.peers: every certificate of listen.tls.ca may call as XR1": {"listen": {"tls": TLS, "peers": [XR1]}},
+    "listen.proxy_protocol: whoever is in 10.0.0.0/8": {
+        "listen": PLAIN | {"peers": [XR1], "proxy_protocol": ["10.0.0.0/8"]}
+    },
     "work.lease_s: 10 is shorter": {"work": {"lease_s": 10}},
     "work.max_attempts: 1 sets": {"work": {"max_attempts": 1}},
     "spool.min_free_mib: 0 leaves no room": {"spool": {"path": "x", "min_free_mib": 0}},

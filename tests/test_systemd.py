@@ -10,9 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from cxr_node.config import loader
+from cxr_node.node.receive import server
+from cxr_node.node.receive.listener import ARTIM_S
+
 FOLDER = Path(__file__).parent.parent / "systemd"
 ROLES = ("receive", "work", "deliver", "web")
-MAX_EXPOSURE = {"receive": 1.5, "work": 2.0, "deliver": 1.5, "web": 2.0}
+MAX_EXPOSURE = {"receive": 1.5, "work": 2.0, "work@": 2.0, "deliver": 1.5, "web": 2.0}
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +40,12 @@ def test_verify_finds_nothing(systemd_analyze: str, tmp_path: Path) -> None:
         text = path.read_text().replace("/opt/cxr-node/bin/cxr-node", shutil.which("true") or "/bin/true")
         (tmp_path / path.name).write_text(text)
     units = sorted(str(path) for path in tmp_path.iterdir())
-    assert len(units) == 5
+    assert len(units) == 6
     done = subprocess.run([systemd_analyze, "verify", *units], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("role", MAX_EXPOSURE)
 def test_exposure_is_low(systemd_analyze: str, role: str) -> None:
     command = [systemd_analyze, "security", "--offline=true", "--no-pager", str(FOLDER / f"cxr-node-{role}.service")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -76,6 +80,27 @@ def test_the_worker_has_no_network() -> None:
     service = unit("work")["Service"]
     assert service["PrivateNetwork"] == "yes"
     assert service["RestrictAddressFamilies"] == "AF_UNIX"
+
+
+NETWORK = {
+    "RestrictAddressFamilies": "AF_INET AF_INET6 AF_UNIX",
+    "PrivateNetwork": None,
+    "IPAddressDeny": None,
+}
+"""What a worker of several machines has, and that of one machine has not: its database is elsewhere."""
+
+
+def test_a_worker_among_several_is_one_with_a_network() -> None:
+    alone, among = dict(unit("work")["Service"]), dict(unit("work@")["Service"])
+    assert {key: among.get(key) for key in alone | among if alone.get(key) != among.get(key)} == NETWORK
+    assert unit("work@")["Unit"]["PartOf"] == unit("work@")["Install"]["WantedBy"] == "cxr-node.target"
+    assert "%i" in unit("work@")["Unit"]["Description"]
+    assert "cxr-node-work@" not in (FOLDER / "cxr-node.target").read_text(), "how many is for the operator to say"
+
+
+def test_a_receiver_has_time_to_drain() -> None:
+    longest = loader.parse({"spool": {"path": "x"}, "listen": {"drain_s": 60}}).listen.drain_s
+    assert longest + server.GRACE_S + ARTIM_S < float(unit("receive")["Service"]["TimeoutStopSec"])
 
 
 def test_a_send_in_hand_fits_into_the_time_to_stop() -> None:

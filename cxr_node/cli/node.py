@@ -132,18 +132,23 @@ def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
     with supervisor.held():
         settings = loader.load(config)
         wiring.profiles(settings)
-    hangup = threading.Event()
-    stop = supervisor.stop_event(on_hangup=logs.on_hangup(hangup.set))
+    hangup, hurry = threading.Event(), threading.Event()
+    stop = supervisor.stop_event(on_hangup=logs.on_hangup(hangup.set), hurry=hurry)
     begin_serving(settings, "serve")
     start = (sys.executable, "-m", "cxr_node")
     roles = ["receive", "work", "deliver"]  # in the order of their stop
     if settings.web is not None:
         roles.append("web")
     commands = [
-        supervisor.Command(name=role, argv=(*start, role, "--config", str(config)), is_vital=role != "web")
+        supervisor.Command(
+            name=role,
+            argv=(*start, role, "--config", str(config)),
+            grace_s=supervisor.GRACE_S + (settings.listen.drain_s if role == "receive" else 0),
+            is_vital=role != "web",
+        )
         for role in roles
     ]
-    raise typer.Exit(supervisor.supervise(commands, stop, hangup=hangup))
+    raise typer.Exit(supervisor.supervise(commands, stop, hangup=hangup, hurry=hurry))
 
 
 @command()
@@ -154,7 +159,8 @@ def receive(config: ConfigFile = DEFAULT_CONFIG) -> None:
 
     with supervisor.held():
         settings = loader.load(config)
-    stop = supervisor.stop_event()
+    hurry = threading.Event()
+    stop = supervisor.stop_event(hurry=hurry)
     begin_serving(settings, "receive")
     process_setup.share_one_heap()
     offered = probe.Question()
@@ -170,7 +176,9 @@ def receive(config: ConfigFile = DEFAULT_CONFIG) -> None:
         notifier.ready()
 
     with notifier, recorder.recording(settings, "receive") as record:
-        hooks = server.Hooks(stop=stop, ready=ready, progress=notifier.progress, audit=record)
+        hooks = server.Hooks(
+            stop=stop, ready=ready, progress=notifier.progress, audit=record, stopping=notifier.stopping, hurry=hurry
+        )
         server.serve(settings, header.identify, offered.answer(), hooks)
 
 

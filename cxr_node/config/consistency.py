@@ -26,6 +26,8 @@ SHORT_RETENTION_DAYS = 3.0
 """A weekend: what is DEAD on Friday evening can be retried on Monday."""
 SHORT_QUIET_S = 2.0
 """Between two exposures of a study a minute may pass, and its images are sent one after the other."""
+MANY_PROXIES = 256
+"""Addresses of a network; a hospital has two load balancers."""
 
 
 def refused(config: Config) -> Iterator[str]:
@@ -57,7 +59,7 @@ def _unprotected(store: AnyStore) -> Iterator[str]:
 def _in_plain_text(listen: Listen) -> Iterator[str]:
     if is_exposed(listen) and not listen.allow_plaintext:
         yield (
-            f"listen.tls: is null and other machines reach {listen.host or 'every address'}: images would "
+            f"listen.tls: is null and other machines reach {_reached(listen)}: images would "
             "travel in plain text and an AE title alone would be trusted; write tls: {certificate: FILE, key: FILE, "
             "ca: FILE}, or host: 127.0.0.1, or allow_plaintext: true"
         )
@@ -91,6 +93,7 @@ def _open_page(web: Web) -> Iterator[str]:
 def doubtful(config: Config) -> Iterator[str]:
     """What works and is dangerous all the same."""
     yield from _callers(config.listen)
+    yield from _proxies(config.listen)
     yield from _times(config)
     yield from _studies(config)
     yield from _reports(config)
@@ -106,6 +109,15 @@ def doubtful(config: Config) -> Iterator[str]:
     for address in (address for address, number in addresses.items() if number > 1):
         names = ", ".join(one.name for one in config.destinations if one.where == address)
         yield f"destinations: {names} are one archive, {address}: it would be sent the same object more than once"
+
+
+def _proxies(listen: Listen) -> Iterator[str]:
+    for proxy in listen.proxy_protocol:
+        if ipaddress.ip_network(proxy, strict=False).num_addresses > MANY_PROXIES:
+            yield (
+                f"listen.proxy_protocol: whoever is in {proxy} may call as any host of listen.peers, and no modality "
+                "there can call by itself; name the load balancers"
+            )
 
 
 def _callers(listen: Listen) -> Iterator[str]:
@@ -204,7 +216,14 @@ def _is_ours(address: Address, listen: Listen) -> bool:
 
 def is_exposed(listen: Listen) -> bool:
     """Whether images may cross a network in plain text."""
-    return listen.tls is None and not is_loopback(listen.host)
+    return listen.tls is None and (bool(listen.proxy_protocol) or not is_loopback(listen.host))
+
+
+def _reached(listen: Listen) -> str:
+    """What other machines reach of the listener."""
+    if is_loopback(listen.host):
+        return f"{listen.host} through a proxy of listen.proxy_protocol"
+    return listen.host or "every address"
 
 
 def _takes_loopback(host: str) -> bool:

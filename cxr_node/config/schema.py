@@ -91,6 +91,8 @@ class Listen(Section):
     tls: Tls | None = None
     allow_plaintext: bool = False
     """Listen without TLS although other machines reach the port."""
+    proxy_protocol: tuple[Annotated[str, AfterValidator(strict_yaml.network)], ...] = ()
+    """Load balancers: addresses or networks that must, and alone may, name the peer they pass on (PROXY protocol 2)."""
     require_called_ae_title: bool = True
     peers: tuple[Peer, ...] = ()
     """Permitted callers; empty: everyone who can reach the port."""
@@ -102,6 +104,8 @@ class Listen(Section):
     max_object_mib: int = Field(default=256, ge=1, le=4096)
     idle_timeout_s: float = Field(default=60.0, gt=0)
     """An association that is silent for this long is aborted."""
+    drain_s: float = Field(default=0.0, ge=0, le=60)
+    """After SIGTERM, so long new associations are rejected and those that are there go on; then it listens no more."""
 
 
 class SpoolSection(Section):

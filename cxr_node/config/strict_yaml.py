@@ -74,6 +74,20 @@ def fingerprint_or_name(value: str) -> str:
     return digits
 
 
+def network(value: str) -> str:
+    """Require an address or a network; no name, for who answers for a name may change.
+
+    Raises
+    ------
+    ValueError : it is neither.
+    """
+    try:
+        ipaddress.ip_network(value.strip(), strict=False)
+    except ValueError as error:
+        raise ValueError(f"{value!r} is no address and no network; write 10.0.0.2, or 10.0.0.0/28") from error
+    return value.strip()
+
+
 def sentence(item: Any, schema: type[BaseModel], content: Any = None) -> str:
     """Say one of `ValidationError.errors()`; `content` is what was validated, for the names of list items."""
     path = key_path(item["loc"], content) or "the file"

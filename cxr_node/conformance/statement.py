@@ -121,7 +121,9 @@ REPORT_ANSWERS = {
 REJECTIONS = {
     Rejection.CALLED_AE_TITLE: "called AE title not recognized: it is not ours",
     Rejection.CALLING_AE_TITLE: "calling AE title not recognized: no configured peer, or another host or certificate",
-    Rejection.LOCAL_LIMIT: "local limit exceeded: as many associations as configured are open, in all or of one host",
+    Rejection.LOCAL_LIMIT: (
+        "local limit exceeded: as many associations as configured are open, in all or of one host; or the node stops"
+    ),
 }
 FATES = {
     Action.DELIVERED: "The delivery is settled.",

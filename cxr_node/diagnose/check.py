@@ -29,6 +29,7 @@ from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
 from cxr_node.node.ledger.states import DeliveryState
 from cxr_node.node.network import tls, verification
 from cxr_node.node.priors.retrieve import PriorScu
+from cxr_node.node.process import supervisor
 from cxr_node.node.spool.spool import OWN_NAMES
 from cxr_node.tools import send
 
@@ -242,6 +243,10 @@ def _port(config: Config) -> str:
         send.bind_for_a_moment(listen.host, listen.port)
         return f"{where} is free to listen on"
     except ResourceError as busy:
+        if listen.proxy_protocol:  # it may not hear us without a header
+            if not supervisor.look(config.spool.path)["receive"].running:
+                raise
+            return f"{where} is already served, by this node"
         if listen.tls is not None:
             if not is_shown_at(listen.tls, where):
                 raise

@@ -33,6 +33,7 @@ class Receiving:
     spool: Spool
     ledger: Ledger
     stop: threading.Event
+    hurry: threading.Event
     thread: threading.Thread
 
     def parts(self) -> list[Path]:
@@ -57,6 +58,7 @@ def receiving(
     """Run a receiver in a thread; it is stopped, and must stop, at the end."""
     level = _config.LOG_HANDLER_LEVEL
     stop, listening, ports = threading.Event(), threading.Event(), list[int]()
+    hurry = threading.Event()
 
     def ready(port: int) -> None:
         ports.append(port)
@@ -65,7 +67,7 @@ def receiving(
     def run() -> None:
         try:
             with mock.patch.object(server, "TURN_S", 0.02):  # a stop is seen at the next turn
-                hooks = server.Hooks(stop=stop, ready=ready, audit=audit)
+                hooks = server.Hooks(stop=stop, ready=ready, audit=audit, hurry=hurry)
                 server.serve(config(folder, **listen), inspect, SYNTAXES, hooks)
         finally:
             listening.set()
@@ -76,9 +78,8 @@ def receiving(
     assert ports, "the receiver did not start"
     ledger = Ledger.open(folder)
     try:
-        yield Receiving(
-            port=ports[0], spool=open_spool(config(folder, **listen).spool), ledger=ledger, stop=stop, thread=thread
-        )
+        spool = open_spool(config(folder, **listen).spool)
+        yield Receiving(port=ports[0], spool=spool, ledger=ledger, stop=stop, hurry=hurry, thread=thread)
     finally:
         stop.set()
         thread.join(60)

@@ -59,6 +59,20 @@ def test_a_role_runs_since_it_was_ready_and_until_it_ended(tmp_path: Path) -> No
     assert ended.since >= seen["deliver"].since
 
 
+def test_a_role_that_was_told_to_stop_runs_until_it_has_ended(tmp_path: Path) -> None:
+    with Presence(tmp_path, "receive") as present:
+        present.ready()
+        assert not supervisor.look(tmp_path)["receive"].stopping
+        present.stopping()
+        seen = supervisor.look(tmp_path)["receive"]
+        assert (seen.running, seen.stopping) == (True, True)
+        with Presence(tmp_path, "receive") as next_one:
+            next_one.ready()
+            assert not supervisor.look(tmp_path)["receive"].stopping, "another lets callers in"
+    ended = supervisor.look(tmp_path)["receive"]
+    assert (ended.running, ended.stopping) == (False, False)
+
+
 def test_killed_it_does_not_run_though_its_file_is_there_and_its_number_lives(tmp_path: Path) -> None:
     process = started(tmp_path)
     assert supervisor.look(tmp_path)["work"].running

@@ -109,6 +109,24 @@ def test_who_does_not_stop_is_killed_after_its_grace(tmp_path: Path) -> None:
     assert not alive(int(diary(tmp_path)[0].split()[1]))
 
 
+def test_a_second_signal_is_passed_on(tmp_path: Path) -> None:
+    patient = command(
+        "receive",
+        tmp_path,
+        "signal.signal(signal.SIGTERM, lambda *_: say('told') or told.append(1)); told = []; say('up')\n"
+        "while len(told) < 2: time.sleep(0.01)",
+    )
+    stop, hurry, status = threading.Event(), threading.Event(), list[int]()
+    thread = threading.Thread(target=lambda: status.append(supervise([patient], stop, hurry=hurry)))
+    thread.start()
+    assert eventually(lambda: diary(tmp_path) == ["receive up"])
+    stop.set()
+    assert eventually(lambda: diary(tmp_path)[1:] == ["receive told"])
+    hurry.set()
+    thread.join(20)
+    assert (status, diary(tmp_path)[1:]) == ([0], ["receive told"] * 2)
+
+
 def test_children_die_with_a_supervisor_that_was_killed(tmp_path: Path) -> None:
     child = command("work", tmp_path, "say(os.getpid()); time.sleep(60)")
     script = tmp_path / "supervisor.py"

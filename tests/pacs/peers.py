@@ -27,6 +27,7 @@ PACKAGES = {
     "dsrdump": "dcmtk",
     "dciodvfy": "dicom3tools",
     "chromium": "chromium",
+    "haproxy": "haproxy",
 }
 DICOMWEB_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 

@@ -193,8 +193,28 @@ def test_health_says_what_does_not_run(site: Site) -> None:
         for presence in presences:
             presence.ready()
         assert anybody.get("/health/ready").status_code == 200
+        presences[0].stopping()
+        told = anybody.get("/health/ready")
+        assert (told.status_code, told.json()["checks"][3]) == (
+            503,
+            {"check": "receive", "result": "Unhealthy", "detail": "receive stops"},
+        )
         for presence in presences:
             presence.close()
+
+
+def test_a_load_balancer_asks_about_the_receiver_alone(site: Site) -> None:
+    def asked() -> tuple[int, dict[str, str]]:
+        told = httpx.get(f"{site.address}/health/ready/receive", timeout=NODE_S)
+        return told.status_code, {each["check"]: each["result"] for each in told.json()["checks"]}
+
+    well = {"ledger": "Healthy", "spool": "Healthy"}
+    assert asked() == (503, well | {"receive": "Unhealthy"})
+    with supervisor.Presence(site.spool, "receive") as present:
+        present.ready()
+        assert asked() == (200, well | {"receive": "Healthy"})  # work and deliver do not run
+        present.stopping()
+        assert asked() == (503, well | {"receive": "Unhealthy"})
 
 
 def test_the_page_of_the_api_describes_all_of_it(site: Site) -> None:

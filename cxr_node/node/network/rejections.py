@@ -16,6 +16,7 @@ from enum import StrEnum
 
 from pynetdicom.fsm import TRANSITION_TABLE
 
+from cxr_node.node.network import proxy_protocol
 from cxr_node.node.process import metrics
 
 log = logging.getLogger(__name__)
@@ -74,6 +75,8 @@ def judge(event: str, state: str, heard: Heard) -> Ending | None:
         case "Evt15":
             idle = Ending(Cause.IDLE, "the peer was silent for longer than listen.idle_timeout_s")
             return idle if heard.is_idle else Ending(Cause.PROTOCOL, "a message that is not served here")
+        case "Evt19" if state == _AWAITS_REQUEST and proxy_protocol.is_begun(heard.first):
+            return Ending(Cause.PROXY_HEADER, proxy_protocol.UNASKED)
         case "Evt19":
             invalid = in_words(heard.first) if state == _AWAITS_REQUEST else "a PDU that cannot be read"
             return Ending(Cause.PROTOCOL, heard.fault or invalid)
@@ -98,6 +101,8 @@ class Cause(StrEnum):
     TOO_MANY_CONNECTIONS = "too-many-connections"
     GAVE_WAY = "gave-way"
     """It had not requested an association yet, and the limit of connections was reached."""
+    PROXY_HEADER = "proxy-header"
+    """A PROXY protocol header where none is believed, or none where one must be."""
     TLS = "tls"
     PDU_TOO_LONG = "pdu-too-long"
     TOO_SLOW = "too-slow"
@@ -127,6 +132,8 @@ class Cause(StrEnum):
     """We aborted an association on which nothing came."""
     NO_REQUEST = "no-request"
     """A connection on which nothing came."""
+    DRAINING = "draining"
+    """An association was requested while the receiver stops."""
     STOPPING = "stopping"
     """We aborted an association because the receiver stops."""
     PROBE = "probe"
@@ -144,7 +151,7 @@ class Cause(StrEnum):
 
 UNWELCOME = frozenset(
     {
-        *(Cause.TOO_MANY_CONNECTIONS, Cause.GAVE_WAY, Cause.TLS, Cause.LOCAL_LIMIT, Cause.VERSION),
+        *(Cause.TOO_MANY_CONNECTIONS, Cause.GAVE_WAY, Cause.PROXY_HEADER, Cause.TLS, Cause.LOCAL_LIMIT, Cause.VERSION),
         *(Cause.CALLED_AE_TITLE, Cause.CALLING_AE_TITLE, Cause.HOST, Cause.CERTIFICATE),
     }
 )

@@ -53,7 +53,9 @@ def held() -> Iterator[None]:
 
 
 def stop_event(
-    on_stop: Callable[[], None] | None = None, on_hangup: Callable[[], None] | None = None
+    on_stop: Callable[[], None] | None = None,
+    on_hangup: Callable[[], None] | None = None,
+    hurry: threading.Event | None = None,
 ) -> threading.Event:
     """Event set by SIGTERM and SIGINT, also by one that came while they were `held`; to the end of the process.
 
@@ -62,6 +64,7 @@ def stop_event(
     Parameters
     ----------
     on_hangup : what SIGHUP does; without it log files that were moved away are opened again, nothing else
+    hurry : set by the second SIGTERM or SIGINT
     """
     hang_up = on_hangup or logs.on_hangup()
     signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
@@ -73,6 +76,8 @@ def stop_event(
             if number == signal.SIGHUP:
                 hang_up()
                 continue
+            if stop.is_set() and hurry is not None:
+                hurry.set()
             stop.set()
             if on_stop is not None:
                 on_stop()
@@ -90,6 +95,8 @@ _HEALTHY_AFTER_S = 60.0  # a child that lived that long starts again with the fi
 _LOOK_EVERY_S = 0.2
 _HEAD_START_S = 0.3  # of the receiver: a PACS waits while the ledger is checked on few cores
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+GRACE_S = 30.0
+"""From SIGTERM to SIGKILL of a supervised process, beyond what it was told to wait."""
 SIGN_EVERY_S = 15.0
 """Between two signs of life."""
 _SUFFIX = ".alive"
@@ -138,7 +145,7 @@ class Command:
     name: str
     argv: tuple[str, ...]
     """They inherit this process's stderr, and a signal mask that blocks nothing."""
-    grace_s: float = 30.0
+    grace_s: float = GRACE_S
     """From SIGTERM to SIGKILL."""
     is_vital: bool = True
     """Where it refuses its configuration, all end; else it alone is tried again later."""
@@ -158,8 +165,9 @@ def supervise(
     stop: threading.Event,
     notifier: Notifier | None = None,
     hangup: threading.Event | None = None,
+    hurry: threading.Event | None = None,
 ) -> int:
-    """Keep commands running until `stop` is set, then end them in the given order; pass each hangup on to them.
+    """Keep commands running until `stop` is set, then end them in the given order; pass hangups and `hurry` on to them.
 
     Call it from the thread that lives as long as the children shall: they get SIGTERM when it ends,
     even by SIGKILL.
@@ -168,7 +176,7 @@ def supervise(
     -------
     exit status : 0 after a stop; 78 as soon as a vital command refuses its configuration.
     """
-    notifier, hangup = notifier or Notifier(), hangup or threading.Event()
+    notifier, hangup, hurry = notifier or Notifier(), hangup or threading.Event(), hurry or threading.Event()
     now = time.monotonic()
     children = [_Child(command=each, due_at=now + place * _HEAD_START_S) for place, each in enumerate(commands)]
     status = 0
@@ -184,7 +192,7 @@ def supervise(
                 stop.wait(_LOOK_EVERY_S)
     finally:
         notifier.stopping()
-        _end(children)
+        _end(children, hurry)
     return status
 
 
@@ -238,7 +246,7 @@ def _die_with_parent(prctl: Callable[[int, int], int], parent: int) -> None:
         os._exit(1)
 
 
-def _end(children: Sequence[_Child]) -> None:
+def _end(children: Sequence[_Child], hurry: threading.Event) -> None:
     """SIGTERM one after the other: the receiver stops accepting before the worker finishes its jobs."""
     for child in children:
         process = child.process
@@ -246,13 +254,32 @@ def _end(children: Sequence[_Child]) -> None:
             continue
         process.terminate()
         try:
-            process.wait(child.command.grace_s)
+            _wait(process, child.command.grace_s, hurry)
         except subprocess.TimeoutExpired:
             log.error("killed role=%s grace_s=%.0f", child.command.name, child.command.grace_s)
             process.kill()
             process.wait()
         log.info("stopped role=%s code=%d", child.command.name, process.returncode)
         child.process = None
+
+
+def _wait(process: subprocess.Popen[bytes], grace_s: float, hurry: threading.Event) -> None:
+    """Wait for a process that was told to stop, and tell it again when told to hurry.
+
+    Raises
+    ------
+    subprocess.TimeoutExpired : it takes longer than `grace_s`.
+    """
+    deadline, is_hurried = time.monotonic() + grace_s, False
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_LOOK_EVERY_S)
+            return
+        if time.monotonic() >= deadline:
+            raise subprocess.TimeoutExpired(process.args, grace_s)
+        if hurry.is_set() and not is_hurried:
+            is_hurried = True
+            process.terminate()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,6 +294,8 @@ class RoleState:
     """It ended as requested; if it was killed, `since` is its last sign of life."""
     seen_at: datetime | None
     """Last progress of its main loop, to `SIGN_EVERY_S`."""
+    stopping: bool = False
+    """All of its processes have been told to stop."""
 
 
 class Presence(Notifier):
@@ -296,6 +325,13 @@ class Presence(Notifier):
             self._signed_at = now
             with self._forgiving():
                 os.utime(self._file)
+
+    def stopping(self) -> None:
+        """The process has begun to stop."""
+        if self._file is not None:
+            with self._forgiving():
+                self._tell(stopping_at=_now())
+        super().stopping()
 
     def close(self) -> None:
         """The process ends as requested."""
@@ -347,6 +383,7 @@ def look(spool_path: Path, roles: Iterable[str] = ROLES) -> dict[str, RoleState]
 
 def _state(folder: Path, role: str) -> RoleState:
     alive: list[tuple[datetime | None, datetime]] = []
+    staying = 0
     ended: list[tuple[datetime, bool]] = []
     for path in _files(folder, role):
         with suppress(OSError):
@@ -354,12 +391,15 @@ def _state(folder: Path, role: str) -> RoleState:
             seen_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
             if held:
                 alive.append((told.get("ready_at"), seen_at))
+                staying += "stopping_at" not in told
             else:
                 ended.append((told.get("ended_at") or seen_at, "ended_at" in told))
     if alive:
         begun = [at for at, _ in alive if at is not None]
         since, seen = min(begun, default=None), max(seen_at for _, seen_at in alive)
-        return RoleState(running=True, processes=len(alive), since=since, in_order=True, seen_at=seen)
+        return RoleState(
+            running=True, processes=len(alive), since=since, in_order=True, seen_at=seen, stopping=staying == 0
+        )
     at, in_order = max(ended, default=(None, True), key=lambda one: one[0])
     return RoleState(running=False, processes=0, since=at, in_order=in_order, seen_at=at)
 

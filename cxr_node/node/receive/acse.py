@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import cast
+from typing import Protocol, cast
 
 from pynetdicom import evt
 from pynetdicom.acse import ACSE
@@ -39,6 +39,7 @@ ANSWERS = {
     Cause.HOST: Rejection.CALLING_AE_TITLE,
     Cause.CERTIFICATE: Rejection.CALLING_AE_TITLE,
     Cause.LOCAL_LIMIT: Rejection.LOCAL_LIMIT,
+    Cause.DRAINING: Rejection.LOCAL_LIMIT,
 }
 """What a caller is answered; the log alone says which of the three it was."""
 
@@ -69,7 +70,7 @@ def judge(call: Call, listen: Listen, established: Counter[str]) -> Cause | None
 def _recognize(call: Call, peers: Sequence[Peer]) -> Cause | None:
     """Compare with the table: AE title, host and certificate must be of one and the same peer."""
     named = [peer for peer in peers if peer.ae_title == call.calling_ae_title]
-    there = [peer for peer in named if not peer.hosts or any(_is_host(call.host, host) for host in peer.hosts)]
+    there = [peer for peer in named if not peer.hosts or any(is_host(call.host, host) for host in peer.hosts)]
     if any(
         not peer.certificate or (call.certificate and call.certificate.is_one_of(peer.certificate)) for peer in there
     ):
@@ -102,15 +103,27 @@ def _rank(wish: Sequence[str]) -> Callable[[str], int]:
     return lambda syntax: wish.index(syntax) if syntax in wish else len(wish)
 
 
+class House(Protocol):
+    """The listener, as far as a call is judged by it."""
+
+    @property
+    def listen(self) -> Listen:
+        """Its rules."""
+
+    @property
+    def is_draining(self) -> bool:
+        """It stops, and lets nobody in any more."""
+
+    def established(self) -> Counter[str]:
+        """Count the associations of each host."""
+
+
 class GuardedAcse(ACSE):
     """pynetdicom's negotiation, after our own rules; a fault in a rule ends the association."""
 
-    def __init__(
-        self, assoc: Association, listen: Listen, established: Callable[[], Counter[str]], refusals: Refusals
-    ) -> None:
+    def __init__(self, assoc: Association, house: House, refusals: Refusals) -> None:
         super().__init__(assoc)
-        self._listen = listen
-        self._established = established
+        self._house = house
         self._refusals = refusals
 
     def _negotiate_as_acceptor(self) -> None:
@@ -122,7 +135,9 @@ class GuardedAcse(ACSE):
             host=str(self.requestor.address),
             certificate=connection.peer_certificate,
         )
-        cause = judge(call, self._listen, self._established())
+        cause = judge(call, self._house.listen, self._house.established())
+        if cause is None and self._house.is_draining:
+            cause = Cause.DRAINING
         if cause is None:
             self.acceptor.supported_contexts = prefer(
                 request.presentation_context_definition_list, self.acceptor.supported_contexts
@@ -143,13 +158,15 @@ def _detail(cause: Cause, call: Call) -> str:
     match cause:
         case Cause.CALLED_AE_TITLE:
             return f"called={call.called_ae_title!r}"
+        case Cause.DRAINING:
+            return "the receiver stops"
         case Cause.CERTIFICATE if call.certificate is not None:
             return f"names={','.join(sorted(call.certificate.names))!r} sha256={call.certificate.fingerprint}"
         case _:
             return ""
 
 
-def _is_host(address: str, host: str) -> bool:
+def is_host(address: str, host: str) -> bool:
     """Compare with an address, a network (10.1.0.0/16) or a name; a name that does not resolve matches nothing."""
     caller = _plain(address)
     try:

@@ -22,12 +22,14 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from cxr_node.config.schema import Listen
+from cxr_node.node.network import proxy_protocol
 from cxr_node.node.network.guarded_socket import GuardedSocket
+from cxr_node.node.network.proxy_protocol import HeaderError
 from cxr_node.node.network.rejections import Cause, Refusal, Refusals
 from cxr_node.node.network.tls import PeerCertificate, Renewed, peer_certificate, server_tls, why
 from cxr_node.node.network.waiting_socket import end_polling, understand_more
 from cxr_node.node.process.logs import describe
-from cxr_node.node.receive.acse import GuardedAcse
+from cxr_node.node.receive.acse import GuardedAcse, is_host
 from cxr_node.node.receive.storage_scp import StorageProvider
 
 HANDSHAKE_S = 5.0
@@ -45,6 +47,7 @@ class Caller:
     """One connection, from its first byte on."""
 
     host: str
+    """Of the peer; until a proxy has named it, the proxy's."""
     connection: socket.socket
     association: Association | None = None
     gives_way: bool = False
@@ -71,7 +74,12 @@ class GuardedHandler(RequestHandler):
         """Run the association to its end."""
         self._caller = self.server.caller(self.request)
         try:
+            if not self._is_known():
+                return
             certificate = self._prepare()
+        except HeaderError as error:
+            self.server.refuse(Cause.PROXY_HEADER, self._caller.host, str(error))
+            return
         except OSError as error:  # ssl.SSLError is one
             self.server.refuse(Cause.TLS, self._caller.host, why(error))
             return
@@ -99,6 +107,23 @@ class GuardedHandler(RequestHandler):
             self.request.shutdown(socket.SHUT_RDWR)
         self.request.close()
 
+    def _is_known(self) -> bool:
+        """Let a proxy name the peer, for whom everything from here on is done; False where that is the end of it."""
+        if not self.server.is_proxy(self._caller.host):
+            return True
+        try:
+            source = proxy_protocol.read(self.request)
+        except EOFError:
+            self.server.refusals.count(Cause.PROBE)
+            return False
+        if source is None:
+            return True
+        self.client_address = (source.host, source.port)
+        if self.server.named(self._caller, source.host):
+            return True
+        self.server.refuse(Cause.TOO_MANY_CONNECTIONS, source.host)
+        return False
+
     def _prepare(self) -> PeerCertificate | None:
         """Set the connection up and shake hands; the peer's certificate is judged when it names itself."""
         self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -106,6 +131,10 @@ class GuardedHandler(RequestHandler):
         self.request.settimeout(HANDSHAKE_S)
         if self.server.tls is None:
             return None
+        began = time.monotonic()
+        if proxy_protocol.is_begun(self.request.recv(proxy_protocol.HEAD_BYTES, socket.MSG_PEEK)):
+            raise HeaderError(proxy_protocol.UNASKED)
+        self.request.settimeout(max(HANDSHAKE_S - (time.monotonic() - began), 0.1))
         context = self.server.tls.context()
         connection = context.wrap_socket(self.request, server_side=True, do_handshake_on_connect=False)
         self.request = self._caller.connection = connection
@@ -120,7 +149,7 @@ class GuardedHandler(RequestHandler):
         association.dul.event_queue.get_nowait()  # the base class's socket has announced the connection
         self._connection = GuardedSocket(association, self.request, server.listen.max_pdu_bytes, server.refusals)
         association.set_socket(self._connection)
-        association.acse = GuardedAcse(association, server.listen, server.established, server.refusals)
+        association.acse = GuardedAcse(association, server, server.refusals)
         return association
 
 
@@ -153,6 +182,8 @@ class GuardedServer(ThreadedAssociationServer):
         # for others.
         self._max_connections = 2 * listen.max_associations + 16
         self._max_connections_per_host = min(listen.max_associations, listen.max_associations_per_host) + 8
+        self.is_draining = False
+        """It stops: who calls now is rejected, those that are here go on."""
         self.on_turn: Callable[[], None] = lambda: None
         """Called periodically by the accepting thread."""
         self._lock = threading.Lock()
@@ -188,6 +219,17 @@ class GuardedServer(ThreadedAssociationServer):
         with self._lock:
             return self._callers[request]
 
+    def is_proxy(self, host: str) -> bool:
+        """Whether a host is one of those that name the peers they pass on."""
+        return any(is_host(host, network) for network in self.listen.proxy_protocol)
+
+    def named(self, caller: Caller, host: str) -> bool:
+        """Count a connection to the peer that its proxy has named; False beyond that peer's share."""
+        with self._lock:
+            has_room = self._connections_of(host) < self._max_connections_per_host
+            caller.host = host
+            return has_room
+
     def refuse(self, cause: Cause, host: str, detail: str = "") -> None:
         """Count a refusal, and log it."""
         self.refusals.add(Refusal(cause=cause, host=host, detail=detail))
@@ -218,7 +260,10 @@ class GuardedServer(ThreadedAssociationServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log a fault without the traceback that socketserver prints."""
         error = sys.exception()
-        self.refuse(Cause.FAULT, client_address[0], "" if error is None else describe(error))
+        with self._lock:
+            caller = self._callers.get(request)
+        host = client_address[0] if caller is None else caller.host
+        self.refuse(Cause.FAULT, host, "" if error is None else describe(error))
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """Accept; without a free descriptor, wait for others to finish instead of spinning."""
@@ -239,9 +284,10 @@ class GuardedServer(ThreadedAssociationServer):
 
     def _admit(self, request: socket.socket, host: str) -> bool:
         """Accept a connection; at the limit, drop the oldest one without an association."""
+        is_proxy = self.is_proxy(host)  # its connections are those of many peers: `named` counts them
         with self._lock:
             callers = list(self._callers.values())
-            if sum(caller.host == host for caller in callers) >= self._max_connections_per_host:
+            if not is_proxy and self._connections_of(host) >= self._max_connections_per_host:
                 return False
             leaving = None
             if len(callers) >= self._max_connections:
@@ -255,6 +301,9 @@ class GuardedServer(ThreadedAssociationServer):
             leaving.give_way()
             self.refuse(Cause.GAVE_WAY, leaving.host)
         return True
+
+    def _connections_of(self, host: str) -> int:
+        return sum(caller.host == host for caller in self._callers.values())
 
     def _leave(self, request: socket.socket) -> None:
         with self._lock:

@@ -16,7 +16,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from socketserver import BaseServer
 
@@ -62,6 +62,10 @@ class Hooks:
     """Called with the port once it listens."""
     progress: Callable[[], None] = lambda: None
     """Called by the thread that accepts, about four times a second."""
+    stopping: Callable[[], None] = lambda: None
+    """Called once the stop was seen, before anybody is refused."""
+    hurry: threading.Event = field(default_factory=threading.Event)
+    """Set to end at once what the stop would wait for."""
     audit: Audit = SILENT
 
 
@@ -77,7 +81,7 @@ def supported(transfer_syntaxes: Sequence[str], offered: SopClasses = SopClasses
 
 
 def serve(config: Config, inspect: Inspect, transfer_syntaxes: Sequence[str], hooks: Hooks) -> None:
-    """Listen until `hooks.stop` is set, then let associations finish.
+    """Listen until `hooks.stop` is set, for `listen.drain_s` let nobody in, then let associations finish.
 
     Parameters
     ----------
@@ -107,11 +111,12 @@ def serve(config: Config, inspect: Inspect, transfer_syntaxes: Sequence[str], ho
         ledger = gate.admit(partial(_open, spool, inspect, hooks.progress))
         server.on_turn = hooks.progress
         _run(server, listener, ledger, hooks)
+        _refuse_newcomers(server, hooks)
     finally:
         gate.give_up()
         BaseServer.shutdown(server)  # the base class's own also forgets the server in a list it is not in
         server.server_close()
-        _drain(server)
+        _drain(server, hooks.hurry)
         gate.close()
     refusals.close()
 
@@ -195,12 +200,22 @@ def _run(server: GuardedServer, listener: threading.Thread, ledger: Ledger, hook
         ledger.database.require_whole()
 
 
-def _drain(server: GuardedServer) -> None:
-    """Let busy associations finish; abort the silent ones, and after the grace period all."""
+def _refuse_newcomers(server: GuardedServer, hooks: Hooks) -> None:
+    """Let a load balancer see that nobody is let in, while those that are here go on."""
+    hooks.stopping()
+    server.is_draining = True
+    if server.listen.drain_s:
+        log.info("draining seconds=%g associations=%d", server.listen.drain_s, server.established().total())
+        hooks.hurry.wait(server.listen.drain_s)
+
+
+def _drain(server: GuardedServer, hurry: threading.Event) -> None:
+    """Let busy associations finish; abort the silent ones, and after the grace period all, or when told to hurry."""
     deadline = time.monotonic() + GRACE_S
     aborted: set[Association] = set()
     while associations := server.associations:
         now = time.monotonic()
+        deadline = min(deadline, now) if hurry.is_set() else deadline
         for association, provider in associations.items():
             if association not in aborted and (now >= deadline or provider.idle_s >= IDLE_GRACE_S):
                 aborted.add(association)

@@ -31,8 +31,19 @@ def live() -> answers.Health:
 @router.get("/ready", responses=_UNHEALTHY)  # type: ignore[arg-type]  # FastAPI's key type is wider
 def ready(request: Request, response: Response, found: Annotated[Services, Depends(services)]) -> answers.Health:
     """Look at ledger, disk, weights and processes. Why something is wrong is for this machine, a key or a session."""
+    return _answer(request, response, _looks(found))
+
+
+@router.get("/ready/receive", responses=_UNHEALTHY)  # type: ignore[arg-type]  # as above
+def receives(request: Request, response: Response, found: Annotated[Services, Depends(services)]) -> answers.Health:
+    """Look at what this machine's receiver needs, and whether it lets callers in: for the load balancer before it."""
+    looks = _looks(found)
+    return _answer(request, response, {name: looks[name] for name in ("ledger", "spool", "receive")})
+
+
+def _answer(request: Request, response: Response, looks: dict[str, Callable[[], object]]) -> answers.Health:
     told = _is_local(request) or access.is_known(request)
-    checks = [_check(name, look, told) for name, look in _looks(found).items()]
+    checks = [_check(name, look, told) for name, look in looks.items()]
     well = all(each.result == "Healthy" for each in checks)
     response.status_code = 200 if well else 503
     return answers.Health(status="Healthy" if well else "Unhealthy", checks=checks)
@@ -52,8 +63,11 @@ def _looks(found: Services) -> dict[str, Callable[[], object]]:
 
     def running(role: str) -> Callable[[], None]:
         def look() -> None:
-            if not supervisor.look(config.spool.path)[role].running:
+            state = supervisor.look(config.spool.path)[role]
+            if not state.running:
                 raise ResourceError(f"{role} does not run")
+            if state.stopping:
+                raise ResourceError(f"{role} stops")
 
         return look
 
