@@ -49,14 +49,15 @@ def rebuild(config: ConfigFile = DEFAULT_CONFIG) -> None:
     from cxr_node.node.receive import recovery
     from cxr_node.node.spool.spool import Spool
 
-    path = loader.load(config).spool.path
+    settings = loader.load(config)
+    path = settings.spool.path
     if not path.is_dir():
         raise ConfigError(f"{path}: there is no spool yet; has the node run with this configuration?")
     try:
-        ledger = Ledger.open(path, repair=True)
+        ledger = Ledger.of_node(settings, repair=True)
     except UnreleasedLedgerError:
         set_aside(path / FILE_NAME, utc_now(), "unreleased")
-        ledger = Ledger.open(path)
+        ledger = Ledger.of_node(settings)
     try:
         found = recovery.rebuild(ledger, Spool(path), header.identify)
     finally:

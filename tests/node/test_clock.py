@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -18,12 +17,12 @@ from cxr_node.node.ledger.clock_watch import ClockWatch
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import DeliveryJob, Job
 from tests.node import peers, workplace
-from tests.node.ledgers import POSTGRES, Clock, finding, opened, results
+from tests.node.ledgers import Clock, finding, opened, results
 from tests.node.test_ledger import PACS, add, claimed, due, reported
+from tests.postgres import ENGINES
 
 DAY = 86_400.0
 STEPS = [DAY, -DAY, 20 * 365 * DAY, -20 * 365 * DAY]
-ENGINES = ["sqlite", "postgresql"] if POSTGRES in os.environ else ["sqlite"]
 
 
 class Clocks:

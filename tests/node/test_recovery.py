@@ -33,10 +33,10 @@ from tests.node.receivers import SYNTAXES, config, receiving
 from tests.node.test_crash import all_delivered, running
 from tests.node.test_ledger import claimed
 from tests.node.wire import Wire
+from tests.postgres import ENGINES
 
 IMAGES = 12
 NO_CHEST = Rejected(reason=Reason.NOT_CHEST, sentence="This is no chest.")
-ENGINES = ["sqlite", "postgresql"] if ledgers.POSTGRES in os.environ else ["sqlite"]
 
 
 def inspect(path: Path) -> InstanceRef:

@@ -28,6 +28,7 @@ from cxr_node.node.deliver.transcode import PictureCompressor
 from cxr_node.node.ledger import commitments, destination_health, queries
 from cxr_node.node.ledger.lease_keeper import LeaseKeeper, worker_name
 from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.opening import await_ledger
 from cxr_node.node.ledger.states import DeliveryJob
 from cxr_node.node.network.rejections import Refusals
 from cxr_node.node.process import metrics
@@ -64,7 +65,7 @@ def run(
     notifier = notifier or Notifier()
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # our own line says why a try failed
     with ExitStack() as stack:
-        ledger = Ledger.open(config.spool.path, repair=True)
+        ledger = await_ledger(config, stop, notifier.progress)
         stack.callback(ledger.close)
         owner = stack.enter_context(worker_name(ledger, config.spool.path, Role.DELIVER))
         context = DeliveryContext(

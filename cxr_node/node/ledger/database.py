@@ -1,7 +1,7 @@
 """The ledger's connection: engine, transactions, migrations, and errors by whose fault they are.
 
 Knows no table. SQLite runs in WAL with synchronous=FULL: a commit that returned survives a power cut. Only leases are
-taken with NORMAL, without an fsync: see `leasing`.
+taken with NORMAL, without an fsync: see `leasing`. What is PostgreSQL's own is in `postgres`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from cxr_node.errors import ConfigError, LedgerLostError, ResourceError
+from cxr_node.node.ledger import postgres
+from cxr_node.node.ledger.server_clock import ServerClock
 from cxr_node.node.process import metrics
 from cxr_node.node.spool.spool import sync
 
@@ -105,8 +108,20 @@ _SYNCHRONOUS = "cxr_node_synchronous"
 
 
 def utc_now() -> datetime:
-    """Read this machine's wall clock; with several machines it must be the database's (reliability.md T24)."""
+    """Read this machine's wall clock; where several share a server, it is the server's (`ServerClock`)."""
     return datetime.now(UTC)
+
+
+class AbsentLedgerError(ConfigError):
+    """There are no tables yet, and whoever asks does not make them."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+        super().__init__(f"{place}: there is no ledger yet; has the node run with this configuration?")
+
+
+class ConflictError(ResourceError):
+    """Two machines changed the same rows in another order, and this transaction was undone: it may be tried again."""
 
 
 class UnreleasedLedgerError(ConfigError):
@@ -124,34 +139,75 @@ class Database:
 
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
-        self._reading = engine.execution_options(**{_READ_ONLY: True})
-        self._leasing = engine.execution_options(**{_LEASING: True})
         self._file = _file(engine.url)
+        self._server_clock = ServerClock() if self._file is None else None
+        view = {} if self._file is not None else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        self._reading = engine.execution_options(**{_READ_ONLY: True}, **view)
+        self._leasing = engine.execution_options(**{_LEASING: True})
         self._shared = threading.local()
+        self._is_open = False
         self._opened: tuple[int, int] | None = None
         self._lost = ""
 
     @classmethod
-    def open(cls, url: str, lock_path: Path, *, repair: bool = False) -> Database:
-        """Connect, and bring the tables up to date; `repair`: set a damaged file aside and start a new one.
+    def open(
+        cls,
+        url: str,
+        lock_path: Path,
+        *,
+        password: Callable[[], str] | None = None,
+        repair: bool = False,
+        must_exist: bool = False,
+    ) -> Database:
+        """Connect, and bring the tables up to date.
+
+        Parameters
+        ----------
+        password : reads the server's, for each connection
+        repair : set a damaged file aside and start a new one
+        must_exist : refuse a server's database that has no tables yet
 
         Raises
         ------
         ResourceError : the database does not answer.
-        ConfigError : the database was written by a newer version of this package, or by one before 0.1.0.
+        ConfigError : it was written by a newer version of this package, or by one before 0.1.0; a server refuses us,
+            or its clock is far from ours.
         """
-        database = cls(_engine(sa.make_url(url)))
-        with _start_lock(lock_path):
-            if repair and database._file is not None:
-                set_damaged_aside(database._file, utc_now())
-            database._bring_up_to_date()
-            database._opened = database._identity()
+        database = cls(_engine(sa.make_url(url), password))
+        try:
+            with _start_lock(lock_path):
+                if repair and database._file is not None:
+                    set_damaged_aside(database._file, utc_now())
+                database._bring_up_to_date(must_exist)
+                database._opened, database._is_open = database._identity(), True
+        except BaseException:
+            database.close()
+            raise
         return database
+
+    @property
+    def clock(self) -> Callable[[], datetime]:
+        """What dates leases and due times: the server's clock where there is one, else this machine's."""
+        return self._server_clock or utc_now
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people."""
+        url = self.engine.url
+        return str(self._file or f"{url.database} at {url.host or url.query.get('host')}")
+
+    def describe(self) -> postgres.Described:
+        """What a server says of itself."""
+        with self.reading() as connection:
+            found = postgres.describe(connection)
+        clock = self._server_clock
+        return found if clock is None else replace(found, differs_s=abs(clock.ahead_s))
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
         """One transaction that holds the write lock from its first statement (SQLite: BEGIN IMMEDIATE)."""
         with self._faults(), metrics.transaction(), self.engine.begin() as connection:
+            self._follow_clock(connection)
             yield connection
         self.require_whole()  # a commit to a file that was set aside is lost
 
@@ -162,8 +218,10 @@ class Database:
         The kernel has the commit, so it outlives every process. A power cut may forget it, and ends with it whoever
         held the lease: the row is free again at once, which is what a restart makes of it anyhow. The next commit that
         is durable makes this one durable too: the log is written in order, so a lost claim is never settled.
+        On a server it is as durable as `writing`: whoever holds the lease outlives the server's power cut.
         """
         with self._faults(), self._leasing.begin() as connection:
+            self._follow_clock(connection)
             yield connection
         self.require_whole()
 
@@ -175,6 +233,7 @@ class Database:
             yield shared
             return
         with self._faults(), self._reading.begin() as connection:
+            self._follow_clock(connection)
             yield connection
 
     @contextmanager
@@ -217,16 +276,25 @@ class Database:
         try:
             yield
         except sa.exc.DBAPIError as error:
-            if isinstance(error, (sa.exc.ProgrammingError, sa.exc.IntegrityError)):
-                raise
-            first_line = (str(error.orig).splitlines() or [""])[0]
-            sentence = f"ledger: {type(error.orig).__name__}: {first_line}"
-            if tells_damage(error.orig):
-                self._lost = sentence
-                raise LedgerLostError(sentence) from error
-            raise ResourceError(sentence) from error
+            raise self._named(error) from error
         except sa.exc.TimeoutError as error:
             raise ResourceError("ledger: no free database connection") from error
+
+    def _named(self, error: sa.exc.DBAPIError) -> Exception:
+        first_line = (str(error.orig).splitlines() or [""])[0]
+        sentence = f"ledger: {type(error.orig).__name__}: {first_line}"
+        if tells_damage(error.orig) or (self._is_open and postgres.tells_loss(error.orig)):
+            self._lost = sentence
+            return LedgerLostError(sentence)
+        if not self._is_open and self._file is None and (refused := postgres.refusal(error.orig)) is not None:
+            return ConfigError(f"ledger: {self.place}: {refused}")
+        if isinstance(error, (sa.exc.ProgrammingError, sa.exc.IntegrityError)):
+            return error
+        return ConflictError(sentence) if postgres.tells_conflict(error.orig) else ResourceError(sentence)
+
+    def _follow_clock(self, connection: sa.Connection) -> None:
+        if self._server_clock is not None:
+            self._server_clock.follow(connection)
 
     def _revision(self) -> str | None:
         with self.reading() as connection:
@@ -234,8 +302,12 @@ class Database:
                 return None
             return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
 
-    def _bring_up_to_date(self) -> None:
+    def _bring_up_to_date(self, must_exist: bool = False) -> None:
         revision = self._revision()
+        if self._server_clock is not None:
+            self._server_clock.require_near()
+        if revision is None and must_exist:
+            raise AbsentLedgerError(self.place)
         if revision is not None and revision[0] == _UNRELEASED:
             raise UnreleasedLedgerError(revision)
         if not _is_known(revision):
@@ -247,6 +319,8 @@ class Database:
         from alembic.util.exc import CommandError
 
         with self.writing() as connection:
+            if self._file is None:
+                postgres.wait_to_migrate(connection)
             try:
                 command.upgrade(alembic_config(connection), "head")
             except CommandError as error:
@@ -262,19 +336,24 @@ def alembic_config(connection: sa.Connection) -> Any:
     return config
 
 
-def _engine(url: sa.URL) -> sa.Engine:
+def _engine(url: sa.URL, password: Callable[[], str] | None = None) -> sa.Engine:
     is_file = url.get_backend_name() == "sqlite"
-    engine = sa.create_engine(
-        url,
-        hide_parameters=True,
-        pool_size=POOL_SIZE,
-        max_overflow=0,
-        pool_timeout=BUSY_TIMEOUT_S,
-        pool_pre_ping=not is_file,  # a server may have hung up
-    )
+    try:
+        engine = sa.create_engine(
+            url if is_file else postgres.options(url),
+            hide_parameters=True,
+            pool_size=POOL_SIZE,
+            max_overflow=0,
+            pool_timeout=BUSY_TIMEOUT_S,
+            pool_pre_ping=not is_file,  # a server may have hung up
+        )
+    except ModuleNotFoundError as error:
+        raise postgres.require_driver(error) from error
     if is_file:
         sa.event.listen(engine, "connect", _prepare_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)
+    else:
+        postgres.prepare(engine, password)
     return engine
 
 

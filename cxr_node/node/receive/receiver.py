@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from cxr_node.config.schema import Config
@@ -135,7 +134,7 @@ class Receiver:
         if ref.sop_instance_uid != request.sop_instance_uid or ref.sop_class_uid != request.sop_class_uid:
             raise ContradictionError("the data set is not the object that the command announced")
         with self._sync_slots:
-            stored = self._spool.store_object(part, datetime.now(UTC))
+            stored = self._spool.store_object(part, self._ledger().now())  # the clock that all machines share
         origin = Origin(
             calling_ae_title=request.calling_ae_title,
             peer_host=request.peer_host,

@@ -29,6 +29,7 @@ from cxr_node.errors import InstanceError, LedgerLostError, ModelError, Resource
 from cxr_node.node.ledger import queries, studies
 from cxr_node.node.ledger.lease_keeper import LeaseKeeper, worker_name
 from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.opening import await_ledger
 from cxr_node.node.ledger.ripening import Judged, Ripening
 from cxr_node.node.ledger.states import DeadReason, Job, StudyJob
 from cxr_node.node.process import metrics
@@ -75,7 +76,7 @@ def run(config: Config, load: Callable[[], Analyser], stop: threading.Event, not
     """
     notifier = notifier or Notifier()
     spool = Spool(config.spool.path)
-    ledger = Ledger.open(config.spool.path, repair=True)
+    ledger = await_ledger(config, stop, notifier.progress)
     try:
         analyser = load()
         with (
