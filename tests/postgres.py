@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -150,11 +151,36 @@ def database() -> str:
 def new_database() -> str:
     """URL of another, empty database."""
     found, name = shared(), f"test_{secrets.token_hex(4)}"
-    engine = sa.create_engine(found.url(), isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
+    with past_the_node(found.url()) as connection:
         connection.execute(sa.text(f"CREATE DATABASE {name}"))
-    engine.dispose()
     return found.url(name)
+
+
+def copied(url: str) -> str:
+    """URL of a copy of a database, as it is now; nobody may be connected to it."""
+    found, name = shared(), f"test_{secrets.token_hex(4)}"
+    with past_the_node(found.url()) as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name} TEMPLATE {sa.make_url(url).database}"))
+    return found.url(name)
+
+
+@contextmanager
+def past_the_node(url: str | sa.URL, isolation: Any = "AUTOCOMMIT") -> Iterator[sa.Connection]:
+    """A connection of ours; the password of a URL without one is that of all servers here."""
+    found = sa.make_url(url)
+    whole = found.set(password=found.password or PASSWORD)
+    engine = sa.create_engine(whole, isolation_level=isolation, poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        yield connection
+
+
+def section(folder: Path, url: str | None = None) -> dict[str, str]:
+    """Section `ledger` of a configuration, its password in a file of that folder; of an empty database, or that one."""
+    found = sa.make_url(url or new_database())
+    file = folder / "ledger.password"
+    file.write_text(f"{found.password}\n")
+    file.chmod(0o600)
+    return {"url": found._replace(password=None).render_as_string(), "password": str(file)}
 
 
 def _free_port() -> int:

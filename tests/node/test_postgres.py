@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +37,12 @@ class Site:
 
     def __init__(self, folder: Path, url: str | sa.URL) -> None:
         self.folder, self.url = folder, sa.make_url(url)
-        self.password = folder / "ledger.password"
-        self.password.write_text(f"{self.url.password}\n")
-        self.password.chmod(0o600)
+        self.section = servers.section(folder, self.url.render_as_string(hide_password=False))
+        self.password = Path(self.section["password"])
 
     def config(self, **changes: Any) -> Config:
-        url = self.url._replace(password=None).set(**changes).render_as_string()
-        return loader.parse(
-            {"spool": {"path": str(self.folder / "spool")}, "ledger": {"url": url, "password": str(self.password)}}
-        )
+        url = sa.make_url(self.section["url"]).set(**changes).render_as_string()
+        return loader.parse({"spool": {"path": str(self.folder / "spool")}, "ledger": self.section | {"url": url}})
 
     def file(self) -> Path:
         """The same, as a file."""
@@ -78,14 +75,6 @@ def authority(own_server: servers.Server, tmp_path_factory: pytest.TempPathFacto
     own_server.show(shown.certificate, shown.key)
     own_server.start()
     return authority
-
-
-@contextmanager
-def connected(url: sa.URL, isolation: Any = "AUTOCOMMIT") -> Iterator[sa.Connection]:
-    """A connection past the node."""
-    engine = sa.create_engine(url, isolation_level=isolation, poolclass=sa.NullPool)
-    with engine.connect() as connection:
-        yield connection
 
 
 def refused(config: Config) -> str:
@@ -176,7 +165,7 @@ def test_a_missing_open_or_empty_password_file_is_told(site: Site) -> None:
 
 def test_a_renewed_password_is_used_without_a_restart(site: Site) -> None:
     with closing(Ledger.of_node(site.config())) as ledger:
-        with connected(site.url) as connection:
+        with servers.past_the_node(site.url) as connection:
             connection.execute(sa.text("CREATE ROLE renewed LOGIN SUPERUSER PASSWORD 'first'"))
         config = site.config(username="renewed")
         site.password.write_text("first")
@@ -214,7 +203,7 @@ def test_a_role_exits_with_78_and_one_line(site: Site) -> None:
 def test_commands_say_that_nothing_has_run_and_make_no_tables(site: Site) -> None:
     told = CliRunner().invoke(app, ["status", "--config", str(site.file())])
     assert (told.exit_code, "there is no ledger yet" in told.stderr) == (78, True), told.output
-    with connected(site.url) as connection:
+    with servers.past_the_node(site.url) as connection:
         assert sa.inspect(connection).get_table_names() == []
 
 
@@ -265,7 +254,7 @@ def test_a_connection_that_breaks_in_a_transaction_undoes_it(site: Site) -> None
         with pytest.raises(ResourceError), ledger.database.writing() as connection:
             arrive(connection, [Arrival(reference(1), origin(clock), digest(1), 1)], clock())
             own = connection.scalar(sa.text("SELECT pg_backend_pid()"))
-            with connected(site.url) as other:
+            with servers.past_the_node(site.url) as other:
                 other.execute(sa.text("SELECT pg_terminate_backend(:pid)"), {"pid": own})
             connection.execute(sa.text("SELECT 1"))
         assert queries.counts(ledger)[InstanceState.RECEIVED] == 0
@@ -276,12 +265,12 @@ def test_what_has_become_a_standby_is_left(site: Site) -> None:
     """After a failover the old server, or what answers in its place, takes no writes."""
     clock = Clock()
     with closing(Ledger.of_node(site.config())) as ledger:
-        with connected(site.url) as connection:
+        with servers.past_the_node(site.url) as connection:
             connection.execute(sa.text(f"ALTER DATABASE {site.url.database} SET default_transaction_read_only = on"))
         ledger.database.engine.dispose()
         with pytest.raises(ResourceError, match="read-only"):
             ledger.add(reference(1), origin(clock), digest(1), 1)
-        with connected(site.url) as connection:
+        with servers.past_the_node(site.url) as connection:
             connection.execute(sa.text("SET default_transaction_read_only = off"))
             connection.execute(sa.text(f"ALTER DATABASE {site.url.database} RESET default_transaction_read_only"))
         assert ledger.add(reference(1), origin(clock), digest(1), 1), "it kept the connection to the standby"
@@ -292,7 +281,7 @@ def test_a_statement_that_waits_for_too_long_is_given_up(site: Site, monkeypatch
     clock = Clock()
     with (
         closing(Ledger.of_node(site.config())) as ledger,
-        connected(site.url, "READ COMMITTED") as holder,
+        servers.past_the_node(site.url, "READ COMMITTED") as holder,
         pytest.raises(ResourceError, match="timeout"),
     ):
         holder.execute(sa.text("LOCK TABLE instances IN ACCESS EXCLUSIVE MODE"))
@@ -359,7 +348,7 @@ def test_machines_that_start_at_once_make_the_tables_once(site: Site) -> None:
     for thread in threads:
         thread.join(PATIENCE_S)
     assert not errors
-    with connected(site.url) as connection:
+    with servers.past_the_node(site.url) as connection:
         assert connection.scalars(sa.text("SELECT version_num FROM alembic_version")).all() == [HEAD]
 
 
@@ -371,11 +360,11 @@ def test_whoever_migrates_is_waited_for(site: Site) -> None:
     """Longer than a statement may take."""
     done = threading.Event()
     waiting = threading.Thread(target=lambda: (Ledger.of_node(site.config()).close(), done.set()))
-    with connected(site.url, "READ COMMITTED") as migrating:
+    with servers.past_the_node(site.url, "READ COMMITTED") as migrating:
         postgres.wait_to_migrate(migrating)
         waiting.start()
         queue = sa.text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
-        with connected(site.url) as watching:
+        with servers.past_the_node(site.url) as watching:
             assert eventually(lambda: watching.scalar(queue))
         assert not done.is_set()
     waiting.join(PATIENCE_S)
@@ -384,7 +373,7 @@ def test_whoever_migrates_is_waited_for(site: Site) -> None:
 
 def test_tables_that_were_dropped_end_the_process(site: Site) -> None:
     with closing(Ledger.of_node(site.config())) as ledger:
-        with connected(site.url) as connection:
+        with servers.past_the_node(site.url) as connection:
             connection.execute(sa.text("DROP SCHEMA public CASCADE"))
             connection.execute(sa.text("CREATE SCHEMA public"))
         with pytest.raises(LedgerLostError):
@@ -441,7 +430,7 @@ def test_check_tells_what_is_behind_the_url(site: Site) -> None:
     Ledger.of_node(site.config()).close()
     shown = CliRunner().invoke(app, ["check", "--json", "--config", str(site.file())])
     assert "127.0.0.1: PostgreSQL 1" in shown.stdout
-    with connected(site.url) as connection:
+    with servers.past_the_node(site.url) as connection:
         connection.execute(sa.text(f"ALTER DATABASE {site.url.database} SET synchronous_commit = off"))
     shown = CliRunner().invoke(app, ["check", "--json", "--config", str(site.file())])
     assert (shown.exit_code, "synchronous_commit is off" in shown.stdout) == (78, True)
