@@ -44,8 +44,9 @@ if TYPE_CHECKING:
 def rebuild(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Check the ledger, set it aside if it is damaged or too old, and receive again what only the spool has."""
     from cxr_node.dicom.read import header
-    from cxr_node.node.ledger.database import UnreleasedLedgerError, set_aside, utc_now
+    from cxr_node.node.ledger.database import UnreleasedLedgerError, utc_now
     from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
+    from cxr_node.node.ledger.sqlite_file import set_aside
     from cxr_node.node.receive import recovery
     from cxr_node.node.spool.spool import Spool
 

@@ -30,6 +30,7 @@ from cxr_node.node.ledger.lease_keeper import LeaseKeeper, worker_name
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.opening import await_ledger
 from cxr_node.node.ledger.states import DeliveryJob
+from cxr_node.node.ledger.wake import listening
 from cxr_node.node.network.rejections import Refusals
 from cxr_node.node.process import metrics
 from cxr_node.node.process.logs import describe
@@ -78,6 +79,7 @@ def run(
             refusals=Refusals(partial(alert, audit), level=logging.DEBUG),  # each try has a line of its own
         )
         stack.callback(context.refusals.close)
+        stack.enter_context(listening(ledger, config.spool.path, Role.DELIVER))
         context.clock.follow(ledger)
         loops = [loop for destination in config.destinations for loop in _loops(context, destination, compressor)]
         loops += _prior_loops(context, priors)

@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,74 +23,12 @@ import sqlalchemy as sa
 from cxr_node.errors import ConfigError, LedgerLostError, ResourceError
 from cxr_node.node.ledger import postgres
 from cxr_node.node.ledger.server_clock import ServerClock
+from cxr_node.node.ledger.sqlite_file import kind, set_damaged_aside, tells_damage
+from cxr_node.node.ledger.wake import Teller
 from cxr_node.node.process import metrics
-from cxr_node.node.spool.spool import sync
+from cxr_node.node.process.notify import Role
 
 log = logging.getLogger(__name__)
-
-FULL_CHECK_BYTES = 512 * 1024 * 1024
-"""Up to here the full check: 1.9 s for the 286 MiB of 100,000 images. Beyond, quick_check, which leaves the indexes
-out and takes 0.6 s for the same."""
-_LOCKED_S = 15.0
-_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-_PRIMARY = 0xFF  # of an extended result code
-
-
-def set_damaged_aside(file: Path, now: datetime) -> Path | None:
-    """Set a damaged file aside, under the caller's lock; returns its new path, None if it is intact.
-
-    A process that still has it open notices at its next transaction and ends (`Database.require_whole`).
-
-    Raises
-    ------
-    ResourceError : the file cannot be read or renamed, which is not damage.
-    """
-    damage = find_damage(file)
-    if damage is None:
-        return None
-    aside = set_aside(file, now)
-    log.error("ledger damaged cause=%r set_aside=%s", damage, aside.name)
-    return aside
-
-
-def find_damage(file: Path) -> str | None:
-    """First fault of an SQLite file; None if it is intact, empty or missing."""
-    if not file.exists():
-        return None
-    full = file.stat().st_size <= FULL_CHECK_BYTES
-    try:
-        with closing(sqlite3.connect(file, timeout=_LOCKED_S)) as connection:
-            (found,) = connection.execute(f"PRAGMA {'integrity' if full else 'quick'}_check(1)").fetchone()
-    except sqlite3.Error as error:
-        if tells_damage(error):
-            return str(error)
-        raise ResourceError(f"ledger: {type(error).__name__}: {error}") from error
-    return None if found == "ok" else str(found).splitlines()[-1]
-
-
-def tells_damage(error: object) -> bool:
-    """Whether a driver error means that the file is damaged."""
-    return kind(error) in _DAMAGE
-
-
-def kind(error: object) -> int:
-    """SQLite's result code of a fault, without its details; 0 where it is none of SQLite's."""
-    return getattr(error, "sqlite_errorcode", 0) & _PRIMARY if isinstance(error, sqlite3.Error) else 0
-
-
-def set_aside(file: Path, now: datetime, why: str = "damaged") -> Path:
-    """Rename the file with its log, the log first: SQLite deletes a log whose file is empty."""
-    aside = file.with_name(f"{file.name}.{why}-{now:%Y%m%dT%H%M%S.%fZ}")
-    try:
-        for suffix in ("-wal", "-shm", ""):
-            with suppress(FileNotFoundError):
-                file.with_name(file.name + suffix).rename(aside.with_name(aside.name + suffix))
-        file.touch(mode=0o600)
-        sync(file.parent)
-    except OSError as error:
-        raise ResourceError(f"ledger: cannot be set aside: {error.strerror}") from error
-    return aside
-
 
 HEAD = "1004"
 """The newest migration; a test compares it with the folder."""
@@ -137,14 +75,15 @@ class UnreleasedLedgerError(ConfigError):
 class Database:
     """Transactions on one ledger database; threads may share it, processes may not."""
 
-    def __init__(self, engine: sa.Engine) -> None:
-        self.engine = engine
+    def __init__(self, engine: sa.Engine, machine: str = "") -> None:
+        self.engine, self.machine = engine, machine
         self._file = _file(engine.url)
         self._server_clock = ServerClock() if self._file is None else None
         view = {} if self._file is not None else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
         self._reading = engine.execution_options(**{_READ_ONLY: True}, **view)
         self._leasing = engine.execution_options(**{_LEASING: True})
         self._shared = threading.local()
+        self._teller = Teller(self)
         self._is_open = False
         self._opened: tuple[int, int] | None = None
         self._lost = ""
@@ -155,6 +94,7 @@ class Database:
         url: str,
         lock_path: Path,
         *,
+        machine: str = "",
         password: Callable[[], str] | None = None,
         repair: bool = False,
         must_exist: bool = False,
@@ -163,6 +103,7 @@ class Database:
 
         Parameters
         ----------
+        machine : whose processes those of other machines need not wake
         password : reads the server's, for each connection
         repair : set a damaged file aside and start a new one
         must_exist : refuse a server's database that has no tables yet
@@ -173,7 +114,7 @@ class Database:
         ConfigError : it was written by a newer version of this package, or by one before 0.1.0; a server refuses us,
             or its clock is far from ours.
         """
-        database = cls(_engine(sa.make_url(url), password))
+        database = cls(_engine(sa.make_url(url), password), machine)
         try:
             with _start_lock(lock_path):
                 if repair and database._file is not None:
@@ -184,6 +125,35 @@ class Database:
             database.close()
             raise
         return database
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other machines may work on it too."""
+        return self._file is None
+
+    @property
+    def driver_error(self) -> type[Exception]:
+        """Root of all errors of the driver."""
+        found: type[Exception] = self.engine.dialect.dbapi.Error  # type: ignore[union-attr]  # the engine has loaded it
+        return found
+
+    @contextmanager
+    def apart(self) -> Iterator[Any]:
+        """A connection of a server's driver, outside the pool and every transaction: to listen, and to tell."""
+        with self._faults():
+            held = self.engine.connect()
+        try:
+            driver: Any = held.connection.driver_connection
+            held.detach()
+            driver.autocommit = True
+            yield driver
+        finally:
+            held.close()
+
+    def tell(self, role: Role) -> None:
+        """Let the processes of a role look into the ledger, on all other machines; does not wait for it."""
+        if self.is_shared:
+            self._teller.tell(role)
 
     @property
     def clock(self) -> Callable[[], datetime]:
@@ -260,6 +230,7 @@ class Database:
 
     def close(self) -> None:
         """Close all connections."""
+        self._teller.close()
         self.engine.dispose()
 
     def _identity(self) -> tuple[int, int] | None:

@@ -45,7 +45,7 @@ from cxr_node.node.ledger.states import (
     pick,
 )
 from cxr_node.node.ledger.tables import IS_OPEN, deliveries, instance_artifacts, instances, studies
-from cxr_node.node.process import metrics
+from cxr_node.node.process import machine, metrics
 from cxr_node.outcome import Rejected
 from cxr_node.result_kinds import ReportPer, ResultKind, Wish
 
@@ -103,7 +103,7 @@ class Ledger:
         except OSError as error:
             raise ResourceError(f"ledger: {spool_path}: {error.strerror}") from error
         lock = spool_path / "run" / "migrate.lock"
-        return cls(Database.open(url or f"sqlite:///{file}", lock, **how), now)
+        return cls(Database.open(url or f"sqlite:///{file}", lock, machine=machine.name(spool_path), **how), now)
 
     def close(self) -> None:
         """Close the connections."""

@@ -21,10 +21,11 @@ from cxr_node.node.audit.recorder import SILENT, Audit
 from cxr_node.node.ledger import results
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.receipts import Arrival, first_receipt, number_of
+from cxr_node.node.ledger.wake import wake
 from cxr_node.node.network.file_meta import file_meta
 from cxr_node.node.network.statuses import OUT_OF_RESOURCES
 from cxr_node.node.process import metrics
-from cxr_node.node.process.notify import Role, notify
+from cxr_node.node.process.notify import Role
 from cxr_node.node.spool.spool import MIB, Part, Spool
 
 log = logging.getLogger(__name__)
@@ -180,7 +181,7 @@ class Receiver:
         while self._is_unheard and self._notifying.acquire(blocking=False):
             try:
                 self._is_unheard = False
-                notify(self._spool.path, Role.WORK)
+                wake(self._ledger(), self._spool.path, Role.WORK)
             finally:
                 self._notifying.release()
 
