@@ -28,6 +28,7 @@ from cxr_node.node.deliver.transcode import PictureCompressor
 from cxr_node.node.ledger import commitments, destination_health, queries
 from cxr_node.node.ledger.lease_keeper import LeaseKeeper, worker_name
 from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.machines import telling
 from cxr_node.node.ledger.opening import await_ledger
 from cxr_node.node.ledger.states import DeliveryJob
 from cxr_node.node.ledger.wake import listening
@@ -80,6 +81,7 @@ def run(
         )
         stack.callback(context.refusals.close)
         stack.enter_context(listening(ledger, config.spool.path, Role.DELIVER))
+        stack.enter_context(telling(ledger, config.spool.path))
         context.clock.follow(ledger)
         loops = [loop for destination in config.destinations for loop in _loops(context, destination, compressor)]
         loops += _prior_loops(context, priors)

@@ -32,6 +32,7 @@ from cxr_node.errors import ConfigError, CxrNodeError, ResourceError
 from cxr_node.node.audit.recorder import SILENT, Audit, alert
 from cxr_node.node.commitment import scu
 from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.machines import telling
 from cxr_node.node.ledger.opening import await_ledger
 from cxr_node.node.network.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from cxr_node.node.network.guarded_socket import GuardedSocket
@@ -106,7 +107,8 @@ def serve(config: Config, inspect: Inspect, transfer_syntaxes: Sequence[str], ho
     try:
         ledger = gate.admit(partial(_open, config, spool, inspect, hooks))
         server.on_turn = hooks.progress
-        _run(server, listener, ledger, hooks)
+        with telling(ledger, spool.path):
+            _run(server, listener, ledger, hooks)
     finally:
         gate.give_up()
         BaseServer.shutdown(server)  # the base class's own also forgets the server in a list it is not in
