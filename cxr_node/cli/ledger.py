@@ -254,7 +254,7 @@ def now(
 ) -> None:
     """Try a destination at once, not only when its next try is due."""
     from cxr_node.node.audit.recorder import account
-    from cxr_node.node.ledger import destination_health, holds
+    from cxr_node.node.ledger import destination_health, holds, machines
     from cxr_node.node.ledger.wake import wake
     from cxr_node.node.process import supervisor
     from cxr_node.node.process.notify import Role
@@ -269,11 +269,12 @@ def now(
             raise DataError(f"{destination}: is held; `cxr-node release {destination}` sends what waits")
         waiting = destination_health.try_now(ledger, destination, by=account())
         wake(ledger, settings.spool.path, Role.DELIVER)
+        roles = machines.together(machines.look(ledger, settings.spool.path, supervisor.ROLES), supervisor.ROLES)
     if not waiting:
         out.print(f"nothing waits for {destination}; `cxr-node check` shows whether it answers")
         return
     out.print(f"{destination}: {waiting} objects are due now")
-    if not supervisor.look(settings.spool.path)["deliver"].running:
+    if not roles["deliver"].running:
         raise ResourceError("deliver does not run; the destination is tried as soon as it starts")
 
 
