@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from cxr_node.cli.node import app
 from cxr_node.config import loader
 from cxr_node.config.schema import Config
+from cxr_node.dicom.read import header
 from cxr_node.errors import ConfigError, LedgerLostError, ResourceError
 from cxr_node.node.ledger import opening, postgres, queries, server_clock
 from cxr_node.node.ledger.database import HEAD
@@ -24,9 +25,15 @@ from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.receipts import Arrival, arrive
 from cxr_node.node.ledger.server_clock import ServerClock
 from cxr_node.node.ledger.states import InstanceState
+from cxr_node.node.receive import receiver, server
+from cxr_node.tools import send
+from tests import builders
 from tests import postgres as servers
+from tests.node import wire
 from tests.node.certificates import Authority
 from tests.node.ledgers import Clock, digest, origin, reference
+from tests.node.receivers import SYNTAXES
+from tests.node.wire import Wire
 from tests.patience import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.skipif(servers.programs() is None, reason=servers.HINT)
@@ -434,3 +441,43 @@ def test_check_tells_what_is_behind_the_url(site: Site) -> None:
         connection.execute(sa.text(f"ALTER DATABASE {site.url.database} SET synchronous_commit = off"))
     shown = CliRunner().invoke(app, ["check", "--json", "--config", str(site.file())])
     assert (shown.exit_code, "synchronous_commit is off" in shown.stdout) == (78, True)
+
+
+def test_a_receiver_acknowledges_nothing_while_its_server_is_away(
+    own_server: servers.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At its start, and later; it listens all the time, and goes on by itself."""
+    monkeypatch.setattr(receiver, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(opening, "_LONGEST_S", 0.1)
+    port, stop = send.free_port("127.0.0.1"), threading.Event()
+    content = {"listen": {"port": port}, "spool": {"path": str(tmp_path / "spool"), "min_free_mib": 0}}
+    config = loader.parse(content | {"ledger": servers.section(tmp_path, own_server.url())})
+    hooks = server.Hooks(stop=stop, ready=lambda _: None)
+    own_server.stop()
+    thread = threading.Thread(target=server.serve, args=(config, header.identify, SYNTAXES, hooks))
+    thread.start()
+    try:
+        assert eventually(lambda: stored(port, 1) == 0xA700), "it listens, and refuses"
+        own_server.start()
+        assert eventually(lambda: stored(port, 1) == 0x0000)
+        own_server.stop()
+        assert stored(port, 2) == 0xA700
+        own_server.start()
+        assert eventually(lambda: stored(port, 2) == 0x0000)
+    finally:
+        stop.set()
+        thread.join(PATIENCE_S)
+    with closing(Ledger.of_node(config)) as ledger:
+        assert len(queries.trace(ledger, str(builders.radiograph(1).SOPInstanceUID))) == 1
+        assert len(queries.trace(ledger, str(builders.radiograph(2).SOPInstanceUID))) == 1
+
+
+def stored(port: int, number: int) -> int | None:
+    """What a C-STORE is answered; None where there is no connection yet."""
+    dataset = builders.radiograph(number)
+    try:
+        with Wire(port) as peer:
+            peer.associate()
+            return peer.store(str(dataset.SOPInstanceUID), wire.data_set_of(builders.part10(dataset)))
+    except ConnectionError:
+        return None
