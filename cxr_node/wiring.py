@@ -53,13 +53,12 @@ def ledger(config: Config) -> Ledger:
 
     Raises
     ------
-    ConfigError : there is none yet.
+    ConfigError : there is none yet, or it cannot be used.
+    ResourceError : its server does not answer.
     """
-    from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
+    from cxr_node.node.ledger.ledger import Ledger
 
-    if not (config.spool.path / FILE_NAME).exists():
-        raise ConfigError(f"{config.spool.path}: there is no ledger yet; has the node run with this configuration?")
-    return Ledger.open(config.spool.path)
+    return Ledger.of_node(config, must_exist=True)
 
 
 def predictor(profile: Profile, config: Config) -> ProfilePredictor:

@@ -15,6 +15,7 @@ import typer.testing
 
 from benchmarks.record import foreign_path
 from cxr_node.model import graph_file
+from tests import postgres
 from tests.leftovers import Lookout, adopt_orphans
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -104,6 +105,10 @@ def pytest_collection_finish() -> None:
     """Leave what was imported out of each later search for garbage: 5 of 130 s of the unit tests."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    postgres.close()
 
 
 @pytest.fixture(scope="module")

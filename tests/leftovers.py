@@ -13,6 +13,7 @@ from contextlib import suppress
 
 import psutil
 
+from tests import postgres
 from tests.patience import eventually
 from tests.processes import children, descendants, words_of
 
@@ -33,7 +34,7 @@ def running() -> dict[int, str]:
     own = os.getpid()
     found = {pid: " ".join(words_of(pid)) for pid in descendants(own)}
     helpers = {pid for pid in children(own) if any(name in found.get(pid, "") for name in _OF_THE_RUN)}
-    return {pid: words for pid, words in found.items() if words and pid not in helpers}
+    return {pid: words for pid, words in found.items() if words and pid not in helpers and postgres.MARK not in words}
 
 
 def listening() -> set[str]:

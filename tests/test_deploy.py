@@ -12,7 +12,7 @@ import typer.main
 
 from cxr_node.cli.node import app
 from cxr_node.config import consistency, loader, strict_yaml
-from cxr_node.config.schema import Config, SpoolSection
+from cxr_node.config.schema import Config
 from cxr_node.node.network.file_meta import IMPLEMENTATION_CLASS_UID
 from cxr_node.node.network.verification import VERIFICATION
 
@@ -30,12 +30,7 @@ def compose() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def node(compose: dict[str, Any]) -> Config:
-    content = strict_yaml.load(compose["configs"]["node"]["content"])
-    if "ledger" not in Config.model_fields:
-        del content["ledger"]
-    if "store" not in SpoolSection.model_fields:
-        del content["spool"]["store"]
-    return loader.parse(content)
+    return loader.parse(strict_yaml.load(compose["configs"]["node"]["content"]))
 
 
 def address(service: dict[str, Any]) -> str:

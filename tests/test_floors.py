@@ -26,6 +26,7 @@ LIBRARY_LIVES_IN = {
     "alembic": {"node"},
     "cryptography": {"node", "diagnose"},
     "prometheus_client": {"node", "web"},
+    "psycopg": {"node"},
     "apprise": {"web"},
     "boto3": {"node"},
     "botocore": {"node"},
@@ -86,7 +87,15 @@ FLOORS = {
         "identity judging monitoring",
         "problem",
     ),
-    "config": ("loader", "consistency", "schema", "monitoring page storage", "section", "permissions", "strict_yaml"),
+    "config": (
+        "loader",
+        "consistency",
+        "schema",
+        "ledger monitoring page storage",
+        "section",
+        "permissions",
+        "strict_yaml",
+    ),
 }
 """Rooms of the house, and of each large room its sub-rooms, in the order in which imports may run."""
 MAY_NOT_ENTER = {

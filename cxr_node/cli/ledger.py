@@ -195,7 +195,8 @@ def retry(
     """Give another try to what is DEAD, with a KEY also to what was set aside; request missing commitments again."""
     from cxr_node.node.audit.recorder import account
     from cxr_node.node.ledger import commitments, listing, operator_moves
-    from cxr_node.node.process import notify
+    from cxr_node.node.ledger.wake import wake
+    from cxr_node.node.process.notify import Role
 
     settings = loader.load(config)
     configured = [to.name for to in settings.destinations]
@@ -217,8 +218,8 @@ def retry(
         renewed = commitments.renew(ledger, which, asking, by=by) if key is not None and unjudged else 0
         if key is not None and not came.instances and not renewed:
             raise DataError(_nothing_dead(ledger, wanted, came))
-    for role in notify.Role:
-        notify.notify(settings.spool.path, role)
+        for role in Role:
+            wake(ledger, settings.spool.path, role)
     _say_retried(came, renewed)
 
 
@@ -253,8 +254,10 @@ def now(
 ) -> None:
     """Try a destination at once, not only when its next try is due."""
     from cxr_node.node.audit.recorder import account
-    from cxr_node.node.ledger import destination_health, holds
-    from cxr_node.node.process import notify, supervisor
+    from cxr_node.node.ledger import destination_health, holds, machines
+    from cxr_node.node.ledger.wake import wake
+    from cxr_node.node.process import supervisor
+    from cxr_node.node.process.notify import Role
 
     settings = loader.load(config)
     destination = as_logged(destination)
@@ -265,12 +268,13 @@ def now(
         if destination in holds.look(ledger):
             raise DataError(f"{destination}: is held; `cxr-node release {destination}` sends what waits")
         waiting = destination_health.try_now(ledger, destination, by=account())
-    notify.notify(settings.spool.path, notify.Role.DELIVER)
+        wake(ledger, settings.spool.path, Role.DELIVER)
+        roles = machines.together(machines.look(ledger, settings.spool.path, supervisor.ROLES), supervisor.ROLES)
     if not waiting:
         out.print(f"nothing waits for {destination}; `cxr-node check` shows whether it answers")
         return
     out.print(f"{destination}: {waiting} objects are due now")
-    if not supervisor.look(settings.spool.path)["deliver"].running:
+    if not roles["deliver"].running:
         raise ResourceError("deliver does not run; the destination is tried as soon as it starts")
 
 

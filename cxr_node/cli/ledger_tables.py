@@ -40,6 +40,8 @@ def status(seen: NodeStatus, targets: Targets) -> Group:
     queue = _table(*seen.instances, title="instances")
     queue.add_row(*(str(number) for number in seen.instances.values()))
     parts: list[RenderableType] = [roles, queue]
+    if len(seen.machines) > 1:
+        parts.insert(1, _machines(seen))
     if seen.oldest is not None:
         age = times.age(seen.at - seen.oldest.since)
         parts.append(Text(f"oldest image that waits to be judged: #{seen.oldest.number}, for {age}"))
@@ -126,9 +128,10 @@ def story(told: Story, targets: Targets, study: StudyRow | None = None) -> Group
         head.add_row(name, Text(value, overflow="fold"))
     of_study = frozenset[int]() if study is None else study.delivery_ids
     ways = deliveries((kind(one), one) for one in told.deliveries if one.id not in of_study)
-    events = _table("when (UTC)", "what", "detail", box=False)
+    where = any(event.machine for event in told.events)
+    events = _table("when (UTC)", "what", "detail", *(["machine"] if where else []), box=False)
     for event in told.events:
-        events.add_row(when(event.at), event.what, Text(event.detail))
+        events.add_row(when(event.at), event.what, Text(event.detail), *([event.machine or ""] if where else []))
     return Group(head, *ways, events)
 
 
@@ -229,6 +232,16 @@ def count_as_json(one: Count, by: Sequence[By]) -> dict[str, object]:
     last = one.last_received_at and one.last_received_at.isoformat()
     numbers = {"images": one.images, "verdicts": dict(one.verdicts), "waiting": one.waiting, "dead": one.dead}
     return words | numbers | {"last_received_at": last}
+
+
+def _machines(seen: NodeStatus) -> Table:
+    """Which machines there are, and what runs where."""
+    found = _table("machine", "version", *seen.roles, "", title="machines")
+    for each in seen.machines:
+        numbers = (str(state.processes) if state.running else "-" for state in each.roles.values())
+        silent = Text(f"has not been heard of since {clock(each.seen_at, seen.at)}", "bold red")
+        found.add_row(each.name, each.version, *numbers, silent if each.is_silent else "")
+    return found
 
 
 def _role(state: RoleState, now: datetime) -> Text:

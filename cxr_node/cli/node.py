@@ -44,8 +44,9 @@ if TYPE_CHECKING:
 def rebuild(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Check the ledger, set it aside if it is damaged or too old, and receive again what only the spool has."""
     from cxr_node.dicom.read import header
-    from cxr_node.node.ledger.database import UnreleasedLedgerError, set_aside, utc_now
+    from cxr_node.node.ledger.database import UnreleasedLedgerError, utc_now
     from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
+    from cxr_node.node.ledger.sqlite_file import set_aside
     from cxr_node.node.receive import recovery
     from cxr_node.node.spool.opening import open_spool
 
@@ -54,10 +55,10 @@ def rebuild(config: ConfigFile = DEFAULT_CONFIG) -> None:
     if not path.is_dir():
         raise ConfigError(f"{path}: there is no spool yet; has the node run with this configuration?")
     try:
-        ledger = Ledger.open(path, repair=True)
+        ledger = Ledger.of_node(settings, repair=True)
     except UnreleasedLedgerError:
         set_aside(path / FILE_NAME, utc_now(), "unreleased")
-        ledger = Ledger.open(path)
+        ledger = Ledger.of_node(settings)
     try:
         found = recovery.rebuild(ledger, open_spool(settings.spool), header.identify)
     finally:

@@ -54,7 +54,8 @@ def resend(
     """Send known results again, the same bytes under the same UIDs; also to a new destination."""
     from cxr_node.node.audit.recorder import account
     from cxr_node.node.ledger import operator_moves
-    from cxr_node.node.process import notify
+    from cxr_node.node.ledger.wake import wake
+    from cxr_node.node.process.notify import Role
     from cxr_node.node.spool.opening import open_spool
 
     settings = loader.load(config)
@@ -66,7 +67,7 @@ def resend(
         done = operator_moves.resend(
             ledger, open_spool(settings.spool), found, wanted, named=key is not None, by=account()
         )
-    notify.notify(settings.spool.path, notify.Role.DELIVER)
+        wake(ledger, settings.spool.path, Role.DELIVER)
     _report_resent(done, list(wanted))
 
 
@@ -80,7 +81,8 @@ def rejudge(
     """Judge images again under the present configuration; an answer that stays the same is not sent twice."""
     from cxr_node.node.audit.recorder import account
     from cxr_node.node.ledger import operator_moves
-    from cxr_node.node.process import notify
+    from cxr_node.node.ledger.wake import wake
+    from cxr_node.node.process.notify import Role
 
     settings = loader.load(config)
     if (key is None) == (rejected is None):
@@ -88,7 +90,7 @@ def rejudge(
     reason = reason_of(rejected, "--rejected", rejected=True)
     with opened(settings) as ledger:
         done = operator_moves.rejudge(ledger, _found(ledger, key, since, reason), by=account())
-    notify.notify(settings.spool.path, notify.Role.WORK)
+        wake(ledger, settings.spool.path, Role.WORK)
     _report_queued(done)
 
 
@@ -99,7 +101,8 @@ def admit(key: Key, config: ConfigFile = DEFAULT_CONFIG) -> None:
     from cxr_node.node.audit.messages import Deed
     from cxr_node.node.deliver import retention
     from cxr_node.node.ledger import operator_moves
-    from cxr_node.node.process import notify
+    from cxr_node.node.ledger.wake import wake
+    from cxr_node.node.process.notify import Role
     from cxr_node.node.spool.opening import open_spool
 
     settings = loader.load(config)
@@ -110,7 +113,7 @@ def admit(key: Key, config: ConfigFile = DEFAULT_CONFIG) -> None:
             _report_studies(retention.look(ledger, found), Deed.ACCESSED, words, record)
             done = operator_moves.admit(ledger, open_spool(settings.spool), found, by=by)
         earlier = retention.look(ledger, retention.related(ledger, found))
-    notify.notify(settings.spool.path, notify.Role.WORK)
+        wake(ledger, settings.spool.path, Role.WORK)
     _report_queued(done)
     left = [left for each in earlier for left in each.left]
     if left:
@@ -183,7 +186,8 @@ def release(
     """End the hold of a destination: all that waits for it is due at once."""
     from cxr_node.node.audit import recorder
     from cxr_node.node.ledger import holds
-    from cxr_node.node.process import notify
+    from cxr_node.node.ledger.wake import wake
+    from cxr_node.node.process.notify import Role
 
     settings = loader.load(config)
     by = recorder.account()
@@ -194,7 +198,7 @@ def release(
         if waiting is None:
             raise DataError(f"{name}: is not held; held are: {', '.join(held) or 'none'}")
         record(f"destination {name} is released")
-    notify.notify(settings.spool.path, notify.Role.DELIVER)
+        wake(ledger, settings.spool.path, Role.DELIVER)
     out.print(f"{name} is released: {waiting} objects are due now", markup=False)
 
 

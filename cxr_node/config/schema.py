@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from cxr_node.config import permissions, strict_yaml
+from cxr_node.config.ledger import LedgerSection
 from cxr_node.config.monitoring import AlertsSection, LogSection
 from cxr_node.config.page import Web
 from cxr_node.config.section import File, Section, by_kind
@@ -371,6 +372,7 @@ class Config(Section):
 
     listen: Listen = Listen()
     spool: SpoolSection
+    ledger: LedgerSection = LedgerSection()
     model: Model = Model()
     admission: Admission = Admission()
     results: Results = Results()

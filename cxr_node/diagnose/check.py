@@ -25,6 +25,7 @@ from cxr_node.model import profile
 from cxr_node.node.audit import forwarder
 from cxr_node.node.deliver.link import link_to
 from cxr_node.node.ledger import queries
+from cxr_node.node.ledger.database import AbsentLedgerError
 from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
 from cxr_node.node.ledger.states import DeliveryState
 from cxr_node.node.network import tls, verification
@@ -133,9 +134,7 @@ def check(config: Config, source: str) -> Iterator[CheckResult]:
     yield _time_zone(config)
     for syntax in codecs.transfer_syntaxes():
         yield well("transfer syntax", f"{syntax.name} ({syntax.uid})")
-    yield _try("spool", partial(_spool, config))
-    if config.spool.store.kind != "file":
-        yield _try("store", partial(store.reach, config.spool))
+    yield from _kept(config)
     yield _try("port", partial(_port, config))
     if not config.destinations:
         yield stop("destinations", "none configured: results would not be sent")
@@ -146,6 +145,15 @@ def check(config: Config, source: str) -> Iterator[CheckResult]:
     yield from _removed(config)
     if config.audit.enabled and config.audit.syslog is not None:
         yield _try("audit collector", partial(forwarder.reach, config.audit.syslog))
+
+
+def _kept(config: Config) -> Iterator[CheckResult]:
+    """Look at the places where bytes and ledger are."""
+    yield _try("spool", partial(_spool, config))
+    if config.spool.store.kind != "file":
+        yield _try("store", partial(store.reach, config.spool))
+    if config.ledger.url is not None:
+        yield _try("ledger", partial(_database, config))
 
 
 def _warnings(config: Config) -> Iterator[str]:
@@ -236,6 +244,26 @@ def _spool(config: Config) -> str:
     return f"{path}: {free_mib} MiB free, accepting above {config.spool.min_free_mib} MiB{closing}"
 
 
+def _database(config: Config) -> str:
+    """Whether the server of the ledger lets us in, and keeps what it commits."""
+    try:
+        ledger = Ledger.of_node(config, must_exist=True)
+    except AbsentLedgerError as absent:
+        return f"{absent.place}: answers; the node makes its tables when it starts"
+    try:
+        server = ledger.database.describe()
+    finally:
+        ledger.close()
+    if server.loses_commits:
+        raise ConfigError(
+            f"{ledger.database.place}: synchronous_commit is {server.synchronous_commit}: a crash of the server would "
+            "forget images that were acknowledged; write on"
+        )
+    return (
+        f"{ledger.database.place}: PostgreSQL {server.version}, its clock differs from ours by {server.differs_s:.1f} s"
+    )
+
+
 def _port(config: Config) -> str:
     listen = config.listen
     where = Address(ae_title=listen.ae_title, host=listen.host, port=listen.port or 11112)
@@ -272,9 +300,15 @@ def _priors(config: Config, name: str) -> str:
 def _removed(config: Config) -> Iterator[CheckResult]:
     """Deliveries that wait for destinations which this configuration does not name; for the ledger's owner to see."""
     file = config.spool.path / FILE_NAME
-    if not file.exists() or file.stat().st_uid != os.geteuid():  # what root made here the services could not write
+    is_ours = file.exists() and file.stat().st_uid == os.geteuid()  # what root made here the services could not write
+    if config.ledger.url is None and not is_ours:
         return
-    ledger = Ledger.open(config.spool.path)
+    try:
+        ledger = Ledger.of_node(config, must_exist=True)
+    except CxrNodeError:
+        if config.ledger.url is None:
+            raise
+        return  # the line of the ledger says why
     try:
         queues = queries.queues(ledger)
     finally:

@@ -23,6 +23,7 @@ from pynetdicom.events import Event
 from pynetdicom.presentation import AllStoragePresentationContexts
 from pynetdicom.transport import ThreadedAssociationServer
 
+from cxr_node.config import loader
 from cxr_node.config.schema import Address
 from cxr_node.errors import CxrNodeError, DeliveryError
 from cxr_node.node.ledger import queries, studies
@@ -149,7 +150,7 @@ def node(folder: Path, settings: Mapping[str, Any], calling_ae_title: str) -> It
     with running(command, folder / "node.log") as process:
         _listening(process, address, calling_ae_title, folder)
         started_in_s = time.monotonic() - started
-        with contextlib.closing(Ledger.open(folder / "spool")) as ledger:
+        with contextlib.closing(Ledger.of_node(loader.load(file))) as ledger:
             yield Node(
                 address=address,
                 folder=folder,

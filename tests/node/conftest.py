@@ -1,13 +1,14 @@
-"""A place of each kind of store; services are started, and their libraries imported, where a test wants one."""
+"""Each kind of store, each engine of the ledger; services start, and libraries are imported, where a test wants one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests import postgres
 from tests.node.stores import Folder
 
 if TYPE_CHECKING:
@@ -41,3 +42,9 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Folder | Bucket:
     from tests.node.buckets import Bucket
 
     return Bucket(tmp_path, request.getfixturevalue(request.param))
+
+
+@pytest.fixture(params=postgres.ENGINES)
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
+    """Section `ledger` of a configuration, of an empty ledger on each engine."""
+    return {"ledger": postgres.section(tmp_path)} if request.param == "postgresql" else {}

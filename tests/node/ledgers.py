@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,14 +23,14 @@ from cxr_node.domain import (
     Verdict,
 )
 from cxr_node.node.ledger import operator_moves
+from cxr_node.node.ledger.database import HEAD
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.lookup import matching
 from cxr_node.node.ledger.states import StoredArtifact
 from cxr_node.node.ledger.tables import metadata
 from cxr_node.result_kinds import ReportPer, ResultKind, Wish
+from tests import postgres
 
-POSTGRES = "CXR_NODE_TEST_POSTGRES"
-"""Names a variable that holds the URL of an empty PostgreSQL database the tests may fill and empty."""
 ALL = STANDARD_KINDS
 
 
@@ -53,7 +52,7 @@ def opened(engine: str, folder: Path, clock: Clock) -> Iterator[Ledger]:
     """An empty ledger on that engine."""
     url = None
     if engine == "postgresql":
-        url = emptied(os.environ[POSTGRES])
+        url = emptied(postgres.database())
     ledger = Ledger.open(folder, url, clock)
     try:
         yield ledger
@@ -62,13 +61,21 @@ def opened(engine: str, folder: Path, clock: Clock) -> Iterator[Ledger]:
 
 
 def emptied(url: str) -> str:
-    """Take all tables of ours out of a database."""
+    """Take all rows out of a database, or all tables where a test has changed them."""
     engine = sa.create_engine(url)
     with engine.begin() as connection:
-        metadata.drop_all(connection)
-        connection.execute(sa.text("DROP TABLE IF EXISTS alembic_version"))
+        if sa.inspect(connection).has_table("alembic_version") and _revision(connection) == HEAD:
+            names = ", ".join(table.name for table in metadata.sorted_tables)
+            connection.execute(sa.text(f"TRUNCATE {names} RESTART IDENTITY"))
+        else:
+            metadata.drop_all(connection)
+            connection.execute(sa.text("DROP TABLE IF EXISTS alembic_version"))
     engine.dispose()
     return url
+
+
+def _revision(connection: sa.Connection) -> str | None:
+    return connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
 
 
 def digest(number: int) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from cxr_node.config.schema import MAX_DELAY_S
 from cxr_node.errors import ResourceError
@@ -17,13 +17,15 @@ from cxr_node.node.ledger import queries
 from cxr_node.node.ledger.clock_watch import ClockWatch
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import DeliveryJob, Job
+from cxr_node.node.ledger.tables import deliveries
+from tests import postgres
 from tests.node import peers, workplace
-from tests.node.ledgers import POSTGRES, Clock, finding, opened, results
+from tests.node.ledgers import Clock, finding, opened, results
 from tests.node.test_ledger import PACS, add, claimed, due, reported
+from tests.postgres import ENGINES
 
 DAY = 86_400.0
 STEPS = [DAY, -DAY, 20 * 365 * DAY, -20 * 365 * DAY]
-ENGINES = ["sqlite", "postgresql"] if POSTGRES in os.environ else ["sqlite"]
 
 
 class Clocks:
@@ -155,6 +157,29 @@ def test_what_became_due_since_the_step_is_dated_right_already(ledger: Ledger, c
     reported(ledger, clock)
     watch.follow(ledger)
     assert clock() - due(ledger).first_due_at == timedelta(0)
+
+
+@pytest.mark.parametrize("step_s", STEPS)
+@pytest.mark.skipif(postgres.programs() is None, reason=postgres.HINT)
+def test_a_step_that_all_machines_notice_moves_dates_once(tmp_path: Path, clock: Clock, step_s: float) -> None:
+    """It is the server's clock, which all of them look at."""
+    with opened("postgresql", tmp_path, clock) as ledger:
+        waiting(ledger, clock)
+        clock.forward(600.0)
+        clocks = Clocks(clock)
+        watches = [clocks.watch(ledger) for _ in range(3)]
+        before = _ages(ledger, clock)
+        clock.forward(step_s)
+        for watch in watches:
+            assert watch.follow(ledger) == pytest.approx(step_s)
+            clocks.passes(1.0)
+        assert _ages(ledger, clock) == [age + timedelta(seconds=3) for age in before]
+        assert [watch.steps for watch in watches] == [1, 1, 1]
+
+
+def _ages(ledger: Ledger, clock: Clock) -> list[timedelta]:
+    with ledger.database.reading() as connection:
+        return [clock() - at for at in connection.scalars(sa.select(deliveries.c.first_due_at))]
 
 
 def test_a_clock_that_is_slewed_is_left_alone(ledger: Ledger, clock: Clock) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,10 +76,10 @@ def check_archive(archive: peers.Archive, instances: int) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_a_worker_killed_at_every_state_loses_and_doubles_nothing(tmp_path: Path) -> None:
+def test_a_worker_killed_at_every_state_loses_and_doubles_nothing(tmp_path: Path, engine: dict[str, Any]) -> None:
     archive = peers.Archive()
     with peers.listening(archive) as address:
-        config = workplace.config(tmp_path / "spool", address, work={"max_attempts": 10})
+        config = workplace.config(tmp_path / "spool", address, **engine, work={"max_attempts": 10})
         workplace.receive(config, 1, 2)
         for point in WORKER_DIES:
             assert exit_code(child(config, "work", *point)) == -signal.SIGKILL, f"never came to {point}"
@@ -90,10 +91,12 @@ def test_a_worker_killed_at_every_state_loses_and_doubles_nothing(tmp_path: Path
 
 
 @pytest.mark.timeout(120)
-def test_a_delivery_killed_at_every_state_loses_nothing_and_repeats_the_same_bytes(tmp_path: Path) -> None:
+def test_a_delivery_killed_at_every_state_loses_nothing_and_repeats_the_same_bytes(
+    tmp_path: Path, engine: dict[str, Any]
+) -> None:
     archive = peers.Archive()
     with peers.listening(archive) as address:
-        config = workplace.config(tmp_path / "spool", address)
+        config = workplace.config(tmp_path / "spool", address, **engine)
         workplace.receive(config, 1, 2, 3)
         with running(config, "work"):
             assert workplace.eventually(lambda: [row[0] for row in workplace.states(config)] == ["REPORTED"] * 3)
@@ -118,7 +121,7 @@ NOTED_DIES = [
 
 
 @pytest.mark.timeout(120)
-def test_killed_at_every_state_a_rejected_image_keeps_its_one_note(tmp_path: Path) -> None:
+def test_killed_at_every_state_a_rejected_image_keeps_its_one_note(tmp_path: Path, engine: dict[str, Any]) -> None:
     archive = peers.Archive()
     with peers.listening(archive) as address:
         wants = {
@@ -128,7 +131,7 @@ def test_killed_at_every_state_a_rejected_image_keeps_its_one_note(tmp_path: Pat
             "send": ["report", "not-analysed"],
             "timeout_s": 2.0,
         }
-        config = workplace.config(tmp_path / "spool", destinations=[wants], work={"max_attempts": 10})
+        config = workplace.config(tmp_path / "spool", destinations=[wants], work={"max_attempts": 10}, **engine)
         workplace.receive(config, 1, content=b"a hand")
         for role, *point in NOTED_DIES:
             assert exit_code(child(config, role, *point)) == -signal.SIGKILL, f"never came to {point}"
@@ -139,7 +142,7 @@ def test_killed_at_every_state_a_rejected_image_keeps_its_one_note(tmp_path: Pat
 
 
 def noted(config: Config) -> bool:
-    ledger = Ledger.open(config.spool.path)
+    ledger = Ledger.of_node(config)
     try:
         (story,) = queries.trace(ledger, "1.2.1.1.1")
         return [row.state for row in story.deliveries] == ["DELIVERED"]
@@ -148,7 +151,9 @@ def noted(config: Config) -> bool:
 
 
 @pytest.mark.timeout(120)
-def test_a_delivery_killed_around_the_choice_of_a_sop_class_sends_no_other(tmp_path: Path) -> None:
+def test_a_delivery_killed_around_the_choice_of_a_sop_class_sends_no_other(
+    tmp_path: Path, engine: dict[str, Any]
+) -> None:
     """Killed while the archive accepts the last SOP Class only, then it accepts all: what was chosen stays chosen."""
     old, new = peers.Archive(), peers.Archive()
     points = [
@@ -167,7 +172,7 @@ def test_a_delivery_killed_around_the_choice_of_a_sop_class_sends_no_other(tmp_p
             "send": ["measurements"],
             "timeout_s": 2.0,
         }
-        config = workplace.config(tmp_path / "spool", destinations=[wants])
+        config = workplace.config(tmp_path / "spool", destinations=[wants], **engine)
         workplace.receive(config, 1)
         with running(config, "work"):
             assert workplace.eventually(lambda: [row[0] for row in workplace.states(config)] == ["REPORTED"])
@@ -183,7 +188,7 @@ def test_a_delivery_killed_around_the_choice_of_a_sop_class_sends_no_other(tmp_p
 
 
 @pytest.mark.timeout(120)
-def test_a_sender_killed_before_the_answer_sends_the_same_again(tmp_path: Path) -> None:
+def test_a_sender_killed_before_the_answer_sends_the_same_again(tmp_path: Path, engine: dict[str, Any]) -> None:
     """The archive has kept the object when the sender dies: it must not become two."""
     victims: list[BaseProcess] = []
 
@@ -194,7 +199,7 @@ def test_a_sender_killed_before_the_answer_sends_the_same_again(tmp_path: Path) 
 
     archive = peers.Archive(kill_and_keep)
     with peers.listening(archive) as address:
-        config = workplace.config(tmp_path / "spool", address)
+        config = workplace.config(tmp_path / "spool", address, **engine)
         workplace.receive(config, 1)
         with running(config, "work"):
             assert workplace.eventually(lambda: [row[0] for row in workplace.states(config)] == ["REPORTED"])
@@ -207,10 +212,10 @@ def test_a_sender_killed_before_the_answer_sends_the_same_again(tmp_path: Path) 
 
 
 @pytest.mark.timeout(120)
-def test_both_killed_at_random_while_images_come_in(tmp_path: Path) -> None:
+def test_both_killed_at_random_while_images_come_in(tmp_path: Path, engine: dict[str, Any]) -> None:
     archive = peers.Archive()
     with peers.listening(archive) as address:
-        config = workplace.config(tmp_path / "spool", address, work={"max_attempts": 10})
+        config = workplace.config(tmp_path / "spool", address, **engine, work={"max_attempts": 10})
         workplace.receive(config, 0)
         for round_ in range(4):
             children = [child(config, role) for role in ("work", "deliver")]
@@ -239,7 +244,9 @@ def test_both_killed_at_random_while_images_come_in(tmp_path: Path) -> None:
     ],
     ids=lambda point: point[0].rpartition(":")[2],
 )
-def test_a_process_killed_while_it_asks_for_commitment_asks_again(tmp_path: Path, point: tuple[str, str]) -> None:
+def test_a_process_killed_while_it_asks_for_commitment_asks_again(
+    tmp_path: Path, engine: dict[str, Any], point: tuple[str, str]
+) -> None:
     committer = Committer()
     committer.before = lambda asked: later(asked, information(asked.transaction_uid, asked.uids))
     with committing(committer) as address:
@@ -250,12 +257,12 @@ def test_a_process_killed_while_it_asks_for_commitment_asks_again(tmp_path: Path
             "commitment_wait_h": 24,
             "send": ["heatmap"],
         }
-        config = workplace.config(tmp_path / "spool", destinations=[wants])
+        config = workplace.config(tmp_path / "spool", destinations=[wants], **engine)
         workplace.receive(config, 1)
         with running(config, "work"):
             assert workplace.eventually(lambda: [row[0] for row in workplace.states(config)] == ["REPORTED"])
         assert exit_code(child(config, "deliver", *point)) == -signal.SIGKILL, f"never came to {point}"
-        ledger = Ledger.open(config.spool.path)
+        ledger = Ledger.of_node(config)
         with ledger.database.writing() as connection:
             connection.exec_driver_sql("UPDATE promises SET not_before = 0")  # the wait is over
         with running(config, "deliver"):

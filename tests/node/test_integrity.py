@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cxr_node.errors import LedgerLostError
-from cxr_node.node.ledger import database, queries
+from cxr_node.node.ledger import queries, sqlite_file
 from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
 from cxr_node.node.ledger.states import InstanceState
 from tests.node.ledgers import Clock, digest, origin, reference
@@ -83,7 +83,7 @@ def test_a_command_that_only_looks_says_so_and_mends_nothing(tmp_path: Path, dam
 
 
 def test_a_whole_and_a_new_file_are_left_alone(tmp_path: Path) -> None:
-    assert database.find_damage(tmp_path / FILE_NAME) is None
+    assert sqlite_file.find_damage(tmp_path / FILE_NAME) is None
     file = filled(tmp_path)
     identity = file.stat().st_ino
     ledger = Ledger.open(tmp_path, repair=True)
@@ -96,10 +96,10 @@ def test_a_large_file_gets_the_quick_check(tmp_path: Path, monkeypatch: pytest.M
     """It sees broken pages too; only what the indexes leave out escapes it."""
     file = filled(tmp_path)
     cross_indexes(file)
-    monkeypatch.setattr(database, "FULL_CHECK_BYTES", 0)
-    assert database.find_damage(file) is None
+    monkeypatch.setattr(sqlite_file, "FULL_CHECK_BYTES", 0)
+    assert sqlite_file.find_damage(file) is None
     DAMAGES["pages in the middle"](file)
-    assert database.find_damage(file) is not None
+    assert sqlite_file.find_damage(file) is not None
 
 
 @pytest.mark.parametrize("how", ["removed", "mended"])

@@ -39,7 +39,6 @@ from cxr_node.outcome import Rejected
 from cxr_node.result_kinds import ResultKind, Wish
 from tests.node.ledgers import (
     ALL,
-    POSTGRES,
     Clock,
     digest,
     finding,
@@ -51,6 +50,7 @@ from tests.node.ledgers import (
     retried,
     wishes,
 )
+from tests.postgres import ENGINES
 
 PACS = wishes(pacs=ALL)
 
@@ -60,7 +60,7 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"] if POSTGRES in os.environ else ["sqlite"])
+@pytest.fixture(params=ENGINES)
 def ledger(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[Ledger]:
     with opened(request.param, tmp_path, clock) as ledger:
         yield ledger
@@ -92,11 +92,6 @@ def reported(ledger: Ledger, clock: Clock, number: int = 1, destinations: dict[s
 
 def state(ledger: Ledger, number: int = 1) -> InstanceState:
     return queries.trace(ledger, f"1.2.{number}.1.1")[0].instance.state
-
-
-@pytest.mark.skipif(POSTGRES in os.environ, reason="PostgreSQL is under the contract too")
-def test_the_contract_was_not_tried_on_postgresql() -> None:
-    pytest.skip(f"set {POSTGRES} to the SQLAlchemy URL of an empty PostgreSQL database to hold it to the contract")
 
 
 def test_what_goes_in_comes_out(ledger: Ledger, clock: Clock) -> None:

@@ -216,7 +216,7 @@ DEATHS = {
     "fetched": (PriorScu, "fetch"),
     "stored": (Spool, "store_prior"),
     "settled": (prior_orders, "settle_order"),
-    "noticed": (prior_loop, "notify"),
+    "noticed": (prior_loop, "wake"),
 }
 """After which call a process is killed."""
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,16 +28,16 @@ from cxr_node.node.receive.recovery import Rebuilt, discard_orphans, rebuild
 from cxr_node.node.spool.spool import Area, Spool
 from cxr_node.node.work import worker
 from cxr_node.outcome import Rejected
-from tests import builders
+from tests import builders, postgres
 from tests.node import ledgers, peers, wire, workplace
 from tests.node.receivers import SYNTAXES, config, receiving
 from tests.node.test_crash import all_delivered, running
 from tests.node.test_ledger import claimed
 from tests.node.wire import Wire
+from tests.postgres import ENGINES
 
 IMAGES = 12
 NO_CHEST = Rejected(reason=Reason.NOT_CHEST, sentence="This is no chest.")
-ENGINES = ["sqlite", "postgresql"] if ledgers.POSTGRES in os.environ else ["sqlite"]
 
 
 def inspect(path: Path) -> InstanceRef:
@@ -68,7 +69,7 @@ LOSSES: dict[str, Callable[[Path], None]] = {
 
 def mended(config: Config) -> Rebuilt:
     """What the receiver does at its start."""
-    ledger = Ledger.open(config.spool.path, repair=True)
+    ledger = Ledger.of_node(config, repair=True)
     try:
         return rebuild(ledger, Spool(config.spool.path), inspect)
     finally:
@@ -97,6 +98,37 @@ def test_all_is_delivered_again_under_the_same_uids_with_the_same_bytes(
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.skipif(postgres.programs() is None, reason=postgres.HINT)
+def test_after_the_tables_of_a_server_are_lost_the_same_bytes_go(tmp_path: Path) -> None:
+    archive = peers.Archive()
+    with peers.listening(archive) as address:
+        config = workplace.config(tmp_path / "spool", address, ledger=postgres.section(tmp_path))
+        workplace.receive(config, *range(IMAGES))
+        with running(config, "work", "deliver"):
+            assert all_delivered(config, IMAGES)
+        before = archive.digests()
+        workplace.lose(config)
+        assert mended(config) == Rebuilt(objects=IMAGES, received=IMAGES, unreadable=0)
+        with running(config, "work", "deliver"):
+            assert all_delivered(config, IMAGES)
+    assert archive.digests() == before, "another UID, or other bytes"
+
+
+@pytest.mark.skipif(postgres.programs() is None, reason=postgres.HINT)
+def test_what_a_promoted_replica_lacks_is_received_again(tmp_path: Path) -> None:
+    """With asynchronous replication the last commits went with the server that died: its dump of a moment before."""
+    config = workplace.config(tmp_path / "spool", ledger=postgres.section(tmp_path))
+    workplace.receive(config, 1, 2)
+    replica = postgres.copied(str(config.ledger.url))
+    workplace.receive(config, 3, 4)
+    promoted = workplace.config(tmp_path / "spool", ledger=postgres.section(tmp_path, replica))
+    assert workplace.states(promoted) == [("RECEIVED", None)] * 2
+    assert mended(promoted) == Rebuilt(objects=4, received=2, unreadable=0)
+    workplace.receive(promoted, 1, 2, 3, 4)
+    assert workplace.states(promoted) == [("RECEIVED", None)] * 4
+
+
+@pytest.mark.timeout(120)
 def test_what_stood_in_a_lost_log_only_is_received_again(tmp_path: Path) -> None:
     """The file is whole and older: its last transactions were in the log, which is gone."""
     archive = peers.Archive()
@@ -118,22 +150,22 @@ def test_what_stood_in_a_lost_log_only_is_received_again(tmp_path: Path) -> None
 
 
 @pytest.mark.timeout(120)
-def test_the_sop_class_that_went_is_the_one_that_goes_again(tmp_path: Path) -> None:
+def test_the_sop_class_that_went_is_the_one_that_goes_again(tmp_path: Path, engine: dict[str, Any]) -> None:
     """The archive takes more SOP Classes by now; another SOP Class would be a second object in it."""
     old, new = peers.Archive(), peers.Archive()
     with peers.listening(old, measurement_classes=peers.MEASUREMENT_CLASSES[2:]) as address:
-        config = workplace.config(tmp_path / "spool", address)
+        config = workplace.config(tmp_path / "spool", address, **engine)
         workplace.receive(config, 1)
         with running(config, "work", "deliver"):
             assert all_delivered(config, 1)
-    lose_all(config.spool.path / FILE_NAME)
+    workplace.lose(config)
     assert mended(config).received == 1
     with peers.listening(new, measurement_classes=peers.MEASUREMENT_CLASSES) as address:
-        config = workplace.config(tmp_path / "spool", address)
+        config = workplace.config(tmp_path / "spool", address, **engine)
         with running(config, "work", "deliver"):
             assert all_delivered(config, 1)
     assert new.digests() == old.digests()
-    ledger = Ledger.open(config.spool.path)
+    ledger = Ledger.of_node(config)
     (story,) = queries.trace(ledger, "1.2.1.1.1")
     ledger.close()
     assert peers.MEASUREMENT_CLASSES[2] in {row.sop_class_uid for row in story.deliveries}
@@ -182,10 +214,10 @@ def test_the_first_received_comes_first(tmp_path: Path, engine: str) -> None:
 
 
 def test_an_object_that_was_never_acknowledged_is_received_too(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, engine: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     """The receiver died between the name and the commit: the sender will come again, and finds it known."""
-    config = workplace.config(tmp_path / "spool")
+    config = workplace.config(tmp_path / "spool", **engine)
     workplace.receive(config, 1)
     spool = Spool(config.spool.path)
     part = spool.begin()
@@ -262,10 +294,10 @@ def test_results_that_nobody_has_are_discarded_after_a_day(tmp_path: Path, monke
     ledger.close()
 
 
-def test_two_that_start_at_once_receive_each_object_once(tmp_path: Path) -> None:
-    config = workplace.config(tmp_path / "spool")
+def test_two_that_start_at_once_receive_each_object_once(tmp_path: Path, engine: dict[str, Any]) -> None:
+    config = workplace.config(tmp_path / "spool", **engine)
     workplace.receive(config, *range(40))
-    lose_all(config.spool.path / FILE_NAME)
+    workplace.lose(config)
     found: list[Rebuilt] = []
     threads = [threading.Thread(target=lambda: found.append(mended(config))) for _ in range(3)]
     for thread in threads:
@@ -276,10 +308,10 @@ def test_two_that_start_at_once_receive_each_object_once(tmp_path: Path) -> None
     assert workplace.states(config) == [("RECEIVED", None)] * 40
 
 
-def test_killed_half_way_it_goes_on(tmp_path: Path) -> None:
-    config = workplace.config(tmp_path / "spool")
+def test_killed_half_way_it_goes_on(tmp_path: Path, engine: dict[str, Any]) -> None:
+    config = workplace.config(tmp_path / "spool", **engine)
     workplace.receive(config, *range(150))
-    lose_all(config.spool.path / FILE_NAME)
+    workplace.lose(config)
     child = multiprocessing.get_context("fork").Process(target=_rebuild_and_die, args=(config,))
     child.start()
     child.join(30)
@@ -298,7 +330,7 @@ def _rebuild_and_die(config: Config) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return inspect(path)
 
-    rebuild(Ledger.open(config.spool.path), Spool(config.spool.path), dying)
+    rebuild(Ledger.of_node(config), Spool(config.spool.path), dying)
 
 
 def ended(run: Callable[[threading.Event], None], file: Path, ready: Callable[[], bool]) -> BaseException | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,8 +27,8 @@ from cxr_node.result_kinds import ResultKind
 from tests.node import ledgers, peers, test_studies, workplace
 from tests.node.ledgers import Clock
 from tests.node.test_studies import PACS, QUIET_S, WARD
+from tests.postgres import ENGINES
 
-ENGINES = ["sqlite", "postgresql"] if ledgers.POSTGRES in os.environ else ["sqlite"]
 STUDY = "1.2.1"
 DAY_S = 86_400.0
 WHOLE = ["heatmap", "measurements", "report"]

@@ -19,13 +19,14 @@ from cxr_node.domain import Origin
 from cxr_node.node.deliver import retention
 from cxr_node.node.ledger import operator_moves, set_aside
 from cxr_node.node.ledger import studies as study_rows
-from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
+from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import SetAsideReason
 from cxr_node.node.receive import recovery
 from cxr_node.node.spool.spool import Area, Spool
 from cxr_node.node.work.worker import Analyser, Worker
 from tests import builders
 from tests.dicom import studies
+from tests.node import workplace
 from tests.node.ledgers import Clock
 
 PACS = {"name": "pacs", "address": "PACS@127.0.0.1:104", "send": ["report", "measurements", "heatmap"]}
@@ -84,9 +85,8 @@ class Node:
 
     def loses_its_ledger(self) -> None:
         self.ledger.close()
-        for path in self.config.spool.path.glob(f"{FILE_NAME}*"):
-            path.unlink()
-        self.ledger = Ledger.open(self.config.spool.path, now=self.clock)
+        workplace.lose(self.config)
+        self.ledger = Ledger(Ledger.of_node(self.config).database, self.clock)
         assert recovery.rebuild(self.ledger, self.spool, header.identify).received
 
 
@@ -95,14 +95,14 @@ def opened(folder: Path, **sections: Any) -> Iterator[Node]:
     clock = Clock(datetime(2026, 3, 1, 12, 0, tzinfo=UTC))
     content = {"spool": {"path": str(folder / "spool"), "min_free_mib": 0}, "destinations": [PACS]}
     config = loader.parse(content | {"results": {"max_heatmap_px": 1024}} | sections)
-    node = Node(config, clock, Ledger.open(config.spool.path, now=clock))
+    node = Node(config, clock, Ledger(Ledger.of_node(config).database, clock))
     with closing(node.ledger):
         yield node
         node.ledger.close()
 
 
-def test_a_rebuilt_ledger_makes_the_same_chain_of_reports(tmp_path: Path) -> None:
-    with opened(tmp_path) as node:
+def test_a_rebuilt_ledger_makes_the_same_chain_of_reports(tmp_path: Path, engine: dict[str, Any]) -> None:
+    with opened(tmp_path, **engine) as node:
         node.comes(1)
         node.comes(2, ViewPosition="LL")
         assert len(node.answers()) == 3

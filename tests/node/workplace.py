@@ -9,14 +9,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
+
 from cxr_node.config import loader
 from cxr_node.config.schema import STANDARD_KINDS, Address, Config
 from cxr_node.domain import Origin, Precedent, Reason
-from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
 from cxr_node.node.spool.opening import open_spool
 from cxr_node.node.work.worker import Analyser, Worker
 from cxr_node.outcome import Artifact, Outcome, Rejected, Reported
 from cxr_node.result_kinds import ReportPer, ResultKind
+from tests import postgres
 from tests.node import ledgers, peers
 from tests.patience import eventually as eventually
 
@@ -37,7 +40,7 @@ def config(path: Path, *addresses: Address, **sections: Any) -> Config:
 
 def receive(config_: Config, *numbers: int, content: bytes | None = None) -> None:
     """Put instances into spool and ledger as the receiver does; the same number is the same instance."""
-    spool, ledger = open_spool(config_.spool), Ledger.open(config_.spool.path)
+    spool, ledger = open_spool(config_.spool), Ledger.of_node(config_)
     try:
         for number in numbers:
             received_at = datetime.now(UTC)
@@ -90,11 +93,22 @@ def states(config_: Config) -> list[tuple[str, str | None]]:
     """State and reason of each instance, oldest first."""
     from cxr_node.node.ledger import queries
 
-    ledger = Ledger.open(config_.spool.path)
+    ledger = Ledger.of_node(config_)
     try:
         return [(row.state.value, row.reason) for row in reversed(queries.recent(ledger, 10_000))]
     finally:
         ledger.close()
+
+
+def lose(config_: Config) -> None:
+    """Take the ledger away, on whichever engine it is."""
+    if config_.ledger.url is None:
+        for path in config_.spool.path.glob(f"{FILE_NAME}*"):
+            path.unlink()
+        return
+    with postgres.past_the_node(config_.ledger.url) as connection:
+        for table in sa.inspect(connection).get_table_names():
+            connection.execute(sa.text(f"DROP TABLE {table} CASCADE"))
 
 
 def digest(content: bytes) -> str:

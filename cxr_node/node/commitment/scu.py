@@ -22,6 +22,7 @@ from cxr_node.errors import CxrNodeError, DeliveryError, ResourceError
 from cxr_node.node.ledger import commitments
 from cxr_node.node.ledger.commitments import Report, Transaction
 from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.wake import wake
 from cxr_node.node.network.association import (
     EXPLICIT,
     IMPLICIT,
@@ -37,7 +38,7 @@ from cxr_node.node.network.association import (
 )
 from cxr_node.node.network.rejections import Cause, Refusals
 from cxr_node.node.network.statuses import SUCCESS, Response
-from cxr_node.node.process.notify import Role, notify
+from cxr_node.node.process.notify import Role
 from cxr_node.node.retry import backoff_s
 
 log = logging.getLogger(__name__)
@@ -225,5 +226,5 @@ class Reports:
             *(asked.destination, done["committed"], done["sent again"], done["given up"], asked.uid),
         )
         if done["sent again"]:
-            notify(self._config.spool.path, Role.DELIVER)
+            wake(ledger, self._config.spool.path, Role.DELIVER)
         return SUCCESS

@@ -28,7 +28,10 @@ from cxr_node.node.deliver.transcode import PictureCompressor
 from cxr_node.node.ledger import commitments, destination_health, queries
 from cxr_node.node.ledger.lease_keeper import LeaseKeeper, worker_name
 from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.machines import telling
+from cxr_node.node.ledger.opening import await_ledger
 from cxr_node.node.ledger.states import DeliveryJob
+from cxr_node.node.ledger.wake import listening
 from cxr_node.node.network.rejections import Refusals
 from cxr_node.node.process import metrics
 from cxr_node.node.process.logs import describe
@@ -65,7 +68,7 @@ def run(
     notifier = notifier or Notifier()
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # our own line says why a try failed
     with ExitStack() as stack:
-        ledger = Ledger.open(config.spool.path, repair=True)
+        ledger = await_ledger(config, stop, notifier.progress)
         stack.callback(ledger.close)
         owner = stack.enter_context(worker_name(ledger, config.spool.path, Role.DELIVER))
         context = DeliveryContext(
@@ -79,6 +82,8 @@ def run(
         )
         stack.callback(context.refusals.close)
         context.spool.store.prepare()
+        stack.enter_context(listening(ledger, config.spool.path, Role.DELIVER))
+        stack.enter_context(telling(ledger, config.spool.path))
         context.clock.follow(ledger)
         loops = [loop for destination in config.destinations for loop in _loops(context, destination, compressor)]
         loops += _prior_loops(context, priors)

@@ -17,9 +17,10 @@ from cxr_node.errors import ResourceError
 from cxr_node.node.deliver.loop import DeliveryContext, ServiceLoop
 from cxr_node.node.ledger import prior_orders
 from cxr_node.node.ledger.prior_orders import NONE, NOTE, PriorOrder, PriorOutcome
+from cxr_node.node.ledger.wake import wake
 from cxr_node.node.priors.query import NotFetched, Reason, Wanted
 from cxr_node.node.priors.retrieve import Fetched, Order, PriorScu
-from cxr_node.node.process.notify import Role, notify
+from cxr_node.node.process.notify import Role
 from cxr_node.node.retry import LOOK_AFTER_S, NO_PAUSE, PAUSE_S, Pause
 from cxr_node.node.spool.disk import MIB
 from cxr_node.node.spool.spool import Area, SpoolCorruptError
@@ -81,7 +82,7 @@ class PriorLoop(ServiceLoop):
         reasons = sorted({f"{each.reason}: {each.sentence}" for each in outcomes if each.reason is not None})
         words = "; ".join([f"{number} fetched from {self.name}", *reasons])
         is_held = prior_orders.settle_order(context.ledger, order, outcomes, words)
-        notify(context.config.spool.path, Role.WORK)
+        wake(context.ledger, context.config.spool.path, Role.WORK)
         log.log(
             logging.INFO if {each.reason for each in outcomes} <= {None, *_EXPECTED} else logging.WARNING,
             "earlier radiographs source=%s instance=%d attempt=%d fetched=%d took_ms=%d %s",

@@ -11,14 +11,17 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.server_clock import LOOK_EVERY_S
 from cxr_node.node.ledger.states import OPEN, DeliveryJob, OrderState, StudyState
-from cxr_node.node.ledger.tables import deliveries, prior_orders, studies
+from cxr_node.node.ledger.tables import clock_steps, deliveries, prior_orders, studies
 
 log = logging.getLogger(__name__)
 
 TOLERANCE_S = 2.0
 """Of the clock: less is corrected by slewing, or not worth a transaction."""
 _MARGIN_S = 0.5
+_SAME_STEP = timedelta(minutes=1)
+"""Two processes notice one step within this time."""
 
 
 class ClockWatch:
@@ -74,7 +77,8 @@ class ClockWatch:
 
 def _before_now(ledger: Ledger, passed_s: float) -> datetime:
     """When the clock stepped, by the clock as it is now: not later than that."""
-    return ledger.now() - timedelta(seconds=passed_s + _MARGIN_S)
+    noticed_s = LOOK_EVERY_S if ledger.database.is_shared else 0.0  # others date by a server's new clock already
+    return ledger.now() - timedelta(seconds=passed_s + noticed_s + _MARGIN_S)
 
 
 def _redate(ledger: Ledger, step_s: float, passed_s: float) -> int:
@@ -87,6 +91,8 @@ def _redate(ledger: Ledger, step_s: float, passed_s: float) -> int:
     rows = sa.select(*columns).where(deliveries.c.state.in_(OPEN))
     waiting = sa.select(studies.c.id, studies.c.not_before).where(studies.c.state == StudyState.WAITING)
     with ledger.database.writing() as connection:
+        if ledger.database.is_shared and not _is_first(connection, step_s, now):
+            return _last(connection)
         for row in connection.execute(rows.with_for_update()).all():
             moved: dict[str, datetime] = {}
             if not since <= row.first_due_at <= now:
@@ -102,4 +108,21 @@ def _redate(ledger: Ledger, step_s: float, passed_s: float) -> int:
         for order in connection.execute(ordered.where(prior_orders.c.state == OrderState.DUE).with_for_update()).all():
             due = {"until": order.until + step, "not_before": order.not_before + step}
             connection.execute(sa.update(prior_orders).where(prior_orders.c.id == order.id).values(due))
-        return int(connection.scalar(sa.select(sa.func.max(deliveries.c.id))) or 0)
+        return _last(connection)
+
+
+def _last(connection: sa.Connection) -> int:
+    return int(connection.scalar(sa.select(sa.func.max(deliveries.c.id))) or 0)
+
+
+def _is_first(connection: sa.Connection, step_s: float, now: datetime) -> bool:
+    """Whether no other process has dated by this step of the server's clock, which all of them notice."""
+    connection.execute(sa.text("LOCK TABLE clock_steps IN EXCLUSIVE MODE"))
+    near = sa.and_(
+        clock_steps.c.at.between(now - _SAME_STEP, now + _SAME_STEP),
+        clock_steps.c.step_s.between(step_s - 2 * TOLERANCE_S, step_s + 2 * TOLERANCE_S),
+    )
+    if connection.scalar(sa.select(clock_steps.c.id).where(near).limit(1)) is not None:
+        return False
+    connection.execute(sa.insert(clock_steps).values(at=now, step_s=step_s))
+    return True

@@ -1,7 +1,7 @@
 """The ledger's connection: engine, transactions, migrations, and errors by whose fault they are.
 
 Knows no table. SQLite runs in WAL with synchronous=FULL: a commit that returned survives a power cut. Only leases are
-taken with NORMAL, without an fsync: see `leasing`.
+taken with NORMAL, without an fsync: see `leasing`. What is PostgreSQL's own is in `postgres`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,76 +21,16 @@ from typing import Any
 import sqlalchemy as sa
 
 from cxr_node.errors import ConfigError, LedgerLostError, ResourceError
+from cxr_node.node.ledger import postgres
+from cxr_node.node.ledger.server_clock import ServerClock
+from cxr_node.node.ledger.sqlite_file import kind, set_damaged_aside, tells_damage
+from cxr_node.node.ledger.wake import Teller
 from cxr_node.node.process import metrics
-from cxr_node.node.spool.disk import sync
+from cxr_node.node.process.notify import Role
 
 log = logging.getLogger(__name__)
 
-FULL_CHECK_BYTES = 512 * 1024 * 1024
-"""Up to here the full check: 1.9 s for the 286 MiB of 100,000 images. Beyond, quick_check, which leaves the indexes
-out and takes 0.6 s for the same."""
-_LOCKED_S = 15.0
-_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-_PRIMARY = 0xFF  # of an extended result code
-
-
-def set_damaged_aside(file: Path, now: datetime) -> Path | None:
-    """Set a damaged file aside, under the caller's lock; returns its new path, None if it is intact.
-
-    A process that still has it open notices at its next transaction and ends (`Database.require_whole`).
-
-    Raises
-    ------
-    ResourceError : the file cannot be read or renamed, which is not damage.
-    """
-    damage = find_damage(file)
-    if damage is None:
-        return None
-    aside = set_aside(file, now)
-    log.error("ledger damaged cause=%r set_aside=%s", damage, aside.name)
-    return aside
-
-
-def find_damage(file: Path) -> str | None:
-    """First fault of an SQLite file; None if it is intact, empty or missing."""
-    if not file.exists():
-        return None
-    full = file.stat().st_size <= FULL_CHECK_BYTES
-    try:
-        with closing(sqlite3.connect(file, timeout=_LOCKED_S)) as connection:
-            (found,) = connection.execute(f"PRAGMA {'integrity' if full else 'quick'}_check(1)").fetchone()
-    except sqlite3.Error as error:
-        if tells_damage(error):
-            return str(error)
-        raise ResourceError(f"ledger: {type(error).__name__}: {error}") from error
-    return None if found == "ok" else str(found).splitlines()[-1]
-
-
-def tells_damage(error: object) -> bool:
-    """Whether a driver error means that the file is damaged."""
-    return kind(error) in _DAMAGE
-
-
-def kind(error: object) -> int:
-    """SQLite's result code of a fault, without its details; 0 where it is none of SQLite's."""
-    return getattr(error, "sqlite_errorcode", 0) & _PRIMARY if isinstance(error, sqlite3.Error) else 0
-
-
-def set_aside(file: Path, now: datetime, why: str = "damaged") -> Path:
-    """Rename the file with its log, the log first: SQLite deletes a log whose file is empty."""
-    aside = file.with_name(f"{file.name}.{why}-{now:%Y%m%dT%H%M%S.%fZ}")
-    try:
-        for suffix in ("-wal", "-shm", ""):
-            with suppress(FileNotFoundError):
-                file.with_name(file.name + suffix).rename(aside.with_name(aside.name + suffix))
-        file.touch(mode=0o600)
-        sync(file.parent)
-    except OSError as error:
-        raise ResourceError(f"ledger: cannot be set aside: {error.strerror}") from error
-    return aside
-
-
-HEAD = "1004"
+HEAD = "1005"
 """The newest migration; a test compares it with the folder."""
 _UNRELEASED = "0"
 """First digit of the revisions before 0.1.0."""
@@ -105,8 +46,20 @@ _SYNCHRONOUS = "cxr_node_synchronous"
 
 
 def utc_now() -> datetime:
-    """Read this machine's wall clock; with several machines it must be the database's (reliability.md T24)."""
+    """Read this machine's wall clock; where several share a server, it is the server's (`ServerClock`)."""
     return datetime.now(UTC)
+
+
+class AbsentLedgerError(ConfigError):
+    """There are no tables yet, and whoever asks does not make them."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+        super().__init__(f"{place}: there is no ledger yet; has the node run with this configuration?")
+
+
+class ConflictError(ResourceError):
+    """Two machines changed the same rows in another order, and this transaction was undone: it may be tried again."""
 
 
 class UnreleasedLedgerError(ConfigError):
@@ -122,36 +75,109 @@ class UnreleasedLedgerError(ConfigError):
 class Database:
     """Transactions on one ledger database; threads may share it, processes may not."""
 
-    def __init__(self, engine: sa.Engine) -> None:
-        self.engine = engine
-        self._reading = engine.execution_options(**{_READ_ONLY: True})
-        self._leasing = engine.execution_options(**{_LEASING: True})
+    def __init__(self, engine: sa.Engine, machine: str = "") -> None:
+        self.engine, self.machine = engine, machine
         self._file = _file(engine.url)
+        self._server_clock = ServerClock() if self._file is None else None
+        view = {} if self._file is not None else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        self._reading = engine.execution_options(**{_READ_ONLY: True}, **view)
+        self._leasing = engine.execution_options(**{_LEASING: True})
         self._shared = threading.local()
+        self._teller = Teller(self)
+        self._is_open = False
         self._opened: tuple[int, int] | None = None
         self._lost = ""
 
     @classmethod
-    def open(cls, url: str, lock_path: Path, *, repair: bool = False) -> Database:
-        """Connect, and bring the tables up to date; `repair`: set a damaged file aside and start a new one.
+    def open(
+        cls,
+        url: str,
+        lock_path: Path,
+        *,
+        machine: str = "",
+        password: Callable[[], str] | None = None,
+        repair: bool = False,
+        must_exist: bool = False,
+    ) -> Database:
+        """Connect, and bring the tables up to date.
+
+        Parameters
+        ----------
+        machine : whose processes those of other machines need not wake
+        password : reads the server's, for each connection
+        repair : set a damaged file aside and start a new one
+        must_exist : refuse a server's database that has no tables yet
 
         Raises
         ------
         ResourceError : the database does not answer.
-        ConfigError : the database was written by a newer version of this package, or by one before 0.1.0.
+        ConfigError : it was written by a newer version of this package, or by one before 0.1.0; a server refuses us,
+            or its clock is far from ours.
         """
-        database = cls(_engine(sa.make_url(url)))
-        with _start_lock(lock_path):
-            if repair and database._file is not None:
-                set_damaged_aside(database._file, utc_now())
-            database._bring_up_to_date()
-            database._opened = database._identity()
+        database = cls(_engine(sa.make_url(url), password), machine)
+        try:
+            with _start_lock(lock_path):
+                if repair and database._file is not None:
+                    set_damaged_aside(database._file, utc_now())
+                database._bring_up_to_date(must_exist)
+                database._opened, database._is_open = database._identity(), True
+        except BaseException:
+            database.close()
+            raise
         return database
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other machines may work on it too."""
+        return self._file is None
+
+    @property
+    def driver_error(self) -> type[Exception]:
+        """Root of all errors of the driver."""
+        found: type[Exception] = self.engine.dialect.dbapi.Error  # type: ignore[union-attr]  # the engine has loaded it
+        return found
+
+    @contextmanager
+    def apart(self) -> Iterator[Any]:
+        """A connection of a server's driver, outside the pool and every transaction: to listen, and to tell."""
+        with self._faults():
+            held = self.engine.connect()
+        try:
+            driver: Any = held.connection.driver_connection
+            held.detach()
+            driver.autocommit = True
+            yield driver
+        finally:
+            held.close()
+
+    def tell(self, role: Role) -> None:
+        """Let the processes of a role look into the ledger, on all other machines; does not wait for it."""
+        if self.is_shared:
+            self._teller.tell(role)
+
+    @property
+    def clock(self) -> Callable[[], datetime]:
+        """What dates leases and due times: the server's clock where there is one, else this machine's."""
+        return self._server_clock or utc_now
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people."""
+        url = self.engine.url
+        return str(self._file or f"{url.database} at {url.host or url.query.get('host')}")
+
+    def describe(self) -> postgres.Described:
+        """What a server says of itself."""
+        with self.reading() as connection:
+            found = postgres.describe(connection)
+        clock = self._server_clock
+        return found if clock is None else replace(found, differs_s=abs(clock.ahead_s))
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
         """One transaction that holds the write lock from its first statement (SQLite: BEGIN IMMEDIATE)."""
         with self._faults(), metrics.transaction(), self.engine.begin() as connection:
+            self._follow_clock(connection)
             yield connection
         self.require_whole()  # a commit to a file that was set aside is lost
 
@@ -162,8 +188,10 @@ class Database:
         The kernel has the commit, so it outlives every process. A power cut may forget it, and ends with it whoever
         held the lease: the row is free again at once, which is what a restart makes of it anyhow. The next commit that
         is durable makes this one durable too: the log is written in order, so a lost claim is never settled.
+        On a server it is as durable as `writing`: whoever holds the lease outlives the server's power cut.
         """
         with self._faults(), self._leasing.begin() as connection:
+            self._follow_clock(connection)
             yield connection
         self.require_whole()
 
@@ -175,6 +203,7 @@ class Database:
             yield shared
             return
         with self._faults(), self._reading.begin() as connection:
+            self._follow_clock(connection)
             yield connection
 
     @contextmanager
@@ -201,6 +230,7 @@ class Database:
 
     def close(self) -> None:
         """Close all connections."""
+        self._teller.close()
         self.engine.dispose()
 
     def _identity(self) -> tuple[int, int] | None:
@@ -217,16 +247,25 @@ class Database:
         try:
             yield
         except sa.exc.DBAPIError as error:
-            if isinstance(error, (sa.exc.ProgrammingError, sa.exc.IntegrityError)):
-                raise
-            first_line = (str(error.orig).splitlines() or [""])[0]
-            sentence = f"ledger: {type(error.orig).__name__}: {first_line}"
-            if tells_damage(error.orig):
-                self._lost = sentence
-                raise LedgerLostError(sentence) from error
-            raise ResourceError(sentence) from error
+            raise self._named(error) from error
         except sa.exc.TimeoutError as error:
             raise ResourceError("ledger: no free database connection") from error
+
+    def _named(self, error: sa.exc.DBAPIError) -> Exception:
+        first_line = (str(error.orig).splitlines() or [""])[0]
+        sentence = f"ledger: {type(error.orig).__name__}: {first_line}"
+        if tells_damage(error.orig) or (self._is_open and postgres.tells_loss(error.orig)):
+            self._lost = sentence
+            return LedgerLostError(sentence)
+        if not self._is_open and self._file is None and (refused := postgres.refusal(error.orig)) is not None:
+            return ConfigError(f"ledger: {self.place}: {refused}")
+        if isinstance(error, (sa.exc.ProgrammingError, sa.exc.IntegrityError)):
+            return error
+        return ConflictError(sentence) if postgres.tells_conflict(error.orig) else ResourceError(sentence)
+
+    def _follow_clock(self, connection: sa.Connection) -> None:
+        if self._server_clock is not None:
+            self._server_clock.follow(connection)
 
     def _revision(self) -> str | None:
         with self.reading() as connection:
@@ -234,8 +273,12 @@ class Database:
                 return None
             return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
 
-    def _bring_up_to_date(self) -> None:
+    def _bring_up_to_date(self, must_exist: bool = False) -> None:
         revision = self._revision()
+        if self._server_clock is not None:
+            self._server_clock.require_near()
+        if revision is None and must_exist:
+            raise AbsentLedgerError(self.place)
         if revision is not None and revision[0] == _UNRELEASED:
             raise UnreleasedLedgerError(revision)
         if not _is_known(revision):
@@ -247,6 +290,8 @@ class Database:
         from alembic.util.exc import CommandError
 
         with self.writing() as connection:
+            if self._file is None:
+                postgres.wait_to_migrate(connection)
             try:
                 command.upgrade(alembic_config(connection), "head")
             except CommandError as error:
@@ -262,19 +307,24 @@ def alembic_config(connection: sa.Connection) -> Any:
     return config
 
 
-def _engine(url: sa.URL) -> sa.Engine:
+def _engine(url: sa.URL, password: Callable[[], str] | None = None) -> sa.Engine:
     is_file = url.get_backend_name() == "sqlite"
-    engine = sa.create_engine(
-        url,
-        hide_parameters=True,
-        pool_size=POOL_SIZE,
-        max_overflow=0,
-        pool_timeout=BUSY_TIMEOUT_S,
-        pool_pre_ping=not is_file,  # a server may have hung up
-    )
+    try:
+        engine = sa.create_engine(
+            url if is_file else postgres.options(url),
+            hide_parameters=True,
+            pool_size=POOL_SIZE,
+            max_overflow=0,
+            pool_timeout=BUSY_TIMEOUT_S,
+            pool_pre_ping=not is_file,  # a server may have hung up
+        )
+    except ModuleNotFoundError as error:
+        raise postgres.require_driver(error) from error
     if is_file:
         sa.event.listen(engine, "connect", _prepare_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)
+    else:
+        postgres.prepare(engine, password)
     return engine
 
 

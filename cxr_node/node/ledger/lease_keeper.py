@@ -1,7 +1,8 @@
 """One name per living process, and leases that last as long as the work does.
 
 A process that was killed leaves leases behind. Its successor takes over its name, which is a lock that the
-kernel opened when the process died, and frees them at once instead of waiting for their time to pass.
+kernel opened when the process died, and frees them at once instead of waiting for their time to pass. That is seen
+on its own machine only: whether another machine has died, or cannot be reached, nothing tells but the lease's end.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import fcntl
 import itertools
 import logging
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,11 +25,11 @@ from cxr_node.errors import LedgerLostError, ResourceError
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import FREE, DeliveryJob, Job, StudyJob
 from cxr_node.node.ledger.tables import deliveries, instances, studies
+from cxr_node.node.process import machine
 from cxr_node.node.process.notify import Role
 
 log = logging.getLogger(__name__)
 
-_MAX_HOST_CHARS = 40  # a lease's owner has 64
 _SUSPECT_DELAY_S = 1.0
 _HUNG_AFTER_LEASES = 5
 Leased = Job | StudyJob | DeliveryJob
@@ -38,18 +38,16 @@ Leased = Job | StudyJob | DeliveryJob
 @contextmanager
 def worker_name(ledger: Ledger, spool_path: Path, role: Role) -> Iterator[str]:
     """Hold the first free name of a role on this machine, and free what its last, dead holder had leased."""
-    host = socket.gethostname()[:_MAX_HOST_CHARS]
-    folder = spool_path / "run"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder, here = spool_path / "run", machine.name(spool_path)
     for number in itertools.count():
-        file = os.open(folder / f"{role}-{host}-{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        file = os.open(folder / f"{role}-{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(file)
             continue
         try:
-            owner = f"{host}/{role}-{number}"
+            owner = f"{here}/{role}-{number}"
             if freed := _free(ledger, owner):
                 log.warning("freed leases=%d owner=%s", freed, owner)
             yield owner

@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
+from cxr_node.config.schema import Config
 from cxr_node.domain import Finding, InstanceRef, Origin, Priority, Verdict
 from cxr_node.errors import ResourceError
-from cxr_node.node.ledger import commitments, destination_health, lateness, results
-from cxr_node.node.ledger.database import Database, utc_now
+from cxr_node.node.ledger import commitments, destination_health, lateness, postgres, results
+from cxr_node.node.ledger.database import AbsentLedgerError, Database
 from cxr_node.node.ledger.receipts import Arrival, GroupCommit
 from cxr_node.node.ledger.ripening import Judged, expect, wanting
 from cxr_node.node.ledger.states import (
@@ -43,7 +45,7 @@ from cxr_node.node.ledger.states import (
     pick,
 )
 from cxr_node.node.ledger.tables import IS_OPEN, deliveries, instance_artifacts, instances, studies
-from cxr_node.node.process import metrics
+from cxr_node.node.process import machine, metrics
 from cxr_node.outcome import Rejected
 from cxr_node.result_kinds import ReportPer, ResultKind, Wish
 
@@ -58,19 +60,41 @@ class Ledger:
     raises ResourceError where the database does not answer or cannot write, LedgerLostError where its file is lost.
     """
 
-    def __init__(self, database: Database, now: Callable[[], datetime] = utc_now) -> None:
+    def __init__(self, database: Database, now: Callable[[], datetime] | None = None) -> None:
+        """`now` is the database's clock unless a test says otherwise."""
         self.database = database
-        self.now = now
-        self._arrivals = GroupCommit(database, now)
+        self.now = now or database.clock
+        self._arrivals = GroupCommit(database, self.now)
+
+    @classmethod
+    def of_node(cls, config: Config, *, repair: bool = False, must_exist: bool = False) -> Ledger:
+        """Open the ledger that is configured, and bring its tables up to date.
+
+        Parameters
+        ----------
+        repair : for processes that write: a damaged file is set aside, and a new one is started
+        must_exist : for those that look at what a node has done
+
+        Raises
+        ------
+        ResourceError : it does not answer.
+        ConfigError : it cannot be used before an operator has acted, or does not exist.
+        """
+        spool_path, url, file = config.spool.path, config.ledger.url, config.ledger.password
+        if must_exist and url is None and not (spool_path / FILE_NAME).exists():
+            raise AbsentLedgerError(str(spool_path))
+        password = None if file is None else partial(postgres.password_in, file)
+        return cls.open(spool_path, url, repair=repair, must_exist=must_exist, password=password)
 
     @classmethod
     def open(
-        cls, spool_path: Path, url: str | None = None, now: Callable[[], datetime] = utc_now, *, repair: bool = False
+        cls,
+        spool_path: Path,
+        url: str | None = None,
+        now: Callable[[], datetime] | None = None,
+        **how: Any,
     ) -> Ledger:
-        """Open the spool's own SQLite ledger, or the one at `url`, and bring its tables up to date.
-
-        `repair`, for processes that write: a damaged file is set aside, and a new one is started.
-        """
+        """Open the spool's own SQLite ledger, or the one at `url`, as `Database.open` does."""
         file = spool_path / FILE_NAME
         try:
             (spool_path / "run").mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -79,7 +103,7 @@ class Ledger:
         except OSError as error:
             raise ResourceError(f"ledger: {spool_path}: {error.strerror}") from error
         lock = spool_path / "run" / "migrate.lock"
-        return cls(Database.open(url or f"sqlite:///{file}", lock, repair=repair), now)
+        return cls(Database.open(url or f"sqlite:///{file}", lock, machine=machine.name(spool_path), **how), now)
 
     def close(self) -> None:
         """Close the connections."""

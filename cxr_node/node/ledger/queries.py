@@ -118,6 +118,8 @@ class Event:
     at: datetime
     what: str
     detail: str
+    machine: str | None
+    """Where; None where the ledger is one machine's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from cxr_node.domain import InstanceRef, Origin, Priority
 from cxr_node.errors import CxrNodeError
-from cxr_node.node.ledger.database import Database
+from cxr_node.node.ledger.database import ConflictError, Database
 from cxr_node.node.ledger.states import InstanceState
 from cxr_node.node.ledger.tables import Instant, events, instances
 
@@ -82,13 +82,12 @@ class GroupCommit:
         try:
             with self._database.writing() as connection:
                 found = arrive(connection, [each.arrival for each in together], self._now())
-        except CxrNodeError as error:  # the database's fault, so it fails all
-            for each in together:
-                each.fault = error
-        except Exception as error:  # a fault of one arrival must not fail the others
-            if len(together) == 1:
-                together[0].fault = error
-            else:
+        except Exception as error:
+            is_of_all = isinstance(error, CxrNodeError) and not isinstance(error, ConflictError)
+            if is_of_all or len(together) == 1:
+                for each in together:
+                    each.fault = error
+            else:  # a fault of one arrival, or a conflict with another machine's, must not fail the others
                 for each in together:
                     self._write([each])
         else:

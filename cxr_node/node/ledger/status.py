@@ -12,11 +12,12 @@ import sqlalchemy as sa
 
 from cxr_node import times
 from cxr_node.config.schema import Config
-from cxr_node.node.ledger import destination_health, holds, listing, queries, results, study_stories
+from cxr_node.node.ledger import destination_health, holds, listing, machines, queries, results, study_stories
 from cxr_node.node.ledger.destination_health import Health
 from cxr_node.node.ledger.holds import Hold
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.listing import By, Oldest
+from cxr_node.node.ledger.machines import MachineState
 from cxr_node.node.ledger.queries import DeliveryRow, InstanceRow, Story
 from cxr_node.node.ledger.states import OPEN, DeliveryState, InstanceState, PromiseState, StudyState
 from cxr_node.node.ledger.study_stories import DocumentRow, StudyCounts, StudyRow
@@ -39,7 +40,9 @@ class Surroundings:
 
 def surroundings(ledger: Ledger, spool_path: Path, destinations: Collection[str]) -> Surroundings:
     """Look round once, for many sentences."""
-    roles, seen, held = supervisor.look(spool_path), destination_health.look(ledger), holds.look(ledger)
+    found = machines.look(ledger, spool_path, supervisor.ROLES)
+    roles = machines.together(found, supervisor.ROLES)
+    seen, held = destination_health.look(ledger), holds.look(ledger)
     return Surroundings(roles=roles, destinations=destinations, health=seen, holds=held, now=ledger.now())
 
 
@@ -112,7 +115,7 @@ def _of_instance(
     lease = connection.execute(sa.select(instances.c.lease_until).where(instances.c.id == row.id)).scalar_one()
     stopped = _stopped("work", around)
     if stopped is None and _is_held(lease, around.now):
-        return "it is being judged now"
+        return f"it is being judged now{_by(connection, row.lease_owner)}"
     order = [instances.c[name] for name in instances.info["order"]]
     mine = sa.select(*order).where(instances.c.id == row.id)
     sooner = sa.or_(sa.tuple_(*order) < mine.scalar_subquery(), instances.c.lease_until > around.now)
@@ -144,7 +147,9 @@ def _of_delivery(connection: sa.Connection, row: DeliveryRow, around: Surroundin
     if stopped is not None and row.destination not in around.holds:
         return "; ".join(word for word in (stopped, down, _queue(before)) if word)
     if _is_held(found["lease_until"], around.now):
-        return "; ".join(word for word in (down, "it is being sent now") if word)
+        return "; ".join(
+            word for word in (down, f"it is being sent now{_by(connection, found['lease_owner'])}") if word
+        )
     if (hold := around.holds.get(row.destination)) is not None:
         return f"{row.destination} is {held(hold, around.now)}; `cxr-node release {row.destination}` sends it"
     said = [down] if down else []
@@ -153,6 +158,11 @@ def _of_delivery(connection: sa.Connection, row: DeliveryRow, around: Surroundin
     if tried:
         said.append("another image of this destination is being tried")
     return "; ".join([*said, _queue(before)])
+
+
+def _by(connection: sa.Connection, owner: str | None) -> str:
+    """Where, as the end of a sentence; nothing where there is one machine."""
+    return "" if owner is None or connection.dialect.name == "sqlite" else f" by {owner}"
 
 
 def _stopped(role: str, around: Surroundings) -> str | None:
@@ -240,9 +250,7 @@ def _sentences(alarm: Alarm, seen: NodeStatus) -> Iterator[str]:
         case "dead":
             yield from _dead(seen)
         case "stopped":
-            if stopped := [role for role, state in seen.roles.items() if not state.running]:
-                verb = "does" if len(stopped) == 1 else "do"
-                yield f"{', '.join(stopped)} {verb} not run"
+            yield from _not_running(seen)
         case "uncommitted":
             for name, states in seen.uncommitted.items():
                 if number := sum(states.values()):
@@ -251,6 +259,14 @@ def _sentences(alarm: Alarm, seen: NodeStatus) -> Iterator[str]:
             yield from _down(alarm, seen)
         case "waiting":
             yield from _waiting(alarm, seen)
+
+
+def _not_running(seen: NodeStatus) -> Iterator[str]:
+    if stopped := [role for role, state in seen.roles.items() if not state.running]:
+        yield f"{', '.join(stopped)} {'does' if len(stopped) == 1 else 'do'} not run"
+    for each in seen.machines:
+        if each.is_silent:
+            yield f"{each.name} has not been heard of for {times.age(seen.at - each.seen_at)}"
 
 
 def _dead(seen: NodeStatus) -> Iterator[str]:
@@ -307,6 +323,9 @@ class NodeStatus:
 
     at: datetime
     roles: Mapping[str, RoleState]
+    """Over all machines."""
+    machines: Sequence[MachineState]
+    """Those that share the ledger; this one alone where it is a file."""
     instances: Mapping[InstanceState, int]
     """By state."""
     oldest: Oldest | None
@@ -340,10 +359,13 @@ def _look(ledger: Ledger, config: Config) -> NodeStatus:
     strays = [name for name, states in queues.items() if name not in addresses and _unsettled(states)]
     none = dict.fromkeys(DeliveryState, 0)
     around = surroundings(ledger, config.spool.path, addresses)
+    roles = supervisor.ROLES if config.web is None else (*supervisor.ROLES, "web")
+    found = machines.look(ledger, config.spool.path, roles)
     places = {name: queues.get(name, none) for name in (*addresses, *strays)}
     return NodeStatus(
         at=around.now,
-        roles=around.roles if config.web is None else supervisor.look(config.spool.path, (*supervisor.ROLES, "web")),
+        roles=machines.together(found, roles),
+        machines=found,
         instances=queries.counts(ledger),
         oldest=listing.oldest_instance(ledger),
         studies=study_stories.counts(ledger, config.study.max_wait_s),

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from cxr_node.config.schema import MAX_DELAY_S, MAX_STUDY_WAIT_S
 from cxr_node.domain import Priority
+from cxr_node.node.process.machine import host
 from cxr_node.result_kinds import ReportPer
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -34,6 +35,11 @@ class Instant(sa.types.TypeDecorator[datetime]):
     def process_result_value(self, value: int | None, dialect: Any) -> datetime | None:
         """Database to Python."""
         return None if value is None else _EPOCH + timedelta(microseconds=value)
+
+
+def _here(context: Any) -> str | None:
+    """What people call this machine, where there are several."""
+    return None if context.dialect.name == "sqlite" else host()
 
 
 _UID = sa.String(64)
@@ -317,6 +323,8 @@ events = sa.Table(
     sa.Column("at", Instant, nullable=False),
     sa.Column("what", _WORD, nullable=False),
     sa.Column("detail", sa.Text, nullable=False),
+    # where it happened; null where the ledger is one machine's
+    sa.Column("machine", _WORD, default=_here),
     sqlite_autoincrement=True,
 )
 
@@ -353,4 +361,28 @@ alerts = sa.Table(
     sa.Column("began_at", Instant, nullable=False),
     sa.Column("announced_at", Instant),
     sa.Column("ended_at", Instant),
+)
+
+# The machines that share this ledger, as each last told.
+machines = sa.Table(
+    "machines",
+    metadata,
+    sa.Column("name", _WORD, primary_key=True),
+    sa.Column("host", _WORD, nullable=False),
+    sa.Column("version", _WORD, nullable=False),
+    sa.Column("seen_at", Instant, nullable=False),
+    # state of each role, as JSON
+    sa.Column("roles", sa.Text, nullable=False),
+    # by which rules and weights its worker answers
+    sa.Column("rules_sha256", _SHA256),
+)
+
+# Steps of the database's clock by which open deliveries were dated: each once, whoever notices.
+clock_steps = sa.Table(
+    "clock_steps",
+    metadata,
+    sa.Column("id", _KEY, primary_key=True),
+    sa.Column("at", Instant, nullable=False),
+    sa.Column("step_s", sa.Double, nullable=False),
+    sqlite_autoincrement=True,
 )

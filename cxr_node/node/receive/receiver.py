@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from cxr_node.config.schema import Config
@@ -22,10 +21,11 @@ from cxr_node.node.audit.recorder import SILENT, Audit
 from cxr_node.node.ledger import results
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.receipts import Arrival, first_receipt, number_of
+from cxr_node.node.ledger.wake import wake
 from cxr_node.node.network.file_meta import file_meta
 from cxr_node.node.network.statuses import OUT_OF_RESOURCES
 from cxr_node.node.process import metrics
-from cxr_node.node.process.notify import Role, notify
+from cxr_node.node.process.notify import Role
 from cxr_node.node.spool.disk import MIB
 from cxr_node.node.spool.part import Part
 from cxr_node.node.spool.spool import Spool
@@ -135,7 +135,7 @@ class Receiver:
         if ref.sop_instance_uid != request.sop_instance_uid or ref.sop_class_uid != request.sop_class_uid:
             raise ContradictionError("the data set is not the object that the command announced")
         with self._sync_slots:
-            stored = self._spool.store_object(part, datetime.now(UTC))
+            stored = self._spool.store_object(part, self._ledger().now())  # the clock that all machines share
         origin = Origin(
             calling_ae_title=request.calling_ae_title,
             peer_host=request.peer_host,
@@ -181,7 +181,7 @@ class Receiver:
         while self._is_unheard and self._notifying.acquire(blocking=False):
             try:
                 self._is_unheard = False
-                notify(self._spool.path, Role.WORK)
+                wake(self._ledger(), self._spool.path, Role.WORK)
             finally:
                 self._notifying.release()
 

@@ -28,7 +28,8 @@ from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.operator_moves import ADMITTED
 from cxr_node.node.ledger.receipts import Arrival, arrive
 from cxr_node.node.ledger.tables import artifacts, instance_artifacts, instances
-from cxr_node.node.process.notify import Role, notify
+from cxr_node.node.ledger.wake import wake
+from cxr_node.node.process.notify import Role
 from cxr_node.node.spool.spool import Area, Spool
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def rebuild(ledger: Ledger, spool: Spool, inspect: Inspect, progress: Callable[[
             "holds nor what was set aside",
             *(received, len(stored)),
         )
-        notify(spool.path, Role.WORK)
+        wake(ledger, spool.path, Role.WORK)
     return Rebuilt(objects=len(stored), received=received, unreadable=unreadable)
 
 

@@ -32,6 +32,8 @@ from cxr_node.errors import ConfigError, CxrNodeError, ResourceError
 from cxr_node.node.audit.recorder import SILENT, Audit, alert
 from cxr_node.node.commitment import scu
 from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.machines import telling
+from cxr_node.node.ledger.opening import await_ledger
 from cxr_node.node.network.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from cxr_node.node.network.guarded_socket import GuardedSocket
 from cxr_node.node.network.rejections import Cause, Refusals
@@ -108,10 +110,11 @@ def serve(config: Config, inspect: Inspect, transfer_syntaxes: Sequence[str], ho
     listener = threading.Thread(target=server.serve_forever, args=(TURN_S,), name="listener", daemon=True)
     listener.start()  # a C-ECHO is answered from now on; a C-STORE waits until the ledger is open
     try:
-        ledger = gate.admit(partial(_open, spool, inspect, hooks.progress))
+        ledger = gate.admit(partial(_open, config, spool, inspect, hooks))
         server.on_turn = hooks.progress
-        _run(server, listener, ledger, hooks)
-        _refuse_newcomers(server, hooks)
+        with telling(ledger, spool.path):
+            _run(server, listener, ledger, hooks)
+            _refuse_newcomers(server, hooks)
     finally:
         gate.give_up()
         BaseServer.shutdown(server)  # the base class's own also forgets the server in a list it is not in
@@ -121,11 +124,11 @@ def serve(config: Config, inspect: Inspect, transfer_syntaxes: Sequence[str], ho
     refusals.close()
 
 
-def _open(spool: Spool, inspect: Inspect, progress: Callable[[], None]) -> Ledger:
+def _open(config: Config, spool: Spool, inspect: Inspect, hooks: Hooks) -> Ledger:
     spool.store.prepare()
-    ledger = Ledger.open(spool.path, repair=True)
+    ledger = await_ledger(config, hooks.stop, hooks.progress)
     try:
-        _tidy(spool, ledger, inspect, progress)
+        _tidy(spool, ledger, inspect, hooks.progress)
     except BaseException:
         ledger.close()
         raise

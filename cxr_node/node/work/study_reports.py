@@ -20,8 +20,9 @@ from cxr_node.errors import LedgerLostError, ModelError, ResourceError
 from cxr_node.node.ledger import studies
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import DeadReason, Member, StoredArtifact, StudyJob
+from cxr_node.node.ledger.wake import wake
 from cxr_node.node.process.logs import describe
-from cxr_node.node.process.notify import Role, notify
+from cxr_node.node.process.notify import Role
 from cxr_node.node.retry import PAUSE_S
 from cxr_node.node.spool.spool import Area, Spool, SpoolCorruptError
 from cxr_node.node.work import report_chain
@@ -106,7 +107,7 @@ class StudyReporter:
         report_chain.keep(self.spool, job, before, stored)
         verdict = None if report is None else _word(report.verdict, images)
         was_held = studies.settle_study(self.ledger, job, verdict, stored, self.config.wishes)
-        notify(self.config.spool.path, Role.DELIVER)
+        wake(self.ledger, self.config.spool.path, Role.DELIVER)
         return settled(was_held, "study with nothing to report" if verdict is None else f"study verdict={verdict}")
 
     def _unanswered(self, members: Sequence[Member]) -> Iterator[tuple[bytes, Origin]]:

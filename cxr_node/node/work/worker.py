@@ -29,11 +29,14 @@ from cxr_node.errors import InstanceError, LedgerLostError, ModelError, Resource
 from cxr_node.node.ledger import queries, studies
 from cxr_node.node.ledger.lease_keeper import LeaseKeeper, worker_name
 from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.machines import require_alike, telling
+from cxr_node.node.ledger.opening import await_ledger
 from cxr_node.node.ledger.ripening import Judged, Ripening
 from cxr_node.node.ledger.states import DeadReason, Job, StudyJob
+from cxr_node.node.ledger.wake import listening, wake
 from cxr_node.node.process import metrics
 from cxr_node.node.process.logs import describe
-from cxr_node.node.process.notify import Role, Wakeup, notify
+from cxr_node.node.process.notify import Role, Wakeup
 from cxr_node.node.process.supervisor import Notifier
 from cxr_node.node.retry import LOOK_AFTER_S, NOTICE_STOP_S, PAUSE_S
 from cxr_node.node.spool.opening import open_spool
@@ -77,11 +80,14 @@ def run(config: Config, load: Callable[[], Analyser], stop: threading.Event, not
     notifier = notifier or Notifier()
     spool = open_spool(config.spool)
     spool.store.prepare()
-    ledger = Ledger.open(config.spool.path, repair=True)
+    ledger = await_ledger(config, stop, notifier.progress)
     try:
         analyser = load()
+        require_alike(ledger, config.spool.path, analyser.rules_sha256, config.results.installation_id)
         with (
             closing(Wakeup(config.spool.path, Role.WORK)) as wakeup,
+            listening(ledger, config.spool.path, Role.WORK),
+            telling(ledger, config.spool.path),
             worker_name(ledger, config.spool.path, Role.WORK) as owner,
         ):
             if swept := spool.sweep():  # of results that a killed worker was writing
@@ -232,7 +238,7 @@ class Worker:
         judged = None if rejected.listed is None else self._judged(judgement_text.dump(rejected.listed), is_listed=True)
         was_held = self.ledger.settle_rejected(job, rejected, stored, self.config.wishes, rules, judged)
         if stored:
-            notify(self.config.spool.path, Role.DELIVER)
+            wake(self.ledger, self.config.spool.path, Role.DELIVER)
         self._tell_of_study(judged)
         if was_held:
             metrics.rejected(rejected.reason)
@@ -252,7 +258,7 @@ class Worker:
     def _tell_of_study(self, judged: Judged | None) -> None:
         """Whoever fills the lanes has looked when the next study is ripe before this image was judged."""
         if judged is not None:
-            notify(self.config.spool.path, Role.WORK)
+            wake(self.ledger, self.config.spool.path, Role.WORK)
 
     def _report(self, job: Job, reported: Reported) -> str:
         """Results are durable before the ledger speaks of them, and due at the destinations when it does."""
@@ -261,7 +267,7 @@ class Worker:
         kept = reported.judgement
         judged = None if kept is None else self._judged(judgement_text.dump(kept), is_listed=False)
         was_held = self.ledger.settle_reported(job, reported.finding, stored, self.config.wishes, judged)
-        notify(self.config.spool.path, Role.DELIVER)
+        wake(self.ledger, self.config.spool.path, Role.DELIVER)
         self._tell_of_study(judged)
         decision, profile = reported.finding.decision, reported.finding.identity.profile
         word = reported.finding.target.word(decision.verdict)

@@ -20,7 +20,8 @@ from cxr_node.node.ledger.listing import Wanted
 from cxr_node.node.ledger.operator_moves import Again, Rejudged, Resent, Retried
 from cxr_node.node.ledger.states import SetAsideReason
 from cxr_node.node.ledger.tables import instances
-from cxr_node.node.process import notify
+from cxr_node.node.ledger.wake import wake
+from cxr_node.node.process.notify import Role
 from cxr_node.node.spool.opening import open_spool
 from cxr_node.web import access
 from cxr_node.web.identity import person
@@ -119,8 +120,8 @@ class Operator:
         self.found.people.changed(self.person.name, words, self.host)
 
     def _wake(self) -> None:
-        for role in notify.Role:
-            notify.notify(self.found.config.spool.path, role)
+        for role in Role:
+            wake(self.found.ledger(), self.found.config.spool.path, role)
 
     def _configured(self) -> list[str]:
         return [to.name for to in self.found.config.destinations]

@@ -1,0 +1,204 @@
+"""A throw-away PostgreSQL for the tests of one process: started when the first of them needs it, gone at the end.
+
+Where its programs are not installed, what needs it is skipped with a hint; `.ci/run` installs them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from tests.patience import PATIENCE_S, eventually
+
+MARK = "cxr_node_tests"
+"""Stands in the command line of the server and of each of its processes (`tests.leftovers`)."""
+ADMIN = "cxr"
+PASSWORD = "not-a-secret"
+_PR_SET_PDEATHSIG = 1
+_DEBIAN = Path("/usr/lib/postgresql")
+
+
+@functools.cache
+def programs() -> Path | None:
+    """Folder of the newest server's programs; None where there is none."""
+    found = shutil.which("initdb")
+    if found is not None:
+        return Path(found).resolve().parent
+    return max(_DEBIAN.glob("*/bin"), key=lambda folder: int(folder.parent.name), default=None)
+
+
+HINT = "PostgreSQL is not installed: apt-get install postgresql"
+ENGINES = [
+    "sqlite",
+    pytest.param("postgresql", marks=pytest.mark.skipif(programs() is None, reason=HINT)),
+]
+"""Of the ledger, for tests that hold each engine to the same contract."""
+
+
+class Server:
+    """One server with its data in a folder of its own; it can be stopped, killed and started again."""
+
+    def __init__(self, folder: Path, mark: str, *settings: str) -> None:
+        self.folder, self._mark, self._settings = folder, mark, settings
+        self.port = _free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def url(self, database: str = "postgres", password: str = PASSWORD, host: str = "127.0.0.1") -> str:
+        """URL with its password, which a configuration may not hold."""
+        return f"postgresql+psycopg://{ADMIN}:{password}@{host}:{self.port}/{database}"
+
+    def start(self) -> None:
+        """Start, and wait until it answers."""
+        program = programs()
+        assert program is not None, HINT
+        settings = {"port": self.port, "listen_addresses": "127.0.0.1", "cluster_name": self._mark}
+        settings |= {"unix_socket_directories": self.folder, "fsync": "off", "max_connections": 200, "jit": "off"}
+        settings |= {"shared_buffers": "32MB", "autovacuum": "off", "lc_messages": "C"}
+        written = [f"-c{name}={value}" for name, value in settings.items()] + [f"-c{each}" for each in self._settings]
+        with (self.folder / "log").open("ab") as log:
+            self.process = _run([program / "postgres", "-D", self.folder / "data", *written], log)
+        eventually(self.answers, PATIENCE_S)
+        assert self.answers(), (self.folder / "log").read_text("utf-8")[-2000:]
+
+    def show(self, certificate: Path, key: Path) -> None:
+        """Offer TLS from its next start on."""
+        for file, name in ((certificate, "server.crt"), (key, "server.key")):
+            copied = self.folder / "data" / name
+            shutil.copy(file, copied)
+            copied.chmod(0o600)
+            if os.geteuid() == 0:
+                shutil.chown(copied, "postgres")
+        self._settings = (*self._settings, "ssl=on")
+
+    def answers(self) -> bool:
+        """Whether it takes connections."""
+        program = programs()
+        assert program is not None
+        asked = [program / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        return subprocess.run(asked, check=False).returncode == 0
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> None:
+        """End it: by default its connections at once, and nothing that was committed is lost (fast shutdown)."""
+        if self.process is not None:
+            self.process.send_signal(number)
+            self.process.wait(PATIENCE_S)
+            self.process = None
+
+
+@contextmanager
+def server(mark: str = MARK, *settings: str) -> Iterator[Server]:
+    """A server of its own; it runs until the block ends."""
+    program = programs()
+    if program is None:
+        pytest.skip(HINT)
+    folder = Path(tempfile.mkdtemp(prefix="cxr-postgres-"))
+    if os.geteuid() == 0:  # the server refuses to run as root
+        shutil.chown(folder, "postgres")
+    made = Server(folder, mark, *settings)
+    password = folder / "password"
+    password.write_text(PASSWORD)
+    asked = ["-D", folder / "data", "-U", ADMIN, "--pwfile", password, "-A", "scram-sha-256"]
+    with (folder / "log").open("wb") as log:
+        asked += ["--no-sync", "--no-locale", "-E", "UTF8"]
+        code = _run([program / "initdb", *asked], log).wait(PATIENCE_S)
+    assert code == 0, (folder / "log").read_text("utf-8")
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop(signal.SIGQUIT)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+_shared: list[tuple[Server, object]] = []
+
+
+def shared() -> Server:
+    """The server of this process."""
+    if not _shared:
+        opened = server()
+        _shared.append((opened.__enter__(), opened))
+    return _shared[0][0]
+
+
+def close() -> None:
+    """End the server of this process."""
+    while _shared:
+        _, opened = _shared.pop()
+        opened.__exit__(None, None, None)  # type: ignore[attr-defined]  # a context manager
+
+
+@functools.cache
+def database() -> str:
+    """URL of the database that tests of this process fill and empty."""
+    return new_database()
+
+
+def new_database() -> str:
+    """URL of another, empty database."""
+    found, name = shared(), f"test_{secrets.token_hex(4)}"
+    with past_the_node(found.url()) as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    return found.url(name)
+
+
+def copied(url: str) -> str:
+    """URL of a copy of a database, as it is now; nobody may be connected to it."""
+    found, name = shared(), f"test_{secrets.token_hex(4)}"
+    with past_the_node(found.url()) as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name} TEMPLATE {sa.make_url(url).database}"))
+    return found.url(name)
+
+
+@contextmanager
+def past_the_node(url: str | sa.URL, isolation: Any = "AUTOCOMMIT") -> Iterator[sa.Connection]:
+    """A connection of ours; the password of a URL without one is that of all servers here."""
+    found = sa.make_url(url)
+    whole = found.set(password=found.password or PASSWORD)
+    engine = sa.create_engine(whole, isolation_level=isolation, poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        yield connection
+
+
+def section(folder: Path, url: str | None = None) -> dict[str, str]:
+    """Section `ledger` of a configuration, its password in a file of that folder; of an empty database, or that one."""
+    found = sa.make_url(url or new_database())
+    file = folder / "ledger.password"
+    file.write_text(f"{found.password}\n")
+    file.chmod(0o600)
+    return {"url": found._replace(password=None).render_as_string(), "password": str(file)}
+
+
+def _free_port() -> int:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return int(held.getsockname()[1])
+
+
+def _run(argv: list[str | Path], log: object) -> subprocess.Popen[bytes]:
+    """Run as another account than root; it ends with this process, however that ends."""
+    as_other = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
+    environment = {"PATH": os.environ["PATH"], "LC_ALL": "C"}
+    words = [str(each) for each in argv]
+    return subprocess.Popen(words, stdout=log, stderr=log, env=environment, preexec_fn=_end_with_parent, **as_other)  # type: ignore[call-overload]
+
+
+_PRCTL = ctypes.CDLL(None).prctl
+
+
+def _end_with_parent() -> None:
+    _PRCTL(_PR_SET_PDEATHSIG, signal.SIGQUIT)
