@@ -77,7 +77,10 @@ def images_per_s(stories: Sequence[Story]) -> float:
 
 
 def _settings(config: Config, stack: contextlib.ExitStack) -> dict[str, Any]:
-    """The configuration, with a PACS on loopback in the place of each of its destinations."""
+    """The configuration, with a PACS on loopback in the place of each of its destinations.
+
+    Each radiograph is a study of its own, so no image is waited for: the figures are of work, not of `study.quiet_s`.
+    """
     kept = config.model_dump(mode="json", exclude={"listen", "spool", "audit", "priors", "destinations"})
     wanted = config.wishes or {"pacs": Wish(per=ReportPer.STUDY, kinds=STANDARD_KINDS)}
     destinations = []
@@ -85,7 +88,8 @@ def _settings(config: Config, stack: contextlib.ExitStack) -> dict[str, Any]:
         pacs = stack.enter_context(Recorder(None, f"BENCH_{number}"))
         kinds = [kind.value for kind in wish.kinds]
         destinations.append({"name": name, "address": str(pacs.address), "send": kinds, "report_per": wish.per.value})
-    return {**kept, "audit": {"enabled": config.audit.enabled}, "destinations": destinations}
+    at_once = {"study": {**kept["study"], "quiet_s": 0.0}}
+    return {**kept, **at_once, "audit": {"enabled": config.audit.enabled}, "destinations": destinations}
 
 
 def _answered(node: trial_node.Node, files: Sequence[Path], advance: Advance) -> list[Story]:
