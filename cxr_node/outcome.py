@@ -98,6 +98,16 @@ class Artifact:
         """This one and its alternatives, the first choice first."""
         return (self, *self.alternatives)
 
+    @property
+    def ref(self) -> ResultRef:
+        """What names it."""
+        return ResultRef(
+            kind=self.kind,
+            sop_class_uid=self.sop_class_uid,
+            sop_instance_uid=self.sop_instance_uid,
+            series_instance_uid=self.series_instance_uid,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:

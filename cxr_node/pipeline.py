@@ -41,7 +41,6 @@ from cxr_node.domain import (
     Precedent,
     Radiograph,
     Reason,
-    ResultRef,
 )
 from cxr_node.errors import UndecodableError
 from cxr_node.model.decision import decide
@@ -324,15 +323,7 @@ def judgement(analysis: Analysis, pictures: tuple[Artifact, ...]) -> Judgement:
         pixel_sha256=radiograph.pixel_sha256,
         header_sha256=header_sha256(analysis.source, radiograph),
         voi=radiograph.voi,
-        results=tuple(
-            ResultRef(
-                kind=each.kind,
-                sop_class_uid=each.sop_class_uid,
-                sop_instance_uid=each.sop_instance_uid,
-                series_instance_uid=each.series_instance_uid,
-            )
-            for each in pictures
-        ),
+        results=tuple(each.ref for each in pictures),
     )
 
 

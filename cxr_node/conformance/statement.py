@@ -311,15 +311,7 @@ def _report(case: StudyCase, config: Config) -> tuple[Artifact, ...]:
 
 
 def _refs(artifacts: Iterable[Artifact]) -> tuple[ResultRef, ...]:
-    return tuple(
-        ResultRef(
-            kind=each.kind,
-            sop_class_uid=each.sop_class_uid,
-            sop_instance_uid=each.sop_instance_uid,
-            series_instance_uid=each.series_instance_uid,
-        )
-        for each in artifacts
-    )
+    return tuple(each.ref for each in artifacts)
 
 
 def _result(kind: ResultKind, made: Mapping[str, Artifact], others: Mapping[str, Artifact]) -> dict[str, Any]:

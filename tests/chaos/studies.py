@@ -87,18 +87,7 @@ class Oracle:
             report = study_pipeline.report_study(case, self._config)
             assert report is not None
             expected |= {each.sop_instance_uid for each in report.artifacts}
-            made = [choice for each in report.artifacts for choice in (each, *each.alternatives)]
-            earlier.append(
-                tuple(
-                    ResultRef(
-                        kind=each.kind,
-                        sop_class_uid=each.sop_class_uid,
-                        sop_instance_uid=each.sop_instance_uid,
-                        series_instance_uid=each.series_instance_uid,
-                    )
-                    for each in made
-                )
-            )
+            earlier.append(tuple(choice.ref for each in report.artifacts for choice in each.sop_class_choices))
         judged = [outcome for _, outcome in outcomes if isinstance(outcome, Reported)]
         return expected | {each.sop_instance_uid for outcome in judged for each in outcome.pictures}
 

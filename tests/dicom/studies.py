@@ -75,15 +75,7 @@ def report(of: StudyCase, config: schema.Config = CONFIG) -> StudyReport:
 
 
 def refs(of: StudyReport) -> tuple[ResultRef, ...]:
-    return tuple(
-        ResultRef(
-            kind=each.kind,
-            sop_class_uid=each.sop_class_uid,
-            sop_instance_uid=each.sop_instance_uid,
-            series_instance_uid=each.series_instance_uid,
-        )
-        for each in of.artifacts
-    )
+    return tuple(each.ref for each in of.artifacts)
 
 
 def with_prior(of: StudyCase) -> StudyCase:

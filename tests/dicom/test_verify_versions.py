@@ -13,7 +13,7 @@ from pydicom import Dataset, dcmread
 
 from cxr_node.dicom.verify import check
 from cxr_node.dicom.verify.rules import Rule
-from cxr_node.domain import Precedent, ResultRef
+from cxr_node.domain import Precedent
 from cxr_node.outcome import Artifact
 from cxr_node.result_kinds import ResultKind
 from tests import builders
@@ -48,22 +48,13 @@ def versions() -> tuple[Version, Version]:
         of = replace(of, origin=later, precedent=precedent)
         artifacts = {kind: build(of) for kind, build in BUILD.items()}  # every SOP Class
         check.require_sound(list(artifacts.values()), of)
-        precedent = Precedent(earlier_results=(tuple(map(named, every_choice(artifacts))),))
+        precedent = Precedent(earlier_results=(tuple(each.ref for each in every_choice(artifacts)),))
         found.append(Version(name, artifacts, builders.part10(dataset)))
     return found[0], found[1]
 
 
 def every_choice(artifacts: dict[ResultKind, Artifact]) -> list[Artifact]:
     return [choice for artifact in artifacts.values() for choice in artifact.sop_class_choices]
-
-
-def named(choice: Artifact) -> ResultRef:
-    return ResultRef(
-        kind=choice.kind,
-        sop_class_uid=choice.sop_class_uid,
-        sop_instance_uid=choice.sop_instance_uid,
-        series_instance_uid=choice.series_instance_uid,
-    )
 
 
 def test_both_versions_of_a_corrected_header_are_sound_together_and_alone() -> None:
@@ -125,7 +116,7 @@ def without(dataset: Dataset) -> None:
 def test_what_is_made_must_name_what_it_was_made_to_replace(act: Callable[[Dataset], None]) -> None:
     first, second = versions()
     of = context("pneumonia", builders.radiograph(PatientName="Right^Name"), max_heatmap_px=1024)
-    precedent = Precedent(earlier_results=(tuple(map(named, every_choice(first.artifacts))),))
+    precedent = Precedent(earlier_results=(tuple(each.ref for each in every_choice(first.artifacts)),))
     of = replace(of, origin=replace(of.origin, received_at=RECEIVED + timedelta(days=1)), precedent=precedent)
     artifacts = second.artifacts | {REPORT: broken(second.artifacts[REPORT], act)}
     assert Rule.PREDECESSOR in {flaw.rule for flaw in check.check_made(list(artifacts.values()), of)}

@@ -13,7 +13,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 from cxr_node.config.schema import Config
-from cxr_node.domain import Origin, Precedent, Reason, Verdict, View
+from cxr_node.domain import Origin, Precedent, Reason, Verdict
 from cxr_node.node.ledger import ripening, studies
 from cxr_node.node.ledger.lease_keeper import worker_name
 from cxr_node.node.ledger.ledger import Ledger
@@ -23,7 +23,7 @@ from cxr_node.node.spool.spool import Spool
 from cxr_node.node.work import report_chain, study_reports
 from cxr_node.node.work.study_reports import StudyReporter
 from cxr_node.node.work.worker import Analyser, Worker
-from cxr_node.outcome import Judgement, NotAnalysed, Outcome, Rejected, Reported, StudyCase, StudyReport
+from cxr_node.outcome import Outcome, Rejected, Reported, StudyCase, StudyReport
 from cxr_node.result_kinds import ResultKind
 from tests.node import ledgers, workplace
 
@@ -97,27 +97,9 @@ def judge(content: bytes, origin: Origin, _: Config, __: Precedent) -> Outcome:
     """`radiograph N` has a picture; anything else is listed."""
     word, _, number = content.decode().partition(" ")
     if word != "radiograph":
-        listed = NotAnalysed(
-            sop_class_uid="1.2",
-            sop_instance_uid=f"1.2.1.1.{number}",
-            series_instance_uid="1.2.1.1",
-            series_number=1,
-            instance_number=int(number),
-            reason=Reason.NOT_FRONTAL,
-            sentence="It is lateral.",
-        )
+        listed = workplace.lateral(int(number))
         return Rejected(reason=Reason.NOT_FRONTAL, sentence="It is lateral.", listed=listed)
-    kept = Judgement(
-        finding=ledgers.finding(),
-        rows=int(number),
-        columns=1,
-        pixel_aspect=1.0,
-        view=View.PA,
-        remarks=(),
-        cautions=(),
-        pixel_sha256="",
-        header_sha256="",
-    )
+    kept = workplace.judgement(int(number))
     picture = (workplace.artifact(ResultKind.HEATMAP, int(number)),)
     return Reported(finding=ledgers.finding(), artifacts=(), pictures=picture, judgement=kept)
 

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from cxr_node.config.schema import Config
-from cxr_node.domain import View
 from cxr_node.errors import InstanceError, ModelError
 from cxr_node.node.ledger import queries
 from cxr_node.node.ledger.lease_keeper import worker_name
@@ -23,8 +22,8 @@ from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.process.notify import Role
 from cxr_node.node.work import worker
 from cxr_node.node.work.worker import Analyser
-from cxr_node.outcome import Judgement, Outcome, Reported
-from tests.node import ledgers, workplace
+from cxr_node.outcome import Outcome, Reported
+from tests.node import workplace
 
 FORKS = multiprocessing.get_context("forkserver")
 LANES = 3
@@ -181,10 +180,7 @@ def test_a_study_is_ripe_when_it_is_although_its_last_image_took_longest(tmp_pat
     pacs = {"name": "pacs", "address": "PACS@127.0.0.1:104"}
     settings = workplace.config(tmp_path / "spool", study={"quiet_s": 0.0}, destinations=[pacs])
     reported = threading.Event()
-    kept = Judgement(
-        finding=ledgers.finding(), rows=1, columns=1, pixel_aspect=1.0, view=View.PA, remarks=(), cautions=(),
-        pixel_sha256="", header_sha256="",
-    )  # fmt: skip
+    kept = workplace.judgement(1)
 
     def judge(*_: Any) -> Outcome:
         time.sleep(0.3)  # as long as the other thread needs to find nothing more to do

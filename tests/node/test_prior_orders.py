@@ -14,7 +14,7 @@ import pytest
 
 from cxr_node import judgement_text
 from cxr_node.config.schema import Config
-from cxr_node.domain import Reason, View
+from cxr_node.domain import Reason
 from cxr_node.errors import InstanceError, ModelError
 from cxr_node.node.deliver import prior_files, retention
 from cxr_node.node.ledger import prior_orders, studies, tables
@@ -55,7 +55,7 @@ class Node(test_studies.Node):
         self.judged.append(content)
         if isinstance(self.says, Exception):
             raise self.says
-        return self.says or judgement(len(content))
+        return self.says or workplace.judgement(len(content))
 
     def report(self, case: StudyCase, config: Config) -> StudyReport | None:
         made = super().report(case, config)
@@ -89,20 +89,6 @@ class Node(test_studies.Node):
     def told(self) -> list[list[int]]:
         """Of each report the sizes of its earlier radiographs."""
         return [[each.judgement.rows for each in case.priors] for case in self.cases]
-
-
-def judgement(number: int) -> Judgement:
-    return Judgement(
-        finding=ledgers.finding(),
-        rows=number,
-        columns=1,
-        pixel_aspect=1.0,
-        view=View.PA,
-        remarks=(),
-        cautions=(),
-        pixel_sha256="",
-        header_sha256="",
-    )
 
 
 @pytest.fixture
@@ -198,7 +184,7 @@ def test_a_late_image_s_report_says_the_same_of_the_earlier_radiograph(node: Nod
     node.fetches(b"then")
     node.clock.forward(QUIET_S)
     node.works()
-    node.says = judgement(77)
+    node.says = workplace.judgement(77)
     node.comes(2)
     node.works()
     node.clock.forward(QUIET_S)
@@ -234,7 +220,7 @@ def test_what_an_earlier_radiograph_says_is_part_of_what_a_report_is_made_of(nod
         (InstanceError("it cannot be decoded"), "fault"),
         (
             replace(
-                judgement(1),
+                workplace.judgement(1),
                 finding=replace(ledgers.finding(), identity=replace(ledgers.finding().identity, profile="adult")),
             ),
             "other-profile",
@@ -276,7 +262,7 @@ def test_a_profile_that_was_replaced_judges_it_again(node: Node) -> None:
     node.fetches(b"then")
     (told,) = studies_priors(node)
     with node.ledger.database.writing() as connection:
-        text = judgement_text.dump(replace(judgement(9), finding=old))
+        text = judgement_text.dump(replace(workplace.judgement(9), finding=old))
         prior_orders.answer(connection, told, PriorOutcome(judgement=text))
     node.clock.forward(QUIET_S)
     assert node.works() == 1

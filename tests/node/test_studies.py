@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from cxr_node.config.schema import Config
-from cxr_node.domain import InstanceRef, Origin, Precedent, Priority, Reason, Verdict, View
+from cxr_node.domain import InstanceRef, Origin, Precedent, Priority, Reason, Verdict
 from cxr_node.node.ledger import operator_moves, queries, ripening, set_aside, studies
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import InstanceState, SetAsideReason, StudyJob
 from cxr_node.node.spool.spool import Spool
 from cxr_node.node.work.worker import Analyser, Worker
-from cxr_node.outcome import Judgement, NotAnalysed, Outcome, Rejected, Reported, StudyCase, StudyReport
+from cxr_node.outcome import Outcome, Rejected, Reported, StudyCase, StudyReport
 from cxr_node.result_kinds import ResultKind
 from tests.node import ledgers, peers, workplace
 from tests.node.ledgers import Clock
@@ -93,31 +93,13 @@ def judge(content: bytes, origin: Origin, _: Config, __: Precedent) -> Outcome:
     """`radiograph N` has a picture; `lateral N` is listed; anything else is none of our business."""
     word, _, number = content.decode().partition(" ")
     if word == "radiograph":
-        kept = Judgement(
-            finding=ledgers.finding(),
-            rows=int(number),
-            columns=1,
-            pixel_aspect=1.0,
-            view=View.PA,
-            remarks=(),
-            cautions=(),
-            pixel_sha256="",
-            header_sha256="",
-        )
+        kept = workplace.judgement(int(number))
         own = (workplace.artifact(ResultKind.REPORT, 500 + int(number)),)
         picture = (workplace.artifact(ResultKind.HEATMAP, int(number)),)
         return Reported(finding=ledgers.finding(), artifacts=own, pictures=picture, judgement=kept)
     listed = None
     if word == "lateral":
-        listed = NotAnalysed(
-            sop_class_uid="1.2",
-            sop_instance_uid=f"1.2.1.1.{number}",
-            series_instance_uid="1.2.1.1",
-            series_number=1,
-            instance_number=int(number),
-            reason=Reason.NOT_FRONTAL,
-            sentence="It is lateral.",
-        )
+        listed = workplace.lateral(int(number))
     return Rejected(reason=Reason.NOT_FRONTAL, sentence="It is lateral.", listed=listed)
 
 

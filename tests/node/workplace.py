@@ -13,11 +13,11 @@ import sqlalchemy as sa
 
 from cxr_node.config import loader
 from cxr_node.config.schema import STANDARD_KINDS, Address, Config
-from cxr_node.domain import Origin, Precedent, Reason
+from cxr_node.domain import Origin, Precedent, Reason, View
 from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
 from cxr_node.node.spool.opening import open_spool
 from cxr_node.node.work.worker import Analyser, Worker
-from cxr_node.outcome import Artifact, Outcome, Rejected, Reported
+from cxr_node.outcome import Artifact, Judgement, NotAnalysed, Outcome, Rejected, Reported
 from cxr_node.result_kinds import ReportPer, ResultKind
 from tests import postgres
 from tests.node import ledgers, peers
@@ -36,6 +36,34 @@ def config(path: Path, *addresses: Address, **sections: Any) -> Config:
         "destinations": destinations,
     }
     return loader.parse(content | sections)
+
+
+def judgement(number: int) -> Judgement:
+    """What is kept of an image for the report of its study; its rows tell which one it is."""
+    return Judgement(
+        finding=ledgers.finding(),
+        rows=number,
+        columns=1,
+        pixel_aspect=1.0,
+        view=View.PA,
+        remarks=(),
+        cautions=(),
+        pixel_sha256="",
+        header_sha256="",
+    )
+
+
+def lateral(number: int) -> NotAnalysed:
+    """How the report of its study lists such an image."""
+    return NotAnalysed(
+        sop_class_uid="1.2",
+        sop_instance_uid=f"1.2.1.1.{number}",
+        series_instance_uid="1.2.1.1",
+        series_number=1,
+        instance_number=number,
+        reason=Reason.NOT_FRONTAL,
+        sentence="It is lateral.",
+    )
 
 
 def receive(config_: Config, *numbers: int, content: bytes | None = None) -> None:
