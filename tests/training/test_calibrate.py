@@ -86,6 +86,24 @@ def test_thresholds_spend_the_budget_and_never_cross(gap: float, tmp_path: Path)
     assert point.label == recipe.label
 
 
+@pytest.mark.parametrize("gap", [1.0, 2.0, 12.0])
+def test_a_budget_of_errors_bounds_both_kinds(gap: float, tmp_path: Path) -> None:
+    recipe = folders.recipe(tmp_path)
+    operating = recipe.operating.model_copy(update={"abstain": None, "wrong": 0.05})
+    positive, logit = drawn(1000, 2, gap)
+    scored = Scores(
+        logits=np.repeat((logit - gap / 2.0).astype(np.float32)[:, None, None], 4, axis=1), distance=np.zeros(1000)
+    )
+    wanted = recipe.model_copy(update={"operating": operating})
+    point, _ = operating_point(wanted, positive, patients(1000), scored, slope=1.0, intercept=0.0)
+    probability = scored.probability(1.0, 0.0)
+    called = probability >= point.report_at
+    cleared = probability < point.rule_out_below
+    assert called[~positive].mean() <= 0.05 + 5e-3
+    assert cleared[positive].mean() <= 0.05 + 5e-3
+    assert (called | cleared).mean() > (0.2 if gap < 2 else 0.5)
+
+
 def test_spread_limit_lets_most_images_through(tmp_path: Path) -> None:
     recipe = folders.recipe(tmp_path)
     positive, logit = drawn(1000, 2, 3.0)

@@ -95,14 +95,17 @@ def test_something_must_be_left_to_train_on(tmp_path: Path) -> None:
         recipe.read(path)
 
 
-@pytest.mark.parametrize("ways", [{}, {"abstain": 0.1, "guarantee": {"ppv": 0.9, "npv": 0.9, "confidence": 0.95}}])
+@pytest.mark.parametrize(
+    "ways",
+    [{}, {"abstain": 0.1, "guarantee": {"ppv": 0.9, "npv": 0.9, "confidence": 0.95}}, {"abstain": 0.1, "wrong": 0.1}],
+)
 def test_thresholds_are_placed_in_one_way(ways: dict[str, object], tmp_path: Path) -> None:
     path = folders.small_recipe(tmp_path)
     content = yaml.safe_load(path.read_text("utf-8"))
     del content["operating"]["abstain"]
     content["operating"] |= ways
     path.write_text(yaml.safe_dump(content), "utf-8")
-    with pytest.raises(ConfigError, match=r"operating: .*give either abstain or guarantee"):
+    with pytest.raises(ConfigError, match=r"operating: .*give one of abstain, wrong and guarantee"):
         recipe.read(path)
 
 

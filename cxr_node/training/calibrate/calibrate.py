@@ -2,7 +2,8 @@
 
 The calibration part is scored clean and in corrupted copies: a probability must keep its meaning when the scanner's
 style changes. Thresholds spend a budget of abstentions, because a held-out part of the same hospital is easier than the
-next hospital; or they keep a promise on predictive values (`guarantee`), for patients drawn like the calibration part.
+next hospital; where the classes overlap, a budget of errors; or they keep a promise on predictive values (`guarantee`),
+for patients drawn like the calibration part.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from cxr_node.training.data import images
 from cxr_node.training.data.device import bar_of
 from cxr_node.training.data.images import Item
 from cxr_node.training.data.profile_folder import RECIPE_LABELS, Labels, held_out, recipe_of, update_metrics
-from cxr_node.training.data.recipe import GuaranteeSection, Recipe
+from cxr_node.training.data.recipe import GuaranteeSection, OperatingSection, Recipe
 from cxr_node.training.measure import bootstrap, inference, model_card
 from cxr_node.training.measure.inference import Scores
 from cxr_node.training.synthetic.augment import Augmenter
@@ -56,7 +57,11 @@ class CalibrationOptions:
             if ppv is None or npv is None:
                 raise DataError("a guarantee needs both predictive values: give --ppv and --npv")
             confidence = self.confidence or (own.confidence if own else DEFAULT_CONFIDENCE)
-            changes |= {"abstain": None, "guarantee": GuaranteeSection(ppv=ppv, npv=npv, confidence=confidence)}
+            changes |= {
+                "abstain": None,
+                "wrong": None,
+                "guarantee": GuaranteeSection(ppv=ppv, npv=npv, confidence=confidence),
+            }
         return recipe.model_copy(update={"operating": operating.model_copy(update=changes)})
 
 
@@ -160,7 +165,7 @@ def operating_point(
     max_spread = round(float(np.quantile(spread, operating.spread_quantile)), 4)
     promised = None
     if (wish := _wish(recipe)) is None:
-        report_at, rule_out_below = _by_budget(operating.abstain or 0.0, positive, probability)
+        report_at, rule_out_below = _by_budget(operating, positive, probability)
     else:
         answerable = (spread <= max_spread) & (clean.distance <= operating.max_distance)
         patients = Patients(probability=probability, positive=positive, answerable=answerable, groups=groups)
@@ -183,11 +188,15 @@ def operating_point(
     return point, promised
 
 
-def _by_budget(abstain: float, positive: Bools, probability: Floats) -> tuple[float, float]:
-    """Leave `abstain` of each class on the unsure side of its own threshold."""
-    report_at = max(0.5, float(np.quantile(probability[positive], abstain)))
-    rule_out_below = min(0.5, float(np.quantile(probability[~positive], 1.0 - abstain)))
-    return round(report_at, 4), round(rule_out_below, 4)
+def _by_budget(operating: OperatingSection, positive: Bools, probability: Floats) -> tuple[float, float]:
+    """Leave a share of each class on the unsure side of its own threshold, or beyond the other's."""
+    p, n = probability[positive], probability[~positive]
+    if operating.wrong is None:
+        share = operating.abstain or 0.0
+        report_at, rule_out_below = np.quantile(p, share), np.quantile(n, 1.0 - share)
+    else:
+        report_at, rule_out_below = np.quantile(n, 1.0 - operating.wrong), np.quantile(p, operating.wrong)
+    return round(max(0.5, float(report_at)), 4), round(min(0.5, float(rule_out_below)), 4)
 
 
 def _wish(recipe: Recipe) -> Wish | None:

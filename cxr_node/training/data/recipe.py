@@ -174,20 +174,23 @@ class GuaranteeSection(Strict):
 
 
 class OperatingSection(Strict):
-    """How probabilities are calibrated and where verdicts begin: by a budget of abstentions or by a guarantee."""
+    """How probabilities are calibrated and where verdicts begin: by a budget (abstentions, errors) or a promise."""
 
     name: str
     prevalence: float = Field(gt=0.0, lt=1.0)
     corrupted_copies: int = Field(ge=0)
     abstain: float | None = Field(default=None, ge=0.0, lt=0.5)
+    """Share of each class left between the thresholds: for classes that hardly overlap."""
+    wrong: float | None = Field(default=None, gt=0.0, lt=0.5)
+    """Share of each class beyond the other's threshold: for classes that overlap, however many are left between."""
     guarantee: GuaranteeSection | None = None
     spread_quantile: float = Field(gt=0.5, le=1.0)
     max_distance: float = Field(gt=0.0)
 
     @model_validator(mode="after")
     def _one_way_to_thresholds(self) -> OperatingSection:
-        if (self.abstain is None) == (self.guarantee is None):
-            raise ValueError("give either abstain or guarantee")
+        if sum(way is not None for way in (self.abstain, self.wrong, self.guarantee)) != 1:
+            raise ValueError("give one of abstain, wrong and guarantee")
         return self
 
 
