@@ -27,7 +27,6 @@ from cxr_node.node.ledger.states import (
     FREE,
     INSTANCE_MOVES,
     OPEN,
-    SETTLED,
     DeadReason,
     DeliveryJob,
     DeliveryState,
@@ -293,12 +292,6 @@ class Ledger:
         """-> SET_ASIDE, for it is too late: kept, and not sent; the attempt does not count."""
         values = {"reason": OwnReason.TOO_LATE, "last_error": detail, "attempts": job.attempts - 1}
         return self._settle_delivery(job, DeliveryState.SET_ASIDE, values, detail, what=OwnReason.TOO_LATE)
-
-    def mark_purged(self, instance_ids: Sequence[int]) -> None:
-        """Record that retention deletes the bytes of settled instances; their rows stay."""
-        gone = sa.and_(instances.c.id.in_(instance_ids), instances.c.state.in_(SETTLED))
-        with self.database.writing() as connection:
-            connection.execute(sa.update(instances).where(gone).values(purged_at=self.now()))
 
     def _settle(
         self, connection: sa.Connection, job: Job, to: InstanceState, values: dict[str, Any], detail: str

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 from cxr_node.domain import InstanceRef, Origin, Priority, ResultRef, Verdict
 from cxr_node.node.ledger.tables import events, holds
@@ -358,6 +359,15 @@ def due_at(table: sa.Table) -> sa.ColumnElement[Any]:
     """When a row may be claimed: after its delay, and after the lease that is on it."""
     lease_until = sa.func.coalesce(table.c.lease_until, table.c.not_before)
     return sa.case((lease_until > table.c.not_before, lease_until), else_=table.c.not_before)
+
+
+_INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+
+
+def insert_once(connection: sa.Connection, table: sa.Table, row: Mapping[str, Any]) -> bool:
+    """Insert a row; False where there is one of that key, which stays as it is."""
+    insert = _INSERTS[connection.dialect.name](table).values(**row).on_conflict_do_nothing()
+    return connection.execute(insert).rowcount == 1
 
 
 def note(connection: sa.Connection, instance_ids: Sequence[int], now: datetime, what: str, detail: str) -> None:
