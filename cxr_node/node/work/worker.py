@@ -29,7 +29,7 @@ from cxr_node.errors import InstanceError, LedgerLostError, ModelError, Resource
 from cxr_node.node.ledger import queries, studies
 from cxr_node.node.ledger.lease_keeper import LeaseKeeper, worker_name
 from cxr_node.node.ledger.ledger import Ledger
-from cxr_node.node.ledger.machines import require_alike, telling
+from cxr_node.node.ledger.machines import alike, telling
 from cxr_node.node.ledger.opening import await_ledger
 from cxr_node.node.ledger.ripening import Judged, Ripening
 from cxr_node.node.ledger.states import DeadReason, Job, StudyJob
@@ -83,8 +83,8 @@ def run(config: Config, load: Callable[[], Analyser], stop: threading.Event, not
     ledger = await_ledger(config, stop, notifier.progress)
     try:
         analyser = load()
-        require_alike(ledger, config.spool.path, analyser.rules_sha256, config.results.installation_id)
         with (
+            alike(ledger, config.spool.path, analyser.rules_sha256, config.results.installation_id),
             closing(Wakeup(config.spool.path, Role.WORK)) as wakeup,
             listening(ledger, config.spool.path, Role.WORK),
             telling(ledger, config.spool.path),
