@@ -29,7 +29,7 @@ from tests.node import workplace
 from tests.node.certificates import Authority
 from tests.node.ledgers import Clock
 from tests.patience import eventually
-from tests.web import pages, rows
+from tests.web import pages, rows, site
 from tests.web.sinks import WebHook
 from tests.web.site import Site
 from tests.web.test_metrics import parsed
@@ -241,6 +241,17 @@ def test_a_share_has_its_own_room(tmp_path: Path) -> None:
         assert one.metrics()["cxr_node_store_free_bytes", ()] > 0
         seen = one.watch().look(one.clock())
         assert seen.free_bytes.keys() == {"spool", "store"}
+
+
+def test_a_page_that_was_stopped_is_not_missed(tmp_path: Path) -> None:
+    section = postgres.section(tmp_path)
+    with site.opened(tmp_path, users=False, ledger=section) as found:
+        assert found.visitor().get("/").status_code == 200
+        name = found.ledger.database.machine
+    with machine(tmp_path, "here", Clock(datetime.now(UTC)), ledger=section) as here:
+        here.clock.forward(machines.SILENT_AFTER_S + 1)
+        (seen,) = [each for each in machines.look(here.ledger, here.config.spool.path, ("web",)) if each.name == name]
+        assert (seen.is_silent, seen.has_left) == (True, True)
 
 
 @pytest.fixture(scope="module")

@@ -99,6 +99,8 @@ class Leading:
         if self._held is not None and time.monotonic() - self._kept_at < _KEPT_S:
             return True
         ledger, self._kept_at = self._ledger(), time.monotonic()
+        if not ledger.database.is_shared:
+            return True
         if self._held is not None:
             try:
                 duties.require_still(ledger, self._held)
