@@ -21,8 +21,8 @@ from sqlalchemy.dialects import postgresql
 
 from cxr_node import __version__
 from cxr_node.errors import ConfigError, LedgerLostError, ResourceError
-from cxr_node.node.ledger import postgres
 from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.postgres import wait_to_begin
 from cxr_node.node.ledger.tables import machines
 from cxr_node.node.process import machine, supervisor
 from cxr_node.node.process.supervisor import RoleState
@@ -93,7 +93,7 @@ def telling(ledger: Ledger, spool_path: Path) -> Iterator[None]:
         yield
         return
     stop = threading.Event()
-    thread = threading.Thread(target=_tell_on, args=(ledger, spool_path, stop), name="machine", daemon=True)
+    thread = threading.Thread(target=_tell_to_the_end, args=(ledger, spool_path, stop), name="machine", daemon=True)
     thread.start()
     try:
         yield
@@ -102,15 +102,20 @@ def telling(ledger: Ledger, spool_path: Path) -> Iterator[None]:
         thread.join(_LAST_WORD_S)
 
 
+def _tell_to_the_end(ledger: Ledger, spool_path: Path, stop: threading.Event) -> None:
+    _tell_on(ledger, spool_path, stop)
+    with suppress(ResourceError, LedgerLostError):
+        tell(ledger, spool_path)  # that it stops
+
+
 def _tell_on(ledger: Ledger, spool_path: Path, stop: threading.Event) -> None:
-    is_over = False
-    while not is_over:
-        is_over = stop.is_set()
+    while True:
         try:
             tell(ledger, spool_path)
         except (ResourceError, LedgerLostError) as error:  # whoever works says so already
             log.debug("not told: %s", error)
-        stop.wait(TOLD_EVERY_S)
+        if stop.wait(TOLD_EVERY_S):
+            return
 
 
 def tell(ledger: Ledger, spool_path: Path, watched: Watched | None = None) -> None:
@@ -146,7 +151,7 @@ def alike(ledger: Ledger, spool_path: Path, rules_sha256: str, installation_id: 
         return
     mine = machines.c.name == ledger.database.machine
     with ledger.database.writing() as connection:
-        postgres.wait_to_begin(connection)
+        wait_to_begin(connection)
         if names := _otherwise(connection, rules_sha256, ledger):
             raise ConfigError(
                 f"results.installation_id: {installation_id} is also {', '.join(names)}, which answers by another "

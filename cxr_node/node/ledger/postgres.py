@@ -30,8 +30,6 @@ _REACHED = {
 _IDLE_MS = 60_000  # a process that was halted in a transaction must not hold its rows
 _MIGRATING = 0x637872_01
 """Number of the advisory lock of whoever brings the tables up to date."""
-_BEGINNING = 0x637872_03
-"""Of a worker that begins, and looks by which rules the others answer."""
 
 _OPERATORS = re.compile(
     r"password authentication failed|no password supplied|authentication failed for user|no pg_hba\.conf entry"
@@ -108,6 +106,10 @@ def wait_to_migrate(connection: sa.Connection) -> None:
     connection.execute(sa.text("SET LOCAL statement_timeout = 0"))
     connection.execute(sa.text("SET LOCAL lock_timeout = 0"))
     connection.execute(sa.text("SELECT pg_advisory_xact_lock(:number)"), {"number": _MIGRATING})
+
+
+_BEGINNING = 0x637872_03
+"""Number of the advisory lock of a worker that begins, and looks by which rules the others answer."""
 
 
 def wait_to_begin(connection: sa.Connection) -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 from cxr_node.domain import Priority
-from cxr_node.node.ledger.states import Job, OrderState, StudyState, insert_once
+from cxr_node.node.ledger.states import Job, OrderState, StudyState
 from cxr_node.node.ledger.tables import (
     instance_artifacts,
     instances,
@@ -25,6 +27,7 @@ from cxr_node.result_kinds import ReportPer, ResultKind, Wish
 
 URGENT_QUIET_S = 2.0
 """Where its sender says that an image is urgent (C-STORE Priority HIGH)."""
+_INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +70,7 @@ def _wait(connection: sa.Connection, job: Job, ripening: Ripening, now: datetime
     uid, received_at = job.ref.study_instance_uid, job.origin.received_at
     fresh = {"study_instance_uid": uid, "state": StudyState.REPORTED, "version": 0, "first_at": received_at}
     fresh |= {"not_before": received_at, "priority": job.priority, "updated_at": now, "attempts": 0, "fence": 0}
-    insert_once(connection, studies, fresh)
+    _insert_once(connection, studies, fresh)
     mine = studies.c.study_instance_uid == uid
     row = connection.execute(sa.select(studies).where(mine).with_for_update()).mappings().one()
     waits = row["state"] == StudyState.WAITING
@@ -81,8 +84,14 @@ def _wait(connection: sa.Connection, job: Job, ripening: Ripening, now: datetime
     if ripening.with_priors:
         until = first + timedelta(seconds=ripening.max_wait_s)
         order = {"study_instance_uid": uid, "state": OrderState.DUE, "until": until, "priority": priority}
-        order |= {"not_before": now, "updated_at": now, "attempts": 0, "fence": 0}
-        insert_once(connection, prior_orders, order)
+        _insert_once(
+            connection, prior_orders, order | {"not_before": now, "updated_at": now, "attempts": 0, "fence": 0}
+        )
+
+
+def _insert_once(connection: sa.Connection, table: sa.Table, row: dict[str, Any]) -> None:
+    """Leave the row as it is where the study has one."""
+    connection.execute(_INSERTS[connection.dialect.name](table).values(row).on_conflict_do_nothing())
 
 
 def wait_again(connection: sa.Connection, study_instance_uid: str, now: datetime) -> None:
