@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
@@ -12,11 +13,13 @@ from typing import Any
 import pytest
 
 from cxr_node.config.schema import Config
+from cxr_node.dicom.read import header
 from cxr_node.node.deliver import retention
 from cxr_node.node.deliver.sweeper import Sweeper
 from cxr_node.node.ledger import duties
 from cxr_node.node.ledger.duties import LEASE_S, Duty, Held, LostDutyError
 from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.receive import recovery, server
 from cxr_node.node.spool.opening import open_spool
 from cxr_node.node.spool.spool import Area, Spool
 from tests import postgres
@@ -204,3 +207,18 @@ def test_a_machine_that_was_halted_deletes_nothing_that_came_again(
     here.sweeper().turn()
     assert list(there.spool.digests(Area.OBJECTS)) == [workplace.digest(b"radiograph 1")]
     assert "retention put off: ledger: another process does sweep now" in caplog.text
+
+
+def test_of_machines_that_start_at_once_one_looks_for_orphans(
+    machines: list[Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = machines
+    here.spool.store_result(b"nobody's")
+    monkeypatch.setattr(recovery.time, "time", lambda: time.time_ns() / 1e9 + 90_000)
+    held = duties.take(there.ledger, Duty.ORPHANS, "there/receive")
+    assert isinstance(held, Held)
+    server._tidy(here.spool, here.ledger, header.identify, lambda: None)
+    assert list(here.spool.digests(Area.RESULTS))
+    duties.done(there.ledger, held)
+    server._tidy(here.spool, here.ledger, header.identify, lambda: None)
+    assert not list(here.spool.digests(Area.RESULTS))

@@ -25,7 +25,9 @@ class Duty(StrEnum):
     """What is done by one at a time."""
 
     SWEEP = "sweep"
-    """Retention, and what nobody names any more."""
+    """Retention."""
+    ORPHANS = "orphans"
+    """Results that no image has."""
     ALERTS = "alerts"
     """Telling people."""
 
@@ -62,7 +64,7 @@ def take(ledger: Ledger, duty: Duty, owner: str, again_s: float = 0.0) -> Held |
         mine = sa.and_(name, sa.or_(duties.c.lease_until.is_(None), is_over))
         held = Held(duty=duty, owner=owner, fence=row["fence"] + 1)
         wait_s = _left_s(row["done_at"], again_s, now)
-        if wait_s > 0.0:
+        if again_s > 0.0 and wait_s > 0.0:
             return wait_s
         taken = {"lease_owner": owner, "lease_until": _until(now), "fence": held.fence}
         if connection.execute(sa.update(duties).where(mine).values(taken)).rowcount:
