@@ -361,15 +361,6 @@ def due_at(table: sa.Table) -> sa.ColumnElement[Any]:
     return sa.case((lease_until > table.c.not_before, lease_until), else_=table.c.not_before)
 
 
-_INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
-
-
-def insert_once(connection: sa.Connection, table: sa.Table, row: Mapping[str, Any]) -> bool:
-    """Insert a row; False where there is one of that key, which stays as it is."""
-    insert = _INSERTS[connection.dialect.name](table).values(**row).on_conflict_do_nothing()
-    return connection.execute(insert).rowcount == 1
-
-
 def note(connection: sa.Connection, instance_ids: Sequence[int], now: datetime, what: str, detail: str) -> None:
     """Remember a transition."""
     if instance_ids:
@@ -380,3 +371,12 @@ def note(connection: sa.Connection, instance_ids: Sequence[int], now: datetime, 
 def pick(noun: type[Any], row: Mapping[Any, Any]) -> dict[str, Any]:
     """Take from a row what a noun's fields are named after."""
     return {field.name: row[field.name] for field in fields(noun)}
+
+
+_INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+
+
+def insert_once(connection: sa.Connection, table: sa.Table, row: Mapping[str, Any]) -> bool:
+    """Insert a row; False where there is one of that key, which stays as it is."""
+    insert = _INSERTS[connection.dialect.name](table).values(**row).on_conflict_do_nothing()
+    return connection.execute(insert).rowcount == 1
