@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from cxr_node import __version__
-from cxr_node.errors import ConfigError, ResourceError
+from cxr_node.errors import ConfigError, LedgerLostError, ResourceError
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.tables import machines
 from cxr_node.node.process import machine, supervisor
@@ -68,7 +68,7 @@ def _tell_on(ledger: Ledger, spool_path: Path, stop: threading.Event) -> None:
     while True:
         try:
             tell(ledger, spool_path)
-        except ResourceError as error:  # whoever works says so already
+        except (ResourceError, LedgerLostError) as error:  # whoever works says so already
             log.debug("not told: %s", error)
         if stop.wait(TOLD_EVERY_S):
             return
