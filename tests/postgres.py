@@ -186,11 +186,19 @@ def new_database() -> str:
 
 
 def copied(url: str) -> str:
-    """URL of a copy of a database, as it is now; nobody may be connected to it."""
-    found, name = shared(), f"test_{secrets.token_hex(4)}"
+    """URL of a copy of a database, as it is now; whoever is connected to it must connect again."""
+    found, name, source = shared(), f"test_{secrets.token_hex(4)}", sa.make_url(url).database
     with past_the_node(found.url()) as connection:
-        connection.execute(sa.text(f"CREATE DATABASE {name} TEMPLATE {sa.make_url(url).database}"))
+        ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"
+        connection.execute(sa.text(ended), {"name": source})
+        connection.execute(sa.text(f"CREATE DATABASE {name} TEMPLATE {source}"))
     return found.url(name)
+
+
+def drop(url: str) -> None:
+    """Delete a database."""
+    with past_the_node(shared().url()) as connection:
+        connection.execute(sa.text(f"DROP DATABASE {sa.make_url(url).database} WITH (FORCE)"))
 
 
 @contextmanager
