@@ -91,6 +91,27 @@ class Server:
         asked = [program / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         return subprocess.run(asked, check=False).returncode == 0
 
+    def set(self, **settings: str) -> None:
+        """Change settings while it runs."""
+        with past_the_node(self.url()) as connection:
+            for name, value in settings.items():
+                connection.exec_driver_sql(f"ALTER SYSTEM SET {name} = '{value}'")
+            connection.exec_driver_sql("SELECT pg_reload_conf()")
+
+    def asked(self, query: str) -> Any:
+        """The one value that a query gives."""
+        with past_the_node(self.url()) as connection:
+            return connection.exec_driver_sql(query).scalar()
+
+    def cut(self) -> None:
+        """Of a replica: let it hear no more of its primary."""
+        self.set(primary_conninfo="")
+        assert eventually(lambda: self.asked("SELECT count(*) FROM pg_stat_wal_receiver") == 0)
+
+    def promote(self) -> None:
+        """Of a replica: let it take writes from now on."""
+        assert self.asked("SELECT pg_promote()")
+
     def stop(self, number: signal.Signals = signal.SIGINT) -> None:
         """End it: by default its connections at once, and nothing that was committed is lost (fast shutdown)."""
         if self.process is not None:
@@ -102,21 +123,29 @@ class Server:
 @contextmanager
 def server(mark: str = MARK, *settings: str) -> Iterator[Server]:
     """A server of its own; it runs until the block ends."""
-    program = programs()
-    if program is None:
-        pytest.skip(HINT)
-    folder = Path(tempfile.mkdtemp(prefix="cxr-postgres-"))
-    if os.geteuid() == 0:  # the server refuses to run as root
-        shutil.chown(folder, "postgres")
+    folder = _folder()
     made = Server(folder, mark, *settings)
     password = folder / "password"
     password.write_text(PASSWORD)
     asked = ["-D", folder / "data", "-U", ADMIN, "--pwfile", password, "-A", "scram-sha-256"]
-    with (folder / "log").open("wb") as log:
-        asked += ["--no-sync", "--no-locale", "-E", "UTF8"]
-        code = _run([program / "initdb", *asked], log).wait(PATIENCE_S)
-    assert code == 0, (folder / "log").read_text("utf-8")
+    _run_to_its_end("initdb", [*asked, "--no-sync", "--no-locale", "-E", "UTF8"], folder)
     try:
+        made.start()
+        yield made
+    finally:
+        made.stop(signal.SIGQUIT)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def replica(primary: Server) -> Iterator[Server]:
+    """Another server that repeats all that the first one does, until it is cut off or promoted."""
+    folder = _folder()
+    made = Server(folder, primary._mark)
+    asked = ["-D", folder / "data", "-d", f"host=127.0.0.1 port={primary.port} user={ADMIN} password={PASSWORD}"]
+    asked += ["--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync"]
+    try:
+        _run_to_its_end("pg_basebackup", asked, folder)
         made.start()
         yield made
     finally:
@@ -157,11 +186,19 @@ def new_database() -> str:
 
 
 def copied(url: str) -> str:
-    """URL of a copy of a database, as it is now; nobody may be connected to it."""
-    found, name = shared(), f"test_{secrets.token_hex(4)}"
+    """URL of a copy of a database, as it is now; whoever is connected to it must connect again."""
+    found, name, source = shared(), f"test_{secrets.token_hex(4)}", sa.make_url(url).database
     with past_the_node(found.url()) as connection:
-        connection.execute(sa.text(f"CREATE DATABASE {name} TEMPLATE {sa.make_url(url).database}"))
+        ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"
+        connection.execute(sa.text(ended), {"name": source})
+        connection.execute(sa.text(f"CREATE DATABASE {name} TEMPLATE {source}"))
     return found.url(name)
+
+
+def drop(url: str) -> None:
+    """Delete a database."""
+    with past_the_node(shared().url()) as connection:
+        connection.execute(sa.text(f"DROP DATABASE {sa.make_url(url).database} WITH (FORCE)"))
 
 
 @contextmanager
@@ -181,6 +218,23 @@ def section(folder: Path, url: str | None = None) -> dict[str, str]:
     file.write_text(f"{found.password}\n")
     file.chmod(0o600)
     return {"url": found._replace(password=None).render_as_string(), "password": str(file)}
+
+
+def _folder() -> Path:
+    if programs() is None:
+        pytest.skip(HINT)
+    folder = Path(tempfile.mkdtemp(prefix="cxr-postgres-"))
+    if os.geteuid() == 0:  # the server refuses to run as root
+        shutil.chown(folder, "postgres")
+    return folder
+
+
+def _run_to_its_end(name: str, arguments: list[str | Path], folder: Path) -> None:
+    program = programs()
+    assert program is not None
+    with (folder / "log").open("wb") as log:
+        code = _run([program / name, *arguments], log).wait(PATIENCE_S)
+    assert code == 0, (folder / "log").read_text("utf-8")
 
 
 def _free_port() -> int:

@@ -96,7 +96,10 @@ class GroupCommit:
 
 
 def arrive(connection: sa.Connection, arrivals: Sequence[Arrival], now: datetime) -> list[bool]:
-    """-> RECEIVED, each in its turn; False where exactly this object is known already."""
+    """-> RECEIVED, each in its turn; False where exactly this object is known already.
+
+    What was found in the spool is no repetition, unless retention had taken it: another machine was faster.
+    """
     insert = _INSERTS[connection.dialect.name]
     found, told = [], []
     for arrival in arrivals:
@@ -124,12 +127,16 @@ def _repeat(connection: sa.Connection, arrival: Arrival, now: datetime) -> None:
     again: dict[str, Any] = {"repeats": instances.c.repeats + 1, "repeated_at": now, "purged_at": None}
     purged, updated_at = instances.c.purged_at.is_not(None), instances.c.updated_at
     again["updated_at"] = sa.case((purged, sa.literal(now, Instant)), else_=updated_at)
+    is_anybodys = instances.c.calling_ae_title == ""  # it was found in the spool, and its sender is known now
+    for name in ("calling_ae_title", "peer_host"):
+        again[name] = sa.case((is_anybodys, _row(arrival, now)[name]), else_=instances.c[name])
     more_urgent = instances.c.priority > arrival.priority  # sent once more, for it is wanted at once
     rejected = instances.c.state == InstanceState.REJECTED  # the rules may be others today: a worker compares them
     again["state"] = sa.case((rejected, InstanceState.RECEIVED), else_=instances.c.state)
     again["attempts"] = sa.case((rejected, 0), else_=instances.c.attempts)
     again["priority"] = sa.case((more_urgent, int(arrival.priority)), else_=instances.c.priority)
-    connection.execute(sa.update(instances).where(*_same(arrival)).values(again))
+    which = _same(arrival) if arrival.origin.calling_ae_title else (*_same(arrival), purged)
+    connection.execute(sa.update(instances).where(*which).values(again))
 
 
 def _told(sender: Origin) -> str:
