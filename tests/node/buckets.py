@@ -99,6 +99,7 @@ class SeaweedFS:
             f"-ip={host}",
             f"-ip.bind={host}",
             "-master.volumeSizeLimitMB=64",
+            "-volume.max=64",
         ]
         with (folder / "log").open("wb") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
