@@ -269,6 +269,19 @@ def test_a_connection_that_breaks_in_a_transaction_undoes_it(site: Site) -> None
         assert ledger.add(reference(1), origin(clock), digest(1), 1)
 
 
+def test_a_listener_whose_connection_breaks_lets_it_go_without_a_word(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It says so itself, where that matters, and connects again; a rollback that fails too is nobody's news."""
+    with closing(Ledger.of_node(site.config())) as ledger:
+        with pytest.raises(ledger.database.driver_error), ledger.database.apart() as driver:
+            with servers.past_the_node(site.url) as other:
+                other.execute(sa.text("SELECT pg_terminate_backend(:pid)"), {"pid": driver.info.backend_pid})
+            driver.execute("SELECT 1")
+        assert driver.closed
+    assert not [each for each in caplog.records if each.name.startswith("sqlalchemy")]
+
+
 def test_what_has_become_a_standby_is_left(site: Site) -> None:
     """After a failover the old server, or what answers in its place, takes no writes."""
     clock = Clock()

@@ -142,12 +142,14 @@ class Database:
         """A connection of a server's driver, outside the pool and every transaction: to listen, and to tell."""
         with self._faults():
             held = self.engine.connect()
-        try:
             driver: Any = held.connection.driver_connection
+        try:
             held.detach()
             driver.autocommit = True
             yield driver
         finally:
+            driver.close()
+            held.invalidate()  # else it is rolled back, which fails where it is broken
             held.close()
 
     def tell(self, role: Role) -> None:
