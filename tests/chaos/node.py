@@ -215,7 +215,7 @@ class Node(Services):
 
     def is_idle(self) -> bool:
         """Nothing waits to be judged or delivered."""
-        return is_idle(self.counts())
+        return not waiting(self.counts())
 
     def forget(self) -> None:
         """Give the ledger back: its file may go away or be another one from now on."""
@@ -240,6 +240,6 @@ def settings(profile: Path, archives: Sequence[Archive], report_per: str = "imag
     return quick | {"model": {"profile": str(profile)}, "destinations": destinations}
 
 
-def is_idle(counts: Mapping[InstanceState, int]) -> bool:
-    """Whether nothing waits to be judged or delivered."""
-    return counts[InstanceState.RECEIVED] == counts[InstanceState.REPORTED] == 0
+def waiting(counts: Mapping[InstanceState, int]) -> int:
+    """How many instances wait to be judged or delivered."""
+    return counts[InstanceState.RECEIVED] + counts[InstanceState.REPORTED]

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from cxr_node.node.ledger.states import InstanceState
 from cxr_node.node.network.statuses import OUT_OF_RESOURCES
 from cxr_node.node.process.supervisor import EXIT_CONFIG
 from tests.chaos.accounting import draw_up
@@ -23,7 +22,7 @@ from tests.chaos.archive import Archive
 from tests.chaos.cluster import ASSOCIATIONS, Cluster, cluster
 from tests.chaos.conftest import Report
 from tests.chaos.network import Network, network
-from tests.chaos.node import LEASE_S, is_idle
+from tests.chaos.node import LEASE_S, waiting
 from tests.chaos.senders import Modality
 from tests.patience import wait_until
 from tests.processes import free_port
@@ -31,8 +30,8 @@ from tests.processes import free_port
 MACHINES, DELIVERERS = 3, 2
 DRAINED_S = LEASE_S + 30.0
 """After the last fault: what a dead machine had in hand is free, and was found by the slowest poll."""
-AT_ONCE = 8
-"""Images that may wait to be judged before the next fault."""
+AT_ONCE = ASSOCIATIONS
+"""Images that may wait to be judged or delivered before the next are sent, and the next fault begins."""
 LAST = ASSOCIATIONS
 """Images that are sent while the last fault lasts."""
 PROBES = 4
@@ -129,13 +128,13 @@ def test_cluster(tmp_path: Path, profile: Path, chance: random.Random, report: R
         lots = [*divided(images - LAST, len(planned) - 1), last]
         probe.take(*last[:PROBES])
         for fault, lot in zip(planned, lots, strict=True):
-            wait_until(lambda: node.counts()[InstanceState.RECEIVED] <= AT_ONCE, "images are judged")
+            wait_until(lambda: waiting(node.counts()) <= AT_ONCE, "images are judged and delivered")
             with modality.sending(modality.take(*lot), ASSOCIATIONS):
                 time.sleep(min(chance.expovariate(1 / BEGINS_S), 4 * BEGINS_S))
                 getattr(faults, fault)()
                 over_at = time.monotonic()
             print(f"{fault}: all is acknowledged {time.monotonic() - over_at:.1f} s after it")
-        wait_until(lambda: is_idle(node.counts()), "everything is settled")
+        wait_until(lambda: not waiting(node.counts()), "everything is settled")
         drained_s = time.monotonic() - over_at
         node.shut_down()
         kept = [archive.kept() for archive in destinations]
