@@ -154,14 +154,15 @@ class Database:
         """A connection of a server's driver, outside the pool and every transaction: to listen, and to tell."""
         with self._faults():
             held = self.engine.connect()
-        driver: Any = held.connection.driver_connection
-        held.detach()
+            driver: Any = held.connection.driver_connection
         try:
+            held.detach()
             driver.autocommit = True
             yield driver
         finally:
             driver.close()
             held.invalidate()  # else it would be rolled back, and its loss told with a traceback
+            held.close()
 
     def tell(self, role: Role) -> None:
         """Let the processes of a role look into the ledger, on all other machines; does not wait for it."""

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 from cxr_node.node.ledger import commitments
 from cxr_node.node.ledger.states import DeliveryState, pick
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
+
+_INSERTS = {
+    name: insert(destination_health).on_conflict_do_nothing(index_elements=[destination_health.c.destination])
+    for name, insert in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert))
+}
+"""By engine: SQL has no common word for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,10 +100,12 @@ def nudge(connection: sa.Connection, destination: str) -> None:
 
 
 def write(connection: sa.Connection, destination: str, again: Mapping[str, Any], first: Mapping[str, Any]) -> None:
-    """Update or insert the row; the caller holds the write lock."""
+    """Update or insert the row; another machine may be inserting it just now."""
     known = sa.update(destination_health).where(destination_health.c.destination == destination).values(**again)
     if connection.execute(known).rowcount == 0:
-        connection.execute(sa.insert(destination_health), {"destination": destination, **first})
+        new = _INSERTS[connection.dialect.name].values(destination=destination, **first)
+        if connection.scalar(new.returning(destination_health.c.destination)) is None:
+            connection.execute(known)
 
 
 def succeeded(connection: sa.Connection, destination: str, now: datetime) -> None:

@@ -30,7 +30,8 @@ _REACHED = {
     "application_name": "cxr-node",
 }
 """libpq's options, where the URL does not say otherwise."""
-_IDLE_MS = 60_000  # a process that was halted in a transaction must not hold its rows
+_IDLE_S = 10.0
+"""In a transaction. Less than what others wait for its rows: whoever was halted or cut off there holds nobody up."""
 _NOTICED = "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
 """Set at the server too: the locks of a machine that was cut off are free after half a minute, not after two hours."""
 _MIGRATING = 0x637872_01
@@ -79,7 +80,7 @@ def options(url: sa.URL) -> sa.URL:
     """Add what bounds every wait to a URL; its own options stay."""
     given = str(url.query.get("options", ""))
     timeouts = f"-c statement_timeout={_ms(STATEMENT_S)} -c lock_timeout={_ms(STATEMENT_S)}"
-    timeouts += f" -c idle_in_transaction_session_timeout={_IDLE_MS} {_NOTICED}"
+    timeouts += f" -c idle_in_transaction_session_timeout={_ms(_IDLE_S)} {_NOTICED}"
     missing = {name: value for name, value in _REACHED.items() if name not in url.query}
     return url.update_query_dict(missing | {"options": f"{timeouts} {given}".rstrip()})
 
