@@ -20,7 +20,7 @@ from cxr_node.domain import Finding, InstanceRef, Origin, Priority, Verdict
 from cxr_node.errors import ResourceError
 from cxr_node.node.ledger import commitments, destination_health, lateness, postgres, results
 from cxr_node.node.ledger.database import AbsentLedgerError, Database
-from cxr_node.node.ledger.receipts import Arrival, GroupCommit
+from cxr_node.node.ledger.receipts import Arrival, GroupCommit, IsKept
 from cxr_node.node.ledger.ripening import Judged, expect, wanting
 from cxr_node.node.ledger.states import (
     DELIVERY_MOVES,
@@ -115,9 +115,15 @@ class Ledger:
         content_sha256: str,
         size_bytes: int,
         priority: Priority = Priority.MEDIUM,
+        is_kept: IsKept = lambda _: True,
     ) -> bool:
-        """-> RECEIVED; False where exactly this object is known already. Threads share a transaction."""
-        return self._arrivals.add(Arrival(ref, origin, content_sha256, size_bytes, priority))
+        """-> RECEIVED; False where exactly this object is known already. Threads share a transaction.
+
+        Raises
+        ------
+        ConflictError : it is known, and no longer kept; sent again, it is stored again.
+        """
+        return self._arrivals.add(Arrival(ref, origin, content_sha256, size_bytes, priority), is_kept)
 
     def claim_instance(self, owner: str, lease_s: float) -> Job | None:
         """Lease the instance that is to be judged next: the most urgent, then the oldest."""

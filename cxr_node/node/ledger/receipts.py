@@ -45,11 +45,16 @@ class Arrival:
     """When an operator accepted its patient and study, where a note in the spool says so."""
 
 
+IsKept = Callable[[str], bool]
+"""Whether the spool has the bytes of a digest."""
+
+
 @dataclass(slots=True, eq=False)
 class _Waiting:
     """An arrival whose thread waits; one of the two becomes its end."""
 
     arrival: Arrival
+    is_kept: IsKept
     is_new: bool | None = None
     fault: Exception | None = None
 
@@ -67,9 +72,9 @@ class GroupCommit:
         self._waiting: deque[_Waiting] = deque()
         self._turn = threading.Lock()
 
-    def add(self, arrival: Arrival) -> bool:
+    def add(self, arrival: Arrival, is_kept: IsKept) -> bool:
         """As `arrive`, in a transaction that is durable when this returns."""
-        mine = _Waiting(arrival)
+        mine = _Waiting(arrival, is_kept)
         self._waiting.append(mine)
         with self._turn:
             if mine.is_new is None and mine.fault is None:  # not written meanwhile
@@ -82,6 +87,8 @@ class GroupCommit:
         try:
             with self._database.writing() as connection:
                 found = arrive(connection, [each.arrival for each in together], self._now())
+                for each, is_new in zip(together, found, strict=True):
+                    _require_kept(each, is_new)
         except Exception as error:
             is_of_all = isinstance(error, CxrNodeError) and not isinstance(error, ConflictError)
             if is_of_all or len(together) == 1:
@@ -93,6 +100,16 @@ class GroupCommit:
         else:
             for each, is_new in zip(together, found, strict=True):
                 each.is_new = is_new
+
+
+def _require_kept(waiting: _Waiting, is_new: bool) -> None:
+    """Let nothing be acknowledged that was known, so not written again, and that retention took meanwhile.
+
+    Retention deletes the bytes in a transaction that has the row, as this one has it now: either it is over and they
+    are gone, or it comes later and finds what this one left.
+    """
+    if not is_new and not waiting.is_kept(waiting.arrival.content_sha256):
+        raise ConflictError("retention deleted the object in the moment in which it came again")
 
 
 def arrive(connection: sa.Connection, arrivals: Sequence[Arrival], now: datetime) -> list[bool]:
