@@ -6,6 +6,7 @@ Knows no table. A commit that returned survives a crash of the server (its own d
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,9 @@ _REACHED = {
 }
 """libpq's options, where the URL does not say otherwise."""
 _IDLE_MS = 60_000  # a process that was halted in a transaction must not hold its rows
+_TRUSTED_S = 0.5
+"""A connection that was in use so short a time ago needs no question whether the server has hung up."""
+_USED_AT = "cxr_node_used_at"
 _MIGRATING = 0x637872_01
 """Number of the advisory lock of whoever brings the tables up to date."""
 
@@ -70,7 +74,7 @@ def options(url: sa.URL) -> sa.URL:
 
 
 def prepare(engine: sa.Engine, password: Callable[[], str] | None) -> None:
-    """Read the password at each connection, and leave a server that takes no writes any more."""
+    """Read the password at each connection, ask one that was idle, and leave a server that takes no writes any more."""
 
     def connect(_dialect: Any, _record: Any, _arguments: Any, parameters: dict[str, Any]) -> None:
         if password is not None:
@@ -80,6 +84,19 @@ def prepare(engine: sa.Engine, password: Callable[[], str] | None) -> None:
         if _state(context.original_exception) == _READ_ONLY:
             context.is_disconnect = True
 
+    def used(_connection: Any, record: Any) -> None:
+        record.info[_USED_AT] = time.monotonic()
+
+    def ask(connection: Any, record: Any, _proxy: Any) -> None:
+        if time.monotonic() - record.info.get(_USED_AT, time.monotonic()) < _TRUSTED_S:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise sa.exc.DisconnectionError("the server has hung up") from error  # the pool connects anew
+
+    sa.event.listen(engine, "checkin", used)
+    sa.event.listen(engine, "checkout", ask)
     sa.event.listen(engine, "do_connect", connect)
     sa.event.listen(engine, "handle_error", leave)
 
