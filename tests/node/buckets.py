@@ -79,7 +79,11 @@ class SeaweedFS:
         port, *others = (free_port() for _ in range(4))
         self.url = f"http://127.0.0.1:{port}"
         named = [f"-{role}.port={each}" for role, each in zip(("master", "volume", "filer"), others, strict=True)]
-        grpc = [f"-{role}.port.grpc={free_port()}" for role in ("master", "volume", "filer", "s3")]
+        numbers = {role: free_port() for role in ("master", "volume", "filer", "s3")}
+        grpc = [f"-{role}.port.grpc={number}" for role, number in numbers.items()]
+        master, _, filer = others
+        self._shell = [f"-master=127.0.0.1:{master}.{numbers['master']}"]
+        self._shell += [f"-filer=127.0.0.1:{filer}.{numbers['filer']}"]
         command = [WEED, "server", f"-dir={folder}", "-s3", f"-s3.port={port}", f"-s3.config={config}", *named, *grpc]
         command += [
             "-s3.port.iceberg=0",
@@ -104,6 +108,17 @@ class SeaweedFS:
             return True
         except (BotoCoreError, ClientError):
             return False
+
+    @property
+    def pid(self) -> int:
+        """Of its one process."""
+        return self._process.pid
+
+    def sync(self) -> None:
+        """Let it answer when the bytes are on its disk."""
+        assert WEED is not None
+        words = "fs.configure -locationPrefix=/buckets/ -fsync -apply\n"
+        subprocess.run([WEED, "shell", *self._shell], input=words, text=True, check=True, capture_output=True)
 
     def stop(self) -> None:
         self._process.kill()  # it takes minutes to end otherwise

@@ -326,20 +326,17 @@ def _link(
 
 
 def _pictures(connection: sa.Connection, instance_ids: Sequence[int], *, notes: bool) -> set[int]:
-    """What images have of their own for the report of their study: pictures; `notes` where there is no report."""
+    """What images have of their own for the report of their study: pictures; `notes` where there is no report.
+
+    One look-up by key after the other: of the join PostgreSQL reads whole tables where it has no statistics yet.
+    """
+    linked = sa.and_(instance_artifacts.c.instance_id.in_(instance_ids), instance_artifacts.c.outdated_at.is_(None))
+    ids = sorted(set(connection.scalars(sa.select(instance_artifacts.c.artifact_id).where(linked))))
     is_note = artifacts.c.kind == ResultKind.NOT_ANALYSED
-    own = (
-        sa.select(artifacts.c.id)
-        .join(instance_artifacts, instance_artifacts.c.artifact_id == artifacts.c.id)
-        .where(
-            instance_artifacts.c.instance_id.in_(instance_ids),
-            instance_artifacts.c.outdated_at.is_(None),
-            artifacts.c.per == ReportPer.STUDY,
-            ~results.is_of_report(artifacts.c.id),
-            is_note if notes else ~is_note,
-        )
-    )
-    return set(connection.scalars(own))
+    of_study = sa.and_(artifacts.c.per == ReportPer.STUDY, is_note if notes else ~is_note)
+    found = set(connection.scalars(sa.select(artifacts.c.id).where(artifacts.c.id.in_(ids), of_study)))
+    of_report = sa.select(report_artifacts.c.artifact_id).where(report_artifacts.c.artifact_id.in_(ids))
+    return found - set(connection.scalars(of_report))
 
 
 def _make_due(
