@@ -40,6 +40,7 @@ from cxr_node.node.ledger.states import (
     claim,
     extend,
     held,
+    insert_all,
     is_on_hold,
     note,
     pick,
@@ -365,7 +366,7 @@ def _attach(
     if due:
         late_from = lateness.since(connection, [job.instance_id], came_again=job.rejected_under is not None)
         same = {"state": DeliveryState.READY, "not_before": now, "first_due_at": now, "priority": job.priority}
-        connection.execute(sa.insert(deliveries), [row | same | {"late_from": late_from} for row in due])
+        insert_all(connection, deliveries, [row | same | {"late_from": late_from} for row in due])
     _withdraw(connection, job, known, now)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cxr_node.domain import ResultRef
-from cxr_node.node.ledger.states import InstanceState, Job, StoredArtifact, pick
+from cxr_node.node.ledger.states import InstanceState, Job, StoredArtifact, insert_all, pick
 from cxr_node.node.ledger.tables import (
     alternatives,
     artifacts,
@@ -84,7 +84,7 @@ def keep(connection: sa.Connection, stored: Sequence[StoredArtifact]) -> list[Ke
                 row = {"artifact_id": rows[first], "sop_class_choice": choice, "alternative_id": rows[uid]}
                 chosen.append(row)
     if chosen:
-        connection.execute(sa.insert(alternatives), chosen)
+        insert_all(connection, alternatives, chosen)
     return kept
 
 
@@ -96,7 +96,7 @@ def link(
     pairs = list(dict.fromkeys((instance_id, row_id) for instance_id in instance_ids for row_id in ids))
     new = [{"instance_id": one, "artifact_id": row_id} for one, row_id in pairs if (one, row_id) not in known]
     if new:
-        connection.execute(sa.insert(instance_artifacts), new)
+        insert_all(connection, instance_artifacts, new)
     for instance_id in {one for one, row_id in pairs if (one, row_id) in known}:
         renewed = sa.and_(instance_artifacts.c.instance_id == instance_id, instance_artifacts.c.artifact_id.in_(ids))
         connection.execute(sa.update(instance_artifacts).where(renewed).values(outdated_at=None))

@@ -370,6 +370,11 @@ def due_at(table: sa.Table) -> sa.ColumnElement[Any]:
     return sa.case((lease_until > table.c.not_before, lease_until), else_=table.c.not_before)
 
 
+def insert_all(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows by one statement: without RETURNING there would be one for each."""
+    connection.execute(sa.insert(table).returning(*table.primary_key.columns), rows)
+
+
 def note(connection: sa.Connection, instance_ids: Sequence[int], now: datetime, what: str, detail: str) -> None:
     """Remember a transition."""
     if instance_ids:

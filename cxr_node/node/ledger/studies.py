@@ -33,6 +33,7 @@ from cxr_node.node.ledger.states import (
     claim,
     due_at,
     held,
+    insert_all,
     note,
     pick,
 )
@@ -321,7 +322,7 @@ def _link(
     rows = sorted({row_id for one in kept for row_id in one.ids})
     if rows:
         linked = [{"report_id": report_id, "artifact_id": artifact_id} for artifact_id in rows]
-        connection.execute(sa.insert(report_artifacts), linked)
+        insert_all(connection, report_artifacts, linked)
     return {one.artifact_id for one in kept} if told else set()
 
 
@@ -361,7 +362,7 @@ def _make_due(
         if (row.id, name) not in have
     ]
     if rows:
-        connection.execute(sa.insert(deliveries), rows)
+        insert_all(connection, deliveries, rows)
 
 
 def _reopen(connection: sa.Connection, instance_ids: Sequence[int], now: datetime) -> None:
