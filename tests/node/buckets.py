@@ -80,18 +80,12 @@ class SeaweedFS:
         port, *others = (free_port() for _ in range(4))
         self.url = f"http://{host}:{port}"
         named = [f"-{role}.port={each}" for role, each in zip(("master", "volume", "filer"), others, strict=True)]
-        grpc = [f"-{role}.port.grpc={free_port()}" for role in ("master", "volume", "filer", "s3")]
-        command = [
-            *within,
-            WEED,
-            "server",
-            f"-dir={folder}",
-            "-s3",
-            f"-s3.port={port}",
-            f"-s3.config={config}",
-            *named,
-            *grpc,
-        ]
+        numbers = {role: free_port() for role in ("master", "volume", "filer", "s3")}
+        grpc = [f"-{role}.port.grpc={number}" for role, number in numbers.items()]
+        master, _, filer = others
+        self._shell = [f"-master={host}:{master}.{numbers['master']}", f"-filer={host}:{filer}.{numbers['filer']}"]
+        served = [WEED, "server", f"-dir={folder}", "-s3", f"-s3.port={port}", f"-s3.config={config}"]
+        command = [*within, *served, *named, *grpc]
         command += [
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
@@ -116,6 +110,17 @@ class SeaweedFS:
             return True
         except (BotoCoreError, ClientError):
             return False
+
+    @property
+    def pid(self) -> int:
+        """Of its one process."""
+        return self._process.pid
+
+    def sync(self) -> None:
+        """Let it answer when the bytes are on its disk."""
+        assert WEED is not None
+        words = "fs.configure -locationPrefix=/buckets/ -fsync -apply\n"
+        subprocess.run([WEED, "shell", *self._shell], input=words, text=True, check=True, capture_output=True)
 
     def stop(self) -> None:
         self._process.kill()  # it takes minutes to end otherwise

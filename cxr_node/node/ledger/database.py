@@ -338,7 +338,6 @@ def _engine(url: sa.URL, password: Callable[[], str] | None = None) -> sa.Engine
             pool_size=POOL_SIZE,
             max_overflow=0,
             pool_timeout=BUSY_TIMEOUT_S,
-            pool_pre_ping=not is_file,  # a server may have hung up
         )
     except ModuleNotFoundError as error:
         raise postgres.require_driver(error) from error

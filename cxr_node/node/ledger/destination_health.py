@@ -31,6 +31,9 @@ _INSERTS = {
 """By engine: SQL has no common word for it."""
 
 
+_OFTEN_ENOUGH = timedelta(seconds=1)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
     """One destination at its last try."""
@@ -109,7 +112,16 @@ def write(connection: sa.Connection, destination: str, again: Mapping[str, Any],
 
 
 def succeeded(connection: sa.Connection, destination: str, now: datetime) -> None:
-    """Record that it has just accepted a result."""
+    """Record that it has just accepted a result; of several within a second one is enough.
+
+    All that deliver to it write this row: each would wait for the others' commits.
+    """
+    known = (destination_health.c.down_since, destination_health.c.last_success_at)
+    mine = destination_health.c.destination == destination
+    row = connection.execute(sa.select(*known).where(mine)).first()
+    last = None if row is None or row.down_since is not None else row.last_success_at
+    if last is not None and timedelta() <= now - last < _OFTEN_ENOUGH:
+        return
     up = {"down_since": None, "next_try_at": None, "last_error": None, "last_success_at": now}
     write(connection, destination, up, up)
 

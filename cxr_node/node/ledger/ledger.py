@@ -39,6 +39,7 @@ from cxr_node.node.ledger.states import (
     claim,
     extend,
     held,
+    insert_all,
     is_on_hold,
     note,
     pick,
@@ -153,8 +154,7 @@ class Ledger:
             if claimed is None:
                 return None
             row, lease = claimed
-            artifact = results.find(connection, row["artifact_id"])
-            instance_id = results.first_user(connection, row["artifact_id"])
+            artifact, instance_id = results.with_first_user(connection, row["artifact_id"])
         return DeliveryJob(
             claim=lease,
             destination=destination,
@@ -204,10 +204,7 @@ class Ledger:
         with self.database.writing() as connection:
             if not self._settle(connection, job, InstanceState.REJECTED, values, rejected.sentence):
                 return False
-            known = results.outdate(connection, job.claim.row_id, now)
-            for artifact in stored:
-                _attach(connection, job, artifact, _wanted_now(wishes or {}, artifact), known, now)
-            _withdraw(connection, job, known, now)
+            _attach(connection, job, stored, wishes or {}, now)
             expect(connection, job, judged, now)
         return True
 
@@ -252,12 +249,10 @@ class Ledger:
         with self.database.writing() as connection:
             if not self._settle(connection, job, InstanceState.REPORTED, values, detail):
                 return False
-            known = results.outdate(connection, job.claim.row_id, now)
-            for artifact in stored:
-                _attach(connection, job, artifact, _wanted_now(wishes, artifact), known, now)
-            _withdraw(connection, job, known, now)
+            _attach(connection, job, stored, wishes, now)
             expect(connection, job, judged, now)
-            conclude(connection, [job.claim.row_id], now)
+            if judged is None:  # else its study waits
+                conclude(connection, [job.claim.row_id], now)
         return True
 
     def choose(self, job: DeliveryJob, choice: int) -> bool:
@@ -349,29 +344,29 @@ def _wanted_now(wishes: Mapping[str, Wish], stored: StoredArtifact) -> list[str]
 
 
 def _attach(
-    connection: sa.Connection,
-    job: Job,
-    stored: StoredArtifact,
-    wanted_by: Sequence[str],
-    known: Collection[int],
-    now: datetime,
+    connection: sa.Connection, job: Job, stored: Sequence[StoredArtifact], wishes: Mapping[str, Wish], now: datetime
 ) -> None:
-    """Link a result to its instance, which had those `known` ones; where it is new, make it due at the destinations.
+    """Link results to their instance in place of earlier ones; what is new is due at the destinations that want it.
 
     An answer that is the instance's once more may have been withdrawn before some destination got it.
     """
-    artifact_id, is_new = results.link(connection, job.claim.row_id, stored, known)
-    if not is_new and artifact_id not in known:
-        return
-    there = sa.select(deliveries.c.destination).where(deliveries.c.artifact_id == artifact_id)
-    have = set() if is_new else set(connection.scalars(there))
-    new = [name for name in wanted_by if name not in have]
-    if not new:
-        return
-    due = {"artifact_id": artifact_id, "state": DeliveryState.READY, "not_before": now, "first_due_at": now}
-    due |= {"priority": job.priority}
-    due |= {"late_from": lateness.since(connection, [job.instance_id], came_again=job.rejected_under is not None)}
-    connection.execute(sa.insert(deliveries), [due | {"destination": name} for name in new])
+    row_id = job.claim.row_id
+    known = frozenset[int]() if job.is_first else results.outdate(connection, row_id, now)
+    kept = results.keep(connection, stored)
+    results.link(connection, [row_id], kept, {(row_id, each) for each in known})
+    due: list[dict[str, Any]] = []
+    for each, one in zip(stored, kept, strict=True):
+        wanted_by = _wanted_now(wishes, each) if one.is_new or one.artifact_id in known else []
+        if wanted_by and not one.is_new:
+            there = sa.select(deliveries.c.destination).where(deliveries.c.artifact_id == one.artifact_id)
+            have = set(connection.scalars(there))
+            wanted_by = [name for name in wanted_by if name not in have]
+        due += [{"artifact_id": one.artifact_id, "destination": name} for name in wanted_by]
+    if due:
+        late_from = lateness.since(connection, [job.instance_id], came_again=job.rejected_under is not None)
+        same = {"state": DeliveryState.READY, "not_before": now, "first_due_at": now, "priority": job.priority}
+        insert_all(connection, deliveries, [row | same | {"late_from": late_from} for row in due])
+    _withdraw(connection, job, known, now)
 
 
 def _withdraw(connection: sa.Connection, job: Job, known: Collection[int], now: datetime) -> None:

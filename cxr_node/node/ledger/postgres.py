@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,9 @@ _IDLE_S = 10.0
 """In a transaction. Less than what others wait for its rows: whoever was halted or cut off there holds nobody up."""
 _NOTICED = "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
 """Set at the server too: the locks of a machine that was cut off are free after half a minute, not after two hours."""
+_TRUSTED_S = 0.5
+"""A connection that was in use so short a time ago needs no question whether the server has hung up."""
+_USED_AT = "cxr_node_used_at"
 _MIGRATING = 0x637872_01
 """Number of the advisory lock of whoever brings the tables up to date."""
 _LEADING = 0x637872_02
@@ -86,31 +91,50 @@ def options(url: sa.URL) -> sa.URL:
 
 
 def prepare(engine: sa.Engine, password: Callable[[], str] | None) -> None:
-    """Read the password at each connection, ask whose rows it shows, and leave a server that takes no writes."""
+    """Read the password at each connection, ask whose rows it shows, and leave a server that takes no writes.
+
+    One that was idle is asked again before it is used.
+    """
 
     def connect(_dialect: Any, _record: Any, _arguments: Any, parameters: dict[str, Any]) -> None:
         if password is not None:
             parameters["password"] = password()
 
     def leave(context: sa.engine.ExceptionContext) -> None:
-        # where a server dies at that moment the driver calls it our mistake ("transaction status ACTIVE")
-        is_dead = context.is_pre_ping
-        if is_dead or _state(context.original_exception) == _READ_ONLY:
+        if _state(context.original_exception) == _READ_ONLY:
             context.is_disconnect = True
 
-    def ask(connection: Any, record: Any) -> None:
-        try:
-            record.info[_HISTORY] = connection.execute(_ASK_HISTORY).fetchone()
-        except engine.dialect.loaded_dbapi.DatabaseError as error:
-            if _state(error) not in _CANNOT_TELL:
-                connection.close()
-                raise
-            log.debug("a failover will not be noticed: %s", error)
-        connection.rollback()
-
     sa.event.listen(engine, "do_connect", connect)
-    sa.event.listen(engine, "connect", ask)
+    sa.event.listen(engine, "connect", partial(_ask_whose, engine.dialect))
+    sa.event.listen(engine, "checkin", _note_use)
+    sa.event.listen(engine, "checkout", partial(_ask_idle, engine.dialect))
     sa.event.listen(engine, "handle_error", leave)
+
+
+def _ask_whose(dialect: sa.Dialect, connection: Any, record: Any) -> None:
+    """Note whose rows a new connection shows."""
+    try:
+        record.info[_HISTORY] = connection.execute(_ASK_HISTORY).fetchone()
+    except dialect.loaded_dbapi.DatabaseError as error:
+        if _state(error) not in _CANNOT_TELL:
+            connection.close()
+            raise
+        log.debug("a failover will not be noticed: %s", error)
+    connection.rollback()
+
+
+def _note_use(_connection: Any, record: Any) -> None:
+    record.info[_USED_AT] = time.monotonic()
+
+
+def _ask_idle(dialect: sa.Dialect, connection: Any, record: Any, _proxy: Any) -> None:
+    """Whether the server has hung up, unless it answered a moment ago; then the pool connects anew."""
+    if time.monotonic() - record.info.get(_USED_AT, time.monotonic()) < _TRUSTED_S:
+        return
+    try:
+        dialect.do_ping(connection)
+    except dialect.loaded_dbapi.Error as error:  # of any kind: where it dies at that moment the driver doubts itself
+        raise sa.exc.DisconnectionError("the server has hung up") from error
 
 
 def refusal(error: BaseException | None) -> str | None:
