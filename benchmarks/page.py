@@ -22,8 +22,8 @@ from benchmarks.record import RESULTS
 DOCS = Path(__file__).parent.parent / "docs"
 PICTURES = DOCS / "pictures"
 NAMES = ("explanation", "node", "ingest", "growth", "least")
-STUDIES = "studies"
-"""A run that has no chart, and no part of the page until it was made."""
+STUDIES, CLUSTER = "studies", "cluster"
+"""Runs that have no chart, and no part of the page until they were made."""
 Runs = Mapping[str, Mapping[str, Any]]
 
 _COLORS = {OURS: "#1f6f8b", PLAIN: "#c06c3e", ONE_VIEW: "#dba879", ORTHANC: "#8a8a8a", STORESCP: "#c9c9c9"}
@@ -47,8 +47,8 @@ class Goal:
 
 def read() -> dict[str, Any]:
     """Every run's JSON, by its name."""
-    found = [name for name in (*NAMES, STUDIES) if name in NAMES or (RESULTS / f"{name}.json").exists()]
-    return {name: json.loads((RESULTS / f"{name}.json").read_text("utf-8")) for name in found}
+    later = [name for name in (STUDIES, CLUSTER) if (RESULTS / f"{name}.json").exists()]
+    return {name: json.loads((RESULTS / f"{name}.json").read_text("utf-8")) for name in (*NAMES, *later)}
 
 
 def write(runs: Runs) -> str:
@@ -56,6 +56,7 @@ def write(runs: Runs) -> str:
     loader = FileSystemLoader(Path(__file__).parent)
     templates = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # noqa: S701 - Markdown of our own figures
     templates.filters |= {"n": number, "p": spread_of}
+    templates.globals |= {"total": total, "server_cores": server_cores}
     words: dict[str, Any] = {"goals": goals(runs), "runs": runs, "plain": PLAIN, "one_view": ONE_VIEW, "ours": OURS}
     words |= {"orthanc": ORTHANC, "storescp": STORESCP, "ways": explanation, "alike": len({*_circumstances(runs)}) == 1}
     return templates.get_template("performance.md").render(words)
@@ -105,6 +106,7 @@ def goals(runs: Runs) -> list[Goal]:
         _at_most("resident memory of the receiver", 120.0, receiver, " MB"),
         _at_most("resident memory of the worker", 1200.0, worker, " MB"),
         *_goals_of_studies(runs),
+        *_goals_of_a_cluster(runs),
     ]
 
 
@@ -114,6 +116,22 @@ def _goals_of_studies(runs: Runs) -> Iterator[Goal]:
         yield _at_most("turnaround p95 of a study beyond `study.quiet_s`", 2.0, seen["beyond_quiet_s"]["p95"], " s")
         rate = seen["throughput"]["ratio"]["p50"]
         yield _at_least("sustained throughput, `report_per: study` over `report_per: image`", 1.0, rate, " x")
+
+
+def _goals_of_a_cluster(runs: Runs) -> Iterator[Goal]:
+    if CLUSTER in runs:
+        most = max(row["images_per_s"] for row in runs[CLUSTER]["figures"]["waiting"]["rows"])
+        yield _at_least("workers that wait, servers and all on these cores, images a second", 200.0, most, "")
+
+
+def server_cores(run: Mapping[str, Any], images_per_s: float) -> float:
+    """Cores that PostgreSQL needs for so many images a second."""
+    return images_per_s * float(total(run, "PostgreSQL", "server_ms")) / 1000.0
+
+
+def total(run: Mapping[str, Any], engine: str, what: str) -> float:
+    """Sum over all moves of an image."""
+    return sum(float(cost[what]) for cost in run["figures"]["moves"]["by_engine"][engine].values())
 
 
 def _memory(runs: Runs, role: str) -> float:

@@ -58,7 +58,7 @@ class ResourceError(CxrNodeError):
 
 
 class LedgerLostError(CxrNodeError):
-    """The ledger's file is damaged, or no longer the one that was opened: the process ends, its successor mends.
+    """The ledger is damaged, or no longer the one that was opened: the process ends, its successor mends.
 
     No `ResourceError`, for waiting cannot help; 0xA700 while receiving.
     """

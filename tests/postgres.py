@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,25 +52,28 @@ ENGINES = [
 class Server:
     """One server with its data in a folder of its own; it can be stopped, killed and started again."""
 
-    def __init__(self, folder: Path, mark: str, *settings: str) -> None:
-        self.folder, self._mark, self._settings = folder, mark, settings
+    def __init__(
+        self, folder: Path, mark: str, *settings: str, host: str = "127.0.0.1", within: Sequence[str] = ()
+    ) -> None:
+        self.folder, self.host, self._mark, self._settings = folder, host, mark, settings
+        self._within = within  # a command that runs another: of a machine of its own (tests/chaos/network.py)
         self.port = _free_port()
         self.process: subprocess.Popen[bytes] | None = None
 
-    def url(self, database: str = "postgres", password: str = PASSWORD, host: str = "127.0.0.1") -> str:
+    def url(self, database: str = "postgres", password: str = PASSWORD, host: str | None = None) -> str:
         """URL with its password, which a configuration may not hold."""
-        return f"postgresql+psycopg://{ADMIN}:{password}@{host}:{self.port}/{database}"
+        return f"postgresql+psycopg://{ADMIN}:{password}@{host or self.host}:{self.port}/{database}"
 
     def start(self) -> None:
         """Start, and wait until it answers."""
         program = programs()
         assert program is not None, HINT
-        settings = {"port": self.port, "listen_addresses": "127.0.0.1", "cluster_name": self._mark}
+        settings = {"port": self.port, "listen_addresses": self.host, "cluster_name": self._mark}
         settings |= {"unix_socket_directories": self.folder, "fsync": "off", "max_connections": 200, "jit": "off"}
         settings |= {"shared_buffers": "32MB", "autovacuum": "off", "lc_messages": "C"}
         written = [f"-c{name}={value}" for name, value in settings.items()] + [f"-c{each}" for each in self._settings]
         with (self.folder / "log").open("ab") as log:
-            self.process = _run([program / "postgres", "-D", self.folder / "data", *written], log)
+            self.process = run([program / "postgres", "-D", self.folder / "data", *written], log, self._within)
         eventually(self.answers, PATIENCE_S)
         assert self.answers(), (self.folder / "log").read_text("utf-8")[-2000:]
 
@@ -88,8 +91,29 @@ class Server:
         """Whether it takes connections."""
         program = programs()
         assert program is not None
-        asked = [program / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        asked = [program / "pg_isready", "-q", "-h", self.host, "-p", str(self.port)]
         return subprocess.run(asked, check=False).returncode == 0
+
+    def set(self, **settings: str) -> None:
+        """Change settings while it runs."""
+        with past_the_node(self.url()) as connection:
+            for name, value in settings.items():
+                connection.exec_driver_sql(f"ALTER SYSTEM SET {name} = '{value}'")
+            connection.exec_driver_sql("SELECT pg_reload_conf()")
+
+    def asked(self, query: str) -> Any:
+        """The one value that a query gives."""
+        with past_the_node(self.url()) as connection:
+            return connection.exec_driver_sql(query).scalar()
+
+    def cut(self) -> None:
+        """Of a replica: let it hear no more of its primary."""
+        self.set(primary_conninfo="")
+        assert eventually(lambda: self.asked("SELECT count(*) FROM pg_stat_wal_receiver") == 0)
+
+    def promote(self) -> None:
+        """Of a replica: let it take writes from now on."""
+        assert self.asked("SELECT pg_promote()")
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> None:
         """End it: by default its connections at once, and nothing that was committed is lost (fast shutdown)."""
@@ -102,26 +126,51 @@ class Server:
 @contextmanager
 def server(mark: str = MARK, *settings: str) -> Iterator[Server]:
     """A server of its own; it runs until the block ends."""
-    program = programs()
-    if program is None:
+    with new_folder() as folder:
+        made = Server(folder, mark, *settings)
+        initialise(folder)
+        try:
+            made.start()
+            yield made
+        finally:
+            made.stop(signal.SIGQUIT)
+
+
+@contextmanager
+def new_folder() -> Iterator[Path]:
+    """A folder for a server's data, which goes with the block."""
+    if programs() is None:
         pytest.skip(HINT)
     folder = Path(tempfile.mkdtemp(prefix="cxr-postgres-"))
     if os.geteuid() == 0:  # the server refuses to run as root
         shutil.chown(folder, "postgres")
-    made = Server(folder, mark, *settings)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def initialise(folder: Path) -> None:
+    """Make the data of a server, which knows one account."""
     password = folder / "password"
     password.write_text(PASSWORD)
     asked = ["-D", folder / "data", "-U", ADMIN, "--pwfile", password, "-A", "scram-sha-256"]
-    with (folder / "log").open("wb") as log:
-        asked += ["--no-sync", "--no-locale", "-E", "UTF8"]
-        code = _run([program / "initdb", *asked], log).wait(PATIENCE_S)
-    assert code == 0, (folder / "log").read_text("utf-8")
-    try:
-        made.start()
-        yield made
-    finally:
-        made.stop(signal.SIGQUIT)
-        shutil.rmtree(folder, ignore_errors=True)
+    _run_to_its_end("initdb", [*asked, "--no-sync", "--no-locale", "-E", "UTF8"], folder)
+
+
+@contextmanager
+def replica(primary: Server) -> Iterator[Server]:
+    """Another server that repeats all that the first one does, until it is cut off or promoted."""
+    with new_folder() as folder:
+        made = Server(folder, primary._mark)
+        source = f"host={primary.host} port={primary.port} user={ADMIN} password={PASSWORD}"
+        asked = ["-D", folder / "data", "-d", source, "--write-recovery-conf", "--wal-method=stream"]
+        _run_to_its_end("pg_basebackup", [*asked, "--checkpoint=fast", "--no-sync"], folder)
+        try:
+            made.start()
+            yield made
+        finally:
+            made.stop(signal.SIGQUIT)
 
 
 _shared: list[tuple[Server, object]] = []
@@ -157,11 +206,19 @@ def new_database() -> str:
 
 
 def copied(url: str) -> str:
-    """URL of a copy of a database, as it is now; nobody may be connected to it."""
-    found, name = shared(), f"test_{secrets.token_hex(4)}"
+    """URL of a copy of a database, as it is now; whoever is connected to it must connect again."""
+    found, name, source = shared(), f"test_{secrets.token_hex(4)}", sa.make_url(url).database
     with past_the_node(found.url()) as connection:
-        connection.execute(sa.text(f"CREATE DATABASE {name} TEMPLATE {sa.make_url(url).database}"))
+        ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"
+        connection.execute(sa.text(ended), {"name": source})
+        connection.execute(sa.text(f"CREATE DATABASE {name} TEMPLATE {source}"))
     return found.url(name)
+
+
+def drop(url: str) -> None:
+    """Delete a database."""
+    with past_the_node(shared().url()) as connection:
+        connection.execute(sa.text(f"DROP DATABASE {sa.make_url(url).database} WITH (FORCE)"))
 
 
 @contextmanager
@@ -183,17 +240,40 @@ def section(folder: Path, url: str | None = None) -> dict[str, str]:
     return {"url": found._replace(password=None).render_as_string(), "password": str(file)}
 
 
+def _run_to_its_end(name: str, arguments: list[str | Path], folder: Path) -> None:
+    program = programs()
+    assert program is not None
+    with (folder / "log").open("wb") as log:
+        code = run([program / name, *arguments], log).wait(PATIENCE_S)
+    assert code == 0, (folder / "log").read_text("utf-8")
+
+
 def _free_port() -> int:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         return int(held.getsockname()[1])
 
 
-def _run(argv: list[str | Path], log: object) -> subprocess.Popen[bytes]:
-    """Run as another account than root; it ends with this process, however that ends."""
-    as_other = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
-    environment = {"PATH": os.environ["PATH"], "LC_ALL": "C"}
+def run(argv: list[str | Path], log: object, within: Sequence[str] = (), **more: str) -> subprocess.Popen[bytes]:
+    """Run as another account than root; it ends with this process, however that ends.
+
+    `within` is what it runs under, as root: then setpriv(1) makes it the other account.
+    """
+    environment = {"PATH": os.environ["PATH"], "LC_ALL": "C"} | more
     words = [str(each) for each in argv]
+    as_other: dict[str, Any] = {}
+    if within:
+        words = [
+            *within,
+            "setpriv",
+            "--reuid=postgres",
+            "--regid=postgres",
+            "--clear-groups",
+            "--pdeathsig=QUIT",
+            *words,
+        ]
+    elif os.geteuid() == 0:
+        as_other = {"user": "postgres", "group": "postgres", "extra_groups": []}
     return subprocess.Popen(words, stdout=log, stderr=log, env=environment, preexec_fn=_end_with_parent, **as_other)  # type: ignore[call-overload]
 
 

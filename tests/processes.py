@@ -39,10 +39,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def answers(port: int) -> bool:
-    """Tell whether somebody listens at a loopback port."""
+def answers(port: int, host: str = "127.0.0.1") -> bool:
+    """Tell whether somebody listens at a port, here at a loopback one."""
     with suppress(OSError):
-        socket.create_connection(("127.0.0.1", port), 1).close()
+        socket.create_connection((host, port), 1).close()
         return True
     return False
 

@@ -257,7 +257,7 @@ def test_retry_of_what_has_no_bytes_any_more_says_so(tmp_path: Path) -> None:
     site.judged(1)
     site.refuse("pacs")
     with site.ledger() as ledger:
-        ledger.mark_purged([1])
+        ledgers.purge(ledger, 1)
     shown = site.run("retry", "1.2.1")
     assert shown.exit_code == 2
     assert "stay DEAD: its bytes were deleted" in flat(shown)

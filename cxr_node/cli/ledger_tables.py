@@ -18,6 +18,7 @@ from cxr_node.cli import tables
 from cxr_node.dicom.words import names
 from cxr_node.domain import Target
 from cxr_node.node.ledger.listing import By, Count
+from cxr_node.node.ledger.machines import MachineState
 from cxr_node.node.ledger.queries import DeliveryRow, InstanceRow, Story
 from cxr_node.node.ledger.results import Version
 from cxr_node.node.ledger.states import OPEN, DeliveryState, InstanceState, aside_words
@@ -239,9 +240,15 @@ def _machines(seen: NodeStatus) -> Table:
     found = _table("machine", "version", *seen.roles, "", title="machines")
     for each in seen.machines:
         numbers = (str(state.processes) if state.running else "-" for state in each.roles.values())
-        silent = Text(f"has not been heard of since {clock(each.seen_at, seen.at)}", "bold red")
-        found.add_row(each.name, each.version, *numbers, silent if each.is_silent else "")
+        found.add_row(each.name, each.version, *numbers, _heard(each, seen.at))
     return found
+
+
+def _heard(machine: MachineState, now: datetime) -> Text:
+    at = clock(machine.seen_at, now)
+    if machine.has_left:
+        return Text(f"was stopped at {at}")
+    return Text(f"has not been heard of since {at}" if machine.is_silent else "", "bold red")
 
 
 def _role(state: RoleState, now: datetime) -> Text:

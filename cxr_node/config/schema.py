@@ -359,7 +359,7 @@ class AuditSection(Section):
     folder: Path | None = None
     """None: the folder `audit` of the spool."""
     source_id: str | None = Field(default=None, pattern=r"^[!-~]{1,64}$")
-    """AuditSourceID of every message; None: results.installation_id."""
+    """AuditSourceID of every message; None: results.installation_id; with `ledger.url` each machine adds its name."""
     keep_days: float = Field(default=90.0, gt=0)
     """Older messages are deleted, once the collector has them where there is one."""
     max_mib: int = Field(default=1024, ge=64)

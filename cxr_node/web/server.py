@@ -9,6 +9,7 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 
 import uvicorn
@@ -18,7 +19,8 @@ from cxr_node.config import permissions
 from cxr_node.config.page import Web
 from cxr_node.config.schema import Config
 from cxr_node.diagnose.thresholds import CheckResult, Fault, stop, well
-from cxr_node.errors import ConfigError, ResourceError
+from cxr_node.errors import ConfigError, LedgerLostError, ResourceError
+from cxr_node.node.ledger import machines
 from cxr_node.node.process import supervisor
 from cxr_node.node.process.supervisor import Presence
 from cxr_node.web import app
@@ -80,6 +82,7 @@ def run(config: Config, stop: threading.Event, present: Presence) -> None:
             server.should_exit = True
             thread.join()
             alerts.join()
+            _say_farewell(services)
             if not stop.is_set():
                 raise ResourceError("the HTTP server ended by itself")
     finally:
@@ -88,6 +91,13 @@ def run(config: Config, stop: threading.Event, present: Presence) -> None:
 
 def _now(services: Services) -> datetime:
     return services.ledger().now()
+
+
+def _say_farewell(services: Services) -> None:
+    """Where several machines share a ledger, the others know that this process was stopped."""
+    if services.config.ledger.url is not None:
+        with suppress(ConfigError, ResourceError, LedgerLostError):
+            machines.tell(services.ledger(), services.config.spool.path)
 
 
 def _serve(server: uvicorn.Server, listener: socket.socket) -> None:

@@ -61,13 +61,16 @@ class Services:
         return self.users is not None or self.web.oidc is not None
 
     def ledger(self) -> Ledger:
-        """The node's ledger, opened when it is first needed.
+        """The node's ledger, opened when it is first needed, and anew where a process that serves has begun another.
 
         Raises
         ------
         ConfigError : the node has not run yet.
         """
         with self._lock:
+            if self._ledger is not None and self._ledger.database.is_lost:
+                self._ledger.close()
+                self._ledger = None
             if self._ledger is None:
                 self._ledger = wiring.ledger(self.config)
             return self._ledger

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,8 +62,46 @@ class Accounting:
         return " ".join(f"{name}={getattr(self, name)}" for name in self.__slots__)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What a node at rest knows and has."""
+
+    rows: Sequence[InstanceRow]
+    files: Iterable[tuple[str, bytes]]
+    """Objects and results: the digest that names each, and its bytes."""
+    unfinished: int
+    """Files that nobody writes any more."""
+
+
+def held(spool: Path) -> Held:
+    """Look into the folder of a node on one machine."""
+    ledger = Ledger.open(spool)
+    try:
+        rows = queries.recent(ledger, 2**31)
+    finally:
+        ledger.close()
+    return Held(rows=rows, files=_files(spool), unfinished=len(list((spool / "incoming").iterdir())))
+
+
+def _files(spool: Path) -> Iterator[tuple[str, bytes]]:
+    for area in ("objects", "results"):
+        for file in (spool / area).glob("*/*.dcm"):  # notes have other names
+            yield file.stem, file.read_bytes()
+
+
 def settle(
     spool: Path,
+    sources: Mapping[str, Source],
+    acknowledged: Iterable[str],
+    archives: Sequence[Iterable[Kept]],
+    forgets: bool = False,
+) -> Accounting:
+    """As `draw_up`, of a node on one machine with its spool in that folder."""
+    return draw_up(held(spool), sources, acknowledged, archives, forgets)
+
+
+def draw_up(
+    node: Held,
     sources: Mapping[str, Source],
     acknowledged: Iterable[str],
     archives: Sequence[Iterable[Kept]],
@@ -73,19 +111,14 @@ def settle(
 
     Parameters
     ----------
-    spool : folder of the node
+    node : what it knows and has
     sources : what was sent, by SOP Instance UID
     acknowledged : SOP Instance UIDs that were answered with 0x0000
     archives : what each destination that must have everything has kept
     forgets : the ledger deletes rows (`spool.history_days`): what it does not know must be at every destination
     """
-    ledger = Ledger.open(spool)
-    try:
-        rows = queries.recent(ledger, 2**31)
-    finally:
-        ledger.close()
     by_uid = defaultdict(list)
-    for row in rows:
+    for row in node.rows:
         by_uid[row.sop_instance_uid].append(row)
     kept = [list(archive) for archive in archives]
     finished = [complete(archive) for archive in kept]
@@ -103,7 +136,7 @@ def settle(
         dead=ends[InstanceState.DEAD],
         lost=ends[None],
         doubled=sum(len(same) > 1 for same in by_uid.values()) + _doubled(kept),
-        truncated=truncated(spool, rows, sources, [] if forgets else kept),
+        truncated=truncated(node, sources, [] if forgets else kept),
     )
 
 
@@ -136,22 +169,19 @@ def _doubled(archives: Sequence[Sequence[Kept]]) -> int:
     return doubled + sum(len(digests) > 1 for digests in contents.values())
 
 
-def truncated(
-    spool: Path, rows: Sequence[InstanceRow], sources: Mapping[str, Source], archives: Sequence[Sequence[Kept]]
-) -> int:
+def truncated(node: Held, sources: Mapping[str, Source], archives: Sequence[Sequence[Kept]]) -> int:
     """Compare every byte: file against name, object against what was sent, destination against result."""
-    bad = len(list((spool / "incoming").iterdir()))
+    bad = node.unfinished
     stored: dict[str, str] = {}
-    for file in [*(spool / "objects").glob("*/*.dcm"), *(spool / "results").glob("*/*.dcm")]:  # notes have other names
-        content = file.read_bytes()
-        if hashlib.sha256(content).hexdigest() == file.stem:
-            stored[file.stem] = hashlib.sha256(data_set_of(content)).hexdigest()
+    for digest, content in node.files:
+        if hashlib.sha256(content).hexdigest() == digest:
+            stored[digest] = hashlib.sha256(data_set_of(content)).hexdigest()
         else:
             bad += 1
-    for row in rows:
+    for row in node.rows:
         source = sources.get(row.sop_instance_uid)
         bad += source is not None and row.purged_at is None and stored.get(row.content_sha256) != source.sha256
-    if any(row.purged_at for row in rows):
+    if any(row.purged_at for row in node.rows):
         return bad  # retention has taken results that destinations still have
     whole = set(stored.values())
     return bad + sum(one.sha256 not in whole for kept in archives for one in kept)

@@ -63,8 +63,8 @@ TEMPERS: dict[str, Answer] = {
 class Archive:
     """The process, and what it wrote down; it may be killed and started again under the same address."""
 
-    def __init__(self, file: Path, port: int, temper: str = "steady", seed: int = 0) -> None:
-        self.address = Address(ae_title=AE_TITLE, host="127.0.0.1", port=port)
+    def __init__(self, file: Path, port: int, temper: str = "steady", seed: int = 0, host: str = "127.0.0.1") -> None:
+        self.address = Address(ae_title=AE_TITLE, host=host, port=port)
         self.starts = 0
         self._file, self.temper, self._seed = file, temper, seed
         self._process: BaseProcess | None = None
@@ -74,7 +74,7 @@ class Archive:
         from tests.forks import FORKS
 
         self.starts += 1
-        arguments = (self._file, self.address.port, self.temper, self._seed + self.starts)
+        arguments = (self._file, self.address, self.temper, self._seed + self.starts)
         self._process = FORKS.Process(target=run, args=arguments, daemon=True)
         self._process.start()
 
@@ -112,7 +112,7 @@ def flapping(archive: Archive, chance: random.Random, period_s: float = 1.0) -> 
         thread.join()
 
 
-def run(file: Path, port: int, temper: str, seed: int) -> None:
+def run(file: Path, address: Address, temper: str, seed: int) -> None:
     """Be an archive until killed."""
     _config.LOG_HANDLER_LEVEL = "none"
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
@@ -134,7 +134,8 @@ def run(file: Path, port: int, temper: str, seed: int) -> None:
             kinds=tuple(ResultKind),
             measurement_classes=peers.MEASUREMENT_CLASSES,
             ae_title=AE_TITLE,
-            port=port,
+            host=address.host,
+            port=address.port,
         ):
             threading.Event().wait()
 

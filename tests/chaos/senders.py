@@ -29,7 +29,15 @@ _PAUSE_S = 0.1
 class Modality:
     """Writes radiographs and sends them; remembers what was acknowledged. Threads may share it."""
 
-    def __init__(self, folder: Path, address: Address, shape: tuple[int, int] = SMALL) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        address: Address,
+        shape: tuple[int, int] = SMALL,
+        pause_s: float = _PAUSE_S,
+        answer_s: float = _ANSWER_S,
+    ) -> None:
+        """`pause_s` follows an association with failures; `answer_s` is how long an answer is waited for."""
         folder.mkdir(parents=True, exist_ok=True)
         self.sources: dict[str, Source] = {}
         self.acknowledged: Counter[str] = Counter()
@@ -40,7 +48,9 @@ class Modality:
         """Associations that were refused or ended before every answer had come."""
         self.stop = threading.Event()
         """Set: what is not acknowledged by now is given up."""
-        self._folder, self._address = folder, address
+        self.address = address
+        """Of whom it calls next."""
+        self._folder, self._pause_s, self._answer_s = folder, pause_s, answer_s
         self._stored = builders.chest(*shape)
         self._uids: dict[Path, str] = {}
         self._lock = threading.Lock()
@@ -67,6 +77,11 @@ class Modality:
                 self._uids[file] = source.sop_instance_uid
         return files
 
+    @property
+    def files(self) -> list[Path]:
+        """All that it wrote."""
+        return list(self._uids)
+
     def uid(self, file: Path) -> str:
         """SOP Instance UID of what it wrote."""
         return self._uids[file]
@@ -87,7 +102,7 @@ class Modality:
             while now and not self.stop.is_set():
                 now = self._once(now)
                 if now:
-                    time.sleep(_PAUSE_S)
+                    time.sleep(self._pause_s)
 
     @contextmanager
     def sending(self, files: list[Path], associations: int = 2, batch: int = 10) -> Iterator[None]:
@@ -116,7 +131,7 @@ class Modality:
                     self.refused[sent.status] += 1
 
         try:
-            send.store(files, arrived, self._address, "MODALITY", _ANSWER_S)
+            send.store(files, arrived, self.address, "MODALITY", self._answer_s)
         except DeliveryError:
             with self._lock:
                 self.broken += 1

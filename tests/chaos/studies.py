@@ -19,13 +19,11 @@ from cxr_node import pipeline, study_pipeline, wiring
 from cxr_node.config import loader
 from cxr_node.config.schema import Config
 from cxr_node.domain import NO_PRECEDENT, Origin, ResultRef
-from cxr_node.node.ledger import queries
-from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.queries import InstanceRow
 from cxr_node.node.ledger.states import SETTLED
 from cxr_node.outcome import NotAnalysed, Outcome, Rejected, Reported, StudyCase, StudyImage
 from tests import builders
-from tests.chaos.accounting import truncated
+from tests.chaos.accounting import held, truncated
 from tests.chaos.archive import Kept
 from tests.chaos.senders import Modality
 from tests.node import peers
@@ -170,20 +168,16 @@ def settle(
     archives : what each destination has kept
     quiet_s : `study.quiet_s`
     """
-    ledger = Ledger.open(spool)
-    try:
-        rows = queries.recent(ledger, 2**31)
-    finally:
-        ledger.close()
+    node = held(spool)
     lost = doubled = torn = 0
-    seen = Counter(row.sop_instance_uid for row in rows)
-    settled = {row.sop_instance_uid for row in rows if row.state in SETTLED}
+    seen = Counter(row.sop_instance_uid for row in node.rows)
+    settled = {row.sop_instance_uid for row in node.rows if row.state in SETTLED}
     lost += len(set(modality.acknowledged) - settled)
     doubled += sum(count > 1 for count in seen.values())
-    came = {row.sop_instance_uid: row for row in rows}
-    held = [_by_study(kept) for kept in archives]
+    came = {row.sop_instance_uid: row for row in node.rows}
+    at_each = [_by_study(kept) for kept in archives]
     for study in studies:
-        of_study = [one.get(study.uid, set()) for one in held]
+        of_study = [one.get(study.uid, set()) for one in at_each]
         if _is_torn(study, modality, came, quiet_s):
             torn += 1
             lost += len(set.union(*of_study) - set.intersection(*of_study)) + (not of_study[0])
@@ -200,7 +194,7 @@ def settle(
         torn=torn,
         lost=lost,
         doubled=doubled,
-        truncated=truncated(spool, rows, modality.sources, archives),
+        truncated=truncated(node, modality.sources, archives),
     )
 
 

@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -70,24 +70,30 @@ class Moto:
 class SeaweedFS:
     """A server of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, host: str = "127.0.0.1", within: Sequence[str] = ()) -> None:
+        """`within` is a command that runs another: of a machine of its own (tests/chaos/network.py)."""
         assert WEED is not None
         credentials = [{"accessKey": KEY, "secretKey": SECRET}]
         actions = ["Admin", "Read", "Write", "List"]
         config = folder / "s3.json"
         config.write_text(json.dumps({"identities": [{"name": KEY, "credentials": credentials, "actions": actions}]}))
         port, *others = (free_port() for _ in range(4))
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = f"http://{host}:{port}"
         named = [f"-{role}.port={each}" for role, each in zip(("master", "volume", "filer"), others, strict=True)]
-        grpc = [f"-{role}.port.grpc={free_port()}" for role in ("master", "volume", "filer", "s3")]
-        command = [WEED, "server", f"-dir={folder}", "-s3", f"-s3.port={port}", f"-s3.config={config}", *named, *grpc]
+        numbers = {role: free_port() for role in ("master", "volume", "filer", "s3")}
+        grpc = [f"-{role}.port.grpc={number}" for role, number in numbers.items()]
+        master, _, filer = others
+        self._shell = [f"-master={host}:{master}.{numbers['master']}", f"-filer={host}:{filer}.{numbers['filer']}"]
+        served = [WEED, "server", f"-dir={folder}", "-s3", f"-s3.port={port}", f"-s3.config={config}"]
+        command = [*within, *served, *named, *grpc]
         command += [
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
             "-master.telemetry=false",
-            "-ip=127.0.0.1",
-            "-ip.bind=127.0.0.1",
+            f"-ip={host}",
+            f"-ip.bind={host}",
             "-master.volumeSizeLimitMB=64",
+            "-volume.max=64",
         ]
         with (folder / "log").open("wb") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
@@ -104,6 +110,17 @@ class SeaweedFS:
             return True
         except (BotoCoreError, ClientError):
             return False
+
+    @property
+    def pid(self) -> int:
+        """Of its one process."""
+        return self._process.pid
+
+    def sync(self) -> None:
+        """Let it answer when the bytes are on its disk."""
+        assert WEED is not None
+        words = "fs.configure -locationPrefix=/buckets/ -fsync -apply\n"
+        subprocess.run([WEED, "shell", *self._shell], input=words, text=True, check=True, capture_output=True)
 
     def stop(self) -> None:
         self._process.kill()  # it takes minutes to end otherwise

@@ -22,7 +22,7 @@ from cxr_node.domain import (
     Prediction,
     Verdict,
 )
-from cxr_node.node.ledger import operator_moves
+from cxr_node.node.ledger import expiry, operator_moves
 from cxr_node.node.ledger.database import HEAD
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.lookup import matching
@@ -45,6 +45,12 @@ class Clock:
 
     def forward(self, seconds: float) -> None:
         self.time += timedelta(seconds=seconds)
+
+
+def purge(ledger: Ledger, *instance_ids: int) -> None:
+    """Say that retention has taken their bytes."""
+    with ledger.database.writing() as connection:
+        expiry.mark_purged(connection, instance_ids, ledger.now())
 
 
 @contextmanager

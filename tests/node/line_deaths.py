@@ -73,10 +73,15 @@ def main(config: Config, now: datetime, functions: tuple[str, ...] = (), line: L
     os.fsync = need_not_last
     told = [each for each in JUDGING + REPORTING + SETTLING if each.__qualname__ in functions]
     with (
-        closing(Ledger.open(config.spool.path, now=lambda: now)) as ledger,
+        closing(opened(config, lambda: now)) as ledger,
         _tracing(tuple(told), lambda found: os.kill(os.getpid(), signal.SIGKILL) if found == line else None),
     ):
         work(config, ledger)
+
+
+def opened(config: Config, now: Callable[[], datetime]) -> Ledger:
+    """The ledger of a configuration, with that clock."""
+    return Ledger(Ledger.of_node(config).database, now)
 
 
 def need_not_last(_: object) -> None:

@@ -167,6 +167,7 @@ def listening(
     syntaxes: tuple[str, ...] = BOTH_SYNTAXES,
     ae_title: str = "PACS",
     requires: str | None = None,
+    host: str = "127.0.0.1",
     port: int = 0,
     tls: ssl.SSLContext | None = None,
 ) -> Iterator[Address]:
@@ -185,19 +186,23 @@ def listening(
     def count(_: Event) -> None:
         archive.associations += 1
 
-    with serving(entity, (evt.EVT_C_STORE, archive), (evt.EVT_ACCEPTED, count), port=port, tls=tls) as address:
+    with serving(
+        entity, (evt.EVT_C_STORE, archive), (evt.EVT_ACCEPTED, count), host=host, port=port, tls=tls
+    ) as address:
         yield address
 
 
 @contextlib.contextmanager
-def serving(entity: AE, *handlers: Any, port: int = 0, tls: ssl.SSLContext | None = None) -> Iterator[Address]:
+def serving(
+    entity: AE, *handlers: Any, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None
+) -> Iterator[Address]:
     """Listen in a thread of its own; each handler is an event with its function."""
     server = entity.make_server(
-        ("127.0.0.1", port), ssl_context=tls, evt_handlers=list(handlers), server_class=ThreadedAssociationServer
+        (host, port), ssl_context=tls, evt_handlers=list(handlers), server_class=ThreadedAssociationServer
     )
     threading.Thread(target=server.serve_forever, args=(TURN_S,), daemon=True).start()
     try:
-        yield Address(ae_title=entity.ae_title, host="127.0.0.1", port=server.server_address[1])
+        yield Address(ae_title=entity.ae_title, host=host, port=server.server_address[1])
     finally:
         close(server)
 

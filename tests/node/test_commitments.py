@@ -13,7 +13,7 @@ from cxr_node.node.ledger.commitments import Report, Transaction
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.lookup import matching
 from cxr_node.node.ledger.states import DeliveryState, InstanceState, PromiseState
-from tests.node.ledgers import ALL, Clock, wishes
+from tests.node.ledgers import ALL, Clock, purge, wishes
 from tests.node.test_ledger import PACS, add, clock, due, ledger, reported, state
 
 __all__ = ["clock", "ledger"]  # fixtures
@@ -104,7 +104,7 @@ def test_a_dead_instance_stays_dead_after_its_lost_object_was_sent_again(ledger:
 
 def test_what_retention_took_cannot_be_sent_again(accepted: Ledger, clock: Clock) -> None:
     one = asked(accepted)
-    accepted.mark_purged([1])
+    purge(accepted, 1)
     assert told(accepted, one, report=0x0112) == {"given up": 1}
     assert state(accepted) is InstanceState.DELIVERED
     assert commitments.renew(accepted, matching("1.2.1"), ["pacs"], by="anna") == 0
@@ -159,7 +159,7 @@ def test_a_removed_destination_settles_and_a_returned_one_opens(ledger: Ledger, 
 def test_a_returned_destination_gets_nothing_that_retention_took(ledger: Ledger, clock: Clock) -> None:
     reported(ledger, clock, 1, wishes(gone=ALL))
     assert removed_destinations.settle(ledger, []) == {"gone": 3}
-    ledger.mark_purged([1])
+    purge(ledger, 1)
     assert removed_destinations.revive(ledger, ["gone"]) == {}
     assert state(ledger) is InstanceState.DEAD
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -10,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from cxr_node.errors import LedgerLostError
+from cxr_node.errors import LedgerLostError, ResourceError
 from cxr_node.node.ledger import queries, sqlite_file
 from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
 from cxr_node.node.ledger.states import InstanceState
+from tests import postgres
+from tests.node import workplace
 from tests.node.ledgers import Clock, digest, origin, reference
 
 ROWS = 300
@@ -158,3 +161,28 @@ def test_damage_that_is_met_before_the_first_statement_ends_the_work(tmp_path: P
     with pytest.raises(LedgerLostError), ledger.database.writing():
         pass
     ledger.close()
+
+
+@pytest.mark.skipif(postgres.programs() is None, reason=postgres.HINT)
+def test_damaged_pages_of_a_server_are_waited_for_and_nothing_is_set_aside(tmp_path: Path) -> None:
+    """Only its operator can mend it, from a replica or a backup; until then nothing is acknowledged, nothing DEAD."""
+    clock = Clock()
+    with postgres.server() as server:
+        config = workplace.config(tmp_path, ledger=postgres.section(tmp_path, server.url()))
+        with closing(Ledger.of_node(config)) as ledger:
+            for number in range(1, 6):
+                assert ledger.add(reference(number), origin(clock), digest(number), 4711)
+            file = server.folder / "data" / str(server.asked("SELECT pg_relation_filepath('instances')"))
+            server.stop()
+            whole = file.read_bytes()
+            file.write_bytes(os.urandom(len(whole)))
+            server.start()
+            with pytest.raises(ResourceError, match="invalid page"):
+                queries.recent(ledger, ROWS)
+            with pytest.raises(ResourceError):
+                ledger.claim_instance("me", 60.0)
+            server.stop(signal.SIGQUIT)
+            file.write_bytes(whole)
+            server.start()
+            assert queries.counts(ledger)[InstanceState.RECEIVED] == 5
+            assert ledger.claim_instance("me", 60.0) is not None

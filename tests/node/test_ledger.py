@@ -45,6 +45,7 @@ from tests.node.ledgers import (
     measurements_in_three_classes,
     opened,
     origin,
+    purge,
     reference,
     results,
     retried,
@@ -424,7 +425,7 @@ def test_retention_takes_what_is_settled_and_old(ledger: Ledger, clock: Clock) -
     ledger.settle_rejected(claimed(ledger), Rejected(reason=Reason.NOT_CHEST, sentence=""))
     old = expiry.expired(ledger, reported_later)
     assert [(one.content_sha256, len(one.artifact_sha256s)) for one in old] == [(digest(1), 3)]
-    ledger.mark_purged([one.instance_id for one in old])
+    purge(ledger, *(one.instance_id for one in old))
     assert expiry.expired(ledger, reported_later) == []
     assert queries.trace(ledger, "1.2.1")[0].instance.purged_at == clock()
     assert not add(ledger, clock, 1)  # it comes again: its bytes are back, and expire again

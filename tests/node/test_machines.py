@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -123,18 +123,78 @@ def working(config: Config, rules_sha256: str) -> Analyser:
     return Analyser(process=plain.process, report=plain.report, rules_sha256=rules_sha256)
 
 
+def begins(config: Config, rules_sha256: str, ledger: Ledger) -> AbstractContextManager[None]:
+    return machines.alike(ledger, config.spool.path, rules_sha256, "cxr-node")
+
+
 def test_a_worker_that_would_answer_otherwise_is_refused_while_the_other_works(two: Two) -> None:
-    with closing(two.ledger(two.here)) as ledger:
-        machines.require_alike(ledger, two.here.spool.path, digest(1), "cxr-node")
-        sentence = f"cxr-node is also {machine.name(two.here.spool.path)}, which answers"
-        with runs(ledger, two.here, "work"):
+    sentence = f"cxr-node is also {machine.name(two.here.spool.path)}, which answers"
+    with closing(two.ledger(two.here)) as ledger, closing(two.ledger(two.there)) as other:
+        with begins(two.here, digest(1), ledger), runs(ledger, two.here, "work"):
             with pytest.raises(ConfigError, match=sentence):
                 worker.run(two.there, lambda: working(two.there, digest(2)), threading.Event())
-            with closing(two.ledger(two.there)) as other:
-                machines.require_alike(other, two.there.spool.path, digest(1), "cxr-node")
+            with begins(two.there, digest(1), other):
+                pass
         machines.tell(ledger, two.here.spool.path)
-        with closing(two.ledger(two.there)) as other:  # the old one has stopped
-            machines.require_alike(other, two.there.spool.path, digest(2), "cxr-node")
+        with begins(two.there, digest(2), other):  # the old one has stopped
+            pass
+
+
+def test_of_two_workers_that_begin_at_once_and_would_answer_otherwise_one_is_refused(two: Two) -> None:
+    """Neither is ready yet, so no sign of life tells of it."""
+    met, begun, over = threading.Barrier(2), list[str](), threading.Barrier(2)
+    refused: list[str] = []
+
+    def begin(config: Config, rules_sha256: str) -> None:
+        with closing(two.ledger(config)) as ledger:
+            met.wait(PATIENCE_S)
+            try:
+                with begins(config, rules_sha256, ledger):
+                    begun.append(rules_sha256)
+                    over.wait(PATIENCE_S)
+            except ConfigError as error:
+                refused.append(str(error))
+                over.wait(PATIENCE_S)
+
+    each = [(two.here, digest(1)), (two.there, digest(2))]
+    threads = [threading.Thread(target=begin, args=one) for one in each]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    assert (len(begun), len(refused)) == (1, 1)
+
+
+def test_a_worker_that_was_killed_while_it_began_is_believed_for_a_minute(two: Two) -> None:
+    clock = Clock()
+    with closing(two.ledger(two.here, clock)) as ledger, closing(two.ledger(two.there, clock)) as other:
+        killed = begins(two.here, digest(1), ledger)
+        killed.__enter__()
+        with pytest.raises(ConfigError), begins(two.there, digest(2), other):
+            pass
+        clock.forward(machines.SILENT_AFTER_S + 1)
+        with begins(two.there, digest(2), other):
+            pass
+        killed.__exit__(None, None, None)
+
+
+def test_a_machine_that_was_stopped_is_not_missed(two: Two) -> None:
+    clock = Clock()
+    with closing(two.ledger(two.here, clock)) as ledger, closing(two.ledger(two.there, clock)) as other:
+        left, killed = Presence(two.there.spool.path, "work"), Presence(two.there.spool.path, "deliver")
+        with machines.telling(other, two.there.spool.path):
+            left.ready()
+            left.stopping()
+        clock.forward(machines.SILENT_AFTER_S + 1)
+        (there,) = [each for each in status.look(ledger, two.here).machines if each.name == other.database.machine]
+        assert (there.is_silent, there.has_left, there.is_missing) == (True, True, False)
+        assert machine.host() not in "".join(status.raised(status.parse("stopped"), status.look(ledger, two.here)))
+        left.close()
+        killed.ready()
+        machines.tell(other, two.there.spool.path)
+        clock.forward(machines.SILENT_AFTER_S + 1)
+        assert "has not been heard of" in "".join(status.raised(status.parse("stopped"), status.look(ledger, two.here)))
+        killed.close()
 
 
 def test_a_worker_tells_that_it_works(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:

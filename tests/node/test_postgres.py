@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from cxr_node.config import loader
 from cxr_node.config.schema import Config
 from cxr_node.dicom.read import header
 from cxr_node.errors import ConfigError, LedgerLostError, ResourceError
-from cxr_node.node.ledger import opening, postgres, queries, server_clock
+from cxr_node.node.ledger import destination_health, opening, postgres, queries, server_clock
 from cxr_node.node.ledger.database import HEAD
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.receipts import Arrival, arrive
@@ -34,7 +35,7 @@ from tests.node.certificates import Authority
 from tests.node.ledgers import Clock, digest, origin, reference
 from tests.node.receivers import SYNTAXES
 from tests.node.wire import Wire
-from tests.patience import PATIENCE_S, eventually
+from tests.patience import PATIENCE_S, eventually, wait_until
 
 pytestmark = pytest.mark.skipif(servers.programs() is None, reason=servers.HINT)
 
@@ -268,6 +269,19 @@ def test_a_connection_that_breaks_in_a_transaction_undoes_it(site: Site) -> None
         assert ledger.add(reference(1), origin(clock), digest(1), 1)
 
 
+def test_a_listener_whose_connection_breaks_lets_it_go_without_a_word(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It says so itself, where that matters, and connects again; a rollback that fails too is nobody's news."""
+    with closing(Ledger.of_node(site.config())) as ledger:
+        with pytest.raises(ledger.database.driver_error), ledger.database.apart() as driver:
+            with servers.past_the_node(site.url) as other:
+                other.execute(sa.text("SELECT pg_terminate_backend(:pid)"), {"pid": driver.info.backend_pid})
+            driver.execute("SELECT 1")
+        assert driver.closed
+    assert not [each for each in caplog.records if each.name.startswith("sqlalchemy")]
+
+
 def test_what_has_become_a_standby_is_left(site: Site) -> None:
     """After a failover the old server, or what answers in its place, takes no writes."""
     clock = Clock()
@@ -325,6 +339,44 @@ def test_two_receivers_in_each_others_way_lose_nothing(site: Site) -> None:
         assert len(errors) == 1
         assert type(errors[0]).__name__ == "ConflictError"
         assert queries.counts(one)[InstanceState.RECEIVED] == 2
+
+
+def test_who_is_halted_in_a_transaction_holds_nobody_up(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that was cut off has inserted an object and says nothing more; its sender brings it to another one."""
+    assert postgres._IDLE_S < postgres.STATEMENT_S
+    monkeypatch.setattr(postgres, "_IDLE_S", 0.3)
+    clock, config = Clock(), site.config()
+    same = Arrival(reference(1), origin(clock), digest(1), 1)
+    with closing(Ledger.of_node(config)) as halted, closing(Ledger.of_node(config)) as other:
+        with pytest.raises(ResourceError), halted.database.writing() as connection:
+            arrive(connection, [same], clock())
+            assert other.add(same.ref, same.origin, same.content_sha256, 1)
+            connection.execute(sa.text("SELECT 1"))
+        assert queries.counts(other)[InstanceState.RECEIVED] == 1
+
+
+def test_two_deliverers_may_be_the_first_at_a_destination(site: Site) -> None:
+    clock, config = Clock(), site.config()
+    with closing(Ledger.of_node(config)) as one, closing(Ledger.of_node(config)) as other:
+
+        def second() -> None:
+            with other.database.writing() as connection:
+                destination_health.succeeded(connection, "pacs", clock())
+
+        with ThreadPoolExecutor(1) as thread:
+            with one.database.writing() as connection:
+                destination_health.nudge(connection, "pacs")
+                ending = thread.submit(second)
+                wait_until(lambda: _waits(site), "the second waits for the row of the first")
+            ending.result(PATIENCE_S)
+        (found,) = destination_health.look(one).values()
+        assert found.last_success_at == clock()
+        assert destination_health.nudges(one, "pacs") == 1
+
+
+def _waits(site: Site) -> bool:
+    with servers.past_the_node(site.url) as connection:
+        return bool(connection.scalar(sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")))
 
 
 def test_one_view_sees_one_moment(site: Site) -> None:

@@ -33,7 +33,7 @@ from cxr_node.node.ledger import queries
 from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
 from cxr_node.node.ledger.states import InstanceState
 from cxr_node.node.process.notify import Role, Wakeup
-from cxr_node.node.spool.spool import Area, Spool
+from cxr_node.node.spool.spool import Area, Spool, StoredFile
 from tests import builders
 from tests.node import wire
 from tests.node.receivers import Receiving, receiving, run_process
@@ -67,6 +67,28 @@ def assert_clean(node: Receiving) -> None:
         assert peer.associate()[0] == ASSOCIATE_AC
         assert peer.echo() == 0x0000
     assert eventually(lambda: node.parts() == [])  # a peer that broke off may still be being heard
+
+
+def test_what_retention_takes_while_it_comes_again_is_not_acknowledged(
+    node: Receiving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uid, data_set = instance()
+    store_object = Spool.store_object
+
+    def taken(spool: Spool, *arguments: Any) -> StoredFile:
+        there = store_object(spool, *arguments)
+        spool.delete(Area.OBJECTS, there.sha256)
+        return there
+
+    with Wire(node.port) as peer:
+        peer.associate()
+        assert peer.store(uid, data_set) == 0x0000
+        with monkeypatch.context() as patched:
+            patched.setattr(Spool, "store_object", taken)
+            assert peer.store(uid, data_set) == 0xA700
+        assert queries.trace(node.ledger, uid)[0].instance.repeats == 0
+        assert peer.store(uid, data_set) == 0x0000
+    assert node.spool.has(Area.OBJECTS, stored(node)[0].content_sha256)
 
 
 def test_an_object_is_safe_when_it_is_acknowledged(node: Receiving) -> None:

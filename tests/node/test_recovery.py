@@ -258,7 +258,7 @@ def test_what_retention_took_stays_gone(tmp_path: Path) -> None:
     ledger, spool = Ledger.open(config.spool.path), Spool(config.spool.path)
     assert ledger.settle_rejected(claimed(ledger), NO_CHEST)
     spool.delete(Area.OBJECTS, workplace.digest(b"radiograph 1"))
-    ledger.mark_purged([1])
+    ledgers.purge(ledger, 1)
     ledger.close()
     assert mended(config) == Rebuilt(objects=0, received=0, unreadable=0)
 
@@ -273,7 +273,7 @@ def test_an_image_that_came_back_after_its_retention_keeps_its_first_time(tmp_pa
         (row,) = queries.recent(node.ledger, 9)
         node.spool.delete(Area.OBJECTS, row.content_sha256)
         assert node.ledger.settle_rejected(claimed(node.ledger), NO_CHEST)
-        node.ledger.mark_purged([row.id])
+        ledgers.purge(node.ledger, row.id)
         assert peer.store(str(dataset.SOPInstanceUID), content) == 0x0000
         assert node.spool.received_at(row.content_sha256) == row.received_at
 

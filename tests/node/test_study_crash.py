@@ -23,6 +23,7 @@ from cxr_node.node.ledger.studies import claim_study
 from cxr_node.node.ledger.tables import artifacts, deliveries, instances, report_artifacts, studies, study_reports
 from cxr_node.node.process.notify import Role
 from cxr_node.node.spool.spool import Spool
+from tests import postgres
 from tests.forks import FORKS
 from tests.node import ledgers, line_deaths, workplace
 from tests.node.ledgers import Clock
@@ -35,10 +36,12 @@ DESTINATIONS = [
 QUIET_S = 10.0
 AT_ONCE = 4
 """Processes that are killed at a time."""
+EVERY = {"sqlite": 1, "postgresql": 8}
+"""Of the lines that a worker comes to, each such one: a copy of a database takes a server as long as all the rest."""
 _LINKED = study_reports.join(report_artifacts).join(artifacts)
 TOLD = {
-    "reports": sa.select(study_reports.c.id, study_reports.c.made_of_sha256, study_reports.c.verdict),
-    "documents": sa.select(study_reports.c.id, artifacts.c.sop_instance_uid)
+    "reports": sa.select(study_reports.c.made_of_sha256, study_reports.c.verdict).order_by(study_reports.c.id),
+    "documents": sa.select(study_reports.c.made_of_sha256, artifacts.c.sop_instance_uid)
     .select_from(_LINKED)
     .order_by(study_reports.c.id, artifacts.c.sop_instance_uid),
     "due": sa.select(deliveries.c.destination, artifacts.c.sop_instance_uid, deliveries.c.state)
@@ -82,25 +85,30 @@ class Node:
         return sent
 
     def told(self) -> dict[str, list[Any]]:
-        """Everything in the ledger that a report consists of, but times."""
+        """Everything in the ledger that a report consists of, but times and numbers, of which a server skips some."""
         with self.ledger.database.reading() as connection:
             return {name: list(map(tuple, connection.execute(query))) for name, query in TOLD.items()}
 
     @contextmanager
     def copied(self, name: str) -> Iterator[Node]:
-        """Another one that has the same spool."""
-        folder = self.config.spool.path.with_name(name)
+        """Another one that has the same spool, and the same rows."""
+        folder, url = self.config.spool.path.with_name(name), self.config.ledger.url
         shutil.copytree(self.config.spool.path, folder, ignore=shutil.ignore_patterns("*.lock", "*.sock"))
-        with opened(folder, self.clock.time) as copy:
+        section: dict[str, Any] = {}
+        if url is not None:
+            section = {"ledger": postgres.section(folder.parent, postgres.copied(url))}
+        with opened(folder, self.clock.time, section) as copy:
             yield copy
+        if section:
+            postgres.drop(section["ledger"]["url"])
         shutil.rmtree(folder)
 
 
 @contextmanager
-def opened(folder: Path, now: datetime) -> Iterator[Node]:
-    config = workplace.config(folder, destinations=DESTINATIONS, study={"quiet_s": QUIET_S})
+def opened(folder: Path, now: datetime, engine: dict[str, Any]) -> Iterator[Node]:
+    config = workplace.config(folder, destinations=DESTINATIONS, study={"quiet_s": QUIET_S}, **engine)
     clock = Clock(now)
-    with closing(Ledger.open(folder, now=clock)) as ledger:
+    with closing(line_deaths.opened(config, clock)) as ledger:
         yield Node(config, ledger, clock)
 
 
@@ -113,15 +121,16 @@ def finish(node: Node) -> dict[str, list[Any]]:
 
 
 def check(node: Node, functions: tuple[Any, ...]) -> int:
-    """Kill a worker at every line of the functions that it comes to, each time on the same spool; how many lines."""
+    """Kill a worker at each line of the functions that it comes to, each time on the same spool; how many there are."""
     with node.copied("undisturbed") as undisturbed:
         lines = line_deaths.lines(functions, undisturbed.works)
         expected = finish(undisturbed)
     names = tuple(each.__qualname__ for each in functions)
-    for start in range(0, len(lines), AT_ONCE):
+    deadly = lines[:: EVERY[node.ledger.database.engine.name]]
+    for start in range(0, len(deadly), AT_ONCE):
         with ExitStack() as stack:
             nodes = {
-                line: stack.enter_context(node.copied("-".join(map(str, line)))) for line in lines[start:][:AT_ONCE]
+                line: stack.enter_context(node.copied("-".join(map(str, line)))) for line in deadly[start:][:AT_ONCE]
             }
             victims = {
                 line: FORKS.Process(target=line_deaths.main, args=(each.config, each.clock(), names, line))
@@ -137,10 +146,10 @@ def check(node: Node, functions: tuple[Any, ...]) -> int:
 
 
 @pytest.fixture
-def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: dict[str, Any]) -> Iterator[Node]:
     """Two radiographs and a lateral image have come; the last of them waits to be judged."""
     monkeypatch.setattr(os, "fsync", line_deaths.need_not_last)
-    with opened(tmp_path / "spool", BEGIN) as made:
+    with opened(tmp_path / "spool", BEGIN, engine) as made:
         comes(made, 1)
         comes(made, 2, "lateral")
         made.works()

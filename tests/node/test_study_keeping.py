@@ -25,7 +25,7 @@ from cxr_node.node.work.worker import Analyser, Worker
 from cxr_node.outcome import Outcome, Rejected, Reported, StudyCase, StudyReport
 from cxr_node.result_kinds import ResultKind
 from tests.node import ledgers, peers, test_studies, workplace
-from tests.node.ledgers import Clock
+from tests.node.ledgers import Clock, purge
 from tests.node.test_studies import PACS, QUIET_S, WARD
 from tests.postgres import ENGINES
 
@@ -244,7 +244,7 @@ def test_what_only_an_expired_image_shares_is_erased(node: Node) -> None:
     node.comes(2, content="normal")
     node.reports()
     node.due()
-    node.ledger.mark_purged([1])
+    purge(node.ledger, 1)
     retention.erase(node.ledger, node.spool, 2, 0.0)
     assert not node.kept(ResultKind.REPORT, 3)
 

@@ -121,8 +121,10 @@ def test_a_rebuilt_ledger_makes_the_same_chain_of_reports(tmp_path: Path, engine
         assert node.sent == before | fourth
 
 
-def test_without_a_ledger_of_old_other_answers_still_replace_what_was_sent(tmp_path: Path) -> None:
-    with opened(tmp_path) as node:
+def test_without_a_ledger_of_old_other_answers_still_replace_what_was_sent(
+    tmp_path: Path, engine: dict[str, Any]
+) -> None:
+    with opened(tmp_path, **engine) as node:
         node.comes(1)
         node.answers()
         node.probability = 0.03
@@ -133,8 +135,10 @@ def test_without_a_ledger_of_old_other_answers_still_replace_what_was_sent(tmp_p
         assert node.answers() == {}
 
 
-def test_an_image_that_comes_back_is_in_a_report_that_replaces_the_others(tmp_path: Path) -> None:
-    with opened(tmp_path) as node:
+def test_an_image_that_comes_back_is_in_a_report_that_replaces_the_others(
+    tmp_path: Path, engine: dict[str, Any]
+) -> None:
+    with opened(tmp_path, **engine) as node:
         node.comes(1)
         node.answers()
         node.comes(2)
@@ -150,8 +154,8 @@ def test_an_image_that_comes_back_is_in_a_report_that_replaces_the_others(tmp_pa
         assert node.answers() == {}
 
 
-def test_a_lateral_is_listed_for_as_long_as_its_report_is_kept(tmp_path: Path) -> None:
-    with opened(tmp_path) as node:
+def test_a_lateral_is_listed_for_as_long_as_its_report_is_kept(tmp_path: Path, engine: dict[str, Any]) -> None:
+    with opened(tmp_path, **engine) as node:
         node.comes(1)
         node.comes(2, ViewPosition="LL")
         node.answers()
@@ -161,8 +165,8 @@ def test_a_lateral_is_listed_for_as_long_as_its_report_is_kept(tmp_path: Path) -
         assert node.answers() == {}
 
 
-def test_what_is_noted_of_a_study_goes_with_its_images(tmp_path: Path) -> None:
-    with opened(tmp_path) as node:
+def test_what_is_noted_of_a_study_goes_with_its_images(tmp_path: Path, engine: dict[str, Any]) -> None:
+    with opened(tmp_path, **engine) as node:
         for number in (1, 2):
             node.comes(number)
             node.answers()
@@ -172,9 +176,11 @@ def test_what_is_noted_of_a_study_goes_with_its_images(tmp_path: Path) -> None:
         assert [path for area in Area for path in (node.spool.path / area).rglob("*") if path.is_file()] == []
 
 
-def test_what_a_worker_noted_before_it_died_was_never_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_worker_noted_before_it_died_was_never_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: dict[str, Any]
+) -> None:
     """The late image is set aside then: no report that has it was sent, and nothing may name one."""
-    with opened(tmp_path) as node:
+    with opened(tmp_path, **engine) as node:
         node.comes(1)
         node.answers()
         node.comes(2)

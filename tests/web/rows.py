@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -41,8 +41,8 @@ SENTENCE = "<script>alert(1)</script> " + "x" * 400
 DOUBT = AbstainReason.BETWEEN_THRESHOLDS
 
 
-def fill(ledger: Ledger) -> dict[str, int]:
-    """Add a row of each kind; ledger numbers by what became of the image."""
+def fill(ledger: Ledger, odd: Sequence[str] = ODD) -> dict[str, int]:
+    """Add a row of each kind, and one of each odd sender; ledger numbers by what became of the image."""
     numbers = {
         "delivered": _delivered(ledger, 1),
         "dead": _dead(ledger, 2),
@@ -58,7 +58,7 @@ def fill(ledger: Ledger) -> dict[str, int]:
     set_aside.set_aside(ledger, [numbers["set-aside"]], SetAsideReason.TEST_IMAGE, by="olga")
     numbers["of-a-study"] = _reported_study(ledger, 10)
     numbers["for-its-study"] = _judged(ledger, 11, quiet_s=600.0)
-    for place, name in enumerate(ODD):
+    for place, name in enumerate(odd):
         receive(ledger, 100 + place, sender=name, station=name)
     numbers["waiting"] = receive(ledger, 9, sender="MODALITY", station="ROOM 1")
     holds.hold(ledger, "second", "olga", HoldReason.MAINTENANCE)
@@ -70,14 +70,16 @@ def fill(ledger: Ledger) -> dict[str, int]:
 
 
 @contextmanager
-def opened(folder: Path, **web: Any) -> Iterator[Site]:
-    """Start a page over such a ledger."""
+def opened(
+    folder: Path, odd: Sequence[str] = ODD, sections: Mapping[str, Any] | None = None, **web: Any
+) -> Iterator[Site]:
+    """Start a page over such a ledger; `sections` of its configuration, and keys of `web`."""
     destinations = [
         {"name": name, "address": f"{name.upper()}@127.0.0.1:1", "report_per": wish.per.value, "send": [*wish.kinds]}
         for name, wish in (DESTINATIONS | STUDIES).items()
     ]
-    with site.opened(folder, destinations=destinations, web=web) as found:
-        fill(found.ledger)
+    with site.opened(folder, destinations=destinations, web=web, **(sections or {})) as found:
+        fill(found.ledger, odd)
         yield found
 
 

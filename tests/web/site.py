@@ -127,7 +127,7 @@ def opened(
             file.add(name, role, password)
     config = loader.parse({"spool": {"path": str(spool), "min_free_mib": 16}, "web": section} | sections)
     Spool(spool).store.prepare()
-    ledger = Ledger.open(spool)
+    ledger = Ledger.of_node(config)
     site = Site(address=f"http://127.0.0.1:{section['port']}", config=config, ledger=ledger)
     try:
         with _served(config, section["port"]):

@@ -172,7 +172,7 @@ def test_a_server_that_hangs_holds_nobody_up(
 
 def test_what_cannot_be_looked_at_ends_nothing(made: Node) -> None:
     world = World(made)
-    world.seen = Snapshot(free_bytes=0, watermark_bytes=1)
+    world.seen = Snapshot(free_bytes={"spool": 0}, watermark_bytes=1)
     world.loop.evaluate(world.clock())
     world.seen = Snapshot(unread=frozenset({Rule.DISK}))
     for _ in range(3):

@@ -45,10 +45,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "too many uncertain": ({"abstentions": {"p 1": Abstention(few=60, of=100, band=(0.1, 0.2))}}, "abstention:p 1"),
     "too few uncertain": ({"abstentions": {"p 1": Abstention(few=0, of=400, band=(0.1, 0.2))}}, "abstention:p 1"),
-    "disk": ({"free_bytes": 1999 * MIB, "watermark_bytes": 1000 * MIB}, "disk:spool"),
+    "disk": ({"free_bytes": {"spool": 1999 * MIB}, "watermark_bytes": 1000 * MIB}, "disk:spool"),
     "certificate": ({"certificate_ends": {"listen": ago(days=-29)}}, "certificate:listen"),
     "certificate ended": ({"certificate_ends": {"listen": ago(days=1)}}, "certificate:listen"),
-    "audit": ({"audit_since": ago(hours=1)}, "audit-backlog:audit"),
+    "audit": ({"audit_since": {"audit": ago(hours=1)}}, "audit-backlog:audit"),
 }
 WELL: dict[str, dict[str, Any]] = {
     "nothing": {},
@@ -64,7 +64,7 @@ WELL: dict[str, dict[str, Any]] = {
     "always rejected": {"rejections": {"CT1": Shares(few=100, of=100, few_before=990, of_before=1000)}},
     "within the band": {"abstentions": {"p 1": Abstention(few=21, of=100, band=(0.1, 0.2))}},
     "no band": {"abstentions": {"p 1": Abstention(few=100, of=100, band=None)}},
-    "room": {"free_bytes": 2000 * MIB, "watermark_bytes": 1000 * MIB},
+    "room": {"free_bytes": {"spool": 2000 * MIB}, "watermark_bytes": 1000 * MIB},
     "a certificate for a month": {"certificate_ends": {"listen": ago(days=-31)}},
 }
 
@@ -87,7 +87,7 @@ def test_thresholds_are_the_configuration_s() -> None:
     config = AlertsSection(destination_down_s=60, abstention_band=(0.5, 0.7), disk_watermarks=1, quiet_gaps=10)
     assert cried(config, down_since={"pacs": ago(minutes=1)}) == {"destination-down:pacs"}
     assert cried(config, abstentions={"p 1": Abstention(few=60, of=100, band=(0.1, 0.2))}) == set()
-    assert cried(config, free_bytes=1999 * MIB, watermark_bytes=1000 * MIB) == set()
+    assert cried(config, free_bytes={"spool": 1999 * MIB}, watermark_bytes=1000 * MIB) == set()
     assert cried(config, silences={"XR1": SILENCE}) == set()
 
 

@@ -17,8 +17,8 @@ from tests.web.asking import LATERAL, post
 from tests.web.site import opened
 
 CHECKS = [not_a_server_error, content_type_conformance, response_schema_conformance]
-FAR_FROM_HERE = "^/(health/ready|metrics)"
-"""The one is 503 here, for nothing else runs; the other is no JSON."""
+FAR_FROM_HERE = "^/(health/(ready|node)|metrics)"
+"""The first are 503 here, for nothing else runs; the other is no JSON."""
 
 
 @pytest.mark.parametrize("examples", [8, pytest.param(200, marks=pytest.mark.chaos)])

@@ -116,7 +116,7 @@ def test_audit_messages_wait_for_their_collector(made: Node, tmp_path: Path) -> 
     assert waiting.since is not None
     late = waiting.since + timedelta(hours=2)
     seen = Watch(config, lambda: made.ledger).look(made.clock())
-    assert seen.audit_since == waiting.since
+    assert seen.audit_since == {"audit": waiting.since}
     assert "audit-backlog:audit" in {alert.key for alert in evaluate(seen, config.alerts, late)}
     folder = trail_folder(config)
     folder.move_cursor({path.name: path.stat().st_size for path in folder.segments()})

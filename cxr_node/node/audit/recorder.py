@@ -39,6 +39,7 @@ from cxr_node.node.audit.messages import (
     operator_act,
 )
 from cxr_node.node.audit.trail import Segments, TrailFolder
+from cxr_node.node.process import machine
 from cxr_node.node.spool.spool import make_folders
 
 if TYPE_CHECKING:
@@ -293,7 +294,7 @@ def recording(config: Config, role: str) -> Iterator[Audit]:
 
     Raises
     ------
-    ConfigError : the folder cannot be used.
+    ConfigError, ResourceError : the folder cannot be used.
     """
     if not config.audit.enabled:
         yield SILENT
@@ -363,9 +364,20 @@ def by_operator(config: Config, command: str, by: str) -> Iterator[Callable[[Act
         people.close()
 
 
+def source_id(config: Config) -> str:
+    """Audit Source ID of this machine: the node's, and where several machines are one node, the machine's name too.
+
+    Raises
+    ------
+    ResourceError : the spool, which keeps that name, cannot be used.
+    """
+    node = config.audit.source_id or config.results.installation_id
+    return node if config.ledger.url is None else f"{node}@{machine.name(config.spool.path)}"
+
+
 def _reporter(config: Config, role: str) -> Reporter:
     return Reporter(
-        source_id=config.audit.source_id or config.results.installation_id,
+        source_id=source_id(config),
         role=role,
         pid=os.getpid(),
         host=socket.gethostname(),

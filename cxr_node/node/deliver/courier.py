@@ -19,11 +19,12 @@ from cxr_node.config.schema import Config, Destination, DicomDestination
 from cxr_node.errors import DeliveryError, LedgerLostError, ResourceError, UnreachableError
 from cxr_node.node.audit.messages import Direction, Outcome, Participant, Transfer
 from cxr_node.node.audit.recorder import SILENT, Audit, alert
-from cxr_node.node.deliver import prior_files, removed_destinations, retention
+from cxr_node.node.deliver import removed_destinations
 from cxr_node.node.deliver.commitment_loop import CommitmentLoop
 from cxr_node.node.deliver.link import Link, ResultFile, StaleConnectionError, StoreReply, link_to
 from cxr_node.node.deliver.loop import DeliveryContext, ServiceLoop
 from cxr_node.node.deliver.prior_loop import PriorLoop, PriorTools
+from cxr_node.node.deliver.sweeper import Sweeper
 from cxr_node.node.deliver.transcode import PictureCompressor
 from cxr_node.node.ledger import commitments, destination_health, queries
 from cxr_node.node.ledger.lease_keeper import LeaseKeeper, worker_name
@@ -140,9 +141,7 @@ def _watch(
     notifier: Notifier,
 ) -> None:
     """Feed the watchdog while every thread moves, and let retention sweep now and then."""
-    kept = context.config.spool
-    pause_s = retention.pause_s(min(kept.retention_days, kept.rejected_days))
-    sweep_at = time.monotonic()
+    sweeper = Sweeper(context.ledger, context.spool, context.config.spool, context.owner)
     while not stop.wait(NOTICE_STOP_S):
         now = time.monotonic()
         context.ledger.database.require_whole()
@@ -152,10 +151,8 @@ def _watch(
         if all(now - loop.moved_at < _STUCK_AFTER_S for loop, _ in pairs):
             notifier.progress()
         if _has_stepped(context):
-            sweep_at = now + pause_s  # a clock that was just put forward must not delete anything
-        if now >= sweep_at:
-            sweep_at = now + pause_s
-            _sweep(context)
+            sweeper.put_off()
+        sweeper.turn()
 
 
 def _has_stepped(context: DeliveryContext) -> bool:
@@ -164,19 +161,6 @@ def _has_stepped(context: DeliveryContext) -> bool:
     except ResourceError as error:
         log.error("clock stepped, due times of deliveries are not corrected yet: %s", error)
         return False
-
-
-def _sweep(context: DeliveryContext) -> None:
-    kept = context.config.spool
-    try:
-        if swept := retention.sweep(context.ledger, context.spool, kept.retention_days, kept.rejected_days):
-            log.info("retention instances=%d", swept)
-        if gone := prior_files.sweep(context.ledger, context.spool):
-            log.info("retention earlier_radiographs=%d", gone)
-        if kept.history_days is not None and (forgotten := retention.forget(context.ledger, kept.history_days)):
-            log.info("forgotten instances=%d", forgotten)
-    except ResourceError as error:
-        log.error("retention put off: %s", error)
 
 
 def _join(stop: threading.Event, threads: list[threading.Thread]) -> None:

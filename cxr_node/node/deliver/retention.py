@@ -16,7 +16,8 @@ import sqlalchemy as sa
 
 from cxr_node.domain import Reason
 from cxr_node.errors import ResourceError
-from cxr_node.node.ledger import expiry, prior_orders
+from cxr_node.node.ledger import duties, expiry, prior_orders
+from cxr_node.node.ledger.duties import Held
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.results import chosen
 from cxr_node.node.ledger.states import FREE, SETTLED, DeliveryState, InstanceState, StudyState
@@ -36,7 +37,6 @@ from cxr_node.node.ledger.tables import (
 )
 from cxr_node.node.spool.spool import Area, Spool
 
-OWNER = "erase"
 LEASE = timedelta(seconds=60)
 """Lease of an erasure: how long one that died blocks its rows."""
 _LOOK_EVERY_S = 0.25
@@ -122,13 +122,13 @@ def _erase(ledger: Ledger, spool: Spool, instance_id: int) -> tuple[bool, Doomed
         row = connection.execute(found).mappings().first()
         if row is None:
             return True, None
-        now = ledger.now()
+        now, owner = ledger.now(), f"{ledger.database.machine}/erase"
         own = _own_results(connection, instance_id)
         study = studies.c.study_instance_uid == row["study_instance_uid"]
         if (
-            _take(connection, instances, instances.c.id == instance_id, now)
-            or _take(connection, deliveries, deliveries.c.artifact_id.in_([each.id for each in own]), now)
-            or _take(connection, studies, study, now)
+            _take(connection, instances, instances.c.id == instance_id, owner, now)
+            or _take(connection, deliveries, deliveries.c.artifact_id.in_([each.id for each in own]), owner, now)
+            or _take(connection, studies, study, owner, now)
         ):
             return False, None
         doomed = _doomed(connection, instance_id)
@@ -138,7 +138,7 @@ def _erase(ledger: Ledger, spool: Spool, instance_id: int) -> tuple[bool, Doomed
         delete_rows(connection, [instance_id])
         for digest in prior_orders.forget(connection, [row["study_instance_uid"]]):
             spool.delete(Area.PRIORS, digest)
-        mine = sa.and_(study, studies.c.lease_owner == OWNER)
+        mine = sa.and_(study, studies.c.lease_owner == owner)
         connection.execute(sa.update(studies).where(mine).values(FREE))
     return True, doomed
 
@@ -150,13 +150,13 @@ _WAITING = {
 }
 
 
-def _take(connection: sa.Connection, table: sa.Table, which: sa.ColumnElement[bool], now: datetime) -> bool:
+def _take(connection: sa.Connection, table: sa.Table, which: sa.ColumnElement[bool], owner: str, now: datetime) -> bool:
     """Lease what is free; True if another process has a lease."""
     mine = sa.and_(which, table.c.state.in_(_WAITING[table.name]))
-    free = sa.or_(table.c.lease_until.is_(None), table.c.lease_until <= now, table.c.lease_owner == OWNER)
-    values: dict[str, Any] = {"lease_owner": OWNER, "lease_until": now + LEASE}
+    free = sa.or_(table.c.lease_until.is_(None), table.c.lease_until <= now, table.c.lease_owner == owner)
+    values: dict[str, Any] = {"lease_owner": owner, "lease_until": now + LEASE}
     connection.execute(sa.update(table).where(mine, free).values(values | {"fence": table.c.fence + 1}))
-    return connection.scalar(sa.select(table.c.id).where(mine, table.c.lease_owner != OWNER).limit(1)) is not None
+    return connection.scalar(sa.select(table.c.id).where(mine, table.c.lease_owner != owner).limit(1)) is not None
 
 
 def _own_results(connection: sa.Connection, instance_id: int, *which: sa.ColumnElement[bool]) -> Sequence[Any]:
@@ -216,7 +216,8 @@ _REFUSED = sa.and_(
     instances.c.reason != Reason.IDENTITY_CONFLICT,
     ~expiry.has_report(),
 )
-_BATCH = 100  # short transactions: the receiver waits for none of them
+_BATCH = 100
+_AT_ONCE = 10  # short transactions: the receiver waits for none of them, though a share or a bucket takes its time
 _SECONDS_PER_DAY = 86400.0
 _LONGEST_PAUSE_S = 3600.0
 _SHARE = 0.1
@@ -227,32 +228,58 @@ def pause_s(retention_days: float) -> float:
     return min(_LONGEST_PAUSE_S, max(1.0, _SHARE * retention_days * _SECONDS_PER_DAY))
 
 
-def sweep(ledger: Ledger, spool: Spool, retention_days: float, rejected_days: float | None = None) -> int:
+def sweep(
+    ledger: Ledger, spool: Spool, retention_days: float, rejected_days: float | None = None, held: Held | None = None
+) -> int:
     """Delete what is older, and what was rejected after days of its own; how many instances lost their bytes.
 
     Not for whose it is: such an image waits for an operator to say so. Nor what the report of a study lists: it stays
     as long as the report, so that a rebuilt ledger makes the same.
+
+    Raises
+    ------
+    LostDutyError : another machine sweeps now; `held` is our lease of that duty.
     """
-    swept = _sweep(ledger, spool, retention_days)
+    swept = _sweep(ledger, spool, held, retention_days)
     if rejected_days is not None and rejected_days < retention_days:
-        swept += _sweep(ledger, spool, rejected_days, _REFUSED)
+        swept += _sweep(ledger, spool, held, rejected_days, _REFUSED)
     return swept
 
 
-def _sweep(ledger: Ledger, spool: Spool, days: float, *which: sa.ColumnElement[bool]) -> int:
+def _sweep(ledger: Ledger, spool: Spool, held: Held | None, days: float, *which: sa.ColumnElement[bool]) -> int:
     before = ledger.now() - timedelta(days=days)
     swept = 0
     while found := expiry.expired(ledger, before, _BATCH, *which):
+        ids = [each.instance_id for each in found]
+        for start in range(0, len(ids), _AT_ONCE):
+            swept += _purge(ledger, spool, held, before, ids[start : start + _AT_ONCE], *which)
+    return swept
+
+
+def _purge(
+    ledger: Ledger,
+    spool: Spool,
+    held: Held | None,
+    before: datetime,
+    instance_ids: Sequence[int],
+    *which: sa.ColumnElement[bool],
+) -> int:
+    """Files before the end of the transaction: where a process dies in it, the next sweep finds the rows again.
+
+    A sender that sends one of them again waits for that end, and then finds that its bytes had gone.
+    """
+    with ledger.database.writing() as connection:
+        duties.require(connection, held, ledger.now())
+        found = expiry.lock(connection, before, instance_ids, *which)
         for instance in found:
             spool.delete(Area.OBJECTS, instance.content_sha256)
             for digest in instance.artifact_sha256s:
                 spool.delete(Area.RESULTS, digest)
-        ledger.mark_purged([instance.instance_id for instance in found])
-        swept += len(found)
-    return swept
+        expiry.mark_purged(connection, [instance.instance_id for instance in found], ledger.now())
+    return len(found)
 
 
-def forget(ledger: Ledger, history_days: float) -> int:
+def forget(ledger: Ledger, history_days: float, held: Held | None = None) -> int:
     """Delete the rows of instances that were settled so long ago and no longer have bytes; how many they were.
 
     Such an instance, sent once more, is a new one: judged again, under the same UIDs, with a new time of receipt.
@@ -263,6 +290,7 @@ def forget(ledger: Ledger, history_days: float) -> int:
     forgotten = 0
     while True:
         with ledger.database.writing() as connection:
+            duties.require(connection, held, ledger.now())
             if not (row_ids := list(connection.scalars(batch))):
                 return forgotten
             delete_rows(connection, row_ids)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from cxr_node.node.ledger.states import pick
+from cxr_node.node.ledger.states import insert_once, pick
 from cxr_node.node.ledger.tables import alerts
 
 if TYPE_CHECKING:
@@ -53,10 +53,7 @@ def begin_alert(ledger: Ledger, key: str, rule: str, subject: str, now: datetime
         again = sa.update(alerts).where(named, alerts.c.ended_at.is_not(None)).values(ended_at=None)
         if connection.execute(again).rowcount:
             return True
-        if connection.scalar(sa.select(alerts.c.key).where(named)) is not None:
-            return False
-        connection.execute(sa.insert(alerts), row)
-    return True
+        return insert_once(connection, alerts, row)
 
 
 def mark_announced(ledger: Ledger, key: str, now: datetime) -> None:

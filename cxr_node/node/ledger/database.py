@@ -30,7 +30,7 @@ from cxr_node.node.process.notify import Role
 
 log = logging.getLogger(__name__)
 
-HEAD = "1005"
+HEAD = "1006"
 """The newest migration; a test compares it with the folder."""
 _UNRELEASED = "0"
 """First digit of the revisions before 0.1.0."""
@@ -86,6 +86,7 @@ class Database:
         self._teller = Teller(self)
         self._is_open = False
         self._opened: tuple[int, int] | None = None
+        self._history: Any = None
         self._lost = ""
 
     @classmethod
@@ -120,6 +121,8 @@ class Database:
                 if repair and database._file is not None:
                     set_damaged_aside(database._file, utc_now())
                 database._bring_up_to_date(must_exist)
+                with database.reading() as connection:
+                    database._history = postgres.history(connection)
                 database._opened, database._is_open = database._identity(), True
         except BaseException:
             database.close()
@@ -132,6 +135,15 @@ class Database:
         return self._file is None
 
     @property
+    def is_lost(self) -> bool:
+        """Whether it must be opened anew."""
+        try:
+            self.require_whole()
+        except LedgerLostError:
+            return True
+        return False
+
+    @property
     def driver_error(self) -> type[Exception]:
         """Root of all errors of the driver."""
         found: type[Exception] = self.engine.dialect.dbapi.Error  # type: ignore[union-attr]  # the engine has loaded it
@@ -142,12 +154,14 @@ class Database:
         """A connection of a server's driver, outside the pool and every transaction: to listen, and to tell."""
         with self._faults():
             held = self.engine.connect()
-        try:
             driver: Any = held.connection.driver_connection
+        try:
             held.detach()
             driver.autocommit = True
             yield driver
         finally:
+            driver.close()
+            held.invalidate()  # else it would be rolled back, and its loss told with a traceback
             held.close()
 
     def tell(self, role: Role) -> None:
@@ -177,7 +191,7 @@ class Database:
     def writing(self) -> Iterator[sa.Connection]:
         """One transaction that holds the write lock from its first statement (SQLite: BEGIN IMMEDIATE)."""
         with self._faults(), metrics.transaction(), self.engine.begin() as connection:
-            self._follow_clock(connection)
+            self._enter(connection)
             yield connection
         self.require_whole()  # a commit to a file that was set aside is lost
 
@@ -191,7 +205,7 @@ class Database:
         On a server it is as durable as `writing`: whoever holds the lease outlives the server's power cut.
         """
         with self._faults(), self._leasing.begin() as connection:
-            self._follow_clock(connection)
+            self._enter(connection)
             yield connection
         self.require_whole()
 
@@ -203,7 +217,7 @@ class Database:
             yield shared
             return
         with self._faults(), self._reading.begin() as connection:
-            self._follow_clock(connection)
+            self._enter(connection)
             yield connection
 
     @contextmanager
@@ -217,7 +231,7 @@ class Database:
                 self._shared.connection = None
 
     def require_whole(self) -> None:
-        """Fail if the file is damaged, or another process has set it aside and started a new one.
+        """Fail if the file is damaged, or another process has set it aside and started a new one; after a failover too.
 
         Raises
         ------
@@ -263,9 +277,17 @@ class Database:
             return error
         return ConflictError(sentence) if postgres.tells_conflict(error.orig) else ResourceError(sentence)
 
-    def _follow_clock(self, connection: sa.Connection) -> None:
-        if self._server_clock is not None:
-            self._server_clock.follow(connection)
+    def _enter(self, connection: sa.Connection) -> None:
+        """Follow a server's clock; leave one that was put in another's place, for it may lack the last rows of that.
+
+        A number may even stand for another row there: nobody may settle what was claimed before.
+        """
+        if self._server_clock is None:
+            return
+        if self._is_open and postgres.history(connection) != self._history:
+            self._lost = "ledger: another server has taken over, which may lack the last rows"
+            self.require_whole()
+        self._server_clock.follow(connection)
 
     def _revision(self) -> str | None:
         with self.reading() as connection:
@@ -316,7 +338,6 @@ def _engine(url: sa.URL, password: Callable[[], str] | None = None) -> sa.Engine
             pool_size=POOL_SIZE,
             max_overflow=0,
             pool_timeout=BUSY_TIMEOUT_S,
-            pool_pre_ping=not is_file,  # a server may have hung up
         )
     except ModuleNotFoundError as error:
         raise postgres.require_driver(error) from error

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 from cxr_node.node.ledger import commitments
 from cxr_node.node.ledger.states import DeliveryState, pick
@@ -22,6 +23,15 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
+
+_INSERTS = {
+    name: insert(destination_health).on_conflict_do_nothing(index_elements=[destination_health.c.destination])
+    for name, insert in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert))
+}
+"""By engine: SQL has no common word for it."""
+
+
+_OFTEN_ENOUGH = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,14 +103,25 @@ def nudge(connection: sa.Connection, destination: str) -> None:
 
 
 def write(connection: sa.Connection, destination: str, again: Mapping[str, Any], first: Mapping[str, Any]) -> None:
-    """Update or insert the row; the caller holds the write lock."""
+    """Update or insert the row; another machine may be inserting it just now."""
     known = sa.update(destination_health).where(destination_health.c.destination == destination).values(**again)
     if connection.execute(known).rowcount == 0:
-        connection.execute(sa.insert(destination_health), {"destination": destination, **first})
+        new = _INSERTS[connection.dialect.name].values(destination=destination, **first)
+        if connection.scalar(new.returning(destination_health.c.destination)) is None:
+            connection.execute(known)
 
 
 def succeeded(connection: sa.Connection, destination: str, now: datetime) -> None:
-    """Record that it has just accepted a result."""
+    """Record that it has just accepted a result; of several within a second one is enough.
+
+    All that deliver to it write this row: each would wait for the others' commits.
+    """
+    known = (destination_health.c.down_since, destination_health.c.last_success_at)
+    mine = destination_health.c.destination == destination
+    row = connection.execute(sa.select(*known).where(mine)).first()
+    last = None if row is None or row.down_since is not None else row.last_success_at
+    if last is not None and timedelta() <= now - last < _OFTEN_ENOUGH:
+        return
     up = {"down_since": None, "next_try_at": None, "last_error": None, "last_success_at": now}
     write(connection, destination, up, up)
 

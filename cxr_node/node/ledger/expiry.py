@@ -1,8 +1,8 @@
-"""Which instances are old enough that their bytes may go, and which results go with each. Reads only."""
+"""Which instances are old enough that their bytes may go, and which results go with each."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -36,24 +36,41 @@ def expired(ledger: Ledger, before: datetime, limit: int = 100, *which: sa.Colum
     A result that a younger instance shares is not in the list, nor an instance with a result that a destination
     is still to commit itself to, nor a rejected one with a note on its way. `which` leaves others out.
     """
-    old = sa.and_(instances.c.state.in_(SETTLED), instances.c.updated_at < before, instances.c.purged_at.is_(None))
-    wanted = (
-        sa.select(instances.c.id, instances.c.content_sha256)
-        .where(old, ~awaited(), ~_on_its_way(), ~_is_to_be_reported(), ~_is_in_a_report_of(before), *which)
-        .order_by(instances.c.id)
-        .limit(limit)
-    )
     with ledger.database.reading() as connection:
-        rows = connection.execute(wanted).all()
-        ids = [row.id for row in rows]
-        return [
-            Expired(
-                instance_id=row.id,
-                content_sha256=row.content_sha256,
-                artifact_sha256s=_own(connection, row.id, ids[:place]),
-            )
-            for place, row in enumerate(rows)
-        ]
+        return _with_results(connection, _wanted(before, *which).limit(limit))
+
+
+def lock(
+    connection: sa.Connection, before: datetime, instance_ids: Sequence[int], *which: sa.ColumnElement[bool]
+) -> list[Expired]:
+    """Those of these instances of which that still holds, and goes on to hold until the transaction ends."""
+    found = _wanted(before, instances.c.id.in_(instance_ids), *which)
+    return _with_results(connection, found.with_for_update(of=instances))
+
+
+def mark_purged(connection: sa.Connection, instance_ids: Sequence[int], now: datetime) -> None:
+    """Record that the bytes of settled instances are gone; their rows stay."""
+    gone = sa.and_(instances.c.id.in_(instance_ids), instances.c.state.in_(SETTLED))
+    connection.execute(sa.update(instances).where(gone).values(purged_at=now))
+
+
+def _wanted(before: datetime, *which: sa.ColumnElement[bool]) -> sa.Select[tuple[int, str]]:
+    old = sa.and_(instances.c.state.in_(SETTLED), instances.c.updated_at < before, instances.c.purged_at.is_(None))
+    mine = (old, ~awaited(), ~_on_its_way(), ~_is_to_be_reported(), ~_is_in_a_report_of(before), *which)
+    return sa.select(instances.c.id, instances.c.content_sha256).where(*mine).order_by(instances.c.id)
+
+
+def _with_results(connection: sa.Connection, wanted: sa.Select[tuple[int, str]]) -> list[Expired]:
+    rows = connection.execute(wanted).all()
+    ids = [row.id for row in rows]
+    return [
+        Expired(
+            instance_id=row.id,
+            content_sha256=row.content_sha256,
+            artifact_sha256s=_own(connection, row.id, ids[:place]),
+        )
+        for place, row in enumerate(rows)
+    ]
 
 
 def has_report() -> sa.ColumnElement[bool]:

@@ -26,6 +26,7 @@ def since(connection: sa.Connection, instance_ids: Collection[int], *, came_agai
     wished = sa.select(sa.func.max(events.c.at, type_=Instant())).where(
         events.c.instance_id.in_(instance_ids), events.c.what.in_(WISHED)
     )
-    received_at: datetime = connection.execute(last).scalar_one()
-    wished_at: datetime | None = connection.scalar(wished)
+    found = connection.execute(sa.select(last.scalar_subquery(), wished.scalar_subquery())).one()
+    received_at: datetime = found[0]
+    wished_at: datetime | None = found[1]
     return received_at if wished_at is None else max(received_at, wished_at)

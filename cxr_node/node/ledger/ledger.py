@@ -20,14 +20,13 @@ from cxr_node.domain import Finding, InstanceRef, Origin, Priority, Verdict
 from cxr_node.errors import ResourceError
 from cxr_node.node.ledger import commitments, destination_health, lateness, postgres, results
 from cxr_node.node.ledger.database import AbsentLedgerError, Database
-from cxr_node.node.ledger.receipts import Arrival, GroupCommit
+from cxr_node.node.ledger.receipts import Arrival, GroupCommit, IsKept
 from cxr_node.node.ledger.ripening import Judged, expect, wanting
 from cxr_node.node.ledger.states import (
     DELIVERY_MOVES,
     FREE,
     INSTANCE_MOVES,
     OPEN,
-    SETTLED,
     DeadReason,
     DeliveryJob,
     DeliveryState,
@@ -40,6 +39,7 @@ from cxr_node.node.ledger.states import (
     claim,
     extend,
     held,
+    insert_all,
     is_on_hold,
     note,
     pick,
@@ -116,9 +116,15 @@ class Ledger:
         content_sha256: str,
         size_bytes: int,
         priority: Priority = Priority.MEDIUM,
+        is_kept: IsKept = lambda _: True,
     ) -> bool:
-        """-> RECEIVED; False where exactly this object is known already. Threads share a transaction."""
-        return self._arrivals.add(Arrival(ref, origin, content_sha256, size_bytes, priority))
+        """-> RECEIVED; False where exactly this object is known already. Threads share a transaction.
+
+        Raises
+        ------
+        ConflictError : it is known, and no longer kept; sent again, it is stored again.
+        """
+        return self._arrivals.add(Arrival(ref, origin, content_sha256, size_bytes, priority), is_kept)
 
     def claim_instance(self, owner: str, lease_s: float) -> Job | None:
         """Lease the instance that is to be judged next: the most urgent, then the oldest."""
@@ -148,8 +154,7 @@ class Ledger:
             if claimed is None:
                 return None
             row, lease = claimed
-            artifact = results.find(connection, row["artifact_id"])
-            instance_id = results.first_user(connection, row["artifact_id"])
+            artifact, instance_id = results.with_first_user(connection, row["artifact_id"])
         return DeliveryJob(
             claim=lease,
             destination=destination,
@@ -199,10 +204,7 @@ class Ledger:
         with self.database.writing() as connection:
             if not self._settle(connection, job, InstanceState.REJECTED, values, rejected.sentence):
                 return False
-            known = results.outdate(connection, job.claim.row_id, now)
-            for artifact in stored:
-                _attach(connection, job, artifact, _wanted_now(wishes or {}, artifact), known, now)
-            _withdraw(connection, job, known, now)
+            _attach(connection, job, stored, wishes or {}, now)
             expect(connection, job, judged, now)
         return True
 
@@ -247,12 +249,10 @@ class Ledger:
         with self.database.writing() as connection:
             if not self._settle(connection, job, InstanceState.REPORTED, values, detail):
                 return False
-            known = results.outdate(connection, job.claim.row_id, now)
-            for artifact in stored:
-                _attach(connection, job, artifact, _wanted_now(wishes, artifact), known, now)
-            _withdraw(connection, job, known, now)
+            _attach(connection, job, stored, wishes, now)
             expect(connection, job, judged, now)
-            conclude(connection, [job.claim.row_id], now)
+            if judged is None:  # else its study waits
+                conclude(connection, [job.claim.row_id], now)
         return True
 
     def choose(self, job: DeliveryJob, choice: int) -> bool:
@@ -293,12 +293,6 @@ class Ledger:
         """-> SET_ASIDE, for it is too late: kept, and not sent; the attempt does not count."""
         values = {"reason": OwnReason.TOO_LATE, "last_error": detail, "attempts": job.attempts - 1}
         return self._settle_delivery(job, DeliveryState.SET_ASIDE, values, detail, what=OwnReason.TOO_LATE)
-
-    def mark_purged(self, instance_ids: Sequence[int]) -> None:
-        """Record that retention deletes the bytes of settled instances; their rows stay."""
-        gone = sa.and_(instances.c.id.in_(instance_ids), instances.c.state.in_(SETTLED))
-        with self.database.writing() as connection:
-            connection.execute(sa.update(instances).where(gone).values(purged_at=self.now()))
 
     def _settle(
         self, connection: sa.Connection, job: Job, to: InstanceState, values: dict[str, Any], detail: str
@@ -350,29 +344,29 @@ def _wanted_now(wishes: Mapping[str, Wish], stored: StoredArtifact) -> list[str]
 
 
 def _attach(
-    connection: sa.Connection,
-    job: Job,
-    stored: StoredArtifact,
-    wanted_by: Sequence[str],
-    known: Collection[int],
-    now: datetime,
+    connection: sa.Connection, job: Job, stored: Sequence[StoredArtifact], wishes: Mapping[str, Wish], now: datetime
 ) -> None:
-    """Link a result to its instance, which had those `known` ones; where it is new, make it due at the destinations.
+    """Link results to their instance in place of earlier ones; what is new is due at the destinations that want it.
 
     An answer that is the instance's once more may have been withdrawn before some destination got it.
     """
-    artifact_id, is_new = results.link(connection, job.claim.row_id, stored, known)
-    if not is_new and artifact_id not in known:
-        return
-    there = sa.select(deliveries.c.destination).where(deliveries.c.artifact_id == artifact_id)
-    have = set() if is_new else set(connection.scalars(there))
-    new = [name for name in wanted_by if name not in have]
-    if not new:
-        return
-    due = {"artifact_id": artifact_id, "state": DeliveryState.READY, "not_before": now, "first_due_at": now}
-    due |= {"priority": job.priority}
-    due |= {"late_from": lateness.since(connection, [job.instance_id], came_again=job.rejected_under is not None)}
-    connection.execute(sa.insert(deliveries), [due | {"destination": name} for name in new])
+    row_id = job.claim.row_id
+    known = frozenset[int]() if job.is_first else results.outdate(connection, row_id, now)
+    kept = results.keep(connection, stored)
+    results.link(connection, [row_id], kept, {(row_id, each) for each in known})
+    due: list[dict[str, Any]] = []
+    for each, one in zip(stored, kept, strict=True):
+        wanted_by = _wanted_now(wishes, each) if one.is_new or one.artifact_id in known else []
+        if wanted_by and not one.is_new:
+            there = sa.select(deliveries.c.destination).where(deliveries.c.artifact_id == one.artifact_id)
+            have = set(connection.scalars(there))
+            wanted_by = [name for name in wanted_by if name not in have]
+        due += [{"artifact_id": one.artifact_id, "destination": name} for name in wanted_by]
+    if due:
+        late_from = lateness.since(connection, [job.instance_id], came_again=job.rejected_under is not None)
+        same = {"state": DeliveryState.READY, "not_before": now, "first_due_at": now, "priority": job.priority}
+        insert_all(connection, deliveries, [row | same | {"late_from": late_from} for row in due])
+    _withdraw(connection, job, known, now)
 
 
 def _withdraw(connection: sa.Connection, job: Job, known: Collection[int], now: datetime) -> None:

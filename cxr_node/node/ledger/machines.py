@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from cxr_node import __version__
-from cxr_node.errors import ConfigError, ResourceError
+from cxr_node.errors import ConfigError, LedgerLostError, ResourceError
 from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.postgres import wait_to_begin
 from cxr_node.node.ledger.tables import machines
 from cxr_node.node.process import machine, supervisor
 from cxr_node.node.process.supervisor import RoleState
@@ -30,8 +32,28 @@ log = logging.getLogger(__name__)
 TOLD_EVERY_S = 15.0
 SILENT_AFTER_S = 4 * TOLD_EVERY_S
 """What a machine told longer ago is no longer believed: it is dead, or cut off from the ledger."""
+_LAST_WORD_S = 5.0
+"""How long the end of a process waits for a server that is away."""
 _FORGOTTEN_AFTER = timedelta(days=7)
 _ROLES = (*supervisor.ROLES, "web")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """The file system of a machine's own part of the spool."""
+
+    free_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """What the process `web` of a machine sees there, and no other machine can."""
+
+    certificate_ends: Mapping[str, datetime]
+    """When the first certificate of a role ends."""
+    audit_since: datetime | None
+    """Of the oldest audit message that waits for its collector; None: there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,64 +68,117 @@ class MachineState:
     is_silent: bool
     """It has not told for too long."""
     roles: Mapping[str, RoleState]
+    disk: Disk | None
+    """None: it cannot be looked at."""
+    watched: Watched | None
+    """None: its process `web` never told; of this machine itself, which is looked at, always."""
+
+    @property
+    def has_left(self) -> bool:
+        """Its processes ended as they were told to: nobody expects to hear of it."""
+        return self.is_silent and all(
+            state.stopping if state.running else state.in_order for state in self.roles.values()
+        )
+
+    @property
+    def is_missing(self) -> bool:
+        """Nobody knows why nothing is heard of it."""
+        return self.is_silent and not self.has_left
 
 
 @contextmanager
 def telling(ledger: Ledger, spool_path: Path) -> Iterator[None]:
-    """Tell the others how this machine's processes do, while the block runs; nothing where there are none."""
+    """Tell the others how this machine's processes do, while the block runs, and at its end; nothing without others."""
     if not ledger.database.is_shared:
         yield
         return
     stop = threading.Event()
-    thread = threading.Thread(target=_tell_on, args=(ledger, spool_path, stop), name="machine", daemon=True)
+    thread = threading.Thread(target=_tell_to_the_end, args=(ledger, spool_path, stop), name="machine", daemon=True)
     thread.start()
     try:
         yield
     finally:
         stop.set()
-        thread.join()
+        thread.join(_LAST_WORD_S)
+
+
+def _tell_to_the_end(ledger: Ledger, spool_path: Path, stop: threading.Event) -> None:
+    _tell_on(ledger, spool_path, stop)
+    with suppress(ResourceError, LedgerLostError):
+        tell(ledger, spool_path)  # that it stops
 
 
 def _tell_on(ledger: Ledger, spool_path: Path, stop: threading.Event) -> None:
     while True:
         try:
             tell(ledger, spool_path)
-        except ResourceError as error:  # whoever works says so already
+        except (ResourceError, LedgerLostError) as error:  # whoever works says so already
             log.debug("not told: %s", error)
         if stop.wait(TOLD_EVERY_S):
             return
 
 
-def tell(ledger: Ledger, spool_path: Path, **more: str) -> None:
-    """Write down how this machine's processes do now; `more` columns stay until they are written again."""
-    now = ledger.now()
-    roles = {role: _plain(state) for role, state in supervisor.look(spool_path, _ROLES).items() if state.since}
-    row = {"host": machine.host(), "version": __version__, "seen_at": now, "roles": json.dumps(roles)} | more
+def tell(ledger: Ledger, spool_path: Path, watched: Watched | None = None) -> None:
+    """Write down how this machine and its processes do now; what its `web` sees stays until that tells again."""
+    more = {} if watched is None else {"watched": json.dumps(_as_json(watched))}
     with ledger.database.writing() as connection:
-        insert = postgresql.insert(machines).values(row | {"name": ledger.database.machine})
-        connection.execute(insert.on_conflict_do_update(index_elements=[machines.c.name], set_=row))
-        connection.execute(sa.delete(machines).where(machines.c.seen_at < now - _FORGOTTEN_AFTER))
+        _tell(connection, ledger, spool_path, more)
+        forgotten = machines.c.seen_at < ledger.now() - _FORGOTTEN_AFTER
+        connection.execute(sa.delete(machines).where(forgotten))
 
 
-def require_alike(ledger: Ledger, spool_path: Path, rules_sha256: str, installation_id: str) -> None:
+def _tell(connection: sa.Connection, ledger: Ledger, spool_path: Path, more: Mapping[str, Any]) -> None:
+    roles = {role: _plain(state) for role, state in supervisor.look(spool_path, _ROLES).items() if state.since}
+    disk = _disk(spool_path)
+    row = {"host": machine.host(), "version": __version__, "seen_at": ledger.now(), "roles": json.dumps(roles), **more}
+    row |= {} if disk is None else {"disk": json.dumps(asdict(disk))}
+    insert = postgresql.insert(machines).values(row | {"name": ledger.database.machine})
+    connection.execute(insert.on_conflict_do_update(index_elements=[machines.c.name], set_=row))
+
+
+@contextmanager
+def alike(ledger: Ledger, spool_path: Path, rules_sha256: str, installation_id: str) -> Iterator[None]:
     """Let no two machines answer differently: the same image would have other results wherever it is judged.
+
+    Two that begin at once take turns here, and the second one finds the first, which does not work yet.
 
     Raises
     ------
-    ConfigError : a machine that works now has other rules or weights.
+    ConfigError : a machine that works, or begins to, has other rules or weights.
     """
     if not ledger.database.is_shared:
+        yield
         return
-    tell(ledger, spool_path, rules_sha256=rules_sha256)
-    alive = machines.c.seen_at >= ledger.now() - timedelta(seconds=SILENT_AFTER_S)
-    other = sa.and_(machines.c.name != ledger.database.machine, machines.c.rules_sha256 != rules_sha256, alive)
-    with ledger.database.reading() as connection:
-        rows = connection.execute(sa.select(machines.c.name, machines.c.roles).where(other)).all()
-    if names := sorted(row.name for row in rows if json.loads(row.roles).get("work", {}).get("running")):
-        raise ConfigError(
-            f"results.installation_id: {installation_id} is also {', '.join(names)}, which answers by another profile, "
-            "admission or results; give all machines of a node the same, and stop the others before a change"
-        )
+    mine = machines.c.name == ledger.database.machine
+    with ledger.database.writing() as connection:
+        wait_to_begin(connection)
+        if names := _otherwise(connection, rules_sha256, ledger):
+            raise ConfigError(
+                f"results.installation_id: {installation_id} is also {', '.join(names)}, which answers by another "
+                "profile, admission or results; give all machines of a node the same, and stop the others "
+                "before a change"
+            )
+        until = ledger.now() + timedelta(seconds=SILENT_AFTER_S)
+        _tell(connection, ledger, spool_path, {"rules_sha256": rules_sha256, "rules_until": until})
+    try:
+        yield
+    finally:
+        with suppress(ResourceError, LedgerLostError), ledger.database.writing() as connection:
+            connection.execute(sa.update(machines).where(mine).values(rules_until=None))
+
+
+def _otherwise(connection: sa.Connection, rules_sha256: str, ledger: Ledger) -> list[str]:
+    """Names of the other machines that work by other rules, or have just begun to."""
+    now = ledger.now()
+    other = sa.and_(machines.c.name != ledger.database.machine, machines.c.rules_sha256 != rules_sha256)
+    alive = machines.c.seen_at >= now - timedelta(seconds=SILENT_AFTER_S)
+    found = sa.select(machines.c.name, machines.c.roles, machines.c.rules_until).where(other, alive)
+    return sorted(
+        row.name
+        for row in connection.execute(found)
+        if json.loads(row.roles).get("work", {}).get("running")
+        or (row.rules_until is not None and row.rules_until > now)
+    )
 
 
 def look(ledger: Ledger, spool_path: Path, roles: Sequence[str]) -> list[MachineState]:
@@ -121,6 +196,8 @@ def look(ledger: Ledger, spool_path: Path, roles: Sequence[str]) -> list[Machine
         seen_at=now,
         is_silent=False,
         roles=supervisor.look(spool_path, roles),
+        disk=_disk(spool_path),
+        watched=None,
     )
     others = [each for each in found if each.name != own.name]
     is_one = not others or any(state.since is not None for state in own.roles.values())
@@ -139,7 +216,8 @@ def _merged(states: Sequence[RoleState]) -> RoleState:
         return max(states, key=lambda state: state.since.timestamp() if state.since else 0.0, default=_NEVER)
     since = min((state.since for state in running if state.since is not None), default=None)
     number = sum(state.processes for state in running)
-    return RoleState(running=True, processes=number, since=since, in_order=True, seen_at=seen_at)
+    stopping = all(state.stopping for state in running)
+    return RoleState(running=True, processes=number, since=since, in_order=True, seen_at=seen_at, stopping=stopping)
 
 
 _NEVER = RoleState(running=False, processes=0, since=None, in_order=True, seen_at=None)
@@ -148,7 +226,7 @@ _NEVER = RoleState(running=False, processes=0, since=None, in_order=True, seen_a
 def _plain(state: RoleState) -> dict[str, Any]:
     since, seen_at = (None if at is None else at.isoformat() for at in (state.since, state.seen_at))
     told = {"running": state.running, "processes": state.processes, "in_order": state.in_order}
-    return told | {"since": since, "seen_at": seen_at}
+    return told | {"since": since, "seen_at": seen_at, "stopping": state.stopping}
 
 
 def _state(row: Mapping[Any, Any], now: datetime, roles: Sequence[str]) -> MachineState:
@@ -160,6 +238,8 @@ def _state(row: Mapping[Any, Any], now: datetime, roles: Sequence[str]) -> Machi
         seen_at=row["seen_at"],
         is_silent=now - row["seen_at"] > timedelta(seconds=SILENT_AFTER_S),
         roles={role: _read(told[role]) if role in told else _NEVER for role in roles},
+        disk=None if row["disk"] is None else Disk(**json.loads(row["disk"])),
+        watched=None if row["watched"] is None else _watched(json.loads(row["watched"])),
     )
 
 
@@ -171,4 +251,24 @@ def _read(told: Mapping[str, Any]) -> RoleState:
         since=since,
         in_order=told["in_order"],
         seen_at=seen_at,
+        stopping=told.get("stopping", False),
     )
+
+
+def _disk(spool_path: Path) -> Disk | None:
+    try:
+        usage = shutil.disk_usage(spool_path)
+    except OSError:
+        return None
+    return Disk(free_bytes=usage.free, total_bytes=usage.total)
+
+
+def _as_json(watched: Watched) -> dict[str, Any]:
+    ends = {role: at.isoformat() for role, at in watched.certificate_ends.items()}
+    return {"certificate_ends": ends, "audit_since": watched.audit_since and watched.audit_since.isoformat()}
+
+
+def _watched(told: Mapping[str, Any]) -> Watched:
+    ends = {role: datetime.fromisoformat(at) for role, at in told["certificate_ends"].items()}
+    since = told["audit_since"]
+    return Watched(certificate_ends=ends, audit_since=None if since is None else datetime.fromisoformat(since))

@@ -159,10 +159,13 @@ def awaited_until() -> sa.ColumnElement[datetime]:
     return sa.select(prior_orders.c.until).where(mine, _DUE).correlate(studies).scalar_subquery()
 
 
-def give_up(connection: sa.Connection, study_instance_uid: str, now: datetime) -> None:
-    """DUE -> SETTLED: the report of the study is made, and what comes now is not waited for any more."""
-    mine = sa.and_(prior_orders.c.study_instance_uid == study_instance_uid, _DUE)
-    _settle(connection, mine, [PriorOutcome(reason=_TIMEOUT, sentence=_TOO_LONG)], now)
+def closed(connection: sa.Connection, study_instance_uid: str, now: datetime) -> tuple[Prior, ...] | None:
+    """As `fetched`. DUE -> SETTLED: the report of the study is made, and what comes now is not waited for any more."""
+    mine = prior_orders.c.study_instance_uid == study_instance_uid
+    if connection.scalar(sa.select(prior_orders.c.id).where(mine)) is None:
+        return None
+    _settle(connection, sa.and_(mine, _DUE), [PriorOutcome(reason=_TIMEOUT, sentence=_TOO_LONG)], now)
+    return fetched(connection, study_instance_uid)
 
 
 def _settle(

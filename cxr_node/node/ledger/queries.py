@@ -149,21 +149,20 @@ def precedent(ledger: Ledger, job: Job) -> Precedent:
         instances.c.series_instance_uid == job.ref.series_instance_uid
     )
     with ledger.database.reading() as connection:
+        patient_key, study_uid = connection.execute(sa.select(_said(study, row_id), _said(series, row_id))).one()
         return Precedent(
-            patient_key_of_study=_said(connection, study, row_id),
-            study_instance_uid_of_series=_said(connection, series, row_id),
+            patient_key_of_study=patient_key,
+            study_instance_uid_of_series=study_uid,
             earlier_results=results.earlier_results(connection, job),
         )
 
 
-def _said(connection: sa.Connection, of: sa.Select[Any], row_id: int) -> str | None:
+def _said(of: sa.Select[Any], row_id: int) -> sa.ColumnElement[str | None]:
     """Value of the last instance up to this one that was admitted, else of the first that came before it."""
     admitted = of.where(instances.c.admitted_at.is_not(None), instances.c.id <= row_id)
-    last: str | None = connection.scalar(admitted.order_by(instances.c.id.desc()).limit(1))
-    if last is not None:
-        return last
-    first: str | None = connection.scalar(of.where(instances.c.id < row_id).order_by(instances.c.id).limit(1))
-    return first
+    last = admitted.order_by(instances.c.id.desc()).limit(1).scalar_subquery()
+    first = of.where(instances.c.id < row_id).order_by(instances.c.id).limit(1).scalar_subquery()
+    return sa.func.coalesce(last, first)
 
 
 def study_of(ledger: Ledger, job: DeliveryJob) -> tuple[str, str]:

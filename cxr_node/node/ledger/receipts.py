@@ -45,11 +45,16 @@ class Arrival:
     """When an operator accepted its patient and study, where a note in the spool says so."""
 
 
+IsKept = Callable[[str], bool]
+"""Whether the spool has the bytes of a digest."""
+
+
 @dataclass(slots=True, eq=False)
 class _Waiting:
     """An arrival whose thread waits; one of the two becomes its end."""
 
     arrival: Arrival
+    is_kept: IsKept
     is_new: bool | None = None
     fault: Exception | None = None
 
@@ -67,9 +72,9 @@ class GroupCommit:
         self._waiting: deque[_Waiting] = deque()
         self._turn = threading.Lock()
 
-    def add(self, arrival: Arrival) -> bool:
+    def add(self, arrival: Arrival, is_kept: IsKept) -> bool:
         """As `arrive`, in a transaction that is durable when this returns."""
-        mine = _Waiting(arrival)
+        mine = _Waiting(arrival, is_kept)
         self._waiting.append(mine)
         with self._turn:
             if mine.is_new is None and mine.fault is None:  # not written meanwhile
@@ -82,6 +87,8 @@ class GroupCommit:
         try:
             with self._database.writing() as connection:
                 found = arrive(connection, [each.arrival for each in together], self._now())
+                for each, is_new in zip(together, found, strict=True):
+                    _require_kept(each, is_new)
         except Exception as error:
             is_of_all = isinstance(error, CxrNodeError) and not isinstance(error, ConflictError)
             if is_of_all or len(together) == 1:
@@ -95,8 +102,21 @@ class GroupCommit:
                 each.is_new = is_new
 
 
+def _require_kept(waiting: _Waiting, is_new: bool) -> None:
+    """Let nothing be acknowledged that was known, so not written again, and that retention took meanwhile.
+
+    Retention deletes the bytes in a transaction that has the row, as this one has it now: either it is over and they
+    are gone, or it comes later and finds what this one left.
+    """
+    if not is_new and not waiting.is_kept(waiting.arrival.content_sha256):
+        raise ConflictError("retention deleted the object in the moment in which it came again")
+
+
 def arrive(connection: sa.Connection, arrivals: Sequence[Arrival], now: datetime) -> list[bool]:
-    """-> RECEIVED, each in its turn; False where exactly this object is known already."""
+    """-> RECEIVED, each in its turn; False where exactly this object is known already.
+
+    What was found in the spool is no repetition, unless retention had taken it: another machine was faster.
+    """
     insert = _INSERTS[connection.dialect.name]
     found, told = [], []
     for arrival in arrivals:
@@ -124,12 +144,16 @@ def _repeat(connection: sa.Connection, arrival: Arrival, now: datetime) -> None:
     again: dict[str, Any] = {"repeats": instances.c.repeats + 1, "repeated_at": now, "purged_at": None}
     purged, updated_at = instances.c.purged_at.is_not(None), instances.c.updated_at
     again["updated_at"] = sa.case((purged, sa.literal(now, Instant)), else_=updated_at)
+    is_anybodys = instances.c.calling_ae_title == ""  # it was found in the spool, and its sender is known now
+    for name in ("calling_ae_title", "peer_host"):
+        again[name] = sa.case((is_anybodys, _row(arrival, now)[name]), else_=instances.c[name])
     more_urgent = instances.c.priority > arrival.priority  # sent once more, for it is wanted at once
     rejected = instances.c.state == InstanceState.REJECTED  # the rules may be others today: a worker compares them
     again["state"] = sa.case((rejected, InstanceState.RECEIVED), else_=instances.c.state)
     again["attempts"] = sa.case((rejected, 0), else_=instances.c.attempts)
     again["priority"] = sa.case((more_urgent, int(arrival.priority)), else_=instances.c.priority)
-    connection.execute(sa.update(instances).where(*_same(arrival)).values(again))
+    which = _same(arrival) if arrival.origin.calling_ae_title else (*_same(arrival), purged)
+    connection.execute(sa.update(instances).where(*which).values(again))
 
 
 def _told(sender: Origin) -> str:

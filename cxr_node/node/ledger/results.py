@@ -6,15 +6,15 @@ state: `ledger` says what is due and what is settled.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
 from cxr_node.domain import ResultRef
-from cxr_node.node.ledger.states import InstanceState, Job, StoredArtifact, pick
+from cxr_node.node.ledger.states import InstanceState, Job, StoredArtifact, insert_all, pick
 from cxr_node.node.ledger.tables import (
     alternatives,
     artifacts,
@@ -26,15 +26,17 @@ from cxr_node.node.ledger.tables import (
 from cxr_node.result_kinds import ReportPer, ResultKind
 
 
+def is_of_report(artifact_id: sa.Column[Any]) -> sa.ColumnElement[bool]:
+    """A result that is part of the report of a study; looked up by its row, and not among all that were ever made."""
+    return sa.exists().where(report_artifacts.c.artifact_id == artifact_id)
+
+
 def outdate(connection: sa.Connection, instance_id: int, now: datetime) -> frozenset[int]:
     """Outdate an instance's results of an earlier judgement; `link` renews those that still hold.
 
     Returns their rows: none, unless the instance is judged again. For reports of its study see `studies`.
     """
-    of_studies = sa.select(report_artifacts.c.artifact_id)
-    linked = sa.and_(
-        instance_artifacts.c.instance_id == instance_id, instance_artifacts.c.artifact_id.not_in(of_studies)
-    )
+    linked = sa.and_(instance_artifacts.c.instance_id == instance_id, ~is_of_report(instance_artifacts.c.artifact_id))
     known = frozenset(connection.scalars(sa.select(instance_artifacts.c.artifact_id).where(linked)))
     if known:
         current = sa.and_(linked, instance_artifacts.c.outdated_at.is_(None))
@@ -42,33 +44,74 @@ def outdate(connection: sa.Connection, instance_id: int, now: datetime) -> froze
     return known
 
 
-def link(
-    connection: sa.Connection, instance_id: int, stored: StoredArtifact, known: Collection[int] = ()
-) -> tuple[int, bool]:
-    """Link a result in all its SOP Classes to an instance: its row, and whether it is new.
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A result object in the ledger."""
 
-    `known` : rows that the instance was linked to before.
-    """
-    artifact_id, new = _keep(connection, stored)
-    linked = [artifact_id]
-    for choice, alternative in enumerate(stored.alternatives, 1):
-        alternative_id, first_seen = _keep(connection, alternative)
-        linked.append(alternative_id)
-        if first_seen:
-            row = {"artifact_id": artifact_id, "sop_class_choice": choice, "alternative_id": alternative_id}
-            connection.execute(sa.insert(alternatives), row)
-    rows = [{"instance_id": instance_id, "artifact_id": row_id} for row_id in linked if row_id not in known]
-    if rows:
-        connection.execute(sa.insert(instance_artifacts), rows)
-    if len(rows) < len(linked):
-        renewed = sa.and_(instance_artifacts.c.instance_id == instance_id, instance_artifacts.c.artifact_id.in_(linked))
+    artifact_id: int
+    alternative_ids: tuple[int, ...]
+    is_new: bool
+    """False: it was known, and keeps its first bytes."""
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Rows of all its SOP Classes, the first choice first."""
+        return (self.artifact_id, *self.alternative_ids)
+
+
+def keep(connection: sa.Connection, stored: Sequence[StoredArtifact]) -> list[Kept]:
+    """Keep results in all their SOP Classes, or find them where they are known; each by its SOP Instance UID."""
+    if not stored:
+        return []
+    wanted = {each.sop_instance_uid: each for one in reversed(stored) for each in reversed(one.sop_class_choices)}
+    named = (artifacts.c.id, artifacts.c.sop_instance_uid)
+    known = sa.select(*named).where(artifacts.c.sop_instance_uid.in_(sorted(wanted))).order_by(artifacts.c.id)
+    rows = {row.sop_instance_uid: int(row.id) for row in connection.execute(known.with_for_update())}
+    new = [_row(each) for one in stored for each in one.sop_class_choices if each.sop_instance_uid not in rows]
+    new = list({row["sop_instance_uid"]: row for row in reversed(new)}.values())[::-1]
+    if new:
+        inserted = connection.execute(sa.insert(artifacts).returning(*named), new)
+        rows |= {row.sop_instance_uid: int(row.id) for row in inserted}
+    fresh = {row["sop_instance_uid"] for row in new}
+    kept = []
+    chosen: list[dict[str, int]] = []
+    for one in stored:
+        first, *below = (each.sop_instance_uid for each in one.sop_class_choices)
+        kept.append(Kept(rows[first], tuple(rows[uid] for uid in below), first in fresh))
+        for choice, uid in enumerate(below, 1):
+            if uid in fresh:
+                fresh.discard(uid)
+                row = {"artifact_id": rows[first], "sop_class_choice": choice, "alternative_id": rows[uid]}
+                chosen.append(row)
+    if chosen:
+        insert_all(connection, alternatives, chosen)
+    return kept
+
+
+def link(
+    connection: sa.Connection, instance_ids: Iterable[int], kept: Sequence[Kept], known: Collection[tuple[int, int]]
+) -> None:
+    """Link results to instances. `known` : pairs of instance and row that are linked already, and hold again."""
+    ids = [row_id for one in kept for row_id in one.ids]
+    pairs = list(dict.fromkeys((instance_id, row_id) for instance_id in instance_ids for row_id in ids))
+    new = [{"instance_id": one, "artifact_id": row_id} for one, row_id in pairs if (one, row_id) not in known]
+    if new:
+        insert_all(connection, instance_artifacts, new)
+    for instance_id in {one for one, row_id in pairs if (one, row_id) in known}:
+        renewed = sa.and_(instance_artifacts.c.instance_id == instance_id, instance_artifacts.c.artifact_id.in_(ids))
         connection.execute(sa.update(instance_artifacts).where(renewed).values(outdated_at=None))
-    return artifact_id, new
 
 
 def find(connection: sa.Connection, artifact_id: int) -> StoredArtifact:
     """Read a result with its alternatives, the first choice first."""
-    first = connection.execute(sa.select(artifacts).where(artifacts.c.id == artifact_id)).mappings().one()
+    return with_first_user(connection, artifact_id)[0]
+
+
+def with_first_user(connection: sa.Connection, artifact_id: int) -> tuple[StoredArtifact, int]:
+    """As `find`, and the ledger number of the instance that it was made of; the first, where several share it."""
+    users = sa.select(sa.func.min(instance_artifacts.c.instance_id))
+    user = users.where(instance_artifacts.c.artifact_id == artifact_id).scalar_subquery().label("first_user")
+    first = connection.execute(sa.select(artifacts, user).where(artifacts.c.id == artifact_id)).mappings().one()
     others = (
         sa.select(artifacts)
         .join(alternatives, alternatives.c.alternative_id == artifacts.c.id)
@@ -76,13 +119,7 @@ def find(connection: sa.Connection, artifact_id: int) -> StoredArtifact:
         .order_by(alternatives.c.sop_class_choice)
     )
     below = tuple(_stored(row, ()) for row in connection.execute(others).mappings())
-    return _stored(first, below)
-
-
-def first_user(connection: sa.Connection, artifact_id: int) -> int:
-    """Ledger number of the instance that a result was made of; the first, where several share it."""
-    users = sa.select(sa.func.min(instance_artifacts.c.instance_id))
-    return int(connection.scalar(users.where(instance_artifacts.c.artifact_id == artifact_id)) or 0)
+    return _stored(first, below), int(first["first_user"] or 0)
 
 
 def chosen() -> sa.ColumnElement[Any]:
@@ -105,15 +142,8 @@ def lock_users(connection: sa.Connection, artifact_id: int) -> list[int]:
     return list(connection.scalars(users.with_for_update()))
 
 
-def _keep(connection: sa.Connection, stored: StoredArtifact) -> tuple[int, bool]:
-    """Row of a result object, and whether it is new: what is known keeps its first bytes."""
-    same = sa.select(artifacts.c.id).where(artifacts.c.sop_instance_uid == stored.sop_instance_uid)
-    known = connection.scalar(same.with_for_update())
-    if known is not None:
-        return int(known), False
-    row = asdict(stored)
-    del row["alternatives"]
-    return int(connection.execute(sa.insert(artifacts).returning(artifacts.c.id), row).scalar_one()), True
+def _row(stored: StoredArtifact) -> dict[str, Any]:
+    return {name: getattr(stored, name) for name in _COLUMNS}
 
 
 def _stored(row: sa.RowMapping, below: tuple[StoredArtifact, ...]) -> StoredArtifact:
@@ -121,6 +151,7 @@ def _stored(row: sa.RowMapping, below: tuple[StoredArtifact, ...]) -> StoredArti
     return StoredArtifact(**pick(StoredArtifact, told | {"per": ReportPer(row["per"])}))
 
 
+_COLUMNS = tuple(each.name for each in fields(StoredArtifact) if each.name != "alternatives")
 _IS_CURRENT = instance_artifacts.c.outdated_at.is_(None)
 
 

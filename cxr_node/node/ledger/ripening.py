@@ -8,13 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from cxr_node.domain import Priority
-from cxr_node.node.ledger.states import Job, OrderState, StudyState
+from cxr_node.node.ledger.states import Job, OrderState, StudyState, insert_once
 from cxr_node.node.ledger.tables import (
     instance_artifacts,
     instances,
@@ -27,7 +25,6 @@ from cxr_node.result_kinds import ReportPer, ResultKind, Wish
 
 URGENT_QUIET_S = 2.0
 """Where its sender says that an image is urgent (C-STORE Priority HIGH)."""
-_INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +53,9 @@ class Judged:
 
 def expect(connection: sa.Connection, job: Job, judged: Judged | None, now: datetime) -> None:
     """Remember what was said of an image, and let its study wait for its report; None: no report is to have it."""
-    known = judgements.c.instance_id == job.instance_id
-    had = connection.execute(sa.delete(judgements).where(known)).rowcount
+    had = 0
+    if not job.is_first:
+        had = connection.execute(sa.delete(judgements).where(judgements.c.instance_id == job.instance_id)).rowcount
     if judged is not None:
         row = {"instance_id": job.instance_id, "listed": int(judged.is_listed), "content": judged.text}
         connection.execute(sa.insert(judgements), row)
@@ -68,30 +66,25 @@ def expect(connection: sa.Connection, job: Job, judged: Judged | None, now: date
 
 def _wait(connection: sa.Connection, job: Job, ripening: Ripening, now: datetime) -> None:
     uid, received_at = job.ref.study_instance_uid, job.origin.received_at
-    fresh = {"study_instance_uid": uid, "state": StudyState.REPORTED, "version": 0, "first_at": received_at}
-    fresh |= {"not_before": received_at, "priority": job.priority, "updated_at": now, "attempts": 0, "fence": 0}
-    _insert_once(connection, studies, fresh)
-    mine = studies.c.study_instance_uid == uid
-    row = connection.execute(sa.select(studies).where(mine).with_for_update()).mappings().one()
-    waits = row["state"] == StudyState.WAITING
-    first = min(row["first_at"], received_at) if waits else received_at
-    priority = Priority(min(row["priority"], job.priority) if waits else job.priority)
     of_study = sa.select(sa.func.max(instances.c.received_at, type_=instances.c.received_at.type))
     last = connection.scalar(of_study.where(instances.c.study_instance_uid == uid)) or received_at
-    values = {"state": StudyState.WAITING, "version": row["version"] + 1, "first_at": first, "priority": priority}
-    values |= {"not_before": ripening.ripe_at(first, last, priority), "attempts": 0, "updated_at": now}
-    connection.execute(sa.update(studies).where(mine).values(values))
+    values = {"state": StudyState.WAITING, "attempts": 0, "updated_at": now}
+    fresh = {"version": 1, "first_at": received_at, "priority": job.priority}
+    fresh |= {"not_before": ripening.ripe_at(received_at, last, job.priority)}
+    first, priority = received_at, job.priority
+    if not insert_once(connection, studies, values | fresh | {"study_instance_uid": uid, "fence": 0}):
+        mine = studies.c.study_instance_uid == uid
+        row = connection.execute(sa.select(studies).where(mine).with_for_update()).mappings().one()
+        waits = row["state"] == StudyState.WAITING
+        first = min(row["first_at"], received_at) if waits else received_at
+        priority = Priority(min(row["priority"], job.priority) if waits else job.priority)
+        values |= {"version": row["version"] + 1, "first_at": first, "priority": priority}
+        values |= {"not_before": ripening.ripe_at(first, last, priority)}
+        connection.execute(sa.update(studies).where(mine).values(values))
     if ripening.with_priors:
         until = first + timedelta(seconds=ripening.max_wait_s)
         order = {"study_instance_uid": uid, "state": OrderState.DUE, "until": until, "priority": priority}
-        _insert_once(
-            connection, prior_orders, order | {"not_before": now, "updated_at": now, "attempts": 0, "fence": 0}
-        )
-
-
-def _insert_once(connection: sa.Connection, table: sa.Table, row: dict[str, Any]) -> None:
-    """Leave the row as it is where the study has one."""
-    connection.execute(_INSERTS[connection.dialect.name](table).values(row).on_conflict_do_nothing())
+        insert_once(connection, prior_orders, order | {"not_before": now, "updated_at": now, "attempts": 0, "fence": 0})
 
 
 def wait_again(connection: sa.Connection, study_instance_uid: str, now: datetime) -> None:

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 from cxr_node.domain import InstanceRef, Origin, Priority, ResultRef, Verdict
 from cxr_node.node.ledger.tables import events, holds
@@ -182,6 +183,11 @@ class Job:
         return self.claim.row_id
 
     @property
+    def is_first(self) -> bool:
+        """It was never claimed before, so nothing was ever said of it."""
+        return self.claim.fence == 1
+
+    @property
     def attempts(self) -> int:
         """How often this was tried, this time included."""
         return self.claim.attempts
@@ -243,6 +249,11 @@ class StudyJob:
     """Those that this ledger knows, the first one first, but for those about images whose bytes are gone."""
     priors: tuple[Prior, ...] | None = None
     """Earlier radiographs, the newest first, but those that no report is to mention; None: none were ordered."""
+
+    @property
+    def is_first(self) -> bool:
+        """It was never claimed before, so it has no report."""
+        return self.claim.fence == 1
 
     @property
     def instance_id(self) -> int:
@@ -323,15 +334,15 @@ def claim(
     """
     free = sa.or_(table.c.lease_until.is_(None), passed(table.c.lease_until, now, 2 * lease_s))
     due = passed(table.c.not_before, now, table.info["max_delay_s"])
-    found = sa.select(table).where(waiting, due, free).order_by(*(table.c[name] for name in table.info["order"]))
-    row = connection.execute(found.limit(1).with_for_update(skip_locked=True)).mappings().first()
+    found = sa.select(table.c.id).where(waiting, due, free).order_by(*(table.c[name] for name in table.info["order"]))
+    first = found.limit(1).with_for_update(skip_locked=True).cte("first_due")  # locks, so it is evaluated once
+    taken = {"lease_owner": owner, "lease_until": now + timedelta(seconds=lease_s)}
+    taken |= {"fence": table.c.fence + 1, "attempts": table.c.attempts + 1}
+    mine = table.c.id == sa.select(first.c.id).scalar_subquery()
+    row = connection.execute(sa.update(table).where(mine).values(taken).returning(*table.c)).mappings().first()
     if row is None:
         return None
-    lease = Claim(row_id=row["id"], owner=owner, fence=row["fence"] + 1, attempts=row["attempts"] + 1)
-    taken = {"lease_owner": owner, "lease_until": now + timedelta(seconds=lease_s)}
-    taken |= {"fence": lease.fence, "attempts": lease.attempts}
-    connection.execute(sa.update(table).where(table.c.id == lease.row_id).values(taken))
-    return row, lease
+    return row, Claim(row_id=row["id"], owner=owner, fence=row["fence"], attempts=row["attempts"])
 
 
 def passed(at: sa.Column[Any], now: datetime, longest_s: float) -> sa.ColumnElement[bool]:
@@ -360,6 +371,11 @@ def due_at(table: sa.Table) -> sa.ColumnElement[Any]:
     return sa.case((lease_until > table.c.not_before, lease_until), else_=table.c.not_before)
 
 
+def insert_all(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows by one statement: without RETURNING there would be one for each."""
+    connection.execute(sa.insert(table).returning(*table.primary_key.columns), rows)
+
+
 def note(connection: sa.Connection, instance_ids: Sequence[int], now: datetime, what: str, detail: str) -> None:
     """Remember a transition."""
     if instance_ids:
@@ -370,3 +386,12 @@ def note(connection: sa.Connection, instance_ids: Sequence[int], now: datetime, 
 def pick(noun: type[Any], row: Mapping[Any, Any]) -> dict[str, Any]:
     """Take from a row what a noun's fields are named after."""
     return {field.name: row[field.name] for field in fields(noun)}
+
+
+_INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+
+
+def insert_once(connection: sa.Connection, table: sa.Table, row: Mapping[str, Any]) -> bool:
+    """Insert a row; False where there is one of that key, which stays as it is."""
+    insert = _INSERTS[connection.dialect.name](table).values(**row).on_conflict_do_nothing()
+    return connection.execute(insert).rowcount == 1

@@ -265,7 +265,7 @@ def _not_running(seen: NodeStatus) -> Iterator[str]:
     if stopped := [role for role, state in seen.roles.items() if not state.running]:
         yield f"{', '.join(stopped)} {'does' if len(stopped) == 1 else 'do'} not run"
     for each in seen.machines:
-        if each.is_silent:
+        if each.is_missing:
             yield f"{each.name} has not been heard of for {times.age(seen.at - each.seen_at)}"
 
 

@@ -7,11 +7,10 @@ makes the study wait again, and its report replaces the earlier ones, which stay
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import sha256
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -34,6 +33,7 @@ from cxr_node.node.ledger.states import (
     claim,
     due_at,
     held,
+    insert_all,
     note,
     pick,
 )
@@ -80,9 +80,8 @@ def claim_study(ledger: Ledger, owner: str, lease_s: float) -> StudyJob | None:
         if claimed is None:
             return None
         row, lease = claimed
-        prior_orders.give_up(connection, row["study_instance_uid"], now)
+        priors = prior_orders.closed(connection, row["study_instance_uid"], now)
         members = images_of(connection, row["study_instance_uid"])
-        priors = prior_orders.fetched(connection, row["study_instance_uid"])
         return StudyJob(
             claim=lease,
             study_instance_uid=row["study_instance_uid"],
@@ -90,7 +89,7 @@ def claim_study(ledger: Ledger, owner: str, lease_s: float) -> StudyJob | None:
             priority=Priority(row["priority"]),
             members=members,
             made_of_sha256=_digest(members, priors),
-            reports=_made_reports(connection, row["id"]),
+            reports=_made_reports(connection, row["id"]) if lease.fence > 1 else (),
             priors=priors,
         )
 
@@ -163,7 +162,8 @@ def settle_study(
 def _waited_s(connection: sa.Connection, job: StudyJob, now: datetime) -> float | None:
     """Seconds since the last image came; None where it came before an earlier report."""
     at, mine = study_reports.c.reported_at, study_reports.c.study_id == job.claim.row_id
-    before = connection.scalar(sa.select(sa.func.max(at, type_=at.type)).where(mine))
+    made = sa.select(sa.func.max(at, type_=at.type)).where(mine)
+    before = None if job.is_first else connection.scalar(made)
     last = max((member.origin.received_at for member in job.members), default=None)
     return None if last is None or (before is not None and last <= before) else (now - last).total_seconds()
 
@@ -306,67 +306,63 @@ def _link(
 ) -> set[int]:
     """Keep the report, and link it to the images that it is about in place of the one before; its rows."""
     study_id = job.claim.row_id
-    earlier = sa.select(report_artifacts.c.artifact_id).join(study_reports)
-    of_study = earlier.where(study_reports.c.study_id == study_id)
-    replaced = sa.and_(instance_artifacts.c.artifact_id.in_(of_study), instance_artifacts.c.outdated_at.is_(None))
-    connection.execute(sa.update(instance_artifacts).where(replaced).values(outdated_at=now))
+    if not job.is_first:
+        earlier = sa.select(report_artifacts.c.artifact_id).join(study_reports)
+        of_study = earlier.where(study_reports.c.study_id == study_id)
+        replaced = sa.and_(instance_artifacts.c.artifact_id.in_(of_study), instance_artifacts.c.outdated_at.is_(None))
+        connection.execute(sa.update(instance_artifacts).where(replaced).values(outdated_at=now))
     if verdict is None:
         return set()
     report = {"study_id": study_id, "made_of_sha256": job.made_of_sha256, "verdict": verdict, "reported_at": now}
     report_id = connection.execute(sa.insert(study_reports).returning(study_reports.c.id), report).scalar_one()
-    due = set()
-    for instance_id in told:
-        have = sa.select(instance_artifacts.c.artifact_id).where(instance_artifacts.c.instance_id == instance_id)
-        known = frozenset(connection.scalars(have))
-        for each in stored:
-            due.add(results.link(connection, instance_id, each, known)[0])
-    rows = sa.select(artifacts.c.id).where(artifacts.c.sop_instance_uid.in_(list(_uids(stored))))
-    linked = [{"report_id": report_id, "artifact_id": artifact_id} for artifact_id in connection.scalars(rows)]
-    if linked:
-        connection.execute(sa.insert(report_artifacts), linked)
-    return due
-
-
-def _uids(stored: Iterable[StoredArtifact]) -> Iterable[str]:
-    return (choice.sop_instance_uid for each in stored for choice in each.sop_class_choices)
+    kept = results.keep(connection, stored)
+    pairs = (instance_artifacts.c.instance_id, instance_artifacts.c.artifact_id)
+    have = connection.execute(sa.select(*pairs).where(instance_artifacts.c.instance_id.in_(told))).all()
+    results.link(connection, told, kept, {(row.instance_id, row.artifact_id) for row in have})
+    rows = sorted({row_id for one in kept for row_id in one.ids})
+    if rows:
+        linked = [{"report_id": report_id, "artifact_id": artifact_id} for artifact_id in rows]
+        insert_all(connection, report_artifacts, linked)
+    return {one.artifact_id for one in kept} if told else set()
 
 
 def _pictures(connection: sa.Connection, instance_ids: Sequence[int], *, notes: bool) -> set[int]:
-    """What images have of their own for the report of their study: pictures; `notes` where there is no report."""
+    """What images have of their own for the report of their study: pictures; `notes` where there is no report.
+
+    One look-up by key after the other: of the join PostgreSQL reads whole tables where it has no statistics yet.
+    """
+    linked = sa.and_(instance_artifacts.c.instance_id.in_(instance_ids), instance_artifacts.c.outdated_at.is_(None))
+    ids = sorted(set(connection.scalars(sa.select(instance_artifacts.c.artifact_id).where(linked))))
     is_note = artifacts.c.kind == ResultKind.NOT_ANALYSED
-    own = (
-        sa.select(artifacts.c.id)
-        .join(instance_artifacts, instance_artifacts.c.artifact_id == artifacts.c.id)
-        .where(
-            instance_artifacts.c.instance_id.in_(instance_ids),
-            instance_artifacts.c.outdated_at.is_(None),
-            artifacts.c.per == ReportPer.STUDY,
-            artifacts.c.id.not_in(sa.select(report_artifacts.c.artifact_id)),
-            is_note if notes else ~is_note,
-        )
-    )
-    return set(connection.scalars(own))
+    of_study = sa.and_(artifacts.c.per == ReportPer.STUDY, is_note if notes else ~is_note)
+    found = set(connection.scalars(sa.select(artifacts.c.id).where(artifacts.c.id.in_(ids), of_study)))
+    of_report = sa.select(report_artifacts.c.artifact_id).where(report_artifacts.c.artifact_id.in_(ids))
+    return found - set(connection.scalars(of_report))
 
 
 def _make_due(
     connection: sa.Connection,
-    artifact_ids: Iterable[int],
+    artifact_ids: Collection[int],
     wishes: Mapping[str, Wish],
     priority: Priority,
     now: datetime,
     late_from: datetime,
 ) -> None:
-    rows: list[dict[str, Any]] = []
-    for artifact_id in sorted(artifact_ids):
-        kind = ResultKind(connection.scalar(sa.select(artifacts.c.kind).where(artifacts.c.id == artifact_id)) or "")
-        there = sa.select(deliveries.c.destination).where(deliveries.c.artifact_id == artifact_id)
-        have = set(connection.scalars(there))
-        due = {"artifact_id": artifact_id, "state": DeliveryState.READY, "not_before": now, "first_due_at": now}
-        due |= {"late_from": late_from}
-        wanted_by = [name for name in wanting(wishes, kind, ReportPer.STUDY) if name not in have]
-        rows += [due | {"destination": name, "priority": priority} for name in wanted_by]
+    if not artifact_ids:
+        return
+    kinds = sa.select(artifacts.c.id, artifacts.c.kind).where(artifacts.c.id.in_(sorted(artifact_ids)))
+    there = sa.select(deliveries.c.artifact_id, deliveries.c.destination)
+    have = set(map(tuple, connection.execute(there.where(deliveries.c.artifact_id.in_(sorted(artifact_ids))))))
+    due = {"state": DeliveryState.READY, "not_before": now, "first_due_at": now}
+    due |= {"late_from": late_from, "priority": priority}
+    rows = [
+        due | {"artifact_id": row.id, "destination": name}
+        for row in connection.execute(kinds.order_by(artifacts.c.id))
+        for name in wanting(wishes, ResultKind(row.kind), ReportPer.STUDY)
+        if (row.id, name) not in have
+    ]
     if rows:
-        connection.execute(sa.insert(deliveries), rows)
+        insert_all(connection, deliveries, rows)
 
 
 def _reopen(connection: sa.Connection, instance_ids: Sequence[int], now: datetime) -> None:

@@ -373,8 +373,23 @@ machines = sa.Table(
     sa.Column("seen_at", Instant, nullable=False),
     # state of each role, as JSON
     sa.Column("roles", sa.Text, nullable=False),
-    # by which rules and weights its worker answers
+    # by which rules and weights its worker answers, and until when one that has just started is believed without a sign
     sa.Column("rules_sha256", _SHA256),
+    sa.Column("rules_until", Instant),
+    # what only the machine itself can see, as JSON: told by each process, and by its process web
+    sa.Column("disk", sa.Text),
+    sa.Column("watched", sa.Text),
+)
+
+# What one machine does for all: who does it now, and when it was last done.
+duties = sa.Table(
+    "duties",
+    metadata,
+    sa.Column("name", _WORD, primary_key=True),
+    sa.Column("fence", sa.Integer, nullable=False),
+    sa.Column("lease_owner", _WORD),
+    sa.Column("lease_until", Instant),
+    sa.Column("done_at", Instant),
 )
 
 # Steps of the database's clock by which open deliveries were dated: each once, whoever notices.

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from cxr_node.config.schema import Config
@@ -28,7 +29,7 @@ from cxr_node.node.process import metrics
 from cxr_node.node.process.notify import Role
 from cxr_node.node.spool.disk import MIB
 from cxr_node.node.spool.part import Part
-from cxr_node.node.spool.spool import Spool
+from cxr_node.node.spool.spool import Area, Spool
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +142,8 @@ class Receiver:
             peer_host=request.peer_host,
             received_at=stored.at,
         )
-        is_new = self._ledger().add(ref, origin, stored.sha256, stored.size_bytes, request.priority)
+        is_kept = partial(self._spool.has, Area.OBJECTS)
+        is_new = self._ledger().add(ref, origin, stored.sha256, stored.size_bytes, request.priority, is_kept)
         arrival = Arrival(ref, origin, stored.sha256, stored.size_bytes)
         if not is_new:
             self._keep_date(arrival)

@@ -3,7 +3,8 @@
 Run by the receiver before it listens, and by `cxr-node rebuild`. It does not ask why a row is missing: the database
 was deleted, or damaged and set aside (`database`), its log was lost, or the receiver died between the file's name
 and the commit and acknowledged nothing. In each case judging again is harmless: the same bytes, dated by the file's
-time, give the same results under the same UIDs, and an archive that has them stays as it is.
+time, give the same results under the same UIDs, and an archive that has them stays as it is. Where several machines
+share the ledger one of them leads, and the others wait.
 
 Knows no DICOM: `inspect` reads headers and comes from the `dicom` room by way of `cli`.
 """
@@ -14,20 +15,23 @@ import fcntl
 import logging
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from cxr_node.domain import Origin
 from cxr_node.errors import InstanceError, ResourceError
+from cxr_node.node.ledger import postgres
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.operator_moves import ADMITTED
 from cxr_node.node.ledger.receipts import Arrival, arrive
-from cxr_node.node.ledger.tables import artifacts, instance_artifacts, instances
+from cxr_node.node.ledger.states import InstanceState, StudyState
+from cxr_node.node.ledger.tables import artifacts, instance_artifacts, instances, studies
 from cxr_node.node.ledger.wake import wake
 from cxr_node.node.process.notify import Role
 from cxr_node.node.spool.spool import Area, Spool
@@ -38,6 +42,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _BATCH = 100  # rows of one transaction
+_BATCH_S = 2.0
+"""Longest time between two: images of a study come no further apart than they did, or it is reported in pieces."""
 _LOOK_EVERY_S = 0.25
 _ORPHAN_AFTER_S = 86_400.0
 """A result that no row names for a day belongs to no worker."""
@@ -63,15 +69,16 @@ def rebuild(ledger: Ledger, spool: Spool, inspect: Inspect, progress: Callable[[
     ------
     ResourceError : spool or ledger cannot be used.
     """
-    with _alone(spool, progress):
+    with _alone(ledger, spool, progress):
         stored = list(spool.digests(Area.OBJECTS))
         known = _known(ledger)
-        found = sorted(_dated(spool, [digest for digest in stored if digest not in known]))
+        found = deque(sorted(_dated(spool, [digest for digest in stored if digest not in known])))
         received = unreadable = 0
-        for start in range(0, len(found), _BATCH):
-            arrivals = []
-            for received_at, digest in found[start : start + _BATCH]:
+        while found:
+            arrivals, until = list[Arrival](), time.monotonic() + _BATCH_S
+            while found and len(arrivals) < _BATCH and (time.monotonic() < until or not arrivals):
                 progress()
+                received_at, digest = found.popleft()
                 try:
                     arrivals.append(_arrival(spool, inspect, digest, received_at))
                 except InstanceError as error:
@@ -93,6 +100,7 @@ def discard_orphans(ledger: Ledger, spool: Spool) -> int:
     """Delete results that no instance has whose bytes are kept: how many.
 
     Left by a worker that died before it settled, or by a ledger that was lost; what is still wanted is made again.
+    While something that was received again has no results, nothing is deleted: notes beside them say what was sent.
     """
     kept = (
         sa.select(artifacts.c.content_sha256)
@@ -103,12 +111,23 @@ def discard_orphans(ledger: Ledger, spool: Spool) -> int:
     before = time.time() - _ORPHAN_AFTER_S
     stored = list(spool.digests(Area.RESULTS))
     with ledger.database.reading() as connection:
+        if connection.scalar(_is_incomplete()):
+            return 0
         wanted = set(connection.scalars(kept.distinct()))
     unwanted = [digest for digest in stored if digest not in wanted]
     orphans = [digest for digest in unwanted if spool.placed_before(Area.RESULTS, digest, before)]
     for digest in orphans:
         spool.delete(Area.RESULTS, digest)
     return len(orphans)
+
+
+def _is_incomplete() -> sa.Select[Any]:
+    """Whether something that was found in the spool has not its results yet."""
+    waits = sa.exists().where(
+        studies.c.study_instance_uid == instances.c.study_instance_uid, studies.c.state == StudyState.WAITING
+    )
+    unanswered = sa.or_(instances.c.state == InstanceState.RECEIVED, waits)
+    return sa.select(sa.exists().where(instances.c.calling_ae_title == "", unanswered))
 
 
 def _known(ledger: Ledger) -> set[str]:
@@ -132,20 +151,50 @@ def _arrival(spool: Spool, inspect: Inspect, digest: str, received_at: datetime)
 
 
 @contextmanager
-def _alone(spool: Spool, progress: Callable[[], None]) -> Iterator[None]:
-    """One process of a node at a time, to keep the order of the rows."""
+def _alone(ledger: Ledger, spool: Spool, progress: Callable[[], None]) -> Iterator[None]:
+    """One process of a node at a time, on whichever machine, to keep the order of the rows.
+
+    A lead who loses the server loses the lead too, and notices at the next transaction only. Until then two may lead:
+    both go through the same objects in the same order, so one finds that the other was there.
+    """
+    with _alone_here(spool, progress):
+        if not ledger.database.is_shared:
+            yield
+            return
+        with ledger.database.apart() as driver:
+            _wait(lambda: _leads(ledger, driver), progress)
+            yield
+
+
+def _leads(ledger: Ledger, driver: Any) -> bool:
+    try:
+        return postgres.may_lead(driver)
+    except ledger.database.driver_error as error:
+        raise ResourceError("ledger: the server went away") from error
+
+
+@contextmanager
+def _alone_here(spool: Spool, progress: Callable[[], None]) -> Iterator[None]:
     try:
         file = os.open(spool.path / "run" / "rebuild.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise ResourceError(f"spool: {error.strerror}") from error
     try:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                progress()
-                time.sleep(_LOOK_EVERY_S)
+        _wait(lambda: _locks(file), progress)
         yield
     finally:
         os.close(file)
+
+
+def _locks(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _wait(is_first: Callable[[], bool], progress: Callable[[], None]) -> None:
+    while not is_first():
+        progress()
+        time.sleep(_LOOK_EVERY_S)

@@ -31,6 +31,8 @@ from cxr_node.config.schema import Config, Listen, SopClasses
 from cxr_node.errors import ConfigError, CxrNodeError, ResourceError
 from cxr_node.node.audit.recorder import SILENT, Audit, alert
 from cxr_node.node.commitment import scu
+from cxr_node.node.ledger import duties
+from cxr_node.node.ledger.duties import Duty
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.machines import telling
 from cxr_node.node.ledger.opening import await_ledger
@@ -140,8 +142,18 @@ def _tidy(spool: Spool, ledger: Ledger, inspect: Inspect, progress: Callable[[],
     if swept := spool.sweep():
         log.warning("swept unfinished files=%d", swept)
     found = rebuild(ledger, spool, inspect, progress)
-    if not found.received and (orphans := discard_orphans(ledger, spool)):
+    if not found.received and (orphans := _discard_orphans(spool, ledger)):
         log.warning("discarded results without an instance files=%d", orphans)
+
+
+def _discard_orphans(spool: Spool, ledger: Ledger) -> int:
+    """Machines that start at once would go through the same store for nothing: one does."""
+    held = duties.take(ledger, Duty.ORPHANS, f"{ledger.database.machine}/receive")
+    if isinstance(held, float):
+        return 0
+    number = discard_orphans(ledger, spool)
+    duties.done(ledger, held)
+    return number
 
 
 def wants_commitment(config: Config) -> bool:

@@ -29,7 +29,7 @@ from cxr_node.errors import InstanceError, LedgerLostError, ModelError, Resource
 from cxr_node.node.ledger import queries, studies
 from cxr_node.node.ledger.lease_keeper import LeaseKeeper, worker_name
 from cxr_node.node.ledger.ledger import Ledger
-from cxr_node.node.ledger.machines import require_alike, telling
+from cxr_node.node.ledger.machines import alike, telling
 from cxr_node.node.ledger.opening import await_ledger
 from cxr_node.node.ledger.ripening import Judged, Ripening
 from cxr_node.node.ledger.states import DeadReason, Job, StudyJob
@@ -49,6 +49,8 @@ from cxr_node.result_kinds import ReportPer, ResultKind
 log = logging.getLogger(__name__)
 
 _MAX_LANES = 4  # beyond, they wait for Python's own lock; each takes some 150 MB of a 5 megapixel image
+_STUDIES_EVERY_S = 0.1
+"""While images wait, so often a worker looks whether a study is ripe: each look is a transaction of its own."""
 _EXIT_HUNG = 70  # EX_SOFTWARE
 
 
@@ -83,8 +85,8 @@ def run(config: Config, load: Callable[[], Analyser], stop: threading.Event, not
     ledger = await_ledger(config, stop, notifier.progress)
     try:
         analyser = load()
-        require_alike(ledger, config.spool.path, analyser.rules_sha256, config.results.installation_id)
         with (
+            alike(ledger, config.spool.path, analyser.rules_sha256, config.results.installation_id),
             closing(Wakeup(config.spool.path, Role.WORK)) as wakeup,
             listening(ledger, config.spool.path, Role.WORK),
             telling(ledger, config.spool.path),
@@ -314,6 +316,7 @@ class Lanes:
         self._room = threading.Semaphore(lanes)
         self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="lane")
         self._faults: deque[Exception] = deque()
+        self._studies_at = 0.0
 
     @property
     def failed(self) -> bool:
@@ -335,7 +338,7 @@ class Lanes:
         """
         if self._faults:
             raise self._faults.popleft()
-        job = self._worker.studies.claim() or self._worker.claim()
+        job = self._claim()
         if job is None:
             return False
         if self._lanes == 1:
@@ -346,6 +349,19 @@ class Lanes:
             self._room.acquire()
             self._threads.submit(self._run, partial(self._finish, job))
         return True
+
+    def _claim(self) -> Job | StudyJob | None:
+        """A ripe study goes before images, and is looked for again as long as there is one."""
+        is_time = time.monotonic() >= self._studies_at
+        job: Job | StudyJob | None = self._claim_study() if is_time else None
+        job = job or self._worker.claim()
+        return job if job is not None or is_time else self._claim_study()
+
+    def _claim_study(self) -> StudyJob | None:
+        study = self._worker.studies.claim()
+        if study is None:
+            self._studies_at = time.monotonic() + _STUDIES_EVERY_S
+        return study
 
     def _finish(self, job: Job | StudyJob) -> None:
         with self._keeper.keeping(job):

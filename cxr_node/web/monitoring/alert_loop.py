@@ -1,7 +1,8 @@
 """The loop of the alerts: looks at the node, remembers in the ledger what began and ended, and tells people of it once.
 
 A message that a server did not take is sent again, ever more rarely, with all that has to be announced by then. The
-ledger knows what was announced, so a restart announces nothing twice. Where one of several ways took a message and the
+ledger knows what was announced, so a restart announces nothing twice, and of several machines one announces, the next
+one after its lease. Where one of several ways took a message and the
 process ends before the others did, that way gets it once more: better twice than never.
 """
 
@@ -20,6 +21,8 @@ from cxr_node import times
 from cxr_node.config.schema import Config
 from cxr_node.errors import ConfigError, LedgerLostError, ResourceError
 from cxr_node.node.ledger import alerts as book
+from cxr_node.node.ledger import duties
+from cxr_node.node.ledger.duties import Duty, Held, LostDutyError
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.web.monitoring import announce
 from cxr_node.web.monitoring.alerts import Alert, Snapshot, evaluate
@@ -31,6 +34,8 @@ EVERY_S = 15.0
 HOLD_S = 60.0
 """An alert has ended once its cause has been away for so long: what comes and goes is announced once."""
 _LOOK_S = 0.2
+_KEPT_S = duties.LEASE_S / 4
+"""For so long nobody looks whether the duty is still ours: nobody can have taken it."""
 _FIRST_DELAY_S, _MAX_DELAY_S = 15.0, 1800.0
 _MAX_LINES = 40
 
@@ -79,6 +84,33 @@ class LedgerStore:
     def forget_alert(self, key: str) -> None:
         """As `Store`."""
         book.forget_alert(self._ledger(), key)
+
+
+class Leading:
+    """Whether this machine is the one of several that tells people. For one thread."""
+
+    def __init__(self, ledger: Callable[[], Ledger]) -> None:
+        self._ledger = ledger
+        self._held: Held | None = None
+        self._kept_at = float("-inf")
+
+    def __call__(self) -> bool:
+        """Keep the duty, or take it where nobody has it."""
+        if self._held is not None and time.monotonic() - self._kept_at < _KEPT_S:
+            return True
+        ledger, self._kept_at = self._ledger(), time.monotonic()
+        if not ledger.database.is_shared:
+            return True
+        if self._held is not None:
+            try:
+                duties.require_still(ledger, self._held)
+                return True
+            except LostDutyError as error:
+                log.warning("alerts are told elsewhere: %s", error)
+                self._held = None
+        taken = duties.take(ledger, Duty.ALERTS, f"{ledger.database.machine}/web")
+        self._held = taken if isinstance(taken, Held) else None
+        return self._held is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,12 +202,19 @@ class Channel:
 
 
 class AlertLoop:
-    """Begins and ends alerts, and announces both."""
+    """Begins and ends alerts, and announces both, where `leads`; elsewhere it looks, for the page."""
 
-    def __init__(self, config: Config, look: Callable[[datetime], Snapshot], store: Store) -> None:
+    def __init__(
+        self,
+        config: Config,
+        look: Callable[[datetime], Snapshot],
+        store: Store,
+        leads: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._config = config
         self._look = look
         self._store = store
+        self._leads = leads
         self._channels = [Channel(file, config.results.installation_id) for file in config.alerts.to]
         self._lasting: Mapping[str, Alert] = {}
         self._away_since: dict[str, datetime] = {}
@@ -214,6 +253,9 @@ class AlertLoop:
         seen = self._look(now)
         found = {alert.key: alert for alert in evaluate(seen, self._config.alerts, now)}
         self._lasting = found
+        if not self._leads():
+            self._away_since.clear()
+            return
         known = {each.key: each for each in self._store.open_alerts()}
         for key, alert in found.items():
             self._away_since.pop(key, None)
@@ -231,6 +273,8 @@ class AlertLoop:
 
     def tell(self, now: datetime) -> None:
         """Turn every channel once, and remember what all of them have sent."""
+        if not self._leads():
+            return
         notices = [notice for each in self._store.open_alerts() if (notice := self._notice(each)) is not None]
         for channel in self._channels:
             channel.turn(notices)
@@ -259,7 +303,7 @@ class AlertLoop:
 
 def of_node(config: Config, ledger: Callable[[], Ledger]) -> AlertLoop:
     """The loop that watches one node; for a thread of the process `web`."""
-    return AlertLoop(config, Watch(config, ledger).look, LedgerStore(ledger))
+    return AlertLoop(config, Watch(config, ledger).look, LedgerStore(ledger), Leading(ledger))
 
 
 def _capital(sentence: str) -> str:

@@ -106,13 +106,18 @@ class Snapshot:
     dead: Mapping[str, int] = field(default_factory=dict)
     """Images that are DEAD, by reason."""
     stopped_since: Mapping[str, datetime] = field(default_factory=dict)
-    """Roles of which no process runs, as far back as the process that looks knows."""
+    """Roles of which no process runs, as far back as the process that looks knows; where there are several machines,
+    also `role on machine`, where it died and did not come back."""
+    silent_since: Mapping[str, datetime] = field(default_factory=dict)
+    """Machines that are not heard of, though nobody stopped them."""
     rejections: Mapping[str, Shares] = field(default_factory=dict)
     abstentions: Mapping[str, Abstention] = field(default_factory=dict)
-    free_bytes: int | None = None
+    free_bytes: Mapping[str, int] = field(default_factory=dict)
+    """By `spool`, `store` or, where there are several machines, `spool of machine`."""
     watermark_bytes: int = 0
     certificate_ends: Mapping[str, datetime] = field(default_factory=dict)
-    audit_since: datetime | None = None
+    audit_since: Mapping[str, datetime] = field(default_factory=dict)
+    """By `audit` or, where there are several machines, `audit of machine`."""
     unread: frozenset[Rule] = frozenset()
     """What could not be looked at: its alerts stay as they are."""
 
@@ -199,8 +204,18 @@ def _stopped(snapshot: Snapshot, config: AlertsSection, now: datetime) -> Iterat
                 rule=Rule.STOPPED,
                 subject=role,
                 sentence=f"no process of {role} has run {_since(since, now)}",
-                advice=f"`systemctl status cxr-node-{role}`, and `cxr-node check`",
+                advice=f"`systemctl status cxr-node-{role.partition(' ')[0]}`, and `cxr-node check`",
             )
+
+
+def _silent(snapshot: Snapshot, config: AlertsSection, now: datetime) -> Iterator[Alert]:
+    for name, since in snapshot.silent_since.items():
+        yield Alert(
+            rule=Rule.STOPPED,
+            subject=name,
+            sentence=f"nothing has been heard of the machine {name} {_since(since, now)}",
+            advice="look whether it runs and reaches the ledger; the others go on with what it had once its leases end",
+        )
 
 
 def _rejections(snapshot: Snapshot, config: AlertsSection, now: datetime) -> Iterator[Alert]:
@@ -238,15 +253,16 @@ def _abstention(snapshot: Snapshot, config: AlertsSection, now: datetime) -> Ite
 
 
 def _disk(snapshot: Snapshot, config: AlertsSection, now: datetime) -> Iterator[Alert]:
-    free, mark = snapshot.free_bytes, snapshot.watermark_bytes
-    if free is not None and free < config.disk_watermarks * mark:
-        mib = 1024 * 1024
-        yield Alert(
-            rule=Rule.DISK,
-            subject="spool",
-            sentence=f"the spool has {free // mib} MiB free; below {mark // mib} MiB every image is refused",
-            advice="make room, or lower spool.retention_days",
-        )
+    mark, mib = snapshot.watermark_bytes, 1024 * 1024
+    for subject, free in snapshot.free_bytes.items():
+        if free < config.disk_watermarks * mark:
+            below = "once it is full" if subject == "store" else f"below {mark // mib} MiB"
+            yield Alert(
+                rule=Rule.DISK,
+                subject=subject,
+                sentence=f"the {subject} has {free // mib} MiB free; {below} every image is refused",
+                advice="make room, or lower spool.retention_days",
+            )
 
 
 def _certificates(snapshot: Snapshot, config: AlertsSection, now: datetime) -> Iterator[Alert]:
@@ -262,17 +278,32 @@ def _certificates(snapshot: Snapshot, config: AlertsSection, now: datetime) -> I
 
 
 def _audit(snapshot: Snapshot, config: AlertsSection, now: datetime) -> Iterator[Alert]:
-    if snapshot.audit_since is not None and (now - snapshot.audit_since).total_seconds() >= config.audit_waiting_s:
-        yield Alert(
-            rule=Rule.AUDIT_BACKLOG,
-            subject="audit",
-            sentence=f"audit messages have waited for their collector {_since(snapshot.audit_since, now)}",
-            advice="`cxr-node check` tries the way to the collector",
-        )
+    for subject, since in snapshot.audit_since.items():
+        if (now - since).total_seconds() >= config.audit_waiting_s:
+            where = subject.removeprefix("audit")
+            yield Alert(
+                rule=Rule.AUDIT_BACKLOG,
+                subject=subject,
+                sentence=f"audit messages{where} have waited for their collector {_since(since, now)}",
+                advice="`cxr-node check` tries the way to the collector",
+            )
 
 
 _RULES: tuple[Callable[[Snapshot, AlertsSection, datetime], Iterator[Alert]], ...] = (
-    *(_down, _quiet, _waiting, _dead, _failed, _stopped, _rejections, _abstention, _disk, _certificates, _audit),
+    *(
+        _down,
+        _quiet,
+        _waiting,
+        _dead,
+        _failed,
+        _stopped,
+        _silent,
+        _rejections,
+        _abstention,
+        _disk,
+        _certificates,
+        _audit,
+    ),
 )
 
 

@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 from cxr_node import resources
 from cxr_node.config import permissions
 from cxr_node.config.schema import Config
+from cxr_node.config.storage import PosixStore
 from cxr_node.diagnose import certificates
 from cxr_node.errors import ConfigError, ModelError
 from cxr_node.model import profile
@@ -47,6 +48,12 @@ class Paced(Generic[Value]):
 def free_bytes(config: Config) -> int:
     """Of the spool's file system."""
     return shutil.disk_usage(config.spool.path).free
+
+
+def store_free_bytes(config: Config) -> int | None:
+    """Of a share that holds what is stored; None where it is on the spool's file system, or in a bucket."""
+    store = config.spool.store
+    return shutil.disk_usage(store.path).free if isinstance(store, PosixStore) else None
 
 
 def watermark_bytes(config: Config) -> int:

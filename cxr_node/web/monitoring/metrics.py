@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TypeVar
 
@@ -17,9 +17,10 @@ from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, 
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from cxr_node.config.schema import Config
-from cxr_node.node.ledger import destination_health, holds, listing, queries, study_stories
+from cxr_node.node.ledger import destination_health, holds, listing, machines, queries, study_stories
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.listing import By
+from cxr_node.node.ledger.machines import MachineState
 from cxr_node.node.ledger.states import DeadReason, PromiseState, StudyState
 from cxr_node.node.process import supervisor
 from cxr_node.node.process.logs import describe
@@ -72,6 +73,7 @@ class _Collector:
                 self._destinations,
                 self._commitments,
                 self._disk,
+                self._store,
                 self._certificates,
                 self._audit,
                 self._info,
@@ -154,9 +156,15 @@ class _Collector:
         yield _gauge("commitments", words, samples, "destination", "state")
 
     def _disk(self) -> Iterator[Metric]:
-        yield _gauge("spool_free_bytes", "Free on the spool's file system.", {(): facts.free_bytes(self._config)})
+        words = "Free on the file system of this machine's spool."
+        yield _gauge("spool_free_bytes", words, {(): facts.free_bytes(self._config)})
         words = "Below this every C-STORE is refused (spool.min_free_mib)."
         yield _gauge("spool_watermark_bytes", words, {(): facts.watermark_bytes(self._config)})
+
+    def _store(self) -> Iterator[Metric]:
+        free = facts.store_free_bytes(self._config)
+        if free is not None:
+            yield _gauge("store_free_bytes", "Free on the share that holds what is stored.", {(): free})
 
     def _certificates(self) -> Iterator[Metric]:
         samples = {(role,): at.timestamp() for role, at in facts.certificate_ends(self._config).items()}
@@ -184,8 +192,28 @@ class _Collector:
         yield _gauge("abstention_band_ratio", words, samples, "profile", "bound")
 
     def _roles(self) -> Iterator[Metric]:
-        samples = {(role,): int(state.running) for role, state in supervisor.look(self._config.spool.path).items()}
-        yield _gauge("role_up", "1 while a process of that role runs.", samples, "role")
+        roles, path = supervisor.ROLES, self._config.spool.path
+        if self._config.ledger.url is None:
+            states = supervisor.look(path, roles)
+        else:
+            found = machines.look(self._ledger(), path, (*roles, "web"))
+            states = machines.together(found, roles)
+            yield from self._machines(found)
+        samples = {(role,): int(state.running) for role, state in states.items()}
+        yield _gauge("role_up", "1 while a process of that role runs, on whichever machine.", samples, "role")
+
+    def _machines(self, found: Sequence[MachineState]) -> Iterator[Metric]:
+        """A machine that is gone for good is forgotten after a week, and its series with it."""
+        up = {(each.name,): int(not each.is_silent) for each in found}
+        yield _gauge("machine_up", "0 where a machine has not been heard of for a minute.", up, "machine")
+        running = {
+            (role, each.name): int(state.running and not each.is_silent)
+            for each in found
+            for role, state in each.roles.items()
+            if state.since is not None
+        }
+        words = "1 while a process of that role runs on that machine; of roles that ran there once."
+        yield _gauge("process_up", words, running, "role", "machine")
 
     def _counted(self) -> Iterator[Metric]:
         folder = self._config.spool.path / FOLDER

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -11,9 +11,10 @@ from typing import Any
 from cxr_node import times
 from cxr_node.config.schema import Config
 from cxr_node.errors import ConfigError
-from cxr_node.node.ledger import destination_health, holds, listing, queries, study_stories
+from cxr_node.node.ledger import destination_health, holds, listing, machines, queries, study_stories
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.listing import By, Count
+from cxr_node.node.ledger.machines import MachineState, Watched
 from cxr_node.node.ledger.states import DeadReason
 from cxr_node.node.process import supervisor
 from cxr_node.web.monitoring import facts, habits
@@ -48,6 +49,7 @@ class Watch:
         ResourceError, LedgerLostError : the ledger cannot be read; nothing is known then.
         """
         ledger, config = self._ledger(), self._config
+        found = machines.look(ledger, config.spool.path, supervisor.ROLES)
         names = {destination.name for destination in config.destinations}.difference(holds.look(ledger))
         health, oldest = destination_health.look(ledger), listing.oldest_instance(ledger)
         due = listing.oldest_deliveries(ledger)
@@ -64,18 +66,44 @@ class Watch:
             "dead": {
                 reason: number for reason, number in queries.dead(ledger).items() if reason != DeadReason.UNREPORTED
             },
-            "stopped_since": self._stopped(now),
+            **self._processes(ledger, found, now),
             "rejections": self._rejections(),
             "abstentions": self._abstentions(),
             "watermark_bytes": facts.watermark_bytes(config),
         }
         unread = {
-            *self._try(seen, "free_bytes", Rule.DISK, lambda: facts.free_bytes(config)),
+            *self._try(seen, "free_bytes", Rule.DISK, lambda: self._disks(ledger, found)),
             *self._try(seen, "certificate_ends", Rule.CERTIFICATE, lambda: facts.certificate_ends(config)),
             *self._try(seen, "audit_since", Rule.AUDIT_BACKLOG, self._audit_since),
         }
         self._unread = unread
+        if ledger.database.is_shared:
+            self._see_with_others(ledger, found, seen)
         return Snapshot(**seen, unread=frozenset(unread))
+
+    def _see_with_others(self, ledger: Ledger, found: Sequence[MachineState], seen: dict[str, Any]) -> None:
+        """Tell the other machines what only this one sees, and say of which machine each of it is."""
+        path, here = self._config.spool.path, ledger.database.machine
+        ends, since = seen.get("certificate_ends", {}), seen.get("audit_since", {})
+        mine = Watched(certificate_ends=ends, audit_since=since.get("audit"))
+        machines.tell(ledger, path, None if self._unread else mine)
+        told = {each.name: mine if each.name == here else each.watched for each in found}
+        known = {name: watched for name, watched in told.items() if watched is not None}
+        seen["certificate_ends"] = {
+            f"{role} of {name}": at for name, watched in known.items() for role, at in watched.certificate_ends.items()
+        }
+        seen["audit_since"] = {
+            f"audit of {name}": watched.audit_since
+            for name, watched in known.items()
+            if watched.audit_since is not None
+        }
+
+    def _disks(self, ledger: Ledger, found: Sequence[MachineState]) -> dict[str, int]:
+        share = facts.store_free_bytes(self._config)
+        free = {} if share is None else {"store": share}
+        if not ledger.database.is_shared:
+            return free | {"spool": facts.free_bytes(self._config)}
+        return free | {f"spool of {each.name}": each.disk.free_bytes for each in found if each.disk is not None}
 
     def _try(self, seen: dict[str, Any], name: str, rule: Rule, read: Callable[[], Any]) -> set[Rule]:
         """Look at a file; one that cannot be read hides nothing else, and is said once."""
@@ -88,15 +116,28 @@ class Watch:
             return {rule}
         return set()
 
-    def _stopped(self, now: datetime) -> dict[str, datetime]:
+    def _processes(
+        self, ledger: Ledger, found: Sequence[MachineState], now: datetime
+    ) -> dict[str, dict[str, datetime]]:
         """Since this process looks, at the earliest: a node that is switched on starts one process after the other."""
         begun_at = self._begun_at = self._begun_at or now
-        roles = supervisor.look(self._config.spool.path)
-        return {role: max(state.since or begun_at, begun_at) for role, state in roles.items() if not state.running}
+        roles = machines.together(found, supervisor.ROLES)
+        stopped = {role: state for role, state in roles.items() if not state.running}
+        if ledger.database.is_shared:
+            stopped |= {
+                f"{role} on {each.name}": state
+                for each in found
+                if not each.is_silent
+                for role, state in each.roles.items()
+                if not state.running and not state.in_order
+            }
+        since = {name: max(state.since or begun_at, begun_at) for name, state in stopped.items()}
+        silent = {each.name: each.seen_at for each in found if each.is_missing}
+        return {"stopped_since": since, "silent_since": silent}
 
-    def _audit_since(self) -> datetime | None:
+    def _audit_since(self) -> dict[str, datetime]:
         backlog = facts.backlog(self._config)
-        return backlog.since if backlog is not None else None
+        return {} if backlog is None or backlog.since is None else {"audit": backlog.since}
 
     def _silences(self, ledger: Ledger, now: datetime) -> dict[str, Silence]:
         last, known = listing.last_received(ledger, By.SENDER), self._habits()

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Concatenate, Generic, TypeVar
 from cxr_node import resources
 from cxr_node.config import permissions
 from cxr_node.config.schema import Config
+from cxr_node.config.storage import PosixStore
 from cxr_node.dicom.words.rounding import threshold_text
 from cxr_node.errors import ConfigError, ModelError
+from cxr_node.node.ledger.machines import MachineState
 
 if TYPE_CHECKING:
     from cxr_node.model.profile import Profile
@@ -53,12 +55,14 @@ class Kept(Generic[Of, Seen]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disk:
-    """The file system of the spool."""
+    """The file system of a spool, or of the share that holds what is stored."""
 
     free_mib: int
     total_mib: int
     min_free_mib: int
     """The watermark: below it every C-STORE is answered 0xA700."""
+    is_share: bool = False
+    """It has no watermark: what is below it is shown all the same."""
 
     @property
     def is_full(self) -> bool:
@@ -117,14 +121,42 @@ class Judge:
         return card if card is not None and card.is_file() else None
 
 
-def disk(config: Config) -> Disk | None:
-    """Look at the spool's file system; None where it is not there."""
+def disks(config: Config, others: Sequence[MachineState]) -> dict[str, Disk | None]:
+    """The file systems that images need, by name; None of one that is not there.
+
+    Parameters
+    ----------
+    others : all machines, where several are one node; each told of its own spool
+    """
+    if others:
+        found = {f"Spool of {each.name}": _told(config, each) for each in others}
+    else:
+        found = {"Disk of the spool": _disk(config, config.spool.path)}
+    store = config.spool.store
+    share = {"Share": _disk(config, store.path, is_share=True)} if isinstance(store, PosixStore) else {}
+    return found | share
+
+
+def _disk(config: Config, path: Path, *, is_share: bool = False) -> Disk | None:
     try:
-        usage = shutil.disk_usage(config.spool.path)
+        usage = shutil.disk_usage(path)
     except OSError:
         return None
+    return _in_mib(config, usage.free, usage.total, is_share=is_share)
+
+
+def _told(config: Config, machine: MachineState) -> Disk | None:
+    return None if machine.disk is None else _in_mib(config, machine.disk.free_bytes, machine.disk.total_bytes)
+
+
+def _in_mib(config: Config, free_bytes: int, total_bytes: int, *, is_share: bool = False) -> Disk:
     mib = 1024 * 1024
-    return Disk(free_mib=usage.free // mib, total_mib=usage.total // mib, min_free_mib=config.spool.min_free_mib)
+    return Disk(
+        free_mib=free_bytes // mib,
+        total_mib=total_bytes // mib,
+        min_free_mib=config.spool.min_free_mib,
+        is_share=is_share,
+    )
 
 
 def _certificates(config: Config) -> Sequence[Dated]:

@@ -15,7 +15,10 @@ from fastapi import APIRouter, Depends, Request, Response
 
 import cxr_node
 from cxr_node.diagnose import thresholds
-from cxr_node.errors import ConfigError
+from cxr_node.errors import ConfigError, ResourceError
+from cxr_node.node.audit import recorder
+from cxr_node.node.ledger import machines
+from cxr_node.node.process import supervisor
 from cxr_node.web import access, rendering
 from cxr_node.web.identity import person
 from cxr_node.web.identity.users import User
@@ -99,7 +102,21 @@ def _page(request: Request, person: person.Person, found: Services, readings: An
         sessions=found.sessions.number(),
         entries=trail.last(found.config),
         is_audited=found.config.audit.enabled,
+        **_machines(found),
     )
+
+
+def _machines(found: Services) -> dict[str, Any]:
+    """Those that share the ledger, which of them this is, and its Audit Source ID; none where there is one machine."""
+    config, none = found.config, {"machines": (), "here": "", "source": ""}
+    if config.ledger.url is None:
+        return none
+    try:
+        ledger = found.ledger()
+        seen = machines.look(ledger, config.spool.path, (*supervisor.ROLES, "web"))
+    except (ConfigError, ResourceError):
+        return none
+    return {"machines": seen, "here": ledger.database.machine, "source": recorder.source_id(config)}
 
 
 def _users(found: Services) -> Sequence[User]:

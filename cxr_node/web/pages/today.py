@@ -98,7 +98,8 @@ def _look(found: Services) -> Mapping[str, Any]:
         "destinations": list(seen.addresses),
         "last": {"Sender": list(senders[By.SENDER].items()), "Station": list(senders[By.STATION].items())},
         "most": SENDERS,
-        "disk": surroundings.disk(config),
+        "several": ledger.database.is_shared,
+        "disks": surroundings.disks(config, seen.machines if ledger.database.is_shared else ()),
         "certificates": surroundings.CERTIFICATES.at(config),
         "judges": surroundings.PROFILES.at(config),
     }
