@@ -275,6 +275,14 @@ class OperatingPoint:
     """None: the distance is not measured, and no image is found unlike the training data."""
     scale: Scale = Scale.PROBABILITY
     """What the thresholds are compared with."""
+    rule_out_max_distance: float | None = None
+    """A stricter limit for NEGATIVE: what is ruled out must be nearer; None: `max_distance` holds for all."""
+
+    def distance_limit(self, prediction: Prediction) -> float | None:
+        """Distance beyond which this prediction is no answer; None where none is measured."""
+        if self.rule_out_max_distance is None or prediction.probability[self.label] >= self.rule_out_below:
+            return self.max_distance
+        return self.rule_out_max_distance
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.rule_out_below <= self.report_at <= 1.0:

@@ -136,7 +136,7 @@ class Model(Section):
 
     profile: str = "pneumonia-pediatric"
     """A folder of the built-in weights, or the path of a profile folder."""
-    others: tuple[str, ...] = ()
+    others: tuple[str, ...] = ("pneumonia-adult",)
     """Further profiles, for patients whose age `profile` does not cover: the first of them that does answers."""
     runtime: RuntimeKind = RuntimeKind.AUTO
     """What computes the network; a runtime whose answers differ from torch's in float32 is refused."""

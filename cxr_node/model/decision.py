@@ -16,7 +16,8 @@ def decide(prediction: Prediction, point: OperatingPoint) -> Decision:
     without a distance is a doubt: what was not measured was not found near.
     """
     probability = prediction.probability[point.label]
-    if point.max_distance is not None and (prediction.distance is None or prediction.distance > point.max_distance):
+    limit = point.distance_limit(prediction)
+    if limit is not None and (prediction.distance is None or prediction.distance > limit):
         return Decision(verdict=Verdict.INDETERMINATE, abstain_reason=AbstainReason.UNLIKE_TRAINING_DATA)
     if prediction.spread > point.max_spread:
         return Decision(verdict=Verdict.INDETERMINATE, abstain_reason=AbstainReason.VIEWS_DISAGREE)

@@ -159,6 +159,14 @@ class OperatingPointFile(Strict):
     max_spread: float
     max_distance: float | None
     """null: weights.safetensors holds no `distance.*`, and no image is found unlike the training data."""
+    rule_out_max_distance: float | None = None
+    """See there: below `max_distance`, for what is ruled out."""
+
+    @model_validator(mode="after")
+    def _ruled_out_is_nearer(self) -> Self:
+        if (nearer := self.rule_out_max_distance) is not None and nearer > (self.max_distance or 0.0):
+            raise ValueError("rule_out_max_distance must not be more than max_distance")
+        return self
 
 
 class GuaranteeFile(Strict):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,6 +44,24 @@ def test_an_image_unlike_the_training_data_is_never_judged(probability: float) -
 def test_views_that_disagree_are_a_doubt(probability: float) -> None:
     decision = decide(prediction(probability, spread=0.31), POINT)
     assert (decision.verdict, decision.abstain_reason) == (Verdict.INDETERMINATE, AbstainReason.VIEWS_DISAGREE)
+
+
+@pytest.mark.parametrize(
+    ("probability", "distance", "verdict"),
+    [
+        (0.1, 0.7, Verdict.NEGATIVE),
+        (0.1, 0.71, Verdict.INDETERMINATE),
+        (0.2, 0.71, Verdict.INDETERMINATE),
+        (0.8, 1.5, Verdict.POSITIVE),
+        (0.8, 1.51, Verdict.INDETERMINATE),
+    ],
+)
+def test_what_is_ruled_out_may_have_to_be_nearer(probability: float, distance: float, verdict: Verdict) -> None:
+    decision = decide(prediction(probability, distance=distance), replace(POINT, rule_out_max_distance=0.7))
+    assert decision.verdict is verdict
+    if distance > 0.7 and probability != 0.2:
+        expected = None if verdict is Verdict.POSITIVE else AbstainReason.UNLIKE_TRAINING_DATA
+        assert decision.abstain_reason is expected
 
 
 def test_the_limits_themselves_are_still_allowed() -> None:

@@ -202,8 +202,9 @@ def abstention_figures(finding: Finding) -> dict[str, str]:
     """What could make the algorithm abstain, with its limit: the figures that people are spared."""
     prediction, point = finding.prediction, finding.identity.operating_point
     told = {"spread": f"{prediction.spread:.4g}", "spread.limit": f"{point.max_spread:.4g}"}
-    if prediction.distance is not None and point.max_distance is not None:
-        told |= {"distance": f"{prediction.distance:.4g}", "distance.limit": f"{point.max_distance:.4g}"}
+    limit = point.distance_limit(prediction)
+    if prediction.distance is not None and limit is not None:
+        told |= {"distance": f"{prediction.distance:.4g}", "distance.limit": f"{limit:.4g}"}
     return told
 
 

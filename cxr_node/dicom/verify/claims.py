@@ -390,7 +390,7 @@ def _from_finding(context: Context) -> dict[str, Any]:
     places = [place for place in context.places if place]
     figures = {
         "spread": prediction.spread, "spread.limit": point.max_spread,
-        "distance": prediction.distance, "distance.limit": point.max_distance,
+        "distance": prediction.distance, "distance.limit": point.distance_limit(prediction),
     }  # fmt: skip
     return {
         "judged": finding.target.finding,

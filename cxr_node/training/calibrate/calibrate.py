@@ -184,6 +184,7 @@ def operating_point(
         rule_out_below=rule_out_below,
         max_spread=max_spread,
         max_distance=operating.max_distance,
+        rule_out_max_distance=operating.rule_out_max_distance,
     )
     return point, promised
 

@@ -186,6 +186,8 @@ class OperatingSection(Strict):
     guarantee: GuaranteeSection | None = None
     spread_quantile: float = Field(gt=0.5, le=1.0)
     max_distance: float = Field(gt=0.0)
+    rule_out_max_distance: float | None = Field(default=None, gt=0.0)
+    """A stricter limit for what is ruled out; None: the same for all."""
 
     @model_validator(mode="after")
     def _one_way_to_thresholds(self) -> OperatingSection:

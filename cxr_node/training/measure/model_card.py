@@ -85,11 +85,16 @@ def _calibration(calibrated: Section) -> str:
         f"## Calibration and verdicts\n\n{calibrated['method']}; fitted on {calibrated['fitted_on']}.\n\n"
         f"| verdict | when |\n|---|---|\n"
         f"| {point['label']} | probability of {point['report_at']:.3f} or more |\n"
-        f"| NORMAL | probability below {point['rule_out_below']:.3f} |\n"
+        f"| NORMAL | probability below {point['rule_out_below']:.3f}{_nearer(point)} |\n"
         f"| UNCERTAIN | between; or views differ by more than {point['max_spread']:.3f}; "
         f"or distance from the training data above {point['max_distance']:g} "
         "(beyond 1 lie one or two per cent of its own population) |" + _guarantee(calibrated.get("guarantee"))
     )
+
+
+def _nearer(point: Section) -> str:
+    nearer = point.get("rule_out_max_distance")
+    return "" if nearer is None else f", and distance from the training data of {nearer:g} at most"
 
 
 def _guarantee(promised: Section | None) -> str:

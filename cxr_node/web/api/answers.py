@@ -75,6 +75,7 @@ class Thresholds(_Answer):
     report_at: float
     max_spread: float
     max_distance: float | None
+    rule_out_max_distance: float | None
     scale: str = Field(description="probability (calibrated) or score")
 
 

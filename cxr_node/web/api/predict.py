@@ -152,6 +152,7 @@ def _info(loaded: Profile) -> answers.ProfileInfo:
             report_at=point.report_at,
             max_spread=point.max_spread,
             max_distance=point.max_distance,
+            rule_out_max_distance=point.rule_out_max_distance,
             scale=point.scale.value,
         ),
         calibration=loaded.calibration,

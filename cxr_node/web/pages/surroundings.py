@@ -212,6 +212,8 @@ def _described(found: Profile) -> Judge:
     words.append(f"no answer between them, nor where predictions differ by more than {point.max_spread:g}")
     if point.max_distance is not None:
         words.append(f"no answer beyond a distance of {point.max_distance:g} from the training data")
+    if point.rule_out_max_distance is not None:
+        words.append(f"nothing ruled out beyond {point.rule_out_max_distance:g}")
     return Judge(
         name=found.name,
         version=found.version,

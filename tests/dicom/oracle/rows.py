@@ -269,8 +269,10 @@ def _abstention_figures(facts: Facts) -> dict[str, str]:
     """Figures of the two abstain reasons about the image itself, to four digits."""
     prediction, point = facts.context.finding.prediction, facts.context.finding.identity.operating_point
     told = {"spread": prediction.spread, "spread.limit": point.max_spread}
-    if prediction.distance is not None and point.max_distance is not None:
-        told |= {"distance": prediction.distance, "distance.limit": point.max_distance}
+    rules_out = prediction.probability[point.label] < point.rule_out_below
+    limit = point.rule_out_max_distance if rules_out and point.rule_out_max_distance is not None else point.max_distance
+    if prediction.distance is not None and limit is not None:
+        told |= {"distance": prediction.distance, "distance.limit": limit}
     return {name: f"{value:.4g}" for name, value in told.items()}
 
 
