@@ -317,13 +317,13 @@ class Courier(ServiceLoop):
         if error.permanent:
             self._breaker.answered()
             return self._dead(job, str(error), error.status)
-        pause = self._breaker.refused() if error.answered else self._breaker.failed()
+        pause = self._breaker.refused(error.after_s) if error.answered else self._breaker.failed()
         self._last_fault = str(error)
         if self._is_old(job):
             return self._dead(job, self._too_old(str(error)), error.status)
         if error.answered:
             self._audit.ended(Outcome.MINOR_FAILURE, str(error))
-        delay_s = pause.seconds if is_unreachable else backoff_s(self._context.config.delivery, job.attempts)
+        delay_s = max(pause.seconds, 0.0 if is_unreachable else backoff_s(self._context.config.delivery, job.attempts))
         self._context.ledger.postpone(
             job, delay_s=delay_s, status=error.status, detail=str(error), count_attempt=not is_unreachable
         )
