@@ -15,7 +15,7 @@ from pynetdicom import AE
 from typer.testing import CliRunner
 
 from cxr_node.cli.node import app
-from cxr_node.config.schema import Address
+from cxr_node.config.network import Address
 from cxr_node.node.priors.retrieve import FIND, GET
 from cxr_node.node.process.supervisor import Presence
 from cxr_node.tools.trial_node import Recorder

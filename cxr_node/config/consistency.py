@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 from cxr_node.result_kinds import ReportPer, ResultKind
 
 if TYPE_CHECKING:
+    from cxr_node.config.network import Address
     from cxr_node.config.page import Web
-    from cxr_node.config.schema import Address, Config, Listen
+    from cxr_node.config.schema import Config, Listen
     from cxr_node.config.storage import AnyStore
 
 SHORT_LEASE_S = 30.0

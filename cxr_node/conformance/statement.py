@@ -15,7 +15,8 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cxr_node import __version__, domain, pipeline, resources, study_pipeline
-from cxr_node.config import loader, schema
+from cxr_node.config import loader
+from cxr_node.config.destinations import STANDARD_KINDS
 from cxr_node.config.schema import Config
 from cxr_node.dicom import from_picture, part10
 from cxr_node.dicom.pixels import codecs
@@ -188,7 +189,7 @@ def _facts() -> dict[str, Any]:
     return {
         "version": __version__,
         "config": config,
-        "standard_kinds": {kind.value for kind in schema.STANDARD_KINDS},
+        "standard_kinds": {kind.value for kind in STANDARD_KINDS},
         "syntaxes": syntaxes,
         "received": sorted(
             server.supported([each.uid for each in syntaxes]), key=lambda uid: [*map(int, uid.split("."))]
@@ -320,7 +321,7 @@ def _result(kind: ResultKind, made: Mapping[str, Artifact], others: Mapping[str,
     more = {f"{case}, another source": artifact.content for case, artifact in others.items()}
     return {
         "kind": kind.value,
-        "standard": kind in schema.STANDARD_KINDS,
+        "standard": kind in STANDARD_KINDS,
         "sop_classes": [artifact.sop_class_uid for artifact in (first, *first.alternatives)],
         "series_number": shape.series_number,
         "modality": shape.modality or "of the source",

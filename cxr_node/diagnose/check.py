@@ -15,7 +15,9 @@ from pathlib import Path
 
 from cxr_node import resources, times
 from cxr_node.config import consistency, permissions
-from cxr_node.config.schema import Address, Config, Destination, Tls
+from cxr_node.config.destinations import AnyDestination, DicomDestination
+from cxr_node.config.network import Address, Tls
+from cxr_node.config.schema import Config
 from cxr_node.diagnose import disk, store, thresholds
 from cxr_node.diagnose.certificates import Certificate, crl_ends_at, parse, read
 from cxr_node.diagnose.thresholds import CheckResult, Fault, change, stop, well
@@ -286,13 +288,13 @@ def _port(config: Config) -> str:
         return f"{where} is already served, by this node or another"
 
 
-def _probe(config: Config, destination: Destination) -> str:
+def _probe(config: Config, destination: AnyDestination) -> str:
     return link_to(destination, config.listen.ae_title).probe()
 
 
 def _priors(config: Config, name: str) -> str:
     """Whether the source of earlier radiographs can be asked; the schema knows that there is one of that name."""
-    source = next(destination for destination in config.destinations if destination.name == name)
+    source = next(each for each in config.destinations if each.name == name and isinstance(each, DicomDestination))
     syntaxes = [syntax.uid for syntax in codecs.transfer_syntaxes()]
     return PriorScu(source, config.listen.ae_title, syntaxes).probe()
 

@@ -23,7 +23,7 @@ from pynetdicom import _config
 from pynetdicom.events import Event
 from pynetdicom.transport import AssociationSocket
 
-from cxr_node.config.schema import Address
+from cxr_node.config.network import Address
 from cxr_node.result_kinds import ResultKind
 from tests.node import peers
 

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import psutil
 
-from cxr_node.config.schema import Address
+from cxr_node.config.network import Address
 from cxr_node.node.ledger import queries
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import InstanceState

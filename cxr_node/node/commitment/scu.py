@@ -17,7 +17,8 @@ from pynetdicom.association import Association
 from pynetdicom.events import Event
 from pynetdicom.presentation import build_context
 
-from cxr_node.config.schema import Config, DicomDestination
+from cxr_node.config.destinations import DicomDestination
+from cxr_node.config.schema import Config
 from cxr_node.errors import CxrNodeError, DeliveryError, ResourceError
 from cxr_node.node.ledger import commitments
 from cxr_node.node.ledger.commitments import Report, Transaction

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 
-from cxr_node.config.schema import DicomDestination
+from cxr_node.config.destinations import DicomDestination
 from cxr_node.errors import DeliveryError, ResourceError
 from cxr_node.node.commitment.scu import CommitmentScu, Reports
 from cxr_node.node.deliver.loop import DeliveryContext, ServiceLoop

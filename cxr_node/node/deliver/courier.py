@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 
-from cxr_node.config.schema import Config, Destination, DicomDestination
+from cxr_node.config.destinations import AnyDestination, Destination, DicomDestination
+from cxr_node.config.schema import Config
 from cxr_node.errors import DeliveryError, LedgerLostError, ResourceError, UnreachableError
 from cxr_node.node.audit.messages import Direction, Outcome, Participant, Transfer
 from cxr_node.node.audit.recorder import SILENT, Audit, alert
@@ -99,12 +100,12 @@ def run(
 
 
 def _loops(
-    context: DeliveryContext, destination: Destination, compressor: PictureCompressor | None
+    context: DeliveryContext, destination: AnyDestination, compressor: PictureCompressor | None
 ) -> list[ServiceLoop]:
     """One thread sends; where commitment is wanted, another one requests it: neither waits for the other."""
     link = link_to(destination, context.config.listen.ae_title, context.refusals, compressor)
     wait_s = destination.commitment_wait_s
-    if wait_s is None:
+    if wait_s is None or not isinstance(destination, DicomDestination):
         return [Courier(context, destination, link)]
     commitment = CommitmentLoop(context, destination, wait_s)
     return [Courier(context, destination, link, commitment), commitment]
@@ -242,10 +243,7 @@ class Courier(ServiceLoop):
     def _send(self, job: DeliveryJob) -> Pause:
         started = time.monotonic()
         alternatives = [
-            ResultFile(
-                sop_class_uid=stored.sop_class_uid,
-                size_bytes=stored.size_bytes,
-            )
+            ResultFile(sop_class_uid=stored.sop_class_uid, size_bytes=stored.size_bytes)
             for stored in job.artifact.sop_class_choices
         ]
         self._choice = job.sop_class_choice or self._noted(job)

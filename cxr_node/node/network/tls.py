@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from cxr_node.config.schema import Tls
+from cxr_node.config.network import Tls
 from cxr_node.errors import ConfigError
 
 log = logging.getLogger(__name__)
