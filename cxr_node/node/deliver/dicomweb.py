@@ -15,7 +15,7 @@ from cxr_node.errors import DeliveryError
 from cxr_node.node.deliver import dicomweb_answers
 from cxr_node.node.deliver.http_client import HttpClient
 from cxr_node.node.deliver.http_exchange import PIECE_BYTES, Request
-from cxr_node.node.deliver.link import ResultFile, StoreReply
+from cxr_node.node.deliver.link import ResultFile, StaleConnectionError, StoreReply
 from cxr_node.node.network import file_meta
 from cxr_node.node.network.rejections import Refusals
 
@@ -92,9 +92,14 @@ class DicomWebLink:
             return reply
         words = dicomweb_answers.unproven(answer)
         self._http.confused(words)
-        if is_seen(self._http, self._destination.url, uid):
-            return StoreReply(words=f"{words}; seen by QIDO-RS", is_warning=True)
-        raise DeliveryError(f"{words}, and QIDO-RS does not show it", permanent=False, answered=True)
+        try:
+            is_there = is_seen(self._http, self._destination.url, uid)
+        except DeliveryError as error:
+            sentence = f"{words}, and to QIDO-RS {error}"
+            raise DeliveryError(sentence, permanent=False, answered=True, after_s=error.after_s) from error
+        if not is_there:
+            raise DeliveryError(f"{words}, and QIDO-RS does not show it", permanent=False, answered=True)
+        return StoreReply(words=f"{words}; seen by QIDO-RS", is_warning=True)
 
 
 def is_seen(http: HttpClient, url: str, sop_instance_uid: str) -> bool:
@@ -104,7 +109,12 @@ def is_seen(http: HttpClient, url: str, sop_instance_uid: str) -> bool:
     ------
     DeliveryError : it could not be asked, or gave no answer to that.
     """
-    return dicomweb_answers.found(http.ask(_query(url, sop_instance_uid)), sop_instance_uid)
+    request = _query(url, sop_instance_uid)
+    try:
+        answer = http.ask(request)
+    except StaleConnectionError:
+        answer = http.ask(request)
+    return dicomweb_answers.found(answer, sop_instance_uid)
 
 
 def _query(url: str, sop_instance_uid: str) -> Request:
