@@ -19,7 +19,8 @@ from cxr_node.node.deliver.link import ResultFile, StaleConnectionError, StoreRe
 from cxr_node.node.network import file_meta
 from cxr_node.node.network.rejections import Refusals
 
-ACCEPT = "application/dicom+json, application/dicom+xml;q=0.5"
+ACCEPT = "application/dicom+json"
+"""Alone: Orthanc logs an error for a list. What answers in XML all the same is read."""
 _NO_SOP_CLASS = 0x0122
 _NOBODY = "2.25.0"
 """No object has it: asked for by `check`, so that no answer is about a patient."""
