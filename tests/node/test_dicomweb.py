@@ -490,6 +490,7 @@ def test_a_token_that_is_refused_is_renewed_once(
     [
         (Reply(status=401, body={"error": "invalid_client"}), "HTTP 401, invalid_client"),
         (Reply(status=400, body={"error": "Patient Name <b>"}), "HTTP 400"),
+        (Reply(status=400, body={"error": ["Patient"]}), "HTTP 400"),
         (Reply(status=503, headers={"Retry-After": "9"}), "HTTP 503, and no JSON"),
         (Reply(body={"token_type": "Bearer"}), "HTTP 200"),
         (Reply(body={"access_token": "a b\r\nX: y"}), "holds no token of visible ASCII characters"),

@@ -27,7 +27,10 @@ from cxr_node.node.deliver.http_exchange import Answer, Exchanger, Request
 _MAX_SECRET_BYTES = 65536
 _EARLY_S = 30.0  # a token ends at the server's clock, in the middle of a long object perhaps
 _UNSTATED_S = 300.0  # RFC 6749 5.1: expires_in may be missing
-_ERROR = re.compile(r"[a-z_]{1,40}")  # RFC 6749 5.2: invalid_client and its like; anything else is not repeated
+_ERRORS = (
+    *("invalid_request", "invalid_client", "invalid_grant", "unauthorized_client"),
+    *("unsupported_grant_type", "invalid_scope"),
+)  # RFC 6749 5.2; other words of a token server are not repeated
 _TOKEN = re.compile(r"[!-~]+")
 
 
@@ -177,4 +180,4 @@ def _token(value: object, where: str) -> str:
 
 def _reason(answer: object) -> str:
     error = answer.get("error") if isinstance(answer, dict) else None
-    return f", {error}" if isinstance(error, str) and _ERROR.fullmatch(error) else ""
+    return f", {error}" if error in _ERRORS else ""
