@@ -51,7 +51,7 @@ class Authorization(Protocol):
         ...
 
 
-def authorization(authentication: Authentication | None, timeout_s: float) -> Authorization:
+def authorization(authentication: Authentication | None, timeout_s: float, proxy: str | None = None) -> Authorization:
     """Make what shows it.
 
     Raises
@@ -66,7 +66,7 @@ def authorization(authentication: Authentication | None, timeout_s: float) -> Au
         case BearerAuthentication():
             return _Bearer(authentication)
         case OAuth2Authentication():
-            return _ClientCredentials(authentication, timeout_s)
+            return _ClientCredentials(authentication, timeout_s, proxy)
 
 
 class _Nothing:
@@ -107,10 +107,10 @@ class _Bearer:
 class _ClientCredentials:
     """RFC 6749 4.4; the client is authenticated by HTTP Basic, which every token server must support (2.3.1)."""
 
-    def __init__(self, settings: OAuth2Authentication, timeout_s: float) -> None:
+    def __init__(self, settings: OAuth2Authentication, timeout_s: float, proxy: str | None) -> None:
         self._settings = settings
         self._file = permissions.private_key(settings.client_secret, "client secret")
-        self._exchanger = Exchanger(HttpTls(ca=settings.ca), timeout_s)
+        self._exchanger = Exchanger(HttpTls(ca=settings.ca), timeout_s, proxy)
         self._timeout_s = timeout_s
         self._token = ""
         self._ends_at = 0.0
