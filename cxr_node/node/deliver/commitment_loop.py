@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 class Asker(Protocol):
     """Asks one destination. For one thread."""
 
+    words: str
+    """What it does, for the log."""
+
     def request(self, asked: Transaction) -> None:
         """Ask for the objects of a transaction; who reports settles them in the ledger.
 
@@ -97,8 +100,8 @@ class CommitmentLoop(ServiceLoop):
         self._breaker.answered()
         commitments.acknowledged(ledger, request, self._wait_s)
         log.info(
-            "asked for commitment destination=%s objects=%d transaction=%s",
-            *(self.name, len(request.references), request.uid),
+            "%s destination=%s objects=%d transaction=%s",
+            *(self._asker.words, self.name, len(request.references), request.uid),
         )
         return NO_PAUSE
 

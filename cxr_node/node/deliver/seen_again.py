@@ -34,6 +34,8 @@ class SeenAgain:
     ConfigError : a certificate, key or secret cannot be used.
     """
 
+    words = "looked by QIDO-RS"
+
     def __init__(
         self, context: DeliveryContext, destination: DicomWebDestination, wait_s: float, reports: Reports
     ) -> None:
