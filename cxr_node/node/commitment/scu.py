@@ -78,6 +78,7 @@ class CommitmentScu:
     """Requests commitment from one destination. For one thread; pynetdicom calls `take_report` in another."""
 
     words = "asked for commitment"
+    by_query = False
 
     def __init__(
         self,
@@ -237,14 +238,8 @@ class Reports:
         log.log(
             logging.ERROR if done["given up"] else logging.WARNING if done["sent again"] else logging.INFO,
             "%s destination=%s committed=%d sent_again=%d accepted_not_committed=%d transaction=%s",
-            *(
-                "seen again" if report.by_query else "commitment reported",
-                asked.destination,
-                done["committed"],
-                done["sent again"],
-                done["given up"],
-                asked.uid,
-            ),
+            *("looked up" if asked.by_query else "commitment reported", asked.destination),
+            *(done["committed"], done["sent again"], done["given up"], asked.uid),
         )
         if done["sent again"]:
             wake(ledger, self._config.spool.path, Role.DELIVER)
