@@ -15,7 +15,8 @@ import psutil
 
 from cxr_node.bench import figures
 from cxr_node.bench.figures import Role, Spread, WholeNode
-from cxr_node.config.schema import STANDARD_KINDS, Config
+from cxr_node.config.destinations import STANDARD_KINDS
+from cxr_node.config.schema import Config
 from cxr_node.diagnose import machine
 from cxr_node.dicom.read import header
 from cxr_node.node.ledger.queries import Story

@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 from cxr_node.result_kinds import ReportPer, ResultKind
 
 if TYPE_CHECKING:
+    from cxr_node.config.network import Address
     from cxr_node.config.page import Web
-    from cxr_node.config.schema import Address, Config, Listen
+    from cxr_node.config.schema import Config, Listen
     from cxr_node.config.storage import AnyStore
 
 SHORT_LEASE_S = 30.0
@@ -36,6 +37,7 @@ def refused(config: Config) -> Iterator[str]:
     if config.web is not None:
         yield from _open_page(config.web)
     yield from _unprotected(config.spool.store)
+    yield from _http(config)
     for destination in config.destinations:
         if destination.kind == "dicom" and _is_ours(destination.address, config.listen):
             yield (
@@ -54,6 +56,27 @@ def _unprotected(store: AnyStore) -> Iterator[str]:
         return
     if not is_loopback(urlsplit(store.endpoint or "").hostname or ""):
         yield "spool.store.endpoint: is http: images would travel in plain text; write https, or allow_plaintext: true"
+
+
+def _http(config: Config) -> Iterator[str]:
+    for destination in config.destinations:
+        if destination.kind != "dicomweb":
+            continue
+        key = f"destinations.{destination.name}"
+        is_plain = destination.url.startswith("http:")
+        if is_plain and not is_loopback(destination.host) and not destination.allow_plaintext:
+            yield f"{key}.url: is http: results would travel in plain text; write https, or allow_plaintext: true"
+        if is_plain and destination.tls is not None:
+            yield f"{key}.tls: is of no use for {destination.url}; write https"
+        asked = destination.authentication
+        token_url = asked.token_url if asked is not None and asked.kind == "oauth2" else ""
+        if token_url.startswith("http:") and not is_loopback(urlsplit(token_url).hostname or ""):
+            yield f"{key}.authentication.token_url: is http: the secret would travel in plain text; write https"
+        if destination.verify_h is not None and destination.verify_h >= config.delivery.max_age_h:
+            yield (
+                f"{key}.verify_h: {destination.verify_h:g} is not less than delivery.max_age_h "
+                f"({config.delivery.max_age_h:g}): what is lost would be given up before it is sent again"
+            )
 
 
 def _in_plain_text(listen: Listen) -> Iterator[str]:
@@ -105,6 +128,10 @@ def doubtful(config: Config) -> Iterator[str]:
         )
     if config.work.max_attempts == 1:
         yield "work.max_attempts: 1 sets an image aside (DEAD) when the power fails while it is judged; write 3"
+    for destination in config.destinations:
+        if destination.kind == "dicomweb" and destination.allow_plaintext and not is_loopback(destination.host):
+            secret = ", and so does what authenticates us" if destination.authentication is not None else ""
+            yield f"destinations.{destination.name}.allow_plaintext: results travel in plain text{secret}; write https"
     addresses = Counter(destination.where for destination in config.destinations)
     for address in (address for address, number in addresses.items() if number > 1):
         names = ", ".join(one.name for one in config.destinations if one.where == address)
@@ -196,7 +223,7 @@ def _reports(config: Config) -> Iterator[str]:
     """Most archives report on an association of their own: the listener must accept it."""
     listen, known = config.listen, {peer.ae_title for peer in config.listen.peers}
     for destination in config.destinations:
-        if not destination.is_asked_to_commit:
+        if destination.kind != "dicom" or not destination.is_asked_to_commit:
             continue
         caller, called = destination.ae_title, destination.calling_ae_title or listen.ae_title
         if known and caller not in known:

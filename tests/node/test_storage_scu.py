@@ -18,7 +18,8 @@ from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.dsutils import split_dataset
 
-from cxr_node.config.schema import STANDARD_KINDS, Address
+from cxr_node.config.destinations import STANDARD_KINDS
+from cxr_node.config.network import Address
 from cxr_node.errors import ConfigError, DeliveryError
 from cxr_node.node.deliver.link import ResultFile
 from cxr_node.node.network import file_meta

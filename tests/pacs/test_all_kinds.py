@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cxr_node.config.schema import Address
+from cxr_node.config.network import Address
 from cxr_node.dicom import from_picture
 from cxr_node.result_kinds import SHAPES, ResultKind
 from cxr_node.tools import send

@@ -18,7 +18,8 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import ComputedRadiographyImageStorage
 
 from cxr_node import __version__
-from cxr_node.config.schema import STANDARD_KINDS, NormalHeatmap, Results
+from cxr_node.config.destinations import STANDARD_KINDS
+from cxr_node.config.schema import NormalHeatmap, Results
 from cxr_node.dicom.part10 import IMPLEMENTATION_CLASS_UID
 from cxr_node.dicom.read.header import Source
 from cxr_node.dicom.results import copied_attributes

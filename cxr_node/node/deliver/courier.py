@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 
-from cxr_node.config.schema import Config, Destination, DicomDestination
+from cxr_node.config.destinations import AnyDestination, Destination, DicomDestination
+from cxr_node.config.schema import Config
 from cxr_node.errors import DeliveryError, LedgerLostError, ResourceError, UnreachableError
 from cxr_node.node.audit.messages import Direction, Outcome, Participant, Transfer
 from cxr_node.node.audit.recorder import SILENT, Audit, alert
@@ -100,9 +101,9 @@ def run(
 
 
 def _loops(
-    context: DeliveryContext, destination: Destination, compressor: PictureCompressor | None
+    context: DeliveryContext, destination: AnyDestination, compressor: PictureCompressor | None
 ) -> list[ServiceLoop]:
-    """One thread sends; where commitment is wanted, another one requests it: neither waits for the other."""
+    """One thread sends; where commitment is wanted, another one asks for it: neither waits for the other."""
     link = link_to(destination, context.config.listen.ae_title, context.refusals, compressor)
     wait_s = destination.commitment_wait_s
     if wait_s is None:
@@ -226,10 +227,7 @@ class Courier(ServiceLoop):
     def _send(self, job: DeliveryJob) -> Pause:
         started = time.monotonic()
         alternatives = [
-            ResultFile(
-                sop_class_uid=stored.sop_class_uid,
-                size_bytes=stored.size_bytes,
-            )
+            ResultFile(sop_class_uid=stored.sop_class_uid, size_bytes=stored.size_bytes)
             for stored in job.artifact.sop_class_choices
         ]
         self._choice = job.sop_class_choice or self._noted(job)
@@ -301,13 +299,13 @@ class Courier(ServiceLoop):
         if error.permanent:
             self._breaker.answered()
             return self._dead(job, str(error), error.status)
-        pause = self._breaker.refused() if error.answered else self._breaker.failed()
+        pause = self._breaker.refused(error.after_s) if error.answered else self._breaker.failed(error.after_s)
         self._last_fault = str(error)
         if self._is_old(job):
             return self._dead(job, self._too_old(str(error)), error.status)
         if error.answered:
             self._audit.ended(Outcome.MINOR_FAILURE, str(error))
-        delay_s = pause.seconds if is_unreachable else backoff_s(self._context.config.delivery, job.attempts)
+        delay_s = max(pause.seconds, 0.0 if is_unreachable else backoff_s(self._context.config.delivery, job.attempts))
         self._context.ledger.postpone(
             job, delay_s=delay_s, status=error.status, detail=str(error), count_attempt=not is_unreachable
         )

@@ -1,0 +1,163 @@
+"""The key `destinations`: who gets results, by which protocol.
+
+Another kind is another class here, with a `kind` of its own, and a row in `KINDS`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field
+
+from cxr_node.config.http import AnyTls, Authentication, HttpTls, Url
+from cxr_node.config.network import Address, AETitle, Tls
+from cxr_node.config.section import Section, by_kind
+from cxr_node.result_kinds import ReportPer, ResultKind
+
+STANDARD_KINDS = (ResultKind.REPORT, ResultKind.MEASUREMENTS, ResultKind.HEATMAP)
+"""What a destination gets by default: sentences, codes, and a picture."""
+
+
+class DestinationTls(Tls):
+    """As every `tls`, and the name that the destination's certificate must have."""
+
+    server_name: str | None = None
+    """DNS name or IP address in its certificate; None: the host of `address`."""
+
+
+class Compression(StrEnum):
+    """How a destination may get pictures: the same pixels in fewer bytes."""
+
+    AUTO = "auto"  # JPEG-LS where it is taken, else RLE, else none
+    NONE = "none"
+    RLE = "rle"
+    JPEG_LS = "jpeg-ls"
+
+
+class Destination(Section):
+    """What every kind of destination has: for logs, status, audit and checks."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    send: tuple[ResultKind, ...] = STANDARD_KINDS
+    """The others only where they apply: a key object for PNEUMONIA alone, and no region without an outline."""
+    report_per: ReportPer = ReportPer.STUDY
+    timeout_s: float = Field(default=30.0, gt=0)
+    idle_close_s: float = Field(default=10.0, ge=0)
+    """A connection without work is closed after this."""
+
+    @property
+    def where(self) -> str:
+        """Its address, for people."""
+        raise NotImplementedError
+
+    @property
+    def host(self) -> str:
+        """Its host, for the audit trail."""
+        return "localhost"
+
+    @property
+    def ae_title(self) -> str:
+        """Its AE title; "" if it has none."""
+        return ""
+
+    @property
+    def tls_files(self) -> AnyTls | None:
+        """Certificate shown to it, and CA it is checked against."""
+        return None
+
+    @property
+    def commitment_wait_s(self) -> float | None:
+        """How long to wait until it has committed itself to an object, or shows it; None: it is not asked."""
+        return None
+
+    @property
+    def is_asked_to_commit(self) -> bool:
+        """Whether it is asked for what it accepted, by Storage Commitment or QIDO-RS."""
+        return self.commitment_wait_s is not None
+
+
+class DicomDestination(Destination):
+    """A Storage SCP that gets results."""
+
+    kind: Literal["dicom"] = "dicom"
+    address: Address
+    tls: DestinationTls | None = None
+    calling_ae_title: AETitle | None = None
+    """Our AE title towards it; None: the one that the node listens with."""
+    heatmap_compression: Compression = Compression.AUTO
+    """Of heatmap and heatmap-frames, where the destination takes it: lossless, under the same SOP Instance UID."""
+    commitment_wait_h: float | None = Field(default=None, gt=0)
+    """Request Storage Commitment, and wait this long for the report; None: not requested."""
+
+    @property
+    def where(self) -> str:
+        """AE@host:port."""
+        return str(self.address)
+
+    @property
+    def host(self) -> str:
+        """Host of its address."""
+        return self.address.host
+
+    @property
+    def ae_title(self) -> str:
+        """AE title of its address."""
+        return self.address.ae_title
+
+    @property
+    def tls_files(self) -> Tls | None:
+        """As configured."""
+        return self.tls
+
+    @property
+    def commitment_wait_s(self) -> float | None:
+        """As configured."""
+        return None if self.commitment_wait_h is None else 3600.0 * self.commitment_wait_h
+
+
+class HttpDestination(Destination):
+    """What every destination that speaks HTTP has."""
+
+    url: Url
+    tls: HttpTls | None = None
+    """None: the machine's authorities are believed, and no certificate is shown."""
+    authentication: Authentication | None = None
+    allow_plaintext: bool = False
+    """Send results over http to another machine."""
+    proxy: Url | None = None
+    """The HTTP proxy on the way to it, and to its token server; None: none, whatever the environment says."""
+
+    @property
+    def where(self) -> str:
+        """Its URL."""
+        return self.url
+
+    @property
+    def host(self) -> str:
+        """Host of its URL."""
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def tls_files(self) -> HttpTls | None:
+        """As configured."""
+        return self.tls
+
+
+class DicomWebDestination(HttpDestination):
+    """An origin server that gets results by STOW-RS (PS3.18 10.5)."""
+
+    kind: Literal["dicomweb"] = "dicomweb"
+    verify_h: float | None = Field(default=None, gt=0)
+    """Look by QIDO-RS for what it accepted, and send again what is not there after so long; None: not looked for."""
+
+    @property
+    def commitment_wait_s(self) -> float | None:
+        """As configured."""
+        return None if self.verify_h is None else 3600.0 * self.verify_h
+
+
+KINDS: dict[str, type[Destination]] = {"dicom": DicomDestination, "dicomweb": DicomWebDestination}
+AnyDestination = Annotated[DicomDestination | DicomWebDestination, BeforeValidator(by_kind(KINDS, "dicom"))]
+"""One destination, of any kind; validated by its kind, so that an error names that kind's keys only."""
