@@ -8,11 +8,11 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from cxr_node.config.network import Address, AETitle, Tls
 from cxr_node.config.section import Section, by_kind
-from cxr_node.result_kinds import ReportPer, ResultKind
+from cxr_node.result_kinds import SHAPES, ReportPer, ResultKind, Wish
 
 STANDARD_KINDS = (ResultKind.REPORT, ResultKind.MEASUREMENTS, ResultKind.HEATMAP)
 """What a destination gets by default: sentences, codes, and a picture."""
@@ -34,16 +34,30 @@ class Compression(StrEnum):
     JPEG_LS = "jpeg-ls"
 
 
+def _dicom_alone(kinds: tuple[ResultKind, ...]) -> tuple[ResultKind, ...]:
+    """Refuse what is no DICOM object: a kind of destination is made for each of those.
+
+    Raises
+    ------
+    ValueError : there is one.
+    """
+    if others := [kind.value for kind in kinds if not SHAPES[kind].is_dicom]:
+        raise ValueError(f"{others[0]} is no DICOM object; write a destination of kind: {others[0]}")
+    return kinds
+
+
 class Destination(Section):
     """What every kind of destination has: for logs, status, audit and checks."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
-    send: tuple[ResultKind, ...] = STANDARD_KINDS
-    """The others only where they apply: a key object for PNEUMONIA alone, and no region without an outline."""
-    report_per: ReportPer = ReportPer.STUDY
     timeout_s: float = Field(default=30.0, gt=0)
     idle_close_s: float = Field(default=10.0, ge=0)
     """A connection without work is closed after this."""
+
+    @property
+    def wish(self) -> Wish:
+        """What it gets."""
+        raise NotImplementedError
 
     @property
     def where(self) -> str:
@@ -76,7 +90,20 @@ class Destination(Section):
         return self.commitment_wait_s is not None
 
 
-class DicomDestination(Destination):
+class ArchiveDestination(Destination):
+    """What gets DICOM objects has, by whichever protocol."""
+
+    send: Annotated[tuple[ResultKind, ...], AfterValidator(_dicom_alone)] = STANDARD_KINDS
+    """The others only where they apply: a key object for PNEUMONIA alone, and no region without an outline."""
+    report_per: ReportPer = ReportPer.STUDY
+
+    @property
+    def wish(self) -> Wish:
+        """As configured."""
+        return Wish(per=self.report_per, kinds=self.send)
+
+
+class DicomDestination(ArchiveDestination):
     """A Storage SCP that gets results."""
 
     kind: Literal["dicom"] = "dicom"

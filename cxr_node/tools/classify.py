@@ -19,7 +19,7 @@ from cxr_node.dicom.words import rounding
 from cxr_node.domain import PNEUMONIA, Finding, Origin, Reason, Scale, Target, Verdict
 from cxr_node.errors import DataError, InstanceError
 from cxr_node.outcome import Artifact, Rejected
-from cxr_node.result_kinds import ReportPer, ResultKind
+from cxr_node.result_kinds import SHAPES, ReportPer, ResultKind
 
 _SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".ima", ".img", ".png", ".jpg", ".jpeg"})
 """What is no part of an image's name; storescp names files by their UIDs, whose last component is none either."""
@@ -60,8 +60,8 @@ class ResultFiles:
 
     def _written(self, name: str, artifacts: Sequence[Artifact]) -> list[Path] | None:
         """Write all objects under one name; None where anything of that name is there already that is not ours."""
-        paths = {self._folder / f"{name}.{artifact.kind}.dcm": artifact.content for artifact in artifacts}
-        names = (f"{name}.{kind}.dcm".casefold() for kind in ResultKind)
+        paths = {self._folder / _file_name(name, artifact.kind): artifact.content for artifact in artifacts}
+        names = (_file_name(name, kind).casefold() for kind in ResultKind)
         there = [path for taken in names for path in self._there.get(taken, ())]
         if any(path not in paths or path.read_bytes() != paths[path] for path in there):
             return None
@@ -91,6 +91,10 @@ def _create(path: Path, content: bytes) -> None:
 def _name(image: Path) -> str:
     name = image.stem if image.suffix.lower() in _SUFFIXES else image.name
     return name.encode("utf-8", "surrogateescape")[:_MAX_NAME_BYTES].decode("utf-8", "ignore") or "image"
+
+
+def _file_name(name: str, kind: ResultKind) -> str:
+    return f"{name}.{kind}{SHAPES[kind].suffix}"
 
 
 def _digest(*parts: bytes) -> str:
