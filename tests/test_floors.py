@@ -48,6 +48,7 @@ FLOORS = {
         "tools",
         "wiring",
         "pipeline study_pipeline training",
+        "messages",
         "dicom model node",
         "config heatmap judgement_text resources",
         "outcome",
@@ -87,6 +88,10 @@ FLOORS = {
         "identity judging monitoring",
         "problem",
     ),
+    "messages": (
+        "oru",
+        "answer",
+    ),
     "config": (
         "loader",
         "consistency",
@@ -102,6 +107,7 @@ FLOORS = {
 MAY_NOT_ENTER = {
     "pipeline": {"node", "model"},
     "dicom": {"node", "model"},
+    "messages": {"node", "model"},
     "model": {"dicom", "node"},
     "node": {"dicom", "model"},
     "training": {"node"},

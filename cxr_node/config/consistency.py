@@ -43,11 +43,21 @@ def refused(config: Config) -> Iterator[str]:
                 f"destinations.{destination.name}.address: {destination.where} is the node's own listener; "
                 "its results would come back to it"
             )
+    yield from _messages_in_plain_text(config)
     delivery = config.delivery
     if delivery.first_delay_s > delivery.max_delay_s:
         yield f"delivery.first_delay_s: {delivery.first_delay_s:g} is more than max_delay_s, {delivery.max_delay_s:g}"
     if delivery.first_delay_s >= delivery.max_age_h * 3600:
         yield f"delivery.max_age_h: {delivery.max_age_h:g} ends before the first repeat of a failed delivery is due"
+
+
+def _messages_in_plain_text(config: Config) -> Iterator[str]:
+    for each in config.destinations:
+        if each.kind == "hl7" and each.tls is None and not each.allow_plaintext and not is_loopback(each.host):
+            yield (
+                f"destinations.{each.name}.tls: is null and {each.host} is another machine: the patient's name would "
+                "travel in plain text; write tls: {certificate: FILE, key: FILE, ca: FILE}, or allow_plaintext: true"
+            )
 
 
 def _unprotected(store: AnyStore) -> Iterator[str]:

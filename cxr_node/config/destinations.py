@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from cxr_node.config.network import Address, AETitle, Tls
+from cxr_node.config.network import Address, AETitle, Endpoint, Tls
 from cxr_node.config.section import Section, by_kind
 from cxr_node.result_kinds import SHAPES, ReportPer, ResultKind, Wish
 
@@ -142,6 +142,75 @@ class DicomDestination(ArchiveDestination):
         return None if self.commitment_wait_h is None else 3600.0 * self.commitment_wait_h
 
 
-KINDS: dict[str, type[Destination]] = {"dicom": DicomDestination}
-AnyDestination = Annotated[DicomDestination, BeforeValidator(by_kind(KINDS, "dicom"))]
+class Hl7CharacterSet(StrEnum):
+    """Of MSH-18 (HL7 table 0211); the value is what stands there."""
+
+    UTF_8 = "UNICODE UTF-8"
+    ASCII = "ASCII"
+    LATIN_1 = "8859/1"
+    LATIN_2 = "8859/2"
+    CYRILLIC = "8859/5"
+    ARABIC = "8859/6"
+    GREEK = "8859/7"
+    HEBREW = "8859/8"
+    LATIN_5 = "8859/9"
+    LATIN_9 = "8859/15"
+
+    @property
+    def encoding(self) -> str:
+        """What Python calls it."""
+        if self is Hl7CharacterSet.UTF_8:
+            return "utf-8"
+        return self.value.lower().replace("8859/", "iso8859-")
+
+
+_HD = r"^[^|^~\\&\x00-\x1f\x7f]{0,180}(\^[^|~\\&\x00-\x1f\x7f]{0,180})?$"
+"""A name, or a name with a universal identifier and its type behind carets."""
+
+
+class MessageDestination(Destination):
+    """What gets a report as a message: of the whole study, for of two messages about one order the last one counts."""
+
+    kind: str
+
+    @property
+    def wish(self) -> Wish:
+        """The one kind of result that it reads."""
+        return Wish(per=ReportPer.STUDY, kinds=(ResultKind(self.kind),))
+
+
+class Hl7Destination(MessageDestination):
+    """A system that takes HL7 version 2 messages over MLLP: a RIS, or an integration engine."""
+
+    kind: Literal["hl7"]
+    address: Endpoint
+    tls: DestinationTls | None = None
+    allow_plaintext: bool = False
+    """Send without TLS to another machine."""
+    character_set: Hl7CharacterSet = Hl7CharacterSet.UTF_8
+    sending_application: str = Field(default="CXR_NODE", pattern=_HD)
+    sending_facility: str = Field(default="", pattern=_HD)
+    receiving_application: str = Field(default="", pattern=_HD)
+    receiving_facility: str = Field(default="", pattern=_HD)
+    processing_id: Literal["P", "T", "D"] = "P"
+    """MSH-11: production, training or debugging."""
+
+    @property
+    def where(self) -> str:
+        """mllp://host:port."""
+        return f"{'mllps' if self.tls else 'mllp'}://{self.address}"
+
+    @property
+    def host(self) -> str:
+        """Host of its address."""
+        return self.address.host
+
+    @property
+    def tls_files(self) -> Tls | None:
+        """As configured."""
+        return self.tls
+
+
+KINDS: dict[str, type[Destination]] = {"dicom": DicomDestination, "hl7": Hl7Destination}
+AnyDestination = Annotated[DicomDestination | Hl7Destination, BeforeValidator(by_kind(KINDS, "dicom"))]
 """One destination, of any kind; validated by its kind, so that an error names that kind's keys only."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from cxr_node.config.destinations import AnyDestination, DicomDestination
+from cxr_node.config.destinations import AnyDestination, DicomDestination, Hl7Destination
 from cxr_node.errors import DeliveryError
 from cxr_node.node.deliver.transcode import PictureCompressor
 from cxr_node.node.network.rejections import Refusals
@@ -107,3 +107,7 @@ def link_to(
             from cxr_node.node.deliver.storage_scu import StorageScu
 
             return StorageScu(destination, node_ae_title, refusals, compressor)
+        case Hl7Destination():
+            from cxr_node.node.deliver.mllp import MllpLink
+
+            return MllpLink(destination)
