@@ -95,5 +95,5 @@ class DeliveryError(CxrNodeError):
 class UnreachableError(DeliveryError):
     """There is no connection to the destination: nothing was sent, and no object is to blame."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, permanent=False)
+    def __init__(self, message: str, after_s: float | None = None) -> None:
+        super().__init__(message, permanent=False, after_s=after_s)

@@ -97,6 +97,7 @@ FLOORS = {
         "consistency",
         "schema",
         "destinations ledger monitoring page storage",
+        "http",
         "network",
         "section",
         "permissions",

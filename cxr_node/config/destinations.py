@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from cxr_node.config.http import AnyTls, Authentication, HttpTls, Url
 from cxr_node.config.network import Address, AETitle, Endpoint, Tls
 from cxr_node.config.section import Section, by_kind
 from cxr_node.result_kinds import SHAPES, ReportPer, ResultKind, Wish
@@ -75,18 +77,18 @@ class Destination(Section):
         return ""
 
     @property
-    def tls_files(self) -> Tls | None:
+    def tls_files(self) -> AnyTls | None:
         """Certificate shown to it, and CA it is checked against."""
         return None
 
     @property
     def commitment_wait_s(self) -> float | None:
-        """How long to wait for its Storage Commitment report; None: commitment is not requested."""
+        """How long to wait until it has committed itself to an object, or shows it; None: it is not asked."""
         return None
 
     @property
     def is_asked_to_commit(self) -> bool:
-        """Whether Storage Commitment is requested for what it accepted."""
+        """Whether it is asked for what it accepted, by Storage Commitment or QIDO-RS."""
         return self.commitment_wait_s is not None
 
 
@@ -140,6 +142,45 @@ class DicomDestination(ArchiveDestination):
     def commitment_wait_s(self) -> float | None:
         """As configured."""
         return None if self.commitment_wait_h is None else 3600.0 * self.commitment_wait_h
+
+
+class HttpDestination(Destination):
+    """What every destination that speaks HTTP has."""
+
+    url: Url
+    tls: HttpTls | None = None
+    """None: the machine's authorities are believed, and no certificate is shown."""
+    authentication: Authentication | None = None
+    allow_plaintext: bool = False
+    """Send results over http to another machine."""
+
+    @property
+    def where(self) -> str:
+        """Its URL."""
+        return self.url
+
+    @property
+    def host(self) -> str:
+        """Host of its URL."""
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def tls_files(self) -> HttpTls | None:
+        """As configured."""
+        return self.tls
+
+
+class DicomWebDestination(HttpDestination, ArchiveDestination):
+    """An origin server that gets results by STOW-RS (PS3.18 10.5)."""
+
+    kind: Literal["dicomweb"] = "dicomweb"
+    verify_h: float | None = Field(default=None, gt=0)
+    """Look by QIDO-RS for what it accepted, and send again what is not there after so long; None: not looked for."""
+
+    @property
+    def commitment_wait_s(self) -> float | None:
+        """As configured."""
+        return None if self.verify_h is None else 3600.0 * self.verify_h
 
 
 class Hl7CharacterSet(StrEnum):
@@ -211,6 +252,12 @@ class Hl7Destination(MessageDestination):
         return self.tls
 
 
-KINDS: dict[str, type[Destination]] = {"dicom": DicomDestination, "hl7": Hl7Destination}
-AnyDestination = Annotated[DicomDestination | Hl7Destination, BeforeValidator(by_kind(KINDS, "dicom"))]
+KINDS: dict[str, type[Destination]] = {
+    "dicom": DicomDestination,
+    "dicomweb": DicomWebDestination,
+    "hl7": Hl7Destination,
+}
+AnyDestination = Annotated[
+    DicomDestination | DicomWebDestination | Hl7Destination, BeforeValidator(by_kind(KINDS, "dicom"))
+]
 """One destination, of any kind; validated by its kind, so that an error names that kind's keys only."""

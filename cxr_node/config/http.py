@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from cxr_node.config import permissions
+from cxr_node.config.network import Tls
 from cxr_node.config.section import File, Section, by_kind
 
 
@@ -60,6 +61,10 @@ class HttpTls(Section):
         found = {name: permissions.place(path) for name, path in places.items() if path is not None}
         key = {} if self.key is None else {"key": permissions.private_key(self.key)}
         return self.model_copy(update=found | key)
+
+
+AnyTls = Tls | HttpTls
+"""Of a listener or a destination."""
 
 
 class BasicAuthentication(Section):

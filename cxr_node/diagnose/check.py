@@ -16,6 +16,7 @@ from pathlib import Path
 from cxr_node import resources, times
 from cxr_node.config import consistency, permissions
 from cxr_node.config.destinations import AnyDestination, DicomDestination
+from cxr_node.config.http import AnyTls
 from cxr_node.config.network import Address, Tls
 from cxr_node.config.schema import Config
 from cxr_node.diagnose import disk, store, thresholds
@@ -59,7 +60,7 @@ def is_shown_at(ours: Tls, where: Address) -> bool:
     return shown is not None and parse(shown, where)[0] == read(ours.located().certificate)[0]
 
 
-def _side(subject: str, side: Tls, listens: bool, seen: set[Path]) -> Iterator[CheckResult]:
+def _side(subject: str, side: AnyTls, listens: bool, seen: set[Path]) -> Iterator[CheckResult]:
     """One `tls` section; files named twice are reported once."""
     try:
         yield from _shown(subject, side, listens, seen)
@@ -67,19 +68,18 @@ def _side(subject: str, side: Tls, listens: bool, seen: set[Path]) -> Iterator[C
         yield stop(subject, str(error))
 
 
-def _shown(subject: str, side: Tls, listens: bool, seen: set[Path]) -> Iterator[CheckResult]:
+def _shown(subject: str, side: AnyTls, listens: bool, seen: set[Path]) -> Iterator[CheckResult]:
     files = side.located()
-    context = tls.server_tls(side) if listens else tls.client_tls(side)
-    shown, *chain = read(files.certificate)
-    for version, ciphers in tls.offered(context, shown.is_rsa).items():
+    context = tls.server_tls(side) if listens and isinstance(side, Tls) else tls.client_tls(side)
+    chain = read(files.certificate) if files.certificate is not None else []
+    for version, ciphers in tls.offered(context, chain[0].is_rsa if chain else None).items():
         yield well(subject, f"{version} with {', '.join(ciphers)}")
-    usable = shown.for_servers if listens else shown.for_clients
-    if not usable:
+    if chain and not (chain[0].for_servers if listens else chain[0].for_clients):
         side_name = "server" if listens else "client"
         yield stop(subject, f"{files.certificate}: is not for TLS {side_name}s (key usage)")
     if files.certificate not in seen:
-        yield from (_dated(f"{subject} certificate", found) for found in (shown, *chain))
-    if files.ca not in seen:
+        yield from (_dated(f"{subject} certificate", found) for found in chain)
+    if files.ca is not None and files.ca not in seen:
         yield from (_dated(f"{subject} CA", found) for found in read(files.ca))
     if files.crl is not None and files.crl not in seen:
         yield _crl(subject, files.crl)
@@ -190,15 +190,15 @@ def _first_free_port() -> int:
     return int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
 
 
-def _tls(config: Config) -> list[Tls]:
-    found = [config.listen.tls, *(destination.tls_files for destination in config.destinations)]
+def _tls(config: Config) -> list[AnyTls]:
+    found: list[AnyTls | None] = [config.listen.tls, *(destination.tls_files for destination in config.destinations)]
     found += [config.audit.syslog.tls] if config.audit.syslog is not None else []
-    return [tls for tls in found if tls is not None]
+    return [tls for tls in found if tls is not None and tls.key is not None]
 
 
-def _private_keys(found: Sequence[Tls]) -> str:
+def _private_keys(found: Sequence[AnyTls]) -> str:
     """Say which they are; all that are missing at once."""
-    keys = {tls.located().key for tls in found}
+    keys = {key for tls in found if (key := tls.located().key) is not None}
     if missing := sorted(sentence for key in keys if (sentence := _unreadable(key))):
         raise ConfigError("; ".join(missing))
     return f"{', '.join(sorted(map(str, keys)))}: read by the owner only"

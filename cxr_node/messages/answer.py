@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 from cxr_node.dicom.results import identity, measurement_sr
 from cxr_node.dicom.results.context import Context
@@ -188,7 +189,16 @@ def _image(study: Study, image: Context | NotAnalysed) -> Image:
     )
 
 
-def _plain(code: tuple[str, ...]) -> Code:
-    """Value, scheme and meaning, without a version."""
-    value, scheme, meaning, *_ = code
-    return value, scheme, meaning
+class _Coded(Protocol):
+    """A code of pydicom's."""
+
+    @property
+    def value(self) -> str: ...
+    @property
+    def scheme_designator(self) -> str: ...
+    @property
+    def meaning(self) -> str: ...
+
+
+def _plain(code: _Coded) -> Code:
+    return code.value, code.scheme_designator, code.meaning

@@ -216,7 +216,7 @@ class Reports:
     def _take(self, report: Report, ae_title: str) -> int:
         ledger = self._ledger()
         asked = commitments.find(ledger, report.transaction_uid)
-        titles = {to.name: to.ae_title for to in self._config.destinations}
+        titles = {to.name: to.ae_title for to in self._config.destinations if to.kind == "dicom"}
         if asked is None or titles.get(asked.destination) != ae_title:
             log.warning("commitment report refused ae=%r cause='no such transaction of this peer'", ae_title)
             return INVALID_ARGUMENT

@@ -315,7 +315,7 @@ class Courier(ServiceLoop):
         if error.permanent:
             self._breaker.answered()
             return self._dead(job, str(error), error.status)
-        pause = self._breaker.refused(error.after_s) if error.answered else self._breaker.failed()
+        pause = self._breaker.refused(error.after_s) if error.answered else self._breaker.failed(error.after_s)
         self._last_fault = str(error)
         if self._is_old(job):
             return self._dead(job, self._too_old(str(error)), error.status)

@@ -8,13 +8,10 @@ from __future__ import annotations
 import base64
 import json
 import re
-import ssl
 import time
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import quote_plus, urlsplit
-
-import httpx
+from urllib.parse import quote_plus, urlencode, urlsplit
 
 from cxr_node.config import permissions
 from cxr_node.config.http import (
@@ -24,11 +21,10 @@ from cxr_node.config.http import (
     HttpTls,
     OAuth2Authentication,
 )
-from cxr_node.errors import UnreachableError
-from cxr_node.node.network import tls
+from cxr_node.errors import DeliveryError, UnreachableError
+from cxr_node.node.deliver.http_exchange import Answer, Exchanger, Request
 
 _MAX_SECRET_BYTES = 65536
-_MAX_ANSWER_BYTES = 1 << 20
 _EARLY_S = 30.0  # a token ends at the server's clock, in the middle of a long object perhaps
 _UNSTATED_S = 300.0  # RFC 6749 5.1: expires_in may be missing
 _ERROR = re.compile(r"[a-z_]{1,40}")  # RFC 6749 5.2: invalid_client and its like; anything else is not repeated
@@ -111,7 +107,7 @@ class _ClientCredentials:
     def __init__(self, settings: OAuth2Authentication, timeout_s: float) -> None:
         self._settings = settings
         self._file = permissions.private_key(settings.client_secret, "client secret")
-        self._context = tls.Renewed(HttpTls(ca=settings.ca), tls.client_tls)
+        self._exchanger = Exchanger(HttpTls(ca=settings.ca), timeout_s)
         self._timeout_s = timeout_s
         self._token = ""
         self._ends_at = 0.0
@@ -128,24 +124,34 @@ class _ClientCredentials:
     def _fetch(self) -> None:
         asked_at, where = time.monotonic(), urlsplit(self._settings.token_url).hostname
         try:
-            answer = self._ask(self._context.context())
-            found = json.loads(answer.content[:_MAX_ANSWER_BYTES])
-        except (httpx.HTTPError, OSError) as error:
-            raise UnreachableError(f"no token: {where} cannot be asked ({type(error).__name__})") from error
+            answer = self._ask()
+            found = json.loads(answer.content)
+        except DeliveryError as error:
+            raise UnreachableError(f"no token of {where}: {error}") from error
         except (ValueError, RecursionError) as error:
-            raise UnreachableError(f"no token: {where} answers HTTP {answer.status_code}, and no JSON") from error
-        if answer.status_code != httpx.codes.OK or not isinstance(found, dict) or "access_token" not in found:
-            raise UnreachableError(f"no token: {where} answers HTTP {answer.status_code}{_reason(found)}")
+            raise UnreachableError(f"no token of {where}: {answer.words}, and no JSON") from error
+        if answer.status != 200 or not isinstance(found, dict) or "access_token" not in found:
+            raise UnreachableError(f"no token of {where}: {answer.words}{_reason(found)}", answer.after_s)
         self._token = _token(found["access_token"], f"the answer of {where}")
         lasts_s = found.get("expires_in")
         known_s = float(lasts_s) if isinstance(lasts_s, int | float) and lasts_s > 0 else _UNSTATED_S
         self._ends_at = asked_at + max(known_s - _EARLY_S, known_s / 2)
 
-    def _ask(self, context: ssl.SSLContext) -> httpx.Response:
+    def _ask(self) -> Answer:
         form = {"grant_type": "client_credentials"} | ({"scope": self._settings.scope} if self._settings.scope else {})
-        client = quote_plus(self._settings.client_id), quote_plus(_secret(self._file))
-        with httpx.Client(verify=context, trust_env=False, timeout=self._timeout_s) as http:
-            return http.post(self._settings.token_url, data=form, auth=client)
+        content = urlencode(form).encode()
+        client = f"{quote_plus(self._settings.client_id)}:{quote_plus(_secret(self._file))}"
+        headers = {
+            "authorization": f"Basic {base64.b64encode(client.encode()).decode()}",
+            "accept": "application/json",
+            "content-type": "application/x-www-form-urlencoded",
+            "content-length": str(len(content)),
+        }
+        request = Request(method="POST", url=self._settings.token_url, headers=headers, body=lambda: iter([content]))
+        try:
+            return self._exchanger.exchange(request, self._timeout_s)
+        finally:
+            self._exchanger.close()
 
 
 def _secret(file: Path) -> str:

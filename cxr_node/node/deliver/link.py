@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from cxr_node.config.destinations import AnyDestination, DicomDestination, Hl7Destination
+from cxr_node.config.destinations import AnyDestination, DicomDestination, DicomWebDestination, Hl7Destination
 from cxr_node.errors import DeliveryError
 from cxr_node.node.deliver.transcode import PictureCompressor
 from cxr_node.node.network.rejections import Refusals
@@ -107,6 +107,10 @@ def link_to(
             from cxr_node.node.deliver.storage_scu import StorageScu
 
             return StorageScu(destination, node_ae_title, refusals, compressor)
+        case DicomWebDestination():
+            from cxr_node.node.deliver.dicomweb import DicomWebLink
+
+            return DicomWebLink(destination, refusals)
         case Hl7Destination():
             from cxr_node.node.deliver.mllp import MllpLink
 

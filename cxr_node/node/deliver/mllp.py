@@ -182,7 +182,9 @@ def _require_identifiers(segments: list[str], character_set: Hl7CharacterSet) ->
         name, *fields = segment.split("|")
         for number, value in enumerate(fields, 1):
             if number in _IDENTIFIERS.get(name, ()) and not _fits(value, character_set.encoding):
-                words = f"{name}-{number} cannot be written in {character_set.value}; write character_set: UNICODE UTF-8"
+                words = (
+                    f"{name}-{number} cannot be written in {character_set.value}; write character_set: UNICODE UTF-8"
+                )
                 raise DeliveryError(words, permanent=True)
 
 

@@ -146,7 +146,7 @@ def _tidy(spool: Spool, ledger: Ledger, inspect: Inspect, progress: Callable[[],
 
 def wants_commitment(config: Config) -> bool:
     """Whether a destination may open an association to report commitment."""
-    return any(destination.is_asked_to_commit for destination in config.destinations)
+    return any(to.kind == "dicom" and to.is_asked_to_commit for to in config.destinations)
 
 
 def _provider(
