@@ -65,7 +65,8 @@ def _of_images(study: Study, lines: Callable[[Context], list[str]]) -> list[str]
 
 
 def _technique(image: Context) -> list[str]:
-    numbers = {kind: shape.series_number for kind, shape in SHAPES.items() if kind in image.kinds}
+    there = image.kinds | {each.kind for each in image.made or ()}
+    numbers = {kind: shape.series_number for kind, shape in SHAPES.items() if kind in there}
     said = wording.report_technique(image.finding, image.radiograph, numbers, PRODUCT, shows_map=image.refers_to_map)
     return said + looked(image)
 
