@@ -67,9 +67,8 @@ def receiving(receiver: Receiver, tls: ssl.SSLContext | None = None) -> Iterator
 def _serve(receiver: Receiver, connection: socket.socket, tls: ssl.SSLContext | None, stop: threading.Event) -> None:
     with connection:
         try:
-            served = connection if tls is None else tls.wrap_socket(connection, server_side=True)
-            receiver.connections += 1
-            with served:
+            with connection if tls is None else tls.wrap_socket(connection, server_side=True) as served:
+                receiver.connections += 1
                 _answer(receiver, served, stop)
         except OSError:
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,16 @@ MESSAGE = (
 SECOND = MESSAGE.replace("CONTROL1", "CONTROL2")
 
 
+_OPENED: list[MllpLink] = []
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    yield
+    while _OPENED:
+        _OPENED.pop().close()
+
+
 def file(text: str = MESSAGE) -> ResultFile:
     return ResultFile(sop_class_uid="", size_bytes=len(text), content=text.encode())
 
@@ -37,6 +47,7 @@ def to(port: int, **more: Any) -> Hl7Destination:
 def connect(port: int, **more: Any) -> MllpLink:
     link = link_to(to(port, **more), "CXR_NODE")
     assert isinstance(link, MllpLink)
+    _OPENED.append(link)
     return link
 
 
