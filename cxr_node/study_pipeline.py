@@ -28,7 +28,7 @@ from cxr_node.domain import (
     Radiograph,
 )
 from cxr_node.errors import InstanceError
-from cxr_node.messages import oru
+from cxr_node.messages import fhir_bundle, oru
 from cxr_node.outcome import (
     Artifact,
     Rejected,
@@ -43,6 +43,7 @@ STUDY_BUILDERS: Mapping[ResultKind, Callable[[Study], Artifact | None]] = {
     ResultKind.MEASUREMENTS: measurement_sr.build,
     ResultKind.KEY_OBJECT: key_object.build,
     ResultKind.HL7: oru.build,
+    ResultKind.FHIR: fhir_bundle.build,
 }
 """Those that a study has one of; the others are made of each image."""
 WITHOUT_AN_ANSWER = frozenset({ResultKind.REPORT, ResultKind.HL7, ResultKind.FHIR})

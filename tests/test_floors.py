@@ -89,6 +89,7 @@ FLOORS = {
         "problem",
     ),
     "messages": (
+        "fhir_bundle",
         "oru",
         "answer",
     ),

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from cxr_node.config.destinations import DicomDestination, Hl7Destination, HttpDestination
+from cxr_node.config.destinations import DicomDestination, DicomWebDestination, Hl7Destination, HttpDestination
 from cxr_node.result_kinds import ReportPer, ResultKind
 
 if TYPE_CHECKING:
@@ -97,11 +97,16 @@ def _http(config: Config) -> Iterator[str]:
         token_url = asked.token_url if asked is not None and asked.kind == "oauth2" else ""
         if token_url.startswith("http:") and not is_loopback(urlsplit(token_url).hostname or ""):
             yield f"{key}.authentication.token_url: is http: the secret would travel in plain text; write https"
-        if destination.verify_h is not None and destination.verify_h >= config.delivery.max_age_h:
-            yield (
-                f"{key}.verify_h: {destination.verify_h:g} is not less than delivery.max_age_h "
-                f"({config.delivery.max_age_h:g}): what is lost would be given up before it is sent again"
-            )
+        if isinstance(destination, DicomWebDestination):
+            yield from _looked_for_too_late(destination, config.delivery.max_age_h)
+
+
+def _looked_for_too_late(destination: DicomWebDestination, max_age_h: float) -> Iterator[str]:
+    if destination.verify_h is not None and destination.verify_h >= max_age_h:
+        yield (
+            f"destinations.{destination.name}.verify_h: {destination.verify_h:g} is not less than delivery.max_age_h "
+            f"({max_age_h:g}): what is lost would be given up before it is sent again"
+        )
 
 
 def _in_plain_text(listen: Listen) -> Iterator[str]:

@@ -6,10 +6,10 @@ Another kind is another class here, with a `kind` of its own, and a row in `KIND
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from cxr_node.config.http import AnyTls, Authentication, HttpTls, Url
 from cxr_node.config.network import Address, AETitle, Endpoint, Tls
@@ -223,7 +223,7 @@ class MessageDestination(Destination):
 class Hl7Destination(MessageDestination):
     """A system that takes HL7 version 2 messages over MLLP: a RIS, or an integration engine."""
 
-    kind: Literal["hl7"]
+    kind: Literal["hl7"] = "hl7"
     address: Endpoint
     tls: DestinationTls | None = None
     allow_plaintext: bool = False
@@ -252,12 +252,39 @@ class Hl7Destination(MessageDestination):
         return self.tls
 
 
+class PatientReference(StrEnum):
+    """How a FHIR server is told whose a report is."""
+
+    IDENTIFIER = "identifier"  # by the identifier alone: the server need not know the patient, and may not link it
+    SEARCH = "search"  # the one Patient that has it: where the server has none, or several, the report waits
+    CREATE = "create"  # as search; where the server has none, one is made of name, sex and birth date
+
+
+class FhirDestination(HttpDestination, MessageDestination):
+    """A FHIR R4 server that gets a report as a transaction."""
+
+    kind: Literal["fhir"] = "fhir"
+    patient: PatientReference = PatientReference.IDENTIFIER
+    patient_system: str | None = Field(default=None, pattern=r"^[A-Za-z][A-Za-z0-9+.-]*:[!-{}~]+$")
+    """URI of whoever gives Patient IDs, where the image does not name it by one."""
+
+    @model_validator(mode="after")
+    def _no_patient_is_guessed(self) -> Self:
+        if self.patient is not PatientReference.IDENTIFIER and self.patient_system is None:
+            raise ValueError(
+                f"patient: {self.patient} needs patient_system: the same number may be another's elsewhere"
+            )
+        return self
+
+
 KINDS: dict[str, type[Destination]] = {
     "dicom": DicomDestination,
     "dicomweb": DicomWebDestination,
     "hl7": Hl7Destination,
+    "fhir": FhirDestination,
 }
 AnyDestination = Annotated[
-    DicomDestination | DicomWebDestination | Hl7Destination, BeforeValidator(by_kind(KINDS, "dicom"))
+    DicomDestination | DicomWebDestination | Hl7Destination | FhirDestination,
+    BeforeValidator(by_kind(KINDS, "dicom")),
 ]
 """One destination, of any kind; validated by its kind, so that an error names that kind's keys only."""

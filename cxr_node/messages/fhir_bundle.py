@@ -10,6 +10,7 @@ resources: one Qualitative Evaluation, the Device of TID 4019, the study and the
 
 from __future__ import annotations
 
+import base64
 import json
 import uuid
 from collections.abc import Iterator
@@ -202,9 +203,7 @@ def _report(answer: Answer) -> Json:
         "resourceType": "DiagnosticReport",
         "extension": [_replaced(each) for each in answer.replaced],
         "identifier": [_dicom_uid(answer.uid)],
-        "basedOn": [
-            {"type": "ServiceRequest", "identifier": identifier} for identifier in _accession(answer.order)
-        ],
+        "basedOn": [{"type": "ServiceRequest", "identifier": identifier} for identifier in _accession(answer.order)],
         "status": "preliminary",
         "category": [_concept(("RAD", "", "Radiology"), _SECTION)],
         "code": _concept(DIAGNOSTIC_REPORT),
@@ -224,8 +223,6 @@ def _replaced(earlier: str) -> Json:
 
 def _text(answer: Answer) -> Json:
     """Every line of the report under its heading."""
-    import base64
-
     lines: list[str] = []
     heading: Code | None = None
     for line in answer.lines:

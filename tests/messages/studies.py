@@ -12,7 +12,7 @@ from tests.dicom import studies
 RIS: dict[str, Any] = {"name": "ris", "kind": "hl7", "address": "127.0.0.1:2575"}
 EHR: dict[str, Any] = {"name": "ehr", "kind": "fhir", "url": "http://127.0.0.1:8080/fhir"}
 PACS: dict[str, Any] = {"name": "pacs", "address": "PACS@127.0.0.1:104", "send": [kind.value for kind in DICOM_KINDS]}
-CONFIG = loader.parse({"spool": {"path": "."}, "destinations": [PACS, RIS], "results": {"max_heatmap_px": 1024}})
+CONFIG = loader.parse({"spool": {"path": "."}, "destinations": [PACS, RIS, EHR], "results": {"max_heatmap_px": 1024}})
 
 
 def made(case: StudyCase) -> dict[ResultKind, Artifact]:
