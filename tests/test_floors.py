@@ -28,6 +28,7 @@ LIBRARY_LIVES_IN = {
     "prometheus_client": {"node", "web"},
     "psycopg": {"node"},
     "apprise": {"web"},
+    "httpx": {"node"},
     "boto3": {"node"},
     "botocore": {"node"},
     "argon2": {"web"},

@@ -37,7 +37,7 @@ from cxr_node.domain import (
 from cxr_node.model import profile
 from cxr_node.model.profile import Profile
 from cxr_node.node.commitment import scu
-from cxr_node.node.deliver import storage_scu, transcode
+from cxr_node.node.deliver import dicomweb, dicomweb_answers, http_exchange, seen_again, storage_scu, transcode
 from cxr_node.node.ledger import commitments, ripening
 from cxr_node.node.network import association, file_meta, statuses, tls
 from cxr_node.node.network.statuses import Action
@@ -222,6 +222,14 @@ def _facts() -> dict[str, Any]:
             "batch": commitments.BATCH,
             "longest_kib": storage_scp.MAX_INFORMATION_BYTES // 1024,
         },
+        "web": {
+            "accept": dicomweb.ACCEPT,
+            "statuses": [(status, words, FATES[_fate(status)]) for status, words in dicomweb_answers.WORDS.items()],
+            "longest_kib": http_exchange.MAX_ANSWER_BYTES // 1024,
+            "first_s": seen_again.FIRST_S,
+            "longest_s": seen_again.LONGEST_S,
+            "asks": commitments.MAX_ASKS,
+        },
         "study": config.study,
         "urgent_quiet_s": ripening.URGENT_QUIET_S,
         "priors": {
@@ -336,6 +344,10 @@ def _by_class(proposed: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     for sop_class, syntax in proposed:
         found.setdefault(sop_class, []).append(syntax)
     return found
+
+
+def _fate(status: int) -> Action:
+    return Action.REFUSED if status in dicomweb_answers.REFUSED else Action.RETRY
 
 
 def _masked(row: statuses.StatusRule) -> str:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from cxr_node import resources, times
 from cxr_node.config import consistency, permissions
-from cxr_node.config.destinations import AnyDestination, DicomDestination
-from cxr_node.config.http import AnyTls
+from cxr_node.config.destinations import AnyDestination, DicomDestination, HttpDestination
+from cxr_node.config.http import AnyTls, secret_of
 from cxr_node.config.network import Address, Tls
 from cxr_node.config.schema import Config
 from cxr_node.diagnose import disk, store, thresholds
@@ -130,6 +130,8 @@ def check(config: Config, source: str) -> Iterator[CheckResult]:
         yield change("configuration", sentence)
     if keys := _tls(config):
         yield _try("private keys", partial(_private_keys, keys))
+    if any(isinstance(each, HttpDestination) and each.authentication for each in config.destinations):
+        yield _try("secrets", partial(_secrets, config))
     yield from tls_lines(config)
     for name in (config.model.profile, *config.model.others):
         yield _try("weights", partial(_weights, name))
@@ -202,6 +204,23 @@ def _private_keys(found: Sequence[AnyTls]) -> str:
     if missing := sorted(sentence for key in keys if (sentence := _unreadable(key))):
         raise ConfigError("; ".join(missing))
     return f"{', '.join(sorted(map(str, keys)))}: read by the owner only"
+
+
+def _secrets(config: Config) -> str:
+    """Say which files authenticate us at destinations; all that are missing at once."""
+    shown = [each.authentication for each in config.destinations if isinstance(each, HttpDestination)]
+    files = sorted({permissions.private_key(secret_of(each), "secret") for each in shown if each is not None})
+    if missing := [sentence for file in files if (sentence := _empty(file))]:
+        raise ConfigError("; ".join(missing))
+    return f"{', '.join(map(str, files))}: read by the owner only"
+
+
+def _empty(secret: Path) -> str | None:
+    """Why a file holds no secret; None if it does."""
+    try:
+        return None if secret.read_bytes().strip() else f"{secret}: is empty"
+    except OSError as error:
+        return f"{secret}: {(error.strerror or 'cannot be read').lower()}"
 
 
 def _unreadable(key: Path) -> str | None:

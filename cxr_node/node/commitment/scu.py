@@ -220,6 +220,17 @@ class Reports:
         if asked is None or titles.get(asked.destination) != ae_title:
             log.warning("commitment report refused ae=%r cause='no such transaction of this peer'", ae_title)
             return INVALID_ARGUMENT
+        self.apply(asked, report)
+        return SUCCESS
+
+    def apply(self, asked: Transaction, report: Report) -> None:
+        """Settle what it is about, and wake who sends again what was lost.
+
+        Raises
+        ------
+        ResourceError : the ledger cannot be written now.
+        """
+        ledger = self._ledger()
         done = commitments.answer(ledger, asked, report, lambda asks: backoff_s(self._config.delivery, max(1, asks)))
         log.log(
             logging.ERROR if done["given up"] else logging.WARNING if done["sent again"] else logging.INFO,
@@ -228,4 +239,3 @@ class Reports:
         )
         if done["sent again"]:
             wake(ledger, self._config.spool.path, Role.DELIVER)
-        return SUCCESS

@@ -102,10 +102,10 @@ def run(
 def _loops(
     context: DeliveryContext, destination: AnyDestination, compressor: PictureCompressor | None
 ) -> list[ServiceLoop]:
-    """One thread sends; where commitment is wanted, another one requests it: neither waits for the other."""
+    """One thread sends; where commitment is wanted, another one asks for it: neither waits for the other."""
     link = link_to(destination, context.config.listen.ae_title, context.refusals, compressor)
     wait_s = destination.commitment_wait_s
-    if wait_s is None or not isinstance(destination, DicomDestination):
+    if wait_s is None:
         return [Courier(context, destination, link)]
     commitment = CommitmentLoop(context, destination, wait_s)
     return [Courier(context, destination, link, commitment), commitment]

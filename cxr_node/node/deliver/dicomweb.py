@@ -15,11 +15,12 @@ from cxr_node.errors import DeliveryError
 from cxr_node.node.deliver import dicomweb_answers
 from cxr_node.node.deliver.http_client import HttpClient
 from cxr_node.node.deliver.http_exchange import PIECE_BYTES, Request
-from cxr_node.node.deliver.link import ResultFile, StoreReply
+from cxr_node.node.deliver.link import ResultFile, StaleConnectionError, StoreReply
 from cxr_node.node.network import file_meta
 from cxr_node.node.network.rejections import Refusals
 
-ACCEPT = "application/dicom+json, application/dicom+xml;q=0.5"
+ACCEPT = "application/dicom+json"
+"""Alone: Orthanc logs an error for a list. What answers in XML all the same is read."""
 _NO_SOP_CLASS = 0x0122
 _NOBODY = "2.25.0"
 """No object has it: asked for by `check`, so that no answer is about a patient."""
@@ -92,9 +93,14 @@ class DicomWebLink:
             return reply
         words = dicomweb_answers.unproven(answer)
         self._http.confused(words)
-        if is_seen(self._http, self._destination.url, uid):
-            return StoreReply(words=f"{words}; seen by QIDO-RS", is_warning=True)
-        raise DeliveryError(f"{words}, and QIDO-RS does not show it", permanent=False, answered=True)
+        try:
+            is_there = is_seen(self._http, self._destination.url, uid)
+        except DeliveryError as error:
+            sentence = f"{words}, and to QIDO-RS {error}"
+            raise DeliveryError(sentence, permanent=False, answered=True, after_s=error.after_s) from error
+        if not is_there:
+            raise DeliveryError(f"{words}, and QIDO-RS does not show it", permanent=False, answered=True)
+        return StoreReply(words=f"{words}; seen by QIDO-RS", is_warning=True)
 
 
 def is_seen(http: HttpClient, url: str, sop_instance_uid: str) -> bool:
@@ -104,7 +110,12 @@ def is_seen(http: HttpClient, url: str, sop_instance_uid: str) -> bool:
     ------
     DeliveryError : it could not be asked, or gave no answer to that.
     """
-    return dicomweb_answers.found(http.ask(_query(url, sop_instance_uid)), sop_instance_uid)
+    request = _query(url, sop_instance_uid)
+    try:
+        answer = http.ask(request)
+    except StaleConnectionError:
+        answer = http.ask(request)
+    return dicomweb_answers.found(answer, sop_instance_uid)
 
 
 def _query(url: str, sop_instance_uid: str) -> Request:

@@ -34,7 +34,7 @@ _REFERENCED, _FAILED, _OTHER = "00081199", "00081198", "0008119A"
 _WARNING_REASON, _FAILURE_REASON = "00081196", "00081197"
 _HAS_IT = 0x0111
 _PROCESSING_FAILURE = 0x0110
-_WORDS = {
+WORDS = {  # to a person; of a status that is no success
     400: "the request is malformed",
     401: "it does not accept our authentication",
     403: "our account may not do this",
@@ -50,7 +50,8 @@ _WORDS = {
     503: "it is busy",
     507: "it has no room",
 }
-_REFUSED = (400, 409, 413, 415, 422)
+REFUSED = (400, 409, 413, 415, 422)
+"""Statuses that are about the object; all others are about the server, or the way to it."""
 
 Item = dict[str, Any]
 
@@ -95,12 +96,12 @@ def unproven(answer: Answer) -> str:
 
 def refusal(answer: Answer) -> DeliveryError:
     """What a status that is no success means."""
-    words = _WORDS.get(answer.status)
+    words = WORDS.get(answer.status)
     if answer.status // 100 == 3:
         words = "a redirect, which is not followed; write the URL that it leads to"
     elif words is None:
         words = "a fault of the server" if answer.status >= 500 else "it refuses"
-    sentence, permanent = f"{answer.words}: {words}", answer.status in _REFUSED
+    sentence, permanent = f"{answer.words}: {words}", answer.status in REFUSED
     return DeliveryError(sentence, permanent=permanent, answered=True, after_s=None if permanent else answer.after_s)
 
 

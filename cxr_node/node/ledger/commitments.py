@@ -58,16 +58,20 @@ class Transaction:
     uid: str
     destination: str
     references: tuple[tuple[str, str], ...] = ()
+    due_since: Mapping[str, datetime] = field(default_factory=dict)
+    """By SOP Instance UID."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What an N-EVENT-REPORT says."""
+    """What an N-EVENT-REPORT says, or what QIDO-RS shows."""
 
     transaction_uid: str
     committed: tuple[str, ...]
     failed: Mapping[str, int] = field(default_factory=dict)
     """Failure Reason by SOP Instance UID."""
+    by_query: bool = False
+    """Nobody reported it: we looked."""
 
 
 def expect(connection: sa.Connection, delivery_id: int, destination: str, now: datetime) -> None:
@@ -104,7 +108,8 @@ def begin(ledger: Ledger, destination: str) -> Transaction | None:
         values |= {"not_before": now + timedelta(seconds=UNANSWERED_S), "first_due_at": again}
         _set(connection, [row["delivery_id"] for row in rows], values)
     references = tuple((row["sop_class_uid"], row["sop_instance_uid"]) for row in rows)
-    return Transaction(id=row_id, uid=uid, destination=destination, references=references)
+    since = {row["sop_instance_uid"]: row["first_due_at"] for row in rows}
+    return Transaction(id=row_id, uid=uid, destination=destination, references=references, due_since=since)
 
 
 def acknowledged(ledger: Ledger, asked: Transaction, wait_s: float) -> None:
@@ -168,12 +173,19 @@ def answer(ledger: Ledger, asked: Transaction, report: Report, delay_s: Callable
     with ledger.database.writing() as connection:
         rows = connection.execute(named.with_for_update(of=promises)).mappings().all()
         good = [row for row in rows if row["sop_instance_uid"] not in report.failed and _may_commit(row["state"])]
-        _commit(connection, asked, good, ledger.now())
+        _commit(
+            connection,
+            asked,
+            good,
+            ledger.now(),
+            "seen by QIDO-RS" if report.by_query else f"in transaction {asked.uid}",
+        )
         done["committed"] = len(good)
         for row in rows:
             reason = report.failed.get(row["sop_instance_uid"])
             if reason is not None and row["state"] in OPEN and row["commitment_id"] == asked.id:
-                done[_fail(connection, row, reason, ledger.now(), delay_s(row["asks"]))] += 1
+                words = "not seen by QIDO-RS" if report.by_query else f"commitment failed: 0x{reason:04X}"
+                done[_fail(connection, row, reason, words, ledger.now(), delay_s(row["asks"]))] += 1
     return done
 
 
@@ -247,16 +259,17 @@ def _set(connection: sa.Connection, delivery_ids: Sequence[int], values: Mapping
     connection.execute(sa.update(promises).where(promises.c.delivery_id.in_(delivery_ids)).values(**values))
 
 
-def _commit(connection: sa.Connection, asked: Transaction, rows: Sequence[sa.RowMapping], now: datetime) -> None:
+def _commit(
+    connection: sa.Connection, asked: Transaction, rows: Sequence[sa.RowMapping], now: datetime, words: str
+) -> None:
     values = {"state": PromiseState.COMMITTED, "commitment_id": asked.id, "settled_at": now}
     _set(connection, [row["delivery_id"] for row in rows], values | {"failure_reason": None, "detail": None})
     for row in rows:
-        _tell(connection, row, now, "committed", f"in transaction {asked.uid}")
+        _tell(connection, row, now, "committed", words)
 
 
-def _fail(connection: sa.Connection, row: sa.RowMapping, reason: int, now: datetime, delay_s: float) -> str:
+def _fail(connection: sa.Connection, row: sa.RowMapping, reason: int, words: str, now: datetime, delay_s: float) -> str:
     """The destination lost an object that it accepted: send the same bytes again, unless that is hopeless."""
-    words = f"commitment failed: 0x{reason:04X}"
     if reason in HOPELESS or row["asks"] >= MAX_ASKS or not _send_again(connection, row, words, now, delay_s):
         words += f", {HOPELESS[reason]}" if reason in HOPELESS else ""
         values = {"state": PromiseState.UNCOMMITTED, "failure_reason": reason, "detail": words, "settled_at": now}

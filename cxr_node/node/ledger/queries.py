@@ -106,7 +106,7 @@ class DeliveryRow:
     committed_at: datetime | None
     commitment_detail: str | None
     seen_again_at: datetime | None
-    """When the object last came back to us from the destination, which therefore holds it."""
+    """When the object last came back to us from the destination, or was seen there, which therefore holds it."""
     why: str | None = None
     """What it waits for (`waiting`); None if it does not wait or was not looked up."""
 
@@ -341,7 +341,9 @@ def _delivery(connection: sa.Connection, row: sa.RowMapping, titles: Mapping[str
         instances.c.sop_instance_uid == row["sop_instance_uid"],
         instances.c.calling_ae_title == (titles.get(row["destination"]) or None),  # "": it has no AE title
     )
-    told = dict(row) | {"state": DeliveryState(row["state"]), "seen_again_at": connection.scalar(back)}
+    has_title = titles.get(row["destination"]) != ""
+    seen_at = connection.scalar(back) if has_title else row["committed_at"]  # without one it is looked for there
+    told = dict(row) | {"state": DeliveryState(row["state"]), "seen_again_at": seen_at}
     told["why"] = None
     told["commitment"] = row["commitment"] and PromiseState(row["commitment"])
     return DeliveryRow(**pick(DeliveryRow, told))
