@@ -164,12 +164,12 @@ def _doubt(answer: Answer, doubt: Doubt) -> dict[int, str]:
 
 
 def _texts(answer: Answer, concept: Code, lines: list[Line]) -> Iterator[dict[int, str]]:
-    """A row for each line that is about one image of several; else one row, whose repetitions are lines (2.A.78)."""
+    """A row for each line that is about one image of several; else one row of formatted text (FT: TX may be short)."""
     if all(len(line.images) == 1 for line in lines) and len(answer.images) > 1:
         for line in lines:
-            yield _row(answer, "TX", concept, escaped(line.text), str(line.images[0]))
+            yield _row(answer, "FT", concept, escaped(line.text), str(line.images[0]))
     else:
-        yield _row(answer, "TX", concept, "~".join(escaped(line.text) for line in lines))
+        yield _row(answer, "FT", concept, escaped("\n".join(line.text for line in lines)))
 
 
 def _algorithm(answer: Answer, algorithm: Algorithm, number: str) -> Iterator[dict[int, str]]:
@@ -178,7 +178,7 @@ def _algorithm(answer: Answer, algorithm: Algorithm, number: str) -> Iterator[di
     if algorithm.parameters:
         said[ALGORITHM_PARAMETERS] = list(algorithm.parameters)
     for concept, values in said.items():
-        kind = "TX" if max(map(len, values)) > _MAX_ST_CHARS else "ST"
+        kind = "FT" if max(map(len, values)) > _MAX_ST_CHARS else "ST"
         yield _row(answer, kind, concept, "~".join(map(escaped, values)), number) | {18: device}
 
 
