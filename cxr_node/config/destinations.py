@@ -153,6 +153,8 @@ class HttpDestination(Destination):
     authentication: Authentication | None = None
     allow_plaintext: bool = False
     """Send results over http to another machine."""
+    proxy: Url | None = None
+    """The HTTP proxy on the way to it, and to its token server; None: none, whatever the environment says."""
 
     @property
     def where(self) -> str:

@@ -75,8 +75,16 @@ class Archive:
 
         self.starts += 1
         arguments = (self._file, self.address.port, self.temper, self._seed + self.starts)
-        self._process = FORKS.Process(target=run, args=arguments, daemon=True)
+        self._process = FORKS.Process(target=self._target(), args=arguments, daemon=True)
         self._process.start()
+
+    @property
+    def configured(self) -> dict[str, Any]:
+        """As a destination of the node."""
+        return {"address": str(self.address)}
+
+    def _target(self) -> Callable[..., None]:
+        return run
 
     def kill(self) -> None:
         """SIGKILL."""

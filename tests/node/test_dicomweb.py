@@ -10,7 +10,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -490,6 +490,7 @@ def test_a_token_that_is_refused_is_renewed_once(
     [
         (Reply(status=401, body={"error": "invalid_client"}), "HTTP 401, invalid_client"),
         (Reply(status=400, body={"error": "Patient Name <b>"}), "HTTP 400"),
+        (Reply(status=400, body={"error": ["Patient"]}), "HTTP 400"),
         (Reply(status=503, headers={"Retry-After": "9"}), "HTTP 503, and no JSON"),
         (Reply(body={"token_type": "Bearer"}), "HTTP 200"),
         (Reply(body={"access_token": "a b\r\nX: y"}), "holds no token of visible ASCII characters"),
@@ -555,6 +556,64 @@ def test_tls_also_ends_at_its_deadline(link_to: Opened, tmp_path: Path) -> None:
     origin = Origin(answer=lambda asked, number: Reply(raw=drip))
     link = link_to(origin, tls=server.server(), tls_files=node.tls(), timeout_s=1.0)
     assert str(refused(link)) == "no answer within 1 s"
+
+
+# --- through a proxy ---
+
+
+def tunnel(connections: list[bytes]) -> Callable[[socket.socket], None]:
+    """An HTTP proxy for one connection: CONNECT, and what comes is handed on, both ways."""
+
+    def behave(client: socket.socket) -> None:
+        request = b""
+        while b"\r\n\r\n" not in request:
+            request += client.recv(65536)
+        connections.append(request.split(b"\r\n")[0])
+        host, _, port = request.split()[1].decode().partition(":")
+        with socket.create_connection((host, int(port))) as server:
+            client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            back = threading.Thread(target=_hand_on, args=(server, client), daemon=True)
+            back.start()
+            _hand_on(client, server)
+            back.join(5)
+
+    return behave
+
+
+def _hand_on(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while piece := source.recv(65536):
+            target.sendall(piece)
+        target.shutdown(socket.SHUT_WR)
+
+
+def test_through_a_proxy_and_still_ended_at_the_deadline(link_to: Opened, tmp_path: Path) -> None:
+    ours, connections = Authority(tmp_path), list[bytes]()
+    server, node = ours.issue("server"), ours.issue("node")
+    with peers.raw_peer(tunnel(connections)) as address:
+        proxy = f"http://127.0.0.1:{address.port}"
+        origin = Origin()
+        link = link_to(origin, tls=server.server(), tls_files=node.tls(), proxy=proxy)
+        assert [send(link).words for _ in range(2)] == ["HTTP 200"] * 2
+        assert connections == [f"CONNECT {origin.url.split('/')[2]} HTTP/1.1".encode()]
+        link.close()
+        dripping = Origin(answer=lambda asked, number: Reply(raw=drip))
+        slow = link_to(dripping, tls=server.server(), tls_files=node.tls(), proxy=proxy, timeout_s=1.0)
+        assert str(refused(slow)) == "no answer within 1 s"
+
+
+def test_a_proxy_that_refuses(link_to: Opened, tmp_path: Path) -> None:
+    def refuse(client: socket.socket) -> None:
+        client.recv(65536)
+        client.sendall(b"HTTP/1.1 407 Tell CANARY^PATIENT\r\nContent-Length: 0\r\n\r\n")
+
+    ours = Authority(tmp_path)
+    with peers.raw_peer(refuse) as address:
+        proxy = f"http://127.0.0.1:{address.port}"
+        link = link_to(Origin(), tls=ours.issue("server").server(), tls_files={"ca": str(ours.pem)}, proxy=proxy)
+        with pytest.raises(UnreachableError) as raised:
+            send(link)
+    assert str(raised.value) == "no connection: the proxy refuses it (HTTP 407)"
 
 
 # --- what `check` asks ---

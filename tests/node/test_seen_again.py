@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import signal
 import socket
@@ -21,9 +22,10 @@ from rich.console import Console
 
 from cxr_node.cli import ledger_tables
 from cxr_node.config.schema import Config
-from cxr_node.node.deliver import seen_again
+from cxr_node.node.audit import recorder
+from cxr_node.node.deliver import courier, seen_again
 from cxr_node.node.ledger import commitments, queries
-from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
 from cxr_node.node.ledger.queries import DeliveryRow
 from cxr_node.node.ledger.states import PromiseState
 from tests.node import origin_servers, peers, workplace
@@ -212,6 +214,42 @@ def test_a_search_that_fails_in_the_middle_keeps_what_was_seen(tmp_path: Path) -
             answered.set()
             assert stand(settings, PromiseState.COMMITTED)
     assert all(len(many) == 1 for many in origin.stored.values())
+
+
+def test_no_patient_in_log_audit_url_or_header(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Not even where the server quotes one in its answer."""
+    caplog.set_level(logging.DEBUG)
+    quoted = b'{"error": "CANARY^TEST has no study"}'
+
+    def moody(asked: Asked, number: int) -> Reply:
+        media_type = {"Content-Type": "application/json", "X-Patient": "CANARY"}
+        if number == 1:
+            return Reply(status=409, body=quoted, headers=media_type)
+        if number in (2, 3):
+            return Reply(status=503 if number == 2 else 200, body=quoted, headers=media_type)
+        return Reply(body=module([reference(asked.uid)]), keeps=True)
+
+    origin, stop = Origin(answer=moody), threading.Event()
+    with origin_servers.serving(origin) as url:
+        settings = config(tmp_path, url, verify_h=1)
+        judged(settings, 1)
+        with recorder.recording(settings, "deliver") as audit:
+            thread = threading.Thread(target=courier.run, args=(settings, stop, None, audit))
+            thread.start()
+            came = settled(settings, "DEAD") and workplace.eventually(
+                lambda: [row.commitment for row in rows(settings)].count(PromiseState.COMMITTED) == 2
+            )
+            stop.set()
+            thread.join(30)
+    assert came
+    trail = b"".join(path.read_bytes() for path in sorted((tmp_path / "spool" / "audit").glob("*.log")))
+    assert url.split("//")[1].split(":")[0].encode() in trail
+    written = trail + caplog.text.encode() + (settings.spool.path / FILE_NAME).read_bytes()
+    assert all(b"CANARY" in asked.content for asked in origin.asked if asked.method == "POST"), "the test is blind"
+    assert b"CANARY" not in written
+    assert all("CANARY" not in f"{asked.target}{asked.headers}" for asked in origin.asked)
+    ours = {row.sop_instance_uid for row in rows(settings)}
+    assert {uid for asked in origin.asked for uid in asked.query.get("SOPInstanceUID", [])} <= ours
 
 
 REPEATS = {"before it is read": {0}, "before the answer": {1}, "after the answer": {0, 1}}

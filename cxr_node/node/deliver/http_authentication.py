@@ -27,7 +27,10 @@ from cxr_node.node.deliver.http_exchange import Answer, Exchanger, Request
 _MAX_SECRET_BYTES = 65536
 _EARLY_S = 30.0  # a token ends at the server's clock, in the middle of a long object perhaps
 _UNSTATED_S = 300.0  # RFC 6749 5.1: expires_in may be missing
-_ERROR = re.compile(r"[a-z_]{1,40}")  # RFC 6749 5.2: invalid_client and its like; anything else is not repeated
+_ERRORS = (
+    *("invalid_request", "invalid_client", "invalid_grant", "unauthorized_client"),
+    *("unsupported_grant_type", "invalid_scope"),
+)  # RFC 6749 5.2; other words of a token server are not repeated
 _TOKEN = re.compile(r"[!-~]+")
 
 
@@ -48,7 +51,7 @@ class Authorization(Protocol):
         ...
 
 
-def authorization(authentication: Authentication | None, timeout_s: float) -> Authorization:
+def authorization(authentication: Authentication | None, timeout_s: float, proxy: str | None = None) -> Authorization:
     """Make what shows it.
 
     Raises
@@ -63,7 +66,7 @@ def authorization(authentication: Authentication | None, timeout_s: float) -> Au
         case BearerAuthentication():
             return _Bearer(authentication)
         case OAuth2Authentication():
-            return _ClientCredentials(authentication, timeout_s)
+            return _ClientCredentials(authentication, timeout_s, proxy)
 
 
 class _Nothing:
@@ -104,10 +107,10 @@ class _Bearer:
 class _ClientCredentials:
     """RFC 6749 4.4; the client is authenticated by HTTP Basic, which every token server must support (2.3.1)."""
 
-    def __init__(self, settings: OAuth2Authentication, timeout_s: float) -> None:
+    def __init__(self, settings: OAuth2Authentication, timeout_s: float, proxy: str | None) -> None:
         self._settings = settings
         self._file = permissions.private_key(settings.client_secret, "client secret")
-        self._exchanger = Exchanger(HttpTls(ca=settings.ca), timeout_s)
+        self._exchanger = Exchanger(HttpTls(ca=settings.ca), timeout_s, proxy)
         self._timeout_s = timeout_s
         self._token = ""
         self._ends_at = 0.0
@@ -177,4 +180,4 @@ def _token(value: object, where: str) -> str:
 
 def _reason(answer: object) -> str:
     error = answer.get("error") if isinstance(answer, dict) else None
-    return f", {error}" if isinstance(error, str) and _ERROR.fullmatch(error) else ""
+    return f", {error}" if error in _ERRORS else ""

@@ -24,8 +24,8 @@ class HttpClient:
 
     def __init__(self, destination: HttpDestination, refusals: Refusals | None = None) -> None:
         self._destination = destination
-        self._exchanger = Exchanger(destination.tls, destination.timeout_s)
-        self._authorization = authorization(destination.authentication, destination.timeout_s)
+        self._exchanger = Exchanger(destination.tls, destination.timeout_s, destination.proxy)
+        self._authorization = authorization(destination.authentication, destination.timeout_s, destination.proxy)
         self._refusals = refusals or Refusals()
 
     def authorize(self) -> None:

@@ -79,9 +79,10 @@ class Exchanger:
     ConfigError : a certificate or key cannot be used.
     """
 
-    def __init__(self, settings: HttpTls | None, timeout_s: float) -> None:
+    def __init__(self, settings: HttpTls | None, timeout_s: float, proxy: str | None = None) -> None:
         self._renewed = tls.Renewed(settings or HttpTls(), tls.client_tls)
         self._timeout_s = timeout_s
+        self._proxy = proxy
         self._client: httpx.Client | None = None
         self._stream: Any = None  # httpcore's, of the connection in use
         self._is_fresh = True
@@ -104,7 +105,12 @@ class Exchanger:
         if self._client is None:
             limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=None)
             self._client = httpx.Client(
-                verify=self._renewed.context(), trust_env=False, timeout=self._timeout_s, limits=limits, headers=_COMMON
+                verify=self._renewed.context(),
+                trust_env=False,
+                proxy=self._proxy,
+                timeout=self._timeout_s,
+                limits=limits,
+                headers=_COMMON,
             )
         self._is_fresh = False
         with self._deadline(limit_s) as passed:
@@ -139,6 +145,8 @@ class Exchanger:
         cause = _cause(error)
         if isinstance(cause, ssl.SSLError) and (self._is_fresh or isinstance(error, httpx.ConnectError)):
             return TlsFailedError(f"no connection: TLS failed: {tls.why(cause)}")
+        if isinstance(error, httpx.ProxyError):
+            return UnreachableError(f"no connection: the proxy refuses it ({_status(error)})")
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
             words = cause.strerror if cause is not None else None
             return UnreachableError(f"no connection: {(words or 'timed out').lower()}")
@@ -150,7 +158,7 @@ class Exchanger:
         return DeliveryError(words, permanent=False)
 
     def _trace(self, event: str, told: dict[str, Any]) -> None:
-        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+        if event.endswith(("connect_tcp.complete", "start_tls.complete")):  # to the server, or through a proxy
             self._is_fresh, self._stream = True, told["return_value"]
 
     @contextmanager
@@ -200,6 +208,12 @@ def retry_after_s(value: str, now: datetime) -> float | None:
     except (ValueError, OverflowError):
         return None
     return max(0.0, ((at if at.tzinfo else at.replace(tzinfo=UTC)) - now).total_seconds())
+
+
+def _status(error: httpx.ProxyError) -> str:
+    """The status of a proxy, without its words."""
+    status = str(error)[:3]
+    return f"HTTP {status}" if status.isdecimal() else "no HTTP"
 
 
 def _cause(error: BaseException) -> OSError | None:
