@@ -230,7 +230,7 @@ def _studies(config: Config) -> Iterator[str]:
         if config.priors is not None:
             yield "priors: are told in reports of studies alone, and every destination has report_per: image"
         return
-    if config.priors is not None and ResultKind.REPORT not in wanted:
+    if config.priors is not None and not wanted & {ResultKind.REPORT, ResultKind.HL7, ResultKind.FHIR}:
         yield "priors: are told in the report, and no destination with report_per: study is sent report; add it to send"
     if study.quiet_s < SHORT_QUIET_S:
         yield (

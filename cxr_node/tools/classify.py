@@ -94,14 +94,15 @@ def _name(image: Path) -> str:
 
 
 def _file_name(name: str, kind: ResultKind) -> str:
-    return f"{name}.{kind}{SHAPES[kind].suffix}"
+    suffix = SHAPES[kind].suffix
+    return f"{name}{suffix}" if suffix == f".{kind}" else f"{name}.{kind}{suffix}"
 
 
 def _digest(*parts: bytes) -> str:
     return sha256(b"".join(parts)).hexdigest()[:_DIGEST_CHARACTERS]
 
 
-_NOT_IMAGES = frozenset({".csv", ".html", ".json", ".md", ".txt", ".xml", ".yaml", ".yml"})
+_NOT_IMAGES = frozenset({".csv", ".hl7", ".html", ".json", ".md", ".txt", ".xml", ".yaml", ".yml"})
 """Passed over when a folder is walked; anything else there is meant to be an image and gets an answer."""
 
 
