@@ -28,6 +28,7 @@ from cxr_node.domain import (
     Radiograph,
 )
 from cxr_node.errors import InstanceError
+from cxr_node.messages import check as messages_check
 from cxr_node.messages import fhir_bundle, oru
 from cxr_node.outcome import (
     Artifact,
@@ -78,6 +79,7 @@ def report_study(case: StudyCase, config: Config, kinds: frozenset[ResultKind] |
     made = (build(study) for kind, build in STUDY_BUILDERS.items() if kind in wanted)
     artifacts = tuple(artifact for artifact in made if artifact is not None)
     check.require_sound_study(artifacts, study)
+    messages_check.require_sound(artifacts, study)
     return StudyReport(verdict=study.verdict, artifacts=artifacts)
 
 

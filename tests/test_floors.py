@@ -90,7 +90,7 @@ FLOORS = {
         "problem",
     ),
     "messages": (
-        "fhir_bundle",
+        "check fhir_bundle",
         "oru",
         "answer",
     ),
