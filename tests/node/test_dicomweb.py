@@ -180,12 +180,11 @@ LOGIN = Reply(body=b"<html>Please log in</html>", headers={"Content-Type": "text
         (Reply(body={"00081199": 7}), "does not name the object"),
         (Reply(body=module([reference("1.2.3")])), "does not name the object"),
         (Reply(status=202, body=module([])), "does not name the object"),
-        (Reply(status=409, body=module(failed=[reference(UID, **{"00081197": 0xB00E})])), "does not name the object"),
     ],
 )
 @pytest.mark.parametrize("keeps", [True, False])
 def test_an_answer_that_proves_nothing_is_looked_up(link_to: Opened, reply: Reply, words: str, keeps: bool) -> None:
-    """Azure answers 409 and 0xB00E where it has the object; a login page answers 200 and has nothing."""
+    """A login page answers 200, too, and has nothing."""
     kept = Reply(status=reply.status, body=reply.body, headers=reply.headers, keeps=keeps)
     origin, refusals = Origin(answer=lambda asked, number: kept), Refusals()
     link = link_to(origin, refusals)
@@ -200,6 +199,19 @@ def test_an_answer_that_proves_nothing_is_looked_up(link_to: Opened, reply: Repl
         assert "QIDO-RS does not show it" in str(error)
     assert refusals.totals[Cause.DESTINATION_CONFUSED] == 1
     assert origin.asked[-1].target == f"/dicom-web/instances?SOPInstanceUID={UID}"
+
+
+@pytest.mark.parametrize("reason", [0xB00E, 0x0110])
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_failure_that_says_little_is_looked_up(link_to: Opened, reason: int, keeps: bool) -> None:
+    """Azure answers 0xB00E, and others a general failure, where an earlier try has left the object there."""
+    failed = Reply(status=409, body=module(failed=[reference(UID, **{"00081197": reason})]), keeps=keeps)
+    link = link_to(Origin(answer=lambda asked, number: failed))
+    if keeps:
+        assert send(link).words.endswith("; seen by QIDO-RS")
+    else:
+        error = refused(link)
+        assert (error.permanent, error.status) == (False, reason)
 
 
 def test_qido_that_shows_other_objects_shows_nothing(link_to: Opened) -> None:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,7 @@ def test_what_is_seen_is_proven_and_trace_says_when(tmp_path: Path) -> None:
     assert all(len(many) == 1 for many in origin.stored.values()), "not sent again: it is only late"
     told = story(settings)
     assert all(row.seen_again_at == row.committed_at is not None for row in told.deliveries)
-    assert {row.asks for row in told.deliveries} == {1}
+    assert {row.asks for row in told.deliveries} == {0}, "what is only late does not count"
     assert sum(event.detail.endswith("at cloud: seen by QIDO-RS") for event in told.events) == 3
     console = Console(file=io.StringIO(), width=200)
     console.print(ledger_tables.story(told, {}))
@@ -189,6 +190,31 @@ def test_what_is_lost_again_and_again_is_told_to_a_person(tmp_path: Path) -> Non
             assert stand(settings, PromiseState.UNCOMMITTED, 1)
     assert sum(asked.method == "POST" for asked in origin.asked) == commitments.MAX_ASKS
     assert [row.commitment_detail for row in rows(settings)] == ["not seen by QIDO-RS"]
+
+
+def test_a_look_that_a_kill_ended_does_not_count(tmp_path: Path) -> None:
+    """Found by fifty kills: after three of them an object that was there was given up."""
+    origin, gone = Origin(), threading.Event()
+    shown = origin._find
+    origin.find = lambda asked: shown(asked) if gone.is_set() else Reply(status=503)
+    with origin_servers.serving(origin) as url:
+        settings = config(tmp_path, url, verify_h=1)
+        judged(settings, 1)
+        with delivering(settings):
+            assert settled(settings, "DELIVERED")
+        gone.set()
+        with reading(settings) as ledger:
+            now = ledger.now
+            for minutes in (60, 70, 80, 90):
+                ledger.now = lambda later=timedelta(minutes=minutes): now() + later
+                begun = commitments.begin(ledger, "cloud", by_query=True)
+                assert begun is not None
+                assert len(begun.references) == 3
+                assert commitments.give_up(ledger, "cloud", 72) == 0
+            commitments.postpone(ledger, begun, -24 * 3600, "broke off")
+        with delivering(settings):
+            assert stand(settings, PromiseState.COMMITTED)
+    assert all(len(many) == 1 for many in origin.stored.values())
 
 
 def test_a_search_that_fails_in_the_middle_keeps_what_was_seen(tmp_path: Path) -> None:

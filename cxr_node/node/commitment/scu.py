@@ -77,6 +77,9 @@ class ReportError(CxrNodeError):
 class CommitmentScu:
     """Requests commitment from one destination. For one thread; pynetdicom calls `take_report` in another."""
 
+    words = "asked for commitment"
+    by_query = False
+
     def __init__(
         self,
         destination: DicomDestination,
@@ -234,8 +237,9 @@ class Reports:
         done = commitments.answer(ledger, asked, report, lambda asks: backoff_s(self._config.delivery, max(1, asks)))
         log.log(
             logging.ERROR if done["given up"] else logging.WARNING if done["sent again"] else logging.INFO,
-            "commitment reported destination=%s committed=%d sent_again=%d accepted_not_committed=%d transaction=%s",
-            *(asked.destination, done["committed"], done["sent again"], done["given up"], asked.uid),
+            "%s destination=%s committed=%d sent_again=%d accepted_not_committed=%d transaction=%s",
+            *("looked up" if asked.by_query else "commitment reported", asked.destination),
+            *(done["committed"], done["sent again"], done["given up"], asked.uid),
         )
         if done["sent again"]:
             wake(ledger, self._config.spool.path, Role.DELIVER)

@@ -24,6 +24,11 @@ log = logging.getLogger(__name__)
 class Asker(Protocol):
     """Asks one destination. For one thread."""
 
+    words: str
+    """What it does, for the log."""
+    by_query: bool
+    """Whether it settles a transaction itself: what breaks off then does not count as a question."""
+
     def request(self, asked: Transaction) -> None:
         """Ask for the objects of a transaction; who reports settles them in the ledger.
 
@@ -82,7 +87,7 @@ class CommitmentLoop(ServiceLoop):
             return Pause(due_s, is_fixed=True)
         if lost := commitments.give_up(ledger, self.name, self._context.config.delivery.max_age_h):
             log.error("accepted, not committed destination=%s objects=%d no answer came", self.name, lost)
-        request = commitments.begin(ledger, self.name)
+        request = commitments.begin(ledger, self.name, by_query=self._asker.by_query)
         if request is None:
             return NO_PAUSE
         try:
@@ -97,8 +102,8 @@ class CommitmentLoop(ServiceLoop):
         self._breaker.answered()
         commitments.acknowledged(ledger, request, self._wait_s)
         log.info(
-            "asked for commitment destination=%s objects=%d transaction=%s",
-            *(self.name, len(request.references), request.uid),
+            "%s destination=%s objects=%d transaction=%s",
+            *(self._asker.words, self.name, len(request.references), request.uid),
         )
         return NO_PAUSE
 

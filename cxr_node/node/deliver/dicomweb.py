@@ -89,18 +89,28 @@ class DicomWebLink:
     def _store(self, file: ResultFile) -> StoreReply:
         uid = _sop_instance_uid(file.content)
         answer = self._http.ask(_store_request(self._destination.url, file.content), len(file.content))
-        if (reply := dicomweb_answers.stored(answer, uid)) is not None:
+        try:
+            reply = dicomweb_answers.stored(answer, uid)
+        except DeliveryError as error:
+            if not dicomweb_answers.says_little(error.status):
+                raise
+            return self._looked_up(uid, str(error), error.status)
+        if reply is not None:
             return reply
         words = dicomweb_answers.unproven(answer)
         self._http.confused(words)
+        return self._looked_up(uid, words)
+
+    def _looked_up(self, uid: str, words: str, status: int | None = None) -> StoreReply:
+        """The answer leaves open whether it is there; `words` and `status` are what it said."""
+        after_s = None
         try:
-            is_there = is_seen(self._http, self._destination.url, uid)
+            if is_seen(self._http, self._destination.url, uid):
+                return StoreReply(words=f"{words}; seen by QIDO-RS", status=status, is_warning=True)
+            words += ", and QIDO-RS does not show it"
         except DeliveryError as error:
-            sentence = f"{words}, and to QIDO-RS {error}"
-            raise DeliveryError(sentence, permanent=False, answered=True, after_s=error.after_s) from error
-        if not is_there:
-            raise DeliveryError(f"{words}, and QIDO-RS does not show it", permanent=False, answered=True)
-        return StoreReply(words=f"{words}; seen by QIDO-RS", is_warning=True)
+            words, after_s = f"{words}, and to QIDO-RS {error}", error.after_s
+        raise DeliveryError(words, permanent=False, status=status, answered=True, after_s=after_s)
 
 
 def is_seen(http: HttpClient, url: str, sop_instance_uid: str) -> bool:

@@ -7,7 +7,7 @@ A status alone proves nothing: a proxy or a login page answers 200 as well. What
 | 200 or 202, our UID in Referenced SOP Sequence | delivered, with a warning where Warning Reason says so |
 | our UID in Failed SOP Sequence, or an item without a UID | by Failure Reason, as a C-STORE status (`statuses`) |
 | 2xx without body, of another type, without our UID | looked for by QIDO-RS: delivered if it is there, else repeated |
-| a Failure Reason that is a warning or no failure (0xB00E of Azure: it has it already) | the same |
+| a Failure Reason that is a warning (0xB00E of Azure: it has it already), or 0x0110, which says nothing | the same |
 | 400, 409, 413, 415, 422 without Failure Reason | DEAD: the same bytes would get the same answer |
 | 401 | once more with a new token or file, then as 403 |
 | 3xx (not followed), 403, 404, 405 and all other 4xx, 429, 5xx | repeated, after Retry-After where it says so |
@@ -85,6 +85,11 @@ def stored(answer: Answer, sop_instance_uid: str) -> StoreReply | None:
     return StoreReply(words=words, status=told.warning, is_warning=True)
 
 
+def says_little(reason: int | None) -> bool:
+    """Whether a Failure Reason leaves open that the object is there, from an earlier try whose answer was lost."""
+    return reason == _PROCESSING_FAILURE or (reason is not None and judge(reason).action is Action.DELIVERED)
+
+
 def unproven(answer: Answer) -> str:
     """Why an answer proves nothing, for people."""
     if not answer.content:
@@ -123,12 +128,10 @@ def found(answer: Answer, sop_instance_uid: str) -> bool:
     return any(_first(item, _SOP_INSTANCE_UID) == sop_instance_uid for item in items)
 
 
-def _by_reason(answer: Answer, reason: int) -> StoreReply | None:
+def _by_reason(answer: Answer, reason: int) -> StoreReply:
     rule = judge(reason)
     if reason == _HAS_IT:
         return StoreReply(words=f"{answer.words} {rule.words}", status=reason)
-    if rule.action is Action.DELIVERED:  # a failure that is none, as of Azure for a UID that it has
-        return None
     permanent = rule.action is Action.REFUSED
     sentence = f"{answer.words}, Failure Reason 0x{reason:04X}: {rule.words}"
     raise DeliveryError(

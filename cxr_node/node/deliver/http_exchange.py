@@ -116,10 +116,14 @@ class Exchanger:
         with self._deadline(limit_s) as passed:
             try:
                 return self._exchange(self._client, request)
-            except (httpx.HTTPError, httpx.StreamError, OSError, DeliveryError) as error:
+            except DeliveryError:
+                self.close()
+                raise
+            except (httpx.HTTPError, httpx.StreamError, OSError) as error:
                 self.close()
                 if passed.is_set() or isinstance(error, httpx.ReadTimeout | httpx.WriteTimeout):
-                    raise LateError(f"no answer within {limit_s:.0f} s", permanent=False) from error
+                    waited_s = limit_s if passed.is_set() else self._timeout_s
+                    raise LateError(f"no answer within {waited_s:.0f} s", permanent=False) from error
                 raise self._told(error) from error
 
     def _exchange(self, client: httpx.Client, request: Request) -> Answer:
@@ -140,8 +144,6 @@ class Exchanger:
 
     def _told(self, error: Exception) -> DeliveryError:
         """What an exception means; in our own words, for httpx's quote the peer."""
-        if isinstance(error, DeliveryError):
-            return error
         cause = _cause(error)
         if isinstance(cause, ssl.SSLError) and (self._is_fresh or isinstance(error, httpx.ConnectError)):
             return TlsFailedError(f"no connection: TLS failed: {tls.why(cause)}")

@@ -34,6 +34,9 @@ class SeenAgain:
     ConfigError : a certificate, key or secret cannot be used.
     """
 
+    words = "looked for by QIDO-RS"
+    by_query = True
+
     def __init__(
         self, context: DeliveryContext, destination: DicomWebDestination, wait_s: float, reports: Reports
     ) -> None:
@@ -57,7 +60,7 @@ class SeenAgain:
             now = self._ledger.now()
             lost = dict.fromkeys((uid for uid in missing if now - asked.due_since[uid] >= self._wait), _NO_SUCH_OBJECT)
             if seen or lost:
-                report = Report(transaction_uid=asked.uid, committed=tuple(seen), failed=lost, by_query=True)
+                report = Report(transaction_uid=asked.uid, committed=tuple(seen), failed=lost)
                 self._reports.apply(asked, report)
         ages = [(now - asked.due_since[uid]).total_seconds() for uid in missing if uid not in lost]
         pause_s = min(max(FIRST_S, min(ages, default=0.0) / 2), LONGEST_S)
