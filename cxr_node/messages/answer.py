@@ -154,7 +154,9 @@ def _reason(reason: AbstainReason) -> Code:
 
 
 def _algorithms(study: Study) -> Iterator[Algorithm]:
-    for device in study.devices:
+    """The one that decided first."""
+    decided = study.decisive.device_uid
+    for device in sorted(study.devices, key=lambda each: each.device_uid != decided):
         parameters = measurement_sr.algorithm_parameters(device) if study.images else {}
         yield Algorithm(
             name=device.model_name,
