@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -52,14 +53,14 @@ def judge(content: bytes, origin: Origin, config: Config, precedent: Precedent) 
     return Reported(finding=ledgers.finding(), artifacts=(), judgement=workplace.judgement(number))
 
 
-def reported(config: Config, number: int, report: StudyReport) -> None:
-    """Image `number` of the study comes, and its report is made."""
+def reported(config: Config, number: int, report: StudyReport, study: int = 1) -> None:
+    """Image `number` of a study comes, and the report of that is made."""
     spool, ledger = open_spool(config.spool), Ledger.of_node(config)
     part = spool.begin()
     part.write(f"radiograph {number}".encode())
     origin = Origin(calling_ae_title="MODALITY", peer_host="10.0.0.7", received_at=ledger.now())
     stored = spool.store_object(part, origin.received_at)
-    ref = replace(ledgers.reference(1), sop_instance_uid=f"1.2.1.1.{number}")
+    ref = replace(ledgers.reference(study), sop_instance_uid=f"1.2.1.1.{number}")
     assert ledger.add(ref, origin, stored.sha256, stored.size_bytes)
 
     def make(_: StudyCase, __: Config) -> StudyReport:
@@ -166,3 +167,42 @@ def test_a_refused_message_is_dead_with_the_code_alone(
     assert len(receiver.messages) == 1
     assert "dead destination=ris" in caplog.text and "AR, error 203" in caplog.text
     assert "CANARY" not in caplog.text
+
+
+def test_a_receiver_of_changing_temper_gets_every_message_and_one_text_each(
+    tmp_path: Path, reports: tuple[StudyReport, StudyReport], peers_of_messages: tuple[Receiver, Server, int, str]
+) -> None:
+    """Accepts, locks, hangs up, cuts, stays silent, answers others, twice: each message is accepted in the end."""
+    receiver, _, port, url = peers_of_messages
+    dice = random.Random(1)
+    accepted: list[bytes] = []
+
+    def moody(message: bytes) -> list[Any]:
+        whole = acknowledgment(message)
+        tempers: list[list[Any]] = [
+            [whole], [whole], [whole], [whole, whole], [acknowledgment(message, control_id="OTHER"), whole],
+            [acknowledgment(message, "AE")], [acknowledgment(message, "AR", "207")], [None], [whole[:20], None], [],
+        ]  # fmt: skip
+        chosen = dice.choice(tempers)
+        if whole in chosen:
+            accepted.append(message)
+        return chosen
+
+    receiver.temper = moody
+    config = configured(tmp_path / "spool", port, url)
+    ris = config.destinations[0].model_copy(update={"timeout_s": 0.2})
+    config = config.model_copy(update={"destinations": (ris,)})
+    base, count = reports[0].artifacts[0], 20
+    control_id = base.content.split(b"|")[9]
+    for number in range(1, count + 1):
+        content = base.content.replace(control_id, b"%020d" % number)
+        artifact = replace(base, sop_instance_uid=f"1.2.3.{number}", content=content)
+        reported(config, number, StudyReport(verdict=Verdict.NEGATIVE, artifacts=(artifact,)), study=number)
+    with delivering(config):
+        assert workplace.eventually(lambda: [state for state, _ in workplace.states(config)] == ["DELIVERED"] * count)
+    texts: dict[bytes, set[bytes]] = {}
+    for message in receiver.messages:
+        texts.setdefault(message.split(b"|")[9], set()).add(message)
+    assert len(texts) == count and all(len(text) == 1 for text in texts.values())
+    assert {message.split(b"|")[9] for message in accepted} == set(texts)
+    assert len(receiver.messages) > count, "some of them were tried again"
