@@ -146,6 +146,8 @@ def test_node_yaml_shows_every_key_with_its_default() -> None:
         schema.Results,
         destinations.DicomDestination,
         destinations.DicomWebDestination,
+        destinations.Hl7Destination,
+        destinations.FhirDestination,
         http.HttpTls,
         http.BasicAuthentication,
         http.BearerAuthentication,

@@ -49,6 +49,7 @@ FLOORS = {
         "tools",
         "wiring",
         "pipeline study_pipeline training",
+        "messages",
         "dicom model node",
         "config heatmap judgement_text resources",
         "outcome",
@@ -88,6 +89,11 @@ FLOORS = {
         "identity judging monitoring",
         "problem",
     ),
+    "messages": (
+        "check fhir_bundle",
+        "oru",
+        "answer",
+    ),
     "config": (
         "loader",
         "consistency",
@@ -104,6 +110,7 @@ FLOORS = {
 MAY_NOT_ENTER = {
     "pipeline": {"node", "model"},
     "dicom": {"node", "model"},
+    "messages": {"node", "model"},
     "model": {"dicom", "node"},
     "node": {"dicom", "model"},
     "training": {"node"},

@@ -12,6 +12,8 @@ from cxr_node.config.section import File, Section
 
 _ADDRESS = re.compile(r"(?P<ae_title>[^@]+)@(?P<host>\[[^\]]+\]|[^:\s]+):(?P<port>\d{1,5})")
 
+_ENDPOINT = re.compile(r"(?P<host>\[[^\]]+\]|[^:\s@]+):(?P<port>\d{1,5})")
+
 AETitle = Annotated[str, AfterValidator(strict_yaml.ae_title)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -58,3 +60,23 @@ class Address(Section):
 
     def __str__(self) -> str:
         return f"{self.ae_title}@{self.host}:{self.port}"
+
+
+class Endpoint(Section):
+    """host:port."""
+
+    host: str
+    port: Annotated[int, Field(ge=1, le=65535)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        match = _ENDPOINT.fullmatch(value.strip())
+        if match is None:
+            raise ValueError(f"{value!r} is not host:port; write for example ris.example.org:2575")
+        return {**match.groupdict(), "host": match["host"].strip("[]")}
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"

@@ -252,7 +252,7 @@ class Config(Section):
     @property
     def wishes(self) -> dict[str, Wish]:
         """What the destinations want, by name."""
-        return {each.name: Wish(per=each.report_per, kinds=each.send) for each in self.destinations}
+        return {each.name: each.wish for each in self.destinations}
 
     def kinds(self, per: ReportPer) -> frozenset[ResultKind]:
         """Kinds to make of each image or study: all that some destination wants, the standard ones without any."""

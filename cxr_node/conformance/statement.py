@@ -45,7 +45,7 @@ from cxr_node.node.priors import query, retrieve
 from cxr_node.node.receive import listener, server, storage_scp
 from cxr_node.node.receive.acse import Rejection
 from cxr_node.outcome import Artifact, Rejected, StudyCase, StudyImage
-from cxr_node.result_kinds import SHAPES, ResultKind
+from cxr_node.result_kinds import DICOM_KINDS, SHAPES, ResultKind
 from cxr_node.tools.drawn import BUILT_IN
 
 SOURCE = BUILT_IN / "opacity-1.jpg"
@@ -70,7 +70,7 @@ _SENDER = Origin(calling_ae_title="MODALITY", peer_host="127.0.0.1", received_at
 _DESTINATION = {
     "name": "pacs",
     "address": "PACS@127.0.0.1:104",
-    "send": [kind.value for kind in ResultKind],
+    "send": [kind.value for kind in DICOM_KINDS],
     "commitment_wait_h": 24,
 }
 

@@ -24,7 +24,7 @@ from pynetdicom.events import Event
 from pynetdicom.transport import AssociationSocket
 
 from cxr_node.config.network import Address
-from cxr_node.result_kinds import ResultKind
+from cxr_node.result_kinds import DICOM_KINDS
 from tests.node import peers
 
 AE_TITLE = "ARCHIVE"
@@ -139,7 +139,7 @@ def run(file: Path, address: Address, temper: str, seed: int) -> None:
         archive = Writing(lambda _: TEMPERS[temper](chance))
         with peers.listening(
             archive,
-            kinds=tuple(ResultKind),
+            kinds=DICOM_KINDS,
             measurement_classes=peers.MEASUREMENT_CLASSES,
             ae_title=AE_TITLE,
             host=address.host,

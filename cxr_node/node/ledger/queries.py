@@ -326,6 +326,19 @@ def deliveries_of(
     return tuple(_delivery(connection, one, titles) for one in connection.execute(sent).mappings().all())
 
 
+def is_outdated(ledger: Ledger, job: DeliveryJob) -> bool:
+    """Whether no image has the result of a delivery any more: a later report took its place."""
+    present = (
+        sa.select(artifacts.c.id)
+        .join(instance_artifacts, instance_artifacts.c.artifact_id == artifacts.c.id)
+        .where(
+            artifacts.c.sop_instance_uid == job.artifact.sop_instance_uid, instance_artifacts.c.outdated_at.is_(None)
+        )
+    )
+    with ledger.database.reading() as connection:
+        return connection.scalar(present.limit(1)) is None
+
+
 def instance_row(row: sa.RowMapping) -> InstanceRow:
     """Convert a row of `instances`."""
     return InstanceRow(**pick(InstanceRow, dict(row) | {"state": InstanceState(row["state"]), "why": None}))
