@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cxr_node.config.schema import STANDARD_KINDS
+from cxr_node.config.destinations import STANDARD_KINDS
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import DeliveryState, InstanceState
 from cxr_node.node.ledger.tables import artifacts, deliveries, events, instance_artifacts, instances

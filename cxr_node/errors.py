@@ -71,15 +71,23 @@ class DeliveryError(CxrNodeError):
     ----------
     permanent : True where a repeat cannot help (no common presentation context, refused SOP class):
         the delivery is DEAD at once. False: it is tried again on schedule.
-    status : the DIMSE status that said so; None where none came.
+    status : the DIMSE status, or Failure Reason, that said so; None where none came.
     answered : the destination answered, by a DIMSE status or otherwise.
+    after_s : it asked to be left alone for so long (HTTP Retry-After); None: it did not say.
     """
 
     def __init__(
-        self, message: str, *, permanent: bool, status: int | None = None, answered: bool | None = None
+        self,
+        message: str,
+        *,
+        permanent: bool,
+        status: int | None = None,
+        answered: bool | None = None,
+        after_s: float | None = None,
     ) -> None:
         self.permanent = permanent
         self.status = status
+        self.after_s = after_s
         self.answered = status is not None if answered is None else answered
         super().__init__(message)
 
@@ -87,5 +95,5 @@ class DeliveryError(CxrNodeError):
 class UnreachableError(DeliveryError):
     """There is no connection to the destination: nothing was sent, and no object is to blame."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, permanent=False)
+    def __init__(self, message: str, after_s: float | None = None) -> None:
+        super().__init__(message, permanent=False, after_s=after_s)

@@ -22,6 +22,8 @@ class ResultKind(StrEnum):
     PDF = "pdf"
     NOT_ANALYSED = "not-analysed"
     """Of a REJECTED radiograph, which has no result."""
+    HL7 = "hl7"
+    FHIR = "fhir"
 
 
 OF_ONE_IMAGE = frozenset({
@@ -49,22 +51,30 @@ class Wish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """What a kind of result is as a DICOM object. Each has a series of its own.
+    """What a kind of result is: of DICOM objects, each of which has a series of its own, or a message.
 
     words : what people call it in tables
+    suffix : of a file that holds one
     series : what its series is called, where that says no verdict and so can contradict none
     """
 
-    sop_class_uid: str
-    series_number: int
-    modality: str | None
-    """None: the source's, as the SC Equipment module has it (PS3.3 C.8.6.1)."""
     words: str
+    suffix: str = ".dcm"
+    sop_class_uid: str = ""
+    """"" of what is no DICOM object, and has none of the attributes below."""
+    series_number: int = 0
+    modality: str | None = None
+    """None: the source's, as the SC Equipment module has it (PS3.3 C.8.6.1)."""
     series: str = ""
     alternatives: tuple[str, ...] = ()
     """SOP Classes that hold the same data set, for destinations that do not take the first one."""
     is_always_proposed: bool = False
     """In every association, so that one association serves all standard results; else to who is sent such objects."""
+
+    @property
+    def is_dicom(self) -> bool:
+        """Whether it is a DICOM object: checked, referred to, committed and listed as one."""
+        return bool(self.sop_class_uid)
 
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
@@ -103,7 +113,13 @@ SHAPES = {
     ResultKind.NOT_ANALYSED: Shape(
         sop_class_uid=BASIC_TEXT_SR, series_number=9108, modality="SR", words="note", is_always_proposed=True
     ),
+    ResultKind.HL7: Shape(words="HL7 message", suffix=".hl7"),
+    ResultKind.FHIR: Shape(words="FHIR bundle", suffix=".json"),
 }
+DICOM_KINDS = tuple(kind for kind, shape in SHAPES.items() if shape.is_dicom)
+"""What an archive may be sent."""
+DOCUMENTS = frozenset({ResultKind.REPORT, ResultKind.MEASUREMENTS, ResultKind.HL7, ResultKind.FHIR})
+"""Documents that each report of a study has one of, and that replace those of the report before."""
 
 _SR_CLASSES = {
     COMPREHENSIVE_3D_SR: "Comprehensive 3D SR",

@@ -28,6 +28,8 @@ from cxr_node.domain import (
     Radiograph,
 )
 from cxr_node.errors import InstanceError
+from cxr_node.messages import check as messages_check
+from cxr_node.messages import fhir_bundle, oru
 from cxr_node.outcome import (
     Artifact,
     Rejected,
@@ -41,8 +43,12 @@ STUDY_BUILDERS: Mapping[ResultKind, Callable[[Study], Artifact | None]] = {
     ResultKind.REPORT: basic_text_sr.build,
     ResultKind.MEASUREMENTS: measurement_sr.build,
     ResultKind.KEY_OBJECT: key_object.build,
+    ResultKind.HL7: oru.build,
+    ResultKind.FHIR: fhir_bundle.build,
 }
 """Those that a study has one of; the others are made of each image."""
+WITHOUT_AN_ANSWER = frozenset({ResultKind.REPORT, ResultKind.HL7, ResultKind.FHIR})
+"""Those that say so where no image of a study was analysed."""
 
 
 def report_study(case: StudyCase, config: Config, kinds: frozenset[ResultKind] | None = None) -> StudyReport | None:
@@ -69,10 +75,11 @@ def report_study(case: StudyCase, config: Config, kinds: frozenset[ResultKind] |
         return None
     priors = _priors(case.priors, config, kinds)
     study = Study(head=head, images=images, others=others, earlier=case.earlier_reports, priors=priors)
-    wanted = kinds if images else kinds & {ResultKind.REPORT}
+    wanted = kinds if images else kinds & WITHOUT_AN_ANSWER
     made = (build(study) for kind, build in STUDY_BUILDERS.items() if kind in wanted)
     artifacts = tuple(artifact for artifact in made if artifact is not None)
     check.require_sound_study(artifacts, study)
+    messages_check.require_sound(artifacts, study)
     return StudyReport(verdict=study.verdict, artifacts=artifacts)
 
 

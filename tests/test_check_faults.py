@@ -15,11 +15,12 @@ from pynetdicom import AE
 from typer.testing import CliRunner
 
 from cxr_node.cli.node import app
-from cxr_node.config.schema import Address
+from cxr_node.config.network import Address
 from cxr_node.node.priors.retrieve import FIND, GET
 from cxr_node.node.process.supervisor import Presence
 from cxr_node.tools.trial_node import Recorder
-from tests.node import peers
+from tests.node import origin_servers, peers
+from tests.node.origin_servers import Origin
 
 RUNNER = CliRunner()
 RADIOGRAPHY, VERIFICATION = "1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.1.1"
@@ -117,6 +118,32 @@ def test_a_credential_that_does_not_exist_is_not_ok(
     code, failed = checked(tmp_path, destinations=[there | {"tls": tls}])
     assert code == 78
     assert "no such file" in failed["private keys"]["sentence"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "text", "sentence", "code"),
+    [
+        (0o600, "mine", "", 0),
+        (0o600, "another", "HTTP 401: it does not accept our authentication", 1),
+        (0o644, "mine", "others may read this secret (mode 0644)", 78),
+        (0o600, None, "no such file or directory", 78),
+        (0o600, " ", "is empty", 78),
+    ],
+)
+def test_a_dicomweb_server_and_what_it_is_shown(
+    tmp_path: Path, mode: int, text: str | None, sentence: str, code: int
+) -> None:
+    token = tmp_path / "token"
+    if text is not None:
+        token.write_text(text)
+        token.chmod(mode)
+    origin = Origin(let_in=lambda asked: asked.headers.get("authorization") == "Bearer mine")
+    with origin_servers.serving(origin) as url:
+        cloud = {"kind": "dicomweb", "name": "cloud", "url": url, "authentication": {"token": str(token)}}
+        found, failed = checked(tmp_path, destinations=[cloud])
+    assert found == code
+    assert sentence in " ".join(line["sentence"] for line in failed.values())
+    assert "mine" not in str(failed)
 
 
 def test_a_source_of_priors_that_takes_no_queries_is_the_world_s(tmp_path: Path, there: dict[str, Any]) -> None:

@@ -12,6 +12,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from cxr_node.config import loader
 from cxr_node.diagnose import check
 from cxr_node.diagnose.thresholds import CheckResult
+from cxr_node.web.monitoring import facts
+from cxr_node.web.pages import surroundings
 from tests.node import peers
 from tests.node.certificates import Authority, Identity
 from tests.node.receivers import receiving
@@ -109,6 +111,39 @@ def test_files_that_two_sides_share_are_told_of_once(ca: Authority) -> None:
     there = {"name": "there", "address": "PACS@127.0.0.1:1", "tls": node.tls()}
     lines = look(listen={"tls": node.tls()}, destinations=[there])
     assert sum(node.fingerprint in line.figure for line in lines) == 1
+
+
+@pytest.mark.parametrize("shows", [True, False])
+def test_a_web_server_needs_no_certificate_of_ours(ca: Authority, shows: bool) -> None:
+    node = ca.issue("node")
+    files = node.tls() if shows else {"ca": str(ca.pem)}
+    config = loader.parse(
+        {
+            "spool": {"path": "/var/lib/cxr-node"},
+            "destinations": [{"kind": "dicomweb", "name": "cloud", "url": "https://localhost/x", "tls": files}],
+        }
+    )
+    lines = list(check.tls_lines(config))
+    assert all(line.ok for line in lines)
+    subjects = {line.subject for line in lines}
+    assert "destination cloud tls CA" in subjects
+    assert ("destination cloud tls certificate" in subjects) == shows
+    assert set(facts.certificate_ends(config)) == {"destination-cloud"}
+    assert {one.subject for one in surroundings._certificates(config)} == {
+        *({"cloud.tls certificate"} if shows else ()),
+        "cloud.tls CA",
+    }
+
+
+def test_without_files_there_is_nothing_to_end() -> None:
+    config = loader.parse(
+        {
+            "spool": {"path": "/var/lib/cxr-node"},
+            "destinations": [{"kind": "dicomweb", "name": "cloud", "url": "https://localhost/x", "tls": {}}],
+        }
+    )
+    assert facts.certificate_ends(config) == {}
+    assert all(line.ok for line in check.tls_lines(config))
 
 
 def test_who_may_call_is_a_table(ca: Authority) -> None:

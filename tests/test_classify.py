@@ -13,7 +13,7 @@ from cxr_node.config import loader
 from cxr_node.domain import Verdict
 from cxr_node.errors import DataError
 from cxr_node.model.profile import NetworkSpec
-from cxr_node.result_kinds import ResultKind
+from cxr_node.result_kinds import DICOM_KINDS
 from cxr_node.tools import classify
 from cxr_node.tools.classify import ResultFiles
 from tests import builders
@@ -94,7 +94,7 @@ def test_a_profile_of_several_classes_gives_every_object(tmp_path: Path, probabi
     file.write_bytes(builders.part10(builders.radiograph()))
     spec = NetworkSpec(architecture="fixed", classes={"normal": False, "bacteria": True, "virus": True})
     several = builders.profile(labels=("pneumonia", "normal", "bacteria", "virus"), network=spec)
-    kinds = [kind.value for kind in ResultKind]
+    kinds = [kind.value for kind in DICOM_KINDS]
     destination = {"name": "archive", "address": "PACS@127.0.0.1:104", "send": kinds}
     wanting = loader.parse({"spool": {"path": "."}, "destinations": [destination]})
     predictors = [

@@ -21,8 +21,10 @@ from cxr_node.tools.classify import ResultFiles
 from cxr_node.tools.classify_study import StudyAnswer
 from tests import builders
 from tests.dicom import studies
+from tests.messages.studies import EHR, RIS
 
 CONFIG = loader.parse({"spool": {"path": "."}})
+CONFIG_OF_MESSAGES = loader.parse({"spool": {"path": "."}, "destinations": [RIS, EHR]})
 OTHER = {"StudyInstanceUID": "1.2.826.0.1.3680043.10.9"}
 
 
@@ -155,3 +157,17 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sources = [str(folder / name) for name in ("1", "2", "z.dcm")]
     checked = CliRunner().invoke(app, ["verify", *sources, str(out)])
     assert checked.stdout.splitlines() == ["7 results, 4 sources, 0 flaws"]
+
+
+def test_messages_are_written_as_they_would_be_sent(tmp_path: Path) -> None:
+    """With names by which other programs know them; a folder that holds some is not walked for images."""
+    there = tmp_path / "images"
+    there.mkdir()
+    (there / "a.dcm").write_bytes(studies.source(1))
+    (answer,) = judged(there, CONFIG_OF_MESSAGES)
+    names = {path.name: path.read_bytes() for path in answer.write(ResultFiles(there, []))}
+    uid = answer.study_instance_uid
+    assert set(names) == {f"{uid}.hl7", f"{uid}.fhir.json"}
+    assert names[f"{uid}.hl7"].startswith(b"MSH|^~\\&|")
+    assert json.loads(names[f"{uid}.fhir.json"])["type"] == "transaction"
+    assert classify.files([there]) == [there / "a.dcm"]

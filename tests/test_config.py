@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from cxr_node import resources
-from cxr_node.config import loader, monitoring, schema, storage
+from cxr_node.config import destinations, http, loader, monitoring, schema, storage
 from cxr_node.errors import ConfigError
 
 SPOOL = {"spool": {"path": "/var/lib/cxr-node"}}
-MISTAKES = {
+CLOUD = {"kind": "dicomweb", "name": "a", "url": "https://h/x"}
+MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "unknown section": ({**SPOOL, "destinatons": []}, "destinatons: unknown key; did you mean 'destinations'?"),
     "key": ({"spool": {"path": "x", "min_fre_mib": 1}}, "spool.min_fre_mib: unknown key; did you mean 'min_free_mib'?"),
     "unknown key in a list": (
@@ -34,6 +35,34 @@ MISTAKES = {
     "no such kind of destination": (
         {**SPOOL, "destinations": [{"kind": "fax", "name": "a", "address": "A@h:1"}]},
         "destinations.a: kind 'fax' is unknown; write one of: dicom",
+    ),
+    "a destination of another kind's keys": (
+        {**SPOOL, "destinations": [CLOUD | {"address": "A@h:1"}]},
+        "destinations.a.address: unknown key",
+    ),
+    "a URL with a query": (
+        {**SPOOL, "destinations": [CLOUD | {"url": "https://h/x?key=1"}]},
+        "destinations.a.url: is not the URL of a service; write https://HOST/PATH",
+    ),
+    "a URL that is a path": (
+        {**SPOOL, "destinations": [CLOUD | {"url": "/dicom-web"}]},
+        "destinations.a.url: is not the URL of a service",
+    ),
+    "a port that is none": (
+        {**SPOOL, "destinations": [CLOUD | {"url": "https://h:99999"}]},
+        "destinations.a.url:",
+    ),
+    "a certificate without its key": (
+        {**SPOOL, "destinations": [CLOUD | {"tls": {"certificate": "c"}}]},
+        "destinations.a.tls: certificate and key belong together",
+    ),
+    "no such authentication": (
+        {**SPOOL, "destinations": [CLOUD | {"authentication": {"kind": "x"}}]},
+        "destinations.a.authentication: kind 'x' is unknown; write one of: basic, bearer, oauth2",
+    ),
+    "a token in the file": (
+        {**SPOOL, "destinations": [CLOUD | {"authentication": {"secret": "s"}}]},
+        "destinations.a.authentication.token: is missing",
     ),
     "two of one name": (
         {**SPOOL, "destinations": [{"name": "a", "address": "A@h:1"}, {"name": "a", "address": "B@h:1"}]},
@@ -115,7 +144,14 @@ def test_node_yaml_shows_every_key_with_its_default() -> None:
         schema.Model,
         schema.Admission,
         schema.Results,
-        schema.DicomDestination,
+        destinations.DicomDestination,
+        destinations.DicomWebDestination,
+        destinations.Hl7Destination,
+        destinations.FhirDestination,
+        http.HttpTls,
+        http.BasicAuthentication,
+        http.BearerAuthentication,
+        http.OAuth2Authentication,
         monitoring.LogSection,
         monitoring.AlertsSection,
     )

@@ -23,7 +23,7 @@ from cxr_node.node.network.file_meta import IMPLEMENTATION_CLASS_UID
 from cxr_node.node.priors import query, retrieve
 from cxr_node.node.receive import server, storage_scp
 from cxr_node.node.receive.acse import Rejection
-from cxr_node.result_kinds import ResultKind
+from cxr_node.result_kinds import DICOM_KINDS
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "conformance.md"
@@ -84,7 +84,7 @@ def test_every_status_that_a_report_can_be_answered_is_listed(written: str) -> N
 
 def test_every_kind_of_result_is_described(written: str) -> None:
     described = {row[0] for row in rows(written, "8.1.1 Result objects")}
-    assert {kind.value for kind in ResultKind} <= described
+    assert {kind.value for kind in DICOM_KINDS} <= described
 
 
 def test_every_status_that_the_receiver_can_answer_is_listed(written: str) -> None:

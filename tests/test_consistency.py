@@ -88,7 +88,42 @@ def test_a_certificate_without_tls_is_shown_by_nobody() -> None:
         loader.parse(SPOOL | {"listen": {"peers": [XR1 | {"certificate": ["xr1.example.org"]}]}})
 
 
+CLOUD = {"kind": "dicomweb", "name": "c", "url": "https://pacs.example.org/dicom-web"}
+PLAIN_CLOUD = CLOUD | {"url": "http://pacs.example.org/dicom-web"}
+CLIENT = {"kind": "oauth2", "token_url": "http://login.example.org/token", "client_id": "c", "client_secret": "s"}
+
+
+@pytest.mark.parametrize(
+    ("cloud", "sentence"),
+    [
+        (PLAIN_CLOUD, r"destinations\.c\.url: is http: results would travel in plain text"),
+        (
+            PLAIN_CLOUD | {"allow_plaintext": True, "tls": {"ca": "ca.pem"}},
+            r"destinations\.c\.tls: is of no use for http",
+        ),
+        (CLOUD | {"authentication": CLIENT}, r"destinations\.c\.authentication\.token_url: is http: the secret would"),
+        (CLOUD | {"verify_h": 72}, r"destinations\.c\.verify_h: 72 is not less than delivery\.max_age_h \(72\)"),
+    ],
+)
+def test_a_dicomweb_destination_that_is_refused(cloud: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        loader.parse(SPOOL | {"destinations": [cloud]})
+
+
+def test_on_this_machine_http_needs_no_word() -> None:
+    local = CLIENT | {"token_url": "http://127.0.0.1:8080/token"}
+    cloud = CLOUD | {"url": "http://localhost:8042/dicom-web/", "authentication": local}
+    (parsed,) = loader.parse(SPOOL | {"destinations": [cloud]}).destinations
+    assert (parsed.where, parsed.host, parsed.ae_title) == ("http://localhost:8042/dicom-web", "localhost", "")
+
+
 DOUBTFUL: dict[str, dict[str, Any]] = {
+    "destinations.c.allow_plaintext: results travel in plain text; write https": {
+        "destinations": [PLAIN_CLOUD | {"allow_plaintext": True}]
+    },
+    "destinations.c.allow_plaintext: results travel in plain text, and so does what": {
+        "destinations": [PLAIN_CLOUD | {"allow_plaintext": True, "authentication": {"token": "t"}}]
+    },
     "listen.allow_plaintext: images travel in plain text": {"listen": PLAIN | {"peers": [XR1]}},
     "listen.peers: is empty, and 0.0.0.0": {"listen": PLAIN},
     "listen.peers: CT1 may call from any host": {"listen": PLAIN | {"peers": [{"ae_title": "CT1"}, XR1]}},

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from cxr_node.config import loader, permissions, schema
-from cxr_node.config.schema import Tls
+from cxr_node.config.network import Tls
 from cxr_node.errors import ConfigError
 from cxr_node.node.network.association import client_tls
 from cxr_node.node.network.tls import server_tls

@@ -27,7 +27,7 @@ from cxr_node.config.schema import Config
 from cxr_node.dicom import from_picture
 from cxr_node.domain import Origin
 from cxr_node.outcome import Reported, StudyCase, StudyImage
-from cxr_node.result_kinds import OF_ONE_IMAGE, ReportPer, ResultKind
+from cxr_node.result_kinds import DICOM_KINDS, OF_ONE_IMAGE, ReportPer
 from tests import builders
 from tests.dicom.contexts import RECEIVED
 
@@ -35,7 +35,7 @@ ROOT = Path(__file__).parent.parent
 IMAGE = ROOT / "cxr_node" / "demo_radiographs" / "opacity-1.jpg"
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 MODIFIED_AT = 1_700_000_000
-SEND_ALL = [kind.value for kind in ResultKind]
+SEND_ALL = [kind.value for kind in DICOM_KINDS]
 SHARED = {f"{kind} of study" for kind in OF_ONE_IMAGE}
 OWN_UID = re.compile(rb"\b2\.25\.\d{30,39}\b")
 

@@ -10,7 +10,7 @@ import pytest
 
 from cxr_node import resources
 from cxr_node.config import loader, permissions
-from cxr_node.config.schema import Tls
+from cxr_node.config.network import Tls
 from cxr_node.diagnose import check
 from cxr_node.errors import ConfigError
 from cxr_node.node.network.association import client_tls

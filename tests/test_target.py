@@ -24,14 +24,14 @@ from cxr_node.domain import PNEUMONIA, Origin, Target, Verdict
 from cxr_node.model import profile
 from cxr_node.model.profile import TargetFile
 from cxr_node.outcome import StudyCase, StudyImage
-from cxr_node.result_kinds import ReportPer, ResultKind
+from cxr_node.result_kinds import DICOM_KINDS, ReportPer, ResultKind
 from cxr_node.tools import classify, trial_node
 from cxr_node.tools.trial_node import Recorder
 from tests import builders
 from tests.dicom.test_shown_numbers import keep_drawn
 
 TUBERCULOSIS = Target(finding="tuberculosis", code=("56717001", "SCT", "Tuberculosis"))
-KINDS = [kind.value for kind in ResultKind]
+KINDS = [kind.value for kind in DICOM_KINDS]
 PROBABILITIES = {Verdict.POSITIVE: 0.97, Verdict.NEGATIVE: 0.03, Verdict.INDETERMINATE: 0.5}
 
 
@@ -63,7 +63,7 @@ def test_every_result_speaks_of_the_finding_of_its_profile(verdict: Verdict, mon
     assert isinstance(outcome, pipeline.Reported)
     made = {artifact.kind: artifact for artifact in outcome.artifacts}
     assert set(made) >= {ResultKind.REPORT, ResultKind.MEASUREMENTS, ResultKind.HEATMAP, ResultKind.PDF}
-    assert verdict is not Verdict.POSITIVE or set(made) == set(ResultKind) - {ResultKind.NOT_ANALYSED}
+    assert verdict is not Verdict.POSITIVE or set(made) == set(DICOM_KINDS) - {ResultKind.NOT_ANALYSED}
     assert outcome.judgement is not None
     image = StudyImage(content=source, origin=sender, judgement=outcome.judgement)
     whole = study_pipeline.report_study(StudyCase(images=(image,)), wanting)

@@ -21,7 +21,7 @@ from cxr_node.dicom.results.context import Context
 from cxr_node.domain import Origin
 from cxr_node.errors import InstanceError, UnsoundResultError
 from cxr_node.outcome import Artifact, Reported
-from cxr_node.result_kinds import ResultKind
+from cxr_node.result_kinds import DICOM_KINDS, ResultKind
 from tests import builders
 from tests.dicom import studies
 
@@ -116,7 +116,7 @@ def test_a_builder_s_mistake_is_not_handed_on(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_all_kinds_of_results_pass() -> None:
-    everything = ALONE | {"send": [kind.value for kind in ResultKind]}
+    everything = ALONE | {"send": [kind.value for kind in DICOM_KINDS]}
     config = loader.parse({"spool": {"path": "."}, "model": {"profile": "test"}, "destinations": [everything]})
     for probability in (0.97, 0.5, 0.03):
         outcome = pipeline.process(SOURCE, ORIGIN, builders.FixedPredictor(probability=probability), config)
@@ -126,7 +126,7 @@ def test_all_kinds_of_results_pass() -> None:
 
 def test_every_kind_of_several_radiographs_at_once_is_told_apart(tmp_path: Path) -> None:
     """Objects without a content tree name their source in sequences of their own."""
-    everything = ALONE | {"send": [*ResultKind]}
+    everything = ALONE | {"send": [*DICOM_KINDS]}
     config = loader.parse({"spool": {"path": "."}, "destinations": [everything]})
     for number in (1, 2):
         content = builders.part10(builders.radiograph(number))

@@ -15,12 +15,13 @@ import psutil
 
 from cxr_node.bench import figures
 from cxr_node.bench.figures import Role, Spread, WholeNode
-from cxr_node.config.schema import STANDARD_KINDS, Config
+from cxr_node.config.destinations import STANDARD_KINDS
+from cxr_node.config.schema import Config
 from cxr_node.diagnose import machine
 from cxr_node.dicom.read import header
 from cxr_node.node.ledger.queries import Story
 from cxr_node.node.ledger.states import InstanceState
-from cxr_node.result_kinds import ReportPer, Wish
+from cxr_node.result_kinds import SHAPES, ReportPer, Wish
 from cxr_node.tools import trial_node
 from cxr_node.tools.trial_node import Recorder
 
@@ -86,7 +87,9 @@ def _settings(config: Config, stack: contextlib.ExitStack) -> dict[str, Any]:
     destinations = []
     for number, (name, wish) in enumerate(wanted.items()):
         pacs = stack.enter_context(Recorder(None, f"BENCH_{number}"))
-        kinds = [kind.value for kind in wish.kinds]
+        kinds = [kind.value for kind in wish.kinds if SHAPES[kind].is_dicom]
+        if not kinds:  # it gets messages, which a PACS does not take
+            continue
         destinations.append({"name": name, "address": str(pacs.address), "send": kinds, "report_per": wish.per.value})
     at_once = {"study": {**kept["study"], "quiet_s": 0.0}}
     return {**kept, **at_once, "audit": {"enabled": config.audit.enabled}, "destinations": destinations}

@@ -33,7 +33,8 @@ from cxr_node.cli.app import (
     say_json,
 )
 from cxr_node.config import loader
-from cxr_node.config.schema import Address, Config
+from cxr_node.config.network import Address
+from cxr_node.config.schema import Config
 from cxr_node.errors import ConfigError, DataError, ResourceError
 
 if TYPE_CHECKING:

@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from cxr_node.config.destinations import DicomDestination, DicomWebDestination, Hl7Destination, HttpDestination
 from cxr_node.result_kinds import ReportPer, ResultKind
 
 if TYPE_CHECKING:
+    from cxr_node.config.network import Address
     from cxr_node.config.page import Web
-    from cxr_node.config.schema import Address, Config, Listen
+    from cxr_node.config.schema import Config, Listen
     from cxr_node.config.storage import AnyStore
 
 SHORT_LEASE_S = 30.0
@@ -36,12 +38,14 @@ def refused(config: Config) -> Iterator[str]:
     if config.web is not None:
         yield from _open_page(config.web)
     yield from _unprotected(config.spool.store)
+    yield from _http(config)
     for destination in config.destinations:
         if destination.kind == "dicom" and _is_ours(destination.address, config.listen):
             yield (
                 f"destinations.{destination.name}.address: {destination.where} is the node's own listener; "
                 "its results would come back to it"
             )
+    yield from _messages_in_plain_text(config)
     delivery = config.delivery
     if delivery.first_delay_s > delivery.max_delay_s:
         yield f"delivery.first_delay_s: {delivery.first_delay_s:g} is more than max_delay_s, {delivery.max_delay_s:g}"
@@ -49,11 +53,60 @@ def refused(config: Config) -> Iterator[str]:
         yield f"delivery.max_age_h: {delivery.max_age_h:g} ends before the first repeat of a failed delivery is due"
 
 
+def _messages_in_plain_text(config: Config) -> Iterator[str]:
+    for each in config.destinations:
+        if not isinstance(each, Hl7Destination) or each.tls is not None or each.allow_plaintext:
+            continue
+        if not is_loopback(each.host):
+            yield (
+                f"destinations.{each.name}.tls: is null and {each.host} is another machine: the patient's name would "
+                "travel in plain text; write tls: {certificate: FILE, key: FILE, ca: FILE}, or allow_plaintext: true"
+            )
+
+
+def _readable(config: Config) -> Iterator[str]:
+    """Results that others may read on their way."""
+    for each in config.destinations:
+        if isinstance(each, DicomDestination) or not each.allow_plaintext or is_loopback(each.host):
+            continue
+        secret, instead = "", "tls"
+        if isinstance(each, HttpDestination):
+            instead = "https"
+            secret = ", and so does what authenticates us" if each.authentication is not None else ""
+        yield f"destinations.{each.name}.allow_plaintext: results travel in plain text{secret}; write {instead}"
+
+
 def _unprotected(store: AnyStore) -> Iterator[str]:
     if store.kind != "s3" or store.allow_plaintext or not (store.endpoint or "").startswith("http:"):
         return
     if not is_loopback(urlsplit(store.endpoint or "").hostname or ""):
         yield "spool.store.endpoint: is http: images would travel in plain text; write https, or allow_plaintext: true"
+
+
+def _http(config: Config) -> Iterator[str]:
+    for destination in config.destinations:
+        if not isinstance(destination, HttpDestination):
+            continue
+        key = f"destinations.{destination.name}"
+        is_plain = destination.url.startswith("http:")
+        if is_plain and not is_loopback(destination.host) and not destination.allow_plaintext:
+            yield f"{key}.url: is http: results would travel in plain text; write https, or allow_plaintext: true"
+        if is_plain and destination.tls is not None:
+            yield f"{key}.tls: is of no use for {destination.url}; write https"
+        asked = destination.authentication
+        token_url = asked.token_url if asked is not None and asked.kind == "oauth2" else ""
+        if token_url.startswith("http:") and not is_loopback(urlsplit(token_url).hostname or ""):
+            yield f"{key}.authentication.token_url: is http: the secret would travel in plain text; write https"
+        if isinstance(destination, DicomWebDestination):
+            yield from _looked_for_too_late(destination, config.delivery.max_age_h)
+
+
+def _looked_for_too_late(destination: DicomWebDestination, max_age_h: float) -> Iterator[str]:
+    if destination.verify_h is not None and destination.verify_h >= max_age_h:
+        yield (
+            f"destinations.{destination.name}.verify_h: {destination.verify_h:g} is not less than delivery.max_age_h "
+            f"({max_age_h:g}): what is lost would be given up before it is sent again"
+        )
 
 
 def _in_plain_text(listen: Listen) -> Iterator[str]:
@@ -105,6 +158,7 @@ def doubtful(config: Config) -> Iterator[str]:
         )
     if config.work.max_attempts == 1:
         yield "work.max_attempts: 1 sets an image aside (DEAD) when the power fails while it is judged; write 3"
+    yield from _readable(config)
     addresses = Counter(destination.where for destination in config.destinations)
     for address in (address for address, number in addresses.items() if number > 1):
         names = ", ".join(one.name for one in config.destinations if one.where == address)
@@ -176,7 +230,7 @@ def _studies(config: Config) -> Iterator[str]:
         if config.priors is not None:
             yield "priors: are told in reports of studies alone, and every destination has report_per: image"
         return
-    if config.priors is not None and ResultKind.REPORT not in wanted:
+    if config.priors is not None and not wanted & {ResultKind.REPORT, ResultKind.HL7, ResultKind.FHIR}:
         yield "priors: are told in the report, and no destination with report_per: study is sent report; add it to send"
     if study.quiet_s < SHORT_QUIET_S:
         yield (
@@ -196,7 +250,7 @@ def _reports(config: Config) -> Iterator[str]:
     """Most archives report on an association of their own: the listener must accept it."""
     listen, known = config.listen, {peer.ae_title for peer in config.listen.peers}
     for destination in config.destinations:
-        if not destination.is_asked_to_commit:
+        if destination.kind != "dicom" or not destination.is_asked_to_commit:
             continue
         caller, called = destination.ae_title, destination.calling_ae_title or listen.ae_title
         if known and caller not in known:

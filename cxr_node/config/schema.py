@@ -8,63 +8,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from cxr_node.config import permissions, strict_yaml
+from cxr_node.config import strict_yaml
+from cxr_node.config.destinations import STANDARD_KINDS, AnyDestination, DicomDestination
 from cxr_node.config.ledger import LedgerSection
 from cxr_node.config.monitoring import AlertsSection, LogSection
+from cxr_node.config.network import AETitle, Port, Tls
 from cxr_node.config.page import Web
-from cxr_node.config.section import File, Section, by_kind
+from cxr_node.config.section import Section
 from cxr_node.config.storage import AnyStore, FileStore
 from cxr_node.domain import RuntimeKind
 from cxr_node.result_kinds import ReportPer, ResultKind, Wish
 from cxr_node.times import known as known_zone
 
-_ADDRESS = re.compile(r"(?P<ae_title>[^@]+)@(?P<host>\[[^\]]+\]|[^:\s]+):(?P<port>\d{1,5})")
-
-
-STANDARD_KINDS = (ResultKind.REPORT, ResultKind.MEASUREMENTS, ResultKind.HEATMAP)
-"""What a destination gets by default: sentences, codes, and a picture."""
-
 MAX_STUDY_WAIT_S = 3600.0
 """Longest time that a study is waited for."""
 MAX_DELAY_S = 3600.0
 """Longest delay between two tries of a delivery; one that seems longer in the ledger was set by another clock."""
-AETitle = Annotated[str, AfterValidator(strict_yaml.ae_title)]
-Port = Annotated[int, Field(ge=0, le=65535)]
-
-
-class Tls(Section):
-    """Certificate and key to show, CA to believe; PEM files. Both sides are authenticated."""
-
-    certificate: File
-    key: File
-    ca: File
-    crl: File | None = None
-    """Certificates that the CA has revoked, as PEM, renewed before it expires; None: revocation is not checked."""
-
-    def located(self) -> Self:
-        """Name the files where they are: credentials looked up, the key closed to others.
-
-        Raises
-        ------
-        ConfigError : there is no such credential, or others may read the key.
-        """
-        places = {"certificate": self.certificate, "ca": self.ca, "crl": self.crl}
-        found = {name: permissions.place(path) for name, path in places.items() if path is not None}
-        return self.model_copy(update={**found, "key": permissions.private_key(self.key)})
-
-
-class DestinationTls(Tls):
-    """As every `tls`, and the name that the destination's certificate must have."""
-
-    server_name: str | None = None
-    """DNS name or IP address in its certificate; None: the host of `address`."""
 
 
 class Peer(Section):
@@ -182,124 +147,6 @@ class Results(Section):
     """IANA name of the zone of study times without a UTC offset; None: the host's."""
 
 
-class Address(Section):
-    """AE@host:port."""
-
-    ae_title: AETitle
-    host: str
-    port: Annotated[int, Field(ge=1, le=65535)]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _parse(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        match = _ADDRESS.fullmatch(value.strip())
-        if match is None:
-            raise ValueError(
-                f"{value!r} is not a DICOM address; write AE@host:port, for example ORTHANC@127.0.0.1:4242"
-            )
-        return {**match.groupdict(), "host": match["host"].strip("[]")}
-
-    def __str__(self) -> str:
-        return f"{self.ae_title}@{self.host}:{self.port}"
-
-
-class Compression(StrEnum):
-    """How a destination may get pictures: the same pixels in fewer bytes."""
-
-    AUTO = "auto"  # JPEG-LS where it is taken, else RLE, else none
-    NONE = "none"
-    RLE = "rle"
-    JPEG_LS = "jpeg-ls"
-
-
-class AnyDestination(Section):
-    """What every kind of destination has: for logs, status, audit and checks."""
-
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
-    send: tuple[ResultKind, ...] = STANDARD_KINDS
-    """The others only where they apply: a key object for PNEUMONIA alone, and no region without an outline."""
-    report_per: ReportPer = ReportPer.STUDY
-    timeout_s: float = Field(default=30.0, gt=0)
-    idle_close_s: float = Field(default=10.0, ge=0)
-    """A connection without work is closed after this."""
-
-    @property
-    def where(self) -> str:
-        """Its address, for people."""
-        raise NotImplementedError
-
-    @property
-    def host(self) -> str:
-        """Its host, for the audit trail."""
-        return "localhost"
-
-    @property
-    def ae_title(self) -> str:
-        """Its AE title; "" if it has none."""
-        return ""
-
-    @property
-    def tls_files(self) -> Tls | None:
-        """Certificate shown to it, and CA it is checked against."""
-        return None
-
-    @property
-    def commitment_wait_s(self) -> float | None:
-        """How long to wait for its Storage Commitment report; None: commitment is not requested."""
-        return None
-
-    @property
-    def is_asked_to_commit(self) -> bool:
-        """Whether Storage Commitment is requested for what it accepted."""
-        return self.commitment_wait_s is not None
-
-
-class DicomDestination(AnyDestination):
-    """A Storage SCP that gets results."""
-
-    kind: Literal["dicom"] = "dicom"
-    address: Address
-    tls: DestinationTls | None = None
-    calling_ae_title: AETitle | None = None
-    """Our AE title towards it; None: the one that the node listens with."""
-    heatmap_compression: Compression = Compression.AUTO
-    """Of heatmap and heatmap-frames, where the destination takes it: lossless, under the same SOP Instance UID."""
-    commitment_wait_h: float | None = Field(default=None, gt=0)
-    """Request Storage Commitment, and wait this long for the report; None: not requested."""
-
-    @property
-    def where(self) -> str:
-        """AE@host:port."""
-        return str(self.address)
-
-    @property
-    def host(self) -> str:
-        """Host of its address."""
-        return self.address.host
-
-    @property
-    def ae_title(self) -> str:
-        """AE title of its address."""
-        return self.address.ae_title
-
-    @property
-    def tls_files(self) -> Tls | None:
-        """As configured."""
-        return self.tls
-
-    @property
-    def commitment_wait_s(self) -> float | None:
-        """As configured."""
-        return None if self.commitment_wait_h is None else 3600.0 * self.commitment_wait_h
-
-
-Destination = DicomDestination
-"""One destination, of any kind. Another kind is another class here, joined by `|`, with a `kind` of its own."""
-_of_its_kind = by_kind({"dicom": DicomDestination}, "dicom")
-
-
 class Study(Section):
     """When a study is ripe: all of it is there, as far as anybody can tell, and it is reported."""
 
@@ -386,7 +233,7 @@ class Config(Section):
     web: Web | None = None
     """None: there is no page, nobody counts, nobody is alerted."""
     alerts: AlertsSection = AlertsSection()
-    destinations: tuple[Annotated[Destination, BeforeValidator(_of_its_kind)], ...] = ()
+    destinations: tuple[AnyDestination, ...] = ()
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Config:
@@ -397,14 +244,15 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _priors_come_from_a_destination(self) -> Config:
-        if self.priors is not None and self.priors.source not in {each.name for each in self.destinations}:
-            raise ValueError(f"priors: from: there is no destination named {self.priors.source!r}")
+        archives = {each.name for each in self.destinations if isinstance(each, DicomDestination)}
+        if self.priors is not None and self.priors.source not in archives:
+            raise ValueError(f"priors: from: there is no destination of kind dicom named {self.priors.source!r}")
         return self
 
     @property
     def wishes(self) -> dict[str, Wish]:
         """What the destinations want, by name."""
-        return {each.name: Wish(per=each.report_per, kinds=each.send) for each in self.destinations}
+        return {each.name: each.wish for each in self.destinations}
 
     def kinds(self, per: ReportPer) -> frozenset[ResultKind]:
         """Kinds to make of each image or study: all that some destination wants, the standard ones without any."""

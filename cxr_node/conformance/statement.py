@@ -15,7 +15,8 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cxr_node import __version__, domain, pipeline, resources, study_pipeline
-from cxr_node.config import loader, schema
+from cxr_node.config import loader
+from cxr_node.config.destinations import STANDARD_KINDS
 from cxr_node.config.schema import Config
 from cxr_node.dicom import from_picture, part10
 from cxr_node.dicom.pixels import codecs
@@ -36,7 +37,7 @@ from cxr_node.domain import (
 from cxr_node.model import profile
 from cxr_node.model.profile import Profile
 from cxr_node.node.commitment import scu
-from cxr_node.node.deliver import storage_scu, transcode
+from cxr_node.node.deliver import dicomweb, dicomweb_answers, http_exchange, seen_again, storage_scu, transcode
 from cxr_node.node.ledger import commitments, ripening
 from cxr_node.node.network import association, file_meta, statuses, tls
 from cxr_node.node.network.statuses import Action
@@ -44,7 +45,7 @@ from cxr_node.node.priors import query, retrieve
 from cxr_node.node.receive import listener, server, storage_scp
 from cxr_node.node.receive.acse import Rejection
 from cxr_node.outcome import Artifact, Rejected, StudyCase, StudyImage
-from cxr_node.result_kinds import SHAPES, ResultKind
+from cxr_node.result_kinds import DICOM_KINDS, SHAPES, ResultKind
 from cxr_node.tools.drawn import BUILT_IN
 
 SOURCE = BUILT_IN / "opacity-1.jpg"
@@ -69,7 +70,7 @@ _SENDER = Origin(calling_ae_title="MODALITY", peer_host="127.0.0.1", received_at
 _DESTINATION = {
     "name": "pacs",
     "address": "PACS@127.0.0.1:104",
-    "send": [kind.value for kind in ResultKind],
+    "send": [kind.value for kind in DICOM_KINDS],
     "commitment_wait_h": 24,
 }
 
@@ -188,7 +189,7 @@ def _facts() -> dict[str, Any]:
     return {
         "version": __version__,
         "config": config,
-        "standard_kinds": {kind.value for kind in schema.STANDARD_KINDS},
+        "standard_kinds": {kind.value for kind in STANDARD_KINDS},
         "syntaxes": syntaxes,
         "received": sorted(
             server.supported([each.uid for each in syntaxes]), key=lambda uid: [*map(int, uid.split("."))]
@@ -220,6 +221,14 @@ def _facts() -> dict[str, Any]:
             "asks": commitments.MAX_ASKS,
             "batch": commitments.BATCH,
             "longest_kib": storage_scp.MAX_INFORMATION_BYTES // 1024,
+        },
+        "web": {
+            "accept": dicomweb.ACCEPT,
+            "statuses": [(status, words, FATES[_fate(status)]) for status, words in dicomweb_answers.WORDS.items()],
+            "longest_kib": http_exchange.MAX_ANSWER_BYTES // 1024,
+            "first_s": seen_again.FIRST_S,
+            "longest_s": seen_again.LONGEST_S,
+            "asks": commitments.MAX_ASKS,
         },
         "study": config.study,
         "urgent_quiet_s": ripening.URGENT_QUIET_S,
@@ -320,7 +329,7 @@ def _result(kind: ResultKind, made: Mapping[str, Artifact], others: Mapping[str,
     more = {f"{case}, another source": artifact.content for case, artifact in others.items()}
     return {
         "kind": kind.value,
-        "standard": kind in schema.STANDARD_KINDS,
+        "standard": kind in STANDARD_KINDS,
         "sop_classes": [artifact.sop_class_uid for artifact in (first, *first.alternatives)],
         "series_number": shape.series_number,
         "modality": shape.modality or "of the source",
@@ -335,6 +344,10 @@ def _by_class(proposed: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     for sop_class, syntax in proposed:
         found.setdefault(sop_class, []).append(syntax)
     return found
+
+
+def _fate(status: int) -> Action:
+    return Action.REFUSED if status in dicomweb_answers.REFUSED else Action.RETRY
 
 
 def _masked(row: statuses.StatusRule) -> str:

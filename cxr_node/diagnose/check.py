@@ -15,7 +15,10 @@ from pathlib import Path
 
 from cxr_node import resources, times
 from cxr_node.config import consistency, permissions
-from cxr_node.config.schema import Address, Config, Destination, Tls
+from cxr_node.config.destinations import AnyDestination, DicomDestination, HttpDestination
+from cxr_node.config.http import AnyTls, secret_of
+from cxr_node.config.network import Address, Tls
+from cxr_node.config.schema import Config
 from cxr_node.diagnose import disk, store, thresholds
 from cxr_node.diagnose.certificates import Certificate, crl_ends_at, parse, read
 from cxr_node.diagnose.thresholds import CheckResult, Fault, change, stop, well
@@ -57,7 +60,7 @@ def is_shown_at(ours: Tls, where: Address) -> bool:
     return shown is not None and parse(shown, where)[0] == read(ours.located().certificate)[0]
 
 
-def _side(subject: str, side: Tls, listens: bool, seen: set[Path]) -> Iterator[CheckResult]:
+def _side(subject: str, side: AnyTls, listens: bool, seen: set[Path]) -> Iterator[CheckResult]:
     """One `tls` section; files named twice are reported once."""
     try:
         yield from _shown(subject, side, listens, seen)
@@ -65,19 +68,18 @@ def _side(subject: str, side: Tls, listens: bool, seen: set[Path]) -> Iterator[C
         yield stop(subject, str(error))
 
 
-def _shown(subject: str, side: Tls, listens: bool, seen: set[Path]) -> Iterator[CheckResult]:
+def _shown(subject: str, side: AnyTls, listens: bool, seen: set[Path]) -> Iterator[CheckResult]:
     files = side.located()
-    context = tls.server_tls(side) if listens else tls.client_tls(side)
-    shown, *chain = read(files.certificate)
-    for version, ciphers in tls.offered(context, shown.is_rsa).items():
+    context = tls.server_tls(side) if listens and isinstance(side, Tls) else tls.client_tls(side)
+    chain = read(files.certificate) if files.certificate is not None else []
+    for version, ciphers in tls.offered(context, chain[0].is_rsa if chain else None).items():
         yield well(subject, f"{version} with {', '.join(ciphers)}")
-    usable = shown.for_servers if listens else shown.for_clients
-    if not usable:
+    if chain and not (chain[0].for_servers if listens else chain[0].for_clients):
         side_name = "server" if listens else "client"
         yield stop(subject, f"{files.certificate}: is not for TLS {side_name}s (key usage)")
     if files.certificate not in seen:
-        yield from (_dated(f"{subject} certificate", found) for found in (shown, *chain))
-    if files.ca not in seen:
+        yield from (_dated(f"{subject} certificate", found) for found in chain)
+    if files.ca is not None and files.ca not in seen:
         yield from (_dated(f"{subject} CA", found) for found in read(files.ca))
     if files.crl is not None and files.crl not in seen:
         yield _crl(subject, files.crl)
@@ -128,6 +130,8 @@ def check(config: Config, source: str) -> Iterator[CheckResult]:
         yield change("configuration", sentence)
     if keys := _tls(config):
         yield _try("private keys", partial(_private_keys, keys))
+    if any(isinstance(each, HttpDestination) and each.authentication for each in config.destinations):
+        yield _try("secrets", partial(_secrets, config))
     yield from tls_lines(config)
     for name in (config.model.profile, *config.model.others):
         yield _try("weights", partial(_weights, name))
@@ -188,18 +192,35 @@ def _first_free_port() -> int:
     return int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
 
 
-def _tls(config: Config) -> list[Tls]:
-    found = [config.listen.tls, *(destination.tls_files for destination in config.destinations)]
+def _tls(config: Config) -> list[AnyTls]:
+    found: list[AnyTls | None] = [config.listen.tls, *(destination.tls_files for destination in config.destinations)]
     found += [config.audit.syslog.tls] if config.audit.syslog is not None else []
-    return [tls for tls in found if tls is not None]
+    return [tls for tls in found if tls is not None and tls.key is not None]
 
 
-def _private_keys(found: Sequence[Tls]) -> str:
+def _private_keys(found: Sequence[AnyTls]) -> str:
     """Say which they are; all that are missing at once."""
-    keys = {tls.located().key for tls in found}
+    keys = {key for tls in found if (key := tls.located().key) is not None}
     if missing := sorted(sentence for key in keys if (sentence := _unreadable(key))):
         raise ConfigError("; ".join(missing))
     return f"{', '.join(sorted(map(str, keys)))}: read by the owner only"
+
+
+def _secrets(config: Config) -> str:
+    """Say which files authenticate us at destinations; all that are missing at once."""
+    shown = [each.authentication for each in config.destinations if isinstance(each, HttpDestination)]
+    files = sorted({permissions.private_key(secret_of(each), "secret") for each in shown if each is not None})
+    if missing := [sentence for file in files if (sentence := _empty(file))]:
+        raise ConfigError("; ".join(missing))
+    return f"{', '.join(map(str, files))}: read by the owner only"
+
+
+def _empty(secret: Path) -> str | None:
+    """Why a file holds no secret; None if it does."""
+    try:
+        return None if secret.read_bytes().strip() else f"{secret}: is empty"
+    except OSError as error:
+        return f"{secret}: {(error.strerror or 'cannot be read').lower()}"
 
 
 def _unreadable(key: Path) -> str | None:
@@ -286,13 +307,13 @@ def _port(config: Config) -> str:
         return f"{where} is already served, by this node or another"
 
 
-def _probe(config: Config, destination: Destination) -> str:
+def _probe(config: Config, destination: AnyDestination) -> str:
     return link_to(destination, config.listen.ae_title).probe()
 
 
 def _priors(config: Config, name: str) -> str:
     """Whether the source of earlier radiographs can be asked; the schema knows that there is one of that name."""
-    source = next(destination for destination in config.destinations if destination.name == name)
+    source = next(each for each in config.destinations if each.name == name and isinstance(each, DicomDestination))
     syntaxes = [syntax.uid for syntax in codecs.transfer_syntaxes()]
     return PriorScu(source, config.listen.ae_title, syntaxes).probe()
 

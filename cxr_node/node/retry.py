@@ -43,15 +43,16 @@ class Breaker:
         """Reset the count: the destination works."""
         self.failures = 0
 
-    def refused(self) -> Pause:
-        """It refused temporarily; at first this may be about the object."""
-        pause = self.failed()
-        return NO_PAUSE if self.failures < _PATIENCE else pause
+    def refused(self, after_s: float | None = None) -> Pause:
+        """It refused temporarily; at first this may be about the object, unless it says how long it is to be left."""
+        pause = self.failed(after_s)
+        return NO_PAUSE if after_s is None and self.failures < _PATIENCE else pause
 
-    def failed(self) -> Pause:
-        """No answer: pause."""
+    def failed(self, after_s: float | None = None) -> Pause:
+        """No answer, or one that asks for a pause: of `after_s`, but never longer than a delivery waits."""
         self.failures += 1
-        return Pause(min(backoff_s(self._delivery, self.failures), MAX_PAUSE_S), is_fixed=True)
+        asked_s = min(after_s or 0.0, self._delivery.max_delay_s)
+        return Pause(max(asked_s, min(backoff_s(self._delivery, self.failures), MAX_PAUSE_S)), is_fixed=True)
 
 
 def backoff_s(delivery: Delivery, attempts: int) -> float:

@@ -19,7 +19,7 @@ from cxr_node.dicom.words import rounding
 from cxr_node.domain import PNEUMONIA, Finding, Origin, Reason, Scale, Target, Verdict
 from cxr_node.errors import DataError, InstanceError
 from cxr_node.outcome import Artifact, Rejected
-from cxr_node.result_kinds import ReportPer, ResultKind
+from cxr_node.result_kinds import SHAPES, ReportPer, ResultKind
 
 _SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".ima", ".img", ".png", ".jpg", ".jpeg"})
 """What is no part of an image's name; storescp names files by their UIDs, whose last component is none either."""
@@ -60,8 +60,8 @@ class ResultFiles:
 
     def _written(self, name: str, artifacts: Sequence[Artifact]) -> list[Path] | None:
         """Write all objects under one name; None where anything of that name is there already that is not ours."""
-        paths = {self._folder / f"{name}.{artifact.kind}.dcm": artifact.content for artifact in artifacts}
-        names = (f"{name}.{kind}.dcm".casefold() for kind in ResultKind)
+        paths = {self._folder / _file_name(name, artifact.kind): artifact.content for artifact in artifacts}
+        names = (_file_name(name, kind).casefold() for kind in ResultKind)
         there = [path for taken in names for path in self._there.get(taken, ())]
         if any(path not in paths or path.read_bytes() != paths[path] for path in there):
             return None
@@ -93,11 +93,16 @@ def _name(image: Path) -> str:
     return name.encode("utf-8", "surrogateescape")[:_MAX_NAME_BYTES].decode("utf-8", "ignore") or "image"
 
 
+def _file_name(name: str, kind: ResultKind) -> str:
+    suffix = SHAPES[kind].suffix
+    return f"{name}{suffix}" if suffix == f".{kind}" else f"{name}.{kind}{suffix}"
+
+
 def _digest(*parts: bytes) -> str:
     return sha256(b"".join(parts)).hexdigest()[:_DIGEST_CHARACTERS]
 
 
-_NOT_IMAGES = frozenset({".csv", ".html", ".json", ".md", ".txt", ".xml", ".yaml", ".yml"})
+_NOT_IMAGES = frozenset({".csv", ".hl7", ".html", ".json", ".md", ".txt", ".xml", ".yaml", ".yml"})
 """Passed over when a folder is walked; anything else there is meant to be an image and gets an answer."""
 
 

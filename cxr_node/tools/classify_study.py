@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cxr_node import pipeline, study_pipeline
-from cxr_node.config.schema import STANDARD_KINDS, Config
+from cxr_node.config.destinations import STANDARD_KINDS
+from cxr_node.config.schema import Config
 from cxr_node.dicom.read import header
 from cxr_node.domain import PNEUMONIA, InstanceRef, Origin, Precedent, Reason, Target, Verdict
 from cxr_node.errors import InstanceError

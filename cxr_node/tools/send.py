@@ -15,7 +15,7 @@ from pathlib import Path
 from pynetdicom.association import Association
 from pynetdicom.dsutils import split_dataset
 
-from cxr_node.config.schema import Address
+from cxr_node.config.network import Address
 from cxr_node.domain import Priority
 from cxr_node.errors import ConfigError, DeliveryError, InstanceError, ResourceError
 from cxr_node.node.network.association import ask

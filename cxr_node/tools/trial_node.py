@@ -24,7 +24,7 @@ from pynetdicom.presentation import AllStoragePresentationContexts
 from pynetdicom.transport import ThreadedAssociationServer
 
 from cxr_node.config import loader
-from cxr_node.config.schema import Address
+from cxr_node.config.network import Address
 from cxr_node.errors import CxrNodeError, DeliveryError
 from cxr_node.node.ledger import queries, studies
 from cxr_node.node.ledger.ledger import Ledger

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cxr_node.config.schema import STANDARD_KINDS
+from cxr_node.config.destinations import STANDARD_KINDS
 from cxr_node.node.ledger import queries
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.queries import InstanceRow

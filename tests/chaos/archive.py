@@ -23,8 +23,8 @@ from pynetdicom import _config
 from pynetdicom.events import Event
 from pynetdicom.transport import AssociationSocket
 
-from cxr_node.config.schema import Address
-from cxr_node.result_kinds import ResultKind
+from cxr_node.config.network import Address
+from cxr_node.result_kinds import DICOM_KINDS
 from tests.node import peers
 
 AE_TITLE = "ARCHIVE"
@@ -75,8 +75,16 @@ class Archive:
 
         self.starts += 1
         arguments = (self._file, self.address, self.temper, self._seed + self.starts)
-        self._process = FORKS.Process(target=run, args=arguments, daemon=True)
+        self._process = FORKS.Process(target=self._target(), args=arguments, daemon=True)
         self._process.start()
+
+    @property
+    def configured(self) -> dict[str, Any]:
+        """As a destination of the node."""
+        return {"address": str(self.address)}
+
+    def _target(self) -> Callable[..., None]:
+        return run
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -131,7 +139,7 @@ def run(file: Path, address: Address, temper: str, seed: int) -> None:
         archive = Writing(lambda _: TEMPERS[temper](chance))
         with peers.listening(
             archive,
-            kinds=tuple(ResultKind),
+            kinds=DICOM_KINDS,
             measurement_classes=peers.MEASUREMENT_CLASSES,
             ae_title=AE_TITLE,
             host=address.host,

@@ -17,10 +17,10 @@ from typing import Any, Self
 
 import psutil
 
-from cxr_node.config.schema import Address
+from cxr_node.config.network import Address
 from cxr_node.node.ledger import queries
 from cxr_node.node.ledger.ledger import Ledger
-from cxr_node.node.ledger.states import InstanceState
+from cxr_node.node.ledger.states import InstanceState, PromiseState
 from cxr_node.node.process.supervisor import EXIT_CONFIG
 from tests.chaos.archive import Archive
 from tests.patience import wait_until
@@ -213,6 +213,11 @@ class Node(Services):
         self._ledger = self._ledger or Ledger.open(self.spool)
         return queries.counts(self._ledger)
 
+    def uncommitted(self) -> dict[str, dict[PromiseState, int]]:
+        """Accepted results that were not seen again, or that their destination did not commit itself to."""
+        self._ledger = self._ledger or Ledger.open(self.spool)
+        return queries.uncommitted(self._ledger)
+
     def is_idle(self) -> bool:
         """Nothing waits to be judged or delivered."""
         return not waiting(self.counts())
@@ -233,7 +238,7 @@ class Node(Services):
 def settings(profile: Path, archives: Sequence[Archive], report_per: str = "image") -> dict[str, Any]:
     """Sections of a configuration: weights, destinations, and short waits."""
     destinations = [
-        {"name": f"archive{number}", "address": str(archive.address), "report_per": report_per, "timeout_s": 5}
+        {"name": f"archive{number}", "report_per": report_per, "timeout_s": 5} | archive.configured
         for number, archive in enumerate(archives)
     ]
     quick = {"work": {"lease_s": LEASE_S}, "delivery": {"first_delay_s": 0.2, "max_delay_s": 1}}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydicom.uid import UID
 
-from cxr_node.config.schema import Address
+from cxr_node.config.network import Address
 from cxr_node.errors import DeliveryError
 from cxr_node.tools import send
 from tests import builders

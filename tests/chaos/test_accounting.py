@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cxr_node.config.schema import STANDARD_KINDS
+from cxr_node.config.destinations import STANDARD_KINDS
 from cxr_node.domain import Reason
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.spool.spool import Spool

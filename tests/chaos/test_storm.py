@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cxr_node.config.schema import STANDARD_KINDS
+from cxr_node.config.destinations import STANDARD_KINDS
 from tests.chaos.accounting import settle
 from tests.chaos.conftest import Listening, Report
 from tests.chaos.node import Node

@@ -17,7 +17,7 @@ from cxr_node.dicom.results.context import Context
 from cxr_node.domain import Finding, ModelIdentity, Origin, Place, Radiograph, Region, View, Zone
 from cxr_node.model.decision import decide
 from cxr_node.outcome import Rejected
-from cxr_node.result_kinds import ResultKind
+from cxr_node.result_kinds import DICOM_KINDS, ResultKind
 from tests import builders
 
 RECEIVED = datetime(2025, 1, 2, 22, 4, 5, 678901, tzinfo=UTC)
@@ -37,7 +37,7 @@ APPLIES = {
     ResultKind.NOT_ANALYSED: (),
 }
 """Cases in which a kind is made; those not listed are made in all."""
-MADE = [(kind, case) for kind in ResultKind for case in APPLIES.get(kind, CASES)]
+MADE = [(kind, case) for kind in DICOM_KINDS for case in APPLIES.get(kind, CASES)]
 
 
 def context(case: str = "pneumonia", dataset: Dataset | None = None, **settings: Any) -> Context:

@@ -16,7 +16,7 @@ from cxr_node.dicom.results import basic_text_sr, measurement_sr, secondary_capt
 from cxr_node.dicom.results.context import Context
 from cxr_node.dicom.results.encoder import to_part10
 from cxr_node.outcome import Artifact
-from cxr_node.result_kinds import ResultKind
+from cxr_node.result_kinds import DICOM_KINDS, ResultKind
 from tests import builders
 from tests.dicom.contexts import context, in_both_lungs
 
@@ -112,14 +112,14 @@ def results(case: str) -> tuple[dict[ResultKind, Artifact], Context]:
 
 
 def every_kind(of: Context) -> list[Artifact]:
-    of = replace(of, kinds=frozenset(ResultKind))
+    of = replace(of, kinds=frozenset(DICOM_KINDS))
     built = (build(of) for build in pipeline.BUILDERS.values())
     return [artifact for artifact in built if artifact is not None]
 
 
 @cache
 def of_both_lungs() -> tuple[list[Artifact], Context]:
-    of = replace(in_both_lungs(context(max_heatmap_px=1024)), kinds=frozenset(ResultKind))
+    of = replace(in_both_lungs(context(max_heatmap_px=1024)), kinds=frozenset(DICOM_KINDS))
     return every_kind(of), of
 
 

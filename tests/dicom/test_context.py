@@ -22,7 +22,7 @@ from cxr_node import pipeline
 from cxr_node.dicom.part10 import IMPLEMENTATION_CLASS_UID, PRODUCT
 from cxr_node.dicom.results.context import Context
 from cxr_node.outcome import Artifact
-from cxr_node.result_kinds import SHAPES, ResultKind
+from cxr_node.result_kinds import DICOM_KINDS, SHAPES, ResultKind
 from tests import builders
 from tests.builders import item
 from tests.dicom.contexts import CASES, MADE, context, of_bytes
@@ -101,7 +101,7 @@ def test_objects_have_uids_and_series_of_their_own() -> None:
 )
 def test_whatever_changes_the_answer_changes_its_uids(change: Callable[[Context], Context]) -> None:
     before, after = context(), change(context())
-    for kind in ResultKind:
+    for kind in DICOM_KINDS:
         assert before.instance_uid(kind) != after.instance_uid(kind)
         assert before.series_uid(kind) != after.series_uid(kind)
 
@@ -115,7 +115,7 @@ def test_who_sent_it_and_when_do_not_change_uids() -> None:
     later = replace(
         of, origin=replace(of.origin, calling_ae_title="OTHER", received_at=of.origin.received_at + timedelta(days=9))
     )
-    assert [of.instance_uid(kind) for kind in ResultKind] == [later.instance_uid(kind) for kind in ResultKind]
+    assert [of.instance_uid(kind) for kind in DICOM_KINDS] == [later.instance_uid(kind) for kind in DICOM_KINDS]
 
 
 def test_new_weights_are_a_new_device() -> None:
@@ -293,7 +293,7 @@ def test_srs_refer_to_no_object_that_is_not_made(kind: ResultKind) -> None:
         assert alone.instance_uid(absent).encode() not in content
         assert str(SHAPES[absent].series_number).encode() not in content.split(b"Findings", 1)[-1]
     assert alone.instance_uid(kind) != context().instance_uid(kind)
-    more = replace(context(), kinds=frozenset(ResultKind))
+    more = replace(context(), kinds=frozenset(DICOM_KINDS))
     assert BUILD[kind](more) == BUILD[kind](context())  # who prints a page gets no second report
 
 

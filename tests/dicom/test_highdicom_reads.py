@@ -29,11 +29,11 @@ from cxr_node.dicom.results import segmentation
 from cxr_node.dicom.words import wording
 from cxr_node.domain import Origin, Verdict
 from cxr_node.outcome import Reported
-from cxr_node.result_kinds import ResultKind
+from cxr_node.result_kinds import DICOM_KINDS
 from tests import builders
 
 ORIGIN = Origin(calling_ae_title="PACS", peer_host="::1", received_at=datetime(2024, 6, 1, 12, tzinfo=UTC))
-EVERY_KIND = [kind.value for kind in ResultKind]
+EVERY_KIND = [kind.value for kind in DICOM_KINDS]
 CONFIG = loader.parse(
     {
         "spool": {"path": "."},

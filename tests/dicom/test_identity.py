@@ -21,7 +21,7 @@ from cxr_node.config import loader
 from cxr_node.dicom.results import copied_attributes
 from cxr_node.domain import NO_PRECEDENT, Origin, Precedent, ResultRef
 from cxr_node.outcome import Reported
-from cxr_node.result_kinds import ResultKind
+from cxr_node.result_kinds import DICOM_KINDS, ResultKind
 from tests import builders
 from tests.builders import item
 from tests.dicom import contexts
@@ -36,7 +36,7 @@ RULES = loader.parse(
             {
                 "name": "a",
                 "address": "A@127.0.0.1:104",
-                "send": [kind.value for kind in ResultKind],
+                "send": [kind.value for kind in DICOM_KINDS],
                 "report_per": "image",
             }
         ],
@@ -229,7 +229,7 @@ def test_builders_read_nothing_that_identity_does_not_know(case: str, watching: 
     context = contexts.context(case, builders.radiograph(**filled))
     watched = Watched(context.source.dataset)
     watched.file_meta = context.source.dataset.file_meta
-    context = replace(context, source=replace(context.source, dataset=watched), kinds=frozenset(ResultKind))
+    context = replace(context, source=replace(context.source, dataset=watched), kinds=frozenset(DICOM_KINDS))
     watching()
     copied_attributes.header_sha256(context.source, context.radiograph)
     known = watching()

@@ -15,7 +15,7 @@ from cxr_node import pipeline
 from cxr_node.dicom.results import measurement_sr
 from cxr_node.dicom.results.context import Context
 from cxr_node.dicom.words import wording
-from cxr_node.result_kinds import ResultKind
+from cxr_node.result_kinds import DICOM_KINDS, ResultKind
 from tests import builders
 from tests.dicom.contexts import CASES, UNCERTAIN, context, in_both_lungs, with_regions
 
@@ -93,7 +93,7 @@ def test_every_choice_says_the_same_under_a_uid_of_its_own(case: str) -> None:
 
 @pytest.mark.parametrize("kind", sorted(pipeline.BUILDERS.keys() - {ResultKind.MEASUREMENTS}))
 def test_no_sibling_refers_to_measurements_that_may_go_as_another_sop_class(kind: ResultKind) -> None:
-    of = replace(context(), kinds=frozenset(ResultKind))
+    of = replace(context(), kinds=frozenset(DICOM_KINDS))
     sibling = pipeline.BUILDERS[kind](of)
     assert sibling is not None
     for one in measurement_sr.build(of).sop_class_choices:

@@ -14,7 +14,7 @@ from pydicom import Dataset, dcmread
 from cxr_node import pipeline
 from cxr_node.dicom.results.context import Context
 from cxr_node.dicom.verify import check
-from cxr_node.result_kinds import ResultKind
+from cxr_node.result_kinds import DICOM_KINDS
 from tests import builders
 from tests.dicom.contexts import context
 
@@ -65,7 +65,7 @@ def test_one_moment_by_the_clock_of_the_study(
 
 def test_uids_follow_the_offset_and_nothing_else_of_a_zone() -> None:
     def uids(judged: Context) -> list[str]:
-        return [judged.instance_uid(kind) for kind in ResultKind]
+        return [judged.instance_uid(kind) for kind in DICOM_KINDS]
 
     berlin = uids(of("Europe/Berlin"))
     assert berlin == uids(of("Europe/Paris"))

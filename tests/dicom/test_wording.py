@@ -12,13 +12,13 @@ from cxr_node.dicom.words import names, rounding, wording
 from cxr_node.domain import PNEUMONIA, AbstainReason, Finding, Reason, Verdict, View
 from cxr_node.model.decision import decide
 from cxr_node.outcome import Rejected
-from cxr_node.result_kinds import ResultKind
+from cxr_node.result_kinds import DICOM_KINDS, ResultKind
 from tests import builders
 from tests.dicom.contexts import CASES, UNCERTAIN, finding, picture_of
 
 RADIOGRAPH = picture_of(builders.chest(64, 64))
 NUMBERS = {ResultKind.HEATMAP: 9102, ResultKind.MEASUREMENTS: 9101, ResultKind.REPORT: 9100}
-SERIES = [kind for kind in ResultKind if kind is not ResultKind.NOT_ANALYSED]
+SERIES = [kind for kind in DICOM_KINDS if kind is not ResultKind.NOT_ANALYSED]
 
 
 def said(probability: float, **changes: float) -> Finding:

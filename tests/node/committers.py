@@ -12,7 +12,7 @@ from pynetdicom import AE, build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.events import Event
 
-from cxr_node.config.schema import Address
+from cxr_node.config.network import Address
 from tests.node import peers
 from tests.patience import PATIENCE_S
 

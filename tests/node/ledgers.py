@@ -10,7 +10,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from cxr_node.config.schema import STANDARD_KINDS
+from cxr_node.config.destinations import STANDARD_KINDS
 from cxr_node.domain import (
     Decision,
     Finding,

@@ -23,7 +23,8 @@ from pynetdicom import AE, dsutils, evt
 from pynetdicom.events import Event
 from pynetdicom.transport import ThreadedAssociationServer
 
-from cxr_node.config.schema import STANDARD_KINDS, Address, Destination, DicomDestination
+from cxr_node.config.destinations import STANDARD_KINDS, AnyDestination, DicomDestination
+from cxr_node.config.network import Address
 from cxr_node.node.deliver.link import ResultFile, StaleConnectionError, StoreReply, link_to
 from cxr_node.node.network.rejections import Refusals
 from cxr_node.result_kinds import ResultKind
@@ -85,7 +86,7 @@ def result_object(kind: ResultKind, number: int = 1, padding: int = 0, choice: i
     return file.getvalue()
 
 
-def destination(address: Address, name: str = "pacs", timeout_s: float = 2.0, **more: object) -> Destination:
+def destination(address: Address, name: str = "pacs", timeout_s: float = 2.0, **more: object) -> AnyDestination:
     """A configured destination that gives up early."""
     return DicomDestination.model_validate({"name": name, "address": address, "timeout_s": timeout_s, **more})
 
@@ -93,7 +94,7 @@ def destination(address: Address, name: str = "pacs", timeout_s: float = 2.0, **
 class Sender:
     """A link, driven as the courier drives it; of several SOP Classes the first that is accepted goes."""
 
-    def __init__(self, to: Destination, refusals: Refusals | None = None, compressor: Any = None) -> None:
+    def __init__(self, to: AnyDestination, refusals: Refusals | None = None, compressor: Any = None) -> None:
         self.link = link_to(to, "CXR_NODE", refusals, compressor)
         self.close = self.link.close
 

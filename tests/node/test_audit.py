@@ -16,7 +16,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from cxr_node.config.schema import Address, Config
+from cxr_node.config.network import Address
+from cxr_node.config.schema import Config
 from cxr_node.errors import ConfigError, DeliveryError, ResourceError
 from cxr_node.node.audit import recorder, trail
 from cxr_node.node.audit.messages import Direction, Participant, Reporter, Transfer

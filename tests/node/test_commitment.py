@@ -14,7 +14,9 @@ from pynetdicom import AE, build_role
 from rich.console import Console
 
 from cxr_node.cli import ledger_tables
-from cxr_node.config.schema import STANDARD_KINDS, Address, Config
+from cxr_node.config.destinations import STANDARD_KINDS
+from cxr_node.config.network import Address
+from cxr_node.config.schema import Config
 from cxr_node.domain import Origin
 from cxr_node.errors import ResourceError
 from cxr_node.node.deliver import retention

@@ -15,7 +15,8 @@ import sqlalchemy as sa
 from rich.console import Console
 
 from cxr_node.cli import ledger_tables
-from cxr_node.config.schema import Address, Config, Delivery
+from cxr_node.config.network import Address
+from cxr_node.config.schema import Config, Delivery
 from cxr_node.node.deliver import courier, removed_destinations, retention
 from cxr_node.node.deliver.link import link_to
 from cxr_node.node.deliver.loop import DeliveryContext

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from cxr_node.config.schema import STANDARD_KINDS, Config
+from cxr_node.config.destinations import STANDARD_KINDS
+from cxr_node.config.schema import Config
 from cxr_node.node.ledger import queries
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.spool.spool import Area, Spool

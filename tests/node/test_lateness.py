@@ -40,7 +40,7 @@ Courier = Callable[..., courier.Courier]
 
 def late(ledger: Ledger, destination: str = "pacs", number: int = 3) -> None:
     for _ in range(number):
-        assert ledger.settle_late(due(ledger, destination), KEPT)
+        assert ledger.settle_unsent(due(ledger, destination), OwnReason.TOO_LATE, KEPT)
 
 
 def age_s(ledger: Ledger, clock: Clock, destination: str = "pacs") -> float | None:

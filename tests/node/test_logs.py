@@ -18,7 +18,7 @@ import pytest
 from pydicom.uid import ImplicitVRLittleEndian
 
 from cxr_node.config.monitoring import LogFormat
-from cxr_node.config.schema import Address
+from cxr_node.config.network import Address
 from cxr_node.errors import DeliveryError, InstanceError
 from cxr_node.node.deliver import courier
 from cxr_node.node.ledger.ledger import Ledger

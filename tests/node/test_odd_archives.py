@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from cxr_node.config.schema import Address
+from cxr_node.config.network import Address
 from cxr_node.errors import DeliveryError
 from cxr_node.node.commitment.scu import CommitmentScu
 from cxr_node.node.deliver.link import ResultFile

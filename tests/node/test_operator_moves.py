@@ -31,7 +31,7 @@ from cxr_node.node.ledger.states import DeliveryState, InstanceState
 from cxr_node.node.receive import recovery
 from cxr_node.node.spool.spool import Area, Spool
 from cxr_node.node.work import worker
-from cxr_node.result_kinds import ResultKind
+from cxr_node.result_kinds import DICOM_KINDS
 from tests import builders
 
 SOP = str(builders.radiograph().SOPInstanceUID)
@@ -441,7 +441,7 @@ def test_rejected_objects_go_after_a_day_but_not_those_that_may_be_admitted(node
 
 
 def test_every_kind_that_a_destination_wants_is_sent_again(node: Node, tmp_path: Path) -> None:
-    every = PACS | {"send": [kind.value for kind in ResultKind]}
+    every = PACS | {"send": [kind.value for kind in DICOM_KINDS]}
     node.config = rules(tmp_path, every)
     node.receive()
     sent = node.answered()

@@ -18,7 +18,9 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 
-from cxr_node.config.schema import Address, Config, DicomDestination
+from cxr_node.config.destinations import DicomDestination
+from cxr_node.config.network import Address
+from cxr_node.config.schema import Config
 from cxr_node.domain import Origin
 from cxr_node.errors import ResourceError
 from cxr_node.node.deliver import courier, prior_loop

@@ -18,7 +18,8 @@ from pydicom import Dataset, dcmread
 from pynetdicom import AE, evt
 from pynetdicom.events import Event
 
-from cxr_node.config.schema import Address, DicomDestination
+from cxr_node.config.destinations import DicomDestination
+from cxr_node.config.network import Address
 from cxr_node.errors import DeliveryError
 from cxr_node.node.priors import inbox, retrieve
 from cxr_node.node.priors.query import NotFetched, Reason, Wanted

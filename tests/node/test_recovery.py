@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from cxr_node.config.schema import STANDARD_KINDS, Config
+from cxr_node.config.destinations import STANDARD_KINDS
+from cxr_node.config.schema import Config
 from cxr_node.dicom.read import header
 from cxr_node.domain import InstanceRef, Precedent, Reason
 from cxr_node.errors import InstanceError, LedgerLostError

@@ -18,12 +18,13 @@ from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.dsutils import split_dataset
 
-from cxr_node.config.schema import STANDARD_KINDS, Address
+from cxr_node.config.destinations import STANDARD_KINDS
+from cxr_node.config.network import Address
 from cxr_node.errors import ConfigError, DeliveryError
 from cxr_node.node.deliver.link import ResultFile
 from cxr_node.node.network import file_meta
 from cxr_node.node.network.statuses import TABLE, Action, judge
-from cxr_node.result_kinds import ResultKind
+from cxr_node.result_kinds import DICOM_KINDS, ResultKind
 from tests.node import peers
 from tests.node.certificates import Authority
 from tests.patience import FOR_EVER_S, PATIENCE_S
@@ -142,11 +143,11 @@ def test_a_class_never_proposed_before_is_negotiated(wrap: Wrap, connect: Connec
 
 def test_kinds_that_a_destination_is_sent_are_negotiated_at_once(wrap: Wrap, connect: Connect) -> None:
     archive = peers.Archive()
-    files = [wrap(kind) for kind in ResultKind]
-    with peers.listening(archive, kinds=tuple(ResultKind)) as address:
-        pacs = connect(address, send=[kind.value for kind in ResultKind])
+    files = [wrap(kind) for kind in DICOM_KINDS]
+    with peers.listening(archive, kinds=DICOM_KINDS) as address:
+        pacs = connect(address, send=[kind.value for kind in DICOM_KINDS])
         assert {pacs.send(file).status for file in files} == {0}
-    assert (len(archive.datasets), archive.associations) == (len(ResultKind), 1)
+    assert (len(archive.datasets), archive.associations) == (len(DICOM_KINDS), 1)
 
 
 def alternatives_of(wrap: Wrap, number: int = 1) -> list[ResultFile]:

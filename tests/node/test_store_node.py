@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cxr_node.config.schema import STANDARD_KINDS
+from cxr_node.config.destinations import STANDARD_KINDS
 from cxr_node.node.deliver import retention
 from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
 from cxr_node.node.ledger.operator_moves import ADMITTED

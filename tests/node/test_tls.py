@@ -19,7 +19,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from cxr_node.config.schema import Listen, Tls
+from cxr_node.config.network import Tls
+from cxr_node.config.schema import Listen
 from cxr_node.errors import ConfigError
 from cxr_node.node.ledger import queries
 from cxr_node.node.network.rejections import Cause

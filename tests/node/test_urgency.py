@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from cxr_node.config.schema import Address
+from cxr_node.config.network import Address
 from cxr_node.dicom.read import header
 from cxr_node.domain import Priority
 from cxr_node.node.ledger.ledger import Ledger

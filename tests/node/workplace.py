@@ -12,7 +12,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from cxr_node.config import loader
-from cxr_node.config.schema import STANDARD_KINDS, Address, Config
+from cxr_node.config.destinations import STANDARD_KINDS
+from cxr_node.config.network import Address
+from cxr_node.config.schema import Config
 from cxr_node.domain import Origin, Precedent, Reason, View
 from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
 from cxr_node.node.spool.opening import open_spool

@@ -19,7 +19,7 @@ from cxr_node import pipeline
 from cxr_node.config import loader
 from cxr_node.domain import Origin
 from cxr_node.outcome import Artifact, Reported
-from cxr_node.result_kinds import ResultKind
+from cxr_node.result_kinds import DICOM_KINDS, ResultKind
 from tests import builders
 from tests.dicom.contexts import CASES, RECEIVED
 from tests.dicom.test_context import NAMES
@@ -36,7 +36,8 @@ SOURCES: dict[str, dict[str, Any]] = {
 CHARACTER_SETS = ("Latin-1", "UTF-8", "Greek", "Cyrillic", "Arabic", "Japanese", "undeclared")
 _ROWS = [*zip(CHARACTER_SETS, ("DX", "CR", "SC", "DX", "CR", "DX", "CR"), strict=True), ("Latin-1", "SC")]
 DESTINATION = {
-    "name": "pacs", "address": "PACS@127.0.0.1:104", "send": [kind.value for kind in ResultKind], "report_per": "image",
+    "name": "pacs", "address": "PACS@127.0.0.1:104", "report_per": "image",
+    "send": [kind.value for kind in DICOM_KINDS],
 }  # fmt: skip
 SETTINGS = loader.parse(
     {"spool": {"path": "."}, "destinations": [DESTINATION], "results": {"normal_heatmap": "banner"}}

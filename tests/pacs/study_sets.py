@@ -18,13 +18,13 @@ from cxr_node import pipeline, study_pipeline
 from cxr_node.config import loader
 from cxr_node.domain import Examination, Place, Radiograph, Region, Zone
 from cxr_node.outcome import Artifact, NotAnalysed, Rejected, Reported, StudyCase, StudyImage, StudyReport
-from cxr_node.result_kinds import ResultKind
+from cxr_node.result_kinds import DICOM_KINDS
 from tests import builders
 from tests.dicom.contexts import CASES
 from tests.dicom.studies import origin, refs
 from tests.pacs.result_sets import SOURCES, ResultFile, named
 
-DESTINATION = {"name": "pacs", "address": "PACS@127.0.0.1:104", "send": [kind.value for kind in ResultKind]}
+DESTINATION = {"name": "pacs", "address": "PACS@127.0.0.1:104", "send": [kind.value for kind in DICOM_KINDS]}
 SETTINGS = loader.parse({"spool": {"path": "."}, "destinations": [DESTINATION], "results": {"max_heatmap_px": 1024}})
 ANSWERS = {**CASES, "two regions": CASES["pneumonia"], "no region": CASES["pneumonia"]}
 OTHERS: dict[str, dict[str, Any]] = {

@@ -28,7 +28,7 @@ from pydicom.encaps import encapsulate
 from pynetdicom import AE, evt
 from pynetdicom.presentation import AllStoragePresentationContexts
 
-from cxr_node.config.schema import Address
+from cxr_node.config.network import Address
 from cxr_node.dicom import from_picture
 from cxr_node.node.ledger.stages import Stage
 from cxr_node.tools import send

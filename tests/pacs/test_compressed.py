@@ -12,7 +12,7 @@ from PIL import Image
 from pydicom import dcmread
 
 from cxr_node import pipeline
-from cxr_node.config.schema import Address
+from cxr_node.config.network import Address
 from cxr_node.dicom.pixels.compress import Press
 from cxr_node.node.deliver.link import ResultFile
 from cxr_node.node.deliver.transcode import JPEG_LS, RLE

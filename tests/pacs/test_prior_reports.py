@@ -16,7 +16,7 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import BasicTextSRStorage
 
-from cxr_node.config.schema import Address
+from cxr_node.config.network import Address
 from cxr_node.dicom.words import study_wording
 from cxr_node.node.ledger import prior_orders
 from cxr_node.node.ledger.ledger import Ledger

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from pydicom import Dataset, dcmread
 
-from cxr_node.config.schema import Address, DicomDestination
+from cxr_node.config.destinations import DicomDestination
+from cxr_node.config.network import Address
 from cxr_node.dicom.pixels import codecs
 from cxr_node.node.priors.query import NotFetched, Reason, Wanted
 from cxr_node.node.priors.retrieve import Fetched, Order, PriorScu

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cxr_node.node.ledger import queries
-from cxr_node.node.ledger.states import InstanceState
+from cxr_node.node.ledger.states import InstanceState, OwnReason
 from tests.web import pages, rows
 from tests.web.site import Site
 
@@ -22,7 +22,7 @@ def page(tmp_path: Path) -> Iterator[Site]:
         with found.ledger.database.writing() as connection:
             connection.exec_driver_sql("DELETE FROM holds")
         while (job := found.ledger.claim_delivery("pacs", "courier", 60.0)) is not None:
-            assert found.ledger.settle_late(job, KEPT)
+            assert found.ledger.settle_unsent(job, OwnReason.TOO_LATE, KEPT)
         while (job := found.ledger.claim_delivery("second", "courier", 60.0)) is not None:
             assert job.instance_id == 7 or found.ledger.postpone(job, delay_s=99.0, status=None, detail="no answer")
             assert job.instance_id == 5 or found.ledger.settle_delivered(job, 0)

@@ -142,3 +142,22 @@ def _decoded(content: bytes, character_set: str) -> str:
             return charset.decode_bytes(content, encodings, set())
     except (UserWarning, LookupError, ValueError):
         return content.decode("ascii", "replace")
+
+
+def certain(dataset: Dataset, keyword: str) -> str | None:
+    """One attribute as text, "" where it is absent; None where nobody can say for certain which letters its bytes are.
+
+    Not guessed are undeclared bytes beyond ASCII, sets that nobody knows, and bytes that the declared one lacks.
+    """
+    with quiet():
+        text = str(dataset.get(keyword) or "").strip(" \0")
+    if is_plain(text):
+        return text
+    return None if _NOT_DECODED in text or _ESCAPES in text or not _is_declared(dataset) else text
+
+
+def _is_declared(dataset: Dataset) -> bool:
+    """Whether the data set names character sets, and known ones alone."""
+    value = dataset.get("SpecificCharacterSet")
+    terms = [value] if isinstance(value, str) else list(value or ())
+    return any(terms) and all(str(term) in charset.python_encoding for term in terms)

@@ -18,7 +18,8 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import ComputedRadiographyImageStorage
 
 from cxr_node import __version__
-from cxr_node.config.schema import STANDARD_KINDS, NormalHeatmap, Results
+from cxr_node.config.destinations import STANDARD_KINDS
+from cxr_node.config.schema import NormalHeatmap, Results
 from cxr_node.dicom.part10 import IMPLEMENTATION_CLASS_UID
 from cxr_node.dicom.read.header import Source
 from cxr_node.dicom.results import copied_attributes
@@ -30,14 +31,13 @@ from cxr_node.dicom.words.rounding import is_stated
 from cxr_node.dicom.words.wording import plain, series_description, shared_series_description
 from cxr_node.domain import NO_PRECEDENT, Finding, Origin, Precedent, Radiograph, Region, ResultRef, Verdict
 from cxr_node.outcome import Artifact
-from cxr_node.result_kinds import OF_ONE_IMAGE, SHAPES, ReportPer, ResultKind
+from cxr_node.result_kinds import DOCUMENTS, OF_ONE_IMAGE, SHAPES, ReportPer, ResultKind
 
 PRODUCT = f"cxr_node {__version__}"
 _NAMESPACE = uuid.UUID("6f1b8d8e-92f4-5d3a-9a43-3c1f0b7e5a21")
 _LO_MAX_CHARS = 64
 LAST = 2**31
 """In place of a Series or Instance Number that is not there: such images come last."""
-_DOCUMENTS = (ResultKind.REPORT, ResultKind.MEASUREMENTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -372,7 +372,7 @@ def earlier_documents(
     A series is of one answer, so it tells whether two versions got the same: one that came in another transfer syntax
     must not replace itself, nor name what it did not name the first time.
     """
-    if kind not in _DOCUMENTS:
+    if kind not in DOCUMENTS:
         return ()
     found: dict[str, ResultRef] = {}
     for version in versions:

@@ -125,6 +125,8 @@ _REQUEST: Attributes = {
     "RequestedProcedureID": None, "RequestedProcedureDescription": None, "RequestedProcedureCodeSequence": _CODE,
     "ReasonForTheRequestedProcedure": None,
 }  # fmt: skip
+ORDER_NUMBERS = ("PlacerOrderNumberImagingServiceRequest", "FillerOrderNumberImagingServiceRequest")
+"""Of the study's order, in messages."""
 _REQUEST_TYPE_2 = (
     "ReferencedStudySequence", "AccessionNumber", "PlacerOrderNumberImagingServiceRequest",
     "FillerOrderNumberImagingServiceRequest", "RequestedProcedureID", "RequestedProcedureDescription",
@@ -324,8 +326,16 @@ def _read(source: Source, radiograph: Radiograph) -> Iterator[object]:
         for item in (source.dataset.get(keyword) or ())[:1]:
             lut, kind = grayscale.read_lut(item, source), str(item.get("ModalityLUTType", ""))
             yield keyword, kind, lut and (lut[0], sha256(lut[1].tobytes()).hexdigest(), lut[2])
+    yield from _ordered(source.dataset)
     yield "spacing", source.spacing_mm  # of a segmentation's pixels
     yield "sides", zones.sides(source)  # in whose words a region is placed
     for field in fields(radiograph):
         if field.name not in ("pixels", "pixel_sha256"):  # the stored values have a digest of their own
             yield field.name, getattr(radiograph, field.name)
+
+
+def _ordered(header: Dataset) -> Iterator[object]:
+    """Numbers of the order, where they are there: what is absent changes no UID."""
+    for keyword in ORDER_NUMBERS:
+        if stated := raw_text(header, keyword):
+            yield keyword, stated

@@ -12,6 +12,8 @@ IHE RAD AIR 6.5.3.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
@@ -177,15 +179,7 @@ def _finding(context: Context, number: int) -> list[Dataset]:
 
 def _algorithm(context: Context) -> list[Dataset]:
     """TID 4019; name, version and manufacturer as in Contributing Equipment (AIR table 6.5.3.1-1)."""
-    identity, point = context.finding.identity, context.finding.identity.operating_point
-    parameters = {
-        "threshold.rule_out": repr(point.rule_out_below),
-        "threshold.report": repr(point.report_at),
-        "calibration": wording.plain(identity.calibration),
-        **abstention_figures(context.finding),
-        "weights.sha256": identity.weights_sha256,
-        "config.sha256": identity.config_sha256,
-    }
+    parameters = algorithm_parameters(context, abstention_figures(context.finding))
     texts = [
         (codes.DCM.AlgorithmName, context.model_name),
         (codes.DCM.AlgorithmVersion, context.algorithm_version),
@@ -198,6 +192,19 @@ def _algorithm(context: Context) -> list[Dataset]:
     ]
 
 
+def algorithm_parameters(context: Context, figures: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What every verdict of the algorithm depends on, by name, in full digits; with `figures` of one image."""
+    identity, point = context.finding.identity, context.finding.identity.operating_point
+    return {
+        "threshold.rule_out": repr(point.rule_out_below),
+        "threshold.report": repr(point.report_at),
+        "calibration": wording.plain(identity.calibration),
+        **(figures or {}),
+        "weights.sha256": identity.weights_sha256,
+        "config.sha256": identity.config_sha256,
+    }
+
+
 def abstention_figures(finding: Finding) -> dict[str, str]:
     """What could make the algorithm abstain, with its limit: the figures that people are spared."""
     prediction, point = finding.prediction, finding.identity.operating_point
@@ -208,20 +215,26 @@ def abstention_figures(finding: Finding) -> dict[str, str]:
     return told
 
 
-def _certainty(context: Context) -> list[Dataset]:
-    """Calibrated certainty in percent, said of the finding whatever the verdict; no row where none may be stated.
+def certainty(finding: Finding) -> tuple[Code, float, Code] | None:
+    """Calibrated certainty in percent: its concept, value and unit; None where none may be stated.
 
-    An absent value with a qualifier (CID 42) would say the same, but the validator of IHE counts it as an error.
     A score is no certainty, and has a concept of its own.
     """
-    certainty, score = wording.certainty(context.finding), wording.score(context.finding)
-    value = certainty if score is None else score
-    if value is None:
+    percent, score = wording.certainty(finding), wording.score(finding)
+    if score is not None:
+        return coded_findings.SCORE, score, coded_findings.NO_UNITS
+    return None if percent is None else (codes.DCM.CertaintyOfFinding, percent, PERCENT)
+
+
+def _certainty(context: Context) -> list[Dataset]:
+    """Said of the finding whatever the verdict; no row where it is not stated.
+
+    An absent value with a qualifier (CID 42) would say the same, but the validator of IHE counts it as an error.
+    """
+    stated = certainty(context.finding)
+    if stated is None:
         return []
-    if score is None:
-        item = sr_items.number(Relation.CONTAINS, codes.DCM.CertaintyOfFinding, value, PERCENT)
-    else:
-        item = sr_items.number(Relation.CONTAINS, coded_findings.SCORE, value, coded_findings.NO_UNITS)
+    item = sr_items.number(Relation.CONTAINS, *stated)
     item.ContentSequence = [sr_items.code(Relation.HAS_CONCEPT_MOD, codes.DCM.Finding, _target(context))]
     return [item]
 

@@ -18,7 +18,7 @@ from cxr_node.dicom.results.copied_attributes import Moment, moment_of
 from cxr_node.dicom.words import study_wording, wording, zones
 from cxr_node.domain import ResultRef, Verdict
 from cxr_node.outcome import NotAnalysed
-from cxr_node.result_kinds import BASIC_TEXT_SR, SHAPES, ReportPer, ResultKind
+from cxr_node.result_kinds import BASIC_TEXT_SR, DOCUMENTS, SHAPES, ReportPer, ResultKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +68,7 @@ class Study:
     @property
     def replaces(self) -> bool:
         """Whether it takes the place of an earlier report of the study; that of an image says nothing of it."""
-        is_later = any(self.replaced(kind, each) for kind in _REPLACED for each in _classes(kind))
+        is_later = any(self.replaced(kind, each) for kind in DOCUMENTS for each in _classes(kind))
         return self.head.per is ReportPer.STUDY and is_later
 
     @property
@@ -148,7 +148,7 @@ class Study:
         before = list(self.earlier)
         while before and any(each.series_instance_uid == self.series_uid(each.kind) for each in before[-1]):
             before.pop()  # it is the same report, made again
-        named = [each for report in before for each in report if kind in _REPLACED and each.kind is kind]
+        named = [each for report in before for each in report if kind in DOCUMENTS and each.kind is kind]
         return tuple({each.sop_instance_uid: each for each in named if each.sop_class_uid == sop_class_uid}.values())
 
     def _all_that_counts(self) -> tuple[str, ...]:
@@ -164,9 +164,6 @@ class Study:
             *head, *parts, *pictures, *others, *places, *days, f"{len(self.priors)} priors", f"{self.clock.at:%z}",
             self.clock.identity,
         )  # fmt: skip
-
-
-_REPLACED = (ResultKind.REPORT, ResultKind.MEASUREMENTS)
 
 
 def about(of: Context | Study) -> Study:

@@ -30,6 +30,7 @@ from cxr_node.result_kinds import SHAPES, ResultKind
 _KIND_OF = {
     uid: kind
     for kind, shape in reversed(SHAPES.items())
+    if shape.is_dicom
     for uid in (shape.sop_class_uid, *shape.alternatives)
 }  # fmt: skip
 """Of the two kinds that are Basic Text SR, the report; the note is told by its series."""
@@ -100,7 +101,7 @@ def _flaws_of_made(
 
 def _documents(artifacts: Sequence[Artifact], of: Subject, flaws: list[Flaw]) -> list[Document]:
     documents = []
-    for artifact in artifacts:
+    for artifact in (each for each in artifacts if SHAPES[each.kind].is_dicom):
         report = objects.reporter(str(artifact.kind), flaws)
         try:
             document = claims.document(str(artifact.kind), artifact.kind, read(artifact.content))

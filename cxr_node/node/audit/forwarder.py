@@ -19,7 +19,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from cxr_node.config.schema import Syslog, Tls
+from cxr_node.config.network import Tls
+from cxr_node.config.schema import Syslog
 from cxr_node.errors import DeliveryError, ResourceError
 from cxr_node.node.audit.trail import Batch, TrailFolder, next_batch
 from cxr_node.node.network.tls import Renewed, client_tls, why

@@ -237,6 +237,8 @@ def _about(
     study = _object(message, ("2", "3"), study_instance_uid, _STUDY, "study")
     description = ElementTree.SubElement(study, "ParticipantObjectDescription")
     for uid, number in sorted(sop_classes.items()):
+        if not uid:  # a message: it has none
+            continue
         ElementTree.SubElement(description, "SOPClass", {"UID": uid, "NumberOfInstances": str(number)})
     _object(message, ("1", "1"), patient_key or UNKNOWN_PATIENT, _PATIENT, "pseudonym")
 

@@ -17,7 +17,8 @@ from pynetdicom.association import Association
 from pynetdicom.events import Event
 from pynetdicom.presentation import build_context
 
-from cxr_node.config.schema import Config, DicomDestination
+from cxr_node.config.destinations import DicomDestination
+from cxr_node.config.schema import Config
 from cxr_node.errors import CxrNodeError, DeliveryError, ResourceError
 from cxr_node.node.ledger import commitments
 from cxr_node.node.ledger.commitments import Report, Transaction
@@ -75,6 +76,9 @@ class ReportError(CxrNodeError):
 
 class CommitmentScu:
     """Requests commitment from one destination. For one thread; pynetdicom calls `take_report` in another."""
+
+    words = "asked for commitment"
+    by_query = False
 
     def __init__(
         self,
@@ -215,16 +219,27 @@ class Reports:
     def _take(self, report: Report, ae_title: str) -> int:
         ledger = self._ledger()
         asked = commitments.find(ledger, report.transaction_uid)
-        titles = {to.name: to.ae_title for to in self._config.destinations}
+        titles = {to.name: to.ae_title for to in self._config.destinations if to.kind == "dicom"}
         if asked is None or titles.get(asked.destination) != ae_title:
             log.warning("commitment report refused ae=%r cause='no such transaction of this peer'", ae_title)
             return INVALID_ARGUMENT
+        self.apply(asked, report)
+        return SUCCESS
+
+    def apply(self, asked: Transaction, report: Report) -> None:
+        """Settle what it is about, and wake who sends again what was lost.
+
+        Raises
+        ------
+        ResourceError : the ledger cannot be written now.
+        """
+        ledger = self._ledger()
         done = commitments.answer(ledger, asked, report, lambda asks: backoff_s(self._config.delivery, max(1, asks)))
         log.log(
             logging.ERROR if done["given up"] else logging.WARNING if done["sent again"] else logging.INFO,
-            "commitment reported destination=%s committed=%d sent_again=%d accepted_not_committed=%d transaction=%s",
-            *(asked.destination, done["committed"], done["sent again"], done["given up"], asked.uid),
+            "%s destination=%s committed=%d sent_again=%d accepted_not_committed=%d transaction=%s",
+            *("looked up" if asked.by_query else "commitment reported", asked.destination),
+            *(done["committed"], done["sent again"], done["given up"], asked.uid),
         )
         if done["sent again"]:
             wake(ledger, self._config.spool.path, Role.DELIVER)
-        return SUCCESS

@@ -11,11 +11,12 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
-from cxr_node.config.schema import Config, Destination, DicomDestination
+from cxr_node.config.destinations import AnyDestination, Destination, DicomDestination
+from cxr_node.config.schema import Config
 from cxr_node.errors import DeliveryError, LedgerLostError, ResourceError, UnreachableError
 from cxr_node.node.audit.messages import Direction, Outcome, Participant, Transfer
 from cxr_node.node.audit.recorder import SILENT, Audit, alert
@@ -23,6 +24,7 @@ from cxr_node.node.deliver import removed_destinations
 from cxr_node.node.deliver.commitment_loop import CommitmentLoop
 from cxr_node.node.deliver.link import Link, ResultFile, StaleConnectionError, StoreReply, link_to
 from cxr_node.node.deliver.loop import DeliveryContext, ServiceLoop
+from cxr_node.node.deliver.outage import Outage
 from cxr_node.node.deliver.prior_loop import PriorLoop, PriorTools
 from cxr_node.node.deliver.sweeper import Sweeper
 from cxr_node.node.deliver.transcode import PictureCompressor
@@ -31,7 +33,7 @@ from cxr_node.node.ledger.lease_keeper import LeaseKeeper, worker_name
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.machines import telling
 from cxr_node.node.ledger.opening import await_ledger
-from cxr_node.node.ledger.states import DeliveryJob
+from cxr_node.node.ledger.states import DeliveryJob, OwnReason
 from cxr_node.node.ledger.wake import listening
 from cxr_node.node.network.rejections import Refusals
 from cxr_node.node.process import metrics
@@ -41,6 +43,7 @@ from cxr_node.node.process.supervisor import Notifier
 from cxr_node.node.retry import LOOK_AFTER_S, NO_PAUSE, NOTICE_STOP_S, Breaker, Pause, backoff_s
 from cxr_node.node.spool.opening import open_spool
 from cxr_node.node.spool.spool import Area, SpoolCorruptError
+from cxr_node.result_kinds import SHAPES
 
 log = logging.getLogger(__name__)
 
@@ -100,9 +103,9 @@ def run(
 
 
 def _loops(
-    context: DeliveryContext, destination: Destination, compressor: PictureCompressor | None
+    context: DeliveryContext, destination: AnyDestination, compressor: PictureCompressor | None
 ) -> list[ServiceLoop]:
-    """One thread sends; where commitment is wanted, another one requests it: neither waits for the other."""
+    """One thread sends; where commitment is wanted, another one asks for it: neither waits for the other."""
     link = link_to(destination, context.config.listen.ae_title, context.refusals, compressor)
     wait_s = destination.commitment_wait_s
     if wait_s is None:
@@ -206,6 +209,8 @@ class Courier(ServiceLoop):
             due_s = queries.next_delivery_s(context.ledger, self.name)
             return Pause(LOOK_AFTER_S if due_s is None else min(LOOK_AFTER_S, due_s))
         try:
+            if self._is_replaced(job):
+                return self._aside(job, OwnReason.REPLACED, "kept, not sent: a later report of the study was made")
             if self._is_late(job):
                 return self._late(job)
             self._audit.look(job)
@@ -226,10 +231,7 @@ class Courier(ServiceLoop):
     def _send(self, job: DeliveryJob) -> Pause:
         started = time.monotonic()
         alternatives = [
-            ResultFile(
-                sop_class_uid=stored.sop_class_uid,
-                size_bytes=stored.size_bytes,
-            )
+            ResultFile(sop_class_uid=stored.sop_class_uid, size_bytes=stored.size_bytes)
             for stored in job.artifact.sop_class_choices
         ]
         self._choice = job.sop_class_choice or self._noted(job)
@@ -301,13 +303,13 @@ class Courier(ServiceLoop):
         if error.permanent:
             self._breaker.answered()
             return self._dead(job, str(error), error.status)
-        pause = self._breaker.refused() if error.answered else self._breaker.failed()
+        pause = self._breaker.refused(error.after_s) if error.answered else self._breaker.failed(error.after_s)
         self._last_fault = str(error)
         if self._is_old(job):
             return self._dead(job, self._too_old(str(error)), error.status)
         if error.answered:
             self._audit.ended(Outcome.MINOR_FAILURE, str(error))
-        delay_s = pause.seconds if is_unreachable else backoff_s(self._context.config.delivery, job.attempts)
+        delay_s = max(pause.seconds, 0.0 if is_unreachable else backoff_s(self._context.config.delivery, job.attempts))
         self._context.ledger.postpone(
             job, delay_s=delay_s, status=error.status, detail=str(error), count_attempt=not is_unreachable
         )
@@ -346,17 +348,24 @@ class Courier(ServiceLoop):
         self._context.clock.follow(self._context.ledger)
         return self._context.clock.steps != self._clock_steps
 
+    def _is_replaced(self, job: DeliveryJob) -> bool:
+        """Whether it is a message that a later report replaced: of two about one order, the last to come counts."""
+        return not SHAPES[job.artifact.kind].is_dicom and queries.is_outdated(self._context.ledger, job)
+
     def _late(self, job: DeliveryJob) -> Pause:
         """Nothing is sent; an archive may have it from an earlier try: the event says that there was one."""
         after_min, tries = self._waited(job).total_seconds() / 60, job.attempts - 1
         detail = f"kept, not sent, after {after_min:.0f} min"
         if tries:
             detail += f"; tried {tries} {'time' if tries == 1 else 'times'} before, and not known to have arrived"
-        self._context.ledger.settle_late(job, detail)
         metrics.too_late(self.name)
+        return self._aside(job, OwnReason.TOO_LATE, detail)
+
+    def _aside(self, job: DeliveryJob, reason: OwnReason, detail: str) -> Pause:
+        self._context.ledger.settle_unsent(job, reason, detail)
         log.info(
-            "too late destination=%s instance=%d kind=%s delivery=%d %s",
-            *(self.name, job.instance_id, job.artifact.kind, job.claim.row_id, detail),
+            "%s destination=%s instance=%d kind=%s delivery=%d %s",
+            *(reason.replace("-", " "), self.name, job.instance_id, job.artifact.kind, job.claim.row_id, detail),
         )
         return NO_PAUSE
 
@@ -409,26 +418,3 @@ class TransferAudit:
     def ended(self, outcome: Outcome = Outcome.SUCCESS, words: str = "") -> None:
         """Record that the destination has it, or why not; the words are ours, never the destination's."""
         self._audit.transferred(replace(self._transfer, outcome=outcome, words=words), self._sop_class_uid)
-
-
-@dataclass(slots=True)
-class Outage:
-    """Consecutive tries without an answer from a destination, with whatever object."""
-
-    destination: str
-    tries: int = 0
-    _since: float = 0.0
-
-    def count(self) -> int:
-        """One more try without an answer; its number in this outage."""
-        if self.tries == 0:
-            self._since = time.monotonic()
-        self.tries += 1
-        return self.tries
-
-    def end(self) -> None:
-        """An answer came, whatever it was."""
-        if self.tries:
-            down_s = time.monotonic() - self._since
-            log.info("back destination=%s tries=%d down_s=%.0f", self.destination, self.tries, down_s)
-        self.tries = 0

@@ -10,7 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from cxr_node.config.schema import Destination, DicomDestination
+from cxr_node.config.destinations import (
+    AnyDestination,
+    DicomDestination,
+    DicomWebDestination,
+    FhirDestination,
+    Hl7Destination,
+)
 from cxr_node.errors import DeliveryError
 from cxr_node.node.deliver.transcode import PictureCompressor
 from cxr_node.node.network.rejections import Refusals
@@ -83,7 +89,7 @@ class Link(Protocol):
 
 
 def link_to(
-    destination: Destination,
+    destination: AnyDestination,
     node_ae_title: str,
     refusals: Refusals | None = None,
     compressor: PictureCompressor | None = None,
@@ -107,3 +113,15 @@ def link_to(
             from cxr_node.node.deliver.storage_scu import StorageScu
 
             return StorageScu(destination, node_ae_title, refusals, compressor)
+        case DicomWebDestination():
+            from cxr_node.node.deliver.dicomweb import DicomWebLink
+
+            return DicomWebLink(destination, refusals)
+        case Hl7Destination():
+            from cxr_node.node.deliver.mllp import MllpLink
+
+            return MllpLink(destination)
+        case FhirDestination():
+            from cxr_node.node.deliver.fhir import FhirLink
+
+            return FhirLink(destination, refusals)

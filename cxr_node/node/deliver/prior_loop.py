@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cxr_node.config.schema import DicomDestination, Priors
+from cxr_node.config.destinations import DicomDestination
+from cxr_node.config.schema import Priors
 from cxr_node.errors import ResourceError
 from cxr_node.node.deliver.loop import DeliveryContext, ServiceLoop
 from cxr_node.node.ledger import prior_orders

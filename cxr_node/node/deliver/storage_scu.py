@@ -14,7 +14,7 @@ from typing import cast
 from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
 
-from cxr_node.config.schema import DicomDestination
+from cxr_node.config.destinations import DicomDestination
 from cxr_node.errors import DeliveryError
 from cxr_node.node.deliver import transcode
 from cxr_node.node.deliver.link import ResultFile, StaleConnectionError, StoreReply

@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass
 from typing import Protocol
 
-from cxr_node.config.schema import Compression
+from cxr_node.config.destinations import Compression
 from cxr_node.errors import ResourceError
 
 log = logging.getLogger(__name__)

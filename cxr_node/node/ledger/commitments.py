@@ -58,11 +58,15 @@ class Transaction:
     uid: str
     destination: str
     references: tuple[tuple[str, str], ...] = ()
+    due_since: Mapping[str, datetime] = field(default_factory=dict)
+    """By SOP Instance UID."""
+    by_query: bool = False
+    """Who asks sees the answer at once: a question that broke off does not count, only one that found nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What an N-EVENT-REPORT says."""
+    """What an N-EVENT-REPORT says, or what QIDO-RS shows."""
 
     transaction_uid: str
     committed: tuple[str, ...]
@@ -80,7 +84,7 @@ def expect(connection: sa.Connection, delivery_id: int, destination: str, now: d
         connection.execute(sa.insert(promises), row)
 
 
-def begin(ledger: Ledger, destination: str) -> Transaction | None:
+def begin(ledger: Ledger, destination: str, by_query: bool = False) -> Transaction | None:
     """DUE, or ASKED in vain -> ASKED: a new transaction about what is due; None where nothing is.
 
     What was delivered a moment ago goes with it. The row is written before the request leaves: the answer may
@@ -98,13 +102,18 @@ def begin(ledger: Ledger, destination: str) -> Transaction | None:
         uid = f"2.25.{uuid.uuid4().int}"
         row = {"transaction_uid": uid, "destination": destination, "asked_at": now}
         row_id = int(connection.execute(sa.insert(commitments).returning(commitments.c.id), row).scalar_one())
-        in_vain = promises.c.state == PromiseState.ASKED
-        again = sa.case((in_vain, sa.literal(now, Instant)), else_=promises.c.first_due_at)
-        values = {"state": PromiseState.ASKED, "commitment_id": row_id, "asks": promises.c.asks + 1}
-        values |= {"not_before": now + timedelta(seconds=UNANSWERED_S), "first_due_at": again}
+        values = {"state": PromiseState.ASKED, "commitment_id": row_id}
+        values["not_before"] = now + timedelta(seconds=UNANSWERED_S)
+        if not by_query:
+            in_vain = promises.c.state == PromiseState.ASKED
+            again = sa.case((in_vain, sa.literal(now, Instant)), else_=promises.c.first_due_at)
+            values |= {"asks": promises.c.asks + 1, "first_due_at": again}
         _set(connection, [row["delivery_id"] for row in rows], values)
     references = tuple((row["sop_class_uid"], row["sop_instance_uid"]) for row in rows)
-    return Transaction(id=row_id, uid=uid, destination=destination, references=references)
+    since = {row["sop_instance_uid"]: row["first_due_at"] for row in rows}
+    return Transaction(
+        id=row_id, uid=uid, destination=destination, references=references, due_since=since, by_query=by_query
+    )
 
 
 def acknowledged(ledger: Ledger, asked: Transaction, wait_s: float) -> None:
@@ -116,8 +125,9 @@ def acknowledged(ledger: Ledger, asked: Transaction, wait_s: float) -> None:
 
 def postpone(ledger: Ledger, asked: Transaction, delay_s: float, detail: str) -> None:
     """ASKED -> DUE: the request failed, or may have; it does not count."""
-    values = {"state": PromiseState.DUE, "asks": promises.c.asks - 1, "detail": detail}
-    values["not_before"] = ledger.now() + timedelta(seconds=delay_s)
+    values = {"state": PromiseState.DUE, "detail": detail, "not_before": ledger.now() + timedelta(seconds=delay_s)}
+    if not asked.by_query:
+        values["asks"] = promises.c.asks - 1
     with ledger.database.writing() as connection:
         connection.execute(sa.update(promises).where(_waiting_for(asked)).values(values))
 
@@ -173,7 +183,9 @@ def answer(ledger: Ledger, asked: Transaction, report: Report, delay_s: Callable
         for row in rows:
             reason = report.failed.get(row["sop_instance_uid"])
             if reason is not None and row["state"] in OPEN and row["commitment_id"] == asked.id:
-                done[_fail(connection, row, reason, ledger.now(), delay_s(row["asks"]))] += 1
+                words = "not seen by QIDO-RS" if asked.by_query else f"commitment failed: 0x{reason:04X}"
+                counted = dict(row) | {"asks": row["asks"] + asked.by_query}
+                done[_fail(connection, counted, reason, words, ledger.now(), delay_s(row["asks"]))] += 1
     return done
 
 
@@ -250,25 +262,27 @@ def _set(connection: sa.Connection, delivery_ids: Sequence[int], values: Mapping
 def _commit(connection: sa.Connection, asked: Transaction, rows: Sequence[sa.RowMapping], now: datetime) -> None:
     values = {"state": PromiseState.COMMITTED, "commitment_id": asked.id, "settled_at": now}
     _set(connection, [row["delivery_id"] for row in rows], values | {"failure_reason": None, "detail": None})
+    words = "seen by QIDO-RS" if asked.by_query else f"in transaction {asked.uid}"
     for row in rows:
-        _tell(connection, row, now, "committed", f"in transaction {asked.uid}")
+        _tell(connection, row, now, "committed", words)
 
 
-def _fail(connection: sa.Connection, row: sa.RowMapping, reason: int, now: datetime, delay_s: float) -> str:
+def _fail(
+    connection: sa.Connection, row: Mapping[Any, Any], reason: int, words: str, now: datetime, delay_s: float
+) -> str:
     """The destination lost an object that it accepted: send the same bytes again, unless that is hopeless."""
-    words = f"commitment failed: 0x{reason:04X}"
     if reason in HOPELESS or row["asks"] >= MAX_ASKS or not _send_again(connection, row, words, now, delay_s):
         words += f", {HOPELESS[reason]}" if reason in HOPELESS else ""
         values = {"state": PromiseState.UNCOMMITTED, "failure_reason": reason, "detail": words, "settled_at": now}
-        _set(connection, [row["delivery_id"]], values)
+        _set(connection, [row["delivery_id"]], values | {"asks": row["asks"]})
         _tell(connection, row, now, "uncommitted", words)
         return "given up"
     values = {"state": PromiseState.DUE, "commitment_id": None, "failure_reason": reason, "detail": words}
-    _set(connection, [row["delivery_id"]], values)
+    _set(connection, [row["delivery_id"]], values | {"asks": row["asks"]})
     return "sent again"
 
 
-def _send_again(connection: sa.Connection, row: sa.RowMapping, words: str, now: datetime, delay_s: float) -> bool:
+def _send_again(connection: sa.Connection, row: Mapping[Any, Any], words: str, now: datetime, delay_s: float) -> bool:
     """Delivery DELIVERED -> READY, its instances -> REPORTED; False where that must not be.
 
     Retention has taken the bytes; or another answer, or a corrected version, has taken the object's place: whoever
@@ -312,7 +326,7 @@ def _give_some_up(ledger: Ledger, which: sa.ColumnElement[bool], detail: str) ->
     return len(delivery_ids)
 
 
-def _tell(connection: sa.Connection, row: sa.RowMapping, now: datetime, what: str, detail: str) -> None:
+def _tell(connection: sa.Connection, row: Mapping[Any, Any], now: datetime, what: str, detail: str) -> None:
     """Add it to the history of each instance that has this result."""
     kind = connection.scalar(sa.select(artifacts.c.kind).where(artifacts.c.id == row["artifact_id"]))
     users = sa.select(instance_artifacts.c.instance_id).where(instance_artifacts.c.artifact_id == row["artifact_id"])

@@ -289,10 +289,10 @@ class Ledger:
         """-> DEAD."""
         return self._settle_delivery(job, DeliveryState.DEAD, {"last_status": status, "last_error": detail}, detail)
 
-    def settle_late(self, job: DeliveryJob, detail: str) -> bool:
-        """-> SET_ASIDE, for it is too late: kept, and not sent; the attempt does not count."""
-        values = {"reason": OwnReason.TOO_LATE, "last_error": detail, "attempts": job.attempts - 1}
-        return self._settle_delivery(job, DeliveryState.SET_ASIDE, values, detail, what=OwnReason.TOO_LATE)
+    def settle_unsent(self, job: DeliveryJob, reason: OwnReason, detail: str) -> bool:
+        """-> SET_ASIDE, for it must not be sent any more: kept; the attempt does not count."""
+        values = {"reason": reason, "last_error": detail, "attempts": job.attempts - 1}
+        return self._settle_delivery(job, DeliveryState.SET_ASIDE, values, detail, what=reason)
 
     def _settle(
         self, connection: sa.Connection, job: Job, to: InstanceState, values: dict[str, Any], detail: str

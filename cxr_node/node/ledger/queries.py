@@ -106,7 +106,7 @@ class DeliveryRow:
     committed_at: datetime | None
     commitment_detail: str | None
     seen_again_at: datetime | None
-    """When the object last came back to us from the destination, which therefore holds it."""
+    """When the object last came back to us from the destination, or was seen there, which therefore holds it."""
     why: str | None = None
     """What it waits for (`waiting`); None if it does not wait or was not looked up."""
 
@@ -326,6 +326,19 @@ def deliveries_of(
     return tuple(_delivery(connection, one, titles) for one in connection.execute(sent).mappings().all())
 
 
+def is_outdated(ledger: Ledger, job: DeliveryJob) -> bool:
+    """Whether no image has the result of a delivery any more: a later report took its place."""
+    present = (
+        sa.select(artifacts.c.id)
+        .join(instance_artifacts, instance_artifacts.c.artifact_id == artifacts.c.id)
+        .where(
+            artifacts.c.sop_instance_uid == job.artifact.sop_instance_uid, instance_artifacts.c.outdated_at.is_(None)
+        )
+    )
+    with ledger.database.reading() as connection:
+        return connection.scalar(present.limit(1)) is None
+
+
 def instance_row(row: sa.RowMapping) -> InstanceRow:
     """Convert a row of `instances`."""
     return InstanceRow(**pick(InstanceRow, dict(row) | {"state": InstanceState(row["state"]), "why": None}))
@@ -340,7 +353,9 @@ def _delivery(connection: sa.Connection, row: sa.RowMapping, titles: Mapping[str
         instances.c.sop_instance_uid == row["sop_instance_uid"],
         instances.c.calling_ae_title == (titles.get(row["destination"]) or None),  # "": it has no AE title
     )
-    told = dict(row) | {"state": DeliveryState(row["state"]), "seen_again_at": connection.scalar(back)}
+    has_title = titles.get(row["destination"]) != ""
+    seen_at = connection.scalar(back) if has_title else row["committed_at"]  # without one it is looked for there
+    told = dict(row) | {"state": DeliveryState(row["state"]), "seen_again_at": seen_at}
     told["why"] = None
     told["commitment"] = row["commitment"] and PromiseState(row["commitment"])
     return DeliveryRow(**pick(DeliveryRow, told))

@@ -100,12 +100,16 @@ class OwnReason(StrEnum):
 
     TOO_LATE = "too-late"
     """Not sent within `delivery.not_after_min` of the receipt of its image."""
+    REPLACED = "replaced"
+    """A message that was not sent before a later report of its study was made: it must not be the last word."""
 
 
 def aside_words(reason: str | None, sentence: str | None) -> str:
     """Say that something was set aside, and why."""
     if reason == OwnReason.TOO_LATE:
         return f"too late: {sentence}"
+    if reason == OwnReason.REPLACED:
+        return f"replaced: {sentence}"
     return f"set aside: {reason}, {sentence}"
 
 
@@ -134,7 +138,7 @@ DELIVERY_MOVES: Mapping[DeliveryState, frozenset[DeliveryState]] = {
 }
 """Back to RECEIVED: `operator_moves`, and a rejected image that comes again (`receipts`).
 Back to REPORTED and READY: `operator_moves`, and `commitments`, where an archive lost what it took.
-SET_ASIDE: `set_aside`, and a delivery that is too late (`Ledger.settle_late`)."""
+SET_ASIDE: `set_aside`, and a delivery that is too late (`Ledger.settle_unsent`)."""
 OPEN = (DeliveryState.READY, DeliveryState.WAIT)
 SETTLED = (InstanceState.DELIVERED, InstanceState.REJECTED, InstanceState.DEAD, InstanceState.SET_ASIDE)
 

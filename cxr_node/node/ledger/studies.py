@@ -48,9 +48,8 @@ from cxr_node.node.ledger.tables import (
     study_reports,
 )
 from cxr_node.node.process import metrics
-from cxr_node.result_kinds import ReportPer, ResultKind, Wish
+from cxr_node.result_kinds import DOCUMENTS, ReportPer, ResultKind, Wish
 
-DOCUMENTS = (ResultKind.REPORT, ResultKind.MEASUREMENTS)
 _REPORTED = (InstanceState.REPORTED, InstanceState.DELIVERED)
 
 

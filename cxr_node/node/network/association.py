@@ -26,7 +26,8 @@ from pynetdicom.pdu_primitives import P_DATA, SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import T_CONNECT, AddressInformation, AssociationSocket
 
-from cxr_node.config.schema import Address, DicomDestination
+from cxr_node.config.destinations import DicomDestination
+from cxr_node.config.network import Address
 from cxr_node.errors import DeliveryError, UnreachableError
 from cxr_node.node.network import associate_pdu, statuses
 from cxr_node.node.network.dimse import Message, transmit

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from cxr_node.config.schema import Tls
+from cxr_node.config.http import AnyTls
+from cxr_node.config.network import Tls
 from cxr_node.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -36,8 +37,10 @@ def server_tls(tls: Tls) -> ssl.SSLContext:
     return _loaded(context, tls, "listen.tls")
 
 
-def client_tls(tls: Tls, section: str = "destinations.tls") -> ssl.SSLContext:
+def client_tls(tls: AnyTls, section: str = "destinations.tls") -> ssl.SSLContext:
     """The same as a client: the server's certificate is of our CA and names the server, and ours is shown.
+
+    Where an `HttpTls` names no CA, those of the machine are believed; where it names no certificate, none is shown.
 
     Raises
     ------
@@ -47,14 +50,18 @@ def client_tls(tls: Tls, section: str = "destinations.tls") -> ssl.SSLContext:
     return _loaded(context, tls, section)
 
 
-def _loaded(context: ssl.SSLContext, tls: Tls, section: str) -> ssl.SSLContext:
+def _loaded(context: ssl.SSLContext, tls: AnyTls, section: str) -> ssl.SSLContext:
     tls = tls.located()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     context.set_ciphers(CIPHERS)
     try:
-        context.load_cert_chain(tls.certificate, tls.key, password=_nobody_types)
-        context.load_verify_locations(tls.ca)
+        if tls.certificate is not None:
+            context.load_cert_chain(tls.certificate, tls.key, password=_nobody_types)
+        if tls.ca is not None:
+            context.load_verify_locations(tls.ca)
+        else:
+            context.load_default_certs()
         if tls.crl is not None:
             context.load_verify_locations(tls.crl)
             context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
@@ -67,9 +74,9 @@ def _loaded(context: ssl.SSLContext, tls: Tls, section: str) -> ssl.SSLContext:
     return context
 
 
-def offered(context: ssl.SSLContext, is_rsa: bool) -> dict[str, list[str]]:
-    """Cipher suites by protocol version, those that a certificate of this kind can serve."""
-    kinds = {"auth-any", "auth-rsa" if is_rsa else "auth-ecdsa"}
+def offered(context: ssl.SSLContext, is_rsa: bool | None) -> dict[str, list[str]]:
+    """Cipher suites by protocol version, those that a certificate of this kind (None: of any) can serve."""
+    kinds = {None: {"auth-rsa", "auth-ecdsa"}, True: {"auth-rsa"}, False: {"auth-ecdsa"}}[is_rsa] | {"auth-any"}
     found: dict[str, list[str]] = {}
     for cipher in context.get_ciphers():
         if cipher["auth"] in kinds:
@@ -82,14 +89,14 @@ def _nobody_types() -> str:
     return ""
 
 
-def _files(tls: Tls) -> list[Path]:
+def _files(tls: AnyTls) -> list[Path]:
     return [file for file in (tls.certificate, tls.key, tls.ca, tls.crl) if file is not None]
 
 
 class Renewed:
     """A context that follows its files, so that a renewed certificate needs no restart. Threads share it."""
 
-    def __init__(self, tls: Tls, make: Callable[[Tls], ssl.SSLContext]) -> None:
+    def __init__(self, tls: AnyTls, make: Callable[[Any], ssl.SSLContext]) -> None:
         self._tls = tls
         self._make = make
         self._lock = threading.Lock()
@@ -105,7 +112,7 @@ class Renewed:
                 self._seen = seen
                 try:
                     self._context = self._make(self._tls)
-                    log.info("certificates reloaded certificate=%s", self._tls.certificate)
+                    log.info("certificates reloaded certificate=%s", self._tls.certificate or self._tls.ca)
                 except ConfigError as error:
                     log.error("the previous certificates stay in use: %s", error)
             return self._context

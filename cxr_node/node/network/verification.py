@@ -10,7 +10,7 @@ from pynetdicom import _config
 from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
 
-from cxr_node.config.schema import Address
+from cxr_node.config.network import Address
 from cxr_node.errors import DeliveryError
 from cxr_node.node.network.association import Entity, TlsArguments, ask, deadline, dispose, fault, said, why_not
 from cxr_node.node.network.statuses import Response

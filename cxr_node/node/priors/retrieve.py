@@ -18,7 +18,7 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
 from pynetdicom.transport import AddressInformation, AssociationSocket
 
-from cxr_node.config.schema import DicomDestination
+from cxr_node.config.destinations import DicomDestination
 from cxr_node.errors import CxrNodeError, DeliveryError, UnreachableError
 from cxr_node.node.network.association import (
     EXPLICIT,

@@ -158,7 +158,7 @@ def _discard_orphans(spool: Spool, ledger: Ledger) -> int:
 
 def wants_commitment(config: Config) -> bool:
     """Whether a destination may open an association to report commitment."""
-    return any(destination.is_asked_to_commit for destination in config.destinations)
+    return any(to.kind == "dicom" and to.is_asked_to_commit for to in config.destinations)
 
 
 def _provider(

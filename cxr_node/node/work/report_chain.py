@@ -12,8 +12,8 @@ from pydantic import TypeAdapter
 
 from cxr_node.domain import ResultRef
 from cxr_node.node.ledger.states import MadeReport, StoredArtifact, StudyJob
-from cxr_node.node.ledger.studies import DOCUMENTS
 from cxr_node.node.spool.spool import Area, Spool
+from cxr_node.result_kinds import DOCUMENTS
 
 NOTE = "reports of its study"
 _CHAIN: TypeAdapter[tuple[MadeReport, ...]] = TypeAdapter(tuple[MadeReport, ...])

@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 
 from cxr_node import resources
 from cxr_node.config import permissions
+from cxr_node.config.http import AnyTls
 from cxr_node.config.schema import Config
 from cxr_node.config.storage import PosixStore
 from cxr_node.diagnose import certificates
@@ -72,9 +73,13 @@ def certificate_ends(config: Config) -> dict[str, datetime]:
 
 
 def _sides(config: Config) -> Iterator[tuple[str, tuple[Path, ...]]]:
-    sides = [("listen", config.listen.tls), ("audit", config.audit.syslog.tls if config.audit.syslog else None)]
+    collector = config.audit.syslog.tls if config.audit.syslog else None
+    sides: list[tuple[str, AnyTls | None]] = [("listen", config.listen.tls), ("audit", collector)]
     sides += [(f"destination-{destination.name}", destination.tls_files) for destination in config.destinations]
-    yield from ((role, (shown.certificate, shown.ca)) for role, shown in sides if shown is not None)
+    for role, shown in sides:
+        named = (shown.certificate, shown.ca) if shown is not None else ()
+        if files := tuple(file for file in named if file is not None):
+            yield role, files
     if config.web is not None and config.web.tls is not None:
         yield "web", (config.web.tls.certificate,)
 

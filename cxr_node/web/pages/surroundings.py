@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Concatenate, Generic, TypeVar
 
 from cxr_node import resources
 from cxr_node.config import permissions
+from cxr_node.config.http import AnyTls
 from cxr_node.config.schema import Config
 from cxr_node.config.storage import PosixStore
 from cxr_node.dicom.words.rounding import threshold_text
@@ -164,7 +165,8 @@ def _certificates(config: Config) -> Sequence[Dated]:
 
 
 def _files(config: Config) -> Iterator[tuple[str, Path, bool]]:
-    sides = {"listen.tls": config.listen.tls} | {f"{to.name}.tls": to.tls_files for to in config.destinations}
+    sides: dict[str, AnyTls | None] = {"listen.tls": config.listen.tls}
+    sides |= {f"{to.name}.tls": to.tls_files for to in config.destinations}
     sides |= {"audit.syslog.tls": config.audit.syslog.tls if config.audit.syslog is not None else None}
     seen = set[Path]()
     for subject, side in sides.items():

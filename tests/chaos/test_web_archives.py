@@ -1,0 +1,74 @@
+"""kill -9 of the node while DICOMweb servers refuse, cut off, forget and lie: what they have in the end is the same.
+
+Short: 8 images and 3 kills. Long: 1,000 images and 50 kills.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from cxr_node.node.ledger.states import PromiseState
+from tests.chaos.accounting import settle
+from tests.chaos.archive import Archive
+from tests.chaos.conftest import Listening, Report
+from tests.chaos.node import ROLES, Node
+from tests.chaos.senders import Modality
+from tests.chaos.test_kills import LIFE_S, LONG
+from tests.chaos.web_archive import WebArchive
+from tests.patience import NODE_S, wait_until
+from tests.processes import free_port
+
+TEMPERS = ("steady", "moody", "forgetful")
+
+
+def seen(node: Node) -> bool:
+    """Every object was seen, or is told to a person: nothing is left to do."""
+    return node.is_idle() and all(set(states) <= {PromiseState.UNCOMMITTED} for states in node.uncommitted().values())
+
+
+@pytest.mark.parametrize(
+    ("images", "times"), [(8, 3), pytest.param(*LONG, marks=[pytest.mark.chaos, pytest.mark.timeout(7200)])]
+)
+def test_kills_before_dicomweb_servers_of_every_temper(
+    tmp_path: Path, profile: Path, chance: random.Random, listening: Listening, report: Report, images: int, times: int
+) -> None:
+    web = [WebArchive(tmp_path / f"web-{temper}.jsonl", free_port(), temper, 7) for temper in TEMPERS]
+    archives: list[Archive] = [*listening("steady"), *web]
+    kills: Counter[str] = Counter()
+    try:
+        for archive in web:
+            archive.start()
+        with Node(tmp_path / "node", profile, archives) as node:
+            modality = Modality(tmp_path / "modality", node.address)
+            for number in range(times):
+                part = range(number * images // times, (number + 1) * images // times)
+                with modality.sending(modality.take(*part)):
+                    role = chance.choice((*ROLES, "deliver", "deliver"))
+                    wait_until(lambda role=role: node.pid(role) is not None, f"{role} works")
+                    time.sleep(min(chance.expovariate(1 / LIFE_S), 4 * LIFE_S))
+                    node.kill(role)
+                    kills[role] += 1
+            wait_until(lambda: seen(node), "everything is settled and seen", NODE_S + 4 * images)
+            wait_until(lambda: all(node.pid(role) is not None for role in ROLES), "who was killed last works again")
+            left = node.uncommitted()
+            node.shut_down()
+    finally:
+        for archive in web:
+            archive.kill()
+    kept = [archive.kept() for archive in archives]
+    accounting = settle(node.spool, modality.sources, modality.acknowledged, kept[:3])
+    sends = dict(zip(("dicom", *TEMPERS), map(len, kept), strict=True))
+    report(accounting, kills=dict(kills), restarts=node.restarts.total(), kept=sends, unseen=left)
+    assert node.deaths == [(role, -signal.SIGKILL) for role, _ in node.deaths] and len(node.deaths) == times
+    assert accounting.is_clean
+    assert accounting.delivered == images
+    assert set(left) <= {"archive3"}, "what is there is seen, whoever was killed while he looked"
+    forgetful = len({one.sop_instance_uid for one in kept[3]})
+    unseen = sum(sum(states.values()) for name, states in left.items() if name == "archive3")
+    assert forgetful + unseen >= 3 * images, "what is not there is told"
