@@ -16,7 +16,7 @@ from typing import Any
 
 from pydicom import dcmread
 
-from cxr_node.config.schema import Address
+from cxr_node.config.network import Address
 from cxr_node.node.network import file_meta
 from tests.chaos.archive import Archive, Kept
 from tests.node import origin_servers
