@@ -158,21 +158,22 @@ def test_try_can_be_off(tmp_path: Path) -> None:
 
 
 def test_the_classifier_is_told_to_the_byte(site: Site, program: httpx.Client) -> None:
-    (told,) = program.get("/api/v1/model/info").json()["profiles"]
-    (loaded,) = wiring.profiles(site.config)
-    assert told["sha256"]["weights.safetensors"] == loaded.weights_sha256
-    assert told["thresholds"]["report_at"] == loaded.operating_point.report_at
-    assert (told["finding"], told["age_years"]) == ("pneumonia", [1, 5])
+    told = program.get("/api/v1/model/info").json()["profiles"]
+    loaded = wiring.profiles(site.config)
+    for one, profile in zip(told, loaded, strict=True):
+        assert one["sha256"]["weights.safetensors"] == profile.weights_sha256
+        assert one["thresholds"]["report_at"] == profile.operating_point.report_at
+        assert one["thresholds"]["rule_out_max_distance"] == profile.operating_point.rule_out_max_distance
+    assert [(one["finding"], one["age_years"]) for one in told] == [("pneumonia", [1, 5]), ("pneumonia", [18, 120])]
 
 
 def test_figures_come_with_their_intervals(site: Site, program: httpx.Client) -> None:
     told = program.get("/api/v1/stats").json()
-    (loaded,) = wiring.profiles(site.config)
-    metrics = json.loads((loaded.folder / "metrics.json").read_text())
-    (measured,) = told["profiles"]
-    for name, said in metrics["evaluations"].items():
-        assert measured["evaluations"][name]["rates"] == said["rates"]
-    assert set(measured["blind"]) == set(metrics["blind"])
+    for measured, loaded in zip(told["profiles"], wiring.profiles(site.config), strict=True):
+        metrics = json.loads((loaded.folder / "metrics.json").read_text())
+        for name, said in metrics["evaluations"].items():
+            assert measured["evaluations"][name]["rates"] == said["rates"]
+        assert set(measured["blind"]) == set(metrics["blind"])
     assert told["node"]["images"]["REPORTED"] == 0 and told["node"]["verdicts"] == {}
     assert all(isinstance(number, int) for number in told["tried"].values())
 

@@ -110,9 +110,10 @@ def test_studies_are_counted_by_what_becomes_of_them(worked: Node) -> None:
 
 def test_profiles_and_certificates_are_named(worked: Node) -> None:
     found = scraped(worked)
-    (profile,) = [dict(labels) for name, labels in found if name == "cxr_node_profile_info"]
-    assert (profile["profile"], profile["version"]) == ("pneumonia-pediatric", "2.0")
-    assert len(profile["weights"]) == 12
+    profiles = [dict(labels) for name, labels in found if name == "cxr_node_profile_info"]
+    named = {(each["profile"], each["version"]) for each in profiles}
+    assert named == {("pneumonia-pediatric", "2.0"), ("pneumonia-adult", "1.0")}
+    assert all(len(each["weights"]) == 12 for each in profiles)
     name = "cxr_node_certificate_expiry_timestamp_seconds"
     roles = {labels[0][1] for found_name, labels in found if found_name == name}
     assert roles == {"listen", f"destination-{PACS}", "audit"}

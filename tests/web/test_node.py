@@ -42,7 +42,7 @@ def test_one_image_is_counted_on_its_whole_way(tmp_path: Path) -> None:
     image, archive = tmp_path / "image.dcm", peers.Archive()
     image.write_bytes(part10(radiograph(PatientName=CANARY, PatientID=CANARY)))
     with peers.listening(archive) as address:
-        there = cast(Any, [SimpleNamespace(address=address)])
+        there = cast(Any, [SimpleNamespace(configured={"address": str(address)})])
         profile = resources.profile_folder("pneumonia-pediatric")
         with Node(tmp_path / "node", profile, there, web={}, log={"format": "json"}) as node:
             send.store([image], lambda _: None, node.address, "XR1")
@@ -68,6 +68,8 @@ def test_one_image_is_counted_on_its_whole_way(tmp_path: Path) -> None:
 
 def test_without_web_nothing_is_counted(tmp_path: Path) -> None:
     profile = resources.profile_folder("pneumonia-pediatric")
-    with Node(tmp_path / "node", profile, cast(Any, [SimpleNamespace(address=peers.nobody())])) as node:
+    with Node(
+        tmp_path / "node", profile, cast(Any, [SimpleNamespace(configured={"address": str(peers.nobody())})])
+    ) as node:
         pass
     assert not (node.spool / "metrics").exists()
