@@ -174,8 +174,11 @@ def test_two_nodes_of_one_installation_id_that_answer_otherwise(site: Site, tmp_
     there = workplace.config(tmp_path / "there", ledger=site.sections["ledger"])
     with closing(Ledger.of_node(there)) as ledger, closing(Presence(there.spool.path, "work")) as present:
         present.ready()
-        machines.require_alike(ledger, there.spool.path, digest(1), "cxr-node")
-        with machines.telling(ledger, there.spool.path):  # until the slowest start has come so far
+        # it tells until the slowest start has come so far
+        with (
+            machines.alike(ledger, there.spool.path, digest(1), "cxr-node"),
+            machines.telling(ledger, there.spool.path),
+        ):
             code, lines = site.told("work")
     assert (code, len(lines)) == (78, 1), lines
     assert f"results.installation_id: cxr-node is also {ledger.database.machine}, which answers by another" in lines[0]

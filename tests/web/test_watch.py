@@ -128,6 +128,7 @@ def test_abstentions_are_counted_by_profile_and_judged_by_its_own_band(made: Nod
         made.report()
     assert listing.abstentions(made.ledger, made.clock() - timedelta(days=1)) == {"test 1": (0, 3)}
     assert not Watch(made.config, lambda: made.ledger).look(made.clock()).abstentions, "no configured profile's"
-    (profile,) = facts.profiles(made.config)
-    low, high = profile.abstention or (0.0, 0.0)
+    children, adults = facts.profiles(made.config)
+    low, high = children.abstention or (0.0, 0.0)
     assert 0.0 < low < high < 0.5
+    assert adults.abstention is None, "its card predicts nothing"
