@@ -10,7 +10,7 @@ import hashlib
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -96,17 +96,30 @@ class SpoolSection(Section):
         return self
 
 
+DEFAULT_PROFILE = "pneumonia-pediatric"
+
+
 class Model(Section):
     """Which classifier."""
 
-    profile: str = "pneumonia-pediatric"
+    profile: str = DEFAULT_PROFILE
     """A folder of the built-in weights, or the path of a profile folder."""
     others: tuple[str, ...] = ("pneumonia-adult",)
-    """Further profiles, for patients whose age `profile` does not cover: the first of them that does answers."""
+    """Further profiles, for patients whose age `profile` does not cover: the first of them that does answers.
+
+    Beside another `profile` than the default none, unless named: nobody shall answer whom nobody chose.
+    """
     runtime: RuntimeKind = RuntimeKind.AUTO
     """What computes the network; a runtime whose answers differ from torch's in float32 is refused."""
     threads: int = Field(default=0, ge=0, le=256)
     """Threads of one worker's inference; 0: all cores of the machine."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _others_belong_to_the_default(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("profile", DEFAULT_PROFILE) != DEFAULT_PROFILE:
+            return {"others": ()} | given
+        return given
 
 
 class AgePolicy(StrEnum):

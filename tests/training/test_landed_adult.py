@@ -34,6 +34,13 @@ def test_the_age_chooses_between_the_built_in_profiles(tmp_path: Path) -> None:
     ]
 
 
+def test_a_profile_of_ones_own_stands_alone_unless_others_are_named(tmp_path: Path) -> None:
+    spool = {"path": str(tmp_path)}
+    assert parse({"spool": spool, "model": {"profile": "/srv/own"}}).model.others == ()
+    named = parse({"spool": spool, "model": {"profile": "/srv/own", "others": ["pneumonia-adult"]}})
+    assert named.model.others == ("pneumonia-adult",)
+
+
 def test_its_card_is_that_of_its_weights(profile: Profile, tmp_path: Path) -> None:
     for name in ("profile.yaml", "calibration.yaml", "metrics.json"):
         (tmp_path / name).write_bytes((LANDED / name).read_bytes())
