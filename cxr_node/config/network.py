@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from cxr_node.config import permissions, strict_yaml
 from cxr_node.config.section import File, Section
-
-_ADDRESS = re.compile(r"(?P<ae_title>[^@]+)@(?P<host>\[[^\]]+\]|[^:\s]+):(?P<port>\d{1,5})")
-
-_ENDPOINT = re.compile(r"(?P<host>\[[^\]]+\]|[^:\s@]+):(?P<port>\d{1,5})")
 
 AETitle = Annotated[str, AfterValidator(strict_yaml.ae_title)]
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -39,44 +35,36 @@ class Tls(Section):
         return self.model_copy(update={**found, "key": permissions.private_key(self.key)})
 
 
-class Address(Section):
-    """AE@host:port."""
-
-    ae_title: AETitle
-    host: str
-    port: Annotated[int, Field(ge=1, le=65535)]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _parse(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        match = _ADDRESS.fullmatch(value.strip())
-        if match is None:
-            raise ValueError(
-                f"{value!r} is not a DICOM address; write AE@host:port, for example ORTHANC@127.0.0.1:4242"
-            )
-        return {**match.groupdict(), "host": match["host"].strip("[]")}
-
-    def __str__(self) -> str:
-        return f"{self.ae_title}@{self.host}:{self.port}"
-
-
 class Endpoint(Section):
     """host:port."""
 
     host: str
     port: Annotated[int, Field(ge=1, le=65535)]
 
+    _form: ClassVar[re.Pattern[str]] = re.compile(r"(?P<host>\[[^\]]+\]|[^:\s@]+):(?P<port>\d{1,5})")
+    _hint: ClassVar[str] = "is not host:port; write for example ris.example.org:2575"
+
     @model_validator(mode="before")
     @classmethod
     def _parse(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        match = _ENDPOINT.fullmatch(value.strip())
+        match = cls._form.fullmatch(value.strip())
         if match is None:
-            raise ValueError(f"{value!r} is not host:port; write for example ris.example.org:2575")
+            raise ValueError(f"{value!r} {cls._hint}")
         return {**match.groupdict(), "host": match["host"].strip("[]")}
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
+
+
+class Address(Endpoint):
+    """AE@host:port."""
+
+    ae_title: AETitle
+
+    _form = re.compile(r"(?P<ae_title>[^@]+)@(?P<host>\[[^\]]+\]|[^:\s]+):(?P<port>\d{1,5})")
+    _hint = "is not a DICOM address; write AE@host:port, for example ORTHANC@127.0.0.1:4242"
+
+    def __str__(self) -> str:
+        return f"{self.ae_title}@{self.host}:{self.port}"

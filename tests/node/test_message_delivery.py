@@ -6,7 +6,7 @@ import logging
 import random
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ import pytest
 
 from cxr_node.config.schema import Config
 from cxr_node.domain import Origin, Precedent, Verdict
-from cxr_node.node.deliver import courier
 from cxr_node.node.ledger import queries
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.spool.opening import open_spool
@@ -27,6 +26,7 @@ from tests.messages.studies import made
 from tests.node import fhir_server, ledgers, mllp_peer, workplace
 from tests.node.fhir_server import Server
 from tests.node.mllp_peer import Receiver, acknowledgment
+from tests.node.test_courier import delivering
 
 
 @pytest.fixture(scope="module")
@@ -70,19 +70,6 @@ def reported(config: Config, number: int, report: StudyReport, study: int = 1) -
     while worker.do_one():
         pass
     ledger.close()
-
-
-@contextmanager
-def delivering(config: Config) -> Iterator[None]:
-    stop = threading.Event()
-    thread = threading.Thread(target=courier.run, args=(config, stop))
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(30)
-        assert not thread.is_alive()
 
 
 def deliveries(config: Config) -> dict[tuple[str, str], list[str]]:

@@ -14,7 +14,7 @@ from cxr_node.config.destinations import DicomWebDestination
 from cxr_node.errors import DeliveryError
 from cxr_node.node.deliver import dicomweb_answers
 from cxr_node.node.deliver.http_client import HttpClient
-from cxr_node.node.deliver.http_exchange import PIECE_BYTES, Request
+from cxr_node.node.deliver.http_exchange import Request, in_pieces
 from cxr_node.node.deliver.link import ResultFile, StaleConnectionError, StoreReply
 from cxr_node.node.network import file_meta
 from cxr_node.node.network.rejections import Refusals
@@ -145,8 +145,7 @@ def _store_request(url: str, content: bytes) -> Request:
 
     def pieces() -> Iterator[bytes]:
         yield head
-        for start in range(0, len(content), PIECE_BYTES):
-            yield content[start : start + PIECE_BYTES]
+        yield from in_pieces(content)
         yield tail
 
     return Request(method="POST", url=f"{url}/studies", headers=headers, body=pieces)

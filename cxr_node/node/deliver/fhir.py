@@ -21,13 +21,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
 from cxr_node.config.destinations import FhirDestination, PatientReference
 from cxr_node.errors import DeliveryError
 from cxr_node.node.deliver.http_client import HttpClient
-from cxr_node.node.deliver.http_exchange import PIECE_BYTES, Answer, Request
+from cxr_node.node.deliver.http_exchange import Answer, Request, in_pieces
 from cxr_node.node.deliver.link import ResultFile, StoreReply
 from cxr_node.node.network.rejections import Refusals
 
@@ -79,11 +80,8 @@ class FhirLink:
             "prefer": "return=minimal",
         }
 
-        def pieces() -> Iterator[bytes]:
-            for start in range(0, len(content), PIECE_BYTES):
-                yield content[start : start + PIECE_BYTES]
-
-        request = Request(method="POST", url=self._destination.url, headers=headers, body=pieces)
+        body = partial(in_pieces, content)
+        request = Request(method="POST", url=self._destination.url, headers=headers, body=body)
         answer = self._http.ask(request, len(content))
         try:
             return judge(answer, len(json.loads(content)["entry"]))

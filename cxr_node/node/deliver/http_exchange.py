@@ -27,7 +27,7 @@ from cxr_node.node.network import tls
 
 MAX_ANSWER_BYTES = 1 << 20
 """An answer is about one object; what is longer is none."""
-PIECE_BYTES = 1 << 16
+_PIECE_BYTES = 1 << 16
 _COMMON = {"user-agent": f"cxr_node/{__version__}", "accept-encoding": "identity"}
 _SENT = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError, httpx.CloseError)
 
@@ -69,6 +69,12 @@ class LateError(DeliveryError):
 
 class TlsFailedError(UnreachableError):
     """The peers do not trust each other."""
+
+
+def in_pieces(content: bytes) -> Iterator[bytes]:
+    """A body, made while it leaves: a large one is never there twice."""
+    for start in range(0, len(content), _PIECE_BYTES):
+        yield content[start : start + _PIECE_BYTES]
 
 
 class Exchanger:
