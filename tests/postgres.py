@@ -11,7 +11,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.patience import PATIENCE_S, eventually
+from tests.processes import free_port
 
 MARK = "cxr_node_tests"
 """Stands in the command line of the server and of each of its processes (`tests.leftovers`)."""
@@ -57,7 +57,7 @@ class Server:
     ) -> None:
         self.folder, self.host, self._mark, self._settings = folder, host, mark, settings
         self._within = within  # a command that runs another: of a machine of its own (tests/chaos/network.py)
-        self.port = _free_port()
+        self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
 
     def url(self, database: str = "postgres", password: str = PASSWORD, host: str | None = None) -> str:
@@ -246,12 +246,6 @@ def _run_to_its_end(name: str, arguments: list[str | Path], folder: Path) -> Non
     with (folder / "log").open("wb") as log:
         code = run([program / name, *arguments], log).wait(PATIENCE_S)
     assert code == 0, (folder / "log").read_text("utf-8")
-
-
-def _free_port() -> int:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return int(held.getsockname()[1])
 
 
 def run(argv: list[str | Path], log: object, within: Sequence[str] = (), **more: str) -> subprocess.Popen[bytes]:

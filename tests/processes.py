@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +20,7 @@ from tests.patience import wait_until
 
 STOP_S = 90.0
 """TimeoutStopSec of the units: what needs longer is killed, and fails the test."""
+_PORTS = range(12000, 32768)
 _ENVIRONMENT = {
     "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]),
     "TCP_NODELAY": "1",  # DCMTK and Orthanc wait 40 ms per C-STORE without it
@@ -33,10 +36,22 @@ def run(*command: object) -> subprocess.CompletedProcess[str]:
 
 
 def free_port() -> int:
-    """A loopback port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A loopback port that nobody has, and that nobody else is given: neither another test nor a connection.
+
+    The port that the kernel gives to bind(0) is one of those that it gives to connections: until a program listens
+    there, any of them may have it. So they are dealt in turn from below that range, to all test processes together.
+    """
+    with (Path(tempfile.gettempdir()) / f"cxr-node-test-ports-{os.getuid()}").open("a+") as dealt:
+        fcntl.flock(dealt, fcntl.LOCK_EX)
+        dealt.seek(0)
+        port = int(dealt.read() or _PORTS[0])
+        while True:
+            port = port + 1 if port + 1 in _PORTS else _PORTS[0]
+            with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+                break  # nobody listens there
+        dealt.truncate(0)
+        dealt.write(str(port))
+        return port
 
 
 def answers(port: int, host: str = "127.0.0.1") -> bool:

@@ -6,6 +6,7 @@ The node's own results travel by `node.deliver.storage_scu`, which keeps associa
 from __future__ import annotations
 
 import errno
+import secrets
 import socket
 import ssl
 from collections.abc import Callable, Sequence
@@ -61,9 +62,15 @@ def certificate_at(host: str, port: int, timeout_s: float = 2.0) -> bytes | None
 
 
 def free_port(host: str) -> int:
-    """Find a port that nobody listens on at this moment."""
-    with socket.create_server((host, 0)) as listening:
-        return int(listening.getsockname()[1])
+    """Find a port that nobody listens on at this moment, and that the kernel gives to no connection meanwhile."""
+    while True:
+        port = 12000 + secrets.randbelow(20768)  # below net.ipv4.ip_local_port_range
+        try:
+            with socket.create_server((host, port)):
+                return port
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
 
 
 def store(

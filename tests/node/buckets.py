@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -27,6 +26,7 @@ from cxr_node.node.spool.s3_store import S3Store
 from cxr_node.node.spool.spool import Spool
 from tests.node.stores import Folder
 from tests.patience import eventually
+from tests.processes import free_port
 
 KEY, SECRET, BUCKET = "node", "not-a-secret", "node"
 _NUMBERS = itertools.count(1)
@@ -208,9 +208,3 @@ def raw_client(url: str) -> Any:
         aws_secret_access_key=SECRET,
         config=Config(proxies={}, s3={"addressing_style": "path"}, connect_timeout=2, read_timeout=5),
     )
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

@@ -21,11 +21,11 @@ from cxr_node.cli.node import app
 from cxr_node.node.ledger import machines
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.process.supervisor import Presence
-from cxr_node.tools.send import free_port
 from tests import postgres as servers
 from tests.node import workplace
 from tests.node.buckets import SECRET, Bucket, Moto
 from tests.node.ledgers import digest
+from tests.processes import free_port
 
 pytestmark = pytest.mark.skipif(servers.programs() is None, reason=servers.HINT)
 
@@ -40,7 +40,7 @@ class Site:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.sections: dict[str, Any] = {
-            "listen": {"port": free_port("127.0.0.1")},
+            "listen": {"port": free_port()},
             "spool": {"path": str(folder / "spool"), "min_free_mib": 1024},
             "audit": {"enabled": False},
             "destinations": [{"name": "pacs", "address": "PACS@127.0.0.1:1"}],
@@ -118,7 +118,7 @@ def test_a_port_of_another_service(site: Site) -> None:
 
 def test_a_port_at_which_nobody_listens_may_be_a_server_that_starts_a_minute_later(site: Site) -> None:
     """So the receiver waits and says so (`test_postgres`), and for `check` it is the world's fault."""
-    site.with_url(port=free_port("127.0.0.1"))
+    site.with_url(port=free_port())
     code, lines = site.checked()
     assert (code, len(lines), "Connection refused" in lines[0]) == (1, 1, True), lines
 

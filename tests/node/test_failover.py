@@ -25,7 +25,6 @@ from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.receive import receiver, recovery, server
 from cxr_node.node.work import worker
 from cxr_node.outcome import Outcome, Reported
-from cxr_node.tools import send
 from cxr_node.web.services import assembled
 from tests import builders
 from tests import postgres as servers
@@ -35,6 +34,7 @@ from tests.node.receivers import SYNTAXES
 from tests.node.test_recovery import inspect
 from tests.node.wire import Wire
 from tests.patience import PATIENCE_S, eventually
+from tests.processes import free_port
 
 pytestmark = pytest.mark.skipif(servers.programs() is None, reason=servers.HINT)
 
@@ -107,7 +107,7 @@ class Machine:
     """One of several machines of a node, with a disk of its own."""
 
     def __init__(self, folder: Path, share: Path, ledger: dict[str, str], address: Any) -> None:
-        self.port = send.free_port("127.0.0.1")
+        self.port = free_port()
         store = {"kind": "posix", "path": str(share)}
         self.config = workplace.config(
             folder,

@@ -27,7 +27,6 @@ from cxr_node.node.ledger.receipts import Arrival, arrive
 from cxr_node.node.ledger.server_clock import ServerClock
 from cxr_node.node.ledger.states import InstanceState
 from cxr_node.node.receive import receiver, server
-from cxr_node.tools import send
 from tests import builders
 from tests import postgres as servers
 from tests.node import wire
@@ -36,6 +35,7 @@ from tests.node.ledgers import Clock, digest, origin, reference
 from tests.node.receivers import SYNTAXES
 from tests.node.wire import Wire
 from tests.patience import PATIENCE_S, eventually, wait_until
+from tests.processes import free_port
 
 pytestmark = pytest.mark.skipif(servers.programs() is None, reason=servers.HINT)
 
@@ -501,7 +501,7 @@ def test_a_receiver_acknowledges_nothing_while_its_server_is_away(
     """At its start, and later; it listens all the time, and goes on by itself."""
     monkeypatch.setattr(receiver, "PATIENCE_S", 0.1)
     monkeypatch.setattr(opening, "_LONGEST_S", 0.1)
-    port, stop = send.free_port("127.0.0.1"), threading.Event()
+    port, stop = free_port(), threading.Event()
     content = {"listen": {"port": port}, "spool": {"path": str(tmp_path / "spool"), "min_free_mib": 0}}
     config = loader.parse(content | {"ledger": servers.section(tmp_path, own_server.url())})
     hooks = server.Hooks(stop=stop, ready=lambda _: None)

@@ -24,8 +24,9 @@ from cxr_node.node.spool import cache as cache_module
 from cxr_node.node.spool import s3_store
 from cxr_node.node.spool.cache import Cache
 from cxr_node.node.spool.part import Part
-from tests.node.buckets import BUCKET, Bucket, Moto, SeaweedFS, credentials_file, free_port
+from tests.node.buckets import BUCKET, Bucket, Moto, SeaweedFS, credentials_file
 from tests.node.stores import NOON, name_of
+from tests.processes import free_port
 
 CONTENT = b"not a radiograph" * 1000
 NAME = name_of(CONTENT)
