@@ -21,7 +21,6 @@ from cxr_node.dicom.pixels import pixels
 from cxr_node.dicom.read import admission, header
 from cxr_node.dicom.results import (
     basic_text_sr,
-    encapsulated_pdf,
     key_object,
     measurement_sr,
     not_analysed_note,
@@ -55,6 +54,13 @@ from cxr_node.outcome import (
 )
 from cxr_node.result_kinds import OF_ONE_IMAGE, ReportPer, ResultKind
 
+
+def _page(context: Context) -> Artifact | None:
+    from cxr_node.dicom.results import encapsulated_pdf  # fpdf2 and its fonts take 0.3 s
+
+    return encapsulated_pdf.build(context)
+
+
 BUILDERS: Mapping[ResultKind, Callable[[Context], Artifact | None]] = {
     ResultKind.REPORT: basic_text_sr.build,
     ResultKind.MEASUREMENTS: measurement_sr.build,
@@ -63,7 +69,7 @@ BUILDERS: Mapping[ResultKind, Callable[[Context], Artifact | None]] = {
     ResultKind.SEGMENTATION: segmentation.build,
     ResultKind.FRAMES: secondary_capture.build_frames,
     ResultKind.KEY_OBJECT: key_object.build,
-    ResultKind.PDF: encapsulated_pdf.build,
+    ResultKind.PDF: _page,
 }
 """Makers of the result objects, in the order in which they are made; None where one does not apply."""
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from typing import TYPE_CHECKING
 
 from cxr_node import process_setup, resources
-from cxr_node.config.schema import Config
 from cxr_node.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
-    from cxr_node.domain import Target
+    from cxr_node.config.schema import Config
+    from cxr_node.domain import Examination, Radiograph, Target
     from cxr_node.model.predictor import ProfilePredictor
     from cxr_node.model.profile import Profile
     from cxr_node.node.ledger.ledger import Ledger
-    from cxr_node.pipeline import Classifier
+    from cxr_node.pipeline import Classifier, Predictor
 
 
 def profiles(config: Config) -> list[Profile]:
@@ -61,8 +62,8 @@ def ledger(config: Config) -> Ledger:
     return Ledger.of_node(config, must_exist=True)
 
 
-def predictor(profile: Profile, config: Config) -> ProfilePredictor:
-    """Load one profile's network, as the worker does.
+def predictor(profile: Profile, config: Config, *, for_one: bool = False) -> ProfilePredictor:
+    """Load one profile's network, as the worker does; `for_one` answer with a shorter test.
 
     Raises
     ------
@@ -71,7 +72,7 @@ def predictor(profile: Profile, config: Config) -> ProfilePredictor:
     from cxr_node.model.predictor import load_predictor
 
     process_setup.keep_freed()
-    return load_predictor(profile, config.model.threads, config.model.runtime)
+    return load_predictor(profile, config.model.threads, config.model.runtime, for_one=for_one)
 
 
 def classifier(config: Config) -> Classifier:
@@ -86,3 +87,47 @@ def classifier(config: Config) -> Classifier:
 
     loaded = [BatchingPredictor(predictor(each, config)) for each in profiles(config)]
     return pipeline.ProfileRouter(tuple(loaded)) if len(loaded) > 1 else loaded[0]
+
+
+def on_demand(config: Config, *, for_one: bool = False) -> Classifier:
+    """As `classifier`, but a network is loaded when the first radiograph of its patients comes, or never.
+
+    Raises
+    ------
+    ConfigError : as above; ModelError comes with the first answer.
+    """
+    from cxr_node import pipeline
+
+    loaded = [_OnDemand(each, config, for_one=for_one) for each in profiles(config)]
+    return pipeline.ProfileRouter(tuple(loaded)) if len(loaded) > 1 else loaded[0]
+
+
+class _OnDemand:
+    """A predictor that is loaded when it is asked; threads may share it."""
+
+    def __init__(self, profile: Profile, config: Config, *, for_one: bool) -> None:
+        self._profile, self._config, self._for_one = profile, config, for_one
+        self._loading = threading.Lock()
+        self._loaded: Predictor | None = None
+
+    @property
+    def profile(self) -> Profile:
+        """Whose it is."""
+        return self._profile
+
+    @property
+    def batch(self) -> int:
+        """How many at once pay."""
+        return self._predictor().batch
+
+    def examine(self, radiograph: Radiograph) -> Examination:
+        """Predict and explain one radiograph."""
+        return self._predictor().examine(radiograph)
+
+    def _predictor(self) -> Predictor:
+        from cxr_node.model.predictor import BatchingPredictor
+
+        with self._loading:
+            if self._loaded is None:
+                self._loaded = BatchingPredictor(predictor(self._profile, self._config, for_one=self._for_one))
+            return self._loaded

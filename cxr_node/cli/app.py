@@ -13,18 +13,20 @@ import warnings
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 
 import typer
 import typer.core
 from rich.console import Console
 
 from cxr_node import __version__, process_setup
-from cxr_node.config.schema import Config
 from cxr_node.errors import ConfigError, CxrNodeError, DataError, ForeignProfileError
 
+if TYPE_CHECKING:
+    from cxr_node.config.schema import Config
+
 EX_CONFIG = 78
-NEEDS_TORCH = "cxr-node: this command needs torch, which is not installed: pip install 'cxr-node[torch]'"
+NEEDS_TORCH = "cxr-node: this command needs {name}, which is not installed: pip install 'cxr-node[torch]'"
 _USERS = (DataError, ForeignProfileError)
 
 ORDER = (
@@ -88,9 +90,9 @@ def answers_errors(command: Callable[Params, Result]) -> Callable[Params, Result
             code = EX_CONFIG if isinstance(error, ConfigError) else 2 if isinstance(error, _USERS) else 1
             raise typer.Exit(code) from error
         except ModuleNotFoundError as error:
-            if error.name not in ("torch", "torchvision"):
+            if error.name not in ("torch", "torchvision", "matplotlib"):
                 raise
-            err.print(NEEDS_TORCH, markup=False, soft_wrap=True)
+            err.print(NEEDS_TORCH.format(name=error.name), markup=False, soft_wrap=True)
             raise typer.Exit(EX_CONFIG) from error
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
@@ -105,6 +107,20 @@ def command(name: str | None = None) -> Callable[[Callable[Params, Result]], Cal
         return app.command(name)(answers_errors(function))
 
     return register
+
+
+def load_config(path: Path) -> Config:
+    """Read the configuration, as `loader.load`; its schema takes longer to import than --help to print."""
+    from cxr_node.config import loader
+
+    return loader.load(path)
+
+
+def config_of(content: dict[str, Any]) -> Config:
+    """Check a configuration given as plain values, as `loader.parse`."""
+    from cxr_node.config import loader
+
+    return loader.parse(content)
 
 
 def begin_serving(settings: Config, role: str) -> None:

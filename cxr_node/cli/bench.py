@@ -14,13 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from cxr_node.cli import tables
-from cxr_node.cli.app import AsJson, command, out, say_json
-from cxr_node.config import loader
-from cxr_node.config.schema import Config
+from cxr_node.cli.app import AsJson, command, config_of, load_config, out, say_json
 from cxr_node.errors import DataError
 
 if TYPE_CHECKING:
     from cxr_node.bench.figures import Bench, Pipeline, Spread, WholeNode
+    from cxr_node.config.schema import Config
 
 _BAR_WIDTH = 30
 
@@ -68,7 +67,7 @@ def bench(
 
 
 def _settings(file: Path | None, profile: str | None) -> Config:
-    settings = loader.load(file) if file else loader.parse({"spool": {"path": tempfile.gettempdir()}})
+    settings = load_config(file) if file else config_of({"spool": {"path": tempfile.gettempdir()}})
     if profile is None:
         return settings
     return settings.model_copy(update={"model": settings.model.model_copy(update={"profile": profile, "others": ()})})

@@ -13,12 +13,11 @@ import typer
 
 from cxr_node import times, wiring
 from cxr_node.cli import tables
-from cxr_node.cli.app import DEFAULT_CONFIG, AsJson, ConfigFile, command, err, out, say_json
-from cxr_node.config import loader
-from cxr_node.config.schema import Config
+from cxr_node.cli.app import DEFAULT_CONFIG, AsJson, ConfigFile, command, err, load_config, out, say_json
 from cxr_node.errors import DataError, ResourceError
 
 if TYPE_CHECKING:
+    from cxr_node.config.schema import Config
     from cxr_node.node.ledger.ledger import Ledger
     from cxr_node.node.ledger.listing import By, Wanted
     from cxr_node.node.ledger.operator_moves import Retried
@@ -76,7 +75,7 @@ def status(
     from cxr_node.node.ledger import status
 
     asked = parsed(status.parse, fail_on, "--fail-on") or []
-    settings = loader.load(config)
+    settings = load_config(config)
     with opened(settings) as ledger:
         seen = status.look(ledger, settings)
     failed = status.raised(asked, seen)
@@ -96,7 +95,7 @@ def trace(key: Key, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False
     from cxr_node.dicom.read import keys
     from cxr_node.node.ledger import queries, status
 
-    settings = loader.load(config)
+    settings = load_config(config)
     titles = {to.name: to.ae_title for to in settings.destinations}
     with opened(settings) as ledger:
         found = queries.trace(ledger, key.strip(), titles, accession_keys=keys.accession_keys(key))
@@ -140,7 +139,7 @@ def list_instances(
     from cxr_node.node.ledger.stages import Stage
     from cxr_node.node.ledger.states import StudyState
 
-    settings = loader.load(config)
+    settings = load_config(config)
     of_study = parsed(lambda text: member(StudyState, text.upper()), study, "--study")
     words = {"state": state, "reason": reason, "since": since, "until": until}
     with opened(settings) as ledger:
@@ -170,7 +169,7 @@ def counts(
     from cxr_node.node.ledger import listing
 
     words = parsed(_groups, by, "--by") or []
-    settings = loader.load(config)
+    settings = load_config(config)
     now = datetime.now(UTC)
     begin = moment_since(since, now)
     end = None if until is None else parsed(lambda text: times.moment(text, now, whole_day=True), until, "--until")
@@ -198,7 +197,7 @@ def retry(
     from cxr_node.node.ledger.wake import wake
     from cxr_node.node.process.notify import Role
 
-    settings = loader.load(config)
+    settings = load_config(config)
     configured = [to.name for to in settings.destinations]
     if (key is None) is not all_dead:
         raise DataError(
@@ -233,7 +232,7 @@ def forget(
     from cxr_node.node.deliver import removed_destinations
     from cxr_node.node.ledger import queries
 
-    settings = loader.load(config)
+    settings = load_config(config)
     destination = as_logged(destination)
     if destination in (to.name for to in settings.destinations):
         raise DataError(f"{destination}: is configured; remove it from the configuration first, and restart the node")
@@ -259,7 +258,7 @@ def now(
     from cxr_node.node.process import supervisor
     from cxr_node.node.process.notify import Role
 
-    settings = loader.load(config)
+    settings = load_config(config)
     destination = as_logged(destination)
     configured = [to.name for to in settings.destinations]
     if destination not in configured:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import ValidationError
 
 from cxr_node import process_setup, wiring
 from cxr_node.cli import bench, ledger, operate, tables, training, web
@@ -28,16 +27,17 @@ from cxr_node.cli.app import (
     app,
     begin_serving,
     command,
+    config_of,
     err,
+    load_config,
     out,
     say_json,
 )
-from cxr_node.config import loader
-from cxr_node.config.network import Address
-from cxr_node.config.schema import Config
 from cxr_node.errors import ConfigError, DataError, ResourceError
 
 if TYPE_CHECKING:
+    from cxr_node.config.network import Address
+    from cxr_node.config.schema import Config
     from cxr_node.node.priors.query import Wanted
 
 
@@ -51,7 +51,7 @@ def rebuild(config: ConfigFile = DEFAULT_CONFIG) -> None:
     from cxr_node.node.receive import recovery
     from cxr_node.node.spool.opening import open_spool
 
-    settings = loader.load(config)
+    settings = load_config(config)
     path = settings.spool.path
     if not path.is_dir():
         raise ConfigError(f"{path}: there is no spool yet; has the node run with this configuration?")
@@ -120,6 +120,10 @@ __all__ = ["app", "bench", "ledger", "operate", "training", "web"]
 
 
 def _address(text: str) -> Address:
+    from pydantic import ValidationError
+
+    from cxr_node.config.network import Address
+
     try:
         return Address.model_validate(text)
     except ValidationError as error:
@@ -132,7 +136,7 @@ def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
     from cxr_node.node.process import logs, supervisor
 
     with supervisor.held():
-        settings = loader.load(config)
+        settings = load_config(config)
         wiring.profiles(settings)
     hangup, hurry = threading.Event(), threading.Event()
     stop = supervisor.stop_event(on_hangup=logs.on_hangup(hangup.set), hurry=hurry)
@@ -160,7 +164,7 @@ def receive(config: ConfigFile = DEFAULT_CONFIG) -> None:
     from cxr_node.node.process import supervisor
 
     with supervisor.held():
-        settings = loader.load(config)
+        settings = load_config(config)
     hurry = threading.Event()
     stop = supervisor.stop_event(hurry=hurry)
     begin_serving(settings, "receive")
@@ -190,7 +194,7 @@ def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
     from cxr_node.node.process import supervisor
 
     with supervisor.held():
-        settings = loader.load(config)
+        settings = load_config(config)
     stop = supervisor.stop_event()  # before the libraries of the next lines start threads
     from cxr_node import pipeline, study_pipeline
     from cxr_node.node.audit import recorder
@@ -222,7 +226,7 @@ def deliver(config: ConfigFile = DEFAULT_CONFIG) -> None:
     from cxr_node.node.process import supervisor
 
     with supervisor.held():
-        settings = loader.load(config)
+        settings = load_config(config)
     stop = supervisor.stop_event()
     begin_serving(settings, "deliver")
     offered = probe.Question() if settings.priors is not None else None
@@ -303,7 +307,7 @@ def check(
     from cxr_node.web import server
     from cxr_node.web.monitoring import announce
 
-    faults, settings = set(), loader.load(config)
+    faults, settings = set(), load_config(config)
     page = chain(server.readings(settings), announce.readings(settings, test=send_test_alert))
     for reading in chain(check.check(settings, str(config)), page):
         if not reading.ok:
@@ -326,7 +330,7 @@ def doctor(
     from cxr_node.diagnose import doctor
 
     readings = []
-    for reading in doctor.examine(loader.load(config) if config else None):
+    for reading in doctor.examine(load_config(config) if config else None):
         readings.append(reading)
         if as_json:
             say_json(reading.as_json())
@@ -382,8 +386,8 @@ def classify_files(
     """Judge files without a network, each alone or each study as a whole: a table, or one JSON object a line."""
     from cxr_node.tools import classify
 
-    default = loader.parse({"spool": {"path": "."}, "model": {"profile": profile}})
-    settings = loader.load(config) if config else default
+    default = config_of({"spool": {"path": "."}, "model": {"profile": profile}})
+    settings = load_config(config) if config else default
     files = classify.files(paths)
     judged = _judge_studies if study else _judge_files
     judged(files, settings, out_dir, as_json)
@@ -393,7 +397,7 @@ def _judge_files(files: list[Path], settings: Config, out_dir: Path | None, as_j
     from cxr_node.tools import classify
     from cxr_node.tools.classify import ResultFiles
 
-    classifier = wiring.classifier(settings)
+    classifier = wiring.on_demand(settings, for_one=len(files) == 1)
     answers = classify.judge(files, classifier, settings, objects=out_dir is not None)
     results = ResultFiles(out_dir, files) if out_dir is not None else None
     kept = []
@@ -415,7 +419,7 @@ def _judge_studies(files: list[Path], settings: Config, out_dir: Path | None, as
     from cxr_node.tools.classify import ResultFiles
 
     found = classify_study.group(files)
-    classifier = wiring.classifier(settings)
+    classifier = wiring.on_demand(settings)
     answers = classify_study.judge(found, classifier, settings, objects=out_dir is not None)
     studies = [Path(each.study_instance_uid) for each in found if each.study_instance_uid is not None]
     results = ResultFiles(out_dir, [*files, *studies]) if out_dir is not None else None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cxr_node.cli import tables
-from cxr_node.cli.app import DEFAULT_CONFIG, AsJson, ConfigFile, command, err, out, say_json
+from cxr_node.cli.app import DEFAULT_CONFIG, AsJson, ConfigFile, command, err, load_config, out, say_json
 from cxr_node.cli.ledger import (
     as_logged,
     known_destination,
@@ -22,8 +22,6 @@ from cxr_node.cli.ledger import (
     unconfigured,
     unknown,
 )
-from cxr_node.config import loader
-from cxr_node.config.schema import Config
 from cxr_node.domain import Reason
 from cxr_node.errors import DataError, ResourceError
 from cxr_node.result_kinds import Wish
@@ -31,6 +29,7 @@ from cxr_node.result_kinds import Wish
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cxr_node.config.schema import Config
     from cxr_node.node.audit.messages import Act, Deed
     from cxr_node.node.deliver.retention import Doomed, Left
     from cxr_node.node.ledger.ledger import Ledger
@@ -58,7 +57,7 @@ def resend(
     from cxr_node.node.process.notify import Role
     from cxr_node.node.spool.opening import open_spool
 
-    settings = loader.load(config)
+    settings = load_config(config)
     if key is None and since is None:
         raise DataError("name an image or a study, or write --since for all that came since then")
     wanted = _destinations(settings, to)
@@ -84,7 +83,7 @@ def rejudge(
     from cxr_node.node.ledger.wake import wake
     from cxr_node.node.process.notify import Role
 
-    settings = loader.load(config)
+    settings = load_config(config)
     if (key is None) == (rejected is None):
         raise DataError("name an image or a study, or write --rejected and a reason")
     reason = reason_of(rejected, "--rejected", rejected=True)
@@ -105,7 +104,7 @@ def admit(key: Key, config: ConfigFile = DEFAULT_CONFIG) -> None:
     from cxr_node.node.process.notify import Role
     from cxr_node.node.spool.opening import open_spool
 
-    settings = loader.load(config)
+    settings = load_config(config)
     with opened(settings) as ledger:
         found = operator_moves.conflicts(ledger, _found(ledger, key, None))
         with recorder.by_operator(settings, "admit", by := recorder.account()) as record:
@@ -136,7 +135,7 @@ def erase(
     from cxr_node.node.audit import recorder
     from cxr_node.node.deliver import retention
 
-    settings = loader.load(config)
+    settings = load_config(config)
     if (key is None) == (patient is None):
         raise DataError("name an image or a study, or write --patient and a Patient ID")
     with opened(settings) as ledger:
@@ -169,7 +168,7 @@ def hold(
     from cxr_node.node.audit import recorder
     from cxr_node.node.ledger import holds
 
-    settings = loader.load(config)
+    settings = load_config(config)
     name, by = _configured(settings, destination), recorder.account()
     why = parsed(lambda word: member(holds.HoldReason, word), reason, "--reason")
     with opened(settings) as ledger, recorder.by_operator(settings, "hold", by) as record:
@@ -189,7 +188,7 @@ def release(
     from cxr_node.node.ledger.wake import wake
     from cxr_node.node.process.notify import Role
 
-    settings = loader.load(config)
+    settings = load_config(config)
     by = recorder.account()
     with opened(settings) as ledger, recorder.by_operator(settings, "release", by) as record:
         held = holds.look(ledger)
@@ -218,7 +217,7 @@ def set_aside(
     from cxr_node.node.ledger import set_aside
     from cxr_node.node.ledger.states import SetAsideReason
 
-    settings = loader.load(config)
+    settings = load_config(config)
     why = parsed(lambda word: member(SetAsideReason, word), reason, "--reason")
     if why is None:
         raise DataError(f"say why: --reason {', '.join(SetAsideReason)}")

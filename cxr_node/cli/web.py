@@ -10,8 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from cxr_node.cli.app import DEFAULT_CONFIG, ConfigFile, answers_errors, app, begin_serving, command, err, out
-from cxr_node.config import loader
+from cxr_node.cli.app import (
+    DEFAULT_CONFIG,
+    ConfigFile,
+    answers_errors,
+    app,
+    begin_serving,
+    command,
+    err,
+    load_config,
+    out,
+)
 from cxr_node.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,7 +53,7 @@ def web(config: ConfigFile = DEFAULT_CONFIG) -> None:
     from cxr_node.node.process import supervisor
 
     with supervisor.held():
-        settings = loader.load(config)
+        settings = load_config(config)
     stop = supervisor.stop_event()
     begin_serving(settings, "web")
     os.nice(_NICE)
@@ -115,7 +124,7 @@ def list_users(config: ConfigFile = DEFAULT_CONFIG) -> None:
 def _file(config: ConfigFile) -> UserFile:
     from cxr_node.web.identity.users import UserFile
 
-    section = loader.load(config).web
+    section = load_config(config).web
     if section is None or section.users is None:
         raise ConfigError(f"{config}: web.users names no file; write `web: {{users: FILE}}`")
     return UserFile(section.users)

@@ -154,7 +154,7 @@ class Results(Section):
     installation_id: str = "cxr-node"
     """Serial number of this installation; part of every UID the node makes."""
     normal_heatmap: NormalHeatmap = NormalHeatmap.NONE
-    max_heatmap_px: int = Field(default=2048, ge=1024, le=4096)
+    max_heatmap_px: int = Field(default=1280, ge=1024, le=4096)
     """Long side of the heat map picture."""
     time_zone: Annotated[str, AfterValidator(known_zone)] | None = None
     """IANA name of the zone of study times without a UTC offset; None: the host's."""

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from cxr_node.config.schema import Listen, SpoolSection
-
 if TYPE_CHECKING:
+    from cxr_node.config.schema import Listen, SpoolSection
     from cxr_node.diagnose.disk import Disk
     from cxr_node.diagnose.machine import Clock, Confinement, Limits, Memory, Processor
     from cxr_node.dicom.pixels.codecs import Trial

@@ -218,13 +218,20 @@ class BatchingPredictor:
             answer.set_result(examination)
 
 
-def load_predictor(profile: Profile, threads: int = 0, wanted: RuntimeKind = RuntimeKind.AUTO) -> ProfilePredictor:
+_ALL, _FEW = slice(None), slice(0, None, 5)
+"""Of the golden inputs; the few are clear, opaque and mixed."""
+
+
+def load_predictor(
+    profile: Profile, threads: int = 0, wanted: RuntimeKind = RuntimeKind.AUTO, *, for_one: bool = False
+) -> ProfilePredictor:
     """Load a profile's network into the quickest runtime that answers as torch in float32 does.
 
     Parameters
     ----------
     threads : threads of inference; 0: all cores of the machine
     wanted : which runtime; AUTO: chosen by itself
+    for_one : whoever asks for a single answer waits for a few golden inputs, not for all of them
 
     Raises ModelError: the weights are not those the profile was loaded with, or no runtime that is wanted can use them,
     or answers right, here.
@@ -238,7 +245,7 @@ def load_predictor(profile: Profile, threads: int = 0, wanted: RuntimeKind = Run
     threadpool_limits(1, "blas")
     refusals: list[str] = []
     for candidate in candidates(profile, wanted, threads or os.cpu_count() or 1):
-        if (refusal := refused(candidate, profile, stats)) is None:
+        if (refusal := refused(candidate, profile, stats, _FEW if for_one else _ALL)) is None:
             log.info("profile %s %s judges by %s", profile.name, profile.version, candidate.name)
             return ProfilePredictor(profile, candidate, stats)
         refusals.append(refusal)
@@ -246,12 +253,12 @@ def load_predictor(profile: Profile, threads: int = 0, wanted: RuntimeKind = Run
     raise ModelError(f"profile {profile.name}: {'; '.join(refusals)}")
 
 
-def refused(candidate: Runtime, profile: Profile, stats: Mapping[str, Floats]) -> str | None:
+def refused(candidate: Runtime, profile: Profile, stats: Mapping[str, Floats], inputs: slice = _ALL) -> str | None:
     """Let a runtime judge the golden inputs, and say what is wrong with its answers; None: nothing.
 
     Raises ModelError: it failed, or the statistics are those of another network.
     """
-    output = candidate.infer(graph_file.golden_inputs(profile.input))
+    output = candidate.infer(graph_file.golden_inputs(profile.input)[inputs])
     if (output.strangeness is not None) is not (weights_file.LEARNED in stats):
         raise ModelError(f"{profile.folder}: distance.learned and a network that learns outsiders belong together")
     if stats and stats["mean"].shape[1:] != output.signature.shape[1:]:
@@ -261,7 +268,7 @@ def refused(candidate: Runtime, profile: Profile, stats: Mapping[str, Floats]) -
         raise ModelError(f"profile {profile.name}: the network's answer is no number")
     if not graph_file.there(profile):
         return None  # then it is torch, the reference, and nobody else
-    golden = np.array(graph_file.description(profile).golden_logits, dtype=np.float64)
+    golden = np.array(graph_file.description(profile).golden_logits, dtype=np.float64)[inputs]
     difference = float(np.abs(found - calibrated(golden, profile.slope, profile.intercept)).max())
     if difference <= LARGEST_DIFFERENCE:
         return None

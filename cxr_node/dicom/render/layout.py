@@ -12,23 +12,20 @@ import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib as mpl
 from PIL import Image, ImageDraw, ImageFont
 
 from cxr_node.dicom.words import wording, zones
 from cxr_node.domain import Finding, Radiograph
+
+FONTS = Path(__file__).parent / "fonts"
+"""DejaVu 2.37: the same letters on every machine."""
 
 
 @functools.cache
 def font_of(size_px: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
     """DejaVu Sans in some size."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(font_folder() / name, size_px, layout_engine=ImageFont.Layout.BASIC)
-
-
-def font_folder() -> Path:
-    """DejaVu as shipped with matplotlib: the same on every machine."""
-    return Path(mpl.get_data_path()) / "fonts" / "ttf"
+    return ImageFont.truetype(FONTS / name, size_px, layout_engine=ImageFont.Layout.BASIC)
 
 
 @functools.lru_cache(maxsize=64)  # most words are the same in every picture

@@ -17,7 +17,7 @@ from fpdf import FPDF, Align, XPos, YPos
 from PIL import Image
 
 from cxr_node.dicom.render import picture
-from cxr_node.dicom.render.layout import font_folder
+from cxr_node.dicom.render.layout import FONTS
 from cxr_node.dicom.words import coded_findings, wording, zones
 from cxr_node.domain import Finding, Radiograph, Verdict
 
@@ -63,7 +63,7 @@ def draw(sheet: Sheet) -> bytes:
     pdf.set_lang("en")
     pdf.set_image_filter("FlateDecode")
     for style, name in _FONTS.items():
-        pdf.add_font("DejaVu", style, font_folder() / name)
+        pdf.add_font("DejaVu", style, FONTS / name)
     pdf.set_margins(_MARGIN_MM, _MARGIN_MM)
     pdf.c_margin = 0.0  # text is flush with frames and images
     pdf.set_auto_page_break(True, margin=12.0)  # more remarks than any radiograph has: a second page, never lost words
@@ -78,7 +78,7 @@ def draw(sheet: Sheet) -> bytes:
 
 @functools.cache
 def _glyphs() -> frozenset[int]:
-    with TTFont(font_folder() / _FONTS[""], lazy=True) as font:
+    with TTFont(FONTS / _FONTS[""], lazy=True) as font:
         return frozenset(font.getBestCmap())
 
 

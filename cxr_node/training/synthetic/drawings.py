@@ -9,13 +9,13 @@ technical text. Fonts are those that matplotlib carries, so that every machine d
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
-
-from cxr_node.dicom.render.layout import font_folder
 
 Bytes = NDArray[np.uint8]
 Maker = Callable[[Bytes, np.random.Generator], Bytes]
@@ -178,6 +178,7 @@ def _smooth_noise(shape: tuple[int, ...], sigma_px: float, rng: np.random.Genera
     return np.asarray(smooth / max(1e-6, float(smooth.std())), dtype=np.float32)
 
 
+_FONT_FOLDER = Path(mpl.get_data_path()) / "fonts" / "ttf"
 FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono", "DejaVuSansMono-Bold", "DejaVuSerif", "DejaVuSerif-Bold")
 SIDES = ("R", "L", "R", "L", "D", "S", "RT", "LT", "PA", "AP", "R PA", "L AP")
 WORDS = ("ERECT", "SUPINE", "PORTABLE", "BED", "CHEST", "INSP", "mAs", "KV", "cm", "SID", "EI", "W", "C", "SE", "IM")
@@ -225,7 +226,7 @@ def _near_edge(room: int, rng: np.random.Generator) -> int:
 
 
 def _font(size_px: float, rng: np.random.Generator) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(font_folder() / f"{FONTS[int(rng.integers(len(FONTS)))]}.ttf", max(5, round(size_px)))
+    return ImageFont.truetype(_FONT_FOLDER / f"{FONTS[int(rng.integers(len(FONTS)))]}.ttf", max(5, round(size_px)))
 
 
 def _side(size_px: int, rng: np.random.Generator) -> Mark:
