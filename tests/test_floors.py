@@ -86,8 +86,8 @@ FLOORS = {
         "services",
         "problems",
         "rendering",
-        "identity judging monitoring",
-        "problem",
+        "identity judging monitoring stow",
+        "multipart problem",
     ),
     "messages": (
         "check fhir_bundle",

@@ -148,8 +148,6 @@ def received(site: Site, ledger: Ledger) -> None:
     ref = ledgers.reference(1)
     receiver = Receiver(site.settings, lambda _: ref, Spool(site.spool), lambda: ledger)
     request = StoreRequest(
-        message_id=1,
-        context_id=1,
         sop_class_uid=ref.sop_class_uid,
         sop_instance_uid=ref.sop_instance_uid,
         transfer_syntax_uid=ref.transfer_syntax_uid,

@@ -134,7 +134,9 @@ def begin_serving(settings: Config, role: str) -> None:
         metrics.clear(settings.spool.path)
     elif settings.web is not None:
         make_folders(settings.spool.path)
-        metrics.begin(settings.spool.path, role, {peer.ae_title for peer in settings.listen.peers})
+        senders = settings.web.stow.senders if settings.web.stow is not None else ()
+        peers = {peer.ae_title for peer in settings.listen.peers} | {sender.name for sender in senders}
+        metrics.begin(settings.spool.path, role, peers)
 
 
 def say_json(value: Any) -> None:

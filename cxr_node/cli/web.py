@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,7 +27,9 @@ from cxr_node.cli.app import (
 from cxr_node.errors import ConfigError
 
 if TYPE_CHECKING:
+    from cxr_node.config.schema import Config
     from cxr_node.web.identity.users import UserFile
+    from cxr_node.web.services import MakeDoor
 
 _NICE = 10
 """Where cores are few, the page waits for receive, work and deliver, and its child that tries files with it."""
@@ -59,8 +64,27 @@ def web(config: ConfigFile = DEFAULT_CONFIG) -> None:
     os.nice(_NICE)
     from cxr_node.web import server as room
 
-    with supervisor.Presence(settings.spool.path, "web") as present:
-        room.run(settings, stop, present)
+    with supervisor.Presence(settings.spool.path, "web") as present, _door(settings) as make_door:
+        room.run(settings, stop, present, make_door)
+
+
+@contextmanager
+def _door(settings: Config) -> Iterator[MakeDoor | None]:
+    """What opens the door for STOW-RS, of the receiver's own tools; None where nobody stores over HTTP."""
+    if settings.web is None or settings.web.stow is None:
+        yield None
+        return
+    from cxr_node.dicom.pixels import probe
+
+    offered = probe.Question()
+    probe.leave_out()
+    from cxr_node.dicom.read import header
+    from cxr_node.node.audit import recorder
+    from cxr_node.web.stow.door import Door, Tools
+
+    with recorder.recording(settings, "web") as record:
+        tools = Tools(inspect=header.identify, transfer_syntaxes=offered.answer(), audit=record)
+        yield partial(Door, tools=tools)
 
 
 @users.command()

@@ -136,6 +136,9 @@ def _open_page(web: Web) -> Iterator[str]:
         and not is_loopback(urlsplit(web.oidc.issuer).hostname or "")
     ):
         yield "web.oidc.issuer: is http: anybody on the way could log in as anybody; write https"
+    for sender in web.stow.senders if web.stow is not None else ():
+        if sender.certificate and (web.tls is None or web.tls.ca is None):
+            yield f"web.stow.{sender.name}.certificate: nobody shows a certificate without web.tls.ca"
     if exposed and web.tls is None and not web.proxies:
         yield (
             "web.tls: is null and others than this machine reach the page: passwords would travel readable; write tls: "

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
+from cxr_node.config import strict_yaml
+from cxr_node.config.network import AETitle
 from cxr_node.config.section import File, Section
 
 
@@ -15,6 +17,8 @@ class WebTls(Section):
 
     certificate: File
     key: File
+    ca: File | None = None
+    """Authority of the certificates that senders show (`web.stow`); whoever shows none is not asked again."""
 
 
 class Oidc(Section):
@@ -45,6 +49,45 @@ class TrySection(Section):
     """The network is unloaded after so long without a file."""
 
 
+class StowSender(Section):
+    """Who may store over HTTP; all that is written here must be right of one and the same request."""
+
+    name: AETitle
+    """Stands where the calling AE title of a C-STORE does."""
+    key: File | None = None
+    """A file with the sender's key, of mode 0600."""
+    certificate: tuple[Annotated[str, AfterValidator(strict_yaml.fingerprint_or_name)], ...] = ()
+    """Fingerprints or names of the certificates that it may show, as in `listen.peers`; empty: it need not show one."""
+    hosts: tuple[str, ...] = ()
+    """Its hosts, as in `listen.peers`; empty: any."""
+
+    @model_validator(mode="after")
+    def _is_proven(self) -> Self:
+        if self.key is None and not self.certificate:
+            raise ValueError(f"{self.name} needs a key or a certificate: a name proves nothing")
+        return self
+
+
+class Stow(Section):
+    """Radiographs by STOW-RS (PS3.18 10.5), by the same rules as by C-STORE."""
+
+    senders: tuple[StowSender, ...]
+    max_request_mib: int = Field(default=4096, ge=1, le=65536)
+    """All instances of one request; of each, `listen.max_object_mib`."""
+    max_requests: int = Field(default=8, ge=1, le=32)
+    """At a time; beyond them 503."""
+    max_requests_per_sender: int = Field(default=4, ge=1, le=32)
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        if not self.senders:
+            raise ValueError("senders: is empty; name who may store, or write stow: null")
+        names = [each.name for each in self.senders]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"two senders are named {sorted(twice)[0]!r}; names must differ")
+        return self
+
+
 class Web(Section):
     """The page, the API, health and metrics."""
 
@@ -63,3 +106,5 @@ class Web(Section):
     show_images: bool = False
     """Show the heat maps and reports that were sent, on the page of a study."""
     try_files: TrySection = Field(default=TrySection(), alias="try")
+    stow: Stow | None = None
+    """None: nobody stores over HTTP."""

@@ -13,6 +13,7 @@ from cxr_node.web import access, problems
 from cxr_node.web.api import health, predict, scrape
 from cxr_node.web.guard import Guard
 from cxr_node.web.pages import login, quality, queue, study, system, today, trying
+from cxr_node.web.problems import DICOMWEB
 from cxr_node.web.services import Services
 
 _STATIC = Path(__file__).parent / "static"
@@ -33,6 +34,10 @@ def create(services: Services) -> ASGIApp:
     app.state.services = services
     problems.register(app)
     _register_access(app)
+    if services.stow is not None:
+        from cxr_node.web.api import studies
+
+        app.include_router(studies.router, prefix=DICOMWEB)
     for room in (login, today, queue, study, quality, system, trying, predict, health, scrape):
         app.include_router(room.router)
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")

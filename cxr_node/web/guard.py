@@ -62,7 +62,7 @@ class Guard:
     """Wraps the application."""
 
     def __init__(self, app: ASGIApp, web: Web, uploads: Collection[str] = ()) -> None:
-        """`uploads` are the paths that take files: they count their bytes by `web.try`, all others by a form's."""
+        """`uploads` are the paths that take files to try; `web.try` says how many bytes, and `web.stow` for STOW-RS."""
         self._app, self._web, self._uploads = app, web, uploads
         self._names = _names(web)
 
@@ -106,6 +106,8 @@ class Guard:
     def _limit(self, scope: Scope) -> int:
         if scope["path"] in self._uploads:
             return self._web.try_files.max_file_mib * self._web.try_files.max_files * 1024 * 1024 + MAX_FORM_BYTES
+        if self._web.stow is not None and scope["path"].startswith(f"{problems.DICOMWEB}/"):
+            return self._web.stow.max_request_mib * 1024 * 1024
         return MAX_FORM_BYTES
 
     def _counted(self, scope: Scope, receive: Receive) -> Receive:

@@ -18,13 +18,13 @@ from cxr_node.web import rendering
 from cxr_node.web.problem import Problem
 
 log = logging.getLogger(__name__)
-API = "/api/"
+API, DICOMWEB = "/api/", "/dicom-web"
 
 
 def wants_json(request: Request) -> bool:
     """Whether a program asks."""
     path = request.url.path
-    return path.startswith((API, "/health", "/metrics"))
+    return path.startswith((API, f"{DICOMWEB}/", "/health", "/metrics"))
 
 
 def answer(request: Request, problem: Problem) -> Response:

@@ -6,28 +6,33 @@ import asyncio
 import functools
 import logging
 import socket
+import ssl
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
+from typing import Any
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from cxr_node.config import permissions
-from cxr_node.config.page import Web
+from cxr_node.config.page import StowSender, Web
 from cxr_node.config.schema import Config
 from cxr_node.diagnose.thresholds import CheckResult, Fault, stop, well
 from cxr_node.errors import ConfigError, LedgerLostError, ResourceError
 from cxr_node.node.ledger import machines
+from cxr_node.node.network.tls import peer_certificate
 from cxr_node.node.process import supervisor
 from cxr_node.node.process.supervisor import Presence
 from cxr_node.web import app
 from cxr_node.web.identity.oidc import Provider
 from cxr_node.web.identity.users import Role, UserFile
 from cxr_node.web.problem import Problem
-from cxr_node.web.services import Services, assembled
+from cxr_node.web.problems import DICOMWEB
+from cxr_node.web.services import MakeDoor, Services, assembled
 
 log = logging.getLogger(__name__)
 
@@ -44,26 +49,43 @@ class _Impatient(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
         self._too_late = self.loop.call_later(_IDLE_S, transport.close)
+        shown = transport.get_extra_info("ssl_object")
+        if shown is not None and shown.getpeercert():
+            self.app_state = {**self.app_state, "certificate": peer_certificate(shown)}  # uvicorn tells nobody
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self.cycle is not None:
             self._too_late.cancel()
 
+    def on_response_complete(self) -> None:
+        """Let a client that was answered before it had sent all of its request read that, and close for it then."""
+        super().on_response_complete()
+        if self.conn.their_state is h11.SEND_BODY:
+            self.loop.call_later(_IDLE_S, self._leave, self.cycle)
+
+    def _leave(self, answered: object) -> None:
+        if self.cycle is answered and self.conn.their_state is h11.SEND_BODY:
+            self.transport.close()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._too_late.cancel()
         super().connection_lost(exc)
 
 
-def run(config: Config, stop: threading.Event, present: Presence) -> None:
+def run(config: Config, stop: threading.Event, present: Presence, make_door: MakeDoor | None = None) -> None:
     """Serve until `stop` is set.
+
+    Parameters
+    ----------
+    make_door : opens the door for STOW-RS; None: where nobody stores over HTTP
 
     Raises
     ------
     ConfigError : the section `web`, its files or its users cannot be used.
     ResourceError : the port is taken.
     """
-    services, ending = assembled(config), threading.Event()
+    services, ending = assembled(config, make_door), threading.Event()
     try:
         with _listening(services.web) as listener:
             server = uvicorn.Server(_settings(services.web, app.create(services)))
@@ -77,6 +99,8 @@ def run(config: Config, stop: threading.Event, present: Presence) -> None:
             alerts.start()
             while thread.is_alive() and not stop.wait(_LOOK_EVERY_S):
                 present.progress()
+                if services.stow is not None:
+                    services.stow.turn()
             present.stopping()
             ending.set()
             server.should_exit = True
@@ -118,12 +142,14 @@ def _listening(web: Web) -> socket.socket:
 
 
 def _settings(web: Web, application: object) -> uvicorn.Config:
-    tls = {}
+    tls: dict[str, Any] = {}
     if web.tls is not None:
         tls = {
             "ssl_certfile": str(permissions.place(web.tls.certificate)),
             "ssl_keyfile": str(permissions.private_key(web.tls.key)),
         }
+        if web.tls.ca is not None:
+            tls |= {"ssl_ca_certs": str(permissions.place(web.tls.ca)), "ssl_cert_reqs": ssl.CERT_OPTIONAL}
     try:
         settings = uvicorn.Config(
             application,  # type: ignore[arg-type]  # an ASGI application
@@ -137,7 +163,7 @@ def _settings(web: Web, application: object) -> uvicorn.Config:
             timeout_graceful_shutdown=_GRACE_S,
             proxy_headers=bool(web.proxies),
             forwarded_allow_ips=list(web.proxies),
-            **tls,  # type: ignore[arg-type]
+            **tls,
         )
         settings.load()
     except (OSError, ValueError) as error:
@@ -157,6 +183,7 @@ def readings(config: Config) -> Iterator[CheckResult]:
     except ConfigError as error:
         yield stop("page", str(error))
         return
+    yield from _stow(web, where)
     if web.oidc is not None:
         try:
             Provider(settings=web.oidc).begin(f"http://{where}", "")
@@ -171,6 +198,26 @@ def readings(config: Config) -> Iterator[CheckResult]:
         yield well("page port", f"{where} is free")
     except ResourceError as error:
         yield stop("page port", str(error), fault=Fault.WORLD)
+
+
+def _stow(web: Web, where: str) -> Iterator[CheckResult]:
+    """Say whether radiographs come by HTTP, and from whom."""
+    if web.stow is None:
+        return
+    from cxr_node.web.stow.senders import Senders
+
+    try:
+        Senders(web.stow.senders)
+    except ConfigError as error:
+        yield stop("page STOW-RS", str(error))
+        return
+    senders = ", ".join(f"{each.name} ({_proof(each)})" for each in web.stow.senders)
+    yield well("page STOW-RS", f"{'https' if web.tls else 'http'}://{where}{DICOMWEB}/studies takes from {senders}")
+
+
+def _proof(sender: StowSender) -> str:
+    shown = {"key": sender.key is not None, "certificate": bool(sender.certificate), "host": bool(sender.hosts)}
+    return ", ".join(name for name, is_shown in shown.items() if is_shown)
 
 
 def _who(web: Web) -> str:

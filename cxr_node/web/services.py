@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from fastapi import Request
 
@@ -25,6 +27,12 @@ from cxr_node.web.monitoring.alert_loop import AlertLoop
 from cxr_node.web.monitoring.metrics import Exposition
 from cxr_node.web.problem import Problem
 
+if TYPE_CHECKING:  # the receiver's room, and with it pydicom and pynetdicom, for those that take objects alone
+    from cxr_node.web.stow.door import Door
+
+MakeDoor = Callable[[Config, Callable[[], Ledger]], "Door"]
+"""Opens the door for STOW-RS on a ledger."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Services:
@@ -39,6 +47,7 @@ class Services:
     judge: Judge
     kept: Kept = field(default_factory=Kept)
     oidc: Provider | None = None
+    stow: Door | None = None
     exposition: Exposition = field(init=False)
     watcher: AlertLoop = field(init=False)
     _ledger: Ledger | None = None
@@ -59,6 +68,13 @@ class Services:
     def has_users(self) -> bool:
         """Whether people log in; else whoever is at this machine may do everything."""
         return self.users is not None or self.web.oidc is not None
+
+    @property
+    def door(self) -> Door:
+        """Where objects come in; routes to it exist only where it does."""
+        if self.stow is None:
+            raise ConfigError("web.stow: is null")
+        return self.stow
 
     def ledger(self) -> Ledger:
         """The node's ledger, opened when it is first needed, and anew where a process that serves has begun another.
@@ -89,6 +105,8 @@ class Services:
 
     def close(self) -> None:
         """Give everything back."""
+        if self.stow is not None:
+            self.stow.close()
         self.judge.close()
         self.kept.close()
         self.people.close()
@@ -96,8 +114,12 @@ class Services:
             self._ledger.close()
 
 
-def assembled(config: Config) -> Services:
+def assembled(config: Config, make_door: MakeDoor | None = None) -> Services:
     """Put together what the configuration asks for.
+
+    Parameters
+    ----------
+    make_door : None: where nobody stores over HTTP
 
     Raises
     ------
@@ -111,7 +133,7 @@ def assembled(config: Config) -> Services:
     users = UserFile(web.users) if web.users is not None else None
     if users is not None:
         users.users()
-    return Services(
+    found = Services(
         config=config,
         people=People(config, "web"),
         users=users,
@@ -120,6 +142,12 @@ def assembled(config: Config) -> Services:
         judge=Judge(config, web.try_files),
         oidc=Provider(settings=web.oidc) if web.oidc is not None else None,
     )
+    try:
+        found.stow = make_door(config, found.ledger) if make_door is not None else None
+    except BaseException:
+        found.close()
+        raise
+    return found
 
 
 def services(request: Request) -> Services:

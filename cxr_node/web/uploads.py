@@ -22,6 +22,7 @@ from starlette.requests import ClientDisconnect
 from cxr_node.config.schema import Config
 from cxr_node.web.guard import MAX_FORM_BYTES
 from cxr_node.web.judging.client import scratch
+from cxr_node.web.multipart import PartHeaders
 from cxr_node.web.problem import Problem
 
 UPLOAD_S = 300.0
@@ -29,7 +30,6 @@ UPLOAD_S = 300.0
 _PREFIX_BYTES = 132
 """Preamble and prefix of a DICOM file (PS3.10 7.1)."""
 _PNG, _JPEG, _DICOM = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"DICM"
-_MAX_HEADER_BYTES = 4096
 _MAX_FIELD_BYTES = 1024
 _MAX_FIELDS = 8
 _LOOK_EVERY_BYTES = 16 * 1024 * 1024
@@ -66,7 +66,7 @@ class _Reader:
         assert config.web is not None  # noqa: S101 - this runs in `web`
         self._max_bytes = config.web.try_files.max_file_mib * _MIB
         self._config, self._name, self._max_files, self._form = config, name, max_files, form
-        self._header, self._headers = (bytearray(), bytearray()), dict[bytes, bytes]()
+        self._headers = PartHeaders()
         self._upload: Upload | None = None
         self._field, self._text = "", bytearray()
         self._left_bytes = 0
@@ -75,10 +75,8 @@ class _Reader:
 
     def callbacks(self) -> dict[str, Callable[..., Any]]:
         return {
+            **self._headers.callbacks(),
             "on_part_begin": self._begin,
-            "on_header_field": lambda data, start, end: self._more(self._header[0], data[start:end]),
-            "on_header_value": lambda data, start, end: self._more(self._header[1], data[start:end]),
-            "on_header_end": self._header_end,
             "on_headers_finished": self._headers_finished,
             "on_part_data": self._data,
             "on_part_end": self._end,
@@ -89,21 +87,11 @@ class _Reader:
         self.is_complete = True
 
     def _begin(self) -> None:
-        self._headers = {}
+        self._headers.begin()
         self._upload, self._field, self._text = None, "", bytearray()
 
-    def _more(self, part: bytearray, data: bytes) -> None:
-        part += data
-        if len(part) > _MAX_HEADER_BYTES:
-            raise FormParserError("a header is too long")
-
-    def _header_end(self) -> None:
-        name, value = (bytes(part) for part in self._header)
-        self._headers[name.lower()] = value
-        self._header = (bytearray(), bytearray())
-
     def _headers_finished(self) -> None:
-        _, options = parse_options_header(self._headers.get(b"content-disposition"))
+        _, options = parse_options_header(self._headers[b"content-disposition"])
         name = options.get(b"name", b"").decode("utf-8", "replace")
         if b"filename" not in options:
             if len(self._form.fields) >= _MAX_FIELDS:

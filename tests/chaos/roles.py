@@ -21,8 +21,12 @@ from tests.processes import Program, children, configured, cxr_node, words_of
 MIB = 1024 * 1024
 POOLED_FILES = 2 * (POOL_SIZE - 1)
 """The ledger and its write-ahead log, for each connection but the first, which is there from the beginning."""
-_SAYS = {"receive": r" listening port=(\d+)", "work": r" ready owner="}
-"""What a role logs when it is ready."""
+_SAYS = {
+    "receive": r" listening port=(\d+)",
+    "work": r" ready owner=()",
+    "web": r" listening address=http://127\.0\.0\.1:(\d+)",
+}
+"""What a role logs when it is ready, and at which port."""
 _SAMPLE_S = 0.05
 
 
@@ -97,7 +101,7 @@ def is_back(now: Usage, base: Usage) -> bool:
 
 
 class Role(Program):
-    """`cxr-node receive` or `work` as a unit of systemd runs it; `prefix` is what it runs under, such as strace."""
+    """`cxr-node receive`, `work` or `web` as a unit of systemd runs it; `prefix` is what it runs under: strace."""
 
     def __init__(self, folder: Path, role: str, *, prefix: Iterable[str] = (), **sections: Any) -> None:
         self.role, self.spool, self.port, self.pid = role, folder / "spool", 0, 0
@@ -107,7 +111,7 @@ class Role(Program):
     def is_ready(self) -> bool:
         found = re.search(_SAYS[self.role], self.said())
         if found:
-            self.port = int(found[1]) if self.role == "receive" else 0
+            self.port = int(found[1] or 0)
             inside = children(self.process.pid) if self.command[0] != sys.executable else []
             self.pid = inside[0] if inside else self.process.pid
         return bool(found)

@@ -23,6 +23,7 @@ from cxr_node.node.process.supervisor import Presence
 from cxr_node.node.spool.spool import Spool
 from cxr_node.web import server
 from cxr_node.web.identity.users import Role, Scope, UserFile
+from cxr_node.web.services import MakeDoor
 from tests.patience import PATIENCE_S, wait_until
 from tests.processes import answers, free_port
 
@@ -109,7 +110,12 @@ class Site:
 
 @contextmanager
 def opened(
-    folder: Path, *, users: bool = True, web: Mapping[str, Any] | None = None, **sections: Any
+    folder: Path,
+    *,
+    users: bool = True,
+    web: Mapping[str, Any] | None = None,
+    make_door: MakeDoor | None = None,
+    **sections: Any,
 ) -> Iterator[Site]:
     """Start a page over an empty ledger.
 
@@ -117,6 +123,7 @@ def opened(
     ----------
     users : without them, whoever asks is the operator
     web, sections : more of the configuration
+    make_door : where `web.stow` is configured
     """
     spool = folder / "spool"
     section: dict[str, Any] = {"port": free_port()} | dict(web or {})
@@ -130,7 +137,7 @@ def opened(
     ledger = Ledger.of_node(config)
     site = Site(address=f"http://127.0.0.1:{section['port']}", config=config, ledger=ledger)
     try:
-        with _served(config, section["port"]):
+        with _served(config, section["port"], make_door):
             yield site
     finally:
         site.close()
@@ -138,13 +145,13 @@ def opened(
 
 
 @contextmanager
-def _served(config: Config, port: int) -> Iterator[None]:
+def _served(config: Config, port: int, make_door: MakeDoor | None) -> Iterator[None]:
     stop, failures = threading.Event(), list[BaseException]()
 
     def serve() -> None:
         try:
             with Presence(config.spool.path, "web") as present:
-                server.run(config, stop, present)
+                server.run(config, stop, present, make_door)
         except BaseException as error:
             failures.append(error)
 

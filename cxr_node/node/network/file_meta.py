@@ -2,18 +2,35 @@
 
 Written here, never taken from the network: a preamble may carry a program (CVE-2019-11687), and a stable
 header makes the same data set the same file. Knows no library, only the few bytes that the clause asks for; and
-finds them again in files that are made here.
+finds them again, in files that are made here and in those that come by STOW-RS.
 """
 
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 
 IMPLEMENTATION_CLASS_UID = "2.25.270368559297714802618508887961494672406"
 """Of this node in every version: an update must not change the bytes of a file."""
 IMPLEMENTATION_VERSION_NAME = "CXR_NODE"
 PREAMBLE = bytes(128) + b"DICM"
+MAX_BYTES = 64 * 1024
+"""Of all that stands before a data set; private information of the sender included."""
 _FIRST = len(PREAMBLE) + 12  # behind the group length
+_GROUP_LENGTH = struct.pack("<HH2sH", 0x0002, 0x0000, b"UL", 4)
+_LONG_VRS = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")  # PS3.5 7.1.2
+_SOP_CLASS, _SOP_INSTANCE, _TRANSFER_SYNTAX = 0x0002, 0x0003, 0x0010
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileMeta:
+    """What a file says of its data set; a UID that it does not name is ""."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    size_bytes: int
+    """Where the data set begins."""
 
 
 def file_meta(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> bytes:
@@ -40,6 +57,49 @@ def _text(element: int, vr: bytes, value: str) -> bytes:
     return struct.pack("<HH2sH", 0x0002, element, vr, len(encoded)) + encoded
 
 
+def read(head: bytes | bytearray) -> FileMeta | None:
+    """Read the File Meta Information off the first bytes of a file; None where more of them are needed.
+
+    Raises
+    ------
+    ValueError : it is no Part 10 file, or its File Meta Information does not hold together.
+    """
+    start = bytes(head[128 : len(PREAMBLE) + len(_GROUP_LENGTH)])
+    if not (PREAMBLE[128:] + _GROUP_LENGTH).startswith(start):
+        raise ValueError("no Part 10 file")
+    if len(head) < _FIRST:
+        return None
+    end = _FIRST + int(struct.unpack_from("<I", head, _FIRST - 4)[0])
+    if end > MAX_BYTES:
+        raise ValueError("its file meta information is too long")
+    if len(head) < end:
+        return None
+    found = _elements(bytes(head[_FIRST:end]))
+    sop_class, instance, syntax = (
+        found.get(number, b"").decode("latin-1").rstrip("\0 ")
+        for number in (_SOP_CLASS, _SOP_INSTANCE, _TRANSFER_SYNTAX)
+    )
+    return FileMeta(sop_class_uid=sop_class, sop_instance_uid=instance, transfer_syntax_uid=syntax, size_bytes=end)
+
+
+def _elements(content: bytes) -> dict[int, bytes]:
+    """Values of group 0002, by element number."""
+    found, position = dict[int, bytes](), 0
+    while position < len(content):
+        try:
+            group, element, vr, length = struct.unpack_from("<HH2sH", content, position)
+            position += 8
+            if vr in _LONG_VRS:
+                length, position = struct.unpack_from("<I", content, position)[0], position + 4
+        except struct.error:
+            raise ValueError("its file meta information is cut") from None
+        if group != 0x0002 or position + length > len(content):
+            raise ValueError("its file meta information does not have the length that it states")
+        found[element] = content[position : position + length]
+        position += length
+    return found
+
+
 def split(content: bytes) -> tuple[str, memoryview]:
     """A file's SOP Instance UID, and where its data set begins.
 
@@ -47,17 +107,7 @@ def split(content: bytes) -> tuple[str, memoryview]:
     ------
     ValueError : it is not a Part 10 file.
     """
-    view = memoryview(content)
-    if content[128:132] != b"DICM" or content[132:140] != struct.pack("<HH2sH", 0x0002, 0x0000, b"UL", 4):
+    meta = read(content[:MAX_BYTES])
+    if meta is None:
         raise ValueError("no Part 10 file")
-    position = _FIRST
-    end, uid = position + struct.unpack_from("<I", content, _FIRST - 4)[0], ""
-    while position < end:
-        _, element, vr, length = struct.unpack_from("<HH2sH", content, position)
-        start = position + 8
-        if vr in (b"OB", b"UN"):  # PS3.5 7.1.2: two bytes reserved, and a length of four
-            length, start = struct.unpack_from("<I", content, start)[0], start + 4
-        if element == 0x0003:
-            uid = bytes(view[start : start + length]).decode("ascii").rstrip("\0 ")
-        position = start + length
-    return uid, view[end:]
+    return meta.sop_instance_uid, memoryview(content)[meta.size_bytes :]

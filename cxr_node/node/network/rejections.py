@@ -114,6 +114,8 @@ class Cause(StrEnum):
     """The AE title is known, but not from that host."""
     CERTIFICATE = "certificate"
     """The AE title is known, but not with that certificate."""
+    KEY = "key"
+    """Over HTTP: no key, or one that no sender has."""
     LOCAL_LIMIT = "local-limit"
     OUT_OF_RESOURCES = "out-of-resources"
     """This and the next three: a C-STORE that was answered with such a failure."""
@@ -152,7 +154,7 @@ class Cause(StrEnum):
 UNWELCOME = frozenset(
     {
         *(Cause.TOO_MANY_CONNECTIONS, Cause.GAVE_WAY, Cause.PROXY_HEADER, Cause.TLS, Cause.LOCAL_LIMIT, Cause.VERSION),
-        *(Cause.CALLED_AE_TITLE, Cause.CALLING_AE_TITLE, Cause.HOST, Cause.CERTIFICATE),
+        *(Cause.CALLED_AE_TITLE, Cause.CALLING_AE_TITLE, Cause.HOST, Cause.CERTIFICATE, Cause.KEY),
     }
 )
 """Causes for which a peer is refused: each is a Security Alert."""

@@ -143,7 +143,7 @@ class PeerCertificate:
         return self.fingerprint in certificates or not self.names.isdisjoint(certificates)
 
 
-def peer_certificate(connection: ssl.SSLSocket) -> PeerCertificate:
+def peer_certificate(connection: ssl.SSLSocket | ssl.SSLObject) -> PeerCertificate:
     """Read the certificate that a peer has shown in a handshake, which has verified it."""
     encoded, certificate = connection.getpeercert(binary_form=True), cast(dict[str, Any], connection.getpeercert())
     if not encoded or not certificate:

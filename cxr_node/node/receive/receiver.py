@@ -1,6 +1,6 @@
 """Received objects into spool and ledger: Success is answered when bytes, file name and row are durable (PS3.7 9.1.1).
 
-Knows no wire (`storage_scp` reads it) and no pixel; `Inspect` reads headers and comes from the `dicom` room.
+Knows no wire (`reception` stands between) and no pixel; `Inspect` reads headers and comes from the `dicom` room.
 """
 
 from __future__ import annotations
@@ -43,16 +43,17 @@ Inspect = Callable[[Path], InstanceRef]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreRequest:
-    """What a C-STORE-RQ says of the object that follows, and its sender."""
+    """What a sender says of the object that follows, and who it is."""
 
-    message_id: int
-    context_id: int
     sop_class_uid: str
     sop_instance_uid: str
     transfer_syntax_uid: str
     calling_ae_title: str
+    """Over HTTP, the name that the configuration gives to the sender."""
     peer_host: str
     priority: Priority = Priority.MEDIUM
+    study_instance_uid: str | None = None
+    """The only study that it may belong to; None: any."""
 
 
 class RefusedError(CxrNodeError):
@@ -61,6 +62,13 @@ class RefusedError(CxrNodeError):
     def __init__(self, status: int, sentence: str) -> None:
         self.status = status
         super().__init__(sentence)
+
+
+class TooLargeError(RefusedError):
+    """An object beyond `listen.max_object_mib`."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(OUT_OF_RESOURCES, f"it is larger than {limit_bytes} bytes")
 
 
 class LedgerGate:
@@ -116,11 +124,20 @@ class Receiver:
         self._sync_slots = threading.BoundedSemaphore(spool.store.writers)
         self._notifying, self._is_unheard = threading.Lock(), False
 
-    def begin(self, request: StoreRequest) -> Part:
-        """Open a file that begins with our own File Meta Information; below the watermark none is opened."""
-        self._ledger()  # refuse what could not be written
+    def require_room(self) -> None:
+        """Refuse what could not be kept: without a ledger, or below the watermark.
+
+        Raises
+        ------
+        RefusedError, ResourceError, LedgerLostError : nothing can be received now.
+        """
+        self._ledger()
         if not self._spool.has_room():
             raise RefusedError(OUT_OF_RESOURCES, "the disk is below its watermark")
+
+    def begin(self, request: StoreRequest) -> Part:
+        """Open a file that begins with our own File Meta Information; below the watermark none is opened."""
+        self.require_room()
         part = self._spool.begin()
         try:
             part.write(file_meta(request.sop_class_uid, request.sop_instance_uid, request.transfer_syntax_uid))
@@ -134,7 +151,9 @@ class Receiver:
         started = time.monotonic()
         ref = self._inspect(part.path)
         if ref.sop_instance_uid != request.sop_instance_uid or ref.sop_class_uid != request.sop_class_uid:
-            raise ContradictionError("the data set is not the object that the command announced")
+            raise ContradictionError("the data set is not the object that was announced")
+        if request.study_instance_uid not in (None, ref.study_instance_uid):
+            raise ContradictionError("the data set belongs to another study than the one that was announced")
         with self._sync_slots:
             stored = self._spool.store_object(part, self._ledger().now())  # the clock that all machines share
         origin = Origin(

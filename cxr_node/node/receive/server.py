@@ -75,13 +75,17 @@ class Hooks:
 
 def supported(transfer_syntaxes: Sequence[str], offered: SopClasses = SopClasses.ALL) -> dict[str, tuple[str, ...]]:
     """Give what is negotiated: UIDs of SOP Classes, each with the transfer syntaxes that are accepted for it."""
+    verification = [str(context.abstract_syntax) for context in VerificationPresentationContexts]
+    return dict.fromkeys((*verification, *storage_classes(offered)), tuple(transfer_syntaxes))
+
+
+def storage_classes(offered: SopClasses) -> tuple[str, ...]:
+    """UIDs of the SOP Classes whose objects are taken."""
     match offered:
         case SopClasses.ALL:
-            storage = [str(context.abstract_syntax) for context in AllStoragePresentationContexts]
+            return tuple(str(context.abstract_syntax) for context in AllStoragePresentationContexts)
         case SopClasses.RADIOGRAPHS:
-            storage = list(domain.STORAGE)
-    verification = [str(context.abstract_syntax) for context in VerificationPresentationContexts]
-    return dict.fromkeys((*verification, *storage), tuple(transfer_syntaxes))
+            return tuple(domain.STORAGE)
 
 
 def serve(config: Config, inspect: Inspect, transfer_syntaxes: Sequence[str], hooks: Hooks) -> None:

@@ -13,9 +13,9 @@ sender that does not wait is held back by TCP.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from io import BytesIO
 from typing import Any
@@ -27,7 +27,7 @@ from pynetdicom.dsutils import decode
 from pynetdicom.pdu_primitives import P_DATA
 
 from cxr_node.domain import Priority
-from cxr_node.errors import ContradictionError, CxrNodeError, InstanceError, LedgerLostError, ResourceError
+from cxr_node.errors import CxrNodeError
 from cxr_node.node.commitment.scu import SOP_CLASS, SOP_INSTANCE, ReportError, read
 from cxr_node.node.ledger.commitments import Report
 from cxr_node.node.network import dimse
@@ -35,17 +35,11 @@ from cxr_node.node.network.association import IMPLICIT
 from cxr_node.node.network.dimse import Message
 from cxr_node.node.network.guarded_socket import GuardedSocket, calling_ae_title
 from cxr_node.node.network.rejections import Cause, Refusal, Refusals
-from cxr_node.node.network.statuses import CANNOT_UNDERSTAND, INVALID_INSTANCE, MISMATCH, OUT_OF_RESOURCES, SUCCESS
+from cxr_node.node.network.statuses import CANNOT_UNDERSTAND, MISMATCH, SUCCESS
 from cxr_node.node.network.waiting_socket import Pace
 from cxr_node.node.process.logs import describe
 from cxr_node.node.receive.receiver import Receiver, RefusedError, StoreRequest
-from cxr_node.node.spool.part import Part
-
-_CAUSES = {
-    OUT_OF_RESOURCES: Cause.OUT_OF_RESOURCES,
-    MISMATCH: Cause.MISMATCH,
-    INVALID_INSTANCE: Cause.INVALID_INSTANCE,
-}
+from cxr_node.node.receive.reception import Reception, is_uid, nameless
 
 MAX_COMMAND_BYTES = 16 * 1024
 MAX_WAITING = 8
@@ -58,7 +52,6 @@ TakeReport = Callable[[Report, str], int]
 """Takes a report and its sender's AE title; returns the status to answer."""
 _PRIORITIES = {code: priority for priority, code in dimse.PRIORITIES.items()}
 _IS_COMMAND, _IS_LAST = 1, 2  # PS3.8 E.2, message control header
-_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 
 class CommandField(IntEnum):
@@ -74,6 +67,17 @@ class ProtocolError(CxrNodeError):
     """The peer violates the protocol: the association is aborted."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announcement:
+    """A C-STORE-RQ, and the context in which it came."""
+
+    message_id: int
+    context_id: int
+    request: StoreRequest
+    refusal: RefusedError | None = None
+    """Why no data set could make it good."""
+
+
 class StorageProvider(DIMSEServiceProvider):
     """C-STORE and C-ECHO of one association."""
 
@@ -82,10 +86,8 @@ class StorageProvider(DIMSEServiceProvider):
         self._receiver = receiver
         self._refusals = refusals
         self._command = bytearray()
-        self._request: StoreRequest | None = None
-        self._part: Part | None = None
-        self._refusal: RefusedError | None = None
-        self._received_bytes = 0
+        self._announcement: Announcement | None = None
+        self._reception: Reception | None = None
         self._busy = False
         self._last_at = time.monotonic()
         self._pace = Pace(MESSAGE_GRACE_S)
@@ -93,14 +95,13 @@ class StorageProvider(DIMSEServiceProvider):
     @property
     def idle_s(self) -> float:
         """Seconds since the last message; 0 while one is on its way."""
-        return 0.0 if self._busy or self._request is not None else time.monotonic() - self._last_at
+        return 0.0 if self._busy or self._announcement is not None else time.monotonic() - self._last_at
 
     def discard(self) -> None:
         """Drop an incomplete object."""
-        part, self._part = self._part, None
-        if part is not None:
-            self._tell(Cause.DROPPED, f"bytes={part.size_bytes}")
-            part.discard()
+        dropped_bytes = self._reception.discard() if self._reception is not None else None
+        if dropped_bytes is not None:
+            self._tell(Cause.DROPPED, f"bytes={dropped_bytes}")
 
     def receive_primitive(self, primitive: P_DATA) -> None:
         """Take what came while the association was being released, or by another way than `GuardedSocket.pump`."""
@@ -133,16 +134,16 @@ class StorageProvider(DIMSEServiceProvider):
         self._refusals.add(Refusal(cause=cause, host=host, ae_title=ae_title, detail=detail))
 
     def _take(self, context_id: int, pdv: memoryview) -> None:
-        if self._request is None and not self._command:
+        if self._announcement is None and not self._command:
             self._pace.begin()
         self._keep_pace(len(pdv))
         is_command, is_last = control(pdv)
-        if self._request is not None:
-            if is_command or context_id != self._request.context_id:
+        if self._announcement is not None and self._reception is not None:
+            if is_command or context_id != self._announcement.context_id:
                 raise ProtocolError("another message inside a C-STORE")
-            self._take_data(self._request, pdv[1:])
+            self._take_data(self._reception, pdv[1:])
             if is_last:
-                self._answer(self._request)
+                self._answer(self._announcement, self._reception)
         elif not is_command:
             raise ProtocolError("a data set without a command")
         else:
@@ -180,7 +181,7 @@ class StorageProvider(DIMSEServiceProvider):
     def _obey_other(self, context_id: int, command: dict[str, Any]) -> None:
         raise ProtocolError("a command that is not obeyed here")
 
-    def _read(self, context_id: int, command: dict[str, Any]) -> StoreRequest:
+    def _read(self, context_id: int, command: dict[str, Any]) -> Announcement:
         context = self.assoc._accepted_cx.get(context_id)
         if context is None:
             raise ProtocolError("a presentation context that was not accepted")
@@ -188,8 +189,6 @@ class StorageProvider(DIMSEServiceProvider):
         if not isinstance(message_id, int):
             raise ProtocolError("a C-STORE without Message ID")
         request = StoreRequest(
-            message_id=message_id,
-            context_id=context_id,
             sop_class_uid=command.get("AffectedSOPClassUID") or "",
             sop_instance_uid=command.get("AffectedSOPInstanceUID") or "",
             transfer_syntax_uid=str(context.transfer_syntax[0]),
@@ -197,82 +196,44 @@ class StorageProvider(DIMSEServiceProvider):
             peer_host=str(self.assoc.requestor.address),
             priority=_priority(command.get("Priority")),
         )
-        self._refusal = None
+        refusal = None
         if request.sop_class_uid != str(context.abstract_syntax):
-            self._refusal = RefusedError(MISMATCH, "the SOP Class is not that of the presentation context")
-        elif not is_uid(request.sop_instance_uid):
-            self._refusal = RefusedError(INVALID_INSTANCE, "the SOP Instance UID is not a UID")
-        return request
+            refusal = RefusedError(MISMATCH, "the SOP Class is not that of the presentation context")
+        return Announcement(message_id=message_id, context_id=context_id, request=request, refusal=refusal)
 
-    def _begin(self, request: StoreRequest, has_data: bool) -> None:
-        self._request, self._received_bytes = request, 0
+    def _begin(self, announced: Announcement, has_data: bool) -> None:
+        refusal = announced.refusal
         if not has_data:
-            self._refusal = self._refusal or RefusedError(CANNOT_UNDERSTAND, "there is no data set")
-            self._answer(request)
-        elif self._refusal is None:
-            try:
-                self._part = self._receiver.begin(request)
-            except CxrNodeError as error:
-                self._refuse(error)
+            refusal = refusal or nameless(announced.request) or RefusedError(CANNOT_UNDERSTAND, "there is no data set")
+        self._announcement = announced
+        self._reception = Reception(self._receiver, announced.request, refusal)
+        if not has_data:
+            self._answer(announced, self._reception)
 
-    def _take_data(self, request: StoreRequest, content: memoryview) -> None:
+    def _take_data(self, reception: Reception, content: memoryview) -> None:
         """Write; after a refusal, read on so that the answer comes where the peer expects it."""
-        self._received_bytes += len(content)
-        limit = self._receiver.max_object_bytes
-        if self._received_bytes > 2 * limit:
+        reception.write(content)
+        if reception.received_bytes > 2 * self._receiver.max_object_bytes:
             raise ProtocolError("an endless object")
-        if self._part is None:
-            return
-        try:
-            if self._received_bytes > limit:
-                raise RefusedError(OUT_OF_RESOURCES, f"it is larger than {limit} bytes")
-            self._part.write(content)
-        except CxrNodeError as error:
-            self._refuse(error)
 
-    def _answer(self, request: StoreRequest) -> None:
-        part, self._part = self._part, None
-        if part is not None:
-            try:
-                self._receiver.finish(request, part)
-            except CxrNodeError as error:
-                self._refuse(error)
-            finally:
-                part.discard()
-        refusal, self._refusal, self._request = self._refusal, None, None
+    def _answer(self, announced: Announcement, reception: Reception) -> None:
+        status = reception.finish()
+        self._announcement = self._reception = None
+        refusal = reception.told()
         if refusal is not None:
-            cause = _CAUSES.get(refusal.status, Cause.CANNOT_UNDERSTAND)
-            self._tell(cause, f"status=0x{refusal.status:04X} bytes={self._received_bytes} {refusal}")
-        self._respond(request, SUCCESS if refusal is None else refusal.status)
+            self._refusals.add(refusal)
+        self._respond(announced, status)
 
-    def _refuse(self, error: CxrNodeError) -> None:
-        """Keep the first cause, and free what the object holds."""
-        part, self._part = self._part, None
-        if part is not None:
-            part.discard()
-        match error:
-            case RefusedError():
-                self._refusal = error
-            case ResourceError() | LedgerLostError():
-                self._refusal = RefusedError(OUT_OF_RESOURCES, str(error))
-            case ContradictionError():
-                self._refusal = RefusedError(MISMATCH, str(error))
-            case InstanceError():
-                self._refusal = RefusedError(CANNOT_UNDERSTAND, str(error))
-            case _:
-                raise error
-
-    def _respond(self, request: StoreRequest, status: int) -> None:
+    def _respond(self, announced: Announcement, status: int) -> None:
         """Answer past the queues of pynetdicom: this is the thread that would read them (PS3.8 9.2, DT-1)."""
         connection = self.dul.socket
         if not self.assoc.is_established or connection is None:
             return  # the peer has gone; it will send again
-        sop_class_uid, sop_instance_uid = (
-            uid if is_uid(uid) else "" for uid in (request.sop_class_uid, request.sop_instance_uid)
-        )
-        response = dimse.store_response(sop_class_uid, sop_instance_uid, request.message_id, status)
+        named = (announced.request.sop_class_uid, announced.request.sop_instance_uid)
+        sop_class_uid, sop_instance_uid = (uid if is_uid(uid) else "" for uid in named)
+        response = dimse.store_response(sop_class_uid, sop_instance_uid, announced.message_id, status)
         longest = self.maximum_pdu_size or 0
-        answer = Message(context_id=request.context_id, command=response, data_set=memoryview(b""), longest=longest)
+        answer = Message(context_id=announced.context_id, command=response, data_set=memoryview(b""), longest=longest)
         connection.send(b"".join(answer.pieces()))
 
 
@@ -289,11 +250,6 @@ def _priority(code: Any) -> Priority:
 def has_data_set(command: dict[str, Any]) -> bool:
     """Whether a data set follows the command (PS3.7 E.1)."""
     return command.get("CommandDataSetType") != dimse.NO_DATA_SET
-
-
-def is_uid(value: str) -> bool:
-    """PS3.5 9.1, but for leading zeros, which some devices write."""
-    return len(value) <= 64 and _UID.fullmatch(value) is not None
 
 
 class EventReportProvider(StorageProvider):
@@ -320,11 +276,11 @@ class EventReportProvider(StorageProvider):
         if is_last:
             self._answer_notice(self._notice)
 
-    def _read(self, context_id: int, command: dict[str, Any]) -> StoreRequest:
-        request = super()._read(context_id, command)
-        if request.sop_class_uid == SOP_CLASS:
-            self._refusal = RefusedError(MISMATCH, "Storage Commitment stores nothing")
-        return request
+    def _read(self, context_id: int, command: dict[str, Any]) -> Announcement:
+        announced = super()._read(context_id, command)
+        if announced.request.sop_class_uid == SOP_CLASS:
+            return replace(announced, refusal=RefusedError(MISMATCH, "Storage Commitment stores nothing"))
+        return announced
 
     def _obey_other(self, context_id: int, command: dict[str, Any]) -> None:
         context = self.assoc._accepted_cx.get(context_id)
