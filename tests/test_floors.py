@@ -58,7 +58,7 @@ FLOORS = {
     ),
     "node": (
         "deliver receive",
-        "work commitment audit priors",
+        "work commitment audit priors worklists",
         "ledger network",
         "process retry spool",
     ),
@@ -98,6 +98,7 @@ FLOORS = {
         "loader",
         "consistency",
         "schema",
+        "worklists",
         "destinations ledger monitoring page storage",
         "http",
         "network",

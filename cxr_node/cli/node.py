@@ -38,7 +38,6 @@ from cxr_node.errors import ConfigError, DataError, ResourceError
 if TYPE_CHECKING:
     from cxr_node.config.network import Address
     from cxr_node.config.schema import Config
-    from cxr_node.node.priors.query import Wanted
 
 
 @command()
@@ -229,36 +228,17 @@ def deliver(config: ConfigFile = DEFAULT_CONFIG) -> None:
         settings = load_config(config)
     stop = supervisor.stop_event()
     begin_serving(settings, "deliver")
-    offered = probe.Question() if settings.priors is not None else None
+    offered = probe.Question() if settings.priors is not None or settings.worklists else None
     probe.leave_out()
+    from cxr_node.cli import fetching
     from cxr_node.dicom.pixels.compress import Press
     from cxr_node.node.audit import recorder
     from cxr_node.node.deliver import courier
-    from cxr_node.node.deliver.prior_loop import PriorTools
 
-    priors = None if offered is None else PriorTools(wanted=_wanted, transfer_syntaxes=offered.answer())
+    tools = courier.Fetching() if offered is None else fetching.tools(offered.answer())
     present = supervisor.Presence(settings.spool.path, "deliver")
     with present, recorder.forwarding(settings), recorder.recording(settings, "deliver") as record:
-        courier.run(settings, stop, present, audit=record, compressor=Press(), priors=priors)
-
-
-def _wanted(content: bytes) -> Wanted | None:
-    """Whose earlier radiographs belong beside an image; None: it cannot be read."""
-    from cxr_node.dicom.read import header
-    from cxr_node.node.priors.query import Wanted
-    from cxr_node.outcome import Rejected
-
-    source = header.read(content)
-    if isinstance(source, Rejected):
-        return None
-    return Wanted(
-        patient_id=source.text("PatientID"),
-        issuer=source.text("IssuerOfPatientID"),
-        birth_date=source.text("PatientBirthDate"),
-        study_instance_uid=source.ref.study_instance_uid,
-        study_date=source.text("StudyDate"),
-        study_time=source.text("StudyTime"),
-    )
+        courier.run(settings, stop, present, audit=record, compressor=Press(), fetching=tools)
 
 
 @command()

@@ -11,7 +11,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from cxr_node.config.destinations import DicomDestination, DicomWebDestination, Hl7Destination, HttpDestination
+from cxr_node.config.destinations import (
+    ArchiveDestination,
+    DicomDestination,
+    DicomWebDestination,
+    Hl7Destination,
+    HttpDestination,
+)
 from cxr_node.result_kinds import ReportPer, ResultKind
 
 if TYPE_CHECKING:
@@ -46,11 +52,20 @@ def refused(config: Config) -> Iterator[str]:
                 "its results would come back to it"
             )
     yield from _messages_in_plain_text(config)
+    yield from _worklists(config)
     delivery = config.delivery
     if delivery.first_delay_s > delivery.max_delay_s:
         yield f"delivery.first_delay_s: {delivery.first_delay_s:g} is more than max_delay_s, {delivery.max_delay_s:g}"
     if delivery.first_delay_s >= delivery.max_age_h * 3600:
         yield f"delivery.max_age_h: {delivery.max_age_h:g} ends before the first repeat of a failed delivery is due"
+
+
+def _worklists(config: Config) -> Iterator[str]:
+    """An item is completed when an SR about its images is stored."""
+    documents = {ResultKind.REPORT, ResultKind.MEASUREMENTS}
+    archives = [each for each in config.destinations if isinstance(each, ArchiveDestination)]
+    if config.worklists and not any(documents & set(each.send) for each in archives):
+        yield "worklists: no archive is sent report or measurements: no work item could be completed; add one to send"
 
 
 def _messages_in_plain_text(config: Config) -> Iterator[str]:

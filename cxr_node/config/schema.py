@@ -22,6 +22,7 @@ from cxr_node.config.network import AETitle, Port, Tls
 from cxr_node.config.page import Web
 from cxr_node.config.section import Section
 from cxr_node.config.storage import AnyStore, FileStore
+from cxr_node.config.worklists import AnyWorklist
 from cxr_node.domain import RuntimeKind
 from cxr_node.result_kinds import ReportPer, ResultKind, Wish
 from cxr_node.times import known as known_zone
@@ -247,6 +248,8 @@ class Config(Section):
     """None: there is no page, nobody counts, nobody is alerted."""
     alerts: AlertsSection = AlertsSection()
     destinations: tuple[AnyDestination, ...] = ()
+    worklists: tuple[AnyWorklist, ...] = ()
+    """From where work items are pulled; none: images come unasked."""
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Config:
@@ -260,6 +263,20 @@ class Config(Section):
         archives = {each.name for each in self.destinations if isinstance(each, DicomDestination)}
         if self.priors is not None and self.priors.source not in archives:
             raise ValueError(f"priors: from: there is no destination of kind dicom named {self.priors.source!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _worklists_stand_beside_destinations(self) -> Config:
+        names = [each.name for each in (*self.destinations, *self.worklists)]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"worklists: there are two of the name {sorted(twice)[0]!r}; names must differ")
+        archives = {each.name for each in self.destinations if isinstance(each, DicomDestination)}
+        for each in self.worklists:
+            if each.retrieve_from is not None and each.retrieve_from not in archives:
+                raise ValueError(
+                    f"worklists.{each.name}.retrieve_from: there is no destination of kind dicom named "
+                    f"{each.retrieve_from!r}"
+                )
         return self
 
     @property

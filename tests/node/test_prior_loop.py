@@ -321,7 +321,9 @@ def test_a_disk_below_its_watermark_takes_none(tmp_path: Path) -> None:
 def delivering(node: Deliverer, tools: PriorTools | None) -> Iterator[None]:
     """The process that delivers, as a thread."""
     stop = threading.Event()
-    thread = threading.Thread(target=courier.run, args=(node.config, stop), kwargs={"priors": tools})
+    thread = threading.Thread(
+        target=courier.run, args=(node.config, stop), kwargs={"fetching": courier.Fetching(priors=tools)}
+    )
     thread.start()
     try:
         yield

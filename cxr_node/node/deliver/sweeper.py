@@ -11,7 +11,7 @@ import time
 from cxr_node.config.schema import SpoolSection
 from cxr_node.errors import ResourceError
 from cxr_node.node.deliver import prior_files, retention
-from cxr_node.node.ledger import duties
+from cxr_node.node.ledger import duties, work_items
 from cxr_node.node.ledger.duties import Duty, Held
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.spool.spool import Spool
@@ -61,3 +61,5 @@ class Sweeper:
             log.info("retention earlier_radiographs=%d", gone)
         if kept.history_days is not None and (forgotten := retention.forget(ledger, kept.history_days, held)):
             log.info("forgotten instances=%d", forgotten)
+        if kept.history_days is not None and (forgotten := work_items.forget(ledger, kept.history_days, held)):
+            log.info("forgotten work_items=%d", forgotten)

@@ -13,7 +13,8 @@ import sqlalchemy as sa
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.server_clock import LOOK_EVERY_S
 from cxr_node.node.ledger.states import OPEN, DeliveryJob, OrderState, StudyState
-from cxr_node.node.ledger.tables import clock_steps, deliveries, prior_orders, studies
+from cxr_node.node.ledger.tables import clock_steps, deliveries, prior_orders, studies, work_items
+from cxr_node.node.ledger.work_items import OPEN_ITEMS
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +109,17 @@ def _redate(ledger: Ledger, step_s: float, passed_s: float) -> int:
         for order in connection.execute(ordered.where(prior_orders.c.state == OrderState.DUE).with_for_update()).all():
             due = {"until": order.until + step, "not_before": order.not_before + step}
             connection.execute(sa.update(prior_orders).where(prior_orders.c.id == order.id).values(due))
+        _redate_items(connection, step)
         return _last(connection)
+
+
+def _redate_items(connection: sa.Connection, step: timedelta) -> None:
+    """An item is canceled when time is up, and not because the clock was put forward."""
+    found = sa.select(work_items.c.id, work_items.c.not_before, work_items.c.claimed_at)
+    for item in connection.execute(found.where(work_items.c.state.in_(OPEN_ITEMS)).with_for_update()).all():
+        due = {"not_before": item.not_before + step}
+        due |= {} if item.claimed_at is None else {"claimed_at": item.claimed_at + step}
+        connection.execute(sa.update(work_items).where(work_items.c.id == item.id).values(due))
 
 
 def _last(connection: sa.Connection) -> int:

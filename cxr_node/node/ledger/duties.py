@@ -35,7 +35,7 @@ class Duty(StrEnum):
 class LostDutyError(ResourceError):
     """Another machine has taken the duty over: what was to be done is its now."""
 
-    def __init__(self, duty: Duty) -> None:
+    def __init__(self, duty: str) -> None:
         super().__init__(f"ledger: another process does {duty} now")
 
 
@@ -43,12 +43,18 @@ class LostDutyError(ResourceError):
 class Held:
     """A duty that is ours, until its lease is over."""
 
-    duty: Duty
+    duty: str
+    """A `Duty`, or of one worklist `of_worklist`."""
     owner: str
     fence: int
 
 
-def take(ledger: Ledger, duty: Duty, owner: str, again_s: float = 0.0) -> Held | float:
+def of_worklist(name: str) -> str:
+    """The duty of looking into one worklist."""
+    return f"worklist {name}"
+
+
+def take(ledger: Ledger, duty: str, owner: str, again_s: float = 0.0) -> Held | float:
     """Lease a duty; the seconds until it is worth another try where somebody else has it.
 
     Parameters

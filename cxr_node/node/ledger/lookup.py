@@ -12,7 +12,16 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cxr_node.node.ledger.tables import artifacts, commitments, deliveries, instance_artifacts, instances, promises
+from cxr_node.node.ledger.tables import (
+    artifacts,
+    commitments,
+    deliveries,
+    instance_artifacts,
+    instances,
+    promises,
+    work_item_images,
+    work_items,
+)
 
 _DIGEST = re.compile(r"([0-9a-f]{12,64})…?")
 """Log lines show the first 12 digits."""
@@ -26,8 +35,9 @@ def matching(key: str, accession_keys: Collection[str] = ()) -> Condition:
     Parameters
     ----------
     key : SOP, series or study UID; a result's SOP Instance UID; the Transaction UID of a Storage Commitment; the
-        ledger's number of an instance; a digest of an object or a result, or at least its first 12 digits; or what a
-        log line has, one of `FIELDS` with its value (`instance=7`, `delivery=12`, `sha256=0123456789ab`)
+        UID of a work item, or of its transaction; the ledger's number of an instance; a digest of an object or a
+        result, or at least its first 12 digits; or what a log line has, one of `FIELDS` with its value
+        (`instance=7`, `delivery=12`, `sha256=0123456789ab`)
     accession_keys : digests of what `key` may be as an Accession Number (`dicom.read.keys`)
     """
     name, equals, value = key.strip(" ,;").partition("=")
@@ -49,6 +59,7 @@ def _of_uid(uid: str) -> Condition:
         instances.c.study_instance_uid == uid,
         _with_results(sa.select(artifacts.c.id).where(artifacts.c.sop_instance_uid == uid)),
         _with_results(asked),
+        _of_item(uid),
     )
 
 
@@ -75,6 +86,13 @@ def _of_delivery(text: str) -> Condition:
     return _with_results(sa.select(deliveries.c.artifact_id).where(deliveries.c.id == int(number[1])))
 
 
+def _of_item(uid: str) -> Condition:
+    """Images that a work item names."""
+    mine = sa.or_(work_items.c.workitem_uid == uid, work_items.c.transaction_uid == uid)
+    named = sa.select(work_item_images.c.sop_instance_uid).join(work_items).where(mine)
+    return instances.c.sop_instance_uid.in_(named)
+
+
 def _with_results(artifact_ids: sa.Select[Any]) -> Condition:
     linked = sa.select(instance_artifacts.c.instance_id).where(instance_artifacts.c.artifact_id.in_(artifact_ids))
     return instances.c.id.in_(linked)
@@ -86,5 +104,6 @@ FIELDS: dict[str, Callable[[str], Condition]] = {
     "delivery": _of_delivery,
     "sha256": _of_digest,
     "transaction": _of_uid,
+    "item": _of_item,
 }
 """Fields of log lines that name ledger rows; `tests/test_ledger.py` holds that the list is complete."""

@@ -35,6 +35,8 @@ class Response(IntEnum):
     C_GET = 0x8010
     C_FIND = 0x8020
     C_ECHO = 0x8030
+    N_GET = 0x8110
+    N_SET = 0x8120
     N_ACTION = 0x8130
 
 

@@ -121,10 +121,20 @@ class PriorScu:
             return [NotFetched(reason=Reason.NOT_ASKED, sentence=words)]
         if order.left_s <= 0:
             return [NotFetched(reason=Reason.TIMEOUT, sentence="there was no time left to ask the source")]
+        return self._all(order, lambda archive: _each(archive, wanted, order, begin))
+
+    def retrieve(self, refs: Sequence[Ref], order: Order, begin: Callable[[], Part]) -> list[Fetched | NotFetched]:
+        """Fetch these radiographs, each that can be; `order` says how large an object may be, and until when."""
+        return self._all(order, lambda archive: (archive.get_first([ref], begin) for ref in refs))
+
+    def _all(
+        self, order: Order, each: Callable[[Archive], Iterator[Fetched | NotFetched]]
+    ) -> list[Fetched | NotFetched]:
+        """What came until the archive broke off, and why it did."""
         found: list[Fetched | NotFetched] = []
         try:
             with closing(self._open(order)) as archive:
-                for one in _each(archive, wanted, order, begin):
+                for one in each(archive):
                     found.append(one)
         except NotFetchedError as error:
             found.append(error.value)
