@@ -98,7 +98,7 @@ FLOORS = {
         "loader",
         "consistency",
         "schema",
-        "destinations ledger monitoring page storage",
+        "destinations ledger monitoring page storage triage",
         "http",
         "network",
         "section",

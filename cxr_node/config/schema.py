@@ -22,6 +22,7 @@ from cxr_node.config.network import AETitle, Port, Tls
 from cxr_node.config.page import Web
 from cxr_node.config.section import Section
 from cxr_node.config.storage import AnyStore, FileStore
+from cxr_node.config.triage import Triage
 from cxr_node.domain import RuntimeKind
 from cxr_node.result_kinds import ReportPer, ResultKind, Wish
 from cxr_node.times import known as known_zone
@@ -158,6 +159,8 @@ class Results(Section):
     """Long side of the heat map picture."""
     time_zone: Annotated[str, AfterValidator(known_zone)] | None = None
     """IANA name of the zone of study times without a UTC offset; None: the host's."""
+    triage: Triage | None = None
+    """Marks for the worklists of other systems; None: there are none."""
 
 
 class Study(Section):
@@ -278,8 +281,10 @@ class Config(Section):
         """Digest of everything here that can change a result's content; part of every UID the node makes.
 
         Without `results.time_zone`: what an object says of it, an offset, stands in its UIDs by itself, so that the
-        same bytes have the same UIDs whether a zone was configured or found.
+        same bytes have the same UIDs whether a zone was configured or found; and without what is not configured.
         """
         parts = {"admission": self.admission, "results": self.results}
-        content = {name: part.model_dump(mode="json", exclude={"time_zone"}) for name, part in parts.items()}
+        content = {
+            name: part.model_dump(mode="json", exclude={"time_zone"}, exclude_none=True) for name, part in parts.items()
+        }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -103,6 +103,8 @@ class Answer:
     images: tuple[Image, ...]
     replaced: tuple[str, ...]
     """UIDs of the messages of this kind that it takes the place of."""
+    priority: str
+    """In which a site wants a positive to be read, in HL7's letter; "" for every other verdict."""
 
     @property
     def summary(self) -> str:
@@ -129,7 +131,16 @@ def answer_of(study: Study, kind: ResultKind) -> Answer:
         lines=tuple(_lines(study)),
         images=tuple(_image(study, each) for each in study.listed),
         replaced=tuple(each.sop_instance_uid for each in study.replaced(kind, "")),
+        priority=priority_of(study),
     )
+
+
+def priority_of(study: Study) -> str:
+    """HL7 priority of a message about it, where the site has one for positives."""
+    triage = study.head.settings.triage
+    if triage is None or study.verdict is not Verdict.POSITIVE:
+        return ""
+    return triage.hl7_priority or ""
 
 
 def _number(study: Study) -> Number | None:

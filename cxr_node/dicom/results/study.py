@@ -13,7 +13,16 @@ from pydicom import Dataset
 
 from cxr_node.dicom.read.header import Source
 from cxr_node.dicom.results import copied_attributes
-from cxr_node.dicom.results.context import LAST, Context, earlier_documents, start, stated_number, study_reference, uid
+from cxr_node.dicom.results.context import (
+    LAST,
+    Context,
+    earlier_documents,
+    mark,
+    start,
+    stated_number,
+    study_reference,
+    uid,
+)
 from cxr_node.dicom.results.copied_attributes import Moment, moment_of
 from cxr_node.dicom.words import study_wording, wording, zones
 from cxr_node.domain import ResultRef, Verdict
@@ -126,9 +135,11 @@ class Study:
 
     def series_description(self, kind: ResultKind) -> str:
         """Name the series of a document, by the verdict of the study."""
+        own = mark(self.head.settings, self.verdict)
         if not self.images:
-            return "AI: UNCERTAIN (research)"
-        return wording.series_description(kind, self.decisive.finding, shows_map=False, numbered=self.is_of_one)
+            return wording.marked(own, "AI: UNCERTAIN (research)")
+        finding = self.decisive.finding
+        return wording.series_description(kind, finding, shows_map=False, numbered=self.is_of_one, mark=own)
 
     def instance_number(self, kind: ResultKind) -> int:
         """Number in its series."""
