@@ -274,7 +274,8 @@ class Config(Section):
         """Kinds to make of each image or study: all that some destination wants, the standard ones without any."""
         if not self.destinations:
             return frozenset(STANDARD_KINDS if per is ReportPer.STUDY else ())
-        return frozenset(kind for each in self.wishes.values() if each.per is per for kind in each.kinds)
+        wanted = (each for each in self.wishes.values() if each.per is per)
+        return frozenset(kind for each in wanted for kind in (*each.kinds, *each.within))
 
     @property
     def answer_sha256(self) -> str:

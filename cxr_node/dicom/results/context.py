@@ -59,6 +59,8 @@ class Context:
     """What its report is about; with that of a study go series of pictures that all its images share."""
     made: tuple[ResultRef, ...] | None = None
     """Objects of this image that were made before its report; None: what `kinds` says, with this."""
+    page: bytes = field(default=b"", repr=False)
+    """Part 10 file of its printed page, where a message of its study holds that."""
     clock: Moment = field(init=False, repr=False)
     """When the source was received, and whether all times of an object have its offset from UTC."""
     answer: tuple[str, ...] = field(init=False, repr=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from hashlib import sha256
 
 from pydicom import Dataset
 
@@ -75,6 +76,11 @@ class Study:
         return next((each for each in self.images if each.finding.decision.verdict is self.verdict), self.head)
 
     @property
+    def paged(self) -> tuple[Context, ...]:
+        """Images whose printed page goes with a message: those that decided; alone, others would say otherwise."""
+        return tuple(each for each in self.images if each.page and each.finding.decision.verdict is self.verdict)
+
+    @property
     def replaces(self) -> bool:
         """Whether it takes the place of an earlier report of the study; that of an image says nothing of it."""
         is_later = any(self.replaced(kind, each) for kind in DOCUMENTS for each in _classes(kind))
@@ -127,6 +133,8 @@ class Study:
         sop_class_uid = sop_class_uid or SHAPES[kind].sop_class_uid
         replaced = [f"replaces {each.sop_instance_uid}" for each in self.replaced(kind, sop_class_uid)]
         told = ["says that it replaces another"] if self.replaces else []
+        if kind is ResultKind.FHIR and self.paged:
+            told.append(f"with pages {sha256(b''.join(each.page for each in self.paged)).hexdigest()}")
         return uid("instance", *self.answer, kind, sop_class_uid, *replaced, *told)
 
     def series_uid(self, kind: ResultKind) -> str:
