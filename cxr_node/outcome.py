@@ -19,6 +19,7 @@ class Judgement:
     header_sha256 : of what the results carry over from the header: with the pixels, all that the report depends on
     pixel_aspect, view, remarks, cautions, pixel_sha256, voi : as `Radiograph`
     results : the objects of this image alone that go with the report of its study, its picture among them
+    page_sha256 : digest of the printed page among them, by which it is stored; None: there is none
     """
 
     finding: Finding
@@ -32,6 +33,7 @@ class Judgement:
     header_sha256: str
     voi: Voi | None = None
     results: tuple[ResultRef, ...] = ()
+    page_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +58,8 @@ class StudyImage:
     """DICOM Part 10 file, as received."""
     origin: Origin
     judgement: Judgement
+    page: bytes = field(default=b"", repr=False)
+    """Part 10 file of its printed page, where a message holds that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -318,6 +318,7 @@ def judgement(analysis: Analysis, pictures: tuple[Artifact, ...]) -> Judgement:
     radiograph, finding = analysis.radiograph, analysis.finding
     rows, columns = radiograph.pixels.shape
     bare = replace(finding.heatmap, cells=np.empty((0, 0), np.float32))
+    pages = [sha256(each.content).hexdigest() for each in pictures if each.kind is ResultKind.PDF]
     return Judgement(
         finding=replace(finding, heatmap=bare),
         rows=rows,
@@ -330,6 +331,7 @@ def judgement(analysis: Analysis, pictures: tuple[Artifact, ...]) -> Judgement:
         header_sha256=header_sha256(analysis.source, radiograph),
         voi=radiograph.voi,
         results=tuple(each.ref for each in pictures),
+        page_sha256=pages[0] if pages else None,
     )
 
 

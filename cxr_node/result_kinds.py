@@ -47,6 +47,8 @@ class Wish:
 
     per: ReportPer
     kinds: tuple[ResultKind, ...]
+    within: tuple[ResultKind, ...] = ()
+    """Kinds that are made too, because one of `kinds` holds them; they are not sent by themselves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

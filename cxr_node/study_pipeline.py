@@ -105,6 +105,7 @@ def _context_of(image: StudyImage, source: header.Source, config: Config, kinds:
         zone=times.zone(config.results.time_zone),
         per=ReportPer.STUDY,
         made=told.results,
+        page=image.page,
     )
 
 

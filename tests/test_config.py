@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cxr_node import resources
-from cxr_node.config import destinations, http, loader, monitoring, schema, storage
+from cxr_node.config import destinations, http, loader, monitoring, schema, storage, triage
 from cxr_node.errors import ConfigError
 
 SPOOL = {"spool": {"path": "/var/lib/cxr-node"}}
@@ -144,6 +144,7 @@ def test_node_yaml_shows_every_key_with_its_default() -> None:
         schema.Model,
         schema.Admission,
         schema.Results,
+        triage.Triage,
         destinations.DicomDestination,
         destinations.DicomWebDestination,
         destinations.Hl7Destination,

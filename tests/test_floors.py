@@ -99,7 +99,7 @@ FLOORS = {
         "consistency",
         "schema",
         "worklists",
-        "destinations ledger monitoring page storage",
+        "destinations ledger monitoring page storage triage",
         "http",
         "network",
         "section",

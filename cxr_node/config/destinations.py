@@ -269,6 +269,15 @@ class FhirDestination(HttpDestination, MessageDestination):
     patient: PatientReference = PatientReference.IDENTIFIER
     patient_system: str | None = Field(default=None, pattern=r"^[A-Za-z][A-Za-z0-9+.-]*:[!-{}~]+$")
     """URI of whoever gives Patient IDs, where the image does not name it by one."""
+    pdf: bool = False
+    """With the page of each image that the verdict rests on, as an attachment of the report."""
+    pdf_max_mib: float = Field(default=8.0, gt=0, le=64)
+    """Pages of one report, all in all; where they have more, the report goes without them."""
+
+    @property
+    def wish(self) -> Wish:
+        """The bundle, and pages in it."""
+        return Wish(per=ReportPer.STUDY, kinds=(ResultKind.FHIR,), within=(ResultKind.PDF,) if self.pdf else ())
 
     @model_validator(mode="after")
     def _no_patient_is_guessed(self) -> Self:

@@ -23,6 +23,7 @@ from cxr_node.config.page import Web
 from cxr_node.config.section import Section
 from cxr_node.config.storage import AnyStore, FileStore
 from cxr_node.config.worklists import AnyWorklist
+from cxr_node.config.triage import Triage
 from cxr_node.domain import RuntimeKind
 from cxr_node.result_kinds import ReportPer, ResultKind, Wish
 from cxr_node.times import known as known_zone
@@ -159,6 +160,8 @@ class Results(Section):
     """Long side of the heat map picture."""
     time_zone: Annotated[str, AfterValidator(known_zone)] | None = None
     """IANA name of the zone of study times without a UTC offset; None: the host's."""
+    triage: Triage | None = None
+    """Marks for the worklists of other systems; None: there are none."""
 
 
 class Study(Section):
@@ -288,15 +291,18 @@ class Config(Section):
         """Kinds to make of each image or study: all that some destination wants, the standard ones without any."""
         if not self.destinations:
             return frozenset(STANDARD_KINDS if per is ReportPer.STUDY else ())
-        return frozenset(kind for each in self.wishes.values() if each.per is per for kind in each.kinds)
+        wanted = (each for each in self.wishes.values() if each.per is per)
+        return frozenset(kind for each in wanted for kind in (*each.kinds, *each.within))
 
     @property
     def answer_sha256(self) -> str:
         """Digest of everything here that can change a result's content; part of every UID the node makes.
 
         Without `results.time_zone`: what an object says of it, an offset, stands in its UIDs by itself, so that the
-        same bytes have the same UIDs whether a zone was configured or found.
+        same bytes have the same UIDs whether a zone was configured or found; and without what is not configured.
         """
         parts = {"admission": self.admission, "results": self.results}
-        content = {name: part.model_dump(mode="json", exclude={"time_zone"}) for name, part in parts.items()}
+        content = {
+            name: part.model_dump(mode="json", exclude={"time_zone"}, exclude_none=True) for name, part in parts.items()
+        }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

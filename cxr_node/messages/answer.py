@@ -6,11 +6,11 @@ Lines, codes, numbers and rules are those of the SRs, asked where the SRs ask th
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
-from cxr_node.dicom.results import identity, measurement_sr
+from cxr_node.dicom.results import encapsulated_pdf, identity, measurement_sr
 from cxr_node.dicom.results.context import Context
 from cxr_node.dicom.results.identity import Code, Order, Patient
 from cxr_node.dicom.results.sections import sections
@@ -80,6 +80,14 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Printed page of an image that the verdict rests on."""
+
+    image: int
+    pdf: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """A study's report."""
 
@@ -103,6 +111,9 @@ class Answer:
     images: tuple[Image, ...]
     replaced: tuple[str, ...]
     """UIDs of the messages of this kind that it takes the place of."""
+    pages: tuple[Page, ...]
+    priority: str
+    """In which a site wants a positive to be read, in HL7's letter; "" for every other verdict."""
 
     @property
     def summary(self) -> str:
@@ -129,7 +140,22 @@ def answer_of(study: Study, kind: ResultKind) -> Answer:
         lines=tuple(_lines(study)),
         images=tuple(_image(study, each) for each in study.listed),
         replaced=tuple(each.sop_instance_uid for each in study.replaced(kind, "")),
+        pages=pages_of(study) if kind is ResultKind.FHIR else (),
+        priority=priority_of(study),
     )
+
+
+def pages_of(study: Study) -> tuple[Page, ...]:
+    """Pages that go with a message about it."""
+    return tuple(Page(image=study.number(each), pdf=encapsulated_pdf.document(each.page)) for each in study.paged)
+
+
+def priority_of(study: Study) -> str:
+    """HL7 priority of a message about it, where the site has one for positives."""
+    triage = study.head.settings.triage
+    if triage is None or study.verdict is not Verdict.POSITIVE:
+        return ""
+    return triage.hl7_priority or ""
 
 
 def _number(study: Study) -> Number | None:

@@ -5,6 +5,7 @@ Read as a stranger would, one field at a time: none may be taken for another ver
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from cxr_node.dicom.results import measurement_sr
 from cxr_node.dicom.results.study import Study
 from cxr_node.domain import Verdict
 from cxr_node.errors import UnsoundResultError
+from cxr_node.messages.answer import pages_of, priority_of
 from cxr_node.messages.oru import DOUBT, FLAGS, STUDY_UID, escaped
 from cxr_node.outcome import Artifact
 from cxr_node.result_kinds import ResultKind
@@ -39,9 +41,13 @@ def require_sound(artifacts: Sequence[Artifact], study: Study) -> None:
 def _flaws_of_oru(artifact: Artifact, study: Study) -> Iterator[str]:
     rows = [segment.split("|") for segment in artifact.content.decode("utf-8").rstrip("\r").split("\r")]
     names = [row[0] for row in rows]
-    if names[:5] != ["MSH", "PID", "ORC", "OBR", "NTE"] or set(names[5:]) != {"OBX"}:
+    priority = priority_of(study)
+    head = ["MSH", "PID", "ORC", "OBR", "NTE", *(["TQ1"] if priority else [])]
+    if names[: len(head)] != head or set(names[len(head) :]) != {"OBX"}:
         yield "segments"
         return
+    if {rows[3][5], *(row[9] for row in rows if row[0] == "TQ1")} != {priority}:
+        yield "priority"
     seen = [row + [""] * (19 - len(row)) for row in rows if row[0] == "OBX"]
     verdict = study.verdict
     first = seen[0]
@@ -82,6 +88,9 @@ def _flaws_of_bundle(artifact: Artifact, study: Study) -> Iterator[str]:
         yield "study"
     if sum(DOUBT[0] in _codes(part["code"]) for part in parts) != _silent(study):
         yield "doubts"
+    attached = [base64.b64decode(each["data"]) for each in report["presentedForm"][1:]]
+    if attached != [each.pdf for each in pages_of(study)] or not all(each.startswith(b"%PDF-") for each in attached):
+        yield "pages"
     if not all(entry["request"].get("ifNoneExist") for entry in entries):
         yield "unconditional"
 

@@ -11,19 +11,21 @@ resources: one Qualitative Evaluation, the Device of TID 4019, the study and the
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import uuid
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
+from cxr_node.dicom.render import pdf_page
 from cxr_node.dicom.results.context import uid
 from cxr_node.dicom.results.identity import Code, Order, Patient
 from cxr_node.dicom.results.study import Study
 from cxr_node.dicom.words.coded_findings import OWN_SCHEME
 from cxr_node.dicom.words.wording import FOOTER
 from cxr_node.domain import Verdict
-from cxr_node.messages.answer import Answer, Doubt, Number, answer_of
+from cxr_node.messages.answer import Answer, Doubt, Number, Page, answer_of
 from cxr_node.messages.oru import ALGORITHM_PARAMETERS, DIAGNOSTIC_REPORT, DOUBT, FLAGS
 from cxr_node.outcome import Artifact
 from cxr_node.result_kinds import ResultKind
@@ -44,6 +46,7 @@ REPLACES = "http://hl7.org/fhir/StructureDefinition/diagnosticReport-replaces"
 _CATEGORY = "http://terminology.hl7.org/CodeSystem/observation-category"
 _SECTION = "http://terminology.hl7.org/CodeSystem/v2-0074"
 _IDENTIFIER_TYPE = "http://terminology.hl7.org/CodeSystem/v2-0203"
+PDF = "application/pdf"
 _GENDERS = {"M": "male", "F": "female", "O": "other"}
 _NAME_REPRESENTATION = "http://hl7.org/fhir/StructureDefinition/iso21090-EN-representation"
 _REPRESENTATIONS = {"A": "ABC", "I": "IDE", "P": "SYL"}
@@ -212,7 +215,7 @@ def _report(answer: Answer) -> Json:
         "result": [{"reference": urn("observation", answer.uid)}],
         "imagingStudy": [{"reference": _study_urn(answer)}],
         "conclusion": answer.summary,
-        "presentedForm": [_text(answer)],
+        "presentedForm": [_text(answer), *(_page(answer, each) for each in answer.pages)],
     }
     return _entry({key: value for key, value in resource.items() if value}, urn("report", answer.uid))
 
@@ -236,6 +239,20 @@ def _text(answer: Answer) -> Json:
         "language": "en",
         "data": base64.b64encode(content).decode("ascii"),
         "title": "AI report (research)",
+        "creation": _instant(answer.at),
+    }
+
+
+def _page(answer: Answer, page: Page) -> Json:
+    """A page that is about one of several images says so in its title."""
+    of = f", image {page.image} of {len(answer.images)}" if len(answer.images) > 1 else ""
+    return {
+        "contentType": PDF,
+        "language": "en",
+        "data": base64.b64encode(page.pdf).decode("ascii"),
+        "size": len(page.pdf),
+        "hash": base64.b64encode(hashlib.sha1(page.pdf, usedforsecurity=False).digest()).decode("ascii"),
+        "title": f"{pdf_page.TITLE}{of}",
         "creation": _instant(answer.at),
     }
 

@@ -56,7 +56,8 @@ def build(study: Study) -> Artifact:
 def encode(answer: Answer) -> bytes:
     """Segments in UTF-8, each ended by a carriage return; MSH-3 to 6 are empty."""
     note = ("NTE", "1", "L", escaped(f"{FOOTER} Not verified by a physician."))
-    segments = [_header(answer), _patient(answer.patient), *_request(answer), note, *_observations(answer)]
+    timing = [_timing(answer)] if answer.priority else []
+    segments = [_header(answer), _patient(answer.patient), *_request(answer), note, *timing, *_observations(answer)]
     return "".join(f"{'|'.join(segment).rstrip('|')}\r" for segment in segments).encode()
 
 
@@ -109,10 +110,15 @@ def _request(answer: Answer) -> Iterator[tuple[str, ...]]:
     filler = escaped(order.filler_number or order.accession_number or answer.study_instance_uid)
     yield "ORC", "RE", placer, filler
     fields = {
-        1: "1", 2: placer, 3: filler, 4: _service(order), 7: _studied_at(order), 18: escaped(order.accession_number),
-        19: escaped(order.procedure_id), 22: stamp(answer.at), 24: "RAD", 25: "P",
+        1: "1", 2: placer, 3: filler, 4: _service(order), 5: answer.priority, 7: _studied_at(order),
+        18: escaped(order.accession_number), 19: escaped(order.procedure_id), 22: stamp(answer.at), 24: "RAD", 25: "P",
     }  # fmt: skip
     yield "OBR", *(fields.get(number, "") for number in range(1, max(fields) + 1))
+
+
+def _timing(answer: Answer) -> tuple[str, ...]:
+    """TQ1-9, which takes the place of OBR-5 in 2.5; worklists were seen to read that still."""
+    return "TQ1", "1", "", "", "", "", "", "", "", answer.priority
 
 
 def _service(order: Order) -> str:

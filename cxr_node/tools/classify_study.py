@@ -149,6 +149,7 @@ class _Judged:
     origin: Origin
     told: Judgement | NotAnalysed | None
     """What the report is made of; None: it does not have this file."""
+    page: bytes = field(default=b"", repr=False)
 
 
 def _judged(
@@ -162,12 +163,14 @@ def _judged(
         return _Judged(answer=answer, content=content, origin=origin, told=judged.listed)
     pictures = pipeline.explain(judged, origin, config, kinds=kinds, per=ReportPer.STUDY)
     told = pipeline.judgement(judged, pictures)
-    return _Judged(answer=classify.answer(path, judged, pictures), content=content, origin=origin, told=told)
+    page = next((each.content for each in pictures if each.kind is ResultKind.PDF), b"")
+    answer = classify.answer(path, judged, pictures)
+    return _Judged(answer=answer, content=content, origin=origin, told=told, page=page)
 
 
 def _case(judged: Sequence[_Judged]) -> StudyCase:
     images = tuple(
-        StudyImage(content=each.content, origin=each.origin, judgement=each.told)
+        StudyImage(content=each.content, origin=each.origin, judgement=each.told, page=each.page)
         for each in judged
         if isinstance(each.told, Judgement)
     )

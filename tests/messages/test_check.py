@@ -24,6 +24,8 @@ BROKEN: list[tuple[ResultKind, tuple[str, ...], bytes, bytes, str]] = [
     (ResultKind.HL7, ("pneumonia", "normal"), b"AI: PNEUMONIA SUSPECTED in image 1", b"AI: fine", "summary"),
     (ResultKind.HL7, ("normal", "views"), b"|doubt^", b"|other^", "doubts"),
     (ResultKind.HL7, ("normal",), b"NTE|1", b"ZZZ|1", "segments"),
+    (ResultKind.HL7, ("between",), b"\rOBX|1|", b"\rTQ1|1||||||||S\rOBX|1|", "segments"),
+    (ResultKind.HL7, ("views",), b"^^Chest PA||", b"^^Chest PA|S|", "priority"),
     (ResultKind.FHIR, ("views",), b'"code":"373068000"', b'"code":"272519000"', "verdict"),
     (ResultKind.FHIR, ("between",), b'"code":"IND"', b'"code":"NEG"', "interpretation"),
     (ResultKind.FHIR, ("between",), b'"code":"IND"', b'"code":"N"', "reads as negative"),

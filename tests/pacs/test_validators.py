@@ -13,6 +13,7 @@ from PIL import Image
 from pydicom import Dataset, dcmread
 
 from cxr_node.config.schema import Admission
+from cxr_node.config.triage import KeyObjectTitle, Triage
 from cxr_node.dicom.pixels import pixels
 from cxr_node.dicom.read import header
 from cxr_node.dicom.results.context import Context
@@ -83,6 +84,12 @@ def test_dsrdump_reads_the_key_object(tmp_path: Path) -> None:
     assert (run.returncode, run.stderr) == (0, "W: Check for template constraints not yet supported\n")
     assert '"Of Interest"' in run.stdout
     assert run.stdout.count("<contains IMAGE:") == 2
+
+
+@pytest.mark.parametrize("title", KeyObjectTitle)
+def test_dciodvfy_finds_nothing_in_a_marked_key_object_of_any_title(tmp_path: Path, title: KeyObjectTitle) -> None:
+    triage = Triage(positive="AI FLAG", key_object_title=title)
+    assert complaints(written(tmp_path, context(dataset=ordered(), triage=triage), ResultKind.KEY_OBJECT)) == []
 
 
 @pytest.mark.parametrize("source", SOURCES)

@@ -59,6 +59,8 @@ class Context:
     """What its report is about; with that of a study go series of pictures that all its images share."""
     made: tuple[ResultRef, ...] | None = None
     """Objects of this image that were made before its report; None: what `kinds` says, with this."""
+    page: bytes = field(default=b"", repr=False)
+    """Part 10 file of its printed page, where a message of its study holds that."""
     clock: Moment = field(init=False, repr=False)
     """When the source was received, and whether all times of an object have its offset from UTC."""
     answer: tuple[str, ...] = field(init=False, repr=False)
@@ -177,7 +179,8 @@ class Context:
         """Name the series of a kind; one that images share says no verdict."""
         if self.is_shared(kind):
             return shared_series_description(kind)
-        return series_description(kind, self.finding, shows_map=self.shows_map)
+        own = mark(self.settings, self.finding.decision.verdict)
+        return series_description(kind, self.finding, shows_map=self.shows_map, mark=own)
 
     def instance_number(self, kind: ResultKind) -> int:
         """Number in its series: the source's where images share it."""
@@ -302,6 +305,14 @@ def start(of: Subject, kind: ResultKind) -> Dataset:
     dataset.ContentQualification = "RESEARCH"
     dataset.ContributingEquipmentSequence = equipment(of)
     return dataset
+
+
+def mark(settings: Results, verdict: Verdict) -> str:
+    """Before the names of the series of an answer, where the site wants it found in a worklist."""
+    triage = settings.triage
+    if triage is None:
+        return ""
+    return {Verdict.POSITIVE: triage.positive, Verdict.INDETERMINATE: triage.uncertain}.get(verdict) or ""
 
 
 def modality(source: Source) -> str:

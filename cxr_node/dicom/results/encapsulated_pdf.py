@@ -6,7 +6,9 @@ one's. They are printed only where they can be read for certain.
 
 from __future__ import annotations
 
-from pydicom import Dataset
+import io
+
+from pydicom import Dataset, dcmread
 from pydicom.charset import python_encoding
 from pydicom.sr.codedict import codes
 
@@ -54,6 +56,13 @@ def build(context: Context) -> Artifact:
     dataset.EncapsulatedDocumentLength = len(drawn)
     dataset.add_new("EncapsulatedDocument", "OB", drawn + b"\0" * (len(drawn) % 2))
     return finish(context, ResultKind.PDF, dataset)
+
+
+def document(content: bytes) -> bytes:
+    """Take the PDF out of an object of ours, without padding."""
+    dataset = dcmread(io.BytesIO(content))
+    pages: bytes = dataset.EncapsulatedDocument
+    return pages[: dataset.EncapsulatedDocumentLength]
 
 
 def _sheet(context: Context) -> pdf_page.Sheet:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pydicom.sr.codedict import codes
 
+from cxr_node.config.triage import KeyObjectTitle
 from cxr_node.dicom.results import copied_attributes, highdicom_adapter, sr_items
 from cxr_node.dicom.results.basic_text_sr import ENGLISH
 from cxr_node.dicom.results.context import PRODUCT, Context, finish, start
@@ -18,7 +19,12 @@ from cxr_node.domain import Verdict
 from cxr_node.outcome import Artifact
 from cxr_node.result_kinds import ResultKind
 
-TITLE = codes.DCM.OfInterest
+TITLES = {
+    KeyObjectTitle.OF_INTEREST: codes.DCM.OfInterest,
+    KeyObjectTitle.FOR_REFERRING_PROVIDER: codes.DCM.ForReferringProvider,
+    KeyObjectTitle.FOR_PEER_REVIEW: codes.DCM.ForPeerReview,
+    KeyObjectTitle.FOR_RESEARCH: codes.DCM.ForResearch,
+}
 
 
 def build(of: Context | Study) -> Artifact | None:
@@ -36,8 +42,10 @@ def build(of: Context | Study) -> Artifact | None:
             images += [highdicom_adapter.picture(image)] if image.has_picture else []
     device = highdicom.sr.DeviceObserverIdentifyingAttributes(first.device_uid, f"{PRODUCT}, {first.model_name}")
     observer = highdicom.sr.ObserverContext(codes.DCM.Device, device)
+    triage = first.settings.triage
+    title = TITLES[KeyObjectTitle.OF_INTEREST if triage is None else triage.key_object_title]
     content = highdicom.ko.KeyObjectSelection(
-        TITLE, images, observer_device_context=observer, description=study.summary
+        title, images, observer_device_context=observer, description=study.summary
     )
     built = highdicom.ko.KeyObjectSelectionDocument(images, content, **highdicom_adapter.arguments(header))
     dataset = highdicom_adapter.under(header, built)

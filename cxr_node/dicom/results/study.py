@@ -8,12 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from hashlib import sha256
 
 from pydicom import Dataset
 
 from cxr_node.dicom.read.header import Source
 from cxr_node.dicom.results import copied_attributes
-from cxr_node.dicom.results.context import LAST, Context, earlier_documents, start, stated_number, study_reference, uid
+from cxr_node.dicom.results.context import (
+    LAST,
+    Context,
+    earlier_documents,
+    mark,
+    start,
+    stated_number,
+    study_reference,
+    uid,
+)
 from cxr_node.dicom.results.copied_attributes import Moment, moment_of
 from cxr_node.dicom.words import study_wording, wording, zones
 from cxr_node.domain import ResultRef, Verdict
@@ -64,6 +74,11 @@ class Study:
     def decisive(self) -> Context:
         """First image that has the verdict of the study."""
         return next((each for each in self.images if each.finding.decision.verdict is self.verdict), self.head)
+
+    @property
+    def paged(self) -> tuple[Context, ...]:
+        """Images whose printed page goes with a message: those that decided; alone, others would say otherwise."""
+        return tuple(each for each in self.images if each.page and each.finding.decision.verdict is self.verdict)
 
     @property
     def replaces(self) -> bool:
@@ -118,6 +133,8 @@ class Study:
         sop_class_uid = sop_class_uid or SHAPES[kind].sop_class_uid
         replaced = [f"replaces {each.sop_instance_uid}" for each in self.replaced(kind, sop_class_uid)]
         told = ["says that it replaces another"] if self.replaces else []
+        if kind is ResultKind.FHIR and self.paged:
+            told.append(f"with pages {sha256(b''.join(each.page for each in self.paged)).hexdigest()}")
         return uid("instance", *self.answer, kind, sop_class_uid, *replaced, *told)
 
     def series_uid(self, kind: ResultKind) -> str:
@@ -126,9 +143,11 @@ class Study:
 
     def series_description(self, kind: ResultKind) -> str:
         """Name the series of a document, by the verdict of the study."""
+        own = mark(self.head.settings, self.verdict)
         if not self.images:
-            return "AI: UNCERTAIN (research)"
-        return wording.series_description(kind, self.decisive.finding, shows_map=False, numbered=self.is_of_one)
+            return wording.marked(own, "AI: UNCERTAIN (research)")
+        finding = self.decisive.finding
+        return wording.series_description(kind, finding, shows_map=False, numbered=self.is_of_one, mark=own)
 
     def instance_number(self, kind: ResultKind) -> int:
         """Number in its series."""

@@ -162,24 +162,34 @@ def listing(finding: Finding) -> list[str]:
     return [] if heading is None else [heading, *(", ".join(part) for part in (names[:3], names[3:]) if part)]
 
 
-def series_description(kind: ResultKind, finding: Finding, *, shows_map: bool, numbered: bool = True) -> str:
+def series_description(
+    kind: ResultKind, finding: Finding, *, shows_map: bool, numbered: bool = True, mark: str = ""
+) -> str:
     """Name a series. LO: at most 64 characters.
 
     Of report and picture the verdict first, for lists cut after some 18 characters; a number for a positive alone, and
-    only where there is room; none where it holds of one of several images (`numbered`).
+    only where there is room; none where it holds of one of several images (`numbered`). Before all of it the `mark`
+    that the rule of a worklist looks for; "(research)" is never cut.
     """
     if kind is ResultKind.NOT_ANALYSED:
         return NOT_ANALYSED_SERIES
     if SHAPES[kind].series:  # a name that says no verdict can contradict none
-        return f"AI {SHAPES[kind].series} (research)"
+        return marked(mark, f"AI {SHAPES[kind].series} (research)")
     number = ""
     if numbered and finding.decision.verdict is Verdict.POSITIVE and certainty(finding) is not None:
         number = (stated_text(finding) or "").replace("above ", ">").replace("below ", "<").replace(" %", "%")
     pictures = (ResultKind.HEATMAP, ResultKind.FRAMES)
     what = ("Grad-CAM" if shows_map else "picture") if kind in pictures else ""
     parts = [f"AI: {finding.name}", number, what, "frames" if kind is ResultKind.FRAMES else "", "(research)"]
-    named = " ".join(part for part in parts if part)
-    return named if len(named) <= _LO_MAX_CHARS else named.replace(f" {number}", "", 1)
+    named = marked(mark, " ".join(part for part in parts if part))
+    if number and len(named) > _LO_MAX_CHARS:
+        named = named.replace(f" {number}", "", 1)
+    return named if len(named) <= _LO_MAX_CHARS or not what else named.replace(f" {what}", "", 1)
+
+
+def marked(mark: str, named: str) -> str:
+    """Put the mark before the name of a series."""
+    return f"{mark} {named}" if mark else named
 
 
 def shared_series_description(kind: ResultKind) -> str:

@@ -19,6 +19,7 @@ FHIR R4 http.html 3.1.0.11, valueset-issue-type.
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -51,6 +52,8 @@ _WORDS = {
 _MAX_CODES = 4
 
 Json = dict[str, Any]
+MIB = 1024 * 1024
+log = logging.getLogger(__name__)
 
 
 class FhirLink:
@@ -113,9 +116,10 @@ class FhirLink:
 def addressed(content: bytes, destination: FhirDestination) -> bytes:
     """Say whose the report is in the way that the destination wants."""
     bundle = json.loads(content)
+    is_whole = not _leave_out_pages(bundle, destination)
     first = bundle["entry"][0]
     if first["resource"]["resourceType"] != "Patient":
-        return content
+        return content if is_whole else _encoded(bundle)
     identifier = first["resource"]["identifier"][0]
     if destination.patient_system is not None:
         identifier.setdefault("system", destination.patient_system)
@@ -128,6 +132,25 @@ def addressed(content: bytes, destination: FhirDestination) -> bytes:
         for entry in bundle["entry"]:
             if entry["resource"].get("subject") == {"reference": first["fullUrl"]}:
                 entry["resource"]["subject"] = told
+    return _encoded(bundle)
+
+
+def _leave_out_pages(bundle: Json, destination: FhirDestination) -> bool:
+    """Whether pages were left out: another destination wants them, or they are too large for this one."""
+    report = next((each["resource"] for each in bundle["entry"] if "presentedForm" in each["resource"]), None)
+    forms = [] if report is None else report["presentedForm"]
+    pages = [each for each in forms if each["contentType"] == "application/pdf"]
+    size = sum(each["size"] for each in pages)
+    is_too_large = size > destination.pdf_max_mib * MIB
+    if destination.pdf and is_too_large:
+        log.warning("pages left out destination=%s pages=%d bytes=%d", destination.name, len(pages), size)
+    if report is None or not pages or (destination.pdf and not is_too_large):
+        return False
+    report["presentedForm"] = [each for each in forms if each not in pages]
+    return True
+
+
+def _encoded(bundle: Json) -> bytes:
     return json.dumps(bundle, ensure_ascii=False, separators=(",", ":")).encode()
 
 

@@ -27,8 +27,8 @@ from cxr_node.node.retry import PAUSE_S
 from cxr_node.node.spool.spool import Area, Spool, SpoolCorruptError
 from cxr_node.node.work import report_chain
 from cxr_node.node.work.earlier_radiographs import EarlierRadiographs, JudgePrior
-from cxr_node.outcome import Artifact, NotAnalysed, StudyCase, StudyImage, StudyReport
-from cxr_node.result_kinds import ReportPer
+from cxr_node.outcome import Artifact, Judgement, NotAnalysed, StudyCase, StudyImage, StudyReport
+from cxr_node.result_kinds import ReportPer, ResultKind
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +122,16 @@ class StudyReporter:
         content = self.spool.load(Area.OBJECTS, member.content_sha256)
         self.spool.require_whole(Area.OBJECTS, member.content_sha256, content)
         judgement = judgement_text.load_judgement(member.judgement)
-        return StudyImage(content=content, origin=member.origin, judgement=judgement)
+        return StudyImage(content=content, origin=member.origin, judgement=judgement, page=self._page(judgement))
+
+    def _page(self, judgement: Judgement) -> bytes:
+        """The printed page of an image, where a message is to hold it."""
+        is_held = any(ResultKind.PDF in wish.within for wish in self.config.wishes.values())
+        if judgement.page_sha256 is None or not is_held:
+            return b""
+        content = self.spool.load(Area.RESULTS, judgement.page_sha256)
+        self.spool.require_whole(Area.RESULTS, judgement.page_sha256, content)
+        return content
 
 
 def _word(verdict: Verdict, images: Sequence[StudyImage]) -> str:
