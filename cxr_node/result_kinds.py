@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from hashlib import sha256
 
 
 class ResultKind(StrEnum):
@@ -41,6 +42,14 @@ class ReportPer(StrEnum):
     """Each image alone, as soon as it is judged."""
 
 
+class Release(StrEnum):
+    """What becomes of results that are made."""
+
+    LIVE = "live"
+    SHADOW = "shadow"
+    """They are kept, shown and counted, and not sent."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
     """What a destination wants."""
@@ -49,6 +58,19 @@ class Wish:
     kinds: tuple[ResultKind, ...]
     within: tuple[ResultKind, ...] = ()
     """Kinds that are made too, because one of `kinds` holds them; they are not sent by themselves."""
+    live_share: float = 1.0
+    """Of its studies, the share whose results it is sent, in [0, 1]; those of the others stay in shadow."""
+
+    def is_shadow(self, study_instance_uid: str) -> bool:
+        """Whether results of a study are kept and not sent.
+
+        All objects of a study agree, at every destination of the same share, and whenever it is asked; a study that is
+        live at one share is live at each greater one.
+        """
+        if self.live_share in (0.0, 1.0):
+            return self.live_share == 0.0
+        digest = sha256(b"release " + study_instance_uid.encode()).digest()
+        return int.from_bytes(digest[:8]) / 2.0**64 >= self.live_share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

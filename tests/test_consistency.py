@@ -203,3 +203,28 @@ def test_the_receiver_says_it_when_it_starts(tmp_path: Path, caplog: pytest.LogC
     with caplog.at_level(logging.WARNING, "cxr_node"):
         server.serve(settings, lambda _: None, ("1.2.840.10008.1.2",), hooks)  # type: ignore[arg-type,return-value]
     assert any("configuration spool.min_free_mib: 0" in line for line in caplog.messages)
+
+
+@pytest.mark.parametrize(
+    ("sections", "key"),
+    [
+        ({"results": {"release": "shadow", "release_share": 0.2}}, "results.release_share"),
+        (
+            {"results": {"release": "shadow"}, "destinations": [PACS | {"release_share": 0.2}]},
+            "destinations.a.release_share",
+        ),
+        ({"destinations": [PACS | {"release": "shadow", "release_share": 0.2}]}, "destinations.a.release_share"),
+    ],
+)
+def test_a_share_of_what_is_not_sent_is_refused(sections: dict[str, Any], key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{key}: .* nothing is sent; write release: live, or no share"):
+        loader.parse(SPOOL | sections)
+
+
+def test_a_node_in_shadow_is_said_to_be() -> None:
+    dark = loader.parse(SPOOL | {"results": {"release": "shadow"}, "destinations": [PACS]})
+    assert any(": SHADOW: results for a are kept and not sent" in said for said in consistency.doubtful(dark))
+    part = loader.parse(SPOOL | {"results": {"release_share": 0.2}, "destinations": [PACS]})
+    assert any("SHADOW: of 80 % of studies, results for a are kept" in said for said in consistency.doubtful(part))
+    live = loader.parse(SPOOL | {"destinations": [PACS]})
+    assert not any("SHADOW" in said for said in consistency.doubtful(live))

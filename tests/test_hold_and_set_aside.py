@@ -120,3 +120,33 @@ def test_what_waits_to_be_judged_is_ended_and_what_is_in_hand_is_not(site: Site)
         assert ledger.release(job, delay_s=0.0, detail="given back")
     assert site.run("set-aside", "2", "--reason", "test-image").exit_code == 0
     assert site.states()[1] == "SET_ASIDE"
+
+
+def test_what_is_in_shadow_is_shown_and_sent_by_one_command_and_one_message(tmp_path: Path) -> None:
+    dark = PACS | {"release": "shadow"}
+    site = Site(tmp_path, dark, WARD)
+    site.judged(1, 2)
+    site.accept("ward")
+    (seen,) = site.json("status")
+    assert (seen["instances"]["SHADOW"], seen["destinations"]["pacs"]["SHADOW"]) == (2, 6)
+    assert "pacs (PACS@127.0.0.1:104) is in SHADOW: its results are kept and not sent; 6 objects kept" in flat(
+        site.run("status")
+    )
+    assert site.run("status", "--fail-on", "dead,down,waiting,uncommitted").exit_code == 0
+    assert "in SHADOW since" in flat(site.run("trace", "1"))
+    assert "pacs: SHADOW; 6 objects kept" in flat(site.run("shadow"))
+    assert [row["state"] for row in site.json("list", "--state", "shadow")] == ["SHADOW", "SHADOW"]
+    assert site.run("retry", "1").exit_code == 2
+
+    refused = site.run("shadow", "send")
+    assert (refused.exit_code, "Send 6 objects for pacs?" in flat(refused)) == (1, True), "it asks"
+    shown = site.run("shadow", "send", "1", "--yes")
+    assert (shown.exit_code, flat(shown)) == (0, "3 objects are due at pacs now")
+    assert site.open_at("pacs") == 3
+    assert site.run("shadow", "send", "1", "--yes").exit_code == 2, "nothing of it is in shadow any more"
+    shown = site.run("shadow", "expire", "--destination", "pacs", "--yes")
+    assert flat(shown) == "3 objects for pacs are expired"
+    assert "shadow, expired: by" in flat(site.run("trace", "2"))
+    told = trail(site, "shadow")
+    assert [b"results in shadow are sent: 3 objects for pacs, of one key" in told[0], len(told)] == [True, 2]
+    assert b"results in shadow are expired: 3 objects for pacs" in told[1]

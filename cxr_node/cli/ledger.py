@@ -117,7 +117,7 @@ def list_instances(
     key: Anything = None,
     config: ConfigFile = DEFAULT_CONFIG,
     state: Annotated[
-        str | None, typer.Option(help="RECEIVED, REPORTED, DELIVERED, REJECTED, DEAD or SET_ASIDE.")
+        str | None, typer.Option(help="RECEIVED, REPORTED, DELIVERED, SHADOW, REJECTED, DEAD or SET_ASIDE.")
     ] = None,
     verdict: Annotated[
         str | None, typer.Option(help="NORMAL, UNCERTAIN, REJECTED, or what a positive is called: PNEUMONIA.")

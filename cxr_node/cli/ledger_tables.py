@@ -22,7 +22,7 @@ from cxr_node.node.ledger.machines import MachineState
 from cxr_node.node.ledger.queries import DeliveryRow, InstanceRow, Story
 from cxr_node.node.ledger.results import Version
 from cxr_node.node.ledger.states import OPEN, DeliveryState, InstanceState, aside_words
-from cxr_node.node.ledger.status import DestinationStatus, NodeStatus, clock, held
+from cxr_node.node.ledger.status import DestinationStatus, NodeStatus, clock, held, shadow_words
 from cxr_node.node.ledger.study_stories import StudyCounts, StudyRow
 from cxr_node.node.process.supervisor import RoleState
 from cxr_node.result_kinds import called
@@ -283,9 +283,13 @@ def _destinations(seen: NodeStatus) -> Group:
 
 def _fares(name: str, place: DestinationStatus, now: datetime) -> Text:
     if place.address is None:
-        return Text(f"{name} is not configured (cxr-node forget --destination {name} settles what is left)")
+        kept = shadow_words(place, now)
+        more = "" if kept is None else f"; {kept}"
+        return Text(f"{name} is not configured (cxr-node forget --destination {name} settles what is left){more}")
     last = "" if place.last_success_at is None else f"; last success {clock(place.last_success_at, now)}"
     line = Text(f"{name} ({place.address}) ")
+    if (words := shadow_words(place, now)) is not None:
+        line.append(f"is in {words} (cxr-node shadow); ", "yellow")
     if place.held is not None:
         line.append(f"is {held(place.held, now)} (cxr-node release {name}); ", "yellow")
     if place.down_since is None:
@@ -314,6 +318,7 @@ def left_over(rows: Iterable[InstanceRow]) -> list[str]:
         InstanceState.REJECTED: "is REJECTED",
         InstanceState.DEAD: "is DEAD",
         InstanceState.SET_ASIDE: "is set aside",
+        InstanceState.SHADOW: "is in SHADOW: kept, not sent (cxr-node shadow)",
     }
     said = []
     for row in rows:

@@ -321,6 +321,8 @@ def _report_resent(done: Resent, names: Sequence[str]) -> None:
         out.print(f"{name}: {done.due[name]} objects are due again")
     if done.waiting:
         out.print(f"{done.waiting} objects were waiting to be sent anyway")
+    if done.shadow:
+        out.print(f"{done.shadow} objects stay in shadow (cxr-node shadow)")
     if done.replaced:
         out.print(f"{done.replaced} images left out: a corrected version has replaced them")
     if done.without:
@@ -330,7 +332,7 @@ def _report_resent(done: Resent, names: Sequence[str]) -> None:
             f"{done.purged} images: their results are no longer in the spool; `cxr-node rejudge` makes them again. "
             "Where retention has deleted the radiograph too, have the PACS send it first"
         )
-    if not done.due and not done.waiting:
+    if not done.due and not done.waiting and not done.shadow:
         raise DataError("nothing is sent")
 
 

@@ -18,7 +18,7 @@ from cxr_node.config.destinations import (
     Hl7Destination,
     HttpDestination,
 )
-from cxr_node.result_kinds import ReportPer, ResultKind
+from cxr_node.result_kinds import Release, ReportPer, ResultKind
 
 if TYPE_CHECKING:
     from cxr_node.config.network import Address
@@ -53,6 +53,7 @@ def refused(config: Config) -> Iterator[str]:
             )
     yield from _messages_in_plain_text(config)
     yield from _worklists(config)
+    yield from _share_of_nothing(config)
     delivery = config.delivery
     if delivery.first_delay_s > delivery.max_delay_s:
         yield f"delivery.first_delay_s: {delivery.first_delay_s:g} is more than max_delay_s, {delivery.max_delay_s:g}"
@@ -66,6 +67,16 @@ def _worklists(config: Config) -> Iterator[str]:
     archives = [each for each in config.destinations if isinstance(each, ArchiveDestination)]
     if config.worklists and not any(documents & set(each.send) for each in archives):
         yield "worklists: no archive is sent report or measurements: no work item could be completed; add one to send"
+
+
+def _share_of_nothing(config: Config) -> Iterator[str]:
+    """A share of studies that goes out, where nothing does."""
+    if config.results.release is Release.SHADOW and "release_share" in config.results.model_fields_set:
+        yield "results.release_share: results.release is shadow: nothing is sent; write release: live, or no share"
+    for each in config.destinations:
+        if each.release_share is not None and (each.release or config.results.release) is Release.SHADOW:
+            key = f"destinations.{each.name}"
+            yield f"{key}.release_share: {each.name} is in shadow: nothing is sent; write release: live, or no share"
 
 
 def _messages_in_plain_text(config: Config) -> Iterator[str]:
@@ -177,10 +188,24 @@ def doubtful(config: Config) -> Iterator[str]:
     if config.work.max_attempts == 1:
         yield "work.max_attempts: 1 sets an image aside (DEAD) when the power fails while it is judged; write 3"
     yield from _readable(config)
+    yield from _in_shadow(config)
     addresses = Counter(destination.where for destination in config.destinations)
     for address in (address for address, number in addresses.items() if number > 1):
         names = ", ".join(one.name for one in config.destinations if one.where == address)
         yield f"destinations: {names} are one archive, {address}: it would be sent the same object more than once"
+
+
+def _in_shadow(config: Config) -> Iterator[str]:
+    """It is meant, and must not be forgotten."""
+    shares = {each.name: config.live_share(each) for each in config.destinations}
+    if silent := [name for name, share in shares.items() if share == 0.0]:
+        yield f"results.release: SHADOW: results for {', '.join(silent)} are kept and not sent (cxr-node shadow)"
+    for name, share in shares.items():
+        if 0.0 < share < 1.0:
+            yield (
+                f"results.release_share: SHADOW: of {100 * (1 - share):g} % of studies, results for {name} are kept "
+                "and not sent (cxr-node shadow)"
+            )
 
 
 def _proxies(listen: Listen) -> Iterator[str]:

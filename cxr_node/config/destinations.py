@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from cxr_node.config.http import AnyTls, Authentication, HttpTls, Url
 from cxr_node.config.network import Address, AETitle, Endpoint, Tls
 from cxr_node.config.section import Section, by_kind
-from cxr_node.result_kinds import SHAPES, ReportPer, ResultKind, Wish
+from cxr_node.result_kinds import SHAPES, Release, ReportPer, ResultKind, Wish
 
 STANDARD_KINDS = (ResultKind.REPORT, ResultKind.MEASUREMENTS, ResultKind.HEATMAP)
 """What a destination gets by default: sentences, codes, and a picture."""
@@ -55,6 +55,10 @@ class Destination(Section):
     timeout_s: float = Field(default=30.0, gt=0)
     idle_close_s: float = Field(default=10.0, ge=0)
     """A connection without work is closed after this."""
+    release: Release | None = None
+    """Shadow: what is for it is kept and not sent; None: `results.release`, with its share."""
+    release_share: float | None = Field(default=None, gt=0, le=1)
+    """Of studies, those whose results it is sent; None: all of them, or `results.release_share`."""
 
     @property
     def wish(self) -> Wish:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -15,17 +16,17 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from cxr_node.config import strict_yaml
-from cxr_node.config.destinations import STANDARD_KINDS, AnyDestination, DicomDestination
+from cxr_node.config.destinations import STANDARD_KINDS, AnyDestination, Destination, DicomDestination
 from cxr_node.config.ledger import LedgerSection
 from cxr_node.config.monitoring import AlertsSection, LogSection
 from cxr_node.config.network import AETitle, Port, Tls
 from cxr_node.config.page import Web
 from cxr_node.config.section import Section
 from cxr_node.config.storage import AnyStore, FileStore
-from cxr_node.config.worklists import AnyWorklist
 from cxr_node.config.triage import Triage
+from cxr_node.config.worklists import AnyWorklist
 from cxr_node.domain import RuntimeKind
-from cxr_node.result_kinds import ReportPer, ResultKind, Wish
+from cxr_node.result_kinds import Release, ReportPer, ResultKind, Wish
 from cxr_node.times import known as known_zone
 
 MAX_STUDY_WAIT_S = 3600.0
@@ -150,7 +151,7 @@ class NormalHeatmap(StrEnum):
 
 
 class Results(Section):
-    """What every result object says about its origin."""
+    """What every result object says about its origin, and whether it is sent."""
 
     manufacturer: str = "cxr_node project"
     installation_id: str = "cxr-node"
@@ -162,6 +163,12 @@ class Results(Section):
     """IANA name of the zone of study times without a UTC offset; None: the host's."""
     triage: Triage | None = None
     """Marks for the worklists of other systems; None: there are none."""
+    release: Release = Release.LIVE
+    """Shadow: results are made, kept and counted, and not sent, wherever a destination does not say otherwise."""
+    release_share: float = Field(default=1.0, gt=0, le=1)
+    """While they are live: of studies, those whose results are sent; the others stay in shadow."""
+    shadow_keep_days: float = Field(default=30.0, gt=0)
+    """What has been in shadow for so long expires, and is then kept as long as any other."""
 
 
 class Study(Section):
@@ -231,6 +238,9 @@ class AuditSection(Section):
     syslog: Syslog | None = None
 
 
+_NOT_IN_A_RESULT = {"time_zone", "release", "release_share", "shadow_keep_days"}
+
+
 class Config(Section):
     """The whole configuration."""
 
@@ -285,7 +295,16 @@ class Config(Section):
     @property
     def wishes(self) -> dict[str, Wish]:
         """What the destinations want, by name."""
-        return {each.name: each.wish for each in self.destinations}
+        return {each.name: replace(each.wish, live_share=self.live_share(each)) for each in self.destinations}
+
+    def live_share(self, destination: Destination) -> float:
+        """Of studies, the share whose results a destination is sent; the others stay in shadow."""
+        if (destination.release or self.results.release) is Release.SHADOW:
+            return 0.0
+        own = destination.release_share
+        if own is None and destination.release is None:
+            own = self.results.release_share
+        return 1.0 if own is None else own
 
     def kinds(self, per: ReportPer) -> frozenset[ResultKind]:
         """Kinds to make of each image or study: all that some destination wants, the standard ones without any."""
@@ -299,10 +318,12 @@ class Config(Section):
         """Digest of everything here that can change a result's content; part of every UID the node makes.
 
         Without `results.time_zone`: what an object says of it, an offset, stands in its UIDs by itself, so that the
-        same bytes have the same UIDs whether a zone was configured or found; and without what is not configured.
+        same bytes have the same UIDs whether a zone was configured or found; and without what is not configured. And
+        without what says whether it is sent: the same result is sent one day, under the same UIDs.
         """
         parts = {"admission": self.admission, "results": self.results}
         content = {
-            name: part.model_dump(mode="json", exclude={"time_zone"}, exclude_none=True) for name, part in parts.items()
+            name: part.model_dump(mode="json", exclude=_NOT_IN_A_RESULT, exclude_none=True)
+            for name, part in parts.items()
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

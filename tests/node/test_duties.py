@@ -101,7 +101,7 @@ class Machine:
         self.owner = f"{opened.database.machine}/deliver-0"
 
     def sweeper(self) -> Sweeper:
-        return Sweeper(self.ledger, self.spool, self.config.spool, self.owner)
+        return Sweeper(self.ledger, self.spool, self.config, self.owner)
 
     def settle(self, *numbers: int) -> None:
         """Images that were rejected a month ago."""

@@ -79,7 +79,16 @@ def test_the_ledger_is_shown_as_it_is(worked: Node) -> None:
     worked.clock.forward(100)
     found = scraped(worked)
     states = {labels[0][1]: value for (name, labels), value in found.items() if name == "cxr_node_instances"}
-    assert states == {"RECEIVED": 1, "REPORTED": 1, "DELIVERED": 1, "REJECTED": 1, "DEAD": 1, "SET_ASIDE": 0}
+    assert states == {
+        "RECEIVED": 1,
+        "REPORTED": 1,
+        "DELIVERED": 1,
+        "REJECTED": 1,
+        "DEAD": 1,
+        "SET_ASIDE": 0,
+        "SHADOW": 0,
+    }
+    assert found["cxr_node_destination_live_ratio", (("destination", PACS),)] == 1
     assert found["cxr_node_oldest_waiting_seconds", (("stage", "work"),)] == 100
     assert found["cxr_node_oldest_waiting_seconds", (("stage", "deliver"),)] == 100
     assert found["cxr_node_destination_up", (("destination", PACS),)] == 0

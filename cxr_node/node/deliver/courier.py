@@ -164,7 +164,7 @@ def _watch(
     notifier: Notifier,
 ) -> None:
     """Feed the watchdog while every thread moves, and let retention sweep now and then."""
-    sweeper = Sweeper(context.ledger, context.spool, context.config.spool, context.owner)
+    sweeper = Sweeper(context.ledger, context.spool, context.config, context.owner)
     while not stop.wait(NOTICE_STOP_S):
         now = time.monotonic()
         context.ledger.database.require_whole()
@@ -206,6 +206,7 @@ class Courier(ServiceLoop):
         self._outage = Outage(destination.name)
         self._last_fault = ""
         self._clock_steps = self._choice = 0
+        self._wish = replace(destination.wish, live_share=context.config.live_share(destination))
 
     def forget_failures(self) -> None:
         """Try at once."""
@@ -229,6 +230,8 @@ class Courier(ServiceLoop):
             due_s = queries.next_delivery_s(context.ledger, self.name)
             return Pause(LOOK_AFTER_S if due_s is None else min(LOOK_AFTER_S, due_s))
         try:
+            if self._is_in_shadow(job):
+                return self._shadowed(job)
             if self._is_replaced(job):
                 return self._aside(job, OwnReason.REPLACED, "kept, not sent: a later report of the study was made")
             if self._is_late(job):
@@ -372,12 +375,32 @@ class Courier(ServiceLoop):
         """Whether it is a message that a later report replaced: of two about one order, the last to come counts."""
         return not SHAPES[job.artifact.kind].is_dicom and queries.is_outdated(self._context.ledger, job)
 
+    def _is_in_shadow(self, job: DeliveryJob) -> bool:
+        """Whether it was due before its destination was in shadow: nothing leaves that no person has let out."""
+        if job.is_released or self._wish.live_share == 1.0:
+            return False
+        study_instance_uid, _ = queries.study_of(self._context.ledger, job)
+        return self._wish.is_shadow(study_instance_uid)
+
+    def _shadowed(self, job: DeliveryJob) -> Pause:
+        detail = "kept, not sent: its destination is in shadow now"
+        self._context.ledger.settle_shadowed(job, detail + self._tried(job))
+        log.info(
+            "shadow destination=%s instance=%d kind=%s delivery=%d %s",
+            *(self.name, job.instance_id, job.artifact.kind, job.claim.row_id, detail),
+        )
+        return NO_PAUSE
+
+    def _tried(self, job: DeliveryJob) -> str:
+        """An archive may have it from an earlier try."""
+        tries = job.attempts - 1
+        words = f"; tried {tries} {'time' if tries == 1 else 'times'} before, and not known to have arrived"
+        return words if tries else ""
+
     def _late(self, job: DeliveryJob) -> Pause:
-        """Nothing is sent; an archive may have it from an earlier try: the event says that there was one."""
-        after_min, tries = self._waited(job).total_seconds() / 60, job.attempts - 1
-        detail = f"kept, not sent, after {after_min:.0f} min"
-        if tries:
-            detail += f"; tried {tries} {'time' if tries == 1 else 'times'} before, and not known to have arrived"
+        """Nothing is sent; the event says where it was tried before."""
+        after_min = self._waited(job).total_seconds() / 60
+        detail = f"kept, not sent, after {after_min:.0f} min{self._tried(job)}"
         metrics.too_late(self.name)
         return self._aside(job, OwnReason.TOO_LATE, detail)
 

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from cxr_node.node.ledger import destination_health, holds, results
 from cxr_node.node.ledger.ledger import Ledger, conclude
-from cxr_node.node.ledger.states import FREE, OPEN, DeadReason, DeliveryState, InstanceState, note
+from cxr_node.node.ledger.states import FREE, OPEN, UNSENT, DeadReason, DeliveryState, InstanceState, note
 from cxr_node.node.ledger.tables import deliveries, instance_artifacts, instances, promises
 
 REMOVED = "destination-removed"
@@ -23,7 +23,7 @@ REMOVED = "destination-removed"
 
 
 _BATCH = 100  # short transactions: the receiver waits for none of them
-_IS_UNSETTLED = deliveries.c.state.in_((*OPEN, DeliveryState.DEAD))
+_IS_UNSETTLED = deliveries.c.state.in_((*UNSENT, DeliveryState.DEAD))
 
 
 def settle(ledger: Ledger, configured: Collection[str]) -> Counter[str]:
@@ -85,7 +85,8 @@ def _forget_some(ledger: Ledger, destination: str, by: str) -> tuple[int, int] |
             connection.execute(sa.delete(promises).where(promises.c.delivery_id == row.id))
             connection.execute(sa.delete(deliveries).where(deliveries.c.id == row.id))
             note(connection, users, now, "delivery-forgotten", f"to {destination}: by {by}")
-            over = sa.and_(instances.c.id.in_(users), instances.c.reason == DeadReason.UNDELIVERED)
+            ended_so = sa.or_(instances.c.reason == DeadReason.UNDELIVERED, instances.c.state == InstanceState.SHADOW)
+            over = sa.and_(instances.c.id.in_(users), ended_so)
             reported = {"state": InstanceState.REPORTED, "updated_at": now, "reason": None}
             connection.execute(sa.update(instances).where(over).values(reported))
             delivered += conclude(connection, users, now)

@@ -8,10 +8,10 @@ from __future__ import annotations
 import logging
 import time
 
-from cxr_node.config.schema import SpoolSection
+from cxr_node.config.schema import Config
 from cxr_node.errors import ResourceError
 from cxr_node.node.deliver import prior_files, retention
-from cxr_node.node.ledger import duties, work_items
+from cxr_node.node.ledger import duties, shadow, work_items
 from cxr_node.node.ledger.duties import Duty, Held
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.spool.spool import Spool
@@ -27,8 +27,10 @@ class Sweeper:
     owner : a name that no other living process has
     """
 
-    def __init__(self, ledger: Ledger, spool: Spool, settings: SpoolSection, owner: str) -> None:
+    def __init__(self, ledger: Ledger, spool: Spool, config: Config, owner: str) -> None:
+        settings = config.spool
         self._ledger, self._spool, self._settings, self._owner = ledger, spool, settings, owner
+        self._shadow_days = config.results.shadow_keep_days
         self._pause_s = retention.pause_s(min(settings.retention_days, settings.rejected_days))
         self._due_at = time.monotonic()
         self._again_s = 0.0  # a process that has just begun does not ask when another one swept
@@ -55,6 +57,8 @@ class Sweeper:
 
     def _sweep(self, held: Held) -> None:
         ledger, spool, kept = self._ledger, self._spool, self._settings
+        if expired := shadow.expire_old(ledger, self._shadow_days, held):
+            log.info("shadow expired deliveries=%d", expired)
         if swept := retention.sweep(ledger, spool, kept.retention_days, kept.rejected_days, held):
             log.info("retention instances=%d", swept)
         if gone := prior_files.sweep(ledger, spool, held):

@@ -298,7 +298,9 @@ def _send_again(connection: sa.Connection, row: Mapping[Any, Any], words: str, n
     due = FREE | {"state": DeliveryState.READY, "attempts": 0, "last_error": words, "first_due_at": now}
     due |= {"not_before": now + timedelta(seconds=delay_s), "late_from": None}  # it was there in time
     connection.execute(sa.update(deliveries).where(deliveries.c.id == row["delivery_id"]).values(due))
-    settled = instances.c.state.in_((InstanceState.DELIVERED, InstanceState.DEAD, InstanceState.SET_ASIDE))
+    settled = instances.c.state.in_(
+        (InstanceState.DELIVERED, InstanceState.DEAD, InstanceState.SET_ASIDE, InstanceState.SHADOW)
+    )
     reported = {"state": InstanceState.REPORTED, "updated_at": now, "reason": None}
     connection.execute(sa.update(instances).where(instances.c.id.in_(users), settled, kept).values(reported))
     _tell(connection, row, now, "uncommitted", f"{words}; sent again")

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from cxr_node.node.ledger.commitments import awaited
 from cxr_node.node.ledger.ledger import Ledger
-from cxr_node.node.ledger.states import OPEN, SETTLED, StudyState
+from cxr_node.node.ledger.states import SETTLED, UNSENT, StudyState
 from cxr_node.node.ledger.tables import (
     artifacts,
     deliveries,
@@ -110,7 +110,7 @@ def _on_its_way() -> sa.ColumnElement[bool]:
         sa.select(sa.literal(1))
         .select_from(instance_artifacts)
         .join(deliveries, deliveries.c.artifact_id == instance_artifacts.c.artifact_id)
-        .where(instance_artifacts.c.instance_id == instances.c.id, deliveries.c.state.in_(OPEN))
+        .where(instance_artifacts.c.instance_id == instances.c.id, deliveries.c.state.in_(UNSENT))
         .correlate(instances)
         .exists()
     )

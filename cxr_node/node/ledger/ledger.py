@@ -21,12 +21,13 @@ from cxr_node.errors import ResourceError
 from cxr_node.node.ledger import commitments, destination_health, lateness, postgres, results
 from cxr_node.node.ledger.database import AbsentLedgerError, Database
 from cxr_node.node.ledger.receipts import Arrival, GroupCommit, IsKept
-from cxr_node.node.ledger.ripening import Judged, expect, wanting
+from cxr_node.node.ledger.ripening import Judged, begins_as, expect, wanting
 from cxr_node.node.ledger.states import (
     DELIVERY_MOVES,
     FREE,
     INSTANCE_MOVES,
     OPEN,
+    UNSENT,
     DeadReason,
     DeliveryJob,
     DeliveryState,
@@ -163,6 +164,7 @@ class Ledger:
             first_due_at=row["first_due_at"],
             late_from=row["late_from"],
             instance_id=instance_id,
+            is_released=row["released_at"] is not None,
         )
 
     def extend(self, job: Job | StudyJob | DeliveryJob, lease_s: float) -> bool:
@@ -294,6 +296,11 @@ class Ledger:
         values = {"reason": reason, "last_error": detail, "attempts": job.attempts - 1}
         return self._settle_delivery(job, DeliveryState.SET_ASIDE, values, detail, what=reason)
 
+    def settle_shadowed(self, job: DeliveryJob, detail: str) -> bool:
+        """-> SHADOW: it was due before its destination was in shadow; the attempt does not count."""
+        values = {"last_error": detail, "attempts": job.attempts - 1}
+        return self._settle_delivery(job, DeliveryState.SHADOW, values, detail)
+
     def _settle(
         self, connection: sa.Connection, job: Job, to: InstanceState, values: dict[str, Any], detail: str
     ) -> bool:
@@ -361,11 +368,13 @@ def _attach(
             there = sa.select(deliveries.c.destination).where(deliveries.c.artifact_id == one.artifact_id)
             have = set(connection.scalars(there))
             wanted_by = [name for name in wanted_by if name not in have]
-        due += [{"artifact_id": one.artifact_id, "destination": name} for name in wanted_by]
+        for name in wanted_by:
+            state = begins_as(wishes[name], job.ref.study_instance_uid)
+            due.append({"artifact_id": one.artifact_id, "destination": name, "state": state})
     if due:
         late_from = lateness.since(connection, [job.instance_id], came_again=job.rejected_under is not None)
-        same = {"state": DeliveryState.READY, "not_before": now, "first_due_at": now, "priority": job.priority}
-        insert_all(connection, deliveries, [row | same | {"late_from": late_from} for row in due])
+        same = {"not_before": now, "first_due_at": now, "priority": job.priority, "late_from": late_from}
+        insert_all(connection, deliveries, [row | same for row in due])
     _withdraw(connection, job, known, now)
 
 
@@ -378,7 +387,7 @@ def _withdraw(connection: sa.Connection, job: Job, known: Collection[int], now: 
     untouched = sa.and_(
         deliveries.c.attempts == 0, deliveries.c.delivered_at.is_(None), deliveries.c.lease_until.is_(None)
     )
-    mine = sa.and_(deliveries.c.artifact_id.in_(known), deliveries.c.state.in_(OPEN), untouched)
+    mine = sa.and_(deliveries.c.artifact_id.in_(known), deliveries.c.state.in_(UNSENT), untouched)
     found = sa.select(deliveries.c.id, deliveries.c.destination).where(mine, ~current.correlate(deliveries).exists())
     rows = connection.execute(found.with_for_update(skip_locked=True)).all()  # what a courier takes now is sent
     connection.execute(sa.delete(deliveries).where(deliveries.c.id.in_([row.id for row in rows])))
@@ -388,7 +397,7 @@ def _withdraw(connection: sa.Connection, job: Job, known: Collection[int], now: 
 
 
 def conclude(connection: sa.Connection, instance_ids: Sequence[int], now: datetime) -> int:
-    """REPORTED -> DELIVERED, DEAD or SET_ASIDE for those instances, held by the caller, with no open delivery any more.
+    """REPORTED -> DELIVERED, DEAD, SHADOW or SET_ASIDE for those instances, held by the caller, with no open delivery.
 
     Not while their study waits for a report.
     How many are DELIVERED now.
@@ -403,6 +412,8 @@ def conclude(connection: sa.Connection, instance_ids: Sequence[int], now: dateti
         values: dict[str, Any] = {"state": InstanceState.DELIVERED, "reason": None, "updated_at": now}
         if DeliveryState.DEAD in ends:
             values |= {"state": InstanceState.DEAD, "reason": DeadReason.UNDELIVERED}
+        elif DeliveryState.SHADOW in ends:
+            values["state"] = InstanceState.SHADOW
         elif (aside := ends.get(DeliveryState.SET_ASIDE)) is not None:
             values |= {"state": InstanceState.SET_ASIDE, "reason": aside.reason, "sentence": aside.last_error}
         else:

@@ -106,6 +106,7 @@ _DUE_THERE = {
     Stage.DEAD: InstanceState.DEAD,
     Stage.SET_ASIDE: InstanceState.SET_ASIDE,
     Stage.TO_DELIVER: InstanceState.REPORTED,
+    Stage.SHADOW: InstanceState.SHADOW,
 }
 
 
@@ -175,6 +176,7 @@ _SENT_AS = {
     InstanceState.REPORTED: OPEN,
     InstanceState.DELIVERED: (DeliveryState.DELIVERED,),
     InstanceState.SET_ASIDE: (DeliveryState.SET_ASIDE,),
+    InstanceState.SHADOW: (DeliveryState.SHADOW,),
 }
 
 
@@ -187,7 +189,7 @@ def _at(destination: str, state: InstanceState | None) -> sa.ColumnElement[bool]
         deliveries, deliveries.c.artifact_id == instance_artifacts.c.artifact_id
     )
     states = () if state is None else _SENT_AS.get(state, ())
-    if state in (InstanceState.DEAD, InstanceState.REPORTED, InstanceState.SET_ASIDE):
+    if state in (InstanceState.DEAD, InstanceState.REPORTED, InstanceState.SET_ASIDE, InstanceState.SHADOW):
         here = linked.where(deliveries.c.destination == destination, deliveries.c.state.in_(states))
         return instances.c.id.in_(here)
     there = linked.where(

@@ -155,7 +155,7 @@ def alike(ledger: Ledger, spool_path: Path, rules_sha256: str, installation_id: 
         if names := _otherwise(connection, rules_sha256, ledger):
             raise ConfigError(
                 f"results.installation_id: {installation_id} is also {', '.join(names)}, which answers by another "
-                "profile, admission or results; give all machines of a node the same, and stop the others "
+                "profile, admission, results or release; give all machines of a node the same, and stop the others "
                 "before a change"
             )
         until = ledger.now() + timedelta(seconds=SILENT_AFTER_S)

@@ -20,9 +20,18 @@ from cxr_node.domain import Reason
 from cxr_node.errors import DataError
 from cxr_node.node.ledger import results
 from cxr_node.node.ledger.ledger import Ledger, of_instance
-from cxr_node.node.ledger.ripening import is_in_study, is_reported, state_of, wait_again, wanting
+from cxr_node.node.ledger.ripening import begins_as, is_in_study, is_reported, state_of, wait_again, wanting
 from cxr_node.node.ledger.stages import has_ended
-from cxr_node.node.ledger.states import FREE, DeadReason, DeliveryState, InstanceState, StudyState, is_unjudged, note
+from cxr_node.node.ledger.states import (
+    FREE,
+    OPEN,
+    DeadReason,
+    DeliveryState,
+    InstanceState,
+    StudyState,
+    is_unjudged,
+    note,
+)
 from cxr_node.node.ledger.tables import alternatives, artifacts, deliveries, instance_artifacts, instances
 from cxr_node.node.spool.spool import Area, Spool
 from cxr_node.result_kinds import ReportPer, ResultKind, Wish
@@ -152,6 +161,8 @@ class Resent:
     """Objects due again, or for the first time, by destination."""
     waiting: int = 0
     """Objects that were due already."""
+    shadow: int = 0
+    """Objects that stay in shadow, or begin there: `shadow` alone sends them."""
     purged: int = 0
     """Instances whose results retention has deleted."""
     replaced: int = 0
@@ -229,13 +240,14 @@ def resend(
     order = _Order(spool, wishes, by)
     for instance_id in (each for each in instance_ids if each not in old):
         with ledger.database.writing() as connection:
-            ending, added, waiting = _resend(connection, instance_id, order, ledger.now())
+            ending, added = _resend(connection, instance_id, order, ledger.now())
         told[ending] += 1
-        told["waiting"] += waiting
+        told += Counter({word: added.pop(word, 0) for word in (_WAITING, _SHADOW)})
         due += added
     return Resent(
         due=due,
-        waiting=told["waiting"],
+        waiting=told[_WAITING],
+        shadow=told[_SHADOW],
         purged=told["purged"],
         replaced=told["replaced"],
         without=told["without"],
@@ -302,32 +314,35 @@ class _Order:
     """Results that are seen to: several images share the report of their study, and it goes once."""
 
 
-def _resend(connection: sa.Connection, instance_id: int, order: _Order, now: datetime) -> tuple[str, Counter[str], int]:
-    """Outcome for one instance, what is due by destination, and how many objects were due already."""
+_WAITING, _SHADOW = " waiting", " shadow"
+"""What an object is that is not due for being sent again; no destination has such a name."""
+
+
+def _resend(connection: sa.Connection, instance_id: int, order: _Order, now: datetime) -> tuple[str, Counter[str]]:
+    """Outcome for one instance, and how many objects are due, by destination, or are `_WAITING` or in `_SHADOW`."""
     due: Counter[str] = Counter()
-    waiting = 0
     row = (
         connection.execute(sa.select(instances).where(instances.c.id == instance_id).with_for_update()).mappings().one()
     )
     found = _present(connection, instance_id)
     if row["state"] == InstanceState.RECEIVED or not found:  # REJECTED: the note that says so, where there is one
-        return "without", due, waiting
+        return "without", due
     if not all(_is_kept(connection, order.spool, artifact["id"]) for artifact in found):
-        return "purged", due, waiting
+        return "purged", due
     with_report = bool(connection.scalar(sa.select(is_reported(instance_id))))
     without = not with_report and state_of(connection, row["study_instance_uid"]) is not StudyState.WAITING
     for artifact in found:
         wanted = _wanted(order.wishes, artifact, with_report=with_report, without_report=without)
         for name in () if artifact["id"] in order.done else wanted:
-            is_new_turn = _make_due(connection, artifact["id"], name, row["priority"], now)
-            due[name] += is_new_turn
-            waiting += not is_new_turn
+            begins = begins_as(order.wishes[name], row["study_instance_uid"])
+            came = _make_due(connection, artifact["id"], name, begins, row["priority"], now)
+            due[came or name] += 1
         _reopen(connection, artifact["id"], now)
     order.done.update(artifact["id"] for artifact in found)
-    if due:
-        words = ", ".join(f"{number} objects to {name}" for name, number in sorted(due.items()))
+    if sent := sorted((name, number) for name, number in due.items() if name not in (_WAITING, _SHADOW)):
+        words = ", ".join(f"{number} objects to {name}" for name, number in sent)
         note(connection, [instance_id], now, "resent", f"by {order.by}: {words}")
-    return "sent", due, waiting
+    return "sent", due
 
 
 def _wanted(
@@ -364,28 +379,36 @@ def _is_kept(connection: sa.Connection, spool: Spool, artifact_id: int) -> bool:
     return all(spool.has(Area.RESULTS, choice.content_sha256) for choice in choices)
 
 
-def _make_due(connection: sa.Connection, artifact_id: int, destination: str, priority: int, now: datetime) -> bool:
-    """-> READY; False if the result is due there already."""
+def _make_due(
+    connection: sa.Connection, artifact_id: int, destination: str, begins: DeliveryState, priority: int, now: datetime
+) -> str | None:
+    """-> READY, or into shadow for the first time, as it `begins`; `_WAITING` or `_SHADOW` where it is not due anew."""
     here = sa.and_(deliveries.c.artifact_id == artifact_id, deliveries.c.destination == destination)
-    state = connection.scalar(sa.select(deliveries.c.state).where(here).with_for_update())
-    due = {"state": DeliveryState.READY, "attempts": 0, "not_before": now, "first_due_at": now, "late_from": now}
-    if state is None:
-        row = due | {"artifact_id": artifact_id, "destination": destination, "priority": priority}
-        connection.execute(sa.insert(deliveries), row)
-        return True
-    if state in (DeliveryState.READY, DeliveryState.WAIT):
+    known = sa.select(deliveries.c.state, deliveries.c.released_at).where(here)
+    row = connection.execute(known.with_for_update()).first()
+    due: dict[str, Any] = {"attempts": 0, "not_before": now, "first_due_at": now, "late_from": now}
+    if row is None:
+        new = due | {"state": begins, "artifact_id": artifact_id, "destination": destination, "priority": priority}
+        connection.execute(sa.insert(deliveries), new)
+        return _SHADOW if begins is DeliveryState.SHADOW else None
+    if row.state == DeliveryState.SHADOW or (begins is DeliveryState.SHADOW and row.released_at is None):
+        return _SHADOW
+    if row.state in OPEN:
         connection.execute(sa.update(deliveries).where(here).values(late_from=now))  # a person wants it now
-        return False
-    connection.execute(sa.update(deliveries).where(here).values(FREE | due | {"last_error": None, "reason": None}))
-    return True
+        return _WAITING
+    due |= {"state": DeliveryState.READY, "last_error": None, "reason": None}
+    connection.execute(sa.update(deliveries).where(here).values(FREE | due))
+    return None
 
 
 def _reopen(connection: sa.Connection, artifact_id: int, now: datetime) -> None:
-    """DELIVERED, DEAD or SET_ASIDE -> REPORTED, for the instances of a result of which something is due."""
+    """DELIVERED, DEAD, SET_ASIDE or SHADOW -> REPORTED, for the instances of a result of which something is due."""
     users = results.lock_users(connection, artifact_id)
     settled = sa.and_(
         instances.c.id.in_(users),
-        instances.c.state.in_((InstanceState.DELIVERED, InstanceState.DEAD, InstanceState.SET_ASIDE)),
+        instances.c.state.in_(
+            (InstanceState.DELIVERED, InstanceState.DEAD, InstanceState.SET_ASIDE, InstanceState.SHADOW)
+        ),
         instances.c.purged_at.is_(None),
     )
     open_ = sa.select(deliveries.c.id).where(

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from cxr_node.domain import Priority
-from cxr_node.node.ledger.states import Job, OrderState, StudyState, insert_once
+from cxr_node.node.ledger.states import DeliveryState, Job, OrderState, StudyState, insert_once
 from cxr_node.node.ledger.tables import (
     instance_artifacts,
     instances,
@@ -128,3 +128,8 @@ def is_reported(instance_id: int) -> sa.ColumnElement[bool]:
 def wanting(wishes: Mapping[str, Wish], kind: ResultKind, per: ReportPer) -> list[str]:
     """Name the destinations that want a kind of result, of each image or of each study."""
     return [name for name, wish in wishes.items() if wish.per is per and kind in wish.kinds]
+
+
+def begins_as(wish: Wish, study_instance_uid: str) -> DeliveryState:
+    """State in which a result of a study begins its way to a destination: due, or in shadow."""
+    return DeliveryState.SHADOW if wish.is_shadow(study_instance_uid) else DeliveryState.READY

@@ -16,7 +16,7 @@ from cxr_node.node.ledger import results, ripening
 from cxr_node.node.ledger.ledger import Ledger, conclude, of_instance
 from cxr_node.node.ledger.states import (
     FREE,
-    OPEN,
+    UNSENT,
     DeadReason,
     DeliveryState,
     InstanceState,
@@ -106,7 +106,7 @@ def _leaves_its_study(connection: sa.Connection, row: sa.RowMapping, words: _Wor
         return True
     if words.reason not in _ABOUT_THE_IMAGE:
         return False
-    waits = sa.and_(of_instance(row["id"]), deliveries.c.state.in_((*OPEN, DeliveryState.DEAD)))
+    waits = sa.and_(of_instance(row["id"]), deliveries.c.state.in_((*UNSENT, DeliveryState.DEAD)))
     return is_unjudged(row) or bool(connection.scalar(sa.select(sa.exists().where(waits))))
 
 
@@ -114,7 +114,7 @@ def _end_deliveries(
     connection: sa.Connection, instance_id: int, destination: str | None, words: _Words
 ) -> tuple[int, int]:
     """Set the deliveries aside that are DEAD or wait; returns how many, and how many are being sent now."""
-    mine = sa.and_(of_instance(instance_id), deliveries.c.state.in_((*OPEN, DeliveryState.DEAD)))
+    mine = sa.and_(of_instance(instance_id), deliveries.c.state.in_((*UNSENT, DeliveryState.DEAD)))
     if destination is not None:
         mine = sa.and_(mine, deliveries.c.destination == destination)
     free = sa.or_(deliveries.c.lease_until.is_(None), deliveries.c.lease_until <= words.now)
@@ -126,7 +126,8 @@ def _end_deliveries(
         users = results.lock_users(connection, row.artifact_id)
         note(connection, users, words.now, "set-aside", f"to {row.destination}: {words.reason}, by {words.by}")
         concerned.update(users)
-    undelivered = sa.and_(instances.c.id.in_(concerned), instances.c.reason == DeadReason.UNDELIVERED)
+    ended_so = sa.or_(instances.c.reason == DeadReason.UNDELIVERED, instances.c.state == InstanceState.SHADOW)
+    undelivered = sa.and_(instances.c.id.in_(concerned), ended_so)
     reported = {"state": InstanceState.REPORTED, "updated_at": words.now, "reason": None}
     connection.execute(sa.update(instances).where(undelivered).values(reported))
     conclude(connection, sorted(concerned), words.now)

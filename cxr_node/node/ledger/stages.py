@@ -12,7 +12,16 @@ import sqlalchemy as sa
 
 from cxr_node.domain import Verdict
 from cxr_node.node.ledger.states import InstanceState, StudyState
-from cxr_node.node.ledger.tables import IS_ENDED, IS_OPEN, deliveries, holds, instance_artifacts, instances, studies
+from cxr_node.node.ledger.tables import (
+    IS_ENDED,
+    IS_OPEN,
+    IS_SHADOW,
+    deliveries,
+    holds,
+    instance_artifacts,
+    instances,
+    studies,
+)
 
 
 class Stage(StrEnum):
@@ -26,6 +35,8 @@ class Stage(StrEnum):
     TO_DELIVER = "to-deliver"
     HELD = "held"
     """A result waits for a held destination."""
+    SHADOW = "shadow"
+    """A result is kept and not sent."""
     DEAD = "dead"
     """Itself, or one of its deliveries."""
     REJECTED = "rejected"
@@ -61,6 +72,12 @@ def condition(stage: Stage, now: datetime) -> sa.ColumnElement[bool]:
                 deliveries.c.destination.in_(sa.select(holds.c.destination))
             )
             return instances.c.id.in_(_linked(waiting.where(IS_OPEN)))
+        case Stage.SHADOW:
+            return instances.c.id.in_(
+                _linked(
+                    sa.select(deliveries.c.artifact_id).where(IS_SHADOW), instance_artifacts.c.outdated_at.is_(None)
+                )
+            )
         case Stage.DEAD | Stage.SET_ASIDE:
             return has_ended(ENDS[stage])
         case Stage.REJECTED:
@@ -83,7 +100,8 @@ def has_ended(state: InstanceState) -> sa.ColumnElement[bool]:
     """Instances that are DEAD or set aside, and those with such a delivery of a present result."""
     ended = sa.select(deliveries.c.artifact_id).where(IS_ENDED, deliveries.c.state == state.value)
     linked = _linked(ended, instance_artifacts.c.outdated_at.is_(None))
-    concerned = (InstanceState.REPORTED, InstanceState.REJECTED, InstanceState.DEAD)  # of a rejected one its note
+    concerned = (InstanceState.REPORTED, InstanceState.SHADOW, InstanceState.REJECTED, InstanceState.DEAD)
+    # of a rejected one its note
     some = sa.and_(instances.c.id.in_(linked), unindexed(instances.c.state).in_(concerned))
     return sa.or_(instances.c.state == state, some)
 

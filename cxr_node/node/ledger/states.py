@@ -30,6 +30,8 @@ class InstanceState(StrEnum):
     DEAD = "DEAD"
     SET_ASIDE = "SET_ASIDE"
     """An operator ended it, for a `SetAsideReason`; or its results were too late (`OwnReason`)."""
+    SHADOW = "SHADOW"
+    """Judged; its results, or those for some destination, are kept and not sent (`results.release`)."""
 
 
 class DeliveryState(StrEnum):
@@ -41,6 +43,8 @@ class DeliveryState(StrEnum):
     DEAD = "DEAD"
     SET_ASIDE = "SET_ASIDE"
     """An operator decided that it is not to be sent, for a `SetAsideReason`; or the node did, for an `OwnReason`."""
+    SHADOW = "SHADOW"
+    """Kept and not sent, until a person sends it or it expires: no courier claims it."""
 
 
 class StudyState(StrEnum):
@@ -101,7 +105,9 @@ class OwnReason(StrEnum):
     TOO_LATE = "too-late"
     """Not sent within `delivery.not_after_min` of the receipt of its image."""
     REPLACED = "replaced"
-    """A message that was not sent before a later report of its study was made: it must not be the last word."""
+    """What was not sent before a later report of its study was made: it must not be the last word."""
+    SHADOW_EXPIRED = "shadow-expired"
+    """In shadow for longer than `results.shadow_keep_days`, or until a person said that it is not to be sent."""
 
 
 def aside_words(reason: str | None, sentence: str | None) -> str:
@@ -110,6 +116,8 @@ def aside_words(reason: str | None, sentence: str | None) -> str:
         return f"too late: {sentence}"
     if reason == OwnReason.REPLACED:
         return f"replaced: {sentence}"
+    if reason == OwnReason.SHADOW_EXPIRED:
+        return f"shadow, expired: {sentence}"
     return f"set aside: {reason}, {sentence}"
 
 
@@ -118,28 +126,35 @@ INSTANCE_MOVES: Mapping[InstanceState, frozenset[InstanceState]] = {
         {InstanceState.REPORTED, InstanceState.REJECTED, InstanceState.DEAD, InstanceState.SET_ASIDE}
     ),
     InstanceState.REPORTED: frozenset(
-        {InstanceState.DELIVERED, InstanceState.DEAD, InstanceState.SET_ASIDE, InstanceState.RECEIVED}
+        {
+            InstanceState.DELIVERED,
+            InstanceState.DEAD,
+            InstanceState.SET_ASIDE,
+            InstanceState.RECEIVED,
+            InstanceState.SHADOW,
+        }
     ),
     InstanceState.DELIVERED: frozenset({InstanceState.REPORTED, InstanceState.RECEIVED}),
     InstanceState.REJECTED: frozenset({InstanceState.RECEIVED, InstanceState.SET_ASIDE}),
     InstanceState.DEAD: frozenset({InstanceState.RECEIVED, InstanceState.REPORTED, InstanceState.SET_ASIDE}),
     InstanceState.SET_ASIDE: frozenset({InstanceState.RECEIVED, InstanceState.REPORTED}),
+    InstanceState.SHADOW: frozenset({InstanceState.RECEIVED, InstanceState.REPORTED, InstanceState.SET_ASIDE}),
 }
 DELIVERY_MOVES: Mapping[DeliveryState, frozenset[DeliveryState]] = {
-    DeliveryState.READY: frozenset(
-        {DeliveryState.WAIT, DeliveryState.DELIVERED, DeliveryState.DEAD, DeliveryState.SET_ASIDE}
-    ),
-    DeliveryState.WAIT: frozenset(
-        {DeliveryState.WAIT, DeliveryState.DELIVERED, DeliveryState.DEAD, DeliveryState.SET_ASIDE}
-    ),
+    DeliveryState.READY: frozenset(set(DeliveryState) - {DeliveryState.READY}),
+    DeliveryState.WAIT: frozenset(set(DeliveryState) - {DeliveryState.READY}),
     DeliveryState.DELIVERED: frozenset({DeliveryState.READY}),
     DeliveryState.DEAD: frozenset({DeliveryState.READY, DeliveryState.SET_ASIDE}),
     DeliveryState.SET_ASIDE: frozenset({DeliveryState.READY}),
+    DeliveryState.SHADOW: frozenset({DeliveryState.READY, DeliveryState.SET_ASIDE}),
 }
 """Back to RECEIVED: `operator_moves`, and a rejected image that comes again (`receipts`).
 Back to REPORTED and READY: `operator_moves`, and `commitments`, where an archive lost what it took.
-SET_ASIDE: `set_aside`, and a delivery that is too late (`Ledger.settle_unsent`)."""
+SET_ASIDE: `set_aside`, and a delivery that is too late (`Ledger.settle_unsent`).
+Out of SHADOW: `shadow`, and nothing else that sends."""
 OPEN = (DeliveryState.READY, DeliveryState.WAIT)
+UNSENT = (*OPEN, DeliveryState.SHADOW)
+"""What may still be sent: by itself, or when a person says so."""
 SETTLED = (InstanceState.DELIVERED, InstanceState.REJECTED, InstanceState.DEAD, InstanceState.SET_ASIDE)
 
 
@@ -311,6 +326,8 @@ class DeliveryJob:
     """From when on it counts how late it is (`lateness`); None: it is never too late."""
     instance_id: int
     """Ledger number of the instance whose result this is; the first of several that share it."""
+    is_released: bool = False
+    """A person let it out of the shadow: it is sent whatever `results.release` says."""
 
     @property
     def attempts(self) -> int:

@@ -12,14 +12,15 @@ import sqlalchemy as sa
 
 from cxr_node import times
 from cxr_node.config.schema import Config
-from cxr_node.node.ledger import destination_health, holds, listing, machines, queries, results, study_stories
+from cxr_node.node.ledger import destination_health, holds, listing, machines, queries, results, shadow, study_stories
 from cxr_node.node.ledger.destination_health import Health
 from cxr_node.node.ledger.holds import Hold
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.listing import By, Oldest
 from cxr_node.node.ledger.machines import MachineState
 from cxr_node.node.ledger.queries import DeliveryRow, InstanceRow, Story
-from cxr_node.node.ledger.states import OPEN, DeliveryState, InstanceState, PromiseState, StudyState
+from cxr_node.node.ledger.shadow import Kept
+from cxr_node.node.ledger.states import OPEN, UNSENT, DeliveryState, InstanceState, PromiseState, StudyState
 from cxr_node.node.ledger.study_stories import DocumentRow, StudyCounts, StudyRow
 from cxr_node.node.ledger.tables import IS_OPEN, deliveries, instances
 from cxr_node.node.process import supervisor
@@ -133,6 +134,10 @@ def _of_instance(
 
 
 def _of_delivery(connection: sa.Connection, row: DeliveryRow, around: Surroundings) -> str | None:
+    if row.state is DeliveryState.SHADOW:
+        return (
+            f"in SHADOW since {clock(row.first_due_at, around.now)}: kept, not sent; `cxr-node shadow` says what to do"
+        )
     if row.state not in OPEN:
         return None
     if row.destination not in around.destinations:
@@ -315,6 +320,10 @@ class DestinationStatus:
     last_success_at: datetime | None
     held: Hold | None
     """An operator lets what is for it wait."""
+    live_share: float | None
+    """Of studies, those whose results it is sent; the others stay in shadow. None: it is not configured."""
+    shadow: Kept | None
+    """What is kept for it and not sent; None: nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -362,6 +371,7 @@ def _look(ledger: Ledger, config: Config) -> NodeStatus:
     roles = supervisor.ROLES if config.web is None else (*supervisor.ROLES, "web")
     found = machines.look(ledger, config.spool.path, roles)
     places = {name: queues.get(name, none) for name in (*addresses, *strays)}
+    live, kept = {to.name: config.live_share(to) for to in config.destinations}, shadow.look(ledger)
     return NodeStatus(
         at=around.now,
         roles=machines.together(found, roles),
@@ -370,7 +380,10 @@ def _look(ledger: Ledger, config: Config) -> NodeStatus:
         oldest=listing.oldest_instance(ledger),
         studies=study_stories.counts(ledger, config.study.max_wait_s),
         destinations=places,
-        health={name: _place(name, around, addresses, states, oldest) for name, states in places.items()},
+        health={
+            name: _place(name, around, addresses, states, oldest, (live.get(name), kept.get(name)))
+            for name, states in places.items()
+        },
         dead_deliveries=queries.dead_deliveries(ledger),
         late_deliveries=queries.late_deliveries(ledger),
         uncommitted=queries.uncommitted(ledger),
@@ -381,7 +394,7 @@ def _look(ledger: Ledger, config: Config) -> NodeStatus:
 
 
 def _unsettled(states: Mapping[DeliveryState, int]) -> bool:
-    return any(states[state] for state in (*OPEN, DeliveryState.DEAD))
+    return any(states[state] for state in (*UNSENT, DeliveryState.DEAD))
 
 
 def _place(
@@ -390,6 +403,7 @@ def _place(
     addresses: Mapping[str, str],
     states: Mapping[DeliveryState, int],
     oldest: Mapping[str, Oldest],
+    in_shadow: tuple[float | None, Kept | None],
 ) -> DestinationStatus:
     seen = around.health.get(name)
     return DestinationStatus(
@@ -401,4 +415,18 @@ def _place(
         last_error=seen.last_error if seen else None,
         last_success_at=seen.last_success_at if seen else None,
         held=around.holds.get(name),
+        live_share=in_shadow[0],
+        shadow=in_shadow[1],
     )
+
+
+def shadow_words(place: DestinationStatus, now: datetime) -> str | None:
+    """Say of a destination how much of what is for it is not sent; None: all of it goes out, and nothing is kept."""
+    said = []
+    if place.live_share == 0.0:
+        said.append("its results are kept and not sent")
+    elif place.live_share is not None and place.live_share < 1.0:
+        said.append(f"results of {100 * place.live_share:g} % of studies are sent, those of the others are kept")
+    if place.shadow is not None:
+        said.append(f"{place.shadow.objects} objects kept, the oldest for {times.age(now - place.shadow.since)}")
+    return f"SHADOW: {'; '.join(said)}" if said else None

@@ -18,11 +18,10 @@ from cxr_node.domain import InstanceRef, Origin, Priority, ResultRef
 from cxr_node.node.ledger import lateness, prior_orders, results
 from cxr_node.node.ledger.ledger import Ledger, conclude
 from cxr_node.node.ledger.prior_orders import PriorOutcome
-from cxr_node.node.ledger.ripening import wanting
+from cxr_node.node.ledger.ripening import begins_as, wanting
 from cxr_node.node.ledger.states import (
     FREE,
     DeadReason,
-    DeliveryState,
     InstanceState,
     MadeReport,
     Member,
@@ -50,7 +49,7 @@ from cxr_node.node.ledger.tables import (
 from cxr_node.node.process import metrics
 from cxr_node.result_kinds import DOCUMENTS, ReportPer, ResultKind, Wish
 
-_REPORTED = (InstanceState.REPORTED, InstanceState.DELIVERED)
+_REPORTED = (InstanceState.REPORTED, InstanceState.DELIVERED, InstanceState.SHADOW)
 
 
 def _is_ripe() -> sa.ColumnElement[bool]:
@@ -148,7 +147,7 @@ def settle_study(
         due = report | _pictures(connection, told, notes=verdict is None)
         members = [member.instance_id for member in job.members]
         late_from = lateness.since(connection, members) if members else now
-        _make_due(connection, due, wishes, job.priority, now, late_from)
+        _make_due(connection, due, wishes, job, now, late_from)
         _reopen(connection, told, now)
         words = f"{verdict} of {len(members)} images" if verdict else "nothing to report"
         note(connection, told, now, "study-reported", words)
@@ -343,7 +342,7 @@ def _make_due(
     connection: sa.Connection,
     artifact_ids: Collection[int],
     wishes: Mapping[str, Wish],
-    priority: Priority,
+    job: StudyJob,
     now: datetime,
     late_from: datetime,
 ) -> None:
@@ -352,10 +351,10 @@ def _make_due(
     kinds = sa.select(artifacts.c.id, artifacts.c.kind).where(artifacts.c.id.in_(sorted(artifact_ids)))
     there = sa.select(deliveries.c.artifact_id, deliveries.c.destination)
     have = set(map(tuple, connection.execute(there.where(deliveries.c.artifact_id.in_(sorted(artifact_ids))))))
-    due = {"state": DeliveryState.READY, "not_before": now, "first_due_at": now}
-    due |= {"late_from": late_from, "priority": priority}
+    due = {"not_before": now, "first_due_at": now, "late_from": late_from, "priority": job.priority}
+    states = {name: begins_as(wish, job.study_instance_uid) for name, wish in wishes.items()}
     rows = [
-        due | {"artifact_id": row.id, "destination": name}
+        due | {"artifact_id": row.id, "destination": name, "state": states[name]}
         for row in connection.execute(kinds.order_by(artifacts.c.id))
         for name in wanting(wishes, ResultKind(row.kind), ReportPer.STUDY)
         if (row.id, name) not in have

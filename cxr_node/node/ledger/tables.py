@@ -88,6 +88,8 @@ IS_OPEN = sa.text("state IN ('READY', 'WAIT')")
 """Deliveries that are not settled, in the very words of an index: a query that repeats them may use it."""
 IS_ENDED = sa.text("state IN ('DEAD', 'SET_ASIDE')")
 """Deliveries that no destination accepted, in the same way."""
+IS_SHADOW = sa.text("state = 'SHADOW'")
+"""Deliveries that are kept and not sent, in the same way."""
 
 instances = sa.Table(
     "instances",
@@ -279,10 +281,13 @@ deliveries = sa.Table(
     _priority(),
     # from when on it counts how late it is: receipt, or the wish of an operator; null: it is never too late
     sa.Column("late_from", Instant),
+    # when a person let it out of the shadow; null: nobody did, or it never was there
+    sa.Column("released_at", Instant),
     sa.UniqueConstraint("artifact_id", "destination"),
     sa.Index(None, "destination", "state", "id"),
     sa.Index(None, "destination", "priority", "id", sqlite_where=IS_OPEN, postgresql_where=IS_OPEN),
     sa.Index(None, "state", "destination", "artifact_id", sqlite_where=IS_ENDED, postgresql_where=IS_ENDED),
+    sa.Index(None, "first_due_at", "artifact_id", sqlite_where=IS_SHADOW, postgresql_where=IS_SHADOW),
     sqlite_autoincrement=True,
     info={"max_delay_s": MAX_DELAY_S, "order": ("priority", "id")},
 )

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
+from hashlib import sha256
 from types import TracebackType
 from typing import Self
 
@@ -86,7 +87,7 @@ def run(config: Config, load: Callable[[], Analyser], stop: threading.Event, not
     try:
         analyser = load()
         with (
-            alike(ledger, config.spool.path, analyser.rules_sha256, config.results.installation_id),
+            alike(ledger, config.spool.path, _agreed(config, analyser), config.results.installation_id),
             closing(Wakeup(config.spool.path, Role.WORK)) as wakeup,
             listening(ledger, config.spool.path, Role.WORK),
             telling(ledger, config.spool.path),
@@ -105,6 +106,12 @@ def run(config: Config, load: Callable[[], Analyser], stop: threading.Event, not
             notifier.stopping()
     finally:
         ledger.close()
+
+
+def _agreed(config: Config, analyser: Analyser) -> str:
+    """Digest of what all machines of a node must have in common: what is answered, and what is sent of it."""
+    shares = {to.name: config.live_share(to) for to in config.destinations}
+    return sha256(repr((analyser.rules_sha256, config.answer_sha256, sorted(shares.items()))).encode()).hexdigest()
 
 
 def _lanes(config: Config, batch: int) -> int:

@@ -147,6 +147,9 @@ class _Collector:
         held = holds.look(self._ledger())
         samples = {(name,): int(name in held) for name in names}
         yield _gauge("destination_held", "1 while an operator holds a destination.", samples, "destination")
+        shares = {(to.name,): self._config.live_share(to) for to in self._config.destinations}
+        words = "Share of studies whose results a destination is sent; 0: all are kept in shadow."
+        yield _gauge("destination_live_ratio", words, shares, "destination")
 
     def _commitments(self) -> Iterator[Metric]:
         asked = [destination.name for destination in self._config.destinations if destination.is_asked_to_commit]

@@ -14,10 +14,11 @@ from fastapi import Depends, Request
 from pydantic import Field
 
 from cxr_node.errors import DataError
-from cxr_node.node.ledger import commitments, holds, listing, operator_moves, set_aside
+from cxr_node.node.ledger import commitments, holds, listing, operator_moves, set_aside, shadow
 from cxr_node.node.ledger.holds import HoldReason
 from cxr_node.node.ledger.listing import Wanted
 from cxr_node.node.ledger.operator_moves import Again, Rejudged, Resent, Retried
+from cxr_node.node.ledger.shadow import Which
 from cxr_node.node.ledger.states import SetAsideReason
 from cxr_node.node.ledger.tables import instances
 from cxr_node.node.ledger.wake import wake
@@ -43,6 +44,8 @@ class Act(StrEnum):
     REJUDGE = "rejudge"
     HOLD = "hold"
     RELEASE = "release"
+    SHADOW_SEND = "shadow-send"
+    SHADOW_EXPIRE = "shadow-expire"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,17 @@ class Operator:
         self._wake()
         return _sentence([f"nothing holds {name}" if due is None else f"released: {due} objects are due at {name} now"])
 
+    def shadow(self, ids: Sequence[int], *, send: bool) -> str:
+        """Send what is in shadow of the studies of these images, or let it expire."""
+        self._audit(f"{'sends' if send else 'lets expire'} what is in shadow of the studies of {_named(ids)}")
+        which, move = Which(images=[instances.c.id.in_(ids)]), shadow.send if send else shadow.expire
+        done = move(self.found.ledger(), which, by=self.person.name)
+        self._wake()
+        words = "objects are due at {} now" if send else "objects for {} are expired"
+        said = [f"{number} {words.format(name)}" for name, number in sorted(done.objects.items())]
+        said += [f"{number} for {name}: replaced, not sent" for name, number in sorted(done.replaced.items())]
+        return _sentence(said or ["nothing of it is in shadow"])
+
     def _audit(self, words: str) -> None:
         self.found.people.changed(self.person.name, words, self.host)
 
@@ -159,6 +173,7 @@ def _resent(done: Resent) -> list[str]:
     said = [f"{number} objects are due again at {name}" for name, number in sorted(done.due.items()) if number]
     parts = {
         "objects were waiting to be sent anyway": done.waiting,
+        "objects stay in shadow": done.shadow,
         "images left out: a corrected version has replaced them": done.replaced,
         "images have no results to be sent": done.without,
         "images: retention has deleted their results; judge them again": done.purged,

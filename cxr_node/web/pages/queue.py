@@ -39,6 +39,7 @@ _ACTS: Mapping[Stage, tuple[Act, ...]] = {
     Stage.FOR_STUDY: (Act.SET_ASIDE,),
     Stage.TO_DELIVER: (Act.SET_ASIDE,),
     Stage.HELD: (Act.SET_ASIDE,),
+    Stage.SHADOW: (Act.SHADOW_SEND, Act.SHADOW_EXPIRE),
     Stage.DEAD: (Act.RETRY, Act.SET_ASIDE),
     Stage.REJECTED: (Act.REJUDGE,),
     Stage.UNCERTAIN: (Act.REJUDGE,),
@@ -161,6 +162,8 @@ def _done(operator: Operator, what: Asked, wish: Wish) -> str:
             return operator.retry(wish.meant)
         case Act.REJUDGE:
             return operator.rejudge(wish.meant)
+        case Act.SHADOW_SEND | Act.SHADOW_EXPIRE:
+            return operator.shadow(wish.meant, send=wish.what is Act.SHADOW_SEND)
         case Act.SET_ASIDE if wish.reason is not None:
             return operator.set_aside(wish.meant, wish.reason)
         case Act.SET_ASIDE:

@@ -20,7 +20,7 @@ from cxr_node.domain import Target
 from cxr_node.node.ledger import listing, queries, status
 from cxr_node.node.ledger.listing import Wanted
 from cxr_node.node.ledger.queries import DeliveryRow, Story
-from cxr_node.node.ledger.states import OPEN, DeliveryState, InstanceState, SetAsideReason, StudyState
+from cxr_node.node.ledger.states import UNSENT, DeliveryState, InstanceState, SetAsideReason, StudyState
 from cxr_node.node.ledger.study_stories import StudyRow
 from cxr_node.result_kinds import ResultKind
 from cxr_node.web import access, rendering
@@ -69,9 +69,11 @@ class Told:
             Act.RETRY: image.state in (InstanceState.DEAD, InstanceState.SET_ASIDE) or not ways.isdisjoint(_ENDS),
             Act.SET_ASIDE: image.state in (InstanceState.RECEIVED, InstanceState.DEAD)
             or (for_study and image.state is InstanceState.REPORTED)
-            or not ways.isdisjoint((*OPEN, DeliveryState.DEAD)),
-            Act.RESEND: judged and bool(ways),
+            or not ways.isdisjoint((*UNSENT, DeliveryState.DEAD)),
+            Act.RESEND: judged and bool(ways - {DeliveryState.SHADOW}),
             Act.REJUDGE: judged and image.purged_at is None,
+            Act.SHADOW_SEND: DeliveryState.SHADOW in ways,
+            Act.SHADOW_EXPIRE: DeliveryState.SHADOW in ways,
         }
         return [act for act, possible in may.items() if possible]
 
@@ -114,6 +116,8 @@ def act(
             said = operator.resend([wish.of])
         case Act.REJUDGE:
             said = operator.rejudge([wish.of])
+        case Act.SHADOW_SEND | Act.SHADOW_EXPIRE:
+            said = operator.shadow([wish.of], send=wish.what is Act.SHADOW_SEND)
         case Act.SET_ASIDE if wish.reason is not None:
             said = operator.set_aside([wish.of], wish.reason)
         case _:

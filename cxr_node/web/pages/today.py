@@ -92,6 +92,11 @@ def _look(found: Services) -> Mapping[str, Any]:
     return {
         "seen": seen,
         "oldest": {stage: row for stage, row in oldest.items() if row is not None},
+        "shadow": {
+            name: words
+            for name, place in seen.health.items()
+            if (words := status.shadow_words(place, seen.at)) is not None
+        },
         "alerts": [(alert, found.watcher.lasting.get(alert.key)) for alert in lasting],
         "held": held,
         "hold_reasons": tuple(HoldReason),
