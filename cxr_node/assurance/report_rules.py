@@ -27,7 +27,8 @@ _BEHIND_WORDS = 12
 """A phrase that stands so far behind a mention is about something else."""
 _BESIDE_WORDS = 4
 _BULLET = re.compile(r"^\s*(?:\d+[.)]|[-*•])\s+")
-_WORD = re.compile(r"[a-z0-9']+|\?|,")
+_WORD = re.compile(r"[a-z0-9#']+|\?|,")
+_YEAR = re.compile(r"^20[0-9]{2}$")
 _SENTENCE = re.compile(r"[.!;]+(?=\s|$)|(?<=[a-z]{3})\.(?=[A-Z])")
 
 
@@ -235,7 +236,7 @@ class Reader:
 
     def _mentions(self, sentence: str) -> Iterator[tuple[_Kind, Meant]]:
         words = [self._correct(word) for word in _split(self._written_out(sentence))]
-        found = list(self._found(words))
+        found = list(self._found([_YEAR.sub("20##", word) for word in words]))
         for place, each in enumerate(found):
             if each.meaning.kind in (_Kind.FINDING, _Kind.SIGN):
                 yield each.meaning.kind, self._meant(found, place, words)
