@@ -29,6 +29,7 @@ _BESIDE_WORDS = 4
 _BULLET = re.compile(r"^\s*(?:\d+[.)]|[-*•])\s+")
 _WORD = re.compile(r"[a-z0-9#']+|\?|,")
 _YEAR = re.compile(r"^20[0-9]{2}$")
+_FIRST_SENTENCE = re.compile(r"\A.*?(?:[.!;?](?=\s)|\n|\Z)", re.DOTALL)
 _SENTENCE = re.compile(r"[.!;]+(?=\s|$)|(?<=[a-z]{3})\.(?=[A-Z])")
 
 
@@ -80,6 +81,7 @@ class Words(BaseModel):
     signs_are_findings: bool | None = None
     normal: tuple[str, ...] = ()
     not_meant: tuple[str, ...] = ()
+    neutral: tuple[str, ...] = ()
     sections: Sections = Sections()
     breaks: tuple[str, ...] = ()
     before: Cues = Cues()
@@ -189,7 +191,7 @@ class Reader:
             _Kind.SIGN: words.signs,
             _Kind.FINDING: words.findings + (words.signs if words.signs_are_findings else ()),
             _Kind.NORMAL: words.normal,
-            _Kind.OTHER: words.not_meant,
+            _Kind.OTHER: words.not_meant + words.neutral,
         }
         found |= {_split(phrase): _Meaning(kind) for kind, phrases in lists.items() for phrase in phrases}
         return found
@@ -206,13 +208,16 @@ class Reader:
         return next((each for each in found if each.rule != "sign"), first)
 
     def _parts(self, text: str) -> dict[str, str]:
-        """The text by section; what stands before any heading is body."""
+        """The text by section; what stands before any heading is body, and so is what follows the question alone."""
         parts: dict[str, str] = {}
         name, at = "body", 0
         for heading in self._heading.finditer(text):
             parts[name] = f"{parts.get(name, '')}\n{text[at : heading.start()]}"
             name, at = self._sections[" ".join(heading[1].casefold().split())], heading.end()
-        parts[name] = f"{parts.get(name, '')}\n{text[at:]}"
+        rest = text[at:]
+        if name == "skipped" and not {"conclusion", "addendum"} & parts.keys() and not parts.get("body", "").strip():
+            name, rest = "body", _FIRST_SENTENCE.sub("", rest, count=1)  # a question, and no heading behind it
+        parts[name] = f"{parts.get(name, '')}\n{rest}"
         return parts
 
     def _section(self, text: str) -> Reading | None:
