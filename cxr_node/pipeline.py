@@ -41,6 +41,8 @@ from cxr_node.domain import (
     Precedent,
     Radiograph,
     Reason,
+    Subgroup,
+    age_band,
 )
 from cxr_node.errors import UndecodableError
 from cxr_node.model.decision import decide
@@ -177,7 +179,19 @@ def report(analysis: Analysis, origin: Origin, config: Config, precedent: Preced
     for_study = config.kinds(ReportPer.STUDY)
     pictures = explain(analysis, origin, config, kinds=for_study, per=ReportPer.STUDY)
     told = judgement(analysis, pictures) if for_study else None
-    return Reported(finding=analysis.finding, artifacts=artifacts, pictures=pictures, judgement=told)
+    return Reported(
+        finding=analysis.finding,
+        artifacts=artifacts,
+        pictures=pictures,
+        judgement=told,
+        subgroup=subgroup(analysis),
+    )
+
+
+def subgroup(analysis: Analysis) -> Subgroup:
+    """Among whom the ledger counts an analysed image."""
+    age = analysis.source.age_years
+    return Subgroup(view=analysis.radiograph.view, age_band=None if age is None else age_band(age))
 
 
 def rules_sha256(classifier: Classifier, config: Config) -> str:
