@@ -65,7 +65,7 @@ FLOORS = {
     "dicom": (
         "verify",
         "results",
-        "render",
+        "deidentify render",
         "pixels words",
         "read",
         "part10 from_picture",

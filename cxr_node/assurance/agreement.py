@@ -90,10 +90,14 @@ class Case:
     """One study that was read, and the image whose answer is the study's; None: none of it was analysed."""
 
     image: Image | None
-    numbers: tuple[int, ...]
-    """Of its images, in the ledger."""
+    images: tuple[Image, ...]
     said: Said
     verdict: Verdict
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Of its images, in the ledger."""
+        return tuple(image.number for image in self.images)
 
     @property
     def is_stated(self) -> bool:
@@ -121,7 +125,7 @@ def _case(study: ReadStudy, by: By) -> Case | None:
     said = Said(max(words, key=lambda word: word[1])[0])
     image = deciding(study.images)
     verdict = Verdict.REJECTED if image is None else image.verdict
-    return Case(image=image, numbers=tuple(each.number for each in study.images), said=said, verdict=verdict)
+    return Case(image=image, images=study.images, said=said, verdict=verdict)
 
 
 def deciding(images: Sequence[Image]) -> Image | None:

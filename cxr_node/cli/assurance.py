@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from cxr_node.cli.app import DEFAULT_CONFIG, AsJson, ConfigFile, command, out, say_json
+from cxr_node.cli import tables
+from cxr_node.cli.app import DEFAULT_CONFIG, AsJson, ConfigFile, command, err, out, say_json
 from cxr_node.cli.ledger import member, moment_since, opened, parsed
 from cxr_node.config import loader
 from cxr_node.errors import DataError
@@ -157,3 +158,43 @@ def _confusion_table(found: Confusion) -> Table:
         table.add_row(label, *(str(found.counts.get((label, read), 0)) for read in Said))
     table.add_row("right of those", *(str(found.of_read(read)) for read in Said))
     return table
+
+
+@command(name="export-cases")
+def export_cases(
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder to write; must be empty or not there.")],
+    discordant: Annotated[bool, typer.Option("--discordant", help="Studies whose answer is not the reader's.")] = False,
+    uncertain: Annotated[bool, typer.Option("--uncertain", help="Studies that were answered UNCERTAIN.")] = False,
+    since: Annotated[str, typer.Option(help="Studies received since: 12h, 7d, or a date and time.")] = "90d",
+    by: Annotated[str, typer.Option(help="Whose word counts: reports, or what was said on the page.")] = "reports",
+    positive: Annotated[str, typer.Option(help="The recipe's word for what is present.")] = "PNEUMONIA",
+    negative: Annotated[str, typer.Option(help="The recipe's word for what is absent.")] = "NORMAL",
+    config: ConfigFile = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Write images to learn from, without their patients, as a folder that `train` reads; look at each before use."""
+    from cxr_node.assurance import export_cases as room
+    from cxr_node.assurance.agreement import By
+    from cxr_node.node.audit import recorder
+    from cxr_node.node.spool.opening import open_spool
+
+    if not (discordant or uncertain):
+        raise DataError("say which: --discordant, --uncertain or both")
+    whose = parsed(lambda word: member(By, word), by, "--by") or By.REPORTS
+    settings = loader.load(config)
+    with opened(settings) as ledger:
+        begin = moment_since(since, ledger.now())
+        found = room.chosen(ledger, begin, apart=discordant, unsure=uncertain, by=whose)
+        if not found:
+            raise DataError("there is no such study in this period")
+        labels = room.Labels(positive=positive, negative=negative)
+        with recorder.by_operator(settings, "export-cases", recorder.account()) as record:
+            done = room.write(found, open_spool(settings.spool), out_dir, labels)
+            record(f"{done.images} images are written to a folder, without their patients' identity")
+    if as_json:
+        say_json(tables.plain(done))
+        return
+    out.print(f"{done.cases} cases: {done.images} images written to {out_dir}, {done.labelled} of them labelled")
+    for why, number in done.left_out.items():
+        out.print(f"{number} images left out: {why}")
+    err.print("The pixels were not cleaned: look at every image before it leaves the house (READ_FIRST.txt)")
