@@ -11,7 +11,7 @@ from cxr_node.web.identity.users import Role
 from tests.web import pages, rows
 from tests.web.site import Site, Visitor
 
-PASSWORD = "a long enough password"  # noqa: S105 - of a test
+PASSWORD = "a long enough password"
 
 
 @pytest.fixture(scope="module")
