@@ -195,9 +195,13 @@ def subgroup(analysis: Analysis) -> Subgroup:
 
 
 def rules_sha256(classifier: Classifier, config: Config) -> str:
-    """Digest of everything but the image that a refusal depends on: rules, and who could answer for which ages."""
+    """Digest of everything but the image that a refusal depends on: rules, and who could answer for which ages.
+
+    With the version, which tells a site calibration: machines that share a ledger must answer by the same.
+    """
     predictors = classifier.predictors if isinstance(classifier, ProfileRouter) else (classifier,)
-    profiles = [(each.profile.weights_sha256, repr(each.profile.population)) for each in predictors]
+    parts = [each.profile for each in predictors]
+    profiles = [(each.weights_sha256, repr(each.population), each.version) for each in parts]
     return sha256(repr((__version__, config.admission.model_dump_json(), profiles)).encode()).hexdigest()
 
 
