@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from hashlib import sha256
+from typing import Any
+
+import sqlalchemy as sa
 
 from cxr_node.domain import (
     AbstainReason,
@@ -16,6 +21,7 @@ from cxr_node.domain import (
     View,
 )
 from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.tables import instances
 from cxr_node.outcome import Rejected
 from tests.node.ledgers import Clock, digest, finding, reference
 
@@ -56,3 +62,34 @@ def answered(
     of = subgroup or Subgroup(view=View.PA, age_band="6 to 17")
     assert ledger.settle_reported(job, said, [], {}, None, of)
     return job.claim.row_id
+
+
+def many(ledger: Ledger, rows: Sequence[Mapping[str, Any]], at: datetime) -> None:
+    """Answered images, one of each study, in one transaction: number, verdict, probability, abstain_reason, profile."""
+    values = [
+        {
+            "id": number,
+            "sop_instance_uid": f"1.2.{number}.1.1",
+            "content_sha256": digest(number),
+            "study_instance_uid": f"1.2.{number}",
+            "series_instance_uid": f"1.2.{number}.1",
+            "sop_class_uid": "1.2.840.10008.5.1.4.1.1.1.1",
+            "transfer_syntax_uid": "1.2.840.10008.1.2.1",
+            "patient_key": digest(1000 + number),
+            "accession_key": sha256(accession(number).encode()).hexdigest(),
+            "calling_ae_title": "ROOM1",
+            "peer_host": "10.0.0.7",
+            "received_at": at,
+            "size_bytes": 1,
+            "state": "DELIVERED",
+            "abstain_reason": None,
+            "not_before": at,
+            "updated_at": at,
+            "attempts": 0,
+            "fence": 0,
+        }
+        | row
+        for number, row in enumerate(rows, 1)
+    ]
+    with ledger.database.writing() as connection:
+        connection.execute(sa.insert(instances), values)
