@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from cxr_node.domain import Finding, Origin, Reason, ResultRef, Verdict, View, Voi
+from cxr_node.domain import Finding, Origin, Reason, ResultRef, Subgroup, Verdict, View, Voi
 from cxr_node.result_kinds import ResultKind
 
 
@@ -137,6 +137,8 @@ class Reported:
     """Objects of this image that go with the report of its study."""
     judgement: Judgement | None = field(default=None, repr=False)
     """What the report of its study is made of; None: no destination wants one."""
+    subgroup: Subgroup | None = None
+    """Among whom the ledger counts it."""
 
 
 Outcome = Rejected | Reported

@@ -40,6 +40,8 @@ from cxr_node.domain import (
     Precedent,
     Radiograph,
     Reason,
+    Subgroup,
+    age_band,
 )
 from cxr_node.errors import UndecodableError
 from cxr_node.model.decision import decide
@@ -183,13 +185,29 @@ def report(analysis: Analysis, origin: Origin, config: Config, precedent: Preced
     for_study = config.kinds(ReportPer.STUDY)
     pictures = explain(analysis, origin, config, kinds=for_study, per=ReportPer.STUDY)
     told = judgement(analysis, pictures) if for_study else None
-    return Reported(finding=analysis.finding, artifacts=artifacts, pictures=pictures, judgement=told)
+    return Reported(
+        finding=analysis.finding,
+        artifacts=artifacts,
+        pictures=pictures,
+        judgement=told,
+        subgroup=subgroup(analysis),
+    )
+
+
+def subgroup(analysis: Analysis) -> Subgroup:
+    """Among whom the ledger counts an analysed image."""
+    age = analysis.source.age_years
+    return Subgroup(view=analysis.radiograph.view, age_band=None if age is None else age_band(age))
 
 
 def rules_sha256(classifier: Classifier, config: Config) -> str:
-    """Digest of everything but the image that a refusal depends on: rules, and who could answer for which ages."""
+    """Digest of everything but the image that a refusal depends on: rules, and who could answer for which ages.
+
+    With the version, which tells a site calibration: machines that share a ledger must answer by the same.
+    """
     predictors = classifier.predictors if isinstance(classifier, ProfileRouter) else (classifier,)
-    profiles = [(each.profile.weights_sha256, repr(each.profile.population)) for each in predictors]
+    parts = [each.profile for each in predictors]
+    profiles = [(each.weights_sha256, repr(each.population), each.version) for each in parts]
     return sha256(repr((__version__, config.admission.model_dump_json(), profiles)).encode()).hexdigest()
 
 

@@ -25,11 +25,12 @@ def profiles(config: Config) -> list[Profile]:
     ------
     ConfigError : one of them does not exist, or is not as it was released: the operator's to mend.
     """
-    from cxr_node.model import profile
+    from cxr_node.model import profile, site_calibration
 
     names = (config.model.profile, *config.model.others)
     try:
-        return [profile.load(resources.profile_folder(name)) for name in names]
+        released = [profile.load(resources.profile_folder(name)) for name in names]
+        return site_calibration.applied(released, config.model.site_calibrations)
     except ModelError as error:
         raise ConfigError(str(error)) from error
 

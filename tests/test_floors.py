@@ -45,7 +45,7 @@ FLOORS = {
         "cli",
         "web",
         "bench",
-        "conformance demo diagnose",
+        "assurance conformance demo diagnose",
         "tools",
         "wiring",
         "pipeline study_pipeline training",
@@ -65,7 +65,7 @@ FLOORS = {
     "dicom": (
         "verify",
         "results",
-        "render",
+        "deidentify render",
         "pixels words",
         "read",
         "part10 from_picture",

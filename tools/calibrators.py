@@ -20,7 +20,7 @@ from scipy.optimize import isotonic_regression
 
 from cxr_node.model import profile as profiles
 from cxr_node.training.calibrate import calibrate
-from cxr_node.training.calibrate.calibrate import Sample, logistic, platt, smoothed_target
+from cxr_node.training.calibrate.platt import Sample, logistic, platt, smoothed_target
 from cxr_node.training.data import profile_folder as folders
 from cxr_node.training.data.device import bar_of
 from cxr_node.training.data.profile_folder import RECIPE_LABELS, Labels

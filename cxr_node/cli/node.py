@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cxr_node import process_setup, wiring
-from cxr_node.cli import bench, ledger, operate, shadow, tables, training, web
+from cxr_node.cli import assurance, bench, ledger, operate, shadow, tables, training, web
 from cxr_node.cli.app import (
     DEFAULT_CONFIG,
     EX_CONFIG,
@@ -115,7 +115,7 @@ def _contents(paths: list[Path]) -> Iterator[tuple[str, bytes]]:
             raise DataError(f"{file}: cannot be read ({error.strerror})") from error
 
 
-__all__ = ["app", "bench", "ledger", "operate", "shadow", "training", "web"]
+__all__ = ["app", "assurance", "bench", "ledger", "operate", "shadow", "training", "web"]
 
 
 def _address(text: str) -> Address:

@@ -9,9 +9,8 @@ import typer
 
 from cxr_node import times
 from cxr_node.cli import tables
-from cxr_node.cli.app import DEFAULT_CONFIG, AsJson, ConfigFile, command, err, out, say_json
+from cxr_node.cli.app import DEFAULT_CONFIG, AsJson, ConfigFile, command, err, load_config, out, say_json
 from cxr_node.cli.ledger import Anything, Destination, Since, Until, known_destination, opened, parsed
-from cxr_node.config import loader
 from cxr_node.errors import DataError
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def shadow(
     from cxr_node.node.ledger.wake import wake
     from cxr_node.node.process.notify import Role
 
-    settings = loader.load(config)
+    settings = load_config(config)
     with opened(settings) as ledger:
         which = _which(ledger, settings, key, destination, (since, until))
         kept = shadow.look(ledger, which)

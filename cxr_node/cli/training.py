@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from cxr_node.cli import tables
-from cxr_node.cli.app import AsJson, command, out, say_json
+from cxr_node.cli.app import DEFAULT_CONFIG, AsJson, ConfigFile, command, out, say_json
+from cxr_node.config import loader
 from cxr_node.errors import DataError, ModelError
 
 
@@ -154,7 +155,9 @@ def evaluate(
 
 @command()
 def calibrate(
-    profile: Annotated[Path, typer.Argument(help="Profile folder whose calibration.yaml is refitted.")],
+    profile: Annotated[
+        Path, typer.Argument(help="Profile folder; with --from-agreement also a built-in profile's name.")
+    ],
     data: Annotated[
         Path | None,
         typer.Option("--data", help="Labelled images that training never saw; else the folder of --labels."),
@@ -173,8 +176,29 @@ def calibrate(
         float | None,
         typer.Option(min=0.001, max=0.999, help="Share of positives that the calibration is for; else the recipe's."),
     ] = None,
+    from_agreement: Annotated[
+        bool,
+        typer.Option(
+            "--from-agreement", help="A site's own thresholds, of what radiologists said of answered studies."
+        ),
+    ] = False,
+    out_file: Annotated[
+        Path | None, typer.Option("--out", help="With --from-agreement: the file to write; else it is only shown.")
+    ] = None,
+    since: Annotated[str, typer.Option(help="With --from-agreement: studies received since then.")] = "365d",
+    by: Annotated[str, typer.Option(help="With --from-agreement: whose word counts, reports or page.")] = "reports",
+    config: ConfigFile = DEFAULT_CONFIG,
+    as_json: AsJson = False,
 ) -> None:
-    """Fit probabilities and thresholds on labelled images and bind them to the weights."""
+    """Fit probabilities and thresholds on labelled images, or on a site's agreement, and bind them to the weights."""
+    if from_agreement:
+        from cxr_node.cli import site_calibration
+
+        if data or part or labels:
+            raise DataError("--from-agreement takes no --data, --part or --labels: the ledger has the scores")
+        wanted = site_calibration.Wanted(ppv=ppv, npv=npv, confidence=confidence, prevalence=prevalence)
+        site_calibration.run(str(profile), wanted, out_file, (since, by), loader.load(config), as_json=as_json)
+        return
     from cxr_node.training.calibrate import calibrate
     from cxr_node.training.data.profile_folder import Labels
 

@@ -41,6 +41,7 @@ class RoleName(StrEnum):
     """`web.users.Role` in the words of the command line, which needs no Argon2 to read them."""
 
     VIEWER = "viewer"
+    READER = "reader"
     OPERATOR = "operator"
 
 
@@ -91,7 +92,12 @@ def _door(settings: Config) -> Iterator[MakeDoor | None]:
 @answers_errors
 def add(
     name: Annotated[str, typer.Argument(help="How the person logs in.")],
-    role: Annotated[RoleName, typer.Option(help="viewer looks and tries files; operator also retries and holds.")],
+    role: Annotated[
+        RoleName,
+        typer.Option(
+            help="viewer looks and tries files; reader also says if an answer is right; operator also retries."
+        ),
+    ],
     password_stdin: Annotated[
         bool, typer.Option("--password-stdin", help="Read the password from standard input.")
     ] = False,

@@ -31,8 +31,10 @@ class Oidc(Section):
     """Claim of the ID token that says what a person may do."""
     operators: tuple[str, ...] = ()
     """Values of the claim that make an operator."""
+    readers: tuple[str, ...] = ()
+    """Values of the claim that make a reader: a radiologist, who says on the page whether an answer is right."""
     viewers: tuple[str, ...] = ()
-    """Values of the claim that make a viewer; whoever has neither is refused."""
+    """Values of the claim that make a viewer; whoever has none of these is refused."""
 
 
 class TrySection(Section):

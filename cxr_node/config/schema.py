@@ -112,6 +112,8 @@ class Model(Section):
 
     Beside another `profile` than the default none, unless named: nobody shall answer whom nobody chose.
     """
+    site_calibrations: tuple[Path, ...] = ()
+    """Files of `cxr-node calibrate --from-agreement`: a site's own thresholds, one file for a profile."""
     runtime: RuntimeKind = RuntimeKind.AUTO
     """What computes the network; a runtime whose answers differ from torch's in float32 is refused."""
     threads: int = Field(default=0, ge=0, le=256)

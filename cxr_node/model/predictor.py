@@ -28,6 +28,7 @@ from cxr_node.model.ood_distance import distance
 from cxr_node.model.preprocess import borders, prepare, views
 from cxr_node.model.profile import Profile, sha256
 from cxr_node.model.runtime import NetworkOutput, Runtime
+from cxr_node.model.site_calibration import at_site
 from cxr_node.model.torchxrayvision import op_norm
 
 log = logging.getLogger(__name__)
@@ -122,6 +123,8 @@ class ProfilePredictor:
         profile = self._profile
         logits = output.logits[place]  # (views, labels)
         by_view, answer = self._numbers(logits)
+        if profile.site is not None:  # the spread stays on the profile's own scale
+            answer[profile.judged] = at_site(float(answer[profile.judged]), *profile.site)
         trained = profile.op_norm or (0.5,) * len(profile.answered)
         answers = zip(profile.answered, answer[: len(profile.answered)].tolist(), trained, strict=True)
         prediction = Prediction(

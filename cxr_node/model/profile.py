@@ -218,6 +218,8 @@ class Profile:
     weights_sha256: str
     op_norm: tuple[float | None, ...] | None = None
     target: Target = PNEUMONIA
+    site: tuple[float, float] | None = None
+    """Slope and intercept of a site's own calibration over the calibrated probability (`model.site_calibration`)."""
 
     @property
     def answered(self) -> tuple[str, ...]:

@@ -43,12 +43,21 @@ def operator(request: Request, response: Response) -> Person:
     """Whoever may change something."""
     person = viewer(request, response)
     if not person.may_operate:
-        raise Problem(403, "role", "this takes the role operator; yours is viewer")
+        raise Problem(403, "role", f"this takes the role operator; yours is {person.role}")
     return person
 
 
 async def change(request: Request, person: Annotated[Person, Depends(operator)]) -> Person:
     """An operator who meant it: Origin and CSRF token are right."""
+    check_origin(request)
+    await check_token(request, person)
+    return person
+
+
+async def say(request: Request, person: Annotated[Person, Depends(viewer)]) -> Person:
+    """A reader who meant it."""
+    if not person.may_say:
+        raise Problem(403, "role", f"this takes the role reader; yours is {person.role}")
     check_origin(request)
     await check_token(request, person)
     return person

@@ -226,4 +226,4 @@ def _who(web: Web) -> str:
     roles = Counter(user.role for user in UserFile(web.users).users())
     if not roles and web.oidc is None:
         raise ConfigError(f"{web.users}: has no user; `cxr-node user add NAME --role operator` adds one")
-    return f"{web.users}: {roles[Role.OPERATOR]} operators, {roles[Role.VIEWER]} viewers"
+    return f"{web.users}: {roles[Role.OPERATOR]} operators, {roles[Role.READER]} readers, {roles[Role.VIEWER]} viewers"

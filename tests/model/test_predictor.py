@@ -14,6 +14,7 @@ from cxr_node.errors import ModelError
 from cxr_node.model import ood_distance, predictor, preprocess, profile, weights
 from cxr_node.model.decision import decide
 from cxr_node.model.network import Network
+from cxr_node.model.site_calibration import at_site
 from tests.model import folders
 
 
@@ -70,6 +71,16 @@ def test_the_answer_is_what_the_parts_say(loaded: predictor.ProfilePredictor) ->
     assert seen.probability["pneumonia"] == pytest.approx(1 / (1 + np.exp(-(1.5 * logits.mean().item() - 0.25))), 1e-4)
     assert seen.spread == pytest.approx(np.ptp(by_view), abs=1e-4)
     assert seen.distance == pytest.approx(ood_distance.distance(signature, stats).item(), rel=1e-4)
+
+
+def test_a_site_calibration_changes_the_probability_and_not_what_sets_an_image_aside(
+    loaded: predictor.ProfilePredictor, folder: Path
+) -> None:
+    there = predictor.load_predictor(replace(profile.load(folder), site=(0.5, -1.0)), threads=1)
+    before, after = loaded.examine(radiograph(2)).prediction, there.examine(radiograph(2)).prediction
+    moved = at_site(before.probability["pneumonia"], 0.5, -1.0)
+    assert after.probability["pneumonia"] == pytest.approx(moved, abs=1e-12) != before.probability["pneumonia"]
+    assert (after.spread, after.distance) == (before.spread, before.distance)
 
 
 def test_different_radiographs_get_different_answers(loaded: predictor.ProfilePredictor) -> None:

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxr_node.errors import DataError
-from cxr_node.training.calibrate import calibrate
-from cxr_node.training.calibrate.calibrate import CalibrationOptions, Sample, operating_point
+from cxr_node.training.calibrate import platt as fitting
+from cxr_node.training.calibrate.calibrate import CalibrationOptions, operating_point
+from cxr_node.training.calibrate.platt import Sample
 from cxr_node.training.data.recipe import GuaranteeSection, Recipe
 from cxr_node.training.measure import bootstrap
 from cxr_node.training.measure.inference import Scores
@@ -25,7 +26,7 @@ def drawn(count: int, seed: int, gap: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def platt(logit: np.ndarray, positive: np.ndarray, prevalence: float) -> tuple[float, float]:
-    return calibrate.platt(sample(logit, positive), prevalence)
+    return fitting.platt(sample(logit, positive), prevalence)
 
 
 def sample(logit: np.ndarray, positive: np.ndarray) -> Sample:

@@ -63,6 +63,25 @@ def decode(source: Source, rules: Admission) -> Radiograph:
     )  # fmt: skip
 
 
+def stored_values(source: Source, rules: Admission) -> NDArray[Any]:
+    """Stored values of a source's one gray frame, without what lies in the unused bits of each cell.
+
+    Returns
+    -------
+    shape (rows, columns); uint8 or uint16, signed where Pixel Representation is 1
+
+    Raises UndecodableError: as `decode`.
+    """
+    layout = _layout(source, rules)
+    raw = codecs.decode(source.dataset.PixelData, source.ref.transfer_syntax_uid, layout)
+    patterns = _patterns(raw, layout, _shift(raw, layout, source))
+    if not layout.signed:
+        return patterns
+    values = patterns.astype(np.int32)
+    values[values >= 1 << (layout.bits_stored - 1)] -= 1 << layout.bits_stored
+    return values.astype(f"i{patterns.dtype.itemsize}")
+
+
 def _layout(source: Source, rules: Admission) -> Layout:
     if source.unreadable & _VITAL_TAGS:
         raise UndecodableError("An attribute that describes the pixel data cannot be read.")

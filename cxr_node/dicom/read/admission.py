@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import uid
+from pydicom import Dataset, uid
 
 from cxr_node.config.schema import Admission, AgePolicy
 from cxr_node.dicom.part10 import IMPLEMENTATION_CLASS_UID, PROCESSING_EQUIPMENT, PRODUCT
@@ -235,10 +235,15 @@ def _header_rules(source: Source, rules: Admission, precedent: Precedent) -> Ite
 
 def _is_own_result(source: Source) -> bool:
     """The loop guard (reliability.md T35): archives keep Instance Creator and Contributing Equipment, not file meta."""
-    meta = source.dataset.file_meta
-    if IMPLEMENTATION_CLASS_UID in (meta.get("ImplementationClassUID"), source.dataset.get("InstanceCreatorUID")):
+    return is_own(source.dataset)
+
+
+def is_own(dataset: Dataset) -> bool:
+    """Whether this node made an object."""
+    meta = dataset.file_meta
+    if IMPLEMENTATION_CLASS_UID in (meta.get("ImplementationClassUID"), dataset.get("InstanceCreatorUID")):
         return True
-    for item in source.dataset.get("ContributingEquipmentSequence") or ():
+    for item in dataset.get("ContributingEquipmentSequence") or ():
         purposes = [str(code.get("CodeValue", "")) for code in item.get("PurposeOfReferenceCodeSequence") or ()]
         ours = str(item.get("ManufacturerModelName", "")).startswith(PRODUCT)
         if ours and purposes[:1] == [PROCESSING_EQUIPMENT]:

@@ -19,6 +19,7 @@ from cxr_node.errors import ResourceError
 from cxr_node.node.ledger import duties, expiry, prior_orders
 from cxr_node.node.ledger.duties import Held
 from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.reading_tables import readings
 from cxr_node.node.ledger.results import chosen
 from cxr_node.node.ledger.states import FREE, SETTLED, DeliveryState, InstanceState, StudyState
 from cxr_node.node.ledger.tables import (
@@ -332,3 +333,6 @@ def _delete_studies(connection: sa.Connection, study_instance_uids: Sequence[str
     images = sa.select(instances.c.id).where(instances.c.study_instance_uid == studies.c.study_instance_uid)
     gone = sa.and_(studies.c.study_instance_uid.in_(study_instance_uids), ~images.correlate(studies).exists())
     connection.execute(sa.delete(studies).where(gone))
+    of_image = sa.select(instances.c.id).where(instances.c.study_instance_uid == readings.c.study_instance_uid)
+    said = readings.c.study_instance_uid.in_(study_instance_uids)
+    connection.execute(sa.delete(readings).where(said, ~of_image.correlate(readings).exists()))

@@ -16,7 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cxr_node.config.schema import Config
-from cxr_node.domain import Finding, InstanceRef, Origin, Priority, Verdict
+from cxr_node.domain import Finding, InstanceRef, Origin, Priority, Subgroup, Verdict
 from cxr_node.errors import ResourceError
 from cxr_node.node.ledger import commitments, destination_health, lateness, postgres, results
 from cxr_node.node.ledger.database import AbsentLedgerError, Database
@@ -229,6 +229,7 @@ class Ledger:
         stored: Sequence[StoredArtifact],
         wishes: Mapping[str, Wish],
         judged: Judged | None = None,
+        subgroup: Subgroup | None = None,
     ) -> bool:
         """RECEIVED -> REPORTED, with its results due at every destination that wants them: all or nothing.
 
@@ -246,6 +247,8 @@ class Ledger:
             "sentence": None,
             "rules_sha256": None,
         }
+        values["view"] = None if subgroup is None else subgroup.view
+        values["age_band"] = None if subgroup is None else subgroup.age_band
         values["profile"] = f"{finding.identity.profile} {finding.identity.version}"
         detail = f"{word} {decision.abstain_reason or ''}".rstrip()  # the certainty has rules of its own: `show`
         with self.database.writing() as connection:

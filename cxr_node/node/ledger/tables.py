@@ -129,6 +129,9 @@ instances = sa.Table(
     sa.Column("rules_sha256", _SHA256),
     # when every destination had accepted its results for the first time
     sa.Column("delivered_at", Instant),
+    # among whom it is counted: `domain.Subgroup`
+    sa.Column("view", _WORD),
+    sa.Column("age_band", _WORD),
     sa.UniqueConstraint("sop_instance_uid", "content_sha256"),
     sa.Index(None, "state", "id"),
     sa.Index(None, "state", "priority", "alone", "attempts", "id"),

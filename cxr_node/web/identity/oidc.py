@@ -116,6 +116,8 @@ class Provider:
         values = {str(each) for each in said} if isinstance(said, list) else {str(said)}
         if values & set(self.settings.operators):
             return Role.OPERATOR
+        if values & set(self.settings.readers):
+            return Role.READER
         if values & set(self.settings.viewers):
             return Role.VIEWER
         raise Problem(403, "oidc-role", f"your account has no role here; web.oidc.{self.settings.claim} decides")

@@ -21,3 +21,8 @@ class Person:
     def may_operate(self) -> bool:
         """Whether the buttons are theirs."""
         return self.role is Role.OPERATOR
+
+    @property
+    def may_say(self) -> bool:
+        """Whether their word on a study counts: a radiologist's, by name; an operator's is nobody's reading."""
+        return self.role is Role.READER

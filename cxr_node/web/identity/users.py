@@ -42,6 +42,7 @@ class Role(StrEnum):
     """What a person may do on the page."""
 
     VIEWER = "viewer"  # looks, and tries files
+    READER = "reader"  # a radiologist: also says whether an answer is right
     OPERATOR = "operator"  # also retries, holds, releases, sets aside
 
 

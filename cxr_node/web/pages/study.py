@@ -15,6 +15,7 @@ from markupsafe import Markup
 from pydantic import BaseModel, Field
 
 from cxr_node import wiring
+from cxr_node.assurance.report_rules import Said
 from cxr_node.dicom.read import keys
 from cxr_node.domain import Target
 from cxr_node.node.ledger import listing, queries, status
@@ -28,6 +29,7 @@ from cxr_node.web.identity import person
 from cxr_node.web.pages import acts
 from cxr_node.web.pages.acts import Act, Number, Operator
 from cxr_node.web.pages.aside import Task, ask
+from cxr_node.web.pages.opinions import Opinion, of_study, said_by
 from cxr_node.web.problem import Problem
 from cxr_node.web.services import Services, services
 
@@ -52,6 +54,8 @@ class Told:
     """None where no report of it was ever wanted."""
     is_first: bool
     """Of those of its study that are shown."""
+    opinion: Opinion | None = None
+    """What a reader may say, below the first of them; None: nobody is asked."""
 
     @property
     def deliveries(self) -> Sequence[DeliveryRow]:
@@ -99,7 +103,7 @@ def find(request: Request, person: Asker, found: Found, key: Annotated[str, Form
     ledger, typed = found.ledger(), key.strip()
     wanted = Wanted(key=typed, accession_keys=keys.accession_keys(typed))
     numbers = [row.id for row in listing.find(ledger, wanted, MOST + 1)] if typed else []
-    told = _told(found, numbers[:MOST])
+    told = _told(found, numbers[:MOST], person)
     said = None if told else "The ledger knows no such UID, Accession Number, number or digest."
     return _page(request, person, told, said=said, are_more=len(numbers) > MOST)
 
@@ -122,8 +126,25 @@ def act(
             said = operator.set_aside([wish.of], wish.reason)
         case _:
             raise Problem(422, "malformed", "say what is to be done, and why where it is set aside")
-    told = _told(operator.found, wish.number)
+    told = _told(operator.found, wish.number, operator.person)
     return _page(request, operator.person, told, said=f"Image #{wish.of}: {said}")
+
+
+class Word(BaseModel):
+    """What a reader's button sends: with the images that are shown, the one whose study is meant."""
+
+    number: list[Number] = Field(max_length=MOST)
+    of: Number
+    said: Said
+
+
+@router.post("/study/say")
+def say(
+    request: Request, person: Annotated[person.Person, Depends(access.say)], found: Found, word: Annotated[Word, Form()]
+) -> Response:
+    """Keep a reader's word on a study."""
+    said = said_by(found, person, access.client_of(request), word.of, word.said)
+    return _page(request, person, _told(found, word.number, person), said=said)
 
 
 @router.post("/study/results")
@@ -137,10 +158,10 @@ def results(request: Request, person: Asker, found: Found, number: Numbers, of: 
     for each in shown:
         if "html" in each:
             each["html"] = Markup(each["html"])  # noqa: S704 - our own fragment, escaped where it is made
-    return _page(request, person, _told(found, number), shown={of: shown})
+    return _page(request, person, _told(found, number, person), shown={of: shown})
 
 
-def _told(of: Services, numbers: Sequence[int]) -> list[Told]:
+def _told(of: Services, numbers: Sequence[int], person: person.Person) -> list[Told]:
     titles = {to.name: to.ae_title for to in of.config.destinations}
     ledger, targets = of.ledger(), wiring.targets(of.config)
     shown = []
@@ -149,7 +170,8 @@ def _told(of: Services, numbers: Sequence[int]) -> list[Told]:
         for study, stories in status.told(ledger, found, of.config.spool.path, titles):
             for place, story in enumerate(stories):
                 target = targets.get((story.instance.profile or "").rpartition(" ")[0])
-                shown.append(Told(story, target, study, is_first=place == 0))
+                opinion = of_study(ledger, stories, person, target) if place == 0 and person.may_say else None
+                shown.append(Told(story, target, study, is_first=place == 0, opinion=opinion))
     return shown
 
 
