@@ -61,6 +61,7 @@ def export(
 
 
 DATA = "Folder with manifest.csv, or with a folder per class; PNG, JPEG or DICOM files."
+WORD = "The data's word for the label; may be repeated. Counts as"
 PART = "Which patients; by default those that training never saw."
 
 
@@ -111,12 +112,31 @@ def evaluate(
     ] = None,
     page: Annotated[Path | None, typer.Option(help="HTML page to write: all figures, with plots.")] = None,
     part: Annotated[Part | None, typer.Option(help=PART)] = None,
+    parts_of: Annotated[
+        Path | None,
+        typer.Option(help="What the profile was trained on, where --data are other copies: --part is of its patients."),
+    ] = None,
+    manifest: Annotated[Path | None, typer.Option(help="CSV file to read instead of the data's manifest.csv.")] = None,
     column: Annotated[str, typer.Option(help="Label column of manifest.csv.")] = "label",
-    positive: Annotated[str | None, typer.Option(help="The data's word for positive; else the recipe's.")] = None,
-    negative: Annotated[str | None, typer.Option(help="The data's word for negative; else the recipe's.")] = None,
+    positive: Annotated[list[str] | None, typer.Option(help=f"{WORD} positive; else the recipe's.")] = None,
+    negative: Annotated[list[str] | None, typer.Option(help=f"{WORD} negative; else the recipe's.")] = None,
     external_column: Annotated[str, typer.Option(help="--column of the second data set.")] = "label",
-    external_positive: Annotated[str | None, typer.Option(help="--positive of the second data set.")] = None,
-    external_negative: Annotated[str | None, typer.Option(help="--negative of the second data set.")] = None,
+    external_positive: Annotated[list[str] | None, typer.Option(help="--positive of the second data set.")] = None,
+    external_negative: Annotated[list[str] | None, typer.Option(help="--negative of the second data set.")] = None,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(help="Manifest column to split by, beside sublabel, age, sex and view; may be repeated."),
+    ] = None,
+    boxes: Annotated[
+        str | None,
+        typer.Option(help="Manifest column of radiologists' boxes, as boxes_1024: does the heat map peak in one?"),
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="Second profile folder, on the same images: differences with intervals.")
+    ] = None,
+    padding: Annotated[
+        int | None, typer.Option(min=0, help="Images whose edges are moved (padded, cut); else as many as --sample.")
+    ] = None,
     change: Annotated[
         Changed,
         typer.Option(
@@ -137,12 +157,18 @@ def evaluate(
     from cxr_node.training.measure.evaluate import Change
     from cxr_node.training.report import evaluation, views
 
-    labels = Labels(column=column, positive=positive, negative=negative)
-    data_sets = [evaluation.DataSet(data=data, part=part, labels=labels, change=Change(change))]
+    words = (tuple(positive or ()), tuple(negative or ()))
+    labels = Labels(
+        manifest=manifest, column=column, positive=words[0], negative=words[1], by=tuple(by or ()), boxes=boxes
+    )
+    data_sets = [evaluation.DataSet(data=data, part=part, labels=labels, change=Change(change), parts_of=parts_of)]
     if external:
-        labels = Labels(column=external_column, positive=external_positive, negative=external_negative)
+        words = (tuple(external_positive or ()), tuple(external_negative or ()))
+        labels = Labels(column=external_column, positive=words[0], negative=words[1])
         data_sets.append(evaluation.DataSet(data=external, labels=labels, change=Change(change)))
-    extras = evaluation.Extras(sample=sample, strangers=outsiders, page=page, keep=keep)
+    extras = evaluation.Extras(
+        sample=sample, padded=padding, against=against, strangers=outsiders, page=page, keep=keep
+    )
     with _wrong_use():
         measured = evaluation.run(profile, data_sets, extras, progress=not as_json)
     if as_json:

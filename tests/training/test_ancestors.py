@@ -72,7 +72,7 @@ def test_three_classes_are_measured_and_judged_as_one_question(trained: Path, ch
     folder = Path(shutil.copytree(trained, tmp_path / "profile"))
     own = folders.measured_on(folder, DataSet(data=children, part="all"))
     assert (own["images"], own["positives"]) == (12, 8)
-    words = Labels(positive="PNEUMONIA", negative="NORMAL")
+    words = Labels(positive=("PNEUMONIA",), negative=("NORMAL",))
     assert folders.measured_on(folder, DataSet(data=children, part="all", labels=words))["rates"] == own["rates"]
     predictor = load_predictor(load(folder), threads=1)
     image = next(item for item in images.read(children, folders.CLASSES) if item.positive)

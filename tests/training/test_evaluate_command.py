@@ -13,6 +13,8 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from cxr_node.cli.node import app
+from cxr_node.training.data import images
+from cxr_node.training.data.profile_folder import deal, recipe_of
 from cxr_node.training.measure import model_card
 from tests.training import folders
 
@@ -153,3 +155,64 @@ def test_predictions_stand_in_the_card(profile_folder: Path) -> None:
     assert "## Predicted for data that nobody here has seen" in written
     assert "| 0.970 (0.950 to 0.985) | not yet | context swap |" in written
     assert "| Brier score | 0.970 (0.950 to 0.985) | 0.970 (0.950 to 0.985) | trial |" in written
+
+
+def test_the_edges_the_boxes_the_strata_and_a_second_profile(
+    profile_folder: Path, data_folder: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(data_folder, tmp_path / "hospital-c"))
+    with (copy / "manifest.csv").open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    for place, row in enumerate(rows):
+        row |= {"ward": ["east", "west"][place % 2], "boxes_10": "[[0, 0, 10, 10]]"}
+    folders.manifest(copy, rows)
+    second = folders.profile(tmp_path / "second")
+    page = tmp_path / "page.html"
+    options = ["--by", "ward", "--boxes", "boxes_10", "--against", second, "--sample", 0, "--padding", 3]
+    told = evaluated(profile_folder, "--data", copy, *options, "--page", page)
+    assert told.exit_code == 0, told.output
+    for word in ("by ward", "radiologists' boxes", "edges elsewhere", "cut by 10.0%, top", "against "):
+        assert word in told.output
+    kept = json.loads((profile_folder / "metrics.json").read_text("utf-8"))["evaluations"]["hospital-c"]
+    assert set(kept["subgroups"]["ward"]) == {"east", "west"}
+    assert (kept["padding"]["images"], kept["boxes"]["images"]) == (3, sum(row["label"] == "PNEUMONIA" for row in rows))
+    assert kept["paired"]["rates"]["auc"]["difference"]["value"] == 0.0  # both are the same weights
+    assert "reencoding" not in kept
+    text = page.read_text("utf-8")
+    assert "Radiologists' boxes" in text and "its edges elsewhere" in text and "Against " in text
+    card = (profile_folder / model_card.NAME).read_text("utf-8")
+    assert "The film's edges moved (3 films in 12 ways)" in card
+
+
+def test_words_of_ones_own_leave_other_rows_out(profile_folder: Path, tmp_path: Path) -> None:
+    rows = folders.children(count=3, images=1)
+    for row in rows:
+        row["label"] = {"bacteria": "Opacity", "virus": "Other", "normal": "Clear"}[row["sublabel"]]
+    folder = folders.manifest(tmp_path / "data", rows)
+    words = ["--positive", "Opacity", "--negative", "Clear"]
+    options = ["--sample", 0, "--no-keep", "--json"]
+    two = json.loads(evaluated(profile_folder, "--data", folder, *words, *options).stdout)
+    assert (two["images"], two["positives"]) == (6, 3)
+    assert two["name"] == "data (label: Opacity against Clear)"
+    three = json.loads(evaluated(profile_folder, "--data", folder, *words, "--negative", "Other", *options).stdout)
+    assert (three["images"], three["positives"]) == (9, 3)
+    listed = tmp_path / "some.csv"
+    listed.write_text("\n".join((folder / "manifest.csv").read_text().splitlines()[:-1]) + "\n")
+    three_words = [*words, "--negative", "Other"]
+    some = json.loads(evaluated(profile_folder, "--data", folder, "--manifest", listed, *three_words, *options).stdout)
+    assert (some["images"], some["name"]) == (8, "some.csv (label: Opacity against Clear or Other)")
+
+
+def test_other_copies_of_the_films_of_one_part(profile_folder: Path, data_folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(data_folder, tmp_path / "larger"))
+    path, told = profile_folder / "metrics.json", ["--part", "calibration", "--sample", 0, "--no-keep", "--json"]
+    options = ["--data", copy, "--parts-of", data_folder]
+    assert "is not what the profile was trained on" in refused(profile_folder, *options)
+    content = json.loads(path.read_text("utf-8"))
+    items = images.read(data_folder, folders.CLASSES)
+    content["training"]["fingerprint"] = images.fingerprint(items)
+    path.write_text(json.dumps(content), "utf-8")
+    measured = json.loads(evaluated(profile_folder, *options, *told).stdout)
+    part = deal(items, recipe_of(profile_folder))["calibration"]
+    assert (measured["images"], measured["name"]) == (len(part), "larger, calibration part")
+    assert 0 < len(part) < len(items)

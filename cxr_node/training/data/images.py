@@ -8,6 +8,8 @@ owner of the folder chose what is in it. What is wrong is said in one sentence, 
 from __future__ import annotations
 
 import csv
+import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -30,6 +32,9 @@ STRICT_COLUMNS = frozenset({"label", "sublabel"})
 PARTS = ("training", "validation", "calibration")
 TAG_COLUMNS = ("sublabel", "age", "sex", "view")
 """Optional columns of manifest.csv by whose values an evaluation is split."""
+Doubles = NDArray[np.float64]
+Box = tuple[float, float, float, float]
+"""Left, top, width and height, as shares of the picture's width and height."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +46,8 @@ class Item:
     `kind` : sublabel where the data has one, else the label
     `group` : images of one group (one child, or exact copies) stay in one part
     `digest` : sha256 of the file
-    `tags` : what the data tell of `TAG_COLUMNS`; never what the network sees
+    `tags` : what the data tell of the columns that were asked for; never what the network sees
+    `boxes` : where a radiologist saw the finding
     """
 
     path: Path
@@ -51,10 +57,33 @@ class Item:
     digest: str
     word: str = ""
     tags: Mapping[str, str] = field(default_factory=dict, hash=False)
+    boxes: tuple[Box, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a manifest is asked for beside files and labels.
+
+    `tags` : columns by whose values an evaluation is split
+    `boxes` : column of radiologists' boxes, [[x, y, width, height], ...] on a grid whose side ends the column's name
+    `strict` : whether a word that is not known is an error; else its rows are left out
+    """
+
+    tags: Sequence[str] = TAG_COLUMNS
+    boxes: str | None = None
+    strict: bool = True
+
+
+AS_USUAL = Asked()
 
 
 def read(
-    folder: Path, classes: Mapping[str, bool], *, label_column: str = "label", manifest: Path | None = None
+    folder: Path,
+    classes: Mapping[str, bool],
+    *,
+    label_column: str = "label",
+    manifest: Path | None = None,
+    asked: Asked = AS_USUAL,
 ) -> list[Item]:
     """List the labelled images of a folder.
 
@@ -72,7 +101,7 @@ def read(
     if label_column not in STRICT_COLUMNS and not listed.is_file():
         raise DataError(f"{folder} has no manifest.csv, so no column {label_column!r}; its folders are the labels")
     rows = _manifest_rows(listed, label_column) if manifest or listed.is_file() else _tree_rows(folder, label_column)
-    strict = label_column in STRICT_COLUMNS
+    strict = asked.strict and label_column in STRICT_COLUMNS
     unknown = sorted({row[label_column] for row in rows} - set(classes)) if strict else []
     if unknown:
         raise DataError(f"{folder} has the label {unknown[0]!r}; known are {', '.join(sorted(classes))}")
@@ -82,7 +111,11 @@ def read(
     for word in classes:
         if not any(row[label_column] == word for row in rows):
             raise DataError(f"{folder} has no image with the label {word!r}; all of {', '.join(classes)} are needed")
-    return _items(folder, rows, classes, label_column)
+    items = _items(folder, rows, classes, label_column, asked)
+    for column in {*asked.tags} - {*TAG_COLUMNS}:
+        if not any(column in item.tags for item in items):
+            raise DataError(f"{listed} tells of no image's {column!r}; it has {', '.join(rows[0])}")
+    return items
 
 
 def split(items: Sequence[Item], *, validation: float, calibration: float, seed: int) -> dict[str, list[Item]]:
@@ -156,6 +189,54 @@ def load_all(items: Sequence[Item], size_px: int, on_image: Callable[[], None] =
     return images
 
 
+def aspects(items: Sequence[Item], known: Mapping[str, float] | None = None, folder: Path = Path()) -> Doubles:
+    """Width over height of each film: float64, shape (images,), not a number where it is lost.
+
+    `known` : file, as named from `folder`, -> width over height; None: every file has its film's shape
+    Raises DataError: a file is not an image.
+    """
+    if known is None:
+        shapes = [_shape(item) for item in items]
+        return np.array([cols / rows for rows, cols in shapes])
+    return np.array([known.get(item.path.relative_to(folder).as_posix(), np.nan) for item in items])
+
+
+def _shape(item: Item) -> tuple[int, ...]:
+    if item.path.suffix.lower() not in SUFFIXES:
+        return load_dicom(item.path).shape
+    try:
+        with Image.open(item.path) as image:
+            return image.size[::-1]
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise DataError(f"{item.path} is not a readable image") from error
+
+
+def shapes_listed(manifest: Path, file: str, columns: str, rows: str) -> dict[str, float]:
+    """Read width over height of squashed files. Raises DataError: the manifest or a number in it cannot be read."""
+    listed = {}
+    for row in _manifest_rows(manifest, file):
+        try:
+            listed[row[file]] = float(row[columns]) / float(row[rows])
+        except (KeyError, ValueError, ZeroDivisionError) as error:
+            raise DataError(f"{manifest} does not tell {columns} and {rows} of {row[file]}") from error
+    return listed
+
+
+def in_shape(picture: NDArray[np.float32], aspect: float) -> NDArray[np.float32]:
+    """Give a squashed square film its shape back; left as it is where that is lost.
+
+    Parameters
+    ----------
+    picture : float32, shape (size_px, size_px), range [0, 1]
+    aspect : width over height
+    """
+    if not np.isfinite(aspect):
+        return picture
+    size = len(picture)
+    cols, rows = (round(size * max(aspect, 1.0)), round(size * max(1.0 / aspect, 1.0)))
+    return np.asarray(Image.fromarray(picture).resize((cols, rows), Image.Resampling.BILINEAR), dtype=np.float32)
+
+
 def _manifest_rows(manifest: Path, label_column: str) -> list[dict[str, str]]:
     try:
         with manifest.open(encoding="utf-8", newline="") as file:
@@ -187,12 +268,12 @@ def is_image(path: Path) -> bool:
 
 
 def _items(
-    folder: Path, rows: Sequence[Mapping[str, str]], classes: Mapping[str, bool], label_column: str
+    folder: Path, rows: Sequence[Mapping[str, str]], classes: Mapping[str, bool], label_column: str, asked: Asked
 ) -> list[Item]:
     for row in rows:
         if not (folder / row["file"]).is_file():
             raise DataError(f"{folder / row['file']} is listed but does not exist")
-    known = [_looked_at(folder / row["file"], row) for row in rows]
+    known = [_looked_at(folder / row["file"], row, asked.tags) for row in rows]
     return [
         Item(
             path=folder / row["file"],
@@ -202,12 +283,29 @@ def _items(
             group=group,
             digest=digest,
             tags=tags,
+            boxes=_boxes(row, asked.boxes) if asked.boxes else (),
         )
         for row, (digest, _, tags), group in zip(rows, known, _groups(rows, known), strict=True)
     ]
 
 
-def _looked_at(path: Path, row: Mapping[str, str]) -> tuple[str, str, dict[str, str]]:
+def _boxes(row: Mapping[str, str], column: str) -> tuple[Box, ...]:
+    side = re.search(r"_(\d+)$", column)
+    if side is None or not int(side[1]):
+        raise DataError(f"the column {column!r} does not end in the side of its grid, as boxes_1024 does")
+    if column not in row:
+        raise DataError(f"the manifest has no column {column!r}; it has {', '.join(row)}")
+    try:
+        told = [tuple(float(number) / int(side[1]) for number in box) for box in json.loads(row[column] or "[]")]
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{row['file']}: {column} is no list of boxes [x, y, width, height]") from error
+    boxes = [(one[0], one[1], one[2], one[3]) for one in told if len(one) == len(("x", "y", "width", "height"))]
+    if len(boxes) < len(told):
+        raise DataError(f"{row['file']}: {column} holds a box that is not [x, y, width, height]")
+    return tuple(boxes)
+
+
+def _looked_at(path: Path, row: Mapping[str, str], tags: Sequence[str]) -> tuple[str, str, dict[str, str]]:
     """Digest of a file, its patient ("": not known) and its tags; the manifest comes before a DICOM header.
 
     The patients of a manifest are numbered anew in each sub-class, so a child is (patient, sublabel).
@@ -221,7 +319,7 @@ def _looked_at(path: Path, row: Mapping[str, str]) -> tuple[str, str, dict[str, 
         told = _header_tags(source)
     if row.get("patient"):
         patient = f"patient {row['patient']} {row.get('sublabel', '')}"
-    return sha256(content).hexdigest(), patient, told | {name: row[name] for name in TAG_COLUMNS if row.get(name)}
+    return sha256(content).hexdigest(), patient, told | {name: row[name] for name in tags if row.get(name)}
 
 
 def _groups(rows: Sequence[Mapping[str, str]], known: Sequence[tuple[str, str, dict[str, str]]]) -> list[str]:

@@ -18,17 +18,31 @@ METRICS = "metrics.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labels:
-    """Where a data set has its labels and how it words them; manifest.csv and the recipe's words by default."""
+    """Where a data set has its labels and how it words them; manifest.csv and the recipe's words by default.
+
+    `positive`, `negative` : its words for either; where it names both, rows with another word are left out
+    `by` : further columns whose values an evaluation is split by
+    `boxes` : column of radiologists' boxes, as `images.Asked`
+    """
 
     manifest: Path | None = None
     column: str = "label"
-    positive: str | None = None
-    negative: str | None = None
+    positive: tuple[str, ...] = ()
+    negative: tuple[str, ...] = ()
+    by: tuple[str, ...] = ()
+    boxes: str | None = None
 
     @property
     def are_those_of_the_recipe(self) -> bool:
         """Whether column and words are the recipe's, wherever the manifest is."""
-        return (self.column, self.positive, self.negative) == ("label", None, None)
+        return (self.column, self.positive, self.negative) == ("label", (), ())
+
+    def words(self, recipe: Recipe) -> dict[str, bool]:
+        """Word in the label column -> whether it counts as positive."""
+        if self.are_those_of_the_recipe:
+            return recipe.words
+        positive, negative = self.positive or (recipe.data.positive,), self.negative or (recipe.data.negative,)
+        return dict.fromkeys(negative, False) | dict.fromkeys(positive, True)
 
 
 RECIPE_LABELS = Labels()
@@ -89,6 +103,38 @@ def deal(items: Sequence[Item], recipe: Recipe) -> dict[str, list[Item]]:
     return images.split(items, validation=shares.validation, calibration=shares.calibration, seed=recipe.seed)
 
 
+def listed(folder: Path, data_folder: Path, labels: Labels = RECIPE_LABELS) -> list[Item]:
+    """List all images of `data_folder`, labelled for a profile. Raises DataError: as `images.read`."""
+    recipe = recipe_of(folder)
+    column = recipe.data.column if labels.are_those_of_the_recipe else labels.column
+    asked = images.Asked(
+        tags=tuple(dict.fromkeys([*images.TAG_COLUMNS, *labels.by])),
+        boxes=labels.boxes,
+        strict=not (labels.positive and labels.negative),
+    )
+    return images.read(data_folder, labels.words(recipe), label_column=column, manifest=labels.manifest, asked=asked)
+
+
+def is_own(folder: Path, items: Sequence[Item]) -> bool:
+    """Whether a profile was trained on these very images."""
+    return images.fingerprint(items) == section(folder, "training").get("fingerprint")
+
+
+def of_patients(folder: Path, trained_on: Path, items: Sequence[Item], part: str) -> list[Item]:
+    """Keep images of the patients of one part of what a profile was trained on: other copies of the same films.
+
+    Raises DataError: the profile was not trained on `trained_on`, or nobody of that part is among the images.
+    """
+    known = listed(folder, trained_on)
+    if not is_own(folder, known):
+        raise DataError(f"{trained_on} is not what the profile was trained on")
+    groups = {item.group for item in deal(known, recipe_of(folder))[part]}
+    kept = [item for item in items if item.group in groups]
+    if not kept:
+        raise DataError(f"no image is of a patient of the {part} part of {trained_on}")
+    return kept
+
+
 def held_out(
     folder: Path, data_folder: Path, part: str | None, *, default: str, labels: Labels = RECIPE_LABELS
 ) -> tuple[list[Item], str]:
@@ -98,13 +144,8 @@ def held_out(
     images, else all of them. Figures on images that training saw would flatter.
     Raises DataError: as `data.read`, or there is no such part.
     """
-    recipe = recipe_of(folder)
-    if labels.are_those_of_the_recipe:
-        items = images.read(data_folder, recipe.words, label_column=recipe.data.column, manifest=labels.manifest)
-    else:
-        words = {labels.positive or recipe.data.positive: True, labels.negative or recipe.data.negative: False}
-        items = images.read(data_folder, words, label_column=labels.column, manifest=labels.manifest)
-    own = images.fingerprint(items) == section(folder, "training").get("fingerprint")
+    recipe, items = recipe_of(folder), listed(folder, data_folder, labels)
+    own = is_own(folder, items)
     chosen = part or (default if own else "all")
     if chosen == "all":
         return items, labels.manifest.name if labels.manifest else data_folder.name

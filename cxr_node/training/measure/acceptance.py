@@ -60,6 +60,10 @@ GOALS = (
         "change of the probability, 95th percentile", 0.05, False,
     ),
     Goal(
+        ("padding", "move"), "Does the answer stay where the film's edges lie elsewhere?",
+        "largest mean move of the logit", 0.15, False,
+    ),
+    Goal(
         ("outsiders", "all", "refused"), "Does it refuse what it was not made for?", "share refused or UNCERTAIN", 0.95,
     ),
     Goal(
@@ -69,6 +73,10 @@ GOALS = (
     Goal(
         ("heatmaps", "rates", "opacity_found"), "Does it look at the opacity?",
         "heat maps with their peak in an opacity drawn into a normal lung", 0.80,
+    ),
+    Goal(
+        ("boxes", "rates", "peak_in_box_of_called"), "Does it look where a radiologist saw it?",
+        "positives called with the peak of their heat map in a radiologist's box", 0.70,
     ),
 )  # fmt: skip
 

@@ -23,7 +23,7 @@ from cxr_node.model.decision import decide
 from cxr_node.model.profile import Profile
 from cxr_node.training.data import images
 from cxr_node.training.data.images import Item
-from cxr_node.training.data.profile_folder import RECIPE_LABELS, Labels, section, update_metrics
+from cxr_node.training.data.profile_folder import Labels, section, update_metrics
 from cxr_node.training.data.recipe import Recipe
 from cxr_node.training.measure import inference, metrics, model_card
 from cxr_node.training.measure.bootstrap import Floats
@@ -75,8 +75,14 @@ def evaluate(
     return study(Scorer(profile), items, prepared(recipe, items, change), on_image).figures
 
 
-def study(scorer: Scorer, items: Sequence[Item], inputs: torch.Tensor, on_image: Callable[[], None]) -> Study:
-    """Score prepared images, decide and measure."""
+def study(
+    scorer: Scorer,
+    items: Sequence[Item],
+    inputs: torch.Tensor,
+    on_image: Callable[[], None],
+    by: Sequence[str] = (),
+) -> Study:
+    """Score prepared images, decide and measure; split by the usual columns and those of `by`."""
     scored = scorer.score(inputs, on_image)
     decisions = decisions_of(scorer.profile, scored)
     outcomes = Outcomes(
@@ -98,7 +104,7 @@ def study(scorer: Scorer, items: Sequence[Item], inputs: torch.Tensor, on_image:
         ),
         "distance_quantiles": [round(float(q), 3) for q in np.quantile(scored.distance, [0.05, 0.5, 0.95])],
         "beyond_max_distance": round(float(beyond.mean()), 4),
-        "subgroups": metrics.subgroups(outcomes, [item.tags for item in items]),
+        "subgroups": metrics.subgroups(outcomes, [item.tags for item in items], by),
     }
     return Study(items=items, outcomes=outcomes, decisions=decisions, figures=figures)
 
@@ -141,9 +147,9 @@ def prepared(
 
 def named(name: str, recipe: Recipe, labels: Labels, change: Change) -> str:
     """Name an evaluation by its data, the words for its classes and what was done to the images."""
-    if labels != RECIPE_LABELS:
-        words = (labels.positive or recipe.data.positive, labels.negative or recipe.data.negative)
-        name += f" ({labels.column}: {' against '.join(words)})"
+    if not labels.are_those_of_the_recipe:
+        words = (labels.positive or (recipe.data.positive,), labels.negative or (recipe.data.negative,))
+        name += f" ({labels.column}: {' against '.join(' or '.join(side) for side in words)})"
     return name + ("" if change is Change.NONE else f", {change}")
 
 

@@ -32,6 +32,7 @@ RATE_NAMES = {
     "answered": "answered (not UNCERTAIN)",
     "answered_of_positives": "answered, of positives",
     "answered_of_negatives": "answered, of negatives",
+    "rightly_answered": "rightly answered, of all images",
     "accuracy_of_answered": "accuracy of the answers",
     "balanced_accuracy_of_answered": "balanced accuracy of the answers",
     "sensitivity_of_answered": "sensitivity of the answers",
@@ -97,6 +98,7 @@ SHARES: Mapping[str, Callable[[Outcomes], tuple[Bools, Bools]]] = {
     "answered": lambda o: (o.answered, np.ones_like(o.answered)),
     "answered_of_positives": lambda o: (o.answered, o.positive),
     "answered_of_negatives": lambda o: (o.answered, ~o.positive),
+    "rightly_answered": lambda o: (o.right, np.ones_like(o.positive)),
     "accuracy_of_answered": lambda o: (o.right, o.answered),
     "sensitivity_of_answered": lambda o: (o.right, o.positive & o.answered),
     "specificity_of_answered": lambda o: (o.right, ~o.positive & o.answered),
@@ -135,7 +137,7 @@ def interval(rate: Mapping[str, float], *, signed: bool = False) -> str:
 def rates(outcomes: Outcomes, names: Sequence[str] = (*FIGURES, *SHARES, *LOSSES)) -> dict[str, dict[str, float]]:
     """Measure; left out is what the data do not define, as specificity without negatives."""
     weight = bootstrap.weights(outcomes.groups)
-    measured = {name: _measured(name, outcomes, weight) for name in names}
+    measured = {name: measured_rate(name, outcomes, weight) for name in names}
     return {name: rate.as_json() for name, rate in measured.items() if rate.is_known()}
 
 
@@ -147,13 +149,21 @@ def verdicts(outcomes: Outcomes, target: Target) -> dict[str, dict[str, int]]:
     return {truth: dict(sorted(Counter(said[rows].tolist()).items())) for truth, rows in truths.items()}
 
 
-def subgroups(outcomes: Outcomes, tags: Sequence[Mapping[str, str]]) -> dict[str, dict[str, Any]]:
+PARTS_OF_A_CLASS = frozenset({"label", "sublabel"})
+"""Columns whose values divide a class; of any other, a value of one class alone (a hospital) has no AUC."""
+
+
+def subgroups(
+    outcomes: Outcomes, tags: Sequence[Mapping[str, str]], by: Sequence[str] = ()
+) -> dict[str, dict[str, Any]]:
     """Measure the images of each value of each column that distinguishes images: column -> value -> figures.
 
     A sublabel that is a part of one class (bacteria) is set against all images of the other, or it had no AUC.
+
+    `by` : columns beside the usual ones
     """
     found: dict[str, dict[str, Any]] = {}
-    for column in TAG_COLUMNS:
+    for column in dict.fromkeys([*TAG_COLUMNS, *by]):
         words = np.array([_word(column, tag.get(column, "")) for tag in tags])
         values = [word for word, _ in Counter(words[words != ""].tolist()).most_common(MOST_VALUES)]
         if len(values) > 1:
@@ -167,7 +177,7 @@ def _subgroup(outcomes: Outcomes, rows: Bools, column: str) -> dict[str, Any]:
     measured = rates(own, tuple(SUBGROUP_NAMES))
     one_class = own.positive.all() or not own.positive.any()
     whole_class = one_class and len(own.positive) == (outcomes.positive == own.positive[0]).sum()
-    if column == "sublabel" and one_class and not whole_class:
+    if column in PARTS_OF_A_CLASS and one_class and not whole_class:
         against = outcomes.taken(rows | (outcomes.positive != own.positive[0]))
         measured = rates(against, ("auc",)) | measured
     return {"images": len(own.positive), "positives": int(own.positive.sum()), "rates": measured}
@@ -197,15 +207,24 @@ def _place(value: str) -> tuple[float, str]:
     return (float(first) if first.isdigit() else 0.0), value
 
 
-def _measured(name: str, outcomes: Outcomes, weight: Floats) -> Interval:
+def rows(name: str, outcomes: Outcomes, weight: Floats) -> Floats:
+    """One figure of the data set and of each re-draw, as `bootstrap.weights` drew them."""
     if name in SHARES:
-        hit, among = SHARES[name](outcomes)
-        return bootstrap.bracket(bootstrap.ratios(hit, among, weight), _count(outcomes.groups[among]))
-    if name in LOSSES:
-        return bootstrap.bracket(LOSSES[name](outcomes, weight))
-    among = outcomes.answered if name.endswith("of_answered") else np.ones_like(outcomes.answered)
-    classes = (outcomes.groups[among & outcomes.positive], outcomes.groups[among & ~outcomes.positive])
-    return bootstrap.bracket(FIGURES[name](outcomes, weight), min(map(_count, classes)))
+        return bootstrap.ratios(*SHARES[name](outcomes), weight)
+    return (LOSSES if name in LOSSES else FIGURES)[name](outcomes, weight)
+
+
+def measured_rate(name: str, outcomes: Outcomes, weight: Floats) -> Interval:
+    """One figure with its interval."""
+    if name in SHARES:
+        witnesses = _count(outcomes.groups[SHARES[name](outcomes)[1]])
+    elif name in LOSSES:
+        return bootstrap.bracket(rows(name, outcomes, weight))
+    else:
+        among = outcomes.answered if name.endswith("of_answered") else np.ones_like(outcomes.answered)
+        classes = (outcomes.groups[among & outcomes.positive], outcomes.groups[among & ~outcomes.positive])
+        witnesses = min(map(_count, classes))
+    return bootstrap.bracket(rows(name, outcomes, weight), witnesses)
 
 
 def _count(groups: NDArray[np.str_]) -> int:

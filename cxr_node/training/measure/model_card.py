@@ -184,6 +184,12 @@ def _under_stress(one: Section) -> Iterator[str]:
             f"by {_figure(again['move'])} at the 95th percentile, by {again['largest']:.3f} at most; "
             f"{again['changes']} of {again['answers']} verdicts change, {again['flips']} to the opposite."
         )
+    if edges := one.get("padding"):
+        yield (
+            f"The film's edges moved ({edges['images']} films in {len(edges['variants'])} ways): the mean logit moves "
+            f"by {_figure(edges['move'])} at most; {edges['changes']} of {edges['answers']} verdicts change, "
+            f"{edges['flips']} to the opposite."
+        )
     if outsiders := one.get("outsiders"):
         kinds = "; ".join(f"{kind}: {_figure(figures['refused'])}" for kind, figures in outsiders["kinds"].items())
         yield f"Refused or UNCERTAIN of what it was not made for: {_figure(outsiders['all']['refused'])} ({kinds})."
@@ -191,6 +197,9 @@ def _under_stress(one: Section) -> Iterator[str]:
     told = [f"{said} {_figure(rates[name])}" for name, said in HEATMAP_RATES.items() if name in rates]
     if told:
         yield "Heat maps: " + "; ".join(told) + "."
+    boxes = one.get("boxes", {})
+    if found := boxes.get("rates", {}).get("peak_in_box_of_called"):
+        yield f"Peak of the heat map in a radiologist's box, of {boxes['called']} positives called: {_figure(found)}."
 
 
 def _figure(rate: Mapping[str, float] | None) -> str:

@@ -26,11 +26,12 @@ from cxr_node.errors import DataError
 from cxr_node.model.predictor import ProfilePredictor
 from cxr_node.model.torch_runtime import TorchRuntime
 from cxr_node.training.data import images
+from cxr_node.training.measure import padding, paired
 from cxr_node.training.measure.acceptance import GOALS, MARKS
 from cxr_node.training.measure.evaluate import Scorer, Study
 from cxr_node.training.measure.metrics import RATE_NAMES, SUBGROUP_NAMES, interval
 from cxr_node.training.report import plots
-from cxr_node.training.saliency import heatmap_tests
+from cxr_node.training.saliency import boxes, heatmap_tests
 
 MOST_ERRORS = 8
 """Of one data set; the worst come first."""
@@ -85,7 +86,9 @@ def write_page(path: Path, scorer: Scorer, studies: Mapping[str, Study], measure
         histograms={name: plots.certainty(one, scorer.profile.operating_point) for name, one in outcomes.items()},
         moves=plots.moves(measured["reencoding"], _bar("reencoding")) if "reencoding" in measured else None,
         heatmap_names=heatmap_tests.NAMES,
+        right_names=paired.RIGHT_NAMES,
         deletion=plots.deletion(deleted) if deleted else None,
+        box_names=boxes.NAMES,
         mistakes={name: list(_mistakes(scorer, study)) for name, study in studies.items()},
     )
     try:
@@ -137,6 +140,10 @@ def tables(measured: Mapping[str, Any]) -> Group:
     parts += [table for one in (measured, external) if one for table in _subgroups(one)]
     if "reencoding" in measured:
         parts.append(_reencoding(measured["reencoding"]))
+    if "padding" in measured:
+        parts.append(_padding(measured["padding"]))
+    parts += [_boxes(one) for one in (measured, external) if one and "boxes" in one]
+    parts += [table for one in (measured, external) if one and "paired" in one for table in _paired(one)]
     if "outsiders" in measured:
         parts.append(_outsiders(measured["outsiders"]))
     if "heatmaps" in measured:
@@ -212,6 +219,41 @@ def _reencoding(measured: Mapping[str, Any]) -> Table:
         counts = (f"{one[count]} of {one['answers']}" for count in ("changes", "flips"))
         table.add_row(name, interval(one["move"]), f"{one['largest']:.3f}", *counts)
     return table
+
+
+def _padding(measured: Mapping[str, Any]) -> Table:
+    title = f"the same {measured['images']} films with their edges elsewhere: mean move of the logit"
+    table = Table("film", title=title, title_justify="left")
+    for heading in ("all", "positives", "negatives", "other verdict", "opposite verdict"):
+        table.add_column(heading, justify="right")
+    for name, one in measured["variants"].items():
+        means = (interval(one[part], signed=True) if part in one else "-" for part in padding.PARTS)
+        table.add_row(name, *means, *(f"{one[count]} of {one['answers']}" for count in ("changes", "flips")))
+    return table
+
+
+def _boxes(measured: Mapping[str, Any]) -> Table:
+    found = measured["boxes"]
+    title = f"radiologists' boxes: {found['images']} films of {measured['name']}, {found['called']} called positive"
+    table = Table("heat map", "value (95 % interval)", title=title, title_justify="left")
+    for name, rate in found["rates"].items():
+        table.add_row(boxes.NAMES[name], interval(rate))
+    return table
+
+
+def _paired(measured: Mapping[str, Any]) -> Iterator[Table]:
+    found = measured["paired"]
+    title = f"against {found['profile']}, {found['images']} images of {found['patients']} patients: {measured['name']}"
+    table = Table("figure", "this profile", found["profile"], "difference", title=title, title_justify="left")
+    for name, one in found["rates"].items():
+        cells = (interval(one["first"]), interval(one["second"]), interval(one["difference"], signed=True))
+        table.add_row(RATE_NAMES[name], *cells)
+    yield table
+    table = Table("right", "this one alone", f"{found['profile']} alone", "p, patients", title_justify="left")
+    for name, said in paired.RIGHT_NAMES.items():
+        one = found["right"][name]
+        table.add_row(said, str(one["only_first"]), str(one["only_second"]), f"{one['p']:.3g}")
+    yield table
 
 
 def _outsiders(measured: Mapping[str, Any]) -> Table:

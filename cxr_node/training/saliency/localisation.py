@@ -121,7 +121,7 @@ def on_opacities(
         np.array([explanation.probability for explanation in some]) for some in (negatives.explanations, explanations)
     )
     away = np.array(
-        [_away_cells(probe, one, explanation) for one, explanation in zip(changed, explanations, strict=True)]
+        [away_cells(probe, one.place, explanation) for one, explanation in zip(changed, explanations, strict=True)]
     )
     found, nearly = away <= 0.0, away <= 0.5
     raised = (before < report_at) & (after >= report_at)
@@ -155,14 +155,14 @@ def _each(cases: Sequence[Case], change: Callable[[Case], Pasted], on_image: Cal
     return changed
 
 
-def _away_cells(probe: Probe, one: Pasted, explanation: Explanation) -> float:
-    """How far the peak lies from the opacity, in cells of the map; 0 within it, infinite where there is no map."""
-    weight = probe.shown(explanation, one.pixels.shape)
-    if not weight.any() or not one.place.any():
+def away_cells(probe: Probe, place: Bools, explanation: Explanation) -> float:
+    """How far the peak lies from a place, in cells of the map; 0 within it, infinite where there is no map."""
+    weight = probe.shown(explanation, place.shape)
+    if not weight.any() or not place.any():
         return float("inf")
-    seen = 1.0 - 2.0 * probe.profile.input.border
-    cell = [seen * side / cells for side, cells in zip(one.pixels.shape, explanation.active.shape, strict=True)]
-    away = ndimage.distance_transform_edt(~one.place, sampling=[1.0 / size for size in cell])
+    sides = zip(place.shape, explanation.active.shape, probe.borders(place.shape), strict=True)
+    cell = [(1.0 - 2.0 * border) * side / cells for side, cells, border in sides]
+    away = ndimage.distance_transform_edt(~place, sampling=[1.0 / size for size in cell])
     return float(away[_peak(weight)])
 
 

@@ -93,13 +93,15 @@ class Probe:
 
     def shown(self, explanation: Explanation, shape: tuple[int, ...]) -> Floats:
         """Spread a map over a picture as the node shows it: `shape`, range [0, 1], zeros where nothing stands out."""
-        return heatmap.on_source_grid(explanation.active, (shape[0], shape[1]), self.profile.input.border)
+        return heatmap.on_source_grid(explanation.active, (shape[0], shape[1]), self.borders(shape))
 
     def even(self, shape: tuple[int, ...]) -> Floats:
         """Spread a map that is the same everywhere: 1 where the network sees, 0 on the border that is cut."""
-        return heatmap.on_source_grid(
-            np.ones((2, 2), dtype=np.float32), (shape[0], shape[1]), self.profile.input.border
-        )
+        return heatmap.on_source_grid(np.ones((2, 2), dtype=np.float32), (shape[0], shape[1]), self.borders(shape))
+
+    def borders(self, shape: tuple[int, ...]) -> tuple[float, float]:
+        """As `preprocess.borders`, of the profile's input."""
+        return preprocess.borders(shape, self.profile.input)
 
     @torch.no_grad()
     def _judged(self, inputs: torch.Tensor) -> list[float]:
