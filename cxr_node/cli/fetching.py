@@ -30,8 +30,6 @@ def door(context: DeliveryContext, inspect: Inspect | None = None) -> Keep:
 
     def keep(fetched: Fetched, source: DicomDestination, priority: Priority) -> None:
         request = StoreRequest(
-            message_id=0,
-            context_id=0,
             sop_class_uid=fetched.ref.sop_class_uid,
             sop_instance_uid=fetched.ref.sop_instance_uid,
             transfer_syntax_uid="",

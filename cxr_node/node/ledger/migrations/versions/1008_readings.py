@@ -13,7 +13,7 @@ from cxr_node.node.ledger.reading_tables import readings
 from cxr_node.node.ledger.tables import instances
 
 revision = "1008"
-down_revision = "1006"
+down_revision = "1007"
 
 
 def upgrade() -> None:
