@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from numpy.typing import NDArray
 
 from cxr_node.config.schema import Config
 from cxr_node.dicom.read import header
@@ -88,9 +89,9 @@ def _element(number: int, value: bytes) -> bytes:
     return b"\x02\x00" + number.to_bytes(2, "little") + b"UI" + len(even).to_bytes(2, "little") + even
 
 
-def radiograph(number: int = 1, **attributes: Any) -> tuple[str, bytes]:
+def radiograph(number: int = 1, stored: NDArray[Any] | None = None, **attributes: Any) -> tuple[str, bytes]:
     """SOP Instance UID and file of a radiograph."""
-    made = builders.radiograph(number, **attributes)
+    made = builders.radiograph(number, stored, **attributes)
     return str(made.SOPInstanceUID), builders.part10(made)
 
 
