@@ -21,7 +21,7 @@ from cxr_node.node.network import statuses
 from cxr_node.node.network.association import Entity
 from cxr_node.node.network.file_meta import IMPLEMENTATION_CLASS_UID
 from cxr_node.node.priors import query, retrieve
-from cxr_node.node.receive import server, storage_scp
+from cxr_node.node.receive import receiver, reception, server, storage_scp
 from cxr_node.node.receive.acse import Rejection
 from cxr_node.result_kinds import DICOM_KINDS
 
@@ -88,8 +88,9 @@ def test_every_kind_of_result_is_described(written: str) -> None:
 
 
 def test_every_status_that_the_receiver_can_answer_is_listed(written: str) -> None:
-    """A status is what `statuses` names by a constant and `storage_scp` puts into a response or a refusal."""
-    tree = ast.parse(Path(storage_scp.__file__).read_text())
+    """A status is what `statuses` names by a constant and the receiver's room puts into a response or a refusal."""
+    sources = (Path(module.__file__).read_text() for module in (storage_scp, reception, receiver))
+    tree = ast.parse("\n".join(source.replace("from __future__ import annotations", "") for source in sources))
     names = {
         name for name, value in vars(statuses).items() if name.isupper() and isinstance(value, int) and name[0] != "_"
     }

@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from cxr_node import __version__, domain, pipeline, resources, study_pipeline
 from cxr_node.config import loader
 from cxr_node.config.destinations import STANDARD_KINDS
+from cxr_node.config.page import Stow, StowSender
 from cxr_node.config.schema import Config
 from cxr_node.dicom import from_picture, part10
 from cxr_node.dicom.pixels import codecs
@@ -39,7 +40,7 @@ from cxr_node.model.profile import Profile
 from cxr_node.node.commitment import scu
 from cxr_node.node.deliver import dicomweb, dicomweb_answers, http_exchange, seen_again, storage_scu, transcode
 from cxr_node.node.ledger import commitments, ripening
-from cxr_node.node.network import association, file_meta, statuses, tls
+from cxr_node.node.network import association, failure_reasons, file_meta, statuses, tls
 from cxr_node.node.network.statuses import Action
 from cxr_node.node.priors import query, retrieve
 from cxr_node.node.receive import listener, server, storage_scp
@@ -109,6 +110,19 @@ ANSWERS = {
     ),
 }
 """Meaning, cause here, and what a sender should do, of every status that the Storage SCP answers."""
+WEB_ANSWERS = {
+    failure_reasons.CLASS_NOT_SUPPORTED: (
+        "Referenced SOP Class not supported",
+        "The SOP class is none of those in 4.2.1.3.",
+        "Send it elsewhere.",
+    ),
+    failure_reasons.SYNTAX_NOT_SUPPORTED: (
+        "Referenced Transfer Syntax not supported",
+        "The transfer syntax is none of those in 4.2.1.3.",
+        "Transcode it, for example to Explicit VR Little Endian.",
+    ),
+}
+"""Likewise, of the Failure Reasons that only STOW-RS has."""
 REPORT_ANSWERS = {
     statuses.SUCCESS: ("Success", "The report is in the ledger; also if it came before."),
     scu.NO_SUCH_EVENT_TYPE: ("No such event type", "The Event Type ID is neither 1 nor 2."),
@@ -230,6 +244,11 @@ def _facts() -> dict[str, Any]:
             "longest_s": seen_again.LONGEST_S,
             "asks": commitments.MAX_ASKS,
         },
+        "stow": {
+            "defaults": Stow(senders=(StowSender(name="SENDER", certificate=("any",)),)),
+            "reasons": _reasons(),
+            "meta_kib": file_meta.MAX_BYTES // 1024,
+        },
         "study": config.study,
         "urgent_quiet_s": ripening.URGENT_QUIET_S,
         "priors": {
@@ -248,6 +267,12 @@ def _facts() -> dict[str, Any]:
             "ciphers": tls.CIPHERS,
         },
     }
+
+
+def _reasons() -> dict[int, tuple[str, str, str]]:
+    """What a STOW-RS response says of an instance that was not stored."""
+    failures = {status: words for status, words in ANSWERS.items() if failure_reasons.reason(status) == status}
+    return {status: words for status, words in failures.items() if status != statuses.SUCCESS} | WEB_ANSWERS
 
 
 def _profile(config: Config) -> Profile:

@@ -157,19 +157,23 @@ def _file(uid: str) -> bytes:
     return stowing.part10(draft.encoded(), uid)
 
 
-def send(port: int, body: Body) -> tuple[int | None, bytes]:
-    """Status and body of the answer; None where the server closed the connection without one."""
+def request(port: int, body: Body) -> bytes:
+    """The whole of it, as it goes over the wire."""
     length = len(body.content) if body.length is None else body.length
     framing = "Transfer-Encoding: chunked" if body.chunks else f"Content-Length: {length}"
     lines = ("POST /dicom-web/studies HTTP/1.1", f"Host: 127.0.0.1:{port}", "Connection: close", framing)
     shown = (f"Authorization: Bearer {stowing.KEY}", f"Content-Type: {body.content_type}")
-    head = "\r\n".join((*lines, *shown, "", "")).encode("latin-1")
+    return "\r\n".join((*lines, *shown, "", "")).encode("latin-1") + body.sent
+
+
+def send(port: int, body: Body) -> tuple[int | None, bytes]:
+    """Status and body of the answer; None where the server closed the connection without one."""
     said = b""
     with socket.create_connection(("127.0.0.1", port), PATIENCE_S) as peer:
         with suppress(OSError):
-            peer.sendall(head + body.sent)
-            if body.chunks or length > len(body.content):  # else the server, which waits for more, has to be waited for
-                peer.shutdown(socket.SHUT_WR)
+            peer.sendall(request(port, body))
+            if body.chunks or (body.length or 0) > len(body.content):
+                peer.shutdown(socket.SHUT_WR)  # else the server, which waits for more, has to be waited for
         with suppress(OSError):
             while some := peer.recv(65536):
                 said += some

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 import random
+import socket
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +20,8 @@ import httpx
 import pytest
 
 from cxr_node.node.ledger.queries import InstanceRow
-from cxr_node.web.stow import answer
+from cxr_node.node.network import failure_reasons
+from tests import builders
 from tests.chaos import bodies, judge
 from tests.chaos.conftest import Report
 from tests.chaos.corpus import SYNTAXES
@@ -25,10 +29,13 @@ from tests.chaos.mutations import MUTATIONS, Mutant, Mutation, mutant, mutate
 from tests.chaos.roles import Peak, Role
 from tests.chaos.test_corpus import Sender
 from tests.patience import PATIENCE_S, wait_until
+from tests.processes import free_port
 from tests.web import stowing
 
 DRAWS = 5
 """Of each mutation, in every run."""
+KILLS = 3
+SMALL = builders.chest(160, 136)
 
 
 @dataclass
@@ -75,7 +82,7 @@ def _opened(stack: ExitStack, folder: Path) -> Doors:
 
 def same(status: int | None, reason: int) -> bool:
     """Whether both doors said the same; where C-STORE has a status that is no Failure Reason, its translation."""
-    return reason == answer.reason(status) if status is not None else reason != 0x0000
+    return reason == failure_reasons.reason(status) if status is not None else reason != 0x0000
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda each: each.__name__)
@@ -170,3 +177,70 @@ def _unparsable(role: Role, row: InstanceRow) -> tuple[str, str] | None:
 def test_the_same_seed_makes_the_same_requests() -> None:
     made = [[bodies.malformed(seed, number) for number in range(40)] for seed in (7, 7, 8)]
     assert made[0] == made[1] != made[2]
+
+
+def test_a_kill_in_the_middle_of_an_object(tmp_path: Path, seed: int) -> None:
+    """No answer, nothing in the ledger; what was begun is swept by the next process, and the sender sends again."""
+    body = bodies.malformed(seed, 0)
+    with ExitStack() as stack:
+        doors = _opened(stack, tmp_path)
+        with socket.create_connection(("127.0.0.1", doors.web.port), PATIENCE_S) as peer:
+            peer.sendall(bodies.request(doors.web.port, body)[:-100])
+            wait_until(lambda: len(doors.web.parts()) == 1, "an object has begun")
+            doors.web.kill()
+            with suppress(ConnectionResetError):
+                assert peer.recv(1) == b""
+        assert len(doors.web.parts()) == 1 and doors.receive.rows() == []
+        doors.web.log.unlink()
+        with Role(tmp_path, "web", web={"port": 0, "stow": stowing.section(tmp_path)}) as again:
+            assert again.parts() == [] and "swept unfinished files=1" in again.said()
+            assert bodies.send(again.port, body)[0] == 200
+        assert [row.sop_instance_uid for row in doors.receive.rows()] == list(body.uids)
+
+
+def test_kills_lose_and_double_nothing(tmp_path: Path, report: Report, chance: random.Random) -> None:
+    """A sender repeats what was not answered; the process dies again and again, at whatever line."""
+    made = dict(stowing.radiograph(number, SMALL) for number in range(1, 31))
+    web = Role(tmp_path, "web", web={"port": free_port(), "stow": stowing.section(tmp_path)})
+    kills, unanswered, dead = 0, 0, threading.Event()
+
+    def keep_killing() -> None:
+        nonlocal kills
+        try:
+            for _ in range(KILLS):
+                time.sleep(chance.uniform(0.0, 1.0))
+                web.kill()
+                web.log.unlink()
+                web.start()
+                kills += 1
+                web.wait_ready()
+        finally:
+            dead.set()
+
+    with Role(tmp_path, "receive") as receive, web:
+        address, missing = f"http://127.0.0.1:{web.port}", set(made)
+        killer = threading.Thread(target=keep_killing)
+        killer.start()
+        try:
+            while missing or not dead.is_set():  # what was acknowledged may come again, and is one all the same
+                uid = chance.choice(sorted(missing or made))
+                if _acknowledged(address, uid, made[uid]):
+                    missing.discard(uid)
+                else:
+                    unanswered += 1
+        finally:
+            killer.join()
+        wait_until(lambda: web.parts() == [], "no part is left")
+        rows = receive.rows()
+    report(f"objects={len(made)} kills={kills} unanswered={unanswered} rows={len(rows)}")
+    assert sorted(row.sop_instance_uid for row in rows) == sorted(made)
+    assert kills == KILLS
+
+
+def _acknowledged(address: str, uid: str, file: bytes) -> bool:
+    try:
+        said = stowing.post(address, stowing.body(file))
+    except httpx.TransportError:
+        time.sleep(0.05)  # it is being started again
+        return False
+    return said.status_code == 200 and stowing.uids(said, stowing.REFERENCED) == [uid]

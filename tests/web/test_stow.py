@@ -22,6 +22,7 @@ from cxr_node.dicom.read import header
 from cxr_node.domain import InstanceRef
 from cxr_node.errors import ConfigError
 from cxr_node.node.audit import recorder
+from cxr_node.node.ledger import queries
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.process.notify import Role, Wakeup
 from cxr_node.node.receive.recovery import rebuild
@@ -29,11 +30,13 @@ from cxr_node.node.spool.opening import open_spool
 from cxr_node.node.spool.spool import Area
 from cxr_node.web import guard, server
 from cxr_node.web.stow import door
-from tests import builders
-from tests.node import receivers, wire
+from tests import builders, postgres
+from tests.node import receivers, wire, workplace
 from tests.node.certificates import Authority
+from tests.node.test_wake import waiting
 from tests.patience import PATIENCE_S, wait_until
 from tests.processes import configured
+from tests.web import site as site_room
 from tests.web import stowing
 from tests.web.site import Site
 from tests.web.stowing import FAILED, KEY, OTHERS, REFERENCED, SENDER, body, post, radiograph, reasons, rows, uids
@@ -86,6 +89,20 @@ def test_the_same_object_by_both_doors_is_one(tmp_path: Path) -> None:
         assert [row.sop_instance_uid for row in rows(site)] == [uid, uid], "other bytes are another version"
 
 
+@pytest.mark.skipif(postgres.programs() is None, reason=postgres.HINT)
+def test_in_a_cluster_the_row_is_everybodys_and_the_others_are_woken(tmp_path: Path) -> None:
+    section = postgres.section(tmp_path)
+    there = workplace.config(tmp_path / "there", ledger=section)
+    with (
+        stowing.opened(tmp_path / "here", ledger=section) as site,
+        waiting(there, Role.WORK) as work,
+        closing(Ledger.of_node(there)) as ledger,
+    ):
+        assert post(site, body(radiograph()[1])).status_code == 200
+        assert work.wait(PATIENCE_S)
+        assert [row.calling_ae_title for row in queries.recent(ledger, 9)] == [SENDER]
+
+
 def test_a_program_in_the_preamble_is_not_kept(site: Site) -> None:
     _, file = radiograph()
     assert post(site, body(b"\x7fELF" + bytes(124) + file[128:])).status_code == 200
@@ -102,7 +119,7 @@ def test_the_ledger_is_rebuilt_with_what_came_by_http(tmp_path: Path) -> None:
     fresh = Ledger.open(tmp_path / "other")
     found = rebuild(fresh, spool, header.identify)
     assert (found.objects, found.received) == (1, 1)
-    (row,) = stowing.queries.recent(fresh, 9)
+    (row,) = queries.recent(fresh, 9)
     fresh.close()
     assert (row.sop_instance_uid, row.content_sha256, row.received_at) == (
         uid,
@@ -436,7 +453,7 @@ def test_a_stop_in_the_middle_of_an_object(tmp_path: Path, monkeypatch: pytest.M
         folder, config = site.spool, site.config
     assert folder.exists() and stowing.parts(config) == []
     ledger = Ledger.open(folder)
-    assert stowing.queries.recent(ledger, 9) == []
+    assert queries.recent(ledger, 9) == []
     ledger.close()
 
 
@@ -484,7 +501,7 @@ def test_a_key_that_cannot_be_used(tmp_path: Path, content: str, mode: int, sent
 
 
 def test_without_the_section_there_is_no_door(tmp_path: Path) -> None:
-    with stowing.site.opened(tmp_path, users=False) as site:
+    with site_room.opened(tmp_path, users=False) as site:
         answer = post(site, body(radiograph()[1])[:60_000])
         assert answer.status_code == 404 and answer.headers["content-type"] == "application/problem+json"
 

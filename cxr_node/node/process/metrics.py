@@ -43,8 +43,10 @@ class _Counters:
     def __init__(self, known: Collection[str]) -> None:
         self.senders = set(known)
         self.room = MAX_SENDERS
-        self.received = _counter("instances_received", "C-STOREs answered with Success.", "sender")
-        self.refused = _counter("associations_refused", "Associations, connections and C-STOREs refused.", "cause")
+        self.received = _counter("instances_received", "Instances acknowledged, by C-STORE or by STOW-RS.", "sender")
+        self.refused = _counter(
+            "associations_refused", "Associations, connections, requests and instances refused.", "cause"
+        )
         self.stage = _histogram("stage_seconds", "Time of one image in a stage of the analysis.", _STAGE_S, "stage")
         words = "Attempts to deliver one result object, by what came of them."
         self.attempts = _counter("delivery_attempts", words, "destination", "outcome")

@@ -8,15 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cxr_node.node.network.statuses import CANNOT_UNDERSTAND, INVALID_INSTANCE, OUT_OF_RESOURCES, SUCCESS
+from cxr_node.node.network.failure_reasons import reason
+from cxr_node.node.network.statuses import OUT_OF_RESOURCES, SUCCESS
 from cxr_node.node.receive.reception import is_uid
 from cxr_node.web.stow.parts import Taken
 
 MEDIA_TYPE = "application/dicom+json"
-CLASS_NOT_SUPPORTED, SYNTAX_NOT_SUPPORTED = 0x0122, 0xC122
-"""Reasons that a C-STORE never has: there, no presentation context is accepted."""
-_REASONS = {INVALID_INSTANCE: CANNOT_UNDERSTAND}
-"""Statuses that are no reasons of PS3.18 Table I.2-2."""
 _RETRIEVE_URL: dict[str, Any] = {"00081190": {"vr": "UR"}}
 """Empty: the node serves no WADO-RS."""
 
@@ -36,11 +33,6 @@ def status(taken: Sequence[Taken]) -> int:
 def is_for_now(taken: Sequence[Taken]) -> bool:
     """Whether some of it may be taken later."""
     return any(each.status == OUT_OF_RESOURCES and not each.is_too_large for each in taken)
-
-
-def reason(status: int) -> int:
-    """The Failure Reason for what a C-STORE would be answered (Table I.2-2)."""
-    return _REASONS.get(status, status)
 
 
 def module(taken: Sequence[Taken]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from cxr_node.config.schema import Config
 from cxr_node.errors import ConfigError, LedgerLostError, ResourceError
 from cxr_node.node.audit.recorder import SILENT, Audit, alert
 from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.network.failure_reasons import CLASS_NOT_SUPPORTED, SYNTAX_NOT_SUPPORTED
 from cxr_node.node.network.file_meta import FileMeta
 from cxr_node.node.network.rejections import Cause, Refusal, Refusals
 from cxr_node.node.network.waiting_socket import SLOWEST_BYTES_PER_S
@@ -35,7 +36,6 @@ from cxr_node.node.receive.server import storage_classes
 from cxr_node.node.receive.storage_scp import MESSAGE_GRACE_S
 from cxr_node.node.spool.opening import open_spool
 from cxr_node.web.problem import Problem
-from cxr_node.web.stow.answer import CLASS_NOT_SUPPORTED, SYNTAX_NOT_SUPPORTED
 from cxr_node.web.stow.parts import Parts, Taken
 from cxr_node.web.stow.senders import Senders, Visitor
 
