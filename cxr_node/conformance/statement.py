@@ -44,6 +44,8 @@ from cxr_node.node.network.statuses import Action
 from cxr_node.node.priors import query, retrieve
 from cxr_node.node.receive import listener, server, storage_scp
 from cxr_node.node.receive.acse import Rejection
+from cxr_node.node.worklists import ups_scu, workitem
+from cxr_node.node.worklists.workitem import Said
 from cxr_node.outcome import Artifact, Rejected, StudyCase, StudyImage
 from cxr_node.result_kinds import DICOM_KINDS, SHAPES, ResultKind
 from cxr_node.tools.drawn import BUILT_IN
@@ -78,6 +80,7 @@ _CONFIG: dict[str, Any] = {
     "spool": {"path": "/var/lib/cxr-node"},
     "destinations": [_DESTINATION],
     "priors": {"from": "pacs"},
+    "worklists": [{"name": "orders", "address": "RIS@127.0.0.1:104", "workitem_code": "CXR-AI^99RIS^Chest AI"}],
     "results": {"time_zone": "UTC"},  # not the zone of the machine that writes the statement
 }
 
@@ -130,6 +133,11 @@ FATES = {
     Action.DELIVERED: "The delivery is settled.",
     Action.RETRY: "Tried again later with the same bytes.",
     Action.REFUSED: "DEAD at once: the same bytes would get the same answer. `cxr-node retry` revives it.",
+}
+UPS_FATES = {
+    Said.REFUSED: "The item is read: it has ended, or the same is asked again later, and given up after some times.",
+    Said.NOT_OURS: "It is another performer's, and left alone.",
+    Said.GONE: "It is left alone.",
 }
 
 
@@ -239,6 +247,19 @@ def _facts() -> dict[str, Any]:
             "classes": query.SOP_CLASSES,
             "syntaxes": (association.EXPLICIT, association.IMPLICIT),
             "answers": retrieve.MAX_ANSWERS,
+        },
+        "ups": {
+            "pull": ups_scu.PULL,
+            "push": ups_scu.PUSH,
+            "syntaxes": (association.EXPLICIT, association.IMPLICIT),
+            "defaults": config.worklists[0],
+            "answers": ups_scu.MAX_ANSWERS,
+            "read": workitem.READ,
+            "images": workitem.MAX_IMAGES,
+            "classes": workitem.RADIOGRAPHS,
+            "reasons": workitem.REASONS,
+            "statuses": ups_scu.STATUSES,
+            "fates": UPS_FATES,
         },
         "limits": {
             "artim_s": listener.ARTIM_S,

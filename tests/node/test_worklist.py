@@ -29,7 +29,7 @@ def manager() -> UpsManager:
 @contextmanager
 def node(tmp_path: Path, manager: UpsManager, **worklist: Any) -> Iterator[Performer]:
     with listening(manager) as address, performing(performer.config(tmp_path / "spool", address, **worklist)) as made:
-        made.archived = manager.archived
+        manager.shelf = performer.shelf(made.config)
         yield made
 
 

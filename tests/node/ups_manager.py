@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pydicom import Dataset
@@ -108,11 +109,16 @@ class UpsManager:
     """Requests that are done, and whose answer is lost, each once."""
     refusals: dict[str, list[int]] = field(default_factory=dict)
     """Statuses that are answered instead, each once."""
-    archived: set[str] = field(default_factory=set)
-    """SOP Instance UIDs of results that an archive has, as a test fills it."""
+    shelf: Path | None = None
+    """A folder with a file for each result that the archive has; None: it has none."""
     premature: list[str] = field(default_factory=list)
     """Items that were completed before an archive had all that they refer to."""
     lock: threading.RLock = field(default_factory=threading.RLock)
+
+    @property
+    def archived(self) -> set[str]:
+        """SOP Instance UIDs of results that the archive has."""
+        return set() if self.shelf is None else {each.name for each in self.shelf.iterdir()}
 
     def add(self, made: Dataset) -> Item:
         item = self.items[str(made.SOPInstanceUID)] = Item(made)

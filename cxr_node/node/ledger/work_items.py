@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -309,12 +309,14 @@ def counts(ledger: Ledger) -> dict[str, dict[WorkState, int]]:
     return found
 
 
-def about(ledger: Ledger, key: str) -> list[WorkItemRow]:
-    """Items of a UID: their own, that of their transaction, or of a study or an image that they name."""
-    naming = sa.select(work_item_images.c.work_item_id).where(
-        sa.or_(work_item_images.c.study_instance_uid == key, work_item_images.c.sop_instance_uid == key)
+def about(ledger: Ledger, key: str, sop_instance_uids: Collection[str] = ()) -> list[WorkItemRow]:
+    """Items that have a UID, their own or that of their transaction, or name its study or image, or one of these."""
+    uid = key.strip().partition("=")[2] or key.strip()
+    named = sa.or_(
+        work_item_images.c.study_instance_uid == uid, work_item_images.c.sop_instance_uid.in_({uid, *sop_instance_uids})
     )
-    mine = (work_items.c.workitem_uid == key, work_items.c.transaction_uid == key, work_items.c.id.in_(naming))
+    naming = sa.select(work_item_images.c.work_item_id).where(named)
+    mine = (work_items.c.workitem_uid == uid, work_items.c.transaction_uid == uid, work_items.c.id.in_(naming))
     found = sa.select(work_items).where(sa.or_(*mine)).order_by(work_items.c.id)
     with ledger.database.reading() as connection:
         rows = connection.execute(found).mappings().all()
