@@ -37,7 +37,16 @@ from cxr_node.domain import (
 from cxr_node.model import profile
 from cxr_node.model.profile import Profile
 from cxr_node.node.commitment import scu
-from cxr_node.node.deliver import dicomweb, dicomweb_answers, http_exchange, seen_again, storage_scu, transcode
+from cxr_node.node.deliver import (
+    dicomweb,
+    dicomweb_answers,
+    http_exchange,
+    seen_again,
+    storage_scu,
+    transcode,
+    ups_rs,
+    worklist_loop,
+)
 from cxr_node.node.ledger import commitments, ripening
 from cxr_node.node.network import association, file_meta, statuses, tls
 from cxr_node.node.network.statuses import Action
@@ -135,7 +144,10 @@ FATES = {
     Action.REFUSED: "DEAD at once: the same bytes would get the same answer. `cxr-node retry` revives it.",
 }
 UPS_FATES = {
-    Said.REFUSED: "The item is read: it has ended, or the same is asked again later, and given up after some times.",
+    Said.REFUSED: (
+        f"The item is read: if it has not ended, the same is asked again, {worklist_loop.MAX_REFUSALS} times in all; "
+        "then it is passed over, or canceled."
+    ),
     Said.NOT_OURS: "It is another performer's, and left alone.",
     Said.GONE: "It is left alone.",
 }
@@ -260,6 +272,10 @@ def _facts() -> dict[str, Any]:
             "reasons": workitem.REASONS,
             "statuses": ups_scu.STATUSES,
             "fates": UPS_FATES,
+            "json": ups_rs.JSON,
+            "rs_answers": ups_rs.MAX_ANSWERS,
+            "rs_refused": ups_rs.REFUSED,
+            "ways": ups_rs.TRANSACTION,
         },
         "limits": {
             "artim_s": listener.ARTIM_S,

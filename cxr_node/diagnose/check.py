@@ -19,7 +19,7 @@ from cxr_node.config.destinations import AnyDestination, DicomDestination, HttpD
 from cxr_node.config.http import AnyTls, secret_of
 from cxr_node.config.network import Address, Tls
 from cxr_node.config.schema import Config
-from cxr_node.config.worklists import AnyWorklist
+from cxr_node.config.worklists import AnyWorklist, UpsRsWorklist
 from cxr_node.diagnose import disk, store, thresholds
 from cxr_node.diagnose.certificates import Certificate, crl_ends_at, parse, read
 from cxr_node.diagnose.thresholds import CheckResult, Fault, change, stop, well
@@ -135,7 +135,7 @@ def check(config: Config, source: str) -> Iterator[CheckResult]:
         yield change("configuration", sentence)
     if keys := _tls(config):
         yield _try("private keys", partial(_private_keys, keys))
-    if any(isinstance(each, HttpDestination) and each.authentication for each in config.destinations):
+    if any(each.authentication for each in _servers(config)):
         yield _try("secrets", partial(_secrets, config))
     yield from tls_lines(config)
     for name in (config.model.profile, *config.model.others):
@@ -211,6 +211,12 @@ def _tls(config: Config) -> list[AnyTls]:
     return [tls for tls in found if tls is not None and tls.key is not None]
 
 
+def _servers(config: Config) -> list[HttpDestination]:
+    """All that are spoken to over HTTP."""
+    found = [each for each in config.destinations if isinstance(each, HttpDestination)]
+    return found + [each.server for each in config.worklists if isinstance(each, UpsRsWorklist)]
+
+
 def _private_keys(found: Sequence[AnyTls]) -> str:
     """Say which they are; all that are missing at once."""
     keys = {key for tls in found if (key := tls.located().key) is not None}
@@ -221,7 +227,7 @@ def _private_keys(found: Sequence[AnyTls]) -> str:
 
 def _secrets(config: Config) -> str:
     """Say which files authenticate us at destinations; all that are missing at once."""
-    shown = [each.authentication for each in config.destinations if isinstance(each, HttpDestination)]
+    shown = [each.authentication for each in _servers(config)]
     files = sorted({permissions.private_key(secret_of(each), "secret") for each in shown if each is not None})
     if missing := [sentence for file in files if (sentence := _empty(file))]:
         raise ConfigError("; ".join(missing))

@@ -33,10 +33,11 @@ PARTS = 4
 """Tests that the deadly lines are dealt to."""
 
 
-def config(folder: Path, address: Address, **worklist: Any) -> Config:
-    """One archive that wants results of each image, and one worklist."""
-    pulled = {"name": "orders", "address": str(address), "workitem_code": CODE, "station_name": STATION}
-    pulled |= {"timeout_s": 2.0} | worklist
+def config(folder: Path, manager: Address | str, **worklist: Any) -> Config:
+    """One archive that wants results of each image, and one worklist: of an address, or of a URL."""
+    place = {"kind": "ups-rs", "url": manager} if isinstance(manager, str) else {"address": str(manager)}
+    pulled = {"name": "orders", "workitem_code": CODE, "station_name": STATION, "timeout_s": 2.0} | place
+    pulled |= worklist
     sections = pulled.pop("sections", {})
     archive = Address(ae_title="PACS", host="127.0.0.1", port=104)
     return workplace.config(folder, archive, worklists=[pulled], **sections)

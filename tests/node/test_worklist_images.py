@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,17 @@ from pydicom import dcmread
 from cxr_node.cli import fetching
 from cxr_node.config import loader
 from cxr_node.domain import Priority
+from cxr_node.node.deliver import courier
 from cxr_node.node.deliver.input_images import InputTools
+from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.queries import recent, trace
 from cxr_node.node.spool.spool import Area
 from cxr_node.outcome import Reported
-from tests.node import ledgers, performer, test_priors, ups_manager, workplace
+from tests.node import ledgers, peers, performer, test_priors, ups_manager, workplace
 from tests.node.performer import Performer, performing, sound
 from tests.node.test_priors import EXPLICIT, Source, prior
 from tests.node.ups_manager import CODE, UpsManager, item_uid, workitem
+from tests.patience import wait_until
 
 IMAGE = (str(prior().StudyInstanceUID), str(prior().SeriesInstanceUID), str(prior().SOPInstanceUID))
 
@@ -136,3 +140,40 @@ def test_an_object_that_cannot_be_read_is_not_kept(tmp_path: Path, monkeypatch: 
         here.clock.forward(60)
         here.run(3)
         assert here.states() == [("CANCELED", "images-missing")]
+
+
+def test_the_process_that_delivers_performs_an_item(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real associations both ways: the manager's, the archive's for the image, and for the results."""
+    manager, source, archive = UpsManager(), Source(), peers.Archive()
+    item = manager.add(workitem(1, IMAGE, retrieve="PACS"))
+    monkeypatch.setattr(workplace, "judge", judge)
+    with (
+        ups_manager.listening(manager) as there,
+        test_priors.listening(source) as images,
+        peers.listening(archive, ae_title="RESULTS") as results,
+    ):
+        config = loader.parse(
+            {
+                "spool": {"path": str(tmp_path / "spool"), "min_free_mib": 0},
+                "destinations": [
+                    {"name": "results", "address": str(results), "report_per": "image"},
+                    {"name": "images", "address": str(images), "send": ["not-analysed"], "report_per": "image"},
+                ],
+                "worklists": [{"name": "orders", "address": str(there), "workitem_code": CODE, "every_s": 1}],
+            }
+        )
+        stop = threading.Event()
+        tools = fetching.tools([EXPLICIT])
+        process = threading.Thread(target=courier.run, args=(config, stop), kwargs={"fetching": tools})
+        process.start()
+        try:
+            with closing(Ledger.of_node(config)) as ledger:
+                worker = workplace.worker(config, ledger)
+                wait_until(lambda: worker.do_one() or item.state == "COMPLETED", "an image, or the end", 60)
+                wait_until(lambda: item.state == "COMPLETED", "the end of the item", 60)
+        finally:
+            stop.set()
+            process.join(30)
+    assert item.moves == ["IN PROGRESS", "COMPLETED"]
+    assert set(item.outputs) == set(archive.datasets)
+    assert item.performed.OutputInformationSequence[0].DICOMRetrievalSequence[0].RetrieveAETitle == results.ae_title

@@ -100,6 +100,8 @@ class Item:
 class UpsManager:
     """All items, whichever protocol asks."""
 
+    kind: str = "ups"
+    """Of the worklist that a test asks it by."""
     items: dict[str, Item] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     """Each request in turn: find, get, claim, progress, result, reason, complete, cancel."""
@@ -188,7 +190,8 @@ class UpsManager:
             if element.keyword != "TransactionUID":
                 item.attributes[element.tag] = element
         for progress in told.get("ProcedureStepProgressInformationSequence", ()):
-            item.progress.append(str(progress.get("ProcedureStepProgress", "canceled")))
+            percent = progress.get("ProcedureStepProgress")
+            item.progress.append("canceled" if percent is None else f"{float(percent):g}")
         return 0x0000
 
     def found(self, keys: Dataset) -> list[Dataset]:

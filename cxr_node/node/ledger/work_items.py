@@ -298,6 +298,16 @@ def forget(ledger: Ledger, history_days: float, duty: Held | None = None) -> int
         forgotten += len(row_ids)
 
 
+def erase(connection: sa.Connection, sop_instance_uid: str) -> None:
+    """Take an image, and what was made of it, out of the items that have ended; an open one must still be ended."""
+    naming = sa.select(work_item_images.c.work_item_id).where(work_item_images.c.sop_instance_uid == sop_instance_uid)
+    ended = sa.and_(work_items.c.id.in_(naming), work_items.c.state.not_in(OPEN_ITEMS))
+    row_ids = list(connection.scalars(sa.select(work_items.c.id).where(ended)))
+    connection.execute(sa.update(work_items).where(work_items.c.id.in_(row_ids)).values(outputs=None))
+    mine = work_item_images.c.work_item_id.in_(row_ids)
+    connection.execute(sa.delete(work_item_images).where(mine, work_item_images.c.sop_instance_uid == sop_instance_uid))
+
+
 def counts(ledger: Ledger) -> dict[str, dict[WorkState, int]]:
     """Items in each state, by worklist; of ended ones all that are remembered."""
     columns = (work_items.c.worklist, work_items.c.state)
