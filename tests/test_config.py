@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cxr_node import resources
-from cxr_node.config import destinations, http, loader, monitoring, schema, storage, triage
+from cxr_node.config import destinations, http, loader, monitoring, schema, storage, triage, worklists
 from cxr_node.errors import ConfigError
 
 SPOOL = {"spool": {"path": "/var/lib/cxr-node"}}
@@ -149,6 +149,8 @@ def test_node_yaml_shows_every_key_with_its_default() -> None:
         destinations.DicomWebDestination,
         destinations.Hl7Destination,
         destinations.FhirDestination,
+        worklists.UpsWorklist,
+        worklists.UpsRsWorklist,
         http.HttpTls,
         http.BasicAuthentication,
         http.BearerAuthentication,

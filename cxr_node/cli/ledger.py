@@ -26,7 +26,8 @@ Value = TypeVar("Value")
 Key = Annotated[
     str,
     typer.Argument(
-        help="Study, Series or SOP Instance UID, also of a result; Accession Number; a number or digest of a log line.",
+        help="Study, Series or SOP Instance UID, also of a result or a work item; Accession Number; a number or digest "
+        "of a log line.",
         show_default=False,
     ),
 ]
@@ -91,23 +92,29 @@ def status(
 @command()
 def trace(key: Key, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Show the history of a study and its images: reports, reasons, deliveries, commitment, repeated receipts."""
-    from cxr_node.cli import ledger_tables, study_tables
+    from cxr_node.cli import ledger_tables, study_tables, worklist_tables
     from cxr_node.dicom.read import keys
-    from cxr_node.node.ledger import queries, status
+    from cxr_node.node.ledger import queries, status, work_items
 
     settings = load_config(config)
     titles = {to.name: to.ae_title for to in settings.destinations}
     with opened(settings) as ledger:
         found = queries.trace(ledger, key.strip(), titles, accession_keys=keys.accession_keys(key))
-        if not found:
+        uids = {each.instance.sop_instance_uid for each in found}
+        pulled = work_items.about(ledger, key, uids)
+        if not found and not pulled:
             raise unknown(key)
         told = status.told(ledger, found, settings.spool.path, titles)
+    if as_json and not told:
+        say_json({"work_items": tables.plain(pulled)})
+    if pulled and not as_json:
+        out.print(worklist_tables.items(pulled))
     for study, stories in told:
         if study is not None and not as_json:
             out.print(study_tables.study(study, stories, wiring.targets(settings)))
         for story in stories:
             if as_json:
-                say_json(tables.plain(story) | {"study": tables.plain(study)})
+                say_json(tables.plain(story) | {"study": tables.plain(study), "work_items": tables.plain(pulled)})
             else:
                 out.print(ledger_tables.story(story, wiring.targets(settings), study))
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cxr_node import times
-from cxr_node.cli import tables
+from cxr_node.cli import tables, worklist_tables
 from cxr_node.dicom.words import names
 from cxr_node.domain import Target
 from cxr_node.node.ledger.listing import By, Count
@@ -49,6 +49,7 @@ def status(seen: NodeStatus, targets: Targets) -> Group:
     if (said := _studies(seen.studies, seen.at)) is not None:
         parts.append(said)
     parts.append(_destinations(seen))
+    parts += worklist_tables.lines(seen.worklists, seen.at)
     if seen.uncommitted:
         promised = _table("destination", "objects", title="accepted, not committed")
         for name, waiting in seen.uncommitted.items():

@@ -18,6 +18,7 @@ from cxr_node.config.destinations import (
     Hl7Destination,
     HttpDestination,
 )
+from cxr_node.config.worklists import UpsRsWorklist
 from cxr_node.result_kinds import Release, ReportPer, ResultKind
 
 if TYPE_CHECKING:
@@ -111,20 +112,25 @@ def _unprotected(store: AnyStore) -> Iterator[str]:
 
 def _http(config: Config) -> Iterator[str]:
     for destination in config.destinations:
-        if not isinstance(destination, HttpDestination):
-            continue
-        key = f"destinations.{destination.name}"
-        is_plain = destination.url.startswith("http:")
-        if is_plain and not is_loopback(destination.host) and not destination.allow_plaintext:
-            yield f"{key}.url: is http: results would travel in plain text; write https, or allow_plaintext: true"
-        if is_plain and destination.tls is not None:
-            yield f"{key}.tls: is of no use for {destination.url}; write https"
-        asked = destination.authentication
-        token_url = asked.token_url if asked is not None and asked.kind == "oauth2" else ""
-        if token_url.startswith("http:") and not is_loopback(urlsplit(token_url).hostname or ""):
-            yield f"{key}.authentication.token_url: is http: the secret would travel in plain text; write https"
+        if isinstance(destination, HttpDestination):
+            yield from _by_http(f"destinations.{destination.name}", destination)
         if isinstance(destination, DicomWebDestination):
             yield from _looked_for_too_late(destination, config.delivery.max_age_h)
+    for worklist in config.worklists:
+        if isinstance(worklist, UpsRsWorklist):
+            yield from _by_http(f"worklists.{worklist.name}", worklist.server)
+
+
+def _by_http(key: str, destination: HttpDestination) -> Iterator[str]:
+    is_plain = destination.url.startswith("http:")
+    if is_plain and not is_loopback(destination.host) and not destination.allow_plaintext:
+        yield f"{key}.url: is http: results would travel in plain text; write https, or allow_plaintext: true"
+    if is_plain and destination.tls is not None:
+        yield f"{key}.tls: is of no use for {destination.url}; write https"
+    asked = destination.authentication
+    token_url = asked.token_url if asked is not None and asked.kind == "oauth2" else ""
+    if token_url.startswith("http:") and not is_loopback(urlsplit(token_url).hostname or ""):
+        yield f"{key}.authentication.token_url: is http: the secret would travel in plain text; write https"
 
 
 def _looked_for_too_late(destination: DicomWebDestination, max_age_h: float) -> Iterator[str]:

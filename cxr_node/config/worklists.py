@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from cxr_node.config.destinations import DestinationTls, DicomDestination
+from cxr_node.config.destinations import DestinationTls, DicomDestination, HttpDestination
+from cxr_node.config.http import Authentication, HttpTls, Url
 from cxr_node.config.network import Address, AETitle
 from cxr_node.config.section import Section, by_kind
 
@@ -98,6 +99,38 @@ class UpsWorklist(Worklist):
         )
 
 
-KINDS: dict[str, type[Worklist]] = {"ups": UpsWorklist}
-AnyWorklist = Annotated[UpsWorklist, BeforeValidator(by_kind(KINDS, "ups"))]
+class UpsRsWorklist(Worklist):
+    """A Unified Procedure Step manager that speaks HTTP (PS3.18 11)."""
+
+    kind: Literal["ups-rs"] = "ups-rs"
+    url: Url
+    tls: HttpTls | None = None
+    """None: the machine's authorities are believed, and no certificate is shown."""
+    authentication: Authentication | None = None
+    allow_plaintext: bool = False
+    """Speak http to another machine."""
+    proxy: Url | None = None
+    """The HTTP proxy on the way to it, and to its token server; None: none, whatever the environment says."""
+
+    @property
+    def where(self) -> str:
+        """Its URL."""
+        return self.url
+
+    @property
+    def server(self) -> HttpDestination:
+        """The manager, as HTTP requests are sent to one."""
+        return HttpDestination(
+            name=self.name,
+            url=self.url,
+            tls=self.tls,
+            authentication=self.authentication,
+            allow_plaintext=self.allow_plaintext,
+            proxy=self.proxy,
+            timeout_s=self.timeout_s,
+        )
+
+
+KINDS: dict[str, type[Worklist]] = {"ups": UpsWorklist, "ups-rs": UpsRsWorklist}
+AnyWorklist = Annotated[UpsWorklist | UpsRsWorklist, BeforeValidator(by_kind(KINDS, "ups"))]
 """One worklist, of any kind; validated by its kind, so that an error names that kind's keys only."""

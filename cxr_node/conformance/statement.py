@@ -38,13 +38,24 @@ from cxr_node.domain import (
 from cxr_node.model import profile
 from cxr_node.model.profile import Profile
 from cxr_node.node.commitment import scu
-from cxr_node.node.deliver import dicomweb, dicomweb_answers, http_exchange, seen_again, storage_scu, transcode
+from cxr_node.node.deliver import (
+    dicomweb,
+    dicomweb_answers,
+    http_exchange,
+    seen_again,
+    storage_scu,
+    transcode,
+    ups_rs,
+    worklist_loop,
+)
 from cxr_node.node.ledger import commitments, ripening
 from cxr_node.node.network import association, failure_reasons, file_meta, statuses, tls
 from cxr_node.node.network.statuses import Action
 from cxr_node.node.priors import query, retrieve
 from cxr_node.node.receive import listener, server, storage_scp
 from cxr_node.node.receive.acse import Rejection
+from cxr_node.node.worklists import ups_scu, workitem
+from cxr_node.node.worklists.workitem import Said
 from cxr_node.outcome import Artifact, Rejected, StudyCase, StudyImage
 from cxr_node.result_kinds import DICOM_KINDS, SHAPES, ResultKind
 from cxr_node.tools.drawn import BUILT_IN
@@ -79,6 +90,7 @@ _CONFIG: dict[str, Any] = {
     "spool": {"path": "/var/lib/cxr-node"},
     "destinations": [_DESTINATION],
     "priors": {"from": "pacs"},
+    "worklists": [{"name": "orders", "address": "RIS@127.0.0.1:104", "workitem_code": "CXR-AI^99RIS^Chest AI"}],
     "results": {"time_zone": "UTC"},  # not the zone of the machine that writes the statement
 }
 
@@ -144,6 +156,14 @@ FATES = {
     Action.DELIVERED: "The delivery is settled.",
     Action.RETRY: "Tried again later with the same bytes.",
     Action.REFUSED: "DEAD at once: the same bytes would get the same answer. `cxr-node retry` revives it.",
+}
+UPS_FATES = {
+    Said.REFUSED: (
+        f"The item is read: if it has not ended, the same is asked again, {worklist_loop.MAX_REFUSALS} times in all; "
+        "then it is passed over, or canceled."
+    ),
+    Said.NOT_OURS: "It is another performer's, and left alone.",
+    Said.GONE: "It is left alone.",
 }
 
 
@@ -258,6 +278,23 @@ def _facts() -> dict[str, Any]:
             "classes": query.SOP_CLASSES,
             "syntaxes": (association.EXPLICIT, association.IMPLICIT),
             "answers": retrieve.MAX_ANSWERS,
+        },
+        "ups": {
+            "pull": ups_scu.PULL,
+            "push": ups_scu.PUSH,
+            "syntaxes": (association.EXPLICIT, association.IMPLICIT),
+            "defaults": config.worklists[0],
+            "answers": ups_scu.MAX_ANSWERS,
+            "read": workitem.READ,
+            "images": workitem.MAX_IMAGES,
+            "classes": workitem.RADIOGRAPHS,
+            "reasons": workitem.REASONS,
+            "statuses": ups_scu.STATUSES,
+            "fates": UPS_FATES,
+            "json": ups_rs.JSON,
+            "rs_answers": ups_rs.MAX_ANSWERS,
+            "rs_refused": ups_rs.REFUSED,
+            "ways": ups_rs.TRANSACTION,
         },
         "limits": {
             "artim_s": listener.ARTIM_S,

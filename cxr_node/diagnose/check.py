@@ -19,6 +19,7 @@ from cxr_node.config.destinations import AnyDestination, DicomDestination, HttpD
 from cxr_node.config.http import AnyTls, secret_of
 from cxr_node.config.network import Address, Tls
 from cxr_node.config.schema import Config
+from cxr_node.config.worklists import AnyWorklist, UpsRsWorklist
 from cxr_node.diagnose import disk, store, thresholds
 from cxr_node.diagnose.certificates import Certificate, crl_ends_at, parse, read
 from cxr_node.diagnose.thresholds import CheckResult, Fault, change, stop, well
@@ -27,6 +28,7 @@ from cxr_node.errors import ConfigError, CxrNodeError, DeliveryError, ResourceEr
 from cxr_node.model import profile
 from cxr_node.node.audit import forwarder
 from cxr_node.node.deliver.link import link_to
+from cxr_node.node.deliver.worklist_loop import manager_of
 from cxr_node.node.ledger import queries
 from cxr_node.node.ledger.database import AbsentLedgerError
 from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
@@ -52,6 +54,9 @@ def tls_lines(config: Config) -> Iterator[CheckResult]:
     for destination in config.destinations:
         if (shown := destination.tls_files) is not None:
             yield from _side(f"destination {destination.name} tls", shown, False, seen)
+    for worklist in config.worklists:
+        if worklist.tls is not None:
+            yield from _side(f"worklist {worklist.name} tls", worklist.tls, False, seen)
 
 
 def is_shown_at(ours: Tls, where: Address) -> bool:
@@ -130,7 +135,7 @@ def check(config: Config, source: str) -> Iterator[CheckResult]:
         yield change("configuration", sentence)
     if keys := _tls(config):
         yield _try("private keys", partial(_private_keys, keys))
-    if any(isinstance(each, HttpDestination) and each.authentication for each in config.destinations):
+    if any(each.authentication for each in _servers(config)):
         yield _try("secrets", partial(_secrets, config))
     yield from tls_lines(config)
     for name in (config.model.profile, *config.model.others):
@@ -142,13 +147,20 @@ def check(config: Config, source: str) -> Iterator[CheckResult]:
     yield _try("port", partial(_port, config))
     if not config.destinations:
         yield stop("destinations", "none configured: results would not be sent")
+    yield from _asked(config)
+    yield from _removed(config)
+    if config.audit.enabled and config.audit.syslog is not None:
+        yield _try("audit collector", partial(forwarder.reach, config.audit.syslog))
+
+
+def _asked(config: Config) -> Iterator[CheckResult]:
+    """Ask every destination, the source of earlier radiographs, and every worklist once."""
     for destination in config.destinations:
         yield _try(f"destination {destination.name}", partial(_probe, config, destination))
     if config.priors is not None:
         yield _try("priors", partial(_priors, config, config.priors.source))
-    yield from _removed(config)
-    if config.audit.enabled and config.audit.syslog is not None:
-        yield _try("audit collector", partial(forwarder.reach, config.audit.syslog))
+    for worklist in config.worklists:
+        yield _try(f"worklist {worklist.name}", partial(_worklist, config, worklist))
 
 
 def _kept(config: Config) -> Iterator[CheckResult]:
@@ -194,8 +206,15 @@ def _first_free_port() -> int:
 
 def _tls(config: Config) -> list[AnyTls]:
     found: list[AnyTls | None] = [config.listen.tls, *(destination.tls_files for destination in config.destinations)]
+    found += [worklist.tls for worklist in config.worklists]
     found += [config.audit.syslog.tls] if config.audit.syslog is not None else []
     return [tls for tls in found if tls is not None and tls.key is not None]
+
+
+def _servers(config: Config) -> list[HttpDestination]:
+    """All that are spoken to over HTTP."""
+    found = [each for each in config.destinations if isinstance(each, HttpDestination)]
+    return found + [each.server for each in config.worklists if isinstance(each, UpsRsWorklist)]
 
 
 def _private_keys(found: Sequence[AnyTls]) -> str:
@@ -208,7 +227,7 @@ def _private_keys(found: Sequence[AnyTls]) -> str:
 
 def _secrets(config: Config) -> str:
     """Say which files authenticate us at destinations; all that are missing at once."""
-    shown = [each.authentication for each in config.destinations if isinstance(each, HttpDestination)]
+    shown = [each.authentication for each in _servers(config)]
     files = sorted({permissions.private_key(secret_of(each), "secret") for each in shown if each is not None})
     if missing := [sentence for file in files if (sentence := _empty(file))]:
         raise ConfigError("; ".join(missing))
@@ -316,6 +335,10 @@ def _priors(config: Config, name: str) -> str:
     source = next(each for each in config.destinations if each.name == name and isinstance(each, DicomDestination))
     syntaxes = [syntax.uid for syntax in codecs.transfer_syntaxes()]
     return PriorScu(source, config.listen.ae_title, syntaxes).probe()
+
+
+def _worklist(config: Config, worklist: AnyWorklist) -> str:
+    return manager_of(worklist, config.listen.ae_title).probe()
 
 
 def _removed(config: Config) -> Iterator[CheckResult]:

@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,17 @@ from tests.node import line_deaths, workplace
 from tests.node.ledgers import Clock
 from tests.node.ups_manager import CODE, STATION, UpsManager, workitem
 
+ROUNDS = 7
+"""Looks within which an item is done, or given up for an image that never comes."""
+PARTS = 4
+"""Tests that the deadly lines are dealt to."""
 
-def config(folder: Path, address: Address, **worklist: Any) -> Config:
-    """One archive that wants results of each image, and one worklist."""
-    pulled = {"name": "orders", "address": str(address), "workitem_code": CODE, "station_name": STATION}
-    pulled |= {"timeout_s": 2.0} | worklist
+
+def config(folder: Path, manager: Address | str, **worklist: Any) -> Config:
+    """One archive that wants results of each image, and one worklist: of an address, or of a URL."""
+    place = {"kind": "ups-rs", "url": manager} if isinstance(manager, str) else {"address": str(manager)}
+    pulled = {"name": "orders", "workitem_code": CODE, "station_name": STATION, "timeout_s": 2.0} | place
+    pulled |= worklist
     sections = pulled.pop("sections", {})
     archive = Address(ae_title="PACS", host="127.0.0.1", port=104)
     return workplace.config(folder, archive, worklists=[pulled], **sections)
@@ -47,6 +53,13 @@ def about(number: int, *images: int, **more: Any) -> Any:
     return workitem(number, *map(image, images or (number,)), **more)
 
 
+def shelf(config_: Config) -> Path:
+    """Where its archive keeps a file for each object."""
+    folder = config_.spool.path.with_name(f"{config_.spool.path.name}-archive")
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 @dataclass
 class Performer:
     """A ledger, a spool, and a clock that stands still."""
@@ -55,7 +68,6 @@ class Performer:
     ledger: Ledger
     clock: Clock
     spool: Spool
-    archived: set[str] = field(default_factory=set)
     tools: InputTools | None = None
     accepts: Callable[[str], bool] = lambda _: True
     """Whether the archive takes an object."""
@@ -86,7 +98,7 @@ class Performer:
         for to in self.config.destinations:
             while (job := self.ledger.claim_delivery(to.name, "sender", 60.0)) is not None:
                 if self.accepts(job.artifact.sop_instance_uid):
-                    self.archived.add(job.artifact.sop_instance_uid)
+                    (shelf(self.config) / job.artifact.sop_instance_uid).touch()
                     self.ledger.settle_delivered(job, 0x0000)
                 else:
                     self.ledger.settle_delivery_dead(job, status=0xA900, detail="refused")
@@ -124,14 +136,14 @@ def sound(manager: UpsManager) -> None:
 
 
 def main(config_: Config, now: datetime, functions: tuple[str, ...], line: line_deaths.Line) -> None:
-    """Be the process that delivers, and die at that line; the archive keeps what it got in a file."""
+    """Be the process that delivers, and die at that line."""
     os.fsync = line_deaths.need_not_last
     with performing(config_, now) as node, worker_name(node.ledger, config_.spool.path, Role.DELIVER) as owner:
         told = [each for each in deadly() if each.__qualname__ in functions]
         with line_deaths._tracing(
             tuple(told), lambda found: os.kill(os.getpid(), signal.SIGKILL) if found == line else None
         ):
-            node.run(owner=owner)
+            node.run(ROUNDS, owner=owner)
 
 
 def deadly() -> tuple[Any, ...]:

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from cxr_node.node.deliver import retention
 from cxr_node.node.deliver.worklist_loop import LEASE_S, MAX_REFUSALS
 from cxr_node.node.ledger import work_items
 from cxr_node.node.ledger.queries import trace
-from tests.node import peers, performer, ups_manager, workplace
+from tests.node import peers, performer, ups_manager, ups_rs_server, workplace
 from tests.node.performer import Performer, about, performing, sound
 from tests.node.ups_manager import CODE, STATION, UpsManager, code, item_uid, listening, workitem
 
@@ -21,15 +22,16 @@ DONE = ["IN PROGRESS", "COMPLETED"]
 GIVEN_UP = ["IN PROGRESS", "CANCELED"]
 
 
-@pytest.fixture
-def manager() -> UpsManager:
-    return UpsManager()
+@pytest.fixture(params=["ups", "ups-rs"])
+def manager(request: pytest.FixtureRequest) -> UpsManager:
+    return UpsManager(kind=request.param)
 
 
 @contextmanager
 def node(tmp_path: Path, manager: UpsManager, **worklist: Any) -> Iterator[Performer]:
-    with listening(manager) as address, performing(performer.config(tmp_path / "spool", address, **worklist)) as made:
-        made.archived = manager.archived
+    listens: Any = ups_rs_server.listening if manager.kind == "ups-rs" else listening
+    with listens(manager) as there, performing(performer.config(tmp_path / "spool", there, **worklist)) as made:
+        manager.shelf = performer.shelf(made.config)
         yield made
 
 
@@ -254,10 +256,36 @@ def test_an_item_that_another_performer_takes_is_passed_over(tmp_path: Path, man
     assert item.progress == []
 
 
+def test_an_item_that_another_takes_after_a_claim_was_lost_is_passed_over(tmp_path: Path, manager: UpsManager) -> None:
+    """Whose it is shows an update; HTTP does not say it, so there the other's end is awaited."""
+    item = manager.add(about(1))
+    manager.unheard.append("claim")
+    genuine = manager.about_to
+
+    def be_faster(what: str) -> int | None:
+        if what == "claim" and "claim" in manager.asked and item.state == "SCHEDULED":
+            assert manager.change(item_uid(1), "IN PROGRESS", "1.2.3.4") == 0x0000
+        return genuine(what)
+
+    manager.about_to = be_faster  # type: ignore[method-assign]
+    with node(tmp_path, manager) as here:
+        workplace.receive(here.config, 1)
+        here.run(4)
+        if manager.kind == "ups-rs":
+            assert here.states() == [("CLAIMING", None)]
+            item.attributes.ProcedureStepState = "COMPLETED"
+            here.run(3)
+        assert here.states() == [("PASSED_OVER", None)]
+    assert (item.transaction, item.progress) == ("1.2.3.4", [])
+
+
 @pytest.mark.parametrize("end", ["CANCELED", "gone", "taken"])
 @pytest.mark.parametrize("when", ["waiting", "completing"])
 def test_an_item_that_the_manager_ends_is_withdrawn(tmp_path: Path, manager: UpsManager, end: str, when: str) -> None:
-    """0xC300, 0xC307 and 0xC301 to what is told next; the results go where they are to go all the same."""
+    """0xC300, 0xC307 and 0xC301 to what is told next; the results go where they are to go all the same.
+
+    HTTP does not say that another has an item: it is not let go before that one has ended it.
+    """
     item = manager.add(about(1))
 
     def ends() -> None:
@@ -283,6 +311,16 @@ def test_an_item_that_the_manager_ends_is_withdrawn(tmp_path: Path, manager: Ups
             assert here.states() == [("COMPLETING", None)]
             ends()
         here.archive()
+        if (end, manager.kind) == ("taken", "ups-rs"):
+            for _ in range(2 * MAX_REFUSALS):
+                here.clock.forward(5)
+                here.pull(loop)
+            assert here.states() == [("CANCELING", "refused")]
+            item.attributes.ProcedureStepState = "CANCELED"
+            here.clock.forward(5)
+            here.pull(loop)
+            assert here.states() == [("CANCELED", "refused")]
+            return
         here.clock.forward(5)
         here.pull(loop)
         assert here.states() == [("WITHDRAWN", None)]
@@ -401,6 +439,19 @@ def test_what_is_forgotten_has_ended(tmp_path: Path, manager: UpsManager) -> Non
         assert work_items.forget(here.ledger, 1.0) == 1
         assert here.states() == [("CLAIMED", None)]
         assert work_items.counts(here.ledger)["orders"][work_items.WorkState.CLAIMED] == 1
+
+
+def test_an_image_that_is_erased_is_erased_of_what_ended(tmp_path: Path, manager: UpsManager) -> None:
+    for number in (1, 2):
+        manager.add(about(number, number, number + 10))
+    with node(tmp_path, manager) as here:
+        workplace.receive(here.config, 1, 11, 2)
+        here.run()
+        assert here.states() == [("COMPLETED", None), ("CLAIMED", None)]
+        for number in (1, 2):
+            (row,) = [story.instance for story in trace(here.ledger, f"1.2.{number}")]
+            assert retention.erase(here.ledger, here.spool, row.id, 1.0) is not None
+        assert [len(work_items.about(here.ledger, f"1.2.{number}")) for number in (1, 11, 2)] == [0, 1, 1]
 
 
 def test_nothing_of_a_patient_is_in_the_ledger(tmp_path: Path, manager: UpsManager) -> None:

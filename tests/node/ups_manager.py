@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pydicom import Dataset
@@ -99,6 +100,8 @@ class Item:
 class UpsManager:
     """All items, whichever protocol asks."""
 
+    kind: str = "ups"
+    """Of the worklist that a test asks it by."""
     items: dict[str, Item] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     """Each request in turn: find, get, claim, progress, result, reason, complete, cancel."""
@@ -108,11 +111,16 @@ class UpsManager:
     """Requests that are done, and whose answer is lost, each once."""
     refusals: dict[str, list[int]] = field(default_factory=dict)
     """Statuses that are answered instead, each once."""
-    archived: set[str] = field(default_factory=set)
-    """SOP Instance UIDs of results that an archive has, as a test fills it."""
+    shelf: Path | None = None
+    """A folder with a file for each result that the archive has; None: it has none."""
     premature: list[str] = field(default_factory=list)
     """Items that were completed before an archive had all that they refer to."""
     lock: threading.RLock = field(default_factory=threading.RLock)
+
+    @property
+    def archived(self) -> set[str]:
+        """SOP Instance UIDs of results that the archive has."""
+        return set() if self.shelf is None else {each.name for each in self.shelf.iterdir()}
 
     def add(self, made: Dataset) -> Item:
         item = self.items[str(made.SOPInstanceUID)] = Item(made)
@@ -182,7 +190,8 @@ class UpsManager:
             if element.keyword != "TransactionUID":
                 item.attributes[element.tag] = element
         for progress in told.get("ProcedureStepProgressInformationSequence", ()):
-            item.progress.append(str(progress.get("ProcedureStepProgress", "canceled")))
+            percent = progress.get("ProcedureStepProgress")
+            item.progress.append("canceled" if percent is None else f"{float(percent):g}")
         return 0x0000
 
     def found(self, keys: Dataset) -> list[Dataset]:

@@ -63,3 +63,13 @@ def test_a_session_counts_until_it_ends(tmp_path: Path) -> None:
 def test_the_conformance_statement_is_the_programs(page: Site) -> None:
     seen = page.viewer().get("/system/conformance").text
     assert "Digital X-Ray Image" in seen
+
+
+def test_worklists_are_counted(page: Site, tmp_path: Path) -> None:
+    assert 'id="worklists"' not in page.viewer().get("/system").text
+    pulled = {"name": "orders", "address": "RIS@127.0.0.1:104", "workitem_code": "CXR-AI^99RIS^Chest AI"}
+    pacs = {"name": "pacs", "address": "PACS@127.0.0.1:104"}
+    with site.opened(tmp_path, worklists=[pulled], destinations=[pacs]) as found:
+        seen = found.viewer().get("/system").text
+    assert "RIS@127.0.0.1:104" in seen
+    assert "none yet" in seen

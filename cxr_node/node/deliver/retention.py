@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from cxr_node.domain import Reason
 from cxr_node.errors import ResourceError
-from cxr_node.node.ledger import duties, expiry, prior_orders
+from cxr_node.node.ledger import duties, expiry, prior_orders, work_items
 from cxr_node.node.ledger.duties import Held
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.reading_tables import readings
@@ -137,6 +137,7 @@ def _erase(ledger: Ledger, spool: Spool, instance_id: int) -> tuple[bool, Doomed
             spool.delete(Area.RESULTS, each.content_sha256)
         spool.delete(Area.OBJECTS, row["content_sha256"])
         delete_rows(connection, [instance_id])
+        work_items.erase(connection, row["sop_instance_uid"])
         for digest in prior_orders.forget(connection, [row["study_instance_uid"]]):
             spool.delete(Area.PRIORS, digest)
         mine = sa.and_(study, studies.c.lease_owner == owner)

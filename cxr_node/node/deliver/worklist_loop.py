@@ -13,7 +13,7 @@ import time
 from datetime import datetime, timedelta
 
 from cxr_node.config.destinations import ArchiveDestination, DicomDestination
-from cxr_node.config.worklists import AnyWorklist, Code
+from cxr_node.config.worklists import AnyWorklist, Code, UpsRsWorklist, UpsWorklist
 from cxr_node.errors import DeliveryError, LedgerLostError, ResourceError
 from cxr_node.node.deliver.input_images import InputImages
 from cxr_node.node.deliver.loop import DeliveryContext, ServiceLoop
@@ -50,9 +50,15 @@ def manager_of(worklist: AnyWorklist, node_ae_title: str, refusals: Refusals | N
 
     Raises
     ------
-    ConfigError : a certificate or key cannot be used.
+    ConfigError : a certificate, key or secret cannot be used.
     """
-    return UpsScu(worklist, node_ae_title, refusals)
+    match worklist:
+        case UpsWorklist():
+            return UpsScu(worklist, node_ae_title, refusals)
+        case UpsRsWorklist():
+            from cxr_node.node.deliver.ups_rs import UpsRs  # httpx is for those who need it
+
+            return UpsRs(worklist, refusals)
 
 
 class WorklistLoop(ServiceLoop):
@@ -172,6 +178,8 @@ class WorklistLoop(ServiceLoop):
             self._settle(item, WorkState.CLAIMED)
             return
         state = self._state(item, reply)
+        if state == StepState.IN_PROGRESS and item.claim.fence == 1:  # nothing was ever asked under its UID before
+            state = None
         if state == StepState.IN_PROGRESS:
             reply = self._manager.update(item.workitem_uid, item.transaction_uid, workitem.progress(0, "claimed"))
             if reply.said is Said.DONE:
@@ -280,6 +288,8 @@ class WorklistLoop(ServiceLoop):
     def _state(self, item: WorkItem, reply: Reply) -> str | None:
         """What an item is by what its manager says now; None where it is not ours, or not there."""
         found = None if reply.said in (Said.GONE, Said.NOT_OURS) else self._manager.read(item.workitem_uid)
+        if found is not None and found.state not in set(StepState):
+            raise DeliveryError("the manager does not say in which state the item is", permanent=False)
         return None if found is None else found.state
 
     def _updated(self, item: WorkItem, told: DataSet) -> Reply:

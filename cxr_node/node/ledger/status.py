@@ -12,7 +12,17 @@ import sqlalchemy as sa
 
 from cxr_node import times
 from cxr_node.config.schema import Config
-from cxr_node.node.ledger import destination_health, holds, listing, machines, queries, results, shadow, study_stories
+from cxr_node.node.ledger import (
+    destination_health,
+    holds,
+    listing,
+    machines,
+    queries,
+    results,
+    shadow,
+    study_stories,
+    worklist_status,
+)
 from cxr_node.node.ledger.destination_health import Health
 from cxr_node.node.ledger.holds import Hold
 from cxr_node.node.ledger.ledger import Ledger
@@ -23,6 +33,7 @@ from cxr_node.node.ledger.shadow import Kept
 from cxr_node.node.ledger.states import OPEN, UNSENT, DeliveryState, InstanceState, PromiseState, StudyState
 from cxr_node.node.ledger.study_stories import DocumentRow, StudyCounts, StudyRow
 from cxr_node.node.ledger.tables import IS_OPEN, deliveries, instances
+from cxr_node.node.ledger.worklist_status import WorklistStatus
 from cxr_node.node.process import supervisor
 from cxr_node.node.process.supervisor import RoleState
 
@@ -350,6 +361,8 @@ class NodeStatus:
     """Those that were too late for a destination (`delivery.not_after_min`): kept, not sent."""
     uncommitted: Mapping[str, Mapping[PromiseState, int]]
     """Results that a destination accepted and has not committed itself to, by name, then by state."""
+    worklists: Mapping[str, WorklistStatus]
+    """By name; those of the configuration, and those whose items are still open."""
     addresses: Mapping[str, str]
     last_received: Mapping[By, Mapping[str, datetime]]
     """By sender and by station."""
@@ -387,6 +400,7 @@ def _look(ledger: Ledger, config: Config) -> NodeStatus:
         dead_deliveries=queries.dead_deliveries(ledger),
         late_deliveries=queries.late_deliveries(ledger),
         uncommitted=queries.uncommitted(ledger),
+        worklists=worklist_status.look(ledger, config.worklists, around.health),
         addresses=addresses,
         last_received={by: listing.last_received(ledger, by) for by in (By.SENDER, By.STATION)},
         recent=queries.recent(ledger, LAST),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -298,6 +298,16 @@ def forget(ledger: Ledger, history_days: float, duty: Held | None = None) -> int
         forgotten += len(row_ids)
 
 
+def erase(connection: sa.Connection, sop_instance_uid: str) -> None:
+    """Take an image, and what was made of it, out of the items that have ended; an open one must still be ended."""
+    naming = sa.select(work_item_images.c.work_item_id).where(work_item_images.c.sop_instance_uid == sop_instance_uid)
+    ended = sa.and_(work_items.c.id.in_(naming), work_items.c.state.not_in(OPEN_ITEMS))
+    row_ids = list(connection.scalars(sa.select(work_items.c.id).where(ended)))
+    connection.execute(sa.update(work_items).where(work_items.c.id.in_(row_ids)).values(outputs=None))
+    mine = work_item_images.c.work_item_id.in_(row_ids)
+    connection.execute(sa.delete(work_item_images).where(mine, work_item_images.c.sop_instance_uid == sop_instance_uid))
+
+
 def counts(ledger: Ledger) -> dict[str, dict[WorkState, int]]:
     """Items in each state, by worklist; of ended ones all that are remembered."""
     columns = (work_items.c.worklist, work_items.c.state)
@@ -309,12 +319,14 @@ def counts(ledger: Ledger) -> dict[str, dict[WorkState, int]]:
     return found
 
 
-def about(ledger: Ledger, key: str) -> list[WorkItemRow]:
-    """Items of a UID: their own, that of their transaction, or of a study or an image that they name."""
-    naming = sa.select(work_item_images.c.work_item_id).where(
-        sa.or_(work_item_images.c.study_instance_uid == key, work_item_images.c.sop_instance_uid == key)
+def about(ledger: Ledger, key: str, sop_instance_uids: Collection[str] = ()) -> list[WorkItemRow]:
+    """Items that have a UID, their own or that of their transaction, or name its study or image, or one of these."""
+    uid = key.strip().partition("=")[2] or key.strip()
+    named = sa.or_(
+        work_item_images.c.study_instance_uid == uid, work_item_images.c.sop_instance_uid.in_({uid, *sop_instance_uids})
     )
-    mine = (work_items.c.workitem_uid == key, work_items.c.transaction_uid == key, work_items.c.id.in_(naming))
+    naming = sa.select(work_item_images.c.work_item_id).where(named)
+    mine = (work_items.c.workitem_uid == uid, work_items.c.transaction_uid == uid, work_items.c.id.in_(naming))
     found = sa.select(work_items).where(sa.or_(*mine)).order_by(work_items.c.id)
     with ledger.database.reading() as connection:
         rows = connection.execute(found).mappings().all()

@@ -1,6 +1,7 @@
 """Data sets of work items: few attributes, with sequences, to bytes and back. Knows neither a connection nor a rule.
 
-Written in Implicit VR Little Endian (PS3.5 A.1), in ASCII; what pynetdicom has decoded is read by keyword.
+Written in Implicit VR Little Endian (PS3.5 A.1), in ASCII, or in the DICOM JSON Model (PS3.18 F); what was decoded is
+read by keyword.
 """
 
 from __future__ import annotations
@@ -97,3 +98,35 @@ def items(data_set: Any, keyword: str) -> Iterator[Any]:
 def first(data_set: Any, keyword: str) -> Any:
     """First item of a sequence; None where there is none."""
     return next(items(data_set, keyword), None)
+
+
+def to_json(data_set: DataSet) -> dict[str, Any]:
+    """The same in the DICOM JSON Model."""
+    ordered = sorted((*TAGS[keyword], value) for keyword, value in data_set.items())
+    return {f"{tag:08X}": {"vr": vr, **_json_value(vr, value)} for tag, vr, value in ordered}
+
+
+def _json_value(vr: str, value: Any) -> dict[str, Any]:
+    values: list[Any] = [to_json(item) for item in value] if vr == "SQ" else [str(value)] if str(value) else []
+    if vr == "DS":
+        values = [int(each) if each.isdecimal() else float(each) for each in values]
+    return {"Value": values} if values else {}
+
+
+_KEYWORDS = {f"{tag:08X}": keyword for keyword, (tag, _) in TAGS.items()}
+
+
+def of_json(item: Any) -> dict[str, Any]:
+    """Read the attributes that are known here; what is malformed counts as absent."""
+    found: dict[str, Any] = {}
+    for tag, element in item.items() if isinstance(item, dict) else ():
+        keyword = _KEYWORDS.get(str(tag).upper())
+        values = element.get("Value") if isinstance(element, dict) else None
+        if keyword is not None and isinstance(values, list):
+            is_sequence = TAGS[keyword][1] == "SQ"
+            found[keyword] = [of_json(one) for one in values[:_MOST_ITEMS]] if is_sequence else list(map(_text, values))
+    return found
+
+
+def _text(value: Any) -> str:
+    return str(value) if isinstance(value, str | int | float) else ""

@@ -25,7 +25,7 @@ MAX_IMAGES = 20
 OWN_SCHEME = "99CXRNODE"
 REASONS = {
     CancelReason.IMAGES_MISSING: ("110523", "Object Set incomplete", "Its images did not all come in time."),
-    CancelReason.NOT_ANALYSED: ("110522", "Object Types not supported", "None of its images can be analysed."),
+    CancelReason.NOT_ANALYSED: ("110522", "Object Types not supported", "All of its images were rejected."),
     CancelReason.FAULT: ("110501", "Equipment failure", "No report of its images could be made."),
     CancelReason.NOT_STORED: ("110501", "Equipment failure", "No archive took the report."),
     CancelReason.SET_ASIDE: ("110513", "Discontinued for unspecified reason", "An operator set its images aside."),

@@ -76,6 +76,7 @@ def _sides(config: Config) -> Iterator[tuple[str, tuple[Path, ...]]]:
     collector = config.audit.syslog.tls if config.audit.syslog else None
     sides: list[tuple[str, AnyTls | None]] = [("listen", config.listen.tls), ("audit", collector)]
     sides += [(f"destination-{destination.name}", destination.tls_files) for destination in config.destinations]
+    sides += [(f"worklist-{worklist.name}", worklist.tls) for worklist in config.worklists]
     for role, shown in sides:
         named = (shown.certificate, shown.ca) if shown is not None else ()
         if files := tuple(file for file in named if file is not None):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib import metadata
@@ -17,7 +17,8 @@ import cxr_node
 from cxr_node.diagnose import thresholds
 from cxr_node.errors import ConfigError, ResourceError
 from cxr_node.node.audit import recorder
-from cxr_node.node.ledger import machines
+from cxr_node.node.ledger import destination_health, machines, worklist_status
+from cxr_node.node.ledger.worklist_status import WorklistStatus
 from cxr_node.node.process import supervisor
 from cxr_node.web import access, rendering
 from cxr_node.web.identity import person
@@ -102,6 +103,7 @@ def _page(request: Request, person: person.Person, found: Services, readings: An
         sessions=found.sessions.number(),
         entries=trail.last(found.config),
         is_audited=found.config.audit.enabled,
+        worklists=_worklists(found),
         **_machines(found),
     )
 
@@ -117,6 +119,15 @@ def _machines(found: Services) -> dict[str, Any]:
     except (ConfigError, ResourceError):
         return none
     return {"machines": seen, "here": ledger.database.machine, "source": recorder.source_id(config)}
+
+
+def _worklists(found: Services) -> Mapping[str, WorklistStatus]:
+    """Each, and its items by state; none where there is no worklist, or no ledger yet."""
+    try:
+        ledger = found.ledger()
+        return worklist_status.look(ledger, found.config.worklists, destination_health.look(ledger))
+    except (ConfigError, ResourceError):
+        return {}
 
 
 def _users(found: Services) -> Sequence[User]:
