@@ -63,6 +63,9 @@ TEMPERS: dict[str, Answer] = {
 class Archive:
     """The process, and what it wrote down; it may be killed and started again under the same address."""
 
+    gets_objects = True
+    """Or messages, of which there is one of each study."""
+
     def __init__(self, file: Path, port: int, temper: str = "steady", seed: int = 0, host: str = "127.0.0.1") -> None:
         self.address = Address(ae_title=AE_TITLE, host=host, port=port)
         self.starts = 0

@@ -238,7 +238,9 @@ class Node(Services):
 def settings(profile: Path, archives: Sequence[Archive], report_per: str = "image") -> dict[str, Any]:
     """Sections of a configuration: weights, destinations, and short waits."""
     destinations = [
-        {"name": f"archive{number}", "report_per": report_per, "timeout_s": 5} | archive.configured
+        {"name": f"archive{number}", "timeout_s": 5}
+        | ({"report_per": report_per} if archive.gets_objects else {})
+        | archive.configured
         for number, archive in enumerate(archives)
     ]
     quick = {"work": {"lease_s": LEASE_S}, "delivery": {"first_delay_s": 0.2, "max_delay_s": 1}}

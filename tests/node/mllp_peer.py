@@ -38,10 +38,10 @@ class Receiver:
 
 
 @contextmanager
-def receiving(receiver: Receiver, tls: ssl.SSLContext | None = None) -> Iterator[int]:
+def receiving(receiver: Receiver, tls: ssl.SSLContext | None = None, port: int = 0) -> Iterator[int]:
     """Listen on loopback; its port."""
     stop = threading.Event()
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    with socket.create_server(("127.0.0.1", port)) as server:
         server.settimeout(0.05)
         threads: list[threading.Thread] = []
 

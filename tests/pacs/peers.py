@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import ssl
 import urllib.request
 from contextlib import closing
 from pathlib import Path
@@ -51,8 +52,12 @@ class Orthanc(Program):
         modalities: dict[str, tuple[str, int]] | None = None,
         rule: str = "",
         more: dict[str, Any] | None = None,
+        tls: ssl.SSLContext | None = None,
+        **environment: str,
     ) -> None:
+        """`tls` : what its HTTP server is called with, where `more` switches TLS on."""
         need("Orthanc")
+        self._tls = tls
         self._storage = folder / "db"
         self.http_port, self.dicom_port = free_port(), free_port()
         folder.mkdir(parents=True, exist_ok=True)
@@ -75,30 +80,34 @@ class Orthanc(Program):
             "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
         } | (more or {})
         (folder / "orthanc.json").write_text(json.dumps(configuration))
-        super().__init__(folder, "Orthanc", folder / "orthanc.json")
+        super().__init__(folder, "Orthanc", folder / "orthanc.json", **environment)
 
     @property
     def address(self) -> str:
         return f"{self.ae_title}@127.0.0.1:{self.dicom_port}"
 
+    @property
+    def url(self) -> str:
+        """Of its HTTP server."""
+        return f"http{'s' if self._tls else ''}://127.0.0.1:{self.http_port}"
+
     def get(self, path: str) -> Any:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=30) as answer:
-            return json.load(answer)
+        return json.loads(self._ask("GET", path))
 
     def file(self, instance: str) -> bytes:
-        url = f"http://127.0.0.1:{self.http_port}/instances/{instance}/file"
-        with urllib.request.urlopen(url, timeout=30) as answer:
-            content: bytes = answer.read()
-            return content
+        return self._ask("GET", f"/instances/{instance}/file")
 
     def delete(self, instance: str) -> None:
-        url = f"http://127.0.0.1:{self.http_port}/instances/{instance}"
-        urllib.request.urlopen(urllib.request.Request(url, method="DELETE"), timeout=30).close()
+        self._ask("DELETE", f"/instances/{instance}")
 
     def post(self, path: str, content: bytes) -> Any:
-        url = f"http://127.0.0.1:{self.http_port}{path}"
-        with urllib.request.urlopen(urllib.request.Request(url, content, method="POST"), timeout=30) as answer:
-            return json.load(answer)
+        return json.loads(self._ask("POST", path, content))
+
+    def _ask(self, method: str, path: str, content: bytes | None = None) -> bytes:
+        request = urllib.request.Request(f"{self.url}{path}", content, method=method)
+        with urllib.request.urlopen(request, timeout=30, context=self._tls) as answer:
+            read: bytes = answer.read()
+            return read
 
     def lose(self, sop_instance_uid: str) -> None:
         """Delete the file of an instance that its index goes on to list."""
