@@ -123,6 +123,24 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What one profile says of one image, as far as two profiles are compared; nothing of it names the patient."""
+
+    profile: str
+    """Name and version."""
+    verdict: str
+    """The word for programs."""
+    abstain_reason: str | None = None
+    score: float | None = None
+    """Calibrated probability, or score, of the finding, in [0, 1]; None: the image was not analysed."""
+    distance: float | None = None
+    peak: tuple[float, float] | None = None
+    """Where the heat map is hottest, as shares of the rows and of the columns."""
+    reason: str | None = None
+    """Why the image was not analysed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reported:
     """Analysed: the finding and the objects that carry it."""
 
@@ -133,6 +151,8 @@ class Reported:
     """Objects of this image that go with the report of its study."""
     judgement: Judgement | None = field(default=None, repr=False)
     """What the report of its study is made of; None: no destination wants one."""
+    answer: Answer | None = None
+    """What a candidate is compared with."""
 
 
 Outcome = Rejected | Reported

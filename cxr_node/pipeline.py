@@ -15,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from cxr_node import __version__, times
+from cxr_node import __version__, heatmap, times
 from cxr_node.config.schema import Admission, Config
 from cxr_node.dicom.pixels import pixels
 from cxr_node.dicom.read import admission, header
@@ -41,11 +41,13 @@ from cxr_node.domain import (
     Precedent,
     Radiograph,
     Reason,
+    Verdict,
 )
 from cxr_node.errors import UndecodableError
 from cxr_node.model.decision import decide
 from cxr_node.model.profile import Profile
 from cxr_node.outcome import (
+    Answer,
     Artifact,
     Judgement,
     NotAnalysed,
@@ -177,7 +179,35 @@ def report(analysis: Analysis, origin: Origin, config: Config, precedent: Preced
     for_study = config.kinds(ReportPer.STUDY)
     pictures = explain(analysis, origin, config, kinds=for_study, per=ReportPer.STUDY)
     told = judgement(analysis, pictures) if for_study else None
-    return Reported(finding=analysis.finding, artifacts=artifacts, pictures=pictures, judgement=told)
+    said = answer(analysis.finding)
+    return Reported(finding=analysis.finding, artifacts=artifacts, pictures=pictures, judgement=told, answer=said)
+
+
+def answer(finding: Finding) -> Answer:
+    """Say what two profiles are compared by."""
+    return Answer(
+        profile=f"{finding.identity.profile} {finding.identity.version}",
+        verdict=finding.target.word(finding.decision.verdict),
+        abstain_reason=finding.decision.abstain_reason,
+        score=finding.probability,
+        distance=finding.prediction.distance,
+        peak=heatmap.peak(finding.heatmap),
+    )
+
+
+def answer_beside(content: bytes, candidate: Predictor, config: Config) -> Answer:
+    """Let a candidate judge an image that the live profile has answered; no result is made of it.
+
+    Raises
+    ------
+    ModelError : it failed.
+    """
+    analysis = judge(content, candidate, config)
+    if isinstance(analysis, Rejected):
+        profile = candidate.profile
+        named = f"{profile.name} {profile.version}"
+        return Answer(profile=named, verdict=Verdict.REJECTED, reason=analysis.reason)
+    return answer(analysis.finding)
 
 
 def rules_sha256(classifier: Classifier, config: Config) -> str:

@@ -110,6 +110,8 @@ class Model(Section):
 
     Beside another `profile` than the default none, unless named: nobody shall answer whom nobody chose.
     """
+    candidate: str | None = None
+    """A further profile that judges what `profile` has answered, after it: kept, compared, never sent; None: none."""
     runtime: RuntimeKind = RuntimeKind.AUTO
     """What computes the network; a runtime whose answers differ from torch's in float32 is refused."""
     threads: int = Field(default=0, ge=0, le=256)

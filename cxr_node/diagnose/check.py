@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
-from cxr_node import resources, times
+from cxr_node import resources, times, wiring
 from cxr_node.config import consistency, permissions
 from cxr_node.config.destinations import AnyDestination, DicomDestination, HttpDestination
 from cxr_node.config.http import AnyTls, secret_of
@@ -133,8 +133,7 @@ def check(config: Config, source: str) -> Iterator[CheckResult]:
     if any(isinstance(each, HttpDestination) and each.authentication for each in config.destinations):
         yield _try("secrets", partial(_secrets, config))
     yield from tls_lines(config)
-    for name in (config.model.profile, *config.model.others):
-        yield _try("weights", partial(_weights, name))
+    yield from _profiles(config)
     yield _time_zone(config)
     for syntax in codecs.transfer_syntaxes():
         yield well("transfer syntax", f"{syntax.name} ({syntax.uid})")
@@ -149,6 +148,13 @@ def check(config: Config, source: str) -> Iterator[CheckResult]:
     yield from _removed(config)
     if config.audit.enabled and config.audit.syslog is not None:
         yield _try("audit collector", partial(forwarder.reach, config.audit.syslog))
+
+
+def _profiles(config: Config) -> Iterator[CheckResult]:
+    for name in (config.model.profile, *config.model.others):
+        yield _try("weights", partial(_weights, name))
+    if config.model.candidate is not None:
+        yield _try("candidate", partial(_candidate, config))
 
 
 def _kept(config: Config) -> Iterator[CheckResult]:
@@ -245,6 +251,12 @@ def _weights(name: str) -> str:
     youngest, oldest = loaded.population.age_years
     ages = f"for ages {youngest:g} to {oldest:g}"
     return f"{loaded.name} {loaded.version} {ages}, sha256 {loaded.weights_sha256[:12]}… as released"
+
+
+def _candidate(config: Config) -> str:
+    found = wiring.candidate(config)
+    assert found is not None  # noqa: S101 - it is configured
+    return f"{found.name} {found.version} judges after {config.model.profile} what that has answered; nothing is sent"
 
 
 def _spool(config: Config) -> str:
