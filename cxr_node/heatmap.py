@@ -19,6 +19,16 @@ def on_grid(heatmap: Heatmap, shape: tuple[int, ...]) -> NDArray[np.float32]:
     return spread(heatmap.cells, heatmap.border, shape)
 
 
+def peak(heatmap: Heatmap) -> tuple[float, float]:
+    """Centre of the hottest cell, as shares of the rows and of the columns of the radiograph, in [0, 1]."""
+    place = np.unravel_index(int(np.argmax(heatmap.cells)), heatmap.cells.shape)
+    shares = [
+        of + (int(at) + 0.5) / size * (1.0 - 2.0 * of)
+        for at, size, of in zip(place, heatmap.cells.shape, heatmap.border, strict=True)
+    ]
+    return shares[0], shares[1]
+
+
 def spread(cells: NDArray[np.float32], border: tuple[float, float], shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Interpolate between the centres of the cells, bilinearly.
 

@@ -127,6 +127,24 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What one profile says of one image, as far as two profiles are compared; nothing of it names the patient."""
+
+    profile: str
+    """Name and version."""
+    verdict: str
+    """The word for programs."""
+    abstain_reason: str | None = None
+    score: float | None = None
+    """Calibrated probability, or score, of the finding, in [0, 1]; None: the image was not analysed."""
+    distance: float | None = None
+    peak: tuple[float, float] | None = None
+    """Where the heat map is hottest, as shares of the rows and of the columns."""
+    reason: str | None = None
+    """Why the image was not analysed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reported:
     """Analysed: the finding and the objects that carry it."""
 
@@ -139,6 +157,8 @@ class Reported:
     """What the report of its study is made of; None: no destination wants one."""
     subgroup: Subgroup | None = None
     """Among whom the ledger counts it."""
+    answer: Answer | None = None
+    """What a candidate is compared with."""
 
 
 Outcome = Rejected | Reported

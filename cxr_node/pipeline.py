@@ -15,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from cxr_node import __version__, times
+from cxr_node import __version__, heatmap, times
 from cxr_node.config.schema import Admission, Config
 from cxr_node.dicom.pixels import pixels
 from cxr_node.dicom.read import admission, header
@@ -41,12 +41,14 @@ from cxr_node.domain import (
     Radiograph,
     Reason,
     Subgroup,
+    Verdict,
     age_band,
 )
 from cxr_node.errors import UndecodableError
 from cxr_node.model.decision import decide
 from cxr_node.model.profile import Profile
 from cxr_node.outcome import (
+    Answer,
     Artifact,
     Judgement,
     NotAnalysed,
@@ -191,6 +193,7 @@ def report(analysis: Analysis, origin: Origin, config: Config, precedent: Preced
         pictures=pictures,
         judgement=told,
         subgroup=subgroup(analysis),
+        answer=answer(analysis.finding),
     )
 
 
@@ -198,6 +201,33 @@ def subgroup(analysis: Analysis) -> Subgroup:
     """Among whom the ledger counts an analysed image."""
     age = analysis.source.age_years
     return Subgroup(view=analysis.radiograph.view, age_band=None if age is None else age_band(age))
+
+
+def answer(finding: Finding) -> Answer:
+    """Say what two profiles are compared by."""
+    return Answer(
+        profile=f"{finding.identity.profile} {finding.identity.version}",
+        verdict=finding.target.word(finding.decision.verdict),
+        abstain_reason=finding.decision.abstain_reason,
+        score=finding.probability,
+        distance=finding.prediction.distance,
+        peak=heatmap.peak(finding.heatmap),
+    )
+
+
+def answer_beside(content: bytes, candidate: Predictor, config: Config) -> Answer:
+    """Let a candidate judge an image that the live profile has answered; no result is made of it.
+
+    Raises
+    ------
+    ModelError : it failed.
+    """
+    analysis = judge(content, candidate, config)
+    if isinstance(analysis, Rejected):
+        profile = candidate.profile
+        named = f"{profile.name} {profile.version}"
+        return Answer(profile=named, verdict=Verdict.REJECTED, reason=analysis.reason)
+    return answer(analysis.finding)
 
 
 def rules_sha256(classifier: Classifier, config: Config) -> str:

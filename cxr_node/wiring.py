@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from cxr_node import process_setup, resources
+from cxr_node import __version__, process_setup, resources
 from cxr_node.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from cxr_node.model.predictor import ProfilePredictor
     from cxr_node.model.profile import Profile
     from cxr_node.node.ledger.ledger import Ledger
+    from cxr_node.node.ledger.promotions import Promotion, Rivals
     from cxr_node.pipeline import Classifier, Predictor
 
 
@@ -35,6 +37,85 @@ def profiles(config: Config) -> list[Profile]:
         raise ConfigError(str(error)) from error
 
 
+def candidate(config: Config) -> Profile | None:
+    """Read the candidate; None: the configuration names none.
+
+    Raises
+    ------
+    ConfigError : it cannot be read, is the live one, or judges another finding.
+    """
+    from cxr_node.model import profile
+
+    if config.model.candidate is None:
+        return None
+    try:
+        found = profile.load(resources.profile_folder(config.model.candidate))
+        live = profile.load(resources.profile_folder(config.model.profile))
+    except (ConfigError, ModelError) as error:
+        raise ConfigError(f"model.candidate: {error}") from error
+    if identity_sha256(found) == identity_sha256(live):
+        raise ConfigError(f"model.candidate: {found.name} has the weights and the thresholds of model.profile")
+    if found.target != live.target:
+        raise ConfigError(f"model.candidate: {found.name} judges another finding than model.profile")
+    return found
+
+
+def identity_sha256(profile: Profile) -> str:
+    """Digest of what a profile answers by: its weights, version and thresholds."""
+    told = (profile.name, profile.version, profile.weights_sha256, profile.operating_point)
+    return sha256(repr(told).encode()).hexdigest()
+
+
+def agreed_sha256(config: Config) -> str:
+    """Digest of rules and profiles that all machines of a node must have in common; equal whichever of two is live."""
+    from cxr_node.model import profile
+
+    def read(name: str) -> str:
+        try:
+            return identity_sha256(profile.load(resources.profile_folder(name)))
+        except (ConfigError, ModelError):
+            return name
+
+    rivals = [config.model.profile, *([config.model.candidate] if config.model.candidate is not None else [])]
+    told = (sorted(map(read, rivals)), [read(name) for name in config.model.others])
+    return sha256(repr((__version__, config.admission.model_dump_json(), told)).encode()).hexdigest()
+
+
+def rivals(config: Config) -> Rivals | None:
+    """The two profiles of which one is live; None: there is no candidate.
+
+    Raises
+    ------
+    ConfigError : as `candidate`.
+    """
+    from cxr_node.node.ledger.promotions import Rivals
+
+    found = candidate(config)
+    if found is None or config.model.candidate is None:
+        return None
+    return Rivals(
+        profile=config.model.profile, candidate=config.model.candidate, candidate_sha256=identity_sha256(found)
+    )
+
+
+def promotion(config: Config, ledger: Ledger) -> Promotion | None:
+    """Whether the candidate is live; a candidate that cannot be read is not."""
+    from cxr_node.node.ledger import promotions
+
+    with contextlib.suppress(ConfigError):
+        named = rivals(config)
+        return None if named is None else promotions.current(ledger, named)
+    return None
+
+
+def with_live_profile(config: Config, ledger: Ledger) -> Config:
+    """The configuration as it answers now: where the candidate was promoted, the two have changed places."""
+    if promotion(config, ledger) is None:
+        return config
+    swapped = {"profile": config.model.candidate, "candidate": config.model.profile}
+    return config.model_copy(update={"model": config.model.model_copy(update=swapped)})
+
+
 def targets(config: Config) -> dict[str, Target]:
     """What each configured profile judges, by the profile's name; a profile that cannot be read is left out.
 
@@ -43,7 +124,8 @@ def targets(config: Config) -> dict[str, Target]:
     from cxr_node.model import profile
 
     found = {}
-    for name in (config.model.profile, *config.model.others):
+    beside = [] if config.model.candidate is None else [config.model.candidate]
+    for name in (config.model.profile, *config.model.others, *beside):
         with contextlib.suppress(ConfigError, ModelError):
             described = profile.described_in(resources.profile_folder(name))
             found[described.name] = described.named_target

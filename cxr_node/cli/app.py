@@ -32,7 +32,7 @@ _USERS = (DataError, ForeignProfileError)
 ORDER = (
     *("demo", "doctor", "bench", "check", "serve", "receive", "work", "deliver", "web", "user", "status", "list"),
     *("counts", "trace", "retry", "set-aside", "now", "hold", "release", "forget", "resend", "rejudge", "admit"),
-    *("shadow", "erase", "rebuild"),
+    *("shadow", "candidate", "promote", "erase", "rebuild"),
     *("agreement", "export-cases"),
     *("send", "classify", "verify", "conformance", "train", "evaluate", "compare", "calibrate", "import", "export"),
 )

@@ -79,13 +79,18 @@ def status(
     settings = load_config(config)
     with opened(settings) as ledger:
         seen = status.look(ledger, settings)
+        promoted = None if settings.model.candidate is None else wiring.promotion(settings, ledger)
     failed = status.raised(asked, seen)
     if as_json:
-        say_json(tables.plain(seen) | ({"failed": failed} if fail_on is not None else {}))
+        more = {} if promoted is None else {"promotion": tables.plain(promoted)}
+        say_json(tables.plain(seen) | more | ({"failed": failed} if fail_on is not None else {}))
     else:
         for sentence in failed:  # first: those that watch show the first line
             out.print(f"FAIL {sentence}", markup=False)
         out.print(ledger_tables.status(seen, wiring.targets(settings)))
+        if promoted is not None:
+            names = promoted.rivals
+            out.print(f"{names.candidate} is live in place of {names.profile}, promoted by {promoted.by}", markup=False)
     raise typer.Exit(1 if failed else 0)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cxr_node import process_setup, wiring
-from cxr_node.cli import assurance, bench, ledger, operate, shadow, tables, training, web
+from cxr_node.cli import assurance, bench, candidate, ledger, operate, shadow, tables, training, web
 from cxr_node.cli.app import (
     DEFAULT_CONFIG,
     EX_CONFIG,
@@ -115,7 +115,7 @@ def _contents(paths: list[Path]) -> Iterator[tuple[str, bytes]]:
             raise DataError(f"{file}: cannot be read ({error.strerror})") from error
 
 
-__all__ = ["app", "assurance", "bench", "ledger", "operate", "shadow", "training", "web"]
+__all__ = ["app", "assurance", "bench", "candidate", "ledger", "operate", "shadow", "training", "web"]
 
 
 def _address(text: str) -> Address:
@@ -203,7 +203,10 @@ def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
     begin_serving(settings, "work")
 
     def load() -> worker.Analyser:
-        classifier = wiring.classifier(settings)
+        with contextlib.closing(wiring.ledger(settings)) as opened:
+            live = wiring.with_live_profile(settings, opened)
+            beside = candidate.beside(live, opened)
+        classifier = wiring.classifier(live)
         return worker.Analyser(
             process=lambda content, origin, config, precedent: pipeline.process(
                 content, origin, classifier, config, precedent, metrics.stage
@@ -211,6 +214,8 @@ def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
             report=study_pipeline.report_study,
             prior=lambda content, current, config: pipeline.judge_prior(content, current, classifier, config),
             batch=classifier.batch,
+            candidate=beside,
+            agreed_sha256=wiring.agreed_sha256(settings),
             rules_sha256=pipeline.rules_sha256(classifier, settings),
         )
 

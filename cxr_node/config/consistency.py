@@ -55,6 +55,7 @@ def refused(config: Config) -> Iterator[str]:
     yield from _messages_in_plain_text(config)
     yield from _worklists(config)
     yield from _share_of_nothing(config)
+    yield from _candidate(config)
     delivery = config.delivery
     if delivery.first_delay_s > delivery.max_delay_s:
         yield f"delivery.first_delay_s: {delivery.first_delay_s:g} is more than max_delay_s, {delivery.max_delay_s:g}"
@@ -68,6 +69,16 @@ def _worklists(config: Config) -> Iterator[str]:
     archives = [each for each in config.destinations if isinstance(each, ArchiveDestination)]
     if config.worklists and not any(documents & set(each.send) for each in archives):
         yield "worklists: no archive is sent report or measurements: no work item could be completed; add one to send"
+
+
+def _candidate(config: Config) -> Iterator[str]:
+    model = config.model
+    if model.candidate is None:
+        return
+    if model.candidate in (model.profile, *model.others):
+        yield f"model.candidate: {model.candidate} answers already; name another profile, or none"
+    if config.work.max_attempts == 1:
+        yield "work.max_attempts: 1: a candidate that ends its worker could cost an image its only attempt; write 3"
 
 
 def _share_of_nothing(config: Config) -> Iterator[str]:

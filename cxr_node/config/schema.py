@@ -114,6 +114,8 @@ class Model(Section):
     """
     site_calibrations: tuple[Path, ...] = ()
     """Files of `cxr-node calibrate --from-agreement`: a site's own thresholds, one file for a profile."""
+    candidate: str | None = None
+    """A further profile that judges what `profile` has answered, after it: kept, compared, never sent; None: none."""
     runtime: RuntimeKind = RuntimeKind.AUTO
     """What computes the network; a runtime whose answers differ from torch's in float32 is refused."""
     threads: int = Field(default=0, ge=0, le=256)

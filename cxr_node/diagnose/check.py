@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
-from cxr_node import resources, times
+from cxr_node import resources, times, wiring
 from cxr_node.config import consistency, permissions
 from cxr_node.config.destinations import AnyDestination, DicomDestination, HttpDestination
 from cxr_node.config.http import AnyTls, secret_of
@@ -138,8 +138,7 @@ def check(config: Config, source: str) -> Iterator[CheckResult]:
     if any(each.authentication for each in _servers(config)):
         yield _try("secrets", partial(_secrets, config))
     yield from tls_lines(config)
-    for name in (config.model.profile, *config.model.others):
-        yield _try("weights", partial(_weights, name))
+    yield from _profiles(config)
     yield _time_zone(config)
     for syntax in codecs.transfer_syntaxes():
         yield well("transfer syntax", f"{syntax.name} ({syntax.uid})")
@@ -161,6 +160,13 @@ def _asked(config: Config) -> Iterator[CheckResult]:
         yield _try("priors", partial(_priors, config, config.priors.source))
     for worklist in config.worklists:
         yield _try(f"worklist {worklist.name}", partial(_worklist, config, worklist))
+
+
+def _profiles(config: Config) -> Iterator[CheckResult]:
+    for name in (config.model.profile, *config.model.others):
+        yield _try("weights", partial(_weights, name))
+    if config.model.candidate is not None:
+        yield _try("candidate", partial(_candidate, config))
 
 
 def _kept(config: Config) -> Iterator[CheckResult]:
@@ -264,6 +270,12 @@ def _weights(name: str) -> str:
     youngest, oldest = loaded.population.age_years
     ages = f"for ages {youngest:g} to {oldest:g}"
     return f"{loaded.name} {loaded.version} {ages}, sha256 {loaded.weights_sha256[:12]}… as released"
+
+
+def _candidate(config: Config) -> str:
+    found = wiring.candidate(config)
+    assert found is not None  # noqa: S101 - it is configured
+    return f"{found.name} {found.version} judges after {config.model.profile} what that has answered; nothing is sent"
 
 
 def _spool(config: Config) -> str:

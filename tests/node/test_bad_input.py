@@ -176,7 +176,7 @@ def test_two_nodes_of_one_installation_id_that_answer_otherwise(site: Site, tmp_
         present.ready()
         # it tells until the slowest start has come so far
         with (
-            machines.alike(ledger, there.spool.path, digest(1), "cxr-node"),
+            machines.alike(ledger, there, digest(1)),
             machines.telling(ledger, there.spool.path),
         ):
             code, lines = site.told("work")

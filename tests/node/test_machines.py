@@ -124,7 +124,7 @@ def working(config: Config, rules_sha256: str) -> Analyser:
 
 
 def begins(config: Config, rules_sha256: str, ledger: Ledger) -> AbstractContextManager[None]:
-    return machines.alike(ledger, config.spool.path, rules_sha256, "cxr-node")
+    return machines.alike(ledger, config, rules_sha256)
 
 
 def test_a_worker_that_would_answer_otherwise_is_refused_while_the_other_works(two: Two) -> None:

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from cxr_node.domain import Reason
 from cxr_node.errors import ResourceError
 from cxr_node.node.ledger import duties, expiry, prior_orders, work_items
+from cxr_node.node.ledger.candidate_tables import candidate_answers
 from cxr_node.node.ledger.duties import Held
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.reading_tables import readings
@@ -307,6 +308,7 @@ def delete_rows(connection: sa.Connection, instance_ids: Sequence[int]) -> None:
     of_these = instance_artifacts.c.instance_id.in_(instance_ids)
     results = list(connection.scalars(sa.select(instance_artifacts.c.artifact_id).where(of_these).distinct()))
     connection.execute(sa.delete(events).where(events.c.instance_id.in_(instance_ids)))
+    connection.execute(sa.delete(candidate_answers).where(candidate_answers.c.instance_id.in_(instance_ids)))
     connection.execute(sa.delete(instance_artifacts).where(of_these))
     connection.execute(sa.delete(instances).where(instances.c.id.in_(instance_ids)))
     shared = sa.select(instance_artifacts.c.artifact_id).where(instance_artifacts.c.artifact_id.in_(results))

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from cxr_node.config.schema import Config
 from cxr_node.domain import Finding, InstanceRef, Origin, Priority, Subgroup, Verdict
 from cxr_node.errors import ResourceError
-from cxr_node.node.ledger import commitments, destination_health, lateness, postgres, results
+from cxr_node.node.ledger import candidates, commitments, destination_health, lateness, postgres, results
 from cxr_node.node.ledger.database import AbsentLedgerError, Database
 from cxr_node.node.ledger.receipts import Arrival, GroupCommit, IsKept
 from cxr_node.node.ledger.ripening import Judged, begins_as, expect, wanting
@@ -230,12 +230,13 @@ class Ledger:
         wishes: Mapping[str, Wish],
         judged: Judged | None = None,
         subgroup: Subgroup | None = None,
+        compare: candidates.Comparison | None = None,
     ) -> bool:
         """RECEIVED -> REPORTED, with its results due at every destination that wants them: all or nothing.
 
         A result whose SOP Instance UID is known keeps its first bytes and makes no new delivery: the same
         radiograph came before in another transfer syntax. `judged` : for destinations that want a report of its study,
-        which is made, and goes with the pictures, once the study is ripe.
+        which is made, and goes with the pictures, once the study is ripe. `compare` : with what a candidate will say.
         """
         decision, now = finding.decision, self.now()
         word = finding.target.word(decision.verdict)
@@ -256,6 +257,8 @@ class Ledger:
                 return False
             _attach(connection, job, stored, wishes, now)
             expect(connection, job, judged, now)
+            if compare is not None:
+                candidates.want(connection, job.instance_id, compare, now)
             if judged is None:  # else its study waits
                 conclude(connection, [job.claim.row_id], now)
         return True

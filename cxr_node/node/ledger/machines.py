@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from cxr_node import __version__
+from cxr_node.config.schema import Config
 from cxr_node.errors import ConfigError, LedgerLostError, ResourceError
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.postgres import wait_to_begin
@@ -137,8 +139,10 @@ def _tell(connection: sa.Connection, ledger: Ledger, spool_path: Path, more: Map
 
 
 @contextmanager
-def alike(ledger: Ledger, spool_path: Path, rules_sha256: str, installation_id: str) -> Iterator[None]:
+def alike(ledger: Ledger, config: Config, rules_sha256: str) -> Iterator[None]:
     """Let no two machines answer differently: the same image would have other results wherever it is judged.
+
+    Nor send differently: one's shadow must not be another's live result.
 
     Two that begin at once take turns here, and the second one finds the first, which does not work yet.
 
@@ -149,22 +153,28 @@ def alike(ledger: Ledger, spool_path: Path, rules_sha256: str, installation_id: 
     if not ledger.database.is_shared:
         yield
         return
-    mine = machines.c.name == ledger.database.machine
+    mine, agreed_sha256 = machines.c.name == ledger.database.machine, _agreed(config, rules_sha256)
     with ledger.database.writing() as connection:
         wait_to_begin(connection)
-        if names := _otherwise(connection, rules_sha256, ledger):
+        if names := _otherwise(connection, agreed_sha256, ledger):
             raise ConfigError(
-                f"results.installation_id: {installation_id} is also {', '.join(names)}, which answers by another "
-                "profile, admission, results or release; give all machines of a node the same, and stop the others "
-                "before a change"
+                f"results.installation_id: {config.results.installation_id} is also {', '.join(names)}, which answers "
+                "by another profile, admission, results or release; give all machines of a node the same, "
+                "and stop the others before a change"
             )
         until = ledger.now() + timedelta(seconds=SILENT_AFTER_S)
-        _tell(connection, ledger, spool_path, {"rules_sha256": rules_sha256, "rules_until": until})
+        _tell(connection, ledger, config.spool.path, {"rules_sha256": agreed_sha256, "rules_until": until})
     try:
         yield
     finally:
         with suppress(ResourceError, LedgerLostError), ledger.database.writing() as connection:
             connection.execute(sa.update(machines).where(mine).values(rules_until=None))
+
+
+def _agreed(config: Config, rules_sha256: str) -> str:
+    """Digest of all that must be the same: rules and weights, what results say, and whose results are sent."""
+    shares = sorted((to.name, config.live_share(to)) for to in config.destinations)
+    return sha256(repr((rules_sha256, config.answer_sha256, shares)).encode()).hexdigest()
 
 
 def _otherwise(connection: sa.Connection, rules_sha256: str, ledger: Ledger) -> list[str]:

@@ -19,7 +19,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
-from hashlib import sha256
 from types import TracebackType
 from typing import Self
 
@@ -42,6 +41,7 @@ from cxr_node.node.process.supervisor import Notifier
 from cxr_node.node.retry import LOOK_AFTER_S, NOTICE_STOP_S, PAUSE_S
 from cxr_node.node.spool.opening import open_spool
 from cxr_node.node.spool.spool import Area, Spool, SpoolCorruptError
+from cxr_node.node.work.beside import LOOK_S, Beside, Candidate, comparison
 from cxr_node.node.work.earlier_radiographs import JudgePrior
 from cxr_node.node.work.study_reports import RETRY_DELAY_S, StudyReporter, all_stored, ms, settled
 from cxr_node.outcome import Outcome, Rejected, Reported, StudyCase, StudyReport
@@ -67,6 +67,10 @@ class Analyser:
     """Judges an earlier radiograph for the report of a study; None: reports mention none."""
     batch: int = 1
     """How many instances it examines at once."""
+    candidate: Candidate | None = None
+    """Answers what was answered, too, and is only compared."""
+    agreed_sha256: str = ""
+    """Digest of both profiles, whichever is live: what machines compare; "": `rules_sha256`."""
     rules_sha256: str = ""
     """Digest of all that a refusal depends on besides the image: under another one, a repeat is judged again."""
 
@@ -87,7 +91,7 @@ def run(config: Config, load: Callable[[], Analyser], stop: threading.Event, not
     try:
         analyser = load()
         with (
-            alike(ledger, config.spool.path, _agreed(config, analyser), config.results.installation_id),
+            alike(ledger, config, analyser.agreed_sha256 or analyser.rules_sha256),
             closing(Wakeup(config.spool.path, Role.WORK)) as wakeup,
             listening(ledger, config.spool.path, Role.WORK),
             telling(ledger, config.spool.path),
@@ -98,20 +102,15 @@ def run(config: Config, load: Callable[[], Analyser], stop: threading.Event, not
             notifier.ready()
             log.info("ready owner=%s", owner)
             worker = Worker(config, ledger, spool, owner, analyser)
+            beside = None if analyser.candidate is None else Beside(ledger, spool, owner, analyser.candidate)
             with (
                 closing(LeaseKeeper(ledger, config.work.lease_s, _exit_hung)) as keeper,
-                Lanes(worker, keeper, _lanes(config, analyser.batch)) as lanes,
+                Lanes(worker, keeper, _lanes(config, analyser.batch), beside) as lanes,
             ):
                 _loop(lanes, ledger, wakeup, stop, notifier)
             notifier.stopping()
     finally:
         ledger.close()
-
-
-def _agreed(config: Config, analyser: Analyser) -> str:
-    """Digest of what all machines of a node must have in common: what is answered, and what is sent of it."""
-    shares = {to.name: config.live_share(to) for to in config.destinations}
-    return sha256(repr((analyser.rules_sha256, config.answer_sha256, sorted(shares.items()))).encode()).hexdigest()
 
 
 def _lanes(config: Config, batch: int) -> int:
@@ -128,6 +127,8 @@ def _loop(lanes: Lanes, ledger: Ledger, wakeup: Wakeup, stop: threading.Event, n
             if lanes.take_one():
                 continue
             due_s = _next_s(ledger)
+            if lanes.step_beside(due_s):
+                due_s = LOOK_S if due_s is None else min(due_s, LOOK_S)
         except ResourceError as error:
             log.error("paused pause_s=%.0f %s", PAUSE_S, error)
             stop.wait(PAUSE_S)
@@ -275,8 +276,9 @@ class Worker:
         stored += all_stored(self.spool, reported.pictures, ReportPer.STUDY)
         kept = reported.judgement
         judged = None if kept is None else self._judged(judgement_text.dump(kept), is_listed=False)
+        compare = comparison(self.analyser.candidate, reported)
         was_held = self.ledger.settle_reported(
-            job, reported.finding, stored, self.config.wishes, judged, reported.subgroup
+            job, reported.finding, stored, self.config.wishes, judged, reported.subgroup, compare
         )
         wake(self.ledger, self.config.spool.path, Role.DELIVER)
         self._tell_of_study(judged)
@@ -318,14 +320,20 @@ class Lanes:
     lanes empty: if it dies again, no other instance is blamed.
     """
 
-    def __init__(self, worker: Worker, keeper: LeaseKeeper, lanes: int) -> None:
+    def __init__(self, worker: Worker, keeper: LeaseKeeper, lanes: int, beside: Beside | None = None) -> None:
         self._worker = worker
+        self._beside = beside
         self._keeper = keeper
         self._lanes = lanes
         self._room = threading.Semaphore(lanes)
+        self._count, self._in_hand = threading.Lock(), 0
         self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="lane")
         self._faults: deque[Exception] = deque()
         self._studies_at = 0.0
+
+    def step_beside(self, due_s: float | None) -> bool:
+        """Let the candidate go on where nobody waits; whether it has a film in hand."""
+        return self._beside is not None and due_s != 0.0 and not self._in_hand and self._beside.step()
 
     @property
     def failed(self) -> bool:
@@ -347,15 +355,21 @@ class Lanes:
         """
         if self._faults:
             raise self._faults.popleft()
+        if self._beside is not None:
+            self._beside.require_live()
         job = self._claim()
         if job is None:
             return False
+        if job.alone and self._beside is not None:
+            self._beside.join()
         if self._lanes == 1:
             self._finish(job)
         elif job.alone:
             self._finish_alone(job)
         else:
             self._room.acquire()
+            with self._count:
+                self._in_hand += 1
             self._threads.submit(self._run, partial(self._finish, job))
         return True
 
@@ -397,6 +411,8 @@ class Lanes:
         except Exception as error:
             self._faults.append(error)
         finally:
+            with self._count:
+                self._in_hand -= 1
             self._room.release()
 
     def __enter__(self) -> Self:
@@ -407,6 +423,8 @@ class Lanes:
     ) -> None:
         """Let the lanes finish what they have in hand."""
         self._threads.shutdown()
+        if self._beside is not None:
+            self._beside.join()
 
 
 def _exit_hung() -> None:

@@ -24,7 +24,7 @@ from cxr_node.dicom import from_picture
 from cxr_node.dicom.render import html
 from cxr_node.dicom.words import rounding, wording
 from cxr_node.domain import PNEUMONIA, Origin, Reason, Verdict
-from cxr_node.errors import ConfigError, CxrNodeError, InstanceError, ModelError
+from cxr_node.errors import ConfigError, CxrNodeError, InstanceError, ModelError, ResourceError
 from cxr_node.node.process import logs
 from cxr_node.outcome import Artifact, Rejected
 from cxr_node.pipeline import Analysis, Classifier
@@ -59,7 +59,7 @@ def serve(line: socket.socket) -> None:
     said, _ = frames.receive(line)
     config = Config.model_validate(said["config"])
     try:
-        classifier = wiring.classifier(config)
+        classifier = wiring.classifier(_live(config))
     except (ConfigError, ModelError) as error:
         frames.send(line, {"fault": "model", "detail": str(error)})
         return
@@ -73,6 +73,15 @@ def serve(line: socket.socket) -> None:
         frames.send(line, found)
         if found.get("fault") in _LAST_FAULTS:
             return
+
+
+def _live(config: Config) -> Config:
+    """As the node answers now, where it has run."""
+    if config.model.candidate is None:
+        return config
+    with contextlib.suppress(ConfigError, ResourceError), contextlib.closing(wiring.ledger(config)) as ledger:
+        return wiring.with_live_profile(config, ledger)
+    return config
 
 
 def _answered(said: dict[str, Any], files: list[Any], classifier: Classifier, config: Config) -> dict[str, Any]:

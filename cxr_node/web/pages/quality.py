@@ -16,10 +16,11 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from markupsafe import Markup
 
 from cxr_node import times
+from cxr_node.assurance import side_by_side
 from cxr_node.dicom.words import names
 from cxr_node.domain import Verdict
 from cxr_node.errors import ConfigError
-from cxr_node.node.ledger import quality
+from cxr_node.node.ledger import candidates, quality
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.quality import Every, Quality, Report
 from cxr_node.web import access, rendering
@@ -53,6 +54,22 @@ class Chart:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """What the live profile and a candidate said of the same films."""
+
+    candidate: str
+    live: str
+    due: int
+    failed: int
+    agreement: Share
+    contradictions: Share
+    words: Sequence[str]
+    cross: Mapping[tuple[str, str], int]
+    """By the live verdict and the candidate's."""
+    senders: Mapping[str, Share]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
     """All that the page shows of one period and of one sender, or of all."""
 
@@ -64,6 +81,8 @@ class Figures:
     abstentions: Mapping[str, Share]
     rejections: Mapping[str, Share]
     senders: Sequence[Quality]
+    beside: Beside | None
+    """None: no candidate answered a film of this time."""
 
 
 @router.get("/quality")
@@ -112,6 +131,28 @@ def _counted(ledger: Ledger, days: Days, sender: str | None) -> Figures:
         abstentions={} if total is None else _shares(total.abstain_reasons, judged(total)),
         rejections={} if total is None else _shares(total.rejections, settled(total)),
         senders=by_sender.groups,
+        beside=_beside(ledger, since, sender),
+    )
+
+
+def _beside(ledger: Ledger, since: datetime, sender: str | None) -> Beside | None:
+    known = candidates.newest(ledger)
+    if known is None:
+        return None
+    found = candidates.compared(ledger, known, since, sender=sender)
+    told = side_by_side.figures(((pair.live, pair.candidate), pair.sender) for pair in found.pairs)
+    if not told.films:
+        return None
+    return Beside(
+        candidate=found.profile,
+        live=", ".join(found.live_profiles),
+        due=found.due,
+        failed=found.failed,
+        agreement=Share(told.agreement.count, told.agreement.total),
+        contradictions=Share(told.contradictions.count, told.contradictions.total),
+        words=sorted({word for said in told.cross for word in said}),
+        cross=told.cross,
+        senders={name: Share(rate.count, rate.total) for name, rate in told.by_sender.items()},
     )
 
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, Generic, TypeVar
 
-from cxr_node import resources
+from cxr_node import resources, wiring
 from cxr_node.config import permissions
 from cxr_node.config.http import AnyTls
 from cxr_node.config.schema import Config
@@ -22,6 +22,8 @@ from cxr_node.node.ledger.machines import MachineState
 
 if TYPE_CHECKING:
     from cxr_node.model.profile import Profile
+    from cxr_node.node.ledger.promotions import Promotion
+    from cxr_node.web.services import Services
 
 Of = TypeVar("Of")
 Seen = TypeVar("Seen")
@@ -195,7 +197,8 @@ def _dated(subject: str, path: Path, is_list: bool) -> Iterator[Dated]:
 
 
 def _profiles(config: Config) -> Sequence[Judge]:
-    return [_judge(name) for name in (config.model.profile, *config.model.others)]
+    beside = [] if config.model.candidate is None else [config.model.candidate]
+    return [_judge(name) for name in (config.model.profile, *config.model.others, *beside)]
 
 
 def _judge(name: str) -> Judge:
@@ -228,5 +231,10 @@ def _described(found: Profile) -> Judge:
     )
 
 
+def _promotion(found: Services) -> Promotion | None:
+    return None if found.config.model.candidate is None else wiring.promotion(found.config, found.ledger())
+
+
 CERTIFICATES = Kept(_certificates, 60.0)
+PROMOTION = Kept(_promotion, 10.0)
 PROFILES = Kept(_profiles, 60.0)

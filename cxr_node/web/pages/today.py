@@ -107,6 +107,8 @@ def _look(found: Services) -> Mapping[str, Any]:
         "disks": surroundings.disks(config, seen.machines if ledger.database.is_shared else ()),
         "certificates": surroundings.CERTIFICATES.at(config),
         "judges": surroundings.PROFILES.at(config),
+        "candidate": config.model.candidate,
+        "promotion": surroundings.PROMOTION.at(found),
     }
 
 
