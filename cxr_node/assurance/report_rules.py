@@ -26,6 +26,10 @@ _TYPO_FROM_LETTERS = 5
 _BEHIND_WORDS = 12
 """A phrase that stands so far behind a mention is about something else."""
 _BESIDE_WORDS = 4
+_MOST_PHRASES = 50
+"""On each side of a mention; no sentence of a report has more."""
+MAX_CHARS = 100_000
+"""Of a report; what follows is not read, whoever sent it."""
 _BULLET = re.compile(r"^\s*(?:\d+[.)]|[-*•])\s+")
 _WORD = re.compile(r"[a-z0-9#']+|\?|,")
 _YEAR = re.compile(r"^20[0-9]{2}$")
@@ -198,7 +202,7 @@ class Reader:
 
     def read(self, text: str) -> Reading:
         """Read one report: what its addendum, else its conclusion, else its body says."""
-        said = {name: self._section(part) for name, part in self._parts(text).items()}
+        said = {name: self._section(part) for name, part in self._parts(text[:MAX_CHARS]).items()}
         found = [each for name in ("addendum", "conclusion", "body") if (each := said.get(name)) is not None]
         if not found:
             return Reading(Said.NOT_STATED, "no mention")
@@ -246,7 +250,7 @@ class Reader:
             if each.meaning.kind in (_Kind.FINDING, _Kind.SIGN):
                 yield each.meaning.kind, self._meant(found, place, words)
             elif each.meaning.kind is _Kind.NORMAL:
-                before = _nearest(found[:place][::-1], "before")
+                before = _nearest(found[max(0, place - _MOST_PHRASES) : place][::-1], "before")
                 yield _Kind.NORMAL, Meant.NEGATED if before is Meant.NEGATED else Meant.AFFIRMED
 
     def _written_out(self, sentence: str) -> str:
@@ -267,8 +271,8 @@ class Reader:
 
     def _meant(self, found: Sequence[_Found], place: int, words: Sequence[str]) -> Meant:
         mention = found[place]
-        before = _nearest(found[:place][::-1], "before")
-        near = [each for each in found[place + 1 :] if each.first - mention.last <= _BEHIND_WORDS]
+        before = _nearest(found[max(0, place - _MOST_PHRASES) : place][::-1], "before")
+        near = [each for each in found[place + 1 : place + _MOST_PHRASES] if each.first - mention.last <= _BEHIND_WORDS]
         after = _nearest(near, "after")
         if after in (Meant.NEGATED, Meant.HISTORY) and self._is_of_another(found, place, after, words):
             after = None

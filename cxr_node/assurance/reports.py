@@ -57,6 +57,8 @@ def _file(path: Path, readers: Readers) -> Iterator[Report]:
         raise DataError(f"{path}: {error}") from error
     except InstanceError as error:
         raise DataError(f"{path} cannot be read: {error}") from error
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise DataError(f"{path} is malformed ({type(error).__name__})") from error
 
 
 _COLUMNS = {

@@ -11,12 +11,13 @@ from rich.table import Table
 from cxr_node.cli import tables
 from cxr_node.cli.app import DEFAULT_CONFIG, AsJson, ConfigFile, command, err, load_config, out, say_json
 from cxr_node.cli.ledger import member, moment_since, opened, parsed
-from cxr_node.errors import DataError
+from cxr_node.errors import ConfigError, DataError, ResourceError
 
 if TYPE_CHECKING:
     from cxr_node.assurance.agreement import Case, Figures, Imported
     from cxr_node.assurance.report import Readers
     from cxr_node.assurance.word_check import Confusion
+    from cxr_node.config.schema import Config
 
 WORDS = "A site's own phrases for reading reports (YAML); they are added to the shipped ones."
 MOST_DISCORDANT = 50
@@ -37,6 +38,12 @@ def agreement(
         Path | None,
         typer.Option("--check-rules", help="Only score the rules on labelled texts: CSV with label and text."),
     ] = None,
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            "--listen", help="Take ORU^R01 over MLLP at HOST:PORT until stopped; loopback, else by listen.tls."
+        ),
+    ] = None,
     config: ConfigFile = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
@@ -51,6 +58,9 @@ def agreement(
         return
     whose = parsed(lambda word: member(measured.By, word), by, "--by") or measured.By.REPORTS
     settings, files = load_config(config), [*(reports or ()), *(more or ())]
+    if listen is not None:
+        _listen(settings, listen, readers)
+        return
     with opened(settings) as ledger:
         imported = _imported(ledger, settings, files, readers) if files else None
         begin = moment_since(since, ledger.now())
@@ -63,6 +73,46 @@ def agreement(
     if imported is not None:
         _show_imported(imported, readers)
     _show(total, groups, apart, by=whose)
+
+
+def _listen(settings: Config, address: str, readers: Readers) -> None:
+    """Take reports until SIGTERM or SIGINT."""
+    import asyncio
+    import signal
+
+    from pydantic import ValidationError
+
+    from cxr_node.assurance.mllp_listener import Listener, is_loopback
+    from cxr_node.config.network import Endpoint
+    from cxr_node.node.network.tls import server_tls
+    from cxr_node.node.process import logs
+
+    try:
+        there = Endpoint.model_validate(address)
+    except ValidationError as error:
+        raise DataError(f"--listen {address}: is not HOST:PORT") from error
+    secure = None if settings.listen.tls is None else server_tls(settings.listen.tls)
+    if not is_loopback(there.host) and secure is None:
+        raise ConfigError("--listen: beyond this machine reports come over TLS alone: configure listen.tls")
+    logs.configure(form=settings.log.format, role="agreement")
+
+    async def until_told() -> None:
+        told = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, told.set)
+        await told.wait()
+
+    async def serve(listener: Listener) -> None:
+        tls = None if is_loopback(there.host) else secure
+        await listener.serve(
+            there.host, there.port, tls, lambda port: out.print(f"listening on port {port}"), until_told
+        )
+
+    with opened(settings) as ledger:
+        try:
+            asyncio.run(serve(Listener(ledger, readers)))
+        except OSError as error:
+            raise ResourceError(f"{there}: cannot be listened on: {error.strerror}") from error
 
 
 def _imported(ledger: Any, settings: Any, files: list[Path], readers: Readers) -> Imported:

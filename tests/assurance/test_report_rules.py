@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from cxr_node.assurance import word_check
@@ -15,6 +18,18 @@ from cxr_node.errors import DataError
 
 TEXTS = Path(__file__).parent / "reports"
 READER = Reader()
+PIECES = (
+    "no",
+    "not",
+    "pneumonia",
+    "pnuemonia",
+    "cannot be excluded",
+    "IMPRESSION:",
+    "history of",
+    "?",
+    ",",
+    "lungs are clear",
+)
 
 
 @pytest.mark.parametrize("name", ["first", "second", "held_out"])
@@ -77,3 +92,17 @@ def test_a_sample_without_labels_is_refused(tmp_path: Path) -> None:
     sample.write_text("label,text\nmaybe,No pneumonia.\n")
     done = CliRunner().invoke(app, ["agreement", "--check-rules", str(sample)])
     assert done.exit_code == 2 and "maybe" not in done.output
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.sampled_from([*PIECES, "\n", ":", ".", "\x00", "é"]), max_size=40), st.sampled_from([" ", "", "\n"]))
+def test_whatever_is_written_is_read(parts: list[str], between: str) -> None:
+    found = READER.read(between.join(parts))
+    assert found.said in Said and found.rule
+
+
+def test_a_hostile_text_takes_no_longer_than_a_long_one() -> None:
+    for text in ("pneumonia " * 50_000, "no " * 200_000, "history:" * 50_000, "a" * 2_000_000):
+        begun = time.process_time()
+        READER.read(text)
+        assert time.process_time() - begun < 20.0

@@ -105,6 +105,9 @@ def test_csv_has_labels_or_texts(tmp_path: Path) -> None:
         ("accession,label\nA1,SECRET\n", "row 2: the label"),
         ("name,label\nSECRET,1\n", "lacks a column"),
         ("{SECRET", "no JSON"),
+        ("[" * 100_000, "malformed|no JSON"),
+        ('{"resourceType":"DiagnosticReport","status":"final","identifier":"SECRET"}', "malformed"),
+        ('{"resourceType":"DiagnosticReport","status":["SECRET"]}', "malformed"),
         (b"\0" * 128 + b"DICMSECRET", "cannot be read"),
     ],
 )

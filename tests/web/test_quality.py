@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 from scipy.stats import binomtest
 
+from cxr_node.node.ledger import readings
+from cxr_node.node.ledger.readings import Kept, Reading
 from cxr_node.web.pages import charts
 from cxr_node.web.pages.charts import Point
 from cxr_node.web.pages.shares import Share
@@ -37,6 +39,20 @@ def test_the_page_counts_what_is_in_the_ledger(page: Site) -> None:
     assert "too-small" in words
     assert "1 of 7" in words, "one of seven that were judged or refused was refused"
     assert "Turnaround" in words
+
+
+def test_agreement_with_reports_stands_beside_the_answers(page: Site) -> None:
+    assert "Agreement with reports" not in page.viewer().get("/quality?days=90").text
+    for number, said in ((1, "present"), (7, "absent"), (5, "present")):
+        reading = Reading(study_instance_uid=f"1.2.{number}", source="oru", said=said)
+        assert readings.keep(page.ledger, reading) is Kept.NEW
+    seen = page.viewer().get("/quality?days=30").text
+    assert not pages.faults(seen)
+    words = pages.texts(seen)
+    assert "Agreement with reports" in words
+    assert "50.0 % (1.3 to 98.7), 1 of 2" in words, "PPV: one of two that were called positive"
+    assert "33.3 % (0.8 to 90.6), 1 of 3" in words, "one of three has no answer"
+    assert "Agreement" not in page.viewer().get("/quality?days=30&sender=NOBODY").text
 
 
 def test_one_sender_has_figures_of_its_own(page: Site) -> None:

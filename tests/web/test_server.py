@@ -138,7 +138,7 @@ def test_check_looks_at_the_page(tmp_path: Path) -> None:
     UserFile(users).add_key("ris", (Scope.PREDICT,))
     assert "has no user" in checked(config)["page"][1]
     UserFile(users).add("olga", Role.OPERATOR, "correct horse battery")
-    assert checked(config)["page users"] == (True, f"{users}: 1 operators, 0 viewers")
+    assert checked(config)["page users"] == (True, f"{users}: 1 operators, 0 readers, 0 viewers")
     assert checked(config)["page port"][0]
     with socket.create_server(("127.0.0.1", section["port"])):
         assert not checked(config)["page port"][0]

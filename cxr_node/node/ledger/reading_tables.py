@@ -28,6 +28,7 @@ readings = sa.Table(
     sa.Column("said_at", Instant),
     sa.Column("read_at", Instant, nullable=False),
     sa.Column("superseded_at", Instant),
+    sa.Index(None, "study_instance_uid"),
     sa.Index(
         None,
         "study_instance_uid",

@@ -7,7 +7,7 @@ kept. Imported twice, a reading is there once; a later one of the same source su
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -114,8 +114,9 @@ def keep(ledger: Ledger, reading: Reading) -> Kept:
             connection.execute(sa.update(readings).where(readings.c.id == known.id).values(superseded_at=now))
         row = {name: getattr(reading, name) for name in Reading.__slots__} | {"read_at": now}
         connection.execute(sa.insert(readings).values(row))
-        by = f" ({reading.reader})" if reading.reader else ""
-        note(connection, numbers, now, "reading", f"{reading.source}{by}: {reading.said}")
+        # the next reader, who sees the time line, is not told what this one said
+        told = f": {reading.said}" if not reading.reader else f" ({reading.reader})"
+        note(connection, numbers, now, "reading", f"{reading.source}{told}")
     return Kept.NEW if known is None else Kept.SUPERSEDES
 
 
@@ -193,8 +194,3 @@ def _image(row: Any) -> Image:
 def _portions(values: Sequence[str]) -> Iterator[Sequence[str]]:
     for at in range(0, len(values), _MOST_KEYS):
         yield values[at : at + _MOST_KEYS]
-
-
-def newest(said: Iterable[tuple[str, datetime]]) -> str | None:
-    """The word that was said last."""
-    return max(said, key=lambda one: one[1], default=(None, None))[0]

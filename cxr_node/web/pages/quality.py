@@ -16,7 +16,8 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from markupsafe import Markup
 
 from cxr_node import times
-from cxr_node.assurance import side_by_side
+from cxr_node.assurance import agreement, side_by_side
+from cxr_node.assurance.agreement import Figures as Agreement
 from cxr_node.dicom.words import names
 from cxr_node.domain import Verdict
 from cxr_node.errors import ConfigError
@@ -83,6 +84,8 @@ class Figures:
     senders: Sequence[Quality]
     beside: Beside | None
     """None: no candidate answered a film of this time."""
+    agreement: Mapping[str, Agreement]
+    """With reports: all studies first, then by sender and by profile; empty where no report was read."""
 
 
 @router.get("/quality")
@@ -132,6 +135,7 @@ def _counted(ledger: Ledger, days: Days, sender: str | None) -> Figures:
         rejections={} if total is None else _shares(total.rejections, settled(total)),
         senders=by_sender.groups,
         beside=_beside(ledger, since, sender),
+        agreement=_agreement(ledger, since, sender),
     )
 
 
@@ -154,6 +158,19 @@ def _beside(ledger: Ledger, since: datetime, sender: str | None) -> Beside | Non
         cross=told.cross,
         senders={name: Share(rate.count, rate.total) for name, rate in told.by_sender.items()},
     )
+
+
+def _agreement(ledger: Ledger, since: datetime, sender: str | None) -> dict[str, Agreement]:
+    found = agreement.cases(ledger, since)
+    if sender is not None:
+        found = [case for case in found if case.image is not None and case.image.sender.strip() == sender.strip()]
+    if not found:
+        return {}
+    groups = {"All": agreement.figures(found)}
+    for name in ("sender", "profile"):
+        of = agreement.grouped(found, name)
+        groups |= {f"{name} {key}": one for key, one in of.items() if len(of) > 1}
+    return groups
 
 
 _KEPT = Kept(_counted, 60.0, most=32)
