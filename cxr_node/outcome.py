@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from cxr_node.domain import Finding, Origin, Reason, ResultRef, Verdict, View, Voi
+from cxr_node.domain import Finding, Measurement, Origin, Reason, ResultRef, Verdict, View, Voi
 from cxr_node.result_kinds import ResultKind
 
 
@@ -133,6 +133,8 @@ class Reported:
     """Objects of this image that go with the report of its study."""
     judgement: Judgement | None = field(default=None, repr=False)
     """What the report of its study is made of; None: no destination wants one."""
+    measurement: Measurement | None = field(default=None, repr=False)
+    """For the comparison of the site's films over time (`assurance.drift`)."""
 
 
 Outcome = Rejected | Reported

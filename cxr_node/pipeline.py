@@ -36,6 +36,7 @@ from cxr_node.domain import (
     NO_PRECEDENT,
     Examination,
     Finding,
+    Measurement,
     ModelIdentity,
     Origin,
     Precedent,
@@ -133,6 +134,7 @@ class Analysis:
     source: header.Source
     radiograph: Radiograph
     finding: Finding
+    measurement: Measurement | None = None
 
 
 def process(
@@ -177,7 +179,13 @@ def report(analysis: Analysis, origin: Origin, config: Config, precedent: Preced
     for_study = config.kinds(ReportPer.STUDY)
     pictures = explain(analysis, origin, config, kinds=for_study, per=ReportPer.STUDY)
     told = judgement(analysis, pictures) if for_study else None
-    return Reported(finding=analysis.finding, artifacts=artifacts, pictures=pictures, judgement=told)
+    return Reported(
+        finding=analysis.finding,
+        artifacts=artifacts,
+        pictures=pictures,
+        judgement=told,
+        measurement=analysis.measurement,
+    )
 
 
 def rules_sha256(classifier: Classifier, config: Config) -> str:
@@ -205,7 +213,8 @@ def judge(
         return radiograph
     with during("examine"):
         examination = predictor.examine(radiograph)
-    return Analysis(source=source, radiograph=radiograph, finding=conclude(examination, predictor.profile, config))
+    finding = conclude(examination, predictor.profile, config)
+    return Analysis(source=source, radiograph=radiograph, finding=finding, measurement=examination.measurement)
 
 
 def admit(

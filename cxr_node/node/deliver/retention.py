@@ -30,6 +30,7 @@ from cxr_node.node.ledger.tables import (
     instance_artifacts,
     instances,
     judgements,
+    measurements,
     promises,
     report_artifacts,
     studies,
@@ -302,6 +303,7 @@ def delete_rows(connection: sa.Connection, instance_ids: Sequence[int]) -> None:
     named = sa.select(instances.c.study_instance_uid).where(instances.c.id.in_(instance_ids)).distinct()
     of_studies = list(connection.scalars(named))
     connection.execute(sa.delete(judgements).where(judgements.c.instance_id.in_(instance_ids)))
+    connection.execute(sa.delete(measurements).where(measurements.c.instance_id.in_(instance_ids)))
     of_these = instance_artifacts.c.instance_id.in_(instance_ids)
     results = list(connection.scalars(sa.select(instance_artifacts.c.artifact_id).where(of_these).distinct()))
     connection.execute(sa.delete(events).where(events.c.instance_id.in_(instance_ids)))

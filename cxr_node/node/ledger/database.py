@@ -30,7 +30,7 @@ from cxr_node.node.process.notify import Role
 
 log = logging.getLogger(__name__)
 
-HEAD = "1006"
+HEAD = "1009"
 """The newest migration; a test compares it with the folder."""
 _UNRELEASED = "0"
 """First digit of the revisions before 0.1.0."""

@@ -16,9 +16,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from cxr_node.config.schema import Config
-from cxr_node.domain import Finding, InstanceRef, Origin, Priority, Verdict
+from cxr_node.domain import Finding, InstanceRef, Measurement, Origin, Priority, Verdict
 from cxr_node.errors import ResourceError
-from cxr_node.node.ledger import commitments, destination_health, lateness, postgres, results
+from cxr_node.node.ledger import commitments, destination_health, lateness, measurements, postgres, results
 from cxr_node.node.ledger.database import AbsentLedgerError, Database
 from cxr_node.node.ledger.receipts import Arrival, GroupCommit, IsKept
 from cxr_node.node.ledger.ripening import Judged, expect, wanting
@@ -205,6 +205,7 @@ class Ledger:
             if not self._settle(connection, job, InstanceState.REJECTED, values, rejected.sentence):
                 return False
             _attach(connection, job, stored, wishes or {}, now)
+            measurements.drop(connection, job)
             expect(connection, job, judged, now)
         return True
 
@@ -227,6 +228,7 @@ class Ledger:
         stored: Sequence[StoredArtifact],
         wishes: Mapping[str, Wish],
         judged: Judged | None = None,
+        measurement: Measurement | None = None,
     ) -> bool:
         """RECEIVED -> REPORTED, with its results due at every destination that wants them: all or nothing.
 
@@ -250,6 +252,7 @@ class Ledger:
             if not self._settle(connection, job, InstanceState.REPORTED, values, detail):
                 return False
             _attach(connection, job, stored, wishes, now)
+            measurements.keep(connection, job, measurement, finding.identity)
             expect(connection, job, judged, now)
             if judged is None:  # else its study waits
                 conclude(connection, [job.claim.row_id], now)

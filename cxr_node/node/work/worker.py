@@ -268,7 +268,9 @@ class Worker:
         stored += all_stored(self.spool, reported.pictures, ReportPer.STUDY)
         kept = reported.judgement
         judged = None if kept is None else self._judged(judgement_text.dump(kept), is_listed=False)
-        was_held = self.ledger.settle_reported(job, reported.finding, stored, self.config.wishes, judged)
+        was_held = self.ledger.settle_reported(
+            job, reported.finding, stored, self.config.wishes, judged, reported.measurement
+        )
         wake(self.ledger, self.config.spool.path, Role.DELIVER)
         self._tell_of_study(judged)
         decision, profile = reported.finding.decision, reported.finding.identity.profile
