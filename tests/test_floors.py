@@ -45,7 +45,7 @@ FLOORS = {
         "cli",
         "web",
         "bench",
-        "conformance demo diagnose",
+        "assurance conformance demo diagnose",
         "tools",
         "wiring",
         "pipeline study_pipeline training",

@@ -1,0 +1,1 @@
+"""What a site measures of its node in service: agreement, drift, acceptance, constancy, replay."""
