@@ -32,7 +32,9 @@ STORAGE = {
 
 
 CONSTANCY_CALLER = "CXR_CONSTANCY"
-"""Calling AE title of the daily phantom: `constancy` alone sends as this, and nothing that is its is a film."""
+"""Calling AE title of the daily phantom."""
+CONSTANCY_STUDY = "2.25.331172466158276091285306374312764918237"
+"""Study Instance UID of the daily phantom, which no radiograph has: it is judged, and goes nowhere, and is no film."""
 
 Point = tuple[float, float]
 """A place on the source pixel grid: (column, row), 1-based at pixel corners as SCOORD counts

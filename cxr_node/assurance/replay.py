@@ -139,7 +139,7 @@ def _made(folder: Path, config: Config, analyser: Analyser, arrivals: list[_Arri
 
 def _is_alike(content: bytes, old: Making) -> bool:
     try:
-        return making(content).kind == old.kind
+        return making(content).sop_class_uid == old.sop_class_uid
     except Exception:  # a message to another system
         return False
 

@@ -10,7 +10,7 @@ import typer
 from cxr_node import wiring
 from cxr_node.cli import tables
 from cxr_node.cli.app import DEFAULT_CONFIG, AsJson, ConfigFile, command, out, say_json
-from cxr_node.cli.ledger import opened
+from cxr_node.cli.ledger import opened, parsed
 from cxr_node.config import loader
 
 if TYPE_CHECKING:
@@ -135,3 +135,81 @@ def _analyser(settings: Config) -> Analyser:
         ),
         report=study_pipeline.report_study,
     )
+
+
+@command(name="export-log")
+def export_log(
+    file: Annotated[Path, typer.Argument(help="File to write; with --verify, to check.", show_default=False)],
+    since: Annotated[str | None, typer.Option("--from", help="As --since of `list`: 183d, or a date (UTC).")] = None,
+    until: Annotated[str | None, typer.Option("--to", help="Written as --from; a bare date includes that day.")] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Check that no line was changed.")] = False,
+    config: ConfigFile = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Write the log of a period: who sent what, what was answered by what, where it went, what people changed."""
+    from cxr_node import times
+    from cxr_node.assurance import log_export
+
+    if verify:
+        chain = log_export.verify(file)
+    else:
+        settings = loader.load(config)
+        with opened(settings) as ledger:
+            now = ledger.now()
+            begin = parsed(lambda text: times.moment(text, now), since or "183d", "--from") or now
+            end = parsed(lambda text: times.moment(text, now, whole_day=True), until, "--to") or now
+            chain = log_export.write(file, log_export.entries(ledger, settings, begin, end))
+    if as_json:
+        say_json(tables.plain(chain))
+    else:
+        out.print(f"{chain.lines} lines, sha256 of the last: {chain.sha256}")
+
+
+@command()
+def constancy(
+    config: ConfigFile = DEFAULT_CONFIG,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", min=1, help="Seconds until an answer must be there.")
+    ] = 120.0,
+    as_json: AsJson = False,
+) -> None:
+    """Send the phantom through the running node; exit 1 where the answer is late, or not the expected one."""
+    from cxr_node.assurance import constancy
+
+    settings = loader.load(config)
+    with opened(settings) as ledger:
+        answers = constancy.check(settings, ledger, wiring.profiles(settings), timeout_s)
+    for each in answers:
+        if as_json:
+            say_json(tables.plain(each))
+        else:
+            said = f"FAIL {each.fault}" if each.fault else f"as expected: {each.verdict}"
+            out.print(f"{each.profile}: {said} ({each.took_s:.1f} s)", markup=False)
+    raise typer.Exit(1 if any(each.fault for each in answers) else 0)
+
+
+@command()
+def accept(
+    config: ConfigFile = DEFAULT_CONFIG,
+    studies: Annotated[int, typer.Option("--studies", min=1, help="The last so many studies.")] = 60,
+    readings: Annotated[Path | None, typer.Option("--readings", help="As for `drift`.", show_default=False)] = None,
+    file: Annotated[Path, typer.Option("--out", help="The page to sign; it is overwritten.")] = Path("acceptance.pdf"),
+    as_json: AsJson = False,
+) -> None:
+    """Count the last studies on one A4 page (PDF) for a chief radiologist to sign; with --json, print them instead."""
+    from cxr_node.assurance import acceptance, acceptance_page
+    from cxr_node.errors import DataError
+
+    settings = loader.load(config)
+    read = [] if readings is None else _readings(readings)
+    with opened(settings) as ledger:
+        told = acceptance.look(ledger, settings, wiring.profiles(settings), studies, read)
+    if as_json:
+        say_json(tables.plain(told))
+        return
+    try:
+        file.write_bytes(acceptance_page.draw(told))
+    except OSError as error:
+        raise DataError(f"{file}: {error.strerror}") from error
+    wrong = sum(number for kind, number in told.faults.items() if kind not in acceptance.NO_FAULT)
+    out.print(f"{file}: {told.studies} studies, {told.images} images, {wrong} technical faults", markup=False)

@@ -10,7 +10,7 @@ import pytest
 
 from cxr_node import pipeline, study_pipeline
 from cxr_node.assurance import replay
-from cxr_node.dicom.results import context
+from cxr_node.dicom.results.context import PRODUCT
 from cxr_node.dicom.verify.difference import first_difference, making
 from cxr_node.errors import DataError, InstanceError
 from cxr_node.node.spool.spool import Area
@@ -70,17 +70,18 @@ def test_an_image_that_is_gone_may_be_given(tmp_path: Path) -> None:
         assert again(node, content, studies.source(1)).is_identical
 
 
-def test_other_weights_thresholds_and_versions_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_weights_thresholds_and_versions_are_named(tmp_path: Path) -> None:
     with opened(tmp_path) as node:
         node.comes(1)
         results = node.answers()
         report = next(each for each in results.values() if making(each).parts["thresholds"])
         here = (node.ledger, node.spool)
         changed = builders.FixedPredictor(probability=0.97)
-        profile = replace(changed.profile, weights_sha256="ab" * 32)
+        profile = replace(changed.profile, weights_sha256="cd" * 32)
         changed = replace(changed, profile=profile)
         told = replay.replay(report, None, node.config, with_predictor(changed), here)
         assert not told.is_identical and any(line.startswith("weights:") for line in told.because), told
+        assert told.difference == "SoftwareVersions"
         point = replace(profile.operating_point, report_at=0.9)
         changed = replace(changed, profile=replace(builders.FixedPredictor().profile, operating_point=point))
         told = replay.replay(report, None, node.config, with_predictor(changed), here)
@@ -90,8 +91,9 @@ def test_other_weights_thresholds_and_versions_are_named(tmp_path: Path, monkeyp
         )
         told = replay.replay(report, None, config, node.worker.analyser, here)
         assert any(line.startswith("installation:") for line in told.because), told
-        monkeypatch.setattr(context, "PRODUCT", "cxr_node 9.9")
-        told = again(node, report)
+        older = report.replace(PRODUCT.encode(), b"cxr_node 0.0.9")
+        told = again(node, older)
+        assert told.difference == "SoftwareVersions"
         assert any(line.startswith("version of cxr_node:") for line in told.because), told
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from cxr_node.domain import CONSTANCY_CALLER, Decision, Measurement, Reason, Verdict
+from cxr_node.domain import CONSTANCY_CALLER, CONSTANCY_STUDY, Decision, Measurement, Reason, Verdict
 from cxr_node.node.deliver import retention
 from cxr_node.node.ledger import films
 from cxr_node.node.ledger.films import Counts
@@ -41,7 +41,7 @@ def test_films_come_in_the_order_of_their_receipt(ledger: Ledger, clock: Clock) 
     rejected(ledger, clock, 2)
     judged(ledger, clock, 3)
     judged(ledger, clock, 4, study_instance_uid="1.2.3")
-    judged(ledger, clock, 5, CONSTANCY_CALLER)
+    judged(ledger, clock, 5, CONSTANCY_CALLER, study_instance_uid=CONSTANCY_STUDY)
     first, refused, third = films.since(ledger, WEIGHTS)
     assert (first.logit, first.distance, first.features) == (1.0, 0.5, b"\x01" * 128)
     assert (refused.verdict, refused.is_measured) == (Verdict.REJECTED, False)

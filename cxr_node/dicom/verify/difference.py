@@ -21,8 +21,8 @@ class Making:
     """Of one result: who made it, by what, and when the node had its image."""
 
     sop_instance_uid: str
-    kind: tuple[str, str]
-    """SOP Class UID and Series Description: another result of the same kind has the same."""
+    sop_class_uid: str
+    """Another result of the same kind has the same."""
     received_at: datetime | None
     parts: dict[str, str]
     """In words: what its making depends on besides the image."""
@@ -43,7 +43,7 @@ def making(content: bytes) -> Making:
     version = str(algorithm.get("SoftwareVersions", ""))
     digest, thresholds = _DIGEST.search(version), _THRESHOLDS.search(" ".join(_texts(dataset)))
     parts = {
-        "version of cxr_node": str(dataset.get("SoftwareVersions", "")),
+        "version of cxr_node": str(dataset.get("SoftwareVersions", "")).partition("\\")[0],
         "weights": digest[1] if digest else version,
         "profile": f"{algorithm.get('ManufacturerModelName', '')} {version.partition('+')[0]}",
         "thresholds": thresholds[0] if thresholds else "",
@@ -51,7 +51,7 @@ def making(content: bytes) -> Making:
     }
     return Making(
         sop_instance_uid=str(dataset.get("SOPInstanceUID", "")),
-        kind=(str(dataset.get("SOPClassUID", "")), str(dataset.get("SeriesDescription", ""))),
+        sop_class_uid=str(dataset.get("SOPClassUID", "")),
         received_at=_instant(str(algorithm.get("ContributionDateTime", ""))),
         parts=parts,
     )
@@ -78,27 +78,32 @@ def _texts(dataset: Plain) -> Iterator[str]:
 
 
 def first_difference(one: bytes, other: bytes) -> str:
-    """Name the first element in which two files differ, by its path; "" where only their pixels or encoding do."""
+    """Name the first element in which two files differ, by its path; "" where they are the same.
+
+    A UID differs because something else does; it is named where nothing else is found.
+    """
+    if one == other:
+        return ""
     first, second = read(one), read(other)
-    found = _first({**first.meta, **first.dataset}, {**second.meta, **second.dataset})
-    if found is not None:
-        return found
-    return "PixelData" if first.pixel_bytes != second.pixel_bytes or one != other else ""
+    mine, theirs = ({**each.meta, **each.dataset} for each in (first, second))
+    return _first(mine, theirs, with_uids=False) or _first(mine, theirs, with_uids=True) or "PixelData"
 
 
-def _first(one: Plain, other: Plain) -> str | None:
+def _first(one: Plain, other: Plain, *, with_uids: bool) -> str | None:
     for keyword in (*one, *(each for each in other if each not in one)):
+        if keyword.endswith(("UID", "GroupLength")) and not with_uids:
+            continue
         if keyword not in one or keyword not in other:
             return keyword
-        if (inner := _within(one[keyword], other[keyword])) is not None:
+        if (inner := _within(one[keyword], other[keyword], with_uids=with_uids)) is not None:
             return f"{keyword}{inner}"
     return None
 
 
-def _within(one: Any, other: Any) -> str | None:
+def _within(one: Any, other: Any, *, with_uids: bool) -> str | None:
     if isinstance(one, str) or isinstance(other, str):
         return None if one == other else ""
     for number, (mine, theirs) in enumerate(zip(one, other, strict=False)):
-        if (found := _first(mine, theirs)) is not None:
+        if (found := _first(mine, theirs, with_uids=with_uids)) is not None:
             return f"[{number}].{found}"
     return None if len(one) == len(other) else f"[{min(len(one), len(other))}]"

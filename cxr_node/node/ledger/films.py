@@ -15,7 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cxr_node.domain import CONSTANCY_CALLER, Verdict
+from cxr_node.domain import CONSTANCY_STUDY, Verdict
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import insert_once
 from cxr_node.node.ledger.tables import film_references, instances, measurements
@@ -104,7 +104,7 @@ def _settled(weights_sha256: str, *which: sa.ColumnElement[bool]) -> sa.Select[A
     return (
         sa.select(*columns, instances.c.verdict, instances.c.probability, *measured)
         .select_from(instances.outerjoin(measurements, mine))
-        .where(instances.c.verdict.is_not(None), instances.c.calling_ae_title != CONSTANCY_CALLER, *which)
+        .where(instances.c.verdict.is_not(None), instances.c.study_instance_uid != CONSTANCY_STUDY, *which)
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from itertools import islice
 from typing import TypeVar
 
@@ -78,6 +79,7 @@ class _Collector:
                 self._audit,
                 self._info,
                 self._drift,
+                self._constancy,
                 self._roles,
                 self._counted,
             ),
@@ -204,6 +206,15 @@ class _Collector:
         yield _gauge("drift_pvalue", words, least, "profile", "figure", "sender")
         words = "1 where the films are no longer as the site's own first ones were; 0 also while those are too few."
         yield _gauge("drift", words, {(name,): int(name in seen and seen[name].is_begun) for name in found}, "profile")
+
+    def _constancy(self) -> Iterator[Metric]:
+        from cxr_node.assurance import constancy
+
+        last = constancy.last(self._config.spool.path)
+        words = "1 where the last phantom of `cxr-node constancy` got its expected answer in time."
+        yield _gauge("constancy", words, {(each.profile,): int(not each.fault) for each in last}, "profile")
+        at = {(each.profile,): datetime.fromisoformat(each.at).timestamp() for each in last}
+        yield _gauge("constancy_timestamp_seconds", "When that phantom was sent.", at, "profile")
 
     def _roles(self) -> Iterator[Metric]:
         roles, path = supervisor.ROLES, self._config.spool.path
