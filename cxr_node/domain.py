@@ -31,6 +31,11 @@ STORAGE = {
 """All that `dicom.admission` may admit, and For Processing: a reason in the ledger says more than a lost context."""
 
 
+CONSTANCY_CALLER = "CXR_CONSTANCY"
+"""Calling AE title of the daily phantom."""
+CONSTANCY_STUDY = "2.25.331172466158276091285306374312764918237"
+"""Study Instance UID of the daily phantom, which no radiograph has: it is judged, and goes nowhere, and is no film."""
+
 Point = tuple[float, float]
 """A place on the source pixel grid: (column, row), 1-based at pixel corners as SCOORD counts
 (PS3.3 C.18.6.1.1: the top left corner of the top left pixel is 0\\0; its centre 0.5\\0.5)."""
@@ -380,11 +385,28 @@ class Subgroup:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """What the network measured of one image, for whoever compares the films of a site over time; no pixels.
+
+    Attributes
+    ----------
+    logit : of the judged label, mean over views, before any calibration
+    distance : as `Prediction.distance`
+    features : 64 numbers of the plain view's pooled features, float16, little-endian: 128 bytes
+    """
+
+    logit: float
+    distance: float | None
+    features: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Examination:
-    """What one look of the predictor yields: the prediction and its explanation."""
+    """What one look of the predictor yields: the prediction, its explanation, and what is kept for comparisons."""
 
     prediction: Prediction
     heatmap: Heatmap
+    measurement: Measurement | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from cxr_node.domain import Finding, Origin, Reason, ResultRef, Subgroup, Verdict, View, Voi
+from cxr_node.domain import Finding, Measurement, Origin, Reason, ResultRef, Subgroup, Verdict, View, Voi
 from cxr_node.result_kinds import ResultKind
 
 
@@ -159,6 +159,8 @@ class Reported:
     """Among whom the ledger counts it."""
     answer: Answer | None = None
     """What a candidate is compared with."""
+    measurement: Measurement | None = field(default=None, repr=False)
+    """For the comparison of the site's films over time (`assurance.drift`)."""
 
 
 Outcome = Rejected | Reported

@@ -35,6 +35,7 @@ from cxr_node.domain import (
     NO_PRECEDENT,
     Examination,
     Finding,
+    Measurement,
     ModelIdentity,
     Origin,
     Precedent,
@@ -143,6 +144,7 @@ class Analysis:
     source: header.Source
     radiograph: Radiograph
     finding: Finding
+    measurement: Measurement | None = None
 
 
 def process(
@@ -194,6 +196,7 @@ def report(analysis: Analysis, origin: Origin, config: Config, precedent: Preced
         judgement=told,
         subgroup=subgroup(analysis),
         answer=answer(analysis.finding),
+        measurement=analysis.measurement,
     )
 
 
@@ -259,7 +262,8 @@ def judge(
         return radiograph
     with during("examine"):
         examination = predictor.examine(radiograph)
-    return Analysis(source=source, radiograph=radiograph, finding=conclude(examination, predictor.profile, config))
+    finding = conclude(examination, predictor.profile, config)
+    return Analysis(source=source, radiograph=radiograph, finding=finding, measurement=examination.measurement)
 
 
 def admit(

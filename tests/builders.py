@@ -18,7 +18,17 @@ from pydicom import Dataset, dcmwrite
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, ExplicitVRBigEndian, ExplicitVRLittleEndian
 
-from cxr_node.domain import Examination, Heatmap, OperatingPoint, Place, Prediction, Radiograph, Region, Zone
+from cxr_node.domain import (
+    Examination,
+    Heatmap,
+    Measurement,
+    OperatingPoint,
+    Place,
+    Prediction,
+    Radiograph,
+    Region,
+    Zone,
+)
 from cxr_node.model.profile import InputSpec, NetworkSpec, Population, Profile
 
 _UID_ROOT = "1.2.826.0.1.3680043.8.498.77"  # pydicom's, for examples
@@ -247,7 +257,8 @@ class FixedPredictor:
             spread=self.spread,
             distance=self.distance,
         )
-        return Examination(prediction=prediction, heatmap=_heatmap(*radiograph.pixels.shape))
+        measurement = Measurement(logit=2.0 * self.probability - 1.0, distance=self.distance, features=bytes(128))
+        return Examination(prediction=prediction, heatmap=_heatmap(*radiograph.pixels.shape), measurement=measurement)
 
 
 CELLS = 32

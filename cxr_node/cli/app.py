@@ -33,7 +33,7 @@ ORDER = (
     *("demo", "doctor", "bench", "check", "serve", "receive", "work", "deliver", "web", "user", "status", "list"),
     *("counts", "trace", "retry", "set-aside", "now", "hold", "release", "forget", "resend", "rejudge", "admit"),
     *("shadow", "candidate", "promote", "erase", "rebuild"),
-    *("agreement", "export-cases"),
+    *("agreement", "export-cases", "drift", "accept", "constancy", "replay", "export-log"),
     *("send", "classify", "verify", "conformance", "train", "evaluate", "compare", "calibrate", "import", "export"),
 )
 """Of the commands in --help: the node first, then files, then how its classifier is made."""

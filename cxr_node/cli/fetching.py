@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cxr_node.config.destinations import DicomDestination
 from cxr_node.domain import InstanceRef, Priority
-from cxr_node.node.deliver.courier import Fetching
+from cxr_node.node.deliver.fetching import Fetching
 from cxr_node.node.deliver.input_images import InputTools, Keep
 from cxr_node.node.deliver.loop import DeliveryContext
 from cxr_node.node.deliver.prior_loop import PriorTools

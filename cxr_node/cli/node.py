@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cxr_node import process_setup, wiring
-from cxr_node.cli import assurance, bench, candidate, ledger, operate, shadow, tables, training, web
+from cxr_node.cli import agreement, assurance, bench, candidate, ledger, operate, shadow, tables, training, web
 from cxr_node.cli.app import (
     DEFAULT_CONFIG,
     EX_CONFIG,
@@ -115,7 +115,7 @@ def _contents(paths: list[Path]) -> Iterator[tuple[str, bytes]]:
             raise DataError(f"{file}: cannot be read ({error.strerror})") from error
 
 
-__all__ = ["app", "assurance", "bench", "candidate", "ledger", "operate", "shadow", "training", "web"]
+__all__ = ["agreement", "app", "assurance", "bench", "candidate", "ledger", "operate", "shadow", "training", "web"]
 
 
 def _address(text: str) -> Address:
@@ -239,8 +239,9 @@ def deliver(config: ConfigFile = DEFAULT_CONFIG) -> None:
     from cxr_node.dicom.pixels.compress import Press
     from cxr_node.node.audit import recorder
     from cxr_node.node.deliver import courier
+    from cxr_node.node.deliver.fetching import NOTHING_FETCHED
 
-    tools = courier.Fetching() if offered is None else fetching.tools(offered.answer())
+    tools = NOTHING_FETCHED if offered is None else fetching.tools(offered.answer())
     present = supervisor.Presence(settings.spool.path, "deliver")
     with present, recorder.forwarding(settings), recorder.recording(settings, "deliver") as record:
         courier.run(settings, stop, present, audit=record, compressor=Press(), fetching=tools)

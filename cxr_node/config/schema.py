@@ -235,8 +235,8 @@ class AuditSection(Section):
     """None: the folder `audit` of the spool."""
     source_id: str | None = Field(default=None, pattern=r"^[!-~]{1,64}$")
     """AuditSourceID of every message; None: results.installation_id; with `ledger.url` each machine adds its name."""
-    keep_days: float = Field(default=90.0, gt=0)
-    """Older messages are deleted, once the collector has them where there is one."""
+    keep_days: float = Field(default=183.0, gt=0)
+    """Older messages are deleted, once the collector has them where there is one. Six months: EU AI Act, article 26."""
     max_mib: int = Field(default=1024, ge=64)
     """Beyond this the oldest messages are deleted, collected or not."""
     syslog: Syslog | None = None

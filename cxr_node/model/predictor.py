@@ -21,9 +21,9 @@ from scipy.special import expit
 from threadpoolctl import threadpool_limits
 
 from cxr_node import heatmap
-from cxr_node.domain import Examination, Heatmap, Prediction, Radiograph, RuntimeKind
+from cxr_node.domain import Examination, Heatmap, Measurement, Prediction, Radiograph, RuntimeKind
 from cxr_node.errors import ModelError
-from cxr_node.model import graph_file, lungs, regions, weights_file
+from cxr_node.model import graph_file, lungs, pooled, regions, weights_file
 from cxr_node.model.ood_distance import distance
 from cxr_node.model.preprocess import borders, prepare, views
 from cxr_node.model.profile import Profile, sha256
@@ -135,7 +135,13 @@ class ProfilePredictor:
         )
         if not np.isfinite([*prediction.probability.values(), prediction.spread, prediction.distance or 0.0]).all():
             raise ModelError(f"profile {profile.name}: the network's answer is no number")
-        return Examination(prediction=prediction, heatmap=self._explain(output.activation[place], radiograph))
+        measurement = Measurement(
+            logit=float(image_logits(logits[None])[0, profile.judged]),
+            distance=prediction.distance,
+            features=pooled.packed(output.signature[place]),
+        )
+        explained = self._explain(output.activation[place], radiograph)
+        return Examination(prediction=prediction, heatmap=explained, measurement=measurement)
 
     def _distance(self, output: NetworkOutput, place: int) -> float | None:
         if not self._stats:

@@ -20,7 +20,7 @@ from cxr_node.node.deliver.loop import DeliveryContext
 from cxr_node.node.deliver.worklist_loop import LOOK_S, WorklistLoop, manager_of
 from cxr_node.node.ledger.lease_keeper import LeaseKeeper, worker_name
 from cxr_node.node.ledger.ledger import Ledger
-from cxr_node.node.ledger.tables import work_items
+from cxr_node.node.ledger.work_item_tables import work_items
 from cxr_node.node.process.notify import Role
 from cxr_node.node.spool.spool import Spool
 from tests.node import line_deaths, workplace

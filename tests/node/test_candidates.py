@@ -21,6 +21,7 @@ from cxr_node.node.deliver import retention
 from cxr_node.node.ledger import candidates, operator_moves, promotions
 from cxr_node.node.ledger.candidate_tables import candidate_answers
 from cxr_node.node.ledger.candidates import Comparison, NoAnswer
+from cxr_node.node.ledger.counted import Counted
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.promotions import Rivals
 from cxr_node.node.work import beside, worker
@@ -46,7 +47,9 @@ RIVALS = Rivals(profile="live", candidate="new", candidate_sha256=WHO)
 def answered(ledger: Ledger, clock: Clock, number: int = 1) -> int:
     assert add(ledger, clock, number)
     job = claimed(ledger)
-    assert ledger.settle_reported(job, ledgers.finding(), ledgers.results(number), PACS, compare=PAIR)
+    assert ledger.settle_reported(
+        job, ledgers.finding(), ledgers.results(number), PACS, counted=Counted(comparison=PAIR)
+    )
     return job.instance_id
 
 
@@ -68,7 +71,9 @@ def test_both_answers_are_kept_once(ledger: Ledger, clock: Clock) -> None:
     assert candidates.settle(ledger, job, OTHER)
     assert not candidates.settle(ledger, job, OTHER)
     operator_moves.rejudge(ledger, [number], by="anna")
-    assert ledger.settle_reported(claimed(ledger), ledgers.finding(), ledgers.results(), PACS, compare=PAIR)
+    assert ledger.settle_reported(
+        claimed(ledger), ledgers.finding(), ledgers.results(), PACS, counted=Counted(comparison=PAIR)
+    )
     assert candidates.claim(ledger, WHO, "me", 60.0) is None
     with ledger.database.reading() as connection:
         row = connection.execute(sa.select(candidate_answers)).mappings().one()

@@ -24,6 +24,7 @@ from cxr_node.config.schema import Config
 from cxr_node.domain import Origin
 from cxr_node.errors import ResourceError
 from cxr_node.node.deliver import courier, prior_loop
+from cxr_node.node.deliver.fetching import Fetching
 from cxr_node.node.deliver.loop import DeliveryContext
 from cxr_node.node.deliver.prior_loop import PriorLoop, PriorTools
 from cxr_node.node.ledger import prior_orders
@@ -321,9 +322,7 @@ def test_a_disk_below_its_watermark_takes_none(tmp_path: Path) -> None:
 def delivering(node: Deliverer, tools: PriorTools | None) -> Iterator[None]:
     """The process that delivers, as a thread."""
     stop = threading.Event()
-    thread = threading.Thread(
-        target=courier.run, args=(node.config, stop), kwargs={"fetching": courier.Fetching(priors=tools)}
-    )
+    thread = threading.Thread(target=courier.run, args=(node.config, stop), kwargs={"fetching": Fetching(priors=tools)})
     thread.start()
     try:
         yield

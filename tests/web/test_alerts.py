@@ -45,6 +45,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "too many uncertain": ({"abstentions": {"p 1": Abstention(few=60, of=100, band=(0.1, 0.2))}}, "abstention:p 1"),
     "too few uncertain": ({"abstentions": {"p 1": Abstention(few=0, of=400, band=(0.1, 0.2))}}, "abstention:p 1"),
+    "drift": ({"drifts": {"p 1": "logit of XR1"}}, "drift:p 1"),
     "disk": ({"free_bytes": {"spool": 1999 * MIB}, "watermark_bytes": 1000 * MIB}, "disk:spool"),
     "certificate": ({"certificate_ends": {"listen": ago(days=-29)}}, "certificate:listen"),
     "certificate ended": ({"certificate_ends": {"listen": ago(days=1)}}, "certificate:listen"),

@@ -11,26 +11,23 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
-from cxr_node.config.destinations import AnyDestination, Destination, DicomDestination
+from cxr_node.config.destinations import AnyDestination, Destination
 from cxr_node.config.schema import Config
-from cxr_node.config.worklists import AnyWorklist
 from cxr_node.errors import DeliveryError, LedgerLostError, ResourceError, UnreachableError
 from cxr_node.node.audit.messages import Direction, Outcome, Participant, Transfer
 from cxr_node.node.audit.recorder import SILENT, Audit, alert
 from cxr_node.node.deliver import removed_destinations
 from cxr_node.node.deliver.commitment_loop import CommitmentLoop
-from cxr_node.node.deliver.input_images import InputImages, InputTools
+from cxr_node.node.deliver.fetching import NOTHING_FETCHED, Fetching
 from cxr_node.node.deliver.link import Link, ResultFile, StaleConnectionError, StoreReply, link_to
 from cxr_node.node.deliver.loop import DeliveryContext, ServiceLoop
 from cxr_node.node.deliver.outage import Outage
-from cxr_node.node.deliver.prior_loop import PriorLoop, PriorTools
 from cxr_node.node.deliver.sweeper import Sweeper
 from cxr_node.node.deliver.transcode import PictureCompressor
-from cxr_node.node.deliver.worklist_loop import WorklistLoop, manager_of
 from cxr_node.node.ledger import commitments, destination_health, queries
 from cxr_node.node.ledger.lease_keeper import LeaseKeeper, worker_name
 from cxr_node.node.ledger.ledger import Ledger
@@ -51,15 +48,6 @@ from cxr_node.result_kinds import SHAPES
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fetching:
-    """What fetching images needs of other rooms; None: none are fetched."""
-
-    priors: PriorTools | None = None
-    inputs: InputTools | None = None
-
-
-_NOTHING_FETCHED = Fetching()
 _STUCK_AFTER_S = 240.0  # longer than a slow send takes, shorter than WatchdogSec of the unit
 
 
@@ -69,7 +57,7 @@ def run(
     notifier: Notifier | None = None,
     audit: Audit = SILENT,
     compressor: PictureCompressor | None = None,
-    fetching: Fetching = _NOTHING_FETCHED,
+    fetching: Fetching = NOTHING_FETCHED,
 ) -> None:
     """Deliver what is due until `stop` is set; what is being sent is finished first.
 
@@ -104,8 +92,7 @@ def run(
         stack.enter_context(telling(ledger, config.spool.path))
         context.clock.follow(ledger)
         loops = [loop for destination in config.destinations for loop in _loops(context, destination, compressor)]
-        loops += _prior_loops(context, fetching.priors)
-        loops += [_worklist_loop(context, each, fetching.inputs) for each in config.worklists]
+        loops += fetching.loops(context)
         _put_in_order(context)
         threads = [threading.Thread(target=loop.run, args=(stop,), name=loop.name) for loop in loops]
         for thread in threads:
@@ -127,22 +114,6 @@ def _loops(
         return [Courier(context, destination, link)]
     commitment = CommitmentLoop(context, destination, wait_s)
     return [Courier(context, destination, link, commitment), commitment]
-
-
-def _prior_loops(context: DeliveryContext, tools: PriorTools | None) -> list[ServiceLoop]:
-    configured = context.config.priors
-    if configured is None or tools is None:
-        return []
-    return [
-        PriorLoop(context, configured, source, tools)
-        for source in context.config.destinations
-        if source.name == configured.source and isinstance(source, DicomDestination)
-    ]
-
-
-def _worklist_loop(context: DeliveryContext, worklist: AnyWorklist, tools: InputTools | None) -> WorklistLoop:
-    manager = manager_of(worklist, context.config.listen.ae_title, context.refusals)
-    return WorklistLoop(context, worklist, manager, None if tools is None else InputImages(context, tools))
 
 
 def _put_in_order(context: DeliveryContext) -> None:

@@ -20,6 +20,7 @@ from cxr_node.node.ledger import duties, expiry, prior_orders, work_items
 from cxr_node.node.ledger.candidate_tables import candidate_answers
 from cxr_node.node.ledger.duties import Held
 from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.measurement_tables import measurements
 from cxr_node.node.ledger.reading_tables import readings
 from cxr_node.node.ledger.results import chosen
 from cxr_node.node.ledger.states import FREE, SETTLED, DeliveryState, InstanceState, StudyState
@@ -305,6 +306,7 @@ def delete_rows(connection: sa.Connection, instance_ids: Sequence[int]) -> None:
     named = sa.select(instances.c.study_instance_uid).where(instances.c.id.in_(instance_ids)).distinct()
     of_studies = list(connection.scalars(named))
     connection.execute(sa.delete(judgements).where(judgements.c.instance_id.in_(instance_ids)))
+    connection.execute(sa.delete(measurements).where(measurements.c.instance_id.in_(instance_ids)))
     of_these = instance_artifacts.c.instance_id.in_(instance_ids)
     results = list(connection.scalars(sa.select(instance_artifacts.c.artifact_id).where(of_these).distinct()))
     connection.execute(sa.delete(events).where(events.c.instance_id.in_(instance_ids)))

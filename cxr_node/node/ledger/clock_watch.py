@@ -13,7 +13,8 @@ import sqlalchemy as sa
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.server_clock import LOOK_EVERY_S
 from cxr_node.node.ledger.states import OPEN, DeliveryJob, OrderState, StudyState
-from cxr_node.node.ledger.tables import clock_steps, deliveries, prior_orders, studies, work_items
+from cxr_node.node.ledger.tables import clock_steps, deliveries, prior_orders, studies
+from cxr_node.node.ledger.work_item_tables import work_items
 from cxr_node.node.ledger.work_items import OPEN_ITEMS
 
 log = logging.getLogger(__name__)

@@ -16,9 +16,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from cxr_node.config.schema import Config
-from cxr_node.domain import Finding, InstanceRef, Origin, Priority, Subgroup, Verdict
+from cxr_node.domain import Finding, InstanceRef, Origin, Priority, Verdict
 from cxr_node.errors import ResourceError
-from cxr_node.node.ledger import candidates, commitments, destination_health, lateness, postgres, results
+from cxr_node.node.ledger import commitments, destination_health, lateness, measurements, postgres, results
+from cxr_node.node.ledger.counted import NOTHING, Counted
 from cxr_node.node.ledger.database import AbsentLedgerError, Database
 from cxr_node.node.ledger.receipts import Arrival, GroupCommit, IsKept
 from cxr_node.node.ledger.ripening import Judged, begins_as, expect, wanting
@@ -207,6 +208,7 @@ class Ledger:
             if not self._settle(connection, job, InstanceState.REJECTED, values, rejected.sentence):
                 return False
             _attach(connection, job, stored, wishes or {}, now)
+            measurements.drop(connection, job)
             expect(connection, job, judged, now)
         return True
 
@@ -229,14 +231,13 @@ class Ledger:
         stored: Sequence[StoredArtifact],
         wishes: Mapping[str, Wish],
         judged: Judged | None = None,
-        subgroup: Subgroup | None = None,
-        compare: candidates.Comparison | None = None,
+        counted: Counted = NOTHING,
     ) -> bool:
         """RECEIVED -> REPORTED, with its results due at every destination that wants them: all or nothing.
 
         A result whose SOP Instance UID is known keeps its first bytes and makes no new delivery: the same
         radiograph came before in another transfer syntax. `judged` : for destinations that want a report of its study,
-        which is made, and goes with the pictures, once the study is ripe. `compare` : with what a candidate will say.
+        which is made, and goes with the pictures, once the study is ripe. `counted` : what is kept beside it.
         """
         decision, now = finding.decision, self.now()
         word = finding.target.word(decision.verdict)
@@ -248,8 +249,7 @@ class Ledger:
             "sentence": None,
             "rules_sha256": None,
         }
-        values["view"] = None if subgroup is None else subgroup.view
-        values["age_band"] = None if subgroup is None else subgroup.age_band
+        values |= counted.columns
         values["profile"] = f"{finding.identity.profile} {finding.identity.version}"
         detail = f"{word} {decision.abstain_reason or ''}".rstrip()  # the certainty has rules of its own: `show`
         with self.database.writing() as connection:
@@ -257,8 +257,7 @@ class Ledger:
                 return False
             _attach(connection, job, stored, wishes, now)
             expect(connection, job, judged, now)
-            if compare is not None:
-                candidates.want(connection, job.instance_id, compare, now)
+            counted.keep(connection, job, finding.identity, now)
             if judged is None:  # else its study waits
                 conclude(connection, [job.claim.row_id], now)
         return True

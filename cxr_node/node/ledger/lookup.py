@@ -12,16 +12,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cxr_node.node.ledger.tables import (
-    artifacts,
-    commitments,
-    deliveries,
-    instance_artifacts,
-    instances,
-    promises,
-    work_item_images,
-    work_items,
-)
+from cxr_node.node.ledger.tables import artifacts, commitments, deliveries, instance_artifacts, instances, promises
+from cxr_node.node.ledger.work_item_tables import work_item_images, work_items
 
 _DIGEST = re.compile(r"([0-9a-f]{12,64})…?")
 """Log lines show the first 12 digits."""

@@ -22,7 +22,8 @@ from cxr_node.node.ledger import duties
 from cxr_node.node.ledger.duties import Held
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import FREE, Claim, claim, due_at, held, insert_all, insert_once, note, pick
-from cxr_node.node.ledger.tables import instances, work_item_images, work_items
+from cxr_node.node.ledger.tables import instances
+from cxr_node.node.ledger.work_item_tables import work_item_images, work_items
 
 _BATCH = 100
 

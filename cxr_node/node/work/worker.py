@@ -24,9 +24,10 @@ from typing import Self
 
 from cxr_node import judgement_text
 from cxr_node.config.schema import Config
-from cxr_node.domain import Origin, Precedent, Reason
+from cxr_node.domain import CONSTANCY_STUDY, Origin, Precedent, Reason
 from cxr_node.errors import InstanceError, LedgerLostError, ModelError, ResourceError
 from cxr_node.node.ledger import queries, studies
+from cxr_node.node.ledger.counted import Counted
 from cxr_node.node.ledger.lease_keeper import LeaseKeeper, worker_name
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.machines import alike, telling
@@ -230,7 +231,7 @@ class Worker:
         with ThreadPoolExecutor(1, "digest") as thread:  # 5 ms of 10 MB, which another core has free
             whole = thread.submit(self.spool.require_whole, Area.OBJECTS, job.content_sha256, content)
             try:
-                outcome = self.analyser.process(content, job.origin, self.config, precedent)
+                outcome = self.analyser.process(content, job.origin, self._config_for(job), precedent)
             finally:
                 whole.result()  # before anything is made of the outcome, whatever it is
         match outcome:
@@ -239,14 +240,21 @@ class Worker:
             case Reported():
                 return self._report(job, outcome)
 
+    def _config_for(self, job: Job) -> Config:
+        """The phantom of `constancy` goes all the way but the last: as in a node without destinations."""
+        is_phantom = job.ref.study_instance_uid == CONSTANCY_STUDY
+        return self.config.model_copy(update={"destinations": ()}) if is_phantom else self.config
+
     def _reject(self, job: Job, rejected: Rejected) -> str:
         """As `_report`, for the note that says so, where there is one."""
         per = ReportPer.STUDY if ResultKind.NOT_ANALYSED in self.config.kinds(ReportPer.STUDY) else ReportPer.IMAGE
         stored = all_stored(self.spool, rejected.artifacts, per)
         by_others = rejected.reason is Reason.IDENTITY_CONFLICT  # what other images say may change
         rules = None if by_others else self.analyser.rules_sha256
-        judged = None if rejected.listed is None else self._judged(judgement_text.dump(rejected.listed), is_listed=True)
-        was_held = self.ledger.settle_rejected(job, rejected, stored, self.config.wishes, rules, judged)
+        judged = None
+        if rejected.listed is not None:
+            judged = self._judged(job, judgement_text.dump(rejected.listed), is_listed=True)
+        was_held = self.ledger.settle_rejected(job, rejected, stored, self._config_for(job).wishes, rules, judged)
         if stored:
             wake(self.ledger, self.config.spool.path, Role.DELIVER)
         self._tell_of_study(judged)
@@ -254,9 +262,9 @@ class Worker:
             metrics.rejected(rejected.reason)
         return settled(was_held, f"rejected reason={rejected.reason}")
 
-    def _judged(self, text: str, *, is_listed: bool) -> Judged | None:
+    def _judged(self, job: Job, text: str, *, is_listed: bool) -> Judged | None:
         """What the report of its study is made of; None where nobody wants one."""
-        if not self.config.kinds(ReportPer.STUDY):
+        if not self.config.kinds(ReportPer.STUDY) or job.ref.study_instance_uid == CONSTANCY_STUDY:
             return None
         ripening = Ripening(
             quiet_s=self.config.study.quiet_s,
@@ -275,11 +283,14 @@ class Worker:
         stored = all_stored(self.spool, reported.artifacts, ReportPer.IMAGE)
         stored += all_stored(self.spool, reported.pictures, ReportPer.STUDY)
         kept = reported.judgement
-        judged = None if kept is None else self._judged(judgement_text.dump(kept), is_listed=False)
-        compare = comparison(self.analyser.candidate, reported)
-        was_held = self.ledger.settle_reported(
-            job, reported.finding, stored, self.config.wishes, judged, reported.subgroup, compare
+        judged = None if kept is None else self._judged(job, judgement_text.dump(kept), is_listed=False)
+        counted = Counted(
+            subgroup=reported.subgroup,
+            measurement=reported.measurement,
+            comparison=comparison(self.analyser.candidate, reported),
         )
+        wishes = self._config_for(job).wishes
+        was_held = self.ledger.settle_reported(job, reported.finding, stored, wishes, judged, counted)
         wake(self.ledger, self.config.spool.path, Role.DELIVER)
         self._tell_of_study(judged)
         decision, profile = reported.finding.decision, reported.finding.identity.profile

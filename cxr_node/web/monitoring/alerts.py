@@ -37,6 +37,7 @@ class Rule(StrEnum):
     STOPPED = "stopped"
     REJECTIONS = "rejections"
     ABSTENTION = "abstention"
+    DRIFT = "drift"
     DISK = "disk"
     CERTIFICATE = "certificate"
     AUDIT_BACKLOG = "audit-backlog"
@@ -112,6 +113,8 @@ class Snapshot:
     """Machines that are not heard of, though nobody stopped them."""
     rejections: Mapping[str, Shares] = field(default_factory=dict)
     abstentions: Mapping[str, Abstention] = field(default_factory=dict)
+    drifts: Mapping[str, str] = field(default_factory=dict)
+    """By profile: which figures of its films have changed against the site's own first ones."""
     free_bytes: Mapping[str, int] = field(default_factory=dict)
     """By `spool`, `store` or, where there are several machines, `spool of machine`."""
     watermark_bytes: int = 0
@@ -277,6 +280,16 @@ def _certificates(snapshot: Snapshot, config: AlertsSection, now: datetime) -> I
             )
 
 
+def _drift(snapshot: Snapshot, config: AlertsSection, now: datetime) -> Iterator[Alert]:
+    for profile, changed in snapshot.drifts.items():
+        yield Alert(
+            rule=Rule.DRIFT,
+            subject=profile,
+            sentence=f"the films that {profile} judges are no longer as the site's first ones were: {changed}",
+            advice="`cxr-node drift` has the figures; look at films of that sender, and at what was changed there",
+        )
+
+
 def _audit(snapshot: Snapshot, config: AlertsSection, now: datetime) -> Iterator[Alert]:
     for subject, since in snapshot.audit_since.items():
         if (now - since).total_seconds() >= config.audit_waiting_s:
@@ -300,6 +313,7 @@ _RULES: tuple[Callable[[Snapshot, AlertsSection, datetime], Iterator[Alert]], ..
         _silent,
         _rejections,
         _abstention,
+        _drift,
         _disk,
         _certificates,
         _audit,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from itertools import islice
 from typing import TypeVar
 
@@ -25,7 +26,7 @@ from cxr_node.node.ledger.states import DeadReason, PromiseState, StudyState
 from cxr_node.node.process import supervisor
 from cxr_node.node.process.logs import describe
 from cxr_node.node.process.metrics import FOLDER, MAX_SENDERS
-from cxr_node.web.monitoring import facts
+from cxr_node.web.monitoring import drifts, facts
 from cxr_node.web.monitoring.facts import Paced
 
 log = logging.getLogger(__name__)
@@ -77,6 +78,8 @@ class _Collector:
                 self._certificates,
                 self._audit,
                 self._info,
+                self._drift,
+                self._constancy,
                 self._roles,
                 self._counted,
             ),
@@ -193,6 +196,28 @@ class _Collector:
         }
         words = "Share of UNCERTAIN that is expected, least and greatest: as configured, or as the profile predicts."
         yield _gauge("abstention_band_ratio", words, samples, "profile", "bound")
+
+    def _drift(self) -> Iterator[Metric]:
+        found = drifts.look(self._config, self._ledger())
+        seen = {name: each for name, each in found.items() if not isinstance(each, int)}
+        least: dict[tuple[str, str, str], float] = {}
+        for name, drift in seen.items():
+            for figure in drift.figures:
+                labels = name, figure.name, figure.sender or "all"
+                least[labels] = min(figure.adjusted, least.get(labels, 1.0))
+        words = "Probability of what a figure shows, or more, without any change of the films; Holm over all figures."
+        yield _gauge("drift_pvalue", words, least, "profile", "figure", "sender")
+        words = "1 where the films are no longer as the site's own first ones were; 0 also while those are too few."
+        yield _gauge("drift", words, {(name,): int(name in seen and seen[name].is_begun) for name in found}, "profile")
+
+    def _constancy(self) -> Iterator[Metric]:
+        from cxr_node.assurance import constancy
+
+        last = constancy.last(self._config.spool.path)
+        words = "1 where the last phantom of `cxr-node constancy` got its expected answer in time."
+        yield _gauge("constancy", words, {(each.profile,): int(not each.fault) for each in last}, "profile")
+        at = {(each.profile,): datetime.fromisoformat(each.at).timestamp() for each in last}
+        yield _gauge("constancy_timestamp_seconds", "When that phantom was sent.", at, "profile")
 
     def _roles(self) -> Iterator[Metric]:
         roles, path = supervisor.ROLES, self._config.spool.path

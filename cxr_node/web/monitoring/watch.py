@@ -17,7 +17,7 @@ from cxr_node.node.ledger.listing import By, Count
 from cxr_node.node.ledger.machines import MachineState, Watched
 from cxr_node.node.ledger.states import DeadReason
 from cxr_node.node.process import supervisor
-from cxr_node.web.monitoring import facts, habits
+from cxr_node.web.monitoring import drifts, facts, habits
 from cxr_node.web.monitoring.alerts import Abstention, Rule, Shares, Silence, Snapshot
 from cxr_node.web.monitoring.facts import Paced
 from cxr_node.web.monitoring.habits import LEARNED_DAYS, Habit
@@ -69,6 +69,7 @@ class Watch:
             **self._processes(ledger, found, now),
             "rejections": self._rejections(),
             "abstentions": self._abstentions(),
+            "drifts": self._drifts(ledger),
             "watermark_bytes": facts.watermark_bytes(config),
         }
         unread = {
@@ -145,6 +146,12 @@ class Watch:
             sender: Silence(since=last[sender], silent_s=habit.usual_s(last[sender], now), gap_s=habit.gap_s)
             for sender, habit in known.items()
             if sender in last
+        }
+
+    def _drifts(self, ledger: Ledger) -> dict[str, str]:
+        found = drifts.look(self._config, ledger)
+        return {
+            name: ", ".join(seen.changed) for name, seen in found.items() if not isinstance(seen, int) and seen.is_begun
         }
 
     def _learned(self) -> dict[str, Habit]:

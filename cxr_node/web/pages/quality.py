@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from markupsafe import Markup
@@ -22,15 +22,20 @@ from cxr_node.dicom.words import names
 from cxr_node.domain import Verdict
 from cxr_node.errors import ConfigError
 from cxr_node.node.ledger import candidates, quality
+from cxr_node.node.ledger.films import REFERENCE_FILMS
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.quality import Every, Quality, Report
 from cxr_node.web import access, rendering
 from cxr_node.web.identity import person
+from cxr_node.web.monitoring import drifts
 from cxr_node.web.pages import charts
 from cxr_node.web.pages.charts import Point
 from cxr_node.web.pages.shares import Share
 from cxr_node.web.pages.surroundings import Kept
 from cxr_node.web.services import Services, services
+
+if TYPE_CHECKING:
+    from cxr_node.assurance.drift import Drift, Figure
 
 router = APIRouter(include_in_schema=False)
 
@@ -88,6 +93,23 @@ class Figures:
     """With reports: all studies first, then by sender and by profile; empty where no report was read."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drifted:
+    """What is shown of the films since the reference."""
+
+    seen: Drift
+    figures: Sequence[Figure]
+    """What has changed first; of both sides of a share the one that speaks more for a change."""
+
+    @classmethod
+    def of(cls, seen: Drift) -> Drifted:
+        """Choose and order."""
+        least: dict[tuple[str, str | None], Figure] = {}
+        for figure in sorted(seen.figures, key=lambda each: each.p):
+            least.setdefault((figure.name, figure.sender), figure)
+        return cls(seen=seen, figures=tuple(least.values()))
+
+
 @router.get("/quality")
 def page(
     request: Request,
@@ -110,10 +132,16 @@ def page(
         every_days=tuple(Days),
         sender=sender or "",
         figures=figures,
+        drifts={name: _told(seen) for name, seen in drifts.look(found.config, ledger).items()},
+        least_films=REFERENCE_FILMS,
         share=written,
         part=part,
         seconds=_seconds,
     )
+
+
+def _told(seen: Drift | int) -> Drifted | int:
+    return seen if isinstance(seen, int) else Drifted.of(seen)
 
 
 def _counted(ledger: Ledger, days: Days, sender: str | None) -> Figures:

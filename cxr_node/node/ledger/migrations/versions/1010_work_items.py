@@ -11,7 +11,7 @@ from alembic import op
 from cxr_node.node.ledger.tables import metadata
 
 revision = "1010"
-down_revision = "1008"
+down_revision = "1009"
 
 
 def upgrade() -> None:

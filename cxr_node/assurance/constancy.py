@@ -1,0 +1,171 @@
+"""The daily phantom: a drawn chest goes the whole way of the running node, and its answer is the one that is expected.
+
+It comes by C-STORE as any radiograph does, is kept, judged and explained, and settled in the ledger; it goes to no
+destination, for its study is known to be that of the phantom. Its Study Instance UID says so, not the name of the
+caller, which any device could bear by mistake. It is counted as an image, and never as a film (`drift`).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cxr_node.config.network import Address
+from cxr_node.config.schema import Config
+from cxr_node.dicom import from_picture
+from cxr_node.domain import CONSTANCY_CALLER, CONSTANCY_STUDY
+from cxr_node.errors import DataError, DeliveryError, ResourceError
+from cxr_node.model.profile import Profile
+from cxr_node.node.ledger import queries
+from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.queries import InstanceRow
+from cxr_node.node.ledger.states import InstanceState
+from cxr_node.node.spool.part import nanoseconds
+from cxr_node.resources import DRAWN
+from cxr_node.tools import send
+
+PICTURE = "opacity-1.jpg"
+FILE = "constancy.json"
+"""In the folder `run` of the spool: the last answers, for metrics, and what is expected of a site's own weights."""
+LARGEST_DIFFERENCE = 1e-4
+"""Of the probability: two ways of computing in float32 differ by 2e-6 (`model.predictor`)."""
+EXPECTED: dict[str, tuple[str, float | None]] = {
+    "f539820971014992384bff11f05ab9a0424c74e7aeae29a1523d555fefcc7142": ("PNEUMONIA", 0.991248),
+    "b7a254e3887c11cb7c2eb9e6b9cddfae25e5aa97d0fa67fe7c09e4240bd90f0a": ("UNCERTAIN", 0.904514),
+}
+"""By weights as shipped: the verdict on the phantom, and its probability. Of others, the first answer is expected."""
+_LOOK_EVERY_S = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What came of the phantom of one profile."""
+
+    profile: str
+    weights_sha256: str
+    at: str
+    verdict: str
+    probability: float | None
+    expected_verdict: str
+    expected_probability: float | None
+    took_s: float
+    """From the C-STORE to the settled row."""
+    fault: str
+    """"": it is as expected."""
+
+
+def check(config: Config, ledger: Ledger, profiles: list[Profile], timeout_s: float) -> list[Answer]:
+    """Send a phantom for each profile, wait for its answer, and compare; what came of it is kept for the metrics.
+
+    Raises
+    ------
+    DataError : the node takes TLS alone.
+    """
+    if config.listen.tls is not None:
+        raise DataError("the node listens with TLS: constancy sends without; give it a listener on loopback")
+    folder = config.spool.path / "run"
+    known = _kept(folder / FILE)
+    answers = [_check(config, ledger, each, known, timeout_s) for each in profiles]
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fresh = folder / f".{FILE}"
+    fresh.write_text(json.dumps([asdict(each) for each in answers]), "utf-8")
+    fresh.replace(folder / FILE)
+    return answers
+
+
+def _check(config: Config, ledger: Ledger, profile: Profile, known: dict[str, Answer], timeout_s: float) -> Answer:
+    begun_at, started = datetime.now(UTC), time.monotonic()
+    uid = f"2.25.{nanoseconds(begun_at)}{int(profile.weights_sha256[:8], 16)}"
+    row, fault = None, ""
+    try:
+        _send(config, phantom(profile, uid), uid)
+        row = _settled(lambda: queries.trace(ledger, uid), started + timeout_s)
+        fault = "it was not settled in time" if row is None else ""
+    except (DeliveryError, ResourceError) as error:
+        fault = str(error)
+    verdict, probability = ("", None) if row is None else (row.verdict or row.state.value, row.probability)
+    expected = EXPECTED.get(profile.weights_sha256)
+    if expected is None and (before := known.get(profile.weights_sha256)) is not None and not before.fault:
+        expected = before.verdict, before.probability
+    expected = expected or (verdict, probability)
+    return Answer(
+        profile=f"{profile.name} {profile.version}",
+        weights_sha256=profile.weights_sha256,
+        at=begun_at.isoformat(),
+        verdict=verdict,
+        probability=probability,
+        expected_verdict=expected[0],
+        expected_probability=expected[1],
+        took_s=round(time.monotonic() - started, 2),
+        fault=fault or _difference((verdict, probability), expected),
+    )
+
+
+def phantom(profile: Profile, sop_instance_uid: str) -> bytes:
+    """The drawn chest of a patient in the middle of a profile's population."""
+    youngest, oldest = profile.population.age_years
+    return from_picture.wrap(
+        DRAWN / PICTURE,
+        SOPInstanceUID=sop_instance_uid,
+        SeriesInstanceUID=f"{CONSTANCY_STUDY}.1",
+        StudyInstanceUID=CONSTANCY_STUDY,
+        PatientName="Phantom^Constancy",
+        PatientID="CXR_CONSTANCY",
+        PatientAge=f"{int((youngest + min(oldest, 90)) / 2):03d}Y",
+        ViewPosition="AP",
+    )
+
+
+def _send(config: Config, content: bytes, uid: str) -> None:
+    host = "127.0.0.1" if config.listen.host in ("0.0.0.0", "::", "") else config.listen.host  # noqa: S104
+    address = Address(ae_title=config.listen.ae_title, host=host, port=config.listen.port)
+    file = config.spool.path / "run" / f"{uid}.dcm"
+    sent: list[send.Sent] = []
+    try:
+        file.write_bytes(content)
+        send.store([file], sent.append, address, CONSTANCY_CALLER)
+    except OSError as error:
+        raise ResourceError(f"{file.parent}: {error.strerror}") from error
+    finally:
+        file.unlink(missing_ok=True)
+    for each in sent:
+        if not each.ok:
+            raise DeliveryError(f"the node did not take it: {each.sentence}", permanent=True)
+
+
+def _settled(look: Callable[[], list[queries.Story]], until: float) -> InstanceRow | None:
+    while True:
+        found = look()
+        if found and found[0].instance.state not in (InstanceState.RECEIVED, InstanceState.REPORTED):
+            return found[0].instance
+        if time.monotonic() > until:
+            return None
+        time.sleep(_LOOK_EVERY_S)
+
+
+def _difference(found: tuple[str, float | None], expected: tuple[str, float | None]) -> str:
+    if found[0] != expected[0]:
+        return f"it says {found[0]}, expected {expected[0]}"
+    if (found[1] is None) is not (expected[1] is None):
+        return "one of both has no probability"
+    if found[1] is not None and expected[1] is not None and abs(found[1] - expected[1]) > LARGEST_DIFFERENCE:
+        return f"its probability differs by {abs(found[1] - expected[1]):.2g}"
+    return ""
+
+
+def last(spool: Path) -> list[Answer]:
+    """What came of the last phantoms; none where none was sent yet."""
+    return list(_kept(spool / "run" / FILE).values())
+
+
+def _kept(file: Path) -> dict[str, Answer]:
+    try:
+        return {each["weights_sha256"]: Answer(**each) for each in json.loads(file.read_text("utf-8"))}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ResourceError(f"{file}: cannot be read") from error

@@ -1,0 +1,100 @@
+"""The phantom goes the whole way of a running node, gets the expected answer, and disturbs nothing."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from cxr_node import pipeline, wiring
+from cxr_node.assurance import constancy
+from cxr_node.config import loader
+from cxr_node.dicom.read import header
+from cxr_node.domain import CONSTANCY_CALLER, Origin
+from cxr_node.errors import DataError
+from cxr_node.node.ledger import films, queries
+from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.states import InstanceState
+from cxr_node.tools import send, trial_node
+from cxr_node.tools.trial_node import Recorder
+from cxr_node.web.monitoring.metrics import Exposition
+from tests import builders
+from tests.node import workplace
+from tests.node.test_study_rebuild import opened
+
+
+@pytest.mark.whole
+def test_the_phantom_goes_through_a_running_node_and_nowhere_else(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "arrived", "PACS") as pacs:
+        settings = {"destinations": [{"name": "pacs", "address": str(pacs.address)}], "study": {"quiet_s": 0.2}}
+        with trial_node.node(tmp_path, settings, "MODALITY") as node:
+            config = loader.load(node.folder / "node.yaml")
+            profiles = wiring.profiles(config)
+            first = constancy.check(config, node.ledger, profiles, 120.0)
+            again = constancy.check(config, node.ledger, profiles, 120.0)
+            for answer in (*first, *again):
+                assert not answer.fault, answer
+                assert (answer.verdict, answer.weights_sha256) != ("", "")
+            assert [each.probability for each in first] == [each.probability for each in again]
+            for profile in profiles:
+                assert films.measured(node.ledger, profile.weights_sha256) == 2, "it was judged, and measured"
+                assert films.since(node.ledger, profile.weights_sha256) == [], "and is no film"
+            rows = queries.recent(node.ledger, 10)
+            assert {row.state for row in rows} == {InstanceState.DELIVERED}
+            assert {row.calling_ae_title for row in rows} == {CONSTANCY_CALLER}
+            assert queries.queues(node.ledger) == {}, "nothing was ever due"
+            assert pacs.stored == []
+            text = Exposition(config, lambda: node.ledger).read().decode()
+            assert 'cxr_node_constancy{profile="' in text and "cxr_node_scrape_errors 0.0" in text
+
+
+@pytest.mark.parametrize("name", ["pneumonia-pediatric", "pneumonia-adult"])
+def test_what_is_expected_of_shipped_weights_is_what_they_say(name: str) -> None:
+    config = loader.parse({"spool": {"path": "unused"}, "model": {"profile": name, "others": []}})
+    (profile,) = wiring.profiles(config)
+    if profile.weights_sha256 not in constancy.EXPECTED:
+        pytest.skip("the weights are newer than the table: their first answer is expected")
+    analysis = pipeline.judge(constancy.phantom(profile, "2.25.1"), wiring.predictor(profile, config), config)
+    assert isinstance(analysis, pipeline.Analysis)
+    finding = analysis.finding
+    word, probability = constancy.EXPECTED[profile.weights_sha256]
+    assert finding.target.word(finding.decision.verdict) == word
+    assert finding.calibrated_probability == pytest.approx(probability, abs=constancy.LARGEST_DIFFERENCE)
+
+
+def test_a_node_that_does_not_answer_is_a_fault_and_is_kept(tmp_path: Path) -> None:
+    config = workplace.config(tmp_path, listen={"port": send.free_port("127.0.0.1"), "host": "127.0.0.1"})
+    with closing(Ledger.of_node(config)) as ledger:
+        (answer,) = constancy.check(config, ledger, [builders.profile()], 0.2)
+    assert answer.fault and answer.verdict == ""
+    assert constancy.last(config.spool.path) == [answer]
+
+
+def test_another_answer_than_the_first_is_a_fault() -> None:
+    same = ("PNEUMONIA", 0.9)
+    assert constancy._difference(same, ("PNEUMONIA", 0.90005)) == ""
+    assert "expected" in constancy._difference(same, ("NORMAL", 0.9))
+    assert "differs" in constancy._difference(same, ("PNEUMONIA", 0.91))
+    assert constancy._difference(same, ("PNEUMONIA", None))
+
+
+def test_a_real_study_from_a_device_of_that_name_goes_its_way(tmp_path: Path) -> None:
+    """Not the caller but the study says that it is the phantom."""
+    with opened(tmp_path) as node:
+        node.comes(1)
+        assert node.answers()
+        part = node.spool.begin()
+        part.write(constancy.phantom(builders.profile(), "2.25.77"))
+        ref = header.inspect(part.path).ref
+        stored = node.spool.store_object(part, node.clock())
+        origin = Origin(calling_ae_title="MODALITY", peer_host="10.0.0.7", received_at=stored.at)
+        assert node.ledger.add(ref, origin, stored.sha256, stored.size_bytes)
+        assert node.answers() == {}, "and the phantom goes nowhere, whoever sends it"
+
+
+def test_a_listener_with_tls_is_said(tmp_path: Path) -> None:
+    config = workplace.config(tmp_path)
+    secure = config.model_copy(update={"listen": config.listen.model_copy(update={"tls": object()})})
+    with closing(Ledger.of_node(config)) as ledger, pytest.raises(DataError, match="TLS"):
+        constancy.check(secure, ledger, [builders.profile()], 1.0)
