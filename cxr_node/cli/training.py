@@ -88,6 +88,7 @@ class Changed(StrEnum):
 
     NONE = "none"
     CORRUPTED = "corrupted"
+    RESHAPED = "reshaped"
     EXCHANGED = "exchanged"
 
 
@@ -140,7 +141,8 @@ def evaluate(
     change: Annotated[
         Changed,
         typer.Option(
-            help="Change all images: corrupted as in training, or in the surroundings and style of the other class."
+            help="Change all images: corrupted as in training, cut to the shape of the other class's films, or in "
+            "the surroundings and style of the other class."
         ),
     ] = (Changed.NONE),
     outsiders: Annotated[

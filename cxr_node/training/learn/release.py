@@ -26,6 +26,9 @@ from cxr_node.training.measure.evaluate import Change
 PREDICTED = ("auc", "balanced_accuracy_at_0.5", "answered", "accuracy_of_answered", "calibration_error", "brier")
 """Figures that are stated before anybody can measure them."""
 
+MEASURED = (Change.NONE, Change.CORRUPTED, Change.EXCHANGED)
+"""How the validation part is shown; the last one is what is predicted."""
+
 Parts = Mapping[str, Sequence[Item]]
 
 
@@ -50,8 +53,8 @@ def release(profile_folder: Path, recipe: Recipe, network: Network, dealt: tuple
     described = described_by(recipe)
     calibrate.calibrate(profile_folder, recipe, described, (parts["calibration"], f"{source}, calibration part"), bar)
     loaded, measured = profile.load(profile_folder), {}
-    task = bar.add_task("evaluate", total=len(Change) * len(parts["validation"]))
-    for change in Change:
+    task = bar.add_task("evaluate", total=len(MEASURED) * len(parts["validation"]))
+    for change in MEASURED:
         name = evaluate.named(f"{source}, validation part", recipe, RECIPE_LABELS, change)
         measured[name] = evaluate.evaluate(loaded, recipe, parts["validation"], change, lambda: bar.advance(task))
     update_metrics(profile_folder, {"evaluations": measured, "predicted": _predicted(measured[name]["rates"])})

@@ -38,6 +38,8 @@ class Change(StrEnum):
     NONE = "none"
     CORRUPTED = "corrupted"
     """As in training: what another scanner's style may cost."""
+    RESHAPED = "reshaped"
+    """Cut to the shape of a film of the other class: what was read from width over height is wrong now."""
     EXCHANGED = "exchanged"
     """Surroundings and style come from an image of the other class: what was read from them is wrong now."""
 
@@ -129,10 +131,13 @@ def prepared(
 ) -> torch.Tensor:
     """Decode, change and prepare images: float32, shape (images, 1, size_px, size_px).
 
-    Raises DataError: an image cannot be read, or images of one class only were to change places.
+    Raises DataError: an image cannot be read, images of one class only were to change places, or shapes that are all
+    the same.
     """
     if change is Change.NONE:
         return inference.prepared(items, recipe.input, on_image)
+    if change is Change.RESHAPED:
+        return inference.reshaped(items, recipe.input, recipe.seed + 1_000, on_image)
     decoded = images.load_all(items, recipe.data.source_px, on_image)
     seed = recipe.seed + 1_000
     if change is Change.CORRUPTED:

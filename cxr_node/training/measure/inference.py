@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cxr_node.errors import DataError
 from cxr_node.model import ood_distance, preprocess
 from cxr_node.model.networks import Network
 from cxr_node.model.predictor import calibrated, image_logits, spread
@@ -105,6 +106,40 @@ def exchanged(images: NDArray[np.uint8], positive: NDArray[np.bool_], spec: Inpu
         augment.surround(changed, other, rng)
         batch[place, 0] = torch.from_numpy(preprocess.prepare(changed, spec))
     return batch
+
+
+def reshaped(items: Sequence[Item], spec: InputSpec, seed: int, on_image: Callable[[], None] = _silent) -> torch.Tensor:
+    """Cut each image, about its middle, to the width over height of one of the other class.
+
+    The shape of a film tells the class in one hospital's images; squashed to a square, it still does. Cutting is what
+    another hospital's collimation does, and leaves the lungs where they are.
+
+    Returns
+    -------
+    float32, shape (images, 1, size_px, size_px), standardised
+
+    Raises DataError: images of one class only, or all of one shape: it was lost.
+    """
+    positive = np.array([item.positive for item in items])
+    shapes = np.array([images.load(item).shape for item in items], dtype=np.float64)
+    aspect = shapes[:, 1] / shapes[:, 0]
+    if positive.all() or not positive.any() or np.ptp(aspect) == 0.0:
+        raise DataError("shapes can be exchanged between two classes of images that still have them")
+    rng = np.random.default_rng(seed)
+    batch = torch.empty((len(items), 1, spec.size_px, spec.size_px))
+    for place, item in enumerate(items):
+        other = float(rng.choice(aspect[positive != positive[place]]))
+        batch[place, 0] = torch.from_numpy(preprocess.prepare(cut_to(images.load(item), other), spec))
+        on_image()
+    return batch
+
+
+def cut_to(picture: NDArray[np.float32], aspect: float) -> NDArray[np.float32]:
+    """Cut the longer side of an image about its middle until its width over height is `aspect`."""
+    rows, cols = picture.shape
+    kept_rows, kept_cols = min(rows, max(1, round(cols / aspect))), min(cols, max(1, round(rows * aspect)))
+    top, left = (rows - kept_rows) // 2, (cols - kept_cols) // 2
+    return np.ascontiguousarray(picture[top : top + kept_rows, left : left + kept_cols])
 
 
 @torch.inference_mode()
