@@ -22,6 +22,7 @@ from cxr_node.domain import Origin
 from cxr_node.errors import ConfigError
 from cxr_node.node.ledger import candidates
 from cxr_node.node.ledger.candidates import Comparison
+from cxr_node.node.ledger.counted import Counted
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.outcome import Answer, Reported
 from cxr_node.resources import DRAWN
@@ -55,7 +56,7 @@ class Site:
         job = self.ledger.claim_instance("me", 60.0)
         assert job is not None
         pair = Comparison(candidate_sha256=sha256, live=Answer(profile=f"{LIVE} 1", verdict=live))
-        assert self.ledger.settle_reported(job, ledgers.finding(), [], PACS, compare=pair)
+        assert self.ledger.settle_reported(job, ledgers.finding(), [], PACS, counted=Counted(comparison=pair))
         film = candidates.claim(self.ledger, sha256, "me", 60.0)
         assert film is not None
         assert candidates.settle(self.ledger, film, Answer(profile=f"{OTHER} 1", verdict=other))

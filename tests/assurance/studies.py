@@ -20,6 +20,7 @@ from cxr_node.domain import (
     Verdict,
     View,
 )
+from cxr_node.node.ledger.counted import Counted
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.tables import instances
 from cxr_node.outcome import Rejected
@@ -60,7 +61,7 @@ def answered(
     if probability is not None:
         said = replace(said, prediction=replace(said.prediction, probability={"pneumonia": probability}))
     of = subgroup or Subgroup(view=View.PA, age_band="6 to 17")
-    assert ledger.settle_reported(job, said, [], {}, None, of)
+    assert ledger.settle_reported(job, said, [], {}, None, Counted(subgroup=of))
     return job.claim.row_id
 
 

@@ -10,6 +10,7 @@ import pytest
 from cxr_node import wiring
 from cxr_node.node.ledger import candidates, promotions
 from cxr_node.node.ledger.candidates import Comparison
+from cxr_node.node.ledger.counted import Counted
 from cxr_node.outcome import Answer
 from tests.node.ledgers import finding
 from tests.web import pages, rows, site
@@ -28,7 +29,7 @@ def page(tmp_path: Path) -> Iterator[Site]:
             assert job is not None
             live = Answer(profile="pneumonia-pediatric 1", verdict="PNEUMONIA")
             pair = Comparison(candidate_sha256=rivals.candidate_sha256, live=live)
-            assert found.ledger.settle_reported(job, finding(), [], {}, compare=pair)
+            assert found.ledger.settle_reported(job, finding(), [], {}, counted=Counted(comparison=pair))
             film = candidates.claim(found.ledger, rivals.candidate_sha256, "worker", 60.0)
             assert film is not None
             assert candidates.settle(found.ledger, film, Answer(profile="pneumonia-adult 1", verdict=verdict))
