@@ -1,1 +1,1 @@
-"""What a site measures of its node in service."""
+"""What a site measures of its node in service: agreement, drift, acceptance, constancy, replay."""

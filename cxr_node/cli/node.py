@@ -18,7 +18,7 @@ import typer
 from pydantic import ValidationError
 
 from cxr_node import process_setup, wiring
-from cxr_node.cli import assurance, bench, ledger, operate, tables, training, web
+from cxr_node.cli import agreement, bench, ledger, operate, tables, training, web
 from cxr_node.cli.app import (
     DEFAULT_CONFIG,
     EX_CONFIG,
@@ -116,7 +116,7 @@ def _contents(paths: list[Path]) -> Iterator[tuple[str, bytes]]:
             raise DataError(f"{file}: cannot be read ({error.strerror})") from error
 
 
-__all__ = ["app", "assurance", "bench", "ledger", "operate", "training", "web"]
+__all__ = ["agreement", "app", "bench", "ledger", "operate", "training", "web"]
 
 
 def _address(text: str) -> Address:

@@ -1,4 +1,4 @@
-"""Commands that measure the node in service; registered by `cli`."""
+"""`cxr-node agreement` and `export-cases`: what radiologists said, beside what the node said; registered by `cli`."""
 
 from __future__ import annotations
 
