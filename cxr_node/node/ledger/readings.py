@@ -115,8 +115,8 @@ def keep(ledger: Ledger, reading: Reading) -> Kept:
         row = {name: getattr(reading, name) for name in Reading.__slots__} | {"read_at": now}
         connection.execute(sa.insert(readings).values(row))
         # the next reader, who sees the time line, is not told what this one said
-        told = f": {reading.said}" if not reading.reader else f" ({reading.reader})"
-        note(connection, numbers, now, "reading", f"{reading.source}{told}")
+        words = f": {reading.said}" if not reading.reader else f" ({reading.reader})"
+        note(connection, numbers, now, "reading", f"{reading.source}{words}")
     return Kept.NEW if known is None else Kept.SUPERSEDES
 
 
