@@ -20,7 +20,7 @@ from PIL import Image
 
 from cxr_node.domain import Verdict
 from cxr_node.model import profile as profiles
-from cxr_node.training.calibrate.calibrate import Sample, platt
+from cxr_node.training.calibrate.platt import Sample, platt
 from cxr_node.training.data import images
 from cxr_node.training.data.profile_folder import held_out
 from cxr_node.training.measure import bootstrap, evaluate, inference

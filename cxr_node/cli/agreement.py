@@ -1,4 +1,4 @@
-"""Commands that compare the node with its readers, and export what to learn from; registered by `cli`."""
+"""`cxr-node agreement` and `export-cases`: what radiologists said, beside what the node said; registered by `cli`."""
 
 from __future__ import annotations
 
