@@ -97,6 +97,8 @@ def _http(config: Config) -> Iterator[str]:
         token_url = asked.token_url if asked is not None and asked.kind == "oauth2" else ""
         if token_url.startswith("http:") and not is_loopback(urlsplit(token_url).hostname or ""):
             yield f"{key}.authentication.token_url: is http: the secret would travel in plain text; write https"
+        if config.web is not None and config.web.stow is not None and _is_our_door(destination, config.web):
+            yield f"{key}.url: {destination.url} is the node's own web.stow; its results would come back to it"
         if isinstance(destination, DicomWebDestination):
             yield from _looked_for_too_late(destination, config.delivery.max_age_h)
 
@@ -269,6 +271,12 @@ def _is_ours(address: Address, listen: Listen) -> bool:
     if address.port != listen.port:
         return False
     return address.host == listen.host or (is_loopback(address.host) and _takes_loopback(listen.host))
+
+
+def _is_our_door(destination: HttpDestination, web: Web) -> bool:
+    if urlsplit(destination.url).port != web.port:
+        return False
+    return destination.host == web.host or (is_loopback(destination.host) and _takes_loopback(web.host))
 
 
 def is_exposed(listen: Listen) -> bool:
