@@ -123,8 +123,12 @@ def _unprotected(store: AnyStore) -> Iterator[str]:
 
 def _http(config: Config) -> Iterator[str]:
     for destination in config.destinations:
-        if isinstance(destination, HttpDestination):
-            yield from _by_http(f"destinations.{destination.name}", destination)
+        if not isinstance(destination, HttpDestination):
+            continue
+        key = f"destinations.{destination.name}"
+        yield from _by_http(key, destination)
+        if config.web is not None and config.web.stow is not None and _is_our_door(destination, config.web):
+            yield f"{key}.url: {destination.url} is the node's own web.stow; its results would come back to it"
         if isinstance(destination, DicomWebDestination):
             yield from _looked_for_too_late(destination, config.delivery.max_age_h)
     for worklist in config.worklists:
@@ -326,6 +330,12 @@ def _is_ours(address: Address, listen: Listen) -> bool:
     if address.port != listen.port:
         return False
     return address.host == listen.host or (is_loopback(address.host) and _takes_loopback(listen.host))
+
+
+def _is_our_door(destination: HttpDestination, web: Web) -> bool:
+    if urlsplit(destination.url).port != web.port:
+        return False
+    return destination.host == web.host or (is_loopback(destination.host) and _takes_loopback(web.host))
 
 
 def is_exposed(listen: Listen) -> bool:

@@ -500,6 +500,15 @@ def test_a_key_that_cannot_be_used(tmp_path: Path, content: str, mode: int, sent
     assert sentence in str(told.value)
 
 
+def test_results_do_not_come_back_by_the_own_door() -> None:
+    ours = {"kind": "dicomweb", "name": "loop", "url": "http://localhost:8042/dicom-web"}
+    content = {"spool": {"path": "."}, "destinations": [ours]}
+    assert loader.parse({**content, "web": {}}).web is not None
+    with pytest.raises(ConfigError) as told:
+        loader.parse({**content, "web": {"stow": {"senders": [{"name": "XR", "key": "k"}]}}})
+    assert "destinations.loop.url: http://localhost:8042/dicom-web is the node's own web.stow" in str(told.value)
+
+
 def test_without_the_section_there_is_no_door(tmp_path: Path) -> None:
     with site_room.opened(tmp_path, users=False) as site:
         answer = post(site, body(radiograph()[1])[:60_000])

@@ -84,6 +84,7 @@ class Door:
         self._refusals = Refusals(partial(alert, tools.audit))
         self._at_work = Counter[str]()
         self._threads = ThreadPoolExecutor(self._settings.max_requests, "stow")
+        log.info("STOW-RS is open senders=%s", ",".join(each.name for each in self._settings.senders))
 
     def turn(self) -> None:
         """Log what is due; called periodically."""
