@@ -70,6 +70,9 @@ def test_status_says_that_a_manager_is_down(tmp_path: Path) -> None:
         node.run(1)
         file = written(tmp_path, node.config)
     assert "no item yet; has been down since" in said("status", "-c", file)
+    shown = RUNNER.invoke(app, ["status", "-c", file, "--fail-on", "down"])
+    assert shown.exit_code == 1
+    assert shown.stdout.startswith("FAIL down: orders has not answered for ")
 
 
 @pytest.mark.parametrize(
@@ -99,6 +102,7 @@ def test_check_asks_the_manager(tmp_path: Path, classes: tuple[str, ...], senten
             "worklists.orders.workitem_code: 'CXR-AI' is no code; write VALUE^SCHEME^MEANING",
         ),
         ({"workitem_code": "A*^99RIS^x\\y"}, "worklists.orders.workitem_code.meaning:"),
+        ({"workitem_code": "CXR*^99RIS^x"}, "worklists.orders.workitem_code.value:"),
         ({"workitem_code": "12345678901234567^99RIS^x"}, "worklists.orders.workitem_code.value:"),
         ({"name": "pacs"}, "worklists: there are two of the name 'pacs'"),
         ({"retrieve_from": "there"}, "worklists.orders.retrieve_from: there is no destination of kind dicom"),

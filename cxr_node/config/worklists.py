@@ -13,6 +13,8 @@ from cxr_node.config.network import Address, AETitle
 from cxr_node.config.section import Section, by_kind
 
 _FORM = re.compile(r"(?P<value>[^^]*)\^(?P<scheme>[^^]*)\^(?P<meaning>[^^]*)")
+_WORD = r"^[!-)+->@-\[\]-~]+$"
+"""The same, of what is asked for: without wildcards and spaces."""
 _TEXT = r"^[ -\[\]-~]*[!-\[\]-~][ -\[\]-~]*$"
 """ASCII without a backslash: a list of values in an identifier (PS3.5 6.2), and neither may it be empty."""
 
@@ -20,8 +22,8 @@ _TEXT = r"^[ -\[\]-~]*[!-\[\]-~][ -\[\]-~]*$"
 class Code(Section):
     """A coded entry, written VALUE^SCHEME^MEANING (PS3.3 8)."""
 
-    value: str = Field(pattern=_TEXT, max_length=16)
-    scheme: str = Field(pattern=_TEXT, max_length=16)
+    value: str = Field(pattern=_WORD, max_length=16)
+    scheme: str = Field(pattern=_WORD, max_length=16)
     meaning: str = Field(pattern=_TEXT, max_length=64)
 
     @model_validator(mode="before")

@@ -152,6 +152,7 @@ def deadly() -> tuple[Any, ...]:
     from cxr_node.node.worklists.ups_scu import UpsScu
 
     loop = WorklistLoop
-    steps = (loop._look, loop._suitable, loop._step, loop._claim, loop._watch, loop._tell, loop._complete, loop._cancel)
+    found = (loop._look, loop._is_taken, loop._suitable)
+    steps = (*found, loop._step, loop._claim, loop._watch, loop._tell, loop._complete, loop._cancel)
     moves = (rows.remember, rows.claim_item, rows.postpone, rows.progressed, rows.settle, rows._change)
     return (*steps, loop._updated, loop._changed, *moves, UpsScu.change, UpsScu.update, UpsScu.read, UpsScu.search)

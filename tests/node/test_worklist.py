@@ -396,6 +396,26 @@ def test_a_manager_that_is_away_is_asked_until_it_is_back(tmp_path: Path, manage
     assert item.moves == DONE
 
 
+def test_an_answer_that_nobody_can_read_ends_no_thread(tmp_path: Path, manager: UpsManager) -> None:
+    manager.add(about(1))
+    with node(tmp_path, manager) as here, closing(here.loop()) as loop:
+        workplace.receive(here.config, 1)
+        genuine = loop._manager.search
+
+        def stumble(worklist: Any) -> Any:
+            raise ValueError("CANARY")
+
+        loop._manager.search = stumble  # type: ignore[method-assign]
+        here.pull(loop)
+        assert here.states() == []
+        loop._manager.search = genuine  # type: ignore[method-assign]
+        loop._manager.read = stumble  # type: ignore[method-assign]
+        here.pull(loop)
+        assert here.states() == []
+        here.run()
+        assert here.states() == [("COMPLETED", None)]
+
+
 def test_another_machine_goes_on_where_one_died(tmp_path: Path, manager: UpsManager) -> None:
     """Under the same Transaction UID, as soon as the lease is over and not before."""
     item = manager.add(about(1))

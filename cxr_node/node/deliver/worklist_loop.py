@@ -19,6 +19,7 @@ from cxr_node.node.deliver.input_images import InputImages
 from cxr_node.node.deliver.loop import DeliveryContext, ServiceLoop
 from cxr_node.node.deliver.outage import Outage
 from cxr_node.node.ledger import destination_health, duties, work_items
+from cxr_node.node.ledger.duties import Held
 from cxr_node.node.ledger.work_items import CancelReason, Stored, WorkItem, WorkState
 from cxr_node.node.ledger.work_standing import WORDS, Stage, Standing, standing
 from cxr_node.node.network.rejections import Refusals
@@ -72,6 +73,8 @@ class WorklistLoop(ServiceLoop):
         self._breaker = Breaker(context.config.delivery)
         self._outage = Outage(worklist.name)
         self._left_alone: dict[str, float] = {}
+        self._never_asked: set[str] = set()
+        """Items that this process found; with their first lease nobody else can have asked for them either."""
         self._due_at = time.monotonic()
         self._again_s = 0.0  # a process that has just begun does not ask when another one looked
         destinations = context.config.destinations
@@ -121,16 +124,29 @@ class WorklistLoop(ServiceLoop):
             known = work_items.known(ledger, self.name, [each.uid for each in found])
             wanted = sorted((each for each in found if each.uid not in known), key=lambda each: each.priority)
             for each in wanted:
-                if free and (read := self._suitable(each)) is not None:
-                    images = read.images
-                    free -= work_items.remember(ledger, duty, self.name, read.uid, read.priority, images)
+                free -= int(free > 0 and self._is_taken(each, duty))
                 self.moved_at = time.monotonic()
         except DeliveryError as error:
             return self._unanswered(error)
+        except (ResourceError, LedgerLostError):
+            raise
+        except Exception as error:
+            log.error("failed worklist=%s %s", self.name, describe(error))
+            return NO_PAUSE
         finally:
             duties.done(ledger, duty)
         self._answered()
         return NO_PAUSE
+
+    def _is_taken(self, found: Workitem, duty: Held) -> bool:
+        """Remember an item that is for this node: it is claimed next."""
+        item = self._suitable(found)
+        if item is None:
+            return False
+        is_new = work_items.remember(self._context.ledger, duty, self.name, item.uid, item.priority, item.images)
+        if is_new:
+            self._never_asked.add(item.uid)
+        return is_new
 
     def _suitable(self, found: Workitem) -> Workitem | None:
         """The item itself, which says what images it is about; None where it is left to others."""
@@ -173,12 +189,14 @@ class WorklistLoop(ServiceLoop):
 
     def _claim(self, item: WorkItem) -> None:
         """Ask for it; of one that is IN PROGRESS already, an update under our Transaction UID shows whose it is."""
+        is_first = item.workitem_uid in self._never_asked and item.claim.fence == 1
+        self._never_asked.discard(item.workitem_uid)
         reply = self._changed(item, StepState.IN_PROGRESS)
         if reply.said is Said.DONE:
             self._settle(item, WorkState.CLAIMED)
             return
         state = self._state(item, reply)
-        if state == StepState.IN_PROGRESS and item.claim.fence == 1:  # nothing was ever asked under its UID before
+        if state == StepState.IN_PROGRESS and is_first:  # by a request that is not ours
             state = None
         if state == StepState.IN_PROGRESS:
             reply = self._manager.update(item.workitem_uid, item.transaction_uid, workitem.progress(0, "claimed"))

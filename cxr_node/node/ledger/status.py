@@ -295,7 +295,8 @@ def _dead(seen: NodeStatus) -> Iterator[str]:
 
 
 def _down(alarm: Alarm, seen: NodeStatus) -> Iterator[str]:
-    for name, place in seen.health.items():
+    places: list[tuple[str, DestinationStatus | WorklistStatus]] = [*seen.health.items(), *seen.worklists.items()]
+    for name, place in places:
         if place.address is not None and place.down_since is not None:
             span = seen.at - place.down_since
             if span >= alarm.longer_than:
