@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from cxr_node.config.destinations import Hl7CharacterSet
 from cxr_node.config.schema import Study
 from cxr_node.conformance import statement
 from cxr_node.dicom.pixels import codecs
@@ -23,7 +25,9 @@ from cxr_node.node.network.file_meta import IMPLEMENTATION_CLASS_UID
 from cxr_node.node.priors import query, retrieve
 from cxr_node.node.receive import receiver, reception, server, storage_scp
 from cxr_node.node.receive.acse import Rejection
-from cxr_node.result_kinds import DICOM_KINDS
+from cxr_node.result_kinds import DICOM_KINDS, ResultKind
+from tests.dicom import studies
+from tests.messages.studies import CONFIG
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "conformance.md"
@@ -147,6 +151,25 @@ def test_uncertain_has_no_word_of_presence_or_absence(written: str) -> None:
 def test_the_integration_statement_answers_every_item(written: str) -> None:
     items = {row[0].removesuffix(" †"): row for row in rows(written, "IHE integration statement")}
     assert all(len(items[f"AIR-{number}"][3]) > 10 for number in range(1, 19))
+
+
+def test_what_messages_are_made_of_is_stated(written: str) -> None:
+    told = section(written, "4.2.4 deliver (HL7 version 2 sender, FHIR client)")
+    case = studies.case("pneumonia", "normal", config=CONFIG)
+    messages = {each.kind: each.content for each in studies.report(case, CONFIG).artifacts if not each.sop_class_uid}
+    segments = {line.split("|")[0] for line in messages[ResultKind.HL7].decode().split("\r") if line}
+    assert all(re.search(rf"\b{each}\b", told) for each in segments | {"TQ1"})
+    entries = json.loads(messages[ResultKind.FHIR])["entry"]
+    assert ", ".join(entry["resource"]["resourceType"] for entry in entries) in told
+    assert all(each.value in told for each in Hl7CharacterSet)
+
+
+def test_a_claim_is_made_of_one_profile_alone(written: str) -> None:
+    stated = section(written, "IHE integration statement")
+    claimed, _, others = stated.partition("Other profiles: no actor is claimed.")
+    assert claimed.count("| Evidence Creator |") == 1
+    names = {row[0] for row in rows(written, "IHE integration statement") if row[1].startswith(("RAD-", "ITI-"))}
+    assert len(names) >= 7 and all(each in others for each in names)
 
 
 @pytest.mark.parametrize("word", ["None", "Undefined", "dataclass", " at 0x"])

@@ -6,23 +6,24 @@ radiograph; only sentences stand in the template. `docs/conformance.md` is compa
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cxr_node import __version__, domain, pipeline, resources, study_pipeline
 from cxr_node.config import loader
-from cxr_node.config.destinations import STANDARD_KINDS
+from cxr_node.config.destinations import STANDARD_KINDS, Hl7CharacterSet, Hl7Destination
 from cxr_node.config.page import Stow, StowSender
 from cxr_node.config.schema import Config
 from cxr_node.dicom import from_picture, part10
 from cxr_node.dicom.pixels import codecs
 from cxr_node.dicom.read import admission
-from cxr_node.dicom.results import statement
+from cxr_node.dicom.results import key_object, statement
 from cxr_node.domain import (
     Examination,
     Heatmap,
@@ -42,6 +43,7 @@ from cxr_node.node.deliver import (
     dicomweb,
     dicomweb_answers,
     http_exchange,
+    mllp,
     seen_again,
     storage_scu,
     transcode,
@@ -269,6 +271,13 @@ def _facts() -> dict[str, Any]:
             "reasons": _reasons(),
             "meta_kib": file_meta.MAX_BYTES // 1024,
         },
+        "hl7": {
+            "character_sets": [each.value for each in Hl7CharacterSet],
+            "processing_ids": get_args(Hl7Destination.model_fields["processing_id"].annotation),
+            "longest_kib": mllp.MAX_ANSWER_BYTES // 1024,
+        },
+        "fhir": {"resources": _resources(config)},
+        "titles": [f'({title.value}, DCM, "{title.meaning}")' for title in key_object.TITLES.values()],
         "study": config.study,
         "urgent_quiet_s": ripening.URGENT_QUIET_S,
         "priors": {
@@ -310,6 +319,17 @@ def _reasons() -> dict[int, tuple[str, str, str]]:
     """What a STOW-RS response says of an instance that was not stored."""
     failures = {status: words for status, words in ANSWERS.items() if failure_reasons.reason(status) == status}
     return {status: words for status, words in failures.items() if status != statuses.SUCCESS} | WEB_ANSWERS
+
+
+def _resources(config: Config) -> list[str]:
+    """Kinds of resources in the Bundle of a study, in their order."""
+    of = _profile(config)
+    image, _ = _image(Stated(profile=of, probability=of.operating_point.report_at), config, ATTRIBUTES, 1)
+    made = study_pipeline.report_study(StudyCase(images=(image,)), config, frozenset({ResultKind.FHIR}))
+    if made is None:
+        raise ValueError("there is nothing to say of the built-in radiograph")
+    entries = json.loads(made.artifacts[0].content)["entry"]
+    return [entry["resource"]["resourceType"] for entry in entries]
 
 
 def _profile(config: Config) -> Profile:
