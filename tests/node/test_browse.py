@@ -96,6 +96,7 @@ AT = {
     Stage.FOR_STUDY: [9],
     Stage.TO_DELIVER: [7, 4],
     Stage.HELD: [7],
+    Stage.SHADOW: [],
     Stage.DEAD: [4, 3],
     Stage.REJECTED: [2, 1],
     Stage.UNCERTAIN: [7],

@@ -21,7 +21,7 @@ from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.listing import Wanted
 from cxr_node.node.ledger.lookup import matching
 from cxr_node.node.ledger.stages import Stage
-from cxr_node.node.ledger.states import DeadReason, InstanceState, OwnReason, SetAsideReason
+from cxr_node.node.ledger.states import DeadReason, DeliveryState, InstanceState, OwnReason, SetAsideReason
 from cxr_node.node.retry import NO_PAUSE
 from cxr_node.outcome import Rejected
 from tests.node import peers, workplace
@@ -141,7 +141,8 @@ def test_what_is_sent_again_counts_from_then_even_where_it_waits(ledger: Ledger,
         late(ledger)
     clock.forward(HOUR)
     with ledger.database.writing() as connection:
-        assert operator_moves._make_due(connection, 1, "pacs", 2, clock()) is not is_due
+        came = operator_moves._make_due(connection, 1, "pacs", DeliveryState.READY, 2, clock())
+    assert (came is None) is not is_due
     assert age_s(ledger, clock) == 0
 
 

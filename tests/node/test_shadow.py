@@ -19,8 +19,20 @@ import sqlalchemy as sa
 from cxr_node.config.schema import Config
 from cxr_node.domain import Reason
 from cxr_node.node.deliver import retention
-from cxr_node.node.ledger import browse, expiry, holds, listing, operator_moves, queries, set_aside, shadow, status
+from cxr_node.node.ledger import (
+    browse,
+    expiry,
+    holds,
+    listing,
+    operator_moves,
+    queries,
+    set_aside,
+    shadow,
+    status,
+    studies,
+)
 from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.ripening import Judged, Ripening
 from cxr_node.node.ledger.shadow import Which
 from cxr_node.node.ledger.stages import Stage
 from cxr_node.node.ledger.states import InstanceState, OwnReason, SetAsideReason
@@ -239,6 +251,29 @@ def test_it_expires_after_its_days_and_its_bytes_go_with_others_of_their_age(tmp
         ledger.close()
 
 
+def test_the_report_of_a_study_and_its_messages_stay_too(ledger: Ledger, clock: Clock) -> None:
+    """For a DICOM archive, for HL7 and for FHIR; the notes of a study without a report as well."""
+    kinds = {"pacs": (ResultKind.REPORT,), "ris": (ResultKind.HL7,), "ehr": (ResultKind.FHIR,)}
+    told = {name: Wish(per=ReportPer.STUDY, kinds=each, live_share=0.0) for name, each in kinds.items()}
+    add(ledger, clock)
+    judged = Judged(text="{}", is_listed=False, ripening=Ripening(quiet_s=0.0, max_wait_s=0.0))
+    assert ledger.settle_reported(claimed(ledger), ledgers.finding(), [], told, judged)
+    assert state(ledger) is InstanceState.REPORTED, "it waits for its study"
+    job = studies.claim_study(ledger, "worker", 60.0)
+    assert job is not None
+    documents = [
+        replace(one, per=ReportPer.STUDY, kind=kind)
+        for one, kind in zip(ledgers.results(), (ResultKind.REPORT, ResultKind.HL7, ResultKind.FHIR), strict=True)
+    ]
+    assert studies.settle_study(ledger, job, "PNEUMONIA", documents, told)
+    assert state(ledger) is InstanceState.SHADOW
+    assert kept(ledger) == {"ehr": 1, "pacs": 1, "ris": 1}
+    assert all(ledger.claim_delivery(name, "courier", 60.0) is None for name in told)
+    assert shadow.send(ledger, Which(destination="ris"), by="anna").objects == Counter(ris=1)
+    assert due(ledger, "ris").artifact.kind is ResultKind.HL7
+    assert kept(ledger) == {"ehr": 1, "pacs": 1}
+
+
 # --- the wire --------------------------------------------------------------------------------------------------------
 
 
@@ -283,7 +318,7 @@ def test_nothing_leaves_by_any_protocol_not_even_a_connection(tmp_path: Path) ->
         assert calls == []
         ledger = Ledger.of_node(config)
         try:
-            assert kept(ledger) == {"pacs": 24, "cloud": 24}  # reports of studies: see tests of `report`
+            assert kept(ledger) == {"pacs": 24, "cloud": 24}
             assert queries.uncommitted(ledger) == {}, "and nobody is asked to commit"
             seen = status.look(ledger, config)
             assert status.raised(status.parse("dead,down,waiting,uncommitted"), seen) == []

@@ -18,7 +18,7 @@ from functools import partial
 from cxr_node.config.destinations import AnyDestination, Destination
 from cxr_node.config.schema import Config
 from cxr_node.errors import DeliveryError, LedgerLostError, ResourceError, UnreachableError
-from cxr_node.node.audit.messages import Direction, Outcome, Participant, Transfer
+from cxr_node.node.audit.messages import Outcome
 from cxr_node.node.audit.recorder import SILENT, Audit, alert
 from cxr_node.node.deliver import removed_destinations
 from cxr_node.node.deliver.commitment_loop import CommitmentLoop
@@ -28,9 +28,9 @@ from cxr_node.node.deliver.loop import DeliveryContext, ServiceLoop
 from cxr_node.node.deliver.outage import Outage
 from cxr_node.node.deliver.sweeper import Sweeper
 from cxr_node.node.deliver.transcode import PictureCompressor
+from cxr_node.node.deliver.transfer_audit import TransferAudit
 from cxr_node.node.ledger import commitments, destination_health, queries
 from cxr_node.node.ledger.lease_keeper import LeaseKeeper, worker_name
-from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.machines import telling
 from cxr_node.node.ledger.opening import await_ledger
 from cxr_node.node.ledger.states import DeliveryJob, OwnReason
@@ -395,40 +395,3 @@ class Courier(ServiceLoop):
             *(self.name, job.instance_id, job.claim.row_id, job.attempts, detail),
         )
         return NO_PAUSE
-
-
-class TransferAudit:
-    """The audit of one courier's transfers, one after the other. For one thread."""
-
-    def __init__(self, audit: Audit, ledger: Ledger, destination: Destination) -> None:
-        self._audit = audit
-        self._ledger = ledger
-        self._transfer = Transfer(
-            direction=Direction.SENT,
-            participant=Participant(ae_title=destination.ae_title, host=destination.host),
-            study_instance_uid="",
-            patient_key="",
-        )
-        self._sop_class_uid = ""
-
-    def look(self, job: DeliveryJob) -> None:
-        """Look up the study of the next transfer.
-
-        Raises
-        ------
-        ResourceError : the ledger cannot be read now.
-        """
-        if self._audit is SILENT:
-            return
-        study_instance_uid, patient_key = queries.study_of(self._ledger, job)
-        self._transfer = replace(self._transfer, study_instance_uid=study_instance_uid, patient_key=patient_key)
-        self._sop_class_uid = job.artifact.sop_class_choices[job.sop_class_choice].sop_class_uid
-
-    def begins(self, sop_class_uid: str) -> None:
-        """Record that the first byte is about to leave."""
-        self._sop_class_uid = sop_class_uid
-        self._audit.begins(self._transfer, sop_class_uid)
-
-    def ended(self, outcome: Outcome = Outcome.SUCCESS, words: str = "") -> None:
-        """Record that the destination has it, or why not; the words are ours, never the destination's."""
-        self._audit.transferred(replace(self._transfer, outcome=outcome, words=words), self._sop_class_uid)

@@ -6,7 +6,7 @@ A row is the state, a settled claim is the transition, the events table is the m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
@@ -28,7 +28,6 @@ from cxr_node.node.ledger.states import (
     FREE,
     INSTANCE_MOVES,
     OPEN,
-    UNSENT,
     DeadReason,
     DeliveryJob,
     DeliveryState,
@@ -380,25 +379,7 @@ def _attach(
         late_from = lateness.since(connection, [job.instance_id], came_again=job.rejected_under is not None)
         same = {"not_before": now, "first_due_at": now, "priority": job.priority, "late_from": late_from}
         insert_all(connection, deliveries, [row | same for row in due])
-    _withdraw(connection, job, known, now)
-
-
-def _withdraw(connection: sa.Connection, job: Job, known: Collection[int], now: datetime) -> None:
-    """Withdraw results of earlier answers that no instance has any longer, unless sending has begun."""
-    if not known:
-        return
-    linked = instance_artifacts.c.artifact_id == deliveries.c.artifact_id
-    current = sa.select(sa.literal(1)).where(linked, instance_artifacts.c.outdated_at.is_(None))
-    untouched = sa.and_(
-        deliveries.c.attempts == 0, deliveries.c.delivered_at.is_(None), deliveries.c.lease_until.is_(None)
-    )
-    mine = sa.and_(deliveries.c.artifact_id.in_(known), deliveries.c.state.in_(UNSENT), untouched)
-    found = sa.select(deliveries.c.id, deliveries.c.destination).where(mine, ~current.correlate(deliveries).exists())
-    rows = connection.execute(found.with_for_update(skip_locked=True)).all()  # what a courier takes now is sent
-    connection.execute(sa.delete(deliveries).where(deliveries.c.id.in_([row.id for row in rows])))
-    for row in rows:
-        words = f"to {row.destination}: judged again before it was sent"
-        note(connection, [job.claim.row_id], now, "delivery-withdrawn", words)
+    results.withdraw(connection, job.instance_id, known, now)
 
 
 def conclude(connection: sa.Connection, instance_ids: Sequence[int], now: datetime) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cxr_node.domain import ResultRef
-from cxr_node.node.ledger.states import InstanceState, Job, StoredArtifact, insert_all, pick
+from cxr_node.node.ledger.states import UNSENT, InstanceState, Job, StoredArtifact, insert_all, note, pick
 from cxr_node.node.ledger.tables import (
     alternatives,
     artifacts,
@@ -42,6 +42,24 @@ def outdate(connection: sa.Connection, instance_id: int, now: datetime) -> froze
         current = sa.and_(linked, instance_artifacts.c.outdated_at.is_(None))
         connection.execute(sa.update(instance_artifacts).where(current).values(outdated_at=now))
     return known
+
+
+def withdraw(connection: sa.Connection, instance_id: int, known: Collection[int], now: datetime) -> None:
+    """Withdraw results of earlier answers that no instance has any longer, unless sending has begun."""
+    if not known:
+        return
+    linked = instance_artifacts.c.artifact_id == deliveries.c.artifact_id
+    current = sa.select(sa.literal(1)).where(linked, instance_artifacts.c.outdated_at.is_(None))
+    untouched = sa.and_(
+        deliveries.c.attempts == 0, deliveries.c.delivered_at.is_(None), deliveries.c.lease_until.is_(None)
+    )
+    mine = sa.and_(deliveries.c.artifact_id.in_(known), deliveries.c.state.in_(UNSENT), untouched)
+    found = sa.select(deliveries.c.id, deliveries.c.destination).where(mine, ~current.correlate(deliveries).exists())
+    rows = connection.execute(found.with_for_update(skip_locked=True)).all()  # what a courier takes now is sent
+    connection.execute(sa.delete(deliveries).where(deliveries.c.id.in_([row.id for row in rows])))
+    for row in rows:
+        words = f"to {row.destination}: judged again before it was sent"
+        note(connection, [instance_id], now, "delivery-withdrawn", words)
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,9 +109,10 @@ class ProfileFacts:
 
 
 def profiles(config: Config) -> list[ProfileFacts]:
-    """Read the profiles; one that cannot be read is left out: the worker says so."""
+    """Read the profiles, and the candidate, which may be live; what cannot be read is left out: the worker says so."""
     found = []
-    for name in (config.model.profile, *config.model.others):
+    beside = [] if config.model.candidate is None else [config.model.candidate]
+    for name in (config.model.profile, *config.model.others, *beside):
         with suppress(ConfigError, ModelError):
             folder = resources.profile_folder(name)
             described = profile.described_in(folder)
