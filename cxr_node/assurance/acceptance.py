@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from cxr_node import __version__
-from cxr_node.assurance import constancy
+from cxr_node.assurance import phantom_record
 from cxr_node.assurance.predictive import Reading, interval
 from cxr_node.config.schema import Config
 from cxr_node.dicom.words import names
@@ -194,7 +194,7 @@ def _agreement(read: Sequence[Reading]) -> dict[str, Share]:
 
 def _profiles(config: Config, profiles: Sequence[Profile]) -> tuple[ProfileLine, ...]:
     try:
-        last = {each.weights_sha256: each for each in constancy.last(config.spool.path)}
+        last = {each.weights_sha256: each for each in phantom_record.last(config.spool.path)}
     except ResourceError:
         last = {}
     found = []

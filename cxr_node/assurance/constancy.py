@@ -7,13 +7,12 @@ caller, which any device could bear by mistake. It is counted as an image, and n
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
+from cxr_node.assurance import phantom_record
+from cxr_node.assurance.phantom_record import Answer
 from cxr_node.config.network import Address
 from cxr_node.config.schema import Config
 from cxr_node.dicom import from_picture
@@ -29,8 +28,6 @@ from cxr_node.resources import DRAWN
 from cxr_node.tools import send
 
 PICTURE = "opacity-1.jpg"
-FILE = "constancy.json"
-"""In the folder `run` of the spool: the last answers, for metrics, and what is expected of a site's own weights."""
 LARGEST_DIFFERENCE = 1e-4
 """Of the probability: two ways of computing in float32 differ by 2e-6 (`model.predictor`)."""
 EXPECTED: dict[str, tuple[str, float | None]] = {
@@ -39,23 +36,6 @@ EXPECTED: dict[str, tuple[str, float | None]] = {
 }
 """By weights as shipped: the verdict on the phantom, and its probability. Of others, the first answer is expected."""
 _LOOK_EVERY_S = 0.1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What came of the phantom of one profile."""
-
-    profile: str
-    weights_sha256: str
-    at: str
-    verdict: str
-    probability: float | None
-    expected_verdict: str
-    expected_probability: float | None
-    took_s: float
-    """From the C-STORE to the settled row."""
-    fault: str
-    """"": it is as expected."""
 
 
 def check(config: Config, ledger: Ledger, profiles: list[Profile], timeout_s: float) -> list[Answer]:
@@ -67,13 +47,9 @@ def check(config: Config, ledger: Ledger, profiles: list[Profile], timeout_s: fl
     """
     if config.listen.tls is not None:
         raise DataError("the node listens with TLS: constancy sends without; give it a listener on loopback")
-    folder = config.spool.path / "run"
-    known = _kept(folder / FILE)
+    known = {each.weights_sha256: each for each in phantom_record.last(config.spool.path)}
     answers = [_check(config, ledger, each, known, timeout_s) for each in profiles]
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fresh = folder / f".{FILE}"
-    fresh.write_text(json.dumps([asdict(each) for each in answers]), "utf-8")
-    fresh.replace(folder / FILE)
+    phantom_record.keep(config.spool.path, answers)
     return answers
 
 
@@ -89,8 +65,9 @@ def _check(config: Config, ledger: Ledger, profile: Profile, known: dict[str, An
         fault = str(error)
     verdict, probability = ("", None) if row is None else (row.verdict or row.state.value, row.probability)
     expected = EXPECTED.get(profile.weights_sha256)
-    if expected is None and (before := known.get(profile.weights_sha256)) is not None and not before.fault:
-        expected = before.verdict, before.probability
+    before = known.get(profile.weights_sha256)
+    if expected is None and before is not None and before.expected_verdict:
+        expected = before.expected_verdict, before.expected_probability
     expected = expected or (verdict, probability)
     return Answer(
         profile=f"{profile.name} {profile.version}",
@@ -155,17 +132,3 @@ def _difference(found: tuple[str, float | None], expected: tuple[str, float | No
     if found[1] is not None and expected[1] is not None and abs(found[1] - expected[1]) > LARGEST_DIFFERENCE:
         return f"its probability differs by {abs(found[1] - expected[1]):.2g}"
     return ""
-
-
-def last(spool: Path) -> list[Answer]:
-    """What came of the last phantoms; none where none was sent yet."""
-    return list(_kept(spool / "run" / FILE).values())
-
-
-def _kept(file: Path) -> dict[str, Answer]:
-    try:
-        return {each["weights_sha256"]: Answer(**each) for each in json.loads(file.read_text("utf-8"))}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ResourceError(f"{file}: cannot be read") from error

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from cxr_node import pipeline, wiring
-from cxr_node.assurance import constancy
+from cxr_node.assurance import constancy, phantom_record
 from cxr_node.config import loader
 from cxr_node.dicom.read import header
 from cxr_node.domain import CONSTANCY_CALLER, Origin
@@ -68,7 +69,22 @@ def test_a_node_that_does_not_answer_is_a_fault_and_is_kept(tmp_path: Path) -> N
     with closing(Ledger.of_node(config)) as ledger:
         (answer,) = constancy.check(config, ledger, [builders.profile()], 0.2)
     assert answer.fault and answer.verdict == ""
-    assert constancy.last(config.spool.path) == [answer]
+    assert phantom_record.last(config.spool.path) == [answer]
+
+
+def test_after_a_fault_the_first_answer_is_still_expected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, profile = workplace.config(tmp_path), builders.profile()
+    said = iter([("PNEUMONIA", 0.9), ("NORMAL", 0.1), ("NORMAL", 0.1), ("PNEUMONIA", 0.9)])
+
+    def answered(*_: object) -> SimpleNamespace:
+        verdict, probability = next(said)
+        return SimpleNamespace(verdict=verdict, probability=probability)
+
+    monkeypatch.setattr(constancy, "_send", lambda *_: None)
+    monkeypatch.setattr(constancy, "_settled", answered)
+    with closing(Ledger.of_node(config)) as ledger:
+        found = [constancy.check(config, ledger, [profile], 1.0)[0].fault for _ in range(4)]
+    assert [bool(fault) for fault in found] == [False, True, True, False]
 
 
 def test_another_answer_than_the_first_is_a_fault() -> None:

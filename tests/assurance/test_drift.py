@@ -105,18 +105,18 @@ def judge() -> simulated.Judge:
 
 @pytest.fixture(scope="module")
 def own(judge: simulated.Judge) -> Reference:
-    paths = simulated.pictures(("kermany224",))[:200]
+    paths = simulated.pictures(("kermany224",))[:150]
     return referred([judge.film(path, number) for number, path in enumerate(paths, 1)], len(paths))
 
 
 @pytest.mark.whole
 @pytest.mark.parametrize("name", [name for name in REAL if name != "nothing changed"])
 def test_real_films_that_become_others_are_found(judge: simulated.Judge, own: Reference, name: str) -> None:
-    """Of 200 films in the reference and 100 newer ones; the table in docs/trust.md has 2,000 and 500."""
+    """Of 150 films in the reference and as few as show it; the table in docs/trust.md has 2,000 and 500."""
     case = REAL[name]
     for folder in case.folders:
         shared("data", folder)
-    paths = simulated.pictures(case.folders)[-100:]
+    paths = simulated.pictures(case.folders)[-(100 if name == "new contrast style" else 25) :]
     films = [judge.film(path, 1000 + number, case.change) for number, path in enumerate(paths)]
     found, seen = simulated.flagged_after(own, films)
     assert found is not None, seen.figures

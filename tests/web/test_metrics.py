@@ -148,7 +148,7 @@ def test_a_ledger_that_fails_takes_nothing_else_with_it(worked: Node, caplog: py
     counted(worked.config.spool.path)
     exposition = Exposition(worked.config, lost)
     found = parsed(exposition.read())
-    assert found["cxr_node_scrape_errors", ()] == 8
+    assert found["cxr_node_scrape_errors", ()] == 9
     assert found["cxr_node_rejections_total", (("reason", "too-small"),)] == 1
     assert ("cxr_node_spool_free_bytes", ()) in found
     caplog.clear()

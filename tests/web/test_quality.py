@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from benchmarks import drift as simulated
+from benchmarks.drift import Site as Site_
+from cxr_node.assurance import drift
 from cxr_node.node.ledger import readings
 from cxr_node.node.ledger.readings import Kept, Reading
+from cxr_node.web.monitoring import drifts
 from cxr_node.web.pages import charts
 from cxr_node.web.pages.charts import Point
 from cxr_node.web.pages.shares import Share
@@ -78,3 +83,17 @@ def test_a_line_has_gaps_where_nothing_is_known() -> None:
     drawn = charts.lines("t", "d", list("abcd"), {"share": points}, str)
     assert (drawn.count("<polyline"), drawn.count("<polygon"), drawn.count("whisker")) == (2, 1, 1)
     assert not pages.faults(charts.lines("t", "d", [], {"share": []}, str))
+
+
+def test_drift_says_what_changed_and_what_could_hide(page: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each figure its films, before and now, and the least change that would have been seen."""
+    reference = simulated.referred(simulated.drawn(Site_(), 2300, np.random.default_rng(1)))
+    films = simulated.drawn(Site_(abstained=0.4), 400, np.random.default_rng(2), first=5000)
+    seen = {"children 2.0": drift.compare(reference, films), "adults 1.0": 77}
+    monkeypatch.setattr(drifts, "look", lambda *_: seen)
+    text = page.viewer().get("/quality").text
+    words = pages.texts(text)
+    for said in ("Changed: abstention of ROOM_1.", "first-2000", "77 of 2,000 films", "Least change", "40"):
+        assert said in words, said
+    monkeypatch.setattr(drifts, "look", lambda *_: {"children 2.0": drift.compare(reference, [])})
+    assert "No change." in pages.texts(page.viewer().get("/quality").text)

@@ -14,7 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cxr_node.domain import AbstainReason, Verdict
+from cxr_node.domain import CONSTANCY_STUDY, AbstainReason, Verdict
 from cxr_node.node.ledger import stages
 from cxr_node.node.ledger.database import utc_now
 from cxr_node.node.ledger.ledger import Ledger
@@ -312,7 +312,8 @@ def minutes(ledger: Ledger, since: datetime) -> dict[str, list[int]]:
 def abstentions(ledger: Ledger, since: datetime) -> dict[str, tuple[int, int]]:
     """Of what was received since then: how many a profile left UNCERTAIN, and how many it analysed."""
     unsure = sa.func.sum(sa.case((instances.c.verdict == Verdict.INDETERMINATE, 1), else_=0))
-    analysed = sa.and_(instances.c.received_at >= since, instances.c.profile.is_not(None))
+    is_film = instances.c.study_instance_uid != CONSTANCY_STUDY
+    analysed = sa.and_(instances.c.received_at >= since, instances.c.profile.is_not(None), is_film)
     query = sa.select(instances.c.profile, unsure, sa.func.count()).where(analysed).group_by(instances.c.profile)
     with ledger.database.reading() as connection:
         return {profile: (int(few), int(all_)) for profile, few, all_ in connection.execute(query)}

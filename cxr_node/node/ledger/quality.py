@@ -15,7 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cxr_node.domain import Verdict
+from cxr_node.domain import CONSTANCY_STUDY, Verdict
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.tables import instances
 
@@ -84,7 +84,11 @@ def report(
     since = max(since, until - timedelta(days=MAX_DAYS))
     at, done = (sa.type_coerce(column, sa.BigInteger) for column in (instances.c.received_at, instances.c.delivered_at))
     columns = (instances.c.calling_ae_title, instances.c.verdict, instances.c.abstain_reason, instances.c.reason)
-    window = sa.and_(instances.c.received_at >= since, instances.c.received_at < until)
+    window = sa.and_(
+        instances.c.received_at >= since,
+        instances.c.received_at < until,
+        instances.c.study_instance_uid != CONSTANCY_STUDY,
+    )
     newest = sa.select(at, done, *columns).where(window).order_by(instances.c.received_at.desc()).limit(MAX_IMAGES + 1)
     with ledger.database.reading() as connection:
         rows = list(connection.execute(newest).all())

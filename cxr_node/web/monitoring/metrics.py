@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from cxr_node.assurance import phantom_record
 from cxr_node.config.schema import Config
 from cxr_node.node.ledger import destination_health, holds, listing, machines, queries, study_stories
 from cxr_node.node.ledger.ledger import Ledger
@@ -211,9 +212,7 @@ class _Collector:
         yield _gauge("drift", words, {(name,): int(name in seen and seen[name].is_begun) for name in found}, "profile")
 
     def _constancy(self) -> Iterator[Metric]:
-        from cxr_node.assurance import constancy
-
-        last = constancy.last(self._config.spool.path)
+        last = phantom_record.last(self._config.spool.path)
         words = "1 where the last phantom of `cxr-node constancy` got its expected answer in time."
         yield _gauge("constancy", words, {(each.profile,): int(not each.fault) for each in last}, "profile")
         at = {(each.profile,): datetime.fromisoformat(each.at).timestamp() for each in last}
