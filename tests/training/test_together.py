@@ -317,7 +317,8 @@ def test_a_column_that_tells_nothing_is_named(children: Path, tmp_path: Path) ->
 
 def test_a_checkpoint_to_average_with_is_missed_before_anything_is_learned(children: Path, tmp_path: Path) -> None:
     path = recipe_with(tmp_path, {})
-    path.write_text(path.read_text("utf-8") + "average_with: [nowhere/checkpoint.pt]\n", "utf-8")
+    content = yaml.safe_load(path.read_text("utf-8")) | {"average_with": ["nowhere/checkpoint.pt"]}
+    path.write_text(yaml.safe_dump(content), "utf-8")
     with pytest.raises(ConfigError, match=r"checkpoint\.pt cannot be read"):
         train.run(path, children, tmp_path / "out", progress=False)
     assert not (tmp_path / "out").exists()
