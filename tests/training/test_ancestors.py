@@ -87,3 +87,16 @@ def test_three_classes_are_measured_and_judged_as_one_question(trained: Path, ch
     told = answer.as_json("three")["classes"]
     assert isinstance(told, dict)
     assert list(told) == ["normal", "bacteria", "virus"]
+
+
+def test_a_sites_own_tuberculosis_is_a_class_and_never_normal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = folders.children(count=4, images=1)
+    for row in rows:
+        row["label"] = {"normal": "normal", "bacteria": "pneumonia", "virus": "tuberculosis"}[row["sublabel"]]
+    site = folders.manifest(tmp_path / "site", rows)
+    monkeypatch.setattr(checkpoint, "write", lambda *given: None)
+    made = load(train.run(one_epoch_of("tuberculosis", tmp_path), site, tmp_path / "profile", progress=False))
+    assert made.labels == ("PNEUMONIA", "normal", "pneumonia", "tuberculosis")
+    assert dict(made.network.classes) == {"normal": False, "pneumonia": True, "tuberculosis": True}
+    counted = json.loads((tmp_path / "profile" / "metrics.json").read_text("utf-8"))["training"]["parts"]["training"]
+    assert counted["positives"] == 4  # two of four patients of either disease: the rest is held out

@@ -40,7 +40,9 @@ def test_every_model_has_its_figures_with_intervals_on_each_data_set(trained: Pa
     assert "## Measured: data, validation part, exchanged" in text
     assert "corrupted" not in text
     assert "99 % of something" in text
-    assert "- `config/train/resnet50.yaml`" in text
+    assert "- `cxr-node train config/train/resnet50.yaml --data DIR --out docs/models/resnet50`" in text
+    assert text.index("What their authors claimed") < text.index("## Not trained")
+    assert "## Not trained" not in compare.page([trained])
 
 
 def test_models_of_other_images_are_not_compared(trained: Path, tmp_path: Path) -> None:

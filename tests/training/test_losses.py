@@ -179,7 +179,8 @@ def test_a_lesson_holds_labelled_images_then_pairs_then_outsiders(tmp_path: Path
     recipe = folders.recipe(tmp_path)
     augmenter = Augmenter(recipe.augment, recipe.input, recipe.data.source_px, seed=1)
     images = np.stack([np.rint(thorax(40) * 255.0).astype(np.uint8)] * 8)
-    given = losses.lesson_of(SECTION, augmenter, (images, np.arange(8) < 4), images[:3], np.random.default_rng(0), 32)
+    chosen = losses.Films.plain(images, np.arange(8) < 4)
+    given = losses.lesson_of(SECTION, augmenter, chosen, images[:3], np.random.default_rng(0), 32)
     assert (given.labelled, given.pairs) == (8, 2)
     assert given.batch.inputs.shape == (8 + 2 * 2 + 5, 1, 32, 32)
     drawn = given.batch.drawn.flatten(1).amax(dim=1) > 0.0

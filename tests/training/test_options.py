@@ -41,6 +41,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "seeds": {"schedule": {"seeds": [2, 3]}},
     "pretraining": {"pretraining": PRETRAINING},
     "classes": {"data": CLASSES},
+    "letterbox": {
+        "input": {"geometry": "letterbox", "border": 0.0},
+        "augment": {"cut": 0.5, "margin": 0.2, "edge_reach": 0.15, "open_bars": 0.2},
+    },
+    "twice": {"twice": {"own": 0.1}},
 }
 
 
@@ -77,7 +82,12 @@ def children(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_stopped_after_every_epoch_equals_uninterrupted(
     option: str, children: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe, out = recipe_with(tmp_path, OPTIONS[option]), tmp_path / "stopped"
+    assert_it_resumes(recipe_with(tmp_path, OPTIONS[option]), children, tmp_path, monkeypatch)
+
+
+def assert_it_resumes(recipe: Path, children: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stop a training after every epoch, and compare it with one that was not stopped."""
+    out = tmp_path / "stopped"
     whole = final_weights(recipe, children, tmp_path / "whole", monkeypatch)
     write, stops = checkpoint.write, 0
 

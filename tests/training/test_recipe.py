@@ -12,7 +12,7 @@ from cxr_node.training.data import recipe
 from tests.training import folders
 
 SHIPPED = sorted(folders.RECIPE.parent.glob("*.yaml"))
-ANCESTORS = [path for path in SHIPPED if path.stem != "lungs"]
+ANCESTORS = [path for path in SHIPPED if path.stem not in ("lungs", "adult", "adult-first", "tuberculosis")]
 EXPLAINED = {"input", "data", "pretraining", "schedule", "augment", "operating"}
 
 
@@ -30,6 +30,21 @@ def test_every_key_is_written(path: Path) -> None:
         assert section in content
         if isinstance(value, dict) and section != "network":
             assert set(value) == set(content[section])
+
+
+def test_the_second_training_of_adults_goes_on_from_the_first() -> None:
+    first, second = (recipe.read(folders.RECIPE.parent / f"{name}.yaml") for name in ("adult-first", "adult"))
+    changed = {"schedule", "initial_weights", "average_with"}
+    assert first.model_dump(exclude=changed) == second.model_dump(exclude=changed)
+    assert second.average_with == (second.initial_weights,)
+    assert first.average_with == ()
+    assert (first.heads, first.serves) == (2, 2)
+
+
+def test_no_film_of_tuberculosis_may_be_called_normal() -> None:
+    read = recipe.read(folders.RECIPE.parent / "tuberculosis.yaml")
+    assert read.words == {"normal": False, "pneumonia": True, "tuberculosis": True}
+    assert read.labels == ["PNEUMONIA", "normal", "pneumonia", "tuberculosis"]
 
 
 def test_ancestors_are_compared_on_equal_terms() -> None:
@@ -52,7 +67,7 @@ def test_every_key_is_explained(path: Path) -> None:
             section = line.split(":")[0]
         elif section in EXPLAINED and line.strip() and "#" not in line:
             bare.append(line.strip())
-    allowed = ("negative", "epochs", "batch", "weight_decay", "rotate_deg", "recompress_quality", "name")
+    allowed = ("negative", "words", "epochs", "batch", "weight_decay", "rotate_deg", "recompress_quality", "name")
     assert [line for line in bare if not line.startswith(allowed)] == []
 
 

@@ -20,7 +20,7 @@ from rich.progress import Progress
 
 from cxr_node.errors import DataError
 from cxr_node.model import profile, weights
-from cxr_node.model.profile import CalibrationFile, GuaranteeFile, OperatingPointFile, ProfileFile
+from cxr_node.model.profile import CalibrationFile, Geometry, GuaranteeFile, OperatingPointFile, ProfileFile
 from cxr_node.training.calibrate import guarantee
 from cxr_node.training.calibrate.guarantee import Patients, Wish
 from cxr_node.training.calibrate.platt import Sample, platt
@@ -215,12 +215,11 @@ def scored(
     clean = inference.score(network, stats, inference.prepared(items, recipe.input), lambda: bar.advance(task))
     decoded = images.load_all(items, recipe.data.source_px)
     augmenter = Augmenter(recipe.augment, recipe.input, recipe.data.source_px, recipe.seed)
-    changed = [
-        inference.score(
-            network, stats, inference.corrupted(decoded, augmenter, recipe.seed + copy), lambda: bar.advance(task)
-        )
-        for copy in range(copies)
-    ]
+    shapes = images.aspects(items) if recipe.input.geometry is Geometry.LETTERBOX and copies else None
+    changed = []
+    for copy in range(copies):
+        inputs = inference.corrupted(decoded, augmenter, recipe.seed + copy, shapes)
+        changed.append(inference.score(network, stats, inputs, lambda: bar.advance(task)))
     return clean, changed
 
 

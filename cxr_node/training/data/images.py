@@ -214,10 +214,10 @@ def _shape(item: Item) -> tuple[int, ...]:
 def shapes_listed(manifest: Path, file: str, columns: str, rows: str) -> dict[str, float]:
     """Read width over height of squashed files. Raises DataError: the manifest or a number in it cannot be read."""
     listed = {}
-    for row in _manifest_rows(manifest, file):
+    for row in _csv_rows(manifest, (file, columns, rows)):
         try:
             listed[row[file]] = float(row[columns]) / float(row[rows])
-        except (KeyError, ValueError, ZeroDivisionError) as error:
+        except (TypeError, ValueError, ZeroDivisionError) as error:
             raise DataError(f"{manifest} does not tell {columns} and {rows} of {row[file]}") from error
     return listed
 
@@ -237,7 +237,7 @@ def in_shape(picture: NDArray[np.float32], aspect: float) -> NDArray[np.float32]
     return np.asarray(Image.fromarray(picture).resize((cols, rows), Image.Resampling.BILINEAR), dtype=np.float32)
 
 
-def _manifest_rows(manifest: Path, label_column: str) -> list[dict[str, str]]:
+def _csv_rows(manifest: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     try:
         with manifest.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
@@ -245,9 +245,14 @@ def _manifest_rows(manifest: Path, label_column: str) -> list[dict[str, str]]:
         raise DataError(f"{manifest} is not a readable CSV file") from error
     if not rows:
         raise DataError(f"{manifest} lists no image")
-    for column in ("file", label_column):
+    for column in columns:
         if column not in rows[0]:
             raise DataError(f"{manifest} has no column {column!r}; it has {', '.join(rows[0])}")
+    return rows
+
+
+def _manifest_rows(manifest: Path, label_column: str) -> list[dict[str, str]]:
+    rows = _csv_rows(manifest, ("file", label_column))
     for number, row in enumerate(rows, start=2):
         if not row["file"] or row[label_column] is None:
             raise DataError(f"{manifest} has a row without a label or a file: row {number}")

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from cxr_node.config import strict_yaml
 from cxr_node.errors import ConfigError
-from cxr_node.model.profile import InputSpec, NetworkSpec, Population, Strict
+from cxr_node.model.profile import Geometry, InputSpec, NetworkSpec, Population, Strict
 
 
 class ProfileSection(Strict):
@@ -50,6 +50,15 @@ class Watch(StrEnum):
     LOG_LOSS = "log_loss"
 
 
+class ShapesSection(Strict):
+    """Width and height of films whose files were squashed: a manifest and its columns."""
+
+    manifest: str
+    file: str
+    columns: str
+    rows: str
+
+
 class DataSection(Strict):
     """Which words in the data mean what, and how patients are dealt out."""
 
@@ -58,6 +67,14 @@ class DataSection(Strict):
     column: str = "label"
     classes: dict[str, str] = Field(default={})
     """Word in the column -> `positive` or `negative`, for a softmax over more than two classes; else empty."""
+    words: dict[str, str] = Field(default={})
+    """Word in the column -> `positive` or `negative`, where the data word them otherwise; else empty."""
+    spared: tuple[str, ...] = ()
+    """Negative words into whose images no opacity is drawn, and that teach no other head: ill without it."""
+    strata: str | None = None
+    """Column of the manifest: each of its values is drawn as often as another, of each word."""
+    shapes: ShapesSection | None = None
+    """For a letterbox, where files were squashed; films that it does not list have lost their shape."""
     source_px: int = Field(ge=32, le=1024)
     validation: float = Field(gt=0.0, lt=0.5)
     calibration: float = Field(gt=0.0, lt=0.5)
@@ -69,6 +86,10 @@ class DataSection(Strict):
             raise ValueError("positive and negative must be different words")
         if self.classes and (len(self.classes) < 3 or set(self.classes.values()) != sides):
             raise ValueError(f"classes must be three or more, each {self.positive} or {self.negative}, some of both")
+        if self.words and (self.classes or set(self.words.values()) != sides):
+            raise ValueError(f"words must each be {self.positive} or {self.negative}, some of both, without classes")
+        if not {*self.spared} <= {*self.words, self.negative}:
+            raise ValueError("spared must be negative words of the data")
         if self.positive in self.classes:
             raise ValueError(f"positive ({self.positive}) names several classes together and must not be one of them")
         return self
@@ -142,6 +163,71 @@ class AugmentSection(Strict):
     noise: float = Field(ge=0.0, le=0.5)
     recompress: float = Field(ge=0.0, le=1.0)
     recompress_quality: tuple[int, int]
+    cut: float = Field(0.0, ge=0.0, le=1.0)
+    margin: float = Field(0.0, ge=0.0, le=1.0)
+    edge_reach: float = Field(0.0, ge=0.0, le=0.25)
+    open_bars: float = Field(0.0, ge=0.0, le=1.0)
+
+    @model_validator(mode="after")
+    def _either_way(self) -> AugmentSection:
+        if self.cut + self.margin > 1.0:
+            raise ValueError("cut and margin are shares of the same films and must sum to at most 1")
+        return self
+
+
+class PopulationSection(Strict):
+    """Another population that learns along: its own labels and head, the same trunk."""
+
+    name: str
+    folder: str
+    column: str = "label"
+    positive: tuple[str, ...] = Field(min_length=1)
+    negative: tuple[str, ...] = Field(min_length=1)
+    spared: tuple[str, ...] = ()
+    strata: str | None = None
+    shapes: ShapesSection | None = None
+    share: float = Field(gt=0.0, lt=1.0)
+    """Of the images shown."""
+    teachers: tuple[str, ...] = ()
+
+
+class Served(StrEnum):
+    """What answers in the profile."""
+
+    OWN = "own"
+    MEAN = "mean"
+
+
+class TogetherSection(Strict):
+    """Several populations, one trunk, a head each."""
+
+    populations: tuple[PopulationSection, ...] = Field(min_length=1)
+    other_heads: float = Field(ge=0.0)
+    """Weight of what the heads of other populations say of a film: an opacity is an opacity."""
+    served: Served
+
+    @model_validator(mode="after")
+    def _something_is_left(self) -> TogetherSection:
+        if sum(one.share for one in self.populations) >= 1.0:
+            raise ValueError("the shares of populations must leave some images to the profile's own")
+        if any(not {*one.spared} <= {*one.negative} for one in self.populations):
+            raise ValueError("spared must be negative words of the population")
+        return self
+
+
+class TwiceSection(Strict):
+    """Each film twice in a batch, changed in two ways: weights of the squared difference of its two answers."""
+
+    own: float = Field(ge=0.0)
+    other: float = Field(default=0.0, ge=0.0)
+
+
+class DistillationSection(Strict):
+    """Profiles whose answers to the unchanged film are a second target (Hinton et al. 2015)."""
+
+    teachers: tuple[str, ...] = Field(min_length=1)
+    temperature: float = Field(ge=1.0)
+    weight: float = Field(gt=0.0, le=1.0)
 
 
 class StrangersSection(Strict):
@@ -210,7 +296,30 @@ class Recipe(Strict):
     schedule: ScheduleSection
     augment: AugmentSection
     lessons: LessonsSection | None = None
+    together: TogetherSection | None = None
+    twice: TwiceSection | None = None
+    distillation: DistillationSection | None = None
+    average_with: tuple[str, ...] = ()
+    """Checkpoints of other trainings of the same network whose weights are averaged into the last ones."""
     operating: OperatingSection
+
+    @model_validator(mode="after")
+    def _edges_need_a_film(self) -> Recipe:
+        squashed = self.input.geometry is Geometry.SQUASHED
+        if squashed and (self.augment.cut + self.augment.margin + self.augment.open_bars > 0.0 or self.data.shapes):
+            raise ValueError("augment.cut, margin, open_bars and data.shapes are for input.geometry: letterbox")
+        return self
+
+    @model_validator(mode="after")
+    def _one_answer_to_teach(self) -> Recipe:
+        beside = (self.together, self.twice, self.distillation)
+        if any(beside) and (self.data.classes or self.schedule.mixup_alpha + self.schedule.cutmix_alpha > 0.0):
+            raise ValueError("together, twice and distillation are for one judged label, without mixing of images")
+        if (self.together or self.data.strata) and self.schedule.balance is not Balance.SAMPLING:
+            raise ValueError("together and data.strata draw equal shares: schedule.balance must be sampling")
+        if self.together and self.distillation is None and any(one.teachers for one in self.together.populations):
+            raise ValueError("teachers of a population need the section distillation")
+        return self
 
     @model_validator(mode="after")
     def _shares_leave_training_data(self) -> Recipe:
@@ -229,12 +338,27 @@ class Recipe(Strict):
 
     @property
     def words(self) -> dict[str, bool]:
-        """Word in the label column -> whether it counts as positive; one class each, in this order."""
+        """Word in the label column -> whether it counts as positive."""
         data = self.data
-        return {word: side == data.positive for word, side in data.classes.items()} or {
+        return {word: side == data.positive for word, side in (data.classes or data.words).items()} or {
             data.negative: False,
             data.positive: True,
         }
+
+    @property
+    def sides(self) -> tuple[bool, ...]:
+        """Whether each class that is learned is positive; two, where there are not more."""
+        return tuple(self.words.values()) if self.data.classes else (False, True)
+
+    @property
+    def heads(self) -> int:
+        """How many logits the network has while it learns: one for each population, or those of its labels."""
+        return 1 + len(self.together.populations) if self.together else len(self.labels)
+
+    @property
+    def serves(self) -> int:
+        """How many of these, from the first on, are averaged into the answer."""
+        return self.heads if self.together and self.together.served is Served.MEAN else 1
 
     @property
     def labels(self) -> list[str]:

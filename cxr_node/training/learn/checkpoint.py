@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from cxr_node.errors import ConfigError
 from cxr_node.model.networks import Network
+from cxr_node.training.data import populations
 from cxr_node.training.data.recipe import Balance, FrozenPart, Recipe, ScheduleSection, Watch
 
 HEAD = "classifier"
@@ -52,8 +53,21 @@ def batches(kinds: Places, classes: int, schedule: ScheduleSection, rng: np.rand
         yield np.concatenate(parts)
 
 
+def mixed_batches(
+    strata: Sequence[tuple[Places, float]], schedule: ScheduleSection, rng: np.random.Generator
+) -> Iterator[Places]:
+    """Draw the batches of one epoch from strata, each with its share of the epoch; a batch has what chance gives it.
+
+    `strata` : places of images and share of each, as `populations.strata` returns them
+    """
+    steps, size = steps_of(schedule), schedule.batch
+    drawn_of = populations.counts([share for _, share in strata], steps * size)
+    drawn = [_drawn(places, count, rng) for (places, _), count in zip(strata, drawn_of, strict=True)]
+    yield from np.split(rng.permutation(np.concatenate(drawn)), steps)
+
+
 def _drawn(places: Places, count: int, rng: np.random.Generator) -> Places:
-    rounds = [rng.permutation(places) for _ in range(math.ceil(count / len(places)))]
+    rounds = [rng.permutation(places) for _ in range(max(1, math.ceil(count / len(places))))]
     return np.concatenate(rounds)[:count]
 
 
@@ -159,6 +173,8 @@ class TrainingIdentity:
 def _within(part: Any, whole: Any) -> bool:
     if isinstance(part, dict) and isinstance(whole, dict):
         return all(name in whole and _within(value, whole[name]) for name, value in part.items())
+    if isinstance(part, list) and isinstance(whole, list):
+        return len(part) == len(whole) and all(_within(*pair) for pair in zip(part, whole, strict=True))
     return bool(part == whole)
 
 
@@ -269,6 +285,11 @@ def write(checkpoint: Path, content: dict[str, Any]) -> None:
     part = checkpoint.with_name(f"{checkpoint.name}.part")
     torch.save(content, part)
     part.replace(checkpoint)
+
+
+def is_one(path: Path) -> bool:
+    """Whether a file lies in a training's folder as its checkpoint does; of what is in it, nothing is asked."""
+    return path.name.startswith("checkpoint") and path.suffix == ".pt"
 
 
 def read(checkpoint: Path, identity: TrainingIdentity) -> dict[str, Any]:

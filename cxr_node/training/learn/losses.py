@@ -115,6 +115,29 @@ Bytes = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Films:
+    """Labelled images of a batch.
+
+    Attributes
+    ----------
+    images : uint8, shape (films, source_px, source_px)
+    positive, spared : bool, shape (films,); what is spared gets no opacity drawn
+    aspects : float64, shape (films,), width over height for a letterbox; not a number where lost or not needed
+    """
+
+    images: Bytes
+    positive: Bools
+    spared: Bools
+    aspects: NDArray[np.float64]
+
+    @staticmethod
+    def plain(images: Bytes, positive: Bools) -> Films:
+        """Of lost shape, none spared."""
+        none = np.zeros(len(images), dtype=np.bool_)
+        return Films(images=images, positive=positive, spared=none, aspects=np.full(len(images), np.nan))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lesson:
     """One batch: labelled images first, then pairs of strangers (plain ones, the same with an opacity), then outsiders.
 
@@ -142,7 +165,7 @@ def strangers(section: LessonsSection, beside: Path, size_px: int) -> Bytes:
 def lesson_of(
     section: LessonsSection | None,
     augmenter: Augmenter,
-    chosen: tuple[Bytes, Bools],
+    chosen: Films,
     strange: Bytes | None,
     rng: np.random.Generator,
     size_px: int,
@@ -150,21 +173,28 @@ def lesson_of(
     """Put a batch together and change it.
 
     `section` : None: the labelled images alone
-    `chosen` : labelled images and whether each is positive
+    `chosen` : labelled ones; outsiders and strangers borrow their shapes
     `strange` : unlabelled images of another population, may be empty
     """
+    images, positive, aspects = chosen.images, chosen.positive, chosen.aspects
+    drawable = ~positive & ~chosen.spared
     if section is None or strange is None:
-        return Lesson(batch=augmenter(*chosen, rng, size_px=size_px), labelled=len(chosen[1]), pairs=0)
-    images, positive = chosen
+        draw = drawable & (rng.random(len(images)) < augmenter.opacity)
+        batch = augmenter.changed(images, positive, (draw, len(images)), rng, size_px=size_px, aspects=aspects)
+        return Lesson(batch=batch, labelled=len(images), pairs=0)
     pairs = min(section.pairs, len(strange))
     plain = strange[rng.choice(len(strange), size=pairs, replace=False)] if pairs else strange[:0]
     others = drawings.draw(images, section.outsiders, rng)
     together = np.concatenate([images, plain, plain, others])
     draw = np.zeros(len(together), dtype=bool)
-    draw[: len(images)] = ~positive & (rng.random(len(images)) < augmenter.opacity)
+    draw[: len(images)] = drawable & (rng.random(len(images)) < augmenter.opacity)
     draw[len(images) + pairs : len(images) + 2 * pairs] = True
     known = np.concatenate([positive, np.zeros(len(together) - len(images), dtype=bool)])
-    batch = augmenter.changed(together, known, (draw, len(images) + pairs), rng, size_px=size_px)
+    if not np.isnan(aspects).all():
+        aspects = np.concatenate([aspects, rng.choice(aspects, len(together) - len(images))])
+    else:
+        aspects = np.full(len(together), np.nan)
+    batch = augmenter.changed(together, known, (draw, len(images) + pairs), rng, size_px=size_px, aspects=aspects)
     return Lesson(batch=batch, labelled=len(images), pairs=pairs)
 
 
@@ -177,7 +207,7 @@ def auxiliary_loss(
     ----------
     feature_map : shape (batch, channels, rows, cols), of the lesson's images
     """
-    evidence = network.evidence(feature_map)[:, 0].float()  # (batch, rows, cols), in logits
+    evidence = network.evidence(feature_map).mean(dim=1).float()  # (batch, rows, cols), in logits, of all heads
     total = section.outside_weight * _outside(evidence, lesson) + section.drawn_weight * _drawn(evidence, lesson)
     strange = network.strangeness(feature_map)
     if strange is not None:

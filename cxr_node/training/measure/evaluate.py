@@ -20,7 +20,7 @@ from cxr_node.domain import Decision, Prediction
 from cxr_node.errors import DataError
 from cxr_node.model import weights
 from cxr_node.model.decision import decide
-from cxr_node.model.profile import Profile
+from cxr_node.model.profile import Geometry, Profile
 from cxr_node.training.data import images
 from cxr_node.training.data.images import Item
 from cxr_node.training.data.profile_folder import Labels, section, update_metrics
@@ -139,15 +139,14 @@ def prepared(
     if change is Change.RESHAPED:
         return inference.reshaped(items, recipe.input, recipe.seed + 1_000, on_image)
     decoded = images.load_all(items, recipe.data.source_px, on_image)
-    seed = recipe.seed + 1_000
+    seed, shapes = recipe.seed + 1_000, images.aspects(items) if recipe.input.geometry is Geometry.LETTERBOX else None
     if change is Change.CORRUPTED:
-        return inference.corrupted(
-            decoded, Augmenter(recipe.augment, recipe.input, recipe.data.source_px, recipe.seed), seed
-        )
+        augmenter = Augmenter(recipe.augment, recipe.input, recipe.data.source_px, recipe.seed)
+        return inference.corrupted(decoded, augmenter, seed, shapes)
     positive = np.array([item.positive for item in items])
     if positive.all() or not positive.any():
         raise DataError("surroundings can be exchanged between two classes only; all these images are of one")
-    return inference.exchanged(decoded, positive, recipe.input, seed)
+    return inference.exchanged(decoded, positive, recipe.input, seed, shapes)
 
 
 def named(name: str, recipe: Recipe, labels: Labels, change: Change) -> str:

@@ -19,7 +19,7 @@ from cxr_node.model.predictor import calibrated, image_logits, spread
 from cxr_node.model.profile import InputSpec
 from cxr_node.model.torch_runtime import TorchRuntime
 from cxr_node.training.data import device, images
-from cxr_node.training.data.images import Item
+from cxr_node.training.data.images import Item, in_shape
 from cxr_node.training.synthetic import augment
 from cxr_node.training.synthetic.augment import Augmenter
 
@@ -66,24 +66,37 @@ def prepared(items: Sequence[Item], spec: InputSpec, on_image: Callable[[], None
     return batch
 
 
-def corrupted(images: NDArray[np.uint8], augmenter: Augmenter, seed: int) -> torch.Tensor:
+def corrupted(
+    images: NDArray[np.uint8], augmenter: Augmenter, seed: int, aspects: Floats | None = None
+) -> torch.Tensor:
     """Change decoded images as in training, as a stand-in for scanners that the data does not have.
 
     Parameters
     ----------
     images : uint8, shape (images, source_px, source_px)
+    aspects : width over height of each, for a letterbox
 
     Returns
     -------
     float32, shape (images, 1, size_px, size_px), standardised
     """
     rng = np.random.default_rng(seed)
-    nobody = np.ones(len(images), dtype=bool)  # positives get no opacity drawn
-    starts = range(0, len(images), BATCH)
-    return torch.cat([augmenter(images[s : s + BATCH], nobody[s : s + BATCH], rng).inputs for s in starts])
+    nobody = np.ones(BATCH, dtype=bool)  # positives get no opacity drawn
+    changed = []
+    for start in range(0, len(images), BATCH):
+        chunk = images[start : start + BATCH]
+        shapes = None if aspects is None else aspects[start : start + BATCH]
+        changed.append(augmenter(chunk, nobody[: len(chunk)], rng, aspects=shapes).inputs)
+    return torch.cat(changed)
 
 
-def exchanged(images: NDArray[np.uint8], positive: NDArray[np.bool_], spec: InputSpec, seed: int) -> torch.Tensor:
+def exchanged(
+    images: NDArray[np.uint8],
+    positive: NDArray[np.bool_],
+    spec: InputSpec,
+    seed: int,
+    aspects: Floats | None = None,
+) -> torch.Tensor:
     """Give each image the surroundings and the style of one of the other class: what of the answer was context?
 
     Letters, wards, devices and habits of exposure tell the class in one hospital's images (Zech et al. 2018), and a
@@ -93,6 +106,7 @@ def exchanged(images: NDArray[np.uint8], positive: NDArray[np.bool_], spec: Inpu
     ----------
     images : uint8, shape (images, source_px, source_px)
     positive : bool, shape (images,), both classes
+    aspects : width over height of each, for a letterbox
 
     Returns
     -------
@@ -104,6 +118,8 @@ def exchanged(images: NDArray[np.uint8], positive: NDArray[np.bool_], spec: Inpu
         other = images[rng.choice(np.flatnonzero(positive != positive[place]))].astype(np.float32) / 255.0
         changed = augment.like(image.astype(np.float32) / 255.0, other, float(rng.uniform(0.3, 1.0)))
         augment.surround(changed, other, rng)
+        if aspects is not None:
+            changed = in_shape(changed, float(aspects[place]))
         batch[place, 0] = torch.from_numpy(preprocess.prepare(changed, spec))
     return batch
 
@@ -143,10 +159,13 @@ def cut_to(picture: NDArray[np.float32], aspect: float) -> NDArray[np.float32]:
 
 
 @torch.inference_mode()
-def logits(network: Network, inputs: torch.Tensor) -> Floats:
-    """Logit of each input, without views: (images, 1, size_px, size_px) -> float64, shape (images,)."""
+def logits(network: Network, inputs: torch.Tensor, heads: int = 1) -> Floats:
+    """Logit of each input, without views: (images, 1, size_px, size_px) -> float64, shape (images,).
+
+    `heads` : how many of the first logits are averaged
+    """
     network.eval()
-    rows = [network(device.placed(chunk, network))[:, 0] for chunk in torch.split(inputs, BATCH)]
+    rows = [network(device.placed(chunk, network))[:, :heads].mean(dim=1) for chunk in torch.split(inputs, BATCH)]
     return np.asarray(torch.cat(rows).double().cpu().numpy())
 
 

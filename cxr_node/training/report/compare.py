@@ -50,11 +50,11 @@ them, which is part of its lead; the adults, whose labels no recipe has seen, ar
 Section = Mapping[str, Any]
 
 
-def page(profile_folders: Sequence[Path], waiting: Sequence[Path] = ()) -> str:
+def page(profile_folders: Sequence[Path], untrained: Sequence[Path] = ()) -> str:
     """Write the comparison as Markdown.
 
     `profile_folders` : as `cxr-node train` wrote them; profile.yaml and metrics.json are read
-    `waiting` : recipes that have not been trained yet; they are named, not measured
+    `untrained` : recipes of networks that nobody has trained; they are named, not measured
     Raises DataError: two profiles were trained on different images; ModelError: a folder holds no profile that was
     trained here.
     """
@@ -70,7 +70,8 @@ def page(profile_folders: Sequence[Path], waiting: Sequence[Path] = ()) -> str:
     sections = [INTRODUCTION, _size_and_speed(described)]
     sections += [_measured(name, profile_folders) for name in names]
     sections += _blind(profile_folders)
-    sections.append(_claims(profile_folders, waiting))
+    sections.append(_claims(profile_folders))
+    sections += [_untrained(untrained)] if untrained else []
     return "\n\n".join(sections) + "\n"
 
 
@@ -144,7 +145,7 @@ def _blind(profile_folders: Sequence[Path]) -> list[str]:
     return [f"## Measured blind\n\n{said}\n\n{table}"] if rows else []
 
 
-def _claims(profile_folders: Sequence[Path], waiting: Sequence[Path]) -> str:
+def _claims(profile_folders: Sequence[Path]) -> str:
     rows = []
     for one in profile_folders:
         claimed = profile_folder.recipe_of(one).profile.claimed
@@ -152,9 +153,16 @@ def _claims(profile_folders: Sequence[Path], waiting: Sequence[Path]) -> str:
     said = "## What their authors claimed\n\n"
     said += "Each on its own images and its own split; not comparable with the tables above, nor with each other.\n\n"
     said += "| profile | claim |\n|---|---|\n" + "\n".join(rows)
-    if waiting:
-        said += "\n\n## Waiting to be trained\n\n" + "\n".join(f"- `{recipe}`" for recipe in waiting)
     return said
+
+
+def _untrained(recipes: Sequence[Path]) -> str:
+    said = (
+        "## Not trained\n\nThese recipes run to a profile, on a CPU or a GPU, and a test takes each of them through a "
+        "few steps. Nobody has trained one to its end: there is no figure of these networks on these images.\n"
+    )
+    named = [f"- `cxr-node train {one.as_posix()} --data DIR --out docs/models/{one.stem}`" for one in recipes]
+    return "\n".join([said, *named])
 
 
 def _name(profile_folder: Path) -> str:

@@ -22,9 +22,9 @@ from PIL import Image
 from scipy import ndimage
 
 from cxr_node.model.preprocess import standardise
-from cxr_node.model.profile import InputSpec
+from cxr_node.model.profile import Geometry, InputSpec
 from cxr_node.training.data.recipe import AugmentSection
-from cxr_node.training.synthetic import drawings
+from cxr_node.training.synthetic import drawings, letterbox
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -74,7 +74,15 @@ class Augmenter:
         """Share of negatives into which an opacity is drawn."""
         return self._section.opacity
 
-    def __call__(self, images: Bytes, positive: Bools, rng: np.random.Generator, *, size_px: int = 0) -> AugmentedBatch:
+    def __call__(
+        self,
+        images: Bytes,
+        positive: Bools,
+        rng: np.random.Generator,
+        *,
+        size_px: int = 0,
+        aspects: letterbox.Doubles | None = None,
+    ) -> AugmentedBatch:
         """Change a batch, opacities drawn into a share of its negatives.
 
         Parameters
@@ -82,14 +90,22 @@ class Augmenter:
         images : uint8, shape (batch, source_px, source_px)
         positive : bool, shape (batch,)
         size_px : side of the result where it is not the profile's, as in the first epochs
+        aspects : width over height of each film, not a number where it is lost; for a letterbox
         """
         chosen = ~positive & (rng.random(len(images)) < self._section.opacity)
-        return self.changed(images, positive, (chosen, len(images)), rng, size_px=size_px)
+        return self.changed(images, positive, (chosen, len(images)), rng, size_px=size_px, aspects=aspects)
 
     def changed(
-        self, images: Bytes, positive: Bools, plan: tuple[Bools, int], rng: np.random.Generator, *, size_px: int = 0
+        self,
+        images: Bytes,
+        positive: Bools,
+        plan: tuple[Bools, int],
+        rng: np.random.Generator,
+        *,
+        size_px: int = 0,
+        aspects: letterbox.Doubles | None = None,
     ) -> AugmentedBatch:
-        """Change a batch.
+        """Change a batch; `size_px` and `aspects` as in a call.
 
         `plan` : into which images opacities are drawn, and how many of the first images lend their surroundings and
         style to all
@@ -109,12 +125,19 @@ class Augmenter:
                 _wipe(image, rng)
         chest = np.broadcast_to(self._chest, changed.shape)
         layers = torch.from_numpy(np.stack([changed, chest, drawn], axis=1))  # (B, 3, source_px, source_px)
-        layers = _warped(layers, section, spec, rng)
+        if spec.geometry is Geometry.LETTERBOX:
+            layers, film = letterbox.warped(layers, letterbox.shapes(aspects, len(layers), rng), section, spec, rng)
+            film[torch.from_numpy(rng.random(len(film)) < section.open_bars)] = 1.0
+        else:
+            layers, film = _warped(layers, section, spec, rng), None
         batch = _sharpness(layers[:, :1], section, rng)
         batch = _tone(batch, section, rng)
         batch = _noise(batch, section, rng).clamp(0.0, 1.0)
         batch = _recompressed(batch, section, rng)
-        inputs = torch.from_numpy(standardise(batch[:, 0].numpy()))[:, None]
+        if film is None:
+            inputs = torch.from_numpy(standardise(batch[:, 0].numpy()))[:, None]
+        else:
+            inputs = letterbox.standardised(batch, film)
         return AugmentedBatch(inputs=inputs, positive=positive | chosen, chest=layers[:, 1:2], drawn=layers[:, 2:])
 
     def _mixed_context(self, images: Floats, lenders: int, rng: np.random.Generator) -> Floats:
