@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from cxr_node.domain import Finding, Measurement, Origin, Reason, ResultRef, Subgroup, Verdict, View, Voi
+from cxr_node.domain import Finding, Measurement, Origin, Reason, ResultRef, Verdict, View, Voi
 from cxr_node.result_kinds import ResultKind
+from cxr_node.subgroups import Subgroup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,9 +41,7 @@ from cxr_node.domain import (
     Precedent,
     Radiograph,
     Reason,
-    Subgroup,
     Verdict,
-    age_band,
 )
 from cxr_node.errors import UndecodableError
 from cxr_node.model.decision import decide
@@ -58,6 +56,7 @@ from cxr_node.outcome import (
     Reported,
 )
 from cxr_node.result_kinds import OF_ONE_IMAGE, ReportPer, ResultKind
+from cxr_node.subgroups import Subgroup, age_band
 
 
 def _page(context: Context) -> Artifact | None:

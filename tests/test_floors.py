@@ -53,6 +53,7 @@ FLOORS = {
         "dicom model node",
         "config heatmap judgement_text resources",
         "outcome",
+        "subgroups",
         "domain",
         "errors process_setup result_kinds times",
     ),

@@ -10,20 +10,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cxr_node.domain import (
-    AbstainReason,
-    Decision,
-    InstanceRef,
-    Origin,
-    Reason,
-    Subgroup,
-    Verdict,
-    View,
-)
+from cxr_node.domain import AbstainReason, Decision, InstanceRef, Origin, Reason, Verdict, View
 from cxr_node.node.ledger.counted import Counted
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.tables import instances
 from cxr_node.outcome import Rejected
+from cxr_node.subgroups import Subgroup
 from tests.node.ledgers import Clock, digest, finding, reference
 
 

@@ -19,11 +19,12 @@ from cxr_node.assurance.rates import Rate
 from cxr_node.assurance.report import Readers
 from cxr_node.assurance.report_rules import Reader
 from cxr_node.cli.node import app
-from cxr_node.domain import AbstainReason, Subgroup, Verdict, View
+from cxr_node.domain import AbstainReason, Verdict, View
 from cxr_node.node.deliver import retention
 from cxr_node.node.ledger import queries, readings
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.readings import Kept, Reading
+from cxr_node.subgroups import Subgroup
 from tests import postgres
 from tests.assurance.studies import accession, answered
 from tests.node.ledgers import Clock, opened

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from cxr_node import pipeline
-from cxr_node.domain import age_band
 from cxr_node.node.ledger import readings
 from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.subgroups import age_band
 from tests import builders
 from tests.node import workplace
 

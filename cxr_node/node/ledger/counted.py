@@ -8,10 +8,11 @@ from datetime import datetime
 
 from sqlalchemy.engine import Connection
 
-from cxr_node.domain import Measurement, ModelIdentity, Subgroup
+from cxr_node.domain import Measurement, ModelIdentity
 from cxr_node.node.ledger import candidates, measurements
 from cxr_node.node.ledger.candidates import Comparison
 from cxr_node.node.ledger.states import Job
+from cxr_node.subgroups import Subgroup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

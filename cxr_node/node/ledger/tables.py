@@ -129,7 +129,7 @@ instances = sa.Table(
     sa.Column("rules_sha256", _SHA256),
     # when every destination had accepted its results for the first time
     sa.Column("delivered_at", Instant),
-    # among whom it is counted: `domain.Subgroup`
+    # among whom it is counted: `subgroups.Subgroup`
     sa.Column("view", _WORD),
     sa.Column("age_band", _WORD),
     sa.UniqueConstraint("sop_instance_uid", "content_sha256"),
