@@ -396,6 +396,18 @@ def test_a_manager_that_is_away_is_asked_until_it_is_back(tmp_path: Path, manage
     assert item.moves == DONE
 
 
+def test_on_each_engine_of_the_ledger(tmp_path: Path, manager: UpsManager, engine: dict[str, Any]) -> None:
+    for number in (1, 2, 3):
+        manager.add(about(number))
+    with node(tmp_path, manager, images_within_min=0.2, claim_max=2, sections=engine) as here:
+        workplace.receive(here.config, 1, 3)
+        here.run(10)
+        assert here.states() == [("COMPLETED", None), ("CANCELED", "images-missing"), ("COMPLETED", None)]
+        here.clock.forward(2 * 86_400)
+        assert work_items.forget(here.ledger, 1.0) == 3
+    sound(manager)
+
+
 def test_an_answer_that_nobody_can_read_ends_no_thread(tmp_path: Path, manager: UpsManager) -> None:
     manager.add(about(1))
     with node(tmp_path, manager) as here, closing(here.loop()) as loop:

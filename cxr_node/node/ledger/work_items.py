@@ -158,6 +158,8 @@ def remember(
 ) -> bool:
     """-> CLAIMING, with a Transaction UID that nobody can guess; False where the item is known.
 
+    Whether the row is ours says the row: of a table that numbers its rows PostgreSQL's driver counts none inserted.
+
     Raises
     ------
     LostDutyError : another process looks into the worklist now.
@@ -167,10 +169,11 @@ def remember(
     values |= {"state": WorkState.CLAIMING, "priority": priority, "not_before": now, "updated_at": now}
     with ledger.database.writing() as connection:
         duties.require(connection, duty, now)
-        if not insert_once(connection, work_items, values | {"attempts": 0, "fence": 0}):
-            return False
-        mine = sa.and_(work_items.c.worklist == worklist, work_items.c.workitem_uid == uid)
+        insert_once(connection, work_items, values | {"attempts": 0, "fence": 0})
+        mine = work_items.c.transaction_uid == values["transaction_uid"]
         row_id = connection.scalar(sa.select(work_items.c.id).where(mine))
+        if row_id is None:
+            return False
         insert_all(connection, work_item_images, [asdict(each) | {"work_item_id": row_id} for each in images])
     return True
 
