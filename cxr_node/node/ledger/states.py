@@ -415,4 +415,4 @@ _INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.in
 def insert_once(connection: sa.Connection, table: sa.Table, row: Mapping[str, Any]) -> bool:
     """Insert a row; False where there is one of that key, which stays as it is."""
     insert = _INSERTS[connection.dialect.name](table).values(**row).on_conflict_do_nothing()
-    return connection.execute(insert).rowcount == 1
+    return connection.execute(insert.returning(sa.literal(1))).first() is not None  # rowcount: not on PostgreSQL
