@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -116,6 +116,23 @@ def cases(ledger: Ledger, since: datetime, until: datetime | None = None, by: By
     """Studies of a period that were read, the first received first."""
     found = (_case(study, by) for study in readings.read_studies(ledger, since, until))
     return [case for case in found if case is not None]
+
+
+def answers(ledger: Ledger, profile: str | None = None) -> list[tuple[Verdict, bool]]:
+    """Every answer that a report can be compared with, the first received first, and whether the report says present.
+
+    `profile` : name and version, of the one that answered; None: of any
+    """
+    return [
+        (case.verdict, case.said is Said.PRESENT)
+        for case in cases(ledger, datetime.min.replace(tzinfo=UTC))
+        if case.is_right is not None and (profile is None or (case.image is not None and case.image.profile == profile))
+    ]
+
+
+def labels(some: Iterable[Case]) -> dict[str, bool]:
+    """Of the studies whose reader said present or absent: whether it is there, by Study Instance UID."""
+    return {case.images[0].study_instance_uid: case.said is Said.PRESENT for case in some if case.is_stated}
 
 
 def _case(study: ReadStudy, by: By) -> Case | None:

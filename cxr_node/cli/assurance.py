@@ -25,7 +25,8 @@ def drift(
         Path | None,
         typer.Option(
             "--readings",
-            help="CSV of answer (PNEUMONIA, NORMAL) and label (present, absent), in the order of the films.",
+            help="CSV of answer (PNEUMONIA, NORMAL) and label (present, absent), in the order of the films; "
+            "else what `agreement` has read.",
         ),
     ] = None,
     films: Annotated[
@@ -37,16 +38,17 @@ def drift(
     as_json: AsJson = False,
 ) -> None:
     """Compare the newest films with the site's own first 2,000; exit 1 where something has changed."""
-    from cxr_node.assurance import drift
+    from cxr_node.assurance import agreement, drift
     from cxr_node.cli import assurance_tables
     from cxr_node.node.ledger import films as ledger_films
 
     settings = load_config(config)
-    read = [] if readings is None else _readings(readings)
+    named = None if readings is None else _readings(readings)
     begun = False
     with opened(settings) as ledger:
         for profile in wiring.profiles(settings):
             weights, number = profile.weights_sha256, films or ledger_films.REFERENCE_FILMS
+            read = agreement.answers(ledger, f"{profile.name} {profile.version}") if named is None else named
             seen = drift.look(ledger, weights, read, number)
             measured = ledger_films.measured(ledger, weights) if seen is None else seen.films
             begun |= seen is not None and seen.is_begun
@@ -196,12 +198,13 @@ def accept(
     as_json: AsJson = False,
 ) -> None:
     """Count the last studies on one A4 page (PDF) for a chief radiologist to sign; with --json, print them instead."""
-    from cxr_node.assurance import acceptance, acceptance_page
+    from cxr_node.assurance import acceptance, acceptance_page, agreement
     from cxr_node.errors import DataError
 
     settings = load_config(config)
-    read = [] if readings is None else _readings(readings)
+    named = None if readings is None else _readings(readings)
     with opened(settings) as ledger:
+        read = agreement.answers(ledger) if named is None else named
         told = acceptance.look(ledger, settings, wiring.profiles(settings), studies, read)
     if as_json:
         say_json(tables.plain(told))

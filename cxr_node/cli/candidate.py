@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cxr_node import times, wiring
-from cxr_node.cli.app import DEFAULT_CONFIG, AsJson, ConfigFile, command, out, say_json
+from cxr_node.cli.app import DEFAULT_CONFIG, AsJson, ConfigFile, command, load_config, out, say_json
 from cxr_node.cli.ledger import Until, moment_since, opened, parsed
-from cxr_node.config import loader
 from cxr_node.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -55,15 +54,18 @@ def candidate(
     until: Until = None,
     sender: Annotated[str | None, typer.Option(help="Calling AE title.")] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="CSV of studies that were read: a KEY, and present or absent.")
+        Path | None,
+        typer.Option(
+            help="CSV of studies that were read: a KEY, and present or absent; else what `agreement` has read."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what the live profile and the candidate (model.candidate) said of the same films, side by side."""
-    from cxr_node.assurance import side_by_side
+    from cxr_node.assurance import agreement, side_by_side
     from cxr_node.node.ledger import candidates
 
-    settings = loader.load(config)
+    settings = load_config(config)
     with opened(settings) as ledger:
         at = ledger.now()
         end = parsed(lambda text: times.moment(text, at, whole_day=True), until, "--until")
@@ -71,9 +73,11 @@ def candidate(
         if known is None:
             raise DataError("no candidate was given a film yet; name one in model.candidate")
         found = candidates.compared(ledger, known, moment_since(since, at), end, sender)
-        said = None if labels is None else _labels(ledger, labels)
+        begin = moment_since(since, at)
+        said = agreement.labels(agreement.cases(ledger, begin, end)) if labels is None else _labels(ledger, labels)
     told = side_by_side.figures(((pair.live, pair.candidate), pair.sender) for pair in found.pairs)
-    judged = None if said is None else side_by_side.beside_labels(_labelled(found, said))
+    labelled = _labelled(found, said)
+    judged = side_by_side.beside_labels(labelled) if labelled or labels is not None else None
     if as_json:
         say_json(_as_json(found, told, judged))
     else:
@@ -166,7 +170,7 @@ def promote(
     from cxr_node.node.audit import recorder
     from cxr_node.node.ledger import candidates, promotions
 
-    settings = loader.load(config)
+    settings = load_config(config)
     rivals = wiring.rivals(settings)
     if rivals is None:
         raise ConfigError("model.candidate: names no profile")

@@ -15,7 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cxr_node.domain import Verdict
+from cxr_node.domain import CONSTANCY_STUDY, Verdict
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.reading_tables import readings
 from cxr_node.node.ledger.states import note
@@ -23,6 +23,7 @@ from cxr_node.node.ledger.tables import instances
 
 PAGE = "page"
 """Source of what is said on the page."""
+_IS_FILM = instances.c.study_instance_uid != CONSTANCY_STUDY
 _MOST_KEYS = 500
 """So many values of a condition in one statement."""
 
@@ -54,6 +55,7 @@ class Image:
     """One judged or refused image of a study that has been read."""
 
     number: int
+    study_instance_uid: str
     sop_instance_uid: str
     verdict: Verdict
     abstain_reason: str | None
@@ -158,7 +160,7 @@ def answered(ledger: Ledger, since: datetime, until: datetime | None = None) -> 
     until = until or ledger.now()
     window = sa.and_(instances.c.received_at >= since, instances.c.received_at < until)
     with ledger.database.reading() as connection:
-        recent = connection.scalars(sa.select(instances.c.study_instance_uid).where(window).distinct())
+        recent = connection.scalars(sa.select(instances.c.study_instance_uid).where(window, _IS_FILM).distinct())
         return [tuple(each) for each in _images(connection, sorted(recent)).values()]
 
 
@@ -176,6 +178,7 @@ def _images(connection: sa.Connection, study_uids: Sequence[str]) -> dict[str, l
 def _image(row: Any) -> Image:
     return Image(
         number=row.id,
+        study_instance_uid=row.study_instance_uid,
         sop_instance_uid=row.sop_instance_uid,
         verdict=Verdict.of_word(row.verdict),
         abstain_reason=row.abstain_reason,

@@ -28,16 +28,20 @@ def look(config: Config, ledger: Ledger) -> Mapping[str, Drift | int]:
     with _lock:
         found = _seen.get(id(ledger))
         if found is None or found[0] is not ledger or time.monotonic() - found[1] > EVERY_S:
-            told = {f"{each.name} {each.version}": _one(ledger, each.weights_sha256) for each in facts.profiles(config)}
+            told = {name: _one(ledger, name, weights) for name, weights in _profiles(config).items()}
             _seen.clear()
             found = _seen[id(ledger)] = (ledger, time.monotonic(), told)
         return found[2]
 
 
-def _one(ledger: Ledger, weights_sha256: str) -> Drift | int:
+def _profiles(config: Config) -> dict[str, str]:
+    return {f"{each.name} {each.version}": each.weights_sha256 for each in facts.profiles(config)}
+
+
+def _one(ledger: Ledger, profile: str, weights_sha256: str) -> Drift | int:
     number = films.measured(ledger, weights_sha256)
     if number < films.REFERENCE_FILMS and films.reference(ledger, weights_sha256) is None:
         return number
-    from cxr_node.assurance import drift
+    from cxr_node.assurance import agreement, drift
 
-    return drift.look(ledger, weights_sha256) or number
+    return drift.look(ledger, weights_sha256, agreement.answers(ledger, profile)) or number
