@@ -1,7 +1,7 @@
 """What readers said of studies, and among whom each image is counted.
 
 Revision ID: 1008
-Revises: 1006
+Revises: 1007
 """
 
 from __future__ import annotations

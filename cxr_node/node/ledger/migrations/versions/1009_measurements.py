@@ -1,7 +1,7 @@
 """What the network measured of each judged image, and the films that later ones are compared with.
 
 Revision ID: 1009
-Revises: 1006
+Revises: 1008
 """
 
 from __future__ import annotations
