@@ -1,7 +1,8 @@
 """A radiograph without its patient: the Basic Application Level Confidentiality Profile of PS3.15 (Table E.1-1).
 
-By a list of what stays, not of what goes: kept is what the pixels need to be shown and which view it is; every other
-attribute, private ones and overlays among them, is removed, so also all that the table says X, Z, D or U of. What a
+By a list of what stays, not of what goes: kept is what the pixels need to be shown and which view it is, of texts only
+words that the standard defines, for a modality may have written anything anywhere; every other attribute, private ones
+and overlays among them, is removed, so also all that the table says X, Z, D or U of. What a
 Type 2 attribute needs is empty; UIDs and the patient are pseudonyms under a key that the caller forgets. Pixels are
 written uncompressed, without the unused bits and the comments of a codestream, and are NOT cleaned: what is burned
 in stays (the Clean Pixel Data Option is not claimed). PS3.15 E.1, E.2, E.3.
@@ -11,10 +12,13 @@ from __future__ import annotations
 
 import hmac
 import io
+import re
 from dataclasses import dataclass, field
+from decimal import Decimal
 
-from pydicom import Dataset, FileMetaDataset, Sequence, dcmwrite
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom import DataElement, Dataset, FileMetaDataset, Sequence, dcmwrite
+from pydicom.datadict import dictionary_VR
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from cxr_node.config.schema import Admission
 from cxr_node.dicom.part10 import foreign_faults
@@ -35,9 +39,19 @@ KEPT = (
     "LossyImageCompression", "LossyImageCompressionRatio",
 )  # fmt: skip
 """Attributes that stay as they are: none of them is in Table E.1-1."""
+_WORDS = frozenset((
+    "ORIGINAL", "DERIVED", "PRIMARY", "SECONDARY", "CR", "DX", "DR", "RF", "RG", "OT", "CHEST", "THORAX", "LUNG",
+    "AP", "PA", "LL", "RL", "LLD", "RLD", "LLO", "RLO", "R", "L", "B", "U", "YES", "NO", "00", "01", "02", "03",
+    "MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL", "YBR_FULL_422", "LIN", "LOG", "DISP", "NONE",
+    "OD", "HU", "US", "MGML", "Z_EFF", "ED", "EDW", "LINEAR", "LINEAR_EXACT", "SIGMOID", "IDENTITY", "INVERSE",
+    "DV", "DI", "WSD", "SD", "SI", "DRW", "SYN", "FOR PRESENTATION", "FOR PROCESSING",
+))  # fmt: skip
+"""Values of text that stay: defined and enumerated terms of PS3.3. An attribute with any other value goes."""
+_ORIENTATION = re.compile(r"[ALPRHF]{1,3}")
+_CODE = re.compile(r"\d{1,16}|[A-Z]-[0-9A-F]{4,6}")
 KEPT_ITEMS = {
-    "ViewCodeSequence": ("CodeValue", "CodingSchemeDesignator", "CodeMeaning"),
-    "ViewModifierCodeSequence": ("CodeValue", "CodingSchemeDesignator", "CodeMeaning"),
+    "ViewCodeSequence": ("CodeValue", "CodingSchemeDesignator"),
+    "ViewModifierCodeSequence": ("CodeValue", "CodingSchemeDesignator"),
     "ModalityLUTSequence": ("LUTDescriptor", "ModalityLUTType", "LUTData"),
     "VOILUTSequence": ("LUTDescriptor", "LUTData"),
     "PresentationLUTSequence": ("LUTDescriptor", "LUTData"),
@@ -100,11 +114,11 @@ def anonymous(content: bytes, key: bytes) -> Anonymous:
 def _kept(source: Dataset) -> Dataset:
     dataset = Dataset()
     for keyword in KEPT:
-        if keyword in source:
+        if keyword in source and _is_plain(source[keyword]):
             dataset[keyword] = source[keyword]
     for keyword, parts in KEPT_ITEMS.items():
-        items = [_item(item, parts) for item in source.get(keyword) or ()]
-        if items := [item for item in items if item.get("CodingSchemeDesignator", "DCM") in CODING_SCHEMES]:
+        items = [_item(item, parts) for item in source.get(keyword) or () if isinstance(item, Dataset)]
+        if items := [item for item in items if len(item) and _is_code(item, parts)]:
             setattr(dataset, keyword, Sequence(items))
     return dataset
 
@@ -112,9 +126,30 @@ def _kept(source: Dataset) -> Dataset:
 def _item(source: Dataset, parts: tuple[str, ...]) -> Dataset:
     item = Dataset()
     for keyword in parts:
-        if keyword in source:
+        if keyword in source and (keyword in ("CodeValue", "CodingSchemeDesignator") or _is_plain(source[keyword])):
             item[keyword] = source[keyword]
     return item
+
+
+def _is_code(item: Dataset, parts: tuple[str, ...]) -> bool:
+    """Whether an item is no code, or one of a public scheme; its meaning is that scheme's, whatever was written."""
+    if "CodeValue" not in parts:
+        return True
+    value = str(item.get("CodeValue", ""))
+    item.CodeMeaning = f"code {value}"
+    return item.get("CodingSchemeDesignator") in CODING_SCHEMES and _CODE.fullmatch(value) is not None
+
+
+def _is_plain(element: DataElement) -> bool:
+    """Whether an element is what the dictionary says, and tells nothing that the standard does not define."""
+    if element.VR not in dictionary_VR(element.tag).split(" or "):
+        return False
+    values = element.value if element.VM > 1 else [element.value]
+    if element.VR in ("CS", "LO"):
+        return all(str(value) in _WORDS or _ORIENTATION.fullmatch(str(value)) for value in values)
+    if element.VR in ("DS", "IS"):
+        return all(isinstance(value, int | float | Decimal) for value in values)
+    return element.VR != "UI" or UID(str(element.value)).name != str(element.value)
 
 
 def _say(dataset: Dataset) -> None:

@@ -59,6 +59,39 @@ def test_nothing_that_was_said_of_the_patient_stays(syntax: str) -> None:
     assert not any(part in found.content for part in (before.ref.study_instance_uid.encode(), b"20240601", b"20210203"))
 
 
+@pytest.mark.parametrize(
+    ("keyword", "vr", "value"),
+    [
+        ("BodyPartExamined", "CS", CANARY),
+        ("ImageType", "CS", ["ORIGINAL", CANARY]),
+        ("ViewPosition", "CS", CANARY),
+        ("RescaleType", "LO", CANARY),
+        ("KVP", "LO", CANARY),
+        ("PatientOrientation", "CS", [CANARY, "F"]),
+        ("ViewPosition", "PN", "AP"),
+    ],
+)
+def test_what_stays_is_a_word_of_the_standard(keyword: str, vr: str, value: Any) -> None:
+    """A modality may have written a name anywhere."""
+    dataset = builders.radiograph()
+    if keyword in dataset:
+        del dataset[keyword]
+    dataset.add_new(keyword, vr, value)
+    after = anonymous(builders.part10(dataset), KEY).content
+    assert CANARY.encode() not in after and keyword not in dcmread(io.BytesIO(after))
+
+
+def test_a_code_stays_without_what_was_said_it_means() -> None:
+    dataset = builders.radiograph()
+    dataset.ViewCodeSequence = [
+        builders.item(CodeValue="272479007", CodingSchemeDesignator="SCT", CodeMeaning=CANARY),
+        builders.item(CodeValue=CANARY, CodingSchemeDesignator="SCT", CodeMeaning="postero-anterior"),
+    ]
+    after = anonymous(builders.part10(dataset), KEY).content
+    assert CANARY.encode() not in after
+    assert [code.CodeValue for code in dcmread(io.BytesIO(after)).ViewCodeSequence] == ["272479007"]
+
+
 def test_what_is_there_is_kept_or_a_pseudonym_or_empty_or_says_how() -> None:
     after = dcmread(io.BytesIO(anonymous(builders.part10(builders.radiograph()), KEY).content))
     said = {"PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence",

@@ -320,6 +320,15 @@ def commands(node: Node) -> dict[str, bytes]:
     """What the commands of an operator print of this node."""
     study = str(marked(1).StudyInstanceUID)
     asked = [("status",), ("status", "--json"), ("check",), ("check", "--json"), ("retry", study)]
+    asked += [("agreement", str(_reports(node.folder.parent / "reports")), "--json"), ("agreement",)]
+    asked += [
+        ("shadow",),
+        ("drift", "--json"),
+        ("accept", "--json"),
+        ("accept", "--out", str(node.folder / "acceptance.pdf")),
+    ]
+    asked += [("export-log", str(node.folder / "log.jsonl"), "--from", "2020-01-01")]
+    asked += [("export-cases", "--out", str(node.folder / "cases"), "--discordant", "--uncertain", "--json")]
     for key in (study, str(marked(9).StudyInstanceUID), canary.ATTRIBUTES["AccessionNumber"]):
         asked += [("trace", key), ("trace", key, "--json")]
     told: dict[str, bytes] = {}
@@ -327,7 +336,24 @@ def commands(node: Node) -> dict[str, bytes]:
         done = run(sys.executable, "-m", "cxr_node", *words, "--config", node.config)
         told[" ".join(words[:1])] = told.get(words[0], b"") + (done.stdout + done.stderr).encode()
     assert b"DEAD" in told["trace"] or b"REPORTED" in told["trace"]
+    assert b'"unmatched": 0' in told["agreement"]
+    assert b"reported" in (node.folder / "log.jsonl").read_bytes()
     return told
+
+
+def _reports(folder: Path) -> Path:
+    """What a RIS says of the patient's study: the ledger keeps one word of it."""
+    folder.mkdir()
+    text = f"{canary.NAME}, born {canary.BIRTH_DATE}. IMPRESSION: No pneumonia."
+    accession = canary.ATTRIBUTES["AccessionNumber"]
+    (folder / f"{canary.MARK}.csv").write_text(f'accession,text\n{accession},"{text}"\n', "utf-8")
+    (folder / "oru.hl7").write_text(
+        f"MSH|^~\\&|RIS|{canary.MARK}|||20250923||ORU^R01|{canary.MARK}1|P|2.5.1\r"
+        f"PID|1||{canary.ATTRIBUTES['PatientID']}||{canary.NAME}||{canary.BIRTH_DATE}\r"
+        f"OBR|1||{accession}|CXR|||||||||||||||{accession}|||||||F\rOBX|1|TX|IMP||{text}||||||F\r",
+        "utf-8",
+    )
+    return folder
 
 
 def test_the_search_finds_what_it_shall(tmp_path: Path) -> None:
