@@ -42,7 +42,7 @@ def test_one_image_is_counted_on_its_whole_way(tmp_path: Path) -> None:
     image, archive = tmp_path / "image.dcm", peers.Archive()
     image.write_bytes(part10(radiograph(PatientName=CANARY, PatientID=CANARY)))
     with peers.listening(archive) as address:
-        there = cast(Any, [SimpleNamespace(configured={"address": str(address)})])
+        there = cast(Any, [SimpleNamespace(gets_objects=True, configured={"address": str(address)})])
         profile = resources.profile_folder("pneumonia-pediatric")
         with Node(tmp_path / "node", profile, there, web={}, log={"format": "json"}) as node:
             send.store([image], lambda _: None, node.address, "XR1")
@@ -69,7 +69,9 @@ def test_one_image_is_counted_on_its_whole_way(tmp_path: Path) -> None:
 def test_without_web_nothing_is_counted(tmp_path: Path) -> None:
     profile = resources.profile_folder("pneumonia-pediatric")
     with Node(
-        tmp_path / "node", profile, cast(Any, [SimpleNamespace(configured={"address": str(peers.nobody())})])
+        tmp_path / "node",
+        profile,
+        cast(Any, [SimpleNamespace(gets_objects=True, configured={"address": str(peers.nobody())})]),
     ) as node:
         pass
     assert not (node.spool / "metrics").exists()
