@@ -137,7 +137,7 @@ def test_results_that_are_sent_again_are_set_aside_no_more(ledger: Ledger, clock
     assert aside(ledger) == SetAside(ids=(1,), deliveries=3)
     with ledger.database.writing() as connection:
         artifact_id = results.find(connection, 1) and 1
-        assert operator_moves._make_due(connection, artifact_id, to, 2, clock())
+        assert operator_moves._make_due(connection, artifact_id, to, DeliveryState.READY, 2, clock()) is None
         operator_moves._reopen(connection, artifact_id, clock())
     assert state(ledger) is InstanceState.REPORTED
 

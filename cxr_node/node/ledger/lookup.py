@@ -80,8 +80,10 @@ def _of_delivery(text: str) -> Condition:
 
 def _of_item(uid: str) -> Condition:
     """Images that a work item names."""
-    mine = sa.or_(work_items.c.workitem_uid == uid, work_items.c.transaction_uid == uid)
-    named = sa.select(work_item_images.c.sop_instance_uid).join(work_items).where(mine)
+    mine = sa.select(work_items.c.id).where(
+        sa.or_(work_items.c.workitem_uid == uid, work_items.c.transaction_uid == uid)
+    )
+    named = sa.select(work_item_images.c.sop_instance_uid).where(work_item_images.c.work_item_id.in_(mine))
     return instances.c.sop_instance_uid.in_(named)
 
 

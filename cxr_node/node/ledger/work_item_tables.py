@@ -15,7 +15,7 @@ work_items = sa.Table(
     metadata,
     sa.Column("id", _KEY, primary_key=True),
     sa.Column("worklist", _WORD, nullable=False),
-    sa.Column("workitem_uid", _UID, nullable=False),
+    sa.Column("workitem_uid", _UID, nullable=False, index=True),
     # by which it is ours: here before it leaves
     sa.Column("transaction_uid", _UID, nullable=False, unique=True),
     sa.Column("state", _WORD, nullable=False),
