@@ -137,7 +137,7 @@ def test_a_file_that_lies_there_twice_has_one_picture(tmp_path: Path) -> None:
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice the same: names, bytes; what it writes passes `verify`, with its sources."""
-    monkeypatch.setattr(wiring, "classifier", lambda _: builders.FixedPredictor())
+    monkeypatch.setattr(wiring, "on_demand", lambda *_, **__: builders.FixedPredictor())
     folder, out = folder_of_two(tmp_path / "in"), tmp_path / "out"
     argv = ["classify", "--study", str(folder), "--out", str(out)]
     ran = CliRunner().invoke(app, [*argv, "--json"])

@@ -138,7 +138,7 @@ def test_a_folder_that_cannot_be_written_to_is_one_sentence(tmp_path: Path) -> N
 
 
 def test_the_command_says_which_files_are_whose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wiring, "classifier", lambda _: builders.FixedPredictor())
+    monkeypatch.setattr(wiring, "on_demand", lambda *_, **__: builders.FixedPredictor())
     for number in (1, 2):
         image(tmp_path / "in" / f"PAT{number}" / "IM1", number)
     argv = ["classify", str(tmp_path / "in"), "--out", str(tmp_path / "out")]

@@ -34,7 +34,10 @@ def draw(told: Acceptance) -> bytes:
 
 def end_of_text_mm(told: Acceptance) -> float:
     """Where the text ends, from the top of the page: what is signed must stand below it."""
-    return float(_written(told).get_y())
+    pdf = _written(told)
+    end_mm = float(pdf.get_y())
+    pdf.output()  # closes the fonts
+    return end_mm
 
 
 def _written(told: Acceptance) -> FPDF:
