@@ -15,7 +15,7 @@ from pathlib import Path
 from cxr_node.config.ledger import LedgerSection
 from cxr_node.config.schema import Config, SpoolSection
 from cxr_node.dicom.read import header
-from cxr_node.dicom.verify.difference import Making, first_difference, making
+from cxr_node.dicom.verify.difference import Making, data_set, first_difference, is_transcoded, making
 from cxr_node.domain import Origin
 from cxr_node.errors import DataError, ResourceError
 from cxr_node.node.ledger import replaying
@@ -26,6 +26,7 @@ from cxr_node.node.work import report_chain
 from cxr_node.node.work.worker import Analyser, Worker
 
 _SENDER = "REPLAY"
+_COMPRESSED = "all but its pixels is the same, and those were compressed on the way: only an uncompressed picture is compared"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,15 +73,18 @@ def replay(
     with tempfile.TemporaryDirectory(prefix="cxr-node-replay-") as scratch:
         made = _made(Path(scratch), config, analyser, arrivals)
     again = made.get(old.sop_instance_uid)
-    if again == result:
+    if again is not None and data_set(again) == data_set(result):
         return Replayed(is_identical=True, difference="", because=(), sources=len(arrivals))
     if again is None:
         again = next((each for each in made.values() if _is_alike(each, old)), None)
     difference = "" if again is None else first_difference(result, again)
+    because = _because(old, again, known, config)
+    if again is not None and difference == "PixelData" and is_transcoded(result, again):
+        because = (_COMPRESSED,)
     return Replayed(
         is_identical=False,
         difference=difference,
-        because=_because(old, again, known, config),
+        because=because,
         sources=len(arrivals),
     )
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom import dcmread
+from pydicom.filewriter import write_file_meta_info
 
 from cxr_node import pipeline, study_pipeline
 from cxr_node.assurance import replay
 from cxr_node.dicom.results.context import PRODUCT
-from cxr_node.dicom.verify.difference import first_difference, making
+from cxr_node.dicom.verify.difference import data_set, first_difference, making
 from cxr_node.errors import DataError, InstanceError
 from cxr_node.node.spool.spool import Area
 from cxr_node.node.work.worker import Analyser
@@ -53,6 +56,7 @@ def test_without_a_ledger_the_image_is_enough(tmp_path: Path) -> None:
         node.comes(1)
         for content in node.answers().values():
             assert again(node, content, studies.source(1), known=False).is_identical
+            assert again(node, as_archived(content), studies.source(1), known=False).is_identical
             with pytest.raises(DataError, match="--source"):
                 again(node, content, known=False)
             other = again(node, content, studies.source(1, PatientSex="F", StudyDescription="x"), known=False)
@@ -100,6 +104,16 @@ def test_other_weights_thresholds_and_versions_are_named(tmp_path: Path) -> None
 def test_what_this_node_never_made_is_refused(tmp_path: Path) -> None:
     with opened(tmp_path) as node, pytest.raises(InstanceError, match="no result"):
         again(node, studies.source(1))
+
+
+def as_archived(content: bytes) -> bytes:
+    """The same data set under File Meta Information of an archive's own."""
+    dataset = dcmread(io.BytesIO(content))
+    dataset.file_meta.ImplementationVersionName = "ARCHIVE_1"
+    dataset.file_meta.SourceApplicationEntityTitle = "PACS"
+    meta = io.BytesIO()
+    write_file_meta_info(meta, dataset.file_meta)
+    return bytes(128) + b"DICM" + meta.getvalue() + data_set(content)
 
 
 def test_the_first_difference_is_named_by_its_path() -> None:

@@ -12,6 +12,7 @@ from cxr_node.dicom.part10 import PROCESSING_EQUIPMENT
 from cxr_node.dicom.verify.plain import Plain, items, read
 from cxr_node.errors import InstanceError
 
+_META = b"DICM\x02\0\0\0UL\x04\0"
 _THRESHOLDS = re.compile(r"[Rr]uled out below [\d.e-]+(?: %)?, reported from [\d.e-]*\d(?: %)?")
 _DIGEST = re.compile(r"\+sha256:([0-9a-f]{12})")
 
@@ -77,15 +78,27 @@ def _texts(dataset: Plain) -> Iterator[str]:
                 yield from _texts(item)
 
 
+def data_set(content: bytes) -> bytes:
+    """What follows the File Meta Information, which every archive writes anew (PS3.10 7.1); all of it without one."""
+    if content[128:140] != _META:
+        return content
+    return content[144 + int.from_bytes(content[140:144], "little") :]
+
+
+def is_transcoded(one: bytes, other: bytes) -> bool:
+    """Whether two files have their data sets in different transfer syntaxes."""
+    return read(one).meta.get("TransferSyntaxUID") != read(other).meta.get("TransferSyntaxUID")
+
+
 def first_difference(one: bytes, other: bytes) -> str:
-    """Name the first element in which two files differ, by its path; "" where they are the same.
+    """Name the first element in which two data sets differ, by its path; "" where they are the same.
 
     A UID differs because something else does; it is named where nothing else is found.
     """
-    if one == other:
+    if data_set(one) == data_set(other):
         return ""
     first, second = read(one), read(other)
-    mine, theirs = ({**each.meta, **each.dataset} for each in (first, second))
+    mine, theirs = first.dataset, second.dataset
     return _first(mine, theirs, with_uids=False) or _first(mine, theirs, with_uids=True) or "PixelData"
 
 
