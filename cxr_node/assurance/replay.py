@@ -26,9 +26,7 @@ from cxr_node.node.work import report_chain
 from cxr_node.node.work.worker import Analyser, Worker
 
 _SENDER = "REPLAY"
-_COMPRESSED = "all but its pixels is the same, and those were compressed on the way: a picture is compared uncompressed alone"
-    "all but its pixels is the same, and those were compressed on the way: only an uncompressed picture is compared"
-)
+_COMPRESSED = "all but its pixels is the same, and those were compressed on the way, which is not compared"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
