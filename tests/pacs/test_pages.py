@@ -40,3 +40,19 @@ def test_the_archive_and_the_server_get_the_same_page(tmp_path: Path) -> None:
     pdf = base64.b64decode(forms[1]["data"])
     assert pdf == dataset.EncapsulatedDocument[: dataset.EncapsulatedDocumentLength]
     assert pdf.startswith(b"%PDF-") and pdf.rstrip().endswith(b"%%EOF")
+
+
+def test_a_page_that_only_a_message_holds_is_sent_nowhere_and_keeps_nothing_waiting(tmp_path: Path) -> None:
+    source, server = tmp_path / "source.dcm", Server()
+    source.write_bytes(from_picture.wrap(PNEUMONIA, PatientAge="003Y", ViewPosition="AP"))
+    with serving(server) as url:
+        records = {"name": "ehr", "kind": "fhir", "url": url, "pdf": True}
+        with Node(tmp_path / "node", [records], study={"quiet_s": 0.5}) as node:
+            address = Address(ae_title=node.ae_title, host="127.0.0.1", port=node.port)
+            send.store([source], lambda sent: None, address, "TESTS")
+            wait_until(node.is_idle, "the server has it")
+            uid = str(dcmread(source).SOPInstanceUID)
+            assert [row.kind for row in node.story(uid).deliveries] == ["fhir"]
+            assert node.counts()["DELIVERED"] == 1
+    (body,) = server.bodies
+    assert len(json.loads(body)["entry"][-1]["resource"]["presentedForm"]) == 2
