@@ -100,7 +100,14 @@ class Scale:
     """After the last fault all is delivered; the short form shares its cores with the rest of the suite."""
 
 
-SHORT = Scale(images=56, restarts=1, away_s=5.0, url="&connect_timeout=2&tcp_user_timeout=2000", answer_s=6.0, drained_s=3 * DRAINED_S)
+SHORT = Scale(
+    images=56,
+    restarts=1,
+    away_s=5.0,
+    url="&connect_timeout=2&tcp_user_timeout=2000",
+    answer_s=6.0,
+    drained_s=3 * DRAINED_S,
+)
 LONG = Scale(images=1000, restarts=5, away_s=30.0)
 
 
