@@ -13,7 +13,8 @@ from datetime import datetime
 
 from cxr_node import __version__
 from cxr_node.assurance import phantom_record
-from cxr_node.assurance.predictive import Reading, interval
+from cxr_node.assurance.predictive import Reading
+from cxr_node.assurance.rates import interval
 from cxr_node.config.schema import Config
 from cxr_node.dicom.words import names
 from cxr_node.domain import Reason, Verdict
@@ -41,7 +42,7 @@ class Share:
     @classmethod
     def exact(cls, few: int, of: int) -> Share:
         """By Clopper and Pearson."""
-        low, high = interval(few, of) if of else (0.0, 1.0)
+        low, high = interval(few, of)
         return cls(few=few, of=of, low=low, high=high)
 
 

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from cxr_node.assurance import two_sample
 from cxr_node.assurance.cusum import Chart
-from cxr_node.assurance.predictive import Predictive, Reading, interval, predictive
+from cxr_node.assurance.predictive import Predictive, Reading, predictive
+from cxr_node.assurance.rates import interval
 from cxr_node.domain import Verdict
 from cxr_node.node.ledger import films as ledger_films
 from cxr_node.node.ledger.films import Counts, Film, Reference

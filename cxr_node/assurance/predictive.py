@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cxr_node.assurance.cusum import Chart
+from cxr_node.assurance.rates import interval
 from cxr_node.domain import Verdict
 from cxr_node.node.ledger.films import Film, Reference
 
@@ -111,13 +112,3 @@ def watch(baseline: float) -> tuple[Chart, int]:
     """The chart of the answers that are wrong, and the level from which on their share has risen."""
     chart = Chart.of(min(0.99, max(0.001, 1.0 - baseline)))
     return chart, chart.level(RUN_LENGTH)
-
-
-def interval(few: int, of: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The exact two-sided interval of Clopper and Pearson (1934)."""
-    from scipy.special import betaincinv
-
-    half = (1.0 - confidence) / 2.0
-    low = float(betaincinv(few, of - few + 1, half)) if few else 0.0
-    high = float(betaincinv(few + 1, of - few, 1.0 - half)) if few < of else 1.0
-    return low, high

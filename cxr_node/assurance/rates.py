@@ -30,7 +30,7 @@ class Rate:
     @property
     def interval(self) -> tuple[float, float]:
         """Of 95 %; (0, 1) of nothing."""
-        return _interval(self.count, self.total)
+        return interval(self.count, self.total)
 
     def as_json(self) -> dict[str, float | int | None]:
         """Count, total, value and interval."""
@@ -51,8 +51,9 @@ class Rate:
 
 
 @lru_cache(maxsize=4096)
-def _interval(count: int, total: int) -> tuple[float, float]:
-    tail = (1.0 - CONFIDENCE) / 2.0
+def interval(count: int, total: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Two-sided and exact; (0, 1) of nothing."""
+    tail = (1.0 - confidence) / 2.0
     low = _quantile(tail, count, total - count + 1) if count else 0.0
     high = _quantile(1.0 - tail, count + 1, total - count) if count < total else 1.0
     return low, high
