@@ -119,14 +119,14 @@ def cases(ledger: Ledger, since: datetime, until: datetime | None = None, by: By
 
 
 def answers(ledger: Ledger, profile: str | None = None) -> list[tuple[Verdict, bool]]:
-    """Every answer that a report can be compared with, the first received first, and whether the report says present.
+    """Verdicts, UNCERTAIN too, of analysed studies whose report says present or absent, and whether it is present.
 
-    `profile` : name and version, of the one that answered; None: of any
+    The first received first. `profile` : name and version, of the one that answered; None: of any
     """
     return [
         (case.verdict, case.said is Said.PRESENT)
         for case in cases(ledger, datetime.min.replace(tzinfo=UTC))
-        if case.is_right is not None and (profile is None or (case.image is not None and case.image.profile == profile))
+        if case.is_stated and case.image is not None and profile in (None, case.image.profile)
     ]
 
 

@@ -72,7 +72,10 @@ def test_counts_by_hand(ledger: Ledger, clock: Clock, tmp_path: Path) -> None:
     assert [case.numbers for case in agreement.discordant(cases)] == [(3,), (4,)]
     assert cases[-1].numbers == (9, 10) and cases[-1].verdict is U
     clock.forward(1)
-    assert agreement.answers(ledger, "test 1") == [(P, True), (P, True), (P, False), (N, True), (N, False)]
+    assert agreement.answers(ledger, "test 1") == [
+        *[(P, True), (P, True), (P, False), (N, True), (N, False)],
+        *[(U, True), (U, False)],
+    ]
     assert agreement.answers(ledger, "another") == []
     assert agreement.labels(cases)["1.2.3"] is False and len(agreement.labels(cases)) == 8
 
