@@ -34,6 +34,24 @@ def seen(node: Node) -> bool:
     return node.is_idle() and all(set(states) <= {PromiseState.UNCOMMITTED} for states in node.uncommitted().values())
 
 
+def killed_while_sending(
+    node: Node, modality: Modality, chance: random.Random, images: int, times: int
+) -> Counter[str]:
+    """Send images in as many parts, kill a role during each, and wait until all is settled and seen; who was killed."""
+    kills: Counter[str] = Counter()
+    for number in range(times):
+        part = range(number * images // times, (number + 1) * images // times)
+        with modality.sending(modality.take(*part)):
+            role = chance.choice((*ROLES, "deliver", "deliver"))
+            wait_until(lambda role=role: node.pid(role) is not None, f"{role} works")
+            time.sleep(min(chance.expovariate(1 / LIFE_S), 4 * LIFE_S))
+            node.kill(role)
+            kills[role] += 1
+    wait_until(lambda: seen(node), "everything is settled and seen", NODE_S + 4 * images)
+    wait_until(lambda: all(node.pid(role) is not None for role in ROLES), "who was killed last works again")
+    return kills
+
+
 @pytest.mark.parametrize(
     ("images", "times"), [(8, 3), pytest.param(*LONG, marks=[pytest.mark.chaos, pytest.mark.timeout(7200)])]
 )
@@ -42,22 +60,12 @@ def test_kills_before_dicomweb_servers_of_every_temper(
 ) -> None:
     web = [WebArchive(tmp_path / f"web-{temper}.jsonl", free_port(), temper, 7) for temper in TEMPERS]
     archives: list[Archive] = [*listening("steady"), *web]
-    kills: Counter[str] = Counter()
     try:
         for archive in web:
             archive.start()
         with Node(tmp_path / "node", profile, archives) as node:
             modality = Modality(tmp_path / "modality", node.address)
-            for number in range(times):
-                part = range(number * images // times, (number + 1) * images // times)
-                with modality.sending(modality.take(*part)):
-                    role = chance.choice((*ROLES, "deliver", "deliver"))
-                    wait_until(lambda role=role: node.pid(role) is not None, f"{role} works")
-                    time.sleep(min(chance.expovariate(1 / LIFE_S), 4 * LIFE_S))
-                    node.kill(role)
-                    kills[role] += 1
-            wait_until(lambda: seen(node), "everything is settled and seen", NODE_S + 4 * images)
-            wait_until(lambda: all(node.pid(role) is not None for role in ROLES), "who was killed last works again")
+            kills = killed_while_sending(node, modality, chance, images, times)
             left = node.uncommitted()
             node.shut_down()
     finally:
@@ -86,22 +94,12 @@ def test_kills_before_an_archive_a_web_server_and_a_ris(
     web = WebArchive(tmp_path / "web-moody.jsonl", free_port(), "moody", 7)
     ris = mllp_archive.Ris(tmp_path / "ris-moody.jsonl", free_port(), "moody", 11)
     archives: list[Archive] = [*listening("steady"), web, ris]
-    kills: Counter[str] = Counter()
     try:
         for archive in (web, ris):
             archive.start()
         with Node(tmp_path / "node", profile, archives, study={"quiet_s": QUIET_S}) as node:
             modality = Modality(tmp_path / "modality", node.address)
-            for number in range(times):
-                part = range(number * images // times, (number + 1) * images // times)
-                with modality.sending(modality.take(*part)):
-                    role = chance.choice((*ROLES, "deliver", "deliver"))
-                    wait_until(lambda role=role: node.pid(role) is not None, f"{role} works")
-                    time.sleep(min(chance.expovariate(1 / LIFE_S), 4 * LIFE_S))
-                    node.kill(role)
-                    kills[role] += 1
-            wait_until(lambda: seen(node), "everything is settled and seen", NODE_S + 4 * images)
-            wait_until(lambda: all(node.pid(role) is not None for role in ROLES), "who was killed last works again")
+            kills = killed_while_sending(node, modality, chance, images, times)
             left = node.uncommitted()
             node.shut_down()
     finally:
