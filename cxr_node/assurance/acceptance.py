@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from cxr_node import __version__
-from cxr_node.assurance import phantom_record
+from cxr_node.assurance import agreement, phantom_record
 from cxr_node.assurance.predictive import Reading
 from cxr_node.assurance.rates import interval
 from cxr_node.config.schema import Config
@@ -101,10 +101,11 @@ class Acceptance:
 
 
 def look(
-    ledger: Ledger, config: Config, profiles: Sequence[Profile], number: int, read: Iterable[Reading] = ()
+    ledger: Ledger, config: Config, profiles: Sequence[Profile], number: int, read: Iterable[Reading] | None = None
 ) -> Acceptance:
-    """Count the last so many studies."""
-    seen, told = last_studies.look(ledger, number), list(read)
+    """Count the last so many studies. `read` : what radiologists said; None: what the ledger knows of these studies."""
+    seen = last_studies.look(ledger, number)
+    told = list(agreement.answers(ledger, studies=seen.uids) if read is None else read)
     settled = [image for image in seen.images if image.verdict is not None]
     judged = [image for image in settled if image.verdict != Verdict.REJECTED]
     refused = [image for image in settled if image.verdict == Verdict.REJECTED]

@@ -8,7 +8,7 @@ said beside the answer, and is kept apart from reports, which mostly were not.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -118,15 +118,23 @@ def cases(ledger: Ledger, since: datetime, until: datetime | None = None, by: By
     return [case for case in found if case is not None]
 
 
-def answers(ledger: Ledger, profile: str | None = None) -> list[tuple[Verdict, bool]]:
+def answers(
+    ledger: Ledger, profile: str | None = None, studies: Container[str] | None = None
+) -> list[tuple[Verdict, bool]]:
     """Verdicts, UNCERTAIN too, of analysed studies whose report says present or absent, and whether it is present.
 
-    The first received first. `profile` : name and version, of the one that answered; None: of any
+    The first received first.
+
+    `profile` : name and version, of the one that answered; None: of any
+    `studies` : Study Instance UIDs; None: all
     """
     return [
         (case.verdict, case.said is Said.PRESENT)
         for case in cases(ledger, datetime.min.replace(tzinfo=UTC))
-        if case.is_stated and case.image is not None and profile in (None, case.image.profile)
+        if case.is_stated
+        and case.image is not None
+        and profile in (None, case.image.profile)
+        and (studies is None or case.image.study_instance_uid in studies)
     ]
 
 

@@ -198,14 +198,13 @@ def accept(
     as_json: AsJson = False,
 ) -> None:
     """Count the last studies on one A4 page (PDF) for a chief radiologist to sign; with --json, print them instead."""
-    from cxr_node.assurance import acceptance, acceptance_page, agreement
+    from cxr_node.assurance import acceptance, acceptance_page
     from cxr_node.errors import DataError
 
     settings = load_config(config)
     named = None if readings is None else _readings(readings)
     with opened(settings) as ledger:
-        read = agreement.answers(ledger) if named is None else named
-        told = acceptance.look(ledger, settings, wiring.profiles(settings), studies, read)
+        told = acceptance.look(ledger, settings, wiring.profiles(settings), studies, named)
     if as_json:
         say_json(tables.plain(told))
         return

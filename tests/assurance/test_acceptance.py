@@ -12,7 +12,10 @@ import pytest
 
 from cxr_node.assurance import acceptance, acceptance_page
 from cxr_node.assurance.acceptance import Acceptance, Share
+from cxr_node.assurance.report_rules import Said
 from cxr_node.domain import Verdict
+from cxr_node.node.ledger import readings
+from cxr_node.node.ledger.readings import Kept, Reading
 from cxr_node.node.ledger.states import DeadReason
 from tests import builders
 from tests.node.test_study_rebuild import Node, opened
@@ -44,6 +47,19 @@ def test_it_counts_the_last_studies(tmp_path: Path, engine: dict[str, Any]) -> N
         assert told.agreement["read films without an answer"] == Share.exact(1, 11)
         assert told.to_check[0].startswith("Only 5 of 60 studies")
         assert looked(node, 2).studies == 2
+
+
+def test_only_readings_of_the_last_studies_count(tmp_path: Path) -> None:
+    with opened(tmp_path) as node:
+        for number in (1, 2, 3):
+            node.comes(number, StudyInstanceUID=f"1.2.3.{number}", PatientID=f"P{number}")
+            said = Reading(
+                study_instance_uid=f"1.2.3.{number}", source="csv", said=Said.PRESENT, rule="label", said_at=None
+            )
+            assert readings.keep(node.ledger, said) is Kept.NEW
+        node.answers()
+        assert looked(node, read=None).agreement["answers that agree"] == Share.exact(3, 3)
+        assert looked(node, 2, read=None).agreement["answers that agree"] == Share.exact(2, 2)
 
 
 def test_the_interval_is_exact() -> None:

@@ -1,4 +1,4 @@
-"""The last studies with what became of their images and results, for the acceptance of a node. Reads only; no UID."""
+"""The last studies with what became of their images and results, for the acceptance of a node. Reads only."""
 
 from __future__ import annotations
 
@@ -47,11 +47,16 @@ class Delivery:
 class LastStudies:
     """So many studies, the newest of the ledger."""
 
-    studies: int
+    uids: frozenset[str]
     failed: int
     """Of which no report could be made."""
     images: tuple[Image, ...]
     deliveries: tuple[Delivery, ...]
+
+    @property
+    def studies(self) -> int:
+        """How many."""
+        return len(self.uids)
 
 
 def look(ledger: Ledger, number: int) -> LastStudies:
@@ -69,7 +74,7 @@ def look(ledger: Ledger, number: int) -> LastStudies:
             studies.c.study_instance_uid.in_(uids), studies.c.state == StudyState.FAILED
         )
         return LastStudies(
-            studies=len(uids),
+            uids=frozenset(uids),
             failed=int(connection.scalar(failed) or 0),
             images=tuple(_images(connection, uids)),
             deliveries=tuple(_deliveries(connection, uids)),
