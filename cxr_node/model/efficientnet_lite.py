@@ -1,8 +1,8 @@
 """The trunk of EfficientNet-Lite0 (Google 2020, after Tan and Le 2019), with timm's parameter names.
 
 No squeeze-excitation and ReLU6 only: quick on a CPU. Strided layers pad as TensorFlow does (more at the end than at the
-start), or the published weights would see a shifted image. The last stride of 2 is taken out, so that a map has four
-times the cells.
+start), or the published weights would see a shifted image. Unless it stays as published, the last stride of 2 is taken
+out, so that a map has four times the cells.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ STAGES = (
     (5, 1, 6, 192, 4),
     (3, 1, 6, 320, 1),
 )
-"""Kernel, stride, expansion, channels and repeats of each; the published sixth has stride 2."""
+"""Kernel, stride, expansion, channels and repeats of each."""
+SIXTH = 5
+"""Place of the stage whose published stride is 2."""
 
 
 class _Conv(nn.Conv2d):
@@ -74,13 +76,18 @@ class _Inverted(nn.Module):
 
 
 class Lite0(nn.Module):
-    """(batch, 1, size_px, size_px) -> (batch, CHANNELS, size_px / 16, size_px / 16), in two halves."""
+    """(batch, 1, size_px, size_px) -> (batch, CHANNELS, size_px / 16, size_px / 16), in two halves.
 
-    def __init__(self) -> None:
+    `published` : with all of its strides, to size_px / 32: for features that nothing learns anew
+    """
+
+    def __init__(self, *, published: bool = False) -> None:
         super().__init__()
         self.conv_stem, self.bn1 = _Conv(3, STEM, 3, 2), _norm(STEM)
         stages, channels = [], STEM
-        for kernel, stride, expansion, out, repeats in STAGES:
+        for stage, (kernel, stride, expansion, out, repeats) in enumerate(STAGES):
+            if published and stage == SIXTH:
+                stride = 2
             blocks: list[nn.Module] = []
             for place in range(repeats):
                 step = stride if place == 0 else 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as nnf
@@ -26,6 +27,10 @@ LAST_STAGE = 14
 """Block of MobileNetV2 that halves the resolution for the last time."""
 MIDDLE = 17
 """Blocks of MobileNetV2 before the map that `signature` reads. Measured: earlier ones take scanners for strangers."""
+MIDDLE_WIDTH, WIDTH = 160, 1280
+"""Channels of that map, and of the last one."""
+HALF = 0.5
+"""Brings a standardised image into the range of ImageNet's, -1 to 1, for nearly all of its pixels."""
 
 
 class _Dropping(Network):
@@ -84,10 +89,10 @@ class MobileNetV2(_Dropping):
         if stride == 16:
             _keep_resolution(self.trunk, dilated=dilated)
         self.dropout = nn.Dropout(dropout)
-        last = last_layer(hidden or 1280, labels)
-        before = [nn.Linear(1280, hidden), nn.ReLU(), nn.Dropout(dropout)] if hidden else []
+        last = last_layer(hidden or WIDTH, labels)
+        before = [nn.Linear(WIDTH, hidden), nn.ReLU(), nn.Dropout(dropout)] if hidden else []
         self.classifier = nn.Sequential(*before, last) if before else last
-        self._learn_outsiders(1280, wanted=outsider)
+        self._learn_outsiders(WIDTH, wanted=outsider)
 
     def early(self, x: torch.Tensor) -> torch.Tensor:
         """Show the image in three equal channels, as the ImageNet features expect, and pass 17 of 19 blocks.
@@ -114,6 +119,83 @@ def _keep_resolution(trunk: nn.Sequential, *, dilated: bool) -> None:
                 layer.stride = (1, 1)
                 if dilated and place > LAST_STAGE:
                     layer.dilation = layer.padding = (2, 2)
+
+
+class SecondOpinion(nn.Module):
+    """A linear answer on frozen ImageNet features of EfficientNet-Lite0: (batch, 1, side, side) -> (batch, 1) logits.
+
+    Another trunk errs elsewhere. `training.learn.second` fits `last`; the trunk stays as published.
+    """
+
+    def __init__(self, size_px: int) -> None:
+        super().__init__()
+        self.size_px = size_px
+        self.trunk = efficientnet_lite.Lite0(published=True)
+        self.last = last_layer(efficientnet_lite.CHANNELS, 1)
+        self.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> SecondOpinion:
+        """Stay in evaluation mode: its statistics are ImageNet's."""
+        return super().train(False)
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """Average the last map: -> (batch, CHANNELS)."""
+        seen = nnf.interpolate(x * HALF, (self.size_px, self.size_px), mode="bilinear", align_corners=False)
+        pooled: torch.Tensor = self.trunk.late(self.trunk.early(seen)).mean(dim=(2, 3))
+        return pooled
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Answer."""
+        logits: torch.Tensor = self.last(self.features(x))
+        return logits
+
+
+class MobileNetV2Second(MobileNetV2):
+    """A MobileNetV2 to whose logits a `SecondOpinion` is added.
+
+    The maps go on with one more channel, the opinion, in every cell. Heat map, distance and strangeness are of
+    the first trunk alone.
+
+    `second_px` : what the second one sees has so many pixels a side
+    `options` : of MobileNetV2
+    """
+
+    def __init__(self, labels: int, *, second_px: int, **options: Any) -> None:
+        super().__init__(labels, **options)
+        self.second = SecondOpinion(second_px)
+
+    def early(self, x: torch.Tensor) -> torch.Tensor:
+        """As MobileNetV2, and the opinion."""
+        early_map = super().early(x)
+        opinion = self.second(x)[:, :, None, None].expand(-1, -1, *early_map.shape[2:])
+        return torch.cat([early_map, opinion], dim=1)  # (batch, 161, rows, cols)
+
+    def late(self, early_map: torch.Tensor) -> torch.Tensor:
+        """As MobileNetV2, and the opinion."""
+        feature_map = super().late(early_map[:, :MIDDLE_WIDTH])
+        return torch.cat([feature_map, early_map[:, MIDDLE_WIDTH:]], dim=1)  # (batch, 1281, rows, cols)
+
+    def head(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """Add the opinion to each logit."""
+        return super().head(feature_map) + feature_map[:, WIDTH:].mean(dim=(2, 3))
+
+    def evidence(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """As the base class; the opinion lies in no cell."""
+        return super().evidence(feature_map[:, :WIDTH])
+
+    def activation(self, feature_map: torch.Tensor, label: int) -> torch.Tensor:
+        """As the base class, with regard to the last layer of the first trunk."""
+        return super().activation(feature_map[:, :WIDTH], label)
+
+    @staticmethod
+    def signature(early_map: torch.Tensor) -> torch.Tensor:
+        """As the base class, of the first trunk."""
+        return Network.signature(early_map[:, :MIDDLE_WIDTH])
+
+    @staticmethod
+    def pooled(feature_map: torch.Tensor) -> torch.Tensor:
+        """As the base class, of the first trunk."""
+        return Network.pooled(feature_map[:, :WIDTH])
 
 
 class EfficientNetLite0(_Dropping):
@@ -258,6 +340,7 @@ class XrvDenseNet121(_Cut):
 
 ARCHITECTURES: Mapping[str, Callable[..., Network]] = {
     "mobilenet-v2": MobileNetV2,
+    "mobilenet-v2-second": MobileNetV2Second,
     "efficientnet-lite0": EfficientNetLite0,
     "simple-cnn": SimpleCNN,
     "densenet121": DenseNet121,
@@ -296,14 +379,19 @@ def load_imagenet_trunk(network: Network, path: Path) -> None:
     if not isinstance(network, MobileNetV2 | EfficientNetLite0):
         kind = type(network).__name__
         raise ModelError(f"ImageNet weights exist for mobilenet-v2 and efficientnet-lite0, not for {kind}")
+    load_trunk(network.trunk, path)
+
+
+def load_trunk(trunk: nn.Module, path: Path) -> None:
+    """Fill such a trunk with ImageNet features. Raises ModelError: the file cannot be read, or holds another."""
     try:
         with path.open("rb") as file:
             if not zipfile.is_zipfile(file):  # torch.save writes one; weights_only refuses all but tensors in it
-                raise ModelError(f"{path} does not hold the trunk of a {type(network).__name__}")
+                raise ModelError(f"{path} does not hold the trunk of this network")
         stored = torch.load(path, map_location="cpu", weights_only=True)
-        trunk = {name.removeprefix("features."): value for name, value in stored.items()}
-        network.trunk.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in trunk.items()})
+        found = {name.removeprefix("features."): value for name, value in stored.items()}
+        trunk.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in found.items()})
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error
     except (RuntimeError, AttributeError) as error:
-        raise ModelError(f"{path} does not hold the trunk of a {type(network).__name__}") from error
+        raise ModelError(f"{path} does not hold the trunk of this network") from error

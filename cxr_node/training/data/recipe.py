@@ -222,6 +222,18 @@ class TwiceSection(Strict):
     other: float = Field(default=0.0, ge=0.0)
 
 
+class SecondSection(Strict):
+    """A `networks.SecondOpinion` beside a learned MobileNetV2; fitted after the training."""
+
+    trunk: str
+    """File of EfficientNet-Lite0's ImageNet features, relative to the recipe."""
+    size_px: int = Field(ge=64)
+    weight: float = Field(gt=0.0)
+    """Spread of its logits, as a share of the network's."""
+    penalty: float = Field(gt=0.0)
+    """Of its squared weights, on standardised features."""
+
+
 class DistillationSection(Strict):
     """Profiles whose answers to the unchanged film are a second target (Hinton et al. 2015)."""
 
@@ -267,6 +279,8 @@ class OperatingSection(Strict):
     corrupted_copies: int = Field(ge=0)
     abstain: float | None = Field(default=None, ge=0.0, lt=0.5)
     """Share of each class left between the thresholds: for classes that hardly overlap."""
+    abstain_positive: float | None = Field(default=None, ge=0.0, lt=0.5)
+    """Another share of positives, where false alarms are feared more; None: the same."""
     wrong: float | None = Field(default=None, gt=0.0, lt=0.5)
     """Share of each class beyond the other's threshold: for classes that overlap, however many are left between."""
     guarantee: GuaranteeSection | None = None
@@ -279,6 +293,8 @@ class OperatingSection(Strict):
     def _one_way_to_thresholds(self) -> OperatingSection:
         if sum(way is not None for way in (self.abstain, self.wrong, self.guarantee)) != 1:
             raise ValueError("give one of abstain, wrong and guarantee")
+        if self.abstain_positive is not None and self.abstain is None:
+            raise ValueError("abstain_positive is for thresholds by abstain")
         return self
 
 
@@ -299,6 +315,7 @@ class Recipe(Strict):
     together: TogetherSection | None = None
     twice: TwiceSection | None = None
     distillation: DistillationSection | None = None
+    second: SecondSection | None = None
     average_with: tuple[str, ...] = ()
     """Checkpoints of other trainings of the same network whose weights are averaged into the last ones."""
     operating: OperatingSection
@@ -319,6 +336,12 @@ class Recipe(Strict):
             raise ValueError("together and data.strata draw equal shares: schedule.balance must be sampling")
         if self.together and self.distillation is None and any(one.teachers for one in self.together.populations):
             raise ValueError("teachers of a population need the section distillation")
+        return self
+
+    @model_validator(mode="after")
+    def _a_second_opinion_has_a_first(self) -> Recipe:
+        if self.second and (self.network.architecture != "mobilenet-v2" or self.data.classes):
+            raise ValueError("second is for architecture mobilenet-v2 with one judged label")
         return self
 
     @model_validator(mode="after")
@@ -367,8 +390,16 @@ class Recipe(Strict):
 
     @property
     def network_spec(self) -> NetworkSpec:
-        """The network with the classes that it answers."""
+        """The network with the classes that it answers, as it learns."""
         return self.network.model_copy(update={"classes": self.words if self.data.classes else {}})
+
+    @property
+    def profile_spec(self) -> NetworkSpec:
+        """The network that is served: with its second opinion."""
+        if self.second is None:
+            return self.network_spec
+        options = self.network.options | {"second_px": self.second.size_px}
+        return NetworkSpec(architecture=f"{self.network.architecture}-second", options=options)
 
 
 def read(path: Path) -> Recipe:

@@ -75,7 +75,7 @@ def _predicted(rates: Mapping[str, Any]) -> dict[str, Any]:
 def described_by(recipe: Recipe) -> ProfileFile:
     """What profile.yaml says, hashes aside."""
     said = recipe.profile.model_dump(include={"name", "version", "population", "licence", "citation"})
-    network, labels = recipe.network_spec, recipe.labels
+    network, labels = recipe.profile_spec, recipe.labels
     return ProfileFile(format=FORMAT, labels=labels, network=network, input=recipe.input, sha256={}, **said)
 
 

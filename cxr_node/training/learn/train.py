@@ -28,7 +28,7 @@ from cxr_node.training.data.device import bar_of
 from cxr_node.training.data.images import Item
 from cxr_node.training.data.populations import Population
 from cxr_node.training.data.recipe import Balance, Recipe, Watch, read
-from cxr_node.training.learn import checkpoint, heads, losses, pretrain, release
+from cxr_node.training.learn import checkpoint, heads, losses, pretrain, release, second
 from cxr_node.training.learn.checkpoint import Course, State, TrainingIdentity
 from cxr_node.training.learn.heads import Told
 from cxr_node.training.learn.losses import Films, Lesson
@@ -103,7 +103,11 @@ def run(recipe_path: Path, data_folder: Path, out: Path, *, progress: bool = Tru
         )
         network.load_state_dict(heads.averaged(recipe, recipe_path.parent, chosen.weights))
         profile_folder.update_metrics(out, {"choice": chosen.as_json(recipe.schedule.watch)} | _beside(recipe, others))
-        release.release(out, recipe, heads.served(recipe, network.cpu()), (parts, data_folder.name), bar)
+        served = heads.served(recipe, network.cpu())
+        if recipe.second is not None:
+            seen = (parts["training"], parts["calibration"])
+            served = second.added(recipe, recipe_path.parent / recipe.second.trunk, served, seen, bar)
+        release.release(out, recipe, served, (parts, data_folder.name), bar)
     return out
 
 
