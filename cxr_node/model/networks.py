@@ -160,7 +160,7 @@ class MobileNetV2Second(MobileNetV2):
     `options` : of MobileNetV2
     """
 
-    def __init__(self, labels: int, *, second_px: int, **options: Any) -> None:
+    def __init__(self, labels: int, *, second_px: int = 160, **options: Any) -> None:
         super().__init__(labels, **options)
         self.second = SecondOpinion(second_px)
 
@@ -182,6 +182,10 @@ class MobileNetV2Second(MobileNetV2):
     def evidence(self, feature_map: torch.Tensor) -> torch.Tensor:
         """As the base class; the opinion lies in no cell."""
         return super().evidence(feature_map[:, :WIDTH])
+
+    def importance(self, feature_map: torch.Tensor, label: int) -> torch.Tensor:
+        """As the base class, of the channels of the first trunk."""
+        return super().importance(feature_map[:, :WIDTH], label)
 
     def activation(self, feature_map: torch.Tensor, label: int) -> torch.Tensor:
         """As the base class, with regard to the last layer of the first trunk."""

@@ -15,9 +15,13 @@ from cxr_node.domain import Radiograph, View
 from cxr_node.errors import ModelError
 from cxr_node.model import efficientnet_lite, networks, ood_distance, predictor, profile, weights
 from cxr_node.model.network import Network, OverClasses
-from cxr_node.model.networks import ARCHITECTURES, build, load_imagenet_trunk
+from cxr_node.model.networks import ARCHITECTURES, MobileNetV2Second, build, load_imagenet_trunk
 from cxr_node.model.profile import NetworkSpec
 from tests.model import folders
+
+
+PLAIN = sorted(set(ARCHITECTURES) - {"mobilenet-v2-second"})
+"""Those whose maps hold nothing but features."""
 
 
 @cache
@@ -26,7 +30,7 @@ def built(architecture: str, labels: int = 1) -> Network:
     return build(NetworkSpec(architecture=architecture), labels).eval()
 
 
-@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+@pytest.mark.parametrize("architecture", PLAIN)
 @pytest.mark.parametrize("labels", [1, 2])
 def test_forward_is_head_of_features(architecture: str, labels: int) -> None:
     network = built(architecture, labels)
@@ -54,7 +58,7 @@ def test_head_averages_so_that_its_gradient_is_flat(architecture: str) -> None:
     assert gradient.abs().sum() > 0
 
 
-@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+@pytest.mark.parametrize("architecture", PLAIN)
 def test_importance_is_the_gradient_averaged_over_the_image(architecture: str) -> None:
     torch.manual_seed(3)
     network = built(architecture, 2)
@@ -65,6 +69,31 @@ def test_importance_is_the_gradient_averaged_over_the_image(architecture: str) -
         torch.testing.assert_close(
             network.importance(feature_map, label), gradient.mean(dim=(2, 3)), rtol=1e-4, atol=1e-9
         )
+
+
+def test_a_second_opinion_is_added_to_the_logit_and_to_nothing_else() -> None:
+    torch.manual_seed(3)
+    options = {"stride": 16, "outsider": True}
+    whole = build(NetworkSpec(architecture="mobilenet-v2-second", options=options | {"second_px": 64}), 2)
+    assert isinstance(whole, MobileNetV2Second)
+    alone = build(NetworkSpec(architecture="mobilenet-v2", options=options), 2).eval()
+    alone.load_state_dict({name: value for name, value in whole.state_dict().items() if not name.startswith("second.")})
+    whole.train()
+    assert not any(module.training for module in whole.second.modules())
+    assert not any(parameter.requires_grad for parameter in whole.second.parameters())
+    x = torch.randn(3, 1, 96, 96)
+    with torch.inference_mode():
+        early, first = whole.eval().early(x), alone.early(x)
+        late, features = whole.late(early), alone.late(first)
+        opinion = whole.second(x)
+        assert opinion.shape == (3, 1) and opinion.std() > 0
+        torch.testing.assert_close(whole(x), alone(x) + opinion)
+        torch.testing.assert_close(whole.signature(early), alone.signature(first))
+        torch.testing.assert_close(whole.strangeness(late), alone.strangeness(features))
+        torch.testing.assert_close(whole.evidence(late), alone.evidence(features))
+        for label in (0, 1):
+            torch.testing.assert_close(whole.activation(late, label), alone.activation(features, label))
+            torch.testing.assert_close(whole.importance(late, label), alone.importance(features, label))
 
 
 def test_stride_16_gives_four_times_the_cells_from_the_same_parameters() -> None:
