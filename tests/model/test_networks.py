@@ -19,7 +19,6 @@ from cxr_node.model.networks import ARCHITECTURES, MobileNetV2Second, build, loa
 from cxr_node.model.profile import NetworkSpec
 from tests.model import folders
 
-
 PLAIN = sorted(set(ARCHITECTURES) - {"mobilenet-v2-second"})
 """Those whose maps hold nothing but features."""
 

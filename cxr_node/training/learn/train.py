@@ -87,6 +87,8 @@ def run(recipe_path: Path, data_folder: Path, out: Path, *, progress: bool = Tru
     parts = profile_folder.deal(items, recipe)
     _require_every_class(parts["training"], recipe)
     others = populations.companions(recipe, recipe_path.parent)
+    if recipe.second is not None and not (trunk := recipe_path.parent / recipe.second.trunk).is_file():
+        raise ConfigError(f"{recipe_path}: second.trunk names {trunk}, which does not exist; give its path, or null")
     network = initial(recipe, recipe_path)
     heads.averaged(recipe, recipe_path.parent, network.state_dict())  # refuses a checkpoint before hours, not after
     identity = TrainingIdentity(populations.fingerprint(items, others), recipe)
