@@ -351,7 +351,8 @@ class Heatmap:
     ----------
     cells : float32, shape (rows, cols) of the network's last map, range [0, 1]
     border : share of the radiograph's rows, and of its columns, on each side that the network never saw
-    regions : every place that stands out, the hottest first; none of them reaches from one lung into the other
+    regions : every place that stands out, the hottest first; none of them reaches from one lung into the other. Of a
+        positive only: nobody reads those of other verdicts
     label, layer : what was explained, and at which layer
     """
 

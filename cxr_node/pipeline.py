@@ -17,6 +17,7 @@ import numpy as np
 
 from cxr_node import __version__, heatmap, times
 from cxr_node.config.schema import Admission, Config
+from cxr_node.dicom.part10 import quiet
 from cxr_node.dicom.pixels import pixels
 from cxr_node.dicom.read import admission, header
 from cxr_node.dicom.results import (
@@ -184,10 +185,11 @@ def report(analysis: Analysis, origin: Origin, config: Config, precedent: Preced
     ------
     UnsoundResultError : as `explain`.
     """
-    artifacts = explain(analysis, origin, config, precedent)
     for_study = config.kinds(ReportPer.STUDY)
-    pictures = explain(analysis, origin, config, kinds=for_study, per=ReportPer.STUDY)
-    told = judgement(analysis, pictures) if for_study else None
+    with quiet():  # once, not for each attribute that is read
+        artifacts = explain(analysis, origin, config, precedent)
+        pictures = explain(analysis, origin, config, kinds=for_study, per=ReportPer.STUDY)
+        told = judgement(analysis, pictures) if for_study else None
     return Reported(
         finding=analysis.finding,
         artifacts=artifacts,

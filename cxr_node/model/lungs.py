@@ -214,14 +214,15 @@ def _step(depth: Floats, softness: float) -> Floats:
 
 
 @cache
-def _first(grid: int) -> tuple[Floats, Floats, Floats]:
-    """Draw the shapes that every picture is first compared with; the same on every machine."""
+def _first(grid: int) -> tuple[Floats, Floats, Floats, Floats]:
+    """Draw the shapes that every picture is first compared with; the same on every machine. As `_best` takes them."""
     rng = np.random.default_rng(0)
     places = _within(USUAL + 1.5 * SPREAD * rng.standard_normal((FIRST, len(USUAL)), dtype=np.float32))
     drawn = [
         _drawn(some, grid) for some in np.array_split(places, 20)
     ]  # all at once would take a gigabyte for a moment
-    return places, np.concatenate([kernel for kernel, _ in drawn]), np.concatenate([weight for _, weight in drawn])
+    kernels, weights = (np.concatenate(each) for each in zip(*drawn, strict=True))
+    return places, _pulls(places), kernels, weights
 
 
 def _within(places: Floats) -> Floats:
@@ -236,19 +237,26 @@ def _fitted(small: Floats) -> tuple[Floats, float]:
     for turn in range(ROUNDS):
         step = SPREAD * np.float32(0.5 * 0.6**turn)
         tried = _within(place + step * rng.standard_normal((EACH[grid], len(USUAL)), dtype=np.float32))
-        found = _best(small, tried, *_drawn(tried, grid))
+        found = _best(small, tried, _pulls(tried), *_drawn(tried, grid))
         if found[2] > score:
             place, likeness, score = found
     return place, likeness
 
 
-def _best(small: Floats, places: Floats, kernels: Floats, weights: Floats) -> tuple[Floats, float, float]:
+def _pulls(places: Floats) -> Floats:
+    """What being unlike the usual thorax costs each one, in correlation: (places,)."""
+    rise = (places[:, 2] - places[:, 1]) / places[:, 3]
+    far = np.square((places - USUAL) / SPREAD).sum(1) + np.square((rise - USUAL_RISE) / SPREAD_RISE)
+    return np.asarray(np.float32(PULL) * far)
+
+
+def _best(
+    small: Floats, places: Floats, pulls: Floats, kernels: Floats, weights: Floats
+) -> tuple[Floats, float, float]:
     """Choose the thorax that is most like the picture, less the pull to the usual one: place, likeness, score."""
     seen = small.reshape(-1)
     variance = weights @ np.square(seen) - np.square(weights @ seen)
     likeness = kernels @ seen / np.sqrt(np.maximum(variance, 1e-6))
-    rise = (places[:, 2] - places[:, 1]) / places[:, 3]
-    far = np.square((places - USUAL) / SPREAD).sum(1) + np.square((rise - USUAL_RISE) / SPREAD_RISE)
-    score = likeness - np.float32(PULL) * far
+    score = likeness - pulls
     best = int(score.argmax())
     return places[best], float(likeness[best]), float(score[best])

@@ -21,9 +21,10 @@ from scipy.special import expit
 from threadpoolctl import threadpool_limits
 
 from cxr_node import heatmap
-from cxr_node.domain import Examination, Heatmap, Measurement, Prediction, Radiograph, RuntimeKind
+from cxr_node.domain import Examination, Heatmap, Measurement, Prediction, Radiograph, RuntimeKind, Verdict
 from cxr_node.errors import ModelError
 from cxr_node.model import graph_file, lungs, pooled, regions, weights_file
+from cxr_node.model.decision import decide
 from cxr_node.model.ood_distance import distance
 from cxr_node.model.preprocess import borders, prepare, views
 from cxr_node.model.profile import Profile, sha256
@@ -140,7 +141,7 @@ class ProfilePredictor:
             distance=prediction.distance,
             features=pooled.packed(output.signature[place]),
         )
-        explained = self._explain(output.activation[place], radiograph)
+        explained = self._explain(output.activation[place], radiograph, prediction)
         return Examination(prediction=prediction, heatmap=explained, measurement=measurement)
 
     def _distance(self, output: NetworkOutput, place: int) -> float | None:
@@ -170,14 +171,15 @@ class ProfilePredictor:
         mean = logits.mean(axis=0)[-len(classes) :]  # (classes,)
         return dict(zip(classes, divided(judged, mean, list(classes.values())).tolist(), strict=True))
 
-    def _explain(self, active: Floats, radiograph: Radiograph) -> Heatmap:
-        cells, shape = heatmap.scaled(active), radiograph.pixels.shape
+    def _explain(self, active: Floats, radiograph: Radiograph, prediction: Prediction) -> Heatmap:
+        cells, shape, point = heatmap.scaled(active), radiograph.pixels.shape, self._profile.operating_point
         border = borders(shape, self._profile.input)
+        is_outlined = cells.any() and decide(prediction, point).verdict is Verdict.POSITIVE
         return Heatmap(
             cells=cells,
             border=border,
-            regions=regions.regions(cells, border, shape, lungs.fit(radiograph.pixels)) if cells.any() else (),
-            label=self._profile.operating_point.label,
+            regions=regions.regions(cells, border, shape, lungs.fit(radiograph.pixels)) if is_outlined else (),
+            label=point.label,
             layer=self.runtime.layer,
         )
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from pydicom import Dataset
+from pydicom.filereader import read_dataset
 from pydicom.sr.codedict import codes
 
 from cxr_node import pipeline
-from cxr_node.dicom.results import sr_items
+from cxr_node.dicom.results import encoder, sr_items
 from cxr_node.dicom.results.sr_items import Relation
 from cxr_node.dicom.verify import check
 from cxr_node.dicom.verify.rules import Rule
@@ -176,7 +178,9 @@ def framed(dataset: Dataset) -> None:
     parent, index = named(dataset, *GROUP, "Pneumonia")
     image = parent.ContentSequence[index].ContentSequence[0]
     points = [(0.5, 0.5), (10.5, 0.5), (10.5, 10.5), (0.5, 0.5)]
-    parent.ContentSequence.append(sr_items.polyline(Relation.CONTAINS, codes.DCM.ImageRegion, points, image))
+    source = encoder.item(encoder.to_bytes(image))
+    region = sr_items.polyline(Relation.CONTAINS, codes.DCM.ImageRegion, points, source)
+    parent.ContentSequence.append(read_dataset(io.BytesIO(region[8:]), False, True))
 
 
 def retitled(dataset: Dataset) -> None:

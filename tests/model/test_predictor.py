@@ -55,6 +55,21 @@ def test_an_examination_is_in_range_and_on_the_source_grid(loaded: predictor.Pro
     assert (seen.heatmap.label, seen.heatmap.layer) == ("pneumonia", "features.18")
 
 
+@pytest.mark.parametrize(("report_at", "is_positive"), [(0.0, True), (1.0, False)])
+def test_what_nobody_reads_is_not_outlined(
+    loaded: predictor.ProfilePredictor, report_at: float, is_positive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Results show regions of a positive only; the map is there whatever the verdict."""
+    point = replace(
+        loaded.profile.operating_point, rule_out_below=0.0, report_at=report_at, max_spread=1.0, max_distance=np.inf
+    )
+    monkeypatch.setattr(loaded, "_profile", replace(loaded.profile, operating_point=point))
+    monkeypatch.setattr(heatmap, "SMALLEST_RISE", 0.0)
+    seen = loaded.examine(radiograph(1, (150, 120)))
+    assert seen.heatmap.cells.any()
+    assert bool(seen.heatmap.regions) is is_positive
+
+
 def test_the_answer_is_what_the_parts_say(loaded: predictor.ProfilePredictor) -> None:
     one = radiograph(2)
     own = folders.tensors()

@@ -15,7 +15,7 @@ from pydicom.sr.coding import Code
 from cxr_node.dicom.results import sr_items
 from cxr_node.dicom.results.context import PRODUCT, Context, finish
 from cxr_node.dicom.results.sections import Section, sections
-from cxr_node.dicom.results.sr_items import Relation
+from cxr_node.dicom.results.sr_items import Item, Relation
 from cxr_node.dicom.results.study import Study, about, named, start_report
 from cxr_node.dicom.words import coded_findings
 from cxr_node.outcome import Artifact, NotAnalysed
@@ -39,17 +39,15 @@ def _content(study: Study) -> Dataset:
     return sr_items.root(TITLE, "2000", [language, *observer(study), *said])
 
 
-def _section(section: Section) -> Dataset:
+def _section(section: Section) -> Item:
     lines = []
     for line in section.lines:
-        item = sr_items.text(Relation.CONTAINS, section.concept, line.text)
-        if line.images:
-            item.ContentSequence = [_image(each) for each in line.images]
-        lines.append(item)
+        images = [_image(each) for each in line.images]
+        lines.append(sr_items.text(Relation.CONTAINS, section.concept, line.text, images))
     return sr_items.container(Relation.CONTAINS, section.heading, lines)
 
 
-def observer(of: Context | Study) -> list[Dataset]:
+def observer(of: Context | Study) -> list[Item]:
     """TID 1002 and 1004, the device: what it is, in words; each where several have a say."""
     return [
         item
@@ -62,6 +60,6 @@ def observer(of: Context | Study) -> list[Dataset]:
     ]
 
 
-def _image(image: Context | NotAnalysed) -> Dataset:
+def _image(image: Context | NotAnalysed) -> Item:
     _, sop_class_uid, sop_instance_uid = named(image)
     return sr_items.image(Relation.INFERRED_FROM, codes.DCM.SourceOfMeasurement, sop_class_uid, sop_instance_uid)

@@ -22,7 +22,10 @@ from cxr_node.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSI
 Element = DataElement | RawDataElement
 _LONG = frozenset(str(vr) for vr in EXPLICIT_VR_LENGTH_32)
 """VRs whose length has 32 bits, after two that are reserved."""
+_BINARY = frozenset({"OB", "UI", "UN"})
+"""VRs that are padded with a zero byte."""
 _MAX_SHORT_BYTES = 0xFFFE
+_HEAD, _LONG_HEAD, _ITEM = struct.Struct("<HH2sH"), struct.Struct("<HH2sxxI"), struct.Struct("<HHI")
 _SOP_CLASS_UID, _SOP_INSTANCE_UID = 0x00080016, 0x00080018
 
 
@@ -34,6 +37,19 @@ def to_part10(dataset: Dataset) -> bytes:
 def to_bytes(dataset: Dataset) -> bytes:
     """Encode a data set alone, for a digest of it: as it would stand in a file."""
     return b"".join(_parts(_ordered(dataset), dataset.get("SpecificCharacterSet", "")))
+
+
+def item(elements: bytes) -> bytes:
+    """Encoded elements as an item of a sequence, with its length (PS3.5 7.5.1)."""
+    return _ITEM.pack(0xFFFE, 0xE000, len(elements)) + elements
+
+
+def element(tag: int, vr: str, value: bytes) -> bytes:
+    """Encode one element, padded to even length.
+
+    Raises struct.error: the value is longer than its VR allows.
+    """
+    return b"".join(_explicit(tag, vr, _padded(value, b"\0" if vr in _BINARY else b" ")))
 
 
 def to_part10_each(dataset: Dataset, names: Sequence[tuple[str, str]]) -> list[bytes]:
@@ -89,15 +105,14 @@ def _element(element: Element, charset: str | list[str]) -> tuple[bytes, ...]:
 
 
 def _item(item: Dataset, charset: str | list[str]) -> tuple[bytes, bytes]:
-    """Item of a sequence, with its length (PS3.5 7.5.1)."""
     encoded = b"".join(_parts(_ordered(item), charset))
-    return struct.pack("<HHI", 0xFFFE, 0xE000, len(encoded)), encoded
+    return _ITEM.pack(0xFFFE, 0xE000, len(encoded)), encoded
 
 
 def _explicit(tag: int, vr: str, value: bytes) -> tuple[bytes, bytes]:
     """Tag, VR and length; and the value."""
-    form = "<HH2sxxI" if vr in _LONG else "<HH2sH"
-    return struct.pack(form, tag >> 16, tag & 0xFFFF, vr.encode("ascii"), len(value)), value
+    head = _LONG_HEAD if vr in _LONG else _HEAD
+    return head.pack(tag >> 16, tag & 0xFFFF, vr.encode("ascii"), len(value)), value
 
 
 def _uid(tag: int, uid: str) -> tuple[bytes, bytes]:

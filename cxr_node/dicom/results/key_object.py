@@ -10,7 +10,7 @@ from __future__ import annotations
 from pydicom.sr.codedict import codes
 
 from cxr_node.config.triage import KeyObjectTitle
-from cxr_node.dicom.results import copied_attributes, highdicom_adapter, sr_items
+from cxr_node.dicom.results import copied_attributes, encoder, highdicom_adapter, sr_items
 from cxr_node.dicom.results.basic_text_sr import ENGLISH
 from cxr_node.dicom.results.context import PRODUCT, Context, finish, start
 from cxr_node.dicom.results.sr_items import Relation
@@ -54,9 +54,11 @@ def build(of: Context | Study) -> Artifact | None:
         dataset.ReferencedRequestSequence = requests
     dataset.ContinuityOfContent = "SEPARATE"
     language = sr_items.code(Relation.HAS_CONCEPT_MOD, codes.DCM.LanguageOfContentItemAndDescendants, ENGLISH)
-    children = [language, *dataset.ContentSequence]
+    children = dataset.ContentSequence
     for child in children:
         if child.ValueType == "IMAGE":
             del child.ConceptNameCodeSequence
-    dataset.ContentSequence = children
+    items = [language, *(encoder.item(encoder.to_bytes(child)) for child in children)]
+    element = sr_items.encoded("ContentSequence", b"".join(items))
+    dataset[element.tag] = element
     return finish(study, ResultKind.KEY_OBJECT, dataset)

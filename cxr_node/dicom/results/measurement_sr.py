@@ -12,7 +12,7 @@ IHE RAD AIR 6.5.3.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
@@ -20,7 +20,7 @@ from pydicom.sr.coding import Code
 
 from cxr_node.dicom.results import copied_attributes, sr_items
 from cxr_node.dicom.results.context import Context, finish
-from cxr_node.dicom.results.sr_items import Relation
+from cxr_node.dicom.results.sr_items import Item, Relation
 from cxr_node.dicom.results.study import Study, about, named, start_report
 from cxr_node.dicom.words import coded_findings, study_wording, wording, zones
 from cxr_node.domain import Finding, Point, Verdict
@@ -82,7 +82,7 @@ def _target(context: Context) -> Code:
     return Code(*context.finding.target.code)
 
 
-def _observer(context: Context) -> list[Dataset]:
+def _observer(context: Context) -> list[Item]:
     """TID 1004; the same words as Contributing Equipment (AIR table 6.5.3.1-1)."""
     texts = {
         codes.DCM.DeviceObserverName: context.serial_number,
@@ -97,16 +97,15 @@ def _observer(context: Context) -> list[Dataset]:
     ]
 
 
-def _procedure(context: Context) -> Dataset:
+def _procedure(context: Context) -> Item:
     """What was done to the patient, not what the algorithm did (AIR)."""
-    item = sr_items.code(Relation.HAS_CONCEPT_MOD, codes.DCM.ProcedureReported, IMAGING_PROCEDURE)
     carried = copied_attributes.procedure_code(context.source.dataset)
     if carried is not None:
-        item.ConceptCodeSequence = [carried]
-    return item
+        return sr_items.carried_code(Relation.HAS_CONCEPT_MOD, codes.DCM.ProcedureReported, carried)
+    return sr_items.code(Relation.HAS_CONCEPT_MOD, codes.DCM.ProcedureReported, IMAGING_PROCEDURE)
 
 
-def _library_entry(image: Context | NotAnalysed) -> Dataset:
+def _library_entry(image: Context | NotAnalysed) -> Item:
     """TID 1601; of an analysed one 1602, from what was decoded rather than from tags that may be missing."""
     if isinstance(image, NotAnalysed):
         return _other_image(image, Relation.CONTAINS)
@@ -114,21 +113,20 @@ def _library_entry(image: Context | NotAnalysed) -> Dataset:
     rows, columns = context.radiograph.pixels.shape
     computed = copied_attributes.raw_text(context.source.dataset, "Modality") == b"CR"
     modality = codes.DCM.ComputedRadiography if computed else codes.DCM.DigitalRadiography
-    entry = _source_image(context, Relation.CONTAINS)
-    entry.ContentSequence = [
+    told = [
         sr_items.code(Relation.HAS_ACQ_CONTEXT, codes.DCM.Modality, modality),
         sr_items.number(Relation.HAS_ACQ_CONTEXT, codes.DCM.PixelDataRows, rows, PIXELS),
         sr_items.number(Relation.HAS_ACQ_CONTEXT, codes.DCM.PixelDataColumns, columns, PIXELS),
     ]
-    return entry
+    return _source_image(context, Relation.CONTAINS, children=told)
 
 
-def _group(context: Context, number: int) -> Dataset:
+def _group(context: Context, number: int) -> Item:
     """TID 1410, one region: the finding, its certainty, who says so, and the region that lets viewers show it."""
     return _drawn_group(context, number, context.regions[number - 1].outline, context.places[number - 1])
 
 
-def _framed_group(context: Context) -> Dataset:
+def _framed_group(context: Context) -> Item:
     return _drawn_group(context, 1, frame(context), "")
 
 
@@ -138,7 +136,7 @@ def frame(context: Context) -> tuple[Point, ...]:
     return (0.0, 0.0), (columns, 0.0), (columns, rows), (0.0, rows), (0.0, 0.0)
 
 
-def _drawn_group(context: Context, number: int, outline: tuple[Point, ...], place: str) -> Dataset:
+def _drawn_group(context: Context, number: int, outline: tuple[Point, ...], place: str) -> Item:
     source = _source_image(context, Relation.SELECTED_FROM)
     items = [
         *_finding(context, number),
@@ -155,17 +153,17 @@ def _drawn_group(context: Context, number: int, outline: tuple[Point, ...], plac
     return sr_items.container(Relation.CONTAINS, codes.DCM.MeasurementGroup, items, template_id="1410")
 
 
-def _group_of_codes(context: Context) -> Dataset:
+def _group_of_codes(context: Context) -> Item:
     """TID 1501: the same without a region. The images hang below the answer, where no viewer prints them as text."""
-    presence = sr_items.code(Relation.CONTAINS, _target(context), PRESENCE[context.finding.decision.verdict])
-    presence.ContentSequence = [_source_image(context, Relation.INFERRED_FROM, codes.DCM.SourceOfMeasurement)]
+    images = [_source_image(context, Relation.INFERRED_FROM, codes.DCM.SourceOfMeasurement)]
     if context.refers_to_map:
-        presence.ContentSequence.append(_picture(context, Relation.HAS_PROPERTIES, codes.DCM.VisualExplanation))
-    items = [*_finding(context, 1), presence]
+        images.append(_picture(context, Relation.HAS_PROPERTIES, codes.DCM.VisualExplanation))
+    presence = PRESENCE[context.finding.decision.verdict]
+    items = [*_finding(context, 1), sr_items.code(Relation.CONTAINS, _target(context), presence, images)]
     return sr_items.container(Relation.CONTAINS, codes.DCM.MeasurementGroup, items, template_id="1501")
 
 
-def _finding(context: Context, number: int) -> list[Dataset]:
+def _finding(context: Context, number: int) -> list[Item]:
     """What both groups begin with."""
     tracking = context.finding.target.tracking_identifier(number)
     items = [
@@ -177,7 +175,7 @@ def _finding(context: Context, number: int) -> list[Dataset]:
     return [*items, *_algorithm(context), *(_certainty(context) if number == 1 else ())]
 
 
-def _algorithm(context: Context) -> list[Dataset]:
+def _algorithm(context: Context) -> list[Item]:
     """TID 4019; name, version and manufacturer as in Contributing Equipment (AIR table 6.5.3.1-1)."""
     parameters = algorithm_parameters(context, abstention_figures(context.finding))
     texts = [
@@ -226,7 +224,7 @@ def certainty(finding: Finding) -> tuple[Code, float, Code] | None:
     return None if percent is None else (codes.DCM.CertaintyOfFinding, percent, PERCENT)
 
 
-def _certainty(context: Context) -> list[Dataset]:
+def _certainty(context: Context) -> list[Item]:
     """Said of the finding whatever the verdict; no row where it is not stated.
 
     An absent value with a qualifier (CID 42) would say the same, but the validator of IHE counts it as an error.
@@ -234,12 +232,11 @@ def _certainty(context: Context) -> list[Dataset]:
     stated = certainty(context.finding)
     if stated is None:
         return []
-    item = sr_items.number(Relation.CONTAINS, *stated)
-    item.ContentSequence = [sr_items.code(Relation.HAS_CONCEPT_MOD, codes.DCM.Finding, _target(context))]
-    return [item]
+    finding = sr_items.code(Relation.HAS_CONCEPT_MOD, codes.DCM.Finding, _target(context))
+    return [sr_items.number(Relation.CONTAINS, *stated, [finding])]
 
 
-def _evaluations(study: Study) -> list[Dataset]:
+def _evaluations(study: Study) -> list[Item]:
     """TID 1500 row 12: what holds of the whole study, and which images were not analysed."""
     verdict = study.verdict
     items = [
@@ -251,13 +248,12 @@ def _evaluations(study: Study) -> list[Dataset]:
         items.insert(0, sr_items.code(Relation.CONTAINS, processing, PROCESSING[verdict]))
     for other in study.others:
         said = f"{study.label(other)}{study_wording.not_analysed_line(other)}"
-        line = sr_items.text(Relation.CONTAINS, codes.DCM.Finding, said)
-        line.ContentSequence = [_other_image(other, Relation.INFERRED_FROM, codes.DCM.SourceOfMeasurement)]
-        items.append(line)
+        source = _other_image(other, Relation.INFERRED_FROM, codes.DCM.SourceOfMeasurement)
+        items.append(sr_items.text(Relation.CONTAINS, codes.DCM.Finding, said, [source]))
     return items + [item for image in study.images for item in _scored(image, study)]
 
 
-def _scored(context: Context, study: Study) -> list[Dataset]:
+def _scored(context: Context, study: Study) -> list[Item]:
     """Every finding that was scored beside the judged one, the highest first; named, with its number, not asserted.
 
     Codes alone would read as found, and a measurement group without a region breaks viewers: so one CODE each, under
@@ -265,27 +261,26 @@ def _scored(context: Context, study: Study) -> list[Dataset]:
     """
     items = []
     for label, value in coded_findings.listed(context.finding):
-        item = sr_items.code(Relation.CONTAINS, coded_findings.SCORED, coded_findings.named(label).code)
-        item.ContentSequence = [
-            sr_items.number(Relation.HAS_PROPERTIES, coded_findings.SCORE, value, coded_findings.NO_UNITS)
-        ]
+        said = [sr_items.number(Relation.HAS_PROPERTIES, coded_findings.SCORE, value, coded_findings.NO_UNITS)]
         if not study.is_of_one:
-            source = _source_image(context, Relation.INFERRED_FROM, codes.DCM.SourceOfMeasurement)
-            item.ContentSequence.append(source)
-        items.append(item)
+            said.append(_source_image(context, Relation.INFERRED_FROM, codes.DCM.SourceOfMeasurement))
+        finding = coded_findings.named(label).code
+        items.append(sr_items.code(Relation.CONTAINS, coded_findings.SCORED, finding, said))
     return items
 
 
-def _source_image(context: Context, relation: Relation, name: Code | None = None) -> Dataset:
+def _source_image(
+    context: Context, relation: Relation, name: Code | None = None, children: Sequence[Item] = ()
+) -> Item:
     ref = context.source.ref
-    return sr_items.image(relation, name, ref.sop_class_uid, ref.sop_instance_uid)
+    return sr_items.image(relation, name, ref.sop_class_uid, ref.sop_instance_uid, children)
 
 
-def _other_image(image: NotAnalysed, relation: Relation, name: Code | None = None) -> Dataset:
+def _other_image(image: NotAnalysed, relation: Relation, name: Code | None = None) -> Item:
     _, sop_class_uid, sop_instance_uid = named(image)
     return sr_items.image(relation, name, sop_class_uid, sop_instance_uid)
 
 
-def _picture(context: Context, relation: Relation, purpose: Code) -> Dataset:
+def _picture(context: Context, relation: Relation, purpose: Code) -> Item:
     picture = context.picture
     return sr_items.image(relation, purpose, picture.sop_class_uid, picture.sop_instance_uid)

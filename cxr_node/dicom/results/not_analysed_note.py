@@ -90,10 +90,10 @@ def build(context: Context, rejected: Rejected) -> Artifact:
 
 def _content(context: Context, rejected: Rejected) -> Dataset:
     ref = context.source.ref
-    line = sr_items.text(Relation.CONTAINS, codes.DCM.Summary, wording.not_analysed(rejected))
-    line.ContentSequence = [
-        sr_items.image(Relation.INFERRED_FROM, codes.DCM.SourceOfMeasurement, ref.sop_class_uid, ref.sop_instance_uid)
-    ]
+    source = sr_items.image(
+        Relation.INFERRED_FROM, codes.DCM.SourceOfMeasurement, ref.sop_class_uid, ref.sop_instance_uid
+    )
+    line = sr_items.text(Relation.CONTAINS, codes.DCM.Summary, wording.not_analysed(rejected), [source])
     children = [
         sr_items.code(Relation.HAS_CONCEPT_MOD, codes.DCM.LanguageOfContentItemAndDescendants, ENGLISH),
         *observer(context),
