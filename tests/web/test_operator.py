@@ -125,7 +125,9 @@ def test_an_archive_stops_and_comes_back(evening: tuple[Node, Orthanc, str, list
         down_since = node.json("status", "--json")[0]["health"]["pacs"]["down_since"]
         assert datetime.now(UTC) - datetime.fromisoformat(down_since) < timedelta(seconds=TOLD_WITHIN_S)
         page.tab.locator("main").get_by_text("failing").first.wait_for()
-        page.tab.locator("li.tile", has=page.tab.get_by_text("DEAD", exact=True)).get_by_text("1", exact=True).wait_for()
+        page.tab.locator("li.tile", has=page.tab.get_by_text("DEAD", exact=True)).get_by_text(
+            "1", exact=True
+        ).wait_for()
         archive.start()
         archive.wait_ready()
         page.number = 0
@@ -135,7 +137,9 @@ def test_an_archive_stops_and_comes_back(evening: tuple[Node, Orthanc, str, list
         assert page.number <= 4
         wait_until(lambda: archive.count() == 3, "the results are in the archive")
         page.open()
-        page.tab.locator("li.tile", has=page.tab.get_by_text("DELIVERED", exact=True)).get_by_text("1", exact=True).wait_for()
+        page.tab.locator("li.tile", has=page.tab.get_by_text("DELIVERED", exact=True)).get_by_text(
+            "1", exact=True
+        ).wait_for()
         assert eventually(lambda: sum("pacs" in told for told in received) >= 2, NODE_S), "and told that it is over"
 
 
