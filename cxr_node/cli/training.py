@@ -11,8 +11,7 @@ from typing import Annotated
 import typer
 
 from cxr_node.cli import tables
-from cxr_node.cli.app import DEFAULT_CONFIG, AsJson, ConfigFile, command, out, say_json
-from cxr_node.config import loader
+from cxr_node.cli.app import DEFAULT_CONFIG, AsJson, ConfigFile, command, load_config, out, say_json
 from cxr_node.errors import DataError, ModelError
 
 
@@ -225,7 +224,7 @@ def calibrate(
         if data or part or labels:
             raise DataError("--from-agreement takes no --data, --part or --labels: the ledger has the scores")
         wanted = site_calibration.Wanted(ppv=ppv, npv=npv, confidence=confidence, prevalence=prevalence)
-        site_calibration.run(str(profile), wanted, out_file, (since, by), loader.load(config), as_json=as_json)
+        site_calibration.run(str(profile), wanted, out_file, (since, by), load_config(config), as_json=as_json)
         return
     from cxr_node.training.calibrate import calibrate
     from cxr_node.training.data.profile_folder import Labels

@@ -8,6 +8,7 @@ Knows no torch and no runtime. `export` writes, `openvino_runtime` reads. Beside
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cxr_node.errors import ModelError
-from cxr_node.model.preprocess import prepare, views
+from cxr_node.model.preprocess import VIEW_NAMES, prepare, views
 from cxr_node.model.profile import InputSpec, Profile, Strict, read, sha256
 
 GRAPH, DESCRIPTION = "network.xml", "network.yaml"
@@ -71,11 +72,44 @@ def golden_inputs(spec: InputSpec) -> Floats:
     -------
     float32, shape (24, views, 1, size_px, size_px)
     """
-    clear, opaque = ([_drawn(f"{kind}-{number}") for number in (1, 2, 3)] for kind in ("clear", "opacity"))
-    mixed = [one + np.float32(share) * (other - one) for share in _SHARES for one in clear for other in opaque]
-    return np.stack([views(prepare(each, spec), spec.normalisation) for each in (*clear, *opaque, *mixed)])
+    return np.stack([_seen(spec, *each) for each in _mixtures()])
 
 
+def trial(spec: InputSpec, *, few: bool = False) -> tuple[Floats, tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Show each golden input in one view, the next one in the next view, as many to a call as there are views.
+
+    Parameters
+    ----------
+    few : one call alone: a clear phantom, an opaque one, and two mixtures
+
+    Returns
+    -------
+    Float32, shape (calls, views, 1, size_px, size_px); and of each of them input and view, as `golden_logits` has them,
+    both of shape (calls, views).
+    """
+    mixtures, count = _mixtures(), len(VIEW_NAMES)
+    calls = 1 if few else -(-len(mixtures) // count)
+    inputs = (np.arange(calls * count) * (5 if few else 1) % len(mixtures)).reshape(calls, count)
+    shown = np.broadcast_to(np.arange(count), inputs.shape)
+    pairs = zip(inputs.ravel(), shown.ravel(), strict=True)
+    seen = np.stack([_seen(spec, *mixtures[each])[view] for each, view in pairs])
+    return seen.reshape(*inputs.shape, *seen.shape[1:]), (inputs, shown)
+
+
+def _mixtures() -> list[tuple[str, str, float]]:
+    """Name two phantoms of each golden input, and the share of the second."""
+    clear, opaque = ([f"{kind}-{number}" for number in (1, 2, 3)] for kind in ("clear", "opacity"))
+    alone = [(name, name, 0.0) for name in (*clear, *opaque)]
+    return alone + [(one, other, share) for share in _SHARES for one in clear for other in opaque]
+
+
+def _seen(spec: InputSpec, name: str, other: str, share: float) -> Floats:
+    one = _drawn(name)
+    mixed = one + np.float32(share) * (_drawn(other) - one) if share else one
+    return views(prepare(mixed, spec), spec.normalisation)
+
+
+@functools.lru_cache(maxsize=6)
 def _drawn(name: str) -> Floats:
     with Image.open(_DRAWN / f"{name}.jpg") as image:
         return np.asarray(image.convert("L").resize((512, 512)), dtype=np.float32) / np.float32(255.0)

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 from threadpoolctl import threadpool_limits
 
 from cxr_node import heatmap
@@ -38,7 +37,7 @@ Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
 LARGEST_DIFFERENCE = 1e-4
-"""Of the probability, between a runtime and torch in float32, on any view of any golden input.
+"""Of the probability, between a runtime and torch in float32, on any golden input.
 
 Two ways of computing in float32 differ by 2e-6 here; bfloat16 moves a probability by 1e-3 (a sharp network) to 0.06.
 """
@@ -46,7 +45,13 @@ Two ways of computing in float32 differ by 2e-6 here; bfloat16 moves a probabili
 
 def calibrated(logits: NDArray[np.floating], slope: float, intercept: float) -> Doubles:
     """Platt's sigmoid(slope * logit + intercept): any shape, same shape in [0, 1]."""
-    return np.asarray(expit(slope * logits.astype(np.float64) + intercept))
+    return _sigmoid(slope * logits.astype(np.float64) + intercept)
+
+
+def _sigmoid(numbers: Doubles) -> Doubles:
+    """Logistic function; written here, for scipy.special takes 60 ms of each start to import."""
+    with np.errstate(over="ignore"):  # exp is infinite, and the answer 0
+        return np.asarray(1.0 / (1.0 + np.exp(-numbers)))
 
 
 def image_logits(logits: Floats) -> Floats:
@@ -72,7 +77,7 @@ def divided(judged: float, logits: Floats, positive: Sequence[bool]) -> Doubles:
     -------
     shape (classes,), in [0, 1]; the positive ones sum to `judged`, the others to the rest
     """
-    softmax, chosen = expit(logits.astype(np.float64)), np.array(positive)
+    softmax, chosen = _sigmoid(logits.astype(np.float64)), np.array(positive)
     total = np.where(chosen, softmax[chosen].sum(), softmax[~chosen].sum()).clip(1e-300)
     return np.asarray(softmax / total * np.where(chosen, judged, 1.0 - judged))
 
@@ -229,10 +234,6 @@ class BatchingPredictor:
             answer.set_result(examination)
 
 
-_ALL, _FEW = slice(None), slice(0, None, 5)
-"""Of the golden inputs; the few are clear, opaque and mixed."""
-
-
 def load_predictor(
     profile: Profile, threads: int = 0, wanted: RuntimeKind = RuntimeKind.AUTO, *, for_one: bool = False
 ) -> ProfilePredictor:
@@ -242,7 +243,7 @@ def load_predictor(
     ----------
     threads : threads of inference; 0: all cores of the machine
     wanted : which runtime; AUTO: chosen by itself
-    for_one : whoever asks for a single answer waits for a few golden inputs, not for all of them
+    for_one : whoever asks for a single answer waits for four golden inputs, not for all of them
 
     Raises ModelError: the weights are not those the profile was loaded with, or no runtime that is wanted can use them,
     or answers right, here.
@@ -256,7 +257,7 @@ def load_predictor(
     threadpool_limits(1, "blas")
     refusals: list[str] = []
     for candidate in candidates(profile, wanted, threads or os.cpu_count() or 1):
-        if (refusal := refused(candidate, profile, stats, _FEW if for_one else _ALL)) is None:
+        if (refusal := refused(candidate, profile, stats, few=for_one)) is None:
             log.info("profile %s %s judges by %s", profile.name, profile.version, candidate.name)
             return ProfilePredictor(profile, candidate, stats)
         refusals.append(refusal)
@@ -264,22 +265,26 @@ def load_predictor(
     raise ModelError(f"profile {profile.name}: {'; '.join(refusals)}")
 
 
-def refused(candidate: Runtime, profile: Profile, stats: Mapping[str, Floats], inputs: slice = _ALL) -> str | None:
+def refused(candidate: Runtime, profile: Profile, stats: Mapping[str, Floats], *, few: bool = False) -> str | None:
     """Let a runtime judge the golden inputs, and say what is wrong with its answers; None: nothing.
+
+    Each input is shown in one of its views, and four of them are one call, as the views of one image are: 24 answers
+    for the price of six.
 
     Raises ModelError: it failed, or the statistics are those of another network.
     """
-    output = candidate.infer(graph_file.golden_inputs(profile.input)[inputs])
+    shown, places = graph_file.trial(profile.input, few=few)
+    output = candidate.infer(shown)
     if (output.strangeness is not None) is not (weights_file.LEARNED in stats):
         raise ModelError(f"{profile.folder}: distance.learned and a network that learns outsiders belong together")
     if stats and stats["mean"].shape[1:] != output.signature.shape[1:]:
         raise ModelError(f"{profile.folder}: distance.* is of another network")
-    found = calibrated(output.logits[:, :, profile.judged], profile.slope, profile.intercept)  # (images, views)
+    found = calibrated(output.logits[:, :, profile.judged], profile.slope, profile.intercept)  # (calls, views)
     if not np.isfinite(found).all():
         raise ModelError(f"profile {profile.name}: the network's answer is no number")
     if not graph_file.there(profile):
         return None  # then it is torch, the reference, and nobody else
-    golden = np.array(graph_file.description(profile).golden_logits, dtype=np.float64)[inputs]
+    golden = np.array(graph_file.description(profile).golden_logits, dtype=np.float64)[places]
     difference = float(np.abs(found - calibrated(golden, profile.slope, profile.intercept)).max())
     if difference <= LARGEST_DIFFERENCE:
         return None

@@ -22,7 +22,7 @@ from cxr_node.web.identity.sessions import Attempts, Rate, Sessions
 from cxr_node.web.identity.users import UserFile
 from cxr_node.web.judging.client import Judge
 from cxr_node.web.judging.kept import Kept
-from cxr_node.web.monitoring import alert_loop
+from cxr_node.web.monitoring import alert_loop, announce
 from cxr_node.web.monitoring.alert_loop import AlertLoop
 from cxr_node.web.monitoring.metrics import Exposition
 from cxr_node.web.problem import Problem
@@ -130,6 +130,7 @@ def assembled(config: Config, make_door: MakeDoor | None = None) -> Services:
         raise ConfigError("web: is null; write `web: {}` to have the page")
     if web.oidc is not None and not (find_spec("authlib") and find_spec("httpx2")):
         raise ConfigError("web.oidc: needs authlib and httpx2: pip install 'cxr-node[oidc]'")
+    announce.require_sender(config)
     users = UserFile(web.users) if web.users is not None else None
     if users is not None:
         users.users()

@@ -13,7 +13,7 @@ import yaml
 from cxr_node import resources
 from cxr_node.domain import RuntimeKind
 from cxr_node.errors import ModelError
-from cxr_node.model import graph_file, predictor, profile, torch_runtime
+from cxr_node.model import graph_file, openvino_runtime, predictor, profile, runtime, torch_runtime
 from cxr_node.model.profile import NetworkSpec, Profile
 from cxr_node.model.torch_runtime import export
 from tests.model import folders, test_networks
@@ -134,6 +134,34 @@ def test_a_runtime_that_answers_otherwise_is_refused(small: Profile, tmp_path: P
     other = edited(small, tmp_path / "other", golden_logits=golden.tolist())
     with pytest.raises(ModelError, match=r"OpenVINO .* fp32 is refused: a probability differs by 0\.\d+ from torch"):
         predictor.load_predictor(other, 1, RuntimeKind.OPENVINO)
+
+
+@pytest.mark.parametrize(("few", "calls"), [(False, 6), (True, 1)])
+def test_a_start_tries_every_view_and_a_single_answer_four(shipped_profile: Profile, few: bool, calls: int) -> None:
+    shown, (inputs, views) = graph_file.trial(shipped_profile.input, few=few)
+    assert shown.shape == (calls, 4, 1, 192, 192)
+    np.testing.assert_array_equal(shown, graph_file.golden_inputs(shipped_profile.input)[inputs, views])
+    assert len(set(inputs.ravel())) == 4 * calls
+    assert set(views.ravel()) == {0, 1, 2, 3}
+    kinds = {"clear" if number < 3 else "opaque" if number < 6 else "mixed" for number in inputs.ravel().tolist()}
+    assert kinds == {"clear", "opaque", "mixed"}
+
+
+@pytest.mark.parametrize("view", range(4))
+def test_a_runtime_that_errs_in_one_view_is_refused_for_a_single_answer_too(
+    shipped_profile: Profile, monkeypatch: pytest.MonkeyPatch, view: int
+) -> None:
+    class Wrong(openvino_runtime.OpenVINORuntime):
+        """Of any call, it answers one place wrong."""
+
+        def infer(self, shown: np.ndarray) -> runtime.NetworkOutput:
+            output = super().infer(shown)
+            output.logits[:, view] += 0.05
+            return output
+
+    monkeypatch.setattr(predictor, "candidates", lambda *_: iter([Wrong(shipped_profile, 1)]))
+    with pytest.raises(ModelError, match="is refused: a probability differs by"):
+        predictor.load_predictor(shipped_profile, 1, RuntimeKind.OPENVINO, for_one=True)
 
 
 def test_a_changed_graph_does_not_start(small: Profile, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from typer.testing import CliRunner
 
 from cxr_node.cli.node import app
 from cxr_node.config import loader
-from cxr_node.errors import DeliveryError
+from cxr_node.errors import ConfigError, DeliveryError
+from cxr_node.web import services
 from cxr_node.web.monitoring import announce
 from tests.processes import configured, free_port
 from tests.web.sinks import MailServer, WebHook
@@ -66,6 +68,20 @@ def test_check_says_where_a_file_or_a_credential_is_missing(tmp_path: Path) -> N
         True,
         True,
     ]
+
+
+def test_without_apprise_check_and_the_page_say_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(announce, "find_spec", lambda name: None if name == "apprise" else find_spec(name))
+    hook = WebHook(tmp_path)
+    (line,) = said(tmp_path, to=[hook.file])
+    assert (line["ok"], line["fault"]) == (False, "file")
+    assert line["sentence"] == "alerts.to: needs apprise: pip install 'cxr-node[alerts]'"
+    settings = loader.load(tmp_path / "node.yaml")
+    with pytest.raises(ConfigError, match=r"alerts\.to: needs apprise"):
+        services.assembled(settings)
+    assert [each["ok"] for each in said(tmp_path)] == [True], "who wants no alerts needs none of it"
 
 
 def test_a_server_that_is_down_is_no_fault_of_a_file(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 from cxr_node.config import permissions
@@ -40,6 +41,17 @@ def url_in(file: Path) -> str:
     if len(lines) != 1:
         raise ConfigError(f"{file}: holds {len(lines)} lines; write one Apprise URL, as mailtos://user:password@host")
     return lines[0]
+
+
+def require_sender(config: Config) -> None:
+    """See that what sends alerts is installed, where there are ways to send them.
+
+    Raises
+    ------
+    ConfigError : it is not.
+    """
+    if config.alerts.to and find_spec("apprise") is None:
+        raise ConfigError("alerts.to: needs apprise: pip install 'cxr-node[alerts]'")
 
 
 class Message:
@@ -92,6 +104,11 @@ def readings(config: Config, *, test: bool) -> Iterator[CheckResult]:
         yield change("alerts", "web: is null: no process watches the node; write `web: {}`")
     if config.web is not None and not config.alerts.to:
         yield change("alerts", "alerts.to: is empty: what is wrong stands on the page alone; name a file with a URL")
+    try:
+        require_sender(config)
+    except ConfigError as error:
+        yield stop("alerts", str(error))
+        return
     for file in config.alerts.to:
         try:
             yield from _tried(file, f"cxr-node {config.results.installation_id}: test", test=test)
