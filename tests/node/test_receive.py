@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import logging
 import multiprocessing
 import os
@@ -16,6 +17,7 @@ import sqlite3
 import struct
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -23,6 +25,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydicom import dcmread
 from pynetdicom import AE
@@ -33,6 +36,7 @@ from cxr_node.node.ledger import queries
 from cxr_node.node.ledger.ledger import FILE_NAME, Ledger
 from cxr_node.node.ledger.states import InstanceState
 from cxr_node.node.process.notify import Role, Wakeup
+from cxr_node.node.spool.part import Part
 from cxr_node.node.spool.spool import Area, Spool, StoredFile
 from tests import builders
 from tests.node import wire
@@ -52,6 +56,13 @@ def node(tmp_path: Path) -> Iterator[Receiving]:
 def instance(number: int = 1) -> tuple[str, bytes]:
     """SOP Instance UID and encoded data set of a synthetic radiograph."""
     dataset = builders.radiograph(number)
+    return str(dataset.SOPInstanceUID), wire.data_set_of(builders.part10(dataset))
+
+
+def large_instance() -> tuple[str, bytes]:
+    """The same of 0.7 MB, of which every place looks different."""
+    noise = np.random.default_rng(7).integers(0, 4096, (600, 600), np.uint16)
+    dataset = builders.radiograph(1, noise)
     return str(dataset.SOPInstanceUID), wire.data_set_of(builders.part10(dataset))
 
 
@@ -105,6 +116,69 @@ def test_an_object_is_safe_when_it_is_acknowledged(node: Receiving) -> None:
     assert (row.sop_instance_uid, row.state, row.size_bytes) == (uid, InstanceState.RECEIVED, len(content))
     assert (row.calling_ae_title, row.peer_host) == ("MODALITY", "127.0.0.1")
     assert node.spool.received_at(row.content_sha256) == row.received_at
+
+
+def _cut(data_set: bytes, how: str) -> list[bytes]:
+    """The same data set in P-DATA-TF PDUs, as what is sent at a time."""
+    step = {"small": 700, "large": 131_066}.get(how, 16_000)
+    parts = [data_set[start : start + step] for start in range(0, len(data_set), step)]
+    pdvs = [wire.pdv(part, is_last=number == len(parts)) for number, part in enumerate(parts, 1)]
+    match how:
+        case "two PDVs in some PDUs":
+            places = itertools.pairwise([*range(0, len(pdvs), 3), len(pdvs)])
+            split = [pdvs[at:end] for start, end in places for at, end in ((start, start + 1), (start + 1, end))]
+            return [wire.pdu(P_DATA, b"".join(each)) for each in split if each]
+        case "nothing in some PDVs":
+            empty = wire.pdu(P_DATA, wire.pdv(b"", is_last=False))
+            return [empty + wire.pdu(P_DATA, each) + (empty if each is not pdvs[-1] else b"") for each in pdvs]
+        case "torn heads":
+            whole = b"".join(wire.pdu(P_DATA, each) for each in pdvs)
+            places = [0, *(16_012 * number + number % 12 for number in range(1, len(pdvs))), len(whole)]
+            return [whole[start:end] for start, end in itertools.pairwise(places)]
+        case _:
+            return [wire.pdu(P_DATA, each) for each in pdvs]
+
+
+@pytest.mark.parametrize(
+    "how", ["small", "large", "two PDVs in some PDUs", "nothing in some PDVs", "torn heads", "at once", "with a pause"]
+)
+def test_a_data_set_is_whole_however_it_is_cut(node: Receiving, how: str) -> None:
+    uid, data_set = large_instance()
+    pieces = _cut(data_set, how)
+    with Wire(node.port) as peer:
+        peer.associate()
+        for _ in range(2):
+            peer.begin_store(uid)
+            if how == "at once":
+                peer.send(b"".join(pieces))
+            else:
+                for number, piece in enumerate(pieces):
+                    peer.send(piece)
+                    if how in ("torn heads", "with a pause") and number in (1, 5):
+                        time.sleep(0.8)  # the node waits for no more than 0.25 s for what follows
+            assert peer.status() == 0x0000
+        assert peer.echo() == 0x0000
+    assert wire.data_set_of(node.spool.read(Area.OBJECTS, stored(node)[0].content_sha256)) == data_set
+    assert_clean(node)
+
+
+def test_small_pdus_are_written_together(node: Receiving, monkeypatch: pytest.MonkeyPatch) -> None:
+    uid, data_set = large_instance()
+    written: list[int] = []
+    write = Part.write
+
+    def counted(part: Part, content: bytes | memoryview) -> None:
+        written.append(len(content))
+        write(part, content)
+
+    monkeypatch.setattr(Part, "write", counted)
+    with Wire(node.port) as peer:
+        peer.associate()
+        peer.begin_store(uid)
+        pieces = _cut(data_set, "small")
+        peer.send(b"".join(pieces))
+        assert peer.status() == 0x0000
+    assert len(written) < len(pieces) / 10
 
 
 def test_the_same_object_from_many_at_once_is_one(node: Receiving) -> None:
@@ -375,11 +449,12 @@ def test_an_endless_object_is_cut(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", ["abort", "close", "reset"])
 def test_an_association_that_breaks_leaves_nothing(node: Receiving, how: str) -> None:
     uid, data_set = instance()
-    for _ in range(10):
+    for number in range(10):
         with Wire(node.port) as peer:
             peer.associate()
             peer.begin_store(uid)
-            peer.send(wire.pdu(P_DATA, wire.pdv(data_set[:4000], is_last=False)))
+            for start in range(number + 1):
+                peer.send(wire.pdu(P_DATA, wire.pdv(data_set[100 * start : 100 * start + 100], is_last=False)))
             if how == "abort":
                 peer.send(wire.pdu(wire.ABORT, bytes(4)))
             elif how == "reset":

@@ -11,9 +11,9 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, Protocol, cast
 
 from pynetdicom.association import Association
 
@@ -37,10 +37,23 @@ _LOOK_S = 0.25
 _HEAD_BYTES = 6  # PS3.8 9.3.1: type, reserved, length
 _P_DATA_TF = 0x04
 _PDV_HEAD = struct.Struct(">IB")  # PS3.8 9.3.5.1: length, presentation context
+_ONE_PDV_HEAD = struct.Struct(">BxIIBB")  # of a PDU and its only PDV, with the message control header of that (E.2)
+_DATA, _LAST_DATA = 0x00, 0x02
+_RUN_BYTES = 256 * 1024 + 1024
+"""Of a data set, taken at a time: two of the PDUs that are usual with peers of our own kind."""
+_RUN_S = 1.0
+"""After so long a run is taken, however short it is: the pace of its message is looked at then."""
 
 
-PdvHandler = Callable[[list[tuple[int, memoryview]]], None]
-"""Takes the PDVs of one P-DATA-TF, each with its presentation context; they are valid during the call."""
+class PdvTaker(Protocol):
+    """Takes what P-DATA-TF PDUs carry."""
+
+    @property
+    def awaited(self) -> int | None:
+        """The presentation context of the data set that has begun, and is not over; None where none has."""
+
+    def take(self, pdvs: list[tuple[int, memoryview]]) -> None:
+        """Take PDVs, each with its presentation context; they are valid during the call."""
 
 
 class GuardedSocket(WaitingSocket):
@@ -51,7 +64,7 @@ class GuardedSocket(WaitingSocket):
     ) -> None:
         super().__init__(assoc, client_socket=client_socket)
         self.wake = Wake()
-        self.take_pdvs: PdvHandler | None = None
+        self.taker: PdvTaker | None = None
         """Set before the association is established."""
         self.peer_certificate: PeerCertificate | None = None
         self.called_ae_title = self.calling_ae_title = ""
@@ -62,8 +75,8 @@ class GuardedSocket(WaitingSocket):
         self._refusals = refusals
         self._max_pdu_bytes = max_pdu_bytes
         self._after_abort_bytes = 0
-        self._head = bytearray()
-        """Read already, for pynetdicom."""
+        self._ahead = bytearray()
+        """Read already; comes before what the connection has."""
         self._buffer = bytearray()
         self._is_plain = not isinstance(client_socket, ssl.SSLSocket)
         if self._is_plain:
@@ -73,7 +86,7 @@ class GuardedSocket(WaitingSocket):
             client_socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(SEND_TIMEOUT_S))
 
     def pump(self) -> bool:
-        """Wait as the base class, and hand each P-DATA-TF straight to `take_pdvs`: pynetdicom does not see them.
+        """Wait as the base class, and hand each P-DATA-TF straight to `taker`: pynetdicom does not see them.
 
         A C-STORE may be received, made durable and answered in here, on the association's reading thread.
         """
@@ -88,9 +101,11 @@ class GuardedSocket(WaitingSocket):
                         return False
                     head = self.recv(_HEAD_BYTES)
                 if len(head) < _HEAD_BYTES or head[0] != _P_DATA_TF:
-                    self._head = head
+                    self._ahead[:0] = head
                     return True
                 self._take_p_data(int.from_bytes(head[2:]))
+                while self._is_plain and self._take_run():
+                    pass
                 self.assoc.dul._idle_timer.restart()
         except OSError:
             self.event_queue.put("Evt17")  # PS3.8 9.2: transport connection closed
@@ -136,9 +151,6 @@ class GuardedSocket(WaitingSocket):
         ------
         OSError : the PDU is too long or too slow; the connection is closed.
         """
-        if self._head and nr_bytes == _HEAD_BYTES:
-            head, self._head = self._head, bytearray()
-            return head
         self._require_room(nr_bytes)
         content = bytearray(nr_bytes)
         with memoryview(content) as rest:
@@ -176,10 +188,12 @@ class GuardedSocket(WaitingSocket):
     def _is_wanted(self) -> bool:
         """Whether the thread has something to do besides reading."""
         dul = self.assoc.dul
-        return bool(dul._kill_thread or dul.to_provider_queue.queue) or not self.event_queue.empty()
+        return bool(dul._kill_thread or dul.to_provider_queue.queue or self.event_queue.queue)
 
     def _begun(self) -> bytearray | None:
         """Read the head of a PDU that has come already; None where none has."""
+        if self._ahead:
+            return self.recv(_HEAD_BYTES)
         if not self._is_plain or self.socket is None:
             return None
         try:
@@ -201,8 +215,39 @@ class GuardedSocket(WaitingSocket):
             except (ValueError, struct.error):
                 self.event_queue.put("Evt19")  # PS3.8 9.2: invalid PDU, A-ABORT
                 return
-            if self.take_pdvs is not None:
-                self.take_pdvs(pdvs)
+            if self.taker is not None:
+                self.taker.take(pdvs)
+
+    def _take_run(self) -> bool:
+        """Hand more of a data set on, that comes without a pause; False where nothing of it was there.
+
+        PDUs of one PDV each are read side by side, so that they are taken as one: each with the head of the next one,
+        which the content of that replaces. Whatever else comes is left to be read as usual.
+        """
+        context_id = self.taker.awaited if self.taker is not None else None
+        if context_id is None or self._is_wanted():
+            return False
+        if len(self._buffer) < _RUN_BYTES:
+            self._buffer = bytearray(_RUN_BYTES)
+        nr_pdus, control, end, until = 0, _DATA, 1, time.monotonic() + _RUN_S  # in front: the control header of all
+        with memoryview(self._buffer) as run:
+            ahead = self._fill(run[end : end + _ONE_PDV_HEAD.size], 0)
+            while control == _DATA and ahead == _ONE_PDV_HEAD.size and time.monotonic() < until:
+                kind, nr_bytes, length, context, pdv = _ONE_PDV_HEAD.unpack_from(run, end)
+                behind = end + nr_bytes - 6  # of its content, which has no head of its own any more
+                is_more = kind == _P_DATA_TF and length == nr_bytes - 4 and context == context_id
+                if not is_more or pdv not in (_DATA, _LAST_DATA) or behind + ahead > len(run) or self._is_wanted():
+                    break
+                self._require_room(nr_bytes)
+                wanted = behind + (ahead if pdv == _DATA else 0)
+                if (there := end + self._fill(run[end:wanted], behind - end)) < behind:
+                    raise OSError("the peer has closed in the middle of a PDU")
+                nr_pdus, control, end, ahead = nr_pdus + 1, pdv, behind, there - behind
+            self._ahead[:0] = run[end : end + ahead]
+            if nr_pdus and self.taker is not None:
+                run[0] = control
+                self.taker.take([(context_id, run[:end])])
+        return nr_pdus > 0
 
     def _require_room(self, nr_bytes: int) -> None:
         established = bool(self.assoc.is_established)
@@ -214,11 +259,17 @@ class GuardedSocket(WaitingSocket):
             if self._after_abort_bytes > AFTER_ABORT_BYTES:
                 self._refuse(Cause.PROTOCOL, "the peer goes on after an abort")
 
-    def _fill(self, rest: memoryview) -> int:
-        """Read until it is full, or the peer has closed; how many bytes there were."""
-        length, received = len(rest), 0
+    def _fill(self, rest: memoryview, least: int | None = None) -> int:
+        """Read until it is full, or the peer has closed, or pauses after the `least`; how many bytes there were."""
+        length, received = len(rest), min(len(self._ahead), len(rest))
+        if received:
+            rest[:received] = self._ahead[:received]
+            del self._ahead[:received]
+        least = length if least is None else least
         deadline = time.monotonic() + PDU_GRACE_S + length / SLOWEST_BYTES_PER_S
         while received < length and (got := self._recv_some(rest[received:], deadline)) != 0:
+            if got < 0 and received >= least:
+                break
             received += max(got, 0)
         return received
 

@@ -86,7 +86,7 @@ class GuardedHandler(RequestHandler):
         association = self._caller.association = self._create_association()
         self._connection.peer_certificate = certificate
         provider = association.dimse = self.server.make_provider(association)
-        self._connection.take_pdvs = provider.take
+        self._connection.taker = provider
         end_polling(association, self._connection)
         understand_more(association, self._connection)
         self.server.opened(association, provider)

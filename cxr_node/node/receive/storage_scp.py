@@ -97,6 +97,11 @@ class StorageProvider(DIMSEServiceProvider):
         """Seconds since the last message; 0 while one is on its way."""
         return 0.0 if self._busy or self._announcement is not None else time.monotonic() - self._last_at
 
+    @property
+    def awaited(self) -> int | None:
+        """As `PdvTaker`."""
+        return None if self._announcement is None else self._announcement.context_id
+
     def discard(self) -> None:
         """Drop an incomplete object."""
         dropped_bytes = self._reception.discard() if self._reception is not None else None
@@ -108,7 +113,7 @@ class StorageProvider(DIMSEServiceProvider):
         self.take([(context_id, memoryview(pdv)) for context_id, pdv in primitive.presentation_data_value_list])
 
     def take(self, pdvs: list[tuple[int, memoryview]]) -> None:
-        """Take the PDVs of one P-DATA-TF; a fault ends this association only."""
+        """As `PdvTaker`; a fault ends this association only."""
         self._busy = True
         try:
             for context_id, pdv in pdvs:
