@@ -14,9 +14,10 @@ from pydicom import dcmread
 pytest.importorskip("pytorch_grad_cam", reason="the plain side is not installed: pip install 'cxr-node[bench]'")
 pytest.importorskip("cv2", reason="the plain side is not installed: pip install 'cxr-node[bench]'")
 
-from benchmarks import growth, page, record, wire
+from benchmarks import classify, growth, page, record, wire
 from benchmarks.images import Images
 from benchmarks.peers import PLAIN
+from cxr_node.tools import drawn
 from cxr_node.tools.drawn import Plate
 
 
@@ -47,6 +48,23 @@ def test_a_ratio_needs_two_figures() -> None:
 
 def test_growth_is_the_worst_step_from_fewest_to_most() -> None:
     assert growth.growth([[10.0, 20.0], [11.0, 30.0], [12.0, 22.0]]) == {"rows": 1.2, "associations": 30.0 / 11.0}
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("side", [classify.OURS, classify.PLAIN])
+def test_both_sides_of_classify_answer_every_file(side: str, tmp_path: Path) -> None:
+    list(drawn.write(tmp_path, Plate(rows=224, cols=224), 2))
+    found = classify.timed(side, tmp_path, 2)
+    assert all(value > 0 for value in found.values())
+    with pytest.raises(ValueError, match="not every file"):
+        classify.timed(side, tmp_path, 3)
+
+
+def test_a_folder_is_compared_by_medians() -> None:
+    runs = [{"images_per_s": rate, "cores_busy": 1.0} for rate in (9.0, 20.0, 11.0)]
+    other = [{"images_per_s": 2.0, "cores_busy": 1.5}]
+    found = classify.compared({classify.OURS: runs, classify.PLAIN: other})
+    assert (found["ratio"], found[classify.PLAIN]["cores_busy"]["p50"]) == (5.5, 1.5)
 
 
 def test_numbered_instances_differ_in_their_uids_alone() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ from PIL import Image
 from pydicom.uid import CTImageStorage
 
 from cxr_node.config import loader
-from cxr_node.domain import Verdict
-from cxr_node.errors import DataError
+from cxr_node.domain import Examination, Radiograph, Verdict
+from cxr_node.errors import DataError, ModelError
 from cxr_node.model.profile import NetworkSpec
 from cxr_node.result_kinds import DICOM_KINDS
 from cxr_node.tools import classify
@@ -40,6 +41,40 @@ def test_a_folder_is_walked_and_every_image_is_answered(tmp_path: Path) -> None:
     assert answers["a.dcm"].verdict is answers["no-suffix"].verdict is answers["c.png"].verdict is Verdict.POSITIVE
     assert answers["ct.dcm"].reason == "sop-class-not-supported"
     assert answers["garbage.dcm"].verdict is Verdict.REJECTED
+
+
+def test_processes_answer_as_threads_do_and_in_order(tmp_path: Path) -> None:
+    files = classify.files([folder_of_many(tmp_path / "data")])
+    whole = list(classify.judge(files, builders.FixedPredictor(), CONFIG, objects=True))
+    apart = list(classify.judge_apart(files, builders.FixedPredictor, CONFIG, objects=True, count=2))
+    assert [one.path for one in apart] == files
+    for one, other in zip(whole, apart, strict=True):
+        assert (one.as_json("test"), one.artifacts) == (other.as_json("test"), other.artifacts)
+    assert any(one.artifacts for one in apart)
+
+
+class Failing(builders.FixedPredictor):
+    """Has no answer."""
+
+    def examine(self, radiograph: Radiograph) -> Examination:
+        raise ModelError("the network failed")
+
+
+def test_what_fails_in_a_process_is_told_as_it_is(tmp_path: Path) -> None:
+    files = classify.files([folder_of_many(tmp_path / "data")])
+    with pytest.raises(ModelError, match="the network failed"):
+        list(classify.judge_apart(files, Failing, CONFIG, objects=False, count=1))
+
+
+def test_a_process_pays_from_some_files_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = SimpleNamespace(available=64 << 30)
+    monkeypatch.setattr(classify.os, "sched_getaffinity", lambda _: set(range(4)))
+    monkeypatch.setattr(classify.psutil, "virtual_memory", lambda: memory)
+    assert [classify.processes(count) for count in (1, 63, 64, 100, 1000)] == [1, 1, 2, 3, 4]
+    memory.available = 3 << 30
+    assert classify.processes(1000) == 3
+    memory.available = 0
+    assert classify.processes(1000) == 1
 
 
 def test_the_json_contract(tmp_path: Path) -> None:

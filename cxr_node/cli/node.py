@@ -384,7 +384,13 @@ def _judge_files(files: list[Path], settings: Config, out_dir: Path | None, as_j
     from cxr_node.tools.classify import ResultFiles
 
     classifier = wiring.on_demand(settings, for_one=len(files) == 1)
-    answers = classify.judge(files, classifier, settings, objects=out_dir is not None)
+    count, objects = classify.processes(len(files)), out_dir is not None
+    if count > 1:
+        one_thread = settings.model_copy(update={"model": settings.model.model_copy(update={"threads": 1})})
+        make = functools.partial(wiring.on_demand, one_thread)
+        answers = classify.judge_apart(files, make, settings, objects=objects, count=count)
+    else:
+        answers = classify.judge(files, classifier, settings, objects=objects)
     results = ResultFiles(out_dir, files) if out_dir is not None else None
     kept = []
     for answer in tables.progress(answers, len(files), "judging", quiet=as_json):

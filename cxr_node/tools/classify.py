@@ -5,15 +5,21 @@ The same pipeline as the node's; what it would have sent can be written to a fol
 
 from __future__ import annotations
 
+import logging
+import multiprocessing
 import os
+import signal
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
+
+import psutil
 
 from cxr_node import pipeline
 from cxr_node.config.schema import Config
@@ -27,6 +33,8 @@ from cxr_node.result_kinds import SHAPES, ReportPer, ResultKind
 _SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".ima", ".img", ".png", ".jpg", ".jpeg"})
 """What is no part of an image's name; storescp names files by their UIDs, whose last component is none either."""
 _MAX_LANES = 4  # each takes some 150 MB of a 5 megapixel image
+_FILES_A_PROCESS, _PROCESS_BYTES = 32, 1 << 30
+"""From so many files on a process of their own pays; and what it may need: 0.5 GB, and an image of 5 megapixels."""
 Item = TypeVar("Item")
 Done = TypeVar("Done")
 _DIGEST_CHARACTERS = 8
@@ -253,36 +261,72 @@ def judge(paths: Sequence[Path], classifier: pipeline.Classifier, config: Config
     The results are those of `report_per: image`, whatever the destinations want of a study. Their content time is the
     file's modification time: the same file gives the same bytes.
     """
+    return in_order(partial(_judged, classifier=classifier, config=config, objects=objects), paths)
+
+
+def _judged(path: Path, classifier: pipeline.Classifier, config: Config, *, objects: bool) -> Answer:
+    try:
+        content = part10(path)
+    except InstanceError as error:
+        return Answer(path=path, outcome=Rejected(reason=Reason.UNREADABLE_PIXELS, sentence=str(error)))
     kinds = (config.kinds(ReportPer.IMAGE) or config.kinds(ReportPer.STUDY)) if objects else frozenset()
-
-    def one(path: Path) -> Answer:
-        try:
-            content = part10(path)
-        except InstanceError as error:
-            return Answer(path=path, outcome=Rejected(reason=Reason.UNREADABLE_PIXELS, sentence=str(error)))
-        judged = pipeline.judge(content, classifier, config)
-        if isinstance(judged, Rejected) or not kinds:
-            return answer(path, judged)
-        return answer(path, judged, pipeline.explain(judged, origin(path), config, kinds=kinds))
-
-    return in_order(one, paths)
+    judged = pipeline.judge(content, classifier, config)
+    if isinstance(judged, Rejected) or not kinds:
+        return answer(path, judged)
+    return answer(path, judged, pipeline.explain(judged, origin(path), config, kinds=kinds))
 
 
 def in_order(do: Callable[[Item], Done], items: Iterable[Item]) -> Iterator[Done]:
     """Do it with each item, several at a time as in a worker's lanes; the results in the order of the items."""
     lanes = min(len(os.sched_getaffinity(0)), _MAX_LANES)
-    ahead: deque[Future[Done]] = deque()
     with ThreadPoolExecutor(lanes, "lane") as pool:
-        try:
-            for item in items:
-                ahead.append(pool.submit(do, item))
-                if len(ahead) > lanes:  # what is done waits here for whoever reads: no more of it than that
-                    yield ahead.popleft().result()
-            while ahead:
+        yield from _ahead(pool, do, items, lanes)
+
+
+def _ahead(pool: Executor, do: Callable[[Item], Done], items: Iterable[Item], most: int) -> Iterator[Done]:
+    ahead: deque[Future[Done]] = deque()
+    try:
+        for item in items:
+            ahead.append(pool.submit(do, item))
+            if len(ahead) > most:  # what is done waits here for whoever reads: no more of it than that
                 yield ahead.popleft().result()
-        finally:
-            for each in ahead:
-                each.cancel()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        for each in ahead:
+            each.cancel()
+
+
+def processes(count: int) -> int:
+    """How many processes so many files are worth: each loads a network for itself, in the time of some 30 files."""
+    room = psutil.virtual_memory().available // _PROCESS_BYTES
+    return max(1, min(len(os.sched_getaffinity(0)), count // _FILES_A_PROCESS, room))
+
+
+def judge_apart(
+    paths: Sequence[Path], make: Callable[[], pipeline.Classifier], config: Config, *, objects: bool, count: int
+) -> Iterator[Answer]:
+    """As `judge`, by so many processes: threads of one would wait for Python's own lock half of their time.
+
+    `make` : makes the classifier, in each process; pickled, as `config` is
+    """
+    begin = partial(_begin_apart, make, config, objects=objects)
+    with ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), begin) as pool:  # OpenVINO survives no fork
+        yield from _ahead(pool, _judged_apart, paths, 2 * count)
+
+
+_APART: list[Callable[[Path], Answer]] = []
+"""Of a process of `judge_apart`: how it judges a file."""
+
+
+def _begin_apart(make: Callable[[], pipeline.Classifier], config: Config, *, objects: bool) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends this one
+    logging.disable(logging.CRITICAL)  # as the command that started it
+    _APART.append(partial(_judged, classifier=make(), config=config, objects=objects))
+
+
+def _judged_apart(path: Path) -> Answer:
+    return _APART[0](path)
 
 
 def answer(path: Path, judged: pipeline.Analysis | Rejected, artifacts: tuple[Artifact, ...] = ()) -> Answer:
