@@ -22,6 +22,7 @@ from cxr_node.node.ledger.states import InstanceState
 from cxr_node.node.ledger.tables import Instant, events, instances
 
 _IDENTITY = (instances.c.sop_instance_uid, instances.c.content_sha256)
+_NOTE = sa.insert(events)
 _MAX_TITLE_CHARS = 16  # what the column holds; PostgreSQL refuses more
 _INSERTS = {
     name: insert(instances).on_conflict_do_nothing(index_elements=_IDENTITY).returning(instances.c.id)
@@ -127,7 +128,7 @@ def arrive(connection: sa.Connection, arrivals: Sequence[Arrival], now: datetime
             told.append({"instance_id": row_id, "at": now, "what": "received", "detail": _told(arrival.origin)})
         found.append(row_id is not None)
     if told:
-        connection.execute(sa.insert(events), told)
+        connection.execute(_NOTE, told)
     return found
 
 
