@@ -118,8 +118,8 @@ class Ledger:
         size_bytes: int,
         priority: Priority = Priority.MEDIUM,
         is_kept: IsKept = lambda _: True,
-    ) -> bool:
-        """-> RECEIVED; False where exactly this object is known already. Threads share a transaction.
+    ) -> int | None:
+        """-> RECEIVED, and its number; None where exactly this object is known already. Threads share a transaction.
 
         Raises
         ------
