@@ -175,7 +175,7 @@ class Moves:
         told = {name.replace("_s", "_ms"): value for name, value in asdict(cost).items()}
         return {name: value * (1000.0 if name.endswith("_ms") else 1.0) / self._images for name, value in told.items()}
 
-    def _receive(self, number: int) -> bool:
+    def _receive(self, number: int) -> int | None:
         return self._ledger.add(reference(number), _origin(), f"{number:064x}", 10_000_000)
 
     def _claim(self) -> Job:

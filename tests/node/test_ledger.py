@@ -69,7 +69,7 @@ def ledger(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iter
 
 def add(ledger: Ledger, clock: Clock, number: int = 1, content: int | None = None, **overrides: str | None) -> bool:
     ref = reference(number, **overrides)
-    return ledger.add(ref, origin(clock), digest(number if content is None else content), 4711)
+    return ledger.add(ref, origin(clock), digest(number if content is None else content), 4711) is not None
 
 
 def claimed(ledger: Ledger, owner: str = "worker", lease_s: float = 60.0) -> Job:

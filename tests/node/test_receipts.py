@@ -37,7 +37,7 @@ class Held:
 
     def add(self, number: int, ae_title: str = "SENDER") -> bool:
         sender = replace(origin(self.clock), calling_ae_title=ae_title)
-        return self.ledger.add(reference(number), sender, digest(number), 4711)
+        return self.ledger.add(reference(number), sender, digest(number), 4711) is not None
 
     def begin(self, pool: ThreadPoolExecutor, *ae_titles: str) -> list[Future[bool]]:
         """One arrival whose commit is held, and one of each AE title that waits behind it."""

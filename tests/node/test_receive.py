@@ -118,6 +118,18 @@ def test_an_object_is_safe_when_it_is_acknowledged(node: Receiving) -> None:
     assert node.spool.received_at(row.content_sha256) == row.received_at
 
 
+def test_a_new_object_is_not_looked_up_after_it_was_written(node: Receiving, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_up: list[Any] = []
+    monkeypatch.setattr("cxr_node.node.receive.receiver.number_of", lambda *given: looked_up.append(given))
+    uid, data_set = instance()
+    with Wire(node.port) as peer:
+        peer.associate()
+        assert peer.store(uid, data_set) == 0x0000
+        assert not looked_up
+        assert peer.store(uid, data_set) == 0x0000
+        assert len(looked_up) == 1, "which one it repeats, the log is to say"
+
+
 def _cut(data_set: bytes, how: str) -> list[bytes]:
     """The same data set in P-DATA-TF PDUs, as what is sent at a time."""
     step = {"small": 700, "large": 131_066}.get(how, 16_000)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy.sql.elements import BinaryExpression
 
 from benchmarks import moves
 from cxr_node.node.ledger.lease_keeper import LeaseKeeper
@@ -27,6 +29,35 @@ def test_an_image_costs_no_more_round_trips(engine: str, tmp_path: Path) -> None
         costs = moves.Moves(ledger, IMAGES).run()
     for what, most in MOST.items():
         assert sum(cost[what] for cost in costs.values()) <= most + 2 / IMAGES, costs  # what is made once
+
+
+@pytest.mark.parametrize("engine", postgres.ENGINES)
+def test_no_image_has_statements_built_for_it(engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To build one takes ten times as long as to execute it: each is built once, for all images."""
+    built = 0
+    compare = BinaryExpression.__init__
+
+    def counted(*given: Any, **named: Any) -> None:
+        nonlocal built
+        built += 1
+        compare(*given, **named)
+
+    seen = []
+    clock = ledgers.Clock(datetime.now(UTC) + timedelta(minutes=1))
+    for images in (1, 2, 5):
+        with ledgers.opened(engine, folder(tmp_path, images), clock) as ledger:
+            monkeypatch.setattr(BinaryExpression, "__init__", counted)
+            moves.Moves(ledger, images).run()
+            monkeypatch.setattr(BinaryExpression, "__init__", compare)
+        seen.append(built)
+        built = 0
+    assert seen[1] == seen[2] < 20, seen
+
+
+def folder(above: Path, number: int) -> Path:
+    made = above / str(number)
+    made.mkdir()
+    return made
 
 
 def test_a_look_for_studies_costs_no_transaction_for_each_image(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from cxr_node.node.ledger import states
 from cxr_node.node.ledger.candidate_tables import candidate_answers
+from cxr_node.node.ledger.prepared import value
 from cxr_node.node.ledger.states import FREE, Claim, held, insert_once
 from cxr_node.node.ledger.tables import instances
 from cxr_node.outcome import Answer
@@ -96,13 +97,16 @@ def want(connection: sa.Connection, instance_id: int, comparison: Comparison, no
     insert_once(connection, candidate_answers, row | _columns(comparison.live, "live_"))
 
 
+_WAITING = sa.and_(
+    candidate_answers.c.candidate_sha256 == value("candidate"), candidate_answers.c.state == AnswerState.DUE
+)
+
+
 def claim(ledger: Ledger, candidate_sha256: str, owner: str, lease_s: float) -> CandidateJob | None:
     """Lease the film that has been due for longest; None where none is."""
-    waiting = sa.and_(
-        candidate_answers.c.candidate_sha256 == candidate_sha256, candidate_answers.c.state == AnswerState.DUE
-    )
+    whose = {"candidate": candidate_sha256}
     with ledger.database.leasing() as connection:
-        claimed = states.claim(connection, candidate_answers, waiting, owner, lease_s, ledger.now())
+        claimed = states.claim(connection, candidate_answers, _WAITING, owner, lease_s, ledger.now(), **whose)
         if claimed is None:
             return None
         row, lease = claimed

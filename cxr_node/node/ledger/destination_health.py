@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from cxr_node.node.ledger import commitments
+from cxr_node.node.ledger.prepared import prepared
 from cxr_node.node.ledger.states import DeliveryState, pick
 from cxr_node.node.ledger.tables import IS_OPEN, deliveries, destination_health
 
@@ -116,14 +117,18 @@ def succeeded(connection: sa.Connection, destination: str, now: datetime) -> Non
 
     All that deliver to it write this row: each would wait for the others' commits.
     """
-    known = (destination_health.c.down_since, destination_health.c.last_success_at)
-    mine = destination_health.c.destination == destination
-    row = connection.execute(sa.select(*known).where(mine)).first()
+    row = connection.execute(*_known(destination)).first()
     last = None if row is None or row.down_since is not None else row.last_success_at
     if last is not None and timedelta() <= now - last < _OFTEN_ENOUGH:
         return
     up = {"down_since": None, "next_try_at": None, "last_error": None, "last_success_at": now}
     write(connection, destination, up, up)
+
+
+@prepared
+def _known(destination: str) -> sa.Select[Any]:
+    known = (destination_health.c.down_since, destination_health.c.last_success_at)
+    return sa.select(*known).where(destination_health.c.destination == destination)
 
 
 def forget(connection: sa.Connection, destination: str) -> None:

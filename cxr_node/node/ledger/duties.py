@@ -66,7 +66,9 @@ def take(ledger: Ledger, duty: str, owner: str, again_s: float = 0.0) -> Held | 
     with ledger.database.leasing() as connection:
         insert_once(connection, duties, {"name": duty, "fence": 0})
         row = connection.execute(sa.select(duties).where(name).with_for_update()).mappings().one()
-        is_over = sa.or_(duties.c.lease_owner == owner, passed(duties.c.lease_until, now, 2 * LEASE_S))
+        is_over = sa.or_(
+            duties.c.lease_owner == owner, passed(duties.c.lease_until, now, now + timedelta(seconds=2 * LEASE_S))
+        )
         mine = sa.and_(name, sa.or_(duties.c.lease_until.is_(None), is_over))
         held = Held(duty=duty, owner=owner, fence=row["fence"] + 1)
         wait_s = _left_s(row["done_at"], again_s, now)

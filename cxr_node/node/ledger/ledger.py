@@ -21,6 +21,8 @@ from cxr_node.errors import ResourceError
 from cxr_node.node.ledger import commitments, destination_health, lateness, measurements, postgres, results
 from cxr_node.node.ledger.counted import NOTHING, Counted
 from cxr_node.node.ledger.database import AbsentLedgerError, Database
+from cxr_node.node.ledger.move_statements import DELIVERY_DUE, concluding, ends, moved, moving, settling
+from cxr_node.node.ledger.prepared import given
 from cxr_node.node.ledger.receipts import Arrival, GroupCommit, IsKept
 from cxr_node.node.ledger.ripening import Judged, begins_as, expect, wanting
 from cxr_node.node.ledger.states import (
@@ -36,16 +38,14 @@ from cxr_node.node.ledger.states import (
     OwnReason,
     StoredArtifact,
     StudyJob,
-    StudyState,
     claim,
     extend,
     held,
     insert_all,
-    is_on_hold,
     note,
     pick,
 )
-from cxr_node.node.ledger.tables import IS_OPEN, deliveries, instance_artifacts, instances, studies
+from cxr_node.node.ledger.tables import deliveries, instances, studies
 from cxr_node.node.process import machine, metrics
 from cxr_node.outcome import Rejected
 from cxr_node.result_kinds import ReportPer, ResultKind, Wish
@@ -118,8 +118,8 @@ class Ledger:
         size_bytes: int,
         priority: Priority = Priority.MEDIUM,
         is_kept: IsKept = lambda _: True,
-    ) -> bool:
-        """-> RECEIVED; False where exactly this object is known already. Threads share a transaction.
+    ) -> int | None:
+        """-> RECEIVED, and its number; None where exactly this object is known already. Threads share a transaction.
 
         Raises
         ------
@@ -130,7 +130,7 @@ class Ledger:
     def claim_instance(self, owner: str, lease_s: float) -> Job | None:
         """Lease the instance that is to be judged next: the most urgent, then the oldest."""
         with self.database.leasing() as connection:
-            claimed = claim(connection, instances, results.is_next(), owner, lease_s, self.now())
+            claimed = claim(connection, instances, results.IS_NEXT, owner, lease_s, self.now())
         if claimed is None:
             return None
         row, lease = claimed
@@ -149,9 +149,8 @@ class Ledger:
 
     def claim_delivery(self, destination: str, owner: str, lease_s: float) -> DeliveryJob | None:
         """Lease the delivery that is due next at a destination: the most urgent, then the oldest; none while held."""
-        waiting = sa.and_(deliveries.c.destination == destination, IS_OPEN, ~is_on_hold(destination))
         with self.database.leasing() as connection:
-            claimed = claim(connection, deliveries, waiting, owner, lease_s, self.now())
+            claimed = claim(connection, deliveries, DELIVERY_DUE, owner, lease_s, self.now(), destination=destination)
             if claimed is None:
                 return None
             row, lease = claimed
@@ -309,9 +308,9 @@ class Ledger:
         self, connection: sa.Connection, job: Job, to: InstanceState, values: dict[str, Any], detail: str
     ) -> bool:
         now = self.now()
-        allowed = sa.and_(held(instances, job.claim), instances.c.state.in_(_before(INSTANCE_MOVES, to)))
-        moved = sa.update(instances).where(allowed).values(FREE | values | {"state": to, "updated_at": now})
-        if connection.execute(moved).rowcount != 1:
+        values = FREE | values | {"state": to, "updated_at": now}
+        statement = moving(instances, _before(INSTANCE_MOVES, to), tuple(values))
+        if connection.execute(statement, moved(job.claim, values)).rowcount != 1:
             return False
         note(connection, [job.claim.row_id], now, to.lower(), detail)
         return True
@@ -325,11 +324,10 @@ class Ledger:
         promised: bool = False,
         what: str | None = None,
     ) -> bool:
-        now = self.now()
-        allowed = sa.and_(held(deliveries, job.claim), deliveries.c.state.in_(_before(DELIVERY_MOVES, to)))
+        now, values = self.now(), FREE | values | {"state": to}
+        statement = settling(_before(DELIVERY_MOVES, to), tuple(values))
         with self.database.writing() as connection:
-            moved = sa.update(deliveries).where(allowed).values(FREE | values | {"state": to})
-            row = connection.execute(moved.returning(deliveries.c.artifact_id)).first()
+            row = connection.execute(statement, moved(job.claim, values)).first()
             if row is None:
                 return False
             if to is DeliveryState.DELIVERED:
@@ -343,9 +341,9 @@ class Ledger:
         return True
 
 
-def _before(moves: Mapping[Any, frozenset[Any]], to: StrEnum) -> list[StrEnum]:
+def _before(moves: Mapping[Any, frozenset[Any]], to: StrEnum) -> tuple[str, ...]:
     """Name the states from which `to` may be reached: the WHERE of every move."""
-    return [state for state, allowed in moves.items() if to in allowed]
+    return tuple(state for state, allowed in moves.items() if to in allowed)
 
 
 def _wanted_now(wishes: Mapping[str, Wish], stored: StoredArtifact) -> list[str]:
@@ -390,40 +388,22 @@ def conclude(connection: sa.Connection, instance_ids: Sequence[int], now: dateti
     """
     delivered = 0
     for instance_id in instance_ids:
-        current = of_instance(instance_id, instance_artifacts.c.outdated_at.is_(None))
-        columns = (deliveries.c.state, deliveries.c.reason, deliveries.c.last_error)
-        ends = {row.state: row for row in connection.execute(sa.select(*columns).where(current).distinct())}
-        if not ends.keys().isdisjoint(OPEN):
+        found = {row.state: row for row in connection.execute(*ends(instance_id))}
+        if not found.keys().isdisjoint(OPEN):
             continue
         values: dict[str, Any] = {"state": InstanceState.DELIVERED, "reason": None, "updated_at": now}
-        if DeliveryState.DEAD in ends:
+        if DeliveryState.DEAD in found:
             values |= {"state": InstanceState.DEAD, "reason": DeadReason.UNDELIVERED}
-        elif DeliveryState.SHADOW in ends:
+        elif DeliveryState.SHADOW in found:
             values["state"] = InstanceState.SHADOW
-        elif (aside := ends.get(DeliveryState.SET_ASIDE)) is not None:
+        elif (aside := found.get(DeliveryState.SET_ASIDE)) is not None:
             values |= {"state": InstanceState.SET_ASIDE, "reason": aside.reason, "sentence": aside.last_error}
         else:
-            first = sa.literal(now, instances.c.delivered_at.type)
-            values["delivered_at"] = sa.func.coalesce(instances.c.delivered_at, first)
-        awaited = sa.select(sa.literal(1)).where(
-            studies.c.study_instance_uid == instances.c.study_instance_uid, studies.c.state == StudyState.WAITING
-        )
-        reported = sa.and_(
-            instances.c.id == instance_id,
-            instances.c.state == InstanceState.REPORTED,
-            ~awaited.correlate(instances).exists(),
-        )
-        moved = sa.update(instances).where(reported).values(values)
-        columns_moved = (instances.c.received_at, instances.c.delivered_at)
-        if (row := connection.execute(moved.returning(*columns_moved)).first()) is not None:
+            values["delivered_at"] = now
+        told = given(instance_id=instance_id, **values)
+        if (row := connection.execute(concluding(tuple(values)), told).first()) is not None:
             if row.delivered_at == now:  # for the first time
                 metrics.turned_around((now - row.received_at).total_seconds())
             note(connection, [instance_id], now, values["state"].lower(), "every destination has settled")
             delivered += int(values["state"] is InstanceState.DELIVERED)
     return delivered
-
-
-def of_instance(instance_id: int, *which: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
-    """Deliveries of an instance's results."""
-    linked = sa.select(instance_artifacts.c.artifact_id).where(instance_artifacts.c.instance_id == instance_id, *which)
-    return deliveries.c.artifact_id.in_(linked)

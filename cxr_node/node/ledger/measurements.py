@@ -26,7 +26,10 @@ def keep(connection: sa.Connection, job: Job, measurement: Measurement | None, i
         "config_sha256": identity.config_sha256,
         "operating_point": json.dumps(asdict(identity.operating_point)),
     }
-    connection.execute(sa.insert(measurements), row)
+    connection.execute(_INSERT, row)
+
+
+_INSERT = sa.insert(measurements)
 
 
 def drop(connection: sa.Connection, job: Job) -> None:

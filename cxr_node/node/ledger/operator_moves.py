@@ -19,7 +19,8 @@ import sqlalchemy as sa
 from cxr_node.domain import Reason
 from cxr_node.errors import DataError
 from cxr_node.node.ledger import results
-from cxr_node.node.ledger.ledger import Ledger, of_instance
+from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.move_statements import of_instance
 from cxr_node.node.ledger.ripening import begins_as, is_in_study, is_reported, state_of, wait_again, wanting
 from cxr_node.node.ledger.stages import has_ended
 from cxr_node.node.ledger.states import (

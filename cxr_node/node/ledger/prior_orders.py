@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 
 from cxr_node.config.schema import MAX_STUDY_WAIT_S
 from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.prepared import prepared
 from cxr_node.node.ledger.states import FREE, Claim, OrderState, Prior, claim, due_at, held, note, passed, pick
 from cxr_node.node.ledger.tables import instances, judgements, prior_orders, priors, studies
 
@@ -146,9 +148,14 @@ def settle_order(ledger: Ledger, order: PriorOrder, outcomes: Sequence[PriorOutc
     return True
 
 
-def awaited(now: datetime) -> sa.ColumnElement[bool]:
+def longest(now: datetime) -> datetime:
+    """Until when an order may wait at most."""
+    return now + timedelta(seconds=MAX_STUDY_WAIT_S)
+
+
+def awaited(now: datetime, longest: datetime) -> sa.ColumnElement[bool]:
     """True for a study that waits for its order."""
-    until_then = ~passed(prior_orders.c.until, now, MAX_STUDY_WAIT_S)
+    until_then = ~passed(prior_orders.c.until, now, longest)
     mine = prior_orders.c.study_instance_uid == studies.c.study_instance_uid
     return sa.select(sa.literal(1)).where(mine, _DUE, until_then).correlate(studies).exists()
 
@@ -161,11 +168,16 @@ def awaited_until() -> sa.ColumnElement[datetime]:
 
 def closed(connection: sa.Connection, study_instance_uid: str, now: datetime) -> tuple[Prior, ...] | None:
     """As `fetched`. DUE -> SETTLED: the report of the study is made, and what comes now is not waited for any more."""
-    mine = prior_orders.c.study_instance_uid == study_instance_uid
-    if connection.scalar(sa.select(prior_orders.c.id).where(mine)) is None:
+    if connection.scalar(*_of_study(study_instance_uid)) is None:
         return None
-    _settle(connection, sa.and_(mine, _DUE), [PriorOutcome(reason=_TIMEOUT, sentence=_TOO_LONG)], now)
+    mine = sa.and_(prior_orders.c.study_instance_uid == study_instance_uid, _DUE)
+    _settle(connection, mine, [PriorOutcome(reason=_TIMEOUT, sentence=_TOO_LONG)], now)
     return fetched(connection, study_instance_uid)
+
+
+@prepared
+def _of_study(study_instance_uid: str) -> sa.Select[Any]:
+    return sa.select(prior_orders.c.id).where(prior_orders.c.study_instance_uid == study_instance_uid)
 
 
 def _settle(
@@ -188,9 +200,9 @@ def _settle(
 
 def fetched(connection: sa.Connection, study_instance_uid: str) -> tuple[Prior, ...] | None:
     """Earlier radiographs of a study, but those that no report is to mention; None where none were ordered."""
-    mine = prior_orders.c.study_instance_uid == study_instance_uid
-    if connection.scalar(sa.select(prior_orders.c.id).where(mine)) is None:
+    if connection.scalar(*_of_study(study_instance_uid)) is None:
         return None
+    mine = prior_orders.c.study_instance_uid == study_instance_uid
     found = (
         sa.select(priors)
         .join(prior_orders, prior_orders.c.id == priors.c.order_id)

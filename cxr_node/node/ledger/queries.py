@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,6 +17,7 @@ from cxr_node.domain import Precedent
 from cxr_node.node.ledger import results
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.lookup import matching
+from cxr_node.node.ledger.prepared import given, prepared, value
 from cxr_node.node.ledger.states import (
     OPEN,
     DeliveryJob,
@@ -140,21 +142,24 @@ def precedent(ledger: Ledger, job: Job) -> Precedent:
     Rejected ones count too: whether another worker has judged an instance yet must not change the answer. From the
     row on that an operator admitted, that one says whose the study is, and of which study the series; what came
     before it is answered as it was, whenever it is judged again. Results of earlier versions of the instance are
-    known: `results.is_next` waits for them.
+    known: `results.IS_NEXT` waits for them.
     """
-    row_id = job.claim.row_id
-    same_study = instances.c.study_instance_uid == job.ref.study_instance_uid
-    study = sa.select(instances.c.patient_key).where(same_study, instances.c.patient_key != "")
-    series = sa.select(instances.c.study_instance_uid).where(
-        instances.c.series_instance_uid == job.ref.series_instance_uid
-    )
+    said = _precedent(job.ref.study_instance_uid, job.ref.series_instance_uid, job.claim.row_id)
     with ledger.database.reading() as connection:
-        patient_key, study_uid = connection.execute(sa.select(_said(study, row_id), _said(series, row_id))).one()
+        patient_key, study_uid = connection.execute(*said).one()
         return Precedent(
             patient_key_of_study=patient_key,
             study_instance_uid_of_series=study_uid,
             earlier_results=results.earlier_results(connection, job),
         )
+
+
+@prepared
+def _precedent(study_instance_uid: str, series_instance_uid: str, row_id: int) -> sa.Select[str | None, str | None]:
+    same_study = instances.c.study_instance_uid == study_instance_uid
+    study = sa.select(instances.c.patient_key).where(same_study, instances.c.patient_key != "")
+    series = sa.select(instances.c.study_instance_uid).where(instances.c.series_instance_uid == series_instance_uid)
+    return sa.select(_said(study, row_id), _said(series, row_id))
 
 
 def _said(of: sa.Select[Any], row_id: int) -> sa.ColumnElement[str | None]:
@@ -181,17 +186,21 @@ def next_instance_s(ledger: Ledger) -> float | None:
 
     One that waits for an earlier version of itself may be claimed as soon as that is settled: look again soon.
     """
-    due_s = _next_s(ledger, instances, results.is_next())
+    due_s = _next_s(ledger, instances, results.IS_NEXT)
     if due_s == 0.0:
         return due_s
-    blocked = _next_s(ledger, instances, sa.and_(instances.c.state == InstanceState.RECEIVED, ~results.is_next()))
+    blocked = _next_s(ledger, instances, _IS_BLOCKED)
     return due_s if blocked is None else min(_LOOK_AGAIN_S, _LOOK_AGAIN_S if due_s is None else due_s)
 
 
 def next_delivery_s(ledger: Ledger, destination: str) -> float | None:
     """Seconds until a delivery to a destination may be claimed (0.0: now); None where none waits, or it is held."""
-    here = sa.and_(deliveries.c.destination == destination, deliveries.c.state.in_(OPEN), ~is_on_hold(destination))
-    return _next_s(ledger, deliveries, here)
+    return _next_s(ledger, deliveries, _IS_OPEN_THERE, destination=destination)
+
+
+_IS_BLOCKED = sa.and_(instances.c.state == InstanceState.RECEIVED, ~results.IS_NEXT)
+_THERE = value("destination")
+_IS_OPEN_THERE = sa.and_(deliveries.c.destination == _THERE, deliveries.c.state.in_(OPEN), ~is_on_hold(_THERE))
 
 
 def counts(ledger: Ledger) -> dict[InstanceState, int]:
@@ -289,9 +298,15 @@ def present_results(ledger: Ledger, instance_id: int, kinds: Collection[str]) ->
     return [(row.kind, row.content_sha256) for row in rows]
 
 
-def _next_s(ledger: Ledger, table: sa.Table, waiting: sa.ColumnElement[bool]) -> float | None:
+@cache
+def _first_due(table: sa.Table, waiting: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    return sa.select(sa.func.min(due_at(table), type_=table.c.not_before.type)).where(waiting)
+
+
+def _next_s(ledger: Ledger, table: sa.Table, waiting: sa.ColumnElement[bool], **values: Any) -> float | None:
+    """`waiting`, and its values, as `states.claim`."""
     with ledger.database.reading() as connection:
-        at = connection.scalar(sa.select(sa.func.min(due_at(table), type_=table.c.not_before.type)).where(waiting))
+        at = connection.scalar(_first_due(table, waiting), given(**values))
     return None if at is None else max(0.0, (at - ledger.now()).total_seconds())
 
 

@@ -22,6 +22,7 @@ from cxr_node.node.ledger.states import InstanceState
 from cxr_node.node.ledger.tables import Instant, events, instances
 
 _IDENTITY = (instances.c.sop_instance_uid, instances.c.content_sha256)
+_NOTE = sa.insert(events)
 _MAX_TITLE_CHARS = 16  # what the column holds; PostgreSQL refuses more
 _INSERTS = {
     name: insert(instances).on_conflict_do_nothing(index_elements=_IDENTITY).returning(instances.c.id)
@@ -51,11 +52,12 @@ IsKept = Callable[[str], bool]
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """An arrival whose thread waits; one of the two becomes its end."""
+    """An arrival whose thread waits."""
 
     arrival: Arrival
     is_kept: IsKept
-    is_new: bool | None = None
+    is_over: bool = False
+    number: int | None = None
     fault: Exception | None = None
 
 
@@ -72,37 +74,37 @@ class GroupCommit:
         self._waiting: deque[_Waiting] = deque()
         self._turn = threading.Lock()
 
-    def add(self, arrival: Arrival, is_kept: IsKept) -> bool:
+    def add(self, arrival: Arrival, is_kept: IsKept) -> int | None:
         """As `arrive`, in a transaction that is durable when this returns."""
         mine = _Waiting(arrival, is_kept)
         self._waiting.append(mine)
         with self._turn:
-            if mine.is_new is None and mine.fault is None:  # not written meanwhile
+            if not mine.is_over:  # not written meanwhile
                 self._write([self._waiting.popleft() for _ in range(len(self._waiting))])
         if mine.fault is not None:
             raise mine.fault
-        return bool(mine.is_new)
+        return mine.number
 
     def _write(self, together: Sequence[_Waiting]) -> None:
         try:
             with self._database.writing() as connection:
                 found = arrive(connection, [each.arrival for each in together], self._now())
-                for each, is_new in zip(together, found, strict=True):
-                    _require_kept(each, is_new)
+                for each, number in zip(together, found, strict=True):
+                    _require_kept(each, is_new=number is not None)
         except Exception as error:
             is_of_all = isinstance(error, CxrNodeError) and not isinstance(error, ConflictError)
             if is_of_all or len(together) == 1:
                 for each in together:
-                    each.fault = error
+                    each.fault, each.is_over = error, True
             else:  # a fault of one arrival, or a conflict with another machine's, must not fail the others
                 for each in together:
                     self._write([each])
         else:
-            for each, is_new in zip(together, found, strict=True):
-                each.is_new = is_new
+            for each, number in zip(together, found, strict=True):
+                each.number, each.is_over = number, True
 
 
-def _require_kept(waiting: _Waiting, is_new: bool) -> None:
+def _require_kept(waiting: _Waiting, *, is_new: bool) -> None:
     """Let nothing be acknowledged that was known, so not written again, and that retention took meanwhile.
 
     Retention deletes the bytes in a transaction that has the row, as this one has it now: either it is over and they
@@ -112,8 +114,8 @@ def _require_kept(waiting: _Waiting, is_new: bool) -> None:
         raise ConflictError("retention deleted the object in the moment in which it came again")
 
 
-def arrive(connection: sa.Connection, arrivals: Sequence[Arrival], now: datetime) -> list[bool]:
-    """-> RECEIVED, each in its turn; False where exactly this object is known already.
+def arrive(connection: sa.Connection, arrivals: Sequence[Arrival], now: datetime) -> list[int | None]:
+    """-> RECEIVED, each in its turn, with its ledger number; None where exactly this object is known already.
 
     What was found in the spool is no repetition, unless retention had taken it: another machine was faster.
     """
@@ -125,9 +127,9 @@ def arrive(connection: sa.Connection, arrivals: Sequence[Arrival], now: datetime
             _repeat(connection, arrival, now)
         else:
             told.append({"instance_id": row_id, "at": now, "what": "received", "detail": _told(arrival.origin)})
-        found.append(row_id is not None)
+        found.append(row_id)
     if told:
-        connection.execute(sa.insert(events), told)
+        connection.execute(_NOTE, told)
     return found
 
 
@@ -167,7 +169,7 @@ def first_receipt(database: Database, arrival: Arrival) -> datetime | None:
 
 
 def number_of(database: Database, arrival: Arrival) -> int | None:
-    """Ledger number of an object that is known; by which log lines and `trace` name it."""
+    """Ledger number of an object that was known before; by which log lines and `trace` name it."""
     with database.reading() as connection:
         return connection.scalar(sa.select(instances.c.id).where(*_same(arrival)))
 

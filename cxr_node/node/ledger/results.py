@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cxr_node.domain import ResultRef
+from cxr_node.node.ledger.prepared import prepared
 from cxr_node.node.ledger.states import UNSENT, InstanceState, Job, StoredArtifact, insert_all, note, pick
 from cxr_node.node.ledger.tables import (
     alternatives,
@@ -82,13 +83,11 @@ def keep(connection: sa.Connection, stored: Sequence[StoredArtifact]) -> list[Ke
     if not stored:
         return []
     wanted = {each.sop_instance_uid: each for one in reversed(stored) for each in reversed(one.sop_class_choices)}
-    named = (artifacts.c.id, artifacts.c.sop_instance_uid)
-    known = sa.select(*named).where(artifacts.c.sop_instance_uid.in_(sorted(wanted))).order_by(artifacts.c.id)
-    rows = {row.sop_instance_uid: int(row.id) for row in connection.execute(known.with_for_update())}
+    rows = {row.sop_instance_uid: int(row.id) for row in connection.execute(*_known(sorted(wanted)))}
     new = [_row(each) for one in stored for each in one.sop_class_choices if each.sop_instance_uid not in rows]
     new = list({row["sop_instance_uid"]: row for row in reversed(new)}.values())[::-1]
     if new:
-        inserted = connection.execute(sa.insert(artifacts).returning(*named), new)
+        inserted = connection.execute(_INSERT, new)
         rows |= {row.sop_instance_uid: int(row.id) for row in inserted}
     fresh = {row["sop_instance_uid"] for row in new}
     kept = []
@@ -104,6 +103,16 @@ def keep(connection: sa.Connection, stored: Sequence[StoredArtifact]) -> list[Ke
     if chosen:
         insert_all(connection, alternatives, chosen)
     return kept
+
+
+_NAMED = (artifacts.c.id, artifacts.c.sop_instance_uid)
+_INSERT = sa.insert(artifacts).returning(*_NAMED)
+
+
+@prepared
+def _known(uids: Sequence[str]) -> sa.Select[Any]:
+    known = sa.select(*_NAMED).where(artifacts.c.sop_instance_uid.in_(uids))
+    return known.order_by(artifacts.c.id).with_for_update()
 
 
 def link(
@@ -127,17 +136,23 @@ def find(connection: sa.Connection, artifact_id: int) -> StoredArtifact:
 
 def with_first_user(connection: sa.Connection, artifact_id: int) -> tuple[StoredArtifact, int]:
     """As `find`, and the ledger number of the instance that it was made of; the first, where several share it."""
+    first = connection.execute(*_with_user(artifact_id)).mappings().one()
+    below = tuple(_stored(row, ()) for row in connection.execute(*_below(artifact_id)).mappings())
+    return _stored(first, below), int(first["first_user"] or 0)
+
+
+@prepared
+def _with_user(artifact_id: int) -> sa.Select[Any]:
     users = sa.select(sa.func.min(instance_artifacts.c.instance_id))
     user = users.where(instance_artifacts.c.artifact_id == artifact_id).scalar_subquery().label("first_user")
-    first = connection.execute(sa.select(artifacts, user).where(artifacts.c.id == artifact_id)).mappings().one()
-    others = (
-        sa.select(artifacts)
-        .join(alternatives, alternatives.c.alternative_id == artifacts.c.id)
-        .where(alternatives.c.artifact_id == artifact_id)
-        .order_by(alternatives.c.sop_class_choice)
-    )
-    below = tuple(_stored(row, ()) for row in connection.execute(others).mappings())
-    return _stored(first, below), int(first["first_user"] or 0)
+    return sa.select(artifacts, user).where(artifacts.c.id == artifact_id)
+
+
+@prepared
+def _below(artifact_id: int) -> sa.Select[Any]:
+    """Alternatives of a result, the first choice first."""
+    others = sa.select(artifacts).join(alternatives, alternatives.c.alternative_id == artifacts.c.id)
+    return others.where(alternatives.c.artifact_id == artifact_id).order_by(alternatives.c.sop_class_choice)
 
 
 def chosen() -> sa.ColumnElement[Any]:
@@ -154,10 +169,19 @@ def lock_users(connection: sa.Connection, artifact_id: int) -> list[int]:
 
     The result is held before: an instance that is just being linked to it must see this delivery's end.
     """
-    connection.execute(sa.select(artifacts.c.id).where(artifacts.c.id == artifact_id).with_for_update())
+    connection.execute(*_locked(artifact_id))
+    return list(connection.scalars(*_users(artifact_id)))
+
+
+@prepared
+def _locked(artifact_id: int) -> sa.Select[Any]:
+    return sa.select(artifacts.c.id).where(artifacts.c.id == artifact_id).with_for_update()
+
+
+@prepared
+def _users(artifact_id: int) -> sa.Select[Any]:
     linked = sa.select(instance_artifacts.c.instance_id).where(instance_artifacts.c.artifact_id == artifact_id)
-    users = sa.select(instances.c.id).where(instances.c.id.in_(linked)).order_by(instances.c.id)
-    return list(connection.scalars(users.with_for_update()))
+    return sa.select(instances.c.id).where(instances.c.id.in_(linked)).order_by(instances.c.id).with_for_update()
 
 
 def _row(stored: StoredArtifact) -> dict[str, Any]:
@@ -185,7 +209,7 @@ class Version:
     """Of its results."""
 
 
-def is_next() -> sa.ColumnElement[bool]:
+def _is_next() -> sa.ColumnElement[bool]:
     """Instances that may be judged: received, and no earlier version of the same SOP Instance waits.
 
     What a version replaces must be known by then, in whatever order several workers come to it.
@@ -199,8 +223,11 @@ def is_next() -> sa.ColumnElement[bool]:
     return sa.and_(instances.c.state == InstanceState.RECEIVED, ~waiting.correlate(instances).exists())
 
 
+IS_NEXT = _is_next()
+
+
 def awaited(connection: sa.Connection, instance_id: int) -> int | None:
-    """Number of the earlier version that an instance waits for; None where it waits for none (`is_next`)."""
+    """Number of the earlier version that an instance waits for; None where it waits for none (`IS_NEXT`)."""
     mine, before = instances.alias("mine"), instances.alias("before")
     same = sa.and_(before.c.sop_instance_uid == mine.c.sop_instance_uid, before.c.id < mine.c.id)
     waiting = sa.select(sa.func.max(before.c.id)).select_from(mine.join(before, same))
@@ -212,25 +239,30 @@ def awaited(connection: sa.Connection, instance_id: int) -> int | None:
 
 def earlier_results(connection: sa.Connection, job: Job) -> tuple[tuple[ResultRef, ...], ...]:
     """Results of the versions of an instance that came before it in its study, those of one version together."""
-    found = (
+    versions: dict[int, list[ResultRef]] = {}
+    found = _earlier(job.ref.sop_instance_uid, job.ref.study_instance_uid, job.claim.row_id)
+    for row in connection.execute(*found).mappings():
+        one = ResultRef(**pick(ResultRef, row) | {"kind": ResultKind(row["kind"])})
+        versions.setdefault(row["version"], []).append(one)
+    return tuple(tuple(version) for version in versions.values())
+
+
+@prepared
+def _earlier(sop_instance_uid: str, study_instance_uid: str, row_id: int) -> sa.Select[Any]:
+    return (
         sa.select(instances.c.id.label("version"), artifacts)
         .join(instance_artifacts, instance_artifacts.c.instance_id == instances.c.id)
         .join(artifacts, artifacts.c.id == instance_artifacts.c.artifact_id)
         .where(
-            instances.c.sop_instance_uid == job.ref.sop_instance_uid,
-            instances.c.study_instance_uid == job.ref.study_instance_uid,
-            instances.c.id < job.claim.row_id,
+            instances.c.sop_instance_uid == sop_instance_uid,
+            instances.c.study_instance_uid == study_instance_uid,
+            instances.c.id < row_id,
             _IS_CURRENT,
             artifacts.c.series_instance_uid.is_not(None),
             artifacts.c.per == ReportPer.IMAGE,
         )
         .order_by(instances.c.id, artifacts.c.id)
     )
-    versions: dict[int, list[ResultRef]] = {}
-    for row in connection.execute(found).mappings():
-        one = ResultRef(**pick(ResultRef, row) | {"kind": ResultKind(row["kind"])})
-        versions.setdefault(row["version"], []).append(one)
-    return tuple(tuple(version) for version in versions.values())
 
 
 def others(connection: sa.Connection, row: sa.RowMapping) -> tuple[Version, ...]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 
 from cxr_node.domain import Priority
+from cxr_node.node.ledger.prepared import prepared
 from cxr_node.node.ledger.states import DeliveryState, Job, OrderState, StudyState, insert_once
 from cxr_node.node.ledger.tables import (
     instance_artifacts,
@@ -58,7 +60,7 @@ def expect(connection: sa.Connection, job: Job, judged: Judged | None, now: date
         had = connection.execute(sa.delete(judgements).where(judgements.c.instance_id == job.instance_id)).rowcount
     if judged is not None:
         row = {"instance_id": job.instance_id, "listed": int(judged.is_listed), "content": judged.text}
-        connection.execute(sa.insert(judgements), row)
+        connection.execute(_INSERT, row)
     if judged is not None or had:
         ripening = Ripening(quiet_s=0.0, max_wait_s=0.0) if judged is None else judged.ripening
         _wait(connection, job, ripening, now)
@@ -66,8 +68,7 @@ def expect(connection: sa.Connection, job: Job, judged: Judged | None, now: date
 
 def _wait(connection: sa.Connection, job: Job, ripening: Ripening, now: datetime) -> None:
     uid, received_at = job.ref.study_instance_uid, job.origin.received_at
-    of_study = sa.select(sa.func.max(instances.c.received_at, type_=instances.c.received_at.type))
-    last = connection.scalar(of_study.where(instances.c.study_instance_uid == uid)) or received_at
+    last = connection.scalar(*_last_received(uid)) or received_at
     values = {"state": StudyState.WAITING, "attempts": 0, "updated_at": now}
     fresh = {"version": 1, "first_at": received_at, "priority": job.priority}
     fresh |= {"not_before": ripening.ripe_at(received_at, last, job.priority)}
@@ -85,6 +86,15 @@ def _wait(connection: sa.Connection, job: Job, ripening: Ripening, now: datetime
         until = first + timedelta(seconds=ripening.max_wait_s)
         order = {"study_instance_uid": uid, "state": OrderState.DUE, "until": until, "priority": priority}
         insert_once(connection, prior_orders, order | {"not_before": now, "updated_at": now, "attempts": 0, "fence": 0})
+
+
+_INSERT = sa.insert(judgements)
+
+
+@prepared
+def _last_received(study_instance_uid: str) -> sa.Select[Any]:
+    at = instances.c.received_at
+    return sa.select(sa.func.max(at, type_=at.type)).where(instances.c.study_instance_uid == study_instance_uid)
 
 
 def wait_again(connection: sa.Connection, study_instance_uid: str, now: datetime) -> None:

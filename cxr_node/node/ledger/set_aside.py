@@ -13,7 +13,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from cxr_node.node.ledger import results, ripening
-from cxr_node.node.ledger.ledger import Ledger, conclude, of_instance
+from cxr_node.node.ledger.ledger import Ledger, conclude
+from cxr_node.node.ledger.move_statements import of_instance
 from cxr_node.node.ledger.states import (
     FREE,
     UNSENT,

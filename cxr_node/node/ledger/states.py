@@ -10,12 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from cxr_node.domain import InstanceRef, Origin, Priority, ResultRef, Verdict
+from cxr_node.node.ledger.prepared import given, value
 from cxr_node.node.ledger.tables import events, holds
 from cxr_node.result_kinds import ReportPer, ResultKind
 
@@ -346,29 +348,38 @@ def claim(
     owner: str,
     lease_s: float,
     now: datetime,
+    **values: Any,
 ) -> tuple[sa.RowMapping, Claim] | None:
     """Lease the first of the waiting rows that is due and free: the most urgent, of those the oldest.
 
     Of instances, what took a worker with it or failed before comes after its equals. The attempt is counted now: a
     job that kills its worker is counted too. SQLite holds the write lock here; PostgreSQL skips rows that another
-    claim has locked.
+    claim has locked. `waiting` : one condition for each caller, made once; `values` : of its stand-ins.
     """
-    free = sa.or_(table.c.lease_until.is_(None), passed(table.c.lease_until, now, 2 * lease_s))
-    due = passed(table.c.not_before, now, table.info["max_delay_s"])
-    found = sa.select(table.c.id).where(waiting, due, free).order_by(*(table.c[name] for name in table.info["order"]))
-    first = found.limit(1).with_for_update(skip_locked=True).cte("first_due")  # locks, so it is evaluated once
-    taken = {"lease_owner": owner, "lease_until": now + timedelta(seconds=lease_s)}
-    taken |= {"fence": table.c.fence + 1, "attempts": table.c.attempts + 1}
-    mine = table.c.id == sa.select(first.c.id).scalar_subquery()
-    row = connection.execute(sa.update(table).where(mine).values(taken).returning(*table.c)).mappings().first()
+    times = {"now": now, "until": now + timedelta(seconds=lease_s), "freed": now + timedelta(seconds=2 * lease_s)}
+    times["far"] = now + timedelta(seconds=table.info["max_delay_s"])
+    row = connection.execute(_taking(table, waiting), given(owner=owner, **times, **values)).mappings().first()
     if row is None:
         return None
     return row, Claim(row_id=row["id"], owner=owner, fence=row["fence"], attempts=row["attempts"])
 
 
-def passed(at: sa.Column[Any], now: datetime, longest_s: float) -> sa.ColumnElement[bool]:
-    """True for a time that has come, and for one further away than any is ever set: the clock was put back since."""
-    return sa.or_(at <= now, at > now + timedelta(seconds=longest_s))
+@cache
+def _taking(table: sa.Table, waiting: sa.ColumnElement[bool]) -> sa.UpdateBase:
+    now = value("now")
+    free = sa.or_(table.c.lease_until.is_(None), passed(table.c.lease_until, now, value("freed")))
+    due = passed(table.c.not_before, now, value("far"))
+    found = sa.select(table.c.id).where(waiting, due, free).order_by(*(table.c[name] for name in table.info["order"]))
+    first = found.limit(1).with_for_update(skip_locked=True).cte("first_due")  # locks, so it is evaluated once
+    taken = {"lease_owner": value("owner"), "lease_until": value("until")}
+    taken |= {"fence": table.c.fence + 1, "attempts": table.c.attempts + 1}
+    mine = table.c.id == sa.select(first.c.id).scalar_subquery()
+    return sa.update(table).where(mine).values(taken).returning(*table.c)
+
+
+def passed(at: sa.Column[Any], now: datetime, far: datetime) -> sa.ColumnElement[bool]:
+    """True for a time that has come, and for one beyond any that is ever set: the clock was put back since."""
+    return sa.or_(at <= now, at > far)
 
 
 def held(table: sa.Table, lease: Claim) -> sa.ColumnElement[bool]:
@@ -394,14 +405,22 @@ def due_at(table: sa.Table) -> sa.ColumnElement[Any]:
 
 def insert_all(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert rows by one statement: without RETURNING there would be one for each."""
-    connection.execute(sa.insert(table).returning(*table.primary_key.columns), rows)
+    connection.execute(_insert(table), rows)
+
+
+@cache
+def _insert(table: sa.Table) -> sa.UpdateBase:
+    return sa.insert(table).returning(*table.primary_key.columns)
+
+
+_NOTE = sa.insert(events)
 
 
 def note(connection: sa.Connection, instance_ids: Sequence[int], now: datetime, what: str, detail: str) -> None:
     """Remember a transition."""
     if instance_ids:
         rows = [{"instance_id": row_id, "at": now, "what": what, "detail": detail} for row_id in instance_ids]
-        connection.execute(sa.insert(events), rows)
+        connection.execute(_NOTE, rows)
 
 
 def pick(noun: type[Any], row: Mapping[Any, Any]) -> dict[str, Any]:
@@ -414,5 +433,9 @@ _INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.in
 
 def insert_once(connection: sa.Connection, table: sa.Table, row: Mapping[str, Any]) -> bool:
     """Insert a row; False where there is one of that key, which stays as it is."""
-    insert = _INSERTS[connection.dialect.name](table).values(**row).on_conflict_do_nothing()
-    return connection.execute(insert.returning(sa.literal(1))).first() is not None  # rowcount: not on PostgreSQL
+    return connection.execute(_insert_once(connection.dialect.name, table), row).first() is not None
+
+
+@cache
+def _insert_once(engine: str, table: sa.Table) -> Any:
+    return _INSERTS[engine](table).on_conflict_do_nothing().returning(sa.literal(1))  # rowcount: not on PostgreSQL

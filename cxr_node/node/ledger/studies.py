@@ -10,13 +10,17 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import cache
 from hashlib import sha256
+from typing import Any
 
 import sqlalchemy as sa
 
 from cxr_node.domain import InstanceRef, Origin, Priority, ResultRef
 from cxr_node.node.ledger import lateness, prior_orders, results
 from cxr_node.node.ledger.ledger import Ledger, conclude
+from cxr_node.node.ledger.move_statements import moved, moving
+from cxr_node.node.ledger.prepared import given, prepared, value
 from cxr_node.node.ledger.prior_orders import PriorOutcome
 from cxr_node.node.ledger.ripening import begins_as, wanting
 from cxr_node.node.ledger.states import (
@@ -66,15 +70,18 @@ def _is_ripe() -> sa.ColumnElement[bool]:
     return sa.and_(studies.c.state == StudyState.WAITING, ~unjudged.correlate(studies).exists())
 
 
+_IS_DUE = sa.and_(_is_ripe(), ~prior_orders.awaited(value("now"), value("longest")))
+
+
 def claim_study(ledger: Ledger, owner: str, lease_s: float) -> StudyJob | None:
     """Lease the study that is to be reported next: the most urgent, then the one that has been ripe for longest.
 
     Earlier radiographs that were not fetched until then are left out for good.
     """
     now = ledger.now()
-    waiting = sa.and_(_is_ripe(), ~prior_orders.awaited(now))
+    longest = prior_orders.longest(now)
     with ledger.database.leasing() as connection:
-        claimed = claim(connection, studies, waiting, owner, lease_s, now)
+        claimed = claim(connection, studies, _IS_DUE, owner, lease_s, now, longest=longest)
         if claimed is None:
             return None
         row, lease = claimed
@@ -110,11 +117,15 @@ def settle_priors(ledger: Ledger, job: StudyJob, answers: Mapping[int, PriorOutc
 def next_study_s(ledger: Ledger) -> float | None:
     """Seconds until a study may be claimed (0.0: now); None where none waits but for its images."""
     with ledger.database.reading() as connection:
-        due, until = due_at(studies), prior_orders.awaited_until()
-        at_last = sa.case((until > due, until), else_=due)
-        found = sa.select(sa.func.min(at_last, type_=studies.c.not_before.type)).where(_is_ripe())
-        at = connection.scalar(found)
+        at = connection.scalar(*_first_ripe())
     return None if at is None else max(0.0, (at - ledger.now()).total_seconds())
+
+
+@prepared
+def _first_ripe() -> sa.Select[Any]:
+    due, until = due_at(studies), prior_orders.awaited_until()
+    at_last = sa.case((until > due, until), else_=due)
+    return sa.select(sa.func.min(at_last, type_=studies.c.not_before.type)).where(_is_ripe())
 
 
 def settle_study(
@@ -136,9 +147,9 @@ def settle_study(
     with ledger.database.writing() as connection:
         told = _told(connection, job)
         waiting = _lock_images(connection, job.study_instance_uid, told)
-        mine = sa.and_(held(studies, job.claim), studies.c.version == job.version)
         values = FREE | {"state": StudyState.REPORTED, "attempts": 0, "updated_at": now}
-        if connection.execute(sa.update(studies).where(mine).values(values)).rowcount == 0:
+        version = given(version=job.version)
+        if connection.execute(_reporting(tuple(values)), moved(job.claim, values) | version).rowcount == 0:
             again = FREE | {"attempts": 0}
             connection.execute(sa.update(studies).where(held(studies, job.claim)).values(again))
             return False
@@ -157,13 +168,23 @@ def settle_study(
     return True
 
 
+@cache
+def _reporting(names: tuple[str, ...]) -> sa.Update:
+    """Of a study that was not changed since it was claimed."""
+    return moving(studies, (StudyState.WAITING,), names).where(studies.c.version == value("version"))
+
+
 def _waited_s(connection: sa.Connection, job: StudyJob, now: datetime) -> float | None:
     """Seconds since the last image came; None where it came before an earlier report."""
-    at, mine = study_reports.c.reported_at, study_reports.c.study_id == job.claim.row_id
-    made = sa.select(sa.func.max(at, type_=at.type)).where(mine)
-    before = None if job.is_first else connection.scalar(made)
+    before = None if job.is_first else connection.scalar(*_last_made(job.claim.row_id))
     last = max((member.origin.received_at for member in job.members), default=None)
     return None if last is None or (before is not None and last <= before) else (now - last).total_seconds()
+
+
+@prepared
+def _last_made(study_id: int) -> sa.Select[Any]:
+    at = study_reports.c.reported_at
+    return sa.select(sa.func.max(at, type_=at.type)).where(study_reports.c.study_id == study_id)
 
 
 def release_study(ledger: Ledger, job: StudyJob, *, delay_s: float, count_attempt: bool = True) -> bool:
@@ -194,25 +215,11 @@ def settle_study_dead(ledger: Ledger, job: StudyJob, reason: DeadReason, detail:
 
 def images_of(connection: sa.Connection, study_instance_uid: str) -> tuple[Member, ...]:
     """Images that the report has: of each SOP Instance the last answer, and of equal ones the first."""
-    unjudged = sa.and_(
-        instances.c.state == InstanceState.DEAD,
-        instances.c.reason.in_((DeadReason.FAULT, DeadReason.SPOOL_CORRUPT)),
-        judgements.c.instance_id.is_(None),
-    )
-    judged = judgements.c.instance_id.is_not(None)
-    found = (
-        sa.select(instances, judgements.c.content, judgements.c.listed)
-        .outerjoin(judgements, judgements.c.instance_id == instances.c.id)
-        .where(
-            instances.c.study_instance_uid == study_instance_uid,
-            instances.c.purged_at.is_(None),
-            sa.or_(judged, unjudged),
-            _is_of_the_patient(connection, study_instance_uid),
-        )
-        .order_by(instances.c.id)
-    )
     answers: dict[str, Member] = {}
-    for row in connection.execute(found).mappings():
+    admitted = connection.scalar(*_admitted(study_instance_uid))
+    for row in connection.execute(*_members(study_instance_uid)).mappings():
+        if admitted is not None and row["patient_key"] not in ("", admitted):
+            continue
         one = _member(row)
         before = answers.get(one.ref.sop_instance_uid)
         if before is None or before.judgement != one.judgement:
@@ -220,27 +227,52 @@ def images_of(connection: sa.Connection, study_instance_uid: str) -> tuple[Membe
     return tuple(sorted(answers.values(), key=lambda member: member.instance_id))
 
 
-def _is_of_the_patient(connection: sa.Connection, study_instance_uid: str) -> sa.ColumnElement[bool]:
-    """Not an image of whose study it was before an operator admitted another patient: see `queries.precedent`."""
+@prepared
+def _members(study_instance_uid: str) -> sa.Select[Any]:
+    unjudged = sa.and_(
+        instances.c.state == InstanceState.DEAD,
+        instances.c.reason.in_((DeadReason.FAULT, DeadReason.SPOOL_CORRUPT)),
+        judgements.c.instance_id.is_(None),
+    )
+    judged = judgements.c.instance_id.is_not(None)
+    return (
+        sa.select(instances, judgements.c.content, judgements.c.listed)
+        .outerjoin(judgements, judgements.c.instance_id == instances.c.id)
+        .where(
+            instances.c.study_instance_uid == study_instance_uid,
+            instances.c.purged_at.is_(None),
+            sa.or_(judged, unjudged),
+        )
+        .order_by(instances.c.id)
+    )
+
+
+@prepared
+def _admitted(study_instance_uid: str) -> sa.Select[Any]:
+    """Of whom an operator said the study is: not an image of whose it was before; see `queries.precedent`."""
     named = sa.select(instances.c.patient_key).where(
         instances.c.study_instance_uid == study_instance_uid,
         instances.c.patient_key != "",
         instances.c.admitted_at.is_not(None),
     )
-    admitted = connection.scalar(named.order_by(instances.c.id.desc()).limit(1))
-    return sa.true() if admitted is None else instances.c.patient_key.in_(("", admitted))
+    return named.order_by(instances.c.id.desc()).limit(1)
 
 
 def _told(connection: sa.Connection, job: StudyJob) -> list[int]:
     """Images that a report is about: its own, and copies of which the same was said."""
     said = {(member.ref.sop_instance_uid, member.judgement) for member in job.members}
-    found = (
+    found = connection.execute(*_judged(job.study_instance_uid))
+    copies = {row.id for row in found if (row.sop_instance_uid, row.content) in said}
+    return sorted(copies | {member.instance_id for member in job.members})
+
+
+@prepared
+def _judged(study_instance_uid: str) -> sa.Select[Any]:
+    return (
         sa.select(instances.c.id, instances.c.sop_instance_uid, judgements.c.content)
         .join(judgements, judgements.c.instance_id == instances.c.id)
-        .where(instances.c.study_instance_uid == job.study_instance_uid, instances.c.purged_at.is_(None))
+        .where(instances.c.study_instance_uid == study_instance_uid, instances.c.purged_at.is_(None))
     )
-    copies = {row.id for row in connection.execute(found) if (row.sop_instance_uid, row.content) in said}
-    return sorted(copies | {member.instance_id for member in job.members})
 
 
 def _lock_images(connection: sa.Connection, study_instance_uid: str, told: Sequence[int]) -> list[int]:
@@ -248,9 +280,14 @@ def _lock_images(connection: sa.Connection, study_instance_uid: str, told: Seque
 
     Before the study, as everybody does who holds both.
     """
+    return list(connection.scalars(*_locked(study_instance_uid, told)))
+
+
+@prepared
+def _locked(study_instance_uid: str, told: Sequence[int]) -> sa.Select[Any]:
     waiting = sa.and_(instances.c.study_instance_uid == study_instance_uid, instances.c.state == InstanceState.REPORTED)
     which = sa.or_(instances.c.id.in_(told), waiting)
-    return list(connection.scalars(sa.select(instances.c.id).where(which).order_by(instances.c.id).with_for_update()))
+    return sa.select(instances.c.id).where(which).order_by(instances.c.id).with_for_update()
 
 
 def _member(row: sa.RowMapping) -> Member:
@@ -312,10 +349,9 @@ def _link(
     if verdict is None:
         return set()
     report = {"study_id": study_id, "made_of_sha256": job.made_of_sha256, "verdict": verdict, "reported_at": now}
-    report_id = connection.execute(sa.insert(study_reports).returning(study_reports.c.id), report).scalar_one()
+    report_id = connection.execute(_INSERT, report).scalar_one()
     kept = results.keep(connection, stored)
-    pairs = (instance_artifacts.c.instance_id, instance_artifacts.c.artifact_id)
-    have = connection.execute(sa.select(*pairs).where(instance_artifacts.c.instance_id.in_(told))).all()
+    have = connection.execute(*_linked(told)).all()
     results.link(connection, told, kept, {(row.instance_id, row.artifact_id) for row in have})
     rows = sorted({row_id for one in kept for row_id in one.ids})
     if rows:
@@ -324,18 +360,40 @@ def _link(
     return {one.artifact_id for one in kept} if told else set()
 
 
+_INSERT = sa.insert(study_reports).returning(study_reports.c.id)
+
+
+@prepared
+def _linked(instance_ids: Sequence[int]) -> sa.Select[Any]:
+    pairs = (instance_artifacts.c.instance_id, instance_artifacts.c.artifact_id)
+    return sa.select(*pairs).where(instance_artifacts.c.instance_id.in_(instance_ids))
+
+
 def _pictures(connection: sa.Connection, instance_ids: Sequence[int], *, notes: bool) -> set[int]:
     """What images have of their own for the report of their study: pictures; `notes` where there is no report.
 
     One look-up by key after the other: of the join PostgreSQL reads whole tables where it has no statistics yet.
     """
+    ids = sorted(set(connection.scalars(*_present(instance_ids))))
+    found = {row.id for row in connection.execute(*_of_study(ids)) if (row.kind == ResultKind.NOT_ANALYSED) is notes}
+    return found - set(connection.scalars(*_of_reports(ids)))
+
+
+@prepared
+def _present(instance_ids: Sequence[int]) -> sa.Select[Any]:
     linked = sa.and_(instance_artifacts.c.instance_id.in_(instance_ids), instance_artifacts.c.outdated_at.is_(None))
-    ids = sorted(set(connection.scalars(sa.select(instance_artifacts.c.artifact_id).where(linked))))
-    is_note = artifacts.c.kind == ResultKind.NOT_ANALYSED
-    of_study = sa.and_(artifacts.c.per == ReportPer.STUDY, is_note if notes else ~is_note)
-    found = set(connection.scalars(sa.select(artifacts.c.id).where(artifacts.c.id.in_(ids), of_study)))
-    of_report = sa.select(report_artifacts.c.artifact_id).where(report_artifacts.c.artifact_id.in_(ids))
-    return found - set(connection.scalars(of_report))
+    return sa.select(instance_artifacts.c.artifact_id).where(linked)
+
+
+@prepared
+def _of_study(ids: Sequence[int]) -> sa.Select[Any]:
+    of_study = artifacts.c.per == ReportPer.STUDY
+    return sa.select(artifacts.c.id, artifacts.c.kind).where(artifacts.c.id.in_(ids), of_study)
+
+
+@prepared
+def _of_reports(ids: Sequence[int]) -> sa.Select[Any]:
+    return sa.select(report_artifacts.c.artifact_id).where(report_artifacts.c.artifact_id.in_(ids))
 
 
 def _make_due(
@@ -348,14 +406,13 @@ def _make_due(
 ) -> None:
     if not artifact_ids:
         return
-    kinds = sa.select(artifacts.c.id, artifacts.c.kind).where(artifacts.c.id.in_(sorted(artifact_ids)))
-    there = sa.select(deliveries.c.artifact_id, deliveries.c.destination)
-    have = set(map(tuple, connection.execute(there.where(deliveries.c.artifact_id.in_(sorted(artifact_ids))))))
+    ids = sorted(artifact_ids)
+    have = set(map(tuple, connection.execute(*_wanted(ids))))
     due = {"not_before": now, "first_due_at": now, "late_from": late_from, "priority": job.priority}
     states = {name: begins_as(wish, job.study_instance_uid) for name, wish in wishes.items()}
     rows = [
         due | {"artifact_id": row.id, "destination": name, "state": states[name]}
-        for row in connection.execute(kinds.order_by(artifacts.c.id))
+        for row in connection.execute(*_kinds(ids))
         for name in wanting(wishes, ResultKind(row.kind), ReportPer.STUDY)
         if (row.id, name) not in have
     ]
@@ -365,8 +422,24 @@ def _make_due(
 
 def _reopen(connection: sa.Connection, instance_ids: Sequence[int], now: datetime) -> None:
     """What was delivered, or was not, or was not to be, came with an earlier report: the last one counts."""
+    connection.execute(*_reopening(instance_ids, now))
+
+
+@prepared
+def _reopening(instance_ids: Sequence[int], now: datetime) -> sa.Update:
     undelivered = instances.c.reason.in_((DeadReason.UNDELIVERED, DeadReason.UNREPORTED))
     dead = sa.and_(instances.c.state == InstanceState.DEAD, undelivered)
     which = sa.or_(instances.c.state.in_((*_REPORTED, InstanceState.SET_ASIDE)), dead)
     values = {"state": InstanceState.REPORTED, "reason": None, "sentence": None, "updated_at": now}
-    connection.execute(sa.update(instances).where(instances.c.id.in_(instance_ids), which).values(values))
+    return sa.update(instances).where(instances.c.id.in_(instance_ids), which).values(values)
+
+
+@prepared
+def _kinds(ids: Sequence[int]) -> sa.Select[Any]:
+    return sa.select(artifacts.c.id, artifacts.c.kind).where(artifacts.c.id.in_(ids)).order_by(artifacts.c.id)
+
+
+@prepared
+def _wanted(ids: Sequence[int]) -> sa.Select[Any]:
+    there = sa.select(deliveries.c.artifact_id, deliveries.c.destination)
+    return there.where(deliveries.c.artifact_id.in_(ids))

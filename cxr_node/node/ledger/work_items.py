@@ -21,6 +21,7 @@ from cxr_node.domain import Priority
 from cxr_node.node.ledger import duties
 from cxr_node.node.ledger.duties import Held
 from cxr_node.node.ledger.ledger import Ledger
+from cxr_node.node.ledger.prepared import value
 from cxr_node.node.ledger.states import FREE, Claim, claim, due_at, held, insert_all, insert_once, note, pick
 from cxr_node.node.ledger.tables import instances
 from cxr_node.node.ledger.work_item_tables import work_item_images, work_items
@@ -178,11 +179,13 @@ def remember(
     return True
 
 
+_WAITING = sa.and_(work_items.c.worklist == value("worklist"), work_items.c.state.in_(OPEN_ITEMS))
+
+
 def claim_item(ledger: Ledger, worklist: str, owner: str, lease_s: float) -> WorkItem | None:
     """Lease the open item of a worklist that is due next."""
-    waiting = sa.and_(work_items.c.worklist == worklist, work_items.c.state.in_(OPEN_ITEMS))
     with ledger.database.leasing() as connection:
-        claimed = claim(connection, work_items, waiting, owner, lease_s, ledger.now())
+        claimed = claim(connection, work_items, _WAITING, owner, lease_s, ledger.now(), worklist=worklist)
         if claimed is None:
             return None
         row, lease = claimed

@@ -162,14 +162,15 @@ class Receiver:
             received_at=stored.at,
         )
         is_kept = partial(self._spool.has, Area.OBJECTS)
-        is_new = self._ledger().add(ref, origin, stored.sha256, stored.size_bytes, request.priority, is_kept)
-        arrival = Arrival(ref, origin, stored.sha256, stored.size_bytes)
+        number = self._ledger().add(ref, origin, stored.sha256, stored.size_bytes, request.priority, is_kept)
+        is_new = number is not None
         if not is_new:
+            arrival = Arrival(ref, origin, stored.sha256, stored.size_bytes)
             self._keep_date(arrival)
+            number = self._number(arrival)
         self._wake_worker()
         self._audit.transferred(received(ref, origin, is_new), ref.sop_class_uid)
         metrics.received(origin.calling_ae_title)
-        number = self._number(arrival)
         log.info(
             "stored instance=%s sha256=%s bytes=%d peer=%s ae=%r new=%s ms=%.0f",
             *(number, stored.sha256[:12], stored.size_bytes),

@@ -85,7 +85,7 @@ def rebuild(ledger: Ledger, spool: Spool, inspect: Inspect, progress: Callable[[
                     unreadable += 1
                     log.error("lost object sha256=%s cannot be received again: %s", digest[:12], error)
             with ledger.database.writing() as connection:
-                received += sum(arrive(connection, arrivals, ledger.now()))
+                received += sum(number is not None for number in arrive(connection, arrivals, ledger.now()))
     if received:
         log.warning(
             "received again objects=%d of=%d: they were in the spool and not in the ledger; a new ledger knows neither "
