@@ -143,7 +143,7 @@ def run(
         with Recorder(work / "arrived", "DEMO_PACS") as pacs:
             settings = web | {
                 "study": {"quiet_s": QUIET_S},
-                "destinations": [{"name": "demo", "address": str(pacs.address)}],
+                "destinations": [{"name": "demo", "address": str(pacs.address), "heatmap_compression": "none"}],
             }
             with trial_node.node(work, settings, CALLING) as node:
                 with Progress(console=console, transient=True) as bar:

@@ -90,7 +90,8 @@ def _settings(config: Config, stack: contextlib.ExitStack) -> dict[str, Any]:
         kinds = [kind.value for kind in wish.kinds if SHAPES[kind].is_dicom]
         if not kinds:  # it gets messages, which a PACS does not take
             continue
-        destinations.append({"name": name, "address": str(pacs.address), "send": kinds, "report_per": wish.per.value})
+        how = {"send": kinds, "report_per": wish.per.value, "heatmap_compression": "none"}  # what the PACS accepts
+        destinations.append({"name": name, "address": str(pacs.address), **how})
     at_once = {"study": {**kept["study"], "quiet_s": 0.0}}
     return {**kept, **at_once, "audit": {"enabled": config.audit.enabled}, "destinations": destinations}
 

@@ -196,6 +196,7 @@ def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
         settings = load_config(config)
     stop = supervisor.stop_event()  # before the libraries of the next lines start threads
     from cxr_node import pipeline, study_pipeline
+    from cxr_node.dicom.pixels import compress
     from cxr_node.node.audit import recorder
     from cxr_node.node.process import metrics
     from cxr_node.node.work import worker
@@ -214,6 +215,7 @@ def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
             report=study_pipeline.report_study,
             prior=lambda content, current, config: pipeline.judge_prior(content, current, classifier, config),
             batch=classifier.batch,
+            encoder=compress.Encoder(),
             candidate=beside,
             agreed_sha256=wiring.agreed_sha256(settings),
             rules_sha256=pipeline.rules_sha256(classifier, settings),

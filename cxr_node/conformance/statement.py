@@ -46,12 +46,11 @@ from cxr_node.node.deliver import (
     mllp,
     seen_again,
     storage_scu,
-    transcode,
     ups_rs,
     worklist_loop,
 )
 from cxr_node.node.ledger import commitments, ripening
-from cxr_node.node.network import association, failure_reasons, file_meta, statuses, tls
+from cxr_node.node.network import association, failure_reasons, file_meta, pictures, statuses, tls
 from cxr_node.node.network.statuses import Action
 from cxr_node.node.priors import query, retrieve
 from cxr_node.node.receive import listener, server, storage_scp
@@ -64,7 +63,7 @@ from cxr_node.tools.drawn import BUILT_IN
 
 SOURCE = BUILT_IN / "opacity-1.jpg"
 VERIFICATION = "1.2.840.10008.1.1"
-COMPRESSED = (transcode.JPEG_LS, transcode.RLE)
+COMPRESSED = (pictures.JPEG_LS, pictures.RLE)
 """Of pictures, as a whole installation proposes them by default."""
 ATTRIBUTES = {"PatientAge": "003Y", "ViewPosition": "AP"}
 OTHER_ATTRIBUTES = {

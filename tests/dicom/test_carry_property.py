@@ -19,7 +19,7 @@ from cxr_node.dicom.read import header
 from cxr_node.dicom.results import copied_attributes
 from cxr_node.dicom.results.encoder import to_part10
 from cxr_node.dicom.verify import check
-from cxr_node.node.deliver.transcode import to_implicit
+from cxr_node.node.deliver.implicit import to_implicit
 from cxr_node.node.network import file_meta
 from cxr_node.outcome import Rejected
 from cxr_node.result_kinds import ResultKind

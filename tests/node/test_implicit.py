@@ -12,7 +12,7 @@ from pydicom.filereader import read_dataset
 from pynetdicom import dsutils
 
 from cxr_node import pipeline
-from cxr_node.node.deliver.transcode import to_implicit
+from cxr_node.node.deliver.implicit import to_implicit
 from cxr_node.node.network import file_meta
 from cxr_node.result_kinds import ResultKind
 from tests.dicom.contexts import MADE, context

@@ -17,10 +17,9 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from cxr_node import pipeline
 from cxr_node.dicom.pixels.compress import Press
 from cxr_node.errors import DeliveryError
-from cxr_node.node.deliver import transcode
 from cxr_node.node.deliver.link import ResultFile
-from cxr_node.node.deliver.transcode import JPEG_LS, RLE
-from cxr_node.node.network import file_meta
+from cxr_node.node.network import file_meta, pictures
+from cxr_node.node.network.pictures import JPEG_LS, RLE
 from cxr_node.result_kinds import ResultKind
 from tests.dicom.contexts import context
 from tests.node import peers
@@ -61,10 +60,10 @@ def test_pixels_and_every_other_element_stay(
     kind: ResultKind, syntax: str, press: Press, contents: dict[ResultKind, bytes]
 ) -> None:
     _, data_set = file_meta.split(contents[kind])
-    compressed = transcode.compress(data_set, syntax, press)
+    compressed = pictures.compress(data_set, syntax, press)
     assert compressed is not None
     assert len(compressed) < len(data_set) * 0.6
-    assert compressed == transcode.compress(data_set, syntax, press)
+    assert compressed == pictures.compress(data_set, syntax, press)
     before, after = dcmread(io.BytesIO(contents[kind])), read(kind, bytes(compressed), syntax)
     assert np.array_equal(before.pixel_array, after.pixel_array)
     offsets = parse_basic_offsets(after.PixelData)
@@ -140,7 +139,7 @@ def test_what_is_no_picture_of_ours_is_left_as_it_is(press: Press, contents: dic
     _, report = file_meta.split(contents[ResultKind.REPORT])
     _, picture = file_meta.split(contents[ResultKind.HEATMAP])
     for data_set in (report, picture[:-2], picture[: len(picture) // 2], memoryview(b"\x10\x00\x10\x00PN\x04\x00A^")):
-        assert transcode.compress(memoryview(bytes(data_set)), JPEG_LS, press) is None
+        assert pictures.compress(memoryview(bytes(data_set)), JPEG_LS, press) is None
 
 
 @pytest.mark.pacs
@@ -154,7 +153,7 @@ def test_dcmtk_decodes_it(
     uid, data_set = file_meta.split(contents[kind])
     compressed, decoded = tmp_path / "compressed", tmp_path / "decoded"
     compressed.write_bytes(
-        file_meta.file_meta(peers.SOP_CLASS[kind], uid, syntax) + (transcode.compress(data_set, syntax, press) or b"")
+        file_meta.file_meta(peers.SOP_CLASS[kind], uid, syntax) + (pictures.compress(data_set, syntax, press) or b"")
     )
     subprocess.run([program, compressed, decoded], check=True)
     whole, found = dcmread(io.BytesIO(contents[kind])), dcmread(decoded)

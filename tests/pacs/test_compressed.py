@@ -15,7 +15,7 @@ from cxr_node import pipeline
 from cxr_node.config.network import Address
 from cxr_node.dicom.pixels.compress import Press
 from cxr_node.node.deliver.link import ResultFile
-from cxr_node.node.deliver.transcode import JPEG_LS, RLE
+from cxr_node.node.network.pictures import JPEG_LS, RLE
 from cxr_node.result_kinds import ResultKind
 from tests.dicom.contexts import context
 from tests.node import peers

@@ -1,6 +1,7 @@
 """Pictures without loss in fewer bytes: JPEG-LS Lossless and RLE Lossless (PS3.5 8.2.2, 8.2.3; ISO 14495-1).
 
-A confined child writes them: the process that sends has neither numpy nor codecs.
+The worker writes them, of pixels that it has just drawn. What another process needs, for a destination that accepts
+something else, a confined child does: the process that sends has neither numpy nor codecs.
 """
 
 from __future__ import annotations
@@ -15,8 +16,21 @@ from cxr_node.process_setup import leave_no_core
 
 JPEG_LS, RLE = "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.5"
 _COMMAND = (sys.executable, "-m", "cxr_node.dicom.pixels.compress")
+_DECODED = "decoded"
 _BY_PIXEL = 2
 """Interleave mode "sample" of JPEG-LS: the order in which the pixels are, and the one that every decoder knows."""
+
+
+class Encoder:
+    """Compresses in this process: for pixels of its own making, and a codec that holds Python's lock meanwhile."""
+
+    def __init__(self) -> None:
+        self.syntaxes = _installed()
+        """Transfer syntaxes that it can write."""
+
+    def compress(self, rows: int, columns: int, frame: memoryview, syntax: str) -> bytes | None:
+        """Compress one frame (uint8, shape (rows, columns, 3), colour by pixel); None where the codec refuses."""
+        return encode(rows, columns, bytes(frame), syntax) or None
 
 
 class Press:
@@ -24,7 +38,7 @@ class Press:
 
     def __init__(self) -> None:
         self._child = Sandbox(_COMMAND)
-        self.syntaxes = frozenset({RLE, JPEG_LS} if _is_installed("jpeg_ls") else {RLE})
+        self.syntaxes = _installed()
         """Transfer syntaxes that it can write."""
 
     def compress(self, rows: int, columns: int, frame: memoryview, syntax: str) -> bytes | None:
@@ -40,32 +54,50 @@ class Press:
         request = {"syntax": syntax, "rows": rows, "columns": columns, "expected_bytes": 4 * len(frame) + 4096}
         return self._child.ask(request, bytes(frame))
 
+    def decompress(self, rows: int, columns: int, frame: memoryview) -> bytes | None:
+        """Decode one frame in JPEG-LS of our own making, as `compress` takes it; None where the child cannot.
+
+        Raises ResourceError: no child can be started.
+        """
+        return self._child.ask({"syntax": _DECODED, "expected_bytes": rows * columns * 3}, bytes(frame))
+
     def close(self) -> None:
         """End the child."""
         self._child.close()
 
 
 def answer(request: dict[str, Any], content: bytes) -> bytes:
-    """Compress one frame, in the child; no bytes where the codec refuses."""
-
-    rows, columns = request["rows"], request["columns"]
-    if request["syntax"] == RLE:
-        import numpy as np
-
-        from cxr_node.dicom.pixels import rle
-
-        return rle.encode(np.frombuffer(content, np.uint8).reshape(rows, columns, 3))
+    """Compress or decompress one frame, in the child; no bytes where the codec refuses."""
+    if request["syntax"] != _DECODED:
+        return encode(request["rows"], request["columns"], content, request["syntax"])
     import jpeg_ls
 
     try:
-        return bytes(jpeg_ls.encode_buffer(content, rows, columns, 3, 8, interleave_mode=_BY_PIXEL))
+        return bytes(jpeg_ls.decode_buffer(content)[0])
     except (RuntimeError, ValueError):
         return b""
 
 
-def _is_installed(name: str) -> bool:
+def encode(rows: int, columns: int, pixels: bytes, syntax: str) -> bytes:
+    """Compress one frame; no bytes where the codec refuses."""
+    if syntax == RLE:
+        import numpy as np
+
+        from cxr_node.dicom.pixels import rle
+
+        return rle.encode(np.frombuffer(pixels, np.uint8).reshape(rows, columns, 3))
+    import jpeg_ls
+
+    try:
+        return bytes(jpeg_ls.encode_buffer(pixels, rows, columns, 3, 8, interleave_mode=_BY_PIXEL))
+    except (RuntimeError, ValueError):
+        return b""
+
+
+def _installed() -> frozenset[str]:
     """Ask the path, not `sys.modules`, where `pixel_free` has put up its signs."""
-    return importlib.machinery.PathFinder.find_spec(name) is not None
+    has_jpeg_ls = importlib.machinery.PathFinder.find_spec("jpeg_ls") is not None
+    return frozenset({RLE, JPEG_LS} if has_jpeg_ls else {RLE})
 
 
 if __name__ == "__main__":

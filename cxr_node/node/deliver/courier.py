@@ -27,7 +27,6 @@ from cxr_node.node.deliver.link import Link, ResultFile, StaleConnectionError, S
 from cxr_node.node.deliver.loop import DeliveryContext, ServiceLoop
 from cxr_node.node.deliver.outage import Outage
 from cxr_node.node.deliver.sweeper import Sweeper
-from cxr_node.node.deliver.transcode import PictureCompressor
 from cxr_node.node.deliver.transfer_audit import TransferAudit
 from cxr_node.node.ledger import commitments, destination_health, queries
 from cxr_node.node.ledger.lease_keeper import LeaseKeeper, worker_name
@@ -35,6 +34,7 @@ from cxr_node.node.ledger.machines import telling
 from cxr_node.node.ledger.opening import await_ledger
 from cxr_node.node.ledger.states import DeliveryJob, OwnReason
 from cxr_node.node.ledger.wake import listening
+from cxr_node.node.network.pictures import PictureCompressor
 from cxr_node.node.network.rejections import Refusals
 from cxr_node.node.process import metrics
 from cxr_node.node.process.logs import describe

@@ -1,7 +1,7 @@
 """DICOMweb user agent: stores one object a request by STOW-RS, and looks for it by QIDO-RS (PS3.18 10.5, 10.6).
 
-Objects are sent as they are stored, Explicit VR Little Endian, the default of application/dicom: HTTP negotiates
-nothing before the first byte, so nothing is compressed. One object a request, so that each has an answer of its own;
+Objects are sent in Explicit VR Little Endian, the default of application/dicom: HTTP negotiates nothing before the
+first byte, so nothing is compressed. One object a request, so that each has an answer of its own;
 the connection stays open between them. A request URL carries our own SOP Instance UID and nothing else.
 """
 
@@ -11,12 +11,13 @@ import uuid
 from collections.abc import Iterator, Sequence
 
 from cxr_node.config.destinations import DicomWebDestination
-from cxr_node.errors import DeliveryError
+from cxr_node.errors import DeliveryError, ResourceError
 from cxr_node.node.deliver import dicomweb_answers
 from cxr_node.node.deliver.http_client import HttpClient
 from cxr_node.node.deliver.http_exchange import Request, in_pieces
 from cxr_node.node.deliver.link import ResultFile, StaleConnectionError, StoreReply
-from cxr_node.node.network import file_meta
+from cxr_node.node.network import file_meta, pictures
+from cxr_node.node.network.pictures import PictureCompressor
 from cxr_node.node.network.rejections import Refusals
 
 ACCEPT = "application/dicom+json"
@@ -35,8 +36,14 @@ class DicomWebLink:
     ConfigError : a certificate, key or secret cannot be used.
     """
 
-    def __init__(self, destination: DicomWebDestination, refusals: Refusals | None = None) -> None:
+    def __init__(
+        self,
+        destination: DicomWebDestination,
+        refusals: Refusals | None = None,
+        compressor: PictureCompressor | None = None,
+    ) -> None:
         self._destination = destination
+        self._compressor = compressor
         self._http = HttpClient(destination, refusals)
         self._offered: set[str] = set()
         self._refused: set[str] = set()
@@ -61,6 +68,8 @@ class DicomWebLink:
 
     def close(self) -> None:
         """Close the connection."""
+        if self._compressor is not None:
+            self._compressor.close()
         self._http.close()
 
     def probe(self) -> str:
@@ -87,8 +96,8 @@ class DicomWebLink:
         return f"{over}, authentication {shown.kind} accepted" if shown is not None else over
 
     def _store(self, file: ResultFile) -> StoreReply:
-        uid = _sop_instance_uid(file.content)
-        answer = self._http.ask(_store_request(self._destination.url, file.content), len(file.content))
+        uid, content = self._uncompressed(file.content)
+        answer = self._http.ask(_store_request(self._destination.url, content), len(content))
         try:
             reply = dicomweb_answers.stored(answer, uid)
         except DeliveryError as error:
@@ -100,6 +109,16 @@ class DicomWebLink:
         words = dicomweb_answers.unproven(answer)
         self._http.confused(words)
         return self._looked_up(uid, words)
+
+    def _uncompressed(self, content: bytes) -> tuple[str, bytes]:
+        """SOP Instance UID, and the file as it leaves."""
+        try:
+            uid, _ = file_meta.split(content)
+            return uid, pictures.unpack(content, self._compressor)
+        except ValueError as error:
+            raise DeliveryError(str(error), permanent=True) from error
+        except ResourceError as error:
+            raise DeliveryError(str(error), permanent=False) from error
 
     def _looked_up(self, uid: str, words: str, status: int | None = None) -> StoreReply:
         """The answer leaves open whether it is there; `words` and `status` are what it said."""
@@ -149,10 +168,3 @@ def _store_request(url: str, content: bytes) -> Request:
         yield tail
 
     return Request(method="POST", url=f"{url}/studies", headers=headers, body=pieces)
-
-
-def _sop_instance_uid(content: bytes) -> str:
-    try:
-        return file_meta.split(content)[0]
-    except ValueError as error:
-        raise DeliveryError(str(error), permanent=True) from error

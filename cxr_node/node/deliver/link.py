@@ -18,13 +18,13 @@ from cxr_node.config.destinations import (
     Hl7Destination,
 )
 from cxr_node.errors import DeliveryError
-from cxr_node.node.deliver.transcode import PictureCompressor
+from cxr_node.node.network.pictures import PictureCompressor
 from cxr_node.node.network.rejections import Refusals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultFile:
-    """One result in one SOP Class: a Part 10 file in Explicit VR Little Endian."""
+    """One result in one SOP Class: a Part 10 file in Explicit VR Little Endian, or of a picture in JPEG-LS."""
 
     sop_class_uid: str
     size_bytes: int
@@ -102,7 +102,8 @@ def link_to(
     ----------
     node_ae_title : how the node calls itself where the destination does not say otherwise
     refusals : counts what the destination refuses or breaks off
-    compressor : compresses pictures where the destination accepts that; None: all leave uncompressed
+    compressor : compresses pictures where the destination accepts that, and decompresses them where it does not; None:
+        all are uncompressed and leave so
 
     Raises
     ------
@@ -116,7 +117,7 @@ def link_to(
         case DicomWebDestination():
             from cxr_node.node.deliver.dicomweb import DicomWebLink
 
-            return DicomWebLink(destination, refusals)
+            return DicomWebLink(destination, refusals, compressor)
         case Hl7Destination():
             from cxr_node.node.deliver.mllp import MllpLink
 

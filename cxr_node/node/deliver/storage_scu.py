@@ -1,25 +1,24 @@
 """Storage SCU: sends result objects to one destination over one association that stays open while there is work.
 
-Knows no ledger and no schedule. Objects are sent as they are stored: the bytes that were checked are those that leave,
-never decoded. A peer that accepts Implicit VR only gets the same values in that encoding, and one that accepts
-compressed pictures the same pixels in fewer bytes (PS3.4 B, PS3.5 10.1, PS3.7 9.1.1).
+Knows no ledger and no schedule. Objects are sent as they are stored, never decoded, to a peer that accepts them so. One
+that accepts Implicit VR only gets the same values in that encoding, and one that accepts no picture in JPEG-LS the
+same pixels in RLE, or uncompressed (PS3.4 B, PS3.5 10.1, PS3.7 9.1.1).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
 from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
 
 from cxr_node.config.destinations import DicomDestination
-from cxr_node.errors import DeliveryError
-from cxr_node.node.deliver import transcode
+from cxr_node.errors import DeliveryError, ResourceError
+from cxr_node.node.deliver.implicit import to_implicit
 from cxr_node.node.deliver.link import ResultFile, StaleConnectionError, StoreReply
-from cxr_node.node.deliver.transcode import PictureCompressor, to_implicit
-from cxr_node.node.network import file_meta
+from cxr_node.node.network import file_meta, pictures
 from cxr_node.node.network.association import (
     EXPLICIT,
     IMPLICIT,
@@ -34,6 +33,8 @@ from cxr_node.node.network.association import (
     store,
 )
 from cxr_node.node.network.dimse import Message, store_request
+from cxr_node.node.network.file_meta import FileMeta
+from cxr_node.node.network.pictures import PictureCompressor
 from cxr_node.node.network.rejections import Cause, Refusals
 from cxr_node.node.network.statuses import SUCCESS, Action, Response, judge
 from cxr_node.node.network.verification import echo
@@ -66,7 +67,7 @@ class StorageScu:
     ) -> None:
         self._destination = destination
         self._compressor = compressor
-        self._compressed = transcode.syntaxes(destination.heatmap_compression, compressor)
+        self._compressed = pictures.syntaxes(destination.heatmap_compression, compressor)
         self._tls = TlsClient(destination)
         self._calling_ae_title = destination.calling_ae_title or node_ae_title
         self._entity = Entity(self._calling_ae_title, destination.timeout_s, refusals)
@@ -96,7 +97,7 @@ class StorageScu:
         try:
             return self._exchange(file)
         except DeliveryError as error:
-            was_compressed = self._compressed and file.sop_class_uid in transcode.PICTURES
+            was_compressed = self._compressed and file.sop_class_uid in pictures.PICTURES
             if not (was_compressed and error.permanent and error.answered):
                 raise
             log.warning("pictures are sent uncompressed from now on: destination=%s %s", self._destination.name, error)
@@ -159,22 +160,37 @@ class StorageScu:
         return StaleConnectionError(words) if self._was_idle else DeliveryError(words, permanent=False)
 
     def _message(self, association: Association, file: ResultFile) -> Message:
-        """The object as it is stored, compressed where that is agreed, in Implicit VR where that alone is."""
-        sop_instance_uid, data_set = _data_set(file)
+        """The object as it is stored, a picture compressed where that is agreed; in Implicit VR where that alone is."""
+        meta, data_set = _data_set(file)
         contexts = _syntaxes(association, file)
-        syntax = EXPLICIT if EXPLICIT in contexts else IMPLICIT
-        agreed = next((each for each in self._compressed if each in contexts), None)
-        smaller = transcode.compress(data_set, agreed, self._compressor) if agreed and self._compressor else None
-        if agreed and smaller is not None:
-            syntax, data_set = agreed, smaller
-        elif syntax == IMPLICIT:
-            data_set = _implicit(data_set)
+        agreed = next((each for each in self._compressed if each in contexts), EXPLICIT)
+        if meta.transfer_syntax_uid == agreed and agreed in contexts:
+            syntax = agreed
+        else:
+            syntax, data_set = self._encoded(meta.transfer_syntax_uid, data_set, agreed, contexts)
         return Message(
             context_id=contexts[syntax],
-            command=store_request(file.sop_class_uid, sop_instance_uid, self._message_id),
+            command=store_request(file.sop_class_uid, meta.sop_instance_uid, self._message_id),
             data_set=data_set,
             longest=association.acceptor.maximum_length or 0,
         )
+
+    def _encoded(
+        self, stored: str, data_set: memoryview, agreed: str, contexts: Mapping[str, int]
+    ) -> tuple[str, memoryview]:
+        """The object in another transfer syntax than that in which it is stored."""
+        try:
+            if stored == pictures.JPEG_LS:
+                data_set = pictures.decompress(data_set, self._compressor)
+            if agreed != EXPLICIT and self._compressor is not None:
+                smaller = pictures.compress(data_set, agreed, self._compressor)
+                if smaller is not None:
+                    return agreed, smaller
+            return (EXPLICIT, data_set) if EXPLICIT in contexts else (IMPLICIT, to_implicit(data_set))
+        except ValueError as error:
+            raise DeliveryError(str(error), permanent=True) from error
+        except ResourceError as error:
+            raise DeliveryError(str(error), permanent=False) from error
 
     def _abort(self, association: Association) -> None:
         self._association = None
@@ -190,7 +206,7 @@ def proposed(sop_classes: Iterable[str] = SOP_CLASSES, compressed: Sequence[str]
     return [
         (uid, syntax)
         for uid in sorted(sop_classes)
-        for syntax in (EXPLICIT, IMPLICIT, *(compressed if uid in transcode.PICTURES else ()))
+        for syntax in (EXPLICIT, IMPLICIT, *(compressed if uid in pictures.PICTURES else ()))
     ]
 
 
@@ -207,17 +223,10 @@ def _syntaxes(association: Association, file: ResultFile) -> dict[str, int]:
     return found if EXPLICIT in found or IMPLICIT in found else {}
 
 
-def _data_set(file: ResultFile) -> tuple[str, memoryview]:
-    """SOP Instance UID and data set, as they are stored."""
+def _data_set(file: ResultFile) -> tuple[FileMeta, memoryview]:
+    """What the file says of its data set, and that, as they are stored."""
     try:
-        return file_meta.split(file.content)
-    except ValueError as error:
-        raise DeliveryError(str(error), permanent=True) from error
-
-
-def _implicit(data_set: memoryview) -> memoryview:
-    try:
-        return to_implicit(data_set)
+        return file_meta.halves(file.content)
     except ValueError as error:
         raise DeliveryError(str(error), permanent=True) from error
 

@@ -49,6 +49,13 @@ def file_meta(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: st
     return PREAMBLE + group_length + elements
 
 
+def renamed(head: bytes, meta: FileMeta, transfer_syntax_uid: str) -> bytes:
+    """What stands before a data set, of another transfer syntax; the rest of it stays to the byte."""
+    old, new = (_text(_TRANSFER_SYNTAX, b"UI", each) for each in (meta.transfer_syntax_uid, transfer_syntax_uid))
+    elements = head[_FIRST : meta.size_bytes].replace(old, new, 1)
+    return head[: _FIRST - 4] + struct.pack("<I", len(elements)) + elements
+
+
 def _text(element: int, vr: bytes, value: str) -> bytes:
     """PS3.5 6.2: even length; a UID is padded by NUL, text by a space."""
     encoded = value.encode("ascii")
@@ -101,7 +108,13 @@ def _elements(content: bytes) -> dict[int, bytes]:
 
 
 def split(content: bytes) -> tuple[str, memoryview]:
-    """A file's SOP Instance UID, and where its data set begins.
+    """A file's SOP Instance UID, and where its data set begins; raises as `halves`."""
+    meta, data_set = halves(content)
+    return meta.sop_instance_uid, data_set
+
+
+def halves(content: bytes) -> tuple[FileMeta, memoryview]:
+    """What a file says of its data set, and the data set.
 
     Raises
     ------
@@ -110,4 +123,4 @@ def split(content: bytes) -> tuple[str, memoryview]:
     meta = read(content[:MAX_BYTES])
     if meta is None:
         raise ValueError("no Part 10 file")
-    return meta.sop_instance_uid, memoryview(content)[meta.size_bytes :]
+    return meta, memoryview(content)[meta.size_bytes :]

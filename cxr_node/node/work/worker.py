@@ -35,6 +35,7 @@ from cxr_node.node.ledger.opening import await_ledger
 from cxr_node.node.ledger.ripening import Judged, Ripening
 from cxr_node.node.ledger.states import DeadReason, Job, StudyJob
 from cxr_node.node.ledger.wake import listening, wake
+from cxr_node.node.network import pictures
 from cxr_node.node.process import metrics
 from cxr_node.node.process.logs import describe
 from cxr_node.node.process.notify import Role, Wakeup
@@ -68,6 +69,8 @@ class Analyser:
     """Judges an earlier radiograph for the report of a study; None: reports mention none."""
     batch: int = 1
     """How many instances it examines at once."""
+    encoder: pictures.Encoder | None = None
+    """Compresses pictures for the spool, where a destination would have them so; None: they are kept uncompressed."""
     candidate: Candidate | None = None
     """Answers what was answered, too, and is only compared."""
     agreed_sha256: str = ""
@@ -280,8 +283,9 @@ class Worker:
 
     def _report(self, job: Job, reported: Reported) -> str:
         """Results are durable before the ledger speaks of them, and due at the destinations when it does."""
-        stored = all_stored(self.spool, reported.artifacts, ReportPer.IMAGE)
-        stored += all_stored(self.spool, reported.pictures, ReportPer.STUDY)
+        encoder = pictures.kept_by(self.analyser.encoder, self.config.destinations)
+        stored = all_stored(self.spool, reported.artifacts, ReportPer.IMAGE, encoder)
+        stored += all_stored(self.spool, reported.pictures, ReportPer.STUDY, encoder)
         kept = reported.judgement
         judged = None if kept is None else self._judged(job, judgement_text.dump(kept), is_listed=False)
         counted = Counted(

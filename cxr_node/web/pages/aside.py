@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from enum import StrEnum
 from typing import Any
 
@@ -75,7 +76,9 @@ def _conformance(_: Config) -> str:
 
 def _show(config: Config, results: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
     """Heat maps as PNG, reports as HTML of our own making, which is escaped; as they were sent."""
+    from cxr_node.dicom.pixels.compress import Press
     from cxr_node.dicom.render import html
+    from cxr_node.node.network import pictures
     from cxr_node.node.spool.opening import open_spool
     from cxr_node.node.spool.spool import Area
 
@@ -83,7 +86,10 @@ def _show(config: Config, results: Sequence[Mapping[str, str]]) -> list[dict[str
     for result in results:
         try:
             content = spool.load(Area.RESULTS, result["sha256"])
-        except CxrNodeError as error:
+            if result["kind"] == ResultKind.HEATMAP:
+                with closing(Press()) as press:
+                    content = pictures.unpack(content, press)
+        except (CxrNodeError, ValueError) as error:
             shown.append({"kind": result["kind"], "failure": str(error)})
             continue
         if result["kind"] == ResultKind.HEATMAP:
