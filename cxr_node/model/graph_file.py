@@ -54,13 +54,15 @@ def graph(profile: Profile) -> Path:
 
 
 def description(profile: Profile) -> Description:
-    """Read network.yaml. Raises ModelError: it is malformed, or tells of other weights."""
+    """Read network.yaml. Raises ModelError: it is malformed, or tells of other weights or views."""
     told = read(file := profile.folder / DESCRIPTION, Description)
     if told.weights_sha256 != profile.weights_sha256:
         raise ModelError(
             f"{file} was made of weights {told.weights_sha256}, the folder holds {profile.weights_sha256}. "
             "Run cxr-node export again."
         )
+    if any(len(row) != len(profile.input.views) for row in told.golden_logits):
+        raise ModelError(f"{file} tells of other views than profile.yaml shows. Run cxr-node export again.")
     return told
 
 
@@ -73,7 +75,7 @@ def golden_inputs(spec: InputSpec) -> Floats:
     """
     clear, opaque = ([_drawn(f"{kind}-{number}") for number in (1, 2, 3)] for kind in ("clear", "opacity"))
     mixed = [one + np.float32(share) * (other - one) for share in _SHARES for one in clear for other in opaque]
-    return np.stack([views(prepare(each, spec), spec.normalisation) for each in (*clear, *opaque, *mixed)])
+    return np.stack([views(prepare(each, spec), spec) for each in (*clear, *opaque, *mixed)])
 
 
 def _drawn(name: str) -> Floats:
