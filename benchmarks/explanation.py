@@ -37,7 +37,7 @@ from cxr_node.errors import InstanceError
 from cxr_node.model import graph_file, profile, weights
 from cxr_node.model.openvino_runtime import apart, in_float32, ov
 from cxr_node.model.predictor import LARGEST_DIFFERENCE, ProfilePredictor, load_predictor
-from cxr_node.model.preprocess import VIEW_NAMES, prepare, views
+from cxr_node.model.preprocess import prepare, views
 from cxr_node.model.profile import Profile
 from cxr_node.model.torch_runtime import Served
 from cxr_node.outcome import Rejected
@@ -156,7 +156,7 @@ def _probability(name: str) -> float:
 def seen_by(ours: ProfilePredictor, radiograph: Radiograph) -> NDArray[np.float32]:
     """What the runtime is shown of a radiograph: (1, views, 1, size_px, size_px)."""
     spec = ours.profile.input
-    return views(prepare(radiograph.pixels, spec), spec.normalisation)[None]
+    return views(prepare(radiograph.pixels, spec), spec)[None]
 
 
 def maps(plain: PlainModel, ours: ProfilePredictor, options: argparse.Namespace, bar: Progress) -> dict[str, Any]:
@@ -217,7 +217,7 @@ def ceiling(loaded: Profile) -> dict[str, float]:
 def gflop(loaded: Profile) -> float:
     """Floating-point operations of one radiograph's answer, in thousand millions; torch counts them."""
     network, _ = weights.load(loaded.weights_path, loaded.network, len(loaded.labels))
-    seen = torch.zeros(len(VIEW_NAMES), 1, loaded.input.size_px, loaded.input.size_px)
+    seen = torch.zeros(len(loaded.input.views), 1, loaded.input.size_px, loaded.input.size_px)
     with torch.no_grad(), FlopCounterMode(display=False) as counted:
         Served(network, loaded.judged)(seen)
     return float(counted.get_total_flops()) / 1e9

@@ -203,6 +203,9 @@ def calibrate(
         float | None,
         typer.Option(min=0.001, max=0.999, help="Share of positives that the calibration is for; else the recipe's."),
     ] = None,
+    views: Annotated[
+        str | None, typer.Option(help="Views that answer from now on, such as plain,closer; the profile's by default.")
+    ] = None,
     from_agreement: Annotated[
         bool,
         typer.Option(
@@ -221,8 +224,8 @@ def calibrate(
     if from_agreement:
         from cxr_node.cli import site_calibration
 
-        if data or part or labels:
-            raise DataError("--from-agreement takes no --data, --part or --labels: the ledger has the scores")
+        if data or part or labels or views:
+            raise DataError("--from-agreement takes no --data, --part, --labels or --views: the ledger has the scores")
         wanted = site_calibration.Wanted(ppv=ppv, npv=npv, confidence=confidence, prevalence=prevalence)
         site_calibration.run(str(profile), wanted, out_file, (since, by), load_config(config), as_json=as_json)
         return
@@ -232,7 +235,8 @@ def calibrate(
     if data is None and labels is None:
         raise DataError("there is nothing to calibrate on: give --data, --labels or both")
     images = data or (labels.parent if labels else Path())
-    options = calibrate.CalibrationOptions(ppv=ppv, npv=npv, confidence=confidence, prevalence=prevalence)
+    shown = None if views is None else views.split(",")
+    options = calibrate.CalibrationOptions(ppv=ppv, npv=npv, confidence=confidence, prevalence=prevalence, views=shown)
     measured = calibrate.run(profile, images, part=part, labels=Labels(manifest=labels), options=options)
     out.print(tables.figures(measured))
 

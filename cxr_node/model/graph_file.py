@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cxr_node.errors import ModelError
-from cxr_node.model.preprocess import VIEW_NAMES, prepare, views
+from cxr_node.model.preprocess import prepare, views
 from cxr_node.model.profile import InputSpec, Profile, Strict, read, sha256
 
 GRAPH, DESCRIPTION = "network.xml", "network.yaml"
@@ -24,6 +24,7 @@ FILES = (GRAPH, "network.bin")
 _DRAWN = Path(__file__).parents[1] / "demo_radiographs"
 _SHARES = (0.5, 0.65)
 """Of the opaque image in a mixture: there the answer is neither 0 nor 1, and shows a rounding."""
+_FEW = 4
 
 Floats = NDArray[np.float32]
 
@@ -55,13 +56,15 @@ def graph(profile: Profile) -> Path:
 
 
 def description(profile: Profile) -> Description:
-    """Read network.yaml. Raises ModelError: it is malformed, or tells of other weights."""
+    """Read network.yaml. Raises ModelError: it is malformed, or tells of other weights or views."""
     told = read(file := profile.folder / DESCRIPTION, Description)
     if told.weights_sha256 != profile.weights_sha256:
         raise ModelError(
             f"{file} was made of weights {told.weights_sha256}, the folder holds {profile.weights_sha256}. "
             "Run cxr-node export again."
         )
+    if any(len(row) != len(profile.input.views) for row in told.golden_logits):
+        raise ModelError(f"{file} tells of other views than profile.yaml shows. Run cxr-node export again.")
     return told
 
 
@@ -80,15 +83,15 @@ def trial(spec: InputSpec, *, few: bool = False) -> tuple[Floats, tuple[NDArray[
 
     Parameters
     ----------
-    few : one call alone: a clear phantom, an opaque one, and two mixtures
+    few : four alone: a clear phantom, an opaque one, and two mixtures
 
     Returns
     -------
     Float32, shape (calls, views, 1, size_px, size_px); and of each of them input and view, as `golden_logits` has them,
     both of shape (calls, views).
     """
-    mixtures, count = _mixtures(), len(VIEW_NAMES)
-    calls = 1 if few else -(-len(mixtures) // count)
+    mixtures, count = _mixtures(), len(spec.views)
+    calls = -(-(_FEW if few else len(mixtures)) // count)
     inputs = (np.arange(calls * count) * (5 if few else 1) % len(mixtures)).reshape(calls, count)
     shown = np.broadcast_to(np.arange(count), inputs.shape)
     pairs = zip(inputs.ravel(), shown.ravel(), strict=True)
@@ -106,7 +109,7 @@ def _mixtures() -> list[tuple[str, str, float]]:
 def _seen(spec: InputSpec, name: str, other: str, share: float) -> Floats:
     one = _drawn(name)
     mixed = one + np.float32(share) * (_drawn(other) - one) if share else one
-    return views(prepare(mixed, spec), spec.normalisation)
+    return views(prepare(mixed, spec), spec)
 
 
 @functools.lru_cache(maxsize=6)

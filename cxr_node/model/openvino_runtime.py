@@ -12,7 +12,6 @@ import numpy as np
 
 from cxr_node.errors import ModelError
 from cxr_node.model import graph_file
-from cxr_node.model.preprocess import VIEW_NAMES
 from cxr_node.model.profile import Profile
 from cxr_node.model.runtime import Floats, NetworkOutput
 
@@ -43,11 +42,11 @@ class OpenVINORuntime:
     def __init__(self, profile: Profile, threads: int) -> None:
         self.name = f"OpenVINO {VERSION} CPU fp32"
         self.layer = graph_file.description(profile).layer
-        graph, size_px = graph_file.graph(profile), profile.input.size_px
+        graph, spec = graph_file.graph(profile), profile.input
 
         def compiled() -> Any:
             model = ov.Core().read_model(graph)
-            model.reshape([len(VIEW_NAMES), 1, size_px, size_px])
+            model.reshape([len(spec.views), 1, spec.size_px, spec.size_px])
             return in_float32(model, threads)
 
         try:

@@ -121,7 +121,7 @@ class ProfilePredictor:
         if not radiographs:
             return []
         spec = self._profile.input
-        shown = np.stack([views(prepare(each.pixels, spec), spec.normalisation) for each in radiographs])
+        shown = np.stack([views(prepare(each.pixels, spec), spec) for each in radiographs])
         output = self.runtime.infer(shown)
         return [self._examination(output, place, each) for place, each in enumerate(radiographs)]
 

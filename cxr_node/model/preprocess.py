@@ -13,7 +13,7 @@ from PIL import Image
 from scipy import sparse
 
 from cxr_node.model import torchxrayvision
-from cxr_node.model.profile import Geometry, InputSpec, Normalisation
+from cxr_node.model.profile import Geometry, InputSpec, Normalisation, Shown
 
 Floats = NDArray[np.float32]
 
@@ -23,8 +23,6 @@ LARGE_PX = 1 << 20
 """From here an image is large; those of training have at most 0.1 megapixels, and stay as they are to the last bit."""
 SMALLEST_SPREAD = 1e-4
 """Standard deviation below which an image counts as constant; a sixteenth of a step of 8 bits."""
-VIEW_NAMES = ("plain", "closer", "blurred", "brighter")
-"""What each row of `views` shows."""
 
 
 def prepare(pixels: NDArray[np.float32], spec: InputSpec) -> NDArray[np.float32]:
@@ -162,27 +160,27 @@ def _quantile(ordered: Floats, share: float) -> Floats:
     return np.asarray(ordered[:, below] + (ordered[:, above] - ordered[:, below]) * np.float32(place - below))
 
 
-def views(prepared: Floats, normalisation: Normalisation = Normalisation.STANDARDISED) -> Floats:
+def views(prepared: Floats, spec: InputSpec) -> Floats:
     """Show a prepared image in the ways that must not change its meaning; the first is the image itself.
 
     Parameters
     ----------
     prepared : float32, shape (size_px, size_px), as `prepare` returns it; bars of a letterbox stay bars
-    normalisation : how it was prepared; the views are brought to the same range
+    spec : how it was prepared, and which views; they are brought to the same range
 
     Returns
     -------
-    float32, shape (len(VIEW_NAMES), 1, size_px, size_px)
+    float32, shape (len(spec.views), 1, size_px, size_px)
     """
-    if normalisation is Normalisation.XRV:
-        reach = np.float32(torchxrayvision.REACH)
-        brighter = ((prepared / reach + 1.0) / 2.0) ** np.float32(0.8) * 2.0 * reach - reach
-        return np.stack([prepared, _closer(prepared), _blurred(prepared), brighter])[:, None]
+    if spec.normalisation is Normalisation.XRV:
+        changes = {Shown.CLOSER: _closer, Shown.BLURRED: _blurred, Shown.BRIGHTER: _brighter_xrv}
+        return np.stack([prepared, *(changes[view](prepared) for view in spec.views[1:])])[:, None]
+    changes = {Shown.CLOSER: _closer, Shown.BLURRED: _blurred, Shown.BRIGHTER: _brighter}
     place = _film(prepared)
     film = prepared[place]
-    shown = np.zeros((len(VIEW_NAMES), 1, *prepared.shape), dtype=np.float32)
+    shown = np.zeros((len(spec.views), 1, *prepared.shape), dtype=np.float32)
     shown[0, 0] = prepared
-    shown[1:, 0, place[0], place[1]] = standardise(np.stack([_closer(film), _blurred(film), _brighter(film)]))
+    shown[1:, 0, place[0], place[1]] = standardise(np.stack([changes[view](film) for view in spec.views[1:]]))
     return shown
 
 
@@ -212,3 +210,8 @@ def _brighter(image: Floats) -> Floats:
     low, high = image.min(), image.max()
     reach = max(high - low, np.float32(SMALLEST_SPREAD))
     return np.asarray(((image - low) / reach) ** np.float32(0.8))
+
+
+def _brighter_xrv(image: Floats) -> Floats:
+    reach = np.float32(torchxrayvision.REACH)
+    return np.asarray(((image / reach + 1.0) / 2.0) ** np.float32(0.8) * 2.0 * reach - reach)

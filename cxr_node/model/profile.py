@@ -52,6 +52,16 @@ class Geometry(StrEnum):
     """The film keeps its shape, centred between bars that are 0 and count in no mean."""
 
 
+class Shown(StrEnum):
+    """A way to show a radiograph that must not change its meaning (`preprocess.views`)."""
+
+    PLAIN = "plain"
+    """As it is: what the heat map, the distance and the features are of."""
+    CLOSER = "closer"
+    BLURRED = "blurred"
+    BRIGHTER = "brighter"
+
+
 class InputSpec(Strict):
     """How a radiograph becomes the network's input; the same in training and in serving."""
 
@@ -61,6 +71,14 @@ class InputSpec(Strict):
     """Share of rows and columns cut from each side before resizing (side markers live there)."""
     normalisation: Normalisation = Normalisation.STANDARDISED
     geometry: Geometry = Geometry.SQUASHED
+    views: tuple[Shown, ...] = tuple(Shown)
+    """Whose mean is the answer and whose spread a reason to abstain; each costs a pass through the network."""
+
+    @model_validator(mode="after")
+    def _two_views_of_which_the_first_is_plain(self) -> Self:
+        if self.views[:1] != (Shown.PLAIN,) or len(self.views) < 2 or len(set(self.views)) < len(self.views):
+            raise ValueError("views must be plain, and at least one other: a single view never disagrees")
+        return self
 
     @model_validator(mode="after")
     def _forms_that_have_no_border(self) -> Self:

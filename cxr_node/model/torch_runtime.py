@@ -17,7 +17,6 @@ from torch import nn
 from cxr_node.errors import ModelError
 from cxr_node.model import graph_file, weights
 from cxr_node.model.networks import Network
-from cxr_node.model.preprocess import VIEW_NAMES
 from cxr_node.model.profile import Profile, sha256
 from cxr_node.model.runtime import Floats, NetworkOutput
 
@@ -124,7 +123,7 @@ def export(profile: Profile) -> None:
     golden = TorchRuntime(network, profile.judged).infer(graph_file.golden_inputs(profile.input))
     served = Served(network.to(memory_format=torch.contiguous_format), profile.judged)
     size = profile.input.size_px
-    example = torch.zeros(len(VIEW_NAMES), 1, size, size)
+    example = torch.zeros(len(profile.input.views), 1, size, size)
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # the tracer's advice for who wrote the network

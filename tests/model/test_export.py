@@ -13,8 +13,8 @@ import yaml
 from cxr_node import resources
 from cxr_node.domain import RuntimeKind
 from cxr_node.errors import ModelError
-from cxr_node.model import graph_file, openvino_runtime, predictor, profile, runtime, torch_runtime
-from cxr_node.model.profile import NetworkSpec, Profile
+from cxr_node.model import graph_file, openvino_runtime, predictor, preprocess, profile, runtime, torch_runtime
+from cxr_node.model.profile import CalibrationFile, NetworkSpec, Profile, Shown
 from cxr_node.model.torch_runtime import export
 from tests.model import folders, test_networks
 from tests.model.test_predictor import radiograph
@@ -53,6 +53,31 @@ def test_openvino_says_what_torch_says(shipped_profile: Profile) -> None:
         )
         assert one.prediction.distance == pytest.approx(other.prediction.distance, rel=1e-4)
         np.testing.assert_allclose(one.heatmap.cells, other.heatmap.cells, atol=1 / 128)
+
+
+def test_a_profile_of_two_views_answers_from_those_two(small: Profile, tmp_path: Path) -> None:
+    described = profile.described_in(small.folder)
+    shown = described.input.model_copy(update={"views": (Shown.PLAIN, Shown.BRIGHTER)})
+    for file in small.folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    calibration = profile.read(tmp_path / "calibration.yaml", CalibrationFile)
+    profile.write(tmp_path, described.model_copy(update={"input": shown}), calibration)
+    made = profile.load(tmp_path)
+    with pytest.raises(ModelError, match=r"other views than profile\.yaml shows"):
+        predictor.load_predictor(made, threads=1)
+    export(made)
+    every, two = (predictor.load_predictor(each, threads=1, wanted=RuntimeKind.OPENVINO) for each in (small, made))
+    for seed in range(3):
+        one, spec = radiograph(seed), small.input
+        rows = every.runtime.infer(preprocess.views(preprocess.prepare(one.pixels, spec), spec)[None]).logits[0, :, 0]
+        kept = rows[[0, 3]]
+        seen, before = two.examine(one), every.examine(one)
+        assert seen.measurement.logit == pytest.approx(float(kept.mean()), abs=1e-4)
+        assert seen.measurement.logit != pytest.approx(before.measurement.logit, abs=1e-4)
+        by_view = predictor.calibrated(kept, made.slope, made.intercept)
+        assert seen.prediction.spread == pytest.approx(float(np.ptp(by_view)), abs=1e-4)
+        assert seen.prediction.distance == pytest.approx(before.prediction.distance, rel=1e-4)
+        np.testing.assert_allclose(seen.heatmap.cells, before.heatmap.cells, atol=1 / 128)
 
 
 def test_the_map_is_that_of_the_reference_implementation_on_100_images(shipped_profile: Profile) -> None:

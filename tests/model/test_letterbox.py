@@ -39,7 +39,7 @@ def test_a_circle_stays_round() -> None:
 @pytest.mark.parametrize("shape", SHAPES[:5])
 def test_views_leave_the_bars_alone_and_are_standardised_between_them(shape: tuple[int, int]) -> None:
     prepared = prepare(drawn(*shape), SPEC)
-    shown = views(prepared)
+    shown = views(prepared, SPEC)
     np.testing.assert_array_equal(shown[0, 0], prepared)
     rows, cols = cut_and_resize(drawn(*shape), SPEC).shape
     down, across = (64 - rows) // 2, (64 - cols) // 2
@@ -51,7 +51,7 @@ def test_views_leave_the_bars_alone_and_are_standardised_between_them(shape: tup
 
 
 def test_a_black_film_is_nothing_and_has_views() -> None:
-    assert not views(prepare(np.zeros((90, 120), np.float32), SPEC)).any()
+    assert not views(prepare(np.zeros((90, 120), np.float32), SPEC), SPEC).any()
 
 
 @pytest.mark.parametrize("shape", [(96, 64), (640, 960), (1500, 1100)])

@@ -74,7 +74,8 @@ def test_the_answer_is_what_the_parts_say(loaded: predictor.ProfilePredictor) ->
     one = radiograph(2)
     own = folders.tensors()
     network, _ = weights.load(loaded.profile.weights_path, loaded.profile.network, 1)
-    shown = torch.from_numpy(preprocess.views(preprocess.prepare(one.pixels, loaded.profile.input)))
+    spec = loaded.profile.input
+    shown = torch.from_numpy(preprocess.views(preprocess.prepare(one.pixels, spec), spec))
     with torch.no_grad():
         logits = network(shown)[:, 0]
         signature = network.signature(network.early(shown[:1])).numpy()
@@ -125,9 +126,9 @@ def test_the_number_of_threads_moves_no_printed_digit(folder: Path, loaded: pred
 
 def test_calibration_and_serving_see_the_same_in_any_batch(loaded: predictor.ProfilePredictor) -> None:
     spec = loaded.profile.input
-    shown = np.stack([preprocess.views(preprocess.prepare(radiograph(seed).pixels, spec)) for seed in range(3)])
+    shown = np.stack([preprocess.views(preprocess.prepare(radiograph(seed).pixels, spec), spec) for seed in range(3)])
     together = loaded.runtime.infer(shown)
-    assert together.logits.shape == (3, len(preprocess.VIEW_NAMES), 1)
+    assert together.logits.shape == (3, len(spec.views), 1)
     for position in range(3):
         alone = loaded.runtime.infer(shown[position : position + 1])
         np.testing.assert_allclose(alone.logits[0], together.logits[position], rtol=1e-4, atol=1e-4)

@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as nnf
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import ValidationError
 
 from cxr_node.model import preprocess
-from cxr_node.model.preprocess import VIEW_NAMES, prepare, standardise, views
-from cxr_node.model.profile import InputSpec
+from cxr_node.model.preprocess import prepare, standardise, views
+from cxr_node.model.profile import InputSpec, Normalisation, Shown
 
 SPEC = InputSpec(size_px=32, border=0.04)
 GOLDEN_GRID = [
@@ -109,12 +110,29 @@ def test_standardise_treats_each_image_alone() -> None:
 
 def test_views_keep_the_image_first_and_change_the_others() -> None:
     prepared = prepare(drawn(224, 224), SPEC)
-    shown = views(prepared)
-    assert shown.shape == (len(VIEW_NAMES), 1, 32, 32)
+    shown = views(prepared, SPEC)
+    assert shown.shape == (len(SPEC.views), 1, 32, 32)
     np.testing.assert_array_equal(shown[0, 0], prepared)
     for view in shown[1:, 0]:
         assert 0.01 < float(np.abs(view - shown[0, 0]).mean()) < 0.5
         assert float(view.mean()) == pytest.approx(0.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("spec", [SPEC, InputSpec(size_px=32, border=0.0, normalisation=Normalisation.XRV)])
+def test_fewer_views_are_the_same_views(spec: InputSpec) -> None:
+    prepared = prepare(drawn(224, 224), spec)
+    every = dict(zip(Shown, views(prepared, spec), strict=True))
+    for some in ((Shown.PLAIN, Shown.CLOSER), (Shown.PLAIN, Shown.BRIGHTER, Shown.BLURRED)):
+        shown = views(prepared, spec.model_copy(update={"views": some}))
+        np.testing.assert_array_equal(shown, np.stack([every[view] for view in some]))
+
+
+@pytest.mark.parametrize(
+    "some", [[], ["plain"], ["closer", "plain"], ["plain", "closer", "closer"], ["plain", "mirrored"]]
+)
+def test_views_that_could_not_disagree_or_be_explained_are_refused(some: list[str]) -> None:
+    with pytest.raises(ValidationError, match="views"):
+        InputSpec.model_validate({"size_px": 32, "border": 0.0, "views": some})
 
 
 def test_numpy_says_what_torch_said_when_the_weights_were_trained() -> None:
@@ -125,7 +143,7 @@ def test_numpy_says_what_torch_said_when_the_weights_were_trained() -> None:
     blurred = nnf.avg_pool2d(nnf.pad(plain, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     brighter = ((plain - plain.min()) / (plain.max() - plain.min())) ** 0.8
     expected = standardised_by_torch(torch.cat([closer, blurred, brighter])[:, 0])
-    np.testing.assert_allclose(views(prepared)[1:, 0], expected.numpy(), atol=2e-5)
+    np.testing.assert_allclose(views(prepared, SPEC)[1:, 0], expected.numpy(), atol=2e-5)
 
 
 def standardised_by_torch(images: torch.Tensor) -> torch.Tensor:

@@ -110,8 +110,8 @@ def test_the_central_square_is_seen(shape: tuple[int, int], place: tuple[int, in
 
 def test_views_keep_the_range_and_begin_with_the_image() -> None:
     prepared = preprocess.prepare(picture(300, 300), SPEC)
-    shown = preprocess.views(prepared, SPEC.normalisation)
-    assert shown.shape == (len(preprocess.VIEW_NAMES), 1, 224, 224)
+    shown = preprocess.views(prepared, SPEC)
+    assert shown.shape == (len(SPEC.views), 1, 224, 224)
     assert np.array_equal(shown[0, 0], prepared)
     assert np.abs(shown).max() <= 1024
     assert all(np.abs(view - shown[0]).mean() > 1 for view in shown[1:])

@@ -11,13 +11,18 @@ import yaml
 from typer.testing import CliRunner
 
 from cxr_node.cli.node import app
+from cxr_node.domain import RuntimeKind
 from cxr_node.errors import DataError, ModelError
 from cxr_node.model import profile
+from cxr_node.model.predictor import load_predictor
+from cxr_node.model.profile import Shown
 from cxr_node.training.calibrate import calibrate
 from cxr_node.training.data.images import Item
-from cxr_node.training.data.profile_folder import Labels
+from cxr_node.training.data.profile_folder import Labels, held_out, recipe_of, section
 from cxr_node.training.data.recipe import Recipe
 from cxr_node.training.learn import train
+from cxr_node.training.measure import inference
+from cxr_node.training.measure.evaluate import Scorer
 from cxr_node.training.measure.inference import Scores
 from tests.training import folders
 
@@ -89,6 +94,7 @@ def test_a_site_calibrates_on_its_own_labels_with_a_promise(
         (["--labels", "missing.csv"], "missing.csv"),
         (["--data", "."], "no labelled image"),
         (["--data", "{data}", "--ppv", "0.9"], "give --ppv and --npv"),
+        (["--data", "{data}", "--views", "plain"], "a single view never disagrees"),
         (["--data", "{data}", "--ppv", "0.9", "--npv", "0.9"], "patients of each class are needed"),
     ],
 )
@@ -104,6 +110,26 @@ def test_wrong_use_of_calibrate_changes_nothing(
     assert said in " ".join(answer.stderr.split())
     assert answer.stderr.count("cxr-node: ") == 1
     assert {path.name: path.read_bytes() for path in profile_folder.iterdir()} == before
+
+
+def test_fewer_views_are_calibrated_measured_and_exported_as_such(profile_folder: Path, data_folder: Path) -> None:
+    before = profile.load(profile_folder)
+    said = CliRunner().invoke(
+        app, ["calibrate", str(profile_folder), "--data", str(data_folder), "--views", "plain,closer"]
+    )
+    assert said.exit_code == 0, said.output
+    after = profile.load(profile_folder)
+    assert (before.input.views, after.input.views) == (tuple(Shown), (Shown.PLAIN, Shown.CLOSER))
+    assert after.weights_sha256 == before.weights_sha256
+    items = held_out(profile_folder, data_folder, None, default="calibration")[0]
+    scores = Scorer(after).score(inference.prepared(items, after.input), lambda: None)
+    assert scores.logits.shape == (len(items), 2, 1)
+    spread = scores.spread(after.slope, after.intercept)
+    assert after.operating_point.max_spread == pytest.approx(np.quantile(spread, 0.98), abs=1e-4)
+    assert (section(profile_folder, "evaluations"), section(profile_folder, "predicted")) == ({}, {})
+    assert "of each side cut; shown plain, closer |" in (profile_folder / "MODEL_CARD.md").read_text("utf-8")
+    assert recipe_of(profile_folder).input == after.input
+    assert load_predictor(after, threads=1, wanted=RuntimeKind.OPENVINO).profile == after
 
 
 def test_a_list_of_the_images_of_training_is_refused(profile_folder: Path, data_folder: Path, tmp_path: Path) -> None:

@@ -78,5 +78,5 @@ def _files(name: str, group: str = "") -> list[Path]:
 def _verdicts(profile: Profile, files: list[Path]) -> Counter[Verdict]:
     items = [Item(path=file, positive=False, kind="", group=str(n), digest="") for n, file in enumerate(files)]
     scorer = Scorer(profile)
-    scores = inference.score(scorer.network, scorer.stats, inference.prepared(items, profile.input))
+    scores = inference.score(scorer.network, scorer.stats, profile.input, inference.prepared(items, profile.input))
     return Counter(decision.verdict for decision in evaluate.decisions_of(profile, scores))

@@ -137,7 +137,7 @@ def _scores(profile: Profile, images: list[Path] | list[io.BytesIO]) -> Scores:
         with Image.open(one) as image:
             pixels = np.asarray(image.convert("L"), dtype=np.float32) / 255.0
         inputs.append(torch.from_numpy(preprocess.prepare(pixels, profile.input))[None])
-    return inference.score(network, stats, torch.stack(inputs))
+    return inference.score(network, stats, profile.input, torch.stack(inputs))
 
 
 def _probability(profile: Profile, images: list[Path] | list[io.BytesIO]) -> np.ndarray:

@@ -16,11 +16,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from rich.progress import Progress
 
 from cxr_node.errors import DataError
 from cxr_node.model import profile, weights
-from cxr_node.model.profile import CalibrationFile, Geometry, GuaranteeFile, OperatingPointFile, ProfileFile
+from cxr_node.model.profile import (
+    CalibrationFile,
+    Geometry,
+    GuaranteeFile,
+    InputSpec,
+    OperatingPointFile,
+    ProfileFile,
+)
+from cxr_node.model.torch_runtime import export
 from cxr_node.training.calibrate import guarantee
 from cxr_node.training.calibrate.guarantee import Patients, Wish
 from cxr_node.training.calibrate.platt import Sample, platt
@@ -41,12 +50,16 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationOptions:
-    """What a user asks of the thresholds; None: as the recipe says. Shares in (0, 1)."""
+    """What a user asks of the thresholds; None: as the recipe says. Shares in (0, 1).
+
+    `views` : which views answer from now on; the network is exported anew
+    """
 
     ppv: float | None = None
     npv: float | None = None
     confidence: float | None = None
     prevalence: float | None = None
+    views: Sequence[str] | None = None
 
     def of(self, recipe: Recipe) -> Recipe:
         """Put it into a recipe. Raises DataError: one predictive value without the other."""
@@ -63,7 +76,8 @@ class CalibrationOptions:
                 "wrong": None,
                 "guarantee": GuaranteeSection(ppv=ppv, npv=npv, confidence=confidence),
             }
-        return recipe.model_copy(update={"operating": operating.model_copy(update=changes)})
+        shown = recipe.input if self.views is None else seen_by(recipe.input, self.views)
+        return recipe.model_copy(update={"input": shown, "operating": operating.model_copy(update=changes)})
 
 
 AS_RECIPE = CalibrationOptions()
@@ -88,12 +102,28 @@ def run(
     Raises DataError: the data cannot be calibrated on, or no threshold keeps what was options; nothing is changed then;
     ModelError: the profile folder is not complete, or its weights are not those it was released with.
     """
-    recipe, described = options.of(recipe_of(profile_folder)), profile.described_in(profile_folder)
+    trained = recipe_of(profile_folder)
+    recipe, described = options.of(trained), profile.described_in(profile_folder)
     profile.as_released(profile_folder, described, "weights.safetensors")  # a calibration vouches for its weights
     fitted_on = held_out(profile_folder, data_folder, part, default="calibration", labels=labels)
     foresee(recipe, fitted_on[0])
+    described = described.model_copy(update={"input": recipe.input})
     with bar_of(progress) as bar:
-        return calibrate(profile_folder, recipe, described, fitted_on, bar)
+        measured = calibrate(profile_folder, recipe, described, fitted_on, bar)
+    if recipe.input != trained.input:  # what was measured, and what runtimes are held to, was of other views
+        kept = trained.model_copy(update={"input": recipe.input}).model_dump(mode="json")
+        update_metrics(profile_folder, {"recipe": kept, "evaluations": {}, "predicted": {}})
+        model_card.write(profile_folder)
+        export(profile.load(profile_folder))
+    return measured
+
+
+def seen_by(spec: InputSpec, views: Sequence[str]) -> InputSpec:
+    """Show images to a profile in these views. Raises DataError: they are none that may answer."""
+    try:
+        return InputSpec.model_validate(spec.model_dump() | {"views": views})
+    except ValidationError as error:
+        raise DataError(str(error.errors()[0]["msg"])) from error
 
 
 def foresee(recipe: Recipe, items: Sequence[Item]) -> None:
@@ -214,14 +244,15 @@ def scored(
     network, stats = weights.load(profile_folder / "weights.safetensors", described.network, len(described.labels))
     copies = recipe.operating.corrupted_copies
     task = bar.add_task("calibrate", total=len(items) * (copies + 1))
-    clean = inference.score(network, stats, inference.prepared(items, recipe.input), lambda: bar.advance(task))
+    spec = recipe.input
+    clean = inference.score(network, stats, spec, inference.prepared(items, spec), lambda: bar.advance(task))
     decoded = images.load_all(items, recipe.data.source_px)
     augmenter = Augmenter(recipe.augment, recipe.input, recipe.data.source_px, recipe.seed)
     shapes = images.aspects(items) if recipe.input.geometry is Geometry.LETTERBOX and copies else None
     changed = []
     for copy in range(copies):
         inputs = inference.corrupted(decoded, augmenter, recipe.seed + copy, shapes)
-        changed.append(inference.score(network, stats, inputs, lambda: bar.advance(task)))
+        changed.append(inference.score(network, stats, spec, inputs, lambda: bar.advance(task)))
     return clean, changed
 
 

@@ -63,7 +63,7 @@ class Scorer:
 
     def score(self, inputs: torch.Tensor, on_image: Callable[[], None]) -> Scores:
         """Score float32, shape (images, 1, size_px, size_px), standardised."""
-        return inference.score(self.network, self.stats, inputs, on_image)
+        return inference.score(self.network, self.stats, self.profile.input, inputs, on_image)
 
     def probability(self, scored: Scores) -> Floats:
         """Calibrated probability, shape (images,), in [0, 1]."""

@@ -198,10 +198,11 @@ def signatures(
 def score(
     network: Network,
     stats: Mapping[str, NDArray[np.float32]],
+    spec: InputSpec,
     inputs: torch.Tensor,
     on_image: Callable[[], None] = _silent,
 ) -> Scores:
-    """Score prepared images in all their views.
+    """Score prepared images in all views of `spec`.
 
     Parameters
     ----------
@@ -211,17 +212,21 @@ def score(
     """
     runtime = TorchRuntime(network, 0)  # one for all threads: it turns the weights' memory round, which none may read
     parts = torch.tensor_split(inputs, device.cores())
-    scored = device.on_all_cores(lambda part: _scored(runtime, stats, part, on_image), parts)
+    scored = device.on_all_cores(lambda part: _scored(runtime, stats, spec, part, on_image), parts)
     rows = [row for part in scored for row in part]
     return Scores(logits=np.stack([logits for logits, _ in rows]), distance=np.array([far for _, far in rows]))
 
 
 def _scored(
-    runtime: TorchRuntime, stats: Mapping[str, NDArray[np.float32]], inputs: torch.Tensor, on_image: Callable[[], None]
+    runtime: TorchRuntime,
+    stats: Mapping[str, NDArray[np.float32]],
+    spec: InputSpec,
+    inputs: torch.Tensor,
+    on_image: Callable[[], None],
 ) -> list[tuple[NDArray[np.float32], float]]:
     rows = []
     for image in inputs:
-        output = runtime.infer(preprocess.views(image[0].numpy())[None])
+        output = runtime.infer(preprocess.views(image[0].numpy(), spec)[None])
         rows.append((output.logits[0], float(ood_distance.distance(output.signature, stats, output.strangeness)[0])))
         on_image()
     return rows

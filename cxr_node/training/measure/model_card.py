@@ -6,11 +6,12 @@ Knows no torch and measures nothing: what the three files do not say, the card d
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cxr_node.config import strict_yaml
+from cxr_node.model.profile import Shown
 from cxr_node.training.measure.metrics import RATE_NAMES
 
 NAME = "MODEL_CARD.md"
@@ -52,7 +53,7 @@ def _head(described: Section) -> str:
     rows = {
         "Answers": ", ".join(described["labels"]),
         "Network": f"{described['network']['architecture']}, {described['input']['size_px']} px, "
-        f"{described['input']['border']:.0%} of each side cut",
+        f"{described['input']['border']:.0%} of each side cut{_shown(described['input'].get('views', [*Shown]))}",
         "Population": f"{youngest:g} to {oldest:g} years. {described['population']['description'].strip()}",
         "Licence": described["licence"],
         "Citation": described["citation"].strip(),
@@ -64,6 +65,10 @@ def _head(described: Section) -> str:
         "For research only: not a medical device, not for diagnosis. Written by `cxr-node train`, `calibrate` and "
         f"`evaluate`; not edited by hand.\n\n| | |\n|---|---|\n{lines}"
     )
+
+
+def _shown(views: Sequence[str]) -> str:
+    return "" if len(views) == len(Shown) else f"; shown {', '.join(views)}"
 
 
 def _training(measured: Section) -> str:
