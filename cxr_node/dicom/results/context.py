@@ -6,6 +6,7 @@ PS3.3 C.7.1.1, C.7.2.1, C.7.5.1, C.12.1, C.17; PS3.10 7.1; IHE RAD AIR 6.5.3.1 C
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import uuid
 from collections.abc import Iterable, Sequence
@@ -370,6 +371,7 @@ def equipment(of: Subject) -> list[Dataset]:
     return contributors
 
 
+@functools.lru_cache(maxsize=128)  # objects of one image name each other
 def uid(*parts: str) -> str:
     """UID under the UUID root (PS3.5 B.2), a pure function of the parts."""
     return f"2.25.{uuid.uuid5(_NAMESPACE, '|'.join(parts)).int}"

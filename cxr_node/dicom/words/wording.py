@@ -44,6 +44,8 @@ class Banner:
 
 def plain(text: str) -> str:
     """Fold to printable ASCII without backslash: accents fall off, what has no counterpart becomes a question mark."""
+    if text.isascii() and text.isprintable() and "\\" not in text:
+        return text  # as nearly all is
     folded = unicodedata.normalize("NFKD", text).replace("\\", "/")
     kept = (char for char in folded if not unicodedata.combining(char))
     return "".join(char if " " <= char <= "~" else " " if char.isspace() else "?" for char in kept)
