@@ -115,7 +115,8 @@ def _logits(network: Network, inputs: torch.Tensor, advance: Callable[[], None])
 @torch.inference_mode()
 def _passed(way: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor, advance: Callable[[], None]) -> Floats:
     found = []
-    for batch in inputs.split(BATCH):
+    for start in range(0, len(inputs), BATCH):
+        batch = inputs[start : start + BATCH]
         found.append(way(batch).double().numpy())
         for _ in batch:
             advance()
