@@ -1,7 +1,7 @@
 """Prediction and explanation of the default profile at batch 1, beside torch in fp32 with the package grad-cam.
 
 Three comparisons on the same weights, both sides in turn: from the decoded radiograph to probability and heat map (the
-same answer: four views; and one view, which is less), the network alone, and our whole answer over the bare forward
+same answer: all views; and one view, which is less), the network alone, and our whole answer over the bare forward
 pass of our runtime. Then both maps of many images, as correlation; and how quick the network could be at most: its
 arithmetic, at the rate of one large matrix product, whose operands stay in the cache.
 """

@@ -1,6 +1,6 @@
 """What no node can leave out of an image, each step done the shortest way that we know: how far there is to go.
 
-Take 10 MB from a socket, digest, write and sync it, pass four views through the network, digest, write and sync the
+Take 10 MB from a socket, digest, write and sync it, pass the views through the network, digest, write and sync the
 picture, hand it to a socket. Nothing is decoded, resized, drawn, told, checked or written down. One after the other, in
 CPU time of all threads of this process.
 """
@@ -58,7 +58,7 @@ def _steps(folder: Path, image: bytes, picture: bytes, peer: Peer) -> dict[str, 
         "take the object from a socket": lambda: peer.give(len(image)),
         "digest it": lambda: hashlib.sha256(image).digest(),
         "write and sync it": lambda: _write(folder / "object", image),
-        "pass four views through the network": lambda: runtime.infer(np.array(shown)),
+        "pass the views through the network": lambda: runtime.infer(np.array(shown)),
         "digest the picture": lambda: hashlib.sha256(picture).digest(),
         "write and sync it, the picture": lambda: _write(folder / "picture", picture),
         "hand it to a socket": lambda: peer.take(picture),

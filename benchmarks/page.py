@@ -85,7 +85,7 @@ def goals(runs: Runs) -> list[Goal]:
     answer = max(row["first_answer_s"] for row in grown["by_rows"])
     receiver, worker = (_memory(runs, role) for role in ("receive", "work"))
     return [
-        _at_least("prediction and explanation (four views) against torch fp32 with grad-cam, batch 1", 8.0, same, " x"),
+        _at_least("prediction and explanation against torch fp32 with grad-cam, batch 1", 8.0, same, " x"),
         _at_least("a batch of one view, the network alone: the same ratio", 8.0, seen["one_view_by_one_view"], " x"),
         _at_most("whole answer over the runtime's bare forward pass", 1.5, bare, " x"),
         _at_least(

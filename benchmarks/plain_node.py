@@ -2,7 +2,7 @@
 
 Written to work, and to be no slower than it needs to be: the model is loaded once, the object is saved as it came,
 PDUs are large, Nagle's algorithm is off. Both results are sent before Success is answered. With `--one-view` it judges
-the image once, as tutorials do; else it gives our node's answer, from four views. What it does not do, and ours does:
+the image once, as tutorials do; else it gives our node's answer, from all views. What it does not do, and ours does:
 sync its files, remember what it acknowledged (a crash between two lines loses an image), try again where a destination
 is away, check what it sends, refuse what it must not judge, bound memory and threads.
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import socket
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,9 +79,9 @@ class PlainModel:
         )
 
     def same_answer(self, pixels: Float) -> Answer:
-        """What the profile promises: the mean and the spread of four views, and the map of the plain one.
+        """What the profile promises: the mean and the spread of its views, and the map of the plain one.
 
-        The views need no gradient, so they go forward alone: quicker than all four through grad-cam.
+        The views need no gradient, so they go forward alone: quicker than all through grad-cam.
         """
         by_view, mean, small = self.seen(self.prepared(pixels))
         spread = float(by_view.max() - by_view.min())
@@ -89,7 +90,7 @@ class PlainModel:
     def seen(self, plain: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Float]:
         """Probabilities of the views, the calibrated mean, and the map, of one prepared image."""
         with torch.no_grad():
-            logits = self.network(views(plain))
+            logits = self.network(views(plain, self.profile.input.views))
         return (
             self._calibrated(logits),
             self._calibrated(logits.mean(dim=0, keepdim=True)),
@@ -98,7 +99,7 @@ class PlainModel:
 
     def seen_at_once(self, plain: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Float]:
         """The same in one call of the package: simpler, and slower, for every view goes backward."""
-        maps = self.cam(input_tensor=views(plain), targets=self.targets)
+        maps = self.cam(input_tensor=views(plain, self.profile.input.views), targets=self.targets)
         logits = self.cam.outputs
         return self._calibrated(logits), self._calibrated(logits.mean(dim=0, keepdim=True)), maps[0]
 
@@ -134,15 +135,32 @@ def standardised(images: torch.Tensor) -> torch.Tensor:
     return (clipped - centre) / deviation.clamp_min(1e-4)
 
 
-def views(plain: torch.Tensor) -> torch.Tensor:
-    """The image, closer, blurred and brighter: (size_px, size_px) -> (4, 1, size_px, size_px)."""
-    image, edge = plain[None, None], round(0.04 * plain.shape[-1])
-    inner = image[..., edge:-edge, edge:-edge]
-    closer = nnf.interpolate(inner, size=plain.shape, mode="bilinear", align_corners=False)
-    blurred = nnf.avg_pool2d(nnf.pad(image, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-    brighter = ((image - image.min()) / (image.max() - image.min())) ** 0.8
-    others = torch.cat([closer, blurred, brighter])[:, 0]
+def views(plain: torch.Tensor, wanted: Sequence[str]) -> torch.Tensor:
+    """The image, and other views of it by name: (size_px, size_px) -> (views, 1, size_px, size_px)."""
+    image = plain[None, None]
+    others = torch.cat([_CHANGES[name](image) for name in wanted[1:]])[:, 0]
     return torch.cat([image, standardised(others)[:, None]])
+
+
+def _closer(image: torch.Tensor) -> torch.Tensor:
+    edge = round(0.04 * image.shape[-1])
+    inner = image[..., edge:-edge, edge:-edge]
+    return nnf.interpolate(inner, size=image.shape[2:], mode="bilinear", align_corners=False)
+
+
+def _blurred(image: torch.Tensor) -> torch.Tensor:
+    return nnf.avg_pool2d(nnf.pad(image, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+
+
+def _brighter(image: torch.Tensor) -> torch.Tensor:
+    return ((image - image.min()) / (image.max() - image.min())) ** 0.8
+
+
+_CHANGES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "closer": _closer,
+    "blurred": _blurred,
+    "brighter": _brighter,
+}
 
 
 def _on_source(small: Float, pixels: Float) -> Float:

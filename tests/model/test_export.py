@@ -90,12 +90,13 @@ def test_the_map_is_that_of_the_reference_implementation_on_100_images(shipped_p
 
     network, _ = weights.load(shipped_profile.weights_path, shipped_profile.network, 1)
     quick = predictor.load_predictor(shipped_profile, threads=1)
-    inputs = graph_file.golden_inputs(shipped_profile.input).reshape(-1, 1, 1, 192, 192)  # 96 different images
-    assert len(inputs) == 96
+    count = len(shipped_profile.input.views)
+    inputs = graph_file.golden_inputs(shipped_profile.input).reshape(-1, 1, 1, 192, 192)
+    assert len(inputs) == 24 * count
     reference = grad_cam.GradCAM(network, [network.get_submodule("trunk.18")])
     worst = 1.0
     for views in inputs:
-        found = quick.runtime.infer(np.repeat(views[None], 4, axis=1))
+        found = quick.runtime.infer(np.repeat(views[None], count, axis=1))
         expected = reference.get_cam_image(  # before it is scaled up and stretched
             torch.from_numpy(views), [], None, *_passed(reference, views, targets.ClassifierOutputTarget(0)), False
         )
@@ -161,18 +162,18 @@ def test_a_runtime_that_answers_otherwise_is_refused(small: Profile, tmp_path: P
         predictor.load_predictor(other, 1, RuntimeKind.OPENVINO)
 
 
-@pytest.mark.parametrize(("few", "calls"), [(False, 6), (True, 1)])
-def test_a_start_tries_every_view_and_a_single_answer_four(shipped_profile: Profile, few: bool, calls: int) -> None:
+@pytest.mark.parametrize(("few", "calls"), [(False, 12), (True, 2)])
+def test_a_start_tries_every_input_and_a_single_answer_four(shipped_profile: Profile, few: bool, calls: int) -> None:
     shown, (inputs, views) = graph_file.trial(shipped_profile.input, few=few)
-    assert shown.shape == (calls, 4, 1, 192, 192)
+    assert shown.shape == (calls, 2, 1, 192, 192)
     np.testing.assert_array_equal(shown, graph_file.golden_inputs(shipped_profile.input)[inputs, views])
-    assert len(set(inputs.ravel())) == 4 * calls
-    assert set(views.ravel()) == {0, 1, 2, 3}
+    assert len(set(inputs.ravel())) == 2 * calls
+    assert set(views.ravel()) == {0, 1}
     kinds = {"clear" if number < 3 else "opaque" if number < 6 else "mixed" for number in inputs.ravel().tolist()}
     assert kinds == {"clear", "opaque", "mixed"}
 
 
-@pytest.mark.parametrize("view", range(4))
+@pytest.mark.parametrize("view", range(2))
 def test_a_runtime_that_errs_in_one_view_is_refused_for_a_single_answer_too(
     shipped_profile: Profile, monkeypatch: pytest.MonkeyPatch, view: int
 ) -> None:
