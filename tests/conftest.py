@@ -27,7 +27,7 @@ hypothesis.settings.load_profile("unhurried")
 typer.testing._get_command = functools.cache(typer.testing._get_command)  # half of a command's time was its building
 adopt_orphans()
 sys.dont_write_bytecode = False
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each of a thousand processes compiles what it imports of ours
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else every process compiles what it imports of ours
 os.environ["PATH"] = foreign_path()  # DCMTK's storescu is meant, and an active environment's is pynetdicom's
 
 WHOLE = {
@@ -60,6 +60,7 @@ WHOLE = {
 
 A single test of another file is marked where it stands. `pytest -m "not whole"` leaves the unit tests.
 """
+UNITS = "not whole"
 FIRST = ("viewer", "chaos", "pacs", "web")
 """Rooms whose modules take longest: what begins last must not be what all others wait for."""
 CHAOS_SEED = 20240601
@@ -76,8 +77,8 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Import nothing of what is left out anyway: half of the time that each worker takes to find the unit tests."""
-    left_out = config.getoption("markexpr") == "not whole" and _is_whole(collection_path, config)
+    """Import nothing of what is left out anyway."""
+    left_out = config.getoption("markexpr") == UNITS and _is_whole(collection_path, config)
     return True if left_out else None
 
 
@@ -104,6 +105,12 @@ def _runs_whole(item: pytest.Item) -> bool:
 
 def _is_whole(path: Path, config: pytest.Config) -> bool:
     return not WHOLE.isdisjoint(path.relative_to(config.rootpath).parts)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """With `-n auto`: two more than there are cores, for tests of the node wait about a third of their time."""
+    return len(os.sched_getaffinity(0)) + 2 * (config.getoption("markexpr") != UNITS)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -145,9 +145,9 @@ def test_a_hole_is_not_outlined() -> None:
 
 def test_a_large_image_costs_nothing() -> None:
     active = np.random.default_rng(0).random((7, 7), dtype=np.float32)
-    started = time.perf_counter()
+    started = time.process_time()
     found = regions.regions(heatmap.scaled(active), (0.05, 0.05), (3000, 2500), USUAL)
-    assert time.perf_counter() - started < 1.0  # 4 ms where nothing else runs
+    assert time.process_time() - started < 1.0  # it takes 4 ms
     assert found
 
 

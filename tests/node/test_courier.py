@@ -21,6 +21,7 @@ from cxr_node.node.deliver import courier, removed_destinations, retention
 from cxr_node.node.deliver.link import link_to
 from cxr_node.node.deliver.loop import DeliveryContext
 from cxr_node.node.ledger import queries, tables
+from cxr_node.node.ledger.database import Database
 from cxr_node.node.ledger.lease_keeper import LeaseKeeper
 from cxr_node.node.ledger.ledger import Ledger
 from cxr_node.node.ledger.states import DeliveryJob, DeliveryState
@@ -544,3 +545,21 @@ def test_a_courier_that_ends_by_itself_ends_the_process(tmp_path: Path, monkeypa
     monkeypatch.setattr(courier.Courier, "run", lambda *_: None)
     with pytest.raises(courier.ResourceError, match="pacs0 ended by itself"):
         courier.run(config, threading.Event())
+
+
+def test_a_thread_that_obeys_while_the_ledger_is_looked_at_has_not_ended_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = threading.Event()
+
+    def sends() -> bool:
+        return any(thread.name == "pacs0" for thread in threading.enumerate())
+
+    def looks_until_it_has_ended(_: Database) -> None:
+        if sends() and threading.current_thread() is threading.main_thread():
+            stop.set()
+            assert workplace.eventually(lambda: not sends())
+
+    monkeypatch.setattr(Database, "require_whole", looks_until_it_has_ended)
+    courier.run(workplace.config(tmp_path / "spool", peers.nobody()), stop)
+    assert stop.is_set()

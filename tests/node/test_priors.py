@@ -27,6 +27,7 @@ from cxr_node.node.priors.retrieve import FIND, GET, Fetched, Order, PriorScu
 from cxr_node.node.spool.spool import Spool
 from tests.builders import part10, radiograph
 from tests.node import peers
+from tests.patience import PATIENCE_S
 
 ROOT = "1.2.826.0.1.3680043.8.498.161"
 STORAGE = ("1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1")
@@ -113,12 +114,17 @@ def fetch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Fetch]:
     spool = Spool(tmp_path / "spool")
 
     def run(
-        address: Address, *, within_s: float = 10.0, max_bytes: int = 1 << 24, wanted: Wanted = WANTED, **more: Any
+        address: Address,
+        *,
+        within_s: float = PATIENCE_S,
+        max_bytes: int = 1 << 24,
+        wanted: Wanted = WANTED,
+        **more: Any,
     ) -> list[Fetched | NotFetched]:
         ends_at = time.monotonic() + within_s
         order = Order(**{"studies": 1, "years": 2, "max_object_bytes": max_bytes, "ends_at": ends_at} | more)
         found = PriorScu(to(address), "CXR_NODE", [EXPLICIT]).fetch(wanted, order, spool.begin)
-        assert time.monotonic() < ends_at + 1.0
+        assert time.monotonic() < ends_at + PATIENCE_S
         return found
 
     yield run
@@ -310,7 +316,7 @@ def test_a_query_always_ends(fetch: Fetch, temper: Callable[[Source], Any], reas
     source = Source()
     source.find = temper(source)  # type: ignore[method-assign]
     with listening(source) as address:
-        within_s = 1.5 if reason is Reason.TIMEOUT else 10.0
+        within_s = 1.5 if reason is Reason.TIMEOUT else PATIENCE_S
         assert why(fetch(address, within_s=within_s)) is reason
 
 
@@ -326,7 +332,7 @@ def test_a_retrieval_always_ends(fetch: Fetch, temper: Callable[[Source], Any], 
     source = Source()
     source.get = temper(source)  # type: ignore[method-assign]
     with listening(source) as address:
-        assert why(fetch(address, within_s=1.5 if reason is Reason.TIMEOUT else 10.0)) is reason
+        assert why(fetch(address, within_s=1.5 if reason is Reason.TIMEOUT else PATIENCE_S)) is reason
 
 
 def test_an_object_that_trickles_in_is_broken_off_in_time(fetch: Fetch) -> None:

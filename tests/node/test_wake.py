@@ -99,9 +99,9 @@ def test_nobody_waits_for_a_server_that_is_away(tmp_path: Path) -> None:
         ledger = Ledger.of_node(config)
         server.stop()
         begun = time.monotonic()
-        for _ in range(100):
+        for _ in range(100):  # a second for each would be longer
             wake(ledger, config.spool.path, Role.WORK)
-        assert time.monotonic() - begun < 1.0
+        assert time.monotonic() - begun < PATIENCE_S
         ledger.close()
 
 

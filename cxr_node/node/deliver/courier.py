@@ -140,7 +140,8 @@ def _watch(
         now = time.monotonic()
         context.ledger.database.require_whole()
         context.refusals.turn()
-        if dead := [loop.name for loop, thread in pairs if not thread.is_alive()]:
+        dead = [loop.name for loop, thread in pairs if not thread.is_alive()]
+        if dead and not stop.is_set():  # asked last: it may have been set since, and a loop have obeyed
             raise ResourceError(f"delivery to {', '.join(dead)} ended by itself")
         if all(now - loop.moved_at < _STUCK_AFTER_S for loop, _ in pairs):
             notifier.progress()
