@@ -74,7 +74,7 @@ def _instance(number: int, at: datetime) -> dict[str, Any]:
         "state": InstanceState.DELIVERED,
         "verdict": "NORMAL",
         "probability": 0.1,
-        "profile": "pneumonia-pediatric 2.0",
+        "profile": "pneumonia-pediatric 2.1",
         "not_before": at,
         "updated_at": at,
         "purged_at": at,

@@ -11,8 +11,8 @@ from PIL import Image
 from torch import nn
 
 from cxr_node.model import weights
-from cxr_node.model.networks import Network
-from cxr_node.model.profile import InputSpec, Profile, load
+from cxr_node.model.networks import Network, build
+from cxr_node.model.profile import InputSpec, NetworkSpec, Profile, load
 from cxr_node.training.data import profile_folder
 from cxr_node.training.data.images import Item
 from cxr_node.training.saliency import faithfulness, heatmap_tests, localisation
@@ -196,6 +196,13 @@ def test_only_layers_behind_the_logit_are_shuffled(profile: Profile) -> None:
     moved = [name for name, tensor in network.state_dict().items() if not torch.equal(before[name], tensor)]
     assert moved == ["classifier.weight"]
     assert torch.equal(network.get_parameter("classifier.weight").sort()[0], before["classifier.weight"].sort()[0])
+
+
+def test_a_frozen_second_opinion_is_not_shuffled(profile: Profile) -> None:
+    network = build(NetworkSpec(architecture="mobilenet-v2-second", options={"second_px": SIZE_PX}), 1).eval()
+    layers = faithfulness.layers_behind(Probe(profile=profile, network=network), torch.randn(1, 1, SIZE_PX, SIZE_PX))
+    assert layers[-1] == "classifier" and any(name.startswith("trunk.") for name in layers)
+    assert not [name for name in layers if name.startswith("second.")]
 
 
 def test_likeness_of_maps() -> None:

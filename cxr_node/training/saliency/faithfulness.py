@@ -74,11 +74,12 @@ def likeness(
 
 
 def layers_behind(probe: Probe, image: torch.Tensor) -> list[str]:
-    """Name the layers with weights that the judged logit depends on, first to last; (1, 1, size_px, size_px).
+    """Name the layers with learned weights that the judged logit depends on, first to last; (1, 1, size_px, size_px).
 
-    Others, as a second head that judges something else, would be shuffled in vain.
+    Others, as a second head that judges something else or a frozen second opinion, would be shuffled in vain.
     """
-    names = [name for name, layer in probe.network.named_modules() if [*layer.parameters(recurse=False)]]
+    learned = ((name, [*layer.parameters(recurse=False)]) for name, layer in probe.network.named_modules())
+    names = [name for name, weights in learned if weights and weights[0].requires_grad]
     first = [next(probe.network.get_submodule(name).parameters(recurse=False)) for name in names]
     with torch.enable_grad():
         logit = probe.network(image.to(first[0].device))[0, probe.label]
