@@ -1,6 +1,6 @@
 """`classify` on a folder beside a plain loop over it: pydicom, torch in fp32 and the package grad-cam, file by file.
 
-Each a process from its start to its end, in turn. Every file gets a probability from four views and a heat map on its
+Each a process from its start to its end, in turn. Every file gets a probability from all views and a heat map on its
 own grid, which the plain loop makes with the functions of `plain_node`. Cores busy is processor time over wall time.
 """
 

@@ -143,7 +143,7 @@ def stages(folder: Path, images: Images, options: argparse.Namespace) -> dict[st
         sent = peers.flood(receiver, images.several(1, options.images), options.associations)
     with Destination() as to:
         with peers.alone(folder, "work", to.port):
-            settled = _until(lambda: _settled_at_s(folder), options.images)
+            settled = until(lambda: settled_at_s(folder), options.images)
         with peers.alone(folder, "deliver", to.port):
             arrivals = to.wait(options.images * RESULTS[OURS])
     shutil.rmtree(folder)
@@ -155,13 +155,14 @@ def stages(folder: Path, images: Images, options: argparse.Namespace) -> dict[st
     }
 
 
-def _settled_at_s(folder: Path) -> list[float]:
+def settled_at_s(folder: Path) -> list[float]:
     """When each image was settled, from the ledger."""
     with closing(sqlite3.connect(f"file:{folder / 'spool' / FILE_NAME}?mode=ro", uri=True)) as ledger:
         return [row[0] / 1e6 for row in ledger.execute(_SETTLED)]
 
 
-def _until(look: Callable[[], list[float]], count: int, timeout_s: float = 300.0) -> list[float]:
+def until(look: Callable[[], list[float]], count: int, timeout_s: float = 300.0) -> list[float]:
+    """Look until so many images are settled. Raises TimeoutError: they are not."""
     deadline = time.monotonic() + timeout_s
     while len(found := look()) < count:
         if time.monotonic() > deadline:

@@ -33,7 +33,7 @@ from cxr_node.tools.send import free_port
 
 OURS, ORTHANC, STORESCP = "cxr_node", "Orthanc", "DCMTK storescp"
 PLAIN, ONE_VIEW = "plain node", "plain node, one view"
-"""The first gives our answer, from four views; the second what a tutorial gives, from one."""
+"""The first gives our answer, from all views; the second what a tutorial gives, from one."""
 TITLES = {OURS: "CXR_NODE", PLAIN: "PLAIN", ONE_VIEW: "PLAIN", ORTHANC: "ORTHANC", STORESCP: "STORESCP"}
 _START_S = 300.0
 _LINE = re.compile(r"^(Rss|Pss|VmHWM):\s+(\d+) kB", re.MULTILINE)
@@ -129,7 +129,7 @@ def serve(
     folder: Path, to: int | None, *, report_per: str = "image", sections: dict[str, Any] | None = None
 ) -> Iterator[Peer]:
     """Run `cxr-node serve` with the default configuration, but for its ports, paths and destination."""
-    with _role(folder, "serve", to, {}, sections, report_per) as peer:
+    with _role(folder, ("cxr_node", "serve"), to, {}, sections, report_per) as peer:
         wait(lambda: notify.listens(folder / "spool", notify.Role.WORK) and _echoes(peer), peer, folder)
         yield peer
 
@@ -137,7 +137,7 @@ def serve(
 @contextmanager
 def starting(folder: Path, to: int | None, *, web: int | None = None, **listen: int) -> Iterator[Peer]:
     """Run `cxr-node serve`, with its page on a port, and do not wait for anything but its C-ECHO."""
-    with _role(folder, "serve", to, listen, {} if web is None else {"web": {"port": web}}) as peer:
+    with _role(folder, ("cxr_node", "serve"), to, listen, {} if web is None else {"web": {"port": web}}) as peer:
         wait(lambda: _echoes(peer), peer, folder)
         yield peer
 
@@ -145,7 +145,7 @@ def starting(folder: Path, to: int | None, *, web: int | None = None, **listen: 
 @contextmanager
 def receive(folder: Path) -> Iterator[Peer]:
     """Run `cxr-node receive` alone."""
-    with _role(folder, "receive", None, {}) as peer:
+    with _role(folder, ("cxr_node", "receive"), None, {}) as peer:
         wait(lambda: _echoes(peer), peer, folder)
         yield peer
 
@@ -153,8 +153,19 @@ def receive(folder: Path) -> Iterator[Peer]:
 @contextmanager
 def alone(folder: Path, role: str, to: int | None) -> Iterator[Peer]:
     """Run `cxr-node work` or `cxr-node deliver` alone, on the spool that another role has left."""
-    with _role(folder, role, to, {}) as peer:
+    with _role(folder, ("cxr_node", role), to, {}) as peer:
         yield peer
+
+
+@contextmanager
+def traced(folder: Path, role: str, to: int | None) -> Iterator[tuple[Peer, Path]]:
+    """As `receive` and `alone`, with the time of its parts counted; and the file that tells them."""
+    told = folder / f"{role}.json"
+    with _role(folder, ("benchmarks.traced", str(told), role), to, {}) as peer:
+        if role == "receive":
+            wait(lambda: _echoes(peer), peer, folder)
+        wait(told.is_file, peer, folder)
+        yield peer, told
 
 
 @contextmanager
@@ -222,7 +233,7 @@ def _echoes(peer: Peer) -> bool:
 @contextmanager
 def _role(
     folder: Path,
-    role: str,
+    program: Sequence[str],
     to: int | None,
     listen: dict[str, int],
     sections: dict[str, Any] | None = None,
@@ -237,7 +248,7 @@ def _role(
         content["destinations"] = [{"name": "archive", "address": address, "report_per": report_per}]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "node.yaml").write_text(yaml.safe_dump(content))
-    command = [sys.executable, "-m", "cxr_node", role, "--config", str(folder / "node.yaml")]
+    command = [sys.executable, "-m", *program, "--config", str(folder / "node.yaml")]
     with _process(OURS, command, port, folder) as peer:
         yield peer
 
