@@ -87,23 +87,6 @@ def test_thresholds_spend_the_budget_and_never_cross(gap: float, tmp_path: Path)
     assert point.label == recipe.label
 
 
-def test_positives_may_have_a_budget_of_their_own(tmp_path: Path) -> None:
-    recipe = folders.recipe(tmp_path)
-    positive, logit = drawn(1000, 2, 4.0)
-    scored = Scores(
-        logits=np.repeat((logit - 2.0).astype(np.float32)[:, None, None], 4, axis=1), distance=np.zeros(1000)
-    )
-    points = []
-    for share in (None, 0.3):
-        operating = recipe.operating.model_copy(update={"abstain": 0.07, "abstain_positive": share})
-        wanted = recipe.model_copy(update={"operating": operating})
-        points.append(operating_point(wanted, positive, patients(1000), scored, slope=1.0, intercept=0.0)[0])
-    probability = scored.probability(1.0, 0.0)
-    assert points[0].rule_out_below == points[1].rule_out_below
-    shares = [float((probability[positive] < point.report_at).mean()) for point in points]
-    assert shares == pytest.approx([0.07, 0.3], abs=0.005)
-
-
 @pytest.mark.parametrize("gap", [1.0, 2.0, 12.0])
 def test_a_budget_of_errors_bounds_both_kinds(gap: float, tmp_path: Path) -> None:
     recipe = folders.recipe(tmp_path)

@@ -77,10 +77,3 @@ def test_only_a_mobilenet_gets_one(asked: recipe.Recipe) -> None:
     content["network"] = {"architecture": "simple-cnn", "options": {}}
     with pytest.raises(ConfigError, match="second is for architecture mobilenet-v2"):
         recipe.parse(content, "recipe")
-
-
-def test_a_share_of_positives_needs_a_budget(asked: recipe.Recipe) -> None:
-    content = asked.model_dump(mode="json")
-    content["operating"] |= {"abstain": None, "wrong": 0.05, "abstain_positive": 0.2}
-    with pytest.raises(ConfigError, match="abstain_positive is for thresholds by abstain"):
-        recipe.parse(content, "recipe")

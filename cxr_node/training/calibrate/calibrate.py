@@ -72,7 +72,6 @@ class CalibrationOptions:
             confidence = self.confidence or (own.confidence if own else DEFAULT_CONFIDENCE)
             changes |= {
                 "abstain": None,
-                "abstain_positive": None,
                 "wrong": None,
                 "guarantee": GuaranteeSection(ppv=ppv, npv=npv, confidence=confidence),
             }
@@ -225,8 +224,7 @@ def _by_budget(operating: OperatingSection, positive: Bools, probability: Floats
     p, n = probability[positive], probability[~positive]
     if operating.wrong is None:
         share = operating.abstain or 0.0
-        of_positives = share if operating.abstain_positive is None else operating.abstain_positive
-        report_at, rule_out_below = np.quantile(p, of_positives), np.quantile(n, 1.0 - share)
+        report_at, rule_out_below = np.quantile(p, share), np.quantile(n, 1.0 - share)
     else:
         report_at, rule_out_below = np.quantile(n, 1.0 - operating.wrong), np.quantile(p, operating.wrong)
     return round(max(0.5, float(report_at)), 4), round(min(0.5, float(rule_out_below)), 4)

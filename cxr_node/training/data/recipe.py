@@ -279,8 +279,6 @@ class OperatingSection(Strict):
     corrupted_copies: int = Field(ge=0)
     abstain: float | None = Field(default=None, ge=0.0, lt=0.5)
     """Share of each class left between the thresholds: for classes that hardly overlap."""
-    abstain_positive: float | None = Field(default=None, ge=0.0, lt=0.5)
-    """Another share of positives, where false alarms are feared more; None: the same."""
     wrong: float | None = Field(default=None, gt=0.0, lt=0.5)
     """Share of each class beyond the other's threshold: for classes that overlap, however many are left between."""
     guarantee: GuaranteeSection | None = None
@@ -293,8 +291,6 @@ class OperatingSection(Strict):
     def _one_way_to_thresholds(self) -> OperatingSection:
         if sum(way is not None for way in (self.abstain, self.wrong, self.guarantee)) != 1:
             raise ValueError("give one of abstain, wrong and guarantee")
-        if self.abstain_positive is not None and self.abstain is None:
-            raise ValueError("abstain_positive is for thresholds by abstain")
         return self
 
 
