@@ -116,7 +116,7 @@ def test_real_films_that_become_others_are_found(judge: simulated.Judge, own: Re
     case = REAL[name]
     for folder in case.folders:
         shared("data", folder)
-    paths = simulated.pictures(case.folders)[-(100 if name == "new contrast style" else 25) :]
+    paths = simulated.pictures(case.folders)[-(100 if name == "new contrast style" else 40) :]
     films = [judge.film(path, 1000 + number, case.change) for number, path in enumerate(paths)]
     found, seen = simulated.flagged_after(own, films)
     assert found is not None, seen.figures
