@@ -109,8 +109,8 @@ def _is_whole(path: Path, config: pytest.Config) -> bool:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """With `-n auto`: two more than there are cores, for tests of the node wait about a third of their time."""
-    return len(os.sched_getaffinity(0)) + 2 * (config.getoption("markexpr") != UNITS)
+    """With `-n auto`: one more than there are cores, for tests of the node wait about a third of their time."""
+    return len(os.sched_getaffinity(0)) + (config.getoption("markexpr") != UNITS)
 
 
 @pytest.hookimpl(optionalhook=True)

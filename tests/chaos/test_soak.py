@@ -27,13 +27,13 @@ from tests.chaos.senders import SOAK, Modality
 from tests.node.wire import P_DATA, Wire, pdu, pdv
 from tests.patience import wait_until
 
-SHORT = (80, 3.0)
+SHORT = (140, 3.0)
 """Images, and seconds that their bytes stay."""
 FAULT_SHARE = 0.05
 BATCH = 20
 BACKLOG = 40
 """Images in the node at which the sender waits: what grows because it waits is no leak."""
-WARM_UP_SHARE = 0.3
+WARM_UP_SHARE = 0.4
 NOISE = {"rss_mib": 16.0, "threads": 2.0, "open_files": 4.0, "ledger_kib": 1024.0}
 """Growth over the whole run that is not told from none; the ledger would grow by 10 MiB if it kept its rows."""
 SECONDS_PER_DAY = 86400.0
