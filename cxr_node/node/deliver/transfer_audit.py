@@ -25,7 +25,6 @@ class TransferAudit:
             patient_key="",
         )
         self._sop_class_uid = ""
-        self._instance_id = 0
 
     def look(self, job: DeliveryJob) -> None:
         """Look up the study of the next transfer.
@@ -36,10 +35,8 @@ class TransferAudit:
         """
         if self._audit is SILENT:
             return
-        if job.instance_id != self._instance_id:  # results of one image come one after the other
-            study_instance_uid, patient_key = queries.study_of(self._ledger, job)
-            self._transfer = replace(self._transfer, study_instance_uid=study_instance_uid, patient_key=patient_key)
-            self._instance_id = job.instance_id
+        study_instance_uid, patient_key = queries.study_of(self._ledger, job)
+        self._transfer = replace(self._transfer, study_instance_uid=study_instance_uid, patient_key=patient_key)
         self._sop_class_uid = job.artifact.sop_class_choices[job.sop_class_choice].sop_class_uid
 
     def begins(self, sop_class_uid: str) -> None:

@@ -34,7 +34,6 @@ from cxr_node.node.network.dimse import Message, transmit
 from cxr_node.node.network.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from cxr_node.node.network.rejections import Cause, Refusal, Refusals
 from cxr_node.node.network.statuses import Response
-from cxr_node.node.network.timers import Timers
 from cxr_node.node.network.tls import Renewed, client_tls, why
 from cxr_node.node.network.waiting_socket import WaitingSocket, Wake, end_polling, understand_more
 
@@ -149,7 +148,6 @@ MAX_PDU_BYTES = 131072
 _SLACK_BYTES = 1024  # some count the headers of the PDVs out of it
 _LATE = 1.25  # pynetdicom's own limit comes first, and says why
 _DISPOSAL_S = 2.0
-_TIMERS = Timers()
 _OPEN = ("Sta5", "Sta6")  # PS3.8 9.2: awaiting A-ASSOCIATE-AC or -RJ, ready for data transfer
 
 TlsArguments = tuple[ssl.SSLContext, str]
@@ -283,10 +281,10 @@ class Entity(AE):
         ------
         OSError : the host name has no address.
         """
-        timers: list[Callable[[], None]] = []
+        timers: list[threading.Timer] = []
 
         def connected(event: Event) -> None:
-            timers.append(_TIMERS.after(_LATE * self._limit_s, functools.partial(hang_up, event.assoc)))
+            timers.append(_timer(_LATE * self._limit_s, functools.partial(hang_up, event.assoc)))
 
         try:
             return self.associate(
@@ -300,8 +298,8 @@ class Entity(AE):
                 evt_handlers=[(evt.EVT_CONN_OPEN, connected), (evt.EVT_DIMSE_RECV, _note), *handlers],
             )
         finally:
-            for cancel in timers:
-                cancel()
+            for timer in timers:
+                timer.cancel()
 
     def _create_socket(
         self, assoc: Association, address: AddressInformation, tls_args: TlsArguments | None
@@ -359,11 +357,18 @@ def deadline(association: Association, limit_s: float) -> Iterator[threading.Eve
         passed.set()
         hang_up(association)
 
-    cancel = _TIMERS.after(limit_s, cut)
+    timer = _timer(limit_s, cut)
     try:
         yield passed
     finally:
-        cancel()
+        timer.cancel()
+
+
+def _timer(after_s: float, action: Callable[[], None]) -> threading.Timer:
+    timer = threading.Timer(after_s, action)
+    timer.daemon = True
+    timer.start()
+    return timer
 
 
 def end(association: Association) -> None:
