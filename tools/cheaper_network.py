@@ -29,14 +29,12 @@ from cxr_node.model.openvino_runtime import apart, in_float32, ov
 from cxr_node.model.profile import Profile, Shown
 from cxr_node.training.calibrate import calibrate
 from cxr_node.training.calibrate.platt import platt
-from cxr_node.training.data import images
 from cxr_node.training.data.images import Item
 from cxr_node.training.data.profile_folder import Labels, held_out, recipe_of
 from cxr_node.training.data.recipe import Recipe
 from cxr_node.training.measure import evaluate, inference, metrics
 from cxr_node.training.measure.inference import Scores
 from cxr_node.training.measure.metrics import Outcomes
-from cxr_node.training.synthetic.augment import Augmenter
 
 FIGURES = ("auc", "answered", "accuracy_of_answered")
 SOME_VIEWS = (tuple(Shown), *((Shown.PLAIN, one) for one in tuple(Shown)[1:]))
@@ -78,7 +76,7 @@ def request_of(model: Any, spec: profiles.InputSpec, views: int) -> Any:
     return apart(lambda: in_float32(model, 1)).create_infer_request()
 
 
-def quantised(profile: Profile, items: Sequence[Item]) -> Any:
+def quantised(graph: Path, spec: profiles.InputSpec, items: Sequence[Item]) -> Any:
     """Quantise the graph after training; the first layers and the last are no better left in float32."""
     import nncf  # type: ignore[import-not-found, unused-ignore]
     from nncf.quantization import (  # type: ignore[import-not-found, unused-ignore]
@@ -86,8 +84,8 @@ def quantised(profile: Profile, items: Sequence[Item]) -> Any:
     )
 
     some = evaluate.sampled(items, QUANTISED_ON)
-    shown = [preprocess.views(film[0].numpy(), profile.input) for film in inference.prepared(some, profile.input)]
-    model = ov.Core().read_model(graph_file.graph(profile))
+    shown = [preprocess.views(film[0].numpy(), spec) for film in inference.prepared(some, spec)]
+    model = ov.Core().read_model(graph)
     model.reshape(list(shown[0].shape))
     return nncf.quantize(
         model,
@@ -96,19 +94,6 @@ def quantised(profile: Profile, items: Sequence[Item]) -> Any:
         subset_size=len(shown),
         advanced_parameters=advanced.AdvancedQuantizationParameters(overflow_fix=advanced.OverflowFix.ENABLE),
     )
-
-
-def copies(recipe: Recipe, items: Sequence[Item]) -> list[torch.Tensor]:
-    """The films, and the corrupted copies that a calibration is fitted on."""
-    shown = [inference.prepared(items, recipe.input)]
-    if recipe.operating.corrupted_copies:
-        decoded = images.load_all(items, recipe.data.source_px)
-        augmenter = Augmenter(recipe.augment, recipe.input, recipe.data.source_px, recipe.seed)
-        shown += [
-            inference.corrupted(decoded, augmenter, recipe.seed + copy)
-            for copy in range(recipe.operating.corrupted_copies)
-        ]
-    return shown
 
 
 def fitted(profile: Profile, recipe: Recipe, items: Sequence[Item], shown: Sequence[Scores]) -> Profile:
@@ -176,6 +161,9 @@ def main() -> None:
     parser.add_argument("--films", type=int, help="so many of each part, to try it out")
     asked = parser.parse_args()
     profile, recipe = profiles.load(asked.profile), recipe_of(asked.profile)
+    graph = graph_file.graph(profile)
+    shown_in_all = profile.input.model_copy(update={"views": tuple(Shown)})  # whichever the profile takes
+    profile = replace(profile, input=shown_in_all)
 
     def part(name: str, manifest: Path | None) -> list[Item]:
         labels = Labels(manifest=manifest, positive=tuple(asked.positive), negative=tuple(asked.negative))
@@ -185,12 +173,12 @@ def main() -> None:
     known = part("calibration", asked.manifest)
     judged = part("validation", asked.manifest) if asked.manifest is None else known
     stats, every = weights_file.statistics(profile.weights_path), range(len(Shown))
-    graph = graph_file.graph(profile)
     models = {"float32": ov.Core().read_model(graph)}
     if asked.int8:
-        models["int8"] = quantised(profile, part("training", asked.int8_of))
+        models["int8"] = quantised(graph, profile.input, part("training", asked.int8_of))
     requests = {name: request_of(model, profile.input, len(every)) for name, model in models.items()}
-    inputs, films = copies(recipe, known), inference.prepared(judged, profile.input)
+    inputs = [inference.prepared(known, profile.input), *calibrate.copied(recipe, known)]
+    films = inference.prepared(judged, profile.input)
     seen = {name: [see(one, profile.input, each) for each in (*inputs, films)] for name, one in requests.items()}
 
     def answers(name: str, rows: Sequence[int]) -> Outcomes:

@@ -268,8 +268,7 @@ def load_predictor(
 def refused(candidate: Runtime, profile: Profile, stats: Mapping[str, Floats], *, few: bool = False) -> str | None:
     """Let a runtime judge the golden inputs, and say what is wrong with its answers; None: nothing.
 
-    Each input is shown in one of its views, and four of them are one call, as the views of one image are: 24 answers
-    for the price of six.
+    Each input is shown in one of its views, and as many of them as there are views are one call, as those of one image.
 
     Raises ModelError: it failed, or the statistics are those of another network.
     """

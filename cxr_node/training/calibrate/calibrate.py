@@ -9,12 +9,13 @@ for patients drawn like the calibration part.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from rich.progress import Progress
@@ -240,18 +241,23 @@ def scored(
 ) -> tuple[Scores, list[Scores]]:
     """Score the images as they are, and in their corrupted copies."""
     network, stats = weights.load(profile_folder / "weights.safetensors", described.network, len(described.labels))
-    copies = recipe.operating.corrupted_copies
-    task = bar.add_task("calibrate", total=len(items) * (copies + 1))
+    task = bar.add_task("calibrate", total=len(items) * (recipe.operating.corrupted_copies + 1))
     spec = recipe.input
     clean = inference.score(network, stats, spec, inference.prepared(items, spec), lambda: bar.advance(task))
-    decoded = images.load_all(items, recipe.data.source_px)
-    augmenter = Augmenter(recipe.augment, recipe.input, recipe.data.source_px, recipe.seed)
-    shapes = images.aspects(items) if recipe.input.geometry is Geometry.LETTERBOX and copies else None
-    changed = []
-    for copy in range(copies):
-        inputs = inference.corrupted(decoded, augmenter, recipe.seed + copy, shapes)
-        changed.append(inference.score(network, stats, spec, inputs, lambda: bar.advance(task)))
+    changed = [
+        inference.score(network, stats, spec, inputs, lambda: bar.advance(task)) for inputs in copied(recipe, items)
+    ]
     return clean, changed
+
+
+def copied(recipe: Recipe, items: Sequence[Item]) -> Iterator[torch.Tensor]:
+    """Make the corrupted copies that a recipe calibrates on, one of all images at a time; as `inference.corrupted`."""
+    if recipe.operating.corrupted_copies:
+        decoded = images.load_all(items, recipe.data.source_px)
+        augmenter = Augmenter(recipe.augment, recipe.input, recipe.data.source_px, recipe.seed)
+        shapes = images.aspects(items) if recipe.input.geometry is Geometry.LETTERBOX else None
+        for copy in range(recipe.operating.corrupted_copies):
+            yield inference.corrupted(decoded, augmenter, recipe.seed + copy, shapes)
 
 
 def _measured(positive: Bools, clean: Scores, changed: Sequence[Scores], calibrated: CalibrationFile) -> dict[str, Any]:

@@ -8,6 +8,7 @@ share of the first network's on the calibration part.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from scipy.optimize import minimize
 
 from cxr_node.model import networks
 from cxr_node.model.network import Network
-from cxr_node.model.networks import MobileNetV2Second, SecondOpinion
+from cxr_node.model.networks import MobileNetV2Second
 from cxr_node.training.data import images
 from cxr_node.training.data.images import Item
 from cxr_node.training.data.recipe import Recipe, SecondSection
@@ -50,13 +51,13 @@ def added(
         raise TypeError("a second opinion is added to a MobileNetV2")  # the recipe refuses others
     networks.load_trunk(whole.second.trunk, trunk)
     task = bar.add_task("second opinion", total=SHOWN * len(seen) + 2 * len(held_out))
-    advance = lambda: bar.advance(task)  # noqa: E731
-    shown = [_features(whole.second, inputs, advance) for inputs in _ways(recipe, seen)]
+    advance = partial(bar.advance, task)
+    shown = [_passed(whole.second.features, inputs, advance) for inputs in _ways(recipe, seen)]
     positive = np.tile([item.positive for item in seen], SHOWN)
     weight, bias = fit(np.concatenate(shown), positive, penalty=section.penalty)
     held_out_inputs = inference.prepared(held_out, recipe.input)
-    opinions = _features(whole.second, held_out_inputs, advance) @ weight
-    loudness = section.weight * _logits(network, held_out_inputs, advance).std() / opinions.std()
+    opinions = _passed(whole.second.features, held_out_inputs, advance) @ weight
+    loudness = section.weight * _passed(network.eval(), held_out_inputs, advance)[:, 0].std() / opinions.std()
     with torch.no_grad():
         whole.second.last.weight.copy_(torch.from_numpy(loudness * weight)[None])
         whole.second.last.bias.fill_(loudness * bias)
@@ -102,14 +103,6 @@ def _ways(recipe: Recipe, items: Sequence[Item]) -> list[torch.Tensor]:
         inference.corrupted(decoded, augmenter, recipe.seed),
         inference.exchanged(decoded, positive, recipe.input, recipe.seed),
     ]
-
-
-def _features(second: SecondOpinion, inputs: torch.Tensor, advance: Callable[[], None]) -> Floats:
-    return _passed(second.features, inputs, advance)
-
-
-def _logits(network: Network, inputs: torch.Tensor, advance: Callable[[], None]) -> Floats:
-    return _passed(network.eval(), inputs, advance)[:, 0]
 
 
 @torch.inference_mode()
